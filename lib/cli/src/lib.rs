@@ -1,0 +1,1 @@
+//! What the programs share: environment, records on stdin, output forms, exit status.

@@ -1,0 +1,131 @@
+//! The one error of the suite: a kind for machines, a subject and a message for people, and a hint.
+
+use std::{error, fmt, io, path::Path};
+
+/// A result whose error is [`Error`].
+pub type Result<T> = std::result::Result<T, Error>;
+
+/// What went wrong, with what, and what to do about it.
+///
+/// Printed as `subject: message`; the hint stands on a line of its own and is the printer's to show.
+#[derive(Debug)]
+pub struct Error {
+    /// The class of the failure.
+    pub kind: Kind,
+    /// The model, file or option concerned; may be empty.
+    pub subject: String,
+    /// What is wrong, in a line without a full stop.
+    pub message: String,
+    /// What the user can do about it.
+    pub hint: Option<String>,
+    /// The candidates of an ambiguous name, or the revisions there are.
+    pub matches: Vec<String>,
+    source: Option<Box<dyn error::Error + Send + Sync>>,
+}
+
+/// The classes of failure: the original's error types under one spelling.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[allow(missing_docs)] // the names are the documentation, and `name` spells them
+pub enum Kind {
+    Command,
+    Validation,
+    AmbiguousMatch,
+    ModelNotFound,
+    HashNotFound,
+    CacheNotFound,
+    WorkspaceModel,
+    LocksPresent,
+    PermissionDenied,
+    DeletionFailed,
+    InvalidTarget,
+    InvalidModel,
+    Unhealthy,
+    RuntimeIncompatible,
+    CapabilityNotSupported,
+    NotImplemented,
+    ContextLengthExceeded,
+    InsufficientMemory,
+    Execution,
+    Internal,
+}
+
+impl Kind {
+    /// The name that JSON output carries.
+    pub fn name(self) -> &'static str {
+        match self {
+            Kind::Command => "command_error",
+            Kind::Validation => "validation_error",
+            Kind::AmbiguousMatch => "ambiguous_match",
+            Kind::ModelNotFound => "model_not_found",
+            Kind::HashNotFound => "hash_not_found",
+            Kind::CacheNotFound => "cache_not_found",
+            Kind::WorkspaceModel => "workspace_model",
+            Kind::LocksPresent => "locks_present",
+            Kind::PermissionDenied => "permission_denied",
+            Kind::DeletionFailed => "deletion_failed",
+            Kind::InvalidTarget => "invalid_target",
+            Kind::InvalidModel => "invalid_model",
+            Kind::Unhealthy => "unhealthy",
+            Kind::RuntimeIncompatible => "runtime_incompatible",
+            Kind::CapabilityNotSupported => "capability_not_supported",
+            Kind::NotImplemented => "not_implemented",
+            Kind::ContextLengthExceeded => "context_length_exceeded",
+            Kind::InsufficientMemory => "insufficient_memory",
+            Kind::Execution => "execution_error",
+            Kind::Internal => "internal_error",
+        }
+    }
+}
+
+impl Error {
+    /// An error of `kind` about `subject`.
+    pub fn new(kind: Kind, subject: impl Into<String>, message: impl Into<String>) -> Self {
+        Error {
+            kind,
+            subject: subject.into(),
+            message: message.into(),
+            hint: None,
+            matches: Vec::new(),
+            source: None,
+        }
+    }
+
+    /// A failed system call on `path`; a refusal of access keeps its kind.
+    pub fn io(path: &Path, source: io::Error) -> Self {
+        let kind = match source.kind() {
+            io::ErrorKind::PermissionDenied => Kind::PermissionDenied,
+            _ => Kind::Execution,
+        };
+        Error::new(kind, path.display().to_string(), source.to_string()).caused_by(source)
+    }
+
+    /// The same error with advice.
+    pub fn hint(self, hint: impl Into<String>) -> Self {
+        Error { hint: Some(hint.into()), ..self }
+    }
+
+    /// The same error with the candidates that the user can choose from.
+    pub fn matches(self, matches: Vec<String>) -> Self {
+        Error { matches, ..self }
+    }
+
+    /// The same error with its cause.
+    pub fn caused_by(self, source: impl error::Error + Send + Sync + 'static) -> Self {
+        Error { source: Some(Box::new(source)), ..self }
+    }
+}
+
+impl fmt::Display for Error {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.subject.as_str() {
+            "" => f.write_str(&self.message),
+            subject => write!(f, "{subject}: {}", self.message),
+        }
+    }
+}
+
+impl error::Error for Error {
+    fn source(&self) -> Option<&(dyn error::Error + 'static)> {
+        self.source.as_ref().map(|source| &**source as _)
+    }
+}

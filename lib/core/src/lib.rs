@@ -1,0 +1,13 @@
+//! What a model is: how it is named, where it lives, what it holds, whether it is whole and can run.
+//!
+//! The data goes one way, each stage taking the value of the one before:
+//! `spec` → `resolve` → `probe` → `health`, `policy` → `describe`.
+//! Nothing here reads the environment, prints, or exits.
+
+pub mod error;
+pub mod record;
+pub mod spec;
+
+pub use error::{Error, Kind, Result};
+pub use record::Record;
+pub use spec::{Spec, Target};

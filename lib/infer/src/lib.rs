@@ -1,0 +1,1 @@
+//! How a model runs: the only crate that links MLX.
