@@ -7,7 +7,9 @@
 pub mod error;
 pub mod record;
 pub mod spec;
+pub mod store;
 
 pub use error::{Error, Kind, Result};
 pub use record::Record;
 pub use spec::{Spec, Target};
+pub use store::{Found, Origin, Places};

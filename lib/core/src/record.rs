@@ -19,7 +19,11 @@ impl Record {
             return match serde_json::from_str(line) {
                 Ok(Value::Object(fields)) => Ok(Record(fields)),
                 Ok(_) => unreachable!("a JSON text that starts with a brace is an object"),
-                Err(e) => Err(Error::new(Kind::Validation, "", format!("not a JSON record: {e}"))),
+                Err(e) => Err(Error::new(
+                    Kind::Validation,
+                    "",
+                    format!("not a JSON record: {e}"),
+                )),
             };
         }
         Ok(Record::default().with("name", line))
