@@ -6,6 +6,7 @@
 
 pub mod error;
 pub mod record;
+pub mod resolve;
 pub mod spec;
 pub mod store;
 

@@ -72,7 +72,7 @@ impl Spec {
     }
 }
 
-fn is_path(text: &str) -> bool {
+pub(crate) fn is_path(text: &str) -> bool {
     ["/", "./", "../"]
         .iter()
         .any(|prefix| text.starts_with(prefix))

@@ -1,0 +1,218 @@
+//! The hub cache: `models--org--name/{blobs,refs,snapshots}`, as huggingface_hub lays it out.
+
+use std::path::{Path, PathBuf};
+use std::time::SystemTime;
+use std::{fs, io};
+
+use super::{Found, Origin, Revisions, is_hidden};
+use crate::error::{Error, Result};
+
+const PREFIX: &str = "models--";
+
+/// A cached model, with however many revisions.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Repo {
+    /// `org/name`.
+    pub name: String,
+    /// The directory `models--org--name`.
+    pub path: PathBuf,
+}
+
+/// A revision of a cached model on disk.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Snapshot {
+    /// The name of the directory: a commit hash.
+    pub revision: String,
+    /// The directory.
+    pub path: PathBuf,
+    /// When an entry of the directory last came or went.
+    pub modified: SystemTime,
+}
+
+/// A branch, tag or other name for a revision.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Ref {
+    /// `main`, or `refs/pr/1`.
+    pub name: String,
+    /// The file that states the commit.
+    pub path: PathBuf,
+    /// What it states.
+    pub commit: String,
+}
+
+/// The cached models below `hub`, sorted by name; none if there is no such directory.
+pub fn repos(hub: &Path) -> Result<Vec<Repo>> {
+    let mut repos = Vec::new();
+    for (name, path) in entries(hub)? {
+        if let Some(name) = decode(&name)
+            && !is_hidden(&name)
+            && path.is_dir()
+        {
+            repos.push(Repo { name, path });
+        }
+    }
+    repos.sort_by(|a, b| a.name.cmp(&b.name));
+    Ok(repos)
+}
+
+/// The name of the cache directory of the model `name`.
+pub fn encode(name: &str) -> String {
+    format!("{PREFIX}{}", name.replace('/', "--"))
+}
+
+/// The model whose cache directory is called `directory`; none if that is not a model's.
+///
+/// The first `--` parts the organisation from the rest. No id on the Hub holds a `--`, so there the
+/// answer is exact; where one does all the same, the name comes back as it went in.
+pub fn decode(directory: &str) -> Option<String> {
+    let name = directory
+        .strip_prefix(PREFIX)
+        .filter(|name| !name.is_empty())?;
+    Some(name.replacen("--", "/", 1))
+}
+
+impl Repo {
+    /// The revisions on disk, the newest first.
+    pub fn snapshots(&self) -> Result<Vec<Snapshot>> {
+        let mut snapshots = Vec::new();
+        for (revision, path) in entries(&self.path.join("snapshots"))? {
+            let metadata = match fs::symlink_metadata(&path) {
+                Ok(metadata) if metadata.is_dir() && !revision.starts_with('.') => metadata,
+                Ok(_) => continue,
+                Err(e) if e.kind() == io::ErrorKind::NotFound => continue,
+                Err(e) => return Err(Error::io(&path, e)),
+            };
+            let modified = metadata.modified().map_err(|e| Error::io(&path, e))?;
+            snapshots.push(Snapshot {
+                revision,
+                path,
+                modified,
+            });
+        }
+        snapshots.sort_by(|a, b| (b.modified, &a.revision).cmp(&(a.modified, &b.revision)));
+        Ok(snapshots)
+    }
+
+    /// The refs, sorted by name.
+    pub fn refs(&self) -> Result<Vec<Ref>> {
+        let mut refs = Vec::new();
+        collect_refs(&self.path.join("refs"), "", &mut refs)?;
+        refs.sort_by(|a, b| a.name.cmp(&b.name));
+        Ok(refs)
+    }
+
+    /// The revision that the bare name means: `refs/main`, else the newest.
+    pub fn current(&self) -> Result<Option<(String, PathBuf)>> {
+        let main = self.path.join("refs/main");
+        match fs::read_to_string(&main) {
+            Ok(commit) if is_plain(commit.trim()) => {
+                let path = self.path.join("snapshots").join(commit.trim());
+                if path.is_dir() {
+                    return Ok(Some((commit.trim().to_owned(), path)));
+                }
+            }
+            Ok(_) => {}
+            Err(e) if is_absent(&e) || e.kind() == io::ErrorKind::InvalidData => {}
+            Err(e) => return Err(Error::io(&main, e)),
+        }
+        Ok(self
+            .snapshots()?
+            .into_iter()
+            .next()
+            .map(|s| (s.revision, s.path)))
+    }
+
+    /// The models to list for this repository: never none.
+    ///
+    /// What cannot be read is listed as if it had no snapshot; reading it says why.
+    pub(crate) fn found(&self, revisions: Revisions) -> Vec<Found> {
+        let snapshots = match revisions {
+            Revisions::Current => self.current().map(|current| current.into_iter().collect()),
+            Revisions::All => self.all(),
+        };
+        match snapshots {
+            Ok(snapshots) if !snapshots.is_empty() => snapshots
+                .into_iter()
+                .map(|(revision, path)| self.at(revision, path))
+                .collect(),
+            _ => vec![self.bare()],
+        }
+    }
+
+    /// The revision `revision`, which lies in `path`.
+    pub(crate) fn at(&self, revision: String, path: PathBuf) -> Found {
+        Found {
+            path,
+            revision: Some(revision),
+            ..self.bare()
+        }
+    }
+
+    /// The model without a revision.
+    pub(crate) fn bare(&self) -> Found {
+        Found {
+            name: self.name.clone(),
+            path: self.path.join("snapshots"),
+            revision: None,
+            origin: Origin::Cache {
+                repo: self.path.clone(),
+            },
+        }
+    }
+
+    fn all(&self) -> Result<Vec<(String, PathBuf)>> {
+        let snapshots = self.snapshots()?;
+        Ok(snapshots
+            .into_iter()
+            .map(|s| (s.revision, s.path))
+            .collect())
+    }
+}
+
+/// Refs nest: `refs/refs/pr/1` is the ref `refs/pr/1`.
+fn collect_refs(directory: &Path, prefix: &str, refs: &mut Vec<Ref>) -> Result<()> {
+    for (name, path) in entries(directory)? {
+        let name = format!("{prefix}{name}");
+        let metadata = match fs::symlink_metadata(&path) {
+            Err(e) if is_absent(&e) => continue,
+            metadata => metadata.map_err(|e| Error::io(&path, e))?,
+        };
+        if metadata.is_dir() {
+            collect_refs(&path, &format!("{name}/"), refs)?;
+        } else if metadata.is_file() {
+            let content = fs::read(&path).map_err(|e| Error::io(&path, e))?;
+            let commit = String::from_utf8_lossy(&content).trim().to_owned();
+            refs.push(Ref { name, path, commit });
+        }
+    }
+    Ok(())
+}
+
+/// The entries of a directory, their names made readable; none if there is no such directory.
+pub(crate) fn entries(directory: &Path) -> Result<Vec<(String, PathBuf)>> {
+    let read = match fs::read_dir(directory) {
+        Err(e) if is_absent(&e) => return Ok(Vec::new()),
+        read => read.map_err(|e| Error::io(directory, e))?,
+    };
+    read.map(|entry| {
+        let entry = entry.map_err(|e| Error::io(directory, e))?;
+        Ok((
+            entry.file_name().to_string_lossy().into_owned(),
+            entry.path(),
+        ))
+    })
+    .collect()
+}
+
+/// True if what was asked for is not there, or has gone since it was listed.
+pub(crate) fn is_absent(error: &io::Error) -> bool {
+    matches!(
+        error.kind(),
+        io::ErrorKind::NotFound | io::ErrorKind::NotADirectory
+    )
+}
+
+/// True for the name of one directory entry that leads nowhere else.
+fn is_plain(name: &str) -> bool {
+    !name.is_empty() && !name.starts_with('.') && !name.contains(['/', '\\', '\0'])
+}
