@@ -4,13 +4,23 @@
 //! `spec` → `resolve` → `probe` → `health`, `policy` → `describe`.
 //! Nothing here reads the environment, prints, or exits.
 
+pub mod describe;
+pub mod detect;
 pub mod error;
+pub mod health;
+pub mod json;
+pub mod policy;
+pub mod probe;
 pub mod record;
 pub mod resolve;
 pub mod spec;
 pub mod store;
+pub mod tensors;
 
 pub use error::{Error, Kind, Result};
+pub use health::Health;
+pub use policy::{Architecture, Plan, Task};
+pub use probe::Facts;
 pub use record::Record;
 pub use spec::{Spec, Target};
 pub use store::{Found, Origin, Places};

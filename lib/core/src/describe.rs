@@ -1,0 +1,64 @@
+//! A model as a record: the fields that listings print and other programs read.
+
+use std::time::SystemTime;
+
+use jiff::Timestamp;
+use serde_json::Value;
+
+use crate::health::Health;
+use crate::policy::Plan;
+use crate::probe::Facts;
+use crate::record::Record;
+use crate::store::Origin;
+
+/// The model object. `clean` says of a workspace whether it is as it was made, if that is known.
+pub fn model(facts: &Facts, health: &Health, plan: &Plan, clean: Option<bool>) -> Record {
+    let reason = if health.healthy {
+        plan.runnable.as_ref().err()
+    } else {
+        Some(&health.reason)
+    };
+    let note = |key| facts.sentinel.str(key);
+    Record::default()
+        .with("name", facts.found.name.as_str())
+        .with("hash", commit(facts))
+        .with("size_bytes", facts.size())
+        .with("last_modified", utc(facts.modified))
+        .with("framework", plan.framework.name())
+        .with("model_type", plan.model_type)
+        .with("capabilities", plan.capabilities.as_slice())
+        .with("context_length", plan.context_length)
+        .with(
+            "health",
+            if health.healthy {
+                "healthy"
+            } else {
+                "unhealthy"
+            },
+        )
+        .with("runtime_compatible", plan.runnable.is_ok())
+        .with("reason", reason.cloned())
+        .with("cached", matches!(facts.found.origin, Origin::Cache { .. }))
+        .with("origin", note("source_repo"))
+        .with("content_hash", note("content_hash"))
+        .with("hash_modified", note("hash_modified"))
+        .with("clean", clean)
+}
+
+/// The `quantization` of the configuration, as it stands.
+pub fn quantization(facts: &Facts) -> Option<Value> {
+    facts.config.get("quantization").filter(Value::is_object)
+}
+
+/// The revision if it is a commit, which has 40 hexadecimal digits.
+fn commit(facts: &Facts) -> Option<String> {
+    let is_commit =
+        |name: &&String| name.len() == 40 && name.bytes().all(|b| b.is_ascii_hexdigit());
+    facts.found.revision.as_ref().filter(is_commit).cloned()
+}
+
+/// `2026-01-02T03:04:05Z`; the epoch for a time that no calendar holds.
+fn utc(time: SystemTime) -> String {
+    let time = Timestamp::try_from(time).unwrap_or_default();
+    time.strftime("%Y-%m-%dT%H:%M:%SZ").to_string()
+}

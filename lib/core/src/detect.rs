@@ -1,0 +1,207 @@
+//! What kind of model the facts speak of: its framework, and whether it sees, hears, embeds, chats.
+
+use serde_json::Value;
+
+use crate::probe::Facts;
+
+/// Who wrote the weights.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Framework {
+    /// MLX, or a conversion for it.
+    Mlx,
+    /// llama.cpp.
+    Gguf,
+    /// PyTorch, or anything else that writes safetensors.
+    PyTorch,
+    /// Nobody known.
+    Unknown,
+}
+
+impl Framework {
+    /// The name in records.
+    pub fn name(self) -> &'static str {
+        match self {
+            Framework::Mlx => "MLX",
+            Framework::Gguf => "GGUF",
+            Framework::PyTorch => "PyTorch",
+            Framework::Unknown => "Unknown",
+        }
+    }
+}
+
+/// The framework, told by the name, the README, the configuration, or the weights themselves.
+pub fn framework(facts: &Facts) -> Framework {
+    let is_mlx = |text: &String| text.eq_ignore_ascii_case("mlx");
+    let written_by_mlx = || {
+        let headers = facts
+            .shards
+            .iter()
+            .filter_map(|shard| shard.header.as_ref().ok());
+        headers
+            .filter_map(|header| header.metadata.get("format"))
+            .any(is_mlx)
+    };
+    let mlx = facts.found.name.contains("mlx-community/")
+        || facts
+            .readme
+            .tags
+            .iter()
+            .chain(&facts.readme.library)
+            .any(is_mlx)
+        || facts.config.get("quantization").is_some()
+        || written_by_mlx();
+    let any = |end| facts.files.iter().any(|file| file.is(end));
+    match () {
+        () if mlx => Framework::Mlx,
+        () if any("gguf") => Framework::Gguf,
+        () if any("safetensors") || any("bin") => Framework::PyTorch,
+        () => Framework::Unknown,
+    }
+}
+
+/// The `model_type` of the configuration, in lower case.
+pub fn model_type(facts: &Facts) -> Option<String> {
+    facts
+        .config
+        .str("model_type")
+        .map(|name| name.to_lowercase())
+}
+
+/// True if the model takes pictures.
+pub fn vision(facts: &Facts) -> bool {
+    const TYPES: [&str; 9] = [
+        "llava",
+        "llava_next",
+        "pixtral",
+        "qwen2_vl",
+        "phi3_v",
+        "mllama",
+        "paligemma",
+        "idefics",
+        "smolvlm",
+    ];
+    is_filled(facts.config.get("vision_config"))
+        || model_type(facts).is_some_and(|name| TYPES.contains(&name.as_str()))
+        || is_true(facts.config.get("image_processor"))
+        || embedded_processor(facts)
+        || processor_file(facts)
+}
+
+fn embedded_processor(facts: &Facts) -> bool {
+    match facts.config.get("preprocessor_config") {
+        Some(Value::Object(fields)) => !is_video(&|key| fields.get(key).cloned()),
+        _ => false,
+    }
+}
+
+/// A processor on disk means pictures, unless it says that it is for films or for sound.
+fn processor_file(facts: &Facts) -> bool {
+    let names = [
+        "preprocessor_config.json",
+        "processor_config.json",
+        "image_processor_config.json",
+    ];
+    let there = facts
+        .files
+        .iter()
+        .any(|file| names.iter().any(|name| file.path.ends_with(name)));
+    there
+        && !facts.has("video_preprocessor_config.json")
+        && !is_video(&|key| facts.preprocessor_config.get(key))
+        && facts
+            .preprocessor_config
+            .get("feature_extractor_type")
+            .is_none()
+}
+
+fn is_video(get: &dyn Fn(&str) -> Option<Value>) -> bool {
+    get("temporal_patch_size").is_some()
+        || get("processor_class").is_some_and(|class| class == "AutoVideoProcessor")
+}
+
+/// True if the model takes sound.
+pub fn audio(facts: &Facts) -> bool {
+    const TYPES: [&str; 5] = ["gemma3n", "voxtral", "whisper", "vibevoice", "audio"];
+    let extractor = facts.preprocessor_config.str("feature_extractor_type");
+    is_filled(facts.config.get("audio_config"))
+        || model_type(facts).is_some_and(|name| TYPES.iter().any(|part| name.contains(part)))
+        || extractor.is_some_and(|name| name.to_lowercase().contains("whisper"))
+}
+
+/// True if the model does nothing but turn speech into text.
+pub fn speech(facts: &Facts) -> bool {
+    const TYPES: [&str; 3] = ["whisper", "vibevoice", "voxtral"];
+    model_type(facts).is_some_and(|name| TYPES.iter().any(|part| name.contains(part)))
+}
+
+/// True if the speech may also be translated: a multilingual Whisper. The turbo models, with few
+/// decoder layers, were not trained for it.
+pub fn translation(facts: &Facts) -> bool {
+    model_type(facts).as_deref() == Some("whisper")
+        && !short_name(facts)
+            .split(['-', '_', '/'])
+            .any(|part| part == "turbo" || is_english(part))
+}
+
+fn is_english(part: &str) -> bool {
+    part.split('.').skip(1).any(|end| end == "en")
+}
+
+/// True if the model turns text into vectors: an encoder, or a decoder that is named for it.
+/// `gemma3_text` is a decoder and an encoder by the same name, and counts as the former.
+pub fn embedding(facts: &Facts) -> bool {
+    const ENCODERS: [&str; 4] = ["bert", "xlm-roberta", "modernbert", "nomic_bert"];
+    let name = model_type(facts).unwrap_or_default();
+    let decoder = is_causal(facts) || ["qwen3", "mistral"].contains(&name.as_str());
+    ENCODERS.contains(&name.as_str())
+        || decoder && name != "gemma3_text" && short_name(facts).contains("embed")
+}
+
+/// True if the model answers in turns.
+pub fn chat(facts: &Facts) -> bool {
+    facts.chat_template
+        || model_type(facts).as_deref() == Some("chat")
+        || ["instruct", "chat"]
+            .iter()
+            .any(|part| short_name(facts).contains(part))
+}
+
+/// The architectures that the configuration names.
+pub fn architectures(facts: &Facts) -> Vec<String> {
+    match facts.config.get("architectures") {
+        Some(Value::Array(names)) => names
+            .iter()
+            .filter_map(|name| name.as_str().map(str::to_owned))
+            .collect(),
+        _ => Vec::new(),
+    }
+}
+
+/// True if one of the architectures writes text.
+pub fn is_causal(facts: &Facts) -> bool {
+    architectures(facts)
+        .iter()
+        .any(|name| name.contains("ForCausalLM"))
+}
+
+/// The last part of the model's name, in lower case: what its maker called it.
+fn short_name(facts: &Facts) -> String {
+    let name = facts.found.name.trim_end_matches('/');
+    name.rsplit('/').next().unwrap_or(name).to_lowercase()
+}
+
+fn is_filled(value: Option<Value>) -> bool {
+    matches!(value, Some(Value::Object(fields)) if !fields.is_empty())
+}
+
+/// True as Python has it: there, and not null, zero or empty.
+fn is_true(value: Option<Value>) -> bool {
+    match value {
+        None | Some(Value::Null) => false,
+        Some(Value::Bool(truth)) => truth,
+        Some(Value::Number(number)) => number.as_f64() != Some(0.0),
+        Some(Value::String(text)) => !text.is_empty(),
+        Some(Value::Array(items)) => !items.is_empty(),
+        Some(Value::Object(fields)) => !fields.is_empty(),
+    }
+}

@@ -1,0 +1,127 @@
+//! The small JSON files of a model, kept as text and taken apart field by field.
+
+use std::fmt;
+
+use serde::de::{DeserializeOwned, MapAccess, Visitor};
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
+use serde_json::Value;
+use serde_json::value::RawValue;
+
+/// What a file that should hold a JSON object turned out to hold.
+#[derive(Debug, Default)]
+pub enum Document {
+    /// There is no such file.
+    #[default]
+    Absent,
+    /// It could not be read; says why.
+    Unreadable(String),
+    /// It is not JSON; says where it breaks.
+    Invalid(String),
+    /// It is JSON, but a number, a list, ... as said.
+    NotObject(&'static str),
+    /// An object.
+    Object(Object),
+}
+
+impl Document {
+    /// Takes the text of a file apart.
+    pub fn parse(text: &[u8]) -> Document {
+        let text = text.strip_prefix(b"\xef\xbb\xbf").unwrap_or(text);
+        match serde_json::from_slice::<Object>(text) {
+            Ok(object) => Document::Object(object),
+            Err(e) if !e.is_data() => Document::Invalid(e.to_string()),
+            Err(e) => match kind(text) {
+                "an object" => Document::Invalid(e.to_string()),
+                kind => Document::NotObject(kind),
+            },
+        }
+    }
+
+    /// The object, if that is what it is.
+    pub fn object(&self) -> Option<&Object> {
+        match self {
+            Document::Object(object) => Some(object),
+            _ => None,
+        }
+    }
+
+    /// The field `key` of the object; none if either is not there.
+    pub fn get(&self, key: &str) -> Option<Value> {
+        self.object().and_then(|object| object.get(key))
+    }
+
+    /// The field `key` of the object if it is a string.
+    pub fn str(&self, key: &str) -> Option<String> {
+        match self.get(key) {
+            Some(Value::String(text)) => Some(text),
+            _ => None,
+        }
+    }
+
+    /// True if there is a file, whatever it holds.
+    pub fn exists(&self) -> bool {
+        !matches!(self, Document::Absent)
+    }
+}
+
+/// The fields of an object in their order, each still as text: most are never asked for, and a
+/// tokenizer's configuration can be large.
+#[derive(Debug, Default)]
+pub struct Object(Vec<(String, Box<RawValue>)>);
+
+impl Object {
+    /// The field `key`, the last if it is repeated; none also if no number or nesting of ours can
+    /// hold it.
+    pub fn get(&self, key: &str) -> Option<Value> {
+        let (_, raw) = self.0.iter().rev().find(|(name, _)| name == key)?;
+        serde_json::from_str(raw.get()).ok()
+    }
+
+    /// The whole object as a type of the caller's, or as a [`Value`].
+    pub fn read<T: DeserializeOwned>(&self) -> serde_json::Result<T> {
+        serde_json::from_str(&serde_json::to_string(self)?)
+    }
+
+    /// True if it has no fields.
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+}
+
+impl Serialize for Object {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_map(self.0.iter().map(|(key, raw)| (key, raw)))
+    }
+}
+
+impl<'de> Deserialize<'de> for Object {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Fields;
+        impl<'de> Visitor<'de> for Fields {
+            type Value = Object;
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("an object")
+            }
+            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Object, A::Error> {
+                let mut fields = Vec::new();
+                while let Some(field) = map.next_entry()? {
+                    fields.push(field);
+                }
+                Ok(Object(fields))
+            }
+        }
+        deserializer.deserialize_map(Fields)
+    }
+}
+
+/// Names what a JSON text holds, by its first character.
+fn kind(text: &[u8]) -> &'static str {
+    match text.iter().find(|byte| !byte.is_ascii_whitespace()) {
+        Some(b'{') => "an object",
+        Some(b'[') => "a list",
+        Some(b'"') => "a string",
+        Some(b't' | b'f') => "a truth value",
+        Some(b'n') => "null",
+        _ => "a number",
+    }
+}

@@ -1,0 +1,251 @@
+//! What can be done with a model, decided from its facts alone.
+
+use serde_json::Value;
+
+use crate::detect::{self, Framework};
+use crate::health::Health;
+use crate::probe::Facts;
+
+/// What a model is for, and whether it can run here.
+#[derive(Clone, Debug)]
+pub struct Plan {
+    /// Who wrote the weights.
+    pub framework: Framework,
+    /// What the model works on.
+    pub task: Task,
+    /// The class in records: `chat`, `base`, `embedding` or `audio`.
+    pub model_type: &'static str,
+    /// What it can do, in the words of records.
+    pub capabilities: Vec<&'static str>,
+    /// The architecture, if it is one that can run.
+    pub architecture: Option<Architecture>,
+    /// Or why it cannot run.
+    pub runnable: Result<(), String>,
+    /// The longest text that it was made for, in tokens, if the configuration says.
+    pub context_length: Option<u64>,
+}
+
+/// The kinds of work.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Task {
+    /// Text to text.
+    Text,
+    /// Text and pictures to text.
+    Vision,
+    /// Sound to text.
+    Audio,
+    /// Text to vectors.
+    Embedding,
+}
+
+/// The architectures that can run: the one list, which the engine follows.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[allow(missing_docs)] // the names are the documentation, and `name` spells them
+pub enum Architecture {
+    Llama,
+    Mistral,
+    Qwen2,
+    Qwen3,
+    SmolLm3,
+}
+
+impl Architecture {
+    /// All of them.
+    pub const ALL: [Architecture; 5] = [
+        Architecture::Llama,
+        Architecture::Mistral,
+        Architecture::Qwen2,
+        Architecture::Qwen3,
+        Architecture::SmolLm3,
+    ];
+
+    /// The `model_type` of `config.json`.
+    pub fn name(self) -> &'static str {
+        match self {
+            Architecture::Llama => "llama",
+            Architecture::Mistral => "mistral",
+            Architecture::Qwen2 => "qwen2",
+            Architecture::Qwen3 => "qwen3",
+            Architecture::SmolLm3 => "smollm3",
+        }
+    }
+
+    /// The architecture of a `model_type`.
+    pub fn find(model_type: &str) -> Option<Architecture> {
+        Architecture::ALL
+            .into_iter()
+            .find(|architecture| architecture.name() == model_type)
+    }
+}
+
+/// Decides what can be done with a model.
+pub fn decide(facts: &Facts, health: &Health) -> Plan {
+    let task = task(facts);
+    let model_type = match task {
+        Task::Embedding => "embedding",
+        Task::Audio => "audio",
+        Task::Vision => "chat",
+        Task::Text if detect::chat(facts) => "chat",
+        Task::Text => "base",
+    };
+    let framework = detect::framework(facts);
+    Plan {
+        framework,
+        task,
+        model_type,
+        capabilities: capabilities(facts, task),
+        architecture: architecture(facts),
+        runnable: runnable(facts, health, framework, task),
+        context_length: context_length(facts),
+    }
+}
+
+fn task(facts: &Facts) -> Task {
+    match () {
+        () if detect::embedding(facts) => Task::Embedding,
+        () if detect::speech(facts) => Task::Audio,
+        () if detect::vision(facts) => Task::Vision,
+        () => Task::Text,
+    }
+}
+
+fn capabilities(facts: &Facts, task: Task) -> Vec<&'static str> {
+    let chat = task == Task::Vision || detect::chat(facts);
+    let all: &[(&str, bool)] = match task {
+        Task::Embedding => &[("embeddings", true)],
+        Task::Audio => &[
+            ("audio", true),
+            ("audio-translate-en", detect::translation(facts)),
+        ],
+        Task::Vision | Task::Text => &[
+            ("text-generation", true),
+            ("chat", chat),
+            ("vision", task == Task::Vision),
+            ("audio", detect::audio(facts)),
+        ],
+    };
+    all.iter()
+        .filter(|(_, has)| *has)
+        .map(|(name, _)| *name)
+        .collect()
+}
+
+fn architecture(facts: &Facts) -> Option<Architecture> {
+    Architecture::find(&detect::model_type(facts)?)
+}
+
+/// Whether the model can run, by the first rule that speaks against it.
+///
+/// MLX and plain safetensors checkpoints run alike if their architecture is known. No code of a
+/// checkpoint is ever run: a `model_file` would replace the architecture and is always refused; an
+/// `auto_map` offers code for what a library does not know itself, so beside a known
+/// `model_type` it is a leftover and ignored, and beside an unknown one it is the reason. Names of
+/// weight files do not matter once their headers are sound.
+fn runnable(
+    facts: &Facts,
+    health: &Health,
+    framework: Framework,
+    task: Task,
+) -> Result<(), String> {
+    if !health.healthy {
+        return Err(health.reason.clone());
+    }
+    if !matches!(framework, Framework::Mlx | Framework::PyTorch) {
+        return Err(format!("Incompatible framework: {}", framework.name()));
+    }
+    known(facts)?;
+    if task != Task::Text {
+        return Err(format!("Only text models can run, not {task:?} ones"));
+    }
+    quantization(facts)?;
+    match facts.has("tokenizer.json") {
+        true => Ok(()),
+        false => Err("tokenizer.json missing (needed to run the model)".to_owned()),
+    }
+}
+
+/// The architecture is one of ours.
+fn known(facts: &Facts) -> Result<(), String> {
+    let has = |key| facts.config.get(key).is_some_and(|value| !value.is_null());
+    let code = |key| {
+        Err(format!(
+            "requires executing model-supplied code (config.json: {key})"
+        ))
+    };
+    if has("model_file") {
+        return code("model_file");
+    }
+    let Some(name) = detect::model_type(facts) else {
+        return Err("config.json missing model_type field".to_owned());
+    };
+    if Architecture::find(&name).is_none() {
+        let names = Architecture::ALL.map(Architecture::name).join(", ");
+        return match has("auto_map") {
+            true => code("auto_map"),
+            false => Err(format!(
+                "Model type '{name}' not supported (supported: {names})"
+            )),
+        };
+    }
+    match detect::architectures(facts).as_slice() {
+        [first, ..] if !detect::is_causal(facts) => Err(format!(
+            "Architecture '{first}' not supported: it does not write text"
+        )),
+        _ => Ok(()),
+    }
+}
+
+/// The weights are plain, or quantised in a way that the engine computes with.
+fn quantization(facts: &Facts) -> Result<(), String> {
+    let unsupported = |mode: &str| {
+        Err(format!(
+            "Quantization mode '{mode}' not supported (supported: affine)"
+        ))
+    };
+    let Some(settings) = facts.config.get("quantization") else {
+        // Other tools' forms; a copy of MLX's own has no `quant_method`.
+        let foreign = facts.config.get("quantization_config");
+        let method = foreign.as_ref().and_then(|form| form.get("quant_method"));
+        return match method {
+            Some(method) => unsupported(method.as_str().unwrap_or("unknown")),
+            None => Ok(()),
+        };
+    };
+    let layers = settings
+        .as_object()
+        .into_iter()
+        .flat_map(|fields| fields.values());
+    let modes = [&settings]
+        .into_iter()
+        .chain(layers)
+        .filter_map(|layer| layer.get("mode"));
+    match modes.into_iter().find(|mode| *mode != "affine") {
+        Some(mode) => unsupported(mode.as_str().unwrap_or("unknown")),
+        None => Ok(()),
+    }
+}
+
+/// The first positive integer among the names that configurations use, in the part for text too.
+fn context_length(facts: &Facts) -> Option<u64> {
+    const KEYS: [&str; 5] = [
+        "max_position_embeddings",
+        "n_positions",
+        "context_length",
+        "max_sequence_length",
+        "seq_len",
+    ];
+    let text = facts.config.get("text_config");
+    let top = KEYS.iter().filter_map(|key| facts.config.get(key));
+    let below = KEYS
+        .iter()
+        .filter_map(|key| text.as_ref()?.get(key).cloned());
+    top.chain(below).find_map(|value| positive(&value))
+}
+
+fn positive(value: &Value) -> Option<u64> {
+    let number = match value {
+        Value::String(text) => text.trim().parse().ok(),
+        value => value.as_u64(),
+    };
+    number.filter(|number| *number > 0)
+}

@@ -1,0 +1,211 @@
+//! The header of one safetensors file: eight bytes of length, then JSON that says where each
+//! tensor lies.
+//!
+//! The crate `safetensors` reads the same format, but its errors seldom say which tensor is wrong
+//! or by how much, and it lets one of two tensors of the same name vanish.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::io::Read;
+use std::ops::Range;
+
+use safetensors::Dtype;
+use serde::de::value::{Error as NameError, StrDeserializer};
+use serde::de::{Error as _, MapAccess, Visitor};
+use serde::{Deserialize, Deserializer};
+
+/// The longest header that is read, in bytes; the limit of the format's own reader.
+pub const MAX_HEADER: u64 = 100_000_000;
+
+/// What a safetensors file says it holds, checked against the size of the file.
+#[derive(Debug)]
+pub struct Header {
+    /// The tensors in the order of their bytes: without gaps or overlaps, to the end of the file.
+    pub tensors: Vec<Tensor>,
+    /// The `__metadata__` of the file; MLX writes `format: mlx`.
+    pub metadata: BTreeMap<String, String>,
+}
+
+/// One tensor of a file.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Tensor {
+    /// Its name, unique in the file.
+    pub name: String,
+    /// The type of its elements.
+    pub dtype: Dtype,
+    /// Its dimensions; their product times the size of `dtype` is the length of `range`.
+    pub shape: Vec<usize>,
+    /// Where its bytes lie, counted from the start of the file.
+    pub range: Range<u64>,
+}
+
+impl Header {
+    /// Reads the header from the start of a file of `size` bytes.
+    ///
+    /// The error says what is wrong, with the tensor and the numbers, but does not name the file.
+    pub fn read(file: &mut impl Read, size: u64) -> Result<Header, String> {
+        let mut length = [0; 8];
+        if size < 8 {
+            return Err(format!("no safetensors header: the file has {size} bytes"));
+        }
+        file.read_exact(&mut length).map_err(unreadable)?;
+        let length = u64::from_le_bytes(length);
+        if length > MAX_HEADER {
+            return Err(format!(
+                "header of {length} bytes is over the limit of {MAX_HEADER}"
+            ));
+        }
+        if length > size - 8 {
+            return Err(format!(
+                "truncated: header of {length} bytes in a file of {size}"
+            ));
+        }
+        // Bounded by the size of the file, so a lying length cannot make it large.
+        let mut text = vec![0; length as usize];
+        file.read_exact(&mut text).map_err(unreadable)?;
+        Header::parse(&text, size)
+    }
+
+    /// Reads the JSON `text` of a header that stands in a file of `size` bytes.
+    pub fn parse(text: &[u8], size: u64) -> Result<Header, String> {
+        let Entries {
+            mut tensors,
+            metadata,
+        } = serde_json::from_slice(text).map_err(|e| format!("invalid header: {e}"))?;
+        tensors.sort_by_key(|(_, entry)| entry.data_offsets);
+        let start = 8 + text.len() as u64;
+        let tensors = tensors
+            .into_iter()
+            .map(|(name, entry)| entry.tensor(name, start))
+            .collect::<Result<Vec<_>, _>>()?;
+        check_names(&tensors)?;
+        check_ranges(&tensors, start, size)?;
+        Ok(Header { tensors, metadata })
+    }
+}
+
+fn unreadable(error: std::io::Error) -> String {
+    format!("cannot be read: {error}")
+}
+
+fn check_names(tensors: &[Tensor]) -> Result<(), String> {
+    let mut names: Vec<_> = tensors.iter().map(|tensor| &tensor.name).collect();
+    names.sort_unstable();
+    match names.windows(2).find(|pair| pair[0] == pair[1]) {
+        Some(pair) => Err(format!("tensor {:?} is there twice", pair[0])),
+        None => Ok(()),
+    }
+}
+
+/// The tensors, in the order of their offsets, fill a file of `size` bytes from `start` on.
+fn check_ranges(tensors: &[Tensor], start: u64, size: u64) -> Result<(), String> {
+    let mut end = start;
+    for Tensor { name, range, .. } in tensors {
+        if range.start != end {
+            let how = if range.start < end {
+                "overlaps the one before"
+            } else {
+                "leaves a gap"
+            };
+            let (at, expected) = (range.start - start, end - start);
+            return Err(format!(
+                "tensor {name:?} {how}: it starts at {at}, not {expected}"
+            ));
+        }
+        end = range.end;
+    }
+    match end.cmp(&size) {
+        std::cmp::Ordering::Equal => Ok(()),
+        std::cmp::Ordering::Greater => Err(format!(
+            "truncated: the tensors end at byte {end}, the file at {size}"
+        )),
+        std::cmp::Ordering::Less => Err(format!(
+            "{} bytes that belong to no tensor at the end",
+            size - end
+        )),
+    }
+}
+
+/// A header as it is written.
+struct Entries {
+    tensors: Vec<(String, Entry)>,
+    metadata: BTreeMap<String, String>,
+}
+
+#[derive(Deserialize)]
+struct Entry {
+    dtype: String,
+    shape: Vec<usize>,
+    data_offsets: (u64, u64),
+}
+
+impl Entry {
+    /// The tensor that is meant, with its range moved by `start`, the length of the header.
+    fn tensor(self, name: String, start: u64) -> Result<Tensor, String> {
+        let Entry {
+            dtype,
+            shape,
+            data_offsets: (from, to),
+        } = self;
+        let Ok(dtype) = Dtype::deserialize(StrDeserializer::<NameError>::new(&dtype)) else {
+            return Err(format!("tensor {name:?} has the unknown dtype {dtype:?}"));
+        };
+        let size = size(dtype, &shape)
+            .ok_or_else(|| format!("tensor {name:?} has an impossible size: {dtype} {shape:?}"))?;
+        if to.checked_sub(from) != Some(size) {
+            return Err(format!(
+                "tensor {name:?} ({dtype} {shape:?}) needs {size} bytes but has offsets {from} to {to}"
+            ));
+        }
+        match (from.checked_add(start), to.checked_add(start)) {
+            (Some(from), Some(to)) => Ok(Tensor {
+                name,
+                dtype,
+                shape,
+                range: from..to,
+            }),
+            _ => Err(format!(
+                "tensor {name:?} has offsets {from} to {to}, beyond any file"
+            )),
+        }
+    }
+}
+
+/// The bytes of a tensor; none if they overflow or are not whole.
+pub(super) fn size(dtype: Dtype, shape: &[usize]) -> Option<u64> {
+    let bits = shape
+        .iter()
+        .try_fold(dtype.bitsize() as u64, |bits, &dimension| {
+            bits.checked_mul(dimension as u64)
+        })?;
+    (bits % 8 == 0).then_some(bits / 8)
+}
+
+impl<'de> Deserialize<'de> for Entries {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Fields;
+        impl<'de> Visitor<'de> for Fields {
+            type Value = Entries;
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("an object of tensors")
+            }
+            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Entries, A::Error> {
+                let mut entries = Entries {
+                    tensors: Vec::new(),
+                    metadata: BTreeMap::new(),
+                };
+                while let Some(name) = map.next_key::<String>()? {
+                    let named = |e| A::Error::custom(format!("{name:?}: {e}"));
+                    if name == "__metadata__" {
+                        entries.metadata = map.next_value().map_err(named)?;
+                    } else {
+                        let entry = map.next_value().map_err(named)?;
+                        entries.tensors.push((name, entry));
+                    }
+                }
+                Ok(entries)
+            }
+        }
+        deserializer.deserialize_map(Fields)
+    }
+}

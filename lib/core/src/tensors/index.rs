@@ -1,0 +1,81 @@
+//! `model.safetensors.index.json`: which file of a sharded model holds which tensor.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::{Component, Path};
+
+use serde::Deserialize;
+use serde_json::value::RawValue;
+
+use super::Header;
+
+/// The map of an index, checked to stay inside the model.
+#[derive(Debug)]
+pub struct Index {
+    /// Tensor to file, relative to the model.
+    pub weight_map: BTreeMap<String, String>,
+}
+
+impl Index {
+    /// Reads the text of an index. Errors say what is wrong, in the words of a health report.
+    pub fn parse(text: &[u8]) -> Result<Index, String> {
+        #[derive(Deserialize)]
+        struct Fields {
+            weight_map: Option<Box<RawValue>>,
+        }
+        let Fields { weight_map } =
+            serde_json::from_slice(text).map_err(|e| format!("Invalid index file: {e}"))?;
+        let weight_map: BTreeMap<String, String> = weight_map
+            .and_then(|map| serde_json::from_str(map.get()).ok())
+            .filter(|map: &BTreeMap<_, _>| !map.is_empty())
+            .ok_or("Empty or invalid weight_map in index")?;
+        match weight_map.iter().find(|(_, file)| !is_inside(file)) {
+            Some((tensor, file)) => Err(format!(
+                "Index points outside the model: {tensor} is in {file:?}"
+            )),
+            None => Ok(Index { weight_map }),
+        }
+    }
+
+    /// The files named, sorted.
+    pub fn files(&self) -> BTreeSet<&str> {
+        self.weight_map.values().map(String::as_str).collect()
+    }
+
+    /// Compares the index with the headers of all files that it names: the same tensors in the
+    /// same files, and none in two.
+    pub fn check(&self, files: &BTreeMap<&str, &Header>) -> Result<(), String> {
+        let mut seen: BTreeMap<&str, &str> = BTreeMap::new();
+        for (&file, header) in files {
+            for tensor in &header.tensors {
+                let name = tensor.name.as_str();
+                if let Some(other) = seen.insert(name, file) {
+                    return Err(format!("tensor {name:?} is in both {other} and {file}"));
+                }
+                match self.weight_map.get(name) {
+                    None => return Err(format!("tensor {name:?} of {file} is not in the index")),
+                    Some(other) if other != file => {
+                        return Err(format!("tensor {name:?} is in {file}, not in {other}"));
+                    }
+                    Some(_) => {}
+                }
+            }
+        }
+        match self
+            .weight_map
+            .iter()
+            .find(|(name, _)| !seen.contains_key(name.as_str()))
+        {
+            Some((name, file)) => Err(format!("tensor {name:?} is not in {file}")),
+            None => Ok(()),
+        }
+    }
+}
+
+/// True for a plain relative name: no `..`, no root, no drive, and no backslash that another
+/// system would take for a separator.
+fn is_inside(file: &str) -> bool {
+    let plain = Path::new(file)
+        .components()
+        .all(|part| matches!(part, Component::Normal(_)));
+    !file.is_empty() && plain && !file.contains(['\\', ':', '\0'])
+}

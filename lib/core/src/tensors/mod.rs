@@ -1,0 +1,8 @@
+//! The safetensors format: headers, the index of a sharded model, and a writer.
+
+mod header;
+mod index;
+
+pub use header::{Header, MAX_HEADER, Tensor};
+pub use index::Index;
+pub use safetensors::Dtype;
