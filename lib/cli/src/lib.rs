@@ -1,1 +1,21 @@
 //! What the programs share: environment, records on stdin, output forms, exit status.
+//!
+//! Only programs use this crate: it is the place that reads the environment, prints and exits.
+
+#![cfg_attr(test, allow(clippy::unwrap_used))] // a test fails by panicking
+
+pub mod completion;
+pub mod envelope;
+pub mod exit;
+pub mod human;
+pub mod input;
+pub mod output;
+pub mod places;
+pub mod program;
+pub mod select;
+pub mod table;
+
+pub use input::Input;
+pub use output::{Form, FormFlags, Output};
+pub use places::places;
+pub use program::{Tool, main};

@@ -99,6 +99,11 @@ impl Error {
         Error::new(kind, path.display().to_string(), source.to_string()).caused_by(source)
     }
 
+    /// The same error about another subject.
+    pub fn about(self, subject: impl Into<String>) -> Self {
+        Error { subject: subject.into(), ..self }
+    }
+
     /// The same error with advice.
     pub fn hint(self, hint: impl Into<String>) -> Self {
         Error {

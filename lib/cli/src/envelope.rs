@@ -1,0 +1,72 @@
+//! The JSON envelope of `--json`: `{status, command, data, error}`, the layout that scripts rely on.
+//!
+//! Two spaces of indent, everything beyond ASCII escaped, all four keys always there.
+
+use mlxk_core::{Error, Kind};
+use serde_json::{Value, json};
+
+/// The answer to a command.
+pub fn success(command: &str, data: Value) -> String {
+    text(&json!({"status": "success", "command": command, "data": data, "error": null}))
+}
+
+/// A failure; `command` is absent where the command line itself was wrong.
+pub fn failure(command: Option<&str>, error: &Error) -> String {
+    text(&json!({"status": "error", "command": command, "data": null, "error": object(error)}))
+}
+
+/// The failure of a command that has something to tell besides.
+pub fn failure_with(command: &str, data: Value, error: &Error) -> String {
+    text(&json!({"status": "error", "command": command, "data": data, "error": object(error)}))
+}
+
+/// The error object: `type` and `message`, and what helps to choose.
+fn object(error: &Error) -> Value {
+    let mut object = json!({"type": error.kind.name(), "message": error.to_string()});
+    if let Some(hint) = &error.hint {
+        object["hint"] = json!(hint);
+    }
+    if !error.matches.is_empty() {
+        let key = match error.kind {
+            Kind::HashNotFound => "available_hashes",
+            _ => "matches",
+        };
+        object[key] = json!(error.matches);
+    }
+    object
+}
+
+fn text(value: &Value) -> String {
+    let mut out = String::new();
+    for c in format!("{value:#}\n").chars() {
+        match c {
+            '\n' | ' '..='~' => out.push(c),
+            // A character beyond ASCII stands nowhere but in a string, where it may be escaped.
+            c => out.extend(
+                c.encode_utf16(&mut [0; 2])
+                    .iter()
+                    .map(|unit| format!("\\u{unit:04x}")),
+            ),
+        }
+    }
+    out
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn everything_beyond_ascii_is_escaped_and_read_back() {
+        let data = json!({"name": "é\u{7f}😀\"\n", "empty": [], "none": {}});
+        let text = success("list", data.clone());
+        assert!(text.is_ascii());
+        assert!(
+            text.contains(r#""name": "\u00e9\u007f\ud83d\ude00\"\n""#),
+            "{text}"
+        );
+        assert!(text.contains("    \"empty\": [],\n"), "{text}");
+        let read: Value = serde_json::from_str(&text).unwrap();
+        assert_eq!(read["data"], data);
+    }
+}

@@ -1,0 +1,31 @@
+//! The exit status of every program, and the one place where an error becomes one.
+
+use std::process::ExitCode;
+
+use mlxk_core::{Error, Kind};
+
+/// How a program ended. Death by a signal is the shell's to tell.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Exit {
+    /// Everything was done, and the answer is yes.
+    Done = 0,
+    /// Something failed, or the answer is no.
+    Failed = 1,
+    /// The command line was wrong; nothing was done.
+    Usage = 2,
+}
+
+impl From<&Error> for Exit {
+    fn from(error: &Error) -> Self {
+        match error.kind {
+            Kind::Command => Exit::Usage,
+            _ => Exit::Failed,
+        }
+    }
+}
+
+impl From<Exit> for ExitCode {
+    fn from(exit: Exit) -> Self {
+        ExitCode::from(exit as u8)
+    }
+}

@@ -1,0 +1,137 @@
+//! What a program says: records on stdout in one of three forms, complaints on stderr.
+
+use std::io::{self, IsTerminal, Write};
+use std::path::Path;
+
+use mlxk_core::{Error, Kind, Record, Result};
+use serde_json::Value;
+
+use crate::envelope;
+
+/// The flags that choose the form of the output.
+#[derive(clap::Args, Clone, Copy, Debug)]
+#[command(next_help_heading = "Output (default: a table on a terminal, else NDJSON)")]
+#[group(multiple = false)]
+pub struct FormFlags {
+    /// One document: {status, command, data, error}
+    #[arg(long)]
+    json: bool,
+    /// One JSON object a line
+    #[arg(long)]
+    ndjson: bool,
+    /// Text for people
+    #[arg(long)]
+    human: bool,
+}
+
+/// The form of the output.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Form {
+    /// Tables and sentences.
+    Human,
+    /// A record a line.
+    Ndjson,
+    /// The envelope.
+    Json,
+}
+
+impl FormFlags {
+    /// The form that was asked for; without a wish, a terminal gets text and a pipe records.
+    pub fn form(self) -> Form {
+        match self {
+            FormFlags { json: true, .. } => Form::Json,
+            FormFlags { ndjson: true, .. } => Form::Ndjson,
+            FormFlags { human: true, .. } => Form::Human,
+            _ if io::stdout().is_terminal() => Form::Human,
+            _ => Form::Ndjson,
+        }
+    }
+}
+
+/// The output of one run of a program, and whether anything in it went wrong.
+#[derive(Debug)]
+pub struct Output {
+    /// The form in use.
+    pub form: Form,
+    program: String,
+    command: &'static str,
+    failed: bool,
+}
+
+impl Output {
+    /// The output of `program` (as messages name it), which is `command` in an envelope.
+    pub fn new(program: impl Into<String>, command: &'static str, form: Form) -> Self {
+        Output {
+            form,
+            program: program.into(),
+            command,
+            failed: false,
+        }
+    }
+
+    /// Writes `text` to stdout as it is.
+    pub fn text(&mut self, text: &str) -> Result<()> {
+        let mut stdout = io::stdout().lock();
+        stdout
+            .write_all(text.as_bytes())
+            .and_then(|()| stdout.flush())
+            .map_err(|e| Error::io(Path::new("standard output"), e))
+    }
+
+    /// Writes records, one a line.
+    pub fn lines<'a>(&mut self, records: impl IntoIterator<Item = &'a Record>) -> Result<()> {
+        let text: String = records
+            .into_iter()
+            .map(|record| format!("{record}\n"))
+            .collect();
+        self.text(&text)
+    }
+
+    /// Writes an answer as an envelope.
+    pub fn envelope(&mut self, data: impl Into<Value>) -> Result<()> {
+        self.text(&envelope::success(self.command, data.into()))
+    }
+
+    /// Reports what went wrong with one item: the run goes on, and ends with a failure.
+    pub fn error(&mut self, error: &Error) -> Result<()> {
+        self.failed = true;
+        match self.form {
+            Form::Json => self.text(&envelope::failure(self.envelope_command(error), error)),
+            _ => self.note(&error.to_string(), error.hint.as_deref(), &error.matches),
+        }
+    }
+
+    /// Tells people something on stderr that changes no result.
+    pub fn remark(&self, message: &str, hint: &str) {
+        let hint = Some(hint).filter(|_| self.form == Form::Human);
+        // A closed stderr must not turn a good run into a bad one.
+        let _ = self.note(message, hint, &[]);
+    }
+
+    /// Makes the run end with a failure: the answer is no.
+    pub fn deny(&mut self) {
+        self.failed = true;
+    }
+
+    /// Whether something was reported or denied.
+    pub fn failed(&self) -> bool {
+        self.failed
+    }
+
+    /// Errors of the command line belong to no command.
+    fn envelope_command(&self, error: &Error) -> Option<&'static str> {
+        (error.kind != Kind::Command).then_some(self.command)
+    }
+
+    fn note(&self, message: &str, hint: Option<&str>, matches: &[String]) -> Result<()> {
+        let mut text = format!("{}: {message}\n", self.program);
+        for matched in matches {
+            text.push_str(&format!("  {matched}\n"));
+        }
+        if let Some(hint) = hint {
+            text.push_str(&format!("hint: {hint}\n"));
+        }
+        let written = io::stderr().lock().write_all(text.as_bytes());
+        written.map_err(|e| Error::io(Path::new("standard error"), e))
+    }
+}

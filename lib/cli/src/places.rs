@@ -1,0 +1,103 @@
+//! Where models live, as the environment says: the one reader of the cache and workspace variables.
+
+use std::env;
+use std::ffi::OsString;
+use std::path::PathBuf;
+
+use mlxk_core::store::Places;
+use mlxk_core::{Error, Kind, Result};
+
+/// The places that this process's environment names, with the meaning huggingface_hub gives them:
+/// `HF_HUB_CACHE`, `HUGGINGFACE_HUB_CACHE`, `HF_HOME`, `XDG_CACHE_HOME`; and `MLXK_WORKSPACE_HOME`.
+pub fn places() -> Result<Places> {
+    from(|name| env::var_os(name))
+}
+
+fn from(variable: impl Fn(&str) -> Option<OsString>) -> Result<Places> {
+    let home = variable("HOME")
+        .filter(|value| !value.is_empty())
+        .map(PathBuf::from);
+    let path = |name: &str| {
+        let path = PathBuf::from(variable(name).filter(|value| !value.is_empty())?);
+        match (path.strip_prefix("~"), &home) {
+            (Ok(rest), Some(home)) => Some(home.join(rest)),
+            _ => Some(path),
+        }
+    };
+    let root = match (path("HF_HOME"), path("XDG_CACHE_HOME"), &home) {
+        (Some(root), _, _) => root,
+        (None, Some(cache), _) => cache.join("huggingface"),
+        (None, None, Some(home)) => home.join(".cache/huggingface"),
+        (None, None, None) => return Err(homeless()),
+    };
+    let hub = path("HF_HUB_CACHE").or_else(|| path("HUGGINGFACE_HUB_CACHE"));
+    let hub = hub.unwrap_or_else(|| root.join("hub"));
+    Ok(Places {
+        root,
+        hub,
+        workspaces: path("MLXK_WORKSPACE_HOME"),
+    })
+}
+
+fn homeless() -> Error {
+    Error::new(
+        Kind::CacheNotFound,
+        "",
+        "no place for models: HOME is not set",
+    )
+    .hint("HF_HOME names the directory to use")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn places(variables: &[(&str, &str)]) -> Places {
+        let find = |name: &str| variables.iter().find(|(key, _)| *key == name);
+        from(|name| find(name).map(|(_, value)| value.into())).unwrap()
+    }
+
+    #[test]
+    fn the_nearest_variable_wins_and_an_empty_one_is_unset() {
+        let hub = |variables: &[_]| places(variables).hub.display().to_string();
+        assert_eq!(hub(&[("HOME", "/h")]), "/h/.cache/huggingface/hub");
+        assert_eq!(
+            hub(&[("HOME", "/h"), ("XDG_CACHE_HOME", "/x")]),
+            "/x/huggingface/hub"
+        );
+        assert_eq!(
+            hub(&[("HF_HOME", "/f"), ("XDG_CACHE_HOME", "/x")]),
+            "/f/hub"
+        );
+        assert_eq!(
+            hub(&[("HF_HOME", "/f"), ("HUGGINGFACE_HUB_CACHE", "/u")]),
+            "/u"
+        );
+        let both = [
+            ("HF_HOME", "/f"),
+            ("HUGGINGFACE_HUB_CACHE", "/u"),
+            ("HF_HUB_CACHE", "/c"),
+        ];
+        assert_eq!(hub(&both), "/c");
+        assert_eq!(
+            hub(&[("HOME", "/h"), ("HF_HOME", ""), ("HF_HUB_CACHE", "")]),
+            hub(&[("HOME", "/h")])
+        );
+    }
+
+    #[test]
+    fn a_tilde_is_the_home_directory() {
+        let places = places(&[
+            ("HOME", "/h"),
+            ("MLXK_WORKSPACE_HOME", "~/w"),
+            ("HF_HOME", "~"),
+        ]);
+        assert_eq!(places.workspaces, Some("/h/w".into()));
+        assert_eq!(places.root, PathBuf::from("/h"));
+    }
+
+    #[test]
+    fn without_any_of_them_there_is_no_place() {
+        assert_eq!(from(|_| None).unwrap_err().kind, Kind::CacheNotFound);
+    }
+}

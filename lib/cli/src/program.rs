@@ -1,0 +1,100 @@
+//! The frame of every program: signals, completion, arguments, the run, the exit status.
+
+use std::env;
+use std::process::ExitCode;
+
+use clap::Parser;
+use mlxk_core::{Error, Kind, Result};
+
+use crate::completion;
+use crate::exit::Exit;
+use crate::output::{Form, Output};
+
+/// A program: its arguments, and what it does with them.
+pub trait Tool: Parser {
+    /// The name of the command in the envelope of `--json`.
+    const COMMAND: &'static str;
+
+    /// The form of the output.
+    fn form(&self) -> Form;
+
+    /// Does the work. What goes wrong with one item is reported to `out` and the run goes on; an
+    /// error ends it.
+    fn run(&self, out: &mut Output) -> Result<()>;
+}
+
+/// Runs the tool that the command line asks for; the body of `main`.
+pub fn main<T: Tool>() -> ExitCode {
+    restore_sigpipe();
+    completion::answer(T::command);
+    let program = T::command().get_name().to_owned();
+    match T::try_parse() {
+        Ok(tool) => run(&tool, program),
+        Err(e) => explain(&program, &e),
+    }
+    .into()
+}
+
+/// Lets a reader that goes away (`| head -1`) end the program silently.
+pub fn restore_sigpipe() {
+    // SAFETY: no other thread exists yet, and the default action runs no code of this process.
+    unsafe { libc::signal(libc::SIGPIPE, libc::SIG_DFL) };
+}
+
+/// True if `--json` stands anywhere on the command line: then errors are JSON too.
+pub fn json_wanted() -> bool {
+    env::args_os().any(|arg| arg == "--json")
+}
+
+fn run<T: Tool>(tool: &T, program: String) -> Exit {
+    let mut out = Output::new(program, T::COMMAND, tool.form());
+    match tool.run(&mut out) {
+        Ok(()) if out.failed() => Exit::Failed,
+        Ok(()) => Exit::Done,
+        Err(e) => {
+            let exit = Exit::from(&e);
+            // With stdout gone, the status is all that is left to tell it by.
+            out.error(&e).map_or(Exit::Failed, |()| exit)
+        }
+    }
+}
+
+/// Answers `--help` and `--version`, and says what is wrong with the command line.
+fn explain(program: &str, error: &clap::Error) -> Exit {
+    if !error.use_stderr() {
+        return match error.print() {
+            Ok(()) => Exit::Done,
+            Err(_) => Exit::Failed,
+        };
+    }
+    let form = if json_wanted() {
+        Form::Json
+    } else {
+        Form::Human
+    };
+    let reported = Output::new(program, "", form).error(&usage_error(program, error));
+    reported.map_or(Exit::Failed, |()| Exit::Usage)
+}
+
+/// One line and a hint, out of the paragraphs that clap writes.
+fn usage_error(program: &str, error: &clap::Error) -> Error {
+    let text = error.render().to_string();
+    let mut lines = text.lines().take_while(|line| !line.starts_with("Usage:"));
+    let first = lines
+        .next()
+        .unwrap_or_default()
+        .trim_start_matches("error: ")
+        .to_owned();
+    let (tips, rest): (Vec<_>, Vec<_>) = lines
+        .map(str::trim)
+        .filter(|line| !line.is_empty() && !line.starts_with("For more information"))
+        .partition(|line| line.starts_with("tip: "));
+    let message = rest
+        .into_iter()
+        .fold(first, |message, line| message + " " + line);
+    let hint = match tips.first() {
+        Some(tip) => tip.trim_start_matches("tip: ").to_owned(),
+        None => format!("{program} --help"),
+    };
+    Error::new(Kind::Command, "", message).hint(hint)
+}
