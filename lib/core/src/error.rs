@@ -101,7 +101,10 @@ impl Error {
 
     /// The same error about another subject.
     pub fn about(self, subject: impl Into<String>) -> Self {
-        Error { subject: subject.into(), ..self }
+        Error {
+            subject: subject.into(),
+            ..self
+        }
     }
 
     /// The same error with advice.

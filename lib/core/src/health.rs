@@ -9,6 +9,7 @@ use std::path::Path;
 use crate::detect;
 use crate::json::Document;
 use crate::probe::{Facts, File, Shard};
+use crate::store::Origin;
 use crate::tensors::{Header, Index};
 
 /// The verdict on a model's files.
@@ -54,6 +55,10 @@ fn verdict(facts: &Facts) -> Verdict<&'static str> {
 
 /// Nothing that is out of place, never fetched, or only fetched in part.
 fn files(facts: &Facts) -> Verdict {
+    let in_cache = matches!(facts.found.origin, Origin::Cache { .. });
+    if in_cache && facts.found.revision.is_none() {
+        return Err("No snapshots found".to_owned());
+    }
     if let Some(stray) = facts.strays.first() {
         return Err(format!("{} {}", stray.path.display(), stray.reason));
     }
@@ -96,27 +101,23 @@ fn listed<T: AsRef<str>>(names: &[T]) -> String {
 
 /// A model has a configuration; only GGUF carries its own.
 fn config(facts: &Facts) -> Verdict {
-    match &facts.config {
-        Document::Absent if facts.files.iter().any(|file| file.is("gguf")) => Ok(()),
-        Document::Absent => Err("config.json missing".to_owned()),
-        Document::NotObject(kind) => Err(format!(
-            "config.json is empty or invalid: {kind}, not an object"
-        )),
-        Document::Object(object) if object.is_empty() => {
-            Err("config.json is empty or invalid: an object without fields".to_owned())
+    readable("config.json", &facts.config)?;
+    match facts.config.object() {
+        None if facts.files.iter().any(|file| file.is("gguf")) => Ok(()),
+        None => Err("config.json missing".to_owned()),
+        Some(fields) if fields.is_empty() => {
+            Err("config.json is empty or invalid: it has no fields".to_owned())
         }
-        config => readable("config.json", config),
+        Some(_) => Ok(()),
     }
 }
 
 /// A file that is there is what it should be.
 fn readable(name: &str, document: &Document) -> Verdict {
-    match document {
-        Document::Absent | Document::Object(_) => Ok(()),
-        Document::Unreadable(reason) => Err(format!("{name} cannot be read: {reason}")),
-        Document::Invalid(reason) => Err(format!("{name} contains invalid JSON: {reason}")),
-        Document::NotObject(kind) => Err(format!("{name} invalid: {kind}, not an object")),
-    }
+    document
+        .checked()
+        .map(drop)
+        .map_err(|reason| format!("{name} {reason}"))
 }
 
 fn weights(facts: &Facts) -> Verdict<&'static str> {

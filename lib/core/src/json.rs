@@ -37,6 +37,19 @@ impl Document {
         }
     }
 
+    /// The object, or nothing where there is no file.
+    ///
+    /// The error says what else it is, in words that fit behind the name of the file.
+    pub fn checked(&self) -> Result<Option<&Object>, String> {
+        match self {
+            Document::Absent => Ok(None),
+            Document::Unreadable(reason) => Err(format!("cannot be read: {reason}")),
+            Document::Invalid(reason) => Err(format!("contains invalid JSON: {reason}")),
+            Document::NotObject(kind) => Err(format!("is empty or invalid: {kind}, not an object")),
+            Document::Object(object) => Ok(Some(object)),
+        }
+    }
+
     /// The object, if that is what it is.
     pub fn object(&self) -> Option<&Object> {
         match self {
@@ -73,8 +86,13 @@ impl Object {
     /// The field `key`, the last if it is repeated; none also if no number or nesting of ours can
     /// hold it.
     pub fn get(&self, key: &str) -> Option<Value> {
+        serde_json::from_str(self.text(key)?).ok()
+    }
+
+    /// The field `key` as it is written.
+    pub fn text(&self, key: &str) -> Option<&str> {
         let (_, raw) = self.0.iter().rev().find(|(name, _)| name == key)?;
-        serde_json::from_str(raw.get()).ok()
+        Some(raw.get())
     }
 
     /// The whole object as a type of the caller's, or as a [`Value`].

@@ -121,7 +121,7 @@ impl Facts {
     }
 }
 
-/// Reads what lies in the directory of a model.
+/// Reads what lies in the directory of a model; a cached model without a snapshot has no files.
 ///
 /// # Errors
 /// If the directory cannot be listed.
@@ -284,10 +284,8 @@ fn unfinished(found: &Found) -> io::Result<Vec<PathBuf>> {
         }
     }
     unfinished.sort();
-    match unfinished.is_empty() || !is_newest(&found.path)? {
-        true => Ok(Vec::new()),
-        false => Ok(unfinished),
-    }
+    let ours = unfinished.is_empty() || found.revision.is_none() || is_newest(&found.path)?;
+    Ok(if ours { unfinished } else { Vec::new() })
 }
 
 /// True if no directory beside `snapshot` was changed after it.

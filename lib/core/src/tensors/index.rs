@@ -3,10 +3,8 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Component, Path};
 
-use serde::Deserialize;
-use serde_json::value::RawValue;
-
 use super::Header;
+use crate::json::Document;
 
 /// The map of an index, checked to stay inside the model.
 #[derive(Debug)]
@@ -18,14 +16,13 @@ pub struct Index {
 impl Index {
     /// Reads the text of an index. Errors say what is wrong, in the words of a health report.
     pub fn parse(text: &[u8]) -> Result<Index, String> {
-        #[derive(Deserialize)]
-        struct Fields {
-            weight_map: Option<Box<RawValue>>,
-        }
-        let Fields { weight_map } =
-            serde_json::from_slice(text).map_err(|e| format!("Invalid index file: {e}"))?;
-        let weight_map: BTreeMap<String, String> = weight_map
-            .and_then(|map| serde_json::from_str(map.get()).ok())
+        let document = Document::parse(text);
+        let fields = document
+            .checked()
+            .map_err(|reason| format!("Invalid index file: {reason}"))?;
+        let weight_map: BTreeMap<String, String> = fields
+            .and_then(|fields| fields.text("weight_map"))
+            .and_then(|map| serde_json::from_str(map).ok())
             .filter(|map: &BTreeMap<_, _>| !map.is_empty())
             .ok_or("Empty or invalid weight_map in index")?;
         match weight_map.iter().find(|(_, file)| !is_inside(file)) {

@@ -2,7 +2,9 @@
 
 mod header;
 mod index;
+mod writer;
 
 pub use header::{Header, MAX_HEADER, Tensor};
 pub use index::Index;
 pub use safetensors::Dtype;
+pub use writer::{Entry, SHARD, write};

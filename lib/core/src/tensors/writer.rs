@@ -1,0 +1,169 @@
+//! Writing a model's weights: one file, or shards, and the index, one tensor in memory at a time.
+
+use std::borrow::Cow;
+use std::fs;
+use std::io::{self, BufWriter, Write};
+use std::path::Path;
+
+use safetensors::Dtype;
+use serde_json::{Map, Value, json};
+
+use super::header::size;
+use crate::error::{Error, Kind, Result};
+
+/// The size above which MLX's own tools begin another file, in bytes.
+pub const SHARD: u64 = 5 << 30;
+
+/// A tensor to be written.
+#[derive(Clone, Debug)]
+pub struct Entry {
+    /// Its name, unique in the model.
+    pub name: String,
+    /// The type of its elements.
+    pub dtype: Dtype,
+    /// Its dimensions.
+    pub shape: Vec<usize>,
+}
+
+/// Writes `entries` into the directory `dir`, as `model.safetensors` or as shards of at most
+/// `shard` bytes of tensors (a larger tensor has one of its own), and their index, which comes last.
+///
+/// `bytes` is asked for each tensor once, little-endian and of exactly the size that its shape says.
+/// A file gets its name only when it is complete.
+///
+/// # Errors
+/// If a tensor is named twice, has no whole number of bytes, or not the bytes that it should; if
+/// `bytes` fails; if the disk does.
+pub fn write<'a>(
+    dir: &Path,
+    entries: &[Entry],
+    shard: u64,
+    mut bytes: impl FnMut(&Entry) -> Result<Cow<'a, [u8]>>,
+) -> Result<()> {
+    let shards = plan(entries, shard)?;
+    let mut weight_map: Vec<(&str, String)> = Vec::new();
+    for (number, shard) in shards.iter().enumerate() {
+        let file = match shards.len() {
+            1 => "model.safetensors".to_owned(),
+            total => format!("model-{:05}-of-{total:05}.safetensors", number + 1),
+        };
+        weight_map.extend(
+            shard
+                .iter()
+                .map(|(entry, _)| (entry.name.as_str(), file.clone())),
+        );
+        create(&dir.join(&file), |out| {
+            out.write_all(&header(shard))
+                .map_err(|e| Error::io(dir, e))?;
+            shard.iter().try_for_each(|(entry, size)| {
+                let bytes = checked(entry, *size, bytes(entry)?)?;
+                out.write_all(&bytes).map_err(|e| Error::io(dir, e))
+            })
+        })?;
+    }
+    weight_map.sort();
+    let total: u64 = shards.iter().flatten().map(|(_, size)| size).sum();
+    index(dir, weight_map, total)
+}
+
+/// A shard: its tensors, each with its size in bytes.
+type Shard<'a> = Vec<(&'a Entry, u64)>;
+
+/// Spreads the tensors over shards, in their order; within a shard wide elements come first, so
+/// that every tensor lies at a multiple of the size of its elements.
+fn plan(entries: &[Entry], limit: u64) -> Result<Vec<Shard<'_>>> {
+    let mut names: Vec<_> = entries.iter().map(|entry| &entry.name).collect();
+    names.sort_unstable();
+    if let Some(pair) = names.windows(2).find(|pair| pair[0] == pair[1]) {
+        return Err(Error::new(
+            Kind::InvalidModel,
+            pair[0],
+            "a tensor of this name is there twice",
+        ));
+    }
+    let mut shards: Vec<Shard> = vec![Vec::new()];
+    let mut filled = 0u64;
+    for entry in entries {
+        let size = size(entry.dtype, &entry.shape).ok_or_else(|| {
+            let what = format!("impossible size: {} {:?}", entry.dtype, entry.shape);
+            Error::new(Kind::InvalidModel, &entry.name, what)
+        })?;
+        if filled > 0 && filled.saturating_add(size) > limit {
+            shards.push(Vec::new());
+            filled = 0;
+        }
+        filled = filled.saturating_add(size);
+        if let Some(last) = shards.last_mut() {
+            last.push((entry, size));
+        }
+    }
+    for shard in &mut shards {
+        shard.sort_by_key(|(entry, _)| std::cmp::Reverse(entry.dtype.bitsize()));
+    }
+    Ok(shards)
+}
+
+/// The eight bytes of length and the header, padded so that the tensors begin at a multiple of 8.
+fn header(shard: &Shard) -> Vec<u8> {
+    let mut fields = Map::new();
+    fields.insert("__metadata__".to_owned(), json!({ "format": "mlx" }));
+    let mut at = 0;
+    for (Entry { name, dtype, shape }, size) in shard {
+        let place =
+            json!({ "dtype": dtype.to_string(), "shape": shape, "data_offsets": [at, at + size] });
+        fields.insert(name.clone(), place);
+        at += size;
+    }
+    let mut text = Value::Object(fields).to_string().into_bytes();
+    text.resize(text.len().next_multiple_of(8), b' ');
+    let mut header = (text.len() as u64).to_le_bytes().to_vec();
+    header.append(&mut text);
+    header
+}
+
+fn checked<'a>(entry: &Entry, size: u64, bytes: Cow<'a, [u8]>) -> Result<Cow<'a, [u8]>> {
+    match bytes.len() as u64 == size {
+        true => Ok(bytes),
+        false => {
+            let Entry { name, dtype, shape } = entry;
+            let what = format!("{dtype} {shape:?} needs {size} bytes, not {}", bytes.len());
+            Err(Error::new(Kind::InvalidModel, name, what))
+        }
+    }
+}
+
+fn index(dir: &Path, weight_map: Vec<(&str, String)>, total: u64) -> Result<()> {
+    let map: Map<_, _> = weight_map
+        .into_iter()
+        .map(|(name, file)| (name.to_owned(), file.into()))
+        .collect();
+    let index = json!({ "metadata": { "total_size": total }, "weight_map": map });
+    create(&dir.join("model.safetensors.index.json"), |out| {
+        writeln!(out, "{index:#}").map_err(|e| Error::io(dir, e))
+    })
+}
+
+/// Writes a file under another name and gives it its own at the end.
+fn create(path: &Path, fill: impl FnOnce(&mut dyn Write) -> Result<()>) -> Result<()> {
+    let at = |e: io::Error| Error::io(path, e);
+    let dir = path.parent().unwrap_or(Path::new("."));
+    let mut temporary = tempfile::Builder::new();
+    #[cfg(unix)]
+    {
+        use std::os::unix::fs::PermissionsExt;
+        // As for any new file: what the user's umask leaves of this.
+        temporary.permissions(fs::Permissions::from_mode(0o666));
+    }
+    let mut file = temporary
+        .prefix(".mlxk-")
+        .suffix(".tmp")
+        .tempfile_in(dir)
+        .map_err(at)?;
+    let mut out = BufWriter::with_capacity(1 << 20, file.as_file_mut());
+    fill(&mut out)?;
+    out.flush().map_err(at)?;
+    drop(out);
+    file.as_file().sync_all().map_err(at)?;
+    file.persist(path).map_err(|e| at(e.error))?;
+    Ok(())
+}
