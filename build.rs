@@ -1,0 +1,22 @@
+//! Lets the programs that run models find libmlx.so on Linux: beside the installed programs
+//! (PREFIX/lib/mlxk), else where `make mlx` prepared it.
+
+/// Programs that link MLX.
+const RUNNERS: &[&str] = &[];
+
+fn main() {
+    println!("cargo::rerun-if-changed=build.rs");
+    println!("cargo::rerun-if-env-changed=MLXK_MLX_LIB");
+    if std::env::var("CARGO_CFG_TARGET_OS").as_deref() != Ok("linux") {
+        return;
+    }
+    let Ok(prepared) = std::env::var("MLXK_MLX_LIB") else {
+        println!("cargo::error=MLX is not prepared on this machine: run `make mlx` once");
+        return;
+    };
+    for program in RUNNERS {
+        println!(
+            "cargo::rustc-link-arg-bin={program}=-Wl,-rpath,$ORIGIN/../lib/mlxk,-rpath,{prepared}"
+        );
+    }
+}

@@ -1,0 +1,32 @@
+//! Writes the Rust declarations of mlx-c, as the build script of mlx-sys does on macOS:
+//! `mlxc-bindings MLX_C_DIR OUTPUT [CLANG_ARGUMENT...]`.
+
+use std::error::Error;
+use std::fs;
+use std::path::{Path, PathBuf};
+
+fn main() -> Result<(), Box<dyn Error>> {
+    let mut args = std::env::args().skip(1);
+    let (Some(source), Some(output)) = (args.next(), args.next()) else {
+        return Err("usage: mlxc-bindings MLX_C_DIR OUTPUT [CLANG_ARGUMENT...]".into());
+    };
+    let mut builder = bindgen::Builder::default()
+        .rust_target("1.73.0".parse()?)
+        .clang_arg(format!("-I{source}"))
+        .clang_args(args)
+        .blocklist_function("malloc")
+        .blocklist_function("realloc");
+    for header in headers(&Path::new(&source).join("mlx/c"))? {
+        builder = builder.header(header.display().to_string());
+    }
+    builder.generate()?.write_to_file(output)?;
+    Ok(())
+}
+
+fn headers(dir: &Path) -> std::io::Result<Vec<PathBuf>> {
+    let paths = fs::read_dir(dir)?.map(|entry| Ok(entry?.path()));
+    let mut headers = paths.collect::<std::io::Result<Vec<_>>>()?;
+    headers.retain(|path| path.extension().is_some_and(|extension| extension == "h"));
+    headers.sort();
+    Ok(headers)
+}
