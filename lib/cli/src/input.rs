@@ -33,6 +33,15 @@ impl Input {
         }
     }
 
+    /// The same, for a program that has no default: without names or data it is used wrongly.
+    pub fn required(names: &[String]) -> Result<Input> {
+        match Input::choose(names)? {
+            Input::Nothing => Err(Error::new(Kind::Command, "", "no model named")
+                .hint("give a name, or records on standard input")),
+            input => Ok(input),
+        }
+    }
+
     /// The records in groups: whatever has arrived, so that none waits for one that comes later.
     pub fn batches(self) -> Box<dyn Iterator<Item = Vec<Result<Record>>>> {
         match self {

@@ -6,13 +6,18 @@
 
 pub mod completion;
 pub mod envelope;
+pub mod examine;
 pub mod exit;
+pub mod health;
 pub mod human;
 pub mod input;
+pub mod list;
 pub mod output;
 pub mod places;
 pub mod program;
 pub mod select;
+pub mod show;
+pub mod system;
 pub mod table;
 
 pub use input::Input;

@@ -3,7 +3,7 @@
 use std::io::{self, IsTerminal, Write};
 use std::path::Path;
 
-use mlxk_core::{Error, Kind, Record, Result};
+use mlxk_core::{Error, Kind, Places, Record, Result};
 use serde_json::Value;
 
 use crate::envelope;
@@ -97,15 +97,28 @@ impl Output {
         self.failed = true;
         match self.form {
             Form::Json => self.text(&envelope::failure(self.envelope_command(error), error)),
-            _ => self.note(&error.to_string(), error.hint.as_deref(), &error.matches),
+            Form::Human | Form::Ndjson => self.complain(error),
         }
+    }
+
+    /// Reports on stderr alone, whatever the form: stdout has its answer already.
+    pub fn complain(&mut self, error: &Error) -> Result<()> {
+        self.failed = true;
+        self.note(&error.to_string(), error.hint.as_deref())
     }
 
     /// Tells people something on stderr that changes no result.
     pub fn remark(&self, message: &str, hint: &str) {
-        let hint = Some(hint).filter(|_| self.form == Form::Human);
         // A closed stderr must not turn a good run into a bad one.
-        let _ = self.note(message, hint, &[]);
+        let _ = self.note(message, Some(hint));
+    }
+
+    /// Says where no model was found at all.
+    pub fn remark_empty(&self, places: &Places) {
+        self.remark(
+            &format!("no models in {}", places.hub.display()),
+            "HF_HUB_CACHE, HF_HOME and MLXK_WORKSPACE_HOME name other places",
+        );
     }
 
     /// Makes the run end with a failure: the answer is no.
@@ -123,11 +136,8 @@ impl Output {
         (error.kind != Kind::Command).then_some(self.command)
     }
 
-    fn note(&self, message: &str, hint: Option<&str>, matches: &[String]) -> Result<()> {
+    fn note(&self, message: &str, hint: Option<&str>) -> Result<()> {
         let mut text = format!("{}: {message}\n", self.program);
-        for matched in matches {
-            text.push_str(&format!("  {matched}\n"));
-        }
         if let Some(hint) = hint {
             text.push_str(&format!("hint: {hint}\n"));
         }

@@ -112,6 +112,18 @@ impl Filter {
     }
 }
 
+impl Filter {
+    /// Whether the condition is on when models were read.
+    pub fn asks_access(&self) -> bool {
+        matches!(self, Filter::Age(Event::Accessed, ..))
+    }
+
+    /// Whether the condition is on branches and tags.
+    pub fn asks_refs(&self) -> bool {
+        matches!(self, Filter::Word(Attribute::Refs, ..))
+    }
+}
+
 impl Event {
     fn of(self, model: &Entry) -> Option<SystemTime> {
         match self {

@@ -1,0 +1,44 @@
+//! mlxk-health: says whether models on disk are whole.
+
+use std::process::ExitCode;
+
+use clap::Parser;
+use mlxk_cli::{Form, FormFlags, Input, Output, Tool, completion, health};
+use mlxk_core::Result;
+
+/// Say whether models on disk are whole, and exit 1 if one is not
+///
+/// Checks names, sizes and headers; reads no weights. Without names, the records on standard
+/// input are checked and passed on with `health`, `runtime_compatible` and `reason` set; without
+/// those, every model.
+#[derive(Parser)]
+#[command(name = "mlxk-health", version, after_help = EXAMPLES)]
+struct Health {
+    /// A model: org/name, part of that, name@revision, a path; - for standard input
+    #[arg(value_name = "MODEL", add = completion::models())]
+    models: Vec<String>,
+    #[command(flatten)]
+    output: FormFlags,
+}
+
+const EXAMPLES: &str = "\
+Examples:
+  mlxk-health                           every model
+  mlxk-health SmolLM2 && mlxk-run SmolLM2 Hello
+  mlxk-ls --all | mlxk-health | jq -c 'select(.health == \"unhealthy\")'";
+
+impl Tool for Health {
+    const COMMAND: &'static str = "health";
+
+    fn form(&self) -> Form {
+        self.output.form()
+    }
+
+    fn run(&self, out: &mut Output) -> Result<()> {
+        health::check(Input::choose(&self.models)?, &mlxk_cli::places()?, out)
+    }
+}
+
+fn main() -> ExitCode {
+    mlxk_cli::main::<Health>()
+}

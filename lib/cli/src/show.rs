@@ -1,0 +1,180 @@
+//! What `mlxk-show` says of a model.
+
+mod sheet;
+
+use mlxk_core::json::Document;
+use mlxk_core::probe::File;
+use mlxk_core::{Facts, Origin, Places, Record, Result, describe};
+use rayon::prelude::*;
+use serde_json::{Map, Value, json};
+
+use crate::examine::{Examined, examine, find};
+use crate::human;
+use crate::input::Input;
+use crate::output::{Form, Output};
+
+/// What is shown besides the model itself.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Part {
+    /// The architecture and its sizes.
+    Metadata,
+    /// The files.
+    Files,
+    /// `config.json`.
+    Config,
+}
+
+/// Shows the models that `input` names, in order.
+pub fn show(input: Input, part: Part, places: &Places, out: &mut Output) -> Result<()> {
+    let mut first = true;
+    for batch in input.batches() {
+        let read = |record: Result<Record>| {
+            let record = record?;
+            Ok((examine(&find(&record, places)?)?, record))
+        };
+        let results: Vec<Result<_>> = batch.into_par_iter().map(read).collect();
+        for result in results {
+            match result {
+                Ok((model, record)) => write(&model, record, part, first, out)?,
+                Err(e) => out.error(&e)?,
+            }
+            first = false;
+        }
+    }
+    Ok(())
+}
+
+fn write(
+    model: &Examined,
+    record: Record,
+    part: Part,
+    first: bool,
+    out: &mut Output,
+) -> Result<()> {
+    match out.form {
+        Form::Human if first => out.text(&sheet::render(model, part)),
+        Form::Human => out.text(&format!("\n{}", sheet::render(model, part))),
+        Form::Ndjson => out.lines([&line(model, record, part)]),
+        Form::Json => out.envelope(data(model, part)),
+    }
+}
+
+/// The model on one line: its record, and the part as more fields of it.
+fn line(model: &Examined, record: Record, part: Part) -> Record {
+    let facts = &model.facts;
+    let mut record = record.merge(object(model));
+    if let Some(sentinel) = sentinel(facts) {
+        record = record.with("workspace_metadata", sentinel);
+    }
+    match part {
+        Part::Metadata => record.with("metadata", metadata(model)),
+        Part::Config => record.with("config", whole(&facts.config)),
+        Part::Files => record.with(
+            "files",
+            facts.files.iter().map(file_line).collect::<Value>(),
+        ),
+    }
+}
+
+/// The `data` of the envelope.
+fn data(model: &Examined, part: Part) -> Value {
+    let facts = &model.facts;
+    let mut data = json!({
+        "model": Value::from(object(model)),
+        "workspace_metadata": sentinel(facts),
+    });
+    match part {
+        Part::Metadata => {}
+        Part::Files => data["files"] = facts.files.iter().map(file_entry).collect(),
+        Part::Config => data["config"] = whole(&facts.config),
+    }
+    data["metadata"] = match part {
+        Part::Metadata => metadata(model),
+        Part::Files | Part::Config => Value::Null,
+    };
+    data
+}
+
+fn object(model: &Examined) -> Record {
+    match describe::quantization(&model.facts) {
+        Some(quantization) => model.record().with("quantization", quantization),
+        None => model.record(),
+    }
+}
+
+/// Of a workspace, what its sentinel says: nothing if it is not managed.
+fn sentinel(facts: &Facts) -> Option<Value> {
+    match (&facts.found.origin, whole(&facts.sentinel)) {
+        (Origin::Cache { .. }, _) => None,
+        (Origin::Workspace, Value::Null) => Some(json!({})),
+        (Origin::Workspace, sentinel) => Some(sentinel),
+    }
+}
+
+/// The document as one value; null if it is no object.
+fn whole(document: &Document) -> Value {
+    let object = document.object().and_then(|object| object.read().ok());
+    object.unwrap_or_default()
+}
+
+/// What `config.json` says in short; null if that is nothing.
+fn metadata(model: &Examined) -> Value {
+    let config = &model.facts.config;
+    let architecture = config
+        .get("architectures")
+        .and_then(|all| all.get(0).cloned());
+    let bits = config
+        .get("quantization_config")
+        .and_then(|q| q["bits"].as_u64());
+    let fields = [
+        ("model_type", config.get("model_type")),
+        ("architecture", architecture),
+        ("quantization", bits.map(|bits| format!("{bits}bit").into())),
+        ("context_length", model.plan.context_length.map(Value::from)),
+        ("vocab_size", config.get("vocab_size")),
+        ("hidden_size", config.get("hidden_size")),
+        ("num_attention_heads", config.get("num_attention_heads")),
+        ("num_hidden_layers", config.get("num_hidden_layers")),
+    ];
+    let stated = fields
+        .into_iter()
+        .filter_map(|(key, value)| Some((key.to_owned(), value?)));
+    let stated: Map<String, Value> = stated.collect();
+    if stated.is_empty() {
+        Value::Null
+    } else {
+        stated.into()
+    }
+}
+
+fn file_line(file: &File) -> Value {
+    json!({"path": file.path.to_string_lossy(), "size_bytes": file.size, "type": kind(file)})
+}
+
+fn file_entry(file: &File) -> Value {
+    json!({"name": name(file), "size": human::size(file.size), "type": kind(file)})
+}
+
+fn name(file: &File) -> String {
+    file.path
+        .file_name()
+        .unwrap_or_default()
+        .to_string_lossy()
+        .into_owned()
+}
+
+fn kind(file: &File) -> &'static str {
+    let name = name(file).to_lowercase();
+    match () {
+        () if ["safetensors", "bin", "gguf"]
+            .iter()
+            .any(|end| file.is(end)) =>
+        {
+            "weights"
+        }
+        () if name.contains("tokenizer") => "tokenizer",
+        () if name.ends_with(".json") => "config",
+        () if name.starts_with("readme") => "readme",
+        () => "other",
+    }
+}

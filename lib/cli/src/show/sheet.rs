@@ -1,0 +1,142 @@
+//! The sheet that `mlxk-show` prints for people.
+
+use std::time::SystemTime;
+
+use mlxk_core::{Record, describe};
+use serde_json::{Map, Value};
+
+use super::{Part, file_entry, metadata, sentinel, whole};
+use crate::examine::Examined;
+use crate::human;
+
+/// As many characters of a content hash as tell it apart.
+const HASH: usize = 23;
+
+/// All that is said of one model.
+pub fn render(model: &Examined, part: Part) -> String {
+    let mut text = head(model);
+    text += &match part {
+        Part::Metadata => section("Metadata", &metadata(model)),
+        Part::Config => section("Config", &whole(&model.facts.config)),
+        Part::Files => files(model),
+    };
+    match sentinel(&model.facts) {
+        Some(Value::Object(sentinel)) if sentinel.contains_key("source_repo") => {
+            text + &workspace(&model.record(), &sentinel)
+        }
+        _ => text,
+    }
+}
+
+fn head(model: &Examined) -> String {
+    let record = model.record();
+    let facts = &model.facts;
+    let revision = record
+        .str("hash")
+        .map(|hash| format!("@{}", &hash[..7]))
+        .unwrap_or_default();
+    let mut lines = vec![
+        ("Model", facts.found.name.clone() + &revision),
+        ("Framework", model.plan.framework.name().to_owned()),
+        ("Type", model.plan.model_type.to_owned()),
+        ("Capabilities", model.plan.capabilities.join(", ")),
+        ("Quantization", quantization(model)),
+        ("Size", human::size(facts.size())),
+        ("Modified", human::ago(facts.modified, SystemTime::now())),
+        ("Health", health(model).to_owned()),
+    ];
+    if let Some(reason) = record.str("reason") {
+        lines.push(("Reason", reason.to_owned()));
+    }
+    lines
+        .iter()
+        .map(|(key, value)| format!("{key}: {value}\n"))
+        .collect()
+}
+
+fn health(model: &Examined) -> &'static str {
+    match (model.health.healthy, &model.plan.runnable) {
+        (true, Ok(())) => "healthy",
+        (true, Err(_)) => "healthy (files OK, runtime incompatible)",
+        (false, _) => "unhealthy",
+    }
+}
+
+/// `4-bit (group_size=64)`, and what was asked for if the weights became something else.
+fn quantization(model: &Examined) -> String {
+    let Some(stated) = describe::quantization(&model.facts) else {
+        return "-".into();
+    };
+    let number = |object: &Value, key: &str| object[key].as_u64();
+    let (bits, group) = (number(&stated, "bits"), number(&stated, "group_size"));
+    let text = match (bits, group) {
+        (Some(bits), Some(group)) => format!("{bits}-bit (group_size={group})"),
+        (Some(bits), None) => format!("{bits}-bit"),
+        (None, _) => "-".into(),
+    };
+    let asked = model.facts.sentinel.get("quantization").unwrap_or_default();
+    match (number(&asked, "bits"), number(&asked, "group_size")) {
+        (Some(b), Some(g)) if (Some(b), Some(g)) != (bits, group) => {
+            format!("{text} (requested: {b}-bit, group_size={g})")
+        }
+        _ => text,
+    }
+}
+
+/// An object, a line a field; nothing if it is none.
+fn section(title: &str, value: &Value) -> String {
+    let Value::Object(fields) = value else {
+        return String::new();
+    };
+    let line = |(key, value): (&String, &Value)| match value {
+        Value::String(text) => format!("  {key}: {text}\n"),
+        value => format!("  {key}: {value}\n"),
+    };
+    format!(
+        "\n{title}:\n{}",
+        fields.iter().map(line).collect::<String>()
+    )
+}
+
+fn files(model: &Examined) -> String {
+    let line = |entry: Value| {
+        let field = |key: &str| entry[key].as_str().unwrap_or_default().to_owned();
+        format!(
+            "  - {} ({}, {})\n",
+            field("name"),
+            field("type"),
+            field("size")
+        )
+    };
+    let lines: String = model.facts.files.iter().map(file_entry).map(line).collect();
+    format!("\nFiles:\n{lines}")
+}
+
+fn workspace(record: &Record, sentinel: &Map<String, Value>) -> String {
+    let field = |key: &str| sentinel.get(key).and_then(Value::as_str);
+    let clean = match record.get("clean") {
+        Some(Value::Bool(true)) => "✓",
+        Some(Value::Bool(false)) => "✗ (workspace modified since clone)",
+        _ => "— (--recalc-hash settles it)",
+    };
+    let hash = record.str("content_hash");
+    let hash = hash.map(|hash| hash.chars().take(HASH).collect::<String>() + "...");
+    let lines = [
+        ("Source", field("source_repo").map(str::to_owned)),
+        ("Operation", field("operation").map(str::to_owned)),
+        ("Created", field("created_at").map(str::to_owned)),
+        ("Clean", Some(clean.to_owned())),
+        ("Content Hash", hash),
+        (
+            "Hash Modified",
+            record.str("hash_modified").map(str::to_owned),
+        ),
+    ];
+    let stated = lines
+        .iter()
+        .filter_map(|(key, value)| Some((key, value.as_ref()?)));
+    let lines: String = stated
+        .map(|(key, value)| format!("  {key}: {value}\n"))
+        .collect();
+    format!("\nWorkspace:\n{lines}")
+}
