@@ -61,6 +61,14 @@ pub fn walk(found: &Found) -> io::Result<(Vec<File>, Vec<Stray>)> {
     Ok((walk.files, walk.strays))
 }
 
+/// The file at `path` among `files`, which are sorted.
+pub fn find<'a>(files: &'a [File], path: &Path) -> Option<&'a File> {
+    let at = files
+        .binary_search_by(|file| file.path.as_path().cmp(path))
+        .ok()?;
+    files.get(at)
+}
+
 struct Walk {
     bounds: Bounds,
     files: Vec<File>,

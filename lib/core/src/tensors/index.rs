@@ -14,9 +14,8 @@ pub struct Index {
 }
 
 impl Index {
-    /// Reads the text of an index. Errors say what is wrong, in the words of a health report.
-    pub fn parse(text: &[u8]) -> Result<Index, String> {
-        let document = Document::parse(text);
+    /// Takes the map out of an index. Errors say what is wrong, in the words of a health report.
+    pub fn new(document: &Document) -> Result<Index, String> {
         let fields = document
             .checked()
             .map_err(|reason| format!("Invalid index file: {reason}"))?;

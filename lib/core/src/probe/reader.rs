@@ -1,0 +1,136 @@
+//! Reading the files of a model: the small ones whole, of the large ones the head.
+
+use std::fs;
+use std::io::{self, Read};
+use std::path::Path;
+
+use memchr::memmem;
+use serde_json::Value;
+
+use super::walk::{self, File};
+use super::{FrontMatter, Shard};
+use crate::json::Document;
+use crate::tensors::{Header, Index};
+
+/// The largest configuration that is read, in bytes.
+const MAX_DOCUMENT: u64 = 16 << 20;
+
+/// How much of a README is looked at for its front matter, in bytes.
+const MAX_FRONT_MATTER: u64 = 64 << 10;
+
+/// Reads the files that a walk has found, and no others.
+pub struct Reader<'a> {
+    model: &'a Path,
+    files: &'a [File],
+}
+
+impl<'a> Reader<'a> {
+    /// A reader of the sorted `files` of the directory `model`.
+    pub fn new(model: &'a Path, files: &'a [File]) -> Self {
+        Reader { model, files }
+    }
+
+    /// The JSON file `name`.
+    pub fn document(&self, name: &str) -> Document {
+        let Some(file) = self.file(name) else {
+            return Document::Absent;
+        };
+        if file.size > MAX_DOCUMENT {
+            let reason = format!("{} bytes are over the limit of {MAX_DOCUMENT}", file.size);
+            return Document::Unreadable(reason);
+        }
+        match self.head(file, MAX_DOCUMENT) {
+            Ok(text) => Document::parse(&text),
+            Err(e) => Document::Unreadable(e.to_string()),
+        }
+    }
+
+    /// The index of a sharded model.
+    pub fn index(&self) -> Option<Result<Index, String>> {
+        let document = self.document("model.safetensors.index.json");
+        document.exists().then(|| Index::new(&document))
+    }
+
+    /// Every safetensors file that is not just a pointer.
+    pub fn shards(&self) -> Vec<Shard> {
+        let files = self
+            .files
+            .iter()
+            .filter(|file| file.is("safetensors") && !file.pointer);
+        files
+            .map(|file| Shard {
+                path: file.path.clone(),
+                header: self.header(file),
+            })
+            .collect()
+    }
+
+    fn header(&self, file: &File) -> Result<Header, String> {
+        let mut open =
+            fs::File::open(self.path(file)).map_err(|e| format!("cannot be read: {e}"))?;
+        Header::read(&mut open, file.size)
+    }
+
+    /// What the README says; one that cannot be read says nothing, and no model is worse for it.
+    pub fn front_matter(&self) -> FrontMatter {
+        match self
+            .file("README.md")
+            .map(|file| self.head(file, MAX_FRONT_MATTER))
+        {
+            Some(Ok(text)) => FrontMatter::parse(&String::from_utf8_lossy(&text)),
+            _ => FrontMatter::default(),
+        }
+    }
+
+    /// Looks for a chat template, in `tokenizer.json`, which is large, only when nothing else tells.
+    pub fn chat_template(&self, tokenizer_config: &Document) -> bool {
+        let is_template = |value: Option<Value>| match value {
+            Some(Value::String(text)) => !text.is_empty(),
+            Some(Value::Array(named)) => !named.is_empty(),
+            _ => false,
+        };
+        self.file("chat_template.jinja").is_some()
+            || self.file("chat_template.json").is_some()
+            || is_template(tokenizer_config.get("chat_template"))
+            || self.file("tokenizer.json").is_some_and(|file| {
+                // An unreadable tokenizer is found out by whoever needs it.
+                contains(&self.path(file), b"\"chat_template\"").unwrap_or(false)
+                    && is_template(self.document("tokenizer.json").get("chat_template"))
+            })
+    }
+
+    fn file(&self, name: &str) -> Option<&'a File> {
+        walk::find(self.files, Path::new(name))
+    }
+
+    fn path(&self, file: &File) -> std::path::PathBuf {
+        self.model.join(&file.path)
+    }
+
+    /// The first `limit` bytes of a file.
+    fn head(&self, file: &File, limit: u64) -> io::Result<Vec<u8>> {
+        let mut text = Vec::with_capacity(file.size.min(limit) as usize + 1);
+        fs::File::open(self.path(file))?
+            .take(limit)
+            .read_to_end(&mut text)?;
+        Ok(text)
+    }
+}
+
+/// Searches a file of any size in little memory.
+fn contains(path: &Path, needle: &[u8]) -> io::Result<bool> {
+    let mut file = fs::File::open(path)?;
+    let finder = memmem::Finder::new(needle);
+    let mut window = vec![0; 64 << 10];
+    let mut kept = 0;
+    loop {
+        let read = file.read(&mut window[kept..])?;
+        let filled = kept + read;
+        if read == 0 || finder.find(&window[..filled]).is_some() {
+            return Ok(read != 0);
+        }
+        // The end of this window may be the start of a match.
+        kept = filled.min(needle.len() - 1);
+        window.copy_within(filled - kept..filled, 0);
+    }
+}

@@ -1,0 +1,49 @@
+//! Downloads into a repository of the cache that began and did not end.
+
+use std::fs;
+use std::io;
+use std::path::{Path, PathBuf};
+
+use crate::store::{Found, Origin};
+
+/// The blobs of which only a part has come, unless a later download brought them whole or a newer
+/// revision is more likely to wait for them.
+pub fn list(found: &Found) -> io::Result<Vec<PathBuf>> {
+    let Origin::Cache { repo } = &found.origin else {
+        return Ok(Vec::new());
+    };
+    let entries = match fs::read_dir(repo.join("blobs")) {
+        Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
+        entries => entries?,
+    };
+    let mut unfinished = Vec::new();
+    for entry in entries {
+        let name = entry?.file_name().to_string_lossy().into_owned();
+        let Some(etag) = name.strip_suffix(".incomplete") else {
+            continue;
+        };
+        // `ETAG.incomplete`, or `ETAG.RANDOM.incomplete` since huggingface_hub 1.18.
+        let etag = etag.split_once('.').map_or(etag, |(etag, _)| etag);
+        let whole = repo.join("blobs").join(etag).exists();
+        if !whole {
+            unfinished.push(Path::new("blobs").join(name));
+        }
+    }
+    unfinished.sort();
+    let ours = unfinished.is_empty() || found.revision.is_none() || is_newest(&found.path)?;
+    Ok(if ours { unfinished } else { Vec::new() })
+}
+
+/// True if no directory beside `snapshot` was changed after it.
+fn is_newest(snapshot: &Path) -> io::Result<bool> {
+    let changed = fs::metadata(snapshot)?.modified()?;
+    let Some(parent) = snapshot.parent() else {
+        return Ok(true);
+    };
+    for sibling in fs::read_dir(parent)? {
+        if sibling?.metadata()?.modified()? > changed {
+            return Ok(false);
+        }
+    }
+    Ok(true)
+}

@@ -1,0 +1,67 @@
+//! A model as a record.
+#![allow(clippy::unwrap_used)] // a test fails by panicking
+
+#[path = "../../../tests/env.rs"]
+mod env;
+mod model;
+
+use std::fs;
+
+use env::Env;
+use mlxk_core::{describe, health, policy};
+use model::{Model, in_cache, read};
+use serde_json::{Value, json};
+
+#[test]
+fn a_model_is_described_as_the_original_does() {
+    let env = Env::new();
+    let snapshot = Model::new().cached(&env, "org/model");
+    let facts = read(&in_cache("org/model", &snapshot));
+    let health = health::check(&facts);
+    let record = describe::model(&facts, &health, &policy::decide(&facts, &health), None);
+    let modified = record.str("last_modified").unwrap().to_owned();
+    assert!(modified.starts_with("20") && modified.ends_with('Z') && modified.len() == 20);
+    let expected = json!({
+        "name": "org/model", "hash": "a".repeat(40), "size_bytes": facts.size(),
+        "last_modified": modified, "framework": "PyTorch", "model_type": "chat",
+        "capabilities": ["text-generation", "chat"], "context_length": 2048,
+        "health": "healthy", "runtime_compatible": true, "reason": null, "cached": true,
+        "origin": null, "content_hash": null, "hash_modified": null, "clean": null,
+    });
+    assert_eq!(record.to_string(), expected.to_string());
+
+    let sentinel =
+        json!({"managed": true, "source_repo": "org/source", "content_hash": "sha256:0"});
+    let found = Model::new()
+        .without("model.safetensors")
+        .json(".mlxk_workspace.json", sentinel);
+    let facts = read(&found.at(&env, "w"));
+    let health = health::check(&facts);
+    let record = describe::model(
+        &facts,
+        &health,
+        &policy::decide(&facts, &health),
+        Some(false),
+    );
+    assert_eq!(record.str("name"), env.home().join("w").to_str());
+    assert_eq!(record.str("origin"), Some("org/source"));
+    assert_eq!(record.str("content_hash"), Some("sha256:0"));
+    assert_eq!(record.str("reason"), Some("No model weights found"));
+    assert_eq!(record.get("clean"), Some(&json!(false)));
+    assert_eq!(record.get("hash"), Some(&Value::Null));
+}
+
+#[test]
+fn last_modified_is_utc() {
+    let env = Env::new();
+    let found = Model::new().at(&env, "model");
+    let time = std::time::UNIX_EPOCH + std::time::Duration::from_secs(1_700_000_000);
+    fs::File::open(&found.path)
+        .unwrap()
+        .set_modified(time)
+        .unwrap();
+    let facts = read(&found);
+    let health = health::check(&facts);
+    let record = describe::model(&facts, &health, &policy::decide(&facts, &health), None);
+    assert_eq!(record.str("last_modified"), Some("2023-11-14T22:13:20Z"));
+}
