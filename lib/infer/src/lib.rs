@@ -1,5 +1,17 @@
 //! How a model runs: the only crate that links MLX.
 
-pub mod sample;
+mod cache;
+mod decode;
+mod load;
+mod matrix;
+mod mlx;
+mod models;
+mod nn;
+mod quantization;
+mod rope;
+mod sample;
+mod weights;
 
+pub use decode::{Model, Tokens};
+pub use load::load;
 pub use sample::Sampling;

@@ -1,0 +1,149 @@
+//! The keys and values of the tokens so far.
+
+use mlx_rs::Array;
+use mlx_rs::error::Result;
+use mlx_rs::fast::ScaledDotProductAttentionMask as Mask;
+use mlx_rs::ops::{arange, concatenate, zeros_dtype};
+
+use crate::mlx;
+
+/// Room is made for this many more tokens at a time.
+const STEP: i32 = 256;
+
+/// What a model remembers of a text: a [`Kv`] for each layer.
+pub struct Cache {
+    /// In the order of the layers.
+    pub layers: Vec<Kv>,
+}
+
+impl Cache {
+    /// What is to be evaluated for the tokens so far to be remembered.
+    pub fn state(&self) -> impl Iterator<Item = &Array> {
+        self.layers
+            .iter()
+            .filter_map(|layer| layer.buffers.as_ref())
+            .flatten()
+    }
+}
+
+/// What a layer remembers: all tokens, or the last few if it attends to a window.
+pub struct Kv {
+    window: Option<i32>,
+    /// Keys and values, [1, heads, room, head size].
+    buffers: Option<[Array; 2]>,
+    /// Tokens in the buffers.
+    held: i32,
+    /// Tokens before them, which no later one attends to.
+    dropped: i32,
+}
+
+impl Kv {
+    /// Of a layer whose tokens attend to themselves and the `window - 1` before, or to all.
+    pub fn new(window: Option<i32>) -> Kv {
+        Kv {
+            window,
+            buffers: None,
+            held: 0,
+            dropped: 0,
+        }
+    }
+
+    /// The position of the next token.
+    pub fn offset(&self) -> i32 {
+        self.dropped + self.held
+    }
+
+    /// Adds the keys and values [1, heads, n, head size] of the next `n` tokens, and returns all
+    /// that any of these attends to.
+    pub fn append(&mut self, keys: &Array, values: &Array) -> Result<[Array; 2]> {
+        let n = keys.dim(-2);
+        self.make_room(n, keys, values)?;
+        let range = self.held..self.held + n;
+        self.held = range.end;
+        let seen = self.seen(n);
+        let Some([all_keys, all_values]) = &mut self.buffers else {
+            return Err("a cache without room".into());
+        };
+        mlx::set_rows(all_keys, range.clone(), keys)?;
+        mlx::set_rows(all_values, range, values)?;
+        let seen = self.held - seen..self.held;
+        Ok([
+            mlx::rows(all_keys, seen.clone())?,
+            mlx::rows(all_values, seen)?,
+        ])
+    }
+
+    /// Which of the tokens that [`append`](Self::append) returned each of the last `n` may see.
+    pub fn mask(&self, n: i32) -> Result<Visible> {
+        let seen = self.seen(n);
+        match self.window {
+            _ if n == 1 => Ok(Visible::All),
+            Some(window) if seen > window => {
+                let query = arange::<i32, i32>(seen - n, seen, None)?.reshape(&[n, 1])?;
+                let key = arange::<i32, i32>(None, seen, None)?;
+                let near = query.lt(key.add(Array::from_int(window))?)?;
+                Ok(Visible::Only(query.ge(&key)?.logical_and(near)?))
+            }
+            _ => Ok(Visible::Past),
+        }
+    }
+
+    /// How many of the tokens held the last `n` attend to.
+    fn seen(&self, n: i32) -> i32 {
+        self.window
+            .map_or(self.held, |window| self.held.min(window - 1 + n))
+    }
+
+    fn make_room(&mut self, n: i32, keys: &Array, values: &Array) -> Result<()> {
+        let room = self.buffers.as_ref().map_or(0, |[keys, _]| keys.dim(-2));
+        if self.held + n <= room {
+            return Ok(());
+        }
+        let kept = self
+            .window
+            .map_or(self.held, |window| self.held.min(window - 1));
+        let room = (kept + n + STEP - 1) / STEP * STEP;
+        let old = self.held - kept..self.held;
+        self.dropped += old.start;
+        self.held = kept;
+        self.buffers = Some(match self.buffers.take() {
+            None => [empty(keys, room)?, empty(values, room)?],
+            Some([k, v]) => {
+                let k = concatenate(&[mlx::rows(&k, old.clone())?, empty(keys, room - kept)?], 2)?;
+                [
+                    k,
+                    concatenate(&[mlx::rows(&v, old)?, empty(values, room - kept)?], 2)?,
+                ]
+            }
+        });
+        Ok(())
+    }
+}
+
+/// What a query may attend to.
+pub enum Visible {
+    /// All keys.
+    All,
+    /// The keys up to its own.
+    Past,
+    /// Those that are true in its row.
+    Only(Array),
+}
+
+impl Visible {
+    /// In the form that attention takes.
+    pub fn mask(&self) -> Option<Mask<'_>> {
+        match self {
+            Visible::All => None,
+            Visible::Past => Some(Mask::Causal),
+            Visible::Only(mask) => Some(Mask::Array(mask)),
+        }
+    }
+}
+
+/// Zeros in the form of `like` with `room` tokens.
+fn empty(like: &Array, room: i32) -> Result<Array> {
+    let mut shape = like.shape().to_vec();
+    shape[2] = room;
+    zeros_dtype(&shape, like.dtype())
+}

@@ -1,0 +1,126 @@
+//! From what is known of a model on disk to the model in memory.
+
+use std::fs::File;
+use std::path::Path;
+use std::sync::Arc;
+
+use memmap2::{MmapMut, MmapOptions};
+use mlx_rs::{Device, Stream};
+use mlxk_core::tensors;
+use mlxk_core::{Error, Facts, Kind, Plan, Result};
+use serde_json::Value;
+
+use crate::decode::Model;
+use crate::mlx;
+use crate::models;
+use crate::quantization::Quantization;
+use crate::weights::{Bytes, Tensor, Weights};
+
+/// Loads the model of `facts` if `plan` says that it can run, on the device that MLX chooses.
+///
+/// Weights are mapped, not read, where the device computes with them as they lie on disk.
+///
+/// # Errors
+/// If the model cannot run, if config.json is not one of its architecture, and if tensors are
+/// missing, left over, or of a shape or type that the architecture does not have; all of this
+/// before anything is computed.
+pub fn load(facts: &Facts, plan: &Plan) -> Result<Model> {
+    plan.runnable.clone().map_err(unsupported)?;
+    let architecture = plan
+        .architecture
+        .ok_or_else(|| unsupported("its architecture is not known".into()))?;
+    let config = config(facts)?;
+    let quantization = Quantization::read(&config)?;
+    let device = Device::try_default().map_err(mlx::failed)?;
+    let on_cpu = mlx::is_cpu(&device).map_err(mlx::failed)?;
+    let stream = Stream::new_with_device(&device);
+    let mut weights = Weights::new(read(facts)?, quantization, on_cpu);
+    let network = mlx_rs::with_stream(&stream, || {
+        models::load(architecture)(&config, weights.root())
+    })?;
+    weights.finish()?;
+    Ok(Model::new(network, stream, on_cpu, plan.context_length))
+}
+
+/// All tensors of the model, over the mapped files.
+fn read(facts: &Facts) -> Result<Vec<(String, Tensor)>> {
+    let mut all = Vec::new();
+    for shard in facts.weights() {
+        let path = facts.path(&shard.path);
+        let broken = |why: &String| Error::new(Kind::Unhealthy, path.display().to_string(), why);
+        let header = shard.header.as_ref().map_err(broken)?;
+        let file = Arc::new(map(&path)?);
+        for tensor in &header.tensors {
+            all.push((tensor.name.clone(), place(tensor, &file, &path)?));
+        }
+    }
+    Ok(all)
+}
+
+fn map(path: &Path) -> Result<MmapMut> {
+    let file = File::open(path).map_err(|e| Error::io(path, e))?;
+    // SAFETY: the mapping is private, so nothing here changes the file; a file that someone else
+    // cuts short while a model runs ends the process, as it does every program that maps files.
+    unsafe { MmapOptions::new().no_reserve_swap().map_copy(&file) }.map_err(|e| Error::io(path, e))
+}
+
+fn place(tensor: &tensors::Tensor, file: &Arc<MmapMut>, path: &Path) -> Result<Tensor> {
+    let range = tensor.range.start as usize..tensor.range.end as usize;
+    let refused = |why: String| {
+        Error::new(
+            Kind::InvalidModel,
+            path.display().to_string(),
+            format!("{}: {why}", tensor.name),
+        )
+    };
+    if range.end > file.len() {
+        return Err(refused("the file was cut short".into()));
+    }
+    let dtype = dtype(tensor.dtype)
+        .ok_or_else(|| refused(format!("elements of type {} cannot run", tensor.dtype)))?;
+    Ok(Tensor {
+        dtype,
+        shape: tensor.shape.clone(),
+        bytes: Bytes {
+            file: file.clone(),
+            range,
+        },
+    })
+}
+
+fn dtype(dtype: tensors::Dtype) -> Option<mlx_rs::Dtype> {
+    use mlx_rs::Dtype as Mlx;
+    use tensors::Dtype as Disk;
+    Some(match dtype {
+        Disk::BOOL => Mlx::Bool,
+        Disk::U8 => Mlx::Uint8,
+        Disk::I8 => Mlx::Int8,
+        Disk::U16 => Mlx::Uint16,
+        Disk::I16 => Mlx::Int16,
+        Disk::U32 => Mlx::Uint32,
+        Disk::I32 => Mlx::Int32,
+        Disk::U64 => Mlx::Uint64,
+        Disk::I64 => Mlx::Int64,
+        Disk::F16 => Mlx::Float16,
+        Disk::BF16 => Mlx::Bfloat16,
+        Disk::F32 => Mlx::Float32,
+        Disk::F64 => Mlx::Float64,
+        _ => return None,
+    })
+}
+
+/// config.json as a whole.
+fn config(facts: &Facts) -> Result<Value> {
+    let path = facts.path("config.json").display().to_string();
+    let object = facts
+        .config
+        .object()
+        .ok_or_else(|| Error::new(Kind::InvalidModel, &path, "not a JSON object"))?;
+    object
+        .read()
+        .map_err(|e| Error::new(Kind::InvalidModel, &path, e.to_string()))
+}
+
+fn unsupported(why: String) -> Error {
+    Error::new(Kind::RuntimeIncompatible, "", why)
+}

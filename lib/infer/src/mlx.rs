@@ -1,0 +1,69 @@
+//! The few things about MLX that mlx-rs leaves to its user: the device, memory that is not copied, errors.
+
+use std::ffi::c_void;
+use std::ops::Range;
+
+use mlx_rs::error::{Exception, Result};
+use mlx_rs::ops::indexing::{TryIndexMutOp, TryIndexOp};
+use mlx_rs::{Array, Device, DeviceType, Dtype, Stream};
+use mlxk_core::{Error, Kind};
+
+/// Whether `device` is the CPU.
+pub fn is_cpu(device: &Device) -> Result<bool> {
+    Ok(matches!(device.get_type()?, DeviceType::Cpu))
+}
+
+/// MLX's error as one of the suite's.
+pub fn failed(error: Exception) -> Error {
+    Error::new(Kind::Execution, "", format!("MLX: {}", error.what())).caused_by(error)
+}
+
+/// Memory that an [`Array`] may look at in place.
+///
+/// # Safety
+/// `address` stays valid and unmoved until the value is dropped, holds the promised number of
+/// bytes, and may be written to by MLX, which reuses the buffers of arrays nobody else holds.
+pub unsafe trait Memory: Send + 'static {
+    /// The first byte.
+    fn address(&self) -> *mut c_void;
+}
+
+/// An array over `memory`, which lives as long as the array. The GPU copies what it cannot map.
+///
+/// # Safety
+/// `memory` must hold `shape.product()` elements of `dtype`, aligned to their size.
+pub unsafe fn over<M: Memory>(memory: M, shape: &[i32], dtype: Dtype) -> Array {
+    extern "C" fn release<M>(payload: *mut c_void) {
+        // SAFETY: `payload` is the box leaked below, and MLX calls this once.
+        drop(unsafe { Box::from_raw(payload.cast::<M>()) });
+    }
+    let payload = Box::new(memory);
+    let data = payload.address();
+    // SAFETY: the memory is as large and as aligned as the caller promises, outlives the array by
+    // way of the payload, and the handle returned is a new one that `Array` owns.
+    unsafe {
+        Array::from_ptr(mlx_sys::mlx_array_new_data_managed_payload(
+            data,
+            shape.as_ptr(),
+            shape.len() as i32,
+            dtype.into(),
+            Box::into_raw(payload).cast(),
+            Some(release::<M>),
+        ))
+    }
+}
+
+/// `x[:, :, range, :]`.
+pub fn rows(x: &Array, range: Range<i32>) -> Result<Array> {
+    x.try_index_device((.., .., range), Stream::thread_local_or_default())
+}
+
+/// `x[:, range]`.
+pub fn columns(x: &Array, range: Range<i32>) -> Result<Array> {
+    x.try_index_device((.., range), Stream::thread_local_or_default())
+}
+
+/// `x[:, :, range, :] = new`, in place if nobody else holds `x`.
+pub fn set_rows(x: &mut Array, range: Range<i32>, new: &Array) -> Result<()> {
+    x.try_index_mut_device((.., .., range), new, Stream::thread_local_or_default())
+}

@@ -1,0 +1,207 @@
+//! The layers that models are made of, named as the tensors of MLX checkpoints are.
+//!
+//! A layer is loaded from its place in the checkpoint, and what is there decides its form; running
+//! it decides nothing. Shapes are [1, length, size] unless said otherwise.
+
+use mlx_rs::error::Result;
+use mlx_rs::ops::sigmoid;
+use mlx_rs::{Array, fast};
+
+use crate::cache::{Kv, Visible};
+use crate::matrix::Matrix;
+use crate::rope::Rope;
+use crate::weights::Cursor;
+
+/// `x W.T + b`; the bias is there if the checkpoint has one.
+pub struct Linear {
+    weight: Matrix,
+    bias: Option<Array>,
+}
+
+impl Linear {
+    /// The layer `name` of `w`, from `ins` to `outs` elements.
+    pub fn load(w: &mut Cursor, name: &str, outs: usize, ins: usize) -> mlxk_core::Result<Linear> {
+        let mut w = w.at(name);
+        let bias = w.optional("bias", &[outs])?;
+        Ok(Linear {
+            weight: Matrix::load(&mut w, outs, ins)?,
+            bias,
+        })
+    }
+
+    /// [.., ins] to [.., outs].
+    pub fn forward(&self, x: &Array) -> Result<Array> {
+        let y = self.weight.times(x)?;
+        match &self.bias {
+            Some(bias) => y.add(bias),
+            None => Ok(y),
+        }
+    }
+}
+
+/// A vector for each token.
+pub struct Embedding {
+    weight: Matrix,
+}
+
+impl Embedding {
+    /// The layer `name` of `w`: `count` vectors of `size` elements.
+    pub fn load(
+        w: &mut Cursor,
+        name: &str,
+        count: usize,
+        size: usize,
+    ) -> mlxk_core::Result<Embedding> {
+        Ok(Embedding {
+            weight: Matrix::load(&mut w.at(name), count, size)?,
+        })
+    }
+
+    /// The vectors of `ids` [1, length].
+    pub fn forward(&self, ids: &Array) -> Result<Array> {
+        self.weight.rows(ids)
+    }
+
+    /// The products of `x` with all vectors: the head of a model whose embeddings are tied.
+    pub fn as_linear(&self, x: &Array) -> Result<Array> {
+        self.weight.times(x)
+    }
+}
+
+/// Division by the root of the mean square, then a factor for each element.
+pub struct RmsNorm {
+    weight: Array,
+    eps: f32,
+}
+
+impl RmsNorm {
+    /// The layer `name` of `w`, over `size` elements.
+    pub fn load(w: &mut Cursor, name: &str, size: usize, eps: f32) -> mlxk_core::Result<RmsNorm> {
+        Ok(RmsNorm {
+            weight: w.at(name).floats("weight", &[size])?,
+            eps,
+        })
+    }
+
+    /// The layer `name` if the checkpoint has it.
+    pub fn optional(
+        w: &mut Cursor,
+        name: &str,
+        size: usize,
+        eps: f32,
+    ) -> mlxk_core::Result<Option<RmsNorm>> {
+        let there = w.at(name).has("weight");
+        there.then(|| RmsNorm::load(w, name, size, eps)).transpose()
+    }
+
+    /// Normalises the last axis, whatever the others.
+    pub fn forward(&self, x: &Array) -> Result<Array> {
+        fast::rms_norm(x, Some(&self.weight), self.eps)
+    }
+}
+
+/// The numbers of an attention layer that its weights do not show.
+pub struct Heads {
+    /// Elements of the model's vectors.
+    pub hidden: usize,
+    /// Query heads.
+    pub heads: usize,
+    /// Key and value heads, each shared by `heads / kv_heads` query heads.
+    pub kv_heads: usize,
+    /// Elements of a head.
+    pub head_dim: usize,
+    /// Of the norms of queries and keys, if the checkpoint has them.
+    pub norm_eps: f32,
+}
+
+/// Self-attention.
+pub struct Attention {
+    q_proj: Linear,
+    k_proj: Linear,
+    v_proj: Linear,
+    o_proj: Linear,
+    q_norm: Option<RmsNorm>,
+    k_norm: Option<RmsNorm>,
+    rope: Option<Rope>,
+    head_dim: i32,
+}
+
+impl Attention {
+    /// The layer at `w`; without `rope` it does not know positions.
+    pub fn load(w: &mut Cursor, sizes: &Heads, rope: Option<Rope>) -> mlxk_core::Result<Attention> {
+        let &Heads {
+            hidden,
+            heads,
+            kv_heads,
+            head_dim,
+            norm_eps,
+        } = sizes;
+        Ok(Attention {
+            q_proj: Linear::load(w, "q_proj", heads * head_dim, hidden)?,
+            k_proj: Linear::load(w, "k_proj", kv_heads * head_dim, hidden)?,
+            v_proj: Linear::load(w, "v_proj", kv_heads * head_dim, hidden)?,
+            o_proj: Linear::load(w, "o_proj", hidden, heads * head_dim)?,
+            q_norm: RmsNorm::optional(w, "q_norm", head_dim, norm_eps)?,
+            k_norm: RmsNorm::optional(w, "k_norm", head_dim, norm_eps)?,
+            rope,
+            head_dim: head_dim as i32,
+        })
+    }
+
+    /// Lets each of the next tokens look at those that `kv` remembers, at itself and those before.
+    pub fn forward(&self, x: &Array, kv: &mut Kv) -> Result<Array> {
+        let offset = kv.offset();
+        let queries = self.heads(&self.q_proj.forward(x)?, self.q_norm.as_ref(), Some(offset))?;
+        let keys = self.heads(&self.k_proj.forward(x)?, self.k_norm.as_ref(), Some(offset))?;
+        let values = self.heads(&self.v_proj.forward(x)?, None, None)?;
+        let [keys, values] = kv.append(&keys, &values)?;
+        let visible: Visible = kv.mask(x.dim(1))?;
+        let scale = (self.head_dim as f32).powf(-0.5);
+        let mixed =
+            fast::scaled_dot_product_attention(queries, keys, values, scale, visible.mask(), None)?;
+        let mixed = mixed
+            .transpose_axes(&[0, 2, 1, 3])?
+            .reshape(&[1, x.dim(1), -1])?;
+        self.o_proj.forward(&mixed)
+    }
+
+    /// [1, length, heads * head size] to [1, heads, length, head size], normed, and rotated by its
+    /// position if it has one.
+    fn heads(&self, x: &Array, norm: Option<&RmsNorm>, offset: Option<i32>) -> Result<Array> {
+        let mut x = x.reshape(&[1, x.dim(1), -1, self.head_dim])?;
+        if let Some(norm) = norm {
+            x = norm.forward(&x)?;
+        }
+        x = x.transpose_axes(&[0, 2, 1, 3])?;
+        match (&self.rope, offset) {
+            (Some(rope), Some(offset)) => rope.apply(&x, offset),
+            _ => Ok(x),
+        }
+    }
+}
+
+/// The gated feed-forward layer with SiLU.
+pub struct Mlp {
+    gate_proj: Linear,
+    up_proj: Linear,
+    down_proj: Linear,
+}
+
+impl Mlp {
+    /// The layer at `w`, from `hidden` elements to `inner` and back.
+    pub fn load(w: &mut Cursor, hidden: usize, inner: usize) -> mlxk_core::Result<Mlp> {
+        Ok(Mlp {
+            gate_proj: Linear::load(w, "gate_proj", inner, hidden)?,
+            up_proj: Linear::load(w, "up_proj", inner, hidden)?,
+            down_proj: Linear::load(w, "down_proj", hidden, inner)?,
+        })
+    }
+
+    /// `down(silu(gate(x)) * up(x))`.
+    pub fn forward(&self, x: &Array) -> Result<Array> {
+        let gate = self.gate_proj.forward(x)?;
+        let up = self.up_proj.forward(x)?;
+        self.down_proj
+            .forward(&gate.multiply(sigmoid(&gate)?)?.multiply(up)?)
+    }
+}

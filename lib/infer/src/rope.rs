@@ -1,0 +1,220 @@
+//! Rotary position embeddings, in the kinds that config.json can name.
+
+use std::f64::consts::PI;
+
+use mlx_rs::error::Result;
+use mlx_rs::{Array, fast};
+use mlxk_core::{Error, Kind};
+use serde::Deserialize;
+
+/// `rope_scaling` or `rope_parameters` of config.json: the kind, and what the kinds are made from.
+#[derive(Clone, Debug, Default, Deserialize)]
+pub struct Scaling {
+    /// The kind by its older name.
+    #[serde(rename = "type")]
+    kind: Option<String>,
+    rope_type: Option<String>,
+    /// The base frequency, where it is not beside this object.
+    pub rope_theta: Option<f64>,
+    /// The part of a head that rotates, where it is not beside this object.
+    pub partial_rotary_factor: Option<f64>,
+    factor: Option<f64>,
+    low_freq_factor: Option<f64>,
+    high_freq_factor: Option<f64>,
+    original_max_position_embeddings: Option<f64>,
+    beta_fast: Option<f64>,
+    beta_slow: Option<f64>,
+    mscale: Option<f64>,
+    mscale_all_dim: Option<f64>,
+}
+
+/// What a layer rotates its queries and keys by.
+#[derive(Clone)]
+pub struct Rope {
+    /// Leading elements of a head that rotate.
+    dims: i32,
+    /// Whether neighbours are pairs (else an element and the one half of `dims` further).
+    traditional: bool,
+    angles: Angles,
+    /// What the elements that rotate are multiplied by.
+    magnitude: f32,
+}
+
+#[derive(Clone)]
+enum Angles {
+    /// Powers of a base; positions are multiplied by `scale`.
+    Powers { base: f32, scale: f32 },
+    /// Powers of a base that grows with the length once it is beyond `trained` positions.
+    Growing {
+        base: f64,
+        factor: f64,
+        trained: f64,
+    },
+    /// Wavelengths over 2π, one for each pair.
+    Table(Array),
+}
+
+impl Rope {
+    /// For heads whose first `dims` elements rotate, in a model trained on `trained` positions.
+    /// Errors if the kind is not known or lacks a number that it needs.
+    pub fn new(
+        dims: usize,
+        traditional: bool,
+        base: f64,
+        trained: Option<u64>,
+        scaling: Option<&Scaling>,
+    ) -> mlxk_core::Result<Rope> {
+        let none = Scaling::default();
+        let scaling = scaling.unwrap_or(&none);
+        let mut magnitude = 1.0;
+        let angles = match scaling.kind() {
+            "default" => Angles::Powers {
+                base: base as f32,
+                scale: 1.0,
+            },
+            "linear" => Angles::Powers {
+                base: base as f32,
+                scale: (1.0 / scaling.factor()?) as f32,
+            },
+            "dynamic" => Angles::Growing {
+                base,
+                factor: scaling.factor()?,
+                trained: trained.ok_or_else(|| lacking("max_position_embeddings"))? as f64,
+            },
+            "llama3" => Angles::Table(table(llama3(dims, base, scaling)?)),
+            "yarn" => {
+                magnitude = scaling.yarn_magnitude()?;
+                Angles::Table(table(yarn(dims, base, scaling)?))
+            }
+            kind => {
+                let message = format!("position embeddings of type `{kind}` cannot run yet");
+                return Err(Error::new(
+                    Kind::RuntimeIncompatible,
+                    "config.json",
+                    message,
+                ));
+            }
+        };
+        Ok(Rope {
+            dims: dims as i32,
+            traditional,
+            angles,
+            magnitude: magnitude as f32,
+        })
+    }
+
+    /// Rotates `x` [1, heads, length, head size], whose first row is at position `offset`.
+    pub fn apply(&self, x: &Array, offset: i32) -> Result<Array> {
+        let scaled = self.magnify(x)?;
+        let x = scaled.as_ref().unwrap_or(x);
+        let (base, scale, freqs) = match &self.angles {
+            Angles::Powers { base, scale } => (Some(*base), *scale, None),
+            Angles::Growing {
+                base,
+                factor,
+                trained,
+            } => {
+                let length = f64::from(offset + x.dim(-2)).max(*trained);
+                let dims = f64::from(self.dims);
+                let growth = (factor * length / trained - (factor - 1.0)).powf(dims / (dims - 2.0));
+                (Some((base * growth) as f32), 1.0, None)
+            }
+            Angles::Table(freqs) => (None, 1.0, Some(freqs)),
+        };
+        fast::rope(x, self.dims, self.traditional, base, scale, offset, freqs)
+    }
+
+    /// The elements that rotate times the magnitude; `None` if that is one.
+    fn magnify(&self, x: &Array) -> Result<Option<Array>> {
+        if self.magnitude == 1.0 {
+            return Ok(None);
+        }
+        let factors: Vec<f32> = (0..x.dim(-1))
+            .map(|i| if i < self.dims { self.magnitude } else { 1.0 })
+            .collect();
+        let factors = Array::from_slice(&factors, &[x.dim(-1)]).as_dtype(x.dtype())?;
+        x.multiply(factors).map(Some)
+    }
+}
+
+impl Scaling {
+    fn kind(&self) -> &str {
+        self.kind
+            .as_deref()
+            .or(self.rope_type.as_deref())
+            .unwrap_or("default")
+    }
+
+    fn factor(&self) -> mlxk_core::Result<f64> {
+        self.factor.ok_or_else(|| lacking("rope_scaling.factor"))
+    }
+
+    /// How yarn makes up for the flatter attention over a longer context.
+    fn yarn_magnitude(&self) -> mlxk_core::Result<f64> {
+        let factor = self.factor()?;
+        let of = |m: f64| {
+            if factor <= 1.0 {
+                1.0
+            } else {
+                0.1 * m * factor.ln() + 1.0
+            }
+        };
+        Ok(of(self.mscale.unwrap_or(1.0)) / of(self.mscale_all_dim.unwrap_or(0.0)))
+    }
+}
+
+/// Wavelengths over 2π of unscaled position embeddings.
+fn powers(dims: usize, base: f64) -> impl Iterator<Item = f64> {
+    (0..dims)
+        .step_by(2)
+        .map(move |i| base.powf(i as f64 / dims as f64))
+}
+
+/// Llama 3.1: long wavelengths are stretched by `factor`, short ones kept, a ramp between.
+fn llama3(dims: usize, base: f64, scaling: &Scaling) -> mlxk_core::Result<Vec<f64>> {
+    let factor = scaling.factor()?;
+    let low = scaling.low_freq_factor.unwrap_or(1.0);
+    let high = scaling.high_freq_factor.unwrap_or(4.0);
+    let trained = scaling.original_max_position_embeddings.unwrap_or(8192.0);
+    let stretch = |freq: f64| {
+        let wavelength = 2.0 * PI * freq;
+        if wavelength > trained / low {
+            freq * factor
+        } else if wavelength > trained / high {
+            let smooth = (trained / wavelength - low) / (high - low);
+            freq / ((1.0 - smooth) / factor + smooth)
+        } else {
+            freq
+        }
+    };
+    Ok(powers(dims, base).map(stretch).collect())
+}
+
+/// YaRN (arXiv 2309.00071): pairs that turn often are kept, those that hardly turn are stretched.
+fn yarn(dims: usize, base: f64, scaling: &Scaling) -> mlxk_core::Result<Vec<f64>> {
+    let factor = scaling.factor()?;
+    let trained = scaling.original_max_position_embeddings.unwrap_or(4096.0);
+    let last = (dims - 1) as f64;
+    let turning =
+        |turns: f64| dims as f64 * (trained / (turns * 2.0 * PI)).ln() / (2.0 * base.ln());
+    let from = turning(scaling.beta_fast.unwrap_or(32.0)).floor().max(0.0);
+    let to = turning(scaling.beta_slow.unwrap_or(1.0)).ceil().min(last);
+    let width = if from == to { 0.001 } else { to - from };
+    let blend = |(i, freq): (usize, f64)| {
+        let stretched = ((i as f64 - from) / width).clamp(0.0, 1.0);
+        let kept = 1.0 - stretched;
+        let long = factor * freq;
+        long * freq / (long * kept + freq * stretched)
+    };
+    Ok(powers(dims, base).enumerate().map(blend).collect())
+}
+
+fn table(wavelengths: Vec<f64>) -> Array {
+    let wavelengths: Vec<f32> = wavelengths.into_iter().map(|w| w as f32).collect();
+    Array::from_slice(&wavelengths, &[wavelengths.len() as i32])
+}
+
+fn lacking(field: &str) -> Error {
+    let message = format!("position embeddings need `{field}`");
+    Error::new(Kind::InvalidModel, "config.json", message)
+}

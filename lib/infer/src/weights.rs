@@ -1,0 +1,253 @@
+//! The tensors of a checkpoint, each handed out once: what nobody asked for is an error.
+
+use std::collections::BTreeMap;
+use std::ffi::c_void;
+use std::ops::Range;
+use std::sync::Arc;
+
+use memmap2::MmapMut;
+use mlx_rs::{Array, Dtype};
+use mlxk_core::{Error, Kind, Result};
+
+use crate::mlx;
+use crate::quantization::{Entry, Quantization};
+
+/// All tensors that are still to be taken.
+pub struct Weights {
+    tensors: BTreeMap<String, Tensor>,
+    quantization: Quantization,
+    /// Whether the layers will run on the CPU, where 16-bit floats are too slow to compute with.
+    pub on_cpu: bool,
+}
+
+/// A tensor in a mapped file.
+#[derive(Clone)]
+pub struct Tensor {
+    /// The type of its elements.
+    pub dtype: Dtype,
+    /// Its dimensions.
+    pub shape: Vec<usize>,
+    /// Its elements, row-major and little-endian, as many as the shape says.
+    pub bytes: Bytes,
+}
+
+/// A part of a file mapped privately: writes, should there be any, reach no file.
+#[derive(Clone)]
+pub struct Bytes {
+    /// The file.
+    pub file: Arc<MmapMut>,
+    /// Where in the file, within its length.
+    pub range: Range<usize>,
+}
+
+/// A place in the tree of names, from which tensors are taken by the rest of their names.
+pub struct Cursor<'w> {
+    weights: &'w mut Weights,
+    prefix: String,
+}
+
+impl Weights {
+    /// The tensors of a model and what its config.json says about their quantisation.
+    ///
+    /// Tables of rotary frequencies, which some old checkpoints carry, are left out: they are
+    /// computed here.
+    pub fn new(
+        tensors: impl IntoIterator<Item = (String, Tensor)>,
+        quantization: Quantization,
+        on_cpu: bool,
+    ) -> Weights {
+        let wanted = |(name, _): &(String, Tensor)| !name.ends_with("rotary_emb.inv_freq");
+        Weights {
+            tensors: tensors.into_iter().filter(wanted).collect(),
+            quantization,
+            on_cpu,
+        }
+    }
+
+    /// Where all names begin.
+    pub fn root(&mut self) -> Cursor<'_> {
+        Cursor {
+            weights: self,
+            prefix: String::new(),
+        }
+    }
+
+    /// Says that the model is complete. Errors if tensors are left that it did not take.
+    pub fn finish(self) -> Result<()> {
+        let Some(first) = self.tensors.keys().next() else {
+            return Ok(());
+        };
+        let more = match self.tensors.len() {
+            1 => String::new(),
+            n => format!(
+                " (and {} more: {})",
+                n - 1,
+                some(self.tensors.keys().skip(1))
+            ),
+        };
+        Err(invalid(
+            first,
+            format!("the model has no use for this tensor{more}"),
+        ))
+    }
+}
+
+impl Cursor<'_> {
+    /// The place under `name`.
+    pub fn at(&mut self, name: &str) -> Cursor<'_> {
+        let prefix = format!("{}{name}.", self.prefix);
+        Cursor {
+            weights: self.weights,
+            prefix,
+        }
+    }
+
+    /// Whether the layers will run on the CPU.
+    pub fn on_cpu(&self) -> bool {
+        self.weights.on_cpu
+    }
+
+    /// Whether there is a tensor `name` here.
+    pub fn has(&self, name: &str) -> bool {
+        self.weights.tensors.contains_key(&self.path(name))
+    }
+
+    /// Whether the matrix of this place is quantised: as config.json says, else as its tensors show.
+    pub fn quantized(&self) -> Option<Entry> {
+        match self
+            .weights
+            .quantization
+            .of(self.prefix.trim_end_matches('.'))
+        {
+            Some(Entry::Dense) => None,
+            Some(entry) => Some(entry),
+            None => self.has("scales").then_some(Entry::Quantized {
+                group_size: None,
+                bits: None,
+            }),
+        }
+    }
+
+    /// The shape of the tensor `name`. Errors if there is none.
+    pub fn shape(&self, name: &str) -> Result<Vec<usize>> {
+        let path = self.path(name);
+        let tensor = self
+            .weights
+            .tensors
+            .get(&path)
+            .ok_or_else(|| missing(&path))?;
+        Ok(tensor.shape.clone())
+    }
+
+    /// Takes the tensor `name`, whatever it is. Errors if there is none.
+    pub fn take(&mut self, name: &str) -> Result<Tensor> {
+        let path = self.path(name);
+        self.weights
+            .tensors
+            .remove(&path)
+            .ok_or_else(|| missing(&path))
+    }
+
+    /// Takes the floating-point tensor `name` of this very `shape`, as an array to compute with.
+    pub fn floats(&mut self, name: &str, shape: &[usize]) -> Result<Array> {
+        let tensor = self.take(name)?;
+        self.expect(
+            name,
+            &tensor,
+            &[Dtype::Float32, Dtype::Float16, Dtype::Bfloat16],
+            shape,
+        )?;
+        let array = tensor.array();
+        if self.on_cpu() && tensor.dtype != Dtype::Float32 {
+            return array.as_dtype(Dtype::Float32).map_err(mlx::failed);
+        }
+        Ok(array)
+    }
+
+    /// Takes the tensor `name` as [`floats`](Self::floats) does if there is one.
+    pub fn optional(&mut self, name: &str, shape: &[usize]) -> Result<Option<Array>> {
+        self.has(name).then(|| self.floats(name, shape)).transpose()
+    }
+
+    /// Errors unless `tensor`, taken as `name`, is of one of these types and of this shape.
+    pub fn expect(
+        &self,
+        name: &str,
+        tensor: &Tensor,
+        dtypes: &[Dtype],
+        shape: &[usize],
+    ) -> Result<()> {
+        if !dtypes.contains(&tensor.dtype) {
+            let message = format!("expected {}, found {:?}", one_of(dtypes), tensor.dtype);
+            return Err(self.invalid(name, message));
+        }
+        if tensor.shape != shape {
+            let message = format!("expected shape {shape:?}, found {:?}", tensor.shape);
+            return Err(self.invalid(name, message));
+        }
+        Ok(())
+    }
+
+    /// An error about the tensor `name`.
+    pub fn invalid(&self, name: &str, message: String) -> Error {
+        invalid(&self.path(name), message)
+    }
+
+    fn path(&self, name: &str) -> String {
+        format!("{}{name}", self.prefix)
+    }
+}
+
+impl Tensor {
+    /// The tensor as an array of its own type, over the mapped file if its place there is aligned.
+    pub fn array(&self) -> Array {
+        let shape: Vec<i32> = self.shape.iter().map(|&n| n as i32).collect();
+        let data = self.bytes.as_slice().as_ptr();
+        if data.align_offset(8) == 0 {
+            // SAFETY: the range holds the tensor, and no element is larger than 8 bytes.
+            unsafe { mlx::over(self.bytes.clone(), &shape, self.dtype) }
+        } else {
+            // SAFETY: the range holds the tensor; it is copied here.
+            unsafe { Array::from_raw_data(data.cast(), &shape, self.dtype) }
+        }
+    }
+}
+
+impl Bytes {
+    /// The bytes.
+    pub fn as_slice(&self) -> &[u8] {
+        &self.file[self.range.clone()]
+    }
+}
+
+// SAFETY: the mapping lives and stays where it is while one `Arc` holds it, and is private and
+// writable. No two tensors share bytes, so a buffer that MLX reuses is nobody else's.
+unsafe impl mlx::Memory for Bytes {
+    fn address(&self) -> *mut c_void {
+        self.as_slice().as_ptr().cast_mut().cast()
+    }
+}
+
+fn invalid(tensor: &str, message: impl Into<String>) -> Error {
+    Error::new(Kind::InvalidModel, tensor, message)
+}
+
+fn missing(tensor: &str) -> Error {
+    invalid(tensor, "the tensor is missing")
+}
+
+fn one_of(dtypes: &[Dtype]) -> String {
+    dtypes
+        .iter()
+        .map(|dtype| format!("{dtype:?}"))
+        .collect::<Vec<_>>()
+        .join(" or ")
+}
+
+fn some<'a>(names: impl Iterator<Item = &'a String>) -> String {
+    names
+        .take(3)
+        .map(String::as_str)
+        .collect::<Vec<_>>()
+        .join(", ")
+}

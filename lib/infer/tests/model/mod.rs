@@ -1,0 +1,146 @@
+//! Tiny models on disk, as they are or changed.
+
+#![allow(dead_code)] // each test crate uses some of it
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use mlxk_core::tensors::{self, Dtype, Entry, Header};
+use mlxk_core::{Found, Origin, Result, health, policy, probe};
+use mlxk_infer::{Model, Sampling};
+use serde_json::{Map, Value};
+use tempfile::TempDir;
+
+/// The most likely token, always.
+pub const GREEDY: Sampling = Sampling {
+    temperature: 0.0,
+    top_p: 1.0,
+    top_k: 0,
+    min_p: 0.0,
+    repetition_penalty: 1.0,
+    seed: 0,
+};
+
+/// The directory of a case whose answers the Python reference gave.
+pub fn parity(case: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+        .join("../../tests/data/parity")
+        .join(case)
+}
+
+/// Loads the model in `path`, as a workspace.
+pub fn load(path: &Path) -> Result<Model> {
+    let found = Found {
+        name: path.display().to_string(),
+        path: path.to_owned(),
+        revision: None,
+        origin: Origin::Workspace,
+    };
+    let facts = probe::read(&found)?;
+    let plan = policy::decide(&facts, &health::check(&facts));
+    mlxk_infer::load(&facts, &plan)
+}
+
+/// A model that a test changes before it is written.
+pub struct Draft {
+    pub config: Map<String, Value>,
+    pub tensors: BTreeMap<String, Tensor>,
+}
+
+/// A tensor of a draft.
+#[derive(Clone)]
+pub struct Tensor {
+    pub dtype: Dtype,
+    pub shape: Vec<usize>,
+    pub bytes: Vec<u8>,
+}
+
+impl Draft {
+    /// The model of a parity case.
+    pub fn of(case: &str) -> Draft {
+        let config = fs::read(parity(case).join("config.json")).unwrap();
+        let file = fs::read(parity(case).join("model.safetensors")).unwrap();
+        let header = Header::read(&mut &file[..], file.len() as u64).unwrap();
+        let tensor = |t: tensors::Tensor| {
+            let bytes = file[t.range.start as usize..t.range.end as usize].to_vec();
+            (
+                t.name,
+                Tensor {
+                    dtype: t.dtype,
+                    shape: t.shape,
+                    bytes,
+                },
+            )
+        };
+        Draft {
+            config: serde_json::from_slice(&config).unwrap(),
+            tensors: header.tensors.into_iter().map(tensor).collect(),
+        }
+    }
+
+    /// The same model with a field of its config.json set.
+    pub fn with(mut self, key: &str, value: impl Into<Value>) -> Draft {
+        self.config.insert(key.into(), value.into());
+        self
+    }
+
+    /// Loads it from a directory that lives as long as the model is mapped.
+    pub fn load(&self) -> Result<(Model, TempDir)> {
+        let dir = TempDir::new().unwrap();
+        fs::write(
+            dir.path().join("config.json"),
+            serde_json::to_vec(&self.config).unwrap(),
+        )
+        .unwrap();
+        fs::copy(
+            parity("llama").join("tokenizer.json"),
+            dir.path().join("tokenizer.json"),
+        )
+        .unwrap();
+        let entry = |(name, t): (&String, &Tensor)| Entry {
+            name: name.clone(),
+            dtype: t.dtype,
+            shape: t.shape.clone(),
+        };
+        let entries: Vec<Entry> = self.tensors.iter().map(entry).collect();
+        let bytes = |entry: &Entry| Ok(self.tensors[&entry.name].bytes.as_slice().into());
+        tensors::write(dir.path(), &entries, tensors::SHARD, bytes).unwrap();
+        load(dir.path()).map(|model| (model, dir))
+    }
+
+    /// Loads it, and says why that cannot be.
+    pub fn refused(&self) -> String {
+        match self.load() {
+            Ok(_) => panic!("the model was loaded"),
+            Err(e) => e.to_string(),
+        }
+    }
+}
+
+impl Tensor {
+    /// Elements of type f32.
+    pub fn of(shape: &[usize], elements: impl IntoIterator<Item = f32>) -> Tensor {
+        let bytes: Vec<u8> = elements.into_iter().flat_map(f32::to_le_bytes).collect();
+        assert_eq!(bytes.len(), 4 * shape.iter().product::<usize>());
+        Tensor {
+            dtype: Dtype::F32,
+            shape: shape.to_vec(),
+            bytes,
+        }
+    }
+
+    /// The elements, of type f32.
+    pub fn elements(&self) -> Vec<f32> {
+        let element = |bytes: &[u8]| f32::from_le_bytes(bytes.try_into().unwrap());
+        self.bytes.chunks_exact(4).map(element).collect()
+    }
+}
+
+/// The largest difference of two lists of logits, relative to the largest logit.
+pub fn apart(a: &[f32], b: &[f32]) -> f32 {
+    assert_eq!(a.len(), b.len());
+    let largest = |list: &mut dyn Iterator<Item = f32>| list.fold(0.0, f32::max);
+    largest(&mut a.iter().zip(b).map(|(a, b)| (a - b).abs()))
+        / largest(&mut a.iter().map(|a| a.abs()))
+}
