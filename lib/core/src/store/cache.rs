@@ -122,6 +122,16 @@ impl Repo {
             .map(|s| (s.revision, s.path)))
     }
 
+    /// True if the directories of the model are such, and none a link to elsewhere.
+    pub(crate) fn is_whole(&self) -> bool {
+        let parts = [
+            &self.path,
+            &self.path.join("snapshots"),
+            &self.path.join("blobs"),
+        ];
+        !parts.into_iter().any(|part| part.is_symlink())
+    }
+
     /// The models to list for this repository: never none.
     ///
     /// What cannot be read is listed as if it had no snapshot; reading it says why.

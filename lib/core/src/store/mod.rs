@@ -1,6 +1,9 @@
 //! Where models lie: the hub cache and the folders of workspaces.
 
 pub mod cache;
+pub mod deletion;
+pub(crate) mod locks;
+pub(crate) mod shared;
 pub mod workspace;
 
 use std::path::PathBuf;

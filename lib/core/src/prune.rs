@@ -1,0 +1,115 @@
+//! Pruning the cache: what no name leads to any more, and what downloads left behind.
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::time::SystemTime;
+
+use crate::error::{Error, Kind, Result};
+use crate::store::cache::{self, Repo, Snapshot, entries};
+use crate::store::deletion::{Deletion, blobs_of};
+use crate::store::{Places, locks, shared};
+
+/// Says what `execute` would remove: revisions that no ref points at (but never the one that the
+/// model's name means), blobs that no revision uses, downloads and locks last touched before
+/// `before`, models of which there is nothing else, and shared payloads that no model uses.
+///
+/// A model that somebody is fetching, or that lies elsewhere behind a link, is left alone.
+pub fn plan(places: &Places, before: SystemTime) -> Result<Deletion> {
+    let mut plan = Deletion::new(&places.hub)?;
+    for repo in cache::repos(plan.hub())? {
+        if repo.is_whole() && locks::busy(plan.hub(), &repo.path)?.is_empty() {
+            add(&mut plan, &repo, before)?;
+        }
+    }
+    for lock in stale_locks(plan.hub(), before)? {
+        if !plan.locks.contains(&lock) {
+            plan.locks.push(lock);
+        }
+    }
+    let store = shared::exists(plan.hub())?;
+    let payloads = if store {
+        shared::payloads(plan.hub())?
+    } else {
+        Vec::new()
+    };
+    plan.finish(payloads)
+}
+
+/// Removes what `plan` says; the bytes that this freed.
+///
+/// Refuses with `DeletionFailed`, and touches nothing, if the cache has changed since.
+pub fn execute(places: &Places, before: SystemTime, plan: &Deletion) -> Result<u64> {
+    if self::plan(places, before)? != *plan {
+        let message = "the cache has changed since this was planned";
+        return Err(Error::new(
+            Kind::DeletionFailed,
+            places.hub.display().to_string(),
+            message,
+        )
+        .hint("nothing was deleted; try again"));
+    }
+    plan.execute()
+}
+
+fn add(plan: &mut Deletion, repo: &Repo, before: SystemTime) -> Result<()> {
+    let snapshots = repo.snapshots()?;
+    let unfinished = locks::unfinished(&repo.path)?;
+    let old = |path: &PathBuf| locks::is_older(path, before);
+    if snapshots.is_empty() {
+        let all_old = unfinished.iter().all(old) && locks::is_older(&repo.path, before);
+        return if all_old { plan.add_repo(repo) } else { Ok(()) };
+    }
+    let kept = kept(repo)?;
+    let (kept, gone): (Vec<Snapshot>, Vec<Snapshot>) = snapshots
+        .into_iter()
+        .partition(|snapshot| kept.contains(&snapshot.revision));
+    plan.add_revisions(repo, &gone)?;
+    plan.blobs.extend(orphans(repo, &kept)?);
+    plan.blobs.extend(unfinished.into_iter().filter(old));
+    Ok(())
+}
+
+/// The revisions that a ref or the bare name leads to.
+fn kept(repo: &Repo) -> Result<BTreeSet<String>> {
+    let current = repo.current()?.map(|(revision, _)| revision);
+    Ok(repo
+        .refs()?
+        .into_iter()
+        .map(|r| r.commit)
+        .chain(current)
+        .collect())
+}
+
+/// The blobs that none of the revisions `kept` uses, downloads aside.
+fn orphans(repo: &Repo, kept: &[Snapshot]) -> Result<Vec<PathBuf>> {
+    let mut used = BTreeSet::new();
+    for snapshot in kept {
+        used.extend(blobs_of(&snapshot.path)?);
+    }
+    let mut orphans: Vec<_> = entries(&repo.path.join("blobs"))?
+        .into_iter()
+        .filter(|(name, path)| !name.ends_with(".incomplete") && !used.contains(path))
+        .map(|(_, path)| path)
+        .collect();
+    orphans.sort();
+    Ok(orphans)
+}
+
+/// The locks of models that were last taken before `before`, and that nobody holds.
+fn stale_locks(hub: &Path, before: SystemTime) -> Result<Vec<PathBuf>> {
+    let mut stale = Vec::new();
+    for (name, directory) in entries(&hub.join(".locks"))? {
+        let is_real = fs::symlink_metadata(&directory).is_ok_and(|metadata| metadata.is_dir());
+        if cache::decode(&name).is_none() || !is_real {
+            continue;
+        }
+        for lock in locks::files(hub, &directory)? {
+            if locks::is_older(&lock, before) && !locks::is_held(&lock)? {
+                stale.push(lock);
+            }
+        }
+    }
+    stale.sort();
+    Ok(stale)
+}

@@ -1,0 +1,279 @@
+//! Taking things out of the cache: first a plan with every path and byte, then its execution.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::fs::{self, Metadata};
+use std::io;
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+
+use super::cache::{Repo, Snapshot, entries, is_absent};
+use super::{locks, shared};
+use crate::error::{Error, Kind, Result};
+
+/// What goes, in the order in which it goes, so that nothing that stays ever points at nothing.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Deletion {
+    /// The sizes of the files that vanish. A file counts when its last name goes, so what another
+    /// model or revision still uses does not; the shared store's manifests and locks are not counted.
+    pub bytes: u64,
+    /// Refs, as files or whole directories of them.
+    pub refs: Vec<PathBuf>,
+    /// Snapshot directories and what else is kept for one revision.
+    pub snapshots: Vec<PathBuf>,
+    /// Blobs of single models: files, or links into the shared store.
+    pub blobs: Vec<PathBuf>,
+    /// Whole directories `models--org--name`.
+    pub repos: Vec<PathBuf>,
+    /// Payloads of the shared store.
+    pub payloads: Vec<PathBuf>,
+    /// Lock files that nobody holds.
+    pub locks: Vec<PathBuf>,
+    hub: PathBuf,
+}
+
+impl Deletion {
+    /// A plan for the cache at `hub` in which nothing goes.
+    pub(crate) fn new(hub: &Path) -> Result<Deletion> {
+        let hub = hub.canonicalize().map_err(|e| match is_absent(&e) {
+            true => Error::new(
+                Kind::CacheNotFound,
+                hub.display().to_string(),
+                "no such cache",
+            ),
+            false => Error::io(hub, e),
+        })?;
+        Ok(Deletion {
+            hub,
+            ..Deletion::default()
+        })
+    }
+
+    /// The cache, links resolved.
+    pub(crate) fn hub(&self) -> &Path {
+        &self.hub
+    }
+
+    /// True if nothing goes.
+    pub fn is_empty(&self) -> bool {
+        self.paths().next().is_none()
+    }
+
+    /// Everything that goes, in order.
+    pub fn paths(&self) -> impl Iterator<Item = &Path> {
+        [
+            &self.refs,
+            &self.snapshots,
+            &self.blobs,
+            &self.repos,
+            &self.payloads,
+            &self.locks,
+        ]
+        .into_iter()
+        .flatten()
+        .map(PathBuf::as_path)
+    }
+
+    /// Adds a model with all that belongs to it.
+    pub(crate) fn add_repo(&mut self, repo: &Repo) -> Result<()> {
+        self.refs.extend(present(repo.path.join("refs")));
+        self.snapshots.extend(present(repo.path.join("snapshots")));
+        self.repos.push(repo.path.clone());
+        self.locks.extend(locks::files(&self.hub, &repo.path)?);
+        Ok(())
+    }
+
+    /// Adds revisions of a model, the refs to them, and what else is kept for them; not their blobs.
+    pub(crate) fn add_revisions(&mut self, repo: &Repo, gone: &[Snapshot]) -> Result<()> {
+        let to_gone = |commit: &str| gone.iter().any(|snapshot| snapshot.revision == commit);
+        let refs = repo.refs()?.into_iter().filter(|r| to_gone(&r.commit));
+        self.refs.extend(refs.map(|r| r.path));
+        for snapshot in gone {
+            self.snapshots.push(snapshot.path.clone());
+            let tree = repo
+                .path
+                .join("trees")
+                .join(format!("{}.json", snapshot.revision));
+            self.snapshots.extend(present(tree));
+            self.snapshots.extend(present(
+                repo.path.join(".no_exist").join(&snapshot.revision),
+            ));
+        }
+        Ok(())
+    }
+
+    /// Completes the plan: those of the shared `payloads` that lose their last user, and the bytes.
+    pub(crate) fn finish(
+        mut self,
+        payloads: impl IntoIterator<Item = PathBuf>,
+    ) -> Result<Deletion> {
+        let links: BTreeSet<PathBuf> = self.links()?.into_iter().collect();
+        for payload in payloads.into_iter().collect::<BTreeSet<_>>() {
+            let users = shared::users(&payload, &self.hub)?;
+            if users.is_some_and(|users| users.is_subset(&links)) {
+                self.payloads.push(payload);
+            }
+        }
+        let mut files = BTreeMap::new();
+        for path in self.paths() {
+            collect_files(path, &mut files)?;
+        }
+        self.bytes = freed(files.values());
+        Ok(self)
+    }
+
+    /// The shared payloads that what goes links to.
+    pub(crate) fn linked(&self) -> Result<BTreeSet<PathBuf>> {
+        let mut payloads = BTreeSet::new();
+        if shared::exists(&self.hub)? {
+            for link in self.links()? {
+                payloads.extend(shared::payload(&link, &self.hub)?);
+            }
+        }
+        Ok(payloads)
+    }
+
+    /// Every blob that goes, alone or with its model.
+    fn links(&self) -> Result<Vec<PathBuf>> {
+        let mut links = self.blobs.clone();
+        for repo in &self.repos {
+            links.extend(
+                entries(&repo.join("blobs"))?
+                    .into_iter()
+                    .map(|(_, path)| path),
+            );
+        }
+        Ok(links)
+    }
+
+    /// Takes it all away; the bytes that this freed.
+    ///
+    /// No link is followed: if a directory of the cache turns out to be one, nothing is touched.
+    pub(crate) fn execute(&self) -> Result<u64> {
+        self.paths().try_for_each(|path| self.guard(path))?;
+        let mut payloads = self.linked()?;
+        payloads.extend(self.payloads.iter().cloned());
+        for path in [&self.refs, &self.snapshots, &self.blobs, &self.repos]
+            .into_iter()
+            .flatten()
+        {
+            remove(path)?;
+        }
+        let mut bytes = self.bytes;
+        for payload in payloads {
+            let size = metadata(&payload)?.map_or(0, |metadata| metadata.len());
+            if !shared::sweep(&payload, &self.hub)? && self.payloads.contains(&payload) {
+                bytes = bytes.saturating_sub(size); // somebody has linked to it since
+            }
+        }
+        self.locks.iter().try_for_each(|lock| remove(lock))?;
+        for directory in self.locks.iter().filter_map(|lock| lock.parent()) {
+            remove_if_empty(directory)?;
+        }
+        Ok(bytes)
+    }
+
+    /// Refuses a path that is not below the cache, or only through a link.
+    fn guard(&self, path: &Path) -> Result<()> {
+        let refuse = |path: &Path, message| {
+            Err(
+                Error::new(Kind::DeletionFailed, path.display().to_string(), message)
+                    .hint("nothing was deleted; remove it by hand"),
+            )
+        };
+        if !path.starts_with(&self.hub) || path == self.hub {
+            return refuse(path, "lies outside the cache");
+        }
+        let above = path
+            .ancestors()
+            .skip(1)
+            .take_while(|above| *above != self.hub);
+        match above.into_iter().find(|above| above.is_symlink()) {
+            Some(link) => refuse(link, "is a symbolic link, not a directory of the cache"),
+            None => Ok(()),
+        }
+    }
+}
+
+/// The blobs that a snapshot uses, links into the shared store not followed.
+pub(crate) fn blobs_of(snapshot: &Path) -> Result<BTreeSet<PathBuf>> {
+    let mut blobs = BTreeSet::new();
+    for (_, path) in entries(snapshot)? {
+        match metadata(&path)? {
+            Some(metadata) if metadata.is_dir() => blobs.extend(blobs_of(&path)?),
+            Some(metadata) if metadata.is_symlink() => blobs.extend(shared::hop(&path)?),
+            _ => {}
+        }
+    }
+    Ok(blobs)
+}
+
+/// The regular files at and below `path`, links not followed.
+fn collect_files(path: &Path, files: &mut BTreeMap<PathBuf, Metadata>) -> Result<()> {
+    match metadata(path)? {
+        Some(metadata) if metadata.is_dir() => {
+            entries(path)?
+                .iter()
+                .try_for_each(|(_, path)| collect_files(path, files))?;
+        }
+        Some(metadata) if metadata.is_file() => {
+            files.insert(path.to_owned(), metadata);
+        }
+        _ => {}
+    }
+    Ok(())
+}
+
+/// The sizes of those files of which no other name remains.
+fn freed<'a>(files: impl Iterator<Item = &'a Metadata>) -> u64 {
+    let mut names: HashMap<(u64, u64), (u64, &Metadata)> = HashMap::new();
+    for file in files {
+        names.entry((file.dev(), file.ino())).or_insert((0, file)).0 += 1;
+    }
+    let gone = names
+        .values()
+        .filter(|(names, file)| *names >= file.nlink());
+    gone.map(|(_, file)| file.len()).sum()
+}
+
+/// What `path` is, links not followed; none if it is not there, or no more.
+fn metadata(path: &Path) -> Result<Option<Metadata>> {
+    match fs::symlink_metadata(path) {
+        Ok(metadata) => Ok(Some(metadata)),
+        Err(e) if is_absent(&e) => Ok(None),
+        Err(e) => Err(Error::io(path, e)),
+    }
+}
+
+fn present(path: PathBuf) -> Option<PathBuf> {
+    fs::symlink_metadata(&path).is_ok().then_some(path)
+}
+
+fn remove(path: &Path) -> Result<()> {
+    let removed = match metadata(path)? {
+        None => return Ok(()),
+        Some(metadata) if metadata.is_dir() => fs::remove_dir_all(path),
+        Some(_) => fs::remove_file(path),
+    };
+    removed.or_else(|e| {
+        if is_absent(&e) {
+            Ok(())
+        } else {
+            Err(failed(path, e))
+        }
+    })
+}
+
+fn failed(path: &Path, error: io::Error) -> Error {
+    let mut error = Error::io(path, error);
+    if error.kind != Kind::PermissionDenied {
+        error.kind = Kind::DeletionFailed;
+    }
+    error
+}
+
+fn remove_if_empty(directory: &Path) -> Result<()> {
+    match entries(directory)?.is_empty() {
+        true => remove(directory),
+        false => Ok(()),
+    }
+}

@@ -1,0 +1,171 @@
+//! The store of blobs that all models of a cache share, as huggingface_hub 2 keeps it.
+//!
+//! `hub/blobs/XX/HASH` is a payload, `HASH.refs` its manifest: one line, relative to the hub, for
+//! each `models--org--name/blobs/ETAG` that links to it. A line counts only while that link is
+//! there, and a payload without a readable manifest is never deleted. A marker file with the version
+//! of the layout tells the store from a directory that happens to be called `blobs`.
+
+use std::collections::BTreeSet;
+use std::fs::{self, File};
+use std::io::Write;
+use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
+use std::path::{Component, Path, PathBuf};
+
+use super::cache::{entries, is_absent};
+use crate::error::{Error, Kind, Result};
+
+const MARKER: &str = ".huggingface-shared-blobs";
+const VERSION: &str = "1\n";
+
+/// True if `hub` holds a shared store of the layout described here.
+pub fn exists(hub: &Path) -> Result<bool> {
+    let marker = hub.join("blobs").join(MARKER);
+    match fs::read(&marker) {
+        Ok(content) => Ok(content == VERSION.as_bytes() && !marker.is_symlink()),
+        Err(e) if is_absent(&e) => Ok(false),
+        Err(e) => Err(Error::io(&marker, e)),
+    }
+}
+
+/// Every payload of the store, sorted.
+pub fn payloads(hub: &Path) -> Result<Vec<PathBuf>> {
+    let mut payloads = Vec::new();
+    for (prefix, directory) in entries(&hub.join("blobs"))? {
+        if prefix.len() != 2 || directory.is_symlink() {
+            continue;
+        }
+        payloads.extend(entries(&directory)?.into_iter().map(|(_, path)| path));
+    }
+    payloads.retain(|path| is_payload(path, hub));
+    payloads.sort();
+    Ok(payloads)
+}
+
+/// The payload that the blob `link` of a model stands for; none if it is a file of its own.
+pub fn payload(link: &Path, hub: &Path) -> Result<Option<PathBuf>> {
+    Ok(hop(link)?.filter(|target| is_payload(target, hub)))
+}
+
+/// Where the symbolic link leads in one step, the directories on the way resolved; none if it is no
+/// link, or leads into a directory that does not exist.
+pub fn hop(link: &Path) -> Result<Option<PathBuf>> {
+    let target = match fs::read_link(link) {
+        Ok(target) => link.parent().unwrap_or(link).join(target),
+        Err(e) if is_absent(&e) || e.kind() == std::io::ErrorKind::InvalidInput => return Ok(None),
+        Err(e) => return Err(Error::io(link, e)),
+    };
+    let (Some(directory), Some(name)) = (target.parent(), target.file_name()) else {
+        return Ok(None);
+    };
+    match directory.canonicalize() {
+        Ok(directory) => Ok(Some(directory.join(name))),
+        Err(e) if is_absent(&e) => Ok(None),
+        Err(e) => Err(Error::io(directory, e)),
+    }
+}
+
+/// The links that use `payload`, as far as its manifest knows them; none without a manifest.
+pub fn users(payload: &Path, hub: &Path) -> Result<Option<BTreeSet<PathBuf>>> {
+    let manifest = beside(payload, "refs");
+    if manifest.is_symlink() {
+        return Ok(None);
+    }
+    let content = match fs::read(&manifest) {
+        Ok(content) => content,
+        Err(e) if is_absent(&e) => return Ok(None),
+        Err(e) => return Err(Error::io(&manifest, e)),
+    };
+    let Ok(content) = String::from_utf8(content) else {
+        return Ok(None);
+    };
+    let mut users = BTreeSet::new();
+    for line in content.lines().filter(|line| is_blob(Path::new(line))) {
+        let link = hub.join(line);
+        if hop(&link)?.as_deref() == Some(payload) {
+            users.insert(link);
+        }
+    }
+    Ok(Some(users))
+}
+
+/// Deletes `payload` if nothing uses it any more, under its lock; else cleans up its manifest.
+/// True if it was deleted.
+pub fn sweep(payload: &Path, hub: &Path) -> Result<bool> {
+    let _lock = lock(payload)?;
+    let manifest = beside(payload, "refs");
+    match users(payload, hub)? {
+        None => Ok(false),
+        Some(users) if users.is_empty() => {
+            fs::remove_file(payload).map_err(|e| Error::io(payload, e))?;
+            fs::remove_file(&manifest).map_err(|e| Error::io(&manifest, e))?;
+            Ok(true)
+        }
+        Some(users) => rewrite(&manifest, &users, hub).map(|()| false),
+    }
+}
+
+/// Locks what belongs to `payload` against every other program, until the file is dropped.
+fn lock(payload: &Path) -> Result<File> {
+    let path = beside(payload, "lock");
+    if path.is_symlink() {
+        let message = "a lock that is a symbolic link";
+        return Err(Error::new(
+            Kind::DeletionFailed,
+            path.display().to_string(),
+            message,
+        ));
+    }
+    let open = File::options()
+        .write(true)
+        .create(true)
+        .truncate(false)
+        .mode(0o666)
+        .open(&path);
+    let file = open.map_err(|e| Error::io(&path, e))?;
+    file.lock().map_err(|e| Error::io(&path, e))?;
+    Ok(file)
+}
+
+fn rewrite(manifest: &Path, users: &BTreeSet<PathBuf>, hub: &Path) -> Result<()> {
+    let lines = users.iter().filter_map(|link| link.strip_prefix(hub).ok());
+    let content: String = lines.map(|line| format!("{}\n", line.display())).collect();
+    let replace = || -> std::io::Result<()> {
+        let directory = manifest.parent().unwrap_or(manifest);
+        let mut file = tempfile::NamedTempFile::new_in(directory)?;
+        file.write_all(content.as_bytes())?;
+        file.as_file()
+            .set_permissions(fs::Permissions::from_mode(0o666))?; // other users append
+        file.as_file().sync_all()?;
+        file.persist(manifest)?;
+        Ok(())
+    };
+    replace().map_err(|e| Error::io(manifest, e))
+}
+
+/// `HASH.refs`, `HASH.lock`.
+fn beside(payload: &Path, suffix: &str) -> PathBuf {
+    payload.with_extension(suffix)
+}
+
+/// True for `hub/blobs/XX/HASH`, a file whose name begins with that of its directory.
+fn is_payload(path: &Path, hub: &Path) -> bool {
+    let Ok(inner) = path.strip_prefix(hub.join("blobs")) else {
+        return false;
+    };
+    let parts: Vec<_> = inner.iter().filter_map(|part| part.to_str()).collect();
+    let [prefix, hash] = parts.as_slice() else {
+        return false;
+    };
+    let hex = |c: char| matches!(c, '0'..='9' | 'a'..='f');
+    let named = hash.len() == 64 && hash.chars().all(hex) && hash.get(..2) == Some(prefix);
+    named && fs::symlink_metadata(path).is_ok_and(|metadata| metadata.is_file())
+}
+
+/// True for a relative path `TYPE--ORG--NAME/blobs/ETAG`.
+fn is_blob(path: &Path) -> bool {
+    let plain = path
+        .components()
+        .all(|part| matches!(part, Component::Normal(_)));
+    let parts: Vec<_> = path.iter().filter_map(|part| part.to_str()).collect();
+    matches!(parts.as_slice(), [repo, "blobs", _] if repo.contains("--")) && plain
+}
