@@ -29,34 +29,42 @@ impl Framework {
     }
 }
 
-/// The framework, told by the name, the README, the configuration, or the weights themselves.
+/// The framework, told by the files, the name, the README, the configuration and the weights.
 pub fn framework(facts: &Facts) -> Framework {
-    let is_mlx = |text: &String| text.eq_ignore_ascii_case("mlx");
-    let written_by_mlx = || {
-        let headers = facts
+    let any = |end| facts.files.iter().any(|file| file.is(end));
+    match () {
+        () if any("gguf") && !any("safetensors") => Framework::Gguf,
+        () if is_mlx(facts) => Framework::Mlx,
+        () if any("safetensors") || any("bin") => Framework::PyTorch,
+        () => Framework::Unknown,
+    }
+}
+
+fn is_mlx(facts: &Facts) -> bool {
+    let mlx = |text: &String| text.eq_ignore_ascii_case("mlx");
+    let headers = || {
+        facts
             .shards
             .iter()
-            .filter_map(|shard| shard.header.as_ref().ok());
-        headers
-            .filter_map(|header| header.metadata.get("format"))
-            .any(is_mlx)
+            .filter_map(|shard| shard.header.as_ref().ok())
     };
-    let mlx = facts.found.name.contains("mlx-community/")
+    facts.found.name.contains("mlx-community/")
+        || source(facts).contains("mlx-community/")
         || facts
             .readme
             .tags
             .iter()
             .chain(&facts.readme.library)
-            .any(is_mlx)
+            .any(mlx)
         || facts.config.get("quantization").is_some()
-        || written_by_mlx();
-    let any = |end| facts.files.iter().any(|file| file.is(end));
-    match () {
-        () if mlx => Framework::Mlx,
-        () if any("gguf") => Framework::Gguf,
-        () if any("safetensors") || any("bin") => Framework::PyTorch,
-        () => Framework::Unknown,
-    }
+        || headers()
+            .filter_map(|header| header.metadata.get("format"))
+            .any(mlx)
+}
+
+/// Where a workspace was cloned from.
+fn source(facts: &Facts) -> String {
+    facts.sentinel.str("source_repo").unwrap_or_default()
 }
 
 /// The `model_type` of the configuration, in lower case.
@@ -137,14 +145,12 @@ pub fn speech(facts: &Facts) -> bool {
 /// True if the speech may also be translated: a multilingual Whisper. The turbo models, with few
 /// decoder layers, were not trained for it.
 pub fn translation(facts: &Facts) -> bool {
-    model_type(facts).as_deref() == Some("whisper")
-        && !short_name(facts)
-            .split(['-', '_', '/'])
+    let is_english = |part: &str| part.split('.').skip(1).any(|end| end == "en");
+    let cannot = |name: &str| {
+        name.split(['-', '_'])
             .any(|part| part == "turbo" || is_english(part))
-}
-
-fn is_english(part: &str) -> bool {
-    part.split('.').skip(1).any(|end| end == "en")
+    };
+    model_type(facts).as_deref() == Some("whisper") && !is_named(facts, cannot)
 }
 
 /// True if the model turns text into vectors: an encoder, or a decoder that is named for it.
@@ -154,16 +160,16 @@ pub fn embedding(facts: &Facts) -> bool {
     let name = model_type(facts).unwrap_or_default();
     let decoder = is_causal(facts) || ["qwen3", "mistral"].contains(&name.as_str());
     ENCODERS.contains(&name.as_str())
-        || decoder && name != "gemma3_text" && short_name(facts).contains("embed")
+        || decoder && name != "gemma3_text" && is_named(facts, |name| name.contains("embed"))
 }
 
 /// True if the model answers in turns.
 pub fn chat(facts: &Facts) -> bool {
     facts.chat_template
         || model_type(facts).as_deref() == Some("chat")
-        || ["instruct", "chat"]
-            .iter()
-            .any(|part| short_name(facts).contains(part))
+        || is_named(facts, |name| {
+            name.contains("instruct") || name.contains("chat")
+        })
 }
 
 /// The architectures that the configuration names.
@@ -184,10 +190,12 @@ pub fn is_causal(facts: &Facts) -> bool {
         .any(|name| name.contains("ForCausalLM"))
 }
 
-/// The last part of the model's name, in lower case: what its maker called it.
-fn short_name(facts: &Facts) -> String {
-    let name = facts.found.name.trim_end_matches('/');
-    name.rsplit('/').next().unwrap_or(name).to_lowercase()
+/// True if the maker's name for the model passes `test`, or that of what it was cloned from.
+fn is_named(facts: &Facts, test: impl Fn(&str) -> bool) -> bool {
+    [&facts.found.name, &source(facts)].into_iter().any(|name| {
+        let name = name.trim_end_matches('/').to_lowercase();
+        test(name.rsplit('/').next().unwrap_or_default())
+    })
 }
 
 fn is_filled(value: Option<Value>) -> bool {

@@ -4,7 +4,7 @@
 //! the business of `policy`.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use crate::detect;
 use crate::json::Document;
@@ -36,9 +36,21 @@ pub fn check(facts: &Facts) -> Health {
         },
         Err(reason) => Health {
             healthy: false,
-            reason,
+            reason: one_line(&reason),
         },
     }
+}
+
+/// A reason fit to be printed, whatever names of the model's choosing it quotes.
+pub(crate) fn one_line(reason: &str) -> String {
+    let shown = |c: char| {
+        if c.is_control() {
+            char::REPLACEMENT_CHARACTER
+        } else {
+            c
+        }
+    };
+    reason.chars().take(500).map(shown).collect()
 }
 
 type Verdict<T = ()> = Result<T, String>;
@@ -189,23 +201,22 @@ fn no_weights(facts: &Facts) -> String {
 
 /// Files named `NAME-00001-of-00003` are there from the first to the last.
 fn numbered<'a>(files: impl Iterator<Item = &'a File>) -> Verdict {
-    let mut sets: BTreeMap<String, Vec<(usize, usize)>> = BTreeMap::new();
+    let mut sets: BTreeMap<PathBuf, BTreeSet<(usize, usize)>> = BTreeMap::new();
     for file in files {
         let stem = file.path.with_extension("");
-        if let Some((name, number, total)) = numbers(&stem.to_string_lossy()) {
-            sets.entry(name.to_owned())
-                .or_default()
-                .push((number, total));
+        if let Some((name, total, number)) = numbers(&stem.to_string_lossy()) {
+            let set = Path::new(name).with_extension(file.path.extension().unwrap_or_default());
+            sets.entry(set).or_default().insert((total, number));
         }
     }
     for shards in sets.values() {
-        let (_, total) = shards[0];
-        if shards.iter().any(|shard| shard.1 != total) {
+        let totals: BTreeSet<_> = shards.iter().map(|(total, _)| *total).collect();
+        let &[total] = totals.into_iter().collect::<Vec<_>>().as_slice() else {
             return Err("Inconsistent shard totals detected".to_owned());
-        }
+        };
         let present = shards
             .iter()
-            .filter(|(number, _)| (1..=total).contains(number))
+            .filter(|(_, number)| (1..=total).contains(number))
             .count();
         if present != total {
             return Err(format!(
@@ -216,13 +227,13 @@ fn numbered<'a>(files: impl Iterator<Item = &'a File>) -> Verdict {
     Ok(())
 }
 
-/// Takes `NAME-00001-of-00003` apart.
+/// Takes `NAME-00001-of-00003` apart, into the name, the total and the number.
 fn numbers(stem: &str) -> Option<(&str, usize, usize)> {
     let (rest, total) = stem.rsplit_once("-of-")?;
     let (name, number) = rest.rsplit_once('-')?;
     let digits = |text: &str| text.bytes().all(|byte| byte.is_ascii_digit());
     (digits(number) && digits(total)).then_some(())?;
-    Some((name, number.parse().ok()?, total.parse().ok()?))
+    Some((name, total.parse().ok()?, number.parse().ok()?))
 }
 
 /// Every header holds what its file does, and the index says the same.

@@ -3,7 +3,7 @@
 use serde_json::Value;
 
 use crate::detect::{self, Framework};
-use crate::health::Health;
+use crate::health::{Health, one_line};
 use crate::probe::Facts;
 
 /// What a model is for, and whether it can run here.
@@ -36,6 +36,18 @@ pub enum Task {
     Audio,
     /// Text to vectors.
     Embedding,
+}
+
+impl Task {
+    /// How people call it.
+    pub fn name(self) -> &'static str {
+        match self {
+            Task::Text => "text",
+            Task::Vision => "vision",
+            Task::Audio => "audio",
+            Task::Embedding => "embeddings",
+        }
+    }
 }
 
 /// The architectures that can run: the one list, which the engine follows.
@@ -95,7 +107,7 @@ pub fn decide(facts: &Facts, health: &Health) -> Plan {
         model_type,
         capabilities: capabilities(facts, task),
         architecture: architecture(facts),
-        runnable: runnable(facts, health, framework, task),
+        runnable: runnable(facts, health, framework, task).map_err(|reason| one_line(&reason)),
         context_length: context_length(facts),
     }
 }
@@ -150,12 +162,19 @@ fn runnable(
     if !health.healthy {
         return Err(health.reason.clone());
     }
-    if !matches!(framework, Framework::Mlx | Framework::PyTorch) {
-        return Err(format!("Incompatible framework: {}", framework.name()));
+    match framework {
+        Framework::Mlx | Framework::PyTorch => {}
+        Framework::Gguf => {
+            return Err("Incompatible framework: GGUF (mlxk-convert imports it)".to_owned());
+        }
+        Framework::Unknown => return Err("Incompatible framework: Unknown".to_owned()),
     }
     known(facts)?;
     if task != Task::Text {
-        return Err(format!("Only text models can run, not {task:?} ones"));
+        return Err(format!(
+            "Only text models can run, and this one is for {}",
+            task.name()
+        ));
     }
     quantization(facts)?;
     match facts.has("tokenizer.json") {

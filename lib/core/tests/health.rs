@@ -304,6 +304,20 @@ fn a_download_that_did_not_end_is_seen() {
 }
 
 #[test]
+fn a_reason_is_one_line_whatever_the_names() {
+    let Health { reason, .. } = Model::new().file("a\n\u{1b}[2J.partial", "").health();
+    assert_eq!(
+        reason,
+        "Partial download marker detected: a\u{fffd}\u{fffd}[2J.partial"
+    );
+    let plan = Model::new()
+        .config(json!({"model_type": "\n".repeat(10_000)}))
+        .plan();
+    let reason = plan.runnable.unwrap_err();
+    assert!(reason.chars().count() <= 500 && !reason.contains('\n'));
+}
+
+#[test]
 fn a_repository_without_a_snapshot_is_not_a_whole_model() {
     let env = Env::new();
     let repo = env.hub().join("models--org--none");

@@ -21,6 +21,15 @@ fn models_of_each_kind_are_told_apart() {
         ("m", llama(), "chat", &["text-generation", "chat"]),
         ("m", untold(), "base", &["text-generation"]),
         (
+            "m",
+            untold().json(
+                ".mlxk_workspace.json",
+                json!({"source_repo": "org/Llama-Instruct"}),
+            ),
+            "chat",
+            &["text-generation", "chat"],
+        ),
+        (
             "Llama-Instruct",
             untold(),
             "chat",
@@ -162,6 +171,19 @@ fn the_framework_is_read_from_what_the_model_says_of_itself() {
     for (at, (model, framework)) in cases.iter().enumerate() {
         assert_eq!(model.plan().framework.name(), *framework, "case {at}");
     }
+    let clone = plain().json(
+        ".mlxk_workspace.json",
+        json!({"source_repo": "mlx-community/x"}),
+    );
+    assert_eq!(clone.plan().framework.name(), "MLX");
+    let gguf = plain().without("model.safetensors").file("m.gguf", "x");
+    assert_eq!(
+        gguf.file("README.md", "---\ntags: [mlx]\n")
+            .plan()
+            .framework
+            .name(),
+        "GGUF"
+    );
     let env = Env::new();
     let snapshot = plain().cached(&env, "mlx-community/model");
     let facts = read(&in_cache("mlx-community/model", &snapshot));

@@ -90,7 +90,11 @@ impl Walk {
             } else if kind.is_symlink() {
                 self.link(path);
             } else if kind.is_file() {
-                self.file(path, entry.metadata()?.len());
+                match entry.metadata() {
+                    // It went away while the directory was read: a download has moved on.
+                    Err(e) if e.kind() == io::ErrorKind::NotFound => {}
+                    data => self.file(path, data?.len()),
+                }
             } else {
                 self.stray(path, "is neither a file nor a directory".to_owned());
             }

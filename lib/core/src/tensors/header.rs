@@ -197,7 +197,8 @@ impl<'de> Deserialize<'de> for Entries {
                 while let Some(name) = map.next_key::<String>()? {
                     let named = |e| A::Error::custom(format!("{name:?}: {e}"));
                     if name == "__metadata__" {
-                        entries.metadata = map.next_value().map_err(named)?;
+                        let metadata: Option<_> = map.next_value().map_err(named)?;
+                        entries.metadata = metadata.unwrap_or_default();
                     } else {
                         let entry = map.next_value().map_err(named)?;
                         entries.tensors.push((name, entry));
