@@ -307,3 +307,23 @@ fn the_context_length_is_the_first_that_makes_sense() {
         );
     }
 }
+
+#[test]
+fn a_template_in_a_large_tokenizer_is_found_wherever_it_lies() {
+    for before in (65_500..65_540).chain([131_060, 200_000]) {
+        let pad = "x".repeat(before);
+        let tokenizer = format!(r#"{{"pad":"{pad}","chat_template":"x","more":"{pad}"}}"#);
+        let model = Model::new().json("tokenizer_config.json", json!({}));
+        let plan = model.file("tokenizer.json", tokenizer).plan();
+        assert_eq!(plan.model_type, "chat", "{before} bytes before it");
+    }
+}
+
+#[test]
+fn of_a_repeated_field_the_last_counts() {
+    let twice = r#"{"model_type": "nobody", "model_type": "llama"}"#;
+    assert_eq!(
+        Model::new().file("config.json", twice).plan().runnable,
+        Ok(())
+    );
+}
