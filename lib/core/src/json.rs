@@ -25,15 +25,23 @@ pub enum Document {
 
 impl Document {
     /// Takes the text of a file apart.
+    ///
+    /// `NaN` and `Infinity`, which Python writes and published models have, read as null.
     pub fn parse(text: &[u8]) -> Document {
         let text = text.strip_prefix(b"\xef\xbb\xbf").unwrap_or(text);
-        match serde_json::from_slice::<Object>(text) {
+        match serde_json::from_slice(text) {
             Ok(object) => Document::Object(object),
-            Err(e) if !e.is_data() => Document::Invalid(e.to_string()),
-            Err(e) => match kind(text) {
-                "an object" => Document::Invalid(e.to_string()),
-                kind => Document::NotObject(kind),
+            Err(error) => match serde_json::from_slice(&without_infinities(text)) {
+                Ok(object) => Document::Object(object),
+                Err(_) => Document::refused(text, &error),
             },
+        }
+    }
+
+    fn refused(text: &[u8], error: &serde_json::Error) -> Document {
+        match kind(text) {
+            kind if error.is_data() && kind != "an object" => Document::NotObject(kind),
+            _ => Document::Invalid(error.to_string()),
         }
     }
 
@@ -142,4 +150,29 @@ fn kind(text: &[u8]) -> &'static str {
         Some(b'n') => "null",
         _ => "a number",
     }
+}
+
+/// The same text with null for the numbers that Python writes and JSON does not know.
+fn without_infinities(text: &[u8]) -> Vec<u8> {
+    const NAMES: [&[u8]; 3] = [b"-Infinity", b"Infinity", b"NaN"];
+    let mut clean = Vec::with_capacity(text.len());
+    let (mut at, mut quoted) = (0, false);
+    while let Some(&byte) = text.get(at) {
+        let rest = &text[at..];
+        if let Some(name) = NAMES.iter().find(|name| !quoted && rest.starts_with(name)) {
+            clean.extend(b"null");
+            at += name.len();
+            continue;
+        }
+        // A backslash takes the next byte with it: an escaped quote does not end a string.
+        let taken = if quoted && byte == b'\\' {
+            rest.len().min(2)
+        } else {
+            1
+        };
+        quoted ^= byte == b'"';
+        clean.extend(&rest[..taken]);
+        at += taken;
+    }
+    clean
 }

@@ -5,6 +5,7 @@ use serde_json::Value;
 use crate::detect::{self, Framework};
 use crate::health::{Health, one_line};
 use crate::probe::Facts;
+use crate::tensors::Dtype;
 
 /// What a model is for, and whether it can run here.
 #[derive(Clone, Debug)]
@@ -151,7 +152,7 @@ fn architecture(facts: &Facts) -> Option<Architecture> {
 /// MLX and plain safetensors checkpoints run alike if their architecture is known. No code of a
 /// checkpoint is ever run: a `model_file` would replace the architecture and is always refused; an
 /// `auto_map` offers code for what a library does not know itself, so beside a known
-/// `model_type` it is a leftover and ignored, and beside an unknown one it is the reason. Names of
+/// `model_type` it is a leftover and ignored. Names of
 /// weight files do not matter once their headers are sound.
 fn runnable(
     facts: &Facts,
@@ -177,6 +178,7 @@ fn runnable(
         ));
     }
     quantization(facts)?;
+    elements(facts)?;
     match facts.has("tokenizer.json") {
         true => Ok(()),
         false => Err("tokenizer.json missing (needed to run the model)".to_owned()),
@@ -186,25 +188,21 @@ fn runnable(
 /// The architecture is one of ours.
 fn known(facts: &Facts) -> Result<(), String> {
     let has = |key| facts.config.get(key).is_some_and(|value| !value.is_null());
-    let code = |key| {
-        Err(format!(
-            "requires executing model-supplied code (config.json: {key})"
-        ))
-    };
     if has("model_file") {
-        return code("model_file");
+        return Err("requires executing model-supplied code (config.json: model_file)".to_owned());
     }
     let Some(name) = detect::model_type(facts) else {
         return Err("config.json missing model_type field".to_owned());
     };
     if Architecture::find(&name).is_none() {
         let names = Architecture::ALL.map(Architecture::name).join(", ");
-        return match has("auto_map") {
-            true => code("auto_map"),
-            false => Err(format!(
-                "Model type '{name}' not supported (supported: {names})"
-            )),
+        let code = match has("auto_map") {
+            true => "; code of its own (config.json: auto_map) is never run",
+            false => "",
         };
+        return Err(format!(
+            "Model type '{name}' not supported (supported: {names}){code}"
+        ));
     }
     match detect::architectures(facts).as_slice() {
         [first, ..] if !detect::is_causal(facts) => Err(format!(
@@ -240,6 +238,28 @@ fn quantization(facts: &Facts) -> Result<(), String> {
         .filter_map(|layer| layer.get("mode"));
     match modes.into_iter().find(|mode| *mode != "affine") {
         Some(mode) => unsupported(mode.as_str().unwrap_or("unknown")),
+        None => Ok(()),
+    }
+}
+
+/// The weights are of types to compute with; some forms of quantisation are told by these alone.
+fn elements(facts: &Facts) -> Result<(), String> {
+    use Dtype::{BF16, BOOL, F16, F32, F64, I8, I16, I32, I64, U8, U16, U32, U64};
+    const KNOWN: [Dtype; 13] = [
+        F16, BF16, F32, F64, BOOL, I8, I16, I32, I64, U8, U16, U32, U64,
+    ];
+    let headers = facts
+        .weights()
+        .into_iter()
+        .filter_map(|shard| shard.header.as_ref().ok());
+    match headers
+        .flat_map(|header| &header.tensors)
+        .find(|t| !KNOWN.contains(&t.dtype))
+    {
+        Some(tensor) => Err(format!(
+            "Weights of type {} not supported: {}",
+            tensor.dtype, tensor.name
+        )),
         None => Ok(()),
     }
 }

@@ -66,6 +66,13 @@ fn whole_models_are_healthy() {
             Model::new().file("config.json", "\u{feff}{\"model_type\": \"llama\"}"),
         ),
         (
+            "numbers of Python",
+            Model::new().file(
+                "config.json",
+                r#"{"a": "\\", "b": [0.0, Infinity, -Infinity, NaN], "c": "\" Infinity"}"#,
+            ),
+        ),
+        (
             "GGUF",
             Model::new()
                 .without("config.json")

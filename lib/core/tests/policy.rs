@@ -8,7 +8,7 @@ mod model;
 use env::Env;
 use mlxk_core::{Architecture, Task};
 use mlxk_core::{health, policy};
-use model::{Model, in_cache, read, shard};
+use model::{Model, in_cache, read, shard, shard_of};
 use serde_json::json;
 
 #[test]
@@ -230,7 +230,8 @@ fn what_can_run_runs_and_what_cannot_says_why() {
         ),
         (
             typed("nobody").config(json!({"auto_map": {}})),
-            "requires executing model-supplied code (config.json: auto_map)",
+            "Model type 'nobody' not supported (supported: llama, mistral, qwen2, qwen3, smollm3); \
+             code of its own (config.json: auto_map) is never run",
         ),
         (
             typed("nobody"),
@@ -267,6 +268,10 @@ fn what_can_run_runs_and_what_cannot_says_why() {
         (
             llama().json("preprocessor_config.json", json!({})),
             "Only text models can run",
+        ),
+        (
+            llama().file("model.safetensors", shard_of("F8_E4M3", &["a"])),
+            "Weights of type F8_E4M3 not supported: a",
         ),
     ];
     for (model, reason) in refused {
@@ -325,5 +330,17 @@ fn of_a_repeated_field_the_last_counts() {
     assert_eq!(
         Model::new().file("config.json", twice).plan().runnable,
         Ok(())
+    );
+}
+
+#[test]
+fn numbers_that_only_python_knows_are_null_and_texts_stay_as_they_are() {
+    let config = r#"{"max_position_embeddings": Infinity, "seq_len": 7, "model_type": "\"NaN"}"#;
+    let plan = Model::new().file("config.json", config).plan();
+    assert_eq!(plan.context_length, Some(7));
+    assert!(
+        plan.runnable
+            .unwrap_err()
+            .starts_with("Model type '\"nan' not supported")
     );
 }

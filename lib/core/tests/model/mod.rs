@@ -143,9 +143,14 @@ pub fn name(number: usize, total: usize) -> String {
 
 /// A safetensors file of one-byte tensors.
 pub fn shard(tensors: &[&str]) -> Vec<u8> {
+    shard_of("U8", tensors)
+}
+
+/// The same of another type, as long.
+pub fn shard_of(dtype: &str, tensors: &[&str]) -> Vec<u8> {
     let entry = |(at, name): (usize, &&str)| {
         format!(
-            r#""{name}":{{"dtype":"U8","shape":[1],"data_offsets":[{at},{}]}}"#,
+            r#""{name}":{{"dtype":"{dtype}","shape":[1],"data_offsets":[{at},{}]}}"#,
             at + 1
         )
     };
