@@ -1,1 +1,21 @@
-//! Import of GGUF files into MLX workspaces.
+//! Import of GGUF files: what a model's one file holds becomes a directory that MLX loads.
+//!
+//! The data goes one way: `read` → `model` (the architecture and its names) → `weights` and
+//! `tokenizer` → `import`. Nothing here reads the environment, prints, or exits.
+
+mod affine;
+mod dequant;
+mod dtype;
+mod import;
+mod model;
+mod read;
+mod rope;
+mod tokenizer;
+mod value;
+mod weights;
+
+pub use dequant::dequantize;
+pub use dtype::Type;
+pub use import::{Float, Import, Progress, Source};
+pub use read::{Gguf, Tensor};
+pub use value::{Array, Value};

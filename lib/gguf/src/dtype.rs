@@ -1,0 +1,107 @@
+//! The types of tensors: their numbers in the file, and how many bytes a block takes.
+
+/// A type of tensor that this crate reads.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[allow(missing_docs, non_camel_case_types)] // spelled as GGUF spells them
+pub enum Type {
+    F32,
+    F16,
+    BF16,
+    Q4_0,
+    Q4_1,
+    Q5_0,
+    Q5_1,
+    Q8_0,
+    Q2_K,
+    Q3_K,
+    Q4_K,
+    Q5_K,
+    Q6_K,
+    IQ4_NL,
+}
+
+/// A type, its number in the file, its name, the weights in a block, the bytes of a block.
+type Row = (Type, u32, &'static str, usize, usize);
+
+/// The layout of `ggml-common.h`.
+const TYPES: [Row; 14] = [
+    (Type::F32, 0, "F32", 1, 4),
+    (Type::F16, 1, "F16", 1, 2),
+    (Type::Q4_0, 2, "Q4_0", 32, 18),
+    (Type::Q4_1, 3, "Q4_1", 32, 20),
+    (Type::Q5_0, 6, "Q5_0", 32, 22),
+    (Type::Q5_1, 7, "Q5_1", 32, 24),
+    (Type::Q8_0, 8, "Q8_0", 32, 34),
+    (Type::Q2_K, 10, "Q2_K", 256, 84),
+    (Type::Q3_K, 11, "Q3_K", 256, 110),
+    (Type::Q4_K, 12, "Q4_K", 256, 144),
+    (Type::Q5_K, 13, "Q5_K", 256, 176),
+    (Type::Q6_K, 14, "Q6_K", 256, 210),
+    (Type::IQ4_NL, 20, "IQ4_NL", 32, 18),
+    (Type::BF16, 30, "BF16", 1, 2),
+];
+
+/// Types that exist and are not read, so that they can be refused by name.
+const OTHERS: [(u32, &str); 21] = [
+    (9, "Q8_1"),
+    (15, "Q8_K"),
+    (16, "IQ2_XXS"),
+    (17, "IQ2_XS"),
+    (18, "IQ3_XXS"),
+    (19, "IQ1_S"),
+    (21, "IQ3_S"),
+    (22, "IQ2_S"),
+    (23, "IQ4_XS"),
+    (24, "I8"),
+    (25, "I16"),
+    (26, "I32"),
+    (27, "I64"),
+    (28, "F64"),
+    (29, "IQ1_M"),
+    (34, "TQ1_0"),
+    (35, "TQ2_0"),
+    (39, "MXFP4"),
+    (40, "NVFP4"),
+    (41, "Q1_0"),
+    (42, "Q2_0"),
+];
+
+impl Type {
+    /// The type of this number; the error is a phrase that names it.
+    pub(crate) fn from_number(number: u32) -> Result<Type, String> {
+        if let Some(row) = TYPES.iter().find(|row| row.1 == number) {
+            return Ok(row.0);
+        }
+        match OTHERS.iter().find(|(other, _)| *other == number) {
+            Some((_, name)) => Err(format!("the type {name}, which cannot be imported")),
+            None => Err(format!("the unknown type {number}")),
+        }
+    }
+
+    /// The name, as GGUF spells it.
+    pub fn name(self) -> &'static str {
+        self.row().2
+    }
+
+    /// How many weights make up a block.
+    pub fn block(self) -> usize {
+        self.row().3
+    }
+
+    /// The bytes of a block.
+    pub fn bytes(self) -> usize {
+        self.row().4
+    }
+
+    /// True for plain numbers without blocks.
+    pub fn is_float(self) -> bool {
+        self.block() == 1
+    }
+
+    fn row(self) -> &'static Row {
+        TYPES
+            .iter()
+            .find(|row| row.0 == self)
+            .expect("every type has its row")
+    }
+}

@@ -1,0 +1,177 @@
+//! A GGUF file as a directory that MLX loads: planned whole, so that nothing is written in vain.
+
+use std::fmt;
+use std::fs::{self, File};
+use std::path::{Path, PathBuf};
+use std::str::FromStr;
+
+use memmap2::Mmap;
+use mlxk_core::tensors::{self, Dtype};
+use mlxk_core::{Error, Kind, Result};
+use serde_json::Value;
+
+use crate::model::Model;
+use crate::read::Gguf;
+use crate::tokenizer;
+use crate::weights::Weights;
+
+/// A type of plain weights.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[allow(missing_docs)] // named like the types
+pub enum Float {
+    F16,
+    BF16,
+    F32,
+}
+
+impl Float {
+    /// The names that `from_str` reads.
+    pub const NAMES: [&str; 3] = ["f16", "bf16", "f32"];
+
+    pub(crate) fn dtype(self) -> Dtype {
+        match self {
+            Float::F16 => Dtype::F16,
+            Float::BF16 => Dtype::BF16,
+            Float::F32 => Dtype::F32,
+        }
+    }
+
+    pub(crate) fn bytes(self) -> usize {
+        self.dtype().bitsize() / 8
+    }
+
+    /// The name in `config.json`.
+    fn torch(self) -> &'static str {
+        match self {
+            Float::F16 => "float16",
+            Float::BF16 => "bfloat16",
+            Float::F32 => "float32",
+        }
+    }
+}
+
+impl FromStr for Float {
+    type Err = String;
+
+    fn from_str(text: &str) -> std::result::Result<Float, String> {
+        match text {
+            "f16" => Ok(Float::F16),
+            "bf16" => Ok(Float::BF16),
+            "f32" => Ok(Float::F32),
+            _ => Err(format!("the types are {}", Float::NAMES.join(", "))),
+        }
+    }
+}
+
+/// A GGUF file, mapped into memory.
+#[derive(Debug)]
+pub struct Source {
+    path: PathBuf,
+    bytes: Mmap,
+}
+
+impl Source {
+    /// Opens a file. Errors if it is none, or does not begin like GGUF.
+    pub fn open(path: &Path) -> Result<Source> {
+        let at = |e| Error::io(path, e);
+        let file = File::open(path).map_err(at)?;
+        if !file.metadata().map_err(at)?.is_file() {
+            return Err(invalid(path, "not a file"));
+        }
+        // SAFETY: the map is only read; should another process shorten the file meanwhile, the
+        // system ends this one.
+        let bytes = unsafe { Mmap::map(&file) }.map_err(at)?;
+        Ok(Source {
+            path: path.to_owned(),
+            bytes,
+        })
+    }
+
+    /// Reads the file and decides everything about its import; `dtype` is the type of weights that
+    /// must be unpacked, and of vectors: without a wish the one that goes with the rest.
+    ///
+    /// # Errors
+    /// If the file is damaged, or holds anything that cannot be imported; with its name.
+    pub fn plan(&self, dtype: Option<Float>) -> Result<Import<'_>> {
+        let at = |what: String| invalid(&self.path, what);
+        let gguf = Gguf::parse(&self.bytes).map_err(at)?;
+        let model = Model::read(&gguf).map_err(at)?;
+        let weights = Weights::plan(&gguf, &model, dtype).map_err(at)?;
+        let mut files = tokenizer::files(&gguf, &model).map_err(at)?;
+        let ids = tokenizer::ids(&gguf).map_err(at)?;
+        files.push(("config.json", config(&model, &weights, &ids)));
+        files.push(("generation_config.json", ids));
+        Ok(Import {
+            path: &self.path,
+            weights,
+            files,
+        })
+    }
+}
+
+/// An import that only needs to be carried out.
+#[derive(Debug)]
+pub struct Import<'a> {
+    path: &'a Path,
+    weights: Weights<'a>,
+    files: Vec<(&'static str, Value)>,
+}
+
+/// How far an import has come, in tensors.
+#[derive(Clone, Copy, Debug)]
+pub struct Progress {
+    /// Tensors begun.
+    pub done: usize,
+    /// All there are.
+    pub total: usize,
+}
+
+impl Import<'_> {
+    /// Writes the model into the directory `dir`, with at most the largest tensor in memory.
+    ///
+    /// # Errors
+    /// If the disk fails, a weight does not fit its type, or `progress` wants to stop.
+    pub fn write(
+        &self,
+        dir: &Path,
+        mut progress: impl FnMut(Progress) -> Result<()>,
+    ) -> Result<()> {
+        let total = self.weights.entries.len();
+        let mut done = 0;
+        tensors::write(dir, &self.weights.entries, tensors::SHARD, |entry| {
+            progress(Progress { done, total })?;
+            done += 1;
+            self.weights
+                .bytes(entry)
+                .map_err(|what| invalid(self.path, what))
+        })?;
+        for (name, content) in &self.files {
+            let path = dir.join(name);
+            fs::write(&path, format!("{content:#}\n")).map_err(|e| Error::io(&path, e))?;
+        }
+        Ok(())
+    }
+}
+
+fn config(model: &Model, weights: &Weights, ids: &Value) -> Value {
+    let mut config = model.config();
+    config["torch_dtype"] = weights.float.torch().into();
+    for key in ["bos_token_id", "eos_token_id", "pad_token_id"] {
+        if let Some(id) = ids.get(key) {
+            config[key] = id.clone();
+        }
+    }
+    if let Some(table) = weights.quantization() {
+        config["quantization"] = table.clone();
+        config["quantization_config"] = table;
+    }
+    config
+}
+
+fn invalid(path: &Path, what: impl fmt::Display) -> Error {
+    Error::new(
+        Kind::InvalidModel,
+        path.display().to_string(),
+        what.to_string(),
+    )
+}

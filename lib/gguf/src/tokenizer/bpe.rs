@@ -1,0 +1,156 @@
+//! Byte-level BPE, GGUF's `gpt2`: the file names the splitting of words, the regexes stand here.
+
+use serde_json::{Value, json};
+
+use super::vocabulary::Vocabulary;
+use super::{document, template};
+use crate::read::Gguf;
+
+/// How a text is split before merging, and what else comes with a name in `tokenizer.ggml.pre`.
+struct Split {
+    /// Regexes applied one after the other; each match is a piece, and so is what lies between.
+    patterns: &'static [&'static str],
+    /// True if the text is composed (NFC) first.
+    nfc: bool,
+    /// True if a piece that is a token is taken without merging.
+    whole: bool,
+    /// True if a text begins with the beginning token unless the file says otherwise.
+    bos: bool,
+}
+
+const GPT2: &str = r"'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+";
+const LLAMA3: &str = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+";
+const QWEN2: &str = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+";
+const TEKKEN: &str = r"[^\r\n\p{L}\p{N}]?[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]*[\p{Ll}\p{Lm}\p{Lo}\p{M}]+|[^\r\n\p{L}\p{N}]?[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]+[\p{Ll}\p{Lm}\p{Lo}\p{M}]*|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n/]*|\s*[\r\n]+|\s+(?!\S)|\s+";
+
+/// The splittings that are known, by the names llama.cpp gives them.
+const SPLITS: [(&[&str], Split); 6] = [
+    (
+        &[
+            "gpt-2", "phi-2", "mpt", "olmo", "jais", "trillion", "gigachat",
+        ],
+        split(&[GPT2]),
+    ),
+    (
+        &[
+            "smollm",
+            "starcoder",
+            "refact",
+            "command-r",
+            "codeshell",
+            "exaone",
+            "minerva-7b",
+        ],
+        split(&[r"\p{N}", GPT2]),
+    ),
+    (
+        &["llama-bpe", "llama3", "llama-v3", "falcon3", "pixtral"],
+        Split {
+            whole: true,
+            bos: true,
+            ..split(&[LLAMA3])
+        },
+    ),
+    (&["smaug-bpe", "dbrx"], split(&[LLAMA3])),
+    (
+        &["qwen2", "stablelm2", "deepseek-r1-qwen"],
+        Split {
+            nfc: true,
+            ..split(&[QWEN2])
+        },
+    ),
+    (
+        &["tekken"],
+        Split {
+            whole: true,
+            bos: true,
+            ..split(&[TEKKEN])
+        },
+    ),
+];
+
+/// What llama.cpp does with a file that names none.
+const UNNAMED: Split = split(&[r"[\p{P}\$\+<=>\^~\|]+", GPT2, r"\p{N}+", "[0-9][0-9][0-9]"]);
+
+const fn split(patterns: &'static [&'static str]) -> Split {
+    Split {
+        patterns,
+        nfc: false,
+        whole: false,
+        bos: false,
+    }
+}
+
+/// The `tokenizer.json`.
+pub fn tokenizer(gguf: &Gguf, vocabulary: &Vocabulary) -> Result<Value, String> {
+    let split = named(gguf.find("tokenizer.ggml.pre")?)?;
+    let bytes = json!({
+        "type": "ByteLevel", "add_prefix_space": false, "trim_offsets": false, "use_regex": false,
+    });
+    let post_processor = match template(gguf, vocabulary, split.bos)? {
+        Some(template) => json!({ "type": "Sequence", "processors": [bytes, template] }),
+        None => bytes.clone(),
+    };
+    let pieces = split.patterns.iter().map(|pattern| {
+        json!({
+            "type": "Split", "pattern": { "Regex": pattern }, "behavior": "Isolated", "invert": false,
+        })
+    });
+    let pre_tokenizers: Vec<_> = pieces.chain([bytes.clone()]).collect();
+    let parts = json!({
+        "normalizer": split.nfc.then(|| json!({ "type": "NFC" })),
+        "pre_tokenizer": { "type": "Sequence", "pretokenizers": pre_tokenizers },
+        "post_processor": post_processor,
+        "decoder": bytes,
+        "model": {
+            "type": "BPE",
+            "dropout": null,
+            "unk_token": null,
+            "continuing_subword_prefix": null,
+            "end_of_word_suffix": null,
+            "fuse_unk": false,
+            "byte_fallback": false,
+            "ignore_merges": split.whole,
+            "vocab": vocabulary.map(),
+            "merges": merges(gguf, vocabulary)?,
+        },
+    });
+    Ok(document(vocabulary, parts))
+}
+
+fn named(name: Option<&str>) -> Result<&'static Split, String> {
+    let name = match name {
+        None | Some("default") => return Ok(&UNNAMED),
+        Some(name) => name,
+    };
+    let split = SPLITS.iter().find(|(names, _)| names.contains(&name));
+    split.map(|(_, split)| split).ok_or_else(|| {
+        let known: Vec<_> = SPLITS
+            .iter()
+            .flat_map(|(names, _)| *names)
+            .copied()
+            .collect();
+        format!(
+            "the pre-tokenizer {name:?} is not known; these are: {}",
+            known.join(", ")
+        )
+    })
+}
+
+/// The merges as pairs of tokens, whose union is a token too.
+fn merges(gguf: &Gguf, vocabulary: &Vocabulary) -> Result<Vec<Value>, String> {
+    let lines: &[&str] = gguf.need("tokenizer.ggml.merges")?;
+    let pair = |(number, line): (usize, &&str)| {
+        let wrong = |what| format!("the merge {number}, {line:?}, {what}");
+        let (left, right) = line.split_once(' ').ok_or_else(|| wrong("is no pair"))?;
+        let joined = left.to_owned() + right;
+        match [left, right, &joined]
+            .iter()
+            .all(|token| vocabulary.ids.contains_key(token))
+        {
+            true => Ok(json!([left, right])),
+            false => Err(wrong("speaks of what is no token")),
+        }
+    };
+    lines.iter().enumerate().map(pair).collect()
+}
