@@ -1,6 +1,7 @@
 //! How a model runs: the only crate that links MLX.
 
 mod cache;
+pub mod cpu;
 mod decode;
 mod load;
 mod matrix;
