@@ -4,9 +4,12 @@
 //! `spec` → `resolve` → `probe` → `health`, `policy` → `describe`.
 //! Nothing here reads the environment, prints, or exits.
 
+pub mod clean;
 pub mod describe;
 pub mod detect;
 pub mod error;
+pub mod fnmatch;
+pub mod hash;
 pub mod health;
 pub mod json;
 pub mod policy;

@@ -3,6 +3,7 @@
 pub mod cache;
 pub mod deletion;
 pub(crate) mod locks;
+pub mod sentinel;
 pub(crate) mod shared;
 pub mod workspace;
 
