@@ -1,6 +1,7 @@
 //! One model, from the place it was found at to all that is said of it.
 
-use mlxk_core::{Facts, Found, Health, Places, Plan, Record, Result};
+use mlxk_core::clean::{self, State};
+use mlxk_core::{Facts, Found, Health, Origin, Places, Plan, Record, Result};
 use mlxk_core::{describe, health, policy, probe, resolve};
 
 /// A model that was read and judged.
@@ -13,7 +14,7 @@ pub struct Examined {
     /// What can be done with it.
     pub plan: Plan,
     /// Whether a managed workspace is as it was made.
-    pub clean: Option<bool>,
+    pub state: Option<State>,
 }
 
 /// Finds the model that a record or a typed name means.
@@ -26,17 +27,21 @@ pub fn examine(found: &Found) -> Result<Examined> {
     let facts = probe::read(found)?;
     let health = health::check(&facts);
     let plan = policy::decide(&facts, &health);
+    let state = match found.origin {
+        Origin::Workspace => clean::check(&found.path),
+        Origin::Cache { .. } => None,
+    };
     Ok(Examined {
         facts,
         health,
         plan,
-        clean: None,
+        state,
     })
 }
 
 impl Examined {
     /// The model's record.
     pub fn record(&self) -> Record {
-        describe::model(&self.facts, &self.health, &self.plan, self.clean)
+        describe::model(&self.facts, &self.health, &self.plan, self.state.as_ref())
     }
 }

@@ -21,26 +21,19 @@ pub struct State {
 ///
 /// Files count as unchanged by their size and time. One that was only touched is read, and if it is
 /// the same the sentinel learns the new time.
-pub fn check(path: &Path) -> Result<Option<State>> {
-    let sentinel = match Sentinel::read(path) {
-        Err(e) if e.kind == Kind::InvalidModel => None,
-        read => read?.filter(Sentinel::is_managed),
-    };
-    let Some(mut sentinel) = sentinel else {
-        return Ok(None);
-    };
-    let (Some(index), Some(exclude)) = (sentinel.index(), sentinel.exclude()) else {
-        return Ok(None);
-    };
+pub fn check(path: &Path) -> Option<State> {
+    let mut sentinel = Sentinel::read(path).ok()??; // what is wrong with it, the probe says
+    let index = sentinel.index().filter(|_| sentinel.is_managed())?;
+    let exclude = sentinel.exclude()?;
     let items = hash::items(path, &exclude).ok(); // what cannot be hashed is no longer what it was
     let Some(now) = items.and_then(|items| unchanged(&index, &items)) else {
         let content_hash = hash::index(path, &exclude)
             .ok()
             .map(|now| hash::aggregate(&now));
-        return Ok(Some(State {
+        return Some(State {
             clean: false,
             content_hash,
-        }));
+        });
     };
     let content_hash = Some(hash::aggregate(&now));
     if now != index {
@@ -48,10 +41,10 @@ pub fn check(path: &Path) -> Result<Option<State>> {
         // Where this cannot be written, all it costs is to read the files again next time.
         drop(sentinel.write(path));
     }
-    Ok(Some(State {
+    Some(State {
         clean: true,
         content_hash,
-    }))
+    })
 }
 
 /// Makes the workspace as it is now the one that it is compared with.

@@ -5,20 +5,25 @@ use std::time::SystemTime;
 use jiff::Timestamp;
 use serde_json::Value;
 
+use crate::clean::State;
 use crate::health::Health;
 use crate::policy::Plan;
 use crate::probe::Facts;
 use crate::record::Record;
 use crate::store::Origin;
 
-/// The model object. `clean` says of a workspace whether it is as it was made, if that is known.
-pub fn model(facts: &Facts, health: &Health, plan: &Plan, clean: Option<bool>) -> Record {
+/// The model object. `state` says of a workspace whether it is as it was made, if that is known.
+pub fn model(facts: &Facts, health: &Health, plan: &Plan, state: Option<&State>) -> Record {
     let reason = if health.healthy {
         plan.runnable.as_ref().err()
     } else {
         Some(&health.reason)
     };
     let note = |key| facts.sentinel.str(key);
+    let content_hash = match state {
+        Some(state) => state.content_hash.clone(),
+        None => note("content_hash"),
+    };
     Record::default()
         .with("name", facts.found.name.as_str())
         .with("hash", commit(facts))
@@ -40,9 +45,9 @@ pub fn model(facts: &Facts, health: &Health, plan: &Plan, clean: Option<bool>) -
         .with("reason", reason.cloned())
         .with("cached", matches!(facts.found.origin, Origin::Cache { .. }))
         .with("origin", note("source_repo"))
-        .with("content_hash", note("content_hash"))
+        .with("content_hash", content_hash)
         .with("hash_modified", note("hash_modified"))
-        .with("clean", clean)
+        .with("clean", state.map(|state| state.clean))
 }
 
 /// The `quantization` of the configuration, as it stands.

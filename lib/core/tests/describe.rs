@@ -8,6 +8,7 @@ mod model;
 use std::fs;
 
 use env::Env;
+use mlxk_core::clean::State;
 use mlxk_core::{describe, health, policy};
 use model::{Model, in_cache, read};
 use serde_json::{Value, json};
@@ -41,11 +42,14 @@ fn a_model_is_described_as_the_original_does() {
         &facts,
         &health,
         &policy::decide(&facts, &health),
-        Some(false),
+        Some(&State {
+            clean: false,
+            content_hash: Some("sha256:now".into()),
+        }),
     );
     assert_eq!(record.str("name"), env.home().join("w").to_str());
     assert_eq!(record.str("origin"), Some("org/source"));
-    assert_eq!(record.str("content_hash"), Some("sha256:0"));
+    assert_eq!(record.str("content_hash"), Some("sha256:now"));
     assert_eq!(record.str("reason"), Some("No model weights found"));
     assert_eq!(record.get("clean"), Some(&json!(false)));
     assert_eq!(record.get("hash"), Some(&Value::Null));

@@ -63,7 +63,7 @@ fn managed() -> TempDir {
 }
 
 fn state(dir: &TempDir) -> Option<(bool, Option<String>)> {
-    let state = clean::check(dir.path()).unwrap();
+    let state = clean::check(dir.path());
     state.map(
         |State {
              clean,
@@ -132,7 +132,11 @@ fn a_huge_file_counts_by_name_and_size() {
     let dir = workspace();
     let huge = File::create(dir.path().join("huge.bin")).unwrap();
     huge.set_len((1 << 30) + 1).unwrap();
-    fs::set_permissions(dir.path().join("huge.bin"), fs::Permissions::from_mode(0)).unwrap();
+    fs::set_permissions(
+        dir.path().join("huge.bin"),
+        fs::Permissions::from_mode(0o000),
+    )
+    .unwrap();
     let index = hash::index(dir.path(), EXCLUDED).unwrap();
     // printf 'huge.bin\0001073741825' | sha256sum
     let sha = "sha256:38b4e4d090dbaac8";
