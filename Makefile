@@ -1,9 +1,72 @@
 # mlxk: small programs that manage and run MLX models
 
-MLX = cpu
+PREFIX  = /usr/local
+DESTDIR =
+# The build of MLX on Linux: cpu or cuda. macOS has its own.
+MLX     = cpu
 
-.PHONY: mlx
+TOOLS   = mlxk mlxk-ls mlxk-show mlxk-health mlxk-rm mlxk-run mlxk-convert
+CACHE   = $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/mlxk
+MODEL   = $(CACHE)/SmolLM2-135M-Instruct.Q4_1.gguf
+
+bindir  = $(DESTDIR)$(PREFIX)/bin
+libdir  = $(DESTDIR)$(PREFIX)/lib/mlxk
+mandir  = $(DESTDIR)$(PREFIX)/share/man
+bashdir = $(DESTDIR)$(PREFIX)/share/bash-completion/completions
+zshdir  = $(DESTDIR)$(PREFIX)/share/zsh/site-functions
+fishdir = $(DESTDIR)$(PREFIX)/share/fish/vendor_completions.d
+
+.PHONY: help mlx build demo test lint bench install uninstall
+
+help:
+	@echo 'make demo      fetch a small model, import it, and run it'
+	@echo 'make test      run all tests'
+	@echo 'make bench     measure; PEERS=DIR names the bin folder of a Python with mlx-knife and mlx-lm'
+	@echo 'make install   build and install under PREFIX=$(PREFIX)'
+	@echo 'make uninstall remove what was installed there'
+	@echo
+	@echo 'On Linux, MLX=cuda takes the CUDA build of MLX.'
 
 # macOS needs no preparation: mlx-sys builds MLX itself.
 mlx:
 	@[ "$$(uname -s)" != Linux ] || lib/infer/linux/prepare $(MLX)
+
+build: mlx
+	cargo build --release --locked --bins
+
+demo: build $(MODEL)
+	@PATH="$(CURDIR)/target/release:$$PATH" tests/demo $(MODEL) demo
+
+test: lint $(MODEL)
+	MLXK_TEST_MODEL=$(MODEL) cargo test --locked --workspace
+
+lint: mlx
+	cargo fmt --all --check
+	cargo clippy --locked --workspace --all-targets --quiet -- -D warnings
+	tests/lint-man
+
+bench: mlx $(MODEL)
+	MLXK_TEST_MODEL=$(MODEL) PEERS=$(PEERS) cargo bench --locked --bench suite
+
+$(MODEL):
+	@tests/fetch-model $@
+
+install: build
+	install -d $(bindir) $(mandir)/man1 $(mandir)/man7 $(bashdir) $(zshdir) $(fishdir)
+	install $(TOOLS:%=target/release/%) $(bindir)
+	install -m 644 man/*.1 $(mandir)/man1
+	install -m 644 man/*.7 $(mandir)/man7
+	for tool in $(TOOLS); do \
+	    install -m 644 completions/$$tool.bash $(bashdir)/$$tool && \
+	    install -m 644 completions/_$$tool $(zshdir) && \
+	    install -m 644 completions/$$tool.fish $(fishdir) || exit; \
+	done
+	@# On macOS MLX is inside the programs, and its kernels are in ~/.mlx, where mlx-sys puts them.
+	[ "$$(uname -s)" != Linux ] || lib/infer/linux/prepare $(MLX) $(libdir)
+
+uninstall:
+	rm -f $(TOOLS:%=$(bindir)/%)
+	rm -f $(patsubst man/%,$(mandir)/man1/%,$(wildcard man/*.1))
+	rm -f $(patsubst man/%,$(mandir)/man7/%,$(wildcard man/*.7))
+	rm -f $(TOOLS:%=$(bashdir)/%) $(TOOLS:%=$(zshdir)/_%) $(TOOLS:%=$(fishdir)/%.fish)
+	rm -rf $(libdir)

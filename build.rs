@@ -16,7 +16,7 @@ fn main() {
     };
     for program in RUNNERS {
         println!(
-            "cargo::rustc-link-arg-bin={program}=-Wl,-rpath,$ORIGIN/../lib/mlxk,-rpath,{prepared}"
+            "cargo::rustc-link-arg-bin={program}=-Wl,-rpath,$ORIGIN/../lib/mlxk/mlx/lib,-rpath,{prepared}"
         );
     }
 }
