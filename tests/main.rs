@@ -1,1 +1,13 @@
 //! End-to-end tests of the programs, a file per tool and topic.
+#![allow(clippy::unwrap_used)] // a test fails by panicking
+
+mod badinput;
+mod completions;
+mod env;
+mod health;
+mod ls;
+mod mlxk;
+mod pipes;
+mod rm;
+mod schema;
+mod show;

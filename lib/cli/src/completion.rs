@@ -7,10 +7,12 @@ use std::path::Path;
 use clap::Command;
 use clap_complete::CompleteEnv;
 use clap_complete::engine::{
-    ArgValueCompleter, CompletionCandidate, PathCompleter, ValueCompleter,
+    ArgValueCompleter, CompletionCandidate, PathCompleter, SubcommandCandidates, ValueCompleter,
 };
 use clap_complete::env::{Bash, EnvCompleter, Fish, Shells, Zsh};
 use mlxk_core::store::Revisions;
+
+use crate::dispatch;
 
 /// The shells whose questions are answered.
 pub const SHELLS: Shells<'static> = Shells(&[&Bash, &AutoloadedZsh, &Fish]);
@@ -37,6 +39,16 @@ pub fn models() -> ArgValueCompleter {
             .into_iter()
             .map(CompletionCandidate::new)
             .collect()
+    })
+}
+
+/// Completes the name of a command of `mlxk`.
+pub fn commands() -> SubcommandCandidates {
+    SubcommandCandidates::new(|| {
+        let candidate = |(name, about): &(&'static str, &'static str)| {
+            CompletionCandidate::new(*name).help(Some((*about).into()))
+        };
+        dispatch::COMMANDS.iter().map(candidate).collect()
     })
 }
 

@@ -124,9 +124,16 @@ fn records(mut lines: impl BufRead) -> impl Iterator<Item = Result<Record>> {
 fn record(line: &[u8], number: usize) -> Result<Record> {
     let at = |e: Error| e.about(format!("standard input, line {number}"));
     match str::from_utf8(line) {
-        Ok(line) => Record::parse(line).map_err(at),
+        Ok(line) => named(line).map_err(at),
         Err(_) => Err(at(Error::new(Kind::Validation, "", "not UTF-8 text"))),
     }
+}
+
+/// A record that names a model.
+fn named(line: &str) -> Result<Record> {
+    let record = Record::parse(line)?;
+    record.spec()?;
+    Ok(record)
 }
 
 #[cfg(test)]

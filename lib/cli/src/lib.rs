@@ -5,6 +5,7 @@
 #![cfg_attr(test, allow(clippy::unwrap_used))] // a test fails by panicking
 
 pub mod completion;
+pub mod dispatch;
 pub mod envelope;
 pub mod examine;
 pub mod exit;
@@ -15,6 +16,7 @@ pub mod list;
 pub mod output;
 pub mod places;
 pub mod program;
+pub mod rm;
 pub mod select;
 pub mod show;
 pub mod system;

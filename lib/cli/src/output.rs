@@ -56,6 +56,7 @@ pub struct Output {
     program: String,
     command: &'static str,
     failed: bool,
+    answered: bool,
 }
 
 impl Output {
@@ -66,11 +67,13 @@ impl Output {
             program: program.into(),
             command,
             failed: false,
+            answered: false,
         }
     }
 
     /// Writes `text` to stdout as it is.
     pub fn text(&mut self, text: &str) -> Result<()> {
+        self.answered = true;
         let mut stdout = io::stdout().lock();
         stdout
             .write_all(text.as_bytes())
@@ -101,6 +104,12 @@ impl Output {
         }
     }
 
+    /// Reports a failure in the envelope, together with `data`.
+    pub fn error_with(&mut self, error: &Error, data: Value) -> Result<()> {
+        self.failed = true;
+        self.text(&envelope::failure_with(self.command, data, error))
+    }
+
     /// Reports on stderr alone, whatever the form: stdout has its answer already.
     pub fn complain(&mut self, error: &Error) -> Result<()> {
         self.failed = true;
@@ -124,6 +133,11 @@ impl Output {
     /// Makes the run end with a failure: the answer is no.
     pub fn deny(&mut self) {
         self.failed = true;
+    }
+
+    /// Whether something was written to stdout.
+    pub fn answered(&self) -> bool {
+        self.answered
     }
 
     /// Whether something was reported or denied.

@@ -13,6 +13,11 @@ pub fn places() -> Result<Places> {
     from(|name| env::var_os(name))
 }
 
+/// True if the environment asks that nothing be removed but from the cache of a test.
+pub fn only_tests() -> bool {
+    env::var_os("MLXK2_STRICT_TEST_DELETE").is_some_and(|value| value == "1")
+}
+
 fn from(variable: impl Fn(&str) -> Option<OsString>) -> Result<Places> {
     let home = variable("HOME")
         .filter(|value| !value.is_empty())

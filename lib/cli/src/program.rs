@@ -1,6 +1,7 @@
 //! The frame of every program: signals, completion, arguments, the run, the exit status.
 
 use std::env;
+use std::ffi::OsString;
 use std::process::ExitCode;
 
 use clap::Parser;
@@ -25,10 +26,15 @@ pub trait Tool: Parser {
 
 /// Runs the tool that the command line asks for; the body of `main`.
 pub fn main<T: Tool>() -> ExitCode {
+    main_with::<T>(env::args_os())
+}
+
+/// Does the same with other words than those of the command line.
+pub fn main_with<T: Tool>(words: impl IntoIterator<Item = OsString>) -> ExitCode {
     restore_sigpipe();
     completion::answer(T::command);
     let program = T::command().get_name().to_owned();
-    match T::try_parse() {
+    match T::try_parse_from(words) {
         Ok(tool) => run(&tool, program),
         Err(e) => explain(&program, &e),
     }

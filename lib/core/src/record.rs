@@ -19,11 +19,7 @@ impl Record {
             return match serde_json::from_str(line) {
                 Ok(Value::Object(fields)) => Ok(Record(fields)),
                 Ok(_) => unreachable!("a JSON text that starts with a brace is an object"),
-                Err(e) => Err(Error::new(
-                    Kind::Validation,
-                    "",
-                    format!("not a JSON record: {e}"),
-                )),
+                Err(e) => Err(malformed(&e)),
             };
         }
         Ok(Record::default().with("name", line))
@@ -70,6 +66,16 @@ impl Record {
             Some(hash) => Spec::exact(name, hash.as_str()),
         }
     }
+}
+
+/// What is wrong with a line; it is one line, so a column says where.
+fn malformed(error: &serde_json::Error) -> Error {
+    let text = error.to_string();
+    let what = text
+        .rsplit_once(" at line ")
+        .map_or(&*text, |(what, _)| what);
+    let message = format!("not a JSON record: {what}, column {}", error.column());
+    Error::new(Kind::Validation, "", message)
 }
 
 impl From<Map<String, Value>> for Record {

@@ -81,12 +81,14 @@ fn with_reason(row: Vec<String>, reason: &str) -> Vec<Vec<String>> {
         true => reason.chars().take(length - 3).collect::<String>() + "...",
         false => reason.to_owned(),
     };
+    // As wide as the reason would be in one line, up to the limit.
+    let padded = cut.chars().count().min(width);
     let blank = vec![String::new(); row.len()];
     let firsts = std::iter::once(row).chain(std::iter::repeat(blank));
     firsts
         .zip(table::wrap(&cut, width))
         .map(|(mut row, line)| {
-            row.push(line);
+            row.push(format!("{line:<padded$}"));
             row
         })
         .collect()

@@ -1,0 +1,203 @@
+//! From `mlxk COMMAND` to the program that does it, under its own name or the one it used to have.
+
+use std::env;
+use std::ffi::{OsStr, OsString};
+use std::io;
+use std::os::unix::process::CommandExt;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+
+use mlxk_core::{Error, Kind};
+use serde_json::{Value, json};
+use strsim::jaro_winkler;
+
+use crate::system;
+
+/// The commands, with what they do.
+pub const COMMANDS: &[(&str, &str)] = &[
+    ("ls", "List the models on disk"),
+    ("show", "Show what a model is"),
+    ("health", "Say whether models are whole"),
+    ("rm", "Remove models from the cache"),
+    ("run", "Run a model on a prompt"),
+    ("convert", "Import a GGUF file as an MLX model"),
+];
+
+/// Names that commands used to have.
+const FORMER: [(&str, &str); 3] = [
+    ("list", "ls"),
+    ("server", "serve"),
+    ("embed-serve", "serve"),
+];
+
+/// Commands of the time before pipes: they print text wherever it goes.
+const TEXTUAL: [&str; 4] = ["list", "show", "health", "rm"];
+
+/// Similarity from which on a misspelt command is taken for a known one.
+const ALIKE: f64 = 0.7;
+
+/// The specification that the envelope follows.
+const SPECIFICATION: &str = "0.2.4";
+
+/// The command line, where `mlx-run` stands for `mlxk run`.
+pub fn arguments(given: impl IntoIterator<Item = OsString>) -> Vec<OsString> {
+    let mut arguments: Vec<OsString> = given.into_iter().collect();
+    if called_as() == "mlx-run" {
+        arguments.insert(1, "run".into());
+    }
+    arguments
+}
+
+/// The name under which this program was called.
+pub fn called_as() -> String {
+    let path = env::args_os().next().unwrap_or_default();
+    let name = Path::new(&path).file_name().unwrap_or(OsStr::new("mlxk"));
+    name.to_string_lossy().into_owned()
+}
+
+/// The `data` of `mlxk --version --json`.
+pub fn version() -> Value {
+    json!({
+        "cli_version": env!("CARGO_PKG_VERSION"),
+        "json_api_spec_version": SPECIFICATION,
+        "system": system::describe(),
+    })
+}
+
+/// The list of commands.
+pub fn overview() -> String {
+    let help = [("help", "Open the manual page of a command")];
+    let line = |(name, about): &(&str, &str)| format!("  {name:<8}  {about}\n");
+    format!(
+        "Commands:\n{}",
+        COMMANDS.iter().chain(&help).map(line).collect::<String>()
+    )
+}
+
+/// Runs the command that `words` begin with instead of this program; returns only if that fails.
+pub fn run(words: &[OsString], json: bool) -> Error {
+    let [command, args @ ..] = words else {
+        return unknown("");
+    };
+    let command = command.to_string_lossy();
+    let mut program = program(current_name(&command));
+    program.args(args);
+    let says = |flag: &str| args.iter().any(|arg| arg == flag) || json && flag == "--json";
+    if json {
+        program.arg("--json");
+    }
+    if TEXTUAL.contains(&&*command) && !says("--ndjson") {
+        if !says("--json") && !says("--human") {
+            program.arg("--human");
+        }
+        // Scripts call it where standard input is theirs to read.
+        if !says("-") {
+            program.stdin(Stdio::null());
+        }
+    }
+    let e = program.exec();
+    match e.kind() {
+        io::ErrorKind::NotFound if is_known(&command) => missing(current_name(&command)),
+        io::ErrorKind::NotFound => unknown(&command),
+        _ => Error::io(Path::new(program.get_program()), e),
+    }
+}
+
+/// Opens the manual page of a command or topic; returns only if that fails.
+pub fn manual(topic: &str) -> Error {
+    let page = format!("mlxk-{}", current_name(topic));
+    let e = Command::new("man")
+        .arg(installed_page(&page).unwrap_or_else(|| page.into()))
+        .exec();
+    Error::new(Kind::Execution, "man", e.to_string()).hint(format!("mlxk {topic} --help"))
+}
+
+/// If a shell asks for the words after `mlxk COMMAND`, lets that command answer.
+pub fn complete() {
+    let words: Vec<OsString> = env::args_os()
+        .skip_while(|arg| arg != "--")
+        .skip(1)
+        .collect();
+    let [_, command, rest @ ..] = &words[..] else {
+        return;
+    };
+    let position = env::var("_CLAP_COMPLETE_INDEX")
+        .ok()
+        .and_then(|index| index.parse().ok());
+    let position: usize = position.unwrap_or(words.len() - 1);
+    let name = command.to_str().map(current_name);
+    let known = name.filter(|name| is_known(name));
+    let (true, 2.., Some(name)) = (env::var_os("COMPLETE").is_some(), position, known) else {
+        return;
+    };
+    // If it cannot be started there is nothing to offer, and a shell wants to hear no complaint.
+    let _ = program(name)
+        .arg("--")
+        .arg(format!("mlxk-{name}"))
+        .args(rest)
+        .env("_CLAP_COMPLETE_INDEX", (position - 1).to_string())
+        .exec();
+}
+
+fn current_name(command: &str) -> &str {
+    FORMER
+        .iter()
+        .find(|(former, _)| *former == command)
+        .map_or(command, |(_, name)| name)
+}
+
+/// `mlxk-NAME` beside this program, else wherever `PATH` finds it.
+fn program(name: &str) -> Command {
+    let file = format!("mlxk-{name}");
+    let sibling = directory()
+        .map(|directory| directory.join(&file))
+        .filter(|path| path.is_file());
+    Command::new(sibling.map_or_else(|| OsString::from(file), PathBuf::into_os_string))
+}
+
+/// Where this program lies, links resolved.
+fn directory() -> Option<PathBuf> {
+    let program = env::current_exe()
+        .and_then(|program| program.canonicalize())
+        .ok()?;
+    program.parent().map(Path::to_owned)
+}
+
+/// The page that was installed with this program, which `man` may not look for by itself.
+fn installed_page(page: &str) -> Option<OsString> {
+    let share = directory()?.parent()?.join("share/man");
+    let path = |section| share.join(format!("man{section}/{page}.{section}"));
+    [path(1), path(7)]
+        .into_iter()
+        .find(|path| path.is_file())
+        .map(PathBuf::into_os_string)
+}
+
+fn is_known(command: &str) -> bool {
+    let former = FORMER.iter().any(|(former, _)| *former == command);
+    former || COMMANDS.iter().any(|(name, _)| *name == command)
+}
+
+fn missing(name: &str) -> Error {
+    Error::new(Kind::Execution, format!("mlxk-{name}"), "not installed")
+        .hint("it belongs beside mlxk, or on PATH")
+}
+
+fn unknown(command: &str) -> Error {
+    let names = || {
+        COMMANDS
+            .iter()
+            .map(|(name, _)| *name)
+            .chain(FORMER.map(|(former, _)| former))
+    };
+    let likeness = |name: &str| jaro_winkler(name, command);
+    let nearest = names().max_by(|a, b| likeness(a).total_cmp(&likeness(b)));
+    let hint = match nearest.filter(|name| likeness(name) >= ALIKE) {
+        Some(name) => format!("did you mean `mlxk {name}`?"),
+        None => {
+            let names: Vec<_> = COMMANDS.iter().map(|(name, _)| *name).collect();
+            format!("the commands are {}", names.join(", "))
+        }
+    };
+    Error::new(Kind::Command, command, "no such command").hint(hint)
+}

@@ -1,0 +1,222 @@
+//! What `mlxk-rm` removes, and what it says of it.
+
+use std::time::{Duration, SystemTime};
+
+use mlxk_core::remove::{self, Request};
+use mlxk_core::store::deletion::Deletion;
+use mlxk_core::{Error, Found, Kind, Places, Record, Result, Spec, Target, prune};
+use serde_json::{Value, json};
+
+use crate::examine::find;
+use crate::human;
+use crate::input::Input;
+use crate::output::{Form, Output};
+
+/// How long a download must have stood still before pruning takes it for abandoned.
+const ABANDONED: Duration = Duration::from_secs(3600);
+
+/// How to remove.
+#[derive(Clone, Copy, Debug)]
+pub struct Care {
+    /// Part of a name will do, and a download under way is no obstacle.
+    pub force: bool,
+    /// Say what would go, and remove nothing.
+    pub dry_run: bool,
+    /// Remove nothing outside the cache of a test.
+    pub only_tests: bool,
+}
+
+/// Removes the models that `input` names.
+pub fn remove(input: Input, care: Care, places: &Places, out: &mut Output) -> Result<()> {
+    for record in input.batches().flatten() {
+        if let Err(e) = record.and_then(|record| remove_one(record, care, places, out)) {
+            refuse(&e, out)?;
+        }
+    }
+    Ok(())
+}
+
+/// Removes what no name leads to any more: see [`mlxk_core::prune`].
+pub fn prune(care: Care, places: &Places, out: &mut Output) -> Result<()> {
+    let before = SystemTime::now() - ABANDONED;
+    let plan = prune::plan(places, before)?;
+    let done = match care.dry_run {
+        true => Done {
+            action: "prune",
+            bytes: plan.bytes,
+            plan: &plan,
+        },
+        false => Done {
+            action: "pruned",
+            bytes: prune::execute(places, before, &plan)?,
+            plan: &plan,
+        },
+    };
+    write(
+        &done,
+        Record::default(),
+        &places.hub.display().to_string(),
+        out,
+    )
+}
+
+fn remove_one(record: Record, care: Care, places: &Places, out: &mut Output) -> Result<()> {
+    let spec = record.spec()?;
+    let found = find(&record, places)?;
+    let revision_only = matches!(
+        &spec.target,
+        Target::Name {
+            revision: Some(_),
+            ..
+        }
+    );
+    let request = Request {
+        found: &found,
+        places,
+        revision_only,
+        force: care.force,
+        only_tests: care.only_tests,
+    };
+    let plan = remove::plan(&request)?;
+    if !care.force && !care.dry_run && is_guess(&spec, &found) {
+        return confirm(&spec, &found, &plan, out);
+    }
+    let done = match (care.dry_run, revision_only) {
+        (true, false) => Done {
+            action: "delete_model",
+            bytes: plan.bytes,
+            plan: &plan,
+        },
+        (true, true) => Done {
+            action: "delete_hash",
+            bytes: plan.bytes,
+            plan: &plan,
+        },
+        (false, _) => Done {
+            action: "deleted",
+            bytes: remove::execute(&request, &plan)?,
+            plan: &plan,
+        },
+    };
+    let record = record.with("name", found.name.as_str());
+    let record = match &found.revision {
+        Some(revision) if revision_only => record.with("hash", revision.as_str()),
+        _ => record,
+    };
+    write(&done, record, &found.name, out)
+}
+
+/// What was done, or would be.
+struct Done<'a> {
+    action: &'static str,
+    bytes: u64,
+    plan: &'a Deletion,
+}
+
+impl Done<'_> {
+    fn is_planned(&self) -> bool {
+        !["deleted", "pruned"].contains(&self.action)
+    }
+
+    fn message(&self) -> String {
+        let verb = if self.is_planned() {
+            "would free"
+        } else {
+            "freed"
+        };
+        format!("{verb} {} ({} bytes)", human::size(self.bytes), self.bytes)
+    }
+
+    fn paths(&self) -> Vec<String> {
+        self.plan
+            .paths()
+            .map(|path| path.display().to_string())
+            .collect()
+    }
+}
+
+fn write(done: &Done, record: Record, subject: &str, out: &mut Output) -> Result<()> {
+    match out.form {
+        Form::Human => {
+            let mut text = format!("rm: {subject} — {}: {}\n", done.action, done.message());
+            if done.is_planned() {
+                text.extend(done.paths().iter().map(|path| format!("  {path}\n")));
+            }
+            out.text(&text)
+        }
+        Form::Ndjson => {
+            let record = record
+                .with("action", done.action)
+                .with("freed_bytes", done.bytes);
+            out.lines([&record.with("paths", done.paths())])
+        }
+        Form::Json => out.envelope(data(done, &record)),
+    }
+}
+
+/// The `data` of the envelope.
+fn data(done: &Done, record: &Record) -> Value {
+    let mut data = outline(record.get("name"), done.action, &done.message());
+    data["lock_files_cleaned"] = json!(if done.is_planned() {
+        0
+    } else {
+        done.plan.locks.len()
+    });
+    data["freed_bytes"] = json!(done.bytes);
+    data["paths"] = json!(done.paths());
+    if let Some(hash) = record.get("hash") {
+        data["commit_hash"] = hash.clone();
+    }
+    data
+}
+
+fn outline(model: Option<&Value>, action: &str, message: &str) -> Value {
+    json!({
+        "model": model,
+        "action": action,
+        "message": message,
+        "requires_confirmation": action == "requires_confirmation",
+        "matches": [],
+        "lock_files_cleaned": 0,
+    })
+}
+
+/// True if the name that was given is not that of the model that was found.
+fn is_guess(spec: &Spec, found: &Found) -> bool {
+    match &spec.target {
+        Target::Name { name, .. } => !spec.exact && *name != found.name,
+        Target::Path(_) => false,
+    }
+}
+
+/// Removes nothing, and says what `--force` would. In the envelope this is a question, no failure.
+fn confirm(spec: &Spec, found: &Found, plan: &Deletion, out: &mut Output) -> Result<()> {
+    let message = format!("would remove {}, {}", found.name, human::size(plan.bytes));
+    if out.form == Form::Json {
+        let name = json!(found.name);
+        return out.envelope(outline(Some(&name), "requires_confirmation", &message));
+    }
+    let error = Error::new(Kind::Validation, &spec.text, message);
+    Err(error.hint("give the whole name, or --force; --dry-run shows all that would go"))
+}
+
+/// Reports a failure; in the envelope with the data that go with it.
+fn refuse(error: &Error, out: &mut Output) -> Result<()> {
+    if out.form != Form::Json {
+        return out.error(error);
+    }
+    let mut data = outline(None, "unknown", "");
+    match error.kind {
+        Kind::AmbiguousMatch => {
+            data["action"] = json!("ambiguous");
+            data["matches"] = json!(error.matches);
+        }
+        Kind::LocksPresent => {
+            data["model"] = json!(error.subject);
+            data["locks_detected"] = json!(true);
+            data["lock_files"] = json!(error.matches);
+        }
+        _ => {}
+    }
+    out.error_with(error, data)
+}

@@ -1,0 +1,104 @@
+//! mlxk-health: the verdict, as text, as records, and as exit status.
+
+use serde_json::json;
+
+use crate::env::{COMMIT, Env, records};
+
+#[test]
+fn the_exit_status_is_the_answer() {
+    let env = Env::with_three();
+    let status = |args: &[&str]| env.run("mlxk-health").args(args).end().status();
+    assert_eq!(status(&["Good"]), 0);
+    assert_eq!(status(&["Strange"]), 0, "whole, though it cannot run");
+    assert_eq!(status(&["Broken"]), 1);
+    assert_eq!(status(&["nothing"]), 1);
+    assert_eq!(status(&[]), 1);
+    assert_eq!(status(&["--nonsense"]), 2);
+}
+
+#[test]
+fn the_text_is_as_it_always_was() {
+    let env = Env::with_three();
+    env.model("mine").write_workspace();
+    let health = |args: &[&str]| {
+        env.run("mlxk-health")
+            .args(["--human"])
+            .args(args)
+            .end()
+            .stdout()
+    };
+    assert_eq!(
+        health(&[]),
+        "Summary: total 4, healthy 3, unhealthy 1\n\
+         healthy   mine — Model is healthy\n\
+         healthy   mlx-community/Good-4bit — Model is healthy\n\
+         healthy   org/Strange — Model is healthy\n\
+         unhealthy org/Broken — No model weights found\n"
+    );
+    assert_eq!(health(&["mine"]), "healthy   mine — Model is healthy\n");
+    assert_eq!(
+        health(&["nothing"]),
+        "Summary: total 0, healthy 0, unhealthy 0\n"
+    );
+}
+
+#[test]
+fn records_pass_through_with_the_verdict() {
+    let env = Env::with_three();
+    let input = format!(
+        "{{\"name\":\"org/Strange\",\"hash\":\"{COMMIT}\",\"health\":\"?\",\"mark\":{{\"a\":1}}}}\n\
+         org/Broken\n"
+    );
+    let ended = env.run("mlxk-health").stdin(input).end();
+    let records = records(&ended.stdout());
+    assert_eq!(records[0]["mark"], json!({"a": 1}));
+    assert_eq!(
+        (&records[0]["health"], &records[0]["runtime_compatible"]),
+        (&json!("healthy"), &json!(false))
+    );
+    assert!(
+        records[0]["reason"]
+            .as_str()
+            .unwrap()
+            .starts_with("Model type 'quux'")
+    );
+    assert_eq!(records[1]["reason"], "No model weights found");
+    assert_eq!(ended.status(), 1);
+}
+
+#[test]
+fn a_listing_can_be_checked_whole() {
+    let env = Env::with_three();
+    let listing = env.run("mlxk-ls").args(["--all"]).ok();
+    let ended = env.run("mlxk-health").stdin(listing.clone()).end();
+    assert_eq!(
+        ended.stdout(),
+        listing,
+        "nothing that a listing says changes"
+    );
+}
+
+#[test]
+fn an_empty_pipe_checks_nothing_and_no_pipe_everything() {
+    let env = Env::with_three();
+    assert_eq!(env.run("mlxk-health").stdin("").ok(), "");
+    assert_eq!(records(&env.run("mlxk-health").end().stdout()).len(), 3);
+    assert_eq!(
+        records(&env.run("mlxk-health").args(["-"]).stdin("Good\n").ok()).len(),
+        1
+    );
+}
+
+#[test]
+fn what_is_not_there_was_not_checked() {
+    let env = Env::with_three();
+    let ended = env.run("mlxk-health").args(["nothing", "--json"]).end();
+    let envelope: serde_json::Value = serde_json::from_str(&ended.stdout()).unwrap();
+    assert_eq!(envelope["data"]["summary"]["total"], 0);
+    assert!(
+        ended
+            .stderr()
+            .starts_with("mlxk-health: nothing: no such model\n")
+    );
+    assert_eq!(ended.status(), 1);
+}

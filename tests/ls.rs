@@ -1,0 +1,183 @@
+//! mlxk-ls: what is listed, in which order and form.
+
+use serde_json::{Value, json};
+
+use crate::env::{COMMIT, Env, Run};
+
+fn names(run: Run) -> Vec<String> {
+    let records = run.records();
+    records
+        .iter()
+        .map(|record| record["name"].as_str().unwrap().to_owned())
+        .collect()
+}
+
+#[test]
+fn only_what_can_run_is_listed_without_all() {
+    let env = Env::with_three();
+    assert_eq!(names(env.run("mlxk-ls")), ["mlx-community/Good-4bit"]);
+    let all = ["mlx-community/Good-4bit", "org/Broken", "org/Strange"];
+    assert_eq!(names(env.run("mlxk-ls").args(["--all"])), all);
+    let envelope = env.run("mlxk-ls").envelope(0);
+    assert_eq!(
+        envelope["data"]["count"], 3,
+        "the envelope never leaves any out"
+    );
+}
+
+#[test]
+fn a_record_says_what_the_model_is() {
+    let env = Env::with_three();
+    let mut records = env.run("mlxk-ls").records();
+    let size = records[0]["size_bytes"].take();
+    assert!(size.as_u64().unwrap() > 4000, "{size}");
+    records[0]["last_modified"].take();
+    let expected = json!({
+        "name": "mlx-community/Good-4bit", "hash": COMMIT, "size_bytes": null,
+        "last_modified": null, "framework": "MLX", "model_type": "chat",
+        "capabilities": ["text-generation", "chat"], "context_length": 2048, "health": "healthy",
+        "runtime_compatible": true, "reason": null, "cached": true, "origin": null,
+        "content_hash": null, "hash_modified": null, "clean": null,
+    });
+    assert_eq!(records, [expected]);
+}
+
+#[test]
+fn patterns_are_parts_of_names_or_paths() {
+    let env = Env::with_three();
+    let directory = env.model("mine").write_workspace();
+    let ls = |pattern: &str| names(env.run("mlxk-ls").args(["--all", pattern]));
+    assert_eq!(ls("STRANGE"), ["org/Strange"]);
+    assert_eq!(ls("in"), [directory.to_str().unwrap()]);
+    assert_eq!(ls("./ws"), [directory.to_str().unwrap()]);
+    assert_eq!(ls("nothing"), [""; 0]);
+    let two = names(
+        env.run("mlxk-ls")
+            .args(["-a", "strange", "broken", "strange"]),
+    );
+    assert_eq!(two, ["org/Broken", "org/Strange"]);
+}
+
+#[test]
+fn filters_narrow_and_sorts_order() {
+    let env = Env::new();
+    env.model("org/big-mlx-old")
+        .file("extra.bin.txt", vec![0; 50_000])
+        .age(86400 * 9)
+        .write();
+    env.model("org/small-new").quantized().age(60).write();
+    env.model("org/middle")
+        .file("extra.txt", vec![0; 10_000])
+        .age(86400 * 2)
+        .write();
+    let ls = |args: &[&str]| names(env.run("mlxk-ls").args(["--all"]).args(args));
+    assert_eq!(ls(&["-f", "size>20KB"]), ["org/big-mlx-old"]);
+    assert_eq!(
+        ls(&["-f", "modified>1d", "-f", "modified<1w"]),
+        ["org/middle"]
+    );
+    assert_eq!(ls(&["-f", "bits=4"]), ["org/small-new"]);
+    assert_eq!(
+        ls(&["-f", "framework!=MLX", "-f", "refs=main"]),
+        ["org/big-mlx-old", "org/middle"]
+    );
+    assert_eq!(ls(&["-f", "accessed<1h"]).len(), 3);
+    assert_eq!(ls(&["-f", "accessed>1h"]).len(), 0);
+    assert_eq!(
+        ls(&["--sort", "size"]),
+        ["org/big-mlx-old", "org/middle", "org/small-new"]
+    );
+    assert_eq!(
+        ls(&["--sort", "modified", "--limit", "1"]),
+        ["org/small-new"]
+    );
+    assert_eq!(
+        ls(&["--sort", "modified:asc", "--limit", "1"]),
+        ["org/big-mlx-old"]
+    );
+}
+
+#[test]
+fn every_revision_is_listed_on_request() {
+    let env = Env::new();
+    let other = "2".repeat(40);
+    env.model("org/m").commit(&other).write();
+    env.model("org/m").write();
+    assert_eq!(env.run("mlxk-ls").args(["-q"]).ok(), "org/m\n");
+    let all = env.run("mlxk-ls").args(["-q", "--revisions"]).ok();
+    assert_eq!(all, format!("org/m@{COMMIT}\norg/m@{other}\n"));
+}
+
+#[test]
+fn the_table_is_as_it_always_was() {
+    let env = Env::with_three();
+    env.model("mine").write_workspace();
+    let table = |args: &[&str]| env.run("mlxk-ls").args(["--human"]).args(args).ok();
+    assert_eq!(
+        table(&["Good"]),
+        "Name      | Hash    | Size  | Modified | Src   | Type\n\
+         ----------+---------+-------+----------+-------+-----\n\
+         Good-4bit | 1111111 | 4.3KB | 10m ago  | cache | chat\n"
+    );
+    assert_eq!(
+        table(&["--all", "--health"]),
+        "Name        | Hash    | Size  | Modified | Src   | Clean | Framework | Type | Health   \n\
+         ------------+---------+-------+----------+-------+-------+-----------+------+----------\n\
+         mine        | -       | 4.2KB | 10m ago  | ws?   | —     | PyTorch   | chat | healthy  \n\
+         Good-4bit   | 1111111 | 4.3KB | 10m ago  | cache | —     | MLX       | chat | healthy  \n\
+         org/Broken  | 1111111 | 148B  | 10m ago  | cache | —     | Unknown   | chat | unhealthy\n\
+         org/Strange | 1111111 | 4.2KB | 10m ago  | cache | —     | PyTorch   | chat | healthy* \n"
+    );
+    assert_eq!(
+        table(&["--all", "--health", "--verbose", "Strange"]),
+        "Name        | Hash    | Size  | Modified | Src   | Clean | Framework | Type | Integrity | Runtime | Reason                    \n\
+         ------------+---------+-------+----------+-------+-------+-----------+------+-----------+---------+---------------------------\n\
+         org/Strange | 1111111 | 4.2KB | 10m ago  | cache | —     | PyTorch   | chat | healthy   | no      | Model type 'quux' not     \n\
+        \x20           |         |       |          |       |       |           |      |           |         | supported (supported:     \n\
+        \x20           |         |       |          |       |       |           |      |           |         | llama, mistra...          \n"
+    );
+    assert_eq!(
+        table(&["nothing", "--health"]),
+        "Name | Hash | Size | Modified | Src | Type | Health\n\
+         -----+------+------+----------+-----+------+-------\n"
+    );
+}
+
+#[test]
+fn the_environment_says_where_to_look() {
+    let env = Env::with_three();
+    let ls = |name: &str, value: &str| {
+        names(
+            env.run("mlxk-ls")
+                .env("HF_HOME", "/nowhere")
+                .env(name, value),
+        )
+        .len()
+    };
+    assert_eq!(ls("HF_HUB_CACHE", env.hub().to_str().unwrap()), 1);
+    assert_eq!(ls("HUGGINGFACE_HUB_CACHE", env.hub().to_str().unwrap()), 1);
+    assert_eq!(ls("HF_HOME", "~/hf"), 1);
+    assert_eq!(ls("HF_HUB_CACHE", ""), 0);
+}
+
+#[test]
+fn a_listing_never_reads_standard_input() {
+    let env = Env::with_three();
+    assert_eq!(
+        names(env.run("mlxk-ls").stdin("org/Strange\n")),
+        ["mlx-community/Good-4bit"]
+    );
+}
+
+#[test]
+fn a_workspace_keeps_its_path_and_gets_a_short_name() {
+    let env = Env::new();
+    let directory = env.model("mine").quantized().write_workspace();
+    let records = env.run("mlxk-ls").records();
+    assert_eq!(records[0]["name"], directory.to_str().unwrap());
+    assert_eq!(records[0]["display_name"], "mine");
+    assert_eq!(
+        (&records[0]["cached"], &records[0]["hash"]),
+        (&json!(false), &Value::Null)
+    );
+}

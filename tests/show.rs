@@ -1,0 +1,109 @@
+//! mlxk-show: what is said of a model.
+
+use serde_json::json;
+
+use crate::env::{COMMIT, Env};
+
+#[test]
+fn the_sheet_is_as_it_always_was() {
+    let env = Env::with_three();
+    let show = |args: &[&str]| env.run("mlxk-show").args(["--human"]).args(args).ok();
+    let head = "Model: mlx-community/Good-4bit@1111111\n\
+                Framework: MLX\n\
+                Type: chat\n\
+                Capabilities: text-generation, chat\n\
+                Quantization: 4-bit (group_size=64)\n\
+                Size: 4.3KB\n\
+                Modified: 10m ago\n\
+                Health: healthy\n";
+    let metadata = "\nMetadata:\n  model_type: llama\n  architecture: LlamaForCausalLM\n  \
+                    context_length: 2048\n  num_hidden_layers: 1\n";
+    assert_eq!(show(&["Good"]), head.to_owned() + metadata);
+    let files = "\nFiles:\n  - config.json (config, 154B)\n  - model.safetensors (weights, 4.1KB)\n  \
+                 - tokenizer.json (tokenizer, 2B)\n  - tokenizer_config.json (tokenizer, 34B)\n";
+    assert_eq!(show(&["Good", "--files"]), head.to_owned() + files);
+    let strange = show(&["Strange"]);
+    assert!(
+        strange.contains("Health: healthy (files OK, runtime incompatible)\n"),
+        "{strange}"
+    );
+    assert!(
+        strange.contains("Reason: Model type 'quux' not supported"),
+        "{strange}"
+    );
+}
+
+#[test]
+fn a_record_gains_fields_and_loses_none() {
+    let env = Env::with_three();
+    let record =
+        json!({"name": "mlx-community/Good-4bit", "hash": COMMIT, "mark": [1]}).to_string();
+    let shown = &env
+        .run("mlxk-show")
+        .args(["--config"])
+        .stdin(record)
+        .records()[0];
+    assert_eq!(shown["mark"], json!([1]));
+    assert_eq!(shown["config"]["model_type"], "llama");
+    assert_eq!(shown["quantization"], json!({"bits": 4, "group_size": 64}));
+    let shown = &env.run("mlxk-show").args(["--files", "Good"]).records()[0];
+    let first = json!({"path": "config.json", "size_bytes": 154, "type": "config"});
+    assert_eq!(shown["files"][0], first);
+}
+
+#[test]
+fn health_is_that_of_the_revision_shown() {
+    let env = Env::new();
+    let broken = "2".repeat(40);
+    env.model("org/m")
+        .commit(&broken)
+        .without("model.safetensors")
+        .write();
+    env.model("org/m").write();
+    let show = |name: &str| env.run("mlxk-show").args([name]).records()[0].clone();
+    assert_eq!(show("org/m")["health"], "healthy");
+    assert_eq!(show("org/m@222")["health"], "unhealthy");
+    assert_eq!(show("org/m@222")["hash"], *broken);
+    assert_eq!(show("org/m@main")["hash"], COMMIT);
+}
+
+#[test]
+fn a_name_that_fits_several_models_is_refused_with_them() {
+    let env = Env::with_three();
+    env.run("mlxk-show")
+        .args(["org"])
+        .end()
+        .refused(1, "mlxk-show: org: could be any of 2 models");
+    let error = &env.run("mlxk-show").args(["org"]).envelope(1)["error"];
+    assert_eq!(error["type"], "ambiguous_match");
+    assert_eq!(error["matches"], json!(["org/Broken", "org/Strange"]));
+}
+
+#[test]
+fn without_a_name_it_is_used_wrongly() {
+    let env = Env::new();
+    env.run("mlxk-show")
+        .end()
+        .refused(2, "mlxk-show: no model named");
+}
+
+#[test]
+fn several_models_come_in_order_and_a_missing_one_does_not_stop_them() {
+    let env = Env::with_three();
+    let ended = env
+        .run("mlxk-show")
+        .args(["Strange", "nothing", "Good"])
+        .end();
+    let names: Vec<_> = crate::env::records(&ended.stdout())
+        .iter()
+        .map(|r| r["name"].clone())
+        .collect();
+    assert_eq!(names, ["org/Strange", "mlx-community/Good-4bit"]);
+    assert_eq!(ended.status(), 1);
+    assert!(
+        ended
+            .stderr()
+            .starts_with("mlxk-show: nothing: no such model\nhint: "),
+        "{ended:?}"
+    );
+}
