@@ -3,7 +3,7 @@
 use std::process::ExitCode;
 
 use clap::Parser;
-use mlxk_cli::show::{self, Part};
+use mlxk_cli::show::{self, Part, Wish};
 use mlxk_cli::{Form, FormFlags, Input, Output, Tool, completion};
 use mlxk_core::Result;
 
@@ -49,9 +49,13 @@ impl Tool for Show {
             Show { config: true, .. } => Part::Config,
             _ => Part::Metadata,
         };
+        let wish = Wish {
+            part,
+            rehash: self.recalc_hash,
+        };
         show::show(
             Input::required(&self.models)?,
-            part,
+            wish,
             &mlxk_cli::places()?,
             out,
         )

@@ -37,7 +37,9 @@ fn the_scripts_are_those_that_the_programs_write() {
     for program in programs() {
         for shell in SHELLS {
             let script = env.run(&program).env("COMPLETE", shell).ok();
-            let path = repository().join("completions").join(script_name(shell, &program));
+            let path = repository()
+                .join("completions")
+                .join(script_name(shell, &program));
             if update {
                 fs::write(&path, script).unwrap();
             } else {

@@ -107,3 +107,50 @@ fn several_models_come_in_order_and_a_missing_one_does_not_stop_them() {
         "{ended:?}"
     );
 }
+
+#[test]
+fn a_managed_workspace_is_clean_until_it_is_changed() {
+    let env = Env::new();
+    let sentinel = json!({"managed": true, "mlxk_version": "2.0.8", "operation": "clone",
+                          "created_at": "2026-01-02T03:04:05.000006Z", "source_repo": "org/m"});
+    let directory = env
+        .model("mine")
+        .file(".mlxk_workspace.json", sentinel.to_string())
+        .write_workspace();
+    let show = |args: &[&str]| {
+        env.run("mlxk-show")
+            .args(["--human", "mine"])
+            .args(args)
+            .ok()
+    };
+    let before = show(&[]);
+    assert!(
+        before.contains("\nWorkspace:\n  Source: org/m\n  Operation: clone\n"),
+        "{before}"
+    );
+    let hashed = show(&["--recalc-hash"]);
+    assert!(
+        hashed.contains("\n  Clean: ✓\n  Content Hash: sha256:"),
+        "{hashed}"
+    );
+    std::fs::write(directory.join("notes.txt"), "changed").unwrap();
+    assert!(show(&[]).contains("\n  Clean: ✗ (workspace modified since clone)\n"));
+    let data = &env
+        .run("mlxk-show")
+        .args(["mine", "--recalc-hash"])
+        .envelope(0)["data"];
+    assert_eq!(
+        (&data["hash_updated"], &data["model"]["clean"]),
+        (&json!(true), &json!(true))
+    );
+}
+
+#[test]
+fn only_a_managed_workspace_has_a_hash() {
+    let env = Env::with_three();
+    let before = env.files();
+    let ended = env.run("mlxk-show").args(["Good", "--recalc-hash"]).end();
+    let message = "mlxk-show: mlx-community/Good-4bit: not a managed workspace, so it has no hash";
+    ended.refused(1, message);
+    assert_eq!(env.files(), before);
+}

@@ -4,7 +4,7 @@ mod sheet;
 
 use mlxk_core::json::Document;
 use mlxk_core::probe::File;
-use mlxk_core::{Facts, Origin, Places, Record, Result, describe};
+use mlxk_core::{Facts, Origin, Places, Record, Result, clean, describe};
 use rayon::prelude::*;
 use serde_json::{Map, Value, json};
 
@@ -24,18 +24,31 @@ pub enum Part {
     Config,
 }
 
+/// What to show.
+#[derive(Clone, Copy, Debug)]
+pub struct Wish {
+    /// The part.
+    pub part: Part,
+    /// Whether to hash a managed workspace anew first.
+    pub rehash: bool,
+}
+
 /// Shows the models that `input` names, in order.
-pub fn show(input: Input, part: Part, places: &Places, out: &mut Output) -> Result<()> {
+pub fn show(input: Input, wish: Wish, places: &Places, out: &mut Output) -> Result<()> {
     let mut first = true;
     for batch in input.batches() {
         let read = |record: Result<Record>| {
             let record = record?;
-            Ok((examine(&find(&record, places)?)?, record))
+            let found = find(&record, places)?;
+            if wish.rehash {
+                clean::recalculate(&found.path).map_err(|e| e.about(&found.name))?;
+            }
+            Ok((examine(&found)?, record))
         };
         let results: Vec<Result<_>> = batch.into_par_iter().map(read).collect();
         for result in results {
             match result {
-                Ok((model, record)) => write(&model, record, part, first, out)?,
+                Ok((model, record)) => write(&model, record, wish, first, out)?,
                 Err(e) => out.error(&e)?,
             }
             first = false;
@@ -47,15 +60,17 @@ pub fn show(input: Input, part: Part, places: &Places, out: &mut Output) -> Resu
 fn write(
     model: &Examined,
     record: Record,
-    part: Part,
+    wish: Wish,
     first: bool,
     out: &mut Output,
 ) -> Result<()> {
     match out.form {
-        Form::Human if first => out.text(&sheet::render(model, part)),
-        Form::Human => out.text(&format!("\n{}", sheet::render(model, part))),
-        Form::Ndjson => out.lines([&line(model, record, part)]),
-        Form::Json => out.envelope(data(model, part)),
+        Form::Human => {
+            let gap = if first { "" } else { "\n" };
+            out.text(&format!("{gap}{}", sheet::render(model, wish)))
+        }
+        Form::Ndjson => out.lines([&line(model, record, wish.part)]),
+        Form::Json => out.envelope(data(model, wish)),
     }
 }
 
@@ -77,21 +92,24 @@ fn line(model: &Examined, record: Record, part: Part) -> Record {
 }
 
 /// The `data` of the envelope.
-fn data(model: &Examined, part: Part) -> Value {
+fn data(model: &Examined, wish: Wish) -> Value {
     let facts = &model.facts;
     let mut data = json!({
         "model": Value::from(object(model)),
         "workspace_metadata": sentinel(facts),
     });
-    match part {
+    match wish.part {
         Part::Metadata => {}
         Part::Files => data["files"] = facts.files.iter().map(file_entry).collect(),
         Part::Config => data["config"] = whole(&facts.config),
     }
-    data["metadata"] = match part {
+    data["metadata"] = match wish.part {
         Part::Metadata => metadata(model),
         Part::Files | Part::Config => Value::Null,
     };
+    if wish.rehash {
+        data["hash_updated"] = json!(true);
+    }
     data
 }
 

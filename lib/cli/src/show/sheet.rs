@@ -5,7 +5,7 @@ use std::time::SystemTime;
 use mlxk_core::{Record, describe};
 use serde_json::{Map, Value};
 
-use super::{Part, file_entry, metadata, sentinel, whole};
+use super::{Part, Wish, file_entry, metadata, sentinel, whole};
 use crate::examine::Examined;
 use crate::human;
 
@@ -13,19 +13,22 @@ use crate::human;
 const HASH: usize = 23;
 
 /// All that is said of one model.
-pub fn render(model: &Examined, part: Part) -> String {
+pub fn render(model: &Examined, wish: Wish) -> String {
     let mut text = head(model);
-    text += &match part {
+    text += &match wish.part {
         Part::Metadata => section("Metadata", &metadata(model)),
         Part::Config => section("Config", &whole(&model.facts.config)),
         Part::Files => files(model),
     };
-    match sentinel(&model.facts) {
-        Some(Value::Object(sentinel)) if sentinel.contains_key("source_repo") => {
-            text + &workspace(&model.record(), &sentinel)
-        }
-        _ => text,
+    if let Some(Value::Object(sentinel)) = sentinel(&model.facts)
+        && sentinel.contains_key("source_repo")
+    {
+        text += &workspace(&model.record(), &sentinel);
     }
+    if wish.rehash {
+        text += "\nHashed anew: the workspace as it is now counts as unmodified\n";
+    }
+    text
 }
 
 fn head(model: &Examined) -> String {
