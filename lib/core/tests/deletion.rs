@@ -1,7 +1,6 @@
 //! Removing models and revisions, and pruning: what goes, what stays, and how many bytes it was.
 #![allow(clippy::unwrap_used)] // a test fails by panicking
 
-#[path = "../../../tests/env.rs"]
 mod env;
 
 use std::fs::{self, File};

@@ -1,7 +1,6 @@
 //! A model as a record.
 #![allow(clippy::unwrap_used)] // a test fails by panicking
 
-#[path = "../../../tests/env.rs"]
 mod env;
 mod model;
 

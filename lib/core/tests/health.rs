@@ -1,7 +1,6 @@
 //! Whole models of each kind, and every defect by its name.
 #![allow(clippy::unwrap_used)] // a test fails by panicking
 
-#[path = "../../../tests/env.rs"]
 mod env;
 mod model;
 

@@ -1,7 +1,6 @@
 //! Which models there are, and which one a name means.
 #![allow(clippy::unwrap_used)] // a test fails by panicking
 
-#[path = "../../../tests/env.rs"]
 mod env;
 
 use std::ffi::OsStr;

@@ -1,7 +1,6 @@
 //! What models are for, and which can run.
 #![allow(clippy::unwrap_used)] // a test fails by panicking
 
-#[path = "../../../tests/env.rs"]
 mod env;
 mod model;
 

@@ -1,7 +1,6 @@
 //! What lies in a directory: links, odd names, and nothing that breaks the reader.
 #![allow(clippy::unwrap_used)] // a test fails by panicking
 
-#[path = "../../../tests/env.rs"]
 mod env;
 mod model;
 
