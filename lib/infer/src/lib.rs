@@ -1,10 +1,13 @@
 //! How a model runs: the only crate that links MLX.
 
 mod cache;
-pub mod cpu;
+mod cpu;
 mod decode;
+mod eager;
+mod kernels;
 mod load;
 mod matrix;
+mod memory;
 mod mlx;
 mod models;
 mod nn;
@@ -15,4 +18,6 @@ mod weights;
 
 pub use decode::{Model, Tokens};
 pub use load::load;
+pub use memory::estimate;
+pub use mlx::on_cpu;
 pub use sample::Sampling;

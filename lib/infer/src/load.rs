@@ -11,10 +11,11 @@ use mlxk_core::{Error, Facts, Kind, Plan, Result};
 use serde_json::Value;
 
 use crate::decode::Model;
+use crate::kernels;
 use crate::mlx;
 use crate::models;
 use crate::quantization::Quantization;
-use crate::weights::{Bytes, Tensor, Weights};
+use crate::weights::{Bytes, Form, Tensor, Weights};
 
 /// Loads the model of `facts` if `plan` says that it can run, on the device that MLX chooses.
 ///
@@ -31,10 +32,14 @@ pub fn load(facts: &Facts, plan: &Plan) -> Result<Model> {
         .ok_or_else(|| unsupported("its architecture is not known".into()))?;
     let config = config(facts)?;
     let quantization = Quantization::read(&config)?;
+    let on_cpu = mlx::on_cpu()?;
     let device = Device::try_default().map_err(mlx::failed)?;
-    let on_cpu = mlx::is_cpu(&device).map_err(mlx::failed)?;
     let stream = Stream::new_with_device(&device);
-    let mut weights = Weights::new(read(facts)?, quantization, on_cpu);
+    let form = Form {
+        kernels: if on_cpu { &kernels::CPU } else { &kernels::MLX },
+        widen: on_cpu,
+    };
+    let mut weights = Weights::new(read(facts)?, quantization, form);
     let network = mlx_rs::with_stream(&stream, || {
         models::load(architecture)(&config, weights.root())
     })?;
@@ -110,7 +115,7 @@ fn dtype(dtype: tensors::Dtype) -> Option<mlx_rs::Dtype> {
 }
 
 /// config.json as a whole.
-fn config(facts: &Facts) -> Result<Value> {
+pub fn config(facts: &Facts) -> Result<Value> {
     let path = facts.path("config.json").display().to_string();
     let object = facts
         .config

@@ -1,9 +1,10 @@
 //! A matrix of weights in the form that the checkpoint and the device call for.
 
 use mlx_rs::error::Result;
-use mlx_rs::ops::{dequantize, quantized_matmul};
+use mlx_rs::ops::dequantize;
 use mlx_rs::{Array, Dtype};
 
+use crate::kernels::Kernels;
 use crate::quantization::Entry;
 use crate::weights::{Cursor, Tensor};
 
@@ -12,18 +13,21 @@ const BITS: [usize; 6] = [2, 3, 4, 5, 6, 8];
 /// Weights that can share a scale.
 const GROUPS: [usize; 3] = [32, 64, 128];
 
-/// [outs, ins] weights: plain, or packed `bits` at a time with a scale and a bias for each group.
+/// [outs, ins] weights: plain, or packed a few bits each.
 pub enum Matrix {
     /// As they are.
     Dense(Array),
-    /// For MLX's own products.
-    Quantized {
-        weight: Array,
-        scales: Array,
-        biases: Array,
-        group_size: i32,
-        bits: i32,
-    },
+    /// Packed a few bits each.
+    Quantized(Packed, &'static Kernels),
+}
+
+/// Weights packed `bits` at a time, with a scale and a bias for each `group_size` of a row.
+pub struct Packed {
+    pub weight: Array,
+    pub scales: Array,
+    pub biases: Array,
+    pub group_size: i32,
+    pub bits: i32,
 }
 
 impl Matrix {
@@ -32,6 +36,31 @@ impl Matrix {
         let Some(stated) = w.quantized() else {
             return Ok(Matrix::Dense(w.floats("weight", &[outs, ins])?));
         };
+        Ok(Matrix::Quantized(
+            Packed::load(w, stated, outs, ins)?,
+            w.kernels(),
+        ))
+    }
+
+    /// `x W.T`: [.., ins] to [.., outs].
+    pub fn times(&self, x: &Array) -> Result<Array> {
+        match self {
+            Matrix::Dense(weight) => x.matmul(weight.transpose()?),
+            Matrix::Quantized(packed, kernels) => (kernels.product)(packed, x),
+        }
+    }
+
+    /// The rows `ids` [..], as [.., ins].
+    pub fn rows(&self, ids: &Array) -> Result<Array> {
+        match self {
+            Matrix::Dense(weight) => weight.take_axis(ids, 0),
+            Matrix::Quantized(packed, _) => packed.rows(ids),
+        }
+    }
+}
+
+impl Packed {
+    fn load(w: &mut Cursor, stated: Entry, outs: usize, ins: usize) -> mlxk_core::Result<Packed> {
         let weight = w.take("weight")?;
         let bits = bits(w, &weight, ins)?;
         w.expect(
@@ -45,7 +74,7 @@ impl Matrix {
         let scales = w.floats("scales", &[outs, ins / group_size])?;
         let biases = w.floats("biases", &[outs, ins / group_size])?;
         let (group_size, bits) = (group_size as i32, bits as i32);
-        Ok(Matrix::Quantized {
+        Ok(Packed {
             weight: weight.array(),
             scales,
             biases,
@@ -54,42 +83,16 @@ impl Matrix {
         })
     }
 
-    /// `x W.T`: [.., ins] to [.., outs].
-    pub fn times(&self, x: &Array) -> Result<Array> {
-        match self {
-            Matrix::Dense(weight) => x.matmul(weight.transpose()?),
-            Matrix::Quantized {
-                weight,
-                scales,
-                biases,
-                group_size,
-                bits,
-            } => quantized_matmul(x, weight, scales, biases, true, *group_size, *bits),
-        }
-    }
-
-    /// The rows `ids` [..], as [.., ins].
-    pub fn rows(&self, ids: &Array) -> Result<Array> {
-        match self {
-            Matrix::Dense(weight) => weight.take_axis(ids, 0),
-            Matrix::Quantized {
-                weight,
-                scales,
-                biases,
-                group_size,
-                bits,
-            } => {
-                let biases = biases.take_axis(ids, 0)?;
-                let scales = scales.take_axis(ids, 0)?;
-                dequantize(
-                    weight.take_axis(ids, 0)?,
-                    scales,
-                    &biases,
-                    *group_size,
-                    *bits,
-                )
-            }
-        }
+    fn rows(&self, ids: &Array) -> Result<Array> {
+        let Packed {
+            weight,
+            scales,
+            biases,
+            group_size,
+            bits,
+        } = self;
+        let [weight, scales, biases] = [weight, scales, biases].map(|all| all.take_axis(ids, 0));
+        dequantize(weight?, scales?, &biases?, *group_size, *bits)
     }
 }
 

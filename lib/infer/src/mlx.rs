@@ -8,9 +8,12 @@ use mlx_rs::ops::indexing::{TryIndexMutOp, TryIndexOp};
 use mlx_rs::{Array, Device, DeviceType, Dtype, Stream};
 use mlxk_core::{Error, Kind};
 
-/// Whether `device` is the CPU.
-pub fn is_cpu(device: &Device) -> Result<bool> {
-    Ok(matches!(device.get_type()?, DeviceType::Cpu))
+/// Whether models run on the CPU here: MLX itself chooses, and takes a GPU if it can.
+pub fn on_cpu() -> mlxk_core::Result<bool> {
+    let kind = Device::try_default()
+        .and_then(|device| device.get_type())
+        .map_err(failed)?;
+    Ok(matches!(kind, DeviceType::Cpu))
 }
 
 /// MLX's error as one of the suite's.

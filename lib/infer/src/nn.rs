@@ -4,10 +4,10 @@
 //! it decides nothing. Shapes are [1, length, size] unless said otherwise.
 
 use mlx_rs::error::Result;
-use mlx_rs::ops::sigmoid;
 use mlx_rs::{Array, fast};
 
-use crate::cache::{Kv, Visible};
+use crate::cache::Kv;
+use crate::kernels::{Heads, Kernels};
 use crate::matrix::Matrix;
 use crate::rope::Rope;
 use crate::weights::Cursor;
@@ -72,6 +72,7 @@ impl Embedding {
 pub struct RmsNorm {
     weight: Array,
     eps: f32,
+    kernels: &'static Kernels,
 }
 
 impl RmsNorm {
@@ -80,6 +81,7 @@ impl RmsNorm {
         Ok(RmsNorm {
             weight: w.at(name).floats("weight", &[size])?,
             eps,
+            kernels: w.kernels(),
         })
     }
 
@@ -96,12 +98,12 @@ impl RmsNorm {
 
     /// Normalises the last axis, whatever the others.
     pub fn forward(&self, x: &Array) -> Result<Array> {
-        fast::rms_norm(x, Some(&self.weight), self.eps)
+        (self.kernels.norm)(x, &self.weight, self.eps)
     }
 }
 
 /// The numbers of an attention layer that its weights do not show.
-pub struct Heads {
+pub struct Sizes {
     /// Elements of the model's vectors.
     pub hidden: usize,
     /// Query heads.
@@ -124,12 +126,13 @@ pub struct Attention {
     k_norm: Option<RmsNorm>,
     rope: Option<Rope>,
     head_dim: i32,
+    kernels: &'static Kernels,
 }
 
 impl Attention {
     /// The layer at `w`; without `rope` it does not know positions.
-    pub fn load(w: &mut Cursor, sizes: &Heads, rope: Option<Rope>) -> mlxk_core::Result<Attention> {
-        let &Heads {
+    pub fn load(w: &mut Cursor, sizes: &Sizes, rope: Option<Rope>) -> mlxk_core::Result<Attention> {
+        let &Sizes {
             hidden,
             heads,
             kv_heads,
@@ -145,17 +148,18 @@ impl Attention {
             k_norm: RmsNorm::optional(w, "k_norm", head_dim, norm_eps)?,
             rope,
             head_dim: head_dim as i32,
+            kernels: w.kernels(),
         })
     }
 
     /// Lets each of the next tokens look at those that `kv` remembers, at itself and those before.
     pub fn forward(&self, x: &Array, kv: &mut Kv) -> Result<Array> {
-        let offset = kv.offset();
-        let queries = self.heads(&self.q_proj.forward(x)?, self.q_norm.as_ref(), Some(offset))?;
-        let keys = self.heads(&self.k_proj.forward(x)?, self.k_norm.as_ref(), Some(offset))?;
+        let rope = self.rope.as_ref().map(|rope| (rope, kv.offset()));
+        let queries = self.heads(&self.q_proj.forward(x)?, self.q_norm.as_ref(), rope)?;
+        let keys = self.heads(&self.k_proj.forward(x)?, self.k_norm.as_ref(), rope)?;
         let values = self.heads(&self.v_proj.forward(x)?, None, None)?;
         let [keys, values] = kv.append(&keys, &values)?;
-        let visible: Visible = kv.mask(x.dim(1))?;
+        let visible = kv.mask(x.dim(1))?;
         let scale = (self.head_dim as f32).powf(-0.5);
         let mixed =
             fast::scaled_dot_product_attention(queries, keys, values, scale, visible.mask(), None)?;
@@ -165,18 +169,22 @@ impl Attention {
         self.o_proj.forward(&mixed)
     }
 
-    /// [1, length, heads * head size] to [1, heads, length, head size], normed, and rotated by its
-    /// position if it has one.
-    fn heads(&self, x: &Array, norm: Option<&RmsNorm>, offset: Option<i32>) -> Result<Array> {
-        let mut x = x.reshape(&[1, x.dim(1), -1, self.head_dim])?;
-        if let Some(norm) = norm {
-            x = norm.forward(&x)?;
-        }
-        x = x.transpose_axes(&[0, 2, 1, 3])?;
-        match (&self.rope, offset) {
-            (Some(rope), Some(offset)) => rope.apply(&x, offset),
-            _ => Ok(x),
-        }
+    /// [1, length, heads * size] to [1, heads, length, size], normed and rotated if need be.
+    fn heads(
+        &self,
+        x: &Array,
+        norm: Option<&RmsNorm>,
+        rope: Option<(&Rope, i32)>,
+    ) -> Result<Array> {
+        let norm = norm.map(|norm| (&norm.weight, norm.eps));
+        (self.kernels.heads)(
+            x,
+            &Heads {
+                size: self.head_dim,
+                norm,
+                rope,
+            },
+        )
     }
 }
 
@@ -185,6 +193,7 @@ pub struct Mlp {
     gate_proj: Linear,
     up_proj: Linear,
     down_proj: Linear,
+    kernels: &'static Kernels,
 }
 
 impl Mlp {
@@ -194,14 +203,13 @@ impl Mlp {
             gate_proj: Linear::load(w, "gate_proj", inner, hidden)?,
             up_proj: Linear::load(w, "up_proj", inner, hidden)?,
             down_proj: Linear::load(w, "down_proj", hidden, inner)?,
+            kernels: w.kernels(),
         })
     }
 
     /// `down(silu(gate(x)) * up(x))`.
     pub fn forward(&self, x: &Array) -> Result<Array> {
-        let gate = self.gate_proj.forward(x)?;
-        let up = self.up_proj.forward(x)?;
-        self.down_proj
-            .forward(&gate.multiply(sigmoid(&gate)?)?.multiply(up)?)
+        let (gate, up) = (self.gate_proj.forward(x)?, self.up_proj.forward(x)?);
+        self.down_proj.forward(&(self.kernels.swiglu)(&gate, &up)?)
     }
 }

@@ -1,6 +1,7 @@
 //! Rotary position embeddings, in the kinds that config.json can name.
 
 use std::f64::consts::PI;
+use std::rc::Rc;
 
 use mlx_rs::error::Result;
 use mlx_rs::{Array, fast};
@@ -43,15 +44,15 @@ pub struct Rope {
 #[derive(Clone)]
 enum Angles {
     /// Powers of a base; positions are multiplied by `scale`.
-    Powers { base: f32, scale: f32 },
+    Powers { base: f64, scale: f64 },
     /// Powers of a base that grows with the length once it is beyond `trained` positions.
     Growing {
         base: f64,
         factor: f64,
         trained: f64,
     },
-    /// Wavelengths over 2π, one for each pair.
-    Table(Array),
+    /// Wavelengths over 2π, one for each pair, for the host and for MLX.
+    Table(Rc<[f64]>, Array),
 }
 
 impl Rope {
@@ -68,23 +69,20 @@ impl Rope {
         let scaling = scaling.unwrap_or(&none);
         let mut magnitude = 1.0;
         let angles = match scaling.kind() {
-            "default" => Angles::Powers {
-                base: base as f32,
-                scale: 1.0,
-            },
+            "default" => Angles::Powers { base, scale: 1.0 },
             "linear" => Angles::Powers {
-                base: base as f32,
-                scale: (1.0 / scaling.factor()?) as f32,
+                base,
+                scale: 1.0 / scaling.factor()?,
             },
             "dynamic" => Angles::Growing {
                 base,
                 factor: scaling.factor()?,
                 trained: trained.ok_or_else(|| lacking("max_position_embeddings"))? as f64,
             },
-            "llama3" => Angles::Table(table(llama3(dims, base, scaling)?)),
+            "llama3" => table(llama3(dims, base, scaling)?),
             "yarn" => {
                 magnitude = scaling.yarn_magnitude()?;
-                Angles::Table(table(yarn(dims, base, scaling)?))
+                table(yarn(dims, base, scaling)?)
             }
             kind => {
                 let message = format!("position embeddings of type `{kind}` cannot run yet");
@@ -108,20 +106,52 @@ impl Rope {
         let scaled = self.magnify(x)?;
         let x = scaled.as_ref().unwrap_or(x);
         let (base, scale, freqs) = match &self.angles {
-            Angles::Powers { base, scale } => (Some(*base), *scale, None),
-            Angles::Growing {
-                base,
-                factor,
-                trained,
-            } => {
-                let length = f64::from(offset + x.dim(-2)).max(*trained);
-                let dims = f64::from(self.dims);
-                let growth = (factor * length / trained - (factor - 1.0)).powf(dims / (dims - 2.0));
-                (Some((base * growth) as f32), 1.0, None)
-            }
-            Angles::Table(freqs) => (None, 1.0, Some(freqs)),
+            Angles::Powers { base, scale } => (Some(*base as f32), *scale as f32, None),
+            Angles::Growing { .. } => (Some(self.grown(offset + x.dim(-2)) as f32), 1.0, None),
+            Angles::Table(_, freqs) => (None, 1.0, Some(freqs)),
         };
         fast::rope(x, self.dims, self.traditional, base, scale, offset, freqs)
+    }
+
+    /// The same for the host, in turns of each of `length` rows from `offset` on.
+    pub fn turns(&self, offset: i32, length: usize) -> Turns {
+        let dims = self.dims as usize;
+        let (wavelengths, scale): (Vec<f64>, f64) = match &self.angles {
+            Angles::Powers { base, scale } => (powers(dims, *base).collect(), *scale),
+            Angles::Growing { .. } => (
+                powers(dims, self.grown(offset + length as i32)).collect(),
+                1.0,
+            ),
+            Angles::Table(wavelengths, _) => (wavelengths.to_vec(), 1.0),
+        };
+        let positions = (0..length).map(|i| (f64::from(offset) + i as f64) * scale);
+        let magnitude = f64::from(self.magnitude);
+        let turn = |position: f64| {
+            let turn = move |wavelength: &f64| {
+                let (sin, cos) = (position / wavelength).sin_cos();
+                [(cos * magnitude) as f32, (sin * magnitude) as f32]
+            };
+            wavelengths.iter().map(turn)
+        };
+        Turns {
+            all: positions.flat_map(turn).collect(),
+            dims,
+            traditional: self.traditional,
+        }
+    }
+
+    /// The base of a growing kind when the text has `length` tokens.
+    fn grown(&self, length: i32) -> f64 {
+        let Angles::Growing {
+            base,
+            factor,
+            trained,
+        } = self.angles
+        else {
+            return 1.0;
+        };
+        let (length, dims) = (f64::from(length).max(trained), f64::from(self.dims));
+        base * (factor * length / trained - (factor - 1.0)).powf(dims / (dims - 2.0))
     }
 
     /// The elements that rotate times the magnitude; `None` if that is one.
@@ -134,6 +164,29 @@ impl Rope {
             .collect();
         let factors = Array::from_slice(&factors, &[x.dim(-1)]).as_dtype(x.dtype())?;
         x.multiply(factors).map(Some)
+    }
+}
+
+/// How far the heads of some rows turn.
+pub struct Turns {
+    /// Cosine and sine for each pair of each row.
+    all: Vec<[f32; 2]>,
+    dims: usize,
+    traditional: bool,
+}
+
+impl Turns {
+    /// Turns a head of row `row`.
+    pub fn turn(&self, head: &mut [f32], row: usize) {
+        let half = self.dims / 2;
+        for (i, [cos, sin]) in self.all[row * half..][..half].iter().enumerate() {
+            let (a, b) = if self.traditional {
+                (2 * i, 2 * i + 1)
+            } else {
+                (i, i + half)
+            };
+            (head[a], head[b]) = (head[a] * cos - head[b] * sin, head[a] * sin + head[b] * cos);
+        }
     }
 }
 
@@ -209,9 +262,12 @@ fn yarn(dims: usize, base: f64, scaling: &Scaling) -> mlxk_core::Result<Vec<f64>
     Ok(powers(dims, base).enumerate().map(blend).collect())
 }
 
-fn table(wavelengths: Vec<f64>) -> Array {
-    let wavelengths: Vec<f32> = wavelengths.into_iter().map(|w| w as f32).collect();
-    Array::from_slice(&wavelengths, &[wavelengths.len() as i32])
+fn table(wavelengths: Vec<f64>) -> Angles {
+    let narrow: Vec<f32> = wavelengths.iter().map(|&w| w as f32).collect();
+    Angles::Table(
+        wavelengths.into(),
+        Array::from_slice(&narrow, &[narrow.len() as i32]),
+    )
 }
 
 fn lacking(field: &str) -> Error {

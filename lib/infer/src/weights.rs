@@ -9,6 +9,7 @@ use memmap2::MmapMut;
 use mlx_rs::{Array, Dtype};
 use mlxk_core::{Error, Kind, Result};
 
+use crate::kernels::Kernels;
 use crate::mlx;
 use crate::quantization::{Entry, Quantization};
 
@@ -16,8 +17,16 @@ use crate::quantization::{Entry, Quantization};
 pub struct Weights {
     tensors: BTreeMap<String, Tensor>,
     quantization: Quantization,
-    /// Whether the layers will run on the CPU, where 16-bit floats are too slow to compute with.
-    pub on_cpu: bool,
+    form: Form,
+}
+
+/// What the layers are made for.
+#[derive(Clone, Copy)]
+pub struct Form {
+    /// How they do their steps.
+    pub kernels: &'static Kernels,
+    /// Whether to widen 16-bit floats, which CPUs are slow to compute with.
+    pub widen: bool,
 }
 
 /// A tensor in a mapped file.
@@ -54,13 +63,13 @@ impl Weights {
     pub fn new(
         tensors: impl IntoIterator<Item = (String, Tensor)>,
         quantization: Quantization,
-        on_cpu: bool,
+        form: Form,
     ) -> Weights {
         let wanted = |(name, _): &(String, Tensor)| !name.ends_with("rotary_emb.inv_freq");
         Weights {
             tensors: tensors.into_iter().filter(wanted).collect(),
             quantization,
-            on_cpu,
+            form,
         }
     }
 
@@ -102,9 +111,9 @@ impl Cursor<'_> {
         }
     }
 
-    /// Whether the layers will run on the CPU.
-    pub fn on_cpu(&self) -> bool {
-        self.weights.on_cpu
+    /// How the layers do their steps.
+    pub fn kernels(&self) -> &'static Kernels {
+        self.weights.form.kernels
     }
 
     /// Whether there is a tensor `name` here.
@@ -157,11 +166,10 @@ impl Cursor<'_> {
             &[Dtype::Float32, Dtype::Float16, Dtype::Bfloat16],
             shape,
         )?;
-        let array = tensor.array();
-        if self.on_cpu() && tensor.dtype != Dtype::Float32 {
-            return array.as_dtype(Dtype::Float32).map_err(mlx::failed);
+        if self.weights.form.widen {
+            return tensor.array().as_dtype(Dtype::Float32).map_err(mlx::failed);
         }
-        Ok(array)
+        Ok(tensor.array())
     }
 
     /// Takes the tensor `name` as [`floats`](Self::floats) does if there is one.

@@ -5,14 +5,15 @@ use mlx_rs::error::Result;
 
 use super::Language;
 use crate::cache::{Cache, Kv};
-use crate::nn::{Attention, Embedding, Heads, Linear, Mlp, RmsNorm};
+use crate::kernels::Kernels;
+use crate::nn::{Attention, Embedding, Linear, Mlp, RmsNorm, Sizes};
 use crate::rope::Rope;
 use crate::weights::Cursor;
 
 /// What the weights of a model do not show.
 pub struct Arch {
     /// The sizes of attention.
-    pub heads: Heads,
+    pub heads: Sizes,
     /// Elements of the vectors between the halves of a feed-forward layer.
     pub inner: usize,
     /// Tokens.
@@ -47,6 +48,7 @@ struct Layer {
     post_attention_layernorm: RmsNorm,
     mlp: Mlp,
     window: Option<i32>,
+    kernels: &'static Kernels,
 }
 
 impl Decoder {
@@ -118,7 +120,7 @@ impl Layer {
     fn load(
         mut w: Cursor,
         arch: LayerArch,
-        heads: &Heads,
+        heads: &Sizes,
         inner: usize,
     ) -> mlxk_core::Result<Layer> {
         let norm = |w: &mut Cursor, name| RmsNorm::load(w, name, heads.hidden, heads.norm_eps);
@@ -128,16 +130,22 @@ impl Layer {
             post_attention_layernorm: norm(&mut w, "post_attention_layernorm")?,
             mlp: Mlp::load(&mut w.at("mlp"), heads.hidden, inner)?,
             window: arch.window,
+            kernels: w.kernels(),
         })
     }
 
     fn forward(&self, x: &Array, kv: &mut Kv) -> Result<Array> {
-        let x = x.add(
-            self.self_attn
+        let add = self.kernels.add;
+        let x = add(
+            x,
+            &self
+                .self_attn
                 .forward(&self.input_layernorm.forward(x)?, kv)?,
         )?;
-        x.add(
-            self.mlp
+        add(
+            &x,
+            &self
+                .mlp
                 .forward(&self.post_attention_layernorm.forward(&x)?)?,
         )
     }

@@ -6,7 +6,7 @@ use serde_json::Value;
 use super::Language;
 use super::config::Config;
 use super::decoder::{Arch, Decoder, LayerArch};
-use crate::nn::Heads;
+use crate::nn::Sizes;
 use crate::weights::Cursor;
 
 /// A llama: layers slide only where the file says so.
@@ -30,7 +30,7 @@ pub fn arch(c: &Config, theta: Option<f64>, slides: bool) -> Result<Arch> {
         })
     };
     Ok(Arch {
-        heads: Heads {
+        heads: Sizes {
             hidden: c.hidden_size,
             heads: c.num_attention_heads,
             kv_heads: c.kv_heads(),

@@ -14,6 +14,8 @@ mod llama;
 mod qwen;
 mod smollm;
 
+pub use config::Config;
+
 /// A model of language, in the three steps that text, pictures and embeddings share.
 pub trait Language {
     /// How many tokens it knows; ids are below this.

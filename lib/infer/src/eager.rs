@@ -1,0 +1,234 @@
+//! The steps of a layer on a CPU, each done when it is called.
+//!
+//! MLX queues every operation for another thread; on a CPU, with the short rows of decoding, that
+//! takes longer than the operations do.
+
+use mlx_rs::Array;
+use mlx_rs::error::{AsSliceError, Exception, Result};
+use rayon::prelude::*;
+
+use crate::cpu;
+use crate::kernels::Heads;
+use crate::matrix::Packed;
+
+/// `x W.T`.
+pub fn product(w: &Packed, x: &Array) -> Result<Array> {
+    let (outs, ins) = (w.weight.dim(0) as usize, x.dim(-1) as usize);
+    let matrix = cpu::Packed {
+        weight: w.weight.try_as_slice().map_err(unreadable)?,
+        scales: elements(&w.scales)?,
+        biases: elements(&w.biases)?,
+        group_size: w.group_size as usize,
+        bits: w.bits as usize,
+    };
+    let rows = x.size() / ins;
+    let mut y = vec![0.0; rows * outs];
+    cpu::product(elements(x)?, &matrix, rows, &mut y);
+    let shape = [&x.shape()[..x.ndim() - 1], &[outs as i32]].concat();
+    Ok(Array::from_slice(&y, &shape))
+}
+
+/// The last axis divided by the root of its mean square, times the weight.
+pub fn norm(x: &Array, weight: &Array, eps: f32) -> Result<Array> {
+    let weight = elements(weight)?;
+    let mut y = elements(x)?.to_vec();
+    each_row(&mut y, weight.len(), |_, row| normalise(row, weight, eps));
+    Ok(Array::from_slice(&y, x.shape()))
+}
+
+/// [1, length, heads * size] to [1, heads, length, size].
+pub fn heads(x: &Array, heads: &Heads) -> Result<Array> {
+    let (length, size) = (x.dim(1) as usize, heads.size as usize);
+    let all = elements(x)?;
+    let row = x.dim(2) as usize;
+    let norm = heads
+        .norm
+        .map(|(w, eps)| elements(w).map(|w| (w, eps)))
+        .transpose()?;
+    let turns = heads.rope.map(|(rope, offset)| rope.turns(offset, length));
+    let mut y = vec![0.0; all.len()];
+    each_row(&mut y, size, |i, head| {
+        let (head_index, position) = (i / length, i % length);
+        head.copy_from_slice(&all[position * row + head_index * size..][..size]);
+        if let Some((weight, eps)) = norm {
+            normalise(head, weight, eps);
+        }
+        if let Some(turns) = &turns {
+            turns.turn(head, position);
+        }
+    });
+    Ok(Array::from_slice(
+        &y,
+        &[1, (row / size) as i32, length as i32, size as i32],
+    ))
+}
+
+/// `silu(gate) * up`.
+pub fn swiglu(gate: &Array, up: &Array) -> Result<Array> {
+    let mut y = elements(gate)?.to_vec();
+    let up = elements(up)?;
+    let row = gate.dim(-1) as usize;
+    each_row(&mut y, row, |i, gate| {
+        for (g, u) in gate.iter_mut().zip(&up[i * row..]) {
+            *g = *g / (1.0 + (-*g).exp()) * u;
+        }
+    });
+    Ok(Array::from_slice(&y, gate.shape()))
+}
+
+/// The sum of two arrays of one shape.
+pub fn add(a: &Array, b: &Array) -> Result<Array> {
+    let sum: Vec<f32> = elements(a)?
+        .iter()
+        .zip(elements(b)?)
+        .map(|(a, b)| a + b)
+        .collect();
+    Ok(Array::from_slice(&sum, a.shape()))
+}
+
+fn normalise(row: &mut [f32], weight: &[f32], eps: f32) {
+    let squares: f32 = row.iter().map(|x| x * x).sum();
+    let factor = 1.0 / (squares / row.len() as f32 + eps).sqrt();
+    row.iter_mut()
+        .zip(weight)
+        .for_each(|(x, w)| *x *= factor * w);
+}
+
+/// Calls `work` with each row of `size` and its number; many rows on all cores.
+fn each_row(rows: &mut [f32], size: usize, work: impl Fn(usize, &mut [f32]) + Sync) {
+    /// Fewer elements take less time than it takes to wake another core.
+    const MANY: usize = 1 << 15;
+    if rows.len() < MANY {
+        rows.chunks_exact_mut(size)
+            .enumerate()
+            .for_each(|(i, row)| work(i, row));
+    } else {
+        rows.par_chunks_exact_mut(size)
+            .enumerate()
+            .for_each(|(i, row)| work(i, row));
+    }
+}
+
+/// The elements of `array`, once they are computed.
+fn elements(array: &Array) -> Result<&[f32]> {
+    array.try_as_slice().map_err(unreadable)
+}
+
+fn unreadable(error: AsSliceError) -> Exception {
+    Exception::custom(error.to_string())
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)] // a test fails by panicking
+
+    use mlx_rs::{ops, random};
+    use serde_json::json;
+
+    use super::*;
+    use crate::kernels::{CPU, MLX};
+    use crate::rope::Rope;
+
+    /// Numbers around zero.
+    fn some(shape: &[i32]) -> Array {
+        random::normal::<f32>(shape, None, None, &random::key(7).unwrap()).unwrap()
+    }
+
+    #[track_caller]
+    fn alike(a: Array, b: Array) {
+        assert_eq!((a.shape(), a.dtype()), (b.shape(), b.dtype()));
+        let apart = a.subtract(&b).unwrap().abs().unwrap().max(None).unwrap();
+        let largest = b.abs().unwrap().max(None).unwrap();
+        assert!(
+            apart.item_exact::<f32>() <= 1e-5 * largest.item_exact::<f32>(),
+            "{a} {b}"
+        );
+    }
+
+    /// A row, a few, and more than one core is asked to do.
+    const LENGTHS: [i32; 3] = [1, 7, 300];
+
+    #[test]
+    fn products_are_those_of_mlx() {
+        for (bits, group_size) in [(4, 32), (3, 64), (8, 128)] {
+            let (weight, scales, biases) =
+                ops::quantize(some(&[96, 256]), group_size, bits).unwrap();
+            let w = Packed {
+                weight,
+                scales,
+                biases,
+                group_size,
+                bits,
+            };
+            for length in LENGTHS {
+                let x = some(&[1, length, 256]);
+                alike(
+                    (CPU.product)(&w, &x).unwrap(),
+                    (MLX.product)(&w, &x).unwrap(),
+                );
+            }
+        }
+    }
+
+    #[test]
+    fn norms_sums_and_gates_are_those_of_mlx() {
+        for length in LENGTHS {
+            let (x, weight) = (some(&[1, length, 256]), some(&[256]));
+            alike(
+                (CPU.norm)(&x, &weight, 1e-3).unwrap(),
+                (MLX.norm)(&x, &weight, 1e-3).unwrap(),
+            );
+            let y = some(&[1, length, 256]).square().unwrap();
+            alike((CPU.swiglu)(&x, &y).unwrap(), (MLX.swiglu)(&x, &y).unwrap());
+            alike((CPU.add)(&x, &y).unwrap(), (MLX.add)(&x, &y).unwrap());
+        }
+    }
+
+    #[test]
+    fn heads_are_those_of_mlx_in_every_kind_of_rotation() {
+        let weight = some(&[64]);
+        for (dims, traditional, scaling) in [
+            (64, false, json!({})),
+            (64, true, json!({})),
+            (32, false, json!({"type": "linear", "factor": 3.0})),
+            (64, false, json!({"type": "dynamic", "factor": 3.0})),
+            (
+                64,
+                false,
+                json!({"type": "llama3", "factor": 8.0, "original_max_position_embeddings": 64}),
+            ),
+            (
+                48,
+                false,
+                json!({"type": "yarn", "factor": 4.0, "original_max_position_embeddings": 64}),
+            ),
+        ] {
+            let scaling_given = serde_json::from_value(scaling.clone()).unwrap();
+            let rope = Rope::new(dims, traditional, 1e4, Some(100), Some(&scaling_given)).unwrap();
+            for (length, offset) in [(1, 0), (1, 250), (7, 90), (300, 5)] {
+                let x = some(&[1, length, 3 * 64]);
+                for norm in [None, Some((&weight, 1e-5))] {
+                    let heads = Heads {
+                        size: 64,
+                        norm,
+                        rope: Some((&rope, offset)),
+                    };
+                    let [ours, theirs] = [&CPU, &MLX].map(|k| (k.heads)(&x, &heads).unwrap());
+                    assert_eq!(ours.shape(), theirs.shape());
+                    let apart = ours
+                        .subtract(&theirs)
+                        .unwrap()
+                        .abs()
+                        .unwrap()
+                        .max(None)
+                        .unwrap();
+                    let apart = apart.item_exact::<f32>();
+                    assert!(
+                        apart < 1e-3,
+                        "{scaling}, {length} from {offset}: {apart} apart"
+                    );
+                }
+            }
+        }
+    }
+}

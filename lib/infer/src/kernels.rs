@@ -1,0 +1,71 @@
+//! The steps of a layer in the form that suits the device, chosen once when a model is loaded.
+
+use mlx_rs::error::Result;
+use mlx_rs::ops::{quantized_matmul, sigmoid};
+use mlx_rs::{Array, fast};
+
+use crate::eager;
+use crate::matrix::Packed;
+use crate::rope::Rope;
+
+/// One way to do each step; x is [1, length, size] unless said otherwise.
+pub struct Kernels {
+    /// `x W.T`.
+    pub product: fn(&Packed, &Array) -> Result<Array>,
+    /// The last axis divided by the root of its mean square (and an epsilon), times the weight.
+    pub norm: fn(&Array, &Array, f32) -> Result<Array>,
+    /// [1, length, heads * size] to [1, heads, length, size].
+    pub heads: fn(&Array, &Heads) -> Result<Array>,
+    /// `silu(gate) * up`.
+    pub swiglu: fn(&Array, &Array) -> Result<Array>,
+    /// The sum of two arrays of one shape.
+    pub add: fn(&Array, &Array) -> Result<Array>,
+}
+
+/// What happens to heads when they are taken apart.
+pub struct Heads<'a> {
+    /// Elements of a head.
+    pub size: i32,
+    /// The weight and the epsilon that each is normed by.
+    pub norm: Option<(&'a Array, f32)>,
+    /// What each is rotated by, and the position of the first row.
+    pub rope: Option<(&'a Rope, i32)>,
+}
+
+/// Everything by MLX, lazily.
+pub static MLX: Kernels = Kernels {
+    product: |w, x| {
+        let Packed {
+            weight,
+            scales,
+            biases,
+            group_size,
+            bits,
+            ..
+        } = w;
+        quantized_matmul(x, weight, scales, biases, true, *group_size, *bits)
+    },
+    norm: |x, weight, eps| fast::rms_norm(x, Some(weight), eps),
+    heads: |x, heads| {
+        let mut x = x.reshape(&[1, x.dim(1), -1, heads.size])?;
+        if let Some((weight, eps)) = heads.norm {
+            x = fast::rms_norm(&x, Some(weight), eps)?;
+        }
+        let x = x.transpose_axes(&[0, 2, 1, 3])?;
+        match heads.rope {
+            Some((rope, offset)) => rope.apply(&x, offset),
+            None => Ok(x),
+        }
+    },
+    swiglu: |gate, up| gate.multiply(sigmoid(gate)?)?.multiply(up),
+    add: |a, b| a.add(b),
+};
+
+/// What MLX does slowly or in many small operations on a CPU done at once, in float32.
+pub static CPU: Kernels = Kernels {
+    product: eager::product,
+    norm: eager::norm,
+    heads: eager::heads,
+    swiglu: eager::swiglu,
+    add: eager::add,
+};
