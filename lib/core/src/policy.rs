@@ -152,8 +152,8 @@ fn architecture(facts: &Facts) -> Option<Architecture> {
 /// MLX and plain safetensors checkpoints run alike if their architecture is known. No code of a
 /// checkpoint is ever run: a `model_file` would replace the architecture and is always refused; an
 /// `auto_map` offers code for what a library does not know itself, so beside a known
-/// `model_type` it is a leftover and ignored. Names of
-/// weight files do not matter once their headers are sound.
+/// `model_type` it is a leftover and ignored. Names of weight files do not matter once their headers
+/// are sound.
 fn runnable(
     facts: &Facts,
     health: &Health,

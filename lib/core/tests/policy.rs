@@ -157,7 +157,7 @@ fn the_framework_is_read_from_what_the_model_says_of_itself() {
         ),
         (readme("---\ntags: [a, 'mlx']\n---\n"), "MLX"),
         (readme("---\r\nlibrary_name: \"mlx\"\r\n---\r\n"), "MLX"),
-        (readme("---\ntags:\n  - mlx\nother:\n- x\n"), "MLX"),
+        (readme("---\ntags:\n  - a\n\n  - mlx\nother:\n- x\n"), "MLX"),
         (readme("---\nlanguages:\n- mlx\n---\n"), "PyTorch"),
         (readme("---\nlicense: mit\n---\ntags:\n- mlx\n"), "PyTorch"),
         (readme("tags:\n- mlx\n"), "PyTorch"),

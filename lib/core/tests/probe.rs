@@ -108,6 +108,35 @@ fn links_that_leave_are_not_followed() {
 }
 
 #[test]
+fn directories_that_are_links_do_not_deceive() {
+    let env = Env::new();
+    let elsewhere = env.root().join("elsewhere");
+    for dir in ["blobs", "snapshots/a", "blobs/ab"] {
+        fs::create_dir_all(elsewhere.join(dir)).unwrap();
+    }
+    let reason = |snapshot| health::check(&read(&in_cache("org/model", snapshot))).reason;
+
+    // `../../blobs/x` looks like the model's own blob, but the snapshot lies elsewhere.
+    let snapshot = Model::new().cached(&env, "org/moved");
+    fs::write(snapshot.repo.join("blobs/x"), "own").unwrap();
+    fs::write(elsewhere.join("blobs/x"), "foreign").unwrap();
+    symlink("../../blobs/x", elsewhere.join("snapshots/a/vocab.txt")).unwrap();
+    fs::remove_dir_all(&snapshot.path).unwrap();
+    symlink(elsewhere.join("snapshots/a"), &snapshot.path).unwrap();
+    let expected = "vocab.txt links to ../../blobs/x, outside the cache";
+    assert_eq!(reason(&snapshot), expected);
+
+    // A prefix of the shared store that is a link.
+    let snapshot = Model::new().cached(&env, "org/prefix");
+    fs::write(elsewhere.join("blobs/ab/payload"), "foreign").unwrap();
+    symlink(elsewhere.join("blobs/ab"), env.hub().join("blobs/zz")).unwrap();
+    symlink("../../blobs/zz/payload", snapshot.repo.join("blobs/y")).unwrap();
+    symlink("../../blobs/y", snapshot.path.join("vocab.txt")).unwrap();
+    let expected = "vocab.txt links to ../../blobs/y, outside the cache";
+    assert_eq!(reason(&snapshot), expected);
+}
+
+#[test]
 fn names_that_are_not_utf_8_and_pipes_do_no_harm() {
     let env = Env::new();
     let found = Model::new().at(&env, "model");

@@ -23,6 +23,7 @@ impl FrontMatter {
             match line.trim_start().strip_prefix("- ") {
                 Some(item) if in_tags => card.tags.push(scalar(item)),
                 Some(_) => {}
+                None if line.trim().is_empty() => {}
                 None => in_tags = card.field(line),
             }
         }

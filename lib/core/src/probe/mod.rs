@@ -3,6 +3,7 @@
 //! Nothing is judged here. What is missing, broken or out of place is a fact like any other, so
 //! that `health` can name it; only a directory that cannot be listed at all is an error.
 
+mod bounds;
 mod front_matter;
 mod reader;
 mod unfinished;

@@ -3,9 +3,10 @@
 use std::ffi::OsStr;
 use std::fs;
 use std::io::{self, Read};
-use std::path::{Component, Path, PathBuf};
+use std::path::{Path, PathBuf};
 
-use crate::store::{Found, Origin};
+use super::bounds::Bounds;
+use crate::store::Found;
 
 /// A model with more files than this is not walked to its end.
 const MAX_FILES: usize = 20_000;
@@ -51,7 +52,8 @@ pub struct Stray {
 /// If the directory of the model cannot be listed; one below it becomes a [`Stray`].
 pub fn walk(found: &Found) -> io::Result<(Vec<File>, Vec<Stray>)> {
     let mut walk = Walk {
-        bounds: Bounds::new(found)?,
+        model: &found.path,
+        bounds: Bounds::new(found),
         files: Vec::new(),
         strays: Vec::new(),
     };
@@ -69,15 +71,16 @@ pub fn find<'a>(files: &'a [File], path: &Path) -> Option<&'a File> {
     files.get(at)
 }
 
-struct Walk {
-    bounds: Bounds,
+struct Walk<'a> {
+    model: &'a Path,
+    bounds: Bounds<'a>,
     files: Vec<File>,
     strays: Vec<Stray>,
 }
 
-impl Walk {
+impl Walk<'_> {
     fn directory(&mut self, relative: &Path, depth: usize) -> io::Result<()> {
-        for entry in fs::read_dir(self.bounds.model.join(relative))? {
+        for entry in fs::read_dir(self.model.join(relative))? {
             let entry = entry?;
             let path = relative.join(entry.file_name());
             if self.files.len() + self.strays.len() >= MAX_FILES {
@@ -128,7 +131,7 @@ impl Walk {
     }
 
     fn file(&mut self, path: PathBuf, size: u64) {
-        let pointer = POINTER_SIZES.contains(&size) && is_pointer(&self.bounds.model.join(&path));
+        let pointer = POINTER_SIZES.contains(&size) && is_pointer(&self.model.join(&path));
         self.files.push(File {
             path,
             size,
@@ -148,95 +151,4 @@ fn is_pointer(path: &Path) -> bool {
     let mut head = [0; 42];
     let read = fs::File::open(path).and_then(|mut file| file.read_exact(&mut head));
     read.is_ok() && &head == start
-}
-
-/// Where the links of a model may lead.
-struct Bounds {
-    /// The directory of the model itself, with no link in its path.
-    model: PathBuf,
-    /// The directories that may hold what its links show, likewise.
-    roots: Vec<PathBuf>,
-    /// How the user calls that place.
-    place: &'static str,
-}
-
-impl Bounds {
-    /// A workspace keeps to itself. A snapshot in the cache links to its repository's `blobs`,
-    /// and those may link on to the store that all repositories share (huggingface_hub 2).
-    fn new(found: &Found) -> io::Result<Bounds> {
-        let model = found.path.canonicalize()?;
-        let Origin::Cache { repo } = &found.origin else {
-            return Ok(Bounds {
-                roots: vec![model.clone()],
-                model,
-                place: "workspace",
-            });
-        };
-        let repo = repo.canonicalize()?;
-        let mut roots = vec![repo.join("blobs")];
-        if let Some(hub) = repo.parent() {
-            let shared = hub.join("blobs");
-            if shared.join(".huggingface-shared-blobs").is_file() {
-                roots.push(shared);
-            }
-        }
-        Ok(Bounds {
-            model,
-            roots,
-            place: "cache",
-        })
-    }
-
-    /// What the link at `path`, relative to the model, shows in the end.
-    fn follow(&self, path: &Path) -> Result<fs::Metadata, String> {
-        let link = self.model.join(path);
-        let shown = fs::read_link(&link).map_err(|e| format!("cannot be read: {e}"))?;
-        match self.blob(&link, &shown) {
-            Some(data) => Ok(data),
-            None => self.resolve(&link, &shown),
-        }
-    }
-
-    /// The file that a link shows if it is one that lies directly in the first of the roots: so
-    /// it is almost always, and this takes a single look at the disk.
-    fn blob(&self, link: &Path, shown: &Path) -> Option<fs::Metadata> {
-        let target = plain(&link.parent()?.join(shown))?;
-        if target.parent() != self.roots.first().map(PathBuf::as_path) {
-            return None;
-        }
-        fs::symlink_metadata(target)
-            .ok()
-            .filter(fs::Metadata::is_file)
-    }
-
-    /// The same for any link.
-    fn resolve(&self, link: &Path, shown: &Path) -> Result<fs::Metadata, String> {
-        let shown = shown.display();
-        let target = match link.canonicalize() {
-            Err(e) if e.kind() == io::ErrorKind::NotFound => {
-                return Err(format!("links to {shown}, which is not there"));
-            }
-            target => target.map_err(|e| format!("links to {shown}: {e}"))?,
-        };
-        let allowed = |root: &PathBuf| {
-            root.canonicalize()
-                .is_ok_and(|root| target.starts_with(root))
-        };
-        if !target.starts_with(&self.model) && !self.roots.iter().any(allowed) {
-            return Err(format!("links to {shown}, outside the {}", self.place));
-        }
-        fs::metadata(&target).map_err(|e| format!("links to {shown}: {e}"))
-    }
-}
-
-/// The path without its `..`; right only where no directory on the way is a link.
-fn plain(path: &Path) -> Option<PathBuf> {
-    let mut plain = PathBuf::new();
-    for part in path.components() {
-        match part {
-            Component::ParentDir => plain.pop().then_some(())?,
-            part => plain.push(part),
-        }
-    }
-    Some(plain)
 }

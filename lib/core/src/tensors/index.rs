@@ -1,6 +1,6 @@
 //! `model.safetensors.index.json`: which file of a sharded model holds which tensor.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::path::{Component, Path};
 
 use super::Header;
@@ -40,7 +40,7 @@ impl Index {
     /// Compares the index with the headers of all files that it names: the same tensors in the
     /// same files, and none in two.
     pub fn check(&self, files: &BTreeMap<&str, &Header>) -> Result<(), String> {
-        let mut seen: BTreeMap<&str, &str> = BTreeMap::new();
+        let mut seen: HashMap<&str, &str> = HashMap::new();
         for (&file, header) in files {
             for tensor in &header.tensors {
                 let name = tensor.name.as_str();
