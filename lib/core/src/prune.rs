@@ -5,7 +5,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
-use crate::error::{Error, Kind, Result};
+use crate::error::Result;
 use crate::store::cache::{self, Repo, Snapshot, entries};
 use crate::store::deletion::{Deletion, blobs_of};
 use crate::store::{Places, locks, shared};
@@ -18,7 +18,7 @@ use crate::store::{Places, locks, shared};
 pub fn plan(places: &Places, before: SystemTime) -> Result<Deletion> {
     let mut plan = Deletion::new(&places.hub)?;
     for repo in cache::repos(plan.hub())? {
-        if repo.is_whole() && locks::busy(plan.hub(), &repo.path)?.is_empty() {
+        if repo.is_whole()? && locks::busy(plan.hub(), &repo.path)?.is_empty() {
             add(&mut plan, &repo, before)?;
         }
     }
@@ -40,16 +40,7 @@ pub fn plan(places: &Places, before: SystemTime) -> Result<Deletion> {
 ///
 /// Refuses with `DeletionFailed`, and touches nothing, if the cache has changed since.
 pub fn execute(places: &Places, before: SystemTime, plan: &Deletion) -> Result<u64> {
-    if self::plan(places, before)? != *plan {
-        let message = "the cache has changed since this was planned";
-        return Err(Error::new(
-            Kind::DeletionFailed,
-            places.hub.display().to_string(),
-            message,
-        )
-        .hint("nothing was deleted; try again"));
-    }
-    plan.execute()
+    plan.execute(&self::plan(places, before)?)
 }
 
 fn add(plan: &mut Deletion, repo: &Repo, before: SystemTime) -> Result<()> {
@@ -105,7 +96,7 @@ fn stale_locks(hub: &Path, before: SystemTime) -> Result<Vec<PathBuf>> {
             continue;
         }
         for lock in locks::files(hub, &directory)? {
-            if locks::is_older(&lock, before) && !locks::is_held(&lock)? {
+            if locks::is_older(&lock, before) && !locks::is_held(&lock) {
                 stale.push(lock);
             }
         }

@@ -48,14 +48,7 @@ pub fn plan(request: &Request) -> Result<Deletion> {
 ///
 /// Refuses with `DeletionFailed`, and touches nothing, if the cache has changed since.
 pub fn execute(request: &Request, plan: &Deletion) -> Result<u64> {
-    if self::plan(request)? != *plan {
-        let message = "the cache has changed since this was planned";
-        return Err(
-            Error::new(Kind::DeletionFailed, &request.found.name, message)
-                .hint("nothing was deleted; try again"),
-        );
-    }
-    plan.execute()
+    plan.execute(&self::plan(request)?)
 }
 
 /// The blobs that only the revisions `gone` use.
@@ -102,7 +95,7 @@ fn owned(request: &Request, plan: &Deletion) -> Result<Repo> {
         name: name.clone(),
         path,
     };
-    if !repo.is_whole() {
+    if !repo.is_whole()? {
         return Err(Error::new(
             Kind::DeletionFailed,
             name,

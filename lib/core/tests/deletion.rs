@@ -294,6 +294,13 @@ fn nothing_is_deleted_through_a_link() {
     fs::remove_dir_all(&blobs).unwrap();
     symlink(&outside, &blobs).unwrap();
     assert_eq!(refused("org/m"), Kind::DeletionFailed);
+
+    let odd = env
+        .snapshot("org/odd", 'a')
+        .file("w", "used through a linked snapshot");
+    fs::rename(&odd.path, outside.join("moved")).unwrap();
+    symlink(outside.join("moved"), &odd.path).unwrap();
+    assert_eq!(refused("org/odd"), Kind::DeletionFailed);
     let plan = prune::plan(&places(&env), SystemTime::now()).unwrap();
     assert_eq!(
         plan,

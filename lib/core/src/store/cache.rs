@@ -123,13 +123,15 @@ impl Repo {
     }
 
     /// True if the directories of the model are such, and none a link to elsewhere.
-    pub(crate) fn is_whole(&self) -> bool {
-        let parts = [
-            &self.path,
-            &self.path.join("snapshots"),
-            &self.path.join("blobs"),
+    pub(crate) fn is_whole(&self) -> Result<bool> {
+        let snapshots = self.path.join("snapshots");
+        let mut parts = vec![
+            self.path.clone(),
+            self.path.join("blobs"),
+            snapshots.clone(),
         ];
-        !parts.into_iter().any(|part| part.is_symlink())
+        parts.extend(entries(&snapshots)?.into_iter().map(|(_, path)| path));
+        Ok(!parts.iter().any(|part| part.is_symlink()))
     }
 
     /// The models to list for this repository: never none.

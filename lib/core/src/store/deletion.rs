@@ -145,13 +145,19 @@ impl Deletion {
         Ok(links)
     }
 
-    /// Takes it all away; the bytes that this freed.
+    /// Takes it all away if `now`, the same plan made again, agrees; the bytes that this freed.
     ///
     /// No link is followed: if a directory of the cache turns out to be one, nothing is touched.
-    pub(crate) fn execute(&self) -> Result<u64> {
+    pub(crate) fn execute(&self, now: &Deletion) -> Result<u64> {
+        if now != self {
+            let message = "the cache has changed since this was planned";
+            let hub = self.hub.display().to_string();
+            return Err(Error::new(Kind::DeletionFailed, hub, message)
+                .hint("nothing was deleted; try again"));
+        }
         self.paths().try_for_each(|path| self.guard(path))?;
-        let mut payloads = self.linked()?;
-        payloads.extend(self.payloads.iter().cloned());
+        let mut linked = self.linked()?;
+        linked.retain(|payload| !self.payloads.contains(payload));
         for path in [&self.refs, &self.snapshots, &self.blobs, &self.repos]
             .into_iter()
             .flatten()
@@ -159,9 +165,13 @@ impl Deletion {
             remove(path)?;
         }
         let mut bytes = self.bytes;
-        for payload in payloads {
-            let size = metadata(&payload)?.map_or(0, |metadata| metadata.len());
-            if !shared::sweep(&payload, &self.hub)? && self.payloads.contains(&payload) {
+        for payload in linked {
+            // Cleans up its manifest, whose lines count only as long as their links are there.
+            drop(shared::sweep(&payload, &self.hub));
+        }
+        for payload in &self.payloads {
+            let size = metadata(payload)?.map_or(0, |metadata| metadata.len());
+            if !shared::sweep(payload, &self.hub)? {
                 bytes = bytes.saturating_sub(size); // somebody has linked to it since
             }
         }

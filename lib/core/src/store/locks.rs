@@ -3,12 +3,12 @@
 //! huggingface_hub locks `.locks/models--org--name/ETAG.lock` with flock while it fetches a blob into
 //! `blobs/ETAG.*.incomplete`, and leaves the lock file behind. So it is the lock that tells, not the file.
 
-use std::fs::{self, File, TryLockError};
+use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
 use super::cache::{entries, is_absent};
-use crate::error::{Error, Result};
+use crate::error::Result;
 
 /// How long a download may stand still and still count as running.
 const STILL: Duration = Duration::from_secs(60);
@@ -17,7 +17,7 @@ const STILL: Duration = Duration::from_secs(60);
 pub fn busy(hub: &Path, repo: &Path) -> Result<Vec<PathBuf>> {
     let mut signs = Vec::new();
     for lock in files(hub, repo)? {
-        if is_held(&lock)? {
+        if is_held(&lock) {
             signs.push(lock);
         }
     }
@@ -43,15 +43,11 @@ pub fn unfinished(repo: &Path) -> Result<Vec<PathBuf>> {
     with_suffix(&repo.join("blobs"), ".incomplete")
 }
 
-/// True if another process holds the lock; where the file system has no locks, that it is there.
-pub fn is_held(lock: &Path) -> Result<bool> {
+/// True if another process holds the lock, or if that cannot be found out.
+pub fn is_held(lock: &Path) -> bool {
     match File::options().read(true).write(true).open(lock) {
-        Ok(file) => Ok(match file.try_lock() {
-            Ok(()) => false,
-            Err(TryLockError::WouldBlock | TryLockError::Error(_)) => true,
-        }),
-        Err(e) if is_absent(&e) => Ok(false),
-        Err(e) => Err(Error::io(lock, e)),
+        Ok(file) => file.try_lock().is_err(),
+        Err(e) => !is_absent(&e),
     }
 }
 

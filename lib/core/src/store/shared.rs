@@ -94,6 +94,7 @@ pub fn sweep(payload: &Path, hub: &Path) -> Result<bool> {
     let _lock = lock(payload)?;
     let manifest = beside(payload, "refs");
     match users(payload, hub)? {
+        _ if !is_payload(payload, hub) => Ok(false), // somebody was faster
         None => Ok(false),
         Some(users) if users.is_empty() => {
             fs::remove_file(payload).map_err(|e| Error::io(payload, e))?;
