@@ -378,6 +378,7 @@ fn prune_leaves_a_model_alone_that_is_being_fetched() {
     let env = Env::new();
     let (a, _) = two_revisions(&env);
     fs::remove_file(a.repo.join("refs/v1")).unwrap();
+    fs::remove_dir_all(a.repo.join("refs/refs")).unwrap();
     let held = File::open(a.lock("abc")).unwrap();
     held.lock().unwrap();
     assert!(prune(&env, SystemTime::now()).is_empty());
@@ -408,6 +409,12 @@ fn prune_collects_shared_payloads_without_a_user() {
         .shared("w", "used")
         .reference("main");
     fs::remove_dir_all(&x.repo).unwrap();
+    let users_of_another = fs::read(payload(&env, "used").with_extension("refs")).unwrap();
+    fs::write(
+        payload(&env, "lost").with_extension("refs"),
+        users_of_another,
+    )
+    .unwrap();
     let plan = prune(&env, SystemTime::now());
     assert_eq!(plan.paths().collect::<Vec<_>>(), [payload(&env, "lost")]);
     assert!(payload(&env, "used").exists());

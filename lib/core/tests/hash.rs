@@ -128,6 +128,23 @@ fn a_dangling_link_counts_by_where_it_would_lead() {
 }
 
 #[test]
+fn a_link_to_the_workspace_itself_counts_as_a_dot() {
+    let dir = workspace();
+    symlink("../.", dir.path().join("up")).unwrap();
+    assert_eq!(digest(&dir), None);
+    fs::remove_file(dir.path().join("up")).unwrap();
+    symlink(".", dir.path().join("self")).unwrap();
+    let index = hash::index(dir.path(), EXCLUDED).unwrap();
+    let entry = index.iter().find(|e| e.path == "self").unwrap();
+    // printf 'SYMLINK\0.' | sha256sum
+    assert!(
+        entry.sha.starts_with("sha256:078943169bfbc3df"),
+        "{}",
+        entry.sha
+    );
+}
+
+#[test]
 fn a_huge_file_counts_by_name_and_size() {
     let dir = workspace();
     let huge = File::create(dir.path().join("huge.bin")).unwrap();
@@ -184,7 +201,17 @@ fn a_new_workspace_says_how_it_was_made_and_is_clean() {
 
 #[test]
 fn every_change_makes_a_workspace_dirty() {
-    let changes: [&dyn Fn(&TempDir); 5] = [
+    let changes: [&dyn Fn(&TempDir); 6] = [
+        &|dir| {
+            let file = dir.path().join("model.safetensors");
+            let written = file.metadata().unwrap().modified().unwrap();
+            write(
+                dir,
+                "model.safetensors",
+                [&tensors(0)[..], b"more"].concat(),
+            );
+            File::open(file).unwrap().set_modified(written).unwrap();
+        },
         &|dir| drop(write(dir, "new.txt", "hello\n")),
         &|dir| fs::remove_file(dir.path().join("tokenizer.json")).unwrap(),
         &|dir| drop(write(dir, "tokenizer.json", "{ }\n")),
