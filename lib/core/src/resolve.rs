@@ -23,11 +23,14 @@ pub fn resolve(spec: &Spec, places: &Places) -> Result<Found> {
         }
         Target::Name { name, revision } => (name, revision.as_deref()),
     };
-    let repos = cache::repos(&places.hub)?;
     let full = cache::decode(name).unwrap_or_else(|| name.clone());
+    // A stream may name a thousand models: each is looked up without listing the others.
+    if let (true, Some(repo)) = (spec.exact, cache::repo(&places.hub, &full)) {
+        return revision_of(&repo, revision);
+    }
+    let repos = cache::repos(&places.hub)?;
     if spec.exact {
-        let repo = exact(&repos, &full).ok_or_else(|| not_found(spec, &repos))?;
-        return revision_of(repo, revision);
+        return Err(not_found(spec, &repos));
     }
     let workspaces = workspace::home(places)?;
     if let Some(workspace) = workspaces.iter().find(|w| w.name == spec.text) {

@@ -55,6 +55,14 @@ pub fn repos(hub: &Path) -> Result<Vec<Repo>> {
     Ok(repos)
 }
 
+/// The cached model below `hub` that is called `name`, if there is one.
+pub fn repo(hub: &Path, name: &str) -> Option<Repo> {
+    let directory = encode(name);
+    let name = decode(&directory).filter(|name| !is_hidden(name))?;
+    let path = hub.join(directory);
+    path.is_dir().then_some(Repo { name, path })
+}
+
 /// The name of the cache directory of the model `name`.
 pub fn encode(name: &str) -> String {
     format!("{PREFIX}{}", name.replace('/', "--"))
