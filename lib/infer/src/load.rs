@@ -26,13 +26,17 @@ use crate::weights::{Bytes, Form, Tensor, Weights};
 /// missing, left over, or of a shape or type that the architecture does not have; all of this
 /// before anything is computed.
 pub fn load(facts: &Facts, plan: &Plan) -> Result<Model> {
+    load_for(facts, plan, mlx::on_cpu()?)
+}
+
+/// Loads the model in the form for a CPU or for a GPU, which a CPU can run too.
+fn load_for(facts: &Facts, plan: &Plan, on_cpu: bool) -> Result<Model> {
     plan.runnable.clone().map_err(unsupported)?;
     let architecture = plan
         .architecture
         .ok_or_else(|| unsupported("its architecture is not known".into()))?;
     let config = config(facts)?;
     let quantization = Quantization::read(&config)?;
-    let on_cpu = mlx::on_cpu()?;
     let device = Device::try_default().map_err(mlx::failed)?;
     let stream = Stream::new_with_device(&device);
     let form = Form {
@@ -128,4 +132,79 @@ pub fn config(facts: &Facts) -> Result<Value> {
 
 fn unsupported(why: String) -> Error {
     Error::new(Kind::RuntimeIncompatible, "", why)
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)] // a test fails by panicking
+
+    use mlxk_core::{Found, Origin, health, policy, probe};
+
+    use super::*;
+    use crate::sample::Sampling;
+
+    fn ids(case: &str, on_cpu: bool, sampling: &Sampling) -> (Vec<u32>, Vec<u32>) {
+        let path = Path::new(env!("CARGO_MANIFEST_DIR"))
+            .join("../../tests/data/parity")
+            .join(case);
+        let expected = std::fs::read(path.join("expected.json")).unwrap();
+        let expected: Value = serde_json::from_slice(&expected).unwrap();
+        let list = |key: &str| serde_json::from_value::<Vec<u32>>(expected[key].clone()).unwrap();
+        let (name, origin) = (case.to_owned(), Origin::Workspace);
+        let facts = probe::read(&Found {
+            name,
+            path,
+            revision: None,
+            origin,
+        })
+        .unwrap();
+        let plan = policy::decide(&facts, &health::check(&facts));
+        let mut model = load_for(&facts, &plan, on_cpu).unwrap();
+        let tokens = model.tokens(&list("prompt_ids"), sampling).unwrap();
+        (
+            tokens.take(24).map(Result::unwrap).collect(),
+            list("greedy_ids"),
+        )
+    }
+
+    const GREEDY: Sampling = Sampling {
+        temperature: 0.0,
+        top_p: 1.0,
+        top_k: 0,
+        min_p: 0.0,
+        repetition_penalty: 1.0,
+        seed: 0,
+    };
+
+    /// The steps of MLX, 16-bit floats as they are, and work queued ahead of what is read.
+    #[test]
+    fn models_in_the_form_for_a_gpu_agree_with_the_reference() {
+        for case in [
+            "llama",
+            "llama-q4",
+            "llama-rope3-tied",
+            "mistral",
+            "qwen2",
+            "qwen3",
+            "qwen3-q4",
+            "smollm3",
+        ] {
+            let (ids, expected) = ids(case, false, &GREEDY);
+            assert_eq!(ids, expected, "{case}");
+        }
+    }
+
+    #[test]
+    fn queueing_ahead_changes_no_choice() {
+        let sampling = Sampling {
+            temperature: 0.8,
+            top_p: 0.9,
+            repetition_penalty: 1.3,
+            ..GREEDY
+        };
+        assert_eq!(
+            ids("llama", false, &sampling).0,
+            ids("llama", true, &sampling).0
+        );
+    }
 }

@@ -65,6 +65,9 @@ impl Rope {
         trained: Option<u64>,
         scaling: Option<&Scaling>,
     ) -> mlxk_core::Result<Rope> {
+        if base.is_nan() || base <= 0.0 {
+            return Err(lacking("rope_theta"));
+        }
         let none = Scaling::default();
         let scaling = scaling.unwrap_or(&none);
         let mut magnitude = 1.0;
@@ -199,7 +202,9 @@ impl Scaling {
     }
 
     fn factor(&self) -> mlxk_core::Result<f64> {
-        self.factor.ok_or_else(|| lacking("rope_scaling.factor"))
+        self.factor
+            .filter(|&factor| factor > 0.0)
+            .ok_or_else(|| lacking("rope_scaling.factor"))
     }
 
     /// How yarn makes up for the flatter attention over a longer context.
@@ -271,6 +276,6 @@ fn table(wavelengths: Vec<f64>) -> Angles {
 }
 
 fn lacking(field: &str) -> Error {
-    let message = format!("position embeddings need `{field}`");
+    let message = format!("position embeddings need a positive `{field}`");
     Error::new(Kind::InvalidModel, "config.json", message)
 }

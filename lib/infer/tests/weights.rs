@@ -123,9 +123,30 @@ fn frequencies_that_old_checkpoints_carry_are_passed_over() {
 }
 
 #[test]
+fn a_missing_field_is_named() {
+    let mut draft = Draft::of("llama");
+    draft.config.remove("intermediate_size");
+    assert_eq!(
+        draft.refused(),
+        "config.json: missing field `intermediate_size`"
+    );
+}
+
+#[test]
 fn what_cannot_run_is_refused_by_name() {
     for (key, value, named) in [
         ("rope_scaling", json!({"rope_type": "longrope"}), "longrope"),
+        (
+            "rope_scaling",
+            json!({"rope_type": "linear", "factor": 0}),
+            "rope_scaling.factor",
+        ),
+        (
+            "rope_scaling",
+            json!({"rope_type": "yarn"}),
+            "rope_scaling.factor",
+        ),
+        ("rope_theta", json!(-1), "rope_theta"),
         ("hidden_act", json!("gelu"), "gelu"),
         (
             "quantization",

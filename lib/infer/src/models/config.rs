@@ -42,8 +42,11 @@ pub struct Config {
 impl Config {
     /// Reads `config`. Errors name the field that is missing or that no model of the family can have.
     pub fn read(config: &Value) -> Result<Config> {
-        let config: Config = serde_path_to_error::deserialize(config)
-            .map_err(|e| invalid(format!("`{}`: {}", e.path(), e.inner())))?;
+        let config: Config =
+            serde_path_to_error::deserialize(config).map_err(|e| match e.path().iter().next() {
+                None => invalid(e.inner().to_string()),
+                Some(_) => invalid(format!("`{}`: {}", e.path(), e.inner())),
+            })?;
         config.check()?;
         Ok(config)
     }

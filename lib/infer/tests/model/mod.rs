@@ -7,7 +7,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use mlxk_core::tensors::{self, Dtype, Entry, Header};
-use mlxk_core::{Found, Origin, Result, health, policy, probe};
+use mlxk_core::{Facts, Found, Origin, Result, health, policy, probe};
 use mlxk_infer::{Model, Sampling};
 use serde_json::{Map, Value};
 use tempfile::TempDir;
@@ -31,15 +31,19 @@ pub fn parity(case: &str) -> PathBuf {
 
 /// Loads the model in `path`, as a workspace.
 pub fn load(path: &Path) -> Result<Model> {
+    let facts = facts(path)?;
+    mlxk_infer::load(&facts, &policy::decide(&facts, &health::check(&facts)))
+}
+
+/// What is known of the model in `path`.
+pub fn facts(path: &Path) -> Result<Facts> {
     let found = Found {
         name: path.display().to_string(),
         path: path.to_owned(),
         revision: None,
         origin: Origin::Workspace,
     };
-    let facts = probe::read(&found)?;
-    let plan = policy::decide(&facts, &health::check(&facts));
-    mlxk_infer::load(&facts, &plan)
+    probe::read(&found)
 }
 
 /// A model that a test changes before it is written.
