@@ -3,6 +3,7 @@
 
 mod badinput;
 mod completions;
+mod convert;
 mod env;
 mod health;
 mod ls;

@@ -12,6 +12,7 @@ pub mod exit;
 pub mod health;
 pub mod human;
 pub mod input;
+pub mod interrupt;
 pub mod list;
 pub mod output;
 pub mod places;

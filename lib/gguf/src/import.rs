@@ -127,6 +127,11 @@ pub struct Progress {
 }
 
 impl Import<'_> {
+    /// The number of tensors that are written.
+    pub fn tensors(&self) -> usize {
+        self.weights.entries.len()
+    }
+
     /// Writes the model into the directory `dir`, with at most the largest tensor in memory.
     ///
     /// # Errors
@@ -136,7 +141,7 @@ impl Import<'_> {
         dir: &Path,
         mut progress: impl FnMut(Progress) -> Result<()>,
     ) -> Result<()> {
-        let total = self.weights.entries.len();
+        let total = self.tensors();
         let mut done = 0;
         tensors::write(dir, &self.weights.entries, tensors::SHARD, |entry| {
             progress(Progress { done, total })?;

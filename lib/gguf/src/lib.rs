@@ -1,11 +1,12 @@
 //! Import of GGUF files: what a model's one file holds becomes a directory that MLX loads.
 //!
 //! The data goes one way: `read` → `model` (the architecture and its names) → `weights` and
-//! `tokenizer` → `import`. Nothing here reads the environment, prints, or exits.
+//! `tokenizer` → `import` → `convert`. Nothing here reads the environment, prints, or exits.
 
 #![cfg_attr(test, allow(clippy::unwrap_used))] // a test fails by panicking
 
 mod affine;
+mod convert;
 mod dequant;
 mod dtype;
 mod import;
@@ -16,6 +17,7 @@ mod tokenizer;
 mod value;
 mod weights;
 
+pub use convert::convert;
 pub use dequant::dequantize;
 pub use dtype::Type;
 pub use import::{Float, Import, Progress, Source};

@@ -5,6 +5,7 @@ pub mod deletion;
 pub(crate) mod locks;
 pub mod sentinel;
 pub(crate) mod shared;
+pub mod staging;
 pub mod workspace;
 
 use std::path::PathBuf;

@@ -1,0 +1,159 @@
+//! A workspace under construction: it lies beside its place and gets its name when it is whole.
+
+use std::fs::{self, Permissions};
+use std::io;
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf, absolute};
+
+use tempfile::TempDir;
+
+use super::Places;
+use crate::error::{Error, Kind, Result};
+
+/// A directory that vanishes with this value unless it was published.
+#[derive(Debug)]
+pub struct Staging {
+    directory: TempDir,
+    target: PathBuf,
+}
+
+impl Staging {
+    /// Begins a workspace that shall be `target`: nothing, or an empty directory, in one that exists.
+    ///
+    /// A bare name is meant to lie in the workspace home. Inside the cache there are no workspaces.
+    pub fn new(target: &Path, places: &Places) -> Result<Staging> {
+        let target = absolute(homed(target, places)).map_err(|e| Error::io(target, e))?;
+        let refuse =
+            |what: &str| Error::new(Kind::InvalidTarget, target.display().to_string(), what);
+        let (Some(parent), Some(name)) = (target.parent(), target.file_name()) else {
+            return Err(refuse("not a directory that could be created"));
+        };
+        let parent = parent.canonicalize().map_err(|e| match e.kind() {
+            io::ErrorKind::NotFound => {
+                refuse("the directory to create it in does not exist").caused_by(e)
+            }
+            _ => Error::io(parent, e),
+        })?;
+        let target = parent.join(name);
+        for cache in [&places.root, &places.hub] {
+            // A cache that does not exist yet holds no directory either.
+            let cache = cache.canonicalize().unwrap_or_else(|_| cache.clone());
+            if target.starts_with(cache) {
+                return Err(refuse("lies inside the Hugging Face cache")
+                    .hint("the cache is the downloads' own: choose a directory outside it"));
+            }
+        }
+        match fs::symlink_metadata(&target) {
+            Err(e) if e.kind() == io::ErrorKind::NotFound => {}
+            Err(e) => return Err(Error::io(&target, e)),
+            Ok(data) if !data.is_dir() => return Err(refuse("exists and is not a directory")),
+            Ok(_) if !is_empty(&target)? => return Err(refuse("exists and is not empty")),
+            Ok(_) => {}
+        }
+        let directory = tempfile::Builder::new()
+            .prefix(&format!(".{}.", name.to_string_lossy()))
+            .suffix(".tmp")
+            .permissions(Permissions::from_mode(0o777)) // less the umask, as for any new directory
+            .tempdir_in(&parent)
+            .map_err(|e| Error::io(&parent, e))?;
+        Ok(Staging { directory, target })
+    }
+
+    /// The directory to fill.
+    pub fn path(&self) -> &Path {
+        self.directory.path()
+    }
+
+    /// The directory that it will be.
+    pub fn target(&self) -> &Path {
+        &self.target
+    }
+
+    /// Gives the workspace its name, and the place of an empty directory of that name.
+    pub fn publish(self) -> Result<PathBuf> {
+        fs::rename(self.directory.path(), &self.target).map_err(|e| Error::io(&self.target, e))?;
+        // Nothing is left under the name that would be removed.
+        let _ = self.directory.keep();
+        Ok(self.target)
+    }
+}
+
+/// A name without any separator belongs into the workspace home, if there is one.
+fn homed(target: &Path, places: &Places) -> PathBuf {
+    let bare = target.components().count() == 1 && target.file_name() == Some(target.as_os_str());
+    match &places.workspaces {
+        Some(home) if bare && home.is_dir() => home.join(target),
+        _ => target.to_owned(),
+    }
+}
+
+fn is_empty(directory: &Path) -> Result<bool> {
+    let at = |e| Error::io(directory, e);
+    Ok(fs::read_dir(directory)
+        .map_err(at)?
+        .next()
+        .transpose()
+        .map_err(at)?
+        .is_none())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn places(root: &Path) -> Places {
+        let path = |name: &str| {
+            fs::create_dir_all(root.join(name)).unwrap();
+            root.join(name)
+        };
+        Places {
+            root: path("hf"),
+            hub: path("hf/hub"),
+            workspaces: Some(path("ws")),
+        }
+    }
+
+    fn refused(target: &Path, places: &Places) -> String {
+        Staging::new(target, places).unwrap_err().message
+    }
+
+    #[test]
+    fn a_workspace_appears_only_when_it_is_published() {
+        let root = TempDir::new().unwrap();
+        let places = places(root.path());
+        let staging = Staging::new("mine".as_ref(), &places).unwrap();
+        fs::write(staging.path().join("config.json"), "{}").unwrap();
+        let target = root.path().canonicalize().unwrap().join("ws/mine");
+        assert!(!target.exists());
+        assert_eq!(staging.publish().unwrap(), target);
+        assert!(target.join("config.json").exists());
+        assert_eq!(fs::read_dir(root.path().join("ws")).unwrap().count(), 1);
+    }
+
+    #[test]
+    fn nothing_is_left_of_one_that_is_given_up() {
+        let root = TempDir::new().unwrap();
+        let places = places(root.path());
+        let empty = root.path().join("ws/empty");
+        fs::create_dir(&empty).unwrap();
+        drop(Staging::new(&empty, &places).unwrap());
+        assert_eq!(fs::read_dir(root.path().join("ws")).unwrap().count(), 1);
+        assert!(empty.exists());
+    }
+
+    #[test]
+    fn places_that_are_taken_or_forbidden_are_refused() {
+        let root = TempDir::new().unwrap();
+        let places = places(root.path());
+        let at = |name: &str| root.path().join(name);
+        assert!(refused(&at("hf/hub/x"), &places).contains("inside the Hugging Face cache"));
+        assert!(refused(&at("hf"), &places).contains("inside the Hugging Face cache"));
+        std::os::unix::fs::symlink(at("hf"), at("link")).unwrap();
+        assert!(refused(&at("link/x"), &places).contains("inside the Hugging Face cache"));
+        fs::create_dir_all(at("full/x")).unwrap();
+        assert!(refused(&at("full"), &places).contains("not empty"));
+        fs::write(at("file"), "").unwrap();
+        assert!(refused(&at("file"), &places).contains("not a directory"));
+        assert!(refused(&at("no/where"), &places).contains("does not exist"));
+    }
+}

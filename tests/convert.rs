@@ -1,0 +1,143 @@
+//! mlxk-convert: a GGUF file becomes a managed workspace, or nothing is left.
+
+use std::fs;
+use std::path::PathBuf;
+
+use crate::env::Env;
+
+#[path = "../lib/gguf/tests/gguf/mod.rs"]
+mod gguf;
+
+use gguf::{Builder, string};
+
+/// A file in the home.
+fn file(env: &Env, name: &str, bytes: &[u8]) -> PathBuf {
+    let path = env.home().join(name);
+    fs::write(&path, bytes).unwrap();
+    path
+}
+
+#[test]
+fn a_file_becomes_a_workspace_that_is_managed_clean_and_healthy() {
+    let env = Env::new();
+    let source = file(&env, "tiny.gguf", &Builder::llama().bytes());
+    let records = env
+        .run("mlxk-convert")
+        .args(["tiny.gguf", "tiny"])
+        .records();
+    let target = env.workspaces().canonicalize().unwrap().join("tiny");
+    let record = &records[0];
+    assert_eq!(record["source"], source.to_str().unwrap());
+    assert_eq!(record["target"], target.to_str().unwrap());
+    assert_eq!(record["mode"], "gguf");
+    assert_eq!(record["tensors"], 11);
+    assert_eq!(record["health_status"], "healthy");
+    assert!(
+        record["size_bytes"].as_u64().unwrap() > 4 * 32 * 32,
+        "{record}"
+    );
+    let shown = env.run("mlxk-ls").args(["--all", "tiny"]).records();
+    assert_eq!(shown[0]["clean"], true);
+    assert_eq!(shown[0]["health"], "healthy");
+    assert_eq!(shown[0]["runtime_compatible"], true, "{}", shown[0]);
+    assert_eq!(shown[0]["content_hash"], record["content_hash"]);
+    let sentinel = fs::read_to_string(target.join(".mlxk_workspace.json")).unwrap();
+    let sentinel: serde_json::Value = serde_json::from_str(&sentinel).unwrap();
+    assert_eq!(sentinel["managed"], true);
+    assert_eq!(sentinel["operation"], "convert");
+    assert_eq!(sentinel["mode"], "gguf");
+    assert_eq!(sentinel["source_repo"], source.to_str().unwrap());
+}
+
+#[test]
+fn its_record_names_the_workspace_to_the_next_program() {
+    let env = Env::new();
+    file(&env, "tiny.gguf", &Builder::llama().bytes());
+    let record = env.run("mlxk-convert").args(["tiny.gguf", "./here"]).ok();
+    let health = env.run("mlxk-health").stdin(record).records();
+    assert_eq!(health[0]["health"], "healthy");
+    assert_eq!(health[0]["mode"], "gguf", "fields pass through");
+}
+
+#[test]
+fn the_envelope_and_the_sentence() {
+    let env = Env::new();
+    file(&env, "tiny.gguf", &Builder::llama().bytes());
+    let envelope = env
+        .run("mlxk-convert")
+        .args(["tiny.gguf", "./a"])
+        .envelope(0);
+    assert_eq!(envelope["data"]["mode"], "gguf");
+    let text = env
+        .run("mlxk-convert")
+        .args(["tiny.gguf", "./b", "--human"])
+        .ok();
+    assert!(text.contains("/b (healthy, 11 tensors, "), "{text}");
+}
+
+#[test]
+fn what_cannot_be_imported_leaves_nothing() {
+    let env = Env::new();
+    let llama = Builder::llama();
+    let whole = llama.bytes();
+    file(&env, "short.gguf", &whole[..whole.len() - 4096]);
+    file(&env, "text.gguf", b"hello");
+    file(&env, "empty.gguf", b"");
+    let other = Builder::of("gemma9").set("general.architecture", string("gemma9"));
+    file(&env, "other.gguf", &other.bytes());
+    file(
+        &env,
+        "less.gguf",
+        &llama.clone().without("blk.0.ffn_up.weight").bytes(),
+    );
+    let before = env.files();
+    for (source, reason) in [
+        ("short.gguf", "but the file ends at"),
+        ("text.gguf", "not a GGUF file"),
+        ("empty.gguf", "not a GGUF file"),
+        (
+            "other.gguf",
+            "the architecture \"gemma9\" cannot be imported",
+        ),
+        ("less.gguf", "\"blk.0.ffn_up.weight\" is missing"),
+        ("absent.gguf", "No such file"),
+        (".", "not a file"),
+    ] {
+        let ended = env.run("mlxk-convert").args([source, "new"]).end();
+        assert_eq!(ended.status(), 1, "{ended:?}");
+        let first = ended.stderr().lines().next().unwrap().to_owned();
+        assert!(
+            first.starts_with("mlxk-convert: ") && first.contains(source),
+            "{first}"
+        );
+        assert!(first.contains(reason), "{first}");
+        assert_eq!(ended.stdout(), "");
+    }
+    assert_eq!(env.files(), before);
+}
+
+#[test]
+fn a_target_that_is_taken_or_in_the_cache_is_refused() {
+    let env = Env::new();
+    file(&env, "tiny.gguf", &Builder::llama().bytes());
+    let taken = env.model("taken").write_workspace();
+    let before = env.files();
+    let cached = env.hub().join("x");
+    for target in [
+        taken.to_str().unwrap(),
+        cached.to_str().unwrap(),
+        "./no/where",
+        "tiny.gguf/x",
+    ] {
+        let ended = env.run("mlxk-convert").args(["tiny.gguf", target]).end();
+        assert_eq!(ended.status(), 1, "{target}: {ended:?}");
+    }
+    assert_eq!(env.files(), before);
+    fs::create_dir(env.home().join("empty")).unwrap();
+    env.run("mlxk-convert").args(["tiny.gguf", "./empty"]).ok();
+    let unknown = env
+        .run("mlxk-convert")
+        .args(["tiny.gguf", "x", "--dtype", "f8"])
+        .end();
+    assert_eq!(unknown.status(), 2);
+}
