@@ -22,4 +22,5 @@ pub use dequant::dequantize;
 pub use dtype::Type;
 pub use import::{Float, Import, Progress, Source};
 pub use read::{Gguf, Tensor};
+pub use tokenizer::tokenizer;
 pub use value::{Array, Value};

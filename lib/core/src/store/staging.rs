@@ -99,6 +99,8 @@ fn is_empty(directory: &Path) -> Result<bool> {
 
 #[cfg(test)]
 mod tests {
+    #![allow(clippy::unwrap_used)] // a test fails by panicking
+
     use super::*;
 
     fn places(root: &Path) -> Places {

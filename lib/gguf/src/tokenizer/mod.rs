@@ -21,20 +21,31 @@ pub fn files(gguf: &Gguf, model: &Model) -> Result<Vec<(&'static str, Value)>, S
         let tokens = vocabulary.tokens.len();
         return Err(format!("{tokens} tokens for {rows} rows of the embedding"));
     }
-    let tokenizer = match gguf.need("tokenizer.ggml.model")? {
-        "gpt2" => bpe::tokenizer(gguf, &vocabulary)?,
-        "llama" => spm::tokenizer(gguf, &vocabulary)?,
-        other => {
-            return Err(format!(
-                "the tokenizer {other:?} cannot be imported; gpt2 and llama can"
-            ));
-        }
-    };
+    let tokenizer = rebuilt(gguf, &vocabulary)?;
     let settings = settings::config(gguf, &vocabulary, model.context())?;
     Ok(vec![
         ("tokenizer.json", tokenizer),
         ("tokenizer_config.json", settings),
     ])
+}
+
+/// The `tokenizer.json`.
+///
+/// # Errors
+/// If the file names a kind of tokenizer or a splitting of words that is not known, or its lists
+/// contradict each other.
+pub fn tokenizer(gguf: &Gguf) -> Result<Value, String> {
+    rebuilt(gguf, &Vocabulary::read(gguf)?)
+}
+
+fn rebuilt(gguf: &Gguf, vocabulary: &Vocabulary) -> Result<Value, String> {
+    match gguf.need("tokenizer.ggml.model")? {
+        "gpt2" => bpe::tokenizer(gguf, vocabulary),
+        "llama" => spm::tokenizer(gguf, vocabulary),
+        other => Err(format!(
+            "the tokenizer {other:?} cannot be imported; gpt2 and llama can"
+        )),
+    }
 }
 
 /// What goes around a text: the beginning and end tokens that the file asks for. `None` if none.
