@@ -7,9 +7,9 @@ use std::fs::{self, File};
 
 use gguf::{Builder, f32s, float, integer};
 use half::{bf16, f16};
-use mlxk_core::Result;
 use mlxk_core::tensors::{Dtype, Header};
-use mlxk_gguf::{Float, Source, Type, dequantize};
+use mlxk_core::{Error, Kind, Places, Result};
+use mlxk_gguf::{Float, Progress, Source, Type, dequantize};
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
@@ -325,4 +325,31 @@ fn no_mutation_makes_the_plan_panic() {
         Ok(())
     })
     .budget_ms(1000);
+}
+
+#[test]
+fn an_import_that_is_stopped_leaves_nothing() {
+    let root = TempDir::new().unwrap();
+    let source = root.path().join("tiny.gguf");
+    fs::write(&source, Builder::llama().bytes()).unwrap();
+    let target = root.path().join("made");
+    let hub = root.path().join("hf/hub");
+    let places = Places {
+        root: root.path().join("hf"),
+        hub,
+        workspaces: None,
+    };
+    let stop = |progress: Progress| match progress.done {
+        5 => Err(Error::new(Kind::Execution, "", "interrupted")),
+        _ => Ok(()),
+    };
+    let error = mlxk_gguf::convert(&source, &target, None, &places, stop).unwrap_err();
+    assert_eq!(error.message, "interrupted");
+    assert_eq!(
+        fs::read_dir(root.path()).unwrap().count(),
+        1,
+        "only the source is there"
+    );
+    mlxk_gguf::convert(&source, &target, None, &places, |_| Ok(())).unwrap();
+    assert!(target.join("model.safetensors").is_file());
 }
