@@ -1,5 +1,7 @@
 //! The keys and values of the tokens so far.
 
+use std::ops::Range;
+
 use mlx_rs::Array;
 use mlx_rs::error::Result;
 use mlx_rs::fast::ScaledDotProductAttentionMask as Mask;
@@ -53,29 +55,29 @@ impl Kv {
         self.dropped + self.held
     }
 
-    /// Adds the keys and values [1, heads, n, head size] of the next `n` tokens, and returns all
-    /// that any of these attends to.
-    pub fn append(&mut self, keys: &Array, values: &Array) -> Result<[Array; 2]> {
+    /// Adds the keys and values [1, heads, n, head size] of the next `n` tokens.
+    pub fn append(&mut self, keys: &Array, values: &Array) -> Result<()> {
         let n = keys.dim(-2);
         self.make_room(n, keys, values)?;
         let range = self.held..self.held + n;
         self.held = range.end;
-        let seen = self.seen(n);
-        let Some([all_keys, all_values]) = &mut self.buffers else {
-            return Err("a cache without room".into());
-        };
-        mlx::set_rows(all_keys, range.clone(), keys)?;
-        mlx::set_rows(all_values, range, values)?;
-        let seen = self.held - seen..self.held;
-        Ok([
-            mlx::rows(all_keys, seen.clone())?,
-            mlx::rows(all_values, seen)?,
-        ])
+        if let Some([all_keys, all_values]) = &mut self.buffers {
+            mlx::set_rows(all_keys, range.clone(), keys)?;
+            mlx::set_rows(all_values, range, values)?;
+        }
+        Ok(())
     }
 
-    /// Which of the tokens that [`append`](Self::append) returned each of the last `n` may see.
-    pub fn mask(&self, n: i32) -> Result<Visible> {
-        let seen = self.seen(n);
+    /// The keys and values [1, heads, seen, head size] that any of the last `n` tokens attends to.
+    pub fn seen(&self, n: i32) -> Result<[Array; 2]> {
+        let [keys, values] = self.buffers()?;
+        let seen = self.held - self.reach(n)..self.held;
+        Ok([mlx::rows(keys, seen.clone())?, mlx::rows(values, seen)?])
+    }
+
+    /// Which of the tokens that [`seen`](Self::seen) returns each of the last `n` attends to.
+    pub fn visible(&self, n: i32) -> Result<Visible> {
+        let seen = self.reach(n);
         match self.window {
             _ if n == 1 => Ok(Visible::All),
             Some(window) if seen > window => {
@@ -88,8 +90,29 @@ impl Kv {
         }
     }
 
+    /// Keys and values with the room behind them, [1, heads, room, head size].
+    pub fn buffers(&self) -> Result<&[Array; 2]> {
+        self.buffers
+            .as_ref()
+            .ok_or_else(|| "nothing is remembered yet".into())
+    }
+
+    /// How many tokens the buffers hold.
+    pub fn held(&self) -> usize {
+        self.held as usize
+    }
+
+    /// Where in the buffers lies what number `i` of the last `n` tokens attends to.
+    pub fn seen_by(&self, i: usize, n: usize) -> Range<usize> {
+        let end = self.held() - n + i + 1;
+        let start = self
+            .window
+            .map_or(0, |window| end.saturating_sub(window as usize));
+        start..end
+    }
+
     /// How many of the tokens held the last `n` attend to.
-    fn seen(&self, n: i32) -> i32 {
+    fn reach(&self, n: i32) -> i32 {
         self.window
             .map_or(self.held, |window| self.held.min(window - 1 + n))
     }

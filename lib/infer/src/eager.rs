@@ -110,7 +110,7 @@ fn each_row(rows: &mut [f32], size: usize, work: impl Fn(usize, &mut [f32]) + Sy
 }
 
 /// The elements of `array`, once they are computed.
-fn elements(array: &Array) -> Result<&[f32]> {
+pub fn elements(array: &Array) -> Result<&[f32]> {
     array.try_as_slice().map_err(unreadable)
 }
 

@@ -4,6 +4,8 @@ use mlx_rs::error::Result;
 use mlx_rs::ops::{quantized_matmul, sigmoid};
 use mlx_rs::{Array, fast};
 
+use crate::attention;
+use crate::cache::Kv;
 use crate::eager;
 use crate::matrix::Packed;
 use crate::rope::Rope;
@@ -16,6 +18,9 @@ pub struct Kernels {
     pub norm: fn(&Array, &Array, f32) -> Result<Array>,
     /// [1, length, heads * size] to [1, heads, length, size].
     pub heads: fn(&Array, &Heads) -> Result<Array>,
+    /// What queries [1, heads, length, size], the last of those remembered, attend to, by a scale:
+    /// [1, length, heads * size].
+    pub attend: fn(&Array, &Kv, f32) -> Result<Array>,
     /// `silu(gate) * up`.
     pub swiglu: fn(&Array, &Array) -> Result<Array>,
     /// The sum of two arrays of one shape.
@@ -57,6 +62,15 @@ pub static MLX: Kernels = Kernels {
             None => Ok(x),
         }
     },
+    attend: |queries, kv, scale| {
+        let length = queries.dim(2);
+        let [keys, values] = kv.seen(length)?;
+        let visible = kv.visible(length)?;
+        let mask = visible.mask();
+        fast::scaled_dot_product_attention(queries, keys, values, scale, mask, None)?
+            .transpose_axes(&[0, 2, 1, 3])?
+            .reshape(&[1, length, -1])
+    },
     swiglu: |gate, up| gate.multiply(sigmoid(gate)?)?.multiply(up),
     add: |a, b| a.add(b),
 };
@@ -66,6 +80,7 @@ pub static CPU: Kernels = Kernels {
     product: eager::product,
     norm: eager::norm,
     heads: eager::heads,
+    attend: attention::attend,
     swiglu: eager::swiglu,
     add: eager::add,
 };

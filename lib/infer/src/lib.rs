@@ -1,5 +1,6 @@
 //! How a model runs: the only crate that links MLX.
 
+mod attention;
 mod cache;
 mod cpu;
 mod decode;

@@ -3,8 +3,8 @@
 //! A layer is loaded from its place in the checkpoint, and what is there decides its form; running
 //! it decides nothing. Shapes are [1, length, size] unless said otherwise.
 
+use mlx_rs::Array;
 use mlx_rs::error::Result;
-use mlx_rs::{Array, fast};
 
 use crate::cache::Kv;
 use crate::kernels::{Heads, Kernels};
@@ -158,14 +158,9 @@ impl Attention {
         let queries = self.heads(&self.q_proj.forward(x)?, self.q_norm.as_ref(), rope)?;
         let keys = self.heads(&self.k_proj.forward(x)?, self.k_norm.as_ref(), rope)?;
         let values = self.heads(&self.v_proj.forward(x)?, None, None)?;
-        let [keys, values] = kv.append(&keys, &values)?;
-        let visible = kv.mask(x.dim(1))?;
+        kv.append(&keys, &values)?;
         let scale = (self.head_dim as f32).powf(-0.5);
-        let mixed =
-            fast::scaled_dot_product_attention(queries, keys, values, scale, visible.mask(), None)?;
-        let mixed = mixed
-            .transpose_axes(&[0, 2, 1, 3])?
-            .reshape(&[1, x.dim(1), -1])?;
+        let mixed = (self.kernels.attend)(&queries, kv, scale)?;
         self.o_proj.forward(&mixed)
     }
 

@@ -1,0 +1,180 @@
+//! Attention on a CPU, done at once: MLX's bundled matrix product takes most of a long text's time.
+
+use std::ops::Range;
+
+use gemm::Parallelism;
+use mlx_rs::Array;
+use mlx_rs::error::Result;
+use mlx_rs::transforms::eval;
+use rayon::prelude::*;
+
+use crate::cache::Kv;
+use crate::eager::elements;
+
+/// Rows of queries that are multiplied together.
+const BLOCK: usize = 64;
+/// Products of numbers below which a second core costs more than it brings.
+const ALONE: usize = 1 << 18;
+
+/// What the last rows of `kv` attend to, for queries [1, heads, length, size]; [1, length, heads *
+/// size].
+pub fn attend(queries: &Array, kv: &Kv, scale: f32) -> Result<Array> {
+    let buffers = kv.buffers()?;
+    eval(buffers)?;
+    let dims = |array: &Array, axis| array.dim(axis) as usize;
+    let [heads, length, size] = [1, 2, 3].map(|axis| dims(queries, axis));
+    let [kv_heads, room] = [1, 2].map(|axis| dims(&buffers[0], axis));
+    let [keys, values] = [elements(&buffers[0])?, elements(&buffers[1])?];
+    let shared = heads / kv_heads * length;
+    let blocks_of_head = shared.div_ceil(BLOCK);
+    let seen: Vec<Range<usize>> = (0..length).map(|i| kv.seen_by(i, length)).collect();
+    let work = |(n, queries): (usize, &[f32])| {
+        let (head, first) = (n / blocks_of_head, n % blocks_of_head * BLOCK);
+        let rows = first..first + queries.len() / size;
+        let seen: Vec<Range<usize>> = rows.map(|row| seen[row % length].clone()).collect();
+        let part = head * room * size..(head + 1) * room * size;
+        mix(
+            queries,
+            &keys[part.clone()],
+            &values[part],
+            &seen,
+            size,
+            scale,
+        )
+    };
+    let queries = elements(queries)?;
+    let blocks: Vec<(usize, &[f32])> = queries
+        .chunks(shared * size)
+        .flat_map(|head| head.chunks(BLOCK * size))
+        .enumerate()
+        .collect();
+    let mixed: Vec<Vec<f32>> = if heads * length * kv.held() * size < ALONE {
+        blocks.into_iter().map(work).collect()
+    } else {
+        blocks.into_par_iter().map(work).collect()
+    };
+    let y = by_position(&mixed.concat(), heads, length, size);
+    Ok(Array::from_slice(
+        &y,
+        &[1, length as i32, (heads * size) as i32],
+    ))
+}
+
+/// [heads, length, size] as [length, heads, size].
+fn by_position(x: &[f32], heads: usize, length: usize, size: usize) -> Vec<f32> {
+    let mut y = vec![0.0; x.len()];
+    for (row, x) in x.chunks_exact(size).enumerate() {
+        let (head, position) = (row / length, row % length);
+        y[(position * heads + head) * size..][..size].copy_from_slice(x);
+    }
+    y
+}
+
+/// The values mixed for each of some queries, by how alike the keys are that it has `seen`.
+fn mix(
+    queries: &[f32],
+    keys: &[f32],
+    values: &[f32],
+    seen: &[Range<usize>],
+    size: usize,
+    scale: f32,
+) -> Vec<f32> {
+    let first = seen.iter().map(|range| range.start).min().unwrap_or(0);
+    let last = seen.iter().map(|range| range.end).max().unwrap_or(0);
+    let [keys, values] = [keys, values].map(|all| &all[first * size..last * size]);
+    let mut weights = vec![0.0; seen.len() * (last - first)];
+    product(queries, keys, [1, size], scale, last - first, &mut weights);
+    for (row, range) in weights.chunks_exact_mut(last - first).zip(seen) {
+        softmax(row, range.start - first..range.end - first);
+    }
+    let mut mixed = vec![0.0; seen.len() * size];
+    product(&weights, values, [size, 1], 1.0, size, &mut mixed);
+    mixed
+}
+
+/// Makes a row of scores shares of one; those outside of `seen` get none.
+fn softmax(row: &mut [f32], seen: Range<usize>) {
+    row[..seen.start].fill(0.0);
+    row[seen.end..].fill(0.0);
+    let row = &mut row[seen];
+    let most = row.iter().copied().fold(f32::NEG_INFINITY, f32::max);
+    row.iter_mut().for_each(|x| *x = (*x - most).exp());
+    let sum: f32 = row.iter().sum();
+    row.iter_mut().for_each(|x| *x /= sum);
+}
+
+/// `out = factor * a b`, with `a` [rows, inner] and `out` [rows, columns] row by row, and the
+/// elements of `b` [inner, columns] so far apart by row and by column as `steps` says.
+fn product(a: &[f32], b: &[f32], steps: [usize; 2], factor: f32, columns: usize, out: &mut [f32]) {
+    let (rows, inner) = (out.len() / columns, b.len() / columns);
+    assert_eq!((a.len(), out.len()), (rows * inner, rows * columns));
+    assert_eq!(
+        b.len(),
+        (inner - 1) * steps[0] + (columns - 1) * steps[1] + 1
+    );
+    // SAFETY: the slices are as long as these shapes and steps need.
+    unsafe {
+        gemm::gemm(
+            rows,
+            columns,
+            inner,
+            out.as_mut_ptr(),
+            1,
+            columns as isize,
+            false,
+            a.as_ptr(),
+            1,
+            inner as isize,
+            b.as_ptr(),
+            steps[1] as isize,
+            steps[0] as isize,
+            0.0,
+            factor,
+            false,
+            false,
+            false,
+            Parallelism::None,
+        );
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)] // a test fails by panicking
+
+    use mlx_rs::random;
+
+    use super::*;
+    use crate::kernels::MLX;
+
+    fn some(shape: &[i32], seed: u64) -> Array {
+        random::normal::<f32>(shape, None, None, &random::key(seed).unwrap()).unwrap()
+    }
+
+    #[test]
+    fn attention_is_that_of_mlx() {
+        for window in [None, Some(1), Some(40)] {
+            let mut kv = Kv::new(window);
+            for (seed, length) in [(1, 1), (2, 7), (3, 300), (4, 1), (5, 130)] {
+                let [keys, values] = [0, 100].map(|more| some(&[1, 2, length, 32], seed + more));
+                kv.append(&keys, &values).unwrap();
+                let queries = some(&[1, 6, length, 32], seed + 200);
+                let ours = attend(&queries, &kv, 0.3).unwrap();
+                let theirs = (MLX.attend)(&queries, &kv, 0.3).unwrap();
+                assert_eq!(ours.shape(), theirs.shape());
+                let apart = ours
+                    .subtract(&theirs)
+                    .unwrap()
+                    .abs()
+                    .unwrap()
+                    .max(None)
+                    .unwrap();
+                let apart = apart.item_exact::<f32>();
+                assert!(
+                    apart < 1e-4,
+                    "{length} with a window of {window:?}: {apart} apart"
+                );
+            }
+        }
+    }
+}
