@@ -2,7 +2,7 @@
 //! (PREFIX/lib/mlxk), else where `make mlx` prepared it.
 
 /// Programs that link MLX.
-const RUNNERS: &[&str] = &[];
+const RUNNERS: &[&str] = &["mlxk-run"];
 
 fn main() {
     println!("cargo::rerun-if-changed=build.rs");

@@ -10,5 +10,6 @@ mod ls;
 mod mlxk;
 mod pipes;
 mod rm;
+mod run;
 mod schema;
 mod show;

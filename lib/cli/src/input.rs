@@ -58,7 +58,7 @@ impl Input {
 }
 
 /// False for a terminal and for /dev/null (under cron).
-fn stdin_holds_data() -> Result<bool> {
+pub(crate) fn stdin_holds_data() -> Result<bool> {
     let stdin = io::stdin();
     if stdin.is_terminal() {
         return Ok(false);

@@ -17,6 +17,8 @@ pub mod list;
 pub mod output;
 pub mod places;
 pub mod program;
+pub mod prompt;
+pub mod requests;
 pub mod rm;
 pub mod select;
 pub mod show;

@@ -1,10 +1,15 @@
 //! How a model runs: the only crate that links MLX.
 
+#![cfg_attr(test, allow(clippy::unwrap_used))] // a test fails by panicking
+
+mod admit;
 mod attention;
 mod cache;
 mod cpu;
 mod decode;
+mod detokenize;
 mod eager;
+pub mod generate;
 mod kernels;
 mod load;
 mod matrix;
@@ -13,12 +18,23 @@ mod mlx;
 mod models;
 mod nn;
 mod quantization;
+pub mod request;
+mod room;
 mod rope;
 mod sample;
+mod stop;
+mod template;
+mod tokenizer;
 mod weights;
 
+pub use admit::admit;
 pub use decode::{Model, Tokens};
+pub use detokenize::Detokenizer;
+pub use generate::{Event, Runner};
 pub use load::load;
 pub use memory::estimate;
 pub use mlx::on_cpu;
+pub use request::Request;
 pub use sample::Sampling;
+pub use template::Template;
+pub use tokenizer::Tokenizer;

@@ -1,0 +1,122 @@
+//! What `mlxk-run` is asked: words, standard input, or both; and when it may read that at all.
+
+use std::env;
+use std::io::{self, Read};
+use std::path::Path;
+
+use mlxk_core::{Error, Kind, Result};
+
+use crate::input::stdin_holds_data;
+
+/// The variable that opens or closes standard input.
+const GATE: &str = "MLXK2_ENABLE_PIPES";
+
+/// What is asked.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Asked {
+    /// One prompt.
+    Prompt(String),
+    /// Requests on standard input, a record a line.
+    Requests,
+}
+
+/// Puts together what is asked. `-` among `words` is standard input, which comes before the rest;
+/// `flag` goes before the other words. With `records`, `-` alone means requests.
+///
+/// Standard input is read for `-`, or when [`GATE`] is on and it holds data, and never when that
+/// is off.
+pub fn asked(words: &[String], flag: Option<&str>, records: bool) -> Result<Asked> {
+    let gate = gate(env::var(GATE).ok().as_deref());
+    let (dashes, words): (Vec<&str>, Vec<&str>) = words
+        .iter()
+        .map(String::as_str)
+        .partition(|word| *word == "-");
+    let typed = match (flag, words.as_slice()) {
+        (Some(flag), _) => Some(flag.to_owned()),
+        (None, []) => None,
+        (None, words) => Some(words.join(" ")),
+    };
+    let wanted = match (dashes.is_empty(), gate) {
+        (false, Some(false)) => return Err(closed()),
+        (false, _) => true,
+        (true, Some(true)) => stdin_holds_data()?,
+        (true, _) => false,
+    };
+    match (wanted, records && !dashes.is_empty(), typed) {
+        (true, true, None) => Ok(Asked::Requests),
+        (true, true, Some(_)) => Err(Error::new(
+            Kind::Command,
+            "",
+            "requests on standard input and a prompt on the command line",
+        )
+        .hint("with --ndjson, `-` stands alone")),
+        (true, false, typed) => piped(&stdin()?, typed).map(Asked::Prompt),
+        (false, _, Some(typed)) if typed.trim().is_empty() => Err(empty("the prompt is empty")),
+        (false, _, Some(typed)) => Ok(Asked::Prompt(typed)),
+        (false, _, None) => Err(Error::new(Kind::Command, "", "no prompt")
+            .hint("give a prompt behind the model, or - for standard input")),
+    }
+}
+
+/// True if `value` opens the gate, false if it closes it; anything else leaves it to `-`.
+fn gate(value: Option<&str>) -> Option<bool> {
+    match value?.trim().to_lowercase().as_str() {
+        "1" | "true" | "yes" | "on" => Some(true),
+        "0" | "false" | "no" | "off" => Some(false),
+        _ => None,
+    }
+}
+
+/// The text from standard input without its last line ends, a blank line, and what was typed.
+fn piped(text: &str, typed: Option<String>) -> Result<String> {
+    let text = text.trim_end_matches(['\n', '\r']);
+    match (text.trim().is_empty(), typed) {
+        (true, None) => Err(empty(
+            "standard input is empty, and there is no other prompt",
+        )),
+        (true, Some(typed)) => Ok(typed),
+        (false, None) => Ok(text.to_owned()),
+        (false, Some(typed)) => Ok(format!("{text}\n\n{typed}")),
+    }
+}
+
+fn stdin() -> Result<String> {
+    let mut bytes = Vec::new();
+    let read = io::stdin().lock().read_to_end(&mut bytes);
+    read.map_err(|e| Error::io(Path::new("standard input"), e))?;
+    String::from_utf8(bytes)
+        .map_err(|_| Error::new(Kind::Validation, "standard input", "not UTF-8 text"))
+}
+
+fn closed() -> Error {
+    Error::new(
+        Kind::Command,
+        "",
+        format!("standard input is closed by {GATE}=0"),
+    )
+    .hint(format!("{GATE}=1 opens it"))
+}
+
+fn empty(message: &str) -> Error {
+    Error::new(Kind::Validation, "", message)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn standard_input_comes_first_and_loses_its_last_line_ends() {
+        assert_eq!(piped("a\n b\r\n\n", None).unwrap(), "a\n b");
+        assert_eq!(piped("a\n", Some("b".into())).unwrap(), "a\n\nb");
+        assert_eq!(piped(" \n", Some("b".into())).unwrap(), "b");
+        assert_eq!(piped("\n", None).unwrap_err().kind, Kind::Validation);
+    }
+
+    #[test]
+    fn only_plain_words_move_the_gate() {
+        assert_eq!(["1", "TRUE", "yes"].map(|v| gate(Some(v))), [Some(true); 3]);
+        assert_eq!(["0", "off", "No"].map(|v| gate(Some(v))), [Some(false); 3]);
+        assert_eq!([None, Some(""), Some("2")].map(gate), [None; 3]);
+    }
+}

@@ -1,0 +1,153 @@
+//! Text to tokens and back, and the tokens that have a meaning of their own.
+
+use std::collections::BTreeSet;
+
+use mlxk_core::{Error, Facts, Kind, Result};
+use serde_json::{Map, Value};
+
+use crate::detokenize::Detokenizer;
+
+/// Ends of a turn that no model writes for another reason. Some checkpoints name only the end of
+/// the document as their end, and would go on with the other side's turn.
+const END_OF_TURN: [&str; 3] = ["<|im_end|>", "<|eot_id|>", "<end_of_turn>"];
+
+/// A model's tokenizer.
+pub struct Tokenizer {
+    inner: tokenizers::Tokenizer,
+    special: Map<String, Value>,
+    ends: BTreeSet<u32>,
+    detokenizer: Result<Detokenizer>,
+}
+
+impl Tokenizer {
+    /// Reads the tokenizer of a model from `tokenizer.json`, `tokenizer_config.json` and the
+    /// configurations.
+    ///
+    /// # Errors
+    /// If there is no `tokenizer.json`, or it is not one.
+    pub fn read(facts: &Facts) -> Result<Tokenizer> {
+        let path = facts.path("tokenizer.json");
+        if !facts.has("tokenizer.json") {
+            return Err(Error::new(
+                Kind::InvalidModel,
+                &facts.found.name,
+                "no tokenizer.json",
+            ));
+        }
+        let bytes = std::fs::read(&path).map_err(|e| Error::io(&path, e))?;
+        let configs = [&facts.generation_config, &facts.config];
+        let ends = configs.iter().find_map(|config| config.get("eos_token_id"));
+        let token = |key| Some((key, facts.tokenizer_config.get(key)?));
+        let keys = [
+            "bos_token",
+            "eos_token",
+            "pad_token",
+            "unk_token",
+            "additional_special_tokens",
+        ];
+        Tokenizer::new(&bytes, keys.into_iter().filter_map(token), ends.as_ref()).map_err(
+            |mut e| {
+                e.subject = path.display().to_string();
+                e
+            },
+        )
+    }
+
+    /// From the content of a `tokenizer.json`, the special tokens of `tokenizer_config.json` by
+    /// name, and the `eos_token_id` of the model: a number or a list.
+    pub fn new<'a>(
+        json: &[u8],
+        special: impl IntoIterator<Item = (&'a str, Value)>,
+        ends: Option<&Value>,
+    ) -> Result<Tokenizer> {
+        let mut inner = tokenizers::Tokenizer::from_bytes(json)
+            .map_err(|e| invalid(format!("not a tokenizer: {e}")))?;
+        inner.with_padding(None);
+        inner
+            .with_truncation(None)
+            .map_err(|e| invalid(e.to_string()))?;
+        let decoder = serde_json::to_value(inner.get_decoder())
+            .map_err(|e| invalid(format!("not a decoder: {e}")))?;
+        let special: Map<String, Value> = special.into_iter().filter_map(named_token).collect();
+        let ends = end_ids(&inner, special.get("eos_token"), ends);
+        Ok(Tokenizer {
+            detokenizer: Detokenizer::new(&decoder),
+            inner,
+            special,
+            ends,
+        })
+    }
+
+    /// The tokens of `text`. Those that the tokenizer puts around every text are added, unless it
+    /// begins with the first of them already.
+    pub fn encode(&self, text: &str) -> Result<Vec<u32>> {
+        let bos = self.special.get("bos_token").and_then(Value::as_str);
+        let begun = bos.is_some_and(|bos| !bos.is_empty() && text.starts_with(bos));
+        let encoding = self.inner.encode_fast(text, !begun);
+        let encoding = encoding.map_err(|e| Error::new(Kind::Execution, "", e.to_string()))?;
+        Ok(encoding.get_ids().to_vec())
+    }
+
+    /// A decoder for one text.
+    ///
+    /// # Errors
+    /// If the tokenizer is not one of a model that writes text.
+    pub fn detokenizer(&self) -> Result<Detokenizer> {
+        match &self.detokenizer {
+            Ok(detokenizer) => Ok(detokenizer.clone()),
+            Err(e) => Err(Error::new(e.kind, &e.subject, &e.message)),
+        }
+    }
+
+    /// The token `id` as it stands in the vocabulary; none if it is a special one, which is no
+    /// part of a text, or not in it.
+    pub fn text_token(&self, id: u32) -> Option<String> {
+        let token = self.inner.id_to_token(id)?;
+        let special = self.inner.get_added_vocabulary().is_special_token(&token);
+        (!special).then_some(token)
+    }
+
+    /// True for the tokens that end a text.
+    pub fn is_end(&self, id: u32) -> bool {
+        self.ends.contains(&id)
+    }
+
+    /// The special tokens by name (`bos_token`, ...), for templates.
+    pub fn special(&self) -> &Map<String, Value> {
+        &self.special
+    }
+}
+
+/// A token's text, which may be wrapped in an object of its properties.
+fn named_token((name, value): (&str, Value)) -> Option<(String, Value)> {
+    let value = match value {
+        Value::Null => return None,
+        Value::Object(mut token) => token.remove("content")?,
+        value => value,
+    };
+    Some((name.to_owned(), value))
+}
+
+fn end_ids(
+    inner: &tokenizers::Tokenizer,
+    eos_token: Option<&Value>,
+    ids: Option<&Value>,
+) -> BTreeSet<u32> {
+    let id = |value: &Value| value.as_u64().and_then(|id| u32::try_from(id).ok());
+    let stated = match ids {
+        Some(Value::Array(ids)) => ids.iter().filter_map(id).collect(),
+        Some(value) => Vec::from_iter(id(value)),
+        None => Vec::new(),
+    };
+    let special = |token: &&str| inner.get_added_vocabulary().is_special_token(token);
+    let turns = END_OF_TURN.into_iter().filter(special);
+    let named = turns.chain(eos_token.and_then(Value::as_str));
+    stated
+        .into_iter()
+        .chain(named.filter_map(|token| inner.token_to_id(token)))
+        .collect()
+}
+
+fn invalid(message: String) -> Error {
+    Error::new(Kind::InvalidModel, "tokenizer.json", message)
+}

@@ -1,0 +1,276 @@
+//! Requests to events, with a script in place of a model.
+
+#![allow(clippy::unwrap_used)] // a test fails by panicking
+
+use std::cell::{Cell, RefCell};
+use std::rc::Rc;
+
+use mlxk_core::store::{Found, Origin};
+use mlxk_core::{Facts, Kind, Result, health, policy, probe};
+use mlxk_infer::generate::{Bound, End, Reason, Source};
+use mlxk_infer::request::{Options, Prompt};
+use mlxk_infer::{Event, Request, Runner, Sampling};
+use serde_json::json;
+
+/// Gives the tokens 1, 2, 3, ... and keeps what it was asked.
+#[derive(Clone, Default)]
+struct Script(Rc<RefCell<Vec<Asked>>>);
+
+type Asked = (Vec<u32>, Sampling);
+
+impl Source for Script {
+    fn tokens<'a>(
+        &'a mut self,
+        prompt: &[u32],
+        sampling: &Sampling,
+    ) -> Result<impl Iterator<Item = Result<u32>> + use<'a>> {
+        self.0.borrow_mut().push((prompt.to_vec(), *sampling));
+        Ok((1..).map(Ok))
+    }
+}
+
+/// A model of 30 words: `w5` is token 5.
+struct Model {
+    dir: tempfile::TempDir,
+    script: Script,
+}
+
+impl Model {
+    fn new() -> Model {
+        let model = Model {
+            dir: tempfile::tempdir().unwrap(),
+            script: Script::default(),
+        };
+        let vocabulary = (0..30).map(|id| (format!("w{id}"), json!(id)));
+        let vocabulary: serde_json::Map<_, _> = vocabulary.collect();
+        model.file(
+            "tokenizer.json",
+            json!({
+                "version": "1.0", "truncation": {"direction": "Right", "max_length": 2, "strategy":
+                    "LongestFirst", "stride": 0},
+                "padding": null, "normalizer": null, "pre_tokenizer": {"type": "WhitespaceSplit"},
+                "post_processor": null, "decoder": null, "added_tokens": [],
+                "model": {"type": "WordLevel", "vocab": vocabulary, "unk_token": "w0"},
+            }),
+        );
+        model.file(
+            "config.json",
+            json!({"model_type": "llama", "max_position_embeddings": 20}),
+        );
+        model
+    }
+
+    fn file(&self, name: &str, content: serde_json::Value) -> &Model {
+        std::fs::write(self.dir.path().join(name), content.to_string()).unwrap();
+        self
+    }
+
+    fn runner(&self) -> Result<Runner<Script>> {
+        let path = self.dir.path().to_owned();
+        let name = path.display().to_string();
+        let found = Found {
+            name,
+            path,
+            revision: None,
+            origin: Origin::Workspace,
+        };
+        let facts: Facts = probe::read(&found)?;
+        let plan = policy::decide(&facts, &health::check(&facts));
+        Runner::new(self.script.clone(), &facts, &plan)
+    }
+
+    /// The text and the end of an answer.
+    fn run(&self, request: &Request) -> Result<(String, End)> {
+        let mut runner = self.runner()?;
+        let mut text = String::new();
+        for event in runner.generate(request, &|| false)? {
+            match event? {
+                Event::Text(more) => text += &more,
+                Event::End(end) => return Ok((text, end)),
+            }
+        }
+        unreachable!("an answer has an end")
+    }
+
+    fn sampling(&self) -> Sampling {
+        self.run(&ask("w1", Options::default())).unwrap();
+        self.script.0.borrow().last().unwrap().1
+    }
+}
+
+fn ask(text: &str, options: Options) -> Request {
+    Request {
+        prompt: Prompt::Text(text.into()),
+        options,
+    }
+}
+
+fn at_most(max_tokens: u64) -> Options {
+    Options {
+        max_tokens: Some(max_tokens),
+        ..Options::default()
+    }
+}
+
+#[test]
+fn an_answer_ends_at_its_bound_and_says_which() {
+    let model = Model::new();
+    let (text, end) = model.run(&ask("w7 w8 w9", at_most(3))).unwrap();
+    assert_eq!(text, "w1 w2 w3");
+    assert_eq!(end.reason, Reason::Length(Bound::Asked));
+    assert_eq!((end.prompt_tokens, end.completion_tokens), (3, 3));
+    let (_, end) = model.run(&ask("w7 w8 w9", at_most(1000))).unwrap();
+    assert_eq!(
+        (end.reason, end.completion_tokens),
+        (Reason::Length(Bound::Window), 17)
+    );
+    model.file("config.json", json!({"model_type": "llama"}));
+    let (_, end) = model.run(&ask("w7", Options::default())).unwrap();
+    assert_eq!(
+        (end.reason, end.completion_tokens),
+        (Reason::Length(Bound::Default), 32_768)
+    );
+}
+
+#[test]
+fn a_prompt_that_leaves_no_room_is_refused_with_both_numbers() {
+    let model = Model::new();
+    let e = model
+        .run(&ask(&"w1 ".repeat(20), Options::default()))
+        .unwrap_err();
+    assert_eq!(e.kind, Kind::ContextLengthExceeded);
+    assert!(
+        e.message.contains("20 tokens") && e.message.contains("holds 20"),
+        "{e}"
+    );
+    assert!(model.script.0.borrow().is_empty());
+    let e = model.run(&ask(" ", Options::default())).unwrap_err();
+    assert_eq!(e.kind, Kind::Validation);
+}
+
+#[test]
+fn the_end_tokens_of_the_generation_config_go_before_those_of_the_config() {
+    let model = Model::new();
+    model.file(
+        "config.json",
+        json!({"model_type": "llama", "eos_token_id": 3}),
+    );
+    let (text, end) = model.run(&ask("w7", Options::default())).unwrap();
+    assert_eq!(
+        (text.as_str(), end.reason, end.completion_tokens),
+        ("w1 w2", Reason::Stop, 3)
+    );
+    model.file("generation_config.json", json!({"eos_token_id": [9, 5]}));
+    assert_eq!(
+        model.run(&ask("w7", Options::default())).unwrap().0,
+        "w1 w2 w3 w4"
+    );
+    model.file(
+        "tokenizer_config.json",
+        json!({"eos_token": {"content": "w2"}}),
+    );
+    assert_eq!(model.run(&ask("w7", Options::default())).unwrap().0, "w1");
+}
+
+#[test]
+fn a_stop_string_over_several_tokens_ends_the_answer() {
+    let options = Options {
+        stop: vec!["2 w3".into()],
+        ..at_most(9)
+    };
+    let (text, end) = Model::new().run(&ask("w7", options)).unwrap();
+    assert_eq!((text.as_str(), end.reason), ("w1 w", Reason::Stop));
+    let options = Options {
+        stop: vec!["w3 x".into()],
+        ..at_most(3)
+    };
+    let (text, end) = Model::new().run(&ask("w7", options)).unwrap();
+    assert_eq!(
+        (text.as_str(), end.reason),
+        ("w1 w2 w3", Reason::Length(Bound::Asked))
+    );
+}
+
+#[test]
+fn an_interrupt_ends_the_answer_at_the_token() {
+    let model = Model::new();
+    let mut runner = model.runner().unwrap();
+    let pressed = Cell::new(false);
+    let interrupted = || pressed.get();
+    let request = ask("w7", at_most(9));
+    let mut events = runner.generate(&request, &interrupted).unwrap();
+    assert_eq!(events.next().unwrap().unwrap(), Event::Text("w1".into()));
+    pressed.set(true);
+    let Event::End(end) = events.next().unwrap().unwrap() else {
+        panic!("no end")
+    };
+    assert_eq!(
+        (end.reason.name(), end.completion_tokens),
+        ("interrupted", 1)
+    );
+    assert!(events.next().is_none());
+}
+
+#[test]
+fn what_the_makers_recommend_is_the_default() {
+    let model = Model::new();
+    let plain = model.sampling();
+    assert_eq!(
+        (plain.temperature, plain.top_p, plain.repetition_penalty),
+        (0.7, 0.9, 1.0)
+    );
+    model.file(
+        "generation_config.json",
+        json!({"temperature": 0.25, "top_k": 20, "top_p": 0.5}),
+    );
+    let theirs = model.sampling();
+    assert_eq!(
+        (theirs.temperature, theirs.top_k, theirs.top_p),
+        (0.25, 20, 0.5)
+    );
+    model.file(
+        "generation_config.json",
+        json!({"do_sample": false, "temperature": 0.25}),
+    );
+    assert_eq!(model.sampling().temperature, 0.0);
+}
+
+#[test]
+fn a_conversation_goes_through_the_template_and_begins_but_once() {
+    let model = Model::new();
+    let chat = Request {
+        prompt: Prompt::chat(Some("w4"), "w5"),
+        options: at_most(1),
+    };
+    let e = model.run(&chat).unwrap_err();
+    assert_eq!(e.kind, Kind::CapabilityNotSupported);
+    let user = Request {
+        prompt: Prompt::chat(None, "w5 w6"),
+        ..chat.clone()
+    };
+    model.run(&user).unwrap();
+    assert_eq!(model.script.0.borrow().last().unwrap().0, [5, 6]);
+    let template = "{{ bos_token }} {% for m in messages %}{{ m.content }} {% endfor %}w9";
+    let list =
+        json!([{"name": "tools", "template": "-"}, {"name": "default", "template": template}]);
+    model.file(
+        "tokenizer_config.json",
+        json!({"bos_token": "w8", "chat_template": list}),
+    );
+    model.run(&chat).unwrap();
+    assert_eq!(model.script.0.borrow().last().unwrap().0, [8, 4, 5, 9]);
+}
+
+#[test]
+fn a_file_that_is_no_tokenizer_is_named() {
+    let model = Model::new();
+    model.file("tokenizer.json", json!([1]));
+    let e = model.runner().err().unwrap();
+    assert_eq!(e.kind, Kind::InvalidModel);
+    assert!(
+        e.subject.ends_with("tokenizer.json") && e.message.starts_with("not a tokenizer"),
+        "{e}"
+    );
+    std::fs::remove_file(model.dir.path().join("tokenizer.json")).unwrap();
+    assert_eq!(model.runner().err().unwrap().message, "no tokenizer.json");
+}
