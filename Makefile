@@ -6,6 +6,8 @@ DESTDIR =
 MLX     = cpu
 
 TOOLS   = mlxk mlxk-ls mlxk-show mlxk-health mlxk-rm mlxk-run mlxk-convert
+# What mlxk is also called by scripts written for mlx-knife.
+OLD     = mlxk2 mlxk-json mlx-run
 CACHE   = $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/mlxk
 MODEL   = $(CACHE)/SmolLM2-135M-Instruct.Q4_1.gguf
 
@@ -54,6 +56,7 @@ $(MODEL):
 install: build
 	install -d $(bindir) $(mandir)/man1 $(mandir)/man7 $(bashdir) $(zshdir) $(fishdir)
 	install $(TOOLS:%=target/release/%) $(bindir)
+	for name in $(OLD); do ln -sf mlxk $(bindir)/$$name || exit; done
 	install -m 644 man/*.1 $(mandir)/man1
 	install -m 644 man/*.7 $(mandir)/man7
 	for tool in $(TOOLS); do \
@@ -65,7 +68,7 @@ install: build
 	[ "$$(uname -s)" != Linux ] || lib/infer/linux/prepare $(MLX) $(libdir)
 
 uninstall:
-	rm -f $(TOOLS:%=$(bindir)/%)
+	rm -f $(TOOLS:%=$(bindir)/%) $(OLD:%=$(bindir)/%)
 	rm -f $(patsubst man/%,$(mandir)/man1/%,$(wildcard man/*.1))
 	rm -f $(patsubst man/%,$(mandir)/man7/%,$(wildcard man/*.7))
 	rm -f $(TOOLS:%=$(bashdir)/%) $(TOOLS:%=$(zshdir)/_%) $(TOOLS:%=$(fishdir)/%.fish)

@@ -77,12 +77,7 @@ fn style() -> ProgressStyle {
 
 fn summary(record: &Record) -> String {
     let text = |key| record.str(key).unwrap_or_default();
-    let number = |key| {
-        record
-            .get(key)
-            .and_then(|value| value.as_u64())
-            .unwrap_or_default()
-    };
+    let number = |key| record.get(key).and_then(|value| value.as_u64()).unwrap_or_default();
     format!(
         "convert: {} → {} ({}, {} tensors, {})\n",
         text("source"),

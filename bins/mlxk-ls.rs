@@ -68,11 +68,9 @@ impl Tool for Ls {
     fn run(&self, out: &mut Output) -> Result<()> {
         let style = match self.quiet {
             true => Style::Names,
-            false => Style::Form(Columns {
-                wide: self.all,
-                health: self.health,
-                verbose: self.verbose,
-            }),
+            false => {
+                Style::Form(Columns { wide: self.all, health: self.health, verbose: self.verbose })
+            }
         };
         list::list(&self.query(out.form), style, &mlxk_cli::places()?, out)
     }
@@ -82,11 +80,7 @@ impl Ls {
     fn query(&self, form: Form) -> Query {
         Query {
             patterns: self.patterns.clone(),
-            revisions: if self.revisions {
-                Revisions::All
-            } else {
-                Revisions::Current
-            },
+            revisions: if self.revisions { Revisions::All } else { Revisions::Current },
             filters: self.filters.clone(),
             sort: self.sort,
             limit: self.limit,

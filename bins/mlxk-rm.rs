@@ -46,19 +46,11 @@ impl Tool for Rm {
     }
 
     fn run(&self, out: &mut Output) -> Result<()> {
-        let care = Care {
-            force: self.force,
-            dry_run: self.dry_run,
-            only_tests: places::only_tests(),
-        };
+        let care =
+            Care { force: self.force, dry_run: self.dry_run, only_tests: places::only_tests() };
         match self.prune {
             true => rm::prune(care, &mlxk_cli::places()?, out),
-            false => rm::remove(
-                Input::required(&self.models)?,
-                care,
-                &mlxk_cli::places()?,
-                out,
-            ),
+            false => rm::remove(Input::required(&self.models)?, care, &mlxk_cli::places()?, out),
         }
     }
 }

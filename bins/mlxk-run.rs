@@ -97,9 +97,7 @@ impl Tool for Run {
     }
 
     fn run(&self, out: &mut Output) -> Result<()> {
-        self.options()
-            .check()
-            .map_err(|e| Error::new(Kind::Command, "", e.message))?;
+        self.options().check().map_err(|e| Error::new(Kind::Command, "", e.message))?;
         let asked = asked(&self.words, self.prompt.as_deref(), self.ndjson)?;
         let named = Record::default().with("name", &*self.model);
         let model = examine(&find(&named, &mlxk_cli::places()?)?)?;
@@ -143,22 +141,13 @@ impl Run {
 
     fn load(&self, model: &Examined, out: &Output) -> Result<Runner<Model>> {
         let started = Instant::now();
-        let Examined {
-            facts,
-            health,
-            plan,
-            ..
-        } = model;
+        let Examined { facts, health, plan, .. } = model;
         if let Some(warning) = mlxk_infer::admit(facts, health, plan)? {
             out.remark(&warning, "a shorter --max-tokens needs less");
         }
         let runner = Runner::new(mlxk_infer::load(facts, plan)?, facts, plan)?;
         if self.verbose {
-            eprintln!(
-                "loaded {} in {:.2} s",
-                facts.found.name,
-                started.elapsed().as_secs_f64()
-            );
+            eprintln!("loaded {} in {:.2} s", facts.found.name, started.elapsed().as_secs_f64());
         }
         Ok(runner)
     }
@@ -174,9 +163,7 @@ impl Run {
         let system = self.system.as_deref();
         let request = Request::parse(&record, &self.options(), system, self.no_chat_template)?;
         let Answer { text, end } = self.generate(runner, &request, out)?;
-        let told = Record::default()
-            .with("response", &*text)
-            .merge(end.record());
+        let told = Record::default().with("response", &*text).merge(end.record());
         match out.form {
             Form::Human if self.no_stream => out.text(&format!("{text}\n"))?,
             Form::Human => out.text("\n")?,

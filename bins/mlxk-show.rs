@@ -49,16 +49,8 @@ impl Tool for Show {
             Show { config: true, .. } => Part::Config,
             _ => Part::Metadata,
         };
-        let wish = Wish {
-            part,
-            rehash: self.recalc_hash,
-        };
-        show::show(
-            Input::required(&self.models)?,
-            wish,
-            &mlxk_cli::places()?,
-            out,
-        )
+        let wish = Wish { part, rehash: self.recalc_hash };
+        show::show(Input::required(&self.models)?, wish, &mlxk_cli::places()?, out)
     }
 }
 

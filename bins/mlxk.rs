@@ -14,11 +14,7 @@ use mlxk_core::{Error, Kind, Result};
 /// in their old ways list, show, health and rm print text, and read standard input only if
 /// named `-`; in pipes use mlxk-ls and so on, which print and read records.
 #[derive(Parser)]
-#[command(
-    name = "mlxk",
-    disable_version_flag = true,
-    disable_help_subcommand = true
-)]
+#[command(name = "mlxk", disable_version_flag = true, disable_help_subcommand = true)]
 #[command(override_usage = "mlxk COMMAND [ARGUMENT]...", help_template = TEMPLATE)]
 #[command(before_help = dispatch::overview(), add = completion::commands())]
 struct Mlxk {
@@ -50,11 +46,7 @@ impl Tool for Mlxk {
     const COMMAND: &'static str = "version";
 
     fn form(&self) -> Form {
-        if self.json || program::json_wanted() {
-            Form::Json
-        } else {
-            Form::Human
-        }
+        if self.json || program::json_wanted() { Form::Json } else { Form::Human }
     }
 
     fn run(&self, out: &mut Output) -> Result<()> {

@@ -21,25 +21,13 @@ fn unhealthy_in(env: &Env, part: &str) {
     let before = env.files();
     let ended = env.run("mlxk-health").args(["--human", "org/m"]).end();
     let line = ended.stdout();
-    let reason = line
-        .strip_prefix("unhealthy org/m — ")
-        .and_then(|line| line.strip_suffix('\n'));
+    let reason = line.strip_prefix("unhealthy org/m — ").and_then(|line| line.strip_suffix('\n'));
     let reason = reason.filter(|reason| reason.contains(part) && !reason.contains('\n'));
     let reason = reason.unwrap_or_else(|| panic!("no `{part}` in {ended:?}"));
-    assert_eq!(
-        (ended.status(), ended.stderr().as_str()),
-        (1, ""),
-        "{ended:?}"
-    );
+    assert_eq!((ended.status(), ended.stderr().as_str()), (1, ""), "{ended:?}");
     assert_eq!(env.run("mlxk-ls").ok(), "");
-    assert_eq!(
-        env.run("mlxk-ls").args(["-a"]).records()[0]["reason"],
-        reason
-    );
-    assert_eq!(
-        env.run("mlxk-show").args(["org/m"]).records()[0]["reason"],
-        reason
-    );
+    assert_eq!(env.run("mlxk-ls").args(["-a"]).records()[0]["reason"], reason);
+    assert_eq!(env.run("mlxk-show").args(["org/m"]).records()[0]["reason"], reason);
     assert_eq!(env.files(), before);
 }
 
@@ -58,22 +46,14 @@ fn a_truncated_tensor_file() {
         |m| m.file("model.safetensors", cut),
         "model.safetensors: truncated: the tensors end at byte 4068, the file at 2000",
     );
-    unhealthy(
-        |m| m.file("model.safetensors", b"abc"),
-        "model.safetensors: ",
-    );
+    unhealthy(|m| m.file("model.safetensors", b"abc"), "model.safetensors: ");
 }
 
 #[test]
 fn a_tensor_file_that_lies() {
     let outside = r#"{"w":{"dtype":"F32","shape":[1000],"data_offsets":[0,9999999]}}"#;
     unhealthy(
-        |m| {
-            m.file(
-                "model.safetensors",
-                header(outside.len() as u64, outside, 4000),
-            )
-        },
+        |m| m.file("model.safetensors", header(outside.len() as u64, outside, 4000)),
         "tensor \"w\" (F32 [1000]) needs 4000 bytes",
     );
     let shape = r#"{"w":{"dtype":"F32","shape":[3000],"data_offsets":[0,4000]}}"#;
@@ -81,10 +61,7 @@ fn a_tensor_file_that_lies() {
         |m| m.file("model.safetensors", header(shape.len() as u64, shape, 4000)),
         "tensor \"w\" (F32 [3000]) needs 12000 bytes",
     );
-    unhealthy(
-        |m| m.file("model.safetensors", header(10_000_000_000, "{}", 100)),
-        "10000000000",
-    );
+    unhealthy(|m| m.file("model.safetensors", header(10_000_000_000, "{}", 100)), "10000000000");
 }
 
 #[test]
@@ -106,47 +83,29 @@ fn a_link_that_leaves_the_cache() {
 
 #[test]
 fn a_configuration_that_is_no_object() {
-    unhealthy(
-        |m| m.file("config.json", "[1, 2]"),
-        "config.json is empty or invalid: a list",
-    );
-    unhealthy(
-        |m| m.file("config.json", "{\"model_type\": "),
-        "config.json contains invalid JSON",
-    );
+    unhealthy(|m| m.file("config.json", "[1, 2]"), "config.json is empty or invalid: a list");
+    unhealthy(|m| m.file("config.json", "{\"model_type\": "), "config.json contains invalid JSON");
     unhealthy(|m| m.file("config.json", ""), "config.json");
 }
 
 #[test]
 fn an_unknown_architecture() {
     let env = Env::new();
-    env.model("org/m")
-        .config("model_type", json!("quux"))
-        .write();
+    env.model("org/m").config("model_type", json!("quux")).write();
     let record = &env.run("mlxk-ls").args(["-a"]).records()[0];
     assert_eq!(
         (&record["health"], &record["runtime_compatible"]),
         (&json!("healthy"), &json!(false))
     );
-    assert!(
-        record["reason"]
-            .as_str()
-            .unwrap()
-            .starts_with("Model type 'quux' not supported")
-    );
+    assert!(record["reason"].as_str().unwrap().starts_with("Model type 'quux' not supported"));
 }
 
 #[test]
 fn names_that_are_not_text() {
     let env = Env::with_three();
     let name = OsStr::from_bytes(b"models--org--\xff\xfe");
-    fs::create_dir_all(
-        env.hub()
-            .join(name)
-            .join("snapshots")
-            .join(OsStr::from_bytes(b"\xf0")),
-    )
-    .unwrap();
+    fs::create_dir_all(env.hub().join(name).join("snapshots").join(OsStr::from_bytes(b"\xf0")))
+        .unwrap();
     let snapshot = env.model("org/m").write();
     fs::write(snapshot.join(OsStr::from_bytes(b"\xff.json")), "{}").unwrap();
     for program in ["mlxk-ls", "mlxk-health"] {
@@ -154,31 +113,16 @@ fn names_that_are_not_text() {
         assert!(ended.stdout().contains("Good-4bit"), "{ended:?}");
         assert!(!ended.stderr().contains("panicked"), "{ended:?}");
     }
-    assert_eq!(
-        env.run("mlxk-show")
-            .args(["--files", "org/m"])
-            .end()
-            .status(),
-        0
-    );
-    let ended = env
-        .run("mlxk-show")
-        .args([OsStr::from_bytes(b"\xff")])
-        .end();
-    ended.refused(
-        2,
-        "mlxk-show: invalid UTF-8 was detected in one or more arguments",
-    );
+    assert_eq!(env.run("mlxk-show").args(["--files", "org/m"]).end().status(), 0);
+    let ended = env.run("mlxk-show").args([OsStr::from_bytes(b"\xff")]).end();
+    ended.refused(2, "mlxk-show: invalid UTF-8 was detected in one or more arguments");
 }
 
 #[test]
 fn a_line_that_is_no_record() {
     let env = Env::with_three();
     for (line, message) in [
-        (
-            &b"{oops}\n"[..],
-            "not a JSON record: key must be a string, column 2",
-        ),
+        (&b"{oops}\n"[..], "not a JSON record: key must be a string, column 2"),
         (b"{\"name\":7}\n", "a record without a `name`"),
         (b"\xff\xfe\n", "not UTF-8 text"),
     ] {
@@ -195,19 +139,13 @@ fn no_models_at_all() {
     let message = format!("mlxk-ls: no models in {}", env.hub().display());
     for form in ["--human", "--ndjson"] {
         let ended = env.run("mlxk-ls").args([form]).end();
-        assert_eq!(
-            (ended.status(), ended.stderr().lines().next()),
-            (0, Some(&*message))
-        );
+        assert_eq!((ended.status(), ended.stderr().lines().next()), (0, Some(&*message)));
     }
     assert_eq!(env.run("mlxk-ls").ok(), "");
     let ended = env.run("mlxk-health").args(["--human"]).end();
     assert_eq!(ended.stdout(), "Summary: total 0, healthy 0, unhealthy 0\n");
     assert_eq!(ended.status(), 0);
-    env.run("mlxk-show")
-        .args(["m"])
-        .end()
-        .refused(1, "mlxk-show: m: no such model");
+    env.run("mlxk-show").args(["m"]).end().refused(1, "mlxk-show: m: no such model");
 }
 
 #[test]
@@ -219,10 +157,7 @@ fn a_directory_that_may_not_be_read() {
     let readable = fs::read_dir(&snapshot).is_ok();
     let ended = env.run("mlxk-ls").end();
     fs::set_permissions(&snapshot, fs::Permissions::from_mode(0o755)).unwrap();
-    assert!(
-        ended.stdout().contains("Good-4bit"),
-        "the others are listed"
-    );
+    assert!(ended.stdout().contains("Good-4bit"), "the others are listed");
     if !readable {
         assert!(ended.stderr().contains("closed"), "{ended:?}");
         assert_eq!(ended.status(), 1);

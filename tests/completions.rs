@@ -37,19 +37,12 @@ fn the_scripts_are_those_that_the_programs_write() {
     for program in programs() {
         for shell in SHELLS {
             let script = env.run(&program).env("COMPLETE", shell).ok();
-            let path = repository()
-                .join("completions")
-                .join(script_name(shell, &program));
+            let path = repository().join("completions").join(script_name(shell, &program));
             if update {
                 fs::write(&path, script).unwrap();
             } else {
                 let kept = fs::read_to_string(&path).unwrap_or_default();
-                assert_eq!(
-                    kept,
-                    script,
-                    "{} is out of date: UPDATE=1 cargo test",
-                    path.display()
-                );
+                assert_eq!(kept, script, "{} is out of date: UPDATE=1 cargo test", path.display());
             }
         }
     }
@@ -72,14 +65,8 @@ fn offers(env: &Env, program: &str, words: &[&str]) -> Vec<String> {
 fn flags_and_models_are_offered() {
     let env = Env::with_three();
     assert_eq!(offers(&env, "mlxk-ls", &["--hea"]), ["--health"]);
-    assert_eq!(
-        offers(&env, "mlxk-show", &["org/"]),
-        ["org/Broken", "org/Strange"]
-    );
-    assert_eq!(
-        offers(&env, "mlxk-rm", &["good"]),
-        ["mlx-community/Good-4bit"]
-    );
+    assert_eq!(offers(&env, "mlxk-show", &["org/"]), ["org/Broken", "org/Strange"]);
+    assert_eq!(offers(&env, "mlxk-rm", &["good"]), ["mlx-community/Good-4bit"]);
     env.model("mine").write_workspace();
     assert_eq!(offers(&env, "mlxk-health", &["./w"]), ["./ws/"]);
 }

@@ -21,10 +21,7 @@ fn file(env: &Env, name: &str, bytes: &[u8]) -> PathBuf {
 fn a_file_becomes_a_workspace_that_is_managed_clean_and_healthy() {
     let env = Env::new();
     let source = file(&env, "tiny.gguf", &Builder::llama().bytes());
-    let records = env
-        .run("mlxk-convert")
-        .args(["tiny.gguf", "tiny"])
-        .records();
+    let records = env.run("mlxk-convert").args(["tiny.gguf", "tiny"]).records();
     let target = env.workspaces().canonicalize().unwrap().join("tiny");
     let record = &records[0];
     assert_eq!(record["source"], source.to_str().unwrap());
@@ -32,10 +29,7 @@ fn a_file_becomes_a_workspace_that_is_managed_clean_and_healthy() {
     assert_eq!(record["mode"], "gguf");
     assert_eq!(record["tensors"], 11);
     assert_eq!(record["health_status"], "healthy");
-    assert!(
-        record["size_bytes"].as_u64().unwrap() > 4 * 32 * 32,
-        "{record}"
-    );
+    assert!(record["size_bytes"].as_u64().unwrap() > 4 * 32 * 32, "{record}");
     let shown = env.run("mlxk-ls").args(["--all", "tiny"]).records();
     assert_eq!(shown[0]["clean"], true);
     assert_eq!(shown[0]["health"], "healthy");
@@ -63,15 +57,9 @@ fn its_record_names_the_workspace_to_the_next_program() {
 fn the_envelope_and_the_sentence() {
     let env = Env::new();
     file(&env, "tiny.gguf", &Builder::llama().bytes());
-    let envelope = env
-        .run("mlxk-convert")
-        .args(["tiny.gguf", "./a"])
-        .envelope(0);
+    let envelope = env.run("mlxk-convert").args(["tiny.gguf", "./a"]).envelope(0);
     assert_eq!(envelope["data"]["mode"], "gguf");
-    let text = env
-        .run("mlxk-convert")
-        .args(["tiny.gguf", "./b", "--human"])
-        .ok();
+    let text = env.run("mlxk-convert").args(["tiny.gguf", "./b", "--human"]).ok();
     assert!(text.contains("/b (healthy, 11 tensors, "), "{text}");
 }
 
@@ -85,20 +73,13 @@ fn what_cannot_be_imported_leaves_nothing() {
     file(&env, "empty.gguf", b"");
     let other = Builder::of("gemma9").set("general.architecture", string("gemma9"));
     file(&env, "other.gguf", &other.bytes());
-    file(
-        &env,
-        "less.gguf",
-        &llama.clone().without("blk.0.ffn_up.weight").bytes(),
-    );
+    file(&env, "less.gguf", &llama.clone().without("blk.0.ffn_up.weight").bytes());
     let before = env.files();
     for (source, reason) in [
         ("short.gguf", "but the file ends at"),
         ("text.gguf", "not a GGUF file"),
         ("empty.gguf", "not a GGUF file"),
-        (
-            "other.gguf",
-            "the architecture \"gemma9\" cannot be imported",
-        ),
+        ("other.gguf", "the architecture \"gemma9\" cannot be imported"),
         ("less.gguf", "\"blk.0.ffn_up.weight\" is missing"),
         ("absent.gguf", "No such file"),
         (".", "not a file"),
@@ -106,10 +87,7 @@ fn what_cannot_be_imported_leaves_nothing() {
         let ended = env.run("mlxk-convert").args([source, "new"]).end();
         assert_eq!(ended.status(), 1, "{ended:?}");
         let first = ended.stderr().lines().next().unwrap().to_owned();
-        assert!(
-            first.starts_with("mlxk-convert: ") && first.contains(source),
-            "{first}"
-        );
+        assert!(first.starts_with("mlxk-convert: ") && first.contains(source), "{first}");
         assert!(first.contains(reason), "{first}");
         assert_eq!(ended.stdout(), "");
     }
@@ -123,21 +101,13 @@ fn a_target_that_is_taken_or_in_the_cache_is_refused() {
     let taken = env.model("taken").write_workspace();
     let before = env.files();
     let cached = env.hub().join("x");
-    for target in [
-        taken.to_str().unwrap(),
-        cached.to_str().unwrap(),
-        "./no/where",
-        "tiny.gguf/x",
-    ] {
+    for target in [taken.to_str().unwrap(), cached.to_str().unwrap(), "./no/where", "tiny.gguf/x"] {
         let ended = env.run("mlxk-convert").args(["tiny.gguf", target]).end();
         assert_eq!(ended.status(), 1, "{target}: {ended:?}");
     }
     assert_eq!(env.files(), before);
     fs::create_dir(env.home().join("empty")).unwrap();
     env.run("mlxk-convert").args(["tiny.gguf", "./empty"]).ok();
-    let unknown = env
-        .run("mlxk-convert")
-        .args(["tiny.gguf", "x", "--dtype", "f8"])
-        .end();
+    let unknown = env.run("mlxk-convert").args(["tiny.gguf", "x", "--dtype", "f8"]).end();
     assert_eq!(unknown.status(), 2);
 }

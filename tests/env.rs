@@ -20,9 +20,7 @@ pub struct Env {
 
 impl Env {
     pub fn new() -> Env {
-        let env = Env {
-            home: TempDir::new().unwrap(),
-        };
+        let env = Env { home: TempDir::new().unwrap() };
         fs::create_dir_all(env.hub()).unwrap();
         fs::create_dir_all(env.workspaces()).unwrap();
         env
@@ -32,9 +30,7 @@ impl Env {
     pub fn with_three() -> Env {
         let env = Env::new();
         env.model("mlx-community/Good-4bit").quantized().write();
-        env.model("org/Strange")
-            .config("model_type", json!("quux"))
-            .write();
+        env.model("org/Strange").config("model_type", json!("quux")).write();
         env.model("org/Broken").without("model.safetensors").write();
         env
     }
@@ -56,15 +52,16 @@ impl Env {
     }
 
     pub fn run(&self, program: &str) -> Run {
-        Run {
-            command: self.command(program),
-            input: None,
-        }
+        Run { command: self.command(program), input: None }
     }
 
     /// The program in this home, for a test that runs it by itself.
     pub fn command(&self, program: &str) -> Command {
-        let mut command = Command::new(program_path(program));
+        self.at_home(Command::new(program_path(program)))
+    }
+
+    /// Any program in this home.
+    pub fn at_home(&self, mut command: Command) -> Command {
         command
             .env_clear()
             .env("PATH", std::env::var_os("PATH").unwrap_or_default())
@@ -140,17 +137,11 @@ impl<'a> Model<'a> {
     }
 
     pub fn commit(self, commit: &str) -> Self {
-        Model {
-            commit: commit.to_owned(),
-            ..self
-        }
+        Model { commit: commit.to_owned(), ..self }
     }
 
     pub fn age(self, seconds: u64) -> Self {
-        Model {
-            age: Duration::from_secs(seconds),
-            ..self
-        }
+        Model { age: Duration::from_secs(seconds), ..self }
     }
 
     /// Adds a file, or replaces it.
@@ -167,10 +158,7 @@ impl<'a> Model<'a> {
 
     /// Writes it into the cache; the snapshot's directory.
     pub fn write(self) -> PathBuf {
-        let repo = self
-            .env
-            .hub()
-            .join(format!("models--{}", self.name.replace('/', "--")));
+        let repo = self.env.hub().join(format!("models--{}", self.name.replace('/', "--")));
         let snapshot = repo.join("snapshots").join(&self.commit);
         for directory in [&repo.join("refs"), &repo.join("blobs"), &snapshot] {
             fs::create_dir_all(directory).unwrap();
@@ -199,20 +187,14 @@ impl<'a> Model<'a> {
     fn all_files(&self) -> Vec<(String, Vec<u8>)> {
         let mut files = self.files.clone();
         if files.iter().all(|(name, _)| name != "config.json") {
-            files.push((
-                "config.json".to_owned(),
-                self.config.to_string().into_bytes(),
-            ));
+            files.push(("config.json".to_owned(), self.config.to_string().into_bytes()));
         }
         files
     }
 
     fn grow_old(&self, directory: &Path) {
         let then = SystemTime::now() - self.age;
-        fs::File::open(directory)
-            .unwrap()
-            .set_modified(then)
-            .unwrap();
+        fs::File::open(directory).unwrap().set_modified(then).unwrap();
     }
 }
 
@@ -244,22 +226,12 @@ impl Run {
 
     /// Gives it a pipe to read from.
     pub fn stdin(self, input: impl Into<Vec<u8>>) -> Self {
-        Run {
-            input: Some(input.into()),
-            ..self
-        }
+        Run { input: Some(input.into()), ..self }
     }
 
     pub fn end(mut self) -> Ended {
-        let stdin = if self.input.is_some() {
-            Stdio::piped()
-        } else {
-            Stdio::null()
-        };
-        self.command
-            .stdin(stdin)
-            .stdout(Stdio::piped())
-            .stderr(Stdio::piped());
+        let stdin = if self.input.is_some() { Stdio::piped() } else { Stdio::null() };
+        self.command.stdin(stdin).stdout(Stdio::piped()).stderr(Stdio::piped());
         let mut child = self.command.spawn().unwrap();
         if let (Some(mut stdin), Some(input)) = (child.stdin.take(), self.input) {
             // A program that does not read its input is the business of the test's assertions.
@@ -291,9 +263,7 @@ impl Run {
 }
 
 pub fn records(text: &str) -> Vec<Value> {
-    text.lines()
-        .map(|line| serde_json::from_str(line).unwrap())
-        .collect()
+    text.lines().map(|line| serde_json::from_str(line).unwrap()).collect()
 }
 
 #[derive(Debug)]
@@ -315,11 +285,7 @@ impl Ended {
 
     /// Checks that it failed with `status`, wrote nothing to stdout, and said `message` first.
     pub fn refused(&self, status: i32, message: &str) {
-        assert_eq!(
-            (self.status(), self.stdout().as_str()),
-            (status, ""),
-            "{self:?}"
-        );
+        assert_eq!((self.status(), self.stdout().as_str()), (status, ""), "{self:?}");
         assert_eq!(self.stderr().lines().next(), Some(message), "{self:?}");
     }
 }

@@ -20,13 +20,7 @@ fn the_exit_status_is_the_answer() {
 fn the_text_is_as_it_always_was() {
     let env = Env::with_three();
     env.model("mine").write_workspace();
-    let health = |args: &[&str]| {
-        env.run("mlxk-health")
-            .args(["--human"])
-            .args(args)
-            .end()
-            .stdout()
-    };
+    let health = |args: &[&str]| env.run("mlxk-health").args(["--human"]).args(args).end().stdout();
     assert_eq!(
         health(&[]),
         "Summary: total 4, healthy 3, unhealthy 1\n\
@@ -36,10 +30,7 @@ fn the_text_is_as_it_always_was() {
          unhealthy org/Broken — No model weights found\n"
     );
     assert_eq!(health(&["mine"]), "healthy   mine — Model is healthy\n");
-    assert_eq!(
-        health(&["nothing"]),
-        "Summary: total 0, healthy 0, unhealthy 0\n"
-    );
+    assert_eq!(health(&["nothing"]), "Summary: total 0, healthy 0, unhealthy 0\n");
 }
 
 #[test]
@@ -56,12 +47,7 @@ fn records_pass_through_with_the_verdict() {
         (&records[0]["health"], &records[0]["runtime_compatible"]),
         (&json!("healthy"), &json!(false))
     );
-    assert!(
-        records[0]["reason"]
-            .as_str()
-            .unwrap()
-            .starts_with("Model type 'quux'")
-    );
+    assert!(records[0]["reason"].as_str().unwrap().starts_with("Model type 'quux'"));
     assert_eq!(records[1]["reason"], "No model weights found");
     assert_eq!(ended.status(), 1);
 }
@@ -71,11 +57,7 @@ fn a_listing_can_be_checked_whole() {
     let env = Env::with_three();
     let listing = env.run("mlxk-ls").args(["--all"]).ok();
     let ended = env.run("mlxk-health").stdin(listing.clone()).end();
-    assert_eq!(
-        ended.stdout(),
-        listing,
-        "nothing that a listing says changes"
-    );
+    assert_eq!(ended.stdout(), listing, "nothing that a listing says changes");
 }
 
 #[test]
@@ -83,10 +65,7 @@ fn an_empty_pipe_checks_nothing_and_no_pipe_everything() {
     let env = Env::with_three();
     assert_eq!(env.run("mlxk-health").stdin("").ok(), "");
     assert_eq!(records(&env.run("mlxk-health").end().stdout()).len(), 3);
-    assert_eq!(
-        records(&env.run("mlxk-health").args(["-"]).stdin("Good\n").ok()).len(),
-        1
-    );
+    assert_eq!(records(&env.run("mlxk-health").args(["-"]).stdin("Good\n").ok()).len(), 1);
 }
 
 #[test]
@@ -95,10 +74,6 @@ fn what_is_not_there_was_not_checked() {
     let ended = env.run("mlxk-health").args(["nothing", "--json"]).end();
     let envelope: serde_json::Value = serde_json::from_str(&ended.stdout()).unwrap();
     assert_eq!(envelope["data"]["summary"]["total"], 0);
-    assert!(
-        ended
-            .stderr()
-            .starts_with("mlxk-health: nothing: no such model\n")
-    );
+    assert!(ended.stderr().starts_with("mlxk-health: nothing: no such model\n"));
     assert_eq!(ended.status(), 1);
 }

@@ -6,10 +6,7 @@ use crate::env::{COMMIT, Env, Run};
 
 fn names(run: Run) -> Vec<String> {
     let records = run.records();
-    records
-        .iter()
-        .map(|record| record["name"].as_str().unwrap().to_owned())
-        .collect()
+    records.iter().map(|record| record["name"].as_str().unwrap().to_owned()).collect()
 }
 
 #[test]
@@ -19,10 +16,7 @@ fn only_what_can_run_is_listed_without_all() {
     let all = ["mlx-community/Good-4bit", "org/Broken", "org/Strange"];
     assert_eq!(names(env.run("mlxk-ls").args(["--all"])), all);
     let envelope = env.run("mlxk-ls").envelope(0);
-    assert_eq!(
-        envelope["data"]["count"], 3,
-        "the envelope never leaves any out"
-    );
+    assert_eq!(envelope["data"]["count"], 3, "the envelope never leaves any out");
 }
 
 #[test]
@@ -51,50 +45,26 @@ fn patterns_are_parts_of_names_or_paths() {
     assert_eq!(ls("in"), [directory.to_str().unwrap()]);
     assert_eq!(ls("./ws"), [directory.to_str().unwrap()]);
     assert_eq!(ls("nothing"), [""; 0]);
-    let two = names(
-        env.run("mlxk-ls")
-            .args(["-a", "strange", "broken", "strange"]),
-    );
+    let two = names(env.run("mlxk-ls").args(["-a", "strange", "broken", "strange"]));
     assert_eq!(two, ["org/Broken", "org/Strange"]);
 }
 
 #[test]
 fn filters_narrow_and_sorts_order() {
     let env = Env::new();
-    env.model("org/big-mlx-old")
-        .file("extra.bin.txt", vec![0; 50_000])
-        .age(86400 * 9)
-        .write();
+    env.model("org/big-mlx-old").file("extra.bin.txt", vec![0; 50_000]).age(86400 * 9).write();
     env.model("org/small-new").quantized().age(60).write();
-    env.model("org/middle")
-        .file("extra.txt", vec![0; 10_000])
-        .age(86400 * 2)
-        .write();
+    env.model("org/middle").file("extra.txt", vec![0; 10_000]).age(86400 * 2).write();
     let ls = |args: &[&str]| names(env.run("mlxk-ls").args(["--all"]).args(args));
     assert_eq!(ls(&["-f", "size>20KB"]), ["org/big-mlx-old"]);
-    assert_eq!(
-        ls(&["-f", "modified>1d", "-f", "modified<1w"]),
-        ["org/middle"]
-    );
+    assert_eq!(ls(&["-f", "modified>1d", "-f", "modified<1w"]), ["org/middle"]);
     assert_eq!(ls(&["-f", "bits=4"]), ["org/small-new"]);
-    assert_eq!(
-        ls(&["-f", "framework!=MLX", "-f", "refs=main"]),
-        ["org/big-mlx-old", "org/middle"]
-    );
+    assert_eq!(ls(&["-f", "framework!=MLX", "-f", "refs=main"]), ["org/big-mlx-old", "org/middle"]);
     assert_eq!(ls(&["-f", "accessed<1h"]).len(), 3);
     assert_eq!(ls(&["-f", "accessed>1h"]).len(), 0);
-    assert_eq!(
-        ls(&["--sort", "size"]),
-        ["org/big-mlx-old", "org/middle", "org/small-new"]
-    );
-    assert_eq!(
-        ls(&["--sort", "modified", "--limit", "1"]),
-        ["org/small-new"]
-    );
-    assert_eq!(
-        ls(&["--sort", "modified:asc", "--limit", "1"]),
-        ["org/big-mlx-old"]
-    );
+    assert_eq!(ls(&["--sort", "size"]), ["org/big-mlx-old", "org/middle", "org/small-new"]);
+    assert_eq!(ls(&["--sort", "modified", "--limit", "1"]), ["org/small-new"]);
+    assert_eq!(ls(&["--sort", "modified:asc", "--limit", "1"]), ["org/big-mlx-old"]);
 }
 
 #[test]
@@ -147,12 +117,7 @@ fn the_table_is_as_it_always_was() {
 fn the_environment_says_where_to_look() {
     let env = Env::with_three();
     let ls = |name: &str, value: &str| {
-        names(
-            env.run("mlxk-ls")
-                .env("HF_HOME", "/nowhere")
-                .env(name, value),
-        )
-        .len()
+        names(env.run("mlxk-ls").env("HF_HOME", "/nowhere").env(name, value)).len()
     };
     assert_eq!(ls("HF_HUB_CACHE", env.hub().to_str().unwrap()), 1);
     assert_eq!(ls("HUGGINGFACE_HUB_CACHE", env.hub().to_str().unwrap()), 1);
@@ -163,10 +128,7 @@ fn the_environment_says_where_to_look() {
 #[test]
 fn a_listing_never_reads_standard_input() {
     let env = Env::with_three();
-    assert_eq!(
-        names(env.run("mlxk-ls").stdin("org/Strange\n")),
-        ["mlx-community/Good-4bit"]
-    );
+    assert_eq!(names(env.run("mlxk-ls").stdin("org/Strange\n")), ["mlx-community/Good-4bit"]);
 }
 
 #[test]
@@ -176,8 +138,5 @@ fn a_workspace_keeps_its_path_and_gets_a_short_name() {
     let records = env.run("mlxk-ls").records();
     assert_eq!(records[0]["name"], directory.to_str().unwrap());
     assert_eq!(records[0]["display_name"], "mine");
-    assert_eq!(
-        (&records[0]["cached"], &records[0]["hash"]),
-        (&json!(false), &Value::Null)
-    );
+    assert_eq!((&records[0]["cached"], &records[0]["hash"]), (&json!(false), &Value::Null));
 }

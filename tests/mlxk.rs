@@ -8,10 +8,7 @@ use crate::env::{Env, program_path};
 #[test]
 fn a_command_is_the_program_of_that_name() {
     let env = Env::with_three();
-    assert_eq!(
-        env.run("mlxk").args(["ls", "--all"]).ok(),
-        env.run("mlxk-ls").args(["--all"]).ok()
-    );
+    assert_eq!(env.run("mlxk").args(["ls", "--all"]).ok(), env.run("mlxk-ls").args(["--all"]).ok());
     let version = concat!("mlxk-ls ", env!("CARGO_PKG_VERSION"), "\n");
     assert_eq!(env.run("mlxk").args(["ls", "--version"]).ok(), version);
     assert_eq!(env.run("mlxk").args(["health", "Broken"]).end().status(), 1);
@@ -23,10 +20,7 @@ fn scripts_of_old_run_unchanged() {
     let mlxk = |args: &[&str]| env.run("mlxk").args(args).end().stdout();
     let human =
         |program: &str, args: &[&str]| env.run(program).args(["--human"]).args(args).end().stdout();
-    assert_eq!(
-        mlxk(&["list", "--all", "--health"]),
-        human("mlxk-ls", &["--all", "--health"])
-    );
+    assert_eq!(mlxk(&["list", "--all", "--health"]), human("mlxk-ls", &["--all", "--health"]));
     assert_eq!(mlxk(&["show", "Good"]), human("mlxk-show", &["Good"]));
     assert_eq!(mlxk(&["health"]), human("mlxk-health", &[]));
     for args in [["list", "--all", "--json"], ["--json", "list", "--all"]] {
@@ -40,10 +34,7 @@ fn what_a_script_reads_is_left_to_it() {
     let env = Env::with_three();
     let health = |args: &[&str]| env.run("mlxk").args(args).stdin("Good\n").end().stdout();
     assert!(health(&["health"]).starts_with("Summary: total 3"));
-    assert_eq!(
-        health(&["health", "-"]),
-        "healthy   mlx-community/Good-4bit — Model is healthy\n"
-    );
+    assert_eq!(health(&["health", "-"]), "healthy   mlx-community/Good-4bit — Model is healthy\n");
 }
 
 #[test]
@@ -53,20 +44,11 @@ fn its_other_names_are_the_same_program() {
         symlink(program_path("mlxk"), env.home().join(name)).unwrap();
         let run = |args: &[&str]| {
             let mut command = Command::new(env.home().join(name));
-            command
-                .args(args)
-                .env("HF_HOME", env.home().join("hf"))
-                .stdin(Stdio::null());
+            command.args(args).env("HF_HOME", env.home().join("hf")).stdin(Stdio::null());
             String::from_utf8(command.output().unwrap().stdout).unwrap()
         };
-        assert_eq!(
-            run(&["--version"]),
-            format!("{name} {}\n", env!("CARGO_PKG_VERSION"))
-        );
-        assert!(
-            run(&["list"]).contains("Good-4bit"),
-            "finds mlxk-ls beside the real program"
-        );
+        assert_eq!(run(&["--version"]), format!("{name} {}\n", env!("CARGO_PKG_VERSION")));
+        assert!(run(&["list"]).contains("Good-4bit"), "finds mlxk-ls beside the real program");
     }
 }
 
@@ -89,16 +71,9 @@ fn an_unknown_command_gets_the_nearest_or_all() {
     let env = Env::new();
     let ended = env.run("mlxk").args(["healht"]).end();
     ended.refused(2, "mlxk: healht: no such command");
-    assert_eq!(
-        ended.stderr().lines().last(),
-        Some("hint: did you mean `mlxk health`?")
-    );
+    assert_eq!(ended.stderr().lines().last(), Some("hint: did you mean `mlxk health`?"));
     let ended = env.run("mlxk").args(["xyzzy"]).end();
-    assert!(
-        ended
-            .stderr()
-            .contains("hint: the commands are ls, show, health, rm")
-    );
+    assert!(ended.stderr().contains("hint: the commands are ls, show, health, rm"));
     let error = &env.run("mlxk").args(["xyzzy"]).envelope(2)["error"];
     assert_eq!(error["type"], "command_error");
 }
@@ -108,11 +83,7 @@ fn alone_it_lists_its_commands() {
     let env = Env::new();
     let ended = env.run("mlxk").end();
     assert_eq!(ended.status(), 2);
-    assert!(
-        ended
-            .stdout()
-            .contains("\nCommands:\n  ls        List the models on disk\n")
-    );
+    assert!(ended.stdout().contains("\nCommands:\n  ls        List the models on disk\n"));
 }
 
 #[test]

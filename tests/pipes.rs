@@ -34,12 +34,7 @@ fn a_reader_that_goes_away_ends_a_program_silently() {
             .unwrap()
             .wait_with_output()
             .unwrap();
-        assert_eq!(
-            output.status.signal(),
-            Some(SIGPIPE),
-            "{program}: {:?}",
-            output.status
-        );
+        assert_eq!(output.status.signal(), Some(SIGPIPE), "{program}: {:?}", output.status);
         assert_eq!(output.stderr, b"", "{program}");
     }
 }
@@ -48,12 +43,8 @@ fn a_reader_that_goes_away_ends_a_program_silently() {
 fn a_record_is_answered_before_the_next_one_comes() {
     let env = Env::new();
     env.model("org/m").write();
-    let mut child = env
-        .command("mlxk-health")
-        .stdin(Stdio::piped())
-        .stdout(Stdio::piped())
-        .spawn()
-        .unwrap();
+    let mut child =
+        env.command("mlxk-health").stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
     let mut stdin = child.stdin.take().unwrap();
     let mut answers = BufReader::new(child.stdout.take().unwrap());
     for _ in 0..2 {
@@ -70,10 +61,7 @@ fn a_record_is_answered_before_the_next_one_comes() {
 #[cfg(target_os = "linux")]
 fn a_full_disk_is_told() {
     let env = Env::new();
-    let full = std::fs::File::options()
-        .write(true)
-        .open("/dev/full")
-        .unwrap();
+    let full = std::fs::File::options().write(true).open("/dev/full").unwrap();
     let mut child = env
         .command("mlxk-ls")
         .args(["--human"])
@@ -82,18 +70,10 @@ fn a_full_disk_is_told() {
         .spawn()
         .unwrap();
     let mut stderr = String::new();
-    child
-        .stderr
-        .take()
-        .unwrap()
-        .read_to_string(&mut stderr)
-        .unwrap();
+    child.stderr.take().unwrap().read_to_string(&mut stderr).unwrap();
     assert_eq!(child.wait().unwrap().code(), Some(1));
     let last = stderr.lines().last();
-    assert_eq!(
-        last,
-        Some("mlxk-ls: standard output: No space left on device (os error 28)")
-    );
+    assert_eq!(last, Some("mlxk-ls: standard output: No space left on device (os error 28)"));
 }
 
 /// Whoever lists models should not wait for a library that runs them to load.
@@ -101,14 +81,7 @@ fn a_full_disk_is_told() {
 fn programs_that_manage_link_nothing_that_runs() {
     for (program, _) in PROGRAMS {
         let bytes = std::fs::read(program_path(program)).unwrap();
-        let holds = |text: &str| {
-            bytes
-                .windows(text.len())
-                .any(|window| window == text.as_bytes())
-        };
-        assert!(
-            !holds("libmlx.") && !holds("mlx_array_new"),
-            "{program} links MLX"
-        );
+        let holds = |text: &str| bytes.windows(text.len()).any(|window| window == text.as_bytes());
+        assert!(!holds("libmlx.") && !holds("mlx_array_new"), "{program} links MLX");
     }
 }

@@ -10,10 +10,7 @@ use crate::env::{COMMIT, Env, records};
 #[test]
 fn a_whole_name_removes_the_model() {
     let env = Env::with_three();
-    let record = &env
-        .run("mlxk-rm")
-        .args(["mlx-community/Good-4bit"])
-        .records()[0];
+    let record = &env.run("mlxk-rm").args(["mlx-community/Good-4bit"]).records()[0];
     assert_eq!(
         (&record["name"], &record["action"]),
         (&json!("mlx-community/Good-4bit"), &json!("deleted"))
@@ -21,10 +18,7 @@ fn a_whole_name_removes_the_model() {
     assert!(!env.hub().join("models--mlx-community--Good-4bit").exists());
     assert!(env.hub().join("models--org--Strange").exists());
     let text = env.run("mlxk-rm").args(["--human", "org/Strange"]).ok();
-    assert!(
-        text.starts_with("rm: org/Strange — deleted: freed 4.3KB ("),
-        "{text}"
-    );
+    assert!(text.starts_with("rm: org/Strange — deleted: freed 4.3KB ("), "{text}");
 }
 
 #[test]
@@ -32,15 +26,8 @@ fn part_of_a_name_needs_force() {
     let env = Env::with_three();
     let before = env.files();
     let ended = env.run("mlxk-rm").args(["Good"]).end();
-    ended.refused(
-        1,
-        "mlxk-rm: Good: would remove mlx-community/Good-4bit, 4.3KB",
-    );
-    assert!(
-        ended
-            .stderr()
-            .contains("\nhint: give the whole name, or --force")
-    );
+    ended.refused(1, "mlxk-rm: Good: would remove mlx-community/Good-4bit, 4.3KB");
+    assert!(ended.stderr().contains("\nhint: give the whole name, or --force"));
     let data = &env.run("mlxk-rm").args(["Good"]).envelope(0)["data"];
     assert_eq!(
         (&data["action"], &data["requires_confirmation"]),
@@ -65,11 +52,7 @@ fn a_dry_run_tells_the_bytes_and_touches_nothing() {
         .filter(|(path, _)| path.to_string_lossy().contains("Good-4bit/blobs/"))
         .map(|(_, size)| size)
         .sum();
-    assert_eq!(
-        done["freed_bytes"],
-        bytes + COMMIT.len() as u64,
-        "the blobs, and refs/main"
-    );
+    assert_eq!(done["freed_bytes"], bytes + COMMIT.len() as u64, "the blobs, and refs/main");
 }
 
 #[test]
@@ -79,50 +62,30 @@ fn a_revision_goes_alone() {
     env.model("org/m").commit(&other).write();
     env.model("org/m").write();
     let record = &env.run("mlxk-rm").args(["org/m@222"]).records()[0];
-    assert_eq!(
-        (&record["action"], &record["hash"]),
-        (&json!("deleted"), &json!(other))
-    );
-    assert_eq!(
-        env.run("mlxk-ls").args(["-qa", "--revisions"]).ok(),
-        format!("org/m@{COMMIT}\n")
-    );
+    assert_eq!((&record["action"], &record["hash"]), (&json!("deleted"), &json!(other)));
+    assert_eq!(env.run("mlxk-ls").args(["-qa", "--revisions"]).ok(), format!("org/m@{COMMIT}\n"));
     assert_eq!(env.run("mlxk-health").args(["org/m"]).end().status(), 0);
 }
 
 #[test]
 fn exactly_the_records_on_standard_input_go() {
     let env = Env::with_three();
-    let listing = env
-        .run("mlxk-ls")
-        .args(["-a", "-f", "health=unhealthy"])
-        .ok();
+    let listing = env.run("mlxk-ls").args(["-a", "-f", "health=unhealthy"]).ok();
     let removed = env.run("mlxk-rm").stdin(listing).records();
     assert_eq!(removed.len(), 1);
-    assert_eq!(
-        env.run("mlxk-ls").args(["-qa"]).ok(),
-        "mlx-community/Good-4bit\norg/Strange\n"
-    );
+    assert_eq!(env.run("mlxk-ls").args(["-qa"]).ok(), "mlx-community/Good-4bit\norg/Strange\n");
 }
 
 #[test]
 fn a_bad_line_does_not_stop_the_rest() {
     let env = Env::with_three();
-    let ended = env
-        .run("mlxk-rm")
-        .stdin("{oops\nnothing\norg/Strange\n")
-        .end();
+    let ended = env.run("mlxk-rm").stdin("{oops\nnothing\norg/Strange\n").end();
     assert_eq!((ended.status(), records(&ended.stdout()).len()), (1, 1));
     assert!(
-        ended
-            .stderr()
-            .starts_with("mlxk-rm: standard input, line 1: not a JSON record"),
+        ended.stderr().starts_with("mlxk-rm: standard input, line 1: not a JSON record"),
         "{ended:?}"
     );
-    assert!(
-        ended.stderr().contains("mlxk-rm: nothing: no such model\n"),
-        "{ended:?}"
-    );
+    assert!(ended.stderr().contains("mlxk-rm: nothing: no such model\n"), "{ended:?}");
 }
 
 #[test]
@@ -147,8 +110,7 @@ fn pruning_takes_what_no_name_leads_to() {
     let blobs = env.hub().join("models--org--m/blobs");
     fs::write(blobs.join("abandoned.incomplete"), vec![0; 777]).unwrap();
     let old = fs::File::open(blobs.join("abandoned.incomplete")).unwrap();
-    old.set_modified(SystemTime::now() - Duration::from_secs(7200))
-        .unwrap();
+    old.set_modified(SystemTime::now() - Duration::from_secs(7200)).unwrap();
     let before = env.files();
     let dry = &env.run("mlxk-rm").args(["--prune", "--dry-run"]).records()[0];
     assert_eq!(env.files(), before);
@@ -156,10 +118,7 @@ fn pruning_takes_what_no_name_leads_to() {
     assert_eq!(dry["freed_bytes"], done["freed_bytes"]);
     assert!(done["freed_bytes"].as_u64().unwrap() > 4777, "{done}");
     assert!(!blobs.join("abandoned.incomplete").exists());
-    assert_eq!(
-        env.run("mlxk-ls").args(["-qa", "--revisions"]).ok(),
-        format!("org/m@{COMMIT}\n")
-    );
+    assert_eq!(env.run("mlxk-ls").args(["-qa", "--revisions"]).ok(), format!("org/m@{COMMIT}\n"));
     assert_eq!(env.run("mlxk-health").args(["org/m"]).end().status(), 0);
 }
 

@@ -23,10 +23,7 @@ struct Tiny {
 impl Tiny {
     fn new() -> Tiny {
         let env = Env::new();
-        let data = PathBuf::from(concat!(
-            env!("CARGO_MANIFEST_DIR"),
-            "/tests/data/parity/llama"
-        ));
+        let data = PathBuf::from(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/data/parity/llama"));
         let model = env.workspaces().join("tiny");
         fs::create_dir_all(&model).unwrap();
         for file in ["config.json", "model.safetensors", "tokenizer.json"] {
@@ -35,20 +32,12 @@ impl Tiny {
         let expected = fs::read(data.join("expected.json")).unwrap();
         let expected: Value = serde_json::from_slice(&expected).unwrap();
         let text = |key: &str| expected[key].as_str().unwrap().to_owned();
-        Tiny {
-            env,
-            prompt: text("prompt"),
-            greedy: text("greedy"),
-        }
+        Tiny { env, prompt: text("prompt"), greedy: text("greedy") }
     }
 
     /// The first `count` words of the known answer.
     fn words(&self, count: usize) -> String {
-        self.greedy
-            .split(' ')
-            .take(count)
-            .collect::<Vec<_>>()
-            .join(" ")
+        self.greedy.split(' ').take(count).collect::<Vec<_>>().join(" ")
     }
 
     /// Changes files of the model.
@@ -71,37 +60,22 @@ impl Tiny {
 
     fn command(&self, args: &[&str]) -> Command {
         let mut command = self.env.command("mlxk-run");
-        command
-            .arg("tiny")
-            .args(args)
-            .stdout(Stdio::piped())
-            .stderr(Stdio::piped());
+        command.arg("tiny").args(args).stdout(Stdio::piped()).stderr(Stdio::piped());
         command
     }
 }
 
 /// Reads the first bytes that a program writes.
 fn first_output(child: &mut Child) {
-    child
-        .stdout
-        .as_mut()
-        .unwrap()
-        .read_exact(&mut [0; 4])
-        .unwrap();
+    child.stdout.as_mut().unwrap().read_exact(&mut [0; 4]).unwrap();
 }
 
 #[test]
 fn the_answer_is_the_known_one_and_a_cut_is_told() {
     let tiny = Tiny::new();
-    for args in [
-        &["--max-tokens", "24"][..],
-        &["--no-stream", "--max-tokens", "24"],
-    ] {
+    for args in [&["--max-tokens", "24"][..], &["--no-stream", "--max-tokens", "24"]] {
         let ended = tiny.run(args).args([&tiny.prompt]).end();
-        assert_eq!(
-            (ended.status(), ended.stdout()),
-            (0, format!("{}\n", tiny.greedy))
-        );
+        assert_eq!((ended.status(), ended.stdout()), (0, format!("{}\n", tiny.greedy)));
         assert_eq!(ended.stderr(), "[Output cut at 24 tokens: --max-tokens]\n");
     }
 }
@@ -112,27 +86,14 @@ fn standard_input_is_read_for_a_dash_or_through_the_gate() {
     let (first, rest) = tiny.prompt.rsplit_once(' ').unwrap();
     let args = ["--max-tokens", "3"];
     let known = format!("{}\n", tiny.words(3));
-    let piped = |more: &[&str]| {
-        tiny.run(&args)
-            .args(more)
-            .stdin(format!("{}\n", tiny.prompt))
-    };
+    let piped = |more: &[&str]| tiny.run(&args).args(more).stdin(format!("{}\n", tiny.prompt));
     assert_eq!(piped(&["-"]).ok(), known);
     assert_eq!(piped(&[]).env("MLXK2_ENABLE_PIPES", "1").ok(), known);
-    assert_eq!(
-        tiny.run(&args)
-            .args(["-", "--prompt", rest])
-            .stdin(first)
-            .ok(),
-        known
-    );
+    assert_eq!(tiny.run(&args).args(["-", "--prompt", rest]).stdin(first).ok(), known);
     let ignored = tiny.run(&args).args([&tiny.prompt]).stdin("w1 w2 w3");
     assert_eq!(ignored.ok(), known);
     let closed = piped(&["-"]).env("MLXK2_ENABLE_PIPES", "0").end();
-    closed.refused(
-        2,
-        "mlxk-run: standard input is closed by MLXK2_ENABLE_PIPES=0",
-    );
+    closed.refused(2, "mlxk-run: standard input is closed by MLXK2_ENABLE_PIPES=0");
     piped(&[]).end().refused(2, "mlxk-run: no prompt");
 }
 
@@ -156,26 +117,17 @@ fn each_request_gives_a_record_and_bad_lines_only_themselves() {
     assert_eq!(ended.status(), 1);
     let answers = records(&ended.stdout());
     assert_eq!(answers.len(), 2, "{ended:?}");
-    assert_eq!(
-        (&answers[0]["id"], &answers[0]["tag"]),
-        (&good["id"], &good["tag"])
-    );
+    assert_eq!((&answers[0]["id"], &answers[0]["tag"]), (&good["id"], &good["tag"]));
     assert_eq!(answers[0]["response"], tiny.words(2));
     assert_eq!(answers[0]["finish_reason"], "length");
     let usage = json!({"prompt_tokens": 21, "completion_tokens": 2, "total_tokens": 23});
     assert_eq!(answers[0]["usage"], usage);
     assert!(answers[0]["seed"].is_u64());
     assert_eq!(answers[1]["response"], "w317 w1");
-    assert_eq!(
-        (&answers[1]["finish_reason"], &answers[1]["seed"]),
-        (&json!("stop"), &json!(5))
-    );
+    assert_eq!((&answers[1]["finish_reason"], &answers[1]["seed"]), (&json!("stop"), &json!(5)));
     let complaints = ended.stderr();
     assert!(complaints.contains("mlxk-run: standard input, line 3: not a JSON object\n"));
-    assert!(
-        complaints.contains("line 4: neither a `prompt` nor `messages`\n"),
-        "{complaints}"
-    );
+    assert!(complaints.contains("line 4: neither a `prompt` nor `messages`\n"), "{complaints}");
 }
 
 #[test]
@@ -188,10 +140,7 @@ fn one_prompt_gives_one_record_or_the_envelope() {
         (&json!(tiny.prompt), &json!(tiny.words(2)))
     );
     let data = tiny.run(&args).envelope(0)["data"].clone();
-    assert_eq!(
-        (&data["model"], &data["prompt"]),
-        (&json!("tiny"), &json!(tiny.prompt))
-    );
+    assert_eq!((&data["model"], &data["prompt"]), (&json!("tiny"), &json!(tiny.prompt)));
     assert_eq!(
         (&data["response"], &data["finish_reason"]),
         (&json!(tiny.words(2)), &json!("length"))
@@ -205,17 +154,7 @@ fn the_same_seed_gives_the_same_answer() {
     let tiny = Tiny::new();
     let answer = |seed: &str| {
         let run = tiny.env.run("mlxk-run");
-        run.args([
-            "tiny",
-            "--temperature",
-            "2",
-            "--max-tokens",
-            "12",
-            "--seed",
-            seed,
-            "w1",
-        ])
-        .ok()
+        run.args(["tiny", "--temperature", "2", "--max-tokens", "12", "--seed", seed, "w1"]).ok()
     };
     assert_eq!(answer("1"), answer("1"));
     assert_ne!(answer("1"), answer("2"));
@@ -225,14 +164,9 @@ fn the_same_seed_gives_the_same_answer() {
 fn an_answer_that_looks_like_an_error_is_an_answer() {
     let tiny = Tiny::new();
     let path = tiny.env.workspaces().join("tiny/tokenizer.json");
-    let tokenizer = fs::read_to_string(&path)
-        .unwrap()
-        .replace("\"w317\"", "\"Error: \"");
+    let tokenizer = fs::read_to_string(&path).unwrap().replace("\"w317\"", "\"Error: \"");
     fs::write(&path, tokenizer).unwrap();
-    assert_eq!(
-        tiny.run(&["--max-tokens", "1", &tiny.prompt]).ok(),
-        "Error: \n"
-    );
+    assert_eq!(tiny.run(&["--max-tokens", "1", &tiny.prompt]).ok(), "Error: \n");
 }
 
 #[test]
@@ -241,10 +175,7 @@ fn the_answer_fills_the_context_and_a_longer_prompt_is_refused() {
     tiny.config("max_position_embeddings", json!(24));
     let ended = tiny.run(&[&tiny.prompt]).end();
     assert_eq!(ended.stdout(), format!("{}\n", tiny.words(3)));
-    assert_eq!(
-        ended.stderr(),
-        "[Output cut at 3 tokens: the model's context is full]\n"
-    );
+    assert_eq!(ended.stderr(), "[Output cut at 3 tokens: the model's context is full]\n");
     tiny.config("max_position_embeddings", json!(20));
     let message = "mlxk-run: the prompt has 21 tokens, and the model's context holds 20";
     tiny.run(&[&tiny.prompt]).end().refused(1, message);
@@ -255,31 +186,18 @@ fn what_cannot_run_is_refused_with_the_reason() {
     let tiny = Tiny::new();
     let refused = |status, message: &str| {
         let ended = tiny.run(&["w1"]).end();
-        assert_eq!(
-            (ended.status(), ended.stdout().as_str()),
-            (status, ""),
-            "{ended:?}"
-        );
+        assert_eq!((ended.status(), ended.stdout().as_str()), (status, ""), "{ended:?}");
         let first = ended.stderr().lines().next().unwrap().to_owned();
-        assert!(
-            first.starts_with("mlxk-run: ") && first.contains(message),
-            "{first}"
-        );
+        assert!(first.starts_with("mlxk-run: ") && first.contains(message), "{first}");
     };
     tiny.config("eos_token_id", json!(16));
     assert_eq!(tiny.run(&[&tiny.prompt]).ok(), "w317\n");
     tiny.config("model_type", json!("quux"));
     refused(1, "Model type 'quux' not supported");
     tiny.config("model_type", json!("llama"));
-    tiny.file(
-        "tokenizer_config.json",
-        &json!({"chat_template": "a\n{% if %}"}),
-    );
+    tiny.file("tokenizer_config.json", &json!({"chat_template": "a\n{% if %}"}));
     refused(1, "tokenizer_config.json: line 2: ");
-    tiny.file(
-        "tokenizer_config.json",
-        &json!({"chat_template": "{{ raise_exception('no') }}"}),
-    );
+    tiny.file("tokenizer_config.json", &json!({"chat_template": "{{ raise_exception('no') }}"}));
     refused(1, "the chat template refuses: no");
     tiny.file("tokenizer.json", &json!({"model": 1}));
     refused(1, "tokenizer.json: not a tokenizer");
@@ -291,23 +209,14 @@ fn what_cannot_run_is_refused_with_the_reason() {
 fn wrong_use_is_told_before_anything_is_loaded() {
     let tiny = Tiny::new();
     let refused = |args: &[&str], message| tiny.run(args).end().refused(2, message);
-    refused(
-        &["w1", "--max-tokens", "0"],
-        "mlxk-run: `max_tokens` is not a whole number from 1",
-    );
-    refused(
-        &["w1", "--top-p", "2"],
-        "mlxk-run: `top_p` is not a number from 0 to 1",
-    );
+    refused(&["w1", "--max-tokens", "0"], "mlxk-run: `max_tokens` is not a whole number from 1");
+    refused(&["w1", "--top-p", "2"], "mlxk-run: `top_p` is not a number from 0 to 1");
     refused(
         &["--ndjson", "-", "w1"],
         "mlxk-run: requests on standard input and a prompt on the command line",
     );
     let empty = tiny.run(&["-"]).stdin("\n\n").end();
-    empty.refused(
-        1,
-        "mlxk-run: standard input is empty, and there is no other prompt",
-    );
+    empty.refused(1, "mlxk-run: standard input is empty, and there is no other prompt");
     let binary = tiny.run(&["-"]).stdin(b"\xff\xfe".to_vec()).end();
     binary.refused(1, "mlxk-run: standard input: not UTF-8 text");
 }
@@ -319,13 +228,7 @@ fn ctrl_c_ends_the_answer_and_the_program_dies_by_it() {
     let mut child = tiny.command(&["w1"]).stdin(Stdio::null()).spawn().unwrap();
     first_output(&mut child);
     let id = child.id().to_string();
-    assert!(
-        Command::new("kill")
-            .args(["-INT", &id])
-            .status()
-            .unwrap()
-            .success()
-    );
+    assert!(Command::new("kill").args(["-INT", &id]).status().unwrap().success());
     let output = child.wait_with_output().unwrap();
     assert_eq!(output.status.signal(), Some(SIGINT), "{output:?}");
     assert!(output.stdout.ends_with(b"\n"), "{output:?}");
@@ -339,8 +242,5 @@ fn a_reader_that_goes_away_ends_the_answer_silently() {
     first_output(&mut child);
     drop(child.stdout.take());
     let output = child.wait_with_output().unwrap();
-    assert_eq!(
-        (output.status.signal(), output.stderr.as_slice()),
-        (Some(SIGPIPE), &b""[..])
-    );
+    assert_eq!((output.status.signal(), output.stderr.as_slice()), (Some(SIGPIPE), &b""[..]));
 }

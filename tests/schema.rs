@@ -15,10 +15,7 @@ static SCHEMA: LazyLock<Validator> = LazyLock::new(|| {
 
 /// Panics if the envelope is not as published.
 pub fn validate(envelope: &Value) {
-    let errors: Vec<_> = SCHEMA
-        .iter_errors(envelope)
-        .map(|e| e.to_string())
-        .collect();
+    let errors: Vec<_> = SCHEMA.iter_errors(envelope).map(|e| e.to_string()).collect();
     assert!(errors.is_empty(), "{errors:?}\n{envelope:#}");
 }
 
@@ -66,16 +63,8 @@ fn every_command_answers_with_an_envelope() {
         ("mlxk", vec![], 2),
     ] {
         let envelope = env.run(program).args(&args).envelope(status);
-        let expected = if status > 0 && program != "mlxk-health" {
-            "error"
-        } else {
-            "success"
-        };
+        let expected = if status > 0 && program != "mlxk-health" { "error" } else { "success" };
         let ambiguous = program == "mlxk-health" && args == ["org"];
-        assert_eq!(
-            envelope["status"],
-            if ambiguous { "error" } else { expected },
-            "{args:?}"
-        );
+        assert_eq!(envelope["status"], if ambiguous { "error" } else { expected }, "{args:?}");
     }
 }

@@ -22,10 +22,7 @@ pub const SHELLS: Shells<'static> = Shells(&[&Bash, &AutoloadedZsh, &Fish]);
 /// With no words to complete the answer is the script that registers the completion.
 pub fn answer(command: fn() -> Command) {
     let program = command().get_name().to_owned();
-    CompleteEnv::with_factory(command)
-        .completer(program)
-        .shells(SHELLS)
-        .complete();
+    CompleteEnv::with_factory(command).completer(program).shells(SHELLS).complete();
 }
 
 /// Completes the name of a model, or the path of a workspace.
@@ -35,10 +32,7 @@ pub fn models() -> ArgValueCompleter {
         if text.starts_with(['.', '/', '~']) {
             return PathCompleter::dir().complete(current);
         }
-        candidates(names(), &text)
-            .into_iter()
-            .map(CompletionCandidate::new)
-            .collect()
+        candidates(names(), &text).into_iter().map(CompletionCandidate::new).collect()
     })
 }
 
@@ -60,20 +54,14 @@ fn candidates(names: Vec<String>, typed: &str) -> Vec<String> {
         return going_on;
     }
     let typed = typed.to_lowercase();
-    others
-        .into_iter()
-        .filter(|name| name.to_lowercase().contains(&typed))
-        .collect()
+    others.into_iter().filter(|name| name.to_lowercase().contains(&typed)).collect()
 }
 
 /// A shell that asks has no use for an error: where there are none to find, there are no names.
 fn names() -> Vec<String> {
     let found =
         crate::places().and_then(|places| mlxk_core::store::list(&places, Revisions::Current));
-    found.map_or_else(
-        |_| Vec::new(),
-        |found| found.into_iter().map(|found| found.name).collect(),
-    )
+    found.map_or_else(|_| Vec::new(), |found| found.into_iter().map(|found| found.name).collect())
 }
 
 /// Zsh, with a script that also works when zsh loads it from `fpath` on the first Tab: then the
@@ -125,10 +113,7 @@ mod tests {
     fn a_name_is_completed_from_its_start_and_else_from_its_middle() {
         let names = || vec!["mlx-community/SmolLM2".into(), "org/smol".into()];
         assert_eq!(candidates(names(), "org"), ["org/smol"]);
-        assert_eq!(
-            candidates(names(), "Smol"),
-            ["mlx-community/SmolLM2", "org/smol"]
-        );
+        assert_eq!(candidates(names(), "Smol"), ["mlx-community/SmolLM2", "org/smol"]);
         assert_eq!(candidates(names(), "lm2"), ["mlx-community/SmolLM2"]);
     }
 }

@@ -24,11 +24,7 @@ pub const COMMANDS: &[(&str, &str)] = &[
 ];
 
 /// Names that commands used to have.
-const FORMER: [(&str, &str); 3] = [
-    ("list", "ls"),
-    ("server", "serve"),
-    ("embed-serve", "serve"),
-];
+const FORMER: [(&str, &str); 3] = [("list", "ls"), ("server", "serve"), ("embed-serve", "serve")];
 
 /// Commands of the time before pipes: they print text wherever it goes.
 const TEXTUAL: [&str; 4] = ["list", "show", "health", "rm"];
@@ -68,10 +64,7 @@ pub fn version() -> Value {
 pub fn overview() -> String {
     let help = [("help", "Open the manual page of a command")];
     let line = |(name, about): &(&str, &str)| format!("  {name:<8}  {about}\n");
-    format!(
-        "Commands:\n{}",
-        COMMANDS.iter().chain(&help).map(line).collect::<String>()
-    )
+    format!("Commands:\n{}", COMMANDS.iter().chain(&help).map(line).collect::<String>())
 }
 
 /// Runs the command that `words` begin with instead of this program; returns only if that fails.
@@ -106,24 +99,17 @@ pub fn run(words: &[OsString], json: bool) -> Error {
 /// Opens the manual page of a command or topic; returns only if that fails.
 pub fn manual(topic: &str) -> Error {
     let page = format!("mlxk-{}", current_name(topic));
-    let e = Command::new("man")
-        .arg(installed_page(&page).unwrap_or_else(|| page.into()))
-        .exec();
+    let e = Command::new("man").arg(installed_page(&page).unwrap_or_else(|| page.into())).exec();
     Error::new(Kind::Execution, "man", e.to_string()).hint(format!("mlxk {topic} --help"))
 }
 
 /// If a shell asks for the words after `mlxk COMMAND`, lets that command answer.
 pub fn complete() {
-    let words: Vec<OsString> = env::args_os()
-        .skip_while(|arg| arg != "--")
-        .skip(1)
-        .collect();
+    let words: Vec<OsString> = env::args_os().skip_while(|arg| arg != "--").skip(1).collect();
     let [_, command, rest @ ..] = &words[..] else {
         return;
     };
-    let position = env::var("_CLAP_COMPLETE_INDEX")
-        .ok()
-        .and_then(|index| index.parse().ok());
+    let position = env::var("_CLAP_COMPLETE_INDEX").ok().and_then(|index| index.parse().ok());
     let position: usize = position.unwrap_or(words.len() - 1);
     let name = command.to_str().map(current_name);
     let known = name.filter(|name| is_known(name));
@@ -140,26 +126,19 @@ pub fn complete() {
 }
 
 fn current_name(command: &str) -> &str {
-    FORMER
-        .iter()
-        .find(|(former, _)| *former == command)
-        .map_or(command, |(_, name)| name)
+    FORMER.iter().find(|(former, _)| *former == command).map_or(command, |(_, name)| name)
 }
 
 /// `mlxk-NAME` beside this program, else wherever `PATH` finds it.
 fn program(name: &str) -> Command {
     let file = format!("mlxk-{name}");
-    let sibling = directory()
-        .map(|directory| directory.join(&file))
-        .filter(|path| path.is_file());
+    let sibling = directory().map(|directory| directory.join(&file)).filter(|path| path.is_file());
     Command::new(sibling.map_or_else(|| OsString::from(file), PathBuf::into_os_string))
 }
 
 /// Where this program lies, links resolved.
 fn directory() -> Option<PathBuf> {
-    let program = env::current_exe()
-        .and_then(|program| program.canonicalize())
-        .ok()?;
+    let program = env::current_exe().and_then(|program| program.canonicalize()).ok()?;
     program.parent().map(Path::to_owned)
 }
 
@@ -167,10 +146,7 @@ fn directory() -> Option<PathBuf> {
 fn installed_page(page: &str) -> Option<OsString> {
     let share = directory()?.parent()?.join("share/man");
     let path = |section| share.join(format!("man{section}/{page}.{section}"));
-    [path(1), path(7)]
-        .into_iter()
-        .find(|path| path.is_file())
-        .map(PathBuf::into_os_string)
+    [path(1), path(7)].into_iter().find(|path| path.is_file()).map(PathBuf::into_os_string)
 }
 
 fn is_known(command: &str) -> bool {
@@ -184,12 +160,7 @@ fn missing(name: &str) -> Error {
 }
 
 fn unknown(command: &str) -> Error {
-    let names = || {
-        COMMANDS
-            .iter()
-            .map(|(name, _)| *name)
-            .chain(FORMER.map(|(former, _)| former))
-    };
+    let names = || COMMANDS.iter().map(|(name, _)| *name).chain(FORMER.map(|(former, _)| former));
     let likeness = |name: &str| jaro_winkler(name, command);
     let nearest = names().max_by(|a, b| likeness(a).total_cmp(&likeness(b)));
     let hint = match nearest.filter(|name| likeness(name) >= ALIKE) {

@@ -42,11 +42,9 @@ fn text(value: &Value) -> String {
         match c {
             '\n' | ' '..='~' => out.push(c),
             // A character beyond ASCII stands nowhere but in a string, where it may be escaped.
-            c => out.extend(
-                c.encode_utf16(&mut [0; 2])
-                    .iter()
-                    .map(|unit| format!("\\u{unit:04x}")),
-            ),
+            c => {
+                out.extend(c.encode_utf16(&mut [0; 2]).iter().map(|unit| format!("\\u{unit:04x}")))
+            }
         }
     }
     out
@@ -61,10 +59,7 @@ mod tests {
         let data = json!({"name": "é\u{7f}😀\"\n", "empty": [], "none": {}});
         let text = success("list", data.clone());
         assert!(text.is_ascii());
-        assert!(
-            text.contains(r#""name": "\u00e9\u007f\ud83d\ude00\"\n""#),
-            "{text}"
-        );
+        assert!(text.contains(r#""name": "\u00e9\u007f\ud83d\ude00\"\n""#), "{text}");
         assert!(text.contains("    \"empty\": [],\n"), "{text}");
         let read: Value = serde_json::from_str(&text).unwrap();
         assert_eq!(read["data"], data);

@@ -31,12 +31,7 @@ pub fn examine(found: &Found) -> Result<Examined> {
         Origin::Workspace => clean::check(&found.path),
         Origin::Cache { .. } => None,
     };
-    Ok(Examined {
-        facts,
-        health,
-        plan,
-        state,
-    })
+    Ok(Examined { facts, health, plan, state })
 }
 
 impl Examined {

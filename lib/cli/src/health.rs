@@ -17,12 +17,9 @@ pub fn check(input: Input, places: &Places, out: &mut Output) -> Result<()> {
         if all.is_empty() {
             out.remark_empty(places);
         }
-        let results = all.par_iter().map(
-            |Listed {
-                 found,
-                 display_name,
-             }| { judge(found, Record::default(), display_name.clone()) },
-        );
+        let results = all.par_iter().map(|Listed { found, display_name }| {
+            judge(found, Record::default(), display_name.clone())
+        });
         report(results.collect(), &mut checked, out)?;
     }
     for batch in input.batches() {
@@ -63,12 +60,7 @@ fn judge(found: &Found, record: Record, label: Option<String>) -> Result<Checked
     };
     let record = record.merge(examined.record());
     let label = label.unwrap_or_else(|| found.name.clone());
-    Ok(Checked {
-        record,
-        health: examined.health,
-        label,
-        managed,
-    })
+    Ok(Checked { record, health: examined.health, label, managed })
 }
 
 /// A workspace that was not named by its path goes by the name of its directory.
@@ -82,9 +74,7 @@ fn label(record: &Record, found: &Found) -> Option<String> {
 }
 
 fn named_by_path(record: &Record) -> bool {
-    record
-        .spec()
-        .is_ok_and(|spec| matches!(spec.target, Target::Path(_)))
+    record.spec().is_ok_and(|spec| matches!(spec.target, Target::Path(_)))
 }
 
 /// Writes what can be written already, and keeps the rest.
@@ -143,11 +133,7 @@ fn data(checked: &[Checked]) -> Value {
 }
 
 fn entry(one: &Checked) -> Value {
-    let status = if one.health.healthy {
-        "healthy"
-    } else {
-        "unhealthy"
-    };
+    let status = if one.health.healthy { "healthy" } else { "unhealthy" };
     let mut entry = json!({"name": one.label, "status": status, "reason": one.health.reason});
     if let Some(managed) = one.managed {
         entry["managed"] = json!(managed);

@@ -22,10 +22,7 @@ pub fn size(bytes: u64) -> String {
 /// `just now`, `5m ago`, `3h ago`, `2d ago`, and after a month the date.
 pub fn ago(then: SystemTime, now: SystemTime) -> String {
     // A clock that was ahead makes a file new, not old.
-    let age = now
-        .duration_since(then)
-        .unwrap_or(Duration::ZERO)
-        .as_secs_f64();
+    let age = now.duration_since(then).unwrap_or(Duration::ZERO).as_secs_f64();
     let (minutes, hours, days) = (age / 60.0, age / 3600.0, age / 86400.0);
     match age {
         _ if age < 45.0 => "just now".into(),
@@ -61,19 +58,10 @@ mod tests {
     fn ages_grow_from_seconds_to_dates() {
         let now = time("2026-03-01T12:00:00Z").unwrap();
         let ago = |seconds| ago(now - Duration::from_secs(seconds), now);
-        assert_eq!(
-            [44, 45, 89, 90].map(ago),
-            ["just now", "1m ago", "1m ago", "1m ago"]
-        );
+        assert_eq!([44, 45, 89, 90].map(ago), ["just now", "1m ago", "1m ago", "1m ago"]);
         assert_eq!([2699, 2700, 5399].map(ago), ["44m ago", "1h ago", "1h ago"]);
-        assert_eq!(
-            [5400, 7200, 86399].map(ago),
-            ["1h ago", "2h ago", "23h ago"]
-        );
-        assert_eq!(
-            [86400, 129599, 172800].map(ago),
-            ["1d ago", "1d ago", "2d ago"]
-        );
+        assert_eq!([5400, 7200, 86399].map(ago), ["1h ago", "2h ago", "23h ago"]);
+        assert_eq!([86400, 129599, 172800].map(ago), ["1d ago", "1d ago", "2d ago"]);
         assert_eq!([30 * 86400].map(ago), ["2026-01-30"]);
     }
 }

@@ -46,9 +46,7 @@ impl Input {
     pub fn batches(self) -> Box<dyn Iterator<Item = Vec<Result<Record>>>> {
         match self {
             Input::Names(names) => {
-                let records = names
-                    .iter()
-                    .map(|name| Ok(Record::default().with("name", &**name)));
+                let records = names.iter().map(|name| Ok(Record::default().with("name", &**name)));
                 Box::new(std::iter::once(records.collect()))
             }
             Input::Stdin => Box::new(Batches(read_stdin())),
@@ -63,13 +61,8 @@ pub(crate) fn stdin_holds_data() -> Result<bool> {
     if stdin.is_terminal() {
         return Ok(false);
     }
-    let metadata = stdin
-        .as_fd()
-        .try_clone_to_owned()
-        .and_then(|fd| fs::File::from(fd).metadata());
-    let kind = metadata
-        .map_err(|e| Error::io("standard input".as_ref(), e))?
-        .file_type();
+    let metadata = stdin.as_fd().try_clone_to_owned().and_then(|fd| fs::File::from(fd).metadata());
+    let kind = metadata.map_err(|e| Error::io("standard input".as_ref(), e))?.file_type();
     Ok(kind.is_fifo() || kind.is_socket() || kind.is_file())
 }
 

@@ -65,10 +65,7 @@ fn models(query: &Query, places: &Places, out: &mut Output) -> Result<Vec<Record
     if found.is_empty() && query.patterns.is_empty() {
         out.remark_empty(places);
     }
-    let read: Vec<_> = found
-        .par_iter()
-        .map(|listed| entry(listed, query))
-        .collect();
+    let read: Vec<_> = found.par_iter().map(|listed| entry(listed, query)).collect();
     let mut entries = Vec::new();
     for entry in read {
         match entry {
@@ -77,12 +74,7 @@ fn models(query: &Query, places: &Places, out: &mut Output) -> Result<Vec<Record
         }
     }
     let now = SystemTime::now();
-    entries.retain(|entry| {
-        query
-            .filters
-            .iter()
-            .all(|filter| filter.accepts(entry, now))
-    });
+    entries.retain(|entry| query.filters.iter().all(|filter| filter.accepts(entry, now)));
     let accepted = entries.len();
     entries.retain(|entry| query.all || is_usable(&entry.record));
     let hidden = accepted - entries.len();
@@ -160,10 +152,7 @@ fn refs(facts: &Facts) -> Result<Vec<String>> {
     let Origin::Cache { repo } = &facts.found.origin else {
         return Ok(Vec::new());
     };
-    let repo = Repo {
-        name: facts.found.name.clone(),
-        path: repo.clone(),
-    };
+    let repo = Repo { name: facts.found.name.clone(), path: repo.clone() };
     let here = |commit: &str| Some(commit) == facts.found.revision.as_deref();
     let refs = repo.refs()?.into_iter();
     Ok(refs.filter(|r| here(&r.commit)).map(|r| r.name).collect())

@@ -62,13 +62,7 @@ pub struct Output {
 impl Output {
     /// The output of `program` (as messages name it), which is `command` in an envelope.
     pub fn new(program: impl Into<String>, command: &'static str, form: Form) -> Self {
-        Output {
-            form,
-            program: program.into(),
-            command,
-            failed: false,
-            answered: false,
-        }
+        Output { form, program: program.into(), command, failed: false, answered: false }
     }
 
     /// Writes `text` to stdout as it is.
@@ -83,10 +77,7 @@ impl Output {
 
     /// Writes records, one a line.
     pub fn lines<'a>(&mut self, records: impl IntoIterator<Item = &'a Record>) -> Result<()> {
-        let text: String = records
-            .into_iter()
-            .map(|record| format!("{record}\n"))
-            .collect();
+        let text: String = records.into_iter().map(|record| format!("{record}\n")).collect();
         self.text(&text)
     }
 

@@ -19,9 +19,7 @@ pub fn only_tests() -> bool {
 }
 
 fn from(variable: impl Fn(&str) -> Option<OsString>) -> Result<Places> {
-    let home = variable("HOME")
-        .filter(|value| !value.is_empty())
-        .map(PathBuf::from);
+    let home = variable("HOME").filter(|value| !value.is_empty()).map(PathBuf::from);
     let path = |name: &str| {
         let path = PathBuf::from(variable(name).filter(|value| !value.is_empty())?);
         match (path.strip_prefix("~"), &home) {
@@ -37,20 +35,12 @@ fn from(variable: impl Fn(&str) -> Option<OsString>) -> Result<Places> {
     };
     let hub = path("HF_HUB_CACHE").or_else(|| path("HUGGINGFACE_HUB_CACHE"));
     let hub = hub.unwrap_or_else(|| root.join("hub"));
-    Ok(Places {
-        root,
-        hub,
-        workspaces: path("MLXK_WORKSPACE_HOME"),
-    })
+    Ok(Places { root, hub, workspaces: path("MLXK_WORKSPACE_HOME") })
 }
 
 fn homeless() -> Error {
-    Error::new(
-        Kind::CacheNotFound,
-        "",
-        "no place for models: HOME is not set",
-    )
-    .hint("HF_HOME names the directory to use")
+    Error::new(Kind::CacheNotFound, "", "no place for models: HOME is not set")
+        .hint("HF_HOME names the directory to use")
 }
 
 #[cfg(test)]
@@ -66,23 +56,10 @@ mod tests {
     fn the_nearest_variable_wins_and_an_empty_one_is_unset() {
         let hub = |variables: &[_]| places(variables).hub.display().to_string();
         assert_eq!(hub(&[("HOME", "/h")]), "/h/.cache/huggingface/hub");
-        assert_eq!(
-            hub(&[("HOME", "/h"), ("XDG_CACHE_HOME", "/x")]),
-            "/x/huggingface/hub"
-        );
-        assert_eq!(
-            hub(&[("HF_HOME", "/f"), ("XDG_CACHE_HOME", "/x")]),
-            "/f/hub"
-        );
-        assert_eq!(
-            hub(&[("HF_HOME", "/f"), ("HUGGINGFACE_HUB_CACHE", "/u")]),
-            "/u"
-        );
-        let both = [
-            ("HF_HOME", "/f"),
-            ("HUGGINGFACE_HUB_CACHE", "/u"),
-            ("HF_HUB_CACHE", "/c"),
-        ];
+        assert_eq!(hub(&[("HOME", "/h"), ("XDG_CACHE_HOME", "/x")]), "/x/huggingface/hub");
+        assert_eq!(hub(&[("HF_HOME", "/f"), ("XDG_CACHE_HOME", "/x")]), "/f/hub");
+        assert_eq!(hub(&[("HF_HOME", "/f"), ("HUGGINGFACE_HUB_CACHE", "/u")]), "/u");
+        let both = [("HF_HOME", "/f"), ("HUGGINGFACE_HUB_CACHE", "/u"), ("HF_HUB_CACHE", "/c")];
         assert_eq!(hub(&both), "/c");
         assert_eq!(
             hub(&[("HOME", "/h"), ("HF_HOME", ""), ("HF_HUB_CACHE", "")]),
@@ -92,11 +69,7 @@ mod tests {
 
     #[test]
     fn a_tilde_is_the_home_directory() {
-        let places = places(&[
-            ("HOME", "/h"),
-            ("MLXK_WORKSPACE_HOME", "~/w"),
-            ("HF_HOME", "~"),
-        ]);
+        let places = places(&[("HOME", "/h"), ("MLXK_WORKSPACE_HOME", "~/w"), ("HF_HOME", "~")]);
         assert_eq!(places.workspaces, Some("/h/w".into()));
         assert_eq!(places.root, PathBuf::from("/h"));
     }

@@ -73,11 +73,7 @@ fn explain(program: &str, error: &clap::Error) -> Exit {
             Err(_) => Exit::Failed,
         };
     }
-    let form = if json_wanted() {
-        Form::Json
-    } else {
-        Form::Human
-    };
+    let form = if json_wanted() { Form::Json } else { Form::Human };
     let reported = Output::new(program, "", form).error(&usage_error(program, error));
     reported.map_or(Exit::Failed, |()| Exit::Usage)
 }
@@ -86,18 +82,12 @@ fn explain(program: &str, error: &clap::Error) -> Exit {
 fn usage_error(program: &str, error: &clap::Error) -> Error {
     let text = error.render().to_string();
     let mut lines = text.lines().take_while(|line| !line.starts_with("Usage:"));
-    let first = lines
-        .next()
-        .unwrap_or_default()
-        .trim_start_matches("error: ")
-        .to_owned();
+    let first = lines.next().unwrap_or_default().trim_start_matches("error: ").to_owned();
     let (tips, rest): (Vec<_>, Vec<_>) = lines
         .map(str::trim)
         .filter(|line| !line.is_empty() && !line.starts_with("For more information"))
         .partition(|line| line.starts_with("tip: "));
-    let message = rest
-        .into_iter()
-        .fold(first, |message, line| message + " " + line);
+    let message = rest.into_iter().fold(first, |message, line| message + " " + line);
     let hint = match tips.first() {
         Some(tip) => tip.trim_start_matches("tip: ").to_owned(),
         None => format!("{program} --help"),

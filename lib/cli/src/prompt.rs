@@ -27,10 +27,8 @@ pub enum Asked {
 /// is off.
 pub fn asked(words: &[String], flag: Option<&str>, records: bool) -> Result<Asked> {
     let gate = gate(env::var(GATE).ok().as_deref());
-    let (dashes, words): (Vec<&str>, Vec<&str>) = words
-        .iter()
-        .map(String::as_str)
-        .partition(|word| *word == "-");
+    let (dashes, words): (Vec<&str>, Vec<&str>) =
+        words.iter().map(String::as_str).partition(|word| *word == "-");
     let typed = match (flag, words.as_slice()) {
         (Some(flag), _) => Some(flag.to_owned()),
         (None, []) => None,
@@ -71,9 +69,7 @@ fn gate(value: Option<&str>) -> Option<bool> {
 fn piped(text: &str, typed: Option<String>) -> Result<String> {
     let text = text.trim_end_matches(['\n', '\r']);
     match (text.trim().is_empty(), typed) {
-        (true, None) => Err(empty(
-            "standard input is empty, and there is no other prompt",
-        )),
+        (true, None) => Err(empty("standard input is empty, and there is no other prompt")),
         (true, Some(typed)) => Ok(typed),
         (false, None) => Ok(text.to_owned()),
         (false, Some(typed)) => Ok(format!("{text}\n\n{typed}")),
@@ -89,12 +85,8 @@ fn stdin() -> Result<String> {
 }
 
 fn closed() -> Error {
-    Error::new(
-        Kind::Command,
-        "",
-        format!("standard input is closed by {GATE}=0"),
-    )
-    .hint(format!("{GATE}=1 opens it"))
+    Error::new(Kind::Command, "", format!("standard input is closed by {GATE}=0"))
+        .hint(format!("{GATE}=1 opens it"))
 }
 
 fn empty(message: &str) -> Error {

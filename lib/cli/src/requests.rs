@@ -30,9 +30,7 @@ fn read(lines: impl BufRead) -> impl Iterator<Item = Result<(Record, usize)>> {
         go_on
     });
     until_failure.map(|(line, number)| match line {
-        Ok(line) => record(&line)
-            .map(|record| (record, number))
-            .map_err(|e| at(number, e)),
+        Ok(line) => record(&line).map(|record| (record, number)).map_err(|e| at(number, e)),
         Err(e) => Err(Error::io(Path::new("standard input"), e)),
     })
 }

@@ -41,35 +41,18 @@ pub fn prune(care: Care, places: &Places, out: &mut Output) -> Result<()> {
     let before = SystemTime::now() - ABANDONED;
     let plan = prune::plan(places, before)?;
     let done = match care.dry_run {
-        true => Done {
-            action: "prune",
-            bytes: plan.bytes,
-            plan: &plan,
-        },
-        false => Done {
-            action: "pruned",
-            bytes: prune::execute(places, before, &plan)?,
-            plan: &plan,
-        },
+        true => Done { action: "prune", bytes: plan.bytes, plan: &plan },
+        false => {
+            Done { action: "pruned", bytes: prune::execute(places, before, &plan)?, plan: &plan }
+        }
     };
-    write(
-        &done,
-        Record::default(),
-        &places.hub.display().to_string(),
-        out,
-    )
+    write(&done, Record::default(), &places.hub.display().to_string(), out)
 }
 
 fn remove_one(record: Record, care: Care, places: &Places, out: &mut Output) -> Result<()> {
     let spec = record.spec()?;
     let found = find(&record, places)?;
-    let revision_only = matches!(
-        &spec.target,
-        Target::Name {
-            revision: Some(_),
-            ..
-        }
-    );
+    let revision_only = matches!(&spec.target, Target::Name { revision: Some(_), .. });
     let request = Request {
         found: &found,
         places,
@@ -82,21 +65,11 @@ fn remove_one(record: Record, care: Care, places: &Places, out: &mut Output) -> 
         return confirm(&spec, &found, &plan, out);
     }
     let done = match (care.dry_run, revision_only) {
-        (true, false) => Done {
-            action: "delete_model",
-            bytes: plan.bytes,
-            plan: &plan,
-        },
-        (true, true) => Done {
-            action: "delete_hash",
-            bytes: plan.bytes,
-            plan: &plan,
-        },
-        (false, _) => Done {
-            action: "deleted",
-            bytes: remove::execute(&request, &plan)?,
-            plan: &plan,
-        },
+        (true, false) => Done { action: "delete_model", bytes: plan.bytes, plan: &plan },
+        (true, true) => Done { action: "delete_hash", bytes: plan.bytes, plan: &plan },
+        (false, _) => {
+            Done { action: "deleted", bytes: remove::execute(&request, &plan)?, plan: &plan }
+        }
     };
     let record = record.with("name", found.name.as_str());
     let record = match &found.revision {
@@ -119,19 +92,12 @@ impl Done<'_> {
     }
 
     fn message(&self) -> String {
-        let verb = if self.is_planned() {
-            "would free"
-        } else {
-            "freed"
-        };
+        let verb = if self.is_planned() { "would free" } else { "freed" };
         format!("{verb} {} ({} bytes)", human::size(self.bytes), self.bytes)
     }
 
     fn paths(&self) -> Vec<String> {
-        self.plan
-            .paths()
-            .map(|path| path.display().to_string())
-            .collect()
+        self.plan.paths().map(|path| path.display().to_string()).collect()
     }
 }
 
@@ -145,9 +111,7 @@ fn write(done: &Done, record: Record, subject: &str, out: &mut Output) -> Result
             out.text(&text)
         }
         Form::Ndjson => {
-            let record = record
-                .with("action", done.action)
-                .with("freed_bytes", done.bytes);
+            let record = record.with("action", done.action).with("freed_bytes", done.bytes);
             out.lines([&record.with("paths", done.paths())])
         }
         Form::Json => out.envelope(data(done, &record)),
@@ -157,11 +121,7 @@ fn write(done: &Done, record: Record, subject: &str, out: &mut Output) -> Result
 /// The `data` of the envelope.
 fn data(done: &Done, record: &Record) -> Value {
     let mut data = outline(record.get("name"), done.action, &done.message());
-    data["lock_files_cleaned"] = json!(if done.is_planned() {
-        0
-    } else {
-        done.plan.locks.len()
-    });
+    data["lock_files_cleaned"] = json!(if done.is_planned() { 0 } else { done.plan.locks.len() });
     data["freed_bytes"] = json!(done.bytes);
     data["paths"] = json!(done.paths());
     if let Some(hash) = record.get("hash") {

@@ -101,9 +101,7 @@ impl Filter {
             }
             Filter::Age(event, op, wanted) => {
                 // What lies in the future is as new as can be.
-                let age = event
-                    .of(model)
-                    .map(|t| now.duration_since(t).unwrap_or(Duration::ZERO));
+                let age = event.of(model).map(|t| now.duration_since(t).unwrap_or(Duration::ZERO));
                 age.is_some_and(|age| op.holds(age, *wanted))
             }
             Filter::Word(attribute, equal, word) => attribute.has(model, word) == *equal,
@@ -134,12 +132,8 @@ impl Event {
 
 impl Attribute {
     fn has(self, model: &Entry, word: &str) -> bool {
-        let is = |key: &str| {
-            model
-                .record
-                .str(key)
-                .is_some_and(|value| value.eq_ignore_ascii_case(word))
-        };
+        let is =
+            |key: &str| model.record.str(key).is_some_and(|value| value.eq_ignore_ascii_case(word));
         match self {
             Attribute::Type => is("model_type"),
             Attribute::Framework => is("framework"),
@@ -181,12 +175,12 @@ impl Sort {
             }
         }
         match self.key {
-            SortKey::Name => by(models, self.descending, |m| {
-                m.record.str("name").map(str::to_owned)
-            }),
-            SortKey::Size => by(models, self.descending, |m| {
-                m.record.get("size_bytes").and_then(Value::as_u64)
-            }),
+            SortKey::Name => {
+                by(models, self.descending, |m| m.record.str("name").map(str::to_owned))
+            }
+            SortKey::Size => {
+                by(models, self.descending, |m| m.record.get("size_bytes").and_then(Value::as_u64))
+            }
             SortKey::Moment(event) => by(models, self.descending, |m| event.of(m)),
         }
     }

@@ -84,10 +84,7 @@ fn line(model: &Examined, record: Record, part: Part) -> Record {
     match part {
         Part::Metadata => record.with("metadata", metadata(model)),
         Part::Config => record.with("config", whole(&facts.config)),
-        Part::Files => record.with(
-            "files",
-            facts.files.iter().map(file_line).collect::<Value>(),
-        ),
+        Part::Files => record.with("files", facts.files.iter().map(file_line).collect::<Value>()),
     }
 }
 
@@ -138,12 +135,8 @@ fn whole(document: &Document) -> Value {
 /// What `config.json` says in short; null if that is nothing.
 fn metadata(model: &Examined) -> Value {
     let config = &model.facts.config;
-    let architecture = config
-        .get("architectures")
-        .and_then(|all| all.get(0).cloned());
-    let bits = config
-        .get("quantization_config")
-        .and_then(|q| q["bits"].as_u64());
+    let architecture = config.get("architectures").and_then(|all| all.get(0).cloned());
+    let bits = config.get("quantization_config").and_then(|q| q["bits"].as_u64());
     let fields = [
         ("model_type", config.get("model_type")),
         ("architecture", architecture),
@@ -154,15 +147,9 @@ fn metadata(model: &Examined) -> Value {
         ("num_attention_heads", config.get("num_attention_heads")),
         ("num_hidden_layers", config.get("num_hidden_layers")),
     ];
-    let stated = fields
-        .into_iter()
-        .filter_map(|(key, value)| Some((key.to_owned(), value?)));
+    let stated = fields.into_iter().filter_map(|(key, value)| Some((key.to_owned(), value?)));
     let stated: Map<String, Value> = stated.collect();
-    if stated.is_empty() {
-        Value::Null
-    } else {
-        stated.into()
-    }
+    if stated.is_empty() { Value::Null } else { stated.into() }
 }
 
 fn file_line(file: &File) -> Value {
@@ -174,22 +161,13 @@ fn file_entry(file: &File) -> Value {
 }
 
 fn name(file: &File) -> String {
-    file.path
-        .file_name()
-        .unwrap_or_default()
-        .to_string_lossy()
-        .into_owned()
+    file.path.file_name().unwrap_or_default().to_string_lossy().into_owned()
 }
 
 fn kind(file: &File) -> &'static str {
     let name = name(file).to_lowercase();
     match () {
-        () if ["safetensors", "bin", "gguf"]
-            .iter()
-            .any(|end| file.is(end)) =>
-        {
-            "weights"
-        }
+        () if ["safetensors", "bin", "gguf"].iter().any(|end| file.is(end)) => "weights",
         () if name.contains("tokenizer") => "tokenizer",
         () if name.ends_with(".json") => "config",
         () if name.starts_with("readme") => "readme",

@@ -7,11 +7,7 @@ pub fn render(header: &[&str], rows: &[Vec<String>]) -> String {
     let widths: Vec<usize> = header
         .iter()
         .enumerate()
-        .map(|(i, title)| {
-            rows.iter()
-                .map(|row| row[i].width())
-                .fold(title.width(), usize::max)
-        })
+        .map(|(i, title)| rows.iter().map(|row| row[i].width()).fold(title.width(), usize::max))
         .collect();
     let rule: Vec<_> = widths.iter().map(|width| "-".repeat(*width)).collect();
     let mut text = line(header.iter().copied(), &widths) + &rule.join("-+-") + "\n";
@@ -55,10 +51,7 @@ mod tests {
 
     #[test]
     fn columns_are_as_wide_as_their_widest_cell() {
-        let rows = [
-            vec!["模型".to_owned(), "✓".to_owned()],
-            vec!["a".to_owned(), String::new()],
-        ];
+        let rows = [vec!["模型".to_owned(), "✓".to_owned()], vec!["a".to_owned(), String::new()]];
         let expected = "Name | Ok\n-----+---\n模型 | ✓ \na    |   \n";
         assert_eq!(render(&["Name", "Ok"], &rows), expected);
         assert_eq!(render(&["Name"], &[]), "Name\n----\n");

@@ -27,13 +27,8 @@ pub fn check(path: &Path) -> Option<State> {
     let exclude = sentinel.exclude()?;
     let items = hash::items(path, &exclude).ok(); // what cannot be hashed is no longer what it was
     let Some(now) = items.and_then(|items| unchanged(&index, &items)) else {
-        let content_hash = hash::index(path, &exclude)
-            .ok()
-            .map(|now| hash::aggregate(&now));
-        return Some(State {
-            clean: false,
-            content_hash,
-        });
+        let content_hash = hash::index(path, &exclude).ok().map(|now| hash::aggregate(&now));
+        return Some(State { clean: false, content_hash });
     };
     let content_hash = Some(hash::aggregate(&now));
     if now != index {
@@ -41,10 +36,7 @@ pub fn check(path: &Path) -> Option<State> {
         // Where this cannot be written, all it costs is to read the files again next time.
         drop(sentinel.write(path));
     }
-    Some(State {
-        clean: true,
-        content_hash,
-    })
+    Some(State { clean: true, content_hash })
 }
 
 /// Makes the workspace as it is now the one that it is compared with.
@@ -52,11 +44,7 @@ pub fn recalculate(path: &Path) -> Result<Sentinel> {
     let subject = path.display().to_string();
     let sentinel = Sentinel::read(path)?.filter(Sentinel::is_managed);
     let mut sentinel = sentinel.ok_or_else(|| {
-        Error::new(
-            Kind::InvalidModel,
-            subject,
-            "not a managed workspace, so it has no hash",
-        )
+        Error::new(Kind::InvalidModel, subject, "not a managed workspace, so it has no hash")
     })?;
     let exclude = sentinel.exclude();
     let exclude = exclude.unwrap_or_else(|| hash::EXCLUDED.iter().map(|&p| p.to_owned()).collect());
@@ -72,10 +60,7 @@ fn unchanged(index: &[Entry], items: &[Item]) -> Option<Vec<Entry>> {
     if known.len() != items.len() {
         return None;
     }
-    items
-        .iter()
-        .map(|item| same(known.get(item.path.as_str())?, item))
-        .collect()
+    items.iter().map(|item| same(known.get(item.path.as_str())?, item)).collect()
 }
 
 fn same(known: &Entry, item: &Item) -> Option<Entry> {

@@ -14,11 +14,7 @@ use crate::store::Origin;
 
 /// The model object. `state` says of a workspace whether it is as it was made, if that is known.
 pub fn model(facts: &Facts, health: &Health, plan: &Plan, state: Option<&State>) -> Record {
-    let reason = if health.healthy {
-        plan.runnable.as_ref().err()
-    } else {
-        Some(&health.reason)
-    };
+    let reason = if health.healthy { plan.runnable.as_ref().err() } else { Some(&health.reason) };
     let note = |key| facts.sentinel.str(key);
     let content_hash = match state {
         Some(state) => state.content_hash.clone(),
@@ -33,14 +29,7 @@ pub fn model(facts: &Facts, health: &Health, plan: &Plan, state: Option<&State>)
         .with("model_type", plan.model_type)
         .with("capabilities", plan.capabilities.as_slice())
         .with("context_length", plan.context_length)
-        .with(
-            "health",
-            if health.healthy {
-                "healthy"
-            } else {
-                "unhealthy"
-            },
-        )
+        .with("health", if health.healthy { "healthy" } else { "unhealthy" })
         .with("runtime_compatible", plan.runnable.is_ok())
         .with("reason", reason.cloned())
         .with("cached", matches!(facts.found.origin, Origin::Cache { .. }))

@@ -42,24 +42,12 @@ pub fn framework(facts: &Facts) -> Framework {
 
 fn is_mlx(facts: &Facts) -> bool {
     let mlx = |text: &String| text.eq_ignore_ascii_case("mlx");
-    let headers = || {
-        facts
-            .shards
-            .iter()
-            .filter_map(|shard| shard.header.as_ref().ok())
-    };
+    let headers = || facts.shards.iter().filter_map(|shard| shard.header.as_ref().ok());
     facts.found.name.contains("mlx-community/")
         || source(facts).contains("mlx-community/")
-        || facts
-            .readme
-            .tags
-            .iter()
-            .chain(&facts.readme.library)
-            .any(mlx)
+        || facts.readme.tags.iter().chain(&facts.readme.library).any(mlx)
         || facts.config.get("quantization").is_some()
-        || headers()
-            .filter_map(|header| header.metadata.get("format"))
-            .any(mlx)
+        || headers().filter_map(|header| header.metadata.get("format")).any(mlx)
 }
 
 /// Where a workspace was cloned from.
@@ -69,10 +57,7 @@ fn source(facts: &Facts) -> String {
 
 /// The `model_type` of the configuration, in lower case.
 pub fn model_type(facts: &Facts) -> Option<String> {
-    facts
-        .config
-        .str("model_type")
-        .map(|name| name.to_lowercase())
+    facts.config.str("model_type").map(|name| name.to_lowercase())
 }
 
 /// True if the model takes pictures.
@@ -104,22 +89,13 @@ fn embedded_processor(facts: &Facts) -> bool {
 
 /// A processor on disk means pictures, unless it says that it is for films or for sound.
 fn processor_file(facts: &Facts) -> bool {
-    let names = [
-        "preprocessor_config.json",
-        "processor_config.json",
-        "image_processor_config.json",
-    ];
-    let there = facts
-        .files
-        .iter()
-        .any(|file| names.iter().any(|name| file.path.ends_with(name)));
+    let names =
+        ["preprocessor_config.json", "processor_config.json", "image_processor_config.json"];
+    let there = facts.files.iter().any(|file| names.iter().any(|name| file.path.ends_with(name)));
     there
         && !facts.has("video_preprocessor_config.json")
         && !is_video(&|key| facts.preprocessor_config.get(key))
-        && facts
-            .preprocessor_config
-            .get("feature_extractor_type")
-            .is_none()
+        && facts.preprocessor_config.get("feature_extractor_type").is_none()
 }
 
 fn is_video(get: &dyn Fn(&str) -> Option<Value>) -> bool {
@@ -146,10 +122,8 @@ pub fn speech(facts: &Facts) -> bool {
 /// decoder layers, were not trained for it.
 pub fn translation(facts: &Facts) -> bool {
     let is_english = |part: &str| part.split('.').skip(1).any(|end| end == "en");
-    let cannot = |name: &str| {
-        name.split(['-', '_'])
-            .any(|part| part == "turbo" || is_english(part))
-    };
+    let cannot =
+        |name: &str| name.split(['-', '_']).any(|part| part == "turbo" || is_english(part));
     model_type(facts).as_deref() == Some("whisper") && !is_named(facts, cannot)
 }
 
@@ -167,27 +141,22 @@ pub fn embedding(facts: &Facts) -> bool {
 pub fn chat(facts: &Facts) -> bool {
     facts.chat_template
         || model_type(facts).as_deref() == Some("chat")
-        || is_named(facts, |name| {
-            name.contains("instruct") || name.contains("chat")
-        })
+        || is_named(facts, |name| name.contains("instruct") || name.contains("chat"))
 }
 
 /// The architectures that the configuration names.
 pub fn architectures(facts: &Facts) -> Vec<String> {
     match facts.config.get("architectures") {
-        Some(Value::Array(names)) => names
-            .iter()
-            .filter_map(|name| name.as_str().map(str::to_owned))
-            .collect(),
+        Some(Value::Array(names)) => {
+            names.iter().filter_map(|name| name.as_str().map(str::to_owned)).collect()
+        }
         _ => Vec::new(),
     }
 }
 
 /// True if one of the architectures writes text.
 pub fn is_causal(facts: &Facts) -> bool {
-    architectures(facts)
-        .iter()
-        .any(|name| name.contains("ForCausalLM"))
+    architectures(facts).iter().any(|name| name.contains("ForCausalLM"))
 }
 
 /// True if the maker's name for the model passes `test`, or that of what it was cloned from.

@@ -101,18 +101,12 @@ impl Error {
 
     /// The same error about another subject.
     pub fn about(self, subject: impl Into<String>) -> Self {
-        Error {
-            subject: subject.into(),
-            ..self
-        }
+        Error { subject: subject.into(), ..self }
     }
 
     /// The same error with advice.
     pub fn hint(self, hint: impl Into<String>) -> Self {
-        Error {
-            hint: Some(hint.into()),
-            ..self
-        }
+        Error { hint: Some(hint.into()), ..self }
     }
 
     /// The same error with the candidates that the user can choose from.
@@ -122,10 +116,7 @@ impl Error {
 
     /// The same error with its cause.
     pub fn caused_by(self, source: impl error::Error + Send + Sync + 'static) -> Self {
-        Error {
-            source: Some(Box::new(source)),
-            ..self
-        }
+        Error { source: Some(Box::new(source)), ..self }
     }
 }
 

@@ -102,10 +102,8 @@ mod tests {
             ("{a,b}", "a"),
             ("", "x"),
         ];
-        yes.iter()
-            .for_each(|(pattern, name)| assert!(matches(pattern, name), "{pattern} {name}"));
-        no.iter()
-            .for_each(|(pattern, name)| assert!(!matches(pattern, name), "{pattern} {name}"));
+        yes.iter().for_each(|(pattern, name)| assert!(matches(pattern, name), "{pattern} {name}"));
+        no.iter().for_each(|(pattern, name)| assert!(!matches(pattern, name), "{pattern} {name}"));
     }
 
     #[test]

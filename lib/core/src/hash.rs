@@ -94,12 +94,7 @@ impl Item {
             Some(fingerprint) => fingerprint.clone(),
             None => digest(&self.disk, &self.path, self.size)?,
         };
-        Ok(Entry {
-            path: self.path.clone(),
-            size: self.size,
-            mtime_ns: self.mtime_ns,
-            sha,
-        })
+        Ok(Entry { path: self.path.clone(), size: self.size, mtime_ns: self.mtime_ns, sha })
     }
 }
 
@@ -114,51 +109,32 @@ fn walk(
     for entry in fs::read_dir(directory).map_err(at)? {
         let disk = entry.map_err(at)?.path();
         let name = disk.file_name().and_then(|name| name.to_str());
-        let name: String = name
-            .ok_or_else(|| no_hash(&disk, "the name is not UTF-8"))?
-            .nfc()
-            .collect();
+        let name: String =
+            name.ok_or_else(|| no_hash(&disk, "the name is not UTF-8"))?.nfc().collect();
         let path = format!("{prefix}{name}");
         let metadata = fs::symlink_metadata(&disk).map_err(|e| Error::io(&disk, e))?;
         if metadata.is_symlink() {
             let link = Some(fingerprint(root, &disk)?);
-            items.push(Item {
-                path,
-                size: 0,
-                mtime_ns: 0,
-                link,
-                disk,
-            });
+            items.push(Item { path, size: 0, mtime_ns: 0, link, disk });
         } else if metadata.is_dir() && !is_excluded(exclude, &name, true) {
             walk(root, &disk, &format!("{path}/"), exclude, items)?;
         } else if metadata.is_file() && !is_excluded(exclude, &name, false) {
             let (size, mtime_ns) = (metadata.len(), mtime_ns(&metadata));
-            items.push(Item {
-                path,
-                size,
-                mtime_ns,
-                link: None,
-                disk,
-            });
+            items.push(Item { path, size, mtime_ns, link: None, disk });
         }
     }
     Ok(())
 }
 
 fn is_excluded(exclude: &[impl AsRef<str>], name: &str, directory: bool) -> bool {
-    exclude
-        .iter()
-        .any(|pattern| match pattern.as_ref().strip_suffix('/') {
-            Some(pattern) => directory && fnmatch::matches(pattern, name),
-            None => !directory && fnmatch::matches(pattern.as_ref(), name),
-        })
+    exclude.iter().any(|pattern| match pattern.as_ref().strip_suffix('/') {
+        Some(pattern) => directory && fnmatch::matches(pattern, name),
+        None => !directory && fnmatch::matches(pattern.as_ref(), name),
+    })
 }
 
 fn mtime_ns(metadata: &Metadata) -> i64 {
-    metadata
-        .mtime()
-        .saturating_mul(1_000_000_000)
-        .saturating_add(metadata.mtime_nsec())
+    metadata.mtime().saturating_mul(1_000_000_000).saturating_add(metadata.mtime_nsec())
 }
 
 /// What stands for a link: the place it finally leads to, which need not exist.
@@ -170,11 +146,7 @@ fn fingerprint(root: &Path, link: &Path) -> Result<String> {
         Some(inside) => inside,
         None => return Err(no_hash(link, "a link that leads out of the workspace")),
     };
-    Ok(name(
-        Sha256::new()
-            .chain_update(b"SYMLINK\0")
-            .chain_update(inside),
-    ))
+    Ok(name(Sha256::new().chain_update(b"SYMLINK\0").chain_update(inside)))
 }
 
 /// The path with every link resolved, as far as there is something to resolve.
@@ -241,11 +213,7 @@ fn header(disk: &Path) -> Result<Vec<u8>> {
 }
 
 fn name(hash: Sha256) -> String {
-    let digits = hash
-        .finalize()
-        .iter()
-        .map(|byte| format!("{byte:02x}"))
-        .collect::<String>();
+    let digits = hash.finalize().iter().map(|byte| format!("{byte:02x}")).collect::<String>();
     format!("sha256:{digits}")
 }
 

@@ -30,25 +30,15 @@ pub struct Health {
 /// `tokenizer_config.json`; and only the end of a file's name marks it as partial.
 pub fn check(facts: &Facts) -> Health {
     match verdict(facts) {
-        Ok(reason) => Health {
-            healthy: true,
-            reason: reason.to_owned(),
-        },
-        Err(reason) => Health {
-            healthy: false,
-            reason: one_line(&reason),
-        },
+        Ok(reason) => Health { healthy: true, reason: reason.to_owned() },
+        Err(reason) => Health { healthy: false, reason: one_line(&reason) },
     }
 }
 
 /// A reason fit to be printed, whatever names of the model's choosing it quotes.
 pub(crate) fn one_line(reason: &str) -> String {
     let shown = |c: char| {
-        if c.is_control() {
-            char::REPLACEMENT_CHARACTER
-        } else {
-            c
-        }
+        if c.is_control() { char::REPLACEMENT_CHARACTER } else { c }
     };
     reason.chars().take(500).map(shown).collect()
 }
@@ -74,14 +64,8 @@ fn files(facts: &Facts) -> Verdict {
     if let Some(stray) = facts.strays.first() {
         return Err(format!("{} {}", stray.path.display(), stray.reason));
     }
-    none(
-        "LFS pointers instead of files",
-        facts.files.iter().filter(|file| file.pointer),
-    )?;
-    none(
-        "Partial download marker detected",
-        facts.files.iter().filter(is_partial),
-    )?;
+    none("LFS pointers instead of files", facts.files.iter().filter(|file| file.pointer))?;
+    none("Partial download marker detected", facts.files.iter().filter(is_partial))?;
     match facts.unfinished.as_slice() {
         [] => Ok(()),
         [first, ..] => Err(format!("Unfinished download: {}", first.display())),
@@ -89,9 +73,7 @@ fn files(facts: &Facts) -> Verdict {
 }
 
 fn is_partial(file: &&File) -> bool {
-    ["partial", "part", "tmp", "incomplete"]
-        .iter()
-        .any(|end| file.is(end))
+    ["partial", "part", "tmp", "incomplete"].iter().any(|end| file.is(end))
 }
 
 fn none<'a>(complaint: &str, files: impl Iterator<Item = &'a File>) -> Verdict {
@@ -126,23 +108,12 @@ fn config(facts: &Facts) -> Verdict {
 
 /// A file that is there is what it should be.
 fn readable(name: &str, document: &Document) -> Verdict {
-    document
-        .checked()
-        .map(drop)
-        .map_err(|reason| format!("{name} {reason}"))
+    document.checked().map(drop).map_err(|reason| format!("{name} {reason}"))
 }
 
 fn weights(facts: &Facts) -> Verdict<&'static str> {
-    let weights = || {
-        facts
-            .files
-            .iter()
-            .filter(|file| file.is("safetensors") || file.is("gguf"))
-    };
-    none(
-        "Empty weight files",
-        weights().filter(|file| file.size == 0),
-    )?;
+    let weights = || facts.files.iter().filter(|file| file.is("safetensors") || file.is("gguf"));
+    none("Empty weight files", weights().filter(|file| file.size == 0))?;
     let reason = match &facts.index {
         Some(index) => {
             let files = index.as_ref().map_err(Clone::clone)?.files();
@@ -163,12 +134,7 @@ fn weights(facts: &Facts) -> Verdict<&'static str> {
 
 /// All files that an index names are there.
 fn shards_of(facts: &Facts, files: &BTreeSet<&str>) -> Verdict {
-    let there = |file: &str| {
-        facts
-            .shards
-            .iter()
-            .any(|shard| shard.path == Path::new(file))
-    };
+    let there = |file: &str| facts.shards.iter().any(|shard| shard.path == Path::new(file));
     let missing: Vec<_> = files.iter().copied().filter(|file| !there(file)).collect();
     if missing.is_empty() {
         return Ok(());
@@ -185,16 +151,11 @@ fn shards_of(facts: &Facts, files: &BTreeSet<&str>) -> Verdict {
 }
 
 fn no_weights(facts: &Facts) -> String {
-    let pickled = |file: &&File| {
-        ["bin", "pt", "pth", "ckpt", "npz"]
-            .iter()
-            .any(|end| file.is(end))
-    };
+    let pickled = |file: &&File| ["bin", "pt", "pth", "ckpt", "npz"].iter().any(|end| file.is(end));
     match facts.files.iter().find(pickled) {
-        Some(file) => format!(
-            "Unsafe weight format: {} (only safetensors is read)",
-            file.path.display()
-        ),
+        Some(file) => {
+            format!("Unsafe weight format: {} (only safetensors is read)", file.path.display())
+        }
         None => "No model weights found".to_owned(),
     }
 }
@@ -214,14 +175,9 @@ fn numbered<'a>(files: impl Iterator<Item = &'a File>) -> Verdict {
         let &[total] = totals.into_iter().collect::<Vec<_>>().as_slice() else {
             return Err("Inconsistent shard totals detected".to_owned());
         };
-        let present = shards
-            .iter()
-            .filter(|(_, number)| (1..=total).contains(number))
-            .count();
+        let present = shards.iter().filter(|(_, number)| (1..=total).contains(number)).count();
         if present != total {
-            return Err(format!(
-                "Missing shards by pattern: {present}/{total} present"
-            ));
+            return Err(format!("Missing shards by pattern: {present}/{total} present"));
         }
     }
     Ok(())
@@ -239,9 +195,7 @@ fn numbers(stem: &str) -> Option<(&str, usize, usize)> {
 /// Every header holds what its file does, and the index says the same.
 fn headers(facts: &Facts) -> Verdict {
     for Shard { path, header } in &facts.shards {
-        header
-            .as_ref()
-            .map_err(|reason| format!("{}: {reason}", path.display()))?;
+        header.as_ref().map_err(|reason| format!("{}: {reason}", path.display()))?;
     }
     let Some(Ok(index)) = &facts.index else {
         return Ok(());
@@ -251,10 +205,7 @@ fn headers(facts: &Facts) -> Verdict {
 
 fn check_index(index: &Index, facts: &Facts) -> Verdict {
     let header = |file| -> Option<(&str, &Header)> {
-        let shard = facts
-            .shards
-            .iter()
-            .find(|shard| shard.path == Path::new(file))?;
+        let shard = facts.shards.iter().find(|shard| shard.path == Path::new(file))?;
         Some((file, shard.header.as_ref().ok()?))
     };
     index.check(&index.files().into_iter().filter_map(header).collect())
@@ -267,9 +218,7 @@ fn processor(facts: &Facts) -> Verdict {
     let embedded = ["preprocessor_config", "processor_config", "image_processor"];
     let there = facts.preprocessor_config.exists()
         || facts.processor_config.exists()
-        || embedded
-            .iter()
-            .any(|key| facts.config.get(key).is_some_and(|value| !value.is_null()));
+        || embedded.iter().any(|key| facts.config.get(key).is_some_and(|value| !value.is_null()));
     match there || !detect::vision(facts) {
         true => Ok(()),
         false => {

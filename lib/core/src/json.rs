@@ -165,11 +165,7 @@ fn without_infinities(text: &[u8]) -> Vec<u8> {
             continue;
         }
         // A backslash takes the next byte with it: an escaped quote does not end a string.
-        let taken = if quoted && byte == b'\\' {
-            rest.len().min(2)
-        } else {
-            1
-        };
+        let taken = if quoted && byte == b'\\' { rest.len().min(2) } else { 1 };
         quoted ^= byte == b'"';
         clean.extend(&rest[..taken]);
         at += taken;

@@ -85,9 +85,7 @@ impl Architecture {
 
     /// The architecture of a `model_type`.
     pub fn find(model_type: &str) -> Option<Architecture> {
-        Architecture::ALL
-            .into_iter()
-            .find(|architecture| architecture.name() == model_type)
+        Architecture::ALL.into_iter().find(|architecture| architecture.name() == model_type)
     }
 }
 
@@ -126,10 +124,7 @@ fn capabilities(facts: &Facts, task: Task) -> Vec<&'static str> {
     let chat = task == Task::Vision || detect::chat(facts);
     let all: &[(&str, bool)] = match task {
         Task::Embedding => &[("embeddings", true)],
-        Task::Audio => &[
-            ("audio", true),
-            ("audio-translate-en", detect::translation(facts)),
-        ],
+        Task::Audio => &[("audio", true), ("audio-translate-en", detect::translation(facts))],
         Task::Vision | Task::Text => &[
             ("text-generation", true),
             ("chat", chat),
@@ -137,10 +132,7 @@ fn capabilities(facts: &Facts, task: Task) -> Vec<&'static str> {
             ("audio", detect::audio(facts)),
         ],
     };
-    all.iter()
-        .filter(|(_, has)| *has)
-        .map(|(name, _)| *name)
-        .collect()
+    all.iter().filter(|(_, has)| *has).map(|(name, _)| *name).collect()
 }
 
 fn architecture(facts: &Facts) -> Option<Architecture> {
@@ -172,10 +164,7 @@ fn runnable(
     }
     known(facts)?;
     if task != Task::Text {
-        return Err(format!(
-            "Only text models can run, and this one is for {}",
-            task.name()
-        ));
+        return Err(format!("Only text models can run, and this one is for {}", task.name()));
     }
     quantization(facts)?;
     elements(facts)?;
@@ -200,25 +189,20 @@ fn known(facts: &Facts) -> Result<(), String> {
             true => "; code of its own (config.json: auto_map) is never run",
             false => "",
         };
-        return Err(format!(
-            "Model type '{name}' not supported (supported: {names}){code}"
-        ));
+        return Err(format!("Model type '{name}' not supported (supported: {names}){code}"));
     }
     match detect::architectures(facts).as_slice() {
-        [first, ..] if !detect::is_causal(facts) => Err(format!(
-            "Architecture '{first}' not supported: it does not write text"
-        )),
+        [first, ..] if !detect::is_causal(facts) => {
+            Err(format!("Architecture '{first}' not supported: it does not write text"))
+        }
         _ => Ok(()),
     }
 }
 
 /// The weights are plain, or quantised in a way that the engine computes with.
 fn quantization(facts: &Facts) -> Result<(), String> {
-    let unsupported = |mode: &str| {
-        Err(format!(
-            "Quantization mode '{mode}' not supported (supported: affine)"
-        ))
-    };
+    let unsupported =
+        |mode: &str| Err(format!("Quantization mode '{mode}' not supported (supported: affine)"));
     let Some(settings) = facts.config.get("quantization") else {
         // Other tools' forms; a copy of MLX's own has no `quant_method`.
         let foreign = facts.config.get("quantization_config");
@@ -228,14 +212,8 @@ fn quantization(facts: &Facts) -> Result<(), String> {
             None => Ok(()),
         };
     };
-    let layers = settings
-        .as_object()
-        .into_iter()
-        .flat_map(|fields| fields.values());
-    let modes = [&settings]
-        .into_iter()
-        .chain(layers)
-        .filter_map(|layer| layer.get("mode"));
+    let layers = settings.as_object().into_iter().flat_map(|fields| fields.values());
+    let modes = [&settings].into_iter().chain(layers).filter_map(|layer| layer.get("mode"));
     match modes.into_iter().find(|mode| *mode != "affine") {
         Some(mode) => unsupported(mode.as_str().unwrap_or("unknown")),
         None => Ok(()),
@@ -245,21 +223,12 @@ fn quantization(facts: &Facts) -> Result<(), String> {
 /// The weights are of types to compute with; some forms of quantisation are told by these alone.
 fn elements(facts: &Facts) -> Result<(), String> {
     use Dtype::{BF16, BOOL, F16, F32, F64, I8, I16, I32, I64, U8, U16, U32, U64};
-    const KNOWN: [Dtype; 13] = [
-        F16, BF16, F32, F64, BOOL, I8, I16, I32, I64, U8, U16, U32, U64,
-    ];
-    let headers = facts
-        .weights()
-        .into_iter()
-        .filter_map(|shard| shard.header.as_ref().ok());
-    match headers
-        .flat_map(|header| &header.tensors)
-        .find(|t| !KNOWN.contains(&t.dtype))
-    {
-        Some(tensor) => Err(format!(
-            "Weights of type {} not supported: {}",
-            tensor.dtype, tensor.name
-        )),
+    const KNOWN: [Dtype; 13] = [F16, BF16, F32, F64, BOOL, I8, I16, I32, I64, U8, U16, U32, U64];
+    let headers = facts.weights().into_iter().filter_map(|shard| shard.header.as_ref().ok());
+    match headers.flat_map(|header| &header.tensors).find(|t| !KNOWN.contains(&t.dtype)) {
+        Some(tensor) => {
+            Err(format!("Weights of type {} not supported: {}", tensor.dtype, tensor.name))
+        }
         None => Ok(()),
     }
 }
@@ -275,9 +244,7 @@ fn context_length(facts: &Facts) -> Option<u64> {
     ];
     let text = facts.config.get("text_config");
     let top = KEYS.iter().filter_map(|key| facts.config.get(key));
-    let below = KEYS
-        .iter()
-        .filter_map(|key| text.as_ref()?.get(key).cloned());
+    let below = KEYS.iter().filter_map(|key| text.as_ref()?.get(key).cloned());
     top.chain(below).find_map(|value| positive(&value))
 }
 

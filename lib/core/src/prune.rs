@@ -28,11 +28,7 @@ pub fn plan(places: &Places, before: SystemTime) -> Result<Deletion> {
         }
     }
     let store = shared::exists(plan.hub())?;
-    let payloads = if store {
-        shared::payloads(plan.hub())?
-    } else {
-        Vec::new()
-    };
+    let payloads = if store { shared::payloads(plan.hub())? } else { Vec::new() };
     plan.finish(payloads)
 }
 
@@ -52,9 +48,8 @@ fn add(plan: &mut Deletion, repo: &Repo, before: SystemTime) -> Result<()> {
         return if all_old { plan.add_repo(repo) } else { Ok(()) };
     }
     let kept = kept(repo)?;
-    let (kept, gone): (Vec<Snapshot>, Vec<Snapshot>) = snapshots
-        .into_iter()
-        .partition(|snapshot| kept.contains(&snapshot.revision));
+    let (kept, gone): (Vec<Snapshot>, Vec<Snapshot>) =
+        snapshots.into_iter().partition(|snapshot| kept.contains(&snapshot.revision));
     plan.add_revisions(repo, &gone)?;
     plan.blobs.extend(orphans(repo, &kept)?);
     plan.blobs.extend(unfinished.into_iter().filter(old));
@@ -64,12 +59,7 @@ fn add(plan: &mut Deletion, repo: &Repo, before: SystemTime) -> Result<()> {
 /// The revisions that a ref or the bare name leads to.
 fn kept(repo: &Repo) -> Result<BTreeSet<String>> {
     let current = repo.current()?.map(|(revision, _)| revision);
-    Ok(repo
-        .refs()?
-        .into_iter()
-        .map(|r| r.commit)
-        .chain(current)
-        .collect())
+    Ok(repo.refs()?.into_iter().map(|r| r.commit).chain(current).collect())
 }
 
 /// The blobs that none of the revisions `kept` uses, downloads aside.

@@ -71,9 +71,7 @@ impl Record {
 /// What is wrong with a line; it is one line, so a column says where.
 fn malformed(error: &serde_json::Error) -> Error {
     let text = error.to_string();
-    let what = text
-        .rsplit_once(" at line ")
-        .map_or(&*text, |(what, _)| what);
+    let what = text.rsplit_once(" at line ").map_or(&*text, |(what, _)| what);
     let message = format!("not a JSON record: {what}, column {}", error.column());
     Error::new(Kind::Validation, "", message)
 }

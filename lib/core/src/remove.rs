@@ -31,9 +31,8 @@ pub fn plan(request: &Request) -> Result<Deletion> {
     let mut plan = Deletion::new(&request.places.hub)?;
     let repo = owned(request, &plan)?;
     let gone: Vec<Snapshot> = repo.snapshots()?;
-    let (gone, kept): (Vec<_>, Vec<_>) = gone
-        .into_iter()
-        .partition(|s| Some(&s.revision) == request.found.revision.as_ref());
+    let (gone, kept): (Vec<_>, Vec<_>) =
+        gone.into_iter().partition(|s| Some(&s.revision) == request.found.revision.as_ref());
     if request.revision_only && !kept.is_empty() {
         plan.add_revisions(&repo, &gone)?;
         plan.blobs = unused(&repo, &gone, &kept)?;
@@ -55,21 +54,11 @@ pub fn execute(request: &Request, plan: &Deletion) -> Result<u64> {
 fn unused(repo: &Repo, gone: &[Snapshot], kept: &[Snapshot]) -> Result<Vec<PathBuf>> {
     let used = |snapshots: &[Snapshot]| -> Result<BTreeSet<PathBuf>> {
         let blobs = snapshots.iter().map(|snapshot| blobs_of(&snapshot.path));
-        Ok(blobs
-            .collect::<Result<Vec<_>>>()?
-            .into_iter()
-            .flatten()
-            .collect())
+        Ok(blobs.collect::<Result<Vec<_>>>()?.into_iter().flatten().collect())
     };
     let own = repo.path.join("blobs");
-    let blobs = used(gone)?
-        .difference(&used(kept)?)
-        .cloned()
-        .collect::<Vec<_>>();
-    Ok(blobs
-        .into_iter()
-        .filter(|blob| blob.parent() == Some(&own))
-        .collect())
+    let blobs = used(gone)?.difference(&used(kept)?).cloned().collect::<Vec<_>>();
+    Ok(blobs.into_iter().filter(|blob| blob.parent() == Some(&own)).collect())
 }
 
 /// The model's directory in the cache, if it may be removed.
@@ -84,24 +73,13 @@ fn owned(request: &Request, plan: &Deletion) -> Result<Repo> {
         .hint(format!("rm -r '{name}'")));
     };
     if request.only_tests && !plan.hub().to_string_lossy().contains("mlxk2_test_") {
-        return Err(Error::new(
-            Kind::PermissionDenied,
-            name,
-            "not in the cache of a test",
-        ));
+        return Err(Error::new(Kind::PermissionDenied, name, "not in the cache of a test"));
     }
     let path = plan.hub().join(repo.file_name().unwrap_or_default());
-    let repo = Repo {
-        name: name.clone(),
-        path,
-    };
+    let repo = Repo { name: name.clone(), path };
     if !repo.is_whole()? {
-        return Err(Error::new(
-            Kind::DeletionFailed,
-            name,
-            "a part of it is a symbolic link",
-        )
-        .hint(format!("remove it by hand: {}", repo.path.display())));
+        return Err(Error::new(Kind::DeletionFailed, name, "a part of it is a symbolic link")
+            .hint(format!("remove it by hand: {}", repo.path.display())));
     }
     let busy = locks::busy(plan.hub(), &repo.path)?;
     if !busy.is_empty() && !request.force {

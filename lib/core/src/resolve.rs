@@ -46,9 +46,7 @@ pub fn resolve(spec: &Spec, places: &Places) -> Result<Found> {
 /// The cached model that is called `name`, which may hold a `--` or more than one `/`.
 fn exact<'a>(repos: &'a [Repo], name: &str) -> Option<&'a Repo> {
     let directory = cache::encode(name);
-    repos
-        .iter()
-        .find(|repo| cache::encode(&repo.name) == directory)
+    repos.iter().find(|repo| cache::encode(&repo.name) == directory)
 }
 
 fn partial(
@@ -85,21 +83,14 @@ fn having<'a>(repos: Vec<&'a Repo>, wanted: &str) -> Result<Vec<&'a Repo>> {
 /// The revision of `repo` that is asked for: a ref, or the beginning of a commit; else the current.
 fn revision_of(repo: &Repo, revision: Option<&str>) -> Result<Found> {
     let Some(wanted) = revision else {
-        return Ok(repo
-            .found(Revisions::Current)
-            .pop()
-            .unwrap_or_else(|| repo.bare()));
+        return Ok(repo.found(Revisions::Current).pop().unwrap_or_else(|| repo.bare()));
     };
     let snapshots = repo.snapshots()?;
     let hits = hits(repo, &snapshots, wanted)?;
     let subject = format!("{}@{wanted}", repo.name);
     let (kind, message, of) = match hits.as_slice() {
         [hit] => return Ok(repo.at(hit.revision.clone(), hit.path.clone())),
-        [] => (
-            Kind::HashNotFound,
-            "no such revision in the cache",
-            snapshots.iter().collect(),
-        ),
+        [] => (Kind::HashNotFound, "no such revision in the cache", snapshots.iter().collect()),
         _ => (Kind::AmbiguousMatch, "several revisions begin so", hits),
     };
     let revisions: Vec<_> = of.iter().map(|s| s.revision.clone()).collect();
@@ -114,26 +105,16 @@ fn revision_of(repo: &Repo, revision: Option<&str>) -> Result<Found> {
 /// The snapshots that `wanted` names: by a ref, by the whole commit, else by its beginning.
 fn hits<'a>(repo: &Repo, snapshots: &'a [Snapshot], wanted: &str) -> Result<Vec<&'a Snapshot>> {
     let refs = repo.refs()?;
-    let commit = refs
-        .iter()
-        .find(|r| r.name == wanted)
-        .map_or(wanted, |r| r.commit.as_str());
+    let commit = refs.iter().find(|r| r.name == wanted).map_or(wanted, |r| r.commit.as_str());
     if let Some(exact) = snapshots.iter().find(|s| s.revision == commit) {
         return Ok(vec![exact]);
     }
-    Ok(snapshots
-        .iter()
-        .filter(|s| s.revision.starts_with(wanted))
-        .collect())
+    Ok(snapshots.iter().filter(|s| s.revision.starts_with(wanted)).collect())
 }
 
 fn ambiguous(spec: &Spec, workspaces: &[Workspace], repos: &[&Repo]) -> Error {
-    let workspaces = workspaces
-        .iter()
-        .map(|w| w.path.to_string_lossy().into_owned());
-    let matches: Vec<_> = workspaces
-        .chain(repos.iter().map(|r| r.name.clone()))
-        .collect();
+    let workspaces = workspaces.iter().map(|w| w.path.to_string_lossy().into_owned());
+    let matches: Vec<_> = workspaces.chain(repos.iter().map(|r| r.name.clone())).collect();
     let message = format!("could be any of {} models", matches.len());
     Error::new(Kind::AmbiguousMatch, &spec.text, message)
         .hint(format!("say more of one of {}", first(&matches)))
@@ -156,17 +137,8 @@ fn no_workspace(spec: &Spec) -> Error {
 /// The first few of `names`, in a line.
 fn first(names: &[String]) -> String {
     const SHOWN: usize = 6;
-    let line = names
-        .iter()
-        .take(SHOWN)
-        .map(String::as_str)
-        .collect::<Vec<_>>()
-        .join(", ");
-    if names.len() > SHOWN {
-        format!("{line}, …")
-    } else {
-        line
-    }
+    let line = names.iter().take(SHOWN).map(String::as_str).collect::<Vec<_>>().join(", ");
+    if names.len() > SHOWN { format!("{line}, …") } else { line }
 }
 
 /// The cached model whose name looks most like `text`, if any does.
@@ -176,9 +148,7 @@ fn nearest<'a>(text: &str, repos: &'a [Repo]) -> Option<&'a str> {
         let short = name.rsplit('/').next().unwrap_or(name);
         jaro_winkler(&text, &name.to_lowercase()).max(jaro_winkler(&text, &short.to_lowercase()))
     };
-    let scored = repos
-        .iter()
-        .map(|repo| (likeness(&repo.name), repo.name.as_str()));
+    let scored = repos.iter().map(|repo| (likeness(&repo.name), repo.name.as_str()));
     let best = scored.max_by(|a, b| a.0.total_cmp(&b.0))?;
     (best.0 > 0.85).then_some(best.1)
 }

@@ -32,11 +32,7 @@ pub enum Target {
 impl Spec {
     /// Reads what a person typed. Errors if it is empty, or empty on a side of its `@`.
     pub fn parse(text: &str) -> Result<Spec> {
-        let spec = |target| Spec {
-            text: text.to_owned(),
-            target,
-            exact: false,
-        };
+        let spec = |target| Spec { text: text.to_owned(), target, exact: false };
         if is_path(text) {
             return Ok(spec(Target::Path(text.into())));
         }
@@ -55,29 +51,17 @@ impl Spec {
     pub fn exact(name: &str, revision: Option<&str>) -> Result<Spec> {
         let spec = Spec::parse(name)?;
         let target = match spec.target {
-            Target::Name {
-                name,
-                revision: None,
-            } => Target::Name {
-                name,
-                revision: revision.map(str::to_owned),
-            },
+            Target::Name { name, revision: None } => {
+                Target::Name { name, revision: revision.map(str::to_owned) }
+            }
             target => target,
         };
-        Ok(Spec {
-            target,
-            exact: true,
-            ..spec
-        })
+        Ok(Spec { target, exact: true, ..spec })
     }
 }
 
 pub(crate) fn is_path(text: &str) -> bool {
-    ["/", "./", "../"]
-        .iter()
-        .any(|prefix| text.starts_with(prefix))
-        || text == "."
-        || text == ".."
+    ["/", "./", "../"].iter().any(|prefix| text.starts_with(prefix)) || text == "." || text == ".."
 }
 
 fn invalid(text: &str, message: &str) -> Error {

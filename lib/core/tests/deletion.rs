@@ -16,11 +16,7 @@ use mlxk_core::store::{Found, Places};
 use mlxk_core::{Error, Kind, Spec, prune, remove};
 
 fn places(env: &Env) -> Places {
-    Places {
-        root: env.root(),
-        hub: env.hub(),
-        workspaces: Some(env.home()),
-    }
+    Places { root: env.root(), hub: env.hub(), workspaces: Some(env.home()) }
 }
 
 fn find(env: &Env, name: &str) -> Found {
@@ -31,13 +27,7 @@ fn find(env: &Env, name: &str) -> Found {
 fn removal<T>(env: &Env, name: &str, force: bool, with: impl FnOnce(&Request) -> T) -> T {
     let (found, places) = (find(env, name), places(env));
     let revision_only = name.contains('@');
-    with(&Request {
-        found: &found,
-        places: &places,
-        revision_only,
-        force,
-        only_tests: true,
-    })
+    with(&Request { found: &found, places: &places, revision_only, force, only_tests: true })
 }
 
 /// Removes `name` and checks that the plan spoke the truth about the disk.
@@ -74,9 +64,7 @@ fn disk(path: &Path) -> u64 {
         let metadata = fs::symlink_metadata(path).unwrap();
         let aside = path.extension().is_some_and(|e| e == "refs" || e == "lock");
         if metadata.is_dir() {
-            fs::read_dir(path)
-                .unwrap()
-                .for_each(|entry| add(&entry.unwrap().path(), seen));
+            fs::read_dir(path).unwrap().for_each(|entry| add(&entry.unwrap().path(), seen));
         } else if metadata.is_file() && !aside {
             seen.insert(metadata.ino(), metadata.len());
         }
@@ -106,10 +94,7 @@ fn an_hour_ago() -> SystemTime {
 
 /// Makes a file or directory two hours old.
 fn age(path: &Path) {
-    File::open(path)
-        .unwrap()
-        .set_modified(SystemTime::now() - Duration::from_secs(7200))
-        .unwrap();
+    File::open(path).unwrap().set_modified(SystemTime::now() - Duration::from_secs(7200)).unwrap();
 }
 
 fn blobs(snapshot: &Snapshot) -> usize {
@@ -123,18 +108,9 @@ fn payload(env: &Env, content: &str) -> PathBuf {
 
 /// Two revisions of one model that have `same` in common.
 fn two_revisions(env: &Env) -> (Snapshot, Snapshot) {
-    let a = env
-        .snapshot("org/m", 'a')
-        .file("config.json", "same")
-        .file("sub/w", "only a");
-    let b = env
-        .snapshot("org/m", 'b')
-        .file("config.json", "same")
-        .file("w", "of b alone");
-    (
-        a.reference("v1").reference("refs/pr/1"),
-        b.reference("main"),
-    )
+    let a = env.snapshot("org/m", 'a').file("config.json", "same").file("sub/w", "only a");
+    let b = env.snapshot("org/m", 'b').file("config.json", "same").file("w", "of b alone");
+    (a.reference("v1").reference("refs/pr/1"), b.reference("main"))
 }
 
 #[test]
@@ -157,16 +133,9 @@ fn a_revision_goes_with_its_refs_and_the_blobs_that_only_it_uses() {
     let env = Env::new();
     let (a, b) = two_revisions(&env);
     fs::create_dir_all(a.repo.join("trees")).unwrap();
-    fs::write(
-        a.repo.join("trees").join(format!("{}.json", a.revision)),
-        "{}",
-    )
-    .unwrap();
+    fs::write(a.repo.join("trees").join(format!("{}.json", a.revision)), "{}").unwrap();
     let plan = rm(&env, "org/m@aaa");
-    assert_eq!(
-        plan.bytes,
-        ("only a".len() + 2 * a.revision.len() + "{}".len()) as u64
-    );
+    assert_eq!(plan.bytes, ("only a".len() + 2 * a.revision.len() + "{}".len()) as u64);
     assert_eq!((a.path.exists(), blobs(&b)), (false, 2));
     assert_eq!(fs::read(b.path.join("config.json")).unwrap(), b"same");
     assert!(b.repo.join("refs/main").exists() && !b.repo.join("refs/v1").exists());
@@ -177,23 +146,13 @@ fn a_revision_goes_with_its_refs_and_the_blobs_that_only_it_uses() {
 #[test]
 fn a_shared_payload_goes_with_its_last_user() {
     let env = Env::new();
-    env.snapshot("org/x", 'a')
-        .shared("w", "payload")
-        .file("config.json", "x");
-    env.snapshot("org/y", 'a')
-        .shared("w", "payload")
-        .reference("main");
+    env.snapshot("org/x", 'a').shared("w", "payload").file("config.json", "x");
+    env.snapshot("org/y", 'a').shared("w", "payload").reference("main");
     env.snapshot("org/y", 'b').shared("other", "y only");
     assert_eq!(rm(&env, "org/x").bytes, 1);
     let payload = payload(&env, "payload");
     let manifest = fs::read_to_string(payload.with_extension("refs")).unwrap();
-    assert_eq!(
-        (
-            manifest.lines().count(),
-            manifest.contains("models--org--y")
-        ),
-        (1, true)
-    );
+    assert_eq!((manifest.lines().count(), manifest.contains("models--org--y")), (1, true));
     assert_eq!(rm(&env, "org/y@bbb").bytes, 6);
     assert!(payload.exists());
     assert_eq!(rm(&env, "org/y").bytes, 7 + 40);
@@ -215,14 +174,8 @@ fn a_hard_link_counts_when_its_last_name_goes() {
     let env = Env::new();
     let m = env.snapshot("org/m", 'a').file("w", "linked elsewhere");
     let blob = fs::read_link(m.path.join("w")).unwrap();
-    fs::hard_link(
-        m.path.join("w").parent().unwrap().join(blob),
-        env.root().join("copy"),
-    )
-    .unwrap();
-    let plan = removal(&env, "org/m", false, |request| {
-        remove::plan(request).unwrap()
-    });
+    fs::hard_link(m.path.join("w").parent().unwrap().join(blob), env.root().join("copy")).unwrap();
+    let plan = removal(&env, "org/m", false, |request| remove::plan(request).unwrap());
     assert_eq!(plan.bytes, 0);
 }
 
@@ -234,24 +187,13 @@ fn workspaces_and_caches_that_are_no_tests_are_refused() {
     assert_eq!(refused("w"), Kind::WorkspaceModel);
     assert!(workspace.join("config.json").exists());
     let other = tempfile::tempdir().unwrap();
-    let places = Places {
-        hub: other.path().into(),
-        ..places(&env)
-    };
+    let places = Places { hub: other.path().into(), ..places(&env) };
     env.snapshot("org/m", 'a');
     let found = find(&env, "org/m");
     let only_tests = true;
-    let request = Request {
-        found: &found,
-        places: &places,
-        revision_only: false,
-        force: true,
-        only_tests,
-    };
-    assert_eq!(
-        remove::plan(&request).unwrap_err().kind,
-        Kind::PermissionDenied
-    );
+    let request =
+        Request { found: &found, places: &places, revision_only: false, force: true, only_tests };
+    assert_eq!(remove::plan(&request).unwrap_err().kind, Kind::PermissionDenied);
 }
 
 #[test]
@@ -295,17 +237,12 @@ fn nothing_is_deleted_through_a_link() {
     symlink(&outside, &blobs).unwrap();
     assert_eq!(refused("org/m"), Kind::DeletionFailed);
 
-    let odd = env
-        .snapshot("org/odd", 'a')
-        .file("w", "used through a linked snapshot");
+    let odd = env.snapshot("org/odd", 'a').file("w", "used through a linked snapshot");
     fs::rename(&odd.path, outside.join("moved")).unwrap();
     symlink(outside.join("moved"), &odd.path).unwrap();
     assert_eq!(refused("org/odd"), Kind::DeletionFailed);
     let plan = prune::plan(&places(&env), SystemTime::now()).unwrap();
-    assert_eq!(
-        plan,
-        prune::plan(&places(&env), SystemTime::UNIX_EPOCH).unwrap()
-    );
+    assert_eq!(plan, prune::plan(&places(&env), SystemTime::UNIX_EPOCH).unwrap());
     assert!(plan.is_empty());
     assert_eq!(fs::read(outside.join("precious")).unwrap(), b"keep");
 }
@@ -346,27 +283,16 @@ fn prune_takes_what_nothing_leads_to() {
     env.snapshot("org/m", 'c').shared("w", "shared by c");
     let orphan = b.repo.join("blobs/orphan");
     fs::write(&orphan, "orphan").unwrap();
-    let (old, young) = (
-        b.repo.join("blobs/x.1.incomplete"),
-        b.repo.join("blobs/y.2.incomplete"),
-    );
+    let (old, young) = (b.repo.join("blobs/x.1.incomplete"), b.repo.join("blobs/y.2.incomplete"));
     fs::write(&old, "old").unwrap();
     fs::write(&young, "young").unwrap();
     age(&old);
-    File::open(&young)
-        .unwrap()
-        .set_modified(SystemTime::now() - Duration::from_secs(600))
-        .unwrap();
-    let lone = env
-        .snapshot("org/lone", 'd')
-        .file("w", "no refs at all, so it stays");
+    File::open(&young).unwrap().set_modified(SystemTime::now() - Duration::from_secs(600)).unwrap();
+    let lone = env.snapshot("org/lone", 'd').file("w", "no refs at all, so it stays");
     let (stale, fresh) = (lone.lock("stale"), lone.lock("fresh"));
     age(&stale);
     let plan = prune(&env, an_hour_ago());
-    assert_eq!(
-        plan.bytes,
-        ("only a".len() + "shared by c".len() + "orphan".len() + 3) as u64
-    );
+    assert_eq!(plan.bytes, ("only a".len() + "shared by c".len() + "orphan".len() + 3) as u64);
     assert!(plan.repos.is_empty() && plan.snapshots.len() == 2 && plan.locks == [stale]);
     assert!(b.path.join("w").exists() && lone.path.join("w").exists());
     assert!(young.exists() && fresh.exists());
@@ -401,20 +327,11 @@ fn prune_takes_a_model_of_which_only_a_begun_download_is_left() {
 #[test]
 fn prune_collects_shared_payloads_without_a_user() {
     let env = Env::new();
-    let x = env
-        .snapshot("org/x", 'a')
-        .shared("w", "lost")
-        .reference("main");
-    env.snapshot("org/y", 'a')
-        .shared("w", "used")
-        .reference("main");
+    let x = env.snapshot("org/x", 'a').shared("w", "lost").reference("main");
+    env.snapshot("org/y", 'a').shared("w", "used").reference("main");
     fs::remove_dir_all(&x.repo).unwrap();
     let users_of_another = fs::read(payload(&env, "used").with_extension("refs")).unwrap();
-    fs::write(
-        payload(&env, "lost").with_extension("refs"),
-        users_of_another,
-    )
-    .unwrap();
+    fs::write(payload(&env, "lost").with_extension("refs"), users_of_another).unwrap();
     let plan = prune(&env, SystemTime::now());
     assert_eq!(plan.paths().collect::<Vec<_>>(), [payload(&env, "lost")]);
     assert!(payload(&env, "used").exists());

@@ -32,19 +32,14 @@ fn a_model_is_described_as_the_original_does() {
 
     let sentinel =
         json!({"managed": true, "source_repo": "org/source", "content_hash": "sha256:0"});
-    let found = Model::new()
-        .without("model.safetensors")
-        .json(".mlxk_workspace.json", sentinel);
+    let found = Model::new().without("model.safetensors").json(".mlxk_workspace.json", sentinel);
     let facts = read(&found.at(&env, "w"));
     let health = health::check(&facts);
     let record = describe::model(
         &facts,
         &health,
         &policy::decide(&facts, &health),
-        Some(&State {
-            clean: false,
-            content_hash: Some("sha256:now".into()),
-        }),
+        Some(&State { clean: false, content_hash: Some("sha256:now".into()) }),
     );
     assert_eq!(record.str("name"), env.home().join("w").to_str());
     assert_eq!(record.str("origin"), Some("org/source"));
@@ -59,10 +54,7 @@ fn last_modified_is_utc() {
     let env = Env::new();
     let found = Model::new().at(&env, "model");
     let time = std::time::UNIX_EPOCH + std::time::Duration::from_secs(1_700_000_000);
-    fs::File::open(&found.path)
-        .unwrap()
-        .set_modified(time)
-        .unwrap();
+    fs::File::open(&found.path).unwrap().set_modified(time).unwrap();
     let facts = read(&found);
     let health = health::check(&facts);
     let record = describe::model(&facts, &health, &policy::decide(&facts, &health), None);

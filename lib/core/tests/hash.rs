@@ -20,12 +20,7 @@ const G: &str = "sha256:d5d86b9542b3d8eb8ca098be56fe6e50d4c4f71cd4d4fb954eaf4a39
 const H: &str = "sha256:717306472e73198187e7a7cbf987f27f036d281b85dde5b89c3e5a967888bf49";
 
 fn tensors(last: u8) -> Vec<u8> {
-    [
-        &54u64.to_le_bytes()[..],
-        HEADER.as_bytes(),
-        &[0, 0, 0, last],
-    ]
-    .concat()
+    [&54u64.to_le_bytes()[..], HEADER.as_bytes(), &[0, 0, 0, last]].concat()
 }
 
 /// A directory with the three files that the published vectors start from.
@@ -45,31 +40,20 @@ fn write(dir: &TempDir, name: &str, content: impl AsRef<[u8]>) -> PathBuf {
 }
 
 fn digest(dir: &TempDir) -> Option<String> {
-    hash::index(dir.path(), EXCLUDED)
-        .ok()
-        .map(|index| hash::aggregate(&index))
+    hash::index(dir.path(), EXCLUDED).ok().map(|index| hash::aggregate(&index))
 }
 
 fn managed() -> TempDir {
     let dir = workspace();
-    let made = Made {
-        operation: "convert",
-        source: "/x.gguf",
-        mode: Some("import"),
-        revision: None,
-    };
+    let made =
+        Made { operation: "convert", source: "/x.gguf", mode: Some("import"), revision: None };
     manage(dir.path(), &made).unwrap();
     dir
 }
 
 fn state(dir: &TempDir) -> Option<(bool, Option<String>)> {
     let state = clean::check(dir.path());
-    state.map(
-        |State {
-             clean,
-             content_hash,
-         }| (clean, content_hash),
-    )
+    state.map(|State { clean, content_hash }| (clean, content_hash))
 }
 
 fn fields(dir: &TempDir) -> Sentinel {
@@ -80,10 +64,7 @@ fn fields(dir: &TempDir) -> Sentinel {
 fn agrees_with_the_published_vectors() {
     let dir = workspace();
     let index = hash::index(dir.path(), EXCLUDED).unwrap();
-    let named: Vec<_> = index
-        .iter()
-        .map(|e| (e.path.as_str(), &e.sha[7..15]))
-        .collect();
+    let named: Vec<_> = index.iter().map(|e| (e.path.as_str(), &e.sha[7..15])).collect();
     let a = [
         ("config.json", "4bebf7db"),
         ("model.safetensors", "1df6f7ad"),
@@ -92,18 +73,10 @@ fn agrees_with_the_published_vectors() {
     assert_eq!(named, a);
     assert_eq!(digest(&dir).as_deref(), Some(A));
     write(&dir, "model.safetensors", tensors(7));
-    assert_eq!(
-        digest(&dir).as_deref(),
-        Some(A),
-        "the tensors' bytes do not count"
-    );
+    assert_eq!(digest(&dir).as_deref(), Some(A), "the tensors' bytes do not count");
     write(&dir, ".DS_Store", "x");
     write(&dir, ".git/HEAD", "x");
-    assert_eq!(
-        digest(&dir).as_deref(),
-        Some(A),
-        "what is excluded does not count"
-    );
+    assert_eq!(digest(&dir).as_deref(), Some(A), "what is excluded does not count");
     write(&dir, "sub/a.txt", "hello\n");
     assert_eq!(digest(&dir).as_deref(), Some(D));
     symlink("sub/a.txt", dir.path().join("link.txt")).unwrap();
@@ -137,11 +110,7 @@ fn a_link_to_the_workspace_itself_counts_as_a_dot() {
     let index = hash::index(dir.path(), EXCLUDED).unwrap();
     let entry = index.iter().find(|e| e.path == "self").unwrap();
     // printf 'SYMLINK\0.' | sha256sum
-    assert!(
-        entry.sha.starts_with("sha256:078943169bfbc3df"),
-        "{}",
-        entry.sha
-    );
+    assert!(entry.sha.starts_with("sha256:078943169bfbc3df"), "{}", entry.sha);
 }
 
 #[test]
@@ -149,11 +118,7 @@ fn a_huge_file_counts_by_name_and_size() {
     let dir = workspace();
     let huge = File::create(dir.path().join("huge.bin")).unwrap();
     huge.set_len((1 << 30) + 1).unwrap();
-    fs::set_permissions(
-        dir.path().join("huge.bin"),
-        fs::Permissions::from_mode(0o000),
-    )
-    .unwrap();
+    fs::set_permissions(dir.path().join("huge.bin"), fs::Permissions::from_mode(0o000)).unwrap();
     let index = hash::index(dir.path(), EXCLUDED).unwrap();
     // printf 'huge.bin\0001073741825' | sha256sum
     let sha = "sha256:38b4e4d090dbaac8";
@@ -163,12 +128,7 @@ fn a_huge_file_counts_by_name_and_size() {
 
 #[test]
 fn what_cannot_be_hashed_is_an_error() {
-    for bad in [
-        &b"short"[..],
-        &[0; 8],
-        &(101u64 << 20).to_le_bytes(),
-        &[9, 0, 0, 0, 0, 0, 0, 0],
-    ] {
+    for bad in [&b"short"[..], &[0; 8], &(101u64 << 20).to_le_bytes(), &[9, 0, 0, 0, 0, 0, 0, 0]] {
         let dir = workspace();
         write(&dir, "model.safetensors", bad);
         let e = hash::index(dir.path(), EXCLUDED).unwrap_err();
@@ -186,14 +146,8 @@ fn a_new_workspace_says_how_it_was_made_and_is_clean() {
     let expected = "mlxk_version created_at source_repo source_revision managed operation mode \
                     hash_modified hash_algorithm content_hash exclude_patterns file_index";
     assert_eq!(keys.join(" "), expected);
-    assert_eq!(
-        (&fields["content_hash"], &fields["source_revision"]),
-        (&json!(A), &Value::Null)
-    );
-    assert_eq!(
-        fields["created_at"].as_str().unwrap().len(),
-        "2026-01-02T03:04:05.678901Z".len()
-    );
+    assert_eq!((&fields["content_hash"], &fields["source_revision"]), (&json!(A), &Value::Null));
+    assert_eq!(fields["created_at"].as_str().unwrap().len(), "2026-01-02T03:04:05.678901Z".len());
     assert_eq!(state(&dir), Some((true, Some(A.to_owned()))));
     let text = fs::read_to_string(dir.path().join(sentinel::NAME)).unwrap();
     assert!(text.starts_with("{\n  \"mlxk_version\"") && text.ends_with("}\n"));
@@ -205,11 +159,7 @@ fn every_change_makes_a_workspace_dirty() {
         &|dir| {
             let file = dir.path().join("model.safetensors");
             let written = file.metadata().unwrap().modified().unwrap();
-            write(
-                dir,
-                "model.safetensors",
-                [&tensors(0)[..], b"more"].concat(),
-            );
+            write(dir, "model.safetensors", [&tensors(0)[..], b"more"].concat());
             File::open(file).unwrap().set_modified(written).unwrap();
         },
         &|dir| drop(write(dir, "new.txt", "hello\n")),
@@ -217,10 +167,7 @@ fn every_change_makes_a_workspace_dirty() {
         &|dir| drop(write(dir, "tokenizer.json", "{ }\n")),
         &|dir| {
             let file = write(dir, "tokenizer.json", "[]\n");
-            File::open(file)
-                .unwrap()
-                .set_modified(SystemTime::UNIX_EPOCH)
-                .unwrap();
+            File::open(file).unwrap().set_modified(SystemTime::UNIX_EPOCH).unwrap();
         },
         &|dir| symlink("config.json", dir.path().join("link")).unwrap(),
     ];
@@ -255,20 +202,14 @@ fn a_touched_file_is_read_once_and_its_time_learnt() {
 fn stored_exclusions_govern_and_recalculating_keeps_them() {
     let dir = managed();
     let mut own = fields(&dir);
-    own.0.insert(
-        "exclude_patterns".into(),
-        json!(["*.txt", ".mlxk_workspace.json"]),
-    );
+    own.0.insert("exclude_patterns".into(), json!(["*.txt", ".mlxk_workspace.json"]));
     own.write(dir.path()).unwrap();
     write(&dir, "note.txt", "hello\n");
     assert_eq!(state(&dir), Some((true, Some(A.to_owned()))));
     write(&dir, "a.log", "counts now");
     assert!(!state(&dir).unwrap().0);
     let Sentinel(after) = clean::recalculate(dir.path()).unwrap();
-    assert_eq!(
-        after["exclude_patterns"],
-        json!(["*.txt", ".mlxk_workspace.json"])
-    );
+    assert_eq!(after["exclude_patterns"], json!(["*.txt", ".mlxk_workspace.json"]));
     assert!(state(&dir).unwrap().0);
 }
 
@@ -281,15 +222,7 @@ fn a_sentinel_that_cannot_be_trusted_tells_nothing() {
         sentinel.write(dir.path()).unwrap();
         dir
     };
-    for path in [
-        "",
-        "/etc/passwd",
-        "../x",
-        "a/../../x",
-        "C:x",
-        "a\\b",
-        "a\0b",
-    ] {
+    for path in ["", "/etc/passwd", "../x", "a/../../x", "C:x", "a\\b", "a\0b"] {
         let entry = json!([{"path": path, "size": 1, "mtime_ns": 1, "sha": "sha256:0"}]);
         assert_eq!(state(&spoil("file_index", entry)), None, "{path:?}");
     }

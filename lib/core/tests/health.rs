@@ -18,47 +18,25 @@ fn whole_models_are_healthy() {
     let cases = [
         ("one file", Model::new()),
         ("shards and an index", Model::sharded()),
-        (
-            "shards without an index",
-            Model::sharded().without("model.safetensors.index.json"),
-        ),
+        ("shards without an index", Model::sharded().without("model.safetensors.index.json")),
         (
             "old names",
-            Model::new()
-                .without("model.safetensors")
-                .file("weights.00.safetensors", shard(&["a"])),
+            Model::new().without("model.safetensors").file("weights.00.safetensors", shard(&["a"])),
         ),
         (
             "no tokenizer at all",
-            Model::new()
-                .without("tokenizer.json")
-                .without("tokenizer_config.json"),
+            Model::new().without("tokenizer.json").without("tokenizer_config.json"),
         ),
-        (
-            "sentencepiece",
-            Model::new()
-                .without("tokenizer.json")
-                .file("tokenizer.model", "x"),
-        ),
-        (
-            "vision",
-            vision().json("preprocessor_config.json", json!({"size": 1})),
-        ),
-        (
-            "vision, embedded",
-            vision().config(json!({"preprocessor_config": {"size": 1}})),
-        ),
+        ("sentencepiece", Model::new().without("tokenizer.json").file("tokenizer.model", "x")),
+        ("vision", vision().json("preprocessor_config.json", json!({"size": 1}))),
+        ("vision, embedded", vision().config(json!({"preprocessor_config": {"size": 1}}))),
         (
             "partial in a name",
-            Model::new()
-                .file("partial-rotary.md", "x")
-                .file("impartial.txt", "x"),
+            Model::new().file("partial-rotary.md", "x").file("impartial.txt", "x"),
         ),
         (
             "pickles beside",
-            Model::new()
-                .file("pytorch_model.bin", "x")
-                .file("training_args.bin", "x"),
+            Model::new().file("pytorch_model.bin", "x").file("training_args.bin", "x"),
         ),
         (
             "a byte order mark",
@@ -73,29 +51,20 @@ fn whole_models_are_healthy() {
         ),
         (
             "GGUF",
-            Model::new()
-                .without("config.json")
-                .without("model.safetensors")
-                .file("m.gguf", "GGUF"),
+            Model::new().without("config.json").without("model.safetensors").file("m.gguf", "GGUF"),
         ),
         (
             "an index for one file",
             Model::new().index(json!({"a": "model.safetensors", "b": "model.safetensors"})),
         ),
-        (
-            "what Git keeps",
-            Model::new().file(".git/objects/x.tmp", POINTER),
-        ),
+        ("what Git keeps", Model::new().file(".git/objects/x.tmp", POINTER)),
     ];
     for (case, model) in cases {
         let Health { healthy, reason } = model.health();
         assert!(healthy, "{case}: {reason}");
     }
     assert_eq!(Model::new().health().reason, "Model is healthy");
-    assert_eq!(
-        Model::sharded().health().reason,
-        "Multi-file model complete"
-    );
+    assert_eq!(Model::sharded().health().reason, "Multi-file model complete");
 }
 
 #[test]
@@ -109,10 +78,7 @@ fn every_defect_is_named() {
     let cut = shard(&["a", "b"])[..shard(&["a", "b"]).len() - 1].to_vec();
     let cases = [
         (good().without("config.json"), "config.json missing"),
-        (
-            good().file("config.json", "{\"a\": "),
-            "config.json contains invalid JSON: EOF",
-        ),
+        (good().file("config.json", "{\"a\": "), "config.json contains invalid JSON: EOF"),
         (
             good().file("config.json", "{\"a\": \"\u{1}\"}"),
             "config.json contains invalid JSON: control",
@@ -121,10 +87,7 @@ fn every_defect_is_named() {
             good().file("config.json", b"{\"a\": \"\xff\"}"),
             "config.json contains invalid JSON: invalid unicode",
         ),
-        (
-            good().file("config.json", ""),
-            "config.json contains invalid JSON: EOF",
-        ),
+        (good().file("config.json", ""), "config.json contains invalid JSON: EOF"),
         (
             good().file("config.json", "[1]"),
             "config.json is empty or invalid: a list, not an object",
@@ -133,30 +96,18 @@ fn every_defect_is_named() {
             good().file("config.json", "null"),
             "config.json is empty or invalid: null, not an object",
         ),
-        (
-            good().file("config.json", "{}"),
-            "config.json is empty or invalid: it has no fields",
-        ),
+        (good().file("config.json", "{}"), "config.json is empty or invalid: it has no fields"),
         (
             good().file("config.json", vec![b' '; (16 << 20) + 1]),
             "config.json cannot be read: 16777217 bytes are over the limit",
         ),
-        (
-            sharded().file("model.safetensors.index.json", "{"),
-            "Invalid index file",
-        ),
-        (
-            sharded().index(json!({})),
-            "Empty or invalid weight_map in index",
-        ),
+        (sharded().file("model.safetensors.index.json", "{"), "Invalid index file"),
+        (sharded().index(json!({})), "Empty or invalid weight_map in index"),
         (
             sharded().index(json!({"a": "../../etc/hostname"})),
             "Index points outside the model: a is in \"../../etc/hostname\"",
         ),
-        (
-            sharded().index(json!({"a": "/etc/hostname"})),
-            "Index points outside the model",
-        ),
+        (sharded().index(json!({"a": "/etc/hostname"})), "Index points outside the model"),
         (
             sharded().without(&name(2, 2)),
             "Index and shards do not match: 1 of 2 files in the index are missing: model-00002-of-00002.safetensors",
@@ -165,10 +116,7 @@ fn every_defect_is_named() {
             sharded().without(&name(1, 2)).without(&name(2, 2)),
             "Missing weight shards: model-00001-of-00002.safetensors, model-00002-of-00002.safetensors",
         ),
-        (
-            sharded().file(&name(2, 2), ""),
-            "Empty weight files: model-00002-of-00002.safetensors",
-        ),
+        (sharded().file(&name(2, 2), ""), "Empty weight files: model-00002-of-00002.safetensors"),
         (
             sharded().file(&name(2, 2), POINTER),
             "LFS pointers instead of files: model-00002-of-00002.safetensors",
@@ -185,22 +133,10 @@ fn every_defect_is_named() {
             sharded().file(&name(2, 2), shard(&[])),
             "Index and shards do not match: tensor \"b\" is not in model-00002-of-00002.safetensors",
         ),
-        (
-            sharded().file("x.partial", ""),
-            "Partial download marker detected: x.partial",
-        ),
-        (
-            bare().file(&name(2, 3), shard(&["b"])),
-            "Inconsistent shard totals detected",
-        ),
-        (
-            bare().without(&name(1, 2)),
-            "Missing shards by pattern: 1/2 present",
-        ),
-        (
-            good().file("model.safetensors", ""),
-            "Empty weight files: model.safetensors",
-        ),
+        (sharded().file("x.partial", ""), "Partial download marker detected: x.partial"),
+        (bare().file(&name(2, 3), shard(&["b"])), "Inconsistent shard totals detected"),
+        (bare().without(&name(1, 2)), "Missing shards by pattern: 1/2 present"),
+        (good().file("model.safetensors", ""), "Empty weight files: model.safetensors"),
         (
             good().file("model.safetensors", "x".repeat(300)),
             "model.safetensors: header of 8680820740569200760 bytes is over the limit of 100000000",
@@ -221,23 +157,14 @@ fn every_defect_is_named() {
             good().file("model.safetensors.tmp", "x"),
             "Partial download marker detected: model.safetensors.tmp",
         ),
-        (
-            good().file("tokenizer.json", POINTER),
-            "LFS pointers instead of files: tokenizer.json",
-        ),
+        (good().file("tokenizer.json", POINTER), "LFS pointers instead of files: tokenizer.json"),
         (weightless(), "No model weights found"),
         (
             weightless().file("pytorch_model.bin", "x"),
             "Unsafe weight format: pytorch_model.bin (only safetensors is read)",
         ),
-        (
-            weightless().file("model.pt", "x"),
-            "Unsafe weight format: model.pt",
-        ),
-        (
-            weightless().file("m.gguf", ""),
-            "Empty weight files: m.gguf",
-        ),
+        (weightless().file("model.pt", "x"), "Unsafe weight format: model.pt"),
+        (weightless().file("m.gguf", ""), "Empty weight files: m.gguf"),
         (
             good().config(json!({"vision_config": {"depth": 2}})),
             "Vision model missing preprocessor_config.json or processor_config.json",
@@ -250,10 +177,7 @@ fn every_defect_is_named() {
             good().file("processor_config.json", "7"),
             "processor_config.json is empty or invalid: a number",
         ),
-        (
-            good().file("tokenizer_config.json", "x"),
-            "tokenizer_config.json contains invalid JSON",
-        ),
+        (good().file("tokenizer_config.json", "x"), "tokenizer_config.json contains invalid JSON"),
         (
             good().file("tokenizer_config.json", "\"x\""),
             "tokenizer_config.json is empty or invalid: a string",
@@ -269,15 +193,8 @@ fn every_defect_is_named() {
     ];
     for (model, expected) in cases {
         let Health { healthy, reason } = model.health();
-        assert!(
-            !healthy && reason.starts_with(expected),
-            "{reason}\n  not {expected}"
-        );
-        assert_eq!(
-            model.plan().runnable.unwrap_err(),
-            reason,
-            "what is broken cannot run"
-        );
+        assert!(!healthy && reason.starts_with(expected), "{reason}\n  not {expected}");
+        assert_eq!(model.plan().runnable.unwrap_err(), reason, "what is broken cannot run");
     }
 }
 
@@ -293,32 +210,21 @@ fn a_download_that_did_not_end_is_seen() {
         "Unfinished download: blobs/abc.0123abcd.incomplete"
     );
     fs::write(snapshot.repo.join("blobs/abc"), "x").unwrap();
-    assert!(
-        health::check(&read(&found)).healthy,
-        "it came whole in the end"
-    );
+    assert!(health::check(&read(&found)).healthy, "it came whole in the end");
 
     fs::remove_file(snapshot.repo.join("blobs/abc")).unwrap();
     let newer = snapshot.path.with_file_name("b".repeat(40));
     fs::create_dir(&newer).unwrap();
     let later = std::time::SystemTime::now() + std::time::Duration::from_secs(9);
     fs::File::open(&newer).unwrap().set_modified(later).unwrap();
-    assert!(
-        health::check(&read(&found)).healthy,
-        "the newer revision waits for it"
-    );
+    assert!(health::check(&read(&found)).healthy, "the newer revision waits for it");
 }
 
 #[test]
 fn a_reason_is_one_line_whatever_the_names() {
     let Health { reason, .. } = Model::new().file("a\n\u{1b}[2J.partial", "").health();
-    assert_eq!(
-        reason,
-        "Partial download marker detected: a\u{fffd}\u{fffd}[2J.partial"
-    );
-    let plan = Model::new()
-        .config(json!({"model_type": "\n".repeat(10_000)}))
-        .plan();
+    assert_eq!(reason, "Partial download marker detected: a\u{fffd}\u{fffd}[2J.partial");
+    let plan = Model::new().config(json!({"model_type": "\n".repeat(10_000)})).plan();
     let reason = plan.runnable.unwrap_err();
     assert!(reason.chars().count() <= 500 && !reason.contains('\n'));
 }

@@ -14,11 +14,7 @@ use mlxk_core::store::{self, Found, Listed, Places, Revisions, cache};
 use mlxk_core::{Error, Kind, Spec};
 
 fn places(env: &Env) -> Places {
-    Places {
-        root: env.root(),
-        hub: env.hub(),
-        workspaces: Some(env.home()),
-    }
+    Places { root: env.root(), hub: env.hub(), workspaces: Some(env.home()) }
 }
 
 fn find(env: &Env, name: &str) -> Result<Found, Error> {
@@ -42,13 +38,7 @@ fn touch(path: &std::path::Path, seconds: u64) {
 
 #[test]
 fn a_name_survives_its_directory() {
-    for name in [
-        "org/name",
-        "gpt2",
-        "org/model--dash",
-        "a-b/c-d.e",
-        "org/---",
-    ] {
+    for name in ["org/name", "gpt2", "org/model--dash", "a-b/c-d.e", "org/---"] {
         assert_eq!(cache::decode(&cache::encode(name)).as_deref(), Some(name));
     }
     for directory in ["datasets--org--name", "models--", ".locks", "blobs"] {
@@ -61,8 +51,7 @@ fn lists_workspaces_then_the_cache_by_name() {
     let env = Env::new();
     env.snapshot("org/zeta", 'a').file("config.json", "{}");
     env.snapshot("gpt2", 'a').file("config.json", "{}");
-    env.snapshot("org/model--dash", 'a')
-        .shared("config.json", "{}");
+    env.snapshot("org/model--dash", 'a').shared("config.json", "{}");
     env.snapshot("org/TEST-CACHE-SENTINEL-x", 'a');
     env.workspace("two", &[]);
     env.workspace("one", &[]);
@@ -70,12 +59,7 @@ fn lists_workspaces_then_the_cache_by_name() {
     fs::create_dir_all(env.hub().join("datasets--org--data/snapshots/x")).unwrap();
     let home = env.home();
     let home = home.to_str().unwrap();
-    let expected = [
-        &format!("{home}/one"),
-        &format!("{home}/two"),
-        "gpt2",
-        "org/model--dash",
-    ];
+    let expected = [&format!("{home}/one"), &format!("{home}/two"), "gpt2", "org/model--dash"];
     assert_eq!(names(&env), [&expected[..], &["org/zeta"]].concat());
 }
 
@@ -105,10 +89,7 @@ fn the_current_revision_is_main_else_the_newest() {
     fs::write(old.repo.join("refs/main"), [0xff, 0xfe]).unwrap();
     assert_eq!(find(&env, "org/m").unwrap().path, new.path);
     let all = store::list(&places(&env), Revisions::All).unwrap();
-    assert_eq!(
-        all.iter().map(|f| &f.path).collect::<Vec<_>>(),
-        [&new.path, &old.path]
-    );
+    assert_eq!(all.iter().map(|f| &f.path).collect::<Vec<_>>(), [&new.path, &old.path]);
 }
 
 #[test]
@@ -117,10 +98,7 @@ fn a_model_without_a_snapshot_is_still_there() {
     let gone = env.snapshot("org/m", 'a');
     fs::remove_dir_all(gone.repo.join("snapshots")).unwrap();
     let found = find(&env, "m").unwrap();
-    assert_eq!(
-        (found.revision, found.path),
-        (None, gone.repo.join("snapshots"))
-    );
+    assert_eq!((found.revision, found.path), (None, gone.repo.join("snapshots")));
 }
 
 #[test]
@@ -129,50 +107,30 @@ fn a_revision_is_a_ref_or_the_beginning_of_a_commit() {
     let a = env.snapshot("org/m", 'a').reference("refs/pr/1");
     let b = env.snapshot("org/m", 'b').reference("main");
     fs::create_dir(b.path.with_file_name(format!("bbbb{}", "c".repeat(36)))).unwrap();
-    for (wanted, revision) in [
-        ("aaaa", &a),
-        ("refs/pr/1", &a),
-        ("main", &b),
-        (b.revision.as_str(), &b),
-    ] {
-        assert_eq!(
-            find(&env, &format!("org/m@{wanted}")).unwrap().path,
-            revision.path
-        );
-        assert_eq!(
-            find(&env, &format!("m@{wanted}")).unwrap().path,
-            revision.path
-        );
+    for (wanted, revision) in
+        [("aaaa", &a), ("refs/pr/1", &a), ("main", &b), (b.revision.as_str(), &b)]
+    {
+        assert_eq!(find(&env, &format!("org/m@{wanted}")).unwrap().path, revision.path);
+        assert_eq!(find(&env, &format!("m@{wanted}")).unwrap().path, revision.path);
     }
     let missing = find(&env, "org/m@dddd").unwrap_err();
-    assert_eq!(
-        (missing.kind, missing.matches.len()),
-        (Kind::HashNotFound, 3)
-    );
+    assert_eq!((missing.kind, missing.matches.len()), (Kind::HashNotFound, 3));
     let several = find(&env, "org/m@bbbb").unwrap_err();
-    assert_eq!(
-        (several.kind, several.matches.len()),
-        (Kind::AmbiguousMatch, 2)
-    );
+    assert_eq!((several.kind, several.matches.len()), (Kind::AmbiguousMatch, 2));
 }
 
 #[test]
 fn an_exact_name_is_never_shadowed_by_a_part_of_another() {
     let env = Env::new();
     let gpt2 = env.snapshot("gpt2", 'a').file("config.json", "{}");
-    let short = env
-        .snapshot("mlx-community/phi", 'a')
-        .file("config.json", "{}");
+    let short = env.snapshot("mlx-community/phi", 'a').file("config.json", "{}");
     env.snapshot("org/phi-large", 'a').file("config.json", "{}");
     env.workspace("my-gpt2-ws", &[]);
     let own = env.workspace("own", &[]);
     env.workspace("own-2", &[]);
     assert_eq!(find(&env, "gpt2").unwrap().path, gpt2.path);
     assert_eq!(find(&env, "phi").unwrap().path, short.path);
-    assert_eq!(
-        find(&env, "models--mlx-community--phi").unwrap().path,
-        short.path
-    );
+    assert_eq!(find(&env, "models--mlx-community--phi").unwrap().path, short.path);
     assert_eq!(find(&env, "own").unwrap().path, own);
 }
 
@@ -193,8 +151,7 @@ fn a_part_of_several_names_picks_none() {
 fn a_record_names_its_model_and_no_other() {
     let env = Env::new();
     let m = env.snapshot("org/m", 'a').file("config.json", "{}");
-    env.snapshot("mlx-community/only", 'a')
-        .file("config.json", "{}");
+    env.snapshot("mlx-community/only", 'a').file("config.json", "{}");
     env.workspace("org", &[]);
     let exact = |name, revision| resolve(&Spec::exact(name, revision).unwrap(), &places(&env));
     assert_eq!(exact("org/m", Some(&m.revision)).unwrap().path, m.path);
@@ -207,25 +164,16 @@ fn a_record_names_its_model_and_no_other() {
 fn a_path_means_a_workspace() {
     let env = Env::new();
     let path = env.workspace("w", &[]);
-    assert_eq!(
-        find(&env, &format!("{}/../w/", path.display()))
-            .unwrap()
-            .path,
-        path
-    );
+    assert_eq!(find(&env, &format!("{}/../w/", path.display())).unwrap().path, path);
     fs::remove_file(path.join("config.json")).unwrap();
     env.snapshot("org/w", 'a');
-    assert_eq!(
-        find(&env, path.to_str().unwrap()).unwrap_err().kind,
-        Kind::ModelNotFound
-    );
+    assert_eq!(find(&env, path.to_str().unwrap()).unwrap_err().kind, Kind::ModelNotFound);
 }
 
 #[test]
 fn a_near_miss_is_hinted_at() {
     let env = Env::new();
-    env.snapshot("mlx-community/Llama-3.2-1B", 'a')
-        .file("config.json", "{}");
+    env.snapshot("mlx-community/Llama-3.2-1B", 'a').file("config.json", "{}");
     let hint = find(&env, "llama3.2-1B").unwrap_err().hint.unwrap();
     assert_eq!(hint, "did you mean mlx-community/Llama-3.2-1B?");
 }
@@ -233,34 +181,20 @@ fn a_near_miss_is_hinted_at() {
 #[test]
 fn patterns_select() {
     let env = Env::new();
-    env.snapshot("org/Llama", 'a')
-        .file("config.json", "{}")
-        .reference("main");
+    env.snapshot("org/Llama", 'a').file("config.json", "{}").reference("main");
     env.snapshot("org/Llama", 'b').file("config.json", "{}");
     let path = env.workspace("llama-own", &[]);
     env.workspace("zeta", &[]);
     let shown = |pattern: &str| -> Vec<_> {
         let listed = selected(&env, pattern).into_iter();
-        listed
-            .map(|l| l.display_name.unwrap_or(l.found.name))
-            .collect()
+        listed.map(|l| l.display_name.unwrap_or(l.found.name)).collect()
     };
     assert_eq!(shown(""), ["llama-own", "zeta", "org/Llama"]);
     assert_eq!(shown("LLAMA"), ["llama-own", "org/Llama"]);
-    assert_eq!(
-        selected(&env, "llama@bb")[0]
-            .found
-            .revision
-            .as_ref()
-            .unwrap()[..2],
-        *"bb"
-    );
+    assert_eq!(selected(&env, "llama@bb")[0].found.revision.as_ref().unwrap()[..2], *"bb");
     let home = env.home();
     assert_eq!(shown(home.to_str().unwrap()).len(), 2);
-    assert_eq!(
-        shown(&format!("{}/ll", home.display())),
-        [path.to_str().unwrap()]
-    );
+    assert_eq!(shown(&format!("{}/ll", home.display())), [path.to_str().unwrap()]);
     assert_eq!(shown(path.to_str().unwrap()), [path.to_str().unwrap()]);
     assert_eq!(shown("/nowhere/at/all"), [""; 0]);
 }
@@ -275,13 +209,7 @@ fn odd_names_do_no_harm() {
     }
     fs::write(env.hub().join("models--a-file"), "").unwrap();
     let long = "n".repeat(5000);
-    for name in [
-        "Model@", "@abc", "@", " ", "a//b", "a\\b", "\0", "..", "org/m@@a", &long,
-    ] {
-        assert!(
-            Spec::parse(name)
-                .and_then(|spec| resolve(&spec, &places(&env)))
-                .is_err()
-        );
+    for name in ["Model@", "@abc", "@", " ", "a//b", "a\\b", "\0", "..", "org/m@@a", &long] {
+        assert!(Spec::parse(name).and_then(|spec| resolve(&spec, &places(&env))).is_err());
     }
 }

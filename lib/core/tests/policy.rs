@@ -21,25 +21,12 @@ fn models_of_each_kind_are_told_apart() {
         ("m", untold(), "base", &["text-generation"]),
         (
             "m",
-            untold().json(
-                ".mlxk_workspace.json",
-                json!({"source_repo": "org/Llama-Instruct"}),
-            ),
+            untold().json(".mlxk_workspace.json", json!({"source_repo": "org/Llama-Instruct"})),
             "chat",
             &["text-generation", "chat"],
         ),
-        (
-            "Llama-Instruct",
-            untold(),
-            "chat",
-            &["text-generation", "chat"],
-        ),
-        (
-            "m",
-            untold().file("chat_template.jinja", "x"),
-            "chat",
-            &["text-generation", "chat"],
-        ),
+        ("Llama-Instruct", untold(), "chat", &["text-generation", "chat"]),
+        ("m", untold().file("chat_template.jinja", "x"), "chat", &["text-generation", "chat"]),
         (
             "m",
             untold().json("tokenizer.json", json!({"chat_template": "x"})),
@@ -54,46 +41,18 @@ fn models_of_each_kind_are_told_apart() {
         ),
         (
             "m",
-            llama().json(
-                "tokenizer_config.json",
-                json!({"chat_template": [{"name": "default"}]}),
-            ),
+            llama().json("tokenizer_config.json", json!({"chat_template": [{"name": "default"}]})),
             "chat",
             &["text-generation", "chat"],
         ),
         ("m", typed("bert"), "embedding", &["embeddings"]),
-        (
-            "Qwen3-Embedding-0.6B",
-            typed("qwen3"),
-            "embedding",
-            &["embeddings"],
-        ),
-        (
-            "embeddinggemma",
-            typed("gemma3_text"),
-            "chat",
-            &["text-generation", "chat"],
-        ),
-        (
-            "whisper-small",
-            typed("whisper"),
-            "audio",
-            &["audio", "audio-translate-en"],
-        ),
+        ("Qwen3-Embedding-0.6B", typed("qwen3"), "embedding", &["embeddings"]),
+        ("embeddinggemma", typed("gemma3_text"), "chat", &["text-generation", "chat"]),
+        ("whisper-small", typed("whisper"), "audio", &["audio", "audio-translate-en"]),
         ("whisper-tiny.en", typed("whisper"), "audio", &["audio"]),
         ("whisper-tiny.en-mlx", typed("whisper"), "audio", &["audio"]),
-        (
-            "whisper-large-v3-turbo",
-            typed("whisper"),
-            "audio",
-            &["audio"],
-        ),
-        (
-            "m",
-            typed("llava"),
-            "chat",
-            &["text-generation", "chat", "vision"],
-        ),
+        ("whisper-large-v3-turbo", typed("whisper"), "audio", &["audio"]),
+        ("m", typed("llava"), "chat", &["text-generation", "chat", "vision"]),
         (
             "m",
             untold().json("preprocessor_config.json", image.clone()),
@@ -102,10 +61,7 @@ fn models_of_each_kind_are_told_apart() {
         ),
         (
             "m",
-            untold().json(
-                "preprocessor_config.json",
-                json!({"temporal_patch_size": 2}),
-            ),
+            untold().json("preprocessor_config.json", json!({"temporal_patch_size": 2})),
             "base",
             &["text-generation"],
         ),
@@ -151,60 +107,35 @@ fn the_framework_is_read_from_what_the_model_says_of_itself() {
         (plain(), "PyTorch"),
         (plain().config(json!({"quantization": {"bits": 4}})), "MLX"),
         (plain().file("model.safetensors", by_mlx), "MLX"),
-        (
-            readme("---\nlicense: mit\ntags:\n- text\n- MLX\n---\n"),
-            "MLX",
-        ),
+        (readme("---\nlicense: mit\ntags:\n- text\n- MLX\n---\n"), "MLX"),
         (readme("---\ntags: [a, 'mlx']\n---\n"), "MLX"),
         (readme("---\r\nlibrary_name: \"mlx\"\r\n---\r\n"), "MLX"),
         (readme("---\ntags:\n  - a\n\n  - mlx\nother:\n- x\n"), "MLX"),
         (readme("---\nlanguages:\n- mlx\n---\n"), "PyTorch"),
         (readme("---\nlicense: mit\n---\ntags:\n- mlx\n"), "PyTorch"),
         (readme("tags:\n- mlx\n"), "PyTorch"),
-        (
-            plain().without("model.safetensors").file("m.gguf", "x"),
-            "GGUF",
-        ),
+        (plain().without("model.safetensors").file("m.gguf", "x"), "GGUF"),
         (plain().without("model.safetensors"), "Unknown"),
     ];
     for (at, (model, framework)) in cases.iter().enumerate() {
         assert_eq!(model.plan().framework.name(), *framework, "case {at}");
     }
-    let clone = plain().json(
-        ".mlxk_workspace.json",
-        json!({"source_repo": "mlx-community/x"}),
-    );
+    let clone = plain().json(".mlxk_workspace.json", json!({"source_repo": "mlx-community/x"}));
     assert_eq!(clone.plan().framework.name(), "MLX");
     let gguf = plain().without("model.safetensors").file("m.gguf", "x");
-    assert_eq!(
-        gguf.file("README.md", "---\ntags: [mlx]\n")
-            .plan()
-            .framework
-            .name(),
-        "GGUF"
-    );
+    assert_eq!(gguf.file("README.md", "---\ntags: [mlx]\n").plan().framework.name(), "GGUF");
     let env = Env::new();
     let snapshot = plain().cached(&env, "mlx-community/model");
     let facts = read(&in_cache("mlx-community/model", &snapshot));
-    assert_eq!(
-        policy::decide(&facts, &health::check(&facts))
-            .framework
-            .name(),
-        "MLX"
-    );
+    assert_eq!(policy::decide(&facts, &health::check(&facts)).framework.name(), "MLX");
 }
 
 #[test]
 fn what_can_run_runs_and_what_cannot_says_why() {
     let llama = Model::new;
     for architecture in Architecture::ALL {
-        let plan = llama()
-            .config(json!({"model_type": architecture.name()}))
-            .plan();
-        assert_eq!(
-            (plan.architecture, plan.runnable),
-            (Some(architecture), Ok(()))
-        );
+        let plan = llama().config(json!({"model_type": architecture.name()})).plan();
+        assert_eq!((plan.architecture, plan.runnable), (Some(architecture), Ok(())));
     }
     let runs = [
         llama().config(json!({"quantization": {"bits": 4, "group_size": 64}})),
@@ -219,10 +150,7 @@ fn what_can_run_runs_and_what_cannot_says_why() {
     }
     let typed = |name: &str| llama().config(json!({"model_type": name}));
     let refused = [
-        (
-            llama().without("model.safetensors").file("m.gguf", "x"),
-            "Incompatible framework: GGUF",
-        ),
+        (llama().without("model.safetensors").file("m.gguf", "x"), "Incompatible framework: GGUF"),
         (
             llama().config(json!({"model_file": "m.py"})),
             "requires executing model-supplied code (config.json: model_file)",
@@ -236,10 +164,7 @@ fn what_can_run_runs_and_what_cannot_says_why() {
             typed("nobody"),
             "Model type 'nobody' not supported (supported: llama, mistral, qwen2, qwen3, smollm3)",
         ),
-        (
-            llama().config(json!({"model_type": null})),
-            "config.json missing model_type field",
-        ),
+        (llama().config(json!({"model_type": null})), "config.json missing model_type field"),
         (
             llama().config(json!({"architectures": ["LlamaForSequenceClassification"]})),
             "Architecture 'LlamaForSequenceClassification' not supported",
@@ -259,15 +184,10 @@ fn what_can_run_runs_and_what_cannot_says_why() {
             "Quantization mode 'awq' not supported",
         ),
         (
-            llama()
-                .without("tokenizer.json")
-                .without("tokenizer_config.json"),
+            llama().without("tokenizer.json").without("tokenizer_config.json"),
             "tokenizer.json missing",
         ),
-        (
-            llama().json("preprocessor_config.json", json!({})),
-            "Only text models can run",
-        ),
+        (llama().json("preprocessor_config.json", json!({})), "Only text models can run"),
         (
             llama().file("model.safetensors", shard_of("F8_E4M3", &["a"])),
             "Weights of type F8_E4M3 not supported: a",
@@ -282,33 +202,14 @@ fn what_can_run_runs_and_what_cannot_says_why() {
 #[test]
 fn the_context_length_is_the_first_that_makes_sense() {
     let cases = [
-        (
-            json!({"max_position_embeddings": 4096, "seq_len": 1}),
-            Some(4096),
-        ),
-        (
-            json!({"max_position_embeddings": null, "n_positions": 1024}),
-            Some(1024),
-        ),
-        (
-            json!({"max_position_embeddings": true, "context_length": "2048"}),
-            Some(2048),
-        ),
-        (
-            json!({"max_position_embeddings": 0, "text_config": {"seq_len": 512}}),
-            Some(512),
-        ),
-        (
-            json!({"max_position_embeddings": -1, "text_config": 7}),
-            None,
-        ),
+        (json!({"max_position_embeddings": 4096, "seq_len": 1}), Some(4096)),
+        (json!({"max_position_embeddings": null, "n_positions": 1024}), Some(1024)),
+        (json!({"max_position_embeddings": true, "context_length": "2048"}), Some(2048)),
+        (json!({"max_position_embeddings": 0, "text_config": {"seq_len": 512}}), Some(512)),
+        (json!({"max_position_embeddings": -1, "text_config": 7}), None),
     ];
     for (config, length) in cases {
-        assert_eq!(
-            Model::new().config(config.clone()).plan().context_length,
-            length,
-            "{config}"
-        );
+        assert_eq!(Model::new().config(config.clone()).plan().context_length, length, "{config}");
     }
 }
 
@@ -326,10 +227,7 @@ fn a_template_in_a_large_tokenizer_is_found_wherever_it_lies() {
 #[test]
 fn of_a_repeated_field_the_last_counts() {
     let twice = r#"{"model_type": "nobody", "model_type": "llama"}"#;
-    assert_eq!(
-        Model::new().file("config.json", twice).plan().runnable,
-        Ok(())
-    );
+    assert_eq!(Model::new().file("config.json", twice).plan().runnable, Ok(()));
 }
 
 #[test]
@@ -337,9 +235,5 @@ fn numbers_that_only_python_knows_are_null_and_texts_stay_as_they_are() {
     let config = r#"{"max_position_embeddings": Infinity, "seq_len": 7, "model_type": "\"NaN"}"#;
     let plan = Model::new().file("config.json", config).plan();
     assert_eq!(plan.context_length, Some(7));
-    assert!(
-        plan.runnable
-            .unwrap_err()
-            .starts_with("Model type '\"nan' not supported")
-    );
+    assert!(plan.runnable.unwrap_err().starts_with("Model type '\"nan' not supported"));
 }

@@ -22,21 +22,13 @@ fn links_of_a_cached_model_may_lead_to_its_blobs_and_the_shared_store() {
     assert_eq!(health::check(&facts).reason, "Multi-file model complete");
     assert_eq!(
         facts.size(),
-        Model::sharded()
-            .0
-            .values()
-            .map(|file| file.len() as u64)
-            .sum::<u64>()
+        Model::sharded().0.values().map(|file| file.len() as u64).sum::<u64>()
     );
     assert_eq!(facts.weights().len(), 2);
 
     fs::remove_file(env.hub().join("blobs/.huggingface-shared-blobs")).unwrap();
     let health = health::check(&read(&in_cache("org/model", &snapshot)));
-    assert!(
-        health.reason.contains("outside the cache"),
-        "an unmarked store: {}",
-        health.reason
-    );
+    assert!(health.reason.contains("outside the cache"), "an unmarked store: {}", health.reason);
 }
 
 #[test]
@@ -63,22 +55,14 @@ fn links_that_leave_are_not_followed() {
     fs::write(&secret, r#"{"model_type": "llama", "secret": 1}"#).unwrap();
     let unhealthy = |found: &Found, expected: &str| {
         let facts = read(found);
-        assert!(
-            facts.config.get("secret").is_none(),
-            "the file behind the link is not read"
-        );
+        assert!(facts.config.get("secret").is_none(), "the file behind the link is not read");
         let reason = health::check(&facts).reason;
         assert!(reason.contains(expected), "{reason}\n  not {expected}");
     };
-    let snapshot = Model::new()
-        .without("config.json")
-        .cached(&env, "org/model");
+    let snapshot = Model::new().without("config.json").cached(&env, "org/model");
     symlink(&secret, snapshot.path.join("config.json")).unwrap();
     unhealthy(&in_cache("org/model", &snapshot), "config.json links to");
-    unhealthy(
-        &in_cache("org/model", &snapshot),
-        "secret.json, outside the cache",
-    );
+    unhealthy(&in_cache("org/model", &snapshot), "secret.json, outside the cache");
 
     let snapshot = Model::new().cached(&env, "org/hop");
     let blob = snapshot.repo.join("blobs/evil");
@@ -101,10 +85,7 @@ fn links_that_leave_are_not_followed() {
     symlink(".", found.path.join("loop")).unwrap();
     assert!(health::check(&read(&found)).healthy);
     symlink("../../secret.json", found.path.join("vocab.txt")).unwrap();
-    unhealthy(
-        &found,
-        "vocab.txt links to ../../secret.json, outside the workspace",
-    );
+    unhealthy(&found, "vocab.txt links to ../../secret.json, outside the workspace");
 }
 
 #[test]
@@ -145,20 +126,11 @@ fn names_that_are_not_utf_8_and_pipes_do_no_harm() {
     assert!(health::check(&read(&found)).healthy);
     fs::write(found.path.join(odd), "x").unwrap();
     let reason = health::check(&read(&found)).reason;
-    assert!(
-        reason.starts_with("odd-\u{fffd}.safetensors: no safetensors header"),
-        "{reason}"
-    );
+    assert!(reason.starts_with("odd-\u{fffd}.safetensors: no safetensors header"), "{reason}");
     fs::remove_file(found.path.join(odd)).unwrap();
     let pipe = found.path.join("config.json");
     fs::remove_file(&pipe).unwrap();
-    assert!(
-        std::process::Command::new("mkfifo")
-            .arg(&pipe)
-            .status()
-            .unwrap()
-            .success()
-    );
+    assert!(std::process::Command::new("mkfifo").arg(&pipe).status().unwrap().success());
     assert_eq!(
         health::check(&read(&found)).reason,
         "config.json is neither a file nor a directory"
@@ -171,10 +143,7 @@ fn depth_is_bounded() {
     let deep = format!("{}x.txt", "d/".repeat(20));
     let found = Model::new().file(&deep, "x").at(&env, "model");
     let reason = health::check(&read(&found)).reason;
-    assert!(
-        reason.ends_with("lies more than 12 directories deep"),
-        "{reason}"
-    );
+    assert!(reason.ends_with("lies more than 12 directories deep"), "{reason}");
 }
 
 #[test]

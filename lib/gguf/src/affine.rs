@@ -51,10 +51,7 @@ pub fn repack(dtype: Type, part: Part, blocks: &[u8], out: &mut [u8]) -> Result<
 fn codes(dtype: Type, block: &[u8], out: &mut [u8]) {
     match dtype {
         // Little-endian bytes from the low bits up are the codes themselves, 128 more each.
-        Type::Q8_0 => out
-            .iter_mut()
-            .zip(&block[2..])
-            .for_each(|(out, code)| *out = code ^ 0x80),
+        Type::Q8_0 => out.iter_mut().zip(&block[2..]).for_each(|(out, code)| *out = code ^ 0x80),
         Type::Q4_0 => pair(&block[2..], out),
         _ => pair(&block[4..], out),
     }

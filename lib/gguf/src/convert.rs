@@ -28,12 +28,7 @@ pub fn convert(
     import.write(staging.path(), progress)?;
     let source = absolute(source).map_err(|e| Error::io(source, e))?;
     let source = source.to_string_lossy().into_owned();
-    let made = Made {
-        operation: "convert",
-        source: &source,
-        revision: None,
-        mode: Some("gguf"),
-    };
+    let made = Made { operation: "convert", source: &source, revision: None, mode: Some("gguf") };
     let sentinel = sentinel::manage(staging.path(), &made)?;
     let size = checked(&staging)?;
     let target = staging.publish()?.to_string_lossy().into_owned();

@@ -8,9 +8,7 @@ use half::{bf16, f16};
 use crate::dtype::Type;
 
 /// The values of IQ4_NL's sixteen codes.
-const IQ4_NL: [i8; 16] = [
-    -127, -104, -83, -65, -49, -35, -22, -10, 1, 13, 25, 38, 53, 69, 89, 113,
-];
+const IQ4_NL: [i8; 16] = [-127, -104, -83, -65, -49, -35, -22, -10, 1, 13, 25, 38, 53, 69, 89, 113];
 
 /// Unpacks whole blocks into as many weights as they hold.
 ///
@@ -18,15 +16,9 @@ const IQ4_NL: [i8; 16] = [
 /// If `blocks` are not whole, or `out` has not the length of their weights.
 pub fn dequantize(dtype: Type, blocks: &[u8], out: &mut [f32]) {
     assert_eq!(blocks.len() % dtype.bytes(), 0, "whole blocks");
-    assert_eq!(
-        blocks.len() / dtype.bytes() * dtype.block(),
-        out.len(),
-        "as many weights"
-    );
+    assert_eq!(blocks.len() / dtype.bytes() * dtype.block(), out.len(), "as many weights");
     let unpack = unpacker(dtype);
-    for (block, out) in blocks
-        .chunks_exact(dtype.bytes())
-        .zip(out.chunks_exact_mut(dtype.block()))
+    for (block, out) in blocks.chunks_exact(dtype.bytes()).zip(out.chunks_exact_mut(dtype.block()))
     {
         unpack(block, out);
     }
@@ -138,11 +130,7 @@ fn q3_k(block: &[u8], out: &mut [f32]) {
         let top = scales[8 + group % 4] >> (group / 4 * 2) & 3;
         let scale = d * (f32::from(low | top << 4) - 32.0);
         let q = codes[i / 128 * 32 + i % 32] >> (i % 128 / 32 * 2) & 3;
-        let off = if high[i % 32] >> (i / 32) & 1 == 1 {
-            0.0
-        } else {
-            4.0
-        };
+        let off = if high[i % 32] >> (i / 32) & 1 == 1 { 0.0 } else { 4.0 };
         *out = scale * (f32::from(q) - off);
     }
 }
@@ -151,10 +139,9 @@ fn q3_k(block: &[u8], out: &mut [f32]) {
 fn scale_and_min(packed: &[u8], i: usize) -> (f32, f32) {
     let (scale, min) = match i {
         0..4 => (packed[i] & 63, packed[i + 4] & 63),
-        _ => (
-            packed[i + 4] & 15 | packed[i - 4] >> 6 << 4,
-            packed[i + 4] >> 4 | packed[i] >> 6 << 4,
-        ),
+        _ => {
+            (packed[i + 4] & 15 | packed[i - 4] >> 6 << 4, packed[i + 4] >> 4 | packed[i] >> 6 << 4)
+        }
     };
     (f32::from(scale), f32::from(min))
 }

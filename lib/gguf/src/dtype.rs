@@ -99,9 +99,6 @@ impl Type {
     }
 
     fn row(self) -> &'static Row {
-        TYPES
-            .iter()
-            .find(|row| row.0 == self)
-            .expect("every type has its row")
+        TYPES.iter().find(|row| row.0 == self).expect("every type has its row")
     }
 }

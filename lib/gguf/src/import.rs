@@ -81,10 +81,7 @@ impl Source {
         // SAFETY: the map is only read; should another process shorten the file meanwhile, the
         // system ends this one.
         let bytes = unsafe { Mmap::map(&file) }.map_err(at)?;
-        Ok(Source {
-            path: path.to_owned(),
-            bytes,
-        })
+        Ok(Source { path: path.to_owned(), bytes })
     }
 
     /// Reads the file and decides everything about its import; `dtype` is the type of weights that
@@ -101,11 +98,7 @@ impl Source {
         let ids = tokenizer::ids(&gguf).map_err(at)?;
         files.push(("config.json", config(&model, &weights, &ids)));
         files.push(("generation_config.json", ids));
-        Ok(Import {
-            path: &self.path,
-            weights,
-            files,
-        })
+        Ok(Import { path: &self.path, weights, files })
     }
 }
 
@@ -146,9 +139,7 @@ impl Import<'_> {
         tensors::write(dir, &self.weights.entries, tensors::SHARD, |entry| {
             progress(Progress { done, total })?;
             done += 1;
-            self.weights
-                .bytes(entry)
-                .map_err(|what| invalid(self.path, what))
+            self.weights.bytes(entry).map_err(|what| invalid(self.path, what))
         })?;
         for (name, content) in &self.files {
             let path = dir.join(name);
@@ -174,9 +165,5 @@ fn config(model: &Model, weights: &Weights, ids: &Value) -> Value {
 }
 
 fn invalid(path: &Path, what: impl fmt::Display) -> Error {
-    Error::new(
-        Kind::InvalidModel,
-        path.display().to_string(),
-        what.to_string(),
-    )
+    Error::new(Kind::InvalidModel, path.display().to_string(), what.to_string())
 }

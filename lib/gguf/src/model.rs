@@ -102,21 +102,12 @@ impl Model {
     /// Reads the dimensions out of the metadata.
     pub fn read(gguf: &Gguf) -> Result<Model, String> {
         let name: &str = gguf.need("general.architecture")?;
-        let architecture = ARCHITECTURES
-            .iter()
-            .find(|a| a.gguf == name)
-            .ok_or_else(|| {
-                let known: Vec<_> = ARCHITECTURES.iter().map(|a| a.gguf).collect();
-                format!(
-                    "the architecture {name:?} cannot be imported; these can: {}",
-                    known.join(", ")
-                )
-            })?;
+        let architecture = ARCHITECTURES.iter().find(|a| a.gguf == name).ok_or_else(|| {
+            let known: Vec<_> = ARCHITECTURES.iter().map(|a| a.gguf).collect();
+            format!("the architecture {name:?} cannot be imported; these can: {}", known.join(", "))
+        })?;
         let key = |key: &str| format!("{name}.{key}");
-        if gguf
-            .find::<usize>(&key("expert_count"))?
-            .is_some_and(|count| count > 0)
-        {
+        if gguf.find::<usize>(&key("expert_count"))?.is_some_and(|count| count > 0) {
             return Err(format!(
                 "a mixture of experts of the architecture {name:?} cannot be imported"
             ));
@@ -129,9 +120,7 @@ impl Model {
         let kv_heads = find("attention.head_count_kv")?.unwrap_or(heads);
         let head = find("attention.key_length")?.unwrap_or(hidden / heads);
         if heads % kv_heads != 0 || head == 0 || head % 2 != 0 {
-            return Err(format!(
-                "{heads} heads of {head} over {kv_heads} are impossible"
-            ));
+            return Err(format!("{heads} heads of {head} over {kv_heads} are impossible"));
         }
         let tensor = |name: &str| gguf.tensors.iter().find(|tensor| tensor.name == name);
         let embedding =
@@ -183,38 +172,12 @@ impl Model {
         let mut add = |gguf: &str, module: &str, field, shape, heads, needed| {
             let gguf = format!("blk.{layer}.{gguf}.{field}");
             let module = format!("model.layers.{layer}.{module}");
-            tensors.push(Expected {
-                gguf,
-                module,
-                field,
-                shape,
-                heads,
-                needed,
-            });
+            tensors.push(Expected { gguf, module, field, shape, heads, needed });
         };
-        add(
-            "attn_norm",
-            "input_layernorm",
-            "weight",
-            vec![hidden],
-            None,
-            true,
-        );
+        add("attn_norm", "input_layernorm", "weight", vec![hidden], None, true);
         for (gguf, module, rows, columns, heads) in [
-            (
-                "attn_q",
-                "self_attn.q_proj",
-                query,
-                hidden,
-                turned(self.heads),
-            ),
-            (
-                "attn_k",
-                "self_attn.k_proj",
-                key,
-                hidden,
-                turned(self.kv_heads),
-            ),
+            ("attn_q", "self_attn.q_proj", query, hidden, turned(self.heads)),
+            ("attn_k", "self_attn.k_proj", key, hidden, turned(self.kv_heads)),
             ("attn_v", "self_attn.v_proj", key, hidden, None),
             ("attn_output", "self_attn.o_proj", hidden, query, None),
             ("ffn_gate", "mlp.gate_proj", inner, hidden, None),
@@ -224,31 +187,10 @@ impl Model {
             add(gguf, module, "weight", vec![rows, columns], heads, true);
             add(gguf, module, "bias", vec![rows], heads, false);
         }
-        add(
-            "ffn_norm",
-            "post_attention_layernorm",
-            "weight",
-            vec![hidden],
-            None,
-            true,
-        );
+        add("ffn_norm", "post_attention_layernorm", "weight", vec![hidden], None, true);
         if self.architecture.gguf == "qwen3" {
-            add(
-                "attn_q_norm",
-                "self_attn.q_norm",
-                "weight",
-                vec![self.head],
-                None,
-                true,
-            );
-            add(
-                "attn_k_norm",
-                "self_attn.k_norm",
-                "weight",
-                vec![self.head],
-                None,
-                true,
-            );
+            add("attn_q_norm", "self_attn.q_norm", "weight", vec![self.head], None, true);
+            add("attn_k_norm", "self_attn.k_norm", "weight", vec![self.head], None, true);
         }
         tensors
     }

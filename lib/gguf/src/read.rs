@@ -61,17 +61,9 @@ impl<'a> Gguf<'a> {
         let table = (0..tensors)
             .map(|number| Place::read(&mut cursor, number))
             .collect::<Result<Vec<_>, _>>()?;
-        let mut gguf = Gguf {
-            metadata,
-            tensors: Vec::new(),
-        };
+        let mut gguf = Gguf { metadata, tensors: Vec::new() };
         let alignment = gguf.alignment()?;
-        gguf.tensors = lay_out(
-            table,
-            bytes,
-            cursor.at.next_multiple_of(alignment),
-            alignment,
-        )?;
+        gguf.tensors = lay_out(table, bytes, cursor.at.next_multiple_of(alignment), alignment)?;
         Ok(gguf)
     }
 
@@ -80,20 +72,13 @@ impl<'a> Gguf<'a> {
         let Some(value) = self.metadata.get(key) else {
             return Ok(None);
         };
-        let wrong = || {
-            format!(
-                "the metadata `{key}` is {}, not {}",
-                value.kind(),
-                T::WANTED
-            )
-        };
+        let wrong = || format!("the metadata `{key}` is {}, not {}", value.kind(), T::WANTED);
         T::get(value).map(Some).ok_or_else(wrong)
     }
 
     /// The metadata `key`.
     pub fn need<'g, T: Get<'g, 'a>>(&'g self, key: &str) -> Result<T, String> {
-        self.find(key)?
-            .ok_or_else(|| format!("the metadata `{key}` is missing"))
+        self.find(key)?.ok_or_else(|| format!("the metadata `{key}` is missing"))
     }
 
     fn alignment(&self) -> Result<usize, String> {
@@ -123,9 +108,7 @@ fn preamble(cursor: &mut Cursor) -> Result<(u64, u64), String> {
         let room = (cursor.bytes.len() as u64 / 13).min(MAX_ENTRIES);
         if count > room {
             let size = cursor.bytes.len();
-            return Err(format!(
-                "{count} {what} cannot be in a file of {size} bytes"
-            ));
+            return Err(format!("{count} {what} cannot be in a file of {size} bytes"));
         }
     }
     Ok((tensors, keys))
@@ -156,32 +139,17 @@ impl<'a> Place<'a> {
         let dtype = Type::from_number(cursor.u32(&at("has no type".into()))?)
             .map_err(|what| at(format!("has {what}")))?;
         let offset = cursor.u64(&at("has no offset".into()))?;
-        let impossible = || {
-            at(format!(
-                "has an impossible size: {} {shape:?}",
-                dtype.name()
-            ))
-        };
+        let impossible = || at(format!("has an impossible size: {} {shape:?}", dtype.name()));
         let size = size(dtype, &shape).ok_or_else(impossible)?;
-        Ok(Place {
-            name,
-            dtype,
-            shape,
-            offset,
-            size,
-        })
+        Ok(Place { name, dtype, shape, offset, size })
     }
 }
 
 /// The bytes of a tensor; none if they overflow, are none, or its rows are no whole blocks.
 fn size(dtype: Type, shape: &[usize]) -> Option<usize> {
-    let weights = shape
-        .iter()
-        .try_fold(1usize, |n, &dimension| n.checked_mul(dimension))?;
+    let weights = shape.iter().try_fold(1usize, |n, &dimension| n.checked_mul(dimension))?;
     let whole = weights > 0 && shape.last()? % dtype.block() == 0;
-    whole
-        .then_some(weights / dtype.block())?
-        .checked_mul(dtype.bytes())
+    whole.then_some(weights / dtype.block())?.checked_mul(dtype.bytes())
 }
 
 /// Takes each tensor's bytes out of the file; `start` is where the data begins.
@@ -194,26 +162,15 @@ fn lay_out<'a>(
     let mut names = HashSet::new();
     let mut ranges = Vec::new();
     let mut tensors = Vec::new();
-    for Place {
-        name,
-        dtype,
-        shape,
-        offset,
-        size,
-    } in table
-    {
+    for Place { name, dtype, shape, offset, size } in table {
         let at = |what: String| format!("tensor {name:?} {what}");
         if !names.insert(name) {
             return Err(at("is there twice".into()));
         }
         if offset % alignment as u64 != 0 {
-            return Err(at(format!(
-                "starts at {offset}, which is no multiple of {alignment}"
-            )));
+            return Err(at(format!("starts at {offset}, which is no multiple of {alignment}")));
         }
-        let from = usize::try_from(offset)
-            .ok()
-            .and_then(|offset| start.checked_add(offset));
+        let from = usize::try_from(offset).ok().and_then(|offset| start.checked_add(offset));
         let range = from.and_then(|from| Some(from..from.checked_add(size)?));
         let data = range.clone().and_then(|range| bytes.get(range));
         let (Some(range), Some(data)) = (range, data) else {
@@ -223,19 +180,11 @@ fn lay_out<'a>(
             )));
         };
         ranges.push((range.start, range.end, name));
-        tensors.push(Tensor {
-            name,
-            dtype,
-            shape,
-            data,
-        });
+        tensors.push(Tensor { name, dtype, shape, data });
     }
     ranges.sort_unstable();
     match ranges.windows(2).find(|pair| pair[1].0 < pair[0].1) {
-        Some(pair) => Err(format!(
-            "tensors {:?} and {:?} share bytes",
-            pair[0].2, pair[1].2
-        )),
+        Some(pair) => Err(format!("tensors {:?} and {:?} share bytes", pair[0].2, pair[1].2)),
         None => Ok(tensors),
     }
 }
@@ -256,9 +205,7 @@ impl<'a> Cursor<'a> {
             }
             None => {
                 let (at, left) = (self.at, left.len());
-                Err(format!(
-                    "{what}: {size} bytes needed at byte {at}, {left} left in the file"
-                ))
+                Err(format!("{what}: {size} bytes needed at byte {at}, {left} left in the file"))
             }
         }
     }
@@ -319,17 +266,13 @@ impl<'a> Cursor<'a> {
             4..=6 => 4,
             8 | 10..=12 => 8,
             9 => {
-                return Err(format!(
-                    "{what} is a list of lists, which has no meaning here"
-                ));
+                return Err(format!("{what} is a list of lists, which has no meaning here"));
             }
             kind => return Err(format!("{what} is a list of the unknown type {kind}")),
         };
         let left = (self.bytes.len() - self.at) as u64;
         if count > (left / width).min(MAX_LIST) {
-            return Err(format!(
-                "{what}: a list of {count} cannot be in the {left} bytes left"
-            ));
+            return Err(format!("{what}: a list of {count} cannot be in the {left} bytes left"));
         }
         let mut list = match kind {
             6 | 12 => Array::Floats(Vec::with_capacity(count as usize)),

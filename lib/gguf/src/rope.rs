@@ -17,10 +17,7 @@ pub fn read(gguf: &Gguf, architecture: &str, head: usize) -> Result<(f64, Option
     let theta = gguf.find(&key("freq_base"))?.unwrap_or(10000.0);
     let rotated = gguf.find(&key("dimension_count"))?.unwrap_or(head);
     if rotated != head {
-        return Err(format!(
-            "`{}` is {rotated}, but heads have {head}",
-            key("dimension_count")
-        ));
+        return Err(format!("`{}` is {rotated}, but heads have {head}", key("dimension_count")));
     }
     if let Some(factors) = factors(gguf, head)? {
         return Ok((theta, Some(llama3(&factors, theta)?)));
@@ -36,10 +33,7 @@ pub fn read(gguf: &Gguf, architecture: &str, head: usize) -> Result<(f64, Option
             Some(json!({ "rope_type": "yarn", "factor": factor, original.0: original.1 }))
         }
         (kind, None) => {
-            return Err(format!(
-                "{kind} scaling without `{}`",
-                key("scaling.factor")
-            ));
+            return Err(format!("{kind} scaling without `{}`", key("scaling.factor")));
         }
         (kind, _) => return Err(format!("the rotary scaling {kind:?} cannot be imported")),
     };
@@ -52,10 +46,7 @@ fn factors(gguf: &Gguf, head: usize) -> Result<Option<Vec<f32>>, String> {
     };
     if tensor.dtype != Type::F32 || tensor.shape != [head / 2] {
         let (dtype, shape) = (tensor.dtype.name(), &tensor.shape);
-        return Err(format!(
-            "tensor {FACTORS:?} is {dtype} {shape:?}, not F32 [{}]",
-            head / 2
-        ));
+        return Err(format!("tensor {FACTORS:?} is {dtype} {shape:?}, not F32 [{}]", head / 2));
     }
     let mut factors = vec![0.0; head / 2];
     dequantize(Type::F32, tensor.data, &mut factors);
@@ -108,14 +99,11 @@ mod tests {
 
     #[test]
     fn the_parameters_are_found_again() {
-        for (count, theta, factor, original) in [
-            (64, 500000.0, 32.0, 8192),
-            (16, 10000.0, 8.0, 64),
-            (32, 500000.0, 8.0, 4096),
-        ] {
-            let factors: Vec<_> = stretched(count, theta, factor, original as f64)
-                .map(|x| x as f32)
-                .collect();
+        for (count, theta, factor, original) in
+            [(64, 500000.0, 32.0, 8192), (16, 10000.0, 8.0, 64), (32, 500000.0, 8.0, 4096)]
+        {
+            let factors: Vec<_> =
+                stretched(count, theta, factor, original as f64).map(|x| x as f32).collect();
             let scaling = llama3(&factors, theta).unwrap();
             assert_eq!(scaling["factor"], factor);
             assert_eq!(scaling["original_max_position_embeddings"], original);
@@ -124,10 +112,6 @@ mod tests {
 
     #[test]
     fn other_factors_are_refused() {
-        assert!(
-            llama3(&[1.0, 7.0, 3.0, 8.0], 10000.0)
-                .unwrap_err()
-                .contains("not Llama 3's")
-        );
+        assert!(llama3(&[1.0, 7.0, 3.0, 8.0], 10000.0).unwrap_err().contains("not Llama 3's"));
     }
 }

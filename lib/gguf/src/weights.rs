@@ -70,34 +70,17 @@ impl<'a> Weights<'a> {
     }
 
     fn add(&mut self, expected: Expected, tensor: &Tensor<'a>) -> Result<(), String> {
-        let Expected {
-            gguf,
-            module,
-            field,
-            shape,
-            heads,
-            ..
-        } = expected;
+        let Expected { gguf, module, field, shape, heads, .. } = expected;
         if tensor.shape != shape {
-            return Err(format!(
-                "tensor {gguf:?} has the shape {:?}, not {shape:?}",
-                tensor.shape
-            ));
+            return Err(format!("tensor {gguf:?} has the shape {:?}, not {shape:?}", tensor.shape));
         }
         let vector = shape.len() == 1;
         if vector && !tensor.dtype.is_float() {
-            return Err(format!(
-                "the vector {gguf:?} is packed as {}",
-                tensor.dtype.name()
-            ));
+            return Err(format!("the vector {gguf:?} is packed as {}", tensor.dtype.name()));
         }
         let mut add = |field: &str, dtype, shape, how| {
             let name = format!("{module}.{field}");
-            let job = Job {
-                tensor: tensor.clone(),
-                heads,
-                how,
-            };
+            let job = Job { tensor: tensor.clone(), heads, how };
             self.jobs.insert(name.clone(), job);
             self.entries.push(Entry { name, dtype, shape });
         };
@@ -110,12 +93,7 @@ impl<'a> Weights<'a> {
                 let groups = vec![rows, columns / GROUP];
                 let codes = vec![rows, columns * bits / 32];
                 add("weight", Dtype::U32, codes, How::Repack(Part::Codes));
-                add(
-                    "scales",
-                    Dtype::F16,
-                    groups.clone(),
-                    How::Repack(Part::Scales),
-                );
+                add("scales", Dtype::F16, groups.clone(), How::Repack(Part::Scales));
                 add("biases", Dtype::F16, groups, How::Repack(Part::Biases));
                 self.quantized.insert(module, bits);
             }
@@ -142,18 +120,14 @@ impl<'a> Weights<'a> {
     /// The bytes of one of the entries.
     pub fn bytes(&self, entry: &Entry) -> Result<Cow<'a, [u8]>, String> {
         let job = &self.jobs[&entry.name];
-        job.bytes()
-            .map_err(|what| format!("tensor {:?}: {what}", job.tensor.name))
+        job.bytes().map_err(|what| format!("tensor {:?}: {what}", job.tensor.name))
     }
 }
 
 /// The type that goes with what the file holds: its first plain matrix, unless f16 scales meet it,
 /// with which MLX would compute in f32 if all else were of another type.
 fn natural(gguf: &Gguf) -> Float {
-    let packed = gguf
-        .tensors
-        .iter()
-        .any(|tensor| affine::bits(tensor.dtype).is_some());
+    let packed = gguf.tensors.iter().any(|tensor| affine::bits(tensor.dtype).is_some());
     let mut matrices = gguf.tensors.iter().filter(|tensor| tensor.shape.len() > 1);
     match matrices.find_map(|tensor| plain(tensor.dtype)) {
         Some(float) if !packed => float,
@@ -172,9 +146,7 @@ fn plain(dtype: Type) -> Option<Float> {
 
 impl<'a> Job<'a> {
     fn bytes(&self) -> Result<Cow<'a, [u8]>, String> {
-        let Tensor {
-            shape, data, dtype, ..
-        } = &self.tensor;
+        let Tensor { shape, data, dtype, .. } = &self.tensor;
         if let (How::Keep, None) = (self.how, self.heads) {
             return Ok(Cow::Borrowed(data));
         }
@@ -187,15 +159,10 @@ impl<'a> Job<'a> {
         let from = columns / dtype.block() * dtype.bytes();
         let to = self.row(columns);
         let mut out = vec![0; rows * to];
-        out.par_chunks_mut(to)
-            .enumerate()
-            .with_min_len(32)
-            .try_for_each(|(row, out)| {
-                let row = self
-                    .heads
-                    .map_or(row, |heads| interleaved(row, rows / heads));
-                self.fill(&data[row * from..][..from], columns, out)
-            })?;
+        out.par_chunks_mut(to).enumerate().with_min_len(32).try_for_each(|(row, out)| {
+            let row = self.heads.map_or(row, |heads| interleaved(row, rows / heads));
+            self.fill(&data[row * from..][..from], columns, out)
+        })?;
         Ok(Cow::Owned(out))
     }
 

@@ -29,20 +29,13 @@ fn every_type_is_unpacked_as_the_reference_does() {
         let data = std::fs::read(Path::new(env!("CARGO_MANIFEST_DIR")).join(name)).unwrap();
         let count = data.len() / (dtype.bytes() + 4 * dtype.block());
         let (blocks, weights) = data.split_at(count * dtype.bytes());
-        let expected: Vec<_> = weights
-            .chunks_exact(4)
-            .map(|x| f32::from_le_bytes(x.try_into().unwrap()))
-            .collect();
+        let expected: Vec<_> =
+            weights.chunks_exact(4).map(|x| f32::from_le_bytes(x.try_into().unwrap())).collect();
         let mut got = vec![0.0; expected.len()];
         dequantize(dtype, blocks, &mut got);
         assert!(!got.is_empty());
         for (i, (got, expected)) in got.iter().zip(&expected).enumerate() {
-            assert_eq!(
-                got.to_bits(),
-                expected.to_bits(),
-                "{} {i}: {got} {expected}",
-                dtype.name()
-            );
+            assert_eq!(got.to_bits(), expected.to_bits(), "{} {i}: {got} {expected}", dtype.name());
         }
     }
 }

@@ -25,11 +25,7 @@ impl Written {
         let path = self.0.path().join("model.safetensors");
         let bytes = fs::read(&path).unwrap();
         let header = Header::read(&mut File::open(path).unwrap(), bytes.len() as u64).unwrap();
-        let tensor = header
-            .tensors
-            .into_iter()
-            .find(|tensor| tensor.name == name)
-            .unwrap();
+        let tensor = header.tensors.into_iter().find(|tensor| tensor.name == name).unwrap();
         let range = tensor.range.start as usize..tensor.range.end as usize;
         (tensor.dtype, tensor.shape, bytes[range].to_vec())
     }
@@ -76,9 +72,7 @@ fn refused(file: Builder) -> String {
 /// Blocks of changing bytes; each has the f16 `scale`, and its quarter as a minimum.
 fn blocks(dtype: Type, count: usize, scale: f32) -> Vec<u8> {
     let block = |number: usize| {
-        let mut block: Vec<u8> = (0..dtype.bytes())
-            .map(|i| (i * 37 + number * 11) as u8)
-            .collect();
+        let mut block: Vec<u8> = (0..dtype.bytes()).map(|i| (i * 37 + number * 11) as u8).collect();
         block[..2].copy_from_slice(&f16::from_f32(scale).to_le_bytes());
         if dtype == Type::Q4_1 {
             block[2..4].copy_from_slice(&f16::from_f32(scale / 4.0).to_le_bytes());
@@ -128,11 +122,7 @@ fn rows_of_rotary_pairs_are_taken_apart_in_every_part() {
     for (row, from) in order.into_iter().enumerate() {
         assert_eq!(after("llama")[row], before[from], "row {row}");
     }
-    assert_eq!(
-        after("qwen2"),
-        before,
-        "this architecture has halves already"
-    );
+    assert_eq!(after("qwen2"), before, "this architecture has halves already");
 }
 
 #[test]
@@ -141,37 +131,23 @@ fn plain_rows_and_biases_move_alike() {
     let file = Builder::llama().tensor("blk.0.attn_k.bias", &[16], 0, f32s(&bias));
     let written = import(&file, None).unwrap();
     let name = |field| format!("model.layers.0.self_attn.k_proj.{field}");
-    let order = [
-        0., 2., 4., 6., 1., 3., 5., 7., 8., 10., 12., 14., 9., 11., 13., 15.,
-    ];
+    let order = [0., 2., 4., 6., 1., 3., 5., 7., 8., 10., 12., 14., 9., 11., 13., 15.];
     assert_eq!(written.floats(&name("bias")), order);
-    let firsts: Vec<_> = written
-        .floats(&name("weight"))
-        .chunks(32)
-        .map(|row| row[0] / 32.)
-        .collect();
+    let firsts: Vec<_> =
+        written.floats(&name("weight")).chunks(32).map(|row| row[0] / 32.).collect();
     assert_eq!(firsts, order);
-    assert_eq!(
-        written.json("config.json")["attention_bias"],
-        false,
-        "k alone is not all"
-    );
+    assert_eq!(written.json("config.json")["attention_bias"], false, "k alone is not all");
 }
 
 #[test]
 fn plain_matrices_are_kept_and_the_rest_follows() {
-    let halves: Vec<u8> = (0..2048)
-        .flat_map(|i| bf16::from_f32(i as f32).to_le_bytes())
-        .collect();
+    let halves: Vec<u8> = (0..2048).flat_map(|i| bf16::from_f32(i as f32).to_le_bytes()).collect();
     let file = Builder::llama().tensor("token_embd.weight", &[64, 32], 30, halves.clone());
     let written = import(&file, None).unwrap();
     let (dtype, shape, bytes) = written.tensor("model.embed_tokens.weight");
     assert_eq!((dtype, shape, bytes), (Dtype::BF16, vec![64, 32], halves));
     assert_eq!(written.tensor("model.norm.weight").0, Dtype::BF16);
-    assert_eq!(
-        written.tensor("model.layers.0.mlp.up_proj.weight").0,
-        Dtype::F32
-    );
+    assert_eq!(written.tensor("model.layers.0.mlp.up_proj.weight").0, Dtype::F32);
     assert_eq!(written.json("config.json")["torch_dtype"], "bfloat16");
     assert_eq!(written.json("config.json").get("quantization"), None);
 }
@@ -185,10 +161,7 @@ fn other_types_are_unpacked_into_the_type_asked_for() {
     let written = import(&file, Some(Float::F32)).unwrap();
     assert_eq!(written.floats(name), expected);
     let written = import(&file, Some(Float::BF16)).unwrap();
-    let rounded: Vec<_> = expected
-        .iter()
-        .map(|x| bf16::from_f32(*x).to_f32())
-        .collect();
+    let rounded: Vec<_> = expected.iter().map(|x| bf16::from_f32(*x).to_f32()).collect();
     assert_eq!(written.tensor(name).0, Dtype::BF16);
     assert_eq!(written.floats(name), rounded);
 }
@@ -212,27 +185,15 @@ fn layers_of_another_width_are_named_in_the_table() {
 fn what_the_types_cannot_hold_is_refused() {
     let scale = |scale| {
         let data = blocks(Type::Q8_0, 64, scale);
-        import(
-            &Builder::llama().tensor("blk.0.ffn_up.weight", &[64, 32], 8, data),
-            None,
-        )
+        import(&Builder::llama().tensor("blk.0.ffn_up.weight", &[64, 32], 8, data), None)
     };
     assert!(scale(511.5).is_ok());
     for large in [512.0, f32::INFINITY, f32::NAN] {
         let error = scale(large).err().unwrap().message;
-        assert!(
-            error.contains("blk.0.ffn_up.weight") && error.contains("as f16"),
-            "{error}"
-        );
+        assert!(error.contains("blk.0.ffn_up.weight") && error.contains("as f16"), "{error}");
     }
     let norm = Builder::llama().tensor("output_norm.weight", &[32], 0, f32s(&[70000.0; 32]));
-    assert!(
-        import(&norm, Some(Float::F16))
-            .err()
-            .unwrap()
-            .message
-            .contains("does not fit f16")
-    );
+    assert!(import(&norm, Some(Float::F16)).err().unwrap().message.contains("does not fit f16"));
     assert!(import(&norm, Some(Float::BF16)).is_ok());
 }
 
@@ -241,26 +202,15 @@ fn each_architecture_has_its_own_fields() {
     let norm = |file: Builder, name: &str| file.tensor(name, &[8], 0, f32s(&[1.0; 8]));
     let bare = Builder::of("qwen3");
     assert!(refused(bare.clone()).contains("\"blk.0.attn_q_norm.weight\" is missing"));
-    let whole = norm(
-        norm(bare, "blk.0.attn_q_norm.weight"),
-        "blk.0.attn_k_norm.weight",
-    );
+    let whole = norm(norm(bare, "blk.0.attn_q_norm.weight"), "blk.0.attn_k_norm.weight");
     let written = import(&whole, None).unwrap();
     assert_eq!(written.json("config.json")["model_type"], "qwen3");
-    assert_eq!(
-        written.floats("model.layers.0.self_attn.q_norm.weight"),
-        [1.0; 8]
-    );
-    let smollm = import(&Builder::of("smollm3"), None)
-        .unwrap()
-        .json("config.json");
+    assert_eq!(written.floats("model.layers.0.self_attn.q_norm.weight"), [1.0; 8]);
+    let smollm = import(&Builder::of("smollm3"), None).unwrap().json("config.json");
     assert_eq!(smollm["no_rope_layers"], json!([1]));
     let embedding = vec![0; 8 * 32 * 4];
     let untied = Builder::of("qwen2").tensor("output.weight", &[8, 32], 0, embedding);
-    assert_eq!(
-        import(&untied, None).unwrap().json("config.json")["tie_word_embeddings"],
-        false
-    );
+    assert_eq!(import(&untied, None).unwrap().json("config.json")["tie_word_embeddings"], false);
 }
 
 #[test]
@@ -270,10 +220,7 @@ fn stretched_positions_come_back() {
         .set("llama.rope.scaling.factor", float(4.0));
     let scaling =
         |file: &Builder| import(file, None).unwrap().json("config.json")["rope_scaling"].clone();
-    assert_eq!(
-        scaling(&linear),
-        json!({ "rope_type": "linear", "factor": 4.0 })
-    );
+    assert_eq!(scaling(&linear), json!({ "rope_type": "linear", "factor": 4.0 }));
     // Waves of 6, 63, 628 and 6283 positions.
     let smooth = (64.0 / 62.831_85 - 1.0) / 3.0;
     let blend = 1.0 / ((1.0 - smooth) / 8.0 + smooth);
@@ -334,22 +281,14 @@ fn an_import_that_is_stopped_leaves_nothing() {
     fs::write(&source, Builder::llama().bytes()).unwrap();
     let target = root.path().join("made");
     let hub = root.path().join("hf/hub");
-    let places = Places {
-        root: root.path().join("hf"),
-        hub,
-        workspaces: None,
-    };
+    let places = Places { root: root.path().join("hf"), hub, workspaces: None };
     let stop = |progress: Progress| match progress.done {
         5 => Err(Error::new(Kind::Execution, "", "interrupted")),
         _ => Ok(()),
     };
     let error = mlxk_gguf::convert(&source, &target, None, &places, stop).unwrap_err();
     assert_eq!(error.message, "interrupted");
-    assert_eq!(
-        fs::read_dir(root.path()).unwrap().count(),
-        1,
-        "only the source is there"
-    );
+    assert_eq!(fs::read_dir(root.path()).unwrap().count(), 1, "only the source is there");
     mlxk_gguf::convert(&source, &target, None, &places, |_| Ok(())).unwrap();
     assert!(target.join("model.safetensors").is_file());
 }

@@ -16,17 +16,10 @@ fn a_whole_file_is_read() {
     let bytes = Builder::llama().set("x.float", float(1e-5)).bytes();
     let gguf = Gguf::parse(&bytes).unwrap();
     assert_eq!(gguf.metadata["general.architecture"], Value::Str("llama"));
-    assert_eq!(
-        gguf.metadata["x.float"],
-        Value::Float(1e-5),
-        "the shortest decimal is meant"
-    );
+    assert_eq!(gguf.metadata["x.float"], Value::Float(1e-5), "the shortest decimal is meant");
     assert_eq!(gguf.metadata["llama.block_count"], Value::Integer(1));
     let tensor = &gguf.tensors[3];
-    assert_eq!(
-        (tensor.name, &tensor.shape[..]),
-        ("blk.0.attn_k.weight", &[16, 32][..])
-    );
+    assert_eq!((tensor.name, &tensor.shape[..]), ("blk.0.attn_k.weight", &[16, 32][..]));
     assert_eq!(tensor.data[4..8], 1f32.to_le_bytes());
 }
 
@@ -59,26 +52,15 @@ fn counts_that_lie_do_not_allocate() {
     for n in [u64::MAX, 1 << 40, 1 << 20] {
         assert!(with(8, n).contains(&format!("{n} tensors")));
         assert!(with(16, n).contains(&format!("{n} metadata keys")));
-        assert!(
-            with(24, n).contains("metadata key 0"),
-            "a name of {n} bytes"
-        );
+        assert!(with(24, n).contains("metadata key 0"), "a name of {n} bytes");
     }
     let list = |kind: u32, count: u64| {
-        let value = [
-            &9u32.to_le_bytes()[..],
-            &kind.to_le_bytes(),
-            &count.to_le_bytes(),
-        ]
-        .concat();
+        let value = [&9u32.to_le_bytes()[..], &kind.to_le_bytes(), &count.to_le_bytes()].concat();
         refused(&Builder::llama().set("x.list", value).bytes())
     };
     for kind in [0, 4, 6, 7, 8, 12] {
         let reason = list(kind, u64::MAX / 8 + 2);
-        assert!(
-            reason.contains("`x.list`") && reason.contains("cannot be in"),
-            "{reason}"
-        );
+        assert!(reason.contains("`x.list`") && reason.contains("cannot be in"), "{reason}");
     }
     assert!(list(9, 1).contains("list of lists"));
     assert!(list(13, 1).contains("unknown type 13"));
@@ -110,11 +92,7 @@ fn tensors_stay_inside_the_file_and_apart() {
     assert!(at(33).contains("no multiple of 32"));
     assert!(at(0).contains("share bytes"));
     let shaped = |shape: &[u64], dtype| {
-        refused(
-            &Builder::llama()
-                .tensor(name, shape, dtype, f32s(&[0.0; 1024]))
-                .bytes(),
-        )
+        refused(&Builder::llama().tensor(name, shape, dtype, f32s(&[0.0; 1024])).bytes())
     };
     assert!(shaped(&[u64::MAX, 2], 0).contains("impossible size"));
     assert!(shaped(&[1 << 33, 1 << 33], 0).contains("impossible size"));
@@ -129,10 +107,7 @@ fn tensors_stay_inside_the_file_and_apart() {
 fn the_names_of_tensors_are_unique() {
     let mut bytes = Builder::llama().bytes();
     let from = text("blk.0.ffn_up.weight");
-    let at = bytes
-        .windows(from.len())
-        .position(|window| window == from)
-        .unwrap();
+    let at = bytes.windows(from.len()).position(|window| window == from).unwrap();
     bytes[at..at + from.len()].copy_from_slice(&text("blk.0.attn_v.weight"));
     assert!(refused(&bytes).contains("\"blk.0.attn_v.weight\" is there twice"));
 }

@@ -59,14 +59,8 @@ fn byte_level_text_is_merged_and_marks_are_whole() {
 #[test]
 fn the_beginning_is_added_where_the_file_asks_for_it() {
     let file = Builder::llama().set("tokenizer.ggml.bos_token_id", integer(0));
-    assert_eq!(
-        ids(&rebuilt(&file).unwrap(), "ab", true),
-        [4],
-        "not with this splitting"
-    );
-    let asked = file
-        .clone()
-        .set("tokenizer.ggml.add_bos_token", boolean(true));
+    assert_eq!(ids(&rebuilt(&file).unwrap(), "ab", true), [4], "not with this splitting");
+    let asked = file.clone().set("tokenizer.ggml.add_bos_token", boolean(true));
     assert_eq!(ids(&rebuilt(&asked).unwrap(), "ab", true), [0, 4]);
     assert_eq!(ids(&rebuilt(&asked).unwrap(), "ab", false), [4]);
     let llama3 = file.set("tokenizer.ggml.pre", string("llama-bpe"));
@@ -80,18 +74,10 @@ fn sentencepiece_merges_by_score_and_falls_back_to_bytes() {
     let tokenizer = rebuilt(&sentencepiece()).unwrap();
     let id = |token: &str| tokenizer.token_to_id(token).unwrap();
     assert_eq!(ids(&tokenizer, "abc", true), [1, id("▁ab"), id("c")]);
-    assert_eq!(
-        ids(&tokenizer, "é", false),
-        [id("▁"), id("<0xC3>"), id("<0xA9>")]
-    );
+    assert_eq!(ids(&tokenizer, "é", false), [id("▁"), id("<0xC3>"), id("<0xA9>")]);
     assert_eq!(ids(&tokenizer, "</s>", false), [2]);
     for text in ["abc é ab", " ab\n", "日本"] {
-        assert_eq!(
-            tokenizer
-                .decode(&ids(&tokenizer, text, true), true)
-                .unwrap(),
-            text
-        );
+        assert_eq!(tokenizer.decode(&ids(&tokenizer, text, true), true).unwrap(), text);
     }
     let bare = sentencepiece().set("tokenizer.ggml.add_space_prefix", boolean(false));
     assert_eq!(ids(&rebuilt(&bare).unwrap(), "ab", false), [id("ab")]);

@@ -33,14 +33,7 @@ pub fn attend(queries: &Array, kv: &Kv, scale: f32) -> Result<Array> {
         let rows = first..first + queries.len() / size;
         let seen: Vec<Range<usize>> = rows.map(|row| seen[row % length].clone()).collect();
         let part = head * room * size..(head + 1) * room * size;
-        mix(
-            queries,
-            &keys[part.clone()],
-            &values[part],
-            &seen,
-            size,
-            scale,
-        )
+        mix(queries, &keys[part.clone()], &values[part], &seen, size, scale)
     };
     let queries = elements(queries)?;
     let blocks: Vec<(usize, &[f32])> = queries
@@ -54,10 +47,7 @@ pub fn attend(queries: &Array, kv: &Kv, scale: f32) -> Result<Array> {
         blocks.into_par_iter().map(work).collect()
     };
     let y = by_position(&mixed.concat(), heads, length, size);
-    Ok(Array::from_slice(
-        &y,
-        &[1, length as i32, (heads * size) as i32],
-    ))
+    Ok(Array::from_slice(&y, &[1, length as i32, (heads * size) as i32]))
 }
 
 /// [heads, length, size] as [length, heads, size].
@@ -108,10 +98,7 @@ fn softmax(row: &mut [f32], seen: Range<usize>) {
 fn product(a: &[f32], b: &[f32], steps: [usize; 2], factor: f32, columns: usize, out: &mut [f32]) {
     let (rows, inner) = (out.len() / columns, b.len() / columns);
     assert_eq!((a.len(), out.len()), (rows * inner, rows * columns));
-    assert_eq!(
-        b.len(),
-        (inner - 1) * steps[0] + (columns - 1) * steps[1] + 1
-    );
+    assert_eq!(b.len(), (inner - 1) * steps[0] + (columns - 1) * steps[1] + 1);
     // SAFETY: the slices are as long as these shapes and steps need.
     unsafe {
         gemm::gemm(
@@ -162,18 +149,9 @@ mod tests {
                 let ours = attend(&queries, &kv, 0.3).unwrap();
                 let theirs = (MLX.attend)(&queries, &kv, 0.3).unwrap();
                 assert_eq!(ours.shape(), theirs.shape());
-                let apart = ours
-                    .subtract(&theirs)
-                    .unwrap()
-                    .abs()
-                    .unwrap()
-                    .max(None)
-                    .unwrap();
+                let apart = ours.subtract(&theirs).unwrap().abs().unwrap().max(None).unwrap();
                 let apart = apart.item_exact::<f32>();
-                assert!(
-                    apart < 1e-4,
-                    "{length} with a window of {window:?}: {apart} apart"
-                );
+                assert!(apart < 1e-4, "{length} with a window of {window:?}: {apart} apart");
             }
         }
     }

@@ -21,10 +21,7 @@ pub struct Cache {
 impl Cache {
     /// What is to be evaluated for the tokens so far to be remembered.
     pub fn state(&self) -> impl Iterator<Item = &Array> {
-        self.layers
-            .iter()
-            .filter_map(|layer| layer.buffers.as_ref())
-            .flatten()
+        self.layers.iter().filter_map(|layer| layer.buffers.as_ref()).flatten()
     }
 }
 
@@ -42,12 +39,7 @@ pub struct Kv {
 impl Kv {
     /// Of a layer whose tokens attend to themselves and the `window - 1` before, or to all.
     pub fn new(window: Option<i32>) -> Kv {
-        Kv {
-            window,
-            buffers: None,
-            held: 0,
-            dropped: 0,
-        }
+        Kv { window, buffers: None, held: 0, dropped: 0 }
     }
 
     /// The position of the next token.
@@ -92,9 +84,7 @@ impl Kv {
 
     /// Keys and values with the room behind them, [1, heads, room, head size].
     pub fn buffers(&self) -> Result<&[Array; 2]> {
-        self.buffers
-            .as_ref()
-            .ok_or_else(|| "nothing is remembered yet".into())
+        self.buffers.as_ref().ok_or_else(|| "nothing is remembered yet".into())
     }
 
     /// How many tokens the buffers hold.
@@ -105,16 +95,13 @@ impl Kv {
     /// Where in the buffers lies what number `i` of the last `n` tokens attends to.
     pub fn seen_by(&self, i: usize, n: usize) -> Range<usize> {
         let end = self.held() - n + i + 1;
-        let start = self
-            .window
-            .map_or(0, |window| end.saturating_sub(window as usize));
+        let start = self.window.map_or(0, |window| end.saturating_sub(window as usize));
         start..end
     }
 
     /// How many of the tokens held the last `n` attend to.
     fn reach(&self, n: i32) -> i32 {
-        self.window
-            .map_or(self.held, |window| self.held.min(window - 1 + n))
+        self.window.map_or(self.held, |window| self.held.min(window - 1 + n))
     }
 
     fn make_room(&mut self, n: i32, keys: &Array, values: &Array) -> Result<()> {
@@ -122,9 +109,7 @@ impl Kv {
         if self.held + n <= room {
             return Ok(());
         }
-        let kept = self
-            .window
-            .map_or(self.held, |window| self.held.min(window - 1));
+        let kept = self.window.map_or(self.held, |window| self.held.min(window - 1));
         let room = (kept + n + STEP - 1) / STEP * STEP;
         let old = self.held - kept..self.held;
         self.dropped += old.start;
@@ -133,10 +118,7 @@ impl Kv {
             None => [empty(keys, room)?, empty(values, room)?],
             Some([k, v]) => {
                 let k = concatenate(&[mlx::rows(&k, old.clone())?, empty(keys, room - kept)?], 2)?;
-                [
-                    k,
-                    concatenate(&[mlx::rows(&v, old)?, empty(values, room - kept)?], 2)?,
-                ]
+                [k, concatenate(&[mlx::rows(&v, old)?, empty(values, room - kept)?], 2)?]
             }
         });
         Ok(())

@@ -90,9 +90,7 @@ fn tiles(x: &[f32], w: &Packed, rows: usize, out: &mut [f32]) {
             );
         }
     };
-    (0..outs.div_ceil(TILE))
-        .into_par_iter()
-        .for_each(|n| tile(n * TILE));
+    (0..outs.div_ceil(TILE)).into_par_iter().for_each(|n| tile(n * TILE));
 }
 
 /// A pointer that several cores write to, each in its own columns.
@@ -122,9 +120,7 @@ fn single(x: &[f32], w: &Packed, out: &mut [f32]) {
     }
     // Pieces finer than the cores, for cores that are busy elsewhere.
     let piece = out.len().div_ceil(4 * cores);
-    out.par_chunks_mut(piece)
-        .enumerate()
-        .for_each(|(n, out)| run(n * piece, out));
+    out.par_chunks_mut(piece).enumerate().for_each(|(n, out)| run(n * piece, out));
 }
 
 /// One row of activations, in the order in which the packed weights come apart.
@@ -216,15 +212,8 @@ impl Activations {
                 field[word % LANES] = *x;
             }
         }
-        let sums = x
-            .chunks_exact(w.group_size)
-            .map(|group| group.iter().sum())
-            .collect();
-        Activations {
-            blocks,
-            sums,
-            ins: x.len(),
-        }
+        let sums = x.chunks_exact(w.group_size).map(|group| group.iter().sum()).collect();
+        Activations { blocks, sums, ins: x.len() }
     }
 
     /// The products with the rows of `w` from `first` on, by the best vector unit there is.
@@ -294,11 +283,7 @@ impl Activations {
                 total[lane] += sums[lane] * scale(whole.len(), lane);
             }
         }
-        let biases = row
-            .biases
-            .iter()
-            .zip(&self.sums)
-            .map(|(bias, sum)| bias * sum);
+        let biases = row.biases.iter().zip(&self.sums).map(|(bias, sum)| bias * sum);
         total.iter().sum::<f32>() + biases.sum::<f32>()
     }
 }
@@ -359,10 +344,8 @@ mod tests {
                         .iter()
                         .map(|n| ((n + 1.0) * 0.5 * ((1 << bits) - 1) as f32) as u32)
                         .collect();
-                    let (scales, biases) = (
-                        noise(outs * ins / group_size, 2),
-                        noise(outs * ins / group_size, 3),
-                    );
+                    let (scales, biases) =
+                        (noise(outs * ins / group_size, 2), noise(outs * ins / group_size, 3));
                     let x = noise(rows * ins, 4);
                     let weight = pack(&quants, bits);
                     let w = Packed {

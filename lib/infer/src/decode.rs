@@ -36,13 +36,7 @@ impl Model {
         context_length: Option<u64>,
     ) -> Model {
         let prefill_chunk = if on_cpu { 512 } else { 2048 };
-        Model {
-            network,
-            stream,
-            ahead: !on_cpu,
-            prefill_chunk,
-            context_length,
-        }
+        Model { network, stream, ahead: !on_cpu, prefill_chunk, context_length }
     }
 
     /// How many tokens the model was trained to see at once, if that is known.
@@ -59,14 +53,7 @@ impl Model {
         self.run(|| self.prefill(before, &mut cache))?;
         let sampler = Sampler::new(*sampling, prompt);
         let last = ids(&[last]);
-        Ok(Tokens {
-            model: self,
-            cache,
-            sampler,
-            last,
-            queued: None,
-            read: 0,
-        })
+        Ok(Tokens { model: self, cache, sampler, last, queued: None, read: 0 })
     }
 
     /// The logits of the token that follows `prompt`, one for each token that the model knows.
@@ -75,12 +62,9 @@ impl Model {
         let mut cache = self.network.cache();
         let logits = self.run(|| {
             self.prefill(before, &mut cache)?;
-            self.next_logits(&ids(&[last]), &mut cache)?
-                .as_type::<f32>()
+            self.next_logits(&ids(&[last]), &mut cache)?.as_type::<f32>()
         })?;
-        logits
-            .to_vec_exact()
-            .map_err(|e| mlx::failed(e.to_string().as_str().into()))
+        logits.to_vec_exact().map_err(|e| mlx::failed(e.to_string().as_str().into()))
     }
 
     /// The last id and those before, all known to the model.
@@ -100,8 +84,7 @@ impl Model {
     /// Lets the cache see `prompt`, a chunk at a time: only its state is ever evaluated.
     fn prefill(&self, prompt: &[u32], cache: &mut Cache) -> Result<()> {
         for chunk in prompt.chunks(self.prefill_chunk.max(1)) {
-            self.network
-                .forward(&self.network.embed(&ids(chunk))?, cache)?;
+            self.network.forward(&self.network.embed(&ids(chunk))?, cache)?;
             eval(cache.state())?;
             memory::clear_cache()?;
         }
@@ -147,9 +130,7 @@ impl Tokens<'_> {
         if self.read.is_multiple_of(TIDY) {
             memory::clear_cache()?;
         }
-        self.last
-            .try_item_exact()
-            .map_err(|e| e.to_string().as_str().into())
+        self.last.try_item_exact().map_err(|e| e.to_string().as_str().into())
     }
 
     /// The token after `last`, not yet computed.

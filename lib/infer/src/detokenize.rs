@@ -25,14 +25,9 @@ impl Detokenizer {
             Value::Null => steps.push(Step::Join { first: true }),
             decoder => add(decoder, &mut steps)?,
         }
-        let fused = steps
-            .iter()
-            .position(|step| matches!(step, Step::Fuse | Step::Bytes { .. }));
+        let fused = steps.iter().position(|step| matches!(step, Step::Fuse | Step::Bytes { .. }));
         let after = fused.map_or(&[][..], |at| &steps[at + 1..]);
-        if after
-            .iter()
-            .any(|step| !matches!(step, Step::Fuse | Step::Strip { .. }))
-        {
+        if after.iter().any(|step| !matches!(step, Step::Fuse | Step::Strip { .. })) {
             return Err(unsupported("steps after the pieces are joined"));
         }
         if fused.is_none() && steps.iter().any(|step| matches!(step, Step::Strip { .. })) {
@@ -191,29 +186,20 @@ fn add(decoder: &Value, steps: &mut Vec<Step>) -> Result<()> {
         "ByteLevel" => Step::Bytes { rest: Vec::new() },
         "ByteFallback" => Step::ByteFallback { run: Vec::new() },
         "Fuse" => Step::Fuse,
-        "Replace" => match (
-            decoder["pattern"]["String"].as_str(),
-            decoder["content"].as_str(),
-        ) {
-            (Some(pattern), Some(content)) => Step::Replace {
-                pattern: pattern.into(),
-                content: content.into(),
-            },
+        "Replace" => match (decoder["pattern"]["String"].as_str(), decoder["content"].as_str()) {
+            (Some(pattern), Some(content)) => {
+                Step::Replace { pattern: pattern.into(), content: content.into() }
+            }
             _ => return Err(unsupported("Replace of a pattern")),
         },
         "Metaspace" => Step::Metaspace {
             replacement: character("replacement").unwrap_or('▁'),
             drop: decoder["prepend_scheme"] != "never",
         },
-        "Strip" => match (
-            character("content"),
-            decoder["start"].as_u64(),
-            &decoder["stop"],
-        ) {
-            (Some(content), Some(left), stop) if stop == 0 => Step::Strip {
-                content,
-                left: usize::try_from(left).unwrap_or(usize::MAX),
-            },
+        "Strip" => match (character("content"), decoder["start"].as_u64(), &decoder["stop"]) {
+            (Some(content), Some(left), stop) if stop == 0 => {
+                Step::Strip { content, left: usize::try_from(left).unwrap_or(usize::MAX) }
+            }
             _ => return Err(unsupported("Strip at the end")),
         },
         kind => return Err(unsupported(kind)),

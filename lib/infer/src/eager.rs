@@ -41,10 +41,7 @@ pub fn heads(x: &Array, heads: &Heads) -> Result<Array> {
     let (length, size) = (x.dim(1) as usize, heads.size as usize);
     let all = elements(x)?;
     let row = x.dim(2) as usize;
-    let norm = heads
-        .norm
-        .map(|(w, eps)| elements(w).map(|w| (w, eps)))
-        .transpose()?;
+    let norm = heads.norm.map(|(w, eps)| elements(w).map(|w| (w, eps))).transpose()?;
     let turns = heads.rope.map(|(rope, offset)| rope.turns(offset, length));
     let mut y = vec![0.0; all.len()];
     each_row(&mut y, size, |i, head| {
@@ -57,10 +54,7 @@ pub fn heads(x: &Array, heads: &Heads) -> Result<Array> {
             turns.turn(head, position);
         }
     });
-    Ok(Array::from_slice(
-        &y,
-        &[1, (row / size) as i32, length as i32, size as i32],
-    ))
+    Ok(Array::from_slice(&y, &[1, (row / size) as i32, length as i32, size as i32]))
 }
 
 /// `silu(gate) * up`.
@@ -78,20 +72,14 @@ pub fn swiglu(gate: &Array, up: &Array) -> Result<Array> {
 
 /// The sum of two arrays of one shape.
 pub fn add(a: &Array, b: &Array) -> Result<Array> {
-    let sum: Vec<f32> = elements(a)?
-        .iter()
-        .zip(elements(b)?)
-        .map(|(a, b)| a + b)
-        .collect();
+    let sum: Vec<f32> = elements(a)?.iter().zip(elements(b)?).map(|(a, b)| a + b).collect();
     Ok(Array::from_slice(&sum, a.shape()))
 }
 
 fn normalise(row: &mut [f32], weight: &[f32], eps: f32) {
     let squares: f32 = row.iter().map(|x| x * x).sum();
     let factor = 1.0 / (squares / row.len() as f32 + eps).sqrt();
-    row.iter_mut()
-        .zip(weight)
-        .for_each(|(x, w)| *x *= factor * w);
+    row.iter_mut().zip(weight).for_each(|(x, w)| *x *= factor * w);
 }
 
 /// Calls `work` with each row of `size` and its number; many rows on all cores.
@@ -99,13 +87,9 @@ fn each_row(rows: &mut [f32], size: usize, work: impl Fn(usize, &mut [f32]) + Sy
     /// Fewer elements take less time than it takes to wake another core.
     const MANY: usize = 1 << 15;
     if rows.len() < MANY {
-        rows.chunks_exact_mut(size)
-            .enumerate()
-            .for_each(|(i, row)| work(i, row));
+        rows.chunks_exact_mut(size).enumerate().for_each(|(i, row)| work(i, row));
     } else {
-        rows.par_chunks_exact_mut(size)
-            .enumerate()
-            .for_each(|(i, row)| work(i, row));
+        rows.par_chunks_exact_mut(size).enumerate().for_each(|(i, row)| work(i, row));
     }
 }
 
@@ -139,10 +123,7 @@ mod tests {
         assert_eq!((a.shape(), a.dtype()), (b.shape(), b.dtype()));
         let apart = a.subtract(&b).unwrap().abs().unwrap().max(None).unwrap();
         let largest = b.abs().unwrap().max(None).unwrap();
-        assert!(
-            apart.item_exact::<f32>() <= 1e-5 * largest.item_exact::<f32>(),
-            "{a} {b}"
-        );
+        assert!(apart.item_exact::<f32>() <= 1e-5 * largest.item_exact::<f32>(), "{a} {b}");
     }
 
     /// A row, a few, and more than one core is asked to do.
@@ -153,19 +134,10 @@ mod tests {
         for (bits, group_size) in [(4, 32), (3, 64), (8, 128)] {
             let (weight, scales, biases) =
                 ops::quantize(some(&[96, 256]), group_size, bits).unwrap();
-            let w = Packed {
-                weight,
-                scales,
-                biases,
-                group_size,
-                bits,
-            };
+            let w = Packed { weight, scales, biases, group_size, bits };
             for length in LENGTHS {
                 let x = some(&[1, length, 256]);
-                alike(
-                    (CPU.product)(&w, &x).unwrap(),
-                    (MLX.product)(&w, &x).unwrap(),
-                );
+                alike((CPU.product)(&w, &x).unwrap(), (MLX.product)(&w, &x).unwrap());
             }
         }
     }
@@ -174,10 +146,7 @@ mod tests {
     fn norms_sums_and_gates_are_those_of_mlx() {
         for length in LENGTHS {
             let (x, weight) = (some(&[1, length, 256]), some(&[256]));
-            alike(
-                (CPU.norm)(&x, &weight, 1e-3).unwrap(),
-                (MLX.norm)(&x, &weight, 1e-3).unwrap(),
-            );
+            alike((CPU.norm)(&x, &weight, 1e-3).unwrap(), (MLX.norm)(&x, &weight, 1e-3).unwrap());
             let y = some(&[1, length, 256]).square().unwrap();
             alike((CPU.swiglu)(&x, &y).unwrap(), (MLX.swiglu)(&x, &y).unwrap());
             alike((CPU.add)(&x, &y).unwrap(), (MLX.add)(&x, &y).unwrap());
@@ -208,25 +177,12 @@ mod tests {
             for (length, offset) in [(1, 0), (1, 250), (7, 90), (300, 5)] {
                 let x = some(&[1, length, 3 * 64]);
                 for norm in [None, Some((&weight, 1e-5))] {
-                    let heads = Heads {
-                        size: 64,
-                        norm,
-                        rope: Some((&rope, offset)),
-                    };
+                    let heads = Heads { size: 64, norm, rope: Some((&rope, offset)) };
                     let [ours, theirs] = [&CPU, &MLX].map(|k| (k.heads)(&x, &heads).unwrap());
                     assert_eq!(ours.shape(), theirs.shape());
-                    let apart = ours
-                        .subtract(&theirs)
-                        .unwrap()
-                        .abs()
-                        .unwrap()
-                        .max(None)
-                        .unwrap();
+                    let apart = ours.subtract(&theirs).unwrap().abs().unwrap().max(None).unwrap();
                     let apart = apart.item_exact::<f32>();
-                    assert!(
-                        apart < 1e-3,
-                        "{scaling}, {length} from {offset}: {apart} apart"
-                    );
+                    assert!(apart < 1e-3, "{scaling}, {length} from {offset}: {apart} apart");
                 }
             }
         }

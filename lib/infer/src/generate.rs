@@ -117,13 +117,7 @@ impl<M: Source> Runner<M> {
         let tokenizer = Tokenizer::read(facts)?;
         let template = Template::find(facts)?;
         let defaults = defaults(&|key| facts.generation_config.get(key));
-        Ok(Runner {
-            model,
-            tokenizer,
-            template,
-            window: plan.context_length,
-            defaults,
-        })
+        Ok(Runner { model, tokenizer, template, window: plan.context_length, defaults })
     }
 
     /// Answers a request. Once `interrupted` is true, the answer ends at the token.
@@ -204,19 +198,11 @@ fn budget(prompt: u64, asked: Option<u64>, window: Option<u64>) -> Result<(u64, 
 
 /// What the model's makers recommend in generation_config.json, else what suits most.
 fn defaults(get: &dyn Fn(&str) -> Option<Value>) -> Sampling {
-    let number = |key: &str| {
-        get(key)
-            .and_then(|value| value.as_f64())
-            .map(|value| value as f32)
-    };
+    let number = |key: &str| get(key).and_then(|value| value.as_f64()).map(|value| value as f32);
     let greedy = get("do_sample") == Some(Value::Bool(false));
     let top_k = get("top_k").and_then(|value| value.as_u64()).unwrap_or(0);
     Sampling {
-        temperature: if greedy {
-            0.0
-        } else {
-            number("temperature").unwrap_or(0.7)
-        },
+        temperature: if greedy { 0.0 } else { number("temperature").unwrap_or(0.7) },
         top_p: number("top_p").unwrap_or(0.9),
         top_k: u32::try_from(top_k).unwrap_or(u32::MAX),
         min_p: number("min_p").unwrap_or(0.0),
@@ -275,13 +261,7 @@ impl<T: Iterator<Item = Result<u32>>> Generation<'_, T> {
         if self.end.completion_tokens == self.limit {
             return Ok(self.finish(Reason::Length(self.bound)));
         }
-        let ended = || {
-            Err(Error::new(
-                Kind::Internal,
-                "",
-                "the model gives no more tokens",
-            ))
-        };
+        let ended = || Err(Error::new(Kind::Internal, "", "the model gives no more tokens"));
         let id = self.tokens.next().unwrap_or_else(ended)?;
         self.end.completion_tokens += 1;
         if self.tokenizer.is_end(id) {

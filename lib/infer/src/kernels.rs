@@ -40,14 +40,7 @@ pub struct Heads<'a> {
 /// Everything by MLX, lazily.
 pub static MLX: Kernels = Kernels {
     product: |w, x| {
-        let Packed {
-            weight,
-            scales,
-            biases,
-            group_size,
-            bits,
-            ..
-        } = w;
+        let Packed { weight, scales, biases, group_size, bits, .. } = w;
         quantized_matmul(x, weight, scales, biases, true, *group_size, *bits)
     },
     norm: |x, weight, eps| fast::rms_norm(x, Some(weight), eps),

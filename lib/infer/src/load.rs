@@ -32,21 +32,16 @@ pub fn load(facts: &Facts, plan: &Plan) -> Result<Model> {
 /// Loads the model in the form for a CPU or for a GPU, which a CPU can run too.
 fn load_for(facts: &Facts, plan: &Plan, on_cpu: bool) -> Result<Model> {
     plan.runnable.clone().map_err(unsupported)?;
-    let architecture = plan
-        .architecture
-        .ok_or_else(|| unsupported("its architecture is not known".into()))?;
+    let architecture =
+        plan.architecture.ok_or_else(|| unsupported("its architecture is not known".into()))?;
     let config = config(facts)?;
     let quantization = Quantization::read(&config)?;
     let device = Device::try_default().map_err(mlx::failed)?;
     let stream = Stream::new_with_device(&device);
-    let form = Form {
-        kernels: if on_cpu { &kernels::CPU } else { &kernels::MLX },
-        widen: on_cpu,
-    };
+    let form = Form { kernels: if on_cpu { &kernels::CPU } else { &kernels::MLX }, widen: on_cpu };
     let mut weights = Weights::new(read(facts)?, quantization, form);
-    let network = mlx_rs::with_stream(&stream, || {
-        models::load(architecture)(&config, weights.root())
-    })?;
+    let network =
+        mlx_rs::with_stream(&stream, || models::load(architecture)(&config, weights.root()))?;
     weights.finish()?;
     Ok(Model::new(network, stream, on_cpu, plan.context_length))
 }
@@ -87,14 +82,7 @@ fn place(tensor: &tensors::Tensor, file: &Arc<MmapMut>, path: &Path) -> Result<T
     }
     let dtype = dtype(tensor.dtype)
         .ok_or_else(|| refused(format!("elements of type {} cannot run", tensor.dtype)))?;
-    Ok(Tensor {
-        dtype,
-        shape: tensor.shape.clone(),
-        bytes: Bytes {
-            file: file.clone(),
-            range,
-        },
-    })
+    Ok(Tensor { dtype, shape: tensor.shape.clone(), bytes: Bytes { file: file.clone(), range } })
 }
 
 fn dtype(dtype: tensors::Dtype) -> Option<mlx_rs::Dtype> {
@@ -125,9 +113,7 @@ pub fn config(facts: &Facts) -> Result<Value> {
         .config
         .object()
         .ok_or_else(|| Error::new(Kind::InvalidModel, &path, "not a JSON object"))?;
-    object
-        .read()
-        .map_err(|e| Error::new(Kind::InvalidModel, &path, e.to_string()))
+    object.read().map_err(|e| Error::new(Kind::InvalidModel, &path, e.to_string()))
 }
 
 fn unsupported(why: String) -> Error {
@@ -144,27 +130,16 @@ mod tests {
     use crate::sample::Sampling;
 
     fn ids(case: &str, on_cpu: bool, sampling: &Sampling) -> (Vec<u32>, Vec<u32>) {
-        let path = Path::new(env!("CARGO_MANIFEST_DIR"))
-            .join("../../tests/data/parity")
-            .join(case);
+        let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../tests/data/parity").join(case);
         let expected = std::fs::read(path.join("expected.json")).unwrap();
         let expected: Value = serde_json::from_slice(&expected).unwrap();
         let list = |key: &str| serde_json::from_value::<Vec<u32>>(expected[key].clone()).unwrap();
         let (name, origin) = (case.to_owned(), Origin::Workspace);
-        let facts = probe::read(&Found {
-            name,
-            path,
-            revision: None,
-            origin,
-        })
-        .unwrap();
+        let facts = probe::read(&Found { name, path, revision: None, origin }).unwrap();
         let plan = policy::decide(&facts, &health::check(&facts));
         let mut model = load_for(&facts, &plan, on_cpu).unwrap();
         let tokens = model.tokens(&list("prompt_ids"), sampling).unwrap();
-        (
-            tokens.take(24).map(Result::unwrap).collect(),
-            list("greedy_ids"),
-        )
+        (tokens.take(24).map(Result::unwrap).collect(), list("greedy_ids"))
     }
 
     const GREEDY: Sampling = Sampling {
@@ -196,15 +171,7 @@ mod tests {
 
     #[test]
     fn queueing_ahead_changes_no_choice() {
-        let sampling = Sampling {
-            temperature: 0.8,
-            top_p: 0.9,
-            repetition_penalty: 1.3,
-            ..GREEDY
-        };
-        assert_eq!(
-            ids("llama", false, &sampling).0,
-            ids("llama", true, &sampling).0
-        );
+        let sampling = Sampling { temperature: 0.8, top_p: 0.9, repetition_penalty: 1.3, ..GREEDY };
+        assert_eq!(ids("llama", false, &sampling).0, ids("llama", true, &sampling).0);
     }
 }

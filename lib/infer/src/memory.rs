@@ -14,10 +14,7 @@ use crate::models::Config;
 /// If config.json is not one of a model that can run.
 pub fn estimate(facts: &Facts, tokens: u64, on_cpu: bool) -> Result<u64> {
     let config = Config::read(&load::config(facts)?)?;
-    let headers = facts
-        .weights()
-        .into_iter()
-        .filter_map(|shard| shard.header.as_ref().ok());
+    let headers = facts.weights().into_iter().filter_map(|shard| shard.header.as_ref().ok());
     let tensors = headers.flat_map(|header| &header.tensors);
     let weights: u64 = tensors.map(|tensor| bytes(tensor, on_cpu)).sum();
     let element = if on_cpu { 4 } else { 2 };

@@ -10,9 +10,7 @@ use mlxk_core::{Error, Kind};
 
 /// Whether models run on the CPU here: MLX itself chooses, and takes a GPU if it can.
 pub fn on_cpu() -> mlxk_core::Result<bool> {
-    let kind = Device::try_default()
-        .and_then(|device| device.get_type())
-        .map_err(failed)?;
+    let kind = Device::try_default().and_then(|device| device.get_type()).map_err(failed)?;
     Ok(matches!(kind, DeviceType::Cpu))
 }
 

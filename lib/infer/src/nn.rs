@@ -23,10 +23,7 @@ impl Linear {
     pub fn load(w: &mut Cursor, name: &str, outs: usize, ins: usize) -> mlxk_core::Result<Linear> {
         let mut w = w.at(name);
         let bias = w.optional("bias", &[outs])?;
-        Ok(Linear {
-            weight: Matrix::load(&mut w, outs, ins)?,
-            bias,
-        })
+        Ok(Linear { weight: Matrix::load(&mut w, outs, ins)?, bias })
     }
 
     /// [.., ins] to [.., outs].
@@ -52,9 +49,7 @@ impl Embedding {
         count: usize,
         size: usize,
     ) -> mlxk_core::Result<Embedding> {
-        Ok(Embedding {
-            weight: Matrix::load(&mut w.at(name), count, size)?,
-        })
+        Ok(Embedding { weight: Matrix::load(&mut w.at(name), count, size)? })
     }
 
     /// The vectors of `ids` [1, length].
@@ -78,11 +73,7 @@ pub struct RmsNorm {
 impl RmsNorm {
     /// The layer `name` of `w`, over `size` elements.
     pub fn load(w: &mut Cursor, name: &str, size: usize, eps: f32) -> mlxk_core::Result<RmsNorm> {
-        Ok(RmsNorm {
-            weight: w.at(name).floats("weight", &[size])?,
-            eps,
-            kernels: w.kernels(),
-        })
+        Ok(RmsNorm { weight: w.at(name).floats("weight", &[size])?, eps, kernels: w.kernels() })
     }
 
     /// The layer `name` if the checkpoint has it.
@@ -132,13 +123,7 @@ pub struct Attention {
 impl Attention {
     /// The layer at `w`; without `rope` it does not know positions.
     pub fn load(w: &mut Cursor, sizes: &Sizes, rope: Option<Rope>) -> mlxk_core::Result<Attention> {
-        let &Sizes {
-            hidden,
-            heads,
-            kv_heads,
-            head_dim,
-            norm_eps,
-        } = sizes;
+        let &Sizes { hidden, heads, kv_heads, head_dim, norm_eps } = sizes;
         Ok(Attention {
             q_proj: Linear::load(w, "q_proj", heads * head_dim, hidden)?,
             k_proj: Linear::load(w, "k_proj", kv_heads * head_dim, hidden)?,
@@ -172,14 +157,7 @@ impl Attention {
         rope: Option<(&Rope, i32)>,
     ) -> Result<Array> {
         let norm = norm.map(|norm| (&norm.weight, norm.eps));
-        (self.kernels.heads)(
-            x,
-            &Heads {
-                size: self.head_dim,
-                norm,
-                rope,
-            },
-        )
+        (self.kernels.heads)(x, &Heads { size: self.head_dim, norm, rope })
     }
 }
 

@@ -45,20 +45,15 @@ impl Quantization {
             return Ok(Quantization::default());
         };
         if let Some(method) = table.get("quant_method").and_then(Value::as_str) {
-            return Err(unsupported(format!(
-                "is quantised by `{method}`, not by MLX"
-            )));
+            return Err(unsupported(format!("is quantised by `{method}`, not by MLX")));
         }
         let Some(table) = table.as_object() else {
-            return Err(unsupported(
-                "has a `quantization` that is not an object".into(),
-            ));
+            return Err(unsupported("has a `quantization` that is not an object".into()));
         };
         entry("quantization", &table.clone().into())?;
         let mut named = HashMap::new();
-        for (name, value) in table
-            .iter()
-            .filter(|(_, value)| value.is_object() || value.is_boolean())
+        for (name, value) in
+            table.iter().filter(|(_, value)| value.is_object() || value.is_boolean())
         {
             named.insert(name.clone(), entry(name, value)?);
         }
@@ -75,20 +70,16 @@ fn entry(name: &str, value: &Value) -> Result<Entry> {
     match value {
         Value::Bool(false) => return Ok(Entry::Dense),
         Value::Bool(true) => {
-            return Ok(Entry::Quantized {
-                group_size: None,
-                bits: None,
-            });
+            return Ok(Entry::Quantized { group_size: None, bits: None });
         }
         _ => {}
     }
     let stated = Stated::deserialize(value)
         .map_err(|e| unsupported(format!("states `{name}` in a form that is not known: {e}")))?;
     match stated.mode.as_deref() {
-        None | Some("affine") => Ok(Entry::Quantized {
-            group_size: stated.group_size,
-            bits: stated.bits,
-        }),
+        None | Some("affine") => {
+            Ok(Entry::Quantized { group_size: stated.group_size, bits: stated.bits })
+        }
         Some(mode) => Err(unsupported(format!("is quantised in mode `{mode}`"))),
     }
 }
@@ -116,16 +107,10 @@ mod tests {
                 "lm_head": false, "model.layers.0.mlp.up_proj": true}}"#,
         )
         .unwrap();
-        let eight = Entry::Quantized {
-            group_size: Some(32),
-            bits: Some(8),
-        };
+        let eight = Entry::Quantized { group_size: Some(32), bits: Some(8) };
         assert_eq!(table.of("model.embed_tokens"), Some(eight));
         assert_eq!(table.of("lm_head"), Some(Entry::Dense));
-        let unstated = Entry::Quantized {
-            group_size: None,
-            bits: None,
-        };
+        let unstated = Entry::Quantized { group_size: None, bits: None };
         assert_eq!(table.of("model.layers.0.mlp.up_proj"), Some(unstated));
         assert_eq!(table.of("model.layers.1.mlp.up_proj"), None);
     }
@@ -133,18 +118,9 @@ mod tests {
     #[test]
     fn other_forms_are_refused_by_name() {
         for (config, name) in [
-            (
-                r#"{"quantization": {"group_size": 32, "bits": 4, "mode": "mxfp4"}}"#,
-                "mxfp4",
-            ),
-            (
-                r#"{"quantization": {"lm_head": {"mode": "nvfp4"}}}"#,
-                "nvfp4",
-            ),
-            (
-                r#"{"quantization_config": {"quant_method": "gptq", "bits": 4}}"#,
-                "gptq",
-            ),
+            (r#"{"quantization": {"group_size": 32, "bits": 4, "mode": "mxfp4"}}"#, "mxfp4"),
+            (r#"{"quantization": {"lm_head": {"mode": "nvfp4"}}}"#, "nvfp4"),
+            (r#"{"quantization_config": {"quant_method": "gptq", "bits": 4}}"#, "gptq"),
         ] {
             assert!(read(config).unwrap_err().to_string().contains(name));
         }

@@ -75,9 +75,7 @@ impl Request {
             (None, None) => return Err(invalid("neither a `prompt` nor `messages`")),
         };
         if fields.present("system").is_some() && (raw || matches!(prompt, Prompt::Messages(_))) {
-            return Err(invalid(
-                "`system` goes with a `prompt` that goes through the template",
-            ));
+            return Err(invalid("`system` goes with a `prompt` that goes through the template"));
         }
         let options = Options::parse(&fields, options)?;
         options.check()?;
@@ -98,18 +96,14 @@ impl Options {
             }
             Some(_) => return Err(wrong("stop", "a text or a list of texts")),
         };
-        let top_k = fields
-            .whole("top_k")?
-            .map(|k| u32::try_from(k).unwrap_or(u32::MAX));
+        let top_k = fields.whole("top_k")?.map(|k| u32::try_from(k).unwrap_or(u32::MAX));
         Ok(Options {
             max_tokens: fields.whole("max_tokens")?.or(or.max_tokens),
             temperature: fields.number("temperature")?.or(or.temperature),
             top_p: fields.number("top_p")?.or(or.top_p),
             top_k: top_k.or(or.top_k),
             min_p: fields.number("min_p")?.or(or.min_p),
-            repetition_penalty: fields
-                .number("repetition_penalty")?
-                .or(or.repetition_penalty),
+            repetition_penalty: fields.number("repetition_penalty")?.or(or.repetition_penalty),
             seed: fields.whole("seed")?.or(or.seed),
             stop,
         })
@@ -121,23 +115,11 @@ impl Options {
             Some(value) if !(low..=high).contains(&value) => Err(wrong(name, what)),
             _ => Ok(()),
         };
-        within(
-            "temperature",
-            self.temperature,
-            0.0,
-            f32::MAX,
-            "a number from 0",
-        )?;
+        within("temperature", self.temperature, 0.0, f32::MAX, "a number from 0")?;
         within("top_p", self.top_p, 0.0, 1.0, "a number from 0 to 1")?;
         within("min_p", self.min_p, 0.0, 1.0, "a number from 0 to 1")?;
         let penalty = self.repetition_penalty;
-        within(
-            "repetition_penalty",
-            penalty,
-            f32::MIN_POSITIVE,
-            f32::MAX,
-            "a number above 0",
-        )?;
+        within("repetition_penalty", penalty, f32::MIN_POSITIVE, f32::MAX, "a number above 0")?;
         match self.max_tokens {
             Some(0) => Err(wrong("max_tokens", "a whole number from 1")),
             _ => Ok(()),
@@ -151,9 +133,7 @@ impl Options {
             top_p: self.top_p.unwrap_or(default.top_p),
             top_k: self.top_k.unwrap_or(default.top_k),
             min_p: self.min_p.unwrap_or(default.min_p),
-            repetition_penalty: self
-                .repetition_penalty
-                .unwrap_or(default.repetition_penalty),
+            repetition_penalty: self.repetition_penalty.unwrap_or(default.repetition_penalty),
             seed: match self.seed {
                 Some(seed) => seed,
                 None => draw_seed()?,
@@ -194,9 +174,7 @@ impl<'a> Fields<'a> {
         read: impl Fn(&'a Value) -> Option<T>,
     ) -> Result<Option<T>> {
         let value = self.present(name);
-        value
-            .map(|value| read(value).ok_or_else(|| wrong(name, what)))
-            .transpose()
+        value.map(|value| read(value).ok_or_else(|| wrong(name, what))).transpose()
     }
 
     fn text(&self, name: &str) -> Result<Option<&'a str>> {
@@ -204,9 +182,7 @@ impl<'a> Fields<'a> {
     }
 
     fn number(&self, name: &str) -> Result<Option<f32>> {
-        self.read(name, "a number", |value| {
-            value.as_f64().map(|value| value as f32)
-        })
+        self.read(name, "a number", |value| value.as_f64().map(|value| value as f32))
     }
 
     fn whole(&self, name: &str) -> Result<Option<u64>> {
@@ -227,17 +203,8 @@ mod tests {
     use super::*;
 
     fn parse(line: &str) -> Result<Request> {
-        let options = Options {
-            temperature: Some(0.5),
-            seed: Some(7),
-            ..Options::default()
-        };
-        Request::parse(
-            &Record::parse(line).unwrap(),
-            &options,
-            Some("Be brief."),
-            false,
-        )
+        let options = Options { temperature: Some(0.5), seed: Some(7), ..Options::default() };
+        Request::parse(&Record::parse(line).unwrap(), &options, Some("Be brief."), false)
     }
 
     #[test]
@@ -255,39 +222,15 @@ mod tests {
     fn a_wrong_field_is_named() {
         for (line, message) in [
             (r#"{"id":1}"#, "neither a `prompt` nor `messages`"),
-            (
-                r#"{"prompt":"a","messages":[{"role":"user"}]}"#,
-                "both a `prompt` and `messages`",
-            ),
+            (r#"{"prompt":"a","messages":[{"role":"user"}]}"#, "both a `prompt` and `messages`"),
             (r#"{"prompt":1}"#, "`prompt` is not a text"),
-            (
-                r#"{"messages":[]}"#,
-                "`messages` is not a list of objects with a `role`",
-            ),
-            (
-                r#"{"messages":["a"]}"#,
-                "`messages` is not a list of objects with a `role`",
-            ),
-            (
-                r#"{"prompt":"","max_tokens":-1}"#,
-                "`max_tokens` is not a whole number from 0",
-            ),
-            (
-                r#"{"prompt":"","max_tokens":0}"#,
-                "`max_tokens` is not a whole number from 1",
-            ),
-            (
-                r#"{"prompt":"","top_p":1.5}"#,
-                "`top_p` is not a number from 0 to 1",
-            ),
-            (
-                r#"{"prompt":"","stop":[1]}"#,
-                "`stop` is not a text or a list of texts",
-            ),
-            (
-                r#"{"prompt":"","temperature":1e99}"#,
-                "`temperature` is not a number from 0",
-            ),
+            (r#"{"messages":[]}"#, "`messages` is not a list of objects with a `role`"),
+            (r#"{"messages":["a"]}"#, "`messages` is not a list of objects with a `role`"),
+            (r#"{"prompt":"","max_tokens":-1}"#, "`max_tokens` is not a whole number from 0"),
+            (r#"{"prompt":"","max_tokens":0}"#, "`max_tokens` is not a whole number from 1"),
+            (r#"{"prompt":"","top_p":1.5}"#, "`top_p` is not a number from 0 to 1"),
+            (r#"{"prompt":"","stop":[1]}"#, "`stop` is not a text or a list of texts"),
+            (r#"{"prompt":"","temperature":1e99}"#, "`temperature` is not a number from 0"),
         ] {
             assert_eq!(parse(line).unwrap_err().message, message, "{line}");
         }
@@ -307,13 +250,7 @@ mod tests {
         assert!(draw().seed < 1 << 53);
         assert_ne!(draw().seed, draw().seed);
         assert_eq!(
-            Options {
-                seed: Some(3),
-                ..Options::default()
-            }
-            .sampling(&default)
-            .unwrap()
-            .seed,
+            Options { seed: Some(3), ..Options::default() }.sampling(&default).unwrap().seed,
             3
         );
     }

@@ -35,11 +35,7 @@ pub fn check(facts: &Facts, plan: &Plan) -> Result<Option<String>> {
 fn judge(memory: Memory, weights: u64, text: u64) -> Result<Option<String>> {
     let gib = |bytes: u64| format!("{:.1} GiB", bytes as f64 / (1u64 << 30) as f64);
     if weights > memory.limit {
-        let needed = format!(
-            "the weights need {}, {} are free",
-            gib(weights),
-            gib(memory.limit)
-        );
+        let needed = format!("the weights need {}, {} are free", gib(weights), gib(memory.limit));
         return Err(Error::new(Kind::InsufficientMemory, "", needed)
             .hint("a smaller model, or one with fewer bits a weight"));
     }
@@ -63,50 +59,30 @@ fn memory() -> Option<Memory> {
 #[cfg(target_os = "macos")]
 fn memory() -> Option<Memory> {
     let output = |command: &str, arguments: &[&str]| {
-        let output = std::process::Command::new(command)
-            .args(arguments)
-            .output()
-            .ok()?;
+        let output = std::process::Command::new(command).args(arguments).output().ok()?;
         String::from_utf8(output.stdout).ok()
     };
     let free = vm_stat(&output("/usr/bin/vm_stat", &[])?)?;
-    let limit = output("/usr/sbin/sysctl", &["-n", "hw.memsize"])?
-        .trim()
-        .parse()
-        .ok()?;
+    let limit = output("/usr/sbin/sysctl", &["-n", "hw.memsize"])?.trim().parse().ok()?;
     Some(Memory { free, limit })
 }
 
 /// `MemAvailable` of Linux's /proc/meminfo, in bytes.
 #[cfg(any(target_os = "linux", test))]
 fn mem_available(text: &str) -> Option<u64> {
-    let line = text
-        .lines()
-        .find_map(|line| line.strip_prefix("MemAvailable:"))?;
-    line.trim()
-        .strip_suffix(" kB")?
-        .parse::<u64>()
-        .ok()?
-        .checked_mul(1024)
+    let line = text.lines().find_map(|line| line.strip_prefix("MemAvailable:"))?;
+    line.trim().strip_suffix(" kB")?.parse::<u64>().ok()?.checked_mul(1024)
 }
 
 /// The free and speculative pages of macOS's vm_stat, in bytes.
 #[cfg(any(target_os = "macos", test))]
 fn vm_stat(text: &str) -> Option<u64> {
-    let size: u64 = text
-        .split("page size of ")
-        .nth(1)?
-        .split(' ')
-        .next()?
-        .parse()
-        .ok()?;
+    let size: u64 = text.split("page size of ").nth(1)?.split(' ').next()?.parse().ok()?;
     let pages = |name: &str| -> Option<u64> {
         let line = text.lines().find_map(|line| line.strip_prefix(name))?;
         line.trim().trim_end_matches('.').parse().ok()
     };
-    pages("Pages free:")?
-        .checked_add(pages("Pages speculative:")?)?
-        .checked_mul(size)
+    pages("Pages free:")?.checked_add(pages("Pages speculative:")?)?.checked_mul(size)
 }
 
 #[cfg(test)]
@@ -115,10 +91,7 @@ mod tests {
 
     #[test]
     fn what_surely_does_not_fit_is_refused_and_what_may_not_is_told() {
-        let memory = Memory {
-            free: 4 << 30,
-            limit: 8 << 30,
-        };
+        let memory = Memory { free: 4 << 30, limit: 8 << 30 };
         assert_eq!(judge(memory, 3 << 30, 1 << 30).unwrap(), None);
         let told = judge(memory, 3 << 30, 2 << 30).unwrap().unwrap();
         assert!(

@@ -46,11 +46,7 @@ enum Angles {
     /// Powers of a base; positions are multiplied by `scale`.
     Powers { base: f64, scale: f64 },
     /// Powers of a base that grows with the length once it is beyond `trained` positions.
-    Growing {
-        base: f64,
-        factor: f64,
-        trained: f64,
-    },
+    Growing { base: f64, factor: f64, trained: f64 },
     /// Wavelengths over 2π, one for each pair, for the host and for MLX.
     Table(Rc<[f64]>, Array),
 }
@@ -73,10 +69,7 @@ impl Rope {
         let mut magnitude = 1.0;
         let angles = match scaling.kind() {
             "default" => Angles::Powers { base, scale: 1.0 },
-            "linear" => Angles::Powers {
-                base,
-                scale: 1.0 / scaling.factor()?,
-            },
+            "linear" => Angles::Powers { base, scale: 1.0 / scaling.factor()? },
             "dynamic" => Angles::Growing {
                 base,
                 factor: scaling.factor()?,
@@ -89,19 +82,10 @@ impl Rope {
             }
             kind => {
                 let message = format!("position embeddings of type `{kind}` cannot run yet");
-                return Err(Error::new(
-                    Kind::RuntimeIncompatible,
-                    "config.json",
-                    message,
-                ));
+                return Err(Error::new(Kind::RuntimeIncompatible, "config.json", message));
             }
         };
-        Ok(Rope {
-            dims: dims as i32,
-            traditional,
-            angles,
-            magnitude: magnitude as f32,
-        })
+        Ok(Rope { dims: dims as i32, traditional, angles, magnitude: magnitude as f32 })
     }
 
     /// Rotates `x` [1, heads, length, head size], whose first row is at position `offset`.
@@ -121,10 +105,9 @@ impl Rope {
         let dims = self.dims as usize;
         let (wavelengths, scale): (Vec<f64>, f64) = match &self.angles {
             Angles::Powers { base, scale } => (powers(dims, *base).collect(), *scale),
-            Angles::Growing { .. } => (
-                powers(dims, self.grown(offset + length as i32)).collect(),
-                1.0,
-            ),
+            Angles::Growing { .. } => {
+                (powers(dims, self.grown(offset + length as i32)).collect(), 1.0)
+            }
             Angles::Table(wavelengths, _) => (wavelengths.to_vec(), 1.0),
         };
         let positions = (0..length).map(|i| (f64::from(offset) + i as f64) * scale);
@@ -136,21 +119,12 @@ impl Rope {
             };
             wavelengths.iter().map(turn)
         };
-        Turns {
-            all: positions.flat_map(turn).collect(),
-            dims,
-            traditional: self.traditional,
-        }
+        Turns { all: positions.flat_map(turn).collect(), dims, traditional: self.traditional }
     }
 
     /// The base of a growing kind when the text has `length` tokens.
     fn grown(&self, length: i32) -> f64 {
-        let Angles::Growing {
-            base,
-            factor,
-            trained,
-        } = self.angles
-        else {
+        let Angles::Growing { base, factor, trained } = self.angles else {
             return 1.0;
         };
         let (length, dims) = (f64::from(length).max(trained), f64::from(self.dims));
@@ -162,9 +136,8 @@ impl Rope {
         if self.magnitude == 1.0 {
             return Ok(None);
         }
-        let factors: Vec<f32> = (0..x.dim(-1))
-            .map(|i| if i < self.dims { self.magnitude } else { 1.0 })
-            .collect();
+        let factors: Vec<f32> =
+            (0..x.dim(-1)).map(|i| if i < self.dims { self.magnitude } else { 1.0 }).collect();
         let factors = Array::from_slice(&factors, &[x.dim(-1)]).as_dtype(x.dtype())?;
         x.multiply(factors).map(Some)
     }
@@ -183,11 +156,7 @@ impl Turns {
     pub fn turn(&self, head: &mut [f32], row: usize) {
         let half = self.dims / 2;
         for (i, [cos, sin]) in self.all[row * half..][..half].iter().enumerate() {
-            let (a, b) = if self.traditional {
-                (2 * i, 2 * i + 1)
-            } else {
-                (i, i + half)
-            };
+            let (a, b) = if self.traditional { (2 * i, 2 * i + 1) } else { (i, i + half) };
             (head[a], head[b]) = (head[a] * cos - head[b] * sin, head[a] * sin + head[b] * cos);
         }
     }
@@ -195,27 +164,18 @@ impl Turns {
 
 impl Scaling {
     fn kind(&self) -> &str {
-        self.kind
-            .as_deref()
-            .or(self.rope_type.as_deref())
-            .unwrap_or("default")
+        self.kind.as_deref().or(self.rope_type.as_deref()).unwrap_or("default")
     }
 
     fn factor(&self) -> mlxk_core::Result<f64> {
-        self.factor
-            .filter(|&factor| factor > 0.0)
-            .ok_or_else(|| lacking("rope_scaling.factor"))
+        self.factor.filter(|&factor| factor > 0.0).ok_or_else(|| lacking("rope_scaling.factor"))
     }
 
     /// How yarn makes up for the flatter attention over a longer context.
     fn yarn_magnitude(&self) -> mlxk_core::Result<f64> {
         let factor = self.factor()?;
         let of = |m: f64| {
-            if factor <= 1.0 {
-                1.0
-            } else {
-                0.1 * m * factor.ln() + 1.0
-            }
+            if factor <= 1.0 { 1.0 } else { 0.1 * m * factor.ln() + 1.0 }
         };
         Ok(of(self.mscale.unwrap_or(1.0)) / of(self.mscale_all_dim.unwrap_or(0.0)))
     }
@@ -223,9 +183,7 @@ impl Scaling {
 
 /// Wavelengths over 2π of unscaled position embeddings.
 fn powers(dims: usize, base: f64) -> impl Iterator<Item = f64> {
-    (0..dims)
-        .step_by(2)
-        .map(move |i| base.powf(i as f64 / dims as f64))
+    (0..dims).step_by(2).map(move |i| base.powf(i as f64 / dims as f64))
 }
 
 /// Llama 3.1: long wavelengths are stretched by `factor`, short ones kept, a ramp between.
@@ -269,10 +227,7 @@ fn yarn(dims: usize, base: f64, scaling: &Scaling) -> mlxk_core::Result<Vec<f64>
 
 fn table(wavelengths: Vec<f64>) -> Angles {
     let narrow: Vec<f32> = wavelengths.iter().map(|&w| w as f32).collect();
-    Angles::Table(
-        wavelengths.into(),
-        Array::from_slice(&narrow, &[narrow.len() as i32]),
-    )
+    Angles::Table(wavelengths.into(), Array::from_slice(&narrow, &[narrow.len() as i32]))
 }
 
 fn lacking(field: &str) -> Error {

@@ -45,10 +45,7 @@ impl Sampling {
                 "above 0",
             ),
         ];
-        match ranges
-            .into_iter()
-            .find(|(_, value, range, _)| !range.contains(value))
-        {
+        match ranges.into_iter().find(|(_, value, range, _)| !range.contains(value)) {
             None => Ok(()),
             Some((name, value, _, expected)) => {
                 let message = format!("cannot be {value}: it is {expected}");
@@ -73,11 +70,7 @@ impl Sampler {
         let last = &prompt[prompt.len().saturating_sub(REMEMBERED)..];
         let recent = (sampling.repetition_penalty != 1.0)
             .then(|| Array::from_slice(last, &[1, last.len() as i32]));
-        Sampler {
-            sampling,
-            recent,
-            chosen: 0,
-        }
+        Sampler { sampling, recent, chosen: 0 }
     }
 
     /// The next token [1, 1] by its `logits` [1, vocabulary].
@@ -90,9 +83,7 @@ impl Sampler {
         let token = match self.sampling.temperature {
             0.0 => argmax_axis(&logits, -1, true)?,
             temperature => {
-                let kept = self
-                    .filter(logits)?
-                    .multiply(Array::from_f32(1.0 / temperature))?;
+                let kept = self.filter(logits)?.multiply(Array::from_f32(1.0 / temperature))?;
                 random::categorical(&kept, -1, None, &self.key()?)?.reshape(&[1, 1])?
             }
         };
@@ -103,12 +94,7 @@ impl Sampler {
 
     /// The logarithms of the probabilities, those that are not kept at minus infinity.
     fn filter(&self, logits: Array) -> Result<Array> {
-        let Sampling {
-            top_p,
-            top_k,
-            min_p,
-            ..
-        } = self.sampling;
+        let Sampling { top_p, top_k, min_p, .. } = self.sampling;
         let mut kept = logits.subtract(logits.logsumexp_axis(-1, true)?)?;
         if top_p > 0.0 && top_p < 1.0 {
             kept = keep_top_p(&kept, top_p)?;
@@ -131,10 +117,7 @@ impl Sampler {
     fn remember(&mut self, token: &Array) -> Result<()> {
         if let Some(recent) = &mut self.recent {
             let all = concatenate(
-                &[
-                    recent.as_dtype(Dtype::Uint32)?,
-                    token.as_dtype(Dtype::Uint32)?,
-                ],
+                &[recent.as_dtype(Dtype::Uint32)?, token.as_dtype(Dtype::Uint32)?],
                 -1,
             )?;
             let excess = (all.dim(-1) - REMEMBERED as i32).max(0);
@@ -171,11 +154,7 @@ fn keep_top_k(logits: &Array, k: i32) -> Result<Array> {
 }
 
 fn keep_from(logits: &Array, least: &Array) -> Result<Array> {
-    select(
-        gt(least, logits)?,
-        Array::from_f32(f32::NEG_INFINITY),
-        logits,
-    )
+    select(gt(least, logits)?, Array::from_f32(f32::NEG_INFINITY), logits)
 }
 
 /// Spreads neighbouring numbers (SplitMix64's finisher), so that near seeds share no keys.

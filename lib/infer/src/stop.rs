@@ -22,14 +22,8 @@ pub enum Passed {
 impl Stop {
     /// Waits for any of `strings`; empty ones never occur.
     pub fn new(strings: impl IntoIterator<Item = String>) -> Stop {
-        let strings = strings
-            .into_iter()
-            .filter(|string| !string.is_empty())
-            .collect();
-        Stop {
-            strings,
-            held: String::new(),
-        }
+        let strings = strings.into_iter().filter(|string| !string.is_empty()).collect();
+        Stop { strings, held: String::new() }
     }
 
     /// Takes the next piece. After [`Passed::Last`] nothing is to follow.
@@ -61,9 +55,7 @@ impl Stop {
     fn open(&self) -> usize {
         let open = |string: &String| {
             let starts = string.char_indices().map(|(at, _)| at).rev();
-            starts
-                .filter(|&at| at > 0)
-                .find(|&at| self.held.ends_with(&string[..at]))
+            starts.filter(|&at| at > 0).find(|&at| self.held.ends_with(&string[..at]))
         };
         self.strings.iter().filter_map(open).max().unwrap_or(0)
     }
@@ -89,10 +81,7 @@ mod tests {
 
     #[test]
     fn a_stop_string_split_over_pieces_ends_the_text_and_is_not_shown() {
-        assert_eq!(
-            run(&["\nUser:"], ["Hi", "!\n", "Us", "er", ": more"]),
-            ("Hi!".into(), true)
-        );
+        assert_eq!(run(&["\nUser:"], ["Hi", "!\n", "Us", "er", ": more"]), ("Hi!".into(), true));
         assert_eq!(run(&["aab"], ["aa", "a", "b"]), ("a".into(), true));
     }
 
@@ -114,13 +103,8 @@ mod tests {
     #[test]
     fn the_result_does_not_depend_on_the_pieces() {
         let text = "aéabaéca€abéaab";
-        for stops in [
-            &["abé"][..],
-            &["éc", "caé"],
-            &["ab", "aéa"],
-            &["€a", "a€"],
-            &["no"],
-        ] {
+        for stops in [&["abé"][..], &["éc", "caé"], &["ab", "aéa"], &["€a", "a€"], &["no"]]
+        {
             let whole = run(stops, [text]);
             let cuts: Vec<usize> = text.char_indices().map(|(at, _)| at).collect();
             for &first in &cuts {

@@ -53,10 +53,7 @@ impl Template {
         }
         let (name, value) = match read(facts, "chat_template.json")? {
             Some(text) => ("chat_template.json", field(&text)?),
-            None => (
-                "tokenizer_config.json",
-                facts.tokenizer_config.get("chat_template"),
-            ),
+            None => ("tokenizer_config.json", facts.tokenizer_config.get("chat_template")),
         };
         match value {
             None | Some(Json::Null) => Ok(None),
@@ -76,10 +73,7 @@ impl Template {
                 Ok(environment)
             })
             .map_err(|fault| invalid(name, &fault))?;
-        Ok(Template {
-            environment,
-            name: name.to_owned(),
-        })
+        Ok(Template { environment, name: name.to_owned() })
     }
 
     /// The text of `messages` up to where the model's answer begins. `tokens` are the special
@@ -93,20 +87,13 @@ impl Template {
         messages: &[Json],
         tokens: &serde_json::Map<String, Json>,
     ) -> Result<String> {
-        let context = Context {
-            messages,
-            tools: (),
-            documents: (),
-            add_generation_prompt: true,
-            tokens,
-        };
+        let context =
+            Context { messages, tools: (), documents: (), add_generation_prompt: true, tokens };
         let mut text = Limited(Vec::new());
         self.environment
             .get_template(&self.name)
             .and_then(|template| {
-                template
-                    .render_captured_to(Value::from(Serde(&context)), &mut text)
-                    .map(|_| ())
+                template.render_captured_to(Value::from(Serde(&context)), &mut text).map(|_| ())
             })
             .map_err(|fault| invalid(&self.name, &fault))?;
         String::from_utf8(text.0).map_err(|e| {
@@ -120,9 +107,7 @@ fn read(facts: &Facts, name: &str) -> Result<Option<String>> {
         return Ok(None);
     }
     let path = facts.path(name);
-    std::fs::read_to_string(&path)
-        .map(Some)
-        .map_err(|e| Error::io(&path, e))
+    std::fs::read_to_string(&path).map(Some).map_err(|e| Error::io(&path, e))
 }
 
 fn field(text: &str) -> Result<Option<Json>> {
@@ -140,23 +125,16 @@ fn default<'a>(file: &str, value: &'a Json) -> Result<&'a str> {
         Json::Array(templates) => templates.as_slice(),
         _ => &[],
     };
-    let default = templates
-        .iter()
-        .find(|template| template["name"] == "default");
-    default
-        .and_then(|template| template["template"].as_str())
-        .ok_or_else(|| {
-            let message = "`chat_template` is neither a text nor a list with a template `default`";
-            Error::new(Kind::InvalidModel, file, message)
-        })
+    let default = templates.iter().find(|template| template["name"] == "default");
+    default.and_then(|template| template["template"].as_str()).ok_or_else(|| {
+        let message = "`chat_template` is neither a text nor a list with a template `default`";
+        Error::new(Kind::InvalidModel, file, message)
+    })
 }
 
 fn environment() -> std::result::Result<Environment<'static>, Fault> {
     let mut environment = Environment::new();
-    let syntax = SyntaxConfig::builder()
-        .trim_blocks(true)
-        .lstrip_blocks(true)
-        .build()?;
+    let syntax = SyntaxConfig::builder().trim_blocks(true).lstrip_blocks(true).build()?;
     environment.set_syntax(syntax);
     environment.set_auto_escape_callback(|_| AutoEscape::None);
     environment.set_unknown_method_callback(unknown_method_callback);
@@ -193,13 +171,9 @@ fn tojson(value: Value, options: Kwargs) -> std::result::Result<String, Fault> {
         Some(indent) => {
             let indent = " ".repeat(indent.min(16));
             let layout = ser::PrettyFormatter::with_indent(indent.as_bytes());
-            value.serialize(&mut serde_json::Serializer::with_formatter(
-                &mut text, layout,
-            ))
+            value.serialize(&mut serde_json::Serializer::with_formatter(&mut text, layout))
         }
-        None => value.serialize(&mut serde_json::Serializer::with_formatter(
-            &mut text, Spaced,
-        )),
+        None => value.serialize(&mut serde_json::Serializer::with_formatter(&mut text, Spaced)),
     };
     written
         .map_err(|e| e.to_string())
@@ -262,15 +236,9 @@ fn invalid(name: &str, fault: &Fault) -> Error {
         (None, None) => fault.kind().to_string(),
     };
     if source.is_some_and(|source| source.is::<Refusal>()) {
-        return Error::new(
-            Kind::Validation,
-            name,
-            format!("the chat template refuses: {detail}"),
-        );
+        return Error::new(Kind::Validation, name, format!("the chat template refuses: {detail}"));
     }
-    let line = fault
-        .line()
-        .map_or_else(String::new, |line| format!("line {line}: "));
+    let line = fault.line().map_or_else(String::new, |line| format!("line {line}: "));
     Error::new(Kind::InvalidModel, name, format!("{line}{detail}"))
 }
 
@@ -280,9 +248,7 @@ struct Limited(Vec<u8>);
 impl io::Write for Limited {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
         if self.0.len() + bytes.len() > MAX_SIZE {
-            return Err(io::Error::other(format!(
-                "more than {MAX_SIZE} bytes of text"
-            )));
+            return Err(io::Error::other(format!("more than {MAX_SIZE} bytes of text")));
         }
         self.0.extend_from_slice(bytes);
         Ok(bytes.len())

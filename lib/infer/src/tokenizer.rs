@@ -28,23 +28,14 @@ impl Tokenizer {
     pub fn read(facts: &Facts) -> Result<Tokenizer> {
         let path = facts.path("tokenizer.json");
         if !facts.has("tokenizer.json") {
-            return Err(Error::new(
-                Kind::InvalidModel,
-                &facts.found.name,
-                "no tokenizer.json",
-            ));
+            return Err(Error::new(Kind::InvalidModel, &facts.found.name, "no tokenizer.json"));
         }
         let bytes = std::fs::read(&path).map_err(|e| Error::io(&path, e))?;
         let configs = [&facts.generation_config, &facts.config];
         let ends = configs.iter().find_map(|config| config.get("eos_token_id"));
         let token = |key| Some((key, facts.tokenizer_config.get(key)?));
-        let keys = [
-            "bos_token",
-            "eos_token",
-            "pad_token",
-            "unk_token",
-            "additional_special_tokens",
-        ];
+        let keys =
+            ["bos_token", "eos_token", "pad_token", "unk_token", "additional_special_tokens"];
         Tokenizer::new(&bytes, keys.into_iter().filter_map(token), ends.as_ref()).map_err(
             |mut e| {
                 e.subject = path.display().to_string();
@@ -63,19 +54,12 @@ impl Tokenizer {
         let mut inner = tokenizers::Tokenizer::from_bytes(json)
             .map_err(|e| invalid(format!("not a tokenizer: {e}")))?;
         inner.with_padding(None);
-        inner
-            .with_truncation(None)
-            .map_err(|e| invalid(e.to_string()))?;
+        inner.with_truncation(None).map_err(|e| invalid(e.to_string()))?;
         let decoder = serde_json::to_value(inner.get_decoder())
             .map_err(|e| invalid(format!("not a decoder: {e}")))?;
         let special: Map<String, Value> = special.into_iter().filter_map(named_token).collect();
         let ends = end_ids(&inner, special.get("eos_token"), ends);
-        Ok(Tokenizer {
-            detokenizer: Detokenizer::new(&decoder),
-            inner,
-            special,
-            ends,
-        })
+        Ok(Tokenizer { detokenizer: Detokenizer::new(&decoder), inner, special, ends })
     }
 
     /// The tokens of `text`. Those that the tokenizer puts around every text are added, unless it
@@ -142,10 +126,7 @@ fn end_ids(
     let special = |token: &&str| inner.get_added_vocabulary().is_special_token(token);
     let turns = END_OF_TURN.into_iter().filter(special);
     let named = turns.chain(eos_token.and_then(Value::as_str));
-    stated
-        .into_iter()
-        .chain(named.filter_map(|token| inner.token_to_id(token)))
-        .collect()
+    stated.into_iter().chain(named.filter_map(|token| inner.token_to_id(token))).collect()
 }
 
 fn invalid(message: String) -> Error {

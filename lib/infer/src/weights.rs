@@ -66,19 +66,12 @@ impl Weights {
         form: Form,
     ) -> Weights {
         let wanted = |(name, _): &(String, Tensor)| !name.ends_with("rotary_emb.inv_freq");
-        Weights {
-            tensors: tensors.into_iter().filter(wanted).collect(),
-            quantization,
-            form,
-        }
+        Weights { tensors: tensors.into_iter().filter(wanted).collect(), quantization, form }
     }
 
     /// Where all names begin.
     pub fn root(&mut self) -> Cursor<'_> {
-        Cursor {
-            weights: self,
-            prefix: String::new(),
-        }
+        Cursor { weights: self, prefix: String::new() }
     }
 
     /// Says that the model is complete. Errors if tensors are left that it did not take.
@@ -88,16 +81,9 @@ impl Weights {
         };
         let more = match self.tensors.len() {
             1 => String::new(),
-            n => format!(
-                " (and {} more: {})",
-                n - 1,
-                some(self.tensors.keys().skip(1))
-            ),
+            n => format!(" (and {} more: {})", n - 1, some(self.tensors.keys().skip(1))),
         };
-        Err(invalid(
-            first,
-            format!("the model has no use for this tensor{more}"),
-        ))
+        Err(invalid(first, format!("the model has no use for this tensor{more}")))
     }
 }
 
@@ -105,10 +91,7 @@ impl Cursor<'_> {
     /// The place under `name`.
     pub fn at(&mut self, name: &str) -> Cursor<'_> {
         let prefix = format!("{}{name}.", self.prefix);
-        Cursor {
-            weights: self.weights,
-            prefix,
-        }
+        Cursor { weights: self.weights, prefix }
     }
 
     /// How the layers do their steps.
@@ -123,49 +106,30 @@ impl Cursor<'_> {
 
     /// Whether the matrix of this place is quantised: as config.json says, else as its tensors show.
     pub fn quantized(&self) -> Option<Entry> {
-        match self
-            .weights
-            .quantization
-            .of(self.prefix.trim_end_matches('.'))
-        {
+        match self.weights.quantization.of(self.prefix.trim_end_matches('.')) {
             Some(Entry::Dense) => None,
             Some(entry) => Some(entry),
-            None => self.has("scales").then_some(Entry::Quantized {
-                group_size: None,
-                bits: None,
-            }),
+            None => self.has("scales").then_some(Entry::Quantized { group_size: None, bits: None }),
         }
     }
 
     /// The shape of the tensor `name`. Errors if there is none.
     pub fn shape(&self, name: &str) -> Result<Vec<usize>> {
         let path = self.path(name);
-        let tensor = self
-            .weights
-            .tensors
-            .get(&path)
-            .ok_or_else(|| missing(&path))?;
+        let tensor = self.weights.tensors.get(&path).ok_or_else(|| missing(&path))?;
         Ok(tensor.shape.clone())
     }
 
     /// Takes the tensor `name`, whatever it is. Errors if there is none.
     pub fn take(&mut self, name: &str) -> Result<Tensor> {
         let path = self.path(name);
-        self.weights
-            .tensors
-            .remove(&path)
-            .ok_or_else(|| missing(&path))
+        self.weights.tensors.remove(&path).ok_or_else(|| missing(&path))
     }
 
     /// Takes the floating-point tensor `name` of this very `shape`, as an array to compute with.
     pub fn floats(&mut self, name: &str, shape: &[usize]) -> Result<Array> {
         let tensor = self.take(name)?;
-        self.expect(
-            name,
-            &tensor,
-            &[Dtype::Float32, Dtype::Float16, Dtype::Bfloat16],
-            shape,
-        )?;
+        self.expect(name, &tensor, &[Dtype::Float32, Dtype::Float16, Dtype::Bfloat16], shape)?;
         if self.weights.form.widen {
             return tensor.array().as_dtype(Dtype::Float32).map_err(mlx::failed);
         }
@@ -245,17 +209,9 @@ fn missing(tensor: &str) -> Error {
 }
 
 fn one_of(dtypes: &[Dtype]) -> String {
-    dtypes
-        .iter()
-        .map(|dtype| format!("{dtype:?}"))
-        .collect::<Vec<_>>()
-        .join(" or ")
+    dtypes.iter().map(|dtype| format!("{dtype:?}")).collect::<Vec<_>>().join(" or ")
 }
 
 fn some<'a>(names: impl Iterator<Item = &'a String>) -> String {
-    names
-        .take(3)
-        .map(String::as_str)
-        .collect::<Vec<_>>()
-        .join(", ")
+    names.take(3).map(String::as_str).collect::<Vec<_>>().join(", ")
 }

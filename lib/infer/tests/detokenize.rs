@@ -7,10 +7,7 @@ use serde_json::{Value, json};
 
 /// A tokenizer of whole words with this decoder and vocabulary; the last entry is a special token.
 fn tokenizer(decoder: &Value, vocabulary: &[&str]) -> (Vec<u8>, Tokenizer) {
-    let ids = vocabulary
-        .iter()
-        .zip(0..)
-        .map(|(&token, id)| (token.to_owned(), json!(id)));
+    let ids = vocabulary.iter().zip(0..).map(|(&token, id)| (token.to_owned(), json!(id)));
     let end = vocabulary.len() - 1;
     let json = json!({
         "version": "1.0", "truncation": null, "padding": null, "normalizer": null,
@@ -35,20 +32,15 @@ fn pieces(tokenizer: &Tokenizer, ids: &[u32]) -> Vec<String> {
 
 /// Numbers that look random, the same each time.
 fn noise(seed: u64) -> impl Iterator<Item = u32> {
-    let step = |x: &u64| {
-        Some(
-            x.wrapping_mul(6364136223846793005)
-                .wrapping_add(1442695040888963407),
-        )
-    };
+    let step =
+        |x: &u64| Some(x.wrapping_mul(6364136223846793005).wrapping_add(1442695040888963407));
     std::iter::successors(Some(seed), step).map(|x| (x >> 33) as u32)
 }
 
 #[test]
 fn pieces_make_up_what_all_tokens_at_once_would_be() {
-    let bytes = [
-        "Ġ", "é", "å", "Ľ", "½", "ð", "Ł", "ĺ", "Ģ", "ÿ", "Hello", "Ġworld", "æĹ¥", "日", "</s>",
-    ];
+    let bytes =
+        ["Ġ", "é", "å", "Ľ", "½", "ð", "Ł", "ĺ", "Ģ", "ÿ", "Hello", "Ġworld", "æĹ¥", "日", "</s>"];
     let spiece = [
         "▁", "▁▁a", "b▁", "<0xE4>", "<0xBD>", "<0xA0>", "<0xF0>", "<0x9F>", "<0x98>", "<0x80>",
         "<0xFF>", "<0x41>", "<0xZZ>", "日", "<s>",
@@ -63,14 +55,8 @@ fn pieces_make_up_what_all_tokens_at_once_would_be() {
         (byte_level.clone(), &bytes),
         (steps(&[byte_level]), &bytes),
         (Value::Null, &bytes),
-        (
-            steps(&[replace.clone(), kind("ByteFallback"), kind("Fuse"), strip]),
-            &spiece,
-        ),
-        (
-            steps(&[replace, kind("ByteFallback"), kind("Fuse")]),
-            &spiece,
-        ),
+        (steps(&[replace.clone(), kind("ByteFallback"), kind("Fuse"), strip]), &spiece),
+        (steps(&[replace, kind("ByteFallback"), kind("Fuse")]), &spiece),
         (metaspace("always"), &spiece),
         (metaspace("never"), &spiece),
         (steps(&[kind("ByteFallback"), metaspace("first")]), &spiece),
@@ -78,10 +64,7 @@ fn pieces_make_up_what_all_tokens_at_once_would_be() {
         let (json, ours) = tokenizer(&decoder, vocabulary);
         let theirs = tokenizers::Tokenizer::from_bytes(json).unwrap();
         for seed in 0..500 {
-            let ids: Vec<u32> = noise(seed)
-                .take(1 + seed as usize % 24)
-                .map(|x| x % 15)
-                .collect();
+            let ids: Vec<u32> = noise(seed).take(1 + seed as usize % 24).map(|x| x % 15).collect();
             let whole = theirs.decode(&ids, true).unwrap();
             assert_eq!(pieces(&ours, &ids).concat(), whole, "{decoder} {ids:?}");
         }
@@ -103,8 +86,5 @@ fn a_decoder_that_writes_no_text_is_refused_when_text_is_wanted() {
     let decoder = json!({"type": "WordPiece", "prefix": "##", "cleanup": true});
     let (_, tokenizer) = tokenizer(&decoder, &["a", "</s>"]);
     let e = tokenizer.detokenizer().unwrap_err();
-    assert_eq!(
-        e.to_string(),
-        "tokenizer.json: a decoder that cannot write text: WordPiece"
-    );
+    assert_eq!(e.to_string(), "tokenizer.json: a decoder that cannot write text: WordPiece");
 }

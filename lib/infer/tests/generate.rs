@@ -37,10 +37,7 @@ struct Model {
 
 impl Model {
     fn new() -> Model {
-        let model = Model {
-            dir: tempfile::tempdir().unwrap(),
-            script: Script::default(),
-        };
+        let model = Model { dir: tempfile::tempdir().unwrap(), script: Script::default() };
         let vocabulary = (0..30).map(|id| (format!("w{id}"), json!(id)));
         let vocabulary: serde_json::Map<_, _> = vocabulary.collect();
         model.file(
@@ -53,10 +50,7 @@ impl Model {
                 "model": {"type": "WordLevel", "vocab": vocabulary, "unk_token": "w0"},
             }),
         );
-        model.file(
-            "config.json",
-            json!({"model_type": "llama", "max_position_embeddings": 20}),
-        );
+        model.file("config.json", json!({"model_type": "llama", "max_position_embeddings": 20}));
         model
     }
 
@@ -68,12 +62,7 @@ impl Model {
     fn runner(&self) -> Result<Runner<Script>> {
         let path = self.dir.path().to_owned();
         let name = path.display().to_string();
-        let found = Found {
-            name,
-            path,
-            revision: None,
-            origin: Origin::Workspace,
-        };
+        let found = Found { name, path, revision: None, origin: Origin::Workspace };
         let facts: Facts = probe::read(&found)?;
         let plan = policy::decide(&facts, &health::check(&facts));
         Runner::new(self.script.clone(), &facts, &plan)
@@ -99,17 +88,11 @@ impl Model {
 }
 
 fn ask(text: &str, options: Options) -> Request {
-    Request {
-        prompt: Prompt::Text(text.into()),
-        options,
-    }
+    Request { prompt: Prompt::Text(text.into()), options }
 }
 
 fn at_most(max_tokens: u64) -> Options {
-    Options {
-        max_tokens: Some(max_tokens),
-        ..Options::default()
-    }
+    Options { max_tokens: Some(max_tokens), ..Options::default() }
 }
 
 #[test]
@@ -120,29 +103,18 @@ fn an_answer_ends_at_its_bound_and_says_which() {
     assert_eq!(end.reason, Reason::Length(Bound::Asked));
     assert_eq!((end.prompt_tokens, end.completion_tokens), (3, 3));
     let (_, end) = model.run(&ask("w7 w8 w9", at_most(1000))).unwrap();
-    assert_eq!(
-        (end.reason, end.completion_tokens),
-        (Reason::Length(Bound::Window), 17)
-    );
+    assert_eq!((end.reason, end.completion_tokens), (Reason::Length(Bound::Window), 17));
     model.file("config.json", json!({"model_type": "llama"}));
     let (_, end) = model.run(&ask("w7", Options::default())).unwrap();
-    assert_eq!(
-        (end.reason, end.completion_tokens),
-        (Reason::Length(Bound::Default), 32_768)
-    );
+    assert_eq!((end.reason, end.completion_tokens), (Reason::Length(Bound::Default), 32_768));
 }
 
 #[test]
 fn a_prompt_that_leaves_no_room_is_refused_with_both_numbers() {
     let model = Model::new();
-    let e = model
-        .run(&ask(&"w1 ".repeat(20), Options::default()))
-        .unwrap_err();
+    let e = model.run(&ask(&"w1 ".repeat(20), Options::default())).unwrap_err();
     assert_eq!(e.kind, Kind::ContextLengthExceeded);
-    assert!(
-        e.message.contains("20 tokens") && e.message.contains("holds 20"),
-        "{e}"
-    );
+    assert!(e.message.contains("20 tokens") && e.message.contains("holds 20"), "{e}");
     assert!(model.script.0.borrow().is_empty());
     let e = model.run(&ask(" ", Options::default())).unwrap_err();
     assert_eq!(e.kind, Kind::Validation);
@@ -151,44 +123,23 @@ fn a_prompt_that_leaves_no_room_is_refused_with_both_numbers() {
 #[test]
 fn the_end_tokens_of_the_generation_config_go_before_those_of_the_config() {
     let model = Model::new();
-    model.file(
-        "config.json",
-        json!({"model_type": "llama", "eos_token_id": 3}),
-    );
+    model.file("config.json", json!({"model_type": "llama", "eos_token_id": 3}));
     let (text, end) = model.run(&ask("w7", Options::default())).unwrap();
-    assert_eq!(
-        (text.as_str(), end.reason, end.completion_tokens),
-        ("w1 w2", Reason::Stop, 3)
-    );
+    assert_eq!((text.as_str(), end.reason, end.completion_tokens), ("w1 w2", Reason::Stop, 3));
     model.file("generation_config.json", json!({"eos_token_id": [9, 5]}));
-    assert_eq!(
-        model.run(&ask("w7", Options::default())).unwrap().0,
-        "w1 w2 w3 w4"
-    );
-    model.file(
-        "tokenizer_config.json",
-        json!({"eos_token": {"content": "w2"}}),
-    );
+    assert_eq!(model.run(&ask("w7", Options::default())).unwrap().0, "w1 w2 w3 w4");
+    model.file("tokenizer_config.json", json!({"eos_token": {"content": "w2"}}));
     assert_eq!(model.run(&ask("w7", Options::default())).unwrap().0, "w1");
 }
 
 #[test]
 fn a_stop_string_over_several_tokens_ends_the_answer() {
-    let options = Options {
-        stop: vec!["2 w3".into()],
-        ..at_most(9)
-    };
+    let options = Options { stop: vec!["2 w3".into()], ..at_most(9) };
     let (text, end) = Model::new().run(&ask("w7", options)).unwrap();
     assert_eq!((text.as_str(), end.reason), ("w1 w", Reason::Stop));
-    let options = Options {
-        stop: vec!["w3 x".into()],
-        ..at_most(3)
-    };
+    let options = Options { stop: vec!["w3 x".into()], ..at_most(3) };
     let (text, end) = Model::new().run(&ask("w7", options)).unwrap();
-    assert_eq!(
-        (text.as_str(), end.reason),
-        ("w1 w2 w3", Reason::Length(Bound::Asked))
-    );
+    assert_eq!((text.as_str(), end.reason), ("w1 w2 w3", Reason::Length(Bound::Asked)));
 }
 
 #[test]
@@ -201,13 +152,8 @@ fn an_interrupt_ends_the_answer_at_the_token() {
     let mut events = runner.generate(&request, &interrupted).unwrap();
     assert_eq!(events.next().unwrap().unwrap(), Event::Text("w1".into()));
     pressed.set(true);
-    let Event::End(end) = events.next().unwrap().unwrap() else {
-        panic!("no end")
-    };
-    assert_eq!(
-        (end.reason.name(), end.completion_tokens),
-        ("interrupted", 1)
-    );
+    let Event::End(end) = events.next().unwrap().unwrap() else { panic!("no end") };
+    assert_eq!((end.reason.name(), end.completion_tokens), ("interrupted", 1));
     assert!(events.next().is_none());
 }
 
@@ -215,48 +161,27 @@ fn an_interrupt_ends_the_answer_at_the_token() {
 fn what_the_makers_recommend_is_the_default() {
     let model = Model::new();
     let plain = model.sampling();
-    assert_eq!(
-        (plain.temperature, plain.top_p, plain.repetition_penalty),
-        (0.7, 0.9, 1.0)
-    );
-    model.file(
-        "generation_config.json",
-        json!({"temperature": 0.25, "top_k": 20, "top_p": 0.5}),
-    );
+    assert_eq!((plain.temperature, plain.top_p, plain.repetition_penalty), (0.7, 0.9, 1.0));
+    model.file("generation_config.json", json!({"temperature": 0.25, "top_k": 20, "top_p": 0.5}));
     let theirs = model.sampling();
-    assert_eq!(
-        (theirs.temperature, theirs.top_k, theirs.top_p),
-        (0.25, 20, 0.5)
-    );
-    model.file(
-        "generation_config.json",
-        json!({"do_sample": false, "temperature": 0.25}),
-    );
+    assert_eq!((theirs.temperature, theirs.top_k, theirs.top_p), (0.25, 20, 0.5));
+    model.file("generation_config.json", json!({"do_sample": false, "temperature": 0.25}));
     assert_eq!(model.sampling().temperature, 0.0);
 }
 
 #[test]
 fn a_conversation_goes_through_the_template_and_begins_but_once() {
     let model = Model::new();
-    let chat = Request {
-        prompt: Prompt::chat(Some("w4"), "w5"),
-        options: at_most(1),
-    };
+    let chat = Request { prompt: Prompt::chat(Some("w4"), "w5"), options: at_most(1) };
     let e = model.run(&chat).unwrap_err();
     assert_eq!(e.kind, Kind::CapabilityNotSupported);
-    let user = Request {
-        prompt: Prompt::chat(None, "w5 w6"),
-        ..chat.clone()
-    };
+    let user = Request { prompt: Prompt::chat(None, "w5 w6"), ..chat.clone() };
     model.run(&user).unwrap();
     assert_eq!(model.script.0.borrow().last().unwrap().0, [5, 6]);
     let template = "{{ bos_token }} {% for m in messages %}{{ m.content }} {% endfor %}w9";
     let list =
         json!([{"name": "tools", "template": "-"}, {"name": "default", "template": template}]);
-    model.file(
-        "tokenizer_config.json",
-        json!({"bos_token": "w8", "chat_template": list}),
-    );
+    model.file("tokenizer_config.json", json!({"bos_token": "w8", "chat_template": list}));
     model.run(&chat).unwrap();
     assert_eq!(model.script.0.borrow().last().unwrap().0, [8, 4, 5, 9]);
 }

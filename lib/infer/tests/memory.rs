@@ -13,10 +13,7 @@ fn weights_count_as_they_are_computed_with_and_tokens_by_their_keys_and_values()
     let (plain, narrow) = (facts_of("llama"), facts_of("llama-rope3-tied"));
     // 4 layers of 2 heads of 8 elements, keys and values, of 4 bytes on a CPU.
     let empty = estimate(&plain, 0, true).unwrap();
-    assert_eq!(
-        estimate(&plain, 1000, true).unwrap() - empty,
-        1000 * 4 * 2 * 8 * 2 * 4
-    );
+    assert_eq!(estimate(&plain, 1000, true).unwrap() - empty, 1000 * 4 * 2 * 8 * 2 * 4);
     assert_eq!(empty, 230_528);
     assert_eq!(estimate(&plain, 0, false).unwrap(), empty);
     let widened = estimate(&narrow, 0, true).unwrap();

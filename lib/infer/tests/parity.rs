@@ -25,10 +25,7 @@ fn agrees(case: &str, tolerance: f32) {
         let logits = loaded.logits(&expected.prompt_ids).unwrap();
         for (i, (got, want)) in logits.iter().zip(&expected.logits_head).enumerate() {
             let apart = (got - want).abs() / expected.logits_absmax;
-            assert!(
-                apart <= tolerance,
-                "{case}, chunks of {chunk}, logit {i}: {got}, not {want}"
-            );
+            assert!(apart <= tolerance, "{case}, chunks of {chunk}, logit {i}: {got}, not {want}");
         }
         let tokens = loaded.tokens(&expected.prompt_ids, &model::GREEDY).unwrap();
         let ids: Vec<u32> = tokens.take(24).map(Result::unwrap).collect();

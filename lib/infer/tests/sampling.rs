@@ -10,29 +10,19 @@ use mlxk_infer::{Model, Sampling};
 use model::{GREEDY, parity};
 
 const PROMPT: [u32; 3] = [71, 294, 35];
-const HOT: Sampling = Sampling {
-    temperature: 1.0,
-    ..GREEDY
-};
+const HOT: Sampling = Sampling { temperature: 1.0, ..GREEDY };
 
 fn llama() -> Model {
     model::load(&parity("llama")).unwrap()
 }
 
 fn ids(model: &mut Model, sampling: Sampling, count: usize) -> Vec<u32> {
-    model
-        .tokens(&PROMPT, &sampling)
-        .unwrap()
-        .take(count)
-        .map(Result::unwrap)
-        .collect()
+    model.tokens(&PROMPT, &sampling).unwrap().take(count).map(Result::unwrap).collect()
 }
 
 /// The first tokens that 200 seeds give.
 fn first(model: &mut Model, sampling: Sampling) -> Vec<u32> {
-    (0..200)
-        .map(|seed| ids(model, Sampling { seed, ..sampling }, 1)[0])
-        .collect()
+    (0..200).map(|seed| ids(model, Sampling { seed, ..sampling }, 1)[0]).collect()
 }
 
 /// The tokens in the order of their logits.
@@ -45,12 +35,7 @@ fn ranked(model: &mut Model) -> Vec<u32> {
 
 /// The probabilities of all tokens.
 fn probabilities(model: &mut Model) -> Vec<f32> {
-    let exp: Vec<f32> = model
-        .logits(&PROMPT)
-        .unwrap()
-        .iter()
-        .map(|x| x.exp())
-        .collect();
+    let exp: Vec<f32> = model.logits(&PROMPT).unwrap().iter().map(|x| x.exp()).collect();
     let sum: f32 = exp.iter().sum();
     exp.iter().map(|x| x / sum).collect()
 }
@@ -62,11 +47,7 @@ fn a_seed_gives_the_same_tokens_again_and_another_seed_others() {
     let once = ids(&mut model, seeded(7), 20);
     assert_eq!(once, ids(&mut model, seeded(7), 20));
     assert_ne!(once, ids(&mut model, seeded(8), 20));
-    assert_ne!(
-        once[1..],
-        ids(&mut model, seeded(8), 19),
-        "seeds must not be shifted copies"
-    );
+    assert_ne!(once[1..], ids(&mut model, seeded(8), 19), "seeds must not be shifted copies");
 }
 
 #[test]
@@ -74,11 +55,7 @@ fn tokens_come_as_often_as_they_are_likely() {
     let mut model = llama();
     let expected = probabilities(&mut model);
     let top = ranked(&mut model)[0];
-    let often = first(&mut model, HOT)
-        .into_iter()
-        .filter(|&id| id == top)
-        .count() as f32
-        / 200.0;
+    let often = first(&mut model, HOT).into_iter().filter(|&id| id == top).count() as f32 / 200.0;
     assert!(
         (often - expected[top as usize]).abs() < 0.1,
         "{often}, not {}",
@@ -90,21 +67,10 @@ fn tokens_come_as_often_as_they_are_likely() {
 fn top_k_keeps_the_k_most_likely() {
     let mut model = llama();
     let kept: HashSet<u32> = ranked(&mut model)[..3].iter().copied().collect();
-    let seen: HashSet<u32> = first(&mut model, Sampling { top_k: 3, ..HOT })
-        .into_iter()
-        .collect();
+    let seen: HashSet<u32> = first(&mut model, Sampling { top_k: 3, ..HOT }).into_iter().collect();
     assert_eq!(seen, kept);
-    let all = Sampling {
-        top_k: 1_000_000,
-        ..HOT
-    };
-    assert!(
-        first(&mut model, all)
-            .into_iter()
-            .collect::<HashSet<_>>()
-            .len()
-            > 3
-    );
+    let all = Sampling { top_k: 1_000_000, ..HOT };
+    assert!(first(&mut model, all).into_iter().collect::<HashSet<_>>().len() > 3);
 }
 
 #[test]
@@ -113,16 +79,11 @@ fn top_p_keeps_the_most_likely_until_they_reach_p() {
     let (p, ranked) = (probabilities(&mut model), ranked(&mut model));
     // Half way between two sums, so that rounding decides nothing.
     let two = p[ranked[0] as usize] + p[ranked[1] as usize] / 2.0;
-    let seen: HashSet<u32> = first(&mut model, Sampling { top_p: two, ..HOT })
-        .into_iter()
-        .collect();
+    let seen: HashSet<u32> =
+        first(&mut model, Sampling { top_p: two, ..HOT }).into_iter().collect();
     assert_eq!(seen, ranked[..2].iter().copied().collect());
     let least = Sampling { top_p: 1e-6, ..HOT };
-    assert!(
-        first(&mut model, least)
-            .into_iter()
-            .all(|id| id == ranked[0])
-    );
+    assert!(first(&mut model, least).into_iter().all(|id| id == ranked[0]));
 }
 
 #[test]
@@ -131,10 +92,7 @@ fn min_p_keeps_those_near_the_most_likely() {
     let (p, ranked) = (probabilities(&mut model), ranked(&mut model));
     let second = p[ranked[1] as usize] / p[ranked[0] as usize];
     let third = p[ranked[2] as usize] / p[ranked[0] as usize];
-    let between = Sampling {
-        min_p: (second + third) / 2.0,
-        ..HOT
-    };
+    let between = Sampling { min_p: (second + third) / 2.0, ..HOT };
     let seen: HashSet<u32> = first(&mut model, between).into_iter().collect();
     assert_eq!(seen, ranked[..2].iter().copied().collect());
 }
@@ -143,17 +101,7 @@ fn min_p_keeps_those_near_the_most_likely() {
 fn a_low_temperature_is_nearly_greedy() {
     let mut model = llama();
     let greedy = ids(&mut model, GREEDY, 10);
-    assert_eq!(
-        ids(
-            &mut model,
-            Sampling {
-                temperature: 1e-4,
-                ..HOT
-            },
-            10
-        ),
-        greedy
-    );
+    assert_eq!(ids(&mut model, Sampling { temperature: 1e-4, ..HOT }, 10), greedy);
 }
 
 /// Greedy decoding of this model falls into a loop, which the penalty must break; and the penalty
@@ -162,26 +110,14 @@ fn a_low_temperature_is_nearly_greedy() {
 fn a_penalty_keeps_the_last_twenty_tokens_from_coming_again() {
     let mut model = model::load(&parity("qwen2")).unwrap();
     let mut continued = |prompt: &[u32], penalty, count| -> Vec<u32> {
-        let sampling = Sampling {
-            repetition_penalty: penalty,
-            ..GREEDY
-        };
-        model
-            .tokens(prompt, &sampling)
-            .unwrap()
-            .take(count)
-            .map(Result::unwrap)
-            .collect()
+        let sampling = Sampling { repetition_penalty: penalty, ..GREEDY };
+        model.tokens(prompt, &sampling).unwrap().take(count).map(Result::unwrap).collect()
     };
     let looping = continued(&PROMPT, 1.0, 60);
     assert!(looping.iter().collect::<HashSet<_>>().len() < 20);
     let fresh = continued(&PROMPT, 1e6, 60);
     for window in fresh.windows(21) {
-        assert_eq!(
-            window.iter().collect::<HashSet<_>>().len(),
-            21,
-            "{window:?}"
-        );
+        assert_eq!(window.iter().collect::<HashSet<_>>().len(), 21, "{window:?}");
     }
     let next = continued(&PROMPT, 1.0, 1)[0];
     assert_ne!(continued(&[next, PROMPT[0]], 1e6, 1)[0], next);

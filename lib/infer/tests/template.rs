@@ -26,9 +26,7 @@ fn templates_of_models_give_the_text_that_their_makers_meant() {
         let template = Template::new(name, &read(&format!("{name}.jinja"))).unwrap();
         for (conversation, text) in case["texts"].as_object().unwrap() {
             let messages = expected["conversations"][conversation].as_array().unwrap();
-            let rendered = template
-                .render(messages, case["tokens"].as_object().unwrap())
-                .unwrap();
+            let rendered = template.render(messages, case["tokens"].as_object().unwrap()).unwrap();
             assert_eq!(rendered, text.as_str().unwrap(), "{name}: {conversation}");
         }
     }
@@ -38,17 +36,9 @@ fn templates_of_models_give_the_text_that_their_makers_meant() {
 fn a_fault_is_told_with_its_line() {
     let broken = fault("one\n{% if %}");
     assert_eq!(broken.0, Kind::InvalidModel);
-    assert!(
-        broken.1.starts_with("chat_template.jinja: line 2: "),
-        "{}",
-        broken.1
-    );
+    assert!(broken.1.starts_with("chat_template.jinja: line 2: "), "{}", broken.1);
     let failing = fault("{{ messages[0].role }}\n\n{{ 1 / 0 }}");
-    assert!(
-        failing.1.starts_with("chat_template.jinja: line 3: "),
-        "{}",
-        failing.1
-    );
+    assert!(failing.1.starts_with("chat_template.jinja: line 3: "), "{}", failing.1);
     let refused = fault("{{ raise_exception('roles must alternate') }}");
     let message = "chat_template.jinja: the chat template refuses: roles must alternate";
     assert_eq!(refused, (Kind::Validation, message.into()));
@@ -65,11 +55,7 @@ fn a_hostile_template_ends_in_an_error() {
     let loops = "{% for a in range(99999) %}{% for b in range(99999) %}{% endfor %}{% endfor %}";
     assert_eq!(fault(loops).0, Kind::InvalidModel);
     let large = "{% for a in range(99999) %}{{ 'x' * 9999 }}{% endfor %}";
-    assert!(
-        fault(large).1.contains("bytes of text"),
-        "{}",
-        fault(large).1
-    );
+    assert!(fault(large).1.contains("bytes of text"), "{}", fault(large).1);
     let deep = "{% macro f(x) %}{{ f(x) }}{% endmacro %}{{ f(1) }}";
     assert_eq!(fault(deep).0, Kind::InvalidModel);
     assert_eq!(fault("{% include '/etc/passwd' %}").0, Kind::InvalidModel);

@@ -19,9 +19,7 @@ fn logits(draft: &Draft) -> Vec<f32> {
 /// Packs a matrix as MLX's affine quantisation does: the lowest bits first, over word boundaries.
 /// Returns the packed weights, the scales and the biases, and the matrix that they stand for.
 fn quantised(matrix: &Tensor, bits: usize, group: usize) -> [Tensor; 4] {
-    let [rows, columns] = matrix.shape[..] else {
-        panic!("not a matrix")
-    };
+    let [rows, columns] = matrix.shape[..] else { panic!("not a matrix") };
     let (mut packed, mut scales, mut biases, mut plain) = (vec![], vec![], vec![], vec![]);
     for row in matrix.elements().chunks(columns) {
         let mut words = vec![0_u32; columns * bits / 32];
@@ -65,23 +63,17 @@ fn wide() -> Draft {
         .with("num_hidden_layers", 2);
     let mut state = 1_u64;
     let mut random = move || {
-        state = state
-            .wrapping_mul(6_364_136_223_846_793_005)
-            .wrapping_add(1_442_695_040_888_963_407);
+        state =
+            state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
         ((state >> 40) as f32 / (1 << 24) as f32 - 0.5) * 0.3
     };
-    draft
-        .tensors
-        .retain(|name, _| !name.contains("layers.2.") && !name.contains("layers.3."));
+    draft.tensors.retain(|name, _| !name.contains("layers.2.") && !name.contains("layers.3."));
     for (name, tensor) in &mut draft.tensors {
         let grown = |n: usize| if [32, 64, 16].contains(&n) { n * 4 } else { n };
         let shape: Vec<usize> = tensor.shape.iter().map(|&n| grown(n)).collect();
         let count = shape.iter().product();
         let is_norm = name.ends_with("norm.weight");
-        *tensor = Tensor::of(
-            &shape,
-            (0..count).map(|_| if is_norm { 1.0 } else { random() }),
-        );
+        *tensor = Tensor::of(&shape, (0..count).map(|_| if is_norm { 1.0 } else { random() }));
     }
     draft
 }
@@ -101,10 +93,7 @@ fn quantised_matrices_give_what_the_matrices_they_stand_for_give() {
             }
             let packed = packed.with("quantization", json!({"group_size": group, "bits": bits}));
             let apart = apart(&logits(&dense), &logits(&packed));
-            assert!(
-                apart < 1e-4,
-                "{bits} bits, groups of {group}: {apart} apart"
-            );
+            assert!(apart < 1e-4, "{bits} bits, groups of {group}: {apart} apart");
         }
     }
 }
@@ -113,10 +102,9 @@ fn quantised_matrices_give_what_the_matrices_they_stand_for_give() {
 fn layers_may_be_quantised_each_in_its_own_way() {
     let (mut packed, mut dense) = (wide(), wide());
     let mut table = json!({"group_size": 64, "bits": 4, "lm_head": false});
-    for (base, bits, group) in [
-        ("model.layers.0.mlp.up_proj", 8, 32),
-        ("model.embed_tokens", 6, 128),
-    ] {
+    for (base, bits, group) in
+        [("model.layers.0.mlp.up_proj", 8, 32), ("model.embed_tokens", 6, 128)]
+    {
         let name = format!("{base}.weight");
         let [weight, scales, biases, plain] = quantised(&dense.tensors[&name], bits, group);
         packed.tensors.insert(name.clone(), weight);
@@ -125,12 +113,7 @@ fn layers_may_be_quantised_each_in_its_own_way() {
         dense.tensors.insert(name, plain);
         table[base] = json!({"group_size": group, "bits": bits, "mode": "affine"});
     }
-    assert!(
-        apart(
-            &logits(&dense),
-            &logits(&packed.with("quantization", table))
-        ) < 1e-4
-    );
+    assert!(apart(&logits(&dense), &logits(&packed.with("quantization", table))) < 1e-4);
 }
 
 #[test]
@@ -139,11 +122,7 @@ fn sixteen_bit_floats_give_nearly_what_their_originals_give() {
     let whole = logits(&draft);
     for tensor in draft.tensors.values_mut() {
         let half = |x: f32| ((x.to_bits() + 0x8000) >> 16) as u16;
-        tensor.bytes = tensor
-            .elements()
-            .into_iter()
-            .flat_map(|x| half(x).to_le_bytes())
-            .collect();
+        tensor.bytes = tensor.elements().into_iter().flat_map(|x| half(x).to_le_bytes()).collect();
         tensor.dtype = Dtype::BF16;
     }
     let apart = apart(&whole, &logits(&draft));
@@ -153,20 +132,12 @@ fn sixteen_bit_floats_give_nearly_what_their_originals_give() {
 #[test]
 fn every_layer_may_have_biases() {
     let plain = logits(&Draft::of("llama"));
-    for (layer, size) in [
-        ("self_attn.o_proj", 32),
-        ("mlp.gate_proj", 64),
-        ("mlp.down_proj", 32),
-    ] {
+    for (layer, size) in [("self_attn.o_proj", 32), ("mlp.gate_proj", 64), ("mlp.down_proj", 32)] {
         let bias = format!("model.layers.2.{layer}.bias");
         let mut draft = Draft::of("llama");
-        draft
-            .tensors
-            .insert(bias.clone(), Tensor::of(&[size], vec![0.0; size]));
+        draft.tensors.insert(bias.clone(), Tensor::of(&[size], vec![0.0; size]));
         assert_eq!(logits(&draft), plain, "{layer}");
-        draft
-            .tensors
-            .insert(bias, Tensor::of(&[size], vec![0.5; size]));
+        draft.tensors.insert(bias, Tensor::of(&[size], vec![0.5; size]));
         assert!(apart(&logits(&draft), &plain) > 1e-3, "{layer}");
     }
 }
@@ -183,10 +154,7 @@ fn a_window_as_long_as_the_text_changes_nothing_and_a_shorter_one_does() {
 #[test]
 fn a_window_sees_the_same_however_the_text_is_cut() {
     let prompt: Vec<u32> = (0..700).map(|i| i * 37 % 320).collect();
-    let (mut model, _dir) = Draft::of("mistral")
-        .with("sliding_window", 40)
-        .load()
-        .unwrap();
+    let (mut model, _dir) = Draft::of("mistral").with("sliding_window", 40).load().unwrap();
     let mut run = |chunk| {
         model.prefill_chunk = chunk;
         model.logits(&prompt).unwrap()
@@ -199,10 +167,7 @@ fn a_window_sees_the_same_however_the_text_is_cut() {
 
 #[test]
 fn a_window_counts_the_token_itself() {
-    let (mut narrow, _dir) = Draft::of("mistral")
-        .with("sliding_window", 1)
-        .load()
-        .unwrap();
+    let (mut narrow, _dir) = Draft::of("mistral").with("sliding_window", 1).load().unwrap();
     let alone = narrow.logits(&PROMPT[11..]).unwrap();
     // Each token sees only itself, so with rotary positions the others make no difference.
     assert!(apart(&alone, &narrow.logits(&PROMPT).unwrap()) < 1e-4);
@@ -211,9 +176,7 @@ fn a_window_counts_the_token_itself() {
 #[test]
 fn only_the_layers_that_say_so_have_a_window() {
     let draft = |types: [&str; 4]| {
-        Draft::of("llama")
-            .with("sliding_window", 5)
-            .with("layer_types", types.to_vec())
+        Draft::of("llama").with("sliding_window", 5).with("layer_types", types.to_vec())
     };
     let (full, sliding) = ("full_attention", "sliding_attention");
     let plain = logits(&Draft::of("llama"));
@@ -224,25 +187,17 @@ fn only_the_layers_that_say_so_have_a_window() {
 #[test]
 fn a_qwen_uses_its_window_only_if_told_to() {
     let plain = logits(&Draft::of("qwen3"));
-    let stated = || {
-        Draft::of("qwen3")
-            .with("sliding_window", 5)
-            .with("max_window_layers", 2)
-    };
+    let stated = || Draft::of("qwen3").with("sliding_window", 5).with("max_window_layers", 2);
     assert_eq!(logits(&stated().with("use_sliding_window", false)), plain);
     assert!(apart(&logits(&stated().with("use_sliding_window", true)), &plain) > 1e-4);
-    let none = stated()
-        .with("use_sliding_window", true)
-        .with("max_window_layers", 4);
+    let none = stated().with("use_sliding_window", true).with("max_window_layers", 4);
     assert_eq!(logits(&none), plain);
 }
 
 #[test]
 fn position_embeddings_are_found_under_both_names() {
     let scaling = json!({"rope_type": "linear", "factor": 4.0});
-    let old = Draft::of("llama")
-        .with("rope_scaling", scaling)
-        .with("rope_theta", 500.0);
+    let old = Draft::of("llama").with("rope_scaling", scaling).with("rope_theta", 500.0);
     let nested = json!({"rope_type": "linear", "factor": 4.0, "rope_theta": 500.0});
     let mut new = Draft::of("llama").with("rope_parameters", nested);
     new.config.remove("rope_theta");
@@ -258,23 +213,13 @@ fn position_embeddings_that_stretch_only_long_texts_leave_short_ones() {
     assert_eq!(logits(&draft()), plain);
     assert!(apart(&logits(&draft().with("max_position_embeddings", 8)), &plain) > 1e-4);
     let yarn = json!({"type": "yarn", "factor": 1.0});
-    assert!(
-        apart(
-            &logits(&Draft::of("llama").with("rope_scaling", yarn)),
-            &plain
-        ) < 1e-5
-    );
+    assert!(apart(&logits(&Draft::of("llama").with("rope_scaling", yarn)), &plain) < 1e-5);
 }
 
 #[test]
 fn a_part_of_a_head_may_rotate() {
     let plain = logits(&Draft::of("llama"));
-    assert!(
-        apart(
-            &logits(&Draft::of("llama").with("partial_rotary_factor", 0.5)),
-            &plain
-        ) > 1e-4
-    );
+    assert!(apart(&logits(&Draft::of("llama").with("partial_rotary_factor", 0.5)), &plain) > 1e-4);
 }
 
 #[test]
@@ -289,29 +234,17 @@ fn every_fourth_layer_of_a_smollm3_has_no_positions_unless_it_says_which() {
 #[test]
 fn a_head_in_the_checkpoint_is_used_even_if_the_model_says_it_is_tied() {
     let untied = logits(&Draft::of("llama"));
-    assert_eq!(
-        logits(&Draft::of("llama").with("tie_word_embeddings", true)),
-        untied
-    );
+    assert_eq!(logits(&Draft::of("llama").with("tie_word_embeddings", true)), untied);
 }
 
 #[test]
 fn the_cache_remembers_what_a_longer_prompt_would_say() {
     let (mut model, _dir) = Draft::of("qwen3").load().unwrap();
-    let ids: Vec<u32> = model
-        .tokens(&PROMPT, &GREEDY)
-        .unwrap()
-        .take(300)
-        .map(Result::unwrap)
-        .collect();
+    let ids: Vec<u32> =
+        model.tokens(&PROMPT, &GREEDY).unwrap().take(300).map(Result::unwrap).collect();
     for n in [1, 100, 299] {
         let longer = [&PROMPT, &ids[..n]].concat();
-        let next = model
-            .tokens(&longer, &GREEDY)
-            .unwrap()
-            .next()
-            .unwrap()
-            .unwrap();
+        let next = model.tokens(&longer, &GREEDY).unwrap().next().unwrap().unwrap();
         assert_eq!(next, ids[n], "after {n} tokens");
     }
 }
@@ -324,16 +257,6 @@ fn prompts_that_no_model_can_continue_are_refused() {
     };
     assert_eq!(refused(&[], &mut model), "the prompt is empty");
     assert!(refused(&[1, 320], &mut model).starts_with("token 320 is not among the 320"));
-    let mad = Sampling {
-        top_p: f32::NAN,
-        ..GREEDY
-    };
-    assert!(
-        model
-            .tokens(&[1], &mad)
-            .err()
-            .unwrap()
-            .to_string()
-            .starts_with("top_p")
-    );
+    let mad = Sampling { top_p: f32::NAN, ..GREEDY };
+    assert!(model.tokens(&[1], &mad).err().unwrap().to_string().starts_with("top_p"));
 }

@@ -20,16 +20,9 @@ fn a_missing_tensor_is_named() {
 #[test]
 fn tensors_without_use_are_named() {
     let mut draft = Draft::of("llama");
-    draft
-        .tensors
-        .insert("model.extra".into(), Tensor::of(&[2], [0.0; 2]));
-    assert_eq!(
-        draft.refused(),
-        "model.extra: the model has no use for this tensor"
-    );
-    draft
-        .tensors
-        .insert("model.more".into(), Tensor::of(&[2], [0.0; 2]));
+    draft.tensors.insert("model.extra".into(), Tensor::of(&[2], [0.0; 2]));
+    assert_eq!(draft.refused(), "model.extra: the model has no use for this tensor");
+    draft.tensors.insert("model.more".into(), Tensor::of(&[2], [0.0; 2]));
     let refused = draft.refused();
     assert!(refused.ends_with("(and 1 more: model.more)"), "{refused}");
 }
@@ -38,10 +31,7 @@ fn tensors_without_use_are_named() {
 fn another_shape_is_told_beside_the_expected_one() {
     let mut draft = Draft::of("llama");
     draft.tensors.get_mut(UP).unwrap().shape = vec![32, 64];
-    assert_eq!(
-        draft.refused(),
-        format!("{UP}: expected shape [64, 32], found [32, 64]")
-    );
+    assert_eq!(draft.refused(), format!("{UP}: expected shape [64, 32], found [32, 64]"));
 }
 
 #[test]
@@ -49,10 +39,7 @@ fn another_type_is_told_beside_the_expected_ones() {
     let mut draft = Draft::of("llama");
     draft.tensors.get_mut(UP).unwrap().dtype = Dtype::I32;
     let refused = draft.refused();
-    assert_eq!(
-        refused,
-        format!("{UP}: expected Float32 or Float16 or Bfloat16, found Int32")
-    );
+    assert_eq!(refused, format!("{UP}: expected Float32 or Float16 or Bfloat16, found Int32"));
 }
 
 #[test]
@@ -60,10 +47,7 @@ fn a_bias_of_another_shape_is_named() {
     let mut draft = Draft::of("qwen2");
     let bias = "model.layers.0.self_attn.q_proj.bias";
     draft.tensors.get_mut(bias).unwrap().shape = vec![2, 16];
-    assert_eq!(
-        draft.refused(),
-        format!("{bias}: expected shape [32], found [2, 16]")
-    );
+    assert_eq!(draft.refused(), format!("{bias}: expected shape [32], found [2, 16]"));
 }
 
 #[test]
@@ -72,10 +56,7 @@ fn packed_weights_of_no_known_width_are_named() {
     let weight = "model.layers.0.mlp.up_proj.weight";
     draft.tensors.get_mut(weight).unwrap().shape = vec![1024, 1];
     let refused = draft.refused();
-    assert!(
-        refused.starts_with(&format!("{weight}: expected rows of 64 ")),
-        "{refused}"
-    );
+    assert!(refused.starts_with(&format!("{weight}: expected rows of 64 ")), "{refused}");
 }
 
 #[test]
@@ -85,10 +66,7 @@ fn quantised_weights_without_scales_are_named() {
         json!({"group_size": 64, "bits": 4, "model.layers.0.mlp.up_proj": true}),
     );
     draft.tensors.remove("model.layers.0.mlp.up_proj.scales");
-    assert_eq!(
-        draft.refused(),
-        "model.layers.0.mlp.up_proj.scales: the tensor is missing"
-    );
+    assert_eq!(draft.refused(), "model.layers.0.mlp.up_proj.scales: the tensor is missing");
 }
 
 #[test]
@@ -96,10 +74,7 @@ fn a_table_that_contradicts_the_tensors_is_refused() {
     let name = "model.layers.0.mlp.up_proj";
     let eight = json!({"group_size": 64, "bits": 4, name: {"group_size": 64, "bits": 8}});
     let refused = Draft::of("llama-q4").with("quantization", eight).refused();
-    assert!(
-        refused.contains("is not what config.json says"),
-        "{refused}"
-    );
+    assert!(refused.contains("is not what config.json says"), "{refused}");
     let dense = json!({"group_size": 64, "bits": 4, name: false});
     let refused = Draft::of("llama-q4").with("quantization", dense).refused();
     assert!(refused.contains("found Uint32"), "{refused}");
@@ -116,9 +91,7 @@ fn a_model_without_a_head_is_refused_if_it_says_it_has_one() {
 fn frequencies_that_old_checkpoints_carry_are_passed_over() {
     let mut draft = Draft::of("llama");
     let name = "model.layers.0.self_attn.rotary_emb.inv_freq";
-    draft
-        .tensors
-        .insert(name.into(), Tensor::of(&[4], [0.0; 4]));
+    draft.tensors.insert(name.into(), Tensor::of(&[4], [0.0; 4]));
     draft.load().unwrap();
 }
 
@@ -126,49 +99,22 @@ fn frequencies_that_old_checkpoints_carry_are_passed_over() {
 fn a_missing_field_is_named() {
     let mut draft = Draft::of("llama");
     draft.config.remove("intermediate_size");
-    assert_eq!(
-        draft.refused(),
-        "config.json: missing field `intermediate_size`"
-    );
+    assert_eq!(draft.refused(), "config.json: missing field `intermediate_size`");
 }
 
 #[test]
 fn what_cannot_run_is_refused_by_name() {
     for (key, value, named) in [
         ("rope_scaling", json!({"rope_type": "longrope"}), "longrope"),
-        (
-            "rope_scaling",
-            json!({"rope_type": "linear", "factor": 0}),
-            "rope_scaling.factor",
-        ),
-        (
-            "rope_scaling",
-            json!({"rope_type": "yarn"}),
-            "rope_scaling.factor",
-        ),
+        ("rope_scaling", json!({"rope_type": "linear", "factor": 0}), "rope_scaling.factor"),
+        ("rope_scaling", json!({"rope_type": "yarn"}), "rope_scaling.factor"),
         ("rope_theta", json!(-1), "rope_theta"),
         ("hidden_act", json!("gelu"), "gelu"),
-        (
-            "quantization",
-            json!({"group_size": 32, "bits": 4, "mode": "mxfp4"}),
-            "mxfp4",
-        ),
-        (
-            "layer_types",
-            json!(["chunked_attention"]),
-            "chunked_attention",
-        ),
-        (
-            "num_key_value_heads",
-            json!(3),
-            "4 query heads cannot share 3 key heads",
-        ),
+        ("quantization", json!({"group_size": 32, "bits": 4, "mode": "mxfp4"}), "mxfp4"),
+        ("layer_types", json!(["chunked_attention"]), "chunked_attention"),
+        ("num_key_value_heads", json!(3), "4 query heads cannot share 3 key heads"),
         ("hidden_size", json!("many"), "hidden_size"),
-        (
-            "num_hidden_layers",
-            json!(9_000_000_000_u64),
-            "num_hidden_layers",
-        ),
+        ("num_hidden_layers", json!(9_000_000_000_u64), "num_hidden_layers"),
     ] {
         let refused = Draft::of("llama").with(key, value).refused();
         assert!(refused.contains(named), "{key}: {refused}");

@@ -25,20 +25,13 @@ const REASON: (usize, usize) = (60, 26);
 pub fn human(models: &[Record], columns: Columns, now: SystemTime) -> String {
     let wide = columns.wide || columns.verbose;
     let mut header = vec!["Name", "Hash", "Size", "Modified", "Src"];
-    header.extend(if wide {
-        &["Clean", "Framework", "Type"][..]
-    } else {
-        &["Type"]
-    });
+    header.extend(if wide { &["Clean", "Framework", "Type"][..] } else { &["Type"] });
     header.extend(match (columns.health, columns.verbose) {
         (false, _) => &[][..],
         (true, false) => &["Health"],
         (true, true) => &["Integrity", "Runtime", "Reason"],
     });
-    let rows: Vec<_> = models
-        .iter()
-        .flat_map(|model| rows(model, columns, wide, now))
-        .collect();
+    let rows: Vec<_> = models.iter().flat_map(|model| rows(model, columns, wide, now)).collect();
     table::render(&header, &rows)
 }
 
@@ -47,12 +40,7 @@ fn rows(model: &Record, columns: Columns, wide: bool, now: SystemTime) -> Vec<Ve
     let mut row = vec![
         name(model, columns.verbose),
         hash(model),
-        human::size(
-            model
-                .get("size_bytes")
-                .and_then(Value::as_u64)
-                .unwrap_or_default(),
-        ),
+        human::size(model.get("size_bytes").and_then(Value::as_u64).unwrap_or_default()),
         modified.map_or_else(|| "-".into(), |time| human::ago(time, now)),
         source(model).to_owned(),
     ];
@@ -95,10 +83,7 @@ fn with_reason(row: Vec<String>, reason: &str) -> Vec<Vec<String>> {
 }
 
 fn name(model: &Record, verbose: bool) -> String {
-    let name = model
-        .str("display_name")
-        .or(model.str("name"))
-        .unwrap_or_default();
+    let name = model.str("display_name").or(model.str("name")).unwrap_or_default();
     match name.strip_prefix("mlx-community/") {
         Some(short) if !verbose => short.to_owned(),
         _ => name.to_owned(),
@@ -106,10 +91,7 @@ fn name(model: &Record, verbose: bool) -> String {
 }
 
 fn hash(model: &Record) -> String {
-    let hash = model
-        .str("hash")
-        .or(model.str("content_hash"))
-        .unwrap_or("-");
+    let hash = model.str("hash").or(model.str("content_hash")).unwrap_or("-");
     hash.trim_start_matches("sha256:").chars().take(7).collect()
 }
 
@@ -164,10 +146,7 @@ fn verdict(model: &Record) -> [String; 2] {
         (Some("healthy"), false) => "no",
         _ => "-",
     };
-    [
-        model.str("health").unwrap_or("-").to_owned(),
-        runtime.to_owned(),
-    ]
+    [model.str("health").unwrap_or("-").to_owned(), runtime.to_owned()]
 }
 
 fn is_runnable(model: &Record) -> bool {

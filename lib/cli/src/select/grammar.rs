@@ -13,9 +13,8 @@ impl FromStr for Filter {
     type Err = Error;
 
     fn from_str(text: &str) -> Result<Filter> {
-        let start = text
-            .find(['=', '!', '<', '>'])
-            .ok_or_else(|| invalid("no comparison in it"))?;
+        let start =
+            text.find(['=', '!', '<', '>']).ok_or_else(|| invalid("no comparison in it"))?;
         let (key, rest) = text.split_at(start);
         let operators = [
             ("==", Op::Equal),
@@ -60,19 +59,9 @@ impl FromStr for Filter {
 fn bytes(text: &str) -> Result<u64> {
     let text = text.to_lowercase();
     let text = text.strip_suffix('b').unwrap_or(&text);
-    let units = [
-        ("", 1.0),
-        ("k", 1e3),
-        ("m", 1e6),
-        ("g", 1e9),
-        ("t", 1e12),
-        ("p", 1e15),
-    ];
+    let units = [("", 1.0), ("k", 1e3), ("m", 1e6), ("g", 1e9), ("t", 1e12), ("p", 1e15)];
     let binary = ["ki", "mi", "gi", "ti", "pi"];
-    let binary = binary
-        .iter()
-        .zip(1..)
-        .map(|(unit, power)| (*unit, 1024f64.powi(power)));
+    let binary = binary.iter().zip(1..).map(|(unit, power)| (*unit, 1024f64.powi(power)));
     amount(text, &units.into_iter().chain(binary).collect::<Vec<_>>()).map(|n| n as u64)
 }
 
@@ -98,20 +87,15 @@ fn whole(text: &str) -> Result<u64> {
 
 /// A number and one of `units`.
 fn amount(text: &str, units: &[(&str, f64)]) -> Result<f64> {
-    let end = text
-        .find(|c: char| c != '.' && !c.is_ascii_digit())
-        .unwrap_or(text.len());
+    let end = text.find(|c: char| c != '.' && !c.is_ascii_digit()).unwrap_or(text.len());
     let (number, unit) = text.split_at(end);
     let factor = units.iter().find(|(name, _)| *name == unit.trim());
     match (number.parse::<f64>(), factor) {
         (Ok(number), Some((_, factor))) => Ok(number * factor),
         (Err(_), _) => Err(invalid("not a number")),
         (_, None) => {
-            let names: Vec<_> = units
-                .iter()
-                .map(|(name, _)| *name)
-                .filter(|n| !n.is_empty())
-                .collect();
+            let names: Vec<_> =
+                units.iter().map(|(name, _)| *name).filter(|n| !n.is_empty()).collect();
             Err(invalid(&format!("the units are {}", names.join(" "))))
         }
     }
@@ -125,9 +109,7 @@ impl FromStr for Sort {
     type Err = Error;
 
     fn from_str(text: &str) -> Result<Sort> {
-        let (key, direction) = text
-            .split_once(':')
-            .map_or((text, None), |(k, d)| (k, Some(d)));
+        let (key, direction) = text.split_once(':').map_or((text, None), |(k, d)| (k, Some(d)));
         let key = match key {
             "name" => SortKey::Name,
             "size" => SortKey::Size,
@@ -195,14 +177,9 @@ mod tests {
         ] {
             assert!(accepts(yes), "{yes}");
         }
-        for no in [
-            "size>2GB",
-            "bits>4",
-            "modified>2w",
-            "accessed>1s",
-            "capability=audio",
-            "refs=v1",
-        ] {
+        for no in
+            ["size>2GB", "bits>4", "modified>2w", "accessed>1s", "capability=audio", "refs=v1"]
+        {
             assert!(!accepts(no), "{no}");
         }
     }
@@ -222,10 +199,7 @@ mod tests {
             ("modified>99999999999999y", "too long ago"),
         ] {
             let error = text.parse::<Filter>().unwrap_err().to_string();
-            assert!(
-                error.starts_with(reason) || error.ends_with(reason),
-                "{text}: {error}"
-            );
+            assert!(error.starts_with(reason) || error.ends_with(reason), "{text}: {error}");
         }
     }
 
@@ -238,9 +212,7 @@ mod tests {
         let sorted = |text: &str| {
             let mut entries = [sized("b", 1), sized("a", 3), sized("c", 2)];
             text.parse::<Sort>().unwrap().apply(&mut entries);
-            entries
-                .map(|entry| entry.record.str("name").unwrap().to_owned())
-                .concat()
+            entries.map(|entry| entry.record.str("name").unwrap().to_owned()).concat()
         };
         assert_eq!(sorted("size"), "acb");
         assert_eq!(sorted("size:asc"), "bca");

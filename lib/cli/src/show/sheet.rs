@@ -34,10 +34,7 @@ pub fn render(model: &Examined, wish: Wish) -> String {
 fn head(model: &Examined) -> String {
     let record = model.record();
     let facts = &model.facts;
-    let revision = record
-        .str("hash")
-        .map(|hash| format!("@{}", &hash[..7]))
-        .unwrap_or_default();
+    let revision = record.str("hash").map(|hash| format!("@{}", &hash[..7])).unwrap_or_default();
     let mut lines = vec![
         ("Model", facts.found.name.clone() + &revision),
         ("Framework", model.plan.framework.name().to_owned()),
@@ -51,10 +48,7 @@ fn head(model: &Examined) -> String {
     if let Some(reason) = record.str("reason") {
         lines.push(("Reason", reason.to_owned()));
     }
-    lines
-        .iter()
-        .map(|(key, value)| format!("{key}: {value}\n"))
-        .collect()
+    lines.iter().map(|(key, value)| format!("{key}: {value}\n")).collect()
 }
 
 fn health(model: &Examined) -> &'static str {
@@ -95,21 +89,13 @@ fn section(title: &str, value: &Value) -> String {
         Value::String(text) => format!("  {key}: {text}\n"),
         value => format!("  {key}: {value}\n"),
     };
-    format!(
-        "\n{title}:\n{}",
-        fields.iter().map(line).collect::<String>()
-    )
+    format!("\n{title}:\n{}", fields.iter().map(line).collect::<String>())
 }
 
 fn files(model: &Examined) -> String {
     let line = |entry: Value| {
         let field = |key: &str| entry[key].as_str().unwrap_or_default().to_owned();
-        format!(
-            "  - {} ({}, {})\n",
-            field("name"),
-            field("type"),
-            field("size")
-        )
+        format!("  - {} ({}, {})\n", field("name"), field("type"), field("size"))
     };
     let lines: String = model.facts.files.iter().map(file_entry).map(line).collect();
     format!("\nFiles:\n{lines}")
@@ -130,16 +116,9 @@ fn workspace(record: &Record, sentinel: &Map<String, Value>) -> String {
         ("Created", field("created_at").map(str::to_owned)),
         ("Clean", Some(clean.to_owned())),
         ("Content Hash", hash),
-        (
-            "Hash Modified",
-            record.str("hash_modified").map(str::to_owned),
-        ),
+        ("Hash Modified", record.str("hash_modified").map(str::to_owned)),
     ];
-    let stated = lines
-        .iter()
-        .filter_map(|(key, value)| Some((key, value.as_ref()?)));
-    let lines: String = stated
-        .map(|(key, value)| format!("  {key}: {value}\n"))
-        .collect();
+    let stated = lines.iter().filter_map(|(key, value)| Some((key, value.as_ref()?)));
+    let lines: String = stated.map(|(key, value)| format!("  {key}: {value}\n")).collect();
     format!("\nWorkspace:\n{lines}")
 }

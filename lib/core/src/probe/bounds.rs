@@ -25,24 +25,14 @@ impl<'a> Bounds<'a> {
     pub fn new(found: &'a Found) -> Bounds<'a> {
         let model = found.path.as_path();
         let Origin::Cache { repo } = &found.origin else {
-            return Bounds {
-                model,
-                blobs: None,
-                store: None,
-                direct: false,
-            };
+            return Bounds { model, blobs: None, store: None, direct: false };
         };
         let (snapshots, blobs) = (repo.join("snapshots"), repo.join("blobs"));
         let direct = model.parent() == Some(&snapshots)
             && [model, &snapshots, &blobs].into_iter().all(is_directory);
         let store = repo.parent().map(|hub| hub.join("blobs"));
         let store = store.filter(|store| store.join(".huggingface-shared-blobs").is_file());
-        Bounds {
-            model,
-            blobs: Some(blobs),
-            store,
-            direct,
-        }
+        Bounds { model, blobs: Some(blobs), store, direct }
     }
 
     /// What the link at `path`, relative to the model, shows in the end.
@@ -71,9 +61,7 @@ impl<'a> Bounds<'a> {
         if prefix.parent() != self.store.as_deref() || !is_directory(prefix) {
             return None;
         }
-        fs::symlink_metadata(payload)
-            .ok()
-            .filter(|data| !data.is_symlink())
+        fs::symlink_metadata(payload).ok().filter(|data| !data.is_symlink())
     }
 
     /// The same for any link, by what the system says its path comes to.
@@ -85,22 +73,11 @@ impl<'a> Bounds<'a> {
             }
             target => target.map_err(|e| format!("links to {shown}: {e}"))?,
         };
-        let mut roots = [
-            self.blobs.as_deref(),
-            self.store.as_deref(),
-            Some(self.model),
-        ]
-        .into_iter();
-        let holds = |root: &Path| {
-            root.canonicalize()
-                .is_ok_and(|root| target.starts_with(root))
-        };
+        let mut roots =
+            [self.blobs.as_deref(), self.store.as_deref(), Some(self.model)].into_iter();
+        let holds = |root: &Path| root.canonicalize().is_ok_and(|root| target.starts_with(root));
         if !roots.any(|root| root.is_some_and(holds)) {
-            let place = if self.blobs.is_some() {
-                "cache"
-            } else {
-                "workspace"
-            };
+            let place = if self.blobs.is_some() { "cache" } else { "workspace" };
             return Err(format!("links to {shown}, outside the {place}"));
         }
         fs::metadata(&target).map_err(|e| format!("links to {shown}: {e}"))

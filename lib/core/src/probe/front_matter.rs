@@ -40,11 +40,7 @@ impl FrontMatter {
             ("tags", "") => return true,
             ("tags", list) => {
                 let list = list.trim_start_matches('[').trim_end_matches(']');
-                self.tags = list
-                    .split(',')
-                    .map(scalar)
-                    .filter(|tag| !tag.is_empty())
-                    .collect();
+                self.tags = list.split(',').map(scalar).filter(|tag| !tag.is_empty()).collect();
             }
             _ => {}
         }

@@ -105,10 +105,7 @@ impl Facts {
             pick(&|shard| !name(shard).contains('/')),
             pick(&|_| true),
         ];
-        tries
-            .into_iter()
-            .find(|shards| !shards.is_empty())
-            .unwrap_or_default()
+        tries.into_iter().find(|shards| !shards.is_empty()).unwrap_or_default()
     }
 }
 
@@ -119,15 +116,10 @@ impl Facts {
 pub fn read(found: &Found) -> Result<Facts> {
     let (path, (files, strays)) = match &found.origin {
         Origin::Cache { repo } if found.revision.is_none() => (repo, Default::default()),
-        _ => (
-            &found.path,
-            walk::walk(found).map_err(|e| Error::io(&found.path, e))?,
-        ),
+        _ => (&found.path, walk::walk(found).map_err(|e| Error::io(&found.path, e))?),
     };
     let at = |e| Error::io(path, e);
-    let modified = fs::metadata(path)
-        .and_then(|data| data.modified())
-        .map_err(at)?;
+    let modified = fs::metadata(path).and_then(|data| data.modified()).map_err(at)?;
     let reader = Reader::new(path, &files);
     let tokenizer_config = reader.document("tokenizer_config.json");
     Ok(Facts {

@@ -53,16 +53,8 @@ impl<'a> Reader<'a> {
 
     /// Every safetensors file that is not just a pointer.
     pub fn shards(&self) -> Vec<Shard> {
-        let files = self
-            .files
-            .iter()
-            .filter(|file| file.is("safetensors") && !file.pointer);
-        files
-            .map(|file| Shard {
-                path: file.path.clone(),
-                header: self.header(file),
-            })
-            .collect()
+        let files = self.files.iter().filter(|file| file.is("safetensors") && !file.pointer);
+        files.map(|file| Shard { path: file.path.clone(), header: self.header(file) }).collect()
     }
 
     fn header(&self, file: &File) -> Result<Header, String> {
@@ -73,10 +65,7 @@ impl<'a> Reader<'a> {
 
     /// What the README says; one that cannot be read says nothing, and no model is worse for it.
     pub fn front_matter(&self) -> FrontMatter {
-        match self
-            .file("README.md")
-            .map(|file| self.head(file, MAX_FRONT_MATTER))
-        {
+        match self.file("README.md").map(|file| self.head(file, MAX_FRONT_MATTER)) {
             Some(Ok(text)) => FrontMatter::parse(&String::from_utf8_lossy(&text)),
             _ => FrontMatter::default(),
         }
@@ -110,9 +99,7 @@ impl<'a> Reader<'a> {
     /// The first `limit` bytes of a file.
     fn head(&self, file: &File, limit: u64) -> io::Result<Vec<u8>> {
         let mut text = Vec::with_capacity(file.size.min(limit) as usize + 1);
-        fs::File::open(self.path(file))?
-            .take(limit)
-            .read_to_end(&mut text)?;
+        fs::File::open(self.path(file))?.take(limit).read_to_end(&mut text)?;
         Ok(text)
     }
 }

@@ -65,9 +65,7 @@ pub fn walk(found: &Found) -> io::Result<(Vec<File>, Vec<Stray>)> {
 
 /// The file at `path` among `files`, which are sorted.
 pub fn find<'a>(files: &'a [File], path: &Path) -> Option<&'a File> {
-    let at = files
-        .binary_search_by(|file| file.path.as_path().cmp(path))
-        .ok()?;
+    let at = files.binary_search_by(|file| file.path.as_path().cmp(path)).ok()?;
     files.get(at)
 }
 
@@ -106,9 +104,7 @@ impl Walk<'_> {
     }
 
     fn enter(&mut self, path: PathBuf, depth: usize) {
-        let hidden = path
-            .file_name()
-            .is_some_and(|name| name.to_string_lossy().starts_with('.'));
+        let hidden = path.file_name().is_some_and(|name| name.to_string_lossy().starts_with('.'));
         if hidden {
             return;
         }
@@ -132,11 +128,7 @@ impl Walk<'_> {
 
     fn file(&mut self, path: PathBuf, size: u64) {
         let pointer = POINTER_SIZES.contains(&size) && is_pointer(&self.model.join(&path));
-        self.files.push(File {
-            path,
-            size,
-            pointer,
-        });
+        self.files.push(File { path, size, pointer });
     }
 
     fn stray(&mut self, path: PathBuf, reason: String) {

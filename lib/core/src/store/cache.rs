@@ -73,9 +73,7 @@ pub fn encode(name: &str) -> String {
 /// The first `--` parts the organisation from the rest. No id on the Hub holds a `--`, so there the
 /// answer is exact; where one does all the same, the name comes back as it went in.
 pub fn decode(directory: &str) -> Option<String> {
-    let name = directory
-        .strip_prefix(PREFIX)
-        .filter(|name| !name.is_empty())?;
+    let name = directory.strip_prefix(PREFIX).filter(|name| !name.is_empty())?;
     Some(name.replacen("--", "/", 1))
 }
 
@@ -91,11 +89,7 @@ impl Repo {
                 Err(e) => return Err(Error::io(&path, e)),
             };
             let modified = metadata.modified().map_err(|e| Error::io(&path, e))?;
-            snapshots.push(Snapshot {
-                revision,
-                path,
-                modified,
-            });
+            snapshots.push(Snapshot { revision, path, modified });
         }
         snapshots.sort_by(|a, b| (b.modified, &a.revision).cmp(&(a.modified, &b.revision)));
         Ok(snapshots)
@@ -123,21 +117,13 @@ impl Repo {
             Err(e) if is_absent(&e) || e.kind() == io::ErrorKind::InvalidData => {}
             Err(e) => return Err(Error::io(&main, e)),
         }
-        Ok(self
-            .snapshots()?
-            .into_iter()
-            .next()
-            .map(|s| (s.revision, s.path)))
+        Ok(self.snapshots()?.into_iter().next().map(|s| (s.revision, s.path)))
     }
 
     /// True if the directories of the model are such, and none a link to elsewhere.
     pub(crate) fn is_whole(&self) -> Result<bool> {
         let snapshots = self.path.join("snapshots");
-        let mut parts = vec![
-            self.path.clone(),
-            self.path.join("blobs"),
-            snapshots.clone(),
-        ];
+        let mut parts = vec![self.path.clone(), self.path.join("blobs"), snapshots.clone()];
         parts.extend(entries(&snapshots)?.into_iter().map(|(_, path)| path));
         Ok(!parts.iter().any(|part| part.is_symlink()))
     }
@@ -151,21 +137,16 @@ impl Repo {
             Revisions::All => self.all(),
         };
         match snapshots {
-            Ok(snapshots) if !snapshots.is_empty() => snapshots
-                .into_iter()
-                .map(|(revision, path)| self.at(revision, path))
-                .collect(),
+            Ok(snapshots) if !snapshots.is_empty() => {
+                snapshots.into_iter().map(|(revision, path)| self.at(revision, path)).collect()
+            }
             _ => vec![self.bare()],
         }
     }
 
     /// The revision `revision`, which lies in `path`.
     pub(crate) fn at(&self, revision: String, path: PathBuf) -> Found {
-        Found {
-            path,
-            revision: Some(revision),
-            ..self.bare()
-        }
+        Found { path, revision: Some(revision), ..self.bare() }
     }
 
     /// The model without a revision.
@@ -174,18 +155,13 @@ impl Repo {
             name: self.name.clone(),
             path: self.path.join("snapshots"),
             revision: None,
-            origin: Origin::Cache {
-                repo: self.path.clone(),
-            },
+            origin: Origin::Cache { repo: self.path.clone() },
         }
     }
 
     fn all(&self) -> Result<Vec<(String, PathBuf)>> {
         let snapshots = self.snapshots()?;
-        Ok(snapshots
-            .into_iter()
-            .map(|s| (s.revision, s.path))
-            .collect())
+        Ok(snapshots.into_iter().map(|s| (s.revision, s.path)).collect())
     }
 }
 
@@ -216,20 +192,14 @@ pub(crate) fn entries(directory: &Path) -> Result<Vec<(String, PathBuf)>> {
     };
     read.map(|entry| {
         let entry = entry.map_err(|e| Error::io(directory, e))?;
-        Ok((
-            entry.file_name().to_string_lossy().into_owned(),
-            entry.path(),
-        ))
+        Ok((entry.file_name().to_string_lossy().into_owned(), entry.path()))
     })
     .collect()
 }
 
 /// True if what was asked for is not there, or has gone since it was listed.
 pub(crate) fn is_absent(error: &io::Error) -> bool {
-    matches!(
-        error.kind(),
-        io::ErrorKind::NotFound | io::ErrorKind::NotADirectory
-    )
+    matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory)
 }
 
 /// True for the name of one directory entry that leads nowhere else.

@@ -35,17 +35,10 @@ impl Deletion {
     /// A plan for the cache at `hub` in which nothing goes.
     pub(crate) fn new(hub: &Path) -> Result<Deletion> {
         let hub = hub.canonicalize().map_err(|e| match is_absent(&e) {
-            true => Error::new(
-                Kind::CacheNotFound,
-                hub.display().to_string(),
-                "no such cache",
-            ),
+            true => Error::new(Kind::CacheNotFound, hub.display().to_string(), "no such cache"),
             false => Error::io(hub, e),
         })?;
-        Ok(Deletion {
-            hub,
-            ..Deletion::default()
-        })
+        Ok(Deletion { hub, ..Deletion::default() })
     }
 
     /// The cache, links resolved.
@@ -60,17 +53,10 @@ impl Deletion {
 
     /// Everything that goes, in order.
     pub fn paths(&self) -> impl Iterator<Item = &Path> {
-        [
-            &self.refs,
-            &self.snapshots,
-            &self.blobs,
-            &self.repos,
-            &self.payloads,
-            &self.locks,
-        ]
-        .into_iter()
-        .flatten()
-        .map(PathBuf::as_path)
+        [&self.refs, &self.snapshots, &self.blobs, &self.repos, &self.payloads, &self.locks]
+            .into_iter()
+            .flatten()
+            .map(PathBuf::as_path)
     }
 
     /// Adds a model with all that belongs to it.
@@ -89,14 +75,9 @@ impl Deletion {
         self.refs.extend(refs.map(|r| r.path));
         for snapshot in gone {
             self.snapshots.push(snapshot.path.clone());
-            let tree = repo
-                .path
-                .join("trees")
-                .join(format!("{}.json", snapshot.revision));
+            let tree = repo.path.join("trees").join(format!("{}.json", snapshot.revision));
             self.snapshots.extend(present(tree));
-            self.snapshots.extend(present(
-                repo.path.join(".no_exist").join(&snapshot.revision),
-            ));
+            self.snapshots.extend(present(repo.path.join(".no_exist").join(&snapshot.revision)));
         }
         Ok(())
     }
@@ -136,11 +117,7 @@ impl Deletion {
     fn links(&self) -> Result<Vec<PathBuf>> {
         let mut links = self.blobs.clone();
         for repo in &self.repos {
-            links.extend(
-                entries(&repo.join("blobs"))?
-                    .into_iter()
-                    .map(|(_, path)| path),
-            );
+            links.extend(entries(&repo.join("blobs"))?.into_iter().map(|(_, path)| path));
         }
         Ok(links)
     }
@@ -158,10 +135,7 @@ impl Deletion {
         self.paths().try_for_each(|path| self.guard(path))?;
         let mut linked = self.linked()?;
         linked.retain(|payload| !self.payloads.contains(payload));
-        for path in [&self.refs, &self.snapshots, &self.blobs, &self.repos]
-            .into_iter()
-            .flatten()
-        {
+        for path in [&self.refs, &self.snapshots, &self.blobs, &self.repos].into_iter().flatten() {
             remove(path)?;
         }
         let mut bytes = self.bytes;
@@ -185,18 +159,13 @@ impl Deletion {
     /// Refuses a path that is not below the cache, or only through a link.
     fn guard(&self, path: &Path) -> Result<()> {
         let refuse = |path: &Path, message| {
-            Err(
-                Error::new(Kind::DeletionFailed, path.display().to_string(), message)
-                    .hint("nothing was deleted; remove it by hand"),
-            )
+            Err(Error::new(Kind::DeletionFailed, path.display().to_string(), message)
+                .hint("nothing was deleted; remove it by hand"))
         };
         if !path.starts_with(&self.hub) || path == self.hub {
             return refuse(path, "lies outside the cache");
         }
-        let above = path
-            .ancestors()
-            .skip(1)
-            .take_while(|above| *above != self.hub);
+        let above = path.ancestors().skip(1).take_while(|above| *above != self.hub);
         match above.into_iter().find(|above| above.is_symlink()) {
             Some(link) => refuse(link, "is a symbolic link, not a directory of the cache"),
             None => Ok(()),
@@ -221,9 +190,7 @@ pub(crate) fn blobs_of(snapshot: &Path) -> Result<BTreeSet<PathBuf>> {
 fn collect_files(path: &Path, files: &mut BTreeMap<PathBuf, Metadata>) -> Result<()> {
     match metadata(path)? {
         Some(metadata) if metadata.is_dir() => {
-            entries(path)?
-                .iter()
-                .try_for_each(|(_, path)| collect_files(path, files))?;
+            entries(path)?.iter().try_for_each(|(_, path)| collect_files(path, files))?;
         }
         Some(metadata) if metadata.is_file() => {
             files.insert(path.to_owned(), metadata);
@@ -239,9 +206,7 @@ fn freed<'a>(files: impl Iterator<Item = &'a Metadata>) -> u64 {
     for file in files {
         names.entry((file.dev(), file.ino())).or_insert((0, file)).0 += 1;
     }
-    let gone = names
-        .values()
-        .filter(|(names, file)| *names >= file.nlink());
+    let gone = names.values().filter(|(names, file)| *names >= file.nlink());
     gone.map(|(_, file)| file.len()).sum()
 }
 
@@ -264,13 +229,7 @@ fn remove(path: &Path) -> Result<()> {
         Some(metadata) if metadata.is_dir() => fs::remove_dir_all(path),
         Some(_) => fs::remove_file(path),
     };
-    removed.or_else(|e| {
-        if is_absent(&e) {
-            Ok(())
-        } else {
-            Err(failed(path, e))
-        }
-    })
+    removed.or_else(|e| if is_absent(&e) { Ok(()) } else { Err(failed(path, e)) })
 }
 
 fn failed(path: &Path, error: io::Error) -> Error {

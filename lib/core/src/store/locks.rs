@@ -32,9 +32,7 @@ pub fn busy(hub: &Path, repo: &Path) -> Result<Vec<PathBuf>> {
 
 /// The lock files of the model in `repo`, held or not, sorted.
 pub fn files(hub: &Path, repo: &Path) -> Result<Vec<PathBuf>> {
-    let directory = hub
-        .join(".locks")
-        .join(repo.file_name().unwrap_or_default());
+    let directory = hub.join(".locks").join(repo.file_name().unwrap_or_default());
     with_suffix(&directory, ".lock")
 }
 

@@ -73,10 +73,7 @@ pub struct Listed {
 ///
 /// A place that does not exist holds nothing.
 pub fn list(places: &Places, revisions: Revisions) -> Result<Vec<Found>> {
-    let mut all: Vec<Found> = workspace::home(places)?
-        .into_iter()
-        .map(Into::into)
-        .collect();
+    let mut all: Vec<Found> = workspace::home(places)?.into_iter().map(Into::into).collect();
     for repo in cache::repos(&places.hub)? {
         all.extend(repo.found(revisions));
     }
@@ -96,11 +93,7 @@ pub fn matching(places: &Places, pattern: &str, revisions: Revisions) -> Result<
         Some((part, revision)) => (part, Some(revision)),
         None => (pattern, None),
     };
-    let revisions = if revision.is_some() {
-        Revisions::All
-    } else {
-        revisions
-    };
+    let revisions = if revision.is_some() { Revisions::All } else { revisions };
     let mut selected = Vec::new();
     for found in list(places, revisions)? {
         let (name, display_name) = match found.origin {
@@ -113,10 +106,7 @@ pub fn matching(places: &Places, pattern: &str, revisions: Revisions) -> Result<
         if contains(&name, part) && starts(found.revision.as_deref(), revision)
             || contains(&name, pattern)
         {
-            selected.push(Listed {
-                found,
-                display_name,
-            });
+            selected.push(Listed { found, display_name });
         }
     }
     Ok(selected)

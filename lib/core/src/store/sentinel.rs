@@ -96,10 +96,7 @@ impl Sentinel {
     /// The patterns of what the hash leaves out; none if they are not a list of strings.
     pub fn exclude(&self) -> Option<Vec<String>> {
         let patterns = self.0.get("exclude_patterns")?.as_array()?;
-        patterns
-            .iter()
-            .map(|pattern| pattern.as_str().map(str::to_owned))
-            .collect()
+        patterns.iter().map(|pattern| pattern.as_str().map(str::to_owned)).collect()
     }
 
     /// What the workspace held when it was last hashed; none if that was not by version 2 of the
@@ -109,14 +106,9 @@ impl Sentinel {
             return None;
         }
         let entries = self.0.get("file_index")?.as_array()?;
-        let index = entries
-            .iter()
-            .map(|entry| serde_json::from_value(entry.clone()));
+        let index = entries.iter().map(|entry| serde_json::from_value(entry.clone()));
         let index: Vec<Entry> = index.collect::<std::result::Result<_, _>>().ok()?;
-        index
-            .iter()
-            .all(|entry| is_safe(&entry.path))
-            .then_some(index)
+        index.iter().all(|entry| is_safe(&entry.path)).then_some(index)
     }
 
     /// Records what the workspace holds now.
@@ -153,7 +145,5 @@ fn is_safe(path: &str) -> bool {
 
 /// `2026-01-02T03:04:05.678901Z`
 fn now() -> String {
-    Timestamp::now()
-        .strftime("%Y-%m-%dT%H:%M:%S.%6fZ")
-        .to_string()
+    Timestamp::now().strftime("%Y-%m-%dT%H:%M:%S.%6fZ").to_string()
 }

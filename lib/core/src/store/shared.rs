@@ -110,18 +110,9 @@ fn lock(payload: &Path) -> Result<File> {
     let path = beside(payload, "lock");
     if path.is_symlink() {
         let message = "a lock that is a symbolic link";
-        return Err(Error::new(
-            Kind::DeletionFailed,
-            path.display().to_string(),
-            message,
-        ));
+        return Err(Error::new(Kind::DeletionFailed, path.display().to_string(), message));
     }
-    let open = File::options()
-        .write(true)
-        .create(true)
-        .truncate(false)
-        .mode(0o666)
-        .open(&path);
+    let open = File::options().write(true).create(true).truncate(false).mode(0o666).open(&path);
     let file = open.map_err(|e| Error::io(&path, e))?;
     file.lock().map_err(|e| Error::io(&path, e))?;
     Ok(file)
@@ -134,8 +125,7 @@ fn rewrite(manifest: &Path, users: &BTreeSet<PathBuf>, hub: &Path) -> Result<()>
         let directory = manifest.parent().unwrap_or(manifest);
         let mut file = tempfile::NamedTempFile::new_in(directory)?;
         file.write_all(content.as_bytes())?;
-        file.as_file()
-            .set_permissions(fs::Permissions::from_mode(0o666))?; // other users append
+        file.as_file().set_permissions(fs::Permissions::from_mode(0o666))?; // other users append
         file.as_file().sync_all()?;
         file.persist(manifest)?;
         Ok(())
@@ -164,9 +154,7 @@ fn is_payload(path: &Path, hub: &Path) -> bool {
 
 /// True for a relative path `TYPE--ORG--NAME/blobs/ETAG`.
 fn is_blob(path: &Path) -> bool {
-    let plain = path
-        .components()
-        .all(|part| matches!(part, Component::Normal(_)));
+    let plain = path.components().all(|part| matches!(part, Component::Normal(_)));
     let parts: Vec<_> = path.iter().filter_map(|part| part.to_str()).collect();
     matches!(parts.as_slice(), [repo, "blobs", _] if repo.contains("--")) && plain
 }

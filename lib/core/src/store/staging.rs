@@ -89,12 +89,7 @@ fn homed(target: &Path, places: &Places) -> PathBuf {
 
 fn is_empty(directory: &Path) -> Result<bool> {
     let at = |e| Error::io(directory, e);
-    Ok(fs::read_dir(directory)
-        .map_err(at)?
-        .next()
-        .transpose()
-        .map_err(at)?
-        .is_none())
+    Ok(fs::read_dir(directory).map_err(at)?.next().transpose().map_err(at)?.is_none())
 }
 
 #[cfg(test)]
@@ -108,11 +103,7 @@ mod tests {
             fs::create_dir_all(root.join(name)).unwrap();
             root.join(name)
         };
-        Places {
-            root: path("hf"),
-            hub: path("hf/hub"),
-            workspaces: Some(path("ws")),
-        }
+        Places { root: path("hf"), hub: path("hf/hub"), workspaces: Some(path("ws")) }
     }
 
     fn refused(target: &Path, places: &Places) -> String {

@@ -27,19 +27,13 @@ impl From<Workspace> for Found {
 
 /// The workspaces of the user's workspace home, sorted by name.
 pub fn home(places: &Places) -> Result<Vec<Workspace>> {
-    places
-        .workspaces
-        .as_deref()
-        .map_or(Ok(Vec::new()), children)
+    places.workspaces.as_deref().map_or(Ok(Vec::new()), children)
 }
 
 /// The workspace at `path`, if there is one.
 pub fn at(path: &Path) -> Result<Option<Workspace>> {
     let path = plain(path)?;
-    Ok(is_workspace(&path).then(|| Workspace {
-        name: file_name(&path),
-        path,
-    }))
+    Ok(is_workspace(&path).then(|| Workspace { name: file_name(&path), path }))
 }
 
 /// The workspaces directly below `directory`, sorted by name; none if there is no such directory.
@@ -68,10 +62,7 @@ pub(super) fn under(pattern: &Path) -> Result<Vec<Listed>> {
         } else {
             workspace.name.clone()
         };
-        Listed {
-            found: workspace.into(),
-            display_name: Some(shown),
-        }
+        Listed { found: workspace.into(), display_name: Some(shown) }
     });
     Ok(listed.collect())
 }
@@ -86,10 +77,7 @@ fn siblings(pattern: &Path) -> Result<Vec<Workspace>> {
 
 /// The last part of `path`, made readable.
 pub(crate) fn file_name(path: &Path) -> String {
-    path.file_name()
-        .unwrap_or(path.as_os_str())
-        .to_string_lossy()
-        .into_owned()
+    path.file_name().unwrap_or(path.as_os_str()).to_string_lossy().into_owned()
 }
 
 fn is_workspace(path: &Path) -> bool {
@@ -98,7 +86,5 @@ fn is_workspace(path: &Path) -> bool {
 
 /// The absolute path, links and dots resolved as far as the path exists.
 fn plain(path: &Path) -> Result<PathBuf> {
-    path.canonicalize()
-        .or_else(|_| absolute(path))
-        .map_err(|e| Error::io(path, e))
+    path.canonicalize().or_else(|_| absolute(path)).map_err(|e| Error::io(path, e))
 }

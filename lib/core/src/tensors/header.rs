@@ -51,14 +51,10 @@ impl Header {
         file.read_exact(&mut length).map_err(unreadable)?;
         let length = u64::from_le_bytes(length);
         if length > MAX_HEADER {
-            return Err(format!(
-                "header of {length} bytes is over the limit of {MAX_HEADER}"
-            ));
+            return Err(format!("header of {length} bytes is over the limit of {MAX_HEADER}"));
         }
         if length > size - 8 {
-            return Err(format!(
-                "truncated: header of {length} bytes in a file of {size}"
-            ));
+            return Err(format!("truncated: header of {length} bytes in a file of {size}"));
         }
         // Bounded by the size of the file, so a lying length cannot make it large.
         let mut text = vec![0; length as usize];
@@ -68,10 +64,8 @@ impl Header {
 
     /// Reads the JSON `text` of a header that stands in a file of `size` bytes.
     pub fn parse(text: &[u8], size: u64) -> Result<Header, String> {
-        let Entries {
-            mut tensors,
-            metadata,
-        } = serde_json::from_slice(text).map_err(|e| format!("invalid header: {e}"))?;
+        let Entries { mut tensors, metadata } =
+            serde_json::from_slice(text).map_err(|e| format!("invalid header: {e}"))?;
         tensors.sort_by_key(|(_, entry)| entry.data_offsets);
         let start = 8 + text.len() as u64;
         let tensors = tensors
@@ -102,27 +96,20 @@ fn check_ranges(tensors: &[Tensor], start: u64, size: u64) -> Result<(), String>
     let mut end = start;
     for Tensor { name, range, .. } in tensors {
         if range.start != end {
-            let how = if range.start < end {
-                "overlaps the one before"
-            } else {
-                "leaves a gap"
-            };
+            let how = if range.start < end { "overlaps the one before" } else { "leaves a gap" };
             let (at, expected) = (range.start - start, end - start);
-            return Err(format!(
-                "tensor {name:?} {how}: it starts at {at}, not {expected}"
-            ));
+            return Err(format!("tensor {name:?} {how}: it starts at {at}, not {expected}"));
         }
         end = range.end;
     }
     match end.cmp(&size) {
         std::cmp::Ordering::Equal => Ok(()),
-        std::cmp::Ordering::Greater => Err(format!(
-            "truncated: the tensors end at byte {end}, the file at {size}"
-        )),
-        std::cmp::Ordering::Less => Err(format!(
-            "{} bytes that belong to no tensor at the end",
-            size - end
-        )),
+        std::cmp::Ordering::Greater => {
+            Err(format!("truncated: the tensors end at byte {end}, the file at {size}"))
+        }
+        std::cmp::Ordering::Less => {
+            Err(format!("{} bytes that belong to no tensor at the end", size - end))
+        }
     }
 }
 
@@ -142,11 +129,7 @@ struct Entry {
 impl Entry {
     /// The tensor that is meant, with its range moved by `start`, the length of the header.
     fn tensor(self, name: String, start: u64) -> Result<Tensor, String> {
-        let Entry {
-            dtype,
-            shape,
-            data_offsets: (from, to),
-        } = self;
+        let Entry { dtype, shape, data_offsets: (from, to) } = self;
         let Ok(dtype) = Dtype::deserialize(StrDeserializer::<NameError>::new(&dtype)) else {
             return Err(format!("tensor {name:?} has the unknown dtype {dtype:?}"));
         };
@@ -158,15 +141,8 @@ impl Entry {
             ));
         }
         match (from.checked_add(start), to.checked_add(start)) {
-            (Some(from), Some(to)) => Ok(Tensor {
-                name,
-                dtype,
-                shape,
-                range: from..to,
-            }),
-            _ => Err(format!(
-                "tensor {name:?} has offsets {from} to {to}, beyond any file"
-            )),
+            (Some(from), Some(to)) => Ok(Tensor { name, dtype, shape, range: from..to }),
+            _ => Err(format!("tensor {name:?} has offsets {from} to {to}, beyond any file")),
         }
     }
 }
@@ -175,9 +151,7 @@ impl Entry {
 pub(super) fn size(dtype: Dtype, shape: &[usize]) -> Option<u64> {
     let bits = shape
         .iter()
-        .try_fold(dtype.bitsize() as u64, |bits, &dimension| {
-            bits.checked_mul(dimension as u64)
-        })?;
+        .try_fold(dtype.bitsize() as u64, |bits, &dimension| bits.checked_mul(dimension as u64))?;
     (bits % 8 == 0).then_some(bits / 8)
 }
 
@@ -190,10 +164,7 @@ impl<'de> Deserialize<'de> for Entries {
                 f.write_str("an object of tensors")
             }
             fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Entries, A::Error> {
-                let mut entries = Entries {
-                    tensors: Vec::new(),
-                    metadata: BTreeMap::new(),
-                };
+                let mut entries = Entries { tensors: Vec::new(), metadata: BTreeMap::new() };
                 while let Some(name) = map.next_key::<String>()? {
                     let named = |e| A::Error::custom(format!("{name:?}: {e}"));
                     if name == "__metadata__" {

@@ -16,18 +16,17 @@ pub struct Index {
 impl Index {
     /// Takes the map out of an index. Errors say what is wrong, in the words of a health report.
     pub fn new(document: &Document) -> Result<Index, String> {
-        let fields = document
-            .checked()
-            .map_err(|reason| format!("Invalid index file: {reason}"))?;
+        let fields =
+            document.checked().map_err(|reason| format!("Invalid index file: {reason}"))?;
         let weight_map: BTreeMap<String, String> = fields
             .and_then(|fields| fields.text("weight_map"))
             .and_then(|map| serde_json::from_str(map).ok())
             .filter(|map: &BTreeMap<_, _>| !map.is_empty())
             .ok_or("Empty or invalid weight_map in index")?;
         match weight_map.iter().find(|(_, file)| !is_inside(file)) {
-            Some((tensor, file)) => Err(format!(
-                "Index points outside the model: {tensor} is in {file:?}"
-            )),
+            Some((tensor, file)) => {
+                Err(format!("Index points outside the model: {tensor} is in {file:?}"))
+            }
             None => Ok(Index { weight_map }),
         }
     }
@@ -56,11 +55,7 @@ impl Index {
                 }
             }
         }
-        match self
-            .weight_map
-            .iter()
-            .find(|(name, _)| !seen.contains_key(name.as_str()))
-        {
+        match self.weight_map.iter().find(|(name, _)| !seen.contains_key(name.as_str())) {
             Some((name, file)) => Err(format!("tensor {name:?} is not in {file}")),
             None => Ok(()),
         }
@@ -70,8 +65,6 @@ impl Index {
 /// True for a plain relative name: no `..`, no root, no drive, and no backslash that another
 /// system would take for a separator.
 fn is_inside(file: &str) -> bool {
-    let plain = Path::new(file)
-        .components()
-        .all(|part| matches!(part, Component::Normal(_)));
+    let plain = Path::new(file).components().all(|part| matches!(part, Component::Normal(_)));
     !file.is_empty() && plain && !file.contains(['\\', ':', '\0'])
 }

@@ -47,14 +47,9 @@ pub fn write<'a>(
             1 => "model.safetensors".to_owned(),
             total => format!("model-{:05}-of-{total:05}.safetensors", number + 1),
         };
-        weight_map.extend(
-            shard
-                .iter()
-                .map(|(entry, _)| (entry.name.as_str(), file.clone())),
-        );
+        weight_map.extend(shard.iter().map(|(entry, _)| (entry.name.as_str(), file.clone())));
         create(&dir.join(&file), |out| {
-            out.write_all(&header(shard))
-                .map_err(|e| Error::io(dir, e))?;
+            out.write_all(&header(shard)).map_err(|e| Error::io(dir, e))?;
             shard.iter().try_for_each(|(entry, size)| {
                 let bytes = checked(entry, *size, bytes(entry)?)?;
                 out.write_all(&bytes).map_err(|e| Error::io(dir, e))
@@ -133,10 +128,8 @@ fn checked<'a>(entry: &Entry, size: u64, bytes: Cow<'a, [u8]>) -> Result<Cow<'a,
 }
 
 fn index(dir: &Path, weight_map: Vec<(&str, String)>, total: u64) -> Result<()> {
-    let map: Map<_, _> = weight_map
-        .into_iter()
-        .map(|(name, file)| (name.to_owned(), file.into()))
-        .collect();
+    let map: Map<_, _> =
+        weight_map.into_iter().map(|(name, file)| (name.to_owned(), file.into())).collect();
     let index = json!({ "metadata": { "total_size": total }, "weight_map": map });
     create(&dir.join("model.safetensors.index.json"), |out| {
         writeln!(out, "{index:#}").map_err(|e| Error::io(dir, e))
@@ -154,11 +147,7 @@ fn create(path: &Path, fill: impl FnOnce(&mut dyn Write) -> Result<()>) -> Resul
         // As for any new file: what the user's umask leaves of this.
         temporary.permissions(fs::Permissions::from_mode(0o666));
     }
-    let mut file = temporary
-        .prefix(".mlxk-")
-        .suffix(".tmp")
-        .tempfile_in(dir)
-        .map_err(at)?;
+    let mut file = temporary.prefix(".mlxk-").suffix(".tmp").tempfile_in(dir).map_err(at)?;
     let mut out = BufWriter::with_capacity(1 << 20, file.as_file_mut());
     fill(&mut out)?;
     out.flush().map_err(at)?;

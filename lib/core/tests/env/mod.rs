@@ -49,19 +49,12 @@ impl Env {
 
     /// A revision of the cached model `name`, empty as yet; 40 times `digit` is its commit.
     pub fn snapshot(&self, name: &str, digit: char) -> Snapshot {
-        let repo = self
-            .hub()
-            .join(format!("models--{}", name.replace('/', "--")));
+        let repo = self.hub().join(format!("models--{}", name.replace('/', "--")));
         let revision: String = std::iter::repeat_n(digit, 40).collect();
         let path = repo.join("snapshots").join(&revision);
         fs::create_dir_all(&path).unwrap();
         fs::create_dir_all(repo.join("blobs")).unwrap();
-        Snapshot {
-            hub: self.hub(),
-            repo,
-            path,
-            revision,
-        }
+        Snapshot { hub: self.hub(), repo, path, revision }
     }
 
     /// The workspace `name` with `files`, and a `config.json` if there is none among them.
@@ -124,21 +117,14 @@ impl Snapshot {
         let file = self.path.join(name);
         fs::create_dir_all(file.parent().unwrap()).unwrap();
         let up = "../".repeat(2 + Path::new(name).components().count() - 1);
-        symlink(
-            format!("{up}blobs/{}", blob.file_name().unwrap().display()),
-            file,
-        )
-        .unwrap();
+        symlink(format!("{up}blobs/{}", blob.file_name().unwrap().display()), file).unwrap();
         self
     }
 }
 
 /// The digest that names a blob.
 pub fn sha256(content: &[u8]) -> String {
-    Sha256::digest(content)
-        .iter()
-        .map(|byte| format!("{byte:02x}"))
-        .collect()
+    Sha256::digest(content).iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
 fn write(path: &Path, content: &[u8]) {

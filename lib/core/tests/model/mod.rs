@@ -19,14 +19,8 @@ impl Model {
     /// A small llama, whole and able to run.
     pub fn new() -> Model {
         Model(BTreeMap::new())
-            .json(
-                "config.json",
-                json!({"model_type": "llama", "max_position_embeddings": 2048}),
-            )
-            .json(
-                "tokenizer_config.json",
-                json!({"chat_template": "{{ messages }}"}),
-            )
+            .json("config.json", json!({"model_type": "llama", "max_position_embeddings": 2048}))
+            .json("tokenizer_config.json", json!({"chat_template": "{{ messages }}"}))
             .json("tokenizer.json", json!({"model": {"type": "BPE"}}))
             .file("model.safetensors", shard(&["a", "b"]))
     }
@@ -53,18 +47,12 @@ impl Model {
     /// Sets fields of `config.json`.
     pub fn config(self, fields: Value) -> Model {
         let mut config: Value = serde_json::from_slice(&self.0["config.json"]).unwrap();
-        config
-            .as_object_mut()
-            .unwrap()
-            .extend(fields.as_object().unwrap().clone());
+        config.as_object_mut().unwrap().extend(fields.as_object().unwrap().clone());
         self.json("config.json", config)
     }
 
     pub fn index(self, weight_map: Value) -> Model {
-        self.json(
-            "model.safetensors.index.json",
-            json!({ "weight_map": weight_map }),
-        )
+        self.json("model.safetensors.index.json", json!({ "weight_map": weight_map }))
     }
 
     pub fn without(mut self, name: &str) -> Model {
@@ -86,13 +74,10 @@ impl Model {
     /// Puts the files into the cache, every other one into the shared store.
     pub fn cached(&self, env: &Env, name: &str) -> Snapshot {
         let snapshot = env.snapshot(name, 'a');
-        self.0
-            .iter()
-            .enumerate()
-            .fold(snapshot, |snapshot, (at, (name, content))| match at % 2 {
-                0 => snapshot.file(name, content),
-                _ => snapshot.shared(name, content),
-            })
+        self.0.iter().enumerate().fold(snapshot, |snapshot, (at, (name, content))| match at % 2 {
+            0 => snapshot.file(name, content),
+            _ => snapshot.shared(name, content),
+        })
     }
 
     pub fn health(&self) -> Health {
@@ -114,12 +99,7 @@ impl Model {
 
 pub fn workspace(path: PathBuf) -> Found {
     let name = path.display().to_string();
-    Found {
-        name,
-        path,
-        revision: None,
-        origin: Origin::Workspace,
-    }
+    Found { name, path, revision: None, origin: Origin::Workspace }
 }
 
 pub fn in_cache(name: &str, snapshot: &Snapshot) -> Found {
@@ -127,9 +107,7 @@ pub fn in_cache(name: &str, snapshot: &Snapshot) -> Found {
         name: name.to_owned(),
         path: snapshot.path.clone(),
         revision: Some(snapshot.revision.clone()),
-        origin: Origin::Cache {
-            repo: snapshot.repo.clone(),
-        },
+        origin: Origin::Cache { repo: snapshot.repo.clone() },
     }
 }
 
@@ -149,10 +127,7 @@ pub fn shard(tensors: &[&str]) -> Vec<u8> {
 /// The same of another type, as long.
 pub fn shard_of(dtype: &str, tensors: &[&str]) -> Vec<u8> {
     let entry = |(at, name): (usize, &&str)| {
-        format!(
-            r#""{name}":{{"dtype":"{dtype}","shape":[1],"data_offsets":[{at},{}]}}"#,
-            at + 1
-        )
+        format!(r#""{name}":{{"dtype":"{dtype}","shape":[1],"data_offsets":[{at},{}]}}"#, at + 1)
     };
     let entries: Vec<_> = tensors.iter().enumerate().map(entry).collect();
     let header = format!("{{{}}}", entries.join(","));

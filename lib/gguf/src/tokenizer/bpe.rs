@@ -25,60 +25,25 @@ const TEKKEN: &str = r"[^\r\n\p{L}\p{N}]?[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]*[\p{Ll}
 
 /// The splittings that are known, by the names llama.cpp gives them.
 const SPLITS: [(&[&str], Split); 6] = [
+    (&["gpt-2", "phi-2", "mpt", "olmo", "jais", "trillion", "gigachat"], split(&[GPT2])),
     (
-        &[
-            "gpt-2", "phi-2", "mpt", "olmo", "jais", "trillion", "gigachat",
-        ],
-        split(&[GPT2]),
-    ),
-    (
-        &[
-            "smollm",
-            "starcoder",
-            "refact",
-            "command-r",
-            "codeshell",
-            "exaone",
-            "minerva-7b",
-        ],
+        &["smollm", "starcoder", "refact", "command-r", "codeshell", "exaone", "minerva-7b"],
         split(&[r"\p{N}", GPT2]),
     ),
     (
         &["llama-bpe", "llama3", "llama-v3", "falcon3", "pixtral"],
-        Split {
-            whole: true,
-            bos: true,
-            ..split(&[LLAMA3])
-        },
+        Split { whole: true, bos: true, ..split(&[LLAMA3]) },
     ),
     (&["smaug-bpe", "dbrx"], split(&[LLAMA3])),
-    (
-        &["qwen2", "stablelm2", "deepseek-r1-qwen"],
-        Split {
-            nfc: true,
-            ..split(&[QWEN2])
-        },
-    ),
-    (
-        &["tekken"],
-        Split {
-            whole: true,
-            bos: true,
-            ..split(&[TEKKEN])
-        },
-    ),
+    (&["qwen2", "stablelm2", "deepseek-r1-qwen"], Split { nfc: true, ..split(&[QWEN2]) }),
+    (&["tekken"], Split { whole: true, bos: true, ..split(&[TEKKEN]) }),
 ];
 
 /// What llama.cpp does with a file that names none.
 const UNNAMED: Split = split(&[r"[\p{P}\$\+<=>\^~\|]+", GPT2, r"\p{N}+", "[0-9][0-9][0-9]"]);
 
 const fn split(patterns: &'static [&'static str]) -> Split {
-    Split {
-        patterns,
-        nfc: false,
-        whole: false,
-        bos: false,
-    }
+    Split { patterns, nfc: false, whole: false, bos: false }
 }
 
 /// The `tokenizer.json`.
@@ -125,15 +90,8 @@ fn named(name: Option<&str>) -> Result<&'static Split, String> {
     };
     let split = SPLITS.iter().find(|(names, _)| names.contains(&name));
     split.map(|(_, split)| split).ok_or_else(|| {
-        let known: Vec<_> = SPLITS
-            .iter()
-            .flat_map(|(names, _)| *names)
-            .copied()
-            .collect();
-        format!(
-            "the pre-tokenizer {name:?} is not known; these are: {}",
-            known.join(", ")
-        )
+        let known: Vec<_> = SPLITS.iter().flat_map(|(names, _)| *names).copied().collect();
+        format!("the pre-tokenizer {name:?} is not known; these are: {}", known.join(", "))
     })
 }
 
@@ -144,10 +102,7 @@ fn merges(gguf: &Gguf, vocabulary: &Vocabulary) -> Result<Vec<Value>, String> {
         let wrong = |what| format!("the merge {number}, {line:?}, {what}");
         let (left, right) = line.split_once(' ').ok_or_else(|| wrong("is no pair"))?;
         let joined = left.to_owned() + right;
-        match [left, right, &joined]
-            .iter()
-            .all(|token| vocabulary.ids.contains_key(token))
-        {
+        match [left, right, &joined].iter().all(|token| vocabulary.ids.contains_key(token)) {
             true => Ok(json!([left, right])),
             false => Err(wrong("speaks of what is no token")),
         }

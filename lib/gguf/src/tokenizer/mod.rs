@@ -23,10 +23,7 @@ pub fn files(gguf: &Gguf, model: &Model) -> Result<Vec<(&'static str, Value)>, S
     }
     let tokenizer = rebuilt(gguf, &vocabulary)?;
     let settings = settings::config(gguf, &vocabulary, model.context())?;
-    Ok(vec![
-        ("tokenizer.json", tokenizer),
-        ("tokenizer_config.json", settings),
-    ])
+    Ok(vec![("tokenizer.json", tokenizer), ("tokenizer_config.json", settings)])
 }
 
 /// The `tokenizer.json`.
@@ -42,9 +39,7 @@ fn rebuilt(gguf: &Gguf, vocabulary: &Vocabulary) -> Result<Value, String> {
     match gguf.need("tokenizer.ggml.model")? {
         "gpt2" => bpe::tokenizer(gguf, vocabulary),
         "llama" => spm::tokenizer(gguf, vocabulary),
-        other => Err(format!(
-            "the tokenizer {other:?} cannot be imported; gpt2 and llama can"
-        )),
+        other => Err(format!("the tokenizer {other:?} cannot be imported; gpt2 and llama can")),
     }
 }
 
@@ -65,10 +60,7 @@ fn template(gguf: &Gguf, vocabulary: &Vocabulary, bos: bool) -> Result<Option<Va
             token.map(|(_, text)| json!({ "SpecialToken": { "id": text, "type_id": kind } }))
         };
         let text = json!({ "Sequence": { "id": sequence, "type_id": kind } });
-        [mark(&bos), Some(text), mark(&eos)]
-            .into_iter()
-            .flatten()
-            .collect()
+        [mark(&bos), Some(text), mark(&eos)].into_iter().flatten().collect()
     };
     let mut tokens = json!({});
     for (id, text) in [bos, eos].into_iter().flatten() {
@@ -91,13 +83,7 @@ fn document(vocabulary: &Vocabulary, parts: Value) -> Value {
         "padding": null,
         "added_tokens": vocabulary.added(),
     });
-    for part in [
-        "normalizer",
-        "pre_tokenizer",
-        "post_processor",
-        "decoder",
-        "model",
-    ] {
+    for part in ["normalizer", "pre_tokenizer", "post_processor", "decoder", "model"] {
         document[part] = parts[part].clone();
     }
     document

@@ -21,10 +21,9 @@ fn id(gguf: &Gguf, part: &str) -> Result<Option<usize>, String> {
     let key = format!("tokenizer.ggml.{part}_token_id");
     let tokens: &[&str] = gguf.need("tokenizer.ggml.tokens")?;
     match gguf.find(&key)? {
-        Some(id) if id >= tokens.len() => Err(format!(
-            "`{key}` is {id}, but there are {} tokens",
-            tokens.len()
-        )),
+        Some(id) if id >= tokens.len() => {
+            Err(format!("`{key}` is {id}, but there are {} tokens", tokens.len()))
+        }
         id => Ok(id),
     }
 }
@@ -56,12 +55,7 @@ pub fn config(gguf: &Gguf, vocabulary: &Vocabulary, context: usize) -> Result<Va
         "clean_up_tokenization_spaces": false,
         "model_max_length": context,
     });
-    for (key, part) in [
-        ("bos", "bos"),
-        ("eos", "eos"),
-        ("pad", "padding"),
-        ("unk", "unknown"),
-    ] {
+    for (key, part) in [("bos", "bos"), ("eos", "eos"), ("pad", "padding"), ("unk", "unknown")] {
         if let Some((_, text)) = token(gguf, vocabulary, part)? {
             config[format!("{key}_token")] = text.into();
         }
@@ -81,10 +75,7 @@ pub fn config(gguf: &Gguf, vocabulary: &Vocabulary, context: usize) -> Result<Va
 fn chat_template(gguf: &Gguf) -> Result<Option<Value>, String> {
     const KEY: &str = "tokenizer.chat_template";
     let default: Option<&str> = gguf.find(KEY)?;
-    let named = gguf
-        .metadata
-        .keys()
-        .filter_map(|key| key.strip_prefix(KEY)?.strip_prefix('.'));
+    let named = gguf.metadata.keys().filter_map(|key| key.strip_prefix(KEY)?.strip_prefix('.'));
     let mut templates = Vec::new();
     for name in named {
         let template: &str = gguf.need(&format!("{KEY}.{name}"))?;

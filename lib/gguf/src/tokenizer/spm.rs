@@ -13,16 +13,11 @@ const SPACE: &str = "▁";
 
 /// The `tokenizer.json`, as Hugging Face's own conversion of SentencePiece makes it.
 pub fn tokenizer(gguf: &Gguf, vocabulary: &Vocabulary) -> Result<Value, String> {
-    let prefix = gguf
-        .find("tokenizer.ggml.add_space_prefix")?
-        .unwrap_or(true);
+    let prefix = gguf.find("tokenizer.ggml.add_space_prefix")?.unwrap_or(true);
     let replace = |from: &str, to: &str| json!({ "type": "Replace", "pattern": { "String": from }, "content": to });
     let mut normalizers = vec![replace(" ", SPACE)];
-    let mut decoders = vec![
-        replace(SPACE, " "),
-        json!({ "type": "ByteFallback" }),
-        json!({ "type": "Fuse" }),
-    ];
+    let mut decoders =
+        vec![replace(SPACE, " "), json!({ "type": "ByteFallback" }), json!({ "type": "Fuse" })];
     if prefix {
         normalizers.insert(0, json!({ "type": "Prepend", "prepend": SPACE }));
         decoders.push(json!({ "type": "Strip", "content": " ", "start": 1, "stop": 0 }));
@@ -55,45 +50,24 @@ fn merges(gguf: &Gguf, vocabulary: &Vocabulary) -> Result<Vec<Value>, String> {
     let scores: &[f64] = gguf.need("tokenizer.ggml.scores")?;
     let tokens = vocabulary.tokens;
     if scores.len() != tokens.len() {
-        return Err(format!(
-            "{} tokens, but {} scores",
-            tokens.len(),
-            scores.len()
-        ));
+        return Err(format!("{} tokens, but {} scores", tokens.len(), scores.len()));
     }
     let id = |text: &str| {
-        vocabulary
-            .ids
-            .get(text)
-            .copied()
-            .filter(|id| vocabulary.kind(*id) == Use::Normal)
+        vocabulary.ids.get(text).copied().filter(|id| vocabulary.kind(*id) == Use::Normal)
     };
     let mut merges = Vec::new();
-    for (whole, token) in tokens
-        .iter()
-        .enumerate()
-        .filter(|(_, token)| id(token).is_some())
-    {
-        let halves = token
-            .char_indices()
-            .skip(1)
-            .map(|(at, _)| token.split_at(at));
+    for (whole, token) in tokens.iter().enumerate().filter(|(_, token)| id(token).is_some()) {
+        let halves = token.char_indices().skip(1).map(|(at, _)| token.split_at(at));
         let mut ways: Vec<_> = halves
             .filter_map(|(left, right)| Some(((id(left)?, id(right)?), left, right)))
             .collect();
         ways.sort_unstable();
-        merges.extend(
-            ways.into_iter()
-                .map(|(_, left, right)| (scores[whole], left, right)),
-        );
+        merges.extend(ways.into_iter().map(|(_, left, right)| (scores[whole], left, right)));
     }
     let length = |text: &str| Reverse(text.chars().count());
     merges.sort_by(|a, b| {
         let rest = |m: &(f64, &str, &str)| (length(m.1), length(m.2));
         b.0.total_cmp(&a.0).then_with(|| rest(a).cmp(&rest(b)))
     });
-    Ok(merges
-        .into_iter()
-        .map(|(_, left, right)| json!([left, right]))
-        .collect())
+    Ok(merges.into_iter().map(|(_, left, right)| json!([left, right])).collect())
 }

@@ -37,25 +37,15 @@ impl<'g> Vocabulary<'g> {
         let tokens: &[&str] = gguf.need("tokenizer.ggml.tokens")?;
         let kinds: Option<&[i64]> = gguf.find("tokenizer.ggml.token_type")?;
         if let Some(kinds) = kinds.filter(|kinds| kinds.len() != tokens.len()) {
-            return Err(format!(
-                "{} tokens, but {} token types",
-                tokens.len(),
-                kinds.len()
-            ));
+            return Err(format!("{} tokens, but {} token types", tokens.len(), kinds.len()));
         }
-        let mut vocabulary = Vocabulary {
-            tokens,
-            ids: HashMap::new(),
-            kinds,
-        };
+        let mut vocabulary = Vocabulary { tokens, ids: HashMap::new(), kinds };
         for (id, token) in tokens.iter().enumerate() {
             if vocabulary.kind(id) == Use::Unused {
                 continue;
             }
             if let Some(first) = vocabulary.ids.insert(token, id) {
-                return Err(format!(
-                    "the token {token:?} is there twice: {first} and {id}"
-                ));
+                return Err(format!("the token {token:?} is there twice: {first} and {id}"));
             }
         }
         Ok(vocabulary)
@@ -74,15 +64,8 @@ impl<'g> Vocabulary<'g> {
 
     /// The `vocab` of a model: text to id, without ids that are only reserved.
     pub fn map(&self) -> Value {
-        let used = self
-            .tokens
-            .iter()
-            .enumerate()
-            .filter(|(id, _)| self.kind(*id) != Use::Unused);
-        Value::Object(
-            used.map(|(id, token)| (token.to_string(), id.into()))
-                .collect::<Map<_, _>>(),
-        )
+        let used = self.tokens.iter().enumerate().filter(|(id, _)| self.kind(*id) != Use::Unused);
+        Value::Object(used.map(|(id, token)| (token.to_string(), id.into())).collect::<Map<_, _>>())
     }
 
     /// The `added_tokens`: those that are found in a text before it is split.

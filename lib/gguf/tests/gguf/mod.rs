@@ -42,13 +42,7 @@ pub fn string(s: &str) -> Vec<u8> {
 pub fn list(kind: u32, elements: impl IntoIterator<Item = Vec<u8>>) -> Vec<u8> {
     let elements: Vec<_> = elements.into_iter().collect();
     let count = (elements.len() as u64).to_le_bytes();
-    [
-        &9u32.to_le_bytes()[..],
-        &kind.to_le_bytes(),
-        &count,
-        &elements.concat(),
-    ]
-    .concat()
+    [&9u32.to_le_bytes()[..], &kind.to_le_bytes(), &count, &elements.concat()].concat()
 }
 
 pub fn strings(texts: &[impl AsRef<str>]) -> Vec<u8> {
@@ -70,11 +64,7 @@ pub fn f32s(numbers: &[f32]) -> Vec<u8> {
 
 impl Builder {
     pub fn empty() -> Builder {
-        Builder {
-            version: 3,
-            keys: Vec::new(),
-            tensors: Vec::new(),
-        }
+        Builder { version: 3, keys: Vec::new(), tensors: Vec::new() }
     }
 
     /// A llama of one layer with F32 weights that count up: 32 wide, 4 heads over 2, 8 tokens.
@@ -121,17 +111,11 @@ impl Builder {
     fn byte_level(self) -> Builder {
         self.set("tokenizer.ggml.model", string("gpt2"))
             .set("tokenizer.ggml.pre", string("gpt-2"))
-            .set(
-                "tokenizer.ggml.tokens",
-                strings(&["<end>", "a", "b", "Ġ", "ab", "Ġab"]),
-            )
+            .set("tokenizer.ggml.tokens", strings(&["<end>", "a", "b", "Ġ", "ab", "Ġab"]))
             .set("tokenizer.ggml.token_type", integers(&[3, 1, 1, 1, 1, 1]))
             .set("tokenizer.ggml.merges", strings(&["a b", "Ġ ab"]))
             .set("tokenizer.ggml.eos_token_id", integer(0))
-            .set(
-                "tokenizer.chat_template",
-                string("{{ messages[0].content }}"),
-            )
+            .set("tokenizer.chat_template", string("{{ messages[0].content }}"))
     }
 
     /// Sets a key to a value, which is the bytes of its type and itself.
@@ -162,13 +146,7 @@ impl Builder {
     /// Sets a tensor; the shape is rows first.
     pub fn tensor(mut self, name: &str, shape: &[u64], dtype: u32, data: Vec<u8>) -> Builder {
         let shape = shape.iter().rev().copied().collect();
-        let tensor = Tensor {
-            name: name.to_owned(),
-            shape,
-            dtype,
-            offset: None,
-            data,
-        };
+        let tensor = Tensor { name: name.to_owned(), shape, dtype, offset: None, data };
         match self.tensors.iter_mut().find(|tensor| tensor.name == name) {
             Some(old) => *old = tensor,
             None => self.tensors.push(tensor),
@@ -178,11 +156,7 @@ impl Builder {
 
     /// Lies about where a tensor is.
     pub fn offset(mut self, name: &str, offset: u64) -> Builder {
-        self.tensors
-            .iter_mut()
-            .find(|tensor| tensor.name == name)
-            .unwrap()
-            .offset = Some(offset);
+        self.tensors.iter_mut().find(|tensor| tensor.name == name).unwrap().offset = Some(offset);
         self
     }
 
@@ -199,10 +173,7 @@ impl Builder {
         for tensor in &self.tensors {
             out.extend(text(&tensor.name));
             out.extend((tensor.shape.len() as u32).to_le_bytes());
-            tensor
-                .shape
-                .iter()
-                .for_each(|n| out.extend(n.to_le_bytes()));
+            tensor.shape.iter().for_each(|n| out.extend(n.to_le_bytes()));
             out.extend(tensor.dtype.to_le_bytes());
             out.extend(tensor.offset.unwrap_or(data.len() as u64).to_le_bytes());
             data.extend(&tensor.data);

@@ -58,33 +58,21 @@ impl Config {
 
     /// Elements of a head.
     pub fn head_dim(&self) -> usize {
-        self.head_dim
-            .unwrap_or(self.hidden_size / self.num_attention_heads)
+        self.head_dim.unwrap_or(self.hidden_size / self.num_attention_heads)
     }
 
     /// The position embeddings, with the base `theta` unless the file states one.
     pub fn rope(&self, theta: Option<f64>) -> Result<Rope> {
         let scaling = self.rope_scaling.as_ref().or(self.rope_parameters.as_ref());
         let within = self.rope_parameters.as_ref();
-        let theta = self
-            .rope_theta
-            .or(within.and_then(|r| r.rope_theta))
-            .or(theta);
+        let theta = self.rope_theta.or(within.and_then(|r| r.rope_theta)).or(theta);
         let theta = theta.ok_or_else(|| invalid("`rope_theta` is missing".into()))?;
-        let part = self
-            .partial_rotary_factor
-            .or(within.and_then(|r| r.partial_rotary_factor));
+        let part = self.partial_rotary_factor.or(within.and_then(|r| r.partial_rotary_factor));
         let dims = (self.head_dim() as f64 * part.unwrap_or(1.0)) as usize;
         if dims == 0 || !dims.is_multiple_of(2) || dims > self.head_dim() {
             return Err(invalid(format!("{dims} elements of a head cannot rotate")));
         }
-        Rope::new(
-            dims,
-            self.rope_traditional,
-            theta,
-            self.max_position_embeddings,
-            scaling,
-        )
+        Rope::new(dims, self.rope_traditional, theta, self.max_position_embeddings, scaling)
     }
 
     /// The window of layer `layer`: as `layer_types` says, or else as the family does.
@@ -95,11 +83,7 @@ impl Config {
             Some(Some(kind)) if kind == "sliding_attention" => true,
             Some(Some(kind)) => {
                 let message = format!("layers of type `{kind}` cannot run yet");
-                return Err(Error::new(
-                    Kind::RuntimeIncompatible,
-                    "config.json",
-                    message,
-                ));
+                return Err(Error::new(Kind::RuntimeIncompatible, "config.json", message));
             }
             Some(None) => return Err(invalid("`layer_types` does not name all layers".into())),
         };
@@ -126,9 +110,7 @@ impl Config {
         }
         if !self.num_attention_heads.is_multiple_of(self.kv_heads()) {
             let (heads, kv) = (self.num_attention_heads, self.kv_heads());
-            return Err(invalid(format!(
-                "{heads} query heads cannot share {kv} key heads"
-            )));
+            return Err(invalid(format!("{heads} query heads cannot share {kv} key heads")));
         }
         if self.sliding_window.is_some_and(|window| window < 1) {
             return Err(invalid("`sliding_window` is not positive".into()));
@@ -137,11 +119,7 @@ impl Config {
             None | Some("silu" | "swish") => Ok(()),
             Some(other) => {
                 let message = format!("activation `{other}` cannot run yet");
-                Err(Error::new(
-                    Kind::RuntimeIncompatible,
-                    "config.json",
-                    message,
-                ))
+                Err(Error::new(Kind::RuntimeIncompatible, "config.json", message))
             }
         }
     }

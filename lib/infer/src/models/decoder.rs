@@ -54,13 +54,7 @@ struct Layer {
 impl Decoder {
     /// The model at `w`.
     pub fn load(arch: Arch, mut w: Cursor) -> mlxk_core::Result<Box<dyn Language>> {
-        let Arch {
-            heads,
-            inner,
-            vocabulary,
-            tied,
-            layers,
-        } = arch;
+        let Arch { heads, inner, vocabulary, tied, layers } = arch;
         let headless = !w.at("lm_head").has("weight");
         let lm_head = match tied {
             None | Some(true) if headless => None,
@@ -86,13 +80,7 @@ impl Language for Decoder {
     }
 
     fn cache(&self) -> Cache {
-        Cache {
-            layers: self
-                .layers
-                .iter()
-                .map(|layer| Kv::new(layer.window))
-                .collect(),
-        }
+        Cache { layers: self.layers.iter().map(|layer| Kv::new(layer.window)).collect() }
     }
 
     fn embed(&self, ids: &Array) -> Result<Array> {
@@ -136,17 +124,7 @@ impl Layer {
 
     fn forward(&self, x: &Array, kv: &mut Kv) -> Result<Array> {
         let add = self.kernels.add;
-        let x = add(
-            x,
-            &self
-                .self_attn
-                .forward(&self.input_layernorm.forward(x)?, kv)?,
-        )?;
-        add(
-            &x,
-            &self
-                .mlp
-                .forward(&self.post_attention_layernorm.forward(&x)?)?,
-        )
+        let x = add(x, &self.self_attn.forward(&self.input_layernorm.forward(x)?, kv)?)?;
+        add(&x, &self.mlp.forward(&self.post_attention_layernorm.forward(&x)?)?)
     }
 }

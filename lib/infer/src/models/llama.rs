@@ -23,12 +23,7 @@ pub fn load_mistral(config: &Value, w: Cursor) -> Result<Box<dyn Language>> {
 /// `slides` whether layers have a window if the file does not say which.
 pub fn arch(c: &Config, theta: Option<f64>, slides: bool) -> Result<Arch> {
     let rope = c.rope(theta)?;
-    let layer = |i| {
-        Ok(LayerArch {
-            rope: Some(rope.clone()),
-            window: c.window(i, slides)?,
-        })
-    };
+    let layer = |i| Ok(LayerArch { rope: Some(rope.clone()), window: c.window(i, slides)? });
     Ok(Arch {
         heads: Sizes {
             hidden: c.hidden_size,

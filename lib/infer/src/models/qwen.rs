@@ -28,9 +28,6 @@ fn load(c: &Config, theta: Option<f64>, w: Cursor) -> Result<Box<dyn Language>> 
         Some(true) => c.max_window_layers.unwrap_or(0),
         _ => arch.layers.len(),
     };
-    arch.layers
-        .iter_mut()
-        .take(full)
-        .for_each(|layer| layer.window = None);
+    arch.layers.iter_mut().take(full).for_each(|layer| layer.window = None);
     Decoder::load(arch, w)
 }

@@ -18,9 +18,7 @@ pub fn load(config: &Value, w: Cursor) -> Result<Box<dyn Language>> {
     if interval == 0 {
         return Err(invalid("`no_rope_layer_interval` is 0".into()));
     }
-    let every = (1..=arch.layers.len())
-        .map(|n| u8::from(n % interval != 0))
-        .collect();
+    let every = (1..=arch.layers.len()).map(|n| u8::from(n % interval != 0)).collect();
     let positions = c.no_rope_layers.unwrap_or(every);
     if positions.len() != arch.layers.len() {
         return Err(invalid("`no_rope_layers` does not name all layers".into()));

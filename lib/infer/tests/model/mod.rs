@@ -24,9 +24,7 @@ pub const GREEDY: Sampling = Sampling {
 
 /// The directory of a case whose answers the Python reference gave.
 pub fn parity(case: &str) -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR"))
-        .join("../../tests/data/parity")
-        .join(case)
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../../tests/data/parity").join(case)
 }
 
 /// Loads the model in `path`, as a workspace.
@@ -68,14 +66,7 @@ impl Draft {
         let header = Header::read(&mut &file[..], file.len() as u64).unwrap();
         let tensor = |t: tensors::Tensor| {
             let bytes = file[t.range.start as usize..t.range.end as usize].to_vec();
-            (
-                t.name,
-                Tensor {
-                    dtype: t.dtype,
-                    shape: t.shape,
-                    bytes,
-                },
-            )
+            (t.name, Tensor { dtype: t.dtype, shape: t.shape, bytes })
         };
         Draft {
             config: serde_json::from_slice(&config).unwrap(),
@@ -92,16 +83,10 @@ impl Draft {
     /// Loads it from a directory that lives as long as the model is mapped.
     pub fn load(&self) -> Result<(Model, TempDir)> {
         let dir = TempDir::new().unwrap();
-        fs::write(
-            dir.path().join("config.json"),
-            serde_json::to_vec(&self.config).unwrap(),
-        )
-        .unwrap();
-        fs::copy(
-            parity("llama").join("tokenizer.json"),
-            dir.path().join("tokenizer.json"),
-        )
-        .unwrap();
+        fs::write(dir.path().join("config.json"), serde_json::to_vec(&self.config).unwrap())
+            .unwrap();
+        fs::copy(parity("llama").join("tokenizer.json"), dir.path().join("tokenizer.json"))
+            .unwrap();
         let entry = |(name, t): (&String, &Tensor)| Entry {
             name: name.clone(),
             dtype: t.dtype,
@@ -127,11 +112,7 @@ impl Tensor {
     pub fn of(shape: &[usize], elements: impl IntoIterator<Item = f32>) -> Tensor {
         let bytes: Vec<u8> = elements.into_iter().flat_map(f32::to_le_bytes).collect();
         assert_eq!(bytes.len(), 4 * shape.iter().product::<usize>());
-        Tensor {
-            dtype: Dtype::F32,
-            shape: shape.to_vec(),
-            bytes,
-        }
+        Tensor { dtype: Dtype::F32, shape: shape.to_vec(), bytes }
     }
 
     /// The elements, of type f32.

@@ -1,0 +1,203 @@
+//! Measures the programs as whole processes, beside their peers where these are installed.
+//!
+//! `PEERS` names the `bin` folder of a Python that has mlx-knife (`mlxk`), huggingface_hub (`hf`) and
+//! mlx-lm. A peer's runs alternate with ours, since a machine's speed drifts.
+#![allow(clippy::unwrap_used)] // a measurement that cannot be taken ends the run
+
+#[path = "../lib/core/tests/env/mod.rs"]
+mod env;
+
+use std::os::unix::process::ExitStatusExt;
+use std::path::{Path, PathBuf};
+use std::process::{Command, ExitStatus, Stdio};
+use std::time::{Duration, Instant};
+
+use env::Env;
+
+const MODELS: usize = 500;
+const RUNS: usize = 7;
+/// Answers of these lengths, in tokens, differ by decoding alone.
+const SHORT: u32 = 16;
+const LONG: u32 = 144;
+
+fn main() {
+    let env = cache();
+    println!("{MODELS} models of 16 files; median of {RUNS} runs\n");
+    println!("{:<44} {:>10} {:>9}", "", "wall ms", "peak MB");
+    let ls = env!("CARGO_BIN_EXE_mlxk-ls");
+    let health = env!("CARGO_BIN_EXE_mlxk-health");
+    compare(&env, &[ours(ls, "--version"), peer("mlxk", "--version"), peer("hf", "version")]);
+    compare(
+        &env,
+        &[
+            ours(ls, "--ndjson --all"),
+            peer("mlxk", "list --json"),
+            peer("hf", "cache ls --format json"),
+        ],
+    );
+    compare(&env, &[ours(health, "--ndjson"), peer("mlxk", "health --json")]);
+    decoding(&env);
+}
+
+/// A program and its arguments, if it is there.
+type Program = Option<(PathBuf, Vec<String>)>;
+
+fn ours(program: &str, args: &str) -> Program {
+    Some((program.into(), words(args)))
+}
+
+fn peer(program: &str, args: &str) -> Program {
+    let folder = std::env::var_os("PEERS").filter(|folder| !folder.is_empty())?;
+    let program = Path::new(&folder).join(program);
+    program.exists().then(|| (program, words(args)))
+}
+
+fn words(args: &str) -> Vec<String> {
+    args.split_whitespace().map(str::to_owned).collect()
+}
+
+/// Runs the programs in turn, and prints a line for each.
+fn compare(env: &Env, programs: &[Program]) {
+    let programs: Vec<_> = programs.iter().flatten().collect();
+    let mut runs = vec![Vec::new(); programs.len()];
+    // The first round warms up and does not count.
+    for round in 0..=RUNS {
+        for ((program, args), runs) in programs.iter().zip(&mut runs) {
+            let run = measure(command(env, program).args(args));
+            if round > 0 {
+                runs.push(run);
+            }
+        }
+    }
+    for ((program, args), runs) in programs.iter().zip(runs) {
+        let name = program.file_name().unwrap().display();
+        let wall = median(runs.iter().map(|run| run.wall.as_secs_f64() * 1e3));
+        let peak = median(runs.iter().map(|run| run.peak_bytes as f64 / 1e6));
+        println!("{:<44} {wall:>10.1} {peak:>9.1}", format!("{name} {}", args.join(" ")));
+    }
+    println!();
+}
+
+fn command(env: &Env, program: &Path) -> Command {
+    let mut command = Command::new(program);
+    command
+        .env("HF_HOME", env.root())
+        .env("HF_HUB_OFFLINE", "1")
+        .env("MLXK_WORKSPACE_HOME", env.home())
+        .env_remove("HF_HUB_CACHE")
+        .stdin(Stdio::null())
+        .stdout(Stdio::null())
+        .stderr(Stdio::null());
+    command
+}
+
+#[derive(Clone, Copy)]
+struct Run {
+    wall: Duration,
+    peak_bytes: u64,
+}
+
+#[expect(clippy::zombie_processes)] // waited for by `wait4`, which tells what it used
+fn measure(command: &mut Command) -> Run {
+    let start = Instant::now();
+    let child = command.spawn().unwrap();
+    let mut status = 0;
+    // SAFETY: a plain structure of numbers, for which zeros are valid.
+    let mut usage: libc::rusage = unsafe { std::mem::zeroed() };
+    // SAFETY: both are valid to write to, and nobody else waits for the child.
+    let waited = unsafe { libc::wait4(child.id() as i32, &mut status, 0, &mut usage) };
+    let wall = start.elapsed();
+    assert_eq!(waited, child.id() as i32, "{command:?}");
+    assert!(ExitStatus::from_raw(status).success(), "{command:?} failed");
+    // The unit is kilobytes on Linux and bytes on macOS.
+    let unit = if cfg!(target_os = "macos") { 1 } else { 1024 };
+    Run { wall, peak_bytes: usage.ru_maxrss as u64 * unit }
+}
+
+fn median(values: impl Iterator<Item = f64>) -> f64 {
+    let mut values: Vec<f64> = values.collect();
+    values.sort_by(f64::total_cmp);
+    values[values.len() / 2]
+}
+
+/// Tokens a second of SmolLM2-135M in 4 bits, from the difference of a long and a short answer.
+fn decoding(env: &Env) {
+    let model = env.home().join("SmolLM2");
+    let gguf = std::env::var_os("MLXK_TEST_MODEL").expect("MLXK_TEST_MODEL names the model");
+    let import = Path::new(env!("CARGO_BIN_EXE_mlxk-convert"));
+    measure(command(env, import).arg(gguf).arg(&model));
+    println!("{:<44} {:>10}", "SmolLM2-135M, 4 bits", "tokens/s");
+    let run = Path::new(env!("CARGO_BIN_EXE_mlxk-run"));
+    let answer = |tokens: u32| {
+        let tokens = tokens.to_string();
+        let mut command = command(env, run);
+        command.arg(&model).args(["--no-chat-template", "--temperature", "0", "--max-tokens"]);
+        measure(command.args([&tokens, "Once upon a time, there was a little"])).wall
+    };
+    answer(SHORT);
+    let rate = |long: Duration, short: Duration| {
+        f64::from(LONG - SHORT) / long.saturating_sub(short).as_secs_f64()
+    };
+    let rates = (0..3).map(|_| rate(answer(LONG), answer(SHORT)));
+    println!("{:<44} {:>10.1}", "mlxk-run", median(rates));
+    if let Some((python, _)) = peer("python", "") {
+        let mut command = command(env, &python);
+        command.args(["-c", MLX_LM]).arg(&model).stdout(Stdio::piped());
+        let output = command.output().unwrap();
+        let rate = String::from_utf8_lossy(&output.stdout);
+        println!("{:<44} {:>10}", "mlx-lm, cast to f32", rate.trim());
+    }
+}
+
+/// With 16-bit scales, as published, mlx-lm does not get to an answer on a CPU.
+const MLX_LM: &str = r#"
+import sys, mlx.core as mx, mlx_lm
+from mlx.utils import tree_map
+model, tokenizer = mlx_lm.load(sys.argv[1])
+model.update(tree_map(lambda x: x.astype(mx.float32) if x.dtype == mx.float16 else x, model.parameters()))
+prompt = "Once upon a time, there was a little"
+for answer in mlx_lm.stream_generate(model, tokenizer, prompt, max_tokens=32): pass
+print(round(answer.generation_tps, 1))
+"#;
+
+/// A cache of whole models that could run, all alike.
+fn cache() -> Env {
+    let env = Env::new();
+    for n in 0..MODELS {
+        let config = format!(
+            r#"{{"model_type": "llama", "vocab_size": {n}, "quantization": {{"group_size": 64, "bits": 4}}}}"#
+        );
+        let mut snapshot = env.snapshot(&format!("mlx-community/Model-{n:03}-4bit"), 'a');
+        let mut map = Vec::new();
+        for shard in 1..=4 {
+            let name = format!("model-{shard:05}-of-00004.safetensors");
+            map.push(format!(r#""layers.{shard}.weight": "{name}""#));
+            snapshot = snapshot.file(&name, safetensors(&format!("layers.{shard}.weight"), n));
+        }
+        let index = format!(r#"{{"metadata": {{}}, "weight_map": {{{}}}}}"#, map.join(", "));
+        snapshot
+            .file("config.json", config)
+            .file("model.safetensors.index.json", index)
+            .file("generation_config.json", "{\"eos_token_id\": 2}")
+            .file("tokenizer.json", "{\"version\": \"1.0\"}")
+            .file("tokenizer_config.json", "{\"chat_template\": \"{{ messages }}\"}")
+            .file("special_tokens_map.json", "{}")
+            .file("added_tokens.json", "{}")
+            .file("vocab.json", "{}")
+            .file("merges.txt", "")
+            .file("chat_template.jinja", "{{ messages }}")
+            .file("README.md", "---\nlibrary_name: mlx\ntags: [mlx]\n---\n")
+            .file(".gitattributes", "*.safetensors filter=lfs\n")
+            .reference("main");
+    }
+    env
+}
+
+/// A file of one tensor.
+fn safetensors(name: &str, n: usize) -> Vec<u8> {
+    let header = format!(r#"{{"{name}":{{"dtype":"F32","shape":[2],"data_offsets":[0,8]}}}}"#);
+    let mut file = (header.len() as u64).to_le_bytes().to_vec();
+    file.extend(header.as_bytes());
+    file.extend((n as u64).to_le_bytes());
+    file
+}

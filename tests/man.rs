@@ -1,0 +1,53 @@
+//! The manual pages and the programs agree on every flag.
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::path::Path;
+use std::process::Command;
+
+use crate::env::program_path;
+
+const TOOLS: [&str; 6] =
+    ["mlxk-convert", "mlxk-health", "mlxk-ls", "mlxk-rm", "mlxk-run", "mlxk-show"];
+
+#[test]
+fn a_page_tells_of_every_flag_and_of_no_other() {
+    for tool in TOOLS {
+        let help = Command::new(program_path(tool)).arg("--help").output().unwrap();
+        let help = String::from_utf8(help.stdout).unwrap();
+        assert_eq!(flags_of_page(&page(tool, 1)), flags_of_help(&help), "{tool}");
+    }
+}
+
+#[test]
+fn a_page_has_the_sections_that_people_look_for() {
+    let everywhere = ["NAME", "DESCRIPTION", "ENVIRONMENT", "FILES", "EXAMPLES", "SEE ALSO"];
+    let tools = TOOLS.map(|tool| (tool, 1)).into_iter();
+    for (name, section) in tools.chain([("mlxk", 1), ("mlxk-model", 7), ("mlxk-record", 7)]) {
+        let page = page(name, section);
+        let of_programs: &[&str] = if section == 1 { &["SYNOPSIS", "EXIT STATUS"] } else { &[] };
+        for title in everywhere.iter().chain(of_programs) {
+            assert!(page.contains(&format!(".Sh {title}\n")), "{name}: {title}");
+        }
+        assert!(page.contains(&format!(".Nm {name}\n")), "{name}");
+    }
+}
+
+fn page(name: &str, section: u8) -> String {
+    let file = format!("man/{name}.{section}");
+    fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join(file)).unwrap()
+}
+
+/// `.It Fl f , Fl -filter Ar condition`: the words behind each `Fl`.
+fn flags_of_page(page: &str) -> BTreeSet<String> {
+    let items = page.lines().filter(|line| line.starts_with(".It Fl "));
+    let words = items.flat_map(|line| line.split("Fl ").skip(1));
+    words.filter_map(|rest| rest.split_whitespace().next()).map(|flag| format!("-{flag}")).collect()
+}
+
+/// `  -f, --filter <CONDITION>`: what begins a line with a dash.
+fn flags_of_help(help: &str) -> BTreeSet<String> {
+    let lines = help.lines().map(str::trim).filter(|line| line.starts_with('-'));
+    let words = lines.flat_map(|line| line.split_whitespace().take_while(|w| w.starts_with('-')));
+    words.map(|word| word.split(['=', '[', ',']).next().unwrap_or(word).to_owned()).collect()
+}
