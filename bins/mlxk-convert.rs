@@ -47,12 +47,12 @@ impl Tool for Convert {
     }
 
     fn run(&self, out: &mut Output) -> Result<()> {
-        interrupt::watch();
+        let watch = interrupt::watch();
         let bar = ProgressBar::no_length().with_style(style());
         let progress = |Progress { done, total }| {
             bar.set_length(total as u64);
             bar.set_position(done as u64);
-            match interrupt::caught() {
+            match watch.caught() {
                 true => Err(Error::new(Kind::Execution, "", "interrupted")),
                 false => Ok(()),
             }
@@ -60,7 +60,10 @@ impl Tool for Convert {
         let places = mlxk_cli::places()?;
         let made = mlxk_gguf::convert(&self.source, &self.target, self.dtype, &places, progress);
         bar.finish_and_clear();
-        let record = made.inspect_err(|_| interrupt::die())?;
+        if made.is_err() {
+            drop(watch); // dies of the signal, rather than tell of it
+        }
+        let record = made?;
         match out.form {
             Form::Human => out.text(&summary(&record)),
             Form::Ndjson => out.lines([&record]),

@@ -1,5 +1,6 @@
 //! mlxk-run: asks a model, and writes its answer as it comes.
 
+use std::cell::OnceCell;
 use std::process::ExitCode;
 use std::time::Instant;
 
@@ -103,7 +104,6 @@ impl Tool for Run {
         let model = examine(&find(&named, &mlxk_cli::places()?)?)?;
         let mut runner = self.load(&model, out)?;
         let name = &model.facts.found.name;
-        interrupt::watch();
         match asked {
             Asked::Prompt(prompt) => {
                 let record = Record::default().with("prompt", prompt);
@@ -116,11 +116,9 @@ impl Tool for Run {
                         done.map_err(|e| at(line, e))
                     });
                     done.or_else(|e| out.error(&e))?;
-                    interrupt::die();
                 }
             }
         }
-        interrupt::die();
         Ok(())
     }
 }
@@ -162,7 +160,10 @@ impl Run {
     ) -> Result<()> {
         let system = self.system.as_deref();
         let request = Request::parse(&record, &self.options(), system, self.no_chat_template)?;
-        let Answer { text, end } = self.generate(runner, &request, out)?;
+        // Before the first token there is nothing to end well, and Ctrl-C may kill at once.
+        let watch = OnceCell::new();
+        let interrupted = || watch.get_or_init(interrupt::watch).caught();
+        let Answer { text, end } = self.generate(runner, &request, &interrupted, out)?;
         let told = Record::default().with("response", &*text).merge(end.record());
         match out.form {
             Form::Human if self.no_stream => out.text(&format!("{text}\n"))?,
@@ -183,12 +184,13 @@ impl Run {
         &self,
         runner: &mut Runner<Model>,
         request: &Request,
+        interrupted: &dyn Fn() -> bool,
         out: &mut Output,
     ) -> Result<Answer> {
         let started = Instant::now();
         let mut first = None;
         let mut text = String::new();
-        for event in runner.generate(request, &interrupt::caught)? {
+        for event in runner.generate(request, interrupted)? {
             match event? {
                 Event::Text(piece) => {
                     first.get_or_insert_with(Instant::now);

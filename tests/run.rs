@@ -1,10 +1,12 @@
 //! mlxk-run: answers of tiny models with known continuations, from the command line to the text.
 
 use std::fs;
-use std::io::Read;
+use std::io::{BufRead, BufReader, Read, Write};
 use std::os::unix::process::ExitStatusExt;
 use std::path::PathBuf;
-use std::process::{Child, Command, Stdio};
+use std::process::{Child, Command, Output, Stdio};
+use std::thread;
+use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 
@@ -68,6 +70,22 @@ impl Tiny {
 /// Reads the first bytes that a program writes.
 fn first_output(child: &mut Child) {
     child.stdout.as_mut().unwrap().read_exact(&mut [0; 4]).unwrap();
+}
+
+/// What is left of a program after Ctrl-C, by which it must die soon.
+fn interrupted(mut child: Child) -> Output {
+    let id = child.id().to_string();
+    assert!(Command::new("kill").args(["-INT", &id]).status().unwrap().success());
+    let late = Instant::now() + Duration::from_secs(20);
+    while child.try_wait().unwrap().is_none() {
+        if Instant::now() > late {
+            child.kill().unwrap();
+        }
+        thread::sleep(Duration::from_millis(5));
+    }
+    let output = child.wait_with_output().unwrap();
+    assert_eq!(output.status.signal(), Some(SIGINT), "{output:?}");
+    output
 }
 
 #[test]
@@ -227,12 +245,34 @@ fn ctrl_c_ends_the_answer_and_the_program_dies_by_it() {
     tiny.config("max_position_embeddings", json!(100_000));
     let mut child = tiny.command(&["w1"]).stdin(Stdio::null()).spawn().unwrap();
     first_output(&mut child);
-    let id = child.id().to_string();
-    assert!(Command::new("kill").args(["-INT", &id]).status().unwrap().success());
-    let output = child.wait_with_output().unwrap();
-    assert_eq!(output.status.signal(), Some(SIGINT), "{output:?}");
+    let output = interrupted(child);
     assert!(output.stdout.ends_with(b"\n"), "{output:?}");
     assert_eq!(output.stderr, b"");
+}
+
+#[test]
+fn ctrl_c_ends_the_reading_of_a_prompt_at_once() {
+    let tiny = Tiny::new();
+    tiny.config("max_position_embeddings", json!(100_000));
+    let mut child = tiny.command(&["--verbose", "-"]).stdin(Stdio::piped()).spawn().unwrap();
+    child.stdin.take().unwrap().write_all(&b"w1 ".repeat(50_000)).unwrap();
+    let mut stderr = BufReader::new(child.stderr.take().unwrap());
+    stderr.read_line(&mut String::new()).unwrap(); // what tells that the model is loaded
+    assert_eq!(interrupted(child).stdout, b"", "the answer has not begun");
+}
+
+#[test]
+fn ctrl_c_ends_the_wait_for_a_request_at_once() {
+    let tiny = Tiny::new();
+    let mut child = tiny.command(&["--ndjson", "-"]).stdin(Stdio::piped()).spawn().unwrap();
+    let mut stdin = child.stdin.take().unwrap();
+    stdin.write_all(b"{\"prompt\":\"w1\",\"max_tokens\":1}\n").unwrap();
+    let mut answer = [0];
+    while answer != *b"\n" {
+        child.stdout.as_mut().unwrap().read_exact(&mut answer).unwrap();
+    }
+    interrupted(child);
+    drop(stdin);
 }
 
 #[test]

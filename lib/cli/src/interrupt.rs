@@ -1,23 +1,52 @@
-//! Ctrl-C for programs that must tidy up first: the signal is noted, and they die of it later.
+//! Ctrl-C for work that must be tidied up: while it is watched for, it is noted instead of killing.
 
 use std::sync::atomic::{AtomicI32, Ordering};
-use std::{mem, process, ptr};
+use std::{mem, ptr};
 
-use libc::{SA_RESETHAND, SA_RESTART, SIGHUP, SIGINT, SIGTERM, c_int};
+use libc::{SA_RESETHAND, SA_RESTART, SIG_IGN, SIGHUP, SIGINT, SIGTERM, c_int, sigaction};
 
 /// The signal that came. A handler can reach nothing but a static.
 static CAUGHT: AtomicI32 = AtomicI32::new(0);
 
-/// From now on the first of INT, TERM and HUP is only noted; the next of its kind kills.
-pub fn watch() {
-    for signal in [SIGINT, SIGTERM, SIGHUP] {
-        // SAFETY: an all-zero sigaction is a valid one with an empty mask, and the handler does
-        // nothing but store a number, which is safe at any moment.
-        unsafe {
-            let mut action: libc::sigaction = mem::zeroed();
-            action.sa_sigaction = note as extern "C" fn(c_int) as usize;
-            action.sa_flags = SA_RESETHAND | SA_RESTART;
-            libc::sigaction(signal, &action, ptr::null_mut());
+/// The time in which signals are noted. When it is dropped, all is as before, and the signal that
+/// came is raised anew: by default the program dies of it, which a shell sees.
+#[derive(Debug)]
+pub struct Watch {
+    former: [(c_int, sigaction); 3],
+}
+
+/// From now on the first of INT, TERM and HUP is only noted, and the next of its kind kills. What
+/// is ignored (by `nohup`, in the background of a script) stays so. One watch at a time.
+pub fn watch() -> Watch {
+    CAUGHT.store(0, Ordering::Relaxed);
+    let former = [SIGINT, SIGTERM, SIGHUP].map(|signal| (signal, action(signal)));
+    for (signal, former) in &former {
+        if former.sa_sigaction != SIG_IGN {
+            let mut noting = *former;
+            noting.sa_sigaction = note as extern "C" fn(c_int) as usize;
+            noting.sa_flags = SA_RESETHAND | SA_RESTART;
+            set(*signal, &noting);
+        }
+    }
+    Watch { former }
+}
+
+impl Watch {
+    /// Whether a signal came.
+    pub fn caught(&self) -> bool {
+        CAUGHT.load(Ordering::Relaxed) != 0
+    }
+}
+
+impl Drop for Watch {
+    fn drop(&mut self) {
+        for (signal, former) in &self.former {
+            set(*signal, former);
+        }
+        let signal = CAUGHT.load(Ordering::Relaxed);
+        if signal != 0 {
+            // SAFETY: the former action was in place before and is so again.
+            unsafe { libc::raise(signal) };
         }
     }
 }
@@ -26,20 +55,49 @@ extern "C" fn note(signal: c_int) {
     CAUGHT.store(signal, Ordering::Relaxed);
 }
 
-/// Whether a signal came.
-pub fn caught() -> bool {
-    CAUGHT.load(Ordering::Relaxed) != 0
+/// What happens at `signal`.
+fn action(signal: c_int) -> sigaction {
+    // SAFETY: an all-zero sigaction is a valid one, and only this one is written.
+    unsafe {
+        let mut action = mem::zeroed();
+        sigaction(signal, ptr::null(), &mut action);
+        action
+    }
 }
 
-/// Dies of the signal that came, so that a shell sees it; returns if none did.
-pub fn die() {
-    let signal = CAUGHT.load(Ordering::Relaxed);
-    if signal != 0 {
-        // SAFETY: the default action runs no code of this process.
-        unsafe {
-            libc::signal(signal, libc::SIG_DFL);
-            libc::raise(signal);
-        }
-        process::exit(128 + signal); // not reached: the signal kills
+fn set(signal: c_int, action: &sigaction) {
+    // SAFETY: `action` is the former one, or does nothing but store a number, which is safe at any
+    // moment.
+    unsafe { sigaction(signal, action, ptr::null_mut()) };
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::AtomicBool;
+
+    use libc::SIG_DFL;
+
+    use super::*;
+
+    static TOLD: AtomicBool = AtomicBool::new(false);
+
+    extern "C" fn tell(_: c_int) {
+        TOLD.store(true, Ordering::Relaxed);
+    }
+
+    #[test]
+    fn the_first_signal_is_given_back_at_the_end_and_the_second_kills() {
+        let mut telling = action(SIGHUP);
+        telling.sa_sigaction = tell as extern "C" fn(c_int) as usize;
+        set(SIGHUP, &telling);
+        let raise = |signal| assert_eq!(unsafe { libc::raise(signal) }, 0);
+        let watch = watch();
+        assert!(!watch.caught());
+        raise(SIGHUP);
+        assert!(watch.caught() && !TOLD.load(Ordering::Relaxed));
+        assert_eq!(action(SIGHUP).sa_sigaction, SIG_DFL, "the next one kills");
+        drop(watch);
+        assert!(TOLD.load(Ordering::Relaxed));
+        assert_eq!(action(SIGHUP).sa_sigaction, telling.sa_sigaction);
     }
 }

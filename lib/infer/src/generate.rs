@@ -120,7 +120,8 @@ impl<M: Source> Runner<M> {
         Ok(Runner { model, tokenizer, template, window: plan.context_length, defaults })
     }
 
-    /// Answers a request. Once `interrupted` is true, the answer ends at the token.
+    /// Answers a request. `interrupted` is asked before each token, and not before the first is
+    /// due; once it is true, the answer ends.
     ///
     /// Without a chat template the one message of a user is the prompt as it is.
     ///
