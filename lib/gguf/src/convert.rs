@@ -7,7 +7,8 @@ use mlxk_core::store::staging::Staging;
 use mlxk_core::store::workspace;
 use mlxk_core::{Error, Kind, Places, Record, Result, health, probe};
 
-use crate::import::{Float, Progress, Source};
+use crate::float::Float;
+use crate::import::{Progress, Source};
 
 /// Imports the file `source` as the workspace `target` and describes it in a record.
 ///

@@ -3,65 +3,17 @@
 use std::fmt;
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
-use std::str::FromStr;
 
 use memmap2::Mmap;
-use mlxk_core::tensors::{self, Dtype};
+use mlxk_core::tensors;
 use mlxk_core::{Error, Kind, Result};
 use serde_json::Value;
 
+use crate::float::Float;
 use crate::model::Model;
 use crate::read::Gguf;
 use crate::tokenizer;
 use crate::weights::Weights;
-
-/// A type of plain weights.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[allow(missing_docs)] // named like the types
-pub enum Float {
-    F16,
-    BF16,
-    F32,
-}
-
-impl Float {
-    /// The names that `from_str` reads.
-    pub const NAMES: [&str; 3] = ["f16", "bf16", "f32"];
-
-    pub(crate) fn dtype(self) -> Dtype {
-        match self {
-            Float::F16 => Dtype::F16,
-            Float::BF16 => Dtype::BF16,
-            Float::F32 => Dtype::F32,
-        }
-    }
-
-    pub(crate) fn bytes(self) -> usize {
-        self.dtype().bitsize() / 8
-    }
-
-    /// The name in `config.json`.
-    fn torch(self) -> &'static str {
-        match self {
-            Float::F16 => "float16",
-            Float::BF16 => "bfloat16",
-            Float::F32 => "float32",
-        }
-    }
-}
-
-impl FromStr for Float {
-    type Err = String;
-
-    fn from_str(text: &str) -> std::result::Result<Float, String> {
-        match text {
-            "f16" => Ok(Float::F16),
-            "bf16" => Ok(Float::BF16),
-            "f32" => Ok(Float::F32),
-            _ => Err(format!("the types are {}", Float::NAMES.join(", "))),
-        }
-    }
-}
 
 /// A GGUF file, mapped into memory.
 #[derive(Debug)]

@@ -11,7 +11,7 @@ use serde_json::{Value, json};
 use crate::affine::{self, GROUP, Part};
 use crate::dequant::dequantize;
 use crate::dtype::Type;
-use crate::import::Float;
+use crate::float::Float;
 use crate::model::{Expected, Model};
 use crate::read::{Gguf, Tensor};
 use crate::rope;
