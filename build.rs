@@ -1,5 +1,5 @@
 //! Lets the programs that run models find libmlx.so on Linux: beside the installed programs
-//! (PREFIX/lib/mlxk), else where `make mlx` prepared it.
+//! (PREFIX/lib/mlxk), else where `make mlx` prepared it, as the tests do.
 
 /// Programs that link MLX.
 const RUNNERS: &[&str] = &["mlxk-run"];
@@ -14,6 +14,7 @@ fn main() {
         println!("cargo::error=MLX is not prepared on this machine: run `make mlx` once");
         return;
     };
+    println!("cargo::rustc-link-arg-tests=-Wl,-rpath,{prepared}");
     for program in RUNNERS {
         println!(
             "cargo::rustc-link-arg-bin={program}=-Wl,-rpath,$ORIGIN/../lib/mlxk/mlx/lib,-rpath,{prepared}"

@@ -15,3 +15,4 @@ mod rm;
 mod run;
 mod schema;
 mod show;
+mod smollm2;

@@ -1,0 +1,84 @@
+//! SmolLM2-135M-Instruct, a trained model with known answers, from its GGUF file to its words.
+
+use mlxk_core::{Found, Origin, health, policy, probe};
+use mlxk_infer::{Sampling, Template, Tokenizer};
+use serde_json::{Value, json};
+
+use crate::env::{Env, Run};
+
+const QUESTION: &str = "What is the capital of France?";
+/// The answer with the token that ends it.
+const ANSWER: [u32; 8] = [504, 3575, 282, 4649, 314, 7042, 30, 2];
+/// The likeliest first tokens of it, and their logits.
+const LOGITS: [(usize, f32); 3] = [(504, 25.3254), (60, 25.2433), (15319, 24.9424)];
+
+const BEGINNING: &str = "Once upon a time, there was a little";
+const STORY: &str = " girl named Emma who loved to play in the sun. She would often go to the beach \
+                     and play with her friends. One day, she decided to go to the beach and play \
+                     with her friends.";
+
+const GREEDY: Sampling = Sampling {
+    temperature: 0.0,
+    top_p: 1.0,
+    top_k: 0,
+    min_p: 0.0,
+    repetition_penalty: 1.0,
+    seed: 0,
+};
+
+/// A home with the model as the workspace SmolLM2.
+struct Smol(Env);
+
+impl Smol {
+    fn new() -> Smol {
+        let gguf = std::env::var_os("MLXK_TEST_MODEL")
+            .expect("MLXK_TEST_MODEL names no model: run `make test`, which fetches it");
+        let env = Env::new();
+        env.run("mlxk-convert").args([gguf, "SmolLM2".into()]).ok();
+        Smol(env)
+    }
+
+    fn run(&self, args: &[&str]) -> Run {
+        self.0.run("mlxk-run").args(["SmolLM2"]).args(args)
+    }
+}
+
+#[test]
+fn what_it_is_known_to_say_is_said() {
+    let smol = Smol::new();
+    let story = ["--no-chat-template", "--temperature", "0", "--max-tokens", "40", BEGINNING];
+    assert_eq!(smol.run(&story).ok(), format!("{STORY}\n"));
+    let answer = smol.run(&["--temperature", "0", "-"]).stdin(QUESTION).ok();
+    assert_eq!(answer, "The capital of France is Paris.\n");
+}
+
+#[test]
+fn a_seed_gives_the_same_answer_again_streamed_or_not() {
+    let smol = Smol::new();
+    let args = ["--max-tokens", "12", "Tell me about the café.", "--seed"];
+    let streamed = |seed| smol.run(&args).args([seed]).ok();
+    let known = streamed("7");
+    assert_ne!(streamed("8"), known);
+    assert_eq!(smol.run(&args).args(["7", "--no-stream"]).ok(), known);
+}
+
+#[test]
+fn its_first_logits_and_its_tokens_are_the_known_ones() {
+    let smol = Smol::new();
+    let (name, path) = ("SmolLM2".to_owned(), smol.0.workspaces().join("SmolLM2"));
+    let found = Found { name, path, revision: None, origin: Origin::Workspace };
+    let facts = probe::read(&found).unwrap();
+    let plan = policy::decide(&facts, &health::check(&facts));
+    let tokenizer = Tokenizer::read(&facts).unwrap();
+    let messages: [Value; 1] = [json!({"role": "user", "content": QUESTION})];
+    let template = Template::find(&facts).unwrap().unwrap();
+    let prompt = template.render(&messages, tokenizer.special()).unwrap();
+    let prompt = tokenizer.encode(&prompt).unwrap();
+    let mut model = mlxk_infer::load(&facts, &plan).unwrap();
+    let logits = model.logits(&prompt).unwrap();
+    for (id, known) in LOGITS {
+        assert!((logits[id] - known).abs() < 2e-3, "token {id}: {} and not {known}", logits[id]);
+    }
+    let tokens = model.tokens(&prompt, &GREEDY).unwrap();
+    assert_eq!(tokens.take(ANSWER.len()).map(Result::unwrap).collect::<Vec<_>>(), ANSWER);
+}
