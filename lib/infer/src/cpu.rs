@@ -15,7 +15,7 @@ use rayon::prelude::*;
 /// Packed integers taken apart at a time: what AVX-512 holds, and a few of any smaller register.
 const LANES: usize = 16;
 /// Rows of activations from which writing the weights out pays.
-const MANY: usize = 4;
+const MANY: usize = 8;
 /// Rows of weights written out at a time.
 const TILE: usize = 128;
 /// Weights below which a second core costs more than it brings.
@@ -160,39 +160,34 @@ impl Row<'_> {
     /// Writes the weights out as floats.
     fn unpack(&self, floats: &mut [f32]) {
         match self.bits {
-            2 => self.unpack_within::<2>(floats),
-            4 => self.unpack_within::<4>(floats),
-            8 => self.unpack_within::<8>(floats),
-            _ => self.unpack_across(floats),
+            2 => self.unpack_fields::<2>(floats),
+            3 => self.unpack_fields::<3>(floats),
+            4 => self.unpack_fields::<4>(floats),
+            5 => self.unpack_fields::<5>(floats),
+            6 => self.unpack_fields::<6>(floats),
+            _ => self.unpack_fields::<8>(floats),
         }
     }
 
-    /// Weights that never cross the bounds of an integer.
-    fn unpack_within<const BITS: usize>(&self, floats: &mut [f32]) {
-        let groups = floats.chunks_exact_mut(self.group_size);
-        let packed = self.weight.chunks_exact(self.group_size * BITS / 32);
-        for (((floats, packed), scale), bias) in
-            groups.zip(packed).zip(self.scales).zip(self.biases)
-        {
-            for (floats, packed) in floats.chunks_exact_mut(32 / BITS).zip(packed) {
-                for (n, float) in floats.iter_mut().enumerate() {
-                    *float = field::<BITS>(*packed, n) * scale + bias;
-                }
-            }
+    /// 32 weights are as many integers as a weight has bits.
+    fn unpack_fields<const BITS: usize>(&self, floats: &mut [f32]) {
+        let (packed, _) = self.weight.as_chunks::<BITS>();
+        let (floats, _) = floats.as_chunks_mut::<32>();
+        for (n, (packed, floats)) in packed.iter().zip(floats).enumerate() {
+            let group = n * 32 / self.group_size;
+            let (scale, bias) = (self.scales[group], self.biases[group]);
+            *floats = array::from_fn(|n| unpacked::<BITS>(packed, n) * scale + bias);
         }
     }
+}
 
-    /// Weights that may: read from a window of 64 bits of the stream.
-    fn unpack_across(&self, floats: &mut [f32]) {
-        let mask = (1u64 << self.bits) - 1;
-        for (n, float) in floats.iter_mut().enumerate() {
-            let (word, shift) = (n * self.bits / 32, n * self.bits % 32);
-            let next = self.weight.get(word + 1).copied().unwrap_or_default();
-            let window = u64::from(self.weight[word]) | u64::from(next) << 32;
-            let group = n / self.group_size;
-            *float = ((window >> shift) & mask) as f32 * self.scales[group] + self.biases[group];
-        }
-    }
+/// The `n`th of 32 weights, not scaled yet; it may begin in one integer and end in the next.
+#[inline(always)]
+fn unpacked<const BITS: usize>(packed: &[u32; BITS], n: usize) -> f32 {
+    let (word, shift) = (n * BITS / 32, n * BITS % 32);
+    let low = packed[word] >> shift;
+    let high = if shift + BITS > 32 { packed[word + 1] << (32 - shift) } else { 0 };
+    ((low | high) & ((1 << BITS) - 1)) as i32 as f32
 }
 
 /// The `n`th weight of a packed integer, not scaled yet.
