@@ -1,0 +1,163 @@
+//! Asks a model what a program was asked, and writes the answers.
+//!
+//! Only programs use this crate: it prints, as mlxk-cli does.
+
+use std::cell::OnceCell;
+use std::time::Instant;
+
+use mlxk_cli::examine::{Examined, examine, find};
+use mlxk_cli::prompt::Asked;
+use mlxk_cli::requests::{at, requests};
+use mlxk_cli::{Form, Output, interrupt};
+use mlxk_core::{Error, Kind, Places, Record, Result};
+use mlxk_infer::generate::{Bound, End, Reason};
+use mlxk_infer::request::Options;
+use mlxk_infer::{Event, Model, Request, Runner};
+
+/// How to ask, and how to write.
+#[derive(Clone, Debug)]
+pub struct Manner {
+    /// What holds for every request that does not say otherwise.
+    pub options: Options,
+    /// What the system says before a prompt.
+    pub system: Option<String>,
+    /// Whether a prompt is for the model as it is.
+    pub raw: bool,
+    /// Whether text is written as it comes.
+    pub stream: bool,
+    /// Whether to tell on stderr how fast it went.
+    pub verbose: bool,
+}
+
+/// Asks `model`, as typed, and writes each answer to `out`. A request that fails is reported
+/// there, and the next one is answered.
+///
+/// # Errors
+/// If the model cannot be found or loaded, a prompt cannot be answered, or `out` not be written.
+pub fn ask(
+    model: &str,
+    asked: Asked,
+    manner: &Manner,
+    places: &Places,
+    out: &mut Output,
+) -> Result<()> {
+    let found = find(&Record::default().with("name", model), places)?;
+    let runner = load(&examine(&found)?, manner, out)?;
+    let mut asking = Asking { typed: model, name: &found.name, runner, manner };
+    match asked {
+        Asked::Prompt(prompt) => {
+            asking.answer(Record::default().with("prompt", prompt), out)?;
+        }
+        Asked::Requests => {
+            for request in requests() {
+                let done = request
+                    .and_then(|(record, line)| asking.answer(record, out).map_err(|e| at(line, e)));
+                done.or_else(|e| out.error(&e))?;
+            }
+        }
+    }
+    Ok(())
+}
+
+fn load(model: &Examined, manner: &Manner, out: &Output) -> Result<Runner<Model>> {
+    let started = Instant::now();
+    let Examined { facts, health, plan, .. } = model;
+    if let Some(warning) = mlxk_infer::admit(facts, health, plan)? {
+        out.remark(&warning, "a shorter --max-tokens needs less");
+    }
+    let runner = Runner::new(mlxk_infer::load(facts, plan)?, facts, plan)?;
+    if manner.verbose {
+        eprintln!("loaded {} in {:.2} s", facts.found.name, started.elapsed().as_secs_f64());
+    }
+    Ok(runner)
+}
+
+/// A model that is being asked.
+struct Asking<'a> {
+    /// Its name as typed.
+    typed: &'a str,
+    /// Its name in full.
+    name: &'a str,
+    runner: Runner<Model>,
+    manner: &'a Manner,
+}
+
+impl Asking<'_> {
+    /// Answers one request, and writes the answer in the form that is wanted.
+    fn answer(&mut self, record: Record, out: &mut Output) -> Result<()> {
+        let Manner { options, system, raw, .. } = self.manner;
+        let request = Request::parse(&record, options, system.as_deref(), *raw)?;
+        // Before the first token there is nothing to end well, and Ctrl-C may kill at once.
+        let watch = OnceCell::new();
+        let interrupted = || watch.get_or_init(interrupt::watch).caught();
+        let (text, end) = self.generate(&request, &interrupted, out)?;
+        let told = Record::default().with("response", &*text).merge(end.record());
+        match out.form {
+            Form::Human if self.manner.stream => out.text("\n")?,
+            Form::Human => out.text(&format!("{text}\n"))?,
+            Form::Ndjson => out.lines([&record.with("model", self.name).merge(told)])?,
+            Form::Json => {
+                let asked = Record::default().with("model", self.typed);
+                out.envelope(asked.merge(record).merge(told))?;
+            }
+        }
+        if let (Form::Human, Some(why)) = (out.form, cut(&end)) {
+            eprintln!("[Output cut at {} tokens: {why}]", end.completion_tokens);
+        }
+        Ok(())
+    }
+
+    /// The answer and how it ended; text for people is written as it comes.
+    fn generate(
+        &mut self,
+        request: &Request,
+        interrupted: &dyn Fn() -> bool,
+        out: &mut Output,
+    ) -> Result<(String, End)> {
+        let started = Instant::now();
+        let mut first = None;
+        let mut text = String::new();
+        for event in self.runner.generate(request, interrupted)? {
+            match event? {
+                Event::Text(piece) => {
+                    first.get_or_insert_with(Instant::now);
+                    if out.form == Form::Human && self.manner.stream {
+                        out.text(&piece)?;
+                    }
+                    text += &piece;
+                }
+                Event::End(end) => {
+                    if self.manner.verbose {
+                        tell(&end, started, first.unwrap_or_else(Instant::now));
+                    }
+                    return Ok((text, end));
+                }
+            }
+        }
+        Err(Error::new(Kind::Internal, "", "an answer without an end"))
+    }
+}
+
+/// What cut the answer, if something did.
+fn cut(end: &End) -> Option<&'static str> {
+    match end.reason {
+        Reason::Length(Bound::Asked) => Some("--max-tokens"),
+        Reason::Length(Bound::Default) => Some("the default, --max-tokens allows more"),
+        Reason::Length(Bound::Window) => Some("the model's context is full"),
+        Reason::Stop | Reason::Interrupted => None,
+    }
+}
+
+fn tell(end: &End, started: Instant, first: Instant) {
+    let before = (first - started).as_secs_f64();
+    let after = first.elapsed().as_secs_f64();
+    let rate = |tokens: u64, seconds: f64| tokens as f64 / seconds.max(1e-9);
+    eprintln!(
+        "\nprompt {} tokens, {:.1} tok/s; answer {} tokens, {:.1} tok/s; seed {}",
+        end.prompt_tokens,
+        rate(end.prompt_tokens, before),
+        end.completion_tokens,
+        rate(end.completion_tokens.saturating_sub(1), after),
+        end.seed,
+    );
+}
