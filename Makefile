@@ -18,7 +18,7 @@ bashdir = $(DESTDIR)$(PREFIX)/share/bash-completion/completions
 zshdir  = $(DESTDIR)$(PREFIX)/share/zsh/site-functions
 fishdir = $(DESTDIR)$(PREFIX)/share/fish/vendor_completions.d
 
-.PHONY: help mlx build demo test lint bench install uninstall
+.PHONY: help jq mlx build demo test lint bench install uninstall
 
 help:
 	@echo 'make demo      fetch a small model, import it, and run it'
@@ -36,7 +36,11 @@ mlx:
 build: mlx
 	cargo build --release --locked --bins
 
-demo: build $(MODEL)
+# The demo ends with jq; that it is missing is said before the build.
+jq:
+	@command -v jq >/dev/null || { echo 'jq is missing: install it' >&2; exit 1; }
+
+demo: jq build $(MODEL)
 	@PATH="$(CURDIR)/target/release:$$PATH" tests/demo $(MODEL) demo
 
 test: lint $(MODEL)

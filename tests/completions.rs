@@ -68,6 +68,7 @@ fn flags_and_models_are_offered() {
     assert_eq!(offers(&env, "mlxk-show", &["org/"]), ["org/Broken", "org/Strange"]);
     assert_eq!(offers(&env, "mlxk-rm", &["good"]), ["mlx-community/Good-4bit"]);
     env.model("mine").write_workspace();
+    assert_eq!(offers(&env, "mlxk-run", &["mi"]), ["mine"]);
     assert_eq!(offers(&env, "mlxk-health", &["./w"]), ["./ws/"]);
 }
 

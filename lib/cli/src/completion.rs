@@ -10,7 +10,7 @@ use clap_complete::engine::{
     ArgValueCompleter, CompletionCandidate, PathCompleter, SubcommandCandidates, ValueCompleter,
 };
 use clap_complete::env::{Bash, EnvCompleter, Fish, Shells, Zsh};
-use mlxk_core::store::Revisions;
+use mlxk_core::store::{Listed, Revisions, matching};
 
 use crate::dispatch;
 
@@ -59,9 +59,9 @@ fn candidates(names: Vec<String>, typed: &str) -> Vec<String> {
 
 /// A shell that asks has no use for an error: where there are none to find, there are no names.
 fn names() -> Vec<String> {
-    let found =
-        crate::places().and_then(|places| mlxk_core::store::list(&places, Revisions::Current));
-    found.map_or_else(|_| Vec::new(), |found| found.into_iter().map(|found| found.name).collect())
+    let listed = crate::places().and_then(|places| matching(&places, "", Revisions::Current));
+    let name = |listed: Listed| listed.display_name.unwrap_or(listed.found.name);
+    listed.map_or_else(|_| Vec::new(), |listed| listed.into_iter().map(name).collect())
 }
 
 /// Zsh, with a script that also works when zsh loads it from `fpath` on the first Tab: then the
