@@ -4,15 +4,12 @@ use std::fs;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::os::unix::process::ExitStatusExt;
 use std::path::PathBuf;
-use std::process::{Child, Command, Output, Stdio};
-use std::thread;
-use std::time::{Duration, Instant};
+use std::process::{Child, Command, Stdio};
 
 use serde_json::{Value, json};
 
-use crate::env::{Env, Run, records};
+use crate::env::{Env, Run, interrupted, records};
 
-const SIGINT: i32 = 2;
 const SIGPIPE: i32 = 13;
 
 /// A home with the tiny models as workspaces, whose token 17 is the word `w17`.
@@ -70,22 +67,6 @@ impl Tiny {
 /// Reads the first bytes that a program writes.
 fn first_output(child: &mut Child) {
     child.stdout.as_mut().unwrap().read_exact(&mut [0; 4]).unwrap();
-}
-
-/// What is left of a program after Ctrl-C, by which it must die soon.
-fn interrupted(mut child: Child) -> Output {
-    let id = child.id().to_string();
-    assert!(Command::new("kill").args(["-INT", &id]).status().unwrap().success());
-    let late = Instant::now() + Duration::from_secs(20);
-    while child.try_wait().unwrap().is_none() {
-        if Instant::now() > late {
-            child.kill().unwrap();
-        }
-        thread::sleep(Duration::from_millis(5));
-    }
-    let output = child.wait_with_output().unwrap();
-    assert_eq!(output.status.signal(), Some(SIGINT), "{output:?}");
-    output
 }
 
 #[test]

@@ -1,10 +1,13 @@
 //! SmolLM2-135M-Instruct, a trained model with known answers, from its GGUF file to its words.
 
+use std::ffi::OsString;
+use std::process::Stdio;
+
 use mlxk_core::{Found, Origin, health, policy, probe};
 use mlxk_infer::{Sampling, Template, Tokenizer};
 use serde_json::{Value, json};
 
-use crate::env::{Env, Run};
+use crate::env::{Env, Run, interrupted};
 
 const QUESTION: &str = "What is the capital of France?";
 /// The answer with the token that ends it.
@@ -26,15 +29,18 @@ const GREEDY: Sampling = Sampling {
     seed: 0,
 };
 
+fn gguf() -> OsString {
+    std::env::var_os("MLXK_TEST_MODEL")
+        .expect("MLXK_TEST_MODEL names no model: run `make test`, which fetches it")
+}
+
 /// A home with the model as the workspace SmolLM2.
 struct Smol(Env);
 
 impl Smol {
     fn new() -> Smol {
-        let gguf = std::env::var_os("MLXK_TEST_MODEL")
-            .expect("MLXK_TEST_MODEL names no model: run `make test`, which fetches it");
         let env = Env::new();
-        env.run("mlxk-convert").args([gguf, "SmolLM2".into()]).ok();
+        env.run("mlxk-convert").args([gguf(), "SmolLM2".into()]).ok();
         Smol(env)
     }
 
@@ -81,4 +87,17 @@ fn its_first_logits_and_its_tokens_are_the_known_ones() {
     }
     let tokens = model.tokens(&prompt, &GREEDY).unwrap();
     assert_eq!(tokens.take(ANSWER.len()).map(Result::unwrap).collect::<Vec<_>>(), ANSWER);
+}
+
+#[test]
+fn an_import_that_is_interrupted_leaves_nothing() {
+    let env = Env::new();
+    let before = env.files();
+    let mut command = env.command("mlxk-convert");
+    command.args([gguf(), "SmolLM2".into()]).stdout(Stdio::piped()).stderr(Stdio::piped());
+    let mut child = command.spawn().unwrap();
+    while env.files() == before && child.try_wait().unwrap().is_none() {}
+    let output = interrupted(child);
+    assert_eq!((output.stdout.as_slice(), output.stderr.as_slice()), (&b""[..], &b""[..]));
+    assert_eq!(env.files(), before);
 }

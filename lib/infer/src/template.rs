@@ -2,7 +2,8 @@
 //!
 //! Templates are Jinja as Hugging Face's transformers runs it, with the same settings and
 //! functions. They come with the checkpoint and are not trusted: no includes, no files, and limits
-//! on time, depth and size.
+//! on time, depth and the size of the text. What a template builds beside that text (a string that
+//! it doubles again and again) only memory limits: minijinja has no bound to set for it.
 
 use std::io;
 
