@@ -28,6 +28,9 @@ fn unhealthy_in(env: &Env, part: &str) {
     assert_eq!(env.run("mlxk-ls").ok(), "");
     assert_eq!(env.run("mlxk-ls").args(["-a"]).records()[0]["reason"], reason);
     assert_eq!(env.run("mlxk-show").args(["org/m"]).records()[0]["reason"], reason);
+    let refused = env.run("mlxk-run").args(["org/m", "x"]).end();
+    refused.refused(1, &format!("mlxk-run: org/m: {reason}"));
+    env.run("mlxk-rm").args(["--dry-run", "org/m"]).ok();
     assert_eq!(env.files(), before);
 }
 
@@ -121,10 +124,12 @@ fn names_that_are_not_text() {
 #[test]
 fn a_line_that_is_no_record() {
     let env = Env::with_three();
+    let nested = [&b"{\"name\":"[..], &vec![b'['; 1 << 20]].concat();
     for (line, message) in [
         (&b"{oops}\n"[..], "not a JSON record: key must be a string, column 2"),
         (b"{\"name\":7}\n", "a record without a `name`"),
         (b"\xff\xfe\n", "not UTF-8 text"),
+        (&nested, "not a JSON record: recursion limit exceeded, column 135"),
     ] {
         for program in ["mlxk-health", "mlxk-show", "mlxk-rm"] {
             let message = format!("{program}: standard input, line 1: {message}");
@@ -146,6 +151,42 @@ fn no_models_at_all() {
     assert_eq!(ended.stdout(), "Summary: total 0, healthy 0, unhealthy 0\n");
     assert_eq!(ended.status(), 0);
     env.run("mlxk-show").args(["m"]).end().refused(1, "mlxk-show: m: no such model");
+}
+
+#[test]
+fn places_that_are_no_directories() {
+    let env = Env::new();
+    let file = env.home().join("file");
+    fs::write(&file, "").unwrap();
+    for name in ["HF_HOME", "HF_HUB_CACHE", "MLXK_WORKSPACE_HOME"] {
+        let run = |program| env.run(program).env(name, &file);
+        let listed = run("mlxk-ls").args(["--ndjson"]).end();
+        assert_eq!((listed.status(), listed.stdout().as_str()), (0, ""), "{listed:?}");
+        assert!(listed.stderr().starts_with("mlxk-ls: no models in "), "{listed:?}");
+        for program in ["mlxk-show", "mlxk-health", "mlxk-rm", "mlxk-run"] {
+            let message = format!("{program}: m: no such model");
+            run(program)
+                .args(["m"])
+                .args((program == "mlxk-run").then_some("x"))
+                .end()
+                .refused(1, &message);
+        }
+    }
+}
+
+#[test]
+fn a_ref_that_leads_nowhere_leaves_the_newest_snapshot() {
+    let env = Env::new();
+    let snapshot = env.model("org/m").write();
+    let main = snapshot.ancestors().nth(2).unwrap().join("refs/main");
+    for commit in [&b""[..], b"../../..", b"\xff\xfe", b"0123456789abcdef0123456789abcdef01234567"]
+    {
+        fs::write(&main, commit).unwrap();
+        env.run("mlxk-health").args(["org/m"]).ok();
+    }
+    fs::remove_file(&main).unwrap();
+    fs::create_dir(&main).unwrap();
+    env.run("mlxk-health").args(["org/m"]).ok();
 }
 
 #[test]

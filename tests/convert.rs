@@ -74,8 +74,19 @@ fn what_cannot_be_imported_leaves_nothing() {
     let other = Builder::of("gemma9").set("general.architecture", string("gemma9"));
     file(&env, "other.gguf", &other.bytes());
     file(&env, "less.gguf", &llama.clone().without("blk.0.ffn_up.weight").bytes());
+    let lying = |counts: [u64; 2], rest: &[u8]| {
+        let counts = counts.map(u64::to_le_bytes).concat();
+        [b"GGUF\x03\0\0\0", &*counts, rest].concat()
+    };
+    let length = |n: u64| n.to_le_bytes();
+    file(&env, "many.gguf", &lying([1 << 62, 0], b""));
+    file(&env, "long.gguf", &lying([0, 1], &length(10_000_000_000)));
+    file(&env, "bytes.gguf", &lying([0, 1], &[&length(1)[..], b"\xff\x04\0\0\0"].concat()));
     let before = env.files();
     for (source, reason) in [
+        ("many.gguf", "4611686018427387904 tensors cannot be in a file of 24 bytes"),
+        ("long.gguf", "metadata key 0: 10000000000 bytes needed"),
+        ("bytes.gguf", "metadata key 0: not UTF-8 text"),
         ("short.gguf", "but the file ends at"),
         ("text.gguf", "not a GGUF file"),
         ("empty.gguf", "not a GGUF file"),

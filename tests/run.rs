@@ -205,6 +205,63 @@ fn what_cannot_run_is_refused_with_the_reason() {
 }
 
 #[test]
+fn files_that_no_model_can_have_are_refused() {
+    let tiny = Tiny::new();
+    let home = tiny.env.workspaces().join("tiny");
+    let config = fs::read(home.join("config.json")).unwrap();
+    let refused = |message: &str| {
+        let before = tiny.env.files();
+        let ended = tiny.run(&["w1"]).end();
+        assert_eq!((ended.status(), ended.stdout().as_str()), (1, ""), "{ended:?}");
+        assert_eq!(ended.stderr().matches("mlxk-run: ").count(), 1, "{ended:?}");
+        assert!(ended.stderr().contains(message), "{message}: {ended:?}");
+        assert_eq!(tiny.env.files(), before);
+    };
+    let huge = json!(9_007_199_254_740_993_u64);
+    for (key, value, message) in [
+        ("hidden_size", json!("x"), "config.json: `hidden_size`: invalid type: string"),
+        ("vocab_size", json!(-1), "config.json: `vocab_size`: invalid value: integer `-1`"),
+        ("intermediate_size", huge, "config.json: `intermediate_size` cannot be 9007199254740993"),
+        ("num_attention_heads", json!(0), "config.json: `num_attention_heads` cannot be 0"),
+        ("num_key_value_heads", json!(0), "config.json: `num_key_value_heads` cannot be 0"),
+        ("num_key_value_heads", json!(3), "4 query heads cannot share 3 key heads"),
+        (
+            "num_hidden_layers",
+            json!(5),
+            "model.layers.4.input_layernorm.weight: the tensor is missing",
+        ),
+        (
+            "num_hidden_layers",
+            json!(3),
+            "model.layers.3.input_layernorm.weight: the model has no use",
+        ),
+        ("vocab_size", json!(10), "lm_head.weight: expected shape [10, 32], found [320, 32]"),
+        ("head_dim", json!(7), "config.json: 7 elements of a head cannot rotate"),
+        ("rms_norm_eps", json!(-1), "config.json: `rms_norm_eps` cannot be -1"),
+        ("rms_norm_eps", json!(1e300), "config.json: `rms_norm_eps` cannot be inf"),
+        ("rope_theta", json!(0), "config.json: position embeddings need a positive `rope_theta`"),
+        ("rope_scaling", json!({"type": "zz"}), "config.json: position embeddings of type `zz`"),
+        ("quantization", json!([]), "config.json: has a `quantization` that is not an object"),
+        ("model_file", json!("x.py"), "requires executing model-supplied code"),
+    ] {
+        tiny.config(key, value);
+        refused(message);
+        fs::write(home.join("config.json"), &config).unwrap();
+    }
+    fs::write(home.join("config.json"), br#"{"model_type": "llama", "hidden_size": NaN}"#).unwrap();
+    refused("config.json: `hidden_size`: invalid type: null");
+    let nested = format!(r#"{{"model_type": "llama", "a": {}"#, "[".repeat(1 << 20));
+    fs::write(home.join("config.json"), nested).unwrap();
+    refused("config.json");
+    fs::write(home.join("config.json"), &config).unwrap();
+    tiny.file("generation_config.json", &json!({"temperature": "x"}));
+    refused("generation_config.json: `temperature` is not a number: \"x\"");
+    tiny.file("generation_config.json", &json!({}));
+    fs::write(home.join("chat_template.jinja"), b"\xff").unwrap();
+    refused("chat_template.jinja: ");
+}
+
+#[test]
 fn wrong_use_is_told_before_anything_is_loaded() {
     let tiny = Tiny::new();
     let refused = |args: &[&str], message| tiny.run(args).end().refused(2, message);

@@ -30,7 +30,10 @@ pub fn admit(facts: &Facts, health: &Health, plan: &Plan) -> Result<Option<Strin
         return refuse(Kind::RuntimeIncompatible, reason);
     }
     room::check(facts, plan).map_err(|mut e| {
-        e.subject = facts.found.name.clone();
+        e.subject = match e.kind {
+            Kind::InsufficientMemory => facts.found.name.clone(),
+            _ => facts.path(&e.subject).display().to_string(),
+        };
         e
     })
 }

@@ -116,7 +116,10 @@ impl<M: Source> Runner<M> {
     pub fn new(model: M, facts: &Facts, plan: &Plan) -> Result<Runner<M>> {
         let tokenizer = Tokenizer::read(facts)?;
         let template = Template::find(facts)?;
-        let defaults = defaults(&|key| facts.generation_config.get(key));
+        let defaults = defaults(&|key| facts.generation_config.get(key)).map_err(|mut e| {
+            e.subject = facts.path("generation_config.json").display().to_string();
+            e
+        })?;
         Ok(Runner { model, tokenizer, template, window: plan.context_length, defaults })
     }
 
@@ -198,18 +201,23 @@ fn budget(prompt: u64, asked: Option<u64>, window: Option<u64>) -> Result<(u64, 
 }
 
 /// What the model's makers recommend in generation_config.json, else what suits most.
-fn defaults(get: &dyn Fn(&str) -> Option<Value>) -> Sampling {
-    let number = |key: &str| get(key).and_then(|value| value.as_f64()).map(|value| value as f32);
+fn defaults(get: &dyn Fn(&str) -> Option<Value>) -> Result<Sampling> {
+    let number = |key: &str, or: f32| match get(key) {
+        None | Some(Value::Null) => Ok(or),
+        Some(value) => value.as_f64().map(|number| number as f32).ok_or_else(|| {
+            Error::new(Kind::InvalidModel, "", format!("`{key}` is not a number: {value}"))
+        }),
+    };
     let greedy = get("do_sample") == Some(Value::Bool(false));
     let top_k = get("top_k").and_then(|value| value.as_u64()).unwrap_or(0);
-    Sampling {
-        temperature: if greedy { 0.0 } else { number("temperature").unwrap_or(0.7) },
-        top_p: number("top_p").unwrap_or(0.9),
+    Ok(Sampling {
+        temperature: if greedy { 0.0 } else { number("temperature", 0.7)? },
+        top_p: number("top_p", 0.9)?,
         top_k: u32::try_from(top_k).unwrap_or(u32::MAX),
-        min_p: number("min_p").unwrap_or(0.0),
-        repetition_penalty: number("repetition_penalty").unwrap_or(1.0),
+        min_p: number("min_p", 0.0)?,
+        repetition_penalty: number("repetition_penalty", 1.0)?,
         seed: 0,
-    }
+    })
 }
 
 /// An answer in the making.

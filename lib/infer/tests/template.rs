@@ -60,3 +60,49 @@ fn a_hostile_template_ends_in_an_error() {
     assert_eq!(fault(deep).0, Kind::InvalidModel);
     assert_eq!(fault("{% include '/etc/passwd' %}").0, Kind::InvalidModel);
 }
+
+/// Parts of templates, whole and broken.
+const PIECES: [&str; 26] = [
+    "{% for m in messages %}",
+    "{% for i in range(9999) %}",
+    "{% endfor %}",
+    "{% if m.role == 'user' %}",
+    "{% elif x is defined %}",
+    "{% else %}",
+    "{% endif %}",
+    "{% set x = messages[0] %}",
+    "{% set ns = namespace(x=1) %}",
+    "{% set ns.x = ns.x + 1 %}",
+    "{% macro f(a) %}",
+    "{% endmacro %}",
+    "{{ f(f) }}",
+    "{{ m['content'] | trim }}",
+    "{{ messages | tojson(indent=99999999999) }}",
+    "{{ x.content.split('H')[-1][::-1] }}",
+    "{{ 'x' * 99999 }}",
+    "{{ strftime_now('%Q%') }}",
+    "{{ raise_exception(x) }}",
+    "{% generation -%}",
+    "{%- endgeneration %}",
+    "{% include 'chat_template.jinja' %}",
+    "{{",
+    "%}",
+    "{#",
+    "\u{0}é\n",
+];
+
+#[test]
+fn any_template_renders_within_limits_or_is_refused() {
+    arbtest::arbtest(|u| {
+        let mut source = String::new();
+        for _ in 0..u.int_in_range(1..=12)? {
+            source += u.choose(&PIECES)?;
+        }
+        match render(&source) {
+            Ok(text) => assert!(text.len() <= 16 << 20),
+            Err(e) => assert!(e.to_string().starts_with("chat_template.jinja: "), "{e}: {source}"),
+        }
+        Ok(())
+    })
+    .budget_ms(500);
+}

@@ -1,8 +1,9 @@
 //! The hub cache: `models--org--name/{blobs,refs,snapshots}`, as huggingface_hub lays it out.
 
+use std::fs;
+use std::io::{self, ErrorKind};
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
-use std::{fs, io};
 
 use super::{Found, Origin, Revisions, is_hidden};
 use crate::error::{Error, Result};
@@ -114,7 +115,8 @@ impl Repo {
                 }
             }
             Ok(_) => {}
-            Err(e) if is_absent(&e) || e.kind() == io::ErrorKind::InvalidData => {}
+            Err(e) if is_absent(&e) => {}
+            Err(e) if matches!(e.kind(), ErrorKind::InvalidData | ErrorKind::IsADirectory) => {}
             Err(e) => return Err(Error::io(&main, e)),
         }
         Ok(self.snapshots()?.into_iter().next().map(|s| (s.revision, s.path)))

@@ -102,6 +102,9 @@ impl Config {
         if let Some((name, size)) = sizes.into_iter().find(|&(_, n)| n == 0 || n > LARGEST) {
             return Err(invalid(format!("`{name}` cannot be {size}")));
         }
+        if !(0.0..=1.0).contains(&self.rms_norm_eps) {
+            return Err(invalid(format!("`rms_norm_eps` cannot be {}", self.rms_norm_eps)));
+        }
         if self.num_hidden_layers > MOST_LAYERS {
             return Err(invalid(format!(
                 "`num_hidden_layers` cannot be {}",

@@ -1,0 +1,51 @@
+//! Lines of input: whatever stands in them, they are a record or one clear error.
+#![allow(clippy::unwrap_used)] // a test fails by panicking
+
+use mlxk_core::Record;
+
+/// A line of pieces that records are made of, in any order.
+const PIECES: [&str; 20] = [
+    "{",
+    "}",
+    "[",
+    "]",
+    ":",
+    ",",
+    "\"",
+    "\"name\"",
+    "\"hash\"",
+    "\"org/m\"",
+    "\\ud800",
+    "\\",
+    "-",
+    "1e999",
+    "null",
+    "org/m@",
+    "/",
+    "..",
+    "\u{0}",
+    "\u{feff}",
+];
+
+#[test]
+fn any_line_is_a_record_or_one_clear_error() {
+    arbtest::arbtest(|u| {
+        let mut line = String::new();
+        for _ in 0..u.int_in_range(0..=24)? {
+            line += u.choose(&PIECES)?;
+        }
+        match Record::parse(&line) {
+            Err(e) => assert!(!e.to_string().contains('\n') && line.trim().starts_with('{'), "{e}"),
+            Ok(record) => {
+                let written = record.to_string();
+                assert!(!written.contains('\n'), "{written}");
+                assert_eq!(Record::parse(&written).unwrap(), record);
+                if let Err(e) = record.spec() {
+                    assert!(!e.to_string().contains('\n'), "{e}");
+                }
+            }
+        }
+        Ok(())
+    })
+    .budget_ms(200);
+}
