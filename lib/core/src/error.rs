@@ -1,6 +1,7 @@
 //! The one error of the suite: a kind for machines, a subject and a message for people, and a hint.
 
-use std::{error, fmt, io, path::Path};
+use std::fmt::{self, Write};
+use std::{error, io, path::Path};
 
 /// A result whose error is [`Error`].
 pub type Result<T> = std::result::Result<T, Error>;
@@ -8,6 +9,7 @@ pub type Result<T> = std::result::Result<T, Error>;
 /// What went wrong, with what, and what to do about it.
 ///
 /// Printed as `subject: message`; the hint stands on a line of its own and is the printer's to show.
+/// Both may quote what a file says, so control characters, which a terminal would obey, are replaced.
 #[derive(Debug)]
 pub struct Error {
     /// The class of the failure.
@@ -122,15 +124,29 @@ impl Error {
 
 impl fmt::Display for Error {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self.subject.as_str() {
-            "" => f.write_str(&self.message),
-            subject => write!(f, "{subject}: {}", self.message),
+        let parts = [self.subject.as_str(), &self.message];
+        let parts = parts.into_iter().filter(|part| !part.is_empty()).collect::<Vec<_>>();
+        for c in parts.join(": ").chars() {
+            f.write_char(if c.is_control() { char::REPLACEMENT_CHARACTER } else { c })?;
         }
+        Ok(())
     }
 }
 
 impl error::Error for Error {
     fn source(&self) -> Option<&(dyn error::Error + 'static)> {
         self.source.as_ref().map(|source| &**source as _)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_a_file_says_does_not_reach_the_terminal() {
+        let error = Error::new(Kind::InvalidModel, "a\nb", "bad key \u{1b}[31mx");
+        assert_eq!(error.to_string(), "a\u{fffd}b: bad key \u{fffd}[31mx");
+        assert_eq!(Error::new(Kind::Internal, "", "why").to_string(), "why");
     }
 }

@@ -53,9 +53,10 @@ impl<'a> Gguf<'a> {
         let mut metadata = BTreeMap::new();
         for number in 0..keys {
             let key = cursor.text(&format!("metadata key {number}"))?;
-            let value = cursor.value(&format!("the metadata `{key}`"))?;
+            let entry = format!("the metadata `{}`", key.escape_debug());
+            let value = cursor.value(&entry)?;
             if metadata.insert(key, value).is_some() {
-                return Err(format!("the metadata `{key}` is there twice"));
+                return Err(format!("{entry} is there twice"));
             }
         }
         let table = (0..tensors)
