@@ -9,6 +9,9 @@ use std::collections::{BTreeMap, HashSet};
 use crate::dtype::Type;
 use crate::value::{Array, Get, Value};
 
+/// The longest name of a tensor or of metadata, in bytes: twice what llama.cpp allows a tensor.
+const MAX_NAME: usize = 128;
+
 /// The elements of a list at most; the largest vocabularies have half a million.
 const MAX_LIST: u64 = 1 << 24;
 
@@ -52,7 +55,7 @@ impl<'a> Gguf<'a> {
         let (tensors, keys) = preamble(&mut cursor)?;
         let mut metadata = BTreeMap::new();
         for number in 0..keys {
-            let key = cursor.text(&format!("metadata key {number}"))?;
+            let key = cursor.name(&format!("metadata key {number}"))?;
             let entry = format!("the metadata `{}`", key.escape_debug());
             let value = cursor.value(&entry)?;
             if metadata.insert(key, value).is_some() {
@@ -126,7 +129,7 @@ struct Place<'a> {
 
 impl<'a> Place<'a> {
     fn read(cursor: &mut Cursor<'a>, number: u64) -> Result<Place<'a>, String> {
-        let name = cursor.text(&format!("the name of tensor {number}"))?;
+        let name = cursor.name(&format!("the name of tensor {number}"))?;
         let at = |what: String| format!("tensor {name:?} {what}");
         let rank = cursor.u32(&at("has no rank".into()))?;
         if !(1..=4).contains(&rank) {
@@ -231,6 +234,15 @@ impl<'a> Cursor<'a> {
         let text = self.take(length, what)?;
         str::from_utf8(text)
             .map_err(|e| format!("{what}: not UTF-8 text, at byte {}", at + e.valid_up_to()))
+    }
+
+    /// A text that is short enough to be quoted.
+    fn name(&mut self, what: &str) -> Result<&'a str, String> {
+        let name = self.text(what)?;
+        match name.len() {
+            0..=MAX_NAME => Ok(name),
+            length => Err(format!("{what}: {length} bytes are no name")),
+        }
     }
 
     fn value(&mut self, what: &str) -> Result<Value<'a>, String> {
