@@ -2,6 +2,8 @@
 
 #![allow(dead_code)] // each test crate uses some of it
 
+pub mod drawn;
+
 use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
