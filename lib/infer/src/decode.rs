@@ -5,7 +5,7 @@ use mlx_rs::transforms::{async_eval, eval};
 use mlx_rs::{Array, Stream, memory, with_stream};
 use mlxk_core::{Error, Kind};
 
-use crate::cache::Cache;
+use crate::cache::{Cache, Texts};
 use crate::mlx;
 use crate::models::Language;
 use crate::sample::{Sampler, Sampling};
@@ -84,8 +84,9 @@ impl Model {
     /// Lets the cache see `prompt`, a chunk at a time: only its state is ever evaluated.
     fn prefill(&self, prompt: &[u32], cache: &mut Cache) -> Result<()> {
         for chunk in prompt.chunks(self.prefill_chunk.max(1)) {
-            self.network.forward(&self.network.embed(&ids(chunk))?, cache)?;
-            eval(cache.state())?;
+            let mut text = Texts::one(cache, chunk.len() as i32);
+            self.network.forward(&self.network.embed(&ids(chunk))?, &mut text)?;
+            eval(cache.arrays())?;
             memory::clear_cache()?;
         }
         Ok(())
@@ -93,7 +94,7 @@ impl Model {
 
     /// The logits [1, vocabulary] after `id` [1, 1], which the cache has not yet seen.
     fn next_logits(&self, id: &Array, cache: &mut Cache) -> Result<Array> {
-        let h = self.network.forward(&self.network.embed(id)?, cache)?;
+        let h = self.network.forward(&self.network.embed(id)?, &mut Texts::one(cache, 1))?;
         self.network.head(&h)?.reshape(&[1, -1])
     }
 
@@ -152,4 +153,44 @@ impl Iterator for Tokens<'_> {
 /// Ids as [1, length].
 fn ids(ids: &[u32]) -> Array {
     Array::from_slice(ids, &[1, ids.len() as i32])
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)] // a test fails by panicking
+
+    use super::*;
+    use crate::load::tests::model;
+
+    #[test]
+    fn texts_that_share_a_step_do_not_see_each_other() {
+        for (case, on_cpu) in [("llama", true), ("llama", false), ("mistral", true)] {
+            let model = model(case, on_cpu);
+            let texts: [&[u32]; 3] = [&[5, 9, 2, 7, 11, 3, 8], &[4], &[6, 1, 30]];
+            let network = &model.network;
+            let mut caches = texts.map(|_| network.cache());
+            let step = |rows: &mut [(&mut Cache, &[u32])]| {
+                let packed: Vec<u32> =
+                    rows.iter().flat_map(|(_, ids)| ids.iter().copied()).collect();
+                let rows = rows.iter_mut().map(|(cache, ids)| (&mut **cache, ids.len() as i32));
+                let h = network.embed(&ids(&packed)).unwrap();
+                let h = network.forward(&h, &mut Texts::new(rows.collect())).unwrap();
+                let logits = network.head(&h).unwrap().as_type::<f32>().unwrap();
+                logits.to_vec_exact::<f32>().unwrap()
+            };
+            let mut rows: Vec<_> = caches.iter_mut().zip(texts).collect();
+            let together = [step(&mut rows[1..]), step(&mut rows), step(&mut rows[..2])].concat();
+            let mut alone = Vec::new();
+            let mut caches = texts.map(|_| network.cache());
+            let mut rows: Vec<_> = caches.iter_mut().zip(texts).collect();
+            for text in [1, 2, 0, 1, 2, 0, 1] {
+                alone.extend(step(&mut rows[text..=text]));
+            }
+            let largest = alone.iter().fold(0f32, |most, x| most.max(x.abs()));
+            for (a, b) in together.iter().zip(&alone) {
+                assert!((a - b).abs() <= 1e-5 * largest, "{case}: {a} and {b}");
+            }
+            assert_eq!(together.len(), alone.len());
+        }
+    }
 }

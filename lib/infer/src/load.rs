@@ -121,23 +121,34 @@ fn unsupported(why: String) -> Error {
 }
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     #![allow(clippy::unwrap_used)] // a test fails by panicking
+
+    use std::path::PathBuf;
 
     use mlxk_core::{Found, Origin, health, policy, probe};
 
     use super::*;
     use crate::sample::Sampling;
 
+    fn path(case: &str) -> PathBuf {
+        Path::new(env!("CARGO_MANIFEST_DIR")).join("../../tests/data/parity").join(case)
+    }
+
+    /// The tiny model `case`.
+    pub(crate) fn model(case: &str, on_cpu: bool) -> Model {
+        let (name, origin) = (case.to_owned(), Origin::Workspace);
+        let found = Found { name, path: path(case), revision: None, origin };
+        let facts = probe::read(&found).unwrap();
+        let plan = policy::decide(&facts, &health::check(&facts));
+        load_for(&facts, &plan, on_cpu).unwrap()
+    }
+
     fn ids(case: &str, on_cpu: bool, sampling: &Sampling) -> (Vec<u32>, Vec<u32>) {
-        let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../tests/data/parity").join(case);
-        let expected = std::fs::read(path.join("expected.json")).unwrap();
+        let expected = std::fs::read(path(case).join("expected.json")).unwrap();
         let expected: Value = serde_json::from_slice(&expected).unwrap();
         let list = |key: &str| serde_json::from_value::<Vec<u32>>(expected[key].clone()).unwrap();
-        let (name, origin) = (case.to_owned(), Origin::Workspace);
-        let facts = probe::read(&Found { name, path, revision: None, origin }).unwrap();
-        let plan = policy::decide(&facts, &health::check(&facts));
-        let mut model = load_for(&facts, &plan, on_cpu).unwrap();
+        let mut model = model(case, on_cpu);
         let tokens = model.tokens(&list("prompt_ids"), sampling).unwrap();
         (tokens.take(24).map(Result::unwrap).collect(), list("greedy_ids"))
     }

@@ -1,12 +1,13 @@
 //! The layers that models are made of, named as the tensors of MLX checkpoints are.
 //!
 //! A layer is loaded from its place in the checkpoint, and what is there decides its form; running
-//! it decides nothing. Shapes are [1, length, size] unless said otherwise.
+//! it decides nothing. Shapes are [1, rows, size] unless said otherwise; rows are those of one text
+//! or of several, one after another.
 
 use mlx_rs::Array;
 use mlx_rs::error::Result;
 
-use crate::cache::Kv;
+use crate::cache::Texts;
 use crate::kernels::{Heads, Kernels};
 use crate::matrix::Matrix;
 use crate::rope::Rope;
@@ -137,15 +138,16 @@ impl Attention {
         })
     }
 
-    /// Lets each of the next tokens look at those that `kv` remembers, at itself and those before.
-    pub fn forward(&self, x: &Array, kv: &mut Kv) -> Result<Array> {
-        let rope = self.rope.as_ref().map(|rope| (rope, kv.offset()));
-        let queries = self.heads(&self.q_proj.forward(x)?, self.q_norm.as_ref(), rope)?;
-        let keys = self.heads(&self.k_proj.forward(x)?, self.k_norm.as_ref(), rope)?;
-        let values = self.heads(&self.v_proj.forward(x)?, None, None)?;
-        kv.append(&keys, &values)?;
-        let scale = (self.head_dim as f32).powf(-0.5);
-        let mixed = (self.kernels.attend)(&queries, kv, scale)?;
+    /// Lets each token look at those of its text that slot number `slot` remembers, at itself and
+    /// those before.
+    pub fn forward(&self, x: &Array, texts: &mut Texts, slot: usize) -> Result<Array> {
+        let [q, k, v] = [&self.q_proj, &self.k_proj, &self.v_proj].map(|proj| proj.forward(x));
+        let mixed = texts.each_kv(slot, [&q?, &k?, &v?], |[q, k, v], kv| {
+            let rope = self.rope.as_ref().map(|rope| (rope, kv.offset()));
+            let queries = self.heads(q, self.q_norm.as_ref(), rope)?;
+            kv.append(&self.heads(k, self.k_norm.as_ref(), rope)?, &self.heads(v, None, None)?)?;
+            (self.kernels.attend)(&queries, kv, (self.head_dim as f32).powf(-0.5))
+        })?;
         self.o_proj.forward(&mixed)
     }
 

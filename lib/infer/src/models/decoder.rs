@@ -4,7 +4,7 @@ use mlx_rs::Array;
 use mlx_rs::error::Result;
 
 use super::Language;
-use crate::cache::{Cache, Kv};
+use crate::cache::{Cache, Kv, Slot, Texts};
 use crate::kernels::Kernels;
 use crate::nn::{Attention, Embedding, Linear, Mlp, RmsNorm, Sizes};
 use crate::rope::Rope;
@@ -80,17 +80,18 @@ impl Language for Decoder {
     }
 
     fn cache(&self) -> Cache {
-        Cache { layers: self.layers.iter().map(|layer| Kv::new(layer.window)).collect() }
+        let slots = self.layers.iter().map(|layer| Slot::Kv(Kv::new(layer.window)));
+        Cache { slots: slots.collect() }
     }
 
     fn embed(&self, ids: &Array) -> Result<Array> {
         self.embed_tokens.forward(ids)
     }
 
-    fn forward(&self, h: &Array, cache: &mut Cache) -> Result<Array> {
+    fn forward(&self, h: &Array, texts: &mut Texts) -> Result<Array> {
         let mut h = h.clone();
-        for (layer, kv) in self.layers.iter().zip(&mut cache.layers) {
-            h = layer.forward(&h, kv)?;
+        for (slot, layer) in self.layers.iter().enumerate() {
+            h = layer.forward(&h, texts, slot)?;
         }
         Ok(h)
     }
@@ -122,9 +123,10 @@ impl Layer {
         })
     }
 
-    fn forward(&self, x: &Array, kv: &mut Kv) -> Result<Array> {
+    fn forward(&self, x: &Array, texts: &mut Texts, slot: usize) -> Result<Array> {
         let add = self.kernels.add;
-        let x = add(x, &self.self_attn.forward(&self.input_layernorm.forward(x)?, kv)?)?;
+        let a = self.self_attn.forward(&self.input_layernorm.forward(x)?, texts, slot)?;
+        let x = add(x, &a)?;
         add(&x, &self.mlp.forward(&self.post_attention_layernorm.forward(&x)?)?)
     }
 }

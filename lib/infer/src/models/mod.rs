@@ -5,7 +5,7 @@ use mlx_rs::error::Result;
 use mlxk_core::Architecture;
 use serde_json::Value;
 
-use crate::cache::Cache;
+use crate::cache::{Cache, Texts};
 use crate::weights::Cursor;
 
 mod config;
@@ -20,13 +20,14 @@ pub use config::Config;
 pub trait Language {
     /// How many tokens it knows; ids are below this.
     fn vocabulary(&self) -> usize;
-    /// A memory without any token.
+    /// A memory of one text, without any token.
     fn cache(&self) -> Cache;
-    /// The vectors of `ids` [1, length], as [1, length, hidden].
+    /// The vectors of `ids` [1, rows], as [1, rows, hidden].
     fn embed(&self, ids: &Array) -> Result<Array>;
-    /// What the model makes of vectors that follow those in `cache`; same shape.
-    fn forward(&self, h: &Array, cache: &mut Cache) -> Result<Array>;
-    /// The logits [1, length, vocabulary] of the token after each.
+    /// What the model makes of the next vectors of `texts`, the rows of one text after those of
+    /// another; same shape.
+    fn forward(&self, h: &Array, texts: &mut Texts) -> Result<Array>;
+    /// The logits [1, rows, vocabulary] of the token after each.
     fn head(&self, h: &Array) -> Result<Array>;
 }
 

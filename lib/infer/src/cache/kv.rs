@@ -12,19 +12,6 @@ use crate::mlx;
 /// Room is made for this many more tokens at a time.
 const STEP: i32 = 256;
 
-/// What a model remembers of a text: a [`Kv`] for each layer.
-pub struct Cache {
-    /// In the order of the layers.
-    pub layers: Vec<Kv>,
-}
-
-impl Cache {
-    /// What is to be evaluated for the tokens so far to be remembered.
-    pub fn state(&self) -> impl Iterator<Item = &Array> {
-        self.layers.iter().filter_map(|layer| layer.buffers.as_ref()).flatten()
-    }
-}
-
 /// What a layer remembers: all tokens, or the last few if it attends to a window.
 pub struct Kv {
     window: Option<i32>,
@@ -40,6 +27,11 @@ impl Kv {
     /// Of a layer whose tokens attend to themselves and the `window - 1` before, or to all.
     pub fn new(window: Option<i32>) -> Kv {
         Kv { window, buffers: None, held: 0, dropped: 0 }
+    }
+
+    /// Its arrays, for those who evaluate them.
+    pub fn arrays(&self) -> impl Iterator<Item = &Array> {
+        self.buffers.iter().flatten()
     }
 
     /// The position of the next token.

@@ -1,0 +1,77 @@
+//! The texts that a step advances, packed one after another along the length axis.
+//!
+//! Most of a model looks at each token alone and does not see where a text ends. Only the layers that
+//! mix tokens do: they ask for the rows of each text with what they remember of it. So texts of any
+//! lengths share a step without padding, and may join or leave between any two.
+
+use mlx_rs::Array;
+use mlx_rs::error::{Exception, Result};
+use mlx_rs::ops::concatenate;
+
+use super::{Cache, Kv, Slot, State};
+use crate::mlx;
+
+/// What is remembered of each text of a step, and how many rows of the step are its.
+pub struct Texts<'a> {
+    texts: Vec<(&'a mut Cache, i32)>,
+}
+
+impl<'a> Texts<'a> {
+    /// Texts in the order of their rows, each with how many it has.
+    pub fn new(texts: Vec<(&'a mut Cache, i32)>) -> Texts<'a> {
+        Texts { texts }
+    }
+
+    /// A single text of `rows` rows.
+    pub fn one(cache: &'a mut Cache, rows: i32) -> Texts<'a> {
+        Texts::new(vec![(cache, rows)])
+    }
+
+    /// Calls `mix` with the rows of each text in `inputs` [1, rows of all, ..] and the keys and
+    /// values in its slot number `slot`; returns the results, [1, rows, ..] each, put together.
+    pub fn each_kv<const N: usize>(
+        &mut self,
+        slot: usize,
+        inputs: [&Array; N],
+        mut mix: impl FnMut([&Array; N], &mut Kv) -> Result<Array>,
+    ) -> Result<Array> {
+        self.each(slot, inputs, |inputs, slot| match slot {
+            Slot::Kv(kv) => mix(inputs, kv),
+            Slot::State(_) => Err(Exception::custom("the slot holds no keys and values")),
+        })
+    }
+
+    /// The same for a slot that holds the arrays of a recurrent layer.
+    pub fn each_state<const N: usize>(
+        &mut self,
+        slot: usize,
+        inputs: [&Array; N],
+        mut mix: impl FnMut([&Array; N], &mut State) -> Result<Array>,
+    ) -> Result<Array> {
+        self.each(slot, inputs, |inputs, slot| match slot {
+            Slot::State(state) => mix(inputs, state),
+            Slot::Kv(_) => Err(Exception::custom("the slot holds keys and values")),
+        })
+    }
+
+    fn each<const N: usize>(
+        &mut self,
+        slot: usize,
+        inputs: [&Array; N],
+        mut mix: impl FnMut([&Array; N], &mut Slot) -> Result<Array>,
+    ) -> Result<Array> {
+        if let [(cache, _)] = self.texts.as_mut_slice() {
+            return mix(inputs, &mut cache.slots[slot]);
+        }
+        let mut first = 0;
+        let mut mixed = Vec::with_capacity(self.texts.len());
+        for (cache, rows) in &mut self.texts {
+            let range = first..first + *rows;
+            first = range.end;
+            let own = inputs.map(|input| mlx::columns(input, range.clone()));
+            let own: Vec<Array> = own.into_iter().collect::<Result<_>>()?;
+            mixed.push(mix(std::array::from_fn(|i| &own[i]), &mut cache.slots[slot])?);
+        }
+        concatenate(&mixed, 1)
+    }
+}
