@@ -4,6 +4,7 @@
 //! `spec` → `resolve` → `probe` → `health`, `policy` → `describe`.
 //! Nothing here reads the environment, prints, or exits.
 
+pub mod architecture;
 pub mod clean;
 pub mod describe;
 pub mod detect;
@@ -22,9 +23,10 @@ pub mod spec;
 pub mod store;
 pub mod tensors;
 
+pub use architecture::Architecture;
 pub use error::{Error, Kind, Result};
 pub use health::Health;
-pub use policy::{Architecture, Plan, Task};
+pub use policy::{Plan, Task};
 pub use probe::Facts;
 pub use record::Record;
 pub use spec::{Spec, Target};

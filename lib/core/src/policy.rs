@@ -2,6 +2,7 @@
 
 use serde_json::Value;
 
+use crate::architecture::Architecture;
 use crate::detect::{self, Framework};
 use crate::health::{Health, one_line};
 use crate::probe::Facts;
@@ -48,44 +49,6 @@ impl Task {
             Task::Audio => "audio",
             Task::Embedding => "embeddings",
         }
-    }
-}
-
-/// The architectures that can run: the one list, which the engine follows.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[allow(missing_docs)] // the names are the documentation, and `name` spells them
-pub enum Architecture {
-    Llama,
-    Mistral,
-    Qwen2,
-    Qwen3,
-    SmolLm3,
-}
-
-impl Architecture {
-    /// All of them.
-    pub const ALL: [Architecture; 5] = [
-        Architecture::Llama,
-        Architecture::Mistral,
-        Architecture::Qwen2,
-        Architecture::Qwen3,
-        Architecture::SmolLm3,
-    ];
-
-    /// The `model_type` of `config.json`.
-    pub fn name(self) -> &'static str {
-        match self {
-            Architecture::Llama => "llama",
-            Architecture::Mistral => "mistral",
-            Architecture::Qwen2 => "qwen2",
-            Architecture::Qwen3 => "qwen3",
-            Architecture::SmolLm3 => "smollm3",
-        }
-    }
-
-    /// The architecture of a `model_type`.
-    pub fn find(model_type: &str) -> Option<Architecture> {
-        Architecture::ALL.into_iter().find(|architecture| architecture.name() == model_type)
     }
 }
 
@@ -184,12 +147,11 @@ fn known(facts: &Facts) -> Result<(), String> {
         return Err("config.json missing model_type field".to_owned());
     };
     if Architecture::find(&name).is_none() {
-        let names = Architecture::ALL.map(Architecture::name).join(", ");
         let code = match has("auto_map") {
             true => "; code of its own (config.json: auto_map) is never run",
             false => "",
         };
-        return Err(format!("Model type '{name}' not supported (supported: {names}){code}"));
+        return Err(format!("Model type '{name}' not supported{code}"));
     }
     match detect::architectures(facts).as_slice() {
         [first, ..] if !detect::is_causal(facts) => {

@@ -133,7 +133,7 @@ fn the_framework_is_read_from_what_the_model_says_of_itself() {
 #[test]
 fn what_can_run_runs_and_what_cannot_says_why() {
     let llama = Model::new;
-    for architecture in Architecture::ALL {
+    for &architecture in Architecture::ALL {
         let plan = llama().config(json!({"model_type": architecture.name()})).plan();
         assert_eq!((plan.architecture, plan.runnable), (Some(architecture), Ok(())));
     }
@@ -157,13 +157,10 @@ fn what_can_run_runs_and_what_cannot_says_why() {
         ),
         (
             typed("nobody").config(json!({"auto_map": {}})),
-            "Model type 'nobody' not supported (supported: llama, mistral, qwen2, qwen3, smollm3); \
+            "Model type 'nobody' not supported; \
              code of its own (config.json: auto_map) is never run",
         ),
-        (
-            typed("nobody"),
-            "Model type 'nobody' not supported (supported: llama, mistral, qwen2, qwen3, smollm3)",
-        ),
+        (typed("nobody"), "Model type 'nobody' not supported"),
         (llama().config(json!({"model_type": null})), "config.json missing model_type field"),
         (
             llama().config(json!({"architectures": ["LlamaForSequenceClassification"]})),
