@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 use crate::detokenize::Detokenizer;
 use crate::request::{Prompt, Request};
 use crate::stop::{Passed, Stop};
-use crate::{Model, Sampling, Template, Tokenizer};
+use crate::{Conversation, Model, Sampling, Template, Tokenizer};
 
 /// The longest answer that is given without being asked for, in tokens.
 const MAX_TOKENS: u64 = 32_768;
@@ -162,7 +162,9 @@ impl<M: Source> Runner<M> {
         match (prompt, &self.template) {
             (Prompt::Text(text), _) => Ok(text.clone()),
             (Prompt::Messages(messages), Some(template)) => {
-                template.render(messages, self.tokenizer.special())
+                let conversation =
+                    Conversation { messages: messages.clone(), ..Conversation::default() };
+                template.render(&conversation, self.tokenizer.special())
             }
             (Prompt::Messages(messages), None) => match messages.as_slice() {
                 [only] if only["role"] == "user" && only["content"].is_string() => {

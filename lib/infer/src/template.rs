@@ -1,19 +1,24 @@
 //! Chat templates: a conversation to the text that the model was trained to continue.
 //!
-//! Templates are Jinja as Hugging Face's transformers runs it, with the same settings and
-//! functions. They come with the checkpoint and are not trusted: no includes, no files, and limits
-//! on time, depth and the size of the text. What a template builds beside that text (a string that
-//! it doubles again and again) only memory limits: minijinja has no bound to set for it.
+//! Templates are Jinja as Hugging Face's transformers runs it. They come with the checkpoint and
+//! are not trusted: no includes, no files, and limits on steps, depth, time, memory and the size
+//! of the text.
+
+mod layout;
+mod markup;
+mod python;
 
 use std::io;
+use std::sync::Arc;
+use std::time::Duration;
 
-use minijinja::syntax::SyntaxConfig;
-use minijinja::value::{Kwargs, Serde, Value};
-use minijinja::{AutoEscape, Environment, Error as Fault, ErrorKind};
-use minijinja_contrib::pycompat::unknown_method_callback;
+use minijinja::value::{Serde, Value};
+use minijinja::{Environment, Error as Fault, ErrorKind};
 use mlxk_core::{Error, Facts, Kind, Result};
 use serde::Serialize;
-use serde_json::{Value as Json, ser};
+use serde_json::{Map, Value as Json, json};
+
+use crate::fence::{self, Fenced};
 
 /// Instructions that a template may execute; a conversation of 10,000 turns needs a tenth.
 const MAX_FUEL: u64 = 10_000_000;
@@ -21,85 +26,153 @@ const MAX_FUEL: u64 = 10_000_000;
 /// Nested calls and blocks.
 const MAX_DEPTH: usize = 100;
 
-/// Bytes of the text, and of the template.
-const MAX_SIZE: usize = 16 << 20;
+/// Bytes of a template; the largest in use have 20 kB.
+const MAX_SOURCE: usize = 1 << 20;
 
-/// A chat template, compiled.
+/// Bytes of the text.
+const MAX_TEXT: usize = 16 << 20;
+
+/// Bytes that a template may hold at once, its text and the conversation included.
+const MAX_MEMORY: usize = 256 << 20;
+
+/// The time it may take.
+const MAX_TIME: Duration = Duration::from_secs(10);
+
+/// The template that Hugging Face's transformers takes where tools are given.
+const TOOL_USE: &str = "tool_use";
+
+/// The chat templates of a model, compiled.
 #[derive(Debug)]
 pub struct Template {
-    environment: Environment<'static>,
-    name: String,
+    environment: Arc<Environment<'static>>,
+    /// What errors call it.
+    file: String,
+    source: String,
+    /// Whether there is another one for conversations with tools.
+    tool_use: bool,
 }
 
 /// What a template is given.
-#[derive(Serialize)]
-struct Context<'a> {
-    messages: &'a [Json],
-    tools: (),
-    documents: (),
-    add_generation_prompt: bool,
+#[derive(Clone, Debug, Default, PartialEq, Serialize)]
+pub struct Conversation {
+    /// `{"role", "content"}` each, as the template wants them.
+    pub messages: Vec<Json>,
+    /// What the model may call: JSON schemas of functions.
+    pub tools: Option<Vec<Json>>,
+    /// What the template knows besides; goes before all else but messages and tools.
     #[serde(flatten)]
-    tokens: &'a serde_json::Map<String, Json>,
+    pub variables: Map<String, Json>,
 }
 
 impl Template {
-    /// The template of a model, if it has one: chat_template.jinja, chat_template.json, or the
-    /// `chat_template` of tokenizer_config.json, where one of several is called `default`.
+    /// The templates of a model, if it has any: chat_template.jinja (and those in
+    /// additional_chat_templates), chat_template.json, or the `chat_template` of
+    /// tokenizer_config.json. One of several is called `default`; `tool_use` is for conversations
+    /// with tools.
     ///
     /// # Errors
     /// If there is one that cannot be read or compiled.
     pub fn find(facts: &Facts) -> Result<Option<Template>> {
         if let Some(text) = read(facts, "chat_template.jinja")? {
-            return Template::new("chat_template.jinja", &text).map(Some);
+            let tools = read(facts, "additional_chat_templates/tool_use.jinja")?;
+            return Template::compile("chat_template.jinja", &text, tools.as_deref()).map(Some);
         }
-        let (name, value) = match read(facts, "chat_template.json")? {
+        let (file, value) = match read(facts, "chat_template.json")? {
             Some(text) => ("chat_template.json", field(&text)?),
             None => ("tokenizer_config.json", facts.tokenizer_config.get("chat_template")),
         };
         match value {
             None | Some(Json::Null) => Ok(None),
-            Some(value) => Template::new(name, default(name, &value)?).map(Some),
+            Some(value) => {
+                let (default, tools) = choose(file, &value)?;
+                Template::compile(file, default, tools).map(Some)
+            }
         }
     }
 
-    /// Compiles `source`, which `name` calls in messages.
-    pub fn new(name: &str, source: &str) -> Result<Template> {
-        if source.len() > MAX_SIZE {
-            let message = format!("a chat template of {} bytes", source.len());
-            return Err(Error::new(Kind::InvalidModel, name, message));
-        }
-        let environment = environment()
-            .and_then(|mut environment| {
-                environment.add_template_owned(name.to_owned(), without_generation_tags(source))?;
-                Ok(environment)
-            })
-            .map_err(|fault| invalid(name, &fault))?;
-        Ok(Template { environment, name: name.to_owned() })
+    /// Compiles `source`, which `file` calls in messages.
+    pub fn new(file: &str, source: &str) -> Result<Template> {
+        Template::compile(file, source, None)
     }
 
-    /// The text of `messages` up to where the model's answer begins. `tokens` are the special
-    /// tokens by name (`bos_token`, ...).
+    fn compile(file: &str, source: &str, tools: Option<&str>) -> Result<Template> {
+        let mut environment = python::environment().map_err(|fault| invalid(file, &fault))?;
+        environment.set_fuel(Some(MAX_FUEL));
+        environment.set_recursion_limit(MAX_DEPTH);
+        for (name, source) in
+            [Some(("default", source)), tools.map(|tools| (TOOL_USE, tools))].into_iter().flatten()
+        {
+            if source.len() > MAX_SOURCE {
+                let message = format!("a chat template of {} bytes", source.len());
+                let hint = format!("the largest that is taken has {MAX_SOURCE}");
+                return Err(Error::new(Kind::InvalidModel, file, message).hint(hint));
+            }
+            let source = markup::escape_sums(&python::without_generation_tags(source));
+            environment.add_template_owned(name, source).map_err(|fault| invalid(file, &fault))?;
+        }
+        Ok(Template {
+            environment: Arc::new(environment),
+            file: file.to_owned(),
+            source: source.to_owned(),
+            tool_use: tools.is_some(),
+        })
+    }
+
+    /// As it is written.
+    pub fn source(&self) -> &str {
+        &self.source
+    }
+
+    /// The text of `conversation` up to where the model's answer begins; `add_generation_prompt`
+    /// among its variables may say otherwise. `tokens` are the special tokens by name
+    /// (`bos_token`, ...).
     ///
     /// # Errors
     /// [`Kind::Validation`] if the template refuses the messages, [`Kind::InvalidModel`] if it
     /// fails or goes beyond its limits.
     pub fn render(
         &self,
-        messages: &[Json],
-        tokens: &serde_json::Map<String, Json>,
+        conversation: &Conversation,
+        tokens: &Map<String, Json>,
     ) -> Result<String> {
-        let context =
-            Context { messages, tools: (), documents: (), add_generation_prompt: true, tokens };
-        let mut text = Limited(Vec::new());
-        self.environment
-            .get_template(&self.name)
-            .and_then(|template| {
-                template.render_captured_to(Value::from(Serde(&context)), &mut text).map(|_| ())
-            })
-            .map_err(|fault| invalid(&self.name, &fault))?;
-        String::from_utf8(text.0).map_err(|e| {
-            Error::new(Kind::Internal, &self.name, "text that is not UTF-8").caused_by(e)
-        })
+        let mut conversation = conversation.clone();
+        conversation.messages.iter_mut().for_each(name_reasoning);
+        let given = std::mem::take(&mut conversation.variables);
+        let general = [("documents", Json::Null), ("add_generation_prompt", json!(true))];
+        let general = general.into_iter().map(|(name, value)| (name.to_owned(), value));
+        conversation.variables = general.chain(tokens.clone()).chain(given).collect();
+        conversation.variables.remove("messages");
+        conversation.variables.remove("tools");
+        let tools = self.tool_use && conversation.tools.is_some();
+        let environment = Arc::clone(&self.environment);
+        let name = if tools { TOOL_USE } else { "default" };
+        let work = move || {
+            let mut text = Limited(Vec::new());
+            let template = environment.get_template(name)?;
+            template.render_captured_to(Value::from(Serde(&conversation)), &mut text)?;
+            String::from_utf8(text.0)
+                .map_err(|e| Fault::new(ErrorKind::BadSerialization, e.to_string()))
+        };
+        let exceeds = |what: String| {
+            Error::new(Kind::InvalidModel, &self.file, format!("the chat template {what}"))
+        };
+        match fence::run(MAX_MEMORY, MAX_TIME, work)? {
+            Fenced::Done(text) => text.map_err(|fault| invalid(&self.file, &fault)),
+            Fenced::Memory => Err(exceeds(format!("takes more than {} MB", MAX_MEMORY >> 20))),
+            Fenced::Time => Err(exceeds(format!("takes more than {} s", MAX_TIME.as_secs()))),
+        }
+    }
+}
+
+/// Messages carry reasoning under three names, and a template knows but one: as transformers does,
+/// it gets the two that templates know.
+fn name_reasoning(message: &mut Json) {
+    let Json::Object(fields) = message else { return };
+    let names = ["reasoning_content", "thinking", "reasoning"];
+    let reasoning = names.iter().find_map(|name| fields.get(*name).filter(|v| !v.is_null()));
+    if let Some(reasoning) = reasoning.cloned() {
+        fields.entry("thinking").or_insert_with(|| reasoning.clone());
+        fields.insert("reasoning_content".into(), reasoning);
     }
 }
 
@@ -113,119 +186,27 @@ fn read(facts: &Facts, name: &str) -> Result<Option<String>> {
 
 fn field(text: &str) -> Result<Option<Json>> {
     let name = "chat_template.json";
-    let mut object: serde_json::Map<String, Json> = serde_json::from_str(text).map_err(|e| {
+    let mut object: Map<String, Json> = serde_json::from_str(text).map_err(|e| {
         Error::new(Kind::InvalidModel, name, format!("not a JSON object: {e}")).caused_by(e)
     })?;
     Ok(object.remove("chat_template"))
 }
 
-/// The template itself, or the default one of a list.
-fn default<'a>(file: &str, value: &'a Json) -> Result<&'a str> {
+/// The template itself, or the default one of a list (and the one for tools).
+fn choose<'a>(file: &str, value: &'a Json) -> Result<(&'a str, Option<&'a str>)> {
     let templates = match value {
-        Json::String(source) => return Ok(source),
+        Json::String(source) => return Ok((source, None)),
         Json::Array(templates) => templates.as_slice(),
         _ => &[],
     };
-    let default = templates.iter().find(|template| template["name"] == "default");
-    default.and_then(|template| template["template"].as_str()).ok_or_else(|| {
+    let named = |name: &str| {
+        let template = templates.iter().find(|template| template["name"] == name);
+        template.and_then(|template| template["template"].as_str())
+    };
+    named("default").map(|default| (default, named(TOOL_USE))).ok_or_else(|| {
         let message = "`chat_template` is neither a text nor a list with a template `default`";
         Error::new(Kind::InvalidModel, file, message)
     })
-}
-
-fn environment() -> std::result::Result<Environment<'static>, Fault> {
-    let mut environment = Environment::new();
-    let syntax = SyntaxConfig::builder().trim_blocks(true).lstrip_blocks(true).build()?;
-    environment.set_syntax(syntax);
-    environment.set_auto_escape_callback(|_| AutoEscape::None);
-    environment.set_unknown_method_callback(unknown_method_callback);
-    environment.set_fuel(Some(MAX_FUEL));
-    environment.set_recursion_limit(MAX_DEPTH);
-    environment.add_function("raise_exception", raise_exception);
-    environment.add_function("strftime_now", strftime_now);
-    environment.add_filter("tojson", tojson);
-    Ok(environment)
-}
-
-/// What a template says of messages that it does not take.
-#[derive(Debug, thiserror::Error)]
-#[error("refused by the chat template")]
-struct Refusal;
-
-fn raise_exception(message: String) -> std::result::Result<Value, Fault> {
-    Err(Fault::new(ErrorKind::InvalidOperation, message).with_source(Refusal))
-}
-
-fn strftime_now(format: String) -> std::result::Result<String, Fault> {
-    jiff::fmt::strtime::format(&format, &jiff::Zoned::now())
-        .map_err(|e| Fault::new(ErrorKind::InvalidOperation, e.to_string()))
-}
-
-/// As Python's `json.dumps` lays it out, with nothing escaped that JSON can hold as it is.
-fn tojson(value: Value, options: Kwargs) -> std::result::Result<String, Fault> {
-    let indent: Option<usize> = options.get("indent")?;
-    // Given by some templates to say what is the case anyway.
-    let _: Option<bool> = options.get("ensure_ascii")?;
-    options.assert_all_used()?;
-    let mut text = Vec::new();
-    let written = match indent {
-        Some(indent) => {
-            let indent = " ".repeat(indent.min(16));
-            let layout = ser::PrettyFormatter::with_indent(indent.as_bytes());
-            value.serialize(&mut serde_json::Serializer::with_formatter(&mut text, layout))
-        }
-        None => value.serialize(&mut serde_json::Serializer::with_formatter(&mut text, Spaced)),
-    };
-    written
-        .map_err(|e| e.to_string())
-        .and_then(|()| String::from_utf8(text).map_err(|e| e.to_string()))
-        .map_err(|e| Fault::new(ErrorKind::InvalidOperation, e))
-}
-
-/// JSON on one line with a space after each comma and colon.
-struct Spaced;
-
-impl ser::Formatter for Spaced {
-    fn begin_array_value<W: ?Sized + io::Write>(
-        &mut self,
-        out: &mut W,
-        first: bool,
-    ) -> io::Result<()> {
-        out.write_all(if first { b"" } else { b", " })
-    }
-
-    fn begin_object_key<W: ?Sized + io::Write>(
-        &mut self,
-        out: &mut W,
-        first: bool,
-    ) -> io::Result<()> {
-        out.write_all(if first { b"" } else { b", " })
-    }
-
-    fn begin_object_value<W: ?Sized + io::Write>(&mut self, out: &mut W) -> io::Result<()> {
-        out.write_all(b": ")
-    }
-}
-
-/// `{% generation %}` marks the answers for training and is no part of Jinja: here it is a
-/// condition that always holds, so that the white space around it is treated as it should be.
-fn without_generation_tags(source: &str) -> String {
-    let mut out = String::with_capacity(source.len());
-    let mut rest = source;
-    while let Some(start) = rest.find("{%") {
-        let (before, tag) = rest.split_at(start + 2);
-        out.push_str(before);
-        let end = tag.find("%}").unwrap_or(tag.len());
-        let (inside, after) = tag.split_at(end);
-        let word = inside.trim_matches(['-', '+']).trim();
-        out.push_str(&match word {
-            "generation" => inside.replacen(word, "if true", 1),
-            "endgeneration" => inside.replacen(word, "endif", 1),
-            _ => inside.to_owned(),
-        });
-        rest = after;
-    }
-    out + rest
 }
 
 fn invalid(name: &str, fault: &Fault) -> Error {
@@ -236,7 +217,7 @@ fn invalid(name: &str, fault: &Fault) -> Error {
         (None, Some(source)) => source.to_string(),
         (None, None) => fault.kind().to_string(),
     };
-    if source.is_some_and(|source| source.is::<Refusal>()) {
+    if source.is_some_and(|source| source.is::<python::Refusal>()) {
         return Error::new(Kind::Validation, name, format!("the chat template refuses: {detail}"));
     }
     let line = fault.line().map_or_else(String::new, |line| format!("line {line}: "));
@@ -248,8 +229,8 @@ struct Limited(Vec<u8>);
 
 impl io::Write for Limited {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        if self.0.len() + bytes.len() > MAX_SIZE {
-            return Err(io::Error::other(format!("more than {MAX_SIZE} bytes of text")));
+        if self.0.len() + bytes.len() > MAX_TEXT {
+            return Err(io::Error::other(format!("more than {MAX_TEXT} bytes of text")));
         }
         self.0.extend_from_slice(bytes);
         Ok(bytes.len())

@@ -3,14 +3,15 @@
 #![allow(clippy::unwrap_used)] // a test fails by panicking
 
 use mlxk_core::Kind;
-use mlxk_infer::Template;
+use mlxk_infer::{Conversation, Template};
 use serde_json::{Map, Value, json};
 
 const DATA: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../../tests/data/templates");
 
 fn render(source: &str) -> mlxk_core::Result<String> {
-    Template::new("chat_template.jinja", source)?
-        .render(&[json!({"role": "user", "content": "Hi"})], &Map::new())
+    let messages = vec![json!({"role": "user", "content": "Hi"})];
+    let conversation = Conversation { messages, ..Conversation::default() };
+    Template::new("chat_template.jinja", source)?.render(&conversation, &Map::new())
 }
 
 fn fault(source: &str) -> (Kind, String) {
@@ -18,18 +19,63 @@ fn fault(source: &str) -> (Kind, String) {
     (e.kind, e.to_string())
 }
 
+/// Dates as templates write them; the known texts are of this day.
+const DAY: [(&str, &str); 3] =
+    [("2001-02-03", "%Y-%m-%d"), ("03 Feb 2001", "%d %b %Y"), ("February 03, 2001", "%B %d, %Y")];
+
+fn today(line: &str) -> String {
+    let now = jiff::Zoned::now();
+    DAY.iter().fold(line.to_owned(), |line, (day, format)| {
+        line.replace(day, &now.strftime(format).to_string())
+    })
+}
+
+/// The templates, the conversations, and the texts that Python makes of them. Most templates are
+/// those of llama.cpp (models/templates).
 #[test]
-fn templates_of_models_give_the_text_that_their_makers_meant() {
+fn templates_of_models_give_the_text_that_python_gives() {
     let read = |name: &str| std::fs::read_to_string(format!("{DATA}/{name}")).unwrap();
-    let expected: Value = serde_json::from_str(&read("expected.json")).unwrap();
-    for (name, case) in expected["templates"].as_object().unwrap() {
+    let json = |name: &str| -> Value { serde_json::from_str(&read(name)).unwrap() };
+    let (given, expected) = (json("conversations.json"), json("expected.json"));
+    let lines = expected["lines"].as_array().unwrap();
+    let tokens = given["tokens"].as_object().unwrap();
+    let mut wrong = Vec::new();
+    for (name, texts) in expected["texts"].as_object().unwrap() {
         let template = Template::new(name, &read(&format!("{name}.jinja"))).unwrap();
-        for (conversation, text) in case["texts"].as_object().unwrap() {
-            let messages = expected["conversations"][conversation].as_array().unwrap();
-            let rendered = template.render(messages, case["tokens"].as_object().unwrap()).unwrap();
-            assert_eq!(rendered, text.as_str().unwrap(), "{name}: {conversation}");
+        for (case, text) in texts.as_object().unwrap() {
+            let conversation = conversation(&given, &given["conversations"][case]);
+            let rendered = template.render(&conversation, tokens);
+            let known = match text {
+                Value::Array(numbers) => {
+                    let line = |number: &Value| {
+                        today(lines[number.as_u64().unwrap() as usize].as_str().unwrap())
+                    };
+                    numbers.iter().map(line).collect::<Vec<_>>().join("\n")
+                }
+                refused => {
+                    format!(
+                        "{name}: the chat template refuses: {}",
+                        refused["refused"].as_str().unwrap()
+                    )
+                }
+            };
+            let rendered = rendered.unwrap_or_else(|e| e.to_string());
+            if rendered != known {
+                wrong.push(format!("== {name}: {case}\n{rendered}\n-- and should be\n{known}"));
+            }
         }
     }
+    assert!(wrong.is_empty(), "{}\n{} are wrong", wrong.join("\n"), wrong.len());
+}
+
+fn conversation(given: &Value, case: &Value) -> Conversation {
+    let list = |value: &Value| value.as_array().unwrap().clone();
+    let mut variables = case["variables"].as_object().cloned().unwrap_or_default();
+    if let Some(add) = case.get("add_generation_prompt") {
+        variables.insert("add_generation_prompt".into(), add.clone());
+    }
+    let tools = case["tools"].as_str().map(|name| list(&given[name]));
+    Conversation { messages: list(&case["messages"]), tools, variables }
 }
 
 #[test]
@@ -58,6 +104,10 @@ fn a_hostile_template_ends_in_an_error() {
     assert!(fault(large).1.contains("bytes of text"), "{}", fault(large).1);
     let deep = "{% macro f(x) %}{{ f(x) }}{% endmacro %}{{ f(1) }}";
     assert_eq!(fault(deep).0, Kind::InvalidModel);
+    let doubled = "{% set box = namespace(x='xxxxxxxx') %}{% for i in range(60) %}{% set box.x = box.x ~ box.x %}{% endfor %}";
+    assert!(fault(doubled).1.contains("takes more than"), "{}", fault(doubled).1);
+    let large = " ".repeat(10 << 20);
+    assert!(fault(&large).1.contains("a chat template of 10485760 bytes"));
     assert_eq!(fault("{% include '/etc/passwd' %}").0, Kind::InvalidModel);
 }
 
