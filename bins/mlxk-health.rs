@@ -3,12 +3,12 @@
 use std::process::ExitCode;
 
 use clap::Parser;
-use mlxk_cli::{Form, FormFlags, Input, Output, Tool, completion, health};
+use mlxk_cli::{Bar, Form, FormFlags, Input, Output, Tool, completion, health};
 use mlxk_core::Result;
 
 /// Say whether models on disk are whole, and exit 1 if one is not
 ///
-/// Checks names, sizes and headers; reads no weights. Without names, the records on standard
+/// Checks names, sizes and headers; reads no weights unless told to --verify. Without names, the records on standard
 /// input are checked and passed on with `health`, `runtime_compatible` and `reason` set; without
 /// those, every model.
 #[derive(Parser)]
@@ -17,6 +17,9 @@ struct Health {
     /// A model: org/name, part of that, name@revision, a path; - for standard input
     #[arg(value_name = "MODEL", add = completion::models())]
     models: Vec<String>,
+    /// Read every file, and compare its digest with what it should be
+    #[arg(long)]
+    verify: bool,
     #[command(flatten)]
     output: FormFlags,
 }
@@ -25,6 +28,7 @@ const EXAMPLES: &str = "\
 Examples:
   mlxk-health                           every model
   mlxk-health SmolLM2 && mlxk-run SmolLM2 Hello
+  mlxk-health --verify                  every byte of them, with all cores
   mlxk-ls --all | mlxk-health | jq -c 'select(.health == \"unhealthy\")'";
 
 impl Tool for Health {
@@ -35,7 +39,8 @@ impl Tool for Health {
     }
 
     fn run(&self, out: &mut Output) -> Result<()> {
-        health::check(Input::choose(&self.models)?, &mlxk_cli::places()?, out)
+        let bar = self.verify.then(Bar::new);
+        health::check(Input::choose(&self.models)?, bar.as_ref(), &mlxk_cli::places()?, out)
     }
 }
 

@@ -1,6 +1,11 @@
 //! mlxk-health: the verdict, as text, as records, and as exit status.
 
+use std::fs;
+use std::os::unix::fs::symlink;
+use std::path::Path;
+
 use serde_json::json;
+use sha2::{Digest, Sha256};
 
 use crate::env::{COMMIT, Env, records};
 
@@ -76,4 +81,62 @@ fn what_is_not_there_was_not_checked() {
     assert_eq!(envelope["data"]["summary"]["total"], 0);
     assert!(ended.stderr().starts_with("mlxk-health: nothing: no such model\n"));
     assert_eq!(ended.status(), 1);
+}
+
+fn sha256(bytes: &[u8]) -> String {
+    Sha256::digest(bytes).iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+/// Gives every blob of the snapshot the name that its content has.
+fn name_blobs(snapshot: &Path) {
+    for entry in fs::read_dir(snapshot).unwrap() {
+        let link = entry.unwrap().path();
+        let name = sha256(&fs::read(&link).unwrap());
+        let blob = link.canonicalize().unwrap();
+        fs::rename(&blob, blob.with_file_name(&name)).unwrap();
+        fs::remove_file(&link).unwrap();
+        symlink(format!("../../blobs/{name}"), &link).unwrap();
+    }
+}
+
+#[test]
+fn verifying_names_the_bad_files_and_denies() {
+    let env = Env::new();
+    let snapshot = env.model("org/Good").quantized().write();
+    name_blobs(&snapshot);
+    let good = env.run("mlxk-health").args(["--verify"]).records();
+    assert_eq!((&good[0]["verified"], &good[0]["bad_files"]), (&json!(true), &json!([])));
+    let weights = snapshot.join("model.safetensors");
+    let mut bytes = fs::read(&weights).unwrap();
+    let expected = sha256(&bytes);
+    *bytes.last_mut().unwrap() = 1;
+    fs::write(&weights, &bytes).unwrap();
+    assert_eq!(env.run("mlxk-health").end().status(), 0, "no header tells of it");
+    let ended = env.run("mlxk-health").args(["--verify"]).end();
+    let bad = &records(&ended.stdout())[0];
+    let reason = "model.safetensors does not have the content that it should";
+    assert_eq!(
+        (&bad["name"], &bad["hash"], &bad["health"], &bad["reason"], &bad["verified"]),
+        (&json!("org/Good"), &json!(COMMIT), &json!("unhealthy"), &json!(reason), &json!(false))
+    );
+    let file = json!({
+        "path": "model.safetensors", "blob": expected, "expected": expected,
+        "found": sha256(&bytes), "reason": "content",
+    });
+    assert_eq!(bad["bad_files"], json!([file]));
+    assert_eq!((ended.status(), ended.stderr().as_str()), (1, ""));
+    let text = env.run("mlxk-health").args(["--verify", "--human"]).end().stdout();
+    assert_eq!(text, format!("unhealthy org/Good — {reason}\n          {reason}\n"));
+    let envelope = env.run("mlxk-health").args(["--verify"]).envelope(1);
+    assert_eq!(envelope["data"]["unhealthy"][0]["reason"], reason);
+}
+
+#[test]
+fn what_cannot_be_verified_is_said_to_be_so() {
+    let env = Env::new();
+    env.model("mine").write_workspace();
+    let ended = env.run("mlxk-health").args(["--verify", "mine"]).end();
+    assert_eq!(records(&ended.stdout())[0]["verified"], json!(false));
+    assert!(ended.stderr().starts_with("mlxk-health: mine: not verified: 4 files, config.json"));
+    assert_eq!(ended.status(), 0, "nothing is known to be wrong");
 }

@@ -1,35 +1,39 @@
 //! What `mlxk-health` does and says.
 
 use mlxk_core::store::{self, Listed, Revisions};
+use mlxk_core::verify::{self, Progress, Verdict};
 use mlxk_core::{Found, Health, Kind, Origin, Places, Record, Result, Target};
-use rayon::prelude::*;
 use serde_json::{Value, json};
 
-use crate::examine::{examine, find};
+use crate::bar::Bar;
+use crate::examine::{Examined, examine, find};
 use crate::input::Input;
+use crate::ordered::ordered;
 use crate::output::{Form, Output};
 
 /// Checks the models that `input` names, else all; the answer is no if one is unhealthy.
-pub fn check(input: Input, places: &Places, out: &mut Output) -> Result<()> {
+///
+/// With a `bar`, every file is read too, and the bar shows how far that is.
+pub fn check(input: Input, bar: Option<&Bar>, places: &Places, out: &mut Output) -> Result<()> {
     let mut checked = Vec::new();
     if input == Input::Nothing {
         let all = store::matching(places, "", Revisions::Current)?;
         if all.is_empty() {
             out.remark_empty(places);
         }
-        let results = all.par_iter().map(|Listed { found, display_name }| {
-            judge(found, Record::default(), display_name.clone())
-        });
-        report(results.collect(), &mut checked, out)?;
+        let work = |Listed { found, display_name }: Listed| {
+            judge(&found, Record::default(), display_name, bar)
+        };
+        ordered(all, work, |result| aside(bar, || report(result, &mut checked, out)))?;
     }
     for batch in input.batches() {
-        let results = batch.into_par_iter().map(|record| {
+        let work = |record: Result<Record>| {
             let record = record?;
             let found = find(&record, places)?;
             let label = label(&record, &found);
-            judge(&found, record, label)
-        });
-        report(results.collect(), &mut checked, out)?;
+            judge(&found, record, label, bar)
+        };
+        ordered(batch, work, |result| aside(bar, || report(result, &mut checked, out)))?;
     }
     match out.form {
         Form::Ndjson => Ok(()),
@@ -40,11 +44,20 @@ pub fn check(input: Input, places: &Places, out: &mut Output) -> Result<()> {
     }
 }
 
+fn aside<T>(bar: Option<&Bar>, write: impl FnOnce() -> T) -> T {
+    match bar {
+        Some(bar) => bar.aside(write),
+        None => write(),
+    }
+}
+
 /// A model and the verdict on it.
 #[derive(Debug)]
 struct Checked {
     record: Record,
     health: Health,
+    /// What reading every file showed, if that was asked for.
+    verdict: Option<Verdict>,
     /// The name for people.
     label: String,
     /// Of a workspace, whether it is a managed one.
@@ -52,15 +65,36 @@ struct Checked {
 }
 
 /// The record with all that is known of the model, and the fields that are not ours as they were.
-fn judge(found: &Found, record: Record, label: Option<String>) -> Result<Checked> {
-    let examined = examine(found)?;
+fn judge(
+    found: &Found,
+    record: Record,
+    label: Option<String>,
+    bar: Option<&Bar>,
+) -> Result<Checked> {
+    let mut examined = examine(found)?;
     let managed = match found.origin {
         Origin::Cache { .. } => None,
         Origin::Workspace => Some(examined.facts.sentinel.object().is_some()),
     };
-    let record = record.merge(examined.record());
+    let verdict = bar.map(|bar| read(&mut examined, bar));
+    let mut record = record.merge(examined.record());
+    if let Some(verdict) = &verdict {
+        record = record
+            .with("verified", verdict.bad.is_empty() && verdict.unknown.is_empty())
+            .with("bad_files", json!(verdict.bad));
+    }
     let label = label.unwrap_or_else(|| found.name.clone());
-    Ok(Checked { record, health: examined.health, label, managed })
+    Ok(Checked { record, health: examined.health, verdict, label, managed })
+}
+
+/// Reads every file, and makes what that shows part of the model's health.
+fn read(examined: &mut Examined, bar: &Bar) -> Verdict {
+    let verdict = verify::verify(&examined.facts, &|progress| match progress {
+        Progress::Due(bytes) => bar.due(bytes),
+        Progress::Read(bytes) => bar.done(bytes),
+    });
+    examined.health = verdict.health(examined.health.clone());
+    verdict
 }
 
 /// A workspace that was not named by its path goes by the name of its directory.
@@ -78,28 +112,28 @@ fn named_by_path(record: &Record) -> bool {
 }
 
 /// Writes what can be written already, and keeps the rest.
-fn report(
-    results: Vec<Result<Checked>>,
-    checked: &mut Vec<Checked>,
-    out: &mut Output,
-) -> Result<()> {
-    for result in results {
-        match result {
-            Ok(one) => {
-                if !one.health.healthy {
-                    out.deny();
-                }
-                match out.form {
-                    Form::Ndjson => out.lines([&one.record])?,
-                    Form::Human | Form::Json => checked.push(one),
-                }
-            }
-            // That there is no such model is no error in the envelope: none was checked.
-            Err(e) if e.kind == Kind::ModelNotFound => out.complain(&e)?,
-            Err(e) => out.error(&e)?,
+fn report(result: Result<Checked>, checked: &mut Vec<Checked>, out: &mut Output) -> Result<()> {
+    let one = match result {
+        Ok(one) => one,
+        // That there is no such model is no error in the envelope: none was checked.
+        Err(e) if e.kind == Kind::ModelNotFound => return out.complain(&e),
+        Err(e) => return out.error(&e),
+    };
+    if !one.health.healthy {
+        out.deny();
+    }
+    if let Some(unknown @ [first, ..]) = one.verdict.as_ref().map(|verdict| &verdict.unknown[..]) {
+        let (count, first) = (unknown.len(), first.display());
+        let message = format!("{}: not verified: {count} files, {first} first", one.label);
+        out.remark(&message, "neither a listing nor a hash says what they should hold");
+    }
+    match out.form {
+        Form::Ndjson => out.lines([&one.record]),
+        Form::Human | Form::Json => {
+            checked.push(one);
+            Ok(())
         }
     }
-    Ok(())
 }
 
 fn human(checked: &[Checked]) -> String {
@@ -112,6 +146,9 @@ fn human(checked: &[Checked]) -> String {
     for (verdict, models) in [("healthy  ", healthy), ("unhealthy", unhealthy)] {
         for one in models {
             text += &format!("{verdict} {} — {}\n", one.label, one.health.reason);
+            for bad in one.verdict.iter().flat_map(|verdict| &verdict.bad) {
+                text += &format!("          {}\n", bad);
+            }
         }
     }
     text

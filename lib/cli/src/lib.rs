@@ -4,6 +4,7 @@
 
 #![cfg_attr(test, allow(clippy::unwrap_used))] // a test fails by panicking
 
+pub mod bar;
 pub mod completion;
 pub mod dispatch;
 pub mod envelope;
@@ -14,6 +15,7 @@ pub mod human;
 pub mod input;
 pub mod interrupt;
 pub mod list;
+pub mod ordered;
 pub mod output;
 pub mod places;
 pub mod program;
@@ -25,6 +27,7 @@ pub mod show;
 pub mod system;
 pub mod table;
 
+pub use bar::Bar;
 pub use input::Input;
 pub use output::{Form, FormFlags, Output};
 pub use places::places;

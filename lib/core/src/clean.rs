@@ -22,9 +22,7 @@ pub struct State {
 /// Files count as unchanged by their size and time. One that was only touched is read, and if it is
 /// the same the sentinel learns the new time.
 pub fn check(path: &Path) -> Option<State> {
-    let mut sentinel = Sentinel::read(path).ok()??; // what is wrong with it, the probe says
-    let index = sentinel.index().filter(|_| sentinel.is_managed())?;
-    let exclude = sentinel.exclude()?;
+    let Baseline { mut sentinel, index, exclude } = baseline(path)?;
     let items = hash::items(path, &exclude).ok(); // what cannot be hashed is no longer what it was
     let Some(now) = items.and_then(|items| unchanged(&index, &items)) else {
         let content_hash = hash::index(path, &exclude).ok().map(|now| hash::aggregate(&now));
@@ -37,6 +35,23 @@ pub fn check(path: &Path) -> Option<State> {
         drop(sentinel.write(path));
     }
     Some(State { clean: true, content_hash })
+}
+
+/// What a workspace is compared with.
+pub(crate) struct Baseline {
+    pub sentinel: Sentinel,
+    /// What it held.
+    pub index: Vec<Entry>,
+    /// The patterns of what did not count.
+    pub exclude: Vec<String>,
+}
+
+/// What the workspace `path` is to be compared with, if there is such a thing.
+pub(crate) fn baseline(path: &Path) -> Option<Baseline> {
+    let sentinel = Sentinel::read(path).ok()??; // what is wrong with it, the probe says
+    let index = sentinel.index().filter(|_| sentinel.is_managed())?;
+    let exclude = sentinel.exclude()?;
+    Some(Baseline { sentinel, index, exclude })
 }
 
 /// Makes the workspace as it is now the one that it is compared with.

@@ -13,6 +13,7 @@ use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 use unicode_normalization::UnicodeNormalization;
 
+use crate::digest::{self, Hasher};
 use crate::error::{Error, Kind, Result};
 use crate::fnmatch;
 
@@ -92,7 +93,7 @@ impl Item {
     pub fn entry(&self) -> Result<Entry> {
         let sha = match &self.link {
             Some(fingerprint) => fingerprint.clone(),
-            None => digest(&self.disk, &self.path, self.size)?,
+            None => content(&self.disk, &self.path, self.size)?,
         };
         Ok(Entry { path: self.path.clone(), size: self.size, mtime_ns: self.mtime_ns, sha })
     }
@@ -170,8 +171,7 @@ fn settle(path: &Path) -> io::Result<PathBuf> {
 }
 
 /// The digest of a file's content, or of what stands for it.
-fn digest(disk: &Path, path: &str, size: u64) -> Result<String> {
-    let at = |e| Error::io(disk, e);
+fn content(disk: &Path, path: &str, size: u64) -> Result<String> {
     let base = path.rsplit('/').next().unwrap_or(path);
     let mut hash = Sha256::new();
     if base.ends_with(".safetensors") {
@@ -179,14 +179,7 @@ fn digest(disk: &Path, path: &str, size: u64) -> Result<String> {
     } else if size > LARGE {
         hash.update(format!("{base}\0{size}"));
     } else {
-        let mut file = File::open(disk).map_err(at)?;
-        let mut buffer = vec![0; 1 << 16];
-        loop {
-            match file.read(&mut buffer).map_err(at)? {
-                0 => break,
-                read => hash.update(&buffer[..read]),
-            }
-        }
+        return Ok(format!("sha256:{}", digest::file(disk, Hasher::sha256(), |_| Ok(()))?));
     }
     Ok(name(hash))
 }

@@ -8,6 +8,7 @@ pub mod architecture;
 pub mod clean;
 pub mod describe;
 pub mod detect;
+pub mod digest;
 pub mod error;
 pub mod fnmatch;
 pub mod hash;
@@ -22,6 +23,7 @@ pub mod resolve;
 pub mod spec;
 pub mod store;
 pub mod tensors;
+pub mod verify;
 
 pub use architecture::Architecture;
 pub use error::{Error, Kind, Result};

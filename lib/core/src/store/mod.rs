@@ -6,6 +6,7 @@ pub(crate) mod locks;
 pub mod sentinel;
 pub(crate) mod shared;
 pub mod staging;
+pub mod tree;
 pub mod workspace;
 
 use std::path::PathBuf;

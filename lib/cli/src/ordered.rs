@@ -1,0 +1,61 @@
+//! Many things done at once, and told of one by one, in order, each as soon as it can be.
+
+use std::collections::BTreeMap;
+use std::sync::mpsc::channel;
+use std::thread;
+
+use mlxk_core::Result;
+use rayon::prelude::*;
+
+/// Does `work` on each of `items`, the first ones first, and hands the results to `tell` in order.
+///
+/// # Errors
+/// The first of `tell`, after which nothing more is told.
+pub fn ordered<T: Send, R: Send>(
+    items: Vec<T>,
+    work: impl Fn(T) -> R + Sync,
+    mut tell: impl FnMut(R) -> Result<()>,
+) -> Result<()> {
+    let (sender, results) = channel();
+    thread::scope(|scope| {
+        scope.spawn(|| {
+            let each = |sender: &mut std::sync::mpsc::Sender<_>, (place, item)| {
+                // Where nobody listens any more, nothing is left to be told.
+                let _ = sender.send((place, work(item)));
+            };
+            items.into_iter().enumerate().par_bridge().for_each_with(sender, each);
+        });
+        let mut early = BTreeMap::new();
+        let mut next = 0;
+        for (place, result) in results {
+            early.insert(place, result);
+            while let Some(result) = early.remove(&next) {
+                tell(result)?;
+                next += 1;
+            }
+        }
+        Ok(())
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+
+    #[test]
+    fn what_ends_early_waits_for_its_turn() {
+        let mut told = Vec::new();
+        let slow_at_first = |n: u64| {
+            thread::sleep(Duration::from_millis(20 - n));
+            n * n
+        };
+        ordered((0..20).collect(), slow_at_first, |n| {
+            told.push(n);
+            Ok(())
+        })
+        .unwrap();
+        assert_eq!(told, (0..20).map(|n| n * n).collect::<Vec<_>>());
+    }
+}
