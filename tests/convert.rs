@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use crate::env::Env;
 
 #[path = "../lib/gguf/tests/gguf/mod.rs"]
-mod gguf;
+pub mod gguf;
 
 use gguf::{Builder, string};
 

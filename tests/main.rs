@@ -9,6 +9,7 @@ mod health;
 mod ls;
 mod man;
 mod mlxk;
+mod offline;
 mod pipes;
 mod readme;
 mod rm;
