@@ -4,8 +4,8 @@ use std::ffi::OsString;
 use std::process::Stdio;
 
 use mlxk_core::{Found, Origin, health, policy, probe};
-use mlxk_infer::{Sampling, Template, Tokenizer};
-use serde_json::{Value, json};
+use mlxk_infer::{Conversation, Sampling, Template, Tokenizer};
+use serde_json::json;
 
 use crate::env::{Env, Run, interrupted};
 
@@ -76,9 +76,10 @@ fn its_first_logits_and_its_tokens_are_the_known_ones() {
     let facts = probe::read(&found).unwrap();
     let plan = policy::decide(&facts, &health::check(&facts));
     let tokenizer = Tokenizer::read(&facts).unwrap();
-    let messages: [Value; 1] = [json!({"role": "user", "content": QUESTION})];
+    let messages = vec![json!({"role": "user", "content": QUESTION})];
+    let conversation = Conversation { messages, ..Conversation::default() };
     let template = Template::find(&facts).unwrap().unwrap();
-    let prompt = template.render(&messages, tokenizer.special()).unwrap();
+    let prompt = template.render(&conversation, tokenizer.special()).unwrap();
     let prompt = tokenizer.encode(&prompt).unwrap();
     let mut model = mlxk_infer::load(&facts, &plan).unwrap();
     let logits = model.logits(&prompt).unwrap();
