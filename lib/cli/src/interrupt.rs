@@ -34,8 +34,13 @@ pub fn watch() -> Watch {
 impl Watch {
     /// Whether a signal came.
     pub fn caught(&self) -> bool {
-        CAUGHT.load(Ordering::Relaxed) != 0
+        caught()
     }
+}
+
+/// Whether a signal came since the last [`watch`] began; for threads that have no hold of it.
+pub fn caught() -> bool {
+    CAUGHT.load(Ordering::Relaxed) != 0
 }
 
 impl Drop for Watch {

@@ -1,0 +1,15 @@
+//! Moving models between the Hub and this machine: the one crate with a network client.
+//!
+//! Blocking calls on threads, no async: a transfer reports [`Event`]s as it goes, and asks the
+//! [`Hub`] whether it shall end. Nothing here reads the environment, prints, or exits.
+
+pub mod client;
+pub mod event;
+pub mod listing;
+pub mod names;
+pub mod patience;
+pub mod refusal;
+
+pub use client::Hub;
+pub use event::Event;
+pub use listing::{Listing, RemoteFile};

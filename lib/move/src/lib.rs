@@ -1,0 +1,1 @@
+//! What mlxk-pull, mlxk-clone and mlxk-push do besides their arguments: records in, transfers, records out.
