@@ -5,6 +5,7 @@ use serde_json::Value;
 use crate::architecture::Architecture;
 use crate::detect::{self, Framework};
 use crate::health::{Health, one_line};
+use crate::packing::Packing;
 use crate::probe::Facts;
 use crate::tensors::Dtype;
 
@@ -163,8 +164,10 @@ fn known(facts: &Facts) -> Result<(), String> {
 
 /// The weights are plain, or quantised in a way that the engine computes with.
 fn quantization(facts: &Facts) -> Result<(), String> {
-    let unsupported =
-        |mode: &str| Err(format!("Quantization mode '{mode}' not supported (supported: affine)"));
+    let unsupported = |mode: &str| {
+        let known = Packing::ALL.map(Packing::name).join(", ");
+        Err(format!("Quantization mode '{mode}' not supported (supported: {known})"))
+    };
     let Some(settings) = facts.config.get("quantization") else {
         // Other tools' forms; a copy of MLX's own has no `quant_method`.
         let foreign = facts.config.get("quantization_config");
@@ -176,7 +179,8 @@ fn quantization(facts: &Facts) -> Result<(), String> {
     };
     let layers = settings.as_object().into_iter().flat_map(|fields| fields.values());
     let modes = [&settings].into_iter().chain(layers).filter_map(|layer| layer.get("mode"));
-    match modes.into_iter().find(|mode| *mode != "affine") {
+    let known = |mode: &Value| mode.as_str().is_some_and(|name| Packing::find(name).is_some());
+    match modes.into_iter().find(|mode| !known(mode)) {
         Some(mode) => unsupported(mode.as_str().unwrap_or("unknown")),
         None => Ok(()),
     }

@@ -141,6 +141,7 @@ fn what_can_run_runs_and_what_cannot_says_why() {
         llama().config(json!({"quantization": {"bits": 4, "group_size": 64}})),
         llama().config(json!({"quantization": {"bits": 4, "mode": "affine", "model.layers.0": {"bits": 8}, "lm_head": false}})),
         llama().config(json!({"quantization_config": {"bits": 4, "group_size": 64}})),
+        llama().config(json!({"quantization": {"bits": 4, "mode": "mxfp4", "lm_head": {"mode": "nvfp4"}}})),
         llama().config(json!({"auto_map": {"AutoModel": "modeling.Model"}})),
         llama().config(json!({"architectures": ["LlamaForCausalLM"], "model_file": null})),
         llama().without("model.safetensors").file("weights.00.safetensors", shard(&["a"])),
@@ -167,14 +168,13 @@ fn what_can_run_runs_and_what_cannot_says_why() {
             "Architecture 'LlamaForSequenceClassification' not supported",
         ),
         (
-            llama().config(json!({"quantization": {"bits": 4, "mode": "mxfp4"}})),
-            "Quantization mode 'mxfp4' not supported (supported: affine)",
+            llama().config(json!({"quantization": {"bits": 4, "mode": "mxfp3"}})),
+            "Quantization mode 'mxfp3' not supported (supported: affine, mxfp4, nvfp4, mxfp8)",
         ),
         (
-            llama().config(
-                json!({"quantization": {"bits": 4, "lm_head": {"bits": 4, "mode": "nvfp4"}}}),
-            ),
-            "Quantization mode 'nvfp4' not supported",
+            llama()
+                .config(json!({"quantization": {"bits": 4, "lm_head": {"bits": 4, "mode": "q4"}}})),
+            "Quantization mode 'q4' not supported",
         ),
         (
             llama().config(json!({"quantization_config": {"quant_method": "awq"}})),

@@ -3,29 +3,54 @@
 //! MLX queues every operation for another thread; on a CPU, with the short rows of decoding, that
 //! takes longer than the operations do.
 
-use mlx_rs::Array;
 use mlx_rs::error::{AsSliceError, Exception, Result};
+use mlx_rs::{Array, Dtype};
+use mlxk_core::Packing;
 use rayon::prelude::*;
 
-use crate::cpu;
+use crate::cpu::{self, Scales};
 use crate::kernels::Heads;
 use crate::matrix::Packed;
 
 /// `x W.T`.
 pub fn product(w: &Packed, x: &Array) -> Result<Array> {
     let (outs, ins) = (w.weight.dim(0) as usize, x.dim(-1) as usize);
-    let matrix = cpu::Packed {
-        weight: w.weight.try_as_slice().map_err(unreadable)?,
-        scales: elements(&w.scales)?,
-        biases: elements(&w.biases)?,
-        group_size: w.group_size as usize,
-        bits: w.bits as usize,
-    };
     let rows = x.size() / ins;
     let mut y = vec![0.0; rows * outs];
-    cpu::product(elements(x)?, &matrix, rows, &mut y);
+    cpu::product(elements(x)?, &packed(w)?, rows, &mut y);
     let shape = [&x.shape()[..x.ndim() - 1], &[outs as i32]].concat();
     Ok(Array::from_slice(&y, &shape))
+}
+
+/// The rows `ids` [..], as [.., ins].
+pub fn rows(w: &Packed, ids: &Array) -> Result<Array> {
+    let count = w.weight.dim(0) as usize;
+    let ins = w.scales.dim(-1) as usize * w.group_size as usize;
+    let matrix = packed(w)?;
+    let wanted = ids.as_dtype(Dtype::Uint32)?;
+    let wanted: &[u32] = wanted.try_as_slice().map_err(unreadable)?;
+    let mut y = vec![0.0; wanted.len() * ins];
+    for (&id, y) in wanted.iter().zip(y.chunks_exact_mut(ins)) {
+        if id as usize >= count {
+            return Err(Exception::custom(format!("row {id} of {count}")));
+        }
+        cpu::unpack(&matrix, id as usize, y);
+    }
+    Ok(Array::from_slice(&y, &[ids.shape(), &[ins as i32]].concat()))
+}
+
+/// The weights where they lie.
+fn packed(w: &Packed) -> Result<cpu::Packed<'_>> {
+    let codes = || w.scales.try_as_slice().map_err(unreadable);
+    let scales = match (w.packing, &w.biases) {
+        (Packing::Mxfp4, _) => Scales::Mxfp4(codes()?),
+        (Packing::Nvfp4, _) => Scales::Nvfp4(codes()?),
+        (Packing::Mxfp8, _) => Scales::Mxfp8(codes()?),
+        (Packing::Affine, Some(biases)) => Scales::Affine(elements(&w.scales)?, elements(biases)?),
+        (Packing::Affine, None) => return Err(Exception::custom("affine weights without biases")),
+    };
+    let weight = w.weight.try_as_slice().map_err(unreadable)?;
+    Ok(cpu::Packed { weight, scales, group_size: w.group_size as usize, bits: w.bits as usize })
 }
 
 /// The last axis divided by the root of its mean square, times the weight.
@@ -106,7 +131,7 @@ fn unreadable(error: AsSliceError) -> Exception {
 mod tests {
     #![allow(clippy::unwrap_used)] // a test fails by panicking
 
-    use mlx_rs::{ops, random};
+    use mlx_rs::random;
     use serde_json::json;
 
     use super::*;
@@ -129,17 +154,48 @@ mod tests {
     /// A row, a few, and more than one core is asked to do.
     const LENGTHS: [i32; 3] = [1, 7, 300];
 
+    /// Weights of any codes but those of no number, with scales around one.
+    fn any(packing: Packing, bits: i32, group_size: i32) -> Packed {
+        let random = |shape: &[i32]| -> Vec<u32> {
+            let word = |n: i32| (n as u32 + 1).wrapping_mul(2_654_435_761).rotate_left(13);
+            (0..shape.iter().product()).map(word).collect()
+        };
+        let mask = if packing == Packing::Mxfp8 { 0xbfbf_bfbf } else { u32::MAX };
+        let shape = [96, 256 * bits / 32];
+        let weight: Vec<u32> = random(&shape).iter().map(|word| word & mask).collect();
+        let weight = Array::from_slice(&weight, &shape);
+        let groups = [96, 256 / group_size];
+        let few: Vec<u8> = random(&groups).iter().map(|word| (word % 16) as u8).collect();
+        let powers: Vec<u8> = few.iter().map(|scale| scale + 120).collect();
+        let scales = match packing {
+            Packing::Affine => some(&groups),
+            Packing::Nvfp4 => Array::from_slice(&few, &groups),
+            _ => Array::from_slice(&powers, &groups),
+        };
+        let biases = (packing == Packing::Affine).then(|| some(&groups));
+        Packed { weight, scales, biases, group_size, bits, packing }
+    }
+
     #[test]
-    fn products_are_those_of_mlx() {
-        for (bits, group_size) in [(4, 32), (3, 64), (8, 128)] {
-            let (weight, scales, biases) =
-                ops::quantize(some(&[96, 256]), group_size, bits).unwrap();
-            let w = Packed { weight, scales, biases, group_size, bits };
-            for length in LENGTHS {
-                let x = some(&[1, length, 256]);
-                alike((CPU.product)(&w, &x).unwrap(), (MLX.product)(&w, &x).unwrap());
+    fn products_and_rows_are_those_of_mlx() {
+        for packing in Packing::ALL {
+            for (bits, group_size) in packing.forms() {
+                let w = any(packing, bits as i32, group_size as i32);
+                for length in LENGTHS {
+                    let x = some(&[1, length, 256]);
+                    alike((CPU.product)(&w, &x).unwrap(), (MLX.product)(&w, &x).unwrap());
+                }
+                let ids = Array::from_slice(&[95u32, 0, 17], &[1, 3]);
+                let theirs = (MLX.rows)(&w, &ids).unwrap().as_dtype(Dtype::Float32).unwrap();
+                alike((CPU.rows)(&w, &ids).unwrap(), theirs);
             }
         }
+    }
+
+    #[test]
+    fn a_row_that_is_not_there_is_an_error() {
+        let w = any(Packing::Mxfp4, 4, 32);
+        assert!((CPU.rows)(&w, &Array::from_slice(&[96u32], &[1, 1])).is_err());
     }
 
     #[test]

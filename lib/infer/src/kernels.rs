@@ -1,19 +1,22 @@
 //! The steps of a layer in the form that suits the device, chosen once when a model is loaded.
 
 use mlx_rs::error::Result;
-use mlx_rs::ops::{quantized_matmul, sigmoid};
+use mlx_rs::ops::sigmoid;
 use mlx_rs::{Array, fast};
 
 use crate::attention;
 use crate::cache::Kv;
 use crate::eager;
 use crate::matrix::Packed;
+use crate::quantized;
 use crate::rope::Rope;
 
 /// One way to do each step; x is [1, length, size] unless said otherwise.
 pub struct Kernels {
     /// `x W.T`.
     pub product: fn(&Packed, &Array) -> Result<Array>,
+    /// The rows `ids` [..] of weights, as [.., ins].
+    pub rows: fn(&Packed, &Array) -> Result<Array>,
     /// The last axis divided by the root of its mean square (and an epsilon), times the weight.
     pub norm: fn(&Array, &Array, f32) -> Result<Array>,
     /// [1, length, heads * size] to [1, heads, length, size].
@@ -39,10 +42,8 @@ pub struct Heads<'a> {
 
 /// Everything by MLX, lazily.
 pub static MLX: Kernels = Kernels {
-    product: |w, x| {
-        let Packed { weight, scales, biases, group_size, bits, .. } = w;
-        quantized_matmul(x, weight, scales, biases, true, *group_size, *bits)
-    },
+    product: quantized::product,
+    rows: quantized::rows,
     norm: |x, weight, eps| fast::rms_norm(x, Some(weight), eps),
     heads: |x, heads| {
         let mut x = x.reshape(&[1, x.dim(1), -1, heads.size])?;
@@ -71,6 +72,7 @@ pub static MLX: Kernels = Kernels {
 /// What MLX does slowly or in many small operations on a CPU done at once, in float32.
 pub static CPU: Kernels = Kernels {
     product: eager::product,
+    rows: eager::rows,
     norm: eager::norm,
     heads: eager::heads,
     attend: attention::attend,

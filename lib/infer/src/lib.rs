@@ -19,6 +19,7 @@ mod mlx;
 mod models;
 mod nn;
 mod quantization;
+mod quantized;
 pub mod request;
 mod room;
 mod rope;

@@ -1,17 +1,12 @@
 //! A matrix of weights in the form that the checkpoint and the device call for.
 
 use mlx_rs::error::Result;
-use mlx_rs::ops::dequantize;
 use mlx_rs::{Array, Dtype};
+use mlxk_core::Packing;
 
 use crate::kernels::Kernels;
-use crate::quantization::Entry;
-use crate::weights::{Cursor, Tensor};
-
-/// Bits of a quantised weight that MLX knows.
-const BITS: [usize; 6] = [2, 3, 4, 5, 6, 8];
-/// Weights that can share a scale.
-const GROUPS: [usize; 3] = [32, 64, 128];
+use crate::quantization::{Entry, Stated};
+use crate::weights::Cursor;
 
 /// [outs, ins] weights: plain, or packed a few bits each.
 pub enum Matrix {
@@ -21,13 +16,17 @@ pub enum Matrix {
     Quantized(Packed, &'static Kernels),
 }
 
-/// Weights packed `bits` at a time, with a scale and a bias for each `group_size` of a row.
+/// Weights packed `bits` at a time, with a scale for each `group_size` of a row.
 pub struct Packed {
+    /// [.., outs, ins * bits / 32].
     pub weight: Array,
+    /// [.., outs, ins / group_size].
     pub scales: Array,
-    pub biases: Array,
+    /// As many as scales, if the packing has them.
+    pub biases: Option<Array>,
     pub group_size: i32,
     pub bits: i32,
+    pub packing: Packing,
 }
 
 impl Matrix {
@@ -36,7 +35,7 @@ impl Matrix {
         let Some(stated) = w.quantized() else {
             return Ok(Matrix::Dense(w.floats("weight", &[outs, ins])?));
         };
-        Ok(Matrix::Quantized(Packed::load(w, stated, outs, ins)?, w.kernels()))
+        Ok(Matrix::Quantized(Packed::load(w, stated, &[outs], ins)?, w.kernels()))
     }
 
     /// `x W.T`: [.., ins] to [.., outs].
@@ -51,67 +50,87 @@ impl Matrix {
     pub fn rows(&self, ids: &Array) -> Result<Array> {
         match self {
             Matrix::Dense(weight) => weight.take_axis(ids, 0),
-            Matrix::Quantized(packed, _) => packed.rows(ids),
+            Matrix::Quantized(packed, kernels) => (kernels.rows)(packed, ids),
         }
     }
 }
 
 impl Packed {
-    fn load(w: &mut Cursor, stated: Entry, outs: usize, ins: usize) -> mlxk_core::Result<Packed> {
+    /// The matrix, or matrices, of `outs` [.., outs] rows at `w`.
+    pub fn load(
+        w: &mut Cursor,
+        stated: Entry,
+        outs: &[usize],
+        ins: usize,
+    ) -> mlxk_core::Result<Packed> {
+        let form = Form::shown(w, ins)?;
+        form.agree(w, stated)?;
+        let Form { group_size, bits, packing } = form;
+        let shape = |last: usize| [outs, &[last]].concat();
         let weight = w.take("weight")?;
-        let bits = bits(w, &weight, ins)?;
-        w.expect("weight", &weight, &[Dtype::Uint32], &[outs, ins * bits / 32])?;
-        let group_size = group_size(w, ins)?;
-        agree(w, stated, group_size, bits)?;
-        let scales = w.floats("scales", &[outs, ins / group_size])?;
-        let biases = w.floats("biases", &[outs, ins / group_size])?;
+        w.expect("weight", &weight, &[Dtype::Uint32], &shape(ins * bits / 32))?;
+        let groups = shape(ins / group_size);
+        let (scales, biases) = if packing == Packing::Affine {
+            (w.floats("scales", &groups)?, Some(w.floats("biases", &groups)?))
+        } else {
+            let scales = w.take("scales")?;
+            w.expect("scales", &scales, &[Dtype::Uint8], &groups)?;
+            (scales.array(), None)
+        };
         let (group_size, bits) = (group_size as i32, bits as i32);
-        Ok(Packed { weight: weight.array(), scales, biases, group_size, bits })
-    }
-
-    fn rows(&self, ids: &Array) -> Result<Array> {
-        let Packed { weight, scales, biases, group_size, bits } = self;
-        let [weight, scales, biases] = [weight, scales, biases].map(|all| all.take_axis(ids, 0));
-        dequantize(weight?, scales?, &biases?, *group_size, *bits)
+        Ok(Packed { weight: weight.array(), scales, biases, group_size, bits, packing })
     }
 }
 
-/// How many bits a weight has, by the length of a packed row.
-fn bits(w: &Cursor, weight: &Tensor, ins: usize) -> mlxk_core::Result<usize> {
-    let packed = weight.shape.last().copied().unwrap_or_default() * 32;
-    BITS.into_iter().find(|bits| ins * bits == packed && weight.dtype == Dtype::Uint32).ok_or_else(
-        || {
-            let (shape, dtype) = (&weight.shape, weight.dtype);
-            w.invalid(
-                "weight",
-                format!("expected rows of {ins} quantised weights, found {dtype:?} {shape:?}"),
-            )
-        },
-    )
+/// How a row of weights is packed.
+struct Form {
+    group_size: usize,
+    bits: usize,
+    packing: Packing,
 }
 
-/// How many weights share a scale, by the length of a row of scales.
-fn group_size(w: &mut Cursor, ins: usize) -> mlxk_core::Result<usize> {
-    let shape = w.shape("scales")?;
-    let groups = shape.last().copied().unwrap_or_default();
-    GROUPS.into_iter().find(|size| groups * size == ins).ok_or_else(|| {
-        w.invalid(
-            "scales",
-            format!("expected rows of scales for {ins} weights, found shape {shape:?}"),
-        )
-    })
-}
-
-/// Errors if config.json states another form than the tensors show.
-fn agree(w: &Cursor, stated: Entry, group_size: usize, bits: usize) -> mlxk_core::Result<()> {
-    let other = |stated: Option<usize>, shown| stated.is_some_and(|n| n != shown);
-    match stated {
-        Entry::Quantized { group_size: g, bits: b } if other(g, group_size) || other(b, bits) => {
+impl Form {
+    /// What the lengths of the rows of tensors show, and the type of the scales.
+    fn shown(w: &Cursor, ins: usize) -> mlxk_core::Result<Form> {
+        let (shape, _) = w.form("weight")?;
+        let packed = shape.last().copied().unwrap_or_default() * 32;
+        let (scales, dtype) = w.form("scales")?;
+        let groups = scales.last().copied().unwrap_or_default();
+        let all = Packing::ALL.into_iter().flat_map(|packing| {
+            packing.forms().map(move |(bits, group_size)| Form { group_size, bits, packing })
+        });
+        let fits = |form: &Form| {
+            let affine = form.packing == Packing::Affine;
+            ins * form.bits == packed
+                && groups * form.group_size == ins
+                && affine == (dtype != Dtype::Uint8)
+        };
+        { all }.find(fits).ok_or_else(|| {
             let message = format!(
-                "packed in {bits} bits and groups of {group_size}, which is not what config.json says"
+                "expected rows of {ins} quantised weights, found {shape:?} with scales {scales:?} of \
+                 type {dtype:?}"
             );
-            Err(w.invalid("weight", message))
+            w.invalid("weight", message)
+        })
+    }
+
+    /// Errors if config.json states another form than this one.
+    fn agree(&self, w: &Cursor, stated: Entry) -> mlxk_core::Result<()> {
+        let Entry::Quantized(Stated { group_size, bits, packing }) = stated else {
+            return Ok(());
+        };
+        let other = group_size.is_some_and(|n| n != self.group_size)
+            || bits.is_some_and(|n| n != self.bits)
+            || packing.is_some_and(|packing| packing != self.packing);
+        if !other {
+            return Ok(());
         }
-        _ => Ok(()),
+        let Form { group_size, bits, packing } = self;
+        let message = format!(
+            "packed in {bits} bits and groups of {group_size} ({}), which is not what config.json \
+             says",
+            packing.name()
+        );
+        Err(w.invalid("weight", message))
     }
 }

@@ -5,7 +5,7 @@
 
 use std::collections::HashMap;
 
-use mlxk_core::{Error, Kind, Result};
+use mlxk_core::{Error, Kind, Packing, Result};
 use serde::Deserialize;
 use serde_json::Value;
 
@@ -21,27 +21,33 @@ pub enum Entry {
     /// It is dense.
     Dense,
     /// It is quantised; what is not stated the tensors show.
-    Quantized {
-        /// Weights that share a scale.
-        group_size: Option<usize>,
-        /// Bits of a weight.
-        bits: Option<usize>,
-    },
+    Quantized(Stated),
+}
+
+/// What is said about how a matrix is quantised.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Stated {
+    /// Weights that share a scale.
+    pub group_size: Option<usize>,
+    /// Bits of a weight.
+    pub bits: Option<usize>,
+    /// What codes and scales stand for.
+    pub packing: Option<Packing>,
 }
 
 #[derive(Deserialize)]
-struct Stated {
+struct Fields {
     group_size: Option<usize>,
     bits: Option<usize>,
     mode: Option<String>,
 }
 
 impl Quantization {
-    /// Reads the table of `config`. Errors name the forms that are not MLX's affine one.
+    /// Reads the table of `config`. Errors name the forms that are not known.
     pub fn read(config: &Value) -> Result<Quantization> {
         let absent = |value: &&Value| !value.is_null();
-        let foreign = config.get("quantization_config").filter(absent);
-        let Some(table) = config.get("quantization").filter(absent).or(foreign) else {
+        let copy = config.get("quantization_config").filter(absent);
+        let Some(table) = config.get("quantization").filter(absent).or(copy) else {
             return Ok(Quantization::default());
         };
         if let Some(method) = table.get("quant_method").and_then(Value::as_str) {
@@ -69,24 +75,23 @@ impl Quantization {
 fn entry(name: &str, value: &Value) -> Result<Entry> {
     match value {
         Value::Bool(false) => return Ok(Entry::Dense),
-        Value::Bool(true) => {
-            return Ok(Entry::Quantized { group_size: None, bits: None });
-        }
+        Value::Bool(true) => return Ok(Entry::Quantized(Stated::default())),
         _ => {}
     }
-    let stated = Stated::deserialize(value)
+    let Fields { group_size, bits, mode } = Fields::deserialize(value)
         .map_err(|e| unsupported(format!("states `{name}` in a form that is not known: {e}")))?;
-    match stated.mode.as_deref() {
-        None | Some("affine") => {
-            Ok(Entry::Quantized { group_size: stated.group_size, bits: stated.bits })
-        }
-        Some(mode) => Err(unsupported(format!("is quantised in mode `{mode}`"))),
-    }
+    let unknown = |mode: &String| unsupported(format!("is quantised in mode `{mode}`"));
+    let packing = match &mode {
+        Some(mode) => Some(Packing::find(mode).ok_or_else(|| unknown(mode))?),
+        None => None,
+    };
+    Ok(Entry::Quantized(Stated { group_size, bits, packing }))
 }
 
 fn unsupported(what: String) -> Error {
+    let modes = Packing::ALL.map(Packing::name).join(", ");
     Error::new(Kind::RuntimeIncompatible, "config.json", what)
-        .hint("affine quantisation of 2 to 8 bits can run")
+        .hint(format!("the modes that can run are {modes}"))
 }
 
 #[cfg(test)]
@@ -103,14 +108,15 @@ mod tests {
     fn entries_are_found_by_the_name_on_disk() {
         let table = read(
             r#"{"quantization": {"group_size": 64, "bits": 4,
-                "model.embed_tokens": {"group_size": 32, "bits": 8, "mode": "affine"},
+                "model.embed_tokens": {"group_size": 32, "bits": 8, "mode": "mxfp8"},
                 "lm_head": false, "model.layers.0.mlp.up_proj": true}}"#,
         )
         .unwrap();
-        let eight = Entry::Quantized { group_size: Some(32), bits: Some(8) };
-        assert_eq!(table.of("model.embed_tokens"), Some(eight));
+        let packing = Some(Packing::Mxfp8);
+        let eight = Stated { group_size: Some(32), bits: Some(8), packing };
+        assert_eq!(table.of("model.embed_tokens"), Some(Entry::Quantized(eight)));
         assert_eq!(table.of("lm_head"), Some(Entry::Dense));
-        let unstated = Entry::Quantized { group_size: None, bits: None };
+        let unstated = Entry::Quantized(Stated::default());
         assert_eq!(table.of("model.layers.0.mlp.up_proj"), Some(unstated));
         assert_eq!(table.of("model.layers.1.mlp.up_proj"), None);
     }
@@ -118,9 +124,9 @@ mod tests {
     #[test]
     fn other_forms_are_refused_by_name() {
         for (config, name) in [
-            (r#"{"quantization": {"group_size": 32, "bits": 4, "mode": "mxfp4"}}"#, "mxfp4"),
-            (r#"{"quantization": {"lm_head": {"mode": "nvfp4"}}}"#, "nvfp4"),
-            (r#"{"quantization_config": {"quant_method": "gptq", "bits": 4}}"#, "gptq"),
+            (r#"{"quantization": {"group_size": 32, "bits": 4, "mode": "mxfp3"}}"#, "mxfp3"),
+            (r#"{"quantization": {"lm_head": {"mode": "q4"}}}"#, "q4"),
+            (r#"{"quantization_config": {"quant_method": "aqlm", "bits": 4}}"#, "aqlm"),
         ] {
             assert!(read(config).unwrap_err().to_string().contains(name));
         }

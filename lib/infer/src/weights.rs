@@ -11,7 +11,7 @@ use mlxk_core::{Error, Kind, Result};
 
 use crate::kernels::Kernels;
 use crate::mlx;
-use crate::quantization::{Entry, Quantization};
+use crate::quantization::{Entry, Quantization, Stated};
 
 /// All tensors that are still to be taken.
 pub struct Weights {
@@ -109,15 +109,15 @@ impl Cursor<'_> {
         match self.weights.quantization.of(self.prefix.trim_end_matches('.')) {
             Some(Entry::Dense) => None,
             Some(entry) => Some(entry),
-            None => self.has("scales").then_some(Entry::Quantized { group_size: None, bits: None }),
+            None => self.has("scales").then(|| Entry::Quantized(Stated::default())),
         }
     }
 
-    /// The shape of the tensor `name`. Errors if there is none.
-    pub fn shape(&self, name: &str) -> Result<Vec<usize>> {
+    /// The shape and type of the tensor `name`. Errors if there is none.
+    pub fn form(&self, name: &str) -> Result<(Vec<usize>, Dtype)> {
         let path = self.path(name);
         let tensor = self.weights.tensors.get(&path).ok_or_else(|| missing(&path))?;
-        Ok(tensor.shape.clone())
+        Ok((tensor.shape.clone(), tensor.dtype))
     }
 
     /// Takes the tensor `name`, whatever it is. Errors if there is none.

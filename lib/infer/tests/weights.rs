@@ -110,7 +110,7 @@ fn what_cannot_run_is_refused_by_name() {
         ("rope_scaling", json!({"rope_type": "yarn"}), "rope_scaling.factor"),
         ("rope_theta", json!(-1), "rope_theta"),
         ("hidden_act", json!("gelu"), "gelu"),
-        ("quantization", json!({"group_size": 32, "bits": 4, "mode": "mxfp4"}), "mxfp4"),
+        ("quantization", json!({"group_size": 32, "bits": 4, "mode": "mxfp3"}), "mxfp3"),
         ("layer_types", json!(["chunked_attention"]), "chunked_attention"),
         ("num_key_value_heads", json!(3), "4 query heads cannot share 3 key heads"),
         ("hidden_size", json!("many"), "hidden_size"),

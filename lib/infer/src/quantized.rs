@@ -1,0 +1,86 @@
+//! MLX's products with quantised weights in every packing; mlx-rs knows the affine one alone.
+
+use std::ffi::{CStr, c_int};
+use std::ptr;
+
+use mlx_rs::error::{Exception, Result};
+use mlx_rs::{Array, Stream};
+use mlxk_core::Packing;
+
+use crate::matrix::Packed;
+
+/// `x W.T`.
+pub fn product(w: &Packed, x: &Array) -> Result<Array> {
+    called("quantized_matmul", |result, stream| {
+        // SAFETY: all handles live as long as the call.
+        unsafe {
+            mlx_sys::mlx_quantized_matmul(
+                result,
+                x.as_ptr(),
+                w.weight.as_ptr(),
+                w.scales.as_ptr(),
+                handle(w.biases.as_ref()),
+                true,
+                some(w.group_size),
+                some(w.bits),
+                mode(w.packing).as_ptr(),
+                stream,
+            )
+        }
+    })
+}
+
+/// The rows `ids` [..] of the weights, as [.., ins].
+pub fn rows(w: &Packed, ids: &Array) -> Result<Array> {
+    let [weight, scales] = [&w.weight, &w.scales].map(|all| all.take_axis(ids, 0));
+    let (weight, scales) = (weight?, scales?);
+    let biases = w.biases.as_ref().map(|all| all.take_axis(ids, 0)).transpose()?;
+    called("dequantize", |result, stream| {
+        // SAFETY: all handles live as long as the call.
+        unsafe {
+            mlx_sys::mlx_dequantize(
+                result,
+                weight.as_ptr(),
+                scales.as_ptr(),
+                handle(biases.as_ref()),
+                some(w.group_size),
+                some(w.bits),
+                mode(w.packing).as_ptr(),
+                handle(None),
+                mlx_sys::mlx_optional_dtype { value: 0, has_value: false },
+                stream,
+            )
+        }
+    })
+}
+
+/// Runs one of MLX's operations, which returns 0 or has failed.
+fn called(
+    name: &str,
+    operation: impl FnOnce(*mut mlx_sys::mlx_array, mlx_sys::mlx_stream) -> c_int,
+) -> Result<Array> {
+    let stream = Stream::thread_local_or_default();
+    let mut result = handle(None);
+    match operation(&mut result, stream.as_ptr()) {
+        // SAFETY: the operation has made the handle a new array, which nobody else holds.
+        0 => Ok(unsafe { Array::from_ptr(result) }),
+        _ => Err(Exception::custom(format!("{name} failed"))),
+    }
+}
+
+fn handle(array: Option<&Array>) -> mlx_sys::mlx_array {
+    array.map_or(mlx_sys::mlx_array { ctx: ptr::null_mut() }, Array::as_ptr)
+}
+
+fn some(value: i32) -> mlx_sys::mlx_optional_int {
+    mlx_sys::mlx_optional_int { value, has_value: true }
+}
+
+fn mode(packing: Packing) -> &'static CStr {
+    match packing {
+        Packing::Affine => c"affine",
+        Packing::Mxfp4 => c"mxfp4",
+        Packing::Nvfp4 => c"nvfp4",
+        Packing::Mxfp8 => c"mxfp8",
+    }
+}
