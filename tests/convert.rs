@@ -122,3 +122,32 @@ fn a_target_that_is_taken_or_in_the_cache_is_refused() {
     let unknown = env.run("mlxk-convert").args(["tiny.gguf", "x", "--dtype", "f8"]).end();
     assert_eq!(unknown.status(), 2);
 }
+
+#[test]
+fn a_wrong_index_is_made_anew_in_a_copy() {
+    let env = Env::new();
+    let wrong = r#"{"metadata": {}, "weight_map": {"w": "elsewhere.safetensors"}}"#;
+    let other = br#"{"v":{"dtype":"F32","shape":[1],"data_offsets":[0,4]}}"#;
+    let other = [&(other.len() as u64).to_le_bytes()[..], other, &[0; 4]].concat();
+    let broken = env.model("broken").file("model.safetensors.index.json", wrong);
+    broken.file("more.safetensors", other).write_workspace();
+    assert_eq!(env.run("mlxk-health").args(["broken"]).end().status(), 1);
+    let envelope = env.run("mlxk-convert").args(["--repair-index", "broken", "whole"]).envelope(0);
+    assert_eq!(envelope["data"]["mode"], "repair-index");
+    assert_eq!(envelope["data"]["health_status"], "healthy");
+    assert_eq!(env.run("mlxk-health").args(["whole"]).end().status(), 0);
+    let ended = env.run("mlxk-convert").args(["--repair-index", "broken", "whole"]).end();
+    assert_eq!(ended.status(), 1);
+    assert!(ended.stderr().contains("ws/whole: exists and is not empty"), "{ended:?}");
+    fs::remove_file(env.workspaces().join("broken/tokenizer.json")).unwrap();
+    let unhealthy = || env.run("mlxk-convert").args(["--repair-index", "broken", "sick"]);
+    assert_eq!(unhealthy().envelope(1)["error"]["type"], "unhealthy");
+    assert!(!env.workspaces().join("sick").exists());
+    unhealthy().args(["--skip-health"]).ok();
+    let summary =
+        env.run("mlxk-convert").args(["--human", "--repair-index", "whole", "again"]).ok();
+    assert!(
+        summary.ends_with("again (The index of 2 files was made anew, healthy)\n"),
+        "{summary}"
+    );
+}

@@ -1,6 +1,7 @@
 //! The bar on standard error, if that is a terminal, while many bytes are worked through.
 
 use indicatif::{ProgressBar, ProgressStyle};
+use mlxk_core::verify::Progress;
 
 /// Bytes done, of bytes there are, as far as is known. It vanishes when it is dropped.
 #[derive(Debug)]
@@ -16,14 +17,12 @@ impl Bar {
         Bar(ProgressBar::new(0).with_style(style))
     }
 
-    /// So many more bytes are to be done.
-    pub fn due(&self, bytes: u64) {
-        self.0.inc_length(bytes);
-    }
-
-    /// So many more bytes were done.
-    pub fn done(&self, bytes: u64) {
-        self.0.inc(bytes);
+    /// Shows how far it is.
+    pub fn heed(&self, progress: Progress) {
+        match progress {
+            Progress::Due(bytes) => self.0.inc_length(bytes),
+            Progress::Read(bytes) => self.0.inc(bytes),
+        }
     }
 
     /// Steps aside while something else is written to the terminal.

@@ -20,7 +20,7 @@ pub const COMMANDS: &[(&str, &str)] = &[
     ("health", "Say whether models are whole"),
     ("rm", "Remove models from the cache"),
     ("run", "Run a model on a prompt"),
-    ("convert", "Import a GGUF file as an MLX model"),
+    ("convert", "Import a GGUF file, or repair an index"),
 ];
 
 /// Names that commands used to have.

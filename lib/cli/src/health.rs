@@ -1,7 +1,7 @@
 //! What `mlxk-health` does and says.
 
 use mlxk_core::store::{self, Listed, Revisions};
-use mlxk_core::verify::{self, Progress, Verdict};
+use mlxk_core::verify::{self, Verdict};
 use mlxk_core::{Found, Health, Kind, Origin, Places, Record, Result, Target};
 use serde_json::{Value, json};
 
@@ -89,10 +89,7 @@ fn judge(
 
 /// Reads every file, and makes what that shows part of the model's health.
 fn read(examined: &mut Examined, bar: &Bar) -> Verdict {
-    let verdict = verify::verify(&examined.facts, &|progress| match progress {
-        Progress::Due(bytes) => bar.due(bytes),
-        Progress::Read(bytes) => bar.done(bytes),
-    });
+    let verdict = verify::verify(&examined.facts, &|progress| bar.heed(progress));
     examined.health = verdict.health(examined.health.clone());
     verdict
 }

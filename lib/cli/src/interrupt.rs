@@ -4,6 +4,7 @@ use std::sync::atomic::{AtomicI32, Ordering};
 use std::{mem, ptr};
 
 use libc::{SA_RESETHAND, SA_RESTART, SIG_IGN, SIGHUP, SIGINT, SIGTERM, c_int, sigaction};
+use mlxk_core::{Error, Kind, Result};
 
 /// The signal that came. A handler can reach nothing but a static.
 static CAUGHT: AtomicI32 = AtomicI32::new(0);
@@ -35,6 +36,14 @@ impl Watch {
     /// Whether a signal came.
     pub fn caught(&self) -> bool {
         caught()
+    }
+
+    /// An error if a signal came.
+    pub fn check(&self) -> Result<()> {
+        match self.caught() {
+            true => Err(Error::new(Kind::Execution, "", "interrupted")),
+            false => Ok(()),
+        }
     }
 }
 

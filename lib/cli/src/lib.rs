@@ -6,6 +6,7 @@
 
 pub mod bar;
 pub mod completion;
+pub mod convert;
 pub mod dispatch;
 pub mod envelope;
 pub mod examine;

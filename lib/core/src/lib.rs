@@ -19,6 +19,7 @@ pub mod policy;
 pub mod probe;
 pub mod prune;
 pub mod record;
+pub mod reindex;
 pub mod remote;
 pub mod remove;
 pub mod resolve;

@@ -1,6 +1,7 @@
 //! Where models lie: the hub cache and the folders of workspaces.
 
 pub mod cache;
+pub mod copy;
 pub mod deletion;
 pub(crate) mod locks;
 pub mod sentinel;

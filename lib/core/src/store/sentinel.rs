@@ -35,6 +35,13 @@ pub struct Sentinel(pub Map<String, Value>);
 ///
 /// A model that cannot be hashed is managed all the same, without a hash.
 pub fn manage(path: &Path, made: &Made) -> Result<Sentinel> {
+    let mut sentinel = begin(path, made)?;
+    sentinel.seal(path)?;
+    Ok(sentinel)
+}
+
+/// Makes the directory `path`, which shall hold a model, a managed workspace without a hash as yet.
+pub fn begin(path: &Path, made: &Made) -> Result<Sentinel> {
     let mut sentinel = Sentinel::default();
     sentinel.set("mlxk_version", env!("CARGO_PKG_VERSION"));
     sentinel.set("created_at", now());
@@ -44,9 +51,6 @@ pub fn manage(path: &Path, made: &Made) -> Result<Sentinel> {
     sentinel.set("operation", made.operation);
     if let Some(mode) = made.mode {
         sentinel.set("mode", mode);
-    }
-    if let Ok(index) = hash::index(path, EXCLUDED) {
-        sentinel.set_hash(&index, EXCLUDED);
     }
     sentinel.write(path)?;
     Ok(sentinel)
@@ -86,6 +90,16 @@ impl Sentinel {
             Ok(())
         };
         write().map_err(|e| Error::io(&path.join(NAME), e))
+    }
+
+    /// Hashes the workspace `path`, which is complete now, and puts the sentinel there once more.
+    ///
+    /// What cannot be hashed has no hash; that is no error.
+    pub fn seal(&mut self, path: &Path) -> Result<()> {
+        if let Ok(index) = hash::index(path, EXCLUDED) {
+            self.set_hash(&index, EXCLUDED);
+        }
+        self.write(path)
     }
 
     /// True if this suite manages the workspace.

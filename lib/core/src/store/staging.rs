@@ -35,13 +35,9 @@ impl Staging {
             _ => Error::io(parent, e),
         })?;
         let target = parent.join(name);
-        for cache in [&places.root, &places.hub] {
-            // A cache that does not exist yet holds no directory either.
-            let cache = cache.canonicalize().unwrap_or_else(|_| cache.clone());
-            if target.starts_with(cache) {
-                return Err(refuse("lies inside the Hugging Face cache")
-                    .hint("the cache is the downloads' own: choose a directory outside it"));
-            }
+        if in_cache(&target, places) {
+            return Err(refuse("lies inside the Hugging Face cache")
+                .hint("the cache is the downloads' own: choose a directory outside it"));
         }
         match fs::symlink_metadata(&target) {
             Err(e) if e.kind() == io::ErrorKind::NotFound => {}
@@ -78,8 +74,15 @@ impl Staging {
     }
 }
 
+/// True if `path`, its links resolved, lies in the cache or anywhere below `HF_HOME`.
+pub fn in_cache(path: &Path, places: &Places) -> bool {
+    // A cache that does not exist yet holds no directory either.
+    let resolved = |cache: &Path| cache.canonicalize().unwrap_or_else(|_| cache.to_owned());
+    [&places.root, &places.hub].iter().any(|cache| path.starts_with(resolved(cache)))
+}
+
 /// A name without any separator belongs into the workspace home, if there is one.
-fn homed(target: &Path, places: &Places) -> PathBuf {
+pub fn homed(target: &Path, places: &Places) -> PathBuf {
     let bare = target.components().count() == 1 && target.file_name() == Some(target.as_os_str());
     match &places.workspaces {
         Some(home) if bare && home.is_dir() => home.join(target),

@@ -6,6 +6,9 @@ use std::path::{Component, Path};
 use super::Header;
 use crate::json::Document;
 
+/// The name of the file.
+pub const INDEX: &str = "model.safetensors.index.json";
+
 /// The map of an index, checked to stay inside the model.
 #[derive(Debug)]
 pub struct Index {

@@ -2,9 +2,11 @@
 
 mod header;
 mod index;
+mod rebuild;
 mod writer;
 
 pub use header::{Header, MAX_HEADER, Tensor};
-pub use index::Index;
+pub use index::{INDEX, Index};
+pub use rebuild::rebuild_index;
 pub use safetensors::Dtype;
 pub use writer::{Entry, SHARD, write};

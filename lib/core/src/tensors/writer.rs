@@ -9,6 +9,7 @@ use safetensors::Dtype;
 use serde_json::{Map, Value, json};
 
 use super::header::size;
+use super::index::INDEX;
 use crate::error::{Error, Kind, Result};
 
 /// The size above which MLX's own tools begin another file, in bytes.
@@ -58,7 +59,7 @@ pub fn write<'a>(
     }
     weight_map.sort();
     let total: u64 = shards.iter().flatten().map(|(_, size)| size).sum();
-    index(dir, weight_map, total)
+    index(dir, weight_map.into_iter().map(|(name, file)| (name.to_owned(), file)), total)
 }
 
 /// A shard: its tensors, each with its size in bytes.
@@ -127,13 +128,15 @@ fn checked<'a>(entry: &Entry, size: u64, bytes: Cow<'a, [u8]>) -> Result<Cow<'a,
     }
 }
 
-fn index(dir: &Path, weight_map: Vec<(&str, String)>, total: u64) -> Result<()> {
-    let map: Map<_, _> =
-        weight_map.into_iter().map(|(name, file)| (name.to_owned(), file.into())).collect();
+/// Writes the index of tensors, each with its file, in their order; `total` counts their bytes.
+pub(super) fn index(
+    dir: &Path,
+    weight_map: impl Iterator<Item = (String, String)>,
+    total: u64,
+) -> Result<()> {
+    let map: Map<_, _> = weight_map.map(|(name, file)| (name, file.into())).collect();
     let index = json!({ "metadata": { "total_size": total }, "weight_map": map });
-    create(&dir.join("model.safetensors.index.json"), |out| {
-        writeln!(out, "{index:#}").map_err(|e| Error::io(dir, e))
-    })
+    create(&dir.join(INDEX), |out| writeln!(out, "{index:#}").map_err(|e| Error::io(dir, e)))
 }
 
 /// Writes a file under another name and gives it its own at the end.

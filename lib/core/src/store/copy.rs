@@ -1,0 +1,120 @@
+//! Copies of files that cost nothing where the file system can share their blocks.
+
+use std::fs::{self, File};
+use std::io::{self, Read};
+use std::path::{Path, PathBuf};
+
+use crate::error::{Error, Kind, Result};
+
+/// Bytes copied between two looks at whether to go on, where they must be copied.
+const CHUNK: u64 = 16 << 20;
+
+/// Something that a copy takes along: a file or a link, and where it is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Item {
+    /// Its path, relative to the directory.
+    pub path: PathBuf,
+    /// Bytes; 0 for a link.
+    pub size: u64,
+    /// Of a link, where it says that it leads.
+    pub link: Option<PathBuf>,
+}
+
+/// The files and links of the directory `root`, sorted, without whatever is not `wanted`.
+///
+/// # Errors
+/// If a link leads out of the directory, or would once it is copied; if there is anything but files,
+/// links and directories; if something cannot be read.
+pub fn items(root: &Path, wanted: &dyn Fn(&Path) -> bool) -> Result<Vec<Item>> {
+    let root = root.canonicalize().map_err(|e| Error::io(root, e))?;
+    let mut items = Vec::new();
+    walk(&root, Path::new(""), wanted, &mut items)?;
+    items.sort_by(|a, b| a.path.cmp(&b.path));
+    Ok(items)
+}
+
+/// Puts a copy of an item of the directory `from` into the directory `to`, where nothing of that
+/// name is; `copied` hears of every few bytes, and can end it.
+pub fn item(
+    from: &Path,
+    to: &Path,
+    item: &Item,
+    copied: impl FnMut(u64) -> Result<()>,
+) -> Result<()> {
+    let target = to.join(&item.path);
+    if let Some(parent) = target.parent() {
+        fs::create_dir_all(parent).map_err(|e| Error::io(parent, e))?;
+    }
+    match &item.link {
+        Some(link) => std::os::unix::fs::symlink(link, &target).map_err(|e| Error::io(&target, e)),
+        None => file(&from.join(&item.path), &target, copied),
+    }
+}
+
+/// Copies a file to `to`, where there is none yet; `copied` is as in [`item`].
+pub fn file(from: &Path, to: &Path, mut copied: impl FnMut(u64) -> Result<()>) -> Result<()> {
+    let size = fs::metadata(from).map_err(|e| Error::io(from, e))?.len();
+    // Why it could not be shared does not matter: a plain copy fails with a reason of its own.
+    if reflink_copy::reflink(from, to).is_ok() {
+        return copied(size);
+    }
+    let mut source = File::open(from).map_err(|e| Error::io(from, e))?;
+    let mut target = File::create_new(to).map_err(|e| Error::io(to, e))?;
+    loop {
+        let count = io::copy(&mut source.by_ref().take(CHUNK), &mut target);
+        match count.map_err(|e| Error::io(to, e))? {
+            0 => return Ok(()),
+            count => copied(count)?,
+        }
+    }
+}
+
+fn walk(
+    root: &Path,
+    relative: &Path,
+    wanted: &dyn Fn(&Path) -> bool,
+    items: &mut Vec<Item>,
+) -> Result<()> {
+    let directory = root.join(relative);
+    let at = |e| Error::io(&directory, e);
+    for entry in fs::read_dir(&directory).map_err(at)? {
+        let entry = entry.map_err(at)?;
+        let path = relative.join(entry.file_name());
+        let disk = entry.path();
+        let data = fs::symlink_metadata(&disk).map_err(|e| Error::io(&disk, e))?;
+        if !wanted(&path) {
+            continue;
+        }
+        if data.is_dir() {
+            walk(root, &path, wanted, items)?;
+        } else if data.is_symlink() {
+            items.push(Item { path, size: 0, link: Some(link(root, &disk)?) });
+        } else if data.is_file() {
+            items.push(Item { path, size: data.len(), link: None });
+        } else {
+            return Err(refused(&disk, "neither a file nor a directory"));
+        }
+    }
+    Ok(())
+}
+
+/// Where a link leads, if that is below `root`, and will be below its copy too.
+fn link(root: &Path, link: &Path) -> Result<PathBuf> {
+    let at = |e| Error::io(link, e);
+    let shown = fs::read_link(link).map_err(at)?;
+    match link.canonicalize() {
+        Err(e) if e.kind() == io::ErrorKind::NotFound => Err(refused(link, "a link to nothing")),
+        Err(e) => Err(at(e)),
+        Ok(target) if !target.starts_with(root) => {
+            Err(refused(link, "a link that leads out of the workspace"))
+        }
+        Ok(_) if shown.is_absolute() => {
+            Err(refused(link, "an absolute link, which would lead back here from a copy"))
+        }
+        Ok(_) => Ok(shown),
+    }
+}
+
+fn refused(path: &Path, message: &str) -> Error {
+    Error::new(Kind::InvalidModel, path.display().to_string(), message)
+}

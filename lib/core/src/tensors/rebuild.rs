@@ -1,0 +1,50 @@
+//! An index made anew from the headers of the shards.
+
+use std::collections::BTreeMap;
+use std::fs::{self, File};
+use std::path::Path;
+
+use super::Header;
+use super::writer;
+use crate::error::{Error, Kind, Result};
+use crate::store::cache;
+
+/// Writes the index of the safetensors files that lie directly in `dir`, and says how many there
+/// are. One file needs no index, and gets none.
+///
+/// # Errors
+/// If a file has no sound header, or two have a tensor of the same name.
+pub fn rebuild_index(dir: &Path) -> Result<usize> {
+    let names = cache::entries(dir)?.into_iter().map(|(name, _)| name);
+    let mut shards: Vec<_> = names.filter(|name| name.ends_with(".safetensors")).collect();
+    shards.sort();
+    if shards.len() < 2 {
+        return Ok(shards.len());
+    }
+    let mut map: BTreeMap<String, String> = BTreeMap::new();
+    let mut total = 0;
+    for shard in &shards {
+        let path = dir.join(shard);
+        let header = header(&path)?;
+        for tensor in header.tensors {
+            total += tensor.range.end - tensor.range.start;
+            if let Some(other) = map.insert(tensor.name.clone(), shard.clone()) {
+                let message = format!("the tensor {:?} is in {other} too", tensor.name);
+                return Err(invalid(&path, message));
+            }
+        }
+    }
+    writer::index(dir, map.into_iter(), total)?;
+    Ok(shards.len())
+}
+
+fn header(path: &Path) -> Result<Header> {
+    let at = |e| Error::io(path, e);
+    let mut file = File::open(path).map_err(at)?;
+    let size = fs::metadata(path).map_err(at)?.len();
+    Header::read(&mut file, size).map_err(|what| invalid(path, what))
+}
+
+fn invalid(path: &Path, what: String) -> Error {
+    Error::new(Kind::InvalidModel, path.display().to_string(), what)
+}
