@@ -18,11 +18,12 @@ bashdir = $(DESTDIR)$(PREFIX)/share/bash-completion/completions
 zshdir  = $(DESTDIR)$(PREFIX)/share/zsh/site-functions
 fishdir = $(DESTDIR)$(PREFIX)/share/fish/vendor_completions.d
 
-.PHONY: help jq mlx build demo test lint bench install uninstall
+.PHONY: help jq mlx build demo test lint interop bench install uninstall
 
 help:
 	@echo 'make demo      fetch a small model, import it, and run it'
 	@echo 'make test      run all tests'
+	@echo 'make interop   test beside huggingface_hub, two versions of which are fetched from PyPI'
 	@echo 'make bench     measure; PEERS=DIR names the bin folder of a Python with mlx-knife and mlx-lm'
 	@echo 'make install   build and install under PREFIX=$(PREFIX)'
 	@echo 'make uninstall remove what was installed there'
@@ -50,6 +51,10 @@ lint: mlx
 	cargo fmt --all --check
 	cargo clippy --locked --workspace --all-targets --quiet -- -D warnings
 	tests/lint-man
+
+interop: mlx
+	tests/hf-clients $(CACHE)/hf
+	HF_CLIENTS=$(CACHE)/hf cargo test --locked --test suite interop -- --ignored
 
 bench: mlx $(MODEL)
 	MLXK_TEST_MODEL=$(MODEL) PEERS=$(PEERS) cargo bench --locked --bench suite

@@ -6,6 +6,7 @@ mod completions;
 mod convert;
 mod env;
 mod health;
+mod interop;
 mod ls;
 mod man;
 mod mlxk;
