@@ -27,17 +27,51 @@ macro_rules! architectures {
 }
 
 architectures! {
+    Apertus = "apertus",
+    Cohere = "cohere",
+    Cohere2 = "cohere2",
+    Ernie45 = "ernie4_5",
+    Exaone4 = "exaone4",
+    Gemma = "gemma",
+    Gemma2 = "gemma2",
+    Gemma3 = "gemma3",
+    Gemma3Text = "gemma3_text",
+    Glm = "glm",
+    Glm4 = "glm4",
+    Gpt2 = "gpt2",
+    GptNeoX = "gpt_neox",
+    Granite = "granite",
+    Helium = "helium",
+    HunyuanV1Dense = "hunyuan_v1_dense",
+    InternLm2 = "internlm2",
+    InternLm3 = "internlm3",
     Llama = "llama" | "iquestcoder" | "xverse",
+    MiniCpm = "minicpm",
+    Ministral3 = "ministral3",
     Mistral = "mistral",
+    Mistral3 = "mistral3" | "llava",
+    Nanochat = "nanochat",
+    Olmo2 = "olmo2",
+    Olmo3 = "olmo3",
+    Phi = "phi",
+    Phi3 = "phi3",
     Qwen2 = "qwen2",
     Qwen3 = "qwen3",
+    SeedOss = "seed_oss",
     SmolLm3 = "smollm3",
+    StableLm = "stablelm",
+    Starcoder2 = "starcoder2",
 }
 
 impl Architecture {
     /// Its own name.
     pub fn name(self) -> &'static str {
         self.names()[0]
+    }
+
+    /// Whether models of it also take pictures or sound: only their text part can run.
+    pub fn is_multimodal(self) -> bool {
+        matches!(self, Architecture::Gemma3 | Architecture::Mistral3)
     }
 
     /// The architecture of a `model_type`.

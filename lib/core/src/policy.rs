@@ -126,8 +126,9 @@ fn runnable(
         }
         Framework::Unknown => return Err("Incompatible framework: Unknown".to_owned()),
     }
-    known(facts)?;
-    if task != Task::Text {
+    let architecture = known(facts)?;
+    let text_part = task == Task::Vision && architecture.is_multimodal();
+    if task != Task::Text && !text_part {
         return Err(format!("Only text models can run, and this one is for {}", task.name()));
     }
     quantization(facts)?;
@@ -139,7 +140,7 @@ fn runnable(
 }
 
 /// The architecture is one of ours.
-fn known(facts: &Facts) -> Result<(), String> {
+fn known(facts: &Facts) -> Result<Architecture, String> {
     let has = |key| facts.config.get(key).is_some_and(|value| !value.is_null());
     if has("model_file") {
         return Err("requires executing model-supplied code (config.json: model_file)".to_owned());
@@ -147,18 +148,21 @@ fn known(facts: &Facts) -> Result<(), String> {
     let Some(name) = detect::model_type(facts) else {
         return Err("config.json missing model_type field".to_owned());
     };
-    if Architecture::find(&name).is_none() {
+    let Some(architecture) = Architecture::find(&name) else {
         let code = match has("auto_map") {
             true => "; code of its own (config.json: auto_map) is never run",
             false => "",
         };
         return Err(format!("Model type '{name}' not supported{code}"));
-    }
-    match detect::architectures(facts).as_slice() {
-        [first, ..] if !detect::is_causal(facts) => {
+    };
+    let writes =
+        |name: &String| architecture.is_multimodal() && name.contains("ForConditionalGeneration");
+    let named = detect::architectures(facts);
+    match named.first() {
+        Some(first) if !detect::is_causal(facts) && !named.iter().any(writes) => {
             Err(format!("Architecture '{first}' not supported: it does not write text"))
         }
-        _ => Ok(()),
+        _ => Ok(architecture),
     }
 }
 

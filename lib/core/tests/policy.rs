@@ -145,6 +145,10 @@ fn what_can_run_runs_and_what_cannot_says_why() {
         llama().config(json!({"auto_map": {"AutoModel": "modeling.Model"}})),
         llama().config(json!({"architectures": ["LlamaForCausalLM"], "model_file": null})),
         llama().without("model.safetensors").file("weights.00.safetensors", shard(&["a"])),
+        llama()
+            .config(json!({"model_type": "gemma3", "vision_config": {"hidden_size": 8},
+                "architectures": ["Gemma3ForConditionalGeneration"]}))
+            .json("preprocessor_config.json", json!({})),
     ];
     for (at, model) in runs.iter().enumerate() {
         assert_eq!(model.plan().runnable, Ok(()), "case {at}");

@@ -10,6 +10,7 @@ use rayon::prelude::*;
 
 use crate::cache::Kv;
 use crate::eager::elements;
+use crate::kernels::Scores;
 
 /// Rows of queries that are multiplied together.
 const BLOCK: usize = 64;
@@ -18,22 +19,26 @@ const ALONE: usize = 1 << 18;
 
 /// What the last rows of `kv` attend to, for queries [1, heads, length, size]; [1, length, heads *
 /// size].
-pub fn attend(queries: &Array, kv: &Kv, scale: f32) -> Result<Array> {
+pub fn attend(queries: &Array, kv: &Kv, scores: &Scores) -> Result<Array> {
     let buffers = kv.buffers()?;
     eval(buffers)?;
     let dims = |array: &Array, axis| array.dim(axis) as usize;
     let [heads, length, size] = [1, 2, 3].map(|axis| dims(queries, axis));
     let [kv_heads, room] = [1, 2].map(|axis| dims(&buffers[0], axis));
     let [keys, values] = [elements(&buffers[0])?, elements(&buffers[1])?];
+    let (scale, softcap) = (scores.scale, scores.softcap);
+    let sinks = scores.sinks.as_ref().map(elements).transpose()?;
     let shared = heads / kv_heads * length;
     let blocks_of_head = shared.div_ceil(BLOCK);
     let seen: Vec<Range<usize>> = (0..length).map(|i| kv.seen_by(i, length)).collect();
     let work = |(n, queries): (usize, &[f32])| {
         let (head, first) = (n / blocks_of_head, n % blocks_of_head * BLOCK);
         let rows = first..first + queries.len() / size;
-        let seen: Vec<Range<usize>> = rows.map(|row| seen[row % length].clone()).collect();
+        let sink = |row: usize| sinks.map(|sinks| sinks[head * heads / kv_heads + row / length]);
+        let rows = rows.map(|row| (seen[row % length].clone(), sink(row)));
+        let rows: Vec<(Range<usize>, Option<f32>)> = rows.collect();
         let part = head * room * size..(head + 1) * room * size;
-        mix(queries, &keys[part.clone()], &values[part], &seen, size, scale)
+        mix(queries, &keys[part.clone()], &values[part], &rows, size, scale, softcap)
     };
     let queries = elements(queries)?;
     let blocks: Vec<(usize, &[f32])> = queries
@@ -60,36 +65,41 @@ fn by_position(x: &[f32], heads: usize, length: usize, size: usize) -> Vec<f32> 
     y
 }
 
-/// The values mixed for each of some queries, by how alike the keys are that it has `seen`.
+/// The values mixed for each of some queries, by how alike the keys are that it has seen; with the
+/// range of these goes the score of a sink.
 fn mix(
     queries: &[f32],
     keys: &[f32],
     values: &[f32],
-    seen: &[Range<usize>],
+    rows: &[(Range<usize>, Option<f32>)],
     size: usize,
     scale: f32,
+    softcap: Option<f32>,
 ) -> Vec<f32> {
-    let first = seen.iter().map(|range| range.start).min().unwrap_or(0);
-    let last = seen.iter().map(|range| range.end).max().unwrap_or(0);
+    let first = rows.iter().map(|(seen, _)| seen.start).min().unwrap_or(0);
+    let last = rows.iter().map(|(seen, _)| seen.end).max().unwrap_or(0);
     let [keys, values] = [keys, values].map(|all| &all[first * size..last * size]);
-    let mut weights = vec![0.0; seen.len() * (last - first)];
+    let mut weights = vec![0.0; rows.len() * (last - first)];
     product(queries, keys, [1, size], scale, last - first, &mut weights);
-    for (row, range) in weights.chunks_exact_mut(last - first).zip(seen) {
-        softmax(row, range.start - first..range.end - first);
+    if let Some(cap) = softcap {
+        weights.iter_mut().for_each(|x| *x = cap * (*x / cap).tanh());
     }
-    let mut mixed = vec![0.0; seen.len() * size];
+    for (row, (seen, sink)) in weights.chunks_exact_mut(last - first).zip(rows) {
+        softmax(row, seen.start - first..seen.end - first, *sink);
+    }
+    let mut mixed = vec![0.0; rows.len() * size];
     product(&weights, values, [size, 1], 1.0, size, &mut mixed);
     mixed
 }
 
-/// Makes a row of scores shares of one; those outside of `seen` get none.
-fn softmax(row: &mut [f32], seen: Range<usize>) {
+/// Makes a row of scores shares of one; those outside of `seen` get none, that of `sink` is lost.
+fn softmax(row: &mut [f32], seen: Range<usize>, sink: Option<f32>) {
     row[..seen.start].fill(0.0);
     row[seen.end..].fill(0.0);
     let row = &mut row[seen];
-    let most = row.iter().copied().fold(f32::NEG_INFINITY, f32::max);
+    let most = row.iter().copied().chain(sink).fold(f32::NEG_INFINITY, f32::max);
     row.iter_mut().for_each(|x| *x = (*x - most).exp());
-    let sum: f32 = row.iter().sum();
+    let sum: f32 = row.iter().sum::<f32>() + sink.map_or(0.0, |sink| (sink - most).exp());
     row.iter_mut().for_each(|x| *x /= sum);
 }
 
@@ -140,18 +150,27 @@ mod tests {
 
     #[test]
     fn attention_is_that_of_mlx() {
-        for window in [None, Some(1), Some(40)] {
+        for (window, softcap, sinks) in [
+            (None, None, None),
+            (Some(1), None, None),
+            (Some(40), None, None),
+            (None, Some(0.7), None),
+            (Some(40), Some(0.7), None),
+            (Some(40), None, Some(some(&[6], 9))),
+        ] {
+            let scores = Scores { scale: 0.3, softcap, sinks };
             let mut kv = Kv::new(window);
             for (seed, length) in [(1, 1), (2, 7), (3, 300), (4, 1), (5, 130)] {
                 let [keys, values] = [0, 100].map(|more| some(&[1, 2, length, 32], seed + more));
                 kv.append(&keys, &values).unwrap();
                 let queries = some(&[1, 6, length, 32], seed + 200);
-                let ours = attend(&queries, &kv, 0.3).unwrap();
-                let theirs = (MLX.attend)(&queries, &kv, 0.3).unwrap();
+                let ours = attend(&queries, &kv, &scores).unwrap();
+                let theirs = (MLX.attend)(&queries, &kv, &scores).unwrap();
                 assert_eq!(ours.shape(), theirs.shape());
                 let apart = ours.subtract(&theirs).unwrap().abs().unwrap().max(None).unwrap();
                 let apart = apart.item_exact::<f32>();
-                assert!(apart < 1e-4, "{length} with a window of {window:?}: {apart} apart");
+                let kind = format!("{window:?}, {softcap:?}, {}", scores.sinks.is_some());
+                assert!(apart < 1e-4, "{length} of {kind}: {apart} apart");
             }
         }
     }

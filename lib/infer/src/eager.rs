@@ -9,7 +9,7 @@ use mlxk_core::Packing;
 use rayon::prelude::*;
 
 use crate::cpu::{self, Scales};
-use crate::kernels::Heads;
+use crate::kernels::{Activation, Heads, Scale};
 use crate::matrix::Packed;
 
 /// `x W.T`.
@@ -53,11 +53,11 @@ fn packed(w: &Packed) -> Result<cpu::Packed<'_>> {
     Ok(cpu::Packed { weight, scales, group_size: w.group_size as usize, bits: w.bits as usize })
 }
 
-/// The last axis divided by the root of its mean square, times the weight.
-pub fn norm(x: &Array, weight: &Array, eps: f32) -> Result<Array> {
-    let weight = elements(weight)?;
+/// The last axis normalised.
+pub fn norm(x: &Array, scale: &Scale) -> Result<Array> {
+    let scale = Factors::of(scale)?;
     let mut y = elements(x)?.to_vec();
-    each_row(&mut y, weight.len(), |_, row| normalise(row, weight, eps));
+    each_row(&mut y, x.dim(-1) as usize, |i, row| scale.normalise(i, row));
     Ok(Array::from_slice(&y, x.shape()))
 }
 
@@ -66,33 +66,50 @@ pub fn heads(x: &Array, heads: &Heads) -> Result<Array> {
     let (length, size) = (x.dim(1) as usize, heads.size as usize);
     let all = elements(x)?;
     let row = x.dim(2) as usize;
-    let norm = heads.norm.map(|(w, eps)| elements(w).map(|w| (w, eps))).transpose()?;
+    let (norm, rotated_first) = (heads.norm.map(Factors::of).transpose()?, heads.rotated_first);
     let turns = heads.rope.map(|(rope, offset)| rope.turns(offset, length));
+    let turn = |head: &mut [f32], position| {
+        if let Some(turns) = &turns {
+            turns.turn(head, position);
+        }
+    };
     let mut y = vec![0.0; all.len()];
     each_row(&mut y, size, |i, head| {
         let (head_index, position) = (i / length, i % length);
         head.copy_from_slice(&all[position * row + head_index * size..][..size]);
-        if let Some((weight, eps)) = norm {
-            normalise(head, weight, eps);
+        if rotated_first {
+            turn(head, position);
         }
-        if let Some(turns) = &turns {
-            turns.turn(head, position);
+        if let Some(norm) = &norm {
+            norm.normalise(head_index, head);
+        }
+        if !rotated_first {
+            turn(head, position);
         }
     });
     Ok(Array::from_slice(&y, &[1, (row / size) as i32, length as i32, size as i32]))
 }
 
-/// `silu(gate) * up`.
-pub fn swiglu(gate: &Array, up: &Array) -> Result<Array> {
+/// `activation(gate) * up`.
+pub fn gate(gate: &Array, up: &Array, activation: Activation) -> Result<Array> {
     let mut y = elements(gate)?.to_vec();
     let up = elements(up)?;
     let row = gate.dim(-1) as usize;
     each_row(&mut y, row, |i, gate| {
         for (g, u) in gate.iter_mut().zip(&up[i * row..]) {
-            *g = *g / (1.0 + (-*g).exp()) * u;
+            *g = activation.of(*g) * u;
         }
     });
     Ok(Array::from_slice(&y, gate.shape()))
+}
+
+/// `activation(x)`.
+pub fn activate(x: &Array, activation: Activation) -> Result<Array> {
+    let mut y = elements(x)?.to_vec();
+    each_row(&mut y, x.dim(-1) as usize, |_, row| {
+        row.iter_mut().for_each(|x| *x = activation.of(*x));
+    });
+    Ok(Array::from_slice(&y, x.shape()))
 }
 
 /// The sum of two arrays of one shape.
@@ -101,10 +118,42 @@ pub fn add(a: &Array, b: &Array) -> Result<Array> {
     Ok(Array::from_slice(&sum, a.shape()))
 }
 
-fn normalise(row: &mut [f32], weight: &[f32], eps: f32) {
-    let squares: f32 = row.iter().map(|x| x * x).sum();
-    let factor = 1.0 / (squares / row.len() as f32 + eps).sqrt();
-    row.iter_mut().zip(weight).for_each(|(x, w)| *x *= factor * w);
+/// What a norm multiplies with, at hand.
+struct Factors<'a> {
+    /// For all rows alike, or for each of some heads in turn.
+    weight: Option<&'a [f32]>,
+    bias: Option<&'a [f32]>,
+    eps: f32,
+    centred: bool,
+}
+
+impl<'a> Factors<'a> {
+    fn of(scale: &'a Scale) -> Result<Factors<'a>> {
+        let Scale { weight, bias, eps, centred } = scale;
+        let weight = weight.as_ref().map(elements).transpose()?;
+        let bias = bias.as_ref().map(elements).transpose()?;
+        Ok(Factors { weight, bias, eps: *eps, centred: *centred })
+    }
+
+    /// Normalises a row of head `head`.
+    fn normalise(&self, head: usize, row: &mut [f32]) {
+        if self.centred {
+            let mean = row.iter().sum::<f32>() / row.len() as f32;
+            row.iter_mut().for_each(|x| *x -= mean);
+        }
+        let squares: f32 = row.iter().map(|x| x * x).sum();
+        let factor = 1.0 / (squares / row.len() as f32 + self.eps).sqrt();
+        match self.weight {
+            Some(weight) => {
+                let weight = &weight[head * row.len() % weight.len()..];
+                row.iter_mut().zip(weight).for_each(|(x, w)| *x *= factor * w);
+            }
+            None => row.iter_mut().for_each(|x| *x *= factor),
+        }
+        if let Some(bias) = self.bias {
+            row.iter_mut().zip(bias).for_each(|(x, b)| *x += b);
+        }
+    }
 }
 
 /// Calls `work` with each row of `size` and its number; many rows on all cores.
@@ -201,17 +250,36 @@ mod tests {
     #[test]
     fn norms_sums_and_gates_are_those_of_mlx() {
         for length in LENGTHS {
-            let (x, weight) = (some(&[1, length, 256]), some(&[256]));
-            alike((CPU.norm)(&x, &weight, 1e-3).unwrap(), (MLX.norm)(&x, &weight, 1e-3).unwrap());
-            let y = some(&[1, length, 256]).square().unwrap();
-            alike((CPU.swiglu)(&x, &y).unwrap(), (MLX.swiglu)(&x, &y).unwrap());
+            let (x, y) = (some(&[1, length, 256]), some(&[1, length, 256]).square().unwrap());
+            for (centred, bias) in [(false, None), (true, None), (true, Some(some(&[256])))] {
+                let scale = Scale { weight: Some(some(&[256])), bias, eps: 1e-3, centred };
+                alike((CPU.norm)(&x, &scale).unwrap(), (MLX.norm)(&x, &scale).unwrap());
+            }
             alike((CPU.add)(&x, &y).unwrap(), (MLX.add)(&x, &y).unwrap());
+            for activation in [
+                Activation::Silu,
+                Activation::Gelu,
+                Activation::GeluTanh,
+                Activation::ReluSquared,
+                Activation::Xielu { positive: 0.7, negative: 1.3, beta: 0.5, eps: -1e-6 },
+            ] {
+                let [ours, theirs] = [&CPU, &MLX].map(|k| (k.gate)(&x, &y, activation).unwrap());
+                alike(ours, theirs);
+                let [ours, theirs] = [&CPU, &MLX].map(|k| (k.activate)(&x, activation).unwrap());
+                alike(ours, theirs);
+            }
         }
     }
 
     #[test]
     fn heads_are_those_of_mlx_in_every_kind_of_rotation() {
-        let weight = some(&[64]);
+        let scale = |shape: &[i32], centred| Scale {
+            weight: Some(some(shape)),
+            bias: None,
+            eps: 1e-5,
+            centred,
+        };
+        let norms = [scale(&[64], false), scale(&[64], true), scale(&[3, 64], true)];
         for (dims, traditional, scaling) in [
             (64, false, json!({})),
             (64, true, json!({})),
@@ -232,8 +300,10 @@ mod tests {
             let rope = Rope::new(dims, traditional, 1e4, Some(100), Some(&scaling_given)).unwrap();
             for (length, offset) in [(1, 0), (1, 250), (7, 90), (300, 5)] {
                 let x = some(&[1, length, 3 * 64]);
-                for norm in [None, Some((&weight, 1e-5))] {
-                    let heads = Heads { size: 64, norm, rope: Some((&rope, offset)) };
+                let norms = [None].into_iter().chain(norms.iter().map(Some));
+                for (norm, rotated_first) in norms.flat_map(|n| [(n, false), (n, true)]) {
+                    let rope = Some((&rope, offset));
+                    let heads = Heads { size: 64, norm, rotated_first, rope };
                     let [ours, theirs] = [&CPU, &MLX].map(|k| (k.heads)(&x, &heads).unwrap());
                     assert_eq!(ours.shape(), theirs.shape());
                     let apart = ours.subtract(&theirs).unwrap().abs().unwrap().max(None).unwrap();

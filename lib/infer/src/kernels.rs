@@ -1,13 +1,15 @@
 //! The steps of a layer in the form that suits the device, chosen once when a model is loaded.
 
 use mlx_rs::error::Result;
-use mlx_rs::ops::sigmoid;
+use mlx_rs::ops::{select, softmax_axis};
 use mlx_rs::{Array, fast};
 
+pub use crate::activation::Activation;
 use crate::attention;
-use crate::cache::Kv;
+use crate::cache::{Kv, Visible};
 use crate::eager;
 use crate::matrix::Packed;
+use crate::mlx;
 use crate::quantized;
 use crate::rope::Rope;
 
@@ -17,55 +19,89 @@ pub struct Kernels {
     pub product: fn(&Packed, &Array) -> Result<Array>,
     /// The rows `ids` [..] of weights, as [.., ins].
     pub rows: fn(&Packed, &Array) -> Result<Array>,
-    /// The last axis divided by the root of its mean square (and an epsilon), times the weight.
-    pub norm: fn(&Array, &Array, f32) -> Result<Array>,
+    /// The last axis normalised.
+    pub norm: fn(&Array, &Scale) -> Result<Array>,
     /// [1, length, heads * size] to [1, heads, length, size].
     pub heads: fn(&Array, &Heads) -> Result<Array>,
-    /// What queries [1, heads, length, size], the last of those remembered, attend to, by a scale:
+    /// What queries [1, heads, length, size], the last of those remembered, attend to:
     /// [1, length, heads * size].
-    pub attend: fn(&Array, &Kv, f32) -> Result<Array>,
-    /// `silu(gate) * up`.
-    pub swiglu: fn(&Array, &Array) -> Result<Array>,
+    pub attend: fn(&Array, &Kv, &Scores) -> Result<Array>,
+    /// `activation(gate) * up`.
+    pub gate: fn(&Array, &Array, Activation) -> Result<Array>,
+    /// `activation(x)`.
+    pub activate: fn(&Array, Activation) -> Result<Array>,
     /// The sum of two arrays of one shape.
     pub add: fn(&Array, &Array) -> Result<Array>,
+}
+
+/// How the last axis is normalised: divided by the root of its mean square, then scaled.
+pub struct Scale {
+    /// A factor for each element, [size], or for each of each head, [heads, size].
+    pub weight: Option<Array>,
+    /// A summand for each element.
+    pub bias: Option<Array>,
+    /// What is added to the mean square.
+    pub eps: f32,
+    /// Whether the mean is taken away first.
+    pub centred: bool,
 }
 
 /// What happens to heads when they are taken apart.
 pub struct Heads<'a> {
     /// Elements of a head.
     pub size: i32,
-    /// The weight and the epsilon that each is normed by.
-    pub norm: Option<(&'a Array, f32)>,
+    /// What each is normed by.
+    pub norm: Option<&'a Scale>,
+    /// Whether it is rotated before it is normed.
+    pub rotated_first: bool,
     /// What each is rotated by, and the position of the first row.
     pub rope: Option<(&'a Rope, i32)>,
+}
+
+/// How products of queries and keys become shares of attention.
+pub struct Scores {
+    /// What they are multiplied by.
+    pub scale: f32,
+    /// What they never exceed: they become `cap * tanh(product / cap)`.
+    pub softcap: Option<f32>,
+    /// For each head a score that takes a share and gives nothing, [heads].
+    pub sinks: Option<Array>,
 }
 
 /// Everything by MLX, lazily.
 pub static MLX: Kernels = Kernels {
     product: quantized::product,
     rows: quantized::rows,
-    norm: |x, weight, eps| fast::rms_norm(x, Some(weight), eps),
+    norm,
     heads: |x, heads| {
-        let mut x = x.reshape(&[1, x.dim(1), -1, heads.size])?;
-        if let Some((weight, eps)) = heads.norm {
-            x = fast::rms_norm(&x, Some(weight), eps)?;
-        }
-        let x = x.transpose_axes(&[0, 2, 1, 3])?;
-        match heads.rope {
+        let normed = |x: Array| heads.norm.map_or(Ok(x.clone()), |scale| norm(&x, scale));
+        let rotated = |x: Array| match heads.rope {
             Some((rope, offset)) => rope.apply(&x, offset),
             None => Ok(x),
+        };
+        let x = x.reshape(&[1, x.dim(1), -1, heads.size])?;
+        if heads.rotated_first {
+            let x = rotated(x.transpose_axes(&[0, 2, 1, 3])?)?;
+            return normed(x.transpose_axes(&[0, 2, 1, 3])?)?.transpose_axes(&[0, 2, 1, 3]);
         }
+        rotated(normed(x)?.transpose_axes(&[0, 2, 1, 3])?)
     },
-    attend: |queries, kv, scale| {
+    attend: |queries, kv, scores| {
         let length = queries.dim(2);
         let [keys, values] = kv.seen(length)?;
         let visible = kv.visible(length)?;
-        let mask = visible.mask();
-        fast::scaled_dot_product_attention(queries, keys, values, scale, mask, None)?
-            .transpose_axes(&[0, 2, 1, 3])?
-            .reshape(&[1, length, -1])
+        let Scores { scale, softcap, sinks } = scores;
+        let mixed = match softcap {
+            Some(cap) => capped(queries, [&keys, &values], *scale, *cap, &visible)?,
+            None => {
+                let (mask, sinks) = (visible.mask(), sinks.as_ref());
+                fast::scaled_dot_product_attention(queries, keys, values, *scale, mask, sinks)?
+            }
+        };
+        mixed.transpose_axes(&[0, 2, 1, 3])?.reshape(&[1, length, -1])
     },
-    swiglu: |gate, up| gate.multiply(sigmoid(gate)?)?.multiply(up),
+    gate: |gate, up, activation| activation.apply(gate)?.multiply(up),
+    activate: |x, activation| activation.apply(x),
     add: |a, b| a.add(b),
 };
 
@@ -76,6 +112,43 @@ pub static CPU: Kernels = Kernels {
     norm: eager::norm,
     heads: eager::heads,
     attend: attention::attend,
-    swiglu: eager::swiglu,
+    gate: eager::gate,
+    activate: eager::activate,
     add: eager::add,
 };
+
+/// [.., size], or [.., heads, size] if each head has factors of its own.
+fn norm(x: &Array, scale: &Scale) -> Result<Array> {
+    let Scale { weight, bias, eps, centred } = scale;
+    let (shared, own) = match weight {
+        Some(weight) if weight.ndim() > 1 => (None, Some(weight)),
+        weight => (weight.as_ref(), None),
+    };
+    let y = match centred {
+        true => fast::layer_norm(x, shared, bias.as_ref(), *eps)?,
+        false => fast::rms_norm(x, shared, *eps)?,
+    };
+    own.map_or(Ok(y.clone()), |weight| y.multiply(weight))
+}
+
+/// Attention with scores that never exceed `cap`: [1, heads, length, size].
+fn capped(
+    queries: &Array,
+    [keys, values]: [&Array; 2],
+    scale: f32,
+    cap: f32,
+    visible: &Visible,
+) -> Result<Array> {
+    let shape = queries.shape();
+    let (kv_heads, length) = (keys.dim(1), queries.dim(2));
+    let queries = queries.reshape(&[1, kv_heads, -1, length, queries.dim(3)])?;
+    let [keys, values] = [keys, values].map(|x| x.expand_dims(2));
+    let scaled = queries.multiply(mlx::number(scale, &queries)?)?;
+    let scores = scaled.matmul(keys?.swap_axes(-1, -2)?)?;
+    let cap = mlx::number(cap, &scores)?;
+    let mut scores = mlx_rs::ops::tanh(scores.divide(&cap)?)?.multiply(&cap)?;
+    if let Some(mask) = visible.array(length, scores.dim(-1))? {
+        scores = select(mask, &scores, mlx::number(f32::NEG_INFINITY, &scores)?)?;
+    }
+    softmax_axis(&scores, -1, true)?.matmul(values?)?.reshape(shape)
+}

@@ -2,6 +2,7 @@
 
 #![cfg_attr(test, allow(clippy::unwrap_used))] // a test fails by panicking
 
+mod activation;
 mod admit;
 mod attention;
 mod cache;
@@ -21,6 +22,7 @@ mod nn;
 mod quantization;
 mod quantized;
 pub mod request;
+mod reshape;
 mod room;
 mod rope;
 mod sample;

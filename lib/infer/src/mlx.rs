@@ -54,6 +54,11 @@ pub unsafe fn over<M: Memory>(memory: M, shape: &[i32], dtype: Dtype) -> Array {
     }
 }
 
+/// `x` as a scalar of the type of `like`, which it then does not widen.
+pub fn number(x: f32, like: &Array) -> Result<Array> {
+    Array::from_f32(x).as_dtype(like.dtype())
+}
+
 /// `x[:, :, range, :]`.
 pub fn rows(x: &Array, range: Range<i32>) -> Result<Array> {
     x.try_index_device((.., .., range), Stream::thread_local_or_default())

@@ -66,6 +66,13 @@ impl Quantization {
         Ok(Quantization { named })
     }
 
+    /// Makes what is said about `whole` hold for its part `part`.
+    pub fn alias(&mut self, part: String, whole: &str) {
+        if let Some(entry) = self.of(whole) {
+            self.named.insert(part, entry);
+        }
+    }
+
     /// What is said about the matrix that is called `name` on disk; `None` leaves it to the tensors.
     pub fn of(&self, name: &str) -> Option<Entry> {
         self.named.get(name).copied()

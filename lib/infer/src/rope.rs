@@ -22,11 +22,15 @@ pub struct Scaling {
     factor: Option<f64>,
     low_freq_factor: Option<f64>,
     high_freq_factor: Option<f64>,
-    original_max_position_embeddings: Option<f64>,
+    /// The length of the texts before the model was made to take longer ones.
+    pub original_max_position_embeddings: Option<f64>,
     beta_fast: Option<f64>,
     beta_slow: Option<f64>,
     mscale: Option<f64>,
     mscale_all_dim: Option<f64>,
+    long_factor: Option<Vec<f64>>,
+    /// How queries grow beyond the trained length.
+    pub llama_4_scaling_beta: Option<f64>,
 }
 
 /// What a layer rotates its queries and keys by.
@@ -68,7 +72,8 @@ impl Rope {
         let scaling = scaling.unwrap_or(&none);
         let mut magnitude = 1.0;
         let angles = match scaling.kind() {
-            "default" => Angles::Powers { base, scale: 1.0 },
+            // In a text without pictures all sections of mrope count alike.
+            "default" | "mrope" => Angles::Powers { base, scale: 1.0 },
             "linear" => Angles::Powers { base, scale: 1.0 / scaling.factor()? },
             "dynamic" => Angles::Growing {
                 base,
@@ -76,7 +81,12 @@ impl Rope {
                 trained: trained.ok_or_else(|| lacking("max_position_embeddings"))? as f64,
             },
             "llama3" => table(llama3(dims, base, scaling)?),
-            "yarn" => {
+            "longrope" | "su" => {
+                magnitude = scaling.longrope_magnitude(trained)?;
+                table(longrope(dims, base, scaling)?)
+            }
+            "proportional" => table(proportional(dims, base, scaling)),
+            "yarn" | "deepseek_yarn" | "telechat3-yarn" => {
                 magnitude = scaling.yarn_magnitude()?;
                 table(yarn(dims, base, scaling)?)
             }
@@ -86,6 +96,12 @@ impl Rope {
             }
         };
         Ok(Rope { dims: dims as i32, traditional, angles, magnitude: magnitude as f32 })
+    }
+
+    /// For heads that rotate as a whole, the other way round.
+    pub fn backwards(dims: usize, base: f64) -> Rope {
+        let angles = table(powers(dims, base).map(|wavelength| -wavelength).collect());
+        Rope { dims: dims as i32, traditional: false, angles, magnitude: 1.0 }
     }
 
     /// Rotates `x` [1, heads, length, head size], whose first row is at position `offset`.
@@ -163,12 +179,24 @@ impl Turns {
 }
 
 impl Scaling {
-    fn kind(&self) -> &str {
+    /// The kind; `default` if none is stated.
+    pub fn kind(&self) -> &str {
         self.kind.as_deref().or(self.rope_type.as_deref()).unwrap_or("default")
     }
 
     fn factor(&self) -> mlxk_core::Result<f64> {
         self.factor.filter(|&factor| factor > 0.0).ok_or_else(|| lacking("rope_scaling.factor"))
+    }
+
+    /// How longrope makes up for the flatter attention over a context of `trained` tokens.
+    fn longrope_magnitude(&self, trained: Option<u64>) -> mlxk_core::Result<f64> {
+        let trained = trained.ok_or_else(|| lacking("max_position_embeddings"))? as f64;
+        let original = self
+            .original_max_position_embeddings
+            .filter(|&original| original > 1.0)
+            .ok_or_else(|| lacking("original_max_position_embeddings"))?;
+        let factor = trained / original;
+        Ok(if factor <= 1.0 { 1.0 } else { (1.0 + factor.ln() / original.ln()).sqrt() })
     }
 
     /// How yarn makes up for the flatter attention over a longer context.
@@ -179,6 +207,24 @@ impl Scaling {
         };
         Ok(of(self.mscale.unwrap_or(1.0)) / of(self.mscale_all_dim.unwrap_or(0.0)))
     }
+}
+
+/// LongRoPE (arXiv 2402.13753): each pair is stretched by a factor of its own.
+fn longrope(dims: usize, base: f64, scaling: &Scaling) -> mlxk_core::Result<Vec<f64>> {
+    let factors = scaling.long_factor.as_deref().unwrap_or_default();
+    if factors.len() != dims / 2 || factors.iter().any(|&factor| factor.is_nan() || factor <= 0.0) {
+        let message = format!("`rope_scaling.long_factor` is not {} positive numbers", dims / 2);
+        return Err(Error::new(Kind::InvalidModel, "config.json", message));
+    }
+    Ok(powers(dims, base).zip(factors).map(|(freq, factor)| freq * factor).collect())
+}
+
+/// Only the first pairs turn, as fast as if all did.
+fn proportional(dims: usize, base: f64, scaling: &Scaling) -> Vec<f64> {
+    let turning = (dims as f64 * scaling.partial_rotary_factor.unwrap_or(1.0)) as usize;
+    let factor = scaling.factor.unwrap_or(1.0);
+    let wavelength = |(i, freq)| if 2 * i < turning { factor * freq } else { f64::INFINITY };
+    powers(dims, base).enumerate().map(wavelength).collect()
 }
 
 /// Wavelengths over 2π of unscaled position embeddings.

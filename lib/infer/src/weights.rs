@@ -12,13 +12,19 @@ use mlxk_core::{Error, Kind, Result};
 use crate::kernels::Kernels;
 use crate::mlx;
 use crate::quantization::{Entry, Quantization, Stated};
+use crate::reshape;
 
 /// All tensors that are still to be taken.
 pub struct Weights {
     tensors: BTreeMap<String, Tensor>,
     quantization: Quantization,
     form: Form,
+    /// Parts of names as the layers have them, and as the checkpoint does.
+    names: Vec<(String, String)>,
 }
+
+/// The tensors that the matrix of a layer consists of, all with a row for each of its outputs.
+const PARTS: [&str; 4] = ["weight", "scales", "biases", "bias"];
 
 /// What the layers are made for.
 #[derive(Clone, Copy)]
@@ -66,7 +72,8 @@ impl Weights {
         form: Form,
     ) -> Weights {
         let wanted = |(name, _): &(String, Tensor)| !name.ends_with("rotary_emb.inv_freq");
-        Weights { tensors: tensors.into_iter().filter(wanted).collect(), quantization, form }
+        let tensors = tensors.into_iter().filter(wanted).collect();
+        Weights { tensors, quantization, form, names: Vec::new() }
     }
 
     /// Where all names begin.
@@ -94,6 +101,66 @@ impl Cursor<'_> {
         Cursor { weights: self.weights, prefix }
     }
 
+    /// From now on, what the layers call by the first of two names goes by the second on disk: whole
+    /// parts of paths, replaced in this order.
+    pub fn rename(&mut self, names: &[(&str, &str)]) {
+        let own = |(ours, theirs): &(&str, &str)| ((*ours).to_owned(), (*theirs).to_owned());
+        self.weights.names.extend(names.iter().map(own));
+    }
+
+    /// Leaves aside all tensors whose names on disk `unwanted` picks.
+    pub fn leave(&mut self, unwanted: impl Fn(&str) -> bool) {
+        self.weights.tensors.retain(|name, _| !unwanted(name));
+    }
+
+    /// Makes `parts`, each with its number of outputs, of the layer `name`, in which they lie one
+    /// after another `repeats` times over. Errors if it has another number of outputs.
+    pub fn split(&mut self, name: &str, repeats: usize, parts: &[(&str, usize)]) -> Result<()> {
+        let outs: usize = parts.iter().map(|(_, rows)| rows).sum();
+        for tensor in PARTS {
+            let fused = format!("{name}.{tensor}");
+            if tensor != "weight" && !self.has(&fused) {
+                continue;
+            }
+            let all = self.take(&fused)?;
+            if all.shape.first() != Some(&outs) || !outs.is_multiple_of(repeats) {
+                let message = format!("expected {outs} rows, found shape {:?}", all.shape);
+                return Err(self.invalid(&fused, message));
+            }
+            let mut first = 0;
+            for &(part, rows) in parts {
+                let range = first..first + rows / repeats;
+                first = range.end;
+                let path = self.path(&format!("{part}.{tensor}"));
+                self.weights.tensors.insert(path, reshape::rows(&all, repeats, range)?);
+            }
+        }
+        for (part, _) in parts {
+            let (part, whole) = (self.path(part), self.path(name));
+            self.weights.quantization.alias(part, &whole);
+        }
+        Ok(())
+    }
+
+    /// Transposes the matrix `name`. Errors if it is none.
+    pub fn transpose(&mut self, name: &str) -> Result<()> {
+        let turned = reshape::transposed(&self.take(name)?);
+        let path = self.path(name);
+        self.weights.tensors.insert(path, turned.map_err(|e| e.about(self.path(name)))?);
+        Ok(())
+    }
+
+    /// Takes the tensor `name` of a single floating-point number.
+    pub fn number(&mut self, name: &str) -> Result<f32> {
+        let (shape, _) = self.form(name)?;
+        if shape.iter().any(|&n| n != 1) {
+            return Err(self.invalid(name, format!("expected one number, found shape {shape:?}")));
+        }
+        let number = self.floats(name, &shape)?.reshape(&[]).map_err(mlx::failed)?;
+        let number = number.as_dtype(Dtype::Float32).map_err(mlx::failed)?;
+        number.try_item_exact().map_err(|e| mlx::failed(e.to_string().as_str().into()))
+    }
+
     /// How the layers do their steps.
     pub fn kernels(&self) -> &'static Kernels {
         self.weights.form.kernels
@@ -106,7 +173,7 @@ impl Cursor<'_> {
 
     /// Whether the matrix of this place is quantised: as config.json says, else as its tensors show.
     pub fn quantized(&self) -> Option<Entry> {
-        match self.weights.quantization.of(self.prefix.trim_end_matches('.')) {
+        match self.weights.quantization.of(self.path("").trim_end_matches('.')) {
             Some(Entry::Dense) => None,
             Some(entry) => Some(entry),
             None => self.has("scales").then(|| Entry::Quantized(Stated::default())),
@@ -165,8 +232,14 @@ impl Cursor<'_> {
         invalid(&self.path(name), message)
     }
 
+    /// Where on disk the tensor `name` is.
     fn path(&self, name: &str) -> String {
-        format!("{}{name}", self.prefix)
+        let ours = format!(".{}{name}.", self.prefix);
+        let theirs = self.weights.names.iter().fold(ours, |path, (ours, theirs)| {
+            let theirs = if theirs.is_empty() { ".".to_owned() } else { format!(".{theirs}.") };
+            path.replace(&format!(".{ours}."), &theirs)
+        });
+        theirs.trim_matches('.').to_owned()
     }
 }
 

@@ -11,6 +11,7 @@ use std::env;
 use std::fs;
 use std::path::{Path, PathBuf};
 
+use mlxk_core::tensors::Dtype;
 use mlxk_infer::Model;
 use model::Draft;
 use model::drawn::Drawn;
@@ -52,7 +53,7 @@ fn agrees(path: &Path) -> Result<(), String> {
         let logits = model.logits(&expected.prompt_ids).map_err(|e| format!("{case}: {e}"))?;
         let apart = |(got, want): (&f32, &f32)| (got - want).abs() / expected.logits_absmax;
         let most = logits.iter().zip(&expected.logits_head).map(apart).fold(0.0, f32::max);
-        if most.is_nan() || most > tolerance(path) {
+        if most.is_nan() || most > tolerance(path, &expected) {
             return Err(format!("{case}, chunks of {chunk}: logits are {most} apart"));
         }
         let tokens = model.tokens(&expected.prompt_ids, &model::GREEDY).unwrap();
@@ -82,8 +83,9 @@ fn load(path: &Path, expected: &Expected) -> mlxk_core::Result<(Model, Option<Te
 }
 
 /// How far logits may be apart, relative to the largest: 16-bit floats are rounded.
-fn tolerance(path: &Path) -> f32 {
-    let narrow = path.file_name().is_some_and(|name| name == "llama-rope3-tied");
+fn tolerance(path: &Path, expected: &Expected) -> f32 {
+    let drawn = expected.tensors.iter().flatten().any(|drawn| drawn.1 == Dtype::BF16);
+    let narrow = drawn || path.file_name().is_some_and(|name| name == "llama-rope3-tied");
     if narrow { 2e-2 } else { 2e-4 }
 }
 

@@ -105,7 +105,7 @@ fn a_missing_field_is_named() {
 #[test]
 fn what_cannot_run_is_refused_by_name() {
     for (key, value, named) in [
-        ("rope_scaling", json!({"rope_type": "longrope"}), "longrope"),
+        ("rope_scaling", json!({"rope_type": "quux"}), "quux"),
         ("rope_scaling", json!({"rope_type": "linear", "factor": 0}), "rope_scaling.factor"),
         ("rope_scaling", json!({"rope_type": "yarn"}), "rope_scaling.factor"),
         ("rope_theta", json!(-1), "rope_theta"),

@@ -136,6 +136,18 @@ impl Visible {
             Visible::Only(mask) => Some(Mask::Array(mask)),
         }
     }
+
+    /// What the last `n` tokens may attend to of the `seen` ones, [n, seen], if not to all.
+    pub fn array(&self, n: i32, seen: i32) -> Result<Option<Array>> {
+        match self {
+            Visible::All => Ok(None),
+            Visible::Past => {
+                let query = arange::<i32, i32>(seen - n, seen, None)?.reshape(&[n, 1])?;
+                query.ge(arange::<i32, i32>(None, seen, None)?).map(Some)
+            }
+            Visible::Only(mask) => Ok(Some(mask.clone())),
+        }
+    }
 }
 
 /// Zeros in the form of `like` with `room` tokens.

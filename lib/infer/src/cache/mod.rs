@@ -6,7 +6,7 @@ mod texts;
 
 use mlx_rs::Array;
 
-pub use kv::Kv;
+pub use kv::{Kv, Visible};
 pub use state::State;
 pub use texts::Texts;
 

@@ -2,8 +2,10 @@
 
 use mlxk_core::{Error, Kind, Result};
 use serde::Deserialize;
-use serde_json::Value;
+use serde::de::DeserializeOwned;
+use serde_json::{Map, Value};
 
+use crate::nn::{NormArch, NormKind};
 use crate::rope::{Rope, Scaling};
 
 /// More than any model has; a larger number in a file is a mistake or an attack.
@@ -11,7 +13,7 @@ const MOST_LAYERS: usize = 10_000;
 /// Larger dimensions do not fit MLX's shapes.
 const LARGEST: usize = i32::MAX as usize;
 
-/// The fields that the family reads; others are for others.
+/// The fields that all members read; a member asks for its own by [`Config::get`].
 #[derive(Debug, Deserialize)]
 pub struct Config {
     pub vocab_size: usize,
@@ -21,15 +23,16 @@ pub struct Config {
     pub num_attention_heads: usize,
     num_key_value_heads: Option<usize>,
     head_dim: Option<usize>,
-    pub rms_norm_eps: f32,
-    hidden_act: Option<String>,
+    rms_norm_eps: Option<f32>,
+    pub hidden_act: Option<String>,
     max_position_embeddings: Option<u64>,
     rope_theta: Option<f64>,
     #[serde(default)]
-    rope_traditional: bool,
+    pub rope_traditional: bool,
     rope_scaling: Option<Scaling>,
-    rope_parameters: Option<Scaling>,
-    partial_rotary_factor: Option<f64>,
+    pub rope_parameters: Option<Scaling>,
+    original_max_position_embeddings: Option<f64>,
+    pub partial_rotary_factor: Option<f64>,
     pub tie_word_embeddings: Option<bool>,
     pub sliding_window: Option<i32>,
     pub use_sliding_window: Option<bool>,
@@ -37,18 +40,50 @@ pub struct Config {
     pub layer_types: Option<Vec<String>>,
     pub no_rope_layers: Option<Vec<u8>>,
     pub no_rope_layer_interval: Option<usize>,
+    /// All of the file.
+    #[serde(skip)]
+    all: Map<String, Value>,
 }
 
 impl Config {
     /// Reads `config`. Errors name the field that is missing or that no model of the family can have.
     pub fn read(config: &Value) -> Result<Config> {
-        let config: Config =
+        let mut read: Config =
             serde_path_to_error::deserialize(config).map_err(|e| match e.path().iter().next() {
                 None => invalid(e.inner().to_string()),
                 Some(_) => invalid(format!("`{}`: {}", e.path(), e.inner())),
             })?;
-        config.check()?;
-        Ok(config)
+        read.check()?;
+        read.all = config.as_object().cloned().unwrap_or_default();
+        Ok(read)
+    }
+
+    /// Reads `config` with `defaults` for what it does not say.
+    pub fn read_or(config: &Value, defaults: Value) -> Result<Config> {
+        Config::read(&given(config, defaults))
+    }
+
+    /// The field `name`, if the file has it. Errors if it is of another type.
+    pub fn get<T: DeserializeOwned>(&self, name: &str) -> Result<Option<T>> {
+        let value = self.all.get(name).cloned().unwrap_or_default();
+        serde_json::from_value(value).map_err(|e| invalid(format!("`{name}`: {e}")))
+    }
+
+    /// The field `name`. Errors if the file does not have it.
+    pub fn need<T: DeserializeOwned>(&self, name: &str) -> Result<T> {
+        self.get(name)?.ok_or_else(|| invalid(format!("missing field `{name}`")))
+    }
+
+    /// Norms as a llama has them.
+    pub fn rms_norm(&self) -> Result<NormArch> {
+        let eps =
+            self.rms_norm_eps.ok_or_else(|| invalid("missing field `rms_norm_eps`".into()))?;
+        Ok(NormArch { kind: NormKind::Rms, eps })
+    }
+
+    /// Norms that take the mean away; the file states their epsilon as `eps`.
+    pub fn layer_norm(&self, eps: &str) -> Result<NormArch> {
+        Ok(NormArch { kind: NormKind::Layer, eps: self.need(eps)? })
     }
 
     /// Key and value heads.
@@ -61,18 +96,41 @@ impl Config {
         self.head_dim.unwrap_or(self.hidden_size / self.num_attention_heads)
     }
 
+    /// The base of the position embeddings, `theta` unless the file states one.
+    pub fn theta(&self, theta: Option<f64>) -> Result<f64> {
+        let within = self.rope_parameters.as_ref();
+        let theta = self.rope_theta.or(within.and_then(|r| r.rope_theta)).or(theta);
+        theta.ok_or_else(|| invalid("`rope_theta` is missing".into()))
+    }
+
     /// The position embeddings, with the base `theta` unless the file states one.
     pub fn rope(&self, theta: Option<f64>) -> Result<Rope> {
         let scaling = self.rope_scaling.as_ref().or(self.rope_parameters.as_ref());
-        let within = self.rope_parameters.as_ref();
-        let theta = self.rope_theta.or(within.and_then(|r| r.rope_theta)).or(theta);
-        let theta = theta.ok_or_else(|| invalid("`rope_theta` is missing".into()))?;
-        let part = self.partial_rotary_factor.or(within.and_then(|r| r.partial_rotary_factor));
-        let dims = (self.head_dim() as f64 * part.unwrap_or(1.0)) as usize;
+        let mut scaling = scaling.cloned().unwrap_or_default();
+        let length = &mut scaling.original_max_position_embeddings;
+        *length = length.or(self.original_max_position_embeddings);
+        self.rope_of(self.theta(theta)?, &scaling)
+    }
+
+    /// What the file says about the positions of layers of type `kind`, if it says that by type.
+    pub fn scaling_of(&self, kind: &str) -> Result<Option<Scaling>> {
+        let types: Option<Map<String, Value>> = self.get("rope_parameters")?;
+        let of = |value: &Value| {
+            let place = format!("`rope_parameters.{kind}`");
+            Scaling::deserialize(value).map_err(|e| invalid(format!("{place}: {e}")))
+        };
+        types.as_ref().and_then(|types| types.get(kind)).map(of).transpose()
+    }
+
+    /// Position embeddings of a stated base and kind.
+    pub fn rope_of(&self, theta: f64, scaling: &Scaling) -> Result<Rope> {
+        let part = self.partial_rotary_factor.or(scaling.partial_rotary_factor);
+        let part = part.filter(|_| scaling.kind() != "proportional").unwrap_or(1.0);
+        let dims = (self.head_dim() as f64 * part) as usize;
         if dims == 0 || !dims.is_multiple_of(2) || dims > self.head_dim() {
             return Err(invalid(format!("{dims} elements of a head cannot rotate")));
         }
-        Rope::new(dims, self.rope_traditional, theta, self.max_position_embeddings, scaling)
+        Rope::new(dims, self.rope_traditional, theta, self.max_position_embeddings, Some(scaling))
     }
 
     /// The window of layer `layer`: as `layer_types` says, or else as the family does.
@@ -82,8 +140,7 @@ impl Config {
             Some(Some(kind)) if kind == "full_attention" => false,
             Some(Some(kind)) if kind == "sliding_attention" => true,
             Some(Some(kind)) => {
-                let message = format!("layers of type `{kind}` cannot run yet");
-                return Err(Error::new(Kind::RuntimeIncompatible, "config.json", message));
+                return Err(unknown(format!("layers of type `{kind}` cannot run yet")));
             }
             Some(None) => return Err(invalid("`layer_types` does not name all layers".into())),
         };
@@ -102,8 +159,8 @@ impl Config {
         if let Some((name, size)) = sizes.into_iter().find(|&(_, n)| n == 0 || n > LARGEST) {
             return Err(invalid(format!("`{name}` cannot be {size}")));
         }
-        if !(0.0..=1.0).contains(&self.rms_norm_eps) {
-            return Err(invalid(format!("`rms_norm_eps` cannot be {}", self.rms_norm_eps)));
+        if let Some(eps) = self.rms_norm_eps.filter(|eps| !(0.0..=1.0).contains(eps)) {
+            return Err(invalid(format!("`rms_norm_eps` cannot be {eps}")));
         }
         if self.num_hidden_layers > MOST_LAYERS {
             return Err(invalid(format!(
@@ -118,14 +175,40 @@ impl Config {
         if self.sliding_window.is_some_and(|window| window < 1) {
             return Err(invalid("`sliding_window` is not positive".into()));
         }
-        match self.hidden_act.as_deref() {
-            None | Some("silu" | "swish") => Ok(()),
-            Some(other) => {
-                let message = format!("activation `{other}` cannot run yet");
-                Err(Error::new(Kind::RuntimeIncompatible, "config.json", message))
+        Ok(())
+    }
+}
+
+/// `config` with `defaults` for what it does not say.
+pub fn given(config: &Value, defaults: Value) -> Value {
+    let mut all = config.clone();
+    if let (Value::Object(all), Value::Object(defaults)) = (&mut all, defaults) {
+        for (name, value) in defaults {
+            let there = all.entry(name).or_insert(Value::Null);
+            if there.is_null() {
+                *there = value;
             }
         }
     }
+    all
+}
+
+/// `config` with the fields named `theirs` under the names `ours`.
+pub fn renamed(config: &Value, names: &[(&str, &str)]) -> Value {
+    let mut all = config.clone();
+    if let Value::Object(all) = &mut all {
+        for (theirs, ours) in names {
+            if let Some(value) = all.remove(*theirs) {
+                all.insert((*ours).to_owned(), value);
+            }
+        }
+    }
+    all
+}
+
+/// A kind of something that config.json names and nothing here computes.
+pub fn unknown(message: String) -> Error {
+    Error::new(Kind::RuntimeIncompatible, "config.json", message)
 }
 
 /// An error about what config.json says.

@@ -4,9 +4,11 @@ use mlxk_core::Result;
 use serde_json::Value;
 
 use super::Language;
-use super::config::Config;
-use super::decoder::{Arch, Decoder, LayerArch};
-use crate::nn::Sizes;
+use super::config::{Config, unknown};
+use super::decoder::{Arch, Decoder, LayerArch, Norms};
+use crate::kernels::Activation;
+use crate::nn::{MlpArch, NormArch, Sizes};
+use crate::rope::Rope;
 use crate::weights::Cursor;
 
 /// A llama: layers slide only where the file says so.
@@ -19,22 +21,64 @@ pub fn load_mistral(config: &Value, w: Cursor) -> Result<Box<dyn Language>> {
     Decoder::load(arch(&Config::read(config)?, Some(10_000.0), true)?, w)
 }
 
+/// A llama whose positions turn neighbours: helium and ernie4_5.
+pub fn load_traditional(config: &Value, w: Cursor) -> Result<Box<dyn Language>> {
+    let mut c = Config::read(config)?;
+    c.rope_traditional = true;
+    Decoder::load(arch(&c, None, false)?, w)
+}
+
+/// An apertus: no gates, and an activation that it has learned.
+pub fn load_apertus(config: &Value, w: Cursor) -> Result<Box<dyn Language>> {
+    let c = Config::read(config)?;
+    let norms = Norms {
+        attn_in: Some("attention_layernorm"),
+        mlp_in: Some("feedforward_layernorm"),
+        ..Norms::LLAMA
+    };
+    let arch = base(&c, c.rope(None)?, false, c.rms_norm()?)?
+        .with_mlp(|mlp| (mlp.gated, mlp.activation) = (false, Activation::XIELU));
+    Decoder::load(Arch { norms, ..arch }, w)
+}
+
 /// What all members share; `theta` is the base of the position embeddings if the file has none,
 /// `slides` whether layers have a window if the file does not say which.
 pub fn arch(c: &Config, theta: Option<f64>, slides: bool) -> Result<Arch> {
-    let rope = c.rope(theta)?;
-    let layer = |i| Ok(LayerArch { rope: Some(rope.clone()), window: c.window(i, slides)? });
+    match c.hidden_act.as_deref() {
+        None | Some("silu" | "swish") => base(c, c.rope(theta)?, slides, c.rms_norm()?),
+        Some(other) => Err(unknown(format!("activation `{other}` cannot run yet"))),
+    }
+}
+
+/// The same with norms of another kind and whatever activation the file states.
+pub fn base(c: &Config, rope: Rope, slides: bool, norm: NormArch) -> Result<Arch> {
+    let activation = Activation::Silu;
+    let mlp = MlpArch { inner: c.intermediate_size, gated: true, fused: false, activation };
+    let layer = |i| Ok(LayerArch { rope: Some(rope.clone()), window: c.window(i, slides)?, mlp });
     Ok(Arch {
         heads: Sizes {
             hidden: c.hidden_size,
             heads: c.num_attention_heads,
             kv_heads: c.kv_heads(),
             head_dim: c.head_dim(),
-            norm_eps: c.rms_norm_eps,
+            scale: (c.head_dim() as f32).powf(-0.5),
+            softcap: None,
+            norm,
+            rotated_first: false,
+            fused: None,
+            warmth: None,
         },
-        inner: c.intermediate_size,
+        norm,
+        norms: Norms::LLAMA,
         vocabulary: c.vocab_size,
         tied: c.tie_word_embeddings,
+        parallel: false,
+        positions: None,
+        embed_norm: false,
+        embed_scale: 1.0,
+        residual_scale: 1.0,
+        logit_scale: 1.0,
+        logit_softcap: None,
         layers: (0..c.num_hidden_layers).map(layer).collect::<Result<_>>()?,
     })
 }

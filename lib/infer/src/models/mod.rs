@@ -8,11 +8,24 @@ use serde_json::Value;
 use crate::cache::{Cache, Texts};
 use crate::weights::Cursor;
 
+mod cohere;
 mod config;
 mod decoder;
+mod exaone;
+mod gemma;
+mod glm;
+mod gpt;
+mod granite;
+mod hunyuan;
+mod internlm;
 mod llama;
+mod mistral;
+mod nanochat;
+mod olmo;
+mod phi;
 mod qwen;
 mod smollm;
+mod within;
 
 pub use config::Config;
 
@@ -37,10 +50,39 @@ pub type Load = fn(&Value, Cursor) -> mlxk_core::Result<Box<dyn Language>>;
 /// How to load a model of `architecture`.
 pub fn load(architecture: Architecture) -> Load {
     match architecture {
+        Architecture::Apertus => llama::load_apertus,
+        Architecture::Cohere => cohere::load,
+        Architecture::Cohere2 => cohere::load_2,
+        Architecture::Ernie45 => llama::load_traditional,
+        Architecture::Exaone4 => exaone::load_4,
+        Architecture::Gemma => gemma::load,
+        Architecture::Gemma2 => gemma::load_2,
+        Architecture::Gemma3 => gemma::load_3,
+        Architecture::Gemma3Text => gemma::load_3_text,
+        Architecture::Glm => glm::load,
+        Architecture::Glm4 => glm::load_4,
+        Architecture::Gpt2 => gpt::load_2,
+        Architecture::GptNeoX => gpt::load_neox,
+        Architecture::Granite => granite::load,
+        Architecture::Helium => llama::load_traditional,
+        Architecture::HunyuanV1Dense => hunyuan::load,
+        Architecture::InternLm2 => internlm::load_2,
+        Architecture::InternLm3 => llama::load,
         Architecture::Llama => llama::load,
+        Architecture::MiniCpm => granite::load_minicpm,
+        Architecture::Ministral3 => mistral::load_mini_3,
         Architecture::Mistral => llama::load_mistral,
+        Architecture::Mistral3 => mistral::load_3,
+        Architecture::Nanochat => nanochat::load,
+        Architecture::Olmo2 => olmo::load_2,
+        Architecture::Olmo3 => olmo::load_3,
+        Architecture::Phi => phi::load,
+        Architecture::Phi3 => phi::load_3,
         Architecture::Qwen2 => qwen::load_2,
         Architecture::Qwen3 => qwen::load_3,
+        Architecture::SeedOss => llama::load,
         Architecture::SmolLm3 => smollm::load,
+        Architecture::StableLm => gpt::load_stablelm,
+        Architecture::Starcoder2 => gpt::load_starcoder_2,
     }
 }

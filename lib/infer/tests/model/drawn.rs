@@ -8,7 +8,7 @@ use super::Tensor;
 /// A tensor of a case: its name, type and shape, and what its elements are drawn from. Those of
 /// floats are `centre + spread * u` with `u` from -1 to 1, integers `centre + (bits & spread)`.
 #[derive(Debug, Deserialize)]
-pub struct Drawn(pub String, Dtype, Vec<usize>, f64, f64);
+pub struct Drawn(pub String, pub Dtype, Vec<usize>, f64, f64);
 
 impl Drawn {
     /// The tensor, in the variant `seed`.

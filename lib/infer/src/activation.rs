@@ -1,0 +1,95 @@
+//! The functions that bend vectors between the halves of a feed-forward layer.
+
+use mlx_rs::Array;
+use mlx_rs::error::Result;
+use mlx_rs::ops::{erf, expm1, maximum, minimum, select, sigmoid, tanh};
+
+use crate::mlx;
+use crate::weights::Cursor;
+
+/// Such a function.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Activation {
+    /// `x * sigmoid(x)`, also called swish.
+    Silu,
+    /// `x` times the share of a normal distribution below `x` (arXiv 1606.08415).
+    Gelu,
+    /// Nearly the same by a hyperbolic tangent.
+    GeluTanh,
+    /// The square of what is positive.
+    ReluSquared,
+    /// A parabola for what is positive, a bent line for the rest (arXiv 2411.13010): by how much,
+    /// each checkpoint says.
+    Xielu {
+        /// How steep the parabola is.
+        positive: f32,
+        /// How much the line is bent.
+        negative: f32,
+        /// How steep both are at zero.
+        beta: f32,
+        /// What is above this bends no more.
+        eps: f32,
+    },
+}
+
+impl Activation {
+    /// xIELU, whose numbers are in the checkpoint.
+    pub const XIELU: Activation =
+        Activation::Xielu { positive: 0.0, negative: 0.0, beta: 0.5, eps: -1e-6 };
+
+    /// With the numbers at `w`, if it has any.
+    pub fn learned(self, w: &mut Cursor) -> mlxk_core::Result<Activation> {
+        let Activation::Xielu { beta, eps, .. } = self else {
+            return Ok(self);
+        };
+        let mut stated = |name, usual| if w.has(name) { w.number(name) } else { Ok(usual) };
+        let (beta, eps) = (stated("beta", beta)?, stated("eps", eps)?);
+        let mut softened = |name| w.number(name).map(|x| x.exp().ln_1p());
+        let positive = softened("alpha_p")?;
+        Ok(Activation::Xielu { positive, negative: beta + softened("alpha_n")?, beta, eps })
+    }
+
+    /// Of each element, by MLX.
+    pub fn apply(self, x: &Array) -> Result<Array> {
+        let n = |value| mlx::number(value, x);
+        match self {
+            Activation::Silu => x.multiply(sigmoid(x)?),
+            Activation::Gelu => {
+                let share = erf(x.multiply(n(std::f32::consts::FRAC_1_SQRT_2)?)?)?.add(n(1.0)?)?;
+                x.multiply(share)?.multiply(n(0.5)?)
+            }
+            Activation::GeluTanh => {
+                let cube = x.square()?.multiply(x)?.multiply(n(0.044_715)?)?;
+                let share = tanh(x.add(cube)?.multiply(n(ROOT_2_OVER_PI)?)?)?.add(n(1.0)?)?;
+                x.multiply(share)?.multiply(n(0.5)?)
+            }
+            Activation::ReluSquared => maximum(x, n(0.0)?)?.square(),
+            Activation::Xielu { positive, negative, beta, eps } => {
+                let line = x.multiply(n(beta)?)?;
+                let parabola = x.square()?.multiply(n(positive)?)?.add(&line)?;
+                let bend = expm1(minimum(x, n(eps)?)?)?.subtract(x)?;
+                let bent = bend.multiply(n(negative)?)?.add(&line)?;
+                select(x.gt(n(0.0)?)?, parabola, bent)
+            }
+        }
+    }
+
+    /// Of one element.
+    pub fn of(self, x: f32) -> f32 {
+        match self {
+            Activation::Silu => x / (1.0 + (-x).exp()),
+            Activation::Gelu => 0.5 * x * (1.0 + libm::erff(x * std::f32::consts::FRAC_1_SQRT_2)),
+            Activation::GeluTanh => {
+                0.5 * x * (1.0 + (ROOT_2_OVER_PI * (x + 0.044_715 * x * x * x)).tanh())
+            }
+            Activation::ReluSquared => x.max(0.0) * x.max(0.0),
+            Activation::Xielu { positive, beta, .. } if x > 0.0 => positive * x * x + beta * x,
+            Activation::Xielu { negative, beta, eps, .. } => {
+                (x.min(eps).exp_m1() - x) * negative + beta * x
+            }
+        }
+    }
+}
+
+/// The square root of 2/π.
+const ROOT_2_OVER_PI: f32 = 0.797_884_6;

@@ -1,0 +1,33 @@
+//! GLM and GLM 4: llamas whose positions turn neighbours; the latter also norms what comes out.
+
+use mlxk_core::Result;
+use serde_json::{Value, json};
+
+use super::Language;
+use super::config::Config;
+use super::decoder::{Arch, Decoder, Norms};
+use super::llama;
+use crate::weights::Cursor;
+
+/// A glm.
+pub fn load(config: &Value, w: Cursor) -> Result<Box<dyn Language>> {
+    let mut c = Config::read(config)?;
+    c.rope_traditional = true;
+    Decoder::load(arch(&c)?, w)
+}
+
+/// A glm4.
+pub fn load_4(config: &Value, w: Cursor) -> Result<Box<dyn Language>> {
+    let c = Config::read_or(config, json!({"rope_traditional": true}))?;
+    let norms = Norms {
+        attn_in: Some("input_layernorm"),
+        attn_out: Some("post_self_attn_layernorm"),
+        mlp_in: Some("post_attention_layernorm"),
+        mlp_out: Some("post_mlp_layernorm"),
+    };
+    Decoder::load(Arch { norms, ..arch(&c)? }, w)
+}
+
+fn arch(c: &Config) -> Result<Arch> {
+    Ok(llama::arch(c, Some(10_000.0), false)?.with_mlp(|mlp| mlp.fused = true))
+}

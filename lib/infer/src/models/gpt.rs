@@ -1,0 +1,112 @@
+//! The line of GPT 2: norms that take the mean away, biases everywhere, no gates. GPT-NeoX (arXiv
+//! 2204.06745), StarCoder 2 (arXiv 2402.19173) and StableLM turn positions instead of learning them.
+
+use mlxk_core::Result;
+use serde_json::{Value, json};
+
+use super::Language;
+use super::config::{Config, renamed};
+use super::decoder::{Arch, Decoder, Norms};
+use super::llama;
+use crate::kernels::Activation;
+use crate::rope::{Rope, Scaling};
+use crate::weights::Cursor;
+
+/// A gpt2. Checkpoints of transformers have its matrices transposed, under shorter names.
+pub fn load_2(config: &Value, mut w: Cursor) -> Result<Box<dyn Language>> {
+    let names = [
+        ("n_embd", "hidden_size"),
+        ("n_head", "num_attention_heads"),
+        ("n_layer", "num_hidden_layers"),
+        ("n_inner", "intermediate_size"),
+    ];
+    let config = renamed(config, &names);
+    let inner = config.get("hidden_size").and_then(Value::as_u64).unwrap_or_default() * 4;
+    let c = Config::read_or(&config, json!({"intermediate_size": inner}))?;
+    let prefix = ["transformer.", ""].into_iter().find(|at| w.has(&format!("{at}wte.weight")));
+    w.leave(|name| name.ends_with(".attn.bias") || name.ends_with(".attn.masked_bias"));
+    w.rename(&[
+        ("embed_tokens", "wte"),
+        ("embed_positions", "wpe"),
+        ("layers", "h"),
+        ("input_layernorm", "ln_1"),
+        ("post_attention_layernorm", "ln_2"),
+        ("self_attn", "attn"),
+        ("qkv_proj", "c_attn"),
+        ("o_proj", "c_proj"),
+        ("up_proj", "c_fc"),
+        ("down_proj", "c_proj"),
+        ("model.norm", "model.ln_f"),
+    ]);
+    if let Some(prefix) = prefix {
+        w.rename(&[("model", prefix.trim_end_matches('.'))]);
+        for i in 0..c.num_hidden_layers {
+            for matrix in ["self_attn.qkv_proj", "self_attn.o_proj", "mlp.up_proj", "mlp.down_proj"]
+            {
+                w.transpose(&format!("model.layers.{i}.{matrix}.weight"))?;
+            }
+        }
+    }
+    let unused = Rope::new(2, false, 1.0, None, None)?;
+    let mut arch = llama::base(&c, unused, false, c.layer_norm("layer_norm_epsilon")?)?;
+    arch.layers.iter_mut().for_each(|layer| layer.rope = None);
+    arch.positions = Some(c.need("n_positions")?);
+    arch.heads.fused = Some(1);
+    Decoder::load(plain(arch, Activation::GeluTanh), w)
+}
+
+/// A gpt_neox. Queries, keys and values of each head lie together.
+pub fn load_neox(config: &Value, mut w: Cursor) -> Result<Box<dyn Language>> {
+    let config = renamed(
+        config,
+        &[("rotary_emb_base", "rope_theta"), ("rotary_pct", "partial_rotary_factor")],
+    );
+    let inner = config.get("hidden_size").and_then(Value::as_u64).unwrap_or_default() * 4;
+    let c = Config::read_or(&config, json!({"intermediate_size": inner}))?;
+    w.leave(|name| name.ends_with(".attention.bias") || name.ends_with(".attention.masked_bias"));
+    w.rename(&[
+        ("embed_tokens", "embed_in"),
+        ("self_attn", "attention"),
+        ("qkv_proj", "query_key_value"),
+        ("o_proj", "dense"),
+        ("up_proj", "dense_h_to_4h"),
+        ("down_proj", "dense_4h_to_h"),
+        ("model.norm", "model.final_layer_norm"),
+    ]);
+    match w.has("gpt_neox.embed_in.weight") {
+        true => w.rename(&[("model", "gpt_neox"), ("lm_head", "embed_out")]),
+        false => w.rename(&[("layers", "h"), ("lm_head", "model.embed_out")]),
+    }
+    let mut arch =
+        llama::base(&c, c.rope(Some(10_000.0))?, false, c.layer_norm("layer_norm_eps")?)?;
+    arch.heads.fused = Some(c.num_attention_heads);
+    arch.parallel = c.get("use_parallel_residual")?.unwrap_or(true);
+    Decoder::load(plain(arch, Activation::GeluTanh), w)
+}
+
+/// A starcoder2; all layers have the window that the file states.
+pub fn load_starcoder_2(config: &Value, mut w: Cursor) -> Result<Box<dyn Language>> {
+    let defaults = json!({"vocab_size": 49_152, "norm_epsilon": 1e-5});
+    let c = Config::read_or(config, defaults)?;
+    w.rename(&[("up_proj", "c_fc"), ("down_proj", "c_proj")]);
+    let arch = llama::base(&c, c.rope(Some(100_000.0))?, true, c.layer_norm("norm_epsilon")?)?;
+    Decoder::load(plain(arch, Activation::Gelu), w)
+}
+
+/// A stablelm, which has gates.
+pub fn load_stablelm(config: &Value, mut w: Cursor) -> Result<Box<dyn Language>> {
+    let c = Config::read(config)?;
+    w.rename(&[("q_norm", "q_layernorm"), ("k_norm", "k_layernorm")]);
+    let rope = c.rope_of(c.theta(None)?, &Scaling::default())?;
+    let mut arch = llama::base(&c, rope, false, c.layer_norm("layer_norm_eps")?)?;
+    arch.parallel = c.get("use_parallel_residual")?.unwrap_or(false);
+    if arch.parallel {
+        arch.norms = Norms { mlp_in: None, ..Norms::LLAMA };
+    }
+    Decoder::load(arch, w)
+}
+
+/// Without gates.
+fn plain(arch: Arch, activation: Activation) -> Arch {
+    arch.with_mlp(|mlp| (mlp.gated, mlp.activation) = (false, activation))
+}

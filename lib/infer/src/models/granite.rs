@@ -1,0 +1,37 @@
+//! Granite (arXiv 2405.04324) and MiniCPM (arXiv 2404.06395): llamas with a factor at every step.
+
+use mlxk_core::Result;
+use serde_json::{Value, json};
+
+use super::Language;
+use super::config::Config;
+use super::decoder::{Arch, Decoder};
+use super::llama;
+use crate::weights::Cursor;
+
+/// A granite; its file states all factors.
+pub fn load(config: &Value, w: Cursor) -> Result<Box<dyn Language>> {
+    let c = Config::read(config)?;
+    let mut arch = llama::arch(&c, None, false)?;
+    arch.heads.scale = c.need("attention_multiplier")?;
+    arch.embed_scale = c.need("embedding_multiplier")?;
+    arch.residual_scale = c.need("residual_multiplier")?;
+    arch.logit_scale = 1.0 / c.need::<f32>("logits_scaling")?;
+    Decoder::load(arch, w)
+}
+
+/// A minicpm: its factors follow from its width and depth.
+pub fn load_minicpm(config: &Value, w: Cursor) -> Result<Box<dyn Language>> {
+    let c = Config::read_or(config, json!({"tie_word_embeddings": false}))?;
+    let depth = (c.num_hidden_layers as f32).sqrt();
+    let tied = c.tie_word_embeddings == Some(true);
+    let width = c.need::<f32>("dim_model_base")? / c.hidden_size as f32;
+    let arch = Arch {
+        tied: None,
+        embed_scale: c.need("scale_emb")?,
+        residual_scale: c.need::<f32>("scale_depth")? / depth,
+        logit_scale: if tied { 1.0 } else { width },
+        ..llama::arch(&c, Some(1_000_000.0), false)?
+    };
+    Decoder::load(arch, w)
+}

@@ -1,0 +1,39 @@
+//! Mistral 3 without what it sees: a llama, or a Ministral 3, whose queries grow with their positions.
+
+use mlxk_core::Result;
+use serde_json::{Value, json};
+
+use super::Language;
+use super::config::{Config, given, invalid, unknown};
+use super::decoder::Decoder;
+use super::llama;
+use super::within;
+use crate::nn::Warmth;
+use crate::weights::Cursor;
+
+/// A mistral3, or a llava.
+pub fn load_3(config: &Value, mut w: Cursor) -> Result<Box<dyn Language>> {
+    within::text_only(&mut w);
+    let text = given(&within::text(config)?, json!({"tie_word_embeddings": false}));
+    match text.get("model_type").and_then(Value::as_str) {
+        Some("ministral3") => load_mini_3(&text, w),
+        None | Some("llama" | "mistral") => llama::load_mistral(&text, w),
+        Some(other) => Err(unknown(format!("text models of type `{other}` cannot run here"))),
+    }
+}
+
+/// A ministral3.
+pub fn load_mini_3(config: &Value, w: Cursor) -> Result<Box<dyn Language>> {
+    let c = Config::read(config)?;
+    let mut arch = llama::arch(&c, None, false)?;
+    let rope = c.rope_parameters.as_ref();
+    let beta = rope.and_then(|rope| rope.llama_4_scaling_beta);
+    let trained = rope.and_then(|rope| rope.original_max_position_embeddings);
+    let (Some(beta), Some(trained)) = (beta, trained) else {
+        let fields = "`llama_4_scaling_beta` and `original_max_position_embeddings`";
+        return Err(invalid(format!("`rope_parameters` lacks {fields}")));
+    };
+    let (beta, trained) = (beta as f32, trained as f32);
+    arch.heads.warmth = Some(Warmth { beta, shift: 0, trained });
+    Decoder::load(arch, w)
+}

@@ -1,0 +1,37 @@
+//! The text part of a model that also takes pictures or sound.
+
+use mlxk_core::Result;
+use serde_json::Value;
+
+use super::config::invalid;
+use crate::weights::Cursor;
+
+/// Parts of names of tensors that text has no use for.
+const SENSES: [&str; 6] = [
+    "vision_tower.",
+    "vision_model.",
+    "multi_modal_projector.",
+    "audio_tower.",
+    "embed_audio.",
+    "embed_vision.",
+];
+
+/// Leaves the weights of other senses aside, and finds the names under which the rest lies: as MLX
+/// has them, or as transformers does.
+pub fn text_only(w: &mut Cursor) {
+    w.leave(|name| SENSES.iter().any(|part| name.contains(part)));
+    if w.has("model.language_model.embed_tokens.weight") {
+        w.rename(&[("model", "model.language_model")]);
+    } else if w.has("language_model.model.embed_tokens.weight") {
+        let head = ("lm_head", "language_model.lm_head");
+        w.rename(&[("model", "language_model.model"), head]);
+    }
+}
+
+/// What config.json says about the text part.
+pub fn text(config: &Value) -> Result<Value> {
+    match config.get("text_config") {
+        Some(text @ Value::Object(_)) => Ok(text.clone()),
+        _ => Err(invalid("missing field `text_config`".into())),
+    }
+}
