@@ -104,6 +104,7 @@ impl Run {
             repetition_penalty: self.repetition_penalty,
             seed: self.seed,
             stop: self.stop.clone(),
+            ..Options::default()
         };
         options.check().map_err(|e| Error::new(Kind::Command, "", e.message))?;
         Ok(Manner {

@@ -20,14 +20,7 @@ const STORY: &str = " girl named Emma who loved to play in the sun. She would of
                      and play with her friends. One day, she decided to go to the beach and play \
                      with her friends.";
 
-const GREEDY: Sampling = Sampling {
-    temperature: 0.0,
-    top_p: 1.0,
-    top_k: 0,
-    min_p: 0.0,
-    repetition_penalty: 1.0,
-    seed: 0,
-};
+const GREEDY: Sampling = Sampling::GREEDY;
 
 fn gguf() -> OsString {
     std::env::var_os("MLXK_TEST_MODEL")

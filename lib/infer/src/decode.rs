@@ -51,7 +51,7 @@ impl Model {
         let (last, before) = self.check(prompt)?;
         let mut cache = self.network.cache();
         self.run(|| self.prefill(before, &mut cache))?;
-        let sampler = Sampler::new(*sampling, prompt);
+        let sampler = Sampler::new(sampling.clone(), prompt);
         let last = ids(&[last]);
         Ok(Tokens { model: self, cache, sampler, last, queued: None, read: 0 })
     }

@@ -1,8 +1,9 @@
 //! A model at work: a request to a stream of events. Nothing here prints.
 
 use mlxk_core::{Error, Facts, Kind, Plan, Record, Result};
-use serde_json::{Value, json};
+use serde_json::json;
 
+use crate::defaults::defaults;
 use crate::detokenize::Detokenizer;
 use crate::request::{Prompt, Request};
 use crate::stop::{Passed, Stop};
@@ -116,10 +117,7 @@ impl<M: Source> Runner<M> {
     pub fn new(model: M, facts: &Facts, plan: &Plan) -> Result<Runner<M>> {
         let tokenizer = Tokenizer::read(facts)?;
         let template = Template::find(facts)?;
-        let defaults = defaults(&|key| facts.generation_config.get(key)).map_err(|mut e| {
-            e.subject = facts.path("generation_config.json").display().to_string();
-            e
-        })?;
+        let defaults = defaults(facts, &tokenizer)?;
         Ok(Runner { model, tokenizer, template, window: plan.context_length, defaults })
     }
 
@@ -145,6 +143,7 @@ impl<M: Source> Runner<M> {
             tokenizer: &self.tokenizer,
             tokens: self.model.tokens(&prompt, &sampling)?,
             stop: Stop::new(request.options.stop.iter().cloned()),
+            stop_ids: request.options.stop_ids.clone(),
             limit,
             bound,
             interrupted,
@@ -202,32 +201,14 @@ fn budget(prompt: u64, asked: Option<u64>, window: Option<u64>) -> Result<(u64, 
     }
 }
 
-/// What the model's makers recommend in generation_config.json, else what suits most.
-fn defaults(get: &dyn Fn(&str) -> Option<Value>) -> Result<Sampling> {
-    let number = |key: &str, or: f32| match get(key) {
-        None | Some(Value::Null) => Ok(or),
-        Some(value) => value.as_f64().map(|number| number as f32).ok_or_else(|| {
-            Error::new(Kind::InvalidModel, "", format!("`{key}` is not a number: {value}"))
-        }),
-    };
-    let greedy = get("do_sample") == Some(Value::Bool(false));
-    let top_k = get("top_k").and_then(|value| value.as_u64()).unwrap_or(0);
-    Ok(Sampling {
-        temperature: if greedy { 0.0 } else { number("temperature", 0.7)? },
-        top_p: number("top_p", 0.9)?,
-        top_k: u32::try_from(top_k).unwrap_or(u32::MAX),
-        min_p: number("min_p", 0.0)?,
-        repetition_penalty: number("repetition_penalty", 1.0)?,
-        seed: 0,
-    })
-}
-
 /// An answer in the making.
 struct Generation<'a, T> {
     tokens: T,
     tokenizer: &'a Tokenizer,
     detokenizer: Detokenizer,
     stop: Stop,
+    /// Tokens that end the answer, besides those of the model.
+    stop_ids: Vec<u32>,
     limit: u64,
     bound: Bound,
     interrupted: &'a dyn Fn() -> bool,
@@ -275,7 +256,7 @@ impl<T: Iterator<Item = Result<u32>>> Generation<'_, T> {
         let ended = || Err(Error::new(Kind::Internal, "", "the model gives no more tokens"));
         let id = self.tokens.next().unwrap_or_else(ended)?;
         self.end.completion_tokens += 1;
-        if self.tokenizer.is_end(id) {
+        if self.tokenizer.is_end(id) || self.stop_ids.contains(&id) {
             return Ok(self.finish(Reason::Stop));
         }
         let token = self.tokenizer.text_token(id);

@@ -153,14 +153,7 @@ pub(crate) mod tests {
         (tokens.take(24).map(Result::unwrap).collect(), list("greedy_ids"))
     }
 
-    const GREEDY: Sampling = Sampling {
-        temperature: 0.0,
-        top_p: 1.0,
-        top_k: 0,
-        min_p: 0.0,
-        repetition_penalty: 1.0,
-        seed: 0,
-    };
+    const GREEDY: Sampling = Sampling::GREEDY;
 
     /// The steps of MLX, 16-bit floats as they are, and work queued ahead of what is read.
     #[test]

@@ -1,9 +1,10 @@
 //! What is asked of a model: a prompt or a conversation, and how the answer is to be chosen.
 
-use mlxk_core::{Error, Kind, Record, Result};
-use serde_json::{Map, Value, json};
+use mlxk_core::{Record, Result};
+use serde_json::{Value, json};
 
-use crate::Sampling;
+use crate::fields::{Fields, invalid, wrong};
+pub use crate::options::Options;
 
 /// One task for a model.
 #[derive(Clone, Debug, PartialEq)]
@@ -21,27 +22,6 @@ pub enum Prompt {
     Messages(Vec<Value>),
     /// Text for the model as it is.
     Text(String),
-}
-
-/// Wishes for an answer; what is not wished is the model's to choose.
-#[derive(Clone, Debug, Default, PartialEq)]
-pub struct Options {
-    /// At most this many tokens.
-    pub max_tokens: Option<u64>,
-    /// See [`Sampling`].
-    pub temperature: Option<f32>,
-    /// See [`Sampling`].
-    pub top_p: Option<f32>,
-    /// See [`Sampling`].
-    pub top_k: Option<u32>,
-    /// See [`Sampling`].
-    pub min_p: Option<f32>,
-    /// See [`Sampling`].
-    pub repetition_penalty: Option<f32>,
-    /// See [`Sampling`].
-    pub seed: Option<u64>,
-    /// Strings that end the answer and are no part of it.
-    pub stop: Vec<String>,
 }
 
 impl Prompt {
@@ -66,7 +46,7 @@ impl Request {
         system: Option<&str>,
         raw: bool,
     ) -> Result<Request> {
-        let fields = Fields(record.fields());
+        let fields = Fields::of(record);
         let prompt = match (fields.text("prompt")?, fields.present("messages")) {
             (Some(text), None) if raw => Prompt::Text(text.to_owned()),
             (Some(text), None) => Prompt::chat(fields.text("system")?.or(system), text),
@@ -77,76 +57,8 @@ impl Request {
         if fields.present("system").is_some() && (raw || matches!(prompt, Prompt::Messages(_))) {
             return Err(invalid("`system` goes with a `prompt` that goes through the template"));
         }
-        let options = Options::parse(&fields, options)?;
-        options.check()?;
-        Ok(Request { prompt, options })
+        Ok(Request { prompt, options: Options::parse(&fields, options)? })
     }
-}
-
-impl Options {
-    fn parse(fields: &Fields, or: &Options) -> Result<Options> {
-        let stop = match fields.present("stop") {
-            None => or.stop.clone(),
-            Some(Value::String(stop)) => vec![stop.clone()],
-            Some(Value::Array(all)) => {
-                let texts = all.iter().map(|stop| stop.as_str().map(str::to_owned));
-                texts
-                    .collect::<Option<_>>()
-                    .ok_or_else(|| wrong("stop", "a text or a list of texts"))?
-            }
-            Some(_) => return Err(wrong("stop", "a text or a list of texts")),
-        };
-        let top_k = fields.whole("top_k")?.map(|k| u32::try_from(k).unwrap_or(u32::MAX));
-        Ok(Options {
-            max_tokens: fields.whole("max_tokens")?.or(or.max_tokens),
-            temperature: fields.number("temperature")?.or(or.temperature),
-            top_p: fields.number("top_p")?.or(or.top_p),
-            top_k: top_k.or(or.top_k),
-            min_p: fields.number("min_p")?.or(or.min_p),
-            repetition_penalty: fields.number("repetition_penalty")?.or(or.repetition_penalty),
-            seed: fields.whole("seed")?.or(or.seed),
-            stop,
-        })
-    }
-
-    /// Refuses values that mean nothing.
-    pub fn check(&self) -> Result<()> {
-        let within = |name, value: Option<f32>, low: f32, high: f32, what| match value {
-            Some(value) if !(low..=high).contains(&value) => Err(wrong(name, what)),
-            _ => Ok(()),
-        };
-        within("temperature", self.temperature, 0.0, f32::MAX, "a number from 0")?;
-        within("top_p", self.top_p, 0.0, 1.0, "a number from 0 to 1")?;
-        within("min_p", self.min_p, 0.0, 1.0, "a number from 0 to 1")?;
-        let penalty = self.repetition_penalty;
-        within("repetition_penalty", penalty, f32::MIN_POSITIVE, f32::MAX, "a number above 0")?;
-        match self.max_tokens {
-            Some(0) => Err(wrong("max_tokens", "a whole number from 1")),
-            _ => Ok(()),
-        }
-    }
-
-    /// How to sample, with `default` for what is not wished; without a seed one is drawn.
-    pub fn sampling(&self, default: &Sampling) -> Result<Sampling> {
-        Ok(Sampling {
-            temperature: self.temperature.unwrap_or(default.temperature),
-            top_p: self.top_p.unwrap_or(default.top_p),
-            top_k: self.top_k.unwrap_or(default.top_k),
-            min_p: self.min_p.unwrap_or(default.min_p),
-            repetition_penalty: self.repetition_penalty.unwrap_or(default.repetition_penalty),
-            seed: match self.seed {
-                Some(seed) => seed,
-                None => draw_seed()?,
-            },
-        })
-    }
-}
-
-/// A seed that every JSON reader can represent: below 2^53.
-fn draw_seed() -> Result<u64> {
-    getrandom::u64()
-        .map(|seed| seed >> 11)
-        .map_err(|e| Error::new(Kind::Execution, "", format!("no seed can be drawn: {e}")))
 }
 
 fn conversation(messages: &Value) -> Result<Vec<Value>> {
@@ -157,45 +69,6 @@ fn conversation(messages: &Value) -> Result<Vec<Value>> {
         true => Ok(messages.clone()),
         false => Err(wrong("messages", what)),
     }
-}
-
-/// The fields of a record; one that is null is not there.
-struct Fields<'a>(&'a Map<String, Value>);
-
-impl<'a> Fields<'a> {
-    fn present(&self, name: &str) -> Option<&'a Value> {
-        self.0.get(name).filter(|value| !value.is_null())
-    }
-
-    fn read<T>(
-        &self,
-        name: &str,
-        what: &str,
-        read: impl Fn(&'a Value) -> Option<T>,
-    ) -> Result<Option<T>> {
-        let value = self.present(name);
-        value.map(|value| read(value).ok_or_else(|| wrong(name, what))).transpose()
-    }
-
-    fn text(&self, name: &str) -> Result<Option<&'a str>> {
-        self.read(name, "a text", Value::as_str)
-    }
-
-    fn number(&self, name: &str) -> Result<Option<f32>> {
-        self.read(name, "a number", |value| value.as_f64().map(|value| value as f32))
-    }
-
-    fn whole(&self, name: &str) -> Result<Option<u64>> {
-        self.read(name, "a whole number from 0", Value::as_u64)
-    }
-}
-
-fn wrong(field: &str, what: &str) -> Error {
-    invalid(&format!("`{field}` is not {what}"))
-}
-
-fn invalid(message: &str) -> Error {
-    Error::new(Kind::Validation, "", message)
 }
 
 #[cfg(test)]
@@ -231,27 +104,22 @@ mod tests {
             (r#"{"prompt":"","top_p":1.5}"#, "`top_p` is not a number from 0 to 1"),
             (r#"{"prompt":"","stop":[1]}"#, "`stop` is not a text or a list of texts"),
             (r#"{"prompt":"","temperature":1e99}"#, "`temperature` is not a number from 0"),
+            (
+                r#"{"prompt":"","xtc_threshold":0.6}"#,
+                "`xtc_threshold` is not a number from 0 to 0.5",
+            ),
+            (
+                r#"{"prompt":"","penalty_context":0}"#,
+                "`penalty_context` is not a whole number from 1",
+            ),
+            (r#"{"prompt":"","logprobs":21}"#, "`logprobs` is not a whole number from 0 to 20"),
+            (r#"{"prompt":"","stop_ids":["a"]}"#, "`stop_ids` is not a list of tokens"),
+            (
+                r#"{"prompt":"","logit_bias":{"a":1}}"#,
+                "`logit_bias` is not an object of numbers by token",
+            ),
         ] {
             assert_eq!(parse(line).unwrap_err().message, message, "{line}");
         }
-    }
-
-    #[test]
-    fn a_drawn_seed_can_be_told_and_given_back() {
-        let default = Sampling {
-            temperature: 0.7,
-            top_p: 0.9,
-            top_k: 0,
-            min_p: 0.0,
-            repetition_penalty: 1.0,
-            seed: 0,
-        };
-        let draw = || Options::default().sampling(&default).unwrap();
-        assert!(draw().seed < 1 << 53);
-        assert_ne!(draw().seed, draw().seed);
-        assert_eq!(
-            Options { seed: Some(3), ..Options::default() }.sampling(&default).unwrap().seed,
-            3
-        );
     }
 }

@@ -1,21 +1,18 @@
-//! How the next token is chosen from the logits, all of it on the device.
+//! How the next token of each of several texts is chosen from its logits.
 //!
-//! In the order of mlx-lm: the penalty on repetition, top-p, min-p, top-k, and only then the
-//! temperature; the filters see the model's own probabilities.
+//! In the order of mlx-lm: the bias, the penalties, then on the model's own probabilities top-p,
+//! min-p, XTC and top-k, and only then the temperature. There are two forms of it, which choose
+//! alike: [`host`] reads the logits of one text after another, [`device`] never waits for them.
 
-use mlx_rs::error::Result;
-use mlx_rs::ops::indexing::argmax_axis;
-use mlx_rs::ops::{argsort_axis, concatenate, gt, select};
-use mlx_rs::{Array, Dtype, random};
+use mlx_rs::Array;
+use mlx_rs::error::{Exception, Result};
 use mlxk_core::{Error, Kind};
 
-use crate::mlx;
-
-/// How many of the last tokens count as repetition.
-const REMEMBERED: usize = 20;
+pub mod device;
+pub mod host;
 
 /// How to choose. All values are those of the caller: there are no defaults here.
-#[derive(Clone, Copy, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct Sampling {
     /// 0 takes the most likely token; above, the flatter the more random.
     pub temperature: f32,
@@ -25,142 +22,356 @@ pub struct Sampling {
     pub top_k: u32,
     /// Keep tokens at least this likely in proportion to the most likely one; 0 keeps all.
     pub min_p: f32,
-    /// Divide (or, below zero, multiply) the logits of the last 20 tokens by this; 1 is none.
+    /// How often to drop the most likely of the tokens above `xtc_threshold`, all but the last.
+    pub xtc_probability: f32,
+    /// See `xtc_probability`.
+    pub xtc_threshold: f32,
+    /// Tokens that `xtc_probability` drops never.
+    pub xtc_spared: Vec<u32>,
+    /// Divide (or, below zero, multiply) the logits of recent tokens by this; 1 is none.
     pub repetition_penalty: f32,
+    /// Take this from the logits of recent tokens.
+    pub presence_penalty: f32,
+    /// Take this from the logits of recent tokens for every time they came.
+    pub frequency_penalty: f32,
+    /// How many of the last tokens, those of the prompt too, are recent.
+    pub penalty_context: u32,
+    /// Add to the logits of single tokens, each named once.
+    pub logit_bias: Vec<(u32, f32)>,
     /// The same seed, prompt and settings give the same tokens.
     pub seed: u64,
+    /// Tell of each token how likely it was, and of so many of the most likely ones.
+    pub logprobs: Option<u32>,
 }
 
 impl Sampling {
+    /// The most likely token, always.
+    pub const GREEDY: Sampling = Sampling {
+        temperature: 0.0,
+        top_p: 1.0,
+        top_k: 0,
+        min_p: 0.0,
+        xtc_probability: 0.0,
+        xtc_threshold: 0.1,
+        xtc_spared: Vec::new(),
+        repetition_penalty: 1.0,
+        presence_penalty: 0.0,
+        frequency_penalty: 0.0,
+        penalty_context: 20,
+        logit_bias: Vec::new(),
+        seed: 0,
+        logprobs: None,
+    };
+
+    /// The most likely tokens that can be told of at most.
+    pub const MOST_LOGPROBS: u32 = 20;
+
     /// Errors if a value is out of its range, and says which.
     pub fn check(&self) -> mlxk_core::Result<()> {
-        let ranges = [
-            ("temperature", self.temperature, 0.0..=f32::MAX, "0 or more"),
-            ("top_p", self.top_p, 0.0..=1.0, "from 0 to 1"),
-            ("min_p", self.min_p, 0.0..=1.0, "from 0 to 1"),
+        let finite = f32::MIN..=f32::MAX;
+        let numbers = [
+            ("temperature", self.temperature, 0.0..=f32::MAX, "a number from 0"),
+            ("top_p", self.top_p, 0.0..=1.0, "a number from 0 to 1"),
+            ("min_p", self.min_p, 0.0..=1.0, "a number from 0 to 1"),
+            ("xtc_probability", self.xtc_probability, 0.0..=1.0, "a number from 0 to 1"),
+            ("xtc_threshold", self.xtc_threshold, 0.0..=0.5, "a number from 0 to 0.5"),
             (
                 "repetition_penalty",
                 self.repetition_penalty,
                 f32::MIN_POSITIVE..=f32::MAX,
-                "above 0",
+                "a number above 0",
             ),
+            ("presence_penalty", self.presence_penalty, finite.clone(), "a number"),
+            ("frequency_penalty", self.frequency_penalty, finite.clone(), "a number"),
         ];
-        match ranges.into_iter().find(|(_, value, range, _)| !range.contains(value)) {
-            None => Ok(()),
-            Some((name, value, _, expected)) => {
-                let message = format!("cannot be {value}: it is {expected}");
-                Err(Error::new(Kind::Validation, name, message))
+        let number = numbers.into_iter().find(|(_, value, range, _)| !range.contains(value));
+        let wrong = match number {
+            Some((name, _, _, what)) => Some((name, what)),
+            None if self.penalty_context == 0 => Some(("penalty_context", "a whole number from 1")),
+            None if self.logprobs.is_some_and(|n| n > Sampling::MOST_LOGPROBS) => {
+                Some(("logprobs", "a whole number from 0 to 20"))
             }
-        }
-    }
-}
-
-/// Chooses one token after another.
-pub struct Sampler {
-    sampling: Sampling,
-    /// The last tokens [1, up to 20], prompt included, if repetition is penalised.
-    recent: Option<Array>,
-    /// Tokens chosen.
-    chosen: u64,
-}
-
-impl Sampler {
-    /// A sampler for the continuation of `prompt`.
-    pub fn new(sampling: Sampling, prompt: &[u32]) -> Sampler {
-        let last = &prompt[prompt.len().saturating_sub(REMEMBERED)..];
-        let recent = (sampling.repetition_penalty != 1.0)
-            .then(|| Array::from_slice(last, &[1, last.len() as i32]));
-        Sampler { sampling, recent, chosen: 0 }
-    }
-
-    /// The next token [1, 1] by its `logits` [1, vocabulary].
-    pub fn choose(&mut self, logits: &Array) -> Result<Array> {
-        let logits = logits.as_dtype(Dtype::Float32)?;
-        let logits = match &self.recent {
-            Some(recent) => penalise(&logits, recent, self.sampling.repetition_penalty)?,
-            None => logits,
-        };
-        let token = match self.sampling.temperature {
-            0.0 => argmax_axis(&logits, -1, true)?,
-            temperature => {
-                let kept = self.filter(logits)?.multiply(Array::from_f32(1.0 / temperature))?;
-                random::categorical(&kept, -1, None, &self.key()?)?.reshape(&[1, 1])?
+            None if !self.logit_bias.iter().all(|(_, bias)| finite.contains(bias)) => {
+                Some(("logit_bias", "made of numbers"))
             }
+            None => None,
         };
-        self.chosen += 1;
-        self.remember(&token)?;
-        Ok(token)
+        wrong.map_or(Ok(()), |(name, what)| {
+            Err(Error::new(Kind::Validation, "", format!("`{name}` is not {what}")))
+        })
     }
 
-    /// The logarithms of the probabilities, those that are not kept at minus infinity.
-    fn filter(&self, logits: Array) -> Result<Array> {
-        let Sampling { top_p, top_k, min_p, .. } = self.sampling;
-        let mut kept = logits.subtract(logits.logsumexp_axis(-1, true)?)?;
-        if top_p > 0.0 && top_p < 1.0 {
-            kept = keep_top_p(&kept, top_p)?;
-        }
-        if min_p > 0.0 {
-            let least = kept.max_axis(-1, true)?.add(Array::from_f32(min_p.ln()))?;
-            kept = keep_from(&kept, &least)?;
-        }
-        if top_k > 0 && (top_k as i64) < i64::from(kept.dim(-1)) {
-            kept = keep_top_k(&kept, top_k as i32)?;
-        }
-        Ok(kept)
+    /// Whether recent tokens are less likely than they would be.
+    fn penalises(&self) -> bool {
+        self.repetition_penalty != 1.0
+            || self.presence_penalty != 0.0
+            || self.frequency_penalty != 0.0
     }
 
-    /// A random key of its own for each token of each seed.
-    fn key(&self) -> Result<Array> {
-        random::key(mixed(mixed(self.sampling.seed).wrapping_add(self.chosen)))
-    }
-
-    fn remember(&mut self, token: &Array) -> Result<()> {
-        if let Some(recent) = &mut self.recent {
-            let all = concatenate(
-                &[recent.as_dtype(Dtype::Uint32)?, token.as_dtype(Dtype::Uint32)?],
-                -1,
-            )?;
-            let excess = (all.dim(-1) - REMEMBERED as i32).max(0);
-            *recent = mlx::columns(&all, excess..all.dim(-1))?;
-        }
-        Ok(())
+    /// Whether only some of the tokens are chosen from.
+    fn filters(&self) -> bool {
+        (self.top_p > 0.0 && self.top_p < 1.0)
+            || self.top_k > 0
+            || self.min_p > 0.0
+            || self.xtc_probability > 0.0
     }
 }
 
-/// Makes the tokens of `recent` less likely.
-fn penalise(logits: &Array, recent: &Array, penalty: f32) -> Result<Array> {
-    let own = logits.take_along_axis(recent, -1)?;
-    let penalty = Array::from_f32(penalty);
-    let below = own.lt(Array::from_f32(0.0))?;
-    let less = select(below, own.multiply(&penalty)?, own.divide(&penalty)?)?;
-    logits.put_along_axis(recent, less, -1)
+/// What may come next in a text that has to follow rules.
+pub trait Constraint {
+    /// The tokens that may come next, a bit for each id, the lowest bit of the first word first.
+    ///
+    /// # Errors
+    /// If the rules leave no way on.
+    fn allowed(&mut self) -> mlxk_core::Result<Vec<u32>>;
+
+    /// Goes on by the token that was chosen.
+    ///
+    /// # Errors
+    /// If it may not come here.
+    fn push(&mut self, id: u32) -> mlxk_core::Result<()>;
 }
 
-/// Keeps the most likely tokens up to and with the one at which their probabilities reach `p`.
-fn keep_top_p(logits: &Array, p: f32) -> Result<Array> {
-    let order = argsort_axis(logits.negative()?, -1)?;
-    let sorted = logits.take_along_axis(&order, -1)?;
-    let before = sorted.exp()?.cumsum(-1, None, false)?;
-    let dropped = before.ge(Array::from_f32(p))?;
-    let kept = select(dropped, Array::from_f32(f32::NEG_INFINITY), sorted)?;
-    logits.put_along_axis(order, kept, -1)
+/// A token, and how likely it was if that was asked.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Token {
+    /// Its number.
+    pub id: u32,
+    /// See [`Sampling::logprobs`].
+    pub logprobs: Option<Logprobs>,
 }
 
-/// Keeps the `k` most likely tokens, no more if some are equally likely.
-fn keep_top_k(logits: &Array, k: i32) -> Result<Array> {
-    let order = argsort_axis(logits.negative()?, -1)?;
-    let rest = mlx::columns(&order, k..order.dim(-1))?;
-    logits.put_along_axis(rest, Array::from_f32(f32::NEG_INFINITY), -1)
+/// Natural logarithms of probabilities, before any filter and temperature.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Logprobs {
+    /// Of the token itself.
+    pub own: f32,
+    /// Of the most likely ones, the likeliest first.
+    pub top: Vec<(u32, f32)>,
 }
 
-fn keep_from(logits: &Array, least: &Array) -> Result<Array> {
-    select(gt(least, logits)?, Array::from_f32(f32::NEG_INFINITY), logits)
+/// One choice to be made for a text.
+pub struct Turn<'a> {
+    /// How to choose.
+    pub sampling: &'a Sampling,
+    /// The last tokens that are known, at least the last of the prompt, at most those that count
+    /// as recent.
+    pub recent: &'a [u32],
+    /// How many choices were made before.
+    pub number: u64,
+    /// See [`Constraint::allowed`].
+    pub allowed: Option<&'a [u32]>,
 }
 
-/// Spreads neighbouring numbers (SplitMix64's finisher), so that near seeds share no keys.
+impl Turn<'_> {
+    /// Where in the kept tokens to choose, from 0 to below 1. It has 23 bits, so that a product
+    /// with a sum stays below the sum.
+    fn place(&self) -> f32 {
+        self.uniform(0)
+    }
+
+    /// Whether XTC drops tokens this time.
+    fn drops(&self) -> bool {
+        self.sampling.xtc_probability > 0.0 && self.uniform(1) <= self.sampling.xtc_probability
+    }
+
+    /// A number from 0 to below 1, its own for each seed, choice and purpose.
+    fn uniform(&self, purpose: u64) -> f32 {
+        let number = self.number.wrapping_mul(2).wrapping_add(purpose);
+        let bits = mixed(mixed(self.sampling.seed).wrapping_add(number)) >> 41;
+        bits as f32 / (1 << 23) as f32
+    }
+}
+
+/// Spreads neighbouring numbers (SplitMix64's finisher), so that near seeds share nothing.
 fn mixed(n: u64) -> u64 {
     let n = n.wrapping_add(0x9e37_79b9_7f4a_7c15);
     let n = (n ^ (n >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
     let n = (n ^ (n >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
     n ^ (n >> 31)
+}
+
+/// Chooses one token after another of one text.
+pub struct Sampler {
+    sampling: Sampling,
+    /// The last tokens read, as many as count as recent.
+    recent: Vec<u32>,
+    /// Tokens chosen.
+    chosen: u64,
+    /// The tokens [1, 1] chosen but not read, at most two.
+    unread: Vec<Array>,
+}
+
+impl Sampler {
+    /// A sampler for the continuation of `prompt`.
+    pub fn new(sampling: Sampling, prompt: &[u32]) -> Sampler {
+        let context = (sampling.penalty_context as usize).min(prompt.len());
+        let recent = prompt[prompt.len() - context..].to_vec();
+        Sampler { sampling, recent, chosen: 0, unread: Vec::new() }
+    }
+
+    /// The next token [1, 1] by its `logits` [1, vocabulary].
+    pub fn choose(&mut self, logits: &Array) -> Result<Array> {
+        while self.unread.len() > 1 {
+            let id = self.unread.remove(0).try_item_exact();
+            self.recent.push(id.map_err(|e| Exception::custom(e.to_string()))?);
+        }
+        let excess = self.recent.len().saturating_sub(self.sampling.penalty_context as usize);
+        self.recent.drain(..excess);
+        let turn = Turn {
+            sampling: &self.sampling,
+            recent: &self.recent,
+            number: self.chosen,
+            allowed: None,
+        };
+        let choice = device::choose(logits, &[turn], self.unread.first())?;
+        self.chosen += 1;
+        self.unread.push(choice.ids.clone());
+        Ok(choice.ids)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)] // a test fails by panicking
+
+    use mlx_rs::random;
+
+    use super::*;
+
+    const VOCABULARY: i32 = 1000;
+
+    /// Logits [rows, VOCABULARY] around 0.
+    fn logits(rows: i32, seed: u64) -> Array {
+        let key = random::key(seed).unwrap();
+        let spread = Array::from_f32(3.0);
+        let logits = random::normal::<f32>(&[rows, VOCABULARY], None, None, &key).unwrap();
+        logits.multiply(spread).unwrap()
+    }
+
+    /// Every setting alone and all together.
+    fn settings() -> Vec<Sampling> {
+        let hot = Sampling { temperature: 1.0, logprobs: Some(3), ..Sampling::GREEDY };
+        let bias: Vec<(u32, f32)> = (0..300).map(|id| (3 * id, 2.0)).collect();
+        vec![
+            Sampling::GREEDY,
+            Sampling { logprobs: Some(2), ..Sampling::GREEDY },
+            hot.clone(),
+            Sampling { temperature: 0.3, ..hot.clone() },
+            Sampling { top_p: 0.9, ..hot.clone() },
+            Sampling { top_p: 0.01, ..hot.clone() },
+            Sampling { top_k: 7, ..hot.clone() },
+            Sampling { top_k: u32::MAX, ..hot.clone() },
+            Sampling { min_p: 0.05, ..hot.clone() },
+            Sampling {
+                xtc_probability: 0.5,
+                xtc_threshold: 0.02,
+                xtc_spared: (0..VOCABULARY as u32).step_by(2).collect(),
+                ..hot.clone()
+            },
+            Sampling { repetition_penalty: 1.5, ..Sampling::GREEDY },
+            Sampling { frequency_penalty: 1.0, penalty_context: 1, ..hot.clone() },
+            Sampling { logit_bias: vec![(5, 100.0)], ..hot.clone() },
+            Sampling { logit_bias: bias.clone(), ..hot.clone() },
+            Sampling {
+                top_p: 0.95,
+                top_k: 20,
+                min_p: 0.01,
+                xtc_probability: 0.7,
+                xtc_threshold: 0.05,
+                repetition_penalty: 1.1,
+                presence_penalty: 0.5,
+                frequency_penalty: 0.7,
+                penalty_context: 3,
+                logit_bias: bias,
+                ..hot
+            },
+        ]
+    }
+
+    const RECENT: [u32; 6] = [3, 999, 5, 8, 5, 21];
+    /// One bit of three.
+    const ALLOWED: [u32; 32] = [0x4924_9249; 32];
+
+    /// The turns of all settings, every third one barred.
+    fn turns(settings: &[Sampling], number: u64) -> Vec<Turn<'_>> {
+        let turn = |(row, sampling): (usize, &_)| Turn {
+            sampling,
+            recent: &RECENT[row % RECENT.len()..],
+            number,
+            allowed: (row % 3 == 2).then_some(&ALLOWED[..]),
+        };
+        settings.iter().enumerate().map(turn).collect()
+    }
+
+    fn alike(ours: &Token, theirs: &Token, row: usize) {
+        assert_eq!(ours.id, theirs.id, "row {row}");
+        let (Some(ours), Some(theirs)) = (&ours.logprobs, &theirs.logprobs) else {
+            return assert_eq!(ours, theirs);
+        };
+        assert!((ours.own - theirs.own).abs() < 1e-4, "row {row}: {ours:?} {theirs:?}");
+        let ids = |told: &Logprobs| told.top.iter().map(|(id, _)| *id).collect::<Vec<_>>();
+        assert_eq!(ids(ours), ids(theirs), "row {row}");
+    }
+
+    #[test]
+    fn host_and_device_choose_alike_alone_and_beside_others() {
+        let settings = settings();
+        for number in 0..20 {
+            let turns = turns(&settings, number);
+            let logits = logits(turns.len() as i32, number);
+            let rows: Vec<f32> = logits.to_vec_exact().unwrap();
+            let together = device::choose(&logits, &turns, None).unwrap();
+            let wishes = |turns: &[Turn]| turns.iter().map(|t| t.sampling.logprobs).collect();
+            let wishes: Vec<Option<u32>> = wishes(&turns);
+            let together = together.read(wishes.iter().copied()).unwrap();
+            for (row, turn) in turns.iter().enumerate() {
+                let own = &rows[row * VOCABULARY as usize..][..VOCABULARY as usize];
+                alike(&host::choose(own, turn).unwrap(), &together[row], row);
+                let alone = Array::from_slice(own, &[1, VOCABULARY]);
+                let alone = device::choose(&alone, &turns[row..=row], None).unwrap();
+                alike(&alone.read(wishes[row..].iter().copied()).unwrap()[0], &together[row], row);
+            }
+        }
+    }
+
+    #[test]
+    fn tokens_that_are_not_read_yet_count_as_recent() {
+        let settings = settings();
+        let logits = logits(settings.len() as i32, 1);
+        let known = turns(&settings, 1);
+        let known = device::choose(&logits, &known, None).unwrap().ids;
+        let mut less = turns(&settings, 1);
+        let unread: Vec<u32> = less.iter().map(|turn| *turn.recent.last().unwrap()).collect();
+        less.iter_mut().for_each(|turn| turn.recent = &turn.recent[..turn.recent.len() - 1]);
+        let unread = Array::from_slice(&unread, &[less.len() as i32, 1]);
+        let chosen = device::choose(&logits, &less, Some(&unread)).unwrap().ids;
+        assert_eq!(chosen.to_vec_exact::<u32>().unwrap(), known.to_vec_exact::<u32>().unwrap());
+    }
+
+    #[test]
+    fn xtc_leaves_of_the_likely_tokens_the_last_and_those_that_are_spared() {
+        let logits: Vec<f32> = [0.4f32, 0.3, 0.2, 0.06, 0.04].map(f32::ln).to_vec();
+        let chosen = |spared: &[u32]| {
+            let sampling = Sampling {
+                temperature: 1.0,
+                xtc_probability: 1.0,
+                xtc_threshold: 0.1,
+                xtc_spared: spared.to_vec(),
+                ..Sampling::GREEDY
+            };
+            let turn = |number| Turn { sampling: &sampling, recent: &[0], number, allowed: None };
+            let all = (0..200).map(|n| host::choose(&logits, &turn(n)).unwrap().id);
+            all.collect::<std::collections::BTreeSet<_>>().into_iter().collect::<Vec<_>>()
+        };
+        assert_eq!(chosen(&[]), [2, 3, 4]);
+        assert_eq!(chosen(&[0]), [0, 2, 3, 4]);
+    }
+
+    #[test]
+    fn rules_that_allow_nothing_choose_nothing() {
+        let turn =
+            Turn { sampling: &Sampling::GREEDY, recent: &[0], number: 0, allowed: Some(&[0]) };
+        assert_eq!(host::choose(&[1.0, 2.0], &turn), None);
+    }
 }

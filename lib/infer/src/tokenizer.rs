@@ -31,25 +31,22 @@ impl Tokenizer {
             return Err(Error::new(Kind::InvalidModel, &facts.found.name, "no tokenizer.json"));
         }
         let bytes = std::fs::read(&path).map_err(|e| Error::io(&path, e))?;
-        let configs = [&facts.generation_config, &facts.config];
-        let ends = configs.iter().find_map(|config| config.get("eos_token_id"));
+        let ends = stated_ends(facts)?;
         let token = |key| Some((key, facts.tokenizer_config.get(key)?));
         let keys =
             ["bos_token", "eos_token", "pad_token", "unk_token", "additional_special_tokens"];
-        Tokenizer::new(&bytes, keys.into_iter().filter_map(token), ends.as_ref()).map_err(
-            |mut e| {
-                e.subject = path.display().to_string();
-                e
-            },
-        )
+        Tokenizer::new(&bytes, keys.into_iter().filter_map(token), &ends).map_err(|mut e| {
+            e.subject = path.display().to_string();
+            e
+        })
     }
 
     /// From the content of a `tokenizer.json`, the special tokens of `tokenizer_config.json` by
-    /// name, and the `eos_token_id` of the model: a number or a list.
+    /// name, and the tokens that end a text besides those that it names.
     pub fn new<'a>(
         json: &[u8],
         special: impl IntoIterator<Item = (&'a str, Value)>,
-        ends: Option<&Value>,
+        ends: &[u32],
     ) -> Result<Tokenizer> {
         let mut inner = tokenizers::Tokenizer::from_bytes(json)
             .map_err(|e| invalid(format!("not a tokenizer: {e}")))?;
@@ -96,6 +93,11 @@ impl Tokenizer {
         self.ends.contains(&id)
     }
 
+    /// The tokens that end a text.
+    pub fn ends(&self) -> impl Iterator<Item = u32> {
+        self.ends.iter().copied()
+    }
+
     /// The special tokens by name (`bos_token`, ...), for templates.
     pub fn special(&self) -> &Map<String, Value> {
         &self.special
@@ -112,21 +114,35 @@ fn named_token((name, value): (&str, Value)) -> Option<(String, Value)> {
     Some((name.to_owned(), value))
 }
 
+/// The `eos_token_id` of the model, a number or a list, in the first file that has one.
+fn stated_ends(facts: &Facts) -> Result<Vec<u32>> {
+    let files =
+        [("generation_config.json", &facts.generation_config), ("config.json", &facts.config)];
+    let stated = files.into_iter().find_map(|(file, config)| {
+        config.get("eos_token_id").filter(|ids| !ids.is_null()).map(|ids| (file, ids))
+    });
+    let Some((file, ids)) = stated else { return Ok(Vec::new()) };
+    let id = |value: &Value| value.as_u64().and_then(|id| u32::try_from(id).ok());
+    let list = match &ids {
+        Value::Array(list) => list.iter().map(id).collect(),
+        one => id(one).map(|id| vec![id]),
+    };
+    list.ok_or_else(|| {
+        let message = format!("`eos_token_id` is not a token or a list of tokens: {ids}");
+        Error::new(Kind::InvalidModel, facts.path(file).display().to_string(), message)
+    })
+}
+
 fn end_ids(
     inner: &tokenizers::Tokenizer,
     eos_token: Option<&Value>,
-    ids: Option<&Value>,
+    stated: &[u32],
 ) -> BTreeSet<u32> {
-    let id = |value: &Value| value.as_u64().and_then(|id| u32::try_from(id).ok());
-    let stated = match ids {
-        Some(Value::Array(ids)) => ids.iter().filter_map(id).collect(),
-        Some(value) => Vec::from_iter(id(value)),
-        None => Vec::new(),
-    };
     let special = |token: &&str| inner.get_added_vocabulary().is_special_token(token);
     let turns = END_OF_TURN.into_iter().filter(special);
     let named = turns.chain(eos_token.and_then(Value::as_str));
-    stated.into_iter().chain(named.filter_map(|token| inner.token_to_id(token))).collect()
+    let named = named.filter_map(|token| inner.token_to_id(token));
+    stated.iter().copied().chain(named).collect()
 }
 
 fn invalid(message: String) -> Error {

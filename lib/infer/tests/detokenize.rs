@@ -18,7 +18,7 @@ fn tokenizer(decoder: &Value, vocabulary: &[&str]) -> (Vec<u8>, Tokenizer) {
             "unk_token": vocabulary[0]},
     });
     let bytes = serde_json::to_vec(&json).unwrap();
-    let tokenizer = Tokenizer::new(&bytes, [], None).unwrap();
+    let tokenizer = Tokenizer::new(&bytes, [], &[]).unwrap();
     (bytes, tokenizer)
 }
 

@@ -24,7 +24,7 @@ impl Source for Script {
         prompt: &[u32],
         sampling: &Sampling,
     ) -> Result<impl Iterator<Item = Result<u32>> + use<'a>> {
-        self.0.borrow_mut().push((prompt.to_vec(), *sampling));
+        self.0.borrow_mut().push((prompt.to_vec(), sampling.clone()));
         Ok((1..).map(Ok))
     }
 }
@@ -83,7 +83,7 @@ impl Model {
 
     fn sampling(&self) -> Sampling {
         self.run(&ask("w1", Options::default())).unwrap();
-        self.script.0.borrow().last().unwrap().1
+        self.script.0.borrow().last().unwrap().1.clone()
     }
 }
 

@@ -22,7 +22,7 @@ fn ids(model: &mut Model, sampling: Sampling, count: usize) -> Vec<u32> {
 
 /// The first tokens that 200 seeds give.
 fn first(model: &mut Model, sampling: Sampling) -> Vec<u32> {
-    (0..200).map(|seed| ids(model, Sampling { seed, ..sampling }, 1)[0]).collect()
+    (0..200).map(|seed| ids(model, Sampling { seed, ..sampling.clone() }, 1)[0]).collect()
 }
 
 /// The tokens in the order of their logits.

@@ -15,14 +15,7 @@ use serde_json::{Map, Value};
 use tempfile::TempDir;
 
 /// The most likely token, always.
-pub const GREEDY: Sampling = Sampling {
-    temperature: 0.0,
-    top_p: 1.0,
-    top_k: 0,
-    min_p: 0.0,
-    repetition_penalty: 1.0,
-    seed: 0,
-};
+pub const GREEDY: Sampling = Sampling::GREEDY;
 
 /// The directory of a case whose answers the Python reference gave.
 pub fn parity(case: &str) -> PathBuf {

@@ -1,0 +1,221 @@
+//! Choosing on the host: a pass or two over the logits, and a heap of the few tokens that count.
+
+use std::cmp::Ordering;
+use std::collections::BinaryHeap;
+
+use super::{Logprobs, Token, Turn};
+
+/// The next token by the `logits` of all tokens; `None` if none of them may come.
+pub fn choose(logits: &[f32], turn: &Turn) -> Option<Token> {
+    let adjusted = adjusted(logits, turn);
+    let logits = adjusted.as_deref().unwrap_or(logits);
+    let best = best(logits)?;
+    let sampling = turn.sampling;
+    let total = match sampling.temperature > 0.0 || sampling.logprobs.is_some() {
+        true => sum(logits, best.logit, 1.0),
+        false => 1.0,
+    };
+    let id = match sampling.temperature {
+        0.0 => best.id,
+        _ if sampling.filters() => {
+            let kept = filter(logits, turn, best, total);
+            pick(&kept, turn).id
+        }
+        _ => unfiltered(logits, turn, best),
+    };
+    let logprobs = sampling.logprobs.map(|count| {
+        let normal = best.logit + total.ln();
+        let top = top(logits, count as usize, f32::NEG_INFINITY);
+        let told = top.map(|token| (token.id, token.logit - normal)).take(count as usize);
+        Logprobs { own: logits[id as usize] - normal, top: told.collect() }
+    });
+    Some(Token { id, logprobs })
+}
+
+/// A token that may be chosen. The likelier is the greater, and of equals the lower id.
+#[derive(Clone, Copy, PartialEq)]
+struct Candidate {
+    logit: f32,
+    id: u32,
+}
+
+impl Eq for Candidate {}
+
+impl Ord for Candidate {
+    fn cmp(&self, other: &Candidate) -> Ordering {
+        self.logit.total_cmp(&other.logit).then(other.id.cmp(&self.id))
+    }
+}
+
+impl PartialOrd for Candidate {
+    fn partial_cmp(&self, other: &Candidate) -> Option<Ordering> {
+        Some(self.cmp(other))
+    }
+}
+
+/// The logits as rules, bias and penalties leave them; `None` if they leave them as they are.
+fn adjusted(logits: &[f32], turn: &Turn) -> Option<Vec<f32>> {
+    let sampling = turn.sampling;
+    if turn.allowed.is_none() && sampling.logit_bias.is_empty() && !sampling.penalises() {
+        return None;
+    }
+    let mut logits = logits.to_vec();
+    for &(id, bias) in &sampling.logit_bias {
+        logits.get_mut(id as usize).into_iter().for_each(|logit| *logit += bias);
+    }
+    let mut recent = turn.recent.to_vec();
+    recent.sort_unstable();
+    for same in recent.chunk_by(|a, b| a == b).filter(|_| sampling.penalises()) {
+        let logit = &mut logits[same[0] as usize];
+        let penalty = sampling.repetition_penalty;
+        *logit = if *logit < 0.0 { *logit * penalty } else { *logit / penalty };
+        *logit -= sampling.presence_penalty + sampling.frequency_penalty * same.len() as f32;
+    }
+    if let Some(allowed) = turn.allowed {
+        let may = |id: usize| allowed.get(id / 32).is_some_and(|word| word >> (id % 32) & 1 == 1);
+        let barred = logits.iter_mut().enumerate().filter(|&(id, _)| !may(id));
+        barred.for_each(|(_, logit)| *logit = f32::NEG_INFINITY);
+    }
+    Some(logits)
+}
+
+/// The most likely token, the first of several.
+fn best(logits: &[f32]) -> Option<Candidate> {
+    let most = logits.iter().copied().fold(f32::NEG_INFINITY, f32::max);
+    let id = logits.iter().position(|&logit| logit == most)? as u32;
+    (most > f32::NEG_INFINITY).then_some(Candidate { logit: most, id })
+}
+
+/// The tokens whose logit is at least `least`, the most likely first; at least the `count` most
+/// likely are among them if there are as many.
+fn top(logits: &[f32], count: usize, least: f32) -> impl Iterator<Item = Candidate> {
+    let candidate = |(id, &logit): (usize, &f32)| Candidate { logit, id: id as u32 };
+    let mut all: Vec<Candidate> =
+        logits.iter().enumerate().filter(|&(_, &x)| x >= least).map(candidate).collect();
+    if count < all.len() {
+        all.select_nth_unstable_by(count, |a, b| b.cmp(a));
+        all.truncate(count);
+    }
+    let mut heap = BinaryHeap::from(all);
+    std::iter::from_fn(move || heap.pop())
+}
+
+/// The tokens to choose from, the most likely first. `total` is the sum of all weights, of which
+/// the most likely token has 1.
+fn filter(logits: &[f32], turn: &Turn, best: Candidate, total: f32) -> Vec<Candidate> {
+    let sampling = turn.sampling;
+    let mass = match sampling.top_p {
+        p if p > 0.0 && p < 1.0 => p * total,
+        _ => f32::INFINITY,
+    };
+    // All tokens below this weight have less than what top-p leaves out together.
+    let rare = (total - mass).max(0.0) / logits.len() as f32;
+    let least = best.logit + rare.max(sampling.min_p).ln();
+    let drops = turn.drops();
+    let k = if sampling.top_k > 0 { sampling.top_k as usize } else { usize::MAX };
+    let mut before = 0.0;
+    let within = |token: &Candidate| {
+        let kept = before < mass;
+        before += exp(token.logit - best.logit);
+        kept
+    };
+    let count = if drops { usize::MAX } else { k };
+    let mut kept: Vec<Candidate> = top(logits, count, least).take_while(within).collect();
+    if drops {
+        exclude_top_choices(&mut kept, turn);
+        kept.truncate(k);
+    }
+    kept
+}
+
+/// XTC: drops the most likely of the tokens above a threshold, all but the last of them.
+fn exclude_top_choices(kept: &mut Vec<Candidate>, turn: &Turn) {
+    let most = kept[0].logit;
+    let sum: f32 = kept.iter().map(|token| exp(token.logit - most)).sum();
+    let above = |token: &&Candidate| exp(token.logit - most) / sum > turn.sampling.xtc_threshold;
+    if let Some(last) = kept.iter().take_while(above).last().map(|token| token.logit) {
+        let spared = |token: &Candidate| turn.sampling.xtc_spared.contains(&token.id);
+        kept.retain(|token| token.logit <= last || spared(token));
+    }
+}
+
+/// One of the tokens, by their probabilities at the temperature.
+fn pick(kept: &[Candidate], turn: &Turn) -> Candidate {
+    let weight = |token: &Candidate| exp((token.logit - kept[0].logit) / turn.sampling.temperature);
+    let weights: Vec<f32> = kept.iter().map(weight).collect();
+    kept[place(&weights, turn.place() * weights.iter().sum::<f32>()).0]
+}
+
+/// One of all tokens, by their probabilities at the temperature: first some neighbours, then one
+/// of them.
+fn unfiltered(logits: &[f32], turn: &Turn, best: Candidate) -> u32 {
+    const NEIGHBOURS: usize = 256;
+    let temperature = turn.sampling.temperature;
+    let weigh = |some: &[f32]| sum(some, best.logit, temperature);
+    let weights: Vec<f32> = logits.chunks(NEIGHBOURS).map(weigh).collect();
+    let (block, target) = place(&weights, turn.place() * weights.iter().sum::<f32>());
+    let first = block * NEIGHBOURS;
+    let some = logits[first..].iter().take(NEIGHBOURS);
+    let weights: Vec<f32> = some.map(|x| exp((x - best.logit) / temperature)).collect();
+    (first + place(&weights, target).0) as u32
+}
+
+/// The number of the weight in which `target` lies, and where in it; of the last above 0 if it lies
+/// beyond.
+fn place(weights: &[f32], mut target: f32) -> (usize, f32) {
+    let mut last = 0;
+    for (n, &weight) in weights.iter().enumerate().filter(|(_, weight)| **weight > 0.0) {
+        last = n;
+        if weight > target {
+            break;
+        }
+        target -= weight;
+    }
+    (last, target)
+}
+
+/// The sum of the weights of tokens, of which one with the logit `most` has 1.
+fn sum(logits: &[f32], most: f32, temperature: f32) -> f32 {
+    let (whole, rest) = logits.as_chunks::<16>();
+    let mut sums = [0.0; 16];
+    for some in whole {
+        sums = std::array::from_fn(|n| sums[n] + exp((some[n] - most) / temperature));
+    }
+    let rest = rest.iter().map(|x| exp((x - most) / temperature));
+    sums.iter().sum::<f32>() + rest.sum::<f32>()
+}
+
+/// e to the power of `x`, which is not above 0, to the last bit but one: a polynomial, which unlike
+/// the library's function is computed for several numbers at once.
+#[inline(always)]
+fn exp(x: f32) -> f32 {
+    const LN_2_HIGH: f32 = 0.693_359_4;
+    const LN_2_LOW: f32 = -2.121_944_4e-4;
+    /// Adding it rounds to a whole number in the lowest bits.
+    const ROUND: f32 = 12_582_912.0;
+    if x < -87.0 {
+        return 0.0;
+    }
+    let shifted = x * std::f32::consts::LOG2_E + ROUND;
+    let power = shifted - ROUND;
+    let rest = x - power * LN_2_HIGH - power * LN_2_LOW;
+    let series = [1.987_569_1e-4, 1.398_2e-3, 8.333_452e-3, 4.166_579_6e-2, 0.166_666_65, 0.5];
+    let sum = series.into_iter().fold(0.0, |sum, factor| sum * rest + factor);
+    let scale = f32::from_bits((shifted.to_bits() << 23).wrapping_add(1.0f32.to_bits()));
+    (sum * rest * rest + rest + 1.0) * scale
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn powers_are_those_of_the_library() {
+        for n in 0..=87_000 {
+            let x = -(n as f32) / 1000.0;
+            let (ours, theirs) = (exp(x), x.exp());
+            assert!((ours - theirs).abs() <= 3e-7 * theirs, "{x}: {ours} {theirs}");
+        }
+        assert_eq!((exp(0.0), exp(-100.0), exp(f32::NEG_INFINITY)), (1.0, 0.0, 0.0));
+    }
+}
