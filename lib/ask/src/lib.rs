@@ -126,6 +126,7 @@ impl Asking<'_> {
                     }
                     text += &piece;
                 }
+                Event::Logprobs(_) => {}
                 Event::End(end) => {
                     if self.manner.verbose {
                         tell(&end, started, first.unwrap_or_else(Instant::now));

@@ -1,29 +1,28 @@
-//! From a prompt to one token after another.
+//! A model in memory, and what it makes of a prompt.
 
-use mlx_rs::error::Result;
-use mlx_rs::transforms::{async_eval, eval};
+use mlx_rs::error::{Exception, Result};
+use mlx_rs::transforms::eval;
 use mlx_rs::{Array, Stream, memory, with_stream};
 use mlxk_core::{Error, Kind};
 
+use crate::batch::Batch;
 use crate::cache::{Cache, Texts};
 use crate::mlx;
 use crate::models::Language;
-use crate::sample::{Sampler, Sampling};
+use crate::sample::{Sampling, Token};
 
-/// Tokens after which MLX gives the memory back that it keeps for reuse.
-const TIDY: u64 = 256;
-
-/// A model in memory. It stays on the thread that loaded it.
+/// A model in memory, with the texts that it continues. It stays on the thread that loaded it.
 pub struct Model {
     network: Box<dyn Language>,
     /// Where all work is queued.
     stream: Stream,
     /// Whether to queue a token's work before the token before it is known: a GPU then never waits
     /// for the host, a CPU would only be late with the first of the two.
-    ahead: bool,
-    /// Tokens of a prompt that are processed at once.
+    pub(crate) ahead: bool,
+    /// Tokens of prompts that are processed at once.
     pub prefill_chunk: usize,
     context_length: Option<u64>,
+    pub(crate) batch: Batch,
 }
 
 impl Model {
@@ -36,7 +35,8 @@ impl Model {
         context_length: Option<u64>,
     ) -> Model {
         let prefill_chunk = if on_cpu { 512 } else { 2048 };
-        Model { network, stream, ahead: !on_cpu, prefill_chunk, context_length }
+        let batch = Batch::default();
+        Model { network, stream, ahead: !on_cpu, prefill_chunk, context_length, batch }
     }
 
     /// How many tokens the model was trained to see at once, if that is known.
@@ -44,114 +44,106 @@ impl Model {
         self.context_length
     }
 
-    /// Processes `prompt` and returns what follows it, token by token. Errors if the prompt is
-    /// empty or holds ids that the model does not know, or `sampling` makes no sense.
+    /// Tokens that the model knows; ids are below this.
+    pub fn vocabulary(&self) -> usize {
+        self.network.vocabulary()
+    }
+
+    /// What follows `prompt`, token by token. Errors as [`join`](Model::join) does.
     pub fn tokens(&mut self, prompt: &[u32], sampling: &Sampling) -> mlxk_core::Result<Tokens<'_>> {
-        sampling.check()?;
-        let (last, before) = self.check(prompt)?;
-        let mut cache = self.network.cache();
-        self.run(|| self.prefill(before, &mut cache))?;
-        let sampler = Sampler::new(sampling.clone(), prompt);
-        let last = ids(&[last]);
-        Ok(Tokens { model: self, cache, sampler, last, queued: None, read: 0 })
+        let text = self.join(prompt, sampling.clone(), None)?;
+        Ok(Tokens { model: self, text, ready: Vec::new() })
     }
 
     /// The logits of the token that follows `prompt`, one for each token that the model knows.
     pub fn logits(&mut self, prompt: &[u32]) -> mlxk_core::Result<Vec<f32>> {
-        let (last, before) = self.check(prompt)?;
-        let mut cache = self.network.cache();
+        self.check(prompt)?;
+        let mut cache = self.cache();
         let logits = self.run(|| {
-            self.prefill(before, &mut cache)?;
-            self.next_logits(&ids(&[last]), &mut cache)?.as_type::<f32>()
+            let mut h = None;
+            for chunk in prompt.chunks(self.prefill_chunk.max(1)) {
+                let text = Texts::one(&mut cache, chunk.len() as i32);
+                h = Some(self.forward(&ids(chunk), text)?);
+                eval(cache.arrays())?;
+                memory::clear_cache()?;
+            }
+            let h = h.ok_or_else(|| Exception::custom("no prompt"))?;
+            self.head(&h, &[prompt.len().saturating_sub(1) % self.prefill_chunk.max(1)])
         })?;
         logits.to_vec_exact().map_err(|e| mlx::failed(e.to_string().as_str().into()))
     }
 
-    /// The last id and those before, all known to the model.
-    fn check<'p>(&self, prompt: &'p [u32]) -> mlxk_core::Result<(u32, &'p [u32])> {
-        let vocabulary = self.network.vocabulary();
+    /// Errors if the prompt is empty or holds ids that the model does not know.
+    pub(crate) fn check(&self, prompt: &[u32]) -> mlxk_core::Result<()> {
+        let vocabulary = self.vocabulary();
         if let Some(id) = prompt.iter().find(|&&id| id as usize >= vocabulary) {
             let message = format!("token {id} is not among the {vocabulary} that the model knows");
             return Err(Error::new(Kind::InvalidModel, "", message)
                 .hint("the tokenizer belongs to another model"));
         }
-        let (last, before) = prompt
-            .split_last()
-            .ok_or_else(|| Error::new(Kind::Validation, "", "the prompt is empty"))?;
-        Ok((*last, before))
-    }
-
-    /// Lets the cache see `prompt`, a chunk at a time: only its state is ever evaluated.
-    fn prefill(&self, prompt: &[u32], cache: &mut Cache) -> Result<()> {
-        for chunk in prompt.chunks(self.prefill_chunk.max(1)) {
-            let mut text = Texts::one(cache, chunk.len() as i32);
-            self.network.forward(&self.network.embed(&ids(chunk))?, &mut text)?;
-            eval(cache.arrays())?;
-            memory::clear_cache()?;
+        match prompt.is_empty() {
+            true => Err(Error::new(Kind::Validation, "", "the prompt is empty")),
+            false => Ok(()),
         }
-        Ok(())
     }
 
-    /// The logits [1, vocabulary] after `id` [1, 1], which the cache has not yet seen.
-    fn next_logits(&self, id: &Array, cache: &mut Cache) -> Result<Array> {
-        let h = self.network.forward(&self.network.embed(id)?, &mut Texts::one(cache, 1))?;
-        self.network.head(&h)?.reshape(&[1, -1])
+    /// A memory without any token.
+    pub(crate) fn cache(&self) -> Cache {
+        self.network.cache()
     }
 
-    fn run<T>(&self, work: impl FnOnce() -> Result<T>) -> mlxk_core::Result<T> {
+    /// What the model makes of `ids` [1, length], the next of `texts`: [1, length, hidden].
+    pub(crate) fn forward(&self, ids: &Array, mut texts: Texts) -> Result<Array> {
+        self.network.forward(&self.network.embed(ids)?, &mut texts)
+    }
+
+    /// The logits [rows, vocabulary], in single precision, after the `rows` of `h`.
+    pub(crate) fn head(&self, h: &Array, rows: &[usize]) -> Result<Array> {
+        let logits = if rows.len() as i32 == h.dim(1) {
+            self.network.head(h)?
+        } else {
+            let rows: Vec<i32> = rows.iter().map(|&row| row as i32).collect();
+            let rows = Array::from_slice(&rows, &[rows.len() as i32]);
+            self.network.head(&h.take_axis(rows, 1)?)?
+        };
+        logits.reshape(&[rows.len() as i32, -1])?.as_type::<f32>()
+    }
+
+    /// Does `work` where the model's work is queued.
+    pub(crate) fn run<T>(&self, work: impl FnOnce() -> Result<T>) -> mlxk_core::Result<T> {
         with_stream(&self.stream, work).map_err(mlx::failed)
     }
 }
 
 /// The tokens after a prompt. It never ends by itself; dropping it ends the work.
 pub struct Tokens<'m> {
-    model: &'m Model,
-    cache: Cache,
-    sampler: Sampler,
-    /// The last token that was read [1, 1].
-    last: Array,
-    /// The one after it, whose work is queued already.
-    queued: Option<Array>,
-    read: u64,
-}
-
-impl Tokens<'_> {
-    /// The next token, read only when the one after it is queued: one wait for each.
-    fn advance(&mut self) -> Result<u32> {
-        self.last = match self.queued.take() {
-            Some(token) => token,
-            None => self.step()?,
-        };
-        if self.model.ahead {
-            let next = self.step()?;
-            async_eval([&next])?;
-            self.queued = Some(next);
-        }
-        self.read += 1;
-        if self.read.is_multiple_of(TIDY) {
-            memory::clear_cache()?;
-        }
-        self.last.try_item_exact().map_err(|e| e.to_string().as_str().into())
-    }
-
-    /// The token after `last`, not yet computed.
-    fn step(&mut self) -> Result<Array> {
-        let logits = self.model.next_logits(&self.last, &mut self.cache)?;
-        self.sampler.choose(&logits)
-    }
+    model: &'m mut Model,
+    text: u64,
+    ready: Vec<mlxk_core::Result<Token>>,
 }
 
 impl Iterator for Tokens<'_> {
     type Item = mlxk_core::Result<u32>;
 
     fn next(&mut self) -> Option<Self::Item> {
-        let model = self.model;
-        Some(model.run(|| self.advance()))
+        while self.ready.is_empty() {
+            match self.model.step() {
+                Ok(tokens) => self.ready.extend(tokens.into_iter().map(|(_, token)| token)),
+                Err(e) => return Some(Err(e)),
+            }
+        }
+        Some(self.ready.remove(0).map(|token| token.id))
+    }
+}
+
+impl Drop for Tokens<'_> {
+    fn drop(&mut self) {
+        self.model.leave(self.text);
     }
 }
 
 /// Ids as [1, length].
-fn ids(ids: &[u32]) -> Array {
+pub(crate) fn ids(ids: &[u32]) -> Array {
     Array::from_slice(ids, &[1, ids.len() as i32])
 }
 

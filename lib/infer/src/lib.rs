@@ -5,6 +5,7 @@
 mod activation;
 mod admit;
 mod attention;
+mod batch;
 mod cache;
 mod cpu;
 mod decode;
@@ -35,6 +36,7 @@ mod tokenizer;
 mod weights;
 
 pub use admit::admit;
+pub use batch::Step;
 pub use decode::{Model, Tokens};
 pub use detokenize::Detokenizer;
 pub use generate::{Event, Runner};

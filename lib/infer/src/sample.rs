@@ -4,8 +4,6 @@
 //! min-p, XTC and top-k, and only then the temperature. There are two forms of it, which choose
 //! alike: [`host`] reads the logits of one text after another, [`device`] never waits for them.
 
-use mlx_rs::Array;
-use mlx_rs::error::{Exception, Result};
 use mlxk_core::{Error, Kind};
 
 pub mod device;
@@ -154,13 +152,12 @@ pub struct Logprobs {
 pub struct Turn<'a> {
     /// How to choose.
     pub sampling: &'a Sampling,
-    /// The last tokens that are known, at least the last of the prompt, at most those that count
-    /// as recent.
+    /// The tokens that are known, or at least those that count as recent.
     pub recent: &'a [u32],
     /// How many choices were made before.
     pub number: u64,
     /// See [`Constraint::allowed`].
-    pub allowed: Option<&'a [u32]>,
+    pub allowed: Option<Vec<u32>>,
 }
 
 impl Turn<'_> {
@@ -191,51 +188,11 @@ fn mixed(n: u64) -> u64 {
     n ^ (n >> 31)
 }
 
-/// Chooses one token after another of one text.
-pub struct Sampler {
-    sampling: Sampling,
-    /// The last tokens read, as many as count as recent.
-    recent: Vec<u32>,
-    /// Tokens chosen.
-    chosen: u64,
-    /// The tokens [1, 1] chosen but not read, at most two.
-    unread: Vec<Array>,
-}
-
-impl Sampler {
-    /// A sampler for the continuation of `prompt`.
-    pub fn new(sampling: Sampling, prompt: &[u32]) -> Sampler {
-        let context = (sampling.penalty_context as usize).min(prompt.len());
-        let recent = prompt[prompt.len() - context..].to_vec();
-        Sampler { sampling, recent, chosen: 0, unread: Vec::new() }
-    }
-
-    /// The next token [1, 1] by its `logits` [1, vocabulary].
-    pub fn choose(&mut self, logits: &Array) -> Result<Array> {
-        while self.unread.len() > 1 {
-            let id = self.unread.remove(0).try_item_exact();
-            self.recent.push(id.map_err(|e| Exception::custom(e.to_string()))?);
-        }
-        let excess = self.recent.len().saturating_sub(self.sampling.penalty_context as usize);
-        self.recent.drain(..excess);
-        let turn = Turn {
-            sampling: &self.sampling,
-            recent: &self.recent,
-            number: self.chosen,
-            allowed: None,
-        };
-        let choice = device::choose(logits, &[turn], self.unread.first())?;
-        self.chosen += 1;
-        self.unread.push(choice.ids.clone());
-        Ok(choice.ids)
-    }
-}
-
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used)] // a test fails by panicking
 
-    use mlx_rs::random;
+    use mlx_rs::{Array, random};
 
     use super::*;
 
@@ -295,13 +252,13 @@ mod tests {
 
     /// The turns of all settings, every third one barred.
     fn turns(settings: &[Sampling], number: u64) -> Vec<Turn<'_>> {
-        let turn = |(row, sampling): (usize, &_)| Turn {
-            sampling,
-            recent: &RECENT[row % RECENT.len()..],
-            number,
-            allowed: (row % 3 == 2).then_some(&ALLOWED[..]),
-        };
-        settings.iter().enumerate().map(turn).collect()
+        let mut turns = Vec::new();
+        for (row, sampling) in settings.iter().enumerate() {
+            let recent = &RECENT[row % RECENT.len()..];
+            let allowed = (row % 3 == 2).then(|| ALLOWED.to_vec());
+            turns.push(Turn { sampling, recent, number, allowed });
+        }
+        turns
     }
 
     fn alike(ours: &Token, theirs: &Token, row: usize) {
@@ -371,7 +328,7 @@ mod tests {
     #[test]
     fn rules_that_allow_nothing_choose_nothing() {
         let turn =
-            Turn { sampling: &Sampling::GREEDY, recent: &[0], number: 0, allowed: Some(&[0]) };
+            Turn { sampling: &Sampling::GREEDY, recent: &[0], number: 0, allowed: Some(vec![0]) };
         assert_eq!(host::choose(&[1.0, 2.0], &turn), None);
     }
 }

@@ -6,6 +6,8 @@ use mlxk_core::{Error, Facts, Kind, Result};
 use serde_json::{Map, Value};
 
 use crate::detokenize::Detokenizer;
+use crate::generate::{Likelihood, Told};
+use crate::sample::Logprobs;
 
 /// Ends of a turn that no model writes for another reason. Some checkpoints name only the end of
 /// the document as their end, and would go on with the other side's turn.
@@ -86,6 +88,26 @@ impl Tokenizer {
         let token = self.inner.id_to_token(id)?;
         let special = self.inner.get_added_vocabulary().is_special_token(&token);
         (!special).then_some(token)
+    }
+
+    /// What is told of the token `id`, with the texts of all tokens in it.
+    pub fn told(&self, id: u32, logprobs: &Logprobs) -> Told {
+        let likelihood = |id, logprob| Likelihood { id, text: self.alone(id), logprob };
+        let top = logprobs.top.iter().map(|&(id, logprob)| likelihood(id, logprob));
+        Told { own: likelihood(id, logprobs.own), top: top.collect() }
+    }
+
+    /// The text of a token within a text.
+    fn alone(&self, id: u32) -> String {
+        let Some(token) = self.inner.id_to_token(id) else { return String::new() };
+        if self.inner.get_added_vocabulary().is_special_token(&token) {
+            return token;
+        }
+        let Ok(mut detokenizer) = self.detokenizer() else { return token };
+        // Before the first token of a text spaces are left out.
+        let before = detokenizer.push("-").len();
+        let text = detokenizer.push(&token) + &detokenizer.finish();
+        text.get(1 - before..).unwrap_or_default().to_owned()
     }
 
     /// True for the tokens that end a text.

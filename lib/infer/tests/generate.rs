@@ -3,29 +3,59 @@
 #![allow(clippy::unwrap_used)] // a test fails by panicking
 
 use std::cell::{Cell, RefCell};
+use std::collections::BTreeMap;
 use std::rc::Rc;
 
 use mlxk_core::store::{Found, Origin};
-use mlxk_core::{Facts, Kind, Result, health, policy, probe};
+use mlxk_core::{Error, Facts, Kind, Result, health, policy, probe};
 use mlxk_infer::generate::{Bound, End, Reason, Source};
 use mlxk_infer::request::{Options, Prompt};
-use mlxk_infer::{Event, Request, Runner, Sampling};
+use mlxk_infer::{Constraint, Event, Request, Runner, Sampling, Step, Token};
 use serde_json::json;
 
-/// Gives the tokens 1, 2, 3, ... and keeps what it was asked.
+/// Gives every text the tokens 1, 2, 3, ... and keeps what it was asked.
 #[derive(Clone, Default)]
-struct Script(Rc<RefCell<Vec<Asked>>>);
+struct Script(Rc<RefCell<Scene>>);
 
-type Asked = (Vec<u32>, Sampling);
+#[derive(Default)]
+struct Scene {
+    asked: Vec<(Vec<u32>, Sampling)>,
+    /// The texts that are being continued, with the last token of each.
+    texts: Vec<(u64, u32)>,
+    /// Gives a text an error in place of this token.
+    fails_at: Option<(u64, u32)>,
+}
 
 impl Source for Script {
-    fn tokens<'a>(
-        &'a mut self,
+    fn join(
+        &mut self,
         prompt: &[u32],
-        sampling: &Sampling,
-    ) -> Result<impl Iterator<Item = Result<u32>> + use<'a>> {
-        self.0.borrow_mut().push((prompt.to_vec(), sampling.clone()));
-        Ok((1..).map(Ok))
+        sampling: Sampling,
+        _: Option<Box<dyn Constraint>>,
+    ) -> Result<u64> {
+        let mut scene = self.0.borrow_mut();
+        scene.asked.push((prompt.to_vec(), sampling));
+        let number = scene.asked.len() as u64;
+        scene.texts.push((number, 0));
+        Ok(number)
+    }
+
+    fn step(&mut self) -> Result<Step> {
+        let scene = &mut *self.0.borrow_mut();
+        let next = |(number, last): &mut (u64, u32)| {
+            *last += 1;
+            let failed = scene.fails_at == Some((*number, *last));
+            let token = Token { id: *last, logprobs: None };
+            let error = || Error::new(Kind::Execution, "", "the script says so");
+            (*number, (!failed).then_some(token).ok_or_else(error))
+        };
+        let step: Step = scene.texts.iter_mut().map(next).collect();
+        scene.texts.retain(|text| scene.fails_at != Some(*text));
+        Ok(step)
+    }
+
+    fn leave(&mut self, text: u64) {
+        self.0.borrow_mut().texts.retain(|(number, _)| *number != text);
     }
 }
 
@@ -75,6 +105,7 @@ impl Model {
         for event in runner.generate(request, &|| false)? {
             match event? {
                 Event::Text(more) => text += &more,
+                Event::Logprobs(told) => panic!("{told:?} was not asked"),
                 Event::End(end) => return Ok((text, end)),
             }
         }
@@ -83,7 +114,7 @@ impl Model {
 
     fn sampling(&self) -> Sampling {
         self.run(&ask("w1", Options::default())).unwrap();
-        self.script.0.borrow().last().unwrap().1.clone()
+        self.script.0.borrow().asked.last().unwrap().1.clone()
     }
 }
 
@@ -115,7 +146,7 @@ fn a_prompt_that_leaves_no_room_is_refused_with_both_numbers() {
     let e = model.run(&ask(&"w1 ".repeat(20), Options::default())).unwrap_err();
     assert_eq!(e.kind, Kind::ContextLengthExceeded);
     assert!(e.message.contains("20 tokens") && e.message.contains("holds 20"), "{e}");
-    assert!(model.script.0.borrow().is_empty());
+    assert!(model.script.0.borrow().asked.is_empty());
     let e = model.run(&ask(" ", Options::default())).unwrap_err();
     assert_eq!(e.kind, Kind::Validation);
 }
@@ -158,6 +189,59 @@ fn an_interrupt_ends_the_answer_at_the_token() {
 }
 
 #[test]
+fn answers_are_made_side_by_side_and_one_that_fails_disturbs_no_other() {
+    let model = Model::new();
+    model.script.0.borrow_mut().fails_at = Some((2, 2));
+    let mut runner = model.runner().unwrap();
+    let mut told: BTreeMap<u64, String> = BTreeMap::new();
+    let join =
+        |runner: &mut Runner<Script>, count| runner.join(&ask("w7", at_most(count))).unwrap();
+    let mut numbers = vec![join(&mut runner, 4), join(&mut runner, 4)];
+    for step in 0..6 {
+        if step == 1 {
+            numbers.push(join(&mut runner, 2));
+        }
+        for (number, event) in runner.step() {
+            let told = told.entry(number).or_default();
+            match event {
+                Ok(Event::Text(text)) => *told += &text,
+                Ok(Event::End(end)) => *told += &format!(", {}", end.completion_tokens),
+                Ok(Event::Logprobs(_)) => panic!(),
+                Err(e) => *told += &format!(", {}", e.message),
+            }
+        }
+    }
+    let told: Vec<&str> = numbers.iter().map(|number| told[number].as_str()).collect();
+    assert_eq!(told, ["w1 w2 w3 w4, 4", "w1, the script says so", "w1 w2, 2"]);
+    assert!(model.script.0.borrow().texts.is_empty());
+}
+
+#[test]
+fn a_stop_token_ends_the_answer_and_is_not_shown() {
+    let options = Options { stop_ids: vec![9, 3], ..at_most(9) };
+    let (text, end) = Model::new().run(&ask("w7", options)).unwrap();
+    assert_eq!((text.as_str(), end.reason, end.completion_tokens), ("w1 w2", Reason::Stop, 3));
+}
+
+#[test]
+fn fields_of_a_wrong_kind_are_named_with_their_file() {
+    let model = Model::new();
+    for (file, field, value) in [
+        ("generation_config.json", "eos_token_id", json!("2")),
+        ("generation_config.json", "top_k", json!(-1)),
+        ("generation_config.json", "temperature", json!("hot")),
+        ("generation_config.json", "top_p", json!(7)),
+        ("config.json", "eos_token_id", json!([2, null])),
+    ] {
+        model.file("generation_config.json", json!({}));
+        model.file(file, json!({"model_type": "llama", field: value}));
+        let e = model.runner().err().unwrap();
+        assert_eq!(e.kind, Kind::InvalidModel);
+        assert!(e.subject.ends_with(file) && e.message.contains(field), "{e}");
+    }
+}
+
+#[test]
 fn what_the_makers_recommend_is_the_default() {
     let model = Model::new();
     let plain = model.sampling();
@@ -177,13 +261,13 @@ fn a_conversation_goes_through_the_template_and_begins_but_once() {
     assert_eq!(e.kind, Kind::CapabilityNotSupported);
     let user = Request { prompt: Prompt::chat(None, "w5 w6"), ..chat.clone() };
     model.run(&user).unwrap();
-    assert_eq!(model.script.0.borrow().last().unwrap().0, [5, 6]);
+    assert_eq!(model.script.0.borrow().asked.last().unwrap().0, [5, 6]);
     let template = "{{ bos_token }} {% for m in messages %}{{ m.content }} {% endfor %}w9";
     let list =
         json!([{"name": "tools", "template": "-"}, {"name": "default", "template": template}]);
     model.file("tokenizer_config.json", json!({"bos_token": "w8", "chat_template": list}));
     model.run(&chat).unwrap();
-    assert_eq!(model.script.0.borrow().last().unwrap().0, [8, 4, 5, 9]);
+    assert_eq!(model.script.0.borrow().asked.last().unwrap().0, [8, 4, 5, 9]);
 }
 
 #[test]

@@ -10,7 +10,9 @@ use mlxk_infer::{Model, Sampling};
 use model::{GREEDY, parity};
 
 const PROMPT: [u32; 3] = [71, 294, 35];
-const HOT: Sampling = Sampling { temperature: 1.0, ..GREEDY };
+fn hot() -> Sampling {
+    Sampling { temperature: 1.0, ..GREEDY }
+}
 
 fn llama() -> Model {
     model::load(&parity("llama")).unwrap()
@@ -43,7 +45,7 @@ fn probabilities(model: &mut Model) -> Vec<f32> {
 #[test]
 fn a_seed_gives_the_same_tokens_again_and_another_seed_others() {
     let mut model = llama();
-    let seeded = |seed| Sampling { seed, ..HOT };
+    let seeded = |seed| Sampling { seed, ..hot() };
     let once = ids(&mut model, seeded(7), 20);
     assert_eq!(once, ids(&mut model, seeded(7), 20));
     assert_ne!(once, ids(&mut model, seeded(8), 20));
@@ -55,7 +57,7 @@ fn tokens_come_as_often_as_they_are_likely() {
     let mut model = llama();
     let expected = probabilities(&mut model);
     let top = ranked(&mut model)[0];
-    let often = first(&mut model, HOT).into_iter().filter(|&id| id == top).count() as f32 / 200.0;
+    let often = first(&mut model, hot()).into_iter().filter(|&id| id == top).count() as f32 / 200.0;
     assert!(
         (often - expected[top as usize]).abs() < 0.1,
         "{often}, not {}",
@@ -67,9 +69,10 @@ fn tokens_come_as_often_as_they_are_likely() {
 fn top_k_keeps_the_k_most_likely() {
     let mut model = llama();
     let kept: HashSet<u32> = ranked(&mut model)[..3].iter().copied().collect();
-    let seen: HashSet<u32> = first(&mut model, Sampling { top_k: 3, ..HOT }).into_iter().collect();
+    let seen: HashSet<u32> =
+        first(&mut model, Sampling { top_k: 3, ..hot() }).into_iter().collect();
     assert_eq!(seen, kept);
-    let all = Sampling { top_k: 1_000_000, ..HOT };
+    let all = Sampling { top_k: 1_000_000, ..hot() };
     assert!(first(&mut model, all).into_iter().collect::<HashSet<_>>().len() > 3);
 }
 
@@ -80,9 +83,9 @@ fn top_p_keeps_the_most_likely_until_they_reach_p() {
     // Half way between two sums, so that rounding decides nothing.
     let two = p[ranked[0] as usize] + p[ranked[1] as usize] / 2.0;
     let seen: HashSet<u32> =
-        first(&mut model, Sampling { top_p: two, ..HOT }).into_iter().collect();
+        first(&mut model, Sampling { top_p: two, ..hot() }).into_iter().collect();
     assert_eq!(seen, ranked[..2].iter().copied().collect());
-    let least = Sampling { top_p: 1e-6, ..HOT };
+    let least = Sampling { top_p: 1e-6, ..hot() };
     assert!(first(&mut model, least).into_iter().all(|id| id == ranked[0]));
 }
 
@@ -92,7 +95,7 @@ fn min_p_keeps_those_near_the_most_likely() {
     let (p, ranked) = (probabilities(&mut model), ranked(&mut model));
     let second = p[ranked[1] as usize] / p[ranked[0] as usize];
     let third = p[ranked[2] as usize] / p[ranked[0] as usize];
-    let between = Sampling { min_p: (second + third) / 2.0, ..HOT };
+    let between = Sampling { min_p: (second + third) / 2.0, ..hot() };
     let seen: HashSet<u32> = first(&mut model, between).into_iter().collect();
     assert_eq!(seen, ranked[..2].iter().copied().collect());
 }
@@ -101,7 +104,7 @@ fn min_p_keeps_those_near_the_most_likely() {
 fn a_low_temperature_is_nearly_greedy() {
     let mut model = llama();
     let greedy = ids(&mut model, GREEDY, 10);
-    assert_eq!(ids(&mut model, Sampling { temperature: 1e-4, ..HOT }, 10), greedy);
+    assert_eq!(ids(&mut model, Sampling { temperature: 1e-4, ..hot() }, 10), greedy);
 }
 
 /// Greedy decoding of this model falls into a loop, which the penalty must break; and the penalty

@@ -258,5 +258,5 @@ fn prompts_that_no_model_can_continue_are_refused() {
     assert_eq!(refused(&[], &mut model), "the prompt is empty");
     assert!(refused(&[1, 320], &mut model).starts_with("token 320 is not among the 320"));
     let mad = Sampling { top_p: f32::NAN, ..GREEDY };
-    assert!(model.tokens(&[1], &mad).err().unwrap().to_string().starts_with("top_p"));
+    assert!(model.tokens(&[1], &mad).err().unwrap().to_string().starts_with("`top_p`"));
 }

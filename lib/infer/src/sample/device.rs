@@ -5,7 +5,7 @@ use mlx_rs::ops::indexing::argmax_axis;
 use mlx_rs::ops::{arange, argsort_axis, concatenate, minimum, select};
 use mlx_rs::{Array, Dtype};
 
-use super::{Logprobs, Token, Turn};
+use super::{Logprobs, Sampling, Token, Turn};
 use crate::mlx;
 
 const NEVER: f32 = f32::NEG_INFINITY;
@@ -31,7 +31,7 @@ pub fn choose(logits: &Array, turns: &[Turn], unread: Option<&Array>) -> Result<
     if turns.iter().any(|turn| turn.allowed.is_some()) {
         logits = bar(&logits, turns)?;
     }
-    let logprobs = match turns.iter().all(Turn::is_greedy) {
+    let logprobs = match turns.iter().all(|turn| turn.kind() == Kind::Greedy) {
         true => logits.clone(),
         false => logits.subtract(logits.logsumexp_axis(-1, true)?)?,
     };
@@ -49,7 +49,7 @@ impl Choice {
         std::iter::once(&self.ids).chain(self.told.iter().flatten())
     }
 
-    /// Waits for the tokens; `wishes` are the [`Sampling::logprobs`](super::Sampling::logprobs) of
+    /// Waits for the tokens; `wishes` are the [`Sampling::logprobs`] of
     /// each.
     pub fn read(&self, wishes: impl Iterator<Item = Option<u32>>) -> Result<Vec<Token>> {
         let told = self.told.as_ref();
@@ -69,28 +69,37 @@ impl Choice {
     }
 }
 
-impl Turn<'_> {
-    fn is_greedy(&self) -> bool {
-        self.sampling.temperature == 0.0
-    }
+/// What there is to be done for a choice.
+#[derive(Clone, Copy, PartialEq)]
+enum Kind {
+    Greedy,
+    Filtered,
+    Plain,
+}
 
-    fn is_filtered(&self) -> bool {
-        !self.is_greedy() && self.sampling.filters()
+impl Turn<'_> {
+    fn kind(&self) -> Kind {
+        match self.sampling {
+            Sampling { temperature: 0.0, .. } => Kind::Greedy,
+            sampling if sampling.filters() => Kind::Filtered,
+            _ => Kind::Plain,
+        }
     }
 }
 
 /// Chooses for the texts of each kind together, in the same way whatever the others are.
 fn each_kind(logprobs: &Array, turns: &[Turn]) -> Result<Array> {
     type Choose = fn(&Array, &[&Turn]) -> Result<Array>;
-    let kinds: [(fn(&Turn) -> bool, Choose); 3] = [
-        (|turn| turn.is_greedy(), |logprobs, _| argmax_axis(logprobs, -1, true)),
-        (|turn| turn.is_filtered(), filtered),
-        (|turn| !turn.is_greedy() && !turn.is_filtered(), plain),
+    let kinds: [(Kind, Choose); 3] = [
+        (Kind::Greedy, |logprobs, _| argmax_axis(logprobs, -1, true)),
+        (Kind::Filtered, filtered),
+        (Kind::Plain, plain),
     ];
     let mut chosen = Vec::new();
     let mut rows = Vec::new();
-    for (is, choose) in kinds {
-        let own: Vec<i32> = (0..turns.len() as i32).filter(|&n| is(&turns[n as usize])).collect();
+    for (kind, choose) in kinds {
+        let own = |&n: &i32| turns[n as usize].kind() == kind;
+        let own: Vec<i32> = (0..turns.len() as i32).filter(own).collect();
         let turns: Vec<&Turn> = own.iter().map(|&n| &turns[n as usize]).collect();
         if own.len() as i32 == logprobs.dim(0) {
             return choose(logprobs, &turns)?.as_dtype(Dtype::Uint32);
@@ -255,7 +264,7 @@ fn recent(turns: &[Turn], unread: Option<&Array>) -> Result<(Array, Array)> {
 /// Leaves only the tokens that may come.
 fn bar(logits: &Array, turns: &[Turn]) -> Result<Array> {
     let words = (logits.dim(-1) as usize).div_ceil(32);
-    let allowed = |turn: &Turn| match turn.allowed {
+    let allowed = |turn: &Turn| match &turn.allowed {
         None => vec![u32::MAX; words],
         Some(allowed) => allowed.iter().copied().chain(std::iter::repeat(0)).take(words).collect(),
     };
@@ -275,7 +284,8 @@ fn tell(logits: &Array, ids: &Array, most: i32) -> Result<[Array; 3]> {
     let logprobs = logits.subtract(logits.logsumexp_axis(-1, true)?)?;
     let most = most.min(logits.dim(-1));
     let order = argsort_axis(logprobs.negative()?, -1)?;
-    let top = mlx::columns(&order, 0..most)?.as_dtype(Dtype::Uint32)?;
+    // Rows of what was cut out do not follow one another.
+    let top = mlx::columns(&order, 0..most)?.as_dtype(Dtype::Uint32)?.contiguous()?;
     let values = logprobs.take_along_axis(&top, -1)?;
     Ok([logprobs.take_along_axis(ids, -1)?, top, values])
 }

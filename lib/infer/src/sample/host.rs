@@ -63,7 +63,8 @@ fn adjusted(logits: &[f32], turn: &Turn) -> Option<Vec<f32>> {
     for &(id, bias) in &sampling.logit_bias {
         logits.get_mut(id as usize).into_iter().for_each(|logit| *logit += bias);
     }
-    let mut recent = turn.recent.to_vec();
+    let context = sampling.penalty_context as usize;
+    let mut recent = turn.recent[turn.recent.len().saturating_sub(context)..].to_vec();
     recent.sort_unstable();
     for same in recent.chunk_by(|a, b| a == b).filter(|_| sampling.penalises()) {
         let logit = &mut logits[same[0] as usize];
@@ -71,7 +72,7 @@ fn adjusted(logits: &[f32], turn: &Turn) -> Option<Vec<f32>> {
         *logit = if *logit < 0.0 { *logit * penalty } else { *logit / penalty };
         *logit -= sampling.presence_penalty + sampling.frequency_penalty * same.len() as f32;
     }
-    if let Some(allowed) = turn.allowed {
+    if let Some(allowed) = &turn.allowed {
         let may = |id: usize| allowed.get(id / 32).is_some_and(|word| word >> (id % 32) & 1 == 1);
         let barred = logits.iter_mut().enumerate().filter(|&(id, _)| !may(id));
         barred.for_each(|(_, logit)| *logit = f32::NEG_INFINITY);

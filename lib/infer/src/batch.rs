@@ -1,0 +1,347 @@
+//! Texts that a model continues together: they join and leave between any two tokens.
+//!
+//! A step advances every text that is being continued by a token, and takes in as much of the
+//! prompts of the others as fits, all in one pass through the weights. On a GPU the next step is
+//! queued before the tokens of the last one are read.
+
+use mlx_rs::error::Result;
+use mlx_rs::ops::concatenate;
+use mlx_rs::transforms::{async_eval, eval};
+use mlx_rs::{Array, memory};
+use mlxk_core::{Error, Kind};
+
+use crate::cache::{Cache, Texts};
+use crate::decode::Model;
+use crate::eager::elements;
+use crate::sample::device::{self, Choice};
+use crate::sample::{Constraint, Sampling, Token, Turn, host};
+
+/// Steps after which MLX gives the memory back that it keeps for reuse.
+const TIDY: u64 = 256;
+
+/// The tokens of a step, each with the number of its text.
+pub type Step = Vec<(u64, mlxk_core::Result<Token>)>;
+
+/// The texts of a model.
+#[derive(Default)]
+pub struct Batch {
+    texts: Vec<Text>,
+    /// The tokens that are chosen, or soon will be, but not read.
+    queued: Option<Queued>,
+    /// Texts that ever joined.
+    joined: u64,
+    /// Steps taken.
+    steps: u64,
+}
+
+/// A text that is being continued.
+struct Text {
+    number: u64,
+    cache: Cache,
+    /// The tokens that are known.
+    tokens: Vec<u32>,
+    /// How many of them the cache has seen, or will have when what is queued is done.
+    fed: usize,
+    sampling: Sampling,
+    /// Choices made.
+    chosen: u64,
+    constraint: Option<Box<dyn Constraint>>,
+}
+
+/// Tokens whose choice is queued.
+struct Queued {
+    choice: Choice,
+    /// The texts of its rows.
+    texts: Vec<u64>,
+}
+
+/// What a text brings to a step.
+struct Part {
+    /// Its place among the texts.
+    text: usize,
+    /// Its row among the queued tokens, if its next token is one of them.
+    queued: Option<usize>,
+    /// How many tokens.
+    rows: usize,
+    /// Whether they are all it has, so that the next one is due.
+    whole: bool,
+}
+
+impl Model {
+    /// Takes in a text that begins with `prompt`, and returns its number. Its first token comes of
+    /// one of the next steps.
+    ///
+    /// # Errors
+    /// If the prompt is empty or holds ids that the model does not know, or `sampling` makes no
+    /// sense.
+    pub fn join(
+        &mut self,
+        prompt: &[u32],
+        sampling: Sampling,
+        constraint: Option<Box<dyn Constraint>>,
+    ) -> mlxk_core::Result<u64> {
+        self.check(prompt)?;
+        sampling.check()?;
+        let vocabulary = self.vocabulary();
+        if let Some((id, _)) = sampling.logit_bias.iter().find(|(id, _)| *id as usize >= vocabulary)
+        {
+            let message = format!("`logit_bias` names token {id}, the model knows {vocabulary}");
+            return Err(Error::new(Kind::Validation, "", message));
+        }
+        self.batch.joined += 1;
+        self.batch.texts.push(Text {
+            number: self.batch.joined,
+            cache: self.cache(),
+            tokens: prompt.to_vec(),
+            fed: 0,
+            sampling,
+            chosen: 0,
+            constraint,
+        });
+        Ok(self.batch.joined)
+    }
+
+    /// Takes a text out, whether it has ended or not.
+    pub fn leave(&mut self, number: u64) {
+        self.batch.texts.retain(|text| text.number != number);
+    }
+
+    /// Goes on by a step. A text may get no token from it, while prompts are taken in. One that
+    /// gets an error is out.
+    ///
+    /// # Errors
+    /// If the model fails: all texts are out then.
+    pub fn step(&mut self) -> mlxk_core::Result<Step> {
+        let mut batch = std::mem::take(&mut self.batch);
+        let step = self.run(|| batch.step(self));
+        let failed = |text: &Text| match &step {
+            Ok(step) => step.iter().any(|(number, token)| *number == text.number && token.is_err()),
+            Err(_) => true,
+        };
+        batch.texts.retain(|text| !failed(text));
+        batch.queued = batch.queued.take().filter(|_| step.is_ok());
+        self.batch = batch;
+        step
+    }
+}
+
+impl Batch {
+    fn step(&mut self, model: &Model) -> Result<Step> {
+        self.steps += 1;
+        if self.steps.is_multiple_of(TIDY) {
+            memory::clear_cache()?;
+        }
+        if !model.ahead {
+            return self.step_at_once(model);
+        }
+        let due = self.queued.take();
+        let begun = due.is_some();
+        let step = self.launch(due, model)?;
+        match self.queued.take() {
+            Some(first) if !begun => self.launch(Some(first), model),
+            queued => {
+                self.queued = queued;
+                Ok(step)
+            }
+        }
+    }
+
+    /// Takes a step, and waits for its tokens.
+    fn step_at_once(&mut self, model: &Model) -> Result<Step> {
+        let parts = self.parts(None, model.prefill_chunk);
+        let Some(logits) = self.forward(&parts, None, model)? else { return Ok(Step::new()) };
+        let rows: &[f32] = elements(&logits)?;
+        let size = logits.dim(-1) as usize;
+        let whole = parts.iter().filter(|part| part.whole);
+        Ok(rows.chunks_exact(size).zip(whole).map(|(row, part)| self.choose(part, row)).collect())
+    }
+
+    /// The next token of a text by the `logits` of all tokens.
+    fn choose(&mut self, part: &Part, logits: &[f32]) -> (u64, mlxk_core::Result<Token>) {
+        let text = &mut self.texts[part.text];
+        let none = || Error::new(Kind::Execution, "", "no token may come next");
+        let chosen = text.allowed().and_then(|allowed| {
+            let turn = text.turn(text.fed, allowed);
+            host::choose(logits, &turn).ok_or_else(none)
+        });
+        text.chosen += 1;
+        (text.number, chosen.and_then(|token| text.push(token)))
+    }
+
+    /// Queues the step after `due`, and returns the tokens of that.
+    fn launch(&mut self, mut due: Option<Queued>, model: &Model) -> Result<Step> {
+        let parts = self.parts(due.as_ref(), model.prefill_chunk);
+        let Some(logits) = self.forward(&parts, due.as_ref(), model)? else {
+            return self.read(due);
+        };
+        let last = self.last(&parts, due.as_ref())?;
+        let whole: Vec<usize> = parts.iter().filter(|p| p.whole).map(|p| p.text).collect();
+        let mut step = Step::new();
+        if whole.iter().any(|&text| self.texts[text].constraint.is_some()) {
+            // What may come depends on what came, which is read while the model works.
+            async_eval([&logits])?;
+            step = self.read(due.take())?;
+        }
+        let mut allowed = Vec::new();
+        for &text in &whole {
+            let text = &mut self.texts[text];
+            allowed.push(text.allowed().unwrap_or_else(|e| {
+                step.push((text.number, Err(e)));
+                None
+            }));
+        }
+        let texts = whole.iter().map(|&text| &self.texts[text]);
+        let turns = texts.zip(allowed).map(|(text, allowed)| text.turn(text.fed - 1, allowed));
+        let choice = device::choose(&logits, &turns.collect::<Vec<_>>(), Some(&last))?;
+        async_eval(choice.arrays())?;
+        whole.iter().for_each(|&text| self.texts[text].chosen += 1);
+        let texts = whole.iter().map(|&text| self.texts[text].number).collect();
+        self.queued = Some(Queued { choice, texts });
+        step.extend(self.read(due)?);
+        Ok(step)
+    }
+
+    /// Waits for tokens that are queued, and adds them to the texts that are still there.
+    fn read(&mut self, due: Option<Queued>) -> Result<Step> {
+        let Some(Queued { choice, texts }) = due else { return Ok(Step::new()) };
+        let place = |number: &u64| self.texts.iter().position(|text| text.number == *number);
+        let places: Vec<Option<usize>> = texts.iter().map(place).collect();
+        let wish = |place: &Option<usize>| self.texts[(*place)?].sampling.logprobs;
+        let tokens = choice.read(places.iter().map(wish))?;
+        let mut step = Step::new();
+        for (place, token) in places.into_iter().zip(tokens) {
+            if let Some(place) = place {
+                let text = &mut self.texts[place];
+                step.push((text.number, text.push(token)));
+            }
+        }
+        Ok(step)
+    }
+
+    /// What each text brings to the next step: the token that comes next, or some of its prompt.
+    fn parts(&self, due: Option<&Queued>, chunk: usize) -> Vec<Part> {
+        let queued = |text: &Text| due?.texts.iter().position(|number| *number == text.number);
+        let mut parts = Vec::new();
+        let mut budget = chunk.max(1);
+        for (place, text) in self.texts.iter().enumerate() {
+            if let Some(row) = queued(text) {
+                parts.push(Part { text: place, queued: Some(row), rows: 1, whole: true });
+                continue;
+            }
+            let left = text.tokens.len() - text.fed;
+            let rows = left.min(budget.max(usize::from(left == 1)));
+            budget -= rows.min(budget);
+            if rows > 0 {
+                parts.push(Part { text: place, queued: None, rows, whole: rows == left });
+            }
+        }
+        parts.sort_by_key(|part| part.queued.is_none());
+        parts
+    }
+
+    /// Lets the model see what the parts bring. The logits [rows, vocabulary] are of those that
+    /// are whole; without any, what was seen is computed, not queued.
+    fn forward(
+        &mut self,
+        parts: &[Part],
+        due: Option<&Queued>,
+        model: &Model,
+    ) -> Result<Option<Array>> {
+        if parts.is_empty() {
+            return Ok(None);
+        }
+        let bring = |part: &Part| {
+            let text = &self.texts[part.text];
+            text.tokens.iter().skip(text.fed).take(part.rows).copied()
+        };
+        let known: Vec<u32> = known(parts).flat_map(bring).collect();
+        let ids = joined(due.zip(queued(parts)), &known, -1)?;
+        let mut texts: Vec<Option<&mut Text>> = self.texts.iter_mut().map(Some).collect();
+        let mut brought = Vec::new();
+        for part in parts {
+            if let Some(text) = texts[part.text].take() {
+                text.fed += part.rows;
+                brought.push((&mut text.cache, part.rows as i32));
+            }
+        }
+        let h = model.forward(&ids, Texts::new(brought))?;
+        let mut end = 0;
+        let ends = parts.iter().map(|part| {
+            end += part.rows;
+            (end - 1, part.whole)
+        });
+        let ends: Vec<usize> = ends.filter(|(_, whole)| *whole).map(|(end, _)| end).collect();
+        let logits = (!ends.is_empty()).then(|| model.head(&h, &ends)).transpose()?;
+        let partial = parts.iter().filter(|part| !part.whole);
+        let arrays: Vec<&Array> =
+            partial.flat_map(|part| self.texts[part.text].cache.arrays()).collect();
+        if !arrays.is_empty() {
+            eval(arrays)?;
+            memory::clear_cache()?;
+        }
+        Ok(logits)
+    }
+
+    /// The last token [rows, 1] of each part that is whole.
+    fn last(&self, parts: &[Part], due: Option<&Queued>) -> Result<Array> {
+        let whole = known(parts).filter(|part| part.whole);
+        let known: Vec<u32> =
+            whole.filter_map(|part| self.texts[part.text].tokens.last().copied()).collect();
+        joined(due.zip(queued(parts)), &known, 0)
+    }
+}
+
+/// The parts whose tokens are known.
+fn known(parts: &[Part]) -> impl Iterator<Item = &Part> {
+    parts.iter().filter(|part| part.queued.is_none())
+}
+
+/// The rows of the others; `None` if there are no others.
+fn queued(parts: &[Part]) -> Option<Vec<usize>> {
+    let rows: Vec<usize> = parts.iter().filter_map(|part| part.queued).collect();
+    (!rows.is_empty()).then_some(rows)
+}
+
+/// Some of the queued tokens, then those that are known, along an axis of two.
+fn joined(queued: Option<(&Queued, Vec<usize>)>, known: &[u32], axis: i32) -> Result<Array> {
+    let shape = |count: usize| match axis {
+        0 => [count as i32, 1],
+        _ => [1, count as i32],
+    };
+    let known_ids = Array::from_slice(known, &shape(known.len()));
+    let Some((queued, rows)) = queued else { return Ok(known_ids) };
+    let all = rows.len() == queued.texts.len() && rows.iter().enumerate().all(|(n, row)| n == *row);
+    let ids = if all {
+        queued.choice.ids.clone()
+    } else {
+        let rows: Vec<i32> = rows.iter().map(|&row| row as i32).collect();
+        queued.choice.ids.take_axis(Array::from_slice(&rows, &[rows.len() as i32]), 0)?
+    };
+    let ids = ids.reshape(&shape(ids.size()))?;
+    match known {
+        [] => Ok(ids),
+        _ => concatenate(&[ids, known_ids], axis),
+    }
+}
+
+impl Text {
+    /// What rules allow next, if there are any.
+    fn allowed(&mut self) -> mlxk_core::Result<Option<Vec<u32>>> {
+        self.constraint.as_mut().map(|constraint| constraint.allowed()).transpose()
+    }
+
+    /// The choice after the first `known` tokens.
+    fn turn(&self, known: usize, allowed: Option<Vec<u32>>) -> Turn<'_> {
+        let recent = &self.tokens[..known];
+        Turn { sampling: &self.sampling, recent, number: self.chosen, allowed }
+    }
+
+    /// Goes on by a token, unless rules forbid it.
+    fn push(&mut self, token: Token) -> mlxk_core::Result<Token> {
+        if let Some(constraint) = &mut self.constraint {
+            constraint.push(token.id)?;
+        }
+        self.tokens.push(token.id);
+        Ok(token)
+    }
+}
