@@ -40,7 +40,7 @@ pub use batch::Step;
 pub use decode::{Model, Tokens};
 pub use detokenize::Detokenizer;
 pub use generate::{Event, Runner};
-pub use load::load;
+pub use load::{load, load_for};
 pub use memory::estimate;
 pub use mlx::on_cpu;
 pub use request::Request;

@@ -28,6 +28,12 @@ pub fn load(path: &Path) -> Result<Model> {
     mlxk_infer::load(&facts, &policy::decide(&facts, &health::check(&facts)))
 }
 
+/// Loads it in the form for a CPU or in that for a GPU.
+pub fn load_for(path: &Path, on_cpu: bool) -> Result<Model> {
+    let facts = facts(path)?;
+    mlxk_infer::load_for(&facts, &policy::decide(&facts, &health::check(&facts)), on_cpu)
+}
+
 /// What is known of the model in `path`.
 pub fn facts(path: &Path) -> Result<Facts> {
     let found = Found {
@@ -77,6 +83,12 @@ impl Draft {
 
     /// Loads it from a directory that lives as long as the model is mapped.
     pub fn load(&self) -> Result<(Model, TempDir)> {
+        let dir = self.write();
+        load(dir.path()).map(|model| (model, dir))
+    }
+
+    /// Writes it to a directory.
+    pub fn write(&self) -> TempDir {
         let dir = TempDir::new().unwrap();
         fs::write(dir.path().join("config.json"), serde_json::to_vec(&self.config).unwrap())
             .unwrap();
@@ -90,7 +102,7 @@ impl Draft {
         let entries: Vec<Entry> = self.tensors.iter().map(entry).collect();
         let bytes = |entry: &Entry| Ok(self.tensors[&entry.name].bytes.as_slice().into());
         tensors::write(dir.path(), &entries, tensors::SHARD, bytes).unwrap();
-        load(dir.path()).map(|model| (model, dir))
+        dir
     }
 
     /// Loads it, and says why that cannot be.
