@@ -4,6 +4,7 @@
 //! the endpoint alone: what that host redirects to, a CDN, is asked without it.
 
 use std::fmt;
+use std::io::Read;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::Duration;
@@ -11,9 +12,10 @@ use std::time::Duration;
 use mlxk_core::{Error, Kind, Remote, Result};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
+use ureq::http::request::Builder;
 use ureq::http::{HeaderMap, Method, Request, Response, Uri};
 use ureq::tls::{RootCerts, TlsConfig};
-use ureq::{Agent, Body, Proxy, ResponseExt};
+use ureq::{Agent, Body, Proxy, ResponseExt, SendBody};
 
 use crate::event::{Event, Listener};
 use crate::patience::{Patience, interrupted, sleep};
@@ -192,19 +194,39 @@ impl Hub {
         })
     }
 
+    /// Makes one call, once, with the `size` bytes of `body`. No redirect is followed: what was
+    /// read from the body could not be sent again.
+    pub fn upload(&self, call: Call, body: &mut dyn Read, size: u64) -> Attempt<Response<Body>> {
+        let failed = |e| self.lost(e, call.url);
+        let request = self.request(call.url, call).header("content-length", size);
+        let request = request.body(SendBody::from_reader(body));
+        let request = request.map_err(|e| failed(ureq::Error::Http(e)))?;
+        let response = self.agent.run(request).map_err(failed)?;
+        match response.status().is_success() {
+            true => Ok(response),
+            false => Err(refusal::of_status(response)),
+        }
+    }
+
     fn send_to(&self, url: &str, call: Call) -> Attempt<Response<Body>> {
-        let mut request = Request::builder().method(call.method.clone()).uri(url);
-        for (name, value) in call.headers {
-            request = request.header(*name, *value);
-        }
-        if let Some(token) = self.remote.token.as_ref().filter(|_| self.is_home(url)) {
-            request = request.header("authorization", format!("Bearer {}", token.secret()));
-        }
+        let request = self.request(url, call);
         let failed = |e| self.lost(e, url);
         let built = |e| failed(ureq::Error::Http(e));
         match call.body.is_empty() && call.method != Method::POST {
             true => self.agent.run(request.body(()).map_err(built)?).map_err(failed),
             false => self.agent.run(request.body(call.body).map_err(built)?).map_err(failed),
+        }
+    }
+
+    /// The call as a request to `url`, with the token if that is the Hub itself.
+    fn request(&self, url: &str, call: Call) -> Builder {
+        let mut request = Request::builder().method(call.method.clone()).uri(url);
+        for (name, value) in call.headers {
+            request = request.header(*name, *value);
+        }
+        match self.remote.token.as_ref().filter(|_| self.is_home(url)) {
+            Some(token) => request.header("authorization", format!("Bearer {}", token.secret())),
+            None => request,
         }
     }
 

@@ -8,6 +8,7 @@ pub mod event;
 pub mod listing;
 pub mod names;
 pub mod patience;
+pub mod push;
 pub mod refusal;
 
 pub use client::Hub;

@@ -72,7 +72,7 @@ pub fn escape_path(path: &str) -> String {
 }
 
 /// Why `path` is not plainly below the directory that it is joined to, on any system.
-fn path_problem(path: &str) -> Option<&'static str> {
+pub(crate) fn path_problem(path: &str) -> Option<&'static str> {
     let parts = || path.split('/');
     match path {
         _ if path.starts_with('/') => Some("it is absolute"),

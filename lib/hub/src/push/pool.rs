@@ -1,0 +1,34 @@
+//! Several transfers at once.
+
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::thread;
+
+use mlxk_core::{Error, Result};
+
+/// Does `work` on each of `items`, at most `workers` at a time, the first ones first. After an error
+/// nothing new is begun, and the first one is returned.
+pub fn each<T: Sync>(
+    items: &[T],
+    workers: usize,
+    work: impl Fn(&T) -> Result<()> + Sync,
+) -> Result<()> {
+    let next = AtomicUsize::new(0);
+    let failed: Mutex<Option<Error>> = Mutex::new(None);
+    let failure = || failed.lock().unwrap_or_else(|e| e.into_inner());
+    thread::scope(|scope| {
+        for _ in 0..workers.min(items.len()) {
+            scope.spawn(|| {
+                while let Some(item) = items.get(next.fetch_add(1, Ordering::Relaxed)) {
+                    if failure().is_some() {
+                        break;
+                    }
+                    if let Err(e) = work(item) {
+                        failure().get_or_insert(e);
+                    }
+                }
+            });
+        }
+    });
+    failed.into_inner().unwrap_or_else(|e| e.into_inner()).map_or(Ok(()), Err)
+}
