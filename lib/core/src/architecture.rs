@@ -32,31 +32,41 @@ architectures! {
     Cohere2 = "cohere2",
     Ernie45 = "ernie4_5",
     Exaone4 = "exaone4",
+    FalconH1 = "falcon_h1",
     Gemma = "gemma",
     Gemma2 = "gemma2",
     Gemma3 = "gemma3",
     Gemma3Text = "gemma3_text",
+    Gemma3n = "gemma3n",
+    Gemma4 = "gemma4" | "gemma4_unified",
+    Gemma4Text = "gemma4_text",
     Glm = "glm",
     Glm4 = "glm4",
     Gpt2 = "gpt2",
     GptNeoX = "gpt_neox",
     Granite = "granite",
+    GraniteMoeHybrid = "granitemoehybrid",
     Helium = "helium",
     HunyuanV1Dense = "hunyuan_v1_dense",
     InternLm2 = "internlm2",
     InternLm3 = "internlm3",
+    Lfm2 = "lfm2",
     Llama = "llama" | "iquestcoder" | "xverse",
+    Mamba = "mamba" | "falcon_mamba",
+    Mamba2 = "mamba2",
     MiniCpm = "minicpm",
     Ministral3 = "ministral3",
     Mistral = "mistral",
     Mistral3 = "mistral3" | "llava",
     Nanochat = "nanochat",
+    NemotronH = "nemotron_h",
     Olmo2 = "olmo2",
     Olmo3 = "olmo3",
     Phi = "phi",
     Phi3 = "phi3",
     Qwen2 = "qwen2",
     Qwen3 = "qwen3",
+    Qwen35 = "qwen3_5",
     SeedOss = "seed_oss",
     SmolLm3 = "smollm3",
     StableLm = "stablelm",
@@ -71,7 +81,8 @@ impl Architecture {
 
     /// Whether models of it also take pictures or sound: only their text part can run.
     pub fn is_multimodal(self) -> bool {
-        matches!(self, Architecture::Gemma3 | Architecture::Mistral3)
+        use Architecture::{Gemma3, Gemma3n, Gemma4, Mistral3, Qwen35};
+        matches!(self, Gemma3 | Gemma3n | Gemma4 | Mistral3 | Qwen35)
     }
 
     /// The architecture of a `model_type`.

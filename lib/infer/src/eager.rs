@@ -118,6 +118,27 @@ pub fn add(a: &Array, b: &Array) -> Result<Array> {
     Ok(Array::from_slice(&sum, a.shape()))
 }
 
+/// The product of two arrays of one shape, element by element.
+pub fn multiply(a: &Array, b: &Array) -> Result<Array> {
+    let y: Vec<f32> = elements(a)?.iter().zip(elements(b)?).map(|(a, b)| a * b).collect();
+    Ok(Array::from_slice(&y, a.shape()))
+}
+
+/// The last axis in parts of these sizes.
+pub fn split(x: &Array, sizes: &[i32]) -> Result<Vec<Array>> {
+    let (all, row) = (elements(x)?, x.dim(-1) as usize);
+    let mut first = 0;
+    let part = |&size: &i32| {
+        let range = first..first + size as usize;
+        first = range.end;
+        let part: Vec<f32> =
+            all.chunks_exact(row).flat_map(|row| &row[range.clone()]).copied().collect();
+        let shape = [&x.shape()[..x.ndim() - 1], &[size]].concat();
+        Array::from_slice(&part, &shape)
+    };
+    Ok(sizes.iter().map(part).collect())
+}
+
 /// What a norm multiplies with, at hand.
 struct Factors<'a> {
     /// For all rows alike, or for each of some heads in turn.
@@ -157,7 +178,7 @@ impl<'a> Factors<'a> {
 }
 
 /// Calls `work` with each row of `size` and its number; many rows on all cores.
-fn each_row(rows: &mut [f32], size: usize, work: impl Fn(usize, &mut [f32]) + Sync) {
+pub fn each_row(rows: &mut [f32], size: usize, work: impl Fn(usize, &mut [f32]) + Sync) {
     /// Fewer elements take less time than it takes to wake another core.
     const MANY: usize = 1 << 15;
     if rows.len() < MANY {
@@ -268,6 +289,9 @@ mod tests {
                 let [ours, theirs] = [&CPU, &MLX].map(|k| (k.activate)(&x, activation).unwrap());
                 alike(ours, theirs);
             }
+            alike((CPU.multiply)(&x, &y).unwrap(), (MLX.multiply)(&x, &y).unwrap());
+            let [ours, theirs] = [&CPU, &MLX].map(|k| (k.split)(&x, &[1, 250, 5]).unwrap());
+            ours.into_iter().zip(theirs).for_each(|(a, b)| alike(a, b));
         }
     }
 

@@ -1,7 +1,7 @@
 //! The steps of a layer in the form that suits the device, chosen once when a model is loaded.
 
-use mlx_rs::error::Result;
-use mlx_rs::ops::{select, softmax_axis};
+use mlx_rs::error::{Exception, Result};
+use mlx_rs::ops::{select, softmax_axis, split_at_indices};
 use mlx_rs::{Array, fast};
 
 pub use crate::activation::Activation;
@@ -11,6 +11,7 @@ use crate::eager;
 use crate::matrix::Packed;
 use crate::mlx;
 use crate::quantized;
+use crate::recurrent::{Conv, Delta, GatedNorm, Selective, Ssd, conv, delta, gate, selective, ssd};
 use crate::rope::Rope;
 
 /// One way to do each step; x is [1, length, size] unless said otherwise.
@@ -32,6 +33,28 @@ pub struct Kernels {
     pub activate: fn(&Array, Activation) -> Result<Array>,
     /// The sum of two arrays of one shape.
     pub add: fn(&Array, &Array) -> Result<Array>,
+    /// Their product, element by element.
+    pub multiply: fn(&Array, &Array) -> Result<Array>,
+    /// The last axis in parts of these sizes, which sum up to its own: see [`parts`](Self::parts).
+    pub split: fn(&Array, &[i32]) -> Result<Vec<Array>>,
+    /// The convolution of [1, rows, channels], and the last rows that it has seen.
+    pub conv: fn(&Conv, &Array, &mut Option<Array>) -> Result<Array>,
+    /// The state space of Mamba 2, and its state: see [`Ssd::forward`].
+    pub ssd: fn(&Ssd, [&Array; 4], &mut Option<Array>) -> Result<Array>,
+    /// That of Mamba: see [`Selective::forward`].
+    pub selective: fn(&Selective, [&Array; 4], &mut Option<Array>) -> Result<Array>,
+    /// The gated delta rule, and its state: see [`Delta::forward`].
+    pub delta: fn(&Delta, [&Array; 3], &mut Option<Array>) -> Result<Array>,
+    /// The norm of what such layers put out, and its gate.
+    pub gated_norm: fn(&GatedNorm, &Array, &Array) -> Result<Array>,
+}
+
+impl Kernels {
+    /// The last axis in parts of these sizes, which sum up to its own.
+    pub fn parts<const N: usize>(&self, x: &Array, sizes: [i32; N]) -> Result<[Array; N]> {
+        let parts = (self.split)(x, &sizes)?;
+        parts.try_into().map_err(|_| Exception::custom("a part was lost"))
+    }
 }
 
 /// How the last axis is normalised: divided by the root of its mean square, then scaled.
@@ -103,6 +126,20 @@ pub static MLX: Kernels = Kernels {
     gate: |gate, up, activation| activation.apply(gate)?.multiply(up),
     activate: |x, activation| activation.apply(x),
     add: |a, b| a.add(b),
+    multiply: |a, b| a.multiply(b),
+    split: |x, sizes| {
+        let ends = sizes.iter().scan(0, |end, size| {
+            *end += size;
+            Some(*end)
+        });
+        let ends: Vec<i32> = ends.take(sizes.len() - 1).collect();
+        split_at_indices(x, &ends, -1)
+    },
+    conv: conv::lazy,
+    ssd: ssd::lazy,
+    selective: selective::lazy,
+    delta: delta::lazy,
+    gated_norm: gate::lazy,
 };
 
 /// What MLX does slowly or in many small operations on a CPU done at once, in float32.
@@ -115,6 +152,13 @@ pub static CPU: Kernels = Kernels {
     gate: eager::gate,
     activate: eager::activate,
     add: eager::add,
+    multiply: eager::multiply,
+    split: eager::split,
+    conv: conv::eager,
+    ssd: ssd::eager,
+    selective: selective::eager,
+    delta: delta::eager,
+    gated_norm: gate::eager,
 };
 
 /// [.., size], or [.., heads, size] if each head has factors of its own.

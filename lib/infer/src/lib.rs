@@ -25,6 +25,7 @@ mod nn;
 mod options;
 mod quantization;
 mod quantized;
+mod recurrent;
 pub mod request;
 mod reshape;
 mod room;

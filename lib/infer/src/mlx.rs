@@ -64,6 +64,11 @@ pub fn rows(x: &Array, range: Range<i32>) -> Result<Array> {
     x.try_index_device((.., .., range), Stream::thread_local_or_default())
 }
 
+/// `x[range]`.
+pub fn entries(x: &Array, range: Range<i32>) -> Result<Array> {
+    x.try_index_device(range, Stream::thread_local_or_default())
+}
+
 /// `x[:, range]`.
 pub fn columns(x: &Array, range: Range<i32>) -> Result<Array> {
     x.try_index_device((.., range), Stream::thread_local_or_default())

@@ -48,11 +48,7 @@ pub struct Config {
 impl Config {
     /// Reads `config`. Errors name the field that is missing or that no model of the family can have.
     pub fn read(config: &Value) -> Result<Config> {
-        let mut read: Config =
-            serde_path_to_error::deserialize(config).map_err(|e| match e.path().iter().next() {
-                None => invalid(e.inner().to_string()),
-                Some(_) => invalid(format!("`{}`: {}", e.path(), e.inner())),
-            })?;
+        let mut read: Config = fields(config)?;
         read.check()?;
         read.all = config.as_object().cloned().unwrap_or_default();
         Ok(read)
@@ -156,9 +152,7 @@ impl Config {
             ("num_key_value_heads", self.kv_heads()),
             ("head_dim", self.head_dim.unwrap_or(1)),
         ];
-        if let Some((name, size)) = sizes.into_iter().find(|&(_, n)| n == 0 || n > LARGEST) {
-            return Err(invalid(format!("`{name}` cannot be {size}")));
-        }
+        positive(&sizes)?;
         if let Some(eps) = self.rms_norm_eps.filter(|eps| !(0.0..=1.0).contains(eps)) {
             return Err(invalid(format!("`rms_norm_eps` cannot be {eps}")));
         }
@@ -209,6 +203,22 @@ pub fn renamed(config: &Value, names: &[(&str, &str)]) -> Value {
 /// A kind of something that config.json names and nothing here computes.
 pub fn unknown(message: String) -> Error {
     Error::new(Kind::RuntimeIncompatible, "config.json", message)
+}
+
+/// The fields that `T` has of a configuration. Errors name the one that is missing or not of its type.
+pub fn fields<T: DeserializeOwned>(config: &Value) -> Result<T> {
+    serde_path_to_error::deserialize(config).map_err(|e| match e.path().iter().next() {
+        None => invalid(e.inner().to_string()),
+        Some(_) => invalid(format!("`{}`: {}", e.path(), e.inner())),
+    })
+}
+
+/// Errors with the name of the first size that no model can have.
+pub fn positive(sizes: &[(&str, usize)]) -> Result<()> {
+    match sizes.iter().find(|&&(_, n)| n == 0 || n > LARGEST) {
+        Some((name, size)) => Err(invalid(format!("`{name}` cannot be {size}"))),
+        None => Ok(()),
+    }
 }
 
 /// An error about what config.json says.

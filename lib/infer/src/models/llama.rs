@@ -52,22 +52,10 @@ pub fn arch(c: &Config, theta: Option<f64>, slides: bool) -> Result<Arch> {
 
 /// The same with norms of another kind and whatever activation the file states.
 pub fn base(c: &Config, rope: Rope, slides: bool, norm: NormArch) -> Result<Arch> {
-    let activation = Activation::Silu;
-    let mlp = MlpArch { inner: c.intermediate_size, gated: true, fused: false, activation };
+    let mlp = mlp(c);
     let layer = |i| Ok(LayerArch { rope: Some(rope.clone()), window: c.window(i, slides)?, mlp });
     Ok(Arch {
-        heads: Sizes {
-            hidden: c.hidden_size,
-            heads: c.num_attention_heads,
-            kv_heads: c.kv_heads(),
-            head_dim: c.head_dim(),
-            scale: (c.head_dim() as f32).powf(-0.5),
-            softcap: None,
-            norm,
-            rotated_first: false,
-            fused: None,
-            warmth: None,
-        },
+        heads: heads(c, norm),
         norm,
         norms: Norms::LLAMA,
         vocabulary: c.vocab_size,
@@ -81,4 +69,27 @@ pub fn base(c: &Config, rope: Rope, slides: bool, norm: NormArch) -> Result<Arch
         logit_softcap: None,
         layers: (0..c.num_hidden_layers).map(layer).collect::<Result<_>>()?,
     })
+}
+
+/// Attention as a llama has it.
+pub fn heads(c: &Config, norm: NormArch) -> Sizes {
+    Sizes {
+        hidden: c.hidden_size,
+        heads: c.num_attention_heads,
+        kv_heads: c.kv_heads(),
+        head_dim: c.head_dim(),
+        scale: (c.head_dim() as f32).powf(-0.5),
+        softcap: None,
+        norm,
+        rotated_first: false,
+        fused: None,
+        gated: false,
+        warmth: None,
+    }
+}
+
+/// The feed-forward part of a llama.
+pub fn mlp(c: &Config) -> MlpArch {
+    let activation = Activation::Silu;
+    MlpArch { inner: c.intermediate_size, gated: true, fused: false, activation }
 }

@@ -8,23 +8,36 @@ use serde_json::Value;
 use crate::cache::{Cache, Texts};
 use crate::weights::Cursor;
 
+mod altup;
 mod cohere;
-mod config;
+pub mod config;
 mod decoder;
+mod ends;
 mod exaone;
+mod falcon_h;
 mod gemma;
+mod gemma3n;
+mod gemma4;
 mod glm;
 mod gpt;
 mod granite;
+mod granite_hybrid;
 mod hunyuan;
 mod internlm;
+mod lfm;
 mod llama;
+mod mamba;
 mod mistral;
 mod nanochat;
+mod nemotron_h;
 mod olmo;
+mod per_layer;
 mod phi;
 mod qwen;
+mod qwen_next;
+mod recall;
 mod smollm;
+mod stack;
 mod within;
 
 pub use config::Config;
@@ -55,31 +68,41 @@ pub fn load(architecture: Architecture) -> Load {
         Architecture::Cohere2 => cohere::load_2,
         Architecture::Ernie45 => llama::load_traditional,
         Architecture::Exaone4 => exaone::load_4,
+        Architecture::FalconH1 => falcon_h::load,
         Architecture::Gemma => gemma::load,
         Architecture::Gemma2 => gemma::load_2,
         Architecture::Gemma3 => gemma::load_3,
         Architecture::Gemma3Text => gemma::load_3_text,
+        Architecture::Gemma3n => gemma3n::load,
+        Architecture::Gemma4 => gemma4::load,
+        Architecture::Gemma4Text => gemma4::load_text,
         Architecture::Glm => glm::load,
         Architecture::Glm4 => glm::load_4,
         Architecture::Gpt2 => gpt::load_2,
         Architecture::GptNeoX => gpt::load_neox,
         Architecture::Granite => granite::load,
+        Architecture::GraniteMoeHybrid => granite_hybrid::load,
         Architecture::Helium => llama::load_traditional,
         Architecture::HunyuanV1Dense => hunyuan::load,
         Architecture::InternLm2 => internlm::load_2,
         Architecture::InternLm3 => llama::load,
+        Architecture::Lfm2 => lfm::load,
         Architecture::Llama => llama::load,
+        Architecture::Mamba => mamba::load,
+        Architecture::Mamba2 => mamba::load_2,
         Architecture::MiniCpm => granite::load_minicpm,
         Architecture::Ministral3 => mistral::load_mini_3,
         Architecture::Mistral => llama::load_mistral,
         Architecture::Mistral3 => mistral::load_3,
         Architecture::Nanochat => nanochat::load,
+        Architecture::NemotronH => nemotron_h::load,
         Architecture::Olmo2 => olmo::load_2,
         Architecture::Olmo3 => olmo::load_3,
         Architecture::Phi => phi::load,
         Architecture::Phi3 => phi::load_3,
         Architecture::Qwen2 => qwen::load_2,
         Architecture::Qwen3 => qwen::load_3,
+        Architecture::Qwen35 => qwen_next::load_5,
         Architecture::SeedOss => llama::load,
         Architecture::SmolLm3 => smollm::load,
         Architecture::StableLm => gpt::load_stablelm,

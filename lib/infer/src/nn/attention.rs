@@ -1,7 +1,7 @@
 //! Self-attention.
 
 use mlx_rs::error::Result;
-use mlx_rs::ops::arange;
+use mlx_rs::ops::{arange, sigmoid};
 use mlx_rs::{Array, Dtype};
 
 use super::{Linear, Norm, NormArch};
@@ -33,6 +33,8 @@ pub struct Sizes {
     /// If queries, keys and values are one matrix on disk: in how many parts its rows are queries,
     /// keys, values in turn.
     pub fused: Option<usize>,
+    /// Whether gates decide how much of each element passes, which are one matrix with the queries.
+    pub gated: bool,
     /// How queries grow with their position.
     pub warmth: Option<Warmth>,
 }
@@ -59,6 +61,7 @@ pub struct Attention {
     k_norm: Option<Norm>,
     /// Before `o_proj`, if the checkpoint has it.
     attn_sub_norm: Option<Norm>,
+    gate_proj: Option<Linear>,
     rope: Option<Rope>,
     scores: Scores,
     sizes: Sizes,
@@ -74,6 +77,10 @@ impl Attention {
             let rows = [("q_proj", outs), ("k_proj", kv_outs), ("v_proj", kv_outs)];
             w.split("qkv_proj", parts, &rows)?;
         }
+        if sizes.gated {
+            w.split("q_proj", heads, &[("q_proj", outs), ("gate_proj", outs)])?;
+        }
+        let gate = sizes.gated.then(|| Linear::load(w, "gate_proj", outs, hidden)).transpose()?;
         let normed = w.at("attn_sub_norm").has("weight");
         let sinks = w.optional("sinks", &[heads])?;
         Ok(Attention {
@@ -84,6 +91,7 @@ impl Attention {
             q_norm: norm.of_heads(w, "q_norm", heads, head_dim)?,
             k_norm: norm.of_heads(w, "k_norm", kv_heads, head_dim)?,
             attn_sub_norm: normed.then(|| norm.load(w, "attn_sub_norm", outs)).transpose()?,
+            gate_proj: gate,
             rope,
             scores: Scores { scale: sizes.scale, softcap: sizes.softcap, sinks },
             sizes: *sizes,
@@ -106,6 +114,9 @@ impl Attention {
         })?;
         if let Some(norm) = &self.attn_sub_norm {
             mixed = norm.forward(&mixed)?;
+        }
+        if let Some(gate) = &self.gate_proj {
+            mixed = mixed.multiply(sigmoid(gate.forward(x)?)?)?;
         }
         self.o_proj.forward(&mixed)
     }

@@ -11,10 +11,12 @@ use crate::matrix::Matrix;
 use crate::weights::Cursor;
 
 mod attention;
+mod mix;
 mod mlp;
 mod norm;
 
 pub use attention::{Attention, Sizes, Warmth};
+pub use mix::{Feed, Mix};
 pub use mlp::{Mlp, MlpArch};
 pub use norm::{Norm, NormArch, NormKind};
 

@@ -1,0 +1,99 @@
+//! LFM2 (arXiv 2511.23404): short convolutions, and attention on some layers.
+
+use mlxk_core::Result;
+use serde_json::Value;
+
+use super::Language;
+use super::config::{Config, invalid, positive, renamed, unknown};
+use super::ends::{Ends, EndsArch};
+use super::llama;
+use super::stack::{Factors, Stack, Step};
+use crate::nn::{Attention, Feed, Mlp};
+use crate::recurrent::ShortConv;
+use crate::weights::Cursor;
+
+/// An lfm2.
+pub fn load(config: &Value, mut w: Cursor) -> Result<Box<dyn Language>> {
+    let mut c = Config::read(&renamed(config, &NAMES))?;
+    c.intermediate_size = inner(&c)?;
+    w.rename(&[
+        ("feed_forward.gate_proj", "feed_forward.w1"),
+        ("feed_forward.up_proj", "feed_forward.w3"),
+        ("feed_forward.down_proj", "feed_forward.w2"),
+    ]);
+    let (mlp, norm) = (llama::mlp(&c), c.rms_norm()?);
+    stack(&c, w, |_, w| Ok(Box::new(Mlp::load(w, c.hidden_size, &mlp, norm)?)))
+}
+
+/// The fields that files of the family name in their own way.
+const NAMES: [(&str, &str); 2] =
+    [("norm_eps", "rms_norm_eps"), ("block_ff_dim", "intermediate_size")];
+/// The base of the position embeddings if the file has none.
+const THETA: Option<f64> = Some(1_000_000.0);
+
+/// Layers with a feed-forward part that `feed` loads by its number.
+fn stack(
+    c: &Config,
+    mut w: Cursor,
+    feed: impl Fn(usize, &mut Cursor) -> Result<Box<dyn Feed>>,
+) -> Result<Box<dyn Language>> {
+    w.rename(&[("o_proj", "out_proj"), ("q_norm", "q_layernorm"), ("k_norm", "k_layernorm")]);
+    let (norm, hidden, taps) = (c.rms_norm()?, c.hidden_size, c.need("conv_L_cache")?);
+    let (heads, rope) = (llama::heads(c, norm), c.rope(THETA)?);
+    let attends = attends(c)?;
+    let ends = EndsArch {
+        vocabulary: c.vocab_size,
+        hidden,
+        embeddings: "model.embed_tokens",
+        norm: ("model.embedding_norm", norm),
+        tied: true,
+        scale: 1.0,
+        softcap: None,
+    };
+    let ends = Ends::load(&mut w, &ends)?;
+    let mut steps = Vec::new();
+    for (i, attends) in attends.into_iter().enumerate() {
+        let mut w = w.at(&format!("model.layers.{i}"));
+        let operator_norm = norm.load(&mut w, "operator_norm", hidden)?;
+        steps.push(if attends {
+            let rope = Some(rope.clone());
+            Step::mix(operator_norm, Attention::load(&mut w.at("self_attn"), &heads, rope)?)
+        } else {
+            Step::mix(operator_norm, ShortConv::load(&mut w.at("conv"), hidden, taps)?)
+        });
+        let ffn_norm = norm.load(&mut w, "ffn_norm", hidden)?;
+        steps.push(Step::feed(ffn_norm, feed(i, &mut w.at("feed_forward"))?));
+    }
+    Ok(Box::new(Stack { ends, steps, factors: Factors::NONE, kernels: w.kernels() }))
+}
+
+/// Which layers are of attention.
+fn attends(c: &Config) -> Result<Vec<bool>> {
+    let layers = 0..c.num_hidden_layers;
+    if let Some(indices) = c.get::<Vec<usize>>("full_attn_idxs")? {
+        return Ok(layers.map(|i| indices.contains(&i)).collect());
+    }
+    let types = c.layer_types.as_deref().unwrap_or_default();
+    if types.len() != c.num_hidden_layers {
+        return Err(invalid("`layer_types` does not name all layers".into()));
+    }
+    let attends = |kind: &String| match kind.as_str() {
+        "full_attention" => Ok(true),
+        "conv" => Ok(false),
+        kind => Err(unknown(format!("layers of type `{kind}` cannot run yet"))),
+    };
+    types.iter().map(attends).collect()
+}
+
+/// Elements between the halves of a feed-forward layer.
+fn inner(c: &Config) -> Result<usize> {
+    let stated = c.intermediate_size;
+    if !c.need::<bool>("block_auto_adjust_ff_dim")? {
+        return Ok(stated);
+    }
+    let factor: Option<f64> = c.get("block_ffn_dim_multiplier")?;
+    let wanted = (factor.unwrap_or(1.0) * (2 * stated / 3) as f64) as usize;
+    let multiple: usize = c.need("block_multiple_of")?;
+    positive(&[("block_multiple_of", multiple)])?;
+    Ok(wanted.next_multiple_of(multiple))
+}

@@ -1,0 +1,103 @@
+//! Qwen3-Next and Qwen3.5: gated delta nets, and gated attention on every fourth layer.
+
+use mlxk_core::Result;
+use serde_json::{Value, json};
+
+use super::Language;
+use super::config::{Config, given, positive};
+use super::ends::{Ends, EndsArch};
+use super::llama;
+use super::stack::{Factors, Stack, Step};
+use super::within;
+use crate::nn::{Attention, Feed, Mlp, MlpArch, Sizes};
+use crate::recurrent::{DeltaNet, DeltaNetArch, DeltaSizes};
+use crate::rope::Rope;
+use crate::weights::Cursor;
+
+/// A qwen3_5, without what it sees.
+pub fn load_5(config: &Value, mut w: Cursor) -> Result<Box<dyn Language>> {
+    within::text_only(&mut w);
+    let c = config_5(config)?;
+    let arch = arch(&c)?;
+    stack(&c, &arch, w, |_, w| Ok(Box::new(Mlp::load(w, c.hidden_size, &arch.mlp, c.rms_norm()?)?)))
+}
+
+/// The configuration of the text part, with what the family does if the file does not say.
+fn config_5(config: &Value) -> Result<Config> {
+    let text = config.get("text_config").unwrap_or(config);
+    let defaults = json!({
+        "rope_parameters": {"rope_theta": 100_000.0, "partial_rotary_factor": 0.25},
+        "full_attention_interval": 4, "linear_conv_kernel_dim": 4,
+        "norm_topk_prob": true, "rms_norm_eps": 1e-6,
+    });
+    let mut text = given(text, defaults);
+    let positions = json!({"rope_theta": 100_000.0, "partial_rotary_factor": 0.25});
+    text["rope_parameters"] = given(&text["rope_parameters"], positions);
+    Config::read(&text)
+}
+
+/// What all members share.
+struct Arch {
+    /// Of attention.
+    heads: Sizes,
+    rope: Rope,
+    delta: DeltaNetArch,
+    /// A layer of attention comes after one fewer of delta nets.
+    interval: usize,
+    mlp: MlpArch,
+}
+
+fn arch(c: &Config) -> Result<Arch> {
+    let rule = DeltaSizes {
+        key_heads: c.need("linear_num_key_heads")?,
+        value_heads: c.need("linear_num_value_heads")?,
+        key_dim: c.need("linear_key_head_dim")?,
+        value_dim: c.need("linear_value_head_dim")?,
+    };
+    rule.check()?;
+    let interval = c.get("full_attention_interval")?.unwrap_or(4);
+    positive(&[("full_attention_interval", interval)])?;
+    let norm_eps = c.rms_norm()?.eps;
+    let taps = c.need("linear_conv_kernel_dim")?;
+    Ok(Arch {
+        heads: Sizes { gated: true, ..llama::heads(c, c.rms_norm()?) },
+        rope: c.rope(None)?,
+        delta: DeltaNetArch { hidden: c.hidden_size, rule, taps, norm_eps },
+        interval,
+        mlp: llama::mlp(c),
+    })
+}
+
+/// Layers with a feed-forward part that `feed` loads by its number.
+fn stack(
+    c: &Config,
+    arch: &Arch,
+    mut w: Cursor,
+    feed: impl Fn(usize, &mut Cursor) -> Result<Box<dyn Feed>>,
+) -> Result<Box<dyn Language>> {
+    let (norm, hidden) = (c.rms_norm()?, c.hidden_size);
+    let ends = EndsArch {
+        vocabulary: c.vocab_size,
+        hidden,
+        embeddings: "model.embed_tokens",
+        norm: ("model.norm", norm),
+        tied: c.tie_word_embeddings == Some(true),
+        scale: 1.0,
+        softcap: None,
+    };
+    let ends = Ends::load(&mut w, &ends)?;
+    let mut steps = Vec::new();
+    for i in 0..c.num_hidden_layers {
+        let mut w = w.at(&format!("model.layers.{i}"));
+        let input = norm.load(&mut w, "input_layernorm", hidden)?;
+        steps.push(if (i + 1).is_multiple_of(arch.interval) {
+            let rope = Some(arch.rope.clone());
+            Step::mix(input, Attention::load(&mut w.at("self_attn"), &arch.heads, rope)?)
+        } else {
+            Step::mix(input, DeltaNet::load(&mut w.at("linear_attn"), &arch.delta)?)
+        });
+        let post = norm.load(&mut w, "post_attention_layernorm", hidden)?;
+        steps.push(Step::feed(post, feed(i, &mut w.at("mlp"))?));
+    }
+    Ok(Box::new(Stack { ends, steps, factors: Factors::NONE, kernels: w.kernels() }))
+}

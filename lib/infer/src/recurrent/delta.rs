@@ -1,0 +1,277 @@
+//! The gated delta rule (arXiv 2412.06464): a state that is corrected, not only added to.
+//!
+//! With a decay `a_t` and a share `beta_t` from 0 to 1, normed `q_t` and `k_t` and a value `v_t`, a
+//! head's state S [value_dim, key_dim] and output y [value_dim] are
+//! `S_t = a_t S_(t-1) + u_t k_t'` with `u_t = beta_t (v_t - a_t S_(t-1) k_t)`, and `y_t = S_t q_t`.
+
+use mlx_rs::Array;
+use mlx_rs::error::Result;
+use mlx_rs::fast::rms_norm;
+use mlx_rs::ops::{concatenate, cumsum, identity, pad, sigmoid, split_at_indices, tril, zeros};
+use rayon::prelude::*;
+
+use super::{decays, dot, remembered, side_by_side, softplus, softplus_of, wide};
+use crate::eager::elements;
+use crate::kernels::Kernels;
+use crate::mlx;
+use crate::models::config::{invalid, positive};
+use crate::weights::Cursor;
+
+/// Tokens that are seen at once, a power of two: the work grows with the square of it.
+const CHUNK: i32 = 64;
+/// Of the norm of queries and keys, beside the sum of their squares.
+const EPS: f32 = 1e-6;
+
+/// The rule as a layer uses it.
+pub struct Delta {
+    /// How fast each value head forgets, below 0 [value heads].
+    rate: Array,
+    dt_bias: Array,
+    sizes: DeltaSizes,
+    kernels: &'static Kernels,
+}
+
+/// The numbers of the rule that its weights do not show.
+#[derive(Clone, Copy, Debug)]
+pub struct DeltaSizes {
+    /// Heads of queries and of keys, each shared by `value_heads / key_heads` value heads.
+    pub key_heads: usize,
+    pub value_heads: usize,
+    /// Elements of a query and of a key.
+    pub key_dim: usize,
+    /// Elements of a value.
+    pub value_dim: usize,
+}
+
+impl DeltaSizes {
+    /// Errors if no layer can be such.
+    pub fn check(&self) -> mlxk_core::Result<()> {
+        positive(&[
+            ("linear_num_key_heads", self.key_heads),
+            ("linear_num_value_heads", self.value_heads),
+            ("linear_key_head_dim", self.key_dim),
+            ("linear_value_head_dim", self.value_dim),
+        ])?;
+        match self.value_heads.is_multiple_of(self.key_heads) {
+            true => Ok(()),
+            false => Err(invalid(format!(
+                "{} value heads cannot share {} key heads",
+                self.value_heads, self.key_heads
+            ))),
+        }
+    }
+
+    /// Elements of all queries, of all keys, and of all values.
+    pub fn widths(&self) -> [usize; 3] {
+        let keys = self.key_heads * self.key_dim;
+        [keys, keys, self.value_heads * self.value_dim]
+    }
+}
+
+impl Delta {
+    /// The tensors `A_log` and `dt_bias` of `w`.
+    pub fn load(w: &mut Cursor, sizes: DeltaSizes) -> mlxk_core::Result<Delta> {
+        let mut of_heads = |name| wide(&w.floats(name, &[sizes.value_heads])?).map_err(mlx::failed);
+        let rate = of_heads("A_log")?.exp().and_then(|a| a.negative()).map_err(mlx::failed)?;
+        Ok(Delta { rate, dt_bias: of_heads("dt_bias")?, sizes, kernels: w.kernels() })
+    }
+
+    /// Queries, keys and values `qkv` [1, rows, all of them], what `a` and `b` [1, rows, value heads]
+    /// the decay and the share come from, to [1, rows, value heads * value_dim], after the tokens
+    /// that `state` stands for.
+    pub fn forward(&self, [qkv, a, b]: [&Array; 3], state: &mut Option<Array>) -> Result<Array> {
+        (self.kernels.delta)(self, [qkv, a, b], state)
+    }
+}
+
+/// By MLX, a stretch of tokens at once.
+pub fn lazy(delta: &Delta, [qkv, a, b]: [&Array; 3], state: &mut Option<Array>) -> Result<Array> {
+    let DeltaSizes { key_heads, value_heads, key_dim, value_dim } = delta.sizes;
+    let [kh, h, dk, dv] = [key_heads, value_heads, key_dim, value_dim].map(|n| n as i32);
+    let rows = qkv.dim(1);
+    let [q, k, v] = parts(qkv, kh * dk)?;
+    let keyed = |x: Array, scale: f32| {
+        let x = rms_norm(x.reshape(&[rows, kh, dk])?, None, EPS / dk as f32)?;
+        let x = wide(&x)?.multiply(Array::from_f32(scale))?.transpose_axes(&[1, 0, 2])?;
+        Array::repeat_axis::<f32>(x, h / kh, 0)
+    };
+    let scale = (dk as f32).powf(-0.5);
+    let (q, k) = (keyed(q, scale * scale)?, keyed(k, scale)?); // [value heads, rows, key_dim]
+    let v = wide(&v)?.reshape(&[rows, h, dv])?.transpose_axes(&[1, 0, 2])?;
+    let by_head = |x: Array| x.reshape(&[rows, h, 1])?.transpose_axes(&[1, 0, 2]);
+    let steps = softplus(&wide(a)?.add(&delta.dt_bias)?)?.multiply(&delta.rate)?;
+    let (steps, beta) = (by_head(steps)?, by_head(sigmoid(wide(b)?)?)?); // [value heads, rows, 1]
+    let s = match state.take() {
+        Some(state) => state.reshape(&[h, dv, dk])?,
+        None => zeros::<f32>(&[h, dv, dk])?,
+    };
+    let inputs = [&q, &k, &v, &steps, &beta];
+    let (y, s) = if rows == 1 { single(inputs, &s)? } else { stretches(inputs, &s)? };
+    *state = Some(s.reshape(&[1, h, dv, dk])?);
+    y.transpose_axes(&[1, 0, 2])?.reshape(&[1, rows, h * dv])?.as_dtype(qkv.dtype())
+}
+
+/// Queries, keys and values, the first two of `keys` elements.
+fn parts(qkv: &Array, keys: i32) -> Result<[Array; 3]> {
+    let parts = split_at_indices(qkv, &[keys, 2 * keys], -1)?;
+    parts.try_into().map_err(|_| "queries, keys and values are not three".into())
+}
+
+/// One token: the rule as it is written.
+fn single([q, k, v, step, beta]: [&Array; 5], state: &Array) -> Result<(Array, Array)> {
+    let state = state.multiply(step.exp()?)?;
+    let known = state.matmul(k.swap_axes(-1, -2)?)?; // [heads, value_dim, 1]
+    let u = v.swap_axes(-1, -2)?.subtract(known)?.multiply(beta)?;
+    let state = state.add(u.multiply(k)?)?;
+    Ok((state.matmul(q.swap_axes(-1, -2)?)?.swap_axes(-1, -2)?, state))
+}
+
+/// Many tokens: within a chunk all `u` follow from the state before it by one triangular system,
+/// `(I + A) U = beta (V - decay K S')` with A the part below the diagonal of `beta decays (K K')`.
+fn stretches(inputs: [&Array; 5], state: &Array) -> Result<(Array, Array)> {
+    let rows = inputs[0].dim(1);
+    let length = CHUNK.min((rows as u32).next_power_of_two() as i32);
+    let count = (rows + length - 1) / length;
+    // Tokens of zeros at the end change nothing: their share is 0, their decay 1.
+    let chunks = |x: &Array| {
+        let padded = pad(x, &[(0, 0), (0, count * length - rows), (0, 0)], None, None)?;
+        padded.reshape(&[x.dim(0), count, length, x.dim(2)])
+    };
+    let [q, k, v, steps, beta] = inputs.map(chunks);
+    let (q, k, v, steps, beta) = (q?, k?, v?, steps?, beta?); // [heads, count, length, ..]
+    let kt = k.swap_axes(-1, -2)?;
+    let decays = decays(&steps.squeeze_axes(&[-1])?)?;
+    let total = cumsum(&steps, 2, None, None)?.exp()?;
+    let below = tril(k.matmul(&kt)?.multiply(&decays)?.multiply(&beta)?, -1)?;
+    let solve = inverse(&below)?;
+    let own = solve.matmul(v.multiply(&beta)?)?;
+    let known = solve.matmul(k.multiply(&beta)?.multiply(&total)?)?;
+    let scores = tril(q.matmul(&kt)?.multiply(&decays)?, None)?;
+    let q = q.multiply(&total)?;
+    let last = length - 1..length;
+    let to_end = mlx::rows(&decays, last.clone())?.swap_axes(-1, -2)?;
+    let (k, end) = (k.multiply(to_end)?, mlx::rows(&total, last)?);
+    let mut s = state.clone();
+    let mut parts = Vec::new();
+    for i in 0..count {
+        let chunk = |x: &Array| mlx::columns(x, i..i + 1)?.squeeze_axes(&[1]);
+        let st = s.swap_axes(-1, -2)?;
+        let u = chunk(&own)?.subtract(chunk(&known)?.matmul(&st)?)?;
+        parts.push(chunk(&q)?.matmul(&st)?.add(chunk(&scores)?.matmul(&u)?)?);
+        let given = u.swap_axes(-1, -2)?.matmul(chunk(&k)?)?;
+        s = s.multiply(chunk(&end)?)?.add(given)?;
+    }
+    Ok((mlx::columns(&concatenate(&parts, 1)?, 0..rows)?, s))
+}
+
+/// The inverse of `I + below`, with `below` [.., length, length] zero from the diagonal on and
+/// `length` a power of two: of ever larger blocks on the diagonal, each from the two halves.
+fn inverse(below: &Array) -> Result<Array> {
+    let length = below.dim(-1);
+    let mut inverse = identity::<f32>(length)?;
+    let mut half = 1;
+    while half < length {
+        let joins = |(row, column): (i32, i32)| {
+            let same = row / (2 * half) == column / (2 * half);
+            f32::from(u8::from(same && row % (2 * half) >= half && column % (2 * half) < half))
+        };
+        let cells = (0..length).flat_map(|row| (0..length).map(move |column| (row, column)));
+        let mask: Vec<f32> = cells.map(joins).collect();
+        let joined = below.multiply(Array::from_slice(&mask, &[length, length]))?;
+        inverse = inverse.subtract(inverse.matmul(joined)?.matmul(&inverse)?)?;
+        half *= 2;
+    }
+    Ok(inverse)
+}
+
+/// At once, token by token, heads side by side.
+pub fn eager(delta: &Delta, [qkv, a, b]: [&Array; 3], state: &mut Option<Array>) -> Result<Array> {
+    let DeltaSizes { value_heads: heads, value_dim, key_dim, .. } = delta.sizes;
+    let rows = qkv.dim(1) as usize;
+    let mut states = remembered(state, heads * value_dim * key_dim)?;
+    let heads_of = Rows { qkv: elements(qkv)?, sizes: delta.sizes };
+    let [a, b] = [elements(a)?, elements(b)?];
+    let [rate, bias] = [elements(&delta.rate)?, elements(&delta.dt_bias)?];
+    let mut ys = vec![0.0; rows * heads * value_dim];
+    let head = |(head, (state, y)): (usize, (&mut [f32], &mut [f32]))| {
+        for (t, y) in y.chunks_exact_mut(value_dim).enumerate() {
+            let (q, k, v) = heads_of.at(t, head);
+            let kept = (softplus_of(a[t * heads + head] + bias[head]) * rate[head]).exp();
+            let beta = 1.0 / (1.0 + (-b[t * heads + head]).exp());
+            for ((s, v), y) in state.chunks_exact_mut(key_dim).zip(v).zip(y) {
+                let u = beta * (v - kept * dot(s, &k));
+                s.iter_mut().zip(&k).for_each(|(s, k)| *s = *s * kept + u * k);
+                *y = dot(s, &q);
+            }
+        }
+    };
+    let parts = states
+        .par_chunks_exact_mut(value_dim * key_dim)
+        .zip(ys.par_chunks_exact_mut(rows * value_dim));
+    parts.enumerate().for_each(head);
+    *state = Some(Array::from_slice(&states, &[1, heads as i32, value_dim as i32, key_dim as i32]));
+    let shape = [1, rows as i32, (heads * value_dim) as i32];
+    Ok(Array::from_slice(&side_by_side(&ys, rows, value_dim), &shape))
+}
+
+/// Rows of queries, keys and values.
+struct Rows<'a> {
+    qkv: &'a [f32],
+    sizes: DeltaSizes,
+}
+
+impl<'a> Rows<'a> {
+    /// Query and key, normed and scaled, and value of a value head in row `t`.
+    fn at(&self, t: usize, head: usize) -> (Vec<f32>, Vec<f32>, &'a [f32]) {
+        let DeltaSizes { key_heads, value_heads, key_dim, value_dim } = self.sizes;
+        let [keys, _, values] = self.sizes.widths();
+        let row = &self.qkv[t * (2 * keys + values)..][..2 * keys + values];
+        let first = head / (value_heads / key_heads) * key_dim;
+        let scale = (key_dim as f32).powf(-0.5);
+        let normed = |x: &[f32], scale: f32| {
+            let factor = scale / (dot(x, x) + EPS).sqrt();
+            x.iter().map(|x| x * factor).collect()
+        };
+        let q = normed(&row[first..][..key_dim], scale);
+        let k = normed(&row[keys + first..][..key_dim], 1.0);
+        (q, k, &row[2 * keys + head * value_dim..][..value_dim])
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)] // a test fails by panicking
+
+    use super::super::tests::{agree, some};
+    use super::*;
+    use crate::kernels::MLX;
+
+    #[test]
+    fn both_forms_agree_in_stretches_of_any_length() {
+        let sizes = DeltaSizes { key_heads: 2, value_heads: 4, key_dim: 16, value_dim: 8 };
+        let rate = some(&[4], 1).exp().unwrap().negative().unwrap();
+        let delta = Delta { rate, dt_bias: some(&[4], 2), sizes, kernels: &MLX };
+        let inputs = [(96, 4), (4, 5), (4, 6)].map(|(size, seed)| some(&[1, 400, size], seed));
+        agree(
+            &inputs,
+            |x, state| lazy(&delta, [&x[0], &x[1], &x[2]], state).unwrap(),
+            |x, state| eager(&delta, [&x[0], &x[1], &x[2]], state).unwrap(),
+        );
+    }
+
+    /// Keys that are all alike make the system as stiff as it can be.
+    #[test]
+    fn a_text_that_repeats_a_token_is_computed_as_exactly() {
+        let sizes = DeltaSizes { key_heads: 1, value_heads: 1, key_dim: 8, value_dim: 8 };
+        let rate = Array::from_slice(&[-0.001f32], &[1]);
+        let delta = Delta { rate, dt_bias: some(&[1], 2), sizes, kernels: &MLX };
+        let repeat = |x: &Array| Array::repeat_axis::<f32>(x.clone(), 400, 1).unwrap();
+        let inputs = [repeat(&some(&[1, 1, 24], 4)), repeat(&some(&[1, 1, 1], 5))];
+        let sure = repeat(&Array::from_slice(&[9.0f32], &[1, 1, 1]));
+        agree(
+            &[inputs[0].clone(), inputs[1].clone(), sure],
+            |x, state| lazy(&delta, [&x[0], &x[1], &x[2]], state).unwrap(),
+            |x, state| eager(&delta, [&x[0], &x[1], &x[2]], state).unwrap(),
+        );
+    }
+}
