@@ -2,24 +2,38 @@
 
 use mlxk_core::tensors::{Dtype, Tensor};
 use mlxk_core::{Facts, Result};
+use serde_json::Value;
 
 use crate::load;
-use crate::models::Config;
 
 /// The bytes that the weights of a model take, and its memory of `tokens` tokens.
 ///
-/// On a CPU 16-bit floats are widened.
+/// On a CPU 16-bit floats are widened. Memory of a size that does not grow with the text counts as
+/// none.
 ///
 /// # Errors
-/// If config.json is not one of a model that can run.
+/// If config.json cannot be read.
 pub fn estimate(facts: &Facts, tokens: u64, on_cpu: bool) -> Result<u64> {
-    let config = Config::read(&load::config(facts)?)?;
+    let config = load::config(facts)?;
     let headers = facts.weights().into_iter().filter_map(|shard| shard.header.as_ref().ok());
     let tensors = headers.flat_map(|header| &header.tensors);
     let weights: u64 = tensors.map(|tensor| bytes(tensor, on_cpu)).sum();
     let element = if on_cpu { 4 } else { 2 };
-    let elements = 2 * config.num_hidden_layers * config.kv_heads() * config.head_dim();
-    Ok(weights.saturating_add(tokens.saturating_mul(elements as u64 * element)))
+    let elements = elements(config.get("text_config").unwrap_or(&config));
+    Ok(weights.saturating_add(tokens.saturating_mul(elements.saturating_mul(element))))
+}
+
+/// The elements of all keys and values of a token, as far as `config` says.
+fn elements(config: &Value) -> u64 {
+    let number = |names: &[&str]| names.iter().find_map(|name| config.get(name)?.as_u64());
+    let heads = number(&["num_attention_heads", "n_head"]).unwrap_or(1).max(1);
+    let hidden = number(&["hidden_size", "n_embd"]).unwrap_or_default();
+    let of_each = [
+        number(&["num_hidden_layers", "n_layer"]).unwrap_or_default(),
+        number(&["num_key_value_heads"]).unwrap_or(heads),
+        number(&["head_dim"]).unwrap_or(hidden / heads),
+    ];
+    of_each.into_iter().fold(2, u64::saturating_mul)
 }
 
 fn bytes(tensor: &Tensor, on_cpu: bool) -> u64 {

@@ -40,8 +40,6 @@ mod smollm;
 mod stack;
 mod within;
 
-pub use config::Config;
-
 /// A model of language, in the three steps that text, pictures and embeddings share.
 pub trait Language {
     /// How many tokens it knows; ids are below this.
