@@ -2,8 +2,10 @@
 
 use std::collections::BTreeSet;
 use std::fs;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::Command;
+
+use mlxk_core::Architecture;
 
 use crate::env::program_path;
 
@@ -34,9 +36,38 @@ fn a_page_has_the_sections_that_people_look_for() {
     }
 }
 
+/// With `UPDATE=1` in the environment the list is written anew.
+#[test]
+fn the_page_about_models_lists_the_architectures_that_can_run() {
+    let all = Architecture::ALL.iter().flat_map(|architecture| architecture.names());
+    let names: BTreeSet<&str> = all.copied().collect();
+    let names = names.into_iter().collect::<Vec<_>>().join(", ");
+    let mut lines = vec![String::new()];
+    for name in names.split(' ') {
+        match lines.last_mut() {
+            Some(line) if line.is_empty() => line.push_str(name),
+            Some(line) if line.len() + name.len() < 78 => *line = format!("{line} {name}"),
+            _ => lines.push(name.to_owned()),
+        }
+    }
+    let page = page("mlxk-model", 7);
+    let (before, rest) = page.split_once(".Bd -filled -offset indent\n").unwrap();
+    let (_, after) = rest.split_once(".Ed\n").unwrap();
+    let expected =
+        format!("{before}.Bd -filled -offset indent\n{}\n.Ed\n{after}", lines.join("\n"));
+    if std::env::var_os("UPDATE").is_some() {
+        fs::write(path("mlxk-model", 7), expected).unwrap();
+    } else {
+        assert!(page == expected, "mlxk-model.7 is out of date: UPDATE=1 cargo test");
+    }
+}
+
 fn page(name: &str, section: u8) -> String {
-    let file = format!("man/{name}.{section}");
-    fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join(file)).unwrap()
+    fs::read_to_string(path(name, section)).unwrap()
+}
+
+fn path(name: &str, section: u8) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join(format!("man/{name}.{section}"))
 }
 
 /// `.It Fl f , Fl -filter Ar condition`: the words behind each `Fl`.

@@ -28,6 +28,7 @@ macro_rules! architectures {
 
 architectures! {
     Apertus = "apertus",
+    BitNet = "bitnet",
     Cohere = "cohere",
     Cohere2 = "cohere2",
     Ernie45 = "ernie4_5",

@@ -156,7 +156,8 @@ pub fn architectures(facts: &Facts) -> Vec<String> {
 
 /// True if one of the architectures writes text.
 pub fn is_causal(facts: &Facts) -> bool {
-    architectures(facts).iter().any(|name| name.contains("ForCausalLM"))
+    let writes = |name: &String| name.contains("ForCausalLM") || name.ends_with("LMHeadModel");
+    architectures(facts).iter().any(writes)
 }
 
 /// True if the maker's name for the model passes `test`, or that of what it was cloned from.

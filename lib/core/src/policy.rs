@@ -131,7 +131,7 @@ fn runnable(
     if task != Task::Text && !text_part {
         return Err(format!("Only text models can run, and this one is for {}", task.name()));
     }
-    quantization(facts)?;
+    quantization(facts, architecture)?;
     elements(facts)?;
     match facts.has("tokenizer.json") {
         true => Ok(()),
@@ -167,7 +167,7 @@ fn known(facts: &Facts) -> Result<Architecture, String> {
 }
 
 /// The weights are plain, or quantised in a way that the engine computes with.
-fn quantization(facts: &Facts) -> Result<(), String> {
+fn quantization(facts: &Facts, architecture: Architecture) -> Result<(), String> {
     let unsupported = |mode: &str| {
         let known = Packing::ALL.map(Packing::name).join(", ");
         Err(format!("Quantization mode '{mode}' not supported (supported: {known})"))
@@ -177,6 +177,7 @@ fn quantization(facts: &Facts) -> Result<(), String> {
         let foreign = facts.config.get("quantization_config");
         let method = foreign.as_ref().and_then(|form| form.get("quant_method"));
         return match method {
+            Some(method) if architecture == Architecture::BitNet && method == "bitnet" => Ok(()),
             Some(method) => unsupported(method.as_str().unwrap_or("unknown")),
             None => Ok(()),
         };

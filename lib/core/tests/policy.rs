@@ -144,6 +144,9 @@ fn what_can_run_runs_and_what_cannot_says_why() {
         llama().config(json!({"quantization": {"bits": 4, "mode": "mxfp4", "lm_head": {"mode": "nvfp4"}}})),
         llama().config(json!({"auto_map": {"AutoModel": "modeling.Model"}})),
         llama().config(json!({"architectures": ["LlamaForCausalLM"], "model_file": null})),
+        llama().config(json!({"model_type": "gpt2", "architectures": ["GPT2LMHeadModel"]})),
+        llama().config(json!({"model_type": "bitnet",
+            "quantization_config": {"quant_method": "bitnet"}})),
         llama().without("model.safetensors").file("weights.00.safetensors", shard(&["a"])),
         llama()
             .config(json!({"model_type": "gemma3", "vision_config": {"hidden_size": 8},

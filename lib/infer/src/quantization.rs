@@ -50,8 +50,13 @@ impl Quantization {
         let Some(table) = config.get("quantization").filter(absent).or(copy) else {
             return Ok(Quantization::default());
         };
-        if let Some(method) = table.get("quant_method").and_then(Value::as_str) {
-            return Err(unsupported(format!("is quantised by `{method}`, not by MLX")));
+        match table.get("quant_method").and_then(Value::as_str) {
+            // Its tensors say all.
+            Some("bitnet") => return Ok(Quantization::default()),
+            Some(method) => {
+                return Err(unsupported(format!("is quantised by `{method}`, not by MLX")));
+            }
+            None => {}
         }
         let Some(table) = table.as_object() else {
             return Err(unsupported("has a `quantization` that is not an object".into()));

@@ -5,6 +5,7 @@ use std::ops::Range;
 use std::sync::Arc;
 
 use memmap2::MmapMut;
+use mlx_rs::Dtype;
 use mlxk_core::{Error, Kind, Result};
 
 use crate::weights::{Bytes, Tensor};
@@ -41,6 +42,34 @@ pub fn transposed(tensor: &Tensor) -> Result<Tensor> {
     let order = (0..columns).flat_map(|c| (0..rows).map(move |r| r * columns + c));
     let bytes = owned(order.flat_map(element).copied())?;
     Ok(Tensor { dtype: tensor.dtype, shape: vec![columns, rows], bytes })
+}
+
+/// Ternary weights as BitNet has them, four rows in one of bytes, as MLX's affine form of two bits:
+/// codes, scales and biases. The rows of a quarter of the matrix are the lowest bits of all bytes,
+/// those of the next quarter the bits above; a code less one, times `scale`, is a weight.
+pub fn ternary(packed: &Tensor, scale: &Tensor, group: usize) -> Result<[Tensor; 3]> {
+    let (rows, ins) = (packed.shape[0], packed.shape[1]);
+    let bytes = packed.bytes.as_slice();
+    let word = |codes: &[u8], quarter: usize| {
+        let code = |byte: &u8| u32::from(byte >> (2 * quarter) & 3);
+        codes.iter().rev().fold(0, |word, byte| word << 2 | code(byte))
+    };
+    let words = (0..4).flat_map(|quarter| {
+        bytes.chunks_exact(16).flat_map(move |codes| word(codes, quarter).to_le_bytes())
+    });
+    let scale_bytes = scale.bytes.as_slice();
+    let mut negative = scale_bytes.to_vec();
+    if let Some(last) = negative.last_mut() {
+        *last ^= 0x80;
+    }
+    let groups = 4 * rows * ins / group;
+    let each = |bytes: &[u8]| owned(bytes.repeat(groups).into_iter());
+    let of = |dtype, columns, bytes| Tensor { dtype, shape: vec![4 * rows, columns], bytes };
+    Ok([
+        of(Dtype::Uint32, ins / 16, owned(words)?),
+        of(scale.dtype, ins / group, each(scale_bytes)?),
+        of(scale.dtype, ins / group, each(&negative)?),
+    ])
 }
 
 /// Bytes in memory of their own.

@@ -21,10 +21,16 @@ pub struct Weights {
     form: Form,
     /// Parts of names as the layers have them, and as the checkpoint does.
     names: Vec<(String, String)>,
+    /// The optional tensors that were asked for, numbers of layers left out: one that there is, and
+    /// one that there is not.
+    optional: BTreeMap<String, [Option<String>; 2]>,
 }
 
 /// The tensors that the matrix of a layer consists of, all with a row for each of its outputs.
 const PARTS: [&str; 4] = ["weight", "scales", "biases", "bias"];
+
+/// The types of numbers to compute with.
+const FLOATS: [Dtype; 3] = [Dtype::Float32, Dtype::Float16, Dtype::Bfloat16];
 
 /// What the layers are made for.
 #[derive(Clone, Copy)]
@@ -73,7 +79,7 @@ impl Weights {
     ) -> Weights {
         let wanted = |(name, _): &(String, Tensor)| !name.ends_with("rotary_emb.inv_freq");
         let tensors = tensors.into_iter().filter(wanted).collect();
-        Weights { tensors, quantization, form, names: Vec::new() }
+        Weights { tensors, quantization, form, names: Vec::new(), optional: BTreeMap::new() }
     }
 
     /// Where all names begin.
@@ -81,8 +87,13 @@ impl Weights {
         Cursor { weights: self, prefix: String::new() }
     }
 
-    /// Says that the model is complete. Errors if tensors are left that it did not take.
+    /// Says that the model is complete. Errors if tensors are left that it did not take, or if some
+    /// layers have an optional tensor and others do not.
     pub fn finish(self) -> Result<()> {
+        let uneven = |[there, absent]: &[Option<String>; 2]| there.clone().zip(absent.clone());
+        if let Some((there, absent)) = self.optional.values().find_map(uneven) {
+            return Err(invalid(&absent, format!("the tensor is missing; there is {there}")));
+        }
         let Some(first) = self.tensors.keys().next() else {
             return Ok(());
         };
@@ -150,6 +161,25 @@ impl Cursor<'_> {
         Ok(())
     }
 
+    /// Brings the ternary matrix [outs, ins] of the layer `name` into a form of MLX.
+    pub fn unpack_ternary(&mut self, name: &str, outs: usize, ins: usize) -> Result<()> {
+        let of = |tensor: &str| format!("{name}.{tensor}");
+        let packed = self.take(&of("weight"))?;
+        let scale = self.take(&of("weight_scale"))?;
+        self.expect(&of("weight"), &packed, &[Dtype::Uint8], &[outs.div_ceil(4), ins])?;
+        self.expect(&of("weight_scale"), &scale, &FLOATS, &[1])?;
+        let Some(group) = [128, 64, 32].into_iter().find(|&size| ins.is_multiple_of(size)) else {
+            let message = format!("{ins} ternary weights in a row are no multiple of 32");
+            return Err(self.invalid(&of("weight"), message));
+        };
+        let tensors = reshape::ternary(&packed, &scale, group)?;
+        for (name, tensor) in ["weight", "scales", "biases"].into_iter().zip(tensors) {
+            let path = self.path(&of(name));
+            self.weights.tensors.insert(path, tensor);
+        }
+        Ok(())
+    }
+
     /// Takes the tensor `name` of a single floating-point number.
     pub fn number(&mut self, name: &str) -> Result<f32> {
         let (shape, _) = self.form(name)?;
@@ -169,6 +199,16 @@ impl Cursor<'_> {
     /// Whether there is a tensor `name` here.
     pub fn has(&self, name: &str) -> bool {
         self.weights.tensors.contains_key(&self.path(name))
+    }
+
+    /// Whether there is the optional tensor `name` here. All layers must agree on that.
+    pub fn offers(&mut self, name: &str) -> bool {
+        let (path, there) = (self.path(name), self.has(name));
+        let number = |part: &&str| !part.bytes().all(|byte| byte.is_ascii_digit());
+        let everywhere = path.split('.').filter(number).collect::<Vec<_>>().join(".");
+        let seen = self.weights.optional.entry(everywhere).or_default();
+        seen[usize::from(!there)].get_or_insert(path);
+        there
     }
 
     /// Whether the matrix of this place is quantised: as config.json says, else as its tensors show.
@@ -196,7 +236,7 @@ impl Cursor<'_> {
     /// Takes the floating-point tensor `name` of this very `shape`, as an array to compute with.
     pub fn floats(&mut self, name: &str, shape: &[usize]) -> Result<Array> {
         let tensor = self.take(name)?;
-        self.expect(name, &tensor, &[Dtype::Float32, Dtype::Float16, Dtype::Bfloat16], shape)?;
+        self.expect(name, &tensor, &FLOATS, shape)?;
         if self.weights.form.widen {
             return tensor.array().as_dtype(Dtype::Float32).map_err(mlx::failed);
         }
@@ -205,7 +245,7 @@ impl Cursor<'_> {
 
     /// Takes the tensor `name` as [`floats`](Self::floats) does if there is one.
     pub fn optional(&mut self, name: &str, shape: &[usize]) -> Result<Option<Array>> {
-        self.has(name).then(|| self.floats(name, shape)).transpose()
+        self.offers(name).then(|| self.floats(name, shape)).transpose()
     }
 
     /// Errors unless `tensor`, taken as `name`, is of one of these types and of this shape.

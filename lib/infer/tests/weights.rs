@@ -18,6 +18,72 @@ fn a_missing_tensor_is_named() {
 }
 
 #[test]
+fn a_missing_tensor_is_named_as_the_checkpoint_would_name_it() {
+    for (case, tensor) in [
+        ("apertus", "model.layers.0.mlp.act_fn.alpha_p"),
+        ("gemma2", "model.layers.0.post_feedforward_layernorm.weight"),
+        ("gemma3-hf", "language_model.model.norm.weight"),
+        ("gpt2", "model.h.1.attn.c_attn.weight"),
+        ("gpt2", "model.wpe.weight"),
+        ("gpt2-hf", "h.1.mlp.c_fc.weight"),
+        ("gpt_neox-hf", "gpt_neox.layers.0.attention.query_key_value.weight"),
+        ("mistral3-hf", "lm_head.weight"),
+        ("phi3", "model.layers.0.mlp.gate_up_proj.weight"),
+        ("phi3", "model.layers.1.self_attn.qkv_proj.weight"),
+        ("stablelm-parallel", "model.layers.0.self_attn.q_layernorm.norms.3.weight"),
+    ] {
+        let mut draft = Draft::of(case);
+        assert!(draft.tensors.remove(tensor).is_some(), "{case} has no {tensor}");
+        assert_eq!(draft.refused(), format!("{tensor}: the tensor is missing"), "{case}");
+    }
+}
+
+#[test]
+fn an_optional_tensor_of_some_layers_is_missing_in_the_others() {
+    for (case, layers, tensor) in [
+        ("qwen2", "model.layers", "self_attn.k_proj.bias"),
+        ("qwen3", "model.layers", "self_attn.q_norm.weight"),
+        ("gpt2", "model.h", "ln_2.bias"),
+        ("gpt_neox", "model.h", "attention.query_key_value.bias"),
+    ] {
+        let mut draft = Draft::of(case);
+        let (first, second) = (format!("{layers}.0.{tensor}"), format!("{layers}.1.{tensor}"));
+        assert!(draft.tensors.remove(&second).is_some(), "{case} has no {second}");
+        let refused = draft.refused();
+        let part = tensor.split('.').next().unwrap();
+        assert!(refused.starts_with(&format!("{layers}.1.{part}")), "{refused}");
+        assert!(refused.contains("the tensor is missing; there is"), "{refused}: {first}");
+    }
+}
+
+#[test]
+fn a_fused_matrix_of_another_shape_is_named() {
+    for (case, tensor, rows) in [
+        ("phi3", "model.layers.0.self_attn.qkv_proj.weight", 64),
+        ("phi3", "model.layers.1.mlp.gate_up_proj.weight", 128),
+        ("internlm2", "model.layers.0.attention.wqkv.weight", 64),
+        ("gpt_neox", "model.h.0.attention.query_key_value.weight", 96),
+    ] {
+        let mut draft = Draft::of(case);
+        let tensor_of = draft.tensors.get_mut(tensor).unwrap();
+        tensor_of.shape = vec![rows * 2, 16];
+        let expected = format!("{tensor}: expected {rows} rows, found shape [{}, 16]", rows * 2);
+        assert_eq!(draft.refused(), expected, "{case}");
+    }
+    let mut draft = Draft::of("gpt2-hf");
+    draft.tensors.get_mut("h.0.mlp.c_fc.weight").unwrap().shape = vec![4096];
+    assert_eq!(draft.refused(), "h.0.mlp.c_fc.weight: expected a matrix, found shape [4096]");
+}
+
+#[test]
+fn a_text_beyond_the_learned_positions_is_an_error() {
+    let (mut model, _dir) = Draft::of("gpt2").load().unwrap();
+    assert!(model.logits(&[1; 64]).is_ok());
+    let refused = model.logits(&[1; 65]).unwrap_err().to_string();
+    assert!(refused.ends_with("the model knows 64 positions only"), "{refused}");
+}
+
+#[test]
 fn tensors_without_use_are_named() {
     let mut draft = Draft::of("llama");
     draft.tensors.insert("model.extra".into(), Tensor::of(&[2], [0.0; 2]));

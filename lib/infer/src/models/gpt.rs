@@ -9,7 +9,7 @@ use super::config::{Config, renamed};
 use super::decoder::{Arch, Decoder, Norms};
 use super::llama;
 use crate::kernels::Activation;
-use crate::rope::{Rope, Scaling};
+use crate::rope::Rope;
 use crate::weights::Cursor;
 
 /// A gpt2. Checkpoints of transformers have its matrices transposed, under shorter names.
@@ -97,8 +97,7 @@ pub fn load_starcoder_2(config: &Value, mut w: Cursor) -> Result<Box<dyn Languag
 pub fn load_stablelm(config: &Value, mut w: Cursor) -> Result<Box<dyn Language>> {
     let c = Config::read(config)?;
     w.rename(&[("q_norm", "q_layernorm"), ("k_norm", "k_layernorm")]);
-    let rope = c.rope_of(c.theta(None)?, &Scaling::default())?;
-    let mut arch = llama::base(&c, rope, false, c.layer_norm("layer_norm_eps")?)?;
+    let mut arch = llama::base(&c, c.rope(None)?, false, c.layer_norm("layer_norm_eps")?)?;
     arch.parallel = c.get("use_parallel_residual")?.unwrap_or(false);
     if arch.parallel {
         arch.norms = Norms { mlp_in: None, ..Norms::LLAMA };

@@ -14,7 +14,7 @@ use crate::weights::Cursor;
 pub fn load(config: &Value, mut w: Cursor) -> Result<Box<dyn Language>> {
     let c = Config::read(config)?;
     w.rename(&[("q_norm", "query_layernorm"), ("k_norm", "key_layernorm")]);
-    let scaling: Option<Value> = c.get("rope_scaling")?;
+    let scaling: Option<Value> = c.get("rope_scaling")?.or(c.get("rope_parameters")?);
     let alpha = scaling.and_then(|scaling| scaling.get("alpha").and_then(Value::as_f64));
     let dims = c.head_dim() as f64;
     let theta = c.theta(Some(10_000.0))? * alpha.unwrap_or(1.0).powf(dims / (dims - 2.0));

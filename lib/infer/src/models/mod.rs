@@ -9,6 +9,7 @@ use crate::cache::{Cache, Texts};
 use crate::weights::Cursor;
 
 mod altup;
+mod bitnet;
 mod cohere;
 pub mod config;
 mod decoder;
@@ -62,6 +63,7 @@ pub type Load = fn(&Value, Cursor) -> mlxk_core::Result<Box<dyn Language>>;
 pub fn load(architecture: Architecture) -> Load {
     match architecture {
         Architecture::Apertus => llama::load_apertus,
+        Architecture::BitNet => bitnet::load,
         Architecture::Cohere => cohere::load,
         Architecture::Cohere2 => cohere::load_2,
         Architecture::Ernie45 => llama::load_traditional,

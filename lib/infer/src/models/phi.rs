@@ -14,9 +14,11 @@ use crate::weights::Cursor;
 /// Phi 1, 1.5 and 2.
 pub fn load(config: &Value, mut w: Cursor) -> Result<Box<dyn Language>> {
     let defaults = json!({"vocab_size": 51_200, "hidden_size": 2560, "num_attention_heads": 32,
-        "num_hidden_layers": 32, "num_key_value_heads": 32, "partial_rotary_factor": 0.4,
-        "intermediate_size": 10_240, "layer_norm_eps": 1e-5});
-    let c = Config::read_or(config, defaults)?;
+        "num_hidden_layers": 32, "num_key_value_heads": 32, "intermediate_size": 10_240,
+        "layer_norm_eps": 1e-5});
+    let mut c = Config::read_or(config, defaults)?;
+    let within = c.rope_parameters.as_ref().and_then(|rope| rope.partial_rotary_factor);
+    c.partial_rotary_factor = c.partial_rotary_factor.or(within).or(Some(0.4));
     w.rename(&[
         ("o_proj", "dense"),
         ("up_proj", "fc1"),

@@ -81,7 +81,7 @@ impl Attention {
             w.split("q_proj", heads, &[("q_proj", outs), ("gate_proj", outs)])?;
         }
         let gate = sizes.gated.then(|| Linear::load(w, "gate_proj", outs, hidden)).transpose()?;
-        let normed = w.at("attn_sub_norm").has("weight");
+        let normed = w.at("attn_sub_norm").offers("weight");
         let sinks = w.optional("sinks", &[heads])?;
         Ok(Attention {
             q_proj: Linear::load(w, "q_proj", outs, hidden)?,

@@ -44,7 +44,7 @@ impl Mlp {
             w.split("gate_up_proj", 1, &[("gate_proj", inner), ("up_proj", inner)])?;
         }
         let gate = gated.then(|| Linear::load(w, "gate_proj", inner, hidden)).transpose()?;
-        let normed = w.at("ffn_sub_norm").has("weight");
+        let normed = w.at("ffn_sub_norm").offers("weight");
         Ok(Mlp {
             gate_proj: gate,
             up_proj: Linear::load(w, "up_proj", inner, hidden)?,

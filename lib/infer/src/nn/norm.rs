@@ -58,7 +58,7 @@ impl NormArch {
         if at.has("norms.0.weight") {
             return self.listed(&mut at.at("norms"), heads, size).map(Some);
         }
-        if !at.has("weight") {
+        if !at.offers("weight") {
             return Ok(None);
         }
         let (shape, _) = at.form("weight")?;

@@ -1,18 +1,35 @@
 //! Weights that are drawn by a rule instead of being stored, as `tests/make-parity` draws them.
 
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::Path;
+
 use mlxk_core::tensors::Dtype;
 use serde::Deserialize;
 
 use super::Tensor;
 
+/// The tensors that the file `expected` of a case lists.
+pub fn all(expected: &Path) -> BTreeMap<String, Tensor> {
+    let expected: Expected = serde_json::from_slice(&fs::read(expected).unwrap()).unwrap();
+    let tensor = |drawn: Drawn| (drawn.0.clone(), drawn.tensor(expected.seed));
+    expected.tensors.into_iter().map(tensor).collect()
+}
+
+#[derive(Deserialize)]
+struct Expected {
+    /// Which variant of the tensors.
+    seed: u64,
+    tensors: Vec<Drawn>,
+}
+
 /// A tensor of a case: its name, type and shape, and what its elements are drawn from. Those of
 /// floats are `centre + spread * u` with `u` from -1 to 1, integers `centre + (bits & spread)`.
-#[derive(Debug, Deserialize)]
-pub struct Drawn(pub String, pub Dtype, Vec<usize>, f64, f64);
+#[derive(Deserialize)]
+struct Drawn(String, Dtype, Vec<usize>, f64, f64);
 
 impl Drawn {
-    /// The tensor, in the variant `seed`.
-    pub fn tensor(&self, seed: u64) -> Tensor {
+    fn tensor(&self, seed: u64) -> Tensor {
         let Drawn(name, dtype, shape, centre, spread) = self;
         let start = fnv(format!("{seed}:{name}").as_bytes());
         let bits = (1..=shape.iter().product::<usize>() as u64).map(|i| split_mix(start, i));
