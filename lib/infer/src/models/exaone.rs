@@ -1,13 +1,38 @@
-//! EXAONE 4 (arXiv 2507.11407): norms after each part; layers without a window have no positions.
+//! EXAONE 3 (arXiv 2408.03541): a llama under the names of GPT 2. EXAONE 4 (arXiv 2507.11407): norms
+//! after each part; layers without a window have no positions.
 
 use mlxk_core::Result;
 use serde_json::Value;
 
 use super::Language;
-use super::config::{Config, invalid};
+use super::config::{Config, invalid, renamed};
 use super::decoder::{Arch, Decoder, Norms};
 use super::llama;
 use crate::weights::Cursor;
+
+/// An exaone.
+pub fn load(config: &Value, mut w: Cursor) -> Result<Box<dyn Language>> {
+    let names = [
+        ("num_layers", "num_hidden_layers"),
+        ("layer_norm_epsilon", "rms_norm_eps"),
+        ("activation_function", "hidden_act"),
+    ];
+    let c = Config::read(&renamed(config, &names))?;
+    w.rename(&[
+        ("model", "transformer"),
+        ("embed_tokens", "wte"),
+        ("layers", "h"),
+        ("input_layernorm", "ln_1"),
+        ("post_attention_layernorm", "ln_2"),
+        ("self_attn", "attn.attention"),
+        ("o_proj", "out_proj"),
+        ("gate_proj", "c_fc_0"),
+        ("up_proj", "c_fc_1"),
+        ("down_proj", "c_proj"),
+        ("transformer.norm", "transformer.ln_f"),
+    ]);
+    Decoder::load(llama::arch(&c, None, false)?, w)
+}
 
 /// An exaone4. `sliding_window_pattern` has a letter for each layer in turn, `L` for those with a
 /// window; without it all layers see everything and know positions.

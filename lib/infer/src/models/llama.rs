@@ -7,7 +7,7 @@ use super::Language;
 use super::config::{Config, unknown};
 use super::decoder::{Arch, Decoder, LayerArch, Norms};
 use crate::kernels::Activation;
-use crate::nn::{MlpArch, NormArch, Sizes};
+use crate::nn::{MlpArch, NormArch, NormKind, Sizes};
 use crate::rope::Rope;
 use crate::weights::Cursor;
 
@@ -26,6 +26,23 @@ pub fn load_traditional(config: &Value, w: Cursor) -> Result<Box<dyn Language>> 
     let mut c = Config::read(config)?;
     c.rope_traditional = true;
     Decoder::load(arch(&c, None, false)?, w)
+}
+
+/// A mimo, without the layers that guess further tokens.
+pub fn load_mimo(config: &Value, mut w: Cursor) -> Result<Box<dyn Language>> {
+    w.leave(|name| name.starts_with("model.mtp_layers."));
+    load(config, w)
+}
+
+/// A nemotron: no gates, and norms that take the mean away, with factors less one.
+pub fn load_nemotron(config: &Value, w: Cursor) -> Result<Box<dyn Language>> {
+    let mut c = Config::read(config)?;
+    let within = c.rope_parameters.as_ref().and_then(|rope| rope.partial_rotary_factor);
+    c.partial_rotary_factor = c.partial_rotary_factor.or(within).or(Some(0.5));
+    let norm = NormArch { kind: NormKind::LayerLessOne, ..c.layer_norm("norm_eps")? };
+    let arch = base(&c, c.rope(Some(10_000.0))?, false, norm)?
+        .with_mlp(|mlp| (mlp.gated, mlp.activation) = (false, Activation::ReluSquared));
+    Decoder::load(arch, w)
 }
 
 /// An apertus: no gates, and an activation that it has learned.

@@ -28,6 +28,15 @@ pub enum NormKind {
     Bare,
     /// Takes the mean away first; factors, and summands if the checkpoint has them.
     Layer,
+    /// The same, with factors that are stored less one.
+    LayerLessOne,
+}
+
+impl NormKind {
+    /// Whether the mean is taken away.
+    fn centred(self) -> bool {
+        matches!(self, NormKind::Layer | NormKind::LayerLessOne)
+    }
 }
 
 /// A norm; it knows its place in the checkpoint no more.
@@ -72,16 +81,16 @@ impl NormArch {
         let mut w = w.at(name);
         let weight = match self.kind {
             NormKind::Rms | NormKind::Layer => Some(w.floats("weight", shape)?),
-            NormKind::RmsLessOne => {
+            NormKind::RmsLessOne | NormKind::LayerLessOne => {
                 let weight = w.floats("weight", shape)?;
                 let one = mlx::number(1.0, &weight).map_err(mlx::failed)?;
                 Some(weight.add(one).map_err(mlx::failed)?)
             }
             NormKind::Bare => None,
         };
-        let bias = match self.kind {
-            NormKind::Layer => w.optional("bias", shape)?,
-            _ => None,
+        let bias = match self.kind.centred() {
+            true => w.optional("bias", shape)?,
+            false => None,
         };
         Ok(Norm { scale: self.scale(weight, bias), kernels })
     }
@@ -95,7 +104,7 @@ impl NormArch {
     }
 
     fn scale(self, weight: Option<Array>, bias: Option<Array>) -> Scale {
-        Scale { weight, bias, eps: self.eps, centred: self.kind == NormKind::Layer }
+        Scale { weight, bias, eps: self.eps, centred: self.kind.centred() }
     }
 }
 
