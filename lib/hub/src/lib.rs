@@ -3,13 +3,20 @@
 //! Blocking calls on threads, no async: a transfer reports [`Event`]s as it goes, and asks the
 //! [`Hub`] whether it shall end. Nothing here reads the environment, prints, or exits.
 
+pub mod cache;
 pub mod client;
 pub mod event;
 pub mod listing;
+pub mod lock;
 pub mod names;
+pub mod part;
 pub mod patience;
+pub mod pull;
 pub mod push;
 pub mod refusal;
+pub mod space;
+pub mod stream;
+pub mod transfer;
 
 pub use client::Hub;
 pub use event::Event;

@@ -2,6 +2,8 @@
 
 use std::collections::BTreeSet;
 
+use mlxk_core::digest::Digest;
+use mlxk_core::store::tree::{Entry, Tree};
 use mlxk_core::{Error, Kind, Result};
 use serde::Deserialize;
 use ureq::http::HeaderMap;
@@ -34,10 +36,35 @@ pub struct RemoteFile {
     pub xet_hash: Option<String>,
 }
 
+impl Listing {
+    /// The list as a cache keeps it.
+    pub fn tree(&self) -> Tree {
+        let entry = |file: &RemoteFile| Entry {
+            size: file.size,
+            blob_id: file.blob_id.clone(),
+            lfs_sha256: file.sha256.clone(),
+            lfs_size: file.sha256.as_ref().map(|_| file.size),
+            xet_hash: file.xet_hash.clone(),
+        };
+        Tree::new(self.files.iter().map(|file| (file.path.clone(), entry(file))).collect())
+    }
+}
+
 impl RemoteFile {
     /// The name of the blob in a cache, which is also what the content can be verified by.
     pub fn etag(&self) -> &str {
         self.sha256.as_deref().unwrap_or(&self.blob_id)
+    }
+
+    /// The digest of the content.
+    pub fn digest(&self) -> Result<Digest> {
+        self.etag().parse().map_err(|_| odd(&self.path, "lists a file without a hash of it"))
+    }
+
+    /// The address of the file at `commit` of the model `id`.
+    pub fn url(&self, hub: &Hub, id: &str, commit: &str) -> String {
+        let path = names::escape_path(&self.path);
+        format!("{}/{id}/resolve/{commit}/{path}", hub.remote().endpoint)
     }
 }
 

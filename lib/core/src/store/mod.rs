@@ -5,7 +5,7 @@ pub mod copy;
 pub mod deletion;
 pub(crate) mod locks;
 pub mod sentinel;
-pub(crate) mod shared;
+pub mod shared;
 pub mod staging;
 pub mod tree;
 pub mod workspace;

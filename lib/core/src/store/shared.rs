@@ -8,10 +8,11 @@
 use std::collections::BTreeSet;
 use std::fs::{self, File};
 use std::io::Write;
-use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
+use std::os::unix::fs::{OpenOptionsExt, PermissionsExt, symlink};
 use std::path::{Component, Path, PathBuf};
 
 use super::cache::{entries, is_absent};
+use crate::digest::{self, Digest};
 use crate::error::{Error, Kind, Result};
 
 const MARKER: &str = ".huggingface-shared-blobs";
@@ -86,6 +87,57 @@ pub fn users(payload: &Path, hub: &Path) -> Result<Option<BTreeSet<PathBuf>>> {
         }
     }
     Ok(Some(users))
+}
+
+/// Makes `link`, the blob of a model, a link to what the store has under `hash`, if it has it there
+/// and that is the `size` bytes which `digest` names. False if not: then nothing is changed.
+pub fn adopt(link: &Path, hash: &str, size: u64, digest: Digest, hub: &Path) -> Result<bool> {
+    let Some(prefix) = hash.get(..2) else {
+        return Ok(false);
+    };
+    let payload = hub.join("blobs").join(prefix).join(hash);
+    if !exists(hub)? || !is_payload(&payload, hub) {
+        return Ok(false);
+    }
+    let _lock = lock(&payload)?;
+    if !fs::symlink_metadata(&payload).is_ok_and(|data| data.is_file() && data.len() == size) {
+        return Ok(false); // swept meanwhile, or something else
+    }
+    if digest::file(&payload, digest.hasher(size), |_| Ok(()))? != digest {
+        return Ok(false);
+    }
+    let target = Path::new("../../blobs").join(prefix).join(hash);
+    // The manifest comes first: a payload whose users it does not know would be swept.
+    note_user(&beside(&payload, "refs"), link, hub)?;
+    replace_link(link, &target)?;
+    Ok(true)
+}
+
+/// Puts a symbolic link to `target` at `link`, in one step with what was there going.
+pub fn replace_link(link: &Path, target: &Path) -> Result<()> {
+    let name = link.file_name().unwrap_or_default().to_string_lossy();
+    let made = tempfile::Builder::new()
+        .prefix(&format!(".{name}."))
+        .suffix(".shared")
+        .make_in(link.parent().unwrap_or(link), |path| symlink(target, path));
+    let made = made.map_err(|e| Error::io(link, e))?.into_temp_path();
+    made.persist(link).map_err(|e| Error::io(link, e.error))
+}
+
+/// Adds the line of `link` to a manifest.
+fn note_user(manifest: &Path, link: &Path, hub: &Path) -> Result<()> {
+    let at = |e| Error::io(manifest, e);
+    let Ok(line) = link.strip_prefix(hub) else {
+        return Err(Error::new(Kind::Internal, link.display().to_string(), "not in the cache"));
+    };
+    if manifest.is_symlink() {
+        let message = "a manifest that is a symbolic link";
+        return Err(Error::new(Kind::Execution, manifest.display().to_string(), message));
+    }
+    let mut file =
+        File::options().append(true).create(true).mode(0o666).open(manifest).map_err(at)?;
+    file.write_all(format!("{}\n", line.display()).as_bytes()).map_err(at)?;
+    file.sync_all().map_err(at)
 }
 
 /// Deletes `payload` if nothing uses it any more, under its lock; else cleans up its manifest.

@@ -1,0 +1,242 @@
+//! Pulling: a revision of a model from the Hub into the cache.
+//!
+//! A plan is made first, by questions alone. Then the blobs come, each verified before it gets its
+//! name; when all are there the snapshot appears, and last the ref that makes it the current one.
+
+use std::collections::BTreeSet;
+
+use mlxk_core::store::shared;
+use mlxk_core::{Error, Kind, Places, Result, fnmatch};
+use ureq::http::Method;
+
+use crate::cache::Cache;
+use crate::client::{Call, Hub};
+use crate::event::{Event, Listener};
+use crate::listing::{self, Listing, RemoteFile};
+use crate::transfer::{self, Job, is_there};
+use crate::{lock, part, space};
+
+/// The revision that is meant where none is named.
+pub const MAIN: &str = "main";
+
+/// What shall be pulled.
+#[derive(Clone, Copy, Debug)]
+pub struct Wish<'a> {
+    /// `org/name`
+    pub id: &'a str,
+    /// A branch, tag or commit.
+    pub revision: &'a str,
+    /// Which of its files.
+    pub choice: &'a Choice,
+    /// Files whose content in the cache is known to be bad; if there are any, only these are meant.
+    pub bad: &'a [String],
+}
+
+/// Which files of a model: those that match a pattern of `include`, or all, but none of `exclude`.
+///
+/// The patterns are those of `fnmatch` over the whole path, where `*` matches slashes too; a
+/// directory's name with a slash behind it means all that is in it.
+#[derive(Clone, Debug, Default)]
+pub struct Choice {
+    /// Empty for all.
+    pub include: Vec<String>,
+    /// Empty for none.
+    pub exclude: Vec<String>,
+}
+
+impl Choice {
+    /// True if the file `path` is chosen.
+    pub fn takes(&self, path: &str) -> bool {
+        let any = |patterns: &[String]| patterns.iter().any(|pattern| matches(pattern, path));
+        (self.include.is_empty() || any(&self.include)) && !any(&self.exclude)
+    }
+}
+
+/// What pulling would do.
+#[derive(Debug)]
+pub struct Plan {
+    /// The model.
+    pub id: String,
+    /// The revision that was asked for.
+    pub revision: String,
+    /// All files of the revision.
+    pub listing: Listing,
+    /// Those chosen, as indices.
+    chosen: Vec<usize>,
+    /// Those to fetch, as indices; each content once.
+    missing: Vec<usize>,
+    /// Bytes that are here of those already.
+    pub present: u64,
+    replace: bool,
+    settled: bool,
+    cache: Cache,
+}
+
+impl Plan {
+    /// Asks the Hub what there is, and looks what is here. Nothing is created.
+    ///
+    /// Errors are those of [`listing::info`], and `Validation` for a choice that chooses nothing.
+    pub fn new(hub: &Hub, wish: Wish, places: &Places, told: Listener) -> Result<Plan> {
+        let info = listing::info(hub, wish.id, wish.revision, told)?;
+        let listing = listing::files(hub, wish.id, &info.commit, told)?;
+        let cache = Cache::new(&places.hub, wish.id);
+        let chosen = choose(&wish, &listing)?;
+        let mut contents = BTreeSet::new();
+        let files = &listing.files;
+        let missing: Vec<usize> = (chosen.iter().copied())
+            .filter(|i| !wish.bad.is_empty() || !is_there(&cache.blob(&files[*i]), &files[*i]))
+            .filter(|i| contents.insert(files[*i].etag()))
+            .collect();
+        if let (true, Some(first)) = (info.gated, missing.first()) {
+            check_access(hub, wish.id, &info.commit, &files[*first], told)?;
+        }
+        let mut present = 0;
+        for i in &missing {
+            present += part::present(&cache.part(&files[*i]), files[*i].size, files[*i].digest()?);
+        }
+        let named = chosen.iter().all(|i| cache.has(&info.commit, &files[*i]));
+        let main = wish.revision == info.commit
+            || cache.commit_of(wish.revision)?.is_some_and(|commit| commit == info.commit);
+        Ok(Plan {
+            id: wish.id.to_owned(),
+            revision: wish.revision.to_owned(),
+            present,
+            replace: !wish.bad.is_empty(),
+            settled: missing.is_empty() && named && main,
+            chosen,
+            missing,
+            listing,
+            cache,
+        })
+    }
+
+    /// The files that would be fetched, each content once.
+    pub fn missing(&self) -> impl Iterator<Item = &RemoteFile> {
+        self.missing.iter().map(|i| &self.listing.files[*i])
+    }
+
+    /// The files that were chosen.
+    pub fn chosen(&self) -> impl Iterator<Item = &RemoteFile> {
+        self.chosen.iter().map(|i| &self.listing.files[*i])
+    }
+
+    /// The bytes that would come over the network.
+    pub fn bytes(&self) -> u64 {
+        self.missing().map(|file| file.size).sum::<u64>() - self.present
+    }
+
+    /// True if everything is as it should be already.
+    pub fn is_settled(&self) -> bool {
+        self.settled
+    }
+
+    /// Does it.
+    pub fn execute(&self, hub: &Hub, told: Listener) -> Result<()> {
+        let (cache, commit) = (&self.cache, &self.listing.commit);
+        space::check(cache.hub(), self.bytes())?;
+        cache.prepare(&self.listing)?;
+        let bytes = self.missing().map(|file| file.size).sum();
+        told(Event::Plan { files: self.missing.len(), bytes, present: self.present });
+        let mut jobs = Vec::new();
+        for file in self.missing() {
+            if !self.adopt(hub, file, told)? {
+                jobs.push(self.job(hub, file));
+            }
+        }
+        jobs.sort_by_key(|job| job.file.size); // what is small fails early, if it does
+        transfer::fetch(hub, &jobs, &|_| Ok(()), told)?;
+        for file in self.chosen() {
+            cache.clear(file)?;
+        }
+        cache.name(commit, &self.chosen().collect::<Vec<_>>())?;
+        cache.set_ref(&self.revision, commit)
+    }
+
+    fn job<'a>(&'a self, hub: &Hub, file: &'a RemoteFile) -> Job<'a> {
+        Job {
+            file,
+            url: file.url(hub, &self.id, &self.listing.commit),
+            part: self.cache.part(file),
+            place: self.cache.blob(file),
+            lock: Some(self.cache.lock(file)),
+            replace: self.replace,
+        }
+    }
+
+    /// True if the file could be had from what the models of the cache share.
+    fn adopt(&self, hub: &Hub, file: &RemoteFile, told: Listener) -> Result<bool> {
+        let remote = hub.remote();
+        let Some(hash) =
+            file.xet_hash.as_deref().filter(|_| remote.shared_blobs && remote.xet && !self.replace)
+        else {
+            return Ok(false);
+        };
+        let waiting = || told(Event::Locked { path: &file.path });
+        let _lock = lock::take(&self.cache.lock(file), &|| hub.check(), &waiting)?;
+        let blob = self.cache.blob(file);
+        if !shared::adopt(&blob, hash, file.size, file.digest()?, self.cache.hub())? {
+            return Ok(false);
+        }
+        told(Event::Begin { path: &file.path, size: file.size, present: file.size });
+        told(Event::Done { path: &file.path });
+        Ok(true)
+    }
+}
+
+/// The files that are wished for.
+fn choose(wish: &Wish, listing: &Listing) -> Result<Vec<usize>> {
+    let wanted = |file: &RemoteFile| match wish.bad {
+        [] => wish.choice.takes(&file.path),
+        bad => bad.contains(&file.path),
+    };
+    let chosen: Vec<usize> =
+        (0..listing.files.len()).filter(|i| wanted(&listing.files[*i])).collect();
+    let strange = wish.bad.iter().find(|path| listing.files.iter().all(|file| file.path != **path));
+    let error = |subject: &str, message| Err(Error::new(Kind::Validation, subject, message));
+    match (strange, chosen.is_empty()) {
+        (Some(path), _) => {
+            error(&format!("{}: {path}", wish.id), "the Hub has no such file of that revision")
+        }
+        (None, true) => error(wish.id, "no file of it is chosen"),
+        (None, false) => Ok(chosen),
+    }
+}
+
+/// Asks for a file, without its content: of a gated model everybody may see the list alone.
+fn check_access(
+    hub: &Hub,
+    id: &str,
+    commit: &str,
+    file: &RemoteFile,
+    told: Listener,
+) -> Result<()> {
+    let url = file.url(hub, id, commit);
+    let call = Call { method: &Method::HEAD, url: &url, headers: &[], body: &[] };
+    let asked = hub.patiently(&file.path, told, || hub.send(call).map(|_| ()));
+    asked.map_err(|e| e.about(id))
+}
+
+fn matches(pattern: &str, path: &str) -> bool {
+    match pattern.ends_with('/') {
+        true => fnmatch::matches(&format!("{pattern}*"), path),
+        false => fnmatch::matches(pattern, path),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn patterns_choose_as_those_of_huggingface_hub() {
+        let choice = |include: &[&str], exclude: &[&str]| Choice {
+            include: include.iter().map(|p| (*p).to_owned()).collect(),
+            exclude: exclude.iter().map(|p| (*p).to_owned()).collect(),
+        };
+        assert!(choice(&[], &[]).takes("a/b"));
+        assert!(choice(&["*.json"], &[]).takes("a/b.json"), "a star matches a slash");
+        assert!(!choice(&["*.json"], &[]).takes("model.safetensors"));
+        assert!(!choice(&["*.json"], &["a/"]).takes("a/b.json"));
+        assert!(choice(&[], &["a/"]).takes("ab.json"));
+    }
+}

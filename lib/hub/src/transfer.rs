@@ -1,0 +1,268 @@
+//! Many files at once, each in pieces: what `pull` and `clone` have in common.
+//!
+//! A few threads take pieces of files that are open, else open the next file. Whoever brings the
+//! last piece of a file verifies it and gives it its name, so that under a name there is never
+//! anything but what the Hub lists.
+
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard};
+use std::thread;
+
+use mlxk_core::digest::Digest;
+use mlxk_core::{Error, Kind, Result};
+
+use crate::client::Hub;
+use crate::event::{Event, Listener};
+use crate::listing::RemoteFile;
+use crate::lock::{self, Lock};
+use crate::part::{self, Follower, Part};
+use crate::patience::{Patience, interrupted, sleep};
+use crate::refusal::Failure;
+use crate::stream::Source;
+
+/// Connections at once. More of them find no more bandwidth, but servers that mind.
+const CONNECTIONS: usize = 8;
+
+/// How often a file is fetched whose content turns out to be wrong.
+const TRIES: usize = 2;
+
+/// A file to fetch.
+#[derive(Debug)]
+pub struct Job<'a> {
+    /// What the Hub says of it.
+    pub file: &'a RemoteFile,
+    /// Its address.
+    pub url: String,
+    /// Where its part lies until it is whole, `*.incomplete`.
+    pub part: PathBuf,
+    /// Where it belongs.
+    pub place: PathBuf,
+    /// What other programs lock while they fetch the same.
+    pub lock: Option<PathBuf>,
+    /// What is in that place is known to be bad.
+    pub replace: bool,
+}
+
+/// Fetches the files of `jobs`; `placed` is called for each when it is in its place, still locked.
+///
+/// At the first failure that is final the others stop; what came of them is kept for a next run.
+pub fn fetch(
+    hub: &Hub,
+    jobs: &[Job],
+    placed: &(dyn Fn(&Job) -> Result<()> + Sync),
+    told: Listener,
+) -> Result<()> {
+    let crew = Crew {
+        hub,
+        jobs,
+        placed,
+        told,
+        next: AtomicUsize::new(0),
+        open: Mutex::new(Vec::new()),
+        stop: AtomicBool::new(false),
+        failure: Mutex::new(None),
+    };
+    thread::scope(|scope| {
+        for _ in 0..CONNECTIONS {
+            scope.spawn(|| crew.work());
+        }
+    });
+    match held(&crew.failure).take() {
+        Some(error) => Err(error),
+        None => hub.check(),
+    }
+}
+
+struct Crew<'a> {
+    hub: &'a Hub,
+    jobs: &'a [Job<'a>],
+    placed: &'a (dyn Fn(&Job) -> Result<()> + Sync),
+    told: Listener<'a>,
+    /// The first job that nobody has begun.
+    next: AtomicUsize,
+    open: Mutex<Vec<Arc<Active<'a>>>>,
+    stop: AtomicBool,
+    failure: Mutex<Option<Error>>,
+}
+
+/// A file that is being fetched.
+struct Active<'a> {
+    job: &'a Job<'a>,
+    digest: Digest,
+    part: Part,
+    source: Source,
+    /// Pieces that nobody fetches yet, the first one last.
+    pending: Mutex<Vec<usize>>,
+    /// Pieces that are not whole yet.
+    missing: AtomicUsize,
+    follower: Mutex<Follower>,
+    _lock: Option<Lock>,
+}
+
+impl<'a> Crew<'a> {
+    fn work(&self) {
+        while let Some(work) = self.next_work() {
+            let done = work.and_then(|(active, piece)| self.piece(&active, piece));
+            if let Err(error) = done {
+                self.fail(error);
+            }
+        }
+    }
+
+    fn fail(&self, error: Error) {
+        self.stop.store(true, Ordering::Relaxed);
+        held(&self.failure).get_or_insert(error);
+    }
+
+    /// A piece to fetch: of a file that is open, else of the next one.
+    fn next_work(&self) -> Option<Result<(Arc<Active<'a>>, usize)>> {
+        loop {
+            if self.stop.load(Ordering::Relaxed) {
+                return None;
+            }
+            for active in held(&self.open).iter() {
+                if let Some(piece) = held(&active.pending).pop() {
+                    return Some(Ok((active.clone(), piece)));
+                }
+            }
+            let job = self.jobs.get(self.next.fetch_add(1, Ordering::Relaxed))?;
+            match self.begin(job).map_err(|e| about(e, job)) {
+                Ok(Some(work)) => return Some(Ok(work)),
+                Ok(None) => {}
+                Err(error) => return Some(Err(error)),
+            }
+        }
+    }
+
+    /// Opens the next file, and takes a piece of it; none if it needs no fetching.
+    fn begin(&self, job: &'a Job<'a>) -> Result<Option<(Arc<Active<'a>>, usize)>> {
+        let file = job.file;
+        let digest = file.digest()?;
+        let waiting = || (self.told)(Event::Locked { path: &file.path });
+        let lock = job.lock.as_deref().map(|path| lock::take(path, &|| self.check(), &waiting));
+        let lock = lock.transpose()?;
+        if !job.replace && is_there(&job.place, file) {
+            (self.told)(Event::Begin { path: &file.path, size: file.size, present: file.size });
+            part::clear(&job.part)?;
+            return self.placed(job).map(|()| None); // another program was faster
+        }
+        let part = Part::open(&job.part, file.size, digest)?;
+        (self.told)(Event::Begin { path: &file.path, size: file.size, present: part.present() });
+        let whole = |i: &usize| part.done(*i) == part.span(*i).1;
+        let mut pending: Vec<usize> = (0..part.pieces()).rev().filter(|i| !whole(i)).collect();
+        let missing = AtomicUsize::new(pending.len());
+        let first = pending.pop();
+        let active = Arc::new(Active {
+            job,
+            digest,
+            source: Source::new(job.url.clone()),
+            pending: Mutex::new(pending),
+            missing,
+            follower: Mutex::new(Follower::new(digest, file.size)),
+            part,
+            _lock: lock,
+        });
+        let Some(first) = first else {
+            return self.finish(&active).map(|()| None);
+        };
+        if active.part.pieces() > 1 {
+            held(&self.open).push(active.clone());
+        }
+        Ok(Some((active, first)))
+    }
+
+    /// Fetches one piece, whatever it takes.
+    fn piece(&self, active: &Arc<Active<'a>>, piece: usize) -> Result<()> {
+        let about = |e| about(e, active.job);
+        self.bring(active, piece).map_err(about)?;
+        if active.missing.fetch_sub(1, Ordering::AcqRel) == 1 {
+            held(&self.open).retain(|other| !Arc::ptr_eq(other, active));
+            self.finish(active).map_err(about)?;
+        } else if let Ok(mut follower) = active.follower.try_lock() {
+            active.part.follow(&mut follower)?;
+        }
+        Ok(())
+    }
+
+    fn bring(&self, active: &Active, piece: usize) -> Result<()> {
+        let path = &*active.job.file.path;
+        let mut patience = Patience::new();
+        loop {
+            let before = active.part.done(piece);
+            let moved = |bytes| {
+                (self.told)(Event::Moved { path, bytes });
+                self.check()
+            };
+            let failure = match active.source.fetch(self.hub, &active.part, piece, &moved) {
+                Ok(()) => return Ok(()),
+                Err(failure) => failure,
+            };
+            self.check()?;
+            if active.part.done(piece) > before {
+                patience.restore();
+            }
+            self.bear(path, &mut patience, failure)?;
+        }
+    }
+
+    fn bear(&self, path: &str, patience: &mut Patience, failure: Failure) -> Result<()> {
+        let (wait, reason) = patience.wait(failure)?;
+        (self.told)(Event::Retry { path, reason: &reason, wait });
+        sleep(self.hub, wait)
+    }
+
+    /// Verifies a file that is whole, and puts it into its place. If it is wrong, once more.
+    fn finish(&self, active: &Active) -> Result<()> {
+        let (job, part) = (active.job, &active.part);
+        for attempt in 1.. {
+            let mut follower = held(&active.follower);
+            part.follow(&mut follower)?;
+            let follower =
+                std::mem::replace(&mut *follower, Follower::new(active.digest, part.size()));
+            let found = follower.finish();
+            if found == active.digest {
+                break;
+            }
+            part.reset()?;
+            (self.told)(Event::Lost { path: &job.file.path, bytes: part.size() });
+            if attempt == TRIES {
+                let message =
+                    format!("the Hub sends other content than it lists, with the hash {found}");
+                return Err(Error::new(Kind::DownloadFailed, "", message));
+            }
+            (0..part.pieces()).try_for_each(|piece| self.bring(active, piece))?;
+        }
+        part.publish(&job.place)?;
+        self.placed(job)
+    }
+
+    fn placed(&self, job: &Job) -> Result<()> {
+        (self.placed)(job)?;
+        (self.told)(Event::Done { path: &job.file.path });
+        Ok(())
+    }
+
+    /// An error if the user or another thread has ended the work.
+    fn check(&self) -> Result<()> {
+        match self.stop.load(Ordering::Relaxed) {
+            true => Err(interrupted()),
+            false => self.hub.check(),
+        }
+    }
+}
+
+/// True if `place` holds the file, as far as its size tells.
+pub fn is_there(place: &Path, file: &RemoteFile) -> bool {
+    place.metadata().is_ok_and(|data| data.is_file() && data.len() == file.size)
+}
+
+/// An error of the network says which file it is about; one of the disk knows its own.
+fn about(error: Error, job: &Job) -> Error {
+    if error.subject.is_empty() { error.about(&job.file.path) } else { error }
+}
+
+/// What a lock protects is never left half done: every write is a single one.
+fn held<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
+}
