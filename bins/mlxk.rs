@@ -11,7 +11,7 @@ use mlxk_core::{Error, Kind, Result};
 /// Manage and run MLX models
 ///
 /// `mlxk COMMAND` is the program mlxk-COMMAND, and takes its options. Under their old names and
-/// in their old ways list, show, health and rm print text, and read standard input only if
+/// in their old ways list, show, health, rm, pull and clone print text, and read standard input only if
 /// named `-`; in pipes use mlxk-ls and so on, which print and read records.
 #[derive(Parser)]
 #[command(name = "mlxk", disable_version_flag = true, disable_help_subcommand = true)]

@@ -19,6 +19,8 @@ pub const COMMANDS: &[(&str, &str)] = &[
     ("show", "Show what a model is"),
     ("health", "Say whether models are whole"),
     ("rm", "Remove models from the cache"),
+    ("pull", "Fetch models into the cache"),
+    ("clone", "Make a workspace of a model"),
     ("run", "Run a model on a prompt"),
     ("convert", "Import a GGUF file, or repair an index"),
 ];
@@ -27,7 +29,7 @@ pub const COMMANDS: &[(&str, &str)] = &[
 const FORMER: [(&str, &str); 3] = [("list", "ls"), ("server", "serve"), ("embed-serve", "serve")];
 
 /// Commands of the time before pipes: they print text wherever it goes.
-const TEXTUAL: [&str; 4] = ["list", "show", "health", "rm"];
+const TEXTUAL: [&str; 6] = ["list", "show", "health", "rm", "pull", "clone"];
 
 /// Similarity from which on a misspelt command is taken for a known one.
 const ALIKE: f64 = 0.7;

@@ -36,6 +36,11 @@ pub enum Form {
 }
 
 impl FormFlags {
+    /// Whether records were asked for, and are not just what a pipe gets.
+    pub fn ndjson(self) -> bool {
+        self.ndjson
+    }
+
     /// The form that was asked for; without a wish, a terminal gets text and a pipe records.
     pub fn form(self) -> Form {
         match self {

@@ -163,6 +163,10 @@ impl Hub {
             let location = response.headers().get("location").and_then(|to| to.to_str().ok());
             match location.filter(|_| status.is_redirection()) {
                 Some(to) => url = self.redirected(&response, to)?,
+                // A storage that refuses has not been told in time, or no longer, who may come.
+                None if !self.is_home(&url) => {
+                    return Err(Failure { transient: true, ..refusal::of_status(response) });
+                }
                 None => return Err(refusal::of_status(response)),
             }
         }

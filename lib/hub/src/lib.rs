@@ -5,6 +5,7 @@
 
 pub mod cache;
 pub mod client;
+pub mod clone;
 pub mod event;
 pub mod listing;
 pub mod lock;

@@ -6,9 +6,9 @@ use mlxk_core::digest::Digest;
 use mlxk_core::store::tree::{Entry, Tree};
 use mlxk_core::{Error, Kind, Result};
 use serde::Deserialize;
-use ureq::http::HeaderMap;
+use ureq::http::{HeaderMap, Method};
 
-use crate::client::Hub;
+use crate::client::{Call, Hub};
 use crate::event::Listener;
 use crate::names;
 
@@ -65,6 +65,14 @@ impl RemoteFile {
     pub fn url(&self, hub: &Hub, id: &str, commit: &str) -> String {
         let path = names::escape_path(&self.path);
         format!("{}/{id}/resolve/{commit}/{path}", hub.remote().endpoint)
+    }
+
+    /// Asks for the file without its content: of a gated model everybody may see the list.
+    pub fn check_access(&self, hub: &Hub, id: &str, commit: &str, told: Listener) -> Result<()> {
+        let url = self.url(hub, id, commit);
+        let call = Call { method: &Method::HEAD, url: &url, headers: &[], body: &[] };
+        let asked = hub.patiently(&self.path, told, || hub.send(call).map(|_| ()));
+        asked.map_err(|e| e.about(id))
     }
 }
 

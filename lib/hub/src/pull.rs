@@ -7,10 +7,9 @@ use std::collections::BTreeSet;
 
 use mlxk_core::store::shared;
 use mlxk_core::{Error, Kind, Places, Result, fnmatch};
-use ureq::http::Method;
 
 use crate::cache::Cache;
-use crate::client::{Call, Hub};
+use crate::client::Hub;
 use crate::event::{Event, Listener};
 use crate::listing::{self, Listing, RemoteFile};
 use crate::transfer::{self, Job, is_there};
@@ -88,7 +87,7 @@ impl Plan {
             .filter(|i| contents.insert(files[*i].etag()))
             .collect();
         if let (true, Some(first)) = (info.gated, missing.first()) {
-            check_access(hub, wish.id, &info.commit, &files[*first], told)?;
+            files[*first].check_access(hub, wish.id, &info.commit, told)?;
         }
         let mut present = 0;
         for i in &missing {
@@ -200,20 +199,6 @@ fn choose(wish: &Wish, listing: &Listing) -> Result<Vec<usize>> {
         (None, true) => error(wish.id, "no file of it is chosen"),
         (None, false) => Ok(chosen),
     }
-}
-
-/// Asks for a file, without its content: of a gated model everybody may see the list alone.
-fn check_access(
-    hub: &Hub,
-    id: &str,
-    commit: &str,
-    file: &RemoteFile,
-    told: Listener,
-) -> Result<()> {
-    let url = file.url(hub, id, commit);
-    let call = Call { method: &Method::HEAD, url: &url, headers: &[], body: &[] };
-    let asked = hub.patiently(&file.path, told, || hub.send(call).map(|_| ()));
-    asked.map_err(|e| e.about(id))
 }
 
 fn matches(pattern: &str, path: &str) -> bool {

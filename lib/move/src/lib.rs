@@ -1,1 +1,6 @@
 //! What mlxk-pull, mlxk-clone and mlxk-push do besides their arguments: records in, transfers, records out.
+
+pub mod clone;
+pub mod name;
+pub mod pull;
+pub mod teller;

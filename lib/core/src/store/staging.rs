@@ -8,13 +8,22 @@ use std::path::{Path, PathBuf, absolute};
 use tempfile::TempDir;
 
 use super::Places;
+use crate::digest::Hasher;
 use crate::error::{Error, Kind, Result};
 
-/// A directory that vanishes with this value unless it was published.
+/// A directory that is not yet what it shall be.
 #[derive(Debug)]
 pub struct Staging {
-    directory: TempDir,
+    directory: Directory,
     target: PathBuf,
+}
+
+#[derive(Debug)]
+enum Directory {
+    /// It vanishes with this value unless it was published.
+    Fleeting(TempDir),
+    /// It stays until it is published.
+    Lasting(PathBuf),
 }
 
 impl Staging {
@@ -22,42 +31,42 @@ impl Staging {
     ///
     /// A bare name is meant to lie in the workspace home. Inside the cache there are no workspaces.
     pub fn new(target: &Path, places: &Places) -> Result<Staging> {
-        let target = absolute(homed(target, places)).map_err(|e| Error::io(target, e))?;
-        let refuse =
-            |what: &str| Error::new(Kind::InvalidTarget, target.display().to_string(), what);
-        let (Some(parent), Some(name)) = (target.parent(), target.file_name()) else {
-            return Err(refuse("not a directory that could be created"));
-        };
-        let parent = parent.canonicalize().map_err(|e| match e.kind() {
-            io::ErrorKind::NotFound => {
-                refuse("the directory to create it in does not exist").caused_by(e)
-            }
-            _ => Error::io(parent, e),
-        })?;
-        let target = parent.join(name);
-        if in_cache(&target, places) {
-            return Err(refuse("lies inside the Hugging Face cache")
-                .hint("the cache is the downloads' own: choose a directory outside it"));
-        }
-        match fs::symlink_metadata(&target) {
-            Err(e) if e.kind() == io::ErrorKind::NotFound => {}
-            Err(e) => return Err(Error::io(&target, e)),
-            Ok(data) if !data.is_dir() => return Err(refuse("exists and is not a directory")),
-            Ok(_) if !is_empty(&target)? => return Err(refuse("exists and is not empty")),
-            Ok(_) => {}
-        }
+        let (target, parent, name) = place(target, places)?;
         let directory = tempfile::Builder::new()
-            .prefix(&format!(".{}.", name.to_string_lossy()))
+            .prefix(&format!(".{name}."))
             .suffix(".tmp")
             .permissions(Permissions::from_mode(0o777)) // less the umask, as for any new directory
             .tempdir_in(&parent)
             .map_err(|e| Error::io(&parent, e))?;
-        Ok(Staging { directory, target })
+        Ok(Staging { directory: Directory::Fleeting(directory), target })
+    }
+
+    /// An error where no workspace could become `target`.
+    pub fn check(target: &Path, places: &Places) -> Result<()> {
+        place(target, places).map(|_| ())
+    }
+
+    /// Begins such a workspace out of `source`, or goes on with what an earlier run has left of it.
+    pub fn lasting(target: &Path, source: &str, places: &Places) -> Result<Staging> {
+        let (target, parent, name) = place(target, places)?;
+        let mut hasher = Hasher::sha256();
+        hasher.update(format!("{source}:{}", target.display()).as_bytes());
+        let directory = parent.join(format!(".{name}.{:.16}.part", hasher.finish().to_string()));
+        match fs::create_dir(&directory) {
+            Err(e) if e.kind() != io::ErrorKind::AlreadyExists => Err(Error::io(&directory, e)),
+            _ if directory.is_symlink() || !directory.is_dir() => {
+                Err(refuse(&directory, "exists and is not a directory"))
+            }
+            _ => Ok(Staging { directory: Directory::Lasting(directory), target }),
+        }
     }
 
     /// The directory to fill.
     pub fn path(&self) -> &Path {
-        self.directory.path()
+        match &self.directory {
+            Directory::Fleeting(directory) => directory.path(),
+            Directory::Lasting(directory) => directory,
+        }
     }
 
     /// The directory that it will be.
@@ -67,9 +76,11 @@ impl Staging {
 
     /// Gives the workspace its name, and the place of an empty directory of that name.
     pub fn publish(self) -> Result<PathBuf> {
-        fs::rename(self.directory.path(), &self.target).map_err(|e| Error::io(&self.target, e))?;
-        // Nothing is left under the name that would be removed.
-        let _ = self.directory.keep();
+        fs::rename(self.path(), &self.target).map_err(|e| Error::io(&self.target, e))?;
+        if let Directory::Fleeting(directory) = self.directory {
+            // Nothing is left under the name that would be removed.
+            let _ = directory.keep();
+        }
         Ok(self.target)
     }
 }
@@ -79,6 +90,44 @@ pub fn in_cache(path: &Path, places: &Places) -> bool {
     // A cache that does not exist yet holds no directory either.
     let resolved = |cache: &Path| cache.canonicalize().unwrap_or_else(|_| cache.to_owned());
     [&places.root, &places.hub].iter().any(|cache| path.starts_with(resolved(cache)))
+}
+
+/// The absolute path of a new workspace, where that can be one; the directory it lies in, and its name.
+fn place(target: &Path, places: &Places) -> Result<(PathBuf, PathBuf, String)> {
+    let target = absolute(homed(target, places)).map_err(|e| Error::io(target, e))?;
+    let (Some(parent), Some(name)) = (target.parent(), target.file_name()) else {
+        return Err(refuse(&target, "not a directory that could be created"));
+    };
+    let parent = parent.canonicalize().map_err(|e| match e.kind() {
+        io::ErrorKind::NotFound => {
+            refuse(&target, "the directory to create it in does not exist").caused_by(e)
+        }
+        _ => Error::io(parent, e),
+    })?;
+    let target = parent.join(name);
+    for cache in [&places.root, &places.hub] {
+        // A cache that does not exist yet holds no directory either.
+        let cache = cache.canonicalize().unwrap_or_else(|_| cache.clone());
+        if target.starts_with(cache) {
+            return Err(refuse(&target, "lies inside the Hugging Face cache")
+                .hint("the cache is the downloads' own: choose a directory outside it"));
+        }
+    }
+    match fs::symlink_metadata(&target) {
+        Err(e) if e.kind() == io::ErrorKind::NotFound => {}
+        Err(e) => return Err(Error::io(&target, e)),
+        Ok(data) if !data.is_dir() => {
+            return Err(refuse(&target, "exists and is not a directory"));
+        }
+        Ok(_) if !is_empty(&target)? => return Err(refuse(&target, "exists and is not empty")),
+        Ok(_) => {}
+    }
+    let name = name.to_string_lossy().into_owned();
+    Ok((target, parent, name))
+}
+
+fn refuse(target: &Path, what: &str) -> Error {
+    Error::new(Kind::InvalidTarget, target.display().to_string(), what)
 }
 
 /// A name without any separator belongs into the workspace home, if there is one.
@@ -135,6 +184,18 @@ mod tests {
         drop(Staging::new(&empty, &places).unwrap());
         assert_eq!(fs::read_dir(root.path().join("ws")).unwrap().count(), 1);
         assert!(empty.exists());
+    }
+
+    #[test]
+    fn a_lasting_one_is_found_again() {
+        let root = TempDir::new().unwrap();
+        let places = places(root.path());
+        let begin = |source| Staging::lasting("mine".as_ref(), source, &places).unwrap();
+        fs::write(begin("org/a").path().join("config.json"), "{}").unwrap();
+        assert!(!begin("org/b").path().join("config.json").exists(), "another source");
+        let target = begin("org/a").publish().unwrap();
+        assert!(target.join("config.json").exists());
+        assert!(Staging::lasting("mine".as_ref(), "org/a", &places).is_err());
     }
 
     #[test]

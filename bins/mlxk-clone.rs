@@ -1,0 +1,68 @@
+//! mlxk-clone: makes a workspace of a model on the Hub or in the cache.
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::Parser;
+use mlxk_cli::{Form, FormFlags, Input, Output, Tool, completion};
+use mlxk_core::Result;
+use mlxk_move::clone::{self, Manner};
+
+/// Make a workspace of a model: plain files to look at, change and push
+///
+/// What the cache has is copied, or shared where the file system can; the rest comes from the Hub.
+/// The cache stays as it is. A run that was cut short goes on where it stopped.
+#[derive(Parser)]
+#[command(name = "mlxk-clone", version, after_help = EXAMPLES)]
+struct Clone {
+    /// A model: org/name, name@revision, part of the name of one in the cache
+    #[arg(value_name = "MODEL", add = completion::models())]
+    model: String,
+    /// The directory to make; a bare name lies in MLXK_WORKSPACE_HOME if that is set
+    #[arg(value_name = "DIR", value_hint = clap::ValueHint::DirPath)]
+    target: Option<PathBuf>,
+    /// The branch, tag or commit, as behind an @
+    #[arg(long, value_name = "NAME")]
+    branch: Option<String>,
+    /// Do not say whether the clone is healthy
+    #[arg(long)]
+    no_health_check: bool,
+    /// Say no more than what was made
+    #[arg(long)]
+    quiet: bool,
+    /// Nothing: to go on with what was begun needs no flag any more
+    #[arg(long)]
+    force_resume: bool,
+    #[command(flatten)]
+    output: FormFlags,
+}
+
+const EXAMPLES: &str = "\
+Examples:
+  mlxk-clone mlx-community/SmolLM2-135M-Instruct ./SmolLM2
+  mlxk-clone org/model@v1.0             into MLXK_WORKSPACE_HOME/model
+  mlxk-clone org/model ./copy | mlxk-health";
+
+impl Tool for Clone {
+    const COMMAND: &'static str = "clone";
+
+    fn form(&self) -> Form {
+        self.output.form()
+    }
+
+    fn run(&self, out: &mut Output) -> Result<()> {
+        let manner = Manner {
+            branch: self.branch.clone(),
+            target: self.target.clone(),
+            health: !self.no_health_check,
+            quiet: self.quiet,
+            events: self.output.ndjson(),
+        };
+        let input = Input::Names(vec![self.model.clone()]);
+        clone::clone(input, &manner, &mlxk_cli::remote()?, &mlxk_cli::places()?, out)
+    }
+}
+
+fn main() -> ExitCode {
+    mlxk_cli::main::<Clone>()
+}

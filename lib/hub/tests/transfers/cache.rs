@@ -1,0 +1,203 @@
+//! The cache as huggingface_hub would have written it, and beside programs that use it too.
+
+use std::fs::{self, File};
+use std::os::unix::fs::symlink;
+use std::thread;
+use std::time::Duration;
+
+use mlxk_core::store::tree::Tree;
+use mlxk_hub::pull::{Choice, Plan, Wish};
+
+use crate::env::{Env, LARGE, content, files, sha256};
+
+#[test]
+fn the_layout_is_the_one_of_huggingface_hub() {
+    let env = Env::with_model();
+    let plan = env.pull().unwrap();
+    let commit = env.hub.repo("org/M").commit();
+    assert_eq!(fs::read_to_string(env.repo().join("refs/main")).unwrap(), commit);
+    let snapshot = env.repo().join("snapshots").join(&commit);
+    let target = |path: &str| fs::read_link(snapshot.join(path)).unwrap().display().to_string();
+    let sha = sha256(&content(LARGE));
+    assert_eq!(target("model.safetensors"), format!("../../blobs/{sha}"));
+    assert!(target("sub/tokenizer.json").starts_with("../../../blobs/"));
+    let tree = Tree::read(&env.repo(), &commit).unwrap();
+    assert_eq!(tree, plan.listing.tree());
+    assert_eq!(tree.files["model.safetensors"].lfs_sha256, Some(sha.clone()));
+    let tag = fs::read_to_string(env.home.path().join("hub/CACHEDIR.TAG")).unwrap();
+    assert!(tag.starts_with("Signature: 8a477f597d28d172789f06886806bc55"));
+    assert!(env.home.path().join("hub/.locks/models--org--M").join(sha + ".lock").exists());
+    assert_eq!(files(&env.repo().join("blobs")).len(), 3);
+}
+
+#[test]
+fn what_is_there_is_not_fetched_again() {
+    let env = Env::with_model();
+    env.pull().unwrap();
+    env.hub.forget();
+    assert!(env.pull().unwrap().is_settled());
+    assert_eq!(env.hub.requests().len(), 2, "which commit, and which files");
+    env.hub.repo("org/M").file("config.json", "{\"new\": 1}");
+    env.hub.forget();
+    let plan = env.pull().unwrap();
+    assert_eq!(plan.missing().map(|file| &*file.path).collect::<Vec<_>>(), ["config.json"]);
+    assert_eq!(env.read("config.json"), b"{\"new\": 1}");
+    assert_eq!(env.hub.served("/objects/"), 0);
+    assert_eq!(fs::read_dir(env.repo().join("snapshots")).unwrap().count(), 2);
+}
+
+#[test]
+fn revisions_select() {
+    let env = Env::with_model();
+    let repo = env.hub.repo("org/M");
+    let first = repo.branch("v1").commit();
+    repo.file("config.json", "{\"v\": 2}");
+    let all = Choice::default();
+    let config = |commit: &str| {
+        fs::read_to_string(env.repo().join("snapshots").join(commit).join("config.json")).unwrap()
+    };
+    env.pull_at("v1", &all).unwrap();
+    assert_eq!(fs::read_to_string(env.repo().join("refs/v1")).unwrap(), first);
+    assert!(!env.repo().join("refs/main").exists());
+    assert_eq!(config(&first), "{}");
+    env.pull().unwrap();
+    assert_eq!(config(&repo.commit()), "{\"v\": 2}");
+    env.pull_at(&first, &all).unwrap();
+    assert_eq!(files(&env.repo().join("refs")).len(), 2, "a commit needs no ref");
+}
+
+#[test]
+fn patterns_choose_files() {
+    let env = Env::with_model();
+    let choice = Choice { include: vec!["*.json".into()], exclude: vec!["sub/".into()] };
+    let plan = env.pull_at("main", &choice).unwrap();
+    assert_eq!(plan.missing().count(), 1);
+    assert_eq!(env.hub.served("/objects/"), 0);
+    let snapshot = env.repo().join("snapshots").join(env.hub.repo("org/M").commit());
+    assert_eq!(files(&snapshot).len(), 1);
+    env.pull().unwrap();
+    assert_eq!(files(&snapshot).len(), 3);
+}
+
+#[test]
+fn a_plan_creates_nothing() {
+    let env = Env::with_model();
+    let choice = Choice::default();
+    let wish = Wish { id: "org/M", revision: "main", choice: &choice, bad: &[] };
+    let plan = Plan::new(&env.client(), wish, &env.places(), &|_| {}).unwrap();
+    assert_eq!(plan.bytes(), LARGE as u64 + 2 + 8);
+    assert!(files(env.home.path()).is_empty());
+}
+
+#[test]
+fn bad_files_are_fetched_again_and_no_others() {
+    let env = Env::with_model();
+    env.pull().unwrap();
+    let blob = env.blob(&content(LARGE));
+    fs::write(&blob, vec![0; LARGE]).unwrap();
+    let commit = env.hub.repo("org/M").commit();
+    env.hub.repo("org/M").file("config.json", "{\"newer\": 1}");
+    env.hub.forget();
+    let choice = Choice::default();
+    let bad = ["model.safetensors".to_owned()];
+    let wish = Wish { id: "org/M", revision: &commit, choice: &choice, bad: &bad };
+    env.pull_with(wish, u64::MAX).unwrap();
+    assert_eq!(fs::read(&blob).unwrap(), content(LARGE));
+    assert_eq!(env.hub.served("/objects/"), LARGE as u64);
+    assert_eq!(env.hub.served("config.json"), 0);
+    let strange = ["what.bin".to_owned()];
+    let wish = Wish { bad: &strange, ..wish };
+    assert!(env.pull_with(wish, u64::MAX).unwrap_err().message.contains("no such file"));
+}
+
+#[test]
+fn a_file_of_the_wrong_size_is_fetched_anew() {
+    let env = Env::with_model();
+    env.pull().unwrap();
+    let blob = env.blob(&content(LARGE));
+    File::options().write(true).open(&blob).unwrap().set_len(1000).unwrap();
+    env.pull().unwrap();
+    assert_eq!(env.read("model.safetensors"), content(LARGE));
+}
+
+#[test]
+fn the_lock_of_another_program_is_waited_for() {
+    let env = Env::with_model();
+    let sha = sha256(&content(LARGE));
+    let directory = env.home.path().join("hub/.locks/models--org--M");
+    fs::create_dir_all(&directory).unwrap();
+    let lock = File::create(directory.join(format!("{sha}.lock"))).unwrap();
+    lock.lock().unwrap();
+    thread::scope(|scope| {
+        let pull = scope.spawn(|| env.pull().unwrap());
+        thread::sleep(Duration::from_millis(800));
+        assert!(!pull.is_finished());
+        assert_eq!(env.hub.served("/objects/"), 0);
+        // The other program has fetched it.
+        fs::create_dir_all(env.repo().join("blobs")).unwrap();
+        fs::write(env.blob(&content(LARGE)), content(LARGE)).unwrap();
+        lock.unlock().unwrap();
+    });
+    assert_eq!(env.hub.served("/objects/"), 0, "what the other fetched is taken");
+    assert_eq!(env.read("model.safetensors"), content(LARGE));
+}
+
+#[test]
+fn two_at_once_fetch_everything_once() {
+    let env = Env::with_model();
+    thread::scope(|scope| {
+        let pulls = [scope.spawn(|| env.pull()), scope.spawn(|| env.pull())];
+        for pull in pulls {
+            pull.join().unwrap().unwrap();
+        }
+    });
+    assert_eq!(env.hub.served("/objects/"), LARGE as u64);
+    assert_eq!(env.read("model.safetensors"), content(LARGE));
+    env.assert_true();
+}
+
+#[test]
+fn what_models_share_is_linked_if_it_is_what_it_says() {
+    for good in [true, false] {
+        let env = Env::with_model();
+        env.hub.repo("org/M").announce_xet();
+        let xet = listed_xet(&env);
+        let store = env.home.path().join("hub/blobs");
+        fs::create_dir_all(store.join(&xet[..2])).unwrap();
+        fs::write(store.join(".huggingface-shared-blobs"), "1\n").unwrap();
+        let payload = store.join(&xet[..2]).join(&xet);
+        let mut shared = content(LARGE);
+        shared[5] ^= u8::from(!good);
+        fs::write(&payload, shared).unwrap();
+        env.pull().unwrap();
+        assert_eq!(env.read("model.safetensors"), content(LARGE));
+        let blob = env.blob(&content(LARGE));
+        assert_eq!(blob.is_symlink(), good);
+        assert_eq!(env.hub.served("/objects/") == 0, good);
+        if good {
+            let link = fs::read_link(&blob).unwrap().display().to_string();
+            assert_eq!(link, format!("../../blobs/{}/{xet}", &xet[..2]));
+            let manifest = fs::read_to_string(payload.with_extension("refs")).unwrap();
+            let etag = sha256(&content(LARGE));
+            assert_eq!(manifest, format!("models--org--M/blobs/{etag}\n"));
+        }
+    }
+}
+
+fn listed_xet(env: &Env) -> String {
+    let commit = env.hub.repo("org/M").commit();
+    let listing = mlxk_hub::listing::files(&env.client(), "org/M", &commit, &|_| {}).unwrap();
+    listing.files.into_iter().find_map(|file| file.xet_hash).unwrap()
+}
+
+#[test]
+fn a_snapshot_that_others_have_begun_is_completed() {
+    let env = Env::with_model();
+    let commit = env.hub.repo("org/M").commit();
+    let snapshot = env.repo().join("snapshots").join(&commit);
+    fs::create_dir_all(&snapshot).unwrap();
+    symlink("../../blobs/nowhere", snapshot.join("config.json")).unwrap();
+    env.pull().unwrap();
+    assert_eq!(env.read("config.json"), b"{}");
+    assert_eq!(files(&snapshot).len(), 3);
+}

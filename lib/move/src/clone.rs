@@ -1,0 +1,213 @@
+//! What `mlxk-clone` makes, and what it says of it.
+
+use std::path::{Path, PathBuf};
+
+use mlxk_cli::{Form, Input, Output, examine, interrupt};
+use mlxk_core::store::staging::Staging;
+use mlxk_core::{Error, Health, Kind, Places, Record, Remote, Result, Spec, Target, resolve};
+use mlxk_hub::clone::Plan;
+use mlxk_hub::pull::MAIN;
+use mlxk_hub::{Hub, listing, patience};
+use serde_json::{Value, json};
+
+use crate::name::wanted;
+use crate::teller::{Teller, amount};
+
+/// How to clone.
+#[derive(Clone, Debug)]
+pub struct Manner {
+    /// A branch, tag or commit, if the name names none.
+    pub branch: Option<String>,
+    /// Where to; without it, under the name of the model in the home of the workspaces.
+    pub target: Option<PathBuf>,
+    /// Say whether the clone is healthy.
+    pub health: bool,
+    /// Say no more than needed.
+    pub quiet: bool,
+    /// Write records while it goes on.
+    pub events: bool,
+}
+
+/// Clones the models that `input` names.
+pub fn clone(
+    input: Input,
+    manner: &Manner,
+    remote: &Remote,
+    places: &Places,
+    out: &mut Output,
+) -> Result<()> {
+    let watch = interrupt::watch();
+    for record in input.batches().flatten() {
+        let done = record.and_then(|record| clone_one(record, manner, remote, places, out));
+        if watch.caught() {
+            out.remark("interrupted", "the same command goes on where it stopped");
+            break;
+        }
+        if let Err(e) = done {
+            refuse(&e, out)?;
+        }
+    }
+    Ok(()) // and dies of the signal, if there was one
+}
+
+fn clone_one(
+    record: Record,
+    manner: &Manner,
+    remote: &Remote,
+    places: &Places,
+    out: &mut Output,
+) -> Result<()> {
+    let typed = record.spec()?.text;
+    let hub = match remote.offline {
+        true => None,
+        false => Some(Hub::new(remote.clone(), interrupt::caught)?),
+    };
+    let wanted = wanted(&record, manner.branch.as_deref(), places)?;
+    let target = target(&wanted.id, manner, places)?;
+    // What cannot be put there need not be asked for.
+    Staging::check(&target, places)?;
+    let teller = Teller::new(&wanted.id, manner.events, out);
+    let told = |event: mlxk_hub::Event| teller.tell(event);
+    let work = || {
+        let plan = match &hub {
+            Some(hub) => {
+                let info = listing::info(hub, &wanted.id, wanted.revision(), &told)?;
+                let listing = listing::files(hub, &wanted.id, &info.commit, &told)?;
+                let plan = Plan::of_listing(&wanted.id, listing, &places.hub);
+                plan.check_access(hub, info.gated, &told)?;
+                plan
+            }
+            None => Plan::of_cached(
+                &cached(&wanted.id, wanted.revision.as_deref(), places)?,
+                &places.hub,
+            )?,
+        };
+        let source = format!("{}@{}", plan.id, plan.listing.commit);
+        let staging = Staging::lasting(&target, &source, places)?;
+        let check = || match interrupt::caught() {
+            true => Err(patience::interrupted()),
+            false => Ok(()),
+        };
+        plan.fill(&staging, hub.as_ref(), &check, &told)?;
+        let made = plan.publish(staging, &typed)?;
+        Ok((plan, made))
+    };
+    let done = match &hub {
+        Some(hub) => hub.interruptible(work),
+        None => work(),
+    };
+    teller.finish()?;
+    let (plan, made) = done?;
+    let health = if manner.health { Some(health(&made, places)?) } else { None };
+    write(&Done { plan, made, health }, record, manner, out)
+}
+
+/// The revision of a cached model.
+fn cached(id: &str, revision: Option<&str>, places: &Places) -> Result<mlxk_core::Found> {
+    let name = match revision {
+        Some(revision) => format!("{id}@{revision}"),
+        None => id.to_owned(),
+    };
+    let target = Target::Name { name: id.to_owned(), revision: revision.map(str::to_owned) };
+    let spec = Spec { text: name, target, exact: true };
+    resolve::resolve(&spec, &Places { workspaces: None, ..places.clone() })
+        .map_err(|e| e.hint(format!("HF_HUB_OFFLINE is set: the Hub is not asked for {MAIN}")))
+}
+
+/// Where the clone shall be.
+fn target(id: &str, manner: &Manner, places: &Places) -> Result<PathBuf> {
+    if let Some(target) = &manner.target {
+        return Ok(target.clone());
+    }
+    match &places.workspaces {
+        Some(home) => Ok(home.join(id.rsplit('/').next().unwrap_or(id))),
+        None => Err(Error::new(Kind::InvalidTarget, id, "no directory to clone into")
+            .hint("name one, or set MLXK_WORKSPACE_HOME")),
+    }
+}
+
+fn health(made: &Path, places: &Places) -> Result<Health> {
+    let record = Record::default().with("name", made.to_string_lossy());
+    Ok(examine::examine(&examine::find(&record, places)?)?.health)
+}
+
+/// What was made.
+struct Done {
+    plan: Plan,
+    made: PathBuf,
+    health: Option<Health>,
+}
+
+impl Done {
+    fn verdict(&self) -> Option<&'static str> {
+        let health = self.health.as_ref()?;
+        Some(if health.healthy { "healthy" } else { "unhealthy" })
+    }
+
+    fn message(&self) -> String {
+        amount(self.plan.listing.files.len(), self.plan.bytes())
+    }
+
+    /// What is to be said of an unhealthy one.
+    fn reason(&self) -> Option<&str> {
+        self.health.as_ref().filter(|health| !health.healthy).map(|health| &*health.reason)
+    }
+}
+
+fn write(done: &Done, record: Record, manner: &Manner, out: &mut Output) -> Result<()> {
+    let made = done.made.display().to_string();
+    match out.form {
+        Form::Human => {
+            let verdict = match (done.reason(), done.verdict()) {
+                _ if manner.quiet => String::new(),
+                (Some(reason), _) => format!(" (⚠ unhealthy: {reason})"),
+                (None, Some(_)) => " (✓ healthy)".to_owned(),
+                (None, None) => String::new(),
+            };
+            out.text(&format!("clone: {} → {made}{verdict}\n", done.plan.id))
+        }
+        Form::Ndjson => {
+            let record = record.with("name", made).with("hash", Value::Null).with("cached", false);
+            let record = record.with("origin", &*done.plan.id);
+            let record = record.with("source_revision", &*done.plan.listing.commit);
+            let record = match done.verdict() {
+                Some(verdict) => record.with("health", verdict).with("reason", done.reason()),
+                None => record,
+            };
+            let record = if manner.events { record.with("type", "end") } else { record };
+            out.lines([&record])
+        }
+        Form::Json => out.envelope(json!({
+            "model": done.plan.id,
+            "clone_status": "success",
+            "message": done.message(),
+            "target_dir": made,
+            "health_check": done.health.is_some(),
+            "health": done.verdict(),
+            "health_reason": done.reason(),
+            "commit_hash": done.plan.listing.commit,
+        })),
+    }
+}
+
+/// Reports a failure; in the envelope with the data that go with it.
+fn refuse(error: &Error, out: &mut Output) -> Result<()> {
+    let status = match error.kind {
+        Kind::AccessDenied | Kind::RepoNotFound | Kind::DownloadFailed => "pull_failed",
+        Kind::PermissionDenied => "filesystem_error",
+        _ => "error",
+    };
+    match out.form {
+        Form::Json => out.error_with(
+            error,
+            json!({
+                "model": Some(&error.subject).filter(|subject| !subject.is_empty()),
+                "clone_status": status,
+                "message": error.message,
+                "target_dir": null,
+                "health_check": false,
+            }),
+        ),
+        Form::Human | Form::Ndjson => out.error(error),
+    }
+}

@@ -1,0 +1,203 @@
+//! What `mlxk-pull` fetches, and what it says of it.
+
+use mlxk_cli::interrupt;
+use mlxk_cli::{Form, Input, Output, human};
+use mlxk_core::{Error, Kind, Places, Record, Remote, Result};
+use mlxk_hub::pull::{Choice, Plan, Wish};
+use mlxk_hub::{Hub, RemoteFile};
+use serde_json::{Value, json};
+
+use crate::name::{Wanted, wanted};
+use crate::teller::{Teller, amount};
+
+/// How to pull.
+#[derive(Clone, Debug)]
+pub struct Manner {
+    /// A branch, tag or commit, for names that name none.
+    pub branch: Option<String>,
+    /// Which files.
+    pub choice: Choice,
+    /// Fetch nothing; say what would come.
+    pub dry_run: bool,
+    /// Fetch again what the records say is bad, and nothing else.
+    pub repair: bool,
+    /// Write records while it goes on.
+    pub events: bool,
+}
+
+/// Pulls the models that `input` names into the cache.
+pub fn pull(
+    input: Input,
+    manner: &Manner,
+    remote: Remote,
+    places: &Places,
+    out: &mut Output,
+) -> Result<()> {
+    let watch = interrupt::watch();
+    let hub = Hub::new(remote, interrupt::caught)?;
+    for record in input.batches().flatten() {
+        let done = record.and_then(|record| pull_one(record, manner, &hub, places, out));
+        if watch.caught() {
+            out.remark("interrupted", "the same command goes on where it stopped");
+            break;
+        }
+        if let Err(e) = done {
+            refuse(&e, out)?;
+        }
+    }
+    Ok(()) // and dies of the signal, if there was one
+}
+
+fn pull_one(
+    record: Record,
+    manner: &Manner,
+    hub: &Hub,
+    places: &Places,
+    out: &mut Output,
+) -> Result<()> {
+    if record.get("cached") == Some(&Value::Bool(false)) {
+        let name = record.str("name").unwrap_or_default();
+        out.remark(
+            &format!("{name}: a workspace, left alone"),
+            "mlxk-clone makes it anew elsewhere",
+        );
+        return Ok(());
+    }
+    let wanted = wanted(&record, manner.branch.as_deref(), places)?;
+    let bad = if manner.repair { Some(bad_files(&record)?) } else { None };
+    let revision = match &bad {
+        Some(_) => record.str("hash").unwrap_or_else(|| wanted.revision()),
+        None => wanted.revision(),
+    };
+    if bad.as_ref().is_some_and(Vec::is_empty) {
+        return write(&Done::nothing(&wanted, revision), record, manner, out);
+    }
+    let bad = bad.unwrap_or_default();
+    let wish = Wish { id: &wanted.id, revision, choice: &manner.choice, bad: &bad };
+    let teller = Teller::new(&wanted.id, manner.events, out);
+    let told = |event: mlxk_hub::Event| teller.tell(event);
+    let work = || {
+        let plan = Plan::new(hub, wish, places, &told)?;
+        if !manner.dry_run && !plan.is_settled() {
+            plan.execute(hub, &told)?;
+        }
+        Ok(plan)
+    };
+    let plan = hub.interruptible(work);
+    teller.finish()?;
+    write(&Done::of(&plan?, &wanted, manner.dry_run), record, manner, out)
+}
+
+/// The files that `mlxk-health --verify` found to be bad.
+fn bad_files(record: &Record) -> Result<Vec<String>> {
+    let lacking = || {
+        let name = record.str("name").unwrap_or_default();
+        Error::new(Kind::Validation, name, "the record does not say which files are bad")
+            .hint("mlxk-health --verify | mlxk-pull --repair")
+    };
+    let files = record.get("bad_files").and_then(Value::as_array).ok_or_else(lacking)?;
+    let path = |file: &Value| Some(file.get("path")?.as_str()?.to_owned());
+    files.iter().map(path).collect::<Option<_>>().ok_or_else(lacking)
+}
+
+/// What was done, or would be.
+struct Done<'a> {
+    wanted: &'a Wanted,
+    status: &'static str,
+    commit: String,
+    files: Vec<(String, u64)>,
+    bytes: u64,
+}
+
+impl<'a> Done<'a> {
+    fn of(plan: &Plan, wanted: &'a Wanted, dry_run: bool) -> Done<'a> {
+        let status = match (plan.is_settled(), dry_run) {
+            (true, _) => "already_exists",
+            (false, true) => "planned",
+            (false, false) => "success",
+        };
+        let file = |file: &RemoteFile| (file.path.clone(), file.size);
+        let files = plan.missing().map(file).collect();
+        let commit = plan.listing.commit.clone();
+        Done { wanted, status, commit, files, bytes: plan.bytes() }
+    }
+
+    fn nothing(wanted: &'a Wanted, commit: &str) -> Done<'a> {
+        let commit = commit.to_owned();
+        Done { wanted, status: "already_exists", commit, files: Vec::new(), bytes: 0 }
+    }
+
+    fn message(&self) -> String {
+        let amount = amount(self.files.len(), self.bytes);
+        let at = format!("revision {:.7}", self.commit);
+        match self.status {
+            "already_exists" => format!("up to date, {at}"),
+            "planned" => format!("would fetch {amount}, {at}"),
+            _ => format!("fetched {amount}, {at}"),
+        }
+    }
+
+    fn listed(&self) -> Vec<Value> {
+        self.files.iter().map(|(path, size)| json!({"path": path, "size_bytes": size})).collect()
+    }
+}
+
+fn write(done: &Done, record: Record, manner: &Manner, out: &mut Output) -> Result<()> {
+    let message = done.message();
+    match out.form {
+        Form::Human => {
+            let mut text = format!("pull: {} — {message}\n", done.wanted.id);
+            if manner.dry_run {
+                let line =
+                    |(path, size): &(String, u64)| format!("  {:>8}  {path}\n", human::size(*size));
+                text.extend(done.files.iter().map(line));
+            }
+            out.text(&text)
+        }
+        Form::Ndjson => {
+            let record = record.with("name", &*done.wanted.id).with("hash", &*done.commit);
+            let record = record.with("download_status", done.status);
+            let record = record.with("fetched_bytes", if manner.dry_run { 0 } else { done.bytes });
+            let record = match manner.dry_run {
+                true => {
+                    record.with("planned_bytes", done.bytes).with("planned_files", done.listed())
+                }
+                false => record,
+            };
+            let record = if manner.events { record.with("type", "end") } else { record };
+            out.lines([&record])
+        }
+        Form::Json => {
+            let expanded = done.wanted.expanded.then_some(&done.wanted.id);
+            out.envelope(json!({
+                "model": done.wanted.id,
+                "download_status": done.status,
+                "message": message,
+                "expanded_name": expanded,
+                "commit_hash": done.commit,
+                "files": done.listed(),
+                "bytes": done.bytes,
+            }))
+        }
+    }
+}
+
+/// Reports a failure; in the envelope with the data that go with it.
+fn refuse(error: &Error, out: &mut Output) -> Result<()> {
+    let status = match error.kind {
+        Kind::AccessDenied | Kind::RepoNotFound => "access_denied",
+        _ => "failed",
+    };
+    match out.form {
+        Form::Json => out.error_with(
+            error,
+            json!({
+                "model": Some(&error.subject).filter(|subject| !subject.is_empty()),
+                "download_status": status,
+                "message": error.message,
+                "expanded_name": null,
+            }),
+        ),
+        Form::Human | Form::Ndjson => out.error(error),
+    }
+}
