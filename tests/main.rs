@@ -2,6 +2,7 @@
 #![allow(clippy::unwrap_used)] // a test fails by panicking
 
 mod badinput;
+mod clone;
 mod completions;
 mod convert;
 mod env;
@@ -12,6 +13,7 @@ mod man;
 mod mlxk;
 mod offline;
 mod pipes;
+mod pull;
 mod readme;
 mod rm;
 mod run;

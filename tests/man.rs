@@ -9,8 +9,16 @@ use mlxk_core::Architecture;
 
 use crate::env::program_path;
 
-const TOOLS: [&str; 6] =
-    ["mlxk-convert", "mlxk-health", "mlxk-ls", "mlxk-rm", "mlxk-run", "mlxk-show"];
+const TOOLS: [&str; 8] = [
+    "mlxk-clone",
+    "mlxk-convert",
+    "mlxk-health",
+    "mlxk-ls",
+    "mlxk-pull",
+    "mlxk-rm",
+    "mlxk-run",
+    "mlxk-show",
+];
 
 #[test]
 fn a_page_tells_of_every_flag_and_of_no_other() {
