@@ -21,7 +21,7 @@ const ALONE: usize = 1 << 18;
 /// size].
 pub fn attend(queries: &Array, kv: &Kv, scores: &Scores) -> Result<Array> {
     let buffers = kv.buffers()?;
-    eval(buffers)?;
+    eval(&buffers)?;
     let dims = |array: &Array, axis| array.dim(axis) as usize;
     let [heads, length, size] = [1, 2, 3].map(|axis| dims(queries, axis));
     let [kv_heads, room] = [1, 2].map(|axis| dims(&buffers[0], axis));
@@ -30,6 +30,7 @@ pub fn attend(queries: &Array, kv: &Kv, scores: &Scores) -> Result<Array> {
     let sinks = scores.sinks.as_ref().map(elements).transpose()?;
     let shared = heads / kv_heads * length;
     let blocks_of_head = shared.div_ceil(BLOCK);
+    let always = kv.always();
     let seen: Vec<Range<usize>> = (0..length).map(|i| kv.seen_by(i, length)).collect();
     let work = |(n, queries): (usize, &[f32])| {
         let (head, first) = (n / blocks_of_head, n % blocks_of_head * BLOCK);
@@ -38,7 +39,8 @@ pub fn attend(queries: &Array, kv: &Kv, scores: &Scores) -> Result<Array> {
         let rows = rows.map(|row| (seen[row % length].clone(), sink(row)));
         let rows: Vec<(Range<usize>, Option<f32>)> = rows.collect();
         let part = head * room * size..(head + 1) * room * size;
-        mix(queries, &keys[part.clone()], &values[part], &rows, size, scale, softcap)
+        let part = (&keys[part.clone()], &values[part]);
+        mix(queries, part, always, &rows, size, scale, softcap)
     };
     let queries = elements(queries)?;
     let blocks: Vec<(usize, &[f32])> = queries
@@ -65,18 +67,21 @@ fn by_position(x: &[f32], heads: usize, length: usize, size: usize) -> Vec<f32> 
     y
 }
 
-/// The values mixed for each of some queries, by how alike the keys are that it has seen; with the
-/// range of these goes the score of a sink.
+/// The values mixed for each of some queries, by how alike the keys are that it has seen, the first few
+/// `always`; with the range of the others goes the score of a sink.
 fn mix(
     queries: &[f32],
-    keys: &[f32],
-    values: &[f32],
+    (keys, values): (&[f32], &[f32]),
+    always: usize,
     rows: &[(Range<usize>, Option<f32>)],
     size: usize,
     scale: f32,
     softcap: Option<f32>,
 ) -> Vec<f32> {
-    let first = rows.iter().map(|(seen, _)| seen.start).min().unwrap_or(0);
+    let first = match always {
+        0 => rows.iter().map(|(seen, _)| seen.start).min().unwrap_or(0),
+        _ => 0,
+    };
     let last = rows.iter().map(|(seen, _)| seen.end).max().unwrap_or(0);
     let [keys, values] = [keys, values].map(|all| &all[first * size..last * size]);
     let mut weights = vec![0.0; rows.len() * (last - first)];
@@ -85,18 +90,21 @@ fn mix(
         weights.iter_mut().for_each(|x| *x = cap * (*x / cap).tanh());
     }
     for (row, (seen, sink)) in weights.chunks_exact_mut(last - first).zip(rows) {
-        softmax(row, seen.start - first..seen.end - first, *sink);
+        softmax(row, always, seen.start - first..seen.end - first, *sink);
     }
     let mut mixed = vec![0.0; rows.len() * size];
     product(&weights, values, [size, 1], 1.0, size, &mut mixed);
     mixed
 }
 
-/// Makes a row of scores shares of one; those outside of `seen` get none, that of `sink` is lost.
-fn softmax(row: &mut [f32], seen: Range<usize>, sink: Option<f32>) {
-    row[..seen.start].fill(0.0);
+/// Makes a row of scores shares of one; those outside of `seen` get none but the first `always`,
+/// that of `sink` is lost.
+fn softmax(row: &mut [f32], always: usize, seen: Range<usize>, sink: Option<f32>) {
+    let start = if always == 0 { seen.start } else { 0 };
+    row[..start].fill(0.0);
+    row[always.min(seen.start)..seen.start].fill(if always == 0 { 0.0 } else { f32::NEG_INFINITY });
     row[seen.end..].fill(0.0);
-    let row = &mut row[seen];
+    let row = &mut row[start..seen.end];
     let most = row.iter().copied().chain(sink).fold(f32::NEG_INFINITY, f32::max);
     row.iter_mut().for_each(|x| *x = (*x - most).exp());
     let sum: f32 = row.iter().sum::<f32>() + sink.map_or(0.0, |sink| (sink - most).exp());
@@ -142,6 +150,7 @@ mod tests {
     use mlx_rs::random;
 
     use super::*;
+    use crate::cache::Packing;
     use crate::kernels::MLX;
 
     fn some(shape: &[i32], seed: u64) -> Array {
@@ -150,16 +159,21 @@ mod tests {
 
     #[test]
     fn attention_is_that_of_mlx() {
-        for (window, softcap, sinks) in [
-            (None, None, None),
-            (Some(1), None, None),
-            (Some(40), None, None),
-            (None, Some(0.7), None),
-            (Some(40), Some(0.7), None),
-            (Some(40), None, Some(some(&[6], 9))),
-        ] {
+        let all = || Kv::new(None);
+        let window = || Kv::new(Some(40));
+        let kinds = [
+            (all(), None, None),
+            (Kv::new(Some(1)), None, None),
+            (window(), None, None),
+            (all(), Some(0.7), None),
+            (window(), Some(0.7), None),
+            (window(), None, Some(some(&[6], 9))),
+            (all().bounded(5, 4), None, None),
+            (all().bounded(44, 4), None, Some(some(&[6], 9))),
+            (all().packed(Packing { bits: 4, group_size: 32, start: 8 }), None, None),
+        ];
+        for (kind, (mut kv, softcap, sinks)) in kinds.into_iter().enumerate() {
             let scores = Scores { scale: 0.3, softcap, sinks };
-            let mut kv = Kv::new(window);
             for (seed, length) in [(1, 1), (2, 7), (3, 300), (4, 1), (5, 130)] {
                 let [keys, values] = [0, 100].map(|more| some(&[1, 2, length, 32], seed + more));
                 kv.append(&keys, &values).unwrap();
@@ -169,8 +183,7 @@ mod tests {
                 assert_eq!(ours.shape(), theirs.shape());
                 let apart = ours.subtract(&theirs).unwrap().abs().unwrap().max(None).unwrap();
                 let apart = apart.item_exact::<f32>();
-                let kind = format!("{window:?}, {softcap:?}, {}", scores.sinks.is_some());
-                assert!(apart < 1e-4, "{length} of {kind}: {apart} apart");
+                assert!(apart < 1e-4, "{length} of kind {kind}: {apart} apart");
             }
         }
     }

@@ -13,11 +13,15 @@ use mlxk_core::{Error, Kind};
 use crate::cache::{Cache, Texts};
 use crate::decode::Model;
 use crate::eager::elements;
+use crate::remember::{Prefixes, common};
 use crate::sample::device::{self, Choice};
 use crate::sample::{Constraint, Sampling, Token, Turn, host};
 
 /// Steps after which MLX gives the memory back that it keeps for reuse.
 const TIDY: u64 = 256;
+
+/// Tokens that are worth waiting for another text to take them in.
+const SAVING: usize = 16;
 
 /// The tokens of a step, each with the number of its text.
 pub type Step = Vec<(u64, mlxk_core::Result<Token>)>;
@@ -28,6 +32,8 @@ pub struct Batch {
     texts: Vec<Text>,
     /// The tokens that are chosen, or soon will be, but not read.
     queued: Option<Queued>,
+    /// What is remembered of texts that are over.
+    prefixes: Prefixes,
     /// Texts that ever joined.
     joined: u64,
     /// Steps taken.
@@ -37,7 +43,10 @@ pub struct Batch {
 /// A text that is being continued.
 struct Text {
     number: u64,
-    cache: Cache,
+    /// None before its first step.
+    cache: Option<Cache>,
+    /// Tokens of the prompt that were remembered.
+    reused: usize,
     /// The tokens that are known.
     tokens: Vec<u32>,
     /// How many of them the cache has seen, or will have when what is queued is done.
@@ -91,7 +100,8 @@ impl Model {
         self.batch.joined += 1;
         self.batch.texts.push(Text {
             number: self.batch.joined,
-            cache: self.cache(),
+            cache: None,
+            reused: 0,
             tokens: prompt.to_vec(),
             fed: 0,
             sampling,
@@ -103,7 +113,24 @@ impl Model {
 
     /// Takes a text out, whether it has ended or not.
     pub fn leave(&mut self, number: u64) {
-        self.batch.texts.retain(|text| text.number != number);
+        let batch = &mut self.batch;
+        let Some(place) = batch.texts.iter().position(|text| text.number == number) else { return };
+        let Text { cache, mut tokens, fed, .. } = batch.texts.remove(place);
+        // A token that is queued and not read is not known.
+        let unknown = fed.saturating_sub(tokens.len());
+        tokens.truncate(fed);
+        if let Some(mut cache) = cache
+            && cache.forget(unknown)
+            && !tokens.is_empty()
+        {
+            batch.prefixes.put(tokens, cache, self.memory.prefix_bytes);
+        }
+    }
+
+    /// How many tokens of a text's prompt were remembered, and not computed.
+    pub fn reused(&self, number: u64) -> u64 {
+        let text = self.batch.texts.iter().find(|text| text.number == number);
+        text.map_or(0, |text| text.reused as u64)
     }
 
     /// Goes on by a step. A text may get no token from it, while prompts are taken in. One that
@@ -131,6 +158,7 @@ impl Batch {
         if self.steps.is_multiple_of(TIDY) {
             memory::clear_cache()?;
         }
+        self.begin(model);
         if !model.ahead {
             return self.step_at_once(model);
         }
@@ -143,6 +171,37 @@ impl Batch {
                 self.queued = queued;
                 Ok(step)
             }
+        }
+    }
+
+    /// Gives texts their caches: what is remembered of the beginning of their prompts. One whose
+    /// beginning an earlier text is just taking in waits for that.
+    fn begin(&mut self, model: &Model) {
+        for place in 0..self.texts.len() {
+            let (earlier, rest) = self.texts.split_at(place);
+            let text = &rest[0];
+            if text.cache.is_some() {
+                continue;
+            }
+            let whole = &text.tokens[..text.tokens.len() - 1];
+            let shared = |other: &Text| {
+                let forgets = other.cache.as_ref().is_none_or(Cache::forgets);
+                if forgets { common(&other.tokens, whole) } else { 0 }
+            };
+            let other = earlier.iter().max_by_key(|other| shared(other));
+            let beside = other.map_or(0, shared);
+            let remembered = self.prefixes.shared(&text.tokens);
+            if beside > remembered + SAVING && other.is_some_and(|other| other.fed < beside) {
+                continue;
+            }
+            let from_other = other.filter(|_| beside > remembered).and_then(|other| {
+                let (mut cache, known) = (other.cache.clone()?, beside.min(other.fed));
+                cache.forget(other.fed - known).then_some((cache, known))
+            });
+            let found = from_other.or_else(|| self.prefixes.take(&text.tokens));
+            let (cache, reused) = found.unwrap_or_else(|| (model.cache(), 0));
+            let text = &mut self.texts[place];
+            (text.cache, text.reused, text.fed) = (Some(cache), reused, reused);
         }
     }
 
@@ -228,6 +287,9 @@ impl Batch {
                 parts.push(Part { text: place, queued: Some(row), rows: 1, whole: true });
                 continue;
             }
+            if text.cache.is_none() {
+                continue;
+            }
             let left = text.tokens.len() - text.fed;
             let rows = left.min(budget.max(usize::from(left == 1)));
             budget -= rows.min(budget);
@@ -259,9 +321,9 @@ impl Batch {
         let mut texts: Vec<Option<&mut Text>> = self.texts.iter_mut().map(Some).collect();
         let mut brought = Vec::new();
         for part in parts {
-            if let Some(text) = texts[part.text].take() {
-                text.fed += part.rows;
-                brought.push((&mut text.cache, part.rows as i32));
+            if let Some(Text { cache: Some(cache), fed, .. }) = texts[part.text].take() {
+                *fed += part.rows;
+                brought.push((cache, part.rows as i32));
             }
         }
         let h = model.forward(&ids, Texts::new(brought))?;
@@ -273,8 +335,10 @@ impl Batch {
         let ends: Vec<usize> = ends.filter(|(_, whole)| *whole).map(|(end, _)| end).collect();
         let logits = (!ends.is_empty()).then(|| model.head(&h, &ends)).transpose()?;
         let partial = parts.iter().filter(|part| !part.whole);
-        let arrays: Vec<&Array> =
-            partial.flat_map(|part| self.texts[part.text].cache.arrays()).collect();
+        let arrays: Vec<&Array> = partial
+            .filter_map(|part| self.texts[part.text].cache.as_ref())
+            .flat_map(Cache::arrays)
+            .collect();
         if !arrays.is_empty() {
             eval(arrays)?;
             memory::clear_cache()?;

@@ -9,6 +9,7 @@ use crate::batch::Batch;
 use crate::cache::{Cache, Texts};
 use crate::mlx;
 use crate::models::Language;
+use crate::remember::Memory;
 use crate::sample::{Sampling, Token};
 
 /// A model in memory, with the texts that it continues. It stays on the thread that loaded it.
@@ -22,6 +23,8 @@ pub struct Model {
     /// Tokens of prompts that are processed at once.
     pub prefill_chunk: usize,
     context_length: Option<u64>,
+    /// What it remembers.
+    pub memory: Memory,
     pub(crate) batch: Batch,
 }
 
@@ -35,8 +38,8 @@ impl Model {
         context_length: Option<u64>,
     ) -> Model {
         let prefill_chunk = if on_cpu { 512 } else { 2048 };
-        let batch = Batch::default();
-        Model { network, stream, ahead: !on_cpu, prefill_chunk, context_length, batch }
+        let (memory, batch) = (Memory::default(), Batch::default());
+        Model { network, stream, ahead: !on_cpu, prefill_chunk, context_length, memory, batch }
     }
 
     /// How many tokens the model was trained to see at once, if that is known.
@@ -89,7 +92,7 @@ impl Model {
 
     /// A memory without any token.
     pub(crate) fn cache(&self) -> Cache {
-        self.network.cache()
+        self.memory.apply(self.network.cache())
     }
 
     /// What the model makes of `ids` [1, length], the next of `texts`: [1, length, hidden].

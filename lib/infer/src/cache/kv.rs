@@ -3,9 +3,9 @@
 use std::ops::Range;
 
 use mlx_rs::Array;
-use mlx_rs::error::Result;
+use mlx_rs::error::{Exception, Result};
 use mlx_rs::fast::ScaledDotProductAttentionMask as Mask;
-use mlx_rs::ops::{arange, concatenate, zeros_dtype};
+use mlx_rs::ops::{arange, concatenate, dequantize, quantize, zeros_dtype};
 
 use crate::mlx;
 
@@ -13,25 +13,54 @@ use crate::mlx;
 const STEP: i32 = 256;
 
 /// What a layer remembers: all tokens, or the last few if it attends to a window.
+#[derive(Clone)]
 pub struct Kv {
     window: Option<i32>,
-    /// Keys and values, [1, heads, room, head size].
-    buffers: Option<[Array; 2]>,
+    /// Tokens at the beginning that are attended to besides the window.
+    kept: i32,
+    packing: Option<Packing>,
+    /// Keys and values.
+    buffers: Option<[Buffer; 2]>,
     /// Tokens in the buffers.
     held: i32,
-    /// Tokens before them, which no later one attends to.
+    /// Tokens after those that are kept and before the others, which no later one attends to.
     dropped: i32,
+}
+
+/// How keys and values are quantised.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Packing {
+    /// Bits of an element.
+    pub bits: i32,
+    /// Elements of a head that share a scale.
+    pub group_size: i32,
+    /// How long a text is when it begins.
+    pub start: i32,
 }
 
 impl Kv {
     /// Of a layer whose tokens attend to themselves and the `window - 1` before, or to all.
     pub fn new(window: Option<i32>) -> Kv {
-        Kv { window, buffers: None, held: 0, dropped: 0 }
+        Kv { window, kept: 0, packing: None, buffers: None, held: 0, dropped: 0 }
     }
 
-    /// Its arrays, for those who evaluate them.
+    /// The same, but of a layer that would attend to all tokens only to the first `kept` and to so
+    /// many of the last that there are `most`.
+    pub fn bounded(self, most: i32, kept: i32) -> Kv {
+        match self.window {
+            None => Kv { window: Some((most - kept).max(1)), kept, ..self },
+            Some(_) => self,
+        }
+    }
+
+    /// The same, quantised.
+    pub fn packed(self, packing: Packing) -> Kv {
+        Kv { packing: Some(packing), ..self }
+    }
+
+    /// Its arrays, for those who evaluate or store them.
     pub fn arrays(&self) -> impl Iterator<Item = &Array> {
-        self.buffers.iter().flatten()
+        self.buffers.iter().flatten().flat_map(|buffer| &buffer.0)
     }
 
     /// The position of the next token.
@@ -42,32 +71,63 @@ impl Kv {
     /// Adds the keys and values [1, heads, n, head size] of the next `n` tokens.
     pub fn append(&mut self, keys: &Array, values: &Array) -> Result<()> {
         let n = keys.dim(-2);
-        self.make_room(n, keys, values)?;
+        if let (Some(packing), Some(buffers)) = (self.packing, &mut self.buffers)
+            && self.dropped + self.held >= packing.start
+        {
+            for buffer in buffers {
+                buffer.pack(packing)?;
+            }
+        }
+        let packing = self.packing.filter(|packing| self.offset() >= packing.start);
+        let new = [Buffer::of(keys, packing)?, Buffer::of(values, packing)?];
+        self.make_room(n, &new)?;
         let range = self.held..self.held + n;
         self.held = range.end;
-        if let Some([all_keys, all_values]) = &mut self.buffers {
-            mlx::set_rows(all_keys, range.clone(), keys)?;
-            mlx::set_rows(all_values, range, values)?;
+        if let Some(buffers) = &mut self.buffers {
+            for (buffer, new) in buffers.iter_mut().zip(&new) {
+                buffer.set_rows(range.clone(), new)?;
+            }
         }
         Ok(())
     }
 
+    /// Forgets the last `count` tokens; false if what came before them is gone already.
+    pub fn forget(&mut self, count: i32) -> bool {
+        if count == 0 {
+            return true;
+        }
+        let left = self.offset() - count;
+        let needed = self.window.map_or(0, |window| left - (window - 1));
+        if left < 0 || (self.dropped > 0 && needed < self.kept + self.dropped) {
+            return false;
+        }
+        self.held -= count;
+        true
+    }
+
     /// The keys and values [1, heads, seen, head size] that any of the last `n` tokens attends to.
     pub fn seen(&self, n: i32) -> Result<[Array; 2]> {
-        let [keys, values] = self.buffers()?;
-        let seen = self.held - self.reach(n)..self.held;
-        Ok([mlx::rows(keys, seen.clone())?, mlx::rows(values, seen)?])
+        let near = self.held - self.reach(n)..self.held;
+        let first = 0..self.sunk();
+        let [keys, values] = self.stored()?;
+        let seen = |buffer: &Buffer| match first.end == near.start || first.is_empty() {
+            true => buffer.rows((near.start - first.end)..near.end),
+            false => concatenate(&[buffer.rows(first.clone())?, buffer.rows(near.clone())?], 2),
+        };
+        Ok([seen(keys)?, seen(values)?])
     }
 
     /// Which of the tokens that [`seen`](Self::seen) returns each of the last `n` attends to.
     pub fn visible(&self, n: i32) -> Result<Visible> {
-        let seen = self.reach(n);
+        let (reach, sunk) = (self.reach(n), self.sunk());
+        let seen = reach + sunk;
         match self.window {
             _ if n == 1 => Ok(Visible::All),
-            Some(window) if seen > window => {
+            Some(window) if reach > window => {
                 let query = arange::<i32, i32>(seen - n, seen, None)?.reshape(&[n, 1])?;
                 let key = arange::<i32, i32>(None, seen, None)?;
                 let near = query.lt(key.add(Array::from_int(window))?)?;
+                let near = near.logical_or(key.lt(Array::from_int(sunk))?)?;
                 Ok(Visible::Only(query.ge(&key)?.logical_and(near)?))
             }
             _ => Ok(Visible::Past),
@@ -75,8 +135,9 @@ impl Kv {
     }
 
     /// Keys and values with the room behind them, [1, heads, room, head size].
-    pub fn buffers(&self) -> Result<&[Array; 2]> {
-        self.buffers.as_ref().ok_or_else(|| "nothing is remembered yet".into())
+    pub fn buffers(&self) -> Result<[Array; 2]> {
+        let [keys, values] = self.stored()?;
+        Ok([keys.all()?, values.all()?])
     }
 
     /// How many tokens the buffers hold.
@@ -84,36 +145,125 @@ impl Kv {
         self.held as usize
     }
 
-    /// Where in the buffers lies what number `i` of the last `n` tokens attends to.
+    /// How many of them, from the first on, all tokens attend to.
+    pub fn always(&self) -> usize {
+        self.sunk() as usize
+    }
+
+    /// Where in the buffers lies what number `i` of the last `n` tokens attends to besides.
     pub fn seen_by(&self, i: usize, n: usize) -> Range<usize> {
         let end = self.held() - n + i + 1;
         let start = self.window.map_or(0, |window| end.saturating_sub(window as usize));
         start..end
     }
 
-    /// How many of the tokens held the last `n` attend to.
-    fn reach(&self, n: i32) -> i32 {
-        self.window.map_or(self.held, |window| self.held.min(window - 1 + n))
+    fn stored(&self) -> Result<&[Buffer; 2]> {
+        self.buffers.as_ref().ok_or_else(|| "nothing is remembered yet".into())
     }
 
-    fn make_room(&mut self, n: i32, keys: &Array, values: &Array) -> Result<()> {
-        let room = self.buffers.as_ref().map_or(0, |[keys, _]| keys.dim(-2));
+    /// How many of the tokens held are kept for being the first.
+    fn sunk(&self) -> i32 {
+        self.kept.min(self.held)
+    }
+
+    /// How many of the other tokens held the last `n` attend to.
+    fn reach(&self, n: i32) -> i32 {
+        let others = self.held - self.sunk();
+        self.window.map_or(others, |window| others.min(window - 1 + n))
+    }
+
+    fn make_room(&mut self, n: i32, new: &[Buffer; 2]) -> Result<()> {
+        let room = self.buffers.as_ref().map_or(0, |[keys, _]| keys.room());
         if self.held + n <= room {
             return Ok(());
         }
-        let kept = self.window.map_or(self.held, |window| self.held.min(window - 1));
-        let room = (kept + n + STEP - 1) / STEP * STEP;
-        let old = self.held - kept..self.held;
-        self.dropped += old.start;
-        self.held = kept;
+        let sunk = self.sunk();
+        let others = self.held - sunk;
+        let near = self.window.map_or(others, |window| others.min(window - 1));
+        let room = (sunk + near + n + STEP - 1) / STEP * STEP;
+        let old = self.held - near..self.held;
+        self.dropped += others - near;
+        self.held = sunk + near;
+        let added = room - self.held;
         self.buffers = Some(match self.buffers.take() {
-            None => [empty(keys, room)?, empty(values, room)?],
-            Some([k, v]) => {
-                let k = concatenate(&[mlx::rows(&k, old.clone())?, empty(keys, room - kept)?], 2)?;
-                [k, concatenate(&[mlx::rows(&v, old)?, empty(values, room - kept)?], 2)?]
+            None => [new[0].grown(&[], added)?, new[1].grown(&[], added)?],
+            Some(buffers) => {
+                let parts = [0..sunk, old];
+                [buffers[0].grown(&parts, added)?, buffers[1].grown(&parts, added)?]
             }
         });
         Ok(())
+    }
+}
+
+/// Keys or values: an array [1, heads, room, head size], or codes, scales and biases.
+#[derive(Clone)]
+struct Buffer(Vec<Array>, Option<Packing>);
+
+impl Buffer {
+    fn of(x: &Array, packing: Option<Packing>) -> Result<Buffer> {
+        let mut buffer = Buffer(vec![x.clone()], None);
+        if let Some(packing) = packing {
+            buffer.pack(packing)?;
+        }
+        Ok(buffer)
+    }
+
+    fn pack(&mut self, packing: Packing) -> Result<()> {
+        let Packing { bits, group_size, .. } = packing;
+        if self.1.is_some() {
+            return Ok(());
+        }
+        if let [x] = self.0.as_slice() {
+            if x.dim(-1) % group_size != 0 {
+                let size = x.dim(-1);
+                let why = format!("heads of {size} cannot be quantised in groups of {group_size}");
+                return Err(Exception::custom(why));
+            }
+            let (codes, scales, biases) = quantize(x, group_size, bits)?;
+            *self = Buffer(vec![codes, scales, biases], Some(packing));
+        }
+        Ok(())
+    }
+
+    fn room(&self) -> i32 {
+        self.0[0].dim(-2)
+    }
+
+    fn all(&self) -> Result<Array> {
+        self.unpacked(self.0.clone())
+    }
+
+    fn rows(&self, range: Range<i32>) -> Result<Array> {
+        let rows = self.0.iter().map(|array| mlx::rows(array, range.clone()));
+        self.unpacked(rows.collect::<Result<_>>()?)
+    }
+
+    fn unpacked(&self, arrays: Vec<Array>) -> Result<Array> {
+        match (arrays.as_slice(), self.1) {
+            ([codes, scales, biases], Some(Packing { bits, group_size, .. })) => {
+                dequantize(codes, scales, biases, group_size, bits)
+            }
+            (arrays, _) => Ok(arrays[0].clone()),
+        }
+    }
+
+    fn set_rows(&mut self, range: Range<i32>, new: &Buffer) -> Result<()> {
+        self.0.iter_mut().zip(&new.0).try_for_each(|(a, new)| mlx::set_rows(a, range.clone(), new))
+    }
+
+    /// Some parts of it, with room for `added` more tokens.
+    fn grown(&self, parts: &[Range<i32>], added: i32) -> Result<Buffer> {
+        let grown = |array: &Array| {
+            let mut shape = array.shape().to_vec();
+            shape[2] = added;
+            let parts = parts.iter().filter(|part| !part.is_empty());
+            let mut parts: Vec<Array> =
+                parts.map(|part| mlx::rows(array, part.clone())).collect::<Result<_>>()?;
+            parts.push(zeros_dtype(&shape, array.dtype())?);
+            concatenate(&parts, 2)
+        };
+        Ok(Buffer(self.0.iter().map(grown).collect::<Result<_>>()?, self.1))
     }
 }
 
@@ -148,11 +298,4 @@ impl Visible {
             Visible::Only(mask) => Ok(Some(mask.clone())),
         }
     }
-}
-
-/// Zeros in the form of `like` with `room` tokens.
-fn empty(like: &Array, room: i32) -> Result<Array> {
-    let mut shape = like.shape().to_vec();
-    shape[2] = room;
-    zeros_dtype(&shape, like.dtype())
 }

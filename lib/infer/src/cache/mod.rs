@@ -6,17 +6,19 @@ mod texts;
 
 use mlx_rs::Array;
 
-pub use kv::{Kv, Visible};
+pub use kv::{Kv, Packing, Visible};
 pub use state::State;
 pub use texts::Texts;
 
 /// What a model remembers of one text.
+#[derive(Clone)]
 pub struct Cache {
     /// One for each layer that mixes tokens, in the order that the model gives them.
     pub slots: Vec<Slot>,
 }
 
 /// What a layer remembers.
+#[derive(Clone)]
 pub enum Slot {
     /// Keys and values.
     Kv(Kv),
@@ -25,6 +27,33 @@ pub enum Slot {
 }
 
 impl Cache {
+    /// Forgets the last `count` tokens; false if it cannot: then it is of no more use.
+    pub fn forget(&mut self, count: usize) -> bool {
+        self.slots.iter_mut().all(|slot| match slot {
+            Slot::Kv(kv) => kv.forget(count as i32),
+            Slot::State(_) => count == 0,
+        })
+    }
+
+    /// Whether any number of tokens can be forgotten, as long as no window has moved on.
+    pub fn forgets(&self) -> bool {
+        self.slots.iter().all(|slot| matches!(slot, Slot::Kv(_)))
+    }
+
+    /// Bytes of its arrays.
+    pub fn bytes(&self) -> u64 {
+        self.arrays().map(|array| array.nbytes() as u64).sum()
+    }
+
+    /// The same with every memory of keys and values changed.
+    pub fn with_kv(self, change: impl Fn(Kv) -> Kv) -> Cache {
+        let slots = self.slots.into_iter().map(|slot| match slot {
+            Slot::Kv(kv) => Slot::Kv(change(kv)),
+            state => state,
+        });
+        Cache { slots: slots.collect() }
+    }
+
     /// What is to be evaluated for the tokens so far to be remembered.
     pub fn arrays(&self) -> impl Iterator<Item = &Array> {
         self.slots.iter().flat_map(|slot| -> Box<dyn Iterator<Item = &Array>> {

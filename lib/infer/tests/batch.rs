@@ -1,0 +1,162 @@
+//! Texts that share steps, beginnings and memory get the tokens that they would get alone.
+
+#![allow(clippy::unwrap_used)] // a test fails by panicking
+
+mod model;
+
+use std::collections::BTreeMap;
+
+use mlxk_infer::{Model, Sampling};
+use model::{GREEDY, parity};
+
+const CASES: [&str; 4] = ["llama", "mistral", "qwen3-q4", "smollm3"];
+
+fn alone(model: &mut Model, prompt: &[u32], sampling: &Sampling, count: usize) -> Vec<u32> {
+    model.tokens(prompt, sampling).unwrap().take(count).map(Result::unwrap).collect()
+}
+
+/// A prompt of `count` tokens, its own for each `kind`.
+fn prompt(kind: u32, count: u32) -> Vec<u32> {
+    (0..count).map(|n| 3 + (n * 37 + kind * 101 + n * n * kind) % 200).collect()
+}
+
+/// Lets texts join before the steps that are named, and takes each out after `count` tokens.
+fn together(
+    model: &mut Model,
+    texts: &[(usize, Vec<u32>, Sampling)],
+    count: usize,
+) -> Vec<Vec<u32>> {
+    let mut numbers = BTreeMap::new();
+    let mut told = vec![Vec::new(); texts.len()];
+    for step in 0.. {
+        for (place, (joins, prompt, sampling)) in texts.iter().enumerate() {
+            if *joins == step {
+                numbers.insert(model.join(prompt, sampling.clone(), None).unwrap(), place);
+            }
+        }
+        for (number, token) in model.step().unwrap() {
+            let told = &mut told[numbers[&number]];
+            if told.len() < count {
+                told.push(token.unwrap().id);
+            }
+            if told.len() == count {
+                model.leave(number);
+            }
+        }
+        if told.iter().all(|told| told.len() == count) {
+            return told;
+        }
+        assert!(step < 500, "{told:?}");
+    }
+    unreachable!()
+}
+
+#[test]
+fn a_text_gets_the_same_tokens_alone_and_beside_others() {
+    for case in CASES {
+        let hot = |seed| Sampling { temperature: 1.0, top_p: 0.9, seed, ..GREEDY };
+        let penalised = Sampling { repetition_penalty: 1.3, frequency_penalty: 0.2, ..hot(3) };
+        let texts = [
+            (0, prompt(1, 20), GREEDY),
+            (0, prompt(2, 1), hot(1)),
+            (3, prompt(3, 45), hot(2)),
+            (5, prompt(4, 7), penalised),
+        ];
+        for chunk in [8, 512] {
+            let mut model = model::load(&parity(case)).unwrap();
+            model.prefill_chunk = chunk;
+            let told = together(&mut model, &texts, 16);
+            for ((_, prompt, sampling), told) in texts.iter().zip(told) {
+                let mut fresh = model::load(&parity(case)).unwrap();
+                assert_eq!(told, alone(&mut fresh, prompt, sampling, 16), "{case} by {chunk}");
+            }
+        }
+    }
+}
+
+#[test]
+fn what_a_text_shares_with_one_that_is_over_is_not_computed_again() {
+    for case in CASES {
+        let mut model = model::load(&parity(case)).unwrap();
+        let first = prompt(1, 30);
+        let answer = alone(&mut model, &first, &GREEDY, 6);
+        let longer = [&first[..], &answer[..5], &[9, 8, 7]].concat();
+        let other = [&first[..20], &[5, 6]].concat();
+        for (prompt, least) in [(&longer, 35), (&other, 20), (&first, 29)] {
+            let known = alone(&mut model::load(&parity(case)).unwrap(), prompt, &GREEDY, 8);
+            let number = model.join(prompt, GREEDY, None).unwrap();
+            let mut told = Vec::new();
+            while told.len() < 8 {
+                told.extend(model.step().unwrap().into_iter().map(|(_, token)| token.unwrap().id));
+            }
+            assert_eq!(told, known, "{case}");
+            // A window that has moved on cannot go back.
+            assert!(case == "mistral" || model.reused(number) as usize >= least, "{case} {least}");
+            model.leave(number);
+        }
+    }
+}
+
+#[test]
+fn a_beginning_that_texts_share_is_computed_once() {
+    let mut model = model::load(&parity("llama")).unwrap();
+    model.prefill_chunk = 16;
+    let text = |own: &[u32]| [&prompt(1, 60), own].concat();
+    let prompts = [text(&[4, 5]), text(&[6]), text(&[7, 8, 9])];
+    let join = |prompt: &Vec<u32>| model.join(prompt, GREEDY, None).unwrap();
+    let numbers: Vec<u64> = prompts.iter().map(join).collect();
+    let mut told: BTreeMap<u64, Vec<u32>> = BTreeMap::new();
+    while told.len() < 3 || told.values().any(|told| told.len() < 6) {
+        for (number, token) in model.step().unwrap() {
+            told.entry(number).or_default().push(token.unwrap().id);
+        }
+    }
+    assert_eq!(numbers.iter().map(|&n| model.reused(n)).collect::<Vec<_>>(), [0, 60, 60]);
+    for (number, prompt) in numbers.iter().zip(&prompts) {
+        let known = alone(&mut model::load(&parity("llama")).unwrap(), prompt, &GREEDY, 6);
+        assert_eq!(told[number][..6], known);
+    }
+}
+
+#[test]
+fn the_memory_for_texts_that_are_over_is_bounded() {
+    let mut model = model::load(&parity("llama")).unwrap();
+    model.memory.prefix_bytes = 0;
+    alone(&mut model, &prompt(1, 30), &GREEDY, 2);
+    let number = model.join(&prompt(1, 30), GREEDY, None).unwrap();
+    model.step().unwrap();
+    assert_eq!(model.reused(number), 0);
+}
+
+#[test]
+fn a_bound_that_is_not_reached_changes_nothing_and_one_that_is_keeps_going() {
+    let prompt = prompt(1, 40);
+    let mut free = model::load(&parity("llama")).unwrap();
+    let known = alone(&mut free, &prompt, &GREEDY, 30);
+    for (most, same) in [(70, true), (12, false)] {
+        let mut model = model::load(&parity("llama")).unwrap();
+        model.memory.max_kv_size = Some(most);
+        let told = alone(&mut model, &prompt, &GREEDY, 30);
+        assert_eq!(told == known, same, "{most}");
+        model.prefill_chunk = 3;
+        model.memory.prefix_bytes = 0;
+        assert_eq!(alone(&mut model, &prompt, &GREEDY, 30), told, "{most}, in chunks");
+    }
+}
+
+#[test]
+fn logprobs_are_those_of_the_logits() {
+    let mut model = model::load(&parity("llama")).unwrap();
+    let prompt = prompt(1, 10);
+    let logits = model.logits(&prompt).unwrap();
+    let sum: f32 = logits.iter().map(|x| x.exp()).sum();
+    model.join(&prompt, Sampling { logprobs: Some(3), ..GREEDY }, None).unwrap();
+    let token = loop {
+        if let Some((_, token)) = model.step().unwrap().pop() {
+            break token.unwrap();
+        }
+    };
+    let told = token.logprobs.unwrap();
+    assert!((told.own - (logits[token.id as usize] - sum.ln())).abs() < 1e-4);
+    assert_eq!((told.top.len(), told.top[0]), (3, (token.id, told.own)));
+}
