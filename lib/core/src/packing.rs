@@ -1,5 +1,8 @@
 //! The ways in which MLX packs quantised weights: the one list, which the engine follows.
 
+/// Other tools' names of forms that are the same; a `quant_method` of `config.json`.
+pub const SAME: [&str; 1] = ["mxfp4"];
+
 /// What the codes and scales of a quantised matrix stand for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Packing {

@@ -5,7 +5,7 @@ use serde_json::Value;
 use crate::architecture::Architecture;
 use crate::detect::{self, Framework};
 use crate::health::{Health, one_line};
-use crate::packing::Packing;
+use crate::packing::{self, Packing};
 use crate::probe::Facts;
 use crate::tensors::Dtype;
 
@@ -178,6 +178,7 @@ fn quantization(facts: &Facts, architecture: Architecture) -> Result<(), String>
         let method = foreign.as_ref().and_then(|form| form.get("quant_method"));
         return match method {
             Some(method) if architecture == Architecture::BitNet && method == "bitnet" => Ok(()),
+            Some(method) if packing::SAME.iter().any(|same| *same == method) => Ok(()),
             Some(method) => unsupported(method.as_str().unwrap_or("unknown")),
             None => Ok(()),
         };

@@ -141,6 +141,7 @@ fn what_can_run_runs_and_what_cannot_says_why() {
         llama().config(json!({"quantization": {"bits": 4, "group_size": 64}})),
         llama().config(json!({"quantization": {"bits": 4, "mode": "affine", "model.layers.0": {"bits": 8}, "lm_head": false}})),
         llama().config(json!({"quantization_config": {"bits": 4, "group_size": 64}})),
+        llama().config(json!({"quantization_config": {"quant_method": "mxfp4"}})),
         llama().config(json!({"quantization": {"bits": 4, "mode": "mxfp4", "lm_head": {"mode": "nvfp4"}}})),
         llama().config(json!({"auto_map": {"AutoModel": "modeling.Model"}})),
         llama().config(json!({"architectures": ["LlamaForCausalLM"], "model_file": null})),

@@ -18,6 +18,14 @@ pub enum Activation {
     GeluTanh,
     /// The square of what is positive.
     ReluSquared,
+    /// `x * sigmoid(alpha * x)` of what is below `limit`, as a gate of `up + 1`, with `up` between
+    /// `-limit` and `limit`.
+    ClippedSwish {
+        /// How steep the sigmoid is.
+        alpha: f32,
+        /// What nothing exceeds.
+        limit: f32,
+    },
     /// A parabola for what is positive, a bent line for the rest (arXiv 2411.13010): by how much,
     /// each checkpoint says.
     Xielu {
@@ -49,6 +57,27 @@ impl Activation {
         Ok(Activation::Xielu { positive, negative: beta + softened("alpha_n")?, beta, eps })
     }
 
+    /// What a gate lets pass of `up`, by MLX.
+    pub fn gated(self, gate: &Array, up: &Array) -> Result<Array> {
+        let up = match self {
+            Activation::ClippedSwish { limit, .. } => {
+                let n = |value| mlx::number(value, up);
+                &minimum(maximum(up, n(-limit)?)?, n(limit)?)?.add(n(1.0)?)?
+            }
+            _ => up,
+        };
+        self.apply(gate)?.multiply(up)
+    }
+
+    /// The same of single elements.
+    pub fn gated_of(self, gate: f32, up: f32) -> f32 {
+        let up = match self {
+            Activation::ClippedSwish { limit, .. } => up.clamp(-limit, limit) + 1.0,
+            _ => up,
+        };
+        self.of(gate) * up
+    }
+
     /// Of each element, by MLX.
     pub fn apply(self, x: &Array) -> Result<Array> {
         let n = |value| mlx::number(value, x);
@@ -64,6 +93,10 @@ impl Activation {
                 x.multiply(share)?.multiply(n(0.5)?)
             }
             Activation::ReluSquared => maximum(x, n(0.0)?)?.square(),
+            Activation::ClippedSwish { alpha, limit } => {
+                let x = minimum(x, n(limit)?)?;
+                x.multiply(sigmoid(x.multiply(n(alpha)?)?)?)
+            }
             Activation::Xielu { positive, negative, beta, eps } => {
                 let line = x.multiply(n(beta)?)?;
                 let parabola = x.square()?.multiply(n(positive)?)?.add(&line)?;
@@ -83,6 +116,10 @@ impl Activation {
                 0.5 * x * (1.0 + (ROOT_2_OVER_PI * (x + 0.044_715 * x * x * x)).tanh())
             }
             Activation::ReluSquared => x.max(0.0) * x.max(0.0),
+            Activation::ClippedSwish { alpha, limit } => {
+                let x = x.min(limit);
+                x / (1.0 + (-alpha * x).exp())
+            }
             Activation::Xielu { positive, beta, .. } if x > 0.0 => positive * x * x + beta * x,
             Activation::Xielu { negative, beta, eps, .. } => {
                 (x.min(eps).exp_m1() - x) * negative + beta * x

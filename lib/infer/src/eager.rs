@@ -40,7 +40,7 @@ pub fn rows(w: &Packed, ids: &Array) -> Result<Array> {
 }
 
 /// The weights where they lie.
-fn packed(w: &Packed) -> Result<cpu::Packed<'_>> {
+pub fn packed(w: &Packed) -> Result<cpu::Packed<'_>> {
     let codes = || w.scales.try_as_slice().map_err(unreadable);
     let scales = match (w.packing, &w.biases) {
         (Packing::Mxfp4, _) => Scales::Mxfp4(codes()?),
@@ -97,7 +97,7 @@ pub fn gate(gate: &Array, up: &Array, activation: Activation) -> Result<Array> {
     let row = gate.dim(-1) as usize;
     each_row(&mut y, row, |i, gate| {
         for (g, u) in gate.iter_mut().zip(&up[i * row..]) {
-            *g = activation.of(*g) * u;
+            *g = activation.gated_of(*g, *u);
         }
     });
     Ok(Array::from_slice(&y, gate.shape()))
@@ -282,6 +282,7 @@ mod tests {
                 Activation::Gelu,
                 Activation::GeluTanh,
                 Activation::ReluSquared,
+                Activation::ClippedSwish { alpha: 1.702, limit: 1.0 },
                 Activation::Xielu { positive: 0.7, negative: 1.3, beta: 0.5, eps: -1e-6 },
             ] {
                 let [ours, theirs] = [&CPU, &MLX].map(|k| (k.gate)(&x, &y, activation).unwrap());

@@ -9,6 +9,7 @@ use crate::attention;
 use crate::cache::{Kv, Visible};
 use crate::eager;
 use crate::matrix::Packed;
+use crate::mixture::{Choice, Experts, Routing, experts, router};
 use crate::mlx;
 use crate::quantized;
 use crate::recurrent::{Conv, Delta, GatedNorm, Selective, Ssd, conv, delta, gate, selective, ssd};
@@ -47,6 +48,10 @@ pub struct Kernels {
     pub delta: fn(&Delta, [&Array; 3], &mut Option<Array>) -> Result<Array>,
     /// The norm of what such layers put out, and its gate.
     pub gated_norm: fn(&GatedNorm, &Array, &Array) -> Result<Array>,
+    /// The experts that tokens run through, by their logits [rows, experts] and a correction.
+    pub route: fn(&Routing, &Array, Option<&Array>) -> Result<Choice>,
+    /// What the experts chosen make of each row.
+    pub experts: fn(&Experts, &Array, &Choice) -> Result<Array>,
 }
 
 impl Kernels {
@@ -123,7 +128,7 @@ pub static MLX: Kernels = Kernels {
         };
         mixed.transpose_axes(&[0, 2, 1, 3])?.reshape(&[1, length, -1])
     },
-    gate: |gate, up, activation| activation.apply(gate)?.multiply(up),
+    gate: |gate, up, activation| activation.gated(gate, up),
     activate: |x, activation| activation.apply(x),
     add: |a, b| a.add(b),
     multiply: |a, b| a.multiply(b),
@@ -140,6 +145,8 @@ pub static MLX: Kernels = Kernels {
     selective: selective::lazy,
     delta: delta::lazy,
     gated_norm: gate::lazy,
+    route: router::lazy,
+    experts: experts::lazy,
 };
 
 /// What MLX does slowly or in many small operations on a CPU done at once, in float32.
@@ -159,6 +166,8 @@ pub static CPU: Kernels = Kernels {
     selective: selective::eager,
     delta: delta::eager,
     gated_norm: gate::eager,
+    route: router::eager,
+    experts: experts::eager,
 };
 
 /// [.., size], or [.., heads, size] if each head has factors of its own.

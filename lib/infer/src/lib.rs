@@ -19,6 +19,7 @@ mod kernels;
 mod load;
 mod matrix;
 mod memory;
+mod mixture;
 mod mlx;
 mod models;
 mod nn;

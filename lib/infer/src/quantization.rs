@@ -5,7 +5,7 @@
 
 use std::collections::HashMap;
 
-use mlxk_core::{Error, Kind, Packing, Result};
+use mlxk_core::{Error, Kind, Packing, Result, packing};
 use serde::Deserialize;
 use serde_json::Value;
 
@@ -51,8 +51,10 @@ impl Quantization {
             return Ok(Quantization::default());
         };
         match table.get("quant_method").and_then(Value::as_str) {
-            // Its tensors say all.
-            Some("bitnet") => return Ok(Quantization::default()),
+            // Their tensors say all.
+            Some(method) if method == "bitnet" || packing::SAME.contains(&method) => {
+                return Ok(Quantization::default());
+            }
             Some(method) => {
                 return Err(unsupported(format!("is quantised by `{method}`, not by MLX")));
             }

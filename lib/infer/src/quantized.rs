@@ -30,6 +30,31 @@ pub fn product(w: &Packed, x: &Array) -> Result<Array> {
     })
 }
 
+/// `x W.T` with the matrix of each row: `x` [.., 1, ins] and `ids` [..] to [.., 1, outs]. It is
+/// faster for many rows if these are `sorted` by `ids`, and wrong if that is not true.
+pub fn gathered(w: &Packed, x: &Array, ids: &Array, sorted: bool) -> Result<Array> {
+    called("gather_qmm", |result, stream| {
+        // SAFETY: all handles live as long as the call.
+        unsafe {
+            mlx_sys::mlx_gather_qmm(
+                result,
+                x.as_ptr(),
+                w.weight.as_ptr(),
+                w.scales.as_ptr(),
+                handle(w.biases.as_ref()),
+                handle(None),
+                ids.as_ptr(),
+                true,
+                some(w.group_size),
+                some(w.bits),
+                mode(w.packing).as_ptr(),
+                sorted,
+                stream,
+            )
+        }
+    })
+}
+
 /// The rows `ids` [..] of the weights, as [.., ins].
 pub fn rows(w: &Packed, ids: &Array) -> Result<Array> {
     let [weight, scales] = [&w.weight, &w.scales].map(|all| all.take_axis(ids, 0));

@@ -29,6 +29,7 @@ pub struct Scaling {
     mscale: Option<f64>,
     mscale_all_dim: Option<f64>,
     long_factor: Option<Vec<f64>>,
+    long_mscale: Option<f64>,
     /// How queries grow beyond the trained length.
     pub llama_4_scaling_beta: Option<f64>,
 }
@@ -190,6 +191,9 @@ impl Scaling {
 
     /// How longrope makes up for the flatter attention over a context of `trained` tokens.
     fn longrope_magnitude(&self, trained: Option<u64>) -> mlxk_core::Result<f64> {
+        if let Some(stated) = self.long_mscale {
+            return Ok(stated);
+        }
         let trained = trained.ok_or_else(|| lacking("max_position_embeddings"))? as f64;
         let original = self
             .original_max_position_embeddings

@@ -142,8 +142,7 @@ impl Cursor<'_> {
             for &(part, rows) in parts {
                 let range = first..first + rows / repeats;
                 first = range.end;
-                let path = self.path(&format!("{part}.{tensor}"));
-                self.weights.tensors.insert(path, reshape::rows(&all, repeats, range)?);
+                self.put(&format!("{part}.{tensor}"), reshape::rows(&all, repeats, range)?);
             }
         }
         for (part, _) in parts {
@@ -153,11 +152,41 @@ impl Cursor<'_> {
         Ok(())
     }
 
+    /// Makes the layer `name` of `count` layers that each lack its first axis. Errors if they differ.
+    pub fn stack(
+        &mut self,
+        name: &str,
+        count: usize,
+        part: impl Fn(usize) -> String,
+    ) -> Result<()> {
+        for tensor in PARTS {
+            if !self.has(&format!("{}.{tensor}", part(0))) {
+                continue;
+            }
+            let mut parts: Vec<Tensor> = Vec::new();
+            for n in 0..count {
+                let path = format!("{}.{tensor}", part(n));
+                let next = self.take(&path)?;
+                let first = parts.first().unwrap_or(&next);
+                self.expect(&path, &next, &[first.dtype], &first.shape)?;
+                parts.push(next);
+            }
+            self.put(&format!("{name}.{tensor}"), reshape::stacked(&parts)?);
+        }
+        let (whole, first) = (self.path(name), self.path(&part(0)));
+        self.weights.quantization.alias(whole, &first);
+        Ok(())
+    }
+
+    /// Puts a tensor where it will be taken from.
+    pub fn put(&mut self, name: &str, tensor: Tensor) {
+        self.weights.tensors.insert(self.path(name), tensor);
+    }
+
     /// Transposes the matrix `name`. Errors if it is none.
     pub fn transpose(&mut self, name: &str) -> Result<()> {
         let turned = reshape::transposed(&self.take(name)?);
-        let path = self.path(name);
-        self.weights.tensors.insert(path, turned.map_err(|e| e.about(self.path(name)))?);
+        self.put(name, turned.map_err(|e| e.about(self.path(name)))?);
         Ok(())
     }
 

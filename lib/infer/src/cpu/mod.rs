@@ -67,7 +67,39 @@ pub fn unpack(w: &Packed, row: usize, out: &mut [f32]) {
     w.coded().unpack(row, out);
 }
 
+/// `out = x W.T`, with `x` [rows, ins], plain `w` [outs, ins] and `out` [rows, outs].
+///
+/// # Panics
+/// If the slices are not of such shapes.
+pub fn dense(x: &[f32], w: &[f32], rows: usize, out: &mut [f32]) {
+    let (ins, outs) = (x.len() / rows, out.len() / rows);
+    assert_eq!((x.len(), out.len(), w.len()), (rows * ins, rows * outs, outs * ins));
+    let out = Shared(out.as_mut_ptr());
+    w.par_chunks(TILE * ins).enumerate().for_each(|(n, tile)| {
+        // SAFETY: `x` is [rows, ins], `tile` some rows of `ins`; these columns of `out` are its own.
+        unsafe { multiply(x, tile, [rows, ins], out.from(n * TILE), outs) };
+    });
+}
+
 impl<'a> Packed<'a> {
+    /// So many rows of `ins` weights, from row `first` on.
+    ///
+    /// # Panics
+    /// If there are not as many.
+    pub fn rows(&self, first: usize, count: usize, ins: usize) -> Packed<'a> {
+        let packed = ins * self.bits / 32;
+        let groups = first * ins / self.group_size..(first + count) * ins / self.group_size;
+        let scales = match self.scales {
+            Scales::Affine(scales, biases) => {
+                Scales::Affine(&scales[groups.clone()], &biases[groups])
+            }
+            Scales::Mxfp4(scales) => Scales::Mxfp4(&scales[groups]),
+            Scales::Nvfp4(scales) => Scales::Nvfp4(&scales[groups]),
+            Scales::Mxfp8(scales) => Scales::Mxfp8(&scales[groups]),
+        };
+        Packed { weight: &self.weight[first * packed..][..count * packed], scales, ..*self }
+    }
+
     fn check(&self, ins: usize, outs: usize) {
         let groups = match self.scales {
             Scales::Affine(scales, biases) => {
@@ -166,33 +198,49 @@ fn many<C: Coding>(x: &[f32], w: &Coded<C>, rows: usize, out: &mut [f32]) {
         for (row, floats) in (first..).zip(floats.chunks_exact_mut(ins)) {
             w.row(row, ins).write(floats);
         }
-        // SAFETY: `x` is [rows, ins] and `floats` [count, ins], both row by row; the columns from
-        // `first` to `first + count` of `out` [rows, outs] belong to this tile alone.
-        unsafe {
-            gemm::gemm(
-                rows,
-                count,
-                ins,
-                out.from(first),
-                1,
-                outs as isize,
-                false,
-                x.as_ptr(),
-                1,
-                ins as isize,
-                floats.as_ptr(),
-                ins as isize,
-                1,
-                0.0,
-                1.0,
-                false,
-                false,
-                false,
-                Parallelism::None,
-            );
-        }
+        // SAFETY: `x` is [rows, ins] and `floats` [count, ins]; the columns from `first` to
+        // `first + count` of `out` [rows, outs] belong to this tile alone.
+        unsafe { multiply(x, &floats, [rows, ins], out.from(first), outs) };
     };
     (0..outs.div_ceil(TILE)).into_par_iter().for_each(|n| tile(n * TILE));
+}
+
+/// The product of `x` [rows, ins] with some rows of weights, written to so many columns of an array
+/// whose rows are `outs` apart.
+///
+/// # Safety
+/// `out` must be the first of as many columns, in `rows` rows, that nobody else uses.
+unsafe fn multiply(
+    x: &[f32],
+    weights: &[f32],
+    [rows, ins]: [usize; 2],
+    out: *mut f32,
+    outs: usize,
+) {
+    // SAFETY: both slices are row by row, and the caller promises the rest.
+    unsafe {
+        gemm::gemm(
+            rows,
+            weights.len() / ins,
+            ins,
+            out,
+            1,
+            outs as isize,
+            false,
+            x.as_ptr(),
+            1,
+            ins as isize,
+            weights.as_ptr(),
+            ins as isize,
+            1,
+            0.0,
+            1.0,
+            false,
+            false,
+            false,
+            Parallelism::None,
+        );
+    }
 }
 
 /// A pointer that several cores write to, each in its own columns.

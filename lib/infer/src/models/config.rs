@@ -118,14 +118,19 @@ impl Config {
         types.as_ref().and_then(|types| types.get(kind)).map(of).transpose()
     }
 
+    /// Errors unless `dims` elements of a head can rotate.
+    pub fn rotary(&self, dims: usize) -> Result<usize> {
+        if dims == 0 || !dims.is_multiple_of(2) || dims > self.head_dim() {
+            return Err(invalid(format!("{dims} elements of a head cannot rotate")));
+        }
+        Ok(dims)
+    }
+
     /// Position embeddings of a stated base and kind.
     pub fn rope_of(&self, theta: f64, scaling: &Scaling) -> Result<Rope> {
         let part = self.partial_rotary_factor.or(scaling.partial_rotary_factor);
         let part = part.filter(|_| scaling.kind() != "proportional").unwrap_or(1.0);
-        let dims = (self.head_dim() as f64 * part) as usize;
-        if dims == 0 || !dims.is_multiple_of(2) || dims > self.head_dim() {
-            return Err(invalid(format!("{dims} elements of a head cannot rotate")));
-        }
+        let dims = self.rotary((self.head_dim() as f64 * part) as usize)?;
         Rope::new(dims, self.rope_traditional, theta, self.max_position_embeddings, Some(scaling))
     }
 

@@ -7,8 +7,9 @@ use mlx_rs::ops::tanh;
 use super::Language;
 use crate::cache::{Cache, Kv, Slot, Texts};
 use crate::kernels::Kernels;
+use crate::mixture::{Moe, MoeArch};
 use crate::mlx;
-use crate::nn::{Attention, Embedding, Linear, Mlp, MlpArch, Norm, NormArch, Sizes};
+use crate::nn::{Attention, Embedding, Feed, Linear, Mlp, MlpArch, Norm, NormArch, Sizes};
 use crate::rope::Rope;
 use crate::weights::Cursor;
 
@@ -43,6 +44,14 @@ pub struct Arch {
 }
 
 impl Arch {
+    /// With mixtures of experts in the layers that `is_mixed` picks.
+    pub fn with_moe(mut self, moe: &MoeArch, is_mixed: impl Fn(usize) -> bool) -> Arch {
+        for (_, layer) in self.layers.iter_mut().enumerate().filter(|&(i, _)| is_mixed(i)) {
+            layer.moe = Some(moe.clone());
+        }
+        self
+    }
+
     /// With changes to the feed-forward part of each layer.
     pub fn with_mlp(mut self, change: impl Fn(&mut MlpArch)) -> Arch {
         self.layers.iter_mut().for_each(|layer| change(&mut layer.mlp));
@@ -58,6 +67,22 @@ pub struct LayerArch {
     pub window: Option<i32>,
     /// Its feed-forward part.
     pub mlp: MlpArch,
+    /// The mixture of experts that it has instead.
+    pub moe: Option<MoeArch>,
+}
+
+impl LayerArch {
+    fn feed(
+        &self,
+        w: &mut Cursor,
+        hidden: usize,
+        norm: NormArch,
+    ) -> mlxk_core::Result<Box<dyn Feed>> {
+        Ok(match &self.moe {
+            Some(moe) => Box::new(Moe::load(w, hidden, moe, norm)?),
+            None => Box::new(Mlp::load(w, hidden, &self.mlp, norm)?),
+        })
+    }
 }
 
 /// The norms of a layer by their names; without a name there is none.
@@ -113,7 +138,7 @@ struct Layer {
     self_attn: Attention,
     attn_out: Option<Norm>,
     mlp_in: Option<Norm>,
-    mlp: Mlp,
+    mlp: Box<dyn Feed>,
     mlp_out: Option<Norm>,
     parallel: bool,
     residual_scale: f32,
@@ -218,8 +243,8 @@ impl Layer {
                 attn_out: named(norms.attn_out)?,
                 mlp_in: named(norms.mlp_in)?,
                 mlp_out: named(norms.mlp_out)?,
+                mlp: layer.feed(&mut w.at("mlp"), heads.hidden, norm)?,
                 self_attn: Attention::load(&mut w.at("self_attn"), &heads, layer.rope)?,
-                mlp: Mlp::load(&mut w.at("mlp"), heads.hidden, &layer.mlp, norm)?,
                 parallel,
                 residual_scale,
                 window: layer.window,

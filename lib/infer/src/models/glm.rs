@@ -6,7 +6,9 @@ use serde_json::{Value, json};
 use super::Language;
 use super::config::Config;
 use super::decoder::{Arch, Decoder, Norms};
-use super::llama;
+use super::{deepseek, llama};
+use crate::mixture::Score;
+use crate::rope::Scaling;
 use crate::weights::Cursor;
 
 /// A glm.
@@ -26,6 +28,18 @@ pub fn load_4(config: &Value, w: Cursor) -> Result<Box<dyn Language>> {
         mlp_out: Some("post_mlp_layernorm"),
     };
     Decoder::load(Arch { norms, ..arch(&c)? }, w)
+}
+
+/// A glm4_moe: not much of the above; experts as DeepSeek V3 chooses them. Layers beyond the last
+/// predict further tokens and are left aside.
+pub fn load_4_moe(config: &Value, mut w: Cursor) -> Result<Box<dyn Language>> {
+    let c = Config::read(config)?;
+    deepseek::leave_further_layers(&mut w, c.num_hidden_layers);
+    w.rename(&[("shared_expert", "shared_experts")]);
+    let rope = c.rope_of(c.theta(None)?, &Scaling::default())?;
+    let arch = llama::base(&c, rope, false, c.rms_norm()?)?;
+    let dense: usize = c.need("first_k_dense_replace")?;
+    Decoder::load(arch.with_moe(&deepseek::moe(&c, Score::Sigmoid, 2)?, |i| i >= dense), w)
 }
 
 fn arch(c: &Config) -> Result<Arch> {

@@ -7,17 +7,38 @@ use super::Language;
 use super::config::Config;
 use super::decoder::{Arch, Decoder};
 use super::llama;
+use crate::kernels::Activation;
+use crate::mixture::{MoeArch, Routing, Score};
 use crate::weights::Cursor;
 
-/// A granite; its file states all factors.
+/// A granite.
 pub fn load(config: &Value, w: Cursor) -> Result<Box<dyn Language>> {
+    Decoder::load(arch(&Config::read(config)?)?, w)
+}
+
+/// A granitemoe.
+pub fn load_moe(config: &Value, mut w: Cursor) -> Result<Box<dyn Language>> {
     let c = Config::read(config)?;
-    let mut arch = llama::arch(&c, None, false)?;
+    w.rename(&[("mlp", "block_sparse_moe"), ("gate", "router.layer")]);
+    let routing = Routing::new(c.need("num_experts_per_tok")?, Score::Softmax);
+    let moe = MoeArch {
+        count: c.need("num_local_experts")?,
+        inner: c.intermediate_size,
+        activation: Activation::Silu,
+        routing: Routing { normalised: true, ..routing },
+        shared: None,
+    };
+    Decoder::load(arch(&c)?.with_moe(&moe, |_| true), w)
+}
+
+/// The file states all factors.
+fn arch(c: &Config) -> Result<Arch> {
+    let mut arch = llama::arch(c, None, false)?;
     arch.heads.scale = c.need("attention_multiplier")?;
     arch.embed_scale = c.need("embedding_multiplier")?;
     arch.residual_scale = c.need("residual_multiplier")?;
     arch.logit_scale = 1.0 / c.need::<f32>("logits_scaling")?;
-    Decoder::load(arch, w)
+    Ok(arch)
 }
 
 /// A minicpm: its factors follow from its width and depth.

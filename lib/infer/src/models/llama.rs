@@ -70,7 +70,9 @@ pub fn arch(c: &Config, theta: Option<f64>, slides: bool) -> Result<Arch> {
 /// The same with norms of another kind and whatever activation the file states.
 pub fn base(c: &Config, rope: Rope, slides: bool, norm: NormArch) -> Result<Arch> {
     let mlp = mlp(c);
-    let layer = |i| Ok(LayerArch { rope: Some(rope.clone()), window: c.window(i, slides)?, mlp });
+    let layer = |i| {
+        Ok(LayerArch { rope: Some(rope.clone()), window: c.window(i, slides)?, mlp, moe: None })
+    };
     Ok(Arch {
         heads: heads(c, norm),
         norm,

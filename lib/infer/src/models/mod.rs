@@ -13,7 +13,9 @@ mod bitnet;
 mod cohere;
 pub mod config;
 mod decoder;
+mod deepseek;
 mod ends;
+mod ernie;
 mod exaone;
 mod falcon_h;
 mod gemma;
@@ -21,6 +23,7 @@ mod gemma3n;
 mod gemma4;
 mod glm;
 mod gpt;
+mod gpt_oss;
 mod granite;
 mod granite_hybrid;
 mod hunyuan;
@@ -29,6 +32,7 @@ mod lfm;
 mod llama;
 mod mamba;
 mod mistral;
+mod mixtral;
 mod nanochat;
 mod nemotron_h;
 mod olmo;
@@ -68,6 +72,7 @@ pub fn load(architecture: Architecture) -> Load {
         Architecture::Cohere2 => cohere::load_2,
         Architecture::Ernie45 => llama::load_traditional,
         Architecture::Exaone => exaone::load,
+        Architecture::Ernie45Moe => ernie::load_moe,
         Architecture::Exaone4 => exaone::load_4,
         Architecture::FalconH1 => falcon_h::load,
         Architecture::Gemma => gemma::load,
@@ -79,10 +84,13 @@ pub fn load(architecture: Architecture) -> Load {
         Architecture::Gemma4Text => gemma4::load_text,
         Architecture::Glm => glm::load,
         Architecture::Glm4 => glm::load_4,
+        Architecture::Glm4Moe => glm::load_4_moe,
         Architecture::Gpt2 => gpt::load_2,
         Architecture::GptNeoX => gpt::load_neox,
+        Architecture::GptOss => gpt_oss::load,
         Architecture::Granite => granite::load,
         Architecture::GraniteMoeHybrid => granite_hybrid::load,
+        Architecture::GraniteMoe => granite::load_moe,
         Architecture::Helium => llama::load_traditional,
         Architecture::HunyuanV1Dense => hunyuan::load,
         Architecture::InternLm2 => internlm::load_2,
@@ -93,19 +101,25 @@ pub fn load(architecture: Architecture) -> Load {
         Architecture::Mamba2 => mamba::load_2,
         Architecture::Mimo => llama::load_mimo,
         Architecture::MiniCpm => granite::load_minicpm,
+        Architecture::MiniMax => mixtral::load_minimax,
         Architecture::Ministral3 => mistral::load_mini_3,
         Architecture::Mistral => llama::load_mistral,
         Architecture::Mistral3 => mistral::load_3,
+        Architecture::Mixtral => mixtral::load,
         Architecture::Nanochat => nanochat::load,
         Architecture::Nemotron => llama::load_nemotron,
         Architecture::NemotronH => nemotron_h::load,
         Architecture::Olmo2 => olmo::load_2,
         Architecture::Olmo3 => olmo::load_3,
+        Architecture::Olmoe => olmo::load_e,
         Architecture::Phi => phi::load,
         Architecture::Phi3 => phi::load_3,
+        Architecture::PhiMoe => mixtral::load_phi,
         Architecture::Qwen2 => qwen::load_2,
+        Architecture::Qwen2Moe => qwen::load_2_moe,
         Architecture::Qwen3 => qwen::load_3,
         Architecture::Qwen35 => qwen_next::load_5,
+        Architecture::Qwen3Moe => qwen::load_3_moe,
         Architecture::SeedOss => llama::load,
         Architecture::SmolLm3 => smollm::load,
         Architecture::StableLm => gpt::load_stablelm,

@@ -8,6 +8,8 @@ use super::Language;
 use super::config::Config;
 use super::decoder::{Arch, Decoder, Norms};
 use super::llama;
+use crate::kernels::Activation;
+use crate::mixture::{MoeArch, Routing, Score};
 use crate::rope::Scaling;
 use crate::weights::Cursor;
 
@@ -15,6 +17,20 @@ use crate::weights::Cursor;
 pub fn load_2(config: &Value, w: Cursor) -> Result<Box<dyn Language>> {
     let arch = llama::arch(&Config::read(config)?, Some(10_000.0), false)?;
     Decoder::load(Arch { norms: Norms::AFTER, ..arch }, w)
+}
+
+/// An olmoe (arXiv 2409.02060): a llama of experts that norms all queries and keys as one.
+pub fn load_e(config: &Value, w: Cursor) -> Result<Box<dyn Language>> {
+    let c = Config::read(config)?;
+    let routing = Routing::new(c.need("num_experts_per_tok")?, Score::Softmax);
+    let moe = MoeArch {
+        count: c.need("num_experts")?,
+        inner: c.intermediate_size,
+        activation: Activation::Silu,
+        routing: Routing { normalised: c.get("norm_topk_prob")?.unwrap_or(false), ..routing },
+        shared: None,
+    };
+    Decoder::load(llama::arch(&c, Some(10_000.0), false)?.with_moe(&moe, |_| true), w)
 }
 
 /// An olmo3; only layers without a window stretch their positions.

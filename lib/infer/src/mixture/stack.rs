@@ -1,0 +1,124 @@
+//! The matrices of all experts in one, and their biases.
+
+use mlx_rs::Array;
+use mlx_rs::error::Result;
+use mlx_rs::ops::gather_mm;
+
+use crate::cpu;
+use crate::eager::{elements, packed};
+use crate::matrix::Packed;
+use crate::quantized;
+use crate::weights::Cursor;
+
+/// A matrix [outs, ins] for each expert, plain or packed.
+pub struct Stack {
+    weight: Weights,
+    /// [experts, outs], if the checkpoint has them.
+    bias: Option<Array>,
+    outs: usize,
+    ins: usize,
+}
+
+enum Weights {
+    Dense(Array),
+    Packed(Packed),
+}
+
+impl Stack {
+    /// The layer `name` of `w`.
+    pub fn load(
+        w: &mut Cursor,
+        name: &str,
+        count: usize,
+        outs: usize,
+        ins: usize,
+    ) -> mlxk_core::Result<Stack> {
+        let mut w = w.at(name);
+        let weight = match w.quantized() {
+            Some(stated) => Weights::Packed(Packed::load(&mut w, stated, &[count, outs], ins)?),
+            None => Weights::Dense(w.floats("weight", &[count, outs, ins])?),
+        };
+        Ok(Stack { weight, bias: w.optional("bias", &[count, outs])?, outs, ins })
+    }
+
+    /// `x W.T + b` with the expert of each row: `x` [.., 1, ins] with `ids` [..] to [.., 1, outs].
+    pub fn lazy(&self, x: &Array, ids: &Array, sorted: bool) -> Result<Array> {
+        let y = match &self.weight {
+            Weights::Dense(weight) => gather_mm(x, weight.swap_axes(-1, -2)?, None, ids, sorted)?,
+            Weights::Packed(packed) => quantized::gathered(packed, x, ids, sorted)?,
+        };
+        match &self.bias {
+            Some(bias) => y.add(bias.take_axis(ids, 0)?.expand_dims(-2)?),
+            None => Ok(y),
+        }
+    }
+
+    /// How many experts there are.
+    pub fn count(&self) -> usize {
+        match &self.weight {
+            Weights::Dense(weight) => weight.dim(0) as usize,
+            Weights::Packed(packed) => packed.weight.dim(0) as usize,
+        }
+    }
+
+    /// The matrices where they lie.
+    pub fn view(&self) -> Result<View<'_>> {
+        let weight = match &self.weight {
+            Weights::Dense(weight) => Numbers::Dense(elements(weight)?),
+            Weights::Packed(weights) => Numbers::Packed(packed(weights)?),
+        };
+        let bias = self.bias.as_ref().map(elements).transpose()?;
+        Ok(View { weight, bias, outs: self.outs, ins: self.ins })
+    }
+}
+
+/// The matrices of all experts in memory.
+pub struct View<'a> {
+    weight: Numbers<'a>,
+    bias: Option<&'a [f32]>,
+    outs: usize,
+    ins: usize,
+}
+
+enum Numbers<'a> {
+    Dense(&'a [f32]),
+    Packed(cpu::Packed<'a>),
+}
+
+impl View<'_> {
+    /// `x W.T + b` of one expert, for `x` [rows, ins]; [rows, outs].
+    pub fn times(&self, expert: usize, x: &[f32]) -> Vec<f32> {
+        let rows = x.len() / self.ins;
+        let mut y = vec![0.0; rows * self.outs];
+        match &self.weight {
+            Numbers::Dense(all) => {
+                let size = self.outs * self.ins;
+                cpu::dense(x, &all[expert * size..][..size], rows, &mut y);
+            }
+            Numbers::Packed(all) => {
+                cpu::product(x, &all.rows(expert * self.outs, self.outs, self.ins), rows, &mut y);
+            }
+        }
+        if let Some(bias) = self.bias {
+            let bias = &bias[expert * self.outs..][..self.outs];
+            for y in y.chunks_exact_mut(self.outs) {
+                y.iter_mut().zip(bias).for_each(|(y, bias)| *y += bias);
+            }
+        }
+        y
+    }
+}
+
+#[cfg(test)]
+impl Stack {
+    pub fn plain(weight: Array, bias: Option<Array>) -> Stack {
+        let [outs, ins] = [1, 2].map(|axis| weight.dim(axis) as usize);
+        Stack { weight: Weights::Dense(weight), bias, outs, ins }
+    }
+
+    pub fn packed(packed: Packed) -> Stack {
+        let outs = packed.scales.dim(1) as usize;
+        let ins = packed.scales.dim(2) as usize * packed.group_size as usize;
+        Stack { weight: Weights::Packed(packed), bias: None, outs, ins }
+    }
+}
