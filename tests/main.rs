@@ -14,6 +14,7 @@ mod mlxk;
 mod offline;
 mod pipes;
 mod pull;
+mod push;
 mod readme;
 mod rm;
 mod run;

@@ -9,12 +9,13 @@ use mlxk_core::Architecture;
 
 use crate::env::program_path;
 
-const TOOLS: [&str; 8] = [
+const TOOLS: [&str; 9] = [
     "mlxk-clone",
     "mlxk-convert",
     "mlxk-health",
     "mlxk-ls",
     "mlxk-pull",
+    "mlxk-push",
     "mlxk-rm",
     "mlxk-run",
     "mlxk-show",

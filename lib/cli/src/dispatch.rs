@@ -21,6 +21,7 @@ pub const COMMANDS: &[(&str, &str)] = &[
     ("rm", "Remove models from the cache"),
     ("pull", "Fetch models into the cache"),
     ("clone", "Make a workspace of a model"),
+    ("push", "Send a workspace to the Hub"),
     ("run", "Run a model on a prompt"),
     ("convert", "Import a GGUF file, or repair an index"),
 ];
@@ -29,7 +30,7 @@ pub const COMMANDS: &[(&str, &str)] = &[
 const FORMER: [(&str, &str); 3] = [("list", "ls"), ("server", "serve"), ("embed-serve", "serve")];
 
 /// Commands of the time before pipes: they print text wherever it goes.
-const TEXTUAL: [&str; 6] = ["list", "show", "health", "rm", "pull", "clone"];
+const TEXTUAL: [&str; 7] = ["list", "show", "health", "rm", "pull", "clone", "push"];
 
 /// Similarity from which on a misspelt command is taken for a known one.
 const ALIKE: f64 = 0.7;

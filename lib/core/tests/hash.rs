@@ -214,6 +214,22 @@ fn stored_exclusions_govern_and_recalculating_keeps_them() {
 }
 
 #[test]
+fn a_hash_of_the_first_version_is_shown_but_not_believed_until_it_is_taken_anew() {
+    let dir = managed();
+    let mut old = fields(&dir);
+    for key in ["hash_algorithm", "file_index", "exclude_patterns"] {
+        old.0.shift_remove(key);
+    }
+    old.0.insert("content_hash".into(), json!("0".repeat(64)));
+    old.write(dir.path()).unwrap();
+    assert_eq!(state(&dir), None);
+    assert_eq!(fields(&dir), old, "and stays as it is");
+    let Sentinel(after) = clean::recalculate(dir.path()).unwrap();
+    assert_eq!((&after["content_hash"], &after["hash_algorithm"]), (&json!(A), &json!("v2")));
+    assert_eq!(state(&dir), Some((true, Some(A.to_owned()))));
+}
+
+#[test]
 fn a_sentinel_that_cannot_be_trusted_tells_nothing() {
     let spoil = |key: &str, value: Value| {
         let dir = managed();

@@ -346,10 +346,14 @@ fn what_cannot_be_pushed_is_refused_by_name() {
     let e = push_with(&hub, &empty, &wish("org/Bad")).unwrap_err();
     assert!(e.message.contains("no file in it"), "{e}");
     let dir = workspace();
-    for (repo, branch) in [("../x/y", "main"), ("a b", "main"), ("org/x", "a..b c")] {
+    for (repo, branch) in
+        [("../x/y", "main"), ("a b", "main"), ("alone", "main"), ("org/x", "a..b c")]
+    {
         let wish = Wish { branch: branch.into(), ..wish(repo) };
         assert_eq!(push_with(&hub, &dir, &wish).unwrap_err().kind, Kind::Validation);
     }
+    let silent = Wish { message: " ".into(), ..wish("org/Bad") };
+    assert_eq!(push_with(&hub, &dir, &silent).unwrap_err().kind, Kind::Validation);
     let link = workspace();
     symlink("config.json", link.path().join("link.json")).unwrap();
     pushed(&hub, &link, &wish("org/Linked"));

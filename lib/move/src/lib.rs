@@ -3,4 +3,5 @@
 pub mod clone;
 pub mod name;
 pub mod pull;
+pub mod push;
 pub mod teller;

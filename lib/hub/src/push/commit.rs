@@ -98,10 +98,11 @@ pub fn changes<'a>(
         wanted.extend(modes(hub, wish, batch, told)?);
     }
     let change = |(file, large): (&'a LocalFile, bool)| {
-        hub.check()?;
+        let hasher = if large { Hasher::sha256() } else { Hasher::git(file.size) };
+        let digest = file.digest(hasher, hub)?.to_string();
         let content = match large {
-            true => Content::Large { file, sha256: file.digest(Hasher::sha256())?.to_string() },
-            false => Content::Small { file, blob_id: git_id(file)? },
+            true => Content::Large { file, sha256: digest },
+            false => Content::Small { file, blob_id: digest },
         };
         Ok(Change { path: &file.path, content })
     };
@@ -111,10 +112,6 @@ pub fn changes<'a>(
         changes.extend(plan.only_there.iter().map(deleted));
     }
     Ok(changes)
-}
-
-fn git_id(file: &LocalFile) -> Result<String> {
-    Ok(file.digest(Hasher::git(file.size))?.to_string())
 }
 
 /// The files that the Hub will take, each with whether it is a large one to it.

@@ -9,6 +9,7 @@ use mlxk_core::digest::{self, Digest, Hasher};
 use mlxk_core::store::sentinel;
 use mlxk_core::{Error, Kind, Result};
 
+use crate::client::Hub;
 use crate::names;
 
 /// The file with more patterns of what to leave out, as in `.gitignore`.
@@ -123,9 +124,9 @@ impl Local {
 }
 
 impl LocalFile {
-    /// Hashes the content.
-    pub fn digest(&self, hasher: Hasher) -> Result<Digest> {
-        let digest = digest::file(&self.disk, hasher, |_| Ok(()))?;
+    /// Hashes the content, unless the user of `hub` has had enough meanwhile.
+    pub fn digest(&self, hasher: Hasher, hub: &Hub) -> Result<Digest> {
+        let digest = digest::file(&self.disk, hasher, |_| hub.check())?;
         self.unchanged()?;
         Ok(digest)
     }

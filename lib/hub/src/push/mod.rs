@@ -52,10 +52,23 @@ pub struct Wish {
 /// `RepoNotFound`, `HashNotFound` for the branch, `AccessDenied`, `Validation` and `InvalidModel` for
 /// what cannot be pushed, `UploadFailed`. Then the branch is as it was.
 pub fn push(hub: &Hub, dir: &Path, wish: &Wish, told: Listener) -> Result<Pushed> {
-    names::check_id(&wish.repo)?;
-    names::check_revision(&wish.branch)?;
+    check_wish(wish)?;
     let local = Local::read(dir)?;
     hub.interruptible(|| go(hub, &local, wish, told)).map_err(uploading)
+}
+
+/// Refuses what no Hub could do.
+fn check_wish(wish: &Wish) -> Result<()> {
+    names::check_id(&wish.repo)?;
+    names::check_revision(&wish.branch)?;
+    if !wish.repo.contains('/') {
+        return Err(Error::new(Kind::Validation, &wish.repo, "whose model is it?")
+            .hint("org/name, with your own name or that of an organisation"));
+    }
+    match wish.message.trim().is_empty() {
+        true => Err(Error::new(Kind::Validation, "", "a commit without a message")),
+        false => Ok(()),
+    }
 }
 
 /// The same kind of failure, in the words of who sends.

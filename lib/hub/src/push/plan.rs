@@ -65,9 +65,10 @@ impl<'a> Plan<'a> {
 }
 
 fn same(file: &LocalFile, there: &RemoteFile, hub: &Hub) -> Result<bool> {
-    hub.check()?;
     match there.etag().parse::<Digest>() {
-        Ok(known) if file.size == there.size => Ok(file.digest(known.hasher(file.size))? == known),
+        Ok(known) if file.size == there.size => {
+            Ok(file.digest(known.hasher(file.size), hub)? == known)
+        }
         _ => Ok(false),
     }
 }

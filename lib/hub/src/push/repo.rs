@@ -79,10 +79,7 @@ pub fn ready(hub: &Hub, wish: &Wish, mut state: State, told: Listener) -> Result
 }
 
 fn create(hub: &Hub, wish: &Wish, told: Listener) -> Result<Value> {
-    let (organization, name) = match wish.repo.split_once('/') {
-        Some((organization, name)) => (Some(organization), name),
-        None => (None, &*wish.repo),
-    };
+    let (organization, name) = wish.repo.split_once('/').unwrap_or(("", &wish.repo));
     let body = json!({"name": name, "organization": organization, "private": wish.private});
     hub.post(&hub.api("repos/create"), &body, told)
 }

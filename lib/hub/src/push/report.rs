@@ -5,7 +5,7 @@ use serde_json::{Value, json};
 
 use super::Wish;
 use super::commit::{self, Content, Made};
-use super::local::Local;
+use super::local::{Local, LocalFile};
 use super::plan::Plan;
 use crate::client::Hub;
 
@@ -48,6 +48,8 @@ pub struct Pushed {
     pub sent: usize,
     /// The first of the files that are new.
     pub added: Vec<String>,
+    /// The first of those with other content.
+    pub modified: Vec<String>,
     /// The first of the files that only the Hub has.
     pub only_there: Vec<String>,
     delete_missing: bool,
@@ -68,6 +70,7 @@ impl Pushed {
             local_files: local.files.len(),
             sent: 0,
             added: Vec::new(),
+            modified: Vec::new(),
             only_there: Vec::new(),
             delete_missing: wish.delete_missing,
             url: format!("{}/{}", hub.remote().endpoint, wish.repo),
@@ -81,7 +84,11 @@ impl Pushed {
             modified: plan.modified.len(),
             deleted: plan.only_there.len(),
         };
-        self.added = plan.added.iter().take(NAMED).map(|file| file.path.clone()).collect();
+        let first = |files: &[&LocalFile]| -> Vec<String> {
+            files.iter().take(NAMED).map(|file| file.path.clone()).collect()
+        };
+        self.added = first(&plan.added);
+        self.modified = first(&plan.modified);
         self.only_there = plan.only_there.iter().take(NAMED).cloned().collect();
         let deletes = self.delete_missing && self.change.deleted > 0;
         self.unchanged = self.change.added + self.change.modified == 0 && !deletes;
@@ -151,6 +158,7 @@ impl Pushed {
             .with("would_create_repo", self.no_repo)
             .with("would_create_branch", self.no_branch)
             .with("added_files", self.added.as_slice())
+            .with("modified_files", self.modified.as_slice())
             .with("deleted_files", self.only_there.as_slice())
     }
 }
