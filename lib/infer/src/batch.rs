@@ -17,6 +17,10 @@ use crate::remember::{Prefixes, common};
 use crate::sample::device::{self, Choice};
 use crate::sample::{Constraint, Sampling, Token, Turn, host};
 
+mod draft;
+
+pub use draft::Draft;
+
 /// Steps after which MLX gives the memory back that it keeps for reuse.
 const TIDY: u64 = 256;
 
@@ -47,6 +51,8 @@ struct Text {
     cache: Option<Cache>,
     /// Tokens of the prompt that were remembered.
     reused: usize,
+    /// What a draft model remembers, and how many tokens it has seen.
+    draft: Option<(Cache, usize)>,
     /// The tokens that are known.
     tokens: Vec<u32>,
     /// How many of them the cache has seen, or will have when what is queued is done.
@@ -74,6 +80,8 @@ struct Part {
     rows: usize,
     /// Whether they are all it has, so that the next one is due.
     whole: bool,
+    /// After how many of the last of them logits are wanted, if it is whole.
+    wanted: usize,
 }
 
 impl Model {
@@ -102,6 +110,7 @@ impl Model {
             number: self.batch.joined,
             cache: None,
             reused: 0,
+            draft: None,
             tokens: prompt.to_vec(),
             fed: 0,
             sampling,
@@ -159,6 +168,9 @@ impl Batch {
             memory::clear_cache()?;
         }
         self.begin(model);
+        if let Some(draft) = &model.draft {
+            return self.step_drafted(model, draft);
+        }
         if !model.ahead {
             return self.step_at_once(model);
         }
@@ -220,7 +232,7 @@ impl Batch {
         let text = &mut self.texts[part.text];
         let none = || Error::new(Kind::Execution, "", "no token may come next");
         let chosen = text.allowed().and_then(|allowed| {
-            let turn = text.turn(text.fed, allowed);
+            let turn = text.turn(text.tokens.len(), allowed);
             host::choose(logits, &turn).ok_or_else(none)
         });
         text.chosen += 1;
@@ -284,7 +296,13 @@ impl Batch {
         let mut budget = chunk.max(1);
         for (place, text) in self.texts.iter().enumerate() {
             if let Some(row) = queued(text) {
-                parts.push(Part { text: place, queued: Some(row), rows: 1, whole: true });
+                parts.push(Part {
+                    text: place,
+                    queued: Some(row),
+                    rows: 1,
+                    whole: true,
+                    wanted: 1,
+                });
                 continue;
             }
             if text.cache.is_none() {
@@ -294,7 +312,13 @@ impl Batch {
             let rows = left.min(budget.max(usize::from(left == 1)));
             budget -= rows.min(budget);
             if rows > 0 {
-                parts.push(Part { text: place, queued: None, rows, whole: rows == left });
+                parts.push(Part {
+                    text: place,
+                    queued: None,
+                    rows,
+                    whole: rows == left,
+                    wanted: 1,
+                });
             }
         }
         parts.sort_by_key(|part| part.queued.is_none());
@@ -328,11 +352,11 @@ impl Batch {
         }
         let h = model.forward(&ids, Texts::new(brought))?;
         let mut end = 0;
-        let ends = parts.iter().map(|part| {
+        let ends = parts.iter().flat_map(|part| {
             end += part.rows;
-            (end - 1, part.whole)
+            end - if part.whole { part.wanted } else { 0 }..end
         });
-        let ends: Vec<usize> = ends.filter(|(_, whole)| *whole).map(|(end, _)| end).collect();
+        let ends: Vec<usize> = ends.collect();
         let logits = (!ends.is_empty()).then(|| model.head(&h, &ends)).transpose()?;
         let partial = parts.iter().filter(|part| !part.whole);
         let arrays: Vec<&Array> = partial

@@ -5,7 +5,7 @@ use mlx_rs::transforms::eval;
 use mlx_rs::{Array, Stream, memory, with_stream};
 use mlxk_core::{Error, Kind};
 
-use crate::batch::Batch;
+use crate::batch::{Batch, Draft};
 use crate::cache::{Cache, Texts};
 use crate::mlx;
 use crate::models::Language;
@@ -25,6 +25,8 @@ pub struct Model {
     context_length: Option<u64>,
     /// What it remembers.
     pub memory: Memory,
+    /// What guesses for it, if anything does.
+    pub(crate) draft: Option<Box<Draft>>,
     pub(crate) batch: Batch,
 }
 
@@ -39,7 +41,16 @@ impl Model {
     ) -> Model {
         let prefill_chunk = if on_cpu { 512 } else { 2048 };
         let (memory, batch) = (Memory::default(), Batch::default());
-        Model { network, stream, ahead: !on_cpu, prefill_chunk, context_length, memory, batch }
+        Model {
+            network,
+            stream,
+            ahead: !on_cpu,
+            prefill_chunk,
+            context_length,
+            memory,
+            draft: None,
+            batch,
+        }
     }
 
     /// How many tokens the model was trained to see at once, if that is known.

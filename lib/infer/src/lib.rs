@@ -3,6 +3,7 @@
 #![cfg_attr(test, allow(clippy::unwrap_used))] // a test fails by panicking
 
 mod activation;
+mod adapter;
 mod admit;
 mod attention;
 mod batch;
@@ -43,7 +44,7 @@ pub use batch::Step;
 pub use decode::{Model, Tokens};
 pub use detokenize::Detokenizer;
 pub use generate::{Event, Runner};
-pub use load::{load, load_for};
+pub use load::{load, load_adapted, load_for};
 pub use memory::estimate;
 pub use mlx::on_cpu;
 pub use remember::Memory;

@@ -10,6 +10,7 @@ use mlxk_core::tensors;
 use mlxk_core::{Error, Facts, Kind, Plan, Result};
 use serde_json::Value;
 
+use crate::adapter::Adapter;
 use crate::decode::Model;
 use crate::kernels;
 use crate::mlx;
@@ -29,11 +30,23 @@ pub fn load(facts: &Facts, plan: &Plan) -> Result<Model> {
     load_for(facts, plan, mlx::on_cpu()?)
 }
 
+/// Loads the model with an adapter, a folder in mlx-lm's form.
+///
+/// # Errors
+/// As [`load`], and if the adapter cannot be read or is for another model.
+pub fn load_adapted(facts: &Facts, plan: &Plan, adapter: &Path) -> Result<Model> {
+    with(facts, plan, mlx::on_cpu()?, Some(Adapter::read(adapter)?))
+}
+
 /// Loads it in the form for a CPU or in that for a GPU, which a CPU can run too.
 ///
 /// # Errors
 /// As [`load`].
 pub fn load_for(facts: &Facts, plan: &Plan, on_cpu: bool) -> Result<Model> {
+    with(facts, plan, on_cpu, None)
+}
+
+fn with(facts: &Facts, plan: &Plan, on_cpu: bool, adapter: Option<Adapter>) -> Result<Model> {
     plan.runnable.clone().map_err(unsupported)?;
     let architecture =
         plan.architecture.ok_or_else(|| unsupported("its architecture is not known".into()))?;
@@ -43,6 +56,9 @@ pub fn load_for(facts: &Facts, plan: &Plan, on_cpu: bool) -> Result<Model> {
     let stream = Stream::new_with_device(&device);
     let form = Form { kernels: if on_cpu { &kernels::CPU } else { &kernels::MLX }, widen: on_cpu };
     let mut weights = Weights::new(read(facts)?, quantization, form);
+    if let Some(adapter) = adapter {
+        weights.adapt(adapter)?;
+    }
     let network =
         mlx_rs::with_stream(&stream, || models::load(architecture)(&config, weights.root()))?;
     weights.finish()?;
@@ -64,14 +80,16 @@ fn read(facts: &Facts) -> Result<Vec<(String, Tensor)>> {
     Ok(all)
 }
 
-fn map(path: &Path) -> Result<MmapMut> {
+/// Maps a file privately.
+pub fn map(path: &Path) -> Result<MmapMut> {
     let file = File::open(path).map_err(|e| Error::io(path, e))?;
     // SAFETY: the mapping is private, so nothing here changes the file; a file that someone else
     // cuts short while a model runs ends the process, as it does every program that maps files.
     unsafe { MmapOptions::new().no_reserve_swap().map_copy(&file) }.map_err(|e| Error::io(path, e))
 }
 
-fn place(tensor: &tensors::Tensor, file: &Arc<MmapMut>, path: &Path) -> Result<Tensor> {
+/// A tensor of a mapped file, as its header tells.
+pub fn place(tensor: &tensors::Tensor, file: &Arc<MmapMut>, path: &Path) -> Result<Tensor> {
     let range = tensor.range.start as usize..tensor.range.end as usize;
     let refused = |why: String| {
         Error::new(

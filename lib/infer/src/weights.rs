@@ -9,6 +9,7 @@ use memmap2::MmapMut;
 use mlx_rs::{Array, Dtype};
 use mlxk_core::{Error, Kind, Result};
 
+use crate::adapter::Adapter;
 use crate::kernels::Kernels;
 use crate::mlx;
 use crate::quantization::{Entry, Quantization, Stated};
@@ -19,6 +20,8 @@ pub struct Weights {
     tensors: BTreeMap<String, Tensor>,
     quantization: Quantization,
     form: Form,
+    /// What the additions of an adapter are multiplied with, if there is one.
+    adapter_scale: Option<f32>,
     /// Parts of names as the layers have them, and as the checkpoint does.
     names: Vec<(String, String)>,
     /// The optional tensors that were asked for, numbers of layers left out: one that there is, and
@@ -28,6 +31,11 @@ pub struct Weights {
 
 /// The tensors that the matrix of a layer consists of, all with a row for each of its outputs.
 const PARTS: [&str; 4] = ["weight", "scales", "biases", "bias"];
+
+/// What is wrong with a tensor that nobody asked for.
+const UNUSED: &str = "the model has no use for this tensor";
+/// The same if it is one of an adapter.
+const OTHER: &str = "the adapter is for another model";
 
 /// The types of numbers to compute with.
 const FLOATS: [Dtype; 3] = [Dtype::Float32, Dtype::Float16, Dtype::Bfloat16];
@@ -79,7 +87,24 @@ impl Weights {
     ) -> Weights {
         let wanted = |(name, _): &(String, Tensor)| !name.ends_with("rotary_emb.inv_freq");
         let tensors = tensors.into_iter().filter(wanted).collect();
-        Weights { tensors, quantization, form, names: Vec::new(), optional: BTreeMap::new() }
+        let (names, optional) = (Vec::new(), BTreeMap::new());
+        Weights { tensors, quantization, form, adapter_scale: None, names, optional }
+    }
+
+    /// Adds the tensors of an adapter, or puts them in the place of the model's. Errors if there
+    /// are no such tensors to replace.
+    pub fn adapt(&mut self, adapter: Adapter) -> Result<()> {
+        self.adapter_scale = adapter.scale;
+        for (name, tensor) in adapter.tensors {
+            let shape = self.tensors.get(&name).map(|old| old.shape.clone());
+            if adapter.scale.is_none() && shape.as_ref() != Some(&tensor.shape) {
+                let found = shape.map_or("none".to_owned(), |shape| format!("{shape:?}"));
+                let message = format!("{OTHER}: {:?} takes the place of {found}", tensor.shape);
+                return Err(invalid(&name, message));
+            }
+            self.tensors.insert(name, tensor);
+        }
+        Ok(())
     }
 
     /// Where all names begin.
@@ -101,7 +126,9 @@ impl Weights {
             1 => String::new(),
             n => format!(" (and {} more: {})", n - 1, some(self.tensors.keys().skip(1))),
         };
-        Err(invalid(first, format!("the model has no use for this tensor{more}")))
+        let added = [".lora_a", ".lora_b", ".m"].iter().any(|end| first.ends_with(end));
+        let why = if added && self.adapter_scale.is_some() { OTHER } else { UNUSED };
+        Err(invalid(first, format!("{why}{more}")))
     }
 }
 
@@ -218,6 +245,11 @@ impl Cursor<'_> {
         let number = self.floats(name, &shape)?.reshape(&[]).map_err(mlx::failed)?;
         let number = number.as_dtype(Dtype::Float32).map_err(mlx::failed)?;
         number.try_item_exact().map_err(|e| mlx::failed(e.to_string().as_str().into()))
+    }
+
+    /// What the additions of an adapter are multiplied with, if there is one.
+    pub fn adapter_scale(&self) -> Option<f32> {
+        self.weights.adapter_scale
     }
 
     /// How the layers do their steps.

@@ -160,3 +160,55 @@ fn logprobs_are_those_of_the_logits() {
     assert!((told.own - (logits[token.id as usize] - sum.ln())).abs() < 1e-4);
     assert_eq!((told.top.len(), told.top[0]), (3, (token.id, told.own)));
 }
+
+#[test]
+fn guesses_change_no_token() {
+    let hot = Sampling { temperature: 0.8, top_p: 0.95, seed: 5, ..GREEDY };
+    let penalised = Sampling { repetition_penalty: 1.2, ..hot.clone() };
+    for (case, draft) in [("llama", "llama"), ("llama", "qwen2"), ("mistral", "mistral")] {
+        let load = |case| model::load(&parity(case)).unwrap();
+        let mut guided = load(case).guided_by(load(draft), 3).unwrap();
+        let texts = [
+            (0, prompt(1, 20), GREEDY),
+            (0, prompt(2, 40), hot.clone()),
+            (2, prompt(3, 5), penalised.clone()),
+        ];
+        let told = together(&mut guided, &texts, 24);
+        for ((_, prompt, sampling), told) in texts.iter().zip(told) {
+            let known = alone(&mut load(case), prompt, sampling, 24);
+            assert_eq!(told, known, "{draft} guesses for {case}");
+        }
+    }
+}
+
+#[test]
+fn good_guesses_save_steps() {
+    let load = || model::load(&parity("llama")).unwrap();
+    let mut guided = load().guided_by(load(), 3).unwrap();
+    guided.join(&prompt(1, 20), GREEDY, None).unwrap();
+    let counts: Vec<usize> = (0..4).map(|_| guided.step().unwrap().len()).collect();
+    assert_eq!(counts, [1, 4, 4, 4]);
+}
+
+#[test]
+fn an_adapter_gives_the_answers_of_the_reference() {
+    let data = parity("llama").join("../../adapters");
+    let expected = std::fs::read(parity("llama").join("expected.json")).unwrap();
+    let expected: serde_json::Value = serde_json::from_slice(&expected).unwrap();
+    let ids = |value: &serde_json::Value| -> Vec<u32> {
+        value.as_array().unwrap().iter().map(|id| id.as_u64().unwrap() as u32).collect()
+    };
+    for kind in ["lora", "dora"] {
+        let mut adapted = model::load_adapted(&parity("llama"), &data.join(kind)).unwrap();
+        let known = std::fs::read(data.join(kind).join("expected.json")).unwrap();
+        let known: serde_json::Value = serde_json::from_slice(&known).unwrap();
+        assert_ne!(known["greedy_ids"], expected["greedy_ids"]);
+        let told = alone(&mut adapted, &ids(&expected["prompt_ids"]), &GREEDY, 24);
+        assert_eq!(told, ids(&known["greedy_ids"]), "{kind}");
+    }
+    let mut shorter = model::Draft::of("llama").with("num_hidden_layers", 3);
+    shorter.tensors.retain(|name, _| !name.contains("layers.3."));
+    let (_, dir) = shorter.load().unwrap();
+    let e = model::load_adapted(dir.path(), &data.join("lora")).err().unwrap();
+    assert!(e.subject.contains("layers.3.") && e.message.contains("another model"), "{e}");
+}

@@ -12,6 +12,9 @@ use crate::mlx;
 /// Room is made for this many more tokens at a time.
 const STEP: i32 = 256;
 
+/// A window remembers so many tokens more than it needs, for the last ones to be forgotten again.
+const BACK: i32 = 32;
+
 /// What a layer remembers: all tokens, or the last few if it attends to a window.
 #[derive(Clone)]
 pub struct Kv {
@@ -179,7 +182,7 @@ impl Kv {
         }
         let sunk = self.sunk();
         let others = self.held - sunk;
-        let near = self.window.map_or(others, |window| others.min(window - 1));
+        let near = self.window.map_or(others, |window| others.min(window - 1 + BACK));
         let room = (sunk + near + n + STEP - 1) / STEP * STEP;
         let old = self.held - near..self.held;
         self.dropped += others - near;

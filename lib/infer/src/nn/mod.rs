@@ -7,6 +7,7 @@
 use mlx_rs::Array;
 use mlx_rs::error::Result;
 
+use crate::adapter::Lora;
 use crate::matrix::Matrix;
 use crate::weights::Cursor;
 
@@ -24,6 +25,7 @@ pub use norm::{Norm, NormArch, NormKind};
 pub struct Linear {
     weight: Matrix,
     bias: Option<Array>,
+    lora: Option<Lora>,
 }
 
 impl Linear {
@@ -31,12 +33,18 @@ impl Linear {
     pub fn load(w: &mut Cursor, name: &str, outs: usize, ins: usize) -> mlxk_core::Result<Linear> {
         let mut w = w.at(name);
         let bias = w.optional("bias", &[outs])?;
-        Ok(Linear { weight: Matrix::load(&mut w, outs, ins)?, bias })
+        let weight = Matrix::load(&mut w, outs, ins)?;
+        let lora = Lora::load(&mut w, &weight, outs, ins)?;
+        Ok(Linear { weight, bias, lora })
     }
 
     /// [.., ins] to [.., outs].
     pub fn forward(&self, x: &Array) -> Result<Array> {
         let y = self.weight.times(x)?;
+        let y = match &self.lora {
+            Some(lora) => lora.add(x, &y)?,
+            None => y,
+        };
         match &self.bias {
             Some(bias) => y.add(bias),
             None => Ok(y),

@@ -34,6 +34,13 @@ pub fn load_for(path: &Path, on_cpu: bool) -> Result<Model> {
     mlxk_infer::load_for(&facts, &policy::decide(&facts, &health::check(&facts)), on_cpu)
 }
 
+/// Loads the model in `path` with the adapter in `folder`.
+pub fn load_adapted(path: &Path, folder: &Path) -> Result<Model> {
+    let facts = facts(path)?;
+    let plan = policy::decide(&facts, &health::check(&facts));
+    mlxk_infer::load_adapted(&facts, &plan, folder)
+}
+
 /// What is known of the model in `path`.
 pub fn facts(path: &Path) -> Result<Facts> {
     let found = Found {
