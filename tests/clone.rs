@@ -42,7 +42,7 @@ fn revisions_select_and_offline_the_cache_will_do() {
     assert!(has_notes("off"));
     assert_eq!(hub.requests().len(), 0);
     let both = at(&env, &hub, "mlxk-clone").args(["org/M@v1", "--branch", "main", "./x"]).end();
-    both.refused(2, "mlxk-clone: org/M@v1: two revisions, v1 and main");
+    both.refused(1, "mlxk-clone: org/M@v1: two revisions, v1 and main");
 }
 
 #[test]

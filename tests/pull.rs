@@ -137,7 +137,7 @@ fn what_went_bad_is_mended() {
 #[test]
 fn events_are_records_where_they_are_asked_for() {
     let (env, hub) = sides();
-    hub.fault(Rule::on("/objects/").times(1), Fault::Cut { after: 1_000_000 });
+    hub.fault(Rule::on("large.bin").times(4), Fault::Cut { after: 1_000_000 });
     let records = at(&env, &hub, "mlxk-pull").args(["org/M", "--ndjson"]).records();
     let kinds: Vec<_> = records.iter().map(|record| record["type"].as_str().unwrap()).collect();
     assert_eq!(kinds[0], "plan");

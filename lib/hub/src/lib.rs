@@ -18,6 +18,9 @@ pub mod refusal;
 pub mod space;
 pub mod stream;
 pub mod transfer;
+#[cfg_attr(feature = "xet", path = "xet/storage.rs")]
+#[cfg_attr(not(feature = "xet"), path = "xet/none.rs")]
+pub mod xet;
 
 pub use client::Hub;
 pub use event::Event;

@@ -113,9 +113,13 @@ impl Part {
         }
     }
 
-    /// Gives the file its name `place`, which whatever had it loses. It must be whole.
+    /// Waits until the disk has what is here.
+    pub fn sync(&self) -> Result<()> {
+        self.file.sync_data().map_err(|e| Error::io(&self.path, e))
+    }
+
+    /// Gives the file its name `place`, which whatever had it loses. It must be whole, and synced.
     pub fn publish(&self, place: &Path) -> Result<()> {
-        self.file.sync_data().map_err(|e| Error::io(&self.path, e))?;
         fs::rename(&self.path, place).map_err(|e| Error::io(place, e))?;
         remove(&self.journal_path)
     }
@@ -246,6 +250,7 @@ mod tests {
         part.append(0, &content[500..PIECE as usize]).unwrap();
         part.follow(&mut follower).unwrap();
         assert_eq!(follower.finish(), digest);
+        part.sync().unwrap();
         part.publish(&place).unwrap();
         assert_eq!(fs::read(&place).unwrap(), content);
         assert_eq!(fs::read_dir(directory.path()).unwrap().count(), 1);

@@ -143,7 +143,8 @@ impl Plan {
             }
         }
         jobs.sort_by_key(|job| job.file.size); // what is small fails early, if it does
-        transfer::fetch(hub, &jobs, &|_| Ok(()), told)?;
+        let storage = transfer::storage(hub, &self.id, &self.listing.commit, &jobs, told)?;
+        transfer::fetch(hub, &jobs, storage.as_ref(), told)?;
         for file in self.chosen() {
             cache.clear(file)?;
         }

@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::thread;
+use std::time::Duration;
 
 use mlxk_core::digest::Digest;
 use mlxk_core::{Error, Kind, Result};
@@ -20,6 +21,7 @@ use crate::part::{self, Follower, Part};
 use crate::patience::{Patience, interrupted, sleep};
 use crate::refusal::Failure;
 use crate::stream::Source;
+use crate::xet::Storage;
 
 /// Connections at once. More of them find no more bandwidth, but servers that mind.
 const CONNECTIONS: usize = 8;
@@ -44,19 +46,33 @@ pub struct Job<'a> {
     pub replace: bool,
 }
 
-/// Fetches the files of `jobs`; `placed` is called for each when it is in its place, still locked.
+/// The Xet storage of the model `id` at `commit`, if one of the `jobs` is for a file in it.
+pub fn storage(
+    hub: &Hub,
+    id: &str,
+    commit: &str,
+    jobs: &[Job],
+    told: Listener,
+) -> Result<Option<Storage>> {
+    if jobs.iter().all(|job| job.file.xet_hash.is_none()) {
+        return Ok(None);
+    }
+    Storage::open(hub, id, commit, told).or_else(|e| {
+        hub.check()?;
+        told(Event::Retry { path: "", reason: &e.message, wait: Duration::ZERO });
+        Ok(None) // plain HTTP will do
+    })
+}
+
+/// Fetches the files of `jobs`, from `storage` what that has, else by plain HTTP.
 ///
 /// At the first failure that is final the others stop; what came of them is kept for a next run.
-pub fn fetch(
-    hub: &Hub,
-    jobs: &[Job],
-    placed: &(dyn Fn(&Job) -> Result<()> + Sync),
-    told: Listener,
-) -> Result<()> {
+pub fn fetch(hub: &Hub, jobs: &[Job], storage: Option<&Storage>, told: Listener) -> Result<()> {
     let crew = Crew {
         hub,
         jobs,
-        placed,
+        storage,
+        storage_fails: AtomicBool::new(false),
         told,
         next: AtomicUsize::new(0),
         open: Mutex::new(Vec::new()),
@@ -77,7 +93,9 @@ pub fn fetch(
 struct Crew<'a> {
     hub: &'a Hub,
     jobs: &'a [Job<'a>],
-    placed: &'a (dyn Fn(&Job) -> Result<()> + Sync),
+    storage: Option<&'a Storage>,
+    /// It failed once: it is asked no more.
+    storage_fails: AtomicBool,
     told: Listener<'a>,
     /// The first job that nobody has begun.
     next: AtomicUsize,
@@ -145,7 +163,8 @@ impl<'a> Crew<'a> {
         if !job.replace && is_there(&job.place, file) {
             (self.told)(Event::Begin { path: &file.path, size: file.size, present: file.size });
             part::clear(&job.part)?;
-            return self.placed(job).map(|()| None); // another program was faster
+            (self.told)(Event::Done { path: &file.path });
+            return Ok(None); // another program was faster
         }
         let part = Part::open(&job.part, file.size, digest)?;
         (self.told)(Event::Begin { path: &file.path, size: file.size, present: part.present() });
@@ -194,8 +213,16 @@ impl<'a> Crew<'a> {
                 (self.told)(Event::Moved { path, bytes });
                 self.check()
             };
-            let failure = match active.source.fetch(self.hub, &active.part, piece, &moved) {
+            let fetched = match self.storage.filter(|_| self.is_stored(active)) {
+                Some(storage) => storage.fetch(active.job.file, &active.part, piece, &moved),
+                None => active.source.fetch(self.hub, &active.part, piece, &moved),
+            };
+            let failure = match fetched {
                 Ok(()) => return Ok(()),
+                Err(failure) if self.is_stored(active) => {
+                    self.storage_fails.store(true, Ordering::Relaxed);
+                    Failure { transient: true, wait: Some(Duration::ZERO), ..failure }
+                }
                 Err(failure) => failure,
             };
             self.check()?;
@@ -204,6 +231,12 @@ impl<'a> Crew<'a> {
             }
             self.bear(path, &mut patience, failure)?;
         }
+    }
+
+    /// True if the file shall come from Xet storage.
+    fn is_stored(&self, active: &Active) -> bool {
+        let wanted = self.storage.is_some() && active.job.file.xet_hash.is_some();
+        wanted && !self.storage_fails.load(Ordering::Relaxed)
     }
 
     fn bear(&self, path: &str, patience: &mut Patience, failure: Failure) -> Result<()> {
@@ -216,11 +249,7 @@ impl<'a> Crew<'a> {
     fn finish(&self, active: &Active) -> Result<()> {
         let (job, part) = (active.job, &active.part);
         for attempt in 1.. {
-            let mut follower = held(&active.follower);
-            part.follow(&mut follower)?;
-            let follower =
-                std::mem::replace(&mut *follower, Follower::new(active.digest, part.size()));
-            let found = follower.finish();
+            let found = digest_of(active)?;
             if found == active.digest {
                 break;
             }
@@ -234,11 +263,6 @@ impl<'a> Crew<'a> {
             (0..part.pieces()).try_for_each(|piece| self.bring(active, piece))?;
         }
         part.publish(&job.place)?;
-        self.placed(job)
-    }
-
-    fn placed(&self, job: &Job) -> Result<()> {
-        (self.placed)(job)?;
         (self.told)(Event::Done { path: &job.file.path });
         Ok(())
     }
@@ -250,6 +274,19 @@ impl<'a> Crew<'a> {
             false => self.hub.check(),
         }
     }
+}
+
+/// The digest of a file that is whole; while the rest of it is hashed, the disk gets it.
+fn digest_of(active: &Active) -> Result<Digest> {
+    thread::scope(|scope| {
+        let sync = scope.spawn(|| active.part.sync());
+        let mut follower = held(&active.follower);
+        active.part.follow(&mut follower)?;
+        let anew = Follower::new(active.digest, active.part.size());
+        let found = std::mem::replace(&mut *follower, anew).finish();
+        let synced = sync.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic));
+        synced.map(|()| found)
+    })
 }
 
 /// True if `place` holds the file, as far as its size tells.

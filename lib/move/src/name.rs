@@ -40,7 +40,7 @@ pub fn wanted(record: &Record, branch: Option<&str>, places: &Places) -> Result<
     let revision = match (revision, branch) {
         (Some(revision), Some(branch)) if revision != branch => {
             let message = format!("two revisions, {revision} and {branch}");
-            return Err(Error::new(Kind::Command, &spec.text, message));
+            return Err(Error::new(Kind::Validation, &spec.text, message));
         }
         (revision, branch) => revision.or(branch).map(str::to_owned),
     };

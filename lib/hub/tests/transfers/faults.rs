@@ -1,6 +1,7 @@
 //! Connections that break, stall, or bring the wrong bytes.
 
 use std::fs;
+use std::thread;
 
 use mlxk_core::Kind;
 use mlxk_hub::pull::{Choice, Wish};
@@ -23,18 +24,20 @@ fn what_breaks_is_fetched_from_there_on() {
         Fault::IgnoreRange,
         Fault::NewEtag,
     ];
-    for fault in faults {
-        let env = Env::with_model();
-        env.hub.fault(Rule::on(OBJECT).times(2), fault.clone());
-        env.pull().unwrap_or_else(|e| panic!("{fault:?}: {e}"));
-        assert_eq!(env.read("model.safetensors"), content(LARGE), "{fault:?}");
-        if !matches!(fault, Fault::IgnoreRange | Fault::Longer { .. }) {
-            // What a client has not read yet of a connection that broke is lost to it.
-            let most = LARGE as u64 + 100_000;
-            assert!(env.hub.served(OBJECT) <= most, "{fault:?}: {}", env.hub.served(OBJECT));
-        }
-        env.assert_true();
+    thread::scope(|scope| faults.map(|fault| scope.spawn(|| is_borne(fault))));
+}
+
+fn is_borne(fault: Fault) {
+    let env = Env::with_model();
+    env.hub.fault(Rule::on(OBJECT).times(2), fault.clone());
+    env.pull().unwrap_or_else(|e| panic!("{fault:?}: {e}"));
+    assert_eq!(env.read("model.safetensors"), content(LARGE), "{fault:?}");
+    if !matches!(fault, Fault::IgnoreRange | Fault::Longer { .. }) {
+        // What a client has not read yet of a connection that broke is lost to it.
+        let (served, most) = (env.hub.served(OBJECT), LARGE as u64 + 100_000);
+        assert!(served <= most, "{fault:?}: {served}");
     }
+    env.assert_true();
 }
 
 #[test]
