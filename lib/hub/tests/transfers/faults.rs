@@ -24,7 +24,11 @@ fn what_breaks_is_fetched_from_there_on() {
         Fault::IgnoreRange,
         Fault::NewEtag,
     ];
-    thread::scope(|scope| faults.map(|fault| scope.spawn(|| is_borne(fault))));
+    thread::scope(|scope| {
+        for fault in faults {
+            scope.spawn(move || is_borne(fault));
+        }
+    });
 }
 
 fn is_borne(fault: Fault) {
