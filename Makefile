@@ -24,7 +24,7 @@ help:
 	@echo 'make demo      fetch a small model, import it, and run it'
 	@echo 'make test      run all tests'
 	@echo 'make interop   test beside huggingface_hub, two versions of which are fetched from PyPI'
-	@echo 'make bench     measure; PEERS=DIR names the bin folder of a Python with mlx-knife and mlx-lm'
+	@echo 'make bench     measure; PEERS=DIR[:DIR] names bin folders of Pythons with mlx-knife, mlx-lm, huggingface_hub'
 	@echo 'make install   build and install under PREFIX=$(PREFIX)'
 	@echo 'make uninstall remove what was installed there'
 	@echo

@@ -1,11 +1,13 @@
 //! Measures the programs as whole processes, beside their peers where these are installed.
 //!
 //! `PEERS` names the `bin` folder of a Python that has mlx-knife (`mlxk`), huggingface_hub (`hf`) and
-//! mlx-lm. A peer's runs alternate with ours, since a machine's speed drifts.
+//! mlx-lm, or several such folders, separated as in PATH: what one has not, another may. A peer's
+//! runs alternate with ours, since a machine's speed drifts.
 #![allow(clippy::unwrap_used)] // a measurement that cannot be taken ends the run
 
 #[path = "../lib/core/tests/env/mod.rs"]
 mod env;
+mod transfers;
 
 use std::os::unix::process::ExitStatusExt;
 use std::path::{Path, PathBuf};
@@ -21,6 +23,9 @@ const SHORT: u32 = 16;
 const LONG: u32 = 144;
 
 fn main() {
+    if transfers::serve() {
+        return;
+    }
     let env = cache();
     println!("{MODELS} models of 16 files; median of {RUNS} runs\n");
     println!("{:<44} {:>10} {:>9}", "", "wall ms", "peak MB");
@@ -37,6 +42,8 @@ fn main() {
     );
     compare(&env, &[ours(health, "--ndjson"), peer("mlxk", "health --json")]);
     decoding(&env);
+    println!();
+    transfers::measure();
 }
 
 /// A program and its arguments, if it is there.
@@ -47,9 +54,14 @@ fn ours(program: &str, args: &str) -> Program {
 }
 
 fn peer(program: &str, args: &str) -> Program {
-    let folder = std::env::var_os("PEERS").filter(|folder| !folder.is_empty())?;
-    let program = Path::new(&folder).join(program);
-    program.exists().then(|| (program, words(args)))
+    Some((peers(program).into_iter().next()?, words(args)))
+}
+
+/// The programs of this name in the folders of peers.
+fn peers(program: &str) -> Vec<PathBuf> {
+    let folders = std::env::var_os("PEERS").unwrap_or_default();
+    let programs = std::env::split_paths(&folders).map(|folder| folder.join(program));
+    programs.filter(|program| program.is_absolute() && program.exists()).collect()
 }
 
 fn words(args: &str) -> Vec<String> {

@@ -2,6 +2,7 @@
 #![allow(clippy::unwrap_used)] // a test fails by panicking
 
 mod badinput;
+mod campaign;
 mod clone;
 mod completions;
 mod convert;

@@ -193,6 +193,12 @@ impl Repo<'_> {
         self.state().files(&self.name, revision)
     }
 
+    /// What a cache calls the content of each file of a revision, as `files` has them: the hash in
+    /// its ETag.
+    pub fn blobs(&self, revision: &str) -> Vec<(String, Bytes)> {
+        self.state().blobs(&self.name, revision)
+    }
+
     fn state(&self) -> &State {
         &self.hub.state
     }

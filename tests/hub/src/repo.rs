@@ -146,10 +146,19 @@ impl State {
     }
 
     pub fn files(&self, name: &str, revision: &str) -> Vec<(String, Bytes)> {
+        let files = self.commit_files(name, revision).into_iter();
+        files.map(|(path, file)| (path, file.content)).collect()
+    }
+
+    pub fn blobs(&self, name: &str, revision: &str) -> Vec<(String, Bytes)> {
+        let files = self.commit_files(name, revision).into_values();
+        files.map(|file| (file.etag().to_owned(), file.content)).collect()
+    }
+
+    fn commit_files(&self, name: &str, revision: &str) -> BTreeMap<String, File> {
         let kept = self.lock();
         let found = kept.repo(name).and_then(|repo| repo.find(revision));
-        let files = found.map(|(_, commit)| commit.files.clone()).unwrap_or_default();
-        files.into_iter().map(|(path, file)| (path, file.content)).collect()
+        found.map(|(_, commit)| commit.files.clone()).unwrap_or_default()
     }
 
     fn change(&self, name: &str, edit: impl FnOnce(&mut Repo, &mut BTreeMap<String, File>)) {
