@@ -57,6 +57,7 @@ architectures! {
     InternLm2 = "internlm2",
     InternLm3 = "internlm3",
     Lfm2 = "lfm2",
+    Lfm2Moe = "lfm2_moe",
     Llama = "llama" | "iquestcoder" | "xverse",
     Mamba = "mamba" | "falcon_mamba",
     Mamba2 = "mamba2",
@@ -80,6 +81,8 @@ architectures! {
     Qwen2Moe = "qwen2_moe",
     Qwen3 = "qwen3",
     Qwen35 = "qwen3_5",
+    Qwen35Moe = "qwen3_5_moe",
+    Qwen3Next = "qwen3_next",
     Qwen3Moe = "qwen3_moe",
     SeedOss = "seed_oss",
     SmolLm3 = "smollm3",
@@ -95,8 +98,8 @@ impl Architecture {
 
     /// Whether models of it also take pictures or sound: only their text part can run.
     pub fn is_multimodal(self) -> bool {
-        use Architecture::{Gemma3, Gemma3n, Gemma4, Mistral3, Qwen35};
-        matches!(self, Gemma3 | Gemma3n | Gemma4 | Mistral3 | Qwen35)
+        use Architecture::{Gemma3, Gemma3n, Gemma4, Mistral3, Qwen35, Qwen35Moe};
+        matches!(self, Gemma3 | Gemma3n | Gemma4 | Mistral3 | Qwen35 | Qwen35Moe)
     }
 
     /// The architecture of a `model_type`.

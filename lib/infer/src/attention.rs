@@ -147,14 +147,12 @@ fn product(a: &[f32], b: &[f32], steps: [usize; 2], factor: f32, columns: usize,
 mod tests {
     #![allow(clippy::unwrap_used)] // a test fails by panicking
 
-    use mlx_rs::random;
-
     use super::*;
     use crate::cache::Packing;
     use crate::kernels::MLX;
 
     fn some(shape: &[i32], seed: u64) -> Array {
-        random::normal::<f32>(shape, None, None, &random::key(seed).unwrap()).unwrap()
+        crate::mlx::noise(shape, seed)
     }
 
     #[test]

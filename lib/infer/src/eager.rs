@@ -201,7 +201,6 @@ fn unreadable(error: AsSliceError) -> Exception {
 mod tests {
     #![allow(clippy::unwrap_used)] // a test fails by panicking
 
-    use mlx_rs::random;
     use serde_json::json;
 
     use super::*;
@@ -210,7 +209,7 @@ mod tests {
 
     /// Numbers around zero.
     fn some(shape: &[i32]) -> Array {
-        random::normal::<f32>(shape, None, None, &random::key(7).unwrap()).unwrap()
+        crate::mlx::noise(shape, 7)
     }
 
     #[track_caller]

@@ -78,3 +78,17 @@ pub fn columns(x: &Array, range: Range<i32>) -> Result<Array> {
 pub fn set_rows(x: &mut Array, range: Range<i32>, new: &Array) -> Result<()> {
     x.try_index_mut_device((.., .., range), new, Stream::thread_local_or_default())
 }
+
+/// Numbers around zero, the same for each `seed`: those of MLX need Apple's clock to link.
+#[cfg(test)]
+pub fn noise(shape: &[i32], seed: u64) -> Array {
+    let mut state = seed.wrapping_mul(0x9e37_79b9_7f4a_7c15);
+    let mut uniform = || {
+        state =
+            state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        (state >> 40) as f32 / (1 << 23) as f32 - 1.0
+    };
+    let mut next = || uniform() + uniform() + uniform();
+    let numbers: Vec<f32> = (0..shape.iter().product()).map(|_| next()).collect();
+    Array::from_slice(&numbers, shape)
+}

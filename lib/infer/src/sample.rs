@@ -192,7 +192,7 @@ fn mixed(n: u64) -> u64 {
 mod tests {
     #![allow(clippy::unwrap_used)] // a test fails by panicking
 
-    use mlx_rs::{Array, random};
+    use mlx_rs::Array;
 
     use super::*;
 
@@ -200,9 +200,8 @@ mod tests {
 
     /// Logits [rows, VOCABULARY] around 0.
     fn logits(rows: i32, seed: u64) -> Array {
-        let key = random::key(seed).unwrap();
         let spread = Array::from_f32(3.0);
-        let logits = random::normal::<f32>(&[rows, VOCABULARY], None, None, &key).unwrap();
+        let logits = crate::mlx::noise(&[rows, VOCABULARY], seed);
         logits.multiply(spread).unwrap()
     }
 

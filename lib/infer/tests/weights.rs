@@ -4,6 +4,8 @@
 
 mod model;
 
+use std::collections::BTreeMap;
+
 use mlxk_core::tensors::Dtype;
 use model::{Draft, Tensor};
 use serde_json::json;
@@ -184,5 +186,71 @@ fn what_cannot_run_is_refused_by_name() {
     ] {
         let refused = Draft::of("llama").with(key, value).refused();
         assert!(refused.contains(named), "{key}: {refused}");
+    }
+}
+
+/// Cases of architectures whose layers are more than attention.
+const KINDS: [&str; 13] = [
+    "falcon_h1-normed",
+    "gemma3n",
+    "gemma4",
+    "gemma4_text-moe",
+    "granitemoehybrid",
+    "lfm2_moe",
+    "lfm2-biased",
+    "mamba",
+    "mamba2-untied",
+    "nemotron_h-moe",
+    "qwen3_5",
+    "qwen3_5_moe",
+    "qwen3_next-mixed",
+];
+
+/// The first tensor of each name of a case, but those that a checkpoint may lack, and but the
+/// embeddings, by which the place of all others is found.
+fn samples(draft: &Draft) -> Vec<String> {
+    const OPTIONAL: [&str; 5] =
+        ["q_norm", "k_norm", "q_layernorm", "k_layernorm", "embed_tokens.w"];
+    let worded = |part: &&str| part.parse::<usize>().is_err();
+    let mut kinds: BTreeMap<String, String> = BTreeMap::new();
+    for name in draft.tensors.keys() {
+        if !name.ends_with("bias") && !OPTIONAL.iter().any(|part| name.contains(part)) {
+            let kind = name.split('.').filter(worded).collect::<Vec<_>>().join(".");
+            kinds.entry(kind).or_insert(name.clone());
+        }
+    }
+    kinds.into_values().collect()
+}
+
+/// The layer that the tensor `name` is of.
+fn layer(name: &str) -> &str {
+    name.rsplitn(3, '.').last().unwrap()
+}
+
+#[test]
+fn what_a_layer_of_any_kind_lacks_is_named() {
+    for case in KINDS {
+        let whole = Draft::of(case);
+        for name in samples(&whole) {
+            let mut draft = whole.clone();
+            draft.tensors.remove(&name);
+            let refused = draft.refused();
+            assert!(refused.starts_with(layer(&name)), "{case} without {name}: {refused}");
+            assert!(!refused.contains('\n'), "{case} without {name}: {refused}");
+        }
+    }
+}
+
+#[test]
+fn another_shape_in_a_layer_of_any_kind_is_named() {
+    for case in KINDS {
+        let whole = Draft::of(case);
+        for name in samples(&whole) {
+            let mut draft = whole.clone();
+            draft.tensors.get_mut(&name).unwrap().shape.insert(0, 1);
+            let refused = draft.refused();
+            assert!(refused.starts_with(layer(&name)), "{case} with another {name}: {refused}");
+            assert!(refused.contains("expected"), "{case} with another {name}: {refused}");
+        }
     }
 }

@@ -1,4 +1,4 @@
-//! The experts of a mixture: gated feed-forward layers, of which each row runs through a few.
+//! The experts of a mixture: feed-forward layers, mostly gated, of which each row runs through a few.
 
 use std::collections::BTreeMap;
 
@@ -18,9 +18,9 @@ use crate::weights::Cursor;
 /// Rows times experts from which a GPU is faster if they are sorted by expert.
 const SORTED: usize = 64;
 
-/// Gated feed-forward layers, as many as there are experts.
+/// Feed-forward layers, as many as there are experts.
 pub struct Experts {
-    gate_proj: Stack,
+    gate_proj: Option<Stack>,
     up_proj: Stack,
     down_proj: Stack,
     activation: Activation,
@@ -31,10 +31,11 @@ pub struct Experts {
 impl Experts {
     /// The layers at `w`.
     pub fn load(w: &mut Cursor, hidden: usize, arch: &MoeArch) -> mlxk_core::Result<Experts> {
-        let &MoeArch { count, inner, activation, routing, .. } = arch;
+        let &MoeArch { count, inner, gated, activation, routing, .. } = arch;
         let mut load = |name, outs, ins| Stack::load(w, name, count, outs, ins);
+        let gate_proj = gated.then(|| load("gate_proj", inner, hidden)).transpose()?;
         Ok(Experts {
-            gate_proj: load("gate_proj", inner, hidden)?,
+            gate_proj,
             up_proj: load("up_proj", inner, hidden)?,
             down_proj: load("down_proj", hidden, inner)?,
             activation,
@@ -50,7 +51,7 @@ impl Experts {
 
     fn views(&self) -> Result<Views<'_>> {
         Ok(Views {
-            gate_proj: self.gate_proj.view()?,
+            gate_proj: self.gate_proj.as_ref().map(Stack::view).transpose()?,
             up_proj: self.up_proj.view()?,
             down_proj: self.down_proj.view()?,
             activation: self.activation,
@@ -69,8 +70,10 @@ pub fn lazy(experts: &Experts, x: &Array, choice: &Choice) -> Result<Array> {
     }
     let run = |x: &Array, ids: &Array, sorted| {
         let up = experts.up_proj.lazy(x, ids, sorted)?;
-        let gate = experts.gate_proj.lazy(x, ids, sorted)?;
-        let inner = experts.activation.gated(&gate, &up)?;
+        let inner = match &experts.gate_proj {
+            Some(gate) => experts.activation.gated(&gate.lazy(x, ids, sorted)?, &up)?,
+            None => experts.activation.apply(&up)?,
+        };
         experts.down_proj.lazy(&inner, ids, sorted)
     };
     let y = if ((rows * chosen) as usize) < SORTED {
@@ -137,7 +140,7 @@ fn by_expert(experts: &Experts, choice: &Choice) -> Result<Vec<(usize, Vec<Wante
 
 /// The experts in memory.
 struct Views<'a> {
-    gate_proj: View<'a>,
+    gate_proj: Option<View<'a>>,
     up_proj: View<'a>,
     down_proj: View<'a>,
     activation: Activation,
@@ -147,9 +150,13 @@ impl Views<'_> {
     /// What an expert makes of `x` [rows, hidden].
     fn forward(&self, expert: usize, x: &[f32]) -> Vec<f32> {
         let mut inner = self.up_proj.times(expert, x);
-        let gate = self.gate_proj.times(expert, x);
-        for (up, gate) in inner.iter_mut().zip(gate) {
-            *up = self.activation.gated_of(gate, *up);
+        match &self.gate_proj {
+            Some(gate) => {
+                for (up, gate) in inner.iter_mut().zip(gate.times(expert, x)) {
+                    *up = self.activation.gated_of(gate, *up);
+                }
+            }
+            None => inner.iter_mut().for_each(|up| *up = self.activation.of(*up)),
         }
         self.down_proj.times(expert, &inner)
     }
@@ -159,7 +166,6 @@ impl Views<'_> {
 mod tests {
     #![allow(clippy::unwrap_used)] // a test fails by panicking
 
-    use mlx_rs::random;
     use mlxk_core::Packing;
 
     use super::*;
@@ -169,7 +175,7 @@ mod tests {
     const COUNT: i32 = 5;
 
     fn some(shape: &[i32]) -> Array {
-        random::normal::<f32>(shape, None, None, &random::key(7).unwrap()).unwrap()
+        crate::mlx::noise(shape, 7)
     }
 
     fn integers(shape: &[i32], below: u32) -> Vec<u32> {
@@ -224,7 +230,7 @@ mod tests {
     #[test]
     fn both_ways_give_the_same_for_every_kind_of_weights() {
         let make = |make: &dyn Fn(i32, i32) -> Stack, before| Experts {
-            gate_proj: make(96, 64),
+            gate_proj: Some(make(96, 64)),
             up_proj: make(96, 64),
             down_proj: make(64, 96),
             activation: Activation::Silu,
@@ -233,6 +239,7 @@ mod tests {
         };
         both_ways_agree(&make(&dense, false));
         both_ways_agree(&make(&dense, true));
+        both_ways_agree(&Experts { gate_proj: None, ..make(&dense, false) });
         for packing in [Packing::Affine, Packing::Mxfp4, Packing::Nvfp4] {
             both_ways_agree(&make(&|outs, ins| packed(packing, outs, ins), false));
         }
@@ -242,6 +249,7 @@ mod tests {
     fn an_expert_that_is_not_there_is_an_error() {
         let [gate_proj, up_proj, down_proj] = [dense(96, 64), dense(96, 64), dense(64, 96)];
         let (activation, before, kernels) = (Activation::Silu, false, &CPU);
+        let gate_proj = Some(gate_proj);
         let experts = Experts { gate_proj, up_proj, down_proj, activation, before, kernels };
         let ids = Array::from_slice(&[COUNT as u32], &[1, 1]);
         let choice = Choice { ids, weights: Array::ones::<f32>(&[1, 1]).unwrap() };

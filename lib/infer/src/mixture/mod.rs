@@ -14,7 +14,7 @@ use crate::nn::{Feed, Linear, Mlp, MlpArch, NormArch};
 use crate::weights::Cursor;
 
 pub mod experts;
-mod gather;
+pub mod gather;
 pub mod router;
 mod stack;
 
@@ -28,12 +28,23 @@ pub struct MoeArch {
     pub count: usize,
     /// Elements of the vectors between the halves of an expert.
     pub inner: usize,
-    /// What bends an expert's gate.
+    /// Whether experts have gates.
+    pub gated: bool,
+    /// What bends an expert's gate, or else the elements themselves.
     pub activation: Activation,
     /// How experts are chosen.
     pub routing: Routing,
     /// The feed-forward layer that every token runs through besides, if there is one.
-    pub shared: Option<MlpArch>,
+    pub shared: Option<SharedArch>,
+}
+
+/// What the weights of a layer that every token runs through do not show.
+#[derive(Clone, Copy, Debug)]
+pub struct SharedArch {
+    /// The layer.
+    pub mlp: MlpArch,
+    /// Whether another says how much of it counts.
+    pub weighed: bool,
 }
 
 impl MoeArch {
@@ -65,6 +76,8 @@ impl MoeArch {
 /// A mixture, with what all tokens share.
 pub struct Moe {
     gate: Router,
+    /// To the fewer elements that experts see and back, if the checkpoint has that.
+    latent: Option<[Linear; 2]>,
     switch_mlp: Experts,
     shared_expert: Option<Shared>,
     kernels: &'static Kernels,
@@ -72,7 +85,7 @@ pub struct Moe {
 
 struct Shared {
     mlp: Mlp,
-    /// How much of it counts, by a sigmoid, if the checkpoint has that.
+    /// How much of it counts, by a sigmoid.
     gate: Option<Linear>,
 }
 
@@ -86,16 +99,19 @@ impl Moe {
     ) -> mlxk_core::Result<Moe> {
         arch.check()?;
         gather::from_other_forms(w, arch.count, arch.inner)?;
-        let shared = |mlp: &MlpArch| {
-            let gated = w.at("shared_expert_gate").has("weight");
-            let gate = gated.then(|| Linear::load(w, "shared_expert_gate", 1, hidden));
+        let fewer = w.at("fc1_latent_proj").has("weight");
+        let latent = fewer.then(|| latent(w, hidden)).transpose()?;
+        let seen = latent.as_ref().map_or(hidden, |(size, _)| *size);
+        let shared = |SharedArch { mlp, weighed }: &SharedArch| {
+            let gate = weighed.then(|| Linear::load(w, "shared_expert_gate", 1, hidden));
             let mlp = Mlp::load(&mut w.at("shared_expert"), hidden, mlp, norm)?;
             Ok(Shared { mlp, gate: gate.transpose()? })
         };
         Ok(Moe {
             shared_expert: arch.shared.as_ref().map(shared).transpose()?,
             gate: Router::load(w, "gate", hidden, arch.count, arch.routing)?,
-            switch_mlp: Experts::load(&mut w.at("switch_mlp"), hidden, arch)?,
+            switch_mlp: Experts::load(&mut w.at("switch_mlp"), seen, arch)?,
+            latent: latent.map(|(_, layers)| layers),
             kernels: w.kernels(),
         })
     }
@@ -103,7 +119,13 @@ impl Moe {
 
 impl Feed for Moe {
     fn forward(&self, x: &Array) -> Result<Array> {
-        let y = self.switch_mlp.forward(x, &self.gate.forward(x)?)?;
+        let choice = self.gate.forward(x)?;
+        let y = match &self.latent {
+            Some([into, back]) => {
+                back.forward(&self.switch_mlp.forward(&into.forward(x)?, &choice)?)?
+            }
+            None => self.switch_mlp.forward(x, &choice)?,
+        };
         let Some(shared) = &self.shared_expert else {
             return Ok(y);
         };
@@ -113,4 +135,12 @@ impl Feed for Moe {
         }
         (self.kernels.add)(&y, &all)
     }
+}
+
+/// How many elements experts see, and what leads there and back.
+fn latent(w: &mut Cursor, hidden: usize) -> mlxk_core::Result<(usize, [Linear; 2])> {
+    let (shape, _) = w.at("fc1_latent_proj").form("weight")?;
+    let size = shape.first().copied().unwrap_or_default();
+    let into = Linear::load(w, "fc1_latent_proj", size, hidden)?;
+    Ok((size, [into, Linear::load(w, "fc2_latent_proj", hidden, size)?]))
 }

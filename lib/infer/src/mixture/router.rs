@@ -248,12 +248,10 @@ mod tests {
 
     use std::collections::BTreeMap;
 
-    use mlx_rs::random;
-
     use super::*;
 
     fn some(shape: &[i32], seed: u64) -> Array {
-        random::normal::<f32>(shape, None, None, &random::key(seed).unwrap()).unwrap()
+        crate::mlx::noise(shape, seed)
     }
 
     /// The weights of each row by expert.

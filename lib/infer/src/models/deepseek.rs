@@ -4,7 +4,7 @@ use mlxk_core::Result;
 
 use super::config::Config;
 use crate::kernels::Activation;
-use crate::mixture::{Groups, MoeArch, Routing, Score};
+use crate::mixture::{Groups, MoeArch, Routing, Score, SharedArch};
 use crate::nn::MlpArch;
 use crate::weights::Cursor;
 
@@ -12,11 +12,10 @@ use crate::weights::Cursor;
 pub fn moe(c: &Config, score: Score, judged: usize) -> Result<MoeArch> {
     let inner = c.need("moe_intermediate_size")?;
     let activation = Activation::Silu;
-    let shared = |count: usize| MlpArch {
-        inner: count.saturating_mul(inner),
-        gated: true,
-        fused: false,
-        activation,
+    let shared = |count: usize| {
+        let inner = count.saturating_mul(inner);
+        let mlp = MlpArch { inner, gated: true, fused: false, activation };
+        SharedArch { mlp, weighed: false }
     };
     let chosen: usize = c.need("num_experts_per_tok")?;
     let groups = Groups {
@@ -36,6 +35,7 @@ pub fn moe(c: &Config, score: Score, judged: usize) -> Result<MoeArch> {
             scale,
             ..Routing::new(chosen, score)
         },
+        gated: true,
         shared: c.get("n_shared_experts")?.map(shared),
     })
 }

@@ -38,9 +38,12 @@ pub struct EndsArch<'a> {
 }
 
 impl Ends {
-    /// From the checkpoint at `w`.
+    /// From the checkpoint at `w`. Some have a head of their own that is the embeddings once more.
     pub fn load(w: &mut Cursor, arch: &EndsArch) -> mlxk_core::Result<Ends> {
         let &EndsArch { vocabulary, hidden, scale, softcap, .. } = arch;
+        if arch.tied {
+            w.leave(|name| name == "lm_head.weight");
+        }
         let lm_head = (!arch.tied).then(|| Linear::load(w, "lm_head", vocabulary, hidden));
         let (name, norm) = arch.norm;
         Ok(Ends {

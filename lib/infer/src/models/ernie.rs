@@ -8,7 +8,7 @@ use super::config::{Config, unknown};
 use super::decoder::Decoder;
 use super::llama;
 use crate::kernels::Activation;
-use crate::mixture::{MoeArch, Routing, Score};
+use crate::mixture::{MoeArch, Routing, Score, SharedArch};
 use crate::nn::MlpArch;
 use crate::weights::Cursor;
 
@@ -51,7 +51,8 @@ fn moe(c: &Config) -> Result<MoeArch> {
         inner,
         activation,
         routing: Routing { normalised: true, ..routing },
-        shared: (shared > 0).then_some(mlp),
+        gated: true,
+        shared: (shared > 0).then_some(SharedArch { mlp, weighed: false }),
     })
 }
 

@@ -13,6 +13,7 @@ use super::recall::{self, Recall, RecallArch};
 use super::within;
 use crate::cache::{Cache, Kv, Slot, Texts};
 use crate::kernels::{Activation, Kernels};
+use crate::mixture::{Choice, Experts, MoeArch, Router, Routing, Score, gather};
 use crate::mlx;
 use crate::nn::{Mlp, MlpArch, Norm, NormArch};
 use crate::rope::{Rope, Scaling};
@@ -33,6 +34,7 @@ struct Layer {
     post_attention_layernorm: Norm,
     pre_feedforward_layernorm: Norm,
     mlp: Mlp,
+    mixture: Option<Mixture>,
     post_feedforward_layernorm: Norm,
     gate: Option<PerLayerGate>,
     layer_scalar: Array,
@@ -50,6 +52,9 @@ pub fn load(config: &Value, mut w: Cursor) -> mlxk_core::Result<Box<dyn Language
 /// The text part of Gemma 4 by itself.
 pub fn load_text(config: &Value, mut w: Cursor) -> mlxk_core::Result<Box<dyn Language>> {
     let arch = Arch::read(config)?;
+    w.leave(|name| RANGES.iter().any(|range| name.ends_with(range)));
+    w.leave(|name| recall::superfluous(name, arch.c.num_hidden_layers - arch.shared));
+    w.rename(&[("switch_mlp", "experts.switch_glu"), ("router.norm.weight", "router.scale")]);
     let Arch { c, norm, .. } = &arch;
     let ends = EndsArch {
         vocabulary: c.vocab_size,
@@ -75,6 +80,9 @@ pub fn load_text(config: &Value, mut w: Cursor) -> mlxk_core::Result<Box<dyn Lan
     }))
 }
 
+/// Of activations, which checkpoints have that were trained to be quantised.
+const RANGES: [&str; 4] = ["input_max", "input_min", "output_max", "output_min"];
+
 /// What the weights do not show.
 struct Arch {
     c: Config,
@@ -85,6 +93,7 @@ struct Arch {
     /// The last layers, which have none of their own.
     shared: usize,
     per_layer: Option<PerLayerSizes>,
+    moe: Option<MoeArch>,
 }
 
 const KINDS: [&str; 2] = ["sliding_attention", "full_attention"];
@@ -109,7 +118,8 @@ impl Arch {
         let vocabulary = c.need("vocab_size_per_layer_input")?;
         let per_layer = PerLayerSizes { hidden: c.hidden_size, size, layers, vocabulary };
         let per_layer = (size > 0).then_some(per_layer);
-        Ok(Arch { norm: c.rms_norm()?, kinds, slots, shared, per_layer, c })
+        let moe = c.need::<bool>("enable_moe_block")?.then(|| moe(&c)).transpose()?;
+        Ok(Arch { norm: c.rms_norm()?, kinds, slots, shared, per_layer, moe, c })
     }
 
     fn window(&self, layer: usize) -> Option<i32> {
@@ -148,6 +158,18 @@ impl Arch {
         let inner = self.c.intermediate_size * if double { 2 } else { 1 };
         Ok(MlpArch { inner, gated: true, fused: false, activation: Activation::GeluTanh })
     }
+}
+
+fn moe(c: &Config) -> mlxk_core::Result<MoeArch> {
+    let routing = Routing::new(c.need("top_k_experts")?, Score::Softmax);
+    Ok(MoeArch {
+        count: c.need("num_experts")?,
+        inner: c.need("moe_intermediate_size")?,
+        gated: true,
+        activation: Activation::GeluTanh,
+        routing: Routing { normalised: true, ..routing },
+        shared: None,
+    })
 }
 
 /// What the family does if the file does not say.
@@ -210,12 +232,11 @@ impl Language for Gemma4 {
 impl Layer {
     fn load(w: &mut Cursor, arch: &Arch, i: usize) -> mlxk_core::Result<Layer> {
         let (norm, hidden) = (arch.norm, arch.c.hidden_size);
-        if arch.c.need("enable_moe_block")? {
-            return Err(unknown("experts cannot run yet".into()));
-        }
+        let mixture = arch.moe.as_ref().map(|moe| Mixture::load(w, hidden, moe, norm));
         let gate = arch.per_layer.map(|sizes| PerLayerGate::load(w, &sizes, norm));
         Ok(Layer {
             gate: gate.transpose()?,
+            mixture: mixture.transpose()?,
             input_layernorm: norm.load(w, "input_layernorm", hidden)?,
             self_attn: Recall::load(&mut w.at("self_attn"), arch.attention(i)?)?,
             post_attention_layernorm: norm.load(w, "post_attention_layernorm", hidden)?,
@@ -231,11 +252,61 @@ impl Layer {
         let add = self.kernels.add;
         let attended = self.self_attn.forward(&self.input_layernorm.forward(x)?, texts)?;
         let h = add(x, &self.post_attention_layernorm.forward(&attended)?)?;
-        let fed = self.mlp.forward(&self.pre_feedforward_layernorm.forward(&h)?)?;
+        let mut fed = self.mlp.forward(&self.pre_feedforward_layernorm.forward(&h)?)?;
+        if let Some(mixture) = &self.mixture {
+            fed = mixture.beside(&fed, &h)?;
+        }
         let mut h = add(&h, &self.post_feedforward_layernorm.forward(&fed)?)?;
         if let (Some(gate), Some(input)) = (&self.gate, input) {
             h = add(&h, &gate.forward(&h, input)?)?;
         }
         h.multiply(&self.layer_scalar)
+    }
+}
+
+/// A mixture of experts beside the feed-forward part, each with norms of its own.
+struct Mixture {
+    post_feedforward_layernorm_1: Norm,
+    pre_feedforward_layernorm_2: Norm,
+    router_norm: Norm,
+    router: Router,
+    per_expert_scale: Array,
+    experts: Experts,
+    post_feedforward_layernorm_2: Norm,
+    kernels: &'static Kernels,
+}
+
+impl Mixture {
+    fn load(
+        w: &mut Cursor,
+        hidden: usize,
+        moe: &MoeArch,
+        norm: NormArch,
+    ) -> mlxk_core::Result<Mixture> {
+        moe.check()?;
+        gather::from_other_forms(w, moe.count, moe.inner)?;
+        let named = |w: &mut Cursor, name| norm.load(w, name, hidden);
+        Ok(Mixture {
+            post_feedforward_layernorm_1: named(w, "post_feedforward_layernorm_1")?,
+            pre_feedforward_layernorm_2: named(w, "pre_feedforward_layernorm_2")?,
+            router_norm: named(w, "router.norm")?,
+            router: Router::load(&mut w.at("router"), "proj", hidden, moe.count, moe.routing)?,
+            per_expert_scale: w.floats("router.per_expert_scale", &[moe.count])?,
+            experts: Experts::load(&mut w.at("switch_mlp"), hidden, moe)?,
+            post_feedforward_layernorm_2: named(w, "post_feedforward_layernorm_2")?,
+            kernels: w.kernels(),
+        })
+    }
+
+    /// What experts make of `h`, and what the feed-forward part has made of it.
+    fn beside(&self, fed: &Array, h: &Array) -> Result<Array> {
+        let asked = self.router_norm.forward(h)?;
+        let root = mlx::number((h.dim(-1) as f32).powf(-0.5), &asked)?;
+        let Choice { ids, weights } = self.router.forward(&asked.multiply(root)?)?;
+        let scale = self.per_expert_scale.take_axis(&ids, 0)?.as_dtype(weights.dtype())?;
+        let choice = Choice { ids, weights: weights.multiply(scale)? };
+        let y = self.experts.forward(&self.pre_feedforward_layernorm_2.forward(h)?, &choice)?;
+        let y = self.post_feedforward_layernorm_2.forward(&y)?;
+        (self.kernels.add)(&self.post_feedforward_layernorm_1.forward(fed)?, &y)
     }
 }

@@ -29,6 +29,7 @@ pub fn load(config: &Value, mut w: Cursor) -> Result<Box<dyn Language>> {
         inner: c.intermediate_size,
         activation: Activation::ClippedSwish { alpha: 1.702, limit },
         routing: Routing { normalised: true, ..routing },
+        gated: true,
         shared: None,
     };
     Decoder::load(arch.with_moe(&moe, |_| true), w)

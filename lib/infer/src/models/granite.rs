@@ -26,6 +26,7 @@ pub fn load_moe(config: &Value, mut w: Cursor) -> Result<Box<dyn Language>> {
         inner: c.intermediate_size,
         activation: Activation::Silu,
         routing: Routing { normalised: true, ..routing },
+        gated: true,
         shared: None,
     };
     Decoder::load(arch(&c)?.with_moe(&moe, |_| true), w)

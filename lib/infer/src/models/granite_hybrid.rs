@@ -8,6 +8,8 @@ use super::config::{Config, invalid, unknown};
 use super::ends::{Ends, EndsArch};
 use super::llama;
 use super::stack::{Factors, Stack, Step};
+use crate::kernels::Activation;
+use crate::mixture::{Moe, MoeArch, Routing, Score, SharedArch};
 use crate::nn::{Attention, Feed, Mlp, MlpArch, Sizes};
 use crate::recurrent::{Limits, Mixer, MixerArch, MixerNorm, Order, SsdSizes};
 use crate::rope::Rope;
@@ -16,7 +18,12 @@ use crate::weights::Cursor;
 /// A granitemoehybrid, of experts or not.
 pub fn load(config: &Value, mut w: Cursor) -> Result<Box<dyn Language>> {
     let c = Config::read(config)?;
-    let arch = Arch::read(&c)?;
+    let mut arch = Arch::read(&c)?;
+    if arch.moe.is_none() && w.has("model.layers.0.shared_mlp.input_linear.weight") {
+        w.rename(&[("mlp", "shared_mlp")]);
+        arch.mlp.fused = true;
+    }
+    w.rename(&NAMES);
     let (norm, hidden) = (c.rms_norm()?, c.hidden_size);
     let ends = EndsArch {
         vocabulary: c.vocab_size,
@@ -54,6 +61,7 @@ struct Arch {
     heads: Sizes,
     rope: Option<Rope>,
     mlp: MlpArch,
+    moe: Option<MoeArch>,
 }
 
 enum Kind {
@@ -81,6 +89,7 @@ impl Arch {
             },
             rope: (!nowhere).then(|| c.rope(Some(10_000.0))).transpose()?,
             mlp: llama::mlp(c),
+            moe: moe(c)?,
         })
     }
 
@@ -101,9 +110,40 @@ impl Arch {
     }
 
     fn feed(&self, c: &Config, w: &mut Cursor) -> Result<Box<dyn Feed>> {
-        if c.get::<usize>("num_local_experts")?.unwrap_or(0) > 0 {
-            return Err(unknown("experts cannot run yet".into()));
-        }
-        Ok(Box::new(Mlp::load(&mut w.at("mlp"), c.hidden_size, &self.mlp, c.rms_norm()?)?))
+        Ok(match &self.moe {
+            Some(moe) => Box::new(Moe::load(
+                &mut w.at("block_sparse_moe"),
+                c.hidden_size,
+                moe,
+                c.rms_norm()?,
+            )?),
+            None => Box::new(Mlp::load(&mut w.at("mlp"), c.hidden_size, &self.mlp, c.rms_norm()?)?),
+        })
     }
 }
+
+/// The mixture of experts beside what all tokens share, if the model has such.
+fn moe(c: &Config) -> Result<Option<MoeArch>> {
+    let Some(count) = c.get::<usize>("num_local_experts")?.filter(|&count| count > 0) else {
+        return Ok(None);
+    };
+    let inner = c.need("shared_intermediate_size")?;
+    let mlp = MlpArch { inner, fused: true, ..llama::mlp(c) };
+    let routing = Routing::new(c.need("num_experts_per_tok")?, Score::Softmax);
+    Ok(Some(MoeArch {
+        count,
+        inner: c.intermediate_size,
+        gated: true,
+        activation: Activation::Silu,
+        routing: Routing { normalised: true, ..routing },
+        shared: Some(SharedArch { mlp, weighed: false }),
+    }))
+}
+
+/// What the feed-forward parts are called on disk.
+const NAMES: [(&str, &str); 4] = [
+    ("block_sparse_moe.gate", "block_sparse_moe.router.layer"),
+    ("block_sparse_moe.shared_expert", "shared_mlp"),
+    ("shared_mlp.gate_up_proj", "shared_mlp.input_linear"),
+    ("shared_mlp.down_proj", "shared_mlp.output_linear"),
+];

@@ -8,26 +8,65 @@ use super::config::{Config, invalid, positive, renamed, unknown};
 use super::ends::{Ends, EndsArch};
 use super::llama;
 use super::stack::{Factors, Stack, Step};
+use crate::kernels::Activation;
+use crate::mixture::{Moe, MoeArch, Routing, Score};
 use crate::nn::{Attention, Feed, Mlp};
 use crate::recurrent::ShortConv;
 use crate::weights::Cursor;
 
 /// An lfm2.
 pub fn load(config: &Value, mut w: Cursor) -> Result<Box<dyn Language>> {
-    let mut c = Config::read(&renamed(config, &NAMES))?;
+    let mut c = read(config)?;
     c.intermediate_size = inner(&c)?;
-    w.rename(&[
-        ("feed_forward.gate_proj", "feed_forward.w1"),
-        ("feed_forward.up_proj", "feed_forward.w3"),
-        ("feed_forward.down_proj", "feed_forward.w2"),
-    ]);
+    w.rename(&NUMBERED);
     let (mlp, norm) = (llama::mlp(&c), c.rms_norm()?);
     stack(&c, w, |_, w| Ok(Box::new(Mlp::load(w, c.hidden_size, &mlp, norm)?)))
 }
 
+/// An lfm2_moe: mixtures of experts, but on the first layers.
+pub fn load_moe(config: &Value, mut w: Cursor) -> Result<Box<dyn Language>> {
+    let c = read(config)?;
+    if w.has("model.layers.0.feed_forward.w1.weight") {
+        w.rename(&NUMBERED);
+    }
+    w.rename(&[("gate.e_score_correction_bias", "expert_bias")]);
+    let routing = Routing {
+        normalised: c.need("norm_topk_prob")?,
+        scale: c.get("routed_scaling_factor")?.unwrap_or(1.0),
+        ..Routing::new(c.need("num_experts_per_tok")?, Score::Sigmoid)
+    };
+    let moe = MoeArch {
+        count: c.need("num_experts")?,
+        inner: c.need("moe_intermediate_size")?,
+        activation: Activation::Silu,
+        gated: true,
+        routing,
+        shared: None,
+    };
+    let (mlp, norm, dense) = (llama::mlp(&c), c.rms_norm()?, c.need::<usize>("num_dense_layers")?);
+    stack(&c, w, |i, w| match i < dense {
+        true => Ok(Box::new(Mlp::load(w, c.hidden_size, &mlp, norm)?)),
+        false => Ok(Box::new(Moe::load(w, c.hidden_size, &moe, norm)?)),
+    })
+}
+
+/// The names of the layers of feed-forward parts that were numbered.
+const NUMBERED: [(&str, &str); 3] = [
+    ("feed_forward.gate_proj", "feed_forward.w1"),
+    ("feed_forward.up_proj", "feed_forward.w3"),
+    ("feed_forward.down_proj", "feed_forward.w2"),
+];
+
 /// The fields that files of the family name in their own way.
 const NAMES: [(&str, &str); 2] =
     [("norm_eps", "rms_norm_eps"), ("block_ff_dim", "intermediate_size")];
+
+fn read(config: &Value) -> Result<Config> {
+    let there = |(theirs, _): &&(&str, &str)| config.get(theirs).is_some_and(|v| !v.is_null());
+    let names: Vec<_> = NAMES.iter().filter(there).copied().collect();
+    Config::read(&renamed(config, &names))
+}
+
 /// The base of the position embeddings if the file has none.
 const THETA: Option<f64> = Some(1_000_000.0);
 

@@ -56,6 +56,7 @@ fn moe(c: &Config, score: Score) -> Result<MoeArch> {
         inner: c.intermediate_size,
         activation: Activation::Silu,
         routing: Routing { normalised, ..Routing::new(c.need("num_experts_per_tok")?, score) },
+        gated: true,
         shared: None,
     })
 }

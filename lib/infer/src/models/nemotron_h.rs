@@ -9,6 +9,7 @@ use super::ends::{Ends, EndsArch};
 use super::llama;
 use super::stack::{Factors, Stack, Step};
 use crate::kernels::Activation;
+use crate::mixture::{Groups, Moe, MoeArch, Routing, Score, SharedArch};
 use crate::nn::{Attention, Mlp, MlpArch, Sizes};
 use crate::recurrent::{Limits, Mixer, MixerArch, MixerNorm, Order, SsdSizes};
 use crate::weights::Cursor;
@@ -20,6 +21,12 @@ pub fn load(config: &Value, mut w: Cursor) -> Result<Box<dyn Language>> {
     let c = Config::read(&renamed(&counted, &[("layer_norm_epsilon", "rms_norm_eps")]))?;
     let arch = Arch::read(&c)?;
     let (norm, hidden) = (c.rms_norm()?, c.hidden_size);
+    w.leave(|name| name.starts_with("mtp."));
+    w.rename(&[
+        ("mixer.switch_mlp.up_proj", "mixer.switch_mlp.fc1"),
+        ("mixer.switch_mlp.down_proj", "mixer.switch_mlp.fc2"),
+        ("mixer.shared_expert", "mixer.shared_experts"),
+    ]);
     let ends = EndsArch {
         vocabulary: c.vocab_size,
         hidden,
@@ -39,7 +46,7 @@ pub fn load(config: &Value, mut w: Cursor) -> Result<Box<dyn Language>> {
             Kind::Mamba => Step::mix(before, Mixer::load(w, &arch.mixer)?),
             Kind::Attention => Step::mix(before, Attention::load(w, &arch.heads, None)?),
             Kind::Mlp => Step::feed(before, Box::new(Mlp::load(w, hidden, &arch.mlp, norm)?)),
-            Kind::Moe => return Err(unknown("experts cannot run yet".into())),
+            Kind::Moe => Step::feed(before, Box::new(Moe::load(w, hidden, &moe(&c)?, norm)?)),
         });
     }
     Ok(Box::new(Stack { ends, steps, factors: Factors::NONE, kernels: w.kernels() }))
@@ -91,12 +98,39 @@ impl Arch {
         let taps = c.need("conv_kernel")?;
         let mixer = MixerArch { hidden: c.hidden_size, ssd, taps, norm: Some(norm) };
         mixer.check()?;
-        let mlp = MlpArch {
-            inner: c.intermediate_size,
-            gated: false,
-            fused: false,
-            activation: Activation::ReluSquared,
-        };
-        Ok(Arch { mixer, heads: llama::heads(c, c.rms_norm()?), mlp })
+        Ok(Arch { mixer, heads: llama::heads(c, c.rms_norm()?), mlp: mlp(c.intermediate_size) })
     }
+}
+
+/// A feed-forward part without gates.
+fn mlp(inner: usize) -> MlpArch {
+    MlpArch { inner, gated: false, fused: false, activation: Activation::ReluSquared }
+}
+
+/// Mixtures of experts, which may see the vectors through fewer elements.
+fn moe(c: &Config) -> Result<MoeArch> {
+    let count = c.get("n_group")?.unwrap_or(1);
+    let groups = Groups { count, kept: c.get("topk_group")?.unwrap_or(count), judged: 2 };
+    let chosen = c.need("num_experts_per_tok")?;
+    let routing = Routing {
+        groups: (count > 1).then_some(groups),
+        normalised: chosen > 1 && c.get("norm_topk_prob")?.unwrap_or(false),
+        scale: c.get("routed_scaling_factor")?.unwrap_or(1.0),
+        ..Routing::new(chosen, Score::Sigmoid)
+    };
+    let shared = match c.get::<usize>("n_shared_experts")? {
+        Some(_) => {
+            let mlp = mlp(c.need("moe_shared_expert_intermediate_size")?);
+            Some(SharedArch { mlp, weighed: false })
+        }
+        None => None,
+    };
+    Ok(MoeArch {
+        count: c.need("n_routed_experts")?,
+        inner: c.need("moe_intermediate_size")?,
+        activation: Activation::ReluSquared,
+        routing,
+        shared,
+        gated: false,
+    })
 }

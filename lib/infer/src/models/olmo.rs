@@ -28,6 +28,7 @@ pub fn load_e(config: &Value, w: Cursor) -> Result<Box<dyn Language>> {
         inner: c.intermediate_size,
         activation: Activation::Silu,
         routing: Routing { normalised: c.get("norm_topk_prob")?.unwrap_or(false), ..routing },
+        gated: true,
         shared: None,
     };
     Decoder::load(llama::arch(&c, Some(10_000.0), false)?.with_moe(&moe, |_| true), w)

@@ -9,7 +9,7 @@ use super::config::Config;
 use super::decoder::{Arch, Decoder};
 use super::llama;
 use crate::kernels::Activation;
-use crate::mixture::{MoeArch, Routing, Score};
+use crate::mixture::{MoeArch, Routing, Score, SharedArch};
 use crate::nn::MlpArch;
 use crate::weights::Cursor;
 
@@ -29,7 +29,8 @@ pub fn load_2_moe(config: &Value, w: Cursor) -> Result<Box<dyn Language>> {
     let arch = arch(&c, Some(1_000_000.0))?;
     let activation = Activation::Silu;
     let inner = c.need("shared_expert_intermediate_size")?;
-    let shared = Some(MlpArch { inner, gated: true, fused: false, activation });
+    let mlp = MlpArch { inner, gated: true, fused: false, activation };
+    let shared = Some(SharedArch { mlp, weighed: true });
     let moe = MoeArch { shared, ..moe(&c)? };
     Decoder::load(arch.with_moe(&moe, mixed(&c)?), w)
 }
@@ -49,6 +50,7 @@ pub fn moe(c: &Config) -> Result<MoeArch> {
         inner: c.need("moe_intermediate_size")?,
         activation: Activation::Silu,
         routing: Routing { normalised, ..Routing::new(chosen, Score::Softmax) },
+        gated: true,
         shared: None,
     })
 }

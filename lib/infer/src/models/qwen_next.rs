@@ -6,20 +6,44 @@ use serde_json::{Value, json};
 use super::Language;
 use super::config::{Config, given, positive};
 use super::ends::{Ends, EndsArch};
-use super::llama;
 use super::stack::{Factors, Stack, Step};
-use super::within;
-use crate::nn::{Attention, Feed, Mlp, MlpArch, Sizes};
-use crate::recurrent::{DeltaNet, DeltaNetArch, DeltaSizes};
+use super::{llama, qwen, within};
+use crate::mixture::{Moe, MoeArch, SharedArch};
+use crate::nn::{Attention, Feed, Mlp, MlpArch, NormArch, NormKind, Sizes};
+use crate::recurrent::{DeltaNet, DeltaNetArch, DeltaSizes, trained};
 use crate::rope::Rope;
 use crate::weights::Cursor;
+
+/// A qwen3_next.
+pub fn load(config: &Value, w: Cursor) -> Result<Box<dyn Language>> {
+    mixed(&Config::read(config)?, w)
+}
 
 /// A qwen3_5, without what it sees.
 pub fn load_5(config: &Value, mut w: Cursor) -> Result<Box<dyn Language>> {
     within::text_only(&mut w);
     let c = config_5(config)?;
-    let arch = arch(&c)?;
-    stack(&c, &arch, w, |_, w| Ok(Box::new(Mlp::load(w, c.hidden_size, &arch.mlp, c.rms_norm()?)?)))
+    let mlp = llama::mlp(&c);
+    stack(&c, w, |_, w, norm| Ok(Box::new(Mlp::load(w, c.hidden_size, &mlp, norm)?)))
+}
+
+/// A qwen3_5_moe, without what it sees.
+pub fn load_5_moe(config: &Value, mut w: Cursor) -> Result<Box<dyn Language>> {
+    within::text_only(&mut w);
+    mixed(&config_5(config)?, w)
+}
+
+/// With mixtures of experts where the file says so.
+fn mixed(c: &Config, w: Cursor) -> Result<Box<dyn Language>> {
+    let (hidden, mlp) = (c.hidden_size, llama::mlp(c));
+    let inner = c.need("shared_expert_intermediate_size")?;
+    let shared = SharedArch { mlp: MlpArch { inner, ..mlp }, weighed: true };
+    let moe = MoeArch { shared: Some(shared), ..qwen::moe(c)? };
+    let is_mixed = qwen::mixed(c)?;
+    stack(c, w, |i, w, norm| match is_mixed(i) {
+        true => Ok(Box::new(Moe::load(w, hidden, &moe, norm)?)),
+        false => Ok(Box::new(Mlp::load(w, hidden, &mlp, norm)?)),
+    })
 }
 
 /// The configuration of the text part, with what the family does if the file does not say.
@@ -44,10 +68,12 @@ struct Arch {
     delta: DeltaNetArch,
     /// A layer of attention comes after one fewer of delta nets.
     interval: usize,
-    mlp: MlpArch,
 }
 
-fn arch(c: &Config) -> Result<Arch> {
+/// Checkpoints that are as they were in training store the factors of norms less one.
+fn arch(c: &Config, trained: bool) -> Result<Arch> {
+    let kind = if trained { NormKind::RmsLessOne } else { NormKind::Rms };
+    let norm = NormArch { kind, ..c.rms_norm()? };
     let rule = DeltaSizes {
         key_heads: c.need("linear_num_key_heads")?,
         value_heads: c.need("linear_num_value_heads")?,
@@ -57,25 +83,25 @@ fn arch(c: &Config) -> Result<Arch> {
     rule.check()?;
     let interval = c.get("full_attention_interval")?.unwrap_or(4);
     positive(&[("full_attention_interval", interval)])?;
-    let norm_eps = c.rms_norm()?.eps;
     let taps = c.need("linear_conv_kernel_dim")?;
     Ok(Arch {
-        heads: Sizes { gated: true, ..llama::heads(c, c.rms_norm()?) },
+        heads: Sizes { gated: true, ..llama::heads(c, norm) },
         rope: c.rope(None)?,
-        delta: DeltaNetArch { hidden: c.hidden_size, rule, taps, norm_eps },
+        delta: DeltaNetArch { hidden: c.hidden_size, rule, taps, norm_eps: norm.eps },
         interval,
-        mlp: llama::mlp(c),
     })
 }
 
 /// Layers with a feed-forward part that `feed` loads by its number.
 fn stack(
     c: &Config,
-    arch: &Arch,
     mut w: Cursor,
-    feed: impl Fn(usize, &mut Cursor) -> Result<Box<dyn Feed>>,
+    feed: impl Fn(usize, &mut Cursor, NormArch) -> Result<Box<dyn Feed>>,
 ) -> Result<Box<dyn Language>> {
-    let (norm, hidden) = (c.rms_norm()?, c.hidden_size);
+    // For predicting further tokens at once, which is not done here.
+    w.leave(|name| name.split('.').any(|part| part == "mtp"));
+    let arch = arch(c, trained(&mut w.at("model.layers.0.linear_attn"), "conv1d"))?;
+    let (norm, hidden) = (arch.heads.norm, c.hidden_size);
     let ends = EndsArch {
         vocabulary: c.vocab_size,
         hidden,
@@ -97,7 +123,7 @@ fn stack(
             Step::mix(input, DeltaNet::load(&mut w.at("linear_attn"), &arch.delta)?)
         });
         let post = norm.load(&mut w, "post_attention_layernorm", hidden)?;
-        steps.push(Step::feed(post, feed(i, &mut w.at("mlp"))?));
+        steps.push(Step::feed(post, feed(i, &mut w.at("mlp"), norm)?));
     }
     Ok(Box::new(Stack { ends, steps, factors: Factors::NONE, kernels: w.kernels() }))
 }

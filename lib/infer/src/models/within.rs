@@ -7,8 +7,10 @@ use super::config::invalid;
 use crate::weights::Cursor;
 
 /// Parts of names of tensors that text has no use for.
-const SENSES: [&str; 6] = [
+const SENSES: [&str; 8] = [
     "vision_tower.",
+    "vision_embedder.",
+    "model.visual.",
     "vision_model.",
     "multi_modal_projector.",
     "audio_tower.",

@@ -20,7 +20,7 @@ use mlx_rs::{Array, Dtype};
 
 use crate::eager::elements;
 
-pub use conv::Conv;
+pub use conv::{Conv, trained};
 pub use delta::{Delta, DeltaSizes};
 pub use delta_net::{DeltaNet, DeltaNetArch};
 pub use gate::{GatedNorm, Order};
@@ -91,11 +91,11 @@ fn side_by_side(x: &[f32], length: usize, size: usize) -> Vec<f32> {
 mod tests {
     #![allow(clippy::unwrap_used)] // a test fails by panicking
 
-    use mlx_rs::{Array, random};
+    use mlx_rs::Array;
 
     /// Numbers around zero.
     pub fn some(shape: &[i32], seed: u64) -> Array {
-        random::normal::<f32>(shape, None, None, &random::key(seed).unwrap()).unwrap()
+        crate::mlx::noise(shape, seed)
     }
 
     /// Lengths of stretches of one text: a token, a few, and more than is done at once.

@@ -53,6 +53,7 @@ pub fn facts(path: &Path) -> Result<Facts> {
 }
 
 /// A model that a test changes before it is written.
+#[derive(Clone)]
 pub struct Draft {
     pub config: Map<String, Value>,
     pub tensors: BTreeMap<String, Tensor>,
