@@ -51,10 +51,10 @@ pub fn take(path: &Path, check: &dyn Fn() -> Result<()>, waiting: &dyn Fn()) -> 
     }
 }
 
-/// True if the file is still the one that others would open.
-fn is_current(file: &File, path: &Path) -> io::Result<bool> {
+/// True if the open file is still the one that `path` names.
+pub(crate) fn is_current(file: &File, path: &Path) -> io::Result<bool> {
     let ours = file.metadata()?;
-    match fs::metadata(path) {
+    match fs::symlink_metadata(path) {
         Ok(theirs) => Ok((ours.dev(), ours.ino()) == (theirs.dev(), theirs.ino())),
         Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(false),
         Err(e) => Err(e),

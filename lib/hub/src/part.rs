@@ -13,7 +13,9 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use mlxk_core::digest::{Digest, Hasher};
-use mlxk_core::{Error, Result};
+use mlxk_core::{Error, Kind, Result};
+
+use crate::lock::is_current;
 
 /// Bytes of a piece: enough to be worth a request, little enough to share among connections.
 pub const PIECE: u64 = 16 << 20;
@@ -119,7 +121,14 @@ impl Part {
     }
 
     /// Gives the file its name `place`, which whatever had it loses. It must be whole, and synced.
+    ///
+    /// Where somebody has removed it meanwhile, what may lie there now is another one's part.
     pub fn publish(&self, place: &Path) -> Result<()> {
+        if !is_current(&self.file, &self.path).map_err(|e| Error::io(&self.path, e))? {
+            let message = "another program has removed it while it was fetched";
+            let path = self.path.display().to_string();
+            return Err(Error::new(Kind::DownloadFailed, path, message).hint("try again"));
+        }
         fs::rename(&self.path, place).map_err(|e| Error::io(place, e))?;
         remove(&self.journal_path)
     }
@@ -279,6 +288,17 @@ mod tests {
         let part = fill();
         part.reset().unwrap();
         assert_eq!(present(&path, 10, digest), 0, "worthless content");
+    }
+
+    #[test]
+    fn another_ones_part_is_not_published() {
+        let directory = tempfile::tempdir().unwrap();
+        let (path, place) = (directory.path().join("x.incomplete"), directory.path().join("x"));
+        let whole = Part::open(&path, 1, digest(b"x")).unwrap();
+        whole.append(0, b"x").unwrap();
+        clear(&path).unwrap();
+        Part::open(&path, 1, digest(b"x")).unwrap();
+        assert!(whole.publish(&place).is_err() && !place.exists());
     }
 
     #[test]

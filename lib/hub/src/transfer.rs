@@ -118,6 +118,25 @@ struct Active<'a> {
     _lock: Option<Lock>,
 }
 
+impl<'a> Active<'a> {
+    fn new(job: &'a Job<'a>, lock: Option<Lock>) -> Result<Active<'a>> {
+        let digest = job.file.digest()?;
+        let part = Part::open(&job.part, job.file.size, digest)?;
+        let whole = |i: &usize| part.done(*i) == part.span(*i).1;
+        let pending: Vec<usize> = (0..part.pieces()).rev().filter(|i| !whole(i)).collect();
+        Ok(Active {
+            job,
+            digest,
+            source: Source::new(job.url.clone()),
+            missing: AtomicUsize::new(pending.len()),
+            pending: Mutex::new(pending),
+            follower: Mutex::new(Follower::new(digest, job.file.size)),
+            part,
+            _lock: lock,
+        })
+    }
+}
+
 impl<'a> Crew<'a> {
     fn work(&self) {
         while let Some(work) = self.next_work() {
@@ -156,33 +175,21 @@ impl<'a> Crew<'a> {
     /// Opens the next file, and takes a piece of it; none if it needs no fetching.
     fn begin(&self, job: &'a Job<'a>) -> Result<Option<(Arc<Active<'a>>, usize)>> {
         let file = job.file;
-        let digest = file.digest()?;
         let waiting = || (self.told)(Event::Locked { path: &file.path });
         let lock = job.lock.as_deref().map(|path| lock::take(path, &|| self.check(), &waiting));
         let lock = lock.transpose()?;
+        let told = |present| {
+            (self.told)(Event::Begin { path: &file.path, size: file.size, present });
+        };
         if !job.replace && is_there(&job.place, file) {
-            (self.told)(Event::Begin { path: &file.path, size: file.size, present: file.size });
+            told(file.size); // another program was faster
             part::clear(&job.part)?;
             (self.told)(Event::Done { path: &file.path });
-            return Ok(None); // another program was faster
+            return Ok(None);
         }
-        let part = Part::open(&job.part, file.size, digest)?;
-        (self.told)(Event::Begin { path: &file.path, size: file.size, present: part.present() });
-        let whole = |i: &usize| part.done(*i) == part.span(*i).1;
-        let mut pending: Vec<usize> = (0..part.pieces()).rev().filter(|i| !whole(i)).collect();
-        let missing = AtomicUsize::new(pending.len());
-        let first = pending.pop();
-        let active = Arc::new(Active {
-            job,
-            digest,
-            source: Source::new(job.url.clone()),
-            pending: Mutex::new(pending),
-            missing,
-            follower: Mutex::new(Follower::new(digest, file.size)),
-            part,
-            _lock: lock,
-        });
-        let Some(first) = first else {
+        let active = Arc::new(Active::new(job, lock)?);
+        told(active.part.present());
+        let Some(first) = held(&active.pending).pop() else {
             return self.finish(&active).map(|()| None);
         };
         if active.part.pieces() > 1 {

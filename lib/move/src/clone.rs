@@ -6,11 +6,12 @@ use mlxk_cli::{Form, Input, Output, examine, interrupt};
 use mlxk_core::store::staging::Staging;
 use mlxk_core::{Error, Health, Kind, Places, Record, Remote, Result, Spec, Target, resolve};
 use mlxk_hub::clone::Plan;
+use mlxk_hub::event::Listener;
 use mlxk_hub::pull::MAIN;
 use mlxk_hub::{Hub, listing, patience};
 use serde_json::{Value, json};
 
-use crate::name::wanted;
+use crate::name::{Wanted, wanted};
 use crate::teller::{Teller, amount};
 
 /// How to clone.
@@ -69,19 +70,7 @@ fn clone_one(
     let teller = Teller::new(&wanted.id, manner.events, out);
     let told = |event: mlxk_hub::Event| teller.tell(event);
     let work = || {
-        let plan = match &hub {
-            Some(hub) => {
-                let info = listing::info(hub, &wanted.id, wanted.revision(), &told)?;
-                let listing = listing::files(hub, &wanted.id, &info.commit, &told)?;
-                let plan = Plan::of_listing(&wanted.id, listing, &places.hub);
-                plan.check_access(hub, info.gated, &told)?;
-                plan
-            }
-            None => Plan::of_cached(
-                &cached(&wanted.id, wanted.revision.as_deref(), places)?,
-                &places.hub,
-            )?,
-        };
+        let plan = plan(&wanted, hub.as_ref(), places, &told)?;
         let source = format!("{}@{}", plan.id, plan.listing.commit);
         let staging = Staging::lasting(&target, &source, places)?;
         let check = || match interrupt::caught() {
@@ -100,6 +89,19 @@ fn clone_one(
     let (plan, made) = done?;
     let health = if manner.health { Some(health(&made, places)?) } else { None };
     write(&Done { plan, made, health }, record, manner, out)
+}
+
+/// What is to be cloned: as the Hub lists it, or without one as the cache has it.
+fn plan(wanted: &Wanted, hub: Option<&Hub>, places: &Places, told: Listener) -> Result<Plan> {
+    let Some(hub) = hub else {
+        let found = cached(&wanted.id, wanted.revision.as_deref(), places)?;
+        return Plan::of_cached(&found, &places.hub);
+    };
+    let info = listing::info(hub, &wanted.id, wanted.revision(), told)?;
+    let listing = listing::files(hub, &wanted.id, &info.commit, told)?;
+    let plan = Plan::of_listing(&wanted.id, listing, &places.hub);
+    plan.check_access(hub, info.gated, told)?;
+    Ok(plan)
 }
 
 /// The revision of a cached model.

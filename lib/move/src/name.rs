@@ -21,7 +21,8 @@ impl Wanted {
     }
 }
 
-/// The model that `record` names, at `branch` or at the revision behind an `@`.
+/// The model that `record` names, at `branch` or at the revision behind an `@`, or else at the
+/// branch that a record of a push has.
 ///
 /// A name with a slash is taken literally, and so is that of a record from a listing, whose `hash`
 /// says what is here and not what is wanted. A shorter name may mean a model that is in the cache.
@@ -37,6 +38,7 @@ pub fn wanted(record: &Record, branch: Option<&str>, places: &Places) -> Result<
             ));
         }
     };
+    let branch = branch.or_else(|| record.str("branch"));
     let revision = match (revision, branch) {
         (Some(revision), Some(branch)) if revision != branch => {
             let message = format!("two revisions, {revision} and {branch}");

@@ -115,9 +115,13 @@ impl Env {
     }
 }
 
-/// Bytes that repeat nowhere near a piece's length.
+/// Bytes that do not repeat at the distance of a piece.
 pub fn content(size: usize) -> Vec<u8> {
-    (0..size as u64).map(|i| (i.wrapping_mul(2_654_435_761) >> 13) as u8).collect()
+    let block: Vec<u8> =
+        (0..65_537_u32).map(|i| (i.wrapping_mul(2_654_435_761) >> 13) as u8).collect();
+    let mut content = block.repeat(size.div_ceil(block.len()));
+    content.truncate(size);
+    content
 }
 
 pub fn sha256(content: &[u8]) -> String {
