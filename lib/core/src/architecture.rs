@@ -56,6 +56,7 @@ architectures! {
     HunyuanV1Dense = "hunyuan_v1_dense",
     InternLm2 = "internlm2",
     InternLm3 = "internlm3",
+    Jamba = "jamba",
     Lfm2 = "lfm2",
     Lfm2Moe = "lfm2_moe",
     Llama = "llama" | "iquestcoder" | "xverse",

@@ -26,14 +26,40 @@ pub fn estimate(facts: &Facts, tokens: u64, on_cpu: bool) -> Result<u64> {
 /// The elements of all keys and values of a token, as far as `config` says.
 fn elements(config: &Value) -> u64 {
     let number = |names: &[&str]| names.iter().find_map(|name| config.get(name)?.as_u64());
-    let heads = number(&["num_attention_heads", "n_head"]).unwrap_or(1).max(1);
+    let Some(heads) = number(&["num_attention_heads", "n_head"]).map(|heads| heads.max(1)) else {
+        return 0;
+    };
     let hidden = number(&["hidden_size", "n_embd"]).unwrap_or_default();
     let of_each = [
-        number(&["num_hidden_layers", "n_layer"]).unwrap_or_default(),
+        layers(config),
         number(&["num_key_value_heads"]).unwrap_or(heads),
         number(&["head_dim"]).unwrap_or(hidden / heads),
     ];
     of_each.into_iter().fold(2, u64::saturating_mul)
+}
+
+/// The layers that have keys and values: not those of state spaces, convolutions and delta nets, and
+/// not the last ones if these look at others'.
+fn layers(config: &Value) -> u64 {
+    let number = |name: &str| config.get(name).and_then(Value::as_u64);
+    let attends = |kind: &Value| {
+        let kind = kind.as_str().unwrap_or_default();
+        kind == "*" || (kind.contains("attention") && kind != "linear_attention")
+    };
+    let named = |name: &&str| match config.get(*name)? {
+        Value::Array(kinds) if kinds.iter().all(Value::is_number) => Some(kinds.len() as u64),
+        Value::Array(kinds) => Some(kinds.iter().filter(|kind| attends(kind)).count() as u64),
+        Value::String(kinds) => Some(kinds.matches('*').count() as u64),
+        _ => None,
+    };
+    let all = number("num_hidden_layers").or(number("n_layer")).unwrap_or_default();
+    let named = ["full_attn_idxs", "hybrid_override_pattern", "layers_block_type", "layer_types"]
+        .iter()
+        .find_map(named);
+    let interval = number("full_attention_interval").or(number("attn_layer_period"));
+    let interval = interval.filter(|&interval| interval > 0);
+    let attending = named.or(interval.map(|interval| all / interval)).unwrap_or(all);
+    attending.saturating_sub(number("num_kv_shared_layers").unwrap_or_default())
 }
 
 fn bytes(tensor: &Tensor, on_cpu: bool) -> u64 {

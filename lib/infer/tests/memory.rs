@@ -23,3 +23,21 @@ fn weights_count_as_they_are_computed_with_and_tokens_by_their_keys_and_values()
     let widened = estimate(&narrow, 0, true).unwrap();
     assert_eq!(widened, 2 * estimate(&narrow, 0, false).unwrap());
 }
+
+#[test]
+fn layers_without_keys_and_values_count_as_none() {
+    // Layers with keys and values, and what each remembers of a token.
+    for (case, layers, elements) in [
+        ("mamba", 0, 0),
+        ("lfm2-biased", 2, 2 * 8 * 2),
+        ("qwen3_5", 2, 2 * 16 * 2),
+        ("granitemoehybrid", 1, 2 * 8 * 2),
+        ("nemotron_h", 1, 2 * 16 * 2),
+        ("jamba", 1, 2 * 8 * 2),
+        ("gemma3n", 4, 2 * 16 * 2),
+    ] {
+        let facts = facts(&parity(case)).unwrap();
+        let text = estimate(&facts, 1000, true).unwrap() - estimate(&facts, 0, true).unwrap();
+        assert_eq!(text, 1000 * layers * elements * 4, "{case}");
+    }
+}

@@ -51,22 +51,30 @@ struct Second {
 /// A mamba, or a falcon_mamba, which norms what drives its state spaces.
 pub fn load(config: &Value, w: Cursor) -> Result<Box<dyn Language>> {
     let (c, own): (Config, First) = (fields(config)?, fields(config)?);
-    let rank = match &own.time_step_rank {
-        Value::String(auto) if auto == "auto" => Some(c.hidden_size.div_ceil(16)),
-        rank => rank.as_u64().map(|rank| rank as usize),
-    };
-    let rank = rank.ok_or_else(|| invalid("`time_step_rank` is not a number".into()))?;
-    positive(&[("intermediate_size", own.intermediate_size), ("time_step_rank", rank)])?;
+    let rank = rank(&own.time_step_rank, c.hidden_size)?;
+    positive(&[("intermediate_size", own.intermediate_size)])?;
     let normed = own.use_bcdt_rms || own.model_type == "falcon_mamba";
+    let eps = own.mixer_rms_eps.unwrap_or(1e-6);
     let sizes = MambaSizes {
         hidden: c.hidden_size,
         inner: own.intermediate_size,
         state: c.state_size,
         rank,
         taps: c.conv_kernel,
-        norm_eps: normed.then(|| own.mixer_rms_eps.unwrap_or(1e-6)),
+        norm: normed.then_some(NormArch { kind: NormKind::Bare, eps }),
     };
     stack(&c, NORM, true, w, |w| Mamba::load(w, sizes))
+}
+
+/// Elements that the steps of all channels come from, as a file states them.
+pub fn rank(stated: &Value, hidden: usize) -> Result<usize> {
+    let rank = match stated {
+        Value::String(auto) if auto == "auto" => Some(hidden.div_ceil(16)),
+        rank => rank.as_u64().map(|rank| rank as usize),
+    };
+    let rank = rank.ok_or_else(|| invalid("the rank of steps is not a number".into()))?;
+    positive(&[("the rank of steps", rank)])?;
+    Ok(rank)
 }
 
 /// A mamba2.

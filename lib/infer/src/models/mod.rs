@@ -28,6 +28,7 @@ mod granite;
 mod granite_hybrid;
 mod hunyuan;
 mod internlm;
+mod jamba;
 mod lfm;
 mod llama;
 mod mamba;
@@ -95,6 +96,7 @@ pub fn load(architecture: Architecture) -> Load {
         Architecture::HunyuanV1Dense => hunyuan::load,
         Architecture::InternLm2 => internlm::load_2,
         Architecture::InternLm3 => llama::load,
+        Architecture::Jamba => jamba::load,
         Architecture::Lfm2 => lfm::load,
         Architecture::Lfm2Moe => lfm::load_moe,
         Architecture::Llama => llama::load,

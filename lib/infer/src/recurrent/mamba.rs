@@ -6,7 +6,7 @@ use mlx_rs::error::Result;
 use super::{Conv, Selective};
 use crate::cache::{Slot, State, Texts};
 use crate::kernels::{Activation, Kernels};
-use crate::nn::{Linear, Mix, Norm, NormArch, NormKind};
+use crate::nn::{Linear, Mix, Norm, NormArch};
 use crate::weights::Cursor;
 
 /// A convolution, a state space driven by what it puts out, and a gate.
@@ -36,17 +36,21 @@ pub struct MambaSizes {
     pub rank: usize,
     /// Tokens that a convolution sees.
     pub taps: usize,
-    /// What is added to the mean square of the steps, `b` and `c` if they are normed.
-    pub norm_eps: Option<f32>,
+    /// What the steps, `b` and `c` are normed by, if they are.
+    pub norm: Option<NormArch>,
 }
 
 impl Mamba {
     /// The layer at `w`.
     pub fn load(w: &mut Cursor, sizes: MambaSizes) -> mlxk_core::Result<Mamba> {
-        let MambaSizes { hidden, inner, state, rank, taps, norm_eps } = sizes;
-        let norms = norm_eps.map(|eps| {
-            let mut bare = |size| NormArch { kind: NormKind::Bare, eps }.load(w, "", size);
-            Ok([bare(rank)?, bare(state)?, bare(state)?])
+        let MambaSizes { hidden, inner, state, rank, taps, norm } = sizes;
+        let norms = norm.map(|norm| {
+            let mut load = |name, size| norm.load(w, name, size);
+            Ok([
+                load("dt_layernorm", rank)?,
+                load("b_layernorm", state)?,
+                load("c_layernorm", state)?,
+            ])
         });
         Ok(Mamba {
             in_proj: Linear::load(w, "in_proj", 2 * inner, hidden)?,
