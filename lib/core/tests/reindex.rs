@@ -163,7 +163,8 @@ fn the_cache_is_neither_source_nor_target_by_whatever_way() {
     }
     // Even where the cache itself is named by a link.
     let through = Places { root: env.home().join("cache"), ..places };
-    assert!(repair_index(&cached, "x".as_ref(), true, &through, |_| Ok(())).is_err());
+    let e = repair_index(&cached, "x".as_ref(), true, &through, |_| Ok(())).unwrap_err();
+    assert!(e.message.contains("inside the Hugging Face cache"), "{e}");
 }
 
 #[test]
