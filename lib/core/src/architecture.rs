@@ -31,6 +31,8 @@ architectures! {
     BitNet = "bitnet",
     Cohere = "cohere",
     Cohere2 = "cohere2",
+    DeepseekV2 = "deepseek_v2",
+    DeepseekV3 = "deepseek_v3" | "kimi_k2" | "joyai_llm_flash",
     Ernie45 = "ernie4_5",
     Exaone = "exaone",
     Ernie45Moe = "ernie4_5_moe",

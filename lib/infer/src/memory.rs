@@ -29,6 +29,10 @@ fn elements(config: &Value) -> u64 {
     let Some(heads) = number(&["num_attention_heads", "n_head"]).map(|heads| heads.max(1)) else {
         return 0;
     };
+    if let Some(latent) = number(&["kv_lora_rank"]) {
+        let rotated = number(&["qk_rope_head_dim"]).unwrap_or_default();
+        return layers(config).saturating_mul(latent.saturating_add(rotated));
+    }
     let hidden = number(&["hidden_size", "n_embd"]).unwrap_or_default();
     let of_each = [
         layers(config),

@@ -11,6 +11,11 @@ use crate::matrix::Packed;
 
 /// `x W.T`.
 pub fn product(w: &Packed, x: &Array) -> Result<Array> {
+    times(w, x, true)
+}
+
+/// `x W.T` if `transposed`, else `x W`; of several matrices each is multiplied with its own.
+pub fn times(w: &Packed, x: &Array, transposed: bool) -> Result<Array> {
     called("quantized_matmul", |result, stream| {
         // SAFETY: all handles live as long as the call.
         unsafe {
@@ -20,7 +25,7 @@ pub fn product(w: &Packed, x: &Array) -> Result<Array> {
                 w.weight.as_ptr(),
                 w.scales.as_ptr(),
                 handle(w.biases.as_ref()),
-                true,
+                transposed,
                 some(w.group_size),
                 some(w.bits),
                 mode(w.packing).as_ptr(),

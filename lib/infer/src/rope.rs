@@ -203,6 +203,15 @@ impl Scaling {
         Ok(if factor <= 1.0 { 1.0 } else { (1.0 + factor.ln() / original.ln()).sqrt() })
     }
 
+    /// What DeepSeek's scores are multiplied by over the longer context of yarn.
+    pub fn sharpness(&self) -> f32 {
+        let all = self.mscale_all_dim.unwrap_or(0.0);
+        match self.factor {
+            Some(factor) if factor > 1.0 => (0.1 * all * factor.ln() + 1.0).powi(2) as f32,
+            _ => 1.0,
+        }
+    }
+
     /// How yarn makes up for the flatter attention over a longer context.
     fn yarn_magnitude(&self) -> mlxk_core::Result<f64> {
         let factor = self.factor()?;

@@ -71,6 +71,8 @@ pub fn load(architecture: Architecture) -> Load {
         Architecture::BitNet => bitnet::load,
         Architecture::Cohere => cohere::load,
         Architecture::Cohere2 => cohere::load_2,
+        Architecture::DeepseekV2 => deepseek::load_2,
+        Architecture::DeepseekV3 => deepseek::load_3,
         Architecture::Ernie45 => llama::load_traditional,
         Architecture::Exaone => exaone::load,
         Architecture::Ernie45Moe => ernie::load_moe,

@@ -12,11 +12,13 @@ use crate::matrix::Matrix;
 use crate::weights::Cursor;
 
 mod attention;
+mod latent;
 mod mix;
 mod mlp;
 mod norm;
 
 pub use attention::{Attention, Sizes, Warmth};
+pub use latent::{Latent, LatentSizes};
 pub use mix::{Feed, Mix};
 pub use mlp::{Mlp, MlpArch};
 pub use norm::{Norm, NormArch, NormKind};
