@@ -319,6 +319,13 @@ mod tests {
                 false,
                 json!({"type": "yarn", "factor": 4.0, "original_max_position_embeddings": 64}),
             ),
+            (
+                64,
+                false,
+                json!({"type": "longrope", "original_max_position_embeddings": 64,
+                    "long_factor": (0..32).map(|i| 1.0 + f64::from(i) / 8.0).collect::<Vec<_>>()}),
+            ),
+            (64, false, json!({"type": "proportional", "partial_rotary_factor": 0.25})),
         ] {
             let scaling_given = serde_json::from_value(scaling.clone()).unwrap();
             let rope = Rope::new(dims, traditional, 1e4, Some(100), Some(&scaling_given)).unwrap();

@@ -155,13 +155,14 @@ impl Cursor<'_> {
     /// after another `repeats` times over. Errors if it has another number of outputs.
     pub fn split(&mut self, name: &str, repeats: usize, parts: &[(&str, usize)]) -> Result<()> {
         let outs: usize = parts.iter().map(|(_, rows)| rows).sum();
+        let uneven = parts.iter().any(|(_, rows)| !rows.is_multiple_of(repeats));
         for tensor in PARTS {
             let fused = format!("{name}.{tensor}");
             if tensor != "weight" && !self.has(&fused) {
                 continue;
             }
             let all = self.take(&fused)?;
-            if all.shape.first() != Some(&outs) || !outs.is_multiple_of(repeats) {
+            if all.shape.first() != Some(&outs) || uneven {
                 let message = format!("expected {outs} rows, found shape {:?}", all.shape);
                 return Err(self.invalid(&fused, message));
             }

@@ -154,6 +154,14 @@ fn a_window_as_long_as_the_text_changes_nothing_and_a_shorter_one_does() {
     assert!(apart(&full, &within(5)) > 1e-3);
 }
 
+#[test]
+fn layers_have_the_windows_that_their_makers_gave_them() {
+    for case in ["gemma2", "phi3", "starcoder2"] {
+        let within = |window: u32| logits(&Draft::of(case).with("sliding_window", window));
+        assert!(apart(&within(4096), &within(5)) > 1e-3, "{case}");
+    }
+}
+
 /// Beyond 256 tokens a window's cache drops what it no longer needs; no chunking may show that.
 #[test]
 fn a_window_sees_the_same_however_the_text_is_cut() {

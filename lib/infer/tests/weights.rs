@@ -183,6 +183,8 @@ fn what_cannot_run_is_refused_by_name() {
         ("num_key_value_heads", json!(3), "4 query heads cannot share 3 key heads"),
         ("hidden_size", json!("many"), "hidden_size"),
         ("num_hidden_layers", json!(9_000_000_000_u64), "num_hidden_layers"),
+        ("num_attention_heads", json!(0), "num_attention_heads"),
+        ("num_attention_heads", json!(64), "head_dim"),
     ] {
         let refused = Draft::of("llama").with(key, value).refused();
         assert!(refused.contains(named), "{key}: {refused}");

@@ -149,13 +149,14 @@ impl Config {
     }
 
     fn check(&self) -> Result<()> {
+        let of_head = self.hidden_size.checked_div(self.num_attention_heads);
         let sizes = [
             ("vocab_size", self.vocab_size),
             ("hidden_size", self.hidden_size),
             ("intermediate_size", self.intermediate_size),
             ("num_attention_heads", self.num_attention_heads),
             ("num_key_value_heads", self.kv_heads()),
-            ("head_dim", self.head_dim.unwrap_or(1)),
+            ("head_dim", self.head_dim.or(of_head).unwrap_or_default()),
         ];
         positive(&sizes)?;
         if let Some(eps) = self.rms_norm_eps.filter(|eps| !(0.0..=1.0).contains(eps)) {
