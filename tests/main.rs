@@ -18,6 +18,7 @@ mod pull;
 mod push;
 mod readme;
 mod rm;
+mod roundtrip;
 mod run;
 mod schema;
 mod show;
