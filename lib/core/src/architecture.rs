@@ -48,6 +48,7 @@ architectures! {
     Glm = "glm",
     Glm4 = "glm4",
     Glm4Moe = "glm4_moe",
+    Glm4MoeLite = "glm4_moe_lite",
     Gpt2 = "gpt2",
     GptNeoX = "gpt_neox",
     GptOss = "gpt_oss",
@@ -62,6 +63,7 @@ architectures! {
     Lfm2 = "lfm2",
     Lfm2Moe = "lfm2_moe",
     Llama = "llama" | "iquestcoder" | "xverse",
+    Llama4 = "llama4",
     Mamba = "mamba" | "falcon_mamba",
     Mamba2 = "mamba2",
     Mimo = "mimo",
@@ -101,8 +103,8 @@ impl Architecture {
 
     /// Whether models of it also take pictures or sound: only their text part can run.
     pub fn is_multimodal(self) -> bool {
-        use Architecture::{Gemma3, Gemma3n, Gemma4, Mistral3, Qwen35, Qwen35Moe};
-        matches!(self, Gemma3 | Gemma3n | Gemma4 | Mistral3 | Qwen35 | Qwen35Moe)
+        use Architecture::{Gemma3, Gemma3n, Gemma4, Llama4, Mistral3, Qwen35, Qwen35Moe};
+        matches!(self, Gemma3 | Gemma3n | Gemma4 | Llama4 | Mistral3 | Qwen35 | Qwen35Moe)
     }
 
     /// The architecture of a `model_type`.

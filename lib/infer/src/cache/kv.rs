@@ -19,6 +19,8 @@ const BACK: i32 = 32;
 #[derive(Clone)]
 pub struct Kv {
     window: Option<i32>,
+    /// Whether texts are cut into windows, instead of each token having one that ends with it.
+    chunked: bool,
     /// Tokens at the beginning that are attended to besides the window.
     kept: i32,
     packing: Option<Packing>,
@@ -44,7 +46,13 @@ pub struct Packing {
 impl Kv {
     /// Of a layer whose tokens attend to themselves and the `window - 1` before, or to all.
     pub fn new(window: Option<i32>) -> Kv {
-        Kv { window, kept: 0, packing: None, buffers: None, held: 0, dropped: 0 }
+        Kv { window, chunked: false, kept: 0, packing: None, buffers: None, held: 0, dropped: 0 }
+    }
+
+    /// Of a layer whose tokens attend to those before in the same one of the chunks of `size` that
+    /// texts are cut into.
+    pub fn chunked(size: i32) -> Kv {
+        Kv { chunked: true, ..Kv::new(Some(size)) }
     }
 
     /// The same, but of a layer that would attend to all tokens only to the first `kept` and to so
@@ -126,7 +134,16 @@ impl Kv {
         let seen = reach + sunk;
         match self.window {
             _ if n == 1 => Ok(Visible::All),
-            Some(window) if reach > window => {
+            Some(size) if self.chunked && self.offset() - reach + size < self.offset() => {
+                let first = self.offset() - reach;
+                let size = Array::from_int(size);
+                let query = arange::<i32, i32>(self.offset() - n, self.offset(), None)?;
+                let query = query.reshape(&[n, 1])?;
+                let key = arange::<i32, i32>(first, self.offset(), None)?;
+                let same = query.floor_divide(&size)?.eq(key.floor_divide(&size)?)?;
+                Ok(Visible::Only(query.ge(&key)?.logical_and(same)?))
+            }
+            Some(window) if !self.chunked && reach > window => {
                 let query = arange::<i32, i32>(seen - n, seen, None)?.reshape(&[n, 1])?;
                 let key = arange::<i32, i32>(None, seen, None)?;
                 let near = query.lt(key.add(Array::from_int(window))?)?;
@@ -156,7 +173,15 @@ impl Kv {
     /// Where in the buffers lies what number `i` of the last `n` tokens attends to besides.
     pub fn seen_by(&self, i: usize, n: usize) -> Range<usize> {
         let end = self.held() - n + i + 1;
-        let start = self.window.map_or(0, |window| end.saturating_sub(window as usize));
+        let start = match self.window {
+            None => 0,
+            Some(size) if self.chunked => {
+                let dropped = self.dropped as usize;
+                let last = dropped + end - 1;
+                (last - last % size as usize).saturating_sub(dropped)
+            }
+            Some(window) => end.saturating_sub(window as usize),
+        };
         start..end
     }
 
@@ -172,7 +197,14 @@ impl Kv {
     /// How many of the other tokens held the last `n` attend to.
     fn reach(&self, n: i32) -> i32 {
         let others = self.held - self.sunk();
-        self.window.map_or(others, |window| others.min(window - 1 + n))
+        match self.window {
+            Some(size) if self.chunked => {
+                let first = self.offset() - n;
+                others.min(first % size + n)
+            }
+            Some(window) => others.min(window - 1 + n),
+            None => others,
+        }
     }
 
     fn make_room(&mut self, n: i32, new: &[Buffer; 2]) -> Result<()> {

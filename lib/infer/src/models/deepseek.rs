@@ -1,9 +1,9 @@
-//! DeepSeek V2 (arXiv 2405.04434) and V3 (arXiv 2412.19437).
+//! DeepSeek V2 (arXiv 2405.04434) and V3 (arXiv 2412.19437), and others that are the same.
 
 use mlxk_core::Result;
 use serde_json::{Value, json};
 
-use super::config::{Config, invalid, unknown};
+use super::config::{Config, given, invalid, unknown};
 use super::ends::{Ends, EndsArch};
 use super::stack::{Factors, Stack, Step};
 use super::{Language, llama};
@@ -21,16 +21,26 @@ pub fn load_2(config: &Value, w: Cursor) -> Result<Box<dyn Language>> {
     if let (Some(moe), true) = (&mut moe, method.as_deref() != Some("group_limited_greedy")) {
         moe.routing.groups = None;
     }
-    load(&c, moe.as_ref(), w)
+    load(&c, moe.as_ref(), 1e-6, w)
 }
 
 /// A deepseek_v3; groups of experts are as good as their two best.
 pub fn load_3(config: &Value, w: Cursor) -> Result<Box<dyn Language>> {
     let c = read(config, true)?;
     match c.get::<String>("topk_method")?.as_deref() {
-        None | Some("noaux_tc") => load(&c, mixture(&c, Score::Sigmoid, 2)?.as_ref(), w),
+        None | Some("noaux_tc") => load(&c, mixture(&c, Score::Sigmoid, 2)?.as_ref(), 1e-6, w),
         Some(other) => Err(unknown(format!("experts chosen by `{other}` cannot run yet"))),
     }
+}
+
+/// A glm4_moe_lite: a deepseek_v3 but for what a file need not say.
+pub fn load_glm(config: &Value, w: Cursor) -> Result<Box<dyn Language>> {
+    let defaults = json!({"rms_norm_eps": 1e-5, "rope_theta": 1_000_000.0, "q_lora_rank": 768,
+        "qk_nope_head_dim": 192, "v_head_dim": 256, "first_k_dense_replace": 1,
+        "n_routed_experts": 64, "n_shared_experts": 1, "num_experts_per_tok": 4,
+        "moe_intermediate_size": 1536, "routed_scaling_factor": 1.8});
+    let c = read(&given(config, defaults), true)?;
+    load(&c, mixture(&c, Score::Sigmoid, 2)?.as_ref(), c.rms_norm()?.eps, w)
 }
 
 fn read(config: &Value, normalised: bool) -> Result<Config> {
@@ -46,7 +56,8 @@ fn mixture(c: &Config, score: Score, judged: usize) -> Result<Option<MoeArch>> {
     mixed.then(|| moe(c, score, judged)).transpose()
 }
 
-fn load(c: &Config, moe: Option<&MoeArch>, mut w: Cursor) -> Result<Box<dyn Language>> {
+/// With `eps` in the norms within attention.
+fn load(c: &Config, moe: Option<&MoeArch>, eps: f32, mut w: Cursor) -> Result<Box<dyn Language>> {
     leave_further_layers(&mut w, c.num_hidden_layers);
     w.rename(&[("shared_expert", "shared_experts")]);
     let (norm, hidden) = (c.rms_norm()?, c.hidden_size);
@@ -60,7 +71,7 @@ fn load(c: &Config, moe: Option<&MoeArch>, mut w: Cursor) -> Result<Box<dyn Lang
         softcap: None,
     };
     let ends = Ends::load(&mut w, &ends)?;
-    let (sizes, rope) = attention(c)?;
+    let (sizes, rope) = attention(c, eps)?;
     let (dense, every) = (c.need::<usize>("first_k_dense_replace")?, c.need("moe_layer_freq")?);
     let mut steps = Vec::new();
     for i in 0..c.num_hidden_layers {
@@ -82,7 +93,7 @@ fn load(c: &Config, moe: Option<&MoeArch>, mut w: Cursor) -> Result<Box<dyn Lang
 }
 
 /// The sizes of attention and what it rotates by.
-fn attention(c: &Config) -> Result<(LatentSizes, Rope)> {
+fn attention(c: &Config, eps: f32) -> Result<(LatentSizes, Rope)> {
     let scaling = match c.get::<Scaling>("rope_scaling")? {
         Some(scaling) => scaling,
         None => c.get("rope_parameters")?.unwrap_or_default(),
@@ -103,7 +114,7 @@ fn attention(c: &Config) -> Result<(LatentSizes, Rope)> {
         rotated,
         value,
         scale: ((plain + rotated) as f32).powf(-0.5) * scaling.sharpness(),
-        norm: NormArch { eps: 1e-6, ..c.rms_norm()? },
+        norm: NormArch { eps, ..c.rms_norm()? },
     };
     let trained = c.get("max_position_embeddings")?;
     Ok((sizes, Rope::new(rotated, true, c.theta(Some(10_000.0))?, trained, Some(&scaling))?))

@@ -31,6 +31,7 @@ mod internlm;
 mod jamba;
 mod lfm;
 mod llama;
+mod llama4;
 mod mamba;
 mod mistral;
 mod mixtral;
@@ -88,6 +89,7 @@ pub fn load(architecture: Architecture) -> Load {
         Architecture::Glm => glm::load,
         Architecture::Glm4 => glm::load_4,
         Architecture::Glm4Moe => glm::load_4_moe,
+        Architecture::Glm4MoeLite => deepseek::load_glm,
         Architecture::Gpt2 => gpt::load_2,
         Architecture::GptNeoX => gpt::load_neox,
         Architecture::GptOss => gpt_oss::load,
@@ -102,6 +104,7 @@ pub fn load(architecture: Architecture) -> Load {
         Architecture::Lfm2 => lfm::load,
         Architecture::Lfm2Moe => lfm::load_moe,
         Architecture::Llama => llama::load,
+        Architecture::Llama4 => llama4::load,
         Architecture::Mamba => mamba::load,
         Architecture::Mamba2 => mamba::load_2,
         Architecture::Mimo => llama::load_mimo,
