@@ -16,11 +16,11 @@ pub mod pull;
 pub mod push;
 pub mod refusal;
 pub mod space;
+#[cfg_attr(feature = "xet", path = "storage/xet.rs")]
+#[cfg_attr(not(feature = "xet"), path = "storage/none.rs")]
+pub mod storage;
 pub mod stream;
 pub mod transfer;
-#[cfg_attr(feature = "xet", path = "xet/storage.rs")]
-#[cfg_attr(not(feature = "xet"), path = "xet/none.rs")]
-pub mod xet;
 
 pub use client::Hub;
 pub use event::Event;

@@ -20,8 +20,8 @@ use crate::lock::{self, Lock};
 use crate::part::{self, Follower, Part};
 use crate::patience::{Patience, interrupted, sleep};
 use crate::refusal::Failure;
+use crate::storage::Storage;
 use crate::stream::Source;
-use crate::xet::Storage;
 
 /// Connections at once. More of them find no more bandwidth, but servers that mind.
 const CONNECTIONS: usize = 8;

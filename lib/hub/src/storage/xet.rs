@@ -6,8 +6,7 @@
 use mlxk_core::{Error, Kind, Result};
 use serde::Deserialize;
 use ureq::http::{HeaderMap, HeaderValue};
-use xet::xet_session::{XetDownloadStreamGroup, XetFileInfo, XetSessionBuilder};
-use xet_runtime::config::XetConfig;
+use xet::xet_session::{XetConfig, XetDownloadStreamGroup, XetFileInfo, XetSessionBuilder};
 
 use crate::client::Hub;
 use crate::event::Listener;
