@@ -256,3 +256,48 @@ fn another_shape_in_a_layer_of_any_kind_is_named() {
         }
     }
 }
+
+#[test]
+fn an_expert_that_is_missing_or_unlike_the_others_is_named() {
+    let expert = "model.layers.1.block_sparse_moe.experts.3.w2.weight";
+    let mut draft = Draft::of("mixtral-hf");
+    draft.tensors.get_mut(expert).unwrap().shape.reverse();
+    assert!(draft.refused().starts_with(&format!("{expert}: expected shape")));
+    draft.tensors.remove(expert);
+    assert_eq!(draft.refused(), format!("{expert}: the tensor is missing"));
+}
+
+#[test]
+fn experts_of_a_shape_that_they_cannot_have_are_named() {
+    for (case, tensor, part) in [
+        ("qwen3_moe-q4", "model.layers.0.mlp.switch_mlp.up_proj.weight", "expected rows of 64"),
+        ("gpt_oss-mxfp4", "model.layers.0.mlp.experts.down_proj.weight", "expected rows of 64"),
+        ("gpt_oss-hf", "model.layers.1.mlp.experts.gate_up_proj_blocks", "expected 6 experts"),
+        ("granitemoe-hf", "model.layers.0.block_sparse_moe.input_linear.weight", "expected 6"),
+        ("deepseek_v3", "model.layers.1.self_attn.embed_q.weight", "expected shape [4, 32, 32]"),
+    ] {
+        let mut draft = Draft::of(case);
+        draft.tensors.insert(tensor.into(), Tensor::of(&[6, 4, 2], [0.0; 48]));
+        let refused = draft.refused();
+        assert!(refused.starts_with(&format!("{tensor}: {part}")), "{refused}");
+    }
+}
+
+#[test]
+fn experts_that_no_token_can_choose_are_refused() {
+    let chosen = Draft::of("mixtral").with("num_experts_per_tok", 7).refused();
+    assert_eq!(chosen, "config.json: a token cannot run through 7 of 6 experts");
+    let groups = Draft::of("deepseek_v3").with("n_group", 3).refused();
+    assert_eq!(groups, "config.json: 2 of 3 groups of experts cannot be chosen from");
+}
+
+#[test]
+fn scales_of_another_type_than_the_packing_has_are_refused() {
+    let scales = "model.layers.0.mlp.up_proj.scales";
+    let mut draft = Draft::of("llama-mxfp4");
+    let shape = draft.tensors[scales].shape.clone();
+    let count: usize = shape.iter().product();
+    draft.tensors.insert(scales.into(), Tensor::of(&shape, vec![1.0; count]));
+    let refused = draft.refused();
+    assert!(refused.contains("model.layers.0.mlp.up_proj"), "{refused}");
+}
