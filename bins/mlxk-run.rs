@@ -1,13 +1,14 @@
 //! mlxk-run: asks a model, and writes its answer as it comes.
 
+use std::path::PathBuf;
 use std::process::ExitCode;
 
-use clap::{ArgAction, Parser};
-use mlxk_ask::Manner;
+use clap::{ArgAction, Parser, ValueEnum};
+use mlxk_ask::{Manner, Reasoning};
 use mlxk_cli::prompt::asked;
 use mlxk_cli::{Form, Output, Tool, completion};
 use mlxk_core::{Error, Kind, Result};
-use mlxk_infer::request::Options;
+use mlxk_infer::request::{Options, Preset};
 
 /// Ask a model: its answer is written to standard output as it comes
 ///
@@ -51,8 +52,23 @@ struct Run {
     /// End the answer before this text; may be repeated
     #[arg(long, value_name = "TEXT", action = ArgAction::Append)]
     stop: Vec<String>,
+    /// Let the answer be JSON that the schema in this file allows
+    #[arg(long, value_name = "FILE")]
+    json_schema: Option<PathBuf>,
+    /// Let the answer follow the grammar in this file
+    #[arg(long, value_name = "FILE", conflicts_with = "json_schema")]
+    grammar: Option<PathBuf>,
+    /// What to show of what the model thinks before it answers
+    #[arg(long, value_name = "WHAT")]
+    reasoning: Option<Show>,
+    /// The same as --reasoning hide
+    #[arg(long, conflicts_with = "reasoning")]
+    no_reasoning: bool,
+    /// Tell the chat template something more; may be repeated
+    #[arg(long, value_name = "NAME=VALUE", action = ArgAction::Append)]
+    template_var: Vec<String>,
     /// Give the prompt to the model as it is
-    #[arg(long, conflicts_with = "system")]
+    #[arg(long, conflicts_with_all = ["system", "template_var"])]
     no_chat_template: bool,
     /// Write the answer when it is complete
     #[arg(long)]
@@ -66,6 +82,17 @@ struct Run {
     /// Write one document: {status, command, data, error}
     #[arg(long, conflicts_with = "ndjson")]
     json: bool,
+}
+
+/// What is shown of reasoning.
+#[derive(Clone, Copy, ValueEnum)]
+enum Show {
+    /// Reasoning before the answer; the default on a terminal
+    Show,
+    /// The answer alone; the default elsewhere
+    Hide,
+    /// Reasoning alone
+    Only,
 }
 
 const EXAMPLES: &str = "\
@@ -88,7 +115,7 @@ impl Tool for Run {
 
     fn run(&self, out: &mut Output) -> Result<()> {
         let manner = self.manner()?;
-        let asked = asked(&self.words, self.prompt.as_deref(), self.ndjson)?;
+        let asked = asked(&self.words, self.prompt.as_deref(), self.form())?;
         mlxk_ask::ask(&self.model, asked, &manner, &mlxk_cli::places()?, out)
     }
 }
@@ -107,13 +134,22 @@ impl Run {
             ..Options::default()
         };
         options.check().map_err(|e| Error::new(Kind::Command, "", e.message))?;
-        Ok(Manner {
+        let colours = mlxk_cli::output::colours();
+        let reasoning = match (self.no_reasoning, self.reasoning) {
+            (true, _) | (_, Some(Show::Hide)) => Reasoning::Hide,
+            (_, Some(Show::Only)) => Reasoning::Only,
+            (_, Some(Show::Show)) => Reasoning::Show,
+            (_, None) if mlxk_cli::output::to_terminal() => Reasoning::Show,
+            (_, None) => Reasoning::Hide,
+        };
+        let preset = Preset {
             options,
             system: self.system.clone(),
             raw: self.no_chat_template,
-            stream: !self.no_stream,
-            verbose: self.verbose,
-        })
+            variables: mlxk_ask::variables(&self.template_var)?,
+            rules: mlxk_ask::rules(self.json_schema.as_deref(), self.grammar.as_deref())?,
+        };
+        Ok(Manner { preset, reasoning, colours, stream: !self.no_stream, verbose: self.verbose })
     }
 }
 

@@ -2,6 +2,12 @@
 //!
 //! Only programs use this crate: it prints, as mlxk-cli does.
 
+#![cfg_attr(test, allow(clippy::unwrap_used))] // a test fails by panicking
+
+mod chat;
+mod given;
+mod page;
+
 use std::cell::OnceCell;
 use std::time::Instant;
 
@@ -11,18 +17,23 @@ use mlxk_cli::requests::{at, requests};
 use mlxk_cli::{Form, Output, interrupt};
 use mlxk_core::{Error, Kind, Places, Record, Result};
 use mlxk_infer::generate::{Bound, End, Reason};
-use mlxk_infer::request::Options;
+use mlxk_infer::request::Preset;
 use mlxk_infer::{Event, Model, Request, Runner};
+use serde_json::Value;
+
+pub use given::{rules, variables};
+use page::Page;
+pub use page::Reasoning;
 
 /// How to ask, and how to write.
 #[derive(Clone, Debug)]
 pub struct Manner {
     /// What holds for every request that does not say otherwise.
-    pub options: Options,
-    /// What the system says before a prompt.
-    pub system: Option<String>,
-    /// Whether a prompt is for the model as it is.
-    pub raw: bool,
+    pub preset: Preset,
+    /// What people see of reasoning.
+    pub reasoning: Reasoning,
+    /// Whether it may be dim.
+    pub colours: bool,
     /// Whether text is written as it comes.
     pub stream: bool,
     /// Whether to tell on stderr how fast it went.
@@ -43,12 +54,17 @@ pub fn ask(
 ) -> Result<()> {
     let found = find(&Record::default().with("name", model), places)?;
     let runner = load(&examine(&found)?, manner, out)?;
-    let mut asking = Asking { typed: model, name: &found.name, runner, manner };
+    let asking = |runner| Asking { typed: model, name: &found.name, runner, manner };
     match asked {
+        Asked::Anything => {
+            let history = mlxk_cli::places::state().map(|state| state.join("history"));
+            chat::chat(&found.name, runner, manner, history, out)?;
+        }
         Asked::Prompt(prompt) => {
-            asking.answer(Record::default().with("prompt", prompt), out)?;
+            asking(runner).answer(Record::default().with("prompt", prompt), out)?;
         }
         Asked::Requests => {
+            let mut asking = asking(runner);
             for request in requests() {
                 let done = request
                     .and_then(|(record, line)| asking.answer(record, out).map_err(|e| at(line, e)));
@@ -85,16 +101,15 @@ struct Asking<'a> {
 impl Asking<'_> {
     /// Answers one request, and writes the answer in the form that is wanted.
     fn answer(&mut self, record: Record, out: &mut Output) -> Result<()> {
-        let Manner { options, system, raw, .. } = self.manner;
-        let request = Request::parse(&record, options, system.as_deref(), *raw)?;
+        let request = Request::parse(&record, &self.manner.preset)?;
         // Before the first token there is nothing to end well, and Ctrl-C may kill at once.
         let watch = OnceCell::new();
         let interrupted = || watch.get_or_init(interrupt::watch).caught();
-        let (text, end) = self.generate(&request, &interrupted, out)?;
-        let told = Record::default().with("response", &*text).merge(end.record());
+        let (answer, end) = self.generate(&request, &interrupted, out)?;
+        let told = answer.record().merge(end.record());
         match out.form {
-            Form::Human if self.manner.stream => out.text("\n")?,
-            Form::Human => out.text(&format!("{text}\n"))?,
+            Form::Human if self.manner.stream => {}
+            Form::Human => out.text(&answer.page)?,
             Form::Ndjson => out.lines([&record.with("model", self.name).merge(told)])?,
             Form::Json => {
                 let asked = Record::default().with("model", self.typed);
@@ -107,35 +122,71 @@ impl Asking<'_> {
         Ok(())
     }
 
-    /// The answer and how it ended; text for people is written as it comes.
+    /// The answer and how it ended; a page for people is written as it comes.
     fn generate(
         &mut self,
         request: &Request,
         interrupted: &dyn Fn() -> bool,
         out: &mut Output,
-    ) -> Result<(String, End)> {
+    ) -> Result<(Answer, End)> {
         let started = Instant::now();
         let mut first = None;
-        let mut text = String::new();
+        let mut answer = Answer::default();
+        let mut page = Page::new(self.manner.reasoning, self.manner.colours);
         for event in self.runner.generate(request, interrupted)? {
-            match event? {
-                Event::Text(piece) => {
-                    first.get_or_insert_with(Instant::now);
-                    if out.form == Form::Human && self.manner.stream {
-                        out.text(&piece)?;
+            let event = match event {
+                Ok(event) => event,
+                Err(e) => {
+                    let rest = page.close();
+                    if out.form == Form::Human && !rest.is_empty() {
+                        out.text(rest)?;
                     }
-                    text += &piece;
+                    return Err(e);
                 }
-                Event::Logprobs(_) => {}
+            };
+            let shown = page.write(&event);
+            if out.form == Form::Human && self.manner.stream && !shown.is_empty() {
+                out.text(&shown)?;
+            }
+            answer.page += &shown;
+            match event {
                 Event::End(end) => {
                     if self.manner.verbose {
                         tell(&end, started, first.unwrap_or_else(Instant::now));
                     }
-                    return Ok((text, end));
+                    return Ok((answer, end));
                 }
+                Event::Logprobs(_) => {}
+                Event::Reasoning(text) => answer.reasoning += &text,
+                Event::Text(text) => answer.text += &text,
+                Event::Call(call) => answer.calls.push(call.record()),
             }
+            first.get_or_insert_with(Instant::now);
         }
         Err(Error::new(Kind::Internal, "", "an answer without an end"))
+    }
+}
+
+/// All of an answer.
+#[derive(Default)]
+struct Answer {
+    /// As people see it.
+    page: String,
+    reasoning: String,
+    text: String,
+    calls: Vec<Value>,
+}
+
+impl Answer {
+    fn record(&self) -> Record {
+        let mut record = Record::default().with("response", &*self.text);
+        if !self.reasoning.is_empty() {
+            record = record.with("reasoning", &*self.reasoning);
+        }
+        match self.calls.is_empty() {
+            true => record,
+            false => record.with("tool_calls", self.calls.clone()),
+        }
     }
 }
 
@@ -145,7 +196,7 @@ fn cut(end: &End) -> Option<&'static str> {
         Reason::Length(Bound::Asked) => Some("--max-tokens"),
         Reason::Length(Bound::Default) => Some("the default, --max-tokens allows more"),
         Reason::Length(Bound::Window) => Some("the model's context is full"),
-        Reason::Stop | Reason::Interrupted => None,
+        Reason::Stop | Reason::Calls | Reason::Interrupted => None,
     }
 }
 

@@ -38,6 +38,12 @@ impl Watch {
         caught()
     }
 
+    /// Ends the watch without raising the signal that came, if it was INT: it has been heeded.
+    pub fn forgive(self) {
+        // Another signal stays, and is raised.
+        let _ = CAUGHT.compare_exchange(SIGINT, 0, Ordering::Relaxed, Ordering::Relaxed);
+    }
+
     /// An error if a signal came.
     pub fn check(&self) -> Result<()> {
         match self.caught() {

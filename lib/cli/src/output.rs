@@ -35,6 +35,18 @@ pub enum Form {
     Json,
 }
 
+/// Whether stdout is a terminal.
+pub fn to_terminal() -> bool {
+    io::stdout().is_terminal()
+}
+
+/// Whether it is one that may be coloured: see no-color.org.
+pub fn colours() -> bool {
+    let unset = |name| std::env::var_os(name).is_none_or(|value| value.is_empty());
+    let dumb = std::env::var_os("TERM").is_some_and(|term| term == "dumb");
+    to_terminal() && unset("NO_COLOR") && !dumb
+}
+
 impl FormFlags {
     /// Whether records were asked for, and are not just what a pipe gets.
     pub fn ndjson(self) -> bool {

@@ -13,6 +13,15 @@ pub fn places() -> Result<Places> {
     from(|name| env::var_os(name))
 }
 
+/// Where programs keep what they remember: `XDG_STATE_HOME`, or what stands for it, if there is a
+/// home.
+pub fn state() -> Option<PathBuf> {
+    let directory = |name| env::var_os(name).map(PathBuf::from).filter(|path| path.is_absolute());
+    let state = directory("XDG_STATE_HOME");
+    let state = state.or_else(|| Some(directory("HOME")?.join(".local/state")));
+    state.map(|state| state.join("mlxk"))
+}
+
 /// True if the environment asks that nothing be removed but from the cache of a test.
 pub fn only_tests() -> bool {
     env::var_os("MLXK2_STRICT_TEST_DELETE").is_some_and(|value| value == "1")

@@ -1,11 +1,12 @@
 //! What `mlxk-run` is asked: words, standard input, or both; and when it may read that at all.
 
 use std::env;
-use std::io::{self, Read};
+use std::io::{self, IsTerminal, Read};
 use std::path::Path;
 
 use mlxk_core::{Error, Kind, Result};
 
+use crate::Form;
 use crate::input::stdin_holds_data;
 
 /// The variable that opens or closes standard input.
@@ -18,14 +19,19 @@ pub enum Asked {
     Prompt(String),
     /// Requests on standard input, a record a line.
     Requests,
+    /// Whatever comes to the mind of who sits at the terminal.
+    Anything,
 }
 
 /// Puts together what is asked. `-` among `words` is standard input, which comes before the rest;
-/// `flag` goes before the other words. With `records`, `-` alone means requests.
+/// `flag` goes before the other words. With records, `-` alone means requests; with text for
+/// people, nothing at all means a conversation, if they are there.
 ///
 /// Standard input is read for `-`, or when [`GATE`] is on and it holds data, and never when that
 /// is off.
-pub fn asked(words: &[String], flag: Option<&str>, records: bool) -> Result<Asked> {
+pub fn asked(words: &[String], flag: Option<&str>, form: Form) -> Result<Asked> {
+    let records = form == Form::Ndjson;
+    let people = || io::stdin().is_terminal() && io::stdout().is_terminal();
     let gate = gate(env::var(GATE).ok().as_deref());
     let (dashes, words): (Vec<&str>, Vec<&str>) =
         words.iter().map(String::as_str).partition(|word| *word == "-");
@@ -51,6 +57,7 @@ pub fn asked(words: &[String], flag: Option<&str>, records: bool) -> Result<Aske
         (true, false, typed) => piped(&stdin()?, typed).map(Asked::Prompt),
         (false, _, Some(typed)) if typed.trim().is_empty() => Err(empty("the prompt is empty")),
         (false, _, Some(typed)) => Ok(Asked::Prompt(typed)),
+        (false, _, None) if form == Form::Human && people() => Ok(Asked::Anything),
         (false, _, None) => Err(Error::new(Kind::Command, "", "no prompt")
             .hint("give a prompt behind the model, or - for standard input")),
     }

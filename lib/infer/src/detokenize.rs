@@ -43,6 +43,28 @@ impl Detokenizer {
         text
     }
 
+    /// What `token` stands for within a text, which may be half a character.
+    pub fn bytes(&self, token: &str) -> Vec<u8> {
+        let mut piece = token.to_owned();
+        for step in &self.steps {
+            match step {
+                Step::Join { .. } => piece.insert(0, ' '),
+                Step::Replace { pattern, content } => {
+                    piece = piece.replace(pattern.as_str(), content)
+                }
+                Step::Metaspace { replacement, .. } => piece = piece.replace(*replacement, " "),
+                Step::ByteFallback { .. } => {
+                    if let Some(byte) = byte_token(&piece) {
+                        return vec![byte];
+                    }
+                }
+                Step::Bytes { .. } => return bytes_of(&piece),
+                Step::Fuse | Step::Strip { .. } => {}
+            }
+        }
+        piece.into_bytes()
+    }
+
     /// The rest of the text, when no more tokens come.
     pub fn finish(&mut self) -> String {
         let mut text = String::new();
@@ -99,10 +121,7 @@ impl Step {
                 }
             },
             Step::Bytes { rest } => {
-                match piece.chars().map(byte_of).collect::<Option<Vec<u8>>>() {
-                    Some(bytes) => rest.extend(bytes),
-                    None => rest.extend(piece.as_bytes()),
-                }
+                rest.extend(bytes_of(piece));
                 give_characters(rest, give);
             }
             Step::Metaspace { replacement, drop } => {
@@ -163,6 +182,12 @@ fn give_characters(bytes: &mut Vec<u8>, give: &mut dyn FnMut(&str)) {
     let rest = bytes.split_off(bytes.len() - unfinished);
     give(&String::from_utf8_lossy(bytes));
     *bytes = rest;
+}
+
+/// The bytes that the characters stand for; they themselves, if one stands for none.
+fn bytes_of(piece: &str) -> Vec<u8> {
+    let bytes = piece.chars().map(byte_of).collect::<Option<Vec<u8>>>();
+    bytes.unwrap_or_else(|| piece.as_bytes().to_vec())
 }
 
 /// The byte that a character stands for: itself if it can be seen, else the next free from U+0100.

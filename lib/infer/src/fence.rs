@@ -165,7 +165,7 @@ mod tests {
     #[test]
     fn work_within_its_bounds_gives_its_result() {
         let work = || (0..100).map(|_| vec![0u8; 900_000].len()).sum::<usize>();
-        assert_eq!(run(1 << 20, SECOND, work).unwrap(), Fenced::Done(90_000_000));
+        assert_eq!(run(1 << 20, 60 * SECOND, work).unwrap(), Fenced::Done(90_000_000));
     }
 
     #[test]
@@ -191,7 +191,7 @@ mod tests {
 
     #[test]
     fn a_panic_goes_on_where_it_is_waited_for() {
-        let waited = || run(1 << 20, SECOND, || -> () { panic!("{}", "boo") });
+        let waited = || run(1 << 20, 60 * SECOND, || -> () { panic!("{}", "boo") });
         let payload = panic::catch_unwind(waited).unwrap_err();
         assert_eq!(payload.downcast_ref::<String>().unwrap(), "boo");
     }

@@ -1,17 +1,20 @@
 //! A model at work: a request to a stream of events. Nothing here prints.
 
+use std::cell::OnceCell;
 use std::collections::{BTreeMap, VecDeque};
+use std::rc::Rc;
 
-use mlxk_core::{Error, Facts, Kind, Plan, Record, Result};
-use serde_json::{Map, Value, json};
+use mlxk_core::{Error, Facts, Kind, Plan, Result};
 
+use crate::answer::{Answer, Marks, Reader};
 use crate::batch::Step;
 use crate::defaults::defaults;
-use crate::detokenize::Detokenizer;
+pub use crate::event::{Bound, End, Event, Likelihood, Reason, Told};
+use crate::generation::Generation;
+use crate::grammar::{Ruled, Rules, Vocabulary};
 use crate::request::{Prompt, Request};
-use crate::sample::{Constraint, Token};
-use crate::stop::{Passed, Stop};
-use crate::{Conversation, Model, Sampling, Template, Tokenizer};
+use crate::sample::Constraint;
+use crate::{Model, Sampling, Template, Tokenizer};
 
 /// The longest answer that is given without being asked for, in tokens.
 const MAX_TOKENS: u64 = 32_768;
@@ -56,123 +59,15 @@ impl Source for Model {
 /// A model with all that belongs to it, ready to answer.
 pub struct Runner<S> {
     source: S,
-    tokenizer: Tokenizer,
+    tokenizer: Rc<Tokenizer>,
     template: Option<Template>,
+    marks: Rc<Marks>,
+    /// Made when it is first needed.
+    vocabulary: OnceCell<Vocabulary>,
     window: Option<u64>,
     defaults: Sampling,
     /// The answers in the making, by the numbers of their texts.
     answers: BTreeMap<u64, Generation>,
-}
-
-/// What comes of a request, in order: texts, then one end.
-#[derive(Debug, PartialEq)]
-pub enum Event {
-    /// How likely the next token of the answer was, if that was asked.
-    Logprobs(Told),
-    /// More of the answer.
-    Text(String),
-    /// The answer is complete.
-    End(End),
-}
-
-/// How likely a token was.
-#[derive(Clone, Debug, PartialEq)]
-pub struct Told {
-    /// Of the token that was chosen.
-    pub own: Likelihood,
-    /// Of the most likely ones, the likeliest first.
-    pub top: Vec<Likelihood>,
-}
-
-/// A token, and the natural logarithm of its probability.
-#[derive(Clone, Debug, PartialEq)]
-pub struct Likelihood {
-    /// Its number.
-    pub id: u32,
-    /// Its text, as far as it is one alone.
-    pub text: String,
-    /// Before any filter and temperature.
-    pub logprob: f32,
-}
-
-impl Told {
-    /// As it stands in records.
-    pub fn record(&self) -> Value {
-        let top: Vec<Value> = self.top.iter().map(|token| Value::Object(token.record())).collect();
-        let mut record = self.own.record();
-        record.insert("top".into(), top.into());
-        Value::Object(record)
-    }
-}
-
-impl Likelihood {
-    fn record(&self) -> Map<String, Value> {
-        let fields = [
-            ("id", self.id.into()),
-            ("token", self.text.as_str().into()),
-            ("logprob", self.logprob.into()),
-        ];
-        fields.into_iter().map(|(name, value)| (name.to_owned(), value)).collect()
-    }
-}
-
-/// How an answer ended.
-#[derive(Clone, Debug, PartialEq)]
-pub struct End {
-    /// Why.
-    pub reason: Reason,
-    /// Tokens of the prompt, with all that the template and the tokenizer put around it.
-    pub prompt_tokens: u64,
-    /// Tokens that the model gave, with the one that ended the answer.
-    pub completion_tokens: u64,
-    /// The seed in use.
-    pub seed: u64,
-}
-
-impl End {
-    /// The fields of a record that tell of an answer besides its text.
-    pub fn record(&self) -> Record {
-        let usage = json!({
-            "prompt_tokens": self.prompt_tokens,
-            "completion_tokens": self.completion_tokens,
-            "total_tokens": self.prompt_tokens + self.completion_tokens,
-        });
-        let record = Record::default().with("finish_reason", self.reason.name());
-        record.with("usage", usage).with("seed", self.seed)
-    }
-}
-
-/// Why an answer ended.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Reason {
-    /// The model ended it, or a stop string.
-    Stop,
-    /// It was as long as it may be.
-    Length(Bound),
-    /// The caller ended it.
-    Interrupted,
-}
-
-/// What bounds the length of an answer.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Bound {
-    /// `max_tokens`.
-    Asked,
-    /// What is given to those who do not ask.
-    Default,
-    /// The longest text that the model was made for.
-    Window,
-}
-
-impl Reason {
-    /// The `finish_reason` of records.
-    pub fn name(self) -> &'static str {
-        match self {
-            Reason::Stop => "stop",
-            Reason::Length(_) => "length",
-            Reason::Interrupted => "interrupted",
-        }
-    }
 }
 
 impl<S: Source> Runner<S> {
@@ -181,12 +76,21 @@ impl<S: Source> Runner<S> {
     /// # Errors
     /// If its tokenizer or its chat template cannot be used.
     pub fn new(source: S, facts: &Facts, plan: &Plan) -> Result<Runner<S>> {
-        let tokenizer = Tokenizer::read(facts)?;
+        let tokenizer = Rc::new(Tokenizer::read(facts)?);
         let template = Template::find(facts)?;
+        let marks = template.as_ref().map_or_else(Marks::default, |template| {
+            Marks::find(Some(template.source()), &|token| tokenizer.is_added(token))
+        });
         let defaults = defaults(facts, &tokenizer)?;
         let window = plan.context_length;
         let answers = BTreeMap::new();
-        Ok(Runner { source, tokenizer, template, window, defaults, answers })
+        let (marks, vocabulary) = (Rc::new(marks), OnceCell::new());
+        Ok(Runner { source, tokenizer, template, marks, vocabulary, window, defaults, answers })
+    }
+
+    /// How many tokens a prompt and its answer may have together, if that is known.
+    pub fn context_length(&self) -> Option<u64> {
+        self.window
     }
 
     /// Takes a request in, beside those that are being answered, and returns the number of its
@@ -199,12 +103,23 @@ impl<S: Source> Runner<S> {
     /// or is not what the model takes.
     pub fn join(&mut self, request: &Request) -> Result<u64> {
         request.options.check()?;
-        let prompt = self.tokenizer.encode(&self.text(&request.prompt)?)?;
+        let text = self.text(&request.prompt)?;
+        let prompt = self.tokenizer.encode(&text)?;
         let (limit, bound) = budget(prompt.len() as u64, request.options.max_tokens, self.window)?;
         let sampling = request.options.sampling(&self.defaults)?;
+        let reader = || match &request.prompt {
+            Prompt::Text(_) => Reader::Plain,
+            Prompt::Chat(chat) => {
+                Reader::new(&self.marks, &text, chat.tools.as_deref().unwrap_or_default())
+            }
+        };
+        let answer = |stop: &[String]| Answer::new(&self.tokenizer, stop, reader(), sampling.seed);
+        let constraint = match &request.rules {
+            Some(rules) => Some(self.ruled(rules, answer(&[])?)?),
+            None => None,
+        };
         let generation = Generation {
-            detokenizer: self.tokenizer.detokenizer()?,
-            stop: Stop::new(request.options.stop.iter().cloned()),
+            answer: answer(&request.options.stop)?,
             stop_ids: request.options.stop_ids.clone(),
             limit,
             bound,
@@ -216,7 +131,7 @@ impl<S: Source> Runner<S> {
             },
             over: false,
         };
-        let number = self.source.join(&prompt, sampling, None)?;
+        let number = self.source.join(&prompt, sampling, constraint)?;
         self.answers.insert(number, generation);
         Ok(number)
     }
@@ -231,7 +146,7 @@ impl<S: Source> Runner<S> {
         let mut events = Vec::new();
         for (number, token) in step {
             let Some(generation) = self.answers.get_mut(&number) else { continue };
-            match token.map(|token| generation.push(&token, &self.tokenizer)) {
+            match token.map(|token| generation.push(&token, &self.tokenizer, &self.marks)) {
                 Ok(some) => events.extend(some.into_iter().map(|event| (number, Ok(event)))),
                 Err(e) => {
                     generation.over = true;
@@ -276,22 +191,31 @@ impl<S: Source> Runner<S> {
     fn text(&self, prompt: &Prompt) -> Result<String> {
         match (prompt, &self.template) {
             (Prompt::Text(text), _) => Ok(text.clone()),
-            (Prompt::Messages(messages), Some(template)) => {
-                let conversation =
-                    Conversation { messages: messages.clone(), ..Conversation::default() };
-                template.render(&conversation, self.tokenizer.special())
+            (Prompt::Chat(conversation), Some(template)) => {
+                template.fit(conversation, self.tokenizer.special())
             }
-            (Prompt::Messages(messages), None) => match messages.as_slice() {
-                [only] if only["role"] == "user" && only["content"].is_string() => {
-                    Ok(only["content"].as_str().unwrap_or_default().to_owned())
-                }
-                _ => Err(Error::new(
-                    Kind::CapabilityNotSupported,
-                    "",
-                    "the model has no chat template: it takes a prompt, not a conversation",
-                )),
-            },
+            (Prompt::Chat(conversation), None) => {
+                conversation.only_text().map(str::to_owned).ok_or_else(|| {
+                    let message =
+                        "the model has no chat template: it takes a prompt, not a conversation";
+                    Error::new(Kind::CapabilityNotSupported, "", message)
+                })
+            }
         }
+    }
+
+    /// What keeps to `rules` in an answer that `reading` reads along.
+    fn ruled(&self, rules: &Rules, reading: Answer) -> Result<Box<dyn Constraint>> {
+        let vocabulary = match self.vocabulary.get() {
+            Some(vocabulary) => vocabulary,
+            None => {
+                let vocabulary = Vocabulary::new(&self.tokenizer)?;
+                self.vocabulary.get_or_init(|| vocabulary)
+            }
+        };
+        let matcher = vocabulary.matcher(rules)?;
+        let ruled = Ruled::new(vocabulary, matcher, &self.tokenizer, &self.marks, reading);
+        Ok(Box::new(ruled))
     }
 }
 
@@ -349,62 +273,5 @@ impl<S: Source> Iterator for Single<'_, S> {
 impl<S: Source> Drop for Single<'_, S> {
     fn drop(&mut self) {
         self.runner.leave(self.number);
-    }
-}
-
-/// An answer in the making.
-struct Generation {
-    detokenizer: Detokenizer,
-    stop: Stop,
-    /// Tokens that end the answer, besides those of the model.
-    stop_ids: Vec<u32>,
-    limit: u64,
-    bound: Bound,
-    end: End,
-    over: bool,
-}
-
-impl Generation {
-    /// Goes on by a token: what comes of it.
-    fn push(&mut self, token: &Token, tokenizer: &Tokenizer) -> Vec<Event> {
-        self.end.completion_tokens += 1;
-        let told = token.logprobs.as_ref().map(|told| tokenizer.told(token.id, told));
-        let mut events: Vec<Event> = told.map(Event::Logprobs).into_iter().collect();
-        if tokenizer.is_end(token.id) || self.stop_ids.contains(&token.id) {
-            events.extend(self.finish(Reason::Stop));
-            return events;
-        }
-        let text = tokenizer.text_token(token.id);
-        let text = text.map_or_else(String::new, |text| self.detokenizer.push(&text));
-        let text = self.pass(&text);
-        events.extend((!text.is_empty()).then_some(Event::Text(text)));
-        if self.over {
-            events.push(Event::End(self.end.clone()));
-        } else if self.end.completion_tokens == self.limit {
-            events.extend(self.finish(Reason::Length(self.bound)));
-        }
-        events
-    }
-
-    /// What may be shown of `text`; a stop string in it ends the answer.
-    fn pass(&mut self, text: &str) -> String {
-        match self.stop.push(text) {
-            Passed::Text(text) => text,
-            Passed::Last(text) => {
-                self.end.reason = Reason::Stop;
-                self.over = true;
-                text
-            }
-        }
-    }
-
-    /// Ends the answer: the text that was held back, and the end.
-    fn finish(&mut self, reason: Reason) -> Vec<Event> {
-        self.end.reason = reason;
-        let rest = self.detokenizer.finish();
-        let text = self.pass(&rest) + &self.stop.finish();
-        self.over = true;
-        let text = (!text.is_empty()).then_some(Event::Text(text));
-        text.into_iter().chain([Event::End(self.end.clone())]).collect()
     }
 }

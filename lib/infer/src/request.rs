@@ -1,9 +1,11 @@
 //! What is asked of a model: a prompt or a conversation, and how the answer is to be chosen.
 
 use mlxk_core::{Record, Result};
-use serde_json::{Value, json};
+use serde_json::{Map, Value};
 
-use crate::fields::{Fields, invalid, wrong};
+use crate::conversation::{self, Conversation};
+use crate::fields::{Fields, invalid};
+pub use crate::grammar::Rules;
 pub use crate::options::Options;
 
 /// One task for a model.
@@ -13,13 +15,30 @@ pub struct Request {
     pub prompt: Prompt,
     /// How.
     pub options: Options,
+    /// What the answer has to follow.
+    pub rules: Option<Rules>,
+}
+
+/// What holds for requests that do not say otherwise.
+#[derive(Clone, Debug, Default)]
+pub struct Preset {
+    /// How to answer.
+    pub options: Options,
+    /// What the system says before a prompt.
+    pub system: Option<String>,
+    /// Whether a prompt is for the model as it is.
+    pub raw: bool,
+    /// What the chat template knows besides the conversation.
+    pub variables: Map<String, Value>,
+    /// What answers have to follow.
+    pub rules: Option<Rules>,
 }
 
 /// What a model goes on from.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Prompt {
-    /// A conversation, `{"role", "content"}` each, for the chat template.
-    Messages(Vec<Value>),
+    /// A conversation for the chat template.
+    Chat(Conversation),
     /// Text for the model as it is.
     Text(String),
 }
@@ -27,47 +46,71 @@ pub enum Prompt {
 impl Prompt {
     /// What a user says, after what the system says if anything.
     pub fn chat(system: Option<&str>, user: &str) -> Prompt {
-        let message = |role: &str, content: &str| json!({"role": role, "content": content});
-        let system = system.map(|content| message("system", content));
-        Prompt::Messages(system.into_iter().chain([message("user", user)]).collect())
+        Prompt::Chat(Conversation::new(system, user))
     }
 }
 
 impl Request {
-    /// Reads the fields of a record: `prompt` (with `system`) or `messages`, and those of
-    /// [`Options`], where it has none `options` and `system`. With `raw`, a prompt is for the model
-    /// as it is. Other fields are nothing to a model.
+    /// Reads the fields of a record: `prompt` (with `system`) or `messages`, `tools`,
+    /// `chat_template_kwargs`, `json_schema` or `grammar`, and those of [`Options`], with `preset`
+    /// for what it does not say. Other fields are nothing to a model.
     ///
     /// # Errors
-    /// [`Kind::Validation`] if a field is missing or has a value that it cannot have.
-    pub fn parse(
-        record: &Record,
-        options: &Options,
-        system: Option<&str>,
-        raw: bool,
-    ) -> Result<Request> {
+    /// [`Kind::Validation`](mlxk_core::Kind) if a field is missing or has a value that it cannot
+    /// have; another if there is more than text.
+    pub fn parse(record: &Record, preset: &Preset) -> Result<Request> {
         let fields = Fields::of(record);
+        if let Some(media) = ["images", "audio"].iter().find(|name| fields.present(name).is_some())
+        {
+            return Err(conversation::not_text(&format!("`{media}`")));
+        }
+        let system = fields.text("system")?;
         let prompt = match (fields.text("prompt")?, fields.present("messages")) {
-            (Some(text), None) if raw => Prompt::Text(text.to_owned()),
-            (Some(text), None) => Prompt::chat(fields.text("system")?.or(system), text),
-            (None, Some(messages)) => Prompt::Messages(conversation(messages)?),
+            (Some(text), None) if preset.raw => Prompt::Text(text.to_owned()),
+            (Some(text), None) => Prompt::chat(system.or(preset.system.as_deref()), text),
+            (None, Some(messages)) => Prompt::Chat(Conversation {
+                messages: conversation::messages(messages)?,
+                ..Conversation::default()
+            }),
             (Some(_), Some(_)) => return Err(invalid("both a `prompt` and `messages`")),
             (None, None) => return Err(invalid("neither a `prompt` nor `messages`")),
         };
-        if fields.present("system").is_some() && (raw || matches!(prompt, Prompt::Messages(_))) {
+        if system.is_some() && (preset.raw || fields.present("messages").is_some()) {
             return Err(invalid("`system` goes with a `prompt` that goes through the template"));
         }
-        Ok(Request { prompt, options: Options::parse(&fields, options)? })
+        let prompt = with_template(prompt, &fields, preset)?;
+        let options = Options::parse(&fields, &preset.options)?;
+        Ok(Request { prompt, options, rules: rules(&fields)?.or_else(|| preset.rules.clone()) })
     }
 }
 
-fn conversation(messages: &Value) -> Result<Vec<Value>> {
-    let what = "a list of objects with a `role`";
-    let messages = messages.as_array().filter(|messages| !messages.is_empty());
-    let messages = messages.ok_or_else(|| wrong("messages", what))?;
-    match messages.iter().all(|message| message["role"].is_string()) {
-        true => Ok(messages.clone()),
-        false => Err(wrong("messages", what)),
+/// `prompt` with what else its template is to know.
+fn with_template(mut prompt: Prompt, fields: &Fields, preset: &Preset) -> Result<Prompt> {
+    let tools = fields.present("tools").map(conversation::tools).transpose()?.flatten();
+    let own = fields.read("chat_template_kwargs", "an object", Value::as_object)?;
+    match &mut prompt {
+        Prompt::Chat(conversation) => {
+            conversation.tools = tools;
+            conversation.variables = preset.variables.clone();
+            conversation.variables.extend(own.cloned().unwrap_or_default());
+        }
+        Prompt::Text(_) if tools.is_some() || own.is_some() => {
+            let message = "`tools` and `chat_template_kwargs` are for the chat template";
+            return Err(invalid(message));
+        }
+        Prompt::Text(_) => {}
+    }
+    Ok(prompt)
+}
+
+fn rules(fields: &Fields) -> Result<Option<Rules>> {
+    match (fields.present("json_schema"), fields.text("grammar")?) {
+        (Some(_), Some(_)) => Err(invalid("both a `json_schema` and a `grammar`")),
+        (Some(schema @ (Value::Object(_) | Value::Bool(_))), None) => {
+            Ok(Some(Rules::Schema(schema.clone())))
+        }
+        (Some(_), None) => Err(invalid("`json_schema` is not an object")),
+        (None, grammar) => Ok(grammar.map(|text| Rules::Grammar(text.to_owned()))),
     }
 }
 
@@ -77,7 +120,8 @@ mod tests {
 
     fn parse(line: &str) -> Result<Request> {
         let options = Options { temperature: Some(0.5), seed: Some(7), ..Options::default() };
-        Request::parse(&Record::parse(line).unwrap(), &options, Some("Be brief."), false)
+        let system = Some("Be brief.".to_owned());
+        Request::parse(&Record::parse(line)?, &Preset { options, system, ..Preset::default() })
     }
 
     #[test]
@@ -98,6 +142,17 @@ mod tests {
             (r#"{"prompt":"a","messages":[{"role":"user"}]}"#, "both a `prompt` and `messages`"),
             (r#"{"prompt":1}"#, "`prompt` is not a text"),
             (r#"{"messages":[]}"#, "`messages` is not a list of objects with a `role`"),
+            (r#"{"prompt":"","tools":1}"#, "`tools` is not a list of objects"),
+            (r#"{"prompt":"","json_schema":1}"#, "`json_schema` is not an object"),
+            (
+                r#"{"prompt":"","json_schema":{},"grammar":""}"#,
+                "both a `json_schema` and a `grammar`",
+            ),
+            (r#"{"prompt":"","images":["a.png"]}"#, "`images`: only text is taken"),
+            (
+                r#"{"messages":[{"role":"user","content":[{"type":"image_url"}]}]}"#,
+                "a part of type `image_url`: only text is taken",
+            ),
             (r#"{"messages":["a"]}"#, "`messages` is not a list of objects with a `role`"),
             (r#"{"prompt":"","max_tokens":-1}"#, "`max_tokens` is not a whole number from 0"),
             (r#"{"prompt":"","max_tokens":0}"#, "`max_tokens` is not a whole number from 1"),

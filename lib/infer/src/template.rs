@@ -15,9 +15,9 @@ use std::time::Duration;
 use minijinja::value::{Serde, Value};
 use minijinja::{Environment, Error as Fault, ErrorKind};
 use mlxk_core::{Error, Facts, Kind, Result};
-use serde::Serialize;
 use serde_json::{Map, Value as Json, json};
 
+use crate::conversation::Conversation;
 use crate::fence::{self, Fenced};
 
 /// Instructions that a template may execute; a conversation of 10,000 turns needs a tenth.
@@ -50,18 +50,6 @@ pub struct Template {
     source: String,
     /// Whether there is another one for conversations with tools.
     tool_use: bool,
-}
-
-/// What a template is given.
-#[derive(Clone, Debug, Default, PartialEq, Serialize)]
-pub struct Conversation {
-    /// `{"role", "content"}` each, as the template wants them.
-    pub messages: Vec<Json>,
-    /// What the model may call: JSON schemas of functions.
-    pub tools: Option<Vec<Json>>,
-    /// What the template knows besides; goes before all else but messages and tools.
-    #[serde(flatten)]
-    pub variables: Map<String, Json>,
 }
 
 impl Template {
@@ -123,6 +111,34 @@ impl Template {
         &self.source
     }
 
+    /// The text of `conversation`, in the form that the template takes: parts of a content are
+    /// joined for one that does not know parts, and where it fails other forms are tried.
+    ///
+    /// # Errors
+    /// As [`render`](Self::render).
+    pub fn fit(&self, conversation: &Conversation, tokens: &Map<String, Json>) -> Result<String> {
+        let joined = conversation.has_parts() && !self.knows_parts(tokens);
+        let joined = joined.then(|| conversation.joined());
+        let conversation = joined.as_ref().unwrap_or(conversation);
+        let fault = match self.render(conversation, tokens) {
+            Err(e) if e.kind == Kind::InvalidModel => e,
+            other => return other,
+        };
+        let mut others = conversation.variants().map(|variant| self.render(&variant, tokens));
+        others.find(Result::is_ok).unwrap_or(Err(fault))
+    }
+
+    /// True if a content in parts gives the same text as a plain one.
+    fn knows_parts(&self, tokens: &Map<String, Json>) -> bool {
+        let plain = Conversation::new(None, "text");
+        let mut parts = plain.clone();
+        parts.messages[0]["content"] = json!([{"type": "text", "text": "text"}]);
+        match (self.render(&plain, tokens), self.render(&parts, tokens)) {
+            (Ok(plain), Ok(parts)) => plain == parts,
+            _ => false,
+        }
+    }
+
     /// The text of `conversation` up to where the model's answer begins; `add_generation_prompt`
     /// among its variables may say otherwise. `tokens` are the special tokens by name
     /// (`bos_token`, ...).
@@ -141,25 +157,25 @@ impl Template {
         let general = [("documents", Json::Null), ("add_generation_prompt", json!(true))];
         let general = general.into_iter().map(|(name, value)| (name.to_owned(), value));
         conversation.variables = general.chain(tokens.clone()).chain(given).collect();
-        conversation.variables.remove("messages");
-        conversation.variables.remove("tools");
+        conversation.variables.retain(|name, _| name != "messages" && name != "tools");
         let tools = self.tool_use && conversation.tools.is_some();
         let environment = Arc::clone(&self.environment);
         let name = if tools { TOOL_USE } else { "default" };
-        let work = move || {
+        let fenced = fence::run(MAX_MEMORY, MAX_TIME, move || {
             let mut text = Limited(Vec::new());
             let template = environment.get_template(name)?;
             template.render_captured_to(Value::from(Serde(&conversation)), &mut text)?;
             String::from_utf8(text.0)
                 .map_err(|e| Fault::new(ErrorKind::BadSerialization, e.to_string()))
+        })?;
+        let exceeds = |limit: String| {
+            let message = format!("the chat template takes more than {limit}");
+            Err(Error::new(Kind::InvalidModel, &self.file, message))
         };
-        let exceeds = |what: String| {
-            Error::new(Kind::InvalidModel, &self.file, format!("the chat template {what}"))
-        };
-        match fence::run(MAX_MEMORY, MAX_TIME, work)? {
+        match fenced {
             Fenced::Done(text) => text.map_err(|fault| invalid(&self.file, &fault)),
-            Fenced::Memory => Err(exceeds(format!("takes more than {} MB", MAX_MEMORY >> 20))),
-            Fenced::Time => Err(exceeds(format!("takes more than {} s", MAX_TIME.as_secs()))),
+            Fenced::Memory => exceeds(format!("{} MB", MAX_MEMORY >> 20)),
+            Fenced::Time => exceeds(format!("{} s", MAX_TIME.as_secs())),
         }
     }
 }

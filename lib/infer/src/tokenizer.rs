@@ -5,13 +5,28 @@ use std::collections::BTreeSet;
 use mlxk_core::{Error, Facts, Kind, Result};
 use serde_json::{Map, Value};
 
+use crate::answer::Marks;
 use crate::detokenize::Detokenizer;
 use crate::generate::{Likelihood, Told};
 use crate::sample::Logprobs;
 
 /// Ends of a turn that no model writes for another reason. Some checkpoints name only the end of
 /// the document as their end, and would go on with the other side's turn.
-const END_OF_TURN: [&str; 3] = ["<|im_end|>", "<|eot_id|>", "<end_of_turn>"];
+const END_OF_TURN: [&str; 7] = [
+    "<|im_end|>",
+    "<|eot_id|>",
+    "<|eom_id|>",
+    "<end_of_turn>",
+    "<turn|>",
+    "<|return|>",
+    "<|call|>",
+];
+
+/// The largest vocabulary that rules are taken for; the largest in use have 300,000 tokens.
+const MAX_WORDS: usize = 1 << 22;
+
+/// What special tokens begin with among [`Tokenizer::words`].
+const SPECIAL: u8 = 0xff;
 
 /// A model's tokenizer.
 pub struct Tokenizer {
@@ -108,6 +123,46 @@ impl Tokenizer {
         let before = detokenizer.push("-").len();
         let text = detokenizer.push(&token) + &detokenizer.finish();
         text.get(1 - before..).unwrap_or_default().to_owned()
+    }
+
+    /// The token `id` if it is a special one, which is no part of a text.
+    pub fn special_token(&self, id: u32) -> Option<String> {
+        let token = self.inner.id_to_token(id)?;
+        self.inner.get_added_vocabulary().is_special_token(&token).then_some(token)
+    }
+
+    /// True if `text` is one token that was added to the vocabulary as it is.
+    pub fn is_added(&self, text: &str) -> bool {
+        self.inner.get_added_vocabulary().get_vocab().contains_key(text)
+    }
+
+    /// What each token stands for within a text, by id; special tokens have [`SPECIAL`] in front,
+    /// which is in no text.
+    ///
+    /// # Errors
+    /// As [`detokenizer`](Self::detokenizer).
+    pub fn words(&self) -> Result<Vec<Vec<u8>>> {
+        let detokenizer = self.detokenizer()?;
+        let vocabulary = self.inner.get_vocab(true);
+        let size = vocabulary.values().max().map_or(0, |&id| id as usize + 1);
+        if size > MAX_WORDS {
+            return Err(invalid(format!("a token has the number {}", size - 1)));
+        }
+        let mut words = vec![Vec::new(); size];
+        for (token, id) in vocabulary {
+            words[id as usize] = match self.inner.get_added_vocabulary().is_special_token(&token) {
+                true => [&[SPECIAL], token.as_bytes()].concat(),
+                false => detokenizer.bytes(&token),
+            };
+        }
+        Ok(words)
+    }
+
+    /// The tokens that are marks of reasoning, or begin one.
+    pub fn openings(&self, marks: &Marks) -> Vec<u32> {
+        let added = self.inner.get_added_vocabulary().get_vocab().iter();
+        let opens = |token: &str| marks.reasoning.iter().any(|(open, _)| open.starts_with(token));
+        added.filter(|(token, _)| opens(token)).map(|(_, &id)| id).collect()
     }
 
     /// True for the tokens that end a text.

@@ -105,7 +105,9 @@ impl Model {
         for event in runner.generate(request, &|| false)? {
             match event? {
                 Event::Text(more) => text += &more,
-                Event::Logprobs(told) => panic!("{told:?} was not asked"),
+                other @ (Event::Reasoning(_) | Event::Call(_) | Event::Logprobs(_)) => {
+                    panic!("{other:?} was not asked")
+                }
                 Event::End(end) => return Ok((text, end)),
             }
         }
@@ -119,7 +121,7 @@ impl Model {
 }
 
 fn ask(text: &str, options: Options) -> Request {
-    Request { prompt: Prompt::Text(text.into()), options }
+    Request { prompt: Prompt::Text(text.into()), options, rules: None }
 }
 
 fn at_most(max_tokens: u64) -> Options {
@@ -206,7 +208,7 @@ fn answers_are_made_side_by_side_and_one_that_fails_disturbs_no_other() {
             match event {
                 Ok(Event::Text(text)) => *told += &text,
                 Ok(Event::End(end)) => *told += &format!(", {}", end.completion_tokens),
-                Ok(Event::Logprobs(_)) => panic!(),
+                Ok(other) => panic!("{other:?} was not asked"),
                 Err(e) => *told += &format!(", {}", e.message),
             }
         }
@@ -256,7 +258,7 @@ fn what_the_makers_recommend_is_the_default() {
 #[test]
 fn a_conversation_goes_through_the_template_and_begins_but_once() {
     let model = Model::new();
-    let chat = Request { prompt: Prompt::chat(Some("w4"), "w5"), options: at_most(1) };
+    let chat = Request { prompt: Prompt::chat(Some("w4"), "w5"), options: at_most(1), rules: None };
     let e = model.run(&chat).unwrap_err();
     assert_eq!(e.kind, Kind::CapabilityNotSupported);
     let user = Request { prompt: Prompt::chat(None, "w5 w6"), ..chat.clone() };

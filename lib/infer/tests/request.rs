@@ -3,7 +3,7 @@
 #![allow(clippy::unwrap_used)] // a test fails by panicking
 
 use mlxk_core::{Kind, Record};
-use mlxk_infer::request::{Options, Request};
+use mlxk_infer::request::{Preset, Request};
 use serde_json::{Map, Value, json};
 
 const FIELDS: [&str; 12] = [
@@ -49,7 +49,7 @@ fn any_object_is_a_request_or_an_error_that_names_a_field() {
             fields.insert((*u.choose(&FIELDS)?).to_owned(), u.choose(&values)?.clone());
         }
         let record = Record::from(fields);
-        match Request::parse(&record, &Options::default(), None, u.arbitrary()?) {
+        match Request::parse(&record, &Preset { raw: u.arbitrary()?, ..Preset::default() }) {
             Ok(request) => request.options.check().unwrap(),
             Err(e) => {
                 assert_eq!(e.kind, Kind::Validation);

@@ -79,6 +79,25 @@ fn conversation(given: &Value, case: &Value) -> Conversation {
 }
 
 #[test]
+fn a_template_gets_a_conversation_in_the_form_that_it_takes() {
+    let fit = |name: &str, messages: Value| {
+        let source = std::fs::read_to_string(format!("{DATA}/{name}.jinja")).unwrap();
+        let messages = messages.as_array().unwrap().clone();
+        let conversation = Conversation { messages, ..Conversation::default() };
+        Template::new(name, &source).unwrap().fit(&conversation, &Map::new()).unwrap()
+    };
+    let parts = json!([{"role": "user", "content": [{"type": "text", "text": "One "}, {"type": "text", "text": "two"}]}]);
+    assert!(
+        fit("meta-llama-Llama-3.1-8B-Instruct", parts.clone()).contains("\n\nOne two<|eot_id|>")
+    );
+    assert!(fit("Qwen3.5-4B", parts).contains("user\nOne two<|im_end|>"));
+    let function = json!({"name": "f", "arguments": {"a": 1}});
+    let call = json!([{"role": "user", "content": "A"},
+        {"role": "assistant", "content": null, "tool_calls": [{"id": "1", "type": "function", "function": function}]}]);
+    assert!(fit("Qwen-Qwen3-0.6B", call).contains("{\"name\": \"f\", \"arguments\": {\"a\": 1}}"));
+}
+
+#[test]
 fn a_fault_is_told_with_its_line() {
     let broken = fault("one\n{% if %}");
     assert_eq!(broken.0, Kind::InvalidModel);

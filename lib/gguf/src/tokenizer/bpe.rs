@@ -22,9 +22,18 @@ const GPT2: &str = r"'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]
 const LLAMA3: &str = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+";
 const QWEN2: &str = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+";
 const TEKKEN: &str = r"[^\r\n\p{L}\p{N}]?[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]*[\p{Ll}\p{Lm}\p{Lo}\p{M}]+|[^\r\n\p{L}\p{N}]?[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]+[\p{Ll}\p{Lm}\p{Lo}\p{M}]*|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n/]*|\s*[\r\n]+|\s+(?!\S)|\s+";
+const QWEN35: &str = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?[\p{L}\p{M}]+|\p{N}| ?[^\s\p{L}\p{M}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+";
+const FALCON: [&str; 3] = [
+    r"[\p{P}\$\+<=>\^~\|`]+",
+    r"'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)",
+    "[0-9][0-9][0-9]",
+];
+/// Letters of the scripts that have cases.
+const CASED: &str = r"\s?[A-Za-zµÀ-ÖØ-öø-ƺƼ-ƿǄ-ʓʕ-ʯͰ-ͳͶͷͻ-ͽͿΆΈ-ΊΌΎ-ΡΣ-ϵϷ-ҁҊ-ԯԱ-ՖႠ-ჅᎠ-Ᏽᏸ-ᏽᲐ-ᲺᲽ-Ჿᴀ-ᴫᵫ-ᵷᵹ-ᶚḀ-ἕἘ-Ἕἠ-ὅὈ-Ὅὐ-ὗὙὛὝὟ-ώᾀ-ᾴᾶ-ᾼιῂ-ῄῆ-ῌῐ-ΐῖ-Ίῠ-Ῥῲ-ῴῶ-ῼℂℇℊ-ℓℕℙ-ℝℤΩℨK-ℭℯ-ℴℹℼ-ℿⅅ-ⅉⅎↃↄⰀ-ⱻⱾ-ⳤⳫ-ⳮⳲⳳꙀ-ꙭꚀ-ꚛꜢ-ꝯꝱ-ꞇꞋ-ꞎꭰ-ꮿﬀ-ﬆﬓ-ﬗＡ-Ｚａ-ｚ𐐀-𐑏𐒰-𐓓𐓘-𐓻𐲀-𐲲𐳀-𐳲𑢠-𑣟𞤀-𞥃]+";
+const CJK: &str = "[一-龥ࠀ-一가-퟿]+";
 
 /// The splittings that are known, by the names llama.cpp gives them.
-const SPLITS: [(&[&str], Split); 6] = [
+const SPLITS: [(&[&str], Split); 10] = [
     (&["gpt-2", "phi-2", "mpt", "olmo", "jais", "trillion", "gigachat"], split(&[GPT2])),
     (
         &["smollm", "starcoder", "refact", "command-r", "codeshell", "exaone", "minerva-7b"],
@@ -36,6 +45,13 @@ const SPLITS: [(&[&str], Split); 6] = [
     ),
     (&["smaug-bpe", "dbrx"], split(&[LLAMA3])),
     (&["qwen2", "stablelm2", "deepseek-r1-qwen"], Split { nfc: true, ..split(&[QWEN2]) }),
+    (&["qwen35"], split(&[QWEN35])),
+    (&["falcon"], split(&FALCON)),
+    (&["deepseek-coder"], split(&["[\r\n]", r"\s?\p{L}+", r"\s?\p{P}+", CJK, r"\p{N}"])),
+    (
+        &["deepseek-llm"],
+        split(&["[\r\n]", CASED, r"\s?[!-/:-~！-／：-～‘-‟\x{3000}-。]+", r"\s+$", CJK, r"\p{N}+"]),
+    ),
     (&["tekken"], Split { whole: true, bos: true, ..split(&[TEKKEN]) }),
 ];
 
@@ -96,7 +112,7 @@ fn named(name: Option<&str>) -> Result<&'static Split, String> {
 }
 
 /// The merges as pairs of tokens, whose union is a token too.
-fn merges(gguf: &Gguf, vocabulary: &Vocabulary) -> Result<Vec<Value>, String> {
+pub fn merges(gguf: &Gguf, vocabulary: &Vocabulary) -> Result<Vec<Value>, String> {
     let lines: &[&str] = gguf.need("tokenizer.ggml.merges")?;
     let pair = |(number, line): (usize, &&str)| {
         let wrong = |what| format!("the merge {number}, {line:?}, {what}");

@@ -4,6 +4,7 @@ mod bpe;
 mod settings;
 mod spm;
 mod vocabulary;
+mod wordpiece;
 
 use serde_json::{Value, json};
 
@@ -39,7 +40,11 @@ fn rebuilt(gguf: &Gguf, vocabulary: &Vocabulary) -> Result<Value, String> {
     match gguf.need("tokenizer.ggml.model")? {
         "gpt2" => bpe::tokenizer(gguf, vocabulary),
         "llama" => spm::tokenizer(gguf, vocabulary),
-        other => Err(format!("the tokenizer {other:?} cannot be imported; gpt2 and llama can")),
+        "gemma4" => spm::listed(gguf, vocabulary),
+        "bert" => wordpiece::tokenizer(gguf, vocabulary),
+        other => Err(format!(
+            "the tokenizer {other:?} cannot be imported; gpt2, llama, gemma4 and bert can"
+        )),
     }
 }
 

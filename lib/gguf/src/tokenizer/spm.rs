@@ -5,7 +5,7 @@ use std::cmp::Reverse;
 use serde_json::{Value, json};
 
 use super::vocabulary::{Use, Vocabulary};
-use super::{document, settings, template};
+use super::{bpe, document, settings, template};
 use crate::read::Gguf;
 
 /// What stands for a space in tokens.
@@ -14,6 +14,20 @@ const SPACE: &str = "▁";
 /// The `tokenizer.json`, as Hugging Face's own conversion of SentencePiece makes it.
 pub fn tokenizer(gguf: &Gguf, vocabulary: &Vocabulary) -> Result<Value, String> {
     let prefix = gguf.find("tokenizer.ggml.add_space_prefix")?.unwrap_or(true);
+    build(gguf, vocabulary, prefix, merges(gguf, vocabulary)?)
+}
+
+/// GGUF's `gemma4`: the same, but the file lists its merges, and no space is put before a text.
+pub fn listed(gguf: &Gguf, vocabulary: &Vocabulary) -> Result<Value, String> {
+    build(gguf, vocabulary, false, bpe::merges(gguf, vocabulary)?)
+}
+
+fn build(
+    gguf: &Gguf,
+    vocabulary: &Vocabulary,
+    prefix: bool,
+    merges: Vec<Value>,
+) -> Result<Value, String> {
     let replace = |from: &str, to: &str| json!({ "type": "Replace", "pattern": { "String": from }, "content": to });
     let mut normalizers = vec![replace(" ", SPACE)];
     let mut decoders =
@@ -38,7 +52,7 @@ pub fn tokenizer(gguf: &Gguf, vocabulary: &Vocabulary) -> Result<Value, String> 
             "byte_fallback": true,
             "ignore_merges": false,
             "vocab": vocabulary.map(),
-            "merges": merges(gguf, vocabulary)?,
+            "merges": merges,
         },
     });
     Ok(document(vocabulary, parts))

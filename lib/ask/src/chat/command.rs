@@ -1,0 +1,220 @@
+//! The commands of a conversation: lines that begin with a slash.
+
+use std::fs;
+use std::path::Path;
+
+use mlxk_cli::Output;
+use mlxk_core::{Error, Kind, Record, Result};
+use mlxk_infer::Request;
+use serde_json::Value;
+
+use super::Chat;
+use crate::Reasoning;
+
+/// What each is for.
+pub const HELP: [(&str, &str); 10] = [
+    ("/system [TEXT]", "what the model is told before all; without TEXT, show it"),
+    ("/set [NAME VALUE]", "temperature, max_tokens, seed, ...; reasoning show, hide or only"),
+    ("/reset", "forget what was said"),
+    ("/retry", "answer the last question again"),
+    ("/undo", "take the last question back, and its answer"),
+    ("/save FILE", "write the conversation to a file, as a request"),
+    ("/load FILE", "go on with a conversation from a file"),
+    ("/help", "show this"),
+    ("/quit", "leave; Ctrl-D does too"),
+    ("\"\"\"", "begins and ends a text of several lines; so does \\ at the end of a line"),
+];
+
+/// The options that `/set` knows, as records name them.
+const OPTIONS: [&str; 13] = [
+    "temperature",
+    "top_p",
+    "top_k",
+    "min_p",
+    "xtc_probability",
+    "xtc_threshold",
+    "repetition_penalty",
+    "presence_penalty",
+    "frequency_penalty",
+    "max_tokens",
+    "seed",
+    "stop",
+    "reasoning",
+];
+
+/// What a line asks for.
+#[derive(Debug, PartialEq)]
+pub enum Command {
+    Help,
+    Quit,
+    Reset,
+    Retry,
+    Undo,
+    System(Option<String>),
+    Set(Option<(String, String)>),
+    Save(String),
+    Load(String),
+}
+
+impl Command {
+    /// The command of a line, if it is one.
+    ///
+    /// # Errors
+    /// If it begins like one and is none.
+    pub fn parse(line: &str) -> Result<Option<Command>> {
+        let line = line.trim();
+        if ["exit", "quit"].contains(&line.to_lowercase().as_str()) {
+            return Ok(Some(Command::Quit));
+        }
+        let Some(command) = line.strip_prefix('/') else { return Ok(None) };
+        let (name, rest) = command.split_once(char::is_whitespace).unwrap_or((command, ""));
+        let rest = rest.trim();
+        let some = (!rest.is_empty()).then(|| rest.to_owned());
+        let file =
+            || some.clone().ok_or_else(|| wrong(&format!("/{name} needs the name of a file")));
+        Ok(Some(match name {
+            "help" | "?" => Command::Help,
+            "quit" | "exit" | "bye" => Command::Quit,
+            "reset" | "clear" => Command::Reset,
+            "retry" => Command::Retry,
+            "undo" => Command::Undo,
+            "system" => Command::System(some),
+            "set" => Command::Set(match rest.split_once(char::is_whitespace) {
+                Some((name, value)) => Some((name.to_owned(), value.trim().to_owned())),
+                None if rest.is_empty() => None,
+                None => return Err(wrong("/set needs a name and a value")),
+            }),
+            "save" => Command::Save(file()?),
+            "load" => Command::Load(file()?),
+            _ => return Err(wrong(&format!("/{name} is no command")).hint("/help tells them")),
+        }))
+    }
+}
+
+impl Chat {
+    /// Does what a command asks for.
+    pub fn obey(&mut self, command: Command, out: &mut Output) -> Result<()> {
+        match command {
+            Command::Quit => Ok(()),
+            Command::Help => {
+                let lines = HELP.iter().map(|(name, what)| format!("{name:<18} {what}\n"));
+                out.text(&lines.collect::<String>())
+            }
+            Command::Reset => {
+                self.messages.clear();
+                self.remark("nothing was said", out)
+            }
+            Command::Undo => {
+                self.take_back()?;
+                self.remark("taken back", out)
+            }
+            Command::Retry => {
+                let question = self.take_back()?;
+                self.say(question["content"].as_str().unwrap_or_default().to_owned(), out)
+            }
+            Command::System(None) => {
+                let system = self.manner.preset.system.as_deref().unwrap_or("no system prompt");
+                out.text(&format!("{system}\n"))
+            }
+            Command::System(text) => {
+                self.manner.preset.system = text;
+                self.remark("the model is told this from now on", out)
+            }
+            Command::Set(None) => self.show_options(out),
+            Command::Set(Some((name, value))) => self.set(&name, &value, out),
+            Command::Save(file) => {
+                self.save(Path::new(&file))?;
+                self.remark(&format!("{} messages in {file}", self.messages.len()), out)
+            }
+            Command::Load(file) => {
+                self.load(Path::new(&file))?;
+                self.remark(&format!("{} messages from {file}", self.messages.len()), out)
+            }
+        }
+    }
+
+    fn set(&mut self, name: &str, value: &str, out: &mut Output) -> Result<()> {
+        match (name, value) {
+            ("reasoning", "show") => self.manner.reasoning = Reasoning::Show,
+            ("reasoning", "hide") => self.manner.reasoning = Reasoning::Hide,
+            ("reasoning", "only") => self.manner.reasoning = Reasoning::Only,
+            ("reasoning", _) => return Err(wrong("`reasoning` is show, hide or only")),
+            _ if OPTIONS.contains(&name) => {
+                let value: Value = serde_json::from_str(value).unwrap_or_else(|_| value.into());
+                let record = Record::default().with("prompt", "").with(name, value);
+                self.manner.preset.options = Request::parse(&record, &self.manner.preset)?.options;
+            }
+            _ => {
+                let hint = format!("these are: {}", OPTIONS.join(", "));
+                return Err(wrong(&format!("{name} is no option")).hint(hint));
+            }
+        }
+        self.remark(&format!("{name} is {value}"), out)
+    }
+
+    fn show_options(&self, out: &mut Output) -> Result<()> {
+        let options = &self.manner.preset.options;
+        let number = |value: Option<f32>| value.map(|value| value.to_string());
+        let count = |value: Option<u64>| value.map(|value| value.to_string());
+        let values = [
+            ("temperature", number(options.temperature)),
+            ("top_p", number(options.top_p)),
+            ("top_k", options.top_k.map(|value| value.to_string())),
+            ("min_p", number(options.min_p)),
+            ("repetition_penalty", number(options.repetition_penalty)),
+            ("max_tokens", count(options.max_tokens)),
+            ("seed", count(options.seed)),
+        ];
+        let lines = values.iter().map(|(name, value)| {
+            format!("{name:<18} {}\n", value.as_deref().unwrap_or("as the model has it"))
+        });
+        out.text(&lines.collect::<String>())
+    }
+
+    /// Writes the conversation as a request, which `mlxk-run --ndjson -` takes too.
+    fn save(&self, path: &Path) -> Result<()> {
+        let record = Record::default().with("messages", self.conversation());
+        fs::write(path, format!("{record}\n")).map_err(|e| Error::io(path, e))
+    }
+
+    fn load(&mut self, path: &Path) -> Result<()> {
+        let text = fs::read_to_string(path).map_err(|e| Error::io(path, e))?;
+        let at = |mut e: Error| {
+            e.subject = path.display().to_string();
+            e
+        };
+        let record = Record::parse(text.trim()).map_err(at)?;
+        Request::parse(&record, &self.manner.preset).map_err(at)?;
+        let messages = record.fields().get("messages").and_then(Value::as_array);
+        let messages = messages.ok_or_else(|| at(wrong("no `messages`")))?;
+        let (system, said): (Vec<Value>, Vec<Value>) =
+            messages.iter().cloned().partition(|message| message["role"] == "system");
+        let system = system.first().and_then(|message| message["content"].as_str());
+        self.manner.preset.system = system.map(str::to_owned);
+        self.messages = said;
+        Ok(())
+    }
+}
+
+fn wrong(message: &str) -> Error {
+    Error::new(Kind::Validation, "", message)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_slash_begins_a_command_and_nothing_else_does() {
+        let parse = |line: &str| Command::parse(line).unwrap();
+        assert_eq!(parse("Why / how?"), None);
+        assert_eq!(parse(" /reset "), Some(Command::Reset));
+        assert_eq!(parse("Quit"), Some(Command::Quit));
+        assert_eq!(parse("/system  Be brief. "), Some(Command::System(Some("Be brief.".into()))));
+        let set = Command::Set(Some(("top_p".into(), "0.5".into())));
+        assert_eq!(parse("/set top_p  0.5"), Some(set));
+        for line in ["/no", "/set top_p", "/save", "/"] {
+            assert!(Command::parse(line).is_err(), "{line}");
+        }
+    }
+}

@@ -1,0 +1,128 @@
+//! An answer as people read it: what the model thinks is dim, or not there at all.
+
+use mlxk_infer::Event;
+use serde_json::json;
+
+/// What is shown of reasoning.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Reasoning {
+    /// All of it, before the answer.
+    Show,
+    /// Nothing.
+    Hide,
+    /// Nothing else.
+    Only,
+}
+
+/// Sets reasoning apart on a terminal.
+const DIM: [&str; 2] = ["\x1b[2m", "\x1b[22m"];
+
+/// The same where there are no colours.
+const TITLES: [&str; 2] = ["[Reasoning]\n", "[Answer]\n"];
+
+/// Writes one answer.
+#[derive(Debug)]
+pub struct Page {
+    reasoning: Reasoning,
+    /// What stands before reasoning, and what after it.
+    marks: [&'static str; 2],
+    /// What was written last.
+    last: Last,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq)]
+enum Last {
+    Nothing,
+    Reasoning,
+    Text,
+    Call,
+}
+
+impl Page {
+    /// An empty page, on a terminal with `colours` or without.
+    pub fn new(reasoning: Reasoning, colours: bool) -> Page {
+        let marks = match (reasoning, colours) {
+            (Reasoning::Show, true) => DIM,
+            (Reasoning::Show, false) => TITLES,
+            _ => ["", ""],
+        };
+        Page { reasoning, marks, last: Last::Nothing }
+    }
+
+    /// What is to be written of `event`.
+    pub fn write(&mut self, event: &Event) -> String {
+        match event {
+            Event::Reasoning(text) if self.reasoning != Reasoning::Hide => {
+                self.turn(Last::Reasoning) + text
+            }
+            Event::Text(text) if self.reasoning != Reasoning::Only => self.turn(Last::Text) + text,
+            Event::Call(call) if self.reasoning != Reasoning::Only => {
+                let call = json!({"name": call.name, "arguments": call.arguments});
+                self.turn(Last::Call) + &call.to_string()
+            }
+            Event::End(_) => self.close().to_owned() + "\n",
+            _ => String::new(),
+        }
+    }
+
+    /// What goes between the last part and the next.
+    fn turn(&mut self, next: Last) -> String {
+        let [open, _] = self.marks;
+        let between = match (self.last, next) {
+            (last, next) if last == next && next != Last::Call => String::new(),
+            (Last::Nothing, Last::Reasoning) => open.to_owned(),
+            (Last::Nothing, _) => String::new(),
+            (Last::Reasoning, _) => format!("{}\n\n{}", self.dim_end(), self.title()),
+            (_, Last::Reasoning) => format!("\n\n{open}"),
+            _ => "\n".to_owned(),
+        };
+        self.last = next;
+        between
+    }
+
+    /// Ends what a page may leave open on a terminal.
+    pub fn close(&mut self) -> &'static str {
+        let open = self.last == Last::Reasoning;
+        self.last = Last::Nothing;
+        if open { self.dim_end() } else { "" }
+    }
+
+    fn dim_end(&self) -> &'static str {
+        if self.marks == DIM { DIM[1] } else { "" }
+    }
+
+    fn title(&self) -> &'static str {
+        if self.marks == TITLES { TITLES[1] } else { "" }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn page(reasoning: Reasoning, colours: bool) -> String {
+        let mut page = Page::new(reasoning, colours);
+        let events = [
+            Event::Reasoning("Hm".into()),
+            Event::Reasoning(".".into()),
+            Event::Text("Y".into()),
+            Event::Text("es".into()),
+        ];
+        events.iter().map(|event| page.write(event)).collect::<String>() + page.close()
+    }
+
+    #[test]
+    fn reasoning_is_dim_titled_hidden_or_alone() {
+        assert_eq!(page(Reasoning::Show, true), "\x1b[2mHm.\x1b[22m\n\nYes");
+        assert_eq!(page(Reasoning::Show, false), "[Reasoning]\nHm.\n\n[Answer]\nYes");
+        assert_eq!(page(Reasoning::Hide, true), "Yes");
+        assert_eq!(page(Reasoning::Only, true), "Hm.");
+    }
+
+    #[test]
+    fn what_ends_within_reasoning_leaves_the_terminal_as_it_was() {
+        let mut page = Page::new(Reasoning::Show, true);
+        assert_eq!(page.write(&Event::Reasoning("Hm".into())) + page.close(), "\x1b[2mHm\x1b[22m");
+        assert_eq!(page.close(), "");
+    }
+}

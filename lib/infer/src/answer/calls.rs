@@ -1,0 +1,251 @@
+//! Calls of tools, in the forms in which models are trained to write them.
+
+use serde_json::{Map, Value, json};
+
+use super::literal;
+
+/// A function that the model wants to be called.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Call {
+    /// What tells it from other calls; empty if the model gives none.
+    pub id: String,
+    /// The function.
+    pub name: String,
+    /// Its arguments by name.
+    pub arguments: Map<String, Value>,
+}
+
+impl Call {
+    /// As it stands in records and in messages.
+    pub fn record(&self) -> Value {
+        let function = json!({"name": self.name, "arguments": self.arguments});
+        json!({"id": self.id, "type": "function", "function": function})
+    }
+}
+
+/// The calls in `block`, which stood between the marks of calls; none if it is none or holds
+/// anything else. `tools` say which arguments are texts where the form does not.
+pub fn calls(block: &str, tools: &[Value]) -> Option<Vec<Call>> {
+    // Some makers put their own name into each tag.
+    let plain =
+        ["｜DSML｜", "atem:", "longcat_"].iter().fold(block.to_owned(), |b, n| b.replace(n, ""));
+    let block = plain.trim();
+    let read: &dyn Fn(&str) -> Option<Vec<Call>> = if block.contains("<arg_key>") {
+        &|block| glm(block, tools)
+    } else if block.contains("<function") || block.contains("<invoke") {
+        &|block| tagged(block, tools)
+    } else if block.contains("<|tool_call_argument_begin|>") {
+        &kimi
+    } else if block.contains("<｜tool▁sep｜>") {
+        &deepseek
+    } else if block.contains("[ARGS]") {
+        &mistral
+    } else if block.starts_with("call:") {
+        &gemma
+    } else if block.starts_with(['{', '[']) {
+        &|block| json_calls(block).or_else(|| python(block))
+    } else if block.ends_with(')') {
+        &python
+    } else {
+        &|block| bare(block, tools)
+    };
+    read(block).filter(|calls| !calls.is_empty())
+}
+
+/// Objects `{"name", "arguments"}`, listed or not; Cohere, Meta and others have other keys.
+fn json_calls(block: &str) -> Option<Vec<Call>> {
+    let mut calls = Vec::new();
+    for value in serde_json::Deserializer::from_str(block).into_iter::<Value>() {
+        match value.ok()? {
+            Value::Array(all) => {
+                for value in &all {
+                    calls.push(json_call(value)?);
+                }
+            }
+            value => calls.push(json_call(&value)?),
+        }
+    }
+    Some(calls)
+}
+
+fn json_call(value: &Value) -> Option<Call> {
+    let value = value.get("function").filter(|inner| inner.is_object()).unwrap_or(value);
+    let fields = value.as_object()?;
+    let any = |keys: &[&str]| keys.iter().find_map(|key| fields.get(*key));
+    if let Some(name) = any(&["name", "tool_name", "function"]) {
+        let arguments = any(&["arguments", "parameters"]);
+        let id = any(&["id", "tool_call_id"]).and_then(Value::as_str).unwrap_or_default();
+        return call(id, name.as_str()?, arguments.cloned().unwrap_or_else(|| json!({})));
+    }
+    match fields.iter().next() {
+        Some((name, arguments)) if fields.len() == 1 => call("", name, arguments.clone()),
+        _ => None,
+    }
+}
+
+/// A call, if its arguments are an object or the text of one.
+fn call(id: &str, name: &str, arguments: Value) -> Option<Call> {
+    let arguments = match arguments {
+        Value::Object(arguments) => arguments,
+        Value::String(text) if text.trim().is_empty() => Map::new(),
+        Value::String(text) => literal::object(text.trim())?,
+        _ => return None,
+    };
+    let name = name.trim();
+    let plausible = !name.is_empty() && !name.contains(['<', '>', '\n', '{', '"']);
+    plausible.then(|| Call { id: id.trim().to_owned(), name: name.to_owned(), arguments })
+}
+
+/// `<function=name><parameter=key>value</parameter></function>`, also with `name="..."`, also
+/// `<invoke name="...">`, `<param name="...">`; or JSON within a function.
+fn tagged(block: &str, tools: &[Value]) -> Option<Vec<Call>> {
+    let functions = tags(block, "function").chain(tags(block, "invoke"));
+    functions
+        .map(|(name, _, body)| {
+            if body.trim_start().starts_with('{') {
+                return call("", name, Value::String(body.to_owned()));
+            }
+            let mut arguments = Map::new();
+            for (key, text, body) in tags(body, "parameter").chain(tags(body, "param")) {
+                let body = body.strip_prefix('\n').unwrap_or(body);
+                let body = body.strip_suffix('\n').unwrap_or(body);
+                let value = match text {
+                    Some(true) => Value::String(body.to_owned()),
+                    _ => typed(body, name, key, tools),
+                };
+                arguments.insert(key.to_owned(), value);
+            }
+            call("", name, Value::Object(arguments))
+        })
+        .collect()
+}
+
+/// The elements `<tag=name>...</tag>` or `<tag name="name">...</tag>` of `block`: name, whether
+/// `string="true"`, and what is inside. The last may lack its end.
+fn tags<'a>(
+    block: &'a str,
+    tag: &'a str,
+) -> impl Iterator<Item = (&'a str, Option<bool>, &'a str)> {
+    let (open, close) = (format!("<{tag}"), format!("</{tag}>"));
+    let mut rest = block;
+    std::iter::from_fn(move || {
+        loop {
+            rest = &rest[rest.find(&open)? + open.len()..];
+            let (attributes, body) = rest.split_once('>')?;
+            let name = match attributes.strip_prefix('=') {
+                Some(name) => name.trim().trim_matches(['"', '\'']),
+                None if attributes.starts_with(' ') => attribute(attributes, "name")?,
+                // A longer tag, as `<parameter` is for `<param`.
+                None => continue,
+            };
+            let (inside, after) = body.split_once(&close).unwrap_or((body, ""));
+            rest = after;
+            let string = attribute(attributes, "string").map(|value| value == "true");
+            return Some((name, string, inside));
+        }
+    })
+}
+
+fn attribute<'a>(attributes: &'a str, name: &str) -> Option<&'a str> {
+    let at = attributes.find(&format!("{name}="))? + name.len() + 1;
+    let value = attributes[at..].split_whitespace().next()?;
+    Some(value.trim_matches(['"', '\'']))
+}
+
+/// `name<arg_key>key</arg_key><arg_value>value</arg_value>`.
+fn glm(block: &str, tools: &[Value]) -> Option<Vec<Call>> {
+    let (name, mut rest) = block.split_once("<arg_key>")?;
+    let name = name.trim();
+    let mut arguments = Map::new();
+    loop {
+        let (key, after) = rest.split_once("</arg_key>")?;
+        let (value, after) =
+            after.trim_start().strip_prefix("<arg_value>")?.split_once("</arg_value>")?;
+        arguments.insert(key.trim().to_owned(), typed(value, name, key.trim(), tools));
+        match after.trim_start().strip_prefix("<arg_key>") {
+            Some(next) => rest = next,
+            None if after.trim().is_empty() => break,
+            None => return None,
+        }
+    }
+    Some(vec![call("", name, Value::Object(arguments))?])
+}
+
+/// A name alone: one of the tools, without arguments.
+fn bare(block: &str, tools: &[Value]) -> Option<Vec<Call>> {
+    tools.iter().find(|tool| function(tool)["name"] == block)?;
+    Some(vec![call("", block, json!({}))?])
+}
+
+/// `functions.name:0<|tool_call_argument_begin|>{...}`, each between its marks.
+fn kimi(block: &str) -> Option<Vec<Call>> {
+    let each = block.split("<|tool_call_begin|>").skip(1);
+    each.map(|part| {
+        let part = part.split("<|tool_call_end|>").next()?;
+        let (id, arguments) = part.split_once("<|tool_call_argument_begin|>")?;
+        let name = id.trim().rsplit_once(':').map_or(id, |(name, _)| name);
+        let name = name.trim().strip_prefix("functions.").unwrap_or(name);
+        call(id, name, Value::String(arguments.to_owned()))
+    })
+    .collect()
+}
+
+/// `name<｜tool▁sep｜>{...}`; earlier models say `function<｜tool▁sep｜>name` and fence the JSON.
+fn deepseek(block: &str) -> Option<Vec<Call>> {
+    let each = block.split("<｜tool▁call▁begin｜>").skip(1);
+    each.map(|part| {
+        let part = part.split("<｜tool▁call▁end｜>").next()?;
+        let (first, second) = part.split_once("<｜tool▁sep｜>")?;
+        if second.trim_start().starts_with('{') {
+            return call("", first, Value::String(second.to_owned()));
+        }
+        let (name, rest) = second.split_once('\n')?;
+        let json = rest.get(rest.find('{')?..=rest.rfind('}')?)?;
+        call("", name, Value::String(json.to_owned()))
+    })
+    .collect()
+}
+
+/// `name[ARGS]{...}` or `name[CALL_ID]id[ARGS]{...}`, with `[TOOL_CALLS]` between.
+fn mistral(block: &str) -> Option<Vec<Call>> {
+    let each = block.split("[TOOL_CALLS]").filter(|part| !part.trim().is_empty());
+    each.map(|part| {
+        let (name, arguments) = part.split_once("[ARGS]")?;
+        let (name, id) = name.split_once("[CALL_ID]").unwrap_or((name, ""));
+        call(id, name, Value::String(arguments.to_owned()))
+    })
+    .collect()
+}
+
+/// `call:name{key:value}`, one after another.
+fn gemma(block: &str) -> Option<Vec<Call>> {
+    let each = block.split("call:").skip(1);
+    each.map(|part| {
+        let (name, _) = part.split_once('{')?;
+        call("", name, Value::Object(literal::object(part[name.len()..].trim())?))
+    })
+    .collect()
+}
+
+/// `[name(key=value)]`; Meta's built-in tools are `name.call(key=value)`.
+fn python(block: &str) -> Option<Vec<Call>> {
+    let all = literal::python_calls(block)?.into_iter();
+    all.map(|(name, arguments)| {
+        call("", name.strip_suffix(".call").unwrap_or(&name), Value::Object(arguments))
+    })
+    .collect()
+}
+
+/// The value of an argument that is written as a bare text.
+fn typed(text: &str, name: &str, key: &str, tools: &[Value]) -> Value {
+    let tool = tools.iter().map(function).find(|function| function["name"] == name);
+    match tool.map(|function| &function["parameters"]["properties"][key]["type"]) {
+        Some(kind) if kind == "string" => Value::String(text.to_owned()),
+        _ => literal::value(text.trim()).unwrap_or_else(|| Value::String(text.to_owned())),
+    }
+}
+
+/// What a tool says of its function.
+fn function(tool: &Value) -> &Value {
+    tool.get("function").unwrap_or(tool)
+}

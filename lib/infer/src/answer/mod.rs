@@ -1,0 +1,109 @@
+//! One answer, from tokens to what a reader gets: reasoning, text and calls, up to a stop string.
+
+mod calls;
+mod harmony;
+mod literal;
+mod marks;
+mod reader;
+
+pub use calls::Call;
+pub use marks::Marks;
+pub use reader::{Piece, Reader};
+
+use mlxk_core::Result;
+
+use crate::Tokenizer;
+use crate::detokenize::Detokenizer;
+use crate::stop::{Passed, Stop};
+
+/// An answer in the making.
+pub struct Answer {
+    detokenizer: Detokenizer,
+    stop: Stop,
+    reader: Reader,
+    /// Calls given so far.
+    calls: u64,
+    seed: u64,
+}
+
+impl Answer {
+    /// An answer that ends at any of `stop`. `seed` makes the ids of calls that have none.
+    ///
+    /// # Errors
+    /// If the tokenizer is not one of a model that writes text.
+    pub fn new(
+        tokenizer: &Tokenizer,
+        stop: &[String],
+        reader: Reader,
+        seed: u64,
+    ) -> Result<Answer> {
+        let stop = Stop::new(stop.iter().cloned());
+        Ok(Answer { detokenizer: tokenizer.detokenizer()?, stop, reader, calls: 0, seed })
+    }
+
+    /// What the next token settles, and whether a stop string ended the answer.
+    pub fn push(&mut self, id: u32, tokenizer: &Tokenizer, marks: &Marks) -> (Vec<Piece>, bool) {
+        let text = match (tokenizer.text_token(id), &self.reader) {
+            (Some(token), _) => self.detokenizer.push(&token),
+            (None, Reader::Plain) => String::new(),
+            (None, _) => match tokenizer.special_token(id).filter(|token| marks.hold(token)) {
+                Some(mark) => self.detokenizer.finish() + &mark,
+                None => String::new(),
+            },
+        };
+        let (mut pieces, stopped) = self.pass(&text);
+        if stopped {
+            pieces.extend(self.reader.finish());
+        }
+        (self.named(pieces), stopped)
+    }
+
+    /// The rest, when no more tokens come.
+    pub fn finish(&mut self) -> Vec<Piece> {
+        let rest = self.detokenizer.finish();
+        let (mut pieces, stopped) = self.pass(&rest);
+        if !stopped {
+            let rest = self.stop.finish();
+            pieces.extend(self.reader.push(&rest));
+        }
+        pieces.extend(self.reader.finish());
+        self.named(pieces)
+    }
+
+    /// True while the model reasons, as far as is known yet.
+    pub fn reasons(&self) -> bool {
+        self.reader.reasons()
+    }
+
+    /// True if a function is to be called.
+    pub fn calls(&self) -> bool {
+        self.calls > 0
+    }
+
+    fn pass(&mut self, text: &str) -> (Vec<Piece>, bool) {
+        let (text, last) = match self.stop.push(text) {
+            Passed::Text(text) => (text, false),
+            Passed::Last(text) => (text, true),
+        };
+        (self.reader.push(&text), last)
+    }
+
+    /// Counts the calls, and gives those an id that have none.
+    fn named(&mut self, mut pieces: Vec<Piece>) -> Vec<Piece> {
+        for piece in &mut pieces {
+            if let Piece::Call(call) = piece {
+                self.calls += 1;
+                if call.id.is_empty() {
+                    call.id = call_id(self.seed, self.calls);
+                }
+            }
+        }
+        pieces
+    }
+}
+
+/// Nine letters and digits, which is what Mistral's templates ask for; the same for the same seed.
+fn call_id(seed: u64, number: u64) -> String {
+    let mixed = (seed ^ number.rotate_left(32)).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+    format!("{:09x}", mixed >> 28)
+}

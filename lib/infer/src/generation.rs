@@ -1,0 +1,60 @@
+//! An answer in the making: tokens in, events out.
+
+use crate::Tokenizer;
+use crate::answer::{Answer, Marks};
+use crate::event::{Bound, End, Event, Reason};
+use crate::sample::Token;
+
+/// One answer.
+pub struct Generation {
+    /// Its text.
+    pub answer: Answer,
+    /// Tokens that end it, besides those of the model.
+    pub stop_ids: Vec<u32>,
+    /// The most tokens that it may have.
+    pub limit: u64,
+    /// What sets the limit.
+    pub bound: Bound,
+    /// What will be told at its end.
+    pub end: End,
+    /// Whether the end was told.
+    pub over: bool,
+}
+
+impl Generation {
+    /// Goes on by a token: what comes of it.
+    pub fn push(&mut self, token: &Token, tokenizer: &Tokenizer, marks: &Marks) -> Vec<Event> {
+        self.end.completion_tokens += 1;
+        let told = token.logprobs.as_ref().map(|told| tokenizer.told(token.id, told));
+        let mut events: Vec<Event> = told.map(Event::Logprobs).into_iter().collect();
+        if tokenizer.is_end(token.id) || self.stop_ids.contains(&token.id) {
+            events.extend(self.finish(Reason::Stop));
+            return events;
+        }
+        let (pieces, stopped) = self.answer.push(token.id, tokenizer, marks);
+        events.extend(pieces.into_iter().map(Event::from));
+        if stopped {
+            events.push(self.tell(Reason::Stop));
+        } else if self.end.completion_tokens == self.limit {
+            events.extend(self.finish(Reason::Length(self.bound)));
+        }
+        events
+    }
+
+    /// Ends the answer: what was held back, and the end.
+    pub fn finish(&mut self, reason: Reason) -> Vec<Event> {
+        let rest = self.answer.finish().into_iter().map(Event::from);
+        let mut events: Vec<Event> = rest.collect();
+        events.push(self.tell(reason));
+        events
+    }
+
+    fn tell(&mut self, reason: Reason) -> Event {
+        self.over = true;
+        self.end.reason = match reason {
+            Reason::Stop if self.answer.calls() => Reason::Calls,
+            reason => reason,
+        };
+        Event::End(self.end.clone())
+    }
+}

@@ -1,0 +1,191 @@
+//! Answers that follow rules, and the parts that rules are not for: a model that says what it likes
+//! best of what it may.
+
+#![allow(clippy::unwrap_used)] // a test fails by panicking
+
+use mlxk_core::store::{Found, Origin};
+use mlxk_core::{Kind, Record, Result, health, policy, probe};
+use mlxk_infer::generate::{Reason, Source};
+use mlxk_infer::request::Preset;
+use mlxk_infer::{Constraint, Event, Request, Runner, Sampling, Step, Token};
+use serde_json::{Value, json};
+
+/// The tokens; the last is the end.
+const TOKENS: [&str; 17] = [
+    "}",
+    "{",
+    "\"",
+    "a",
+    "b",
+    ":",
+    ",",
+    "1",
+    "true",
+    "null",
+    "[",
+    "]",
+    "<think>",
+    "</think>",
+    "<tool_call>",
+    "</tool_call>",
+    "</s>",
+];
+
+/// A model that wants to say `wishes`, then the earliest of [`TOKENS`] that it may.
+struct Wishful {
+    wishes: Vec<u32>,
+    said: usize,
+    constraint: Option<Box<dyn Constraint>>,
+}
+
+impl Source for Wishful {
+    fn join(
+        &mut self,
+        _: &[u32],
+        _: Sampling,
+        constraint: Option<Box<dyn Constraint>>,
+    ) -> Result<u64> {
+        self.constraint = constraint;
+        self.said = 0;
+        Ok(1)
+    }
+
+    fn step(&mut self) -> Result<Step> {
+        let allowed = self.constraint.as_mut().map(|rules| rules.allowed()).transpose()?;
+        let may = |id: u32| {
+            let word = |words: &Vec<u32>| words[id as usize / 32] >> (id % 32) & 1 == 1;
+            allowed.as_ref().is_none_or(word)
+        };
+        let wish = self.wishes.get(self.said).copied().filter(|&id| may(id));
+        let all = 0..TOKENS.len() as u32;
+        let end = [TOKENS.len() as u32 - 1];
+        let id = wish.into_iter().chain(all).chain(end).find(|&id| may(id)).unwrap();
+        self.said += 1;
+        self.constraint.as_mut().map(|rules| rules.push(id)).transpose()?;
+        Ok(vec![(1, Ok(Token { id, logprobs: None }))])
+    }
+
+    fn leave(&mut self, _: u64) {}
+}
+
+/// What came of an answer.
+#[derive(Debug, Default, PartialEq)]
+struct Told {
+    reasoning: String,
+    text: String,
+    calls: Vec<Value>,
+    reason: &'static str,
+}
+
+/// Asks a model whose chat template ends with `end`, and which wants to say `wishes`.
+fn ask(end: &str, wishes: &[&str], request: Value) -> Result<Told> {
+    let dir = tempfile::tempdir().unwrap();
+    let file = |name: &str, content: Value| {
+        std::fs::write(dir.path().join(name), content.to_string()).unwrap();
+    };
+    let vocabulary = TOKENS.iter().zip(0..).map(|(&token, id)| (token.to_owned(), json!(id)));
+    let added = TOKENS.iter().zip(0..).skip(12).map(|(&token, id)| {
+        json!({"id": id, "content": token, "special": token == "</s>", "lstrip": false,
+            "rstrip": false, "normalized": false, "single_word": false})
+    });
+    let decoder = json!({"type": "ByteLevel", "add_prefix_space": false, "trim_offsets": true, "use_regex": true});
+    file(
+        "tokenizer.json",
+        json!({
+            "version": "1.0", "truncation": null, "padding": null, "normalizer": null,
+            "pre_tokenizer": {"type": "WhitespaceSplit"}, "post_processor": null,
+            "decoder": decoder, "added_tokens": added.collect::<Vec<_>>(),
+            "model": {"type": "WordLevel", "vocab": vocabulary.collect::<serde_json::Map<_, _>>(),
+                "unk_token": "a"},
+        }),
+    );
+    file("config.json", json!({"model_type": "llama", "max_position_embeddings": 100}));
+    let template =
+        format!("{{# <think></think> <tool_call> #}}{{{{ messages[0].content }}}} {end}");
+    file("tokenizer_config.json", json!({"eos_token": "</s>", "chat_template": template}));
+    let path = dir.path().to_owned();
+    let name = path.display().to_string();
+    let found = Found { name, path, revision: None, origin: Origin::Workspace };
+    let facts = probe::read(&found)?;
+    let plan = policy::decide(&facts, &health::check(&facts));
+    let id = |wish: &&str| TOKENS.iter().position(|token| token == wish).unwrap() as u32;
+    let source = Wishful { wishes: wishes.iter().map(id).collect(), said: 0, constraint: None };
+    let mut runner = Runner::new(source, &facts, &plan)?;
+    let Value::Object(mut fields) = request else { panic!("no request") };
+    fields.insert("prompt".into(), json!("a"));
+    let request = Request::parse(&Record::from(fields), &Preset::default())?;
+    let mut told = Told::default();
+    for event in runner.generate(&request, &|| false)? {
+        match event? {
+            Event::Reasoning(text) => told.reasoning += &text,
+            Event::Text(text) => told.text += &text,
+            Event::Call(call) => told.calls.push(call.record()),
+            Event::Logprobs(_) => {}
+            Event::End(end) => told.reason = end.reason.name(),
+        }
+    }
+    Ok(told)
+}
+
+fn schema() -> Value {
+    json!({"type": "object", "properties": {"a": {"type": "integer"}, "b": {"enum": [true, null]}},
+        "required": ["a", "b"], "additionalProperties": false})
+}
+
+#[test]
+fn an_answer_follows_its_schema_whatever_the_model_would_say() {
+    for wishes in [&["b", "b", "b"][..], &["{", "\"", "b"], &["</s>", "1", "true"]] {
+        let told = ask("", wishes, json!({"json_schema": schema()})).unwrap();
+        let value: Value = serde_json::from_str(&told.text).unwrap();
+        assert!(value["a"].is_i64() && (value["b"] == true || value["b"].is_null()), "{value}");
+        assert_eq!(told.reason, "stop");
+    }
+}
+
+#[test]
+fn an_answer_follows_its_grammar() {
+    let told = ask("", &["b", "b", "1"], json!({"grammar": "start: /a+/ \"b\" \"1\"?"})).unwrap();
+    assert_eq!(told.text, "ab1");
+    let told =
+        ask("", &["a", "a", "b", "</s>"], json!({"grammar": "start: /a+/ \"b\" \"1\"?"})).unwrap();
+    assert_eq!(told.text, "aab");
+}
+
+#[test]
+fn reasoning_is_free_and_the_rules_begin_behind_it() {
+    let rules = || json!({"json_schema": {"const": 1}});
+    let opened = ask("<think>", &["b", "</s>", "b", "</think>", "b"], rules()).unwrap();
+    assert_eq!((opened.reasoning.as_str(), opened.text.as_str()), ("b}b", "1"));
+    let own = ask("", &["<think>", "a", "</think>", "b"], rules()).unwrap();
+    assert_eq!((own.reasoning.as_str(), own.text.as_str()), ("a", "1"));
+    let none = ask("", &["a", "<think>"], rules()).unwrap();
+    assert_eq!((none.reasoning.as_str(), none.text.as_str()), ("", "1"));
+}
+
+#[test]
+fn rules_that_make_no_sense_are_refused_before_the_answer() {
+    let refused = |request: Value, start: &str| {
+        let e = ask("", &[], request.clone()).expect_err(&request.to_string());
+        assert_eq!(e.kind, Kind::Validation, "{e}");
+        assert!(e.message.starts_with(start) && !e.message.contains('\n'), "{e}");
+    };
+    refused(
+        json!({"json_schema": {"type": "string", "minLength": 5, "maxLength": 2}}),
+        "`json_schema`: ",
+    );
+    refused(json!({"json_schema": false}), "`json_schema`: ");
+    refused(json!({"json_schema": {"type": "wrong"}}), "`json_schema`: ");
+    refused(json!({"json_schema": {"$ref": "http://example.com/x"}}), "`json_schema`: ");
+    refused(json!({"grammar": "start: nothing"}), "`grammar`: ");
+    refused(json!({"grammar": ""}), "`grammar`: ");
+}
+
+#[test]
+fn a_call_ends_an_answer_for_its_own_reason() {
+    let wishes = ["<tool_call>", "{", "\"", "a", "\"", ":", "{", "}", "}", "</tool_call>", "</s>"];
+    let told = ask("", &wishes, json!({"tools": [{"name": "a"}]})).unwrap();
+    assert_eq!((told.text.as_str(), told.reason), ("", Reason::Calls.name()));
+    let call = &told.calls[0];
+    assert_eq!((&call["function"]["name"], &call["type"]), (&json!("a"), &json!("function")));
+    assert_eq!(call["id"].as_str().unwrap().len(), 9);
+}
