@@ -5,36 +5,48 @@ use std::process::ExitCode;
 
 use clap::Parser;
 use clap::builder::{PossibleValuesParser, TypedValueParser};
-use indicatif::{ProgressBar, ProgressStyle};
 use mlxk_cli::interrupt::{self, Watch};
 use mlxk_cli::{Bar, Form, FormFlags, Output, Tool, convert};
 use mlxk_core::reindex::repair_index;
-use mlxk_core::{Places, Record, Result, verify};
-use mlxk_gguf::{Float, Progress};
+use mlxk_core::{Error, Float, Kind, Packing, Places, Record, Result};
+use mlxk_infer::convert::{Bits, Change, Quantize, Recipe};
 
-/// Make an MLX workspace out of a GGUF file, or out of one whose index is wrong
+/// Make an MLX workspace out of a model in another form or precision
 ///
-/// Q4_0, Q4_1 and Q8_0 are repacked without loss and plain matrices kept; other types are
-/// unpacked. The tokenizer and the chat template come out of the file.
+/// A GGUF file is imported: Q4_0, Q4_1 and Q8_0 are repacked without loss and plain matrices kept,
+/// other types are unpacked. A workspace is copied with its weights packed, unpacked, or of another
+/// type. The source stays as it is.
 #[derive(Parser)]
 #[command(name = "mlxk-convert", version, after_help = EXAMPLES)]
 struct Convert {
-    /// The file: a model of the architecture llama, qwen2, qwen3 or smollm3; with --repair-index
-    /// the workspace
+    /// A GGUF file, or a workspace
     #[arg(value_name = "SOURCE", value_hint = clap::ValueHint::AnyPath)]
     source: PathBuf,
     /// The directory to make; a bare name lies in MLXK_WORKSPACE_HOME if that is set
     #[arg(value_name = "DIR", value_hint = clap::ValueHint::DirPath)]
     target: PathBuf,
+    /// Pack the weights of a workspace: 2, 3, 4, 5, 6 or 8 bits each, or mixed_2_6, mixed_3_4,
+    /// mixed_3_6, mixed_4_6
+    #[arg(long, value_name = "BITS", visible_alias = "q-bits", group = "change")]
+    quantize: Option<Bits>,
+    /// Weights that share a scale; default: 64, or what the mode has
+    #[arg(long, value_name = "N", requires = "quantize")]
+    q_group_size: Option<usize>,
+    /// How weights are packed
+    #[arg(long, value_name = "MODE", requires = "quantize", default_value = "affine", value_parser = modes())]
+    q_mode: Packing,
+    /// Unpack the weights of a workspace
+    #[arg(long, group = "change")]
+    dequantize: bool,
     /// Copy a workspace, and make the index of its weights anew
-    #[arg(long)]
+    #[arg(long, group = "change")]
     repair_index: bool,
-    /// Also if what comes of it is not healthy
-    #[arg(long, requires = "repair_index")]
-    skip_health: bool,
-    /// The type of vectors, and of weights that must be unpacked; default: what suits the file
+    /// The type of plain weights; default: the one that config.json names, or what suits the file
     #[arg(long, value_name = "TYPE", value_parser = dtypes(), conflicts_with = "repair_index")]
     dtype: Option<Float>,
+    /// Also if what comes of it is not healthy
+    #[arg(long)]
+    skip_health: bool,
     #[command(flatten)]
     output: FormFlags,
 }
@@ -42,11 +54,17 @@ struct Convert {
 const EXAMPLES: &str = "\
 Examples:
   mlxk-convert SmolLM2-135M-Instruct.Q4_1.gguf ./SmolLM2
-  mlxk-convert model.gguf ./model | mlxk-health
-  mlxk-convert --repair-index ./broken ./whole";
+  mlxk-convert ./Qwen3-0.6B ./Qwen3-0.6B-4bit --quantize 4
+  mlxk-convert --repair-index ./broken ./whole | mlxk-health";
 
 fn dtypes() -> impl TypedValueParser<Value = Float> {
     PossibleValuesParser::new(Float::NAMES).try_map(|name| name.parse::<Float>())
+}
+
+fn modes() -> impl TypedValueParser<Value = Packing> {
+    let unknown = "no such mode"; // the list of possible values stands before it
+    PossibleValuesParser::new(Packing::ALL.map(Packing::name))
+        .try_map(move |name| Packing::find(&name).ok_or(unknown))
 }
 
 impl Tool for Convert {
@@ -58,11 +76,7 @@ impl Tool for Convert {
 
     fn run(&self, out: &mut Output) -> Result<()> {
         let watch = interrupt::watch();
-        let places = mlxk_cli::places()?;
-        let made = match self.repair_index {
-            true => self.repair(&places, &watch),
-            false => self.import(&places, &watch),
-        };
+        let made = self.make(&mlxk_cli::places()?, &watch);
         if made.is_err() {
             drop(watch); // dies of the signal, rather than tell of it
         }
@@ -71,32 +85,41 @@ impl Tool for Convert {
 }
 
 impl Convert {
-    fn import(&self, places: &Places, watch: &Watch) -> Result<Record> {
-        let bar = ProgressBar::no_length().with_style(style());
-        let progress = |Progress { done, total }| {
-            bar.set_length(total as u64);
-            bar.set_position(done as u64);
-            watch.check()
-        };
-        let made = mlxk_gguf::convert(&self.source, &self.target, self.dtype, places, progress);
-        bar.finish_and_clear();
-        made
-    }
-
-    fn repair(&self, places: &Places, watch: &Watch) -> Result<Record> {
+    fn make(&self, places: &Places, watch: &Watch) -> Result<Record> {
+        let (source, target, check) = (&self.source, &self.target, !self.skip_health);
         let bar = Bar::new();
-        let progress = |progress: verify::Progress| {
+        let progress = |progress| {
             bar.heed(progress);
             watch.check()
         };
-        repair_index(&self.source, &self.target, !self.skip_health, places, progress)
+        if self.repair_index {
+            return repair_index(source, target, check, places, progress);
+        }
+        match self.recipe()? {
+            Some(recipe) if !source.is_file() => {
+                mlxk_infer::convert::convert(source, target, &recipe, check, places, progress)
+            }
+            None if source.is_dir() => {
+                let what = "a workspace is there already: say what shall become of it";
+                Err(Error::new(Kind::Validation, source.display().to_string(), what)
+                    .hint("--quantize, --dequantize, --dtype or --repair-index"))
+            }
+            _ => mlxk_gguf::convert(source, target, self.dtype, places, progress),
+        }
     }
-}
 
-/// Drawn on stderr, and only if that is a terminal.
-fn style() -> ProgressStyle {
-    let style = ProgressStyle::with_template("{wide_bar} {pos}/{len} tensors, {eta}");
-    style.unwrap_or_else(|_| ProgressStyle::default_bar())
+    /// What becomes of the weights of a workspace, if anything.
+    fn recipe(&self) -> Result<Option<Recipe>> {
+        let change = match (self.quantize, self.dequantize) {
+            (Some(bits), _) => {
+                Change::Quantize(Quantize::new(self.q_mode, bits, self.q_group_size)?)
+            }
+            (None, true) => Change::Dequantize,
+            (None, false) if self.dtype.is_some() => Change::None,
+            (None, false) => return Ok(None),
+        };
+        Ok(Some(Recipe { dtype: self.dtype, change }))
+    }
 }
 
 fn main() -> ExitCode {

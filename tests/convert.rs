@@ -93,7 +93,7 @@ fn what_cannot_be_imported_leaves_nothing() {
         ("other.gguf", "the architecture \"gemma9\" cannot be imported"),
         ("less.gguf", "\"blk.0.ffn_up.weight\" is missing"),
         ("absent.gguf", "No such file"),
-        (".", "not a file"),
+        (".", "say what shall become of it"),
     ] {
         let ended = env.run("mlxk-convert").args([source, "new"]).end();
         assert_eq!(ended.status(), 1, "{ended:?}");
@@ -150,4 +150,27 @@ fn a_wrong_index_is_made_anew_in_a_copy() {
         summary.ends_with("again (The index of 2 files was made anew, healthy)\n"),
         "{summary}"
     );
+}
+
+#[test]
+fn a_workspace_is_quantised_and_runs() {
+    let env = Env::new();
+    file(&env, "tiny.gguf", &Builder::llama().bytes());
+    env.run("mlxk-convert").args(["tiny.gguf", "tiny", "--dtype", "f32"]).ok();
+    let records = env
+        .run("mlxk-convert")
+        .args(["tiny", "small", "--quantize", "4"])
+        .args(["--q-group-size", "32"])
+        .records();
+    assert_eq!(records[0]["mode"], "quantize");
+    assert_eq!(records[0]["health_status"], "healthy");
+    let shown = env.run("mlxk-show").args(["small"]).records();
+    assert_eq!(shown[0]["quantization"]["bits"], 4);
+    assert_eq!(shown[0]["clean"], true);
+    let twice = env.run("mlxk-convert").args(["small", "smaller", "--quantize", "2"]).end();
+    let small = env.workspaces().canonicalize().unwrap().join("small");
+    twice.refused(1, &format!("mlxk-convert: {}: is quantised already", small.display()));
+    let form = env.run("mlxk-convert").args(["tiny", "other", "--quantize", "7"]).end();
+    form.refused(1, "mlxk-convert: affine has no form of 7 bits in groups of 64");
+    assert!(!env.workspaces().join("other").exists());
 }

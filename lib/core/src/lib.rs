@@ -10,6 +10,7 @@ pub mod describe;
 pub mod detect;
 pub mod digest;
 pub mod error;
+pub mod float;
 pub mod fnmatch;
 pub mod hash;
 pub mod health;
@@ -30,6 +31,7 @@ pub mod verify;
 
 pub use architecture::Architecture;
 pub use error::{Error, Kind, Result};
+pub use float::Float;
 pub use health::Health;
 pub use packing::Packing;
 pub use policy::{Plan, Task};

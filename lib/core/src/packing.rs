@@ -16,6 +16,17 @@ pub enum Packing {
     Mxfp8,
 }
 
+/// How the weights of a matrix are packed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Form {
+    /// What codes and scales stand for.
+    pub packing: Packing,
+    /// Of a code.
+    pub bits: usize,
+    /// Weights that share a scale.
+    pub group_size: usize,
+}
+
 impl Packing {
     /// All of them.
     pub const ALL: [Packing; 4] = [Packing::Affine, Packing::Mxfp4, Packing::Nvfp4, Packing::Mxfp8];

@@ -5,10 +5,11 @@ use std::path::{Path, absolute};
 use mlxk_core::store::sentinel::{self, Made};
 use mlxk_core::store::staging::Staging;
 use mlxk_core::store::workspace;
+use mlxk_core::verify::Progress;
 use mlxk_core::{Error, Kind, Places, Record, Result, health, probe};
 
-use crate::float::Float;
-use crate::import::{Progress, Source};
+use crate::import::Source;
+use mlxk_core::Float;
 
 /// Imports the file `source` as the workspace `target` and describes it in a record.
 ///

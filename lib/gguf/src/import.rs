@@ -6,14 +6,15 @@ use std::path::{Path, PathBuf};
 
 use memmap2::Mmap;
 use mlxk_core::tensors;
+use mlxk_core::verify::Progress;
 use mlxk_core::{Error, Kind, Result};
 use serde_json::Value;
 
-use crate::float::Float;
 use crate::model::Model;
 use crate::read::Gguf;
 use crate::tokenizer;
 use crate::weights::Weights;
+use mlxk_core::Float;
 
 /// A GGUF file, mapped into memory.
 #[derive(Debug)]
@@ -62,15 +63,6 @@ pub struct Import<'a> {
     files: Vec<(&'static str, Value)>,
 }
 
-/// How far an import has come, in tensors.
-#[derive(Clone, Copy, Debug)]
-pub struct Progress {
-    /// Tensors begun.
-    pub done: usize,
-    /// All there are.
-    pub total: usize,
-}
-
 impl Import<'_> {
     /// The number of tensors that are written.
     pub fn tensors(&self) -> usize {
@@ -86,11 +78,10 @@ impl Import<'_> {
         dir: &Path,
         mut progress: impl FnMut(Progress) -> Result<()>,
     ) -> Result<()> {
-        let total = self.tensors();
-        let mut done = 0;
+        let bytes = |entry: &tensors::Entry| entry.bytes().unwrap_or_default();
+        progress(Progress::Due(self.weights.entries.iter().map(bytes).sum()))?;
         tensors::write(dir, &self.weights.entries, tensors::SHARD, |entry| {
-            progress(Progress { done, total })?;
-            done += 1;
+            progress(Progress::Read(bytes(entry)))?;
             self.weights.bytes(entry).map_err(|what| invalid(self.path, what))
         })?;
         for (name, content) in &self.files {

@@ -11,10 +11,10 @@ use serde_json::{Value, json};
 use crate::affine::{self, GROUP, Part};
 use crate::dequant::dequantize;
 use crate::dtype::Type;
-use crate::float::Float;
 use crate::model::{Expected, Model};
 use crate::read::{Gguf, Tensor};
 use crate::rope;
+use mlxk_core::Float;
 
 /// All tensors of a model about to be written.
 #[derive(Debug)]

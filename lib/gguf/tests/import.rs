@@ -8,8 +8,9 @@ use std::fs::{self, File};
 use gguf::{Builder, f32s, float, integer};
 use half::{bf16, f16};
 use mlxk_core::tensors::{Dtype, Header};
+use mlxk_core::verify::Progress;
 use mlxk_core::{Error, Kind, Places, Result};
-use mlxk_gguf::{Float, Progress, Source, Type, dequantize};
+use mlxk_gguf::{Float, Source, Type, dequantize};
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
@@ -282,9 +283,13 @@ fn an_import_that_is_stopped_leaves_nothing() {
     let target = root.path().join("made");
     let hub = root.path().join("hf/hub");
     let places = Places { root: root.path().join("hf"), hub, workspaces: None };
-    let stop = |progress: Progress| match progress.done {
-        5 => Err(Error::new(Kind::Execution, "", "interrupted")),
-        _ => Ok(()),
+    let mut tensors = 0;
+    let stop = |progress| {
+        tensors += usize::from(matches!(progress, Progress::Read(_)));
+        match tensors {
+            5 => Err(Error::new(Kind::Execution, "", "interrupted")),
+            _ => Ok(()),
+        }
     };
     let error = mlxk_gguf::convert(&source, &target, None, &places, stop).unwrap_err();
     assert_eq!(error.message, "interrupted");

@@ -10,6 +10,7 @@ mod attention;
 mod batch;
 mod cache;
 mod conversation;
+pub mod convert;
 mod cpu;
 mod decode;
 mod defaults;

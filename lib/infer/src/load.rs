@@ -7,7 +7,7 @@ use std::sync::Arc;
 use memmap2::{MmapMut, MmapOptions};
 use mlx_rs::{Device, Stream};
 use mlxk_core::tensors;
-use mlxk_core::{Error, Facts, Kind, Plan, Result};
+use mlxk_core::{Architecture, Error, Facts, Kind, Plan, Result};
 use serde_json::Value;
 
 use crate::adapter::Adapter;
@@ -16,7 +16,7 @@ use crate::kernels;
 use crate::mlx;
 use crate::models;
 use crate::quantization::Quantization;
-use crate::weights::{Bytes, Form, Tensor, Weights};
+use crate::weights::{Bytes, Form, Taken, Tensor, Weights};
 
 /// Loads the model of `facts` if `plan` says that it can run, on the device that MLX chooses.
 ///
@@ -47,9 +47,7 @@ pub fn load_for(facts: &Facts, plan: &Plan, on_cpu: bool) -> Result<Model> {
 }
 
 fn with(facts: &Facts, plan: &Plan, on_cpu: bool, adapter: Option<Adapter>) -> Result<Model> {
-    plan.runnable.clone().map_err(unsupported)?;
-    let architecture =
-        plan.architecture.ok_or_else(|| unsupported("its architecture is not known".into()))?;
+    let architecture = architecture(plan)?;
     let config = config(facts)?;
     let quantization = Quantization::read(&config)?;
     let device = Device::try_default().map_err(mlx::failed)?;
@@ -63,6 +61,34 @@ fn with(facts: &Facts, plan: &Plan, on_cpu: bool, adapter: Option<Adapter>) -> R
         mlx_rs::with_stream(&stream, || models::load(architecture)(&config, weights.root()))?;
     weights.finish()?;
     Ok(Model::new(network, stream, on_cpu, plan.context_length))
+}
+
+/// A model in parts.
+pub struct Parts {
+    /// What it is like.
+    pub architecture: Architecture,
+    /// All its tensors.
+    pub tensors: Vec<(String, Tensor)>,
+    /// What the model makes of them.
+    pub taken: Taken,
+}
+
+/// The parts of the model of `facts`, which is loaded for this as it is for a GPU: nothing is
+/// computed. Errors as [`load`].
+pub fn parts(facts: &Facts, plan: &Plan) -> Result<Parts> {
+    let architecture = architecture(plan)?;
+    let config = config(facts)?;
+    let tensors = read(facts)?;
+    let form = Form { kernels: &kernels::MLX, widen: false };
+    let mut weights = Weights::new(tensors.clone(), Quantization::read(&config)?, form);
+    models::load(architecture)(&config, weights.root())?;
+    Ok(Parts { architecture, tensors, taken: weights.finish()? })
+}
+
+/// What a model is like that can run.
+fn architecture(plan: &Plan) -> Result<Architecture> {
+    plan.runnable.clone().map_err(unsupported)?;
+    plan.architecture.ok_or_else(|| unsupported("its architecture is not known".into()))
 }
 
 /// All tensors of the model, over the mapped files.

@@ -3,6 +3,7 @@
 use mlx_rs::error::Result;
 use mlx_rs::{Array, Dtype};
 use mlxk_core::Packing;
+use mlxk_core::packing::Form;
 
 use crate::kernels::Kernels;
 use crate::quantization::{Entry, Stated};
@@ -33,6 +34,7 @@ impl Matrix {
     /// The matrix at `w`. Errors name the tensor that is missing, of another shape or type.
     pub fn load(w: &mut Cursor, outs: usize, ins: usize) -> mlxk_core::Result<Matrix> {
         let Some(stated) = w.quantized() else {
+            w.matrix(None);
             return Ok(Matrix::Dense(w.floats("weight", &[outs, ins])?));
         };
         Ok(Matrix::Quantized(Packed::load(w, stated, &[outs], ins)?, w.kernels()))
@@ -63,8 +65,9 @@ impl Packed {
         outs: &[usize],
         ins: usize,
     ) -> mlxk_core::Result<Packed> {
-        let form = Form::shown(w, ins)?;
-        form.agree(w, stated)?;
+        let form = shown(w, ins)?;
+        agree(form, w, stated)?;
+        w.matrix(Some(form));
         let Form { group_size, bits, packing } = form;
         let shape = |last: usize| [outs, &[last]].concat();
         let weight = w.take("weight")?;
@@ -82,55 +85,45 @@ impl Packed {
     }
 }
 
-/// How a row of weights is packed.
-struct Form {
-    group_size: usize,
-    bits: usize,
-    packing: Packing,
+/// What the lengths of the rows of tensors show, and the type of the scales.
+fn shown(w: &Cursor, ins: usize) -> mlxk_core::Result<Form> {
+    let (shape, _) = w.form("weight")?;
+    let packed = shape.last().copied().unwrap_or_default() * 32;
+    let (scales, dtype) = w.form("scales")?;
+    let groups = scales.last().copied().unwrap_or_default();
+    let all = Packing::ALL.into_iter().flat_map(|packing| {
+        packing.forms().map(move |(bits, group_size)| Form { group_size, bits, packing })
+    });
+    let fits = |form: &Form| {
+        let affine = form.packing == Packing::Affine;
+        ins * form.bits == packed
+            && groups * form.group_size == ins
+            && affine == (dtype != Dtype::Uint8)
+    };
+    { all }.find(fits).ok_or_else(|| {
+        let message = format!(
+            "expected rows of {ins} quantised weights, found {shape:?} with scales {scales:?} of \
+             type {dtype:?}"
+        );
+        w.invalid("weight", message)
+    })
 }
 
-impl Form {
-    /// What the lengths of the rows of tensors show, and the type of the scales.
-    fn shown(w: &Cursor, ins: usize) -> mlxk_core::Result<Form> {
-        let (shape, _) = w.form("weight")?;
-        let packed = shape.last().copied().unwrap_or_default() * 32;
-        let (scales, dtype) = w.form("scales")?;
-        let groups = scales.last().copied().unwrap_or_default();
-        let all = Packing::ALL.into_iter().flat_map(|packing| {
-            packing.forms().map(move |(bits, group_size)| Form { group_size, bits, packing })
-        });
-        let fits = |form: &Form| {
-            let affine = form.packing == Packing::Affine;
-            ins * form.bits == packed
-                && groups * form.group_size == ins
-                && affine == (dtype != Dtype::Uint8)
-        };
-        { all }.find(fits).ok_or_else(|| {
-            let message = format!(
-                "expected rows of {ins} quantised weights, found {shape:?} with scales {scales:?} of \
-                 type {dtype:?}"
-            );
-            w.invalid("weight", message)
-        })
+/// Errors if config.json states another form than this one.
+fn agree(form: Form, w: &Cursor, stated: Entry) -> mlxk_core::Result<()> {
+    let Entry::Quantized(Stated { group_size, bits, packing }) = stated else {
+        return Ok(());
+    };
+    let other = group_size.is_some_and(|n| n != form.group_size)
+        || bits.is_some_and(|n| n != form.bits)
+        || packing.is_some_and(|packing| packing != form.packing);
+    if !other {
+        return Ok(());
     }
-
-    /// Errors if config.json states another form than this one.
-    fn agree(&self, w: &Cursor, stated: Entry) -> mlxk_core::Result<()> {
-        let Entry::Quantized(Stated { group_size, bits, packing }) = stated else {
-            return Ok(());
-        };
-        let other = group_size.is_some_and(|n| n != self.group_size)
-            || bits.is_some_and(|n| n != self.bits)
-            || packing.is_some_and(|packing| packing != self.packing);
-        if !other {
-            return Ok(());
-        }
-        let Form { group_size, bits, packing } = self;
-        let message = format!(
-            "packed in {bits} bits and groups of {group_size} ({}), which is not what config.json \
-             says",
-            packing.name()
-        );
-        Err(w.invalid("weight", message))
-    }
+    let Form { group_size, bits, packing } = form;
+    let message = format!(
+        "packed in {bits} bits and groups of {group_size} ({}), which is not what config.json says",
+        packing.name()
+    );
+    Err(w.invalid("weight", message))
 }

@@ -6,6 +6,7 @@ use std::ptr;
 use mlx_rs::error::{Exception, Result};
 use mlx_rs::{Array, Stream};
 use mlxk_core::Packing;
+use mlxk_core::packing::Form;
 
 use crate::matrix::Packed;
 
@@ -63,8 +64,13 @@ pub fn gathered(w: &Packed, x: &Array, ids: &Array, sorted: bool) -> Result<Arra
 /// The rows `ids` [..] of the weights, as [.., ins].
 pub fn rows(w: &Packed, ids: &Array) -> Result<Array> {
     let [weight, scales] = [&w.weight, &w.scales].map(|all| all.take_axis(ids, 0));
-    let (weight, scales) = (weight?, scales?);
     let biases = w.biases.as_ref().map(|all| all.take_axis(ids, 0)).transpose()?;
+    let (bits, group_size) = (w.bits as usize, w.group_size as usize);
+    unpack(&weight?, &scales?, biases.as_ref(), Form { packing: w.packing, bits, group_size })
+}
+
+/// The weights that codes stand for.
+pub fn unpack(weight: &Array, scales: &Array, biases: Option<&Array>, form: Form) -> Result<Array> {
     called("dequantize", |result, stream| {
         // SAFETY: all handles live as long as the call.
         unsafe {
@@ -72,16 +78,51 @@ pub fn rows(w: &Packed, ids: &Array) -> Result<Array> {
                 result,
                 weight.as_ptr(),
                 scales.as_ptr(),
-                handle(biases.as_ref()),
-                some(w.group_size),
-                some(w.bits),
-                mode(w.packing).as_ptr(),
+                handle(biases),
+                some(form.group_size as i32),
+                some(form.bits as i32),
+                mode(form.packing).as_ptr(),
                 handle(None),
                 mlx_sys::mlx_optional_dtype { value: 0, has_value: false },
                 stream,
             )
         }
     })
+}
+
+/// Codes [.., ins * bits / 32] and scales [.., ins / group_size] of weights [.., ins], in a packing
+/// that has no biases.
+pub fn pack(weights: &Array, form: Form) -> Result<[Array; 2]> {
+    // SAFETY: nothing is asked of the caller; the vector is freed by its owner here.
+    let mut vector = Vector(unsafe { mlx_sys::mlx_vector_array_new() });
+    let stream = Stream::thread_local_or_default();
+    let (bits, group_size) = (some(form.bits as i32), some(form.group_size as i32));
+    let mode = mode(form.packing).as_ptr();
+    // SAFETY: all handles live as long as the call.
+    let status = unsafe {
+        let (weights, stream) = (weights.as_ptr(), stream.as_ptr());
+        mlx_sys::mlx_quantize(&mut vector.0, weights, group_size, bits, mode, handle(None), stream)
+    };
+    if status != 0 {
+        return Err(Exception::custom("quantize failed"));
+    }
+    let part = |index| {
+        called("quantize", |result, _| {
+            // SAFETY: as above.
+            unsafe { mlx_sys::mlx_vector_array_get(result, vector.0, index) }
+        })
+    };
+    Ok([part(0)?, part(1)?])
+}
+
+/// A list of arrays that MLX made.
+struct Vector(mlx_sys::mlx_vector_array);
+
+impl Drop for Vector {
+    fn drop(&mut self) {
+        // SAFETY: nobody else frees it.
+        unsafe { mlx_sys::mlx_vector_array_free(self.0) };
+    }
 }
 
 /// Runs one of MLX's operations, which returns 0 or has failed.

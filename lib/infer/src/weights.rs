@@ -1,12 +1,13 @@
 //! The tensors of a checkpoint, each handed out once: what nobody asked for is an error.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::c_void;
 use std::ops::Range;
 use std::sync::Arc;
 
-use memmap2::MmapMut;
+use memmap2::{MmapMut, UncheckedAdvice};
 use mlx_rs::{Array, Dtype};
+use mlxk_core::packing;
 use mlxk_core::{Error, Kind, Result};
 
 use crate::adapter::Adapter;
@@ -27,6 +28,18 @@ pub struct Weights {
     /// The optional tensors that were asked for, numbers of layers left out: one that there is, and
     /// one that there is not.
     optional: BTreeMap<String, [Option<String>; 2]>,
+    taken: Taken,
+    /// What the parts of a matrix that was split are parts of.
+    wholes: BTreeMap<String, String>,
+}
+
+/// What a model made of its tensors.
+#[derive(Default)]
+pub struct Taken {
+    /// The names of its matrices, and how those are packed that are.
+    pub matrices: BTreeMap<String, Option<packing::Form>>,
+    /// The names of the tensors that it left aside.
+    pub left: BTreeSet<String>,
 }
 
 /// The tensors that the matrix of a layer consists of, all with a row for each of its outputs.
@@ -87,8 +100,16 @@ impl Weights {
     ) -> Weights {
         let wanted = |(name, _): &(String, Tensor)| !name.ends_with("rotary_emb.inv_freq");
         let tensors = tensors.into_iter().filter(wanted).collect();
-        let (names, optional) = (Vec::new(), BTreeMap::new());
-        Weights { tensors, quantization, form, adapter_scale: None, names, optional }
+        Weights {
+            tensors,
+            quantization,
+            form,
+            adapter_scale: None,
+            names: Vec::new(),
+            optional: BTreeMap::new(),
+            taken: Taken::default(),
+            wholes: BTreeMap::new(),
+        }
     }
 
     /// Adds the tensors of an adapter, or puts them in the place of the model's. Errors if there
@@ -112,15 +133,16 @@ impl Weights {
         Cursor { weights: self, prefix: String::new() }
     }
 
-    /// Says that the model is complete. Errors if tensors are left that it did not take, or if some
-    /// layers have an optional tensor and others do not.
-    pub fn finish(self) -> Result<()> {
+    /// Says that the model is complete; returns what it made of the tensors. Errors if some are there
+    /// that it neither took nor left aside, or if some layers have an optional tensor and others do
+    /// not.
+    pub fn finish(self) -> Result<Taken> {
         let uneven = |[there, absent]: &[Option<String>; 2]| there.clone().zip(absent.clone());
         if let Some((there, absent)) = self.optional.values().find_map(uneven) {
             return Err(invalid(&absent, format!("the tensor is missing; there is {there}")));
         }
         let Some(first) = self.tensors.keys().next() else {
-            return Ok(());
+            return Ok(self.taken);
         };
         let more = match self.tensors.len() {
             1 => String::new(),
@@ -148,7 +170,9 @@ impl Cursor<'_> {
 
     /// Leaves aside all tensors whose names on disk `unwanted` picks.
     pub fn leave(&mut self, unwanted: impl Fn(&str) -> bool) {
-        self.weights.tensors.retain(|name, _| !unwanted(name));
+        let left = &mut self.weights.taken.left;
+        left.extend(self.weights.tensors.keys().filter(|name| unwanted(name)).cloned());
+        self.weights.tensors.retain(|name, _| !left.contains(name));
     }
 
     /// Makes `parts`, each with its number of outputs, of the layer `name`, in which they lie one
@@ -175,7 +199,8 @@ impl Cursor<'_> {
         }
         for (part, _) in parts {
             let (part, whole) = (self.path(part), self.path(name));
-            self.weights.quantization.alias(part, &whole);
+            self.weights.quantization.alias(part.clone(), &whole);
+            self.weights.wholes.insert(part, whole);
         }
         Ok(())
     }
@@ -251,6 +276,13 @@ impl Cursor<'_> {
     /// What the additions of an adapter are multiplied with, if there is one.
     pub fn adapter_scale(&self) -> Option<f32> {
         self.weights.adapter_scale
+    }
+
+    /// Notes that this place is that of a matrix, and how it is packed if it is.
+    pub fn matrix(&mut self, form: Option<packing::Form>) {
+        let name = self.path("");
+        let name = self.weights.wholes.get(&name).cloned().unwrap_or(name);
+        self.weights.taken.matrices.insert(name, form);
     }
 
     /// How the layers do their steps.
@@ -364,6 +396,24 @@ impl Bytes {
     /// The bytes.
     pub fn as_slice(&self) -> &[u8] {
         &self.file[self.range.clone()]
+    }
+
+    /// Gives `size` bytes at a time to `read`; what was read leaves memory, and should not be read
+    /// again.
+    pub fn consume(&self, size: usize, mut read: impl FnMut(&[u8]) -> Result<()>) -> Result<()> {
+        let mut start = self.range.start;
+        while start < self.range.end {
+            let end = self.range.end.min(start + size);
+            read(&self.file[start..end])?;
+            // SAFETY: nobody writes to the map, so that what is forgotten is what the file holds; of
+            // memory without a file these bytes are forgotten for good, as is said above. That it
+            // may fail to leave memory does no harm.
+            let _ = unsafe {
+                self.file.unchecked_advise_range(UncheckedAdvice::DontNeed, start, end - start)
+            };
+            start = end;
+        }
+        Ok(())
     }
 }
 

@@ -4,6 +4,7 @@ pub mod cache;
 pub mod copy;
 pub mod deletion;
 pub(crate) mod locks;
+pub mod remake;
 pub mod sentinel;
 pub mod shared;
 pub mod staging;

@@ -26,6 +26,13 @@ pub struct Entry {
     pub shape: Vec<usize>,
 }
 
+impl Entry {
+    /// Its size in bytes; none if it is impossible.
+    pub fn bytes(&self) -> Option<u64> {
+        size(self.dtype, &self.shape)
+    }
+}
+
 /// Writes `entries` into the directory `dir`, as `model.safetensors` or as shards of at most
 /// `shard` bytes of tensors (a larger tensor has one of its own), and their index, which comes last.
 ///

@@ -36,7 +36,10 @@ impl Stack {
         let mut w = w.at(name);
         let weight = match w.quantized() {
             Some(stated) => Weights::Packed(Packed::load(&mut w, stated, &[count, outs], ins)?),
-            None => Weights::Dense(w.floats("weight", &[count, outs, ins])?),
+            None => {
+                w.matrix(None);
+                Weights::Dense(w.floats("weight", &[count, outs, ins])?)
+            }
         };
         Ok(Stack { weight, bias: w.optional("bias", &[count, outs])?, outs, ins })
     }

@@ -19,8 +19,20 @@ fn main() -> Result<(), Box<dyn Error>> {
     for header in headers(&Path::new(&source).join("mlx/c"))? {
         builder = builder.header(header.display().to_string());
     }
-    builder.generate()?.write_to_file(output)?;
+    fs::write(output, signed(&builder.generate()?.to_string()))?;
     Ok(())
+}
+
+/// mlx-rs 0.33 takes the `char` of one function to be signed, which it is not on Linux on ARM.
+fn signed(bindings: &str) -> String {
+    const FUNCTION: &str = "pub fn mlx_pad(";
+    match bindings.split_once(FUNCTION) {
+        Some((before, after)) => {
+            let after = after.replacen("*const ::std::os::raw::c_char", "*const i8", 1);
+            format!("{before}{FUNCTION}{after}")
+        }
+        None => bindings.to_owned(),
+    }
 }
 
 fn headers(dir: &Path) -> std::io::Result<Vec<PathBuf>> {

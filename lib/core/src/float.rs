@@ -2,7 +2,7 @@
 
 use std::str::FromStr;
 
-use mlxk_core::tensors::Dtype;
+use crate::tensors::Dtype;
 
 /// A type of plain weights.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -14,10 +14,11 @@ pub enum Float {
 }
 
 impl Float {
-    /// The names that `from_str` reads.
+    /// The names that users give; `from_str` reads those of `config.json` too.
     pub const NAMES: [&str; 3] = ["f16", "bf16", "f32"];
 
-    pub(crate) fn dtype(self) -> Dtype {
+    /// The name that weight files use.
+    pub fn dtype(self) -> Dtype {
         match self {
             Float::F16 => Dtype::F16,
             Float::BF16 => Dtype::BF16,
@@ -25,12 +26,13 @@ impl Float {
         }
     }
 
-    pub(crate) fn bytes(self) -> usize {
+    /// Of one number.
+    pub fn bytes(self) -> usize {
         self.dtype().bitsize() / 8
     }
 
     /// The name in `config.json`.
-    pub(crate) fn torch(self) -> &'static str {
+    pub fn torch(self) -> &'static str {
         match self {
             Float::F16 => "float16",
             Float::BF16 => "bfloat16",
@@ -44,9 +46,9 @@ impl FromStr for Float {
 
     fn from_str(text: &str) -> std::result::Result<Float, String> {
         match text {
-            "f16" => Ok(Float::F16),
-            "bf16" => Ok(Float::BF16),
-            "f32" => Ok(Float::F32),
+            "f16" | "float16" => Ok(Float::F16),
+            "bf16" | "bfloat16" => Ok(Float::BF16),
+            "f32" | "float32" => Ok(Float::F32),
             _ => Err(format!("the types are {}", Float::NAMES.join(", "))),
         }
     }

@@ -1,0 +1,201 @@
+//! From a model to one of another precision, in a workspace of its own.
+//!
+//! The data goes one way: `recipe` (which matrices become what) → `tensors` (what is written for
+//! each tensor) → the writer. The loader of the architecture says which tensors are matrices.
+
+mod affine;
+mod floats;
+mod numbers;
+mod recipe;
+mod tensors;
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::time::SystemTime;
+
+use mlxk_core::store::remake::Remake;
+use mlxk_core::tensors::{Entry, INDEX, SHARD};
+use mlxk_core::verify::Progress;
+use mlxk_core::{Error, Facts, Float, Kind, Places, Record, Result};
+use mlxk_core::{health, policy, probe};
+use serde_json::Value;
+
+pub use recipe::{Bits, Change, Quantize, Recipe};
+
+use self::tensors::{Packed, Tensors, number_type};
+use crate::load::{self, Parts};
+use crate::weights::{Taken, Tensor};
+
+/// Makes the workspace `target` out of the workspace `source` as `recipe` says.
+///
+/// Places are as in [`Remake::begin`], `check` as in [`Remake::finish`]. `progress` counts the bytes
+/// that are written, and can end it.
+///
+/// # Errors
+/// As those; if the model is not one that can run, is quantised already or not at all where that
+/// matters, changes while it is read, or the disk has no room. Then nothing is left behind.
+pub fn convert(
+    source: &Path,
+    target: &Path,
+    recipe: &Recipe,
+    check: bool,
+    places: &Places,
+    mut progress: impl FnMut(Progress) -> Result<()>,
+) -> Result<Record> {
+    let remake = Remake::begin(source, target, recipe.mode(), places)?;
+    let facts = probe::read(remake.source())?;
+    let plan = policy::decide(&facts, &health::check(&facts));
+    let stamps = stamps(&facts)?;
+    let config = load::config(&facts)?;
+    let parts = load::parts(&facts, &plan)?;
+    let mut tensors = choose(parts, &facts, &config, recipe)?;
+    remake.copy(&|path| !is_replaced(path, &facts), |_| Ok(()))?;
+    write_config(&remake.path().join(CONFIG), config, &tensors, recipe)?;
+    let entries = std::mem::take(&mut tensors.entries);
+    let bytes: u64 = entries.iter().filter_map(Entry::bytes).sum();
+    progress(Progress::Due(bytes))?;
+    mlxk_core::tensors::write(remake.path(), &entries, SHARD, |entry| {
+        let bytes = tensors.bytes(entry)?;
+        stamps.iter().try_for_each(Stamp::check)?;
+        progress(Progress::Read(bytes.len() as u64))?;
+        Ok(bytes)
+    })?;
+    Ok(remake.finish(check)?.with("tensors", entries.len()).with("size_bytes", bytes))
+}
+
+const CONFIG: &str = "config.json";
+
+/// Decides what is written for each tensor.
+fn choose(parts: Parts, facts: &Facts, config: &Value, recipe: &Recipe) -> Result<Tensors> {
+    let Parts { architecture, tensors, taken: Taken { matrices, left } } = parts;
+    let quantised = matrices.values().any(Option::is_some);
+    match recipe.change {
+        Change::Quantize(_) if quantised => {
+            return Err(refused(&facts.found.path, "is quantised already")
+                .hint("quantise the original, or make it plain first: --dequantize"));
+        }
+        Change::Dequantize if !quantised => {
+            return Err(refused(&facts.found.path, "is not quantised"));
+        }
+        _ => {}
+    }
+    let float = recipe.dtype.or_else(|| float_of(config));
+    let forms = match &recipe.change {
+        Change::Quantize(quantize) => Some(quantize.decide(architecture, matrices.keys())),
+        _ => None,
+    };
+    let mut tensors: BTreeMap<String, Tensor> = tensors.into_iter().collect();
+    let mut chosen = Tensors::new();
+    for (name, form) in &matrices {
+        let weight = format!("{name}.weight");
+        match (form, &recipe.change, &forms) {
+            (Some(form), Change::Dequantize, _) => {
+                let mut take = |part| tensors.remove(&format!("{name}.{part}"));
+                if let (Some(weight), Some(scales)) = (take("weight"), take("scales")) {
+                    let packed = Packed { weight, scales, biases: take("biases"), form: *form };
+                    chosen.unpacked(name, packed, float);
+                }
+            }
+            (None, _, Some(_)) if !tensors.contains_key(&weight) => {
+                let what = format!("has `{name}` in another form than MLX's: it cannot be packed");
+                return Err(refused(&facts.found.path, &what));
+            }
+            (None, _, Some(forms)) => {
+                let form = forms(name);
+                let fits = |tensor: &Tensor| {
+                    let ins = tensor.shape.last().copied().unwrap_or_default();
+                    ins.is_multiple_of(form.group_size) && number_type(tensor.dtype).is_some()
+                };
+                if tensors.get(&weight).is_some_and(fits)
+                    && let Some(weights) = tensors.remove(&weight)
+                {
+                    chosen.packed(name, weights, float, form);
+                }
+            }
+            _ => {}
+        }
+    }
+    for (name, tensor) in tensors {
+        let kept = left.contains(&name) || KEPT.iter().any(|end| name.ends_with(end));
+        let float = float.filter(|_| !kept);
+        chosen.plain(&name, tensor, float)?;
+    }
+    chosen.entries.sort_by(|a, b| natural(&a.name).cmp(&natural(&b.name)));
+    Ok(chosen)
+}
+
+/// Ends of the names of tensors that keep their type: sums that many small numbers go into.
+const KEPT: [&str; 3] = ["expert_bias", "e_score_correction_bias", "A_log"];
+
+/// What to sort names by: numbers in them count as such, and codes come before their scales.
+fn natural(name: &str) -> (Vec<(usize, &str)>, bool, &str) {
+    let (stem, part) = name.rsplit_once('.').unwrap_or(("", name));
+    let number = |part: &str| part.parse().unwrap_or(usize::MAX);
+    (stem.split('.').map(|part| (number(part), part)).collect(), part != "weight", part)
+}
+
+/// The type of plain weights that config.json names.
+fn float_of(config: &Value) -> Option<Float> {
+    let text = config.get("text_config");
+    let named = config.get("torch_dtype").or_else(|| config.get("dtype"));
+    let named =
+        named.or_else(|| text.and_then(|text| text.get("torch_dtype").or(text.get("dtype"))));
+    named?.as_str()?.parse().ok()
+}
+
+/// Whether a file of the source is not copied: the weights, and what is written anew.
+fn is_replaced(path: &Path, facts: &Facts) -> bool {
+    let new = [CONFIG, INDEX].map(Path::new).contains(&path);
+    new || facts.shards.iter().any(|shard| shard.path == path)
+}
+
+fn write_config(path: &Path, mut config: Value, tensors: &Tensors, recipe: &Recipe) -> Result<()> {
+    if let Some(fields) = config.as_object_mut() {
+        if !matches!(recipe.change, Change::None) {
+            fields.remove("quantization");
+            fields.remove("quantization_config");
+        }
+        if let Change::Quantize(quantize) = &recipe.change {
+            let table = tensors.table(quantize.form());
+            fields.insert("quantization".into(), table.clone());
+            fields.insert("quantization_config".into(), table);
+        }
+        if let Some(float) = recipe.dtype {
+            let key = if fields.contains_key("dtype") { "dtype" } else { "torch_dtype" };
+            fields.insert(key.into(), float.torch().into());
+        }
+    }
+    fs::write(path, format!("{config:#}\n")).map_err(|e| Error::io(path, e))
+}
+
+/// A weight file as it was when it was first looked at.
+struct Stamp {
+    path: PathBuf,
+    size: u64,
+    modified: Option<SystemTime>,
+}
+
+fn stamps(facts: &Facts) -> Result<Vec<Stamp>> {
+    facts.weights().iter().map(|shard| Stamp::take(facts.path(&shard.path))).collect()
+}
+
+impl Stamp {
+    fn take(path: PathBuf) -> Result<Stamp> {
+        let data = fs::metadata(&path).map_err(|e| Error::io(&path, e))?;
+        Ok(Stamp { size: data.len(), modified: data.modified().ok(), path })
+    }
+
+    /// Errors if the file is another now.
+    fn check(&self) -> Result<()> {
+        let now = Stamp::take(self.path.clone())?;
+        match (now.size, now.modified) == (self.size, self.modified) {
+            true => Ok(()),
+            false => Err(refused(&self.path, "changed while it was read")),
+        }
+    }
+}
+
+fn refused(path: &Path, message: &str) -> Error {
+    Error::new(Kind::InvalidModel, path.display().to_string(), message)
+}

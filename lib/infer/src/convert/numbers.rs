@@ -1,0 +1,44 @@
+//! Plain numbers of one type as another, a block at a time.
+
+use half::slice::{HalfBitsSliceExt, HalfFloatSliceExt};
+use half::{bf16, f16};
+use mlxk_core::Float;
+
+/// Numbers that are worked on at a time: a whole number of any group.
+pub const BLOCK: usize = 1 << 20;
+
+/// Little-endian `bytes` of a type as float32.
+pub fn widen(bytes: &[u8], float: Float) -> Vec<f32> {
+    let halves = || -> Vec<u16> {
+        bytes.chunks_exact(2).map(|two| u16::from_le_bytes([two[0], two[1]])).collect()
+    };
+    let mut wide = vec![0.0; bytes.len() / float.bytes()];
+    match float {
+        Float::F32 => {
+            for (wide, four) in wide.iter_mut().zip(bytes.chunks_exact(4)) {
+                *wide = f32::from_le_bytes([four[0], four[1], four[2], four[3]]);
+            }
+        }
+        Float::F16 => halves().reinterpret_cast::<f16>().convert_to_f32_slice(&mut wide),
+        Float::BF16 => halves().reinterpret_cast::<bf16>().convert_to_f32_slice(&mut wide),
+    }
+    wide
+}
+
+/// float32 as little-endian bytes of a type, rounded to the nearest.
+pub fn narrow(numbers: &[f32], float: Float) -> Vec<u8> {
+    let bytes = |halves: &[u16]| halves.iter().flat_map(|half| half.to_le_bytes()).collect();
+    match float {
+        Float::F32 => numbers.iter().flat_map(|number| number.to_le_bytes()).collect(),
+        Float::F16 => {
+            let mut halves = vec![f16::ZERO; numbers.len()];
+            halves.convert_from_f32_slice(numbers);
+            bytes(halves.reinterpret_cast())
+        }
+        Float::BF16 => {
+            let mut halves = vec![bf16::ZERO; numbers.len()];
+            halves.convert_from_f32_slice(numbers);
+            bytes(halves.reinterpret_cast())
+        }
+    }
+}

@@ -1,0 +1,173 @@
+//! Which matrices become what: MLX's ways to quantise, plain or mixed.
+
+use std::str::FromStr;
+
+use mlxk_core::packing::Form;
+use mlxk_core::{Architecture, Error, Float, Kind, Packing, Result};
+
+/// What becomes of a model's weights.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Recipe {
+    /// The type of all that is plain; without a wish the one that config.json names, or as it is.
+    pub dtype: Option<Float>,
+    /// What becomes of the matrices.
+    pub change: Change,
+}
+
+impl Recipe {
+    /// What it does, in a word.
+    pub fn mode(&self) -> &'static str {
+        match self.change {
+            Change::None => "cast",
+            Change::Quantize(_) => "quantize",
+            Change::Dequantize => "dequantize",
+        }
+    }
+}
+
+/// What becomes of the matrices.
+#[derive(Clone, Copy, Debug, Default)]
+pub enum Change {
+    /// They stay plain or packed.
+    #[default]
+    None,
+    /// The plain ones are packed.
+    Quantize(Quantize),
+    /// The packed ones become plain.
+    Dequantize,
+}
+
+/// How matrices are packed: most in one form, some in another.
+#[derive(Clone, Copy, Debug)]
+pub struct Quantize {
+    form: Form,
+    /// Bits of those that a mixture treats better.
+    better: Option<usize>,
+}
+
+/// Bits of a weight, or a mixture of two.
+#[derive(Clone, Copy, Debug)]
+pub struct Bits {
+    most: usize,
+    better: Option<usize>,
+}
+
+impl Bits {
+    /// Mixtures, by the names that mlx-lm gives them: bits of most matrices and of the better ones.
+    pub const MIXTURES: [(&str, usize, usize); 4] =
+        [("mixed_2_6", 2, 6), ("mixed_3_4", 3, 4), ("mixed_3_6", 3, 6), ("mixed_4_6", 4, 6)];
+}
+
+impl FromStr for Bits {
+    type Err = String;
+
+    fn from_str(text: &str) -> std::result::Result<Bits, String> {
+        if let Some((_, most, better)) = Bits::MIXTURES.iter().find(|(name, ..)| *name == text) {
+            return Ok(Bits { most: *most, better: Some(*better) });
+        }
+        match text.parse() {
+            Ok(most) => Ok(Bits { most, better: None }),
+            Err(_) => {
+                let names = Bits::MIXTURES.map(|(name, ..)| name).join(", ");
+                Err(format!("a number of bits, or one of {names}"))
+            }
+        }
+    }
+}
+
+impl Quantize {
+    /// In `packing`, `group_size` weights sharing a scale (by default as many as are usual). Errors
+    /// if MLX has no such form.
+    pub fn new(packing: Packing, bits: Bits, group_size: Option<usize>) -> Result<Quantize> {
+        let usual = if packing == Packing::Affine { Some(64) } else { None };
+        let group_size = group_size
+            .or(usual)
+            .or_else(|| packing.forms().next().map(|(_, group_size)| group_size))
+            .unwrap_or_default();
+        for bits in [Some(bits.most), bits.better].into_iter().flatten() {
+            if !packing.forms().any(|form| form == (bits, group_size)) {
+                return Err(impossible(packing, bits, group_size));
+            }
+        }
+        if bits.better.is_some() && packing != Packing::Affine {
+            return Err(impossible(packing, bits.most, group_size));
+        }
+        let form = Form { packing, bits: bits.most, group_size };
+        Ok(Quantize { form, better: bits.better })
+    }
+
+    /// The form of most matrices.
+    pub fn form(&self) -> Form {
+        self.form
+    }
+
+    /// Decides on the `matrices` of a model: the form of each.
+    pub fn decide<'m>(
+        &self,
+        architecture: Architecture,
+        matrices: impl Iterator<Item = &'m String>,
+    ) -> Box<dyn Fn(&str) -> Form> {
+        let form = self.form;
+        match self.better {
+            Some(bits) => {
+                let layers = matrices.filter_map(|name| layer(name)).max();
+                let layers = layers.map_or(0, |last| last + 1);
+                Box::new(move |name| match better(name, layers) {
+                    true => Form { bits, ..form },
+                    false => form,
+                })
+            }
+            None => {
+                let fine = delicate(architecture);
+                let eight = Form { packing: Packing::Affine, bits: 8, group_size: 64 };
+                Box::new(move |name| match fine.iter().any(|end| name.ends_with(end)) {
+                    true => eight,
+                    false => form,
+                })
+            }
+        }
+    }
+}
+
+/// Whether a mixture treats a matrix better (after mlx-lm's `mixed_quant_predicate_builder`): the
+/// head, and of the first and last eighth of the layers and each third between them the values and
+/// what leaves the feed-forward layer.
+fn better(name: &str, layers: usize) -> bool {
+    let parts = ["v_proj", "v_a_proj", "v_b_proj", "down_proj"];
+    let layer = layer(name).unwrap_or(0);
+    let eighth = layers / 8;
+    let outer = layer < eighth || layer >= 7 * layers / 8 || (layer - eighth) % 3 == 2;
+    name.contains("lm_head") || outer && parts.iter().any(|part| name.contains(part))
+}
+
+/// The number in a name, which is that of its layer.
+fn layer(name: &str) -> Option<usize> {
+    name.split('.').find_map(|part| part.parse().ok())
+}
+
+/// Ends of the names of matrices that mlx-lm keeps at 8 bits in this architecture: those that choose
+/// experts, and in Granite those whose weights are too small for scales of few bits.
+fn delicate(architecture: Architecture) -> &'static [&'static str] {
+    match architecture.name() {
+        "gpt_oss" => &["router"],
+        "gemma4" | "gemma4_text" => &["router.proj"],
+        "granite" => &["self_attn.o_proj", "mlp.down_proj", "lm_head"],
+        "granitemoe" => {
+            &["block_sparse_moe.router.layer", "self_attn.o_proj", "mlp.down_proj", "lm_head"]
+        }
+        "granitemoehybrid" => &["router.layer"],
+        "lfm2_moe" => &["feed_forward.gate"],
+        "minimax" => &["block_sparse_moe.gate"],
+        "qwen3_moe" => &["mlp.gate"],
+        "qwen3_next" | "qwen3_5" | "qwen3_5_moe" => &["mlp.gate", "shared_expert_gate"],
+        _ => &[],
+    }
+}
+
+fn impossible(packing: Packing, bits: usize, group_size: usize) -> Error {
+    let forms: Vec<_> =
+        packing.forms().map(|(bits, group_size)| format!("{bits} in {group_size}")).collect();
+    let name = packing.name();
+    let what = format!("{name} has no form of {bits} bits in groups of {group_size}");
+    Error::new(Kind::Validation, "", what).hint(format!("its forms are {}", forms.join(", ")))
+}

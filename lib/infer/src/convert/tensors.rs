@@ -1,0 +1,244 @@
+//! What is written for each tensor of a model, and how it comes about.
+
+use std::borrow::Cow;
+use std::collections::{BTreeMap, HashMap};
+
+use mlx_rs::Dtype;
+use mlxk_core::packing::Form;
+use mlxk_core::tensors::{self, Entry};
+use mlxk_core::{Error, Float, Kind, Packing, Result};
+use serde_json::{Map, Value, json};
+
+use super::numbers::{BLOCK, narrow, widen};
+use super::{affine, floats};
+use crate::weights::Tensor;
+
+/// All that is written.
+pub struct Tensors {
+    /// In order.
+    pub entries: Vec<Entry>,
+    work: HashMap<String, Work>,
+    /// What came about together with a tensor that was asked for before.
+    byproducts: HashMap<String, Vec<u8>>,
+    /// The form of each matrix that is packed here.
+    forms: BTreeMap<String, Form>,
+}
+
+/// How the bytes of a tensor come about.
+enum Work {
+    /// They are those of another tensor.
+    Same(Tensor),
+    /// Numbers of a type, as another.
+    Cast(Tensor, Float, Float),
+    /// Codes of numbers, rounded to a type first; with them their scales.
+    Pack { name: String, weights: Tensor, from: Float, float: Float, form: Form },
+    /// Numbers that codes stand for.
+    Unpack { packed: Packed, float: Float },
+    /// They come about with those of another.
+    Byproduct,
+}
+
+/// A matrix that is packed in the source.
+pub struct Packed {
+    pub weight: Tensor,
+    pub scales: Tensor,
+    pub biases: Option<Tensor>,
+    pub form: Form,
+}
+
+impl Tensors {
+    /// Nothing as yet.
+    pub fn new() -> Tensors {
+        let (work, byproducts) = (HashMap::new(), HashMap::new());
+        Tensors { entries: Vec::new(), work, byproducts, forms: BTreeMap::new() }
+    }
+
+    /// Adds a tensor as it is, or as numbers of the type `float` if it holds numbers.
+    pub fn plain(&mut self, name: &str, tensor: Tensor, float: Option<Float>) -> Result<()> {
+        let (from, shape) = (number_type(tensor.dtype), tensor.shape.clone());
+        match (from, float) {
+            (Some(from), Some(to)) if from != to => {
+                self.add(name, to.dtype(), shape, Work::Cast(tensor, from, to));
+            }
+            _ => {
+                let dtype = disk(tensor.dtype).ok_or_else(|| {
+                    let what = format!("elements of type {:?} cannot be written", tensor.dtype);
+                    Error::new(Kind::InvalidModel, name, what)
+                })?;
+                self.add(name, dtype, shape, Work::Same(tensor));
+            }
+        }
+        Ok(())
+    }
+
+    /// Adds the matrix `name` [.., outs, ins], plain in the source, packed in `form`; of the type
+    /// `float` before, if one is given.
+    pub fn packed(&mut self, name: &str, weights: Tensor, float: Option<Float>, form: Form) {
+        let Some(from) = number_type(weights.dtype) else {
+            return;
+        };
+        let float = float.unwrap_or(from);
+        let (ins, outs) = weights.shape.split_last().map_or((0, &[][..]), |(&n, outs)| (n, outs));
+        let shape = |last: usize| [outs, &[last]].concat();
+        let [codes, groups] = [shape(ins * form.bits / 32), shape(ins / form.group_size)];
+        let work = Work::Pack { name: name.to_owned(), weights, from, float, form };
+        self.add(&format!("{name}.weight"), tensors::Dtype::U32, codes, work);
+        let scales = match form.packing {
+            Packing::Affine => float.dtype(),
+            _ => tensors::Dtype::U8,
+        };
+        self.add(&format!("{name}.scales"), scales, groups.clone(), Work::Byproduct);
+        if form.packing == Packing::Affine {
+            self.add(&format!("{name}.biases"), scales, groups, Work::Byproduct);
+        }
+        self.forms.insert(name.to_owned(), form);
+    }
+
+    /// Adds the matrix `name`, packed in the source, as numbers: of the type `float`, or of that of
+    /// its scales.
+    pub fn unpacked(&mut self, name: &str, packed: Packed, float: Option<Float>) {
+        let float = float.or(number_type(packed.scales.dtype)).unwrap_or(Float::BF16);
+        let mut shape = packed.scales.shape.clone();
+        if let Some(last) = shape.last_mut() {
+            *last *= packed.form.group_size;
+        }
+        let work = Work::Unpack { packed, float };
+        self.add(&format!("{name}.weight"), float.dtype(), shape, work);
+    }
+
+    /// The bytes of a tensor; each is asked for once, in order.
+    pub fn bytes(&mut self, entry: &Entry) -> Result<Cow<'static, [u8]>> {
+        if let Some(bytes) = self.byproducts.remove(&entry.name) {
+            return Ok(bytes.into());
+        }
+        let missing = || Error::new(Kind::Internal, &entry.name, "nothing makes this tensor");
+        match self.work.remove(&entry.name).ok_or_else(missing)? {
+            Work::Same(tensor) => {
+                let mut bytes = Vec::new();
+                tensor.bytes.consume(BLOCK, |block| {
+                    bytes.extend_from_slice(block);
+                    Ok(())
+                })?;
+                Ok(bytes.into())
+            }
+            Work::Cast(tensor, from, to) => {
+                let mut bytes = Vec::new();
+                tensor.bytes.consume(BLOCK * from.bytes(), |block| {
+                    bytes.extend(narrow(&widen(block, from), to));
+                    Ok(())
+                })?;
+                Ok(bytes.into())
+            }
+            Work::Pack { name, weights, from, float, form } => {
+                self.pack(&name, &weights, from, float, form).map(Cow::from)
+            }
+            Work::Unpack { packed, float } => unpack(&packed, float).map(Cow::from),
+            Work::Byproduct => Err(missing()),
+        }
+    }
+
+    /// The table of config.json: `most` and what differs from it.
+    pub fn table(&self, most: Form) -> Value {
+        let mut table = fields(most);
+        for (name, form) in self.forms.iter().filter(|(_, form)| **form != most) {
+            table.insert(name.clone(), fields(*form).into());
+        }
+        table.into()
+    }
+
+    fn add(&mut self, name: &str, dtype: tensors::Dtype, shape: Vec<usize>, work: Work) {
+        self.entries.push(Entry { name: name.to_owned(), dtype, shape });
+        self.work.insert(name.to_owned(), work);
+    }
+
+    /// The codes of a matrix; what else comes about is kept until it is asked for.
+    fn pack(
+        &mut self,
+        name: &str,
+        weights: &Tensor,
+        from: Float,
+        float: Float,
+        form: Form,
+    ) -> Result<Vec<u8>> {
+        let (mut codes, mut scales, mut biases) = (Vec::new(), Vec::new(), Vec::new());
+        weights.bytes.consume(BLOCK * from.bytes(), |block| {
+            let mut block = widen(block, from);
+            if from != float {
+                block = widen(&narrow(&block, float), float);
+            }
+            if form.packing == Packing::Affine {
+                let packed = affine::pack(&block, form.group_size, form.bits);
+                codes.extend(packed.codes);
+                scales.extend(narrow(&packed.scales, float));
+                biases.extend(narrow(&packed.biases, float));
+            } else {
+                let packed = floats::pack(&block, form)?;
+                codes.extend(packed.codes);
+                scales.extend(packed.scales);
+            }
+            Ok(())
+        })?;
+        self.byproducts.insert(format!("{name}.scales"), scales);
+        if form.packing == Packing::Affine {
+            self.byproducts.insert(format!("{name}.biases"), biases);
+        }
+        Ok(codes)
+    }
+}
+
+fn unpack(packed: &Packed, float: Float) -> Result<Vec<u8>> {
+    let Packed { weight, scales, biases, form } = packed;
+    let groups = BLOCK / form.group_size;
+    let codes = weight.bytes.as_slice().chunks(BLOCK * form.bits / 8);
+    let mut bytes = Vec::new();
+    let (Some(kind), Some(biases)) = (number_type(scales.dtype), biases) else {
+        for (codes, scales) in codes.zip(scales.bytes.as_slice().chunks(groups)) {
+            bytes.extend(narrow(&floats::unpack(codes, scales, *form)?, float));
+        }
+        return Ok(bytes);
+    };
+    let numbers = |tensor: &Tensor| widen(tensor.bytes.as_slice(), kind);
+    let (scales, biases) = (numbers(scales), numbers(biases));
+    for ((codes, scales), biases) in codes.zip(scales.chunks(groups)).zip(biases.chunks(groups)) {
+        let mut weights = vec![0.0; scales.len() * form.group_size];
+        affine::unpack(codes, scales, biases, form.bits, &mut weights);
+        bytes.extend(narrow(&weights, float));
+    }
+    Ok(bytes)
+}
+
+fn fields(form: Form) -> Map<String, Value> {
+    let Form { packing, bits, group_size } = form;
+    let table = json!({ "group_size": group_size, "bits": bits, "mode": packing.name() });
+    table.as_object().cloned().unwrap_or_default()
+}
+
+/// The type of numbers, if it is one.
+pub fn number_type(dtype: Dtype) -> Option<Float> {
+    match dtype {
+        Dtype::Float16 => Some(Float::F16),
+        Dtype::Bfloat16 => Some(Float::BF16),
+        Dtype::Float32 => Some(Float::F32),
+        _ => None,
+    }
+}
+
+fn disk(dtype: Dtype) -> Option<tensors::Dtype> {
+    use tensors::Dtype as Disk;
+    Some(match dtype {
+        Dtype::Bool => Disk::BOOL,
+        Dtype::Uint8 => Disk::U8,
+        Dtype::Int8 => Disk::I8,
+        Dtype::Uint16 => Disk::U16,
+        Dtype::Int16 => Disk::I16,
+        Dtype::Uint32 => Disk::U32,
+        Dtype::Int32 => Disk::I32,
+        Dtype::Uint64 => Disk::U64,
+        Dtype::Int64 => Disk::I64,
+        Dtype::Float16 => Disk::F16,
+        Dtype::Bfloat16 => Disk::BF16,
+        Dtype::Float32 => Disk::F32,
+        Dtype::Float64 => Disk::F64,
+        _ => return None,
+    })
+}
