@@ -4,7 +4,7 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::{ArgAction, Parser, ValueEnum};
-use mlxk_ask::{Manner, Reasoning};
+use mlxk_ask::{ChoiceFlags, Manner, Reasoning, WorkFlags};
 use mlxk_cli::prompt::asked;
 use mlxk_cli::{Form, Output, Tool, completion};
 use mlxk_core::{Error, Kind, Result};
@@ -82,6 +82,10 @@ struct Run {
     /// Write one document: {status, command, data, error}
     #[arg(long, conflicts_with = "ndjson")]
     json: bool,
+    #[command(flatten)]
+    choice: ChoiceFlags,
+    #[command(flatten)]
+    work: WorkFlags,
 }
 
 /// What is shown of reasoning.
@@ -131,7 +135,7 @@ impl Run {
             repetition_penalty: self.repetition_penalty,
             seed: self.seed,
             stop: self.stop.clone(),
-            ..Options::default()
+            ..self.choice.options()?
         };
         options.check().map_err(|e| Error::new(Kind::Command, "", e.message))?;
         let colours = mlxk_cli::output::colours();
@@ -149,7 +153,8 @@ impl Run {
             variables: mlxk_ask::variables(&self.template_var)?,
             rules: mlxk_ask::rules(self.json_schema.as_deref(), self.grammar.as_deref())?,
         };
-        Ok(Manner { preset, reasoning, colours, stream: !self.no_stream, verbose: self.verbose })
+        let (work, stream) = (self.work.work()?, !self.no_stream);
+        Ok(Manner { preset, reasoning, colours, work, stream, verbose: self.verbose })
     }
 }
 

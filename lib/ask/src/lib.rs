@@ -5,15 +5,17 @@
 #![cfg_attr(test, allow(clippy::unwrap_used))] // a test fails by panicking
 
 mod chat;
+mod flags;
 mod given;
+mod many;
 mod page;
+mod work;
 
 use std::cell::OnceCell;
 use std::time::Instant;
 
-use mlxk_cli::examine::{Examined, examine, find};
+use mlxk_cli::examine::{examine, find};
 use mlxk_cli::prompt::Asked;
-use mlxk_cli::requests::{at, requests};
 use mlxk_cli::{Form, Output, interrupt};
 use mlxk_core::{Error, Kind, Places, Record, Result};
 use mlxk_infer::generate::{Bound, End, Reason};
@@ -21,6 +23,7 @@ use mlxk_infer::request::Preset;
 use mlxk_infer::{Event, Model, Request, Runner};
 use serde_json::Value;
 
+pub use flags::{ChoiceFlags, Work, WorkFlags};
 pub use given::{rules, variables};
 use page::Page;
 pub use page::Reasoning;
@@ -34,6 +37,8 @@ pub struct Manner {
     pub reasoning: Reasoning,
     /// Whether it may be dim.
     pub colours: bool,
+    /// How the model works.
+    pub work: Work,
     /// Whether text is written as it comes.
     pub stream: bool,
     /// Whether to tell on stderr how fast it went.
@@ -53,7 +58,8 @@ pub fn ask(
     out: &mut Output,
 ) -> Result<()> {
     let found = find(&Record::default().with("name", model), places)?;
-    let runner = load(&examine(&found)?, manner, out)?;
+    let examined = examine(&found)?;
+    let runner = work::load(&examined, &manner.work, manner.verbose, places, out)?;
     let asking = |runner| Asking { typed: model, name: &found.name, runner, manner };
     match asked {
         Asked::Anything => {
@@ -61,31 +67,17 @@ pub fn ask(
             chat::chat(&found.name, runner, manner, history, out)?;
         }
         Asked::Prompt(prompt) => {
-            asking(runner).answer(Record::default().with("prompt", prompt), out)?;
+            let mut asking = asking(runner);
+            asking.answer(Record::default().with("prompt", prompt), out)?;
+            work::keep(&examined, &manner.work, &asking.runner)?;
         }
         Asked::Requests => {
-            let mut asking = asking(runner);
-            for request in requests() {
-                let done = request
-                    .and_then(|(record, line)| asking.answer(record, out).map_err(|e| at(line, e)));
-                done.or_else(|e| out.error(&e))?;
-            }
+            let mut runner = runner;
+            many::answer(&mut runner, &found.name, manner, out)?;
+            work::keep(&examined, &manner.work, &runner)?;
         }
     }
     Ok(())
-}
-
-fn load(model: &Examined, manner: &Manner, out: &Output) -> Result<Runner<Model>> {
-    let started = Instant::now();
-    let Examined { facts, health, plan, .. } = model;
-    if let Some(warning) = mlxk_infer::admit(facts, health, plan)? {
-        out.remark(&warning, "a shorter --max-tokens needs less");
-    }
-    let runner = Runner::new(mlxk_infer::load(facts, plan)?, facts, plan)?;
-    if manner.verbose {
-        eprintln!("loaded {} in {:.2} s", facts.found.name, started.elapsed().as_secs_f64());
-    }
-    Ok(runner)
 }
 
 /// A model that is being asked.
@@ -156,10 +148,7 @@ impl Asking<'_> {
                     }
                     return Ok((answer, end));
                 }
-                Event::Logprobs(_) => {}
-                Event::Reasoning(text) => answer.reasoning += &text,
-                Event::Text(text) => answer.text += &text,
-                Event::Call(call) => answer.calls.push(call.record()),
+                event => answer.hear(event),
             }
             first.get_or_insert_with(Instant::now);
         }
@@ -175,13 +164,28 @@ struct Answer {
     reasoning: String,
     text: String,
     calls: Vec<Value>,
+    logprobs: Vec<Value>,
 }
 
 impl Answer {
+    /// Takes what came; how it ended is told elsewhere.
+    fn hear(&mut self, event: Event) {
+        match event {
+            Event::Logprobs(told) => self.logprobs.push(told.record()),
+            Event::Reasoning(text) => self.reasoning += &text,
+            Event::Text(text) => self.text += &text,
+            Event::Call(call) => self.calls.push(call.record()),
+            Event::End(_) => {}
+        }
+    }
+
     fn record(&self) -> Record {
         let mut record = Record::default().with("response", &*self.text);
         if !self.reasoning.is_empty() {
             record = record.with("reasoning", &*self.reasoning);
+        }
+        if !self.logprobs.is_empty() {
+            record = record.with("logprobs", self.logprobs.clone());
         }
         match self.calls.is_empty() {
             true => record,

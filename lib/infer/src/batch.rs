@@ -5,7 +5,6 @@
 //! queued before the tokens of the last one are read.
 
 use mlx_rs::error::Result;
-use mlx_rs::ops::concatenate;
 use mlx_rs::transforms::{async_eval, eval};
 use mlx_rs::{Array, memory};
 use mlxk_core::{Error, Kind};
@@ -18,8 +17,10 @@ use crate::sample::device::{self, Choice};
 use crate::sample::{Constraint, Sampling, Token, Turn, host};
 
 mod draft;
+mod parts;
 
 pub use draft::Draft;
+use parts::{Part, joined, known, queued};
 
 /// Steps after which MLX gives the memory back that it keeps for reuse.
 const TIDY: u64 = 256;
@@ -68,20 +69,6 @@ struct Queued {
     choice: Choice,
     /// The texts of its rows.
     texts: Vec<u64>,
-}
-
-/// What a text brings to a step.
-struct Part {
-    /// Its place among the texts.
-    text: usize,
-    /// Its row among the queued tokens, if its next token is one of them.
-    queued: Option<usize>,
-    /// How many tokens.
-    rows: usize,
-    /// Whether they are all it has, so that the next one is due.
-    whole: bool,
-    /// After how many of the last of them logits are wanted, if it is whole.
-    wanted: usize,
 }
 
 impl Model {
@@ -162,6 +149,16 @@ impl Model {
 }
 
 impl Batch {
+    /// What is remembered of the text that was over last.
+    pub fn last_over(&self) -> Option<&(Vec<u32>, Cache)> {
+        self.prefixes.last()
+    }
+
+    /// Remembers a text for others that begin alike.
+    pub fn remember(&mut self, tokens: Vec<u32>, cache: Cache, bytes: u64) {
+        self.prefixes.put(tokens, cache, bytes);
+    }
+
     fn step(&mut self, model: &Model) -> Result<Step> {
         self.steps += 1;
         if self.steps.is_multiple_of(TIDY) {
@@ -289,42 +286,6 @@ impl Batch {
         Ok(step)
     }
 
-    /// What each text brings to the next step: the token that comes next, or some of its prompt.
-    fn parts(&self, due: Option<&Queued>, chunk: usize) -> Vec<Part> {
-        let queued = |text: &Text| due?.texts.iter().position(|number| *number == text.number);
-        let mut parts = Vec::new();
-        let mut budget = chunk.max(1);
-        for (place, text) in self.texts.iter().enumerate() {
-            if let Some(row) = queued(text) {
-                parts.push(Part {
-                    text: place,
-                    queued: Some(row),
-                    rows: 1,
-                    whole: true,
-                    wanted: 1,
-                });
-                continue;
-            }
-            if text.cache.is_none() {
-                continue;
-            }
-            let left = text.tokens.len() - text.fed;
-            let rows = left.min(budget.max(usize::from(left == 1)));
-            budget -= rows.min(budget);
-            if rows > 0 {
-                parts.push(Part {
-                    text: place,
-                    queued: None,
-                    rows,
-                    whole: rows == left,
-                    wanted: 1,
-                });
-            }
-        }
-        parts.sort_by_key(|part| part.queued.is_none());
-        parts
-    }
-
     /// Lets the model see what the parts bring. The logits [rows, vocabulary] are of those that
     /// are whole; without any, what was seen is computed, not queued.
     fn forward(
@@ -368,47 +329,6 @@ impl Batch {
             memory::clear_cache()?;
         }
         Ok(logits)
-    }
-
-    /// The last token [rows, 1] of each part that is whole.
-    fn last(&self, parts: &[Part], due: Option<&Queued>) -> Result<Array> {
-        let whole = known(parts).filter(|part| part.whole);
-        let known: Vec<u32> =
-            whole.filter_map(|part| self.texts[part.text].tokens.last().copied()).collect();
-        joined(due.zip(queued(parts)), &known, 0)
-    }
-}
-
-/// The parts whose tokens are known.
-fn known(parts: &[Part]) -> impl Iterator<Item = &Part> {
-    parts.iter().filter(|part| part.queued.is_none())
-}
-
-/// The rows of the others; `None` if there are no others.
-fn queued(parts: &[Part]) -> Option<Vec<usize>> {
-    let rows: Vec<usize> = parts.iter().filter_map(|part| part.queued).collect();
-    (!rows.is_empty()).then_some(rows)
-}
-
-/// Some of the queued tokens, then those that are known, along an axis of two.
-fn joined(queued: Option<(&Queued, Vec<usize>)>, known: &[u32], axis: i32) -> Result<Array> {
-    let shape = |count: usize| match axis {
-        0 => [count as i32, 1],
-        _ => [1, count as i32],
-    };
-    let known_ids = Array::from_slice(known, &shape(known.len()));
-    let Some((queued, rows)) = queued else { return Ok(known_ids) };
-    let all = rows.len() == queued.texts.len() && rows.iter().enumerate().all(|(n, row)| n == *row);
-    let ids = if all {
-        queued.choice.ids.clone()
-    } else {
-        let rows: Vec<i32> = rows.iter().map(|&row| row as i32).collect();
-        queued.choice.ids.take_axis(Array::from_slice(&rows, &[rows.len() as i32]), 0)?
-    };
-    let ids = ids.reshape(&shape(ids.size()))?;
-    match known {
-        [] => Ok(ids),
-        _ => concatenate(&[ids, known_ids], axis),
     }
 }
 

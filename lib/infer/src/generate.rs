@@ -93,6 +93,11 @@ impl<S: Source> Runner<S> {
         self.window
     }
 
+    /// What continues the texts.
+    pub fn source(&self) -> &S {
+        &self.source
+    }
+
     /// Takes a request in, beside those that are being answered, and returns the number of its
     /// answer.
     ///

@@ -31,6 +31,7 @@ mod mlx;
 mod models;
 mod nn;
 mod options;
+mod prompt_cache;
 mod quantization;
 mod quantized;
 mod recurrent;

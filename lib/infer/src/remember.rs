@@ -94,6 +94,11 @@ impl Prefixes {
         }
     }
 
+    /// The text that was over last.
+    pub fn last(&self) -> Option<&(Vec<u32>, Cache)> {
+        self.texts.last()
+    }
+
     /// How many tokens `prompt` shares with the text that [`take`](Self::take) would give.
     pub fn shared(&self, prompt: &[u32]) -> usize {
         self.best(prompt).map_or(0, |(_, count)| count)

@@ -170,6 +170,11 @@ impl Tokenizer {
         self.ends.contains(&id)
     }
 
+    /// Whether both have the same tokens under the same numbers.
+    pub fn same_tokens(&self, other: &Tokenizer) -> bool {
+        self.inner.get_vocab(true) == other.inner.get_vocab(true)
+    }
+
     /// The tokens that end a text.
     pub fn ends(&self) -> impl Iterator<Item = u32> {
         self.ends.iter().copied()

@@ -212,3 +212,42 @@ fn an_adapter_gives_the_answers_of_the_reference() {
     let e = model::load_adapted(dir.path(), &data.join("lora")).err().unwrap();
     assert!(e.subject.contains("layers.3.") && e.message.contains("another model"), "{e}");
 }
+
+#[test]
+fn a_prompt_cache_is_restored_from_its_file_and_no_other() {
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("cache");
+    for case in ["llama", "mistral", "mamba2"] {
+        let (path, prompt) = (parity(case), prompt(1, 30));
+        let Ok(facts) = model::facts(&path) else { continue };
+        let longer = [&prompt[..], &[7, 5]].concat();
+        let mut first = model::load(&path).unwrap();
+        let known = alone(&mut first, &longer, &GREEDY, 8);
+        let mut first = model::load(&path).unwrap();
+        let number = first.join(&prompt, GREEDY, None).unwrap();
+        while first.step().unwrap().is_empty() {}
+        first.leave(number);
+        first.save(&file, &facts).unwrap();
+        let mut second = model::load(&path).unwrap();
+        second.restore(&file, &facts).unwrap();
+        let number = second.join(&longer, GREEDY, None).unwrap();
+        let mut told = Vec::new();
+        while told.len() < 8 {
+            told.extend(second.step().unwrap().into_iter().map(|(_, token)| token.unwrap().id));
+        }
+        assert_eq!((told, second.reused(number)), (known, 30), "{case}");
+        let other = model::facts(&parity("qwen2")).unwrap();
+        let e = model::load(&parity("qwen2")).unwrap().restore(&file, &other).unwrap_err();
+        assert!(e.message.starts_with("a prompt cache of "), "{e}");
+        let mut packed = model::load(&path).unwrap();
+        packed.memory.kv_bits = Some(8);
+        packed.memory.kv_group_size = 32;
+        assert!(case == "mamba2" || packed.restore(&file, &facts).is_err());
+    }
+    let whole = std::fs::read(&file).unwrap();
+    let facts = model::facts(&parity("llama")).unwrap();
+    for size in [0, 7, 100, whole.len() - 1] {
+        std::fs::write(&file, &whole[..size]).unwrap();
+        assert!(model::load(&parity("llama")).unwrap().restore(&file, &facts).is_err());
+    }
+}

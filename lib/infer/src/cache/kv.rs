@@ -102,6 +102,29 @@ impl Kv {
         Ok(())
     }
 
+    /// Takes the arrays `stored`, asked for by their numbers, for the first `tokens` of a text, of
+    /// which they hold `held`. False if they are not of the form that it has itself.
+    pub fn restore(
+        &mut self,
+        tokens: i32,
+        held: i32,
+        mut stored: impl FnMut(usize) -> Option<Array>,
+    ) -> bool {
+        let needed = self.window.map_or(tokens, |window| (window - 1 + self.kept).min(tokens));
+        let buffers = self.buffers.iter_mut().flatten();
+        for (part, own) in buffers.flat_map(|buffer| &mut buffer.0).enumerate() {
+            let Some(new) = stored(part) else { return false };
+            let outer = |array: &Array| [array.dim(0), array.dim(1), array.dim(-1)];
+            let like = new.ndim() == 4 && outer(&new) == outer(own) && new.dtype() == own.dtype();
+            if !like || new.dim(2) < held || held < needed || held > tokens {
+                return false;
+            }
+            *own = new;
+        }
+        (self.held, self.dropped) = (held, tokens - held);
+        self.buffers.as_ref().is_none_or(|[keys, values]| keys.room() == values.room())
+    }
+
     /// Forgets the last `count` tokens; false if what came before them is gone already.
     pub fn forget(&mut self, count: i32) -> bool {
         if count == 0 {

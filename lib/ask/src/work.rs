@@ -1,0 +1,69 @@
+//! Loads a model with all that works with it.
+
+use std::time::Instant;
+
+use mlxk_cli::Output;
+use mlxk_cli::examine::{Examined, examine, find};
+use mlxk_core::{Error, Kind, Places, Record, Result};
+use mlxk_infer::{Model, Runner, Tokenizer};
+
+use crate::flags::Work;
+
+/// The model, ready to answer.
+pub fn load(
+    model: &Examined,
+    work: &Work,
+    verbose: bool,
+    places: &Places,
+    out: &Output,
+) -> Result<Runner<Model>> {
+    let started = Instant::now();
+    let Examined { facts, plan, .. } = model;
+    let draft = work.draft.as_ref().map(|(name, tokens)| {
+        let draft = find(&Record::default().with("name", name.as_str()), places)?;
+        Ok::<_, Error>((examine(&draft)?, *tokens))
+    });
+    let draft = draft.transpose()?;
+    admit(model, out)?;
+    if let Some((draft, _)) = &draft {
+        admit(draft, out)?;
+        if !Tokenizer::read(facts)?.same_tokens(&Tokenizer::read(&draft.facts)?) {
+            let message = format!("its tokens are not those of {}", facts.found.name);
+            return Err(Error::new(Kind::Validation, &draft.facts.found.name, message)
+                .hint("a draft model comes from the same family"));
+        }
+    }
+    let mut loaded = match &work.adapter {
+        Some(adapter) => mlxk_infer::load_adapted(facts, plan, adapter)?,
+        None => mlxk_infer::load(facts, plan)?,
+    };
+    loaded.memory = work.memory.clone();
+    if let Some((draft, tokens)) = draft {
+        let guessing = mlxk_infer::load(&draft.facts, &draft.plan)?;
+        loaded = loaded.guided_by(guessing, tokens)?;
+    }
+    if let Some(file) = work.prompt_cache.as_ref().filter(|file| file.exists()) {
+        loaded.restore(file, facts)?;
+    }
+    let runner = Runner::new(loaded, facts, plan)?;
+    if verbose {
+        eprintln!("loaded {} in {:.2} s", facts.found.name, started.elapsed().as_secs_f64());
+    }
+    Ok(runner)
+}
+
+/// Writes what the model remembers of the last prompt, if a file is wanted that is not there.
+pub fn keep(model: &Examined, work: &Work, runner: &Runner<Model>) -> Result<()> {
+    match work.prompt_cache.as_ref().filter(|file| !file.exists()) {
+        Some(file) => runner.source().save(file, &model.facts),
+        None => Ok(()),
+    }
+}
+
+fn admit(model: &Examined, out: &Output) -> Result<()> {
+    let Examined { facts, health, plan, .. } = model;
+    if let Some(warning) = mlxk_infer::admit(facts, health, plan)? {
+        out.remark(&warning, "a shorter --max-tokens needs less");
+    }
+    Ok(())
+}
