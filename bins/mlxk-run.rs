@@ -60,7 +60,7 @@ struct Run {
     grammar: Option<PathBuf>,
     /// What to show of what the model thinks before it answers
     #[arg(long, value_name = "WHAT")]
-    reasoning: Option<Show>,
+    reasoning: Option<Visible>,
     /// The same as --reasoning hide
     #[arg(long, conflicts_with = "reasoning")]
     no_reasoning: bool,
@@ -90,7 +90,7 @@ struct Run {
 
 /// What is shown of reasoning.
 #[derive(Clone, Copy, ValueEnum)]
-enum Show {
+enum Visible {
     /// Reasoning before the answer; the default on a terminal
     Show,
     /// The answer alone; the default elsewhere
@@ -140,9 +140,9 @@ impl Run {
         options.check().map_err(|e| Error::new(Kind::Command, "", e.message))?;
         let colours = mlxk_cli::output::colours();
         let reasoning = match (self.no_reasoning, self.reasoning) {
-            (true, _) | (_, Some(Show::Hide)) => Reasoning::Hide,
-            (_, Some(Show::Only)) => Reasoning::Only,
-            (_, Some(Show::Show)) => Reasoning::Show,
+            (true, _) | (_, Some(Visible::Hide)) => Reasoning::Hide,
+            (_, Some(Visible::Only)) => Reasoning::Only,
+            (_, Some(Visible::Show)) => Reasoning::Show,
             (_, None) if mlxk_cli::output::to_terminal() => Reasoning::Show,
             (_, None) => Reasoning::Hide,
         };

@@ -88,7 +88,8 @@ fn flags_of_page(page: &str) -> BTreeSet<String> {
 
 /// `  -f, --filter <CONDITION>`: what begins a line with a dash.
 fn flags_of_help(help: &str) -> BTreeSet<String> {
-    let lines = help.lines().map(str::trim).filter(|line| line.starts_with('-'));
+    let flag = |line: &&str| line.starts_with('-') && !line.starts_with("- "); // a value's meaning
+    let lines = help.lines().map(str::trim).filter(flag);
     let words = lines.flat_map(|line| line.split_whitespace().take_while(|w| w.starts_with('-')));
     words.map(|word| word.split(['=', '[', ',']).next().unwrap_or(word).to_owned()).collect()
 }
