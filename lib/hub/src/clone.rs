@@ -110,8 +110,7 @@ impl Plan {
         }
         if let Some(hub) = hub {
             jobs.sort_by_key(|job| job.file.size); // what is small fails early, if it does
-            let storage = transfer::storage(hub, &self.id, &self.listing.commit, &jobs, told)?;
-            transfer::fetch(hub, &jobs, storage.as_ref(), told)?;
+            transfer::fetch(hub, &jobs, told)?;
         }
         Ok(())
     }

@@ -16,9 +16,6 @@ pub mod pull;
 pub mod push;
 pub mod refusal;
 pub mod space;
-#[cfg_attr(feature = "xet", path = "storage/xet.rs")]
-#[cfg_attr(not(feature = "xet"), path = "storage/none.rs")]
-pub mod storage;
 pub mod stream;
 pub mod transfer;
 

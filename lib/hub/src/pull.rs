@@ -143,8 +143,7 @@ impl Plan {
             }
         }
         jobs.sort_by_key(|job| job.file.size); // what is small fails early, if it does
-        let storage = transfer::storage(hub, &self.id, &self.listing.commit, &jobs, told)?;
-        transfer::fetch(hub, &jobs, storage.as_ref(), told)?;
+        transfer::fetch(hub, &jobs, told)?;
         for file in self.chosen() {
             cache.clear(file)?;
         }

@@ -8,7 +8,6 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::thread;
-use std::time::Duration;
 
 use mlxk_core::digest::Digest;
 use mlxk_core::{Error, Kind, Result};
@@ -20,7 +19,6 @@ use crate::lock::{self, Lock};
 use crate::part::{self, Follower, Part};
 use crate::patience::{Patience, interrupted, sleep};
 use crate::refusal::Failure;
-use crate::storage::Storage;
 use crate::stream::Source;
 
 /// Connections at once. More of them find no more bandwidth, but servers that mind.
@@ -46,33 +44,13 @@ pub struct Job<'a> {
     pub replace: bool,
 }
 
-/// The Xet storage of the model `id` at `commit`, if one of the `jobs` is for a file in it.
-pub fn storage(
-    hub: &Hub,
-    id: &str,
-    commit: &str,
-    jobs: &[Job],
-    told: Listener,
-) -> Result<Option<Storage>> {
-    if jobs.iter().all(|job| job.file.xet_hash.is_none()) {
-        return Ok(None);
-    }
-    Storage::open(hub, id, commit, told).or_else(|e| {
-        hub.check()?;
-        told(Event::Retry { path: "", reason: &e.message, wait: Duration::ZERO });
-        Ok(None) // plain HTTP will do
-    })
-}
-
-/// Fetches the files of `jobs`, from `storage` what that has, else by plain HTTP.
+/// Fetches the files of `jobs`.
 ///
 /// At the first failure that is final the others stop; what came of them is kept for a next run.
-pub fn fetch(hub: &Hub, jobs: &[Job], storage: Option<&Storage>, told: Listener) -> Result<()> {
+pub fn fetch(hub: &Hub, jobs: &[Job], told: Listener) -> Result<()> {
     let crew = Crew {
         hub,
         jobs,
-        storage,
-        storage_fails: AtomicBool::new(false),
         told,
         next: AtomicUsize::new(0),
         open: Mutex::new(Vec::new()),
@@ -93,9 +71,6 @@ pub fn fetch(hub: &Hub, jobs: &[Job], storage: Option<&Storage>, told: Listener)
 struct Crew<'a> {
     hub: &'a Hub,
     jobs: &'a [Job<'a>],
-    storage: Option<&'a Storage>,
-    /// It failed once: it is asked no more.
-    storage_fails: AtomicBool,
     told: Listener<'a>,
     /// The first job that nobody has begun.
     next: AtomicUsize,
@@ -220,16 +195,8 @@ impl<'a> Crew<'a> {
                 (self.told)(Event::Moved { path, bytes });
                 self.check()
             };
-            let fetched = match self.storage.filter(|_| self.is_stored(active)) {
-                Some(storage) => storage.fetch(active.job.file, &active.part, piece, &moved),
-                None => active.source.fetch(self.hub, &active.part, piece, &moved),
-            };
-            let failure = match fetched {
+            let failure = match active.source.fetch(self.hub, &active.part, piece, &moved) {
                 Ok(()) => return Ok(()),
-                Err(failure) if self.is_stored(active) => {
-                    self.storage_fails.store(true, Ordering::Relaxed);
-                    Failure { transient: true, wait: Some(Duration::ZERO), ..failure }
-                }
                 Err(failure) => failure,
             };
             self.check()?;
@@ -238,12 +205,6 @@ impl<'a> Crew<'a> {
             }
             self.bear(path, &mut patience, failure)?;
         }
-    }
-
-    /// True if the file shall come from Xet storage.
-    fn is_stored(&self, active: &Active) -> bool {
-        let wanted = self.storage.is_some() && active.job.file.xet_hash.is_some();
-        wanted && !self.storage_fails.load(Ordering::Relaxed)
     }
 
     fn bear(&self, path: &str, patience: &mut Patience, failure: Failure) -> Result<()> {
