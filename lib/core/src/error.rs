@@ -53,6 +53,8 @@ pub enum Kind {
     NotImplemented,
     ContextLengthExceeded,
     InsufficientMemory,
+    QueueFull,
+    ServerShutdown,
     Execution,
     Internal,
 }
@@ -85,6 +87,8 @@ impl Kind {
             Kind::NotImplemented => "not_implemented",
             Kind::ContextLengthExceeded => "context_length_exceeded",
             Kind::InsufficientMemory => "insufficient_memory",
+            Kind::QueueFull => "queue_full",
+            Kind::ServerShutdown => "server_shutdown",
             Kind::Execution => "execution_error",
             Kind::Internal => "internal_error",
         }

@@ -1,0 +1,222 @@
+//! From a body to its answers: the path that all APIs take.
+
+use std::collections::VecDeque;
+use std::convert::Infallible;
+use std::time::Duration;
+
+use axum::body::{Body, to_bytes};
+use axum::http;
+use axum::http::StatusCode;
+use axum::response::sse::{self, KeepAlive, Sse};
+use axum::response::{IntoResponse, Response};
+use futures_util::stream::{self, Stream};
+use tokio::time::timeout;
+
+use crate::app::App;
+use crate::engine::{Call, Event, Events, Reason};
+use crate::fields::Fields;
+use crate::guard::Id;
+use crate::refusal::Refusal;
+use crate::task::{Shape, Task};
+use crate::wording::{Answer, Wording};
+
+/// Time for a body to come.
+const BODY_TIME: Duration = Duration::from_secs(60);
+
+/// Time after which a silent stream says that it is there.
+const SILENCE: Duration = Duration::from_secs(10);
+
+/// The fields of a body, within limits of size and time.
+pub async fn body(app: &App, body: Body) -> Result<Fields, Refusal> {
+    let limit = app.settings.max_body;
+    let late = |_| {
+        let message = format!("no body within {} seconds", BODY_TIME.as_secs());
+        Refusal::new(StatusCode::REQUEST_TIMEOUT, "validation_error", message)
+    };
+    let large = |_| {
+        let message = format!("the body is cut short or has more than {limit} bytes");
+        Refusal::new(StatusCode::PAYLOAD_TOO_LARGE, "payload_too_large", message)
+    };
+    let bytes = timeout(BODY_TIME, to_bytes(body, limit)).await.map_err(late)?.map_err(large)?;
+    Fields::parse(&bytes, app.settings.lenient)
+}
+
+/// Answers a task.
+pub async fn answer(app: &App, id: Id, task: Task) -> Result<Response, Refusal> {
+    let Task { requests, shape, stream, mut wording } = task;
+    let events = requests.into_iter().map(|request| app.engine.submit(request));
+    let events = events.collect::<mlxk_core::Result<Vec<_>>>()?;
+    let mut choices: Vec<_> = events.into_iter().map(|events| Choice::new(events, shape)).collect();
+    // What cannot be answered at all is told by a status, which a stream has no more.
+    let mut prompt_tokens = Vec::new();
+    for choice in &mut choices {
+        prompt_tokens.push(choice.begin().await?);
+    }
+    if stream {
+        let ready = wording.begin(&prompt_tokens).into();
+        let told = Told { choices, wording, ready, id, next: 0 };
+        return Ok(told.into_response());
+    }
+    let mut answers = Vec::new();
+    for mut choice in choices {
+        let mut answer = Answer::default();
+        while let Some(event) = choice.next().await? {
+            answer.hear(event);
+        }
+        answers.push(answer);
+    }
+    Ok(json(&wording.whole(answers)))
+}
+
+/// A JSON document.
+pub fn json(value: &serde_json::Value) -> Response {
+    let kind = [(http::header::CONTENT_TYPE, "application/json")];
+    (kind, value.to_string()).into_response()
+}
+
+/// One answer in the making.
+struct Choice {
+    events: Events,
+    shape: Shape,
+    /// The text of a call that is not complete.
+    forced: String,
+    /// What comes before the next event.
+    ready: VecDeque<Event>,
+    calls: usize,
+    over: bool,
+}
+
+impl Choice {
+    fn new(events: Events, shape: Shape) -> Choice {
+        let (forced, ready) = (String::new(), VecDeque::new());
+        Choice { events, shape, forced, ready, calls: 0, over: false }
+    }
+
+    /// Waits until the model begins: the tokens of the prompt.
+    async fn begin(&mut self) -> Result<u64, Refusal> {
+        match self.events.recv().await {
+            Some(Ok(Event::Begun { prompt_tokens })) => Ok(prompt_tokens),
+            Some(Ok(_)) | None => Err(gone()),
+            Some(Err(e)) => Err(e.into()),
+        }
+    }
+
+    /// What comes next; nothing after the end.
+    async fn next(&mut self) -> Result<Option<Event>, Refusal> {
+        loop {
+            if let Some(event) = self.ready.pop_front() {
+                return Ok(Some(event));
+            }
+            if self.over {
+                return Ok(None);
+            }
+            let event = self.events.recv().await.unwrap_or_else(|| Err(closed()))?;
+            self.over = matches!(event, Event::End(_));
+            self.shaped(event);
+        }
+    }
+
+    fn shaped(&mut self, event: Event) {
+        match event {
+            Event::Text(text) if self.shape.forced => self.forced += &text,
+            Event::Logprobs(..) if self.shape.forced => {}
+            Event::Call(_) if self.shape.single && self.calls > 0 => {}
+            Event::Call(call) => {
+                self.calls += 1;
+                self.ready.push_back(Event::Call(call));
+            }
+            Event::End(mut end) if self.shape.forced => {
+                if let Some(call) = call(&self.forced) {
+                    end.reason = Reason::Calls;
+                    self.ready.push_back(Event::Call(call));
+                }
+                self.ready.push_back(Event::End(end));
+            }
+            event => self.ready.push_back(event),
+        }
+    }
+}
+
+/// The call that a text is; none if it was cut.
+fn call(text: &str) -> Option<Call> {
+    let value: serde_json::Value = serde_json::from_str(text).ok()?;
+    let name = value["name"].as_str()?.to_owned();
+    let id = crate::wording::fresh("call_");
+    Some(Call { id, name, arguments: value["arguments"].to_string() })
+}
+
+/// Answers that are told as they come.
+struct Told {
+    choices: Vec<Choice>,
+    wording: Box<dyn Wording>,
+    ready: VecDeque<sse::Event>,
+    id: Id,
+    /// The answer that is asked first for its next piece, so that none is left behind.
+    next: usize,
+}
+
+impl IntoResponse for Told {
+    fn into_response(self) -> Response {
+        let keep = KeepAlive::new().interval(SILENCE).text("keep-alive");
+        Sse::new(self.events()).keep_alive(keep).into_response()
+    }
+}
+
+impl Told {
+    fn events(self) -> impl Stream<Item = Result<sse::Event, Infallible>> {
+        stream::unfold(self, |mut told| async move {
+            while told.ready.is_empty() {
+                if !told.advance().await {
+                    return None;
+                }
+            }
+            told.ready.pop_front().map(|event| (Ok(event), told))
+        })
+    }
+
+    /// Takes in what comes next. False if there is nothing more.
+    async fn advance(&mut self) -> bool {
+        if self.choices.is_empty() {
+            return false;
+        }
+        let (number, piece) = self.piece().await;
+        match piece {
+            Ok(Some(event)) => self.ready.extend(self.wording.piece(number, event)),
+            Ok(None) => {
+                self.ready.extend(self.wording.end());
+                self.choices.clear();
+            }
+            Err(refusal) => {
+                self.ready.extend(self.wording.fail(&refusal, &self.id.0));
+                self.choices.clear();
+            }
+        }
+        true
+    }
+
+    /// The next piece of whichever answer has one, with its number; none when all are complete.
+    async fn piece(&mut self) -> (usize, Result<Option<Event>, Refusal>) {
+        let count = self.choices.len();
+        let first = self.next % count;
+        self.next += 1;
+        let mut open: Vec<(usize, &mut Choice)> = self.choices.iter_mut().enumerate().collect();
+        open.rotate_left(first);
+        open.retain(|(_, choice)| !choice.over || !choice.ready.is_empty());
+        let waiting = open
+            .into_iter()
+            .map(|(number, choice)| Box::pin(async move { (number, choice.next().await) }));
+        let waiting: Vec<_> = waiting.collect();
+        if waiting.is_empty() {
+            return (0, Ok(None));
+        }
+        futures_util::future::select_all(waiting).await.0
+    }
+}
+
+fn closed() -> mlxk_core::Error {
+    mlxk_core::Error::new(mlxk_core::Kind::Internal, "", "the engine has gone")
+}
+
+fn gone() -> Refusal {
+    closed().into()
+}

@@ -1,0 +1,131 @@
+//! The server as a whole: what it is given, and the routes.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use axum::Router;
+use axum::extract::{Path, State};
+use axum::http::{HeaderValue, Method, StatusCode, header};
+use axum::middleware::from_fn_with_state;
+use axum::response::Response;
+use axum::routing::{get, post};
+use axum::{Extension, body::Body};
+use serde_json::json;
+use tower_http::cors::CorsLayer;
+
+use crate::answer::{answer, body};
+use crate::engine::Engine;
+use crate::fields::Fields;
+use crate::guard::{self, Id, Key};
+use crate::refusal::Refusal;
+use crate::task::Task;
+use crate::{chat, completions, models};
+
+/// How a server behaves.
+#[derive(Clone, Debug)]
+pub struct Settings {
+    /// Who knows one of these may ask; everybody, if there is none.
+    pub keys: Vec<Key>,
+    /// Whether clients are all on this machine, and must call it by a name of its own: a page
+    /// elsewhere could otherwise reach it by a name that it points here.
+    pub loopback: bool,
+    /// Pages from which browsers may ask: `https://example.org`.
+    pub origins: Vec<HeaderValue>,
+    /// Whether fields that nothing heeds are passed over.
+    pub lenient: bool,
+    /// Bytes of the largest body that is read.
+    pub max_body: usize,
+}
+
+/// A server, ready to answer.
+pub struct App {
+    /// What answers.
+    pub(crate) engine: Box<dyn Engine>,
+    pub(crate) settings: Settings,
+    /// Whether no further request is answered.
+    closing: AtomicBool,
+}
+
+impl App {
+    /// A server of what `engine` can answer.
+    pub fn new(engine: impl Engine, settings: Settings) -> Arc<App> {
+        Arc::new(App { engine: Box::new(engine), settings, closing: AtomicBool::new(false) })
+    }
+
+    /// Refuses all further requests; those that are being answered go on.
+    pub fn close(&self) {
+        self.closing.store(true, Ordering::Relaxed);
+    }
+
+    /// Whether further requests are refused.
+    pub(crate) fn closing(&self) -> bool {
+        self.closing.load(Ordering::Relaxed)
+    }
+
+    /// All routes.
+    pub fn router(self: &Arc<App>) -> Router {
+        Router::new()
+            .route("/health", get(health))
+            .route("/v1/models", get(all_models))
+            .route("/v1/models/{*id}", get(one_model))
+            .route("/v1/chat/completions", post(chat))
+            .route("/v1/completions", post(completions))
+            .fallback(no_route)
+            .method_not_allowed_fallback(wrong_method)
+            .layer(from_fn_with_state(self.clone(), guard::guard))
+            .layer(self.cors())
+            .with_state(self.clone())
+    }
+
+    fn cors(&self) -> CorsLayer {
+        CorsLayer::new()
+            .allow_origin(self.settings.origins.clone())
+            .allow_methods([Method::GET, Method::POST])
+            .allow_headers([header::AUTHORIZATION, header::CONTENT_TYPE])
+            .expose_headers([guard::REQUEST_ID])
+    }
+}
+
+type Shared = State<Arc<App>>;
+type Answer = Result<Response, Refusal>;
+
+async fn health() -> Response {
+    crate::answer::json(&json!({"status": "ok", "service": "mlxk-serve"}))
+}
+
+async fn all_models(State(app): Shared) -> Answer {
+    let listed = models::listed(&app).await?;
+    Ok(crate::answer::json(&models::list(&listed)))
+}
+
+async fn one_model(State(app): Shared, Path(id): Path<String>) -> Answer {
+    let listed = models::listed(&app).await?;
+    Ok(crate::answer::json(&models::one(&listed, &id)?))
+}
+
+async fn chat(app: Shared, id: Extension<Id>, body: Body) -> Answer {
+    asked(app, id, body, chat::read).await
+}
+
+async fn completions(app: Shared, id: Extension<Id>, body: Body) -> Answer {
+    asked(app, id, body, completions::read).await
+}
+
+async fn asked(
+    State(app): Shared,
+    Extension(id): Extension<Id>,
+    sent: Body,
+    read: fn(Fields) -> Result<Task, Refusal>,
+) -> Answer {
+    let task = read(body(&app, sent).await?)?;
+    answer(&app, id, task).await
+}
+
+async fn no_route() -> Refusal {
+    Refusal::new(StatusCode::NOT_FOUND, "not_found", "no such path")
+}
+
+async fn wrong_method(method: Method) -> Refusal {
+    let message = format!("{method} is not for this path");
+    Refusal::new(StatusCode::METHOD_NOT_ALLOWED, "method_not_allowed", message)
+}

@@ -1,0 +1,67 @@
+//! Conversations in OpenAI's form, made ready for chat templates.
+
+use axum::http::StatusCode;
+use serde_json::{Map, Value, json};
+
+use crate::refusal::Refusal;
+
+/// The messages of a body, in the form of records.
+pub fn messages(value: Option<Value>) -> Result<Value, Refusal> {
+    let wrong = || Refusal::wrong("messages", "a list of objects with a `role`");
+    let Some(Value::Array(messages)) = value else { return Err(wrong()) };
+    let last = messages.iter().rposition(|message| message["role"] == "user");
+    let ready = messages.into_iter().enumerate().map(|(place, message)| match message {
+        Value::Object(message) => ready(message, Some(place) == last),
+        _ => Err(wrong()),
+    });
+    let ready: Vec<Value> = ready.collect::<Result<_, _>>()?;
+    if ready.is_empty() { Err(wrong()) } else { Ok(ready.into()) }
+}
+
+fn ready(mut message: Map<String, Value>, last: bool) -> Result<Value, Refusal> {
+    let role = message.get("role").and_then(Value::as_str).unwrap_or_default();
+    match role {
+        "system" | "user" | "assistant" | "tool" => {}
+        // Most templates know no other word for it.
+        "developer" => {
+            message.insert("role".into(), "system".into());
+        }
+        _ => {
+            let message =
+                "a `role` of `messages` is not system, developer, user, assistant or tool";
+            return Err(Refusal::invalid(message));
+        }
+    }
+    if let Some(Value::Array(parts)) = message.get_mut("content") {
+        *parts = std::mem::take(parts)
+            .into_iter()
+            .map(|part| text_part(part, last))
+            .collect::<Result<_, _>>()?;
+    }
+    Ok(Value::Object(message))
+}
+
+/// A part as text. Media that the model is asked about now are refused; of those before, which
+/// another model may have seen, it is told that they were there.
+fn text_part(part: Value, last: bool) -> Result<Value, Refusal> {
+    let kind = part["type"].as_str().unwrap_or_default();
+    let media = match kind {
+        "refusal" => return Ok(json!({"type": "text", "text": part["refusal"]})),
+        "image_url" => "image",
+        "input_audio" => "audio",
+        "file" => "file",
+        _ => return Ok(part),
+    };
+    let url = part["image_url"]["url"].as_str().unwrap_or_default();
+    if url.starts_with("http://") || url.starts_with("https://") {
+        return Err(Refusal::invalid(
+            "`messages`: an image comes as a data URL, nothing is fetched",
+        ));
+    }
+    if last {
+        let message = format!("a part of type `{kind}`: only text is taken");
+        let status = StatusCode::UNPROCESSABLE_ENTITY;
+        return Err(Refusal::new(status, "capability_not_supported", message));
+    }
+    Ok(json!({"type": "text", "text": format!("[1 {media} was attached]")}))
+}

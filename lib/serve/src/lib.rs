@@ -1,0 +1,27 @@
+//! A server for models: HTTP in the forms of OpenAI and Anthropic, over whatever [`Engine`] answers.
+//!
+//! The data goes one way: a body is read by its API (`chat`, `completions`) into a
+//! [`Task`](task::Task), whose requests go to the engine in the suite's own form, and the events
+//! that come back are worded by that API. Nothing here knows how a model runs, reads the
+//! environment, prints, or exits.
+
+#![cfg_attr(test, allow(clippy::unwrap_used))] // a test fails by panicking
+
+mod answer;
+mod app;
+mod chat;
+mod completions;
+mod conversation;
+mod engine;
+mod fields;
+mod guard;
+mod models;
+mod refusal;
+mod task;
+mod tools;
+mod wording;
+
+pub use app::{App, Settings};
+pub use engine::{Call, End, Engine, Event, Events, Figures, Likelihood, Listed, Reason, Request};
+pub use guard::Key;
+pub use refusal::Refusal;

@@ -1,0 +1,147 @@
+//! Why a request is not answered: the one place where an error becomes a status of HTTP.
+
+use axum::Extension;
+use axum::http::StatusCode;
+use axum::response::{IntoResponse, Response};
+use mlxk_core::{Error, Kind};
+use serde_json::{Value, json};
+
+/// Why a request is not answered.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Refusal {
+    /// The status of HTTP.
+    pub status: StatusCode,
+    /// The type in the body.
+    pub kind: &'static str,
+    /// What is wrong.
+    pub message: String,
+    /// The field concerned.
+    pub param: Option<String>,
+}
+
+/// Seconds after which it is worth to ask again.
+pub const RETRY_AFTER: u64 = 1;
+
+impl Refusal {
+    /// A refusal that names no field.
+    pub fn new(status: StatusCode, kind: &'static str, message: impl Into<String>) -> Refusal {
+        Refusal { status, kind, message: message.into(), param: None }
+    }
+
+    /// That a request means nothing.
+    pub fn invalid(message: impl Into<String>) -> Refusal {
+        let message = message.into();
+        let param = named(&message);
+        Refusal { param, ..Refusal::new(StatusCode::BAD_REQUEST, "validation_error", message) }
+    }
+
+    /// That a field is not what it has to be.
+    pub fn wrong(field: &str, what: &str) -> Refusal {
+        Refusal::invalid(format!("`{field}` is not {what}"))
+    }
+
+    /// Whether the same request may be answered later.
+    pub fn retryable(&self) -> bool {
+        matches!(self.status.as_u16(), 429 | 502..=504)
+    }
+
+    /// The body in OpenAI's form, with the fields that mlx-knife's clients read.
+    pub fn openai(&self, id: &str) -> Value {
+        json!({
+            "status": "error",
+            "error": {
+                "type": self.kind,
+                "message": self.message,
+                "param": self.param,
+                "code": self.kind,
+                "retryable": self.retryable(),
+            },
+            "request_id": id,
+        })
+    }
+
+    /// The body in Anthropic's form.
+    pub fn anthropic(&self, id: &str) -> Value {
+        let kind = match self.status.as_u16() {
+            401 => "authentication_error",
+            403 => "permission_error",
+            404 => "not_found_error",
+            413 => "request_too_large",
+            429 => "rate_limit_error",
+            503 => "overloaded_error",
+            400..500 => "invalid_request_error",
+            _ => "api_error",
+        };
+        json!({
+            "type": "error",
+            "error": {"type": kind, "message": self.message},
+            "request_id": id,
+        })
+    }
+}
+
+impl From<Error> for Refusal {
+    fn from(error: Error) -> Refusal {
+        let status = match error.kind {
+            Kind::Validation | Kind::AmbiguousMatch | Kind::ContextLengthExceeded => 400,
+            Kind::AccessDenied | Kind::PermissionDenied => 403,
+            Kind::ModelNotFound | Kind::HashNotFound | Kind::RepoNotFound => 404,
+            Kind::CapabilityNotSupported => 422,
+            Kind::QueueFull => 429,
+            Kind::RuntimeIncompatible | Kind::NotImplemented => 501,
+            Kind::ServerShutdown => 503,
+            Kind::InsufficientMemory => 507,
+            _ => 500,
+        };
+        let status = StatusCode::from_u16(status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
+        let mut message = without_paths(&error.to_string());
+        if let Some(hint) = &error.hint {
+            message = format!("{message} ({})", without_paths(hint));
+        }
+        let param = match error.kind {
+            Kind::Validation => named(&message),
+            Kind::AmbiguousMatch | Kind::ModelNotFound | Kind::HashNotFound => {
+                Some("model".to_owned())
+            }
+            _ => None,
+        };
+        Refusal { status, kind: error.kind.name(), message, param }
+    }
+}
+
+/// The answer gets its body where its request is known: in [`guard`](crate::guard).
+impl IntoResponse for Refusal {
+    fn into_response(self) -> Response {
+        (self.status, Extension(self)).into_response()
+    }
+}
+
+/// The field that a message begins with.
+fn named(message: &str) -> Option<String> {
+    let field = message.strip_prefix('`')?.split('`').next()?;
+    Some(field.to_owned())
+}
+
+/// The text with the last part alone of each path of this machine; those of the server stay.
+fn without_paths(text: &str) -> String {
+    let word = |word: &str| match word.strip_prefix('/') {
+        Some(rest) if rest.contains('/') && !rest.starts_with("v1/") => {
+            rest.rsplit('/').find(|part| !part.is_empty()).map(str::to_owned)
+        }
+        _ => None,
+    };
+    let words = text.split(' ').map(|whole| word(whole).unwrap_or_else(|| whole.to_owned()));
+    words.collect::<Vec<_>>().join(" ")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn no_path_of_the_machine_is_told() {
+        let error = Error::new(Kind::Execution, "/home/me/hub/x.safetensors", "cut short");
+        assert_eq!(Refusal::from(error).message, "x.safetensors: cut short");
+        assert_eq!(without_paths("either/or, 1 / 2"), "either/or, 1 / 2");
+    }
+}

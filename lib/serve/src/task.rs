@@ -1,0 +1,96 @@
+//! What a body asks for, whichever API it is of.
+
+use mlxk_core::Record;
+use serde_json::{Value, json};
+
+use crate::engine::Request;
+use crate::fields::Fields;
+use crate::refusal::Refusal;
+use crate::wording::Wording;
+
+/// Answers to one request at most.
+const MOST: u64 = 128;
+
+/// What a body asks for.
+pub struct Task {
+    /// One for each answer.
+    pub requests: Vec<Request>,
+    /// How its answers are made ready.
+    pub shape: Shape,
+    /// Whether answers are told as they come.
+    pub stream: bool,
+    /// How they are told.
+    pub wording: Box<dyn Wording>,
+}
+
+/// What is done with an answer before it is told.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct Shape {
+    /// The text is that of a call: `{"name", "arguments"}`.
+    pub forced: bool,
+    /// Calls after the first are left out.
+    pub single: bool,
+}
+
+/// The model that is asked.
+pub fn model(fields: &mut Fields) -> Result<String, Refusal> {
+    let model = fields.text("model")?.filter(|model| !model.trim().is_empty());
+    model.ok_or_else(|| Refusal::invalid("`model` is missing"))
+}
+
+/// How tokens are chosen: fields that have the same name in all APIs and in records.
+pub fn choice(fields: &mut Fields, mut record: Record) -> Result<Record, Refusal> {
+    let seed = fields.read("seed", "a whole number", |value| {
+        // Any 64 bits are a seed, with a sign or without.
+        value.as_u64().or_else(|| value.as_i64().map(|seed| seed as u64))
+    })?;
+    if let Some(seed) = seed {
+        record = record.with("seed", seed);
+    }
+    let names = [
+        "temperature",
+        "top_p",
+        "top_k",
+        "min_p",
+        "xtc_probability",
+        "xtc_threshold",
+        "repetition_penalty",
+        "presence_penalty",
+        "frequency_penalty",
+        "penalty_context",
+        "logit_bias",
+        "stop_ids",
+    ];
+    Ok(fields.pass(&names, record))
+}
+
+/// `n` requests like this one, each with a seed of its own.
+pub fn repeated(request: &Request, n: u64) -> Vec<Request> {
+    let seed = request.record.get("seed").and_then(Value::as_u64);
+    let one = |number: u64| {
+        let mut request = request.clone();
+        if let Some(seed) = seed {
+            request.record = request.record.with("seed", seed.wrapping_add(number));
+        }
+        request
+    };
+    (0..n).map(one).collect()
+}
+
+/// How many answers are wanted.
+pub fn count(fields: &mut Fields) -> Result<u64, Refusal> {
+    Ok(fields.whole("n", 1, MOST)?.unwrap_or(1))
+}
+
+/// Whether answers are told as they come, and with a count of tokens at the end.
+pub fn stream(fields: &mut Fields) -> Result<(bool, bool), Refusal> {
+    let stream = fields.truth("stream")?;
+    let Some(mut options) = fields.object("stream_options")? else { return Ok((stream, false)) };
+    if !stream {
+        return Err(Refusal::invalid("`stream_options` goes with `stream`"));
+    }
+    let usage = options.truth("include_usage")?;
+    options.only("include_obfuscation", &[json!(false)])?;
+    options.finish("`stream_options`")?;
+    Ok((stream, usage))
+}

@@ -1,0 +1,249 @@
+//! Chat completions.
+
+use mlxk_serve::App;
+use mlxk_testengine::{Answered, Script, post, settings, text};
+use serde_json::{Value, json};
+
+const PATH: &str = "/v1/chat/completions";
+
+fn asked(model: &str) -> Value {
+    json!({"model": model, "messages": [{"role": "user", "content": "Hi"}]})
+}
+
+async fn chat(script: &Script, more: Value) -> Answered {
+    let app = App::new(script.clone(), settings());
+    let mut body = asked(more["model"].as_str().unwrap_or("words"));
+    body.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+    post(&app, PATH, body).await
+}
+
+#[tokio::test]
+async fn an_answer_is_a_document() {
+    let answer = chat(&Script::new(), json!({})).await.json();
+    assert_eq!(answer["object"], "chat.completion");
+    assert!(answer["id"].as_str().unwrap().starts_with("chatcmpl-"));
+    assert_eq!(answer["model"], "words");
+    let message = json!({"role": "assistant", "content": "One two three.", "refusal": null});
+    assert_eq!(
+        answer["choices"],
+        json!([{"index": 0, "message": message, "logprobs": null, "finish_reason": "stop"}])
+    );
+    let usage = json!({
+        "prompt_tokens": 7, "completion_tokens": 3, "total_tokens": 10,
+        "prompt_tokens_details": {"cached_tokens": 0},
+    });
+    assert_eq!(answer["usage"], usage);
+}
+
+#[tokio::test]
+async fn a_stream_brings_the_same_piece_by_piece() {
+    let options = json!({"stream": true, "stream_options": {"include_usage": true}});
+    let answer = chat(&Script::new(), options).await;
+    assert_eq!(answer.headers["content-type"], "text/event-stream");
+    assert_eq!(answer.headers["cache-control"], "no-cache");
+    assert!(answer.text.ends_with("data: [DONE]\n\n"));
+    let events = answer.events();
+    let deltas: Vec<_> = events.iter().map(|e| e["choices"][0]["delta"].clone()).collect();
+    let expected = [
+        json!({"role": "assistant", "content": ""}),
+        json!({"content": "One"}),
+        json!({"content": " two"}),
+        json!({"content": " three."}),
+        json!({}),
+        Value::Null,
+    ];
+    assert_eq!(deltas, expected);
+    assert_eq!(events[4]["choices"][0]["finish_reason"], "stop");
+    assert_eq!(events[4]["usage"], Value::Null);
+    assert_eq!(events[5]["choices"], json!([]));
+    assert_eq!(events[5]["usage"]["total_tokens"], 10);
+}
+
+#[tokio::test]
+async fn without_the_wish_a_stream_has_no_usage() {
+    let answer = chat(&Script::new(), json!({"stream": true})).await;
+    assert!(!answer.text.contains("usage"), "{}", answer.text);
+}
+
+#[tokio::test]
+async fn reasoning_and_calls_stand_apart() {
+    let script = Script::new();
+    let more = json!({"model": "calls", "tools": [tool()]});
+    let answer = chat(&script, more.clone()).await.json();
+    let choice = &answer["choices"][0];
+    assert_eq!(choice["finish_reason"], "tool_calls");
+    assert_eq!(choice["message"]["content"], Value::Null);
+    assert_eq!(choice["message"]["reasoning_content"], "Hm.");
+    let call = json!({
+        "id": "call_1", "type": "function",
+        "function": {"name": "weather", "arguments": r#"{"city":"Paris"}"#},
+    });
+    assert_eq!(choice["message"]["tool_calls"], json!([call]));
+    assert_eq!(script.last().record.get("tools"), Some(&json!([tool()])));
+
+    let mut more = more;
+    more["stream"] = true.into();
+    let events = chat(&script, more).await.events();
+    assert_eq!(events[1]["choices"][0]["delta"], json!({"reasoning_content": "Hm."}));
+    let told = &events[2]["choices"][0]["delta"]["tool_calls"][0];
+    assert_eq!((&told["index"], &told["function"]), (&json!(0), &call["function"]));
+    assert_eq!(events[3]["choices"][0]["finish_reason"], "tool_calls");
+}
+
+fn tool() -> Value {
+    let city = json!({"type": "object", "properties": {"city": {"type": "string"}}});
+    json!({"type": "function", "function": {"name": "weather", "parameters": city}})
+}
+
+#[tokio::test]
+async fn a_call_that_must_be_is_one() {
+    let says = r#"{"name":"weather","arguments":{"city":"Rome"}}"#;
+    let script = Script::new().with("forced", [text(&says[..9]), text(&says[9..])]);
+    for choice in [json!("required"), json!({"type": "function", "function": {"name": "weather"}})]
+    {
+        let more = json!({"model": "forced", "tools": [tool()], "tool_choice": choice});
+        let answer = chat(&script, more).await.json();
+        let choice = &answer["choices"][0];
+        assert_eq!(choice["finish_reason"], "tool_calls");
+        let function = json!({"name": "weather", "arguments": r#"{"city":"Rome"}"#});
+        assert_eq!(choice["message"]["tool_calls"][0]["function"], function);
+        let schema = script.last().record.get("json_schema").unwrap().clone();
+        assert_eq!(schema["anyOf"][0]["properties"]["name"], json!({"const": "weather"}));
+    }
+    let more = json!({"tools": [tool()], "tool_choice": "none"});
+    chat(&script, more).await.json();
+    assert_eq!(script.last().record.get("tools"), None);
+}
+
+#[tokio::test]
+async fn several_answers_have_seeds_of_their_own() {
+    let script = Script::new();
+    let answer = chat(&script, json!({"n": 3, "seed": -1})).await.json();
+    let texts: Vec<_> =
+        answer["choices"].as_array().unwrap().iter().map(|c| &c["message"]["content"]).collect();
+    assert_eq!(texts, ["One two three."; 3]);
+    assert_eq!(answer["usage"]["prompt_tokens"], 7);
+    assert_eq!(answer["usage"]["completion_tokens"], 9);
+    assert_eq!(script.last().record.get("seed"), Some(&json!(1)));
+
+    let events = chat(&script, json!({"n": 2, "stream": true})).await.events();
+    for number in 0..2 {
+        let own = events.iter().filter(|e| e["choices"][0]["index"] == number);
+        let text: String =
+            own.filter_map(|e| e["choices"][0]["delta"]["content"].as_str()).collect();
+        assert_eq!(text, "One two three.");
+    }
+}
+
+#[tokio::test]
+async fn every_wish_reaches_the_engine_in_the_form_of_records() {
+    let script = Script::new();
+    let more = json!({
+        "max_completion_tokens": 5, "temperature": 0.5, "top_p": 0.9, "seed": 7, "stop": ["\n"],
+        "presence_penalty": 0.1, "frequency_penalty": 0.2, "logit_bias": {"5": -100},
+        "logprobs": true, "top_logprobs": 2, "reasoning_effort": "none", "top_k": 3, "min_p": 0.1,
+        "response_format": {"type": "json_schema", "json_schema": {
+            "name": "a", "strict": true, "schema": {"type": "object"},
+        }},
+        "user": "me", "metadata": {"a": "b"}, "store": false,
+    });
+    chat(&script, more).await.json();
+    let record = script.last().record;
+    let expected = json!({
+        "messages": [{"role": "user", "content": "Hi"}],
+        "seed": 7, "temperature": 0.5, "top_p": 0.9, "top_k": 3, "min_p": 0.1,
+        "presence_penalty": 0.1, "frequency_penalty": 0.2, "logit_bias": {"5": -100},
+        "stop": ["\n"], "max_tokens": 5,
+        "chat_template_kwargs": {"enable_thinking": false, "reasoning_effort": "none"},
+        "logprobs": 2, "json_schema": {"type": "object"},
+    });
+    assert_eq!(Value::from(record), expected);
+}
+
+#[tokio::test]
+async fn likelihoods_are_told_with_their_tokens() {
+    let script = Script::new();
+    let more = json!({"logprobs": true, "top_logprobs": 1});
+    let answer = chat(&script, more.clone()).await.json();
+    let first = &answer["choices"][0]["logprobs"]["content"][0];
+    assert_eq!((&first["token"], &first["logprob"]), (&json!("One"), &json!(-0.5)));
+    assert_eq!(first["bytes"], json!([79, 110, 101]));
+    assert_eq!(first["top_logprobs"].as_array().unwrap().len(), 1);
+    let mut more = more;
+    more["stream"] = true.into();
+    let events = chat(&script, more).await.events();
+    assert_eq!(events[1]["choices"][0]["logprobs"]["content"][0]["token"], "One");
+}
+
+#[tokio::test]
+async fn what_cannot_be_heeded_is_refused_by_name() {
+    let script = Script::new();
+    for (more, message, param) in [
+        (json!({"foo": 1}), "`foo` is not supported in chat completions", "foo"),
+        (json!({"audio": {}}), "`audio` is not supported in chat completions", "audio"),
+        (json!({"store": true}), "`store`: only false is supported", "store"),
+        (json!({"n": 0}), "`n` is not a whole number from 1 to 128", "n"),
+        (json!({"model": ""}), "`model` is missing", "model"),
+        (json!({"stream": 1}), "`stream` is not true or false", "stream"),
+        (json!({"stream_options": {}}), "`stream_options` goes with `stream`", "stream_options"),
+        (json!({"top_logprobs": 2}), "`top_logprobs` goes with `logprobs`", "top_logprobs"),
+        (json!({"tools": [1]}), "`tools` is not a list of functions", "tools"),
+        (json!({"tool_choice": "required"}), "`tool_choice` is none of `tools`", "tool_choice"),
+        (json!({"messages": []}), "`messages` is not a list of objects with a `role`", "messages"),
+        (
+            json!({"response_format": {"type": "xml"}}),
+            "`response_format` is not of the type text, json_object or json_schema",
+            "response_format",
+        ),
+    ] {
+        let answer = chat(&script, more).await;
+        assert_eq!(answer.refused(400), message);
+        let error = &answer.json()["error"];
+        assert_eq!((&error["type"], &error["param"]), (&json!("validation_error"), &json!(param)));
+    }
+    let lenient = App::new(script, mlxk_serve::Settings { lenient: true, ..settings() });
+    let mut body = asked("words");
+    body["foo"] = 1.into();
+    body["store"] = true.into();
+    assert_eq!(post(&lenient, PATH, body).await.status, 200);
+}
+
+#[tokio::test]
+async fn media_are_refused_where_they_are_asked_about() {
+    let script = Script::new();
+    let image = json!({"type": "image_url", "image_url": {"url": "data:image/png;base64,AA=="}});
+    let user =
+        |part: &Value| json!({"role": "user", "content": [{"type": "text", "text": "a"}, part]});
+    let answer = chat(&script, json!({"messages": [user(&image)]})).await;
+    assert_eq!(answer.refused(422), "a part of type `image_url`: only text is taken");
+    let later = json!([user(&image), {"role": "assistant", "content": "b"},
+        {"role": "user", "content": "c"}]);
+    chat(&script, json!({"messages": later})).await.json();
+    let told = script.last().record.get("messages").unwrap()[0]["content"][1].clone();
+    assert_eq!(told, json!({"type": "text", "text": "[1 image was attached]"}));
+    let away = json!({"type": "image_url", "image_url": {"url": "http://a/b.png"}});
+    let answer = chat(&script, json!({"messages": [user(&away)]})).await;
+    assert!(answer.refused(400).contains("data URL"));
+}
+
+#[tokio::test]
+async fn a_failure_is_told_without_a_path_of_the_machine() {
+    let script = Script::new();
+    let answer = chat(&script, json!({"model": "fails"})).await;
+    assert_eq!(answer.refused(500), "model: failed");
+    let answer = chat(&script, json!({"model": "fails", "stream": true})).await;
+    let events = answer.events();
+    assert_eq!(events.last().unwrap()["error"]["message"], "model: failed");
+    assert!(!answer.text.contains("[DONE]"));
+}
+
+#[tokio::test]
+async fn a_model_that_is_not_there_and_a_full_queue_have_their_status() {
+    let answer = chat(&Script::new(), json!({"model": "none"})).await;
+    answer.refused(404);
+    assert_eq!(answer.json()["error"]["type"], "model_not_found");
+    let answer = chat(&Script::new().most(0), json!({"stream": true})).await;
+    answer.refused(429);
+    assert_eq!(answer.headers["retry-after"], "1");
+    assert_eq!(answer.json()["error"]["retryable"], true);
+}

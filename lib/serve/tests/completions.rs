@@ -1,0 +1,64 @@
+//! Completions.
+
+use mlxk_serve::App;
+use mlxk_testengine::{Answered, Script, post, settings};
+use serde_json::{Value, json};
+
+async fn complete(script: &Script, body: Value) -> Answered {
+    post(&App::new(script.clone(), settings()), "/v1/completions", body).await
+}
+
+#[tokio::test]
+async fn a_prompt_goes_to_the_model_as_it_is() {
+    let script = Script::new();
+    let answer = complete(&script, json!({"model": "words", "prompt": "Zero"})).await.json();
+    assert_eq!(answer["object"], "text_completion");
+    let choice = json!({
+        "index": 0, "text": "One two three.", "logprobs": null, "finish_reason": "stop",
+    });
+    assert_eq!(answer["choices"], json!([choice]));
+    let request = script.last();
+    assert!(request.raw);
+    assert_eq!(Value::from(request.record), json!({"max_tokens": 16, "prompt": "Zero"}));
+}
+
+#[tokio::test]
+async fn several_prompts_have_an_answer_each() {
+    let body = json!({
+        "model": "words", "prompt": ["a", "b"], "n": 2, "echo": true, "max_tokens": 1,
+    });
+    let answer = complete(&Script::new(), body).await.json();
+    let texts: Vec<_> = answer["choices"].as_array().unwrap().iter().map(|c| &c["text"]).collect();
+    assert_eq!(texts, ["aOne", "aOne", "bOne", "bOne"]);
+    assert_eq!(answer["choices"][0]["finish_reason"], "length");
+    assert_eq!(answer["usage"]["prompt_tokens"], 28);
+}
+
+#[tokio::test]
+async fn a_stream_ends_with_done() {
+    let body = json!({"model": "words", "prompt": "a", "stream": true, "logprobs": 1});
+    let answer = complete(&Script::new(), body).await;
+    assert!(answer.text.ends_with("data: [DONE]\n\n"));
+    let events = answer.events();
+    let text: String = events.iter().filter_map(|e| e["choices"][0]["text"].as_str()).collect();
+    assert_eq!(text, "One two three.");
+    let logprobs = &events[2]["choices"][0]["logprobs"];
+    assert_eq!(logprobs["tokens"], json!([" two"]));
+    assert_eq!(logprobs["text_offset"], json!([3]));
+}
+
+#[tokio::test]
+async fn what_cannot_be_heeded_is_refused_by_name() {
+    for (more, message) in [
+        (json!({"suffix": "a"}), "`suffix` is not supported in completions"),
+        (json!({"prompt": [1, 2]}), "`prompt` is not a text or a list of up to 128 texts"),
+        (json!({"prompt": []}), "`prompt` is not a text or a list of up to 128 texts"),
+        (json!({"prompt": null}), "`prompt` is missing"),
+        (json!({"best_of": 2}), "`best_of`: only 1 is supported"),
+        (json!({"max_tokens": 0}), "`max_tokens` is not a whole number from 1"),
+    ] {
+        let mut body = json!({"model": "words", "prompt": "a"});
+        body.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+        assert_eq!(complete(&Script::new(), body).await.refused(400), message);
+    }
+}

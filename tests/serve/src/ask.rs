@@ -1,0 +1,74 @@
+//! Requests to a server without a network, and what it answers.
+
+use axum::body::{Body, to_bytes};
+use axum::http::{HeaderMap, Request, StatusCode};
+use mlxk_serve::{App, Settings};
+use serde_json::Value;
+use std::sync::Arc;
+use tower::ServiceExt;
+
+/// Those of a server on loopback that everybody may ask.
+pub fn settings() -> Settings {
+    Settings {
+        keys: Vec::new(),
+        loopback: true,
+        origins: Vec::new(),
+        lenient: false,
+        max_body: 1 << 20,
+    }
+}
+
+/// What a server answered.
+#[derive(Debug)]
+pub struct Answered {
+    /// Its status.
+    pub status: StatusCode,
+    /// Its headers.
+    pub headers: HeaderMap,
+    /// Its body.
+    pub text: String,
+}
+
+impl Answered {
+    /// The body as JSON.
+    pub fn json(&self) -> Value {
+        serde_json::from_str(&self.text).unwrap_or_else(|e| panic!("{e}: {}", self.text))
+    }
+
+    /// The data of a stream's events, but for the last word of OpenAI's.
+    pub fn events(&self) -> Vec<Value> {
+        let data = self.text.lines().filter_map(|line| line.strip_prefix("data: "));
+        let data = data.filter(|data| *data != "[DONE]");
+        data.map(|data| serde_json::from_str(data).unwrap()).collect()
+    }
+
+    /// The message of a refusal with this status.
+    pub fn refused(&self, status: u16) -> String {
+        assert_eq!(self.status.as_u16(), status, "{}", self.text);
+        self.json()["error"]["message"].as_str().unwrap().to_owned()
+    }
+}
+
+/// Asks with any request; it is from this machine unless it says otherwise.
+pub async fn ask(app: &Arc<App>, mut request: Request<Body>) -> Answered {
+    if !request.headers().contains_key("host") {
+        request.headers_mut().insert("host", "localhost:8000".parse().unwrap());
+    }
+    let response = app.router().oneshot(request).await.unwrap();
+    let (parts, body) = response.into_parts();
+    let bytes = to_bytes(body, usize::MAX).await.unwrap();
+    let text = String::from_utf8(bytes.to_vec()).unwrap();
+    Answered { status: parts.status, headers: parts.headers, text }
+}
+
+/// Gets `path`.
+pub async fn get(app: &Arc<App>, path: &str) -> Answered {
+    ask(app, Request::get(path).body(Body::empty()).unwrap()).await
+}
+
+/// Sends `body` to `path`.
+pub async fn post(app: &Arc<App>, path: &str, body: impl ToString) -> Answered {
+    let body = Body::from(body.to_string());
+    ask(app, Request::post(path).header("content-type", "application/json").body(body).unwrap())
+        .await
+}

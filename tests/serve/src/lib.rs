@@ -1,0 +1,170 @@
+//! An engine that answers by a script, for tests of the server.
+#![allow(clippy::unwrap_used)] // a test fails by panicking
+
+mod ask;
+
+use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use mlxk_core::{Error, Kind, Result};
+use mlxk_serve::{Call, End, Engine, Event, Events, Figures, Likelihood, Listed, Reason, Request};
+use tokio::sync::{mpsc, oneshot};
+use tokio::time::sleep;
+
+pub use ask::{Answered, ask, get, post, settings};
+
+/// Tokens of every prompt.
+pub const PROMPT: u64 = 7;
+
+/// An engine that answers by a script.
+#[derive(Clone, Default)]
+pub struct Script {
+    /// What each model says; one that fails ends with an error.
+    answers: BTreeMap<String, Vec<Event>>,
+    /// Time before each piece.
+    pace: Duration,
+    /// Requests that are answered at once.
+    most: Option<u64>,
+    shared: Arc<Shared>,
+}
+
+#[derive(Default)]
+struct Shared {
+    running: AtomicU64,
+    tokens: AtomicU64,
+    last: Mutex<Option<Request>>,
+}
+
+impl Script {
+    /// Has the model `words`, which says `One two three.`, `calls`, which thinks and calls a
+    /// function, and `fails`, which fails midway.
+    pub fn new() -> Script {
+        let call = Call {
+            id: "call_1".to_owned(),
+            name: "weather".to_owned(),
+            arguments: r#"{"city":"Paris"}"#.to_owned(),
+        };
+        Script::default()
+            .with("words", ["One", " two", " three."].map(text))
+            .with("calls", [Event::Reasoning("Hm.".to_owned()), Event::Call(call)])
+            .with("fails", [text("One"), text("FAIL")])
+    }
+
+    /// The same with a model that says this.
+    pub fn with(mut self, model: &str, says: impl IntoIterator<Item = Event>) -> Script {
+        self.answers.insert(model.to_owned(), says.into_iter().collect());
+        self
+    }
+
+    /// The same with some time before each piece.
+    pub fn pace(self, pace: Duration) -> Script {
+        Script { pace, ..self }
+    }
+
+    /// The same for so many requests at once.
+    pub fn most(self, most: u64) -> Script {
+        Script { most: Some(most), ..self }
+    }
+
+    /// The last request that came.
+    pub fn last(&self) -> Request {
+        self.shared.last.lock().unwrap().clone().unwrap()
+    }
+
+    async fn answer(self, request: Request, send: mpsc::UnboundedSender<Result<Event>>) {
+        let says = &self.answers[&request.model];
+        let logprobs = request.record.get("logprobs").is_some();
+        let most = request.record.get("max_tokens").and_then(|most| most.as_u64());
+        let mut given = 0;
+        let mut reason = Reason::Stop;
+        for event in says {
+            if Some(given) == most {
+                reason = Reason::Length;
+                break;
+            }
+            if !self.pace.is_zero() {
+                sleep(self.pace).await;
+            }
+            if let (true, Event::Text(text)) = (logprobs, event) {
+                let likely = Likelihood { text: text.clone(), logprob: -0.5 };
+                let _ = send.send(Ok(Event::Logprobs(likely.clone(), vec![likely])));
+            }
+            let piece = match event {
+                Event::Text(text) if text == "FAIL" => {
+                    Err(Error::new(Kind::Execution, "/home/me/model", "failed"))
+                }
+                event => Ok(event.clone()),
+            };
+            if matches!(event, Event::Call(_)) {
+                reason = Reason::Calls;
+            }
+            let failed = piece.is_err();
+            if send.send(piece).is_err() || failed {
+                return;
+            }
+            given += 1;
+            self.shared.tokens.fetch_add(1, Ordering::Relaxed);
+        }
+        let end = End { reason, prompt_tokens: PROMPT, cached_tokens: 0, completion_tokens: given };
+        // Nobody may be there to hear it.
+        let _ = send.send(Ok(Event::End(end)));
+    }
+}
+
+impl Engine for Script {
+    fn models(&self) -> Result<Vec<Listed>> {
+        let listed = |id: &String| Listed {
+            id: id.clone(),
+            workspace: !id.contains('/'),
+            context_length: Some(2048),
+            loaded: true,
+        };
+        Ok(self.answers.keys().map(listed).collect())
+    }
+
+    fn submit(&self, request: Request) -> Result<Events> {
+        if !self.answers.contains_key(&request.model) {
+            return Err(Error::new(Kind::ModelNotFound, &request.model, "no such model"));
+        }
+        if self.most.is_some_and(|most| self.shared.running.load(Ordering::Relaxed) >= most) {
+            return Err(Error::new(Kind::QueueFull, "", "too many requests wait"));
+        }
+        *self.shared.last.lock().unwrap() = Some(request.clone());
+        let (send, events) = mpsc::unbounded_channel();
+        let _ = send.send(Ok(Event::Begun { prompt_tokens: PROMPT }));
+        self.shared.running.fetch_add(1, Ordering::Relaxed);
+        let script = self.clone();
+        tokio::spawn(async move {
+            let shared = script.shared.clone();
+            let gone = send.clone();
+            tokio::select! {
+                () = script.answer(request, send) => {}
+                () = gone.closed() => {}
+            }
+            shared.running.fetch_sub(1, Ordering::Relaxed);
+        });
+        Ok(events)
+    }
+
+    fn count(&self, _: Request) -> Result<oneshot::Receiver<Result<u64>>> {
+        let (send, count) = oneshot::channel();
+        let _ = send.send(Ok(PROMPT));
+        Ok(count)
+    }
+
+    fn figures(&self) -> Figures {
+        Figures {
+            running: self.shared.running.load(Ordering::Relaxed),
+            tokens: self.shared.tokens.load(Ordering::Relaxed),
+            models: self.answers.len() as u64,
+            ..Figures::default()
+        }
+    }
+}
+
+/// A piece of text.
+pub fn text(text: &str) -> Event {
+    Event::Text(text.to_owned())
+}
