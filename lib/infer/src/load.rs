@@ -16,7 +16,7 @@ use crate::kernels;
 use crate::mlx;
 use crate::models;
 use crate::quantization::Quantization;
-use crate::weights::{Bytes, Form, Taken, Tensor, Weights};
+use crate::weights::{Bytes, Form, Taken, Tensor, Weights, tensor};
 
 /// Loads the model of `facts` if `plan` says that it can run, on the device that MLX chooses.
 ///
@@ -52,7 +52,8 @@ fn with(facts: &Facts, plan: &Plan, on_cpu: bool, adapter: Option<Adapter>) -> R
     let quantization = Quantization::read(&config)?;
     let device = Device::try_default().map_err(mlx::failed)?;
     let stream = Stream::new_with_device(&device);
-    let form = Form { kernels: if on_cpu { &kernels::CPU } else { &kernels::MLX }, widen: on_cpu };
+    let kernels = if on_cpu { &kernels::CPU } else { &kernels::MLX };
+    let form = Form { kernels, widen: on_cpu, sketch: false };
     let mut weights = Weights::new(read(facts)?, quantization, form);
     if let Some(adapter) = adapter {
         weights.adapt(adapter)?;
@@ -73,13 +74,13 @@ pub struct Parts {
     pub taken: Taken,
 }
 
-/// The parts of the model of `facts`, which is loaded for this as it is for a GPU: nothing is
-/// computed. Errors as [`load`].
+/// The parts of the model of `facts`, which is sketched for this: nothing is read but headers.
+/// Errors as [`load`].
 pub fn parts(facts: &Facts, plan: &Plan) -> Result<Parts> {
     let architecture = architecture(plan)?;
     let config = config(facts)?;
     let tensors = read(facts)?;
-    let form = Form { kernels: &kernels::MLX, widen: false };
+    let form = Form { kernels: &kernels::MLX, widen: false, sketch: true };
     let mut weights = Weights::new(tensors.clone(), Quantization::read(&config)?, form);
     models::load(architecture)(&config, weights.root())?;
     Ok(Parts { architecture, tensors, taken: weights.finish()? })
@@ -127,30 +128,9 @@ pub fn place(tensor: &tensors::Tensor, file: &Arc<MmapMut>, path: &Path) -> Resu
     if range.end > file.len() {
         return Err(refused("the file was cut short".into()));
     }
-    let dtype = dtype(tensor.dtype)
+    let dtype = tensor::in_memory(tensor.dtype)
         .ok_or_else(|| refused(format!("elements of type {} cannot run", tensor.dtype)))?;
-    Ok(Tensor { dtype, shape: tensor.shape.clone(), bytes: Bytes { file: file.clone(), range } })
-}
-
-fn dtype(dtype: tensors::Dtype) -> Option<mlx_rs::Dtype> {
-    use mlx_rs::Dtype as Mlx;
-    use tensors::Dtype as Disk;
-    Some(match dtype {
-        Disk::BOOL => Mlx::Bool,
-        Disk::U8 => Mlx::Uint8,
-        Disk::I8 => Mlx::Int8,
-        Disk::U16 => Mlx::Uint16,
-        Disk::I16 => Mlx::Int16,
-        Disk::U32 => Mlx::Uint32,
-        Disk::I32 => Mlx::Int32,
-        Disk::U64 => Mlx::Uint64,
-        Disk::I64 => Mlx::Int64,
-        Disk::F16 => Mlx::Float16,
-        Disk::BF16 => Mlx::Bfloat16,
-        Disk::F32 => Mlx::Float32,
-        Disk::F64 => Mlx::Float64,
-        _ => return None,
-    })
+    Ok(Tensor::stored(dtype, tensor.shape.clone(), Bytes::within(file, range)))
 }
 
 /// config.json as a whole.

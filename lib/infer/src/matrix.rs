@@ -78,10 +78,11 @@ impl Packed {
         } else {
             let scales = w.take("scales")?;
             w.expect("scales", &scales, &[Dtype::Uint8], &groups)?;
-            (scales.array(), None)
+            (w.array(&scales)?, None)
         };
         let (group_size, bits) = (group_size as i32, bits as i32);
-        Ok(Packed { weight: weight.array(), scales, biases, group_size, bits, packing })
+        let weight = w.array(&weight)?;
+        Ok(Packed { weight, scales, biases, group_size, bits, packing })
     }
 }
 

@@ -81,7 +81,7 @@ impl Model {
         let stored = header
             .tensors
             .iter()
-            .map(|tensor| Ok((tensor.name.clone(), place(tensor, &bytes, path)?.array())));
+            .map(|tensor| Ok((tensor.name.clone(), place(tensor, &bytes, path)?.array()?)));
         let mut stored: HashMap<String, Array> = stored.collect::<Result<_>>()?;
         let sample = self.sample()?;
         let other = || refused("a prompt cache of another form, perhaps of other --kv options");

@@ -5,7 +5,6 @@
 
 mod affine;
 mod floats;
-mod numbers;
 mod recipe;
 mod tensors;
 
@@ -23,8 +22,9 @@ use serde_json::Value;
 
 pub use recipe::{Bits, Change, Quantize, Recipe};
 
-use self::tensors::{Packed, Tensors, number_type};
+use self::tensors::{Packed, Tensors};
 use crate::load::{self, Parts};
+use crate::numbers;
 use crate::weights::{Taken, Tensor};
 
 /// Makes the workspace `target` out of the workspace `source` as `recipe` says.
@@ -105,7 +105,7 @@ fn choose(parts: Parts, facts: &Facts, config: &Value, recipe: &Recipe) -> Resul
                 let form = forms(name);
                 let fits = |tensor: &Tensor| {
                     let ins = tensor.shape.last().copied().unwrap_or_default();
-                    ins.is_multiple_of(form.group_size) && number_type(tensor.dtype).is_some()
+                    ins.is_multiple_of(form.group_size) && numbers::kind(tensor.dtype).is_some()
                 };
                 if tensors.get(&weight).is_some_and(fits)
                     && let Some(weights) = tensors.remove(&weight)

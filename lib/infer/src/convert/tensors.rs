@@ -3,15 +3,14 @@
 use std::borrow::Cow;
 use std::collections::{BTreeMap, HashMap};
 
-use mlx_rs::Dtype;
 use mlxk_core::packing::Form;
 use mlxk_core::tensors::{self, Entry};
 use mlxk_core::{Error, Float, Kind, Packing, Result};
 use serde_json::{Map, Value, json};
 
-use super::numbers::{BLOCK, narrow, widen};
 use super::{affine, floats};
-use crate::weights::Tensor;
+use crate::numbers::{self, BLOCK, narrow, widen};
+use crate::weights::{Tensor, tensor};
 
 /// All that is written.
 pub struct Tensors {
@@ -55,13 +54,13 @@ impl Tensors {
 
     /// Adds a tensor as it is, or as numbers of the type `float` if it holds numbers.
     pub fn plain(&mut self, name: &str, tensor: Tensor, float: Option<Float>) -> Result<()> {
-        let (from, shape) = (number_type(tensor.dtype), tensor.shape.clone());
+        let (from, shape) = (numbers::kind(tensor.dtype), tensor.shape.clone());
         match (from, float) {
             (Some(from), Some(to)) if from != to => {
                 self.add(name, to.dtype(), shape, Work::Cast(tensor, from, to));
             }
             _ => {
-                let dtype = disk(tensor.dtype).ok_or_else(|| {
+                let dtype = tensor::on_disk(tensor.dtype).ok_or_else(|| {
                     let what = format!("elements of type {:?} cannot be written", tensor.dtype);
                     Error::new(Kind::InvalidModel, name, what)
                 })?;
@@ -74,7 +73,7 @@ impl Tensors {
     /// Adds the matrix `name` [.., outs, ins], plain in the source, packed in `form`; of the type
     /// `float` before, if one is given.
     pub fn packed(&mut self, name: &str, weights: Tensor, float: Option<Float>, form: Form) {
-        let Some(from) = number_type(weights.dtype) else {
+        let Some(from) = numbers::kind(weights.dtype) else {
             return;
         };
         let float = float.unwrap_or(from);
@@ -97,7 +96,7 @@ impl Tensors {
     /// Adds the matrix `name`, packed in the source, as numbers: of the type `float`, or of that of
     /// its scales.
     pub fn unpacked(&mut self, name: &str, packed: Packed, float: Option<Float>) {
-        let float = float.or(number_type(packed.scales.dtype)).unwrap_or(Float::BF16);
+        let float = float.or(numbers::kind(packed.scales.dtype)).unwrap_or(Float::BF16);
         let mut shape = packed.scales.shape.clone();
         if let Some(last) = shape.last_mut() {
             *last *= packed.form.group_size;
@@ -115,7 +114,7 @@ impl Tensors {
         match self.work.remove(&entry.name).ok_or_else(missing)? {
             Work::Same(tensor) => {
                 let mut bytes = Vec::new();
-                tensor.bytes.consume(BLOCK, |block| {
+                tensor.consume(BLOCK, &mut |block| {
                     bytes.extend_from_slice(block);
                     Ok(())
                 })?;
@@ -123,7 +122,7 @@ impl Tensors {
             }
             Work::Cast(tensor, from, to) => {
                 let mut bytes = Vec::new();
-                tensor.bytes.consume(BLOCK * from.bytes(), |block| {
+                tensor.consume(BLOCK * from.bytes(), &mut |block| {
                     bytes.extend(narrow(&widen(block, from), to));
                     Ok(())
                 })?;
@@ -161,7 +160,7 @@ impl Tensors {
         form: Form,
     ) -> Result<Vec<u8>> {
         let (mut codes, mut scales, mut biases) = (Vec::new(), Vec::new(), Vec::new());
-        weights.bytes.consume(BLOCK * from.bytes(), |block| {
+        weights.consume(BLOCK * from.bytes(), &mut |block| {
             let mut block = widen(block, from);
             if from != float {
                 block = widen(&narrow(&block, float), float);
@@ -189,16 +188,17 @@ impl Tensors {
 fn unpack(packed: &Packed, float: Float) -> Result<Vec<u8>> {
     let Packed { weight, scales, biases, form } = packed;
     let groups = BLOCK / form.group_size;
-    let codes = weight.bytes.as_slice().chunks(BLOCK * form.bits / 8);
+    let [codes, scale_bytes] = [weight.bytes()?, scales.bytes()?];
+    let codes = codes.as_slice().chunks(BLOCK * form.bits / 8);
     let mut bytes = Vec::new();
-    let (Some(kind), Some(biases)) = (number_type(scales.dtype), biases) else {
-        for (codes, scales) in codes.zip(scales.bytes.as_slice().chunks(groups)) {
+    let (Some(kind), Some(biases)) = (numbers::kind(scales.dtype), biases) else {
+        for (codes, scales) in codes.zip(scale_bytes.as_slice().chunks(groups)) {
             bytes.extend(narrow(&floats::unpack(codes, scales, *form)?, float));
         }
         return Ok(bytes);
     };
-    let numbers = |tensor: &Tensor| widen(tensor.bytes.as_slice(), kind);
-    let (scales, biases) = (numbers(scales), numbers(biases));
+    let numbers = |tensor: &Tensor| tensor.read(|bytes| widen(bytes, kind));
+    let (scales, biases) = (numbers(scales)?, numbers(biases)?);
     for ((codes, scales), biases) in codes.zip(scales.chunks(groups)).zip(biases.chunks(groups)) {
         let mut weights = vec![0.0; scales.len() * form.group_size];
         affine::unpack(codes, scales, biases, form.bits, &mut weights);
@@ -211,34 +211,4 @@ fn fields(form: Form) -> Map<String, Value> {
     let Form { packing, bits, group_size } = form;
     let table = json!({ "group_size": group_size, "bits": bits, "mode": packing.name() });
     table.as_object().cloned().unwrap_or_default()
-}
-
-/// The type of numbers, if it is one.
-pub fn number_type(dtype: Dtype) -> Option<Float> {
-    match dtype {
-        Dtype::Float16 => Some(Float::F16),
-        Dtype::Bfloat16 => Some(Float::BF16),
-        Dtype::Float32 => Some(Float::F32),
-        _ => None,
-    }
-}
-
-fn disk(dtype: Dtype) -> Option<tensors::Dtype> {
-    use tensors::Dtype as Disk;
-    Some(match dtype {
-        Dtype::Bool => Disk::BOOL,
-        Dtype::Uint8 => Disk::U8,
-        Dtype::Int8 => Disk::I8,
-        Dtype::Uint16 => Disk::U16,
-        Dtype::Int16 => Disk::I16,
-        Dtype::Uint32 => Disk::U32,
-        Dtype::Int32 => Disk::I32,
-        Dtype::Uint64 => Disk::U64,
-        Dtype::Int64 => Disk::I64,
-        Dtype::Float16 => Disk::F16,
-        Dtype::Bfloat16 => Disk::BF16,
-        Dtype::Float32 => Disk::F32,
-        Dtype::Float64 => Disk::F64,
-        _ => return None,
-    })
 }

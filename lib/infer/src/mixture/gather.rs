@@ -6,8 +6,7 @@
 use mlx_rs::Dtype;
 use mlxk_core::Result;
 
-use crate::reshape;
-use crate::weights::{Cursor, Tensor};
+use crate::weights::{Cursor, Tensor, reshape};
 
 /// Names of an expert's layers: ours, and those of mixtral.
 const LAYERS: [(&str, &str); 3] = [("gate_proj", "w1"), ("down_proj", "w2"), ("up_proj", "w3")];
@@ -59,7 +58,7 @@ fn from_blocks(w: &mut Cursor, count: usize, inner: usize) -> Result<()> {
 fn packed(tensor: Tensor) -> Tensor {
     match *tensor.shape {
         [count, rows, blocks, 16] if tensor.dtype == Dtype::Uint8 => {
-            Tensor { dtype: Dtype::Uint32, shape: vec![count, rows, blocks * 4], ..tensor }
+            tensor.viewed(Dtype::Uint32, vec![count, rows, blocks * 4])
         }
         _ => tensor,
     }
@@ -73,7 +72,7 @@ fn turned(w: &mut Cursor, name: &str, size: usize, axis: usize) -> Result<Tensor
         [_, rows, columns]
             if [rows, columns][axis - 1] != size && [rows, columns][2 - axis] == size =>
         {
-            reshape::transposed(&tensor).map_err(|e| w.invalid(name, e.message))
+            Ok(reshape::transposed(tensor))
         }
         _ => Ok(tensor),
     }
@@ -100,11 +99,12 @@ impl Fused<'_> {
                 format!("expected {count} experts of {} rows, found {:?}", 2 * inner, all.shape);
             return Err(w.invalid(name, message));
         }
-        let flat = Tensor { shape: [&[n * rows], rest].concat(), ..all.clone() };
+        let rest = rest.to_vec();
+        let flat = all.shaped([&[count * 2 * inner], rest.as_slice()].concat());
         let (repeats, size) = if interleaved { (count * inner, 1) } else { (count, inner) };
         for (half, layer) in ["gate_proj", "up_proj"].into_iter().enumerate() {
-            let part = reshape::rows(&flat, repeats, half * size..(half + 1) * size)?;
-            let part = Tensor { shape: [&[count, inner], rest].concat(), ..part };
+            let part = reshape::rows(&flat, repeats, half * size..(half + 1) * size);
+            let part = part.shaped([&[count, inner], rest.as_slice()].concat());
             w.put(&format!("switch_mlp.{layer}.{tensor}"), part);
         }
         Ok(())

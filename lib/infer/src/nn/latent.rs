@@ -5,7 +5,6 @@ use mlx_rs::Array;
 use mlx_rs::error::Result;
 use mlx_rs::fast::{self, ScaledDotProductAttentionMask as Mask};
 use mlx_rs::ops::{arange, select, split_at_indices};
-use mlx_rs::transforms::eval;
 
 use super::{Linear, Mix, Norm, NormArch};
 use crate::cache::{Kv, Slot, Texts};
@@ -192,6 +191,5 @@ fn apart(both: &Matrix, sizes: &LatentSizes) -> Result<[Each; 2]> {
     let parts = split_at_indices(all.reshape(&[heads, plain + value, rank])?, &[plain], 1)?;
     let embed_q = parts[0].swap_axes(-1, -2)?.contiguous()?;
     let unembed_out = parts[1].contiguous()?;
-    eval([&embed_q, &unembed_out])?;
     Ok([Each::Dense(embed_q), Each::Dense(unembed_out)])
 }

@@ -2,10 +2,21 @@
 
 use half::slice::{HalfBitsSliceExt, HalfFloatSliceExt};
 use half::{bf16, f16};
+use mlx_rs::Dtype;
 use mlxk_core::Float;
 
 /// Numbers that are worked on at a time: a whole number of any group.
 pub const BLOCK: usize = 1 << 20;
+
+/// The type of numbers, if it is one.
+pub fn kind(dtype: Dtype) -> Option<Float> {
+    match dtype {
+        Dtype::Float16 => Some(Float::F16),
+        Dtype::Bfloat16 => Some(Float::BF16),
+        Dtype::Float32 => Some(Float::F32),
+        _ => None,
+    }
+}
 
 /// Little-endian `bytes` of a type as float32.
 pub fn widen(bytes: &[u8], float: Float) -> Vec<f32> {

@@ -1,0 +1,137 @@
+//! The tensors of a checkpoint, each handed out once: what nobody asked for is an error.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use mlxk_core::packing;
+use mlxk_core::{Error, Kind, Result};
+
+use crate::adapter::Adapter;
+use crate::kernels::Kernels;
+use crate::quantization::Quantization;
+
+mod cursor;
+pub mod reshape;
+pub mod tensor;
+
+pub use cursor::Cursor;
+pub use tensor::{Bytes, Tensor};
+
+/// All tensors that are still to be taken.
+pub struct Weights {
+    tensors: BTreeMap<String, Tensor>,
+    quantization: Quantization,
+    form: Form,
+    /// What the additions of an adapter are multiplied with, if there is one.
+    adapter_scale: Option<f32>,
+    /// Parts of names as the layers have them, and as the checkpoint does.
+    names: Vec<(String, String)>,
+    /// The optional tensors that were asked for, numbers of layers left out: one that there is, and
+    /// one that there is not.
+    optional: BTreeMap<String, [Option<String>; 2]>,
+    taken: Taken,
+    /// What the parts of a matrix that was split are parts of.
+    wholes: BTreeMap<String, String>,
+}
+
+/// What a model made of its tensors.
+#[derive(Default)]
+pub struct Taken {
+    /// The names of its matrices, and how those are packed that are.
+    pub matrices: BTreeMap<String, Option<packing::Form>>,
+    /// The names of the tensors that it left aside.
+    pub left: BTreeSet<String>,
+}
+
+/// What is wrong with a tensor that nobody asked for.
+const UNUSED: &str = "the model has no use for this tensor";
+/// The same if it is one of an adapter.
+const OTHER: &str = "the adapter is for another model";
+
+/// What the layers are made for.
+#[derive(Clone, Copy)]
+pub struct Form {
+    /// How they do their steps.
+    pub kernels: &'static Kernels,
+    /// Whether to widen 16-bit floats, which CPUs are slow to compute with.
+    pub widen: bool,
+    /// Whether no tensor is read, as nothing will be computed.
+    pub sketch: bool,
+}
+
+impl Weights {
+    /// The tensors of a model and what its config.json says about their quantisation.
+    ///
+    /// Tables of rotary frequencies, which some old checkpoints carry, are left out: they are
+    /// computed here.
+    pub fn new(
+        tensors: impl IntoIterator<Item = (String, Tensor)>,
+        quantization: Quantization,
+        form: Form,
+    ) -> Weights {
+        let wanted = |(name, _): &(String, Tensor)| !name.ends_with("rotary_emb.inv_freq");
+        let tensors = tensors.into_iter().filter(wanted).collect();
+        Weights {
+            tensors,
+            quantization,
+            form,
+            adapter_scale: None,
+            names: Vec::new(),
+            optional: BTreeMap::new(),
+            taken: Taken::default(),
+            wholes: BTreeMap::new(),
+        }
+    }
+
+    /// Adds the tensors of an adapter, or puts them in the place of the model's. Errors if there
+    /// are no such tensors to replace.
+    pub fn adapt(&mut self, adapter: Adapter) -> Result<()> {
+        self.adapter_scale = adapter.scale;
+        for (name, tensor) in adapter.tensors {
+            let shape = self.tensors.get(&name).map(|old| old.shape.clone());
+            if adapter.scale.is_none() && shape.as_ref() != Some(&tensor.shape) {
+                let found = shape.map_or("none".to_owned(), |shape| format!("{shape:?}"));
+                let message = format!("{OTHER}: {:?} takes the place of {found}", tensor.shape);
+                return Err(invalid(&name, message));
+            }
+            self.tensors.insert(name, tensor);
+        }
+        Ok(())
+    }
+
+    /// Where all names begin.
+    pub fn root(&mut self) -> Cursor<'_> {
+        Cursor { weights: self, prefix: String::new() }
+    }
+
+    /// Says that the model is complete; returns what it made of the tensors. Errors if some are there
+    /// that it neither took nor left aside, or if some layers have an optional tensor and others do
+    /// not.
+    pub fn finish(self) -> Result<Taken> {
+        let uneven = |[there, absent]: &[Option<String>; 2]| there.clone().zip(absent.clone());
+        if let Some((there, absent)) = self.optional.values().find_map(uneven) {
+            return Err(invalid(&absent, format!("the tensor is missing; there is {there}")));
+        }
+        let Some(first) = self.tensors.keys().next() else {
+            return Ok(self.taken);
+        };
+        let more = match self.tensors.len() {
+            1 => String::new(),
+            n => format!(" (and {} more: {})", n - 1, some(self.tensors.keys().skip(1))),
+        };
+        let added = [".lora_a", ".lora_b", ".m"].iter().any(|end| first.ends_with(end));
+        let why = if added && self.adapter_scale.is_some() { OTHER } else { UNUSED };
+        Err(invalid(first, format!("{why}{more}")))
+    }
+}
+
+fn invalid(tensor: &str, message: impl Into<String>) -> Error {
+    Error::new(Kind::InvalidModel, tensor, message)
+}
+
+fn missing(tensor: &str) -> Error {
+    invalid(tensor, "the tensor is missing")
+}
+
+fn some<'a>(names: impl Iterator<Item = &'a String>) -> String {
+    names.take(3).map(String::as_str).collect::<Vec<_>>().join(", ")
+}
