@@ -118,7 +118,7 @@ impl Convert {
             (None, false) if self.dtype.is_some() => Change::None,
             (None, false) => return Ok(None),
         };
-        Ok(Some(Recipe { dtype: self.dtype, change }))
+        Ok(Some(Recipe { dtype: self.dtype, change, ..Recipe::default() }))
     }
 }
 

@@ -1,7 +1,10 @@
 //! The ways in which MLX packs quantised weights: the one list, which the engine follows.
 
 /// Other tools' names of forms that are the same; a `quant_method` of `config.json`.
-pub const SAME: [&str; 1] = ["mxfp4"];
+pub const SAME: [&str; 2] = ["mxfp4", "mxfp8"];
+
+/// Other tools' forms that are brought into one of these; each a `quant_method` too.
+pub const FOREIGN: [&str; 4] = ["awq", "gptq", "compressed-tensors", "fp8"];
 
 /// What the codes and scales of a quantised matrix stand for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

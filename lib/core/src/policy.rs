@@ -172,13 +172,15 @@ fn quantization(facts: &Facts, architecture: Architecture) -> Result<(), String>
         let known = Packing::ALL.map(Packing::name).join(", ");
         Err(format!("Quantization mode '{mode}' not supported (supported: {known})"))
     };
+    let known = |names: &[&str], method: &Value| names.iter().any(|name| name == method);
     let Some(settings) = facts.config.get("quantization") else {
         // Other tools' forms; a copy of MLX's own has no `quant_method`.
         let foreign = facts.config.get("quantization_config");
         let method = foreign.as_ref().and_then(|form| form.get("quant_method"));
         return match method {
             Some(method) if architecture == Architecture::BitNet && method == "bitnet" => Ok(()),
-            Some(method) if packing::SAME.iter().any(|same| *same == method) => Ok(()),
+            Some(method) if known(&packing::SAME, method) => Ok(()),
+            Some(method) if known(&packing::FOREIGN, method) => foreign_form(&foreign),
             Some(method) => unsupported(method.as_str().unwrap_or("unknown")),
             None => Ok(()),
         };
@@ -192,12 +194,35 @@ fn quantization(facts: &Facts, architecture: Architecture) -> Result<(), String>
     }
 }
 
+/// Of other tools' forms those that can be brought into MLX's.
+fn foreign_form(settings: &Option<Value>) -> Result<(), String> {
+    let text = |key| settings.as_ref().and_then(|form| form.get(key)?.as_str());
+    let bits = settings.as_ref().and_then(|form| form.get("bits")?.as_u64());
+    match (text("quant_method"), text("format"), bits) {
+        (Some("compressed-tensors"), Some("pack-quantized"), _) => Ok(()),
+        (Some("compressed-tensors"), format, _) => {
+            let format = format.unwrap_or("unknown");
+            Err(format!("compressed-tensors of format '{format}' not supported"))
+        }
+        (Some(method @ ("awq" | "gptq")), _, Some(bits)) if bits != 4 => {
+            Err(format!("{method} of {bits} bits not supported (supported: 4)"))
+        }
+        _ => Ok(()),
+    }
+}
+
 /// The weights are of types to compute with; some forms of quantisation are told by these alone.
 fn elements(facts: &Facts) -> Result<(), String> {
     use Dtype::{BF16, BOOL, F16, F32, F64, I8, I16, I32, I64, U8, U16, U32, U64};
     const KNOWN: [Dtype; 13] = [F16, BF16, F32, F64, BOOL, I8, I16, I32, I64, U8, U16, U32, U64];
+    let method =
+        facts.config.get("quantization_config").and_then(|form| form.get("quant_method").cloned());
+    let small = method.is_some_and(|method| method == "fp8").then_some(Dtype::F8_E4M3);
     let headers = facts.weights().into_iter().filter_map(|shard| shard.header.as_ref().ok());
-    match headers.flat_map(|header| &header.tensors).find(|t| !KNOWN.contains(&t.dtype)) {
+    match headers
+        .flat_map(|header| &header.tensors)
+        .find(|t| !KNOWN.contains(&t.dtype) && small != Some(t.dtype))
+    {
         Some(tensor) => {
             Err(format!("Weights of type {} not supported: {}", tensor.dtype, tensor.name))
         }

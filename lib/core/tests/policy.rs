@@ -185,8 +185,8 @@ fn what_can_run_runs_and_what_cannot_says_why() {
             "Quantization mode 'q4' not supported",
         ),
         (
-            llama().config(json!({"quantization_config": {"quant_method": "awq"}})),
-            "Quantization mode 'awq' not supported",
+            llama().config(json!({"quantization_config": {"quant_method": "aqlm"}})),
+            "Quantization mode 'aqlm' not supported",
         ),
         (
             llama().without("tokenizer.json").without("tokenizer_config.json"),

@@ -3,6 +3,7 @@
 #![cfg_attr(test, allow(clippy::unwrap_used))] // a test fails by panicking
 
 mod activation;
+mod adapt;
 mod adapter;
 mod admit;
 mod answer;

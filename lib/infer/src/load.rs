@@ -1,5 +1,6 @@
 //! From what is known of a model on disk to the model in memory.
 
+use std::collections::BTreeMap;
 use std::fs::File;
 use std::path::Path;
 use std::sync::Arc;
@@ -10,6 +11,7 @@ use mlxk_core::tensors;
 use mlxk_core::{Architecture, Error, Facts, Kind, Plan, Result};
 use serde_json::Value;
 
+use crate::adapt::{Checkpoint, adapt};
 use crate::adapter::Adapter;
 use crate::decode::Model;
 use crate::kernels;
@@ -48,13 +50,13 @@ pub fn load_for(facts: &Facts, plan: &Plan, on_cpu: bool) -> Result<Model> {
 
 fn with(facts: &Facts, plan: &Plan, on_cpu: bool, adapter: Option<Adapter>) -> Result<Model> {
     let architecture = architecture(plan)?;
-    let config = config(facts)?;
+    let Checkpoint { config, tensors } = read(facts, architecture)?;
     let quantization = Quantization::read(&config)?;
     let device = Device::try_default().map_err(mlx::failed)?;
     let stream = Stream::new_with_device(&device);
     let kernels = if on_cpu { &kernels::CPU } else { &kernels::MLX };
     let form = Form { kernels, widen: on_cpu, sketch: false };
-    let mut weights = Weights::new(read(facts)?, quantization, form);
+    let mut weights = Weights::new(tensors, quantization, form);
     if let Some(adapter) = adapter {
         weights.adapt(adapter)?;
     }
@@ -68,8 +70,8 @@ fn with(facts: &Facts, plan: &Plan, on_cpu: bool, adapter: Option<Adapter>) -> R
 pub struct Parts {
     /// What it is like.
     pub architecture: Architecture,
-    /// All its tensors.
-    pub tensors: Vec<(String, Tensor)>,
+    /// config.json and all its tensors, in MLX's form.
+    pub checkpoint: Checkpoint,
     /// What the model makes of them.
     pub taken: Taken,
 }
@@ -78,12 +80,12 @@ pub struct Parts {
 /// Errors as [`load`].
 pub fn parts(facts: &Facts, plan: &Plan) -> Result<Parts> {
     let architecture = architecture(plan)?;
-    let config = config(facts)?;
-    let tensors = read(facts)?;
+    let checkpoint = read(facts, architecture)?;
     let form = Form { kernels: &kernels::MLX, widen: false, sketch: true };
-    let mut weights = Weights::new(tensors.clone(), Quantization::read(&config)?, form);
-    models::load(architecture)(&config, weights.root())?;
-    Ok(Parts { architecture, tensors, taken: weights.finish()? })
+    let quantization = Quantization::read(&checkpoint.config)?;
+    let mut weights = Weights::new(checkpoint.tensors.clone(), quantization, form);
+    models::load(architecture)(&checkpoint.config, weights.root())?;
+    Ok(Parts { architecture, checkpoint, taken: weights.finish()? })
 }
 
 /// What a model is like that can run.
@@ -92,19 +94,19 @@ fn architecture(plan: &Plan) -> Result<Architecture> {
     plan.architecture.ok_or_else(|| unsupported("its architecture is not known".into()))
 }
 
-/// All tensors of the model, over the mapped files.
-fn read(facts: &Facts) -> Result<Vec<(String, Tensor)>> {
-    let mut all = Vec::new();
+/// The model in MLX's form, its tensors over the mapped files.
+fn read(facts: &Facts, architecture: Architecture) -> Result<Checkpoint> {
+    let mut tensors = BTreeMap::new();
     for shard in facts.weights() {
         let path = facts.path(&shard.path);
         let broken = |why: &String| Error::new(Kind::Unhealthy, path.display().to_string(), why);
         let header = shard.header.as_ref().map_err(broken)?;
         let file = Arc::new(map(&path)?);
         for tensor in &header.tensors {
-            all.push((tensor.name.clone(), place(tensor, &file, &path)?));
+            tensors.insert(tensor.name.clone(), place(tensor, &file, &path)?);
         }
     }
-    Ok(all)
+    adapt(architecture, Checkpoint { config: config(facts)?, tensors })
 }
 
 /// Maps a file privately.

@@ -27,9 +27,6 @@ fn a_missing_tensor_is_named_as_the_checkpoint_would_name_it() {
         ("gemma3-hf", "language_model.model.norm.weight"),
         ("gpt2", "model.h.1.attn.c_attn.weight"),
         ("gpt2", "model.wpe.weight"),
-        ("gpt2-hf", "h.1.mlp.c_fc.weight"),
-        ("gpt_neox-hf", "gpt_neox.layers.0.attention.query_key_value.weight"),
-        ("mistral3-hf", "lm_head.weight"),
         ("phi3", "model.layers.0.mlp.gate_up_proj.weight"),
         ("phi3", "model.layers.1.self_attn.qkv_proj.weight"),
         ("stablelm-parallel", "model.layers.0.self_attn.q_layernorm.norms.3.weight"),
@@ -37,6 +34,23 @@ fn a_missing_tensor_is_named_as_the_checkpoint_would_name_it() {
         let mut draft = Draft::of(case);
         assert!(draft.tensors.remove(tensor).is_some(), "{case} has no {tensor}");
         assert_eq!(draft.refused(), format!("{tensor}: the tensor is missing"), "{case}");
+    }
+}
+
+#[test]
+fn a_missing_tensor_of_a_checkpoint_in_another_form_is_named_as_mlx_would() {
+    for (case, tensor, named) in [
+        ("gpt2-hf", "h.1.mlp.c_fc.weight", "model.h.1.mlp.c_fc.weight"),
+        (
+            "gpt_neox-hf",
+            "gpt_neox.layers.0.attention.query_key_value.weight",
+            "model.h.0.attention.query_key_value.weight",
+        ),
+        ("mistral3-hf", "lm_head.weight", "language_model.lm_head.weight"),
+    ] {
+        let mut draft = Draft::of(case);
+        assert!(draft.tensors.remove(tensor).is_some(), "{case} has no {tensor}");
+        assert_eq!(draft.refused(), format!("{named}: the tensor is missing"), "{case}");
     }
 }
 
@@ -74,7 +88,8 @@ fn a_fused_matrix_of_another_shape_is_named() {
     }
     let mut draft = Draft::of("gpt2-hf");
     draft.tensors.get_mut("h.0.mlp.c_fc.weight").unwrap().shape = vec![4096];
-    assert_eq!(draft.refused(), "h.0.mlp.c_fc.weight: expected a matrix, found shape [4096]");
+    let expected = "model.h.0.mlp.c_fc.weight: expected shape [128, 32], found [4096]";
+    assert_eq!(draft.refused(), expected);
 }
 
 #[test]
@@ -272,14 +287,26 @@ fn experts_of_a_shape_that_they_cannot_have_are_named() {
     for (case, tensor, part) in [
         ("qwen3_moe-q4", "model.layers.0.mlp.switch_mlp.up_proj.weight", "expected rows of 64"),
         ("gpt_oss-mxfp4", "model.layers.0.mlp.experts.down_proj.weight", "expected rows of 64"),
-        ("gpt_oss-hf", "model.layers.1.mlp.experts.gate_up_proj_blocks", "expected 6 experts"),
-        ("granitemoe-hf", "model.layers.0.block_sparse_moe.input_linear.weight", "expected 6"),
         ("deepseek_v3", "model.layers.1.self_attn.embed_q.weight", "expected shape [4, 32, 32]"),
     ] {
         let mut draft = Draft::of(case);
         draft.tensors.insert(tensor.into(), Tensor::of(&[6, 4, 2], [0.0; 48]));
         let refused = draft.refused();
         assert!(refused.starts_with(&format!("{tensor}: {part}")), "{refused}");
+    }
+    for (case, tensor, named) in [
+        ("gpt_oss-hf", "mlp.experts.gate_up_proj_blocks", "mlp.experts.gate_proj.weight: expected"),
+        (
+            "granitemoe-hf",
+            "block_sparse_moe.input_linear.weight",
+            "block_sparse_moe.switch_mlp.gate_proj.weight: expected shape [6, ",
+        ),
+    ] {
+        let mut draft = Draft::of(case);
+        let name = format!("model.layers.1.{tensor}");
+        assert!(draft.tensors.insert(name, Tensor::of(&[6, 4, 2], [0.0; 48])).is_some());
+        let refused = draft.refused();
+        assert!(refused.starts_with(&format!("model.layers.1.{named}")), "{refused}");
     }
 }
 

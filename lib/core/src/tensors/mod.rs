@@ -9,4 +9,4 @@ pub use header::{Header, MAX_HEADER, Tensor};
 pub use index::{INDEX, Index};
 pub use rebuild::rebuild_index;
 pub use safetensors::Dtype;
-pub use writer::{Entry, SHARD, write};
+pub use writer::{Entry, SHARD, stream, write};

@@ -48,6 +48,19 @@ pub fn write<'a>(
     shard: u64,
     mut bytes: impl FnMut(&Entry) -> Result<Cow<'a, [u8]>>,
 ) -> Result<()> {
+    stream(dir, entries, shard, |entry, out| out(&bytes(entry)?))
+}
+
+/// Writes `entries` as [`write`] does; `fill` gives the bytes of each in as many pieces as it likes.
+///
+/// # Errors
+/// As [`write`].
+pub fn stream(
+    dir: &Path,
+    entries: &[Entry],
+    shard: u64,
+    mut fill: impl FnMut(&Entry, &mut dyn FnMut(&[u8]) -> Result<()>) -> Result<()>,
+) -> Result<()> {
     let shards = plan(entries, shard)?;
     let mut weight_map: Vec<(&str, String)> = Vec::new();
     for (number, shard) in shards.iter().enumerate() {
@@ -59,8 +72,12 @@ pub fn write<'a>(
         create(&dir.join(&file), |out| {
             out.write_all(&header(shard)).map_err(|e| Error::io(dir, e))?;
             shard.iter().try_for_each(|(entry, size)| {
-                let bytes = checked(entry, *size, bytes(entry)?)?;
-                out.write_all(&bytes).map_err(|e| Error::io(dir, e))
+                let mut written = 0;
+                fill(entry, &mut |bytes| {
+                    written += bytes.len() as u64;
+                    out.write_all(bytes).map_err(|e| Error::io(dir, e))
+                })?;
+                check(entry, *size, written)
             })
         })?;
     }
@@ -124,15 +141,13 @@ fn header(shard: &Shard) -> Vec<u8> {
     header
 }
 
-fn checked<'a>(entry: &Entry, size: u64, bytes: Cow<'a, [u8]>) -> Result<Cow<'a, [u8]>> {
-    match bytes.len() as u64 == size {
-        true => Ok(bytes),
-        false => {
-            let Entry { name, dtype, shape } = entry;
-            let what = format!("{dtype} {shape:?} needs {size} bytes, not {}", bytes.len());
-            Err(Error::new(Kind::InvalidModel, name, what))
-        }
+fn check(entry: &Entry, size: u64, written: u64) -> Result<()> {
+    if written == size {
+        return Ok(());
     }
+    let Entry { name, dtype, shape } = entry;
+    let what = format!("{dtype} {shape:?} needs {size} bytes, not {written}");
+    Err(Error::new(Kind::InvalidModel, name, what))
 }
 
 /// Writes the index of tensors, each with its file, in their order; `total` counts their bytes.

@@ -3,26 +3,29 @@
 //! The data goes one way: `recipe` (which matrices become what) → `tensors` (what is written for
 //! each tensor) → the writer. The loader of the architecture says which tensors are matrices.
 
-mod affine;
+pub mod affine;
 mod floats;
 mod recipe;
+mod room;
 mod tensors;
 
 use std::collections::BTreeMap;
-use std::fs;
+use std::fs::{self, Metadata};
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
-use std::time::SystemTime;
 
+use mlxk_core::packing::Form;
 use mlxk_core::store::remake::Remake;
-use mlxk_core::tensors::{Entry, INDEX, SHARD};
+use mlxk_core::tensors::{Entry, INDEX};
 use mlxk_core::verify::Progress;
-use mlxk_core::{Error, Facts, Float, Kind, Places, Record, Result};
+use mlxk_core::{Architecture, Error, Facts, Float, Kind, Places, Record, Result};
 use mlxk_core::{health, policy, probe};
 use serde_json::Value;
 
 pub use recipe::{Bits, Change, Quantize, Recipe};
 
 use self::tensors::{Packed, Tensors};
+use crate::adapt::Checkpoint;
 use crate::load::{self, Parts};
 use crate::numbers;
 use crate::weights::{Taken, Tensor};
@@ -47,19 +50,21 @@ pub fn convert(
     let facts = probe::read(remake.source())?;
     let plan = policy::decide(&facts, &health::check(&facts));
     let stamps = stamps(&facts)?;
-    let config = load::config(&facts)?;
     let parts = load::parts(&facts, &plan)?;
-    let mut tensors = choose(parts, &facts, &config, recipe)?;
-    remake.copy(&|path| !is_replaced(path, &facts), |_| Ok(()))?;
-    write_config(&remake.path().join(CONFIG), config, &tensors, recipe)?;
+    let config = parts.checkpoint.config.clone();
+    let mut tensors = choose(parts, &facts, recipe)?;
     let entries = std::mem::take(&mut tensors.entries);
     let bytes: u64 = entries.iter().filter_map(Entry::bytes).sum();
+    room::check(remake.path(), bytes)?;
+    remake.copy(&|path| !is_replaced(path, &facts), |_| Ok(()))?;
+    write_config(&remake.path().join(CONFIG), config, &tensors, recipe)?;
     progress(Progress::Due(bytes))?;
-    mlxk_core::tensors::write(remake.path(), &entries, SHARD, |entry| {
-        let bytes = tensors.bytes(entry)?;
-        stamps.iter().try_for_each(Stamp::check)?;
-        progress(Progress::Read(bytes.len() as u64))?;
-        Ok(bytes)
+    mlxk_core::tensors::stream(remake.path(), &entries, recipe.shard, |entry, out| {
+        tensors.write(entry, &mut |bytes| {
+            out(bytes)?;
+            progress(Progress::Read(bytes.len() as u64))
+        })?;
+        stamps.iter().try_for_each(Stamp::check)
     })?;
     Ok(remake.finish(check)?.with("tensors", entries.len()).with("size_bytes", bytes))
 }
@@ -67,57 +72,54 @@ pub fn convert(
 const CONFIG: &str = "config.json";
 
 /// Decides what is written for each tensor.
-fn choose(parts: Parts, facts: &Facts, config: &Value, recipe: &Recipe) -> Result<Tensors> {
-    let Parts { architecture, tensors, taken: Taken { matrices, left } } = parts;
-    let quantised = matrices.values().any(Option::is_some);
-    match recipe.change {
-        Change::Quantize(_) if quantised => {
-            return Err(refused(&facts.found.path, "is quantised already")
-                .hint("quantise the original, or make it plain first: --dequantize"));
-        }
-        Change::Dequantize if !quantised => {
-            return Err(refused(&facts.found.path, "is not quantised"));
-        }
-        _ => {}
+fn choose(parts: Parts, facts: &Facts, recipe: &Recipe) -> Result<Tensors> {
+    let Parts { architecture, checkpoint, taken } = parts;
+    possible(&taken, facts, recipe)?;
+    let Checkpoint { config, mut tensors } = checkpoint;
+    tensors.retain(|name, _| !taken.discarded.contains(name));
+    let mut matrices = taken.matrices;
+    if architecture == Architecture::MiniCpm {
+        headed(&mut tensors, &mut matrices);
     }
-    let float = recipe.dtype.or_else(|| float_of(config));
-    let forms = match &recipe.change {
-        Change::Quantize(quantize) => Some(quantize.decide(architecture, matrices.keys())),
-        _ => None,
-    };
-    let mut tensors: BTreeMap<String, Tensor> = tensors.into_iter().collect();
+    let float = recipe.dtype.or_else(|| float_of(&config));
     let mut chosen = Tensors::new();
-    for (name, form) in &matrices {
-        let weight = format!("{name}.weight");
-        match (form, &recipe.change, &forms) {
-            (Some(form), Change::Dequantize, _) => {
-                let mut take = |part| tensors.remove(&format!("{name}.{part}"));
-                if let (Some(weight), Some(scales)) = (take("weight"), take("scales")) {
-                    let packed = Packed { weight, scales, biases: take("biases"), form: *form };
-                    chosen.unpacked(name, packed, float);
-                }
-            }
-            (None, _, Some(_)) if !tensors.contains_key(&weight) => {
-                let what = format!("has `{name}` in another form than MLX's: it cannot be packed");
-                return Err(refused(&facts.found.path, &what));
-            }
-            (None, _, Some(forms)) => {
+    match &recipe.change {
+        Change::None => {}
+        Change::Quantize(quantize) => {
+            let forms = quantize.decide(architecture, matrices.keys());
+            for name in matrices.keys() {
                 let form = forms(name);
                 let fits = |tensor: &Tensor| {
                     let ins = tensor.shape.last().copied().unwrap_or_default();
                     ins.is_multiple_of(form.group_size) && numbers::kind(tensor.dtype).is_some()
                 };
+                if recipe::plain(architecture).iter().any(|end| name.ends_with(end)) {
+                    continue;
+                }
+                let weight = format!("{name}.weight");
                 if tensors.get(&weight).is_some_and(fits)
                     && let Some(weights) = tensors.remove(&weight)
                 {
                     chosen.packed(name, weights, float, form);
                 }
             }
-            _ => {}
+        }
+        Change::Dequantize => {
+            for (name, form) in &matrices {
+                let Some(form) = *form else { continue };
+                let mut take = |part| tensors.remove(&format!("{name}.{part}"));
+                let (Some(weight), Some(scales)) = (take("weight"), take("scales")) else {
+                    let what = format!("has `{name}` in a form of its own: it stays packed");
+                    return Err(refused(&facts.found.path, &what));
+                };
+                let packed = Packed { weight, scales, biases: take("biases"), form };
+                chosen.unpacked(name, packed, float);
+            }
         }
     }
     for (name, tensor) in tensors {
-        let kept = left.contains(&name) || KEPT.iter().any(|end| name.ends_with(end));
+        let kept = taken.left.contains(&name)
+            || recipe::kept(architecture).iter().any(|end| name.ends_with(end));
         let float = float.filter(|_| !kept);
         chosen.plain(&name, tensor, float)?;
     }
@@ -125,8 +127,25 @@ fn choose(parts: Parts, facts: &Facts, config: &Value, recipe: &Recipe) -> Resul
     Ok(chosen)
 }
 
-/// Ends of the names of tensors that keep their type: sums that many small numbers go into.
-const KEPT: [&str; 3] = ["expert_bias", "e_score_correction_bias", "A_log"];
+/// Gives a model a head of its own if it has none: mlx-lm's minicpm always has one.
+fn headed(tensors: &mut BTreeMap<String, Tensor>, matrices: &mut BTreeMap<String, Option<Form>>) {
+    let Some(embeddings) = tensors.get("model.embed_tokens.weight") else { return };
+    if !tensors.contains_key("lm_head.weight") && numbers::kind(embeddings.dtype).is_some() {
+        tensors.insert("lm_head.weight".to_owned(), embeddings.clone());
+        matrices.insert("lm_head".to_owned(), None);
+    }
+}
+
+/// Errors if the matrices of the source cannot change so.
+fn possible(taken: &Taken, facts: &Facts, recipe: &Recipe) -> Result<()> {
+    let quantised = taken.matrices.values().any(Option::is_some);
+    match recipe.change {
+        Change::Quantize(_) if quantised => Err(refused(&facts.found.path, "is quantised already")
+            .hint("quantise the original, or make it plain first: --dequantize")),
+        Change::Dequantize if !quantised => Err(refused(&facts.found.path, "is not quantised")),
+        _ => Ok(()),
+    }
+}
 
 /// What to sort names by: numbers in them count as such, and codes come before their scales.
 fn natural(name: &str) -> (Vec<(usize, &str)>, bool, &str) {
@@ -172,8 +191,7 @@ fn write_config(path: &Path, mut config: Value, tensors: &Tensors, recipe: &Reci
 /// A weight file as it was when it was first looked at.
 struct Stamp {
     path: PathBuf,
-    size: u64,
-    modified: Option<SystemTime>,
+    data: Metadata,
 }
 
 fn stamps(facts: &Facts) -> Result<Vec<Stamp>> {
@@ -183,13 +201,17 @@ fn stamps(facts: &Facts) -> Result<Vec<Stamp>> {
 impl Stamp {
     fn take(path: PathBuf) -> Result<Stamp> {
         let data = fs::metadata(&path).map_err(|e| Error::io(&path, e))?;
-        Ok(Stamp { size: data.len(), modified: data.modified().ok(), path })
+        Ok(Stamp { path, data })
     }
 
-    /// Errors if the file is another now.
+    /// Errors if the file is another now, or was written to.
     fn check(&self) -> Result<()> {
         let now = Stamp::take(self.path.clone())?;
-        match (now.size, now.modified) == (self.size, self.modified) {
+        let like = |data: &Metadata| {
+            let changed = (data.mtime(), data.mtime_nsec(), data.ctime(), data.ctime_nsec());
+            (data.dev(), data.ino(), data.len(), changed)
+        };
+        match like(&now.data) == like(&self.data) {
             true => Ok(()),
             false => Err(refused(&self.path, "changed while it was read")),
         }

@@ -3,15 +3,24 @@
 use std::str::FromStr;
 
 use mlxk_core::packing::Form;
+use mlxk_core::tensors::SHARD;
 use mlxk_core::{Architecture, Error, Float, Kind, Packing, Result};
 
 /// What becomes of a model's weights.
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Clone, Copy, Debug)]
 pub struct Recipe {
     /// The type of all that is plain; without a wish the one that config.json names, or as it is.
     pub dtype: Option<Float>,
     /// What becomes of the matrices.
     pub change: Change,
+    /// The most bytes of tensors in a file; by default as MLX's own tools have it.
+    pub shard: u64,
+}
+
+impl Default for Recipe {
+    fn default() -> Recipe {
+        Recipe { dtype: None, change: Change::None, shard: SHARD }
+    }
 }
 
 impl Recipe {
@@ -160,6 +169,26 @@ fn delicate(architecture: Architecture) -> &'static [&'static str] {
         "minimax" => &["block_sparse_moe.gate"],
         "qwen3_moe" => &["mlp.gate"],
         "qwen3_next" | "qwen3_5" | "qwen3_5_moe" => &["mlp.gate", "shared_expert_gate"],
+        _ => &[],
+    }
+}
+
+/// Ends of the names of matrices that mlx-lm has as plain numbers whatever becomes of others.
+pub fn plain(architecture: Architecture) -> &'static [&'static str] {
+    match architecture.name() {
+        "deepseek_v2" | "deepseek_v3" | "glm4_moe" | "glm4_moe_lite" => &["mlp.gate"],
+        "nemotron_h" => &["mixer.gate"],
+        _ => &[],
+    }
+}
+
+/// Ends of the names of tensors that keep their type: sums that many small numbers go into.
+pub fn kept(architecture: Architecture) -> &'static [&'static str] {
+    match architecture.name() {
+        "deepseek_v3" | "glm4_moe" | "glm4_moe_lite" | "minimax" => &["e_score_correction_bias"],
+        "lfm2_moe" => &["expert_bias"],
+        "nemotron_h" => &["e_score_correction_bias", "A_log"],
+        "qwen3_5" | "qwen3_5_moe" => &["A_log"],
         _ => &[],
     }
 }

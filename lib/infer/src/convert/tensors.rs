@@ -1,6 +1,5 @@
 //! What is written for each tensor of a model, and how it comes about.
 
-use std::borrow::Cow;
 use std::collections::{BTreeMap, HashMap};
 
 use mlxk_core::packing::Form;
@@ -105,33 +104,20 @@ impl Tensors {
         self.add(&format!("{name}.weight"), float.dtype(), shape, work);
     }
 
-    /// The bytes of a tensor; each is asked for once, in order.
-    pub fn bytes(&mut self, entry: &Entry) -> Result<Cow<'static, [u8]>> {
+    /// Gives the bytes of a tensor to `out`; each is asked for once, in order.
+    pub fn write(&mut self, entry: &Entry, out: Out) -> Result<()> {
         if let Some(bytes) = self.byproducts.remove(&entry.name) {
-            return Ok(bytes.into());
+            return out(&bytes);
         }
         let missing = || Error::new(Kind::Internal, &entry.name, "nothing makes this tensor");
         match self.work.remove(&entry.name).ok_or_else(missing)? {
-            Work::Same(tensor) => {
-                let mut bytes = Vec::new();
-                tensor.consume(BLOCK, &mut |block| {
-                    bytes.extend_from_slice(block);
-                    Ok(())
-                })?;
-                Ok(bytes.into())
-            }
-            Work::Cast(tensor, from, to) => {
-                let mut bytes = Vec::new();
-                tensor.consume(BLOCK * from.bytes(), &mut |block| {
-                    bytes.extend(narrow(&widen(block, from), to));
-                    Ok(())
-                })?;
-                Ok(bytes.into())
-            }
+            Work::Same(tensor) => tensor.consume(BLOCK, out),
+            Work::Cast(tensor, from, to) => tensor
+                .consume(BLOCK * from.bytes(), &mut |block| out(&narrow(&widen(block, from), to))),
             Work::Pack { name, weights, from, float, form } => {
-                self.pack(&name, &weights, from, float, form).map(Cow::from)
+                self.pack(&name, &weights, from, float, form, out)
             }
-            Work::Unpack { packed, float } => unpack(&packed, float).map(Cow::from),
+            Work::Unpack { packed, float } => unpack(&packed, float, out),
             Work::Byproduct => Err(missing()),
         }
     }
@@ -150,7 +136,7 @@ impl Tensors {
         self.work.insert(name.to_owned(), work);
     }
 
-    /// The codes of a matrix; what else comes about is kept until it is asked for.
+    /// Gives out the codes of a matrix; what else comes about is kept until it is asked for.
     fn pack(
         &mut self,
         name: &str,
@@ -158,8 +144,9 @@ impl Tensors {
         from: Float,
         float: Float,
         form: Form,
-    ) -> Result<Vec<u8>> {
-        let (mut codes, mut scales, mut biases) = (Vec::new(), Vec::new(), Vec::new());
+        out: Out,
+    ) -> Result<()> {
+        let (mut scales, mut biases) = (Vec::new(), Vec::new());
         weights.consume(BLOCK * from.bytes(), &mut |block| {
             let mut block = widen(block, from);
             if from != float {
@@ -167,44 +154,51 @@ impl Tensors {
             }
             if form.packing == Packing::Affine {
                 let packed = affine::pack(&block, form.group_size, form.bits);
-                codes.extend(packed.codes);
                 scales.extend(narrow(&packed.scales, float));
                 biases.extend(narrow(&packed.biases, float));
+                out(&packed.codes)
             } else {
                 let packed = floats::pack(&block, form)?;
-                codes.extend(packed.codes);
                 scales.extend(packed.scales);
+                out(&packed.codes)
             }
-            Ok(())
         })?;
         self.byproducts.insert(format!("{name}.scales"), scales);
         if form.packing == Packing::Affine {
             self.byproducts.insert(format!("{name}.biases"), biases);
         }
-        Ok(codes)
+        Ok(())
     }
 }
 
-fn unpack(packed: &Packed, float: Float) -> Result<Vec<u8>> {
+/// What takes bytes, a piece after another.
+pub type Out<'a> = &'a mut dyn FnMut(&[u8]) -> Result<()>;
+
+/// Gives out the numbers of a matrix.
+fn unpack(packed: &Packed, float: Float, out: Out) -> Result<()> {
     let Packed { weight, scales, biases, form } = packed;
-    let groups = BLOCK / form.group_size;
-    let [codes, scale_bytes] = [weight.bytes()?, scales.bytes()?];
-    let codes = codes.as_slice().chunks(BLOCK * form.bits / 8);
-    let mut bytes = Vec::new();
-    let (Some(kind), Some(biases)) = (numbers::kind(scales.dtype), biases) else {
-        for (codes, scales) in codes.zip(scale_bytes.as_slice().chunks(groups)) {
-            bytes.extend(narrow(&floats::unpack(codes, scales, *form)?, float));
-        }
-        return Ok(bytes);
-    };
-    let numbers = |tensor: &Tensor| tensor.read(|bytes| widen(bytes, kind));
-    let (scales, biases) = (numbers(scales)?, numbers(biases)?);
-    for ((codes, scales), biases) in codes.zip(scales.chunks(groups)).zip(biases.chunks(groups)) {
-        let mut weights = vec![0.0; scales.len() * form.group_size];
-        affine::unpack(codes, scales, biases, form.bits, &mut weights);
-        bytes.extend(narrow(&weights, float));
-    }
-    Ok(bytes)
+    let kind = numbers::kind(scales.dtype);
+    let element = kind.map_or(1, Float::bytes);
+    let scales = scales.bytes()?;
+    let biases = biases.as_ref().map(Tensor::bytes).transpose()?;
+    let mut at = 0;
+    weight.consume(BLOCK * form.bits / 8, &mut |codes| {
+        let end = at + codes.len() * 8 / form.bits / form.group_size * element;
+        let part = |bytes: &[u8]| bytes.get(at..end).map(<[u8]>::to_vec).unwrap_or_default();
+        let (scales, biases) =
+            (part(scales.as_slice()), biases.as_ref().map(|b| part(b.as_slice())));
+        at = end;
+        let weights = match (kind, biases) {
+            (Some(kind), Some(biases)) => {
+                let mut weights = vec![0.0; codes.len() * 8 / form.bits];
+                let (scales, biases) = (widen(&scales, kind), widen(&biases, kind));
+                affine::unpack(codes, &scales, &biases, form.bits, &mut weights);
+                weights
+            }
+            _ => floats::unpack(codes, &scales, *form)?,
+        };
+        out(&narrow(&weights, float))
+    })
 }
 
 fn fields(form: Form) -> Map<String, Value> {

@@ -14,7 +14,6 @@ use crate::nn::{Feed, Linear, Mlp, MlpArch, NormArch};
 use crate::weights::Cursor;
 
 pub mod experts;
-pub mod gather;
 pub mod router;
 mod stack;
 
@@ -98,7 +97,6 @@ impl Moe {
         norm: NormArch,
     ) -> mlxk_core::Result<Moe> {
         arch.check()?;
-        gather::from_other_forms(w, arch.count, arch.inner)?;
         let fewer = w.at("fc1_latent_proj").has("weight");
         let latent = fewer.then(|| latent(w, hidden)).transpose()?;
         let seen = latent.as_ref().map_or(hidden, |(size, _)| *size);

@@ -154,7 +154,7 @@ pub fn moe(c: &Config, score: Score, judged: usize) -> Result<MoeArch> {
 
 /// Leaves the layers after the last of `count` aside: they predict further tokens.
 pub fn leave_further_layers(w: &mut Cursor, count: usize) {
-    w.leave(|name| {
+    w.discard(|name| {
         let layer = name.strip_prefix("model.layers.").and_then(|rest| rest.split('.').next());
         layer.and_then(|layer| layer.parse::<usize>().ok()).is_some_and(|layer| layer >= count)
     });

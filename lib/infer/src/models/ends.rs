@@ -42,7 +42,7 @@ impl Ends {
     pub fn load(w: &mut Cursor, arch: &EndsArch) -> mlxk_core::Result<Ends> {
         let &EndsArch { vocabulary, hidden, scale, softcap, .. } = arch;
         if arch.tied {
-            w.leave(|name| name == "lm_head.weight");
+            w.discard(|name| name == "lm_head.weight");
         }
         let lm_head = (!arch.tied).then(|| Linear::load(w, "lm_head", vocabulary, hidden));
         let (name, norm) = arch.norm;

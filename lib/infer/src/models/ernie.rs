@@ -25,7 +25,7 @@ const LEFT: [&str; 5] = [
 pub fn load_moe(config: &Value, mut w: Cursor) -> Result<Box<dyn Language>> {
     let mut c = Config::read(config)?;
     c.rope_traditional = true;
-    w.leave(|name| LEFT.iter().any(|part| name.contains(part)));
+    w.discard(|name| LEFT.iter().any(|part| name.contains(part)));
     w.rename(&[("shared_expert", "shared_experts")]);
     let first = bound(&c, "moe_layer_start_index", 0, Iterator::min)?;
     let last = bound(&c, "moe_layer_end_index", usize::MAX, Iterator::max)?;

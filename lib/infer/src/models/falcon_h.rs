@@ -4,22 +4,18 @@ use mlxk_core::Result;
 use serde_json::{Value, json};
 
 use super::Language;
-use super::config::{Config, unknown};
+use super::config::Config;
 use super::ends::{Ends, EndsArch};
 use super::llama;
 use super::stack::{Factors, Part, Stack, Step};
 use crate::nn::{Attention, Mlp};
-use crate::recurrent::{Mixer, MixerArch, MixerNorm, Order, SsdSizes, trained};
+use crate::recurrent::{Mixer, MixerArch, MixerNorm, Order, SsdSizes};
 use crate::weights::Cursor;
 
 /// A falcon_h1. The factors of its training are in the weights already, but for one.
 pub fn load(config: &Value, mut w: Cursor) -> Result<Box<dyn Language>> {
     let c = Config::read_or(config, defaults())?;
     let rope = c.rope(None)?;
-    if trained(&mut w.at("model.layers.0.mamba"), "conv1d") {
-        let message = "the factors of its training are not in its weights yet".into();
-        return Err(unknown(message).hint("mlx_lm.convert puts them there"));
-    }
     let (norm, hidden, mixer) = (c.rms_norm()?, c.hidden_size, mixer(&c)?);
     let (heads, mlp) = (llama::heads(&c, norm), llama::mlp(&c));
     let tied = c.tie_word_embeddings != Some(false);

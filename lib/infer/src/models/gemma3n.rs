@@ -98,7 +98,6 @@ pub fn load(config: &Value, mut w: Cursor) -> mlxk_core::Result<Box<dyn Language
     let slots = recall::slots(&c.layer_types, c.num_kv_shared_layers)
         .ok_or_else(|| invalid("a layer shares keys and values that none has".into()))?;
     let own = c.num_hidden_layers - c.num_kv_shared_layers;
-    w.leave(|name| recall::superfluous(name, own));
     let layers = (0..c.num_hidden_layers)
         .map(|i| Layer::load(&mut w.at(&format!("layers.{i}")), &c, i, slots[i]));
     let layers = layers.collect::<mlxk_core::Result<_>>()?;

@@ -13,7 +13,7 @@ use super::recall::{self, Recall, RecallArch};
 use super::within;
 use crate::cache::{Cache, Kv, Slot, Texts};
 use crate::kernels::{Activation, Kernels};
-use crate::mixture::{Choice, Experts, MoeArch, Router, Routing, Score, gather};
+use crate::mixture::{Choice, Experts, MoeArch, Router, Routing, Score};
 use crate::mlx;
 use crate::nn::{Mlp, MlpArch, Norm, NormArch};
 use crate::rope::{Rope, Scaling};
@@ -52,8 +52,8 @@ pub fn load(config: &Value, mut w: Cursor) -> mlxk_core::Result<Box<dyn Language
 /// The text part of Gemma 4 by itself.
 pub fn load_text(config: &Value, mut w: Cursor) -> mlxk_core::Result<Box<dyn Language>> {
     let arch = Arch::read(config)?;
-    w.leave(|name| RANGES.iter().any(|range| name.ends_with(range)));
-    w.leave(|name| recall::superfluous(name, arch.c.num_hidden_layers - arch.shared));
+    w.discard(|name| RANGES.iter().any(|range| name.ends_with(range)));
+    w.discard(|name| recall::superfluous(name, arch.c.num_hidden_layers - arch.shared));
     w.rename(&[("switch_mlp", "experts.switch_glu"), ("router.norm.weight", "router.scale")]);
     let Arch { c, norm, .. } = &arch;
     let ends = EndsArch {
@@ -284,7 +284,6 @@ impl Mixture {
         norm: NormArch,
     ) -> mlxk_core::Result<Mixture> {
         moe.check()?;
-        gather::from_other_forms(w, moe.count, moe.inner)?;
         let named = |w: &mut Cursor, name| norm.load(w, name, hidden);
         Ok(Mixture {
             post_feedforward_layernorm_1: named(w, "post_feedforward_layernorm_1")?,

@@ -12,7 +12,7 @@ use crate::kernels::Activation;
 use crate::rope::Rope;
 use crate::weights::Cursor;
 
-/// A gpt2. Checkpoints of transformers have its matrices transposed, under shorter names.
+/// A gpt2.
 pub fn load_2(config: &Value, mut w: Cursor) -> Result<Box<dyn Language>> {
     let names = [
         ("n_embd", "hidden_size"),
@@ -23,8 +23,7 @@ pub fn load_2(config: &Value, mut w: Cursor) -> Result<Box<dyn Language>> {
     let config = renamed(config, &names);
     let inner = config.get("hidden_size").and_then(Value::as_u64).unwrap_or_default() * 4;
     let c = Config::read_or(&config, json!({"intermediate_size": inner}))?;
-    let prefix = ["transformer.", ""].into_iter().find(|at| w.has(&format!("{at}wte.weight")));
-    w.leave(|name| name.ends_with(".attn.bias") || name.ends_with(".attn.masked_bias"));
+    w.discard(|name| name.ends_with(".attn.bias") || name.ends_with(".attn.masked_bias"));
     w.rename(&[
         ("embed_tokens", "wte"),
         ("embed_positions", "wpe"),
@@ -38,15 +37,6 @@ pub fn load_2(config: &Value, mut w: Cursor) -> Result<Box<dyn Language>> {
         ("down_proj", "c_proj"),
         ("model.norm", "model.ln_f"),
     ]);
-    if let Some(prefix) = prefix {
-        w.rename(&[("model", prefix.trim_end_matches('.'))]);
-        for i in 0..c.num_hidden_layers {
-            for matrix in ["self_attn.qkv_proj", "self_attn.o_proj", "mlp.up_proj", "mlp.down_proj"]
-            {
-                w.transpose(&format!("model.layers.{i}.{matrix}.weight"))?;
-            }
-        }
-    }
     let unused = Rope::new(2, false, 1.0, None, None)?;
     let mut arch = llama::base(&c, unused, false, c.layer_norm("layer_norm_epsilon")?)?;
     arch.layers.iter_mut().for_each(|layer| layer.rope = None);
@@ -63,7 +53,7 @@ pub fn load_neox(config: &Value, mut w: Cursor) -> Result<Box<dyn Language>> {
     );
     let inner = config.get("hidden_size").and_then(Value::as_u64).unwrap_or_default() * 4;
     let c = Config::read_or(&config, json!({"intermediate_size": inner}))?;
-    w.leave(|name| name.ends_with(".attention.bias") || name.ends_with(".attention.masked_bias"));
+    w.discard(|name| name.ends_with(".attention.bias") || name.ends_with(".attention.masked_bias"));
     w.rename(&[
         ("embed_tokens", "embed_in"),
         ("self_attn", "attention"),
@@ -72,11 +62,9 @@ pub fn load_neox(config: &Value, mut w: Cursor) -> Result<Box<dyn Language>> {
         ("up_proj", "dense_h_to_4h"),
         ("down_proj", "dense_4h_to_h"),
         ("model.norm", "model.final_layer_norm"),
+        ("layers", "h"),
+        ("lm_head", "model.embed_out"),
     ]);
-    match w.has("gpt_neox.embed_in.weight") {
-        true => w.rename(&[("model", "gpt_neox"), ("lm_head", "embed_out")]),
-        false => w.rename(&[("layers", "h"), ("lm_head", "model.embed_out")]),
-    }
     let mut arch =
         llama::base(&c, c.rope(Some(10_000.0))?, false, c.layer_norm("layer_norm_eps")?)?;
     arch.heads.fused = Some(c.num_attention_heads);

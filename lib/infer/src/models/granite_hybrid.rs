@@ -18,11 +18,7 @@ use crate::weights::Cursor;
 /// A granitemoehybrid, of experts or not.
 pub fn load(config: &Value, mut w: Cursor) -> Result<Box<dyn Language>> {
     let c = Config::read(config)?;
-    let mut arch = Arch::read(&c)?;
-    if arch.moe.is_none() && w.has("model.layers.0.shared_mlp.input_linear.weight") {
-        w.rename(&[("mlp", "shared_mlp")]);
-        arch.mlp.fused = true;
-    }
+    let arch = Arch::read(&c)?;
     w.rename(&NAMES);
     let (norm, hidden) = (c.rms_norm()?, c.hidden_size);
     let ends = EndsArch {

@@ -12,7 +12,7 @@ use crate::weights::Cursor;
 /// An internlm2: the queries that share a key and a value lie with them.
 pub fn load_2(config: &Value, mut w: Cursor) -> Result<Box<dyn Language>> {
     let c = Config::read(config)?;
-    w.leave(|name| name.ends_with("attention.rope.inv_freq"));
+    w.discard(|name| name.ends_with("attention.rope.inv_freq"));
     w.rename(&[
         ("embed_tokens", "tok_embeddings"),
         ("input_layernorm", "attention_norm"),

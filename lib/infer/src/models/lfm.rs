@@ -26,9 +26,6 @@ pub fn load(config: &Value, mut w: Cursor) -> Result<Box<dyn Language>> {
 /// An lfm2_moe: mixtures of experts, but on the first layers.
 pub fn load_moe(config: &Value, mut w: Cursor) -> Result<Box<dyn Language>> {
     let c = read(config)?;
-    if w.has("model.layers.0.feed_forward.w1.weight") {
-        w.rename(&NUMBERED);
-    }
     w.rename(&[("gate.e_score_correction_bias", "expert_bias")]);
     let routing = Routing {
         normalised: c.need("norm_topk_prob")?,

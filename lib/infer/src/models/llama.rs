@@ -30,7 +30,7 @@ pub fn load_traditional(config: &Value, w: Cursor) -> Result<Box<dyn Language>> 
 
 /// A mimo, without the layers that guess further tokens.
 pub fn load_mimo(config: &Value, mut w: Cursor) -> Result<Box<dyn Language>> {
-    w.leave(|name| name.starts_with("model.mtp_layers."));
+    w.discard(|name| name.starts_with("model.mtp_layers."));
     load(config, w)
 }
 

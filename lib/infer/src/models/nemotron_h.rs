@@ -21,7 +21,7 @@ pub fn load(config: &Value, mut w: Cursor) -> Result<Box<dyn Language>> {
     let c = Config::read(&renamed(&counted, &[("layer_norm_epsilon", "rms_norm_eps")]))?;
     let arch = Arch::read(&c)?;
     let (norm, hidden) = (c.rms_norm()?, c.hidden_size);
-    w.leave(|name| name.starts_with("mtp."));
+    w.discard(|name| name.starts_with("mtp."));
     w.rename(&[
         ("mixer.switch_mlp.up_proj", "mixer.switch_mlp.fc1"),
         ("mixer.switch_mlp.down_proj", "mixer.switch_mlp.fc2"),

@@ -9,8 +9,8 @@ use super::ends::{Ends, EndsArch};
 use super::stack::{Factors, Stack, Step};
 use super::{llama, qwen, within};
 use crate::mixture::{Moe, MoeArch, SharedArch};
-use crate::nn::{Attention, Feed, Mlp, MlpArch, NormArch, NormKind, Sizes};
-use crate::recurrent::{DeltaNet, DeltaNetArch, DeltaSizes, trained};
+use crate::nn::{Attention, Feed, Mlp, MlpArch, NormArch, Sizes};
+use crate::recurrent::{DeltaNet, DeltaNetArch, DeltaSizes};
 use crate::rope::Rope;
 use crate::weights::Cursor;
 
@@ -70,10 +70,8 @@ struct Arch {
     interval: usize,
 }
 
-/// Checkpoints that are as they were in training store the factors of norms less one.
-fn arch(c: &Config, trained: bool) -> Result<Arch> {
-    let kind = if trained { NormKind::RmsLessOne } else { NormKind::Rms };
-    let norm = NormArch { kind, ..c.rms_norm()? };
+fn arch(c: &Config) -> Result<Arch> {
+    let norm = c.rms_norm()?;
     let rule = DeltaSizes {
         key_heads: c.need("linear_num_key_heads")?,
         value_heads: c.need("linear_num_value_heads")?,
@@ -99,8 +97,8 @@ fn stack(
     feed: impl Fn(usize, &mut Cursor, NormArch) -> Result<Box<dyn Feed>>,
 ) -> Result<Box<dyn Language>> {
     // For predicting further tokens at once, which is not done here.
-    w.leave(|name| name.split('.').any(|part| part == "mtp"));
-    let arch = arch(c, trained(&mut w.at("model.layers.0.linear_attn"), "conv1d"))?;
+    w.discard(|name| name.split('.').any(|part| part == "mtp"));
+    let arch = arch(c)?;
     let (norm, hidden) = (arch.heads.norm, c.hidden_size);
     let ends = EndsArch {
         vocabulary: c.vocab_size,

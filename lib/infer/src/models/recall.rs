@@ -54,6 +54,10 @@ impl Recall {
     /// The layer at `w`.
     pub fn load(w: &mut Cursor, arch: RecallArch) -> mlxk_core::Result<Recall> {
         let RecallArch { hidden, heads, head_dim, norm, .. } = arch;
+        if !arch.own && w.has("k_proj.weight") {
+            // Some checkpoints carry what is not used.
+            Own::load(w, &arch)?;
+        }
         Ok(Recall {
             q_proj: Linear::load(w, "q_proj", heads * head_dim, hidden)?,
             q_norm: norm.load(w, "q_norm", head_dim)?,

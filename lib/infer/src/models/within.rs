@@ -4,19 +4,8 @@ use mlxk_core::Result;
 use serde_json::Value;
 
 use super::config::invalid;
+use crate::adapt::SENSES;
 use crate::weights::Cursor;
-
-/// Parts of names of tensors that text has no use for.
-const SENSES: [&str; 8] = [
-    "vision_tower.",
-    "vision_embedder.",
-    "model.visual.",
-    "vision_model.",
-    "multi_modal_projector.",
-    "audio_tower.",
-    "embed_audio.",
-    "embed_vision.",
-];
 
 /// Leaves the weights of other senses aside, and finds the names under which the rest lies: as MLX
 /// has them, or as transformers does.

@@ -168,7 +168,10 @@ impl Each {
     fn load(w: &mut Cursor, name: &str, shape: [usize; 3]) -> mlxk_core::Result<Each> {
         let mut w = w.at(name);
         Ok(match w.quantized() {
-            None => Each::Dense(w.floats("weight", &shape)?),
+            None => {
+                w.matrix(None);
+                Each::Dense(w.floats("weight", &shape)?)
+            }
             Some(stated) => Each::Packed(Packed::load(&mut w, stated, &shape[..2], shape[2])?),
         })
     }

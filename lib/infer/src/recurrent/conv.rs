@@ -21,7 +21,7 @@ pub struct Conv {
 }
 
 impl Conv {
-    /// The layer `name` of `w`, [channels, taps, 1], or [channels, 1, taps] as it was in training.
+    /// The layer `name` of `w`, [channels, taps, 1].
     pub fn load(
         w: &mut Cursor,
         name: &str,
@@ -33,11 +33,6 @@ impl Conv {
         if taps < 2 {
             return Err(w.invalid("weight", format!("expected 2 taps or more, not {taps}")));
         }
-        let mut all = w.take("weight")?;
-        if all.shape == [channels, 1, taps] {
-            all.shape = vec![channels, taps, 1];
-        }
-        w.put("weight", all);
         let weight = w.floats("weight", &[channels, taps, 1])?;
         let bias = w.optional("bias", &[channels])?;
         Ok(Conv { weight, bias, silu, kernels: w.kernels() })
@@ -52,12 +47,6 @@ impl Conv {
     fn taps(&self) -> i32 {
         self.weight.dim(1)
     }
-}
-
-/// Whether the convolution `name` of `w` lies as it was in training; what else of a checkpoint does,
-/// its values do not show.
-pub fn trained(w: &mut Cursor, name: &str) -> bool {
-    w.at(name).form("weight").is_ok_and(|(shape, _)| shape.len() == 3 && shape[1] == 1)
 }
 
 /// By MLX.

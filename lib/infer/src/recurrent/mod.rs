@@ -20,7 +20,7 @@ use mlx_rs::{Array, Dtype};
 
 use crate::eager::elements;
 
-pub use conv::{Conv, trained};
+pub use conv::Conv;
 pub use delta::{Delta, DeltaSizes};
 pub use delta_net::{DeltaNet, DeltaNetArch};
 pub use gate::{GatedNorm, Order};

@@ -35,11 +35,18 @@ impl Cursor<'_> {
         self.weights.names.extend(names.iter().map(own));
     }
 
-    /// Leaves aside all tensors whose names on disk `unwanted` picks.
+    /// Leaves aside all tensors whose names on disk `unwanted` picks, which are of use elsewhere.
     pub fn leave(&mut self, unwanted: impl Fn(&str) -> bool) {
         let left = &mut self.weights.taken.left;
         left.extend(self.weights.tensors.keys().filter(|name| unwanted(name)).cloned());
         self.weights.tensors.retain(|name, _| !left.contains(name));
+    }
+
+    /// Leaves aside all tensors whose names on disk `unwanted` picks, which are of no use.
+    pub fn discard(&mut self, unwanted: impl Fn(&str) -> bool) {
+        let names = self.weights.tensors.keys().filter(|name| unwanted(name)).cloned();
+        self.weights.taken.discarded.extend(names);
+        self.weights.tensors.retain(|name, _| !unwanted(name));
     }
 
     /// Makes `parts`, each with its number of outputs, of the layer `name`, in which they lie one
@@ -72,46 +79,9 @@ impl Cursor<'_> {
         Ok(())
     }
 
-    /// Makes the layer `name` of `count` layers that each lack its first axis. Errors if they differ.
-    pub fn stack(
-        &mut self,
-        name: &str,
-        count: usize,
-        part: impl Fn(usize) -> String,
-    ) -> Result<()> {
-        for tensor in PARTS {
-            if !self.has(&format!("{}.{tensor}", part(0))) {
-                continue;
-            }
-            let mut parts: Vec<Tensor> = Vec::new();
-            for n in 0..count {
-                let path = format!("{}.{tensor}", part(n));
-                let next = self.take(&path)?;
-                let first = parts.first().unwrap_or(&next);
-                self.expect(&path, &next, &[first.dtype], &first.shape)?;
-                parts.push(next);
-            }
-            self.put(&format!("{name}.{tensor}"), reshape::stacked(parts));
-        }
-        let (whole, first) = (self.path(name), self.path(&part(0)));
-        self.weights.quantization.alias(whole, &first);
-        Ok(())
-    }
-
     /// Puts a tensor where it will be taken from.
     pub fn put(&mut self, name: &str, tensor: Tensor) {
         self.weights.tensors.insert(self.path(name), tensor);
-    }
-
-    /// Transposes the matrix `name`. Errors if it is none.
-    pub fn transpose(&mut self, name: &str) -> Result<()> {
-        let tensor = self.take(name)?;
-        if tensor.shape.len() != 2 {
-            let message = format!("expected a matrix, found shape {:?}", tensor.shape);
-            return Err(self.invalid(name, message));
-        }
-        self.put(name, reshape::transposed(tensor));
-        Ok(())
     }
 
     /// Brings the ternary matrix [outs, ins] of the layer `name` into a form of MLX.

@@ -38,8 +38,10 @@ pub struct Weights {
 pub struct Taken {
     /// The names of its matrices, and how those are packed that are.
     pub matrices: BTreeMap<String, Option<packing::Form>>,
-    /// The names of the tensors that it left aside.
+    /// The names of the tensors that it left aside, as they are of use elsewhere.
     pub left: BTreeSet<String>,
+    /// The names of those that are of no use.
+    pub discarded: BTreeSet<String>,
 }
 
 /// What is wrong with a tensor that nobody asked for.
@@ -60,16 +62,11 @@ pub struct Form {
 
 impl Weights {
     /// The tensors of a model and what its config.json says about their quantisation.
-    ///
-    /// Tables of rotary frequencies, which some old checkpoints carry, are left out: they are
-    /// computed here.
     pub fn new(
-        tensors: impl IntoIterator<Item = (String, Tensor)>,
+        tensors: BTreeMap<String, Tensor>,
         quantization: Quantization,
         form: Form,
     ) -> Weights {
-        let wanted = |(name, _): &(String, Tensor)| !name.ends_with("rotary_emb.inv_freq");
-        let tensors = tensors.into_iter().filter(wanted).collect();
         Weights {
             tensors,
             quantization,

@@ -98,10 +98,14 @@ impl Draft {
     /// Writes it to a directory.
     pub fn write(&self) -> TempDir {
         let dir = TempDir::new().unwrap();
-        fs::write(dir.path().join("config.json"), serde_json::to_vec(&self.config).unwrap())
-            .unwrap();
-        fs::copy(parity("llama").join("tokenizer.json"), dir.path().join("tokenizer.json"))
-            .unwrap();
+        self.write_in(dir.path());
+        dir
+    }
+
+    /// Writes it to a directory that is there.
+    pub fn write_in(&self, dir: &Path) {
+        fs::write(dir.join("config.json"), serde_json::to_vec(&self.config).unwrap()).unwrap();
+        fs::copy(parity("llama").join("tokenizer.json"), dir.join("tokenizer.json")).unwrap();
         let entry = |(name, t): (&String, &Tensor)| Entry {
             name: name.clone(),
             dtype: t.dtype,
@@ -109,8 +113,7 @@ impl Draft {
         };
         let entries: Vec<Entry> = self.tensors.iter().map(entry).collect();
         let bytes = |entry: &Entry| Ok(self.tensors[&entry.name].bytes.as_slice().into());
-        tensors::write(dir.path(), &entries, tensors::SHARD, bytes).unwrap();
-        dir
+        tensors::write(dir, &entries, tensors::SHARD, bytes).unwrap();
     }
 
     /// Loads it, and says why that cannot be.

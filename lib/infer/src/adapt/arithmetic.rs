@@ -1,0 +1,53 @@
+//! Tensors of numbers changed one by one, each result rounded to the tensor's own type.
+
+use mlx_rs::Dtype;
+use mlxk_core::Float;
+
+use crate::numbers::{self, narrow, widen};
+use crate::weights::{Bytes, Tensor};
+
+/// One more; anything but a list of numbers as it is.
+pub fn plus_one(tensor: Tensor) -> Tensor {
+    match tensor.shape.len() {
+        1 => each(tensor, |_, x| x + 1.0),
+        _ => tensor,
+    }
+}
+
+/// Each row times a number of the tensor's type; anything but numbers as it is.
+pub fn times(tensor: Tensor, factors: Vec<f32>) -> Tensor {
+    let row = tensor.shape[1..].iter().product::<usize>().max(1);
+    let Some(float) = numbers::kind(tensor.dtype) else { return tensor };
+    let factors = rounded(&factors, float);
+    each(tensor, move |at, x| x * factors[(at / row) % factors.len()])
+}
+
+/// As numbers of another type; anything but numbers as it is.
+pub fn cast(tensor: Tensor, dtype: Dtype) -> Tensor {
+    let (Some(from), Some(to)) = (numbers::kind(tensor.dtype), numbers::kind(dtype)) else {
+        return tensor;
+    };
+    if from == to {
+        return tensor;
+    }
+    let shape = tensor.shape.clone();
+    Tensor::made(dtype, shape, move || {
+        Bytes::of(&tensor.read(|bytes| narrow(&widen(bytes, from), to))?)
+    })
+}
+
+/// As they are in a type.
+pub fn rounded(numbers: &[f32], float: Float) -> Vec<f32> {
+    widen(&narrow(numbers, float), float)
+}
+
+/// What `change` makes of each number and its place.
+fn each(tensor: Tensor, change: impl Fn(usize, f32) -> f32 + Send + Sync + 'static) -> Tensor {
+    let Some(float) = numbers::kind(tensor.dtype) else { return tensor };
+    let (dtype, shape) = (tensor.dtype, tensor.shape.clone());
+    Tensor::made(dtype, shape, move || {
+        let mut numbers = tensor.read(|bytes| widen(bytes, float))?;
+        numbers.iter_mut().enumerate().for_each(|(at, x)| *x = change(at, *x));
+        Bytes::of(&narrow(&numbers, float))
+    })
+}

@@ -1,0 +1,255 @@
+//! Checkpoints of other forms, brought into the one in which MLX's tools publish a model.
+//!
+//! Names, shapes, and how each tensor comes from those that are stored, after the `sanitize` of each
+//! model of mlx-lm; nothing is read for it. What loads a model and what converts one both start here.
+
+use std::collections::BTreeMap;
+
+use mlx_rs::Dtype;
+use mlxk_core::{Architecture, Error, Kind, Result};
+use serde_json::Value;
+
+use self::experts::Experts;
+use crate::weights::Tensor;
+
+mod arithmetic;
+mod experts;
+mod falcon;
+mod latent;
+mod packed;
+
+/// A model as files tell of it.
+pub struct Checkpoint {
+    /// config.json.
+    pub config: Value,
+    /// All tensors by name.
+    pub tensors: BTreeMap<String, Tensor>,
+}
+
+/// Brings a model of `architecture` into MLX's form. Errors name the tensor that cannot be.
+pub fn adapt(architecture: Architecture, mut all: Checkpoint) -> Result<Checkpoint> {
+    use Architecture as A;
+    all.remove(|name| {
+        ["rotary_emb.inv_freq", "rope.inv_freq"].iter().any(|end| name.ends_with(end))
+    });
+    packed::unpack(&mut all)?;
+    match architecture {
+        A::Gemma3 | A::Gemma4 | A::Llama4 | A::Mistral3 | A::Qwen35 | A::Qwen35Moe => {
+            all.rename(beside_senses);
+        }
+        _ => {}
+    }
+    match architecture {
+        A::Apertus => all.change(is_alpha, |tensor| match *tensor.shape {
+            [1] => tensor.shaped(Vec::new()),
+            _ => tensor,
+        }),
+        A::Gpt2 => gpt2(&mut all),
+        A::GptNeoX => all.rename(gpt_neox),
+        A::Qwen3Next | A::Qwen35 | A::Qwen35Moe => less_one(&mut all),
+        A::FalconH1 => falcon::fold(&mut all)?,
+        A::DeepseekV3 | A::Glm4MoeLite => latent::split(&mut all)?,
+        A::GraniteMoeHybrid => dense_granite(&mut all)?,
+        A::Lfm2Moe => all.rename(numbered),
+        _ => {}
+    }
+    convolutions(&mut all);
+    experts::gather(
+        &mut all,
+        &match architecture {
+            A::GptOss => {
+                Experts { to: "experts", transposed: true, interleaved: true, ..Experts::USUAL }
+            }
+            A::Llama4 => Experts { to: "experts", transposed: true, ..Experts::USUAL },
+            A::Gemma4 | A::Gemma4Text => Experts { to: "experts.switch_glu", ..Experts::USUAL },
+            A::NemotronH => Experts { up: "fc1", down: "fc2", ..Experts::USUAL },
+            _ => Experts::USUAL,
+        },
+    )?;
+    Ok(all)
+}
+
+impl Checkpoint {
+    /// The part of config.json that is about text.
+    fn text(&self) -> &Value {
+        self.config.get("text_config").unwrap_or(&self.config)
+    }
+
+    /// A number that config.json states. Errors if it does not.
+    fn number<T: serde::de::DeserializeOwned>(&self, key: &str) -> Result<T> {
+        let value = self.text().get(key).cloned().unwrap_or_default();
+        serde_json::from_value(value)
+            .map_err(|e| Error::new(Kind::InvalidModel, "config.json", format!("`{key}`: {e}")))
+    }
+
+    fn remove(&mut self, unwanted: impl Fn(&str) -> bool) {
+        self.tensors.retain(|name, _| !unwanted(name));
+    }
+
+    /// Gives the tensors new names; those without one keep theirs.
+    fn rename(&mut self, new: impl Fn(&str) -> Option<String>) {
+        let all = std::mem::take(&mut self.tensors);
+        let renamed = all.into_iter().map(|(name, tensor)| (new(&name).unwrap_or(name), tensor));
+        self.tensors = renamed.collect();
+    }
+
+    /// Puts what `change` makes of the tensors whose names `wanted` picks in their places.
+    fn change(&mut self, wanted: impl Fn(&str) -> bool, change: impl Fn(Tensor) -> Tensor) {
+        for (_, tensor) in self.tensors.iter_mut().filter(|(name, _)| wanted(name)) {
+            *tensor = change(tensor.clone());
+        }
+    }
+
+    /// Takes a tensor. Errors if there is none.
+    fn take(&mut self, name: &str) -> Result<Tensor> {
+        self.tensors.remove(name).ok_or_else(|| invalid(name, "the tensor is missing"))
+    }
+
+    /// Makes what config.json says about how the matrix `of` is quantised hold for `name` too.
+    fn alias(&mut self, name: &str, of: &str) {
+        for key in ["quantization", "quantization_config"] {
+            if let Some(table) = self.config.get_mut(key).and_then(Value::as_object_mut)
+                && let Some(entry) = table.get(of).cloned()
+            {
+                table.insert(name.to_owned(), entry);
+            }
+        }
+    }
+}
+
+fn invalid(tensor: &str, message: impl Into<String>) -> Error {
+    Error::new(Kind::InvalidModel, tensor, message)
+}
+
+/// Where the language model of one with senses lies; weights of senses are where they are without
+/// a `model.` before them.
+fn beside_senses(name: &str) -> Option<String> {
+    if let Some(rest) = name.strip_prefix("model.language_model.") {
+        return Some(format!("language_model.model.{rest}"));
+    }
+    if name.starts_with("language_model.") {
+        return None;
+    }
+    match SENSES.iter().any(|sense| name.contains(sense)) {
+        true => name.strip_prefix("model.").map(str::to_owned),
+        false => Some(format!("language_model.{name}")),
+    }
+}
+
+/// Parts of names of tensors that text has no use for.
+pub const SENSES: [&str; 8] = [
+    "vision_tower.",
+    "vision_embedder.",
+    "visual.",
+    "vision_model.",
+    "multi_modal_projector.",
+    "audio_tower.",
+    "embed_audio.",
+    "embed_vision.",
+];
+
+/// A number that an activation has learned.
+fn is_alpha(name: &str) -> bool {
+    name.ends_with("alpha_p") || name.ends_with("alpha_n")
+}
+
+/// Transformers has the matrices of a gpt2 transposed, under shorter names.
+fn gpt2(all: &mut Checkpoint) {
+    const TURNED: [&str; 4] = ["attn.c_attn", "attn.c_proj", "mlp.c_fc", "mlp.c_proj"];
+    if all.tensors.keys().any(|name| name.starts_with("model.")) {
+        return;
+    }
+    all.rename(|name| Some(format!("model.{}", name.strip_prefix("transformer.").unwrap_or(name))));
+    let turned = |name: &str| TURNED.iter().any(|end| name.ends_with(&format!("{end}.weight")));
+    all.change(turned, crate::weights::reshape::transposed);
+}
+
+fn gpt_neox(name: &str) -> Option<String> {
+    let rest = name.strip_prefix("model.").unwrap_or(name);
+    let rest = rest.strip_prefix("gpt_neox.").unwrap_or(rest);
+    let rest = rest.strip_prefix("layers.").map_or(rest.to_owned(), |rest| format!("h.{rest}"));
+    Some(format!("model.{rest}"))
+}
+
+/// The layers of feed-forward parts that were numbered.
+fn numbered(name: &str) -> Option<String> {
+    let pairs = [
+        ("w1.weight", "gate_proj.weight"),
+        ("w2.weight", "down_proj.weight"),
+        ("w3.weight", "up_proj.weight"),
+    ];
+    let (theirs, ours) = pairs.into_iter().find(|(theirs, _)| name.ends_with(theirs))?;
+    name.strip_suffix(theirs).map(|stem| format!("{stem}{ours}"))
+}
+
+/// Checkpoints whose convolutions are as they were in training store the factors of norms less one.
+fn less_one(all: &mut Checkpoint) {
+    const NORMS: [&str; 5] = [
+        ".input_layernorm.weight",
+        ".post_attention_layernorm.weight",
+        "model.norm.weight",
+        ".q_norm.weight",
+        ".k_norm.weight",
+    ];
+    if all.tensors.iter().any(|(name, tensor)| name.ends_with("conv1d.weight") && trained(tensor)) {
+        let norm = |name: &str| NORMS.iter().any(|end| name.ends_with(end));
+        all.change(norm, arithmetic::plus_one);
+    }
+}
+
+/// A dense granitemoehybrid has its feed-forward parts under other names, gate and rest in one.
+fn dense_granite(all: &mut Checkpoint) -> Result<()> {
+    if all.config.get("num_local_experts").and_then(Value::as_u64).is_some_and(|count| count > 0) {
+        return Ok(());
+    }
+    let fused: Vec<_> = all
+        .tensors
+        .keys()
+        .filter_map(|name| {
+            let stem = name.strip_suffix(".shared_mlp.input_linear.weight")?;
+            Some((name.clone(), stem.to_owned()))
+        })
+        .collect();
+    for (name, stem) in fused {
+        if let Some(both) = all.tensors.remove(&name) {
+            let &[rows, _] = both.shape.as_slice() else {
+                return Err(invalid(
+                    &name,
+                    format!("expected a matrix, found shape {:?}", both.shape),
+                ));
+            };
+            let half = rows / 2;
+            for (n, part) in ["gate_proj", "up_proj"].into_iter().enumerate() {
+                let rows = crate::weights::reshape::rows(&both, 1, n * half..(n + 1) * half);
+                all.tensors.insert(format!("{stem}.mlp.{part}.weight"), rows);
+            }
+        }
+    }
+    all.rename(|name| {
+        let stem = name.strip_suffix(".shared_mlp.output_linear.weight")?;
+        Some(format!("{stem}.mlp.down_proj.weight"))
+    });
+    Ok(())
+}
+
+/// Convolutions [channels, 1, taps], as they were in training, become [channels, taps, 1].
+fn convolutions(all: &mut Checkpoint) {
+    let ends = ["conv1d.weight", "conv.conv.weight"];
+    all.change(
+        |name| ends.iter().any(|end| name.ends_with(end)),
+        |tensor| match (trained(&tensor), tensor.shape.as_slice()) {
+            (true, &[channels, _, taps]) => tensor.shaped(vec![channels, taps, 1]),
+            _ => tensor,
+        },
+    );
+}
+
+/// Whether a convolution is as it was in training.
+fn trained(tensor: &Tensor) -> bool {
+    matches!(tensor.shape.as_slice(), [_, 1, taps] if *taps > 1)
+}
+
+/// Whether the elements are numbers to compute with.
+fn is_float(dtype: Dtype) -> bool {
+    crate::numbers::kind(dtype).is_some()
+}
