@@ -1,148 +1,155 @@
-//! The flags of programs that ask models: how to choose tokens, what to remember, what to load besides.
+//! The flags of a program that asks a model, and what they mean.
+
+mod choice;
+mod work;
 
 use std::path::PathBuf;
 
-use clap::{ArgAction, Args};
+use clap::{ArgAction, Args, ValueEnum};
+use mlxk_cli::{Form, output};
 use mlxk_core::{Error, Kind, Result};
-use mlxk_infer::Memory;
-use mlxk_infer::request::Options;
+use mlxk_infer::request::{Options, Preset};
 
-/// How to choose tokens, for those who want it exactly.
+use crate::{Manner, Reasoning, given};
+use choice::ChoiceFlags;
+pub use work::Work;
+use work::WorkFlags;
+
+/// How to ask, and how to write the answer.
 #[derive(Args, Clone, Debug)]
-#[command(next_help_heading = "Choice of tokens")]
-pub struct ChoiceFlags {
-    /// How often to drop the likeliest tokens, all but the last above --xtc-threshold
-    #[arg(long, value_name = "P")]
-    xtc_probability: Option<f32>,
-    /// How likely a token is that --xtc-probability may drop
-    #[arg(long, value_name = "P")]
-    xtc_threshold: Option<f32>,
-    /// Taken from the logits of recent tokens
-    #[arg(long, value_name = "X", allow_hyphen_values = true)]
-    presence_penalty: Option<f32>,
-    /// Taken from the logits of recent tokens for every time they came
-    #[arg(long, value_name = "X", allow_hyphen_values = true)]
-    frequency_penalty: Option<f32>,
-    /// How many of the last tokens are recent (20)
+pub struct Flags {
+    /// What to ask, instead of words
+    #[arg(long, value_name = "TEXT")]
+    pub prompt: Option<String>,
+    /// What the model is told before
+    #[arg(long, value_name = "TEXT")]
+    system: Option<String>,
+    /// End the answer after this many tokens
     #[arg(long, value_name = "N")]
-    penalty_context: Option<u32>,
-    /// Add to the logit of a token; may be repeated
-    #[arg(long, value_name = "ID=X", action = ArgAction::Append)]
-    logit_bias: Vec<String>,
-    /// End the answer at this token; may be repeated
-    #[arg(long, value_name = "ID", action = ArgAction::Append)]
-    stop_id: Vec<u32>,
-    /// Tell in records how likely tokens were, and as many of the likeliest ones
+    max_tokens: Option<u64>,
+    /// 0: always the likeliest token; the higher the more varied
+    #[arg(long, value_name = "X")]
+    temperature: Option<f32>,
+    /// Choose from the likeliest tokens that together have this probability
+    #[arg(long, value_name = "P")]
+    top_p: Option<f32>,
+    /// Choose from this many of the likeliest tokens; 0 for all
     #[arg(long, value_name = "N")]
-    logprobs: Option<u32>,
+    top_k: Option<u32>,
+    /// Choose from tokens at least this likely beside the likeliest
+    #[arg(long, value_name = "P")]
+    min_p: Option<f32>,
+    /// Above 1, what was said lately becomes less likely
+    #[arg(long, value_name = "X")]
+    repetition_penalty: Option<f32>,
+    /// The same seed and request give the same answer
+    #[arg(long, value_name = "N")]
+    seed: Option<u64>,
+    /// End the answer before this text; may be repeated
+    #[arg(long, value_name = "TEXT", action = ArgAction::Append)]
+    stop: Vec<String>,
+    /// Let the answer be JSON that the schema in this file allows
+    #[arg(long, value_name = "FILE")]
+    json_schema: Option<PathBuf>,
+    /// Let the answer follow the grammar in this file
+    #[arg(long, value_name = "FILE", conflicts_with = "json_schema")]
+    grammar: Option<PathBuf>,
+    /// What to show of what the model thinks before it answers
+    #[arg(long, value_name = "WHAT")]
+    reasoning: Option<Visible>,
+    /// The same as --reasoning hide
+    #[arg(long, conflicts_with = "reasoning")]
+    no_reasoning: bool,
+    /// Tell the chat template something more; may be repeated
+    #[arg(long, value_name = "NAME=VALUE", action = ArgAction::Append)]
+    template_var: Vec<String>,
+    /// Give the prompt to the model as it is
+    #[arg(long, conflicts_with_all = ["system", "template_var"])]
+    no_chat_template: bool,
+    /// Write the answer when it is complete
+    #[arg(long)]
+    no_stream: bool,
+    /// Tell on standard error how fast it went, and the seed
+    #[arg(long)]
+    verbose: bool,
+    /// Write a record; with -, read a request from each line, and write a record for each
+    #[arg(long)]
+    ndjson: bool,
+    /// Write one document: {status, command, data, error}
+    #[arg(long, conflicts_with = "ndjson")]
+    json: bool,
+    #[command(flatten)]
+    choice: ChoiceFlags,
+    #[command(flatten)]
+    work: WorkFlags,
 }
 
-impl ChoiceFlags {
+/// What is shown of reasoning.
+#[derive(Clone, Copy, Debug, ValueEnum)]
+enum Visible {
+    /// Reasoning before the answer; the default on a terminal
+    Show,
+    /// The answer alone; the default elsewhere
+    Hide,
+    /// Reasoning alone
+    Only,
+}
+
+impl Flags {
+    /// The form of the output.
+    pub fn form(&self) -> Form {
+        match self {
+            Flags { json: true, .. } => Form::Json,
+            Flags { ndjson: true, .. } => Form::Ndjson,
+            _ => Form::Human,
+        }
+    }
+
     /// What the flags wish.
     ///
     /// # Errors
-    /// If a bias is not of the form `ID=X`.
-    pub fn options(&self) -> Result<Options> {
-        let bias = |text: &String| {
-            let bias = text
-                .split_once('=')
-                .and_then(|(id, bias)| Some((id.trim().parse().ok()?, bias.trim().parse().ok()?)));
-            bias.ok_or_else(|| {
-                Error::new(Kind::Command, "--logit-bias", format!("not ID=X: {text}"))
-                    .hint("ID is the number of a token, X a number")
-            })
+    /// If a value means nothing, or a file that is named cannot be read.
+    pub fn manner(&self) -> Result<Manner> {
+        let preset = Preset {
+            options: self.options()?,
+            system: self.system.clone(),
+            raw: self.no_chat_template,
+            variables: given::variables(&self.template_var)?,
+            rules: given::rules(self.json_schema.as_deref(), self.grammar.as_deref())?,
         };
-        Ok(Options {
-            xtc_probability: self.xtc_probability,
-            xtc_threshold: self.xtc_threshold,
-            presence_penalty: self.presence_penalty,
-            frequency_penalty: self.frequency_penalty,
-            penalty_context: self.penalty_context,
-            logit_bias: self.logit_bias.iter().map(bias).collect::<Result<_>>()?,
-            stop_ids: self.stop_id.clone(),
-            logprobs: self.logprobs,
-            ..Options::default()
+        Ok(Manner {
+            preset,
+            reasoning: self.reasoning(),
+            colours: output::colours(),
+            work: self.work.work()?,
+            stream: !self.no_stream,
+            verbose: self.verbose,
         })
     }
-}
 
-/// How a model works.
-#[derive(Args, Clone, Debug)]
-#[command(next_help_heading = "Work of the model")]
-pub struct WorkFlags {
-    /// With --ndjson -: answer so many requests side by side
-    #[arg(long, value_name = "N", default_value_t = 8)]
-    batch: usize,
-    /// With --ndjson -: write answers in the order of their requests
-    #[arg(long)]
-    ordered: bool,
-    /// Remember the first 4 and the last tokens of a text, so many together
-    #[arg(long, value_name = "N")]
-    max_kv_size: Option<u32>,
-    /// Remember keys and values in this many bits: 2, 3, 4, 5, 6 or 8
-    #[arg(long, value_name = "N")]
-    kv_bits: Option<u32>,
-    /// How many of them share a scale: 32, 64 or 128
-    #[arg(long, value_name = "N", default_value_t = 64)]
-    kv_group_size: u32,
-    /// How long a text is when that begins
-    #[arg(long, value_name = "N", default_value_t = 0)]
-    kv_start: u32,
-    /// Start from what this file remembers of a prompt; write it if there is none
-    #[arg(long, value_name = "FILE")]
-    prompt_cache: Option<PathBuf>,
-    /// A small model with the same tokens, which guesses what this one says
-    #[arg(long, value_name = "MODEL", add = mlxk_cli::completion::models())]
-    draft_model: Option<String>,
-    /// How many tokens it guesses at once
-    #[arg(long, value_name = "N", default_value_t = 3)]
-    num_draft_tokens: usize,
-    /// A folder with an adapter (LoRA, DoRA) for the model
-    #[arg(long, value_name = "DIR")]
-    adapter: Option<PathBuf>,
-}
-
-/// How a model works, as wanted.
-#[derive(Clone, Debug)]
-pub struct Work {
-    /// Requests that are answered side by side.
-    pub batch: usize,
-    /// Whether answers come in the order of their requests.
-    pub ordered: bool,
-    /// What the model remembers.
-    pub memory: Memory,
-    /// Where the memory of a prompt is kept.
-    pub prompt_cache: Option<PathBuf>,
-    /// A model that guesses, as typed, and how many tokens at once.
-    pub draft: Option<(String, usize)>,
-    /// The folder of an adapter.
-    pub adapter: Option<PathBuf>,
-}
-
-impl WorkFlags {
-    /// What the flags wish.
-    ///
-    /// # Errors
-    /// If a value means nothing.
-    pub fn work(&self) -> Result<Work> {
-        let memory = Memory {
-            max_kv_size: self.max_kv_size,
-            kv_bits: self.kv_bits,
-            kv_group_size: self.kv_group_size,
-            kv_start: self.kv_start,
-            ..Memory::default()
+    fn options(&self) -> Result<Options> {
+        let options = Options {
+            max_tokens: self.max_tokens,
+            temperature: self.temperature,
+            top_p: self.top_p,
+            top_k: self.top_k,
+            min_p: self.min_p,
+            repetition_penalty: self.repetition_penalty,
+            seed: self.seed,
+            stop: self.stop.clone(),
+            ..self.choice.options()?
         };
-        memory.check().map_err(|e| Error::new(Kind::Command, "", e.message))?;
-        if self.batch == 0 {
-            return Err(Error::new(Kind::Command, "", "`batch` is not a whole number from 1"));
+        options.check().map_err(|e| Error::new(Kind::Command, "", e.message))?;
+        Ok(options)
+    }
+
+    fn reasoning(&self) -> Reasoning {
+        match (self.no_reasoning, self.reasoning) {
+            (true, _) | (_, Some(Visible::Hide)) => Reasoning::Hide,
+            (_, Some(Visible::Only)) => Reasoning::Only,
+            (_, Some(Visible::Show)) => Reasoning::Show,
+            (_, None) if output::to_terminal() => Reasoning::Show,
+            (_, None) => Reasoning::Hide,
         }
-        Ok(Work {
-            batch: self.batch,
-            ordered: self.ordered,
-            memory,
-            prompt_cache: self.prompt_cache.clone(),
-            draft: self.draft_model.clone().map(|model| (model, self.num_draft_tokens)),
-            adapter: self.adapter.clone(),
-        })
     }
 }

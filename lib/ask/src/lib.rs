@@ -23,8 +23,7 @@ use mlxk_infer::request::Preset;
 use mlxk_infer::{Event, Model, Request, Runner};
 use serde_json::Value;
 
-pub use flags::{ChoiceFlags, Work, WorkFlags};
-pub use given::{rules, variables};
+pub use flags::{Flags, Work};
 use page::Page;
 pub use page::Reasoning;
 

@@ -1,5 +1,6 @@
 //! What `mlxk-ls` lists.
 
+mod flags;
 mod table;
 
 use std::fs;
@@ -18,6 +19,7 @@ use crate::output::{Form, Output};
 use crate::select::{Entry, Filter, Sort};
 use crate::system;
 
+pub use flags::ListFlags;
 pub use table::Columns;
 
 /// What to list.

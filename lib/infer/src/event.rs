@@ -68,6 +68,8 @@ pub struct End {
     pub reason: Reason,
     /// Tokens of the prompt, with all that the template and the tokenizer put around it.
     pub prompt_tokens: u64,
+    /// Those of them that were remembered, and not computed.
+    pub cached_tokens: u64,
     /// Tokens that the model gave, with the one that ended the answer.
     pub completion_tokens: u64,
     /// The seed in use.
@@ -81,6 +83,7 @@ impl End {
             "prompt_tokens": self.prompt_tokens,
             "completion_tokens": self.completion_tokens,
             "total_tokens": self.prompt_tokens + self.completion_tokens,
+            "prompt_tokens_details": {"cached_tokens": self.cached_tokens},
         });
         let record = Record::default().with("finish_reason", self.reason.name());
         record.with("usage", usage).with("seed", self.seed)

@@ -33,6 +33,9 @@ pub trait Source {
     /// all are if the step itself fails.
     fn step(&mut self) -> Result<Step>;
 
+    /// How many tokens of a text's prompt were remembered, and not computed.
+    fn reused(&self, text: u64) -> u64;
+
     /// Takes a text out.
     fn leave(&mut self, text: u64);
 }
@@ -49,6 +52,10 @@ impl Source for Model {
 
     fn step(&mut self) -> Result<Step> {
         Model::step(self)
+    }
+
+    fn reused(&self, text: u64) -> u64 {
+        Model::reused(self, text)
     }
 
     fn leave(&mut self, text: u64) {
@@ -131,6 +138,7 @@ impl<S: Source> Runner<S> {
             end: End {
                 reason: Reason::Interrupted,
                 prompt_tokens: prompt.len() as u64,
+                cached_tokens: 0,
                 completion_tokens: 0,
                 seed: sampling.seed,
             },
@@ -151,6 +159,7 @@ impl<S: Source> Runner<S> {
         let mut events = Vec::new();
         for (number, token) in step {
             let Some(generation) = self.answers.get_mut(&number) else { continue };
+            generation.end.cached_tokens = self.source.reused(number);
             match token.map(|token| generation.push(&token, &self.tokenizer, &self.marks)) {
                 Ok(some) => events.extend(some.into_iter().map(|event| (number, Ok(event)))),
                 Err(e) => {

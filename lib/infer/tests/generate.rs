@@ -54,6 +54,10 @@ impl Source for Script {
         Ok(step)
     }
 
+    fn reused(&self, _: u64) -> u64 {
+        0
+    }
+
     fn leave(&mut self, text: u64) {
         self.0.borrow_mut().texts.retain(|(number, _)| *number != text);
     }

@@ -65,6 +65,10 @@ impl Source for Wishful {
         Ok(vec![(1, Ok(Token { id, logprobs: None }))])
     }
 
+    fn reused(&self, _: u64) -> u64 {
+        0
+    }
+
     fn leave(&mut self, _: u64) {}
 }
 

@@ -1,0 +1,88 @@
+//! The flags of a model at work: what it remembers, and what is loaded besides.
+
+use std::path::PathBuf;
+
+use clap::Args;
+use mlxk_core::{Error, Kind, Result};
+use mlxk_infer::Memory;
+
+/// How a model works.
+#[derive(Args, Clone, Debug)]
+#[command(next_help_heading = "Work of the model")]
+pub struct WorkFlags {
+    /// With --ndjson -: answer so many requests side by side
+    #[arg(long, value_name = "N", default_value_t = 8)]
+    batch: usize,
+    /// With --ndjson -: write answers in the order of their requests
+    #[arg(long)]
+    ordered: bool,
+    /// Remember the first 4 and the last tokens of a text, so many together
+    #[arg(long, value_name = "N")]
+    max_kv_size: Option<u32>,
+    /// Remember keys and values in this many bits: 2, 3, 4, 5, 6 or 8
+    #[arg(long, value_name = "N")]
+    kv_bits: Option<u32>,
+    /// How many of them share a scale: 32, 64 or 128
+    #[arg(long, value_name = "N", default_value_t = 64)]
+    kv_group_size: u32,
+    /// How long a text is when that begins
+    #[arg(long, value_name = "N", default_value_t = 0)]
+    kv_start: u32,
+    /// Start from what this file remembers of a prompt; write it if there is none
+    #[arg(long, value_name = "FILE")]
+    prompt_cache: Option<PathBuf>,
+    /// A small model with the same tokens, which guesses what this one says
+    #[arg(long, value_name = "MODEL", add = mlxk_cli::completion::models())]
+    draft_model: Option<String>,
+    /// How many tokens it guesses at once
+    #[arg(long, value_name = "N", default_value_t = 3)]
+    num_draft_tokens: usize,
+    /// A folder with an adapter (LoRA, DoRA) for the model
+    #[arg(long, value_name = "DIR")]
+    adapter: Option<PathBuf>,
+}
+
+/// How a model works, as wanted.
+#[derive(Clone, Debug)]
+pub struct Work {
+    /// Requests that are answered side by side.
+    pub batch: usize,
+    /// Whether answers come in the order of their requests.
+    pub ordered: bool,
+    /// What the model remembers.
+    pub memory: Memory,
+    /// Where the memory of a prompt is kept.
+    pub prompt_cache: Option<PathBuf>,
+    /// A model that guesses, as typed, and how many tokens at once.
+    pub draft: Option<(String, usize)>,
+    /// The folder of an adapter.
+    pub adapter: Option<PathBuf>,
+}
+
+impl WorkFlags {
+    /// What the flags wish.
+    ///
+    /// # Errors
+    /// If a value means nothing.
+    pub fn work(&self) -> Result<Work> {
+        let memory = Memory {
+            max_kv_size: self.max_kv_size,
+            kv_bits: self.kv_bits,
+            kv_group_size: self.kv_group_size,
+            kv_start: self.kv_start,
+            ..Memory::default()
+        };
+        memory.check().map_err(|e| Error::new(Kind::Command, "", e.message))?;
+        if self.batch == 0 {
+            return Err(Error::new(Kind::Command, "", "`batch` is not a whole number from 1"));
+        }
+        Ok(Work {
+            batch: self.batch,
+            ordered: self.ordered,
+            memory,
+            prompt_cache: self.prompt_cache.clone(),
+            draft: self.draft_model.clone().map(|model| (model, self.num_draft_tokens)),
+            adapter: self.adapter.clone(),
+        })
+    }
+}

@@ -1,0 +1,71 @@
+//! The flags of `mlxk-ls`, and what they select.
+
+use clap::Args;
+use mlxk_core::store::Revisions;
+
+use super::{Columns, Query, Style};
+use crate::output::{Form, FormFlags};
+use crate::select::{Filter, Sort};
+
+/// Which models to list, and how.
+#[derive(Args, Clone, Debug)]
+pub struct ListFlags {
+    /// Part of a name in any case, name@revision, or a path; any of several
+    #[arg(value_name = "PATTERN", add = crate::completion::models())]
+    patterns: Vec<String>,
+    /// Also list what is unhealthy or cannot run
+    #[arg(short, long)]
+    all: bool,
+    /// Every cached revision, not only the current one
+    #[arg(long)]
+    revisions: bool,
+    /// Only models that fulfil a condition, see below; may be repeated
+    #[arg(short, long = "filter", value_name = "CONDITION")]
+    filters: Vec<Filter>,
+    /// Order by accessed, modified, name or size; newest and biggest first
+    #[arg(long, value_name = "KEY[:asc|desc]")]
+    sort: Option<Sort>,
+    /// List at most N models
+    #[arg(long, value_name = "N")]
+    limit: Option<usize>,
+    /// Names only
+    #[arg(short, long)]
+    quiet: bool,
+    /// Add the health to the table
+    #[arg(long)]
+    health: bool,
+    /// Whole names and reasons in the table
+    #[arg(short, long)]
+    verbose: bool,
+    #[command(flatten)]
+    output: FormFlags,
+}
+
+impl ListFlags {
+    /// The form of the output.
+    pub fn form(&self) -> Form {
+        self.output.form()
+    }
+
+    /// What to list; the envelope has always had everything.
+    pub fn query(&self, form: Form) -> Query {
+        Query {
+            patterns: self.patterns.clone(),
+            revisions: if self.revisions { Revisions::All } else { Revisions::Current },
+            filters: self.filters.clone(),
+            sort: self.sort,
+            limit: self.limit,
+            all: self.all || form == Form::Json,
+        }
+    }
+
+    /// How to write it.
+    pub fn style(&self) -> Style {
+        match self.quiet {
+            true => Style::Names,
+            false => {
+                Style::Form(Columns { wide: self.all, health: self.health, verbose: self.verbose })
+            }
+        }
+    }
+}
