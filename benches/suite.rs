@@ -5,6 +5,7 @@
 //! runs alternate with ours, since a machine's speed drifts.
 #![allow(clippy::unwrap_used)] // a measurement that cannot be taken ends the run
 
+mod answer;
 #[path = "../lib/core/tests/env/mod.rs"]
 mod env;
 mod transfers;
@@ -43,6 +44,7 @@ fn main() {
     compare(&env, &[ours(health, "--ndjson"), peer("mlxk", "health --json")]);
     decoding(&env);
     println!();
+    answer::run(&env);
     transfers::measure();
 }
 

@@ -39,9 +39,12 @@ impl Tool for Run {
     }
 
     fn run(&self, out: &mut Output) -> Result<()> {
-        let manner = self.flags.manner()?;
+        let (manner, places) = (self.flags.manner()?, mlxk_cli::places()?);
+        if self.flags.bench {
+            return mlxk_ask::bench(&self.model, &manner, &places, out);
+        }
         let asked = asked(&self.words, self.flags.prompt.as_deref(), self.form())?;
-        mlxk_ask::ask(&self.model, asked, &manner, &mlxk_cli::places()?, out)
+        mlxk_ask::ask(&self.model, asked, &manner, &places, out)
     }
 }
 

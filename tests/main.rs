@@ -3,6 +3,7 @@
 
 mod badinput;
 mod campaign;
+mod chat;
 mod clone;
 mod completions;
 mod convert;

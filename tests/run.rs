@@ -8,5 +8,5 @@ mod refused;
 mod requests;
 mod rules;
 mod signals;
-mod tiny;
+pub mod tiny;
 mod work;

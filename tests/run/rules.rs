@@ -79,7 +79,7 @@ fn rules_go_with_batches_drafts_and_all_that_chooses_tokens() {
         json!({"id": 5, "prompt": "w1", "json_schema": schema(), "max_tokens": 2, "temperature": 0}),
     ];
     let alone: Vec<Value> =
-        requests.iter().map(|r| tiny.requests(&[], &[r.clone()])[0].clone()).collect();
+        requests.iter().map(|r| tiny.requests(&[], std::slice::from_ref(r))[0].clone()).collect();
     for how in [
         &[][..],
         &["--batch", "3"],

@@ -29,7 +29,7 @@ fn a_prompt_cache_is_written_once_and_spares_the_prompt() {
     assert_eq!(fs::read(&file).unwrap(), written);
     let request =
         json!({"prompt": format!("{} w5", tiny.prompt), "temperature": 0, "max_tokens": 4});
-    let longer = &tiny.requests(&args, &[request.clone()])[0];
+    let longer = &tiny.requests(&args, std::slice::from_ref(&request))[0];
     assert_eq!(
         (cached(longer), &longer["response"]),
         (&json!(21), &tiny.requests(&[], &[request])[0]["response"])
@@ -83,4 +83,25 @@ fn values_that_no_memory_can_have_are_wrong_use() {
     ] {
         tiny.run(&args).args(["w1"]).end().refused(2, message);
     }
+}
+
+#[test]
+fn a_model_is_measured_for_people_and_for_programs() {
+    let tiny = Tiny::new();
+    let record = &tiny.free(&["--bench", "--ndjson", "--max-tokens", "9"]).records()[0];
+    assert_eq!((&record["prompt_tokens"], &record["completion_tokens"]), (&json!(512), &json!(9)));
+    let weights = fs::metadata(tiny.path("model.safetensors")).unwrap().len();
+    // All but the embedding, whose rows are 320 of 32 floats, and the file's header.
+    let read = record["token_bytes"].as_u64().unwrap();
+    assert!(read < weights - 320 * 32 * 4 && read > weights / 2, "{record}");
+    for name in
+        ["load_seconds", "prefill_tps", "decode_tps", "peak_bytes", "bandwidth", "bandwidth_share"]
+    {
+        assert!(record[name].as_f64().is_some_and(|x| x > 0.0), "{name}: {record}");
+    }
+    let page = tiny.free(&["--bench", "--max-tokens", "9"]).ok();
+    let lines: Vec<&str> =
+        page.lines().map(|line| line.split_whitespace().next().unwrap()).collect();
+    assert_eq!(lines[1..], ["load", "prefill", "decode", "memory", "bandwidth"], "{page}");
+    assert_eq!(tiny.free(&["--bench", "w1"]).end().status(), 2);
 }

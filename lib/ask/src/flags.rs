@@ -66,6 +66,9 @@ pub struct Flags {
     /// Give the prompt to the model as it is
     #[arg(long, conflicts_with_all = ["system", "template_var"])]
     no_chat_template: bool,
+    /// Ask nothing, and tell how fast the model is here
+    #[arg(long, conflicts_with_all = ["words", "prompt"])]
+    pub bench: bool,
     /// Write the answer when it is complete
     #[arg(long)]
     no_stream: bool,

@@ -4,6 +4,7 @@
 
 #![cfg_attr(test, allow(clippy::unwrap_used))] // a test fails by panicking
 
+mod bench;
 mod chat;
 mod flags;
 mod given;
@@ -23,6 +24,7 @@ use mlxk_infer::request::Preset;
 use mlxk_infer::{Event, Model, Request, Runner};
 use serde_json::Value;
 
+pub use bench::bench;
 pub use flags::{Flags, Work};
 use page::Page;
 pub use page::Reasoning;

@@ -11,20 +11,30 @@ use crate::flags::Work;
 
 /// The model, ready to answer.
 pub fn load(
-    model: &Examined,
+    examined: &Examined,
     work: &Work,
     verbose: bool,
     places: &Places,
     out: &Output,
 ) -> Result<Runner<Model>> {
     let started = Instant::now();
-    let Examined { facts, plan, .. } = model;
+    let Examined { facts, plan, .. } = examined;
+    let runner = Runner::new(model(examined, work, places, out)?, facts, plan)?;
+    if verbose {
+        eprintln!("loaded {} in {:.2} s", facts.found.name, started.elapsed().as_secs_f64());
+    }
+    Ok(runner)
+}
+
+/// The model alone, with its adapter, its draft model and what a file remembers for it.
+pub fn model(examined: &Examined, work: &Work, places: &Places, out: &Output) -> Result<Model> {
+    let Examined { facts, plan, .. } = examined;
     let draft = work.draft.as_ref().map(|(name, tokens)| {
         let draft = find(&Record::default().with("name", name.as_str()), places)?;
         Ok::<_, Error>((examine(&draft)?, *tokens))
     });
     let draft = draft.transpose()?;
-    admit(model, out)?;
+    admit(examined, out)?;
     if let Some((draft, _)) = &draft {
         admit(draft, out)?;
         if !Tokenizer::read(facts)?.same_tokens(&Tokenizer::read(&draft.facts)?) {
@@ -45,11 +55,7 @@ pub fn load(
     if let Some(file) = work.prompt_cache.as_ref().filter(|file| file.exists()) {
         loaded.restore(file, facts)?;
     }
-    let runner = Runner::new(loaded, facts, plan)?;
-    if verbose {
-        eprintln!("loaded {} in {:.2} s", facts.found.name, started.elapsed().as_secs_f64());
-    }
-    Ok(runner)
+    Ok(loaded)
 }
 
 /// Writes what the model remembers of the last prompt, if a file is wanted that is not there.

@@ -177,7 +177,12 @@ fn usable(word: Vec<u8>) -> Vec<u8> {
 }
 
 fn broken(e: &impl std::fmt::Display) -> Error {
-    Error::new(Kind::Execution, "", format!("the rules for the answer: {}", first_line(e)))
+    let why = match first_line(e) {
+        // What a schema demands of itself without end shows only here.
+        why if why.starts_with("NoExtension") => "nothing may come next".to_owned(),
+        why => why,
+    };
+    Error::new(Kind::Execution, "", format!("the rules for the answer: {why}"))
 }
 
 /// What an error says first; the rest is for those who write grammars' parsers.

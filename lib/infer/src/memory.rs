@@ -17,7 +17,7 @@ pub fn estimate(facts: &Facts, tokens: u64, on_cpu: bool) -> Result<u64> {
     let config = load::config(facts)?;
     let headers = facts.weights().into_iter().filter_map(|shard| shard.header.as_ref().ok());
     let tensors = headers.flat_map(|header| &header.tensors);
-    let weights: u64 = tensors.map(|tensor| bytes(tensor, on_cpu)).sum();
+    let weights: u64 = tensors.map(|tensor| stored_bytes(tensor, on_cpu)).sum();
     let element = if on_cpu { 4 } else { 2 };
     let elements = elements(config.get("text_config").unwrap_or(&config));
     Ok(weights.saturating_add(tokens.saturating_mul(elements.saturating_mul(element))))
@@ -66,7 +66,8 @@ fn layers(config: &Value) -> u64 {
     attending.saturating_sub(number("num_kv_shared_layers").unwrap_or_default())
 }
 
-fn bytes(tensor: &Tensor, on_cpu: bool) -> u64 {
+/// The bytes of a tensor in memory: on a CPU 16-bit floats are widened.
+pub fn stored_bytes(tensor: &Tensor, on_cpu: bool) -> u64 {
     let bytes = tensor.range.end - tensor.range.start;
     match tensor.dtype {
         Dtype::F16 | Dtype::BF16 if on_cpu => 2 * bytes,

@@ -6,7 +6,7 @@ mod model;
 
 use std::collections::BTreeMap;
 
-use mlxk_infer::{Model, Sampling};
+use mlxk_infer::{Constraint, Model, Sampling};
 use model::{GREEDY, parity};
 
 const CASES: [&str; 4] = ["llama", "mistral", "qwen3-q4", "smollm3"];
@@ -249,5 +249,76 @@ fn a_prompt_cache_is_restored_from_its_file_and_no_other() {
     for size in [0, 7, 100, whole.len() - 1] {
         std::fs::write(&file, &whole[..size]).unwrap();
         assert!(model::load(&parity("llama")).unwrap().restore(&file, &facts).is_err());
+    }
+}
+
+/// Lets the ids through, by turns, that leave 0, 1 or 2 when divided by 3.
+struct Thirds(u32);
+
+impl Constraint for Thirds {
+    fn allowed(&mut self) -> mlxk_core::Result<Vec<u32>> {
+        let mut allowed = vec![0; 10];
+        (0..320)
+            .filter(|id| id % 3 == self.0 % 3)
+            .for_each(|id| allowed[id as usize / 32] |= 1 << (id % 32));
+        Ok(allowed)
+    }
+
+    fn push(&mut self, id: u32) -> mlxk_core::Result<()> {
+        assert_eq!(id % 3, self.0 % 3);
+        self.0 += 1;
+        Ok(())
+    }
+}
+
+/// 12 tokens of each of texts that begin together, every other one of them bound by rules.
+fn bound(model: &mut Model, texts: &[(Vec<u32>, Sampling)]) -> Vec<Vec<u32>> {
+    let mut numbers = Vec::new();
+    for (n, (prompt, sampling)) in texts.iter().enumerate() {
+        let rules: Option<Box<dyn Constraint>> = match n % 2 {
+            0 => Some(Box::new(Thirds(0))),
+            _ => None,
+        };
+        numbers.push(model.join(prompt, sampling.clone(), rules).unwrap());
+    }
+    let mut told = vec![Vec::new(); texts.len()];
+    while told.iter().any(|told| told.len() < 12) {
+        for (number, token) in model.step().unwrap() {
+            let told = &mut told[numbers.iter().position(|n| *n == number).unwrap()];
+            if told.len() < 12 {
+                told.push(token.unwrap().id);
+            }
+            if told.len() == 12 {
+                model.leave(number);
+            }
+        }
+    }
+    told
+}
+
+#[test]
+fn rules_bind_their_own_text_beside_others_and_with_guesses() {
+    let hot = |seed| Sampling { temperature: 1.2, top_p: 0.95, seed, ..GREEDY };
+    let texts = [
+        (prompt(1, 20), GREEDY),
+        (prompt(2, 9), hot(1)),
+        (prompt(3, 1), hot(2)),
+        (prompt(4, 30), GREEDY),
+    ];
+    for case in ["llama", "smollm3"] {
+        let load = |on_cpu| model::load_for(&parity(case), on_cpu).unwrap();
+        let alone: Vec<Vec<u32>> = (0..texts.len())
+            .map(|n| match n % 2 {
+                0 => bound(&mut load(true), &texts[n..=n]).remove(0),
+                _ => alone(&mut load(true), &texts[n].0, &texts[n].1, 12),
+            })
+            .collect();
+        for (n, told) in alone.iter().enumerate().filter(|(n, _)| n % 2 == 0) {
+            assert!(told.iter().zip(0..).all(|(id, turn)| id % 3 == turn % 3), "{n}: {told:?}");
+        }
+        assert_eq!(bound(&mut load(true), &texts), alone, "{case}");
+        assert_eq!(bound(&mut load(false), &texts), alone, "{case}, queued ahead");
+        let mut guided = load(true).guided_by(load(true), 3).unwrap();
+        assert_eq!(bound(&mut guided, &texts), alone, "{case}, guessed");
     }
 }

@@ -193,3 +193,50 @@ fn a_call_ends_an_answer_for_its_own_reason() {
     assert_eq!((&call["function"]["name"], &call["type"]), (&json!("a"), &json!("function")));
     assert_eq!(call["id"].as_str().unwrap().len(), 9);
 }
+
+/// A schema, possible or not.
+fn any_schema(
+    u: &mut arbtest::arbitrary::Unstructured,
+    depth: u32,
+) -> arbtest::arbitrary::Result<Value> {
+    let number = |u: &mut arbtest::arbitrary::Unstructured| u.int_in_range(-2..=4i32);
+    Ok(match u.int_in_range(0..=9)? {
+        0 => json!({"type": "integer", "minimum": number(u)?, "maximum": number(u)?}),
+        1 => json!({"type": "string", "minLength": number(u)?, "maxLength": number(u)?}),
+        2 => json!({"enum": [null, true, 1, "a", {"a": []}]}),
+        3 => json!({"const": number(u)?}),
+        4 => json!({"type": *u.choose(&["boolean", "null", "number", "wrong", "array"])?}),
+        5 => json!({"$ref": *u.choose(&["#", "#/a", "http://example.com", "#/properties/a"])?}),
+        6 if depth > 0 => json!({"type": "array", "items": any_schema(u, depth - 1)?,
+            "minItems": number(u)?, "maxItems": number(u)?}),
+        7 if depth > 0 => {
+            json!({"type": "object", "required": ["a"], "additionalProperties": false,
+            "properties": {"a": any_schema(u, depth - 1)?, "b": any_schema(u, depth - 1)?}})
+        }
+        8 if depth > 0 => json!({"anyOf": [any_schema(u, depth - 1)?, any_schema(u, depth - 1)?]}),
+        9 if depth > 0 => json!({"allOf": [any_schema(u, depth - 1)?, any_schema(u, depth - 1)?]}),
+        _ => json!({"pattern": *u.choose(&["^a{2}$", "[", "(a|b)*", "\\p{Z}", "a{1000000}"])?}),
+    })
+}
+
+#[test]
+fn any_schema_is_followed_or_refused_in_a_line() {
+    arbtest::arbtest(|u| {
+        let schema = any_schema(u, 2)?;
+        match ask("", &["[", "{", "\"", "a"], json!({"json_schema": schema})) {
+            Ok(told) if told.reason == "stop" => {
+                serde_json::from_str::<Value>(&told.text)
+                    .unwrap_or_else(|e| panic!("{schema}: {told:?}: {e}"));
+            }
+            Ok(told) => assert_eq!(told.reason, "length", "{schema}"),
+            Err(e) => {
+                // What demands itself without end is found out on the way.
+                let endless = "the rules for the answer: nothing may come next";
+                let refused = e.message.starts_with("`json_schema`: ") || e.message == endless;
+                assert!(refused && !e.message.contains('\n'), "{schema}: {e}");
+            }
+        }
+        Ok(())
+    })
+    .budget_ms(2000);
+}

@@ -2,6 +2,7 @@
 
 mod command;
 mod editor;
+mod quiet;
 
 use std::path::PathBuf;
 use std::time::Instant;
@@ -16,6 +17,7 @@ use crate::Manner;
 use crate::page::Page;
 use command::Command;
 use editor::{Editor, Line};
+use quiet::Quiet;
 
 /// What a conversation has come to.
 struct Chat {
@@ -85,6 +87,7 @@ impl Chat {
         let mut page = Page::new(self.manner.reasoning, self.manner.colours);
         let (mut reasoning, mut text, mut calls) = (String::new(), String::new(), Vec::new());
         let watch = interrupt::watch();
+        let _quiet = Quiet::begin();
         let mut end = None;
         let mut failed = None;
         for event in self.runner.generate(&request, &|| watch.caught())? {

@@ -1,0 +1,295 @@
+//! What an answer costs besides the work of MLX: until its first token, in memory, and for every token.
+
+use std::fs;
+use std::io::{Read, Write, copy, pipe, sink};
+use std::path::Path;
+use std::process::{Command, Stdio};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use mlxk_core::{Facts, Found, Origin, Plan, Result, health, policy, probe};
+use mlxk_infer::generate::Source;
+use mlxk_infer::request::{Options, Prompt, Rules};
+use mlxk_infer::sample::{Turn, host};
+use mlxk_infer::{Constraint, Event, Request, Runner, Sampling, Step, Token, Tokenizer};
+use serde_json::{Map, Value, json};
+
+use super::{RUNS, command, measure, median, peer};
+use crate::env::Env;
+
+const QUESTION: &str = "What is the capital of France?";
+
+/// Tokens of a vocabulary as large as those of today's models.
+const VOCABULARY: usize = 150_000;
+
+/// Tokens that are chosen to learn what one costs.
+const TOKENS: usize = 1000;
+
+/// Measures all of it, and prints a table.
+pub fn run(env: &Env) {
+    let folder = tempfile::tempdir().unwrap();
+    let model = folder.path().join("SmolLM2");
+    let gguf = std::env::var_os("MLXK_TEST_MODEL").expect("MLXK_TEST_MODEL names the model");
+    let import = Path::new(env!("CARGO_BIN_EXE_mlxk-convert"));
+    measure(command(env, import).arg(gguf).arg(&model));
+    first_token(env, &model);
+    memory(env, &model);
+    vocabulary(folder.path());
+    tokens(folder.path());
+}
+
+/// The facts of a model in a folder, and whether it can run.
+fn known(path: &Path) -> (Facts, Plan) {
+    let (name, path) = (path.display().to_string(), path.to_owned());
+    let found = Found { name, path, revision: None, origin: Origin::Workspace };
+    let facts = probe::read(&found).unwrap();
+    let plan = policy::decide(&facts, &health::check(&facts));
+    (facts, plan)
+}
+
+fn milliseconds(times: impl Iterator<Item = Duration>) -> f64 {
+    median(times.map(|time| time.as_secs_f64() * 1e3))
+}
+
+/// How long after its start a program writes the first bytes.
+fn first_bytes(mut command: Command) -> Duration {
+    let started = Instant::now();
+    let mut child = command.stdout(Stdio::piped()).spawn().unwrap();
+    child.stdout.as_mut().unwrap().read_exact(&mut [0]).unwrap();
+    let passed = started.elapsed();
+    drop(child.stdout.take());
+    child.wait().unwrap();
+    passed
+}
+
+/// From the start of the program to its first token, beside loading and the prompt alone.
+fn first_token(env: &Env, model: &Path) {
+    println!("{:<44} {:>10}", "SmolLM2-135M, to the first token", "ms");
+    let (facts, plan) = known(model);
+    let prompt = Tokenizer::read(&facts).unwrap().encode(&chat(QUESTION)).unwrap();
+    let alone = || {
+        let started = Instant::now();
+        let mut model = mlxk_infer::load(&facts, &plan).unwrap();
+        model.tokens(&prompt, &Sampling::GREEDY).unwrap().next().unwrap().unwrap();
+        started.elapsed()
+    };
+    let whole = || {
+        let mut command = command(env, Path::new(env!("CARGO_BIN_EXE_mlxk-run")));
+        command.arg(model).args(["--temperature", "0", "--max-tokens", "1", QUESTION]);
+        first_bytes(command)
+    };
+    alone();
+    whole();
+    let both: Vec<(Duration, Duration)> = (0..RUNS).map(|_| (alone(), whole())).collect();
+    let [alone, whole] = [0, 1].map(|n| milliseconds(both.iter().map(|b| [b.0, b.1][n])));
+    println!("{:<44} {alone:>10.1}", "loading and the prompt alone");
+    println!("{:<44} {whole:>10.1}  {:.2} times that", "mlxk-run", whole / alone);
+    if let Some((python, _)) = peer("python", "") {
+        let mut command = command(env, &python);
+        command.args(["-c", MLX_LM]).arg(model).arg(QUESTION);
+        println!(
+            "{:<44} {:>10.1}",
+            "mlx-lm, cast to f32",
+            first_bytes(command).as_secs_f64() * 1e3
+        );
+    }
+    println!();
+}
+
+/// The model's chat template around a question.
+fn chat(question: &str) -> String {
+    let system = "You are a helpful AI assistant named SmolLM, trained by Hugging Face";
+    format!(
+        "<|im_start|>system\n{system}<|im_end|>\n<|im_start|>user\n{question}<|im_end|>\n<|im_start|>assistant\n"
+    )
+}
+
+const MLX_LM: &str = r#"
+import sys, mlx.core as mx, mlx_lm
+from mlx.utils import tree_map
+model, tokenizer = mlx_lm.load(sys.argv[1])
+model.update(tree_map(lambda x: x.astype(mx.float32) if x.dtype == mx.float16 else x, model.parameters()))
+prompt = tokenizer.apply_chat_template([{"role": "user", "content": sys.argv[2]}], add_generation_prompt=True)
+for answer in mlx_lm.stream_generate(model, tokenizer, prompt, max_tokens=1): print(answer.text, flush=True)
+"#;
+
+/// The peak of the memory of an answer, beside what its weights and its context need.
+fn memory(env: &Env, model: &Path) {
+    const LONG: u64 = 256;
+    let (facts, _) = known(model);
+    let on_cpu = mlxk_infer::on_cpu().unwrap();
+    let needed = mlxk_infer::estimate(&facts, LONG, on_cpu).unwrap() as f64 / 1e6;
+    let mut command = command(env, Path::new(env!("CARGO_BIN_EXE_mlxk-run")));
+    command.arg(model).args(["--no-chat-template", "--max-tokens", &LONG.to_string(), "Once"]);
+    let peak = measure(&mut command).peak_bytes as f64 / 1e6;
+    println!("{:<44} {:>10}", format!("SmolLM2-135M, {LONG} tokens"), "MB");
+    println!("{:<44} {needed:>10.1}", "weights and context");
+    println!("{:<44} {peak:>10.1}  {:+.1}\n", "mlxk-run, peak", peak - needed);
+}
+
+/// Writes a tokenizer of byte-level BPE whose tokens are words of letters, and a configuration.
+fn vocabulary(folder: &Path) {
+    let mut random = noise(7);
+    let mut words: Vec<String> = (0..256).map(character).collect();
+    let mut known: Map<String, Value> = Map::new();
+    let mut merges = Vec::new();
+    known.extend(words.iter().cloned().zip((0..).map(Value::from)));
+    while words.len() < VOCABULARY - 1 {
+        let [left, right] = [(); 2].map(|()| {
+            let below = if random.next().unwrap().is_multiple_of(3) { words.len() } else { 256 };
+            words[random.next().unwrap() as usize % below].clone()
+        });
+        let word = format!("{left}{right}");
+        if word.chars().count() < 12 && !known.contains_key(&word) {
+            known.insert(word.clone(), words.len().into());
+            merges.push(json!([left, right]));
+            words.push(word);
+        }
+    }
+    let end = VOCABULARY - 1;
+    let bytes = json!({"type": "ByteLevel", "add_prefix_space": false, "trim_offsets": true, "use_regex": true});
+    let tokenizer = json!({
+        "version": "1.0", "truncation": null, "padding": null, "normalizer": null,
+        "pre_tokenizer": bytes, "post_processor": null, "decoder": bytes,
+        "added_tokens": [{"id": end, "content": "</s>", "special": true, "lstrip": false,
+            "rstrip": false, "normalized": false, "single_word": false}],
+        "model": {"type": "BPE", "vocab": known, "merges": merges},
+    });
+    fs::write(folder.join("tokenizer.json"), tokenizer.to_string()).unwrap();
+    let config = json!({"model_type": "llama", "eos_token_id": end});
+    fs::write(folder.join("config.json"), config.to_string()).unwrap();
+}
+
+/// What stands for a byte in byte-level tokens.
+fn character(byte: u32) -> String {
+    let seen = matches!(byte, 0x21..=0x7e | 0xa1..=0xac | 0xae..=0xff);
+    let hidden =
+        (0..byte).filter(|b| !matches!(b, 0x21..=0x7e | 0xa1..=0xac | 0xae..=0xff)).count() as u32;
+    char::from_u32(if seen { byte } else { 0x100 + hidden }).unwrap().to_string()
+}
+
+/// Numbers that look random, the same each time.
+fn noise(seed: u64) -> impl Iterator<Item = u64> {
+    let step =
+        |x: &u64| Some(x.wrapping_mul(6364136223846793005).wrapping_add(1442695040888963407));
+    std::iter::successors(step(&seed), step).map(|x| x >> 33)
+}
+
+/// Logits as a trained model has them: a few tokens stand out of many.
+fn logits(seed: u64) -> Vec<f32> {
+    let mut random = noise(seed).map(|n| n as f32 / (1u64 << 31) as f32);
+    let mut unit = || random.next().unwrap();
+    let rest = |u: f32, v: f32| 2.0 * (-2.0 * (u + 1e-9).ln()).sqrt() * (6.3 * v).cos();
+    let mut logits: Vec<f32> = (0..VOCABULARY).map(|_| rest(unit(), unit())).collect();
+    (0..50).for_each(|_| logits[(unit() * VOCABULARY as f32) as usize] = 10.0 + 10.0 * unit());
+    logits
+}
+
+/// A model that takes no time: what it would say is known.
+struct Instantly {
+    logits: Vec<Vec<f32>>,
+    text: Option<Continued>,
+    number: u64,
+}
+
+/// A text that it continues.
+struct Continued {
+    sampling: Sampling,
+    constraint: Option<Box<dyn Constraint>>,
+    tokens: Vec<u32>,
+}
+
+impl Source for Instantly {
+    fn join(
+        &mut self,
+        prompt: &[u32],
+        sampling: Sampling,
+        constraint: Option<Box<dyn Constraint>>,
+    ) -> Result<u64> {
+        self.text = Some(Continued { sampling, constraint, tokens: prompt.to_vec() });
+        Ok(1)
+    }
+
+    fn step(&mut self) -> Result<Step> {
+        let Continued { sampling, constraint, tokens } = self.text.as_mut().unwrap();
+        self.number += 1;
+        let logits = &self.logits[self.number as usize % self.logits.len()];
+        let allowed = constraint.as_mut().map(|rules| rules.allowed()).transpose()?;
+        let turn = Turn { sampling, recent: tokens, number: self.number, allowed };
+        let token: Token = host::choose(logits, &turn).unwrap();
+        constraint.as_mut().map(|rules| rules.push(token.id)).transpose()?;
+        tokens.push(token.id);
+        Ok(vec![(1, Ok(token))])
+    }
+
+    fn reused(&self, _: u64) -> u64 {
+        0
+    }
+
+    fn leave(&mut self, _: u64) {
+        self.text = None;
+    }
+}
+
+/// What a token costs besides the model: choosing it, its text, stop strings, rules, writing.
+fn tokens(folder: &Path) {
+    println!("{:<44} {:>10}", "a token besides the model, 150,000 to choose", "µs");
+    let (facts, plan) = known(folder);
+    let logits: Vec<Vec<f32>> = (0..8).map(logits).collect();
+    let source = Instantly { logits: logits.clone(), text: None, number: 0 };
+    let started = Instant::now();
+    let mut runner = Runner::new(source, &facts, &plan).unwrap();
+    let ready = started.elapsed().as_secs_f64() * 1e3;
+    let stop = vec!["\nUser:".to_owned(), "<|im_end|>".to_owned()];
+    let plain = Options { seed: Some(1), stop, max_tokens: Some(100), ..Options::default() };
+    let schema = json!({"type": "array", "items": {"type": "object", "required": ["name", "age"],
+        "properties": {"name": {"type": "string"}, "age": {"type": "integer"}}}});
+    let penalised = Options { repetition_penalty: Some(1.1), ..plain.clone() };
+    let all = Options {
+        top_k: Some(40),
+        min_p: Some(0.05),
+        xtc_probability: Some(0.5),
+        logprobs: Some(5),
+        ..penalised.clone()
+    };
+    for (what, options, rules) in [
+        ("greedy", Options { temperature: Some(0.0), ..plain.clone() }, None),
+        ("temperature 0.7, top-p 0.9", plain.clone(), None),
+        ("the same, repetition penalty", penalised, None),
+        ("all filters, 5 logprobs", all, None),
+        ("temperature 0.7, top-p 0.9, JSON schema", plain, Some(Rules::Schema(schema))),
+    ] {
+        let request = Request { prompt: Prompt::Text("Once upon".into()), options, rules };
+        answer(&mut runner, &request);
+        let times = (0..RUNS).map(|_| answer(&mut runner, &request) * 1e6);
+        println!("{what:<44} {:>10.1}", median(times));
+    }
+    println!("{:<44} {ready:>10.1}\n", "its tokenizer made ready, ms");
+}
+
+/// Seconds for a token of answers to `request`, written into a pipe as they come.
+fn answer(runner: &mut Runner<Instantly>, request: &Request) -> f64 {
+    let (mut reader, mut writer) = pipe().unwrap();
+    let reading = thread::spawn(move || copy(&mut reader, &mut sink()).unwrap());
+    let (mut tokens, mut passed) = (0, Duration::ZERO);
+    while tokens < TOKENS {
+        runner.join(request).unwrap();
+        let started = Instant::now();
+        let mut over = false;
+        while !over && tokens < TOKENS {
+            tokens += 1;
+            for (_, event) in runner.step() {
+                match event.unwrap() {
+                    Event::Text(text) => writer.write_all(text.as_bytes()).unwrap(),
+                    Event::End(_) => over = true,
+                    _ => {}
+                }
+            }
+        }
+        passed += started.elapsed();
+        runner.leave(1);
+    }
+    drop(writer);
+    reading.join().unwrap();
+    passed.as_secs_f64() / tokens as f64
+}
