@@ -127,6 +127,8 @@ impl Asking<'_> {
         let mut answer = Answer::default();
         let mut page = Page::new(self.manner.reasoning, self.manner.colours);
         for event in self.runner.generate(request, interrupted)? {
+            // Once a reader sees something, Ctrl-C ends the answer as it should.
+            interrupted();
             let event = match event {
                 Ok(event) => event,
                 Err(e) => {
