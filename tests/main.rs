@@ -22,5 +22,6 @@ mod rm;
 mod roundtrip;
 mod run;
 mod schema;
+mod serve;
 mod show;
 mod smollm2;

@@ -9,7 +9,7 @@ use mlxk_core::Architecture;
 
 use crate::env::program_path;
 
-const TOOLS: [&str; 9] = [
+const TOOLS: [&str; 10] = [
     "mlxk-clone",
     "mlxk-convert",
     "mlxk-health",
@@ -18,6 +18,7 @@ const TOOLS: [&str; 9] = [
     "mlxk-push",
     "mlxk-rm",
     "mlxk-run",
+    "mlxk-serve",
     "mlxk-show",
 ];
 

@@ -24,6 +24,9 @@ const OFFLINE: [(&str, &[&str], &str); 7] = [
     ("mlxk-rm", &["--force", "org/m"], "deleted"),
 ];
 
+/// The program that does not end by itself; its own tests run it so.
+const SERVING: &str = "mlxk-serve";
+
 #[test]
 fn with_an_empty_network_namespace_programs_work() {
     if !can_unshare() {
@@ -44,7 +47,7 @@ fn with_an_empty_network_namespace_programs_work() {
 
 #[test]
 fn no_program_is_left_out() {
-    let tested = OFFLINE.iter().map(|(program, ..)| *program).chain(ONLINE);
+    let tested = OFFLINE.iter().map(|(program, ..)| *program).chain(ONLINE).chain([SERVING]);
     let tested: BTreeSet<String> = tested.map(str::to_owned).collect();
     let names = fs::read_dir(Path::new(ROOT).join("bins"))
         .unwrap()
@@ -84,7 +87,7 @@ fn walk(directory: &Path, sources: &mut Vec<PathBuf>) {
     }
 }
 
-fn can_unshare() -> bool {
+pub fn can_unshare() -> bool {
     let probe = Command::new("unshare").args(["--map-root-user", "--net", "true"]).output();
     probe.is_ok_and(|output| output.status.success())
 }

@@ -91,7 +91,7 @@ fn programs_that_manage_link_nothing_that_runs() {
 #[test]
 fn programs_that_work_offline_cannot_look_up_a_host() {
     let runs: &[&str] = match cfg!(target_os = "linux") {
-        true => &["mlxk-convert", "mlxk-run"],
+        true => &["mlxk-convert", "mlxk-run", "mlxk-serve"],
         false => &[],
     };
     let manage = PROGRAMS.map(|(program, _)| program);

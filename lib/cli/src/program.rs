@@ -47,6 +47,12 @@ pub fn restore_sigpipe() {
     unsafe { libc::signal(libc::SIGPIPE, libc::SIG_DFL) };
 }
 
+/// Lets a client that goes away end no program that has others to serve.
+pub fn ignore_sigpipe() {
+    // SAFETY: ignoring runs no code of this process.
+    unsafe { libc::signal(libc::SIGPIPE, libc::SIG_IGN) };
+}
+
 /// True if `--json` stands anywhere on the command line: then errors are JSON too.
 pub fn json_wanted() -> bool {
     env::args_os().any(|arg| arg == "--json")

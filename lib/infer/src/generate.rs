@@ -100,6 +100,16 @@ impl<S: Source> Runner<S> {
         self.window
     }
 
+    /// How many tokens the prompt of `request` has.
+    ///
+    /// # Errors
+    /// As [`join`](Self::join).
+    pub fn count(&self, request: &Request) -> Result<u64> {
+        let prompt = self.tokenizer.encode(&self.text(&request.prompt)?)?;
+        budget(prompt.len() as u64, request.options.max_tokens, self.window)?;
+        Ok(prompt.len() as u64)
+    }
+
     /// What continues the texts.
     pub fn source(&self) -> &S {
         &self.source

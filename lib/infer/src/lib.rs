@@ -60,6 +60,7 @@ pub use memory::estimate;
 pub use mlx::on_cpu;
 pub use remember::Memory;
 pub use request::Request;
+pub use room::free as free_memory;
 pub use sample::{Constraint, Logprobs, Sampling, Token};
 pub use template::Template;
 pub use tokenizer::Tokenizer;

@@ -16,6 +16,11 @@ struct Memory {
     limit: u64,
 }
 
+/// Bytes of memory that are free, or given up by others at once; none if the system does not tell.
+pub fn free() -> Option<u64> {
+    memory().map(|memory| memory.free)
+}
+
 /// What is told to a user whose model may not fit; nothing if it does.
 ///
 /// # Errors

@@ -2,6 +2,7 @@
 
 use std::collections::VecDeque;
 use std::convert::Infallible;
+use std::sync::Arc;
 use std::time::Duration;
 
 use axum::body::{Body, to_bytes};
@@ -10,8 +11,10 @@ use axum::http::StatusCode;
 use axum::response::sse::{self, KeepAlive, Sse};
 use axum::response::{IntoResponse, Response};
 use futures_util::stream::{self, Stream};
+use mlxk_core::{Error, Kind};
 use tokio::time::timeout;
 
+use crate::account::Account;
 use crate::app::App;
 use crate::engine::{Call, Event, Events, Reason};
 use crate::fields::Fields;
@@ -42,11 +45,13 @@ pub async fn body(app: &App, body: Body) -> Result<Fields, Refusal> {
 }
 
 /// Answers a task.
-pub async fn answer(app: &App, id: Id, task: Task) -> Result<Response, Refusal> {
+pub async fn answer(app: &Arc<App>, id: Id, task: Task) -> Result<Response, Refusal> {
     let Task { requests, shape, stream, mut wording } = task;
-    let events = requests.into_iter().map(|request| app.engine.submit(request));
-    let events = events.collect::<mlxk_core::Result<Vec<_>>>()?;
-    let mut choices: Vec<_> = events.into_iter().map(|events| Choice::new(events, shape)).collect();
+    let mut choices = Vec::new();
+    for request in requests {
+        let account = Account::open(app, &id.0, &request, stream);
+        choices.push(Choice::open(account, app.engine.submit(request), shape)?);
+    }
     // What cannot be answered at all is told by a status, which a stream has no more.
     let mut prompt_tokens = Vec::new();
     for choice in &mut choices {
@@ -76,6 +81,7 @@ pub fn json(value: &serde_json::Value) -> Response {
 
 /// One answer in the making.
 struct Choice {
+    account: Account,
     events: Events,
     shape: Shape,
     /// The text of a call that is not complete.
@@ -87,17 +93,22 @@ struct Choice {
 }
 
 impl Choice {
-    fn new(events: Events, shape: Shape) -> Choice {
+    fn open(
+        mut account: Account,
+        events: mlxk_core::Result<Events>,
+        shape: Shape,
+    ) -> Result<Choice, Refusal> {
+        let events = events.map_err(|e| failed(&mut account, e))?;
         let (forced, ready) = (String::new(), VecDeque::new());
-        Choice { events, shape, forced, ready, calls: 0, over: false }
+        Ok(Choice { account, events, shape, forced, ready, calls: 0, over: false })
     }
 
     /// Waits until the model begins: the tokens of the prompt.
     async fn begin(&mut self) -> Result<u64, Refusal> {
         match self.events.recv().await {
             Some(Ok(Event::Begun { prompt_tokens })) => Ok(prompt_tokens),
-            Some(Ok(_)) | None => Err(gone()),
-            Some(Err(e)) => Err(e.into()),
+            Some(Ok(_)) | None => Err(failed(&mut self.account, closed())),
+            Some(Err(e)) => Err(failed(&mut self.account, e)),
         }
     }
 
@@ -110,7 +121,9 @@ impl Choice {
             if self.over {
                 return Ok(None);
             }
-            let event = self.events.recv().await.unwrap_or_else(|| Err(closed()))?;
+            let event = self.events.recv().await.unwrap_or_else(|| Err(closed()));
+            let event = event.map_err(|e| failed(&mut self.account, e))?;
+            self.account.hear(&event);
             self.over = matches!(event, Event::End(_));
             self.shaped(event);
         }
@@ -213,10 +226,13 @@ impl Told {
     }
 }
 
-fn closed() -> mlxk_core::Error {
-    mlxk_core::Error::new(mlxk_core::Kind::Internal, "", "the engine has gone")
+fn closed() -> Error {
+    Error::new(Kind::Internal, "", "the engine has gone")
 }
 
-fn gone() -> Refusal {
-    closed().into()
+/// Why there is no answer, or no more of it.
+fn failed(account: &mut Account, error: Error) -> Refusal {
+    let refusal = Refusal::from(error);
+    account.fail(&refusal);
+    refusal
 }

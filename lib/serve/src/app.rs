@@ -7,9 +7,10 @@ use axum::Router;
 use axum::extract::{Path, State};
 use axum::http::{HeaderValue, Method, StatusCode, header};
 use axum::middleware::from_fn_with_state;
-use axum::response::Response;
+use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use axum::{Extension, body::Body};
+use mlxk_core::{Error, Kind};
 use serde_json::json;
 use tower_http::cors::CorsLayer;
 
@@ -17,9 +18,11 @@ use crate::answer::{answer, body};
 use crate::engine::Engine;
 use crate::fields::Fields;
 use crate::guard::{self, Id, Key};
+use crate::log::Log;
+use crate::meter::Meter;
 use crate::refusal::Refusal;
 use crate::task::Task;
-use crate::{chat, completions, models};
+use crate::{chat, completions, messages, models, responses};
 
 /// How a server behaves.
 #[derive(Clone, Debug)]
@@ -35,6 +38,8 @@ pub struct Settings {
     pub lenient: bool,
     /// Bytes of the largest body that is read.
     pub max_body: usize,
+    /// Who is told what happens.
+    pub log: Log,
 }
 
 /// A server, ready to answer.
@@ -42,6 +47,7 @@ pub struct App {
     /// What answers.
     pub(crate) engine: Box<dyn Engine>,
     pub(crate) settings: Settings,
+    pub(crate) meter: Meter,
     /// Whether no further request is answered.
     closing: AtomicBool,
 }
@@ -49,7 +55,8 @@ pub struct App {
 impl App {
     /// A server of what `engine` can answer.
     pub fn new(engine: impl Engine, settings: Settings) -> Arc<App> {
-        Arc::new(App { engine: Box::new(engine), settings, closing: AtomicBool::new(false) })
+        let (engine, meter) = (Box::new(engine), Meter::new());
+        Arc::new(App { engine, settings, meter, closing: AtomicBool::new(false) })
     }
 
     /// Refuses all further requests; those that are being answered go on.
@@ -66,10 +73,17 @@ impl App {
     pub fn router(self: &Arc<App>) -> Router {
         Router::new()
             .route("/health", get(health))
+            .route("/metrics", get(metrics))
             .route("/v1/models", get(all_models))
             .route("/v1/models/{*id}", get(one_model))
             .route("/v1/chat/completions", post(chat))
             .route("/v1/completions", post(completions))
+            .route("/v1/responses", post(responses))
+            .route("/v1/messages", post(messages))
+            .route("/v1/messages/count_tokens", post(count_tokens))
+            .route("/v1/embeddings", post(not_yet))
+            .route("/v1/audio/transcriptions", post(not_yet))
+            .route("/v1/audio/translations", post(not_yet))
             .fallback(no_route)
             .method_not_allowed_fallback(wrong_method)
             .layer(from_fn_with_state(self.clone(), guard::guard))
@@ -93,6 +107,12 @@ async fn health() -> Response {
     crate::answer::json(&json!({"status": "ok", "service": "mlxk-serve"}))
 }
 
+async fn metrics(State(app): Shared) -> Response {
+    let kind =
+        [(header::CONTENT_TYPE, "application/openmetrics-text; version=1.0.0; charset=utf-8")];
+    (kind, app.meter.text(&app.engine.figures())).into_response()
+}
+
 async fn all_models(State(app): Shared) -> Answer {
     let listed = models::listed(&app).await?;
     Ok(crate::answer::json(&models::list(&listed)))
@@ -109,6 +129,26 @@ async fn chat(app: Shared, id: Extension<Id>, body: Body) -> Answer {
 
 async fn completions(app: Shared, id: Extension<Id>, body: Body) -> Answer {
     asked(app, id, body, completions::read).await
+}
+
+async fn responses(app: Shared, id: Extension<Id>, body: Body) -> Answer {
+    asked(app, id, body, responses::read).await
+}
+
+async fn messages(app: Shared, id: Extension<Id>, body: Body) -> Answer {
+    asked(app, id, body, messages::read).await
+}
+
+async fn count_tokens(State(app): Shared, sent: Body) -> Answer {
+    let request = messages::counted(body(&app, sent).await?)?;
+    let gone = |_| Refusal::from(Error::new(Kind::Internal, "", "the engine has gone"));
+    let count = app.engine.count(request)?.await.map_err(gone)??;
+    Ok(crate::answer::json(&json!({"input_tokens": count})))
+}
+
+async fn not_yet() -> Refusal {
+    let message = "this server has models that write text, and no other ones";
+    Refusal::new(StatusCode::NOT_IMPLEMENTED, "not_implemented", message)
 }
 
 async fn asked(

@@ -134,8 +134,8 @@ pub struct Figures {
     pub remembered: u64,
     /// Models in memory.
     pub models: u64,
-    /// Bytes in use for weights and texts.
-    pub memory: u64,
-    /// Bytes of them that hold texts that are over, for others that begin alike.
-    pub prefixes: u64,
+    /// Bytes of their weights.
+    pub weights: u64,
+    /// Bytes that the texts of requests that are being answered may take.
+    pub texts: u64,
 }

@@ -28,6 +28,14 @@ impl Fields {
         self.fields.shift_remove(name).filter(|value| !value.is_null())
     }
 
+    /// What is said for `names`, which stay.
+    pub fn echo(&self, names: &[&str]) -> Map<String, Value> {
+        let said = names.iter().filter_map(|name| Some((*name, self.fields.get(*name)?)));
+        said.filter(|(_, value)| !value.is_null())
+            .map(|(name, value)| (name.to_owned(), value.clone()))
+            .collect()
+    }
+
     /// What `read` makes of `name`; errors that it is not `what` if that is nothing.
     pub fn read<T>(
         &mut self,

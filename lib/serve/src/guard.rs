@@ -2,18 +2,21 @@
 
 use std::net::{Ipv4Addr, Ipv6Addr};
 use std::sync::Arc;
+use std::time::Instant;
 
 use axum::body::Body;
-use axum::extract::{Request, State};
+use axum::extract::{MatchedPath, Request, State};
 use axum::http::uri::Authority;
-use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
+use axum::http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, header};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
+use mlxk_core::Record;
 use sha2::{Digest, Sha256};
 use subtle::ConstantTimeEq;
 use uuid::Uuid;
 
 use crate::app::{App, Settings};
+use crate::log::Level;
 use crate::refusal::{RETRY_AFTER, Refusal};
 
 /// The header with the id of a request.
@@ -75,6 +78,7 @@ impl Id {
 /// Lets a request pass that may, and puts its id on the answer.
 pub async fn guard(State(app): State<Arc<App>>, mut request: Request, next: Next) -> Response {
     let id = Id::of(request.headers());
+    let (started, seen) = (Instant::now(), Seen::of(&request));
     let anthropic = request.uri().path().starts_with("/v1/messages");
     let refused = check(&app, &request);
     request.extensions_mut().insert(id.clone());
@@ -88,7 +92,34 @@ pub async fn guard(State(app): State<Arc<App>>, mut request: Request, next: Next
     if let Ok(value) = HeaderValue::from_str(&id.0) {
         response.headers_mut().insert(REQUEST_ID, value);
     }
+    seen.note(&app, &id, response.status(), started);
     response
+}
+
+/// What is noted of a request.
+struct Seen {
+    method: Method,
+    path: String,
+    /// The path without what is of this request alone.
+    route: String,
+}
+
+impl Seen {
+    fn of(request: &Request) -> Seen {
+        let route = request.extensions().get::<MatchedPath>();
+        Seen {
+            method: request.method().clone(),
+            path: request.uri().path().to_owned(),
+            route: route.map_or("other", MatchedPath::as_str).to_owned(),
+        }
+    }
+
+    fn note(&self, app: &App, id: &Id, status: StatusCode, started: Instant) {
+        app.meter.request(self.method.as_str(), &self.route, status.as_u16());
+        let message = format!("{} {} {}", self.method, self.path, status.as_u16());
+        let fields = Record::default().with("seconds", started.elapsed().as_secs_f64());
+        app.settings.log.tell(Level::Debug, &id.0, message, fields);
+    }
 }
 
 /// Gives a refusal its body.

@@ -7,6 +7,7 @@
 
 #![cfg_attr(test, allow(clippy::unwrap_used))] // a test fails by panicking
 
+mod account;
 mod answer;
 mod app;
 mod chat;
@@ -15,8 +16,15 @@ mod conversation;
 mod engine;
 mod fields;
 mod guard;
+mod log;
+mod messages;
+mod messages_wording;
+mod meter;
 mod models;
 mod refusal;
+mod responses;
+mod responses_wording;
+mod server;
 mod task;
 mod tools;
 mod wording;
@@ -24,4 +32,6 @@ mod wording;
 pub use app::{App, Settings};
 pub use engine::{Call, End, Engine, Event, Events, Figures, Likelihood, Listed, Reason, Request};
 pub use guard::Key;
+pub use log::{Entry, Level, Log};
 pub use refusal::Refusal;
+pub use server::{Socket, run};

@@ -64,6 +64,12 @@ pub fn data(value: &Value) -> sse::Event {
     sse::Event::default().data(value.to_string())
 }
 
+/// An event with the name that its `type` is.
+pub fn named(value: &Value) -> sse::Event {
+    let name = value["type"].as_str().unwrap_or_default();
+    sse::Event::default().event(name).data(value.to_string())
+}
+
 /// An id that no other answer has.
 pub fn fresh(prefix: &str) -> String {
     format!("{prefix}{}", Uuid::new_v4().simple())

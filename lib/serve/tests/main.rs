@@ -4,3 +4,6 @@
 mod chat;
 mod completions;
 mod guard;
+mod messages;
+mod responses;
+mod server;

@@ -2,7 +2,7 @@
 
 use axum::body::{Body, to_bytes};
 use axum::http::{HeaderMap, Request, StatusCode};
-use mlxk_serve::{App, Settings};
+use mlxk_serve::{App, Log, Settings};
 use serde_json::Value;
 use std::sync::Arc;
 use tower::ServiceExt;
@@ -15,6 +15,7 @@ pub fn settings() -> Settings {
         origins: Vec::new(),
         lenient: false,
         max_body: 1 << 20,
+        log: Log::none(),
     }
 }
 

@@ -37,6 +37,15 @@ struct Shared {
     last: Mutex<Option<Request>>,
 }
 
+/// A request that is being answered, until its task ends in any way.
+struct Running(Arc<Shared>);
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        self.0.running.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
 impl Script {
     /// Has the model `words`, which says `One two three.`, `calls`, which thinks and calls a
     /// function, and `fails`, which fails midway.
@@ -137,13 +146,13 @@ impl Engine for Script {
         self.shared.running.fetch_add(1, Ordering::Relaxed);
         let script = self.clone();
         tokio::spawn(async move {
-            let shared = script.shared.clone();
+            let running = Running(script.shared.clone());
             let gone = send.clone();
             tokio::select! {
                 () = script.answer(request, send) => {}
                 () = gone.closed() => {}
             }
-            shared.running.fetch_sub(1, Ordering::Relaxed);
+            drop(running);
         });
         Ok(events)
     }

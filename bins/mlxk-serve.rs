@@ -1,0 +1,60 @@
+//! mlxk-serve: answers over HTTP, in the forms of OpenAI and Anthropic.
+
+use std::process::ExitCode;
+
+use clap::{ArgAction, Parser};
+use mlxk_cli::{Form, Output, Tool, completion};
+use mlxk_core::Result;
+use mlxk_daemon::{ListenFlags, LogFlags, WorkFlags};
+
+/// Serve models over HTTP, in the forms of OpenAI and Anthropic
+///
+/// Without --model, a model is loaded when a request first names it.
+#[derive(Parser)]
+#[command(name = "mlxk-serve", version, after_help = EXAMPLES)]
+struct Serve {
+    /// Load this model at the start; may be repeated
+    #[arg(long, value_name = "MODEL", action = ArgAction::Append, add = completion::models())]
+    model: Vec<String>,
+    #[command(flatten)]
+    listen: ListenFlags,
+    #[command(flatten)]
+    work: WorkFlags,
+    #[command(flatten)]
+    log: LogFlags,
+    /// Write a record when clients can connect
+    #[arg(long)]
+    ndjson: bool,
+    /// Write one document then: {status, command, data, error}
+    #[arg(long, conflicts_with = "ndjson")]
+    json: bool,
+}
+
+const EXAMPLES: &str = "\
+Examples:
+  mlxk-serve --model SmolLM2
+  mlxk-serve --host 0.0.0.0 --api-key-file ~/.config/mlxk/keys
+  mlxk-serve --socket /run/user/1000/mlxk.sock --ttl 600
+  curl localhost:8000/v1/chat/completions -d \\
+    '{\"model\": \"SmolLM2\", \"messages\": [{\"role\": \"user\", \"content\": \"Hello\"}]}'";
+
+impl Tool for Serve {
+    const COMMAND: &'static str = "serve";
+
+    fn form(&self) -> Form {
+        match self {
+            Serve { json: true, .. } => Form::Json,
+            Serve { ndjson: true, .. } => Form::Ndjson,
+            _ => Form::Human,
+        }
+    }
+
+    fn run(&self, out: &mut Output) -> Result<()> {
+        let places = mlxk_cli::places()?;
+        mlxk_daemon::serve(&self.model, &self.listen, &self.work, &self.log, places, out)
+    }
+}
+
+fn main() -> ExitCode {
+    mlxk_cli::main::<Serve>()
+}

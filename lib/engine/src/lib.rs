@@ -1,0 +1,15 @@
+//! The models of a server: loaded, asked side by side, and unloaded on one thread, which owns them.
+//!
+//! [`Local`] is what the server sees: it understands requests and finds their models, and hands
+//! both to the thread ([`worker`]) by channel. There requests wait in a line, join the running
+//! batch of their model as soon as there is room, and leave it when they are complete or nobody
+//! listens any more.
+
+#![cfg_attr(test, allow(clippy::unwrap_used))] // a test fails by panicking
+
+mod catalogue;
+mod desk;
+mod local;
+mod worker;
+
+pub use local::{Bounds, Local};

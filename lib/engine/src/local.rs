@@ -1,0 +1,125 @@
+//! The engine as the server sees it.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::mpsc::{Sender, channel};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::thread;
+use std::time::Duration;
+
+use mlxk_core::{Error, Found, Kind, Places, Result};
+use mlxk_infer::request::Preset;
+use mlxk_infer::{Memory, Request as Parsed};
+use mlxk_serve::{Engine, Events, Figures, Listed, Request};
+use tokio::sync::{mpsc, oneshot};
+
+use crate::catalogue::Catalogue;
+use crate::worker::{self, Order, Told};
+
+/// What an engine may take, and what it does without being told.
+#[derive(Clone, Debug)]
+pub struct Bounds {
+    /// Requests that are answered at once.
+    pub batch: usize,
+    /// Requests that may wait besides.
+    pub queue: u64,
+    /// Bytes for weights, texts and what is remembered of them.
+    pub memory: u64,
+    /// How long a model stays in memory that nobody asks.
+    pub ttl: Option<Duration>,
+    /// What models remember.
+    pub texts: Memory,
+    /// What holds for requests that do not say otherwise.
+    pub preset: Preset,
+}
+
+/// The models of this machine.
+pub struct Local {
+    orders: Sender<Order>,
+    catalogue: Catalogue,
+    shared: Arc<Shared>,
+    queue: u64,
+    preset: Preset,
+}
+
+/// What the thread of the models tells.
+#[derive(Default)]
+pub struct Shared {
+    /// Requests that were taken in and wait.
+    pub waiting: AtomicU64,
+    /// What else is known.
+    pub figures: Mutex<Figures>,
+    /// The models in memory.
+    pub loaded: Mutex<Vec<Found>>,
+}
+
+impl Local {
+    /// Starts the thread of the models, and loads those that are named.
+    ///
+    /// # Errors
+    /// If one of them cannot be loaded.
+    pub fn start(places: Places, bounds: Bounds, models: &[String]) -> Result<Local> {
+        let shared = Arc::new(Shared::default());
+        let mut catalogue = Catalogue::new(places);
+        let (orders, coming) = channel();
+        let local = Told { shared: shared.clone(), bounds: bounds.clone() };
+        thread::Builder::new()
+            .name("models".to_owned())
+            .spawn(move || worker::work(local, &coming))
+            .map_err(|e| Error::new(Kind::Execution, "", format!("no thread: {e}")))?;
+        for model in models {
+            let found = catalogue.preload(model)?;
+            let (send, loaded) = channel();
+            let gone = |_| stopped();
+            orders.send(Order::Load(found, send)).map_err(|_| stopped())?;
+            loaded.recv().map_err(gone)??;
+        }
+        let Bounds { queue, preset, .. } = bounds;
+        Ok(Local { orders, catalogue, shared, queue, preset })
+    }
+
+    /// The request as a model takes it, and the model.
+    fn understand(&self, request: &Request) -> Result<(Found, Parsed)> {
+        let preset = Preset { raw: request.raw, ..self.preset.clone() };
+        let parsed = Parsed::parse(&request.record, &preset)?;
+        Ok((self.catalogue.find(&request.model)?, parsed))
+    }
+}
+
+impl Engine for Local {
+    fn models(&self) -> Result<Vec<Listed>> {
+        let loaded = self.shared.loaded.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        self.catalogue.list(&loaded)
+    }
+
+    fn submit(&self, request: Request) -> Result<Events> {
+        let (found, request) = self.understand(&request)?;
+        let waiting = &self.shared.waiting;
+        if waiting.fetch_add(1, Ordering::Relaxed) >= self.queue {
+            waiting.fetch_sub(1, Ordering::Relaxed);
+            let message = format!("{} requests wait, and no more may", self.queue);
+            return Err(Error::new(Kind::QueueFull, "", message));
+        }
+        let (send, events) = mpsc::unbounded_channel();
+        let order = Order::Answer { found, request: Box::new(request), send };
+        self.orders.send(order).map_err(|_| stopped())?;
+        Ok(events)
+    }
+
+    fn count(&self, request: Request) -> Result<oneshot::Receiver<Result<u64>>> {
+        let (found, request) = self.understand(&request)?;
+        let (send, count) = oneshot::channel();
+        let order = Order::Count { found, request: Box::new(request), send };
+        self.orders.send(order).map_err(|_| stopped())?;
+        Ok(count)
+    }
+
+    fn figures(&self) -> Figures {
+        let figures = self.shared.figures.lock().unwrap_or_else(PoisonError::into_inner);
+        Figures { waiting: self.shared.waiting.load(Ordering::Relaxed), ..figures.clone() }
+    }
+}
+
+/// That the thread of the models has ended.
+pub fn stopped() -> Error {
+    Error::new(Kind::ServerShutdown, "", "the models are gone")
+}

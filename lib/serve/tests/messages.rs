@@ -1,0 +1,104 @@
+//! Anthropic's messages.
+
+use mlxk_serve::App;
+use mlxk_testengine::{Answered, PROMPT, Script, post, settings};
+use serde_json::{Value, json};
+
+async fn message(script: &Script, more: Value) -> Answered {
+    let mut body = json!({
+        "model": "words", "max_tokens": 9, "messages": [{"role": "user", "content": "Hi"}],
+    });
+    body.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+    post(&App::new(script.clone(), settings()), "/v1/messages", body).await
+}
+
+#[tokio::test]
+async fn an_answer_is_a_message() {
+    let script = Script::new();
+    let more = json!({"system": "Be brief.", "stop_sequences": ["x"], "top_k": 3});
+    let answer = message(&script, more).await.json();
+    assert_eq!((&answer["type"], &answer["role"]), (&json!("message"), &json!("assistant")));
+    assert_eq!(answer["content"], json!([{"type": "text", "text": "One two three."}]));
+    assert_eq!(answer["stop_reason"], "end_turn");
+    assert_eq!(
+        (&answer["usage"]["input_tokens"], &answer["usage"]["output_tokens"]),
+        (&json!(7), &json!(3))
+    );
+    let expected = json!({
+        "messages": [{"role": "system", "content": "Be brief."}, {"role": "user", "content": "Hi"}],
+        "max_tokens": 9, "top_k": 3, "stop": ["x"],
+    });
+    assert_eq!(Value::from(script.last().record), expected);
+}
+
+#[tokio::test]
+async fn a_stream_is_of_blocks() {
+    let tool = json!({"name": "weather", "input_schema": {"type": "object"}});
+    let more = json!({"model": "calls", "stream": true, "tools": [tool]});
+    let answer = message(&Script::new(), more).await;
+    let names = answer.text.lines().filter_map(|line| line.strip_prefix("event: "));
+    let expected = [
+        "message_start",
+        "content_block_start",
+        "content_block_delta",
+        "content_block_stop",
+        "content_block_start",
+        "content_block_delta",
+        "content_block_stop",
+        "message_delta",
+        "message_stop",
+    ];
+    assert_eq!(names.collect::<Vec<_>>(), expected);
+    let events = answer.events();
+    assert_eq!(events[2]["delta"], json!({"type": "thinking_delta", "thinking": "Hm."}));
+    let block = json!({"type": "tool_use", "id": "call_1", "name": "weather", "input": {}});
+    assert_eq!((&events[4]["index"], &events[4]["content_block"]), (&json!(1), &block));
+    assert_eq!(events[7]["delta"]["stop_reason"], "tool_use");
+}
+
+#[tokio::test]
+async fn a_conversation_with_tools_reaches_the_engine_in_the_form_of_templates() {
+    let script = Script::new();
+    let messages = json!([
+        {"role": "user", "content": [{"type": "text", "text": "Weather?"}]},
+        {"role": "assistant", "content": [
+            {"type": "thinking", "thinking": "Hm.", "signature": ""},
+            {"type": "tool_use", "id": "1", "name": "weather", "input": {"city": "Paris"}},
+        ]},
+        {"role": "user", "content": [
+            {"type": "tool_result", "tool_use_id": "1", "content": [{"type": "text", "text": "Sun"}]},
+        ]},
+    ]);
+    message(&script, json!({"messages": messages})).await.json();
+    let function = json!({"name": "weather", "arguments": r#"{"city":"Paris"}"#});
+    let expected = json!([
+        {"role": "user", "content": [{"type": "text", "text": "Weather?"}]},
+        {"role": "assistant", "reasoning_content": "Hm.", "content": null,
+            "tool_calls": [{"id": "1", "type": "function", "function": function}]},
+        {"role": "tool", "tool_call_id": "1", "content": "Sun"},
+    ]);
+    assert_eq!(script.last().record.get("messages"), Some(&expected));
+}
+
+#[tokio::test]
+async fn refusals_are_in_its_own_form() {
+    for (more, status, kind, message_) in [
+        (json!({"foo": 1}), 400, "invalid_request_error", "`foo` is not supported in messages"),
+        (json!({"max_tokens": null}), 400, "invalid_request_error", "`max_tokens` is missing"),
+        (json!({"model": "none"}), 404, "not_found_error", "none: no such model"),
+    ] {
+        let answer = message(&Script::new(), more).await;
+        assert_eq!(answer.refused(status), message_);
+        let body = answer.json();
+        assert_eq!((&body["type"], &body["error"]["type"]), (&json!("error"), &json!(kind)));
+        assert_eq!(body["request_id"], answer.headers["x-request-id"].to_str().unwrap());
+    }
+}
+
+#[tokio::test]
+async fn tokens_of_a_prompt_are_counted() {
+    let body = json!({"model": "words", "messages": [{"role": "user", "content": "Hi"}]});
+    let app = App::new(Script::new(), settings());
+    let answer = post(&app, "/v1/messages/count_tokens", body).await.json();
+    assert_eq!(answer, json!({"input_tokens": PROMPT}));
+}

@@ -1,0 +1,101 @@
+//! OpenAI's responses.
+
+use mlxk_serve::App;
+use mlxk_testengine::{Answered, Script, post, settings};
+use serde_json::{Value, json};
+
+async fn respond(script: &Script, more: Value) -> Answered {
+    let mut body = json!({"model": "words", "input": "Hi"});
+    body.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+    post(&App::new(script.clone(), settings()), "/v1/responses", body).await
+}
+
+#[tokio::test]
+async fn an_answer_is_a_list_of_items() {
+    let script = Script::new();
+    let answer = respond(&script, json!({"instructions": "Be brief.", "temperature": 0.5})).await;
+    let answer = answer.json();
+    assert_eq!((&answer["object"], &answer["status"]), (&json!("response"), &json!("completed")));
+    assert_eq!((&answer["model"], &answer["temperature"]), (&json!("words"), &json!(0.5)));
+    let part = json!({
+        "type": "output_text", "text": "One two three.", "annotations": [], "logprobs": [],
+    });
+    assert_eq!(answer["output"][0]["content"], json!([part]));
+    assert_eq!(answer["usage"]["total_tokens"], 10);
+    let messages = json!([
+        {"role": "system", "content": "Be brief."}, {"role": "user", "content": "Hi"},
+    ]);
+    assert_eq!(script.last().record.get("messages"), Some(&messages));
+}
+
+#[tokio::test]
+async fn a_stream_tells_of_every_item() {
+    let answer = respond(&Script::new(), json!({"stream": true})).await;
+    let events = answer.events();
+    let kinds: Vec<_> = events.iter().map(|event| event["type"].as_str().unwrap()).collect();
+    let expected = [
+        "response.created",
+        "response.in_progress",
+        "response.output_item.added",
+        "response.content_part.added",
+        "response.output_text.delta",
+        "response.output_text.delta",
+        "response.output_text.delta",
+        "response.output_text.done",
+        "response.content_part.done",
+        "response.output_item.done",
+        "response.completed",
+    ];
+    assert_eq!(kinds, expected);
+    for (number, event) in events.iter().enumerate() {
+        assert_eq!(event["sequence_number"], number);
+    }
+    assert_eq!(events[7]["text"], "One two three.");
+    assert_eq!(events[10]["response"]["output"][0], events[9]["item"]);
+}
+
+#[tokio::test]
+async fn calls_and_their_outputs_go_both_ways() {
+    let script = Script::new();
+    let tool = json!({"type": "function", "name": "weather", "parameters": {"type": "object"}});
+    let input = json!([
+        {"role": "user", "content": [{"type": "input_text", "text": "Weather?"}]},
+        {"type": "function_call", "call_id": "1", "name": "weather", "arguments": "{}"},
+        {"type": "function_call_output", "call_id": "1", "output": "Sun"},
+    ]);
+    let more = json!({"model": "calls", "tools": [tool], "input": input});
+    let answer = respond(&script, more.clone()).await.json();
+    assert_eq!(answer["output"][0]["type"], "reasoning");
+    let call = &answer["output"][1];
+    assert_eq!((&call["type"], &call["call_id"]), (&json!("function_call"), &json!("call_1")));
+    let messages = script.last().record.get("messages").unwrap().clone();
+    assert_eq!(messages[1]["tool_calls"][0]["function"]["name"], "weather");
+    assert_eq!(messages[2], json!({"role": "tool", "tool_call_id": "1", "content": "Sun"}));
+    let mut more = more;
+    more["stream"] = true.into();
+    let answer = respond(&script, more).await;
+    assert!(answer.text.contains("event: response.function_call_arguments.done"));
+}
+
+#[tokio::test]
+async fn what_cannot_be_heeded_is_refused_by_name() {
+    for (more, message) in [
+        (
+            json!({"previous_response_id": "r"}),
+            "`previous_response_id` is not supported in responses",
+        ),
+        (json!({"store": true}), "`store`: only false is supported"),
+        (json!({"background": true}), "`background`: only false is supported"),
+        (json!({"input": null}), "`input` is missing"),
+        (json!({"tools": [{"type": "web_search"}]}), "`tools` is not a list of functions"),
+    ] {
+        assert_eq!(respond(&Script::new(), more).await.refused(400), message);
+    }
+}
+
+#[tokio::test]
+async fn a_cut_answer_is_incomplete() {
+    let answer = respond(&Script::new(), json!({"max_output_tokens": 1})).await.json();
+    assert_eq!(answer["status"], "incomplete");
+    assert_eq!(answer["incomplete_details"]["reason"], "max_output_tokens");
+}
