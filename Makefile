@@ -23,7 +23,7 @@ fishdir = $(DESTDIR)$(PREFIX)/share/fish/vendor_completions.d
 help:
 	@echo 'make demo      fetch a small model, import it, and run it'
 	@echo 'make test      run all tests'
-	@echo 'make interop   test beside huggingface_hub, two versions of which are fetched from PyPI'
+	@echo 'make interop   test beside the clients of the Hub, OpenAI and Anthropic, fetched from PyPI'
 	@echo 'make bench     measure; PEERS=DIR[:DIR] names bin folders of Pythons with mlx-knife, mlx-lm, huggingface_hub'
 	@echo 'make install   build and install under PREFIX=$(PREFIX)'
 	@echo 'make uninstall remove what was installed there'
@@ -52,9 +52,11 @@ lint: mlx
 	cargo clippy --locked --workspace --all-targets --quiet -- -D warnings
 	tests/lint-man
 
-interop: mlx
+interop: mlx $(MODEL)
 	tests/hf-clients $(CACHE)/hf
 	HF_CLIENTS=$(CACHE)/hf cargo test --locked --test suite interop -- --ignored
+	cargo build --locked --bin mlxk-serve --bin mlxk-convert
+	PATH="$(CURDIR)/target/debug:$$PATH" tests/serve-clients $(CACHE) $(MODEL)
 
 bench: mlx $(MODEL)
 	MLXK_TEST_MODEL=$(MODEL) PEERS=$(PEERS) cargo bench --locked --bench suite

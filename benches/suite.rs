@@ -8,6 +8,7 @@
 mod answer;
 #[path = "../lib/core/tests/env/mod.rs"]
 mod env;
+mod serve;
 mod transfers;
 
 use std::os::unix::process::ExitStatusExt;
@@ -45,6 +46,9 @@ fn main() {
     decoding(&env);
     println!();
     answer::run(&env);
+    println!();
+    serving(&env);
+    println!();
     transfers::measure();
 }
 
@@ -163,6 +167,18 @@ fn decoding(env: &Env) {
         let rate = String::from_utf8_lossy(&output.stdout);
         println!("{:<44} {:>10}", "mlx-lm, cast to f32", rate.trim());
     }
+}
+
+/// The server, with the same model and, for a peer that computes with no other, one of 32-bit floats.
+fn serving(env: &Env) {
+    let folder = tempfile::tempdir().unwrap();
+    let gguf = std::env::var_os("MLXK_TEST_MODEL").expect("MLXK_TEST_MODEL names the model");
+    let import = Path::new(env!("CARGO_BIN_EXE_mlxk-convert"));
+    let model = folder.path().join("SmolLM2");
+    measure(command(env, import).arg(gguf).arg(&model));
+    let wide = folder.path().join("wide");
+    measure(command(env, import).arg(&model).arg(&wide).args(["--dtype", "float32"]));
+    serve::measure(folder.path(), &peers("python"), &wide);
 }
 
 /// With 16-bit scales, as published, mlx-lm does not get to an answer on a CPU.

@@ -32,9 +32,6 @@ pub struct Desk {
 /// A request that is being answered.
 struct Asked {
     send: Send,
-    prompt: u64,
-    /// Those that were remembered, once it is known.
-    cached: u64,
     /// Bytes that its text may take.
     bytes: u64,
 }
@@ -109,7 +106,7 @@ impl Desk {
                 // Who has gone is noticed at the next step.
                 let _ = send.send(Ok(Event::Begun { prompt_tokens: prompt }));
                 let bytes = self.need(request, prompt);
-                self.answers.insert(number, Asked { send, prompt, cached: 0, bytes });
+                self.answers.insert(number, Asked { send, bytes });
             }
             Err(e) => {
                 let _ = send.send(Err(e));
@@ -130,18 +127,15 @@ impl Desk {
         }
         self.used = Instant::now();
         let events = self.runner.step();
-        for (&number, asked) in &mut self.answers {
-            asked.cached = asked.cached.max(self.runner.source().reused(number));
-        }
         for (number, event) in events {
             let Some(asked) = self.answers.get(&number) else { continue };
             let over = matches!(event, Ok(Heard::End(_)) | Err(_));
             if let Ok(Heard::End(end)) = &event {
                 figures.tokens += end.completion_tokens;
-                figures.remembered += asked.cached;
-                figures.computed += asked.prompt - asked.cached;
+                figures.remembered += end.cached_tokens;
+                figures.computed += end.prompt_tokens - end.cached_tokens;
             }
-            let _ = asked.send.send(event.map(|event| told(event, asked)));
+            let _ = asked.send.send(event.map(told));
             if over {
                 self.answers.remove(&number);
             }
@@ -158,7 +152,7 @@ impl Drop for Desk {
     }
 }
 
-fn told(event: Heard, asked: &Asked) -> Event {
+fn told(event: Heard) -> Event {
     match event {
         Heard::Logprobs(told) => {
             let top = told.top.into_iter().map(likelihood).collect();
@@ -170,7 +164,7 @@ fn told(event: Heard, asked: &Asked) -> Event {
             let arguments = serde_json::Value::Object(call.arguments).to_string();
             Event::Call(Call { id: call.id, name: call.name, arguments })
         }
-        Heard::End(end) => Event::End(ended(&end, asked)),
+        Heard::End(end) => Event::End(ended(&end)),
     }
 }
 
@@ -178,7 +172,7 @@ fn likelihood(told: mlxk_infer::generate::Likelihood) -> Likelihood {
     Likelihood { text: told.text, logprob: told.logprob }
 }
 
-fn ended(end: &Ended, asked: &Asked) -> End {
+fn ended(end: &Ended) -> End {
     End {
         reason: match end.reason {
             Ending::Stop | Ending::Interrupted => Reason::Stop,
@@ -186,7 +180,7 @@ fn ended(end: &Ended, asked: &Asked) -> End {
             Ending::Length(_) => Reason::Length,
         },
         prompt_tokens: end.prompt_tokens,
-        cached_tokens: asked.cached,
+        cached_tokens: end.cached_tokens,
         completion_tokens: end.completion_tokens,
     }
 }

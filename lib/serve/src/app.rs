@@ -72,7 +72,9 @@ impl App {
     /// All routes.
     pub fn router(self: &Arc<App>) -> Router {
         Router::new()
+            .route("/", get(page))
             .route("/health", get(health))
+            .route("/openapi.json", get(openapi))
             .route("/metrics", get(metrics))
             .route("/v1/models", get(all_models))
             .route("/v1/models/{*id}", get(one_model))
@@ -102,6 +104,20 @@ impl App {
 
 type Shared = State<Arc<App>>;
 type Answer = Result<Response, Refusal>;
+
+async fn page() -> Response {
+    let policy = "default-src 'none'; style-src 'unsafe-inline'; script-src 'unsafe-inline'; \
+                  connect-src 'self'; base-uri 'none'; form-action 'self'; frame-ancestors 'none'";
+    let headers = [
+        (header::CONTENT_TYPE, "text/html; charset=utf-8"),
+        (header::CONTENT_SECURITY_POLICY, policy),
+    ];
+    (headers, include_str!("page.html")).into_response()
+}
+
+async fn openapi() -> Response {
+    ([(header::CONTENT_TYPE, "application/json")], include_str!("openapi.json")).into_response()
+}
 
 async fn health() -> Response {
     crate::answer::json(&json!({"status": "ok", "service": "mlxk-serve"}))

@@ -152,3 +152,58 @@ async fn a_server_that_stops_says_so() {
     answer.refused(503);
     assert_eq!(answer.json()["error"]["type"], "server_shutdown");
 }
+
+#[tokio::test]
+async fn the_description_tells_of_every_route_and_of_no_other() {
+    let app = app(settings());
+    let description = get(&app, "/openapi.json").await.json();
+    let mut routes = Vec::new();
+    for (path, methods) in description["paths"].as_object().unwrap() {
+        for method in methods.as_object().unwrap().keys() {
+            let request = Request::builder().method(method.to_uppercase().as_str());
+            let request = request.uri(path.replace("{id}", "words")).body(Body::empty()).unwrap();
+            let status = ask(&app, request).await.status.as_u16();
+            assert!(![404, 405].contains(&status), "{method} {path}");
+            routes.push(path.as_str());
+        }
+    }
+    let source = include_str!("../src/app.rs");
+    assert_eq!(source.matches(".route(").count(), routes.len());
+}
+
+#[tokio::test]
+async fn the_page_needs_nothing_from_outside() {
+    let answer = get(&app(settings()), "/").await;
+    assert_eq!(answer.headers["content-type"], "text/html; charset=utf-8");
+    let policy = answer.headers["content-security-policy"].to_str().unwrap();
+    assert!(policy.starts_with("default-src 'none'"));
+    assert!(!answer.text.contains("http://") && !answer.text.contains("https://"));
+}
+
+#[tokio::test]
+async fn what_is_counted_is_told_to_prometheus() {
+    let app = app(settings());
+    let body = json!({"model": "words", "messages": [{"role": "user", "content": "Hi"}]});
+    post(&app, "/v1/chat/completions", body).await.json();
+    get(&app, "/v1/nothing").await;
+    let told = get(&app, "/metrics").await.text;
+    for line in [
+        "mlxk_requests_total{method=\"POST\",route=\"/v1/chat/completions\",status=\"200\"} 1",
+        "mlxk_requests_total{method=\"GET\",route=\"other\",status=\"404\"} 1",
+        "mlxk_completion_tokens_total 3",
+        "mlxk_time_to_first_token_seconds_count 1",
+        "mlxk_inter_token_seconds_count 2",
+        "mlxk_requests_waiting 0",
+    ] {
+        assert!(told.contains(line), "{line}\n{told}");
+    }
+}
+
+#[tokio::test]
+async fn routes_that_are_to_come_say_so() {
+    for path in ["/v1/embeddings", "/v1/audio/transcriptions", "/v1/audio/translations"] {
+        let answer = post(&app(settings()), path, "{}").await;
+        answer.refused(501);
+        assert_eq!(answer.json()["error"]["type"], "not_implemented");
+    }
+}

@@ -6,7 +6,7 @@ mod ask;
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
-use std::time::Duration;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use mlxk_core::{Error, Kind, Result};
 use mlxk_serve::{Call, End, Engine, Event, Events, Figures, Likelihood, Listed, Reason, Request};
@@ -67,6 +67,11 @@ impl Script {
         self
     }
 
+    /// The same with a model that says so many times what time it is, as [`now`] tells it.
+    pub fn timed(self, model: &str, times: usize) -> Script {
+        self.with(model, vec![text("NOW"); times])
+    }
+
     /// The same with some time before each piece.
     pub fn pace(self, pace: Duration) -> Script {
         Script { pace, ..self }
@@ -104,6 +109,7 @@ impl Script {
                 Event::Text(text) if text == "FAIL" => {
                     Err(Error::new(Kind::Execution, "/home/me/model", "failed"))
                 }
+                Event::Text(text) if text == "NOW" => Ok(Event::Text(now().to_string())),
                 event => Ok(event.clone()),
             };
             if matches!(event, Event::Call(_)) {
@@ -171,6 +177,11 @@ impl Engine for Script {
             ..Figures::default()
         }
     }
+}
+
+/// Nanoseconds since 1970.
+pub fn now() -> u128 {
+    SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_nanos()
 }
 
 /// A piece of text.
