@@ -2,9 +2,10 @@
 
 use std::fs;
 use std::io::{BufRead, BufReader, Read, Write};
-use std::net::TcpStream;
+use std::net::{TcpListener, TcpStream};
+use std::os::fd::AsRawFd;
 use std::os::unix::net::UnixStream;
-use std::os::unix::process::ExitStatusExt;
+use std::os::unix::process::{CommandExt, ExitStatusExt};
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
@@ -165,6 +166,28 @@ fn without_a_network_it_serves_this_machine() {
     let server = Server::start(env.at_home(command));
     assert!(ask(UnixStream::connect(&path).unwrap()).starts_with("HTTP/1.1 200 OK"));
     drop(server);
+}
+
+#[test]
+fn a_socket_that_is_handed_over_is_used() {
+    let env = home();
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let (address, socket) = (listener.local_addr().unwrap(), listener.as_raw_fd());
+    let mut command = env.command("mlxk-serve");
+    command.env("LISTEN_FDS", "1");
+    // SAFETY: between fork and exec nothing is called but a system call.
+    unsafe {
+        command.pre_exec(move || {
+            let there = match socket {
+                3 => libc::fcntl(3, libc::F_SETFD, 0),
+                _ => libc::dup2(socket, 3),
+            };
+            if there == -1 { Err(std::io::Error::last_os_error()) } else { Ok(()) }
+        })
+    };
+    let server = Server::start(command);
+    assert_eq!(server.address(), format!("http://{address}"));
+    assert!(ask(server.tcp()).starts_with("HTTP/1.1 200 OK"));
 }
 
 #[test]

@@ -5,12 +5,12 @@ use std::time::Instant;
 
 use mlxk_core::{Error, Facts, Found, Kind, Result, health, policy, probe};
 use mlxk_infer::generate::{End as Ended, Reason as Ending};
-use mlxk_infer::{Event as Heard, Memory, Model, Request, Runner};
+use mlxk_infer::{Event as Heard, Memory, Model, Ready, Request, Runner, Vocabulary};
 use mlxk_serve::{Call, End, Event, Figures, Likelihood, Reason};
 use tokio::sync::mpsc::UnboundedSender;
 
 /// Where the events of a request go.
-pub type Send = UnboundedSender<Result<Event>>;
+pub type Hearer = UnboundedSender<Result<Event>>;
 
 /// Tokens of an answer that memory is kept for where its length is not asked.
 const EXPECTED: u64 = 1024;
@@ -31,7 +31,7 @@ pub struct Desk {
 
 /// A request that is being answered.
 struct Asked {
-    send: Send,
+    send: Hearer,
     /// Bytes that its text may take.
     bytes: u64,
 }
@@ -98,10 +98,15 @@ impl Desk {
         prompt.saturating_add(answer).min(window).saturating_mul(self.token)
     }
 
-    /// Takes a request in beside those that are being answered.
-    pub fn join(&mut self, request: &Request, prompt: u64, send: Send) {
+    /// What rules for answers are made ready with.
+    pub fn vocabulary(&self) -> Result<Vocabulary> {
+        self.runner.vocabulary().cloned()
+    }
+
+    /// Takes a request in beside those that are being answered, with its rules made ready.
+    pub fn join(&mut self, request: &Request, ready: Option<Ready>, prompt: u64, send: Hearer) {
         self.used = Instant::now();
-        match self.runner.join(request) {
+        match self.runner.join_ready(request, ready) {
             Ok(number) => {
                 // Who has gone is noticed at the next step.
                 let _ = send.send(Ok(Event::Begun { prompt_tokens: prompt }));

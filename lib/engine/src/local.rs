@@ -7,12 +7,13 @@ use std::thread;
 use std::time::Duration;
 
 use mlxk_core::{Error, Found, Kind, Places, Result};
-use mlxk_infer::request::Preset;
+use mlxk_infer::request::{Preset, Rules};
 use mlxk_infer::{Memory, Request as Parsed};
 use mlxk_serve::{Engine, Events, Figures, Listed, Request};
 use tokio::sync::{mpsc, oneshot};
 
 use crate::catalogue::Catalogue;
+use crate::desk::Hearer;
 use crate::worker::{self, Order, Told};
 
 /// What an engine may take, and what it does without being told.
@@ -83,6 +84,38 @@ impl Local {
         let parsed = Parsed::parse(&request.record, &preset)?;
         Ok((self.catalogue.find(&request.model)?, parsed))
     }
+
+    /// Makes the rules of a request ready on a thread of its own, which may take seconds that others
+    /// are not to wait for, and then hands the request on.
+    fn prepare(&self, found: Found, request: Parsed, rules: Rules, send: Hearer) -> Result<()> {
+        let (orders, shared) = (self.orders.clone(), self.shared.clone());
+        let prepared = move || {
+            let (tell, told) = channel();
+            let asked = orders.send(Order::Vocabulary(found.clone(), tell));
+            let vocabulary = asked.ok().and_then(|()| told.recv().ok());
+            let ready = match vocabulary.unwrap_or_else(|| Err(stopped())) {
+                Ok(vocabulary) => vocabulary.ready(&rules),
+                Err(e) => Err(e),
+            };
+            match ready {
+                Ok(ready) => {
+                    let (request, ready) = (Box::new(request), Some(Box::new(ready)));
+                    // Without the thread of the models, the other end is told by `send` going away.
+                    let _ = orders.send(Order::Answer { found, request, ready, send });
+                }
+                Err(e) => {
+                    shared.waiting.fetch_sub(1, Ordering::Relaxed);
+                    // Who has gone needs no reason.
+                    let _ = send.send(Err(e));
+                }
+            }
+        };
+        let thread = thread::Builder::new().name("rules".to_owned()).spawn(prepared);
+        thread.map(|_| ()).map_err(|e| {
+            self.shared.waiting.fetch_sub(1, Ordering::Relaxed);
+            Error::new(Kind::Execution, "", format!("no thread: {e}"))
+        })
+    }
 }
 
 impl Engine for Local {
@@ -100,8 +133,13 @@ impl Engine for Local {
             return Err(Error::new(Kind::QueueFull, "", message));
         }
         let (send, events) = mpsc::unbounded_channel();
-        let order = Order::Answer { found, request: Box::new(request), send };
-        self.orders.send(order).map_err(|_| stopped())?;
+        match request.rules.clone() {
+            Some(rules) => self.prepare(found, request, rules, send)?,
+            None => {
+                let order = Order::Answer { found, request: Box::new(request), ready: None, send };
+                self.orders.send(order).map_err(|_| stopped())?;
+            }
+        }
         Ok(events)
     }
 

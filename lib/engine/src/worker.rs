@@ -7,12 +7,12 @@ use std::sync::{Arc, PoisonError};
 use std::time::{Duration, Instant};
 
 use mlxk_core::{Error, Found, Kind, Result};
-use mlxk_infer::Request;
+use mlxk_infer::{Ready, Request, Vocabulary};
 use mlxk_serve::Figures;
 use tokio::sync::oneshot;
 
 use crate::catalogue::id;
-use crate::desk::{self, Desk, Send};
+use crate::desk::{self, Desk, Hearer};
 use crate::local::{Bounds, Shared};
 
 /// Time between two looks for models that nobody asks.
@@ -28,9 +28,13 @@ pub enum Order {
         found: Found,
         /// What it is asked.
         request: Box<Request>,
+        /// Its rules, made ready.
+        ready: Option<Box<Ready>>,
         /// Where the answer goes.
-        send: Send,
+        send: Hearer,
     },
+    /// Tell what rules are made ready with.
+    Vocabulary(Found, Sender<Result<Vocabulary>>),
     /// Count the tokens of a prompt.
     Count {
         /// The model.
@@ -76,7 +80,8 @@ struct Worker {
 struct Waiting {
     found: Found,
     request: Box<Request>,
-    send: Send,
+    ready: Option<Box<Ready>>,
+    send: Hearer,
     /// Tokens of its prompt, once they were counted.
     prompt: Option<u64>,
 }
@@ -118,25 +123,29 @@ impl Worker {
     fn take(&mut self, order: Order) {
         match order {
             Order::Load(found, send) => {
-                let loaded = match self.desk(&found) {
-                    Ok(Some(_)) => Ok(()),
-                    Ok(None) => Err(full(&found)),
-                    Err(e) => Err(e),
-                };
                 // Who asked is the start of the engine, which waits.
-                let _ = send.send(loaded);
+                let _ = send.send(self.at_once(&found).map(|_| ()));
             }
-            Order::Answer { found, request, send } => {
-                self.line.push_back(Waiting { found, request, send, prompt: None });
+            Order::Answer { found, request, ready, send } => {
+                self.line.push_back(Waiting { found, request, ready, send, prompt: None });
+            }
+            // Who has gone needs no answer.
+            Order::Vocabulary(found, send) => {
+                let _ = send.send(self.at_once(&found).and_then(|desk| desk.vocabulary()));
             }
             Order::Count { found, request, send } => {
-                let counted = match self.desk(&found) {
-                    Ok(Some(place)) => self.desks[place].count(&request),
-                    Ok(None) => Err(full(&found)),
-                    Err(e) => Err(e),
-                };
-                // Who has gone needs no count.
-                let _ = send.send(counted);
+                let _ = send.send(self.at_once(&found).and_then(|desk| desk.count(&request)));
+            }
+        }
+    }
+
+    /// The desk of a model, for what does not wait in the line.
+    fn at_once(&mut self, found: &Found) -> Result<&mut Desk> {
+        match self.desk(found)? {
+            Some(place) => Ok(&mut self.desks[place]),
+            None => {
+                let message = "no room for it as long as others are asked";
+                Err(Error::new(Kind::InsufficientMemory, id(found), message))
             }
         }
     }
@@ -153,7 +162,8 @@ impl Worker {
             match turn {
                 Ok(Turn::Joins(place, prompt)) => {
                     self.leave_line();
-                    self.desks[place].join(&waiting.request, prompt, waiting.send);
+                    let Waiting { request, ready, send, .. } = waiting;
+                    self.desks[place].join(&request, ready.map(|ready| *ready), prompt, send);
                 }
                 Ok(turn) => {
                     blocked |= matches!(turn, Turn::Blocks);
@@ -251,9 +261,4 @@ impl Worker {
             *loaded = self.desks.iter().map(|desk| desk.found.clone()).collect();
         }
     }
-}
-
-fn full(found: &Found) -> Error {
-    let message = "no room for it as long as others are asked";
-    Error::new(Kind::InsufficientMemory, id(found), message)
 }

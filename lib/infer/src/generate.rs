@@ -11,7 +11,7 @@ use crate::batch::Step;
 use crate::defaults::defaults;
 pub use crate::event::{Bound, End, Event, Likelihood, Reason, Told};
 use crate::generation::Generation;
-use crate::grammar::{Ruled, Rules, Vocabulary};
+use crate::grammar::{Ready, Ruled, Vocabulary};
 use crate::request::{Prompt, Request};
 use crate::sample::Constraint;
 use crate::{Model, Sampling, Template, Tokenizer};
@@ -124,6 +124,17 @@ impl<S: Source> Runner<S> {
     /// If the prompt has no tokens, or as many as fit the model ([`Kind::ContextLengthExceeded`]),
     /// or is not what the model takes.
     pub fn join(&mut self, request: &Request) -> Result<u64> {
+        let rules = request.rules.as_ref();
+        let ready = rules.map(|rules| self.vocabulary()?.ready(rules)).transpose()?;
+        self.join_ready(request, ready)
+    }
+
+    /// Does the same with the rules of the request made `ready` elsewhere, as by a thread that may
+    /// take its time.
+    ///
+    /// # Errors
+    /// As [`join`](Self::join).
+    pub fn join_ready(&mut self, request: &Request, ready: Option<Ready>) -> Result<u64> {
         request.options.check()?;
         let text = self.text(&request.prompt)?;
         let prompt = self.tokenizer.encode(&text)?;
@@ -136,8 +147,8 @@ impl<S: Source> Runner<S> {
             }
         };
         let answer = |stop: &[String]| Answer::new(&self.tokenizer, stop, reader(), sampling.seed);
-        let constraint = match &request.rules {
-            Some(rules) => Some(self.ruled(rules, answer(&[])?)?),
+        let constraint = match ready {
+            Some(ready) => Some(self.ruled(ready, answer(&[])?)?),
             None => None,
         };
         let generation = Generation {
@@ -228,17 +239,24 @@ impl<S: Source> Runner<S> {
         }
     }
 
-    /// What keeps to `rules` in an answer that `reading` reads along.
-    fn ruled(&self, rules: &Rules, reading: Answer) -> Result<Box<dyn Constraint>> {
-        let vocabulary = match self.vocabulary.get() {
-            Some(vocabulary) => vocabulary,
+    /// What rules are made ready with.
+    ///
+    /// # Errors
+    /// If no token ends a text.
+    pub fn vocabulary(&self) -> Result<&Vocabulary> {
+        match self.vocabulary.get() {
+            Some(vocabulary) => Ok(vocabulary),
             None => {
                 let vocabulary = Vocabulary::new(&self.tokenizer)?;
-                self.vocabulary.get_or_init(|| vocabulary)
+                Ok(self.vocabulary.get_or_init(|| vocabulary))
             }
-        };
-        let matcher = vocabulary.matcher(rules)?;
-        let ruled = Ruled::new(vocabulary, matcher, &self.tokenizer, &self.marks, reading);
+        }
+    }
+
+    /// What keeps to rules in an answer that `reading` reads along.
+    fn ruled(&self, ready: Ready, reading: Answer) -> Result<Box<dyn Constraint>> {
+        let vocabulary = self.vocabulary()?;
+        let ruled = Ruled::new(vocabulary, ready, &self.tokenizer, &self.marks, reading);
         Ok(Box::new(ruled))
     }
 }

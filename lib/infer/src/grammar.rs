@@ -32,7 +32,11 @@ pub enum Rules {
     Grammar(String),
 }
 
+/// Rules, ready for one answer.
+pub type Ready = Matcher;
+
 /// The vocabulary of a model, made ready for rules.
+#[derive(Clone)]
 pub struct Vocabulary {
     factory: Arc<ParserFactory>,
     /// Ids below this are known.
@@ -68,7 +72,7 @@ impl Vocabulary {
     ///
     /// # Errors
     /// [`Kind::Validation`] if they make no sense, cannot be followed, or are too large.
-    pub fn matcher(&self, rules: &Rules) -> Result<Matcher> {
+    pub fn ready(&self, rules: &Rules) -> Result<Ready> {
         let what = match rules {
             Rules::Schema(_) => "json_schema",
             Rules::Grammar(_) => "grammar",
@@ -182,7 +186,7 @@ fn broken(e: &impl std::fmt::Display) -> Error {
         why if why.starts_with("NoExtension") => "nothing may come next".to_owned(),
         why => why,
     };
-    Error::new(Kind::Execution, "", format!("the rules for the answer: {why}"))
+    Error::new(Kind::Validation, "", format!("the rules for the answer: {why}"))
 }
 
 /// What an error says first; the rest is for those who write grammars' parsers.

@@ -55,6 +55,7 @@ pub use conversation::Conversation;
 pub use decode::{Model, Tokens};
 pub use detokenize::Detokenizer;
 pub use generate::{Event, Runner};
+pub use grammar::{Ready, Vocabulary};
 pub use load::{load, load_adapted, load_for};
 pub use memory::estimate;
 pub use mlx::on_cpu;
