@@ -19,6 +19,9 @@ const BETWEEN: [f64; 10] = [0.0025, 0.005, 0.01, 0.02, 0.04, 0.08, 0.16, 0.32, 0
 /// The name of a label, and its value.
 type Label = (&'static str, String);
 
+/// What a gauge shows.
+type Figure = fn(&Figures) -> u64;
+
 /// All counts.
 pub struct Meter {
     registry: Registry,
@@ -29,7 +32,7 @@ pub struct Meter {
     completion: Counter,
     first: Histogram,
     between: Histogram,
-    gauges: Vec<(Gauge, fn(&Figures) -> u64)>,
+    gauges: Vec<(Gauge, Figure)>,
 }
 
 impl Meter {
@@ -65,7 +68,7 @@ impl Meter {
         meter
     }
 
-    fn gauge(&mut self, name: &str, help: &str, of: fn(&Figures) -> u64) {
+    fn gauge(&mut self, name: &str, help: &str, of: Figure) {
         let gauge = Gauge::default();
         self.registry.register(name, help, gauge.clone());
         self.gauges.push((gauge, of));
