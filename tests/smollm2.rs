@@ -5,7 +5,7 @@ use std::process::Stdio;
 
 use mlxk_core::{Found, Origin, health, policy, probe};
 use mlxk_infer::{Conversation, Sampling, Template, Tokenizer};
-use serde_json::json;
+use serde_json::{Value, json};
 
 use crate::env::{Env, Run, interrupted};
 
@@ -81,6 +81,37 @@ fn its_first_logits_and_its_tokens_are_the_known_ones() {
     }
     let tokens = model.tokens(&prompt, &GREEDY).unwrap();
     assert_eq!(tokens.take(ANSWER.len()).map(Result::unwrap).collect::<Vec<_>>(), ANSWER);
+}
+
+#[test]
+fn it_says_the_same_by_other_ways_of_work() {
+    let smol = Smol::new();
+    let cache = smol.0.home().join("cache");
+    let cache = cache.to_str().unwrap();
+    for way in [
+        &["--kv-bits", "8", "--kv-start", "0"][..],
+        &["--kv-bits", "6", "--kv-start", "10", "--kv-group-size", "32"],
+        &["--max-kv-size", "64"],
+        &["--draft-model", "SmolLM2"],
+        &["--prompt-cache", cache],
+        &["--prompt-cache", cache],
+    ] {
+        let answer = smol.run(&["--temperature", "0", QUESTION]).args(way).ok();
+        assert_eq!(answer, "The capital of France is Paris.\n", "{way:?}");
+    }
+}
+
+#[test]
+fn it_fills_in_a_form() {
+    let smol = Smol::new();
+    let schema = json!({"type": "object", "required": ["name", "age"], "additionalProperties": false,
+        "properties": {"name": {"type": "string", "maxLength": 12}, "age": {"type": "integer",
+            "minimum": 0, "maximum": 120}}});
+    let request = json!({"prompt": "Invent a person.", "json_schema": schema, "temperature": 0});
+    let record = &smol.run(&["--ndjson", "-"]).stdin(request.to_string()).records()[0];
+    let person: Value = serde_json::from_str(record["response"].as_str().unwrap()).unwrap();
+    assert!(person["name"].is_string() && person["age"].is_u64(), "{record}");
+    assert_eq!(record["finish_reason"], "stop");
 }
 
 #[test]

@@ -198,6 +198,7 @@ fn an_adapter_a_draft_and_a_prompt_cache_of_another_model() {
     tiny.free(&["--prompt-cache", cache, "--max-tokens", "1", "w1 w2"]).ok();
     let ended = tiny.env.run("mlxk-run").args(["other", "w1", "--prompt-cache", cache]).end();
     assert!(ended.status() == 1 && ended.stderr().contains("a prompt cache of "), "{ended:?}");
+    refused(&tiny, &["--prompt-cache", "none/cache"], "none/cache: No such file");
     fs::write(cache, b"not one").unwrap();
     refused(&tiny, &["--prompt-cache", cache], "cache: ");
 }

@@ -1,5 +1,9 @@
 //! Loads a model with all that works with it.
 
+use std::fs::{self, File};
+use std::panic::resume_unwind;
+use std::path::Path;
+use std::thread;
 use std::time::Instant;
 
 use mlxk_cli::Output;
@@ -19,7 +23,12 @@ pub fn load(
 ) -> Result<Runner<Model>> {
     let started = Instant::now();
     let Examined { facts, plan, .. } = examined;
-    let runner = Runner::new(model(examined, work, places, out)?, facts, plan)?;
+    let (model, tokenizer) = thread::scope(|scope| {
+        let reading = scope.spawn(|| Tokenizer::read(facts));
+        let model = model(examined, work, places, out);
+        (model, reading.join().unwrap_or_else(|panic| resume_unwind(panic)))
+    });
+    let runner = Runner::with(model?, tokenizer?, facts, plan)?;
     if verbose {
         eprintln!("loaded {} in {:.2} s", facts.found.name, started.elapsed().as_secs_f64());
     }
@@ -29,6 +38,11 @@ pub fn load(
 /// The model alone, with its adapter, its draft model and what a file remembers for it.
 pub fn model(examined: &Examined, work: &Work, places: &Places, out: &Output) -> Result<Model> {
     let Examined { facts, plan, .. } = examined;
+    let (known, new) = match &work.prompt_cache {
+        Some(file) if file.exists() => (Some(file), None),
+        file => (None, file.as_ref()),
+    };
+    new.map_or(Ok(()), |file| can_be_written(file))?;
     let draft = work.draft.as_ref().map(|(name, tokens)| {
         let draft = find(&Record::default().with("name", name.as_str()), places)?;
         Ok::<_, Error>((examine(&draft)?, *tokens))
@@ -52,7 +66,7 @@ pub fn model(examined: &Examined, work: &Work, places: &Places, out: &Output) ->
         let guessing = mlxk_infer::load(&draft.facts, &draft.plan)?;
         loaded = loaded.guided_by(guessing, tokens)?;
     }
-    if let Some(file) = work.prompt_cache.as_ref().filter(|file| file.exists()) {
+    if let Some(file) = known {
         loaded.restore(file, facts)?;
     }
     Ok(loaded)
@@ -64,6 +78,12 @@ pub fn keep(model: &Examined, work: &Work, runner: &Runner<Model>) -> Result<()>
         Some(file) => runner.source().save(file, &model.facts),
         None => Ok(()),
     }
+}
+
+/// An error if a file that is not there cannot be written: known before the work, not after it.
+fn can_be_written(file: &Path) -> Result<()> {
+    let tried = File::create_new(file).and_then(|_| fs::remove_file(file));
+    tried.map_err(|e| Error::io(file, e))
 }
 
 fn admit(model: &Examined, out: &Output) -> Result<()> {

@@ -83,7 +83,15 @@ impl<S: Source> Runner<S> {
     /// # Errors
     /// If its tokenizer or its chat template cannot be used.
     pub fn new(source: S, facts: &Facts, plan: &Plan) -> Result<Runner<S>> {
-        let tokenizer = Rc::new(Tokenizer::read(facts)?);
+        Runner::with(source, Tokenizer::read(facts)?, facts, plan)
+    }
+
+    /// The same with its tokenizer, which may be read while the model is loaded.
+    ///
+    /// # Errors
+    /// If its chat template cannot be used, or what it recommends for sampling makes no sense.
+    pub fn with(source: S, tokenizer: Tokenizer, facts: &Facts, plan: &Plan) -> Result<Runner<S>> {
+        let tokenizer = Rc::new(tokenizer);
         let template = Template::find(facts)?;
         let marks = template.as_ref().map_or_else(Marks::default, |template| {
             Marks::find(Some(template.source()), &|token| tokenizer.is_added(token))
@@ -108,6 +116,11 @@ impl<S: Source> Runner<S> {
         let prompt = self.tokenizer.encode(&self.text(&request.prompt)?)?;
         budget(prompt.len() as u64, request.options.max_tokens, self.window)?;
         Ok(prompt.len() as u64)
+    }
+
+    /// How to sample where a request does not say otherwise.
+    pub fn defaults(&self) -> &Sampling {
+        &self.defaults
     }
 
     /// What continues the texts.

@@ -8,6 +8,7 @@ use std::sync::Arc;
 use std::time::UNIX_EPOCH;
 
 use mlx_rs::Array;
+use mlx_rs::error::IoError;
 use mlx_rs::transforms::eval;
 use mlxk_core::tensors::Header;
 use mlxk_core::{Error, Facts, Kind, Result};
@@ -48,10 +49,15 @@ impl Model {
         })?;
         // MLX writes only files of this extension.
         let unfinished = path.with_extension("unfinished.safetensors");
-        let failed = |e: String| Error::new(Kind::Execution, path.display().to_string(), e);
+        let failed = |e: IoError| {
+            let why = match &e {
+                IoError::Exception(e) => e.what().to_owned(),
+                other => other.to_string(),
+            };
+            Error::new(Kind::Execution, path.display().to_string(), why).caused_by(e)
+        };
         let arrays = arrays.iter().map(|(name, array)| (name, array));
-        Array::save_safetensors(arrays, &metadata, &unfinished)
-            .map_err(|e| failed(e.to_string()))?;
+        Array::save_safetensors(arrays, &metadata, &unfinished).map_err(failed)?;
         std::fs::rename(&unfinished, path).map_err(|e| Error::io(path, e))
     }
 

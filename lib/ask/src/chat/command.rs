@@ -152,22 +152,31 @@ impl Chat {
         self.remark(&format!("{name} is {value}"), out)
     }
 
+    /// Tells what holds for the next answer.
     fn show_options(&self, out: &mut Output) -> Result<()> {
-        let options = &self.manner.preset.options;
-        let number = |value: Option<f32>| value.map(|value| value.to_string());
-        let count = |value: Option<u64>| value.map(|value| value.to_string());
+        let (options, defaults) = (&self.manner.preset.options, self.runner.defaults());
+        let number = |own: Option<f32>, default: f32| own.unwrap_or(default).to_string();
+        let count = |own: Option<u64>, none: &str| own.map_or(none.to_owned(), |n| n.to_string());
+        let stop = match options.stop.as_slice() {
+            [] => "the end of the answer".to_owned(),
+            stop => format!("{stop:?}"),
+        };
         let values = [
-            ("temperature", number(options.temperature)),
-            ("top_p", number(options.top_p)),
-            ("top_k", options.top_k.map(|value| value.to_string())),
-            ("min_p", number(options.min_p)),
-            ("repetition_penalty", number(options.repetition_penalty)),
-            ("max_tokens", count(options.max_tokens)),
-            ("seed", count(options.seed)),
+            number(options.temperature, defaults.temperature),
+            number(options.top_p, defaults.top_p),
+            options.top_k.unwrap_or(defaults.top_k).to_string(),
+            number(options.min_p, defaults.min_p),
+            number(options.xtc_probability, defaults.xtc_probability),
+            number(options.xtc_threshold, defaults.xtc_threshold),
+            number(options.repetition_penalty, defaults.repetition_penalty),
+            number(options.presence_penalty, defaults.presence_penalty),
+            number(options.frequency_penalty, defaults.frequency_penalty),
+            count(options.max_tokens, "what the context holds"),
+            count(options.seed, "another one for each answer"),
+            stop,
+            format!("{:?}", self.manner.reasoning).to_lowercase(),
         ];
-        let lines = values.iter().map(|(name, value)| {
-            format!("{name:<18} {}\n", value.as_deref().unwrap_or("as the model has it"))
-        });
+        let lines = OPTIONS.iter().zip(values).map(|(name, value)| format!("{name:<18} {value}\n"));
         out.text(&lines.collect::<String>())
     }
 

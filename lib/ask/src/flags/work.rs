@@ -25,8 +25,8 @@ pub struct WorkFlags {
     /// How many of them share a scale: 32, 64 or 128
     #[arg(long, value_name = "N", default_value_t = 64)]
     kv_group_size: u32,
-    /// How long a text is when that begins
-    #[arg(long, value_name = "N", default_value_t = 0)]
+    /// How long a text is when that begins, as in mlx-lm
+    #[arg(long, value_name = "N", default_value_t = 5000)]
     kv_start: u32,
     /// Start from what this file remembers of a prompt; write it if there is none
     #[arg(long, value_name = "FILE")]
