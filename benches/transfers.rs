@@ -56,11 +56,13 @@ pub fn serve() -> bool {
 
 fn pull(folder: &Path, hub: &str) {
     let curl = r#"curl -sSfL -o a "$0"/model-0.safetensors -o b "$0"/model-1.safetensors"#;
+    let check = "sync -d a b && sha256sum a b";
     let url = format!("{hub}/{REPO}/resolve/main");
     let mut rows = vec![
         row("mlxk-pull", env!("CARGO_BIN_EXE_mlxk-pull"), &[REPO]),
         row("curl -o", "sh", &["-c", curl, &url]),
         row("curl -o, and sync", "sh", &["-c", &format!("{curl} && sync -d a b"), &url]),
+        row("curl -o, sync and sha256sum", "sh", &["-c", &format!("{curl} && {check}"), &url]),
     ];
     rows.extend(peers("hf").iter().map(|hf| row(&version(hf), hf, &["download", REPO])));
     compare(

@@ -32,7 +32,7 @@ fn sides() -> [Side; 2] {
         repo.file("tokenizer_config.json", r#"{"chat_template": "{{ messages }}"}"#);
         repo.file("model.safetensors", safetensors());
         if version == "2.4" {
-            repo.announce_xet();
+            repo.keep_in_xet();
         }
         side
     })
@@ -118,7 +118,7 @@ fn their_client_works_with_the_hub_for_tests() {
 }
 
 /// Downloads as with a Xet storage, whose content all models of a cache share in 2.x. The bytes come
-/// by HTTP, since the Hub for tests has no such storage.
+/// by HTTP, since the clients are here without the library that speaks to one.
 const SHARED: &str = "
 import os, huggingface_hub.file_download as client
 url = os.environ['HF_ENDPOINT'] + '/org/M/resolve/main/model.safetensors'

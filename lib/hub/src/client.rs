@@ -163,9 +163,8 @@ impl Hub {
             let location = response.headers().get("location").and_then(|to| to.to_str().ok());
             match location.filter(|_| status.is_redirection()) {
                 Some(to) => url = self.redirected(&response, to)?,
-                // A storage that refuses has not been told in time, or no longer, who may come.
                 None if !self.is_home(&url) => {
-                    return Err(Failure { transient: true, ..refusal::of_status(response) });
+                    return Err(refusal::of_storage(response, &host(&url)));
                 }
                 None => return Err(refusal::of_status(response)),
             }
@@ -226,7 +225,10 @@ impl Hub {
     fn request(&self, url: &str, call: Call) -> Builder {
         let mut request = Request::builder().method(call.method.clone()).uri(url);
         for (name, value) in call.headers {
-            request = request.header(*name, *value);
+            // What it is redirected to is not shown a token that is another one's.
+            if *name != "authorization" || is_same_host(url, call.url) {
+                request = request.header(*name, *value);
+            }
         }
         match self.remote.token.as_ref().filter(|_| self.is_home(url)) {
             Some(token) => request.header("authorization", format!("Bearer {}", token.secret())),
@@ -234,14 +236,14 @@ impl Hub {
         }
     }
 
+    /// True if what is sent to `url` can be read on its way no more than what is sent to the Hub.
+    pub(crate) fn is_as_safe(&self, url: &str) -> bool {
+        url.starts_with("https://") || self.home.scheme_str() == Some("http")
+    }
+
     /// True if `url` is on the very host of the endpoint: only there the token may be shown.
     fn is_home(&self, url: &str) -> bool {
-        let uri = url.parse::<Uri>().ok();
-        uri.is_some_and(|uri| {
-            uri.scheme() == self.home.scheme()
-                && uri.host().map(str::to_lowercase) == self.home.host().map(str::to_lowercase)
-                && uri.port_u16() == self.home.port_u16()
-        })
+        is_same_host(url, &self.remote.endpoint)
     }
 
     /// The address that a redirect leads to.
@@ -307,6 +309,15 @@ fn proxy(remote: &Remote) -> Result<Option<Proxy>> {
         builder = builder.no_proxy(host);
     }
     builder.build().map(Some).map_err(bad)
+}
+
+/// True if two addresses are on the very same host, reached in the same way.
+fn is_same_host(one: &str, other: &str) -> bool {
+    let origin = |url: &str| {
+        let uri = url.parse::<Uri>().ok()?;
+        Some((uri.scheme()?.clone(), uri.host()?.to_lowercase(), uri.port_u16()))
+    };
+    origin(one).is_some_and(|one| origin(other) == Some(one))
 }
 
 /// The host of `url`, as errors name it.

@@ -19,6 +19,7 @@ use crate::event::{Event, Listener};
 use crate::listing::{Listing, RemoteFile};
 use crate::lock;
 use crate::transfer::{self, Job, is_there};
+use crate::xet::Storage;
 use crate::{part, space};
 
 /// What lies in a staging directory beside the model, until that is whole.
@@ -104,13 +105,14 @@ impl Plan {
                 (false, Some(hub)) => jobs.push(self.job(hub, file, &work, place)),
                 (false, None) => {
                     let message = "the cache does not have it whole, and the Hub may not be asked";
-                    return Err(Error::new(Kind::DownloadFailed, &file.path, message));
+                    return Err(Error::new(Kind::DownloadFailed, self.about(file), message));
                 }
             }
         }
         if let Some(hub) = hub {
             jobs.sort_by_key(|job| job.file.size); // what is small fails early, if it does
-            transfer::fetch(hub, &jobs, told)?;
+            let storage = Storage::of(hub, &self.id, &self.listing.commit);
+            transfer::fetch(hub, &jobs, storage.as_ref(), told)?;
         }
         Ok(())
     }
@@ -162,8 +164,13 @@ impl Plan {
         Ok(true)
     }
 
+    fn about(&self, file: &RemoteFile) -> String {
+        format!("{}: {}", self.id, file.path)
+    }
+
     fn job<'a>(&'a self, hub: &Hub, file: &'a RemoteFile, work: &Path, place: PathBuf) -> Job<'a> {
         Job {
+            model: &self.id,
             file,
             url: file.url(hub, &self.id, &self.listing.commit),
             part: part_of(work, file),

@@ -14,6 +14,16 @@ pub enum Event<'a> {
         /// Bytes of those that earlier runs have moved already.
         present: u64,
     },
+    /// So many bytes are about to be hashed, since what there is to move depends on it.
+    Check {
+        /// How many.
+        bytes: u64,
+    },
+    /// More of those have been hashed.
+    Checked {
+        /// How many more.
+        bytes: u64,
+    },
     /// Work on a file begins.
     Begin {
         /// Which file.

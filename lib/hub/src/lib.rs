@@ -7,6 +7,7 @@ pub mod cache;
 pub mod client;
 pub mod clone;
 pub mod event;
+pub mod flow;
 pub mod listing;
 pub mod lock;
 pub mod names;
@@ -18,6 +19,7 @@ pub mod refusal;
 pub mod space;
 pub mod stream;
 pub mod transfer;
+pub mod xet;
 
 pub use client::Hub;
 pub use event::Event;

@@ -10,6 +10,7 @@ use std::fs::{self, File};
 use std::io;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
+use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use mlxk_core::digest::{Digest, Hasher};
@@ -20,8 +21,11 @@ use crate::lock::is_current;
 /// Bytes of a piece: enough to be worth a request, little enough to share among connections.
 pub const PIECE: u64 = 16 << 20;
 
-/// Bytes that are read back at once to be hashed.
-const BUFFER: usize = 1 << 20;
+/// Bytes that are read back at once to be hashed: few calls, and little enough for the cache.
+const BUFFER: usize = 256 << 10;
+
+/// The disk is given work while more bytes come, whenever it lacks so many.
+const BEHIND: u64 = 64 << 20;
 
 /// The file under construction.
 #[derive(Debug)]
@@ -33,6 +37,10 @@ pub struct Part {
     head: u64,
     size: u64,
     done: Vec<AtomicU64>,
+    /// The system lets one thread at a time write to a file, and others spin until it does.
+    turn: Mutex<()>,
+    /// How many bytes the disk has for certain.
+    synced: Mutex<u64>,
 }
 
 impl Part {
@@ -53,6 +61,8 @@ impl Part {
             head: head.len() as u64,
             size,
             done: done.into_iter().map(AtomicU64::new).collect(),
+            turn: Mutex::default(),
+            synced: Mutex::default(),
         })
     }
 
@@ -86,7 +96,9 @@ impl Part {
     pub fn append(&self, i: usize, bytes: &[u8]) -> Result<()> {
         let done = self.done(i);
         let (start, _) = self.span(i);
+        let turn = self.turn.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
         self.file.write_all_at(bytes, start + done).map_err(|e| Error::io(&self.path, e))?;
+        drop(turn);
         self.note(i, done + bytes.len() as u64)
     }
 
@@ -115,7 +127,24 @@ impl Part {
         }
     }
 
+    /// Waits until the disk has what is here, if that is much and nobody waits for it already:
+    /// so there is little left to wait for when the last byte has come.
+    pub fn sync_early(&self) -> Result<()> {
+        let Ok(mut synced) = self.synced.try_lock() else {
+            return Ok(());
+        };
+        let present = self.present();
+        if present.saturating_sub(*synced) >= BEHIND {
+            self.sync()?;
+            *synced = present;
+        }
+        Ok(())
+    }
+
     /// Waits until the disk has what is here.
+    ///
+    /// curl and huggingface_hub do without. But after a loss of power a file that was renamed and
+    /// not synced may have its name and its size, and zeros for content: it would look whole.
     pub fn sync(&self) -> Result<()> {
         self.file.sync_data().map_err(|e| Error::io(&self.path, e))
     }

@@ -13,6 +13,7 @@ use crate::client::Hub;
 use crate::event::{Event, Listener};
 use crate::listing::{self, Listing, RemoteFile};
 use crate::transfer::{self, Job, is_there};
+use crate::xet::Storage;
 use crate::{lock, part, space};
 
 /// The revision that is meant where none is named.
@@ -143,7 +144,8 @@ impl Plan {
             }
         }
         jobs.sort_by_key(|job| job.file.size); // what is small fails early, if it does
-        transfer::fetch(hub, &jobs, told)?;
+        let storage = Storage::of(hub, &self.id, commit);
+        transfer::fetch(hub, &jobs, storage.as_ref(), told)?;
         for file in self.chosen() {
             cache.clear(file)?;
         }
@@ -153,6 +155,7 @@ impl Plan {
 
     fn job<'a>(&'a self, hub: &Hub, file: &'a RemoteFile) -> Job<'a> {
         Job {
+            model: &self.id,
             file,
             url: file.url(hub, &self.id, &self.listing.commit),
             part: self.cache.part(file),

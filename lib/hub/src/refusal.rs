@@ -45,6 +45,18 @@ pub fn of_status(mut response: Response<Body>) -> Failure {
     Failure { error, transient, wait }
 }
 
+/// Why the storage at `host`, where the Hub redirected to, did not answer with success: such as one
+/// that has not been told in time, or no longer, who may come.
+pub fn of_storage(response: Response<Body>, host: &str) -> Failure {
+    let (status, wait) = (response.status().as_u16(), wait_asked(response.headers()));
+    let message = match status {
+        404 | 410 => format!("{host}, where the Hub keeps the file, has none (status {status})"),
+        _ => format!("{host}, where the Hub keeps the file, answers with status {status}"),
+    };
+    let error = Box::new(Error::new(Kind::DownloadFailed, "", message));
+    Failure { error, transient: true, wait }
+}
+
 /// The error for a status; `said` is what the server says itself.
 fn describe(status: u16, code: &str, said: &str) -> Error {
     let error = |kind, message: &str| Error::new(kind, "", message);

@@ -1,40 +1,75 @@
-//! One piece of a file from the Hub's plain HTTP into its part, by a request for a range.
+//! One piece of a file from the Hub into its part: from Xet storage, or by a request for a range.
 
-use std::io::Read;
 use std::sync::Mutex;
-use std::time::{Duration, Instant};
+use std::sync::atomic::{AtomicU32, Ordering};
 
 use mlxk_core::{Error, Kind};
 use ureq::http::{Method, Response, StatusCode};
 use ureq::{Body, ResponseExt};
 
 use crate::client::{Call, Hub};
+use crate::flow::{Flow, retry};
 use crate::part::Part;
 use crate::refusal::{Attempt, Failure};
+use crate::xet::Storage;
 
 /// Bytes that are taken from a connection at once.
 const BUFFER: usize = 256 << 10;
 
-/// A connection that brings fewer bytes than these in that time is as good as a silent one.
-const TRICKLE: (u64, Duration) = (32 << 10, Duration::from_secs(30));
+/// Failures in a row after which Xet storage is left alone.
+const XET_ATTEMPTS: u32 = 3;
 
 /// Where a file is to be had.
 #[derive(Debug)]
-pub struct Source {
+pub struct Source<'a> {
     /// The address at the Hub.
     url: String,
     /// Where that redirected to; such an address is good for a while.
     moved: Mutex<Option<String>>,
+    /// The storage, and what that knows the file by.
+    xet: Option<(&'a Storage, &'a str)>,
+    /// How often in a row the storage failed.
+    failures: AtomicU32,
 }
 
-impl Source {
-    /// The file at `url`.
-    pub fn new(url: String) -> Source {
-        Source { url, moved: Mutex::new(None) }
+impl<'a> Source<'a> {
+    /// The file at `url`, which a storage may have under a hash of its own.
+    pub fn new(url: String, xet: Option<(&'a Storage, &'a str)>) -> Source<'a> {
+        Source { url, moved: Mutex::new(None), xet, failures: AtomicU32::new(0) }
     }
 
     /// Fetches what is missing of piece `i`; `moved` hears how many bytes came, and can end it.
+    ///
+    /// A storage that fails again and again, or once in a way that it always would, is not asked
+    /// any more: what is missing then comes by plain ranges.
     pub fn fetch(
+        &self,
+        hub: &Hub,
+        part: &Part,
+        i: usize,
+        moved: &dyn Fn(u64) -> Result<(), Error>,
+    ) -> Attempt<()> {
+        let trusted = self.failures.load(Ordering::Relaxed) < XET_ATTEMPTS;
+        let Some((storage, hash)) = self.xet.filter(|_| trusted) else {
+            return self.fetch_range(hub, part, i, moved);
+        };
+        let Err(failure) = storage.fetch(hub, hash, part, i, moved) else {
+            self.failures.store(0, Ordering::Relaxed);
+            return Ok(());
+        };
+        let weight = if failure.transient { 1 } else { XET_ATTEMPTS };
+        match self.failures.fetch_add(weight, Ordering::Relaxed) + weight < XET_ATTEMPTS {
+            true => Err(failure),
+            false => self.fetch_range(hub, part, i, moved),
+        }
+    }
+
+    /// What came was not the file: the storage is not asked any more.
+    pub fn distrust(&self) {
+        self.failures.store(XET_ATTEMPTS, Ordering::Relaxed);
+    }
+
+    fn fetch_range(
         &self,
         hub: &Hub,
         part: &Part,
@@ -44,26 +79,14 @@ impl Source {
         let (start, length) = part.span(i);
         let from = start + part.done(i);
         let range = format!("bytes={from}-{}", start + length - 1);
-        let mut response = self.request(hub, &range)?;
+        let response = self.request(hub, &range)?;
         let skip = skip(&response, from, start + length, part.size())?;
-        let url = response.get_uri().to_string();
-        let mut body = response.body_mut().with_config().limit(u64::MAX).reader();
-        let mut pace = Pace::new();
-        let mut read = |bytes: &mut [u8]| -> Attempt<usize> {
-            let lost = |e| hub.lost(ureq::Error::from(e), &url);
-            let count = body.read(bytes).map_err(lost)?;
-            pace.count(count)?;
-            hub.check()?;
-            Ok(count)
-        };
+        let mut flow = Flow::new(hub, response);
+        flow.skip(skip)?;
         let mut buffer = vec![0; BUFFER];
-        discard(skip, &mut buffer, &mut read)?;
         while part.done(i) < length {
             let wanted = (length - part.done(i)).min(BUFFER as u64) as usize;
-            let count = read(&mut buffer[..wanted])?;
-            if count == 0 {
-                return Err(cut());
-            }
+            let count = flow.read(&mut buffer[..wanted])?;
             part.append(i, &buffer[..count])?;
             moved(count as u64)?;
         }
@@ -119,53 +142,6 @@ fn skip(response: &Response<Body>, from: u64, end: u64, size: u64) -> Attempt<u6
         Some((first, last, _)) if first == from && last < end => Ok(0),
         _ => Err(retry("the server sends another range than was asked for")),
     }
-}
-
-fn discard(
-    mut bytes: u64,
-    buffer: &mut [u8],
-    read: &mut impl FnMut(&mut [u8]) -> Attempt<usize>,
-) -> Attempt<()> {
-    while bytes > 0 {
-        let wanted = bytes.min(buffer.len() as u64) as usize;
-        match read(&mut buffer[..wanted])? {
-            0 => return Err(cut()),
-            count => bytes -= count as u64,
-        }
-    }
-    Ok(())
-}
-
-/// How much comes in how much time.
-struct Pace {
-    since: Instant,
-    bytes: u64,
-}
-
-impl Pace {
-    fn new() -> Pace {
-        Pace { since: Instant::now(), bytes: 0 }
-    }
-
-    fn count(&mut self, bytes: usize) -> Attempt<()> {
-        let (least, time) = TRICKLE;
-        self.bytes += bytes as u64;
-        if self.bytes >= least {
-            *self = Pace::new();
-        } else if self.since.elapsed() > time {
-            return Err(retry("the connection brings next to nothing"));
-        }
-        Ok(())
-    }
-}
-
-fn cut() -> Failure {
-    retry("the connection ended too early")
-}
-
-fn retry(message: &str) -> Failure {
-    let error = Box::new(Error::new(Kind::DownloadFailed, "", message));
-    Failure { error, transient: true, wait: None }
 }
 
 fn other_size(listed: u64, sent: u64) -> Failure {

@@ -6,7 +6,7 @@
 
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard};
 use std::thread;
 
 use mlxk_core::digest::Digest;
@@ -20,9 +20,13 @@ use crate::part::{self, Follower, Part};
 use crate::patience::{Patience, interrupted, sleep};
 use crate::refusal::Failure;
 use crate::stream::Source;
+use crate::xet::Storage;
 
 /// Connections at once. More of them find no more bandwidth, but servers that mind.
 const CONNECTIONS: usize = 8;
+
+/// Files at once, as long as there are more: of the threads that write to one file all but one wait.
+const SIDE_BY_SIDE: usize = 2;
 
 /// How often a file is fetched whose content turns out to be wrong.
 const TRIES: usize = 2;
@@ -30,6 +34,8 @@ const TRIES: usize = 2;
 /// A file to fetch.
 #[derive(Debug)]
 pub struct Job<'a> {
+    /// The model it belongs to.
+    pub model: &'a str,
     /// What the Hub says of it.
     pub file: &'a RemoteFile,
     /// Its address.
@@ -46,14 +52,16 @@ pub struct Job<'a> {
 
 /// Fetches the files of `jobs`.
 ///
-/// At the first failure that is final the others stop; what came of them is kept for a next run.
-pub fn fetch(hub: &Hub, jobs: &[Job], told: Listener) -> Result<()> {
+/// `storage` has those of them that have a Xet hash. At the first failure that is final the others
+/// stop; what came of them is kept for a next run.
+pub fn fetch(hub: &Hub, jobs: &[Job], storage: Option<&Storage>, told: Listener) -> Result<()> {
     let crew = Crew {
         hub,
         jobs,
+        storage,
         told,
-        next: AtomicUsize::new(0),
-        open: Mutex::new(Vec::new()),
+        queue: Mutex::default(),
+        changed: Condvar::new(),
         stop: AtomicBool::new(false),
         failure: Mutex::new(None),
     };
@@ -71,12 +79,36 @@ pub fn fetch(hub: &Hub, jobs: &[Job], told: Listener) -> Result<()> {
 struct Crew<'a> {
     hub: &'a Hub,
     jobs: &'a [Job<'a>],
+    storage: Option<&'a Storage>,
     told: Listener<'a>,
-    /// The first job that nobody has begun.
-    next: AtomicUsize,
-    open: Mutex<Vec<Arc<Active<'a>>>>,
+    queue: Mutex<Queue<'a>>,
+    /// Told when there may be work for those who found none.
+    changed: Condvar,
     stop: AtomicBool,
     failure: Mutex<Option<Error>>,
+}
+
+/// What there is to do.
+#[derive(Default)]
+struct Queue<'a> {
+    /// The first job that nobody has begun.
+    next: usize,
+    /// Jobs that are just being begun.
+    beginning: usize,
+    /// Files of several pieces that are not whole yet.
+    open: Vec<Arc<Active<'a>>>,
+}
+
+/// A piece of a file.
+type Work<'a> = (Arc<Active<'a>>, usize);
+
+impl<'a> Queue<'a> {
+    /// A piece that nobody fetches yet, of the file that has most of them.
+    fn take(&self) -> Option<Work<'a>> {
+        let active = self.open.iter().max_by_key(|active| held(&active.pending).len())?;
+        let piece = held(&active.pending).pop()?;
+        Some((active.clone(), piece))
+    }
 }
 
 /// A file that is being fetched.
@@ -84,7 +116,7 @@ struct Active<'a> {
     job: &'a Job<'a>,
     digest: Digest,
     part: Part,
-    source: Source,
+    source: Source<'a>,
     /// Pieces that nobody fetches yet, the first one last.
     pending: Mutex<Vec<usize>>,
     /// Pieces that are not whole yet.
@@ -94,7 +126,11 @@ struct Active<'a> {
 }
 
 impl<'a> Active<'a> {
-    fn new(job: &'a Job<'a>, lock: Option<Lock>) -> Result<Active<'a>> {
+    fn new(
+        job: &'a Job<'a>,
+        storage: Option<&'a Storage>,
+        lock: Option<Lock>,
+    ) -> Result<Active<'a>> {
         let digest = job.file.digest()?;
         let part = Part::open(&job.part, job.file.size, digest)?;
         let whole = |i: &usize| part.done(*i) == part.span(*i).1;
@@ -102,7 +138,7 @@ impl<'a> Active<'a> {
         Ok(Active {
             job,
             digest,
-            source: Source::new(job.url.clone()),
+            source: Source::new(job.url.clone(), storage.zip(job.file.xet_hash.as_deref())),
             missing: AtomicUsize::new(pending.len()),
             pending: Mutex::new(pending),
             follower: Mutex::new(Follower::new(digest, job.file.size)),
@@ -123,32 +159,54 @@ impl<'a> Crew<'a> {
     }
 
     fn fail(&self, error: Error) {
-        self.stop.store(true, Ordering::Relaxed);
         held(&self.failure).get_or_insert(error);
+        let _queue = held(&self.queue);
+        self.stop.store(true, Ordering::Relaxed);
+        self.changed.notify_all();
     }
 
-    /// A piece to fetch: of a file that is open, else of the next one.
-    fn next_work(&self) -> Option<Result<(Arc<Active<'a>>, usize)>> {
-        loop {
-            if self.stop.load(Ordering::Relaxed) {
-                return None;
+    /// A piece to fetch: of the next file while few are open, else of one of those.
+    fn next_work(&self) -> Option<Result<Work<'a>>> {
+        let mut queue = held(&self.queue);
+        while !self.stop.load(Ordering::Relaxed) {
+            let job = self.jobs.get(queue.next);
+            let enough = queue.open.len() + queue.beginning >= SIDE_BY_SIDE;
+            if (enough || job.is_none())
+                && let Some(work) = queue.take()
+            {
+                return Some(Ok(work));
             }
-            for active in held(&self.open).iter() {
-                if let Some(piece) = held(&active.pending).pop() {
-                    return Some(Ok((active.clone(), piece)));
+            queue = match job {
+                Some(job) => {
+                    queue.next += 1;
+                    queue.beginning += 1;
+                    drop(queue);
+                    if let Some(work) = self.open(job).transpose() {
+                        return Some(work);
+                    }
+                    held(&self.queue)
                 }
-            }
-            let job = self.jobs.get(self.next.fetch_add(1, Ordering::Relaxed))?;
-            match self.begin(job).map_err(|e| about(e, job)) {
-                Ok(Some(work)) => return Some(Ok(work)),
-                Ok(None) => {}
-                Err(error) => return Some(Err(error)),
-            }
+                None if queue.beginning == 0 => return None,
+                None => self.changed.wait(queue).unwrap_or_else(|poisoned| poisoned.into_inner()),
+            };
         }
+        None
     }
 
-    /// Opens the next file, and takes a piece of it; none if it needs no fetching.
-    fn begin(&self, job: &'a Job<'a>) -> Result<Option<(Arc<Active<'a>>, usize)>> {
+    /// Begins a job, and puts its file among those that others may help with.
+    fn open(&self, job: &'a Job<'a>) -> Result<Option<Work<'a>>> {
+        let begun = self.begin(job).map_err(|e| about(e, job));
+        let mut queue = held(&self.queue);
+        queue.beginning -= 1;
+        if let Ok(Some((active, _))) = &begun {
+            queue.open.push(active.clone());
+        }
+        self.changed.notify_all();
+        begun
+    }
+
+    /// Opens a file, and takes a piece of it; none if it needs no fetching.
+    fn begin(&self, job: &'a Job<'a>) -> Result<Option<Work<'a>>> {
         let file = job.file;
         let waiting = || (self.told)(Event::Locked { path: &file.path });
         let lock = job.lock.as_deref().map(|path| lock::take(path, &|| self.check(), &waiting));
@@ -162,14 +220,11 @@ impl<'a> Crew<'a> {
             (self.told)(Event::Done { path: &file.path });
             return Ok(None);
         }
-        let active = Arc::new(Active::new(job, lock)?);
+        let active = Arc::new(Active::new(job, self.storage, lock)?);
         told(active.part.present());
         let Some(first) = held(&active.pending).pop() else {
             return self.finish(&active).map(|()| None);
         };
-        if active.part.pieces() > 1 {
-            held(&self.open).push(active.clone());
-        }
         Ok(Some((active, first)))
     }
 
@@ -178,10 +233,12 @@ impl<'a> Crew<'a> {
         let about = |e| about(e, active.job);
         self.bring(active, piece).map_err(about)?;
         if active.missing.fetch_sub(1, Ordering::AcqRel) == 1 {
-            held(&self.open).retain(|other| !Arc::ptr_eq(other, active));
+            held(&self.queue).open.retain(|other| !Arc::ptr_eq(other, active));
             self.finish(active).map_err(about)?;
         } else if let Ok(mut follower) = active.follower.try_lock() {
             active.part.follow(&mut follower)?;
+        } else {
+            active.part.sync_early()?;
         }
         Ok(())
     }
@@ -221,6 +278,7 @@ impl<'a> Crew<'a> {
             if found == active.digest {
                 break;
             }
+            active.source.distrust();
             part.reset()?;
             (self.told)(Event::Lost { path: &job.file.path, bytes: part.size() });
             if attempt == TRIES {
@@ -264,7 +322,10 @@ pub fn is_there(place: &Path, file: &RemoteFile) -> bool {
 
 /// An error of the network says which file it is about; one of the disk knows its own.
 fn about(error: Error, job: &Job) -> Error {
-    if error.subject.is_empty() { error.about(&job.file.path) } else { error }
+    match error.subject.is_empty() {
+        true => error.about(format!("{}: {}", job.model, job.file.path)),
+        false => error,
+    }
 }
 
 /// What a lock protects is never left half done: every write is a single one.

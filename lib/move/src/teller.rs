@@ -50,8 +50,15 @@ impl<'a> Teller<'a> {
             Event::Plan { bytes, present, .. } => {
                 self.bar.set_length(bytes);
                 self.bar.set_position(present);
+                self.bar.set_message("");
                 self.bar.reset_eta();
             }
+            Event::Check { bytes } => {
+                self.bar.set_length(bytes);
+                self.bar.set_position(0);
+                self.bar.set_message("comparing");
+            }
+            Event::Checked { bytes } => self.bar.inc(bytes),
             Event::Begin { present, .. } => self.state().moved += present,
             Event::Moved { bytes, .. } => {
                 self.bar.inc(bytes);
@@ -92,6 +99,7 @@ impl<'a> Teller<'a> {
             Event::Plan { files, bytes, present } => {
                 ("plan", json!({"files": files, "bytes": bytes, "present": present}))
             }
+            Event::Check { .. } | Event::Checked { .. } => return,
             Event::Begin { path, size, present } => {
                 ("begin", json!({"path": path, "bytes": size, "present": present}))
             }

@@ -106,7 +106,7 @@ fn find(
 }
 
 /// `content`, or the range of it that is asked for.
-fn bytes(content: &Bytes, etag: &str, headers: &HeaderMap) -> Response {
+pub fn bytes(content: &Bytes, etag: &str, headers: &HeaderMap) -> Response {
     let etag = format!("\"{etag}\"");
     let asked = headers.get(header::RANGE).and_then(|range| range.to_str().ok());
     let same =
@@ -134,7 +134,7 @@ fn bytes(content: &Bytes, etag: &str, headers: &HeaderMap) -> Response {
 }
 
 /// The part of `size` bytes that a Range header names; None if there is none.
-fn within(range: &str, size: usize) -> Option<Range<usize>> {
+pub fn within(range: &str, size: usize) -> Option<Range<usize>> {
     let (first, last) = range.strip_prefix("bytes=")?.split_once('-')?;
     let range = match (first, last) {
         ("", last) => size.saturating_sub(last.parse().ok()?)..size,

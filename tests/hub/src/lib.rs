@@ -1,8 +1,8 @@
 //! A model Hub on this machine, for tests: what is put in is fetched and pushed as from the real one.
 //!
 //! It speaks the Hub's API as far as programs that move models use it, keeps everything in memory,
-//! serves large files from a second origin as the real one does, and can be told to misbehave. It
-//! has no Xet storage: clients are answered as for a repository without.
+//! serves large files from a second origin as the real one does, from Xet storage too where it is told
+//! to, and can be told to misbehave.
 //!
 //! ```
 //! use mlxk_testhub::{Fault, Hub, Rule};
@@ -25,6 +25,7 @@ mod read;
 mod repo;
 mod watch;
 mod write;
+mod xet;
 
 use std::net::SocketAddr;
 use std::path::Path;
@@ -74,9 +75,10 @@ impl Hub {
             format!("http://localhost:{}", cdn_at.port()),
         ));
         let hub = read::routes().merge(write::routes()).merge(content::routes());
-        let hub = hub.merge(control::routes());
+        let hub = hub.merge(control::routes()).merge(xet::routes());
+        let storage = content::storage().merge(xet::storage());
         runtime.spawn(serve(api, watch::over(hub, &state, Origin::Api)));
-        runtime.spawn(serve(cdn, watch::over(content::storage(), &state, Origin::Storage)));
+        runtime.spawn(serve(cdn, watch::over(storage, &state, Origin::Storage)));
         Hub { state, runtime: Some(runtime) }
     }
 
@@ -160,9 +162,9 @@ impl Repo<'_> {
         self
     }
 
-    /// Large files are announced as kept in a Xet storage, which is not there.
-    pub fn announce_xet(&self) -> &Self {
-        self.state().announce_xet(&self.name);
+    /// Large files are kept in Xet storage too, and announced so.
+    pub fn keep_in_xet(&self) -> &Self {
+        self.state().keep_in_xet(&self.name);
         self
     }
 

@@ -19,6 +19,9 @@ struct Args {
     /// The port of the API
     #[arg(long, default_value_t = 0)]
     port: u16,
+    /// Keep large files in Xet storage
+    #[arg(long)]
+    xet: bool,
 }
 
 fn main() -> io::Result<()> {
@@ -31,7 +34,11 @@ fn main() -> io::Result<()> {
             let name = repo
                 .strip_prefix(organization.path().parent().unwrap_or(Path::new("")))
                 .unwrap_or(&repo);
-            add(&hub.repo(&name.to_string_lossy()), &repo, &repo)?;
+            let kept = hub.repo(&name.to_string_lossy());
+            add(&kept, &repo, &repo)?;
+            if args.xet {
+                kept.keep_in_xet();
+            }
         }
     }
     println!("export HF_ENDPOINT={}", hub.endpoint());

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, HashMap};
 use std::fs::File as DiskFile;
 use std::io;
 use std::path::Path;
-use std::sync::{Mutex, MutexGuard};
+use std::sync::{Arc, Mutex, MutexGuard};
 
 use bytes::Bytes;
 use memmap2::Mmap;
@@ -14,6 +14,7 @@ use sha2::{Digest, Sha256};
 
 use crate::fault::Faults;
 use crate::log::Log;
+use crate::xet::{self, Object};
 
 /// Files of this many bytes and more are large ones.
 const LARGE: usize = 10 << 20;
@@ -47,6 +48,8 @@ pub struct Kept {
     repos: BTreeMap<String, Repo>,
     /// Content of large files by its SHA-256.
     pub objects: HashMap<String, Bytes>,
+    /// Objects of a Xet storage, chunk by chunk, by the hash that it knows content by.
+    pub xorbs: HashMap<String, Arc<Vec<Object>>>,
     /// Parts of uploads under way: hash and number.
     pub parts: BTreeMap<(String, usize), Bytes>,
     /// Entries in an answer that lists files.
@@ -78,7 +81,7 @@ pub struct File {
     pub oid: String,
     /// The SHA-256 of a large one.
     pub sha256: Option<String>,
-    /// Where a Xet storage would have it.
+    /// What the Xet storage has it by.
     pub xet: Option<String>,
 }
 
@@ -87,6 +90,7 @@ impl State {
         let kept = Kept {
             repos: BTreeMap::new(),
             objects: HashMap::new(),
+            xorbs: HashMap::new(),
             parts: BTreeMap::new(),
             page: 1000,
         };
@@ -107,11 +111,15 @@ impl State {
         self.lock().repo_mut(name).access = access;
     }
 
-    pub fn announce_xet(&self, name: &str) {
+    pub fn keep_in_xet(&self, name: &str) {
         self.change(name, |repo, files| {
             repo.xet = true;
             files.values_mut().for_each(|file| file.xet = file.xet_hash());
         });
+        // Now, and not while a client waits.
+        for file in self.commit_files(name, "main").into_values() {
+            file.xet.map(|hash| self.lock().packed(&hash));
+        }
     }
 
     pub fn put(&self, name: &str, path: &str, content: Bytes) {
@@ -169,6 +177,15 @@ impl State {
 impl Kept {
     pub fn repo(&self, name: &str) -> Option<&Repo> {
         self.repos.get(name)
+    }
+
+    /// The objects that hold the content which a Xet storage knows by `hash`.
+    pub fn packed(&mut self, hash: &str) -> Option<Arc<Vec<Object>>> {
+        if !self.xorbs.contains_key(hash) {
+            let content = self.objects.get(&xet::hash(hash))?;
+            self.xorbs.insert(hash.to_string(), Arc::new(xet::pack(content)));
+        }
+        self.xorbs.get(hash).cloned()
     }
 
     pub fn repos(&self) -> impl Iterator<Item = (&String, &Repo)> {
@@ -268,9 +285,8 @@ impl File {
         self.sha256.as_ref().unwrap_or(&self.oid)
     }
 
-    /// A hash in the form of Xet's; nothing can be fetched with it.
     fn xet_hash(&self) -> Option<String> {
-        Some(hex(&Sha256::digest(format!("xet {}", self.sha256.as_ref()?))))
+        self.sha256.as_deref().map(xet::hash)
     }
 }
 

@@ -97,9 +97,10 @@ pub fn changes<'a>(
     for batch in files.chunks(BATCH) {
         wanted.extend(modes(hub, wish, batch, told)?);
     }
+    told(Event::Check { bytes: wanted.iter().map(|(file, _)| file.size).sum() });
     let change = |(file, large): (&'a LocalFile, bool)| {
         let hasher = if large { Hasher::sha256() } else { Hasher::git(file.size) };
-        let digest = file.digest(hasher, hub)?.to_string();
+        let digest = file.digest(hasher, hub, told)?.to_string();
         let content = match large {
             true => Content::Large { file, sha256: digest },
             false => Content::Small { file, blob_id: digest },

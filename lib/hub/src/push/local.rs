@@ -10,6 +10,7 @@ use mlxk_core::store::sentinel;
 use mlxk_core::{Error, Kind, Result};
 
 use crate::client::Hub;
+use crate::event::{Event, Listener};
 use crate::names;
 
 /// The file with more patterns of what to leave out, as in `.gitignore`.
@@ -125,8 +126,11 @@ impl Local {
 
 impl LocalFile {
     /// Hashes the content, unless the user of `hub` has had enough meanwhile.
-    pub fn digest(&self, hasher: Hasher, hub: &Hub) -> Result<Digest> {
-        let digest = digest::file(&self.disk, hasher, |_| hub.check())?;
+    pub fn digest(&self, hasher: Hasher, hub: &Hub, told: Listener) -> Result<Digest> {
+        let digest = digest::file(&self.disk, hasher, |bytes| {
+            told(Event::Checked { bytes });
+            hub.check()
+        })?;
         self.unchanged()?;
         Ok(digest)
     }

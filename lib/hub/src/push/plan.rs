@@ -9,7 +9,7 @@ use rayon::prelude::*;
 use super::Wish;
 use super::local::{Local, LocalFile};
 use crate::client::Hub;
-use crate::event::Listener;
+use crate::event::{Event, Listener};
 use crate::listing::{self, RemoteFile};
 
 /// What a push has to do; each list is sorted by path.
@@ -37,12 +37,7 @@ impl<'a> Plan<'a> {
             remote.iter().map(|file| (&*file.path, file)).collect();
         let (known, added): (Vec<_>, Vec<_>) =
             local.files.iter().partition(|file| there.contains_key(&*file.path));
-        let compared: Vec<(&LocalFile, bool)> = known
-            .into_par_iter()
-            .map(|file| Ok((file, same(file, there[&*file.path], hub)?)))
-            .collect::<Result<_>>()?;
-        let modified = compared.into_iter().filter(|(_, same)| !same).map(|(file, _)| file);
-        let modified = modified.collect();
+        let modified = differing(known, &there, hub, told)?;
         let here: BTreeSet<&str> = local.files.iter().map(|file| &*file.path).collect();
         let only_there = there.into_keys().filter(|path| {
             // The Hub writes it by itself, and its large files are not found without it.
@@ -64,11 +59,24 @@ impl<'a> Plan<'a> {
     }
 }
 
-fn same(file: &LocalFile, there: &RemoteFile, hub: &Hub) -> Result<bool> {
-    match there.etag().parse::<Digest>() {
-        Ok(known) if file.size == there.size => {
-            Ok(file.digest(known.hasher(file.size), hub)? == known)
-        }
-        _ => Ok(false),
-    }
+/// Those of `files` whose content is not what is `there` under their path.
+fn differing<'a>(
+    files: Vec<&'a LocalFile>,
+    there: &BTreeMap<&str, &RemoteFile>,
+    hub: &Hub,
+    told: Listener,
+) -> Result<Vec<&'a LocalFile>> {
+    let known = |file: &LocalFile| {
+        let there = there[&*file.path];
+        there.etag().parse::<Digest>().ok().filter(|_| file.size == there.size)
+    };
+    let bytes = files.iter().filter(|file| known(file).is_some()).map(|file| file.size).sum();
+    told(Event::Check { bytes });
+    let differs = |file: &LocalFile| match known(file) {
+        Some(known) => Ok(file.digest(known.hasher(file.size), hub, told)? != known),
+        None => Ok(true),
+    };
+    let compared = files.into_par_iter().map(|file| Ok(differs(file)?.then_some(file)));
+    let compared: Vec<Option<&LocalFile>> = compared.collect::<Result<_>>()?;
+    Ok(compared.into_iter().flatten().collect())
 }

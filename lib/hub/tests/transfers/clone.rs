@@ -116,7 +116,7 @@ fn without_a_network_the_cache_is_enough_or_nothing_is_made() {
     };
     fs::write(env.blob(&content(LARGE)), vec![1; LARGE]).unwrap();
     let error = fill().unwrap_err();
-    assert_eq!(error.subject, "model.safetensors");
+    assert_eq!(error.subject, "org/M: model.safetensors");
     assert!(!away.0.exists());
     fs::write(env.blob(&content(LARGE)), content(LARGE)).unwrap();
     assert_eq!(fs::read(fill().unwrap().join("model.safetensors")).unwrap(), content(LARGE));

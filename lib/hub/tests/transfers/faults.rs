@@ -76,7 +76,7 @@ fn wrong_content_never_gets_a_name() {
     env.hub.fault(Rule::on(OBJECT), Fault::Corrupt { at: 5_000_000 });
     let error = env.pull().unwrap_err();
     assert_eq!(error.kind, Kind::DownloadFailed);
-    assert_eq!(error.subject, "model.safetensors");
+    assert_eq!(error.subject, "org/M: model.safetensors");
     assert!(error.message.contains("other content"), "{error}");
     assert!(!env.blob(&content(LARGE)).exists());
     env.assert_true();

@@ -7,3 +7,4 @@ mod clone;
 mod env;
 mod faults;
 mod refusals;
+mod xet;
