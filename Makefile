@@ -11,6 +11,8 @@ OLD     = mlxk2 mlxk-json mlx-run
 CACHE   = $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/mlxk
 MODEL   = $(CACHE)/SmolLM2-135M-Instruct.Q4_1.gguf
 
+export PEERS LLAMA_BENCH NDJSON
+
 bindir  = $(DESTDIR)$(PREFIX)/bin
 libdir  = $(DESTDIR)$(PREFIX)/lib/mlxk
 mandir  = $(DESTDIR)$(PREFIX)/share/man
@@ -24,7 +26,8 @@ help:
 	@echo 'make demo      fetch a small model, import it, and run it'
 	@echo 'make test      run all tests'
 	@echo 'make interop   test beside the clients of the Hub, OpenAI and Anthropic, fetched from PyPI'
-	@echo 'make bench     measure; PEERS=DIR[:DIR] names bin folders of Pythons with mlx-knife, mlx-lm, huggingface_hub'
+	@echo 'make bench     measure; PEERS=DIR[:DIR] names bin folders of Pythons with mlx-knife, mlx-lm, huggingface_hub,'
+	@echo '               LLAMA_BENCH=FILE the llama-bench of llama.cpp, NDJSON=FILE a file that gets the figures as records'
 	@echo 'make install   build and install under PREFIX=$(PREFIX)'
 	@echo 'make uninstall remove what was installed there'
 	@echo
@@ -59,7 +62,7 @@ interop: mlx $(MODEL)
 	PATH="$(CURDIR)/target/debug:$$PATH" tests/serve-clients $(CACHE) $(MODEL)
 
 bench: mlx $(MODEL)
-	MLXK_TEST_MODEL=$(MODEL) PEERS=$(PEERS) cargo bench --locked --bench suite
+	MLXK_TEST_MODEL=$(MODEL) cargo bench --locked --bench suite
 
 $(MODEL):
 	@tests/fetch-model $@

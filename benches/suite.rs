@@ -2,27 +2,29 @@
 //!
 //! `PEERS` names the `bin` folder of a Python that has mlx-knife (`mlxk`), huggingface_hub (`hf`) and
 //! mlx-lm, or several such folders, separated as in PATH: what one has not, another may. A peer's
-//! runs alternate with ours, since a machine's speed drifts.
+//! runs alternate with ours, since a machine's speed drifts. `NDJSON` names a file that gets a record
+//! for each line of a table.
 #![allow(clippy::unwrap_used)] // a measurement that cannot be taken ends the run
 
 mod answer;
 #[path = "../lib/core/tests/env/mod.rs"]
 mod env;
 mod serve;
+mod speed;
 mod transfers;
 
+use std::fs::File;
+use std::io::Write;
 use std::os::unix::process::ExitStatusExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitStatus, Stdio};
 use std::time::{Duration, Instant};
 
 use env::Env;
+use serde_json::json;
 
 const MODELS: usize = 500;
 const RUNS: usize = 7;
-/// Answers of these lengths, in tokens, differ by decoding alone.
-const SHORT: u32 = 16;
-const LONG: u32 = 144;
 
 fn main() {
     if transfers::serve() {
@@ -43,8 +45,8 @@ fn main() {
         ],
     );
     compare(&env, &[ours(health, "--ndjson"), peer("mlxk", "health --json")]);
-    decoding(&env);
-    println!();
+    println!("SmolLM2-135M, 4 bits");
+    speed::run(&env);
     answer::run(&env);
     println!();
     serving(&env);
@@ -91,9 +93,27 @@ fn compare(env: &Env, programs: &[Program]) {
         let name = program.file_name().unwrap().display();
         let wall = median(runs.iter().map(|run| run.wall.as_secs_f64() * 1e3));
         let peak = median(runs.iter().map(|run| run.peak_bytes as f64 / 1e6));
-        println!("{:<44} {wall:>10.1} {peak:>9.1}", format!("{name} {}", args.join(" ")));
+        let what = format!("{name} {}", args.join(" "));
+        println!("{what:<44} {wall:>10.1} {peak:>9.1}");
+        record("wall", &what, wall, "ms");
+        record("peak memory", &what, peak, "MB");
     }
     println!();
+}
+
+/// Prints a line of a table, what a program needs or reaches, and records it.
+fn report(what: &str, program: &str, value: f64, unit: &str) {
+    println!("{what:<24} {program:<41} {value:>10.1} {unit}");
+    record(what, program, value, unit);
+}
+
+/// Adds a record to the file that `NDJSON` names, if it names one.
+fn record(what: &str, program: &str, value: f64, unit: &str) {
+    let path = std::env::var_os("NDJSON").filter(|path| !path.is_empty());
+    let Some(path) = path else { return };
+    let line = json!({"what": what, "program": program, "value": value, "unit": unit});
+    let mut file = File::options().create(true).append(true).open(path).unwrap();
+    writeln!(file, "{line}").unwrap();
 }
 
 fn command(env: &Env, program: &Path) -> Command {
@@ -138,37 +158,6 @@ fn median(values: impl Iterator<Item = f64>) -> f64 {
     values[values.len() / 2]
 }
 
-/// Tokens a second of SmolLM2-135M in 4 bits, from the difference of a long and a short answer.
-fn decoding(env: &Env) {
-    // Nothing is imported into the cache.
-    let folder = tempfile::tempdir().unwrap();
-    let model = folder.path().join("SmolLM2");
-    let gguf = std::env::var_os("MLXK_TEST_MODEL").expect("MLXK_TEST_MODEL names the model");
-    let import = Path::new(env!("CARGO_BIN_EXE_mlxk-convert"));
-    measure(command(env, import).arg(gguf).arg(&model));
-    println!("{:<44} {:>10}", "SmolLM2-135M, 4 bits", "tokens/s");
-    let run = Path::new(env!("CARGO_BIN_EXE_mlxk-run"));
-    let answer = |tokens: u32| {
-        let tokens = tokens.to_string();
-        let mut command = command(env, run);
-        command.arg(&model).args(["--no-chat-template", "--temperature", "0", "--max-tokens"]);
-        measure(command.args([&tokens, "Once upon a time, there was a little"])).wall
-    };
-    answer(SHORT);
-    let rate = |long: Duration, short: Duration| {
-        f64::from(LONG - SHORT) / long.saturating_sub(short).as_secs_f64()
-    };
-    let rates = (0..3).map(|_| rate(answer(LONG), answer(SHORT)));
-    println!("{:<44} {:>10.1}", "mlxk-run", median(rates));
-    if let Some((python, _)) = peer("python", "") {
-        let mut command = command(env, &python);
-        command.args(["-c", MLX_LM]).arg(&model).stdout(Stdio::piped());
-        let output = command.output().unwrap();
-        let rate = String::from_utf8_lossy(&output.stdout);
-        println!("{:<44} {:>10}", "mlx-lm, cast to f32", rate.trim());
-    }
-}
-
 /// The server, with the same model and, for a peer that computes with no other, one of 32-bit floats.
 fn serving(env: &Env) {
     let folder = tempfile::tempdir().unwrap();
@@ -180,17 +169,6 @@ fn serving(env: &Env) {
     measure(command(env, import).arg(&model).arg(&wide).args(["--dtype", "float32"]));
     serve::measure(folder.path(), &peers("python"), &wide);
 }
-
-/// With 16-bit scales, as published, mlx-lm does not get to an answer on a CPU.
-const MLX_LM: &str = r#"
-import sys, mlx.core as mx, mlx_lm
-from mlx.utils import tree_map
-model, tokenizer = mlx_lm.load(sys.argv[1])
-model.update(tree_map(lambda x: x.astype(mx.float32) if x.dtype == mx.float16 else x, model.parameters()))
-prompt = "Once upon a time, there was a little"
-for answer in mlx_lm.stream_generate(model, tokenizer, prompt, max_tokens=32): pass
-print(round(answer.generation_tps, 1))
-"#;
 
 /// A cache of whole models that could run, all alike.
 fn cache() -> Env {

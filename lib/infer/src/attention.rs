@@ -185,4 +185,24 @@ mod tests {
             }
         }
     }
+
+    #[test]
+    fn copies_of_a_memory_do_not_see_what_the_other_appends() {
+        let part = |seed| some(&[1, 2, 3, 32], seed);
+        let mut one = Kv::new(None);
+        one.append_at_once(&part(1), &part(1)).unwrap();
+        let mut other = one.clone();
+        one.append_at_once(&part(2), &part(2)).unwrap();
+        other.append_at_once(&part(3), &part(3)).unwrap();
+        one.append_at_once(&part(4), &part(4)).unwrap();
+        for (kv, parts) in [(one, &[1, 2, 4][..]), (other, &[1, 3])] {
+            let parts: Vec<Array> = parts.iter().map(|&seed| part(seed)).collect();
+            let expected = mlx_rs::ops::concatenate(&parts, 2).unwrap();
+            for seen in kv.seen(1).unwrap() {
+                assert_eq!(seen.shape(), expected.shape());
+                let apart = seen.subtract(&expected).unwrap().abs().unwrap().max(None).unwrap();
+                assert_eq!(apart.item_exact::<f32>(), 0.0);
+            }
+        }
+    }
 }

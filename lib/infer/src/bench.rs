@@ -9,7 +9,6 @@ use mlxk_core::{Facts, Result};
 use rayon::prelude::*;
 use serde_json::Value;
 
-use crate::memory::stored_bytes;
 use crate::{Model, Sampling, load, mlx};
 
 /// Times that everything is done; the median counts.
@@ -126,7 +125,6 @@ pub fn peak_memory() -> Result<u64> {
 pub fn token_bytes(facts: &Facts) -> Result<u64> {
     let config = load::config(facts)?;
     let chosen = chosen(config.get("text_config").unwrap_or(&config));
-    let on_cpu = mlx::on_cpu()?;
     let headers = facts.weights().into_iter().filter_map(|shard| shard.header.as_ref().ok());
     let tensors: Vec<&Tensor> = headers.flat_map(|header| &header.tensors).collect();
     let head = |tensor: &&&Tensor| HEADS.iter().any(|name| tensor.name.contains(name));
@@ -137,7 +135,7 @@ pub fn token_bytes(facts: &Facts) -> Result<u64> {
         name if EXPERTS.iter().any(|part| name.contains(part)) => chosen,
         _ => 1.0,
     };
-    let bytes = |tensor: &&Tensor| stored_bytes(tensor, on_cpu) as f64 * share(tensor);
+    let bytes = |tensor: &&Tensor| (tensor.range.end - tensor.range.start) as f64 * share(tensor);
     Ok(tensors.iter().map(bytes).sum::<f64>() as u64)
 }
 

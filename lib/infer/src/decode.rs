@@ -107,8 +107,8 @@ impl Model {
     }
 
     /// What the model makes of `ids` [1, length], the next of `texts`: [1, length, hidden].
-    pub(crate) fn forward(&self, ids: &Array, mut texts: Texts) -> Result<Array> {
-        self.network.forward(&self.network.embed(ids)?, &mut texts)
+    pub(crate) fn forward(&self, ids: &Array, texts: Texts) -> Result<Array> {
+        self.network.forward(&self.network.embed(ids)?, &mut texts.at_once(!self.ahead))
     }
 
     /// The logits [rows, vocabulary], in single precision, after the `rows` of `h`.

@@ -3,54 +3,83 @@
 //! MLX queues every operation for another thread; on a CPU, with the short rows of decoding, that
 //! takes longer than the operations do.
 
+use std::ops::Range;
+
+use half::slice::HalfFloatSliceExt;
+use half::{bf16, f16};
 use mlx_rs::error::{AsSliceError, Exception, Result};
 use mlx_rs::{Array, Dtype};
 use mlxk_core::Packing;
 use rayon::prelude::*;
 
-use crate::cpu::{self, Scales};
+use crate::cpu::{self, Floats, Scales};
 use crate::kernels::{Activation, Heads, Scale};
-use crate::matrix::Packed;
+use crate::matrix::{Packed, Weights};
 
 /// `x W.T`.
-pub fn product(w: &Packed, x: &Array) -> Result<Array> {
-    let (outs, ins) = (w.weight.dim(0) as usize, x.dim(-1) as usize);
+pub fn product(w: &Weights, x: &Array) -> Result<Array> {
+    let (outs, ins) = (rows_of(w), x.dim(-1) as usize);
     let rows = x.size() / ins;
     let mut y = vec![0.0; rows * outs];
-    cpu::product(elements(x)?, &packed(w)?, rows, &mut y);
+    cpu::product(elements(x)?, &matrix(w)?, rows, &mut y);
     let shape = [&x.shape()[..x.ndim() - 1], &[outs as i32]].concat();
     Ok(Array::from_slice(&y, &shape))
 }
 
 /// The rows `ids` [..], as [.., ins].
-pub fn rows(w: &Packed, ids: &Array) -> Result<Array> {
-    let count = w.weight.dim(0) as usize;
-    let ins = w.scales.dim(-1) as usize * w.group_size as usize;
-    let matrix = packed(w)?;
+pub fn rows(w: &Weights, ids: &Array) -> Result<Array> {
+    let ins = match w {
+        Weights::Dense(weight) => weight.dim(-1),
+        Weights::Packed(packed) => packed.scales.dim(-1) * packed.group_size,
+    };
+    let (count, matrix) = (rows_of(w), matrix(w)?);
     let wanted = ids.as_dtype(Dtype::Uint32)?;
     let wanted: &[u32] = wanted.try_as_slice().map_err(unreadable)?;
-    let mut y = vec![0.0; wanted.len() * ins];
-    for (&id, y) in wanted.iter().zip(y.chunks_exact_mut(ins)) {
+    let mut y = vec![0.0; wanted.len() * ins as usize];
+    for (&id, y) in wanted.iter().zip(y.chunks_exact_mut(ins as usize)) {
         if id as usize >= count {
             return Err(Exception::custom(format!("row {id} of {count}")));
         }
         cpu::unpack(&matrix, id as usize, y);
     }
-    Ok(Array::from_slice(&y, &[ids.shape(), &[ins as i32]].concat()))
+    Ok(Array::from_slice(&y, &[ids.shape(), &[ins]].concat()))
+}
+
+fn rows_of(w: &Weights) -> usize {
+    let (Weights::Dense(weight) | Weights::Packed(Packed { weight, .. })) = w;
+    weight.dim(0) as usize
 }
 
 /// The weights where they lie.
-pub fn packed(w: &Packed) -> Result<cpu::Packed<'_>> {
+pub fn matrix(w: &Weights) -> Result<cpu::Matrix<'_>> {
+    let w = match w {
+        Weights::Dense(weight) => return floats(weight).map(cpu::Matrix::Plain),
+        Weights::Packed(packed) => packed,
+    };
     let codes = || w.scales.try_as_slice().map_err(unreadable);
     let scales = match (w.packing, &w.biases) {
         (Packing::Mxfp4, _) => Scales::Mxfp4(codes()?),
         (Packing::Nvfp4, _) => Scales::Nvfp4(codes()?),
         (Packing::Mxfp8, _) => Scales::Mxfp8(codes()?),
-        (Packing::Affine, Some(biases)) => Scales::Affine(elements(&w.scales)?, elements(biases)?),
+        (Packing::Affine, Some(biases)) => Scales::Affine(floats(&w.scales)?, floats(biases)?),
         (Packing::Affine, None) => return Err(Exception::custom("affine weights without biases")),
     };
     let weight = w.weight.try_as_slice().map_err(unreadable)?;
-    Ok(cpu::Packed { weight, scales, group_size: w.group_size as usize, bits: w.bits as usize })
+    let (group_size, bits) = (w.group_size as usize, w.bits as usize);
+    Ok(cpu::Matrix::Packed(cpu::Packed { weight, scales, group_size, bits }))
+}
+
+/// Floats of any type where they lie.
+fn floats(array: &Array) -> Result<Floats<'_>> {
+    Ok(match array.dtype() {
+        Dtype::Float16 => {
+            Floats::F16(array.try_as_slice::<f16>().map_err(unreadable)?.reinterpret_cast())
+        }
+        Dtype::Bfloat16 => {
+            Floats::Bf16(array.try_as_slice::<bf16>().map_err(unreadable)?.reinterpret_cast())
+        }
+        _ => Floats::F32(elements(array)?),
+    })
 }
 
 /// The last axis normalised.
@@ -139,6 +168,21 @@ pub fn split(x: &Array, sizes: &[i32]) -> Result<Vec<Array>> {
     Ok(sizes.iter().map(part).collect())
 }
 
+/// `x[:, range]` of x [1, rows, ..].
+pub fn columns(x: &Array, range: Range<i32>) -> Result<Array> {
+    let row: i32 = x.shape()[2..].iter().product();
+    let part = &elements(x)?[(range.start * row) as usize..(range.end * row) as usize];
+    Ok(Array::from_slice(part, &[&[1, range.len() as i32], &x.shape()[2..]].concat()))
+}
+
+/// Arrays [1, rows, ..] one after another.
+pub fn joined(parts: &[Array]) -> Result<Array> {
+    let all: Vec<&[f32]> = parts.iter().map(elements).collect::<Result<_>>()?;
+    let rows = parts.iter().map(|part| part.dim(1)).sum();
+    let rest = parts.first().map_or(&[][..], |first| &first.shape()[2..]);
+    Ok(Array::from_slice(&all.concat(), &[&[1, rows], rest].concat()))
+}
+
 /// What a norm multiplies with, at hand.
 struct Factors<'a> {
     /// For all rows alike, or for each of some heads in turn.
@@ -224,7 +268,7 @@ mod tests {
     const LENGTHS: [i32; 3] = [1, 7, 300];
 
     /// Weights of any codes but those of no number, with scales around one.
-    fn any(packing: Packing, bits: i32, group_size: i32) -> Packed {
+    fn any(packing: Packing, bits: i32, group_size: i32) -> Weights {
         let random = |shape: &[i32]| -> Vec<u32> {
             let word = |n: i32| (n as u32 + 1).wrapping_mul(2_654_435_761).rotate_left(13);
             (0..shape.iter().product()).map(word).collect()
@@ -242,7 +286,7 @@ mod tests {
             _ => Array::from_slice(&powers, &groups),
         };
         let biases = (packing == Packing::Affine).then(|| some(&groups));
-        Packed { weight, scales, biases, group_size, bits, packing }
+        Weights::Packed(Packed { weight, scales, biases, group_size, bits, packing })
     }
 
     #[test]
@@ -258,6 +302,21 @@ mod tests {
                 let theirs = (MLX.rows)(&w, &ids).unwrap().as_dtype(Dtype::Float32).unwrap();
                 alike((CPU.rows)(&w, &ids).unwrap(), theirs);
             }
+        }
+    }
+
+    #[test]
+    fn floats_of_16_bits_are_those_that_they_widen_to() {
+        for dtype in [Dtype::Float16, Dtype::Bfloat16, Dtype::Float32] {
+            let weight = some(&[96, 200]).as_dtype(dtype).unwrap();
+            let wide = Weights::Dense(weight.as_dtype(Dtype::Float32).unwrap());
+            let weights = Weights::Dense(weight);
+            for length in LENGTHS {
+                let x = some(&[1, length, 200]);
+                alike((CPU.product)(&weights, &x).unwrap(), (MLX.product)(&wide, &x).unwrap());
+            }
+            let ids = Array::from_slice(&[95u32, 0, 17], &[1, 3]);
+            alike((CPU.rows)(&weights, &ids).unwrap(), (MLX.rows)(&wide, &ids).unwrap());
         }
     }
 

@@ -8,7 +8,7 @@ pub use crate::activation::Activation;
 use crate::attention;
 use crate::cache::{Kv, Visible};
 use crate::eager;
-use crate::matrix::Packed;
+use crate::matrix::Weights;
 use crate::mixture::{Choice, Experts, Routing, experts, router};
 use crate::mlx;
 use crate::quantized;
@@ -18,13 +18,15 @@ use crate::rope::Rope;
 /// One way to do each step; x is [1, length, size] unless said otherwise.
 pub struct Kernels {
     /// `x W.T`.
-    pub product: fn(&Packed, &Array) -> Result<Array>,
+    pub product: fn(&Weights, &Array) -> Result<Array>,
     /// The rows `ids` [..] of weights, as [.., ins].
-    pub rows: fn(&Packed, &Array) -> Result<Array>,
+    pub rows: fn(&Weights, &Array) -> Result<Array>,
     /// The last axis normalised.
     pub norm: fn(&Array, &Scale) -> Result<Array>,
     /// [1, length, heads * size] to [1, heads, length, size].
     pub heads: fn(&Array, &Heads) -> Result<Array>,
+    /// Adds keys and values [1, heads, n, head size] to those that are remembered.
+    pub append: fn(&mut Kv, &Array, &Array) -> Result<()>,
     /// What queries [1, heads, length, size], the last of those remembered, attend to:
     /// [1, length, heads * size].
     pub attend: fn(&Array, &Kv, &Scores) -> Result<Array>,
@@ -98,8 +100,14 @@ pub struct Scores {
 
 /// Everything by MLX, lazily.
 pub static MLX: Kernels = Kernels {
-    product: quantized::product,
-    rows: quantized::rows,
+    product: |w, x| match w {
+        Weights::Dense(weight) => x.matmul(weight.transpose()?),
+        Weights::Packed(packed) => quantized::product(packed, x),
+    },
+    rows: |w, ids| match w {
+        Weights::Dense(weight) => weight.take_axis(ids, 0),
+        Weights::Packed(packed) => quantized::rows(packed, ids),
+    },
     norm,
     heads: |x, heads| {
         let normed = |x: Array| heads.norm.map_or(Ok(x.clone()), |scale| norm(&x, scale));
@@ -114,6 +122,7 @@ pub static MLX: Kernels = Kernels {
         }
         rotated(normed(x)?.transpose_axes(&[0, 2, 1, 3])?)
     },
+    append: Kv::append,
     attend: |queries, kv, scores| {
         let length = queries.dim(2);
         let [keys, values] = kv.seen(length)?;
@@ -149,12 +158,14 @@ pub static MLX: Kernels = Kernels {
     experts: experts::lazy,
 };
 
-/// What MLX does slowly or in many small operations on a CPU done at once, in float32.
+/// What MLX does slowly or in many small operations on a CPU done at once, in float32 whatever the
+/// weights are.
 pub static CPU: Kernels = Kernels {
     product: eager::product,
     rows: eager::rows,
     norm: eager::norm,
     heads: eager::heads,
+    append: Kv::append_at_once,
     attend: attention::attend,
     gate: eager::gate,
     activate: eager::activate,

@@ -9,12 +9,18 @@ use crate::kernels::Kernels;
 use crate::quantization::{Entry, Stated};
 use crate::weights::Cursor;
 
-/// [outs, ins] weights: plain, or packed a few bits each.
-pub enum Matrix {
-    /// As they are.
+/// [outs, ins] weights, and the way to compute with them.
+pub struct Matrix {
+    weights: Weights,
+    kernels: &'static Kernels,
+}
+
+/// Weights of a matrix, or of several in one array.
+pub enum Weights {
+    /// As they are, [.., outs, ins].
     Dense(Array),
     /// Packed a few bits each.
-    Quantized(Packed, &'static Kernels),
+    Packed(Packed),
 }
 
 /// Weights packed `bits` at a time, with a scale for each `group_size` of a row.
@@ -33,27 +39,28 @@ pub struct Packed {
 impl Matrix {
     /// The matrix at `w`. Errors name the tensor that is missing, of another shape or type.
     pub fn load(w: &mut Cursor, outs: usize, ins: usize) -> mlxk_core::Result<Matrix> {
-        let Some(stated) = w.quantized() else {
-            w.matrix(None);
-            return Ok(Matrix::Dense(w.floats("weight", &[outs, ins])?));
-        };
-        Ok(Matrix::Quantized(Packed::load(w, stated, &[outs], ins)?, w.kernels()))
+        Ok(Matrix { weights: Weights::load(w, &[outs], ins)?, kernels: w.kernels() })
     }
 
     /// `x W.T`: [.., ins] to [.., outs].
     pub fn times(&self, x: &Array) -> Result<Array> {
-        match self {
-            Matrix::Dense(weight) => x.matmul(weight.transpose()?),
-            Matrix::Quantized(packed, kernels) => (kernels.product)(packed, x),
-        }
+        (self.kernels.product)(&self.weights, x)
     }
 
     /// The rows `ids` [..], as [.., ins].
     pub fn rows(&self, ids: &Array) -> Result<Array> {
-        match self {
-            Matrix::Dense(weight) => weight.take_axis(ids, 0),
-            Matrix::Quantized(packed, kernels) => (kernels.rows)(packed, ids),
-        }
+        (self.kernels.rows)(&self.weights, ids)
+    }
+}
+
+impl Weights {
+    /// The matrix, or matrices, of `outs` [.., outs] rows at `w`.
+    pub fn load(w: &mut Cursor, outs: &[usize], ins: usize) -> mlxk_core::Result<Weights> {
+        let Some(stated) = w.quantized() else {
+            w.matrix(None);
+            return Ok(Weights::Dense(w.stored("weight", &[outs, &[ins]].concat())?));
+        };
+        Ok(Weights::Packed(Packed::load(w, stated, outs, ins)?))
     }
 }
 
@@ -74,7 +81,7 @@ impl Packed {
         w.expect("weight", &weight, &[Dtype::Uint32], &shape(ins * bits / 32))?;
         let groups = shape(ins / group_size);
         let (scales, biases) = if packing == Packing::Affine {
-            (w.floats("scales", &groups)?, Some(w.floats("biases", &groups)?))
+            (w.stored("scales", &groups)?, Some(w.stored("biases", &groups)?))
         } else {
             let scales = w.take("scales")?;
             w.expect("scales", &scales, &[Dtype::Uint8], &groups)?;

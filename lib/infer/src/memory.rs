@@ -1,6 +1,5 @@
 //! How much memory a model will need, told before it is loaded.
 
-use mlxk_core::tensors::{Dtype, Tensor};
 use mlxk_core::{Facts, Result};
 use serde_json::Value;
 
@@ -8,8 +7,8 @@ use crate::load;
 
 /// The bytes that the weights of a model take, and its memory of `tokens` tokens.
 ///
-/// On a CPU 16-bit floats are widened. Memory of a size that does not grow with the text counts as
-/// none.
+/// On a CPU the memory of a text is of 32-bit floats. Memory of a size that does not grow with the text
+/// counts as none.
 ///
 /// # Errors
 /// If config.json cannot be read.
@@ -17,7 +16,7 @@ pub fn estimate(facts: &Facts, tokens: u64, on_cpu: bool) -> Result<u64> {
     let config = load::config(facts)?;
     let headers = facts.weights().into_iter().filter_map(|shard| shard.header.as_ref().ok());
     let tensors = headers.flat_map(|header| &header.tensors);
-    let weights: u64 = tensors.map(|tensor| stored_bytes(tensor, on_cpu)).sum();
+    let weights: u64 = tensors.map(|tensor| tensor.range.end - tensor.range.start).sum();
     let element = if on_cpu { 4 } else { 2 };
     let elements = elements(config.get("text_config").unwrap_or(&config));
     Ok(weights.saturating_add(tokens.saturating_mul(elements.saturating_mul(element))))
@@ -64,13 +63,4 @@ fn layers(config: &Value) -> u64 {
     let interval = interval.filter(|&interval| interval > 0);
     let attending = named.or(interval.map(|interval| all / interval)).unwrap_or(all);
     attending.saturating_sub(number("num_kv_shared_layers").unwrap_or_default())
-}
-
-/// The bytes of a tensor in memory: on a CPU 16-bit floats are widened.
-pub fn stored_bytes(tensor: &Tensor, on_cpu: bool) -> u64 {
-    let bytes = tensor.range.end - tensor.range.start;
-    match tensor.dtype {
-        Dtype::F16 | Dtype::BF16 if on_cpu => 2 * bytes,
-        _ => bytes,
-    }
 }

@@ -1,12 +1,14 @@
 //! The keys and values of the tokens so far.
 
 use std::ops::Range;
+use std::sync::Arc;
 
 use mlx_rs::Array;
 use mlx_rs::error::{Exception, Result};
 use mlx_rs::fast::ScaledDotProductAttentionMask as Mask;
 use mlx_rs::ops::{arange, concatenate, dequantize, quantize, zeros_dtype};
 
+use crate::eager::elements;
 use crate::mlx;
 
 /// Room is made for this many more tokens at a time.
@@ -30,6 +32,8 @@ pub struct Kv {
     held: i32,
     /// Tokens after those that are kept and before the others, which no later one attends to.
     dropped: i32,
+    /// Held by all that may hold the same buffers.
+    owners: Arc<()>,
 }
 
 /// How keys and values are quantised.
@@ -46,7 +50,16 @@ pub struct Packing {
 impl Kv {
     /// Of a layer whose tokens attend to themselves and the `window - 1` before, or to all.
     pub fn new(window: Option<i32>) -> Kv {
-        Kv { window, chunked: false, kept: 0, packing: None, buffers: None, held: 0, dropped: 0 }
+        Kv {
+            window,
+            chunked: false,
+            kept: 0,
+            packing: None,
+            buffers: None,
+            held: 0,
+            dropped: 0,
+            owners: Arc::new(()),
+        }
     }
 
     /// Of a layer whose tokens attend to those before in the same one of the chunks of `size` that
@@ -99,6 +112,29 @@ impl Kv {
                 buffer.set_rows(range.clone(), new)?;
             }
         }
+        Ok(())
+    }
+
+    /// The same, done when it is called: what no other memory holds is written to in place.
+    pub fn append_at_once(&mut self, keys: &Array, values: &Array) -> Result<()> {
+        if self.packing.is_some() {
+            return self.append(keys, values);
+        }
+        let n = keys.dim(-2);
+        let alone = Arc::strong_count(&self.owners) == 1;
+        let new = [Buffer(vec![keys.clone()], None), Buffer(vec![values.clone()], None)];
+        self.make_room(n, &new)?;
+        let first = self.held;
+        self.held += n;
+        for (buffer, new) in self.buffers.iter_mut().flatten().zip(&new) {
+            if alone {
+                // SAFETY: whoever copies this memory holds its owners too.
+                unsafe { write_rows(&buffer.0[0], first as usize, &new.0[0])? };
+            } else {
+                buffer.set_rows(first..first + n, new)?;
+            }
+        }
+        self.owners = Arc::new(());
         Ok(())
     }
 
@@ -252,6 +288,24 @@ impl Kv {
         });
         Ok(())
     }
+}
+
+/// `to[:, :, first..] = new`, for both [1, heads, .., head size].
+///
+/// # Safety
+/// Nobody else may read or write the elements of `to`.
+unsafe fn write_rows(to: &Array, first: usize, new: &Array) -> Result<()> {
+    let (there, rows) = (elements(to)?.len(), elements(new)?);
+    // SAFETY: it was evaluated just now.
+    let data = unsafe { mlx_sys::mlx_array_data_float32(to.as_ptr()) }.cast_mut();
+    let [head, own] = [to, new].map(|array| (array.dim(2) * array.dim(3)) as usize);
+    let start = first * to.dim(3) as usize;
+    for (n, rows) in rows.chunks_exact(own).enumerate() {
+        assert!(n * head + start + own <= there);
+        // SAFETY: the elements are there, and nobody else's, as the caller promises.
+        unsafe { data.add(n * head + start).copy_from_nonoverlapping(rows.as_ptr(), own) };
+    }
+    Ok(())
 }
 
 /// Keys or values: an array [1, heads, room, head size], or codes, scales and biases.

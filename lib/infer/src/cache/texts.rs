@@ -4,22 +4,30 @@
 //! mix tokens do: they ask for the rows of each text with what they remember of it. So texts of any
 //! lengths share a step without padding, and may join or leave between any two.
 
+use std::ops::Range;
+
 use mlx_rs::Array;
 use mlx_rs::error::{Exception, Result};
 use mlx_rs::ops::concatenate;
 
 use super::{Cache, Kv, Slot, State};
-use crate::mlx;
+use crate::{eager, mlx};
 
 /// What is remembered of each text of a step, and how many rows of the step are its.
 pub struct Texts<'a> {
     texts: Vec<(&'a mut Cache, i32)>,
+    at_once: bool,
 }
 
 impl<'a> Texts<'a> {
     /// Texts in the order of their rows, each with how many it has.
     pub fn new(texts: Vec<(&'a mut Cache, i32)>) -> Texts<'a> {
-        Texts { texts }
+        Texts { texts, at_once: false }
+    }
+
+    /// The same, whose rows are copied when they are asked for, and not queued by MLX.
+    pub fn at_once(self, at_once: bool) -> Texts<'a> {
+        Texts { at_once, ..self }
     }
 
     /// A single text of `rows` rows.
@@ -63,15 +71,24 @@ impl<'a> Texts<'a> {
         if let [(cache, _)] = self.texts.as_mut_slice() {
             return mix(inputs, &mut cache.slots[slot]);
         }
+        let (rows_of, join): (Rows, Join) = match self.at_once {
+            true => (eager::columns, eager::joined),
+            false => (mlx::columns, |parts| concatenate(parts, 1)),
+        };
         let mut first = 0;
         let mut mixed = Vec::with_capacity(self.texts.len());
         for (cache, rows) in &mut self.texts {
             let range = first..first + *rows;
             first = range.end;
-            let own = inputs.map(|input| mlx::columns(input, range.clone()));
+            let own = inputs.map(|input| rows_of(input, range.clone()));
             let own: Vec<Array> = own.into_iter().collect::<Result<_>>()?;
             mixed.push(mix(std::array::from_fn(|i| &own[i]), &mut cache.slots[slot])?);
         }
-        concatenate(&mixed, 1)
+        join(&mixed)
     }
 }
+
+/// `x[:, range]`.
+type Rows = fn(&Array, Range<i32>) -> Result<Array>;
+/// Arrays put together along axis 1.
+type Join = fn(&[Array]) -> Result<Array>;

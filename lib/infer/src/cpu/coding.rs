@@ -1,150 +1,130 @@
-//! What the codes and scales of quantised weights stand for.
+//! What the codes and scales of weights stand for.
 //!
 //! Affine weights are `q * scale + bias` with `q` an unsigned integer. The others are small floats
 //! times a scale: e2m1 (a sign, two bits of exponent, one of mantissa) and e4m3 as the OCP
-//! Microscaling Formats define them, with scales that are powers of two (e8m0) or e4m3 again.
-
-use std::array;
+//! Microscaling Formats define them, with scales that are powers of two (e8m0) or e4m3 again. Plain
+//! weights are floats of 16 or 32 bits.
 
 use super::unit::{LANES, Unit};
 
-/// A way to write a weight in a few bits.
+/// A way to write a weight in some bits.
 pub trait Coding: Sync {
-    /// Bits of a weight.
-    const BITS: usize;
-    /// A scale as it lies in memory.
-    type Scale: Copy + Sync;
-    /// The scale as a number.
-    fn scale(scale: Self::Scale) -> f32;
-    /// What a code stands for, before it is scaled.
-    fn value(code: u32) -> f32;
+    /// Bytes of [`LANES`] weights.
+    const BYTES: usize;
+    /// Whether groups of weights are multiplied with a scale.
+    const SCALED: bool;
 
-    /// The `n`th value of each packed integer, for codes that do not cross integers.
-    #[inline(always)]
-    fn values<U: Unit>(_: U, packed: &[u32; LANES], n: usize) -> [f32; LANES] {
-        array::from_fn(|lane| Self::value(packed[lane] >> (n * Self::BITS) & mask::<Self>()))
-    }
+    /// What the first [`LANES`] codes of `stream` stand for, before they are scaled. There are
+    /// so many, and 16 bytes.
+    fn values<U: Unit>(unit: U, stream: &[u8]) -> U::Floats;
 }
 
-/// The `n`th of 32 codes; it may begin in one integer and end in the next.
+/// The first `N` bytes. They are always there; to say what would be if not costs less than a panic.
 #[inline(always)]
-pub fn code<C: Coding>(packed: &[u32], n: usize) -> u32 {
-    let (word, shift) = (n * C::BITS / 32, n * C::BITS % 32);
-    let low = packed[word] >> shift;
-    let high = if shift + C::BITS > 32 { packed[word + 1] << (32 - shift) } else { 0 };
-    (low | high) & mask::<C>()
+fn first<const N: usize>(stream: &[u8]) -> &[u8; N] {
+    stream.first_chunk().unwrap_or(&[0; N])
 }
 
-fn mask<C: Coding + ?Sized>() -> u32 {
-    (1 << C::BITS) - 1
-}
-
-/// Unsigned integers; each group has a bias too.
+/// Unsigned integers.
 pub struct Integer<const BITS: usize>;
 
 impl<const BITS: usize> Coding for Integer<BITS> {
-    const BITS: usize = BITS;
-    type Scale = f32;
+    const BYTES: usize = 2 * BITS;
+    const SCALED: bool = true;
 
     #[inline(always)]
-    fn scale(scale: f32) -> f32 {
-        scale
-    }
-
-    #[inline(always)]
-    fn value(code: u32) -> f32 {
-        // Small enough for the signed conversion, which every vector unit has.
-        code as i32 as f32
+    fn values<U: Unit>(unit: U, stream: &[u8]) -> U::Floats {
+        unit.numbers(unit.codes::<BITS>(first(stream)))
     }
 }
 
-/// e2m1 by powers of two, in groups of 32.
-pub struct Mxfp4;
+/// Floats of 4 bits.
+pub struct E2m1;
 
-impl Coding for Mxfp4 {
-    const BITS: usize = 4;
-    type Scale = u8;
-
-    #[inline(always)]
-    fn scale(scale: u8) -> f32 {
-        E8M0[usize::from(scale)]
-    }
+impl Coding for E2m1 {
+    const BYTES: usize = 8;
+    const SCALED: bool = true;
 
     #[inline(always)]
-    fn value(code: u32) -> f32 {
-        E2M1[code as usize]
-    }
-
-    #[inline(always)]
-    fn values<U: Unit>(unit: U, packed: &[u32; LANES], n: usize) -> [f32; LANES] {
-        unit.look_up(&E2M1, packed, n)
+    fn values<U: Unit>(unit: U, stream: &[u8]) -> U::Floats {
+        const ALL: [f32; 16] = [
+            0.0, 0.5, 1.0, 1.5, 2.0, 3.0, 4.0, 6.0, -0.0, -0.5, -1.0, -1.5, -2.0, -3.0, -4.0, -6.0,
+        ];
+        unit.look_up(&ALL, unit.codes::<4>(first(stream)))
     }
 }
 
-/// e2m1 by e4m3, in groups of 16.
-pub struct Nvfp4;
+/// Floats of 8 bits. The one code that is no number counts as the number after the largest.
+pub struct E4m3;
 
-impl Coding for Nvfp4 {
-    const BITS: usize = 4;
-    type Scale = u8;
-
-    #[inline(always)]
-    fn scale(scale: u8) -> f32 {
-        E4M3[usize::from(scale)]
-    }
+impl Coding for E4m3 {
+    const BYTES: usize = 16;
+    const SCALED: bool = true;
 
     #[inline(always)]
-    fn value(code: u32) -> f32 {
-        E2M1[code as usize]
-    }
-
-    #[inline(always)]
-    fn values<U: Unit>(unit: U, packed: &[u32; LANES], n: usize) -> [f32; LANES] {
-        unit.look_up(&E2M1, packed, n)
+    fn values<U: Unit>(unit: U, stream: &[u8]) -> U::Floats {
+        let codes = unit.codes::<8>(first(stream));
+        // As a number of half precision, whose exponent counts from 2^-15 and not from 2^-7.
+        let halves = unit.or(unit.part(codes, 0x80, 8), unit.part(codes, 0x7f, 7));
+        unit.add_product(unit.halves(halves), unit.splat(256.0), unit.splat(0.0))
     }
 }
 
-/// e4m3 by powers of two, in groups of 32.
-pub struct Mxfp8;
+/// Floats of half precision.
+pub struct F16;
 
-impl Coding for Mxfp8 {
-    const BITS: usize = 8;
-    type Scale = u8;
-
-    #[inline(always)]
-    fn scale(scale: u8) -> f32 {
-        E8M0[usize::from(scale)]
-    }
+impl Coding for F16 {
+    const BYTES: usize = 2 * LANES;
+    const SCALED: bool = false;
 
     #[inline(always)]
-    fn value(code: u32) -> f32 {
-        e4m3(code)
+    fn values<U: Unit>(unit: U, stream: &[u8]) -> U::Floats {
+        unit.halves(unit.words(first(stream)))
     }
 }
 
-/// Exponent and mantissa moved to their places in an f32, whose exponent counts from 2^-127
-/// instead of 2^-7. The one code that is no number counts as the number after the largest.
-#[inline(always)]
-const fn e4m3(code: u32) -> f32 {
+/// The upper halves of floats of single precision.
+pub struct Bf16;
+
+impl Coding for Bf16 {
+    const BYTES: usize = 2 * LANES;
+    const SCALED: bool = false;
+
+    #[inline(always)]
+    fn values<U: Unit>(unit: U, stream: &[u8]) -> U::Floats {
+        unit.singles(unit.part(unit.words(first(stream)), 0xffff, 16))
+    }
+}
+
+/// Floats of single precision.
+pub struct F32;
+
+impl Coding for F32 {
+    const BYTES: usize = 4 * LANES;
+    const SCALED: bool = false;
+
+    #[inline(always)]
+    fn values<U: Unit>(unit: U, stream: &[u8]) -> U::Floats {
+        let (floats, _) = first::<{ 4 * LANES }>(stream).as_chunks::<4>();
+        unit.load(&std::array::from_fn(|lane| f32::from_le_bytes(floats[lane])))
+    }
+}
+
+/// e4m3 by its code.
+pub static E4M3: [f32; 256] = {
     const REBASE: f32 = f32::from_bits((120 + 127) << 23);
-    f32::from_bits((code & 0x80) << 24 | (code & 0x7f) << 20) * REBASE
-}
-
-const E2M1: [f32; 16] =
-    [0.0, 0.5, 1.0, 1.5, 2.0, 3.0, 4.0, 6.0, -0.0, -0.5, -1.0, -1.5, -2.0, -3.0, -4.0, -6.0];
-
-static E4M3: [f32; 256] = {
     let mut table = [0.0; 256];
     let mut code = 0;
     while code < 256 {
-        table[code] = e4m3(code as u32);
+        let (sign, size) = ((code as u32 & 0x80) << 24, (code as u32 & 0x7f) << 20);
+        table[code] = f32::from_bits(sign | size) * REBASE;
         code += 1;
     }
     table
 };
 
 /// Powers of two from 2^-127, which is too small for an f32's own exponent.
-static E8M0: [f32; 256] = {
+pub static E8M0: [f32; 256] = {
     let mut table = [f32::from_bits(1 << 22); 256];
     let mut code = 1;
     while code < 256 {

@@ -1,27 +1,47 @@
-//! The product with quantised weights on a CPU, where MLX's own is a scalar loop on one core.
+//! Products with weights on a CPU, where MLX's own are slow: those with quantised weights are scalar
+//! loops on one core.
 //!
-//! MLX packs a row of weights as a little-endian stream of codes of a few bits, with a scale for
-//! each group of weights; [`coding`] says what codes and scales stand for.
-//!
-//! A few rows of activations are bound by reading the weights: they are taken apart in registers
-//! and never written down. Many rows are bound by arithmetic: tiles of weights are written out as
-//! floats and given to a matrix product.
+//! Weights are read as they lie on disk, whatever they are written in: [`coding`] says what codes
+//! stand for, [`unit`] how a vector unit makes floats of them. A few rows of activations are bound by
+//! reading the weights: these are taken apart in registers and never written down. Many rows are
+//! bound by arithmetic: tiles of weights are written out and given to a matrix product.
 
 mod coding;
 mod few;
+mod many;
+mod rows;
 mod unit;
 
-use gemm::Parallelism;
-use rayon::prelude::*;
+use coding::{Bf16, Coding, E2m1, E4m3, F16, F32, Integer};
+use rows::Rows;
+#[cfg(target_arch = "aarch64")]
+use unit::Neon;
+use unit::{Any, Unit};
+#[cfg(target_arch = "x86_64")]
+use unit::{Avx2, Avx512};
 
-use coding::{Coding, Integer, Mxfp4, Mxfp8, Nvfp4};
+/// Weights, [outs, ins].
+#[derive(Clone, Copy, Debug)]
+pub enum Matrix<'a> {
+    /// As they are.
+    Plain(Floats<'a>),
+    /// Quantised.
+    Packed(Packed<'a>),
+}
 
-/// Rows of activations from which writing the weights out pays.
-const MANY: usize = 8;
-/// Rows of weights written out at a time.
-const TILE: usize = 128;
+/// Floating-point numbers; those of 16 bits by their bits.
+#[derive(Clone, Copy, Debug)]
+pub enum Floats<'a> {
+    /// Of single precision.
+    F32(&'a [f32]),
+    /// Of half precision.
+    F16(&'a [u16]),
+    /// The upper halves of single precision.
+    Bf16(&'a [u16]),
+}
 
-/// A matrix of quantised weights, [outs, ins], as MLX packs it.
+/// A matrix of quantised weights as MLX packs it: a row is a little-endian stream of codes of a few
+/// bits, with a scale for each group of weights.
 #[derive(Clone, Copy, Debug)]
 pub struct Packed<'a> {
     /// The codes, [outs, ins * bits / 32].
@@ -38,7 +58,7 @@ pub struct Packed<'a> {
 #[derive(Clone, Copy, Debug)]
 pub enum Scales<'a> {
     /// Scales and biases of unsigned integers.
-    Affine(&'a [f32], &'a [f32]),
+    Affine(Floats<'a>, Floats<'a>),
     /// Powers of two, for floats of 4 bits.
     Mxfp4(&'a [u8]),
     /// Floats of 8 bits, for floats of 4 bits.
@@ -50,196 +70,185 @@ pub enum Scales<'a> {
 /// `out = x W.T`, with `x` [rows, ins] and `out` [rows, outs].
 ///
 /// # Panics
-/// If the slices are not of the shapes that `rows`, `group_size` and `bits` make of each other.
-pub fn product(x: &[f32], w: &Packed, rows: usize, out: &mut [f32]) {
+/// If the slices are not of the shapes that `rows`, and the groups and bits of `w`, make of each
+/// other.
+pub fn product(x: &[f32], w: &Matrix, rows: usize, out: &mut [f32]) {
     let (ins, outs) = (x.len() / rows, out.len() / rows);
     assert_eq!((x.len(), out.len()), (rows * ins, rows * outs));
-    w.check(ins, outs);
-    w.coded().product(x, rows, out);
+    Level::best().run(w, ins, outs, Product { x, rows, out });
 }
 
 /// Writes row `row` of `w` out.
 ///
 /// # Panics
 /// As [`product`] does, and if there is no such row.
-pub fn unpack(w: &Packed, row: usize, out: &mut [f32]) {
-    w.check(out.len(), w.weight.len() * 32 / w.bits / out.len());
-    w.coded().unpack(row, out);
+pub fn unpack(w: &Matrix, row: usize, out: &mut [f32]) {
+    let ins = out.len();
+    Level::best().run(w, ins, w.len() / ins, Unpack { row, out });
 }
 
-/// `out = x W.T`, with `x` [rows, ins], plain `w` [outs, ins] and `out` [rows, outs].
-///
-/// # Panics
-/// If the slices are not of such shapes.
-pub fn dense(x: &[f32], w: &[f32], rows: usize, out: &mut [f32]) {
-    let (ins, outs) = (x.len() / rows, out.len() / rows);
-    assert_eq!((x.len(), out.len(), w.len()), (rows * ins, rows * outs, outs * ins));
-    let out = Shared(out.as_mut_ptr());
-    w.par_chunks(TILE * ins).enumerate().for_each(|(n, tile)| {
-        // SAFETY: `x` is [rows, ins], `tile` some rows of `ins`; these columns of `out` are its own.
-        unsafe { multiply(x, tile, [rows, ins], out.from(n * TILE), outs) };
-    });
-}
-
-impl<'a> Packed<'a> {
+impl<'a> Matrix<'a> {
     /// So many rows of `ins` weights, from row `first` on.
     ///
     /// # Panics
     /// If there are not as many.
-    pub fn rows(&self, first: usize, count: usize, ins: usize) -> Packed<'a> {
-        let packed = ins * self.bits / 32;
-        let groups = first * ins / self.group_size..(first + count) * ins / self.group_size;
-        let scales = match self.scales {
-            Scales::Affine(scales, biases) => {
-                Scales::Affine(&scales[groups.clone()], &biases[groups])
+    pub fn rows(&self, first: usize, count: usize, ins: usize) -> Matrix<'a> {
+        let range = first * ins..(first + count) * ins;
+        match self {
+            Matrix::Plain(floats) => Matrix::Plain(floats.part(range)),
+            Matrix::Packed(packed) => {
+                let size = ins * packed.bits / 32;
+                let groups = range.start / packed.group_size..range.end / packed.group_size;
+                let weight = &packed.weight[first * size..][..count * size];
+                Matrix::Packed(Packed { weight, scales: packed.scales.part(groups), ..*packed })
             }
-            Scales::Mxfp4(scales) => Scales::Mxfp4(&scales[groups]),
-            Scales::Nvfp4(scales) => Scales::Nvfp4(&scales[groups]),
-            Scales::Mxfp8(scales) => Scales::Mxfp8(&scales[groups]),
-        };
-        Packed { weight: &self.weight[first * packed..][..count * packed], scales, ..*self }
-    }
-
-    fn check(&self, ins: usize, outs: usize) {
-        let groups = match self.scales {
-            Scales::Affine(scales, biases) => {
-                assert_eq!(scales.len(), biases.len());
-                scales.len()
-            }
-            Scales::Mxfp4(scales) | Scales::Nvfp4(scales) | Scales::Mxfp8(scales) => scales.len(),
-        };
-        assert_eq!(self.weight.len() * 32, outs * ins * self.bits);
-        assert_eq!(groups * self.group_size, outs * ins);
-    }
-
-    fn coded(&self) -> Box<dyn Matrix + 'a> {
-        match (self.scales, self.bits) {
-            (Scales::Affine(scales, biases), 2) => self.with::<Integer<2>>(scales, biases),
-            (Scales::Affine(scales, biases), 3) => self.with::<Integer<3>>(scales, biases),
-            (Scales::Affine(scales, biases), 4) => self.with::<Integer<4>>(scales, biases),
-            (Scales::Affine(scales, biases), 5) => self.with::<Integer<5>>(scales, biases),
-            (Scales::Affine(scales, biases), 6) => self.with::<Integer<6>>(scales, biases),
-            (Scales::Affine(scales, biases), _) => self.with::<Integer<8>>(scales, biases),
-            (Scales::Mxfp4(scales), _) => self.with::<Mxfp4>(scales, &[]),
-            (Scales::Nvfp4(scales), _) => self.with::<Nvfp4>(scales, &[]),
-            (Scales::Mxfp8(scales), _) => self.with::<Mxfp8>(scales, &[]),
         }
     }
 
-    fn with<C: Coding + 'a>(
-        &self,
-        scales: &'a [C::Scale],
-        biases: &'a [f32],
-    ) -> Box<dyn Matrix + 'a> {
-        Box::new(Coded::<C> { weight: self.weight, scales, biases, group_size: self.group_size })
+    /// How many weights there are.
+    fn len(&self) -> usize {
+        match self {
+            Matrix::Plain(floats) => floats.len(),
+            Matrix::Packed(packed) => packed.weight.len() * 32 / packed.bits,
+        }
     }
 }
 
-/// A matrix whose coding is known to its functions.
-trait Matrix {
-    fn product(&self, x: &[f32], rows: usize, out: &mut [f32]);
-    fn unpack(&self, row: usize, out: &mut [f32]);
-}
-
-/// Rows of weights, or one of them.
-struct Coded<'a, C: Coding> {
-    weight: &'a [u32],
-    scales: &'a [C::Scale],
-    /// Empty if the coding knows none.
-    biases: &'a [f32],
-    group_size: usize,
-}
-
-impl<C: Coding> Matrix for Coded<'_, C> {
-    fn product(&self, x: &[f32], rows: usize, out: &mut [f32]) {
-        if rows < MANY { few::product(x, self, rows, out) } else { many(x, self, rows, out) }
-    }
-
-    fn unpack(&self, row: usize, out: &mut [f32]) {
-        self.row(row, out.len()).write(out);
-    }
-}
-
-impl<C: Coding> Coded<'_, C> {
-    fn row(&self, row: usize, ins: usize) -> Coded<'_, C> {
-        let (packed, groups) = (ins * C::BITS / 32, ins / self.group_size);
-        let biases = if self.biases.is_empty() { 0 } else { groups };
-        Coded {
-            weight: &self.weight[row * packed..][..packed],
-            scales: &self.scales[row * groups..][..groups],
-            biases: &self.biases[row * biases..][..biases],
-            group_size: self.group_size,
+impl<'a> Floats<'a> {
+    fn part(self, range: std::ops::Range<usize>) -> Floats<'a> {
+        match self {
+            Floats::F32(all) => Floats::F32(&all[range]),
+            Floats::F16(all) => Floats::F16(&all[range]),
+            Floats::Bf16(all) => Floats::Bf16(&all[range]),
         }
     }
 
-    /// Writes a row out: 32 weights are as many integers as a weight has bits.
-    fn write(&self, floats: &mut [f32]) {
-        let (floats, _) = floats.as_chunks_mut::<32>();
-        for (n, (packed, floats)) in self.weight.chunks_exact(C::BITS).zip(floats).enumerate() {
-            for (half, floats) in floats.chunks_exact_mut(16).enumerate() {
-                let group = (n * 32 + half * 16) / self.group_size;
-                let scale = C::scale(self.scales[group]);
-                let bias = self.biases.get(group).copied().unwrap_or_default();
-                for (i, float) in floats.iter_mut().enumerate() {
-                    *float = C::value(coding::code::<C>(packed, half * 16 + i)) * scale + bias;
+    fn len(&self) -> usize {
+        match self {
+            Floats::F32(all) => all.len(),
+            Floats::F16(all) | Floats::Bf16(all) => all.len(),
+        }
+    }
+}
+
+impl<'a> Scales<'a> {
+    fn part(self, range: std::ops::Range<usize>) -> Scales<'a> {
+        match self {
+            Scales::Affine(scales, biases) => {
+                Scales::Affine(scales.part(range.clone()), biases.part(range))
+            }
+            Scales::Mxfp4(scales) => Scales::Mxfp4(&scales[range]),
+            Scales::Nvfp4(scales) => Scales::Nvfp4(&scales[range]),
+            Scales::Mxfp8(scales) => Scales::Mxfp8(&scales[range]),
+        }
+    }
+}
+
+/// What is done with weights, whatever they are written in and whatever the machine has.
+trait Work: Sized {
+    fn run<C: Coding, U: Unit>(self, unit: U, w: &Rows<C>);
+}
+
+struct Product<'a> {
+    x: &'a [f32],
+    rows: usize,
+    out: &'a mut [f32],
+}
+
+impl Work for Product<'_> {
+    fn run<C: Coding, U: Unit>(self, unit: U, w: &Rows<C>) {
+        let Product { x, rows, out } = self;
+        if rows < many::ROWS {
+            few::product(unit, x, w, rows, out);
+        } else {
+            many::product(unit, x, w, rows, out);
+        }
+    }
+}
+
+struct Unpack<'a> {
+    row: usize,
+    out: &'a mut [f32],
+}
+
+impl Work for Unpack<'_> {
+    fn run<C: Coding, U: Unit>(self, unit: U, w: &Rows<C>) {
+        w.write(unit, self.row, self.out);
+    }
+}
+
+/// A vector unit that the machine has.
+#[derive(Clone, Copy, Debug)]
+enum Level {
+    #[cfg_attr(target_arch = "aarch64", allow(dead_code))] // which always has another
+    Any(Any),
+    #[cfg(target_arch = "x86_64")]
+    Avx2(Avx2),
+    #[cfg(target_arch = "x86_64")]
+    Avx512(Avx512),
+    #[cfg(target_arch = "aarch64")]
+    Neon(Neon),
+}
+
+impl Level {
+    /// The one that holds most.
+    fn best() -> Level {
+        #[cfg(target_arch = "x86_64")]
+        {
+            let wide = || Avx512::here().map(Level::Avx512);
+            wide().or_else(|| Avx2::here().map(Level::Avx2)).unwrap_or(Level::Any(Any))
+        }
+        #[cfg(target_arch = "aarch64")]
+        return Level::Neon(Neon);
+        #[cfg(not(any(target_arch = "x86_64", target_arch = "aarch64")))]
+        return Level::Any(Any);
+    }
+
+    /// Does `work` with `w`, [outs, ins].
+    fn run(self, w: &Matrix, ins: usize, outs: usize, work: impl Work) {
+        match w {
+            Matrix::Plain(floats) => match floats {
+                Floats::F32(_) => self.with::<F32>(Rows::plain(floats, ins, outs), work),
+                Floats::F16(_) => self.with::<F16>(Rows::plain(floats, ins, outs), work),
+                Floats::Bf16(_) => self.with::<Bf16>(Rows::plain(floats, ins, outs), work),
+            },
+            Matrix::Packed(packed) => match (packed.scales, packed.bits) {
+                (Scales::Affine(..), 2) => {
+                    self.with::<Integer<2>>(Rows::packed(packed, ins, outs), work)
                 }
-            }
+                (Scales::Affine(..), 3) => {
+                    self.with::<Integer<3>>(Rows::packed(packed, ins, outs), work)
+                }
+                (Scales::Affine(..), 4) => {
+                    self.with::<Integer<4>>(Rows::packed(packed, ins, outs), work)
+                }
+                (Scales::Affine(..), 5) => {
+                    self.with::<Integer<5>>(Rows::packed(packed, ins, outs), work)
+                }
+                (Scales::Affine(..), 6) => {
+                    self.with::<Integer<6>>(Rows::packed(packed, ins, outs), work)
+                }
+                (Scales::Affine(..), _) => {
+                    self.with::<Integer<8>>(Rows::packed(packed, ins, outs), work)
+                }
+                (Scales::Mxfp4(_) | Scales::Nvfp4(_), _) => {
+                    self.with::<E2m1>(Rows::packed(packed, ins, outs), work)
+                }
+                (Scales::Mxfp8(_), _) => self.with::<E4m3>(Rows::packed(packed, ins, outs), work),
+            },
         }
     }
-}
 
-/// The product of many rows: each core writes out tiles of weights and multiplies with them.
-fn many<C: Coding>(x: &[f32], w: &Coded<C>, rows: usize, out: &mut [f32]) {
-    let (ins, outs) = (x.len() / rows, out.len() / rows);
-    let out = Shared(out.as_mut_ptr());
-    let tile = |first: usize| {
-        let count = TILE.min(outs - first);
-        let mut floats = vec![0.0; count * ins];
-        for (row, floats) in (first..).zip(floats.chunks_exact_mut(ins)) {
-            w.row(row, ins).write(floats);
+    fn with<C: Coding>(self, w: Rows<C>, work: impl Work) {
+        match self {
+            Level::Any(unit) => work.run(unit, &w),
+            #[cfg(target_arch = "x86_64")]
+            Level::Avx2(unit) => work.run(unit, &w),
+            #[cfg(target_arch = "x86_64")]
+            Level::Avx512(unit) => work.run(unit, &w),
+            #[cfg(target_arch = "aarch64")]
+            Level::Neon(unit) => work.run(unit, &w),
         }
-        // SAFETY: `x` is [rows, ins] and `floats` [count, ins]; the columns from `first` to
-        // `first + count` of `out` [rows, outs] belong to this tile alone.
-        unsafe { multiply(x, &floats, [rows, ins], out.from(first), outs) };
-    };
-    (0..outs.div_ceil(TILE)).into_par_iter().for_each(|n| tile(n * TILE));
-}
-
-/// The product of `x` [rows, ins] with some rows of weights, written to so many columns of an array
-/// whose rows are `outs` apart.
-///
-/// # Safety
-/// `out` must be the first of as many columns, in `rows` rows, that nobody else uses.
-unsafe fn multiply(
-    x: &[f32],
-    weights: &[f32],
-    [rows, ins]: [usize; 2],
-    out: *mut f32,
-    outs: usize,
-) {
-    // SAFETY: both slices are row by row, and the caller promises the rest.
-    unsafe {
-        gemm::gemm(
-            rows,
-            weights.len() / ins,
-            ins,
-            out,
-            1,
-            outs as isize,
-            false,
-            x.as_ptr(),
-            1,
-            ins as isize,
-            weights.as_ptr(),
-            ins as isize,
-            1,
-            0.0,
-            1.0,
-            false,
-            false,
-            false,
-            Parallelism::None,
-        );
     }
 }
 

@@ -1,120 +1,187 @@
-//! The vector units that weights are taken apart with, and what compilers do not find for them.
+//! The vector units that weights are written out with, each chosen where the machine has it.
 
-use std::array;
+#[cfg(target_arch = "aarch64")]
+mod neon;
+#[cfg(target_arch = "x86_64")]
+mod x86;
 
-/// Packed integers taken apart at a time: what AVX-512 holds, and a few of any smaller register.
-pub const LANES: usize = 16;
-
-/// Proof that the machine has a vector unit.
-pub trait Unit: Copy {
-    /// Whether it multiplies and adds in one step; elsewhere that would be a library call.
-    const FUSED: bool;
-
-    /// For each of the packed integers what `table` says of its `n`th four bits. The upper half of
-    /// the table is the lower with the sign turned.
-    fn look_up(self, table: &[f32; 16], packed: &[u32; LANES], n: usize) -> [f32; LANES];
-
-    /// `a * b + c`.
-    #[inline(always)]
-    fn add_product(self, a: f32, b: f32, c: f32) -> f32 {
-        if Self::FUSED { a.mul_add(b, c) } else { a * b + c }
-    }
-}
-
-/// What every machine has.
-#[derive(Clone, Copy)]
-pub struct Any;
-
-impl Unit for Any {
-    // On aarch64 the vector unit, with fused products, is always there.
-    const FUSED: bool = cfg!(target_arch = "aarch64");
-
-    #[inline(always)]
-    fn look_up(self, table: &[f32; 16], packed: &[u32; LANES], n: usize) -> [f32; LANES] {
-        array::from_fn(|lane| table[(packed[lane] >> (4 * n) & 15) as usize])
-    }
-}
-
+#[cfg(target_arch = "aarch64")]
+pub use neon::Neon;
 #[cfg(target_arch = "x86_64")]
 pub use x86::{Avx2, Avx512};
 
-#[cfg(target_arch = "x86_64")]
-mod x86 {
-    use std::arch::x86_64::{
-        __m256i, _mm_cvtsi32_si128, _mm256_and_si256, _mm256_castps_si256, _mm256_castsi256_ps,
-        _mm256_loadu_ps, _mm256_loadu_si256, _mm256_permutevar8x32_ps, _mm256_set1_epi32,
-        _mm256_slli_epi32, _mm256_srl_epi32, _mm256_storeu_ps, _mm256_xor_si256, _mm512_loadu_ps,
-        _mm512_loadu_si512, _mm512_permutexvar_ps, _mm512_srl_epi32, _mm512_storeu_ps,
-    };
+/// Weights, or activations, that are worked on at a time.
+pub const LANES: usize = 16;
 
-    use super::{LANES, Unit};
+/// Bytes that are read to find `LANES` codes of at most 8 bits.
+pub const WINDOW: usize = 16;
 
-    /// AVX-512 with byte operations.
-    #[derive(Clone, Copy)]
-    pub struct Avx512(());
+/// Proof that the machine has a vector unit, and what it does with `LANES` elements.
+pub trait Unit: Copy + Sync {
+    /// Single-precision numbers.
+    type Floats: Copy;
+    /// Integers of 32 bits.
+    type Codes: Copy;
+    /// Rows of activations whose sums its registers hold.
+    const ROWS: usize;
 
-    impl Avx512 {
-        pub fn here() -> Option<Avx512> {
-            let here = is_x86_feature_detected!("avx512f")
-                && is_x86_feature_detected!("avx512bw")
-                && is_x86_feature_detected!("avx512vl")
-                && is_x86_feature_detected!("avx512dq")
-                && Avx2::here().is_some();
-            here.then_some(Avx512(()))
-        }
+    /// The same number everywhere.
+    fn splat(self, x: f32) -> Self::Floats;
+    fn load(self, x: &[f32; LANES]) -> Self::Floats;
+    fn store(self, x: Self::Floats, to: &mut [f32; LANES]);
+    fn add(self, a: Self::Floats, b: Self::Floats) -> Self::Floats;
+    /// `a * b + c`.
+    fn add_product(self, a: Self::Floats, b: Self::Floats, c: Self::Floats) -> Self::Floats;
+    fn sum(self, x: Self::Floats) -> f32;
+
+    /// The first codes of a little-endian stream of codes of `BITS` bits.
+    fn codes<const BITS: usize>(self, stream: &[u8; WINDOW]) -> Self::Codes;
+    /// Integers of 16 bits, widened.
+    fn words(self, words: &[u8; 2 * LANES]) -> Self::Codes;
+    /// `(codes & mask) << left`.
+    fn part(self, codes: Self::Codes, mask: u32, left: u32) -> Self::Codes;
+    fn or(self, a: Self::Codes, b: Self::Codes) -> Self::Codes;
+    /// The integers, which are small, as numbers.
+    fn numbers(self, codes: Self::Codes) -> Self::Floats;
+    /// The numbers of single precision whose bits these are.
+    fn singles(self, codes: Self::Codes) -> Self::Floats;
+    /// The numbers of half precision whose bits these are.
+    fn halves(self, codes: Self::Codes) -> Self::Floats;
+    /// What a table says of the codes, which are of 4 bits. The upper half of the table is the lower
+    /// with the sign turned; what it says is a multiple of a half, below 64.
+    fn look_up(self, table: &[f32; 16], codes: Self::Codes) -> Self::Floats;
+
+    /// Does `task` in code that is compiled for the unit.
+    fn run(self, task: impl Task);
+}
+
+/// Work for a unit.
+pub trait Task {
+    /// Does it; always to be inlined.
+    fn run<U: Unit>(self, unit: U);
+}
+
+/// What every machine has.
+#[derive(Clone, Copy, Debug)]
+pub struct Any;
+
+impl Unit for Any {
+    type Floats = [f32; LANES];
+    type Codes = [u32; LANES];
+    const ROWS: usize = 4;
+
+    #[inline(always)]
+    fn splat(self, x: f32) -> [f32; LANES] {
+        [x; LANES]
     }
 
-    impl Unit for Avx512 {
-        const FUSED: bool = true;
-
-        #[inline(always)]
-        fn look_up(self, table: &[f32; 16], packed: &[u32; LANES], n: usize) -> [f32; LANES] {
-            let mut out = [0.0; LANES];
-            // SAFETY: the machine has the unit; all three arrays are as long as a register.
-            unsafe {
-                let packed = _mm512_loadu_si512(packed.as_ptr().cast());
-                // Only the lowest four bits of an index count.
-                let index = _mm512_srl_epi32(packed, _mm_cvtsi32_si128(4 * n as i32));
-                let found = _mm512_permutexvar_ps(index, _mm512_loadu_ps(table.as_ptr()));
-                _mm512_storeu_ps(out.as_mut_ptr(), found);
-            }
-            out
-        }
+    #[inline(always)]
+    fn load(self, x: &[f32; LANES]) -> [f32; LANES] {
+        *x
     }
 
-    /// AVX2 with fused products.
-    #[derive(Clone, Copy)]
-    pub struct Avx2(());
-
-    impl Avx2 {
-        pub fn here() -> Option<Avx2> {
-            let here = is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma");
-            here.then_some(Avx2(()))
-        }
+    #[inline(always)]
+    fn store(self, x: [f32; LANES], to: &mut [f32; LANES]) {
+        *to = x;
     }
 
-    impl Unit for Avx2 {
-        const FUSED: bool = true;
-
-        #[inline(always)]
-        fn look_up(self, table: &[f32; 16], packed: &[u32; LANES], n: usize) -> [f32; LANES] {
-            let mut out = [0.0; LANES];
-            for (packed, out) in packed.chunks_exact(8).zip(out.chunks_exact_mut(8)) {
-                // SAFETY: the machine has the unit; the slices are as long as a register, the
-                // table is longer.
-                unsafe {
-                    let packed = _mm256_loadu_si256(packed.as_ptr().cast::<__m256i>());
-                    // Only the lowest three bits of an index count; the fourth is the sign.
-                    let index = _mm256_srl_epi32(packed, _mm_cvtsi32_si128(4 * n as i32));
-                    let lower = _mm256_loadu_ps(table.as_ptr());
-                    let found = _mm256_castps_si256(_mm256_permutevar8x32_ps(lower, index));
-                    let sign = _mm256_set1_epi32(i32::MIN);
-                    let sign = _mm256_and_si256(_mm256_slli_epi32(index, 28), sign);
-                    let signed = _mm256_castsi256_ps(_mm256_xor_si256(found, sign));
-                    _mm256_storeu_ps(out.as_mut_ptr(), signed);
-                }
-            }
-            out
-        }
+    #[inline(always)]
+    fn add(self, a: [f32; LANES], b: [f32; LANES]) -> [f32; LANES] {
+        std::array::from_fn(|lane| a[lane] + b[lane])
     }
+
+    // A fused product would be a call into a library.
+    #[inline(always)]
+    fn add_product(self, a: [f32; LANES], b: [f32; LANES], c: [f32; LANES]) -> [f32; LANES] {
+        std::array::from_fn(|lane| a[lane] * b[lane] + c[lane])
+    }
+
+    #[inline(always)]
+    fn sum(self, x: [f32; LANES]) -> f32 {
+        x.iter().sum()
+    }
+
+    #[inline(always)]
+    fn codes<const BITS: usize>(self, stream: &[u8; WINDOW]) -> [u32; LANES] {
+        let stream = u128::from_le_bytes(*stream);
+        std::array::from_fn(|lane| (stream >> (lane * BITS)) as u32 & ((1 << BITS) - 1))
+    }
+
+    #[inline(always)]
+    fn words(self, words: &[u8; 2 * LANES]) -> [u32; LANES] {
+        std::array::from_fn(|lane| {
+            u32::from(u16::from_le_bytes([words[2 * lane], words[2 * lane + 1]]))
+        })
+    }
+
+    #[inline(always)]
+    fn part(self, codes: [u32; LANES], mask: u32, left: u32) -> [u32; LANES] {
+        codes.map(|code| (code & mask) << left)
+    }
+
+    #[inline(always)]
+    fn or(self, a: [u32; LANES], b: [u32; LANES]) -> [u32; LANES] {
+        std::array::from_fn(|lane| a[lane] | b[lane])
+    }
+
+    #[inline(always)]
+    fn numbers(self, codes: [u32; LANES]) -> [f32; LANES] {
+        codes.map(|code| code as f32)
+    }
+
+    #[inline(always)]
+    fn singles(self, codes: [u32; LANES]) -> [f32; LANES] {
+        codes.map(f32::from_bits)
+    }
+
+    #[inline(always)]
+    fn halves(self, codes: [u32; LANES]) -> [f32; LANES] {
+        codes.map(half)
+    }
+
+    #[inline(always)]
+    fn look_up(self, table: &[f32; 16], codes: [u32; LANES]) -> [f32; LANES] {
+        codes.map(|code| table[(code & 15) as usize])
+    }
+
+    fn run(self, task: impl Task) {
+        task.run(self);
+    }
+}
+
+/// A number of half precision by its bits: its exponent counts from 2^-15, one of single precision
+/// from 2^-127. Infinity and what is no number keep the largest exponent.
+#[inline(always)]
+pub fn half(bits: u32) -> f32 {
+    const REBASE: f32 = f32::from_bits((112 + 127) << 23);
+    let size = f32::from_bits((bits & 0x7fff) << 13) * REBASE;
+    let endless = if bits & 0x7c00 == 0x7c00 { 0x7f80_0000 } else { 0 };
+    f32::from_bits(size.to_bits() | endless | (bits & 0x8000) << 16)
+}
+
+/// For each code of `bits` bits the two bytes of the stream in which it lies, followed by two that do
+/// not count.
+const fn places(bits: usize) -> [u8; 4 * LANES] {
+    let mut places = [0; 4 * LANES];
+    let mut lane = 0;
+    while lane < LANES {
+        let byte = lane * bits / 8;
+        places[4 * lane] = byte as u8;
+        if byte + 1 < WINDOW {
+            places[4 * lane + 1] = byte as u8 + 1;
+        }
+        lane += 1;
+    }
+    places
+}
+
+/// At which of these bits each code begins.
+const fn shifts(bits: usize) -> [u32; LANES] {
+    let mut shifts = [0; LANES];
+    let mut lane = 0;
+    while lane < LANES {
+        shifts[lane] = (lane * bits % 8) as u32;
+        lane += 1;
+    }
+    shifts
 }

@@ -5,8 +5,10 @@ use mlx_rs::error::Result;
 use mlx_rs::ops::gather_mm;
 
 use crate::cpu;
-use crate::eager::{elements, packed};
+use crate::eager::{elements, matrix};
+#[cfg(test)]
 use crate::matrix::Packed;
+use crate::matrix::Weights;
 use crate::quantized;
 use crate::weights::Cursor;
 
@@ -19,11 +21,6 @@ pub struct Stack {
     ins: usize,
 }
 
-enum Weights {
-    Dense(Array),
-    Packed(Packed),
-}
-
 impl Stack {
     /// The layer `name` of `w`.
     pub fn load(
@@ -34,13 +31,7 @@ impl Stack {
         ins: usize,
     ) -> mlxk_core::Result<Stack> {
         let mut w = w.at(name);
-        let weight = match w.quantized() {
-            Some(stated) => Weights::Packed(Packed::load(&mut w, stated, &[count, outs], ins)?),
-            None => {
-                w.matrix(None);
-                Weights::Dense(w.floats("weight", &[count, outs, ins])?)
-            }
-        };
+        let weight = Weights::load(&mut w, &[count, outs], ins)?;
         Ok(Stack { weight, bias: w.optional("bias", &[count, outs])?, outs, ins })
     }
 
@@ -66,10 +57,7 @@ impl Stack {
 
     /// The matrices where they lie.
     pub fn view(&self) -> Result<View<'_>> {
-        let weight = match &self.weight {
-            Weights::Dense(weight) => Numbers::Dense(elements(weight)?),
-            Weights::Packed(weights) => Numbers::Packed(packed(weights)?),
-        };
+        let weight = matrix(&self.weight)?;
         let bias = self.bias.as_ref().map(elements).transpose()?;
         Ok(View { weight, bias, outs: self.outs, ins: self.ins })
     }
@@ -77,15 +65,10 @@ impl Stack {
 
 /// The matrices of all experts in memory.
 pub struct View<'a> {
-    weight: Numbers<'a>,
+    weight: cpu::Matrix<'a>,
     bias: Option<&'a [f32]>,
     outs: usize,
     ins: usize,
-}
-
-enum Numbers<'a> {
-    Dense(&'a [f32]),
-    Packed(cpu::Packed<'a>),
 }
 
 impl View<'_> {
@@ -93,15 +76,8 @@ impl View<'_> {
     pub fn times(&self, expert: usize, x: &[f32]) -> Vec<f32> {
         let rows = x.len() / self.ins;
         let mut y = vec![0.0; rows * self.outs];
-        match &self.weight {
-            Numbers::Dense(all) => {
-                let size = self.outs * self.ins;
-                cpu::dense(x, &all[expert * size..][..size], rows, &mut y);
-            }
-            Numbers::Packed(all) => {
-                cpu::product(x, &all.rows(expert * self.outs, self.outs, self.ins), rows, &mut y);
-            }
-        }
+        let own = self.weight.rows(expert * self.outs, self.outs, self.ins);
+        cpu::product(x, &own, rows, &mut y);
         if let Some(bias) = self.bias {
             let bias = &bias[expert * self.outs..][..self.outs];
             for y in y.chunks_exact_mut(self.outs) {

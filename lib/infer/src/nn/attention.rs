@@ -109,7 +109,8 @@ impl Attention {
             let rope = self.rope.as_ref().map(|rope| (rope, kv.offset()));
             let queries = self.heads(q, q_norm, rope)?;
             let queries = self.warmed(queries, kv.offset())?;
-            kv.append(&self.heads(k, k_norm, rope)?, &self.heads(v, None, None)?)?;
+            let (k, v) = (self.heads(k, k_norm, rope)?, self.heads(v, None, None)?);
+            (self.kernels.append)(kv, &k, &v)?;
             (self.kernels.attend)(&queries, kv, &self.scores)
         })?;
         if let Some(norm) = &self.attn_sub_norm {

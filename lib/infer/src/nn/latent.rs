@@ -5,6 +5,7 @@ use mlx_rs::Array;
 use mlx_rs::error::Result;
 use mlx_rs::fast::{self, ScaledDotProductAttentionMask as Mask};
 use mlx_rs::ops::{arange, select, split_at_indices};
+use mlxk_core::Packing;
 
 use super::{Linear, Mix, Norm, NormArch};
 use crate::cache::{Kv, Slot, Texts};
@@ -172,7 +173,16 @@ impl Each {
                 w.matrix(None);
                 Each::Dense(w.floats("weight", &shape)?)
             }
-            Some(stated) => Each::Packed(Packed::load(&mut w, stated, &shape[..2], shape[2])?),
+            Some(stated) => {
+                let packed = Packed::load(&mut w, stated, &shape[..2], shape[2])?;
+                // MLX computes with them, and wants scales of the type of activations.
+                let scales = match packed.packing {
+                    Packing::Affine => w.widened(packed.scales)?,
+                    _ => packed.scales,
+                };
+                let biases = packed.biases.map(|biases| w.widened(biases)).transpose()?;
+                Each::Packed(Packed { scales, biases, ..packed })
+            }
         })
     }
 

@@ -171,9 +171,19 @@ impl Cursor<'_> {
 
     /// Takes the floating-point tensor `name` of this very `shape`, as an array to compute with.
     pub fn floats(&mut self, name: &str, shape: &[usize]) -> Result<Array> {
+        let array = self.stored(name, shape)?;
+        self.widened(array)
+    }
+
+    /// The same of the type that it has on disk, for those who compute with any.
+    pub fn stored(&mut self, name: &str, shape: &[usize]) -> Result<Array> {
         let tensor = self.take(name)?;
         self.expect(name, &tensor, &FLOATS, shape)?;
-        let array = self.array(&tensor)?;
+        self.array(&tensor)
+    }
+
+    /// A floating-point array of a type that MLX is fast with on the device.
+    pub fn widened(&self, array: Array) -> Result<Array> {
         match self.weights.form.widen {
             true => array.as_dtype(Dtype::Float32).map_err(mlx::failed),
             false => Ok(array),

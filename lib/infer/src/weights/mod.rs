@@ -54,7 +54,7 @@ const OTHER: &str = "the adapter is for another model";
 pub struct Form {
     /// How they do their steps.
     pub kernels: &'static Kernels,
-    /// Whether to widen 16-bit floats, which CPUs are slow to compute with.
+    /// Whether to widen 16-bit floats that MLX computes with, which is slow with them on a CPU.
     pub widen: bool,
     /// Whether no tensor is read, as nothing will be computed.
     pub sketch: bool,

@@ -1,0 +1,121 @@
+//! The vector unit that every 64-bit ARM has.
+
+use std::arch::aarch64::*;
+use std::array;
+
+use super::{LANES, Task, Unit, WINDOW, half, places, shifts};
+
+/// It is always there.
+#[derive(Clone, Copy, Debug)]
+pub struct Neon;
+
+// SAFETY of all that follows: every machine has the unit, and what is read from or written to memory
+// are arrays of the registers' sizes.
+
+impl Unit for Neon {
+    type Floats = [float32x4_t; 4];
+    type Codes = [uint32x4_t; 4];
+    const ROWS: usize = 4;
+
+    #[inline(always)]
+    fn splat(self, x: f32) -> [float32x4_t; 4] {
+        unsafe { [vdupq_n_f32(x); 4] }
+    }
+
+    #[inline(always)]
+    fn load(self, x: &[f32; LANES]) -> [float32x4_t; 4] {
+        array::from_fn(|n| unsafe { vld1q_f32(x.as_ptr().add(4 * n)) })
+    }
+
+    #[inline(always)]
+    fn store(self, x: [float32x4_t; 4], to: &mut [f32; LANES]) {
+        for (n, x) in x.into_iter().enumerate() {
+            unsafe { vst1q_f32(to.as_mut_ptr().add(4 * n), x) };
+        }
+    }
+
+    #[inline(always)]
+    fn add(self, a: [float32x4_t; 4], b: [float32x4_t; 4]) -> [float32x4_t; 4] {
+        array::from_fn(|n| unsafe { vaddq_f32(a[n], b[n]) })
+    }
+
+    #[inline(always)]
+    fn add_product(
+        self,
+        a: [float32x4_t; 4],
+        b: [float32x4_t; 4],
+        c: [float32x4_t; 4],
+    ) -> [float32x4_t; 4] {
+        array::from_fn(|n| unsafe { vfmaq_f32(c[n], a[n], b[n]) })
+    }
+
+    #[inline(always)]
+    fn sum(self, x: [float32x4_t; 4]) -> f32 {
+        unsafe { vaddvq_f32(vaddq_f32(vaddq_f32(x[0], x[1]), vaddq_f32(x[2], x[3]))) }
+    }
+
+    #[inline(always)]
+    fn codes<const BITS: usize>(self, stream: &[u8; WINDOW]) -> [uint32x4_t; 4] {
+        let (places, shifts) = const { (&places(BITS), &shifts(BITS)) };
+        array::from_fn(|n| unsafe {
+            let stream = vld1q_u8(stream.as_ptr());
+            let pairs = vqtbl1q_u8(stream, vld1q_u8(places.as_ptr().add(16 * n)));
+            let right = vnegq_s32(vreinterpretq_s32_u32(vld1q_u32(shifts.as_ptr().add(4 * n))));
+            let codes = vshlq_u32(vreinterpretq_u32_u8(pairs), right);
+            vandq_u32(codes, vdupq_n_u32((1 << BITS) - 1))
+        })
+    }
+
+    #[inline(always)]
+    fn words(self, words: &[u8; 2 * LANES]) -> [uint32x4_t; 4] {
+        array::from_fn(|n| unsafe {
+            vmovl_u16(vreinterpret_u16_u8(vld1_u8(words.as_ptr().add(8 * n))))
+        })
+    }
+
+    #[inline(always)]
+    fn part(self, codes: [uint32x4_t; 4], mask: u32, left: u32) -> [uint32x4_t; 4] {
+        codes.map(|codes| unsafe {
+            vshlq_u32(vandq_u32(codes, vdupq_n_u32(mask)), vdupq_n_s32(left as i32))
+        })
+    }
+
+    #[inline(always)]
+    fn or(self, a: [uint32x4_t; 4], b: [uint32x4_t; 4]) -> [uint32x4_t; 4] {
+        array::from_fn(|n| unsafe { vorrq_u32(a[n], b[n]) })
+    }
+
+    #[inline(always)]
+    fn numbers(self, codes: [uint32x4_t; 4]) -> [float32x4_t; 4] {
+        codes.map(|codes| unsafe { vcvtq_f32_u32(codes) })
+    }
+
+    #[inline(always)]
+    fn singles(self, codes: [uint32x4_t; 4]) -> [float32x4_t; 4] {
+        codes.map(|codes| unsafe { vreinterpretq_f32_u32(codes) })
+    }
+
+    #[inline(always)]
+    fn halves(self, codes: [uint32x4_t; 4]) -> [float32x4_t; 4] {
+        let mut bits = [0; LANES];
+        for (n, codes) in codes.into_iter().enumerate() {
+            unsafe { vst1q_u32(bits.as_mut_ptr().add(4 * n), codes) };
+        }
+        self.load(&bits.map(half))
+    }
+
+    #[inline(always)]
+    fn look_up(self, table: &[f32; 16], codes: [uint32x4_t; 4]) -> [float32x4_t; 4] {
+        let doubled: [i8; 16] = table.map(|x| (2.0 * x) as i8);
+        codes.map(|codes| unsafe {
+            // The upper bytes of each integer are zero, and find a zero.
+            let found = vqtbl1q_s8(vld1q_s8(doubled.as_ptr()), vreinterpretq_u8_u32(codes));
+            let high = vshlq_n_s32::<24>(vreinterpretq_s32_s8(found));
+            vmulq_n_f32(vcvtq_f32_s32(vshrq_n_s32::<24>(high)), 0.5)
+        })
+    }
+
+    fn run(self, task: impl Task) {
+        task.run(self);
+    }
+}

@@ -1,0 +1,257 @@
+//! AVX-512 and AVX2.
+
+use std::arch::x86_64::*;
+use std::mem::transmute;
+
+use super::{LANES, Task, Unit, WINDOW, places, shifts};
+
+/// AVX-512 with operations on bytes.
+#[derive(Clone, Copy, Debug)]
+pub struct Avx512(());
+
+impl Avx512 {
+    /// If the machine has it.
+    pub fn here() -> Option<Avx512> {
+        let here = is_x86_feature_detected!("avx512f")
+            && is_x86_feature_detected!("avx512bw")
+            && is_x86_feature_detected!("avx512vl")
+            && is_x86_feature_detected!("avx512dq")
+            && Avx2::here().is_some();
+        here.then_some(Avx512(()))
+    }
+}
+
+/// AVX2 with fused products and numbers of half precision.
+#[derive(Clone, Copy, Debug)]
+pub struct Avx2(());
+
+impl Avx2 {
+    /// If the machine has it.
+    pub fn here() -> Option<Avx2> {
+        let here = is_x86_feature_detected!("avx2")
+            && is_x86_feature_detected!("fma")
+            && is_x86_feature_detected!("f16c");
+        here.then_some(Avx2(()))
+    }
+}
+
+// SAFETY of all that follows: the value proves that the machine has the unit, and what is read from
+// or written to memory are arrays of the registers' sizes.
+
+impl Unit for Avx512 {
+    type Floats = __m512;
+    type Codes = __m512i;
+    const ROWS: usize = 8;
+
+    #[inline(always)]
+    fn splat(self, x: f32) -> __m512 {
+        unsafe { _mm512_set1_ps(x) }
+    }
+
+    #[inline(always)]
+    fn load(self, x: &[f32; LANES]) -> __m512 {
+        unsafe { _mm512_loadu_ps(x.as_ptr()) }
+    }
+
+    #[inline(always)]
+    fn store(self, x: __m512, to: &mut [f32; LANES]) {
+        unsafe { _mm512_storeu_ps(to.as_mut_ptr(), x) }
+    }
+
+    #[inline(always)]
+    fn add(self, a: __m512, b: __m512) -> __m512 {
+        unsafe { _mm512_add_ps(a, b) }
+    }
+
+    #[inline(always)]
+    fn add_product(self, a: __m512, b: __m512, c: __m512) -> __m512 {
+        unsafe { _mm512_fmadd_ps(a, b, c) }
+    }
+
+    #[inline(always)]
+    fn sum(self, x: __m512) -> f32 {
+        unsafe { _mm512_reduce_add_ps(x) }
+    }
+
+    #[inline(always)]
+    fn codes<const BITS: usize>(self, stream: &[u8; WINDOW]) -> __m512i {
+        unsafe {
+            // Constants, not memory: then the compiler knows that no shift is too far.
+            let places: __m512i = const { transmute(places(BITS)) };
+            let shifts: __m512i = const { transmute(shifts(BITS)) };
+            let stream = _mm512_broadcast_i32x4(_mm_loadu_si128(stream.as_ptr().cast()));
+            let codes = _mm512_srlv_epi32(_mm512_shuffle_epi8(stream, places), shifts);
+            _mm512_and_si512(codes, _mm512_set1_epi32((1 << BITS) - 1))
+        }
+    }
+
+    #[inline(always)]
+    fn words(self, words: &[u8; 2 * LANES]) -> __m512i {
+        unsafe { _mm512_cvtepu16_epi32(_mm256_loadu_si256(words.as_ptr().cast())) }
+    }
+
+    #[inline(always)]
+    fn part(self, codes: __m512i, mask: u32, left: u32) -> __m512i {
+        unsafe {
+            let part = _mm512_and_si512(codes, _mm512_set1_epi32(mask as i32));
+            _mm512_sll_epi32(part, _mm_cvtsi32_si128(left as i32))
+        }
+    }
+
+    #[inline(always)]
+    fn or(self, a: __m512i, b: __m512i) -> __m512i {
+        unsafe { _mm512_or_si512(a, b) }
+    }
+
+    #[inline(always)]
+    fn numbers(self, codes: __m512i) -> __m512 {
+        unsafe { _mm512_cvtepi32_ps(codes) }
+    }
+
+    #[inline(always)]
+    fn singles(self, codes: __m512i) -> __m512 {
+        unsafe { _mm512_castsi512_ps(codes) }
+    }
+
+    #[inline(always)]
+    fn halves(self, codes: __m512i) -> __m512 {
+        unsafe { _mm512_cvtph_ps(_mm512_cvtepi32_epi16(codes)) }
+    }
+
+    #[inline(always)]
+    fn look_up(self, table: &[f32; 16], codes: __m512i) -> __m512 {
+        unsafe { _mm512_permutexvar_ps(codes, _mm512_loadu_ps(table.as_ptr())) }
+    }
+
+    fn run(self, task: impl Task) {
+        #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx2,fma,f16c")]
+        fn run(unit: Avx512, task: impl Task) {
+            task.run(unit);
+        }
+        unsafe { run(self, task) }
+    }
+}
+
+impl Unit for Avx2 {
+    type Floats = [__m256; 2];
+    type Codes = [__m256i; 2];
+    const ROWS: usize = 4;
+
+    #[inline(always)]
+    fn splat(self, x: f32) -> [__m256; 2] {
+        unsafe { [_mm256_set1_ps(x); 2] }
+    }
+
+    #[inline(always)]
+    fn load(self, x: &[f32; LANES]) -> [__m256; 2] {
+        unsafe { [_mm256_loadu_ps(x.as_ptr()), _mm256_loadu_ps(x.as_ptr().add(8))] }
+    }
+
+    #[inline(always)]
+    fn store(self, x: [__m256; 2], to: &mut [f32; LANES]) {
+        unsafe {
+            _mm256_storeu_ps(to.as_mut_ptr(), x[0]);
+            _mm256_storeu_ps(to.as_mut_ptr().add(8), x[1]);
+        }
+    }
+
+    #[inline(always)]
+    fn add(self, a: [__m256; 2], b: [__m256; 2]) -> [__m256; 2] {
+        unsafe { [_mm256_add_ps(a[0], b[0]), _mm256_add_ps(a[1], b[1])] }
+    }
+
+    #[inline(always)]
+    fn add_product(self, a: [__m256; 2], b: [__m256; 2], c: [__m256; 2]) -> [__m256; 2] {
+        unsafe { [_mm256_fmadd_ps(a[0], b[0], c[0]), _mm256_fmadd_ps(a[1], b[1], c[1])] }
+    }
+
+    #[inline(always)]
+    fn sum(self, x: [__m256; 2]) -> f32 {
+        unsafe {
+            let eight = _mm256_add_ps(x[0], x[1]);
+            let four = _mm_add_ps(_mm256_castps256_ps128(eight), _mm256_extractf128_ps(eight, 1));
+            let two = _mm_add_ps(four, _mm_movehl_ps(four, four));
+            _mm_cvtss_f32(_mm_add_ss(two, _mm_movehdup_ps(two)))
+        }
+    }
+
+    #[inline(always)]
+    fn codes<const BITS: usize>(self, stream: &[u8; WINDOW]) -> [__m256i; 2] {
+        unsafe {
+            let places: [__m256i; 2] = const { transmute(places(BITS)) };
+            let shifts: [__m256i; 2] = const { transmute(shifts(BITS)) };
+            let stream = _mm256_broadcastsi128_si256(_mm_loadu_si128(stream.as_ptr().cast()));
+            let mask = _mm256_set1_epi32((1 << BITS) - 1);
+            let half = |n: usize| {
+                let pairs = _mm256_shuffle_epi8(stream, places[n]);
+                _mm256_and_si256(_mm256_srlv_epi32(pairs, shifts[n]), mask)
+            };
+            [half(0), half(1)]
+        }
+    }
+
+    #[inline(always)]
+    fn words(self, words: &[u8; 2 * LANES]) -> [__m256i; 2] {
+        unsafe {
+            let half = |n: usize| _mm_loadu_si128(words[16 * n..].as_ptr().cast());
+            [_mm256_cvtepu16_epi32(half(0)), _mm256_cvtepu16_epi32(half(1))]
+        }
+    }
+
+    #[inline(always)]
+    fn part(self, codes: [__m256i; 2], mask: u32, left: u32) -> [__m256i; 2] {
+        unsafe {
+            let (mask, left) = (_mm256_set1_epi32(mask as i32), _mm_cvtsi32_si128(left as i32));
+            let half = |n: usize| _mm256_sll_epi32(_mm256_and_si256(codes[n], mask), left);
+            [half(0), half(1)]
+        }
+    }
+
+    #[inline(always)]
+    fn or(self, a: [__m256i; 2], b: [__m256i; 2]) -> [__m256i; 2] {
+        unsafe { [_mm256_or_si256(a[0], b[0]), _mm256_or_si256(a[1], b[1])] }
+    }
+
+    #[inline(always)]
+    fn numbers(self, codes: [__m256i; 2]) -> [__m256; 2] {
+        unsafe { [_mm256_cvtepi32_ps(codes[0]), _mm256_cvtepi32_ps(codes[1])] }
+    }
+
+    #[inline(always)]
+    fn singles(self, codes: [__m256i; 2]) -> [__m256; 2] {
+        unsafe { [_mm256_castsi256_ps(codes[0]), _mm256_castsi256_ps(codes[1])] }
+    }
+
+    #[inline(always)]
+    fn halves(self, codes: [__m256i; 2]) -> [__m256; 2] {
+        unsafe {
+            // Packed within each half of a register, so that the quarters are to be put in order.
+            let packed = _mm256_packus_epi32(codes[0], codes[1]);
+            let words = _mm256_permute4x64_epi64(packed, 0b11_01_10_00);
+            let upper = _mm256_extracti128_si256(words, 1);
+            [_mm256_cvtph_ps(_mm256_castsi256_si128(words)), _mm256_cvtph_ps(upper)]
+        }
+    }
+
+    #[inline(always)]
+    fn look_up(self, table: &[f32; 16], codes: [__m256i; 2]) -> [__m256; 2] {
+        unsafe {
+            let (lower, sign) = (_mm256_loadu_ps(table.as_ptr()), _mm256_set1_epi32(i32::MIN));
+            let half = |n: usize| {
+                // Only the lowest three bits of an index count; the fourth is the sign.
+                let found = _mm256_permutevar8x32_ps(lower, codes[n]);
+                let sign = _mm256_and_si256(_mm256_slli_epi32(codes[n], 28), sign);
+                _mm256_xor_ps(found, _mm256_castsi256_ps(sign))
+            };
+            [half(0), half(1)]
+        }
+    }
+
+    fn run(self, task: impl Task) {
+        #[target_feature(enable = "avx2,fma,f16c")]
+        fn run(unit: Avx2, task: impl Task) {
+            task.run(unit);
+        }
+        unsafe { run(self, task) }
+    }
+}
