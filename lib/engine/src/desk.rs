@@ -6,7 +6,7 @@ use std::time::Instant;
 use mlxk_core::{Error, Facts, Found, Kind, Result, health, policy, probe};
 use mlxk_infer::generate::{End as Ended, Reason as Ending};
 use mlxk_infer::{Event as Heard, Memory, Model, Ready, Request, Runner, Vocabulary};
-use mlxk_serve::{Call, End, Event, Figures, Likelihood, Reason};
+use mlxk_serve::{Call, End, Event, Likelihood, Reason};
 use tokio::sync::mpsc::UnboundedSender;
 
 /// Where the events of a request go.
@@ -120,7 +120,7 @@ impl Desk {
     }
 
     /// Goes on by a step, without those that nobody listens to.
-    pub fn step(&mut self, figures: &mut Figures) {
+    pub fn step(&mut self) {
         let gone = self.answers.iter().filter(|(_, asked)| asked.send.is_closed());
         let gone: Vec<u64> = gone.map(|(&number, _)| number).collect();
         for number in gone {
@@ -135,11 +135,6 @@ impl Desk {
         for (number, event) in events {
             let Some(asked) = self.answers.get(&number) else { continue };
             let over = matches!(event, Ok(Heard::End(_)) | Err(_));
-            if let Ok(Heard::End(end)) = &event {
-                figures.tokens += end.completion_tokens;
-                figures.remembered += end.cached_tokens;
-                figures.computed += end.prompt_tokens - end.cached_tokens;
-            }
             let _ = asked.send.send(event.map(told));
             if over {
                 self.answers.remove(&number);

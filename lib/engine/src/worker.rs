@@ -56,13 +56,10 @@ pub struct Told {
 
 /// Does what is asked until nobody can ask any more.
 pub fn work(told: Told, orders: &Receiver<Order>) {
-    let mut worker =
-        Worker { told, desks: Vec::new(), line: VecDeque::new(), figures: Figures::default() };
+    let mut worker = Worker { told, desks: Vec::new(), line: VecDeque::new() };
     while worker.hear(orders) {
         worker.admit();
-        for desk in &mut worker.desks {
-            desk.step(&mut worker.figures);
-        }
+        worker.desks.iter_mut().for_each(Desk::step);
         worker.rest();
         worker.tell();
     }
@@ -73,7 +70,6 @@ struct Worker {
     desks: Vec<Desk>,
     /// Requests that wait, the first that came first.
     line: VecDeque<Waiting>,
-    figures: Figures,
 }
 
 /// A request that waits.
@@ -248,13 +244,17 @@ impl Worker {
     }
 
     /// Tells how it is doing.
-    fn tell(&mut self) {
-        self.figures.running = self.running() as u64;
-        self.figures.models = self.desks.len() as u64;
-        self.figures.texts = self.desks.iter().map(Desk::texts).sum();
-        self.figures.weights = self.weights();
+    fn tell(&self) {
+        let figures = Figures {
+            running: self.running() as u64,
+            // Counted where requests are taken in.
+            waiting: 0,
+            models: self.desks.len() as u64,
+            weights: self.weights(),
+            texts: self.desks.iter().map(Desk::texts).sum(),
+        };
         let shared = &self.told.shared;
-        *shared.figures.lock().unwrap_or_else(PoisonError::into_inner) = self.figures.clone();
+        *shared.figures.lock().unwrap_or_else(PoisonError::into_inner) = figures;
         let mut loaded = shared.loaded.lock().unwrap_or_else(PoisonError::into_inner);
         if loaded.len() != self.desks.len() || !self.desks.iter().all(|d| loaded.contains(&d.found))
         {

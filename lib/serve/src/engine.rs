@@ -126,12 +126,6 @@ pub struct Figures {
     pub running: u64,
     /// Requests that wait.
     pub waiting: u64,
-    /// Tokens that the models have given.
-    pub tokens: u64,
-    /// Tokens of prompts that were computed.
-    pub computed: u64,
-    /// Tokens of prompts that were remembered.
-    pub remembered: u64,
     /// Models in memory.
     pub models: u64,
     /// Bytes of their weights.

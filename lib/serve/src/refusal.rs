@@ -85,8 +85,9 @@ impl From<Error> for Refusal {
         let status = match error.kind {
             Kind::Validation | Kind::AmbiguousMatch | Kind::ContextLengthExceeded => 400,
             Kind::AccessDenied | Kind::PermissionDenied => 403,
-            Kind::ModelNotFound | Kind::HashNotFound | Kind::RepoNotFound => 404,
-            Kind::CapabilityNotSupported => 422,
+            Kind::ModelNotFound | Kind::HashNotFound | Kind::Unhealthy => 404,
+            // A template that cannot take a conversation is known only when it is tried.
+            Kind::CapabilityNotSupported | Kind::InvalidModel => 422,
             Kind::QueueFull => 429,
             Kind::RuntimeIncompatible | Kind::NotImplemented => 501,
             Kind::ServerShutdown => 503,

@@ -33,7 +33,6 @@ pub struct Script {
 #[derive(Default)]
 struct Shared {
     running: AtomicU64,
-    tokens: AtomicU64,
     last: Mutex<Option<Request>>,
 }
 
@@ -120,7 +119,6 @@ impl Script {
                 return;
             }
             given += 1;
-            self.shared.tokens.fetch_add(1, Ordering::Relaxed);
         }
         let end = End { reason, prompt_tokens: PROMPT, cached_tokens: 0, completion_tokens: given };
         // Nobody may be there to hear it.
@@ -172,7 +170,6 @@ impl Engine for Script {
     fn figures(&self) -> Figures {
         Figures {
             running: self.shared.running.load(Ordering::Relaxed),
-            tokens: self.shared.tokens.load(Ordering::Relaxed),
             models: self.answers.len() as u64,
             ..Figures::default()
         }
