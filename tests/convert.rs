@@ -1,9 +1,14 @@
 //! mlxk-convert: a GGUF file becomes a managed workspace, or nothing is left.
 
 use std::fs;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
+use std::process::Stdio;
+use std::thread;
+use std::time::{Duration, Instant};
 
-use crate::env::Env;
+use serde_json::{Map, Value, json};
+
+use crate::env::{Env, interrupted};
 
 #[path = "../lib/gguf/tests/gguf/mod.rs"]
 pub mod gguf;
@@ -173,4 +178,104 @@ fn a_workspace_is_quantised_and_runs() {
     let form = env.run("mlxk-convert").args(["tiny", "other", "--quantize", "7"]).end();
     form.refused(1, "mlxk-convert: affine has no form of 7 bits in groups of 64");
     assert!(!env.workspaces().join("other").exists());
+}
+
+/// A workspace of a model of so many tokens, all of whose weights are zero and take no room on disk.
+fn hollow(path: &Path, vocabulary: usize) {
+    let config = json!({"model_type": "llama", "vocab_size": vocabulary, "hidden_size": 64,
+        "intermediate_size": 64, "num_hidden_layers": 1, "num_attention_heads": 1,
+        "rms_norm_eps": 1e-5, "tie_word_embeddings": true, "torch_dtype": "float32"});
+    let matrices = [
+        "self_attn.q",
+        "self_attn.k",
+        "self_attn.v",
+        "self_attn.o",
+        "mlp.gate",
+        "mlp.up",
+        "mlp.down",
+    ];
+    let mut tensors = vec![("model.embed_tokens".to_owned(), vec![vocabulary, 64])];
+    tensors.extend(matrices.map(|name| (format!("model.layers.0.{name}_proj"), vec![64, 64])));
+    for norm in ["layers.0.input_layernorm", "layers.0.post_attention_layernorm", "norm"] {
+        tensors.push((format!("model.{norm}"), vec![64]));
+    }
+    let (mut header, mut end) = (Map::new(), 0);
+    for (name, shape) in tensors {
+        let start = end;
+        end += 4 * shape.iter().product::<usize>();
+        let entry = json!({"dtype": "F32", "shape": shape, "data_offsets": [start, end]});
+        header.insert(format!("{name}.weight"), entry);
+    }
+    let header = Value::Object(header).to_string();
+    let bytes = [&(header.len() as u64).to_le_bytes()[..], header.as_bytes()].concat();
+    fs::create_dir_all(path).unwrap();
+    fs::write(path.join("config.json"), config.to_string()).unwrap();
+    let tokenizer = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/data/parity/llama");
+    fs::copy(tokenizer.join("tokenizer.json"), path.join("tokenizer.json")).unwrap();
+    fs::write(path.join("model.safetensors"), &bytes).unwrap();
+    let file = fs::File::options().write(true).open(path.join("model.safetensors")).unwrap();
+    file.set_len((bytes.len() + end) as u64).unwrap();
+}
+
+#[test]
+fn a_signal_in_the_middle_leaves_nothing() {
+    let env = Env::new();
+    hollow(&env.workspaces().join("large"), 1 << 22);
+    let before = env.files();
+    let mut command = env.command("mlxk-convert");
+    command.args(["large", "small", "--quantize", "4"]);
+    command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    let mut convert = command.spawn().unwrap();
+    let late = Instant::now() + Duration::from_secs(20);
+    while env.files().len() < before.len() + 3 {
+        assert!(
+            convert.try_wait().unwrap().is_none() && Instant::now() < late,
+            "nothing is written"
+        );
+        thread::sleep(Duration::from_millis(1));
+    }
+    let output = interrupted(convert);
+    assert!(output.stdout.is_empty(), "{output:?}");
+    assert_eq!(env.files(), before);
+}
+
+#[test]
+fn the_cache_is_neither_source_nor_target_not_even_by_a_link() {
+    let env = Env::new();
+    hollow(&env.workspaces().join("model"), 320);
+    let cached = env.hub().join("models--a--b/snapshots").join("0".repeat(40));
+    hollow(&cached, 320);
+    std::os::unix::fs::symlink(&cached, env.workspaces().join("link")).unwrap();
+    std::os::unix::fs::symlink(env.hub(), env.home().join("hub")).unwrap();
+    let before = env.files();
+    let within = cached.to_str().unwrap().to_owned();
+    let into = env.hub().join("new").to_str().unwrap().to_owned();
+    for (source, target) in
+        [(&*within, "new"), ("link", "new"), ("model", &*into), ("model", "./hub/new")]
+    {
+        for way in [&["--quantize", "4", "--q-group-size", "32"][..], &["--repair-index"]] {
+            let ended = env.run("mlxk-convert").args([source, target]).args(way).end();
+            assert_eq!(ended.status(), 1, "{source} {target}: {ended:?}");
+            let told = ended.stderr().lines().next().unwrap().to_owned();
+            assert!(told.contains("Hugging Face cache"), "{source} {target}: {told}");
+        }
+    }
+    assert_eq!(env.files(), before);
+    env.run("mlxk-convert").args(["model", "new", "--quantize", "4", "--q-group-size", "32"]).ok();
+}
+
+#[test]
+fn a_recipe_that_there_is_not_is_told_with_those_that_there_are() {
+    let env = Env::new();
+    hollow(&env.workspaces().join("model"), 320);
+    for (flags, known) in [
+        (&["--quantize", "mixed_9_9"][..], "mixed_2_6"),
+        (&["--quantize", "4", "--q-mode", "int4"], "mxfp4"),
+        (&["--quantize", "4", "--dequantize"], "cannot be used with"),
+    ] {
+        let ended = env.run("mlxk-convert").args(["model", "new"]).args(flags).end();
+        assert_eq!(ended.status(), 2, "{flags:?}: {ended:?}");
+        assert!(ended.stderr().contains(known), "{flags:?}: {ended:?}");
+    }
+    assert!(!env.workspaces().join("new").exists());
 }

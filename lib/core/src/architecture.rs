@@ -64,6 +64,7 @@ architectures! {
     Lfm2Moe = "lfm2_moe",
     Llama = "llama" | "iquestcoder" | "xverse",
     Llama4 = "llama4",
+    Llama4Text = "llama4_text",
     Mamba = "mamba" | "falcon_mamba",
     Mamba2 = "mamba2",
     Mimo = "mimo",

@@ -6,13 +6,15 @@ mod model;
 
 use std::collections::BTreeMap;
 use std::fs;
+use std::io::{Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
 
+use mlxk_core::verify::Progress;
 use mlxk_core::{Error, Float, Packing, Places, Record, tensors};
 use mlxk_infer::convert::{Change, Quantize, Recipe, convert};
 use model::Draft;
 use safetensors::tensor::TensorView;
-use serde_json::Value;
+use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 use tempfile::TempDir;
 
@@ -34,9 +36,12 @@ impl Bench {
         self.root.path().join(name)
     }
 
+    fn places(&self) -> Places {
+        Places { root: self.at("hf"), hub: self.at("hf/hub"), workspaces: None }
+    }
+
     fn convert(&self, from: &str, to: &str, recipe: &Recipe) -> Result<Record, Error> {
-        let places = Places { root: self.at("hf"), hub: self.at("hf/hub"), workspaces: None };
-        convert(&self.at(from), &self.at(to), recipe, true, &places, |_| Ok(()))
+        convert(&self.at(from), &self.at(to), recipe, true, &self.places(), |_| Ok(()))
     }
 }
 
@@ -123,40 +128,181 @@ fn the_table_of_a_mixture_names_what_is_better() {
 
 #[test]
 fn what_is_made_plain_again_is_near_the_original() {
-    let bench = Bench::new("llama");
+    let bench = Bench::new("gpt2");
     let original = read(&bench.at("source"));
     let numbers = |bytes: &[u8]| -> Vec<f32> {
         bytes.chunks(4).map(|four| f32::from_le_bytes(four.try_into().unwrap())).collect()
     };
-    // The largest error of a weight, as a part of the largest weight of its group.
-    for (packing, bits, group_size, error) in [
-        (Packing::Affine, "2", 32, 0.7),
-        (Packing::Affine, "3", 32, 0.3),
-        (Packing::Affine, "4", 32, 0.14),
-        (Packing::Affine, "5", 32, 0.07),
-        (Packing::Affine, "6", 32, 0.035),
-        (Packing::Affine, "8", 32, 0.009),
-        (Packing::Mxfp4, "4", 32, 0.35),
-        (Packing::Nvfp4, "4", 16, 0.2),
-        (Packing::Mxfp8, "8", 32, 0.08),
-    ] {
-        let packed = format!("{} {bits}", packing.name());
+    for (packing, bits, group_size) in forms() {
+        let packed = format!("{} {bits} {group_size}", packing.name());
         let plain = format!("{packed} plain");
-        bench.convert("source", &packed, &quantize(packing, bits, Some(group_size))).unwrap();
-        let back =
-            Recipe { dtype: Some(Float::F32), change: Change::Dequantize, ..Recipe::default() };
-        bench.convert(&packed, &plain, &back).unwrap();
+        let recipe = quantize(packing, &bits.to_string(), Some(group_size));
+        bench.convert("source", &packed, &recipe).unwrap();
+        bench.convert(&packed, &plain, &PLAIN).unwrap();
         let back = read(&bench.at(&plain));
         assert_eq!(back.keys().collect::<Vec<_>>(), original.keys().collect::<Vec<_>>());
         for (name, (_, _, bytes)) in &original {
             let (original, back) = (numbers(bytes), numbers(&back[name].2));
             for (a, b) in original.chunks(group_size).zip(back.chunks(group_size)) {
-                let largest = a.iter().fold(0f32, |most, x| most.max(x.abs()));
                 let apart = a.iter().zip(b).fold(0f32, |most, (a, b)| most.max((a - b).abs()));
-                assert!(apart <= error * largest, "{packed}, {name}: {apart} of {largest}");
+                let most = error(packing, bits, a);
+                assert!(apart <= most, "{packed}, {name}: {apart} apart, not {most}");
             }
         }
     }
+}
+
+/// Every form in which MLX packs weights.
+fn forms() -> impl Iterator<Item = (Packing, usize, usize)> {
+    Packing::ALL.into_iter().flat_map(|packing| {
+        packing.forms().map(move |(bits, group_size)| (packing, bits, group_size))
+    })
+}
+
+const PLAIN: Recipe =
+    Recipe { dtype: Some(Float::F32), change: Change::Dequantize, shard: tensors::SHARD };
+
+/// The largest error that a form implies for the weights of a group.
+fn error(packing: Packing, bits: usize, group: &[f32]) -> f32 {
+    let most = group.iter().fold(f32::NEG_INFINITY, |a, &b| a.max(b));
+    let least = group.iter().fold(f32::INFINITY, |a, &b| a.min(b));
+    let largest = most.max(-least);
+    match packing {
+        // Half a step, and what the end of the range moved to meet zero.
+        Packing::Affine => 1.1 * (most - least) / ((1 << bits) - 1) as f32,
+        // 4 and 6 are the largest of 4 bits, half of that apart if a power of two has to scale them:
+        // what is beyond 6 is cut off, up to 8.
+        Packing::Mxfp4 => largest / 3.0,
+        // The same with a scale that is off by a sixteenth at most.
+        Packing::Nvfp4 => largest * (1.0 / 6.0 + 1.0 / 16.0),
+        // Three bits behind the point, and what is beyond 448 is cut off, up to 512.
+        Packing::Mxfp8 => largest / 8.0,
+    }
+}
+
+#[test]
+fn what_is_packed_runs_as_what_it_stands_for() {
+    let bench = Bench::new("qwen2");
+    let logits = |name: &str, on_cpu| {
+        let mut model = model::load_for(&bench.at(name), on_cpu).unwrap();
+        model.logits(&[71, 294, 35, 133, 63, 256, 233]).unwrap()
+    };
+    for (packing, bits, group_size) in forms() {
+        let packed = format!("{} {bits} {group_size}", packing.name());
+        let plain = format!("{packed} plain");
+        let recipe = quantize(packing, &bits.to_string(), Some(group_size));
+        bench.convert("source", &packed, &recipe).unwrap();
+        if !read(&bench.at(&packed)).keys().any(|name| name.ends_with(".scales")) {
+            continue; // no row of the model is as long as a group
+        }
+        bench.convert(&packed, &plain, &PLAIN).unwrap();
+        for on_cpu in [true, false] {
+            let apart = model::apart(&logits(&packed, on_cpu), &logits(&plain, on_cpu));
+            assert!(apart < 1e-3, "{packed}, on a CPU {on_cpu}: {apart} apart");
+        }
+    }
+}
+
+#[test]
+fn a_large_model_is_written_in_shards_with_an_index() {
+    let bench = Bench::new("mixtral-hf");
+    let recipe = Recipe { shard: 50_000, ..quantize(Packing::Affine, "4", Some(32)) };
+    bench.convert("source", "whole", &quantize(Packing::Affine, "4", Some(32))).unwrap();
+    bench.convert("source", "parts", &recipe).unwrap();
+    let index = fs::read(bench.at("parts").join(tensors::INDEX)).unwrap();
+    let index: Value = serde_json::from_slice(&index).unwrap();
+    let map = index["weight_map"].as_object().unwrap();
+    let whole = read(&bench.at("whole"));
+    assert_eq!(map.keys().collect::<Vec<_>>(), whole.keys().collect::<Vec<_>>());
+    let sizes: usize = whole.values().map(|(.., bytes)| bytes.len()).sum();
+    assert_eq!(index["metadata"]["total_size"], sizes);
+    let shards = model::facts(&bench.at("parts")).unwrap().shards.len();
+    assert!(shards > 2, "{shards} shards");
+    let logits = |name: &str| model::load(&bench.at(name)).unwrap().logits(&[1, 2, 3]).unwrap();
+    assert_eq!(logits("whole"), logits("parts"));
+}
+
+#[test]
+fn what_is_not_of_the_language_model_keeps_its_type_and_its_bytes() {
+    let bench = Bench::new("gemma3-hf");
+    let way = Recipe { dtype: Some(Float::F16), ..quantize(Packing::Affine, "4", Some(32)) };
+    bench.convert("source", "packed", &way).unwrap();
+    let (before, after) = (read(&bench.at("source")), read(&bench.at("packed")));
+    let senses = before.iter().filter(|(name, _)| !name.contains("language_model"));
+    let senses: Vec<_> = senses.collect();
+    assert!(!senses.is_empty());
+    for (name, tensor) in senses {
+        assert_eq!(after.get(name), Some(tensor), "{name}");
+    }
+    assert_eq!(after["language_model.model.norm.weight"].0, tensors::Dtype::F16);
+}
+
+/// What becomes of a conversion during which `accident` happens to the weights.
+fn during(accident: impl Fn(&Path)) -> String {
+    let bench = Bench::new("llama");
+    let weights = bench.at("source/model.safetensors");
+    let mut done = false;
+    let progress = |progress| {
+        if matches!(progress, Progress::Read(_)) && !done {
+            done = true;
+            accident(&weights);
+        }
+        Ok(())
+    };
+    let recipe = quantize(Packing::Affine, "4", None);
+    let places = bench.places();
+    let (source, target) = (bench.at("source"), bench.at("target"));
+    let error = convert(&source, &target, &recipe, true, &places, progress).unwrap_err();
+    assert_eq!(fs::read_dir(bench.root.path()).unwrap().count(), 1, "{error}");
+    error.to_string()
+}
+
+#[test]
+fn a_shard_that_changes_while_it_is_read_ends_it() {
+    let open = |path: &Path| fs::OpenOptions::new().write(true).open(path).unwrap();
+    let size = |path: &Path| fs::metadata(path).unwrap().len();
+    let written = during(|path| {
+        let mut file = open(path);
+        file.seek(SeekFrom::Start(size(path) - 4)).unwrap();
+        file.write_all(&[7; 4]).unwrap();
+    });
+    let cut = during(|path| open(path).set_len(size(path) / 2).unwrap());
+    let longer = during(|path| open(path).set_len(size(path) * 2).unwrap());
+    let another = during(|path| {
+        fs::copy(path, path.with_extension("new")).unwrap();
+        fs::rename(path.with_extension("new"), path).unwrap();
+    });
+    let gone = during(|path| fs::remove_file(path).unwrap());
+    for error in [written, cut, longer, another] {
+        assert!(error.ends_with("source/model.safetensors: changed while it was read"), "{error}");
+    }
+    assert!(gone.contains("source/model.safetensors: No such file"), "{gone}");
+}
+
+#[test]
+fn a_disk_without_room_is_refused_before_anything_is_written() {
+    const HUGE: usize = 4 << 40; // of a sparse file
+    let bench = Bench::new("gemma3-hf");
+    let header = json!({"vision_tower.x": {"dtype": "F32", "shape": [HUGE / 1024, 256],
+        "data_offsets": [0, HUGE]}});
+    let mut header = header.to_string().into_bytes();
+    header.resize(header.len().next_multiple_of(8), b' ');
+    let bytes = [&(header.len() as u64).to_le_bytes()[..], &header].concat();
+    let more = bench.at("source/model-more.safetensors");
+    fs::write(&more, &bytes).unwrap();
+    fs::File::options()
+        .write(true)
+        .open(&more)
+        .unwrap()
+        .set_len((bytes.len() + HUGE) as u64)
+        .unwrap();
+    tensors::rebuild_index(&bench.at("source")).unwrap();
+    let read = |_| -> Result<(), Error> { panic!("something was written") };
+    let recipe = quantize(Packing::Affine, "4", Some(32));
+    let (source, target) = (bench.at("source"), bench.at("target"));
+    let error = convert(&source, &target, &recipe, true, &bench.places(), read).unwrap_err();
+    assert!(error.to_string().contains("the disk has no room: 4398"), "{error}");
+    assert_eq!(fs::read_dir(bench.root.path()).unwrap().count(), 1);
 }
 
 #[test]

@@ -50,7 +50,8 @@ fn agrees(path: &Path) -> Result<(), String> {
     let expected: Expected =
         serde_json::from_slice(&fs::read(path.join("expected.json")).unwrap()).unwrap();
     let draft = Draft::at(path);
-    let narrow = draft.tensors.values().any(|tensor| tensor.dtype == Dtype::BF16);
+    let narrow =
+        { draft.tensors.values() }.any(|tensor| [Dtype::BF16, Dtype::F16].contains(&tensor.dtype));
     // Relative to the largest logit.
     let tolerance = if narrow { 2e-2 } else { 2e-4 };
     let place = draft.write();

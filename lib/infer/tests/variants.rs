@@ -78,6 +78,59 @@ fn wide() -> Draft {
     draft
 }
 
+/// The experts of a gpt_oss as transformers has them: [experts, ins, outs], gates and what they let
+/// pass in turns.
+fn in_training(draft: &mut Draft) {
+    for layer in 0.. {
+        let of = |part: &str| format!("model.layers.{layer}.mlp.experts.{part}");
+        let mut take = |part: &str| draft.tensors.remove(&of(part));
+        let (Some(gate), Some(up)) = (take("gate_proj.weight"), take("up_proj.weight")) else {
+            break;
+        };
+        let [gate_bias, up_bias, down, down_bias] =
+            ["gate_proj.bias", "up_proj.bias", "down_proj.weight", "down_proj.bias"]
+                .map(|part| take(part).unwrap());
+        let [count, inner, hidden] = gate.shape[..] else { panic!("experts are stacked") };
+        let (gates, ups) = (gate.elements(), up.elements());
+        let element = |at: usize| {
+            let (row, column) = (at / (2 * inner), at % (2 * inner));
+            let (expert, x) = (row / hidden, row % hidden);
+            let all = if column % 2 == 0 { &gates } else { &ups };
+            all[(expert * inner + column / 2) * hidden + x]
+        };
+        let both =
+            Tensor::of(&[count, hidden, 2 * inner], (0..count * hidden * 2 * inner).map(element));
+        let (gates, ups, downs) = (gate_bias.elements(), up_bias.elements(), down.elements());
+        let bias =
+            Tensor::of(&[count, 2 * inner], gates.iter().zip(&ups).flat_map(|(g, u)| [*g, *u]));
+        let turned = (0..count * inner * hidden).map(|at| {
+            let (expert, x, y) = (at / (inner * hidden), at / hidden % inner, at % hidden);
+            downs[(expert * hidden + y) * inner + x]
+        });
+        let down = Tensor::of(&[count, inner, hidden], turned);
+        for (part, tensor) in [
+            ("gate_up_proj", both),
+            ("gate_up_proj_bias", bias),
+            ("down_proj", down),
+            ("down_proj_bias", down_bias),
+        ] {
+            draft.tensors.insert(of(part), tensor);
+        }
+    }
+}
+
+#[test]
+fn a_gpt_oss_of_plain_numbers_is_the_same_in_both_forms() {
+    let draft = Draft::of("gpt_oss");
+    let (mut model, _dir) = draft.load().unwrap();
+    let expected = model.logits(&[5, 1, 300, 7]).unwrap();
+    let mut other = draft.clone();
+    in_training(&mut other);
+    assert_ne!(other.tensors.len(), draft.tensors.len());
+    let (mut model, _dir) = other.load().unwrap();
+    assert_eq!(model.logits(&[5, 1, 300, 7]).unwrap(), expected);
+}
+
 #[test]
 fn quantised_matrices_give_what_the_matrices_they_stand_for_give() {
     for bits in [2, 3, 4, 5, 6, 8] {

@@ -62,9 +62,10 @@ pub fn convert(
     mlxk_core::tensors::stream(remake.path(), &entries, recipe.shard, |entry, out| {
         tensors.write(entry, &mut |bytes| {
             out(bytes)?;
-            progress(Progress::Read(bytes.len() as u64))
-        })?;
-        stamps.iter().try_for_each(Stamp::check)
+            progress(Progress::Read(bytes.len() as u64))?;
+            // Before the next is read, which would kill the process if the file was cut short.
+            stamps.iter().try_for_each(Stamp::check)
+        })
     })?;
     Ok(remake.finish(check)?.with("tensors", entries.len()).with("size_bytes", bytes))
 }

@@ -4,7 +4,7 @@ use mlxk_core::Result;
 use serde_json::Value;
 
 use super::Language;
-use super::config::{Config, unknown};
+use super::config::{Config, invalid, unknown};
 use super::decoder::{Arch, Decoder, LayerArch, Norms};
 use crate::kernels::Activation;
 use crate::nn::{MlpArch, NormArch, NormKind, Sizes};
@@ -56,6 +56,27 @@ pub fn load_apertus(config: &Value, w: Cursor) -> Result<Box<dyn Language>> {
     let arch = base(&c, c.rope(None)?, false, c.rms_norm()?)?
         .with_mlp(|mlp| (mlp.gated, mlp.activation) = (false, Activation::XIELU));
     Decoder::load(Arch { norms, ..arch }, w)
+}
+
+/// A llama4_text by itself, which is small: neighbours turn, but on layers that know no positions, and
+/// queries and keys are normed by their lengths alone.
+pub fn load_4_text(config: &Value, mut w: Cursor) -> Result<Box<dyn Language>> {
+    let mut c = Config::read(config)?;
+    c.intermediate_size = c.need("intermediate_size_mlp")?;
+    w.rename(&[("mlp", "feed_forward"), ("lm_head", "output")]);
+    let rope = Rope::new(c.head_dim(), true, c.theta(None)?, None, None)?;
+    let mut arch = base(&c, rope, false, c.rms_norm()?)?;
+    let turns = c.need::<Vec<u8>>("no_rope_layers")?;
+    if turns.len() != arch.layers.len() {
+        return Err(invalid("`no_rope_layers` does not name all layers".into()));
+    }
+    for (layer, _) in arch.layers.iter_mut().zip(turns).filter(|(_, turns)| *turns == 0) {
+        layer.rope = None;
+    }
+    if c.need("use_qk_norm")? {
+        arch.heads.norm.kind = NormKind::Bare;
+    }
+    Decoder::load(arch, w)
 }
 
 /// What all members share; `theta` is the base of the position embeddings if the file has none,

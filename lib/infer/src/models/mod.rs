@@ -105,6 +105,7 @@ pub fn load(architecture: Architecture) -> Load {
         Architecture::Lfm2Moe => lfm::load_moe,
         Architecture::Llama => llama::load,
         Architecture::Llama4 => llama4::load,
+        Architecture::Llama4Text => llama::load_4_text,
         Architecture::Mamba => mamba::load,
         Architecture::Mamba2 => mamba::load_2,
         Architecture::Mimo => llama::load_mimo,
