@@ -325,3 +325,22 @@ fn prompts_that_no_model_can_continue_are_refused() {
     let mad = Sampling { top_p: f32::NAN, ..GREEDY };
     assert!(model.tokens(&[1], &mad).err().unwrap().to_string().starts_with("`top_p`"));
 }
+
+#[test]
+fn a_model_type_that_means_another_gives_what_that_gives() {
+    for (name, case) in [
+        ("gemma4_unified", "gemma4"),
+        ("iquestcoder", "llama"),
+        ("joyai_llm_flash", "deepseek_v3"),
+        ("kimi_k2", "deepseek_v3"),
+        ("minimax_m2", "minimax"),
+        ("xverse", "llama"),
+    ] {
+        let logits = |draft: Draft| {
+            let (mut model, _dir) = draft.load().unwrap();
+            model.logits(&[5, 1, 300, 7]).unwrap()
+        };
+        let same = logits(Draft::of(case)) == logits(Draft::of(case).with("model_type", name));
+        assert!(same, "{name} is not {case}");
+    }
+}
