@@ -14,7 +14,9 @@ fn main() {
         println!("cargo::error=MLX is not prepared on this machine: run `make mlx` once");
         return;
     };
-    println!("cargo::rustc-link-arg-tests=-Wl,-rpath,{prepared}");
+    for whole in ["tests", "benches"] {
+        println!("cargo::rustc-link-arg-{whole}=-Wl,-rpath,{prepared}");
+    }
     for program in RUNNERS {
         println!(
             "cargo::rustc-link-arg-bin={program}=-Wl,-rpath,$ORIGIN/../lib/mlxk/mlx/lib,-rpath,{prepared}"
