@@ -3,6 +3,7 @@
 //! MLX: weight = scale * code + bias, groups of 32, codes packed into u32 from the low bits up.
 //! Q4_1 is that with 4 bits; Q4_0 has the bias -8 * scale. Q8_0 has signed codes: 128 more, and
 //! the bias -128 * scale. A product with a power of two is exact in f16 unless it overflows.
+//! MXFP4 is MLX's mode of that name: the same codes, and a power of two for each group.
 
 use half::f16;
 
@@ -16,13 +17,13 @@ pub const GROUP: usize = 32;
 pub enum Part {
     /// The packed codes, u32.
     Codes,
-    /// A factor per group, f16.
+    /// A factor per group, f16, or its exponent.
     Scales,
     /// A summand per group, f16.
     Biases,
 }
 
-/// The bits of a code, for the types that can be repacked.
+/// The bits of a code, for the types that are affine.
 pub fn bits(dtype: Type) -> Option<usize> {
     match dtype {
         Type::Q4_0 | Type::Q4_1 => Some(4),
@@ -41,6 +42,7 @@ pub fn repack(dtype: Type, part: Part, blocks: &[u8], out: &mut [u8]) -> Result<
     for (block, out) in blocks.zip(out.chunks_exact_mut(size)) {
         match part {
             Part::Codes => codes(dtype, block, out),
+            Part::Scales if dtype == Type::MXFP4 => out.copy_from_slice(&block[..1]),
             Part::Scales => out.copy_from_slice(&finite(scale(block))?),
             Part::Biases => out.copy_from_slice(&finite(bias(dtype, block))?),
         }
@@ -53,6 +55,7 @@ fn codes(dtype: Type, block: &[u8], out: &mut [u8]) {
         // Little-endian bytes from the low bits up are the codes themselves, 128 more each.
         Type::Q8_0 => out.iter_mut().zip(&block[2..]).for_each(|(out, code)| *out = code ^ 0x80),
         Type::Q4_0 => pair(&block[2..], out),
+        Type::MXFP4 => pair(&block[1..], out),
         _ => pair(&block[4..], out),
     }
 }

@@ -9,6 +9,7 @@ use mlxk_core::verify::Progress;
 use mlxk_core::{Error, Kind, Places, Record, Result, health, probe};
 
 use crate::import::Source;
+use crate::weights::Packed;
 use mlxk_core::Float;
 
 /// Imports the file `source` as the workspace `target` and describes it in a record.
@@ -26,7 +27,7 @@ pub fn convert(
 ) -> Result<Record> {
     let file = Source::open(source)?;
     let staging = Staging::new(target, places)?;
-    let import = file.plan(dtype)?;
+    let import = file.plan(dtype, Packed::Kept)?;
     import.write(staging.path(), progress)?;
     let source = absolute(source).map_err(|e| Error::io(source, e))?;
     let source = source.to_string_lossy().into_owned();

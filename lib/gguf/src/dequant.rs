@@ -10,6 +10,9 @@ use crate::dtype::Type;
 /// The values of IQ4_NL's sixteen codes.
 const IQ4_NL: [i8; 16] = [-127, -104, -83, -65, -49, -35, -22, -10, 1, 13, 25, 38, 53, 69, 89, 113];
 
+/// Twice the values of the sixteen codes of 4-bit floats.
+const FP4: [i8; 16] = [0, 1, 2, 3, 4, 6, 8, 12, 0, -1, -2, -3, -4, -6, -8, -12];
+
 /// Unpacks whole blocks into as many weights as they hold.
 ///
 /// # Panics
@@ -40,6 +43,8 @@ fn unpacker(dtype: Type) -> fn(&[u8], &mut [f32]) {
         Type::Q5_K => q5_k,
         Type::Q6_K => q6_k,
         Type::IQ4_NL => iq4_nl,
+        Type::IQ4_XS => iq4_xs,
+        Type::MXFP4 => mxfp4,
     }
 }
 
@@ -106,6 +111,33 @@ fn iq4_nl(block: &[u8], out: &mut [f32]) {
     let d = half(block);
     for (out, q) in out.iter_mut().zip(nibbles(&block[2..])) {
         *out = d * f32::from(IQ4_NL[usize::from(q)]);
+    }
+}
+
+/// `d: f16, high: [u2; 8], low: [u4; 8], codes: [u4; 256]`: blocks of 32 with a 6-bit scale each.
+fn iq4_xs(block: &[u8], out: &mut [f32]) {
+    let d = half(block);
+    let high = u16::from_le_bytes([block[2], block[3]]);
+    for (i, out) in out.chunks_exact_mut(32).enumerate() {
+        let low = block[4 + i / 2] >> (i % 2 * 4) & 15;
+        let scale = u16::from(low) | (high >> (2 * i) & 3) << 4;
+        let scale = d * (f32::from(scale) - 32.0);
+        for (out, q) in out.iter_mut().zip(nibbles(&block[8 + 16 * i..][..16])) {
+            *out = scale * f32::from(IQ4_NL[usize::from(q)]);
+        }
+    }
+}
+
+/// `e: u8, codes: [f4; 32]`: an exponent, and floats of 4 bits.
+fn mxfp4(block: &[u8], out: &mut [f32]) {
+    // Half of 2^(e - 127), since the values are doubled; the two smallest are not normal.
+    let bits = match u32::from(block[0]) {
+        e @ 0..2 => 0x0020_0000 << e,
+        e => (e - 1) << 23,
+    };
+    let d = f32::from_bits(bits);
+    for (out, q) in out.iter_mut().zip(nibbles(&block[1..])) {
+        *out = d * f32::from(FP4[usize::from(q)]);
     }
 }
 

@@ -18,13 +18,15 @@ pub enum Type {
     Q5_K,
     Q6_K,
     IQ4_NL,
+    IQ4_XS,
+    MXFP4,
 }
 
 /// A type, its number in the file, its name, the weights in a block, the bytes of a block.
 type Row = (Type, u32, &'static str, usize, usize);
 
 /// The layout of `ggml-common.h`.
-const TYPES: [Row; 14] = [
+const TYPES: [Row; 16] = [
     (Type::F32, 0, "F32", 1, 4),
     (Type::F16, 1, "F16", 1, 2),
     (Type::Q4_0, 2, "Q4_0", 32, 18),
@@ -38,11 +40,13 @@ const TYPES: [Row; 14] = [
     (Type::Q5_K, 13, "Q5_K", 256, 176),
     (Type::Q6_K, 14, "Q6_K", 256, 210),
     (Type::IQ4_NL, 20, "IQ4_NL", 32, 18),
+    (Type::IQ4_XS, 23, "IQ4_XS", 256, 136),
     (Type::BF16, 30, "BF16", 1, 2),
+    (Type::MXFP4, 39, "MXFP4", 32, 17),
 ];
 
 /// Types that exist and are not read, so that they can be refused by name.
-const OTHERS: [(u32, &str); 21] = [
+const OTHERS: [(u32, &str); 19] = [
     (9, "Q8_1"),
     (15, "Q8_K"),
     (16, "IQ2_XXS"),
@@ -51,7 +55,6 @@ const OTHERS: [(u32, &str); 21] = [
     (19, "IQ1_S"),
     (21, "IQ3_S"),
     (22, "IQ2_S"),
-    (23, "IQ4_XS"),
     (24, "I8"),
     (25, "I16"),
     (26, "I32"),
@@ -60,7 +63,6 @@ const OTHERS: [(u32, &str); 21] = [
     (29, "IQ1_M"),
     (34, "TQ1_0"),
     (35, "TQ2_0"),
-    (39, "MXFP4"),
     (40, "NVFP4"),
     (41, "Q1_0"),
     (42, "Q2_0"),

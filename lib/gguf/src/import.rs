@@ -7,13 +7,13 @@ use std::path::{Path, PathBuf};
 use memmap2::Mmap;
 use mlxk_core::tensors;
 use mlxk_core::verify::Progress;
-use mlxk_core::{Error, Kind, Result};
+use mlxk_core::{Error, Kind};
 use serde_json::Value;
 
 use crate::model::Model;
 use crate::read::Gguf;
 use crate::tokenizer;
-use crate::weights::Weights;
+use crate::weights::{Packed, Weights};
 use mlxk_core::Float;
 
 /// A GGUF file, mapped into memory.
@@ -25,7 +25,7 @@ pub struct Source {
 
 impl Source {
     /// Opens a file. Errors if it is none, or does not begin like GGUF.
-    pub fn open(path: &Path) -> Result<Source> {
+    pub fn open(path: &Path) -> mlxk_core::Result<Source> {
         let at = |e| Error::io(path, e);
         let file = File::open(path).map_err(at)?;
         if !file.metadata().map_err(at)?.is_file() {
@@ -38,18 +38,19 @@ impl Source {
     }
 
     /// Reads the file and decides everything about its import; `dtype` is the type of weights that
-    /// must be unpacked, and of vectors: without a wish the one that goes with the rest.
+    /// must be unpacked, and of vectors: without a wish the one that goes with the rest. `packed` says
+    /// whether those that need not be unpacked are.
     ///
     /// # Errors
     /// If the file is damaged, or holds anything that cannot be imported; with its name.
-    pub fn plan(&self, dtype: Option<Float>) -> Result<Import<'_>> {
+    pub fn plan(&self, dtype: Option<Float>, packed: Packed) -> mlxk_core::Result<Import<'_>> {
         let at = |what: String| invalid(&self.path, what);
         let gguf = Gguf::parse(&self.bytes).map_err(at)?;
         let model = Model::read(&gguf).map_err(at)?;
-        let weights = Weights::plan(&gguf, &model, dtype).map_err(at)?;
+        let weights = Weights::plan(&gguf, &model, dtype, packed).map_err(at)?;
         let mut files = tokenizer::files(&gguf, &model).map_err(at)?;
         let ids = tokenizer::ids(&gguf).map_err(at)?;
-        files.push(("config.json", config(&model, &weights, &ids)));
+        files.push(("config.json", config(&model, &weights, &ids).map_err(at)?));
         files.push(("generation_config.json", ids));
         Ok(Import { path: &self.path, weights, files })
     }
@@ -76,8 +77,8 @@ impl Import<'_> {
     pub fn write(
         &self,
         dir: &Path,
-        mut progress: impl FnMut(Progress) -> Result<()>,
-    ) -> Result<()> {
+        mut progress: impl FnMut(Progress) -> mlxk_core::Result<()>,
+    ) -> mlxk_core::Result<()> {
         let bytes = |entry: &tensors::Entry| entry.bytes().unwrap_or_default();
         progress(Progress::Due(self.weights.entries.iter().map(bytes).sum()))?;
         tensors::write(dir, &self.weights.entries, tensors::SHARD, |entry| {
@@ -92,8 +93,8 @@ impl Import<'_> {
     }
 }
 
-fn config(model: &Model, weights: &Weights, ids: &Value) -> Value {
-    let mut config = model.config();
+fn config(model: &Model, weights: &Weights, ids: &Value) -> Result<Value, String> {
+    let mut config = (model.architecture.config)(model)?;
     config["torch_dtype"] = weights.float.torch().into();
     for key in ["bos_token_id", "eos_token_id", "pad_token_id"] {
         if let Some(id) = ids.get(key) {
@@ -104,7 +105,7 @@ fn config(model: &Model, weights: &Weights, ids: &Value) -> Value {
         config["quantization"] = table.clone();
         config["quantization_config"] = table;
     }
-    config
+    Ok(config)
 }
 
 fn invalid(path: &Path, what: impl fmt::Display) -> Error {

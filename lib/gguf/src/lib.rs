@@ -1,15 +1,17 @@
 //! Import of GGUF files: what a model's one file holds becomes a directory that MLX loads.
 //!
-//! The data goes one way: `read` → `model` (the architecture and its names) → `weights` and
-//! `tokenizer` → `import` → `convert`. Nothing here reads the environment, prints, or exits.
+//! The data goes one way: `read` → `architecture` and `model` (names and dimensions) → `weights`,
+//! `job` and `tokenizer` → `import` → `convert`. Nothing here reads the environment, prints, or exits.
 
 #![cfg_attr(test, allow(clippy::unwrap_used))] // a test fails by panicking
 
 mod affine;
+mod architecture;
 mod convert;
 mod dequant;
 mod dtype;
 mod import;
+mod job;
 mod model;
 mod read;
 mod rope;
@@ -25,3 +27,4 @@ pub use mlxk_core::Float;
 pub use read::{Gguf, Tensor};
 pub use tokenizer::tokenizer;
 pub use value::{Array, Value};
+pub use weights::Packed;

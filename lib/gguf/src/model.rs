@@ -1,251 +1,266 @@
-//! The architectures that can be imported: their dimensions, and what their tensors are called.
+//! A model in a GGUF file: its architecture, its dimensions, and what its metadata says.
 
 use serde_json::{Value, json};
 
-use crate::read::Gguf;
-use crate::rope;
+use crate::architecture::{self, Architecture};
+use crate::read::{Gguf, Tensor};
+use crate::rope::{self, Rope};
+use crate::value::Get;
 
-/// A name in `general.architecture` and what MLX calls it.
-#[derive(Debug)]
-pub struct Architecture {
-    /// The name in GGUF, which is also the prefix of its metadata.
-    pub gguf: &'static str,
-    /// The `model_type`.
-    pub mlx: &'static str,
-    class: &'static str,
-    /// True if the rows of q and k stand in the order of interleaved rotary pairs.
-    pub interleaved: bool,
-    extra: fn(&Model, &mut Value),
-}
-
-const ARCHITECTURES: [Architecture; 4] = [
-    Architecture {
-        gguf: "llama",
-        mlx: "llama",
-        class: "LlamaForCausalLM",
-        interleaved: true,
-        extra: |model, config| {
-            config["attention_bias"] = model.has_bias("attn_q").into();
-            config["mlp_bias"] = model.has_bias("ffn_up").into();
-        },
-    },
-    Architecture {
-        gguf: "qwen2",
-        mlx: "qwen2",
-        class: "Qwen2ForCausalLM",
-        interleaved: false,
-        extra: |_, config| config["use_sliding_window"] = false.into(),
-    },
-    Architecture {
-        gguf: "qwen3",
-        mlx: "qwen3",
-        class: "Qwen3ForCausalLM",
-        interleaved: false,
-        extra: |_, config| config["attention_bias"] = false.into(),
-    },
-    Architecture {
-        gguf: "smollm3",
-        mlx: "smollm3",
-        class: "SmolLM3ForCausalLM",
-        interleaved: true,
-        extra: |model, config| {
-            // Not in the file: every fourth layer of this architecture has no rotary positions.
-            let rotary = |layer| u8::from((layer + 1) % 4 != 0);
-            config["no_rope_layer_interval"] = 4.into();
-            config["no_rope_layers"] = (0..model.layers).map(rotary).collect();
-            config["attention_bias"] = model.has_bias("attn_q").into();
-            config["mlp_bias"] = model.has_bias("ffn_up").into();
-        },
-    },
-];
+/// More than any model has; a larger number in a file is a mistake or an attack.
+const MOST_LAYERS: usize = 10_000;
 
 /// A model's architecture and dimensions.
 #[derive(Debug)]
-pub struct Model {
+pub struct Model<'g, 'a> {
     /// What it is built like.
     pub architecture: &'static Architecture,
-    /// The number of layers.
+    /// The number of layers, without those that predict further tokens.
     pub layers: usize,
-    /// True if the embedding is also the output matrix.
-    pub tied: bool,
-    hidden: usize,
-    intermediate: usize,
-    heads: usize,
-    kv_heads: usize,
-    head: usize,
-    vocabulary: usize,
-    context: usize,
-    epsilon: f64,
-    rope_theta: f64,
-    rope_scaling: Option<Value>,
-    biased: Vec<String>,
+    /// The width of what goes from layer to layer.
+    pub hidden: usize,
+    /// The heads of queries, 0 if there are none.
+    pub heads: usize,
+    /// The heads of keys and values in the layer that has most.
+    pub kv_heads: usize,
+    /// The elements of a head.
+    pub head: usize,
+    /// The rows of the embedding.
+    pub vocabulary: usize,
+    /// The longest context, in tokens.
+    pub context: usize,
+    /// Rotary positions.
+    pub rope: Rope,
+    gguf: &'g Gguf<'a>,
 }
 
-/// A tensor that a model of these dimensions has.
-#[derive(Debug, PartialEq, Eq)]
-pub struct Expected {
-    /// Its name in GGUF.
-    pub gguf: String,
-    /// Its name in MLX, without `.weight` or `.bias`.
-    pub module: String,
-    /// `weight` or `bias`.
-    pub field: &'static str,
-    /// Its shape, rows first.
-    pub shape: Vec<usize>,
-    /// The heads whose rows are interleaved, if they are.
-    pub heads: Option<usize>,
-    /// False if the model may lack it.
-    pub needed: bool,
-}
-
-impl Model {
+impl<'g, 'a> Model<'g, 'a> {
     /// Reads the dimensions out of the metadata.
-    pub fn read(gguf: &Gguf) -> Result<Model, String> {
-        let name: &str = gguf.need("general.architecture")?;
-        let architecture = ARCHITECTURES.iter().find(|a| a.gguf == name).ok_or_else(|| {
-            let known: Vec<_> = ARCHITECTURES.iter().map(|a| a.gguf).collect();
-            format!("the architecture {name:?} cannot be imported; these can: {}", known.join(", "))
-        })?;
-        let key = |key: &str| format!("{name}.{key}");
-        if gguf.find::<usize>(&key("expert_count"))?.is_some_and(|count| count > 0) {
-            return Err(format!(
-                "a mixture of experts of the architecture {name:?} cannot be imported"
-            ));
-        }
-        let find = |name: &str| size(gguf, &key(name));
-        let need = |name: &str| {
-            find(name)?.ok_or_else(|| format!("the metadata `{}` is missing", key(name)))
-        };
-        let (hidden, heads) = (need("embedding_length")?, need("attention.head_count")?);
-        let kv_heads = find("attention.head_count_kv")?.unwrap_or(heads);
-        let head = find("attention.key_length")?.unwrap_or(hidden / heads);
-        if heads % kv_heads != 0 || head == 0 || head % 2 != 0 {
-            return Err(format!("{heads} heads of {head} over {kv_heads} are impossible"));
-        }
-        let tensor = |name: &str| gguf.tensors.iter().find(|tensor| tensor.name == name);
-        let embedding =
-            tensor("token_embd.weight").ok_or("the tensor \"token_embd.weight\" is missing")?;
-        let (rope_theta, rope_scaling) = rope::read(gguf, name, head)?;
-        Ok(Model {
+    pub fn read(gguf: &'g Gguf<'a>) -> Result<Model<'g, 'a>, String> {
+        let architecture = architecture::of(gguf)?;
+        let embedding = gguf.tensors.iter().find(|tensor| tensor.name == "token_embd.weight");
+        let embedding = embedding.ok_or("the tensor \"token_embd.weight\" is missing")?;
+        let mut model = Model {
             architecture,
-            layers: need("block_count")?,
-            tied: tensor("output.weight").is_none(),
-            hidden,
-            intermediate: need("feed_forward_length")?,
-            heads,
-            kv_heads,
-            head,
+            layers: 0,
+            hidden: 0,
+            heads: 0,
+            kv_heads: 0,
+            head: 0,
             vocabulary: embedding.shape[0],
-            context: need("context_length")?,
-            epsilon: gguf.need(&key("attention.layer_norm_rms_epsilon"))?,
-            rope_theta,
-            rope_scaling,
-            biased: biased(gguf),
-        })
-    }
-
-    /// The tensors, in the order in which they are used.
-    pub fn tensors(&self) -> impl Iterator<Item = Expected> + '_ {
-        let around = |gguf: &str, module: &str, shape, needed| Expected {
-            gguf: format!("{gguf}.weight"),
-            module: module.to_owned(),
-            field: "weight",
-            shape,
-            heads: None,
-            needed,
+            context: 0,
+            rope: Rope::default(),
+            gguf,
         };
-        let matrix = || vec![self.vocabulary, self.hidden];
-        let first = [around("token_embd", "model.embed_tokens", matrix(), true)];
-        let last = [
-            around("output_norm", "model.norm", vec![self.hidden], true),
-            around("output", "lm_head", matrix(), false),
-        ];
-        let layers = (0..self.layers).flat_map(|layer| self.layer(layer));
-        first.into_iter().chain(layers).chain(last)
+        model.hidden = model.need_size("embedding_length")?;
+        model.context = model.size("context_length")?.unwrap_or(0);
+        model.heads = model.most("attention.head_count")?.unwrap_or(0);
+        model.kv_heads = model.most("attention.head_count_kv")?.unwrap_or(model.heads);
+        let even = model.hidden.checked_div(model.heads).unwrap_or(0);
+        model.head = model.size("attention.key_length")?.unwrap_or(even);
+        model.check()?;
+        model.layers = model.count_layers()?;
+        model.rope = rope::read(&model)?;
+        Ok(model)
     }
 
-    fn layer(&self, layer: usize) -> Vec<Expected> {
-        let (hidden, inner) = (self.hidden, self.intermediate);
-        let (query, key) = (self.heads * self.head, self.kv_heads * self.head);
-        let turned = |heads| self.architecture.interleaved.then_some(heads);
-        let mut tensors = Vec::new();
-        let mut add = |gguf: &str, module: &str, field, shape, heads, needed| {
-            let gguf = format!("blk.{layer}.{gguf}.{field}");
-            let module = format!("model.layers.{layer}.{module}");
-            tensors.push(Expected { gguf, module, field, shape, heads, needed });
+    fn check(&self) -> Result<(), String> {
+        let Model { heads, kv_heads, head, .. } = *self;
+        let uneven = kv_heads == 0 || heads % kv_heads != 0 || head == 0 || head % 2 != 0;
+        match heads > 0 && uneven {
+            true => Err(format!("{heads} heads of {head} over {kv_heads} are impossible")),
+            false => Ok(()),
+        }
+    }
+
+    fn count_layers(&self) -> Result<usize, String> {
+        let all = self.need_size("block_count")?;
+        let further = self.whole("nextn_predict_layers")?.unwrap_or(0);
+        let layers = all.checked_sub(further).filter(|layers| (1..=MOST_LAYERS).contains(layers));
+        let layers = layers.ok_or_else(|| format!("{all} layers are impossible"))?;
+        // The file decides how much is done for each layer, so it has to have it.
+        let absent = (0..layers).find(|layer| !self.has_layer(*layer));
+        match absent {
+            Some(layer) => Err(format!("there are {layers} layers, but no tensors of layer {layer}")),
+            None => Ok(layers),
+        }
+    }
+
+    fn has_layer(&self, layer: usize) -> bool {
+        let prefix = format!("blk.{layer}.");
+        self.gguf.tensors.iter().any(|tensor| tensor.name.starts_with(&prefix))
+    }
+
+    /// The metadata `key` of the architecture.
+    pub fn find<T: Get<'g, 'a>>(&self, key: &str) -> Result<Option<T>, String> {
+        self.gguf.find(&self.key(key))
+    }
+
+    /// The same where it cannot be missing.
+    pub fn need<T: Get<'g, 'a>>(&self, key: &str) -> Result<T, String> {
+        self.gguf.need(&self.key(key))
+    }
+
+    /// The full name of the metadata `key`.
+    pub fn key(&self, key: &str) -> String {
+        format!("{}.{key}", self.architecture.gguf)
+    }
+
+    /// A whole number that no product can overflow with; zero is one.
+    pub fn whole(&self, key: &str) -> Result<Option<usize>, String> {
+        match self.find(key)? {
+            Some(size) if size > 1 << 28 => {
+                Err(format!("impossible `{}`: {size}", self.key(key)))
+            }
+            size => Ok(size),
+        }
+    }
+
+    /// A dimension: neither zero nor so large that products with others could overflow.
+    pub fn size(&self, key: &str) -> Result<Option<usize>, String> {
+        match self.whole(key)? {
+            Some(0) => Err(format!("impossible `{}`: 0", self.key(key))),
+            size => Ok(size),
+        }
+    }
+
+    /// The same where it cannot be missing.
+    pub fn need_size(&self, key: &str) -> Result<usize, String> {
+        self.size(key)?.ok_or_else(|| format!("the metadata `{}` is missing", self.key(key)))
+    }
+
+    /// A number for each layer, or the one for all.
+    pub fn each(&self, key: &str) -> Result<Option<Vec<usize>>, String> {
+        let full = self.key(key);
+        if let Ok(one) = self.whole(key) {
+            return Ok(one.map(|one| vec![one]));
+        }
+        let impossible = |n: &i64| format!("impossible `{full}`: {n}");
+        let list: Option<&[i64]> = self.gguf.find(&full)?;
+        let checked = |n: &i64| match usize::try_from(*n) {
+            Ok(size) if size <= 1 << 28 => Ok(size),
+            _ => Err(impossible(n)),
         };
-        add("attn_norm", "input_layernorm", "weight", vec![hidden], None, true);
-        for (gguf, module, rows, columns, heads) in [
-            ("attn_q", "self_attn.q_proj", query, hidden, turned(self.heads)),
-            ("attn_k", "self_attn.k_proj", key, hidden, turned(self.kv_heads)),
-            ("attn_v", "self_attn.v_proj", key, hidden, None),
-            ("attn_output", "self_attn.o_proj", hidden, query, None),
-            ("ffn_gate", "mlp.gate_proj", inner, hidden, None),
-            ("ffn_up", "mlp.up_proj", inner, hidden, None),
-            ("ffn_down", "mlp.down_proj", hidden, inner, None),
-        ] {
-            add(gguf, module, "weight", vec![rows, columns], heads, true);
-            add(gguf, module, "bias", vec![rows], heads, false);
-        }
-        add("ffn_norm", "post_attention_layernorm", "weight", vec![hidden], None, true);
-        if self.architecture.gguf == "qwen3" {
-            add("attn_q_norm", "self_attn.q_norm", "weight", vec![self.head], None, true);
-            add("attn_k_norm", "self_attn.k_norm", "weight", vec![self.head], None, true);
-        }
-        tensors
+        list.map(|list| list.iter().map(checked).collect()).transpose()
     }
 
-    /// The `config.json`, as far as the architecture decides it.
-    pub fn config(&self) -> Value {
+    /// The largest number of [`each`](Self::each).
+    pub fn most(&self, key: &str) -> Result<Option<usize>, String> {
+        Ok(self.each(key)?.and_then(|list| list.into_iter().max()))
+    }
+
+    /// A truth value for each layer.
+    pub fn flags(&self, key: &str) -> Result<Option<Vec<bool>>, String> {
+        let list: Option<&[i64]> = self.find(key)?;
+        Ok(list.map(|list| list.iter().take(self.layers).map(|flag| *flag != 0).collect()))
+    }
+
+    /// The tensor `name`.
+    pub fn tensor(&self, name: &str) -> Option<&'g Tensor<'a>> {
+        self.gguf.tensors.iter().find(|tensor| tensor.name == name)
+    }
+
+    /// Whether the layer `layer` has a tensor `name`, with its field or without.
+    pub fn has(&self, layer: usize, name: &str) -> bool {
+        let prefix = format!("blk.{layer}.{name}");
+        let rest = |tensor: &Tensor| {
+            tensor.name.strip_prefix(&prefix).is_some_and(|rest| rest.is_empty() || rest == ".weight")
+        };
+        self.gguf.tensors.iter().any(rest)
+    }
+
+    /// Whether some layer has a tensor of this name.
+    pub fn any(&self, name: &str) -> bool {
+        (0..self.layers).any(|layer| self.has(layer, name))
+    }
+
+    /// The layers that have a tensor of this name.
+    pub fn with(&self, name: &str) -> Vec<bool> {
+        (0..self.layers).map(|layer| self.has(layer, name)).collect()
+    }
+
+    /// True if the embedding is also the output matrix.
+    pub fn tied(&self) -> bool {
+        self.tensor("output.weight").is_none()
+    }
+
+    /// The epsilon of norms.
+    pub fn epsilon(&self) -> Result<f64, String> {
+        match self.find("attention.layer_norm_rms_epsilon")? {
+            Some(epsilon) => Ok(epsilon),
+            None => match self.find("attention.layer_norm_epsilon")? {
+                Some(epsilon) => Ok(epsilon),
+                None => self.need("attention.layer_norm_rms_epsilon"),
+            },
+        }
+    }
+
+    /// The epsilon of norms that take the mean away, where a file states others too.
+    pub fn epsilon_of_layers(&self) -> Result<f64, String> {
+        match self.find("attention.layer_norm_epsilon")? {
+            Some(epsilon) => Ok(epsilon),
+            None => self.epsilon(),
+        }
+    }
+
+    /// The rows of the tensor `name`.
+    pub fn rows(&self, name: &str) -> Result<usize, String> {
+        let tensor = self.tensor(name);
+        tensor.map(|tensor| tensor.shape[0]).ok_or_else(|| format!("the tensor {name:?} is missing"))
+    }
+
+    /// The file.
+    pub fn gguf(&self) -> &'g Gguf<'a> {
+        self.gguf
+    }
+
+    /// What most architectures have in config.json, and the fields `own`, which come first.
+    pub fn config(&self, mlx: &str, class: &str, own: Value) -> Result<Value, String> {
         let mut config = json!({
-            "architectures": [self.architecture.class],
-            "model_type": self.architecture.mlx,
+            "architectures": [class],
+            "model_type": mlx,
             "vocab_size": self.vocabulary,
             "hidden_size": self.hidden,
-            "intermediate_size": self.intermediate,
             "num_hidden_layers": self.layers,
-            "num_attention_heads": self.heads,
-            "num_key_value_heads": self.kv_heads,
-            "head_dim": self.head,
             "hidden_act": "silu",
-            "rms_norm_eps": self.epsilon,
-            "rope_theta": self.rope_theta,
             "max_position_embeddings": self.context,
-            "tie_word_embeddings": self.tied,
+            "tie_word_embeddings": self.tied(),
         });
-        if let Some(scaling) = &self.rope_scaling {
-            config["rope_scaling"] = scaling.clone();
+        let epsilon = self.epsilon()?;
+        config["rms_norm_eps"] = epsilon.into();
+        if let Some(inner) = self.most("feed_forward_length")?.filter(|inner| *inner > 0) {
+            config["intermediate_size"] = inner.into();
         }
-        (self.architecture.extra)(self, &mut config);
-        config
+        if self.heads > 0 {
+            config["num_attention_heads"] = self.heads.into();
+            config["num_key_value_heads"] = self.kv_heads.into();
+            config["head_dim"] = self.head.into();
+            config["attention_bias"] = self.has(0, "attn_q.bias").into();
+            config["mlp_bias"] = self.has(0, "ffn_up.bias").into();
+            self.rope.tell(self, &mut config)?;
+        }
+        merge(&mut config, own);
+        Ok(config)
     }
 
-    /// The longest context, in tokens.
-    pub fn context(&self) -> usize {
-        self.context
+    /// The experts of a layer, and how many are used for a token.
+    pub fn experts(&self) -> Result<(usize, usize), String> {
+        Ok((self.need_size("expert_count")?, self.need_size("expert_used_count")?))
     }
 
-    /// The rows of the embedding.
-    pub fn vocabulary(&self) -> usize {
-        self.vocabulary
-    }
-
-    fn has_bias(&self, name: &str) -> bool {
-        self.biased.iter().any(|biased| biased == name)
-    }
-}
-
-/// A dimension: neither zero nor so large that products with others could overflow.
-fn size(gguf: &Gguf, key: &str) -> Result<Option<usize>, String> {
-    match gguf.find(key)? {
-        Some(size) if !(1..=1 << 28).contains(&size) => Err(format!("impossible `{key}`: {size}")),
-        size => Ok(size),
+    /// True if the layers have experts.
+    pub fn is_mixture(&self) -> Result<bool, String> {
+        Ok(self.whole("expert_count")?.is_some_and(|count| count > 0))
     }
 }
 
-/// Which matrices of the first layer have biases.
-fn biased(gguf: &Gguf) -> Vec<String> {
-    let names = gguf.tensors.iter().map(|tensor| tensor.name);
-    let biased = names.filter_map(|name| name.strip_prefix("blk.0.")?.strip_suffix(".bias"));
-    biased.map(str::to_owned).collect()
+/// Puts the fields of `own` into `config`; null takes one away.
+fn merge(config: &mut Value, own: Value) {
+    let (Value::Object(config), Value::Object(own)) = (config, own) else { return };
+    for (name, value) in own {
+        match value {
+            Value::Null => config.remove(&name),
+            value => config.insert(name, value),
+        };
+    }
 }

@@ -6,51 +6,108 @@ use serde_json::{Value, json};
 
 use crate::dequant::dequantize;
 use crate::dtype::Type;
-use crate::read::Gguf;
+use crate::model::Model;
 
 /// The tensor that holds a factor per frequency.
-pub const FACTORS: &str = "rope_freqs.weight";
+const FACTORS: &str = "rope_freqs.weight";
 
-/// `rope_theta`, and `rope_scaling` if there is any, of heads of `head` dimensions.
-pub fn read(gguf: &Gguf, architecture: &str, head: usize) -> Result<(f64, Option<Value>), String> {
-    let key = |name: &str| format!("{architecture}.rope.{name}");
-    let theta = gguf.find(&key("freq_base"))?.unwrap_or(10000.0);
-    let rotated = gguf.find(&key("dimension_count"))?.unwrap_or(head);
-    if rotated != head {
-        return Err(format!("`{}` is {rotated}, but heads have {head}", key("dimension_count")));
-    }
-    if let Some(factors) = factors(gguf, head)? {
-        return Ok((theta, Some(llama3(&factors, theta)?)));
-    }
-    let kind = gguf.find::<&str>(&key("scaling.type"))?.unwrap_or("none");
-    let factor: Option<f64> = gguf.find(&key("scaling.factor"))?;
-    let scaling = match (kind, factor) {
-        ("none", _) | (_, Some(1.0)) => None,
-        ("linear", Some(factor)) => Some(json!({ "rope_type": "linear", "factor": factor })),
-        ("yarn", Some(factor)) => {
-            let original: usize = gguf.need(&key("scaling.original_context_length"))?;
-            let original = ("original_max_position_embeddings", original);
-            Some(json!({ "rope_type": "yarn", "factor": factor, original.0: original.1 }))
-        }
-        (kind, None) => {
-            return Err(format!("{kind} scaling without `{}`", key("scaling.factor")));
-        }
-        (kind, _) => return Err(format!("the rotary scaling {kind:?} cannot be imported")),
-    };
-    Ok((theta, scaling))
+/// What a file says about rotary positions.
+#[derive(Debug, Default)]
+pub struct Rope {
+    /// The base of frequencies.
+    pub theta: f64,
+    /// The elements of a head that rotate.
+    pub rotated: usize,
+    /// How frequencies are stretched, as config.json says it.
+    pub scaling: Option<Value>,
 }
 
-fn factors(gguf: &Gguf, head: usize) -> Result<Option<Vec<f32>>, String> {
-    let Some(tensor) = gguf.tensors.iter().find(|tensor| tensor.name == FACTORS) else {
+impl Rope {
+    /// Says it in config.json. Errors if only a part of each head rotates, but the architecture has
+    /// no field for that.
+    pub fn tell(&self, model: &Model, config: &mut Value) -> Result<(), String> {
+        config["rope_theta"] = self.theta.into();
+        if let Some(scaling) = &self.scaling {
+            config["rope_scaling"] = scaling.clone();
+        }
+        if self.rotated != model.head {
+            if !model.architecture.partial {
+                let key = model.key("rope.dimension_count");
+                return Err(format!("`{key}` is {}, but heads have {}", self.rotated, model.head));
+            }
+            config["partial_rotary_factor"] = (self.rotated as f64 / model.head as f64).into();
+        }
+        Ok(())
+    }
+}
+
+/// What the file says.
+pub fn read(model: &Model) -> Result<Rope, String> {
+    let theta = model.find("rope.freq_base")?.unwrap_or(10000.0);
+    let rotated = model.size("rope.dimension_count")?.unwrap_or(model.head);
+    let scaling = match model.architecture.factors {
+        true => match factors(model, FACTORS, rotated)? {
+            Some(factors) => Some(llama3(&factors, theta)?),
+            None => stretch(model)?,
+        },
+        false => stretch(model)?,
+    };
+    Ok(Rope { theta, rotated, scaling })
+}
+
+fn stretch(model: &Model) -> Result<Option<Value>, String> {
+    let kind = model.find::<&str>("rope.scaling.type")?.unwrap_or("none");
+    let factor: Option<f64> = model.find("rope.scaling.factor")?;
+    Ok(match (kind, factor) {
+        ("none", _) | (_, Some(1.0)) => None,
+        ("linear", Some(factor)) => Some(json!({ "rope_type": "linear", "factor": factor })),
+        ("yarn", Some(factor)) => Some(yarn(model, factor)?),
+        // Its factors are tensors.
+        ("longrope", _) => None,
+        (kind, None) => {
+            return Err(format!("{kind} scaling without `{}`", model.key("rope.scaling.factor")));
+        }
+        (kind, _) => return Err(format!("the rotary scaling {kind:?} cannot be imported")),
+    })
+}
+
+fn yarn(model: &Model, factor: f64) -> Result<Value, String> {
+    let original = model.need_size("rope.scaling.original_context_length")?;
+    let mut scaling = json!({
+        "rope_type": "yarn",
+        "factor": factor,
+        "original_max_position_embeddings": original,
+    });
+    for name in ["beta_fast", "beta_slow"] {
+        if let Some(beta) = model.find::<f64>(&format!("rope.scaling.yarn_{name}"))? {
+            scaling[name] = beta.into();
+        }
+    }
+    Ok(scaling)
+}
+
+/// The numbers of the tensor `name`, one for each two of `rotated` elements.
+pub fn factors(model: &Model, name: &str, rotated: usize) -> Result<Option<Vec<f32>>, String> {
+    let Some(tensor) = model.tensor(name) else {
         return Ok(None);
     };
-    if tensor.dtype != Type::F32 || tensor.shape != [head / 2] {
+    if tensor.dtype != Type::F32 || tensor.shape != [rotated / 2] {
         let (dtype, shape) = (tensor.dtype.name(), &tensor.shape);
-        return Err(format!("tensor {FACTORS:?} is {dtype} {shape:?}, not F32 [{}]", head / 2));
+        return Err(format!("tensor {name:?} is {dtype} {shape:?}, not F32 [{}]", rotated / 2));
     }
-    let mut factors = vec![0.0; head / 2];
+    let mut factors = vec![0.0; rotated / 2];
     dequantize(Type::F32, tensor.data, &mut factors);
     Ok(Some(factors))
+}
+
+/// The part of a head that rotates if the file stretches the rest without bound, as Gemma 4 does.
+pub fn proportion(model: &Model) -> Result<Option<f64>, String> {
+    let factors = factors(model, FACTORS, model.rope.rotated)?;
+    let part = |factors: Vec<f32>| {
+        let moving = factors.iter().filter(|factor| **factor < 1e20).count();
+        moving as f64 / factors.len() as f64
+    };
+    Ok(factors.map(part))
 }
 
 /// The parameters of which these factors came.
@@ -59,7 +116,7 @@ fn factors(gguf: &Gguf, head: usize) -> Result<Option<Vec<f32>>, String> {
 /// between `original / 4` and `original` positions; the file keeps only the outcome.
 fn llama3(factors: &[f32], theta: f64) -> Result<Value, String> {
     let factor = f64::from(factors.iter().copied().fold(0.0, f32::max));
-    let originals = (6..=20).map(|power| 1usize << power);
+    let originals = (3..=20).map(|power| 1usize << power);
     let fits = |original: &usize| {
         let expected = stretched(factors.len(), theta, factor, *original as f64);
         let close = |(a, b): (&f32, f64)| (f64::from(*a) - b).abs() <= 1e-3 * b;

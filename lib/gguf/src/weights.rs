@@ -1,20 +1,21 @@
-//! Which tensors a model gets, and how the bytes of each are made from the file's.
+//! Which tensors a model gets, and which of the file's each is made of.
 
 use std::borrow::Cow;
 use std::collections::{BTreeMap, HashMap};
 
-use half::{bf16, f16};
+use mlxk_core::Float;
 use mlxk_core::tensors::{Dtype, Entry};
-use rayon::prelude::*;
 use serde_json::{Value, json};
 
 use crate::affine::{self, GROUP, Part};
-use crate::dequant::dequantize;
+use crate::architecture::{How, Map, Place, Shape};
 use crate::dtype::Type;
-use crate::model::{Expected, Model};
+use crate::job::{Job, Made, Piece};
+use crate::model::Model;
 use crate::read::{Gguf, Tensor};
-use crate::rope;
-use mlxk_core::Float;
+
+/// Ends of the names of tensors that stay f32: what many small numbers are added to.
+const WIDE: [&str; 3] = ["A_log", "expert_bias", "e_score_correction_bias"];
 
 /// All tensors of a model about to be written.
 #[derive(Debug)]
@@ -24,118 +25,240 @@ pub struct Weights<'a> {
     /// The type of vectors, and of matrices that can be kept in no other way.
     pub float: Float,
     jobs: HashMap<String, Job<'a>>,
-    quantized: BTreeMap<String, usize>,
+    quantized: BTreeMap<String, Form>,
+    packed: Packed,
 }
 
-/// Where the bytes of a tensor come from.
-#[derive(Clone, Debug)]
-struct Job<'a> {
-    tensor: Tensor<'a>,
-    heads: Option<usize>,
+/// Whether matrices that are packed in a way that MLX has too stay so.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Packed {
+    /// They do.
+    Kept,
+    /// All are unpacked.
+    Opened,
+}
+
+/// How a matrix is packed: the bits, and MLX's name of the mode.
+type Form = (usize, &'static str);
+
+/// A tensor of MLX that is put together from parts.
+struct Target<'a> {
     how: How,
-}
-
-#[derive(Clone, Copy, Debug)]
-enum How {
-    Keep,
-    Cast(Float),
-    Repack(Part),
+    pieces: BTreeMap<usize, Piece<'a>>,
+    shape: Vec<usize>,
 }
 
 impl<'a> Weights<'a> {
-    /// Finds each tensor that the model needs; one too many or of another shape is an error.
-    pub fn plan(gguf: &Gguf<'a>, model: &Model, wish: Option<Float>) -> Result<Self, String> {
-        let mut left: BTreeMap<_, _> = gguf.tensors.iter().map(|t| (t.name, t)).collect();
-        left.remove(rope::FACTORS);
+    /// Finds a place for each tensor of the file; one that has none is an error.
+    pub fn plan(
+        gguf: &Gguf<'a>,
+        model: &Model,
+        wish: Option<Float>,
+        packed: Packed,
+    ) -> Result<Self, String> {
         let mut weights = Weights {
             entries: Vec::new(),
             float: wish.unwrap_or_else(|| natural(gguf)),
             jobs: HashMap::new(),
             quantized: BTreeMap::new(),
+            packed,
         };
-        for expected in model.tensors() {
-            match left.remove(&*expected.gguf) {
-                Some(tensor) => weights.add(expected, tensor)?,
-                None if !expected.needed => {}
-                None => return Err(format!("the tensor {:?} is missing", expected.gguf)),
-            }
+        for (name, target) in targets(gguf, model)? {
+            weights.add(&name, target, model).map_err(|what| format!("{name}: {what}"))?;
         }
-        match left.into_keys().next() {
-            Some(name) => Err(format!(
-                "tensor {name:?} has no place in a model of {} layers of the architecture {:?}",
-                model.layers, model.architecture.gguf
-            )),
-            None => Ok(weights),
+        for (name, number) in (model.architecture.numbers)(model)? {
+            weights.put(&name, weights.float.dtype(), Vec::new(), Job::number(number, weights.float));
         }
+        Ok(weights)
     }
 
-    fn add(&mut self, expected: Expected, tensor: &Tensor<'a>) -> Result<(), String> {
-        let Expected { gguf, module, field, shape, heads, .. } = expected;
-        if tensor.shape != shape {
-            return Err(format!("tensor {gguf:?} has the shape {:?}, not {shape:?}", tensor.shape));
+    fn add(&mut self, name: &str, target: Target<'a>, model: &Model) -> Result<(), String> {
+        let Target { how, pieces, shape } = target;
+        if let Some(absent) = (0..pieces.len()).find(|part| !pieces.contains_key(part)) {
+            return Err(format!("part {absent} of it is missing"));
         }
-        let vector = shape.len() == 1;
-        if vector && !tensor.dtype.is_float() {
-            return Err(format!("the vector {gguf:?} is packed as {}", tensor.dtype.name()));
+        let pieces: Vec<_> = pieces.into_values().collect();
+        let mut job = Job::new(pieces, how.map)?;
+        if let Some(order) = how.joined {
+            job.joined = Some(order(model, job.rows())?);
         }
-        let mut add = |field: &str, dtype, shape, how| {
-            let name = format!("{module}.{field}");
-            let job = Job { tensor: tensor.clone(), heads, how };
-            self.jobs.insert(name.clone(), job);
-            self.entries.push(Entry { name, dtype, shape });
+        if let Some(order) = how.columns {
+            job.columns = Some(order(model, job.width())?);
+        }
+        let shape = match job.pieces.len() {
+            1 => shape,
+            _ if shape.len() == 1 => vec![job.rows()],
+            _ => vec![job.rows(), job.width()],
         };
-        match (plain(tensor.dtype), affine::bits(tensor.dtype)) {
-            (Some(dtype), _) if !vector || dtype == self.float => {
-                add(field, dtype.dtype(), shape, How::Keep);
+        let dtype = job.dtype();
+        let matrix = shape.len() > 1 && how.shape == Shape::Same && name.ends_with(".weight");
+        let moved = how.map == Map::Same && !how.turned;
+        match dtype.filter(|_| matrix && moved) {
+            Some(dtype) if self.keeps(dtype) => {
+                let float = plain(dtype).unwrap_or(self.float);
+                self.put(name, float.dtype(), shape, job.made(Made::Kept));
             }
-            (_, Some(bits)) => {
-                let (rows, columns) = (shape[0], shape[1]);
-                let groups = vec![rows, columns / GROUP];
-                let codes = vec![rows, columns * bits / 32];
-                add("weight", Dtype::U32, codes, How::Repack(Part::Codes));
-                add("scales", Dtype::F16, groups.clone(), How::Repack(Part::Scales));
-                add("biases", Dtype::F16, groups, How::Repack(Part::Biases));
-                self.quantized.insert(module, bits);
+            Some(dtype) if self.repacks(dtype) && job.is_blockwise(dtype) => {
+                self.repack(name, dtype, &shape, &job);
             }
-            _ => add(field, self.float.dtype(), shape, How::Cast(self.float)),
+            _ if shape.len() == 1 && job.is_packed() => return Err("a vector is packed".into()),
+            _ => {
+                let wide = WIDE.iter().any(|end| name.ends_with(end));
+                let float = if wide { Float::F32 } else { self.float };
+                self.put(name, float.dtype(), how.shape.of(&shape), job.made(Made::Cast(float)));
+            }
         }
         Ok(())
     }
 
-    /// The `quantization` of `config.json`: the commonest width, and the modules with another.
-    pub fn quantization(&self) -> Option<Value> {
-        let wide = self.quantized.values().filter(|bits| **bits == 8).count();
-        let bits = match self.quantized.len() {
-            0 => return None,
-            all if wide * 2 > all => 8,
-            _ => 4,
+    /// Whether plain matrices of this type stay as they are: f32 ones only where all are.
+    fn keeps(&self, dtype: Type) -> bool {
+        plain(dtype).is_some_and(|float| float == self.float || float != Float::F32)
+    }
+
+    fn repacks(&self, dtype: Type) -> bool {
+        self.packed == Packed::Kept && form(dtype).is_some()
+    }
+
+    fn repack(&mut self, name: &str, dtype: Type, shape: &[usize], job: &Job<'a>) {
+        let Some((form, module)) = form(dtype).zip(name.strip_suffix(".weight")) else { return };
+        let (columns, outs) = shape.split_last().map_or((0, &[][..]), |(last, outs)| (*last, outs));
+        let shape = |last: usize| [outs, &[last]].concat();
+        let [codes, groups] = [shape(columns * form.0 / 32), shape(columns / GROUP)];
+        let scale = if form.1 == "affine" { Dtype::F16 } else { Dtype::U8 };
+        let mut put = |field: &str, dtype, shape, part| {
+            self.put(&format!("{module}.{field}"), dtype, shape, job.clone().made(Made::Part(part)));
         };
-        let mut table = json!({ "group_size": GROUP, "bits": bits, "mode": "affine" });
-        for (module, other) in self.quantized.iter().filter(|(_, other)| **other != bits) {
-            table[module] = json!({ "group_size": GROUP, "bits": other, "mode": "affine" });
+        put("weight", Dtype::U32, codes, Part::Codes);
+        put("scales", scale, groups.clone(), Part::Scales);
+        if form.1 == "affine" {
+            put("biases", scale, groups, Part::Biases);
+        }
+        self.quantized.insert(module.to_owned(), form);
+    }
+
+    fn put(&mut self, name: &str, dtype: Dtype, shape: Vec<usize>, job: Job<'a>) {
+        self.jobs.insert(name.to_owned(), job);
+        self.entries.push(Entry { name: name.to_owned(), dtype, shape });
+    }
+
+    /// The `quantization` of `config.json`: the commonest form, and the modules with another.
+    pub fn quantization(&self) -> Option<Value> {
+        let mut counts: BTreeMap<Form, usize> = BTreeMap::new();
+        self.quantized.values().for_each(|form| *counts.entry(*form).or_default() += 1);
+        let most = counts.into_iter().max_by_key(|(_, count)| *count)?.0;
+        let fields = |form: Form| json!({ "group_size": GROUP, "bits": form.0, "mode": form.1 });
+        let mut table = fields(most);
+        for (module, other) in self.quantized.iter().filter(|(_, other)| **other != most) {
+            table[module] = fields(*other);
         }
         Some(table)
     }
 
     /// The bytes of one of the entries.
     pub fn bytes(&self, entry: &Entry) -> Result<Cow<'a, [u8]>, String> {
-        let job = &self.jobs[&entry.name];
-        job.bytes().map_err(|what| format!("tensor {:?}: {what}", job.tensor.name))
+        self.jobs[&entry.name].bytes().map_err(|what| format!("tensor {:?}: {what}", entry.name))
     }
 }
 
-/// The type that goes with what the file holds: its first plain matrix, unless f16 scales meet it,
-/// with which MLX would compute in f32 if all else were of another type.
+/// The tensors of MLX in the order of the file, each with what it is made of.
+fn targets<'a>(gguf: &Gguf<'a>, model: &Model) -> Result<Vec<(String, Target<'a>)>, String> {
+    let mut order: Vec<(String, Target<'a>)> = Vec::new();
+    let mut known: HashMap<String, usize> = HashMap::new();
+    for tensor in &gguf.tensors {
+        let (names, how) = match model.architecture.place(tensor.name, model.layers) {
+            Some(Place::To(names, how)) => (names, how),
+            Some(Place::Nowhere) => continue,
+            None => return Err(homeless(tensor, model)),
+        };
+        let at = |what: String| format!("tensor {:?}: {what}", tensor.name);
+        for (name, piece, shape) in apart(tensor, names, how, model).map_err(at)? {
+            let number = *known.entry(name.clone()).or_insert(order.len());
+            if number == order.len() {
+                order.push((name, Target { how, pieces: BTreeMap::new(), shape }));
+            }
+            let target = &mut order[number].1;
+            if how.joined.is_some() {
+                target.how = how;
+            }
+            if target.pieces.insert(how.part.unwrap_or(0), piece).is_some() {
+                return Err(at("another tensor has its place".into()));
+            }
+        }
+    }
+    Ok(order)
+}
+
+fn homeless(tensor: &Tensor, model: &Model) -> String {
+    format!(
+        "tensor {:?} has no place in a model of {} layers of the architecture {:?}",
+        tensor.name, model.layers, model.architecture.gguf
+    )
+}
+
+/// What a tensor of the file is in MLX: one tensor, or several that lie in it.
+fn apart<'a>(
+    tensor: &Tensor<'a>,
+    names: Vec<String>,
+    how: How,
+    model: &Model,
+) -> Result<Vec<(String, Piece<'a>, Vec<usize>)>, String> {
+    let whole = Piece::new(tensor.clone(), how.turned)?;
+    let rows = whole.rows();
+    let shape = &whole.shape;
+    if names.len() == 1 {
+        let order = how.rows.map(|order| order(model, rows)).transpose()?;
+        let shape = shape.clone();
+        return Ok(names.into_iter().map(|name| (name, whole.with(order.clone()), shape.clone())).collect());
+    }
+    // Parts lie one after another, or so within each expert.
+    let (sizes, groups) = match how.split {
+        Some(split) => (split(model), 1),
+        None => (vec![rows_of_expert(shape)? / names.len(); names.len()], experts(shape)),
+    };
+    let each: usize = sizes.iter().sum();
+    if each * groups != rows || sizes.len() != names.len() || sizes.contains(&0) {
+        return Err(format!("{rows} rows cannot be {groups} times {sizes:?}"));
+    }
+    let mut start = 0;
+    let part = |(name, size): (String, &usize)| {
+        let order = (0..groups).flat_map(|group| (start..start + size).map(move |row| group * each + row));
+        let order: Vec<_> = order.collect();
+        start += size;
+        let shape = match shape[..] {
+            [experts, _, columns] if groups > 1 || how.split.is_none() => vec![experts, *size, columns],
+            [_] => vec![*size],
+            _ => vec![*size, whole.width()],
+        };
+        (name, whole.with(Some(order)), shape)
+    };
+    Ok(names.into_iter().zip(&sizes).map(part).collect())
+}
+
+fn experts(shape: &[usize]) -> usize {
+    if shape.len() == 3 { shape[0] } else { 1 }
+}
+
+fn rows_of_expert(shape: &[usize]) -> Result<usize, String> {
+    match shape[..] {
+        [_, rows, _] | [rows, _] => Ok(rows),
+        _ => Err("a vector of several parts cannot be imported".into()),
+    }
+}
+
+/// The type that goes with what the file holds: its largest plain matrix, unless something packed
+/// meets it, with whose scales MLX would compute in f32 if all else were of another type.
 fn natural(gguf: &Gguf) -> Float {
-    let packed = gguf.tensors.iter().any(|tensor| affine::bits(tensor.dtype).is_some());
-    let mut matrices = gguf.tensors.iter().filter(|tensor| tensor.shape.len() > 1);
-    match matrices.find_map(|tensor| plain(tensor.dtype)) {
-        Some(float) if !packed => float,
-        _ => Float::F16,
+    let matrices = || gguf.tensors.iter().filter(|tensor| tensor.shape.len() > 1);
+    if matrices().any(|tensor| plain(tensor.dtype).is_none()) {
+        return Float::F16;
     }
+    let largest = matrices().max_by_key(|tensor| tensor.data.len());
+    largest.and_then(|tensor| plain(tensor.dtype)).unwrap_or(Float::F16)
 }
 
-fn plain(dtype: Type) -> Option<Float> {
+/// The type of plain numbers, if it is one.
+pub fn plain(dtype: Type) -> Option<Float> {
     match dtype {
         Type::F16 => Some(Float::F16),
         Type::BF16 => Some(Float::BF16),
@@ -144,88 +267,10 @@ fn plain(dtype: Type) -> Option<Float> {
     }
 }
 
-impl<'a> Job<'a> {
-    fn bytes(&self) -> Result<Cow<'a, [u8]>, String> {
-        let Tensor { shape, data, dtype, .. } = &self.tensor;
-        if let (How::Keep, None) = (self.how, self.heads) {
-            return Ok(Cow::Borrowed(data));
-        }
-        // The elements of an interleaved vector move like the rows of a matrix.
-        let (rows, columns) = match (&shape[..], self.heads) {
-            ([rows, columns], _) => (*rows, *columns),
-            (_, Some(_)) => (shape[0], 1),
-            _ => (1, shape[0]),
-        };
-        let from = columns / dtype.block() * dtype.bytes();
-        let to = self.row(columns);
-        let mut out = vec![0; rows * to];
-        out.par_chunks_mut(to).enumerate().with_min_len(32).try_for_each(|(row, out)| {
-            let row = self.heads.map_or(row, |heads| interleaved(row, rows / heads));
-            self.fill(&data[row * from..][..from], columns, out)
-        })?;
-        Ok(Cow::Owned(out))
-    }
-
-    /// The bytes of a row of `columns` as it is written.
-    fn row(&self, columns: usize) -> usize {
-        let dtype = self.tensor.dtype;
-        match self.how {
-            How::Keep => columns * dtype.bytes(),
-            How::Cast(float) => columns * float.bytes(),
-            How::Repack(Part::Codes) => columns * affine::bits(dtype).unwrap_or(0) / 8,
-            How::Repack(_) => columns / GROUP * 2,
-        }
-    }
-
-    fn fill(&self, row: &[u8], columns: usize, out: &mut [u8]) -> Result<(), String> {
-        match self.how {
-            How::Keep => out.copy_from_slice(row),
-            How::Repack(part) => affine::repack(self.tensor.dtype, part, row, out)?,
-            How::Cast(float) => {
-                let mut numbers = vec![0.0; columns];
-                dequantize(self.tensor.dtype, row, &mut numbers);
-                cast(&numbers, float, out)?;
-            }
-        }
-        Ok(())
-    }
-}
-
-/// Where the row `row` of the usual order, halves of a head one after the other, stands in a file
-/// that keeps the two of each rotary pair together. `head` is the rows of a head.
-fn interleaved(row: usize, head: usize) -> usize {
-    let (start, within) = (row / head * head, row % head);
-    let half = head / 2;
-    start + within % half * 2 + within / half
-}
-
-fn cast(numbers: &[f32], float: Float, out: &mut [u8]) -> Result<(), String> {
-    let pairs = numbers.iter().zip(out.chunks_exact_mut(float.bytes()));
-    match float {
-        Float::F32 => pairs.for_each(|(x, out)| out.copy_from_slice(&x.to_le_bytes())),
-        Float::BF16 => {
-            pairs.for_each(|(x, out)| out.copy_from_slice(&bf16::from_f32(*x).to_le_bytes()));
-        }
-        Float::F16 => {
-            for (x, out) in pairs {
-                let half = f16::from_f32(*x);
-                if half.is_infinite() && x.is_finite() {
-                    return Err(format!("{x} does not fit f16, but bf16 and f32"));
-                }
-                out.copy_from_slice(&half.to_le_bytes());
-            }
-        }
-    }
-    Ok(())
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn pairs_are_taken_apart() {
-        let order: Vec<_> = (0..12).map(|row| interleaved(row, 6)).collect();
-        assert_eq!(order, [0, 2, 4, 1, 3, 5, 6, 8, 10, 7, 9, 11]);
+/// The form in MLX of a type that is packed alike.
+fn form(dtype: Type) -> Option<Form> {
+    match dtype {
+        Type::MXFP4 => Some((4, "mxfp4")),
+        dtype => affine::bits(dtype).map(|bits| (bits, "affine")),
     }
 }

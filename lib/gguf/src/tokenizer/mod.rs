@@ -17,13 +17,13 @@ use vocabulary::Vocabulary;
 /// `tokenizer.json` and `tokenizer_config.json`.
 pub fn files(gguf: &Gguf, model: &Model) -> Result<Vec<(&'static str, Value)>, String> {
     let vocabulary = Vocabulary::read(gguf)?;
-    let rows = model.vocabulary();
+    let rows = model.vocabulary;
     if vocabulary.tokens.len() > rows {
         let tokens = vocabulary.tokens.len();
         return Err(format!("{tokens} tokens for {rows} rows of the embedding"));
     }
     let tokenizer = rebuilt(gguf, &vocabulary)?;
-    let settings = settings::config(gguf, &vocabulary, model.context())?;
+    let settings = settings::config(gguf, &vocabulary, model.context)?;
     Ok(vec![("tokenizer.json", tokenizer), ("tokenizer_config.json", settings)])
 }
 
