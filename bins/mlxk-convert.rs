@@ -8,8 +8,10 @@ use clap::builder::{PossibleValuesParser, TypedValueParser};
 use mlxk_cli::interrupt::{self, Watch};
 use mlxk_cli::{Bar, Form, FormFlags, Output, Tool, convert};
 use mlxk_core::reindex::repair_index;
+use mlxk_core::store::staging::Staging;
 use mlxk_core::{Error, Float, Kind, Packing, Places, Record, Result};
-use mlxk_infer::convert::{Bits, Change, Quantize, Recipe};
+use mlxk_gguf::Packed;
+use mlxk_infer::convert::{Bits, Change, Quantize, Recipe, examine, merge};
 
 /// Make an MLX workspace out of a model in another form or precision
 ///
@@ -25,7 +27,7 @@ struct Convert {
     /// The directory to make; a bare name lies in MLXK_WORKSPACE_HOME if that is set
     #[arg(value_name = "DIR", value_hint = clap::ValueHint::DirPath)]
     target: PathBuf,
-    /// Pack the weights of a workspace: 2, 3, 4, 5, 6 or 8 bits each, or mixed_2_6, mixed_3_4,
+    /// Pack the weights: 2, 3, 4, 5, 6 or 8 bits each, or mixed_2_6, mixed_3_4,
     /// mixed_3_6, mixed_4_6
     #[arg(long, value_name = "BITS", visible_alias = "q-bits", group = "change")]
     quantize: Option<Bits>,
@@ -35,9 +37,12 @@ struct Convert {
     /// How weights are packed
     #[arg(long, value_name = "MODE", requires = "quantize", default_value = "affine", value_parser = modes())]
     q_mode: Packing,
-    /// Unpack the weights of a workspace
+    /// Unpack the weights
     #[arg(long, group = "change")]
     dequantize: bool,
+    /// Bring an adapter into the weights for good, as mlx-lm's fuse does
+    #[arg(long, value_name = "FOLDER", value_hint = clap::ValueHint::DirPath, conflicts_with = "repair_index")]
+    merge_adapter: Option<PathBuf>,
     /// Copy a workspace, and make the index of its weights anew
     #[arg(long, group = "change")]
     repair_index: bool,
@@ -95,16 +100,31 @@ impl Convert {
         if self.repair_index {
             return repair_index(source, target, check, places, progress);
         }
-        match self.recipe()? {
+        let adapter = self.merge_adapter.as_deref();
+        match self.recipe()?.or(adapter.map(|_| Recipe::default())) {
+            Some(recipe) if source.is_file() && self.quantize.is_some() => {
+                let aside = Staging::new(target, places)?;
+                let from = mlxk_gguf::unpack(source, aside.path(), self.dtype, &examine, progress)?;
+                let made = merge(aside.path(), target, adapter, &recipe, check, places, progress)?;
+                Ok(made.with("source", from))
+            }
             Some(recipe) if !source.is_file() => {
-                mlxk_infer::convert::convert(source, target, &recipe, check, places, progress)
+                merge(source, target, adapter, &recipe, check, places, progress)
             }
             None if source.is_dir() => {
                 let what = "a workspace is there already: say what shall become of it";
                 Err(Error::new(Kind::Validation, source.display().to_string(), what)
                     .hint("--quantize, --dequantize, --dtype or --repair-index"))
             }
-            _ => mlxk_gguf::convert(source, target, self.dtype, places, progress),
+            Some(_) if adapter.is_some() => {
+                let what = "an adapter goes into a workspace, or into what is packed anew";
+                Err(Error::new(Kind::Validation, source.display().to_string(), what)
+                    .hint("--quantize, or import the file first"))
+            }
+            _ => {
+                let packed = if self.dequantize { Packed::Opened } else { Packed::Kept };
+                mlxk_gguf::convert(source, target, self.dtype, packed, places, &examine, progress)
+            }
         }
     }
 

@@ -4,47 +4,90 @@ use std::path::{Path, absolute};
 
 use mlxk_core::store::sentinel::{self, Made};
 use mlxk_core::store::staging::Staging;
-use mlxk_core::store::workspace;
+use mlxk_core::store::{room, workspace};
+use mlxk_core::tensors::Entry;
 use mlxk_core::verify::Progress;
-use mlxk_core::{Error, Kind, Places, Record, Result, health, probe};
+use mlxk_core::{Error, Float, Kind, Places, Record, Result, health, probe};
+use serde_json::Value;
 
-use crate::import::Source;
+use crate::import::{Import, Source};
 use crate::weights::Packed;
-use mlxk_core::Float;
+
+/// Says of a config.json and the tensors beside it whether they are a model.
+pub type Examine<'e> = &'e dyn Fn(&Value, &[Entry]) -> Result<()>;
 
 /// Imports the file `source` as the workspace `target` and describes it in a record.
 ///
-/// `dtype` is as in [`Source::plan`], `target` as in [`Staging::new`].
+/// `dtype` and `packed` are as in [`Source::plan`], `target` as in [`Staging::new`]. `examine` is asked before
+/// anything is written.
 ///
 /// # Errors
-/// As those two and [`crate::Import::write`]; then nothing is left behind.
+/// As those three and [`Import::write`], and if the disk has no room; then nothing is left behind.
 pub fn convert(
     source: &Path,
     target: &Path,
     dtype: Option<Float>,
+    packed: Packed,
     places: &Places,
+    examine: Examine,
     progress: impl FnMut(Progress) -> Result<()>,
 ) -> Result<Record> {
     let file = Source::open(source)?;
     let staging = Staging::new(target, places)?;
-    let import = file.plan(dtype, Packed::Kept)?;
-    import.write(staging.path(), progress)?;
-    let source = absolute(source).map_err(|e| Error::io(source, e))?;
-    let source = source.to_string_lossy().into_owned();
-    let made = Made { operation: "convert", source: &source, revision: None, mode: Some("gguf") };
-    let sentinel = sentinel::manage(staging.path(), &made)?;
+    let import = file.plan(dtype, packed)?;
+    let source = write(&import, source, staging.path(), examine, progress)?;
     let size = checked(&staging)?;
     let target = staging.publish()?.to_string_lossy().into_owned();
-    let hash = sentinel.0.get("content_hash").cloned();
+    let hash = source.sentinel.0.get("content_hash").cloned();
     Ok(Record::default()
         .with("name", &*target)
-        .with("source", source)
+        .with("source", source.path)
         .with("target", &*target)
         .with("mode", "gguf")
-        .with("tensors", import.tensors())
+        .with("tensors", import.tensors().len())
         .with("size_bytes", size)
         .with("content_hash", hash)
         .with("health_status", "healthy"))
+}
+
+/// Imports the file `source` into the directory `dir` with nothing packed, for a conversion that
+/// packs it anew; the rest is as in [`convert`]. Returns the file's full name.
+///
+/// # Errors
+/// As those of [`convert`].
+pub fn unpack(
+    source: &Path,
+    dir: &Path,
+    dtype: Option<Float>,
+    examine: Examine,
+    progress: impl FnMut(Progress) -> Result<()>,
+) -> Result<String> {
+    let file = Source::open(source)?;
+    let import = file.plan(dtype, Packed::Opened)?;
+    write(&import, source, dir, examine, progress).map(|written| written.path)
+}
+
+/// What was written, and out of what.
+struct Written {
+    path: String,
+    sentinel: sentinel::Sentinel,
+}
+
+fn write(
+    import: &Import,
+    source: &Path,
+    dir: &Path,
+    examine: Examine,
+    progress: impl FnMut(Progress) -> Result<()>,
+) -> Result<Written> {
+    examine(import.config(), import.tensors())?;
+    room::check(dir, import.bytes())?;
+    import.write(dir, progress)?;
+    let path = absolute(source).map_err(|e| Error::io(source, e))?;
+    let path = path.to_string_lossy().into_owned();
+    let made = Made { operation: "convert", source: &path, revision: None, mode: Some("gguf") };
+    let sentinel = sentinel::manage(dir, &made)?;
+    Ok(Written { path, sentinel })
 }
 
 /// The size of a workspace that is whole.

@@ -50,9 +50,9 @@ impl Source {
         let weights = Weights::plan(&gguf, &model, dtype, packed).map_err(at)?;
         let mut files = tokenizer::files(&gguf, &model).map_err(at)?;
         let ids = tokenizer::ids(&gguf).map_err(at)?;
-        files.push(("config.json", config(&model, &weights, &ids).map_err(at)?));
+        let config = config(&model, &weights, &ids).map_err(at)?;
         files.push(("generation_config.json", ids));
-        Ok(Import { path: &self.path, weights, files })
+        Ok(Import { path: &self.path, weights, config, files })
     }
 }
 
@@ -61,13 +61,24 @@ impl Source {
 pub struct Import<'a> {
     path: &'a Path,
     weights: Weights<'a>,
+    config: Value,
     files: Vec<(&'static str, Value)>,
 }
 
 impl Import<'_> {
-    /// The number of tensors that are written.
-    pub fn tensors(&self) -> usize {
-        self.weights.entries.len()
+    /// The tensors that are written.
+    pub fn tensors(&self) -> &[tensors::Entry] {
+        &self.weights.entries
+    }
+
+    /// The `config.json`.
+    pub fn config(&self) -> &Value {
+        &self.config
+    }
+
+    /// The bytes of all tensors.
+    pub fn bytes(&self) -> u64 {
+        self.weights.entries.iter().filter_map(tensors::Entry::bytes).sum()
     }
 
     /// Writes the model into the directory `dir`, with at most the largest tensor in memory.
@@ -80,12 +91,13 @@ impl Import<'_> {
         mut progress: impl FnMut(Progress) -> mlxk_core::Result<()>,
     ) -> mlxk_core::Result<()> {
         let bytes = |entry: &tensors::Entry| entry.bytes().unwrap_or_default();
-        progress(Progress::Due(self.weights.entries.iter().map(bytes).sum()))?;
+        progress(Progress::Due(self.bytes()))?;
         tensors::write(dir, &self.weights.entries, tensors::SHARD, |entry| {
             progress(Progress::Read(bytes(entry)))?;
             self.weights.bytes(entry).map_err(|what| invalid(self.path, what))
         })?;
-        for (name, content) in &self.files {
+        let config = ("config.json", &self.config);
+        for (name, content) in self.files.iter().map(|(name, file)| (*name, file)).chain([config]) {
             let path = dir.join(name);
             fs::write(&path, format!("{content:#}\n")).map_err(|e| Error::io(&path, e))?;
         }

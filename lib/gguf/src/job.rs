@@ -122,6 +122,11 @@ impl<'a> Job<'a> {
         Job { made, ..self }
     }
 
+    /// The name of the first tensor that it is made of.
+    pub fn name(&self) -> &'a str {
+        self.pieces.first().map_or("", |piece| piece.tensor.name)
+    }
+
     /// The rows of all pieces.
     pub fn rows(&self) -> usize {
         self.pieces.iter().map(Piece::rows).sum()
@@ -229,7 +234,8 @@ impl<'a> Job<'a> {
     /// The blocks of a row with its columns in order.
     fn blocks<'b>(&self, dtype: Type, row: &'b [u8]) -> Cow<'b, [u8]> {
         let Some(columns) = &self.columns else { return Cow::Borrowed(row) };
-        let block = |columns: &[usize]| &row[columns[0] / dtype.block() * dtype.bytes()..][..dtype.bytes()];
+        let block =
+            |columns: &[usize]| &row[columns[0] / dtype.block() * dtype.bytes()..][..dtype.bytes()];
         columns.chunks(dtype.block()).map(block).collect::<Vec<_>>().concat().into()
     }
 

@@ -19,7 +19,7 @@ mod tokenizer;
 mod value;
 mod weights;
 
-pub use convert::convert;
+pub use convert::{Examine, convert, unpack};
 pub use dequant::dequantize;
 pub use dtype::Type;
 pub use import::{Import, Source};

@@ -17,6 +17,8 @@ pub struct Model<'g, 'a> {
     pub architecture: &'static Architecture,
     /// The number of layers, without those that predict further tokens.
     pub layers: usize,
+    /// Those.
+    pub further: usize,
     /// The width of what goes from layer to layer.
     pub hidden: usize,
     /// The heads of queries, 0 if there are none.
@@ -43,6 +45,7 @@ impl<'g, 'a> Model<'g, 'a> {
         let mut model = Model {
             architecture,
             layers: 0,
+            further: 0,
             hidden: 0,
             heads: 0,
             kv_heads: 0,
@@ -59,6 +62,7 @@ impl<'g, 'a> Model<'g, 'a> {
         let even = model.hidden.checked_div(model.heads).unwrap_or(0);
         model.head = model.size("attention.key_length")?.unwrap_or(even);
         model.check()?;
+        model.further = model.whole("nextn_predict_layers")?.unwrap_or(0);
         model.layers = model.count_layers()?;
         model.rope = rope::read(&model)?;
         Ok(model)
@@ -75,13 +79,15 @@ impl<'g, 'a> Model<'g, 'a> {
 
     fn count_layers(&self) -> Result<usize, String> {
         let all = self.need_size("block_count")?;
-        let further = self.whole("nextn_predict_layers")?.unwrap_or(0);
-        let layers = all.checked_sub(further).filter(|layers| (1..=MOST_LAYERS).contains(layers));
+        let layers =
+            all.checked_sub(self.further).filter(|layers| (1..=MOST_LAYERS).contains(layers));
         let layers = layers.ok_or_else(|| format!("{all} layers are impossible"))?;
         // The file decides how much is done for each layer, so it has to have it.
         let absent = (0..layers).find(|layer| !self.has_layer(*layer));
         match absent {
-            Some(layer) => Err(format!("there are {layers} layers, but no tensors of layer {layer}")),
+            Some(layer) => {
+                Err(format!("there are {layers} layers, but no tensors of layer {layer}"))
+            }
             None => Ok(layers),
         }
     }
@@ -109,9 +115,7 @@ impl<'g, 'a> Model<'g, 'a> {
     /// A whole number that no product can overflow with; zero is one.
     pub fn whole(&self, key: &str) -> Result<Option<usize>, String> {
         match self.find(key)? {
-            Some(size) if size > 1 << 28 => {
-                Err(format!("impossible `{}`: {size}", self.key(key)))
-            }
+            Some(size) if size > 1 << 28 => Err(format!("impossible `{}`: {size}", self.key(key))),
             size => Ok(size),
         }
     }
@@ -164,7 +168,10 @@ impl<'g, 'a> Model<'g, 'a> {
     pub fn has(&self, layer: usize, name: &str) -> bool {
         let prefix = format!("blk.{layer}.{name}");
         let rest = |tensor: &Tensor| {
-            tensor.name.strip_prefix(&prefix).is_some_and(|rest| rest.is_empty() || rest == ".weight")
+            tensor
+                .name
+                .strip_prefix(&prefix)
+                .is_some_and(|rest| rest.is_empty() || rest == ".weight")
         };
         self.gguf.tensors.iter().any(rest)
     }
@@ -206,7 +213,9 @@ impl<'g, 'a> Model<'g, 'a> {
     /// The rows of the tensor `name`.
     pub fn rows(&self, name: &str) -> Result<usize, String> {
         let tensor = self.tensor(name);
-        tensor.map(|tensor| tensor.shape[0]).ok_or_else(|| format!("the tensor {name:?} is missing"))
+        tensor
+            .map(|tensor| tensor.shape[0])
+            .ok_or_else(|| format!("the tensor {name:?} is missing"))
     }
 
     /// The file.

@@ -67,7 +67,12 @@ impl<'a> Weights<'a> {
             weights.add(&name, target, model).map_err(|what| format!("{name}: {what}"))?;
         }
         for (name, number) in (model.architecture.numbers)(model)? {
-            weights.put(&name, weights.float.dtype(), Vec::new(), Job::number(number, weights.float));
+            weights.put(
+                &name,
+                weights.float.dtype(),
+                Vec::new(),
+                Job::number(number, weights.float),
+            );
         }
         Ok(weights)
     }
@@ -127,7 +132,12 @@ impl<'a> Weights<'a> {
         let [codes, groups] = [shape(columns * form.0 / 32), shape(columns / GROUP)];
         let scale = if form.1 == "affine" { Dtype::F16 } else { Dtype::U8 };
         let mut put = |field: &str, dtype, shape, part| {
-            self.put(&format!("{module}.{field}"), dtype, shape, job.clone().made(Made::Part(part)));
+            self.put(
+                &format!("{module}.{field}"),
+                dtype,
+                shape,
+                job.clone().made(Made::Part(part)),
+            );
         };
         put("weight", Dtype::U32, codes, Part::Codes);
         put("scales", scale, groups.clone(), Part::Scales);
@@ -157,7 +167,8 @@ impl<'a> Weights<'a> {
 
     /// The bytes of one of the entries.
     pub fn bytes(&self, entry: &Entry) -> Result<Cow<'a, [u8]>, String> {
-        self.jobs[&entry.name].bytes().map_err(|what| format!("tensor {:?}: {what}", entry.name))
+        let job = &self.jobs[&entry.name];
+        job.bytes().map_err(|what| format!("tensor {:?}: {what}", job.name()))
     }
 }
 
@@ -166,7 +177,8 @@ fn targets<'a>(gguf: &Gguf<'a>, model: &Model) -> Result<Vec<(String, Target<'a>
     let mut order: Vec<(String, Target<'a>)> = Vec::new();
     let mut known: HashMap<String, usize> = HashMap::new();
     for tensor in &gguf.tensors {
-        let (names, how) = match model.architecture.place(tensor.name, model.layers) {
+        let (names, how) = match model.architecture.place(tensor.name, model.layers, model.further)
+        {
             Some(Place::To(names, how)) => (names, how),
             Some(Place::Nowhere) => continue,
             None => return Err(homeless(tensor, model)),
@@ -209,7 +221,10 @@ fn apart<'a>(
     if names.len() == 1 {
         let order = how.rows.map(|order| order(model, rows)).transpose()?;
         let shape = shape.clone();
-        return Ok(names.into_iter().map(|name| (name, whole.with(order.clone()), shape.clone())).collect());
+        return Ok(names
+            .into_iter()
+            .map(|name| (name, whole.with(order.clone()), shape.clone()))
+            .collect());
     }
     // Parts lie one after another, or so within each expert.
     let (sizes, groups) = match how.split {
@@ -222,11 +237,14 @@ fn apart<'a>(
     }
     let mut start = 0;
     let part = |(name, size): (String, &usize)| {
-        let order = (0..groups).flat_map(|group| (start..start + size).map(move |row| group * each + row));
+        let order =
+            (0..groups).flat_map(|group| (start..start + size).map(move |row| group * each + row));
         let order: Vec<_> = order.collect();
         start += size;
         let shape = match shape[..] {
-            [experts, _, columns] if groups > 1 || how.split.is_none() => vec![experts, *size, columns],
+            [experts, _, columns] if groups > 1 || how.split.is_none() => {
+                vec![experts, *size, columns]
+            }
             [_] => vec![*size],
             _ => vec![*size, whole.width()],
         };

@@ -7,10 +7,10 @@ use std::fs::{self, File};
 
 use gguf::{Builder, f32s, float, integer};
 use half::{bf16, f16};
-use mlxk_core::tensors::{Dtype, Header};
+use mlxk_core::tensors::{Dtype, Entry, Header};
 use mlxk_core::verify::Progress;
 use mlxk_core::{Error, Kind, Places, Result};
-use mlxk_gguf::{Float, Source, Type, dequantize};
+use mlxk_gguf::{Float, Packed, Source, Type, dequantize};
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
@@ -62,7 +62,7 @@ fn import(file: &Builder, dtype: Option<Float>) -> Result<Written> {
     let path = directory.path().join("tiny.gguf");
     fs::write(&path, file.bytes()).unwrap();
     let source = Source::open(&path)?;
-    source.plan(dtype)?.write(directory.path(), |_| Ok(()))?;
+    source.plan(dtype, Packed::Kept)?.write(directory.path(), |_| Ok(()))?;
     Ok(Written(directory))
 }
 
@@ -142,13 +142,13 @@ fn plain_rows_and_biases_move_alike() {
 
 #[test]
 fn plain_matrices_are_kept_and_the_rest_follows() {
-    let halves: Vec<u8> = (0..2048).flat_map(|i| bf16::from_f32(i as f32).to_le_bytes()).collect();
-    let file = Builder::llama().tensor("token_embd.weight", &[64, 32], 30, halves.clone());
+    let halves: Vec<u8> = (0..8192).flat_map(|i| bf16::from_f32(i as f32).to_le_bytes()).collect();
+    let file = Builder::llama().tensor("token_embd.weight", &[256, 32], 30, halves.clone());
     let written = import(&file, None).unwrap();
     let (dtype, shape, bytes) = written.tensor("model.embed_tokens.weight");
-    assert_eq!((dtype, shape, bytes), (Dtype::BF16, vec![64, 32], halves));
+    assert_eq!((dtype, shape, bytes), (Dtype::BF16, vec![256, 32], halves));
     assert_eq!(written.tensor("model.norm.weight").0, Dtype::BF16);
-    assert_eq!(written.tensor("model.layers.0.mlp.up_proj.weight").0, Dtype::F32);
+    assert_eq!(written.tensor("model.layers.0.mlp.up_proj.weight").0, Dtype::BF16);
     assert_eq!(written.json("config.json")["torch_dtype"], "bfloat16");
     assert_eq!(written.json("config.json").get("quantization"), None);
 }
@@ -202,7 +202,6 @@ fn what_the_types_cannot_hold_is_refused() {
 fn each_architecture_has_its_own_fields() {
     let norm = |file: Builder, name: &str| file.tensor(name, &[8], 0, f32s(&[1.0; 8]));
     let bare = Builder::of("qwen3");
-    assert!(refused(bare.clone()).contains("\"blk.0.attn_q_norm.weight\" is missing"));
     let whole = norm(norm(bare, "blk.0.attn_q_norm.weight"), "blk.0.attn_k_norm.weight");
     let written = import(&whole, None).unwrap();
     assert_eq!(written.json("config.json")["model_type"], "qwen3");
@@ -238,16 +237,20 @@ fn a_model_that_contradicts_itself_is_refused() {
     let llama = Builder::llama;
     let extra = llama().tensor("blk.1.attn_q.weight", &[32, 32], 0, vec![0; 4096]);
     assert!(refused(extra).contains("\"blk.1.attn_q.weight\" has no place"));
-    let shape = llama().tensor("blk.0.ffn_up.weight", &[32, 64], 0, vec![0; 8192]);
-    assert!(refused(shape).contains("has the shape [32, 64], not [64, 32]"));
+    let rows = llama().tensor("blk.0.attn_q.weight", &[30, 32], 0, vec![0; 30 * 32 * 4]);
+    assert!(refused(rows).contains("30 rows are no whole heads of 8"));
     let zero = llama().set("llama.embedding_length", integer(0));
     assert!(refused(zero).contains("impossible `llama.embedding_length`: 0"));
     let kind = llama().set("llama.block_count", gguf::string("one"));
     assert!(refused(kind).contains("`llama.block_count` is a string, not a whole number"));
     let many = llama().set("llama.block_count", integer(1 << 28));
-    assert!(refused(many).contains("\"blk.1.attn_norm.weight\" is missing"));
+    assert!(refused(many).contains("268435456 layers are impossible"));
+    let few = llama().set("llama.block_count", integer(2));
+    assert!(refused(few).contains("there are 2 layers, but no tensors of layer 1"));
     let experts = llama().set("llama.expert_count", integer(8));
-    assert!(refused(experts).contains("mixture of experts"));
+    assert!(refused(experts).contains("`llama.expert_used_count` is missing"));
+    let vector = llama().tensor("output_norm.weight", &[32], 8, blocks(Type::Q8_0, 1, 1.0));
+    assert!(refused(vector).contains("model.norm.weight: a vector is packed"));
     let heads = llama().set("llama.attention.head_count_kv", integer(3));
     assert!(refused(heads).contains("4 heads"));
     let end = llama().set("tokenizer.ggml.eos_token_id", integer(6));
@@ -267,7 +270,7 @@ fn no_mutation_makes_the_plan_panic() {
             bytes[at] = random.arbitrary()?;
         }
         fs::write(&path, &bytes).unwrap();
-        if let Err(error) = Source::open(&path).unwrap().plan(None) {
+        if let Err(error) = Source::open(&path).unwrap().plan(None, Packed::Kept) {
             assert!(!error.message.contains('\n') && error.subject.ends_with("mutated.gguf"));
         }
         Ok(())
@@ -291,9 +294,14 @@ fn an_import_that_is_stopped_leaves_nothing() {
             _ => Ok(()),
         }
     };
-    let error = mlxk_gguf::convert(&source, &target, None, &places, stop).unwrap_err();
+    let any = |_: &Value, _: &[Entry]| -> Result<()> { Ok(()) };
+    let kept = Packed::Kept;
+    let error = mlxk_gguf::convert(&source, &target, None, kept, &places, &any, stop).unwrap_err();
     assert_eq!(error.message, "interrupted");
     assert_eq!(fs::read_dir(root.path()).unwrap().count(), 1, "only the source is there");
-    mlxk_gguf::convert(&source, &target, None, &places, |_| Ok(())).unwrap();
+    let refused = |_: &Value, _: &[Entry]| Err(Error::new(Kind::InvalidModel, "", "no model"));
+    let error = mlxk_gguf::convert(&source, &target, None, kept, &places, &refused, |_| Ok(()));
+    assert_eq!(error.unwrap_err().message, "no model");
+    mlxk_gguf::convert(&source, &target, None, kept, &places, &any, |_| Ok(())).unwrap();
     assert!(target.join("model.safetensors").is_file());
 }

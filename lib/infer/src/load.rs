@@ -80,7 +80,11 @@ pub struct Parts {
 /// Errors as [`load`].
 pub fn parts(facts: &Facts, plan: &Plan) -> Result<Parts> {
     let architecture = architecture(plan)?;
-    let checkpoint = read(facts, architecture)?;
+    sketch(architecture, read(facts, architecture)?)
+}
+
+/// The parts of a model in MLX's form. Errors if it is none.
+pub fn sketch(architecture: Architecture, checkpoint: Checkpoint) -> Result<Parts> {
     let form = Form { kernels: &kernels::MLX, widen: false, sketch: true };
     let quantization = Quantization::read(&checkpoint.config)?;
     let mut weights = Weights::new(checkpoint.tensors.clone(), quantization, form);

@@ -27,7 +27,8 @@ struct Expected {
 #[test]
 fn all_files() {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../tests/data/gguf");
-    let mut files: Vec<_> = fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path()).collect();
+    let mut files: Vec<_> =
+        fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path()).collect();
     files.retain(|path| path.extension().is_some_and(|end| end == "gz"));
     files.sort();
     assert!(files.len() > 50);
@@ -43,8 +44,7 @@ fn agrees(path: &Path) -> Result<(), String> {
     let expected: Expected = serde_json::from_slice(&expected).unwrap();
     let workspace = import(path).map_err(at)?;
     for on_cpu in [true, false] {
-        let mut model =
-            model::load_for(workspace.path(), on_cpu).map_err(|e| at(e.to_string()))?;
+        let mut model = model::load_for(workspace.path(), on_cpu).map_err(|e| at(e.to_string()))?;
         let logits = model.logits(&expected.prompt_ids).map_err(|e| at(e.to_string()))?;
         let apart = |(got, want): (&f32, &f32)| (got - want).abs() / expected.logits_absmax;
         let most = logits.iter().zip(&expected.logits_head).map(apart).fold(0.0, f32::max);

@@ -5,6 +5,7 @@ pub mod copy;
 pub mod deletion;
 pub(crate) mod locks;
 pub mod remake;
+pub mod room;
 pub mod sentinel;
 pub mod shared;
 pub mod staging;

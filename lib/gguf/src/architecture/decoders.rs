@@ -17,8 +17,20 @@ pub const FOUR_NORMS: &[Name] = &[
 ];
 
 pub const ALL: &[Architecture] = &[
-    Architecture { gguf: "glm4", names: &[FOUR_NORMS, ATTENTION, FUSED_MLP], partial: true, config: glm4, ..USUAL },
-    Architecture { gguf: "chatglm", names: &[NORMS, ATTENTION, FUSED_MLP], partial: true, config: glm, ..USUAL },
+    Architecture {
+        gguf: "glm4",
+        names: &[FOUR_NORMS, ATTENTION, FUSED_MLP],
+        partial: true,
+        config: glm4,
+        ..USUAL
+    },
+    Architecture {
+        gguf: "chatglm",
+        names: &[NORMS, ATTENTION, FUSED_MLP],
+        partial: true,
+        config: glm,
+        ..USUAL
+    },
     Architecture {
         gguf: "command-r",
         names: &[NORMS, ATTENTION, MLP],
@@ -44,12 +56,16 @@ pub const ALL: &[Architecture] = &[
             Name("output_norm", "model.norm", AS),
             Name("output", "lm_head", AS),
         ]],
-        names: &[ATTENTION, MLP, &[
-            Name("attn_norm.weight", "input_layernorm.weight", LESS),
-            Name("attn_norm", "input_layernorm", AS),
-            Name("ffn_norm.weight", "post_attention_layernorm.weight", LESS),
-            Name("ffn_norm", "post_attention_layernorm", AS),
-        ]],
+        names: &[
+            ATTENTION,
+            MLP,
+            &[
+                Name("attn_norm.weight", "input_layernorm.weight", LESS),
+                Name("attn_norm", "input_layernorm", AS),
+                Name("ffn_norm.weight", "post_attention_layernorm.weight", LESS),
+                Name("ffn_norm", "post_attention_layernorm", AS),
+            ],
+        ],
         partial: true,
         config: |m| {
             let own = json!({ "hidden_act": "relu2", "norm_eps": m.epsilon()? });
@@ -57,13 +73,20 @@ pub const ALL: &[Architecture] = &[
         },
         ..USUAL
     },
-    Architecture { gguf: "stablelm", names: &[NORMS, ATTENTION, MLP], partial: true, config: stablelm, ..USUAL },
+    Architecture {
+        gguf: "stablelm",
+        names: &[NORMS, ATTENTION, MLP],
+        partial: true,
+        config: stablelm,
+        ..USUAL
+    },
     Architecture {
         gguf: "starcoder2",
-        names: &[NORMS, ATTENTION, &[
-            Name("ffn_up", "mlp.c_fc", AS),
-            Name("ffn_down", "mlp.c_proj", AS),
-        ]],
+        names: &[
+            NORMS,
+            ATTENTION,
+            &[Name("ffn_up", "mlp.c_fc", AS), Name("ffn_down", "mlp.c_proj", AS)],
+        ],
         config: |m| {
             let own = json!({ "hidden_act": "gelu_pytorch_tanh", "norm_epsilon": m.epsilon()?, "use_bias": true });
             m.config("starcoder2", "Starcoder2ForCausalLM", own)
@@ -72,10 +95,14 @@ pub const ALL: &[Architecture] = &[
     },
     Architecture {
         gguf: "phi3",
-        names: &[NORMS, FUSED_MLP, &[
-            Name("attn_qkv", "self_attn.qkv_proj", AS),
-            Name("attn_output", "self_attn.o_proj", AS),
-        ]],
+        names: &[
+            NORMS,
+            FUSED_MLP,
+            &[
+                Name("attn_qkv", "self_attn.qkv_proj", AS),
+                Name("attn_output", "self_attn.o_proj", AS),
+            ],
+        ],
         partial: true,
         config: |m| {
             let own = long_rope(m)?;
@@ -90,12 +117,15 @@ pub const ALL: &[Architecture] = &[
             Name("output_norm", "model.final_layernorm", AS),
             Name("output", "lm_head", AS),
         ]],
-        names: &[&[
-            Name("attn_output", "self_attn.dense", AS),
-            Name("attn_norm", "input_layernorm", AS),
-            Name("ffn_up", "mlp.fc1", AS),
-            Name("ffn_down", "mlp.fc2", AS),
-        ], ATTENTION],
+        names: &[
+            &[
+                Name("attn_output", "self_attn.dense", AS),
+                Name("attn_norm", "input_layernorm", AS),
+                Name("ffn_up", "mlp.fc1", AS),
+                Name("ffn_down", "mlp.fc2", AS),
+            ],
+            ATTENTION,
+        ],
         partial: true,
         config: phi,
         ..USUAL

@@ -27,11 +27,17 @@ pub const ALL: &[Architecture] = &[
     Architecture {
         gguf: "gemma",
         ends: &[ENDS],
-        names: &[ATTENTION, MLP, &[
-            Name("attn_norm", "input_layernorm", LESS),
-            Name("ffn_norm", "post_attention_layernorm", LESS),
-        ]],
-        config: |m| m.config("gemma", "GemmaForCausalLM", json!({ "hidden_act": "gelu_pytorch_tanh" })),
+        names: &[
+            ATTENTION,
+            MLP,
+            &[
+                Name("attn_norm", "input_layernorm", LESS),
+                Name("ffn_norm", "post_attention_layernorm", LESS),
+            ],
+        ],
+        config: |m| {
+            m.config("gemma", "GemmaForCausalLM", json!({ "hidden_act": "gelu_pytorch_tanh" }))
+        },
         ..USUAL
     },
     Architecture {
@@ -44,10 +50,15 @@ pub const ALL: &[Architecture] = &[
     Architecture {
         gguf: "gemma3",
         ends: &[ENDS],
-        names: &[FOUR_NORMS, &[
-            Name("attn_q_norm", "self_attn.q_norm", LESS),
-            Name("attn_k_norm", "self_attn.k_norm", LESS),
-        ], ATTENTION, MLP],
+        names: &[
+            FOUR_NORMS,
+            &[
+                Name("attn_q_norm", "self_attn.q_norm", LESS),
+                Name("attn_k_norm", "self_attn.k_norm", LESS),
+            ],
+            ATTENTION,
+            MLP,
+        ],
         config: gemma3,
         ..USUAL
     },
@@ -61,7 +72,11 @@ pub const ALL: &[Architecture] = &[
             Name("per_layer_token_embd", "embed_tokens_per_layer", AS),
             Name("per_layer_model_proj", "per_layer_model_projection", AS),
             Name("per_layer_proj_norm", "per_layer_projection_norm", AS),
-            Name("altup_proj", "altup_projections.0|altup_projections.1|altup_projections.2", AS.split(squares)),
+            Name(
+                "altup_proj",
+                "altup_projections.0|altup_projections.1|altup_projections.2",
+                AS.split(squares),
+            ),
             Name(
                 "altup_unembd_proj",
                 "altup_unembed_projections.0|altup_unembed_projections.1|altup_unembed_projections.2",

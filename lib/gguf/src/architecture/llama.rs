@@ -24,15 +24,25 @@ pub const ALL: &[Architecture] = &[
             Name("output", "output", AS),
         ]],
         names: &[INTERNLM2],
-        config: |m| m.config("internlm2", "InternLM2ForCausalLM", json!({ "bias": m.has(0, "attn_output.bias") })),
+        config: |m| {
+            m.config(
+                "internlm2",
+                "InternLM2ForCausalLM",
+                json!({ "bias": m.has(0, "attn_output.bias") }),
+            )
+        },
         ..USUAL
     },
     Architecture {
         gguf: "seed_oss",
-        names: &[ATTENTION, MLP, &[
-            Name("attn_norm", "input_layernorm", AS),
-            Name("post_attention_norm", "post_attention_layernorm", AS),
-        ]],
+        names: &[
+            ATTENTION,
+            MLP,
+            &[
+                Name("attn_norm", "input_layernorm", AS),
+                Name("post_attention_norm", "post_attention_layernorm", AS),
+            ],
+        ],
         config: |m| {
             let out = m.has(0, "attn_output.bias");
             m.config("seed_oss", "SeedOssForCausalLM", json!({ "attention_out_bias": out }))
@@ -41,10 +51,14 @@ pub const ALL: &[Architecture] = &[
     },
     Architecture {
         gguf: "apertus",
-        names: &[ATTENTION, MLP, &[
-            Name("attn_norm", "attention_layernorm", AS),
-            Name("ffn_norm", "feedforward_layernorm", AS),
-        ]],
+        names: &[
+            ATTENTION,
+            MLP,
+            &[
+                Name("attn_norm", "attention_layernorm", AS),
+                Name("ffn_norm", "feedforward_layernorm", AS),
+            ],
+        ],
         config: |m| {
             let own = json!({ "hidden_act": "xielu", "post_norm": false, "qk_norm": true });
             m.config("apertus", "ApertusForCausalLM", own)
@@ -52,12 +66,7 @@ pub const ALL: &[Architecture] = &[
         numbers: activations,
         ..USUAL
     },
-    Architecture {
-        gguf: "olmo2",
-        names: &[ATTENTION, MLP, LATE_NORMS],
-        config: olmo,
-        ..USUAL
-    },
+    Architecture { gguf: "olmo2", names: &[ATTENTION, MLP, LATE_NORMS], config: olmo, ..USUAL },
     Architecture {
         gguf: "exaone4",
         names: &[ATTENTION, MLP, LATE_NORMS],
@@ -90,12 +99,7 @@ pub const ALL: &[Architecture] = &[
         config: llama4,
         ..USUAL
     },
-    Architecture {
-        gguf: "gpt-oss",
-        names: &[ATTENTION, GPT_OSS],
-        config: gpt_oss,
-        ..USUAL
-    },
+    Architecture { gguf: "gpt-oss", names: &[ATTENTION, GPT_OSS], config: gpt_oss, ..USUAL },
     Architecture {
         gguf: "olmoe",
         names: &[NORMS, ATTENTION, EXPERTS],
@@ -248,7 +252,12 @@ fn exaone4(model: &Model) -> Result<Value, String> {
     // MLX reads a letter for each layer, again and again from the start.
     let letters = || {
         let kinds = layer_types(model, 4)?;
-        Ok::<_, String>(kinds.iter().map(|kind| if kind.starts_with('s') { 'L' } else { 'G' }).collect::<String>())
+        Ok::<_, String>(
+            kinds
+                .iter()
+                .map(|kind| if kind.starts_with('s') { 'L' } else { 'G' })
+                .collect::<String>(),
+        )
     };
     let own = json!({
         "sliding_window": window,

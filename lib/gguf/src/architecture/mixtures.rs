@@ -13,10 +13,17 @@ pub const ALL: &[Architecture] = &[
     Architecture {
         gguf: "deepseek2",
         is: |gguf| !sigmoid(gguf),
-        names: &[LATENT, NORMS, MLP, EXPERTS, SHARED, &[
-            Name("attn_k_b", "self_attn.kv_b_proj", AS.turned().joined(keys_and_values)),
-            Name("attn_v_b", "self_attn.kv_b_proj", AS.part(1)),
-        ]],
+        names: &[
+            LATENT,
+            NORMS,
+            MLP,
+            EXPERTS,
+            SHARED,
+            &[
+                Name("attn_k_b", "self_attn.kv_b_proj", AS.turned().joined(keys_and_values)),
+                Name("attn_v_b", "self_attn.kv_b_proj", AS.part(1)),
+            ],
+        ],
         partial: true,
         config: deepseek,
         ..USUAL
@@ -24,20 +31,33 @@ pub const ALL: &[Architecture] = &[
     Architecture {
         gguf: "deepseek2",
         is: sigmoid,
-        names: &[LATENT, NORMS, MLP, EXPERTS, SHARED, &[
-            Name("attn_k_b", "self_attn.embed_q", AS),
-            Name("attn_v_b", "self_attn.unembed_out", AS),
-        ]],
+        names: &[
+            LATENT,
+            NORMS,
+            MLP,
+            EXPERTS,
+            SHARED,
+            &[
+                Name("attn_k_b", "self_attn.embed_q", AS),
+                Name("attn_v_b", "self_attn.unembed_out", AS),
+            ],
+        ],
         partial: true,
         config: deepseek,
         ..USUAL
     },
     Architecture {
         gguf: "glm4moe",
-        names: &[ATTENTION, MLP, EXPERTS, SHARED, &[
-            Name("attn_norm", "input_layernorm", AS),
-            Name("post_attention_norm", "post_attention_layernorm", AS),
-        ]],
+        names: &[
+            ATTENTION,
+            MLP,
+            EXPERTS,
+            SHARED,
+            &[
+                Name("attn_norm", "input_layernorm", AS),
+                Name("post_attention_norm", "post_attention_layernorm", AS),
+            ],
+        ],
         partial: true,
         config: glm4,
         ..USUAL
@@ -49,7 +69,13 @@ pub const ALL: &[Architecture] = &[
         config: ernie,
         ..USUAL
     },
-    Architecture { gguf: "minimax-m2", names: &[NORMS, ATTENTION, SPARSE], partial: true, config: minimax, ..USUAL },
+    Architecture {
+        gguf: "minimax-m2",
+        names: &[NORMS, ATTENTION, SPARSE],
+        partial: true,
+        config: minimax,
+        ..USUAL
+    },
     Architecture { gguf: "phimoe", names: &[NORMS, ATTENTION, SPARSE], config: phi, ..USUAL },
 ];
 
@@ -107,8 +133,10 @@ fn deepseek(model: &Model) -> Result<Value, String> {
         own["num_experts_per_tok"] = used.into();
         own["n_shared_experts"] = model.size("expert_shared_count")?.into();
         own["moe_intermediate_size"] = model.need_size("expert_feed_forward_length")?.into();
-        own["routed_scaling_factor"] = model.find::<f64>("expert_weights_scale")?.unwrap_or(1.0).into();
-        own["first_k_dense_replace"] = model.whole("leading_dense_block_count")?.unwrap_or(0).into();
+        own["routed_scaling_factor"] =
+            model.find::<f64>("expert_weights_scale")?.unwrap_or(1.0).into();
+        own["first_k_dense_replace"] =
+            model.whole("leading_dense_block_count")?.unwrap_or(0).into();
         own["moe_layer_freq"] = 1.into();
         own["n_group"] = groups.into();
         own["topk_group"] = model.size("expert_group_used_count")?.unwrap_or(1).into();

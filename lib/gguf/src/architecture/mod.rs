@@ -5,6 +5,7 @@
 mod decoders;
 mod early;
 mod gemma;
+mod granite;
 mod llama;
 mod mixtures;
 mod moves;
@@ -51,13 +52,14 @@ impl fmt::Debug for Architecture {
     }
 }
 
-const FAMILIES: [&[Architecture]; 7] = [
+const FAMILIES: [&[Architecture]; 8] = [
     llama::ALL,
     qwen::ALL,
     gemma::ALL,
     decoders::ALL,
     mixtures::ALL,
     recurrent::ALL,
+    granite::ALL,
     early::ALL,
 ];
 
@@ -83,9 +85,9 @@ pub enum Place {
 }
 
 impl Architecture {
-    /// Where the tensor `name` goes in a model of `layers` layers; none if the architecture does not
-    /// know it.
-    pub fn place(&self, name: &str, layers: usize) -> Option<Place> {
+    /// Where the tensor `name` goes in a model of `layers` layers and `further` that predict further
+    /// tokens, which MLX does not; none if the architecture does not know it.
+    pub fn place(&self, name: &str, layers: usize, further: usize) -> Option<Place> {
         if name.starts_with("rope_") {
             return Some(Place::Nowhere);
         }
@@ -94,7 +96,9 @@ impl Architecture {
         };
         let (layer, rest) = rest.split_once('.')?;
         let layer: usize = layer.parse().ok()?;
-        // Layers further on predict further tokens, which MLX does not.
+        if layer >= layers + further {
+            return None;
+        }
         if layer >= layers || rest.starts_with("rope_") {
             return Some(Place::Nowhere);
         }

@@ -12,10 +12,8 @@ pub const ENDS: &[Name] = &[
 ];
 
 /// The two norms of a layer.
-pub const NORMS: &[Name] = &[
-    Name("attn_norm", "input_layernorm", AS),
-    Name("ffn_norm", "post_attention_layernorm", AS),
-];
+pub const NORMS: &[Name] =
+    &[Name("attn_norm", "input_layernorm", AS), Name("ffn_norm", "post_attention_layernorm", AS)];
 
 /// Norms behind attention and feed-forward layers only.
 pub const LATE_NORMS: &[Name] = &[

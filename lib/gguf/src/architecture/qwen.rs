@@ -43,16 +43,22 @@ pub const ALL: &[Architecture] = &[
     },
     Architecture {
         gguf: "qwen3next",
-        names: &[LINEAR, EXPERTS, WEIGHED, ATTENTION_AFTER, &[
-            Name("attn_qkv", "linear_attn.in_proj_qkvz", AS.joined(by_key_head)),
-            Name("attn_gate", "linear_attn.in_proj_qkvz", AS.part(1)),
-            Name("ssm_in", "linear_attn.in_proj_qkvz", AS),
-            Name("ssm_ba", "linear_attn.in_proj_ba", AS),
-            Name("ssm_a", "linear_attn.A_log", LOG.flat()),
-            Name("ssm_dt.bias", "linear_attn.dt_bias", FLAT),
-            Name("ssm_conv1d", "linear_attn.conv1d", CONV),
-            Name("ssm_out", "linear_attn.out_proj", AS),
-        ]],
+        names: &[
+            LINEAR,
+            EXPERTS,
+            WEIGHED,
+            ATTENTION_AFTER,
+            &[
+                Name("attn_qkv", "linear_attn.in_proj_qkvz", AS.joined(by_key_head)),
+                Name("attn_gate", "linear_attn.in_proj_qkvz", AS.part(1)),
+                Name("ssm_in", "linear_attn.in_proj_qkvz", AS),
+                Name("ssm_ba", "linear_attn.in_proj_ba", AS),
+                Name("ssm_a", "linear_attn.A_log", LOG.flat()),
+                Name("ssm_dt.bias", "linear_attn.dt_bias", FLAT),
+                Name("ssm_conv1d", "linear_attn.conv1d", CONV),
+                Name("ssm_out", "linear_attn.out_proj", AS),
+            ],
+        ],
         partial: true,
         config: next,
         ..USUAL
@@ -64,16 +70,23 @@ pub const ALL: &[Architecture] = &[
 const FIVE: Architecture = Architecture {
     root: "language_model.",
     layers: "language_model.model.layers",
-    names: &[LINEAR, EXPERTS, WEIGHED, ATTENTION_AFTER, MLP, &[
-        Name("attn_qkv", "linear_attn.in_proj_qkv", AS.rows(values_grouped)),
-        Name("attn_gate", "linear_attn.in_proj_z", AS.rows(grouped)),
-        Name("ssm_beta", "linear_attn.in_proj_b", AS.rows(grouped)),
-        Name("ssm_alpha", "linear_attn.in_proj_a", AS.rows(grouped)),
-        Name("ssm_a", "linear_attn.A_log", LOG.flat().rows(grouped)),
-        Name("ssm_dt.bias", "linear_attn.dt_bias", FLAT.rows(grouped)),
-        Name("ssm_conv1d", "linear_attn.conv1d", CONV.rows(values_grouped)),
-        Name("ssm_out", "linear_attn.out_proj", AS.columns(grouped)),
-    ]],
+    names: &[
+        LINEAR,
+        EXPERTS,
+        WEIGHED,
+        ATTENTION_AFTER,
+        MLP,
+        &[
+            Name("attn_qkv", "linear_attn.in_proj_qkv", AS.rows(values_grouped)),
+            Name("attn_gate", "linear_attn.in_proj_z", AS.rows(grouped)),
+            Name("ssm_beta", "linear_attn.in_proj_b", AS.rows(grouped)),
+            Name("ssm_alpha", "linear_attn.in_proj_a", AS.rows(grouped)),
+            Name("ssm_a", "linear_attn.A_log", LOG.flat().rows(grouped)),
+            Name("ssm_dt.bias", "linear_attn.dt_bias", FLAT.rows(grouped)),
+            Name("ssm_conv1d", "linear_attn.conv1d", CONV.rows(values_grouped)),
+            Name("ssm_out", "linear_attn.out_proj", AS.columns(grouped)),
+        ],
+    ],
     partial: true,
     config: five,
     ..USUAL
@@ -121,11 +134,14 @@ struct Heads {
 }
 
 fn heads(model: &Model) -> Result<Heads, String> {
-    let (keys, values) = (model.need_size("ssm.group_count")?, model.need_size("ssm.time_step_rank")?);
+    let (keys, values) =
+        (model.need_size("ssm.group_count")?, model.need_size("ssm.time_step_rank")?);
     let (key, inner) = (model.need_size("ssm.state_size")?, model.need_size("ssm.inner_size")?);
     match values % keys == 0 && inner % values == 0 {
         true => Ok(Heads { keys, values, key, value: inner / values }),
-        false => Err(format!("{values} heads of values over {keys} of keys in {inner} are impossible")),
+        false => {
+            Err(format!("{values} heads of values over {keys} of keys in {inner} are impossible"))
+        }
     }
 }
 

@@ -1,10 +1,8 @@
-//! State spaces and short convolutions, alone, beside attention and between it; and Granite, whose
-//! newest models have them.
+//! State spaces and short convolutions, alone, beside attention and between it.
 
 use serde_json::{Value, json};
 
 use super::moves::{AS, CONV, FLAT, LOG, Name};
-use super::names::{MLP, NORMS, PAIRED};
 use super::{Architecture, USUAL};
 use crate::model::Model;
 
@@ -31,69 +29,66 @@ pub const ALL: &[Architecture] = &[
         config: mamba2,
         ..USUAL
     },
-    Architecture {
-        gguf: "nemotron_h",
-        ..NEMOTRON
-    },
-    Architecture {
-        gguf: "nemotron_h_moe",
-        ..NEMOTRON
-    },
+    Architecture { gguf: "nemotron_h", ..NEMOTRON },
+    Architecture { gguf: "nemotron_h_moe", ..NEMOTRON },
     Architecture {
         gguf: "jamba",
         ends: FINAL,
-        names: &[JAMBA, PLAIN, &[
-            Name("attn_norm", "input_layernorm", AS),
-            Name("ffn_norm", "pre_ff_layernorm", AS),
-        ]],
+        names: &[
+            JAMBA,
+            PLAIN,
+            &[Name("attn_norm", "input_layernorm", AS), Name("ffn_norm", "pre_ff_layernorm", AS)],
+        ],
         config: jamba,
         ..USUAL
     },
     Architecture {
         gguf: "falcon-h1",
         ends: FINAL,
-        names: &[FALCON, PLAIN, &[
-            Name("attn_norm", "input_layernorm", AS),
-            // The converter leaves `.weight` out.
-            Name("ffn_norm", "pre_ff_layernorm.weight", AS),
-            Name("ffn_norm.weight", "pre_ff_layernorm.weight", AS),
-        ]],
+        names: &[
+            FALCON,
+            PLAIN,
+            &[
+                Name("attn_norm", "input_layernorm", AS),
+                // The converter leaves `.weight` out.
+                Name("ffn_norm", "pre_ff_layernorm.weight", AS),
+                Name("ffn_norm.weight", "pre_ff_layernorm.weight", AS),
+            ],
+        ],
         config: falcon,
         ..USUAL
     },
     Architecture {
         gguf: "lfm2",
         ends: EMBEDDING_NORM,
-        names: &[SHORT, &[
-            Name("ffn_gate", "feed_forward.w1", AS),
-            Name("ffn_up", "feed_forward.w3", AS),
-            Name("ffn_down", "feed_forward.w2", AS),
-        ]],
+        names: &[
+            SHORT,
+            &[
+                Name("ffn_gate", "feed_forward.w1", AS),
+                Name("ffn_up", "feed_forward.w3", AS),
+                Name("ffn_down", "feed_forward.w2", AS),
+            ],
+        ],
         config: lfm2,
         ..USUAL
     },
     Architecture {
         gguf: "lfm2moe",
         ends: EMBEDDING_NORM,
-        names: &[SHORT, &[
-            Name("ffn_gate", "feed_forward.gate_proj", AS),
-            Name("ffn_up", "feed_forward.up_proj", AS),
-            Name("ffn_down", "feed_forward.down_proj", AS),
-            Name("ffn_gate_inp", "feed_forward.gate", AS),
-            Name("ffn_gate_exps", "feed_forward.switch_mlp.gate_proj", AS),
-            Name("ffn_up_exps", "feed_forward.switch_mlp.up_proj", AS),
-            Name("ffn_down_exps", "feed_forward.switch_mlp.down_proj", AS),
-            Name("exp_probs_b.bias", "feed_forward.expert_bias", FLAT),
-        ]],
+        names: &[
+            SHORT,
+            &[
+                Name("ffn_gate", "feed_forward.gate_proj", AS),
+                Name("ffn_up", "feed_forward.up_proj", AS),
+                Name("ffn_down", "feed_forward.down_proj", AS),
+                Name("ffn_gate_inp", "feed_forward.gate", AS),
+                Name("ffn_gate_exps", "feed_forward.switch_mlp.gate_proj", AS),
+                Name("ffn_up_exps", "feed_forward.switch_mlp.up_proj", AS),
+                Name("ffn_down_exps", "feed_forward.switch_mlp.down_proj", AS),
+                Name("exp_probs_b.bias", "feed_forward.expert_bias", FLAT),
+            ],
+        ],
         config: lfm2_moe,
-        ..USUAL
-    },
-    Architecture { gguf: "granite", names: &[NORMS, PAIRED, MLP, GRANITE], config: granite, ..USUAL },
-    Architecture { gguf: "granitemoe", names: &[NORMS, PAIRED, MLP, GRANITE], config: granite, ..USUAL },
-    Architecture {
-        gguf: "granitehybrid",
-        names: &[NORMS, PAIRED, MLP, GRANITE, GRANITE_MAMBA],
-        config: granite_hybrid,
         ..USUAL
     },
 ];
@@ -101,20 +96,24 @@ pub const ALL: &[Architecture] = &[
 const NEMOTRON: Architecture = Architecture {
     layers: "backbone.layers",
     ends: &[BACKBONE],
-    names: &[MAMBA, STEP, &[
-        Name("attn_q", "mixer.q_proj", AS),
-        Name("attn_k", "mixer.k_proj", AS),
-        Name("attn_v", "mixer.v_proj", AS),
-        Name("attn_output", "mixer.o_proj", AS),
-        Name("ffn_up", "mixer.up_proj", AS),
-        Name("ffn_down", "mixer.down_proj", AS),
-        Name("ffn_gate_inp", "mixer.gate", AS),
-        Name("exp_probs_b.bias", "mixer.gate.e_score_correction_bias", FLAT),
-        Name("ffn_up_exps", "mixer.switch_mlp.fc1", AS),
-        Name("ffn_down_exps", "mixer.switch_mlp.fc2", AS),
-        Name("ffn_up_shexp", "mixer.shared_experts.up_proj", AS),
-        Name("ffn_down_shexp", "mixer.shared_experts.down_proj", AS),
-    ]],
+    names: &[
+        MAMBA,
+        STEP,
+        &[
+            Name("attn_q", "mixer.q_proj", AS),
+            Name("attn_k", "mixer.k_proj", AS),
+            Name("attn_v", "mixer.v_proj", AS),
+            Name("attn_output", "mixer.o_proj", AS),
+            Name("ffn_up", "mixer.up_proj", AS),
+            Name("ffn_down", "mixer.down_proj", AS),
+            Name("ffn_gate_inp", "mixer.gate", AS),
+            Name("exp_probs_b.bias", "mixer.gate.e_score_correction_bias", FLAT),
+            Name("ffn_up_exps", "mixer.switch_mlp.fc1", AS),
+            Name("ffn_down_exps", "mixer.switch_mlp.fc2", AS),
+            Name("ffn_up_shexp", "mixer.shared_experts.up_proj", AS),
+            Name("ffn_down_shexp", "mixer.shared_experts.down_proj", AS),
+        ],
+    ],
     partial: true,
     config: nemotron,
     ..USUAL
@@ -179,9 +178,8 @@ const JAMBA: &[Name] = &[
     Name("ffn_down_exps", "feed_forward.switch_mlp.down_proj", AS),
 ];
 
-const GRANITE_MAMBA: &[Name] = FALCON;
-
-const FALCON: &[Name] = &[
+/// A state space as Falcon-H1 and Granite have it.
+pub const FALCON: &[Name] = &[
     Name("ssm_in", "mamba.in_proj", AS),
     Name("ssm_conv1d.weight", "mamba.conv1d.weight", CONV),
     Name("ssm_conv1d.bias", "mamba.conv1d.bias", FLAT),
@@ -206,19 +204,8 @@ const SHORT: &[Name] = &[
     Name("shortconv.out_proj", "conv.out_proj", AS),
 ];
 
-/// Granite's experts, and what all tokens share beside them.
-const GRANITE: &[Name] = &[
-    Name("ffn_gate_inp", "block_sparse_moe.router.layer", AS),
-    Name("ffn_gate_exps", "block_sparse_moe.switch_mlp.gate_proj", AS),
-    Name("ffn_up_exps", "block_sparse_moe.switch_mlp.up_proj", AS),
-    Name("ffn_down_exps", "block_sparse_moe.switch_mlp.down_proj", AS),
-    Name("ffn_gate_shexp", "shared_mlp.input_linear", AS.part(0)),
-    Name("ffn_up_shexp", "shared_mlp.input_linear", AS.part(1)),
-    Name("ffn_down_shexp", "shared_mlp.output_linear", AS),
-];
-
 /// The sizes of a state space: kernel, inner width, elements of a state, heads (or rank).
-fn space(model: &Model) -> Result<[usize; 4], String> {
+pub fn space(model: &Model) -> Result<[usize; 4], String> {
     let keys = ["conv_kernel", "inner_size", "state_size", "time_step_rank"];
     let mut sizes = [0; 4];
     for (size, key) in sizes.iter_mut().zip(keys) {
@@ -338,7 +325,8 @@ fn jamba(model: &Model) -> Result<Value, String> {
 
 /// The distance and the first of those that are true, if they come at one.
 fn every(there: &[bool]) -> Option<(usize, usize)> {
-    let pairs = (1..=there.len()).flat_map(|period| (0..period).map(move |offset| (period, offset)));
+    let pairs =
+        (1..=there.len()).flat_map(|period| (0..period).map(move |offset| (period, offset)));
     { pairs }.find(|(period, offset)| {
         let at = |layer: usize| layer % period == *offset;
         there.iter().enumerate().all(|(layer, there)| at(layer) == *there)
@@ -406,60 +394,4 @@ fn lfm2_moe(model: &Model) -> Result<Value, String> {
     own["use_expert_bias"] = model.any("exp_probs_b.bias").into();
     own["routed_scaling_factor"] = model.find::<f64>("expert_weights_scale")?.unwrap_or(1.0).into();
     model.config("lfm2_moe", "Lfm2MoeForCausalLM", own)
-}
-
-/// Granite's factors.
-fn factors(model: &Model) -> Result<Value, String> {
-    Ok(json!({
-        "attention_multiplier": model.need::<f64>("attention.scale")?,
-        "embedding_multiplier": model.need::<f64>("embedding_scale")?,
-        "residual_multiplier": model.need::<f64>("residual_scale")?,
-        "logits_scaling": model.need::<f64>("logit_scale")?,
-    }))
-}
-
-fn granite(model: &Model) -> Result<Value, String> {
-    let mut own = factors(model)?;
-    if !model.is_mixture()? {
-        return model.config("granite", "GraniteForCausalLM", own);
-    }
-    let (count, used) = model.experts()?;
-    own["num_local_experts"] = count.into();
-    own["num_experts_per_tok"] = used.into();
-    model.config("granitemoe", "GraniteMoeForCausalLM", own)
-}
-
-fn granite_hybrid(model: &Model) -> Result<Value, String> {
-    let [kernel, inner, state, heads] = space(model)?;
-    let kind = |attends| if attends { "attention" } else { "mamba" };
-    let mut own = factors(model)?;
-    let more = json!({
-        "layer_types": model.with("attn_q").into_iter().map(kind).collect::<Vec<_>>(),
-        "mamba_n_heads": heads,
-        "mamba_d_head": inner / heads,
-        "mamba_d_state": state,
-        "mamba_d_conv": kernel,
-        "mamba_n_groups": model.need_size("ssm.group_count")?,
-        "mamba_conv_bias": model.any("ssm_conv1d.bias"),
-        "mamba_proj_bias": model.any("ssm_in.bias"),
-        "attention_bias": model.any("attn_q.bias"),
-        // Files say so by having frequencies, or not.
-        "position_embedding_type": match model.find::<bool>("rope.scaling.finetuned")? {
-            Some(false) => "nope",
-            _ => "rope",
-        },
-    });
-    if let (Value::Object(own), Value::Object(more)) = (&mut own, more) {
-        own.extend(more);
-    }
-    if model.is_mixture()? {
-        let (count, used) = model.experts()?;
-        own["num_local_experts"] = count.into();
-        own["num_experts_per_tok"] = used.into();
-        own["shared_intermediate_size"] =
-            model.need_size("expert_shared_feed_forward_length")?.into();
-    } else {
-        own["num_local_experts"] = 0.into();
-    }
-    model.config("granitemoehybrid", "GraniteMoeHybridForCausalLM", own)
 }

@@ -4,9 +4,9 @@
 //! each tensor) → the writer. The loader of the architecture says which tensors are matrices.
 
 pub mod affine;
+mod examine;
 mod floats;
 mod recipe;
-mod room;
 mod tensors;
 
 use std::collections::BTreeMap;
@@ -16,16 +16,19 @@ use std::path::{Path, PathBuf};
 
 use mlxk_core::packing::Form;
 use mlxk_core::store::remake::Remake;
+use mlxk_core::store::room;
 use mlxk_core::tensors::{Entry, INDEX};
 use mlxk_core::verify::Progress;
 use mlxk_core::{Architecture, Error, Facts, Float, Kind, Places, Record, Result};
 use mlxk_core::{health, policy, probe};
 use serde_json::Value;
 
+pub use examine::examine;
 pub use recipe::{Bits, Change, Quantize, Recipe};
 
 use self::tensors::{Packed, Tensors};
 use crate::adapt::Checkpoint;
+use crate::adapter::{self, Adapter};
 use crate::load::{self, Parts};
 use crate::numbers;
 use crate::weights::{Taken, Tensor};
@@ -44,15 +47,38 @@ pub fn convert(
     recipe: &Recipe,
     check: bool,
     places: &Places,
+    progress: impl FnMut(Progress) -> Result<()>,
+) -> Result<Record> {
+    merge(source, target, None, recipe, check, places, progress)
+}
+
+/// The same with the adapter in a folder brought into the weights first, as mlx-lm's `fuse` does it:
+/// matrices that were packed are packed anew in the same form, unless they shall be plain.
+///
+/// # Errors
+/// As [`convert`], and if the adapter cannot be read or is for another model.
+pub fn merge(
+    source: &Path,
+    target: &Path,
+    adapter: Option<&Path>,
+    recipe: &Recipe,
+    check: bool,
+    places: &Places,
     mut progress: impl FnMut(Progress) -> Result<()>,
 ) -> Result<Record> {
-    let remake = Remake::begin(source, target, recipe.mode(), places)?;
+    let mode = if adapter.is_some() { "merge" } else { recipe.mode() };
+    let remake = Remake::begin(source, target, mode, places)?;
     let facts = probe::read(remake.source())?;
     let plan = policy::decide(&facts, &health::check(&facts));
     let stamps = stamps(&facts)?;
-    let parts = load::parts(&facts, &plan)?;
+    let mut parts = load::parts(&facts, &plan)?;
+    possible(&parts.taken, &facts, recipe)?;
+    let merged = match adapter {
+        Some(adapter) => Some(adapter::merge(&mut parts, Adapter::read(adapter)?)?),
+        None => None,
+    };
     let config = parts.checkpoint.config.clone();
-    let mut tensors = choose(parts, &facts, recipe)?;
+    let mut tensors = choose(parts, &facts, recipe, merged)?;
     let entries = std::mem::take(&mut tensors.entries);
     let bytes: u64 = entries.iter().filter_map(Entry::bytes).sum();
     room::check(remake.path(), bytes)?;
@@ -73,19 +99,32 @@ pub fn convert(
 const CONFIG: &str = "config.json";
 
 /// Decides what is written for each tensor.
-fn choose(parts: Parts, facts: &Facts, recipe: &Recipe) -> Result<Tensors> {
+///
+/// `merged` are the forms of matrices that an adapter was brought into, if there is one: then no
+/// number gets another type than was asked for.
+fn choose(
+    parts: Parts,
+    facts: &Facts,
+    recipe: &Recipe,
+    merged: Option<BTreeMap<String, Form>>,
+) -> Result<Tensors> {
     let Parts { architecture, checkpoint, taken } = parts;
-    possible(&taken, facts, recipe)?;
     let Checkpoint { config, mut tensors } = checkpoint;
     tensors.retain(|name, _| !taken.discarded.contains(name));
     let mut matrices = taken.matrices;
     if architecture == Architecture::MiniCpm {
         headed(&mut tensors, &mut matrices);
     }
-    let float = recipe.dtype.or_else(|| float_of(&config));
+    let float = recipe.dtype.or_else(|| float_of(&config).filter(|_| merged.is_none()));
     let mut chosen = Tensors::new();
     match &recipe.change {
-        Change::None => {}
+        Change::None => {
+            for (name, form) in merged.into_iter().flatten() {
+                if let Some(weights) = tensors.remove(&format!("{name}.weight")) {
+                    chosen.packed(&name, weights, recipe.dtype, form);
+                }
+            }
+        }
         Change::Quantize(quantize) => {
             let forms = quantize.decide(architecture, matrices.keys());
             for name in matrices.keys() {

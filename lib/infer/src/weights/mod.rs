@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use mlxk_core::packing;
 use mlxk_core::{Error, Kind, Result};
 
-use crate::adapter::Adapter;
+use crate::adapter::{Adapter, OTHER};
 use crate::kernels::Kernels;
 use crate::quantization::Quantization;
 
@@ -46,8 +46,6 @@ pub struct Taken {
 
 /// What is wrong with a tensor that nobody asked for.
 const UNUSED: &str = "the model has no use for this tensor";
-/// The same if it is one of an adapter.
-const OTHER: &str = "the adapter is for another model";
 
 /// What the layers are made for.
 #[derive(Clone, Copy)]

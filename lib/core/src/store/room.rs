@@ -2,8 +2,9 @@
 
 use std::path::Path;
 
-use mlxk_core::{Error, Kind, Result};
 use rustix::fs::statvfs;
+
+use crate::error::{Error, Kind, Result};
 
 /// For config.json, the tokenizer and the index.
 const BESIDES: u64 = 32 << 20;

@@ -1,6 +1,8 @@
 //! Adapters as mlx-lm trains and stores them: low-rank additions to the matrices of a model (LoRA,
 //! arXiv 2106.09685), which DoRA (arXiv 2402.09353) brings to stored lengths, or matrices in whole.
 
+mod merge;
+
 use std::fs::File;
 use std::path::Path;
 use std::sync::Arc;
@@ -15,6 +17,11 @@ use crate::load::{map, place};
 use crate::matrix::Matrix;
 use crate::mlx;
 use crate::weights::{Cursor, Tensor};
+
+pub use merge::merge;
+
+/// What is wrong with an adapter that does not fit.
+pub const OTHER: &str = "the adapter is for another model";
 
 /// What an adapter's files hold.
 pub struct Adapter {
