@@ -96,7 +96,7 @@ fn what_cannot_be_imported_leaves_nothing() {
         ("text.gguf", "not a GGUF file"),
         ("empty.gguf", "not a GGUF file"),
         ("other.gguf", "the architecture \"gemma9\" cannot be imported"),
-        ("less.gguf", "\"blk.0.ffn_up.weight\" is missing"),
+        ("less.gguf", "model.layers.0.mlp.up_proj.weight: the tensor is missing"),
         ("absent.gguf", "No such file"),
         (".", "say what shall become of it"),
     ] {

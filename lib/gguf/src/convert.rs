@@ -80,7 +80,10 @@ fn write(
     examine: Examine,
     progress: impl FnMut(Progress) -> Result<()>,
 ) -> Result<Written> {
-    examine(import.config(), import.tensors())?;
+    examine(import.config(), import.tensors()).map_err(|mut e| {
+        e.message = format!("{}: {}", e.subject, e.message);
+        e.about(source.display().to_string())
+    })?;
     room::check(dir, import.bytes())?;
     import.write(dir, progress)?;
     let path = absolute(source).map_err(|e| Error::io(source, e))?;

@@ -6,6 +6,7 @@
 use half::{bf16, f16};
 
 use crate::dtype::Type;
+use crate::grid;
 
 /// The values of IQ4_NL's sixteen codes.
 const IQ4_NL: [i8; 16] = [-127, -104, -83, -65, -49, -35, -22, -10, 1, 13, 25, 38, 53, 69, 89, 113];
@@ -45,11 +46,20 @@ fn unpacker(dtype: Type) -> fn(&[u8], &mut [f32]) {
         Type::IQ4_NL => iq4_nl,
         Type::IQ4_XS => iq4_xs,
         Type::MXFP4 => mxfp4,
+        Type::IQ2_XXS => grid::iq2_xxs,
+        Type::IQ2_XS => grid::iq2_xs,
+        Type::IQ2_S => grid::iq2_s,
+        Type::IQ3_XXS => grid::iq3_xxs,
+        Type::IQ3_S => grid::iq3_s,
+        Type::IQ1_S => grid::iq1_s,
+        Type::IQ1_M => grid::iq1_m,
+        Type::TQ1_0 => grid::tq1_0,
+        Type::TQ2_0 => grid::tq2_0,
     }
 }
 
 /// The f16 at the start of `bytes`.
-fn half(bytes: &[u8]) -> f32 {
+pub fn half(bytes: &[u8]) -> f32 {
     f16::from_le_bytes([bytes[0], bytes[1]]).to_f32()
 }
 

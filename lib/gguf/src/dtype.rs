@@ -20,13 +20,22 @@ pub enum Type {
     IQ4_NL,
     IQ4_XS,
     MXFP4,
+    IQ2_XXS,
+    IQ2_XS,
+    IQ2_S,
+    IQ3_XXS,
+    IQ3_S,
+    IQ1_S,
+    IQ1_M,
+    TQ1_0,
+    TQ2_0,
 }
 
 /// A type, its number in the file, its name, the weights in a block, the bytes of a block.
 type Row = (Type, u32, &'static str, usize, usize);
 
 /// The layout of `ggml-common.h`.
-const TYPES: [Row; 16] = [
+const TYPES: [Row; 25] = [
     (Type::F32, 0, "F32", 1, 4),
     (Type::F16, 1, "F16", 1, 2),
     (Type::Q4_0, 2, "Q4_0", 32, 18),
@@ -43,26 +52,26 @@ const TYPES: [Row; 16] = [
     (Type::IQ4_XS, 23, "IQ4_XS", 256, 136),
     (Type::BF16, 30, "BF16", 1, 2),
     (Type::MXFP4, 39, "MXFP4", 32, 17),
+    (Type::IQ2_XXS, 16, "IQ2_XXS", 256, 66),
+    (Type::IQ2_XS, 17, "IQ2_XS", 256, 74),
+    (Type::IQ2_S, 22, "IQ2_S", 256, 82),
+    (Type::IQ3_XXS, 18, "IQ3_XXS", 256, 98),
+    (Type::IQ3_S, 21, "IQ3_S", 256, 110),
+    (Type::IQ1_S, 19, "IQ1_S", 256, 50),
+    (Type::IQ1_M, 29, "IQ1_M", 256, 56),
+    (Type::TQ1_0, 34, "TQ1_0", 256, 54),
+    (Type::TQ2_0, 35, "TQ2_0", 256, 66),
 ];
 
 /// Types that exist and are not read, so that they can be refused by name.
-const OTHERS: [(u32, &str); 19] = [
+const OTHERS: [(u32, &str); 10] = [
     (9, "Q8_1"),
     (15, "Q8_K"),
-    (16, "IQ2_XXS"),
-    (17, "IQ2_XS"),
-    (18, "IQ3_XXS"),
-    (19, "IQ1_S"),
-    (21, "IQ3_S"),
-    (22, "IQ2_S"),
     (24, "I8"),
     (25, "I16"),
     (26, "I32"),
     (27, "I64"),
     (28, "F64"),
-    (29, "IQ1_M"),
-    (34, "TQ1_0"),
-    (35, "TQ2_0"),
     (40, "NVFP4"),
     (41, "Q1_0"),
     (42, "Q2_0"),

@@ -10,6 +10,7 @@ mod architecture;
 mod convert;
 mod dequant;
 mod dtype;
+mod grid;
 mod import;
 mod job;
 mod model;

@@ -22,6 +22,17 @@ fn every_type_is_unpacked_as_the_reference_does() {
         Type::Q5_K,
         Type::Q6_K,
         Type::IQ4_NL,
+        Type::IQ4_XS,
+        Type::MXFP4,
+        Type::IQ2_XXS,
+        Type::IQ2_XS,
+        Type::IQ2_S,
+        Type::IQ3_XXS,
+        Type::IQ3_S,
+        Type::IQ1_S,
+        Type::IQ1_M,
+        Type::TQ1_0,
+        Type::TQ2_0,
     ];
     for dtype in types {
         // Some blocks, then the f32 weights that they hold.

@@ -301,7 +301,7 @@ fn an_import_that_is_stopped_leaves_nothing() {
     assert_eq!(fs::read_dir(root.path()).unwrap().count(), 1, "only the source is there");
     let refused = |_: &Value, _: &[Entry]| Err(Error::new(Kind::InvalidModel, "", "no model"));
     let error = mlxk_gguf::convert(&source, &target, None, kept, &places, &refused, |_| Ok(()));
-    assert_eq!(error.unwrap_err().message, "no model");
+    assert!(error.unwrap_err().message.ends_with("no model"));
     mlxk_gguf::convert(&source, &target, None, kept, &places, &any, |_| Ok(())).unwrap();
     assert!(target.join("model.safetensors").is_file());
 }

@@ -12,7 +12,7 @@ use mlxk_core::{Architecture, Error, Facts, Kind, Plan, Result};
 use serde_json::Value;
 
 use crate::adapt::{Checkpoint, adapt};
-use crate::adapter::Adapter;
+use crate::adapter::{self, Adapter};
 use crate::decode::Model;
 use crate::kernels;
 use crate::mlx;
@@ -50,7 +50,15 @@ pub fn load_for(facts: &Facts, plan: &Plan, on_cpu: bool) -> Result<Model> {
 
 fn with(facts: &Facts, plan: &Plan, on_cpu: bool, adapter: Option<Adapter>) -> Result<Model> {
     let architecture = architecture(plan)?;
-    let Checkpoint { config, tensors } = read(facts, architecture)?;
+    let mut checkpoint = read(facts, architecture)?;
+    let mut adapter = adapter;
+    if let Some(adapter) = &mut adapter {
+        let sums = adapter.sums(&checkpoint);
+        if !sums.tensors.is_empty() {
+            checkpoint = summed(architecture, checkpoint, sums)?;
+        }
+    }
+    let Checkpoint { config, tensors } = checkpoint;
     let quantization = Quantization::read(&config)?;
     let device = Device::try_default().map_err(mlx::failed)?;
     let stream = Stream::new_with_device(&device);
@@ -64,6 +72,21 @@ fn with(facts: &Facts, plan: &Plan, on_cpu: bool, adapter: Option<Adapter>) -> R
         mlx_rs::with_stream(&stream, || models::load(architecture)(&config, weights.root()))?;
     weights.finish()?;
     Ok(Model::new(network, stream, on_cpu, plan.context_length))
+}
+
+/// The model with an adapter in its weights; matrices that it changes are plain.
+fn summed(
+    architecture: Architecture,
+    checkpoint: Checkpoint,
+    adapter: Adapter,
+) -> Result<Checkpoint> {
+    let mut parts = sketch(architecture, checkpoint)?;
+    let packed = adapter::merge(&mut parts, adapter)?;
+    let mut checkpoint = parts.checkpoint;
+    if let Some(table) = checkpoint.config.get_mut("quantization").filter(|t| t.is_object()) {
+        packed.into_keys().for_each(|name| table[name] = false.into());
+    }
+    Ok(checkpoint)
 }
 
 /// A model in parts.

@@ -76,6 +76,24 @@ fn the_reference_merges_alike() {
     assert!(wrong.is_empty() && count > 12, "{} of {count}:\n{}", wrong.len(), wrong.join("\n"));
 }
 
+#[test]
+fn the_reference_goes_on_alike_with_an_adapter() {
+    for entry in fs::read_dir(adapters()).unwrap() {
+        let adapter = entry.unwrap().path();
+        let expected = fs::read(adapter.join("expected.json")).unwrap();
+        let expected: Value = serde_json::from_slice(&expected).unwrap();
+        let Some(case) = expected["case"].as_str() else { continue };
+        let ids = |value: &Value| serde_json::from_value::<Vec<u32>>(value.clone()).unwrap();
+        let known = fs::read(model::parity(case).join("expected.json")).unwrap();
+        let known: Value = serde_json::from_slice(&known).unwrap();
+        let place = Draft::of(case).write();
+        let mut model = model::load_adapted(place.path(), &adapter).unwrap();
+        let told = model.tokens(&ids(&known["prompt_ids"]), &model::GREEDY).unwrap();
+        let told: Vec<u32> = told.take(16).map(Result::unwrap).collect();
+        assert_eq!(told, ids(&expected["greedy_ids"]), "{}", adapter.display());
+    }
+}
+
 /// The adapter `of` with its tensors changed, in a folder.
 fn changed(of: &str, change: impl Fn(&mut Vec<(Entry, Vec<u8>)>)) -> TempDir {
     let folder = TempDir::new().unwrap();

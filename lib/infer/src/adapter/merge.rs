@@ -146,7 +146,7 @@ impl Base {
 }
 
 /// Whether a layer gives out its rows: the names of such in all architectures.
-fn is_embedding(module: &str) -> bool {
+pub fn is_embedding(module: &str) -> bool {
     let last = module.rsplit('.').next().unwrap_or(module);
     last.starts_with("embed") && last != "embed_out"
         || ["wte", "wpe", "tok_embeddings"].contains(&last)

@@ -13,6 +13,7 @@ use mlxk_core::tensors::Header;
 use mlxk_core::{Error, Kind};
 use serde_json::Value;
 
+use crate::adapt::Checkpoint;
 use crate::load::{map, place};
 use crate::matrix::Matrix;
 use crate::mlx;
@@ -49,6 +50,22 @@ impl Adapter {
             .iter()
             .map(|tensor| place(tensor, &bytes, &path).map(|placed| (tensor.name.clone(), placed)));
         Ok(Adapter { tensors: tensors.collect::<mlxk_core::Result<_>>()?, scale })
+    }
+}
+
+impl Adapter {
+    /// Takes out what is added to experts and to embeddings, whose layers know of no additions.
+    pub fn sums(&mut self, model: &Checkpoint) -> Adapter {
+        let of_layer = |name: &String| {
+            let module = name.rsplit_once('.').map_or("", |(module, _)| module);
+            let weight = model.tensors.get(&format!("{module}.weight"));
+            weight.is_some_and(|weight| weight.shape.len() == 3 || merge::is_embedding(module))
+        };
+        let all = std::mem::take(&mut self.tensors);
+        let added = self.scale.is_some();
+        let (sums, rest) = all.into_iter().partition(|(name, _)| added && of_layer(name));
+        self.tensors = rest;
+        Adapter { tensors: sums, scale: self.scale }
     }
 }
 
