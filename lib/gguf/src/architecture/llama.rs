@@ -4,7 +4,7 @@ use serde_json::{Value, json};
 
 use super::moves::{AS, FLAT, Name, PAIRS, dealt};
 use super::names::{ATTENTION, EXPERTS, LATE_NORMS, MLP, NORMS, PAIRED, SPARSE};
-use super::{Architecture, USUAL};
+use super::{Architecture, Numbers, USUAL};
 use crate::model::Model;
 
 const LLAMA: Architecture =
@@ -165,7 +165,7 @@ fn by_key_head(model: &Model, rows: usize) -> Result<Vec<usize>, String> {
 }
 
 /// The numbers of the activation of each layer.
-fn activations(model: &Model) -> Result<Vec<(String, f32)>, String> {
+fn activations(model: &Model) -> Result<Numbers, String> {
     let mut numbers = Vec::new();
     for name in ["alpha_p", "alpha_n", "beta", "eps"] {
         let key = format!("xielu.{name}");

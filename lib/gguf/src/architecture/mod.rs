@@ -41,10 +41,13 @@ pub struct Architecture {
     /// True if factors of frequencies are those of Llama 3.
     pub factors: bool,
     /// Numbers that MLX has as tensors and GGUF as metadata.
-    pub numbers: fn(&Model) -> Result<Vec<(String, f32)>, String>,
+    pub numbers: fn(&Model) -> Result<Numbers, String>,
     /// The config.json.
     pub config: fn(&Model) -> Result<Value, String>,
 }
+
+/// Tensors of one number each, by name.
+pub type Numbers = Vec<(String, f32)>;
 
 impl fmt::Debug for Architecture {
     fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
