@@ -116,8 +116,9 @@ impl Tensor {
         let bytes = self.bytes()?;
         let data = bytes.as_slice().as_ptr();
         Ok(if data.align_offset(8) == 0 {
+            let lent = Lent { bytes, stored: matches!(self.elements, Elements::Stored(_)) };
             // SAFETY: the range holds the tensor, and no element is larger than 8 bytes.
-            unsafe { mlx::over(bytes, &shape, self.dtype) }
+            unsafe { mlx::over(lent, &shape, self.dtype) }
         } else {
             // SAFETY: the range holds the tensor; it is copied here.
             unsafe { Array::from_raw_data(data.cast(), &shape, self.dtype) }
@@ -172,13 +173,35 @@ impl Bytes {
     }
 }
 
+/// The bytes of an array. Those of a file leave memory with it: on a CPU, where MLX copies what it is
+/// given, at once.
+struct Lent {
+    bytes: Bytes,
+    /// Whether they are those of a file.
+    stored: bool,
+}
+
 // SAFETY: the mapping lives and stays where it is while one `Arc` holds it, and is private and
 // writable. No two tensors share bytes, so a buffer that MLX reuses is nobody else's.
-unsafe impl mlx::Memory for Bytes {
+unsafe impl mlx::Memory for Lent {
     fn address(&self) -> *mut c_void {
-        self.as_slice().as_ptr().cast_mut().cast()
+        self.bytes.as_slice().as_ptr().cast_mut().cast()
     }
 }
+
+impl Drop for Lent {
+    /// Forgets whole pages alone: in a part of one, another array may have been written to.
+    fn drop(&mut self) {
+        let Range { start, end } = self.bytes.range;
+        let (first, last) = (start.next_multiple_of(PAGE), end / PAGE * PAGE);
+        if self.stored && first < last {
+            self.bytes.forget(first - start..last - start);
+        }
+    }
+}
+
+/// A multiple of the size of pages everywhere.
+const PAGE: usize = 1 << 16;
 
 /// The types of MLX, and those of files that are the same. MLX has no floats of 8 bits: they are
 /// bytes to it.
