@@ -67,19 +67,7 @@ impl Tool for Push {
     }
 
     fn run(&self, out: &mut Output) -> Result<()> {
-        let places = mlxk_cli::places()?;
-        if self.check_only {
-            return push::check(&self.directory, &self.wish(), &places, out);
-        }
-        let manner = Manner { verbose: self.verbose, events: self.output.ndjson() };
-        let remote = mlxk_cli::remote()?;
-        push::push(&self.directory, &self.wish(), manner, remote, &places, out)
-    }
-}
-
-impl Push {
-    fn wish(&self) -> Wish {
-        Wish {
+        let wish = Wish {
             repo: self.repo.clone(),
             branch: self.branch.clone(),
             message: self.commit.clone(),
@@ -87,7 +75,10 @@ impl Push {
             create: self.create,
             delete_missing: self.delete_missing,
             dry_run: self.dry_run,
-        }
+        };
+        let (verbose, events) = (self.verbose, self.output.ndjson());
+        let manner = Manner { check_only: self.check_only, verbose, events };
+        push::push(&self.directory, &wish, manner, mlxk_cli::remote()?, &mlxk_cli::places()?, out)
     }
 }
 

@@ -31,9 +31,7 @@ fn sides() -> [Side; 2] {
         repo.file("tokenizer.json", "{}").file("sub/notes.txt", "");
         repo.file("tokenizer_config.json", r#"{"chat_template": "{{ messages }}"}"#);
         repo.file("model.safetensors", safetensors());
-        if version == "2.4" {
-            repo.keep_in_xet();
-        }
+        repo.keep_in_xet();
         side
     })
 }
@@ -81,7 +79,7 @@ impl Side {
 
     /// What the Hub gave away of files since it last forgot.
     fn served(&self) -> u64 {
-        self.hub.served("/objects/") + self.hub.served("/resolve-cache/")
+        ["/objects/", "/xorbs/", "/resolve-cache/"].map(|part| self.hub.served(part)).iter().sum()
     }
 }
 
@@ -117,22 +115,12 @@ fn their_client_works_with_the_hub_for_tests() {
     }
 }
 
-/// Downloads as with a Xet storage, whose content all models of a cache share in 2.x. The bytes come
-/// by HTTP, since the clients are here without the library that speaks to one.
-const SHARED: &str = "
-import os, huggingface_hub.file_download as client
-url = os.environ['HF_ENDPOINT'] + '/org/M/resolve/main/model.safetensors'
-def xet_get(*, incomplete_path, **_):
-    with open(incomplete_path, 'wb') as file:
-        client.http_get(url, file)
-client.xet_get, client.is_xet_available = xet_get, lambda: True
-snapshot_download('org/M')";
-
 #[test]
 #[ignore = "needs huggingface_hub: make interop"]
 fn what_they_downloaded_is_ours() {
     for side in sides() {
-        side.python_ok(SHARED);
+        side.hf_ok("download org/M");
+        assert!(side.hub.served("/xorbs/") > 0, "it comes from Xet storage");
         let shared = side.env.hub().join("blobs/.huggingface-shared-blobs").exists();
         assert_eq!(shared, side.bin.ends_with("2.4"), "both layouts are met");
         side.is_whole("org/M");
@@ -245,4 +233,33 @@ fn what_we_clone_and_push_is_theirs() {
         side.ours("mlxk-push").args(["work", "org/Third", "--private"]).ok();
         assert_eq!(side.hub.repo("org/Third").commit(), commit);
     }
+}
+
+/// In a cache whose models share blobs, what we fetch is shared with what they fetch.
+#[test]
+#[ignore = "needs huggingface_hub: make interop"]
+fn what_we_share_is_theirs() {
+    let [_, side] = sides();
+    side.hub.repo("org/N").file("model.safetensors", safetensors()).keep_in_xet();
+    side.hub.repo("org/First").file("first.safetensors", vec![1; 100_000]).keep_in_xet();
+    side.hf_ok("download org/First"); // makes the store
+    side.ours("mlxk-pull").args(["org/M"]).ok();
+    side.is_whole("org/M");
+    side.hf_ok("cache verify org/M --fail-on-missing-files --fail-on-extra-files");
+    side.hub.forget();
+    side.hf_ok("download org/N");
+    assert_eq!(side.served(), 0, "they take it from the store");
+    let payloads = || side.env.files().iter().filter(|(path, _)| shared(path)).count();
+    assert_eq!(payloads(), 2);
+    side.hf_ok("cache rm model/org/M --yes");
+    assert_eq!(payloads(), 2, "it is in use");
+    side.is_whole("org/N");
+    side.hf_ok("cache rm model/org/N --yes");
+    assert_eq!(payloads(), 1);
+}
+
+/// A payload of the store: `blobs/XX/HASH`, without an ending.
+fn shared(path: &Path) -> bool {
+    let parts: Vec<_> = path.iter().rev().take(3).collect();
+    path.extension().is_none() && parts.get(2).is_some_and(|name| *name == "blobs")
 }

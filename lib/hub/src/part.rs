@@ -24,6 +24,10 @@ pub const PIECE: u64 = 16 << 20;
 /// Bytes that are read back at once to be hashed: few calls, and little enough for the cache.
 const BUFFER: usize = 256 << 10;
 
+/// Bytes that are written at once. For more the system takes larger blocks of memory; such as a
+/// virtual machine had given back to its host, which makes them cost twice the time of the write.
+const WRITE: usize = 64 << 10;
+
 /// The disk is given work while more bytes come, whenever it lacks so many.
 const BEHIND: u64 = 64 << 20;
 
@@ -95,9 +99,12 @@ impl Part {
     /// Adds bytes to piece `i`, which only one thread at a time may do.
     pub fn append(&self, i: usize, bytes: &[u8]) -> Result<()> {
         let done = self.done(i);
-        let (start, _) = self.span(i);
+        let mut at = self.span(i).0 + done;
         let turn = self.turn.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
-        self.file.write_all_at(bytes, start + done).map_err(|e| Error::io(&self.path, e))?;
+        for bytes in bytes.chunks(WRITE) {
+            self.file.write_all_at(bytes, at).map_err(|e| Error::io(&self.path, e))?;
+            at += bytes.len() as u64;
+        }
         drop(turn);
         self.note(i, done + bytes.len() as u64)
     }

@@ -12,9 +12,10 @@ use crate::cache::Cache;
 use crate::client::Hub;
 use crate::event::{Event, Listener};
 use crate::listing::{self, Listing, RemoteFile};
+use crate::lock::{self, Lock};
 use crate::transfer::{self, Job, is_there};
 use crate::xet::Storage;
-use crate::{lock, part, space};
+use crate::{part, space};
 
 /// The revision that is meant where none is named.
 pub const MAIN: &str = "main";
@@ -146,6 +147,7 @@ impl Plan {
         jobs.sort_by_key(|job| job.file.size); // what is small fails early, if it does
         let storage = Storage::of(hub, &self.id, commit);
         transfer::fetch(hub, &jobs, storage.as_ref(), told)?;
+        jobs.iter().try_for_each(|job| self.share(hub, job.file, told))?;
         for file in self.chosen() {
             cache.clear(file)?;
         }
@@ -167,14 +169,10 @@ impl Plan {
 
     /// True if the file could be had from what the models of the cache share.
     fn adopt(&self, hub: &Hub, file: &RemoteFile, told: Listener) -> Result<bool> {
-        let remote = hub.remote();
-        let Some(hash) =
-            file.xet_hash.as_deref().filter(|_| remote.shared_blobs && remote.xet && !self.replace)
-        else {
+        let Some(hash) = shared_hash(hub, file).filter(|_| !self.replace) else {
             return Ok(false);
         };
-        let waiting = || told(Event::Locked { path: &file.path });
-        let _lock = lock::take(&self.cache.lock(file), &|| hub.check(), &waiting)?;
+        let _lock = self.lock(hub, file, told)?;
         let blob = self.cache.blob(file);
         if !shared::adopt(&blob, hash, file.size, file.digest()?, self.cache.hub())? {
             return Ok(false);
@@ -183,6 +181,30 @@ impl Plan {
         told(Event::Done { path: &file.path });
         Ok(true)
     }
+
+    /// Lets the models of the cache share a file that was fetched, where they do share.
+    fn share(&self, hub: &Hub, file: &RemoteFile, told: Listener) -> Result<()> {
+        let Some(hash) = shared_hash(hub, file) else {
+            return Ok(());
+        };
+        let _lock = self.lock(hub, file, told)?;
+        let blob = self.cache.blob(file);
+        if is_there(&blob, file) {
+            shared::publish(&blob, hash, self.cache.hub())?;
+        }
+        Ok(())
+    }
+
+    fn lock(&self, hub: &Hub, file: &RemoteFile, told: Listener) -> Result<Lock> {
+        let waiting = || told(Event::Locked { path: &file.path });
+        lock::take(&self.cache.lock(file), &|| hub.check(), &waiting)
+    }
+}
+
+/// What the store that models share calls the file; none if it cannot be there, or shall not.
+fn shared_hash<'a>(hub: &Hub, file: &'a RemoteFile) -> Option<&'a str> {
+    let remote = hub.remote();
+    file.xet_hash.as_deref().filter(|_| remote.shared_blobs && remote.xet)
 }
 
 /// The files that are wished for.

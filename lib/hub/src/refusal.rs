@@ -46,15 +46,16 @@ pub fn of_status(mut response: Response<Body>) -> Failure {
 }
 
 /// Why the storage at `host`, where the Hub redirected to, did not answer with success: such as one
-/// that has not been told in time, or no longer, who may come.
+/// that has not been told in time, or no longer, who may come. What it has not, it will not have soon.
 pub fn of_storage(response: Response<Body>, host: &str) -> Failure {
     let (status, wait) = (response.status().as_u16(), wait_asked(response.headers()));
-    let message = match status {
-        404 | 410 => format!("{host}, where the Hub keeps the file, has none (status {status})"),
-        _ => format!("{host}, where the Hub keeps the file, answers with status {status}"),
+    let missing = matches!(status, 404 | 410);
+    let message = match missing {
+        true => format!("{host}, where the Hub keeps the file, has none (status {status})"),
+        false => format!("{host}, where the Hub keeps the file, answers with status {status}"),
     };
     let error = Box::new(Error::new(Kind::DownloadFailed, "", message));
-    Failure { error, transient: true, wait }
+    Failure { error, transient: !missing, wait }
 }
 
 /// The error for a status; `said` is what the server says itself.

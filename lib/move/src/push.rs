@@ -15,9 +15,11 @@ use crate::teller::Teller;
 /// A Hub that makes a commit is silent for a while.
 const SILENCE: Duration = Duration::from_secs(120);
 
-/// What to say.
+/// How to go about it, and what to say.
 #[derive(Clone, Copy, Debug)]
 pub struct Manner {
+    /// Look at the workspace, and ask nobody.
+    pub check_only: bool,
     /// More than the result.
     pub verbose: bool,
     /// Write records while it goes on.
@@ -34,6 +36,9 @@ pub fn push(
     out: &mut Output,
 ) -> Result<()> {
     let dir = workspace(dir, places)?;
+    if manner.check_only {
+        return check(&dir, wish, out);
+    }
     if remote.token.is_none() {
         return Err(Error::new(Kind::Auth, &wish.repo, "a push needs a token, and there is none")
             .hint("HF_TOKEN, or `hf auth login`, says who you are"));
@@ -51,10 +56,9 @@ pub fn push(
     write(&pushed?, manner, out)
 }
 
-/// Looks at the workspace that `dir` names, and asks nobody; the answer is no if it is unhealthy.
-pub fn check(dir: &Path, wish: &Wish, places: &Places, out: &mut Output) -> Result<()> {
-    let dir = workspace(dir, places)?;
-    let health = push::check(&dir)?;
+/// Looks at the workspace `dir`; the answer is no if it is unhealthy.
+fn check(dir: &Path, wish: &Wish, out: &mut Output) -> Result<()> {
+    let health = push::check(dir)?;
     if health.get("healthy") != Some(&Value::Bool(true)) {
         out.deny();
     }

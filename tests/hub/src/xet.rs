@@ -25,8 +25,9 @@ const CHUNKS: usize = 24;
 /// The chunks of an object, each behind its header.
 pub type Object = Vec<Vec<u8>>;
 
-/// What the storage is shown.
+/// What the storage is shown, and until when that is good.
 const TOKEN: &str = "xet-token";
+const EXPIRY: u64 = 4_000_000_000;
 
 /// On the origin of the API.
 pub fn routes() -> Router<Shared> {
@@ -49,9 +50,16 @@ async fn ticket(
     State(hub): State<Shared>,
     Path((org, name, _)): Path<(String, String, String)>,
     headers: HeaderMap,
-) -> Answer<Json<Value>> {
+) -> Answer<Response> {
     read(&hub.lock(), &format!("{org}/{name}"), &headers)?;
-    Ok(Json(json!({"accessToken": TOKEN, "exp": 4_000_000_000_u64, "casUrl": hub.storage})))
+    // Clients read it from the body, or, as huggingface_hub does, from the headers.
+    let headers = [
+        ("x-xet-cas-url", hub.storage.clone()),
+        ("x-xet-access-token", TOKEN.to_owned()),
+        ("x-xet-token-expiration", EXPIRY.to_string()),
+    ];
+    let body = json!({"accessToken": TOKEN, "exp": EXPIRY, "casUrl": hub.storage});
+    Ok((headers, Json(body)).into_response())
 }
 
 async fn recipe(

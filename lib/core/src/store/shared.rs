@@ -7,8 +7,8 @@
 
 use std::collections::BTreeSet;
 use std::fs::{self, File};
-use std::io::Write;
-use std::os::unix::fs::{OpenOptionsExt, PermissionsExt, symlink};
+use std::io::{self, Write};
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt, PermissionsExt, chown, symlink};
 use std::path::{Component, Path, PathBuf};
 
 use super::cache::{entries, is_absent};
@@ -52,7 +52,7 @@ pub fn payload(link: &Path, hub: &Path) -> Result<Option<PathBuf>> {
 pub fn hop(link: &Path) -> Result<Option<PathBuf>> {
     let target = match fs::read_link(link) {
         Ok(target) => link.parent().unwrap_or(link).join(target),
-        Err(e) if is_absent(&e) || e.kind() == std::io::ErrorKind::InvalidInput => return Ok(None),
+        Err(e) if is_absent(&e) || e.kind() == io::ErrorKind::InvalidInput => return Ok(None),
         Err(e) => return Err(Error::io(link, e)),
     };
     let (Some(directory), Some(name)) = (target.parent(), target.file_name()) else {
@@ -111,6 +111,48 @@ pub fn adopt(link: &Path, hash: &str, size: u64, digest: Digest, hub: &Path) -> 
     note_user(&beside(&payload, "refs"), link, hub)?;
     replace_link(link, &target)?;
     Ok(true)
+}
+
+/// Moves `blob`, a file of a model that is verified to be what the Hub knows by `hash`, into the
+/// store, and leaves a link. What the store had under that name gives way to it, for all models.
+///
+/// False where there is no store, or one of somebody else: then the blob stays what it is. No store
+/// is made, since programs that know none would leave behind what is in it when they delete.
+pub fn publish(blob: &Path, hash: &str, hub: &Path) -> Result<bool> {
+    let Some(prefix) = hash.get(..2).filter(|_| is_hash(hash)) else {
+        return Ok(false);
+    };
+    if !exists(hub)? || blob.is_symlink() {
+        return Ok(false);
+    }
+    let directory = hub.join("blobs").join(prefix);
+    match make_directory(&directory, hub).and_then(|()| open_up(blob, &directory, hub)) {
+        Err(e) if e.kind() == io::ErrorKind::PermissionDenied => return Ok(false),
+        made => made.map_err(|e| Error::io(&directory, e))?,
+    }
+    let payload = directory.join(hash);
+    let _lock = lock(&payload)?;
+    note_user(&beside(&payload, "refs"), blob, hub)?;
+    fs::rename(blob, &payload).map_err(|e| Error::io(&payload, e))?;
+    replace_link(blob, &Path::new("../../blobs").join(prefix).join(hash))?;
+    Ok(true)
+}
+
+/// Makes a directory of the store, open to whom the hub is open to.
+fn make_directory(directory: &Path, hub: &Path) -> io::Result<()> {
+    match fs::create_dir(directory) {
+        Err(e) if e.kind() == io::ErrorKind::AlreadyExists => Ok(()),
+        Err(e) => Err(e),
+        Ok(()) => fs::set_permissions(directory, hub.metadata()?.permissions()),
+    }
+}
+
+/// Lets everybody read the file `blob` who may enter `hub`, and nobody write it.
+fn open_up(blob: &Path, directory: &Path, hub: &Path) -> io::Result<()> {
+    let enter = hub.metadata()?.mode() & 0o011;
+    fs::set_permissions(blob, fs::Permissions::from_mode(0o400 | enter << 2))?;
+    let group = directory.metadata()?.gid();
+    if blob.metadata()?.gid() == group { Ok(()) } else { chown(blob, None, Some(group)) }
 }
 
 /// Puts a symbolic link to `target` at `link`, in one step with what was there going.
@@ -173,7 +215,7 @@ fn lock(payload: &Path) -> Result<File> {
 fn rewrite(manifest: &Path, users: &BTreeSet<PathBuf>, hub: &Path) -> Result<()> {
     let lines = users.iter().filter_map(|link| link.strip_prefix(hub).ok());
     let content: String = lines.map(|line| format!("{}\n", line.display())).collect();
-    let replace = || -> std::io::Result<()> {
+    let replace = || -> io::Result<()> {
         let directory = manifest.parent().unwrap_or(manifest);
         let mut file = tempfile::NamedTempFile::new_in(directory)?;
         file.write_all(content.as_bytes())?;
@@ -199,9 +241,12 @@ fn is_payload(path: &Path, hub: &Path) -> bool {
     let [prefix, hash] = parts.as_slice() else {
         return false;
     };
-    let hex = |c: char| matches!(c, '0'..='9' | 'a'..='f');
-    let named = hash.len() == 64 && hash.chars().all(hex) && hash.get(..2) == Some(prefix);
+    let named = is_hash(hash) && hash.get(..2) == Some(prefix);
     named && fs::symlink_metadata(path).is_ok_and(|metadata| metadata.is_file())
+}
+
+fn is_hash(name: &str) -> bool {
+    name.len() == 64 && name.chars().all(|c| matches!(c, '0'..='9' | 'a'..='f'))
 }
 
 /// True for a relative path `TYPE--ORG--NAME/blobs/ETAG`.

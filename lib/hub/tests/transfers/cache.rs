@@ -1,7 +1,7 @@
 //! The cache as huggingface_hub would have written it, and beside programs that use it too.
 
 use std::fs::{self, File};
-use std::os::unix::fs::symlink;
+use std::os::unix::fs::{PermissionsExt, symlink};
 use std::thread;
 use std::time::Duration;
 
@@ -172,16 +172,53 @@ fn what_models_share_is_linked_if_it_is_what_it_says() {
         env.pull().unwrap();
         assert_eq!(env.read("model.safetensors"), content(LARGE));
         let blob = env.blob(&content(LARGE));
-        assert_eq!(blob.is_symlink(), good);
         assert_eq!(env.hub.served("/xorbs/") == 0, good);
-        if good {
-            let link = fs::read_link(&blob).unwrap().display().to_string();
-            assert_eq!(link, format!("../../blobs/{}/{xet}", &xet[..2]));
-            let manifest = fs::read_to_string(payload.with_extension("refs")).unwrap();
-            let etag = sha256(&content(LARGE));
-            assert_eq!(manifest, format!("models--org--M/blobs/{etag}\n"));
-        }
+        let link = fs::read_link(&blob).unwrap().display().to_string();
+        assert_eq!(link, format!("../../blobs/{}/{xet}", &xet[..2]));
+        let manifest = fs::read_to_string(payload.with_extension("refs")).unwrap();
+        let etag = sha256(&content(LARGE));
+        assert_eq!(manifest, format!("models--org--M/blobs/{etag}\n"));
     }
+}
+
+#[test]
+fn what_is_fetched_is_shared_where_there_is_a_store() {
+    let env = Env::with_model();
+    for repo in ["org/M", "org/N"] {
+        env.hub.repo(repo).file("model.safetensors", content(LARGE)).keep_in_xet();
+    }
+    let xet = listed_xet(&env);
+    let store = env.home.path().join("hub/blobs");
+    fs::create_dir_all(&store).unwrap();
+    let mine = "of somebody else";
+    fs::write(store.join("file"), mine).unwrap();
+    env.pull().unwrap();
+    let blob = env.blob(&content(LARGE));
+    assert!(!blob.is_symlink(), "a directory of that name is no store");
+    fs::remove_file(store.join("file")).unwrap();
+    fs::remove_dir_all(env.repo()).unwrap();
+    fs::write(store.join(".huggingface-shared-blobs"), "1\n").unwrap();
+    env.pull().unwrap();
+    let payload = store.join(&xet[..2]).join(&xet);
+    assert_eq!(blob.canonicalize().unwrap(), payload.canonicalize().unwrap());
+    assert_eq!(payload.metadata().unwrap().permissions().mode() & 0o777, 0o444);
+    env.hub.forget();
+    let choice = Choice::default();
+    let other = |bad: &[String]| {
+        let wish = Wish { id: "org/N", revision: "main", choice: &choice, bad };
+        env.pull_with(wish, u64::MAX).unwrap();
+    };
+    other(&[]);
+    assert_eq!(env.hub.served("/xorbs/") + env.hub.served("/objects/"), 0);
+    // What is bad there is bad for all, and repaired for all.
+    fs::remove_file(&payload).unwrap();
+    fs::write(&payload, vec![0; LARGE]).unwrap();
+    other(&["model.safetensors".to_owned()]);
+    assert!(env.read("model.safetensors") == content(LARGE));
+    let etag = sha256(&content(LARGE));
+    let users = mlxk_core::store::shared::users(&payload, &env.places().hub).unwrap().unwrap();
+    let user = |repo: &str| env.places().hub.join(repo).join("blobs").join(&etag);
+    assert!(users.into_iter().eq([user("models--org--M"), user("models--org--N")]));
 }
 
 fn listed_xet(env: &Env) -> String {

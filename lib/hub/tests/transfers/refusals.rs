@@ -52,6 +52,19 @@ fn what_does_not_exist_is_named() {
     refused(env.pull_at("main", &none), &env, Kind::Validation);
 }
 
+/// A connection that breaks may come back; a file that is missing does not.
+#[test]
+fn a_file_that_its_storage_has_lost_is_not_waited_for() {
+    let env = Env::with_model();
+    env.hub.fault(Rule::on("/objects/"), Fault::Status { code: 404, retry_after: None });
+    let error = env.pull().unwrap_err();
+    assert_eq!(error.kind, Kind::DownloadFailed);
+    assert!(error.subject.contains("org/M: model.safetensors"), "{error}");
+    assert!(error.message.ends_with("where the Hub keeps the file, has none (status 404)"));
+    let asked = env.hub.requests().iter().filter(|r| r.path.contains("/objects/")).count();
+    assert!(asked <= 2, "once for each of its pieces: {asked}");
+}
+
 #[test]
 fn a_file_that_would_lie_elsewhere_is_refused() {
     for path in ["../../x", "/etc/x", "a\\..\\b", "a/../../b"] {
