@@ -152,7 +152,7 @@ fn events_are_records_where_they_are_asked_for() {
 #[test]
 fn ctrl_c_keeps_what_came_and_says_so() {
     let (env, hub) = sides();
-    hub.fault(Rule::on("/objects/"), Fault::Slow { rate: 3_000_000 });
+    hub.fault(Rule::on("/objects/"), Fault::Slow { rate: 1_000_000 });
     let mut command = env.command("mlxk-pull");
     command.arg("org/M").env("HF_ENDPOINT", hub.endpoint());
     command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());

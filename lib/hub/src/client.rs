@@ -33,8 +33,9 @@ const IDLE: usize = 16;
 /// How often it is asked whether the user has had enough.
 const GLANCE: Duration = Duration::from_millis(100);
 
-/// Bytes that are read from a connection at once.
-const BUFFER: usize = 256 << 10;
+/// Bytes that are read from a connection at once: few calls, and for all connections together little
+/// enough for the cache.
+const BUFFER: usize = 64 << 10;
 
 /// A Hub that can be asked.
 pub struct Hub {

@@ -22,7 +22,7 @@ use crate::lock::is_current;
 pub const PIECE: u64 = 16 << 20;
 
 /// Bytes that are read back at once to be hashed: few calls, and little enough for the cache.
-const BUFFER: usize = 256 << 10;
+const BUFFER: usize = 64 << 10;
 
 /// Bytes that are written at once. For more the system takes larger blocks of memory; such as a
 /// virtual machine had given back to its host, which makes them cost twice the time of the write.

@@ -216,12 +216,17 @@ fn choose(wish: &Wish, listing: &Listing) -> Result<Vec<usize>> {
     let chosen: Vec<usize> =
         (0..listing.files.len()).filter(|i| wanted(&listing.files[*i])).collect();
     let strange = wish.bad.iter().find(|path| listing.files.iter().all(|file| file.path != **path));
-    let error = |subject: &str, message| Err(Error::new(Kind::Validation, subject, message));
+    let error = |subject: &str, message| Error::new(Kind::Validation, subject, message);
     match (strange, chosen.is_empty()) {
         (Some(path), _) => {
-            error(&format!("{}: {path}", wish.id), "the Hub has no such file of that revision")
+            let subject = format!("{}: {path}", wish.id);
+            Err(error(&subject, "the Hub has no such file of that revision"))
         }
-        (None, true) => error(wish.id, "no file of it is chosen"),
+        (None, true) => {
+            let count = listing.files.len();
+            Err(error(wish.id, "no file of it is chosen")
+                .hint(format!("a dry run without patterns names its {count} files")))
+        }
         (None, false) => Ok(chosen),
     }
 }

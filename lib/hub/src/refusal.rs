@@ -67,7 +67,8 @@ fn describe(status: u16, code: &str, said: &str) -> Error {
             error(Kind::AccessDenied, "gated: the Hub gives it to those who were granted access")
                 .hint(format!("ask for access on the model's page; {login}"))
         }
-        (_, "RevisionNotFound") => error(Kind::HashNotFound, "no such revision on the Hub"),
+        (_, "RevisionNotFound") => error(Kind::HashNotFound, "no such revision on the Hub")
+            .hint("a branch, a tag, or all 40 digits of a commit"),
         (_, "EntryNotFound") => error(Kind::DownloadFailed, "no such file on the Hub"),
         (_, "RepoNotFound") | (404, _) => {
             error(Kind::RepoNotFound, "no such model on the Hub, or a private one")

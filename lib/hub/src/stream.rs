@@ -14,7 +14,7 @@ use crate::refusal::{Attempt, Failure};
 use crate::xet::Storage;
 
 /// Bytes that are taken from a connection at once.
-const BUFFER: usize = 256 << 10;
+const BUFFER: usize = 64 << 10;
 
 /// Failures in a row after which Xet storage is left alone.
 const XET_ATTEMPTS: u32 = 3;

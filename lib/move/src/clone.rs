@@ -7,7 +7,6 @@ use mlxk_core::store::staging::Staging;
 use mlxk_core::{Error, Health, Kind, Places, Record, Remote, Result, Spec, Target, resolve};
 use mlxk_hub::clone::Plan;
 use mlxk_hub::event::Listener;
-use mlxk_hub::pull::MAIN;
 use mlxk_hub::{Hub, listing, patience};
 use serde_json::{Value, json};
 
@@ -113,7 +112,7 @@ fn cached(id: &str, revision: Option<&str>, places: &Places) -> Result<mlxk_core
     let target = Target::Name { name: id.to_owned(), revision: revision.map(str::to_owned) };
     let spec = Spec { text: name, target, exact: true };
     resolve::resolve(&spec, &Places { workspaces: None, ..places.clone() })
-        .map_err(|e| e.hint(format!("HF_HUB_OFFLINE is set: the Hub is not asked for {MAIN}")))
+        .map_err(|e| e.hint("HF_HUB_OFFLINE is set: the Hub is not asked"))
 }
 
 /// Where the clone shall be.

@@ -32,12 +32,13 @@ struct State<'a> {
 impl<'a> Teller<'a> {
     /// Of the transfer of `model`; with `records`, every event of note is one on standard output.
     pub fn new(model: &'a str, records: bool, out: &'a mut Output) -> Teller<'a> {
-        let style =
-            "{wide_bar} {decimal_bytes}/{decimal_total_bytes} {decimal_bytes_per_sec}, {eta} {msg}";
-        let style = ProgressStyle::with_template(style);
+        let style = ProgressStyle::with_template(concat!(
+            "{prefix} {wide_bar} {decimal_bytes}/{decimal_total_bytes} ",
+            "{decimal_bytes_per_sec}, {eta} {msg}"
+        ));
         let style = style.unwrap_or_else(|_| ProgressStyle::default_bar());
         let bar = match io::stderr().is_terminal() {
-            true => ProgressBar::new(0).with_style(style),
+            true => ProgressBar::new(0).with_style(style).with_prefix(model.to_owned()),
             false => ProgressBar::hidden(),
         };
         let state = State { out, records, told: Instant::now(), moved: 0, wrote: Ok(()) };
