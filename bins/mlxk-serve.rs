@@ -5,7 +5,7 @@ use std::process::ExitCode;
 use clap::{ArgAction, Parser};
 use mlxk_cli::{Form, Output, Tool, completion};
 use mlxk_core::Result;
-use mlxk_daemon::{ListenFlags, LogFlags, WorkFlags};
+use mlxk_daemon::{DistributedFlags, ListenFlags, LogFlags, WorkFlags};
 
 /// Serve models over HTTP, in the forms of OpenAI and Anthropic
 ///
@@ -20,6 +20,8 @@ struct Serve {
     listen: ListenFlags,
     #[command(flatten)]
     work: WorkFlags,
+    #[command(flatten)]
+    distributed: DistributedFlags,
     #[command(flatten)]
     log: LogFlags,
     /// Write a record when clients can connect
@@ -51,7 +53,8 @@ impl Tool for Serve {
 
     fn run(&self, out: &mut Output) -> Result<()> {
         let places = mlxk_cli::places()?;
-        mlxk_daemon::serve(&self.model, &self.listen, &self.work, &self.log, places, out)
+        let Serve { model, listen, work, distributed, log, .. } = self;
+        mlxk_daemon::serve(model, listen, work, distributed, log, places, out)
     }
 }
 

@@ -7,6 +7,7 @@ mod chat;
 mod clone;
 mod completions;
 mod convert;
+mod distributed;
 mod env;
 mod health;
 mod interop;

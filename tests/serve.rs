@@ -16,7 +16,7 @@ use crate::env::{Env, program_path};
 use crate::offline::can_unshare;
 
 /// A home with a model of four layers, the workspace `tiny`.
-fn home() -> Env {
+pub fn home() -> Env {
     let env = Env::new();
     let tiny = env.workspaces().join("tiny");
     fs::create_dir_all(&tiny).unwrap();
@@ -88,7 +88,7 @@ impl Drop for Server {
     }
 }
 
-fn ask(mut stream: impl Read + Write) -> String {
+pub fn ask(mut stream: impl Read + Write) -> String {
     let body = json!({"model": "tiny", "prompt": "w1 w2", "temperature": 0, "max_tokens": 4});
     let body = body.to_string();
     let head = format!(
@@ -102,7 +102,7 @@ fn ask(mut stream: impl Read + Write) -> String {
     answer
 }
 
-fn until(what: &str, mut done: impl FnMut() -> bool) {
+pub fn until(what: &str, mut done: impl FnMut() -> bool) {
     let late = Instant::now() + Duration::from_secs(20);
     while !done() {
         assert!(Instant::now() < late, "{what}");

@@ -4,6 +4,7 @@
 
 #![cfg_attr(test, allow(clippy::unwrap_used))] // a test fails by panicking
 
+mod distributed;
 mod flags;
 mod key;
 mod listen;
@@ -15,25 +16,44 @@ use std::process;
 use mlxk_cli::{Form, Output, interrupt, program};
 use mlxk_core::{Error, Kind, Places, Record, Result};
 use mlxk_engine::Local;
+use mlxk_infer::distributed::Watch;
 use mlxk_serve::{App, Level, Settings};
 use serde_json::{Value, json};
 
+pub use distributed::DistributedFlags;
 pub use flags::{ListenFlags, WorkFlags};
 pub use log::LogFlags;
 
-/// Serves the models of `places`, those that are named from the start, until a signal ends it.
+/// Serves the models of `places`, those that are named from the start, until a signal ends it; as a
+/// rank other than the first, holds its part of the one that is named until the first ends it.
 ///
 /// # Errors
-/// If a model cannot be loaded, or nobody can connect.
+/// If a model cannot be loaded, or nobody can connect; if another rank has gone.
 pub fn serve(
     models: &[String],
     listen: &ListenFlags,
     work: &WorkFlags,
+    distributed: &DistributedFlags,
     log: &LogFlags,
     places: Places,
     out: &mut Output,
 ) -> Result<()> {
     program::ignore_sigpipe();
+    let place = distributed.place()?;
+    let only = match (&place, models) {
+        (Some(place), [model]) => Some((place, model)),
+        (Some(_), _) => return Err(one_model()),
+        (None, _) => None,
+    };
+    let tell = log.log();
+    let said = |message: String| tell.say(Level::Info, message);
+    let bounds = work.bounds()?;
+    if let Some((place, model)) = only.filter(|(place, _)| place.rank > 0) {
+        return mlxk_engine::follow(places, bounds.memory, model, place, &mut |part| {
+            said(format!("rank {} has {}", place.rank, part.describe()));
+            announce(&[], models, None, Some(place.rank), out)
+        });
+    }
     let keys = key::keys(listen.api_key_file.as_deref())?;
     let open = listen::open(listen)?;
     if !open.here && keys.is_empty() {
@@ -41,29 +61,44 @@ pub fn serve(
             "--api-key-file FILE or MLXK_API_KEY tells who may; --host 127.0.0.1 keeps it here",
         ));
     }
-    let bounds = work.bounds()?;
     let settings = Settings {
         keys,
         loopback: open.loopback,
         origins: listen.origins()?,
         lenient: listen.ignore_unknown,
         max_body: listen.max_body.0 as usize,
-        log: log.log(),
+        log: tell.clone(),
     };
-    let (tell, most) = (settings.log.clone(), bounds.preset.options.max_tokens);
-    let engine = Local::start(places, bounds, models)?;
+    let most = bounds.preset.options.max_tokens;
+    let (engine, ranks) = match only {
+        None => (Local::start(places, bounds, models)?, None),
+        Some((place, model)) => {
+            let wish = (place, distributed.split());
+            let (engine, ranks) = Local::lead(places, bounds, model, wish, &said)?;
+            (engine, Some(ranks))
+        }
+    };
     let app = App::new(engine, settings);
     let watch = interrupt::watch();
-    announce(&open.addresses, models, most, out)?;
+    announce(&open.addresses, models, most, only.map(|(place, _)| place.rank), out)?;
     for address in &open.addresses {
-        tell.say(Level::Info, format!("listening on {address}"));
+        said(format!("listening on {address}"));
     }
-    let served = mlxk_serve::run(&app, open.sockets, listen.grace(), &|| watch.caught());
+    let lost = || ranks.as_ref().and_then(Watch::lost);
+    let stopped = || watch.caught() || lost().is_some();
+    let served = mlxk_serve::run(&app, open.sockets, listen.grace(), &stopped);
     drop(open.file);
-    tell.say(Level::Info, "stopped");
+    let served = lost().map_or(served, Err);
+    ranks.iter().for_each(Watch::end);
+    said("stopped".to_owned());
     // From here on the signal ends the program, as its parent expects.
     drop(watch);
     served
+}
+
+fn one_model() -> Error {
+    let message = "it is one model that several processes hold";
+    Error::new(Kind::Command, "--distributed", message).hint("--model MODEL, once, names it")
 }
 
 /// Tells programs that wait for it where the server is.
@@ -71,14 +106,18 @@ fn announce(
     addresses: &[String],
     models: &[String],
     most: Option<u64>,
+    rank: Option<usize>,
     out: &mut Output,
 ) -> Result<()> {
-    let told = json!({
+    let mut told = json!({
         "addresses": addresses,
         "pid": process::id(),
         "models": models,
         "max_tokens": most,
     });
+    if let Some(rank) = rank {
+        told["rank"] = rank.into();
+    }
     match (out.form, told) {
         (Form::Human, _) => Ok(()),
         (Form::Ndjson, Value::Object(fields)) => out.lines([&Record::from(fields)]),

@@ -22,12 +22,19 @@ pub struct Catalogue {
     /// What names were found to mean. A model that is fetched anew is another revision, which
     /// requests get that name none once the server is started again.
     known: Mutex<BTreeMap<String, Found>>,
+    /// Whether there are no others.
+    closed: bool,
 }
 
 impl Catalogue {
     /// Of the models in `places`.
     pub fn new(places: Places) -> Catalogue {
-        Catalogue { places, own: BTreeMap::new(), known: Mutex::default() }
+        Catalogue { places, own: BTreeMap::new(), known: Mutex::default(), closed: false }
+    }
+
+    /// Of those alone that are loaded at the start.
+    pub fn closed(self) -> Catalogue {
+        Catalogue { closed: true, ..self }
     }
 
     /// Finds a model that its owner names: by a path too.
@@ -41,6 +48,10 @@ impl Catalogue {
     pub fn find(&self, name: &str) -> Result<Found> {
         if let Some(found) = self.own.get(name) {
             return Ok(found.clone());
+        }
+        if self.closed {
+            let error = Error::new(Kind::ModelNotFound, name, "this server has one model alone");
+            return Err(error.hint("GET /v1/models names it"));
         }
         let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(found) = known.get(name) {
@@ -61,7 +72,10 @@ impl Catalogue {
 
     /// All that can run, those that are loaded at the start first.
     pub fn list(&self, loaded: &[Found]) -> Result<Vec<Listed>> {
-        let all = store::list(&self.places, Revisions::Current)?;
+        let all = match self.closed {
+            true => Vec::new(),
+            false => store::list(&self.places, Revisions::Current)?,
+        };
         let others = all.into_iter().filter(|found| !self.own.values().any(|own| own == found));
         let own: Vec<Found> = self.own.values().cloned().collect();
         let mut others: Vec<Found> = others.collect();

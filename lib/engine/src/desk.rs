@@ -3,7 +3,8 @@
 use std::collections::BTreeMap;
 use std::time::Instant;
 
-use mlxk_core::{Error, Facts, Found, Kind, Result, health, policy, probe};
+use mlxk_core::{Error, Facts, Found, Health, Kind, Plan, Result, health, policy, probe};
+use mlxk_infer::distributed::Party;
 use mlxk_infer::generate::{End as Ended, Reason as Ending};
 use mlxk_infer::{Event as Heard, Memory, Model, Ready, Request, Runner, Vocabulary};
 use mlxk_serve::{Call, End, Event, Likelihood, Reason};
@@ -38,8 +39,10 @@ struct Asked {
 
 /// What a model will take, told before it is loaded.
 pub struct Weighed {
-    facts: Facts,
-    plan: mlxk_core::Plan,
+    /// What is known of it.
+    pub facts: Facts,
+    /// How it runs.
+    pub plan: Plan,
     /// Bytes of its weights.
     pub weights: u64,
     token: u64,
@@ -50,11 +53,23 @@ pub struct Weighed {
 /// # Errors
 /// If it cannot run.
 pub fn weigh(found: &Found) -> Result<Weighed> {
+    read(found, |facts, health, plan| mlxk_infer::admit(facts, health, plan).map(|_| ()))
+}
+
+/// The same for a model of which a part will be loaded here.
+///
+/// # Errors
+/// If it cannot run.
+pub fn weigh_part(found: &Found) -> Result<Weighed> {
+    read(found, mlxk_infer::admit_part)
+}
+
+fn read(found: &Found, admit: fn(&Facts, &Health, &Plan) -> Result<()>) -> Result<Weighed> {
     const MANY: u64 = 1024;
     let facts = probe::read(found)?;
     let health = health::check(&facts);
     let plan = policy::decide(&facts, &health);
-    mlxk_infer::admit(&facts, &health, &plan)?;
+    admit(&facts, &health, &plan)?;
     let on_cpu = mlxk_infer::on_cpu()?;
     let weights = mlxk_infer::estimate(&facts, 0, on_cpu)?;
     let token = (mlxk_infer::estimate(&facts, MANY, on_cpu)? - weights) / MANY;
@@ -67,8 +82,22 @@ impl Desk {
     /// # Errors
     /// If it cannot be loaded.
     pub fn open(weighed: Weighed, memory: &Memory) -> Result<Desk> {
+        let model = mlxk_infer::load(&weighed.facts, &weighed.plan)?;
+        Desk::of(model, weighed, memory)
+    }
+
+    /// Loads the part of a model that is this rank's, while the others load theirs.
+    ///
+    /// # Errors
+    /// If one of them cannot.
+    pub fn lead(weighed: Weighed, party: Party, memory: &Memory) -> Result<Desk> {
+        let (weights, token) = (party.bytes(), party.part().of(weighed.token));
+        let model = party.load(&weighed.facts, &weighed.plan)?;
+        Desk::of(model, Weighed { weights, token, ..weighed }, memory)
+    }
+
+    fn of(mut model: Model, weighed: Weighed, memory: &Memory) -> Result<Desk> {
         let Weighed { facts, plan, weights, token } = weighed;
-        let mut model = mlxk_infer::load(&facts, &plan)?;
         model.memory = memory.clone();
         let runner = Runner::new(model, &facts, &plan)?;
         let (found, used, answers) = (facts.found.clone(), Instant::now(), BTreeMap::new());
@@ -182,5 +211,7 @@ fn ended(end: &Ended) -> End {
         prompt_tokens: end.prompt_tokens,
         cached_tokens: end.cached_tokens,
         completion_tokens: end.completion_tokens,
+        reasoning_tokens: end.reasoning_tokens,
+        stop: end.stop.clone(),
     }
 }

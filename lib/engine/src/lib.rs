@@ -9,7 +9,9 @@
 
 mod catalogue;
 mod desk;
+mod distributed;
 mod local;
 mod worker;
 
+pub use distributed::follow;
 pub use local::{Bounds, Local};

@@ -59,23 +59,34 @@ impl Local {
     /// # Errors
     /// If one of them cannot be loaded.
     pub fn start(places: Places, bounds: Bounds, models: &[String]) -> Result<Local> {
-        let shared = Arc::new(Shared::default());
         let mut catalogue = Catalogue::new(places);
+        let found = models.iter().map(|model| catalogue.preload(model));
+        let found: Vec<Found> = found.collect::<Result<_>>()?;
+        let local = Local::begin(catalogue, bounds)?;
+        for found in found {
+            let (send, loaded) = channel();
+            local.order(Order::Load(found, send))?;
+            loaded.recv().map_err(|_| stopped())??;
+        }
+        Ok(local)
+    }
+
+    /// Starts the thread of the models, without any.
+    pub(crate) fn begin(catalogue: Catalogue, bounds: Bounds) -> Result<Local> {
+        let shared = Arc::new(Shared::default());
         let (orders, coming) = channel();
-        let local = Told { shared: shared.clone(), bounds: bounds.clone() };
+        let told = Told { shared: shared.clone(), bounds: bounds.clone() };
         thread::Builder::new()
             .name("models".to_owned())
-            .spawn(move || worker::work(local, &coming))
+            .spawn(move || worker::work(told, &coming))
             .map_err(|e| Error::new(Kind::Execution, "", format!("no thread: {e}")))?;
-        for model in models {
-            let found = catalogue.preload(model)?;
-            let (send, loaded) = channel();
-            let gone = |_| stopped();
-            orders.send(Order::Load(found, send)).map_err(|_| stopped())?;
-            loaded.recv().map_err(gone)??;
-        }
         let Bounds { queue, preset, .. } = bounds;
         Ok(Local { orders, catalogue, shared, queue, preset })
+    }
+
+    /// Tells the thread of the models what to do.
+    pub(crate) fn order(&self, order: Order) -> Result<()> {
+        self.orders.send(order).map_err(|_| stopped())
     }
 
     /// The request as a model takes it, and the model.
@@ -137,7 +148,7 @@ impl Engine for Local {
             Some(rules) => self.prepare(found, request, rules, send)?,
             None => {
                 let order = Order::Answer { found, request: Box::new(request), ready: None, send };
-                self.orders.send(order).map_err(|_| stopped())?;
+                self.order(order)?;
             }
         }
         Ok(events)
@@ -147,7 +158,7 @@ impl Engine for Local {
         let (found, request) = self.understand(&request)?;
         let (send, count) = oneshot::channel();
         let order = Order::Count { found, request: Box::new(request), send };
-        self.orders.send(order).map_err(|_| stopped())?;
+        self.order(order)?;
         Ok(count)
     }
 

@@ -7,12 +7,13 @@ use std::sync::{Arc, PoisonError};
 use std::time::{Duration, Instant};
 
 use mlxk_core::{Error, Found, Kind, Result};
+use mlxk_infer::distributed::Party;
 use mlxk_infer::{Ready, Request, Vocabulary};
 use mlxk_serve::Figures;
 use tokio::sync::oneshot;
 
 use crate::catalogue::id;
-use crate::desk::{self, Desk, Hearer};
+use crate::desk::{self, Desk, Hearer, Weighed};
 use crate::local::{Bounds, Shared};
 
 /// Time between two looks for models that nobody asks.
@@ -22,6 +23,8 @@ const LOOK: Duration = Duration::from_secs(1);
 pub enum Order {
     /// Load a model.
     Load(Found, Sender<Result<()>>),
+    /// Load a part of one, which other processes have the rest of.
+    Lead(Box<(Weighed, Party)>, Sender<Result<()>>),
     /// Answer a request.
     Answer {
         /// The model.
@@ -121,6 +124,13 @@ impl Worker {
             Order::Load(found, send) => {
                 // Who asked is the start of the engine, which waits.
                 let _ = send.send(self.at_once(&found).map(|_| ()));
+            }
+            Order::Lead(model, send) => {
+                let (weighed, party) = *model;
+                let desk = Desk::lead(weighed, party, &self.told.bounds.texts);
+                // As above.
+                let _ = send.send(desk.map(|desk| self.desks.push(desk)));
+                self.tell();
             }
             Order::Answer { found, request, ready, send } => {
                 self.line.push_back(Waiting { found, request, ready, send, prompt: None });

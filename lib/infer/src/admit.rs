@@ -11,6 +11,21 @@ use crate::room;
 /// [`Kind::Unhealthy`], [`Kind::CapabilityNotSupported`] if it is made for something else,
 /// [`Kind::RuntimeIncompatible`], [`Kind::InsufficientMemory`].
 pub fn admit(facts: &Facts, health: &Health, plan: &Plan) -> Result<Option<String>> {
+    admit_part(facts, health, plan)?;
+    room::check(facts, plan).map_err(|mut e| {
+        e.subject = match e.kind {
+            Kind::InsufficientMemory => facts.found.name.clone(),
+            _ => facts.path(&e.subject).display().to_string(),
+        };
+        e
+    })
+}
+
+/// The same for a model of which a part will be loaded here: whether there is room is told later.
+///
+/// # Errors
+/// As [`admit`], but for memory.
+pub fn admit_part(facts: &Facts, health: &Health, plan: &Plan) -> Result<()> {
     let refuse = |kind, reason: &str| Err(Error::new(kind, &facts.found.name, reason));
     if !health.healthy {
         return refuse(Kind::Unhealthy, &health.reason);
@@ -29,11 +44,5 @@ pub fn admit(facts: &Facts, health: &Health, plan: &Plan) -> Result<Option<Strin
     if let Err(reason) = &plan.runnable {
         return refuse(Kind::RuntimeIncompatible, reason);
     }
-    room::check(facts, plan).map_err(|mut e| {
-        e.subject = match e.kind {
-            Kind::InsufficientMemory => facts.found.name.clone(),
-            _ => facts.path(&e.subject).display().to_string(),
-        };
-        e
-    })
+    Ok(())
 }

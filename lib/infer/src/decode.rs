@@ -1,12 +1,16 @@
 //! A model in memory, and what it makes of a prompt.
 
+use std::cell::RefCell;
+use std::rc::Rc;
+
 use mlx_rs::error::{Exception, Result};
 use mlx_rs::transforms::eval;
 use mlx_rs::{Array, Stream, memory, with_stream};
 use mlxk_core::{Error, Kind};
 
 use crate::batch::{Batch, Draft};
-use crate::cache::{Cache, Texts};
+use crate::cache::{Cache, Slot, Texts};
+use crate::distributed::{self, Elsewhere, Others, Part};
 use crate::mlx;
 use crate::models::Language;
 use crate::remember::Memory;
@@ -20,6 +24,11 @@ pub struct Model {
     /// Whether to queue a token's work before the token before it is known: a GPU then never waits
     /// for the host, a CPU would only be late with the first of the two.
     pub(crate) ahead: bool,
+    on_cpu: bool,
+    /// What this rank has of the model, if not all of it.
+    part: Option<Part>,
+    /// Those that have the rest, if this rank leads them.
+    pub(crate) others: Option<Rc<RefCell<Others>>>,
     /// Tokens of prompts that are processed at once.
     pub prefill_chunk: usize,
     context_length: Option<u64>,
@@ -31,12 +40,13 @@ pub struct Model {
 }
 
 impl Model {
-    /// `network`, whose work goes to `stream` of the CPU or not; it was trained on texts of
-    /// `context_length` tokens, if that is known.
+    /// `network`, whose work goes to `stream` of the CPU or not; it is a `part` of the model if there
+    /// is one, and was trained on texts of `context_length` tokens, if that is known.
     pub fn new(
         network: Box<dyn Language>,
         stream: Stream,
         on_cpu: bool,
+        part: Option<Part>,
         context_length: Option<u64>,
     ) -> Model {
         let prefill_chunk = if on_cpu { 512 } else { 2048 };
@@ -44,7 +54,11 @@ impl Model {
         Model {
             network,
             stream,
-            ahead: !on_cpu,
+            // Ranks are told the tokens, which must be known then.
+            ahead: !on_cpu && part.is_none(),
+            on_cpu,
+            part,
+            others: None,
             prefill_chunk,
             context_length,
             memory,
@@ -103,12 +117,29 @@ impl Model {
 
     /// A memory without any token.
     pub(crate) fn cache(&self) -> Cache {
-        self.memory.apply(self.network.cache())
+        let mut cache = self.memory.apply(self.network.cache());
+        let elsewhere = self.others.as_ref().map(|others| Slot::Elsewhere(Elsewhere::new(others)));
+        cache.slots.extend(elsewhere);
+        cache
     }
 
     /// What the model makes of `ids` [1, length], the next of `texts`: [1, length, hidden].
     pub(crate) fn forward(&self, ids: &Array, texts: Texts) -> Result<Array> {
-        self.network.forward(&self.network.embed(ids)?, &mut texts.at_once(!self.ahead))
+        if let Some(others) = &self.others {
+            let tokens: &[u32] =
+                ids.try_as_slice().map_err(|e| Exception::custom(e.to_string()))?;
+            others.borrow().pass(texts.elsewhere(), tokens.to_vec())?;
+        }
+        let h = self.network.embed(ids)?;
+        let mut texts = texts.at_once(self.on_cpu);
+        let Some(part) = &self.part else { return self.network.forward(&h, &mut texts) };
+        let [from, to] = part.edges();
+        let h = from.map_or(Ok(h.clone()), |rank| distributed::receive_like(&h, rank))?;
+        let h = self.network.forward(&h, &mut texts)?;
+        let h = to.map_or(Ok(h.clone()), |rank| distributed::send(&h, rank))?;
+        // What ranks do together is done by all of them before any does something else.
+        eval([&h])?;
+        Ok(h)
     }
 
     /// The logits [rows, vocabulary], in single precision, after the `rows` of `h`.

@@ -72,6 +72,10 @@ pub struct End {
     pub cached_tokens: u64,
     /// Tokens that the model gave, with the one that ended the answer.
     pub completion_tokens: u64,
+    /// Those of them with which it reasoned.
+    pub reasoning_tokens: u64,
+    /// The stop string that ended the answer, if one did.
+    pub stop: Option<String>,
     /// The seed in use.
     pub seed: u64,
 }

@@ -113,7 +113,7 @@ impl<S: Source> Runner<S> {
     /// # Errors
     /// As [`join`](Self::join).
     pub fn count(&self, request: &Request) -> Result<u64> {
-        let prompt = self.tokenizer.encode(&self.text(&request.prompt)?)?;
+        let (_, prompt) = self.prompt(&request.prompt)?;
         budget(prompt.len() as u64, request.options.max_tokens, self.window)?;
         Ok(prompt.len() as u64)
     }
@@ -149,12 +149,11 @@ impl<S: Source> Runner<S> {
     /// As [`join`](Self::join).
     pub fn join_ready(&mut self, request: &Request, ready: Option<Ready>) -> Result<u64> {
         request.options.check()?;
-        let text = self.text(&request.prompt)?;
-        let prompt = self.tokenizer.encode(&text)?;
+        let (text, prompt) = self.prompt(&request.prompt)?;
         let (limit, bound) = budget(prompt.len() as u64, request.options.max_tokens, self.window)?;
         let sampling = request.options.sampling(&self.defaults)?;
         let reader = || match &request.prompt {
-            Prompt::Text(_) => Reader::Plain,
+            Prompt::Text(_) | Prompt::Tokens(_) => Reader::Plain,
             Prompt::Chat(chat) => {
                 Reader::new(&self.marks, &text, chat.tools.as_deref().unwrap_or_default())
             }
@@ -174,11 +173,18 @@ impl<S: Source> Runner<S> {
                 prompt_tokens: prompt.len() as u64,
                 cached_tokens: 0,
                 completion_tokens: 0,
+                reasoning_tokens: 0,
+                stop: None,
                 seed: sampling.seed,
             },
             over: false,
         };
-        let number = self.source.join(&prompt, sampling, constraint)?;
+        let given = matches!(request.prompt, Prompt::Tokens(_));
+        let number = self.source.join(&prompt, sampling, constraint).map_err(|e| match e.kind {
+            // Tokens that the model does not know are the request's.
+            Kind::InvalidModel if given => Error::new(Kind::Validation, "", e.message),
+            _ => e,
+        })?;
         self.answers.insert(number, generation);
         Ok(number)
     }
@@ -236,20 +242,24 @@ impl<S: Source> Runner<S> {
         Ok(Single { runner: self, number, interrupted, ready: VecDeque::new(), begun: false })
     }
 
-    fn text(&self, prompt: &Prompt) -> Result<String> {
-        match (prompt, &self.template) {
-            (Prompt::Text(text), _) => Ok(text.clone()),
+    /// The text of a prompt, and its tokens; those that are given have no text.
+    fn prompt(&self, prompt: &Prompt) -> Result<(String, Vec<u32>)> {
+        let text = match (prompt, &self.template) {
+            (Prompt::Tokens(tokens), _) => return Ok((String::new(), tokens.clone())),
+            (Prompt::Text(text), _) => text.clone(),
             (Prompt::Chat(conversation), Some(template)) => {
-                template.fit(conversation, self.tokenizer.special())
+                template.fit(conversation, self.tokenizer.special())?
             }
             (Prompt::Chat(conversation), None) => {
                 conversation.only_text().map(str::to_owned).ok_or_else(|| {
                     let message =
                         "the model has no chat template: it takes a prompt, not a conversation";
                     Error::new(Kind::CapabilityNotSupported, "", message)
-                })
+                })?
             }
-        }
+        };
+        let tokens = self.tokenizer.encode(&text)?;
+        Ok((text, tokens))
     }
 
     /// What rules are made ready with.

@@ -31,9 +31,12 @@ impl Generation {
             events.extend(self.finish(Reason::Stop));
             return events;
         }
+        let reasoned = self.answer.reasons();
         let (pieces, stopped) = self.answer.push(token.id, tokenizer, marks);
+        self.end.reasoning_tokens += u64::from(reasoned || self.answer.reasons());
         events.extend(pieces.into_iter().map(Event::from));
         if stopped {
+            self.end.stop = self.answer.stopped_by().map(str::to_owned);
             events.push(self.tell(Reason::Stop));
         } else if self.end.completion_tokens == self.limit {
             events.extend(self.finish(Reason::Length(self.bound)));

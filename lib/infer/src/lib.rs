@@ -17,6 +17,7 @@ mod cpu;
 mod decode;
 mod defaults;
 mod detokenize;
+pub mod distributed;
 mod eager;
 mod event;
 mod fence;
@@ -48,7 +49,7 @@ mod template;
 mod tokenizer;
 mod weights;
 
-pub use admit::admit;
+pub use admit::{admit, admit_part};
 pub use answer::{Call, Marks, Piece, Reader};
 pub use batch::Step;
 pub use conversation::Conversation;

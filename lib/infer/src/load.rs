@@ -14,6 +14,7 @@ use serde_json::Value;
 use crate::adapt::{Checkpoint, adapt};
 use crate::adapter::{self, Adapter};
 use crate::decode::Model;
+use crate::distributed::Part;
 use crate::kernels;
 use crate::mlx;
 use crate::models;
@@ -37,7 +38,7 @@ pub fn load(facts: &Facts, plan: &Plan) -> Result<Model> {
 /// # Errors
 /// As [`load`], and if the adapter cannot be read or is for another model.
 pub fn load_adapted(facts: &Facts, plan: &Plan, adapter: &Path) -> Result<Model> {
-    with(facts, plan, mlx::on_cpu()?, Some(Adapter::read(adapter)?))
+    with(facts, plan, mlx::on_cpu()?, None, Some(Adapter::read(adapter)?))
 }
 
 /// Loads it in the form for a CPU or in that for a GPU, which a CPU can run too.
@@ -45,10 +46,21 @@ pub fn load_adapted(facts: &Facts, plan: &Plan, adapter: &Path) -> Result<Model>
 /// # Errors
 /// As [`load`].
 pub fn load_for(facts: &Facts, plan: &Plan, on_cpu: bool) -> Result<Model> {
-    with(facts, plan, on_cpu, None)
+    with(facts, plan, on_cpu, None, None)
 }
 
-fn with(facts: &Facts, plan: &Plan, on_cpu: bool, adapter: Option<Adapter>) -> Result<Model> {
+/// Loads what a rank has of it. Errors as [`load`].
+pub fn load_part(facts: &Facts, plan: &Plan, on_cpu: bool, part: Option<Part>) -> Result<Model> {
+    with(facts, plan, on_cpu, part, None)
+}
+
+fn with(
+    facts: &Facts,
+    plan: &Plan,
+    on_cpu: bool,
+    part: Option<Part>,
+    adapter: Option<Adapter>,
+) -> Result<Model> {
     let architecture = architecture(plan)?;
     let mut checkpoint = read(facts, architecture)?;
     let mut adapter = adapter;
@@ -63,7 +75,7 @@ fn with(facts: &Facts, plan: &Plan, on_cpu: bool, adapter: Option<Adapter>) -> R
     let device = Device::try_default().map_err(mlx::failed)?;
     let stream = Stream::new_with_device(&device);
     let kernels = if on_cpu { &kernels::CPU } else { &kernels::MLX };
-    let form = Form { kernels, widen: on_cpu, sketch: false };
+    let form = Form { kernels, widen: on_cpu, sketch: false, part };
     let mut weights = Weights::new(tensors, quantization, form);
     if let Some(adapter) = adapter {
         weights.adapt(adapter)?;
@@ -71,7 +83,7 @@ fn with(facts: &Facts, plan: &Plan, on_cpu: bool, adapter: Option<Adapter>) -> R
     let network =
         mlx_rs::with_stream(&stream, || models::load(architecture)(&config, weights.root()))?;
     weights.finish()?;
-    Ok(Model::new(network, stream, on_cpu, plan.context_length))
+    Ok(Model::new(network, stream, on_cpu, part, plan.context_length))
 }
 
 /// The model with an adapter in its weights; matrices that it changes are plain.
@@ -80,7 +92,7 @@ fn summed(
     checkpoint: Checkpoint,
     adapter: Adapter,
 ) -> Result<Checkpoint> {
-    let mut parts = sketch(architecture, checkpoint)?;
+    let mut parts = sketch(architecture, checkpoint, None)?;
     let packed = adapter::merge(&mut parts, adapter)?;
     let mut checkpoint = parts.checkpoint;
     if let Some(table) = checkpoint.config.get_mut("quantization").filter(|t| t.is_object()) {
@@ -103,12 +115,34 @@ pub struct Parts {
 /// Errors as [`load`].
 pub fn parts(facts: &Facts, plan: &Plan) -> Result<Parts> {
     let architecture = architecture(plan)?;
-    sketch(architecture, read(facts, architecture)?)
+    sketch(architecture, read(facts, architecture)?, None)
 }
 
-/// The parts of a model in MLX's form. Errors if it is none.
-pub fn sketch(architecture: Architecture, checkpoint: Checkpoint) -> Result<Parts> {
-    let form = Form { kernels: &kernels::MLX, widen: false, sketch: true };
+/// What a rank would have of a model. Errors as [`load`].
+pub fn sketched(facts: &Facts, plan: &Plan, part: Option<Part>) -> Result<Sketched> {
+    let architecture = architecture(plan)?;
+    let taken = sketch(architecture, read(facts, architecture)?, part)?.taken;
+    let Taken { bytes, layers, partial, .. } = taken;
+    Ok(Sketched { bytes, layers, shared: !partial.is_empty() })
+}
+
+/// What is known of a part of a model without loading it.
+pub struct Sketched {
+    /// Bytes of its weights.
+    pub bytes: u64,
+    /// The layers of the whole, if some of them can be loaded alone.
+    pub layers: Option<usize>,
+    /// Whether it holds shares of layers.
+    pub shared: bool,
+}
+
+/// The parts of a model in MLX's form, or of what a rank has of it. Errors if it is none.
+pub fn sketch(
+    architecture: Architecture,
+    checkpoint: Checkpoint,
+    part: Option<Part>,
+) -> Result<Parts> {
+    let form = Form { kernels: &kernels::MLX, widen: false, sketch: true, part };
     let quantization = Quantization::read(&checkpoint.config)?;
     let mut weights = Weights::new(checkpoint.tensors.clone(), quantization, form);
     models::load(architecture)(&checkpoint.config, weights.root())?;

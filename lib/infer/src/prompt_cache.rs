@@ -32,7 +32,7 @@ impl Model {
             |numbers: &mut dyn Iterator<Item = String>| numbers.collect::<Vec<_>>().join(",");
         let held = cache.slots.iter().map(|slot| match slot {
             Slot::Kv(kv) => kv.held() as i32,
-            Slot::State(_) => 0,
+            Slot::State(_) | Slot::Elsewhere(_) => 0,
         });
         let metadata = HashMap::from([
             ("form".to_owned(), FORM.to_owned()),
@@ -100,6 +100,7 @@ impl Model {
                 Slot::Kv(kv) => kv.restore(tokens.len() as i32, held as i32, |part| {
                     stored.remove(&format!("{n}.{part}"))
                 }),
+                Slot::Elsewhere(_) => true,
                 Slot::State(state) => state.arrays.iter_mut().enumerate().all(|(part, own)| {
                     let (Some(own), Some(new)) = (own, stored.remove(&format!("{n}.{part}")))
                     else {
@@ -135,6 +136,7 @@ fn named(cache: &Cache) -> impl Iterator<Item = (String, &Array)> {
         let arrays: Vec<&Array> = match slot {
             Slot::Kv(kv) => kv.arrays().collect(),
             Slot::State(state) => state.arrays.iter().flatten().collect(),
+            Slot::Elsewhere(_) => Vec::new(),
         };
         let named = arrays.into_iter().enumerate();
         named.map(move |(part, array)| (format!("{n}.{part}"), array)).collect::<Vec<_>>()

@@ -126,7 +126,7 @@ impl Drop for Vector {
 }
 
 /// Runs one of MLX's operations, which returns 0 or has failed.
-fn called(
+pub fn called(
     name: &str,
     operation: impl FnOnce(*mut mlx_sys::mlx_array, mlx_sys::mlx_stream) -> c_int,
 ) -> Result<Array> {

@@ -41,6 +41,8 @@ pub enum Prompt {
     Chat(Conversation),
     /// Text for the model as it is.
     Text(String),
+    /// The tokens of such a text.
+    Tokens(Vec<u32>),
 }
 
 impl Prompt {
@@ -51,7 +53,8 @@ impl Prompt {
 }
 
 impl Request {
-    /// Reads the fields of a record: `prompt` (with `system`) or `messages`, `tools`,
+    /// Reads the fields of a record: `prompt` (with `system`), `messages` or, for the model as they
+    /// are, `prompt_ids`; `tools`,
     /// `chat_template_kwargs`, `json_schema` or `grammar`, and those of [`Options`], with `preset`
     /// for what it does not say. Other fields are nothing to a model.
     ///
@@ -65,6 +68,7 @@ impl Request {
             return Err(conversation::not_text(&format!("`{media}`")));
         }
         let system = fields.text("system")?;
+        let ids = fields.read("prompt_ids", "a list of tokens", tokens)?.filter(|_| preset.raw);
         let prompt = match (fields.text("prompt")?, fields.present("messages")) {
             (Some(text), None) if preset.raw => Prompt::Text(text.to_owned()),
             (Some(text), None) => Prompt::chat(system.or(preset.system.as_deref()), text),
@@ -73,7 +77,10 @@ impl Request {
                 ..Conversation::default()
             }),
             (Some(_), Some(_)) => return Err(invalid("both a `prompt` and `messages`")),
-            (None, None) => return Err(invalid("neither a `prompt` nor `messages`")),
+            (None, None) => {
+                let none = || invalid("neither a `prompt` nor `messages`");
+                Prompt::Tokens(ids.ok_or_else(none)?)
+            }
         };
         if system.is_some() && (preset.raw || fields.present("messages").is_some()) {
             return Err(invalid("`system` goes with a `prompt` that goes through the template"));
@@ -94,13 +101,18 @@ fn with_template(mut prompt: Prompt, fields: &Fields, preset: &Preset) -> Result
             conversation.variables = preset.variables.clone();
             conversation.variables.extend(own.cloned().unwrap_or_default());
         }
-        Prompt::Text(_) if tools.is_some() || own.is_some() => {
+        Prompt::Text(_) | Prompt::Tokens(_) if tools.is_some() || own.is_some() => {
             let message = "`tools` and `chat_template_kwargs` are for the chat template";
             return Err(invalid(message));
         }
-        Prompt::Text(_) => {}
+        Prompt::Text(_) | Prompt::Tokens(_) => {}
     }
     Ok(prompt)
+}
+
+fn tokens(value: &Value) -> Option<Vec<u32>> {
+    let ids = value.as_array()?.iter();
+    ids.map(|id| id.as_u64().and_then(|id| u32::try_from(id).ok())).collect()
 }
 
 fn rules(fields: &Fields) -> Result<Option<Rules>> {

@@ -8,6 +8,8 @@
 pub struct Stop {
     strings: Vec<String>,
     held: String,
+    /// Which of the strings came.
+    found: Option<usize>,
 }
 
 /// What came of a piece.
@@ -23,13 +25,14 @@ impl Stop {
     /// Waits for any of `strings`; empty ones never occur.
     pub fn new(strings: impl IntoIterator<Item = String>) -> Stop {
         let strings = strings.into_iter().filter(|string| !string.is_empty()).collect();
-        Stop { strings, held: String::new() }
+        Stop { strings, held: String::new(), found: None }
     }
 
     /// Takes the next piece. After [`Passed::Last`] nothing is to follow.
     pub fn push(&mut self, piece: &str) -> Passed {
         self.held.push_str(piece);
-        if let Some(start) = self.first_match() {
+        if let Some((start, found)) = self.first_match() {
+            self.found = Some(found);
             self.held.truncate(start);
             return Passed::Last(std::mem::take(&mut self.held));
         }
@@ -42,13 +45,18 @@ impl Stop {
         std::mem::take(&mut self.held)
     }
 
-    /// Where the winning string starts.
-    fn first_match(&self) -> Option<usize> {
-        let found = self.strings.iter().filter_map(|string| {
+    /// The string that ended the text, if one did.
+    pub fn found(&self) -> Option<&str> {
+        self.found.map(|found| self.strings[found].as_str())
+    }
+
+    /// Where the winning string starts, and which it is.
+    fn first_match(&self) -> Option<(usize, usize)> {
+        let found = self.strings.iter().enumerate().filter_map(|(which, string)| {
             let start = self.held.find(string.as_str())?;
-            Some((start + string.len(), start))
+            Some((start + string.len(), start, which))
         });
-        found.min().map(|(_, start)| start)
+        found.min().map(|(_, start, which)| (start, which))
     }
 
     /// The bytes at the end that may be the start of a stop string.

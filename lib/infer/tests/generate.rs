@@ -7,9 +7,9 @@ use std::collections::BTreeMap;
 use std::rc::Rc;
 
 use mlxk_core::store::{Found, Origin};
-use mlxk_core::{Error, Facts, Kind, Result, health, policy, probe};
+use mlxk_core::{Error, Facts, Kind, Record, Result, health, policy, probe};
 use mlxk_infer::generate::{Bound, End, Reason, Source};
-use mlxk_infer::request::{Options, Prompt};
+use mlxk_infer::request::{Options, Preset, Prompt};
 use mlxk_infer::{Constraint, Event, Request, Runner, Sampling, Step, Token};
 use serde_json::json;
 
@@ -174,9 +174,24 @@ fn a_stop_string_over_several_tokens_ends_the_answer() {
     let options = Options { stop: vec!["2 w3".into()], ..at_most(9) };
     let (text, end) = Model::new().run(&ask("w7", options)).unwrap();
     assert_eq!((text.as_str(), end.reason), ("w1 w", Reason::Stop));
+    assert_eq!(end.stop.as_deref(), Some("2 w3"));
     let options = Options { stop: vec!["w3 x".into()], ..at_most(3) };
     let (text, end) = Model::new().run(&ask("w7", options)).unwrap();
     assert_eq!((text.as_str(), end.reason), ("w1 w2 w3", Reason::Length(Bound::Asked)));
+}
+
+#[test]
+fn tokens_are_a_prompt_as_they_are() {
+    let model = Model::new();
+    let record = Record::default().with("prompt_ids", json!([3, 1, 4])).with("max_tokens", 2);
+    let preset = Preset { raw: true, ..Preset::default() };
+    let request = Request::parse(&record, &preset).unwrap();
+    assert_eq!(model.run(&request).unwrap().0, "w1 w2");
+    assert_eq!(model.script.0.borrow().asked[0].0, [3, 1, 4]);
+    for wrong in [json!(3), json!([-1]), json!(["a"]), json!([1u64 << 40])] {
+        let error = Request::parse(&Record::default().with("prompt_ids", wrong), &preset);
+        assert_eq!(error.unwrap_err().message, "`prompt_ids` is not a list of tokens");
+    }
 }
 
 #[test]

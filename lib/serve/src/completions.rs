@@ -16,11 +16,18 @@ const MAX_TOKENS: u64 = 16;
 /// Prompts of a body.
 const MOST_PROMPTS: usize = 128;
 
+/// What a prompt may be.
+#[derive(Clone)]
+enum Prompt {
+    Text(String),
+    Tokens(Vec<u64>),
+}
+
 /// Reads a body.
 pub fn read(mut fields: Fields) -> Result<Task, Refusal> {
     let model = task::model(&mut fields)?;
     let prompts = fields
-        .read("prompt", &format!("a text or a list of up to {MOST_PROMPTS} texts"), prompts)?
+        .read("prompt", &format!("a text, tokens, or up to {MOST_PROMPTS} of these"), prompts)?
         .ok_or_else(|| Refusal::invalid("`prompt` is missing"))?;
     let mut record = task::choice(&mut fields, Record::default())?;
     record = fields.pass(&["stop", "json_schema", "grammar"], record);
@@ -43,8 +50,14 @@ pub fn read(mut fields: Fields) -> Result<Task, Refusal> {
     let mut requests = Vec::new();
     let mut echoes = Vec::new();
     for prompt in prompts {
-        echoes.extend((0..n).map(|_| if echo { prompt.clone() } else { String::new() }));
-        let record = record.clone().with("prompt", prompt);
+        let (record, text) = match prompt {
+            Prompt::Text(text) => (record.clone().with("prompt", &*text), text),
+            Prompt::Tokens(_) if echo => {
+                return Err(Refusal::invalid("`echo` is not supported with tokens"));
+            }
+            Prompt::Tokens(ids) => (record.clone().with("prompt_ids", ids), String::new()),
+        };
+        echoes.extend((0..n).map(|_| if echo { text.clone() } else { String::new() }));
         let request = Request { model: model.clone(), raw: true, record };
         requests.extend(task::repeated(&request, n));
     }
@@ -52,11 +65,22 @@ pub fn read(mut fields: Fields) -> Result<Task, Refusal> {
     Ok(Task { requests, shape: Shape::default(), stream, wording: Box::new(wording) })
 }
 
-fn prompts(value: &Value) -> Option<Vec<String>> {
+fn prompts(value: &Value) -> Option<Vec<Prompt>> {
+    match (prompt(value), value) {
+        (Some(one), _) => Some(vec![one]),
+        (None, Value::Array(all)) if (1..=MOST_PROMPTS).contains(&all.len()) => {
+            all.iter().map(prompt).collect()
+        }
+        _ => None,
+    }
+}
+
+fn prompt(value: &Value) -> Option<Prompt> {
     match value {
-        Value::String(text) => Some(vec![text.clone()]),
-        Value::Array(all) if (1..=MOST_PROMPTS).contains(&all.len()) => {
-            all.iter().map(|text| text.as_str().map(str::to_owned)).collect()
+        Value::String(text) => Some(Prompt::Text(text.clone())),
+        Value::Array(ids) if !ids.is_empty() => {
+            let id = |id: &Value| id.as_u64().filter(|&id| u32::try_from(id).is_ok());
+            ids.iter().map(id).collect::<Option<_>>().map(Prompt::Tokens)
         }
         _ => None,
     }

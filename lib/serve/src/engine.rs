@@ -93,6 +93,10 @@ pub struct End {
     pub cached_tokens: u64,
     /// Tokens of the answer.
     pub completion_tokens: u64,
+    /// Those of them with which it reasoned.
+    pub reasoning_tokens: u64,
+    /// The stop string that ended it, if one did.
+    pub stop: Option<String>,
 }
 
 /// Why an answer ended.

@@ -31,15 +31,15 @@ impl Messages {
         Messages { id, model: model.to_owned(), blocks: 0, open: None }
     }
 
-    fn message(&self, content: Vec<Value>, reason: Option<&str>, usage: &Value) -> Value {
+    fn message(&self, content: Vec<Value>, end: Option<&End>, usage: &Value) -> Value {
         json!({
             "id": self.id,
             "type": "message",
             "role": "assistant",
             "model": self.model,
             "content": content,
-            "stop_reason": reason,
-            "stop_sequence": null,
+            "stop_reason": end.map(stop_reason),
+            "stop_sequence": end.and_then(|end| end.stop.as_deref()),
             "usage": usage,
         })
     }
@@ -107,8 +107,8 @@ impl Wording for Messages {
             content.push(json!({"type": "text", "text": answer.text}));
         }
         content.extend(answer.calls.iter().map(tool_use));
-        let reason = answer.end.as_ref().map(stop_reason);
-        self.message(content, reason, &usage(answer.end.as_ref()))
+        let end = answer.end.as_ref();
+        self.message(content, end, &usage(end))
     }
 
     fn begin(&mut self, prompt_tokens: &[u64]) -> Vec<sse::Event> {
@@ -129,7 +129,7 @@ impl Wording for Messages {
             Event::Call(call) => self.call(&call),
             Event::End(end) => {
                 let mut events: Vec<_> = self.close().into_iter().collect();
-                let delta = json!({"stop_reason": stop_reason(&end), "stop_sequence": null});
+                let delta = json!({"stop_reason": stop_reason(&end), "stop_sequence": end.stop});
                 let usage = usage(Some(&end));
                 let last = json!({"type": "message_delta", "delta": delta, "usage": usage});
                 events.push(named(&last));
@@ -155,6 +155,7 @@ fn tool_use(call: &Call) -> Value {
 
 fn stop_reason(end: &End) -> &'static str {
     match end.reason {
+        Reason::Stop if end.stop.is_some() => "stop_sequence",
         Reason::Stop => "end_turn",
         Reason::Calls => "tool_use",
         Reason::Length => "max_tokens",

@@ -107,6 +107,7 @@ pub fn usage(ends: &[End], same_prompt: bool) -> Value {
         "completion_tokens": completion,
         "total_tokens": prompt + completion,
         "prompt_tokens_details": {"cached_tokens": cached},
+        "completion_tokens_details": {"reasoning_tokens": sum(|end| end.reasoning_tokens)},
     })
 }
 

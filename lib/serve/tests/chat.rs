@@ -31,6 +31,7 @@ async fn an_answer_is_a_document() {
     let usage = json!({
         "prompt_tokens": 7, "completion_tokens": 3, "total_tokens": 10,
         "prompt_tokens_details": {"cached_tokens": 0},
+        "completion_tokens_details": {"reasoning_tokens": 0},
     });
     assert_eq!(answer["usage"], usage);
 }
@@ -74,6 +75,7 @@ async fn reasoning_and_calls_stand_apart() {
     assert_eq!(choice["finish_reason"], "tool_calls");
     assert_eq!(choice["message"]["content"], Value::Null);
     assert_eq!(choice["message"]["reasoning_content"], "Hm.");
+    assert_eq!(answer["usage"]["completion_tokens_details"]["reasoning_tokens"], 1);
     let call = json!({
         "id": "call_1", "type": "function",
         "function": {"name": "weather", "arguments": r#"{"city":"Paris"}"#},

@@ -35,6 +35,16 @@ async fn several_prompts_have_an_answer_each() {
 }
 
 #[tokio::test]
+async fn tokens_are_prompts_too() {
+    for (prompt, expected) in [(json!([3, 1]), json!([3, 1])), (json!([[5, 9]]), json!([5, 9]))] {
+        let script = Script::new();
+        let answer = complete(&script, json!({"model": "words", "prompt": prompt})).await.json();
+        assert_eq!(answer["choices"][0]["text"], "One two three.");
+        assert_eq!(Value::from(script.last().record)["prompt_ids"], expected);
+    }
+}
+
+#[tokio::test]
 async fn a_stream_ends_with_done() {
     let body = json!({"model": "words", "prompt": "a", "stream": true, "logprobs": 1});
     let answer = complete(&Script::new(), body).await;
@@ -51,8 +61,10 @@ async fn a_stream_ends_with_done() {
 async fn what_cannot_be_heeded_is_refused_by_name() {
     for (more, message) in [
         (json!({"suffix": "a"}), "`suffix` is not supported in completions"),
-        (json!({"prompt": [1, 2]}), "`prompt` is not a text or a list of up to 128 texts"),
-        (json!({"prompt": []}), "`prompt` is not a text or a list of up to 128 texts"),
+        (json!({"prompt": [1, -2]}), "`prompt` is not a text, tokens, or up to 128 of these"),
+        (json!({"prompt": []}), "`prompt` is not a text, tokens, or up to 128 of these"),
+        (json!({"prompt": [1, "a"]}), "`prompt` is not a text, tokens, or up to 128 of these"),
+        (json!({"prompt": [1], "echo": true}), "`echo` is not supported with tokens"),
         (json!({"prompt": null}), "`prompt` is missing"),
         (json!({"best_of": 2}), "`best_of`: only 1 is supported"),
         (json!({"max_tokens": 0}), "`max_tokens` is not a whole number from 1"),

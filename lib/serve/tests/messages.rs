@@ -32,6 +32,19 @@ async fn an_answer_is_a_message() {
 }
 
 #[tokio::test]
+async fn a_stop_sequence_is_named() {
+    let more = json!({"stop_sequences": ["x", " two"]});
+    let answer = message(&Script::new(), more).await.json();
+    assert_eq!(answer["content"][0]["text"], "One");
+    assert_eq!(answer["stop_reason"], "stop_sequence");
+    assert_eq!(answer["stop_sequence"], " two");
+    let more = json!({"stop_sequences": [" two"], "stream": true});
+    let answer = message(&Script::new(), more).await;
+    let delta = json!({"stop_reason": "stop_sequence", "stop_sequence": " two"});
+    assert!(answer.events().iter().any(|event| event["delta"] == delta), "{}", answer.text);
+}
+
+#[tokio::test]
 async fn a_stream_is_of_blocks() {
     let tool = json!({"name": "weather", "input_schema": {"type": "object"}});
     let more = json!({"model": "calls", "stream": true, "tools": [tool]});

@@ -90,11 +90,20 @@ impl Script {
         let says = &self.answers[&request.model];
         let logprobs = request.record.get("logprobs").is_some();
         let most = request.record.get("max_tokens").and_then(|most| most.as_u64());
-        let mut given = 0;
+        let stops = request.record.get("stop").and_then(|stop| stop.as_array().cloned());
+        let stops = stops.unwrap_or_default();
+        let (mut given, mut reasoned, mut stop) = (0, 0, None);
         let mut reason = Reason::Stop;
         for event in says {
             if Some(given) == most {
                 reason = Reason::Length;
+                break;
+            }
+            stop = match event {
+                Event::Text(text) if stops.contains(&text.as_str().into()) => Some(text.clone()),
+                _ => None,
+            };
+            if stop.is_some() {
                 break;
             }
             if !self.pace.is_zero() {
@@ -119,8 +128,16 @@ impl Script {
                 return;
             }
             given += 1;
+            reasoned += u64::from(matches!(event, Event::Reasoning(_)));
         }
-        let end = End { reason, prompt_tokens: PROMPT, cached_tokens: 0, completion_tokens: given };
+        let end = End {
+            reason,
+            prompt_tokens: PROMPT,
+            cached_tokens: 0,
+            completion_tokens: given,
+            reasoning_tokens: reasoned,
+            stop,
+        };
         // Nobody may be there to hear it.
         let _ = send.send(Ok(Event::End(end)));
     }

@@ -75,6 +75,11 @@ impl Answer {
         self.reader.reasons()
     }
 
+    /// The stop string that ended the answer, if one did.
+    pub fn stopped_by(&self) -> Option<&str> {
+        self.stop.found()
+    }
+
     /// True if a function is to be called.
     pub fn calls(&self) -> bool {
         self.calls > 0

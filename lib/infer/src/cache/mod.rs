@@ -4,7 +4,11 @@ mod kv;
 mod state;
 mod texts;
 
+use std::iter;
+
 use mlx_rs::Array;
+
+use crate::distributed::Elsewhere;
 
 pub use kv::{Kv, Packing, Visible};
 pub use state::State;
@@ -24,6 +28,8 @@ pub enum Slot {
     Kv(Kv),
     /// Arrays of a fixed size.
     State(State),
+    /// What other ranks remember: after all layers' own.
+    Elsewhere(Elsewhere),
 }
 
 impl Cache {
@@ -32,12 +38,25 @@ impl Cache {
         self.slots.iter_mut().all(|slot| match slot {
             Slot::Kv(kv) => kv.forget(count as i32),
             Slot::State(_) => count == 0,
+            Slot::Elsewhere(elsewhere) => elsewhere.forget(count),
         })
     }
 
     /// Whether any number of tokens can be forgotten, as long as no window has moved on.
     pub fn forgets(&self) -> bool {
-        self.slots.iter().all(|slot| matches!(slot, Slot::Kv(_)))
+        self.slots.iter().all(|slot| match slot {
+            Slot::Kv(_) => true,
+            Slot::State(_) => false,
+            Slot::Elsewhere(elsewhere) => elsewhere.forgets(),
+        })
+    }
+
+    /// What other ranks call the text, if there are others.
+    pub fn elsewhere(&self) -> Option<u64> {
+        match self.slots.last() {
+            Some(Slot::Elsewhere(elsewhere)) => Some(elsewhere.text()),
+            _ => None,
+        }
     }
 
     /// Bytes of its arrays.
@@ -49,7 +68,7 @@ impl Cache {
     pub fn with_kv(self, change: impl Fn(Kv) -> Kv) -> Cache {
         let slots = self.slots.into_iter().map(|slot| match slot {
             Slot::Kv(kv) => Slot::Kv(change(kv)),
-            state => state,
+            other => other,
         });
         Cache { slots: slots.collect() }
     }
@@ -60,6 +79,7 @@ impl Cache {
             match slot {
                 Slot::Kv(kv) => Box::new(kv.arrays()),
                 Slot::State(state) => Box::new(state.arrays.iter().flatten()),
+                Slot::Elsewhere(_) => Box::new(iter::empty()),
             }
         })
     }

@@ -35,6 +35,12 @@ impl<'a> Texts<'a> {
         Texts::new(vec![(cache, rows)])
     }
 
+    /// What other ranks call each text, with how many rows it has.
+    pub fn elsewhere(&self) -> Vec<(u64, usize)> {
+        let named = |(cache, rows): &(&mut Cache, i32)| Some((cache.elsewhere()?, *rows as usize));
+        self.texts.iter().filter_map(named).collect()
+    }
+
     /// Calls `mix` with the rows of each text in `inputs` [1, rows of all, ..] and the keys and
     /// values in its slot number `slot`; returns the results, [1, rows, ..] each, put together.
     pub fn each_kv<const N: usize>(
@@ -45,7 +51,7 @@ impl<'a> Texts<'a> {
     ) -> Result<Array> {
         self.each(slot, inputs, |inputs, slot| match slot {
             Slot::Kv(kv) => mix(inputs, kv),
-            Slot::State(_) => Err(Exception::custom("the slot holds no keys and values")),
+            _ => Err(Exception::custom("the slot holds no keys and values")),
         })
     }
 
@@ -58,7 +64,7 @@ impl<'a> Texts<'a> {
     ) -> Result<Array> {
         self.each(slot, inputs, |inputs, slot| match slot {
             Slot::State(state) => mix(inputs, state),
-            Slot::Kv(_) => Err(Exception::custom("the slot holds keys and values")),
+            _ => Err(Exception::custom("the slot holds no state")),
         })
     }
 

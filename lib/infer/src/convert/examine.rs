@@ -19,7 +19,7 @@ pub fn examine(config: &Value, entries: &[Entry]) -> Result<()> {
     })?;
     let tensors = entries.iter().map(blank).collect::<Result<BTreeMap<_, _>>>()?;
     let checkpoint = Checkpoint { config: config.clone(), tensors };
-    load::sketch(architecture, checkpoint).map(|_| ())
+    load::sketch(architecture, checkpoint, None).map(|_| ())
 }
 
 /// A tensor like `entry`, of zeros.

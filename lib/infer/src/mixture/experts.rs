@@ -11,6 +11,7 @@ use super::MoeArch;
 use super::router::Choice;
 use super::stack::{Stack, View};
 use crate::activation::Activation;
+use crate::distributed;
 use crate::eager::elements;
 use crate::kernels::Kernels;
 use crate::weights::Cursor;
@@ -25,13 +26,17 @@ pub struct Experts {
     down_proj: Stack,
     activation: Activation,
     before: bool,
+    /// Whether other ranks have the rest of each.
+    partial: bool,
     kernels: &'static Kernels,
 }
 
 impl Experts {
     /// The layers at `w`.
     pub fn load(w: &mut Cursor, hidden: usize, arch: &MoeArch) -> mlxk_core::Result<Experts> {
-        let &MoeArch { count, inner, gated, activation, routing, .. } = arch;
+        let &MoeArch { count, gated, activation, routing, .. } = arch;
+        let inner = distributed::experts(w, arch)?;
+        let partial = w.at("down_proj").partial();
         let mut load = |name, outs, ins| Stack::load(w, name, count, outs, ins);
         let gate_proj = gated.then(|| load("gate_proj", inner, hidden)).transpose()?;
         Ok(Experts {
@@ -40,13 +45,15 @@ impl Experts {
             down_proj: load("down_proj", hidden, inner)?,
             activation,
             before: routing.before,
+            partial,
             kernels: w.kernels(),
         })
     }
 
     /// What each row's experts make of it, weighted: `x` [1, rows, hidden] to the same shape.
     pub fn forward(&self, x: &Array, choice: &Choice) -> Result<Array> {
-        (self.kernels.experts)(self, x, choice)
+        let y = (self.kernels.experts)(self, x, choice)?;
+        if self.partial { distributed::all_sum(&y) } else { Ok(y) }
     }
 
     fn views(&self) -> Result<Views<'_>> {
@@ -235,6 +242,7 @@ mod tests {
             down_proj: make(64, 96),
             activation: Activation::Silu,
             before,
+            partial: false,
             kernels: &CPU,
         };
         both_ways_agree(&make(&dense, false));
@@ -249,8 +257,9 @@ mod tests {
     fn an_expert_that_is_not_there_is_an_error() {
         let [gate_proj, up_proj, down_proj] = [dense(96, 64), dense(96, 64), dense(64, 96)];
         let (activation, before, kernels) = (Activation::Silu, false, &CPU);
-        let gate_proj = Some(gate_proj);
-        let experts = Experts { gate_proj, up_proj, down_proj, activation, before, kernels };
+        let (gate_proj, partial) = (Some(gate_proj), false);
+        let experts =
+            Experts { gate_proj, up_proj, down_proj, activation, before, partial, kernels };
         let ids = Array::from_slice(&[COUNT as u32], &[1, 1]);
         let choice = Choice { ids, weights: Array::ones::<f32>(&[1, 1]).unwrap() };
         assert!(eager(&experts, &some(&[1, 1, 64]), &choice).is_err());

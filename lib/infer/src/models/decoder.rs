@@ -1,5 +1,7 @@
 //! The one decoder of the llama family; its members are data.
 
+use std::ops::Range;
+
 use mlx_rs::Array;
 use mlx_rs::error::{Exception, Result};
 use mlx_rs::ops::tanh;
@@ -156,9 +158,11 @@ impl Decoder {
             _ => Some(Linear::load(&mut w, "lm_head", vocabulary, hidden)?),
         };
         let mut w = w.at("model");
+        let stage = w.stage(arch.layers.len());
         let embeddings = |w: &mut Cursor, name, count| Embedding::load(w, name, count, hidden);
         let positions = |count| Ok((embeddings(&mut w, "embed_positions", count)?, count));
-        let embed_positions = arch.positions.map(positions).transpose()?;
+        let embed_positions =
+            arch.positions.map(positions).transpose()?.filter(|_| stage.start == 0);
         let normed = arch.embed_norm.then(|| arch.norm.load(&mut w, "embed_norm", hidden));
         Ok(Box::new(Decoder {
             embed_tokens: embeddings(&mut w, "embed_tokens", vocabulary)?,
@@ -170,7 +174,7 @@ impl Decoder {
             embed_scale: arch.embed_scale,
             logit_scale: arch.logit_scale,
             logit_softcap: arch.logit_softcap,
-            layers: Layer::load_all(arch, w)?,
+            layers: Layer::load_all(arch, w, stage)?,
         }))
     }
 
@@ -231,7 +235,7 @@ impl Language for Decoder {
 }
 
 impl Layer {
-    fn load_all(arch: Arch, mut w: Cursor) -> mlxk_core::Result<Vec<Layer>> {
+    fn load_all(arch: Arch, mut w: Cursor, stage: Range<usize>) -> mlxk_core::Result<Vec<Layer>> {
         let Arch { heads, norm, norms, parallel, residual_scale, layers, .. } = arch;
         let load = |(i, layer): (usize, LayerArch)| {
             let mut w = w.at(&format!("layers.{i}"));
@@ -251,7 +255,7 @@ impl Layer {
                 kernels: w.kernels(),
             })
         };
-        layers.into_iter().enumerate().map(load).collect()
+        layers.into_iter().enumerate().filter(|(i, _)| stage.contains(i)).map(load).collect()
     }
 
     fn forward(&self, x: &Array, texts: &mut Texts, slot: usize) -> Result<Array> {

@@ -6,6 +6,7 @@ use mlx_rs::{Array, Dtype};
 
 use super::{Linear, Norm, NormArch};
 use crate::cache::Texts;
+use crate::distributed;
 use crate::kernels::{Heads, Kernels, Scores};
 use crate::mlx;
 use crate::rope::Rope;
@@ -80,6 +81,9 @@ impl Attention {
         if sizes.gated {
             w.split("q_proj", heads, &[("q_proj", outs), ("gate_proj", outs)])?;
         }
+        let sizes = &distributed::heads(w, sizes)?;
+        let &Sizes { heads, kv_heads, .. } = sizes;
+        let [outs, kv_outs] = [heads * head_dim, kv_heads * head_dim];
         let gate = sizes.gated.then(|| Linear::load(w, "gate_proj", outs, hidden)).transpose()?;
         let normed = w.at("attn_sub_norm").offers("weight");
         let sinks = w.optional("sinks", &[heads])?;

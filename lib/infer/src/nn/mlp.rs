@@ -4,6 +4,7 @@ use mlx_rs::Array;
 use mlx_rs::error::Result;
 
 use super::{Linear, Norm, NormArch};
+use crate::distributed;
 use crate::kernels::{Activation, Kernels};
 use crate::weights::Cursor;
 
@@ -43,6 +44,7 @@ impl Mlp {
         if fused {
             w.split("gate_up_proj", 1, &[("gate_proj", inner), ("up_proj", inner)])?;
         }
+        let MlpArch { inner, .. } = distributed::inner(w, arch)?;
         let gate = gated.then(|| Linear::load(w, "gate_proj", inner, hidden)).transpose()?;
         let normed = w.at("ffn_sub_norm").offers("weight");
         Ok(Mlp {

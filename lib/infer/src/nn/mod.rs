@@ -8,6 +8,7 @@ use mlx_rs::Array;
 use mlx_rs::error::Result;
 
 use crate::adapter::Lora;
+use crate::distributed::all_sum;
 use crate::matrix::Matrix;
 use crate::weights::Cursor;
 
@@ -28,6 +29,8 @@ pub struct Linear {
     weight: Matrix,
     bias: Option<Array>,
     lora: Option<Lora>,
+    /// Whether other ranks have the rest of its columns.
+    partial: bool,
 }
 
 impl Linear {
@@ -37,7 +40,8 @@ impl Linear {
         let bias = w.optional("bias", &[outs])?;
         let weight = Matrix::load(&mut w, outs, ins)?;
         let lora = Lora::load(&mut w, &weight, outs, ins)?;
-        Ok(Linear { weight, bias, lora })
+        let partial = w.partial();
+        Ok(Linear { weight, bias, lora, partial })
     }
 
     /// [.., ins] to [.., outs].
@@ -47,10 +51,11 @@ impl Linear {
             Some(lora) => lora.add(x, &y)?,
             None => y,
         };
-        match &self.bias {
-            Some(bias) => y.add(bias),
-            None => Ok(y),
-        }
+        let y = match &self.bias {
+            Some(bias) => y.add(bias)?,
+            None => y,
+        };
+        if self.partial { all_sum(&y) } else { Ok(y) }
     }
 }
 

@@ -1,9 +1,12 @@
 //! A place in the tree of names, where layers take their tensors.
 
+use std::ops::Range;
+
 use mlx_rs::{Array, Dtype, ops};
 use mlxk_core::{Error, Result, packing};
 
 use super::{Tensor, Weights, invalid, missing, reshape};
+use crate::distributed::{Part, Share};
 use crate::kernels::Kernels;
 use crate::mlx;
 use crate::numbers;
@@ -77,6 +80,83 @@ impl Cursor<'_> {
             self.weights.wholes.insert(part, whole);
         }
         Ok(())
+    }
+
+    /// Which share of every layer is to be taken, if not all.
+    pub fn share(&self) -> Option<Share> {
+        match self.weights.form.part {
+            Some(Part::Share(share)) => Some(share),
+            _ => None,
+        }
+    }
+
+    /// The layers to be taken, of `count` at `layers.0` and so on; those of others are of no use.
+    pub fn stage(&mut self, count: usize) -> Range<usize> {
+        self.weights.taken.layers = Some(count);
+        let Some(Part::Stage(stage)) = self.weights.form.part else { return 0..count };
+        let own = stage.first.min(count)..stage.end.min(count);
+        for layer in (0..count).filter(|layer| !own.contains(layer)) {
+            let place = format!("{}.", self.path(&format!("layers.{layer}")));
+            self.discard(|name| name.starts_with(&place));
+        }
+        own
+    }
+
+    /// How many elements of a row of the layer `name`, of `ins`, share a scale.
+    pub fn group(&self, name: &str, ins: usize) -> usize {
+        let scales = self.form(&format!("{name}.scales")).ok();
+        let count = scales.and_then(|(shape, _)| shape.last().copied());
+        count.filter(|&count| count > 0).map_or(1, |count| (ins / count).max(1))
+    }
+
+    /// Leaves of the tensor `name`, if there is one, only the part `range` of an axis.
+    pub fn keep(&mut self, name: &str, axis: usize, range: Range<usize>) -> Result<()> {
+        if !self.has(name) {
+            return Ok(());
+        }
+        let tensor = self.take(name)?;
+        if tensor.shape.get(axis).is_none_or(|&length| length < range.end) {
+            let message = format!("found shape {:?}, which has no {range:?}", tensor.shape);
+            return Err(self.invalid(name, message));
+        }
+        self.put(name, reshape::part(&tensor, axis, range));
+        Ok(())
+    }
+
+    /// Leaves of the layer `name` only the outputs `range`, along this axis.
+    pub fn keep_rows(&mut self, name: &str, axis: usize, range: Range<usize>) -> Result<()> {
+        PARTS
+            .into_iter()
+            .try_for_each(|part| self.keep(&format!("{name}.{part}"), axis, range.clone()))
+    }
+
+    /// Leaves of the layer `name` only the inputs `range` of `ins`, whole groups, and its bias if
+    /// `biased`: what it makes then is to be added to what others make.
+    pub fn keep_columns(
+        &mut self,
+        name: &str,
+        ins: usize,
+        range: Range<usize>,
+        biased: bool,
+    ) -> Result<()> {
+        for part in ["weight", "scales", "biases"] {
+            let part = format!("{name}.{part}");
+            let Ok((shape, _)) = self.form(&part) else { continue };
+            let length = shape.last().copied().unwrap_or_default();
+            let own = range.start * length / ins..range.end * length / ins;
+            self.keep(&part, shape.len().saturating_sub(1), own)?;
+        }
+        if !biased && self.has(&format!("{name}.bias")) {
+            self.take(&format!("{name}.bias"))?;
+        }
+        let path = self.at(name).path("");
+        self.weights.taken.partial.insert(path);
+        Ok(())
+    }
+
+    /// Whether what the layer here makes is to be added to what others make.
+    pub fn partial(&self) -> bool {
+        self.weights.taken.partial.contains(&self.path(""))
     }
 
     /// Puts a tensor where it will be taken from.
@@ -191,7 +271,8 @@ impl Cursor<'_> {
     }
 
     /// A tensor as an array; in a sketch one that is never filled. Errors if there are no elements.
-    pub fn array(&self, tensor: &Tensor) -> Result<Array> {
+    pub fn array(&mut self, tensor: &Tensor) -> Result<Array> {
+        self.weights.taken.bytes += tensor.size() as u64;
         if !self.weights.form.sketch {
             return tensor.array();
         }

@@ -6,6 +6,7 @@ use mlxk_core::packing;
 use mlxk_core::{Error, Kind, Result};
 
 use crate::adapter::{Adapter, OTHER};
+use crate::distributed::Part;
 use crate::kernels::Kernels;
 use crate::quantization::Quantization;
 
@@ -42,6 +43,12 @@ pub struct Taken {
     pub left: BTreeSet<String>,
     /// The names of those that are of no use.
     pub discarded: BTreeSet<String>,
+    /// The layers of which it took some columns only.
+    pub partial: BTreeSet<String>,
+    /// How many layers there are, if some of them can be taken alone.
+    pub layers: Option<usize>,
+    /// Bytes of the tensors that it took.
+    pub bytes: u64,
 }
 
 /// What is wrong with a tensor that nobody asked for.
@@ -56,6 +63,8 @@ pub struct Form {
     pub widen: bool,
     /// Whether no tensor is read, as nothing will be computed.
     pub sketch: bool,
+    /// What to take of the model, if not all.
+    pub part: Option<Part>,
 }
 
 impl Weights {

@@ -24,6 +24,16 @@ pub fn rows(tensor: &Tensor, repeats: usize, range: Range<usize>) -> Tensor {
     })
 }
 
+/// The part `range` of an axis, which has it.
+pub fn part(tensor: &Tensor, axis: usize, range: Range<usize>) -> Tensor {
+    let mut shape = tensor.shape.clone();
+    let outer = shape[..axis].iter().product::<usize>();
+    let inner = shape[axis + 1..].iter().product::<usize>();
+    let flat = tensor.clone().shaped(vec![outer * shape[axis], inner]);
+    shape[axis] = range.len();
+    rows(&flat, outer, range).shaped(shape)
+}
+
 /// Tensors of one type and shape as one, along a new first axis.
 pub fn stacked(parts: Vec<Tensor>) -> Tensor {
     let dtype = parts.first().map_or(Dtype::Uint8, |part| part.dtype);

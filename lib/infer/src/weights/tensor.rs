@@ -57,6 +57,11 @@ impl Tensor {
         Tensor { dtype, shape, elements: Elements::Joined(parts.into()) }
     }
 
+    /// Bytes of its elements.
+    pub fn size(&self) -> usize {
+        self.shape.iter().product::<usize>() * size(self.dtype)
+    }
+
     /// The same elements in another shape, which has as many.
     pub fn shaped(self, shape: Vec<usize>) -> Tensor {
         Tensor { shape, ..self }
@@ -73,8 +78,7 @@ impl Tensor {
             Elements::Stored(bytes) => Ok(bytes.clone()),
             Elements::Made(make) => make(),
             Elements::Joined(parts) => {
-                let length = self.shape.iter().product::<usize>() * size(self.dtype);
-                let mut all = Vec::with_capacity(length);
+                let mut all = Vec::with_capacity(self.size());
                 for part in parts.iter() {
                     part.read(|bytes| all.extend_from_slice(bytes))?;
                 }

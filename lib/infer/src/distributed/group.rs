@@ -1,0 +1,82 @@
+//! What MLX does between ranks. The group is MLX's own, one a process.
+
+use std::ffi::CString;
+use std::ptr;
+
+use mlx_rs::error::{Exception, Result};
+use mlx_rs::{Array, Stream, with_stream};
+use mlxk_core::{Error, Kind};
+
+use crate::mlx;
+use crate::quantized::called;
+
+/// The group that MLX made when it was joined.
+const GROUP: mlx_sys::mlx_distributed_group =
+    mlx_sys::mlx_distributed_group { ctx: ptr::null_mut() };
+
+/// Waits until all ranks have joined. MLX finds them by its own variables of the environment.
+pub fn join(backend: &str, rank: usize, size: usize) -> mlxk_core::Result<()> {
+    let failed = |why: String| Error::new(Kind::Execution, "", why);
+    let name = CString::new(backend).map_err(|e| failed(e.to_string()))?;
+    let joined = joined(&name).map_err(mlx::failed)?;
+    match joined == (rank, size) {
+        true => Ok(()),
+        false => {
+            let (there, of) = joined;
+            Err(failed(format!("MLX says rank {there} of {of}, this is rank {rank} of {size}")))
+        }
+    }
+}
+
+fn joined(backend: &CString) -> Result<(usize, usize)> {
+    // SAFETY: nothing is asked of the caller; the group is freed below.
+    let mut group = unsafe { mlx_sys::mlx_distributed_group_new() };
+    // SAFETY: the name lives as long as the call.
+    let status = unsafe { mlx_sys::mlx_distributed_init(&mut group, true, backend.as_ptr()) };
+    if status != 0 {
+        return Err(Exception::custom(format!("the group of {backend:?} was not made")));
+    }
+    // SAFETY: the group was made, and nobody else holds this handle.
+    unsafe {
+        let rank = mlx_sys::mlx_distributed_group_rank(group);
+        let size = mlx_sys::mlx_distributed_group_size(group);
+        mlx_sys::mlx_distributed_group_free(group);
+        Ok((rank as usize, size as usize))
+    }
+}
+
+/// The sum of what all ranks have.
+pub fn all_sum(x: &Array) -> Result<Array> {
+    between("all_sum", |result, stream| {
+        // SAFETY: all handles live as long as the call.
+        unsafe { mlx_sys::mlx_distributed_all_sum(result, x.as_ptr(), GROUP, stream) }
+    })
+}
+
+/// Sends `x` to a rank beside this one; done when the result is evaluated.
+pub fn send(x: &Array, rank: usize) -> Result<Array> {
+    between("send", |result, stream| {
+        // SAFETY: all handles live as long as the call.
+        unsafe { mlx_sys::mlx_distributed_send(result, x.as_ptr(), rank as i32, GROUP, stream) }
+    })
+}
+
+/// What a rank beside this one sends, of the shape and type of `x`.
+pub fn receive_like(x: &Array, rank: usize) -> Result<Array> {
+    between("recv", |result, stream| {
+        let (x, rank) = (x.as_ptr(), rank as i32);
+        // SAFETY: all handles live as long as the call.
+        unsafe { mlx_sys::mlx_distributed_recv_like(result, x, rank, GROUP, stream) }
+    })
+}
+
+/// On the CPU, which alone can do it on a Mac.
+fn between(
+    name: &str,
+    operation: impl FnOnce(*mut mlx_sys::mlx_array, mlx_sys::mlx_stream) -> i32,
+) -> Result<Array> {
+    match cfg!(target_os = "macos") {
+        true => with_stream(&Stream::cpu(), || called(name, operation)),
+        false => called(name, operation),
+    }
+}
