@@ -4,6 +4,7 @@ use mlx_rs::Array;
 use mlx_rs::error::Result;
 use mlx_rs::ops::{erf, expm1, maximum, minimum, select, sigmoid, tanh};
 
+use crate::cpu::exp;
 use crate::mlx;
 use crate::weights::Cursor;
 
@@ -110,7 +111,10 @@ impl Activation {
     /// Of one element.
     pub fn of(self, x: f32) -> f32 {
         match self {
-            Activation::Silu => x / (1.0 + (-x).exp()),
+            Activation::Silu => {
+                let e = exp(-x.abs());
+                x * if x < 0.0 { e } else { 1.0 } / (1.0 + e)
+            }
             Activation::Gelu => 0.5 * x * (1.0 + libm::erff(x * std::f32::consts::FRAC_1_SQRT_2)),
             Activation::GeluTanh => {
                 0.5 * x * (1.0 + (ROOT_2_OVER_PI * (x + 0.044_715 * x * x * x)).tanh())

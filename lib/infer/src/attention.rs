@@ -9,13 +9,15 @@ use mlx_rs::transforms::eval;
 use rayon::prelude::*;
 
 use crate::cache::Kv;
+use crate::cpu::crew;
+use crate::cpu::query::{self, Shares};
 use crate::eager::elements;
 use crate::kernels::Scores;
 
 /// Rows of queries that are multiplied together.
 const BLOCK: usize = 64;
 /// Products of numbers below which a second core costs more than it brings.
-const ALONE: usize = 1 << 18;
+const ALONE: usize = 1 << 15;
 
 /// What the last rows of `kv` attend to, for queries [1, heads, length, size]; [1, length, heads *
 /// size].
@@ -26,35 +28,90 @@ pub fn attend(queries: &Array, kv: &Kv, scores: &Scores) -> Result<Array> {
     let [heads, length, size] = [1, 2, 3].map(|axis| dims(queries, axis));
     let [kv_heads, room] = [1, 2].map(|axis| dims(&buffers[0], axis));
     let [keys, values] = [elements(&buffers[0])?, elements(&buffers[1])?];
-    let (scale, softcap) = (scores.scale, scores.softcap);
-    let sinks = scores.sinks.as_ref().map(elements).transpose()?;
-    let shared = heads / kv_heads * length;
-    let blocks_of_head = shared.div_ceil(BLOCK);
     let always = kv.always();
+    let memory = Memory { keys, values, kv_heads, room, size };
+    let shares = Shares { scale: scores.scale, softcap: scores.softcap };
+    let sinks = scores.sinks.as_ref().map(elements).transpose()?;
+    let queries = elements(queries)?;
     let seen: Vec<Range<usize>> = (0..length).map(|i| kv.seen_by(i, length)).collect();
+    let y = match seen.as_slice() {
+        [seen] if always == 0 => one(queries, &memory, seen.clone(), shares, sinks),
+        seen => many(queries, &memory, always, seen, shares, sinks),
+    };
+    Ok(Array::from_slice(&y, &[1, length as i32, (heads * size) as i32]))
+}
+
+/// Keys and values, [kv heads, room, size] each.
+struct Memory<'a> {
+    keys: &'a [f32],
+    values: &'a [f32],
+    kv_heads: usize,
+    room: usize,
+    size: usize,
+}
+
+impl Memory<'_> {
+    /// The keys and values of a head, at some positions.
+    fn part(&self, head: usize, range: Range<usize>) -> [&[f32]; 2] {
+        let first = head * self.room;
+        let range = (first + range.start) * self.size..(first + range.end) * self.size;
+        [&self.keys[range.clone()], &self.values[range]]
+    }
+}
+
+/// For queries [heads, size] that have all `seen` the same.
+fn one(
+    queries: &[f32],
+    memory: &Memory,
+    seen: Range<usize>,
+    shares: Shares,
+    sinks: Option<&[f32]>,
+) -> Vec<f32> {
+    let mut y = vec![0.0; queries.len()];
+    let heads = queries.len() / memory.size;
+    let work = |head: usize, y: &mut [f32]| {
+        let query = &queries[head * memory.size..][..memory.size];
+        let [keys, values] = memory.part(head * memory.kv_heads / heads, seen.clone());
+        query::attend(query, [keys, values], shares, sinks.map(|sinks| sinks[head]), y);
+    };
+    if queries.len() * seen.len() < ALONE {
+        y.chunks_exact_mut(memory.size).enumerate().for_each(|(head, y)| work(head, y));
+    } else {
+        crew::share_rows(&mut y, memory.size, &work);
+    }
+    y
+}
+
+/// For queries [heads, length, size], each of which has seen the first few keys `always` and some of
+/// the others.
+fn many(
+    queries: &[f32],
+    memory: &Memory,
+    always: usize,
+    seen: &[Range<usize>],
+    shares: Shares,
+    sinks: Option<&[f32]>,
+) -> Vec<f32> {
+    let (length, size) = (seen.len(), memory.size);
+    let heads = queries.len() / size / length;
+    let shared = heads / memory.kv_heads * length;
+    let blocks_of_head = shared.div_ceil(BLOCK);
     let work = |(n, queries): (usize, &[f32])| {
         let (head, first) = (n / blocks_of_head, n % blocks_of_head * BLOCK);
         let rows = first..first + queries.len() / size;
-        let sink = |row: usize| sinks.map(|sinks| sinks[head * heads / kv_heads + row / length]);
+        let sink =
+            |row: usize| sinks.map(|sinks| sinks[head * heads / memory.kv_heads + row / length]);
         let rows = rows.map(|row| (seen[row % length].clone(), sink(row)));
         let rows: Vec<(Range<usize>, Option<f32>)> = rows.collect();
-        let part = head * room * size..(head + 1) * room * size;
-        let part = (&keys[part.clone()], &values[part]);
-        mix(queries, part, always, &rows, size, scale, softcap)
+        mix(queries, memory.part(head, 0..memory.room), always, &rows, size, shares)
     };
-    let queries = elements(queries)?;
     let blocks: Vec<(usize, &[f32])> = queries
         .chunks(shared * size)
         .flat_map(|head| head.chunks(BLOCK * size))
         .enumerate()
         .collect();
-    let mixed: Vec<Vec<f32>> = if heads * length * kv.held() * size < ALONE {
-        blocks.into_iter().map(work).collect()
-    } else {
-        blocks.into_par_iter().map(work).collect()
-    };
-    let y = by_position(&mixed.concat(), heads, length, size);
-    Ok(Array::from_slice(&y, &[1, length as i32, (heads * size) as i32]))
+    let mixed: Vec<Vec<f32>> = blocks.into_par_iter().map(work).collect();
+    by_position(&mixed.concat(), heads, length, size)
 }
 
 /// [heads, length, size] as [length, heads, size].
@@ -71,12 +128,11 @@ fn by_position(x: &[f32], heads: usize, length: usize, size: usize) -> Vec<f32> 
 /// `always`; with the range of the others goes the score of a sink.
 fn mix(
     queries: &[f32],
-    (keys, values): (&[f32], &[f32]),
+    [keys, values]: [&[f32]; 2],
     always: usize,
     rows: &[(Range<usize>, Option<f32>)],
     size: usize,
-    scale: f32,
-    softcap: Option<f32>,
+    shares: Shares,
 ) -> Vec<f32> {
     let first = match always {
         0 => rows.iter().map(|(seen, _)| seen.start).min().unwrap_or(0),
@@ -85,8 +141,8 @@ fn mix(
     let last = rows.iter().map(|(seen, _)| seen.end).max().unwrap_or(0);
     let [keys, values] = [keys, values].map(|all| &all[first * size..last * size]);
     let mut weights = vec![0.0; rows.len() * (last - first)];
-    product(queries, keys, [1, size], scale, last - first, &mut weights);
-    if let Some(cap) = softcap {
+    product(queries, keys, [1, size], shares.scale, last - first, &mut weights);
+    if let Some(cap) = shares.softcap {
         weights.iter_mut().for_each(|x| *x = cap * (*x / cap).tanh());
     }
     for (row, (seen, sink)) in weights.chunks_exact_mut(last - first).zip(rows) {
@@ -104,11 +160,7 @@ fn softmax(row: &mut [f32], always: usize, seen: Range<usize>, sink: Option<f32>
     row[..start].fill(0.0);
     row[always.min(seen.start)..seen.start].fill(if always == 0 { 0.0 } else { f32::NEG_INFINITY });
     row[seen.end..].fill(0.0);
-    let row = &mut row[start..seen.end];
-    let most = row.iter().copied().chain(sink).fold(f32::NEG_INFINITY, f32::max);
-    row.iter_mut().for_each(|x| *x = (*x - most).exp());
-    let sum: f32 = row.iter().sum::<f32>() + sink.map_or(0.0, |sink| (sink - most).exp());
-    row.iter_mut().for_each(|x| *x /= sum);
+    query::softmax(&mut row[start..seen.end], sink);
 }
 
 /// `out = factor * a b`, with `a` [rows, inner] and `out` [rows, columns] row by row, and the

@@ -12,7 +12,7 @@ use mlx_rs::{Array, Dtype};
 use mlxk_core::Packing;
 use rayon::prelude::*;
 
-use crate::cpu::{self, Floats, Scales};
+use crate::cpu::{self, Floats, Scales, query};
 use crate::kernels::{Activation, Heads, Scale};
 use crate::matrix::{Packed, Weights};
 
@@ -203,10 +203,10 @@ impl<'a> Factors<'a> {
     /// Normalises a row of head `head`.
     fn normalise(&self, head: usize, row: &mut [f32]) {
         if self.centred {
-            let mean = row.iter().sum::<f32>() / row.len() as f32;
+            let mean = query::sum(row) / row.len() as f32;
             row.iter_mut().for_each(|x| *x -= mean);
         }
-        let squares: f32 = row.iter().map(|x| x * x).sum();
+        let squares = query::squares(row);
         let factor = 1.0 / (squares / row.len() as f32 + self.eps).sqrt();
         match self.weight {
             Some(weight) => {

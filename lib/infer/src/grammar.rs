@@ -16,6 +16,8 @@ use crate::answer::{Answer, Marks};
 use crate::fence::{self, Fenced};
 use crate::sample::Constraint;
 
+mod endless;
+
 /// What the making of a grammar may take.
 const MAX_MEMORY: usize = 1 << 30;
 const MAX_TIME: Duration = Duration::from_secs(20);
@@ -81,12 +83,15 @@ impl Vocabulary {
         let (factory, rules) = (Arc::clone(&self.factory), rules.clone());
         let made = fence::run(MAX_MEMORY, MAX_TIME, move || {
             let grammar = match rules {
+                Rules::Schema(schema) if endless::is_endless(&schema) => {
+                    return Err("it demands something of itself without end".to_owned());
+                }
                 Rules::Schema(schema) => TopLevelGrammar::from_json_schema(schema),
                 Rules::Grammar(text) => TopLevelGrammar::from_lark(text),
             };
             let mut matcher = Matcher::new(factory.create_parser(grammar));
             // What is too large for a mask shows with the first one.
-            matcher.compute_mask().map(|_| matcher).map_err(|e| first_line(&e))
+            matcher.compute_mask().map(|_| matcher).map_err(|e| why(&e))
         })?;
         match made {
             Fenced::Done(matcher) => matcher.map_err(|why| refused(&why)),
@@ -181,12 +186,15 @@ fn usable(word: Vec<u8>) -> Vec<u8> {
 }
 
 fn broken(e: &impl std::fmt::Display) -> Error {
-    let why = match first_line(e) {
-        // What a schema demands of itself without end shows only here.
+    Error::new(Kind::Validation, "", format!("the rules for the answer: {}", why(e)))
+}
+
+/// What is wrong with rules.
+fn why(e: &impl std::fmt::Display) -> String {
+    match first_line(e) {
         why if why.starts_with("NoExtension") => "nothing may come next".to_owned(),
         why => why,
-    };
-    Error::new(Kind::Validation, "", format!("the rules for the answer: {why}"))
+    }
 }
 
 /// What an error says first; the rest is for those who write grammars' parsers.

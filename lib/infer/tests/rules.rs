@@ -230,9 +230,9 @@ fn any_schema_is_followed_or_refused_in_a_line() {
             }
             Ok(told) => assert_eq!(told.reason, "length", "{schema}"),
             Err(e) => {
-                // What demands itself without end is found out on the way.
-                let endless = "the rules for the answer: nothing may come next";
-                let refused = e.message.starts_with("`json_schema`: ") || e.message == endless;
+                // What these few tokens cannot spell is found out on the way.
+                let unspelled = "the rules for the answer: nothing may come next";
+                let refused = e.message.starts_with("`json_schema`: ") || e.message == unspelled;
                 assert!(refused && !e.message.contains('\n'), "{schema}: {e}");
             }
         }

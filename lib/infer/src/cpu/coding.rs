@@ -13,6 +13,8 @@ pub trait Coding: Sync {
     const BYTES: usize;
     /// Whether groups of weights are multiplied with a scale.
     const SCALED: bool;
+    /// How many codes a byte holds, if they are whole bytes or nibbles that count as integers.
+    const IN_BYTE: usize = 0;
 
     /// What the first [`LANES`] codes of `stream` stand for, before they are scaled. There are
     /// so many, and 16 bytes.
@@ -31,6 +33,7 @@ pub struct Integer<const BITS: usize>;
 impl<const BITS: usize> Coding for Integer<BITS> {
     const BYTES: usize = 2 * BITS;
     const SCALED: bool = true;
+    const IN_BYTE: usize = if BITS == 4 || BITS == 8 { 8 / BITS } else { 0 };
 
     #[inline(always)]
     fn values<U: Unit>(unit: U, stream: &[u8]) -> U::Floats {

@@ -1,33 +1,20 @@
 //! The product of a few rows of activations with weights, which are read once and taken apart in
 //! registers.
 
-use rayon::prelude::*;
-
-use super::Shared;
 use super::coding::Coding;
 use super::rows::{Hand, Row, Rows};
 use super::unit::{LANES, Task, Unit};
-
-/// Products of numbers below which a second core costs more than it brings.
-const ALONE: usize = 1 << 17;
+use super::{Shared, in_pieces};
 
 /// `out = x W.T`, with `x` [rows, ins] and `out` [rows, outs].
 pub fn product<C: Coding, U: Unit>(unit: U, x: &[f32], w: &Rows<C>, rows: usize, out: &mut [f32]) {
     let (ins, outs) = (x.len() / rows, w.count());
     let packs: Vec<Pack> = x.chunks(U::ROWS * ins).map(|x| Pack::new(x, ins)).collect();
     let out = Shared(out.as_mut_ptr());
-    let piece = |first: usize, count: usize| {
+    in_pieces(outs, rows * ins, &|first, count| {
         // SAFETY: `out` is [rows, outs], and these columns are no other piece's.
         unit.run(Piece { w, first, count, packs: &packs, out: &out, step: U::ROWS });
-    };
-    let cores = rayon::current_num_threads();
-    if rows * outs * ins < ALONE || cores == 1 {
-        return piece(0, outs);
-    }
-    // Pieces finer than the cores, for cores that are busy elsewhere.
-    let size = outs.div_ceil(4 * cores);
-    let pieces = (0..outs.div_ceil(size)).into_par_iter().map(|n| n * size);
-    pieces.for_each(|first| piece(first, size.min(outs - first)));
+    });
 }
 
 /// Some rows of activations: block by block of [`LANES`] the same block of each row, with zeros

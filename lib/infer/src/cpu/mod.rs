@@ -3,20 +3,27 @@
 //!
 //! Weights are read as they lie on disk, whatever they are written in: [`coding`] says what codes
 //! stand for, [`unit`] how a vector unit makes floats of them. A few rows of activations are bound by
-//! reading the weights: these are taken apart in registers and never written down. Many rows are
-//! bound by arithmetic: tiles of weights are written out and given to a matrix product.
+//! reading the weights: these are taken apart in registers and never written down; for one row even
+//! that takes longer than to read them, so that the codes themselves are multiplied where they are
+//! integers. Many rows are bound by arithmetic: tiles of weights are written out and given to a
+//! matrix product.
 
 mod coding;
+pub mod crew;
+mod exp;
 mod few;
 mod many;
+mod one;
+pub mod query;
 mod rows;
 mod unit;
 
 use coding::{Bf16, Coding, E2m1, E4m3, F16, F32, Integer};
+pub use exp::exp;
 use rows::Rows;
 #[cfg(target_arch = "aarch64")]
 use unit::Neon;
-use unit::{Any, Unit};
+use unit::{Any, Task, Unit};
 #[cfg(target_arch = "x86_64")]
 use unit::{Avx2, Avx512};
 
@@ -158,10 +165,11 @@ struct Product<'a> {
 impl Work for Product<'_> {
     fn run<C: Coding, U: Unit>(self, unit: U, w: &Rows<C>) {
         let Product { x, rows, out } = self;
-        if rows < many::ROWS {
-            few::product(unit, x, w, rows, out);
-        } else {
-            many::product(unit, x, w, rows, out);
+        match (rows, C::IN_BYTE) {
+            (1, 1) => one::product::<C, U, 1>(unit, x, w, out),
+            (1, 2) => one::product::<C, U, 2>(unit, x, w, out),
+            (..many::ROWS, _) => few::product(unit, x, w, rows, out),
+            _ => many::product(unit, x, w, rows, out),
         }
     }
 }
@@ -239,6 +247,18 @@ impl Level {
         }
     }
 
+    fn task(self, task: impl Task) {
+        match self {
+            Level::Any(unit) => unit.run(task),
+            #[cfg(target_arch = "x86_64")]
+            Level::Avx2(unit) => unit.run(task),
+            #[cfg(target_arch = "x86_64")]
+            Level::Avx512(unit) => unit.run(task),
+            #[cfg(target_arch = "aarch64")]
+            Level::Neon(unit) => unit.run(task),
+        }
+    }
+
     fn with<C: Coding>(self, w: Rows<C>, work: impl Work) {
         match self {
             Level::Any(unit) => work.run(unit, &w),
@@ -250,6 +270,18 @@ impl Level {
             Level::Neon(unit) => work.run(unit, &w),
         }
     }
+}
+
+/// Divides `outs` columns of a product, of which each takes `inner` products of numbers, into pieces
+/// for all cores: calls `piece` with the first column and their count.
+fn in_pieces(outs: usize, inner: usize, piece: &(dyn Fn(usize, usize) + Sync)) {
+    /// Products of numbers that are worth the way to another core.
+    const LEAST: usize = 1 << 15;
+    // Finer than the cores, for cores that are busy elsewhere.
+    let most = 4 * crew::size();
+    let count = (outs * inner / LEAST).clamp(1, most);
+    let size = outs.div_ceil(count);
+    crew::share(outs.div_ceil(size), &|n| piece(n * size, size.min(outs - n * size)));
 }
 
 /// A pointer that several cores write to, each in its own columns.

@@ -1,9 +1,10 @@
 //! Rows of weights, and how they become floats.
 
 use std::marker::PhantomData;
+use std::ops::Range;
 
 use super::coding::{Bf16, Coding, E4M3, E8M0, F16};
-use super::unit::{LANES, Task, Unit, WINDOW};
+use super::unit::{self, LANES, Task, Unit, WINDOW};
 use super::{Floats, Packed, Scales};
 
 /// A matrix of weights in a coding.
@@ -16,21 +17,29 @@ pub struct Rows<'a, C> {
     coding: PhantomData<C>,
 }
 
-/// What is made of a row to have it at hand.
+/// What is made of some rows to have it at hand.
 #[derive(Default)]
 pub struct Hand {
+    /// Whose scales and biases they are; [`LANES`] zeros come after.
+    rows: Range<usize>,
     scales: Vec<f32>,
     biases: Vec<f32>,
     /// The row itself with zeros behind it, if more is read than there is.
     bytes: Vec<u8>,
 }
 
+/// Rows whose scales are made floats at a time.
+const STRIP: usize = 16;
+
 /// A row of weights.
 pub struct Row<'a, C> {
-    /// From its first code on, so many that all its blocks can be read.
-    bytes: &'a [u8],
-    scales: &'a [f32],
-    biases: &'a [f32],
+    /// From its first code on, so many that all its blocks can be read, of [`LANES`] weights or of
+    /// [`unit::BYTES`].
+    pub bytes: &'a [u8],
+    /// From that of its first group on, and [`LANES`] after the last.
+    pub scales: &'a [f32],
+    /// As many.
+    pub biases: &'a [f32],
     /// Blocks of [`LANES`] weights that share a scale, by the power of two that they are.
     shared: u32,
     coding: PhantomData<C>,
@@ -69,6 +78,16 @@ impl<'a, C: Coding> Rows<'a, C> {
         Rows { bytes, scales, group_size, ins, outs, coding: PhantomData }
     }
 
+    /// Weights of a row.
+    pub fn len(&self) -> usize {
+        self.ins
+    }
+
+    /// Weights of a row that share a scale.
+    pub fn group_size(&self) -> usize {
+        self.group_size
+    }
+
     /// How many rows there are.
     pub fn count(&self) -> usize {
         self.outs
@@ -77,25 +96,13 @@ impl<'a, C: Coding> Rows<'a, C> {
     /// Row `row`, of which `hand` has what need be.
     #[inline(always)]
     pub fn row<'r, U: Unit>(&'r self, unit: U, row: usize, hand: &'r mut Hand) -> Row<'r, C> {
-        let groups = self.ins / self.group_size;
-        let own = row * groups..(row + 1) * groups;
-        let Hand { scales, biases, bytes } = hand;
-        if C::SCALED {
-            scales.resize(groups, 0.0);
-            biases.resize(groups, 0.0);
+        if C::SCALED && !hand.rows.contains(&row) {
+            self.widen(unit, row..self.outs.min(row + STRIP), hand);
         }
-        match self.scales {
-            None => {}
-            Some(Scales::Affine(all, all_biases)) => {
-                widen(unit, all.part(own.clone()), scales);
-                widen(unit, all_biases.part(own), biases);
-            }
-            Some(Scales::Nvfp4(all)) => read(&E4M3, &all[own], scales),
-            Some(Scales::Mxfp4(all) | Scales::Mxfp8(all)) => read(&E8M0, &all[own], scales),
-        }
+        let Hand { rows, scales, biases, bytes } = hand;
         let size = self.ins * C::BYTES / LANES;
         let rest = &self.bytes[row * size..];
-        let read = self.ins.div_ceil(LANES) * C::BYTES + WINDOW;
+        let read = size.next_multiple_of(unit::BYTES) + WINDOW;
         let bytes = if self.ins.is_multiple_of(LANES) && read <= rest.len() {
             rest
         } else {
@@ -105,7 +112,32 @@ impl<'a, C: Coding> Rows<'a, C> {
             bytes
         };
         let shared = (self.group_size / LANES).trailing_zeros();
+        let first = if C::SCALED { (row - rows.start) * (self.ins / self.group_size) } else { 0 };
+        let (scales, biases) = (&scales[first..], &biases[first..]);
         Row { bytes, scales, biases, shared, coding: PhantomData }
+    }
+
+    /// Makes scales and biases floats.
+    #[inline(always)]
+    fn widen<U: Unit>(&self, unit: U, rows: Range<usize>, hand: &mut Hand) {
+        let groups = self.ins / self.group_size;
+        let own = rows.start * groups..rows.end * groups;
+        let Hand { scales, biases, .. } = hand;
+        for floats in [&mut *scales, &mut *biases] {
+            floats.clear();
+            floats.resize(own.len() + LANES, 0.0);
+        }
+        let [scales, biases] = [scales, biases].map(|floats| &mut floats[..own.len()]);
+        match self.scales {
+            None => {}
+            Some(Scales::Affine(all, all_biases)) => {
+                widen(unit, all.part(own.clone()), scales);
+                widen(unit, all_biases.part(own), biases);
+            }
+            Some(Scales::Nvfp4(all)) => read(&E4M3, &all[own], scales),
+            Some(Scales::Mxfp4(all) | Scales::Mxfp8(all)) => read(&E8M0, &all[own], scales),
+        }
+        hand.rows = rows;
     }
 
     /// Writes the rows from `first` on, as many as fill `to`.

@@ -16,12 +16,17 @@ pub const LANES: usize = 16;
 /// Bytes that are read to find `LANES` codes of at most 8 bits.
 pub const WINDOW: usize = 16;
 
+/// Codes that are multiplied as integers at a time, in bytes: four in each of `LANES` integers.
+pub const BYTES: usize = 4 * LANES;
+
 /// Proof that the machine has a vector unit, and what it does with `LANES` elements.
 pub trait Unit: Copy + Sync {
     /// Single-precision numbers.
     type Floats: Copy;
     /// Integers of 32 bits.
     type Codes: Copy;
+    /// Integers of 8 bits.
+    type Bytes: Copy;
     /// Rows of activations whose sums its registers hold.
     const ROWS: usize;
 
@@ -41,7 +46,7 @@ pub trait Unit: Copy + Sync {
     /// `(codes & mask) << left`.
     fn part(self, codes: Self::Codes, mask: u32, left: u32) -> Self::Codes;
     fn or(self, a: Self::Codes, b: Self::Codes) -> Self::Codes;
-    /// The integers, which are small, as numbers.
+    /// The integers, which have a sign and are small, as numbers.
     fn numbers(self, codes: Self::Codes) -> Self::Floats;
     /// The numbers of single precision whose bits these are.
     fn singles(self, codes: Self::Codes) -> Self::Floats;
@@ -50,6 +55,17 @@ pub trait Unit: Copy + Sync {
     /// What a table says of the codes, which are of 4 bits. The upper half of the table is the lower
     /// with the sign turned; what it says is a multiple of a half, below 64.
     fn look_up(self, table: &[f32; 16], codes: Self::Codes) -> Self::Floats;
+
+    fn bytes(self, bytes: &[u8; BYTES]) -> Self::Bytes;
+    /// The lower and the upper halves of bytes.
+    fn nibbles(self, bytes: Self::Bytes) -> [Self::Bytes; 2];
+    /// To each of `sums` the products of four bytes of `a`, which have no sign, with four of `b`,
+    /// which have one; two products together have less than 16 bits.
+    fn add_dots(self, a: Self::Bytes, b: Self::Bytes, sums: Self::Codes) -> Self::Codes;
+    /// `(high << 7) + low`.
+    fn carry(self, high: Self::Codes, low: Self::Codes) -> Self::Codes;
+    /// Number `lane >> power` of `x` in each lane; `power` is not 0.
+    fn spread(self, x: &[f32; LANES], power: u32) -> Self::Floats;
 
     /// Does `task` in code that is compiled for the unit.
     fn run(self, task: impl Task);
@@ -68,6 +84,7 @@ pub struct Any;
 impl Unit for Any {
     type Floats = [f32; LANES];
     type Codes = [u32; LANES];
+    type Bytes = [u8; BYTES];
     const ROWS: usize = 4;
 
     #[inline(always)]
@@ -126,7 +143,7 @@ impl Unit for Any {
 
     #[inline(always)]
     fn numbers(self, codes: [u32; LANES]) -> [f32; LANES] {
-        codes.map(|code| code as f32)
+        codes.map(|code| code.cast_signed() as f32)
     }
 
     #[inline(always)]
@@ -142,6 +159,34 @@ impl Unit for Any {
     #[inline(always)]
     fn look_up(self, table: &[f32; 16], codes: [u32; LANES]) -> [f32; LANES] {
         codes.map(|code| table[(code & 15) as usize])
+    }
+
+    #[inline(always)]
+    fn bytes(self, bytes: &[u8; BYTES]) -> [u8; BYTES] {
+        *bytes
+    }
+
+    #[inline(always)]
+    fn nibbles(self, bytes: [u8; BYTES]) -> [[u8; BYTES]; 2] {
+        [bytes.map(|byte| byte & 15), bytes.map(|byte| byte >> 4)]
+    }
+
+    #[inline(always)]
+    fn add_dots(self, a: [u8; BYTES], b: [u8; BYTES], sums: [u32; LANES]) -> [u32; LANES] {
+        std::array::from_fn(|lane| {
+            let product = |n: usize| i32::from(a[n]) * i32::from(b[n].cast_signed());
+            sums[lane].wrapping_add_signed((4 * lane..4 * lane + 4).map(product).sum())
+        })
+    }
+
+    #[inline(always)]
+    fn carry(self, high: [u32; LANES], low: [u32; LANES]) -> [u32; LANES] {
+        std::array::from_fn(|lane| (high[lane] << 7).wrapping_add(low[lane]))
+    }
+
+    #[inline(always)]
+    fn spread(self, x: &[f32; LANES], power: u32) -> [f32; LANES] {
+        std::array::from_fn(|lane| x[lane >> power])
     }
 
     fn run(self, task: impl Task) {

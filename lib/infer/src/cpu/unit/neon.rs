@@ -3,7 +3,7 @@
 use std::arch::aarch64::*;
 use std::array;
 
-use super::{LANES, Task, Unit, WINDOW, half, places, shifts};
+use super::{BYTES, LANES, Task, Unit, WINDOW, half, places, shifts};
 
 /// It is always there.
 #[derive(Clone, Copy, Debug)]
@@ -15,6 +15,7 @@ pub struct Neon;
 impl Unit for Neon {
     type Floats = [float32x4_t; 4];
     type Codes = [uint32x4_t; 4];
+    type Bytes = [uint8x16_t; 4];
     const ROWS: usize = 4;
 
     #[inline(always)]
@@ -87,7 +88,7 @@ impl Unit for Neon {
 
     #[inline(always)]
     fn numbers(self, codes: [uint32x4_t; 4]) -> [float32x4_t; 4] {
-        codes.map(|codes| unsafe { vcvtq_f32_u32(codes) })
+        codes.map(|codes| unsafe { vcvtq_f32_s32(vreinterpretq_s32_u32(codes)) })
     }
 
     #[inline(always)]
@@ -113,6 +114,45 @@ impl Unit for Neon {
             let high = vshlq_n_s32::<24>(vreinterpretq_s32_s8(found));
             vmulq_n_f32(vcvtq_f32_s32(vshrq_n_s32::<24>(high)), 0.5)
         })
+    }
+
+    #[inline(always)]
+    fn bytes(self, bytes: &[u8; BYTES]) -> [uint8x16_t; 4] {
+        array::from_fn(|n| unsafe { vld1q_u8(bytes.as_ptr().add(16 * n)) })
+    }
+
+    #[inline(always)]
+    fn nibbles(self, bytes: [uint8x16_t; 4]) -> [[uint8x16_t; 4]; 2] {
+        let low = bytes.map(|bytes| unsafe { vandq_u8(bytes, vdupq_n_u8(15)) });
+        [low, bytes.map(|bytes| unsafe { vshrq_n_u8::<4>(bytes) })]
+    }
+
+    #[inline(always)]
+    fn add_dots(
+        self,
+        a: [uint8x16_t; 4],
+        b: [uint8x16_t; 4],
+        sums: [uint32x4_t; 4],
+    ) -> [uint32x4_t; 4] {
+        array::from_fn(|n| unsafe {
+            let (a, b) = (a[n], vreinterpretq_s8_u8(b[n]));
+            let product = |a: uint8x8_t, b: int8x8_t| {
+                vmulq_s16(vreinterpretq_s16_u16(vmovl_u8(a)), vmovl_s8(b))
+            };
+            let low = vpaddlq_s16(product(vget_low_u8(a), vget_low_s8(b)));
+            let high = vpaddlq_s16(product(vget_high_u8(a), vget_high_s8(b)));
+            vaddq_u32(sums[n], vreinterpretq_u32_s32(vpaddq_s32(low, high)))
+        })
+    }
+
+    #[inline(always)]
+    fn carry(self, high: [uint32x4_t; 4], low: [uint32x4_t; 4]) -> [uint32x4_t; 4] {
+        array::from_fn(|n| unsafe { vaddq_u32(vshlq_n_u32::<7>(high[n]), low[n]) })
+    }
+
+    #[inline(always)]
+    fn spread(self, x: &[f32; LANES], power: u32) -> [float32x4_t; 4] {
+        self.load(&array::from_fn(|lane| x[lane >> power]))
     }
 
     fn run(self, task: impl Task) {

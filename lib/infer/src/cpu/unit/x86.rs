@@ -3,9 +3,9 @@
 use std::arch::x86_64::*;
 use std::mem::transmute;
 
-use super::{LANES, Task, Unit, WINDOW, places, shifts};
+use super::{BYTES, LANES, Task, Unit, WINDOW, places, shifts};
 
-/// AVX-512 with operations on bytes.
+/// AVX-512 with operations on bytes, and products of these.
 #[derive(Clone, Copy, Debug)]
 pub struct Avx512(());
 
@@ -16,6 +16,7 @@ impl Avx512 {
             && is_x86_feature_detected!("avx512bw")
             && is_x86_feature_detected!("avx512vl")
             && is_x86_feature_detected!("avx512dq")
+            && is_x86_feature_detected!("avx512vnni")
             && Avx2::here().is_some();
         here.then_some(Avx512(()))
     }
@@ -41,6 +42,7 @@ impl Avx2 {
 impl Unit for Avx512 {
     type Floats = __m512;
     type Codes = __m512i;
+    type Bytes = __m512i;
     const ROWS: usize = 8;
 
     #[inline(always)]
@@ -123,8 +125,41 @@ impl Unit for Avx512 {
         unsafe { _mm512_permutexvar_ps(codes, _mm512_loadu_ps(table.as_ptr())) }
     }
 
+    #[inline(always)]
+    fn bytes(self, bytes: &[u8; BYTES]) -> __m512i {
+        unsafe { _mm512_loadu_si512(bytes.as_ptr().cast()) }
+    }
+
+    #[inline(always)]
+    fn nibbles(self, bytes: __m512i) -> [__m512i; 2] {
+        unsafe {
+            let low = _mm512_set1_epi8(15);
+            let upper = _mm512_and_si512(_mm512_srli_epi16(bytes, 4), low);
+            [_mm512_and_si512(bytes, low), upper]
+        }
+    }
+
+    #[inline(always)]
+    fn add_dots(self, a: __m512i, b: __m512i, sums: __m512i) -> __m512i {
+        unsafe { _mm512_dpbusd_epi32(sums, a, b) }
+    }
+
+    #[inline(always)]
+    fn carry(self, high: __m512i, low: __m512i) -> __m512i {
+        unsafe { _mm512_add_epi32(_mm512_slli_epi32(high, 7), low) }
+    }
+
+    #[inline(always)]
+    fn spread(self, x: &[f32; LANES], power: u32) -> __m512 {
+        unsafe {
+            let lanes = _mm512_set_epi32(15, 14, 13, 12, 11, 10, 9, 8, 7, 6, 5, 4, 3, 2, 1, 0);
+            let places = _mm512_srl_epi32(lanes, _mm_cvtsi32_si128(power as i32));
+            _mm512_permutexvar_ps(places, self.load(x))
+        }
+    }
+
     fn run(self, task: impl Task) {
-        #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx2,fma,f16c")]
+        #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512vnni,avx2,fma,f16c")]
         fn run(unit: Avx512, task: impl Task) {
             task.run(unit);
         }
@@ -135,6 +170,7 @@ impl Unit for Avx512 {
 impl Unit for Avx2 {
     type Floats = [__m256; 2];
     type Codes = [__m256i; 2];
+    type Bytes = [__m256i; 2];
     const ROWS: usize = 4;
 
     #[inline(always)]
@@ -244,6 +280,58 @@ impl Unit for Avx2 {
                 _mm256_xor_ps(found, _mm256_castsi256_ps(sign))
             };
             [half(0), half(1)]
+        }
+    }
+
+    #[inline(always)]
+    fn bytes(self, bytes: &[u8; BYTES]) -> [__m256i; 2] {
+        unsafe {
+            let half = |n: usize| _mm256_loadu_si256(bytes[32 * n..].as_ptr().cast());
+            [half(0), half(1)]
+        }
+    }
+
+    #[inline(always)]
+    fn nibbles(self, bytes: [__m256i; 2]) -> [[__m256i; 2]; 2] {
+        unsafe {
+            let low = _mm256_set1_epi8(15);
+            let upper = |n: usize| _mm256_and_si256(_mm256_srli_epi16(bytes[n], 4), low);
+            let lower = |n: usize| _mm256_and_si256(bytes[n], low);
+            [[lower(0), lower(1)], [upper(0), upper(1)]]
+        }
+    }
+
+    #[inline(always)]
+    fn add_dots(self, a: [__m256i; 2], b: [__m256i; 2], sums: [__m256i; 2]) -> [__m256i; 2] {
+        unsafe {
+            let half = |n: usize| {
+                let pairs = _mm256_maddubs_epi16(a[n], b[n]);
+                _mm256_add_epi32(sums[n], _mm256_madd_epi16(pairs, _mm256_set1_epi16(1)))
+            };
+            [half(0), half(1)]
+        }
+    }
+
+    #[inline(always)]
+    fn carry(self, high: [__m256i; 2], low: [__m256i; 2]) -> [__m256i; 2] {
+        unsafe {
+            let half = |n: usize| _mm256_add_epi32(_mm256_slli_epi32(high[n], 7), low[n]);
+            [half(0), half(1)]
+        }
+    }
+
+    #[inline(always)]
+    fn spread(self, x: &[f32; LANES], power: u32) -> [__m256; 2] {
+        unsafe {
+            // As `power` is not 0, all are among the first eight.
+            let some = _mm256_loadu_ps(x.as_ptr());
+            let power = _mm_cvtsi32_si128(power as i32);
+            let half = |first: i32| {
+                let lanes = _mm256_set_epi32(7, 6, 5, 4, 3, 2, 1, 0);
+                let lanes = _mm256_add_epi32(lanes, _mm256_set1_epi32(first));
+                _mm256_permutevar8x32_ps(some, _mm256_srl_epi32(lanes, power))
+            };
+            [half(0), half(8)]
         }
     }
 
