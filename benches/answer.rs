@@ -14,7 +14,7 @@ use mlxk_infer::sample::{Turn, host};
 use mlxk_infer::{Constraint, Event, Request, Runner, Sampling, Step, Token, Tokenizer};
 use serde_json::{Map, Value, json};
 
-use super::{RUNS, command, measure, median, peer};
+use super::{RUNS, command, measure, median};
 use crate::env::Env;
 
 const QUESTION: &str = "What is the capital of France?";
@@ -84,7 +84,7 @@ fn first_token(env: &Env, model: &Path) {
     let [alone, whole] = [0, 1].map(|n| milliseconds(both.iter().map(|b| [b.0, b.1][n])));
     println!("{:<44} {alone:>10.1}", "loading and the prompt alone");
     println!("{:<44} {whole:>10.1}  {:.2} times that", "mlxk-run", whole / alone);
-    if let Some((python, _)) = peer("python", "") {
+    if let Some(python) = crate::mlx_lm() {
         let mut command = command(env, &python);
         command.args(["-c", MLX_LM]).arg(model).arg(QUESTION);
         println!(

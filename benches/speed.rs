@@ -10,7 +10,7 @@ use std::process::{Command, Stdio};
 use serde_json::{Value, json};
 
 use crate::env::Env;
-use crate::{command, measure, median, peer, report};
+use crate::{command, measure, median, report};
 
 /// Tokens of the prompt, and of the answer.
 const PROMPT: u32 = 512;
@@ -37,7 +37,7 @@ pub fn run(env: &Env) {
     if let Some(program) = std::env::var_os("LLAMA_BENCH").filter(|path| !path.is_empty()) {
         llama(env, Path::new(&program), &gguf);
     }
-    if let Some((python, _)) = peer("python", "") {
+    if let Some(python) = crate::mlx_lm() {
         mlx_lm(env, &python, &model);
     }
     println!();

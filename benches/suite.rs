@@ -7,6 +7,7 @@
 #![allow(clippy::unwrap_used)] // a measurement that cannot be taken ends the run
 
 mod answer;
+mod convert;
 #[path = "../lib/core/tests/env/mod.rs"]
 mod env;
 mod serve;
@@ -48,6 +49,7 @@ fn main() {
     println!("SmolLM2-135M, 4 bits");
     speed::run(&env);
     answer::run(&env);
+    convert::run(&env);
     println!();
     serving(&env);
     println!();
@@ -70,6 +72,16 @@ fn peers(program: &str) -> Vec<PathBuf> {
     let folders = std::env::var_os("PEERS").unwrap_or_default();
     let programs = std::env::split_paths(&folders).map(|folder| folder.join(program));
     programs.filter(|program| program.is_absolute() && program.exists()).collect()
+}
+
+/// The first Python among the peers that has mlx-lm.
+fn mlx_lm() -> Option<PathBuf> {
+    let has = |python: &PathBuf| {
+        let tried =
+            Command::new(python).args(["-c", "import mlx_lm"]).stderr(Stdio::null()).status();
+        tried.is_ok_and(|status| status.success())
+    };
+    peers("python").into_iter().find(has)
 }
 
 fn words(args: &str) -> Vec<String> {

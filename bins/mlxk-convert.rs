@@ -5,13 +5,10 @@ use std::process::ExitCode;
 
 use clap::Parser;
 use clap::builder::{PossibleValuesParser, TypedValueParser};
-use mlxk_cli::interrupt::{self, Watch};
-use mlxk_cli::{Bar, Form, FormFlags, Output, Tool, convert};
-use mlxk_core::reindex::repair_index;
-use mlxk_core::store::staging::Staging;
-use mlxk_core::{Error, Float, Kind, Packing, Places, Record, Result};
-use mlxk_gguf::Packed;
-use mlxk_infer::convert::{Bits, Change, Quantize, Recipe, examine, merge};
+use mlxk_cli::{Form, FormFlags, Output, Tool};
+use mlxk_core::{Float, Packing, Result};
+use mlxk_infer::convert::{Bits, Quantize};
+use mlxk_make::{Order, Wish};
 
 /// Make an MLX workspace out of a model in another form or precision
 ///
@@ -80,65 +77,22 @@ impl Tool for Convert {
     }
 
     fn run(&self, out: &mut Output) -> Result<()> {
-        let watch = interrupt::watch();
-        let made = self.make(&mlxk_cli::places()?, &watch);
-        if made.is_err() {
-            drop(watch); // dies of the signal, rather than tell of it
-        }
-        convert::tell(made?, out)
-    }
-}
-
-impl Convert {
-    fn make(&self, places: &Places, watch: &Watch) -> Result<Record> {
-        let (source, target, check) = (&self.source, &self.target, !self.skip_health);
-        let bar = Bar::new();
-        let progress = |progress| {
-            bar.heed(progress);
-            watch.check()
+        let change = match self.quantize {
+            Some(bits) => Wish::Quantize(Quantize::new(self.q_mode, bits, self.q_group_size)?),
+            None if self.dequantize => Wish::Dequantize,
+            None if self.repair_index => Wish::RepairIndex,
+            None => Wish::Keep,
         };
-        if self.repair_index {
-            return repair_index(source, target, check, places, progress);
-        }
-        let adapter = self.merge_adapter.as_deref();
-        match self.recipe()?.or(adapter.map(|_| Recipe::default())) {
-            Some(recipe) if source.is_file() && self.quantize.is_some() => {
-                let aside = Staging::new(target, places)?;
-                let from = mlxk_gguf::unpack(source, aside.path(), self.dtype, &examine, progress)?;
-                let made = merge(aside.path(), target, adapter, &recipe, check, places, progress)?;
-                Ok(made.with("source", from))
-            }
-            Some(recipe) if !source.is_file() => {
-                merge(source, target, adapter, &recipe, check, places, progress)
-            }
-            None if source.is_dir() => {
-                let what = "a workspace is there already: say what shall become of it";
-                Err(Error::new(Kind::Validation, source.display().to_string(), what)
-                    .hint("--quantize, --dequantize, --dtype or --repair-index"))
-            }
-            Some(_) if adapter.is_some() => {
-                let what = "an adapter goes into a workspace, or into what is packed anew";
-                Err(Error::new(Kind::Validation, source.display().to_string(), what)
-                    .hint("--quantize, or import the file first"))
-            }
-            _ => {
-                let packed = if self.dequantize { Packed::Opened } else { Packed::Kept };
-                mlxk_gguf::convert(source, target, self.dtype, packed, places, &examine, progress)
-            }
-        }
-    }
-
-    /// What becomes of the weights of a workspace, if anything.
-    fn recipe(&self) -> Result<Option<Recipe>> {
-        let change = match (self.quantize, self.dequantize) {
-            (Some(bits), _) => {
-                Change::Quantize(Quantize::new(self.q_mode, bits, self.q_group_size)?)
-            }
-            (None, true) => Change::Dequantize,
-            (None, false) if self.dtype.is_some() => Change::None,
-            (None, false) => return Ok(None),
+        let order = Order {
+            source: self.source.clone(),
+            target: self.target.clone(),
+            change,
+            adapter: self.merge_adapter.clone(),
+            dtype: self.dtype,
+            check: !self.skip_health,
+            events: self.output.ndjson(),
         };
-        Ok(Some(Recipe { dtype: self.dtype, change, ..Recipe::default() }))
+        mlxk_make::make(&order, &mlxk_cli::places()?, out)
     }
 }
 

@@ -279,3 +279,20 @@ fn a_recipe_that_there_is_not_is_told_with_those_that_there_are() {
     }
     assert!(!env.workspaces().join("new").exists());
 }
+
+#[test]
+fn events_tell_how_far_it_is_where_records_are_asked_for_and_only_there() {
+    let env = Env::new();
+    let source = file(&env, "tiny.gguf", &Builder::llama().bytes());
+    let of = |args: &[&str]| env.run("mlxk-convert").args(args).records();
+    let records = of(&["tiny.gguf", "./told", "--ndjson"]);
+    let [plan, end] = [&records[0], &records[records.len() - 1]];
+    assert_eq!((&plan["type"], &plan["model"]), (&json!("plan"), &json!("tiny.gguf")));
+    assert_eq!(plan["name"], Value::Null, "an event is no model");
+    assert!(plan["bytes"].as_u64().unwrap() > 4 * 32 * 32, "{plan}");
+    assert_eq!((&end["type"], &end["source"]), (&json!("end"), &json!(source)));
+    let quiet = of(&["tiny.gguf", "./untold"]);
+    assert_eq!((quiet.len(), &quiet[0]["type"]), (1, &Value::Null));
+    let copied = of(&["./told", "./copied", "--repair-index", "--ndjson"]);
+    assert_eq!(copied[copied.len() - 1]["type"], "end");
+}
