@@ -76,7 +76,7 @@ fn given_out(layers: usize, room: &[u64]) -> Vec<usize> {
     let mut before = 0;
     let ends = room.iter().map(|&room| {
         before += u128::from(room).max(1);
-        (before * spare / all) as usize
+        ((2 * before * spare + all) / (2 * all)) as usize
     });
     let ends: Vec<usize> = ends.collect();
     ends.iter().enumerate().map(|(i, end)| 1 + end - if i == 0 { 0 } else { ends[i - 1] }).collect()
@@ -104,6 +104,6 @@ mod tests {
         assert_eq!(given_out(30, &[300, 100]), [22, 8]);
         assert_eq!(given_out(4, &[1 << 40, 0, 0]), [2, 1, 1]);
         assert_eq!(given_out(2, &[0, 0]), [1, 1]);
-        assert_eq!(given_out(7, &[u64::MAX; 3]), [2, 2, 3]);
+        assert_eq!(given_out(7, &[u64::MAX; 3]), [2, 3, 2]);
     }
 }
