@@ -82,15 +82,18 @@ fn streams(env: &Env, model: &Path) -> f64 {
     median((0..3).map(|_| rate()))
 }
 
+/// Its answer follows a prompt of the same length as ours.
 fn llama(env: &Env, program: &Path, gguf: &Path) {
     let threads = std::thread::available_parallelism().unwrap().to_string();
-    let mut command = command(env, program);
-    command.arg("-m").arg(gguf).args(["-t", &threads, "-r", "3", "-o", "json"]);
-    command.args(["-p", &PROMPT.to_string(), "-n", &ANSWER.to_string()]);
-    let rows: Vec<Value> = serde_json::from_slice(&output(&mut command)).unwrap();
-    for row in rows {
-        let what = if row["n_gen"] == 0 { "prefill of 512" } else { "decode" };
-        report(what, "llama.cpp", row["avg_ts"].as_f64().unwrap(), "tok/s");
+    let [prompt, answer] = [PROMPT, ANSWER].map(|n| n.to_string());
+    for (what, args) in [
+        ("prefill of 512", ["-p", &prompt, "-n", "0", "-d", "0"]),
+        ("decode", ["-p", "0", "-n", &answer, "-d", &prompt]),
+    ] {
+        let mut command = command(env, program);
+        command.arg("-m").arg(gguf).args(["-t", &threads, "-r", "3", "-o", "json"]).args(args);
+        let rows: Value = serde_json::from_slice(&output(&mut command)).unwrap();
+        report(what, "llama.cpp", rows[0]["avg_ts"].as_f64().unwrap(), "tok/s");
     }
 }
 
