@@ -19,6 +19,9 @@ use crate::load;
 const PATIENCE: Duration = Duration::from_secs(60);
 const REST: Duration = Duration::from_millis(200);
 
+/// How much sooner MLX may notice that a rank has gone than the line to rank 0 tells it.
+const HEADSTART: Duration = Duration::from_millis(500);
+
 /// Takes part in what rank 0 does until that ends it; `ready` is told the part when it is loaded.
 ///
 /// # Errors
@@ -123,6 +126,8 @@ struct Member {
 impl Member {
     fn work(&self, orders: &Receiver<Order>, news: &Sender<News>) {
         let Err(e) = self.serve(orders, news) else { return };
+        // If a rank has gone, that is the reason, and this failure only follows from it.
+        thread::sleep(HEADSTART);
         // Whom nobody hears has nobody to tell.
         let _ = say(&self.stream, &Answer::Failed(e.message.clone()));
         let _ = news.send(News::Failed(e));
