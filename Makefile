@@ -26,8 +26,9 @@ help:
 	@echo 'make demo      fetch a small model, import it, and run it'
 	@echo 'make test      run all tests'
 	@echo 'make interop   test beside the clients of the Hub, OpenAI and Anthropic, fetched from PyPI'
-	@echo 'make bench     measure; PEERS=DIR[:DIR] names bin folders of Pythons with mlx-knife, mlx-lm, huggingface_hub,'
-	@echo '               LLAMA_BENCH=FILE the llama-bench of llama.cpp, NDJSON=FILE a file that gets the figures as records'
+	@echo 'make bench     measure; PARTS names parts (programs speed answer convert serve transfers),'
+	@echo '               PEERS=DIR[:DIR] bin folders of Pythons with mlx-knife, mlx-lm, huggingface_hub,'
+	@echo '               LLAMA_BENCH=FILE the llama-bench of llama.cpp, NDJSON=FILE takes the figures as records'
 	@echo 'make install   build and install under PREFIX=$(PREFIX)'
 	@echo 'make uninstall remove what was installed there'
 	@echo
@@ -62,7 +63,7 @@ interop: mlx $(MODEL)
 	PATH="$(CURDIR)/target/debug:$$PATH" tests/serve-clients $(CACHE) $(MODEL)
 
 bench: mlx $(MODEL)
-	MLXK_TEST_MODEL=$(MODEL) cargo bench --locked --bench suite
+	MLXK_TEST_MODEL=$(MODEL) cargo bench --locked --bench suite -- $(PARTS)
 
 $(MODEL):
 	@tests/fetch-model $@

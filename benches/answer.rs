@@ -14,8 +14,8 @@ use mlxk_infer::sample::{Turn, host};
 use mlxk_infer::{Constraint, Event, Request, Runner, Sampling, Step, Token, Tokenizer};
 use serde_json::{Map, Value, json};
 
-use super::{RUNS, command, measure, median};
 use crate::env::Env;
+use crate::{RUNS, command, import, measure, median, report};
 
 const QUESTION: &str = "What is the capital of France?";
 
@@ -29,9 +29,7 @@ const TOKENS: usize = 1000;
 pub fn run(env: &Env) {
     let folder = tempfile::tempdir().unwrap();
     let model = folder.path().join("SmolLM2");
-    let gguf = std::env::var_os("MLXK_TEST_MODEL").expect("MLXK_TEST_MODEL names the model");
-    let import = Path::new(env!("CARGO_BIN_EXE_mlxk-convert"));
-    measure(command(env, import).arg(gguf).arg(&model));
+    import(env, &model);
     first_token(env, &model);
     memory(env, &model);
     vocabulary(folder.path());
@@ -64,7 +62,6 @@ fn first_bytes(mut command: Command) -> Duration {
 
 /// From the start of the program to its first token, beside loading and the prompt alone.
 fn first_token(env: &Env, model: &Path) {
-    println!("{:<44} {:>10}", "SmolLM2-135M, to the first token", "ms");
     let (facts, plan) = known(model);
     let prompt = Tokenizer::read(&facts).unwrap().encode(&chat(QUESTION)).unwrap();
     let alone = || {
@@ -82,18 +79,17 @@ fn first_token(env: &Env, model: &Path) {
     whole();
     let both: Vec<(Duration, Duration)> = (0..RUNS).map(|_| (alone(), whole())).collect();
     let [alone, whole] = [0, 1].map(|n| milliseconds(both.iter().map(|b| [b.0, b.1][n])));
-    println!("{:<44} {alone:>10.1}", "loading and the prompt alone");
-    println!("{:<44} {whole:>10.1}  {:.2} times that", "mlxk-run", whole / alone);
+    let what = "to the first token";
+    report(what, "loading and the prompt alone", alone, "ms");
+    report(what, &format!("mlxk-run, {:.2} times that", whole / alone), whole, "ms");
     if let Some(python) = crate::mlx_lm() {
-        let mut command = command(env, &python);
-        command.args(["-c", MLX_LM]).arg(model).arg(QUESTION);
-        println!(
-            "{:<44} {:>10.1}",
-            "mlx-lm, cast to f32",
-            first_bytes(command).as_secs_f64() * 1e3
-        );
+        let theirs = || {
+            let mut command = command(env, &python);
+            command.args(["-c", MLX_LM]).arg(model).arg(QUESTION);
+            first_bytes(command)
+        };
+        report(what, "mlx-lm, cast to f32", milliseconds((0..3).map(|_| theirs())), "ms");
     }
-    println!();
 }
 
 /// The model's chat template around a question.
@@ -122,9 +118,9 @@ fn memory(env: &Env, model: &Path) {
     let mut command = command(env, Path::new(env!("CARGO_BIN_EXE_mlxk-run")));
     command.arg(model).args(["--no-chat-template", "--max-tokens", &LONG.to_string(), "Once"]);
     let peak = measure(&mut command).peak_bytes as f64 / 1e6;
-    println!("{:<44} {:>10}", format!("SmolLM2-135M, {LONG} tokens"), "MB");
-    println!("{:<44} {needed:>10.1}", "weights and context");
-    println!("{:<44} {peak:>10.1}  {:+.1}\n", "mlxk-run, peak", peak - needed);
+    let what = format!("{LONG} tokens");
+    report(&what, "weights and context", needed, "MB");
+    report(&what, &format!("mlxk-run, peak, {:+.1}", peak - needed), peak, "MB");
 }
 
 /// Writes a tokenizer of byte-level BPE whose tokens are words of letters, and a configuration.
@@ -233,7 +229,6 @@ impl Source for Instantly {
 
 /// What a token costs besides the model: choosing it, its text, stop strings, rules, writing.
 fn tokens(folder: &Path) {
-    println!("{:<44} {:>10}", "a token besides the model, 150,000 to choose", "µs");
     let (facts, plan) = known(folder);
     let logits: Vec<Vec<f32>> = (0..8).map(logits).collect();
     let source = Instantly { logits: logits.clone(), text: None, number: 0 };
@@ -262,9 +257,9 @@ fn tokens(folder: &Path) {
         let request = Request { prompt: Prompt::Text("Once upon".into()), options, rules };
         answer(&mut runner, &request);
         let times = (0..RUNS).map(|_| answer(&mut runner, &request) * 1e6);
-        println!("{what:<44} {:>10.1}", median(times));
+        report("besides, 150,000 to choose", what, median(times), "µs");
     }
-    println!("{:<44} {ready:>10.1}\n", "its tokenizer made ready, ms");
+    report("besides, 150,000 to choose", "its tokenizer made ready", ready, "ms");
 }
 
 /// Seconds for a token of answers to `request`, written into a pipe as they come.

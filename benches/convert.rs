@@ -6,8 +6,8 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use super::{Run, command, measure, median, mlx_lm, record};
 use crate::env::Env;
+use crate::{Run, command, import, measure, median, mlx_lm, record, widen};
 
 const RUNS: usize = 5;
 
@@ -16,10 +16,8 @@ pub fn run(env: &Env) {
     let folder = tempfile::tempdir().unwrap();
     let [first, wide, target] = ["packed", "wide", "target"].map(|name| folder.path().join(name));
     let ours = Path::new(env!("CARGO_BIN_EXE_mlxk-convert"));
-    let gguf = std::env::var_os("MLXK_TEST_MODEL").expect("MLXK_TEST_MODEL names the model");
-    measure(command(env, ours).arg(gguf).arg(&first));
-    let plain = ["--dequantize", "--dtype", "float32"];
-    measure(command(env, ours).args([&first, &wide]).args(plain));
+    import(env, &first);
+    widen(env, &first, &wide, &["--dequantize"]);
     println!("{:<44} {:>10} {:>9}", "SmolLM2-135M, f32 to 4 bits", "wall ms", "peak MB");
     let mut programs = vec![("mlxk-convert", own(env, ours, [&wide, &target]))];
     programs.extend(mlx_lm().map(|python| {
@@ -40,7 +38,6 @@ pub fn run(env: &Env) {
         record("convert, wall", name, wall, "ms");
         record("convert, peak memory", name, peak, "MB");
     }
-    println!();
 }
 
 fn own(env: &Env, program: &Path, paths: [&PathBuf; 2]) -> Command {

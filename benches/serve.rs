@@ -2,16 +2,19 @@
 
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use mlxk_serve::{App, Engine, Socket, run};
+use mlxk_serve::{App, Engine, Socket};
 use mlxk_testengine::{Script, settings, text};
 use serde_json::{Value, json};
+
+use crate::env::Env;
+use crate::{import, peers, report, widen};
 
 /// Short requests to an engine that answers at once.
 const REQUESTS: usize = 10_000;
@@ -21,17 +24,21 @@ const VANISHING: usize = 1000;
 /// Tokens of each answer of a model.
 const TOKENS: usize = 96;
 
-/// Prints how the server does with an engine of its own, then with the workspace SmolLM2 of `home`,
-/// and how the servers of `peers`, Pythons with mlx-lm, do with the same model as they take it.
-pub fn measure(home: &Path, peers: &[PathBuf], wide: &Path) {
+/// Measures the server with an engine of its own, then with a model, and the servers of peers with
+/// the same model as they take it: with 16-bit scales mlx-lm does not get to an answer on a CPU.
+pub fn run(env: &Env) {
+    let folder = tempfile::tempdir().unwrap();
+    let [model, wide] = ["SmolLM2", "wide"].map(|name| folder.path().join(name));
+    import(env, &model);
+    widen(env, &model, &wide, &[]);
     short_requests();
     delay();
-    let ours = Server::ours(home);
+    let ours = Server::ours(folder.path());
     streams("mlxk-serve", &ours);
     health(&ours);
     drop(ours);
-    for python in peers {
-        if let Some(server) = Server::peer(python, wide) {
+    for python in peers("python") {
+        if let Some(server) = Server::peer(&python, &wide) {
             streams("mlx_lm.server", &server);
         }
     }
@@ -46,7 +53,8 @@ fn scripted(script: &Script, work: impl FnOnce(SocketAddr)) {
     let stopped = stop.clone();
     let server = thread::spawn(move || {
         let sockets = vec![Socket::Tcp(listener)];
-        run(&app, sockets, Duration::ZERO, &|| stopped.load(Ordering::Relaxed)).unwrap();
+        mlxk_serve::run(&app, sockets, Duration::ZERO, &|| stopped.load(Ordering::Relaxed))
+            .unwrap();
     });
     work(address);
     stop.store(true, Ordering::Relaxed);
@@ -74,11 +82,10 @@ fn short_requests() {
         let (before, started) = (resident(), Instant::now());
         round(REQUESTS);
         let (seconds, after) = (started.elapsed().as_secs_f64(), resident());
-        println!(
-            "{REQUESTS} short requests, {CLIENTS} at once: {:.0} a second, memory {:+.1} MB",
-            REQUESTS as f64 / seconds,
-            (after as f64 - before as f64) / 1e6
-        );
+        let what = format!("{REQUESTS} requests");
+        let each = format!("mlxk-serve, {CLIENTS} at once");
+        report(&what, &each, REQUESTS as f64 / seconds, "a second");
+        report(&what, "mlxk-serve, growth of memory", (after as f64 - before as f64) / 1e6, "MB");
     });
     let endless = Script::new().with("endless", vec![text("a "); 100_000]);
     let endless = endless.pace(Duration::from_millis(10));
@@ -91,8 +98,8 @@ fn short_requests() {
         while endless.figures().running > 0 {
             thread::sleep(Duration::from_millis(1));
         }
-        let wait = started.elapsed().as_secs_f64() * 1e3;
-        println!("{VANISHING} clients that vanish: no work left {wait:.0} ms after the last\n");
+        let what = format!("{VANISHING} clients vanish");
+        report(&what, "mlxk-serve, no work left", started.elapsed().as_secs_f64() * 1e3, "ms");
     });
 }
 
@@ -110,7 +117,8 @@ fn delay() {
         });
         delays.sort_by(f64::total_cmp);
         let at = |part: f64| delays[(part * (delays.len() - 1) as f64) as usize];
-        println!("from engine to client: median {:.0} µs, 99 in 100 {:.0} µs", at(0.5), at(0.99));
+        report("a token to its client", "mlxk-serve, median", at(0.5), "µs");
+        report("a token to its client", "mlxk-serve, 99 in 100", at(0.99), "µs");
     });
 }
 
@@ -177,7 +185,8 @@ fn streams(name: &str, server: &Server) {
     };
     rate(1);
     let (one, eight) = (rate(1), rate(8));
-    println!("{name}: one stream {one:.1} tok/s, eight {eight:.1} tok/s, {:.2} times", eight / one);
+    report("one stream", name, one, "tok/s");
+    report("eight streams", &format!("{name}, {:.2} times", eight / one), eight, "tok/s");
 }
 
 /// How long /health takes while a long prompt is looked at.
@@ -194,7 +203,8 @@ fn health(server: &Server) {
         slowest = slowest.max(started.elapsed());
         thread::sleep(Duration::from_millis(20));
     }
-    println!("/health during a long prompt: {:.1} ms at most", slowest.as_secs_f64() * 1e3);
+    let slowest = slowest.as_secs_f64() * 1e3;
+    report("/health", "mlxk-serve, slowest in a long prompt", slowest, "ms");
 }
 
 fn chat(model: &str, stream: bool, tokens: usize) -> Value {

@@ -4,13 +4,13 @@
 //! `llama-bench`.
 
 use std::fs::File;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::{Command, Stdio};
 
 use serde_json::{Value, json};
 
 use crate::env::Env;
-use crate::{command, measure, median, report};
+use crate::{command, import, median, report};
 
 /// Tokens of the prompt, and of the answer.
 const PROMPT: u32 = 512;
@@ -25,11 +25,8 @@ pub fn run(env: &Env) {
     // Nothing is imported into the cache.
     let folder = tempfile::tempdir().unwrap();
     let model = folder.path().join("SmolLM2");
-    let gguf = PathBuf::from(
-        std::env::var_os("MLXK_TEST_MODEL").expect("MLXK_TEST_MODEL names the model"),
-    );
-    let import = Path::new(env!("CARGO_BIN_EXE_mlxk-convert"));
-    measure(command(env, import).arg(&gguf).arg(&model));
+    println!("SmolLM2-135M, 4 bits");
+    let gguf = import(env, &model);
     let decode = ours(env, &model);
     let streams = streams(env, &model);
     let what = format!("mlxk-run, {STREAMS} answers side by side, {:.1} times", streams / decode);
@@ -40,7 +37,6 @@ pub fn run(env: &Env) {
     if let Some(python) = crate::mlx_lm() {
         mlx_lm(env, &python, &model);
     }
-    println!();
 }
 
 /// What our own program says of itself; tokens a second of an answer.

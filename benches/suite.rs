@@ -3,7 +3,7 @@
 //! `PEERS` names the `bin` folder of a Python that has mlx-knife (`mlxk`), huggingface_hub (`hf`) and
 //! mlx-lm, or several such folders, separated as in PATH: what one has not, another may. A peer's
 //! runs alternate with ours, since a machine's speed drifts. `NDJSON` names a file that gets a record
-//! for each line of a table.
+//! for each figure. Arguments name the parts to measure; without any, all are.
 #![allow(clippy::unwrap_used)] // a measurement that cannot be taken ends the run
 
 mod answer;
@@ -27,33 +27,52 @@ use serde_json::json;
 const MODELS: usize = 500;
 const RUNS: usize = 7;
 
+/// What can be measured, in this order.
+const PARTS: [(&str, fn(&Env)); 6] = [
+    ("programs", programs),
+    ("speed", speed::run),
+    ("answer", answer::run),
+    ("convert", convert::run),
+    ("serve", serve::run),
+    ("transfers", transfers::run),
+];
+
 fn main() {
     if transfers::serve() {
         return;
     }
+    // Cargo adds an option of its own.
+    let wanted: Vec<String> = std::env::args().skip(1).filter(|a| !a.starts_with('-')).collect();
+    if let Some(other) = wanted.iter().find(|name| PARTS.iter().all(|(part, _)| part != name)) {
+        let known = PARTS.map(|(part, _)| part).join(", ");
+        eprintln!("there is no part {other:?}: {known}");
+        std::process::exit(2);
+    }
     let env = cache();
+    for (name, part) in PARTS {
+        if wanted.is_empty() || wanted.iter().any(|wanted| wanted == name) {
+            part(&env);
+            println!();
+        }
+    }
+}
+
+/// The programs that look at a cache.
+fn programs(env: &Env) {
     println!("{MODELS} models of 16 files; median of {RUNS} runs\n");
     println!("{:<44} {:>10} {:>9}", "", "wall ms", "peak MB");
     let ls = env!("CARGO_BIN_EXE_mlxk-ls");
     let health = env!("CARGO_BIN_EXE_mlxk-health");
-    compare(&env, &[ours(ls, "--version"), peer("mlxk", "--version"), peer("hf", "version")]);
+    compare(env, &[ours(ls, "--version"), peer("mlxk", "--version"), peer("hf", "version")]);
     compare(
-        &env,
+        env,
         &[
             ours(ls, "--ndjson --all"),
             peer("mlxk", "list --json"),
             peer("hf", "cache ls --format json"),
         ],
     );
-    compare(&env, &[ours(health, "--ndjson"), peer("mlxk", "health --json")]);
-    println!("SmolLM2-135M, 4 bits");
-    speed::run(&env);
-    answer::run(&env);
-    convert::run(&env);
-    println!();
-    serving(&env);
-    println!();
-    transfers::measure();
+    compare(env, &[ours(health, "--ndjson"), peer("mlxk", "health --json")]);
 }
 
 /// A program and its arguments, if it is there.
@@ -170,16 +189,18 @@ fn median(values: impl Iterator<Item = f64>) -> f64 {
     values[values.len() / 2]
 }
 
-/// The server, with the same model and, for a peer that computes with no other, one of 32-bit floats.
-fn serving(env: &Env) {
-    let folder = tempfile::tempdir().unwrap();
+/// Imports the model that `MLXK_TEST_MODEL` names, and gives that file too.
+fn import(env: &Env, target: &Path) -> PathBuf {
     let gguf = std::env::var_os("MLXK_TEST_MODEL").expect("MLXK_TEST_MODEL names the model");
-    let import = Path::new(env!("CARGO_BIN_EXE_mlxk-convert"));
-    let model = folder.path().join("SmolLM2");
-    measure(command(env, import).arg(gguf).arg(&model));
-    let wide = folder.path().join("wide");
-    measure(command(env, import).arg(&model).arg(&wide).args(["--dtype", "float32"]));
-    serve::measure(folder.path(), &peers("python"), &wide);
+    let convert = Path::new(env!("CARGO_BIN_EXE_mlxk-convert"));
+    measure(command(env, convert).arg(&gguf).arg(target));
+    gguf.into()
+}
+
+/// Writes a model with numbers of 32 bits, and packed ones with scales of these.
+fn widen(env: &Env, model: &Path, target: &Path, more: &[&str]) {
+    let convert = Path::new(env!("CARGO_BIN_EXE_mlxk-convert"));
+    measure(command(env, convert).args([model, target]).args(["--dtype", "float32"]).args(more));
 }
 
 /// A cache of whole models that could run, all alike.

@@ -10,7 +10,8 @@ use std::process::{Command, Stdio};
 use mlxk_testhub::Hub;
 use tempfile::TempDir;
 
-use crate::{Run, median, peers};
+use crate::env::Env;
+use crate::{Run, median, peers, record};
 
 const REPO: &str = "org/Model";
 /// Bytes of each of the two files.
@@ -19,10 +20,10 @@ const RUNS: usize = 3;
 
 /// The argument that makes this program the Hub for its measurements. That is another process,
 /// since a child counts the memory of its parent as its own.
-const SERVE: &str = "serve";
+const SERVE: &str = "be-the-hub";
 
-/// Prints what a transfer and a verification take.
-pub fn measure() {
+/// Measures a transfer and a verification.
+pub fn run(_: &Env) {
     let folder = tempfile::tempdir().unwrap();
     for nth in 0..2 {
         weights(&folder.path().join(format!("model-{nth}.safetensors")), nth);
@@ -131,8 +132,9 @@ fn compare(title: &str, rows: &[Row], home: impl Fn() -> (PathBuf, Option<TempDi
         let rate = median(runs.iter().map(|run| 2e-6 * SIZE as f64 / run.wall.as_secs_f64()));
         let peak = median(runs.iter().map(|run| run.peak_bytes as f64 / 1e6));
         println!("{name:<44} {rate:>10.0} {peak:>9.1}");
+        record(title, name, rate, "MB/s");
+        record("peak memory", name, peak, "MB");
     }
-    println!();
 }
 
 fn at<'a>(home: &Path, hub: &str, command: &'a mut Command) -> &'a mut Command {
