@@ -25,10 +25,10 @@ struct Serve {
     #[command(flatten)]
     log: LogFlags,
     /// Write a record when clients can connect
-    #[arg(long)]
+    #[arg(long, help_heading = "Output")]
     ndjson: bool,
     /// Write one document then: {status, command, data, error}
-    #[arg(long, conflicts_with = "ndjson")]
+    #[arg(long, conflicts_with = "ndjson", help_heading = "Output")]
     json: bool,
 }
 

@@ -10,8 +10,8 @@ use mlxk_core::{Error, Kind, Result};
 
 /// Manage and run MLX models
 ///
-/// `mlxk COMMAND` is the program mlxk-COMMAND, and takes its options. Under their old names and
-/// in their old ways list, show, health, rm, pull and clone print text, and read standard input only if
+/// `mlxk COMMAND` is the program mlxk-COMMAND, and takes its options. As in mlx-knife, list, show,
+/// health, rm, pull, clone and push print text wherever it goes, and read standard input only if
 /// named `-`; in pipes use mlxk-ls and so on, which print and read records.
 #[derive(Parser)]
 #[command(name = "mlxk", disable_version_flag = true, disable_help_subcommand = true)]

@@ -24,7 +24,7 @@ pub const COMMANDS: &[(&str, &str)] = &[
     ("push", "Send a workspace to the Hub"),
     ("run", "Run a model on a prompt"),
     ("serve", "Serve models over HTTP"),
-    ("convert", "Import a GGUF file, or repair an index"),
+    ("convert", "Import, quantise or mend a model"),
 ];
 
 /// Names that commands used to have.

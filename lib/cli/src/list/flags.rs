@@ -34,7 +34,7 @@ pub struct ListFlags {
     /// Add the health to the table
     #[arg(long)]
     health: bool,
-    /// Whole names and reasons in the table
+    /// Whole names and more columns in the table; with --health, the reasons
     #[arg(short, long)]
     verbose: bool,
     #[command(flatten)]
