@@ -13,9 +13,9 @@ use mlxk_make::{Order, Wish};
 /// Make an MLX workspace out of a model in another form or precision
 ///
 /// A GGUF file is imported: Q4_0, Q4_1, Q8_0 and MXFP4 are repacked without loss and plain matrices
-/// kept, other types, K-quants among them, are unpacked, or packed anew with --quantize. A workspace
-/// is copied with its weights packed, unpacked, or of another type, or with an adapter in them. The
-/// source stays as it is.
+/// kept; other types, such as K-quants, are unpacked, or packed anew with --quantize. A workspace is
+/// copied with its weights packed, unpacked, of another type, or with an adapter in them. The source
+/// stays as it is.
 #[derive(Parser)]
 #[command(name = "mlxk-convert", version, after_help = EXAMPLES)]
 struct Convert {

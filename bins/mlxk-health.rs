@@ -9,8 +9,8 @@ use mlxk_core::Result;
 /// Say whether models on disk are whole, and exit 1 if one is not
 ///
 /// Checks names, sizes and headers; reads no weights unless told to --verify. Without names, the
-/// records on standard input are checked and passed on with `health`, `runtime_compatible` and
-/// `reason` set; without those, every model.
+/// records on standard input are checked and passed on with `health`, `reason` and all else that is
+/// said of a model set anew; without those, every model.
 #[derive(Parser)]
 #[command(name = "mlxk-health", version, after_help = EXAMPLES)]
 struct Health {

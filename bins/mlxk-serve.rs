@@ -9,7 +9,7 @@ use mlxk_daemon::{DistributedFlags, ListenFlags, LogFlags, WorkFlags};
 
 /// Serve models over HTTP, in the forms of OpenAI and Anthropic
 ///
-/// Without --model, a model is loaded when a request first names it.
+/// A model is loaded when a request first names it, or at the start if --model does.
 #[derive(Parser)]
 #[command(name = "mlxk-serve", version, after_help = EXAMPLES)]
 struct Serve {
@@ -37,6 +37,7 @@ Examples:
   mlxk-serve --model SmolLM2
   mlxk-serve --host 0.0.0.0 --api-key-file ~/.config/mlxk/keys
   mlxk-serve --socket /run/user/1000/mlxk.sock --ttl 600
+  mlxk-serve --distributed --hostfile hosts.json --rank 0 --model SmolLM2
   curl localhost:8000/v1/chat/completions -d \\
     '{\"model\": \"SmolLM2\", \"messages\": [{\"role\": \"user\", \"content\": \"Hello\"}]}'";
 

@@ -11,7 +11,7 @@ pub struct ChoiceFlags {
     /// How often to drop the likeliest tokens, all but the last above --xtc-threshold
     #[arg(long, value_name = "P")]
     xtc_probability: Option<f32>,
-    /// How likely a token is that --xtc-probability may drop
+    /// How likely a token is that --xtc-probability may drop (0.1)
     #[arg(long, value_name = "P")]
     xtc_threshold: Option<f32>,
     /// Taken from the logits of recent tokens

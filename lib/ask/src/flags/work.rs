@@ -37,7 +37,7 @@ pub struct WorkFlags {
     /// How many tokens it guesses at once
     #[arg(long, value_name = "N", default_value_t = 3)]
     num_draft_tokens: usize,
-    /// A folder with an adapter (LoRA, DoRA) for the model
+    /// A folder with what mlx-lm trained for the model: LoRA, DoRA or full weights
     #[arg(long, value_name = "DIR")]
     adapter: Option<PathBuf>,
 }
