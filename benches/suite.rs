@@ -200,7 +200,7 @@ fn import(env: &Env, target: &Path) -> PathBuf {
 /// Writes a model with numbers of 32 bits, and packed ones with scales of these.
 fn widen(env: &Env, model: &Path, target: &Path, more: &[&str]) {
     let convert = Path::new(env!("CARGO_BIN_EXE_mlxk-convert"));
-    measure(command(env, convert).args([model, target]).args(["--dtype", "float32"]).args(more));
+    measure(command(env, convert).args([model, target]).args(["--dtype", "f32"]).args(more));
 }
 
 /// A cache of whole models that could run, all alike.
