@@ -38,7 +38,7 @@ const PARTS: [(&str, fn(&Env)); 6] = [
 ];
 
 fn main() {
-    if transfers::serve() {
+    if transfers::serve() || answer::alone() {
         return;
     }
     // Cargo adds an option of its own.

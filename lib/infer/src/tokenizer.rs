@@ -1,9 +1,13 @@
 //! Text to tokens and back, and the tokens that have a meaning of their own.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use mlxk_core::{Error, Facts, Kind, Result};
+use serde::Deserialize;
+use serde_json::value::RawValue;
 use serde_json::{Map, Value};
+use tokenizers::AddedToken;
+use tokenizers::models::bpe::BPE;
 
 use crate::answer::Marks;
 use crate::detokenize::Detokenizer;
@@ -65,8 +69,7 @@ impl Tokenizer {
         special: impl IntoIterator<Item = (&'a str, Value)>,
         ends: &[u32],
     ) -> Result<Tokenizer> {
-        let mut inner = tokenizers::Tokenizer::from_bytes(json)
-            .map_err(|e| invalid(format!("not a tokenizer: {e}")))?;
+        let mut inner = parsed(json).map_err(|e| invalid(format!("not a tokenizer: {e}")))?;
         inner.with_padding(None);
         inner.with_truncation(None).map_err(|e| invalid(e.to_string()))?;
         let decoder = serde_json::to_value(inner.get_decoder())
@@ -184,6 +187,33 @@ impl Tokenizer {
     pub fn special(&self) -> &Map<String, Value> {
         &self.special
     }
+}
+
+/// What a `tokenizer.json` holds. Models of byte pairs are read by themselves: as a part of the whole
+/// their words would be copied several times, which takes as long again.
+fn parsed(json: &[u8]) -> tokenizers::Result<tokenizers::Tokenizer> {
+    const NONE: &str = r#"{"type":"BPE","vocab":{},"merges":[]}"#;
+    #[derive(Deserialize)]
+    struct Model<'a> {
+        r#type: Option<&'a str>,
+    }
+    let mut parts: BTreeMap<String, &RawValue> = serde_json::from_slice(json)?;
+    let typed = |model: &&&RawValue| {
+        serde_json::from_str::<Model>(model.get()).is_ok_and(|model| model.r#type == Some("BPE"))
+    };
+    let Some(&model) = parts.get("model").filter(typed) else {
+        return tokenizers::Tokenizer::from_bytes(json);
+    };
+    let none = RawValue::from_string(NONE.to_owned())?;
+    parts.insert("model".to_owned(), &none);
+    let added = parts.remove("added_tokens");
+    let mut tokenizer = tokenizers::Tokenizer::from_bytes(serde_json::to_vec(&parts)?)?;
+    tokenizer.with_model(serde_json::from_str::<BPE>(model.get())?);
+    // They take the numbers that the model gives to their texts.
+    if let Some(added) = added {
+        tokenizer.add_tokens(serde_json::from_str::<Vec<AddedToken>>(added.get())?)?;
+    }
+    Ok(tokenizer)
 }
 
 /// A token's text, which may be wrapped in an object of its properties.

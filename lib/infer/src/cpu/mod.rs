@@ -12,6 +12,7 @@ mod coding;
 pub mod crew;
 mod exp;
 mod few;
+pub mod logits;
 mod many;
 mod one;
 pub mod query;

@@ -4,7 +4,7 @@ use std::cmp::Ordering;
 use std::collections::BinaryHeap;
 
 use super::{Logprobs, Token, Turn};
-use crate::cpu::exp;
+use crate::cpu::{exp, logits as passes};
 
 /// The next token by the `logits` of all tokens; `None` if none of them may come.
 pub fn choose(logits: &[f32], turn: &Turn) -> Option<Token> {
@@ -13,7 +13,7 @@ pub fn choose(logits: &[f32], turn: &Turn) -> Option<Token> {
     let best = best(logits)?;
     let sampling = turn.sampling;
     let total = match sampling.temperature > 0.0 || sampling.logprobs.is_some() {
-        true => sum(logits, best.logit, 1.0),
+        true => passes::sum(logits, best.logit, 1.0),
         false => 1.0,
     };
     let id = match sampling.temperature {
@@ -74,26 +74,41 @@ fn adjusted(logits: &[f32], turn: &Turn) -> Option<Vec<f32>> {
         *logit -= sampling.presence_penalty + sampling.frequency_penalty * same.len() as f32;
     }
     if let Some(allowed) = &turn.allowed {
-        let may = |id: usize| allowed.get(id / 32).is_some_and(|word| word >> (id % 32) & 1 == 1);
-        let barred = logits.iter_mut().enumerate().filter(|&(id, _)| !may(id));
-        barred.for_each(|(_, logit)| *logit = f32::NEG_INFINITY);
+        bar(&mut logits, allowed);
     }
     Some(logits)
 }
 
+/// Takes away the logits of all tokens but those whose bits are set.
+fn bar(logits: &mut [f32], allowed: &[u32]) {
+    let words = allowed.iter().copied().chain(std::iter::repeat(0));
+    for (some, word) in logits.chunks_mut(32).zip(words) {
+        match word {
+            0 => some.fill(f32::NEG_INFINITY),
+            u32::MAX => {}
+            _ => {
+                let barred = some.iter_mut().enumerate().filter(|(n, _)| word >> n & 1 == 0);
+                barred.for_each(|(_, logit)| *logit = f32::NEG_INFINITY);
+            }
+        }
+    }
+}
+
 /// The most likely token, the first of several.
 fn best(logits: &[f32]) -> Option<Candidate> {
-    let most = logits.iter().copied().fold(f32::NEG_INFINITY, f32::max);
-    let id = logits.iter().position(|&logit| logit == most)? as u32;
-    (most > f32::NEG_INFINITY).then_some(Candidate { logit: most, id })
+    passes::best(logits).map(candidate)
+}
+
+fn candidate((id, logit): (usize, f32)) -> Candidate {
+    Candidate { logit, id: id as u32 }
 }
 
 /// The tokens whose logit is at least `least`, the most likely first; at least the `count` most
 /// likely are among them if there are as many.
 fn top(logits: &[f32], count: usize, least: f32) -> impl Iterator<Item = Candidate> {
-    let candidate = |(id, &logit): (usize, &f32)| Candidate { logit, id: id as u32 };
-    let mut all: Vec<Candidate> =
-        logits.iter().enumerate().filter(|&(_, &x)| x >= least).map(candidate).collect();
+    let least = passes::nearly(logits, count).map_or(least, |nearly| nearly.max(least));
+    let likely = passes::at_least(logits, least).into_iter();
+    let mut all: Vec<Candidate> = likely.map(candidate).collect();
     if count < all.len() {
         all.select_nth_unstable_by(count, |a, b| b.cmp(a));
         all.truncate(count);
@@ -153,7 +168,7 @@ fn pick(kept: &[Candidate], turn: &Turn) -> Candidate {
 fn unfiltered(logits: &[f32], turn: &Turn, best: Candidate) -> u32 {
     const NEIGHBOURS: usize = 256;
     let temperature = turn.sampling.temperature;
-    let weigh = |some: &[f32]| sum(some, best.logit, temperature);
+    let weigh = |some: &[f32]| passes::sum(some, best.logit, temperature);
     let weights: Vec<f32> = logits.chunks(NEIGHBOURS).map(weigh).collect();
     let (block, target) = place(&weights, turn.place() * weights.iter().sum::<f32>());
     let first = block * NEIGHBOURS;
@@ -174,15 +189,4 @@ fn place(weights: &[f32], mut target: f32) -> (usize, f32) {
         target -= weight;
     }
     (last, target)
-}
-
-/// The sum of the weights of tokens, of which one with the logit `most` has 1.
-fn sum(logits: &[f32], most: f32, temperature: f32) -> f32 {
-    let (whole, rest) = logits.as_chunks::<16>();
-    let mut sums = [0.0; 16];
-    for some in whole {
-        sums = std::array::from_fn(|n| sums[n] + exp((some[n] - most) / temperature));
-    }
-    let rest = rest.iter().map(|x| exp((x - most) / temperature));
-    sums.iter().sum::<f32>() + rest.sum::<f32>()
 }
