@@ -135,22 +135,76 @@ fn a_server_answers_until_a_signal_ends_it() {
     }
 }
 
+/// The processes of which this is a field of `ps`, those that have ended left out.
+fn alive(field: usize, id: u32) -> Vec<u32> {
+    let listed = Command::new("ps").args(["-A", "-o", "pid=,ppid=,stat="]).output().unwrap();
+    let listed = String::from_utf8(listed.stdout).unwrap();
+    let rows = listed.lines().map(|line| line.split_whitespace().collect::<Vec<_>>());
+    let rows = rows.filter(|row| row[field] == id.to_string() && !row[2].starts_with('Z'));
+    rows.map(|row| row[0].parse().unwrap()).collect()
+}
+
+impl Server {
+    fn on_socket(env: &Env, path: &Path) -> Server {
+        let mut command = env.command("mlxk-serve");
+        command.arg("--socket").arg(path);
+        let server = Server::start(command);
+        assert!(ask(UnixStream::connect(path).unwrap()).starts_with("HTTP/1.1 200 OK"));
+        server
+    }
+
+    /// The process that sweeps up after it.
+    fn sweeper(&self) -> u32 {
+        let children = alive(1, self.child.id());
+        assert_eq!(children.len(), 1, "{children:?}");
+        children[0]
+    }
+}
+
 #[test]
 fn the_file_of_a_socket_goes_away_with_its_server() {
     let env = home();
     let path = env.home().join("mlxk.sock");
     for signal in ["-TERM", "-KILL"] {
-        let mut command = env.command("mlxk-serve");
-        command.arg("--socket").arg(&path);
-        let server = Server::start(command);
-        assert!(ask(UnixStream::connect(&path).unwrap()).starts_with("HTTP/1.1 200 OK"));
-        let mut second = env.command("mlxk-serve");
-        let second = second.arg("--socket").arg(&path).output().unwrap();
-        assert_eq!(second.status.code(), Some(2), "{second:?}");
+        let server = Server::on_socket(&env, &path);
+        let sweeper = server.sweeper();
         server.signal(signal);
         server.end();
         until("the file is gone", || !path.exists());
+        until("nobody is left", || alive(0, sweeper).is_empty());
     }
+    let server = Server::on_socket(&env, &path);
+    let sweeper = server.sweeper().to_string();
+    assert!(Command::new("kill").args(["-KILL", &sweeper]).status().unwrap().success());
+    server.signal("-TERM");
+    assert_eq!(server.end().0, Some(libc::SIGTERM));
+    assert!(!path.exists());
+}
+
+#[test]
+fn a_socket_that_is_taken_is_left_alone() {
+    let env = home();
+    let path = env.home().join("mlxk.sock");
+    let refused = || {
+        let run = env.run("mlxk-serve").args(["--socket"]).args([&path]).end();
+        assert_eq!(run.status(), 2, "{}", run.stderr());
+    };
+    fs::write(&path, "mine").unwrap();
+    refused();
+    assert_eq!(fs::read_to_string(&path).unwrap(), "mine");
+    fs::remove_file(&path).unwrap();
+    let server = Server::on_socket(&env, &path);
+    refused();
+    assert!(ask(UnixStream::connect(&path).unwrap()).starts_with("HTTP/1.1 200 OK"));
+    // What has come in its place belongs to another one.
+    fs::remove_file(&path).unwrap();
+    let other = Server::on_socket(&env, &path);
+    let sweeper = server.sweeper();
+    server.signal("-KILL");
+    server.end();
+    until("the sweeper has ended", || alive(0, sweeper).is_empty());
+    assert!(ask(UnixStream::connect(&path).unwrap()).starts_with("HTTP/1.1 200 OK"));
+    drop(other);
 }
 
 #[test]

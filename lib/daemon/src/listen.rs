@@ -41,8 +41,11 @@ pub fn open(flags: &ListenFlags) -> Result<Open> {
     }
     let socket = match &flags.socket {
         Some(path) => {
-            open.file = Some(Swept::new(path)?);
-            unix(path)?
+            let mut file = Swept::new(path)?;
+            let socket = unix(path)?;
+            file.arm()?;
+            open.file = Some(file);
+            socket
         }
         None => tcp(&flags.host, flags.port)?,
     };
@@ -115,8 +118,13 @@ fn unix(path: &Path) -> Result<Socket> {
         Ok(metadata) if !metadata.file_type().is_socket() => {
             return refused("there is a file of that name");
         }
-        Ok(_) if UnixStream::connect(path).is_ok() => return refused("a server listens there"),
-        Ok(_) => fs::remove_file(path).map_err(io)?,
+        Ok(_) => match UnixStream::connect(path) {
+            Ok(_) => return refused("a server listens there"),
+            Err(e) if e.kind() == ErrorKind::ConnectionRefused => {
+                fs::remove_file(path).map_err(io)?;
+            }
+            Err(e) => return Err(io(e)),
+        },
         Err(e) if e.kind() == ErrorKind::NotFound => {}
         Err(e) => return Err(io(e)),
     }

@@ -1,63 +1,88 @@
 //! The file of a socket, which goes away with its server, however that ends.
 //!
 //! A process that is killed can tidy up nothing. So a small child of it waits at the end of a pipe:
-//! when the server is gone, the pipe is closed, and the child removes the file and ends.
+//! when the server is gone, the pipe is closed, and the child removes the file and ends. It is made
+//! before the socket, which it would hold open otherwise; what it may remove it is told after.
 
-use std::ffi::CString;
 use std::fs;
-use std::io::{self, PipeWriter, Write, pipe};
-use std::os::fd::AsRawFd;
-use std::os::unix::ffi::OsStrExt;
+use std::io::{self, PipeReader, PipeWriter, Read, Write, pipe};
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf, absolute};
 
-use mlxk_core::{Error, Kind, Result};
+use mlxk_core::{Error, Result};
 
-/// The file of a socket. When it is dropped, the file is removed.
+/// The file of a socket. When it is dropped, the file is removed if it was made here.
 pub struct Swept {
     path: PathBuf,
+    /// The file that was made here, if it was.
+    own: Option<Which>,
     /// What the child listens to.
     pipe: PipeWriter,
     child: libc::pid_t,
 }
 
+/// Which of the files that may have had a name: device, inode, and when it was made, since the
+/// number of an inode is soon given again.
+#[derive(Clone, Copy, PartialEq)]
+struct Which([u64; 4]);
+
+impl Which {
+    const BYTES: usize = 32;
+
+    fn at(path: &Path) -> io::Result<Which> {
+        let file = fs::symlink_metadata(path)?;
+        let (seconds, nanoseconds) = (file.mtime() as u64, file.mtime_nsec() as u64);
+        Ok(Which([file.dev(), file.ino(), seconds, nanoseconds]))
+    }
+
+    fn bytes(self) -> Vec<u8> {
+        self.0.iter().flat_map(|part| part.to_ne_bytes()).collect()
+    }
+}
+
 impl Swept {
-    /// Sees to it that `path` is removed. No other thread may run yet.
+    /// Makes ready to remove `path`. No other thread may run yet.
     pub fn new(path: &Path) -> Result<Swept> {
         let io = |e| Error::io(path, e);
         let path = absolute(path).map_err(io)?;
-        let name = CString::new(path.as_os_str().as_bytes()).map_err(|_| {
-            Error::new(Kind::Command, path.display().to_string(), "no name of a file")
-        })?;
         let (reader, pipe) = pipe().map_err(io)?;
-        // SAFETY: there is no other thread, and the child calls nothing that allocates or locks.
+        // SAFETY: there is no other thread, so that nothing is locked in the child.
         match unsafe { libc::fork() } {
             -1 => Err(io(io::Error::last_os_error())),
             0 => {
-                // SAFETY: plain system calls, on what belongs to the child alone.
-                unsafe {
-                    libc::close(pipe.as_raw_fd());
-                    wait(reader.as_raw_fd(), &name)
-                }
+                drop(pipe);
+                wait(reader, &path)
             }
-            child => Ok(Swept { path, pipe, child }),
+            child => Ok(Swept { path, own: None, pipe, child }),
         }
+    }
+
+    /// Has the file removed that is there now.
+    pub fn arm(&mut self) -> Result<()> {
+        let io = |e| Error::io(&self.path, e);
+        let own = Which::at(&self.path).map_err(io)?;
+        self.own = Some(own);
+        self.pipe.write_all(&own.bytes()).map_err(io)
     }
 }
 
 impl Drop for Swept {
     fn drop(&mut self) {
-        // What is gone need not be removed, and nobody is left to hear of the rest.
-        let _ = fs::remove_file(&self.path);
-        let _ = self.pipe.write_all(b".");
-        // SAFETY: the child is one of ours, and ends at a byte.
-        unsafe { libc::waitpid(self.child, std::ptr::null_mut(), 0) };
+        if let Some(own) = self.own {
+            remove(&self.path, &own.bytes());
+        }
+        // SAFETY: the child is one of ours that nobody waited for, and has nothing left to do.
+        unsafe {
+            libc::kill(self.child, libc::SIGKILL);
+            libc::waitpid(self.child, std::ptr::null_mut(), 0);
+        }
     }
 }
 
-/// The life of the child: it outlives the signals that end its parent. A byte tells that all is
-/// well; the end of the pipe without one, that the parent was killed.
-unsafe fn wait(pipe: libc::c_int, name: &CString) -> ! {
-    let mut byte = 0u8;
+/// The life of the child: it outlives the signals that end its parent. First it is told which file
+/// is the parent's; the end of the pipe tells that the parent was killed.
+fn wait(mut pipe: PipeReader, path: &Path) -> ! {
+    // SAFETY: nothing else uses these, or changes what signals do.
     unsafe {
         for signal in [libc::SIGINT, libc::SIGTERM, libc::SIGHUP] {
             libc::signal(signal, libc::SIG_IGN);
@@ -65,15 +90,20 @@ unsafe fn wait(pipe: libc::c_int, name: &CString) -> ! {
         for standard in 0..3 {
             libc::close(standard);
         }
-        loop {
-            match libc::read(pipe, (&raw mut byte).cast(), 1) {
-                0 => {
-                    libc::unlink(name.as_ptr());
-                    libc::_exit(0)
-                }
-                1 => libc::_exit(0),
-                _ => {}
-            }
-        }
+    }
+    let mut own = [0; Which::BYTES];
+    // Before it is told, there is nothing to remove.
+    if pipe.read_exact(&mut own).is_ok() && pipe.read_to_end(&mut Vec::new()).is_ok() {
+        remove(path, &own);
+    }
+    // SAFETY: what the parent has to tidy up at its end is the parent's.
+    unsafe { libc::_exit(0) }
+}
+
+/// Removes the file of which these are the bytes; another one of the same name stays.
+fn remove(path: &Path, own: &[u8]) {
+    if Which::at(path).is_ok_and(|there| there.bytes() == own) {
+        // Nobody is left to hear that it cannot be.
+        let _ = fs::remove_file(path);
     }
 }
