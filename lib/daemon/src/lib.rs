@@ -12,17 +12,25 @@ mod log;
 mod sweep;
 
 use std::process;
+use std::time::Duration;
 
 use mlxk_cli::{Form, Output, interrupt, program};
 use mlxk_core::{Error, Kind, Places, Record, Result};
 use mlxk_engine::Local;
 use mlxk_infer::distributed::Watch;
-use mlxk_serve::{App, Level, Settings};
+use mlxk_serve::{App, Level, Settings, Times};
 use serde_json::{Value, json};
 
 pub use distributed::DistributedFlags;
 pub use flags::{ListenFlags, WorkFlags};
 pub use log::LogFlags;
+
+/// What clients have time for.
+const TIMES: Times = Times {
+    head: Duration::from_secs(30),
+    body: Duration::from_secs(60),
+    write: Duration::from_secs(30),
+};
 
 /// Serves the models of `places`, those that are named from the start, until a signal ends it; as a
 /// rank other than the first, holds its part of the one that is named until the first ends it.
@@ -67,9 +75,11 @@ pub fn serve(
         origins: listen.origins()?,
         lenient: listen.ignore_unknown,
         max_body: listen.max_body.0 as usize,
+        max_tokens: bounds.preset.options.max_tokens,
+        times: TIMES,
         log: tell.clone(),
     };
-    let most = bounds.preset.options.max_tokens;
+    let most = settings.max_tokens;
     let (engine, ranks) = match only {
         None => (Local::start(places, bounds, models)?, None),
         Some((place, model)) => {

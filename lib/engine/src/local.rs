@@ -92,7 +92,8 @@ impl Local {
     /// The request as a model takes it, and the model.
     fn understand(&self, request: &Request) -> Result<(Found, Parsed)> {
         let preset = Preset { raw: request.raw, ..self.preset.clone() };
-        let parsed = Parsed::parse(&request.record, &preset)?;
+        let mut parsed = Parsed::parse(&request.record, &preset)?;
+        parsed.options.seed = request.seed.or(parsed.options.seed);
         Ok((self.catalogue.find(&request.model)?, parsed))
     }
 
@@ -136,13 +137,16 @@ impl Engine for Local {
     }
 
     fn submit(&self, request: Request) -> Result<Events> {
-        let (found, request) = self.understand(&request)?;
         let waiting = &self.shared.waiting;
         if waiting.fetch_add(1, Ordering::Relaxed) >= self.queue {
             waiting.fetch_sub(1, Ordering::Relaxed);
             let message = format!("{} requests wait, and no more may", self.queue);
             return Err(Error::new(Kind::QueueFull, "", message));
         }
+        let understood = self.understand(&request).inspect_err(|_| {
+            waiting.fetch_sub(1, Ordering::Relaxed);
+        });
+        let (found, request) = understood?;
         let (send, events) = mpsc::unbounded_channel();
         match request.rules.clone() {
             Some(rules) => self.prepare(found, request, rules, send)?,
@@ -160,6 +164,10 @@ impl Engine for Local {
         let order = Order::Count { found, request: Box::new(request), send };
         self.order(order)?;
         Ok(count)
+    }
+
+    fn room(&self) -> u64 {
+        self.queue
     }
 
     fn figures(&self) -> Figures {

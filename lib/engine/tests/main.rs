@@ -3,6 +3,7 @@
 
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
 
 use mlxk_core::{Kind, Places, Record};
@@ -50,7 +51,7 @@ fn request(model: &str, more: Value) -> Request {
     for (name, value) in more.as_object().unwrap() {
         record = record.with(name, value.clone());
     }
-    Request { model: model.to_owned(), raw: true, record }
+    Request { model: model.to_owned(), raw: true, record: Arc::new(record), seed: None }
 }
 
 async fn answer(mut events: Events) -> (String, End) {

@@ -6,16 +6,28 @@ use std::time::Instant;
 use mlxk_core::Record;
 
 use crate::app::App;
-use crate::engine::{End, Event, Request};
+use crate::engine::{Event, Request};
 use crate::log::Level;
 use crate::refusal::Refusal;
 use crate::wording::finish_reason;
+
+/// Tokens that an answer took; as long as it has not ended, those that its pieces tell of.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Spent {
+    /// Tokens of the prompt.
+    pub prompt: u64,
+    /// Those of them that were remembered.
+    pub cached: u64,
+    /// Tokens of the answer.
+    pub completion: u64,
+}
 
 /// The account of one answer. One that is dropped early was given up by the client.
 pub struct Account {
     app: Arc<App>,
     id: String,
     fields: Record,
+    spent: Spent,
     /// When it was asked, or the last piece came.
     last: Instant,
     begun: bool,
@@ -31,6 +43,7 @@ impl Account {
             app: app.clone(),
             id: id.to_owned(),
             fields: fields.with("max_tokens", most),
+            spent: Spent::default(),
             last: Instant::now(),
             begun: false,
             closed: false,
@@ -39,9 +52,23 @@ impl Account {
 
     /// Notes what came.
     pub fn hear(&mut self, event: &Event) {
-        if let Event::End(end) = event {
-            return self.close(finish_reason(end), Some(end));
+        match event {
+            Event::Begun { prompt_tokens } => self.spent.prompt = *prompt_tokens,
+            // It belongs to the piece that comes after it.
+            Event::Logprobs(..) => {}
+            Event::Reasoning(_) | Event::Text(_) | Event::Call(_) => self.piece(),
+            Event::End(end) => {
+                self.spent = Spent {
+                    prompt: end.prompt_tokens,
+                    cached: end.cached_tokens,
+                    completion: end.completion_tokens,
+                };
+                self.close(finish_reason(end));
+            }
         }
+    }
+
+    fn piece(&mut self) {
         let now = Instant::now();
         let time = now - self.last;
         match self.begun {
@@ -49,28 +76,26 @@ impl Account {
             false => self.app.meter.first(time),
         }
         (self.begun, self.last) = (true, now);
+        self.spent.completion += 1;
     }
 
     /// Notes that it failed.
     pub fn fail(&mut self, refusal: &Refusal) {
         self.closed = true;
-        self.app.meter.answer("error", None);
+        self.app.meter.answer("error", &self.spent);
         if refusal.status.is_server_error() {
             let message = format!("Generation failed: {}", refusal.message);
             self.app.settings.log.tell(Level::Error, &self.id, message, self.fields.clone());
         }
     }
 
-    fn close(&mut self, reason: &str, end: Option<&End>) {
+    fn close(&mut self, reason: &str) {
         self.closed = true;
-        self.app.meter.answer(reason, end);
-        let mut fields = self.fields.clone().with("finish_reason", reason);
-        if let Some(end) = end {
-            fields = fields
-                .with("prompt_tokens", end.prompt_tokens)
-                .with("cached_tokens", end.cached_tokens)
-                .with("completion_tokens", end.completion_tokens);
-        }
+        self.app.meter.answer(reason, &self.spent);
+        let Spent { prompt, cached, completion } = self.spent;
+        let fields = self.fields.clone().with("finish_reason", reason);
+        let fields = fields.with("prompt_tokens", prompt).with("cached_tokens", cached);
+        let fields = fields.with("completion_tokens", completion);
         let message = format!("Generation finished: {reason}");
         self.app.settings.log.tell(Level::Info, &self.id, message, fields);
     }
@@ -79,7 +104,7 @@ impl Account {
 impl Drop for Account {
     fn drop(&mut self) {
         if !self.closed {
-            self.close("cancelled", None);
+            self.close("cancelled");
         }
     }
 }

@@ -5,17 +5,18 @@ use std::convert::Infallible;
 use std::sync::Arc;
 use std::time::Duration;
 
-use axum::body::{Body, to_bytes};
+use axum::body::{Body, Bytes, HttpBody, to_bytes};
 use axum::http;
 use axum::http::StatusCode;
 use axum::response::sse::{self, KeepAlive, Sse};
 use axum::response::{IntoResponse, Response};
 use futures_util::stream::{self, Stream};
 use mlxk_core::{Error, Kind};
+use tokio::task::{JoinError, spawn_blocking};
 use tokio::time::timeout;
 
 use crate::account::Account;
-use crate::app::App;
+use crate::app::{App, Settings};
 use crate::engine::{Call, Event, Events, Reason};
 use crate::fields::Fields;
 use crate::guard::Id;
@@ -23,54 +24,96 @@ use crate::refusal::Refusal;
 use crate::task::{Shape, Task};
 use crate::wording::{Answer, Wording};
 
-/// Time for a body to come.
-const BODY_TIME: Duration = Duration::from_secs(60);
-
 /// Time after which a silent stream says that it is there.
 const SILENCE: Duration = Duration::from_secs(10);
 
-/// The fields of a body, within limits of size and time.
-pub async fn body(app: &App, body: Body) -> Result<Fields, Refusal> {
-    let limit = app.settings.max_body;
-    let late = |_| {
-        let message = format!("no body within {} seconds", BODY_TIME.as_secs());
-        Refusal::new(StatusCode::REQUEST_TIMEOUT, "validation_error", message)
-    };
-    let large = |_| {
+/// Bytes of a body from which on reading it would keep other clients waiting.
+const LARGE: usize = 64 << 10;
+
+/// What `work` makes of the fields of a body, which has to come within limits of size and time.
+pub async fn body<T: Send + 'static>(
+    app: &App,
+    body: Body,
+    work: impl FnOnce(Fields) -> Result<T, Refusal> + Send + 'static,
+) -> Result<T, Refusal> {
+    let bytes = received(&app.settings, body).await?;
+    let (lenient, large) = (app.settings.lenient, bytes.len() > LARGE);
+    let work = move || work(Fields::parse(&bytes, lenient)?);
+    if large { apart(work).await } else { work() }
+}
+
+async fn received(settings: &Settings, body: Body) -> Result<Bytes, Refusal> {
+    let (limit, time) = (settings.max_body, settings.times.body);
+    let large = || {
         let message = format!("the body is cut short or has more than {limit} bytes");
         Refusal::new(StatusCode::PAYLOAD_TOO_LARGE, "payload_too_large", message)
     };
-    let bytes = timeout(BODY_TIME, to_bytes(body, limit)).await.map_err(late)?.map_err(large)?;
-    Fields::parse(&bytes, app.settings.lenient)
+    // One that says so itself is not waited for.
+    if body.size_hint().lower() > limit as u64 {
+        return Err(large());
+    }
+    let late = |_| {
+        let message = format!("no body within {} seconds", time.as_secs_f64());
+        Refusal::new(StatusCode::REQUEST_TIMEOUT, "validation_error", message)
+    };
+    timeout(time, to_bytes(body, limit)).await.map_err(late)?.map_err(|_| large())
 }
 
-/// Answers a task.
-pub async fn answer(app: &Arc<App>, id: Id, task: Task) -> Result<Response, Refusal> {
-    let Task { requests, shape, stream, mut wording } = task;
-    let mut choices = Vec::new();
-    for request in requests {
-        let account = Account::open(app, &id.0, &request, stream);
-        choices.push(Choice::open(account, app.engine.submit(request), shape)?);
-    }
-    // What cannot be answered at all is told by a status, which a stream has no more.
-    let mut prompt_tokens = Vec::new();
-    for choice in &mut choices {
-        prompt_tokens.push(choice.begin().await?);
-    }
-    if stream {
-        let ready = wording.begin(&prompt_tokens).into();
-        let told = Told { choices, wording, ready, id, next: 0 };
-        return Ok(told.into_response());
-    }
-    let mut answers = Vec::new();
-    for mut choice in choices {
-        let mut answer = Answer::default();
-        while let Some(event) = choice.next().await? {
-            answer.hear(event);
+/// Does `work`, which takes long, on a thread that no client waits for.
+pub async fn apart<T: Send + 'static>(
+    work: impl FnOnce() -> Result<T, Refusal> + Send + 'static,
+) -> Result<T, Refusal> {
+    let failed = |e: JoinError| Refusal::from(Error::new(Kind::Internal, "", e.to_string()));
+    spawn_blocking(work).await.map_err(failed)?
+}
+
+/// Answers in the making to all requests of a body.
+pub struct Open {
+    choices: Vec<Choice>,
+    wording: Box<dyn Wording>,
+    stream: bool,
+}
+
+impl Open {
+    /// Hands the requests of a task to the engine.
+    pub fn new(app: &Arc<App>, id: &Id, task: Task) -> Result<Open, Refusal> {
+        let Task { requests, count: (count, field), shape, stream, wording } = task;
+        let room = app.engine.room();
+        if count > room {
+            let message = format!("`{field}`: {count} answers at once, where {room} may wait");
+            return Err(Refusal::invalid(message));
         }
-        answers.push(answer);
+        let mut choices = Vec::new();
+        for request in requests {
+            let account = Account::open(app, &id.0, &request, stream);
+            choices.push(Choice::open(account, app.engine.submit(request), shape)?);
+        }
+        Ok(Open { choices, wording, stream })
     }
-    Ok(json(&wording.whole(answers)))
+
+    /// Waits for the answers, or for their beginning if they are told as they come.
+    pub async fn answer(self, id: Id) -> Result<Response, Refusal> {
+        let Open { mut choices, mut wording, stream } = self;
+        // What cannot be answered at all is told by a status, which a stream has no more.
+        let mut prompt_tokens = Vec::new();
+        for choice in &mut choices {
+            prompt_tokens.push(choice.begin().await?);
+        }
+        if stream {
+            let ready = wording.begin(&prompt_tokens).into();
+            let told = Told { choices, wording, ready, id, next: 0 };
+            return Ok(told.into_response());
+        }
+        let mut answers = Vec::new();
+        for mut choice in choices {
+            let mut answer = Answer::default();
+            while let Some(event) = choice.next().await? {
+                answer.hear(event);
+            }
+            answers.push(answer);
+        }
+        Ok(json(&wording.whole(answers)))
+    }
 }
 
 /// A JSON document.
@@ -106,7 +149,10 @@ impl Choice {
     /// Waits until the model begins: the tokens of the prompt.
     async fn begin(&mut self) -> Result<u64, Refusal> {
         match self.events.recv().await {
-            Some(Ok(Event::Begun { prompt_tokens })) => Ok(prompt_tokens),
+            Some(Ok(Event::Begun { prompt_tokens })) => {
+                self.account.hear(&Event::Begun { prompt_tokens });
+                Ok(prompt_tokens)
+            }
             Some(Ok(_)) | None => Err(failed(&mut self.account, closed())),
             Some(Err(e)) => Err(failed(&mut self.account, e)),
         }

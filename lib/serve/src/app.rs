@@ -2,8 +2,10 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
 
 use axum::Router;
+use axum::extract::rejection::PathRejection;
 use axum::extract::{Path, State};
 use axum::http::{HeaderValue, Method, StatusCode, header};
 use axum::middleware::from_fn_with_state;
@@ -12,9 +14,9 @@ use axum::routing::{get, post};
 use axum::{Extension, body::Body};
 use mlxk_core::{Error, Kind};
 use serde_json::json;
-use tower_http::cors::CorsLayer;
+use tower_http::cors::{AllowHeaders, CorsLayer};
 
-use crate::answer::{answer, body};
+use crate::answer::{Open, body};
 use crate::engine::Engine;
 use crate::fields::Fields;
 use crate::guard::{self, Id, Key};
@@ -38,8 +40,23 @@ pub struct Settings {
     pub lenient: bool,
     /// Bytes of the largest body that is read.
     pub max_body: usize,
+    /// Tokens of a completion whose request does not say.
+    pub max_tokens: Option<u64>,
+    /// What clients have time for.
+    pub times: Times,
     /// Who is told what happens.
     pub log: Log,
+}
+
+/// What clients have time for.
+#[derive(Clone, Copy, Debug)]
+pub struct Times {
+    /// For the head of a request to come, and for a connection to wait for the next one.
+    pub head: Duration,
+    /// For a body to come.
+    pub body: Duration,
+    /// For a client to take more of an answer that waits for it.
+    pub write: Duration,
 }
 
 /// A server, ready to answer.
@@ -97,7 +114,7 @@ impl App {
         CorsLayer::new()
             .allow_origin(self.settings.origins.clone())
             .allow_methods([Method::GET, Method::POST])
-            .allow_headers([header::AUTHORIZATION, header::CONTENT_TYPE])
+            .allow_headers(AllowHeaders::mirror_request())
             .expose_headers([guard::REQUEST_ID])
     }
 }
@@ -134,7 +151,8 @@ async fn all_models(State(app): Shared) -> Answer {
     Ok(crate::answer::json(&models::list(&listed)))
 }
 
-async fn one_model(State(app): Shared, Path(id): Path<String>) -> Answer {
+async fn one_model(State(app): Shared, id: Result<Path<String>, PathRejection>) -> Answer {
+    let Path(id) = id.map_err(|_| Refusal::invalid("the path is not UTF-8"))?;
     let listed = models::listed(&app).await?;
     Ok(crate::answer::json(&models::one(&listed, &id)?))
 }
@@ -144,7 +162,8 @@ async fn chat(app: Shared, id: Extension<Id>, body: Body) -> Answer {
 }
 
 async fn completions(app: Shared, id: Extension<Id>, body: Body) -> Answer {
-    asked(app, id, body, completions::read).await
+    let most = app.settings.max_tokens;
+    asked(app, id, body, move |fields| completions::read(fields, most)).await
 }
 
 async fn responses(app: Shared, id: Extension<Id>, body: Body) -> Answer {
@@ -156,9 +175,10 @@ async fn messages(app: Shared, id: Extension<Id>, body: Body) -> Answer {
 }
 
 async fn count_tokens(State(app): Shared, sent: Body) -> Answer {
-    let request = messages::counted(body(&app, sent).await?)?;
+    let of = app.clone();
+    let count = body(&app, sent, move |fields| Ok(of.engine.count(messages::counted(fields)?)?));
     let gone = |_| Refusal::from(Error::new(Kind::Internal, "", "the engine has gone"));
-    let count = app.engine.count(request)?.await.map_err(gone)??;
+    let count = count.await?.await.map_err(gone)??;
     Ok(crate::answer::json(&json!({"input_tokens": count})))
 }
 
@@ -171,10 +191,11 @@ async fn asked(
     State(app): Shared,
     Extension(id): Extension<Id>,
     sent: Body,
-    read: fn(Fields) -> Result<Task, Refusal>,
+    read: impl FnOnce(Fields) -> Result<Task, Refusal> + Send + 'static,
 ) -> Answer {
-    let task = read(body(&app, sent).await?)?;
-    answer(&app, id, task).await
+    let (of, by) = (app.clone(), id.clone());
+    let open = body(&app, sent, move |fields| Open::new(&of, &by, read(fields)?));
+    open.await?.answer(id).await
 }
 
 async fn no_route() -> Refusal {

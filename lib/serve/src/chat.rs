@@ -5,12 +5,14 @@ use mlxk_core::Record;
 use serde_json::{Map, Value, json};
 
 use crate::conversation;
-use crate::engine::{End, Event, Request};
+use crate::engine::{End, Event};
 use crate::fields::Fields;
+use crate::heading::Heading;
 use crate::refusal::Refusal;
+use crate::schema;
 use crate::task::{self, Task};
 use crate::tools;
-use crate::wording::{self, Answer, Wording, data, finish_reason, likely, usage};
+use crate::wording::{Answer, Wording, finish_reason, likely};
 
 /// Reads a body.
 pub fn read(mut fields: Fields) -> Result<Task, Refusal> {
@@ -34,8 +36,8 @@ pub fn read(mut fields: Fields) -> Result<Task, Refusal> {
     only_defaults(&mut fields)?;
     fields.finish("chat completions")?;
     let wording = Chat::new(&model, n as usize, usage, logprobs.is_some());
-    let requests = task::repeated(&Request { model, raw: false, record }, n);
-    Ok(Task { requests, shape, stream, wording: Box::new(wording) })
+    let requests = Box::new(task::repeated(model, false, record, n));
+    Ok(Task { requests, count: (n, "n"), shape, stream, wording: Box::new(wording) })
 }
 
 /// Under its new name and its old one.
@@ -74,24 +76,17 @@ fn likelihoods(fields: &mut Fields) -> Result<Option<u64>, Refusal> {
     }
 }
 
-/// The schema that the answer has to follow.
+/// The schema that the answer has to follow, in either field.
 fn format(fields: &mut Fields) -> Result<Option<Value>, Refusal> {
     let own = fields.take("json_schema");
-    let Some(mut format) = fields.object("response_format")? else { return Ok(own) };
-    let schema = match format.text("type")?.as_deref() {
-        Some("text") => None,
-        Some("json_object") => Some(json!({"type": "object"})),
-        Some("json_schema") => {
-            let schema = format.object("json_schema")?.and_then(|mut named| named.take("schema"));
-            Some(schema.ok_or_else(|| Refusal::invalid("`response_format`: no `schema`"))?)
+    let format = fields.object("response_format")?;
+    let asked = format.map_or(Ok(None), |format| schema::read(format, "response_format"))?;
+    match (own, asked) {
+        (Some(_), Some(_)) => {
+            Err(Refusal::invalid("`json_schema` and `response_format` both ask for a form"))
         }
-        _ => {
-            let what = "of the type text, json_object or json_schema";
-            return Err(Refusal::wrong("response_format", what));
-        }
-    };
-    format.finish("`response_format`")?;
-    Ok(schema.or(own))
+        (own, asked) => Ok(own.or(asked)),
+    }
 }
 
 /// Fields that change nothing, and those that can be what they are without being said.
@@ -106,11 +101,7 @@ fn only_defaults(fields: &mut Fields) -> Result<(), Refusal> {
 
 /// The words of chat completions.
 struct Chat {
-    id: String,
-    created: u64,
-    model: String,
-    /// Whether a stream ends with a count of tokens.
-    usage: bool,
+    heading: Heading,
     logprobs: bool,
     choices: Vec<Pending>,
     ends: Vec<End>,
@@ -125,25 +116,9 @@ struct Pending {
 
 impl Chat {
     fn new(model: &str, n: usize, usage: bool, logprobs: bool) -> Chat {
-        Chat {
-            id: wording::fresh("chatcmpl-"),
-            created: wording::now(),
-            model: model.to_owned(),
-            usage,
-            logprobs,
-            choices: vec![Pending::default(); n],
-            ends: Vec::new(),
-        }
-    }
-
-    fn document(&self, object: &str, choices: Value) -> Value {
-        json!({
-            "id": self.id,
-            "object": object,
-            "created": self.created,
-            "model": self.model,
-            "choices": choices,
-        })
+        let objects = ["chat.completion", "chat.completion.chunk"];
+        let heading = Heading::new("chatcmpl-", objects, model, usage);
+        Chat { heading, logprobs, choices: vec![Pending::default(); n], ends: Vec::new() }
     }
 
     fn chunk(&mut self, number: usize, delta: Value, reason: Option<&str>) -> sse::Event {
@@ -155,11 +130,7 @@ impl Chat {
                 false => json!({"content": told}),
             };
         }
-        let mut chunk = self.document("chat.completion.chunk", json!([choice]));
-        if self.usage {
-            chunk["usage"] = Value::Null;
-        }
-        data(&chunk)
+        self.heading.chunk(choice)
     }
 }
 
@@ -176,9 +147,7 @@ impl Wording for Chat {
             })
         };
         let choices: Vec<Value> = answers.iter().enumerate().map(choice).collect();
-        let mut document = self.document("chat.completion", choices.into());
-        document["usage"] = usage(&ends, true);
-        document
+        self.heading.whole(choices, &ends, true)
     }
 
     fn begin(&mut self, prompt_tokens: &[u64]) -> Vec<sse::Event> {
@@ -211,20 +180,11 @@ impl Wording for Chat {
     }
 
     fn end(&mut self) -> Vec<sse::Event> {
-        let mut last = Vec::new();
-        if self.usage {
-            let mut chunk = self.document("chat.completion.chunk", json!([]));
-            chunk["usage"] = usage(&self.ends, true);
-            last.push(data(&chunk));
-        }
-        last.push(sse::Event::default().data("[DONE]"));
-        last
+        self.heading.end(&self.ends, true)
     }
 
     fn fail(&mut self, refusal: &Refusal, id: &str) -> Vec<sse::Event> {
-        let mut chunk = self.document("chat.completion.chunk", json!([]));
-        chunk["error"] = refusal.openai(id)["error"].take();
-        vec![data(&chunk)]
+        self.heading.fail(refusal, id)
     }
 }
 

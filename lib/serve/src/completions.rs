@@ -4,13 +4,14 @@ use axum::response::sse;
 use mlxk_core::Record;
 use serde_json::{Map, Value, json};
 
-use crate::engine::{End, Event, Likelihood, Request};
+use crate::engine::{End, Event, Likelihood};
 use crate::fields::Fields;
+use crate::heading::Heading;
 use crate::refusal::Refusal;
 use crate::task::{self, Shape, Task};
-use crate::wording::{self, Answer, Likely, Wording, data, finish_reason, usage};
+use crate::wording::{Answer, Likely, Wording, finish_reason};
 
-/// Tokens of an answer whose length is not asked, as OpenAI has it.
+/// Tokens of an answer whose length neither request nor server says, as OpenAI has it.
 const MAX_TOKENS: u64 = 16;
 
 /// Prompts of a body.
@@ -23,16 +24,16 @@ enum Prompt {
     Tokens(Vec<u64>),
 }
 
-/// Reads a body.
-pub fn read(mut fields: Fields) -> Result<Task, Refusal> {
+/// Reads a body. An answer has `most` tokens if that says nothing.
+pub fn read(mut fields: Fields, most: Option<u64>) -> Result<Task, Refusal> {
     let model = task::model(&mut fields)?;
     let prompts = fields
         .read("prompt", &format!("a text, tokens, or up to {MOST_PROMPTS} of these"), prompts)?
         .ok_or_else(|| Refusal::invalid("`prompt` is missing"))?;
     let mut record = task::choice(&mut fields, Record::default())?;
     record = fields.pass(&["stop", "json_schema", "grammar"], record);
-    let most = fields.whole("max_tokens", 1, u64::MAX)?.unwrap_or(MAX_TOKENS);
-    record = record.with("max_tokens", most);
+    let most = fields.whole("max_tokens", 1, u64::MAX)?.or(most);
+    record = record.with("max_tokens", most.unwrap_or(MAX_TOKENS));
     let logprobs = fields.whole("logprobs", 0, 20)?;
     if let Some(count) = logprobs {
         record = record.with("logprobs", count);
@@ -47,22 +48,24 @@ pub fn read(mut fields: Fields) -> Result<Task, Refusal> {
     fields.skip(&["user"]);
     fields.finish("completions")?;
     let same_prompt = prompts.len() == 1;
-    let mut requests = Vec::new();
-    let mut echoes = Vec::new();
-    for prompt in prompts {
-        let (record, text) = match prompt {
-            Prompt::Text(text) => (record.clone().with("prompt", &*text), text),
-            Prompt::Tokens(_) if echo => {
-                return Err(Refusal::invalid("`echo` is not supported with tokens"));
-            }
-            Prompt::Tokens(ids) => (record.clone().with("prompt_ids", ids), String::new()),
+    let count = prompts.len() as u64 * n;
+    let echoes = prompts.iter().map(|prompt| match prompt {
+        _ if !echo => Ok(String::new()),
+        Prompt::Text(text) => Ok(text.clone()),
+        Prompt::Tokens(_) => Err(Refusal::invalid("`echo` is not supported with tokens")),
+    });
+    let echoes: Vec<String> = echoes.collect::<Result<_, _>>()?;
+    let words = Completions::new(&model, echoes, n, usage, logprobs.is_some());
+    let requests = prompts.into_iter().flat_map(move |prompt| {
+        let record = match prompt {
+            Prompt::Text(text) => record.clone().with("prompt", text),
+            Prompt::Tokens(ids) => record.clone().with("prompt_ids", ids),
         };
-        echoes.extend((0..n).map(|_| if echo { text.clone() } else { String::new() }));
-        let request = Request { model: model.clone(), raw: true, record };
-        requests.extend(task::repeated(&request, n));
-    }
-    let wording = Completions::new(&model, echoes, usage, logprobs.is_some(), same_prompt);
-    Ok(Task { requests, shape: Shape::default(), stream, wording: Box::new(wording) })
+        task::repeated(model.clone(), true, record, n)
+    });
+    let (requests, wording) = (Box::new(requests), Box::new(words));
+    let field = if same_prompt { "n" } else { "prompt" };
+    Ok(Task { requests, count: (count, field), shape: Shape::default(), stream, wording })
 }
 
 fn prompts(value: &Value) -> Option<Vec<Prompt>> {
@@ -88,63 +91,37 @@ fn prompt(value: &Value) -> Option<Prompt> {
 
 /// The words of completions.
 struct Completions {
-    id: String,
-    created: u64,
-    model: String,
-    /// What each answer begins with.
+    heading: Heading,
+    /// What the answers to each prompt begin with.
     echoes: Vec<String>,
-    /// Whether a stream ends with a count of tokens.
-    usage: bool,
+    /// Answers to each.
+    n: usize,
     logprobs: bool,
-    /// Whether all answers are to the same prompt.
-    same_prompt: bool,
     /// Likelihoods that are not told yet, and the length of the text before them, by answer.
     pending: Vec<(Vec<Likely>, usize)>,
     ends: Vec<End>,
 }
 
 impl Completions {
-    fn new(
-        model: &str,
-        echoes: Vec<String>,
-        usage: bool,
-        logprobs: bool,
-        same_prompt: bool,
-    ) -> Self {
-        Completions {
-            id: wording::fresh("cmpl-"),
-            created: wording::now(),
-            model: model.to_owned(),
-            pending: vec![(Vec::new(), 0); echoes.len()],
-            echoes,
-            usage,
-            logprobs,
-            same_prompt,
-            ends: Vec::new(),
-        }
+    fn new(model: &str, echoes: Vec<String>, n: u64, usage: bool, logprobs: bool) -> Self {
+        let heading = Heading::new("cmpl-", ["text_completion"; 2], model, usage);
+        let (n, ends) = (n as usize, Vec::new());
+        let pending = vec![(Vec::new(), 0); echoes.len() * n];
+        Completions { heading, echoes, n, logprobs, pending, ends }
     }
 
-    fn document(&self, choices: Value) -> Value {
-        json!({
-            "id": self.id,
-            "object": "text_completion",
-            "created": self.created,
-            "model": self.model,
-            "choices": choices,
-        })
+    /// Whether all answers are to the same prompt.
+    fn same_prompt(&self) -> bool {
+        self.echoes.len() == 1
     }
 
     fn chunk(&mut self, number: usize, text: &str, reason: Option<&str>) -> sse::Event {
         let (told, before) = &mut self.pending[number];
         let logprobs = self.logprobs.then(|| likelihoods(told, *before));
         *before += told.drain(..).map(|(own, _)| own.text.chars().count()).sum::<usize>();
-        let choice =
-            json!({"index": number, "text": text, "logprobs": logprobs, "finish_reason": reason});
-        let mut chunk = self.document(json!([choice]));
-        if self.usage {
-            chunk["usage"] = Value::Null;
-        }
-        data(&chunk)
+        self.heading.chunk(
+            json!({"index": number, "text": text, "logprobs": logprobs, "finish_reason": reason}),
+        )
     }
 }
 
@@ -154,20 +131,19 @@ impl Wording for Completions {
         let choice = |(number, answer): (usize, &Answer)| {
             json!({
                 "index": number,
-                "text": format!("{}{}", self.echoes[number], answer.text),
+                "text": format!("{}{}", self.echoes[number / self.n], answer.text),
                 "logprobs": self.logprobs.then(|| likelihoods(&answer.logprobs, 0)),
                 "finish_reason": answer.end.as_ref().map(finish_reason),
             })
         };
         let choices: Vec<Value> = answers.iter().enumerate().map(choice).collect();
-        let mut document = self.document(choices.into());
-        document["usage"] = usage(&ends, self.same_prompt);
-        document
+        self.heading.whole(choices, &ends, self.same_prompt())
     }
 
     fn begin(&mut self, prompt_tokens: &[u64]) -> Vec<sse::Event> {
-        let echoes: Vec<String> = std::mem::take(&mut self.echoes);
-        let numbered = echoes.iter().enumerate().take(prompt_tokens.len());
+        let echo = |number: usize| self.echoes[number / self.n].clone();
+        let echoes: Vec<String> = (0..prompt_tokens.len()).map(echo).collect();
+        let numbered = echoes.iter().enumerate();
         numbered.map(|(number, echo)| self.chunk(number, echo, None)).collect()
     }
 
@@ -189,20 +165,11 @@ impl Wording for Completions {
     }
 
     fn end(&mut self) -> Vec<sse::Event> {
-        let mut last = Vec::new();
-        if self.usage {
-            let mut chunk = self.document(json!([]));
-            chunk["usage"] = usage(&self.ends, self.same_prompt);
-            last.push(data(&chunk));
-        }
-        last.push(sse::Event::default().data("[DONE]"));
-        last
+        self.heading.end(&self.ends, self.same_prompt())
     }
 
     fn fail(&mut self, refusal: &Refusal, id: &str) -> Vec<sse::Event> {
-        let mut chunk = self.document(json!([]));
-        chunk["error"] = refusal.openai(id)["error"].take();
-        vec![data(&chunk)]
+        self.heading.fail(refusal, id)
     }
 }
 

@@ -9,16 +9,20 @@ use crate::refusal::Refusal;
 pub fn messages(value: Option<Value>) -> Result<Value, Refusal> {
     let wrong = || Refusal::wrong("messages", "a list of objects with a `role`");
     let Some(Value::Array(messages)) = value else { return Err(wrong()) };
-    let last = messages.iter().rposition(|message| message["role"] == "user");
+    let by = |role: &'static str| move |message: &Value| message["role"] == role;
+    let asked = messages.iter().rposition(by("user")).unwrap_or(0);
+    // What functions gave may come before what the user says with it.
+    let answered = messages[..asked].iter().rposition(by("assistant"));
     let ready = messages.into_iter().enumerate().map(|(place, message)| match message {
-        Value::Object(message) => ready(message, Some(place) == last),
+        Value::Object(message) => ready(message, answered.is_none_or(|before| place > before)),
         _ => Err(wrong()),
     });
     let ready: Vec<Value> = ready.collect::<Result<_, _>>()?;
     if ready.is_empty() { Err(wrong()) } else { Ok(ready.into()) }
 }
 
-fn ready(mut message: Map<String, Value>, last: bool) -> Result<Value, Refusal> {
+/// The message as templates take it; `new` if the model has not answered to it.
+fn ready(mut message: Map<String, Value>, new: bool) -> Result<Value, Refusal> {
     let role = message.get("role").and_then(Value::as_str).unwrap_or_default();
     match role {
         "system" | "user" | "assistant" | "tool" => {}
@@ -35,7 +39,7 @@ fn ready(mut message: Map<String, Value>, last: bool) -> Result<Value, Refusal> 
     if let Some(Value::Array(parts)) = message.get_mut("content") {
         *parts = std::mem::take(parts)
             .into_iter()
-            .map(|part| text_part(part, last))
+            .map(|part| text_part(part, new))
             .collect::<Result<_, _>>()?;
     }
     Ok(Value::Object(message))
@@ -43,7 +47,7 @@ fn ready(mut message: Map<String, Value>, last: bool) -> Result<Value, Refusal> 
 
 /// A part as text. Media that the model is asked about now are refused; of those before, which
 /// another model may have seen, it is told that they were there.
-fn text_part(part: Value, last: bool) -> Result<Value, Refusal> {
+fn text_part(part: Value, new: bool) -> Result<Value, Refusal> {
     let kind = part["type"].as_str().unwrap_or_default();
     let media = match kind {
         "refusal" => return Ok(json!({"type": "text", "text": part["refusal"]})),
@@ -58,7 +62,7 @@ fn text_part(part: Value, last: bool) -> Result<Value, Refusal> {
             "`messages`: an image comes as a data URL, nothing is fetched",
         ));
     }
-    if last {
+    if new {
         let message = format!("a part of type `{kind}`: only text is taken");
         let status = StatusCode::UNPROCESSABLE_ENTITY;
         return Err(Refusal::new(status, "capability_not_supported", message));

@@ -1,5 +1,7 @@
 //! What answers: the seam between the server and the models.
 
+use std::sync::Arc;
+
 use mlxk_core::{Record, Result};
 use tokio::sync::{mpsc, oneshot};
 
@@ -24,6 +26,9 @@ pub trait Engine: Send + Sync + 'static {
     /// As [`submit`](Self::submit).
     fn count(&self, request: Request) -> Result<oneshot::Receiver<Result<u64>>>;
 
+    /// How many requests may wait at once.
+    fn room(&self) -> u64;
+
     /// How the engine is doing.
     fn figures(&self) -> Figures;
 }
@@ -38,8 +43,10 @@ pub struct Request {
     pub model: String,
     /// Whether the prompt is for the model as it is, without its chat template.
     pub raw: bool,
-    /// The request in the suite's own form: see mlxk-record(7).
-    pub record: Record,
+    /// The request in the suite's own form: see mlxk-record(7). Answers to the same share it.
+    pub record: Arc<Record>,
+    /// The seed of this answer, which goes before the record's.
+    pub seed: Option<u64>,
 }
 
 /// What happens to a request.

@@ -6,6 +6,10 @@ use serde_json::{Map, Value};
 
 use crate::refusal::Refusal;
 
+/// Values and names of a body at most: each takes many times the memory of its text. A prompt of
+/// tokens that fills the windows of most models has fewer.
+const MOST: usize = 300_000;
+
 /// The fields of a body that are not heeded yet; one that is null is not there.
 pub struct Fields {
     fields: Map<String, Value>,
@@ -16,6 +20,9 @@ pub struct Fields {
 impl Fields {
     /// Those of a body. Errors if it is not the JSON text of an object.
     pub fn parse(body: &[u8], lenient: bool) -> Result<Fields, Refusal> {
+        if values(body) > MOST {
+            return Err(Refusal::invalid(format!("the body has more than {MOST} values")));
+        }
         match serde_json::from_slice(body) {
             Ok(Value::Object(fields)) => Ok(Fields { fields, lenient }),
             Ok(_) => Err(Refusal::invalid("the body is not a JSON object")),
@@ -113,4 +120,20 @@ impl Fields {
             _ => Ok(()),
         }
     }
+}
+
+/// How many values and names a JSON text has, as far as commas and the like outside of its texts
+/// tell.
+fn values(body: &[u8]) -> usize {
+    let (mut count, mut quoted, mut escaped) = (0, false, false);
+    for &byte in body {
+        match byte {
+            _ if escaped => escaped = false,
+            b'\\' => escaped = quoted,
+            b'"' => quoted = !quoted,
+            b'[' | b'{' | b',' | b':' if !quoted => count += 1,
+            _ => {}
+        }
+    }
+    count
 }

@@ -115,10 +115,19 @@ impl Seen {
     }
 
     fn note(&self, app: &App, id: &Id, status: StatusCode, started: Instant) {
-        app.meter.request(self.method.as_str(), &self.route, status.as_u16());
+        app.meter.request(known(&self.method), &self.route, status.as_u16());
         let message = format!("{} {} {}", self.method, self.path, status.as_u16());
         let fields = Record::default().with("seconds", started.elapsed().as_secs_f64());
         app.settings.log.tell(Level::Debug, &id.0, message, fields);
+    }
+}
+
+/// The method as it is counted. Clients may make up others, each of which would be kept for good.
+fn known(method: &Method) -> &str {
+    match *method {
+        Method::GET | Method::HEAD | Method::POST | Method::OPTIONS => method.as_str(),
+        Method::PUT | Method::PATCH | Method::DELETE => method.as_str(),
+        _ => "other",
     }
 }
 

@@ -1,5 +1,7 @@
 //! Anthropic's messages.
 
+use std::sync::Arc;
+
 use mlxk_core::Record;
 use serde_json::{Map, Value, json};
 
@@ -8,6 +10,7 @@ use crate::engine::Request;
 use crate::fields::Fields;
 use crate::messages_wording::Messages;
 use crate::refusal::Refusal;
+use crate::schema;
 use crate::task::{self, Shape, Task};
 use crate::tools::{self, Choice};
 
@@ -15,33 +18,31 @@ use crate::tools::{self, Choice};
 pub fn read(mut fields: Fields) -> Result<Task, Refusal> {
     let most = fields.whole("max_tokens", 1, u64::MAX)?;
     let most = most.ok_or_else(|| Refusal::invalid("`max_tokens` is missing"))?;
-    let (model, record, shape) = prompt(&mut fields)?;
+    let thinking = thinking(&mut fields)?;
+    let (model, record, shape) = prompt(&mut fields, &thinking)?;
     let mut record = task::choice(&mut fields, record.with("max_tokens", most))?;
     if let Some(stop) = fields.take("stop_sequences") {
         record = record.with("stop", stop);
-    }
-    if let Some(schema) = format(&mut fields)? {
-        record = record.with("json_schema", schema);
     }
     let stream = fields.truth("stream")?;
     fields.skip(&["metadata"]);
     fields.only("service_tier", &[json!("auto"), json!("standard_only")])?;
     fields.finish("messages")?;
-    let wording = Box::new(Messages::new(&model));
-    let requests = vec![Request { model, raw: false, record }];
-    Ok(Task { requests, shape, stream, wording })
+    let wording = Box::new(Messages::new(&model, thinking.shown));
+    let requests = Box::new(task::repeated(model, false, record, 1));
+    Ok(Task { requests, count: (1, "messages"), shape, stream, wording })
 }
 
 /// Reads a body whose tokens are to be counted.
 pub fn counted(mut fields: Fields) -> Result<Request, Refusal> {
-    let (model, record, _) = prompt(&mut fields)?;
-    format(&mut fields)?;
+    let thinking = thinking(&mut fields)?;
+    let (model, record, _) = prompt(&mut fields, &thinking)?;
     fields.finish("messages")?;
-    Ok(Request { model, raw: false, record })
+    Ok(Request { model, raw: false, record: Arc::new(record), seed: None })
 }
 
 /// The model, and what the prompt is made of.
-fn prompt(fields: &mut Fields) -> Result<(String, Record, Shape), Refusal> {
+fn prompt(fields: &mut Fields, thinking: &Thinking) -> Result<(String, Record, Shape), Refusal> {
     let model = task::model(fields)?;
     let mut messages = Vec::new();
     if let Some(system) = fields.read("system", "a text or a list of texts", texts)? {
@@ -57,13 +58,17 @@ fn prompt(fields: &mut Fields) -> Result<(String, Record, Shape), Refusal> {
     }
     let messages = conversation::messages(Some(messages.into()))?;
     let mut record = Record::default().with("messages", messages);
-    if let Some(thinking) = thinking(fields)? {
-        record = record.with("chat_template_kwargs", json!({"enable_thinking": thinking}));
+    if let Some(on) = thinking.on {
+        record = record.with("chat_template_kwargs", json!({"enable_thinking": on}));
+    }
+    if let Some(schema) = format(fields)? {
+        record = record.with("json_schema", schema);
     }
     cached(fields);
     let tools = fields.read("tools", "a list of functions with a `name`", functions)?;
     let (choice, single) = choice(fields)?;
-    let (record, shape) = tools::with(record, tools.unwrap_or_default(), choice, single)?;
+    let (record, shape) =
+        tools::with(record, tools.unwrap_or_default(), choice, single, "output_config")?;
     Ok((model, record, shape))
 }
 
@@ -90,11 +95,6 @@ fn turn(message: &Value, messages: &mut Vec<Value>) -> Result<(), Refusal> {
     let (mut parts, mut calls, mut reasoning) = (Vec::new(), Vec::new(), String::new());
     for block in blocks {
         match block["type"].as_str() {
-            Some("text") if block["text"].is_string() => {
-                parts.push(json!({"type": "text", "text": block["text"]}));
-            }
-            Some("image") => parts.push(json!({"type": "image_url", "image_url": block["source"]})),
-            Some("document") => parts.push(json!({"type": "file"})),
             Some("thinking") => reasoning += block["thinking"].as_str().unwrap_or_default(),
             Some("redacted_thinking") => {}
             Some("tool_use") => calls.push(json!({
@@ -103,11 +103,11 @@ fn turn(message: &Value, messages: &mut Vec<Value>) -> Result<(), Refusal> {
                 "function": {"name": block["name"], "arguments": block["input"].to_string()},
             })),
             Some("tool_result") => {
-                let content = texts(&block["content"]).unwrap_or_default();
+                let content = outcome(&block["content"])?;
                 let id = &block["tool_use_id"];
                 messages.push(json!({"role": "tool", "tool_call_id": id, "content": content}));
             }
-            _ => return Err(wrong()),
+            _ => parts.push(part(block).ok_or_else(wrong)?),
         }
     }
     let mut told = Map::from_iter([("role".to_owned(), role.into())]);
@@ -125,6 +125,31 @@ fn turn(message: &Value, messages: &mut Vec<Value>) -> Result<(), Refusal> {
     Ok(())
 }
 
+/// A block as a part of a content; none if it is of another kind.
+fn part(block: &Value) -> Option<Value> {
+    match block["type"].as_str()? {
+        "text" => Some(json!({"type": "text", "text": block["text"].as_str()?})),
+        "image" => Some(json!({"type": "image_url", "image_url": block["source"]})),
+        "document" => Some(json!({"type": "file"})),
+        _ => None,
+    }
+}
+
+/// What a function gave: a text, or parts if there is more in it.
+fn outcome(content: &Value) -> Result<Value, Refusal> {
+    let what = "texts, images or documents in a `tool_result`";
+    let wrong = || Refusal::invalid(format!("`messages`: there may be {what}"));
+    match (content, texts(content)) {
+        (Value::Null, _) => Ok("".into()),
+        (_, Some(text)) => Ok(text.into()),
+        (Value::Array(blocks), None) => {
+            let parts: Option<Vec<Value>> = blocks.iter().map(part).collect();
+            parts.map(Value::from).ok_or_else(wrong)
+        }
+        _ => Err(wrong()),
+    }
+}
+
 /// A text, or the texts of blocks together.
 fn texts(value: &Value) -> Option<String> {
     match value {
@@ -137,17 +162,32 @@ fn texts(value: &Value) -> Option<String> {
     }
 }
 
-/// Whether the model is to think first, as far as its template lets it be told.
-fn thinking(fields: &mut Fields) -> Result<Option<bool>, Refusal> {
-    let Some(mut thinking) = fields.object("thinking")? else { return Ok(None) };
+/// Whether the model is to think first, as far as its template lets it be told, and whether it is
+/// shown what it thinks.
+struct Thinking {
+    on: Option<bool>,
+    shown: bool,
+}
+
+fn thinking(fields: &mut Fields) -> Result<Thinking, Refusal> {
+    let Some(mut thinking) = fields.object("thinking")? else {
+        return Ok(Thinking { on: None, shown: true });
+    };
     let on = match thinking.text("type")?.as_deref() {
         Some("enabled" | "adaptive") => true,
         Some("disabled") => false,
         _ => return Err(Refusal::wrong("thinking", "enabled, adaptive or disabled")),
     };
-    thinking.skip(&["budget_tokens", "display"]);
+    let shown =
+        thinking.read("display", "summarized or omitted", |value| match value.as_str()? {
+            "summarized" => Some(true),
+            "omitted" => Some(false),
+            _ => None,
+        })?;
+    // No template can be told it: a model thinks as long as it does.
+    thinking.whole("budget_tokens", 1, u64::MAX)?;
     thinking.finish("`thinking`")?;
-    Ok(Some(on))
+    Ok(Thinking { on: Some(on), shown: shown.unwrap_or(true) })
 }
 
 /// The schema that the answer has to follow.
@@ -157,9 +197,7 @@ fn format(fields: &mut Fields) -> Result<Option<Value>, Refusal> {
     config.finish("`output_config`")?;
     let Some(mut format) = format else { return Ok(None) };
     format.only("type", &[json!("json_schema")])?;
-    let schema = format.take("schema");
-    format.finish("`output_config`")?;
-    schema.map(Some).ok_or_else(|| Refusal::invalid("`output_config`: no `schema`"))
+    schema::named(format, "output_config").map(Some)
 }
 
 /// Functions in OpenAI's form.

@@ -11,6 +11,8 @@ use crate::wording::{self, Answer, Wording, named};
 pub struct Messages {
     id: String,
     model: String,
+    /// Whether it is told what the model thinks, and not only that it does.
+    shown: bool,
     /// Blocks that are told, the open one included.
     blocks: usize,
     /// What the open block is of.
@@ -25,10 +27,10 @@ enum Kind {
 }
 
 impl Messages {
-    /// For an answer of `model`.
-    pub fn new(model: &str) -> Messages {
+    /// For an answer of `model`; what it thinks is left out if it is not `shown`.
+    pub fn new(model: &str, shown: bool) -> Messages {
         let id = wording::fresh("msg_");
-        Messages { id, model: model.to_owned(), blocks: 0, open: None }
+        Messages { id, model: model.to_owned(), shown, blocks: 0, open: None }
     }
 
     fn message(&self, content: Vec<Value>, end: Option<&End>, usage: &Value) -> Value {
@@ -57,6 +59,7 @@ impl Messages {
             self.open = Some(kind);
         }
         let delta = match kind {
+            Kind::Thinking if !self.shown => return events,
             Kind::Thinking => json!({"type": "thinking_delta", "thinking": text}),
             Kind::Text => json!({"type": "text_delta", "text": text}),
         };
@@ -100,7 +103,7 @@ impl Wording for Messages {
         let answer = answers.into_iter().next().unwrap_or_default();
         let mut content = Vec::new();
         if !answer.reasoning.is_empty() {
-            let thinking = answer.reasoning;
+            let thinking = if self.shown { answer.reasoning } else { String::new() };
             content.push(json!({"type": "thinking", "thinking": thinking, "signature": ""}));
         }
         if !answer.text.is_empty() {

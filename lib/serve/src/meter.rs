@@ -10,7 +10,8 @@ use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::registry::Registry;
 
-use crate::engine::{End, Figures};
+use crate::account::Spent;
+use crate::engine::Figures;
 
 /// Seconds up to which times are counted together.
 const TO_FIRST: [f64; 12] = [0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 60.0];
@@ -85,13 +86,11 @@ impl Meter {
     }
 
     /// Counts an answer, which ended for `reason`.
-    pub fn answer(&self, reason: &str, end: Option<&End>) {
+    pub fn answer(&self, reason: &str, spent: &Spent) {
         self.answers.get_or_create(&[("reason", reason.to_owned())]).inc();
-        if let Some(end) = end {
-            self.prompt.inc_by(end.prompt_tokens);
-            self.cached.inc_by(end.cached_tokens);
-            self.completion.inc_by(end.completion_tokens);
-        }
+        self.prompt.inc_by(spent.prompt);
+        self.cached.inc_by(spent.cached);
+        self.completion.inc_by(spent.completion);
     }
 
     /// Notes the time to the first piece of an answer.

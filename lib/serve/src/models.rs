@@ -3,8 +3,8 @@
 use std::sync::Arc;
 
 use serde_json::{Value, json};
-use tokio::task::spawn_blocking;
 
+use crate::answer::apart;
 use crate::app::App;
 use crate::engine::Listed;
 use crate::refusal::Refusal;
@@ -12,10 +12,7 @@ use crate::refusal::Refusal;
 /// What the engine has; it may read the disk for it.
 pub async fn listed(app: &Arc<App>) -> Result<Vec<Listed>, Refusal> {
     let app = app.clone();
-    let listed = spawn_blocking(move || app.engine.models()).await;
-    let failed =
-        |e| Refusal::from(mlxk_core::Error::new(mlxk_core::Kind::Internal, "", format!("{e}")));
-    Ok(listed.map_err(failed)??)
+    apart(move || Ok(app.engine.models()?)).await
 }
 
 /// All of them.

@@ -125,14 +125,49 @@ fn named(message: &str) -> Option<String> {
 
 /// The text with the last part alone of each path of this machine; those of the server stay.
 fn without_paths(text: &str) -> String {
-    let word = |word: &str| match word.strip_prefix('/') {
-        Some(rest) if rest.contains('/') && !rest.starts_with("v1/") => {
-            rest.rsplit('/').find(|part| !part.is_empty()).map(str::to_owned)
-        }
-        _ => None,
+    let (mut out, mut rest) = (String::new(), text);
+    while let Some(at) = rest.find('/') {
+        out += &rest[..at];
+        rest = &rest[at..];
+        let before = out.chars().next_back();
+        let (kept, length) = if rest.starts_with("//") && before == Some(':') {
+            // A file's address goes on with its path, others with a host.
+            (if out.ends_with("file:") { "" } else { "//" }, 2)
+        } else if before.is_some_and(within) || rest.starts_with("/v1/") || is_alone(rest) {
+            ("/", 1)
+        } else {
+            path(rest, before)
+        };
+        out += kept;
+        rest = &rest[length..];
+    }
+    out + rest
+}
+
+/// True if a `/` after this character is no beginning of a path.
+fn within(c: char) -> bool {
+    c.is_alphanumeric() || "._-~*%])}".contains(c)
+}
+
+/// True if nothing follows the `/` that a text begins with.
+fn is_alone(text: &str) -> bool {
+    text[1..].chars().next().is_none_or(char::is_whitespace)
+}
+
+/// The last part of the path that a text begins with, after the character `before`, and how long
+/// it is at most. A quoted path ends with the quote. Others may have spaces: what is said after one
+/// may be taken for its end, which loses a word rather than tell of a place.
+fn path(text: &str, before: Option<char>) -> (&str, usize) {
+    let quote = before.filter(|c| "\"'`".contains(*c));
+    let end = match quote {
+        Some(quote) => text.find(quote),
+        None => text.find([':', ',', ';', '"', '(', ')', '<', '>', '\n']),
     };
-    let words = text.split(' ').map(|whole| word(whole).unwrap_or_else(|| whole.to_owned()));
-    words.collect::<Vec<_>>().join(" ")
+    let whole = &text[..end.unwrap_or(text.len())];
+    let next = if quote.is_none() { whole.find(" /") } else { None };
+    let whole = &whole[..next.unwrap_or(whole.len())];
+    let last = whole.rsplit('/').find(|part| !part.trim().is_empty());
+    (last.unwrap_or("/"), whole.len())
 }
 
 #[cfg(test)]
@@ -141,8 +176,19 @@ mod tests {
 
     #[test]
     fn no_path_of_the_machine_is_told() {
-        let error = Error::new(Kind::Execution, "/home/me/hub/x.safetensors", "cut short");
-        assert_eq!(Refusal::from(error).message, "x.safetensors: cut short");
-        assert_eq!(without_paths("either/or, 1 / 2"), "either/or, 1 / 2");
+        for (text, told) in [
+            ("/home/me/hub/x.safetensors: cut short", "x.safetensors: cut short"),
+            ("cannot read \"/home/me/My Models/a b\" (/home/me/c)", "cannot read \"a b\" (c)"),
+            ("in '/home/me/it: a, b/c', says /etc/x", "in 'c', says x"),
+            ("/home/me/My Big Models/x.json: no", "x.json: no"),
+            ("file:///home/me/x is gone", "file:x is gone"),
+            ("socket=/run/me/s and /srv/t, /home/me/u/", "socket=s and t, u"),
+            ("GET /v1/models at http://127.0.0.1:8000/v1 has org/model", ""),
+            ("either/or, 1 / 2, ~/x, ../y, a://", ""),
+        ] {
+            assert_eq!(without_paths(text), if told.is_empty() { text } else { told });
+        }
+        let error = Error::new(Kind::Execution, "/home/me/x", "gone").hint("see (/home/me/y)");
+        assert_eq!(Refusal::from(error).message, "x: gone (see (y))");
     }
 }

@@ -4,10 +4,10 @@ use mlxk_core::Record;
 use serde_json::{Map, Value, json};
 
 use crate::conversation;
-use crate::engine::Request;
 use crate::fields::Fields;
 use crate::refusal::Refusal;
 use crate::responses_wording::Responses;
+use crate::schema;
 use crate::task::{self, Task};
 use crate::tools::{self, Choice};
 
@@ -33,13 +33,14 @@ pub fn read(mut fields: Fields) -> Result<Task, Refusal> {
     }
     let tools = fields.read("tools", "a list of functions", functions)?.unwrap_or_default();
     let choice = choice(&mut fields)?;
-    let single = fields.take("parallel_tool_calls") == Some(json!(false));
-    let (record, shape) = tools::with(record, tools, choice, single)?;
+    let single = tools::single(&mut fields)?;
+    let (record, shape) = tools::with(record, tools, choice, single, "text")?;
     let stream = fields.truth("stream")?;
     only_defaults(&mut fields)?;
     fields.finish("responses")?;
     let wording = Box::new(Responses::new(echo, logprobs.is_some()));
-    Ok(Task { requests: vec![Request { model, raw: false, record }], shape, stream, wording })
+    let requests = Box::new(task::repeated(model, false, record, 1));
+    Ok(Task { requests, count: (1, "input"), shape, stream, wording })
 }
 
 /// Fields that a response repeats.
@@ -80,13 +81,18 @@ fn messages(fields: &mut Fields) -> Result<Value, Refusal> {
 fn add(item: Value, messages: &mut Vec<Value>) -> Option<()> {
     match item["type"].as_str() {
         None | Some("message") => {
-            let content = content(&item["content"])?;
-            messages.push(json!({"role": item["role"].as_str()?, "content": content}));
+            let (role, content) = (item["role"].as_str()?, content(&item["content"])?);
+            match role {
+                "assistant" => {
+                    assistant(messages, &["content"])?.insert("content".into(), content);
+                }
+                _ => messages.push(json!({"role": role, "content": content})),
+            }
         }
         Some("function_call") => {
             let function = json!({"name": item["name"].as_str()?, "arguments": item["arguments"]});
             let call = json!({"id": item["call_id"], "type": "function", "function": function});
-            assistant(messages)?
+            assistant(messages, &[])?
                 .entry("tool_calls")
                 .or_insert(json!([]))
                 .as_array_mut()?
@@ -101,8 +107,8 @@ fn add(item: Value, messages: &mut Vec<Value>) -> Option<()> {
             let parts = item["content"].as_array().into_iter().flatten();
             let text: String = parts.filter_map(|part| part["text"].as_str()).collect();
             if !text.is_empty() {
-                messages.push(json!({"role": "assistant", "content": null}));
-                assistant(messages)?.insert("reasoning_content".into(), text.into());
+                let turn = assistant(messages, &["reasoning_content", "content", "tool_calls"])?;
+                turn.insert("reasoning_content".into(), text.into());
             }
         }
         Some(_) => return None,
@@ -110,9 +116,13 @@ fn add(item: Value, messages: &mut Vec<Value>) -> Option<()> {
     Some(())
 }
 
-/// The turn of the model that is last, or a new one.
-fn assistant(messages: &mut Vec<Value>) -> Option<&mut Map<String, Value>> {
-    if messages.last().is_none_or(|message| message["role"] != "assistant") {
+/// The turn of the model that is last, if there is none of `these` in it yet, or a new one.
+fn assistant<'a>(
+    messages: &'a mut Vec<Value>,
+    these: &[&str],
+) -> Option<&'a mut Map<String, Value>> {
+    let lacks = |turn: &Value| these.iter().all(|name| turn[*name].is_null());
+    if !messages.last().is_some_and(|last| last["role"] == "assistant" && lacks(last)) {
         messages.push(json!({"role": "assistant", "content": null}));
     }
     messages.last_mut()?.as_object_mut()
@@ -160,19 +170,7 @@ fn format(fields: &mut Fields) -> Result<Option<Value>, Refusal> {
     text.only("verbosity", &[json!("medium")])?;
     let format = text.object("format")?;
     text.finish("`text`")?;
-    let Some(mut format) = format else { return Ok(None) };
-    let schema = match format.text("type")?.as_deref() {
-        Some("text") => None,
-        Some("json_object") => Some(json!({"type": "object"})),
-        Some("json_schema") => {
-            format.skip(&["name", "description", "strict"]);
-            let schema = format.take("schema");
-            Some(schema.ok_or_else(|| Refusal::invalid("`text`: no `schema`"))?)
-        }
-        _ => return Err(Refusal::wrong("text", "of the type text, json_object or json_schema")),
-    };
-    format.finish("`text`")?;
-    Ok(schema)
+    format.map_or(Ok(None), |format| schema::read(format, "text"))
 }
 
 /// What the template is told of how to think.

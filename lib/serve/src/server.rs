@@ -18,17 +18,15 @@ use tokio::runtime::Builder;
 use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 use tokio::time::{sleep, timeout};
+use tokio_io_timeout::TimeoutStream;
 
-use crate::app::App;
+use crate::app::{App, Times};
 
 /// Threads that speak with clients.
 const THREADS: usize = 2;
 
 /// Connections at once.
 const CONNECTIONS: usize = 1024;
-
-/// Time for the head of a request, and for a connection to wait for the next one.
-const HEAD_TIME: Duration = Duration::from_secs(30);
 
 /// Bytes of the head of a request.
 const HEAD_BYTES: usize = 64 << 10;
@@ -78,7 +76,8 @@ async fn serve(
     let room = Arc::new(Semaphore::new(CONNECTIONS));
     let mut doors = JoinSet::new();
     for socket in sockets {
-        let door = Door { room: room.clone(), router: app.router(), graceful: graceful.clone() };
+        let (room, graceful) = (room.clone(), graceful.clone());
+        let door = Door { room, router: app.router(), graceful, times: app.settings.times };
         match socket {
             Socket::Tcp(listener) => {
                 listener.set_nonblocking(true)?;
@@ -109,6 +108,7 @@ struct Door {
     room: Arc<Semaphore>,
     router: Router,
     graceful: Arc<GracefulShutdown>,
+    times: Times,
 }
 
 async fn tcp(listener: TcpListener, door: Door) {
@@ -138,11 +138,13 @@ impl Door {
     async fn open(&self, stream: impl AsyncRead + AsyncWrite + Send + Unpin + 'static) {
         let Ok(place) = self.room.clone().acquire_owned().await else { return };
         let service = TowerToHyperService::new(self.router.clone());
+        let mut stream = TimeoutStream::new(stream);
+        stream.set_write_timeout(Some(self.times.write));
         let connection = http1::Builder::new()
             .timer(TokioTimer::new())
-            .header_read_timeout(HEAD_TIME)
+            .header_read_timeout(self.times.head)
             .max_buf_size(HEAD_BYTES)
-            .serve_connection(TokioIo::new(stream), service);
+            .serve_connection(TokioIo::new(Box::pin(stream)), service);
         let watched = self.graceful.watch(connection);
         tokio::spawn(async move {
             // A client that breaks off is no failure of the server.

@@ -1,5 +1,7 @@
 //! What a body asks for, whichever API it is of.
 
+use std::sync::Arc;
+
 use mlxk_core::Record;
 use serde_json::{Value, json};
 
@@ -13,8 +15,10 @@ const MOST: u64 = 128;
 
 /// What a body asks for.
 pub struct Task {
-    /// One for each answer.
-    pub requests: Vec<Request>,
+    /// One for each answer, made when it is taken: many may be asked for that cannot be had.
+    pub requests: Box<dyn Iterator<Item = Request> + Send>,
+    /// How many these are, and the field that says so.
+    pub count: (u64, &'static str),
     /// How its answers are made ready.
     pub shape: Shape,
     /// Whether answers are told as they come.
@@ -64,17 +68,19 @@ pub fn choice(fields: &mut Fields, mut record: Record) -> Result<Record, Refusal
     Ok(fields.pass(&names, record))
 }
 
-/// `n` requests like this one, each with a seed of its own.
-pub fn repeated(request: &Request, n: u64) -> Vec<Request> {
-    let seed = request.record.get("seed").and_then(Value::as_u64);
-    let one = |number: u64| {
-        let mut request = request.clone();
-        if let Some(seed) = seed {
-            request.record = request.record.with("seed", seed.wrapping_add(number));
-        }
-        request
-    };
-    (0..n).map(one).collect()
+/// `n` requests to `model`, each with a seed of its own.
+pub fn repeated(
+    model: String,
+    raw: bool,
+    record: Record,
+    n: u64,
+) -> impl Iterator<Item = Request> + Send {
+    let seed = record.get("seed").and_then(Value::as_u64);
+    let record = Arc::new(record);
+    (0..n).map(move |number| {
+        let seed = seed.map(|seed| seed.wrapping_add(number));
+        Request { model: model.clone(), raw, record: record.clone(), seed }
+    })
 }
 
 /// How many answers are wanted.

@@ -25,21 +25,25 @@ pub enum Choice {
 pub fn read(fields: &mut Fields, record: Record) -> Result<(Record, Shape), Refusal> {
     let tools = fields.read("tools", "a list of functions", functions)?.unwrap_or_default();
     let choice = fields.take("tool_choice").map(|value| choice(&value)).transpose()?;
-    let single = match fields.take("parallel_tool_calls") {
-        None | Some(Value::Bool(true)) => false,
-        Some(Value::Bool(false)) => true,
-        Some(_) => return Err(Refusal::wrong("parallel_tool_calls", "true or false")),
-    };
-    with(record, tools, choice.unwrap_or(Choice::Auto), single)
+    let single = single(fields)?;
+    with(record, tools, choice.unwrap_or(Choice::Auto), single, "response_format")
+}
+
+/// Whether one function alone may be called.
+pub fn single(fields: &mut Fields) -> Result<bool, Refusal> {
+    let several = fields.read("parallel_tool_calls", "true or false", Value::as_bool)?;
+    Ok(several == Some(false))
 }
 
 /// The record of a request whose model may call `tools`. A call that must be is a form of the
-/// answer, which is read as one.
+/// answer, which is read as one; no other form goes with tools, `format` being the field that asks
+/// for one.
 pub fn with(
     record: Record,
     tools: Vec<Value>,
     choice: Choice,
     single: bool,
+    format: &str,
 ) -> Result<(Record, Shape), Refusal> {
     let wanted: Vec<&Value> = match &choice {
         Choice::None => return Ok((record, Shape::default())),
@@ -53,8 +57,10 @@ pub fn with(
         return Err(Refusal::invalid("`tool_choice` is none of `tools`"));
     }
     let forced = !wanted.is_empty();
-    if forced && record.get("json_schema").or(record.get("grammar")).is_some() {
-        return Err(Refusal::invalid("`tool_choice` leaves no answer for a `response_format`"));
+    let format = if record.get("grammar").is_some() { "grammar" } else { format };
+    if !tools.is_empty() && record.get("json_schema").or(record.get("grammar")).is_some() {
+        let message = format!("`{format}` leaves no way to call one of `tools`");
+        return Err(Refusal::invalid(message + "; it goes with the tool choice none"));
     }
     let schemas: Vec<Value> = wanted.into_iter().map(schema).collect();
     let record = match forced {

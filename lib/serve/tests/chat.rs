@@ -1,7 +1,9 @@
 //! Chat completions.
 
-use mlxk_serve::App;
-use mlxk_testengine::{Answered, Script, post, settings, text};
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use mlxk_serve::{App, Settings};
+use mlxk_testengine::{Answered, ROOM, Script, post, settings, text};
 use serde_json::{Value, json};
 
 const PATH: &str = "/v1/chat/completions";
@@ -112,7 +114,8 @@ async fn a_call_that_must_be_is_one() {
         let schema = script.last().record.get("json_schema").unwrap().clone();
         assert_eq!(schema["anyOf"][0]["properties"]["name"], json!({"const": "weather"}));
     }
-    let more = json!({"tools": [tool()], "tool_choice": "none"});
+    let format = json!({"type": "json_object"});
+    let more = json!({"tools": [tool()], "tool_choice": "none", "response_format": format});
     chat(&script, more).await.json();
     assert_eq!(script.last().record.get("tools"), None);
 }
@@ -126,7 +129,7 @@ async fn several_answers_have_seeds_of_their_own() {
     assert_eq!(texts, ["One two three."; 3]);
     assert_eq!(answer["usage"]["prompt_tokens"], 7);
     assert_eq!(answer["usage"]["completion_tokens"], 9);
-    assert_eq!(script.last().record.get("seed"), Some(&json!(1)));
+    assert_eq!(script.last().seed, Some(1));
 
     let events = chat(&script, json!({"n": 2, "stream": true})).await.events();
     for number in 0..2 {
@@ -159,7 +162,7 @@ async fn every_wish_reaches_the_engine_in_the_form_of_records() {
         "chat_template_kwargs": {"enable_thinking": false, "reasoning_effort": "none"},
         "logprobs": 2, "json_schema": {"type": "object"},
     });
-    assert_eq!(Value::from(record), expected);
+    assert_eq!(Value::from(mlxk_core::Record::clone(&record)), expected);
 }
 
 #[tokio::test]
@@ -191,6 +194,34 @@ async fn what_cannot_be_heeded_is_refused_by_name() {
         (json!({"top_logprobs": 2}), "`top_logprobs` goes with `logprobs`", "top_logprobs"),
         (json!({"tools": [1]}), "`tools` is not a list of functions", "tools"),
         (json!({"tool_choice": "required"}), "`tool_choice` is none of `tools`", "tool_choice"),
+        (
+            json!({"parallel_tool_calls": "no"}),
+            "`parallel_tool_calls` is not true or false",
+            "parallel_tool_calls",
+        ),
+        (
+            json!({"tools": [tool()], "response_format": {"type": "json_object"}}),
+            "`response_format` leaves no way to call one of `tools`; it goes with the tool choice \
+             none",
+            "response_format",
+        ),
+        (
+            json!({"tools": [tool()], "grammar": "start: \"a\""}),
+            "`grammar` leaves no way to call one of `tools`; it goes with the tool choice none",
+            "grammar",
+        ),
+        (
+            json!({"response_format": {"type": "json_schema", "json_schema": {
+                "schema": {}, "examples": [],
+            }}}),
+            "`examples` is not supported in `response_format`",
+            "examples",
+        ),
+        (
+            json!({"json_schema": {}, "response_format": {"type": "json_object"}}),
+            "`json_schema` and `response_format` both ask for a form",
+            "json_schema",
+        ),
         (json!({"messages": []}), "`messages` is not a list of objects with a `role`", "messages"),
         (
             json!({"response_format": {"type": "xml"}}),
@@ -203,7 +234,7 @@ async fn what_cannot_be_heeded_is_refused_by_name() {
         let error = &answer.json()["error"];
         assert_eq!((&error["type"], &error["param"]), (&json!("validation_error"), &json!(param)));
     }
-    let lenient = App::new(script, mlxk_serve::Settings { lenient: true, ..settings() });
+    let lenient = App::new(script, Settings { lenient: true, ..settings() });
     let mut body = asked("words");
     body["foo"] = 1.into();
     body["store"] = true.into();
@@ -223,6 +254,15 @@ async fn media_are_refused_where_they_are_asked_about() {
     chat(&script, json!({"messages": later})).await.json();
     let told = script.last().record.get("messages").unwrap()[0]["content"][1].clone();
     assert_eq!(told, json!({"type": "text", "text": "[1 image was attached]"}));
+    let call = json!({"role": "assistant", "content": null, "tool_calls": []});
+    let result = json!({"role": "tool", "tool_call_id": "1", "content": [image]});
+    for asked in [
+        json!([{"role": "user", "content": "a"}, call, result]),
+        json!([{"role": "user", "content": "a"}, call, result, {"role": "user", "content": "b"}]),
+    ] {
+        let answer = chat(&script, json!({"messages": asked})).await;
+        assert_eq!(answer.refused(422), "a part of type `image_url`: only text is taken");
+    }
     let away = json!({"type": "image_url", "image_url": {"url": "http://a/b.png"}});
     let answer = chat(&script, json!({"messages": [user(&away)]})).await;
     assert!(answer.refused(400).contains("data URL"));
@@ -248,4 +288,35 @@ async fn a_model_that_is_not_there_and_a_full_queue_have_their_status() {
     answer.refused(429);
     assert_eq!(answer.headers["retry-after"], "1");
     assert_eq!(answer.json()["error"]["retryable"], true);
+}
+
+#[tokio::test]
+async fn more_answers_than_may_wait_are_refused_for_good() {
+    let script = Script::new();
+    chat(&script, json!({"n": ROOM})).await.json();
+    let body = json!({"model": "words", "prompt": ["a", "b"], "n": ROOM});
+    let answer = post(&App::new(script, settings()), "/v1/completions", body).await;
+    assert_eq!(answer.refused(400), "`prompt`: 256 answers at once, where 128 may wait");
+}
+
+#[tokio::test]
+async fn a_large_body_keeps_nobody_waiting() {
+    let app = App::new(Script::new(), Settings { max_body: 16 << 20, ..settings() });
+    let mut body = asked("words");
+    body["stop"] = vec!["a long string that stops"; 100_000].into();
+    let done = AtomicBool::new(false);
+    let others = async {
+        let mut turns = 0;
+        while !done.load(Ordering::Relaxed) {
+            turns += 1;
+            tokio::task::yield_now().await;
+        }
+        turns
+    };
+    let answer = async {
+        post(&app, PATH, body).await.json();
+        done.store(true, Ordering::Relaxed);
+    };
+    let ((), turns) = tokio::join!(answer, others);
+    assert!(turns > 100, "{turns}");
 }

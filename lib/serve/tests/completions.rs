@@ -1,6 +1,7 @@
 //! Completions.
 
-use mlxk_serve::App;
+use mlxk_core::Record;
+use mlxk_serve::{App, Settings};
 use mlxk_testengine::{Answered, Script, post, settings};
 use serde_json::{Value, json};
 
@@ -19,7 +20,17 @@ async fn a_prompt_goes_to_the_model_as_it_is() {
     assert_eq!(answer["choices"], json!([choice]));
     let request = script.last();
     assert!(request.raw);
-    assert_eq!(Value::from(request.record), json!({"max_tokens": 16, "prompt": "Zero"}));
+    let record = Value::from(Record::clone(&request.record));
+    assert_eq!(record, json!({"max_tokens": 16, "prompt": "Zero"}));
+}
+
+#[tokio::test]
+async fn the_server_may_say_how_long_an_answer_is() {
+    let script = Script::new();
+    let app = App::new(script.clone(), Settings { max_tokens: Some(2), ..settings() });
+    let body = json!({"model": "words", "prompt": "Zero"});
+    let answer = post(&app, "/v1/completions", body).await.json();
+    assert_eq!(answer["choices"][0]["text"], "One two");
 }
 
 #[tokio::test]
@@ -32,6 +43,13 @@ async fn several_prompts_have_an_answer_each() {
     assert_eq!(texts, ["aOne", "aOne", "bOne", "bOne"]);
     assert_eq!(answer["choices"][0]["finish_reason"], "length");
     assert_eq!(answer["usage"]["prompt_tokens"], 28);
+    let body = json!({"model": "words", "prompt": ["a", "b"], "echo": true, "stream": true});
+    let events = complete(&Script::new(), body).await.events();
+    let of = |number: usize| {
+        let own = events.iter().filter(move |event| event["choices"][0]["index"] == number);
+        own.filter_map(|event| event["choices"][0]["text"].as_str()).collect::<String>()
+    };
+    assert_eq!([of(0), of(1)], ["aOne two three.", "bOne two three."]);
 }
 
 #[tokio::test]
@@ -40,7 +58,7 @@ async fn tokens_are_prompts_too() {
         let script = Script::new();
         let answer = complete(&script, json!({"model": "words", "prompt": prompt})).await.json();
         assert_eq!(answer["choices"][0]["text"], "One two three.");
-        assert_eq!(Value::from(script.last().record)["prompt_ids"], expected);
+        assert_eq!(script.last().record.get("prompt_ids"), Some(&expected));
     }
 }
 

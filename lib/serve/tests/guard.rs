@@ -1,11 +1,12 @@
 //! Who may ask, from where, under which id; and what is no request at all.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use axum::body::Body;
 use axum::http::{Method, Request};
 use mlxk_serve::{App, Key, Settings};
-use mlxk_testengine::{Answered, Script, ask, get, post, settings};
+use mlxk_testengine::{Answered, Script, ask, get, post, settings, text};
 use serde_json::json;
 
 fn app(settings: Settings) -> Arc<App> {
@@ -36,6 +37,7 @@ async fn a_server_tells_that_it_is_there_and_what_it_has() {
         get(&app, "/v1/models/org/none").await.refused(404),
         "org/none: no such model (GET /v1/models lists them)"
     );
+    assert_eq!(get(&app, "/v1/models/%ff").await.refused(400), "the path is not UTF-8");
 }
 
 #[tokio::test]
@@ -70,6 +72,18 @@ async fn pages_from_elsewhere_may_ask_only_if_they_are_named() {
     with(&closed, "/v1/models", &[("origin", "null")]).await.refused(403);
     let own = [("host", "localhost:8000"), ("origin", "http://localhost:8000")];
     assert_eq!(with(&closed, "/v1/models", &own).await.status, 200);
+}
+
+#[tokio::test]
+async fn pages_that_may_ask_may_send_what_official_clients_send() {
+    let allowed = "https://chat.example";
+    let app = app(Settings { origins: vec![allowed.parse().unwrap()], ..settings() });
+    let wanted = "authorization,x-api-key,anthropic-version,x-stainless-os";
+    let request = Request::builder().method(Method::OPTIONS).uri("/v1/messages");
+    let request = request.header("origin", allowed).header("access-control-request-method", "POST");
+    let request = request.header("access-control-request-headers", wanted);
+    let answer = ask(&app, request.body(Body::empty()).unwrap()).await;
+    assert_eq!(answer.headers["access-control-allow-headers"], wanted);
 }
 
 #[tokio::test]
@@ -132,6 +146,8 @@ async fn bodies_that_are_no_request_are_refused() {
             format!("{}{}", "[".repeat(10_000), "]".repeat(10_000)),
             "the body is not JSON: recursion",
         ),
+        (format!("{{\"a\": [0{}]}}", ",0".repeat(300_000)), "the body has more than 300000 values"),
+        (format!("{{\"a\": \"\\\"{}", ",".repeat(300_000)), "the body is not JSON: EOF"),
     ] {
         let refused = post(&app, path, body).await.refused(400);
         assert!(refused.starts_with(message), "{refused}");
@@ -183,13 +199,20 @@ async fn the_page_needs_nothing_from_outside() {
 #[tokio::test]
 async fn what_is_counted_is_told_to_prometheus() {
     let app = app(settings());
-    let body = json!({"model": "words", "messages": [{"role": "user", "content": "Hi"}]});
+    let body = json!({
+        "model": "words", "messages": [{"role": "user", "content": "Hi"}], "logprobs": true,
+    });
     post(&app, "/v1/chat/completions", body).await.json();
     get(&app, "/v1/nothing").await;
+    for method in ["BREW", "PROPFIND", "WHEN"] {
+        let request = Request::builder().method(method).uri("/health").body(Body::empty());
+        ask(&app, request.unwrap()).await.refused(405);
+    }
     let told = get(&app, "/metrics").await.text;
     for line in [
         "mlxk_requests_total{method=\"POST\",route=\"/v1/chat/completions\",status=\"200\"} 1",
         "mlxk_requests_total{method=\"GET\",route=\"other\",status=\"404\"} 1",
+        "mlxk_requests_total{method=\"other\",route=\"/health\",status=\"405\"} 3",
         "mlxk_completion_tokens_total 3",
         "mlxk_time_to_first_token_seconds_count 1",
         "mlxk_inter_token_seconds_count 2",
@@ -197,6 +220,27 @@ async fn what_is_counted_is_told_to_prometheus() {
     ] {
         assert!(told.contains(line), "{line}\n{told}");
     }
+}
+
+#[tokio::test]
+async fn what_was_written_counts_also_if_nobody_waits_for_the_rest() {
+    let paced = Script::new().with("slow", vec![text("a "); 1000]);
+    let app = App::new(paced.pace(Duration::from_millis(1)), settings());
+    let body = json!({
+        "model": "slow", "messages": [{"role": "user", "content": "Hi"}], "logprobs": true,
+    });
+    let answer = post(&app, "/v1/chat/completions", body);
+    tokio::time::timeout(Duration::from_millis(200), answer).await.unwrap_err();
+    let told = get(&app, "/metrics").await.text;
+    let count = |name: &str| -> u64 {
+        let line = told.lines().find_map(|line| line.strip_prefix(name)).unwrap();
+        line.trim().parse().unwrap()
+    };
+    assert_eq!(count("mlxk_answers_total{reason=\"cancelled\"}"), 1);
+    assert_eq!(count("mlxk_prompt_tokens_total"), 7);
+    let (written, between) =
+        (count("mlxk_completion_tokens_total"), count("mlxk_inter_token_seconds_count"));
+    assert!(written > 0 && between == written - 1, "{told}");
 }
 
 #[tokio::test]

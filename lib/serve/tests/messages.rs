@@ -1,5 +1,6 @@
 //! Anthropic's messages.
 
+use mlxk_core::Record;
 use mlxk_serve::App;
 use mlxk_testengine::{Answered, PROMPT, Script, post, settings};
 use serde_json::{Value, json};
@@ -28,7 +29,7 @@ async fn an_answer_is_a_message() {
         "messages": [{"role": "system", "content": "Be brief."}, {"role": "user", "content": "Hi"}],
         "max_tokens": 9, "top_k": 3, "stop": ["x"],
     });
-    assert_eq!(Value::from(script.last().record), expected);
+    assert_eq!(Value::from(Record::clone(&script.last().record)), expected);
 }
 
 #[tokio::test]
@@ -94,10 +95,69 @@ async fn a_conversation_with_tools_reaches_the_engine_in_the_form_of_templates()
 }
 
 #[tokio::test]
+async fn what_a_function_gave_is_not_lost() {
+    let script = Script::new();
+    let image = json!({"type": "image", "source": {"type": "base64", "data": "AA=="}});
+    let given = |content: Value, after: Value| {
+        let result = json!({"type": "tool_result", "tool_use_id": "1", "content": content});
+        let mut messages = json!([
+            {"role": "user", "content": "Weather?"},
+            {"role": "assistant", "content": [
+                {"type": "tool_use", "id": "1", "name": "weather", "input": {}},
+            ]},
+            {"role": "user", "content": [result]},
+        ]);
+        messages.as_array_mut().unwrap().extend(after.as_array().unwrap().clone());
+        json!({"messages": messages})
+    };
+    let text = json!({"type": "text", "text": "Sun"});
+    let answer = message(&script, given(json!([text, image]), json!([]))).await;
+    assert_eq!(answer.refused(422), "a part of type `image_url`: only text is taken");
+    let after = json!([{"role": "assistant", "content": "Sun."}, {"role": "user", "content": "a"}]);
+    message(&script, given(json!([text, image]), after)).await.json();
+    let told = script.last().record.get("messages").unwrap()[2]["content"].clone();
+    assert_eq!(told, json!([text, {"type": "text", "text": "[1 image was attached]"}]));
+    for wrong in [json!([{"type": "search_result"}]), json!([{"text": 1}]), json!(5)] {
+        let answer = message(&script, given(wrong, json!([]))).await;
+        let wanted = "`messages`: there may be texts, images or documents in a `tool_result`";
+        assert_eq!(answer.refused(400), wanted);
+    }
+    message(&script, given(Value::Null, json!([]))).await.json();
+    assert_eq!(script.last().record.get("messages").unwrap()[2]["content"], "");
+}
+
+#[tokio::test]
+async fn thinking_is_shown_unless_it_is_to_be_left_out() {
+    let more = |display: &str, stream: bool| {
+        let thinking = json!({"type": "enabled", "budget_tokens": 1024, "display": display});
+        json!({"model": "calls", "thinking": thinking, "stream": stream})
+    };
+    let answer = message(&Script::new(), more("summarized", false)).await.json();
+    assert_eq!(answer["content"][0]["thinking"], "Hm.");
+    let answer = message(&Script::new(), more("omitted", false)).await.json();
+    let block = json!({"type": "thinking", "thinking": "", "signature": ""});
+    assert_eq!(answer["content"][0], block);
+    let answer = message(&Script::new(), more("omitted", true)).await;
+    assert!(answer.text.contains("\"thinking\"") && !answer.text.contains("Hm."), "{answer:?}");
+}
+
+#[tokio::test]
 async fn refusals_are_in_its_own_form() {
     for (more, status, kind, message_) in [
         (json!({"foo": 1}), 400, "invalid_request_error", "`foo` is not supported in messages"),
         (json!({"max_tokens": null}), 400, "invalid_request_error", "`max_tokens` is missing"),
+        (
+            json!({"thinking": {"type": "enabled", "budget_tokens": "many"}}),
+            400,
+            "invalid_request_error",
+            "`budget_tokens` is not a whole number from 1",
+        ),
+        (
+            json!({"thinking": {"type": "enabled", "display": "loud"}}),
+            400,
+            "invalid_request_error",
+            "`display` is not summarized or omitted",
+        ),
         (json!({"model": "none"}), 404, "not_found_error", "none: no such model"),
     ] {
         let answer = message(&Script::new(), more).await;

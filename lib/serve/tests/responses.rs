@@ -1,7 +1,7 @@
 //! OpenAI's responses.
 
-use mlxk_serve::App;
-use mlxk_testengine::{Answered, Script, post, settings};
+use mlxk_serve::{App, Call, Event};
+use mlxk_testengine::{Answered, Script, post, settings, text};
 use serde_json::{Value, json};
 
 async fn respond(script: &Script, more: Value) -> Answered {
@@ -87,10 +87,38 @@ async fn what_cannot_be_heeded_is_refused_by_name() {
         (json!({"store": true}), "`store`: only false is supported"),
         (json!({"background": true}), "`background`: only false is supported"),
         (json!({"input": null}), "`input` is missing"),
+        (json!({"parallel_tool_calls": 1}), "`parallel_tool_calls` is not true or false"),
+        (
+            json!({"text": {"format": {"type": "json_schema", "schema": {}, "examples": []}}}),
+            "`examples` is not supported in `text`",
+        ),
         (json!({"tools": [{"type": "web_search"}]}), "`tools` is not a list of functions"),
     ] {
         assert_eq!(respond(&Script::new(), more).await.refused(400), message);
     }
+}
+
+#[tokio::test]
+async fn an_answer_can_be_sent_back_as_it_came() {
+    let call = Call { id: "1".into(), name: "weather".into(), arguments: "{}".into() };
+    let says = [Event::Reasoning("Hm.".into()), text("Wait."), Event::Call(call)];
+    let script = Script::new().with("all", says);
+    let answer = respond(&script, json!({"model": "all"})).await.json();
+    let mut input = vec![json!({"role": "user", "content": "Hi"})];
+    input.extend(answer["output"].as_array().unwrap().clone());
+    input.push(json!({"type": "function_call_output", "call_id": "1", "output": "Sun"}));
+    input.extend(answer["output"].as_array().unwrap()[..2].iter().cloned());
+    respond(&script, json!({"input": input})).await.json();
+    let content = json!([{"type": "text", "text": "Wait."}]);
+    let function = json!({"name": "weather", "arguments": "{}"});
+    let expected = json!([
+        {"role": "user", "content": "Hi"},
+        {"role": "assistant", "content": content, "reasoning_content": "Hm.",
+            "tool_calls": [{"id": "1", "type": "function", "function": function}]},
+        {"role": "tool", "tool_call_id": "1", "content": "Sun"},
+        {"role": "assistant", "content": content, "reasoning_content": "Hm."},
+    ]);
+    assert_eq!(script.last().record.get("messages"), Some(&expected));
 }
 
 #[tokio::test]

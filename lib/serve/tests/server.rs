@@ -1,56 +1,46 @@
 //! The server on a socket: clients that go away, many at once, and how it stops.
 
 use std::io::{Read, Write};
-use std::net::{SocketAddr, TcpListener, TcpStream};
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::thread::{self, JoinHandle};
+use std::net::TcpStream;
+use std::thread;
 use std::time::{Duration, Instant};
 
-use mlxk_serve::{App, Engine, Socket, run};
-use mlxk_testengine::{Script, settings, text};
+use mlxk_serve::{Engine, Times};
+use mlxk_testengine::{Script, Served, settings, text};
 use serde_json::json;
 
-struct Server {
-    address: SocketAddr,
-    stop: Arc<AtomicBool>,
-    thread: JoinHandle<()>,
+fn start(script: &Script, grace: Duration) -> Served {
+    Served::start(script, settings(), grace)
 }
 
-impl Server {
-    fn start(script: &Script, grace: Duration) -> Server {
-        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-        let address = listener.local_addr().unwrap();
-        let app = App::new(script.clone(), settings());
-        let stop = Arc::new(AtomicBool::new(false));
-        let stopped = stop.clone();
-        let thread = thread::spawn(move || {
-            let sockets = vec![Socket::Tcp(listener)];
-            run(&app, sockets, grace, &|| stopped.load(Ordering::Relaxed)).unwrap();
-        });
-        Server { address, stop, thread }
-    }
+/// A server whose clients have a tenth of a second for one thing.
+fn hasty(script: &Script, hasten: impl Fn(&mut Times, Duration)) -> Served {
+    let mut settings = settings();
+    hasten(&mut settings.times, Duration::from_millis(100));
+    Served::start(script, settings, Duration::ZERO)
+}
 
-    fn ask(&self, model: &str, stream: bool) -> TcpStream {
-        let body = json!({
-            "model": model, "stream": stream, "messages": [{"role": "user", "content": "Hi"}],
-        });
-        let body = body.to_string();
-        let mut client = TcpStream::connect(self.address).unwrap();
-        client.set_read_timeout(Some(Duration::from_secs(20))).unwrap();
-        let head = format!(
-            "POST /v1/chat/completions HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\
-             content-length: {}\r\n\r\n",
-            body.len()
-        );
-        client.write_all((head + &body).as_bytes()).unwrap();
-        client
-    }
+fn connect(server: &Served, sent: &str) -> TcpStream {
+    let mut client = TcpStream::connect(server.address).unwrap();
+    client.set_read_timeout(Some(Duration::from_secs(20))).unwrap();
+    client.write_all(sent.as_bytes()).unwrap();
+    client
+}
 
-    fn stop(self) {
-        self.stop.store(true, Ordering::Relaxed);
-        self.thread.join().unwrap();
-    }
+/// What comes before a body of so many bytes.
+fn head(length: usize) -> String {
+    format!(
+        "POST /v1/chat/completions HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\
+         content-length: {length}\r\n\r\n"
+    )
+}
+
+fn ask(server: &Served, model: &str, stream: bool) -> TcpStream {
+    let body = json!({
+        "model": model, "stream": stream, "messages": [{"role": "user", "content": "Hi"}],
+    });
+    let body = body.to_string();
+    connect(server, &(head(body.len()) + &body))
 }
 
 fn all(mut client: TcpStream) -> String {
@@ -75,8 +65,8 @@ fn long() -> Script {
 #[test]
 fn clients_that_vanish_leave_no_work_behind() {
     let script = long();
-    let server = Server::start(&script, Duration::ZERO);
-    let clients: Vec<_> = (0..40).map(|number| server.ask("long", number % 2 == 0)).collect();
+    let server = start(&script, Duration::ZERO);
+    let clients: Vec<_> = (0..40).map(|number| ask(&server, "long", number % 2 == 0)).collect();
     until("all begin", || script.figures().running == 40);
     drop(clients);
     until("none goes on", || script.figures().running == 0);
@@ -86,12 +76,12 @@ fn clients_that_vanish_leave_no_work_behind() {
 #[test]
 fn many_are_answered_at_once() {
     let script = Script::new();
-    let server = Server::start(&script, Duration::ZERO);
+    let server = start(&script, Duration::ZERO);
     thread::scope(|scope| {
         for _ in 0..8 {
             scope.spawn(|| {
                 for _ in 0..25 {
-                    let answer = all(server.ask("words", true));
+                    let answer = all(ask(&server, "words", true));
                     assert!(answer.starts_with("HTTP/1.1 200") && answer.contains("[DONE]"));
                 }
             });
@@ -104,15 +94,15 @@ fn many_are_answered_at_once() {
 fn a_server_that_stops_lets_answers_end_within_their_time() {
     let pieces = (0..40).map(|_| text("a "));
     let script = Script::new().with("short", pieces).pace(Duration::from_millis(5));
-    let server = Server::start(&script, Duration::from_secs(20));
-    let client = server.ask("short", true);
+    let server = start(&script, Duration::from_secs(20));
+    let client = ask(&server, "short", true);
     until("it begins", || script.figures().running == 1);
     server.stop();
     assert!(all(client).contains("[DONE]"));
 
     let script = long();
-    let server = Server::start(&script, Duration::from_millis(50));
-    let client = server.ask("long", true);
+    let server = start(&script, Duration::from_millis(50));
+    let client = ask(&server, "long", true);
     until("it begins", || script.figures().running == 1);
     server.stop();
     assert!(!all(client).contains("[DONE]"));
@@ -120,15 +110,53 @@ fn a_server_that_stops_lets_answers_end_within_their_time() {
 }
 
 #[test]
+fn who_is_slow_is_not_waited_for() {
+    let script = Script::new();
+    let server = hasty(&script, |times, short| times.head = short);
+    let slow = connect(&server, "GET / HTTP/1.1\r\n");
+    assert_eq!(all(slow), "");
+    let idle = connect(&server, "");
+    assert_eq!(all(idle), "");
+    server.stop();
+    let server = hasty(&script, |times, short| times.body = short);
+    let answer = all(connect(&server, &(head(100) + "{\"model\"")));
+    assert!(answer.starts_with("HTTP/1.1 408 "), "{answer}");
+    assert!(answer.contains("no body within 0.1 seconds"), "{answer}");
+    server.stop();
+}
+
+#[test]
+fn who_takes_no_answer_leaves_no_work_behind() {
+    // More than there is room for between the two, and longer than this waits.
+    let piece = "a ".repeat(500_000);
+    let script = Script::new().with("long", (0..100).map(|_| text(&piece)));
+    let script = script.pace(Duration::from_millis(250));
+    let server = hasty(&script, |times, short| times.write = short);
+    let client = ask(&server, "long", true);
+    until("it begins", || script.figures().running == 1);
+    until("it is given up", || script.figures().running == 0);
+    drop(client);
+    server.stop();
+}
+
+#[test]
+fn a_body_that_says_it_is_too_large_is_refused_at_once() {
+    let server = start(&Script::new(), Duration::ZERO);
+    let answer = all(connect(&server, &head(100_000_000)));
+    assert!(answer.starts_with("HTTP/1.1 413 "), "{answer}");
+    server.stop();
+}
+
+#[test]
 fn what_is_no_http_disturbs_nobody() {
-    let server = Server::start(&Script::new(), Duration::ZERO);
+    let server = start(&Script::new(), Duration::ZERO);
     let mut noise = TcpStream::connect(server.address).unwrap();
     noise.write_all(b"\x16\x03\x01 no http\r\n\r\n").unwrap();
     let mut endless = TcpStream::connect(server.address).unwrap();
     endless.write_all(b"GET / HTTP/1.1\r\n").unwrap();
     // The server may close it midway.
     let _ = endless.write_all(&b"a: b\r\n".repeat(20_000));
-    assert!(all(server.ask("words", false)).contains("One two three."));
+    assert!(all(ask(&server, "words", false)).contains("One two three."));
     let mut answer = Vec::new();
     // It may have been reset.
     let _ = endless.read_to_end(&mut answer);

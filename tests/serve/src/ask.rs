@@ -2,19 +2,23 @@
 
 use axum::body::{Body, to_bytes};
 use axum::http::{HeaderMap, Request, StatusCode};
-use mlxk_serve::{App, Log, Settings};
+use mlxk_serve::{App, Log, Settings, Times};
 use serde_json::Value;
 use std::sync::Arc;
+use std::time::Duration;
 use tower::ServiceExt;
 
 /// Those of a server on loopback that everybody may ask.
 pub fn settings() -> Settings {
+    let minute = Duration::from_secs(60);
     Settings {
         keys: Vec::new(),
         loopback: true,
         origins: Vec::new(),
         lenient: false,
         max_body: 1 << 20,
+        max_tokens: None,
+        times: Times { head: minute, body: minute, write: minute },
         log: Log::none(),
     }
 }

@@ -2,6 +2,7 @@
 #![allow(clippy::unwrap_used)] // a test fails by panicking
 
 mod ask;
+mod served;
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -14,9 +15,13 @@ use tokio::sync::{mpsc, oneshot};
 use tokio::time::sleep;
 
 pub use ask::{Answered, ask, get, post, settings};
+pub use served::Served;
 
 /// Tokens of every prompt.
 pub const PROMPT: u64 = 7;
+
+/// Requests that may wait.
+pub const ROOM: u64 = 128;
 
 /// An engine that answers by a script.
 #[derive(Clone, Default)]
@@ -182,6 +187,10 @@ impl Engine for Script {
         let (send, count) = oneshot::channel();
         let _ = send.send(Ok(PROMPT));
         Ok(count)
+    }
+
+    fn room(&self) -> u64 {
+        ROOM
     }
 
     fn figures(&self) -> Figures {
