@@ -203,6 +203,7 @@ fn cut(end: &End) -> Option<&'static str> {
         Reason::Length(Bound::Asked) => Some("--max-tokens"),
         Reason::Length(Bound::Default) => Some("the default, --max-tokens allows more"),
         Reason::Length(Bound::Window) => Some("the model's context is full"),
+        Reason::Length(Bound::Memory) => Some("there is no more memory"),
         Reason::Stop | Reason::Calls | Reason::Interrupted => None,
     }
 }

@@ -10,6 +10,7 @@ use std::thread;
 use mlxk_cli::requests::{at, requests};
 use mlxk_cli::{Output, interrupt};
 use mlxk_core::{Record, Result};
+use mlxk_infer::generate::Reason;
 use mlxk_infer::{Event, Model, Request, Runner};
 
 use crate::{Answer, Manner};
@@ -142,7 +143,7 @@ impl Many<'_> {
     fn interrupt(&mut self, out: &mut Output) -> Result<()> {
         let numbers: Vec<u64> = self.asked.keys().copied().collect();
         for number in numbers {
-            for event in self.runner.interrupt(number) {
+            for event in self.runner.end(number, Reason::Interrupted) {
                 self.hear(number, Ok(event), out)?;
             }
         }

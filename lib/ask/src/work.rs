@@ -3,13 +3,14 @@
 use std::fs::{self, File};
 use std::panic::resume_unwind;
 use std::path::Path;
+use std::sync::Arc;
 use std::thread;
 use std::time::Instant;
 
 use mlxk_cli::Output;
 use mlxk_cli::examine::{Examined, examine, find};
 use mlxk_core::{Error, Kind, Places, Record, Result};
-use mlxk_infer::{Model, Runner, Tokenizer};
+use mlxk_infer::{Model, Processor, Runner, Tokenizer};
 
 use crate::flags::Work;
 
@@ -23,12 +24,12 @@ pub fn load(
 ) -> Result<Runner<Model>> {
     let started = Instant::now();
     let Examined { facts, plan, .. } = examined;
-    let (model, tokenizer) = thread::scope(|scope| {
-        let reading = scope.spawn(|| Tokenizer::read(facts));
+    let (model, processor) = thread::scope(|scope| {
+        let reading = scope.spawn(|| Processor::read(facts, plan));
         let model = model(examined, work, places, out);
         (model, reading.join().unwrap_or_else(|panic| resume_unwind(panic)))
     });
-    let runner = Runner::with(model?, tokenizer?, facts, plan)?;
+    let runner = Runner::with(model?, Arc::new(processor?));
     if verbose {
         eprintln!("loaded {} in {:.2} s", facts.found.name, started.elapsed().as_secs_f64());
     }

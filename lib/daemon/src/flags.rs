@@ -74,7 +74,7 @@ pub struct WorkFlags {
     /// Memory for all models and texts; four fifths of what is free, if not said
     #[arg(long, value_name = "SIZE")]
     memory: Option<Size>,
-    /// Memory of each model for texts that are over, whose beginnings others may share
+    /// Memory for texts that are over, whose beginnings others may share
     #[arg(long, value_name = "SIZE", default_value = "1GB")]
     prefix_cache: Size,
     /// Unload a model that nobody asked for so many seconds

@@ -81,8 +81,9 @@ impl Catalogue {
         let mut others: Vec<Found> = others.collect();
         others.sort_by_cached_key(id);
         let all: Vec<Found> = own.into_iter().chain(others).collect();
-        let listed = all.par_iter().map(|found| listed(found, loaded));
-        Ok(listed.collect::<Result<Vec<_>>>()?.into_iter().flatten().collect())
+        // What cannot be read, or was removed just now, cannot run: mlxk-health(1) tells why.
+        let listed = all.par_iter().map(|found| listed(found, loaded).unwrap_or(None));
+        Ok(listed.collect::<Vec<_>>().into_iter().flatten().collect())
     }
 }
 

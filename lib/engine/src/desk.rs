@@ -1,23 +1,26 @@
 //! A model in memory, with the requests that it answers.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::time::Instant;
 
 use mlxk_core::{Error, Facts, Found, Health, Kind, Plan, Result, health, policy, probe};
 use mlxk_infer::distributed::Party;
-use mlxk_infer::generate::{End as Ended, Reason as Ending};
-use mlxk_infer::{Event as Heard, Memory, Model, Ready, Request, Runner, Vocabulary};
+use mlxk_infer::generate::{Bound, End as Ended, Reason as Ending, Source};
+use mlxk_infer::{Event as Heard, Memory, Model, Prepared, Processor, Runner};
 use mlxk_serve::{Call, End, Event, Likelihood, Reason};
 use tokio::sync::mpsc::UnboundedSender;
+
+use crate::guard::guarded;
 
 /// Where the events of a request go.
 pub type Hearer = UnboundedSender<Result<Event>>;
 
-/// Tokens of an answer that memory is kept for where its length is not asked.
+/// Tokens of an answer that memory is kept for at a time where its length is not asked.
 const EXPECTED: u64 = 1024;
 
 /// A model in memory.
-pub struct Desk {
+pub struct Desk<S: Source = Model> {
     /// Which it is.
     pub found: Found,
     /// Bytes of its weights.
@@ -26,15 +29,20 @@ pub struct Desk {
     pub used: Instant,
     /// Bytes of the keys and values of a token.
     token: u64,
-    runner: Runner<Model>,
+    runner: Runner<S>,
     answers: BTreeMap<u64, Asked>,
+    failed: bool,
 }
 
 /// A request that is being answered.
 struct Asked {
     send: Hearer,
-    /// Bytes that its text may take.
-    bytes: u64,
+    /// Tokens of the prompt.
+    prompt: u64,
+    /// Tokens of the answer that memory is kept for.
+    kept: u64,
+    /// The most tokens that it may have.
+    limit: u64,
 }
 
 /// What a model will take, told before it is loaded.
@@ -77,31 +85,44 @@ fn read(found: &Found, admit: fn(&Facts, &Health, &Plan) -> Result<()>) -> Resul
 }
 
 impl Desk {
-    /// Loads a model.
+    /// Loads a model, for requests that `processor` made ready.
     ///
     /// # Errors
     /// If it cannot be loaded.
-    pub fn open(weighed: Weighed, memory: &Memory) -> Result<Desk> {
-        let model = mlxk_infer::load(&weighed.facts, &weighed.plan)?;
-        Desk::of(model, weighed, memory)
+    pub fn open(weighed: Weighed, processor: Arc<Processor>, memory: &Memory) -> Result<Desk> {
+        let mut model = mlxk_infer::load(&weighed.facts, &weighed.plan)?;
+        model.memory = memory.clone();
+        Ok(Desk::of(model, weighed, processor))
     }
 
     /// Loads the part of a model that is this rank's, while the others load theirs.
     ///
     /// # Errors
     /// If one of them cannot.
-    pub fn lead(weighed: Weighed, party: Party, memory: &Memory) -> Result<Desk> {
+    pub fn lead(
+        weighed: Weighed,
+        party: Party,
+        processor: Arc<Processor>,
+        memory: &Memory,
+    ) -> Result<Desk> {
         let (weights, token) = (party.bytes(), party.part().of(weighed.token));
-        let model = party.load(&weighed.facts, &weighed.plan)?;
-        Desk::of(model, Weighed { weights, token, ..weighed }, memory)
+        let mut model = party.load(&weighed.facts, &weighed.plan)?;
+        model.memory = memory.clone();
+        Ok(Desk::of(model, Weighed { weights, token, ..weighed }, processor))
     }
 
-    fn of(mut model: Model, weighed: Weighed, memory: &Memory) -> Result<Desk> {
-        let Weighed { facts, plan, weights, token } = weighed;
-        model.memory = memory.clone();
-        let runner = Runner::new(model, &facts, &plan)?;
-        let (found, used, answers) = (facts.found.clone(), Instant::now(), BTreeMap::new());
-        Ok(Desk { found, weights, used, token, runner, answers })
+    /// Takes `bytes` at most for texts that are over.
+    pub fn bound_prefixes(&mut self, bytes: u64) {
+        self.runner.source_mut().bound_prefixes(bytes);
+    }
+}
+
+impl<S: Source> Desk<S> {
+    fn of(source: S, weighed: Weighed, processor: Arc<Processor>) -> Desk<S> {
+        let Weighed { facts, weights, token, .. } = weighed;
+        let (found, used, answers) = (facts.found, Instant::now(), BTreeMap::new());
+        let runner = Runner::with(source, processor);
+        Desk { found, weights, used, token, runner, answers, failed: false }
     }
 
     /// Requests that are being answered.
@@ -109,38 +130,34 @@ impl Desk {
         self.answers.len()
     }
 
+    /// Whether it is of no more use.
+    pub fn failed(&self) -> bool {
+        self.failed
+    }
+
     /// Bytes that their texts may take.
     pub fn texts(&self) -> u64 {
-        self.answers.values().map(|asked| asked.bytes).sum()
+        self.answers.values().map(|asked| self.bytes(asked.prompt + asked.kept)).sum()
     }
 
-    /// How many tokens the prompt of a request has.
-    pub fn count(&mut self, request: &Request) -> Result<u64> {
+    /// Bytes that memory is to be kept for if a request joins.
+    pub fn need(&self, prepared: &Prepared) -> u64 {
+        self.bytes(prepared.prompt_tokens().saturating_add(kept(prepared)))
+    }
+
+    fn bytes(&self, tokens: u64) -> u64 {
+        tokens.saturating_mul(self.token)
+    }
+
+    /// Takes a request in beside those that are being answered.
+    pub fn join(&mut self, prepared: Prepared, send: Hearer) {
         self.used = Instant::now();
-        self.runner.count(request)
-    }
-
-    /// Bytes that the text of a request may take, whose prompt has so many tokens.
-    pub fn need(&self, request: &Request, prompt: u64) -> u64 {
-        let window = self.runner.context_length().unwrap_or(u64::MAX);
-        let answer = request.options.max_tokens.unwrap_or(EXPECTED);
-        prompt.saturating_add(answer).min(window).saturating_mul(self.token)
-    }
-
-    /// What rules for answers are made ready with.
-    pub fn vocabulary(&self) -> Result<Vocabulary> {
-        self.runner.vocabulary().cloned()
-    }
-
-    /// Takes a request in beside those that are being answered, with its rules made ready.
-    pub fn join(&mut self, request: &Request, ready: Option<Ready>, prompt: u64, send: Hearer) {
-        self.used = Instant::now();
-        match self.runner.join_ready(request, ready) {
+        let (prompt, kept, limit) = (prepared.prompt_tokens(), kept(&prepared), prepared.limit());
+        match guarded(|| self.runner.join_prepared(prepared)) {
             Ok(number) => {
                 // Who has gone is noticed at the next step.
                 let _ = send.send(Ok(Event::Begun { prompt_tokens: prompt }));
-                let bytes = self.need(request, prompt);
-                self.answers.insert(number, Asked { send, bytes });
+                self.answers.insert(number, Asked { send, prompt, kept, limit });
             }
             Err(e) => {
                 let _ = send.send(Err(e));
@@ -148,8 +165,22 @@ impl Desk {
         }
     }
 
-    /// Goes on by a step, without those that nobody listens to.
+    /// Goes on by a step, without those that nobody listens to. After a panic there are no more.
     pub fn step(&mut self) {
+        let advanced = guarded(|| {
+            self.advance();
+            Ok(())
+        });
+        if let Err(e) = advanced {
+            self.failed = true;
+            for (_, asked) in std::mem::take(&mut self.answers) {
+                // Who has gone needs no reason.
+                let _ = asked.send.send(Err(Error::new(e.kind, &e.subject, &e.message)));
+            }
+        }
+    }
+
+    fn advance(&mut self) {
         let gone = self.answers.iter().filter(|(_, asked)| asked.send.is_closed());
         let gone: Vec<u64> = gone.map(|(&number, _)| number).collect();
         for number in gone {
@@ -160,19 +191,57 @@ impl Desk {
             return;
         }
         self.used = Instant::now();
-        let events = self.runner.step();
-        for (number, event) in events {
-            let Some(asked) = self.answers.get(&number) else { continue };
-            let over = matches!(event, Ok(Heard::End(_)) | Err(_));
-            let _ = asked.send.send(event.map(told));
-            if over {
-                self.answers.remove(&number);
+        for (number, event) in self.runner.step() {
+            self.tell(number, event);
+        }
+    }
+
+    /// Keeps memory of the `free` bytes for answers that are as long as there is memory kept for;
+    /// ends those for which there is none.
+    pub fn extend(&mut self, mut free: u64) {
+        let long = |number: u64, asked: &Asked| {
+            asked.kept < asked.limit && self.runner.written(number) >= asked.kept
+        };
+        let long = self.answers.iter().filter(|(number, asked)| long(**number, asked));
+        let long: Vec<u64> = long.map(|(&number, _)| number).collect();
+        for number in long {
+            let token = self.token;
+            let Some(asked) = self.answers.get_mut(&number) else { continue };
+            let more = EXPECTED.min(asked.limit - asked.kept);
+            match free.checked_sub(more.saturating_mul(token)) {
+                Some(left) => {
+                    asked.kept += more;
+                    free = left;
+                }
+                None => {
+                    for event in self.runner.end(number, Ending::Length(Bound::Memory)) {
+                        self.tell(number, Ok(event));
+                    }
+                }
             }
+        }
+    }
+
+    fn tell(&mut self, number: u64, event: Result<Heard>) {
+        let Some(asked) = self.answers.get(&number) else { return };
+        let over = matches!(event, Ok(Heard::End(_)) | Err(_));
+        // As above.
+        let _ = asked.send.send(event.map(told));
+        if over {
+            self.answers.remove(&number);
         }
     }
 }
 
-impl Drop for Desk {
+/// Tokens of an answer that memory is kept for at first.
+fn kept(prepared: &Prepared) -> u64 {
+    match prepared.is_bounded() {
+        true => prepared.limit(),
+        false => prepared.limit().min(EXPECTED),
+    }
+}
+
+impl<S: Source> Drop for Desk<S> {
     fn drop(&mut self) {
         for asked in self.answers.values() {
             let message = "the server is stopping";
@@ -213,5 +282,57 @@ fn ended(end: &Ended) -> End {
         completion_tokens: end.completion_tokens,
         reasoning_tokens: end.reasoning_tokens,
         stop: end.stop.clone(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use mlxk_core::Origin;
+    use mlxk_infer::request::{Options, Prompt};
+    use mlxk_infer::{Constraint, Request, Sampling, Step};
+    use tokio::sync::mpsc::unbounded_channel;
+
+    use super::*;
+
+    /// A model that panics.
+    struct Faulty;
+
+    impl Source for Faulty {
+        fn join(&mut self, _: &[u32], _: Sampling, _: Option<Box<dyn Constraint>>) -> Result<u64> {
+            Ok(1)
+        }
+
+        fn step(&mut self) -> Result<Step> {
+            panic!("boo")
+        }
+
+        fn reused(&self, _: u64) -> u64 {
+            0
+        }
+
+        fn leave(&mut self, _: u64) {}
+    }
+
+    #[test]
+    fn a_panic_of_a_model_ends_its_answers_with_an_error() {
+        let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../tests/data/parity/llama");
+        let name = path.display().to_string();
+        let found = Found { name, path, revision: None, origin: Origin::Workspace };
+        let weighed = weigh(&found).unwrap();
+        let processor = Arc::new(Processor::read(&weighed.facts, &weighed.plan).unwrap());
+        let prompt = Prompt::Tokens(vec![1]);
+        let request = Request { prompt, options: Options::default(), rules: None };
+        let prepared = processor.prepare(&request).unwrap();
+        let mut desk = Desk::of(Faulty, weighed, processor);
+        let (send, mut events) = unbounded_channel();
+        desk.join(prepared, send);
+        assert!(!desk.failed() && desk.running() == 1);
+        desk.step();
+        assert!(desk.failed() && desk.running() == 0);
+        assert_eq!(events.try_recv().unwrap().unwrap(), Event::Begun { prompt_tokens: 1 });
+        assert_eq!(events.try_recv().unwrap().unwrap_err().kind, Kind::Internal);
+        assert!(events.try_recv().is_err());
     }
 }

@@ -35,6 +35,7 @@ impl Local {
         said(format!("rank 0 has {}", party.part().describe()));
         let watch = party.watch();
         let local = Local::begin(catalogue, bounds)?;
+        local.shared.processors.find(&found, desk::weigh_part)?;
         let (send, loaded) = channel();
         local.order(Order::Lead(Box::new((weighed, party)), send))?;
         loop {

@@ -1,20 +1,26 @@
 //! The engine as the server sees it.
 
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::mpsc::{Sender, channel};
+use std::sync::mpsc::{SendError, Sender, channel};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
 use std::time::Duration;
 
 use mlxk_core::{Error, Found, Kind, Places, Result};
-use mlxk_infer::request::{Preset, Rules};
+use mlxk_infer::request::Preset;
 use mlxk_infer::{Memory, Request as Parsed};
 use mlxk_serve::{Engine, Events, Figures, Listed, Request};
+use rayon::{ThreadPool, ThreadPoolBuilder};
 use tokio::sync::{mpsc, oneshot};
 
 use crate::catalogue::Catalogue;
-use crate::desk::Hearer;
-use crate::worker::{self, Order, Told};
+use crate::desk;
+use crate::guard::{Turn, guarded};
+use crate::processors::Processors;
+use crate::worker::{self, Order, Told, Waiting};
+
+/// Requests that are made ready at once: each may take a core and some hundred megabytes.
+const PREPARED: usize = 4;
 
 /// What an engine may take, and what it does without being told.
 #[derive(Clone, Debug)]
@@ -27,7 +33,7 @@ pub struct Bounds {
     pub memory: u64,
     /// How long a model stays in memory that nobody asks.
     pub ttl: Option<Duration>,
-    /// What models remember.
+    /// What models remember; `prefix_bytes` are for all together.
     pub texts: Memory,
     /// What holds for requests that do not say otherwise.
     pub preset: Preset,
@@ -37,16 +43,22 @@ pub struct Bounds {
 pub struct Local {
     orders: Sender<Order>,
     catalogue: Catalogue,
-    shared: Arc<Shared>,
+    pub(crate) shared: Arc<Shared>,
+    /// Where requests are made ready, which others are not to wait for.
+    preparing: ThreadPool,
     queue: u64,
     preset: Preset,
 }
 
-/// What the thread of the models tells.
+/// What the threads of an engine have in common.
 #[derive(Default)]
 pub struct Shared {
     /// Requests that were taken in and wait.
     pub waiting: AtomicU64,
+    /// Requests that were ever taken in.
+    pub taken: AtomicU64,
+    /// What makes them ready.
+    pub processors: Processors,
     /// What else is known.
     pub figures: Mutex<Figures>,
     /// The models in memory.
@@ -80,8 +92,12 @@ impl Local {
             .name("models".to_owned())
             .spawn(move || worker::work(told, &coming))
             .map_err(|e| Error::new(Kind::Execution, "", format!("no thread: {e}")))?;
+        let preparing = ThreadPoolBuilder::new().num_threads(PREPARED);
+        let preparing = preparing.thread_name(|n| format!("prepare {n}")).build();
+        let preparing =
+            preparing.map_err(|e| Error::new(Kind::Execution, "", format!("no threads: {e}")))?;
         let Bounds { queue, preset, .. } = bounds;
-        Ok(Local { orders, catalogue, shared, queue, preset })
+        Ok(Local { orders, catalogue, shared, preparing, queue, preset })
     }
 
     /// Tells the thread of the models what to do.
@@ -96,38 +112,6 @@ impl Local {
         parsed.options.seed = request.seed.or(parsed.options.seed);
         Ok((self.catalogue.find(&request.model)?, parsed))
     }
-
-    /// Makes the rules of a request ready on a thread of its own, which may take seconds that others
-    /// are not to wait for, and then hands the request on.
-    fn prepare(&self, found: Found, request: Parsed, rules: Rules, send: Hearer) -> Result<()> {
-        let (orders, shared) = (self.orders.clone(), self.shared.clone());
-        let prepared = move || {
-            let (tell, told) = channel();
-            let asked = orders.send(Order::Vocabulary(found.clone(), tell));
-            let vocabulary = asked.ok().and_then(|()| told.recv().ok());
-            let ready = match vocabulary.unwrap_or_else(|| Err(stopped())) {
-                Ok(vocabulary) => vocabulary.ready(&rules),
-                Err(e) => Err(e),
-            };
-            match ready {
-                Ok(ready) => {
-                    let (request, ready) = (Box::new(request), Some(Box::new(ready)));
-                    // Without the thread of the models, the other end is told by `send` going away.
-                    let _ = orders.send(Order::Answer { found, request, ready, send });
-                }
-                Err(e) => {
-                    shared.waiting.fetch_sub(1, Ordering::Relaxed);
-                    // Who has gone needs no reason.
-                    let _ = send.send(Err(e));
-                }
-            }
-        };
-        let thread = thread::Builder::new().name("rules".to_owned()).spawn(prepared);
-        thread.map(|_| ()).map_err(|e| {
-            self.shared.waiting.fetch_sub(1, Ordering::Relaxed);
-            Error::new(Kind::Execution, "", format!("no thread: {e}"))
-        })
-    }
 }
 
 impl Engine for Local {
@@ -137,32 +121,42 @@ impl Engine for Local {
     }
 
     fn submit(&self, request: Request) -> Result<Events> {
-        let waiting = &self.shared.waiting;
-        if waiting.fetch_add(1, Ordering::Relaxed) >= self.queue {
-            waiting.fetch_sub(1, Ordering::Relaxed);
-            let message = format!("{} requests wait, and no more may", self.queue);
-            return Err(Error::new(Kind::QueueFull, "", message));
-        }
-        let understood = self.understand(&request).inspect_err(|_| {
-            waiting.fetch_sub(1, Ordering::Relaxed);
-        });
-        let (found, request) = understood?;
+        let turn = Turn::take(&self.shared, self.queue)?;
+        let (found, request) = self.understand(&request)?;
         let (send, events) = mpsc::unbounded_channel();
-        match request.rules.clone() {
-            Some(rules) => self.prepare(found, request, rules, send)?,
-            None => {
-                let order = Order::Answer { found, request: Box::new(request), ready: None, send };
-                self.order(order)?;
+        let (shared, orders) = (Arc::clone(&self.shared), self.orders.clone());
+        self.preparing.spawn(move || {
+            let prepare = || shared.processors.find(&found, desk::weigh)?.prepare(&request);
+            if send.is_closed() {
+                return;
             }
-        }
+            match guarded(prepare) {
+                Ok(prepared) => line_up(&orders, Waiting { found, prepared, send, turn }),
+                Err(e) => {
+                    drop(turn);
+                    // Who has gone needs no reason.
+                    let _ = send.send(Err(e));
+                }
+            }
+        });
         Ok(events)
     }
 
     fn count(&self, request: Request) -> Result<oneshot::Receiver<Result<u64>>> {
+        let turn = Turn::take(&self.shared, self.queue)?;
         let (found, request) = self.understand(&request)?;
         let (send, count) = oneshot::channel();
-        let order = Order::Count { found, request: Box::new(request), send };
-        self.order(order)?;
+        let shared = Arc::clone(&self.shared);
+        self.preparing.spawn(move || {
+            let count = || shared.processors.find(&found, desk::weigh)?.count(&request);
+            if send.is_closed() {
+                return;
+            }
+            let count = guarded(count);
+            drop(turn);
+            // As above.
+            let _ = send.send(count);
+        });
         Ok(count)
     }
 
@@ -173,6 +167,13 @@ impl Engine for Local {
     fn figures(&self) -> Figures {
         let figures = self.shared.figures.lock().unwrap_or_else(PoisonError::into_inner);
         Figures { waiting: self.shared.waiting.load(Ordering::Relaxed), ..figures.clone() }
+    }
+}
+
+fn line_up(orders: &Sender<Order>, waiting: Waiting) {
+    if let Err(SendError(Order::Answer(waiting))) = orders.send(Order::Answer(Box::new(waiting))) {
+        // As above.
+        let _ = waiting.send.send(Err(stopped()));
     }
 }
 

@@ -1,19 +1,18 @@
 //! The thread of the models: who waits, who is answered, and which models are in memory.
 
 use std::collections::VecDeque;
-use std::sync::atomic::Ordering;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender};
 use std::sync::{Arc, PoisonError};
 use std::time::{Duration, Instant};
 
 use mlxk_core::{Error, Found, Kind, Result};
+use mlxk_infer::Prepared;
 use mlxk_infer::distributed::Party;
-use mlxk_infer::{Ready, Request, Vocabulary};
 use mlxk_serve::Figures;
-use tokio::sync::oneshot;
 
 use crate::catalogue::id;
 use crate::desk::{self, Desk, Hearer, Weighed};
+use crate::guard::{Turn, guarded};
 use crate::local::{Bounds, Shared};
 
 /// Time between two looks for models that nobody asks.
@@ -26,27 +25,19 @@ pub enum Order {
     /// Load a part of one, which other processes have the rest of.
     Lead(Box<(Weighed, Party)>, Sender<Result<()>>),
     /// Answer a request.
-    Answer {
-        /// The model.
-        found: Found,
-        /// What it is asked.
-        request: Box<Request>,
-        /// Its rules, made ready.
-        ready: Option<Box<Ready>>,
-        /// Where the answer goes.
-        send: Hearer,
-    },
-    /// Tell what rules are made ready with.
-    Vocabulary(Found, Sender<Result<Vocabulary>>),
-    /// Count the tokens of a prompt.
-    Count {
-        /// The model.
-        found: Found,
-        /// The request with the prompt.
-        request: Box<Request>,
-        /// Where the count goes.
-        send: oneshot::Sender<Result<u64>>,
-    },
+    Answer(Box<Waiting>),
+}
+
+/// A request that waits, made ready.
+pub struct Waiting {
+    /// The model.
+    pub found: Found,
+    /// What it is asked.
+    pub prepared: Prepared,
+    /// Where the answer goes.
+    pub send: Hearer,
+    /// Its place in the line.
+    pub turn: Turn,
 }
 
 /// What the thread is told at its start.
@@ -63,6 +54,7 @@ pub fn work(told: Told, orders: &Receiver<Order>) {
     while worker.hear(orders) {
         worker.admit();
         worker.desks.iter_mut().for_each(Desk::step);
+        worker.extend();
         worker.rest();
         worker.tell();
     }
@@ -72,23 +64,13 @@ struct Worker {
     told: Told,
     desks: Vec<Desk>,
     /// Requests that wait, the first that came first.
-    line: VecDeque<Waiting>,
-}
-
-/// A request that waits.
-struct Waiting {
-    found: Found,
-    request: Box<Request>,
-    ready: Option<Box<Ready>>,
-    send: Hearer,
-    /// Tokens of its prompt, once they were counted.
-    prompt: Option<u64>,
+    line: VecDeque<Box<Waiting>>,
 }
 
 /// What becomes of a request that waits.
-enum Turn {
+enum Fate {
     /// It joins the desk at this place.
-    Joins(usize, u64),
+    Joins(usize),
     /// It waits for others like it to end; those behind it may pass.
     Waits,
     /// It waits for memory; nobody may pass, or it would wait for good.
@@ -122,36 +104,33 @@ impl Worker {
     fn take(&mut self, order: Order) {
         match order {
             Order::Load(found, send) => {
+                let loaded = guarded(|| match self.desk(&found)? {
+                    Some(_) => Ok(()),
+                    None => {
+                        let message = "no room for it beside the others";
+                        Err(Error::new(Kind::InsufficientMemory, id(&found), message))
+                    }
+                });
                 // Who asked is the start of the engine, which waits.
-                let _ = send.send(self.at_once(&found).map(|_| ()));
+                let _ = send.send(loaded);
             }
             Order::Lead(model, send) => {
-                let (weighed, party) = *model;
-                let desk = Desk::lead(weighed, party, &self.told.bounds.texts);
+                let led = guarded(|| {
+                    let (weighed, party) = *model;
+                    let processors = &self.told.shared.processors;
+                    let processor = processors.find(&weighed.facts.found, desk::weigh_part)?;
+                    let texts = &self.told.bounds.texts;
+                    self.desks.push(Desk::lead(weighed, party, processor, texts)?);
+                    self.tell();
+                    Ok(())
+                });
                 // As above.
-                let _ = send.send(desk.map(|desk| self.desks.push(desk)));
-                self.tell();
+                let _ = send.send(led);
             }
-            Order::Answer { found, request, ready, send } => {
-                self.line.push_back(Waiting { found, request, ready, send, prompt: None });
-            }
-            // Who has gone needs no answer.
-            Order::Vocabulary(found, send) => {
-                let _ = send.send(self.at_once(&found).and_then(|desk| desk.vocabulary()));
-            }
-            Order::Count { found, request, send } => {
-                let _ = send.send(self.at_once(&found).and_then(|desk| desk.count(&request)));
-            }
-        }
-    }
-
-    /// The desk of a model, for what does not wait in the line.
-    fn at_once(&mut self, found: &Found) -> Result<&mut Desk> {
-        match self.desk(found)? {
-            Some(place) => Ok(&mut self.desks[place]),
-            None => {
-                let message = "no room for it as long as others are asked";
-                Err(Error::new(Kind::InsufficientMemory, id(found), message))
+            Order::Answer(waiting) => {
+                let number = waiting.turn.number;
+                let place = self.line.partition_point(|other| other.turn.number < number);
+                self.line.insert(place, waiting);
             }
         }
     }
@@ -159,47 +138,41 @@ impl Worker {
     /// Lets requests join that can, in their order.
     fn admit(&mut self) {
         let mut blocked = false;
-        for mut waiting in std::mem::take(&mut self.line) {
+        for waiting in std::mem::take(&mut self.line) {
             if waiting.send.is_closed() {
-                self.leave_line();
                 continue;
             }
-            let turn = if blocked { Ok(Turn::Blocks) } else { self.turn(&mut waiting) };
-            match turn {
-                Ok(Turn::Joins(place, prompt)) => {
-                    self.leave_line();
-                    let Waiting { request, ready, send, .. } = waiting;
-                    self.desks[place].join(&request, ready.map(|ready| *ready), prompt, send);
+            let fate = if blocked { Ok(Fate::Blocks) } else { guarded(|| self.fate(&waiting)) };
+            match fate {
+                Ok(Fate::Joins(place)) => {
+                    let Waiting { prepared, send, turn, .. } = *waiting;
+                    drop(turn);
+                    self.desks[place].join(prepared, send);
                 }
-                Ok(turn) => {
-                    blocked |= matches!(turn, Turn::Blocks);
+                Ok(fate) => {
+                    blocked |= matches!(fate, Fate::Blocks);
                     self.line.push_back(waiting);
                 }
                 Err(e) => {
-                    self.leave_line();
+                    let Waiting { send, turn, .. } = *waiting;
+                    drop(turn);
                     // Who has gone needs no reason.
-                    let _ = waiting.send.send(Err(e));
+                    let _ = send.send(Err(e));
                 }
             }
         }
     }
 
-    fn turn(&mut self, waiting: &mut Waiting) -> Result<Turn> {
+    fn fate(&mut self, waiting: &Waiting) -> Result<Fate> {
         if self.running() >= self.told.bounds.batch {
-            return Ok(Turn::Waits);
+            return Ok(Fate::Waits);
         }
-        let Some(place) = self.desk(&waiting.found)? else { return Ok(Turn::Blocks) };
-        let prompt = match waiting.prompt {
-            Some(prompt) => prompt,
-            None => self.desks[place].count(&waiting.request)?,
-        };
-        waiting.prompt = Some(prompt);
-        let need = self.desks[place].need(&waiting.request, prompt);
-        let texts: u64 = self.desks.iter().map(Desk::texts).sum();
-        let free = self.told.bounds.memory.saturating_sub(self.weights() + texts);
+        let Some(place) = self.desk(&waiting.found)? else { return Ok(Fate::Blocks) };
+        let need = self.desks[place].need(&waiting.prepared);
+        let free = self.free();
         match need <= free {
-            true => Ok(Turn::Joins(place, prompt)),
-            false if texts > 0 => Ok(Turn::Blocks),
+            true => Ok(Fate::Joins(place)),
+            false if self.running() > 0 => Ok(Fate::Blocks),
             false => Err(Error::new(
                 Kind::InsufficientMemory,
                 id(&waiting.found),
@@ -227,18 +200,42 @@ impl Worker {
             let Some(oldest) = oldest else { return Ok(None) };
             self.desks.remove(oldest);
         }
-        let desk = Desk::open(weighed, &self.told.bounds.texts)?;
+        let processor = self.told.shared.processors.find(found, desk::weigh)?;
+        let desk = Desk::open(weighed, processor, &self.told.bounds.texts)?;
         self.desks.push(desk);
+        self.share();
         self.tell();
         Ok(Some(self.desks.len() - 1))
     }
 
-    /// Unloads models that nobody asks.
-    fn rest(&mut self) {
-        if let Some(ttl) = self.told.bounds.ttl {
-            let now = Instant::now();
-            self.desks.retain(|desk| desk.running() > 0 || now - desk.used < ttl);
+    /// Lets answers go on that are longer than memory was kept for.
+    fn extend(&mut self) {
+        for place in 0..self.desks.len() {
+            let free = self.free();
+            self.desks[place].extend(free);
         }
+    }
+
+    /// Unloads models that failed, and those that nobody asks.
+    fn rest(&mut self) {
+        let (count, now) = (self.desks.len(), Instant::now());
+        let old = |desk: &Desk| self.told.bounds.ttl.is_some_and(|ttl| now - desk.used >= ttl);
+        self.desks.retain(|desk| !desk.failed() && (desk.running() > 0 || !old(desk)));
+        if self.desks.len() < count {
+            self.share();
+        }
+    }
+
+    /// Shares what is for texts that are over among the models.
+    fn share(&mut self) {
+        let bytes = self.told.bounds.texts.prefix_bytes / self.desks.len().max(1) as u64;
+        self.desks.iter_mut().for_each(|desk| desk.bound_prefixes(bytes));
+    }
+
+    /// Bytes that no model and no text may take.
+    fn free(&self) -> u64 {
+        let texts: u64 = self.desks.iter().map(Desk::texts).sum();
+        self.told.bounds.memory.saturating_sub(self.weights() + texts)
     }
 
     fn running(&self) -> usize {
@@ -247,10 +244,6 @@ impl Worker {
 
     fn weights(&self) -> u64 {
         self.desks.iter().map(|desk| desk.weights).sum()
-    }
-
-    fn leave_line(&self) {
-        self.told.shared.waiting.fetch_sub(1, Ordering::Relaxed);
     }
 
     /// Tells how it is doing.

@@ -102,7 +102,27 @@ async fn what_a_prompt_shares_with_an_earlier_one_is_not_computed_again() {
 }
 
 #[tokio::test]
-async fn who_goes_away_is_not_answered_further() {
+async fn who_goes_away_is_not_answered_further_by_more_than_a_token_or_two() {
+    let home = home();
+    let long = || request("llama", json!({"max_tokens": 1500, "temperature": 0}));
+    let (text, _) = answer(engine(&home, bounds(), &[]).submit(long()).unwrap()).await;
+    let texts = Memory { prefix_bytes: 1 << 24, ..Memory::default() };
+    let engine = engine(&home, Bounds { batch: 1, texts, ..bounds() }, &["llama"]);
+    let mut events = engine.submit(long()).unwrap();
+    for _ in 0..4 {
+        events.recv().await.unwrap().unwrap();
+    }
+    drop(events);
+    // What was computed for who went away is remembered, and tells how much that was.
+    let prompt = format!("w5 w9 w2 w7 w11 {text}");
+    let whole = request("llama", json!({"prompt": prompt, "max_tokens": 1, "temperature": 0}));
+    let (_, end) = answer(engine.submit(whole).unwrap()).await;
+    assert_eq!(end.prompt_tokens, 1505);
+    assert!((5..100).contains(&end.cached_tokens), "{}", end.cached_tokens);
+}
+
+#[tokio::test]
+async fn who_goes_away_leaves_the_line() {
     let home = home();
     let engine = engine(&home, bounds(), &["llama"]);
     let endless = || request("llama", json!({"max_tokens": 2000}));
@@ -202,4 +222,92 @@ async fn what_cannot_be_answered_is_refused() {
     let long = "w1 ".repeat(3000);
     let events = engine.submit(request("llama", json!({"prompt": long}))).unwrap();
     assert_eq!(failure(events).await, Kind::ContextLengthExceeded);
+}
+
+#[tokio::test]
+async fn a_model_that_cannot_be_read_hides_no_other() {
+    let home = home();
+    let repo = home.path().join("hub/models--me--broken");
+    fs::create_dir_all(repo.join("snapshots/0")).unwrap();
+    fs::write(repo.join("blobs"), "not a directory").unwrap();
+    let models = engine(&home, bounds(), &[]).models().unwrap();
+    assert_eq!(models.iter().map(|model| &*model.id).collect::<Vec<_>>(), ["llama", "qwen"]);
+}
+
+#[tokio::test]
+async fn a_count_needs_neither_the_model_nor_room_in_its_window() {
+    let home = home();
+    let engine = engine(&home, Bounds { memory: 0, ..bounds() }, &[]);
+    let long = request("llama", json!({"prompt": "w1 ".repeat(3000)}));
+    assert_eq!(engine.count(long).unwrap().await.unwrap().unwrap(), 3000);
+    assert_eq!((engine.figures().models, engine.figures().waiting), (0, 0));
+}
+
+/// Makes `model` take its time with every conversation.
+fn slow_template(home: &TempDir, model: &str) {
+    let loops = "{% for a in range(1000) %}{% for b in range(1000) %}{% endfor %}{% endfor %}";
+    fs::write(home.path().join(model).join("chat_template.jinja"), format!("{loops}w1")).unwrap();
+}
+
+#[tokio::test]
+async fn a_request_that_takes_long_to_understand_holds_up_no_other() {
+    let home = home();
+    slow_template(&home, "qwen");
+    let engine = engine(&home, Bounds { queue: 2, ..bounds() }, &["llama", "qwen"]);
+    let slow = || Request { raw: false, ..request("qwen", json!({})) };
+    let mut slow_one = engine.submit(slow()).unwrap();
+    answer(engine.submit(request("llama", json!({}))).unwrap()).await;
+    assert!(slow_one.try_recv().is_err());
+    let count = engine.count(slow()).unwrap();
+    assert_eq!(engine.count(slow()).unwrap_err().kind, Kind::QueueFull);
+    assert_eq!(answer(slow_one).await.1.prompt_tokens, 1);
+    assert_eq!(count.await.unwrap().unwrap(), 1);
+}
+
+#[tokio::test]
+async fn with_rules_a_request_waits_for_room_as_without() {
+    let home = home();
+    fs::write(home.path().join("qwen/tokenizer_config.json"), r#"{"eos_token":"w0"}"#).unwrap();
+    let weights = engine(&home, bounds(), &["llama", "qwen"]).figures().weights;
+    let one = engine(&home, Bounds { memory: weights - 1, ..bounds() }, &["llama"]);
+    let mut long = one.submit(request("llama", json!({"max_tokens": 300}))).unwrap();
+    assert!(matches!(long.recv().await, Some(Ok(Event::Begun { .. }))));
+    let ruled = request("qwen", json!({"grammar": "start: (\" w1\" | \" w2\")+"}));
+    let (text, _) = answer(one.submit(ruled).unwrap()).await;
+    assert!(text.split_whitespace().all(|word| word == "w1" || word == "w2"), "{text}");
+    assert_eq!(answer(long).await.1.completion_tokens, 300);
+}
+
+#[tokio::test]
+async fn an_answer_of_any_length_ends_where_memory_does() {
+    let home = home();
+    let all = engine(&home, bounds(), &["llama"]);
+    let weights = all.figures().weights;
+    let asked = all.submit(request("llama", json!({"max_tokens": 1995}))).unwrap();
+    while all.figures().texts == 0 {
+        tokio::time::sleep(Duration::from_millis(1)).await;
+    }
+    let token = all.figures().texts / 2000;
+    drop(asked);
+    let open = || request("llama", json!({"max_tokens": null}));
+    let memory = weights + token * (5 + 1024 + 1000);
+    let little = engine(&home, Bounds { memory, ..bounds() }, &["llama"]);
+    let (_, end) = answer(little.submit(open()).unwrap()).await;
+    assert_eq!((end.reason, end.completion_tokens), (Reason::Length, 1024));
+    let (_, end) = answer(all.submit(open()).unwrap()).await;
+    assert_eq!((end.reason, end.completion_tokens), (Reason::Length, 2043));
+}
+
+#[tokio::test]
+async fn models_share_the_memory_for_texts_that_are_over() {
+    let home = home();
+    // A text takes 131 kB.
+    let texts = Memory { prefix_bytes: 200_000, ..Memory::default() };
+    let engine = engine(&home, Bounds { texts, ..bounds() }, &["llama"]);
+    let ask = async |model| {
+        answer(engine.submit(request(model, json!({}))).unwrap()).await.1.cached_tokens
+    };
+    assert_eq!((ask("llama").await, ask("llama").await), (0, 4));
+    ask("qwen").await;
+    assert_eq!(ask("llama").await, 0);
 }

@@ -123,6 +123,12 @@ impl Model {
         }
     }
 
+    /// Takes `bytes` at most for texts that are over.
+    pub fn bound_prefixes(&mut self, bytes: u64) {
+        self.memory.prefix_bytes = bytes;
+        self.batch.prefixes.shrink(bytes);
+    }
+
     /// How many tokens of a text's prompt were remembered, and not computed.
     pub fn reused(&self, number: u64) -> u64 {
         let text = self.batch.texts.iter().find(|text| text.number == number);

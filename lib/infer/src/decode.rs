@@ -37,6 +37,18 @@ pub struct Model {
     /// What guesses for it, if anything does.
     pub(crate) draft: Option<Box<Draft>>,
     pub(crate) batch: Batch,
+    /// The last to go.
+    _kept: Kept,
+}
+
+/// What MLX keeps of the memory of arrays that are gone, for new ones.
+struct Kept;
+
+impl Drop for Kept {
+    fn drop(&mut self) {
+        // Should that fail, the next model takes it.
+        let _ = memory::clear_cache();
+    }
 }
 
 impl Model {
@@ -64,6 +76,7 @@ impl Model {
             memory,
             draft: None,
             batch,
+            _kept: Kept,
         }
     }
 

@@ -116,6 +116,8 @@ pub enum Bound {
     Default,
     /// The longest text that the model was made for.
     Window,
+    /// The memory that there is.
+    Memory,
 }
 
 impl Reason {

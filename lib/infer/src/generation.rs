@@ -1,7 +1,7 @@
 //! An answer in the making: tokens in, events out.
 
-use crate::Tokenizer;
-use crate::answer::{Answer, Marks};
+use crate::Processor;
+use crate::answer::Answer;
 use crate::event::{Bound, End, Event, Reason};
 use crate::sample::Token;
 
@@ -23,7 +23,8 @@ pub struct Generation {
 
 impl Generation {
     /// Goes on by a token: what comes of it.
-    pub fn push(&mut self, token: &Token, tokenizer: &Tokenizer, marks: &Marks) -> Vec<Event> {
+    pub fn push(&mut self, token: &Token, processor: &Processor) -> Vec<Event> {
+        let Processor { tokenizer, marks, .. } = processor;
         self.end.completion_tokens += 1;
         let told = token.logprobs.as_ref().map(|told| tokenizer.told(token.id, told));
         let mut events: Vec<Event> = told.map(Event::Logprobs).into_iter().collect();

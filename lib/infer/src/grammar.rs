@@ -1,7 +1,6 @@
 //! Rules that an answer has to follow: a JSON schema, or a grammar. What may come next is known
 //! before each token.
 
-use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -11,10 +10,10 @@ use llguidance::{Matcher, ParserFactory};
 use mlxk_core::{Error, Kind, Result};
 use serde_json::Value;
 
-use crate::Tokenizer;
-use crate::answer::{Answer, Marks};
+use crate::answer::Answer;
 use crate::fence::{self, Fenced};
 use crate::sample::Constraint;
+use crate::{Processor, Tokenizer};
 
 mod endless;
 
@@ -105,12 +104,11 @@ impl Vocabulary {
     }
 }
 
-/// The rules for one answer. Reasoning before it is free.
+/// The rules for one answer. Reasoning before it is free, and so are calls.
 pub struct Ruled {
     matcher: Matcher,
-    tokenizer: Rc<Tokenizer>,
-    marks: Rc<Marks>,
-    /// Reads along as long as the model may reason.
+    processor: Arc<Processor>,
+    /// Reads along until the answer itself begins.
     reading: Option<Answer>,
     /// Tokens that may open reasoning.
     openings: Vec<u32>,
@@ -124,20 +122,19 @@ impl Ruled {
     pub fn new(
         vocabulary: &Vocabulary,
         matcher: Matcher,
-        tokenizer: &Rc<Tokenizer>,
-        marks: &Rc<Marks>,
+        processor: &Arc<Processor>,
         reading: Answer,
     ) -> Ruled {
-        let (tokenizer, marks) = (Rc::clone(tokenizer), Rc::clone(marks));
-        let size = vocabulary.size();
-        let openings = tokenizer.openings(&marks);
-        Ruled { matcher, tokenizer, marks, reading: Some(reading), openings, begun: false, size }
+        let processor = Arc::clone(processor);
+        let openings = processor.tokenizer.openings(&processor.marks);
+        let (reading, size) = (Some(reading), vocabulary.size());
+        Ruled { matcher, processor, reading, openings, begun: false, size }
     }
 
-    /// Every token but those that end the answer.
-    fn anything(&self) -> Vec<u32> {
+    /// Every token, those that end the answer only within a call.
+    fn anything(&self, within_call: bool) -> Vec<u32> {
         let mut all = vec![u32::MAX; self.size.div_ceil(32)];
-        for end in self.tokenizer.ends() {
+        for end in self.processor.tokenizer.ends().filter(|_| !within_call) {
             if let Some(word) = all.get_mut(end as usize / 32) {
                 *word &= !(1 << (end % 32));
             }
@@ -148,8 +145,8 @@ impl Ruled {
 
 impl Constraint for Ruled {
     fn allowed(&mut self) -> Result<Vec<u32>> {
-        if self.reading.as_ref().is_some_and(Answer::reasons) {
-            return Ok(self.anything());
+        if let Some(reading) = self.reading.as_ref().filter(|reading| reading.reasons()) {
+            return Ok(self.anything(reading.in_call()));
         }
         let mask = self.matcher.compute_mask_or_eos();
         let mut allowed = mask.map_err(|e| broken(&e))?.as_slice().to_vec();
@@ -167,13 +164,13 @@ impl Constraint for Ruled {
         self.begun = true;
         if let Some(reading) = &mut self.reading {
             let reasoned = reading.reasons();
-            reading.push(id, &self.tokenizer, &self.marks);
+            reading.push(id, &self.processor.tokenizer, &self.processor.marks);
             if reasoned || reading.reasons() {
                 return Ok(());
             }
             self.reading = None;
         }
-        match self.tokenizer.is_end(id) {
+        match self.processor.tokenizer.is_end(id) {
             true => Ok(()),
             false => self.matcher.consume_token(id).map_err(|e| broken(&e)),
         }

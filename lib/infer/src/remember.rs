@@ -86,6 +86,11 @@ impl Prefixes {
             self.texts.retain(|text| !continued(text));
         }
         self.texts.push((tokens, cache));
+        self.shrink(bytes);
+    }
+
+    /// Forgets the oldest texts until `bytes` hold them all.
+    pub fn shrink(&mut self, bytes: u64) {
         let size = |texts: &[(Vec<u32>, Cache)]| -> u64 {
             texts.iter().map(|(_, cache)| cache.bytes()).sum()
         };

@@ -119,6 +119,24 @@ fn a_beginning_that_texts_share_is_computed_once() {
 }
 
 #[test]
+fn a_text_goes_on_in_every_step_in_which_another_is_taken_in() {
+    let mut model = model::load(&parity("llama")).unwrap();
+    model.prefill_chunk = 16;
+    let first = model.join(&prompt(1, 5), GREEDY, None).unwrap();
+    while model.step().unwrap().is_empty() {}
+    let second = model.join(&prompt(2, 200), GREEDY, None).unwrap();
+    for steps in 0.. {
+        let step = model.step().unwrap();
+        let told: Vec<u64> = step.into_iter().map(|(number, _)| number).collect();
+        assert!(told.contains(&first), "step {steps}: {told:?}");
+        if told.contains(&second) {
+            assert!(steps >= 200 / 16, "{steps}");
+            break;
+        }
+    }
+}
+
+#[test]
 fn the_memory_for_texts_that_are_over_is_bounded() {
     let mut model = model::load(&parity("llama")).unwrap();
     model.memory.prefix_bytes = 0;

@@ -31,7 +31,28 @@ const TOKENS: [&str; 17] = [
     "</s>",
 ];
 
-/// A model that wants to say `wishes`, then the earliest of [`TOKENS`] that it may.
+/// Those of a model whose answers are in OpenAI's harmony.
+const HARMONY: [&str; 17] = [
+    "}",
+    "{",
+    "\"",
+    "a",
+    "b",
+    ":",
+    ",",
+    "1",
+    "Ġto=functions.a",
+    "analysis",
+    "final",
+    "]",
+    "<|start|>",
+    "<|channel|>",
+    "<|message|>",
+    "<|end|>",
+    "<|call|>",
+];
+
+/// A model that wants to say `wishes`, then the earliest of its tokens that it may.
 struct Wishful {
     wishes: Vec<u32>,
     said: usize,
@@ -83,13 +104,18 @@ struct Told {
 
 /// Asks a model whose chat template ends with `end`, and which wants to say `wishes`.
 fn ask(end: &str, wishes: &[&str], request: Value) -> Result<Told> {
+    ask_with(&TOKENS, end, wishes, request)
+}
+
+/// Asks one that has these tokens.
+fn ask_with(tokens: &[&str; 17], end: &str, wishes: &[&str], request: Value) -> Result<Told> {
     let dir = tempfile::tempdir().unwrap();
     let file = |name: &str, content: Value| {
         std::fs::write(dir.path().join(name), content.to_string()).unwrap();
     };
-    let vocabulary = TOKENS.iter().zip(0..).map(|(&token, id)| (token.to_owned(), json!(id)));
-    let added = TOKENS.iter().zip(0..).skip(12).map(|(&token, id)| {
-        json!({"id": id, "content": token, "special": token == "</s>", "lstrip": false,
+    let vocabulary = tokens.iter().zip(0..).map(|(&token, id)| (token.to_owned(), json!(id)));
+    let added = tokens.iter().zip(0..).skip(12).map(|(&token, id)| {
+        json!({"id": id, "content": token, "special": Some(&token) == tokens.last(), "lstrip": false,
             "rstrip": false, "normalized": false, "single_word": false})
     });
     let decoder = json!({"type": "ByteLevel", "add_prefix_space": false, "trim_offsets": true, "use_regex": true});
@@ -106,13 +132,13 @@ fn ask(end: &str, wishes: &[&str], request: Value) -> Result<Told> {
     file("config.json", json!({"model_type": "llama", "max_position_embeddings": 100}));
     let template =
         format!("{{# <think></think> <tool_call> #}}{{{{ messages[0].content }}}} {end}");
-    file("tokenizer_config.json", json!({"eos_token": "</s>", "chat_template": template}));
+    file("tokenizer_config.json", json!({"eos_token": tokens[16], "chat_template": template}));
     let path = dir.path().to_owned();
     let name = path.display().to_string();
     let found = Found { name, path, revision: None, origin: Origin::Workspace };
     let facts = probe::read(&found)?;
     let plan = policy::decide(&facts, &health::check(&facts));
-    let id = |wish: &&str| TOKENS.iter().position(|token| token == wish).unwrap() as u32;
+    let id = |wish: &&str| tokens.iter().position(|token| token == wish).unwrap() as u32;
     let source = Wishful { wishes: wishes.iter().map(id).collect(), said: 0, constraint: None };
     let mut runner = Runner::new(source, &facts, &plan)?;
     let Value::Object(mut fields) = request else { panic!("no request") };
@@ -164,6 +190,19 @@ fn reasoning_is_free_and_the_rules_begin_behind_it() {
     assert_eq!((own.reasoning.as_str(), own.text.as_str()), ("a", "1"));
     let none = ask("", &["a", "<think>"], rules()).unwrap();
     assert_eq!((none.reasoning.as_str(), none.text.as_str()), ("", "1"));
+}
+
+#[test]
+fn in_harmony_the_rules_are_for_the_final_part_and_calls_are_free() {
+    let rules = || json!({"json_schema": {"type": "object"}, "tools": [{"name": "a"}]});
+    let ask = |wishes: &[&str]| ask_with(&HARMONY, "<|start|>assistant", wishes, rules()).unwrap();
+    let call = ask(&["Ġto=functions.a", "<|message|>", "{", "}", "<|call|>"]);
+    assert_eq!((call.text.as_str(), call.reason), ("", Reason::Calls.name()));
+    assert_eq!(call.calls[0]["function"]["name"], "a");
+    let reasoning = ["<|channel|>", "analysis", "<|message|>", "b", "<|call|>", "<|end|>"];
+    let text = ["<|start|>", "<|channel|>", "final", "<|message|>", "b", "<|call|>"];
+    let told = ask(&[reasoning, text].concat());
+    assert_eq!((told.reasoning.as_str(), told.text.as_str(), told.reason), ("b}", "{}", "stop"));
 }
 
 #[test]

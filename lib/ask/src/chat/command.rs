@@ -154,7 +154,7 @@ impl Chat {
 
     /// Tells what holds for the next answer.
     fn show_options(&self, out: &mut Output) -> Result<()> {
-        let (options, defaults) = (&self.manner.preset.options, self.runner.defaults());
+        let (options, defaults) = (&self.manner.preset.options, self.runner.processor().defaults());
         let number = |own: Option<f32>, default: f32| own.unwrap_or(default).to_string();
         let count = |own: Option<u64>, none: &str| own.map_or(none.to_owned(), |n| n.to_string());
         let stop = match options.stop.as_slice() {

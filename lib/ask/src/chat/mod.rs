@@ -148,7 +148,7 @@ impl Chat {
         let seconds = first.elapsed().as_secs_f64().max(1e-9);
         let rate = end.completion_tokens.saturating_sub(1) as f64 / seconds;
         let used = end.prompt_tokens + end.completion_tokens;
-        let context = match self.runner.context_length() {
+        let context = match self.runner.processor().context_length() {
             Some(all) => format!("{used} of {all} tokens in the context"),
             None => format!("{used} tokens in the context"),
         };

@@ -50,6 +50,11 @@ impl Harmony {
         self.part != Part::Text
     }
 
+    /// True within a call.
+    pub fn in_call(&self) -> bool {
+        matches!(self.part, Part::Call(_))
+    }
+
     /// See [`super::reader::Reader::push`].
     pub fn push(&mut self, piece: &str) -> Vec<Piece> {
         self.held.push_str(piece);

@@ -75,6 +75,11 @@ impl Answer {
         self.reader.reasons()
     }
 
+    /// True within a call that tells itself where it ends.
+    pub fn in_call(&self) -> bool {
+        matches!(&self.reader, Reader::Harmony(harmony) if harmony.in_call())
+    }
+
     /// The stop string that ended the answer, if one did.
     pub fn stopped_by(&self) -> Option<&str> {
         self.stop.found()

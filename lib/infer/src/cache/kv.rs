@@ -4,12 +4,11 @@ use std::ops::Range;
 use std::sync::Arc;
 
 use mlx_rs::Array;
-use mlx_rs::error::{Exception, Result};
+use mlx_rs::error::Result;
 use mlx_rs::fast::ScaledDotProductAttentionMask as Mask;
-use mlx_rs::ops::{arange, concatenate, dequantize, quantize, zeros_dtype};
+use mlx_rs::ops::{arange, concatenate};
 
-use crate::eager::elements;
-use crate::mlx;
+use super::buffer::{Buffer, Packing};
 
 /// Room is made for this many more tokens at a time.
 const STEP: i32 = 256;
@@ -34,17 +33,6 @@ pub struct Kv {
     dropped: i32,
     /// Held by all that may hold the same buffers.
     owners: Arc<()>,
-}
-
-/// How keys and values are quantised.
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub struct Packing {
-    /// Bits of an element.
-    pub bits: i32,
-    /// Elements of a head that share a scale.
-    pub group_size: i32,
-    /// How long a text is when it begins.
-    pub start: i32,
 }
 
 impl Kv {
@@ -84,7 +72,7 @@ impl Kv {
 
     /// Its arrays, for those who evaluate or store them.
     pub fn arrays(&self) -> impl Iterator<Item = &Array> {
-        self.buffers.iter().flatten().flat_map(|buffer| &buffer.0)
+        self.buffers.iter().flatten().flat_map(Buffer::arrays)
     }
 
     /// The position of the next token.
@@ -122,14 +110,14 @@ impl Kv {
         }
         let n = keys.dim(-2);
         let alone = Arc::strong_count(&self.owners) == 1;
-        let new = [Buffer(vec![keys.clone()], None), Buffer(vec![values.clone()], None)];
+        let new = [Buffer::of(keys, None)?, Buffer::of(values, None)?];
         self.make_room(n, &new)?;
         let first = self.held;
         self.held += n;
         for (buffer, new) in self.buffers.iter_mut().flatten().zip(&new) {
             if alone {
                 // SAFETY: whoever copies this memory holds its owners too.
-                unsafe { write_rows(&buffer.0[0], first as usize, &new.0[0])? };
+                unsafe { buffer.write_rows(first as usize, new)? };
             } else {
                 buffer.set_rows(first..first + n, new)?;
             }
@@ -148,7 +136,7 @@ impl Kv {
     ) -> bool {
         let needed = self.window.map_or(tokens, |window| (window - 1 + self.kept).min(tokens));
         let buffers = self.buffers.iter_mut().flatten();
-        for (part, own) in buffers.flat_map(|buffer| &mut buffer.0).enumerate() {
+        for (part, own) in buffers.flat_map(Buffer::arrays_mut).enumerate() {
             let Some(new) = stored(part) else { return false };
             let outer = |array: &Array| [array.dim(0), array.dim(1), array.dim(-1)];
             let like = new.ndim() == 4 && outer(&new) == outer(own) && new.dtype() == own.dtype();
@@ -287,95 +275,6 @@ impl Kv {
             }
         });
         Ok(())
-    }
-}
-
-/// `to[:, :, first..] = new`, for both [1, heads, .., head size].
-///
-/// # Safety
-/// Nobody else may read or write the elements of `to`.
-unsafe fn write_rows(to: &Array, first: usize, new: &Array) -> Result<()> {
-    let (there, rows) = (elements(to)?.len(), elements(new)?);
-    // SAFETY: it was evaluated just now.
-    let data = unsafe { mlx_sys::mlx_array_data_float32(to.as_ptr()) }.cast_mut();
-    let [head, own] = [to, new].map(|array| (array.dim(2) * array.dim(3)) as usize);
-    let start = first * to.dim(3) as usize;
-    for (n, rows) in rows.chunks_exact(own).enumerate() {
-        assert!(n * head + start + own <= there);
-        // SAFETY: the elements are there, and nobody else's, as the caller promises.
-        unsafe { data.add(n * head + start).copy_from_nonoverlapping(rows.as_ptr(), own) };
-    }
-    Ok(())
-}
-
-/// Keys or values: an array [1, heads, room, head size], or codes, scales and biases.
-#[derive(Clone)]
-struct Buffer(Vec<Array>, Option<Packing>);
-
-impl Buffer {
-    fn of(x: &Array, packing: Option<Packing>) -> Result<Buffer> {
-        let mut buffer = Buffer(vec![x.clone()], None);
-        if let Some(packing) = packing {
-            buffer.pack(packing)?;
-        }
-        Ok(buffer)
-    }
-
-    fn pack(&mut self, packing: Packing) -> Result<()> {
-        let Packing { bits, group_size, .. } = packing;
-        if self.1.is_some() {
-            return Ok(());
-        }
-        if let [x] = self.0.as_slice() {
-            if x.dim(-1) % group_size != 0 {
-                let size = x.dim(-1);
-                let why = format!("heads of {size} cannot be quantised in groups of {group_size}");
-                return Err(Exception::custom(why));
-            }
-            let (codes, scales, biases) = quantize(x, group_size, bits)?;
-            *self = Buffer(vec![codes, scales, biases], Some(packing));
-        }
-        Ok(())
-    }
-
-    fn room(&self) -> i32 {
-        self.0[0].dim(-2)
-    }
-
-    fn all(&self) -> Result<Array> {
-        self.unpacked(self.0.clone())
-    }
-
-    fn rows(&self, range: Range<i32>) -> Result<Array> {
-        let rows = self.0.iter().map(|array| mlx::rows(array, range.clone()));
-        self.unpacked(rows.collect::<Result<_>>()?)
-    }
-
-    fn unpacked(&self, arrays: Vec<Array>) -> Result<Array> {
-        match (arrays.as_slice(), self.1) {
-            ([codes, scales, biases], Some(Packing { bits, group_size, .. })) => {
-                dequantize(codes, scales, biases, group_size, bits)
-            }
-            (arrays, _) => Ok(arrays[0].clone()),
-        }
-    }
-
-    fn set_rows(&mut self, range: Range<i32>, new: &Buffer) -> Result<()> {
-        self.0.iter_mut().zip(&new.0).try_for_each(|(a, new)| mlx::set_rows(a, range.clone(), new))
-    }
-
-    /// Some parts of it, with room for `added` more tokens.
-    fn grown(&self, parts: &[Range<i32>], added: i32) -> Result<Buffer> {
-        let grown = |array: &Array| {
-            let mut shape = array.shape().to_vec();
-            shape[2] = added;
-            let parts = parts.iter().filter(|part| !part.is_empty());
-            let mut parts: Vec<Array> =
-                parts.map(|part| mlx::rows(array, part.clone())).collect::<Result<_>>()?;
-            parts.push(zeros_dtype(&shape, array.dtype())?);
-            concatenate(&parts, 2)
-        };
-        Ok(Buffer(self.0.iter().map(grown).collect::<Result<_>>()?, self.1))
     }
 }
 

@@ -1,5 +1,6 @@
 //! What a model remembers of the texts that it continues.
 
+mod buffer;
 mod kv;
 mod state;
 mod texts;
@@ -10,7 +11,8 @@ use mlx_rs::Array;
 
 use crate::distributed::Elsewhere;
 
-pub use kv::{Kv, Packing, Visible};
+pub use buffer::Packing;
+pub use kv::{Kv, Visible};
 pub use state::State;
 pub use texts::Texts;
 

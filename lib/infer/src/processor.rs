@@ -1,0 +1,188 @@
+//! What stands between requests and a model: its tokenizer, its chat template, and what rules are
+//! made ready with. It needs no weights, and any thread may use it.
+
+use std::sync::{Arc, OnceLock};
+
+use mlxk_core::{Error, Facts, Kind, Plan, Result};
+
+use crate::answer::{Answer, Marks, Reader};
+use crate::defaults::defaults;
+use crate::event::{Bound, End, Reason};
+use crate::generation::Generation;
+use crate::grammar::{Ruled, Vocabulary};
+use crate::request::{Prompt, Request, Rules};
+use crate::{Sampling, Template, Tokenizer};
+
+/// The longest answer that is given without being asked for, in tokens.
+const MAX_TOKENS: u64 = 32_768;
+
+/// Makes requests ready for a model.
+pub struct Processor {
+    pub(crate) tokenizer: Tokenizer,
+    template: Option<Template>,
+    pub(crate) marks: Marks,
+    /// Made when it is first needed.
+    vocabulary: OnceLock<Vocabulary>,
+    window: Option<u64>,
+    defaults: Sampling,
+}
+
+/// A request that a model can begin with.
+pub struct Prepared {
+    pub(crate) prompt: Vec<u32>,
+    /// Whether the request gave the prompt in tokens.
+    pub(crate) given: bool,
+    pub(crate) sampling: Sampling,
+    pub(crate) rules: Option<Ruled>,
+    pub(crate) generation: Generation,
+    asked: bool,
+}
+
+impl Prepared {
+    /// Tokens of the prompt.
+    pub fn prompt_tokens(&self) -> u64 {
+        self.prompt.len() as u64
+    }
+
+    /// The most tokens that the answer may have.
+    pub fn limit(&self) -> u64 {
+        self.generation.limit
+    }
+
+    /// Whether the request says how long its answer may be.
+    pub fn is_bounded(&self) -> bool {
+        self.asked
+    }
+}
+
+impl Processor {
+    /// Reads that of a model.
+    ///
+    /// # Errors
+    /// If its tokenizer or its chat template cannot be used, or what it recommends for sampling
+    /// makes no sense.
+    pub fn read(facts: &Facts, plan: &Plan) -> Result<Processor> {
+        let tokenizer = Tokenizer::read(facts)?;
+        let template = Template::find(facts)?;
+        let marks = template.as_ref().map_or_else(Marks::default, |template| {
+            Marks::find(Some(template.source()), &|token| tokenizer.is_added(token))
+        });
+        let defaults = defaults(facts, &tokenizer)?;
+        let (window, vocabulary) = (plan.context_length, OnceLock::new());
+        Ok(Processor { tokenizer, template, marks, vocabulary, window, defaults })
+    }
+
+    /// How many tokens a prompt and its answer may have together, if that is known.
+    pub fn context_length(&self) -> Option<u64> {
+        self.window
+    }
+
+    /// How to sample where a request does not say otherwise.
+    pub fn defaults(&self) -> &Sampling {
+        &self.defaults
+    }
+
+    /// How many tokens the prompt of `request` has, which may be more than the model takes.
+    ///
+    /// # Errors
+    /// If the prompt is not what the model takes.
+    pub fn count(&self, request: &Request) -> Result<u64> {
+        Ok(self.prompt(&request.prompt)?.1.len() as u64)
+    }
+
+    /// Makes `request` ready. Without a chat template the one message of a user is the prompt as it
+    /// is. Rules may take seconds.
+    ///
+    /// # Errors
+    /// If the prompt has no tokens, or as many as fit the model ([`Kind::ContextLengthExceeded`]),
+    /// or is not what the model takes; if the rules cannot be followed.
+    pub fn prepare(self: &Arc<Self>, request: &Request) -> Result<Prepared> {
+        let Request { options, rules, .. } = request;
+        options.check()?;
+        let (text, prompt) = self.prompt(&request.prompt)?;
+        let (limit, bound) = budget(prompt.len() as u64, options.max_tokens, self.window)?;
+        let sampling = options.sampling(&self.defaults)?;
+        let reader = || match &request.prompt {
+            Prompt::Text(_) | Prompt::Tokens(_) => Reader::Plain,
+            Prompt::Chat(chat) => {
+                Reader::new(&self.marks, &text, chat.tools.as_deref().unwrap_or_default())
+            }
+        };
+        let answer = |stop: &[String]| Answer::new(&self.tokenizer, stop, reader(), sampling.seed);
+        let ruled = |rules| self.ruled(rules, answer(&[])?);
+        let generation = Generation {
+            answer: answer(&options.stop)?,
+            stop_ids: options.stop_ids.clone(),
+            limit,
+            bound,
+            end: End {
+                reason: Reason::Interrupted,
+                prompt_tokens: prompt.len() as u64,
+                cached_tokens: 0,
+                completion_tokens: 0,
+                reasoning_tokens: 0,
+                stop: None,
+                seed: sampling.seed,
+            },
+            over: false,
+        };
+        let rules = rules.as_ref().map(ruled).transpose()?;
+        let given = matches!(request.prompt, Prompt::Tokens(_));
+        let asked = options.max_tokens.is_some();
+        Ok(Prepared { prompt, given, sampling, rules, generation, asked })
+    }
+
+    /// The text of a prompt, and its tokens; those that are given have no text.
+    fn prompt(&self, prompt: &Prompt) -> Result<(String, Vec<u32>)> {
+        let text = match (prompt, &self.template) {
+            (Prompt::Tokens(tokens), _) => return Ok((String::new(), tokens.clone())),
+            (Prompt::Text(text), _) => text.clone(),
+            (Prompt::Chat(conversation), Some(template)) => {
+                template.fit(conversation, self.tokenizer.special())?
+            }
+            (Prompt::Chat(conversation), None) => {
+                conversation.only_text().map(str::to_owned).ok_or_else(|| {
+                    let message =
+                        "the model has no chat template: it takes a prompt, not a conversation";
+                    Error::new(Kind::CapabilityNotSupported, "", message)
+                })?
+            }
+        };
+        let tokens = self.tokenizer.encode(&text)?;
+        Ok((text, tokens))
+    }
+
+    /// What keeps to `rules` in an answer that `reading` reads along.
+    fn ruled(self: &Arc<Self>, rules: &Rules, reading: Answer) -> Result<Ruled> {
+        let vocabulary = match self.vocabulary.get() {
+            Some(vocabulary) => vocabulary,
+            None => {
+                let vocabulary = Vocabulary::new(&self.tokenizer)?;
+                self.vocabulary.get_or_init(|| vocabulary)
+            }
+        };
+        Ok(Ruled::new(vocabulary, vocabulary.ready(rules)?, self, reading))
+    }
+}
+
+/// How many tokens may come, and why not more.
+fn budget(prompt: u64, asked: Option<u64>, window: Option<u64>) -> Result<(u64, Bound)> {
+    if prompt == 0 {
+        let message = "the prompt is empty, and the model needs something to go on from";
+        return Err(Error::new(Kind::Validation, "", message));
+    }
+    let wanted = match asked {
+        Some(asked) => (asked, Bound::Asked),
+        None => (MAX_TOKENS, Bound::Default),
+    };
+    match window {
+        Some(window) if prompt >= window => Err(Error::new(
+            Kind::ContextLengthExceeded,
+            "",
+            format!("the prompt has {prompt} tokens, and the model's context holds {window}"),
+        )
+        .hint("a shorter prompt leaves room for an answer")),
+        Some(window) if window - prompt < wanted.0 => Ok((window - prompt, Bound::Window)),
+        _ => Ok(wanted),
+    }
+}
