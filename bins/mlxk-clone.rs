@@ -6,24 +6,35 @@ use std::process::ExitCode;
 use clap::Parser;
 use mlxk_cli::{Form, FormFlags, Input, Output, Tool, completion};
 use mlxk_core::Result;
+use mlxk_hub::pull::Choice;
 use mlxk_move::clone::{self, Manner};
 
 /// Make a workspace of a model: plain files to look at, change and push
 ///
 /// What the cache has is copied, or shared where the file system can; the rest comes from the Hub.
-/// The cache stays as it is. A run that was cut short goes on where it stopped.
+/// The cache stays as it is. A run that was cut short goes on where it stopped. Without names, the
+/// models of the records on standard input become workspaces in MLXK_WORKSPACE_HOME.
 #[derive(Parser)]
 #[command(name = "mlxk-clone", version, after_help = EXAMPLES)]
 struct Clone {
-    /// A model: org/name, name@revision, part of the name of one in the cache
+    /// A model: org/name, name@revision, part of the name of one in the cache; - for standard input
     #[arg(value_name = "MODEL", add = completion::models())]
-    model: String,
+    model: Option<String>,
     /// The directory to make; a bare name lies in MLXK_WORKSPACE_HOME if that is set
     #[arg(value_name = "DIR", value_hint = clap::ValueHint::DirPath)]
     target: Option<PathBuf>,
     /// The branch, tag or commit, as behind an @
     #[arg(long, value_name = "NAME")]
     branch: Option<String>,
+    /// Only files that match, as *.json does; may be repeated
+    #[arg(long, value_name = "PATTERN")]
+    include: Vec<String>,
+    /// No files that match; may be repeated
+    #[arg(long, value_name = "PATTERN")]
+    exclude: Vec<String>,
+    /// Make nothing; say what would come, and how much that is
+    #[arg(short = 'n', long)]
+    dry_run: bool,
     /// Do not say whether the clone is healthy
     #[arg(long)]
     no_health_check: bool,
@@ -41,6 +52,7 @@ const EXAMPLES: &str = "\
 Examples:
   mlxk-clone mlx-community/SmolLM2-135M-Instruct ./SmolLM2
   mlxk-clone org/model@v1.0             into MLXK_WORKSPACE_HOME/model
+  mlxk-clone --dry-run org/model ./copy --include '*.json'
   mlxk-clone org/model ./copy | mlxk-health";
 
 impl Tool for Clone {
@@ -54,11 +66,13 @@ impl Tool for Clone {
         let manner = Manner {
             branch: self.branch.clone(),
             target: self.target.clone(),
+            choice: Choice { include: self.include.clone(), exclude: self.exclude.clone() },
+            dry_run: self.dry_run,
             health: !self.no_health_check,
             quiet: self.quiet,
             events: self.output.ndjson(),
         };
-        let input = Input::Names(vec![self.model.clone()]);
+        let input = Input::required(self.model.as_slice())?;
         clone::clone(input, &manner, &mlxk_cli::remote()?, &mlxk_cli::places()?, out)
     }
 }

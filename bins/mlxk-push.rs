@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use clap::Parser;
+use clap::{ArgGroup, Parser};
 use mlxk_cli::{Form, FormFlags, Output, Tool};
 use mlxk_core::Result;
 use mlxk_hub::push::Wish;
@@ -14,7 +14,7 @@ use mlxk_move::push::{self, Manner};
 /// Nothing is sent that the Hub has already, and a push that was cut short goes on where it stopped.
 /// What .hfignore names stays here, and so does all that tells of this machine.
 #[derive(Parser)]
-#[command(name = "mlxk-push", version, after_help = EXAMPLES)]
+#[command(name = "mlxk-push", version, after_help = EXAMPLES, group = visibility())]
 struct Push {
     /// The workspace: a directory, or the name of one in MLXK_WORKSPACE_HOME
     #[arg(value_name = "DIR", value_hint = clap::ValueHint::DirPath)]
@@ -23,7 +23,7 @@ struct Push {
     #[arg(value_name = "REPO", required_unless_present = "check_only", default_value = "")]
     repo: String,
     /// Nobody else may see it: a new repository is private, and a public one is refused
-    #[arg(long, required_unless_present_any = ["public", "check_only", "dry_run"])]
+    #[arg(long)]
     private: bool,
     /// Everybody may see it
     #[arg(long, conflicts_with = "private")]
@@ -58,6 +58,12 @@ Examples:
   mlxk-push --check-only ./my-model
   mlxk-push --dry-run ./my-model org/my-model
   mlxk-push --private --create ./my-model org/my-model --commit 'First version'";
+
+/// What goes to the Hub is for all or for few: one has to say which.
+fn visibility() -> ArgGroup {
+    let flags = ["private", "public", "check_only", "dry_run"];
+    ArgGroup::new("visibility").args(flags).required(true).multiple(true)
+}
 
 impl Tool for Push {
     const COMMAND: &'static str = "push";

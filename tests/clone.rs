@@ -2,8 +2,9 @@
 
 use std::fs;
 
-use serde_json::Value;
+use serde_json::{Value, json};
 
+use crate::env::safetensors;
 use crate::pull::{at, sides};
 
 #[test]
@@ -63,4 +64,41 @@ fn places_that_are_taken_are_refused_before_anything_comes() {
     let envelope = at(&env, &hub, "mlxk-clone").args(["org/M", "./z"]).envelope(0);
     assert_eq!(envelope["data"]["clone_status"], "success");
     assert_eq!(envelope["data"]["health"], "healthy");
+}
+
+#[test]
+fn a_dry_run_says_what_would_come_and_makes_nothing() {
+    let (env, hub) = sides();
+    at(&env, &hub, "mlxk-pull").args(["org/M", "--include", "*.json"]).ok();
+    let before = env.files();
+    let text = at(&env, &hub, "mlxk-clone").args(["-n", "org/M", "./new", "--human"]).ok();
+    assert!(text.contains("/new — would fetch 2 files, 20.0MB and copy 3 files, "), "{text}");
+    assert!(text.contains("    20.0MB  large.bin\n"), "{text}");
+    let args = ["-n", "org/M", "./new", "--include", "*.safetensors", "--include", "*.json"];
+    let record = &at(&env, &hub, "mlxk-clone").args(args).records()[0];
+    let planned = json!([{"path": "model.safetensors", "size_bytes": safetensors().len()}]);
+    assert_eq!((&record["planned_files"], &record["clone_status"]), (&planned, &json!("planned")));
+    assert_eq!(record["hash"], *hub.repo("org/M").commit());
+    let envelope = at(&env, &hub, "mlxk-clone").args(["-n", "org/M", "./new"]).envelope(0);
+    assert_eq!(envelope["data"]["clone_status"], "planned");
+    assert_eq!(env.files(), before);
+}
+
+#[test]
+fn names_come_from_standard_input_and_patterns_choose_files() {
+    let (env, hub) = sides();
+    hub.repo("org/N").file("config.json", "{}").file("notes.txt", "x");
+    let args = ["--include", "*.json", "--exclude", "tokenizer*", "--no-health-check"];
+    let names = "org/M\n{\"name\": \"org/N\", \"mark\": 1}\n";
+    let records = at(&env, &hub, "mlxk-clone").args(args).stdin(names).records();
+    assert_eq!((records.len(), &records[1]["mark"]), (2, &json!(1)));
+    for name in ["M", "N"] {
+        let made = fs::read_dir(env.workspaces().join(name)).unwrap();
+        let mut made: Vec<_> = made.map(|entry| entry.unwrap().file_name()).collect();
+        made.sort();
+        assert_eq!(made, [".mlxk_workspace.json", "config.json"]);
+    }
+    let again = at(&env, &hub, "mlxk-clone").args(["-"]).stdin(records[0].to_string()).end();
+    assert!(again.stderr().contains("a workspace already"), "{again:?}");
+    at(&env, &hub, "mlxk-clone").end().refused(2, "mlxk-clone: no model named");
 }

@@ -7,13 +7,14 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use serde_json::{Map, Value, json};
+use sha2::{Digest, Sha256};
 
 use crate::env::{Env, interrupted};
 
 #[path = "../lib/gguf/tests/gguf/mod.rs"]
 pub mod gguf;
 
-use gguf::{Builder, string};
+use gguf::{Builder, integer, string};
 
 /// A file in the home.
 fn file(env: &Env, name: &str, bytes: &[u8]) -> PathBuf {
@@ -78,6 +79,9 @@ fn what_cannot_be_imported_leaves_nothing() {
     file(&env, "empty.gguf", b"");
     let other = Builder::of("gemma9").set("general.architecture", string("gemma9"));
     file(&env, "other.gguf", &other.bytes());
+    file(&env, "part.gguf", &llama.clone().set("split.count", integer(3)).bytes());
+    fs::write(env.hub().join("cached.gguf"), &whole).unwrap();
+    let cached = env.hub().join("cached.gguf").display().to_string();
     file(&env, "less.gguf", &llama.clone().without("blk.0.ffn_up.weight").bytes());
     let lying = |counts: [u64; 2], rest: &[u8]| {
         let counts = counts.map(u64::to_le_bytes).concat();
@@ -93,6 +97,8 @@ fn what_cannot_be_imported_leaves_nothing() {
         ("long.gguf", "metadata key 0: 10000000000 bytes needed"),
         ("bytes.gguf", "metadata key 0: not UTF-8 text"),
         ("short.gguf", "but the file ends at"),
+        ("part.gguf", "one of the 3 files of a model"),
+        (&*cached, "lies inside the Hugging Face cache"),
         ("text.gguf", "not a GGUF file"),
         ("empty.gguf", "not a GGUF file"),
         ("other.gguf", "the architecture \"gemma9\" cannot be imported"),
@@ -178,6 +184,102 @@ fn a_workspace_is_quantised_and_runs() {
     let form = env.run("mlxk-convert").args(["tiny", "other", "--quantize", "7"]).end();
     form.refused(1, "mlxk-convert: affine has no form of 7 bits in groups of 64");
     assert!(!env.workspaces().join("other").exists());
+}
+
+/// The names, types and bytes of the tensors of a workspace.
+fn tensors(path: &Path) -> Vec<(String, String, Vec<u8>)> {
+    let bytes = fs::read(path.join("model.safetensors")).unwrap();
+    let (length, rest) = bytes.split_first_chunk().unwrap();
+    let (header, data) = rest.split_at(u64::from_le_bytes(*length) as usize);
+    let header: Map<String, Value> = serde_json::from_slice(header).unwrap();
+    let tensor = |(name, entry): (String, Value)| {
+        let range = [0, 1].map(|end| entry["data_offsets"][end].as_u64().unwrap() as usize);
+        let kind = format!("{} {}", entry["dtype"].as_str().unwrap(), entry["shape"]);
+        (name, kind, data[range[0]..range[1]].to_vec())
+    };
+    let mut tensors: Vec<_> =
+        header.into_iter().filter(|(name, _)| name != "__metadata__").map(tensor).collect();
+    tensors.sort();
+    tensors
+}
+
+#[test]
+fn a_file_that_is_quantised_at_once_is_one_that_was_imported_first() {
+    let env = Env::new();
+    file(&env, "tiny.gguf", &Builder::llama().bytes());
+    let four = ["--quantize", "4", "--q-group-size", "32"];
+    let convert = |args: &[&str]| env.run("mlxk-convert").args(args).records().remove(0);
+    let record = convert(&[&["tiny.gguf", "once"], &four[..]].concat());
+    assert_eq!(record["source"], env.home().join("tiny.gguf").to_str().unwrap());
+    convert(&["tiny.gguf", "plain"]);
+    convert(&[&["plain", "twice"], &four[..]].concat());
+    let [once, twice] = ["once", "twice"].map(|name| tensors(&env.workspaces().join(name)));
+    assert!(once.iter().any(|(name, ..)| name.ends_with("q_proj.scales")));
+    assert_eq!(once, twice);
+    let sentinel = &env.run("mlxk-show").args(["once"]).records()[0]["workspace_metadata"];
+    assert_eq!(sentinel["quantization"], json!({"bits": 4, "group_size": 32}));
+    let left = fs::read_dir(env.workspaces()).unwrap().count();
+    assert_eq!(left, 3, "nothing is left of the plain weights in between");
+}
+
+#[test]
+fn a_file_is_unpacked_if_that_is_wished() {
+    let env = Env::new();
+    let packed = [&[0, 0x3c][..], &[3; 32]].concat().repeat(32); // scale 1, and 32 threes
+    let q8 = Builder::llama().tensor("blk.0.attn_output.weight", &[32, 32], 8, packed);
+    file(&env, "q8.gguf", &q8.bytes());
+    let o_proj = |to: &str, flags: &[&str]| {
+        env.run("mlxk-convert").args([&["q8.gguf", to], flags].concat()).ok();
+        let all = tensors(&env.workspaces().join(to)).into_iter();
+        all.filter(|(name, ..)| name.contains("o_proj")).collect::<Vec<_>>()
+    };
+    assert_eq!(o_proj("kept", &[]).len(), 3, "codes, scales and biases");
+    let plain = o_proj("plain", &["--dequantize", "--dtype", "f32"]);
+    assert_eq!(plain.len(), 1);
+    assert_eq!((&*plain[0].1, &plain[0].2), ("F32 [32,32]", &3f32.to_le_bytes().repeat(32 * 32)));
+}
+
+#[test]
+fn an_adapter_goes_into_the_weights_for_good() {
+    let env = Env::new();
+    let data = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/data");
+    let adapter = data.join("adapters/packed");
+    let expected = fs::read(adapter.join("expected.json")).unwrap();
+    let expected: Value = serde_json::from_slice(&expected).unwrap();
+    let base = env.workspaces().join("base");
+    fs::create_dir(&base).unwrap();
+    for name in ["config.json", "model.safetensors", "tokenizer.json"] {
+        let case = data.join("parity").join(expected["case"].as_str().unwrap());
+        fs::copy(case.join(name), base.join(name)).unwrap();
+    }
+    let args = ["base", "taught", "--merge-adapter", adapter.to_str().unwrap()];
+    let record = &env.run("mlxk-convert").args(args).records()[0];
+    assert_eq!((&record["mode"], &record["health_status"]), (&json!("merge"), &json!("healthy")));
+    let mut hash = Sha256::new();
+    for (name, kind, bytes) in tensors(&env.workspaces().join("taught")) {
+        hash.update(format!("{name} {kind} "));
+        hash.update(bytes);
+    }
+    let found: String = hash.finalize().iter().map(|byte| format!("{byte:02x}")).collect();
+    assert_eq!(expected["fused"], found);
+}
+
+#[test]
+fn health_is_not_asked_for_where_that_is_wished() {
+    let env = Env::new();
+    file(&env, "tiny.gguf", &Builder::llama().bytes());
+    let record = |to: &str, flags: &[&str]| {
+        env.run("mlxk-convert").args([&["tiny.gguf", to], flags].concat()).records().remove(0)
+    };
+    let (asked, skipped) = (record("a", &[]), record("b", &["--skip-health"]));
+    assert_eq!(
+        (&asked["health_check"], &asked["health_status"]),
+        (&json!(true), &json!("healthy"))
+    );
+    assert_eq!(
+        (&skipped["health_check"], &skipped["health_status"]),
+        (&json!(false), &Value::Null)
+    );
 }
 
 /// A workspace of a model of so many tokens, all of whose weights are zero and take no room on disk.

@@ -26,3 +26,4 @@ mod schema;
 mod serve;
 mod show;
 mod smollm2;
+mod terminal;

@@ -1,14 +1,15 @@
 //! `mlxk-pull`: the cache as the Hub has it, and what is said of that.
 
 use std::fs;
-use std::process::Stdio;
+use std::os::unix::fs::PermissionsExt;
+use std::process::{Command, Stdio};
 use std::thread;
 use std::time::{Duration, Instant};
 
 use mlxk_testhub::{Access, Fault, Hub, OWNER, Rule};
 use serde_json::Value;
 
-use crate::env::{Env, Run, interrupted, safetensors};
+use crate::env::{Env, Run, interrupted, program_path, safetensors};
 
 /// A Hub with a healthy model of 20 MB, and a home.
 pub fn sides() -> (Env, Hub) {
@@ -171,4 +172,17 @@ fn ctrl_c_keeps_what_came_and_says_so() {
     let objects = hub.served("/objects/");
     assert!(objects < LARGE as u64 - 1_000_000, "{objects}");
     assert_eq!(record["download_status"], "success");
+}
+
+#[test]
+fn other_users_of_the_cache_can_take_its_locks_whatever_the_umask() {
+    let (env, hub) = sides();
+    let mut command = env.at_home(Command::new("sh"));
+    command.args(["-c", "umask 077; exec \"$0\" org/M"]).arg(program_path("mlxk-pull"));
+    command.env("HF_ENDPOINT", hub.endpoint()).stdin(Stdio::null()).stdout(Stdio::null());
+    assert!(command.status().unwrap().success());
+    let locks = fs::read_dir(env.hub().join(".locks/models--org--M")).unwrap();
+    let modes: Vec<_> =
+        locks.map(|lock| lock.unwrap().metadata().unwrap().permissions().mode() & 0o777).collect();
+    assert_eq!(modes, [0o664; 6], "one for each file, and one for the revision");
 }

@@ -87,7 +87,11 @@ fn what_is_meant_must_be_said() {
     env.model("mine-too").write_workspace();
     let cached = env.model("org/Cached").write();
     let push = |args: &[&str]| tool(&env, &hub, "mlxk-push", args).end();
-    assert_eq!(push(&["mine", "org/name"]).status(), 2, "neither private nor public");
+    let neither = push(&["mine", "org/name"]);
+    assert!(
+        neither.status() == 2 && neither.stderr().contains("<--private|--public|"),
+        "{neither:?}"
+    );
     assert_eq!(push(&["--private", "mine"]).status(), 2, "no repository");
     let home = env.workspaces();
     let beginning = home.join("min");

@@ -117,6 +117,11 @@ impl Error {
         Error::new(kind, path.display().to_string(), source.to_string()).caused_by(source)
     }
 
+    /// What the system said, if it was the system that failed.
+    pub fn io_kind(&self) -> Option<io::ErrorKind> {
+        self.source.as_ref()?.downcast_ref().map(io::Error::kind)
+    }
+
     /// The same error about another subject.
     pub fn about(self, subject: impl Into<String>) -> Self {
         Error { subject: subject.into(), ..self }

@@ -89,6 +89,16 @@ pub(crate) fn items(root: &Path, exclude: &[impl AsRef<str>]) -> Result<Vec<Item
 }
 
 impl Item {
+    /// True if the digest of an entry covers all of the content.
+    pub fn is_covered(&self) -> bool {
+        self.link.is_some() || !self.path.ends_with(".safetensors") && self.size <= LARGE
+    }
+
+    /// Where the file lies.
+    pub fn disk(&self) -> &Path {
+        &self.disk
+    }
+
     /// The item with the digest of its content.
     pub fn entry(&self) -> Result<Entry> {
         let sha = match &self.link {

@@ -8,11 +8,13 @@ use std::time::SystemTime;
 use crate::error::Result;
 use crate::store::cache::{self, Repo, Snapshot, entries};
 use crate::store::deletion::{Deletion, blobs_of};
+use crate::store::place::BEGINNING;
 use crate::store::{Places, locks, shared};
 
 /// Says what `execute` would remove: revisions that no ref points at (but never the one that the
-/// model's name means), blobs that no revision uses, downloads and locks last touched before
-/// `before`, models of which there is nothing else, and shared payloads that no model uses.
+/// model's name means), blobs that no revision uses, downloads, locks and what never got its name,
+/// last touched before `before`, models of which there is nothing else, and shared payloads that no
+/// model uses.
 ///
 /// A model that somebody is fetching, or that lies elsewhere behind a link, is left alone.
 pub fn plan(places: &Places, before: SystemTime) -> Result<Deletion> {
@@ -53,6 +55,8 @@ fn add(plan: &mut Deletion, repo: &Repo, before: SystemTime) -> Result<()> {
     plan.add_revisions(repo, &gone)?;
     plan.blobs.extend(orphans(repo, &kept)?);
     plan.blobs.extend(unfinished.into_iter().filter(old));
+    let aside = entries(&repo.path)?.into_iter().filter(|(name, _)| name.starts_with(BEGINNING));
+    plan.snapshots.extend(aside.map(|(_, path)| path).filter(old));
     Ok(())
 }
 

@@ -15,8 +15,8 @@ use crate::verify::Progress;
 /// and can end it.
 ///
 /// # Errors
-/// As those, and if the source cannot be copied or a weight file is broken. Then nothing is left
-/// behind.
+/// As those; if the source cannot be copied or changes meanwhile, a weight file is broken, or the
+/// disk has no room. Then nothing is left behind.
 pub fn repair_index(
     source: &Path,
     target: &Path,
@@ -25,7 +25,9 @@ pub fn repair_index(
     progress: impl FnMut(Progress) -> Result<()>,
 ) -> Result<Record> {
     let remake = Remake::begin(source, target, "repair-index", places)?;
-    remake.copy(&|path| path != Path::new(INDEX), progress)?;
+    let items = remake.items(&|path| path != Path::new(INDEX))?;
+    remake.check_room(&items, 0)?;
+    remake.copy(&items, progress)?;
     let shards = tensors::rebuild_index(remake.path())?;
     Ok(remake.finish(check)?.with("shards", shards).with("message", message(shards)))
 }

@@ -2,7 +2,8 @@
 //!
 //! A file in the cache is compared with the Hub's list of files, where huggingface_hub kept it, and
 //! with the name of its blob, which is a digest too. A managed workspace is compared with the hash
-//! that its sentinel has, file by file.
+//! that its sentinel has, file by file, and weights, of which that covers only the header, with the
+//! digests that a clone has noted.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
@@ -75,7 +76,7 @@ pub enum Progress {
 pub fn verify(facts: &Facts, progress: &(dyn Fn(Progress) + Sync)) -> Verdict {
     match &facts.found.origin {
         Origin::Cache { repo } => cached(facts, repo, progress),
-        Origin::Workspace => workspace(facts),
+        Origin::Workspace => workspace(facts, progress),
     }
 }
 
@@ -222,9 +223,9 @@ fn missing(facts: &Facts) -> Vec<PathBuf> {
     missing
 }
 
-fn workspace(facts: &Facts) -> Verdict {
+fn workspace(facts: &Facts, progress: &(dyn Fn(Progress) + Sync)) -> Verdict {
     let root = &facts.found.path;
-    let Some(Baseline { index, exclude, .. }) = clean::baseline(root) else {
+    let Some(Baseline { sentinel, index, exclude }) = clean::baseline(root) else {
         let unknown = facts.files.iter().map(|file| file.path.clone()).collect();
         return Verdict { bad: Vec::new(), unknown };
     };
@@ -233,15 +234,74 @@ fn workspace(facts: &Facts) -> Verdict {
         // A link that leads away, a directory that cannot be listed: it says where, not what.
         Err(e) => return Verdict { bad: vec![unreadable(root, &e)], unknown: Vec::new() },
     };
+    progress(Progress::Due(items.iter().map(|item| item.size).sum()));
     let known: BTreeMap<&str, &hash::Entry> = index.iter().map(|e| (&*e.path, e)).collect();
+    let digests = sentinel.digests();
     let there: BTreeSet<&str> = items.iter().map(|item| &*item.path).collect();
-    let changed =
-        items.par_iter().filter_map(|item| changed(known.get(&*item.path).copied(), item));
-    let mut bad: Vec<Bad> = changed.collect();
+    let judge = |item: &Item| {
+        let path = &*item.path;
+        (item.path.clone(), judge(item, known.get(path).copied(), digests.get(path), progress))
+    };
+    let mut verdict = Verdict::default();
+    for (path, judged) in items.par_iter().map(judge).collect::<Vec<_>>() {
+        match judged {
+            Judged::Good => {}
+            Judged::Unknown => verdict.unknown.push(path.into()),
+            Judged::Bad(bad) => verdict.bad.push(bad),
+        }
+    }
     let gone = index.iter().filter(|entry| !there.contains(&*entry.path));
-    bad.extend(gone.map(|entry| differing(&entry.path, Some(entry), None, Reason::Missing)));
-    bad.sort_by(|a, b| a.path.cmp(&b.path));
-    Verdict { bad, unknown: Vec::new() }
+    verdict
+        .bad
+        .extend(gone.map(|entry| differing(&entry.path, Some(entry), None, Reason::Missing)));
+    verdict.bad.sort_by(|a, b| a.path.cmp(&b.path));
+    verdict
+}
+
+enum Judged {
+    Good,
+    Unknown,
+    Bad(Bad),
+}
+
+/// Compares a file with its entry in the hash, and all of it with its `digest` if that entry covers
+/// only a part.
+fn judge(
+    item: &Item,
+    known: Option<&hash::Entry>,
+    digest: Option<&Digest>,
+    progress: &(dyn Fn(Progress) + Sync),
+) -> Judged {
+    let bad = changed(known, item);
+    if bad.is_none()
+        && !item.is_covered()
+        && let Some(expected) = digest
+    {
+        return whole(item, *expected, progress);
+    }
+    progress(Progress::Read(item.size));
+    match bad {
+        Some(bad) => Judged::Bad(bad),
+        None if item.is_covered() => Judged::Good,
+        None => Judged::Unknown,
+    }
+}
+
+fn whole(item: &Item, expected: Digest, progress: &(dyn Fn(Progress) + Sync)) -> Judged {
+    let read = |count| -> Result<()> {
+        progress(Progress::Read(count));
+        Ok(())
+    };
+    let found = digest::file(item.disk(), expected.hasher(item.size), read);
+    let bad = |found: Option<Digest>, reason| {
+        let [expected, found] = [Some(expected), found].map(|digest| digest.map(|d| d.to_string()));
+        Judged::Bad(Bad { path: item.path.clone(), blob: None, expected, found, reason })
+    };
+    match found {
+        Ok(found) if found == expected => Judged::Good,
+        Ok(found) => bad(Some(found), Reason::Content),
+        Err(_) => bad(None, Reason::Unreadable),
+    }
 }
 
 /// What is wrong with a file that should be `known`.

@@ -288,14 +288,21 @@ fn prune_takes_what_nothing_leads_to() {
     fs::write(&young, "young").unwrap();
     age(&old);
     File::open(&young).unwrap().set_modified(SystemTime::now() - Duration::from_secs(600)).unwrap();
+    let asides = [".mlxk.AbCdEf.tmp", ".mlxk.0123", ".mlxk.younger"].map(|name| b.repo.join(name));
+    fs::write(&asides[0], "").unwrap();
+    fs::create_dir(&asides[1]).unwrap();
+    fs::write(&asides[2], "").unwrap();
+    age(&asides[0]);
+    age(&asides[1]);
     let lone = env.snapshot("org/lone", 'd').file("w", "no refs at all, so it stays");
     let (stale, fresh) = (lone.lock("stale"), lone.lock("fresh"));
     age(&stale);
     let plan = prune(&env, an_hour_ago());
     assert_eq!(plan.bytes, ("only a".len() + "shared by c".len() + "orphan".len() + 3) as u64);
-    assert!(plan.repos.is_empty() && plan.snapshots.len() == 2 && plan.locks == [stale]);
+    assert!(plan.repos.is_empty() && plan.snapshots.len() == 4 && plan.locks == [stale]);
     assert!(b.path.join("w").exists() && lone.path.join("w").exists());
     assert!(young.exists() && fresh.exists());
+    assert_eq!(asides.map(|path| path.exists()), [false, false, true]);
     assert!(prune(&env, an_hour_ago()).is_empty());
 }
 

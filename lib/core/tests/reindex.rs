@@ -12,6 +12,7 @@ use mlxk_core::clean;
 use mlxk_core::reindex::repair_index;
 use mlxk_core::store::Places;
 use mlxk_core::store::sentinel::{self, Made, Sentinel};
+use mlxk_core::verify::Progress;
 use mlxk_core::{Error, Record};
 use serde_json::{Value, json};
 
@@ -176,5 +177,33 @@ fn what_is_no_workspace_or_taken_is_refused() {
     assert!(refused(&source.join("sub"), "x".as_ref()).contains("no config.json"));
     assert!(refused(&source, &source).contains("not empty"));
     assert!(refused(&source, &source.join("inner")).contains("inside the source"));
+    assert_eq!(names(&env), ["broken"]);
+}
+
+#[test]
+fn a_file_that_changes_while_it_is_copied_ends_it() {
+    let env = Env::new();
+    let source = broken(&env);
+    let later = source.join("model-00002-of-00002.safetensors");
+    let accident = |progress| {
+        if matches!(progress, Progress::Due(_)) {
+            fs::write(&later, shard("b", 4)).unwrap();
+        }
+        Ok(())
+    };
+    let error = repair_index(&source, "fixed".as_ref(), true, &places(&env), accident).unwrap_err();
+    assert!(error.to_string().ends_with("00002.safetensors: changed while it was read"), "{error}");
+    assert_eq!(names(&env), ["broken"]);
+}
+
+#[test]
+fn a_disk_without_room_is_refused_before_anything_is_copied() {
+    let env = Env::new();
+    let source = broken(&env);
+    let sparse = fs::File::create(source.join("huge.bin")).unwrap();
+    sparse.set_len(4 << 40).unwrap();
+    let copied = |_| -> Result<(), Error> { panic!("something was copied") };
+    let error = repair_index(&source, "fixed".as_ref(), true, &places(&env), copied).unwrap_err();
+    assert!(error.message.contains("the disk has no room: 4398"), "{error}");
     assert_eq!(names(&env), ["broken"]);
 }

@@ -159,6 +159,33 @@ fn a_workspace_is_compared_with_its_hash() {
 }
 
 #[test]
+fn of_weights_a_hash_knows_the_header_and_only_a_digest_all() {
+    let env = Env::new();
+    let header = br#"{"w":{"dtype":"F32","shape":[1],"data_offsets":[0,4]}}"#;
+    let weights = |last: u8| {
+        let length = (header.len() as u64).to_le_bytes();
+        [&length[..], header, &[0, 0, 0, last]].concat()
+    };
+    let path = env.workspace("mine", &[("model.safetensors", &weights(1))]);
+    let made = Made { operation: "clone", ..Made::default() };
+    let mut sentinel = sentinel::manage(&path, &made).unwrap();
+    let unknown = Verdict { unknown: vec!["model.safetensors".into()], ..Verdict::default() };
+    assert_eq!(check(&workspace(path.clone())), unknown);
+    let digest = sha256(&weights(1)).parse().unwrap();
+    sentinel.set_digests(&[("model.safetensors".to_owned(), digest)].into());
+    sentinel.write(&path).unwrap();
+    assert_eq!(check(&workspace(path.clone())), Verdict::default());
+    fs::write(path.join("model.safetensors"), weights(2)).unwrap();
+    let verdict = check(&workspace(path.clone()));
+    assert_eq!(bad(&verdict), [("model.safetensors", Reason::Content)]);
+    assert_eq!(verdict.bad[0].expected, Some(sha256(&weights(1))));
+    assert_eq!(verdict.bad[0].found, Some(sha256(&weights(2))));
+    // Whoever has it hashed anew says that it is right as it is: the digests are of another one.
+    mlxk_core::clean::recalculate(&path).unwrap();
+    assert_eq!(check(&workspace(path)), unknown);
+}
+
+#[test]
 fn progress_adds_up_whatever_is_wrong() {
     let env = Env::new();
     let large = "x".repeat(3 << 20);

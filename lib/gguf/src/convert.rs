@@ -3,7 +3,7 @@
 use std::path::{Path, absolute};
 
 use mlxk_core::store::sentinel::{self, Made};
-use mlxk_core::store::staging::Staging;
+use mlxk_core::store::staging::{self, Staging};
 use mlxk_core::store::{room, workspace};
 use mlxk_core::tensors::Entry;
 use mlxk_core::verify::Progress;
@@ -16,30 +16,40 @@ use crate::weights::Packed;
 /// Says of a config.json and the tensors beside it whether they are a model.
 pub type Examine<'e> = &'e dyn Fn(&Value, &[Entry]) -> Result<()>;
 
+/// What becomes of a file.
+#[derive(Clone, Copy, Debug)]
+pub struct Way {
+    /// As in [`Source::plan`].
+    pub dtype: Option<Float>,
+    /// As in [`Source::plan`].
+    pub packed: Packed,
+    /// Whether what comes of it must be healthy.
+    pub check: bool,
+}
+
 /// Imports the file `source` as the workspace `target` and describes it in a record.
 ///
-/// `dtype` and `packed` are as in [`Source::plan`], `target` as in [`Staging::new`]. `examine` is asked before
-/// anything is written.
+/// `target` is as in [`Staging::new`]. `examine` is asked before anything is written.
 ///
 /// # Errors
-/// As those three and [`Import::write`], and if the disk has no room; then nothing is left behind.
+/// As those of [`Source::plan`] and [`Import::write`]; if the source lies in the cache, or the disk
+/// has no room. Then nothing is left behind.
 pub fn convert(
     source: &Path,
     target: &Path,
-    dtype: Option<Float>,
-    packed: Packed,
+    way: Way,
     places: &Places,
     examine: Examine,
     progress: impl FnMut(Progress) -> Result<()>,
 ) -> Result<Record> {
-    let file = Source::open(source)?;
+    let file = open(source, places)?;
     let staging = Staging::new(target, places)?;
-    let import = file.plan(dtype, packed)?;
+    let import = file.plan(way.dtype, way.packed)?;
     let source = write(&import, source, staging.path(), examine, progress)?;
-    let size = checked(&staging)?;
+    let size = checked(&staging, way.check)?;
     let target = staging.publish()?.to_string_lossy().into_owned();
     let hash = source.sentinel.0.get("content_hash").cloned();
-    Ok(Record::default()
+    let record = Record::default()
         .with("name", &*target)
         .with("source", source.path)
         .with("target", &*target)
@@ -47,7 +57,8 @@ pub fn convert(
         .with("tensors", import.tensors().len())
         .with("size_bytes", size)
         .with("content_hash", hash)
-        .with("health_status", "healthy"))
+        .with("health_check", way.check);
+    Ok(if way.check { record.with("health_status", "healthy") } else { record })
 }
 
 /// Imports the file `source` into the directory `dir` with nothing packed, for a conversion that
@@ -59,12 +70,19 @@ pub fn unpack(
     source: &Path,
     dir: &Path,
     dtype: Option<Float>,
+    places: &Places,
     examine: Examine,
     progress: impl FnMut(Progress) -> Result<()>,
 ) -> Result<String> {
-    let file = Source::open(source)?;
+    let file = open(source, places)?;
     let import = file.plan(dtype, Packed::Opened)?;
     write(&import, source, dir, examine, progress).map(|written| written.path)
+}
+
+fn open(source: &Path, places: &Places) -> Result<Source> {
+    let found = source.canonicalize().map_err(|e| Error::io(source, e))?;
+    staging::check_source(&found, places)?;
+    Source::open(source)
 }
 
 /// What was written, and out of what.
@@ -93,16 +111,16 @@ fn write(
     Ok(Written { path, sentinel })
 }
 
-/// The size of a workspace that is whole.
-fn checked(staging: &Staging) -> Result<u64> {
+/// The size of a workspace that is whole, if that has to be `must`.
+fn checked(staging: &Staging, must: bool) -> Result<u64> {
     let target = staging.target().display().to_string();
     let unhealthy = |reason: &str| Error::new(Kind::Unhealthy, &*target, reason);
     let workspace = workspace::at(staging.path())?;
     let workspace = workspace.ok_or_else(|| unhealthy("has no config.json"))?;
     let facts = probe::read(&workspace.into())?;
     let health = health::check(&facts);
-    match health.healthy {
+    match health.healthy || !must {
         true => Ok(facts.size()),
-        false => Err(unhealthy(&health.reason)),
+        false => Err(unhealthy(&health.reason).hint("--skip-health makes it all the same")),
     }
 }

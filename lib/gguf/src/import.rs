@@ -5,6 +5,7 @@ use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 
 use memmap2::Mmap;
+use mlxk_core::store::stamp::Stamp;
 use mlxk_core::tensors;
 use mlxk_core::verify::Progress;
 use mlxk_core::{Error, Kind};
@@ -21,12 +22,14 @@ use mlxk_core::Float;
 pub struct Source {
     path: PathBuf,
     bytes: Mmap,
+    stamp: Stamp,
 }
 
 impl Source {
     /// Opens a file. Errors if it is none, or does not begin like GGUF.
     pub fn open(path: &Path) -> mlxk_core::Result<Source> {
         let at = |e| Error::io(path, e);
+        let stamp = Stamp::take(path)?;
         let file = File::open(path).map_err(at)?;
         if !file.metadata().map_err(at)?.is_file() {
             return Err(invalid(path, "not a file"));
@@ -34,7 +37,7 @@ impl Source {
         // SAFETY: the map is only read; should another process shorten the file meanwhile, the
         // system ends this one.
         let bytes = unsafe { Mmap::map(&file) }.map_err(at)?;
-        Ok(Source { path: path.to_owned(), bytes })
+        Ok(Source { path: path.to_owned(), bytes, stamp })
     }
 
     /// Reads the file and decides everything about its import; `dtype` is the type of weights that
@@ -46,13 +49,26 @@ impl Source {
     pub fn plan(&self, dtype: Option<Float>, packed: Packed) -> mlxk_core::Result<Import<'_>> {
         let at = |what: String| invalid(&self.path, what);
         let gguf = Gguf::parse(&self.bytes).map_err(at)?;
+        self.whole(&gguf)?;
         let model = Model::read(&gguf).map_err(at)?;
         let weights = Weights::plan(&gguf, &model, dtype, packed).map_err(at)?;
         let mut files = tokenizer::files(&gguf, &model).map_err(at)?;
         let ids = tokenizer::ids(&gguf).map_err(at)?;
         let config = config(&model, &weights, &ids).map_err(at)?;
         files.push(("generation_config.json", ids));
-        Ok(Import { path: &self.path, weights, config, files })
+        Ok(Import { path: &self.path, stamp: &self.stamp, weights, config, files })
+    }
+
+    /// Errors if the model is in several files, of which this is one.
+    fn whole(&self, gguf: &Gguf) -> mlxk_core::Result<()> {
+        let count: usize =
+            gguf.find("split.count").map_err(|what| invalid(&self.path, what))?.unwrap_or(1);
+        if count <= 1 {
+            return Ok(());
+        }
+        let what = format!("one of the {count} files of a model");
+        Err(invalid(&self.path, what)
+            .hint("join them first: llama-gguf-split --merge FIRST_FILE NEW_FILE"))
     }
 }
 
@@ -60,6 +76,7 @@ impl Source {
 #[derive(Debug)]
 pub struct Import<'a> {
     path: &'a Path,
+    stamp: &'a Stamp,
     weights: Weights<'a>,
     config: Value,
     files: Vec<(&'static str, Value)>,
@@ -84,7 +101,8 @@ impl Import<'_> {
     /// Writes the model into the directory `dir`, with at most the largest tensor in memory.
     ///
     /// # Errors
-    /// If the disk fails, a weight does not fit its type, or `progress` wants to stop.
+    /// If the disk fails, a weight does not fit its type, the file has changed since it was opened, or
+    /// `progress` wants to stop.
     pub fn write(
         &self,
         dir: &Path,
@@ -94,8 +112,11 @@ impl Import<'_> {
         progress(Progress::Due(self.bytes()))?;
         tensors::write(dir, &self.weights.entries, tensors::SHARD, |entry| {
             progress(Progress::Read(bytes(entry)))?;
+            // Before it is read, which would kill the process if the file was cut short.
+            self.stamp.check()?;
             self.weights.bytes(entry).map_err(|what| invalid(self.path, what))
         })?;
+        self.stamp.check()?;
         let config = ("config.json", &self.config);
         for (name, content) in self.files.iter().map(|(name, file)| (*name, file)).chain([config]) {
             let path = dir.join(name);

@@ -20,7 +20,7 @@ mod tokenizer;
 mod value;
 mod weights;
 
-pub use convert::{Examine, convert, unpack};
+pub use convert::{Examine, Way, convert, unpack};
 pub use dequant::dequantize;
 pub use dtype::Type;
 pub use import::{Import, Source};

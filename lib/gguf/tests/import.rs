@@ -10,7 +10,7 @@ use half::{bf16, f16};
 use mlxk_core::tensors::{Dtype, Entry, Header};
 use mlxk_core::verify::Progress;
 use mlxk_core::{Error, Kind, Places, Result};
-use mlxk_gguf::{Float, Packed, Source, Type, dequantize};
+use mlxk_gguf::{Float, Packed, Source, Type, Way, dequantize};
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
@@ -295,13 +295,40 @@ fn an_import_that_is_stopped_leaves_nothing() {
         }
     };
     let any = |_: &Value, _: &[Entry]| -> Result<()> { Ok(()) };
-    let kept = Packed::Kept;
-    let error = mlxk_gguf::convert(&source, &target, None, kept, &places, &any, stop).unwrap_err();
+    let kept = Way { dtype: None, packed: Packed::Kept, check: true };
+    let error = mlxk_gguf::convert(&source, &target, kept, &places, &any, stop).unwrap_err();
     assert_eq!(error.message, "interrupted");
     assert_eq!(fs::read_dir(root.path()).unwrap().count(), 1, "only the source is there");
     let refused = |_: &Value, _: &[Entry]| Err(Error::new(Kind::InvalidModel, "", "no model"));
-    let error = mlxk_gguf::convert(&source, &target, None, kept, &places, &refused, |_| Ok(()));
+    let error = mlxk_gguf::convert(&source, &target, kept, &places, &refused, |_| Ok(()));
     assert!(error.unwrap_err().message.ends_with("no model"));
-    mlxk_gguf::convert(&source, &target, None, kept, &places, &any, |_| Ok(())).unwrap();
+    mlxk_gguf::convert(&source, &target, kept, &places, &any, |_| Ok(())).unwrap();
     assert!(target.join("model.safetensors").is_file());
+}
+
+#[test]
+fn a_file_that_changes_while_it_is_read_ends_it() {
+    let root = TempDir::new().unwrap();
+    let source = root.path().join("m.gguf");
+    let places =
+        Places { root: root.path().join("hf"), hub: root.path().join("hf/hub"), workspaces: None };
+    let any = |_: &Value, _: &[Entry]| -> Result<()> { Ok(()) };
+    let way = Way { dtype: None, packed: Packed::Kept, check: true };
+    let bytes = Builder::llama().bytes();
+    // While the first tensor is read, and while the last one is.
+    for when in [1, 11] {
+        fs::write(&source, &bytes).unwrap();
+        let mut tensors = 0;
+        let change = |progress| {
+            tensors += usize::from(matches!(progress, Progress::Read(_)));
+            if tensors == when {
+                fs::write(&source, &bytes).unwrap();
+            }
+            Ok(())
+        };
+        let target = root.path().join("made");
+        let error = mlxk_gguf::convert(&source, &target, way, &places, &any, change).unwrap_err();
+        assert!(error.to_string().ends_with("m.gguf: changed while it was read"), "{error}");
+        assert_eq!(fs::read_dir(root.path()).unwrap().count(), 1, "only the source is there");
+    }
 }

@@ -6,6 +6,7 @@ use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
 
 use mlxk_core::store::cache::encode;
+use mlxk_core::store::place::{BEGINNING, place_file};
 use mlxk_core::store::shared::replace_link;
 use mlxk_core::store::tree::Tree;
 use mlxk_core::{Error, Result};
@@ -52,8 +53,13 @@ impl Cache {
 
     /// What is locked by whoever fetches `file`.
     pub fn lock(&self, file: &RemoteFile) -> PathBuf {
+        self.lock_of(file.etag())
+    }
+
+    /// What is locked by whoever gives the files of the revision `commit` their names.
+    pub fn lock_of(&self, commit: &str) -> PathBuf {
         let directory = self.hub.join(".locks").join(self.repo.file_name().unwrap_or_default());
-        directory.join(format!("{}.lock", file.etag()))
+        directory.join(format!("{commit}.lock"))
     }
 
     /// The files of the revision `commit`.
@@ -91,7 +97,7 @@ impl Cache {
         let mut json = Serializer::with_formatter(&mut text, PrettyFormatter::with_indent(b" "));
         let path = Tree::path(&self.repo, &listing.commit);
         listing.tree().serialize(&mut json).map_err(|e| Error::io(&path, e.into()))?;
-        replace(&path, &text)
+        self.put(&path, &text)
     }
 
     /// True if the snapshot of `commit` has `file`.
@@ -99,26 +105,26 @@ impl Cache {
         fs::read_link(self.snapshot(commit).join(&file.path)).is_ok_and(|to| to == target(file))
     }
 
-    /// Gives `files`, whose blobs are there, their names in the snapshot of `commit`.
+    /// Gives `files`, whose blobs are there, their names in the snapshot of `commit`, which is locked.
     ///
     /// A new snapshot appears with all of them at once.
     pub fn name(&self, commit: &str, files: &[&RemoteFile]) -> Result<()> {
         let snapshot = self.snapshot(commit);
         if snapshot.exists() {
-            return files.iter().try_for_each(|file| link(&snapshot, file));
+            return files.iter().try_for_each(|file| self.link(&snapshot, file));
         }
-        let staging = self.repo.join(format!(".mlxk.{commit}"));
+        let staging = self.repo.join(format!("{BEGINNING}{commit}"));
         if staging.exists() {
             fs::remove_dir_all(&staging).map_err(|e| Error::io(&staging, e))?;
         }
         fs::create_dir(&staging).map_err(|e| Error::io(&staging, e))?;
-        files.iter().try_for_each(|file| link(&staging, file))?;
+        files.iter().try_for_each(|file| self.link(&staging, file))?;
         match fs::rename(&staging, &snapshot) {
             Ok(()) => Ok(()),
             // Another program has made it meanwhile.
             Err(e) if snapshot.exists() => {
                 fs::remove_dir_all(&staging).map_err(|_| Error::io(&staging, e))?;
-                files.iter().try_for_each(|file| link(&snapshot, file))
+                files.iter().try_for_each(|file| self.link(&snapshot, file))
             }
             Err(e) => Err(Error::io(&snapshot, e)),
         }
@@ -133,7 +139,27 @@ impl Cache {
         if let Some(directory) = path.parent() {
             fs::create_dir_all(directory).map_err(|e| Error::io(directory, e))?;
         }
-        replace(&path, commit.as_bytes())
+        self.put(&path, commit.as_bytes())
+    }
+
+    fn link(&self, snapshot: &Path, file: &RemoteFile) -> Result<()> {
+        let (path, target) = (snapshot.join(&file.path), target(file));
+        if let Some(directory) = path.parent() {
+            fs::create_dir_all(directory).map_err(|e| Error::io(directory, e))?;
+        }
+        match symlink(&target, &path) {
+            Err(e) if e.kind() == io::ErrorKind::AlreadyExists => match fs::read_link(&path) {
+                Ok(to) if to == target => Ok(()),
+                _ => replace_link(&path, &target, &self.repo),
+            },
+            made => made.map_err(|e| Error::io(&path, e)),
+        }
+    }
+
+    /// Puts a small file into its place. What is not whole yet lies where huggingface_hub does not
+    /// look: it takes whatever is below `refs` for a ref.
+    fn put(&self, path: &Path, content: &[u8]) -> Result<()> {
+        place_file(path, &self.repo, |file| file.write_all(content).map_err(|e| Error::io(path, e)))
     }
 
     /// Removes what an earlier run left of `file`, which is whole by now.
@@ -146,32 +172,4 @@ impl Cache {
 fn target(file: &RemoteFile) -> PathBuf {
     let up = "../".repeat(2 + file.path.matches('/').count());
     PathBuf::from(format!("{up}blobs/{}", file.etag()))
-}
-
-fn link(snapshot: &Path, file: &RemoteFile) -> Result<()> {
-    let (path, target) = (snapshot.join(&file.path), target(file));
-    if let Some(directory) = path.parent() {
-        fs::create_dir_all(directory).map_err(|e| Error::io(directory, e))?;
-    }
-    match symlink(&target, &path) {
-        Err(e) if e.kind() == io::ErrorKind::AlreadyExists => match fs::read_link(&path) {
-            Ok(to) if to == target => Ok(()),
-            _ => replace_link(&path, &target),
-        },
-        made => made.map_err(|e| Error::io(&path, e)),
-    }
-}
-
-/// Puts a file into its place in one step with what was there going.
-fn replace(path: &Path, content: &[u8]) -> Result<()> {
-    let write = || -> io::Result<()> {
-        let mut file = tempfile::Builder::new()
-            .suffix(".tmp")
-            .permissions(std::os::unix::fs::PermissionsExt::from_mode(0o666)) // less the umask
-            .tempfile_in(path.parent().unwrap_or(path))?;
-        file.write_all(content)?;
-        file.persist(path)?;
-        Ok(())
-    };
-    write().map_err(|e| Error::io(path, e))
 }

@@ -5,25 +5,30 @@
 //! gets its own when all are there. A run that is cut short leaves a directory beside the place,
 //! which the next one goes on with.
 
+use std::collections::BTreeMap;
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 
 use mlxk_core::digest::{self, Digest};
-use mlxk_core::store::sentinel;
+use mlxk_core::store::lock::{self, MODE};
 use mlxk_core::store::staging::Staging;
+use mlxk_core::store::{copy, sentinel};
 use mlxk_core::{Error, Found, Kind, Result};
 
 use crate::cache::Cache;
 use crate::client::Hub;
 use crate::event::{Event, Listener};
 use crate::listing::{Listing, RemoteFile};
-use crate::lock;
-use crate::transfer::{self, Job, is_there};
+use crate::part;
+use crate::pull::{Choice, none_chosen};
+use crate::transfer::{self, Job, check_room, is_there};
 use crate::xet::Storage;
-use crate::{part, space};
 
 /// What lies in a staging directory beside the model, until that is whole.
 const WORK: &str = ".mlxk";
+
+/// What is locked there by whoever fills the directory.
+const LOCK: &str = "lock";
 
 /// A clone to make.
 #[derive(Debug)]
@@ -36,14 +41,23 @@ pub struct Plan {
 }
 
 impl Plan {
-    /// The plan for what the Hub lists; `hub` is the directory of the cache.
-    pub fn of_listing(id: &str, mut listing: Listing, hub: &Path) -> Plan {
-        listing.files.retain(|file| !is_ours(&file.path));
-        Plan { id: id.to_owned(), listing, cache: Cache::new(hub, id) }
+    /// The plan for what the Hub lists, as far as it is the user's `choice`; `hub` is the directory
+    /// of the cache.
+    ///
+    /// # Errors
+    /// `Validation` if nothing is chosen.
+    pub fn of_listing(id: &str, mut listing: Listing, choice: &Choice, hub: &Path) -> Result<Plan> {
+        let count = listing.files.len();
+        listing.files.retain(|file| !is_ours(&file.path) && choice.takes(&file.path));
+        match listing.files.is_empty() {
+            true => Err(none_chosen(id, count)),
+            false => Ok(Plan { id: id.to_owned(), listing, cache: Cache::new(hub, id) }),
+        }
     }
 
-    /// The plan for a model that is in the cache `hub`, without asking the Hub.
-    pub fn of_cached(found: &Found, hub: &Path) -> Result<Plan> {
+    /// The plan for a model that is in the cache `hub`, without asking the Hub; the rest is as in
+    /// [`Plan::of_listing`].
+    pub fn of_cached(found: &Found, choice: &Choice, hub: &Path) -> Result<Plan> {
         let Some(commit) = &found.revision else {
             let message = "the cache has no whole revision of it";
             return Err(Error::new(Kind::ModelNotFound, &found.name, message));
@@ -52,7 +66,7 @@ impl Plan {
         walk(&found.path, "", &mut files)?;
         files.sort_by(|a: &RemoteFile, b| a.path.cmp(&b.path));
         let listing = Listing { commit: commit.clone(), files };
-        Ok(Plan::of_listing(&found.name, listing, hub))
+        Plan::of_listing(&found.name, listing, choice, hub)
     }
 
     /// The bytes of all files.
@@ -83,7 +97,9 @@ impl Plan {
     ) -> Result<()> {
         let directory = staging.path();
         let work = directory.join(WORK);
-        let _lock = lock::take(&work.join("lock"), check, &|| told(Event::Locked { path: "" }))?;
+        let waiting = || told(Event::Locked { path: "" });
+        let _lock = lock::take(&work.join(LOCK), MODE, check, &waiting)?;
+        forsake(staging)?;
         let absent = |file: &&RemoteFile| !is_there(&directory.join(&file.path), file);
         let files: Vec<_> = self.listing.files.iter().filter(absent).collect();
         let mut present = 0;
@@ -91,7 +107,8 @@ impl Plan {
             present += part::present(&part_of(&work, file), file.size, file.digest()?);
         }
         let bytes = files.iter().map(|file| file.size).sum::<u64>();
-        space::check(directory, bytes - present)?;
+        let room = bytes.saturating_sub(present + self.free(&files, &work));
+        check_room(directory, room)?;
         told(Event::Plan { files: files.len(), bytes, present });
         let mut jobs = Vec::new();
         for file in files {
@@ -127,7 +144,9 @@ impl Plan {
             revision: Some(&self.listing.commit),
             ..Default::default()
         };
-        sentinel::manage(staging.path(), &made)?;
+        let mut sentinel = sentinel::manage(staging.path(), &made)?;
+        sentinel.set_digests(&self.digests()?);
+        sentinel.write(staging.path())?;
         staging.publish()
     }
 
@@ -148,10 +167,8 @@ impl Plan {
         told(Event::Begin { path, size: file.size, present: 0 });
         let copy = work.join("copy");
         part::clear(&copy)?;
-        reflink_copy::reflink_or_copy(&blob, &copy).map_err(|e| Error::io(&copy, e))?;
-        make_writable(&copy)?;
         let expected = file.digest()?;
-        let found = digest::file(&copy, expected.hasher(file.size), |bytes| {
+        let found = copy::hashed(&blob, &copy, expected.hasher(file.size), |bytes| {
             told(Event::Moved { path, bytes });
             check()
         })?;
@@ -159,9 +176,26 @@ impl Plan {
             told(Event::Lost { path, bytes: file.size });
             return Ok(false);
         }
+        make_writable(&copy)?;
         fs::rename(&copy, place).map_err(|e| Error::io(place, e))?;
         told(Event::Done { path });
         Ok(true)
+    }
+
+    /// The bytes of those of `files` that are shared with the cache rather than copied.
+    fn free(&self, files: &[&RemoteFile], work: &Path) -> u64 {
+        let cached = || files.iter().filter(|file| is_there(&self.cache.blob(file), file));
+        let largest = cached().max_by_key(|file| file.size);
+        match largest.is_some_and(|file| copy::is_free(&self.cache.blob(file), work)) {
+            true => cached().map(|file| file.size).sum(),
+            false => 0,
+        }
+    }
+
+    /// What whole files of the clone hold, by path.
+    fn digests(&self) -> Result<BTreeMap<String, Digest>> {
+        let files = self.listing.files.iter();
+        files.map(|file| Ok((file.path.clone(), file.digest()?))).collect()
     }
 
     fn about(&self, file: &RemoteFile) -> String {
@@ -179,6 +213,19 @@ impl Plan {
             replace: false,
         }
     }
+}
+
+/// Removes what earlier runs have left of the same workspace out of other revisions, but for one
+/// that is being filled right now.
+fn forsake(staging: &Staging) -> Result<()> {
+    for old in staging.siblings()? {
+        let work = old.join(WORK);
+        let free = !work.is_dir() || lock::try_take(&work.join(LOCK), MODE)?.is_some();
+        if free {
+            fs::remove_dir_all(&old).map_err(|e| Error::io(&old, e))?;
+        }
+    }
+    Ok(())
 }
 
 /// Files of one content may have several names: each has its own part.

@@ -49,7 +49,7 @@ pub enum Event<'a> {
     },
     /// Another program has the file; this one waits for it.
     Locked {
-        /// Which file.
+        /// Which file; empty for the model as a whole.
         path: &'a str,
     },
     /// Something failed that may succeed later.

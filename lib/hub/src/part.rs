@@ -14,9 +14,8 @@ use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use mlxk_core::digest::{Digest, Hasher};
+use mlxk_core::store::lock::is_current;
 use mlxk_core::{Error, Kind, Result};
-
-use crate::lock::is_current;
 
 /// Bytes of a piece: enough to be worth a request, little enough to share among connections.
 pub const PIECE: u64 = 16 << 20;

@@ -4,7 +4,9 @@
 //! name; when all are there the snapshot appears, and last the ref that makes it the current one.
 
 use std::collections::BTreeSet;
+use std::sync::atomic::{AtomicU64, Ordering};
 
+use mlxk_core::store::lock::{self, Lock, MODE};
 use mlxk_core::store::shared;
 use mlxk_core::{Error, Kind, Places, Result, fnmatch};
 
@@ -12,10 +14,9 @@ use crate::cache::Cache;
 use crate::client::Hub;
 use crate::event::{Event, Listener};
 use crate::listing::{self, Listing, RemoteFile};
-use crate::lock::{self, Lock};
-use crate::transfer::{self, Job, is_there};
+use crate::part;
+use crate::transfer::{self, Job, check_room, is_there};
 use crate::xet::Storage;
-use crate::{part, space};
 
 /// The revision that is meant where none is named.
 pub const MAIN: &str = "main";
@@ -51,6 +52,15 @@ impl Choice {
         let any = |patterns: &[String]| patterns.iter().any(|pattern| matches(pattern, path));
         (self.include.is_empty() || any(&self.include)) && !any(&self.exclude)
     }
+}
+
+/// What came over the network.
+#[derive(Debug)]
+pub struct Fetched<'a> {
+    /// The files, each content once.
+    pub files: Vec<&'a RemoteFile>,
+    /// Their bytes, less those that were here already.
+    pub bytes: u64,
 }
 
 /// What pulling would do.
@@ -131,28 +141,58 @@ impl Plan {
         self.settled
     }
 
-    /// Does it.
-    pub fn execute(&self, hub: &Hub, told: Listener) -> Result<()> {
+    /// Does it; what came over the network.
+    ///
+    /// # Errors
+    /// If the disk has no room, a file does not come or is not what the Hub lists, another program
+    /// has removed what was there, or the user has had enough.
+    pub fn execute(&self, hub: &Hub, told: Listener) -> Result<Fetched<'_>> {
         let (cache, commit) = (&self.cache, &self.listing.commit);
-        space::check(cache.hub(), self.bytes())?;
+        let mut bytes = 0;
+        for file in self.missing() {
+            bytes += if self.is_offered(hub, file)? { 0 } else { self.lacking(file)? };
+        }
+        check_room(cache.hub(), bytes)?;
         cache.prepare(&self.listing)?;
         let bytes = self.missing().map(|file| file.size).sum();
         told(Event::Plan { files: self.missing.len(), bytes, present: self.present });
-        let mut jobs = Vec::new();
+        let mut fetched = Fetched { files: Vec::new(), bytes: 0 };
         for file in self.missing() {
             if !self.adopt(hub, file, told)? {
-                jobs.push(self.job(hub, file));
+                fetched.bytes += self.lacking(file)?;
+                fetched.files.push(file);
             }
         }
+        check_room(cache.hub(), fetched.bytes)?;
+        let mut jobs: Vec<_> = fetched.files.iter().map(|file| self.job(hub, file)).collect();
         jobs.sort_by_key(|job| job.file.size); // what is small fails early, if it does
         let storage = Storage::of(hub, &self.id, commit);
         transfer::fetch(hub, &jobs, storage.as_ref(), told)?;
         jobs.iter().try_for_each(|job| self.share(hub, job.file, told))?;
+        self.name(hub, told)?;
+        Ok(fetched)
+    }
+
+    /// Gives what is there now its names, and the revision that it is.
+    fn name(&self, hub: &Hub, told: Listener) -> Result<()> {
+        let (cache, commit) = (&self.cache, &self.listing.commit);
+        let waiting = || told(Event::Locked { path: "" });
+        let _lock = lock::take(&cache.lock_of(commit), MODE, &|| hub.check(), &waiting)?;
         for file in self.chosen() {
             cache.clear(file)?;
+            if !is_there(&cache.blob(file), file) {
+                let subject = format!("{}: {}", self.id, file.path);
+                let message = "another program has removed it meanwhile";
+                return Err(Error::new(Kind::DownloadFailed, subject, message).hint("try again"));
+            }
         }
         cache.name(commit, &self.chosen().collect::<Vec<_>>())?;
         cache.set_ref(&self.revision, commit)
+    }
+
+    /// The bytes of a file that are not here.
+    fn lacking(&self, file: &RemoteFile) -> Result<u64> {
+        Ok(file.size - part::present(&self.cache.part(file), file.size, file.digest()?))
     }
 
     fn job<'a>(&'a self, hub: &Hub, file: &'a RemoteFile) -> Job<'a> {
@@ -167,19 +207,38 @@ impl Plan {
         }
     }
 
+    /// True if the models of the cache seem to share the file.
+    fn is_offered(&self, hub: &Hub, file: &RemoteFile) -> Result<bool> {
+        match shared_hash(hub, file).filter(|_| !self.replace) {
+            Some(hash) => shared::offers(hash, file.size, self.cache.hub()),
+            None => Ok(false),
+        }
+    }
+
     /// True if the file could be had from what the models of the cache share.
     fn adopt(&self, hub: &Hub, file: &RemoteFile, told: Listener) -> Result<bool> {
+        let (path, size) = (&*file.path, file.size);
         let Some(hash) = shared_hash(hub, file).filter(|_| !self.replace) else {
             return Ok(false);
         };
-        let _lock = self.lock(hub, file, told)?;
-        let blob = self.cache.blob(file);
-        if !shared::adopt(&blob, hash, file.size, file.digest()?, self.cache.hub())? {
+        if !shared::offers(hash, size, self.cache.hub())? {
             return Ok(false);
         }
-        told(Event::Begin { path: &file.path, size: file.size, present: file.size });
-        told(Event::Done { path: &file.path });
-        Ok(true)
+        let _lock = self.lock(hub, file, told)?;
+        told(Event::Begin { path, size, present: 0 });
+        let read = AtomicU64::new(0);
+        let heed = |bytes| {
+            read.fetch_add(bytes, Ordering::Relaxed);
+            told(Event::Moved { path, bytes });
+            hub.check()
+        };
+        let blob = self.cache.blob(file);
+        let adopted = shared::adopt(&blob, hash, size, file.digest()?, self.cache.hub(), &heed)?;
+        told(match adopted {
+            true => Event::Done { path },
+            false => Event::Lost { path, bytes: read.into_inner() },
+        });
+        Ok(adopted)
     }
 
     /// Lets the models of the cache share a file that was fetched, where they do share.
@@ -190,14 +249,14 @@ impl Plan {
         let _lock = self.lock(hub, file, told)?;
         let blob = self.cache.blob(file);
         if is_there(&blob, file) {
-            shared::publish(&blob, hash, self.cache.hub())?;
+            shared::publish(&blob, hash, self.cache.hub(), &|_| hub.check())?;
         }
         Ok(())
     }
 
     fn lock(&self, hub: &Hub, file: &RemoteFile, told: Listener) -> Result<Lock> {
         let waiting = || told(Event::Locked { path: &file.path });
-        lock::take(&self.cache.lock(file), &|| hub.check(), &waiting)
+        lock::take(&self.cache.lock(file), MODE, &|| hub.check(), &waiting)
     }
 }
 
@@ -222,13 +281,15 @@ fn choose(wish: &Wish, listing: &Listing) -> Result<Vec<usize>> {
             let subject = format!("{}: {path}", wish.id);
             Err(error(&subject, "the Hub has no such file of that revision"))
         }
-        (None, true) => {
-            let count = listing.files.len();
-            Err(error(wish.id, "no file of it is chosen")
-                .hint(format!("a dry run without patterns names its {count} files")))
-        }
+        (None, true) => Err(none_chosen(wish.id, listing.files.len())),
         (None, false) => Ok(chosen),
     }
+}
+
+/// That of the `count` files of the model `id` none is chosen.
+pub(crate) fn none_chosen(id: &str, count: usize) -> Error {
+    Error::new(Kind::Validation, id, "no file of it is chosen")
+        .hint(format!("a dry run without patterns names its {count} files"))
 }
 
 fn matches(pattern: &str, path: &str) -> bool {

@@ -10,12 +10,13 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard};
 use std::thread;
 
 use mlxk_core::digest::Digest;
+use mlxk_core::store::lock::{self, Lock, MODE};
+use mlxk_core::store::room;
 use mlxk_core::{Error, Kind, Result};
 
 use crate::client::Hub;
 use crate::event::{Event, Listener};
 use crate::listing::RemoteFile;
-use crate::lock::{self, Lock};
 use crate::part::{self, Follower, Part};
 use crate::patience::{Patience, interrupted, sleep};
 use crate::refusal::Failure;
@@ -209,7 +210,8 @@ impl<'a> Crew<'a> {
     fn begin(&self, job: &'a Job<'a>) -> Result<Option<Work<'a>>> {
         let file = job.file;
         let waiting = || (self.told)(Event::Locked { path: &file.path });
-        let lock = job.lock.as_deref().map(|path| lock::take(path, &|| self.check(), &waiting));
+        let take = |path: &PathBuf| lock::take(path, MODE, &|| self.check(), &waiting);
+        let lock = job.lock.as_ref().map(take);
         let lock = lock.transpose()?;
         let told = |present| {
             (self.told)(Event::Begin { path: &file.path, size: file.size, present });
@@ -312,6 +314,14 @@ fn digest_of(active: &Active) -> Result<Digest> {
         let found = std::mem::replace(&mut *follower, anew).finish();
         let synced = sync.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic));
         synced.map(|()| found)
+    })
+}
+
+/// An error if there is no room for `bytes` more below `directory`: asked before the first comes.
+pub fn check_room(directory: &Path, bytes: u64) -> Result<()> {
+    room::check(directory, bytes).map_err(|mut e| {
+        e.kind = Kind::DownloadFailed;
+        e.hint("mlxk-rm --prune frees what nothing uses; HF_HUB_CACHE names another disk")
     })
 }
 

@@ -4,11 +4,12 @@
 
 mod model;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::io::{Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
 
+use mlxk_core::store::sentinel::Sentinel;
 use mlxk_core::verify::Progress;
 use mlxk_core::{Error, Float, Packing, Places, Record, tensors};
 use mlxk_infer::convert::{Change, Quantize, Recipe, convert};
@@ -124,6 +125,29 @@ fn the_table_of_a_mixture_names_what_is_better() {
     assert_eq!(table["model.layers.3.mlp.down_proj"]["bits"], 6);
     assert_eq!(table.get("model.layers.0.mlp.down_proj"), None);
     assert_eq!(config["quantization_config"], *table);
+    let Sentinel(sentinel) = Sentinel::read(&bench.at("mixed")).unwrap().unwrap();
+    assert_eq!(sentinel["quantization"], json!({"bits": 2, "group_size": 32}));
+}
+
+#[test]
+fn all_that_is_written_is_counted() {
+    let bench = Bench::new("llama");
+    fs::write(bench.at("source/notes.txt"), vec![b'x'; 100_000]).unwrap();
+    let (mut due, mut read) = (0, 0);
+    let count = |progress| {
+        match progress {
+            Progress::Due(bytes) => due += bytes,
+            Progress::Read(bytes) => read += bytes,
+        }
+        Ok(())
+    };
+    let recipe = quantize(Packing::Affine, "4", None);
+    let places = bench.places();
+    let record =
+        convert(&bench.at("source"), &bench.at("t"), &recipe, true, &places, count).unwrap();
+    let tokenizer = fs::metadata(bench.at("source/tokenizer.json")).unwrap().len();
+    let tensors = record.get("size_bytes").unwrap().as_u64().unwrap();
+    assert_eq!((due, read), (tensors + tokenizer + 100_000, due));
 }
 
 #[test]
@@ -182,25 +206,32 @@ fn error(packing: Packing, bits: usize, group: &[f32]) -> f32 {
 
 #[test]
 fn what_is_packed_runs_as_what_it_stands_for() {
-    let bench = Bench::new("qwen2");
-    let logits = |name: &str, on_cpu| {
-        let mut model = model::load_for(&bench.at(name), on_cpu).unwrap();
-        model.logits(&[71, 294, 35, 133, 63, 256, 233]).unwrap()
-    };
-    for (packing, bits, group_size) in forms() {
-        let packed = format!("{} {bits} {group_size}", packing.name());
-        let plain = format!("{packed} plain");
-        let recipe = quantize(packing, &bits.to_string(), Some(group_size));
-        bench.convert("source", &packed, &recipe).unwrap();
-        if !read(&bench.at(&packed)).keys().any(|name| name.ends_with(".scales")) {
-            continue; // no row of the model is as long as a group
-        }
-        bench.convert(&packed, &plain, &PLAIN).unwrap();
-        for on_cpu in [true, false] {
-            let apart = model::apart(&logits(&packed, on_cpu), &logits(&plain, on_cpu));
-            assert!(apart < 1e-3, "{packed}, on a CPU {on_cpu}: {apart} apart");
+    let mut ran = BTreeSet::new();
+    // Rows of 32 and 64 numbers, and some of 128.
+    for case in ["qwen2", "gpt_neox"] {
+        let bench = Bench::new(case);
+        let logits = |name: &str, on_cpu| {
+            let mut model = model::load_for(&bench.at(name), on_cpu).unwrap();
+            model.logits(&[71, 294, 35, 133, 63, 256, 233]).unwrap()
+        };
+        for (packing, bits, group_size) in forms() {
+            let packed = format!("{} {bits} {group_size}", packing.name());
+            let plain = format!("{packed} plain");
+            let recipe = quantize(packing, &bits.to_string(), Some(group_size));
+            bench.convert("source", &packed, &recipe).unwrap();
+            if !read(&bench.at(&packed)).keys().any(|name| name.ends_with(".scales")) {
+                continue; // no row of this model is as long as a group
+            }
+            bench.convert(&packed, &plain, &PLAIN).unwrap();
+            for on_cpu in [true, false] {
+                let apart = model::apart(&logits(&packed, on_cpu), &logits(&plain, on_cpu));
+                assert!(apart < 1e-3, "{case}, {packed}, on a CPU {on_cpu}: {apart} apart");
+            }
+            ran.insert(packed);
         }
     }
+    let all = forms().map(|(packing, bits, size)| format!("{} {bits} {size}", packing.name()));
+    assert_eq!(ran, all.collect());
 }
 
 #[test]
@@ -299,6 +330,12 @@ fn a_disk_without_room_is_refused_before_anything_is_written() {
     tensors::rebuild_index(&bench.at("source")).unwrap();
     let read = |_| -> Result<(), Error> { panic!("something was written") };
     let recipe = quantize(Packing::Affine, "4", Some(32));
+    let (source, target) = (bench.at("source"), bench.at("target"));
+    let error = convert(&source, &target, &recipe, true, &bench.places(), read).unwrap_err();
+    assert!(error.to_string().contains("the disk has no room: 4398"), "{error}");
+    // What only comes along needs room too.
+    let (bench, gguf) = (Bench::new("llama"), "source/other.gguf");
+    fs::File::create(bench.at(gguf)).unwrap().set_len(HUGE as u64).unwrap();
     let (source, target) = (bench.at("source"), bench.at("target"));
     let error = convert(&source, &target, &recipe, true, &bench.places(), read).unwrap_err();
     assert!(error.to_string().contains("the disk has no room: 4398"), "{error}");

@@ -6,13 +6,15 @@ mod teller;
 
 use std::path::{Path, PathBuf};
 
-use mlxk_cli::{Form, Output, convert, interrupt};
+use mlxk_cli::{Form, Output, convert::tell, interrupt};
 use mlxk_core::reindex::repair_index;
+use mlxk_core::store::room;
 use mlxk_core::store::staging::Staging;
+use mlxk_core::tensors::Entry;
 use mlxk_core::verify::Progress;
 use mlxk_core::{Error, Float, Kind, Places, Record, Result};
-use mlxk_gguf::Packed;
-use mlxk_infer::convert::{Change, Quantize, Recipe, examine, merge};
+use mlxk_gguf::{Examine, Packed, Way};
+use mlxk_infer::convert::{self, Change, Quantize, Recipe, examine, merge};
 
 use teller::Teller;
 
@@ -68,7 +70,7 @@ pub fn make(order: &Order, places: &Places, out: &mut Output) -> Result<()> {
     let made = made?;
     match out.form {
         Form::Ndjson if order.events => out.lines([&made.with("type", "end")]),
-        _ => convert::tell(made, out),
+        _ => tell(made, out),
     }
 }
 
@@ -104,7 +106,8 @@ fn made(
         _ => {
             let open = matches!(order.change, Wish::Dequantize);
             let packed = if open { Packed::Opened } else { Packed::Kept };
-            mlxk_gguf::convert(source, target, *dtype, packed, places, &examine, progress)
+            let way = Way { dtype: *dtype, packed, check: *check };
+            mlxk_gguf::convert(source, target, way, places, &examine, progress)
         }
     }
 }
@@ -118,7 +121,11 @@ fn packed(
 ) -> Result<Record> {
     let Order { source, target, adapter, dtype, check, .. } = order;
     let aside = Staging::new(target, places)?;
-    let from = mlxk_gguf::unpack(source, aside.path(), *dtype, &examine, &mut progress)?;
+    let room: Examine = &|config, plain| {
+        let bytes: u64 = plain.iter().filter_map(Entry::bytes).sum();
+        room::check(aside.path(), bytes + convert::bytes(config, plain, recipe)?)
+    };
+    let from = mlxk_gguf::unpack(source, aside.path(), *dtype, places, room, &mut progress)?;
     let adapter = adapter.as_deref();
     let made = merge(aside.path(), target, adapter, recipe, *check, places, progress)?;
     Ok(made.with("source", from))

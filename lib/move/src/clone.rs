@@ -7,10 +7,12 @@ use mlxk_core::store::staging::Staging;
 use mlxk_core::{Error, Health, Kind, Places, Record, Remote, Result, Spec, Target, resolve};
 use mlxk_hub::clone::Plan;
 use mlxk_hub::event::Listener;
+use mlxk_hub::pull::Choice;
 use mlxk_hub::{Hub, listing, patience};
 use serde_json::{Value, json};
 
 use crate::name::{Wanted, wanted};
+use crate::pull::{lines, listed, named};
 use crate::teller::{Teller, amount};
 
 /// How to clone.
@@ -20,6 +22,10 @@ pub struct Manner {
     pub branch: Option<String>,
     /// Where to; without it, under the name of the model in the home of the workspaces.
     pub target: Option<PathBuf>,
+    /// Which files.
+    pub choice: Choice,
+    /// Make nothing; say what would come.
+    pub dry_run: bool,
     /// Say whether the clone is healthy.
     pub health: bool,
     /// Say no more than needed.
@@ -57,6 +63,11 @@ fn clone_one(
     places: &Places,
     out: &mut Output,
 ) -> Result<()> {
+    if record.get("cached") == Some(&Value::Bool(false)) {
+        let name = record.str("name").unwrap_or_default();
+        out.remark(&format!("{name}: a workspace already"), "it is left alone");
+        return Ok(());
+    }
     let typed = record.spec()?.text;
     let hub = match remote.offline {
         true => None,
@@ -69,7 +80,10 @@ fn clone_one(
     let teller = Teller::new(&wanted.id, manner.events, out);
     let told = |event: mlxk_hub::Event| teller.tell(event);
     let work = || {
-        let plan = plan(&wanted, hub.as_ref(), places, &told)?;
+        let plan = plan(&wanted, manner, hub.as_ref(), places, &told)?;
+        if manner.dry_run {
+            return Ok((plan, target.clone()));
+        }
         let source = format!("{}@{}", plan.id, plan.listing.commit);
         let staging = Staging::lasting(&target, &source, places)?;
         let check = || match interrupt::caught() {
@@ -86,19 +100,29 @@ fn clone_one(
     };
     teller.finish()?;
     let (plan, made) = done?;
+    if manner.dry_run {
+        return foretell(&plan, &made, record, manner, out);
+    }
     let health = if manner.health { Some(health(&made, places)?) } else { None };
     write(&Done { plan, made, health }, record, manner, out)
 }
 
 /// What is to be cloned: as the Hub lists it, or without one as the cache has it.
-fn plan(wanted: &Wanted, hub: Option<&Hub>, places: &Places, told: Listener) -> Result<Plan> {
+fn plan(
+    wanted: &Wanted,
+    manner: &Manner,
+    hub: Option<&Hub>,
+    places: &Places,
+    told: Listener,
+) -> Result<Plan> {
+    let choice = &manner.choice;
     let Some(hub) = hub else {
         let found = cached(&wanted.id, wanted.revision.as_deref(), places)?;
-        return Plan::of_cached(&found, &places.hub);
+        return Plan::of_cached(&found, choice, &places.hub);
     };
     let info = listing::info(hub, &wanted.id, wanted.revision(), told)?;
     let listing = listing::files(hub, &wanted.id, &info.commit, told)?;
-    let plan = Plan::of_listing(&wanted.id, listing, &places.hub);
+    let plan = Plan::of_listing(&wanted.id, listing, choice, &places.hub)?;
     plan.check_access(hub, info.gated, told)?;
     Ok(plan)
 }
@@ -130,6 +154,51 @@ fn target(id: &str, manner: &Manner, places: &Places) -> Result<PathBuf> {
 fn health(made: &Path, places: &Places) -> Result<Health> {
     let record = Record::default().with("name", made.to_string_lossy());
     Ok(examine::examine(&examine::find(&record, places)?)?.health)
+}
+
+/// Says what would be made, and what of it would come over the network.
+fn foretell(
+    plan: &Plan,
+    target: &Path,
+    record: Record,
+    manner: &Manner,
+    out: &mut Output,
+) -> Result<()> {
+    let target = target.display().to_string();
+    let missing = named(plan.missing());
+    let bytes = missing.iter().map(|(_, size)| size).sum::<u64>();
+    let cached = plan.listing.files.len() - missing.len();
+    let copied = match cached {
+        0 => String::new(),
+        count => format!(" and copy {}", amount(count, plan.bytes() - bytes)),
+    };
+    let commit = &*plan.listing.commit;
+    let fetched = amount(missing.len(), bytes);
+    let message = format!("would fetch {fetched}{copied}, revision {commit:.7}");
+    match out.form {
+        Form::Human => {
+            let head = format!("clone: {} → {target} — {message}\n", plan.id);
+            out.text(&(head + &lines(&missing)))
+        }
+        Form::Ndjson => {
+            let record = record.with("name", &*plan.id).with("hash", commit);
+            let record = record.with("clone_status", "planned").with("target_dir", target);
+            let record = record.with("planned_bytes", bytes);
+            let record = record.with("planned_files", listed(&missing));
+            let record = if manner.events { record.with("type", "end") } else { record };
+            out.lines([&record])
+        }
+        Form::Json => out.envelope(json!({
+            "model": plan.id,
+            "clone_status": "planned",
+            "message": message,
+            "target_dir": target,
+            "health_check": false,
+            "commit_hash": commit,
+            "files": listed(&missing),
+            "bytes": bytes,
+        })),
+    }
 }
 
 /// What was made.

@@ -3,7 +3,7 @@
 use mlxk_cli::interrupt;
 use mlxk_cli::{Form, Input, Output, human};
 use mlxk_core::{Error, Kind, Places, Record, Remote, Result};
-use mlxk_hub::pull::{Choice, Plan, Wish};
+use mlxk_hub::pull::{Choice, Fetched, Plan, Wish};
 use mlxk_hub::{Hub, RemoteFile};
 use serde_json::{Value, json};
 
@@ -78,14 +78,15 @@ fn pull_one(
     let told = |event: mlxk_hub::Event| teller.tell(event);
     let work = || {
         let plan = Plan::new(hub, wish, places, &told)?;
-        if !manner.dry_run && !plan.is_settled() {
-            plan.execute(hub, &told)?;
+        if manner.dry_run || plan.is_settled() {
+            return Ok(Done::planned(&plan, &wanted));
         }
-        Ok(plan)
+        let fetched = plan.execute(hub, &told)?;
+        Ok(Done::fetched(&plan, &fetched, &wanted))
     };
-    let plan = hub.interruptible(work);
+    let done = hub.interruptible(work);
     teller.finish()?;
-    write(&Done::of(&plan?, &wanted, manner.dry_run), record, manner, out)
+    write(&done?, record, manner, out)
 }
 
 /// The files that `mlxk-health --verify` found to be bad.
@@ -110,16 +111,17 @@ struct Done<'a> {
 }
 
 impl<'a> Done<'a> {
-    fn of(plan: &Plan, wanted: &'a Wanted, dry_run: bool) -> Done<'a> {
-        let status = match (plan.is_settled(), dry_run) {
-            (true, _) => "already_exists",
-            (false, true) => "planned",
-            (false, false) => "success",
-        };
-        let file = |file: &RemoteFile| (file.path.clone(), file.size);
-        let files = plan.missing().map(file).collect();
+    /// The end of a dry run, or of one with nothing to do.
+    fn planned(plan: &Plan, wanted: &'a Wanted) -> Done<'a> {
+        let status = if plan.is_settled() { "already_exists" } else { "planned" };
         let commit = plan.listing.commit.clone();
-        Done { wanted, status, commit, files, bytes: plan.bytes() }
+        Done { wanted, status, commit, files: named(plan.missing()), bytes: plan.bytes() }
+    }
+
+    fn fetched(plan: &Plan, fetched: &Fetched, wanted: &'a Wanted) -> Done<'a> {
+        let commit = plan.listing.commit.clone();
+        let files = named(fetched.files.iter().copied());
+        Done { wanted, status: "success", commit, files, bytes: fetched.bytes }
     }
 
     fn nothing(wanted: &'a Wanted, commit: &str) -> Done<'a> {
@@ -136,10 +138,21 @@ impl<'a> Done<'a> {
             _ => format!("fetched {amount}, {at}"),
         }
     }
+}
 
-    fn listed(&self) -> Vec<Value> {
-        self.files.iter().map(|(path, size)| json!({"path": path, "size_bytes": size})).collect()
-    }
+/// The paths of files and their sizes.
+pub(crate) fn named<'f>(files: impl Iterator<Item = &'f RemoteFile>) -> Vec<(String, u64)> {
+    files.map(|file| (file.path.clone(), file.size)).collect()
+}
+
+/// The same as they stand in a record.
+pub(crate) fn listed(files: &[(String, u64)]) -> Vec<Value> {
+    files.iter().map(|(path, size)| json!({"path": path, "size_bytes": size})).collect()
+}
+
+/// The same as people read them, each in a line of its own.
+pub(crate) fn lines(files: &[(String, u64)]) -> String {
+    files.iter().map(|(path, size)| format!("  {:>8}  {path}\n", human::size(*size))).collect()
 }
 
 fn write(done: &Done, record: Record, manner: &Manner, out: &mut Output) -> Result<()> {
@@ -148,9 +161,7 @@ fn write(done: &Done, record: Record, manner: &Manner, out: &mut Output) -> Resu
         Form::Human => {
             let mut text = format!("pull: {} — {message}\n", done.wanted.id);
             if manner.dry_run {
-                let line =
-                    |(path, size): &(String, u64)| format!("  {:>8}  {path}\n", human::size(*size));
-                text.extend(done.files.iter().map(line));
+                text += &lines(&done.files);
             }
             out.text(&text)
         }
@@ -159,9 +170,9 @@ fn write(done: &Done, record: Record, manner: &Manner, out: &mut Output) -> Resu
             let record = record.with("download_status", done.status);
             let record = record.with("fetched_bytes", if manner.dry_run { 0 } else { done.bytes });
             let record = match manner.dry_run {
-                true => {
-                    record.with("planned_bytes", done.bytes).with("planned_files", done.listed())
-                }
+                true => record
+                    .with("planned_bytes", done.bytes)
+                    .with("planned_files", listed(&done.files)),
                 false => record,
             };
             let record = if manner.events { record.with("type", "end") } else { record };
@@ -175,7 +186,7 @@ fn write(done: &Done, record: Record, manner: &Manner, out: &mut Output) -> Resu
                 "message": message,
                 "expanded_name": expanded,
                 "commit_hash": done.commit,
-                "files": done.listed(),
+                "files": listed(&done.files),
                 "bytes": done.bytes,
             }))
         }

@@ -53,7 +53,13 @@ pub fn push(
         out.remark("interrupted", "what has arrived is not sent again");
         return Ok(()); // and dies of the signal
     }
-    write(&pushed?, manner, out)
+    let pushed = pushed?;
+    if let [first, ..] = &pushed.refused[..] {
+        let count = pushed.refused.len();
+        let message = format!("{}: not taken by the Hub: {count} files, {first} first", wish.repo);
+        out.remark(&message, "the .gitignore of the repository names them");
+    }
+    write(&pushed, manner, out)
 }
 
 /// Looks at the workspace `dir`; the answer is no if it is unhealthy.
@@ -94,14 +100,8 @@ fn workspace(dir: &Path, places: &Places) -> Result<PathBuf> {
         None => beginning(dir, places)?,
     };
     let found = found.canonicalize().map_err(|e| Error::io(&found, e))?;
-    match staging::in_cache(&found, places) {
-        false => Ok(found),
-        true => {
-            let message = "lies inside the Hugging Face cache";
-            Err(Error::new(Kind::InvalidTarget, found.display().to_string(), message)
-                .hint("mlxk-clone makes a workspace of it first"))
-        }
-    }
+    staging::check_source(&found, places)?;
+    Ok(found)
 }
 
 fn beginning(dir: &Path, places: &Places) -> Result<PathBuf> {

@@ -78,7 +78,11 @@ impl<'a> Teller<'a> {
             Event::Retry { reason, .. } => self.bar.set_message(reason.to_owned()),
             Event::Done { .. } => self.bar.set_message(""),
             Event::Locked { path } => self.bar.suspend(|| {
-                let message = format!("{}: {path}: another program is fetching it", self.model);
+                let subject = match path {
+                    "" => self.model.to_owned(),
+                    path => format!("{}: {path}", self.model),
+                };
+                let message = format!("{subject}: another program is fetching it");
                 self.state().out.remark(&message, "it ends by itself when that one does");
             }),
         }

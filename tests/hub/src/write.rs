@@ -134,8 +134,12 @@ async fn preupload(
         let size = usize::try_from(file["size"].as_u64().unwrap_or(0)).unwrap();
         let mode = if is_large(path, size) { "lfs" } else { "regular" };
         let known = commit.files.get(path).map(File::etag);
+        // Of the patterns in it, plain names will do here.
+        let ignored = commit.files.get(".gitignore").is_some_and(|rules| {
+            rules.content.split(|c| *c == b'\n').any(|rule| rule == path.as_bytes())
+        });
         answers
-            .push(json!({"path": path, "uploadMode": mode, "shouldIgnore": false, "oid": known}));
+            .push(json!({"path": path, "uploadMode": mode, "shouldIgnore": ignored, "oid": known}));
     }
     Ok(Json(json!({"files": answers, "commitOid": null})))
 }

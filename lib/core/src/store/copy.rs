@@ -1,13 +1,18 @@
 //! Copies of files that cost nothing where the file system can share their blocks.
 
 use std::fs::{self, File};
-use std::io::{self, Read};
+use std::io::{self, Read, Write};
 use std::path::{Path, PathBuf};
 
+use super::place::BEGINNING;
+use crate::digest::{self, Digest, Hasher};
 use crate::error::{Error, Kind, Result};
 
 /// Bytes copied between two looks at whether to go on, where they must be copied.
 const CHUNK: u64 = 16 << 20;
+
+/// Bytes that are hashed and copied at once: few calls, and little enough for the cache.
+const BUFFER: usize = 256 << 10;
 
 /// Something that a copy takes along: a file or a link, and where it is.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -58,15 +63,52 @@ pub fn file(from: &Path, to: &Path, mut copied: impl FnMut(u64) -> Result<()>) -
     if reflink_copy::reflink(from, to).is_ok() {
         return copied(size);
     }
-    let mut source = File::open(from).map_err(|e| Error::io(from, e))?;
-    let mut target = File::create_new(to).map_err(|e| Error::io(to, e))?;
+    let source = File::open(from).map_err(|e| Error::io(from, e))?;
+    let at = |e| Error::io(to, e);
+    let mut target = File::create_new(to).map_err(at)?;
     loop {
-        let count = io::copy(&mut source.by_ref().take(CHUNK), &mut target);
-        match count.map_err(|e| Error::io(to, e))? {
-            0 => return Ok(()),
+        match io::copy(&mut (&source).take(CHUNK), &mut target).map_err(at)? {
+            0 => return target.sync_all().map_err(at),
             count => copied(count)?,
         }
     }
+}
+
+/// Copies a file as [`file`] does, and says what `hasher` made of it, read once.
+pub fn hashed(
+    from: &Path,
+    to: &Path,
+    mut hasher: Hasher,
+    mut copied: impl FnMut(u64) -> Result<()>,
+) -> Result<Digest> {
+    if reflink_copy::reflink(from, to).is_ok() {
+        return digest::file(to, hasher, copied);
+    }
+    let mut source = File::open(from).map_err(|e| Error::io(from, e))?;
+    let at = |e| Error::io(to, e);
+    let mut target = File::create_new(to).map_err(at)?;
+    let mut buffer = vec![0; BUFFER];
+    loop {
+        let bytes = match source.read(&mut buffer) {
+            Err(e) if e.kind() == io::ErrorKind::Interrupted => continue,
+            read => &buffer[..read.map_err(|e| Error::io(from, e))?],
+        };
+        if bytes.is_empty() {
+            target.sync_all().map_err(at)?;
+            return Ok(hasher.finish());
+        }
+        hasher.update(bytes);
+        target.write_all(bytes).map_err(at)?;
+        copied(bytes.len() as u64)?;
+    }
+}
+
+/// True if a copy of the file `from` in the directory `to` takes no room: the file system shares
+/// its blocks.
+pub fn is_free(from: &Path, to: &Path) -> bool {
+    let mut trial = tempfile::Builder::new();
+    let trial = trial.prefix(BEGINNING).make_in(to, |path| reflink_copy::reflink(from, path));
+    trial.is_ok()
 }
 
 fn walk(

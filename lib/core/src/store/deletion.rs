@@ -18,7 +18,7 @@ pub struct Deletion {
     pub bytes: u64,
     /// Refs, as files or whole directories of them.
     pub refs: Vec<PathBuf>,
-    /// Snapshot directories and what else is kept for one revision.
+    /// Snapshot directories, what else is kept for one revision, and what never became either.
     pub snapshots: Vec<PathBuf>,
     /// Blobs of single models: files, or links into the shared store.
     pub blobs: Vec<PathBuf>,

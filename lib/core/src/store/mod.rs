@@ -3,12 +3,15 @@
 pub mod cache;
 pub mod copy;
 pub mod deletion;
+pub mod lock;
 pub(crate) mod locks;
+pub mod place;
 pub mod remake;
 pub mod room;
 pub mod sentinel;
 pub mod shared;
 pub mod staging;
+pub mod stamp;
 pub mod tree;
 pub mod workspace;
 

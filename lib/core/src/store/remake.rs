@@ -3,9 +3,13 @@
 use std::ffi::OsStr;
 use std::path::Path;
 
+use serde_json::Value;
+
+use super::copy::{self, Item};
 use super::sentinel::{self, Made, Sentinel};
 use super::staging::{self, Staging};
-use super::{Found, Places, copy, workspace};
+use super::stamp::Stamp;
+use super::{Found, Places, room, workspace};
 use crate::error::{Error, Kind, Result};
 use crate::health::{self, Health};
 use crate::probe;
@@ -52,23 +56,49 @@ impl Remake {
         self.staging.path()
     }
 
-    /// Copies the files of the source that are the model's and `wanted`; `progress` counts bytes,
-    /// and can end it.
+    /// The files of the source that are the model's and `wanted`.
     ///
     /// # Errors
-    /// If a link leads out of the source, or a file cannot be copied.
+    /// If a link leads out of the source.
+    pub fn items(&self, wanted: &dyn Fn(&Path) -> bool) -> Result<Vec<Item>> {
+        copy::items(&self.source.path, &|path| belongs(path) && wanted(path))
+    }
+
+    /// Errors if the disk has no room for copies of `items` and `more` bytes.
+    pub fn check_room(&self, items: &[Item], more: u64) -> Result<()> {
+        let largest = items.iter().filter(|item| item.link.is_none()).max_by_key(|item| item.size);
+        let from = largest.map(|item| self.source.path.join(&item.path));
+        let bytes = match from.is_some_and(|from| copy::is_free(&from, self.path())) {
+            true => 0,
+            false => items.iter().map(|item| item.size).sum(),
+        };
+        room::check(self.path(), bytes + more)
+    }
+
+    /// Copies files of the source; `progress` counts bytes, and can end it.
+    ///
+    /// # Errors
+    /// If a file cannot be copied, or changes before all are.
     pub fn copy(
         &self,
-        wanted: &dyn Fn(&Path) -> bool,
+        items: &[Item],
         mut progress: impl FnMut(Progress) -> Result<()>,
     ) -> Result<()> {
-        let items = copy::items(&self.source.path, &|path| belongs(path) && wanted(path))?;
+        let files = items.iter().filter(|item| item.link.is_none());
+        let stamps = files.map(|item| Stamp::take(self.source.path.join(&item.path)));
+        let stamps = stamps.collect::<Result<Vec<_>>>()?;
         progress(Progress::Due(items.iter().map(|item| item.size).sum()))?;
         items.iter().try_for_each(|item| {
             copy::item(&self.source.path, self.path(), item, |bytes| {
-                progress(Progress::Read(bytes))
+                progress(Progress::Read(bytes))?;
+                stamps.iter().try_for_each(Stamp::check)
             })
         })
+    }
+
+    /// Records in the sentinel what `mode` was about.
+    pub fn note(&mut self, key: &str, value: Value) {
+        self.sentinel.set(key, value);
     }
 
     /// Gives the workspace its place and describes it; `check` says whether it must be healthy.
@@ -100,11 +130,7 @@ fn origin(source: &Path, places: &Places) -> Result<Found> {
     let homed = staging::homed(source, places);
     let source = if homed.is_dir() { homed } else { source.to_owned() };
     let found = source.canonicalize().map_err(|e| Error::io(&source, e))?;
-    if staging::in_cache(&found, places) {
-        let what = "lies inside the Hugging Face cache";
-        return Err(Error::new(Kind::InvalidTarget, found.display().to_string(), what)
-            .hint("the cache is the downloads' own: `mlxk-clone` makes a workspace of it first"));
-    }
+    staging::check_source(&found, places)?;
     match workspace::at(&found)? {
         Some(workspace) => Ok(workspace.into()),
         None => {

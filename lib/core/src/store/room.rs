@@ -6,14 +6,15 @@ use rustix::fs::statvfs;
 
 use crate::error::{Error, Kind, Result};
 
-/// For config.json, the tokenizer and the index.
+/// Left to others, and to config.json, the tokenizer and the index.
 const BESIDES: u64 = 32 << 20;
 
-/// Errors if there is no room for `bytes` of tensors in `directory`.
+/// Errors if there is no room for `bytes` more below `directory`, which need not exist yet.
 pub fn check(directory: &Path, bytes: u64) -> Result<()> {
-    let disk = statvfs(directory).map_err(|e| Error::io(directory, e.into()))?;
+    let there = directory.ancestors().find(|path| path.exists()).unwrap_or(Path::new("/"));
+    let disk = statvfs(there).map_err(|e| Error::io(there, e.into()))?;
     let free = disk.f_bavail.saturating_mul(disk.f_frsize);
-    if bytes.saturating_add(BESIDES) <= free {
+    if bytes == 0 || bytes.saturating_add(BESIDES) <= free {
         return Ok(());
     }
     let message = format!("the disk has no room: {bytes} bytes are to come, {free} are free");

@@ -1,18 +1,23 @@
 //! `.mlxk_workspace.json`: what a managed workspace came from, and what it held then.
 
-use std::fs::{self, Permissions};
+use std::collections::BTreeMap;
+use std::fs;
 use std::io::{self, Write};
-use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 
 use jiff::Timestamp;
 use serde_json::{Map, Value, json};
 
+use super::place::place_file;
+use crate::digest::Digest;
 use crate::error::{Error, Kind, Result};
 use crate::hash::{self, EXCLUDED, Entry};
 
 /// The name of the file.
 pub const NAME: &str = ".mlxk_workspace.json";
+
+/// The field with the digests of whole files.
+const DIGESTS: &str = "digests";
 
 /// How a workspace came about.
 #[derive(Clone, Debug, Default)]
@@ -77,19 +82,12 @@ impl Sentinel {
 
     /// Puts the sentinel into the workspace `path`, whole or not at all.
     pub fn write(&self, path: &Path) -> Result<()> {
-        let write = || -> io::Result<()> {
-            let mut file = tempfile::Builder::new()
-                .prefix(&format!("{NAME}."))
-                .suffix(".tmp")
-                .permissions(Permissions::from_mode(0o666)) // less the umask, as for any new file
-                .tempfile_in(path)?;
-            serde_json::to_writer_pretty(&mut file, &self.0)?;
-            file.write_all(b"\n")?;
-            file.as_file().sync_all()?;
-            file.persist(path.join(NAME))?;
-            Ok(())
-        };
-        write().map_err(|e| Error::io(&path.join(NAME), e))
+        let place = path.join(NAME);
+        place_file(&place, path, |file| {
+            let written =
+                serde_json::to_writer_pretty(&mut *file, &self.0).map_err(io::Error::from);
+            written.and_then(|()| file.write_all(b"\n")).map_err(|e| Error::io(&place, e))
+        })
     }
 
     /// Hashes the workspace `path`, which is complete now, and puts the sentinel there once more.
@@ -132,6 +130,7 @@ impl Sentinel {
         self.set("hash_algorithm", "v2");
         self.set("content_hash", hash::aggregate(index));
         self.set("exclude_patterns", exclude);
+        self.0.remove(DIGESTS); // of what it held before, perhaps
         self.set_index(index);
     }
 
@@ -140,7 +139,27 @@ impl Sentinel {
         self.set("file_index", json!(index));
     }
 
-    fn set(&mut self, key: &str, value: impl Into<Value>) {
+    /// Records the digests of whole files, by path, which hold as long as the content hash does: that
+    /// covers of weights only the header.
+    pub fn set_digests(&mut self, digests: &BTreeMap<String, Digest>) {
+        let digits = digests.iter().map(|(path, digest)| (path.clone(), digest.to_string().into()));
+        let files: Map<String, Value> = digits.collect();
+        let hash = self.0.get("content_hash").cloned();
+        self.set(DIGESTS, json!({"content_hash": hash, "files": files}));
+    }
+
+    /// The digests of whole files, as far as they are known.
+    pub fn digests(&self) -> BTreeMap<&str, Digest> {
+        let digests = self.0.get(DIGESTS).filter(|digests| {
+            digests["content_hash"].is_string()
+                && Some(&digests["content_hash"]) == self.0.get("content_hash")
+        });
+        let files = digests.and_then(|digests| digests["files"].as_object()).into_iter().flatten();
+        files.filter_map(|(path, digits)| Some((&**path, digits.as_str()?.parse().ok()?))).collect()
+    }
+
+    /// Records one thing more about how the workspace came about.
+    pub fn set(&mut self, key: &str, value: impl Into<Value>) {
         self.0.insert(key.to_owned(), value.into());
     }
 }

@@ -11,12 +11,19 @@ use std::io::{self, Write};
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt, PermissionsExt, chown, symlink};
 use std::path::{Component, Path, PathBuf};
 
+use tempfile::TempPath;
+
 use super::cache::{entries, is_absent};
+use super::lock::{self, Lock};
+use super::place::{BEGINNING, place_file};
 use crate::digest::{self, Digest};
 use crate::error::{Error, Kind, Result};
 
 const MARKER: &str = ".huggingface-shared-blobs";
 const VERSION: &str = "1\n";
+
+/// The mode of locks and manifests, as huggingface_hub has it: for all who may enter the store.
+const MODE: u32 = 0o666;
 
 /// True if `hub` holds a shared store of the layout described here.
 pub fn exists(hub: &Path) -> Result<bool> {
@@ -90,52 +97,99 @@ pub fn users(payload: &Path, hub: &Path) -> Result<Option<BTreeSet<PathBuf>>> {
 }
 
 /// Makes `link`, the blob of a model, a link to what the store has under `hash`, if it has it there
-/// and that is the `size` bytes which `digest` names. False if not: then nothing is changed.
-pub fn adopt(link: &Path, hash: &str, size: u64, digest: Digest, hub: &Path) -> Result<bool> {
-    let Some(prefix) = hash.get(..2) else {
-        return Ok(false);
-    };
-    let payload = hub.join("blobs").join(prefix).join(hash);
-    if !exists(hub)? || !is_payload(&payload, hub) {
-        return Ok(false);
-    }
-    let _lock = lock(&payload)?;
-    if !fs::symlink_metadata(&payload).is_ok_and(|data| data.is_file() && data.len() == size) {
-        return Ok(false); // swept meanwhile, or something else
-    }
-    if digest::file(&payload, digest.hasher(size), |_| Ok(()))? != digest {
-        return Ok(false);
-    }
-    let target = Path::new("../../blobs").join(prefix).join(hash);
-    // The manifest comes first: a payload whose users it does not know would be swept.
-    note_user(&beside(&payload, "refs"), link, hub)?;
-    replace_link(link, &target)?;
-    Ok(true)
+/// and that is the `size` bytes which `digest` names; `heed` hears of bytes read, of none while it
+/// waits for another program, and can end it.
+///
+/// False if not, or if the store may not be used: then nothing is changed.
+pub fn adopt(
+    link: &Path,
+    hash: &str,
+    size: u64,
+    digest: Digest,
+    hub: &Path,
+    heed: &dyn Fn(u64) -> Result<()>,
+) -> Result<bool> {
+    at_best(|| {
+        if !offers(hash, size, hub)? {
+            return Ok(false);
+        }
+        let payload = place(hash, hub);
+        let _lock = lock(&payload, heed)?;
+        if !offers(hash, size, hub)? || digest::file(&payload, digest.hasher(size), heed)? != digest
+        {
+            return Ok(false); // swept meanwhile, or something else
+        }
+        // The manifest comes first: a payload whose users it does not know would be swept.
+        note_user(&beside(&payload, "refs"), link, hub)?;
+        replace_link(link, &target(hash), repo_of(link))?;
+        Ok(true)
+    })
+}
+
+/// True if the store has `size` bytes under `hash`, whether they are the right ones or not.
+pub fn offers(hash: &str, size: u64, hub: &Path) -> Result<bool> {
+    let payload = place(hash, hub);
+    let fits = || fs::symlink_metadata(&payload).is_ok_and(|data| data.len() == size);
+    Ok(exists(hub)? && is_payload(&payload, hub) && fits())
 }
 
 /// Moves `blob`, a file of a model that is verified to be what the Hub knows by `hash`, into the
 /// store, and leaves a link. What the store had under that name gives way to it, for all models.
+/// `heed` is as in [`adopt`].
 ///
-/// False where there is no store, or one of somebody else: then the blob stays what it is. No store
-/// is made, since programs that know none would leave behind what is in it when they delete.
-pub fn publish(blob: &Path, hash: &str, hub: &Path) -> Result<bool> {
-    let Some(prefix) = hash.get(..2).filter(|_| is_hash(hash)) else {
-        return Ok(false);
-    };
-    if !exists(hub)? || blob.is_symlink() {
-        return Ok(false);
+/// False where there is no store, or one that may not be used: then the blob stays what it is. No
+/// store is made, since programs that know none would leave behind what is in it when they delete.
+pub fn publish(
+    blob: &Path,
+    hash: &str,
+    hub: &Path,
+    heed: &dyn Fn(u64) -> Result<()>,
+) -> Result<bool> {
+    at_best(|| {
+        if !is_hash(hash) || !exists(hub)? || blob.is_symlink() {
+            return Ok(false);
+        }
+        let payload = place(hash, hub);
+        let directory = payload.parent().unwrap_or(hub);
+        make_directory(directory, hub).map_err(|e| Error::io(directory, e))?;
+        open_up(blob, directory, hub).map_err(|e| Error::io(blob, e))?;
+        let _lock = lock(&payload, heed)?;
+        // The link comes first: on a full disk there is none, and the model keeps its blob.
+        let link = link_aside(&target(hash), repo_of(blob))?;
+        note_user(&beside(&payload, "refs"), blob, hub)?;
+        fs::rename(blob, &payload).map_err(|e| Error::io(&payload, e))?;
+        link.persist(blob).map_err(|e| Error::io(blob, e.error))?;
+        Ok(true)
+    })
+}
+
+/// False if the store is another user's, or on a file system that cannot do what it takes: models
+/// do without it then.
+fn at_best(work: impl FnOnce() -> Result<bool>) -> Result<bool> {
+    use io::ErrorKind::{PermissionDenied, ReadOnlyFilesystem, Unsupported};
+    match work() {
+        Err(e)
+            if matches!(e.io_kind(), Some(PermissionDenied | ReadOnlyFilesystem | Unsupported)) =>
+        {
+            Ok(false)
+        }
+        done => done,
     }
-    let directory = hub.join("blobs").join(prefix);
-    match make_directory(&directory, hub).and_then(|()| open_up(blob, &directory, hub)) {
-        Err(e) if e.kind() == io::ErrorKind::PermissionDenied => return Ok(false),
-        made => made.map_err(|e| Error::io(&directory, e))?,
-    }
-    let payload = directory.join(hash);
-    let _lock = lock(&payload)?;
-    note_user(&beside(&payload, "refs"), blob, hub)?;
-    fs::rename(blob, &payload).map_err(|e| Error::io(&payload, e))?;
-    replace_link(blob, &Path::new("../../blobs").join(prefix).join(hash))?;
-    Ok(true)
+}
+
+/// Where the store has the payload `hash`, or would have it.
+fn place(hash: &str, hub: &Path) -> PathBuf {
+    hub.join("blobs").join(hash.get(..2).unwrap_or_default()).join(hash)
+}
+
+/// The payload `hash` as a blob of a model leads to it.
+fn target(hash: &str) -> PathBuf {
+    place(hash, Path::new("../.."))
+}
+
+/// The directory of the model that has the blob `blob`.
+fn repo_of(blob: &Path) -> &Path {
+    blob.ancestors().nth(2).unwrap_or(blob)
 }
 
 /// Makes a directory of the store, open to whom the hub is open to.
@@ -155,15 +209,17 @@ fn open_up(blob: &Path, directory: &Path, hub: &Path) -> io::Result<()> {
     if blob.metadata()?.gid() == group { Ok(()) } else { chown(blob, None, Some(group)) }
 }
 
-/// Puts a symbolic link to `target` at `link`, in one step with what was there going.
-pub fn replace_link(link: &Path, target: &Path) -> Result<()> {
-    let name = link.file_name().unwrap_or_default().to_string_lossy();
-    let made = tempfile::Builder::new()
-        .prefix(&format!(".{name}."))
-        .suffix(".shared")
-        .make_in(link.parent().unwrap_or(link), |path| symlink(target, path));
-    let made = made.map_err(|e| Error::io(link, e))?.into_temp_path();
-    made.persist(link).map_err(|e| Error::io(link, e.error))
+/// Puts a symbolic link to `target` at `link`, in one step with what was there going; before that it
+/// lies in the directory `aside`, of the same file system.
+pub fn replace_link(link: &Path, target: &Path, aside: &Path) -> Result<()> {
+    link_aside(target, aside)?.persist(link).map_err(|e| Error::io(link, e.error))
+}
+
+/// A symbolic link to `target` that waits in the directory `aside` for its place.
+fn link_aside(target: &Path, aside: &Path) -> Result<TempPath> {
+    let mut made = tempfile::Builder::new();
+    let made = made.prefix(BEGINNING).suffix(".tmp").make_in(aside, |path| symlink(target, path));
+    Ok(made.map_err(|e| Error::io(aside, e))?.into_temp_path())
 }
 
 /// Adds the line of `link` to a manifest.
@@ -177,7 +233,8 @@ fn note_user(manifest: &Path, link: &Path, hub: &Path) -> Result<()> {
         return Err(Error::new(Kind::Execution, manifest.display().to_string(), message));
     }
     let mut file =
-        File::options().append(true).create(true).mode(0o666).open(manifest).map_err(at)?;
+        File::options().append(true).create(true).mode(MODE).open(manifest).map_err(at)?;
+    lock::share(&file, MODE).map_err(at)?;
     file.write_all(format!("{}\n", line.display()).as_bytes()).map_err(at)?;
     file.sync_all().map_err(at)
 }
@@ -185,7 +242,7 @@ fn note_user(manifest: &Path, link: &Path, hub: &Path) -> Result<()> {
 /// Deletes `payload` if nothing uses it any more, under its lock; else cleans up its manifest.
 /// True if it was deleted.
 pub fn sweep(payload: &Path, hub: &Path) -> Result<bool> {
-    let _lock = lock(payload)?;
+    let _lock = lock(payload, &|_| Ok(()))?;
     let manifest = beside(payload, "refs");
     match users(payload, hub)? {
         _ if !is_payload(payload, hub) => Ok(false), // somebody was faster
@@ -199,32 +256,23 @@ pub fn sweep(payload: &Path, hub: &Path) -> Result<bool> {
     }
 }
 
-/// Locks what belongs to `payload` against every other program, until the file is dropped.
-fn lock(payload: &Path) -> Result<File> {
+/// Locks what belongs to `payload` against every other program; `heed` is as in [`adopt`].
+fn lock(payload: &Path, heed: &dyn Fn(u64) -> Result<()>) -> Result<Lock> {
     let path = beside(payload, "lock");
     if path.is_symlink() {
         let message = "a lock that is a symbolic link";
         return Err(Error::new(Kind::DeletionFailed, path.display().to_string(), message));
     }
-    let open = File::options().write(true).create(true).truncate(false).mode(0o666).open(&path);
-    let file = open.map_err(|e| Error::io(&path, e))?;
-    file.lock().map_err(|e| Error::io(&path, e))?;
-    Ok(file)
+    lock::take(&path, MODE, &|| heed(0), &|| ())
 }
 
 fn rewrite(manifest: &Path, users: &BTreeSet<PathBuf>, hub: &Path) -> Result<()> {
     let lines = users.iter().filter_map(|link| link.strip_prefix(hub).ok());
     let content: String = lines.map(|line| format!("{}\n", line.display())).collect();
-    let replace = || -> io::Result<()> {
-        let directory = manifest.parent().unwrap_or(manifest);
-        let mut file = tempfile::NamedTempFile::new_in(directory)?;
-        file.write_all(content.as_bytes())?;
-        file.as_file().set_permissions(fs::Permissions::from_mode(0o666))?; // other users append
-        file.as_file().sync_all()?;
-        file.persist(manifest)?;
-        Ok(())
-    };
-    replace().map_err(|e| Error::io(manifest, e))
+    place_file(manifest, manifest.parent().unwrap_or(manifest), |file| {
+        let written = file.write_all(content.as_bytes()).and_then(|()| lock::share(file, MODE));
+        written.map_err(|e| Error::io(manifest, e))
+    })
 }
 
 /// `HASH.refs`, `HASH.lock`.

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf, absolute};
 
 use tempfile::TempDir;
 
-use super::Places;
+use super::{Places, cache, workspace};
 use crate::digest::Hasher;
 use crate::error::{Error, Kind, Result};
 
@@ -61,6 +61,19 @@ impl Staging {
         }
     }
 
+    /// What earlier runs have left of the same workspace out of other sources.
+    pub fn siblings(&self) -> Result<Vec<PathBuf>> {
+        let parent = self.target.parent().unwrap_or(&self.target);
+        let beginning = format!(".{}.", workspace::file_name(&self.target));
+        let is_one = |name: &str| {
+            let hash = name.strip_prefix(&*beginning).and_then(|rest| rest.strip_suffix(".part"));
+            hash.is_some_and(|hash| hash.len() == 16 && hash.bytes().all(|c| c.is_ascii_hexdigit()))
+        };
+        let entries = cache::entries(parent)?.into_iter();
+        let left = entries.filter(|(name, path)| is_one(name) && path != self.path());
+        Ok(left.map(|(_, path)| path).filter(|path| path.is_dir() && !path.is_symlink()).collect())
+    }
+
     /// The directory to fill.
     pub fn path(&self) -> &Path {
         match &self.directory {
@@ -90,6 +103,15 @@ pub fn in_cache(path: &Path, places: &Places) -> bool {
     // A cache that does not exist yet holds no directory either.
     let resolved = |cache: &Path| cache.canonicalize().unwrap_or_else(|_| cache.to_owned());
     [&places.root, &places.hub].iter().any(|cache| path.starts_with(resolved(cache)))
+}
+
+/// Errors if `found`, its links resolved, lies in the cache: that is no source for other programs.
+pub fn check_source(found: &Path, places: &Places) -> Result<()> {
+    if !in_cache(found, places) {
+        return Ok(());
+    }
+    Err(refuse(found, "lies inside the Hugging Face cache")
+        .hint("the cache is the downloads' own: `mlxk-clone` makes a workspace of it first"))
 }
 
 /// The absolute path of a new workspace, where that can be one; the directory it lies in, and its name.
@@ -193,6 +215,7 @@ mod tests {
         let begin = |source| Staging::lasting("mine".as_ref(), source, &places).unwrap();
         fs::write(begin("org/a").path().join("config.json"), "{}").unwrap();
         assert!(!begin("org/b").path().join("config.json").exists(), "another source");
+        assert_eq!(begin("org/b").siblings().unwrap(), [begin("org/a").path()]);
         let target = begin("org/a").publish().unwrap();
         assert!(target.join("config.json").exists());
         assert!(Staging::lasting("mine".as_ref(), "org/a", &places).is_err());

@@ -1,8 +1,7 @@
 //! Writing a model's weights: one file, or shards, and the index, one tensor in memory at a time.
 
 use std::borrow::Cow;
-use std::fs;
-use std::io::{self, BufWriter, Write};
+use std::io::{BufWriter, Write};
 use std::path::Path;
 
 use safetensors::Dtype;
@@ -11,6 +10,7 @@ use serde_json::{Map, Value, json};
 use super::header::size;
 use super::index::INDEX;
 use crate::error::{Error, Kind, Result};
+use crate::store::place::place_file;
 
 /// The size above which MLX's own tools begin another file, in bytes.
 pub const SHARD: u64 = 5 << 30;
@@ -163,21 +163,9 @@ pub(super) fn index(
 
 /// Writes a file under another name and gives it its own at the end.
 fn create(path: &Path, fill: impl FnOnce(&mut dyn Write) -> Result<()>) -> Result<()> {
-    let at = |e: io::Error| Error::io(path, e);
-    let dir = path.parent().unwrap_or(Path::new("."));
-    let mut temporary = tempfile::Builder::new();
-    #[cfg(unix)]
-    {
-        use std::os::unix::fs::PermissionsExt;
-        // As for any new file: what the user's umask leaves of this.
-        temporary.permissions(fs::Permissions::from_mode(0o666));
-    }
-    let mut file = temporary.prefix(".mlxk-").suffix(".tmp").tempfile_in(dir).map_err(at)?;
-    let mut out = BufWriter::with_capacity(1 << 20, file.as_file_mut());
-    fill(&mut out)?;
-    out.flush().map_err(at)?;
-    drop(out);
-    file.as_file().sync_all().map_err(at)?;
-    file.persist(path).map_err(|e| at(e.error))?;
-    Ok(())
+    place_file(path, path.parent().unwrap_or(Path::new(".")), |file| {
+        let mut out = BufWriter::with_capacity(1 << 20, file);
+        fill(&mut out)?;
+        out.flush().map_err(|e| Error::io(path, e))
+    })
 }

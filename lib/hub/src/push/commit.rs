@@ -85,17 +85,23 @@ struct Mode {
     should_ignore: bool,
 }
 
-/// What the commit has to change, as the Hub wants it: which files are large is for it to say.
+/// What the commit has to change, as the Hub wants it: which files are large is for it to say. And
+/// the files that it does not take: those that the repository's own `.gitignore` names.
 pub fn changes<'a>(
     hub: &Hub,
     wish: &Wish,
     plan: &'a Plan,
     told: Listener,
-) -> Result<Vec<Change<'a>>> {
+) -> Result<(Vec<Change<'a>>, Vec<&'a LocalFile>)> {
     let files: Vec<_> = plan.files().collect();
-    let mut wanted = Vec::new();
+    let (mut wanted, mut refused) = (Vec::new(), Vec::new());
     for batch in files.chunks(BATCH) {
-        wanted.extend(modes(hub, wish, batch, told)?);
+        for (file, mode) in modes(hub, wish, batch, told)? {
+            match mode {
+                Some(large) => wanted.push((file, large)),
+                None => refused.push(file),
+            }
+        }
     }
     told(Event::Check { bytes: wanted.iter().map(|(file, _)| file.size).sum() });
     let change = |(file, large): (&'a LocalFile, bool)| {
@@ -112,16 +118,16 @@ pub fn changes<'a>(
         let deleted = |path: &'a String| Change { path, content: Content::Deleted };
         changes.extend(plan.only_there.iter().map(deleted));
     }
-    Ok(changes)
+    Ok((changes, refused))
 }
 
-/// The files that the Hub will take, each with whether it is a large one to it.
+/// The files, each with whether it is a large one to the Hub; none if it does not take it.
 fn modes<'a>(
     hub: &Hub,
     wish: &Wish,
     files: &[&'a LocalFile],
     told: Listener,
-) -> Result<Vec<(&'a LocalFile, bool)>> {
+) -> Result<Vec<(&'a LocalFile, Option<bool>)>> {
     let mut asked = Vec::new();
     for file in files {
         let sample = STANDARD.encode(sample(file)?);
@@ -136,10 +142,9 @@ fn modes<'a>(
         let mode = said.files.iter().find(|mode| mode.path == file.path).ok_or_else(|| {
             Error::new(Kind::UploadFailed, &file.path, "the Hub does not say how it wants it")
         })?;
-        if !mode.should_ignore {
-            // The storage takes no file of nothing.
-            modes.push((file, mode.upload_mode == "lfs" && file.size > 0));
-        }
+        // The storage takes no file of nothing.
+        let large = mode.upload_mode == "lfs" && file.size > 0;
+        modes.push((file, Some(large).filter(|_| !mode.should_ignore)));
     }
     Ok(modes)
 }

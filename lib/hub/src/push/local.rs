@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 
 use ignore::gitignore::{Gitignore, GitignoreBuilder};
 use mlxk_core::digest::{self, Digest, Hasher};
+use mlxk_core::store::place::BEGINNING;
 use mlxk_core::store::sentinel;
 use mlxk_core::{Error, Kind, Result};
 
@@ -166,9 +167,13 @@ fn rules(dir: &Path) -> Result<Gitignore> {
     builder.build().map_err(|e| refused(&own, &e.to_string()))
 }
 
-/// True for what tells of this machine, and is pushed by no rule.
+/// True for what tells of this machine or was not finished there, and is pushed by no rule.
 fn is_private(path: &str) -> bool {
-    path.split('/').any(|part| part == ".hf_cache" || part.starts_with(sentinel::NAME))
+    let beginnings = [sentinel::NAME, BEGINNING];
+    let is_private = |part: &str| {
+        part == ".hf_cache" || beginnings.iter().any(|beginning| part.starts_with(beginning))
+    };
+    path.split('/').any(is_private)
 }
 
 fn stamp(data: &Metadata) -> (i64, i64, u64) {

@@ -99,7 +99,8 @@ fn go(hub: &Hub, local: &Local, wish: &Wish, told: Listener) -> Result<Pushed> {
     }
     let commit = repo::ready(hub, wish, state, told)?;
     let plan = Plan::against(hub, local, wish, &commit, told)?;
-    let changes = commit::changes(hub, wish, &plan, told)?;
+    let (changes, refused) = commit::changes(hub, wish, &plan, told)?;
+    pushed.refused = refused.into_iter().map(|file| file.path.clone()).collect();
     if changes.is_empty() {
         return Ok(pushed.unchanged());
     }

@@ -52,6 +52,8 @@ pub struct Pushed {
     pub modified: Vec<String>,
     /// The first of the files that only the Hub has.
     pub only_there: Vec<String>,
+    /// Files of the workspace that the Hub does not take.
+    pub refused: Vec<String>,
     delete_missing: bool,
     url: String,
 }
@@ -72,6 +74,7 @@ impl Pushed {
             added: Vec::new(),
             modified: Vec::new(),
             only_there: Vec::new(),
+            refused: Vec::new(),
             delete_missing: wish.delete_missing,
             url: format!("{}/{}", hub.remote().endpoint, wish.repo),
         }
@@ -143,6 +146,7 @@ impl Pushed {
             .with("repo_url", &*self.url)
             .with("uploaded_files_count", self.sent)
             .with("local_files_count", self.local_files)
+            .with("refused_files", self.refused.as_slice())
             .with("no_changes", self.unchanged)
             .with("created_repo", self.no_repo && !self.dry_run)
             .with("change_summary", counts(self.change))

@@ -2,10 +2,15 @@
 
 use std::fs::{self, File};
 use std::os::unix::fs::{PermissionsExt, symlink};
+use std::path::PathBuf;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::Duration;
 
+use mlxk_core::Kind;
 use mlxk_core::store::tree::Tree;
+use mlxk_hub::Event;
+use mlxk_hub::cache::Cache;
 use mlxk_hub::pull::{Choice, Plan, Wish};
 
 use crate::env::{Env, LARGE, content, files, sha256};
@@ -237,4 +242,110 @@ fn a_snapshot_that_others_have_begun_is_completed() {
     env.pull().unwrap();
     assert_eq!(env.read("config.json"), b"{}");
     assert_eq!(files(&snapshot).len(), 3);
+}
+
+#[test]
+fn a_disk_without_room_is_refused_before_anything_is_created() {
+    let env = Env::with_model();
+    env.hub.repo("org/M").claim_size("model.safetensors", 1 << 60);
+    let error = env.pull().unwrap_err();
+    assert_eq!(error.kind, Kind::DownloadFailed);
+    assert!(error.message.contains("the disk has no room: 11529"), "{error}");
+    assert!(error.hint.unwrap().contains("HF_HUB_CACHE"));
+    assert!(files(env.home.path()).is_empty());
+    assert_eq!(env.hub.served("/objects/") + env.hub.served("/resolve-cache/"), 0);
+}
+
+#[test]
+fn what_models_share_needs_no_room_and_does_not_come_over_the_network() {
+    const HUGE: u64 = 4 << 40; // of a sparse file
+    let env = Env::with_model();
+    env.hub.repo("org/M").keep_in_xet();
+    share(&env, content(LARGE));
+    let choice = Choice::default();
+    let wish = Wish { id: "org/M", revision: "main", choice: &choice, bad: &[] };
+    let hub = env.client();
+    let plan = Plan::new(&hub, wish, &env.places(), &|_| {}).unwrap();
+    let fetched = plan.execute(&hub, &|_| {}).unwrap();
+    assert_eq!((fetched.files.len(), fetched.bytes), (2, 2 + 8));
+    let env = Env::with_model();
+    env.hub.repo("org/M").keep_in_xet().claim_size("model.safetensors", HUGE);
+    let payload = share(&env, vec![0]);
+    File::options().write(true).open(payload).unwrap().set_len(HUGE).unwrap();
+    assert_eq!(env.pull_with(wish, 1).unwrap_err().message, "interrupted");
+}
+
+/// Puts content into a store that the models of the cache share, as if it was the large file.
+fn share(env: &Env, content: Vec<u8>) -> PathBuf {
+    let xet = listed_xet(env);
+    let store = env.home.path().join("hub/blobs");
+    fs::create_dir_all(store.join(&xet[..2])).unwrap();
+    fs::write(store.join(".huggingface-shared-blobs"), "1\n").unwrap();
+    let payload = store.join(&xet[..2]).join(&xet);
+    fs::write(&payload, content).unwrap();
+    payload
+}
+
+#[test]
+fn what_another_program_removes_before_the_end_is_missed() {
+    let env = Env::with_model();
+    let choice = Choice::default();
+    let wish = Wish { id: "org/M", revision: "main", choice: &choice, bad: &[] };
+    let hub = env.client();
+    let plan = Plan::new(&hub, wish, &env.places(), &|_| {}).unwrap();
+    let remove = |event: Event| {
+        if let Event::Done { path: "model.safetensors" } = event {
+            fs::remove_file(env.blob(&content(LARGE))).unwrap();
+        }
+    };
+    let error = plan.execute(&hub, &remove).unwrap_err();
+    assert_eq!(error.subject, "org/M: model.safetensors");
+    assert_eq!(error.message, "another program has removed it meanwhile");
+    assert!(!env.repo().join("refs/main").exists());
+    env.pull().unwrap();
+    assert_eq!(env.read("model.safetensors"), content(LARGE));
+}
+
+#[test]
+fn one_at_a_time_gives_a_revision_its_names() {
+    let env = Env::with_model();
+    let commit = env.hub.repo("org/M").commit();
+    let directory = env.home.path().join("hub/.locks/models--org--M");
+    fs::create_dir_all(&directory).unwrap();
+    let lock = File::create(directory.join(format!("{commit}.lock"))).unwrap();
+    lock.lock().unwrap();
+    let snapshot = env.repo().join("snapshots").join(&commit);
+    thread::scope(|scope| {
+        let pull = scope.spawn(|| env.pull().unwrap());
+        thread::sleep(Duration::from_millis(1200));
+        assert!(!pull.is_finished() && env.blob(&content(LARGE)).exists() && !snapshot.exists());
+        lock.unlock().unwrap();
+    });
+    assert_eq!(files(&snapshot).len(), 3);
+}
+
+/// huggingface_hub takes every file below `refs` for a ref, and a model with one to nowhere for broken.
+#[test]
+fn nothing_but_refs_is_ever_below_refs() {
+    let env = Env::new();
+    let cache = Cache::new(&env.places().hub, "org/M");
+    let refs = env.repo().join("refs");
+    fs::create_dir_all(&refs).unwrap();
+    let done = AtomicBool::new(false);
+    let strange = thread::scope(|scope| {
+        let look = scope.spawn(|| {
+            let mut strange = Vec::new();
+            while !done.load(Ordering::Relaxed) {
+                let names = fs::read_dir(&refs).unwrap().map(|e| e.unwrap().file_name());
+                strange.extend(names.filter(|name| name != "main"));
+            }
+            strange
+        });
+        for n in 0..300 {
+            cache.set_ref("main", &format!("{n:040}")).unwrap();
+        }
+        done.store(true, Ordering::Relaxed);
+        look.join().unwrap()
+    });
+    assert!(strange.is_empty(), "{strange:?}");
 }

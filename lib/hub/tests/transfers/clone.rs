@@ -8,8 +8,10 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use mlxk_core::store::cache;
 use mlxk_core::store::sentinel::Sentinel;
 use mlxk_core::store::staging::Staging;
-use mlxk_core::{Found, Origin, Result};
+use mlxk_core::verify::{Verdict, verify};
+use mlxk_core::{Found, Origin, Result, probe};
 use mlxk_hub::clone::Plan;
+use mlxk_hub::pull::Choice;
 use mlxk_hub::{Event, listing};
 
 use crate::env::{Env, LARGE, content, files};
@@ -20,6 +22,10 @@ fn clone(env: &Env, target: &Path) -> Result<PathBuf> {
 
 /// Clones until so many bytes have moved; then the user has had enough.
 fn clone_some(env: &Env, target: &Path, bytes: u64) -> Result<PathBuf> {
+    clone_chosen(env, target, bytes, &Choice::default())
+}
+
+fn clone_chosen(env: &Env, target: &Path, bytes: u64, choice: &Choice) -> Result<PathBuf> {
     let moved = Arc::new(AtomicU64::new(0));
     let seen = moved.clone();
     let cancelled = move || seen.load(Ordering::Relaxed) >= bytes;
@@ -31,8 +37,8 @@ fn clone_some(env: &Env, target: &Path, bytes: u64) -> Result<PathBuf> {
     let hub = mlxk_hub::Hub::new(env.remote.clone(), cancelled)?;
     let info = listing::info(&hub, "org/M", "main", &|_| {})?;
     let listing = listing::files(&hub, "org/M", &info.commit, &|_| {})?;
-    let plan = Plan::of_listing("org/M", listing, &env.places().hub);
-    let staging = Staging::lasting(target, "org/M", &env.places())?;
+    let plan = Plan::of_listing("org/M", listing, choice, &env.places().hub)?;
+    let staging = Staging::lasting(target, &info.commit, &env.places())?;
     plan.fill(&staging, Some(&hub), &|| hub.check(), &told)?;
     plan.publish(staging, "org/M")
 }
@@ -107,7 +113,7 @@ fn without_a_network_the_cache_is_enough_or_nothing_is_made() {
     let (revision, path) = repo.current().unwrap().unwrap();
     let origin = Origin::Cache { repo: repo.path };
     let found = Found { name: "org/M".into(), path, revision: Some(revision), origin };
-    let plan = Plan::of_cached(&found, &env.places().hub).unwrap();
+    let plan = Plan::of_cached(&found, &Choice::default(), &env.places().hub).unwrap();
     let away = Away(target(&env));
     let fill = || {
         let staging = Staging::lasting(&away.0, "org/M", &env.places())?;
@@ -132,8 +138,89 @@ fn a_clone_that_was_cut_short_is_gone_on_with() {
     let made = clone(&env, &away.0).unwrap();
     assert!(env.hub.served("/objects/") < LARGE as u64 - 2_900_000);
     assert_eq!(fs::read(made.join("model.safetensors")).unwrap(), content(LARGE));
-    let beside = away.0.parent().unwrap();
+    assert!(left(&away).is_empty());
+}
+
+/// What runs that were cut short have left beside the target.
+fn left(away: &Away) -> Vec<PathBuf> {
     let name = format!(".{}.", away.0.file_name().unwrap().to_string_lossy());
-    let left = fs::read_dir(beside).unwrap().map(|e| e.unwrap().file_name());
-    assert_eq!(left.filter(|n| n.to_string_lossy().starts_with(&name)).count(), 0);
+    let beside = fs::read_dir(away.0.parent().unwrap()).unwrap().map(|e| e.unwrap().path());
+    beside.filter(|p| p.file_name().unwrap().to_string_lossy().starts_with(&name)).collect()
+}
+
+#[test]
+fn what_is_left_of_another_revision_goes_unless_somebody_is_at_work_on_it() {
+    let env = Env::with_model();
+    let away = Away(target(&env));
+    clone_some(&env, &away.0, 3_000_000).unwrap_err();
+    let old = left(&away);
+    env.hub.repo("org/M").file("config.json", "{\"moved\": 1}");
+    let lock = fs::File::open(old[0].join(".mlxk/lock")).unwrap();
+    lock.lock().unwrap();
+    clone_some(&env, &away.0, 3_000_000).unwrap_err();
+    assert_eq!(left(&away).len(), 2);
+    lock.unlock().unwrap();
+    clone_some(&env, &away.0, 3_000_000).unwrap_err();
+    assert_eq!((left(&away).len(), old[0].exists()), (1, false));
+    clone(&env, &away.0).unwrap();
+    assert!(left(&away).is_empty());
+}
+
+#[test]
+fn patterns_choose_what_is_cloned() {
+    let env = Env::with_model();
+    let away = Away(target(&env));
+    let choice = |include: &str| Choice { include: vec![include.into()], exclude: vec![] };
+    let error = clone_chosen(&env, &away.0, u64::MAX, &choice("*.bin")).unwrap_err();
+    assert_eq!(error.message, "no file of it is chosen");
+    let made = clone_chosen(&env, &away.0, u64::MAX, &choice("*.json")).unwrap();
+    assert_eq!(files(&made).len(), 3, "two files and the sentinel");
+    assert_eq!(env.hub.served("/objects/"), 0);
+}
+
+#[test]
+fn a_copy_out_of_the_cache_ends_when_the_user_has_had_enough() {
+    let env = Env::with_model();
+    env.pull().unwrap();
+    let away = Away(target(&env));
+    assert_eq!(clone_some(&env, &away.0, 1_000_000).unwrap_err().message, "interrupted");
+    let left = left(&away);
+    let copy = left[0].join(".mlxk/copy");
+    let free = mlxk_core::store::copy::is_free(&env.blob(&content(LARGE)), &left[0]);
+    let size = fs::metadata(&copy).unwrap().len();
+    assert!(free || size < 2_000_000, "{size}: it was copied to its end first");
+    fs::remove_dir_all(&left[0]).unwrap();
+}
+
+#[test]
+fn every_byte_of_a_clone_can_be_verified() {
+    let env = Env::with_model();
+    env.hub.repo("org/M").file("model.safetensors", weights());
+    let away = Away(target(&env));
+    let made = clone(&env, &away.0).unwrap();
+    let found =
+        Found { name: "m".into(), path: made.clone(), revision: None, origin: Origin::Workspace };
+    let verify = || verify(&probe::read(&found).unwrap(), &|_| {});
+    assert_eq!(verify(), Verdict::default());
+    let mut bytes = weights();
+    *bytes.last_mut().unwrap() = 9;
+    fs::write(made.join("model.safetensors"), bytes).unwrap();
+    let bad: Vec<_> = verify().bad.into_iter().map(|bad| bad.path).collect();
+    assert_eq!(bad, ["model.safetensors"]);
+}
+
+fn weights() -> Vec<u8> {
+    let header = br#"{"w":{"dtype":"F32","shape":[1],"data_offsets":[0,4]}}"#;
+    [&(header.len() as u64).to_le_bytes()[..], header, &[1; 4]].concat()
+}
+
+#[test]
+fn a_disk_without_room_is_refused_before_the_first_byte() {
+    let env = Env::with_model();
+    env.hub.repo("org/M").claim_size("model.safetensors", 1 << 60);
+    let away = Away(target(&env));
+    let error = clone(&env, &away.0).unwrap_err();
+    assert!(error.message.contains("the disk has no room"), "{error}");
+    assert_eq!(env.hub.served("/objects/") + env.hub.served("/resolve-cache/"), 0);
+    left(&away).iter().for_each(|left| fs::remove_dir_all(left).unwrap());
 }

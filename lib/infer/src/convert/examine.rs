@@ -7,11 +7,16 @@ use mlxk_core::{Architecture, Error, Kind, Result};
 use serde_json::Value;
 
 use crate::adapt::Checkpoint;
-use crate::load;
+use crate::load::{self, Parts};
 use crate::weights::{Bytes, Tensor, tensor};
 
 /// Errors unless `config` and tensors like `entries` are a model that can run.
 pub fn examine(config: &Value, entries: &[Entry]) -> Result<()> {
+    sketched(config, entries).map(|_| ())
+}
+
+/// The parts of the model that `config` and tensors like `entries` are. Errors as [`examine`].
+pub fn sketched(config: &Value, entries: &[Entry]) -> Result<Parts> {
     let model_type = config.get("model_type").and_then(Value::as_str).unwrap_or_default();
     let architecture = Architecture::find(model_type).ok_or_else(|| {
         let what = format!("the architecture {model_type:?} cannot run");
@@ -19,7 +24,7 @@ pub fn examine(config: &Value, entries: &[Entry]) -> Result<()> {
     })?;
     let tensors = entries.iter().map(blank).collect::<Result<BTreeMap<_, _>>>()?;
     let checkpoint = Checkpoint { config: config.clone(), tensors };
-    load::sketch(architecture, checkpoint, None).map(|_| ())
+    load::sketch(architecture, checkpoint, None)
 }
 
 /// A tensor like `entry`, of zeros.

@@ -10,13 +10,12 @@ mod recipe;
 mod tensors;
 
 use std::collections::BTreeMap;
-use std::fs::{self, Metadata};
-use std::os::unix::fs::MetadataExt;
-use std::path::{Path, PathBuf};
+use std::fs;
+use std::path::Path;
 
 use mlxk_core::packing::Form;
 use mlxk_core::store::remake::Remake;
-use mlxk_core::store::room;
+use mlxk_core::store::stamp::Stamp;
 use mlxk_core::tensors::{Entry, INDEX};
 use mlxk_core::verify::Progress;
 use mlxk_core::{Architecture, Error, Facts, Float, Kind, Places, Record, Result};
@@ -67,10 +66,10 @@ pub fn merge(
     mut progress: impl FnMut(Progress) -> Result<()>,
 ) -> Result<Record> {
     let mode = if adapter.is_some() { "merge" } else { recipe.mode() };
-    let remake = Remake::begin(source, target, mode, places)?;
+    let mut remake = Remake::begin(source, target, mode, places)?;
+    let stamps = Stamp::of_model(&remake.source().path)?;
     let facts = probe::read(remake.source())?;
     let plan = policy::decide(&facts, &health::check(&facts));
-    let stamps = stamps(&facts)?;
     let mut parts = load::parts(&facts, &plan)?;
     possible(&parts.taken, &facts, recipe)?;
     let merged = match adapter {
@@ -78,11 +77,15 @@ pub fn merge(
         None => None,
     };
     let config = parts.checkpoint.config.clone();
-    let mut tensors = choose(parts, &facts, recipe, merged)?;
+    let mut tensors = choose(parts, &facts.found.path, recipe, merged)?;
     let entries = std::mem::take(&mut tensors.entries);
     let bytes: u64 = entries.iter().filter_map(Entry::bytes).sum();
-    room::check(remake.path(), bytes)?;
-    remake.copy(&|path| !is_replaced(path, &facts), |_| Ok(()))?;
+    let items = remake.items(&|path| !is_replaced(path, &facts))?;
+    remake.check_room(&items, bytes)?;
+    remake.copy(&items, &mut progress)?;
+    if let Change::Quantize(quantize) = &recipe.change {
+        remake.note("quantization", quantize.asked());
+    }
     write_config(&remake.path().join(CONFIG), config, &tensors, recipe)?;
     progress(Progress::Due(bytes))?;
     mlxk_core::tensors::stream(remake.path(), &entries, recipe.shard, |entry, out| {
@@ -96,6 +99,16 @@ pub fn merge(
     Ok(remake.finish(check)?.with("tensors", entries.len()).with("size_bytes", bytes))
 }
 
+/// The bytes of the tensors that [`convert`] would write of a model of `config` and `entries`.
+///
+/// # Errors
+/// As [`examine`].
+pub fn bytes(config: &Value, entries: &[Entry], recipe: &Recipe) -> Result<u64> {
+    let parts = examine::sketched(config, entries)?;
+    let tensors = choose(parts, Path::new(CONFIG), recipe, None)?;
+    Ok(tensors.entries.iter().filter_map(Entry::bytes).sum())
+}
+
 const CONFIG: &str = "config.json";
 
 /// Decides what is written for each tensor.
@@ -104,7 +117,7 @@ const CONFIG: &str = "config.json";
 /// number gets another type than was asked for.
 fn choose(
     parts: Parts,
-    facts: &Facts,
+    source: &Path,
     recipe: &Recipe,
     merged: Option<BTreeMap<String, Form>>,
 ) -> Result<Tensors> {
@@ -131,7 +144,8 @@ fn choose(
                 let form = forms(name);
                 let fits = |tensor: &Tensor| {
                     let ins = tensor.shape.last().copied().unwrap_or_default();
-                    ins.is_multiple_of(form.group_size) && numbers::kind(tensor.dtype).is_some()
+                    let whole = |form: Form| ins.is_multiple_of(form.group_size);
+                    whole(form) && whole(quantize.form()) && numbers::kind(tensor.dtype).is_some()
                 };
                 if recipe::plain(architecture).iter().any(|end| name.ends_with(end)) {
                     continue;
@@ -150,7 +164,7 @@ fn choose(
                 let mut take = |part| tensors.remove(&format!("{name}.{part}"));
                 let (Some(weight), Some(scales)) = (take("weight"), take("scales")) else {
                     let what = format!("has `{name}` in a form of its own: it stays packed");
-                    return Err(refused(&facts.found.path, &what));
+                    return Err(refused(source, &what));
                 };
                 let packed = Packed { weight, scales, biases: take("biases"), form };
                 chosen.unpacked(name, packed, float);
@@ -226,36 +240,6 @@ fn write_config(path: &Path, mut config: Value, tensors: &Tensors, recipe: &Reci
         }
     }
     fs::write(path, format!("{config:#}\n")).map_err(|e| Error::io(path, e))
-}
-
-/// A weight file as it was when it was first looked at.
-struct Stamp {
-    path: PathBuf,
-    data: Metadata,
-}
-
-fn stamps(facts: &Facts) -> Result<Vec<Stamp>> {
-    facts.weights().iter().map(|shard| Stamp::take(facts.path(&shard.path))).collect()
-}
-
-impl Stamp {
-    fn take(path: PathBuf) -> Result<Stamp> {
-        let data = fs::metadata(&path).map_err(|e| Error::io(&path, e))?;
-        Ok(Stamp { path, data })
-    }
-
-    /// Errors if the file is another now, or was written to.
-    fn check(&self) -> Result<()> {
-        let now = Stamp::take(self.path.clone())?;
-        let like = |data: &Metadata| {
-            let changed = (data.mtime(), data.mtime_nsec(), data.ctime(), data.ctime_nsec());
-            (data.dev(), data.ino(), data.len(), changed)
-        };
-        match like(&now.data) == like(&self.data) {
-            true => Ok(()),
-            false => Err(refused(&self.path, "changed while it was read")),
-        }
-    }
 }
 
 fn refused(path: &Path, message: &str) -> Error {

@@ -5,6 +5,7 @@ use std::str::FromStr;
 use mlxk_core::packing::Form;
 use mlxk_core::tensors::SHARD;
 use mlxk_core::{Architecture, Error, Float, Kind, Packing, Result};
+use serde_json::{Value, json};
 
 /// What becomes of a model's weights.
 #[derive(Clone, Copy, Debug)]
@@ -110,6 +111,11 @@ impl Quantize {
         self.form
     }
 
+    /// What was asked for, as a sentinel has it.
+    pub fn asked(&self) -> Value {
+        json!({"bits": self.form.bits, "group_size": self.form.group_size})
+    }
+
     /// Decides on the `matrices` of a model: the form of each.
     pub fn decide<'m>(
         &self,
@@ -158,7 +164,7 @@ fn layer(name: &str) -> Option<usize> {
 /// experts, and in Granite those whose weights are too small for scales of few bits.
 fn delicate(architecture: Architecture) -> &'static [&'static str] {
     match architecture.name() {
-        "gpt_oss" => &["router"],
+        "gpt_oss" | "jamba" => &["router"],
         "gemma4" | "gemma4_text" => &["router.proj"],
         "granite" => &["self_attn.o_proj", "mlp.down_proj", "lm_head"],
         "granitemoe" => {
@@ -199,4 +205,50 @@ fn impossible(packing: Packing, bits: usize, group_size: usize) -> Error {
     let name = packing.name();
     let what = format!("{name} has no form of {bits} bits in groups of {group_size}");
     Error::new(Kind::Validation, "", what).hint(format!("its forms are {}", forms.join(", ")))
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)] // a test fails by panicking
+
+    use super::*;
+
+    /// Bits of a matrix of `architecture` where 4 are asked for.
+    fn bits(architecture: &str, name: &str) -> usize {
+        let quantize = Quantize::new(Packing::Affine, "4".parse().unwrap(), Some(32)).unwrap();
+        let architecture = Architecture::find(architecture).unwrap();
+        quantize.decide(architecture, std::iter::empty())(name).bits
+    }
+
+    /// After the `quant_predicate` of each architecture in mlx-lm 0.32.2.
+    #[test]
+    fn what_mlx_lm_keeps_at_8_bits_is_kept_at_8_bits() {
+        let layer = |end: &str| format!("model.layers.3.{end}");
+        for (architecture, ends) in [
+            ("gemma4", &["router.proj"][..]),
+            ("gemma4_text", &["router.proj"]),
+            ("gpt_oss", &["mlp.router"]),
+            ("granite", &["self_attn.o_proj", "mlp.down_proj"]),
+            ("granitemoe", &["block_sparse_moe.router.layer", "self_attn.o_proj", "mlp.down_proj"]),
+            ("granitemoehybrid", &["block_sparse_moe.router.layer"]),
+            ("jamba", &["feed_forward.router"]),
+            ("lfm2_moe", &["feed_forward.gate"]),
+            ("minimax", &["block_sparse_moe.gate"]),
+            ("qwen3_5", &["mlp.gate", "mlp.shared_expert_gate"]),
+            ("qwen3_5_moe", &["mlp.gate", "mlp.shared_expert_gate"]),
+            ("qwen3_moe", &["mlp.gate"]),
+            ("qwen3_next", &["mlp.gate", "mlp.shared_expert_gate"]),
+        ] {
+            for end in ends {
+                assert_eq!(bits(architecture, &layer(end)), 8, "{architecture}: {end}");
+            }
+            for end in ["mlp.gate_proj", "self_attn.q_proj"] {
+                assert_eq!(bits(architecture, &layer(end)), 4, "{architecture}: {end}");
+            }
+        }
+        assert_eq!(["granite", "granitemoe", "llama"].map(|name| bits(name, "lm_head")), [8, 8, 4]);
+        for architecture in ["mixtral", "qwen2_moe", "olmoe", "phimoe"] {
+            assert_eq!(bits(architecture, &layer("mlp.gate")), 4, "{architecture}");
+        }
+    }
 }
