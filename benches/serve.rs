@@ -4,13 +4,11 @@ use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use mlxk_serve::{App, Engine, Socket};
-use mlxk_testengine::{Script, settings, text};
+use mlxk_serve::Engine;
+use mlxk_testengine::{Script, Served, settings, text};
 use serde_json::{Value, json};
 
 use crate::env::Env;
@@ -21,6 +19,9 @@ const REQUESTS: usize = 10_000;
 const CLIENTS: usize = 32;
 /// Clients that go away before their answer ends.
 const VANISHING: usize = 1000;
+/// Megabytes by which these may make the server grow, and the time that work may go on for nobody.
+const MOST_GROWTH: f64 = 5.0;
+const MOST_TIME: Duration = Duration::from_secs(30);
 /// Tokens of each answer of a model.
 const TOKENS: usize = 96;
 
@@ -46,19 +47,9 @@ pub fn run(env: &Env) {
 
 /// The server in this process, over a script.
 fn scripted(script: &Script, work: impl FnOnce(SocketAddr)) {
-    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-    let address = listener.local_addr().unwrap();
-    let app = App::new(script.clone(), settings());
-    let stop = Arc::new(AtomicBool::new(false));
-    let stopped = stop.clone();
-    let server = thread::spawn(move || {
-        let sockets = vec![Socket::Tcp(listener)];
-        mlxk_serve::run(&app, sockets, Duration::ZERO, &|| stopped.load(Ordering::Relaxed))
-            .unwrap();
-    });
-    work(address);
-    stop.store(true, Ordering::Relaxed);
-    server.join().unwrap();
+    let server = Served::start(script, settings(), Duration::ZERO);
+    work(server.address);
+    server.stop();
 }
 
 fn short_requests() {
@@ -85,7 +76,9 @@ fn short_requests() {
         let what = format!("{REQUESTS} requests");
         let each = format!("mlxk-serve, {CLIENTS} at once");
         report(&what, &each, REQUESTS as f64 / seconds, "a second");
-        report(&what, "mlxk-serve, growth of memory", (after as f64 - before as f64) / 1e6, "MB");
+        let growth = (after as f64 - before as f64) / 1e6;
+        report(&what, "mlxk-serve, growth of memory", growth, "MB");
+        assert!(growth < MOST_GROWTH, "{growth} MB");
     });
     let endless = Script::new().with("endless", vec![text("a "); 100_000]);
     let endless = endless.pace(Duration::from_millis(10));
@@ -96,6 +89,7 @@ fn short_requests() {
         }
         let started = Instant::now();
         while endless.figures().running > 0 {
+            assert!(started.elapsed() < MOST_TIME, "{} go on", endless.figures().running);
             thread::sleep(Duration::from_millis(1));
         }
         let what = format!("{VANISHING} clients vanish");

@@ -27,8 +27,11 @@ use serde_json::json;
 const MODELS: usize = 500;
 const RUNS: usize = 7;
 
+/// The name of a part, and what measures it.
+type Part = (&'static str, fn(&Env));
+
 /// What can be measured, in this order.
-const PARTS: [(&str, fn(&Env)); 6] = [
+const PARTS: [Part; 6] = [
     ("programs", programs),
     ("speed", speed::run),
     ("answer", answer::run),

@@ -75,7 +75,8 @@ def structured(client):
 
 def tools(client):
     """A loop of an agent: a call, what it gives, an answer."""
-    tool = {"type": "function", "function": {"name": "weather", "parameters": parameters}}
+    function = {"name": "weather", "parameters": parameters, "strict": True}
+    tool = {"type": "function", "function": function}
     conversation = [{"role": "user", "content": "How is the weather in Paris?"}]
     options = {"model": model, "max_tokens": 60, "temperature": 0, "tools": [tool]}
     called = client.chat.completions.create(
@@ -101,6 +102,10 @@ def completions(client):
 def responses(client):
     whole = client.responses.create(model=model, input=asked[0]["content"], temperature=0)
     assert (whole.output_text, whole.status) == (answer, "completed"), whole
+    said = [{"role": "user", "content": asked[0]["content"]}, *whole.output]
+    more = {"role": "user", "content": "And of Italy?"}
+    again = client.responses.create(model=model, input=[*said, more], temperature=0)
+    assert again.usage.input_tokens > whole.usage.input_tokens, again
     with client.responses.stream(model=model, input=asked[0]["content"], temperature=0) as stream:
         kinds = [event.type for event in stream]
         assert stream.get_final_response().output_text == answer

@@ -79,6 +79,13 @@ impl Fields {
         Ok(fields.map(|fields| Fields { fields, lenient: self.lenient }))
     }
 
+    /// A list of objects, each as fields of its own; errors that it is not `what` if it is none.
+    pub fn list(&mut self, name: &str, what: &str) -> Result<Option<Vec<Fields>>, Refusal> {
+        let lenient = self.lenient;
+        let fields = |value: &Value| Some(Fields { fields: value.as_object()?.clone(), lenient });
+        self.read(name, what, |value| value.as_array()?.iter().map(fields).collect())
+    }
+
     /// Hands `names` on as they are; what takes them checks them.
     pub fn pass(&mut self, names: &[&str], record: Record) -> Record {
         names.iter().fold(record, |record, name| match self.take(name) {

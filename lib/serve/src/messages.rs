@@ -65,14 +65,15 @@ fn prompt(fields: &mut Fields, thinking: &Thinking) -> Result<(String, Record, S
         record = record.with("json_schema", schema);
     }
     cached(fields);
-    let tools = fields.read("tools", "a list of functions with a `name`", functions)?;
+    let tools = fields.list("tools", TOOLS)?.unwrap_or_default();
+    let tools = tools.into_iter().map(function).collect::<Result<Vec<_>, _>>()?;
     let (choice, single) = choice(fields)?;
-    let (record, shape) =
-        tools::with(record, tools.unwrap_or_default(), choice, single, "output_config")?;
+    let (record, shape) = tools::with(record, tools, choice, single, "output_config")?;
     Ok((model, record, shape))
 }
 
 const WHAT: &str = "a list of objects with a `role` and a `content`";
+const TOOLS: &str = "a list of functions with a `name`";
 
 /// What is remembered is up to the server.
 fn cached(fields: &mut Fields) {
@@ -200,18 +201,17 @@ fn format(fields: &mut Fields) -> Result<Option<Value>, Refusal> {
     schema::named(format, "output_config").map(Some)
 }
 
-/// Functions in OpenAI's form.
-fn functions(value: &Value) -> Option<Vec<Value>> {
-    let function = |tool: &Value| {
-        let own = matches!(tool["type"].as_str(), None | Some("custom"));
-        let name = tool["name"].as_str().filter(|_| own)?;
-        let mut function = json!({"name": name, "parameters": tool["input_schema"]});
-        if let Some(about) = tool.get("description") {
-            function["description"] = about.clone();
-        }
-        Some(json!({"type": "function", "function": function}))
-    };
-    value.as_array()?.iter().map(function).collect()
+/// A function in OpenAI's form.
+fn function(mut tool: Fields) -> Result<Value, Refusal> {
+    let own = tool.text("type")?.is_none_or(|kind| kind == "custom");
+    let name = tool.text("name")?.filter(|_| own).ok_or_else(|| Refusal::wrong("tools", TOOLS))?;
+    let mut function = json!({"name": name, "parameters": tool.take("input_schema")});
+    if let Some(about) = tool.take("description") {
+        function["description"] = about;
+    }
+    tool.skip(&["cache_control", "eager_input_streaming", "strict"]);
+    tool.finish("`tools`")?;
+    Ok(json!({"type": "function", "function": function}))
 }
 
 fn choice(fields: &mut Fields) -> Result<(Choice, bool), Refusal> {

@@ -158,6 +158,18 @@ async fn refusals_are_in_its_own_form() {
             "invalid_request_error",
             "`display` is not summarized or omitted",
         ),
+        (
+            json!({"tools": [{"type": "web_search_20250305", "name": "web_search"}]}),
+            400,
+            "invalid_request_error",
+            "`tools` is not a list of functions with a `name`",
+        ),
+        (
+            json!({"tools": [{"name": "a", "defer_loading": true}]}),
+            400,
+            "invalid_request_error",
+            "`defer_loading` is not supported in `tools`",
+        ),
         (json!({"model": "none"}), 404, "not_found_error", "none: no such model"),
     ] {
         let answer = message(&Script::new(), more).await;

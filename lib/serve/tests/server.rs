@@ -78,9 +78,9 @@ fn many_are_answered_at_once() {
     let script = Script::new();
     let server = start(&script, Duration::ZERO);
     thread::scope(|scope| {
-        for _ in 0..8 {
+        for _ in 0..32 {
             scope.spawn(|| {
-                for _ in 0..25 {
+                for _ in 0..312 {
                     let answer = all(ask(&server, "words", true));
                     assert!(answer.starts_with("HTTP/1.1 200") && answer.contains("[DONE]"));
                 }
