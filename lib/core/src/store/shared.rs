@@ -126,11 +126,12 @@ pub fn adopt(
     })
 }
 
-/// True if the store has `size` bytes under `hash`, whether they are the right ones or not.
+/// True if the store may be used and has `size` bytes under `hash`, whether they are the right ones
+/// or not.
 pub fn offers(hash: &str, size: u64, hub: &Path) -> Result<bool> {
     let payload = place(hash, hub);
     let fits = || fs::symlink_metadata(&payload).is_ok_and(|data| data.len() == size);
-    Ok(exists(hub)? && is_payload(&payload, hub) && fits())
+    at_best(|| Ok(exists(hub)? && is_payload(&payload, hub) && fits()))
 }
 
 /// Moves `blob`, a file of a model that is verified to be what the Hub knows by `hash`, into the
