@@ -2,7 +2,8 @@
 //!
 //! Only the allocator can bound what an interpreter takes. A fenced thread that asks it for more
 //! than its share, or asks when its time is over, never gets an answer: it sleeps for good with
-//! what it holds, and whoever waits for it is told.
+//! what it holds, and whoever waits for it is told. That is the last resort: what comes of requests
+//! is bounded before, and when sleepers hold too much no other work is begun.
 
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::cell::Cell;
@@ -14,9 +15,35 @@ use std::thread::{self, Thread};
 use std::time::{Duration, Instant};
 
 use mlxk_core::{Error, Kind, Result};
+use serde_json::Value;
+
+/// Bytes that work which was left behind may hold, all of a kind together.
+const MAX_LOST: isize = 512 << 20;
 
 /// Stack of a fenced thread, in bytes.
 const STACK: usize = 16 << 20;
+
+/// Kinds of work, none of which is to suffer from what others lose.
+#[derive(Clone, Copy)]
+pub enum Work {
+    /// A chat template.
+    Template,
+    /// Rules for an answer.
+    Rules,
+}
+
+/// What work may take.
+#[derive(Clone, Copy)]
+pub struct Share {
+    /// What it is.
+    pub work: Work,
+    /// Bytes at once.
+    pub memory: usize,
+    /// Those of them that it brings.
+    pub own: usize,
+    /// How long.
+    pub time: Duration,
+}
 
 /// How fenced work ended.
 #[derive(Debug, PartialEq)]
@@ -29,17 +56,27 @@ pub enum Fenced<T> {
     Time,
 }
 
-/// Does `work` with at most `memory` bytes at once, and within `time`. A panic of it goes on here.
+/// Does `work` with a `share`. A panic of it goes on here.
 ///
 /// # Errors
-/// If there can be no thread.
+/// If there can be no thread, or what was left behind of its kind holds too much memory.
 pub fn run<T: Send + 'static>(
-    memory: usize,
-    time: Duration,
+    share: Share,
     work: impl FnOnce() -> T + Send + 'static,
 ) -> Result<Fenced<T>> {
+    let lost = ALLOCATOR.lost(share.work);
+    if lost.load(Ordering::Relaxed) >= MAX_LOST {
+        let message = "work that did not end holds too much memory for more of its kind";
+        let error = Error::new(Kind::InsufficientMemory, "", message);
+        return Err(error.hint("it is free again when the program is started anew"));
+    }
+    let bytes = |bytes: usize| isize::try_from(bytes).unwrap_or(isize::MAX);
+    let memory = bytes(share.memory);
     let fence = Arc::new(Fence {
-        left: AtomicIsize::new(isize::try_from(memory).unwrap_or(isize::MAX)),
+        memory,
+        left: AtomicIsize::new(memory - bytes(share.own)),
+        lost: AtomicIsize::new(0),
+        all_lost: lost,
         exceeded: AtomicBool::new(false),
         late: AtomicBool::new(false),
         waiting: thread::current(),
@@ -48,35 +85,62 @@ pub fn run<T: Send + 'static>(
     let (inner, place) = (Arc::clone(&fence), Arc::clone(&result));
     let fenced = move || {
         let done = inner.within(|| panic::catch_unwind(AssertUnwindSafe(work)));
-        *place.lock().unwrap_or_else(PoisonError::into_inner) = Some(done);
+        let mut place = place.lock().unwrap_or_else(PoisonError::into_inner);
+        inner.find();
+        *place = Some(done);
         inner.waiting.unpark();
     };
     thread::Builder::new()
         .stack_size(STACK)
         .spawn(fenced)
         .map_err(|e| Error::new(Kind::Execution, "", format!("no thread: {e}")))?;
-    let end = Instant::now() + time;
+    let end = Instant::now() + share.time;
     loop {
-        match result.lock().unwrap_or_else(PoisonError::into_inner).take() {
+        let mut place = result.lock().unwrap_or_else(PoisonError::into_inner);
+        match place.take() {
             Some(Ok(done)) => return Ok(Fenced::Done(done)),
             Some(Err(payload)) => panic::resume_unwind(payload),
-            None if fence.exceeded.load(Ordering::Relaxed) => return Ok(Fenced::Memory),
+            None if fence.exceeded.load(Ordering::Relaxed) => {
+                fence.lose();
+                return Ok(Fenced::Memory);
+            }
             None => {}
         }
-        match end.checked_duration_since(Instant::now()) {
-            Some(left) => thread::park_timeout(left),
-            None => {
-                fence.late.store(true, Ordering::Relaxed);
-                return Ok(Fenced::Time);
-            }
-        }
+        let Some(left) = end.checked_duration_since(Instant::now()) else {
+            fence.late.store(true, Ordering::Relaxed);
+            fence.lose();
+            return Ok(Fenced::Time);
+        };
+        drop(place);
+        thread::park_timeout(left);
     }
+}
+
+/// Bytes that `value` holds, about: what work that takes it brings.
+pub fn weight(value: &Value) -> usize {
+    /// What an object keeps with a name, besides its text.
+    const NAME: usize = 48;
+    let below: usize = match value {
+        Value::String(text) => text.len(),
+        Value::Array(items) => items.iter().map(weight).sum(),
+        Value::Object(fields) => {
+            fields.iter().map(|(name, value)| NAME + name.len() + weight(value)).sum()
+        }
+        Value::Null | Value::Bool(_) | Value::Number(_) => 0,
+    };
+    size_of::<Value>() + below
 }
 
 /// The share of a thread.
 struct Fence {
-    /// Bytes that may still be taken.
+    /// Bytes of it.
+    memory: isize,
+    /// Those that may still be taken.
     left: AtomicIsize,
+    /// Those that were given up.
+    lost: AtomicIsize,
+    /// The same of all work of its kind.
+    all_lost: &'static AtomicIsize,
     /// Set when more was asked for.
     exceeded: AtomicBool,
     /// Set when nobody waits any more.
@@ -99,12 +163,26 @@ impl Fence {
         done
     }
 
+    /// Gives up what the thread holds.
+    fn lose(&self) {
+        let held = self.memory - self.left.load(Ordering::Relaxed);
+        self.lost.store(held, Ordering::Relaxed);
+        self.all_lost.fetch_add(held, Ordering::Relaxed);
+    }
+
+    /// Counts on it again, if it was given up: the thread has ended.
+    fn find(&self) {
+        let held = self.lost.swap(0, Ordering::Relaxed);
+        self.all_lost.fetch_sub(held, Ordering::Relaxed);
+    }
+
     /// Takes `bytes`, or sleeps for good.
     fn take(&self, bytes: isize) {
         let left = self.left.fetch_sub(bytes, Ordering::Relaxed) - bytes;
         let over = left < 0 || self.late.load(Ordering::Relaxed);
         // A panic is on its way out, with locks that others need.
         if bytes > 0 && over && !thread::panicking() {
+            self.left.fetch_add(bytes, Ordering::Relaxed);
             self.exceeded.store(true, Ordering::Relaxed);
             self.waiting.unpark();
             loop {
@@ -115,10 +193,24 @@ impl Fence {
 }
 
 /// The system's allocator, with a fence where a thread has one.
-struct Fencing;
+struct Fencing {
+    /// Bytes that threads hold which sleep for good: with templates, and with rules. There is one
+    /// memory, and one count of it.
+    lost: [AtomicIsize; 2],
+}
+
+impl Fencing {
+    fn lost(&self, work: Work) -> &AtomicIsize {
+        let [templates, rules] = &self.lost;
+        match work {
+            Work::Template => templates,
+            Work::Rules => rules,
+        }
+    }
+}
 
 #[global_allocator]
-static ALLOCATOR: Fencing = Fencing;
+static ALLOCATOR: Fencing = Fencing { lost: [AtomicIsize::new(0), AtomicIsize::new(0)] };
 
 /// Charges the fence of this thread, if it has one, with `bytes` more.
 fn charge(bytes: isize) {
@@ -162,10 +254,14 @@ mod tests {
 
     const SECOND: Duration = Duration::from_secs(1);
 
+    fn share(memory: usize, own: usize, time: Duration) -> Share {
+        Share { work: Work::Rules, memory, own, time }
+    }
+
     #[test]
     fn work_within_its_bounds_gives_its_result() {
         let work = || (0..100).map(|_| vec![0u8; 900_000].len()).sum::<usize>();
-        assert_eq!(run(1 << 20, 60 * SECOND, work).unwrap(), Fenced::Done(90_000_000));
+        assert_eq!(run(share(1 << 20, 0, 60 * SECOND), work).unwrap(), Fenced::Done(90_000_000));
     }
 
     #[test]
@@ -176,7 +272,29 @@ mod tests {
                 text = text.clone() + &text;
             }
         };
-        assert_eq!(run::<()>(64 << 20, 60 * SECOND, work).unwrap(), Fenced::Memory);
+        assert_eq!(run::<()>(share(64 << 20, 0, 60 * SECOND), work).unwrap(), Fenced::Memory);
+    }
+
+    #[test]
+    fn what_work_brings_is_a_part_of_its_share() {
+        let work = || vec![0u8; 600_000].len();
+        assert_eq!(run(share(1 << 20, 1 << 19, 60 * SECOND), work).unwrap(), Fenced::Memory);
+    }
+
+    #[test]
+    fn what_a_late_thread_holds_is_free_when_it_ends() {
+        const HELD: usize = 200 << 20;
+        let work = || {
+            let held = vec![0u8; HELD];
+            thread::sleep(SECOND / 2);
+            held.len()
+        };
+        assert_eq!(run(share(2 * HELD, 0, SECOND / 10), work).unwrap(), Fenced::Time);
+        // The other tests lose less.
+        let lost = || ALLOCATOR.lost(Work::Rules).load(Ordering::Relaxed) >= HELD as isize;
+        assert!(lost());
+        (0..100).take_while(|_| lost()).for_each(|_| thread::sleep(SECOND / 20));
+        assert!(!lost());
     }
 
     #[test]
@@ -186,12 +304,12 @@ mod tests {
                 std::hint::black_box(vec![0u8; 9]);
             }
         };
-        assert_eq!(run::<()>(1 << 20, SECOND / 10, work).unwrap(), Fenced::Time);
+        assert_eq!(run::<()>(share(1 << 20, 0, SECOND / 10), work).unwrap(), Fenced::Time);
     }
 
     #[test]
     fn a_panic_goes_on_where_it_is_waited_for() {
-        let waited = || run(1 << 20, 60 * SECOND, || -> () { panic!("{}", "boo") });
+        let waited = || run(share(1 << 20, 0, 60 * SECOND), || -> () { panic!("{}", "boo") });
         let payload = panic::catch_unwind(waited).unwrap_err();
         assert_eq!(payload.downcast_ref::<String>().unwrap(), "boo");
     }

@@ -11,15 +11,21 @@ use mlxk_core::{Error, Kind, Result};
 use serde_json::Value;
 
 use crate::answer::Answer;
-use crate::fence::{self, Fenced};
+use crate::fence::{self, Fenced, Share, Work};
 use crate::sample::Constraint;
 use crate::{Processor, Tokenizer};
 
 mod endless;
 
 /// What the making of a grammar may take.
-const MAX_MEMORY: usize = 1 << 30;
-const MAX_TIME: Duration = Duration::from_secs(20);
+const SHARE: Share =
+    Share { work: Work::Rules, memory: 128 << 20, own: 0, time: Duration::from_secs(20) };
+
+/// Bytes of rules; a schema of all that a hospital writes down takes half of it.
+const MAX_RULES: usize = 16 << 20;
+
+/// States of an answer's lexer, of one or two kilobytes each.
+const MAX_STATES: usize = 20_000;
 
 /// The longest token that a grammar can use, in bytes.
 const MAX_TOKEN: usize = 255;
@@ -65,7 +71,9 @@ impl Vocabulary {
         let capabilities = InferenceCapabilities::default();
         let mut factory = ParserFactory::new(&environment, capabilities, &slices)
             .map_err(|e| Error::new(Kind::Internal, "", first_line(&e)))?;
-        factory.quiet().limits_mut().verbose_errors = false;
+        let limits = factory.quiet().limits_mut();
+        limits.verbose_errors = false;
+        limits.max_lexer_states = MAX_STATES;
         Ok(Vocabulary { factory: Arc::new(factory), size })
     }
 
@@ -79,8 +87,16 @@ impl Vocabulary {
             Rules::Grammar(_) => "grammar",
         };
         let refused = |why: &str| Error::new(Kind::Validation, "", format!("`{what}`: {why}"));
+        let own = match rules {
+            Rules::Schema(schema) => fence::weight(schema),
+            // Parsed, a letter takes about a hundred.
+            Rules::Grammar(text) => text.len().saturating_mul(32),
+        };
+        if own > MAX_RULES {
+            return Err(refused("too large"));
+        }
         let (factory, rules) = (Arc::clone(&self.factory), rules.clone());
-        let made = fence::run(MAX_MEMORY, MAX_TIME, move || {
+        let made = fence::run(Share { own, ..SHARE }, move || {
             let grammar = match rules {
                 Rules::Schema(schema) if endless::is_endless(&schema) => {
                     return Err("it demands something of itself without end".to_owned());

@@ -18,7 +18,7 @@ use mlxk_core::{Error, Facts, Kind, Result};
 use serde_json::{Map, Value as Json, json};
 
 use crate::conversation::Conversation;
-use crate::fence::{self, Fenced};
+use crate::fence::{self, Fenced, Share, Work};
 
 /// Instructions that a template may execute; a conversation of 10,000 turns needs a tenth.
 const MAX_FUEL: u64 = 10_000_000;
@@ -34,6 +34,9 @@ const MAX_TEXT: usize = 16 << 20;
 
 /// Bytes that a template may hold at once, its text and the conversation included.
 const MAX_MEMORY: usize = 256 << 20;
+
+/// Those of the conversation: it is turned into values of the template, which take as much again.
+const MAX_CONVERSATION: usize = MAX_MEMORY / 4;
 
 /// The time it may take.
 const MAX_TIME: Duration = Duration::from_secs(10);
@@ -120,12 +123,18 @@ impl Template {
         let joined = conversation.has_parts() && !self.knows_parts(tokens);
         let joined = joined.then(|| conversation.joined());
         let conversation = joined.as_ref().unwrap_or(conversation);
-        let fault = match self.render(conversation, tokens) {
-            Err(e) if e.kind == Kind::InvalidModel => e,
-            other => return other,
+        let fault = match self.attempt(conversation, tokens)? {
+            Err(fault) => invalid(&self.file, &fault),
+            Ok(text) => return Ok(text),
         };
-        let mut others = conversation.variants().map(|variant| self.render(&variant, tokens));
-        others.find(Result::is_ok).unwrap_or(Err(fault))
+        if fault.kind == Kind::InvalidModel {
+            for variant in conversation.variants() {
+                if let Ok(text) = self.attempt(&variant, tokens)? {
+                    return Ok(text);
+                }
+            }
+        }
+        Err(fault)
     }
 
     /// True if a content in parts gives the same text as a plain one.
@@ -144,13 +153,31 @@ impl Template {
     /// (`bos_token`, ...).
     ///
     /// # Errors
-    /// [`Kind::Validation`] if the template refuses the messages, [`Kind::InvalidModel`] if it
-    /// fails or goes beyond its limits.
+    /// [`Kind::Validation`] if the template refuses the messages, or they are too large;
+    /// [`Kind::InvalidModel`] if it fails or goes beyond its limits.
     pub fn render(
         &self,
         conversation: &Conversation,
         tokens: &Map<String, Json>,
     ) -> Result<String> {
+        self.attempt(conversation, tokens)?.map_err(|fault| invalid(&self.file, &fault))
+    }
+
+    /// The same; what the template itself says is wrong is told apart from its going beyond its
+    /// limits, which it would do again.
+    fn attempt(
+        &self,
+        conversation: &Conversation,
+        tokens: &Map<String, Json>,
+    ) -> Result<std::result::Result<String, Fault>> {
+        let Conversation { messages, tools, variables } = conversation;
+        let values = messages.iter().chain(tools.iter().flatten()).chain(variables.values());
+        let own: usize = values.map(fence::weight).sum();
+        if own > MAX_CONVERSATION {
+            let message = format!("the values of the conversation take {own} bytes");
+            let hint = format!("a chat template gets {MAX_CONVERSATION} at most");
+            return Err(Error::new(Kind::Validation, "", message).hint(hint));
+        }
         let mut conversation = conversation.clone();
         conversation.messages.iter_mut().for_each(name_reasoning);
         let given = std::mem::take(&mut conversation.variables);
@@ -161,7 +188,8 @@ impl Template {
         let tools = self.tool_use && conversation.tools.is_some();
         let environment = Arc::clone(&self.environment);
         let name = if tools { TOOL_USE } else { "default" };
-        let fenced = fence::run(MAX_MEMORY, MAX_TIME, move || {
+        let share = Share { work: Work::Template, memory: MAX_MEMORY, own, time: MAX_TIME };
+        let fenced = fence::run(share, move || {
             let mut text = Limited(Vec::new());
             let template = environment.get_template(name)?;
             template.render_captured_to(Value::from(Serde(&conversation)), &mut text)?;
@@ -173,7 +201,7 @@ impl Template {
             Err(Error::new(Kind::InvalidModel, &self.file, message))
         };
         match fenced {
-            Fenced::Done(text) => text.map_err(|fault| invalid(&self.file, &fault)),
+            Fenced::Done(text) => Ok(text),
             Fenced::Memory => exceeds(format!("{} MB", MAX_MEMORY >> 20)),
             Fenced::Time => exceeds(format!("{} s", MAX_TIME.as_secs())),
         }
