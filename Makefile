@@ -26,7 +26,7 @@ help:
 	@echo 'make demo      fetch a small model, import it, and run it'
 	@echo 'make test      run all tests'
 	@echo 'make interop   test beside the clients of the Hub, OpenAI and Anthropic, fetched from PyPI,'
-	@echo '               and the page of mlxk-serve in Chromium'
+	@echo '               the client async-openai, and the page of mlxk-serve in Chromium'
 	@echo 'make bench     measure; PARTS names parts (programs speed answer convert serve transfers),'
 	@echo '               PEERS=DIR[:DIR] bin folders of Pythons with mlx-knife, mlx-lm, huggingface_hub,'
 	@echo '               LLAMA_BENCH=FILE the llama-bench of llama.cpp, NDJSON=FILE takes the figures as records'
@@ -62,6 +62,7 @@ interop: mlx $(MODEL)
 	HF_CLIENTS=$(CACHE)/hf cargo test --locked --test suite interop -- --ignored
 	cargo build --locked --bin mlxk-serve --bin mlxk-convert
 	PATH="$(CURDIR)/target/debug:$$PATH" tests/serve-clients $(CACHE) $(MODEL)
+	tests/async-openai/run $(CACHE)
 	tests/page $(CACHE)
 
 bench: mlx $(MODEL)
