@@ -329,6 +329,7 @@ fn a_file_that_changes_while_it_is_read_ends_it() {
         let target = root.path().join("made");
         let error = mlxk_gguf::convert(&source, &target, way, &places, &any, change).unwrap_err();
         assert!(error.to_string().ends_with("m.gguf: changed while it was read"), "{error}");
+        assert_eq!(tensors, when, "no other is read");
         assert_eq!(fs::read_dir(root.path()).unwrap().count(), 1, "only the source is there");
     }
 }

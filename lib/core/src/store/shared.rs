@@ -131,7 +131,7 @@ pub fn adopt(
 pub fn offers(hash: &str, size: u64, hub: &Path) -> Result<bool> {
     let payload = place(hash, hub);
     let fits = || fs::symlink_metadata(&payload).is_ok_and(|data| data.len() == size);
-    at_best(|| Ok(exists(hub)? && is_payload(&payload, hub) && fits()))
+    at_best(|| Ok(exists(hub)? && is_payload(&payload, hub) && fits() && is_open(&payload)))
 }
 
 /// Moves `blob`, a file of a model that is verified to be what the Hub knows by `hash`, into the
@@ -151,6 +151,9 @@ pub fn publish(
             return Ok(false);
         }
         let payload = place(hash, hub);
+        if !is_open(&payload) {
+            return Ok(false);
+        }
         let directory = payload.parent().unwrap_or(hub);
         make_directory(directory, hub).map_err(|e| Error::io(directory, e))?;
         open_up(blob, directory, hub).map_err(|e| Error::io(blob, e))?;
@@ -176,6 +179,11 @@ fn at_best(work: impl FnOnce() -> Result<bool>) -> Result<bool> {
         }
         done => done,
     }
+}
+
+/// False if what belongs to `payload` leads elsewhere: nothing is written through a link.
+fn is_open(payload: &Path) -> bool {
+    ["refs", "lock"].iter().all(|suffix| !beside(payload, suffix).is_symlink())
 }
 
 /// Where the store has the payload `hash`, or would have it.

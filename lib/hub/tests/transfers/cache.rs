@@ -275,6 +275,25 @@ fn what_models_share_needs_no_room_and_does_not_come_over_the_network() {
     assert_eq!(env.pull_with(wish, 1).unwrap_err().message, "interrupted");
 }
 
+#[test]
+fn a_store_that_may_not_be_used_is_done_without() {
+    for there in [true, false] {
+        let env = Env::with_model();
+        env.hub.repo("org/M").keep_in_xet();
+        let payload = share(&env, content(LARGE));
+        let secret = env.home.path().join("secret");
+        fs::write(&secret, "of somebody else").unwrap();
+        symlink(&secret, payload.with_extension("refs")).unwrap();
+        if !there {
+            fs::remove_file(&payload).unwrap();
+        }
+        env.pull().unwrap();
+        assert_eq!(env.read("model.safetensors"), content(LARGE));
+        assert!(!env.blob(&content(LARGE)).is_symlink());
+        assert_eq!(fs::read(&secret).unwrap(), b"of somebody else");
+    }
+}
+
 /// Puts content into a store that the models of the cache share, as if it was the large file.
 fn share(env: &Env, content: Vec<u8>) -> PathBuf {
     let xet = listed_xet(env);
