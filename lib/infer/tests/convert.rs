@@ -130,6 +130,25 @@ fn the_table_of_a_mixture_names_what_is_better() {
 }
 
 #[test]
+fn what_a_model_will_take_is_known_before_it_is_there() {
+    for case in ["llama", "gpt_neox"] {
+        let bench = Bench::new(case);
+        let draft = Draft::of(case);
+        let config = Value::Object(draft.config.clone());
+        let entry = |(name, tensor): (&String, &model::Tensor)| tensors::Entry {
+            name: name.clone(),
+            dtype: tensor.dtype,
+            shape: tensor.shape.clone(),
+        };
+        let entries: Vec<_> = draft.tensors.iter().map(entry).collect();
+        let recipe = quantize(Packing::Affine, "4", Some(32));
+        let record = bench.convert("source", "packed", &recipe).unwrap();
+        let foretold = mlxk_infer::convert::bytes(&config, &entries, &recipe).unwrap();
+        assert_eq!(record.get("size_bytes"), Some(&json!(foretold)), "{case}");
+    }
+}
+
+#[test]
 fn all_that_is_written_is_counted() {
     let bench = Bench::new("llama");
     fs::write(bench.at("source/notes.txt"), vec![b'x'; 100_000]).unwrap();
