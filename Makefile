@@ -27,7 +27,7 @@ help:
 	@echo 'make test      run all tests'
 	@echo 'make interop   test beside the clients of the Hub, OpenAI and Anthropic, fetched from PyPI,'
 	@echo '               the client async-openai, and the page of mlxk-serve in Chromium'
-	@echo 'make bench     measure; PARTS names parts (programs speed answer convert serve transfers),'
+	@echo 'make bench     measure; PARTS names parts (programs speed convert transfers answer serve),'
 	@echo '               PEERS=DIR[:DIR] bin folders of Pythons with mlx-knife, mlx-lm, huggingface_hub,'
 	@echo '               LLAMA_BENCH=FILE the llama-bench of llama.cpp, NDJSON=FILE takes the figures as records'
 	@echo 'make install   build and install under PREFIX=$(PREFIX)'

@@ -243,23 +243,26 @@ impl Client {
         self.read()
     }
 
-    /// A body, of known length or in chunks.
+    /// A body: of known length, in chunks, or until the connection ends.
     fn read(&mut self) -> String {
-        let mut length = None;
+        let (mut length, mut chunked) = (None, false);
         loop {
             let line = self.line().to_ascii_lowercase();
-            match line.strip_prefix("content-length: ") {
-                Some(given) => length = Some(given.parse::<usize>().unwrap()),
+            match line.split_once(": ") {
+                Some(("content-length", given)) => length = Some(given.parse::<usize>().unwrap()),
+                Some(("transfer-encoding", "chunked")) => chunked = true,
                 None if line.is_empty() => break,
-                None => {}
+                _ => {}
             }
         }
         let mut body = Vec::new();
         if let Some(length) = length {
             body.resize(length, 0);
             self.0.read_exact(&mut body).unwrap();
-        } else {
+        } else if chunked {
             while self.chunk(&mut body) {}
+        } else {
+            self.0.read_to_end(&mut body).unwrap();
         }
         String::from_utf8(body).unwrap()
     }

@@ -66,6 +66,23 @@ fn a_seed_gives_the_same_answer_again_streamed_or_not() {
 }
 
 #[test]
+fn a_seed_gives_the_same_answer_alone_and_beside_seven_others() {
+    let smol = Smol::new();
+    let request =
+        |seed| json!({"id": seed, "prompt": "Tell me a story.", "seed": seed}).to_string();
+    let requests: Vec<String> = (0..8).map(request).collect();
+    let answers = |batch: &str| {
+        let args = ["--ordered", "--temperature", "1", "--top-p", "1", "--max-tokens", "64"];
+        let run = smol.run(&args).args(["--batch", batch, "--ndjson", "-"]);
+        let records = run.stdin(requests.join("\n")).records();
+        records.iter().map(|record| record["response"].to_string()).collect::<Vec<_>>()
+    };
+    let alone = answers("1");
+    assert_ne!(alone[0], alone[1]);
+    assert_eq!(answers("8"), alone);
+}
+
+#[test]
 fn its_first_logits_and_its_tokens_are_the_known_ones() {
     let smol = Smol::new();
     let (name, path) = ("SmolLM2".to_owned(), smol.0.workspaces().join("SmolLM2"));

@@ -161,24 +161,46 @@ pub struct Turn<'a> {
 }
 
 impl Turn<'_> {
-    /// Where in the kept tokens to choose, from 0 to below 1. It has 23 bits, so that a product
-    /// with a sum stays below the sum.
-    fn place(&self) -> f32 {
-        self.uniform(0)
+    /// What decides among tokens besides their logits: that with the largest sum of its logarithm and
+    /// its noise, which is distributed as Gumbel's, is one by the probabilities. A token's noise is its
+    /// own, whichever the others are, so that logits which differ by little seldom choose another.
+    fn noise(&self, id: u32) -> f32 {
+        let mut bits = self.key().wrapping_add(id.wrapping_mul(SPREAD));
+        for (shift, factor) in STIRS {
+            bits = (bits ^ (bits >> shift)).wrapping_mul(factor);
+        }
+        bits ^= bits >> 16;
+        let unit = ((bits >> 9) as f32 + 0.5) / (1 << 23) as f32;
+        -(-unit.ln()).ln()
+    }
+
+    /// What noise begins with.
+    fn key(&self) -> u32 {
+        (self.bits(0) >> 32) as u32
     }
 
     /// Whether XTC drops tokens this time.
     fn drops(&self) -> bool {
-        self.sampling.xtc_probability > 0.0 && self.uniform(1) <= self.sampling.xtc_probability
+        let unit = (self.bits(1) >> 41) as f32 / (1 << 23) as f32;
+        self.sampling.xtc_probability > 0.0 && unit <= self.sampling.xtc_probability
     }
 
-    /// A number from 0 to below 1, its own for each seed, choice and purpose.
-    fn uniform(&self, purpose: u64) -> f32 {
+    /// Bits that look random, their own for each seed, choice and purpose.
+    fn bits(&self, purpose: u64) -> u64 {
         let number = self.number.wrapping_mul(2).wrapping_add(purpose);
-        let bits = mixed(mixed(self.sampling.seed).wrapping_add(number)) >> 41;
-        bits as f32 / (1 << 23) as f32
+        mixed(mixed(self.sampling.seed).wrapping_add(number))
     }
 }
+
+/// No noise is larger.
+const MOST_NOISE: f32 = 17.0;
+
+/// Sets the numbers of tokens apart.
+const SPREAD: u32 = 0x9e37_79b9;
+
+/// Shifts and factors that spread the difference of near numbers over all bits: MurmurHash3's
+/// finisher, which ends with another shift.
+const STIRS: [(u32, u32); 2] = [(16, 0x85eb_ca6b), (13, 0xc2b2_ae35)];
 
 /// Spreads neighbouring numbers (SplitMix64's finisher), so that near seeds share nothing.
 fn mixed(n: u64) -> u64 {
@@ -288,6 +310,29 @@ mod tests {
                 let alone = device::choose(&alone, &turns[row..=row], None).unwrap();
                 alike(&alone.read(wishes[row..].iter().copied()).unwrap()[0], &together[row], row);
             }
+        }
+    }
+
+    #[test]
+    fn tokens_come_as_often_as_they_are_likely_and_near_logits_choose_alike() {
+        let shares = [0.4f32, 0.3, 0.2, 0.06, 0.04];
+        let logits = shares.map(f32::ln);
+        let near: Vec<f32> =
+            logits.iter().zip([1e-4, -1e-4, 0.0, 1e-4, -1e-4]).map(|(x, d)| x + d).collect();
+        for top_p in [1.0, 0.99] {
+            let mut counts = [0.0; 5];
+            let mut others = 0;
+            for seed in 0..20_000 {
+                let sampling = Sampling { temperature: 1.0, top_p, seed, ..Sampling::GREEDY };
+                let turn =
+                    Turn { sampling: &sampling, recent: &[0], number: seed % 7, allowed: None };
+                let id = host::choose(&logits, &turn).unwrap().id;
+                counts[id as usize] += 1.0 / 20_000.0;
+                others += i32::from(host::choose(&near, &turn).unwrap().id != id);
+            }
+            let off = |(count, share): (f32, f32)| (count - share).abs();
+            assert!(counts.into_iter().zip(shares).map(off).all(|off| off < 0.012), "{counts:?}");
+            assert!(others < 10, "{others} of 20000");
         }
     }
 

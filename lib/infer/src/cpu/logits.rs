@@ -46,12 +46,17 @@ pub fn at_least(logits: &[f32], least: f32) -> Vec<(usize, f32)> {
 /// A logit that is not above the largest but `count` - 1, and seldom far below: so many blocks have
 /// one that is as large. `None` if there are too few blocks.
 pub fn nearly(logits: &[f32], count: usize) -> Option<f32> {
+    let last = count.checked_sub(1).filter(|&last| last < logits.len().div_ceil(BLOCK))?;
     let mut most: Vec<f32> = Vec::with_capacity(logits.len().div_ceil(BLOCK));
     for block in logits.chunks(BLOCK) {
         most.push(block.iter().fold(f32::NEG_INFINITY, |most, &x| if x > most { x } else { most }));
     }
-    let last = count.checked_sub(1).filter(|&last| last < most.len())?;
     Some(*most.select_nth_unstable_by(last, |a, b| b.total_cmp(a)).1)
+}
+
+/// Takes away the logits of all tokens but those whose bits are set in `allowed`.
+pub fn bar(logits: &mut [f32], allowed: &[u32]) {
+    Level::best().task(Bar { logits, allowed });
 }
 
 struct Largest<'a> {
@@ -98,6 +103,28 @@ impl Task for Sum<'_> {
     }
 }
 
+struct Bar<'a> {
+    logits: &'a mut [f32],
+    allowed: &'a [u32],
+}
+
+impl Task for Bar<'_> {
+    #[inline(always)]
+    fn run<U: Unit>(self, _: U) {
+        let (blocks, rest) = self.logits.as_chunks_mut::<32>();
+        for (n, block) in blocks.iter_mut().enumerate() {
+            let word = self.allowed.get(n).copied().unwrap_or(0);
+            for (bit, logit) in block.iter_mut().enumerate() {
+                *logit = if word & (1 << bit) == 0 { f32::NEG_INFINITY } else { *logit };
+            }
+        }
+        let word = self.allowed.get(blocks.len()).copied().unwrap_or(0);
+        for (bit, logit) in rest.iter_mut().enumerate() {
+            *logit = if word & (1 << bit) == 0 { f32::NEG_INFINITY } else { *logit };
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -120,6 +147,17 @@ mod tests {
                 assert!(at_least(some, least).len() >= wanted, "{count} {wanted}");
             }
         }
+        let allowed = |place: usize| place < 992 && place % 3 == 0;
+        let words: Vec<u32> = (0..31)
+            .map(|n| {
+                (0..32).filter(|bit| allowed(32 * n + bit)).fold(0, |word, bit| word | 1 << bit)
+            })
+            .collect();
+        let mut barred = logits.clone();
+        bar(&mut barred, &words);
+        let left = |(place, x)| if allowed(place) { x } else { f32::NEG_INFINITY };
+        let expected: Vec<f32> = logits.iter().copied().enumerate().map(left).collect();
+        assert_eq!(barred, expected);
         assert_eq!((nearly(&logits, 0), nearly(&logits, 1)), (None, Some(9.99)));
         assert_eq!((nearly(&logits, 16).is_some(), nearly(&logits, 17)), (true, None));
         assert_eq!(best(&[2.0, f32::NAN, 3.0, 3.0]), Some((2, 3.0)));

@@ -2,11 +2,12 @@
 
 use mlx_rs::error::Result;
 use mlx_rs::ops::indexing::argmax_axis;
-use mlx_rs::ops::{arange, argsort_axis, concatenate, minimum, select};
+use mlx_rs::ops::{arange, argsort_axis, concatenate, select};
 use mlx_rs::{Array, Dtype};
 
-use super::{Logprobs, Sampling, Token, Turn};
+use super::{Logprobs, SPREAD, STIRS, Sampling, Token, Turn};
 use crate::mlx;
+use crate::quantized::called;
 
 const NEVER: f32 = f32::NEG_INFINITY;
 
@@ -118,8 +119,8 @@ fn each_kind(logprobs: &Array, turns: &[Turn]) -> Result<Array> {
 
 /// One of all tokens [rows, 1], by their probabilities at the temperature.
 fn plain(logprobs: &Array, turns: &[&Turn]) -> Result<Array> {
-    let most = logprobs.max_axis(-1, true)?;
-    pick(&logprobs.subtract(most)?, turns)
+    let ids = arange::<u32, u32>(None, logprobs.dim(-1) as u32, None)?;
+    pick(logprobs, &ids, turns)
 }
 
 /// One of the tokens [rows, 1] that the filters leave, which look at them in the order of their
@@ -147,7 +148,7 @@ fn filtered(logprobs: &Array, turns: &[&Turn]) -> Result<Array> {
         keep = keep.logical_and(rank.le(most)?)?;
     }
     let kept = select(&keep, &sorted, &none)?;
-    let place = pick(&kept.subtract(kept.max_axis(-1, true)?)?, turns)?;
+    let place = pick(&kept, &order, turns)?;
     order.take_along_axis(place, -1)
 }
 
@@ -177,18 +178,45 @@ fn exclude_top_choices(
     keep.logical_and(stay)
 }
 
-/// The place [rows, 1] of one of the tokens whose logarithms [rows, count], up to a constant, are
-/// at most 0.
-fn pick(logarithms: &Array, turns: &[&Turn]) -> Result<Array> {
-    let weights = logarithms.divide(column(turns, |turn| turn.sampling.temperature))?.exp()?;
-    let sums = weights.cumsum(-1, None, None)?;
-    let count = sums.dim(-1);
-    let target =
-        mlx::columns(&sums, count - 1..count)?.multiply(column(turns, |turn| turn.place()))?;
-    let place = sums.le(target)?.as_dtype(Dtype::Int32)?.sum_axis(-1, true)?;
-    let places = arange::<i32, i32>(None, count, None)?;
-    let last = select(weights.gt(Array::from_f32(0.0))?, places, Array::from_int(0))?;
-    minimum(place, last.max_axis(-1, true)?)
+/// The place [rows, 1] of one of the tokens `ids` [.., count] by their logarithms [rows, count].
+fn pick(logarithms: &Array, ids: &Array, turns: &[&Turn]) -> Result<Array> {
+    let most = logarithms.max_axis(-1, true)?;
+    let temperature = column(turns, |turn| turn.sampling.temperature);
+    let scores = logarithms.subtract(most)?.divide(temperature)?.add(noise(ids, turns)?)?;
+    argmax_axis(scores, -1, true)
+}
+
+/// [`Turn::noise`] of the tokens `ids` [.., count] for each text, [rows, count].
+fn noise(ids: &Array, turns: &[&Turn]) -> Result<Array> {
+    let number = |n: u32| Array::from_slice(&[n], &[1]);
+    let keys: Vec<u32> = turns.iter().map(|turn| turn.key()).collect();
+    let keys = Array::from_slice(&keys, &[turns.len() as i32, 1]);
+    let ids = ids.as_dtype(Dtype::Uint32)?;
+    let mut bits = ids.multiply(number(SPREAD))?.add(keys)?;
+    for (shift, factor) in STIRS {
+        bits = xor(&bits, &shifted(&bits, shift)?)?.multiply(number(factor))?;
+    }
+    let bits = xor(&bits, &shifted(&bits, 16)?)?;
+    let bits = shifted(&bits, 9)?.as_dtype(Dtype::Float32)?;
+    let half = Array::from_f32(0.5);
+    let unit = bits.add(half)?.divide(Array::from_f32((1 << 23) as f32))?;
+    unit.log()?.negative()?.log()?.negative()
+}
+
+fn xor(a: &Array, b: &Array) -> Result<Array> {
+    called("bitwise_xor", |result, stream| {
+        // SAFETY: all handles live as long as the call.
+        unsafe { mlx_sys::mlx_bitwise_xor(result, a.as_ptr(), b.as_ptr(), stream) }
+    })
+}
+
+/// `bits >> shift`.
+fn shifted(bits: &Array, shift: u32) -> Result<Array> {
+    let shift = Array::from_slice(&[shift], &[1]);
+    called("right_shift", |result, stream| {
+        // SAFETY: as above.
+        unsafe { mlx_sys::mlx_right_shift(result, bits.as_ptr(), shift.as_ptr(), stream) }
+    })
 }
 
 /// A number for each text, [rows, 1].

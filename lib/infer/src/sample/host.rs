@@ -3,7 +3,7 @@
 use std::cmp::Ordering;
 use std::collections::BinaryHeap;
 
-use super::{Logprobs, Token, Turn};
+use super::{Logprobs, MOST_NOISE, Token, Turn};
 use crate::cpu::{exp, logits as passes};
 
 /// The next token by the `logits` of all tokens; `None` if none of them may come.
@@ -12,17 +12,15 @@ pub fn choose(logits: &[f32], turn: &Turn) -> Option<Token> {
     let logits = adjusted.as_deref().unwrap_or(logits);
     let best = best(logits)?;
     let sampling = turn.sampling;
-    let total = match sampling.temperature > 0.0 || sampling.logprobs.is_some() {
+    let filters = sampling.temperature > 0.0 && sampling.filters();
+    let total = match filters || sampling.logprobs.is_some() {
         true => passes::sum(logits, best.logit, 1.0),
         false => 1.0,
     };
     let id = match sampling.temperature {
         0.0 => best.id,
-        _ if sampling.filters() => {
-            let kept = filter(logits, turn, best, total);
-            pick(&kept, turn).id
-        }
-        _ => unfiltered(logits, turn, best),
+        _ if filters => pick(&filter(logits, turn, best, total), turn),
+        _ => pick(&within_reach(logits, turn, best), turn),
     };
     let logprobs = sampling.logprobs.map(|count| {
         let normal = best.logit + total.ln();
@@ -74,24 +72,9 @@ fn adjusted(logits: &[f32], turn: &Turn) -> Option<Vec<f32>> {
         *logit -= sampling.presence_penalty + sampling.frequency_penalty * same.len() as f32;
     }
     if let Some(allowed) = &turn.allowed {
-        bar(&mut logits, allowed);
+        passes::bar(&mut logits, allowed);
     }
     Some(logits)
-}
-
-/// Takes away the logits of all tokens but those whose bits are set.
-fn bar(logits: &mut [f32], allowed: &[u32]) {
-    let words = allowed.iter().copied().chain(std::iter::repeat(0));
-    for (some, word) in logits.chunks_mut(32).zip(words) {
-        match word {
-            0 => some.fill(f32::NEG_INFINITY),
-            u32::MAX => {}
-            _ => {
-                let barred = some.iter_mut().enumerate().filter(|(n, _)| word >> n & 1 == 0);
-                barred.for_each(|(_, logit)| *logit = f32::NEG_INFINITY);
-            }
-        }
-    }
 }
 
 /// The most likely token, the first of several.
@@ -156,37 +139,20 @@ fn exclude_top_choices(kept: &mut Vec<Candidate>, turn: &Turn) {
     }
 }
 
+/// The tokens that noise can make the first.
+fn within_reach(logits: &[f32], turn: &Turn, best: Candidate) -> Vec<Candidate> {
+    let reach = (MOST_NOISE - turn.noise(best.id)) * turn.sampling.temperature;
+    let likely = passes::at_least(logits, best.logit - reach).into_iter();
+    likely.map(candidate).collect()
+}
+
 /// One of the tokens, by their probabilities at the temperature.
-fn pick(kept: &[Candidate], turn: &Turn) -> Candidate {
-    let weight = |token: &Candidate| exp((token.logit - kept[0].logit) / turn.sampling.temperature);
-    let weights: Vec<f32> = kept.iter().map(weight).collect();
-    kept[place(&weights, turn.place() * weights.iter().sum::<f32>()).0]
-}
-
-/// One of all tokens, by their probabilities at the temperature: first some neighbours, then one
-/// of them.
-fn unfiltered(logits: &[f32], turn: &Turn, best: Candidate) -> u32 {
-    const NEIGHBOURS: usize = 256;
-    let temperature = turn.sampling.temperature;
-    let weigh = |some: &[f32]| passes::sum(some, best.logit, temperature);
-    let weights: Vec<f32> = logits.chunks(NEIGHBOURS).map(weigh).collect();
-    let (block, target) = place(&weights, turn.place() * weights.iter().sum::<f32>());
-    let first = block * NEIGHBOURS;
-    let some = logits[first..].iter().take(NEIGHBOURS);
-    let weights: Vec<f32> = some.map(|x| exp((x - best.logit) / temperature)).collect();
-    (first + place(&weights, target).0) as u32
-}
-
-/// The number of the weight in which `target` lies, and where in it; of the last above 0 if it lies
-/// beyond.
-fn place(weights: &[f32], mut target: f32) -> (usize, f32) {
-    let mut last = 0;
-    for (n, &weight) in weights.iter().enumerate().filter(|(_, weight)| **weight > 0.0) {
-        last = n;
-        if weight > target {
-            break;
-        }
-        target -= weight;
-    }
-    (last, target)
+fn pick(kept: &[Candidate], turn: &Turn) -> u32 {
+    let most = kept.iter().fold(f32::NEG_INFINITY, |most, token| most.max(token.logit));
+    let score = |token: &Candidate| {
+        let own = (token.logit - most) / turn.sampling.temperature;
+        (own + turn.noise(token.id), token.id)
+    };
+    let first = kept.iter().map(score).reduce(|a, b| if b.0 > a.0 { b } else { a });
+    first.map_or(0, |(_, id)| id)
 }
