@@ -147,7 +147,7 @@ mod tests {
                 assert!(at_least(some, least).len() >= wanted, "{count} {wanted}");
             }
         }
-        let allowed = |place: usize| place < 992 && place % 3 == 0;
+        let allowed = |place: usize| place < 992 && place.is_multiple_of(3);
         let words: Vec<u32> = (0..31)
             .map(|n| {
                 (0..32).filter(|bit| allowed(32 * n + bit)).fold(0, |word, bit| word | 1 << bit)
