@@ -32,7 +32,7 @@ type Part = (&'static str, fn(&Env));
 
 /// What can be measured, in this order: a child counts the memory of its parent as its own, and the
 /// last ones take some.
-const PARTS: [(&str, fn(&Env)); 6] = [
+const PARTS: [Part; 6] = [
     ("programs", programs),
     ("speed", speed::run),
     ("convert", convert::run),
