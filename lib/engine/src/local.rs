@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use mlxk_core::{Error, Found, Kind, Places, Result};
 use mlxk_infer::request::Preset;
-use mlxk_infer::{Memory, Request as Parsed};
+use mlxk_infer::{Memory, Request as Parsed, Working};
 use mlxk_serve::{Engine, Events, Figures, Listed, Request};
 use rayon::{ThreadPool, ThreadPoolBuilder};
 use tokio::sync::{mpsc, oneshot};
@@ -42,6 +42,8 @@ pub struct Bounds {
 /// The models of this machine.
 pub struct Local {
     orders: Sender<Order>,
+    /// Comes after what it ends by.
+    _models: Working,
     catalogue: Catalogue,
     pub(crate) shared: Arc<Shared>,
     /// Where requests are made ready, which others are not to wait for.
@@ -88,7 +90,7 @@ impl Local {
         let shared = Arc::new(Shared::default());
         let (orders, coming) = channel();
         let told = Told { shared: shared.clone(), bounds: bounds.clone() };
-        thread::Builder::new()
+        let models = thread::Builder::new()
             .name("models".to_owned())
             .spawn(move || worker::work(told, &coming))
             .map_err(|e| Error::new(Kind::Execution, "", format!("no thread: {e}")))?;
@@ -97,7 +99,15 @@ impl Local {
         let preparing =
             preparing.map_err(|e| Error::new(Kind::Execution, "", format!("no threads: {e}")))?;
         let Bounds { queue, preset, .. } = bounds;
-        Ok(Local { orders, catalogue, shared, preparing, queue, preset })
+        Ok(Local {
+            orders,
+            _models: Working::new(models),
+            catalogue,
+            shared,
+            preparing,
+            queue,
+            preset,
+        })
     }
 
     /// Tells the thread of the models what to do.

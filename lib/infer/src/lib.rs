@@ -49,6 +49,7 @@ mod stop;
 mod template;
 mod tokenizer;
 mod weights;
+mod working;
 
 pub use admit::{admit, admit_part};
 pub use answer::{Call, Marks, Piece, Reader};
@@ -67,3 +68,4 @@ pub use room::free as free_memory;
 pub use sample::{Constraint, Logprobs, Sampling, Token};
 pub use template::Template;
 pub use tokenizer::Tokenizer;
+pub use working::Working;

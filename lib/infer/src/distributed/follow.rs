@@ -14,6 +14,7 @@ use super::{Part, Place, gone, group};
 use crate::cache::{Cache, Texts};
 use crate::decode::{Model, ids};
 use crate::load;
+use crate::working::Working;
 
 /// How long to try to reach rank 0, and the time between two tries.
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -49,7 +50,7 @@ pub fn follow(
     let member = Member { place: place.clone(), facts, plan, part, stream };
     // The model has a thread of its own: this one must hear that rank 0 has gone, even while MLX
     // waits for it.
-    thread::Builder::new()
+    let model = thread::Builder::new()
         .name("model".to_owned())
         .spawn(move || member.work(&coming, &send))
         .map_err(|e| Error::new(Kind::Execution, "", format!("no thread: {e}")))?;
@@ -58,18 +59,20 @@ pub fn follow(
         Ok(News::Failed(e)) => return Err(e),
         Err(_) => return Err(gone(0)),
     }
-    loop {
+    let ended = loop {
         match ear.hear() {
-            Ok(Some(Order::End)) => return Ok(()),
+            Ok(Some(Order::End)) => break Ok(()),
             // Without the model's thread, the next that is heard is the end.
             Ok(Some(order)) => drop(orders.send(order)),
-            Ok(None) | Err(_) => break,
+            Ok(None) | Err(_) => match news.try_recv() {
+                Ok(News::Failed(e)) => break Err(e),
+                _ => break Err(gone(0)),
+            },
         }
-    }
-    match news.try_recv() {
-        Ok(News::Failed(e)) => Err(e),
-        _ => Err(gone(0)),
-    }
+    };
+    drop(orders);
+    drop(Working::new(model));
+    ended
 }
 
 /// Who this rank is.
