@@ -6,8 +6,8 @@ use std::process::ExitCode;
 use clap::Parser;
 use mlxk_cli::{Form, FormFlags, Input, Output, Tool, completion};
 use mlxk_core::Result;
-use mlxk_hub::pull::Choice;
 use mlxk_move::clone::{self, Manner};
+use mlxk_move::flags::Part;
 
 /// Make a workspace of a model: plain files to look at, change and push
 ///
@@ -23,15 +23,8 @@ struct Clone {
     /// The directory to make; a bare name lies in MLXK_WORKSPACE_HOME if that is set
     #[arg(value_name = "DIR", value_hint = clap::ValueHint::DirPath)]
     target: Option<PathBuf>,
-    /// The branch, tag or commit, as behind an @
-    #[arg(long, value_name = "NAME")]
-    branch: Option<String>,
-    /// Only files that match, as *.json does; may be repeated
-    #[arg(long, value_name = "PATTERN")]
-    include: Vec<String>,
-    /// No files that match; may be repeated
-    #[arg(long, value_name = "PATTERN")]
-    exclude: Vec<String>,
+    #[command(flatten)]
+    part: Part,
     /// Make nothing; say what would come, and how much that is
     #[arg(short = 'n', long)]
     dry_run: bool,
@@ -64,9 +57,8 @@ impl Tool for Clone {
 
     fn run(&self, out: &mut Output) -> Result<()> {
         let manner = Manner {
-            branch: self.branch.clone(),
+            part: self.part.clone(),
             target: self.target.clone(),
-            choice: Choice { include: self.include.clone(), exclude: self.exclude.clone() },
             dry_run: self.dry_run,
             health: !self.no_health_check,
             quiet: self.quiet,

@@ -5,7 +5,7 @@ use std::process::ExitCode;
 use clap::Parser;
 use mlxk_cli::{Form, FormFlags, Input, Output, Tool, completion};
 use mlxk_core::Result;
-use mlxk_hub::pull::Choice;
+use mlxk_move::flags::Part;
 use mlxk_move::pull::{self, Manner};
 
 /// Fetch models from the Hub into the cache
@@ -19,15 +19,8 @@ struct Pull {
     /// A model: org/name, name@revision, part of the name of one in the cache; - for standard input
     #[arg(value_name = "MODEL", add = completion::models())]
     models: Vec<String>,
-    /// The branch, tag or commit, as behind an @
-    #[arg(long, value_name = "NAME")]
-    branch: Option<String>,
-    /// Only files that match, as *.json does; may be repeated
-    #[arg(long, value_name = "PATTERN")]
-    include: Vec<String>,
-    /// No files that match; may be repeated
-    #[arg(long, value_name = "PATTERN")]
-    exclude: Vec<String>,
+    #[command(flatten)]
+    part: Part,
     /// Fetch nothing; say what would come, and how much that is
     #[arg(short = 'n', long)]
     dry_run: bool,
@@ -57,8 +50,7 @@ impl Tool for Pull {
 
     fn run(&self, out: &mut Output) -> Result<()> {
         let manner = Manner {
-            branch: self.branch.clone(),
-            choice: Choice { include: self.include.clone(), exclude: self.exclude.clone() },
+            part: self.part.clone(),
             dry_run: self.dry_run,
             repair: self.repair,
             events: self.output.ndjson(),

@@ -162,6 +162,9 @@ fn what_we_pulled_is_theirs() {
         side.is_whole("org/M");
         side.hub.forget();
         side.python_ok("snapshot_download('org/M', local_files_only=True)");
+        let config = "AutoConfig.from_pretrained('org/M', local_files_only=True)";
+        let layers = format!("from transformers import *\nprint({config}.num_hidden_layers)");
+        assert_eq!(side.python_ok(&layers).trim(), "1");
         assert!(!side.hub.requests().iter().any(|request| request.path.contains("org/M")));
         assert!(side.hf_ok("cache ls").contains("org/M"));
         side.hf_ok("cache verify org/M --fail-on-missing-files --fail-on-extra-files");

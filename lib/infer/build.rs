@@ -1,7 +1,7 @@
-//! Lets the tests of this crate find libmlx.so on Linux, where `make mlx` prepared it.
+//! Lets the tests of this crate, and of those above it, find libmlx.so on Linux, where `make mlx`
+//! prepared it.
 
 fn main() {
-    println!("cargo::rerun-if-changed=build.rs");
     println!("cargo::rerun-if-env-changed=MLXK_MLX_LIB");
     if std::env::var("CARGO_CFG_TARGET_OS").as_deref() != Ok("linux") {
         return;

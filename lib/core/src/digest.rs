@@ -1,8 +1,9 @@
 //! Digests that name content: SHA-256, as for files of Git LFS, and the SHA-1 of Git's blobs.
 //!
-//! The one place that hashes whole files. The crates behind it use the processor's instructions for
-//! it where it has them, and there nothing is faster; where it has not, OpenSSL's hand-written code
-//! would be by a quarter, which is not worth a C library in every program.
+//! The one place that hashes whole files. The crates behind it find out at run time whether the
+//! processor has instructions for it, as all have that are younger than about 2019; there nothing is
+//! faster (1.8 GB/s a core, as OpenSSL). On older ones OpenSSL's hand-written code would be, 0.68 to
+//! 0.46 GB/s a core, which is not worth a C library in every program.
 
 use std::fmt;
 use std::fs::File;

@@ -2,6 +2,10 @@
 //!
 //! Blocking calls on threads, no async: a transfer reports [`Event`]s as it goes, and asks the
 //! [`Hub`] whether it shall end. Nothing here reads the environment, prints, or exits.
+//!
+//! The crate hf-hub (1.0) is not below it, since it lacks what this one is for: it begins a file anew
+//! after a failure, brings it over one connection, gives it its name without a look at its size or
+//! digest, and needs an async runtime.
 
 pub mod cache;
 pub mod client;

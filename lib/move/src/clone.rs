@@ -7,10 +7,10 @@ use mlxk_core::store::staging::Staging;
 use mlxk_core::{Error, Health, Kind, Places, Record, Remote, Result, Spec, Target, resolve};
 use mlxk_hub::clone::Plan;
 use mlxk_hub::event::Listener;
-use mlxk_hub::pull::Choice;
 use mlxk_hub::{Hub, listing, patience};
 use serde_json::{Value, json};
 
+use crate::flags::Part;
 use crate::name::{Wanted, wanted};
 use crate::pull::{lines, listed, named};
 use crate::teller::{Teller, amount};
@@ -18,12 +18,10 @@ use crate::teller::{Teller, amount};
 /// How to clone.
 #[derive(Clone, Debug)]
 pub struct Manner {
-    /// A branch, tag or commit, if the name names none.
-    pub branch: Option<String>,
+    /// Which files, and of which revision if the name names none.
+    pub part: Part,
     /// Where to; without it, under the name of the model in the home of the workspaces.
     pub target: Option<PathBuf>,
-    /// Which files.
-    pub choice: Choice,
     /// Make nothing; say what would come.
     pub dry_run: bool,
     /// Say whether the clone is healthy.
@@ -73,7 +71,7 @@ fn clone_one(
         true => None,
         false => Some(Hub::new(remote.clone(), interrupt::caught)?),
     };
-    let wanted = wanted(&record, manner.branch.as_deref(), places)?;
+    let wanted = wanted(&record, manner.part.branch.as_deref(), places)?;
     let target = target(&wanted.id, manner, places)?;
     // What cannot be put there need not be asked for.
     Staging::check(&target, places)?;
@@ -115,7 +113,7 @@ fn plan(
     places: &Places,
     told: Listener,
 ) -> Result<Plan> {
-    let choice = &manner.choice;
+    let choice = &manner.part.choice();
     let Some(hub) = hub else {
         let found = cached(&wanted.id, wanted.revision.as_deref(), places)?;
         return Plan::of_cached(&found, choice, &places.hub);

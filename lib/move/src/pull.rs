@@ -3,20 +3,19 @@
 use mlxk_cli::interrupt;
 use mlxk_cli::{Form, Input, Output, human};
 use mlxk_core::{Error, Kind, Places, Record, Remote, Result};
-use mlxk_hub::pull::{Choice, Fetched, Plan, Wish};
+use mlxk_hub::pull::{Fetched, Plan, Wish};
 use mlxk_hub::{Hub, RemoteFile};
 use serde_json::{Value, json};
 
+use crate::flags::Part;
 use crate::name::{Wanted, wanted};
 use crate::teller::{Teller, amount};
 
 /// How to pull.
 #[derive(Clone, Debug)]
 pub struct Manner {
-    /// A branch, tag or commit, for names that name none.
-    pub branch: Option<String>,
-    /// Which files.
-    pub choice: Choice,
+    /// Which files, and of which revision if the name names none.
+    pub part: Part,
     /// Fetch nothing; say what would come.
     pub dry_run: bool,
     /// Fetch again what the records say is bad, and nothing else.
@@ -63,7 +62,7 @@ fn pull_one(
         );
         return Ok(());
     }
-    let wanted = wanted(&record, manner.branch.as_deref(), places)?;
+    let wanted = wanted(&record, manner.part.branch.as_deref(), places)?;
     let bad = if manner.repair { Some(bad_files(&record)?) } else { None };
     let revision = match &bad {
         Some(_) => record.str("hash").unwrap_or_else(|| wanted.revision()),
@@ -73,7 +72,8 @@ fn pull_one(
         return write(&Done::nothing(&wanted, revision), record, manner, out);
     }
     let bad = bad.unwrap_or_default();
-    let wish = Wish { id: &wanted.id, revision, choice: &manner.choice, bad: &bad };
+    let choice = manner.part.choice();
+    let wish = Wish { id: &wanted.id, revision, choice: &choice, bad: &bad };
     let teller = Teller::new(&wanted.id, manner.events, out);
     let told = |event: mlxk_hub::Event| teller.tell(event);
     let work = || {
