@@ -148,7 +148,7 @@ impl Hub {
             self.check()?;
             let (wait, reason) = patience.wait(failure)?;
             told(Event::Retry { path, reason: &reason, wait });
-            sleep(self, wait)?;
+            sleep(wait, || self.check())?;
         }
     }
 

@@ -6,7 +6,6 @@ use std::time::{Duration, Instant};
 
 use mlxk_core::{Error, Kind};
 
-use crate::client::Hub;
 use crate::refusal::Failure;
 
 /// The first wait; each one after it is twice as long, up to the longest.
@@ -53,14 +52,14 @@ impl Default for Patience {
     }
 }
 
-/// Sleeps, but not longer than until the user has enough of it.
-pub fn sleep(hub: &Hub, time: Duration) -> Result<(), Error> {
+/// Sleeps, but not longer than until `check` says that the user has enough of it.
+pub fn sleep(time: Duration, check: impl Fn() -> Result<(), Error>) -> Result<(), Error> {
     let end = Instant::now() + time;
     while let Some(left) = end.checked_duration_since(Instant::now()) {
-        hub.check()?;
+        check()?;
         thread::sleep(left.min(Duration::from_millis(50)));
     }
-    hub.check()
+    check()
 }
 
 /// The error of work that the user has ended.

@@ -269,7 +269,7 @@ impl<'a> Crew<'a> {
     fn bear(&self, path: &str, patience: &mut Patience, failure: Failure) -> Result<()> {
         let (wait, reason) = patience.wait(failure)?;
         (self.told)(Event::Retry { path, reason: &reason, wait });
-        sleep(self.hub, wait)
+        sleep(wait, || self.hub.check())
     }
 
     /// Verifies a file that is whole, and puts it into its place. If it is wrong, once more.

@@ -10,6 +10,7 @@ use mlxk_hub::event::Listener;
 use mlxk_hub::{Hub, listing, patience};
 use serde_json::{Value, json};
 
+use crate::each::each;
 use crate::flags::Part;
 use crate::name::{Wanted, wanted};
 use crate::pull::{lines, listed, named};
@@ -40,18 +41,7 @@ pub fn clone(
     places: &Places,
     out: &mut Output,
 ) -> Result<()> {
-    let watch = interrupt::watch();
-    for record in input.batches().flatten() {
-        let done = record.and_then(|record| clone_one(record, manner, remote, places, out));
-        if watch.caught() {
-            out.remark("interrupted", "the same command goes on where it stopped");
-            break;
-        }
-        if let Err(e) = done {
-            refuse(&e, out)?;
-        }
-    }
-    Ok(()) // and dies of the signal, if there was one
+    each(input, out, |record, out| clone_one(record, manner, remote, places, out), refuse)
 }
 
 fn clone_one(

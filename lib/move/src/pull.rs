@@ -7,6 +7,7 @@ use mlxk_hub::pull::{Fetched, Plan, Wish};
 use mlxk_hub::{Hub, RemoteFile};
 use serde_json::{Value, json};
 
+use crate::each::each;
 use crate::flags::Part;
 use crate::name::{Wanted, wanted};
 use crate::teller::{Teller, amount};
@@ -32,19 +33,8 @@ pub fn pull(
     places: &Places,
     out: &mut Output,
 ) -> Result<()> {
-    let watch = interrupt::watch();
     let hub = Hub::new(remote, interrupt::caught)?;
-    for record in input.batches().flatten() {
-        let done = record.and_then(|record| pull_one(record, manner, &hub, places, out));
-        if watch.caught() {
-            out.remark("interrupted", "the same command goes on where it stopped");
-            break;
-        }
-        if let Err(e) = done {
-            refuse(&e, out)?;
-        }
-    }
-    Ok(()) // and dies of the signal, if there was one
+    each(input, out, |record, out| pull_one(record, manner, &hub, places, out), refuse)
 }
 
 fn pull_one(

@@ -12,6 +12,7 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 use ureq::http::Method;
 
+use super::change::{Change, Content};
 use super::lines::Lines;
 use super::local::LocalFile;
 use super::plan::Plan;
@@ -29,47 +30,6 @@ const BATCH: usize = 256;
 
 /// Bytes of each file that the Hub wants to see, to tell text from data.
 const SAMPLE: u64 = 512;
-
-/// A file that a commit changes.
-#[derive(Debug)]
-pub struct Change<'a> {
-    /// Its name on the Hub.
-    pub path: &'a str,
-    /// What becomes of it.
-    pub content: Content<'a>,
-}
-
-/// What a commit does with a file.
-#[derive(Debug)]
-pub enum Content<'a> {
-    /// Its content stands in the commit.
-    Small {
-        /// The file.
-        file: &'a LocalFile,
-        /// What Git will call it.
-        blob_id: String,
-    },
-    /// Its content is in the storage for large files.
-    Large {
-        /// The file.
-        file: &'a LocalFile,
-        /// What the storage calls it.
-        sha256: String,
-    },
-    /// It goes.
-    Deleted,
-}
-
-impl Content<'_> {
-    /// What the Hub will know the content by; none if it goes.
-    fn etag(&self) -> Option<&str> {
-        match self {
-            Content::Small { blob_id, .. } => Some(blob_id),
-            Content::Large { sha256, .. } => Some(sha256),
-            Content::Deleted => None,
-        }
-    }
-}
 
 #[derive(Deserialize)]
 struct Modes {
@@ -191,7 +151,7 @@ pub fn make(
         hub.check()?;
         let (wait, reason) = patience.wait(failure).map_err(|e| named(e, &wish.repo))?;
         told(Event::Retry { path: "", reason: &reason, wait });
-        sleep(hub, wait)?;
+        sleep(wait, || hub.check())?;
         // It may be the answer that was lost, and not the commit.
         if let Some(made) = landed(hub, wish, parent, changes, told)? {
             return Ok(made);

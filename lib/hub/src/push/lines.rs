@@ -9,7 +9,7 @@ use mlxk_core::Result;
 use mlxk_core::digest::Hasher;
 use serde_json::{Value, json};
 
-use super::commit::{Change, Content};
+use super::change::{Change, Content};
 use super::local::LocalFile;
 
 /// Bytes of a file that are encoded at a time; a multiple of three, so that the texts join.

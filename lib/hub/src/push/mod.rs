@@ -3,6 +3,7 @@
 //! `local` says what there is, `repo` what the Hub has, `plan` what differs, `upload` moves large
 //! files, and `commit` makes all of it the new state of the branch, or none.
 
+mod change;
 mod check;
 mod commit;
 mod lines;

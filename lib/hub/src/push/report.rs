@@ -4,7 +4,8 @@ use mlxk_core::Record;
 use serde_json::{Value, json};
 
 use super::Wish;
-use super::commit::{self, Content, Made};
+use super::change::{self, Content};
+use super::commit::Made;
 use super::local::{Local, LocalFile};
 use super::plan::Plan;
 use crate::client::Hub;
@@ -105,7 +106,7 @@ impl Pushed {
     }
 
     /// The end of a push that made a commit.
-    pub(super) fn done(mut self, plan: &Plan, changes: &[commit::Change], made: Made) -> Pushed {
+    pub(super) fn done(mut self, plan: &Plan, changes: &[change::Change], made: Made) -> Pushed {
         let is_new = |path: &str| plan.added.iter().any(|file| file.path == path);
         for change in changes {
             match change.content {

@@ -13,7 +13,7 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 use ureq::http::Method;
 
-use super::commit::{Change, Content};
+use super::change::{Change, Content};
 use super::local::LocalFile;
 use super::{Wish, named, pool};
 use crate::client::{Call, Hub};

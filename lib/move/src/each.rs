@@ -1,0 +1,25 @@
+//! One model after another, until the user has enough of it.
+
+use mlxk_cli::{Input, Output, interrupt};
+use mlxk_core::{Error, Record, Result};
+
+/// Does `work` for each record of `input`; what that fails with, `refuse` tells.
+pub fn each(
+    input: Input,
+    out: &mut Output,
+    mut work: impl FnMut(Record, &mut Output) -> Result<()>,
+    refuse: impl Fn(&Error, &mut Output) -> Result<()>,
+) -> Result<()> {
+    let watch = interrupt::watch();
+    for record in input.batches().flatten() {
+        let done = record.and_then(|record| work(record, out));
+        if watch.caught() {
+            out.remark("interrupted", "the same command goes on where it stopped");
+            break;
+        }
+        if let Err(e) = done {
+            refuse(&e, out)?;
+        }
+    }
+    Ok(()) // and dies of the signal, if there was one
+}
