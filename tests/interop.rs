@@ -57,8 +57,7 @@ impl Side {
 
     fn hf(&self, args: &str) -> Command {
         let mut command = self.command(&self.bin.join("bin/hf"));
-        // The Hub for tests takes no uploads to Xet storage.
-        if !self.xet || args.starts_with("upload") {
+        if !self.xet {
             command.env("HF_HUB_DISABLE_XET", "1");
         }
         command.args(args.split(' '));
@@ -107,7 +106,7 @@ fn ended_well(output: Output) -> String {
 #[test]
 #[ignore = "needs huggingface_hub: make interop"]
 fn their_client_works_with_the_hub_for_tests() {
-    for side in sides() {
+    for side in sides().into_iter().chain(sides().map(Side::without_xet)) {
         side.hf_ok("download org/M");
         side.is_whole("org/M");
         side.hf_ok("cache verify org/M");
@@ -119,6 +118,8 @@ fn their_client_works_with_the_hub_for_tests() {
         fs::write(new.join("b.safetensors"), vec![7; 40_000_000]).unwrap();
         side.hf_ok("repos create org/New --private");
         side.hf_ok("upload org/New new");
+        let by_xet = side.hub.requests().iter().any(|request| request.path == "/v1/shards");
+        assert_eq!(by_xet, side.xet);
         let paths: Vec<_> =
             side.hub.repo("org/New").files("main").into_iter().map(|(path, _)| path).collect();
         assert_eq!(paths, ["a.txt", "b.safetensors"]);

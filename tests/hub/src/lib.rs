@@ -19,6 +19,7 @@
 mod access;
 mod content;
 mod control;
+mod deposit;
 mod fault;
 mod log;
 mod read;
@@ -75,8 +76,8 @@ impl Hub {
             format!("http://localhost:{}", cdn_at.port()),
         ));
         let hub = read::routes().merge(write::routes()).merge(content::routes());
-        let hub = hub.merge(control::routes()).merge(xet::routes());
-        let storage = content::storage().merge(xet::storage());
+        let hub = hub.merge(control::routes()).merge(xet::routes()).merge(deposit::routes());
+        let storage = content::storage().merge(xet::storage()).merge(deposit::storage());
         runtime.spawn(serve(api, watch::over(hub, &state, Origin::Api)));
         runtime.spawn(serve(cdn, watch::over(storage, &state, Origin::Storage)));
         Hub { state, runtime: Some(runtime) }

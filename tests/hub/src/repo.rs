@@ -50,6 +50,8 @@ pub struct Kept {
     pub objects: HashMap<String, Bytes>,
     /// Objects of a Xet storage, chunk by chunk, by the hash that it knows content by.
     pub xorbs: HashMap<String, Arc<Vec<Object>>>,
+    /// The chunks of objects that clients brought to it, by hash.
+    pub deposits: HashMap<String, Vec<Vec<u8>>>,
     /// Parts of uploads under way: hash and number.
     pub parts: BTreeMap<(String, usize), Bytes>,
     /// Entries in an answer that lists files.
@@ -91,6 +93,7 @@ impl State {
             repos: BTreeMap::new(),
             objects: HashMap::new(),
             xorbs: HashMap::new(),
+            deposits: HashMap::new(),
             parts: BTreeMap::new(),
             page: 1000,
         };

@@ -52,6 +52,11 @@ async fn ticket(
     headers: HeaderMap,
 ) -> Answer<Response> {
     read(&hub.lock(), &format!("{org}/{name}"), &headers)?;
+    Ok(entrance(&hub))
+}
+
+/// Where the storage is, and what it wants to be shown.
+pub fn entrance(hub: &Shared) -> Response {
     // Clients read it from the body, or, as huggingface_hub does, from the headers.
     let headers = [
         ("x-xet-cas-url", hub.storage.clone()),
@@ -59,7 +64,16 @@ async fn ticket(
         ("x-xet-token-expiration", EXPIRY.to_string()),
     ];
     let body = json!({"accessToken": TOKEN, "exp": EXPIRY, "casUrl": hub.storage});
-    Ok((headers, Json(body)).into_response())
+    (headers, Json(body)).into_response()
+}
+
+/// Refuses who does not show what the storage wants to be shown.
+pub fn shown(headers: &HeaderMap) -> Answer<()> {
+    let shown = headers.get(header::AUTHORIZATION).and_then(|token| token.to_str().ok());
+    match shown == Some(&format!("Bearer {TOKEN}")) {
+        true => Ok(()),
+        false => Err(Refused::new(401, None, "Unauthorized")),
+    }
 }
 
 async fn recipe(
@@ -67,10 +81,7 @@ async fn recipe(
     Path(hash): Path<String>,
     headers: HeaderMap,
 ) -> Answer<Response> {
-    let shown = headers.get(header::AUTHORIZATION).and_then(|token| token.to_str().ok());
-    if shown != Some(&format!("Bearer {TOKEN}")) {
-        return Err(Refused::new(401, None, "Unauthorized"));
-    }
+    shown(&headers)?;
     let (objects, size) = find(&hub, &hash)?;
     let asked = headers.get(header::RANGE).and_then(|range| range.to_str().ok());
     let range = match asked {
