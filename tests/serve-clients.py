@@ -74,11 +74,19 @@ def structured(client):
 
 
 def tools(client):
-    """A loop of an agent: a call, what it gives, an answer."""
+    """A loop of an agent: a call, what it gives, an answer in the form that all of it asks for."""
     function = {"name": "weather", "parameters": parameters, "strict": True}
     tool = {"type": "function", "function": function}
     conversation = [{"role": "user", "content": "How is the weather in Paris?"}]
+    report = {
+        "type": "object",
+        "properties": {"sky": {"enum": ["sunny", "cloudy"]}},
+        "required": ["sky"],
+        "additionalProperties": False,
+    }
+    schema = {"name": "report", "schema": report, "strict": True}
     options = {"model": model, "max_tokens": 60, "temperature": 0, "tools": [tool]}
+    options["response_format"] = {"type": "json_schema", "json_schema": schema}
     called = client.chat.completions.create(
         messages=conversation, tool_choice="required", **options
     )
@@ -88,7 +96,8 @@ def tools(client):
     assert list(json.loads(call.function.arguments)) == ["city"]
     conversation += [message, {"role": "tool", "tool_call_id": call.id, "content": "Sunny."}]
     told = client.chat.completions.create(messages=conversation, **options)
-    assert told.choices[0].message.content
+    assert told.choices[0].finish_reason == "stop"
+    assert list(json.loads(told.choices[0].message.content)) == ["sky"]
 
 
 def completions(client):

@@ -4,16 +4,17 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use llguidance::api::TopLevelGrammar;
+use llguidance::api::{GrammarWithLexer, TopLevelGrammar};
 use llguidance::toktrie::{ApproximateTokEnv, InferenceCapabilities, TokEnv, TokRxInfo, TokTrie};
 use llguidance::{Matcher, ParserFactory};
 use mlxk_core::{Error, Kind, Result};
 use serde_json::Value;
 
-use crate::answer::Answer;
+use crate::answer::{Answer, Place};
 use crate::fence::{self, Fenced, Share, Work};
 use crate::sample::Constraint;
-use crate::{Processor, Tokenizer};
+use crate::tokenizer::SPECIAL;
+use crate::{Processor, Tokenizer, tools};
 
 mod endless;
 
@@ -37,6 +38,8 @@ pub enum Rules {
     Schema(Value),
     /// A grammar, in the variant of Lark that llguidance reads.
     Grammar(String),
+    /// That the answer is a call of one of these tools.
+    Call(Vec<Value>),
 }
 
 /// Rules, ready for one answer.
@@ -77,33 +80,21 @@ impl Vocabulary {
         Ok(Vocabulary { factory: Arc::new(factory), size })
     }
 
-    /// Makes `rules` ready.
+    /// Makes `rules` ready. A call of one of the tools `besides`, as JSON alone, follows them too.
     ///
     /// # Errors
     /// [`Kind::Validation`] if they make no sense, cannot be followed, or are too large.
-    pub fn ready(&self, rules: &Rules) -> Result<Ready> {
-        let what = match rules {
-            Rules::Schema(_) => "json_schema",
-            Rules::Grammar(_) => "grammar",
-        };
+    pub fn ready(&self, rules: &Rules, besides: &[Value]) -> Result<Ready> {
+        let what = rules.field();
         let refused = |why: &str| Error::new(Kind::Validation, "", format!("`{what}`: {why}"));
-        let own = match rules {
-            Rules::Schema(schema) => fence::weight(schema),
-            // Parsed, a letter takes about a hundred.
-            Rules::Grammar(text) => text.len().saturating_mul(32),
-        };
+        let own = rules.weight() + besides.iter().map(fence::weight).sum::<usize>();
         if own > MAX_RULES {
             return Err(refused("too large"));
         }
-        let (factory, rules) = (Arc::clone(&self.factory), rules.clone());
+        let (factory, rules, besides) =
+            (Arc::clone(&self.factory), rules.clone(), besides.to_vec());
         let made = fence::run(Share { own, ..SHARE }, move || {
-            let grammar = match rules {
-                Rules::Schema(schema) if endless::is_endless(&schema) => {
-                    return Err("it demands something of itself without end".to_owned());
-                }
-                Rules::Schema(schema) => TopLevelGrammar::from_json_schema(schema),
-                Rules::Grammar(text) => TopLevelGrammar::from_lark(text),
-            };
+            let grammar = rules.grammar(&besides)?;
             let mut matcher = Matcher::new(factory.create_parser(grammar));
             // What is too large for a mask shows with the first one.
             matcher.compute_mask().map(|_| matcher).map_err(|e| why(&e))
@@ -114,42 +105,109 @@ impl Vocabulary {
         }
     }
 
-    /// Ids below this are known.
-    pub fn size(&self) -> usize {
-        self.size
+    /// Tokens with which `text` may go on that is still to come: the one that is all of it, or
+    /// those that are its beginning.
+    fn beginnings(&self, text: &str) -> Vec<u32> {
+        let trie = self.factory.tok_env().tok_trie();
+        let special = [&[SPECIAL], text.as_bytes()].concat();
+        let all = [text.as_bytes(), &special].map(|text| trie.token_id_at_bytes(text));
+        match all.into_iter().flatten().collect::<Vec<_>>() {
+            none if none.is_empty() => {
+                [text.as_bytes(), &special].map(|text| trie.all_prefixes(text)).concat()
+            }
+            all => all,
+        }
+    }
+
+    /// No token.
+    fn nothing(&self) -> Vec<u32> {
+        vec![0; self.size.div_ceil(32)]
     }
 }
 
-/// The rules for one answer. Reasoning before it is free, and so are calls.
+impl Rules {
+    /// The field of a request that they come from.
+    fn field(&self) -> &'static str {
+        match self {
+            Rules::Schema(_) => "json_schema",
+            Rules::Grammar(_) => "grammar",
+            Rules::Call(_) => "tools",
+        }
+    }
+
+    /// Bytes that they hold, about.
+    fn weight(&self) -> usize {
+        match self {
+            Rules::Schema(schema) => fence::weight(schema),
+            // Parsed, a letter takes about a hundred.
+            Rules::Grammar(text) => text.len().saturating_mul(32),
+            Rules::Call(tools) => tools.iter().map(fence::weight).sum(),
+        }
+    }
+
+    /// As a grammar, which calls of the tools `besides` follow too.
+    fn grammar(self, besides: &[Value]) -> std::result::Result<TopLevelGrammar, String> {
+        let own = match self {
+            Rules::Schema(schema) if endless::is_endless(&schema) => {
+                return Err("it demands something of itself without end".to_owned());
+            }
+            Rules::Schema(schema) => GrammarWithLexer::from_json_schema(schema),
+            Rules::Grammar(text) => GrammarWithLexer::from_lark(text),
+            Rules::Call(demanded) => {
+                GrammarWithLexer::from_json_schema(tools::schema(&demanded, "arguments"))
+            }
+        };
+        if besides.is_empty() {
+            return Ok(TopLevelGrammar::from_grammar(own));
+        }
+        let call = GrammarWithLexer::from_json_schema(tools::schema(besides, "parameters"));
+        let named = |name: &str, grammar| GrammarWithLexer { name: Some(name.into()), ..grammar };
+        let either = GrammarWithLexer::from_lark("start: @own | @call".to_owned());
+        let grammars = vec![either, named("own", own), named("call", call)];
+        Ok(TopLevelGrammar { grammars, max_tokens: None })
+    }
+}
+
+/// The rules for one answer. Reasoning before it is free, and so are calls in its place.
 pub struct Ruled {
-    matcher: Matcher,
+    vocabulary: Vocabulary,
+    /// None once a mark has begun that the rules have no place for.
+    matcher: Option<Matcher>,
     processor: Arc<Processor>,
     /// Reads along until the answer itself begins.
     reading: Option<Answer>,
+    /// Whether there may be calls in the place of an answer.
+    calls: bool,
     /// Tokens that may open reasoning.
     openings: Vec<u32>,
     /// Whether a token has come.
     begun: bool,
-    size: usize,
 }
 
 impl Ruled {
-    /// For an answer that `reading` reads along.
+    /// For an answer that `reading` reads along, and in whose place there may be `calls`.
     pub fn new(
         vocabulary: &Vocabulary,
         matcher: Matcher,
         processor: &Arc<Processor>,
         reading: Answer,
+        calls: bool,
     ) -> Ruled {
-        let processor = Arc::clone(processor);
         let openings = processor.tokenizer.openings(&processor.marks);
-        let (reading, size) = (Some(reading), vocabulary.size());
-        Ruled { matcher, processor, reading, openings, begun: false, size }
+        Ruled {
+            vocabulary: vocabulary.clone(),
+            matcher: Some(matcher),
+            processor: Arc::clone(processor),
+            reading: Some(reading),
+            calls,
+            openings,
+            begun: false,
+        }
     }
 
     /// Every token, those that end the answer only within a call.
     fn anything(&self, within_call: bool) -> Vec<u32> {
-        let mut all = vec![u32::MAX; self.size.div_ceil(32)];
+        let mut all = vec![u32::MAX; self.vocabulary.size.div_ceil(32)];
         for end in self.processor.tokenizer.ends().filter(|_| !within_call) {
             if let Some(word) = all.get_mut(end as usize / 32) {
                 *word &= !(1 << (end % 32));
@@ -157,20 +215,42 @@ impl Ruled {
         }
         all
     }
+
+    /// Tokens with which a mark may begin, or go on.
+    fn marks(&self, place: Place) -> Vec<u32> {
+        let Place::Opening { reasoning, calls, within } = place else { return Vec::new() };
+        let calls = calls.into_iter().filter(|_| self.calls);
+        let going_on = reasoning.into_iter().filter(|_| within).chain(calls);
+        let going_on = going_on.flat_map(|rest| self.vocabulary.beginnings(rest));
+        self.openings.iter().copied().filter(|_| !self.begun).chain(going_on).collect()
+    }
+
+    /// Goes on by a token of the answer itself; false if the rules have no place for it.
+    fn follow(&mut self, id: u32) -> Result<bool> {
+        if self.processor.tokenizer.is_end(id) {
+            return Ok(true);
+        }
+        let Some(matcher) = &mut self.matcher else { return Ok(false) };
+        Ok(matcher.try_consume_tokens(&[id]).map_err(|e| broken(&e))? == 1)
+    }
 }
 
 impl Constraint for Ruled {
     fn allowed(&mut self) -> Result<Vec<u32>> {
-        if let Some(reading) = self.reading.as_ref().filter(|reading| reading.reasons()) {
-            return Ok(self.anything(reading.in_call()));
+        let place = self.reading.as_ref().map_or(Place::Text, Answer::place);
+        if matches!(place, Place::Reasoning | Place::Call) {
+            return Ok(self.anything(place == Place::Call));
         }
-        let mask = self.matcher.compute_mask_or_eos();
-        let mut allowed = mask.map_err(|e| broken(&e))?.as_slice().to_vec();
-        if !self.begun {
-            for &mark in &self.openings {
-                if let Some(word) = allowed.get_mut(mark as usize / 32) {
-                    *word |= 1 << (mark % 32);
-                }
+        let mut allowed = match &mut self.matcher {
+            Some(matcher) => {
+                let mask = matcher.compute_mask_or_eos();
+                mask.map_err(|e| broken(&e))?.as_slice().to_vec()
+            }
+            None => self.vocabulary.nothing(),
+        };
+        for id in self.marks(place) {
+            if let Some(word) = allowed.get_mut(id as usize / 32) {
+                *word |= 1 << (id % 32);
             }
         }
         Ok(allowed)
@@ -178,18 +258,23 @@ impl Constraint for Ruled {
 
     fn push(&mut self, id: u32) -> Result<()> {
         self.begun = true;
+        let mut place = Place::Text;
         if let Some(reading) = &mut self.reading {
-            let reasoned = reading.reasons();
+            let free = matches!(reading.place(), Place::Reasoning | Place::Call);
             reading.push(id, &self.processor.tokenizer, &self.processor.marks);
-            if reasoned || reading.reasons() {
+            place = reading.place();
+            if free || place == Place::Reasoning {
                 return Ok(());
             }
-            self.reading = None;
         }
-        match self.processor.tokenizer.is_end(id) {
-            true => Ok(()),
-            false => self.matcher.consume_token(id).map_err(|e| broken(&e)),
+        match (self.follow(id)?, place) {
+            (true, Place::Opening { .. }) => {}
+            // A call in the form that the rules themselves want is an answer.
+            (true, _) => self.reading = None,
+            (false, Place::Opening { .. } | Place::Call) => self.matcher = None,
+            (false, _) => return Err(broken(&"nothing may come next")),
         }
+        Ok(())
     }
 }
 

@@ -48,6 +48,7 @@ pub mod sample;
 mod stop;
 mod template;
 mod tokenizer;
+mod tools;
 mod weights;
 mod working;
 

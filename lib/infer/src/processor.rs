@@ -4,6 +4,7 @@
 use std::sync::{Arc, OnceLock};
 
 use mlxk_core::{Error, Facts, Kind, Plan, Result};
+use serde_json::Value;
 
 use crate::answer::{Answer, Marks, Reader};
 use crate::defaults::defaults;
@@ -11,7 +12,7 @@ use crate::event::{Bound, End, Reason};
 use crate::generation::Generation;
 use crate::grammar::{Ruled, Vocabulary};
 use crate::request::{Prompt, Request, Rules};
-use crate::{Sampling, Template, Tokenizer};
+use crate::{Conversation, Sampling, Template, Tokenizer};
 
 /// The longest answer that is given without being asked for, in tokens.
 const MAX_TOKENS: u64 = 32_768;
@@ -108,8 +109,14 @@ impl Processor {
                 Reader::new(&self.marks, &text, chat.tools.as_deref().unwrap_or_default())
             }
         };
-        let answer = |stop: &[String]| Answer::new(&self.tokenizer, stop, reader(), sampling.seed);
-        let ruled = |rules| self.ruled(rules, answer(&[])?);
+        let demanded = matches!(rules, Some(Rules::Call(_)));
+        let answer =
+            |stop: &[String]| Answer::new(&self.tokenizer, stop, reader(), sampling.seed, demanded);
+        let tools = match &request.prompt {
+            Prompt::Chat(Conversation { tools: Some(tools), .. }) if !demanded => &tools[..],
+            _ => &[],
+        };
+        let ruled = |rules| self.ruled(rules, answer(&[])?, tools);
         let generation = Generation {
             answer: answer(&options.stop)?,
             stop_ids: options.stop_ids.clone(),
@@ -152,8 +159,9 @@ impl Processor {
         Ok((text, tokens))
     }
 
-    /// What keeps to `rules` in an answer that `reading` reads along.
-    fn ruled(self: &Arc<Self>, rules: &Rules, reading: Answer) -> Result<Ruled> {
+    /// What keeps to `rules` in an answer that `reading` reads along, in whose place there may be
+    /// calls of `tools`.
+    fn ruled(self: &Arc<Self>, rules: &Rules, reading: Answer, tools: &[Value]) -> Result<Ruled> {
         let vocabulary = match self.vocabulary.get() {
             Some(vocabulary) => vocabulary,
             None => {
@@ -161,7 +169,9 @@ impl Processor {
                 self.vocabulary.get_or_init(|| vocabulary)
             }
         };
-        Ok(Ruled::new(vocabulary, vocabulary.ready(rules)?, self, reading))
+        let besides = if self.marks.bare { tools } else { &[] };
+        let matcher = vocabulary.ready(rules, besides)?;
+        Ok(Ruled::new(vocabulary, matcher, self, reading, !tools.is_empty()))
     }
 }
 

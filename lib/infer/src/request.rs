@@ -7,6 +7,7 @@ use crate::conversation::{self, Conversation};
 use crate::fields::{Fields, invalid};
 pub use crate::grammar::Rules;
 pub use crate::options::Options;
+use crate::tools::Choice;
 
 /// One task for a model.
 #[derive(Clone, Debug, PartialEq)]
@@ -54,8 +55,8 @@ impl Prompt {
 
 impl Request {
     /// Reads the fields of a record: `prompt` (with `system`), `messages` or, for the model as they
-    /// are, `prompt_ids`; `tools`,
-    /// `chat_template_kwargs`, `json_schema` or `grammar`, and those of [`Options`], with `preset`
+    /// are, `prompt_ids`; `tools` with
+    /// `tool_choice`, `chat_template_kwargs`, `json_schema` or `grammar`, and those of [`Options`], with `preset`
     /// for what it does not say. Other fields are nothing to a model.
     ///
     /// # Errors
@@ -85,15 +86,34 @@ impl Request {
         if system.is_some() && (preset.raw || fields.present("messages").is_some()) {
             return Err(invalid("`system` goes with a `prompt` that goes through the template"));
         }
-        let prompt = with_template(prompt, &fields, preset)?;
+        let (tools, demanded) = tools(&fields)?;
+        let prompt = with_template(prompt, tools, &fields, preset)?;
         let options = Options::parse(&fields, &preset.options)?;
-        Ok(Request { prompt, options, rules: rules(&fields)?.or_else(|| preset.rules.clone()) })
+        let rules = rules(&fields)?.or_else(|| preset.rules.clone());
+        // What an answer has to follow says nothing of a call.
+        Ok(Request { prompt, options, rules: demanded.map(Rules::Call).or(rules) })
     }
 }
 
-/// `prompt` with what else its template is to know.
-fn with_template(mut prompt: Prompt, fields: &Fields, preset: &Preset) -> Result<Prompt> {
+/// JSON schemas of functions, if there are any.
+type Tools = Option<Vec<Value>>;
+
+/// The tools that there are, and those of them one of which has to be called.
+fn tools(fields: &Fields) -> Result<(Tools, Tools)> {
     let tools = fields.present("tools").map(conversation::tools).transpose()?.flatten();
+    let what = "auto, none, required or a function";
+    let choice = fields.read("tool_choice", what, Choice::read)?.unwrap_or_default();
+    let demanded = choice.demanded(tools.as_deref().unwrap_or_default())?;
+    Ok((tools.filter(|_| choice != Choice::None), demanded))
+}
+
+/// `prompt` with `tools` and what else its template is to know.
+fn with_template(
+    mut prompt: Prompt,
+    tools: Tools,
+    fields: &Fields,
+    preset: &Preset,
+) -> Result<Prompt> {
     let own = fields.read("chat_template_kwargs", "an object", Value::as_object)?;
     match &mut prompt {
         Prompt::Chat(conversation) => {
@@ -155,6 +175,15 @@ mod tests {
             (r#"{"prompt":1}"#, "`prompt` is not a text"),
             (r#"{"messages":[]}"#, "`messages` is not a list of objects with a `role`"),
             (r#"{"prompt":"","tools":1}"#, "`tools` is not a list of objects"),
+            (
+                r#"{"prompt":"","tool_choice":"any"}"#,
+                "`tool_choice` is not auto, none, required or a function",
+            ),
+            (r#"{"prompt":"","tool_choice":"required"}"#, "`tool_choice` is none of `tools`"),
+            (
+                r#"{"prompt":"","tools":[{"name":"a"}],"tool_choice":{"function":{"name":"b"}}}"#,
+                "`tool_choice` is none of `tools`",
+            ),
             (r#"{"prompt":"","json_schema":1}"#, "`json_schema` is not an object"),
             (
                 r#"{"prompt":"","json_schema":{},"grammar":""}"#,

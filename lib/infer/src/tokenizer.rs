@@ -30,7 +30,7 @@ const END_OF_TURN: [&str; 7] = [
 const MAX_WORDS: usize = 1 << 22;
 
 /// What special tokens begin with among [`Tokenizer::words`].
-const SPECIAL: u8 = 0xff;
+pub const SPECIAL: u8 = 0xff;
 
 /// A model's tokenizer.
 pub struct Tokenizer {

@@ -52,6 +52,27 @@ const HARMONY: [&str; 17] = [
     "<|call|>",
 ];
 
+/// Those of a model whose marks are spelled, and which may write its calls without.
+const SPELLED: [&str; 17] = [
+    "}",
+    "{",
+    "\"",
+    "arguments",
+    "b",
+    ":",
+    ",",
+    "1",
+    "<",
+    "tool_",
+    "call>",
+    "</",
+    "name",
+    "parameters",
+    "a",
+    "x",
+    "</s>",
+];
+
 /// A model that wants to say `wishes`, then the earliest of its tokens that it may.
 struct Wishful {
     wishes: Vec<u32>,
@@ -203,6 +224,111 @@ fn in_harmony_the_rules_are_for_the_final_part_and_calls_are_free() {
     let text = ["<|start|>", "<|channel|>", "final", "<|message|>", "b", "<|call|>"];
     let told = ask(&[reasoning, text].concat());
     assert_eq!((told.reasoning.as_str(), told.text.as_str(), told.reason), ("b}", "{}", "stop"));
+}
+
+/// A function `a`.
+fn tools() -> Value {
+    json!([{"type": "function", "function": {"name": "a"}}])
+}
+
+/// The name and the arguments of each call.
+fn called(told: &Told) -> Vec<(Value, Value)> {
+    let call =
+        |call: &Value| (call["function"]["name"].clone(), call["function"]["arguments"].clone());
+    told.calls.iter().map(call).collect()
+}
+
+#[test]
+fn with_tools_an_answer_calls_one_or_follows_its_schema() {
+    let rules = || json!({"json_schema": {"const": 1}, "tools": tools()});
+    let call =
+        ["<tool_call>", "{", "\"", "a", "\"", ":", "{", "}", "}", "</tool_call>", "b", "</s>"];
+    let told = ask("", &call, rules()).unwrap();
+    assert_eq!(called(&told), [(json!("a"), json!({}))]);
+    // Behind a call the model says what it likes.
+    assert_eq!((told.text.as_str(), told.reason), ("b", Reason::Calls.name()));
+    let thought = [&["<think>", "b", "</think>"][..], &call].concat();
+    let told = ask("", &thought, rules()).unwrap();
+    assert_eq!((told.reasoning.as_str(), told.calls.len()), ("b", 1));
+    let told = ask("", &["b", "<tool_call>"], rules()).unwrap();
+    assert_eq!((told.text.as_str(), told.reason), ("1", "stop"));
+    let mut none = rules();
+    none["tool_choice"] = "none".into();
+    for request in [none, json!({"json_schema": {"const": 1}})] {
+        let told = ask("", &["<tool_call>"], request).unwrap();
+        assert_eq!((told.text.as_str(), told.reason), ("1", "stop"));
+    }
+    let grammar = json!({"grammar": "start: \"a\" \"b\"", "tools": tools()});
+    assert_eq!(ask("", &call, grammar.clone()).unwrap().calls.len(), 1);
+    assert_eq!(ask("", &["a", "<tool_call>"], grammar).unwrap().text, "ab");
+}
+
+#[test]
+fn a_mark_of_several_tokens_opens_a_call_or_is_none() {
+    let rules = || json!({"json_schema": {"const": 1}, "tools": tools()});
+    let ask = |wishes: &[&str], rules| ask_with(&SPELLED, "", wishes, rules).unwrap();
+    let open = ["<", "tool_", "call>"];
+    let call = ["{", "\"", "a", "\"", ":", "{", "}", "}", "</", "tool_", "call>", "</s>"];
+    let told = ask(&[&open[..], &call].concat(), rules());
+    assert_eq!(called(&told), [(json!("a"), json!({}))]);
+    assert_eq!((told.text.as_str(), told.reason), ("", Reason::Calls.name()));
+    // What has begun to be a mark becomes one.
+    let told = ask(&[&["<", "b", "b"][..], &call].concat(), rules());
+    assert_eq!(told.calls.len(), 1);
+    let told = ask(&open, json!({"json_schema": {"const": 1}}));
+    assert_eq!(told.text, "1");
+    // What may also be the answer is followed as such.
+    let grammar = json!({"grammar": "start: \"<\" (\"a\" | \"tool_\") \"1\"", "tools": tools()});
+    assert_eq!(ask(&["<", "a", "b"], grammar.clone()).text, "<a1");
+    assert_eq!(ask(&["<", "tool_", "1"], grammar.clone()).text, "<tool_1");
+    assert_eq!(ask(&[&open[..], &call].concat(), grammar).calls.len(), 1);
+}
+
+#[test]
+fn a_call_without_a_mark_follows_the_schema_of_its_function() {
+    let schema = json!({"type": "object", "properties": {"b": {"const": 1}}, "required": ["b"],
+        "additionalProperties": false});
+    let mut tools = tools();
+    tools[0]["function"]["parameters"] = json!({"type": "object", "required": ["b"],
+        "properties": {"b": {"$ref": "#/$defs/one"}}, "additionalProperties": false,
+        "$defs": {"one": {"const": 1}}});
+    let ask = |wishes: &[&str], tools: &Value, schema: &Value| {
+        let request = json!({"tools": tools, "json_schema": schema});
+        ask_with(&SPELLED, "{# <|python_tag|> #}", wishes, request).unwrap()
+    };
+    let call = ["{", "\"", "name", "\"", ":", "\"", "b", "\"", ",", "\"", "parameters"];
+    let told = ask(&call, &tools, &schema);
+    assert_eq!(called(&told), [(json!("a"), json!({"b": 1}))]);
+    assert_eq!((told.text.as_str(), told.reason), ("", Reason::Calls.name()));
+    let told = ask(&["{", "\"", "b", "\"", ":", "b"], &tools, &schema);
+    assert_eq!((told.text.as_str(), told.calls.len()), ("{\"b\":1}", 0));
+    // A name alone makes no call.
+    let named = json!({"type": "object", "properties": {"name": {"const": "b"}},
+        "required": ["name"], "additionalProperties": false});
+    let told = ask(&call, &tools, &named);
+    assert_eq!((told.text.as_str(), told.reason), ("{\"name\":\"b\"}", "stop"));
+}
+
+#[test]
+fn a_call_that_is_demanded_is_one_whatever_else_is_asked() {
+    let mut tools = tools();
+    tools[0]["function"]["parameters"] = json!({"type": "object", "required": ["b"],
+        "properties": {"b": {"$ref": "#/$defs/one"}}, "additionalProperties": false,
+        "$defs": {"one": {"const": 1}}});
+    let named = json!({"type": "function", "function": {"name": "a"}});
+    for choice in [json!("required"), named] {
+        for end in ["", "{# <|python_tag|> #}"] {
+            let request =
+                json!({"tools": tools, "tool_choice": choice, "json_schema": {"const": 1}});
+            let told = ask_with(&SPELLED, end, &["<", "1", "b"], request).unwrap();
+            assert_eq!(called(&told), [(json!("a"), json!({"b": 1}))]);
+            assert_eq!((told.text.as_str(), told.reason), ("", Reason::Calls.name()));
+        }
+    }
+    // What was cut is no call.
+    let request = json!({"tools": tools, "tool_choice": "required", "max_tokens": 3});
+    let told = ask_with(&SPELLED, "", &[], request).unwrap();
+    assert_eq!((told.text.as_str(), told.reason), ("{\"name", "length"));
 }
 
 #[test]

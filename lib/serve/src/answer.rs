@@ -17,11 +17,11 @@ use tokio::time::timeout;
 
 use crate::account::Account;
 use crate::app::{App, Settings};
-use crate::engine::{Call, Event, Events, Reason};
+use crate::engine::{Event, Events};
 use crate::fields::Fields;
 use crate::guard::Id;
 use crate::refusal::Refusal;
-use crate::task::{Shape, Task};
+use crate::task::Task;
 use crate::wording::{Answer, Wording};
 
 /// Time after which a silent stream says that it is there.
@@ -77,7 +77,7 @@ pub struct Open {
 impl Open {
     /// Hands the requests of a task to the engine.
     pub fn new(app: &Arc<App>, id: &Id, task: Task) -> Result<Open, Refusal> {
-        let Task { requests, count: (count, field), shape, stream, wording } = task;
+        let Task { requests, count: (count, field), single, stream, wording } = task;
         let room = app.engine.room();
         if count > room {
             let message = format!("`{field}`: {count} answers at once, where {room} may wait");
@@ -86,7 +86,7 @@ impl Open {
         let mut choices = Vec::new();
         for request in requests {
             let account = Account::open(app, &id.0, &request, stream);
-            choices.push(Choice::open(account, app.engine.submit(request), shape)?);
+            choices.push(Choice::open(account, app.engine.submit(request), single)?);
         }
         Ok(Open { choices, wording, stream })
     }
@@ -126,11 +126,8 @@ pub fn json(value: &serde_json::Value) -> Response {
 struct Choice {
     account: Account,
     events: Events,
-    shape: Shape,
-    /// The text of a call that is not complete.
-    forced: String,
-    /// What comes before the next event.
-    ready: VecDeque<Event>,
+    /// Whether calls after the first are left out.
+    single: bool,
     calls: usize,
     over: bool,
 }
@@ -139,11 +136,10 @@ impl Choice {
     fn open(
         mut account: Account,
         events: mlxk_core::Result<Events>,
-        shape: Shape,
+        single: bool,
     ) -> Result<Choice, Refusal> {
         let events = events.map_err(|e| failed(&mut account, e))?;
-        let (forced, ready) = (String::new(), VecDeque::new());
-        Ok(Choice { account, events, shape, forced, ready, calls: 0, over: false })
+        Ok(Choice { account, events, single, calls: 0, over: false })
     }
 
     /// Waits until the model begins: the tokens of the prompt.
@@ -160,48 +156,18 @@ impl Choice {
 
     /// What comes next; nothing after the end.
     async fn next(&mut self) -> Result<Option<Event>, Refusal> {
-        loop {
-            if let Some(event) = self.ready.pop_front() {
-                return Ok(Some(event));
-            }
-            if self.over {
-                return Ok(None);
-            }
+        while !self.over {
             let event = self.events.recv().await.unwrap_or_else(|| Err(closed()));
             let event = event.map_err(|e| failed(&mut self.account, e))?;
             self.account.hear(&event);
             self.over = matches!(event, Event::End(_));
-            self.shaped(event);
-        }
-    }
-
-    fn shaped(&mut self, event: Event) {
-        match event {
-            Event::Text(text) if self.shape.forced => self.forced += &text,
-            Event::Logprobs(..) if self.shape.forced => {}
-            Event::Call(_) if self.shape.single && self.calls > 0 => {}
-            Event::Call(call) => {
-                self.calls += 1;
-                self.ready.push_back(Event::Call(call));
+            self.calls += usize::from(matches!(event, Event::Call(_)));
+            if !matches!(event, Event::Call(_)) || !self.single || self.calls == 1 {
+                return Ok(Some(event));
             }
-            Event::End(mut end) if self.shape.forced => {
-                if let Some(call) = call(&self.forced) {
-                    end.reason = Reason::Calls;
-                    self.ready.push_back(Event::Call(call));
-                }
-                self.ready.push_back(Event::End(end));
-            }
-            event => self.ready.push_back(event),
         }
+        Ok(None)
     }
-}
-
-/// The call that a text is; none if it was cut.
-fn call(text: &str) -> Option<Call> {
-    let value: serde_json::Value = serde_json::from_str(text).ok()?;
-    let name = value["name"].as_str()?.to_owned();
-    let id = crate::wording::fresh("call_");
-    Some(Call { id, name, arguments: value["arguments"].to_string() })
 }
 
 /// Answers that are told as they come.
@@ -260,7 +226,7 @@ impl Told {
         self.next += 1;
         let mut open: Vec<(usize, &mut Choice)> = self.choices.iter_mut().enumerate().collect();
         open.rotate_left(first);
-        open.retain(|(_, choice)| !choice.over || !choice.ready.is_empty());
+        open.retain(|(_, choice)| !choice.over);
         let waiting = open
             .into_iter()
             .map(|(number, choice)| Box::pin(async move { (number, choice.next().await) }));

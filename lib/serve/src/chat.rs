@@ -30,14 +30,14 @@ pub fn read(mut fields: Fields) -> Result<Task, Refusal> {
     if let Some(schema) = format(&mut fields)? {
         record = record.with("json_schema", schema);
     }
-    let (record, shape) = tools::read(&mut fields, record)?;
+    let (record, single) = tools::read(&mut fields, record)?;
     let n = task::count(&mut fields)?;
     let (stream, usage) = task::stream(&mut fields)?;
     only_defaults(&mut fields)?;
     fields.finish("chat completions")?;
     let wording = Chat::new(&model, n as usize, usage, logprobs.is_some());
     let requests = Box::new(task::repeated(model, false, record, n));
-    Ok(Task { requests, count: (n, "n"), shape, stream, wording: Box::new(wording) })
+    Ok(Task { requests, count: (n, "n"), single, stream, wording: Box::new(wording) })
 }
 
 /// Under its new name and its old one.

@@ -8,7 +8,7 @@ use crate::engine::{End, Event, Likelihood};
 use crate::fields::Fields;
 use crate::heading::Heading;
 use crate::refusal::Refusal;
-use crate::task::{self, Shape, Task};
+use crate::task::{self, Task};
 use crate::wording::{Answer, Likely, Wording, finish_reason};
 
 /// Tokens of an answer whose length neither request nor server says, as OpenAI has it.
@@ -65,7 +65,7 @@ pub fn read(mut fields: Fields, most: Option<u64>) -> Result<Task, Refusal> {
     });
     let (requests, wording) = (Box::new(requests), Box::new(words));
     let field = if same_prompt { "n" } else { "prompt" };
-    Ok(Task { requests, count: (count, field), shape: Shape::default(), stream, wording })
+    Ok(Task { requests, count: (count, field), single: false, stream, wording })
 }
 
 fn prompts(value: &Value) -> Option<Vec<Prompt>> {

@@ -11,7 +11,7 @@ use crate::fields::Fields;
 use crate::messages_wording::Messages;
 use crate::refusal::Refusal;
 use crate::schema;
-use crate::task::{self, Shape, Task};
+use crate::task::{self, Task};
 use crate::tools::{self, Choice};
 
 /// Reads a body.
@@ -19,7 +19,7 @@ pub fn read(mut fields: Fields) -> Result<Task, Refusal> {
     let most = fields.whole("max_tokens", 1, u64::MAX)?;
     let most = most.ok_or_else(|| Refusal::invalid("`max_tokens` is missing"))?;
     let thinking = thinking(&mut fields)?;
-    let (model, record, shape) = prompt(&mut fields, &thinking)?;
+    let (model, record, single) = prompt(&mut fields, &thinking)?;
     let mut record = task::choice(&mut fields, record.with("max_tokens", most))?;
     if let Some(stop) = fields.take("stop_sequences") {
         record = record.with("stop", stop);
@@ -30,7 +30,7 @@ pub fn read(mut fields: Fields) -> Result<Task, Refusal> {
     fields.finish("messages")?;
     let wording = Box::new(Messages::new(&model, thinking.shown));
     let requests = Box::new(task::repeated(model, false, record, 1));
-    Ok(Task { requests, count: (1, "messages"), shape, stream, wording })
+    Ok(Task { requests, count: (1, "messages"), single, stream, wording })
 }
 
 /// Reads a body whose tokens are to be counted.
@@ -41,8 +41,8 @@ pub fn counted(mut fields: Fields) -> Result<Request, Refusal> {
     Ok(Request { model, raw: false, record: Arc::new(record), seed: None })
 }
 
-/// The model, and what the prompt is made of.
-fn prompt(fields: &mut Fields, thinking: &Thinking) -> Result<(String, Record, Shape), Refusal> {
+/// The model, what the prompt is made of, and whether one function alone may be called.
+fn prompt(fields: &mut Fields, thinking: &Thinking) -> Result<(String, Record, bool), Refusal> {
     let model = task::model(fields)?;
     let mut messages = Vec::new();
     if let Some(system) = fields.read("system", "a text or a list of texts", texts)? {
@@ -68,8 +68,8 @@ fn prompt(fields: &mut Fields, thinking: &Thinking) -> Result<(String, Record, S
     let tools = fields.list("tools", TOOLS)?.unwrap_or_default();
     let tools = tools.into_iter().map(function).collect::<Result<Vec<_>, _>>()?;
     let (choice, single) = choice(fields)?;
-    let (record, shape) = tools::with(record, tools, choice, single, "output_config")?;
-    Ok((model, record, shape))
+    let record = tools::with(record, tools, choice)?;
+    Ok((model, record, single))
 }
 
 const WHAT: &str = "a list of objects with a `role` and a `content`";

@@ -34,13 +34,13 @@ pub fn read(mut fields: Fields) -> Result<Task, Refusal> {
     let tools = fields.read("tools", "a list of functions", functions)?.unwrap_or_default();
     let choice = choice(&mut fields)?;
     let single = tools::single(&mut fields)?;
-    let (record, shape) = tools::with(record, tools, choice, single, "text")?;
+    let record = tools::with(record, tools, choice)?;
     let stream = fields.truth("stream")?;
     only_defaults(&mut fields)?;
     fields.finish("responses")?;
     let wording = Box::new(Responses::new(echo, logprobs.is_some()));
     let requests = Box::new(task::repeated(model, false, record, 1));
-    Ok(Task { requests, count: (1, "input"), shape, stream, wording })
+    Ok(Task { requests, count: (1, "input"), single, stream, wording })
 }
 
 /// Fields that a response repeats.

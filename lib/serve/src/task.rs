@@ -19,21 +19,12 @@ pub struct Task {
     pub requests: Box<dyn Iterator<Item = Request> + Send>,
     /// How many these are, and the field that says so.
     pub count: (u64, &'static str),
-    /// How its answers are made ready.
-    pub shape: Shape,
+    /// Whether calls after the first are left out.
+    pub single: bool,
     /// Whether answers are told as they come.
     pub stream: bool,
     /// How they are told.
     pub wording: Box<dyn Wording>,
-}
-
-/// What is done with an answer before it is told.
-#[derive(Clone, Copy, Debug, Default, PartialEq)]
-pub struct Shape {
-    /// The text is that of a call: `{"name", "arguments"}`.
-    pub forced: bool,
-    /// Calls after the first are left out.
-    pub single: bool,
 }
 
 /// The model that is asked.

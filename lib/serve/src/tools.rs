@@ -6,7 +6,6 @@ use serde_json::{Value, json};
 use crate::engine::Call;
 use crate::fields::Fields;
 use crate::refusal::Refusal;
-use crate::task::Shape;
 
 /// Whether a function is to be called.
 #[derive(Clone, Debug, PartialEq)]
@@ -21,12 +20,12 @@ pub enum Choice {
     Named(String),
 }
 
-/// Reads the tools of a chat.
-pub fn read(fields: &mut Fields, record: Record) -> Result<(Record, Shape), Refusal> {
+/// Reads the tools of a chat, and whether one alone may be called.
+pub fn read(fields: &mut Fields, record: Record) -> Result<(Record, bool), Refusal> {
     let tools = fields.read("tools", "a list of functions", functions)?.unwrap_or_default();
     let choice = fields.take("tool_choice").map(|value| choice(&value)).transpose()?;
-    let single = single(fields)?;
-    with(record, tools, choice.unwrap_or(Choice::Auto), single, "response_format")
+    let record = with(record, tools, choice.unwrap_or(Choice::Auto))?;
+    Ok((record, single(fields)?))
 }
 
 /// Whether one function alone may be called.
@@ -35,40 +34,22 @@ pub fn single(fields: &mut Fields) -> Result<bool, Refusal> {
     Ok(several == Some(false))
 }
 
-/// The record of a request whose model may call `tools`. A call that must be is a form of the
-/// answer, which is read as one; no other form goes with tools, `format` being the field that asks
-/// for one.
-pub fn with(
-    record: Record,
-    tools: Vec<Value>,
-    choice: Choice,
-    single: bool,
-    format: &str,
-) -> Result<(Record, Shape), Refusal> {
-    let wanted: Vec<&Value> = match &choice {
-        Choice::None => return Ok((record, Shape::default())),
-        Choice::Auto => Vec::new(),
-        Choice::Any => tools.iter().collect(),
+/// The record of a request whose model may call `tools`.
+pub fn with(record: Record, tools: Vec<Value>, choice: Choice) -> Result<Record, Refusal> {
+    let named = |name: &str| tools.iter().any(|tool| tool["function"]["name"] == name);
+    let (there, said) = match choice {
+        Choice::None => return Ok(record),
+        Choice::Auto => (true, Value::Null),
+        Choice::Any => (!tools.is_empty(), "required".into()),
         Choice::Named(name) => {
-            tools.iter().filter(|tool| tool["function"]["name"] == **name).collect()
+            (named(&name), json!({"type": "function", "function": {"name": name}}))
         }
     };
-    if choice != Choice::Auto && wanted.is_empty() {
+    if !there {
         return Err(Refusal::invalid("`tool_choice` is none of `tools`"));
     }
-    let forced = !wanted.is_empty();
-    let format = if record.get("grammar").is_some() { "grammar" } else { format };
-    if !tools.is_empty() && record.get("json_schema").or(record.get("grammar")).is_some() {
-        let message = format!("`{format}` leaves no way to call one of `tools`");
-        return Err(Refusal::invalid(message + "; it goes with the tool choice none"));
-    }
-    let schemas: Vec<Value> = wanted.into_iter().map(schema).collect();
-    let record = match forced {
-        true => record.with("json_schema", json!({"anyOf": schemas})),
-        false => record,
-    };
     let record = if tools.is_empty() { record } else { record.with("tools", tools) };
-    Ok((record, Shape { forced, single }))
+    Ok(if said.is_null() { record } else { record.with("tool_choice", said) })
 }
 
 /// A call as it stands in answers.
@@ -77,21 +58,6 @@ pub fn call(call: &Call) -> Value {
         "id": call.id,
         "type": "function",
         "function": {"name": call.name, "arguments": call.arguments},
-    })
-}
-
-/// The schema of a call of a function.
-fn schema(tool: &Value) -> Value {
-    let function = &tool["function"];
-    let parameters = match &function["parameters"] {
-        Value::Null => json!({"type": "object", "properties": {}}),
-        parameters => parameters.clone(),
-    };
-    json!({
-        "type": "object",
-        "properties": {"name": {"const": function["name"]}, "arguments": parameters},
-        "required": ["name", "arguments"],
-        "additionalProperties": false,
     })
 }
 

@@ -2,8 +2,8 @@
 
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use mlxk_serve::{App, Settings};
-use mlxk_testengine::{Answered, ROOM, Script, post, settings, text};
+use mlxk_serve::{App, Call, Event, Settings};
+use mlxk_testengine::{Answered, ROOM, Script, post, settings};
 use serde_json::{Value, json};
 
 const PATH: &str = "/v1/chat/completions";
@@ -100,24 +100,36 @@ fn tool() -> Value {
 }
 
 #[tokio::test]
-async fn a_call_that_must_be_is_one() {
-    let says = r#"{"name":"weather","arguments":{"city":"Rome"}}"#;
-    let script = Script::new().with("forced", [text(&says[..9]), text(&says[9..])]);
+async fn what_is_to_be_called_and_what_is_to_be_said_reach_the_engine_together() {
+    let script = Script::new();
+    let format = json!({"type": "json_object"});
     for choice in [json!("required"), json!({"type": "function", "function": {"name": "weather"}})]
     {
-        let more = json!({"model": "forced", "tools": [tool()], "tool_choice": choice});
-        let answer = chat(&script, more).await.json();
-        let choice = &answer["choices"][0];
-        assert_eq!(choice["finish_reason"], "tool_calls");
-        let function = json!({"name": "weather", "arguments": r#"{"city":"Rome"}"#});
-        assert_eq!(choice["message"]["tool_calls"][0]["function"], function);
-        let schema = script.last().record.get("json_schema").unwrap().clone();
-        assert_eq!(schema["anyOf"][0]["properties"]["name"], json!({"const": "weather"}));
+        let more = json!({"tools": [tool()], "tool_choice": choice, "response_format": format});
+        chat(&script, more).await.json();
+        assert_eq!(script.last().record.get("tool_choice"), Some(&choice));
     }
-    let format = json!({"type": "json_object"});
     let more = json!({"tools": [tool()], "tool_choice": "none", "response_format": format});
     chat(&script, more).await.json();
     assert_eq!(script.last().record.get("tools"), None);
+}
+
+#[tokio::test]
+async fn a_wish_for_one_call_leaves_out_the_others() {
+    let call = |id: &str| {
+        let (name, arguments) = ("weather".to_owned(), "{}".to_owned());
+        Event::Call(Call { id: id.to_owned(), name, arguments })
+    };
+    let script = Script::new().with("eager", ["a", "b", "c"].map(call));
+    for (several, calls) in [(true, 3), (false, 1)] {
+        for stream in [false, true] {
+            let more = json!({"model": "eager", "tools": [tool()], "stream": stream,
+                "parallel_tool_calls": several});
+            let answer = chat(&script, more).await;
+            assert_eq!(answer.text.matches("weather").count(), calls, "{}", answer.text);
+            assert!(answer.text.contains(r#""finish_reason":"tool_calls""#), "{}", answer.text);
+        }
+    }
 }
 
 #[tokio::test]
@@ -200,15 +212,9 @@ async fn what_cannot_be_heeded_is_refused_by_name() {
             "parallel_tool_calls",
         ),
         (
-            json!({"tools": [tool()], "response_format": {"type": "json_object"}}),
-            "`response_format` leaves no way to call one of `tools`; it goes with the tool choice \
-             none",
-            "response_format",
-        ),
-        (
-            json!({"tools": [tool()], "grammar": "start: \"a\""}),
-            "`grammar` leaves no way to call one of `tools`; it goes with the tool choice none",
-            "grammar",
+            json!({"tools": [tool()], "tool_choice": {"function": {"name": "time"}}}),
+            "`tool_choice` is none of `tools`",
+            "tool_choice",
         ),
         (
             json!({"response_format": {"type": "json_schema", "json_schema": {

@@ -3,6 +3,7 @@
 use serde_json::{Map, Value, json};
 
 use super::literal;
+use crate::tools::{function, name};
 
 /// A function that the model wants to be called.
 #[derive(Clone, Debug, PartialEq)]
@@ -173,7 +174,7 @@ fn glm(block: &str, tools: &[Value]) -> Option<Vec<Call>> {
 
 /// A name alone: one of the tools, without arguments.
 fn bare(block: &str, tools: &[Value]) -> Option<Vec<Call>> {
-    tools.iter().find(|tool| function(tool)["name"] == block)?;
+    tools.iter().find(|tool| name(tool) == Some(block))?;
     Some(vec![call("", block, json!({}))?])
 }
 
@@ -243,9 +244,4 @@ fn typed(text: &str, name: &str, key: &str, tools: &[Value]) -> Value {
         Some(kind) if kind == "string" => Value::String(text.to_owned()),
         _ => literal::value(text.trim()).unwrap_or_else(|| Value::String(text.to_owned())),
     }
-}
-
-/// What a tool says of its function.
-fn function(tool: &Value) -> &Value {
-    tool.get("function").unwrap_or(tool)
 }

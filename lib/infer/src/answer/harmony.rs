@@ -4,8 +4,9 @@
 //! call has its recipient in the header, ` to=functions.name`.
 
 use super::calls::Call;
+use super::given::Given;
 use super::literal;
-use super::reader::{Given, Piece, open_end};
+use super::reader::{Piece, Place, open_end};
 
 /// Ends of a part.
 const ENDS: [&str; 5] = ["<|end|>", "<|call|>", "<|return|>", "<|start|>", "<|channel|>"];
@@ -50,9 +51,13 @@ impl Harmony {
         self.part != Part::Text
     }
 
-    /// True within a call.
-    pub fn in_call(&self) -> bool {
-        matches!(self.part, Part::Call(_))
+    /// See [`super::reader::Reader::place`].
+    pub fn place(&self) -> Place {
+        match self.part {
+            Part::Header | Part::Reasoning => Place::Reasoning,
+            Part::Call(_) => Place::Call,
+            Part::Text => Place::Text,
+        }
     }
 
     /// See [`super::reader::Reader::push`].

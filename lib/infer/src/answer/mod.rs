@@ -1,14 +1,16 @@
 //! One answer, from tokens to what a reader gets: reasoning, text and calls, up to a stop string.
 
 mod calls;
+mod given;
 mod harmony;
 mod literal;
 mod marks;
 mod reader;
 
 pub use calls::Call;
+use calls::calls;
 pub use marks::Marks;
-pub use reader::{Piece, Reader};
+pub use reader::{Piece, Place, Reader};
 
 use mlxk_core::Result;
 
@@ -21,6 +23,8 @@ pub struct Answer {
     detokenizer: Detokenizer,
     stop: Stop,
     reader: Reader,
+    /// What there is of a text that is to be a call.
+    call: Option<String>,
     /// Calls given so far.
     calls: u64,
     seed: u64,
@@ -28,6 +32,7 @@ pub struct Answer {
 
 impl Answer {
     /// An answer that ends at any of `stop`. `seed` makes the ids of calls that have none.
+    /// `demanded` says that its text is to be a call.
     ///
     /// # Errors
     /// If the tokenizer is not one of a model that writes text.
@@ -36,9 +41,12 @@ impl Answer {
         stop: &[String],
         reader: Reader,
         seed: u64,
+        demanded: bool,
     ) -> Result<Answer> {
         let stop = Stop::new(stop.iter().cloned());
-        Ok(Answer { detokenizer: tokenizer.detokenizer()?, stop, reader, calls: 0, seed })
+        let detokenizer = tokenizer.detokenizer()?;
+        let call = demanded.then(String::new);
+        Ok(Answer { detokenizer, stop, reader, call, calls: 0, seed })
     }
 
     /// What the next token settles, and whether a stop string ended the answer.
@@ -55,7 +63,7 @@ impl Answer {
         if stopped {
             pieces.extend(self.reader.finish());
         }
-        (self.named(pieces), stopped)
+        (self.told(pieces, stopped), stopped)
     }
 
     /// The rest, when no more tokens come.
@@ -67,7 +75,7 @@ impl Answer {
             pieces.extend(self.reader.push(&rest));
         }
         pieces.extend(self.reader.finish());
-        self.named(pieces)
+        self.told(pieces, true)
     }
 
     /// True while the model reasons, as far as is known yet.
@@ -75,9 +83,9 @@ impl Answer {
         self.reader.reasons()
     }
 
-    /// True within a call that tells itself where it ends.
-    pub fn in_call(&self) -> bool {
-        matches!(&self.reader, Reader::Harmony(harmony) if harmony.in_call())
+    /// Where the answer is, as far as is known yet.
+    pub fn place(&self) -> Place {
+        self.reader.place()
     }
 
     /// The stop string that ended the answer, if one did.
@@ -99,7 +107,8 @@ impl Answer {
     }
 
     /// Counts the calls, and gives those an id that have none.
-    fn named(&mut self, mut pieces: Vec<Piece>) -> Vec<Piece> {
+    fn told(&mut self, pieces: Vec<Piece>, last: bool) -> Vec<Piece> {
+        let mut pieces = self.demanded(pieces, last);
         for piece in &mut pieces {
             if let Piece::Call(call) = piece {
                 self.calls += 1;
@@ -107,6 +116,26 @@ impl Answer {
                     call.id = call_id(self.seed, self.calls);
                 }
             }
+        }
+        pieces
+    }
+
+    /// The same with a text that is to be a call as one, at its end.
+    fn demanded(&mut self, mut pieces: Vec<Piece>, last: bool) -> Vec<Piece> {
+        let Some(call) = &mut self.call else { return pieces };
+        pieces.retain(|piece| match piece {
+            Piece::Text(text) => {
+                call.push_str(text);
+                false
+            }
+            _ => true,
+        });
+        let text = if last { std::mem::take(call) } else { String::new() };
+        match calls(&text, &[]) {
+            Some(calls) => pieces.extend(calls.into_iter().map(Piece::Call)),
+            None if text.is_empty() => {}
+            // It was cut.
+            None => pieces.push(Piece::Text(text)),
         }
         pieces
     }

@@ -7,8 +7,10 @@
 use serde_json::Value;
 
 use super::calls::{Call, calls};
+use super::given::Given;
 use super::harmony::Harmony;
 use super::marks::{Marks, Pair};
+use crate::tools::name;
 
 /// A piece of an answer.
 #[derive(Debug, PartialEq)]
@@ -19,6 +21,26 @@ pub enum Piece {
     Text(String),
     /// A call.
     Call(Call),
+}
+
+/// Where an answer is, for those who say what may come next.
+#[derive(Debug, PartialEq)]
+pub enum Place {
+    /// Within reasoning, or what announces a part.
+    Reasoning,
+    /// Within a call, or behind one.
+    Call,
+    /// Where a mark may open another part: at the beginning of the text, or within the mark.
+    Opening {
+        /// What is still to come of each mark of reasoning.
+        reasoning: Vec<&'static str>,
+        /// The same of calls.
+        calls: Vec<&'static str>,
+        /// Whether a part of the mark is there.
+        within: bool,
+    },
+    /// Within the text.
+    Text,
 }
 
 /// Reads one answer.
@@ -51,6 +73,15 @@ impl Reader {
         }
     }
 
+    /// Where the answer is.
+    pub fn place(&self) -> Place {
+        match self {
+            Reader::Plain => Place::Text,
+            Reader::Marked(marked) => marked.place(),
+            Reader::Harmony(harmony) => harmony.place(),
+        }
+    }
+
     /// What the next piece settles.
     pub fn push(&mut self, piece: &str) -> Vec<Piece> {
         match self {
@@ -71,51 +102,6 @@ impl Reader {
     }
 }
 
-/// Pieces that are given out, parts of one kind with a blank line between.
-#[derive(Debug, Default)]
-pub struct Given {
-    pieces: Vec<Piece>,
-    /// Whether there was text, and reasoning, before this part.
-    before: [bool; 2],
-    /// Whether this part has begun.
-    begun: bool,
-}
-
-impl Given {
-    /// Gives out a piece of reasoning or of text. What a part begins with is not blank.
-    pub fn piece(&mut self, reasoning: bool, text: &str) {
-        if text.is_empty() {
-            return;
-        }
-        let kind = usize::from(reasoning);
-        let space = if !self.begun && self.before[kind] { "\n\n" } else { "" };
-        self.begun = true;
-        self.before[kind] = true;
-        let text = format!("{space}{text}");
-        self.pieces.push(if reasoning { Piece::Reasoning(text) } else { Piece::Text(text) });
-    }
-
-    /// Gives out a call.
-    pub fn call(&mut self, call: Call) {
-        self.pieces.push(Piece::Call(call));
-    }
-
-    /// The next piece is of another part.
-    pub fn part(&mut self) {
-        self.begun = false;
-    }
-
-    /// Whether this part has begun.
-    pub fn begun(&self) -> bool {
-        self.begun
-    }
-
-    /// What was given out since.
-    pub fn take(&mut self) -> Vec<Piece> {
-        std::mem::take(&mut self.pieces)
-    }
-}
-
 /// An answer whose parts are between marks.
 #[derive(Debug)]
 pub struct Marked {
@@ -126,6 +112,8 @@ pub struct Marked {
     held: String,
     /// Whether there was a mark before this part, to which white space belongs.
     marked: bool,
+    /// Whether a mark of calls was there.
+    called: bool,
     given: Given,
 }
 
@@ -160,6 +148,7 @@ impl Marked {
         Marked {
             part: opened.map_or(Part::Text, |(_, close)| Part::Reasoning { close }),
             marked: opened.is_some(),
+            called: false,
             marks,
             tools: tools.to_vec(),
             held: String::new(),
@@ -176,6 +165,22 @@ impl Marked {
             Part::Text if self.given.begun() || held.is_empty() => false,
             Part::Text => self.marks.reasoning.iter().any(begins),
             Part::Calls { .. } => false,
+        }
+    }
+
+    fn place(&self) -> Place {
+        let held = self.held.trim_start();
+        match self.part {
+            Part::Reasoning { .. } => Place::Reasoning,
+            _ if self.called => Place::Call,
+            Part::Text if !self.given.begun() => Place::Opening {
+                reasoning: rests(&self.marks.reasoning, held).collect(),
+                calls: rests(&self.marks.calls, held)
+                    .chain(rests(&self.marks.open_calls, held))
+                    .collect(),
+                within: !held.is_empty(),
+            },
+            Part::Text | Part::Calls { .. } => Place::Text,
         }
     }
 
@@ -253,6 +258,7 @@ impl Marked {
                 match opening {
                     Opening::Reasoning((_, close)) => self.next(Part::Reasoning { close }),
                     Opening::Calls((_, close), inside) => {
+                        self.called = true;
                         self.part = Part::Calls { open, close, inside };
                     }
                 }
@@ -290,7 +296,11 @@ impl Marked {
     /// The calls of a block, or else its text.
     fn calls(&mut self, open: &str, block: &str, close: &str, inside: bool) {
         let whole = format!("{open}{block}{close}");
-        match calls(if inside { &whole } else { block }, &self.tools) {
+        let is_tool = |call: &Call| self.tools.iter().any(|tool| name(tool) == Some(&call.name));
+        // Without a mark there may be anything.
+        let marked = !open.trim().is_empty();
+        let read = calls(if inside { &whole } else { block }, &self.tools);
+        match read.filter(|calls| marked || calls.iter().all(is_tool)) {
             Some(calls) => {
                 calls.into_iter().for_each(|call| self.given.call(call));
                 self.next(Part::Text);
@@ -331,6 +341,11 @@ impl Opening {
             Opening::Reasoning((open, _)) | Opening::Calls((open, _), _) => open,
         }
     }
+}
+
+/// What is still to come of each mark of `pairs` that `held` begins.
+fn rests(pairs: &[Pair], held: &str) -> impl Iterator<Item = &'static str> {
+    pairs.iter().filter_map(move |(open, _)| open.strip_prefix(held))
 }
 
 /// The bytes at the end of `text` with which one of `marks` may begin.
