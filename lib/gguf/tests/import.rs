@@ -233,6 +233,14 @@ fn stretched_positions_come_back() {
 }
 
 #[test]
+fn what_no_file_says_is_not_guessed() {
+    assert!(
+        refused(Builder::of("bitnet")).contains("\"bitnet\" cannot be imported: it stands for")
+    );
+    assert!(refused(Builder::of("bert")).contains("cannot be imported; these can: apertus, "));
+}
+
+#[test]
 fn a_model_that_contradicts_itself_is_refused() {
     let llama = Builder::llama;
     let extra = llama().tensor("blk.1.attn_q.weight", &[32, 32], 0, vec![0; 4096]);

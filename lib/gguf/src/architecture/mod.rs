@@ -66,12 +66,21 @@ const FAMILIES: [&[Architecture]; 8] = [
     early::ALL,
 ];
 
+/// Architectures that MLX has too, but which no file can become, each with the reason.
+const OTHERWISE: &[(&str, &str)] = &[(
+    "bitnet",
+    "it stands for models with SiLU in llama.cpp and with squared ReLU in MLX, and files do not say which",
+)];
+
 /// The architecture of a file. The error is a phrase that lists those there are.
 pub fn of(gguf: &Gguf) -> Result<&'static Architecture, String> {
     let name: &str = gguf.need("general.architecture")?;
     let all = || FAMILIES.iter().copied().flatten();
     let fits = |architecture: &&Architecture| architecture.gguf == name && (architecture.is)(gguf);
     all().find(fits).ok_or_else(|| {
+        if let Some((_, why)) = OTHERWISE.iter().find(|(other, _)| *other == name) {
+            return format!("the architecture {name:?} cannot be imported: {why}");
+        }
         let mut known: Vec<_> = all().map(|architecture| architecture.gguf).collect();
         known.sort_unstable();
         known.dedup();

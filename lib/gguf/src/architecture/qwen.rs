@@ -9,18 +9,14 @@ use super::{Architecture, USUAL};
 use crate::model::Model;
 
 pub const ALL: &[Architecture] = &[
-    Architecture {
-        gguf: "qwen2",
-        names: &[NORMS, ATTENTION, MLP],
-        config: |m| m.config("qwen2", "Qwen2ForCausalLM", json!({ "use_sliding_window": false })),
-        ..USUAL
-    },
-    Architecture {
-        gguf: "qwen3",
-        names: &[NORMS, ATTENTION, MLP],
-        config: |m| m.config("qwen3", "Qwen3ForCausalLM", json!({})),
-        ..USUAL
-    },
+    Architecture { gguf: "qwen2", ..TWO },
+    Architecture { gguf: "qwen3", ..THREE },
+    Architecture { gguf: "qwen3moe", ..THREE_MOE },
+    // Of those that take pictures a file holds what reads text; for it alone, the positions in
+    // pictures are those in the text.
+    Architecture { gguf: "qwen2vl", ..TWO },
+    Architecture { gguf: "qwen3vl", ..THREE },
+    Architecture { gguf: "qwen3vlmoe", ..THREE_MOE },
     Architecture {
         gguf: "qwen2moe",
         names: &[NORMS, ATTENTION, EXPERTS, WEIGHED],
@@ -29,15 +25,6 @@ pub const ALL: &[Architecture] = &[
             own["shared_expert_intermediate_size"] =
                 m.need_size("expert_shared_feed_forward_length")?.into();
             m.config("qwen2_moe", "Qwen2MoeForCausalLM", own)
-        },
-        ..USUAL
-    },
-    Architecture {
-        gguf: "qwen3moe",
-        names: &[NORMS, ATTENTION, EXPERTS],
-        config: |m| {
-            let own = experts(m)?;
-            m.config("qwen3_moe", "Qwen3MoeForCausalLM", own)
         },
         ..USUAL
     },
@@ -66,6 +53,27 @@ pub const ALL: &[Architecture] = &[
     Architecture { gguf: "qwen35", ..FIVE },
     Architecture { gguf: "qwen35moe", ..FIVE },
 ];
+
+const TWO: Architecture = Architecture {
+    names: &[NORMS, ATTENTION, MLP],
+    config: |m| m.config("qwen2", "Qwen2ForCausalLM", json!({ "use_sliding_window": false })),
+    ..USUAL
+};
+
+const THREE: Architecture = Architecture {
+    names: &[NORMS, ATTENTION, MLP],
+    config: |m| m.config("qwen3", "Qwen3ForCausalLM", json!({})),
+    ..USUAL
+};
+
+const THREE_MOE: Architecture = Architecture {
+    names: &[NORMS, ATTENTION, EXPERTS],
+    config: |m| {
+        let own = experts(m)?;
+        m.config("qwen3_moe", "Qwen3MoeForCausalLM", own)
+    },
+    ..USUAL
+};
 
 const FIVE: Architecture = Architecture {
     root: "language_model.",
