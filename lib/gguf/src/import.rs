@@ -4,7 +4,7 @@ use std::fmt;
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 
-use memmap2::Mmap;
+use memmap2::{Mmap, UncheckedAdvice};
 use mlxk_core::store::stamp::Stamp;
 use mlxk_core::tensors;
 use mlxk_core::verify::Progress;
@@ -56,7 +56,14 @@ impl Source {
         let ids = tokenizer::ids(&gguf).map_err(at)?;
         let config = config(&model, &weights, &ids).map_err(at)?;
         files.push(("generation_config.json", ids));
-        Ok(Import { path: &self.path, stamp: &self.stamp, weights, config, files })
+        Ok(Import { source: self, weights, config, files })
+    }
+
+    /// Lets what was read leave memory; it is read again should it be asked for again.
+    fn forget(&self) {
+        // SAFETY: nobody writes to the map, so that what is forgotten is what the file holds. That
+        // it may fail to leave memory does no harm.
+        let _ = unsafe { self.bytes.unchecked_advise(UncheckedAdvice::DontNeed) };
     }
 
     /// Errors if the model is in several files, of which this is one.
@@ -75,8 +82,7 @@ impl Source {
 /// An import that only needs to be carried out.
 #[derive(Debug)]
 pub struct Import<'a> {
-    path: &'a Path,
-    stamp: &'a Stamp,
+    source: &'a Source,
     weights: Weights<'a>,
     config: Value,
     files: Vec<(&'static str, Value)>,
@@ -108,15 +114,17 @@ impl Import<'_> {
         dir: &Path,
         mut progress: impl FnMut(Progress) -> mlxk_core::Result<()>,
     ) -> mlxk_core::Result<()> {
+        let source = self.source;
         let bytes = |entry: &tensors::Entry| entry.bytes().unwrap_or_default();
         progress(Progress::Due(self.bytes()))?;
         tensors::write(dir, &self.weights.entries, tensors::SHARD, |entry| {
             progress(Progress::Read(bytes(entry)))?;
             // Before it is read, which would kill the process if the file was cut short.
-            self.stamp.check()?;
-            self.weights.bytes(entry).map_err(|what| invalid(self.path, what))
+            source.stamp.check()?;
+            source.forget();
+            self.weights.bytes(entry).map_err(|what| invalid(&source.path, what))
         })?;
-        self.stamp.check()?;
+        source.stamp.check()?;
         let config = ("config.json", &self.config);
         for (name, content) in self.files.iter().map(|(name, file)| (*name, file)).chain([config]) {
             let path = dir.join(name);

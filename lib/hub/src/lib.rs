@@ -8,6 +8,7 @@
 //! digest, and needs an async runtime.
 
 pub mod cache;
+pub mod chunk;
 pub mod client;
 pub mod clone;
 pub mod event;

@@ -7,15 +7,14 @@
 
 use std::collections::HashMap;
 use std::fmt;
-use std::io::Read;
 use std::sync::{Mutex, MutexGuard};
 
-use lz4_flex::frame::FrameDecoder;
 use mlxk_core::{Error, Kind};
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use ureq::http::{Method, StatusCode};
 
+use crate::chunk::Head;
 use crate::client::{Call, Hub};
 use crate::flow::Flow;
 use crate::part::Part;
@@ -23,9 +22,6 @@ use crate::refusal::{Attempt, Failure};
 
 /// The list of the chunks of one piece is not longer than this.
 const LONGEST_LIST: u64 = 16 << 20;
-
-/// Chunks have 128 KiB at most as they are cut today; more than this is no chunk.
-const LONGEST_CHUNK: usize = 1 << 20;
 
 /// The storage of a model's files.
 pub struct Storage {
@@ -201,7 +197,7 @@ impl<'a> Chunks<'a> {
 
     /// The content of the next chunk.
     fn chunk(&mut self) -> Attempt<Vec<u8>> {
-        let mut head = [0; HEAD];
+        let mut head = [0; Head::SIZE];
         self.flow.fill(&mut head)?;
         let head = Head::read(head).ok_or_else(|| odd("sends what is no chunk"))?;
         let mut packed = vec![0; head.packed];
@@ -209,58 +205,6 @@ impl<'a> Chunks<'a> {
         self.next += 1;
         head.unpack(packed).ok_or_else(|| odd("sends a chunk that cannot be unpacked"))
     }
-}
-
-/// The bytes before a chunk that say how long it is, and how it was packed.
-const HEAD: usize = 8;
-
-struct Head {
-    packing: u8,
-    packed: usize,
-    unpacked: usize,
-}
-
-impl Head {
-    /// A version, then three bytes for the length of what follows, the packing, and three for the
-    /// length of what that stands for.
-    fn read([version, a, b, c, packing, d, e, f]: [u8; HEAD]) -> Option<Head> {
-        let length =
-            |bytes: [u8; 3]| u32::from_le_bytes([bytes[0], bytes[1], bytes[2], 0]) as usize;
-        let (packed, unpacked) = (length([a, b, c]), length([d, e, f]));
-        let plausible = version == 0 && packed <= 2 * LONGEST_CHUNK && unpacked <= LONGEST_CHUNK;
-        plausible.then_some(Head { packing, packed, unpacked })
-    }
-
-    /// What `packed` stands for: its own bytes, or those that it is the LZ4 frame of, or these with
-    /// the first bytes of all groups of four before all second ones, and so on.
-    fn unpack(&self, packed: Vec<u8>) -> Option<Vec<u8>> {
-        let bytes = match self.packing {
-            0 => packed,
-            1 => inflate(&packed, self.unpacked)?,
-            2 => regroup(&inflate(&packed, self.unpacked)?),
-            _ => return None,
-        };
-        (bytes.len() == self.unpacked).then_some(bytes)
-    }
-}
-
-fn inflate(packed: &[u8], length: usize) -> Option<Vec<u8>> {
-    let mut bytes = Vec::with_capacity(length);
-    FrameDecoder::new(packed).take(length as u64 + 1).read_to_end(&mut bytes).ok()?;
-    Some(bytes)
-}
-
-fn regroup(bytes: &[u8]) -> Vec<u8> {
-    let mut whole = vec![0; bytes.len()];
-    let mut rest = bytes;
-    for place in 0..4 {
-        let (group, others) = rest.split_at((bytes.len() + 3 - place) / 4);
-        for (to, from) in whole.iter_mut().skip(place).step_by(4).zip(group) {
-            *to = *from;
-        }
-        rest = others;
-    }
-    whole
 }
 
 /// Makes the call once, and reads the JSON of its answer.
@@ -274,68 +218,4 @@ fn answer<T: DeserializeOwned>(hub: &Hub, call: Call) -> Attempt<T> {
 /// A failure that would come again.
 fn odd(what: &str) -> Failure {
     Failure::from(Error::new(Kind::DownloadFailed, "", format!("the Xet storage {what}")))
-}
-
-#[cfg(test)]
-mod tests {
-    #![allow(clippy::unwrap_used)] // a test fails by panicking
-
-    use mlxk_core::digest::Hasher;
-
-    use super::*;
-
-    /// Chunks of all packings, one behind the other, as hf-xet 1.8.0 uploads them.
-    const CHUNKS: &[u8] = include_bytes!("../tests/data/xorb.bin");
-
-    /// The content of chunks up to the first that is none.
-    fn read(mut chunks: &[u8]) -> (Vec<u8>, Vec<u8>) {
-        let (mut content, mut packings) = (Vec::new(), Vec::new());
-        while let Some((head, rest)) = chunks.split_first_chunk()
-            && let Some(head) = Head::read(*head)
-            && let Some(packed) = rest.get(..head.packed)
-            && let Some(unpacked) = head.unpack(packed.to_vec())
-        {
-            assert_eq!(unpacked.len(), head.unpacked);
-            content.extend(unpacked);
-            packings.push(head.packing);
-            chunks = &rest[head.packed..];
-        }
-        (content, packings)
-    }
-
-    #[test]
-    fn chunks_of_the_official_client_are_read() {
-        let (content, packings) = read(CHUNKS);
-        let mut hasher = Hasher::sha256();
-        hasher.update(&content);
-        assert_eq!(
-            hasher.finish().to_string(),
-            "c33c353637eedadc1eb504e5e3b7a19debd605710f1ea5f632640698a7e0c89e"
-        );
-        assert!((0..3).all(|packing| packings.contains(&packing)), "{packings:?}");
-    }
-
-    #[test]
-    fn whatever_comes_is_read_or_refused() {
-        arbtest::arbtest(|chance| {
-            let mut chunks = CHUNKS.to_vec();
-            for _ in 0..chance.int_in_range(1..=8)? {
-                let at = chance.choose_index(chunks.len())?;
-                chunks[at] = chance.arbitrary()?;
-            }
-            chunks.drain(..chance.choose_index(64)?);
-            read(&chunks);
-            read(&chance.arbitrary::<Vec<u8>>()?);
-            Ok(())
-        });
-    }
-
-    #[test]
-    fn a_small_chunk_that_would_become_a_huge_one_is_refused() {
-        let mut encoder = lz4_flex::frame::FrameEncoder::new(Vec::new());
-        std::io::Write::write_all(&mut encoder, &vec![0; 64 << 20]).unwrap();
-        let packed = encoder.finish().unwrap();
-        let head = Head { packing: 1, packed: packed.len(), unpacked: LONGEST_CHUNK };
-        assert!(head.unpack(packed).is_none());
-    }
 }
