@@ -25,6 +25,9 @@ pub use distributed::DistributedFlags;
 pub use flags::{ListenFlags, WorkFlags};
 pub use log::LogFlags;
 
+/// Connections at once.
+const CONNECTIONS: usize = 1024;
+
 /// What clients have time for.
 const TIMES: Times = Times {
     head: Duration::from_secs(30),
@@ -75,6 +78,7 @@ pub fn serve(
         origins: listen.origins()?,
         lenient: listen.ignore_unknown,
         max_body: listen.max_body.0 as usize,
+        max_connections: CONNECTIONS,
         max_tokens: bounds.preset.options.max_tokens,
         times: TIMES,
         log: tell.clone(),

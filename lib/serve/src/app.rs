@@ -40,6 +40,9 @@ pub struct Settings {
     pub lenient: bool,
     /// Bytes of the largest body that is read.
     pub max_body: usize,
+    /// Connections at once; one more takes the place of the one whose client has been silent
+    /// longest.
+    pub max_connections: usize,
     /// Tokens of a completion whose request does not say.
     pub max_tokens: Option<u64>,
     /// What clients have time for.

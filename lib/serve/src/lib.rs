@@ -27,6 +27,7 @@ mod responses;
 mod responses_wording;
 mod schema;
 mod server;
+mod silent;
 mod task;
 mod tools;
 mod wording;

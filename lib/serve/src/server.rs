@@ -1,5 +1,6 @@
 //! The server at work: connections in, until it shall stop.
 
+use std::convert::Infallible;
 use std::io;
 use std::net;
 use std::os::unix::net as unix;
@@ -7,7 +8,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Router;
+use axum::body::Body;
+use axum::http::Response;
 use hyper::server::conn::http1;
+use hyper::service::{Service, service_fn};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::server::graceful::GracefulShutdown;
 use hyper_util::service::TowerToHyperService;
@@ -15,18 +19,16 @@ use mlxk_core::{Error, Kind, Result};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, UnixListener};
 use tokio::runtime::Builder;
-use tokio::sync::Semaphore;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::task::JoinSet;
 use tokio::time::{sleep, timeout};
 use tokio_io_timeout::TimeoutStream;
 
 use crate::app::{App, Times};
+use crate::silent::{Peer, Silent};
 
 /// Threads that speak with clients.
 const THREADS: usize = 2;
-
-/// Connections at once.
-const CONNECTIONS: usize = 1024;
 
 /// Bytes of the head of a request.
 const HEAD_BYTES: usize = 64 << 10;
@@ -35,7 +37,7 @@ const HEAD_BYTES: usize = 64 << 10;
 const LOOK: Duration = Duration::from_millis(100);
 
 /// Time to rest when no connection can be taken, as when too many files are open.
-const REST: Duration = Duration::from_millis(50);
+const REST: Duration = Duration::from_millis(2);
 
 /// Where clients connect.
 #[derive(Debug)]
@@ -73,11 +75,13 @@ async fn serve(
     stopped: &dyn Fn() -> bool,
 ) -> io::Result<()> {
     let graceful = Arc::new(GracefulShutdown::new());
-    let room = Arc::new(Semaphore::new(CONNECTIONS));
+    let (room, silent) =
+        (Arc::new(Semaphore::new(app.settings.max_connections)), Arc::new(Silent::default()));
     let mut doors = JoinSet::new();
     for socket in sockets {
-        let (room, graceful) = (room.clone(), graceful.clone());
-        let door = Door { room, router: app.router(), graceful, times: app.settings.times };
+        let (room, silent, graceful) = (room.clone(), silent.clone(), graceful.clone());
+        let times = app.settings.times;
+        let door = Door { room, silent, router: app.router(), graceful, times };
         match socket {
             Socket::Tcp(listener) => {
                 listener.set_nonblocking(true)?;
@@ -106,6 +110,7 @@ async fn serve(
 /// What a connection comes through.
 struct Door {
     room: Arc<Semaphore>,
+    silent: Arc<Silent>,
     router: Router,
     graceful: Arc<GracefulShutdown>,
     times: Times,
@@ -119,7 +124,7 @@ async fn tcp(listener: TcpListener, door: Door) {
                 let _ = stream.set_nodelay(true);
                 door.open(stream).await;
             }
-            Err(_) => sleep(REST).await,
+            Err(e) => door.closed(&e).await,
         }
     }
 }
@@ -128,16 +133,48 @@ async fn unix(listener: UnixListener, door: Door) {
     loop {
         match listener.accept().await {
             Ok((stream, _)) => door.open(stream).await,
-            Err(_) => sleep(REST).await,
+            Err(e) => door.closed(&e).await,
         }
     }
 }
 
 impl Door {
-    /// Serves a connection on a task of its own; waits while there are too many.
+    /// A place for a connection: that of a client who is silent, if there is no other. Waits
+    /// while all others speak.
+    async fn place(&self) -> Option<OwnedSemaphorePermit> {
+        loop {
+            if let Ok(place) = self.room.clone().try_acquire_owned() {
+                return Some(place);
+            }
+            let made = self.silent.close_longest();
+            tokio::select! {
+                place = self.room.clone().acquire_owned() => return place.ok(),
+                () = self.silent.more(), if !made => {}
+            }
+        }
+    }
+
+    /// Rests when no connection can be taken. Files that too many of them hold come free.
+    async fn closed(&self, e: &io::Error) {
+        if e.kind() != io::ErrorKind::ConnectionAborted {
+            self.silent.close_longest();
+            sleep(REST).await;
+        }
+    }
+
+    /// Serves a connection on a task of its own.
     async fn open(&self, stream: impl AsyncRead + AsyncWrite + Send + Unpin + 'static) {
-        let Ok(place) = self.room.clone().acquire_owned().await else { return };
-        let service = TowerToHyperService::new(self.router.clone());
+        let Some(place) = self.place().await else { return };
+        let (peer, router) =
+            (Peer::new(&self.silent), TowerToHyperService::new(self.router.clone()));
+        let heard = peer.clone();
+        let service = service_fn(move |request| {
+            let (speaking, answer) = (heard.clone().speaks(), router.call(request));
+            async move {
+                let answer: Response<Body> = answer.await?;
+                Ok::<_, Infallible>(answer.map(|body| speaking.until_told(body)))
+            }
+        });
         let mut stream = TimeoutStream::new(stream);
         stream.set_write_timeout(Some(self.times.write));
         let connection = http1::Builder::new()
@@ -147,8 +184,11 @@ impl Door {
             .serve_connection(TokioIo::new(Box::pin(stream)), service);
         let watched = self.graceful.watch(connection);
         tokio::spawn(async move {
-            // A client that breaks off is no failure of the server.
-            let _ = watched.await;
+            tokio::select! {
+                // A client that breaks off is no failure of the server.
+                _ = watched => {}
+                () = peer.closed() => {}
+            }
             drop(place);
         });
     }

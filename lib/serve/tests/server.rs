@@ -5,7 +5,7 @@ use std::net::TcpStream;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use mlxk_serve::{Engine, Times};
+use mlxk_serve::{Engine, Settings, Times};
 use mlxk_testengine::{Script, Served, settings, text};
 use serde_json::json;
 
@@ -122,6 +122,33 @@ fn who_is_slow_is_not_waited_for() {
     let answer = all(connect(&server, &(head(100) + "{\"model\"")));
     assert!(answer.starts_with("HTTP/1.1 408 "), "{answer}");
     assert!(answer.contains("no body within 0.1 seconds"), "{answer}");
+    server.stop();
+}
+
+#[test]
+fn who_is_silent_makes_room_for_who_speaks() {
+    const ROOM: usize = 16;
+    let script = long();
+    let settings = Settings { max_connections: ROOM, ..settings() };
+    let server = Served::start(&script, settings, Duration::ZERO);
+    let mut stream = ask(&server, "long", true);
+    until("it begins", || script.figures().running == 1);
+    let silent: Vec<_> = (0..5 * ROOM)
+        .map(|number| {
+            connect(&server, if number % 2 == 0 { "" } else { "GET /health HTTP/1.1\r\n" })
+        })
+        .collect();
+    for _ in 0..2 * ROOM {
+        let health = "GET /health HTTP/1.1\r\nhost: localhost\r\n\r\n";
+        let mut client = connect(&server, health);
+        let mut answer = [0; 15];
+        client.read_exact(&mut answer).unwrap();
+        assert_eq!(&answer, b"HTTP/1.1 200 OK");
+    }
+    // Those that waited longest are gone, and who is being answered is not.
+    assert_eq!(all(silent.into_iter().next().unwrap()), "");
+    assert_eq!(script.figures().running, 1);
+    stream.read_exact(&mut [0; 1000]).unwrap();
     server.stop();
 }
 
