@@ -20,13 +20,15 @@ bashdir = $(DESTDIR)$(PREFIX)/share/bash-completion/completions
 zshdir  = $(DESTDIR)$(PREFIX)/share/zsh/site-functions
 fishdir = $(DESTDIR)$(PREFIX)/share/fish/vendor_completions.d
 
-.PHONY: help jq mlx build demo test lint interop bench install uninstall
+.PHONY: help jq mlx build demo test lint interop arm bench install uninstall
 
 help:
 	@echo 'make demo      fetch a small model, import it, and run it'
 	@echo 'make test      run all tests'
 	@echo 'make interop   test beside the clients of the Hub, OpenAI and Anthropic, fetched from PyPI,'
 	@echo '               the client async-openai, and the page of mlxk-serve in Chromium'
+	@echo 'make arm       test the engine as a program for 64-bit ARM; needs qemu-user, g++-aarch64-linux-gnu'
+	@echo '               and the target aarch64-unknown-linux-gnu of Rust'
 	@echo 'make bench     measure; PARTS names parts (programs speed convert transfers answer serve),'
 	@echo '               PEERS=DIR[:DIR] bin folders of Pythons with mlx-knife, mlx-lm, huggingface_hub,'
 	@echo '               LLAMA_BENCH=FILE the llama-bench of llama.cpp, NDJSON=FILE takes the figures as records'
@@ -64,6 +66,12 @@ interop: mlx $(MODEL)
 	PATH="$(CURDIR)/target/debug:$$PATH" tests/serve-clients $(CACHE) $(MODEL)
 	tests/async-openai/run $(CACHE)
 	tests/page $(CACHE)
+
+arm:
+	@command -v qemu-aarch64 >/dev/null || { echo 'qemu-aarch64 is missing: install qemu-user' >&2; exit 1; }
+	lib/infer/linux/prepare arm
+	cargo test --locked --config .cargo/arm.toml --target aarch64-unknown-linux-gnu \
+	    -p mlxk-infer --lib --test parity --test quantized
 
 bench: mlx $(MODEL)
 	MLXK_TEST_MODEL=$(MODEL) cargo bench --locked --bench suite -- $(PARTS)
