@@ -17,6 +17,7 @@ use crate::tokenizer::SPECIAL;
 use crate::{Processor, Tokenizer, tools};
 
 mod endless;
+mod wide;
 
 /// What the making of a grammar may take.
 const SHARE: Share =
@@ -147,20 +148,25 @@ impl Rules {
 
     /// As a grammar, which calls of the tools `besides` follow too.
     fn grammar(self, besides: &[Value]) -> std::result::Result<TopLevelGrammar, String> {
+        let schema = |schema: Value| match wide::is_wide(&schema) {
+            true => Err("its patterns are too many for one text".to_owned()),
+            false => Ok(GrammarWithLexer::from_json_schema(schema)),
+        };
         let own = match self {
             Rules::Schema(schema) if endless::is_endless(&schema) => {
                 return Err("it demands something of itself without end".to_owned());
             }
-            Rules::Schema(schema) => GrammarWithLexer::from_json_schema(schema),
-            Rules::Grammar(text) => GrammarWithLexer::from_lark(text),
-            Rules::Call(demanded) => {
-                GrammarWithLexer::from_json_schema(tools::schema(&demanded, "arguments"))
+            Rules::Schema(own) => schema(own)?,
+            Rules::Grammar(text) if wide::is_wide_grammar(&text) => {
+                return Err("its patterns are too many for one text".to_owned());
             }
+            Rules::Grammar(text) => GrammarWithLexer::from_lark(text),
+            Rules::Call(demanded) => schema(tools::schema(&demanded, "arguments"))?,
         };
         if besides.is_empty() {
             return Ok(TopLevelGrammar::from_grammar(own));
         }
-        let call = GrammarWithLexer::from_json_schema(tools::schema(besides, "parameters"));
+        let call = schema(tools::schema(besides, "parameters"))?;
         let named = |name: &str, grammar| GrammarWithLexer { name: Some(name.into()), ..grammar };
         let either = GrammarWithLexer::from_lark("start: @own | @call".to_owned());
         let grammars = vec![either, named("own", own), named("call", call)];

@@ -350,6 +350,28 @@ fn rules_that_make_no_sense_are_refused_before_the_answer() {
 }
 
 #[test]
+fn rules_that_explode_are_refused_one_after_the_other() {
+    for n in 0..20 {
+        let pattern = |m: usize| format!("(a|b)*a(a|b){{{}}}", n + m);
+        let strings: Vec<Value> = (0..40).map(|m| json!({"pattern": pattern(m)})).collect();
+        let terminals: Vec<String> = (0..40).map(|m| format!("/{}/", pattern(m))).collect();
+        let objects: Vec<Value> =
+            strings.iter().map(|string| json!({"properties": {"a": string}})).collect();
+        let request = match n % 4 {
+            0 => json!({"json_schema": {"type": "string", "allOf": strings}}),
+            1 => json!({"grammar": format!("start: A\nA: {}", terminals.join(" & "))}),
+            2 => json!({"json_schema": {"type": "object", "allOf": objects}}),
+            _ => json!({"tool_choice": "required",
+                "tools": [{"name": "a", "parameters": {"allOf": objects}}]}),
+        };
+        let e = ask("", &[], request).unwrap_err();
+        assert_eq!(e.kind, Kind::Validation, "{e}");
+        assert!(e.message.ends_with("its patterns are too many for one text"), "{e}");
+    }
+    assert_eq!(ask("", &["b"], json!({"json_schema": {"const": 1}})).unwrap().text, "1");
+}
+
+#[test]
 fn a_call_ends_an_answer_for_its_own_reason() {
     let wishes = ["<tool_call>", "{", "\"", "a", "\"", ":", "{", "}", "}", "</tool_call>", "</s>"];
     let told = ask("", &wishes, json!({"tools": [{"name": "a"}]})).unwrap();
