@@ -25,6 +25,9 @@ const ALONE: &str = "load-and-look";
 /// Tokens of a vocabulary as large as those of today's models.
 const VOCABULARY: usize = 150_000;
 
+/// What most tokens are made of.
+const LETTERS: &[u8] = b" abcdefghijklmnopqrstuvwxyz";
+
 /// Tokens that are chosen to learn what one costs.
 const TOKENS: usize = 1000;
 
@@ -143,7 +146,8 @@ fn memory(env: &Env, model: &Path) {
     report(&what, &format!("mlxk-run, peak, {:+.1}", peak - needed), peak, "MB");
 }
 
-/// Writes a tokenizer of byte-level BPE whose tokens are words of letters, and a configuration.
+/// Writes a tokenizer of byte-level BPE and a configuration. As in those of models, nearly all tokens
+/// are made of letters, and few have bytes that are no text alone, or that end a string of JSON.
 fn vocabulary(folder: &Path) {
     let mut random = noise(7);
     let mut words: Vec<String> = (0..256).map(character).collect();
@@ -152,8 +156,12 @@ fn vocabulary(folder: &Path) {
     known.extend(words.iter().cloned().zip((0..).map(Value::from)));
     while words.len() < VOCABULARY - 1 {
         let [left, right] = [(); 2].map(|()| {
-            let below = if random.next().unwrap().is_multiple_of(3) { words.len() } else { 256 };
-            words[random.next().unwrap() as usize % below].clone()
+            let (kind, place) = (random.next().unwrap() % 450, random.next().unwrap() as usize);
+            match kind {
+                0 => words[place % 256].clone(),
+                1..=150 if words.len() > 256 => words[256 + place % (words.len() - 256)].clone(),
+                _ => character(LETTERS[place % LETTERS.len()].into()),
+            }
         });
         let word = format!("{left}{right}");
         if word.chars().count() < 12 && !known.contains_key(&word) {

@@ -106,12 +106,14 @@ impl Sampling {
             || self.frequency_penalty != 0.0
     }
 
+    /// What the most likely tokens have to have together, if that is not all.
+    fn share(&self) -> Option<f32> {
+        Some(self.top_p).filter(|&share| share > 0.0 && share < 1.0)
+    }
+
     /// Whether only some of the tokens are chosen from.
     fn filters(&self) -> bool {
-        (self.top_p > 0.0 && self.top_p < 1.0)
-            || self.top_k > 0
-            || self.min_p > 0.0
-            || self.xtc_probability > 0.0
+        self.share().is_some() || self.top_k > 0 || self.min_p > 0.0 || self.xtc_probability > 0.0
     }
 }
 
@@ -271,12 +273,16 @@ mod tests {
     /// One bit of three.
     const ALLOWED: [u32; 32] = [0x4924_9249; 32];
 
-    /// The turns of all settings, every third one barred.
+    /// The turns of all settings, every third one barred, and every sixth from all tokens but two.
     fn turns(settings: &[Sampling], number: u64) -> Vec<Turn<'_>> {
         let mut turns = Vec::new();
         for (row, sampling) in settings.iter().enumerate() {
             let recent = &RECENT[row % RECENT.len()..];
-            let allowed = (row % 3 == 2).then(|| ALLOWED.to_vec());
+            let allowed = match row % 6 {
+                2 => Some(ALLOWED.to_vec()),
+                5 => Some(vec![0, 0b11]),
+                _ => None,
+            };
             turns.push(Turn { sampling, recent, number, allowed });
         }
         turns
@@ -290,6 +296,7 @@ mod tests {
         assert!((ours.own - theirs.own).abs() < 1e-4, "row {row}: {ours:?} {theirs:?}");
         let ids = |told: &Logprobs| told.top.iter().map(|(id, _)| *id).collect::<Vec<_>>();
         assert_eq!(ids(ours), ids(theirs), "row {row}");
+        assert!(ours.top.iter().all(|(_, logprob)| logprob.is_finite()), "row {row}: {ours:?}");
     }
 
     #[test]

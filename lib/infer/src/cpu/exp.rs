@@ -12,12 +12,11 @@ pub fn exp(x: f32) -> f32 {
         return 0.0;
     }
     let shifted = x * std::f32::consts::LOG2_E + ROUND;
-    let power = shifted - ROUND;
-    let rest = x - power * LN_2_HIGH - power * LN_2_LOW;
-    let series = [1.987_569_1e-4, 1.398_2e-3, 8.333_452e-3, 4.166_579_6e-2, 0.166_666_65, 0.5];
-    let sum = series.into_iter().fold(0.0, |sum, factor| sum * rest + factor);
-    let scale = f32::from_bits((shifted.to_bits() << 23).wrapping_add(1.0f32.to_bits()));
-    (sum * rest * rest + rest + 1.0) * scale
+    let whole = shifted - ROUND;
+    let rest = x - whole * LN_2_HIGH - whole * LN_2_LOW;
+    let series = [8.368_747e-3, 4.166_839e-2, 0.166_665_21, 0.499_999_94, 1.0, 1.0];
+    let power = series.into_iter().fold(1.381_454e-3, |sum, factor| sum * rest + factor);
+    f32::from_bits(power.to_bits().wrapping_add(shifted.to_bits() << 23))
 }
 
 #[cfg(test)]

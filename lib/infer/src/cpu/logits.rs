@@ -4,124 +4,152 @@
 
 use super::Level;
 use super::exp::exp;
-use super::unit::{Task, Unit};
+use super::unit::{LANES, Task, Unit};
 
 /// Logits that are looked at together: enough for a vector unit not to wait for itself.
 const BLOCK: usize = 64;
 
-/// The largest of the `logits` and its place, the first if there are several; `None` if all are -∞ or
-/// no numbers.
-pub fn best(logits: &[f32]) -> Option<(usize, f32)> {
-    let mut most = f32::NEG_INFINITY;
-    Level::best().task(Largest { logits, most: &mut most });
-    let block = (0..logits.len()).step_by(BLOCK).find(|&first| {
-        let end = logits.len().min(first + BLOCK);
-        logits[first..end].iter().fold(false, |found, &x| found | (x == most))
-    })?;
-    let place = block + logits[block..].iter().position(|&x| x == most)?;
-    (most > f32::NEG_INFINITY).then_some((place, most))
+/// Tokens that have their bits in one word.
+const WORD: usize = u32::BITS as usize;
+
+const NEVER: f32 = f32::NEG_INFINITY;
+
+/// The logits of the tokens that may come. Nothing is copied of them: the first pass over all of
+/// them notes the largest of each block, and what looks for likely tokens passes the others over.
+pub struct Logits<'a> {
+    all: &'a [f32],
+    /// A bit for each that counts as it is, for whole blocks.
+    plain: Vec<u32>,
+    /// Others, with their places.
+    changed: Vec<(usize, f32)>,
+    /// The largest of each block, without those that are changed.
+    most: Vec<f32>,
 }
 
-/// The sum of e to the power of `(logit - most) / temperature`, where none of the logits is above
-/// `most`.
-pub fn sum(logits: &[f32], most: f32, temperature: f32) -> f32 {
-    let mut sum = 0.0;
-    Level::best().task(Sum { logits, most, temperature, sum: &mut sum });
-    sum
-}
+impl Logits<'_> {
+    /// Of the tokens whose bits are set in `allowed`, or else of all, where some have other logits
+    /// than in `all`: those that are `changed`.
+    pub fn new<'a>(
+        all: &'a [f32],
+        allowed: Option<&[u32]>,
+        mut changed: Vec<(usize, f32)>,
+    ) -> Logits<'a> {
+        let words = all.len().next_multiple_of(BLOCK) / WORD;
+        let mut plain = allowed.map_or_else(|| vec![u32::MAX; words], <[u32]>::to_vec);
+        plain.resize(words, 0);
+        changed.retain(|&(place, _)| {
+            let (word, bit) = (&mut plain[place / WORD], 1 << (place % WORD));
+            let may = *word & bit != 0;
+            *word &= !bit;
+            may
+        });
+        let most = Vec::with_capacity(all.len().div_ceil(BLOCK));
+        let mut logits = Logits { all, plain, changed, most };
+        Level::best().task(Largest(&mut logits));
+        logits
+    }
 
-/// Those of the `logits` that are at least `least`, with their places.
-pub fn at_least(logits: &[f32], least: f32) -> Vec<(usize, f32)> {
-    let mut found = Vec::new();
-    for (n, block) in logits.chunks(BLOCK).enumerate() {
-        // Few blocks have one, and the others are passed over at once.
-        if block.iter().fold(false, |any, &x| any | (x >= least)) {
-            let all = block.iter().enumerate().map(|(place, &x)| (n * BLOCK + place, x));
-            found.extend(all.filter(|&(_, x)| x >= least));
+    /// How many there are, with those of tokens that may not come.
+    pub fn count(&self) -> usize {
+        self.all.len()
+    }
+
+    /// The largest and its place, the first if there are several; `None` if all are -∞ or no
+    /// numbers.
+    pub fn best(&self) -> Option<(usize, f32)> {
+        let changed = self.changed.iter().map(|(_, x)| x);
+        let most = self.most.iter().chain(changed).copied().fold(NEVER, f32::max);
+        self.at_least(most).first().copied().filter(|_| most > NEVER)
+    }
+
+    /// The sum of e to the power of `logit - most`, where none of the logits is above `most`.
+    pub fn sum(&self, most: f32) -> f32 {
+        let mut sum = self.changed.iter().map(|(_, x)| exp(x - most)).sum();
+        Level::best().task(Sum { logits: self, most, sum: &mut sum });
+        sum
+    }
+
+    /// Those that are at least `least`, with their places, in the order of these.
+    pub fn at_least(&self, least: f32) -> Vec<(usize, f32)> {
+        let enough = |&(_, x): &(usize, f32)| x >= least;
+        let mut found: Vec<(usize, f32)> = self.changed.iter().copied().filter(enough).collect();
+        for (n, _) in self.most.iter().enumerate().filter(|(_, most)| **most >= least) {
+            let block = (n * BLOCK..).zip(self.all[n * BLOCK..].iter().copied()).take(BLOCK);
+            let plain = |place: usize| self.plain[place / WORD] >> (place % WORD) & 1 == 1;
+            found.extend(block.filter(|logit| enough(logit) && plain(logit.0)));
         }
+        found.sort_by_key(|&(place, _)| place);
+        found
     }
-    found
-}
 
-/// A logit that is not above the largest but `count` - 1, and seldom far below: so many blocks have
-/// one that is as large. `None` if there are too few blocks.
-pub fn nearly(logits: &[f32], count: usize) -> Option<f32> {
-    let last = count.checked_sub(1).filter(|&last| last < logits.len().div_ceil(BLOCK))?;
-    let mut most: Vec<f32> = Vec::with_capacity(logits.len().div_ceil(BLOCK));
-    for block in logits.chunks(BLOCK) {
-        most.push(block.iter().fold(f32::NEG_INFINITY, |most, &x| if x > most { x } else { most }));
+    /// One that is not above the largest but `count` - 1, and seldom far below: so many blocks have
+    /// one that is as large. `None` if there are too few blocks.
+    pub fn nearly(&self, count: usize) -> Option<f32> {
+        let last = count.checked_sub(1).filter(|&last| last < self.most.len())?;
+        let mut most = self.most.clone();
+        Some(*most.select_nth_unstable_by(last, |a, b| b.total_cmp(a)).1)
     }
-    Some(*most.select_nth_unstable_by(last, |a, b| b.total_cmp(a)).1)
-}
 
-/// Takes away the logits of all tokens but those whose bits are set in `allowed`.
-pub fn bar(logits: &mut [f32], allowed: &[u32]) {
-    Level::best().task(Bar { logits, allowed });
-}
-
-struct Largest<'a> {
-    logits: &'a [f32],
-    most: &'a mut f32,
-}
-
-impl Task for Largest<'_> {
+    /// A block, -∞ for those that do not count as they are.
     #[inline(always)]
-    fn run<U: Unit>(self, _: U) {
-        let (blocks, rest) = self.logits.as_chunks::<BLOCK>();
-        let mut most = [f32::NEG_INFINITY; BLOCK];
-        for block in blocks {
-            for (most, &x) in most.iter_mut().zip(block) {
-                *most = if x > *most { x } else { *most };
+    fn block(&self, n: usize) -> [f32; BLOCK] {
+        let rest = &self.all[n * BLOCK..];
+        let mut block = rest.first_chunk().copied().unwrap_or_else(|| {
+            let mut last = [NEVER; BLOCK];
+            last[..rest.len()].copy_from_slice(rest);
+            last
+        });
+        let words = &self.plain[n * BLOCK / WORD..][..BLOCK / WORD];
+        for (word, logits) in words.iter().zip(block.chunks_exact_mut(WORD)) {
+            for (bit, logit) in logits.iter_mut().enumerate() {
+                *logit = if word & (1 << bit) == 0 { NEVER } else { *logit };
             }
         }
-        *self.most = most.iter().chain(rest).copied().fold(f32::NEG_INFINITY, f32::max);
+        block
+    }
+}
+
+/// Notes the largest of each block.
+struct Largest<'a, 'b>(&'a mut Logits<'b>);
+
+impl Task for Largest<'_, '_> {
+    #[inline(always)]
+    fn run<U: Unit>(self, unit: U) {
+        let Largest(logits) = self;
+        for n in 0..logits.all.len().div_ceil(BLOCK) {
+            let mut most = unit.splat(NEVER);
+            for some in logits.block(n).as_chunks().0 {
+                most = unit.max(unit.load(some), most);
+            }
+            let mut lanes = [NEVER; LANES];
+            unit.store(most, &mut lanes);
+            // Faster than `f32::max`, which asks whether these are numbers.
+            let larger = |most, x| if x > most { x } else { most };
+            logits.most.push(lanes.into_iter().fold(NEVER, larger));
+        }
     }
 }
 
 struct Sum<'a> {
-    logits: &'a [f32],
+    logits: &'a Logits<'a>,
     most: f32,
-    temperature: f32,
     sum: &'a mut f32,
 }
 
 impl Task for Sum<'_> {
     #[inline(always)]
     fn run<U: Unit>(self, _: U) {
-        let Sum { logits, most, temperature, sum } = self;
-        let (blocks, rest) = logits.as_chunks::<BLOCK>();
+        let Sum { logits, most, sum } = self;
         let mut sums = [0.0; BLOCK];
-        for block in blocks {
-            for (sum, x) in sums.iter_mut().zip(block) {
-                *sum += exp((x - most) / temperature);
+        for (n, &largest) in logits.most.iter().enumerate() {
+            // Of a block without one nothing would come.
+            if largest > NEVER {
+                for (sum, x) in sums.iter_mut().zip(logits.block(n)) {
+                    *sum += exp(x - most);
+                }
             }
         }
-        for (sum, x) in sums.iter_mut().zip(rest) {
-            *sum += exp((x - most) / temperature);
-        }
-        *sum = sums.iter().sum();
-    }
-}
-
-struct Bar<'a> {
-    logits: &'a mut [f32],
-    allowed: &'a [u32],
-}
-
-impl Task for Bar<'_> {
-    #[inline(always)]
-    fn run<U: Unit>(self, _: U) {
-        let (blocks, rest) = self.logits.as_chunks_mut::<32>();
-        for (n, block) in blocks.iter_mut().enumerate() {
-            let word = self.allowed.get(n).copied().unwrap_or(0);
-            for (bit, logit) in block.iter_mut().enumerate() {
-                *logit = if word & (1 << bit) == 0 { f32::NEG_INFINITY } else { *logit };
-            }
-        }
-        let word = self.allowed.get(blocks.len()).copied().unwrap_or(0);
-        for (bit, logit) in rest.iter_mut().enumerate() {
-            *logit = if word & (1 << bit) == 0 { f32::NEG_INFINITY } else { *logit };
-        }
+        *sum += sums.iter().sum::<f32>();
     }
 }
 
@@ -129,42 +157,60 @@ impl Task for Bar<'_> {
 mod tests {
     use super::*;
 
+    /// Logits as one would look at each of them.
+    fn each(all: &[f32], allowed: Option<&[u32]>, changed: &[(usize, f32)]) -> Vec<(usize, f32)> {
+        let may = |place: usize| {
+            let bit = |words: &[u32]| words.get(place / 32).unwrap_or(&0) >> (place % 32) & 1 == 1;
+            allowed.is_none_or(bit)
+        };
+        let now = |(place, &x)| {
+            let changed = changed.iter().find(|(other, _)| *other == place);
+            (place, changed.map_or(x, |(_, x)| *x))
+        };
+        all.iter().enumerate().map(now).filter(|(place, _)| may(*place)).collect()
+    }
+
+    /// Errors if passes find other than a look at each of them does.
+    fn check(all: &[f32], allowed: Option<&[u32]>, changed: &[(usize, f32)]) {
+        let case = format!("{} {allowed:?} {changed:?}", all.len());
+        let changed: Vec<(usize, f32)> =
+            changed.iter().copied().filter(|(place, _)| *place < all.len()).collect();
+        let each = each(all, allowed, &changed);
+        let logits = Logits::new(all, allowed, changed);
+        let most = each.iter().map(|(_, x)| *x).fold(NEVER, f32::max);
+        let first = each.iter().copied().find(|(_, x)| *x == most && most > NEVER);
+        assert_eq!(logits.best(), first, "{case}");
+        let exact: f64 = each.iter().map(|(_, x)| f64::from(x - most).exp()).sum();
+        let off = f64::from(logits.sum(most)) / exact - 1.0;
+        assert!(first.is_none() || off.abs() < 1e-5, "{case}: {off}");
+        let above: Vec<(usize, f32)> = each.into_iter().filter(|&(_, x)| x >= 5.0).collect();
+        assert_eq!(logits.at_least(5.0), above, "{case}");
+        for wanted in [1, 2, 5, 16] {
+            let least = logits.nearly(wanted).filter(|x| *x > NEVER);
+            let enough = least.is_none_or(|least| logits.at_least(least).len() >= wanted);
+            assert!(enough, "{case} {wanted}");
+        }
+    }
+
     #[test]
     fn passes_find_what_a_look_at_each_finds() {
-        let logits: Vec<f32> = (0..1000).map(|n| (n * 7919 % 1000) as f32 / 100.0).collect();
-        for count in [1, 63, 64, 65, 200, 1000] {
-            let some = &logits[..count];
-            let most = some.iter().copied().fold(f32::NEG_INFINITY, f32::max);
-            let first = some.iter().position(|&x| x == most).map(|place| (place, most));
-            assert_eq!(best(some), first, "{count}");
-            let exact: f64 = some.iter().map(|&x| (f64::from(x - most) / 0.7).exp()).sum();
-            assert!((f64::from(sum(some, most, 0.7)) / exact - 1.0).abs() < 1e-5, "{count}");
-            let above: Vec<(usize, f32)> =
-                some.iter().copied().enumerate().filter(|&(_, x)| x >= 5.0).collect();
-            assert_eq!(at_least(some, 5.0), above, "{count}");
-            for wanted in [1, 2, 5, 16] {
-                let Some(least) = nearly(some, wanted) else { continue };
-                assert!(at_least(some, least).len() >= wanted, "{count} {wanted}");
+        let all: Vec<f32> = (0..1000).map(|n| (n * 7919 % 1000) as f32 / 100.0).collect();
+        let third: Vec<u32> = (0..31).map(|n| 0x4924_9249 >> (n % 3)).collect();
+        let two = [0, 0, 0, 0b11 << 4];
+        let changes = [(0, 9.985), (5, -3.0), (62, 9.99), (100, f32::NEG_INFINITY)];
+        for count in [63, 64, 65, 101, 200, 1000] {
+            for allowed in [None, Some(&third[..]), Some(&two)] {
+                check(&all[..count], allowed, &[]);
+                check(&all[..count], allowed, &changes);
             }
         }
-        let allowed = |place: usize| place < 992 && place.is_multiple_of(3);
-        let words: Vec<u32> = (0..31)
-            .map(|n| {
-                (0..32).filter(|bit| allowed(32 * n + bit)).fold(0, |word, bit| word | 1 << bit)
-            })
-            .collect();
-        let mut barred = logits.clone();
-        bar(&mut barred, &words);
-        let left = |(place, x)| if allowed(place) { x } else { f32::NEG_INFINITY };
-        let expected: Vec<f32> = logits.iter().copied().enumerate().map(left).collect();
-        assert_eq!(barred, expected);
-        assert_eq!((nearly(&logits, 0), nearly(&logits, 1)), (None, Some(9.99)));
-        assert_eq!((nearly(&logits, 16).is_some(), nearly(&logits, 17)), (true, None));
-        assert_eq!(best(&[2.0, f32::NAN, 3.0, 3.0]), Some((2, 3.0)));
-        assert_eq!(
-            (best(&[f32::NEG_INFINITY; 70]), best(&[f32::NAN]), best(&[])),
-            (None, None, None)
-        );
-        assert_eq!(at_least(&[f32::NEG_INFINITY, f32::NAN], f32::NEG_INFINITY).len(), 1);
+        let plain = |all| Logits::new(all, None, Vec::new());
+        let logits = plain(&all);
+        assert_eq!((logits.nearly(0), logits.nearly(1)), (None, Some(9.99)));
+        assert_eq!((logits.nearly(16).is_some(), logits.nearly(17)), (true, None));
+        assert_eq!(plain(&[2.0, f32::NAN, 3.0, 3.0, f32::NAN]).best(), Some((2, 3.0)));
+        for none in [&[f32::NEG_INFINITY; 70][..], &[f32::NAN], &[]] {
+            assert_eq!(plain(none).best(), None);
+        }
     }
 }

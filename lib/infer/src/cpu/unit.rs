@@ -38,6 +38,8 @@ pub trait Unit: Copy + Sync {
     /// `a * b + c`.
     fn add_product(self, a: Self::Floats, b: Self::Floats, c: Self::Floats) -> Self::Floats;
     fn sum(self, x: Self::Floats) -> f32;
+    /// The larger ones, those of `b` where `a` is no number.
+    fn max(self, a: Self::Floats, b: Self::Floats) -> Self::Floats;
 
     /// The first codes of a little-endian stream of codes of `BITS` bits.
     fn codes<const BITS: usize>(self, stream: &[u8; WINDOW]) -> Self::Codes;
@@ -116,6 +118,11 @@ impl Unit for Any {
     #[inline(always)]
     fn sum(self, x: [f32; LANES]) -> f32 {
         x.iter().sum()
+    }
+
+    #[inline(always)]
+    fn max(self, a: [f32; LANES], b: [f32; LANES]) -> [f32; LANES] {
+        std::array::from_fn(|lane| if a[lane] > b[lane] { a[lane] } else { b[lane] })
     }
 
     #[inline(always)]

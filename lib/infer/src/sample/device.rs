@@ -62,7 +62,8 @@ impl Choice {
             let logprobs = told.as_ref().zip(wish).map(|((own, ids, top), count)| {
                 let most = ids.len() / own.len();
                 let top = ids.iter().copied().zip(top.iter().copied()).skip(row * most);
-                Logprobs { own: own[row], top: top.take(count as usize).collect() }
+                let top = top.take(count as usize).filter(|(_, logprob)| *logprob > NEVER);
+                Logprobs { own: own[row], top: top.collect() }
             });
             Token { id, logprobs }
         };
@@ -129,10 +130,7 @@ fn filtered(logprobs: &Array, turns: &[&Turn]) -> Result<Array> {
     let order = argsort_axis(logprobs.negative()?, -1)?;
     let sorted = logprobs.take_along_axis(&order, -1)?;
     let none = Array::from_f32(NEVER);
-    let share = column(turns, |turn| match turn.sampling.top_p {
-        p if p > 0.0 && p < 1.0 => p,
-        _ => f32::INFINITY,
-    });
+    let share = column(turns, |turn| turn.sampling.share().unwrap_or(f32::INFINITY));
     let before = sorted.exp()?.cumsum(-1, None, false)?;
     let least = mlx::columns(&sorted, 0..1)?.add(column(turns, |t| t.sampling.min_p.ln()))?;
     let mut keep = before.lt(share)?.logical_and(sorted.ge(least)?)?;

@@ -1,34 +1,34 @@
 //! Choosing on the host: a pass or two over the logits, and a heap of the few tokens that count.
 
 use std::cmp::Ordering;
-use std::collections::BinaryHeap;
+use std::collections::{BTreeMap, BinaryHeap};
 
 use super::{Logprobs, MOST_NOISE, Token, Turn};
-use crate::cpu::{exp, logits as passes};
+use crate::cpu::exp;
+use crate::cpu::logits::Logits;
 
 /// The next token by the `logits` of all tokens; `None` if none of them may come.
 pub fn choose(logits: &[f32], turn: &Turn) -> Option<Token> {
-    let adjusted = adjusted(logits, turn);
-    let logits = adjusted.as_deref().unwrap_or(logits);
-    let best = best(logits)?;
+    let logits = Logits::new(logits, turn.allowed.as_deref(), changed(logits, turn));
+    let best = candidate(logits.best()?);
     let sampling = turn.sampling;
-    let filters = sampling.temperature > 0.0 && sampling.filters();
-    let total = match filters || sampling.logprobs.is_some() {
-        true => passes::sum(logits, best.logit, 1.0),
+    let random = sampling.temperature > 0.0;
+    let total = match random && sampling.share().is_some() || sampling.logprobs.is_some() {
+        true => logits.sum(best.logit),
         false => 1.0,
     };
-    let id = match sampling.temperature {
-        0.0 => best.id,
-        _ if filters => pick(&filter(logits, turn, best, total), turn),
-        _ => pick(&within_reach(logits, turn, best), turn),
+    let chosen = match random {
+        false => best,
+        true if sampling.filters() => pick(&filter(&logits, turn, best, total), turn)?,
+        true => pick(&within_reach(&logits, turn, best), turn)?,
     };
     let logprobs = sampling.logprobs.map(|count| {
         let normal = best.logit + total.ln();
-        let top = top(logits, count as usize, f32::NEG_INFINITY);
+        let top = top(&logits, count as usize, f32::MIN);
         let told = top.map(|token| (token.id, token.logit - normal)).take(count as usize);
-        Logprobs { own: logits[id as usize] - normal, top: told.collect() }
+        Logprobs { own: chosen.logit - normal, top: told.collect() }
     });
-    Some(Token { id, logprobs })
+    Some(Token { id: chosen.id, logprobs })
 }
 
 /// A token that may be chosen. The likelier is the greater, and of equals the lower id.
@@ -52,34 +52,24 @@ impl PartialOrd for Candidate {
     }
 }
 
-/// The logits as rules, bias and penalties leave them; `None` if they leave them as they are.
-fn adjusted(logits: &[f32], turn: &Turn) -> Option<Vec<f32>> {
+/// The logits that bias and penalties change, with their ids.
+fn changed(logits: &[f32], turn: &Turn) -> Vec<(usize, f32)> {
     let sampling = turn.sampling;
-    if turn.allowed.is_none() && sampling.logit_bias.is_empty() && !sampling.penalises() {
-        return None;
-    }
-    let mut logits = logits.to_vec();
-    for &(id, bias) in &sampling.logit_bias {
-        logits.get_mut(id as usize).into_iter().for_each(|logit| *logit += bias);
-    }
-    let context = sampling.penalty_context as usize;
+    let known = |&&(id, _): &&(u32, f32)| (id as usize) < logits.len();
+    let biased = sampling.logit_bias.iter().filter(known);
+    let mut changed: BTreeMap<usize, f32> =
+        biased.map(|&(id, bias)| (id as usize, logits[id as usize] + bias)).collect();
+    let context = if sampling.penalises() { sampling.penalty_context as usize } else { 0 };
     let mut recent = turn.recent[turn.recent.len().saturating_sub(context)..].to_vec();
     recent.sort_unstable();
-    for same in recent.chunk_by(|a, b| a == b).filter(|_| sampling.penalises()) {
-        let logit = &mut logits[same[0] as usize];
+    for same in recent.chunk_by(|a, b| a == b) {
+        let id = same[0] as usize;
+        let logit = changed.entry(id).or_insert(logits[id]);
         let penalty = sampling.repetition_penalty;
         *logit = if *logit < 0.0 { *logit * penalty } else { *logit / penalty };
         *logit -= sampling.presence_penalty + sampling.frequency_penalty * same.len() as f32;
     }
-    if let Some(allowed) = &turn.allowed {
-        passes::bar(&mut logits, allowed);
-    }
-    Some(logits)
-}
-
-/// The most likely token, the first of several.
-fn best(logits: &[f32]) -> Option<Candidate> {
-    passes::best(logits).map(candidate)
+    changed.into_iter().collect()
 }
 
 fn candidate((id, logit): (usize, f32)) -> Candidate {
@@ -88,9 +78,9 @@ fn candidate((id, logit): (usize, f32)) -> Candidate {
 
 /// The tokens whose logit is at least `least`, the most likely first; at least the `count` most
 /// likely are among them if there are as many.
-fn top(logits: &[f32], count: usize, least: f32) -> impl Iterator<Item = Candidate> {
-    let least = passes::nearly(logits, count).map_or(least, |nearly| nearly.max(least));
-    let likely = passes::at_least(logits, least).into_iter();
+fn top(logits: &Logits, count: usize, least: f32) -> impl Iterator<Item = Candidate> {
+    let least = logits.nearly(count).map_or(least, |nearly| nearly.max(least));
+    let likely = logits.at_least(least).into_iter();
     let mut all: Vec<Candidate> = likely.map(candidate).collect();
     if count < all.len() {
         all.select_nth_unstable_by(count, |a, b| b.cmp(a));
@@ -102,14 +92,11 @@ fn top(logits: &[f32], count: usize, least: f32) -> impl Iterator<Item = Candida
 
 /// The tokens to choose from, the most likely first. `total` is the sum of all weights, of which
 /// the most likely token has 1.
-fn filter(logits: &[f32], turn: &Turn, best: Candidate, total: f32) -> Vec<Candidate> {
+fn filter(logits: &Logits, turn: &Turn, best: Candidate, total: f32) -> Vec<Candidate> {
     let sampling = turn.sampling;
-    let mass = match sampling.top_p {
-        p if p > 0.0 && p < 1.0 => p * total,
-        _ => f32::INFINITY,
-    };
+    let mass = sampling.share().map_or(f32::INFINITY, |share| share * total);
     // All tokens below this weight have less than what top-p leaves out together.
-    let rare = (total - mass).max(0.0) / logits.len() as f32;
+    let rare = (total - mass).max(0.0) / logits.count() as f32;
     let least = best.logit + rare.max(sampling.min_p).ln();
     let drops = turn.drops();
     let k = if sampling.top_k > 0 { sampling.top_k as usize } else { usize::MAX };
@@ -140,19 +127,18 @@ fn exclude_top_choices(kept: &mut Vec<Candidate>, turn: &Turn) {
 }
 
 /// The tokens that noise can make the first.
-fn within_reach(logits: &[f32], turn: &Turn, best: Candidate) -> Vec<Candidate> {
+fn within_reach(logits: &Logits, turn: &Turn, best: Candidate) -> Vec<Candidate> {
     let reach = (MOST_NOISE - turn.noise(best.id)) * turn.sampling.temperature;
-    let likely = passes::at_least(logits, best.logit - reach).into_iter();
-    likely.map(candidate).collect()
+    logits.at_least(best.logit - reach).into_iter().map(candidate).collect()
 }
 
 /// One of the tokens, by their probabilities at the temperature.
-fn pick(kept: &[Candidate], turn: &Turn) -> u32 {
+fn pick(kept: &[Candidate], turn: &Turn) -> Option<Candidate> {
     let most = kept.iter().fold(f32::NEG_INFINITY, |most, token| most.max(token.logit));
     let score = |token: &Candidate| {
         let own = (token.logit - most) / turn.sampling.temperature;
-        (own + turn.noise(token.id), token.id)
+        (own + turn.noise(token.id), *token)
     };
     let first = kept.iter().map(score).reduce(|a, b| if b.0 > a.0 { b } else { a });
-    first.map_or(0, |(_, id)| id)
+    first.map(|(_, token)| token)
 }

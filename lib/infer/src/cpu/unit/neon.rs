@@ -56,6 +56,11 @@ impl Unit for Neon {
     }
 
     #[inline(always)]
+    fn max(self, a: [float32x4_t; 4], b: [float32x4_t; 4]) -> [float32x4_t; 4] {
+        array::from_fn(|n| unsafe { vmaxnmq_f32(a[n], b[n]) })
+    }
+
+    #[inline(always)]
     fn codes<const BITS: usize>(self, stream: &[u8; WINDOW]) -> [uint32x4_t; 4] {
         let (places, shifts) = const { (&places(BITS), &shifts(BITS)) };
         array::from_fn(|n| unsafe {
