@@ -44,6 +44,10 @@ pub fn read(mut fields: Fields) -> Result<Task, Refusal> {
 fn length(fields: &mut Fields, record: Record) -> Result<Record, Refusal> {
     let old = fields.whole("max_tokens", 1, u64::MAX)?;
     let new = fields.whole("max_completion_tokens", 1, u64::MAX)?;
+    if old.is_some() && new.is_some() && old != new {
+        let message = "`max_tokens` and `max_completion_tokens` say different things";
+        return Err(Refusal::invalid(message));
+    }
     Ok(match new.or(old) {
         Some(most) => record.with("max_tokens", most),
         None => record,

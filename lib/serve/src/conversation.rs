@@ -36,6 +36,18 @@ fn ready(mut message: Map<String, Value>, new: bool) -> Result<Value, Refusal> {
             return Err(Refusal::invalid(message));
         }
     }
+    let there = |name: &&&str| message.get(**name).is_some_and(|value| !value.is_null());
+    if let Some(name) = ["audio", "function_call"].iter().find(there) {
+        return Err(Refusal::invalid(format!(
+            "`messages`: `{name}` is not supported in a message"
+        )));
+    }
+    // What an assistant refused with is what it said.
+    if let Some(refusal) = message.shift_remove("refusal").filter(Value::is_string)
+        && message.get("content").is_none_or(Value::is_null)
+    {
+        message.insert("content".into(), refusal);
+    }
     if let Some(Value::Array(parts)) = message.get_mut("content") {
         *parts = std::mem::take(parts)
             .into_iter()

@@ -58,10 +58,18 @@ fn prompt(fields: &mut Fields, thinking: &Thinking) -> Result<(String, Record, b
     }
     let messages = conversation::messages(Some(messages.into()))?;
     let mut record = Record::default().with("messages", messages);
+    let (schema, effort) = config(fields)?;
+    let mut variables = Map::new();
     if let Some(on) = thinking.on {
-        record = record.with("chat_template_kwargs", json!({"enable_thinking": on}));
+        variables.insert("enable_thinking".into(), on.into());
     }
-    if let Some(schema) = format(fields)? {
+    if let Some(effort) = effort {
+        variables.insert("reasoning_effort".into(), effort.into());
+    }
+    if !variables.is_empty() {
+        record = record.with("chat_template_kwargs", variables);
+    }
+    if let Some(schema) = schema {
         record = record.with("json_schema", schema);
     }
     cached(fields);
@@ -104,7 +112,7 @@ fn turn(message: &Value, messages: &mut Vec<Value>) -> Result<(), Refusal> {
                 "function": {"name": block["name"], "arguments": block["input"].to_string()},
             })),
             Some("tool_result") => {
-                let content = outcome(&block["content"])?;
+                let content = outcome(&block["content"], block["is_error"] == true)?;
                 let id = &block["tool_use_id"];
                 messages.push(json!({"role": "tool", "tool_call_id": id, "content": content}));
             }
@@ -136,16 +144,20 @@ fn part(block: &Value) -> Option<Value> {
     }
 }
 
-/// What a function gave: a text, or parts if there is more in it.
-fn outcome(content: &Value) -> Result<Value, Refusal> {
+/// What a function gave, or why it failed: a text, or parts if there is more in it.
+fn outcome(content: &Value, failed: bool) -> Result<Value, Refusal> {
     let what = "texts, images or documents in a `tool_result`";
     let wrong = || Refusal::invalid(format!("`messages`: there may be {what}"));
     match (content, texts(content)) {
+        (Value::Null, _) if failed => Ok("Error".into()),
         (Value::Null, _) => Ok("".into()),
+        // No template has another place for it.
+        (_, Some(text)) if failed => Ok(format!("Error: {text}").into()),
         (_, Some(text)) => Ok(text.into()),
         (Value::Array(blocks), None) => {
-            let parts: Option<Vec<Value>> = blocks.iter().map(part).collect();
-            parts.map(Value::from).ok_or_else(wrong)
+            let error = failed.then(|| Some(json!({"type": "text", "text": "Error:"})));
+            let parts = error.into_iter().chain(blocks.iter().map(part));
+            parts.collect::<Option<Vec<Value>>>().map(Value::from).ok_or_else(wrong)
         }
         _ => Err(wrong()),
     }
@@ -191,14 +203,14 @@ fn thinking(fields: &mut Fields) -> Result<Thinking, Refusal> {
     Ok(Thinking { on: Some(on), shown: shown.unwrap_or(true) })
 }
 
-/// The schema that the answer has to follow.
-fn format(fields: &mut Fields) -> Result<Option<Value>, Refusal> {
-    let Some(mut config) = fields.object("output_config")? else { return Ok(None) };
-    let format = config.object("format")?;
+/// The schema that the answer has to follow, and how much the model is to think.
+fn config(fields: &mut Fields) -> Result<(Option<Value>, Option<String>), Refusal> {
+    let Some(mut config) = fields.object("output_config")? else { return Ok((None, None)) };
+    let (format, effort) = (config.object("format")?, config.text("effort")?);
     config.finish("`output_config`")?;
-    let Some(mut format) = format else { return Ok(None) };
+    let Some(mut format) = format else { return Ok((None, effort)) };
     format.only("type", &[json!("json_schema")])?;
-    schema::named(format, "output_config").map(Some)
+    Ok((Some(schema::named(format, "output_config")?), effort))
 }
 
 /// A function in OpenAI's form.

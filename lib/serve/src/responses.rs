@@ -31,7 +31,8 @@ pub fn read(mut fields: Fields) -> Result<Task, Refusal> {
     if let Some(variables) = reasoning(&mut fields)? {
         record = record.with("chat_template_kwargs", variables);
     }
-    let tools = fields.read("tools", "a list of functions", functions)?.unwrap_or_default();
+    let tools = fields.list("tools", TOOLS)?.unwrap_or_default();
+    let tools = tools.into_iter().map(function).collect::<Result<Vec<_>, _>>()?;
     let choice = choice(&mut fields)?;
     let single = tools::single(&mut fields)?;
     let record = tools::with(record, tools, choice)?;
@@ -184,15 +185,18 @@ fn reasoning(fields: &mut Fields) -> Result<Option<Value>, Refusal> {
         .map(|effort| json!({"enable_thinking": effort != "none", "reasoning_effort": effort})))
 }
 
-/// Functions in the form of chats.
-fn functions(value: &Value) -> Option<Vec<Value>> {
-    let function = |tool: &Value| {
-        let mut function = tool.as_object().filter(|_| tool["type"] == "function")?.clone();
-        function.get("name")?.as_str()?;
-        function.shift_remove("type");
-        Some(json!({"type": "function", "function": function}))
-    };
-    value.as_array()?.iter().map(function).collect()
+const TOOLS: &str = "a list of functions";
+
+/// A function in the form of chats, with whatever else its template may know.
+fn function(mut tool: Fields) -> Result<Value, Refusal> {
+    let wrong = || Refusal::wrong("tools", TOOLS);
+    tool.text("type")?.filter(|kind| kind == "function").ok_or_else(wrong)?;
+    // All are called by the model itself, and it is told of all.
+    tool.only("allowed_callers", &[json!(["direct"])])?;
+    tool.only("defer_loading", &[json!(false)])?;
+    let function = tool.rest();
+    function.get("name").and_then(Value::as_str).ok_or_else(wrong)?;
+    Ok(json!({"type": "function", "function": function}))
 }
 
 fn choice(fields: &mut Fields) -> Result<Choice, Refusal> {

@@ -201,6 +201,17 @@ async fn what_cannot_be_heeded_is_refused_by_name() {
         (json!({"store": true}), "`store`: only false is supported", "store"),
         (json!({"n": 0}), "`n` is not a whole number from 1 to 128", "n"),
         (json!({"model": ""}), "`model` is missing", "model"),
+        (
+            json!({"max_tokens": 1, "max_completion_tokens": 2}),
+            "`max_tokens` and `max_completion_tokens` say different things",
+            "max_tokens",
+        ),
+        (
+            json!({"messages": [{"role": "user", "content": "a"}, {"role": "assistant",
+                "content": null, "function_call": {"name": "f", "arguments": "{}"}}]}),
+            "`messages`: `function_call` is not supported in a message",
+            "messages",
+        ),
         (json!({"stream": 1}), "`stream` is not true or false", "stream"),
         (json!({"stream_options": {}}), "`stream_options` goes with `stream`", "stream_options"),
         (json!({"top_logprobs": 2}), "`top_logprobs` goes with `logprobs`", "top_logprobs"),
@@ -272,6 +283,16 @@ async fn media_are_refused_where_they_are_asked_about() {
     let away = json!({"type": "image_url", "image_url": {"url": "http://a/b.png"}});
     let answer = chat(&script, json!({"messages": [user(&away)]})).await;
     assert!(answer.refused(400).contains("data URL"));
+}
+
+#[tokio::test]
+async fn what_an_assistant_refused_with_is_what_it_said() {
+    let script = Script::new();
+    let said = json!({"role": "assistant", "content": null, "refusal": "No.", "audio": null});
+    let asked = json!({"role": "user", "content": "Hi"});
+    chat(&script, json!({"messages": [asked, said, asked]})).await.json();
+    let told = script.last().record.get("messages").unwrap()[1].clone();
+    assert_eq!((&told["content"], &told["refusal"]), (&json!("No."), &Value::Null));
 }
 
 #[tokio::test]

@@ -124,6 +124,20 @@ async fn what_a_function_gave_is_not_lost() {
     }
     message(&script, given(Value::Null, json!([]))).await.json();
     assert_eq!(script.last().record.get("messages").unwrap()[2]["content"], "");
+    let mut failed = given(json!("No such city"), json!([]));
+    failed["messages"][2]["content"][0]["is_error"] = true.into();
+    message(&script, failed).await.json();
+    let told = script.last().record.get("messages").unwrap()[2]["content"].clone();
+    assert_eq!(told, "Error: No such city");
+}
+
+#[tokio::test]
+async fn the_template_is_told_how_much_to_think() {
+    let script = Script::new();
+    let more = json!({"thinking": {"type": "adaptive"}, "output_config": {"effort": "low"}});
+    message(&script, more).await.json();
+    let told = script.last().record.get("chat_template_kwargs").unwrap().clone();
+    assert_eq!(told, json!({"enable_thinking": true, "reasoning_effort": "low"}));
 }
 
 #[tokio::test]

@@ -93,6 +93,10 @@ async fn what_cannot_be_heeded_is_refused_by_name() {
             "`examples` is not supported in `text`",
         ),
         (json!({"tools": [{"type": "web_search"}]}), "`tools` is not a list of functions"),
+        (
+            json!({"tools": [{"type": "function", "name": "f", "defer_loading": true}]}),
+            "`defer_loading`: only false is supported",
+        ),
     ] {
         assert_eq!(respond(&Script::new(), more).await.refused(400), message);
     }
