@@ -104,7 +104,7 @@ impl Import<'_> {
         self.weights.entries.iter().filter_map(tensors::Entry::bytes).sum()
     }
 
-    /// Writes the model into the directory `dir`, with at most the largest tensor in memory.
+    /// Writes the model into the directory `dir`, with a part of a tensor in memory at a time.
     ///
     /// # Errors
     /// If the disk fails, a weight does not fit its type, the file has changed since it was opened, or
@@ -117,12 +117,15 @@ impl Import<'_> {
         let source = self.source;
         let bytes = |entry: &tensors::Entry| entry.bytes().unwrap_or_default();
         progress(Progress::Due(self.bytes()))?;
-        tensors::write(dir, &self.weights.entries, tensors::SHARD, |entry| {
+        tensors::stream(dir, &self.weights.entries, tensors::SHARD, |entry, out| {
             progress(Progress::Read(bytes(entry)))?;
-            // Before it is read, which would kill the process if the file was cut short.
-            source.stamp.check()?;
-            source.forget();
-            self.weights.bytes(entry).map_err(|what| invalid(&source.path, what))
+            self.weights.parts(entry).try_for_each(|rows| {
+                // Before it is read, which would kill the process if the file was cut short.
+                source.stamp.check()?;
+                source.forget();
+                let part = self.weights.bytes(entry, rows);
+                out(&part.map_err(|what| invalid(&source.path, what))?)
+            })
         })?;
         source.stamp.check()?;
         let config = ("config.json", &self.config);

@@ -1,6 +1,7 @@
 //! How the bytes of a tensor are made from those of the file.
 
 use std::borrow::Cow;
+use std::ops::Range;
 
 use half::{bf16, f16};
 use mlxk_core::Float;
@@ -11,6 +12,9 @@ use crate::architecture::Map;
 use crate::dequant::dequantize;
 use crate::dtype::Type;
 use crate::read::Tensor;
+
+/// Bytes that are made at a time.
+const PART: usize = 4 << 20;
 
 /// A tensor to be made.
 #[derive(Clone, Debug)]
@@ -158,27 +162,35 @@ impl<'a> Job<'a> {
         self.columns.as_ref().is_none_or(|columns| columns.chunks(dtype.block()).all(whole))
     }
 
-    /// The bytes.
+    /// All rows, in ranges that take little memory each; as one where they are not apart in the file.
+    pub fn parts(&self) -> impl Iterator<Item = Range<usize>> {
+        let rows = self.rows();
+        let whole = rows == 0 || self.pieces.iter().any(|piece| piece.turned);
+        let each = if whole { rows.max(1) } else { (PART / self.row()).max(1) };
+        (0..rows.max(1)).step_by(each).map(move |start| start..rows.min(start + each))
+    }
+
+    /// The bytes of these rows.
     ///
     /// # Errors
     /// A phrase, if a number does not fit its type.
-    pub fn bytes(&self) -> Result<Cow<'a, [u8]>, String> {
-        if let (Made::Kept, [piece], None, None) =
-            (self.made, &self.pieces[..], &self.joined, &self.columns)
-            && piece.order.is_none()
-        {
-            return Ok(Cow::Borrowed(piece.tensor.data));
-        }
+    pub fn bytes(&self, rows: Range<usize>) -> Result<Cow<'a, [u8]>, String> {
         if let Made::Number(float) = self.made {
             let mut out = vec![0; float.bytes()];
             cast(&[self.number], float, &mut out)?;
             return Ok(out.into());
         }
-        let turned: Vec<_> = self.pieces.iter().map(Piece::turned).collect();
         let size = self.row();
-        let mut out = vec![0; self.rows() * size];
+        if let (Made::Kept, [piece], None, None) =
+            (self.made, &self.pieces[..], &self.joined, &self.columns)
+            && piece.order.is_none()
+        {
+            return Ok(Cow::Borrowed(&piece.tensor.data[rows.start * size..rows.end * size]));
+        }
+        let turned: Vec<_> = self.pieces.iter().map(Piece::turned).collect();
+        let mut out = vec![0; rows.len() * size];
         out.par_chunks_mut(size).enumerate().with_min_len(32).try_for_each(|(row, out)| {
-            let (piece, row) = self.source(row);
+            let (piece, row) = self.source(rows.start + row);
             match &turned[piece] {
                 Some(numbers) => {
                     let width = self.width();

@@ -2,6 +2,7 @@
 
 use std::borrow::Cow;
 use std::collections::{BTreeMap, HashMap};
+use std::ops::Range;
 
 use mlxk_core::Float;
 use mlxk_core::tensors::{Dtype, Entry};
@@ -165,10 +166,15 @@ impl<'a> Weights<'a> {
         Some(table)
     }
 
-    /// The bytes of one of the entries.
-    pub fn bytes(&self, entry: &Entry) -> Result<Cow<'a, [u8]>, String> {
+    /// The rows of one of the entries, in ranges that take little memory each.
+    pub fn parts(&self, entry: &Entry) -> impl Iterator<Item = Range<usize>> {
+        self.jobs[&entry.name].parts()
+    }
+
+    /// The bytes of one of these ranges.
+    pub fn bytes(&self, entry: &Entry, rows: Range<usize>) -> Result<Cow<'a, [u8]>, String> {
         let job = &self.jobs[&entry.name];
-        job.bytes().map_err(|what| format!("tensor {:?}: {what}", job.name()))
+        job.bytes(rows).map_err(|what| format!("tensor {:?}: {what}", job.name()))
     }
 }
 
