@@ -93,7 +93,9 @@ fn rules_go_with_batches_drafts_and_all_that_chooses_tokens() {
         }
         follows(&answers[1]["response"]);
         follows(&answers[2]["response"]);
-        assert_eq!(answers[2]["logprobs"][0]["top"].as_array().unwrap().len(), 2);
+        let tops = answers[2]["logprobs"].as_array().unwrap().iter();
+        let tops = tops.map(|token| token["top"].as_array().unwrap().len());
+        assert_eq!(tops.max(), Some(2), "what rules bar has no probability to tell");
         assert_eq!(answers[3]["response"].as_str().unwrap().len(), 6);
         assert_eq!(
             (&answers[4]["response"], &answers[4]["finish_reason"]),
