@@ -9,7 +9,8 @@ use std::time::Duration;
 
 use axum::Router;
 use axum::body::Body;
-use axum::http::Response;
+use axum::http::{Request, Response};
+use hyper::body::Incoming;
 use hyper::server::conn::http1;
 use hyper::service::{Service, service_fn};
 use hyper_util::rt::{TokioIo, TokioTimer};
@@ -167,12 +168,13 @@ impl Door {
         let Some(place) = self.place().await else { return };
         let (peer, router) =
             (Peer::new(&self.silent), TowerToHyperService::new(self.router.clone()));
-        let heard = peer.clone();
-        let service = service_fn(move |request| {
-            let (speaking, answer) = (heard.clone().speaks(), router.call(request));
+        let client = peer.clone();
+        let service = service_fn(move |request: Request<Incoming>| {
+            let hearing = client.clone().hears();
+            let answer = router.call(request.map(|body| client.clone().sends(body)));
             async move {
                 let answer: Response<Body> = answer.await?;
-                Ok::<_, Infallible>(answer.map(|body| speaking.until_told(body)))
+                Ok::<_, Infallible>(answer.map(|body| hearing.told(body)))
             }
         });
         let mut stream = TimeoutStream::new(stream);
@@ -189,6 +191,8 @@ impl Door {
                 _ = watched => {}
                 () = peer.closed() => {}
             }
+            // Who is among the silent ones has a place to give.
+            drop(peer);
             drop(place);
         });
     }

@@ -1,5 +1,5 @@
-//! Clients that say nothing: of the connections that wait for the head of a request, the one that
-//! has waited longest makes room when there is none. (nginx drains its connections so.)
+//! Clients that say nothing: of the connections that wait for a whole request, the one that has
+//! waited longest makes room when there is none. (nginx drains those that wait for a head so.)
 
 use std::collections::BTreeMap;
 use std::pin::Pin;
@@ -8,7 +8,7 @@ use std::task::{Context, Poll};
 
 use axum::Error;
 use axum::body::{Body, Bytes, HttpBody};
-use hyper::body::{Frame, SizeHint};
+use hyper::body::{Frame, Incoming, SizeHint};
 use tokio::sync::Notify;
 
 /// The connections whose clients are silent.
@@ -64,13 +64,20 @@ impl Peer {
         self.close.notified().await;
     }
 
-    /// Has it count as one that speaks for as long as what comes of this is there.
-    pub fn speaks(self: Arc<Peer>) -> Speaking {
-        self.leaves();
-        Speaking(self)
+    /// The body of a request, with whose end the client has spoken.
+    pub fn sends(self: Arc<Peer>, body: Incoming) -> Body {
+        let sent = Sent { body, peer: self };
+        sent.listen();
+        Body::new(sent)
+    }
+
+    /// What its request is answered with: with the end of that it is silent again.
+    pub fn hears(self: Arc<Peer>) -> Hearing {
+        Hearing(self)
     }
 
     fn waits(&self) {
+        self.leaves();
         let mut waiting = self.silent.lock();
         waiting.count += 1;
         let turn = waiting.count;
@@ -91,17 +98,53 @@ impl Drop for Peer {
     }
 }
 
-/// A client whose request is being answered.
-pub struct Speaking(Arc<Peer>);
+/// The body of a request.
+struct Sent {
+    body: Incoming,
+    peer: Arc<Peer>,
+}
 
-impl Speaking {
-    /// The body of the answer, with whose end the client is silent again.
-    pub fn until_told(self, body: Body) -> Body {
-        Body::new(Told { body, _speaking: self })
+impl Sent {
+    fn listen(&self) {
+        if self.body.is_end_stream() {
+            self.peer.leaves();
+        }
     }
 }
 
-impl Drop for Speaking {
+impl HttpBody for Sent {
+    type Data = Bytes;
+    type Error = hyper::Error;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
+        let frame = Pin::new(&mut self.body).poll_frame(context);
+        self.listen();
+        frame
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.body.size_hint()
+    }
+}
+
+/// A client whose request is being answered.
+pub struct Hearing(Arc<Peer>);
+
+impl Hearing {
+    /// The body of the answer.
+    pub fn told(self, body: Body) -> Body {
+        Body::new(Told { body, _hearing: self })
+    }
+}
+
+impl Drop for Hearing {
     fn drop(&mut self) {
         self.0.waits();
     }
@@ -110,7 +153,7 @@ impl Drop for Speaking {
 /// The body of an answer.
 struct Told {
     body: Body,
-    _speaking: Speaking,
+    _hearing: Hearing,
 }
 
 impl HttpBody for Told {

@@ -133,11 +133,9 @@ fn who_is_silent_makes_room_for_who_speaks() {
     let server = Served::start(&script, settings, Duration::ZERO);
     let mut stream = ask(&server, "long", true);
     until("it begins", || script.figures().running == 1);
-    let silent: Vec<_> = (0..5 * ROOM)
-        .map(|number| {
-            connect(&server, if number % 2 == 0 { "" } else { "GET /health HTTP/1.1\r\n" })
-        })
-        .collect();
+    let half = head(100) + "{";
+    let said = ["", "GET /health HTTP/1.1\r\n", &half];
+    let silent: Vec<_> = (0..5 * ROOM).map(|number| connect(&server, said[number % 3])).collect();
     for _ in 0..2 * ROOM {
         let health = "GET /health HTTP/1.1\r\nhost: localhost\r\n\r\n";
         let mut client = connect(&server, health);
