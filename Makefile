@@ -11,6 +11,11 @@ OLD     = mlxk2 mlxk-json mlx-run
 CACHE   = $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/mlxk
 MODEL   = $(CACHE)/SmolLM2-135M-Instruct.Q4_1.gguf
 
+# What `make fuzz` looks at, a file of fuzz/, and for how long.
+TARGET  = gguf
+SECONDS = 300
+FUZZED  = $(patsubst fuzz/%.rs,%,$(wildcard fuzz/*.rs))
+
 export PEERS LLAMA_BENCH NDJSON
 
 bindir  = $(DESTDIR)$(PREFIX)/bin
@@ -20,7 +25,7 @@ bashdir = $(DESTDIR)$(PREFIX)/share/bash-completion/completions
 zshdir  = $(DESTDIR)$(PREFIX)/share/zsh/site-functions
 fishdir = $(DESTDIR)$(PREFIX)/share/fish/vendor_completions.d
 
-.PHONY: help jq mlx build demo test lint interop arm bench install uninstall
+.PHONY: help jq mlx build demo test lint interop arm fuzz bench install uninstall
 
 help:
 	@echo 'make demo      fetch a small model, import it, and run it'
@@ -29,6 +34,8 @@ help:
 	@echo '               the client async-openai, and the page of mlxk-serve in Chromium'
 	@echo 'make arm       test the engine as a program for 64-bit ARM; needs qemu-user, g++-aarch64-linux-gnu'
 	@echo '               and the target aarch64-unknown-linux-gnu of Rust'
+	@echo 'make fuzz      look for bytes that bring a reader down; TARGET names it ($(FUZZED)),'
+	@echo '               SECONDS says for how long'
 	@echo 'make bench     measure; PARTS names parts (programs speed convert transfers answer serve),'
 	@echo '               PEERS=DIR[:DIR] bin folders of Pythons with mlx-knife, mlx-lm, huggingface_hub,'
 	@echo '               LLAMA_BENCH=FILE the llama-bench of llama.cpp, NDJSON=FILE takes the figures as records'
@@ -72,6 +79,9 @@ arm:
 	lib/infer/linux/prepare arm
 	cargo test --locked --config .cargo/arm.toml --target aarch64-unknown-linux-gnu \
 	    -p mlxk-infer --lib --test parity --test quantized
+
+fuzz: mlx
+	fuzz/run $(TARGET) $(SECONDS)
 
 bench: mlx $(MODEL)
 	MLXK_TEST_MODEL=$(MODEL) cargo bench --locked --bench suite -- $(PARTS)
