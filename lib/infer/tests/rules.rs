@@ -135,8 +135,9 @@ fn ask_with(tokens: &[&str; 17], end: &str, wishes: &[&str], request: Value) -> 
         std::fs::write(dir.path().join(name), content.to_string()).unwrap();
     };
     let vocabulary = tokens.iter().zip(0..).map(|(&token, id)| (token.to_owned(), json!(id)));
+    let special = |token: &str| Some(&token) == tokens.last() || token == "[TOOL_CALLS]";
     let added = tokens.iter().zip(0..).skip(12).map(|(&token, id)| {
-        json!({"id": id, "content": token, "special": Some(&token) == tokens.last(), "lstrip": false,
+        json!({"id": id, "content": token, "special": special(token), "lstrip": false,
             "rstrip": false, "normalized": false, "single_word": false})
     });
     let decoder = json!({"type": "ByteLevel", "add_prefix_space": false, "trim_offsets": true, "use_regex": true});
@@ -282,6 +283,20 @@ fn a_mark_of_several_tokens_opens_a_call_or_is_none() {
     assert_eq!(ask(&["<", "a", "b"], grammar.clone()).text, "<a1");
     assert_eq!(ask(&["<", "tool_", "1"], grammar.clone()).text, "<tool_1");
     assert_eq!(ask(&[&open[..], &call].concat(), grammar).calls.len(), 1);
+}
+
+#[test]
+fn a_mark_that_is_a_special_token_opens_a_call() {
+    let tokens = TOKENS.map(|token| if token == "<tool_call>" { "[TOOL_CALLS]" } else { token });
+    let schema = json!({"type": "array", "items": {"const": 1}, "minItems": 1, "maxItems": 1});
+    let request = || json!({"json_schema": schema, "tools": tools()});
+    let ask = |wishes: &[&str]| ask_with(&tokens, "{# [TOOL_CALLS] #}", wishes, request()).unwrap();
+    let told = ask(&["[TOOL_CALLS]", "[", "{", "\"", "a", "\"", ":", "{", "}", "}", "]", "</s>"]);
+    assert_eq!(called(&told), [(json!("a"), json!({}))]);
+    assert_eq!((told.text.as_str(), told.reason), ("", Reason::Calls.name()));
+    // What begins like it is the answer.
+    let told = ask(&["[", "1", "]"]);
+    assert_eq!((told.text.as_str(), told.reason), ("[1]", "stop"));
 }
 
 #[test]
