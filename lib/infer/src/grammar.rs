@@ -10,7 +10,7 @@ use llguidance::{Matcher, ParserFactory};
 use mlxk_core::{Error, Kind, Result};
 use serde_json::Value;
 
-use crate::answer::{Answer, Place};
+use crate::answer::{Answer, Pair, Place};
 use crate::fence::{self, Fenced, Share, Work};
 use crate::sample::Constraint;
 use crate::tokenizer::SPECIAL;
@@ -28,6 +28,9 @@ const MAX_RULES: usize = 16 << 20;
 
 /// States of an answer's lexer, of one or two kilobytes each.
 const MAX_STATES: usize = 20_000;
+
+/// Why rules are refused whose patterns cannot be brought together.
+const TOO_WIDE: &str = "its patterns are too many for one text";
 
 /// The longest token that a grammar can use, in bytes.
 const MAX_TOKEN: usize = 255;
@@ -86,16 +89,49 @@ impl Vocabulary {
     /// # Errors
     /// [`Kind::Validation`] if they make no sense, cannot be followed, or are too large.
     pub fn ready(&self, rules: &Rules, besides: &[Value]) -> Result<Ready> {
-        let what = rules.field();
+        let own = rules.weight() + weight(besides);
+        let (what, rules, besides) = (rules.field(), rules.clone(), besides.to_vec());
+        self.made(what, own, move || rules.grammar(&besides))
+    }
+
+    /// Makes rules ready for what follows the mark with which calls of `tools` open, which are JSON.
+    ///
+    /// # Errors
+    /// As [`ready`](Self::ready).
+    pub fn calls(&self, tools: &[Value], (open, close): Pair) -> Result<Ready> {
+        let mark = |mark: &str| {
+            let special = [&[SPECIAL], mark.as_bytes()].concat();
+            match self.factory.tok_env().tok_trie().token_id_at_bytes(&special) {
+                Some(id) => format!("<[{id}]>"),
+                None => format!("\"{mark}\""),
+            }
+        };
+        let (open, close) = (mark(open), mark(close));
+        let block = format!("SPACE? @calls SPACE? {close}");
+        let text = format!("start: {block} (SPACE? {open} {block})*\nSPACE: /[ \\n]{{1,2}}/");
+        let tools = tools.to_vec();
+        self.made("tools", weight(&tools), move || {
+            let calls = json_schema(tools::schema_of_calls(&tools))?;
+            let calls = GrammarWithLexer { name: Some("calls".to_owned()), ..calls };
+            let grammars = vec![GrammarWithLexer::from_lark(text), calls];
+            Ok(TopLevelGrammar { grammars, max_tokens: None })
+        })
+    }
+
+    /// Makes a grammar that comes from the field `what` ready, and brings `own` bytes.
+    fn made(
+        &self,
+        what: &str,
+        own: usize,
+        grammar: impl FnOnce() -> std::result::Result<TopLevelGrammar, String> + Send + 'static,
+    ) -> Result<Ready> {
         let refused = |why: &str| Error::new(Kind::Validation, "", format!("`{what}`: {why}"));
-        let own = rules.weight() + besides.iter().map(fence::weight).sum::<usize>();
         if own > MAX_RULES {
             return Err(refused("too large"));
         }
-        let (factory, rules, besides) =
-            (Arc::clone(&self.factory), rules.clone(), besides.to_vec());
+        let factory = Arc::clone(&self.factory);
         let made = fence::run(Share { own, ..SHARE }, move || {
-            let grammar = rules.grammar(&besides)?;
+            let grammar = grammar()?;
             let mut matcher = Matcher::new(factory.create_parser(grammar));
             // What is too large for a mask shows with the first one.
             matcher.compute_mask().map(|_| matcher).map_err(|e| why(&e))
@@ -142,31 +178,27 @@ impl Rules {
             Rules::Schema(schema) => fence::weight(schema),
             // Parsed, a letter takes about a hundred.
             Rules::Grammar(text) => text.len().saturating_mul(32),
-            Rules::Call(tools) => tools.iter().map(fence::weight).sum(),
+            Rules::Call(tools) => weight(tools),
         }
     }
 
     /// As a grammar, which calls of the tools `besides` follow too.
     fn grammar(self, besides: &[Value]) -> std::result::Result<TopLevelGrammar, String> {
-        let schema = |schema: Value| match wide::is_wide(&schema) {
-            true => Err("its patterns are too many for one text".to_owned()),
-            false => Ok(GrammarWithLexer::from_json_schema(schema)),
-        };
         let own = match self {
             Rules::Schema(schema) if endless::is_endless(&schema) => {
                 return Err("it demands something of itself without end".to_owned());
             }
-            Rules::Schema(own) => schema(own)?,
+            Rules::Schema(schema) => json_schema(schema)?,
             Rules::Grammar(text) if wide::is_wide_grammar(&text) => {
-                return Err("its patterns are too many for one text".to_owned());
+                return Err(TOO_WIDE.to_owned());
             }
             Rules::Grammar(text) => GrammarWithLexer::from_lark(text),
-            Rules::Call(demanded) => schema(tools::schema(&demanded, "arguments"))?,
+            Rules::Call(demanded) => json_schema(tools::schema(&demanded, "arguments"))?,
         };
         if besides.is_empty() {
             return Ok(TopLevelGrammar::from_grammar(own));
         }
-        let call = schema(tools::schema(besides, "parameters"))?;
+        let call = json_schema(tools::schema(besides, "parameters"))?;
         let named = |name: &str, grammar| GrammarWithLexer { name: Some(name.into()), ..grammar };
         let either = GrammarWithLexer::from_lark("start: @own | @call".to_owned());
         let grammars = vec![either, named("own", own), named("call", call)];
@@ -174,7 +206,31 @@ impl Rules {
     }
 }
 
-/// The rules for one answer. Reasoning before it is free, and so are calls in its place.
+/// A schema as a grammar.
+fn json_schema(schema: Value) -> std::result::Result<GrammarWithLexer, String> {
+    match wide::is_wide(&schema) {
+        true => Err(TOO_WIDE.to_owned()),
+        false => Ok(GrammarWithLexer::from_json_schema(schema)),
+    }
+}
+
+/// Bytes that tools hold, about.
+fn weight(tools: &[Value]) -> usize {
+    tools.iter().map(fence::weight).sum()
+}
+
+/// What may stand in the place of an answer that follows rules.
+pub enum Besides {
+    /// Nothing.
+    Nothing,
+    /// Calls, in whatever form the model has for them.
+    Calls,
+    /// Calls that follow rules of their own behind the mark that opens the first.
+    Ruled(Box<Ready>),
+}
+
+/// The rules for one answer. Reasoning before it is free, and so are calls in its place that have no
+/// rules.
 pub struct Ruled {
     vocabulary: Vocabulary,
     /// None once a mark has begun that the rules have no place for.
@@ -182,8 +238,8 @@ pub struct Ruled {
     processor: Arc<Processor>,
     /// Reads along until the answer itself begins.
     reading: Option<Answer>,
-    /// Whether there may be calls in the place of an answer.
-    calls: bool,
+    /// What there may be in its place.
+    besides: Besides,
     /// Tokens that may open reasoning.
     openings: Vec<u32>,
     /// Whether a token has come.
@@ -191,13 +247,13 @@ pub struct Ruled {
 }
 
 impl Ruled {
-    /// For an answer that `reading` reads along, and in whose place there may be `calls`.
+    /// For an answer that `reading` reads along, with what there may be in its place.
     pub fn new(
         vocabulary: &Vocabulary,
         matcher: Matcher,
         processor: &Arc<Processor>,
         reading: Answer,
-        calls: bool,
+        besides: Besides,
     ) -> Ruled {
         let openings = processor.tokenizer.openings(&processor.marks);
         Ruled {
@@ -205,7 +261,7 @@ impl Ruled {
             matcher: Some(matcher),
             processor: Arc::clone(processor),
             reading: Some(reading),
-            calls,
+            besides,
             openings,
             begun: false,
         }
@@ -225,7 +281,7 @@ impl Ruled {
     /// Tokens with which a mark may begin, or go on.
     fn marks(&self, place: Place) -> Vec<u32> {
         let Place::Opening { reasoning, calls, within } = place else { return Vec::new() };
-        let calls = calls.into_iter().filter(|_| self.calls);
+        let calls = calls.into_iter().filter(|_| !matches!(self.besides, Besides::Nothing));
         let going_on = reasoning.into_iter().filter(|_| within).chain(calls);
         let going_on = going_on.flat_map(|rest| self.vocabulary.beginnings(rest));
         self.openings.iter().copied().filter(|_| !self.begun).chain(going_on).collect()
@@ -277,7 +333,15 @@ impl Constraint for Ruled {
             (true, Place::Opening { .. }) => {}
             // A call in the form that the rules themselves want is an answer.
             (true, _) => self.reading = None,
-            (false, Place::Opening { .. } | Place::Call) => self.matcher = None,
+            (false, Place::Opening { .. }) => self.matcher = None,
+            (false, Place::Call) => {
+                self.matcher = None;
+                if let Besides::Ruled(calls) =
+                    std::mem::replace(&mut self.besides, Besides::Nothing)
+                {
+                    (self.matcher, self.reading) = (Some(*calls), None);
+                }
+            }
             (false, _) => return Err(broken(&"nothing may come next")),
         }
         Ok(())

@@ -10,7 +10,7 @@ use crate::answer::{Answer, Marks, Reader};
 use crate::defaults::defaults;
 use crate::event::{Bound, End, Reason};
 use crate::generation::Generation;
-use crate::grammar::{Ruled, Vocabulary};
+use crate::grammar::{Besides, Ruled, Vocabulary};
 use crate::request::{Prompt, Request, Rules};
 use crate::{Conversation, Sampling, Template, Tokenizer};
 
@@ -169,9 +169,14 @@ impl Processor {
                 self.vocabulary.get_or_init(|| vocabulary)
             }
         };
-        let besides = if self.marks.bare { tools } else { &[] };
-        let matcher = vocabulary.ready(rules, besides)?;
-        Ok(Ruled::new(vocabulary, matcher, self, reading, !tools.is_empty()))
+        let bare = if self.marks.bare { tools } else { &[] };
+        let matcher = vocabulary.ready(rules, bare)?;
+        let besides = match self.marks.json {
+            _ if tools.is_empty() => Besides::Nothing,
+            Some(marks) => Besides::Ruled(Box::new(vocabulary.calls(tools, marks)?)),
+            None => Besides::Calls,
+        };
+        Ok(Ruled::new(vocabulary, matcher, self, reading, besides))
     }
 }
 

@@ -61,6 +61,15 @@ pub fn name(tool: &Value) -> Option<&str> {
     function(tool)["name"].as_str()
 }
 
+/// The schema of a list of calls of `tools`, or of one.
+pub fn schema_of_calls(tools: &[Value]) -> Value {
+    let mut schema = schema(tools, "arguments");
+    schema["$defs"]["call"] = json!({"anyOf": schema["anyOf"]});
+    let call = json!({"$ref": "#/$defs/call"});
+    schema["anyOf"] = json!([call, {"type": "array", "items": call, "minItems": 1}]);
+    schema
+}
+
 /// The schema of a call of one of `tools`: an object of the `name`, and the arguments as `key`.
 pub fn schema(tools: &[Value], key: &str) -> Value {
     let mut all = Map::new();

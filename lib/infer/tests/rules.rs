@@ -286,6 +286,58 @@ fn a_mark_of_several_tokens_opens_a_call_or_is_none() {
 }
 
 #[test]
+fn a_call_in_json_follows_the_schema_of_its_function() {
+    let template = "{# {\"name\": \"arguments\"} #}";
+    let mut tools = tools();
+    tools[0]["function"]["parameters"] = json!({"type": "object", "required": ["b"],
+        "properties": {"b": {"const": 1}}, "additionalProperties": false});
+    let request = || json!({"json_schema": {"const": 1}, "tools": tools});
+    let ask = |wishes: &[&str]| ask_with(&SPELLED, template, wishes, request()).unwrap();
+    let spelled = [
+        "<",
+        "tool_",
+        "call>",
+        "{",
+        "\"",
+        "name",
+        "\"",
+        ":",
+        "\"",
+        "a",
+        "\"",
+        ",",
+        "\"",
+        "arguments",
+        "\"",
+        ":",
+        "{",
+        "\"",
+        "b",
+        "\"",
+        ":",
+        "1",
+        "}",
+        "}",
+        "</",
+        "tool_",
+        "call>",
+        "</s>",
+    ];
+    let call = "<tool_call>{\"name\":\"a\",\"arguments\":{\"b\":1}}</tool_call></s>";
+    assert_eq!(spelled.concat(), call);
+    let twice = [&spelled[..27], &spelled].concat();
+    assert_eq!(ask(&twice).calls.len(), 2);
+    // The model would go on with text, with a function that there is not, and with a wrong value.
+    let mut wishes = spelled;
+    (wishes[3], wishes[9], wishes[21]) = ("x", "b", "a");
+    let told = ask(&wishes);
+    assert_eq!(called(&told), [(json!("a"), json!({"b": 1}))]);
+    assert_eq!((told.text.as_str(), told.reason), ("", Reason::Calls.name()));
+    let told = ask(&["x"]);
+    assert_eq!((told.text.as_str(), told.calls.len()), ("1", 0));
+}
+
+#[test]
 fn a_mark_that_is_a_special_token_opens_a_call() {
     let tokens = TOKENS.map(|token| if token == "<tool_call>" { "[TOOL_CALLS]" } else { token });
     let schema = json!({"type": "array", "items": {"const": 1}, "minItems": 1, "maxItems": 1});

@@ -55,6 +55,12 @@ const OPEN_CALLS: [Pair; 3] = [
     ("<invoke name=", "</invoke>"),
 ];
 
+/// Those between which there is JSON, unless the template has another form.
+const JSON_CALLS: [&str; 4] = ["<tool_call>", "<tool_calls>", "<TOOLCALL>", "<|tool_call|>"];
+
+/// What the other forms between the same marks have.
+const OTHER_FORMS: [&str; 4] = ["<arg_key>", "<function=", "<function name=", "<invoke"];
+
 /// The marks of OpenAI's harmony: where a part starts, its kind, its text, and its ends.
 const HARMONY: [&str; 7] = [
     "<|start|>",
@@ -91,6 +97,8 @@ pub struct Marks {
     pub calls: Vec<Pair>,
     /// Around calls, and a part of them.
     pub open_calls: Vec<Pair>,
+    /// Around calls, if all are objects of a `name` and `arguments`.
+    pub json: Option<Pair>,
     /// Whether a call may stand there as JSON without any mark (Llama 3).
     pub bare: bool,
     /// Whether all is marked as in OpenAI's harmony, and as nothing else.
@@ -111,9 +119,17 @@ impl Marks {
             let known = |&&(open, close): &&Pair| known(open) || !close.is_empty() && known(close);
             all.iter().filter(known).copied().collect()
         };
+        let calls = pairs(&CALLS);
+        let has = |text: &&str| source.contains(text);
+        let json = ["\"name\"", "\"arguments\""].iter().all(has) && !OTHER_FORMS.iter().any(has);
+        let json = match calls[..] {
+            [only] if json && JSON_CALLS.contains(&only.0) => Some(only),
+            _ => None,
+        };
         Marks {
             reasoning: pairs(&REASONING),
-            calls: pairs(&CALLS),
+            calls,
+            json,
             open_calls: pairs(&OPEN_CALLS)
                 .into_iter()
                 .filter(|(open, _)| source.contains(open))

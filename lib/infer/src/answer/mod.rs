@@ -9,7 +9,7 @@ mod reader;
 
 pub use calls::Call;
 use calls::calls;
-pub use marks::Marks;
+pub use marks::{Marks, Pair};
 pub use reader::{Piece, Place, Reader};
 
 use mlxk_core::Result;
