@@ -106,12 +106,18 @@ impl Vocabulary {
                 None => format!("\"{mark}\""),
             }
         };
+        // Each call has marks of its own between these.
+        let single = open == "<tool_call>";
         let (open, close) = (mark(open), mark(close));
         let block = format!("SPACE? @calls SPACE? {close}");
         let text = format!("start: {block} (SPACE? {open} {block})*\nSPACE: /[ \\n]{{1,2}}/");
         let tools = tools.to_vec();
         self.made("tools", weight(&tools), move || {
-            let calls = json_schema(tools::schema_of_calls(&tools))?;
+            let schema = match single {
+                true => tools::schema(&tools, "arguments"),
+                false => tools::schema_of_calls(&tools),
+            };
+            let calls = json_schema(schema)?;
             let calls = GrammarWithLexer { name: Some("calls".to_owned()), ..calls };
             let grammars = vec![GrammarWithLexer::from_lark(text), calls];
             Ok(TopLevelGrammar { grammars, max_tokens: None })

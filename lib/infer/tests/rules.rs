@@ -69,7 +69,7 @@ const SPELLED: [&str; 17] = [
     "name",
     "parameters",
     "a",
-    "x",
+    "[",
     "</s>",
 ];
 
@@ -327,13 +327,13 @@ fn a_call_in_json_follows_the_schema_of_its_function() {
     assert_eq!(spelled.concat(), call);
     let twice = [&spelled[..27], &spelled].concat();
     assert_eq!(ask(&twice).calls.len(), 2);
-    // The model would go on with text, with a function that there is not, and with a wrong value.
+    // The model would go on with a list, with a function that there is not, and with a wrong value.
     let mut wishes = spelled;
-    (wishes[3], wishes[9], wishes[21]) = ("x", "b", "a");
+    (wishes[3], wishes[9], wishes[21]) = ("[", "b", "a");
     let told = ask(&wishes);
     assert_eq!(called(&told), [(json!("a"), json!({"b": 1}))]);
     assert_eq!((told.text.as_str(), told.reason), ("", Reason::Calls.name()));
-    let told = ask(&["x"]);
+    let told = ask(&["["]);
     assert_eq!((told.text.as_str(), told.calls.len()), ("1", 0));
 }
 
