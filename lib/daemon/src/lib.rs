@@ -11,9 +11,11 @@ mod listen;
 mod log;
 mod sweep;
 
+use std::io::{self, Write};
 use std::process;
 use std::time::Duration;
 
+use mlxk_cli::exit::Exit;
 use mlxk_cli::{Form, Output, interrupt, program};
 use mlxk_core::{Error, Kind, Places, Record, Result};
 use mlxk_engine::Local;
@@ -60,10 +62,11 @@ pub fn serve(
     let said = |message: String| tell.say(Level::Info, message);
     let bounds = work.bounds()?;
     if let Some((place, model)) = only.filter(|(place, _)| place.rank > 0) {
-        return mlxk_engine::follow(places, bounds.memory, model, place, &mut |part| {
+        let followed = mlxk_engine::follow(places, bounds.memory, model, place, &mut |part| {
             said(format!("rank {} has {}", place.rank, part.describe()));
             announce(&[], models, None, Some(place.rank), out)
         });
+        return followed.map_err(|e| -> Error { leave(&e, out) });
     }
     let keys = key::keys(listen.api_key_file.as_deref())?;
     let open = listen::open(listen)?;
@@ -107,7 +110,20 @@ pub fn serve(
     said("stopped".to_owned());
     // From here on the signal ends the program, as its parent expects.
     drop(watch);
-    served
+    match ranks {
+        Some(_) => served.map_err(|e| -> Error { leave(&e, out) }),
+        None => served,
+    }
+}
+
+/// Ends the process with what went wrong among several, before MLX tidies up: what was on its way
+/// to a rank that has gone it may free twice then.
+fn leave(error: &Error, out: &mut Output) -> ! {
+    // The status tells it too.
+    let _ = out.error(error);
+    let _ = io::stdout().flush();
+    // SAFETY: this ends the process, and runs nothing of it.
+    unsafe { libc::_exit(Exit::from(error) as i32) }
 }
 
 fn one_model() -> Error {
