@@ -1,7 +1,7 @@
 //! Digests that name content: SHA-256, as for files of Git LFS, and the SHA-1 of Git's blobs.
 //!
 //! The one place that hashes whole files. The crates behind it find out at run time whether the
-//! processor has instructions for it, as all have that are younger than about 2019; there nothing is
+//! processor has instructions for it, as most have that came after 2019; there nothing is
 //! faster (1.8 GB/s a core, as OpenSSL). On older ones OpenSSL's hand-written code would be, 0.68 to
 //! 0.46 GB/s a core, which is not worth a C library in every program.
 
