@@ -60,8 +60,11 @@ architectures! {
     InternLm2 = "internlm2",
     InternLm3 = "internlm3",
     Jamba = "jamba",
+    KimiK25 = "kimi_k25",
+    KimiVl = "kimi_vl",
     Lfm2 = "lfm2",
     Lfm2Moe = "lfm2_moe",
+    Lfm2Vl = "lfm2-vl" | "lfm2_vl",
     Llama = "llama" | "iquestcoder" | "xverse",
     Llama4 = "llama4",
     Llama4Text = "llama4_text",
@@ -83,13 +86,18 @@ architectures! {
     Phi = "phi",
     Phi3 = "phi3",
     PhiMoe = "phimoe",
+    Phixtral = "phixtral" | "phi-msft",
+    Pixtral = "pixtral",
     Qwen2 = "qwen2",
     Qwen2Moe = "qwen2_moe",
+    Qwen2Vl = "qwen2_vl" | "qwen2_5_vl",
     Qwen3 = "qwen3",
     Qwen35 = "qwen3_5",
     Qwen35Moe = "qwen3_5_moe",
     Qwen3Next = "qwen3_next",
     Qwen3Moe = "qwen3_moe",
+    Qwen3Vl = "qwen3_vl",
+    Qwen3VlMoe = "qwen3_vl_moe",
     SeedOss = "seed_oss",
     SmolLm3 = "smollm3",
     StableLm = "stablelm",
@@ -104,8 +112,24 @@ impl Architecture {
 
     /// Whether models of it also take pictures or sound: only their text part can run.
     pub fn is_multimodal(self) -> bool {
-        use Architecture::{Gemma3, Gemma3n, Gemma4, Llama4, Mistral3, Qwen35, Qwen35Moe};
-        matches!(self, Gemma3 | Gemma3n | Gemma4 | Llama4 | Mistral3 | Qwen35 | Qwen35Moe)
+        use Architecture as A;
+        matches!(
+            self,
+            A::Gemma3
+                | A::Gemma3n
+                | A::Gemma4
+                | A::KimiK25
+                | A::KimiVl
+                | A::Lfm2Vl
+                | A::Llama4
+                | A::Mistral3
+                | A::Pixtral
+                | A::Qwen2Vl
+                | A::Qwen35
+                | A::Qwen35Moe
+                | A::Qwen3Vl
+                | A::Qwen3VlMoe
+        )
     }
 
     /// The architecture of a `model_type`.

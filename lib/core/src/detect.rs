@@ -60,19 +60,10 @@ pub fn model_type(facts: &Facts) -> Option<String> {
     facts.config.str("model_type").map(|name| name.to_lowercase())
 }
 
-/// True if the model takes pictures.
+/// True if the model takes pictures. Of types whose text part can run there are models that have
+/// only that: these say by their configuration whether they see.
 pub fn vision(facts: &Facts) -> bool {
-    const TYPES: [&str; 9] = [
-        "llava",
-        "llava_next",
-        "pixtral",
-        "qwen2_vl",
-        "phi3_v",
-        "mllama",
-        "paligemma",
-        "idefics",
-        "smolvlm",
-    ];
+    const TYPES: [&str; 6] = ["llava_next", "phi3_v", "mllama", "paligemma", "idefics", "smolvlm"];
     is_filled(facts.config.get("vision_config"))
         || model_type(facts).is_some_and(|name| TYPES.contains(&name.as_str()))
         || is_true(facts.config.get("image_processor"))

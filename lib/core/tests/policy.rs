@@ -52,7 +52,8 @@ fn models_of_each_kind_are_told_apart() {
         ("whisper-tiny.en", typed("whisper"), "audio", &["audio"]),
         ("whisper-tiny.en-mlx", typed("whisper"), "audio", &["audio"]),
         ("whisper-large-v3-turbo", typed("whisper"), "audio", &["audio"]),
-        ("m", typed("llava"), "chat", &["text-generation", "chat", "vision"]),
+        ("m", typed("llava"), "chat", &["text-generation", "chat"]),
+        ("m", typed("llava_next"), "chat", &["text-generation", "chat", "vision"]),
         (
             "m",
             untold().json("preprocessor_config.json", image.clone()),
@@ -94,7 +95,7 @@ fn models_of_each_kind_are_told_apart() {
             "case {at}"
         );
     }
-    assert_eq!(typed("llava").plan().task, Task::Vision);
+    assert_eq!(typed("llava_next").plan().task, Task::Vision);
 }
 
 #[test]
@@ -156,6 +157,13 @@ fn what_can_run_runs_and_what_cannot_says_why() {
     ];
     for (at, model) in runs.iter().enumerate() {
         assert_eq!(model.plan().runnable, Ok(()), "case {at}");
+    }
+    for name in Architecture::ALL.iter().filter(|a| a.is_multimodal()).flat_map(|a| a.names()) {
+        let seeing = llama().config(json!({"model_type": name, "vision_config": {"depth": 8},
+            "architectures": ["SomeForConditionalGeneration"]}));
+        let plan =
+            seeing.json("preprocessor_config.json", json!({"temporal_patch_size": 2})).plan();
+        assert_eq!((plan.task, plan.runnable), (Task::Vision, Ok(())), "{name}");
     }
     let typed = |name: &str| llama().config(json!({"model_type": name}));
     let refused = [

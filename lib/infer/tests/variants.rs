@@ -344,3 +344,12 @@ fn a_model_type_that_means_another_gives_what_that_gives() {
         assert!(same, "{name} is not {case}");
     }
 }
+
+#[test]
+fn a_part_for_text_may_leave_unsaid_what_is_usual() {
+    for (kind, rows) in [("llama", 11_008), ("mistral", 14_336)] {
+        let text = json!({"model_type": kind, "vocab_size": 320, "hidden_size": 32, "head_dim": 8});
+        let refused = Draft::of("llava").with("text_config", text).refused();
+        assert!(refused.contains(&format!("[{rows}, 32]")), "{refused}");
+    }
+}

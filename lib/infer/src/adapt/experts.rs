@@ -15,6 +15,8 @@ use crate::weights::{Tensor, reshape};
 /// How an architecture has its experts.
 #[derive(Clone, Copy)]
 pub struct Experts {
+    /// Where a tensor for each lies.
+    pub from: &'static str,
     /// Where MLX has them.
     pub to: &'static str,
     /// What it calls their layers.
@@ -29,6 +31,7 @@ pub struct Experts {
 impl Experts {
     /// As most have them.
     pub const USUAL: Experts = Experts {
+        from: "experts",
         to: "switch_mlp",
         up: "up_proj",
         down: "down_proj",
@@ -36,12 +39,12 @@ impl Experts {
         interleaved: false,
     };
 
-    /// What MLX calls the layer that others call `theirs`, which may be as in mixtral.
+    /// What MLX calls the layer that others call `theirs`, which may be as in mixtral or phixtral.
     fn layer(&self, theirs: &str) -> Option<&'static str> {
         match theirs {
             "gate_proj" | "w1" => Some("gate_proj"),
-            "down_proj" | "w2" => Some(self.down),
-            "up_proj" | "w3" => Some(self.up),
+            "down_proj" | "w2" | "fc2" => Some(self.down),
+            "up_proj" | "w3" | "fc1" => Some(self.up),
             _ => None,
         }
     }
@@ -68,16 +71,18 @@ pub fn gather(all: &mut Checkpoint, experts: &Experts) -> Result<()> {
 fn single(all: &mut Checkpoint, experts: &Experts) -> Result<()> {
     let counts = ["num_local_experts", "num_experts", "n_routed_experts", "moe_num_experts"];
     let stated = counts.iter().find_map(|key| all.text().get(key).and_then(Value::as_u64));
+    let from = experts.from;
+    let zeroth = format!(".{from}.0.");
     let first: Vec<(String, String, String)> = { all.tensors.keys() }
         .filter_map(|name| {
-            let (base, rest) = name.split_once(".experts.0.")?;
+            let (base, rest) = name.split_once(&zeroth)?;
             let (layer, part) = rest.split_once('.')?;
             Some((base.to_owned(), layer.to_owned(), part.to_owned()))
         })
         .collect();
     for (base, layer, part) in first {
         let Some(ours) = experts.layer(&layer) else { continue };
-        let name = |n: usize| format!("{base}.experts.{n}.{layer}");
+        let name = |n: usize| format!("{base}.{from}.{n}.{layer}");
         let there = |n: &usize| all.tensors.contains_key(&format!("{}.{part}", name(*n)));
         let count = stated.map_or_else(|| (0..).take_while(there).count(), |count| count as usize);
         let mut parts: Vec<Tensor> = Vec::new();

@@ -34,9 +34,9 @@ pub fn adapt(architecture: Architecture, mut all: Checkpoint) -> Result<Checkpoi
     });
     packed::unpack(&mut all)?;
     match architecture {
-        A::Gemma3 | A::Gemma4 | A::Llama4 | A::Mistral3 | A::Qwen35 | A::Qwen35Moe => {
-            all.rename(beside_senses);
-        }
+        // MLX has it under the names of transformers.
+        A::Gemma3n => {}
+        _ if architecture.is_multimodal() => all.rename(beside_senses),
         _ => {}
     }
     match architecture {
@@ -48,7 +48,7 @@ pub fn adapt(architecture: Architecture, mut all: Checkpoint) -> Result<Checkpoi
         A::GptNeoX => all.rename(gpt_neox),
         A::Qwen3Next | A::Qwen35 | A::Qwen35Moe => less_one(&mut all),
         A::FalconH1 => falcon::fold(&mut all)?,
-        A::DeepseekV3 | A::Glm4MoeLite => latent::split(&mut all)?,
+        A::DeepseekV3 | A::Glm4MoeLite | A::KimiK25 | A::KimiVl => latent::split(&mut all)?,
         A::GraniteMoeHybrid => dense_granite(&mut all)?,
         A::Lfm2Moe => all.rename(numbered),
         _ => {}
@@ -62,6 +62,8 @@ pub fn adapt(architecture: Architecture, mut all: Checkpoint) -> Result<Checkpoi
             }
             A::Llama4 => Experts { to: "experts", transposed: true, ..Experts::USUAL },
             A::Gemma4 | A::Gemma4Text => Experts { to: "experts.switch_glu", ..Experts::USUAL },
+            A::Phixtral => Experts { from: "mlp", up: "fc1", down: "fc2", ..Experts::USUAL },
+            A::Qwen3VlMoe => Experts { transposed: true, ..Experts::USUAL },
             A::NemotronH => Experts { up: "fc1", down: "fc2", ..Experts::USUAL },
             _ => Experts::USUAL,
         },
@@ -137,12 +139,13 @@ fn beside_senses(name: &str) -> Option<String> {
 }
 
 /// Parts of names of tensors that text has no use for.
-pub const SENSES: [&str; 8] = [
+pub const SENSES: [&str; 9] = [
     "vision_tower.",
     "vision_embedder.",
     "visual.",
     "vision_model.",
     "multi_modal_projector.",
+    "mm_projector.",
     "audio_tower.",
     "embed_audio.",
     "embed_vision.",

@@ -173,7 +173,7 @@ fn delicate(architecture: Architecture) -> &'static [&'static str] {
         "granitemoehybrid" => &["router.layer"],
         "lfm2_moe" => &["feed_forward.gate"],
         "minimax" => &["block_sparse_moe.gate"],
-        "qwen3_moe" => &["mlp.gate"],
+        "qwen3_moe" | "qwen3_vl_moe" => &["mlp.gate"],
         "qwen3_next" | "qwen3_5" | "qwen3_5_moe" => &["mlp.gate", "shared_expert_gate"],
         _ => &[],
     }
@@ -182,7 +182,9 @@ fn delicate(architecture: Architecture) -> &'static [&'static str] {
 /// Ends of the names of matrices that mlx-lm has as plain numbers whatever becomes of others.
 pub fn plain(architecture: Architecture) -> &'static [&'static str] {
     match architecture.name() {
-        "deepseek_v2" | "deepseek_v3" | "glm4_moe" | "glm4_moe_lite" => &["mlp.gate"],
+        "deepseek_v2" | "deepseek_v3" | "glm4_moe" | "glm4_moe_lite" | "kimi_k25" | "kimi_vl" => {
+            &["mlp.gate"]
+        }
         "nemotron_h" => &["mixer.gate"],
         _ => &[],
     }
@@ -191,7 +193,9 @@ pub fn plain(architecture: Architecture) -> &'static [&'static str] {
 /// Ends of the names of tensors that keep their type: sums that many small numbers go into.
 pub fn kept(architecture: Architecture) -> &'static [&'static str] {
     match architecture.name() {
-        "deepseek_v3" | "glm4_moe" | "glm4_moe_lite" | "minimax" => &["e_score_correction_bias"],
+        "deepseek_v3" | "glm4_moe" | "glm4_moe_lite" | "kimi_k25" | "kimi_vl" | "minimax" => {
+            &["e_score_correction_bias"]
+        }
         "lfm2_moe" => &["expert_bias"],
         "nemotron_h" => &["e_score_correction_bias", "A_log"],
         "qwen3_5" | "qwen3_5_moe" => &["A_log"],
@@ -237,6 +241,7 @@ mod tests {
             ("qwen3_5", &["mlp.gate", "mlp.shared_expert_gate"]),
             ("qwen3_5_moe", &["mlp.gate", "mlp.shared_expert_gate"]),
             ("qwen3_moe", &["mlp.gate"]),
+            ("qwen3_vl_moe", &["mlp.gate"]),
             ("qwen3_next", &["mlp.gate", "mlp.shared_expert_gate"]),
         ] {
             for end in ends {

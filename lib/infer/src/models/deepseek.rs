@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 use super::config::{Config, given, invalid, unknown};
 use super::ends::{Ends, EndsArch};
 use super::stack::{Factors, Stack, Step};
-use super::{Language, llama};
+use super::{Language, llama, within};
 use crate::kernels::Activation;
 use crate::mixture::{Groups, Moe, MoeArch, Routing, Score, SharedArch};
 use crate::nn::{Feed, Latent, LatentSizes, Mlp, MlpArch, NormArch};
@@ -31,6 +31,12 @@ pub fn load_3(config: &Value, w: Cursor) -> Result<Box<dyn Language>> {
         None | Some("noaux_tc") => load(&c, mixture(&c, Score::Sigmoid, 2)?.as_ref(), 1e-6, w),
         Some(other) => Err(unknown(format!("experts chosen by `{other}` cannot run yet"))),
     }
+}
+
+/// A kimi_k25 or a kimi_vl: a deepseek_v3 without what it sees.
+pub fn load_within(config: &Value, mut w: Cursor) -> Result<Box<dyn Language>> {
+    within::text_only(&mut w);
+    load_3(&within::text(config)?, w)
 }
 
 /// A glm4_moe_lite: a deepseek_v3 but for what a file need not say.

@@ -6,8 +6,8 @@ use serde_json::Value;
 use super::Language;
 use super::config::{Config, invalid, positive, renamed, unknown};
 use super::ends::{Ends, EndsArch};
-use super::llama;
 use super::stack::{Factors, Stack, Step};
+use super::{llama, within};
 use crate::kernels::Activation;
 use crate::mixture::{Moe, MoeArch, Routing, Score};
 use crate::nn::{Attention, Feed, Mlp};
@@ -45,6 +45,12 @@ pub fn load_moe(config: &Value, mut w: Cursor) -> Result<Box<dyn Language>> {
         true => Ok(Box::new(Mlp::load(w, c.hidden_size, &mlp, norm)?)),
         false => Ok(Box::new(Moe::load(w, c.hidden_size, &moe, norm)?)),
     })
+}
+
+/// An lfm2-vl, without what it sees.
+pub fn load_vl(config: &Value, mut w: Cursor) -> Result<Box<dyn Language>> {
+    within::text_only(&mut w);
+    load(&within::text(config)?, w)
 }
 
 /// The names of the layers of feed-forward parts that were numbered.

@@ -1,4 +1,4 @@
-//! Mistral 3 without what it sees: a llama, or a Ministral 3, whose queries grow with their positions.
+//! Mistral 3 and Pixtral without what they see: a llama, or a Ministral 3, whose queries grow with their positions.
 
 use mlxk_core::Result;
 use serde_json::{Value, json};
@@ -11,13 +11,22 @@ use super::within;
 use crate::nn::Warmth;
 use crate::weights::Cursor;
 
-/// A mistral3, or a llava.
+/// A mistral3, a llava or a pixtral. Their files say of the text part only what is not usual.
 pub fn load_3(config: &Value, mut w: Cursor) -> Result<Box<dyn Language>> {
     within::text_only(&mut w);
     let text = given(&within::text(config)?, json!({"tie_word_embeddings": false}));
+    let usual = json!({"hidden_size": 4096, "num_hidden_layers": 32, "num_attention_heads": 32,
+        "rms_norm_eps": 1e-6, "vocab_size": 32_000});
     match text.get("model_type").and_then(Value::as_str) {
         Some("ministral3") => load_mini_3(&text, w),
-        None | Some("llama" | "mistral") => llama::load_mistral(&text, w),
+        None | Some("mistral") => {
+            let own = json!({"intermediate_size": 14_336, "num_key_value_heads": 8});
+            llama::load_mistral(&given(&given(&text, own), usual), w)
+        }
+        Some("llama") => {
+            let own = json!({"intermediate_size": 11_008});
+            llama::load(&given(&given(&text, own), usual), w)
+        }
         Some(other) => Err(unknown(format!("text models of type `{other}` cannot run here"))),
     }
 }

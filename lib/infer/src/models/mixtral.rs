@@ -1,11 +1,12 @@
-//! Mixtral (arXiv 2401.04088) and those that name a mixture as it does: Phi 3.5 MoE, MiniMax.
+//! Mixtral (arXiv 2401.04088) and those that name a mixture as it does: Phixtral, Phi 3.5 MoE,
+//! MiniMax.
 
 use mlxk_core::Result;
 use serde_json::{Value, json};
 
 use super::Language;
-use super::config::Config;
-use super::decoder::Decoder;
+use super::config::{Config, given, renamed};
+use super::decoder::{Arch, Decoder, Norms};
 use super::llama;
 use crate::kernels::Activation;
 use crate::mixture::{MoeArch, Routing, Score};
@@ -33,6 +34,48 @@ pub fn load_phi(config: &Value, mut w: Cursor) -> Result<Box<dyn Language>> {
     let arch = llama::base(&c, rope, false, c.layer_norm("rms_norm_eps")?)?;
     let moe = moe(&c, Score::Mixer(2.0 * noise))?;
     Decoder::load(arch.with_moe(&moe, |_| true), w)
+}
+
+/// A phixtral: Phi 2 with experts, attention and those side by side.
+pub fn load_phixtral(config: &Value, mut w: Cursor) -> Result<Box<dyn Language>> {
+    let names = [
+        ("num_vocab", "vocab_size"),
+        ("model_dim", "hidden_size"),
+        ("n_embd", "hidden_size"),
+        ("num_heads", "num_attention_heads"),
+        ("n_head", "num_attention_heads"),
+        ("num_layers", "num_hidden_layers"),
+        ("n_layer", "num_hidden_layers"),
+    ];
+    let config = given(
+        &renamed(config, &names),
+        json!({"vocab_size": 51_200, "hidden_size": 2560, "num_attention_heads": 32,
+            "num_hidden_layers": 32, "rotary_dim": 32, "layer_norm_epsilon": 1e-5,
+            "num_local_experts": 4, "num_experts_per_tok": 2}),
+    );
+    let inner = config.get("hidden_size").and_then(Value::as_u64).unwrap_or_default() * 4;
+    let c = Config::read_or(&config, json!({"intermediate_size": inner}))?;
+    w.rename(&[
+        ("lm_head", "lm_head.linear"),
+        ("model.norm", "lm_head.ln"),
+        ("model", "transformer"),
+        ("embed_tokens", "embd.wte"),
+        ("layers", "h"),
+        ("input_layernorm", "ln"),
+        ("self_attn", "mixer"),
+        ("qkv_proj", "Wqkv"),
+        ("o_proj", "out_proj"),
+        ("mlp", "moe"),
+        ("up_proj", "fc1"),
+        ("down_proj", "fc2"),
+    ]);
+    let rope = Rope::new(c.rotary(c.need("rotary_dim")?)?, false, 10_000.0, None, None)?;
+    let mut arch = llama::base(&c, rope, false, c.layer_norm("layer_norm_epsilon")?)?;
+    arch.heads.fused = Some(1);
+    let norms = Norms { mlp_in: None, ..Norms::LLAMA };
+    let (gated, activation) = (false, Activation::GeluTanh);
+    let moe = MoeArch { gated, activation, ..moe(&c, Score::Softmax)? };
+    Decoder::load(Arch { parallel: true, norms, ..arch }.with_moe(&moe, |_| true), w)
 }
 
 /// A minimax; a part of its heads rotates.

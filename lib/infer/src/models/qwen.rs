@@ -1,5 +1,5 @@
 //! Qwen2 (biased queries, keys and values) and Qwen3 (normed queries and keys): the weights say so.
-//! Both also as mixtures of experts.
+//! Both also as mixtures of experts, and as what remains of those that see.
 
 use mlxk_core::Result;
 use serde_json::Value;
@@ -7,7 +7,7 @@ use serde_json::Value;
 use super::Language;
 use super::config::Config;
 use super::decoder::{Arch, Decoder};
-use super::llama;
+use super::{llama, within};
 use crate::kernels::Activation;
 use crate::mixture::{MoeArch, Routing, Score, SharedArch};
 use crate::nn::MlpArch;
@@ -39,6 +39,24 @@ pub fn load_2_moe(config: &Value, w: Cursor) -> Result<Box<dyn Language>> {
 pub fn load_3_moe(config: &Value, w: Cursor) -> Result<Box<dyn Language>> {
     let c = Config::read(config)?;
     Decoder::load(arch(&c, None)?.with_moe(&moe(&c)?, mixed(&c)?), w)
+}
+
+/// A qwen2_vl, without what it sees.
+pub fn load_2_vl(config: &Value, mut w: Cursor) -> Result<Box<dyn Language>> {
+    within::text_only(&mut w);
+    load_2(within::text_or_all(config), w)
+}
+
+/// A qwen3_vl, without what it sees.
+pub fn load_3_vl(config: &Value, mut w: Cursor) -> Result<Box<dyn Language>> {
+    within::text_only(&mut w);
+    load_3(within::text_or_all(config), w)
+}
+
+/// A qwen3_vl_moe, without what it sees.
+pub fn load_3_vl_moe(config: &Value, mut w: Cursor) -> Result<Box<dyn Language>> {
+    within::text_only(&mut w);
+    load_3_moe(within::text_or_all(config), w)
 }
 
 /// The mixtures of the family, without what all tokens share.

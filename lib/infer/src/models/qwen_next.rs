@@ -48,13 +48,12 @@ fn mixed(c: &Config, w: Cursor) -> Result<Box<dyn Language>> {
 
 /// The configuration of the text part, with what the family does if the file does not say.
 fn config_5(config: &Value) -> Result<Config> {
-    let text = config.get("text_config").unwrap_or(config);
     let defaults = json!({
         "rope_parameters": {"rope_theta": 100_000.0, "partial_rotary_factor": 0.25},
         "full_attention_interval": 4, "linear_conv_kernel_dim": 4,
         "norm_topk_prob": true, "rms_norm_eps": 1e-6,
     });
-    let mut text = given(text, defaults);
+    let mut text = given(within::text_or_all(config), defaults);
     let positions = json!({"rope_theta": 100_000.0, "partial_rotary_factor": 0.25});
     text["rope_parameters"] = given(&text["rope_parameters"], positions);
     Config::read(&text)

@@ -26,3 +26,8 @@ pub fn text(config: &Value) -> Result<Value> {
         _ => Err(invalid("missing field `text_config`".into())),
     }
 }
+
+/// The same where a file may be flat: then all of it is about the text part.
+pub fn text_or_all(config: &Value) -> &Value {
+    config.get("text_config").unwrap_or(config)
+}
