@@ -22,6 +22,27 @@ pub fn times(tensor: Tensor, factors: Vec<f32>) -> Tensor {
     each(tensor, move |at, x| x * factors[(at / row) % factors.len()])
 }
 
+/// A matrix with each column divided by its length; anything but a matrix of numbers as it is.
+pub fn unit_columns(tensor: Tensor) -> Tensor {
+    let (Some(float), &[_, columns]) = (numbers::kind(tensor.dtype), tensor.shape.as_slice())
+    else {
+        return tensor;
+    };
+    let (dtype, shape) = (tensor.dtype, tensor.shape.clone());
+    Tensor::made(dtype, shape, move || {
+        let mut matrix = tensor.read(|bytes| widen(bytes, float))?;
+        let mut lengths = vec![0.0_f32; columns];
+        for row in matrix.chunks_exact(columns) {
+            lengths.iter_mut().zip(row).for_each(|(length, x)| *length += x * x);
+        }
+        lengths.iter_mut().for_each(|length| *length = length.sqrt() + 1e-7);
+        for row in matrix.chunks_exact_mut(columns) {
+            row.iter_mut().zip(&lengths).for_each(|(x, length)| *x /= length);
+        }
+        Bytes::of(&narrow(&matrix, float))
+    })
+}
+
 /// As numbers of another type; anything but numbers as it is.
 pub fn cast(tensor: Tensor, dtype: Dtype) -> Tensor {
     let (Some(from), Some(to)) = (numbers::kind(tensor.dtype), numbers::kind(dtype)) else {

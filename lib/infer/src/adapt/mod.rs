@@ -45,12 +45,20 @@ pub fn adapt(architecture: Architecture, mut all: Checkpoint) -> Result<Checkpoi
             _ => tensor,
         }),
         A::Gpt2 => gpt2(&mut all),
+        A::GptJ => all.rename(|name| Some(name.replacen("transformer.", "model.", 1))),
         A::GptNeoX => all.rename(gpt_neox),
         A::Qwen3Next | A::Qwen35 | A::Qwen35Moe => less_one(&mut all),
         A::FalconH1 => falcon::fold(&mut all)?,
-        A::DeepseekV3 | A::Glm4MoeLite | A::KimiK25 | A::KimiVl => latent::split(&mut all)?,
+        A::DeepseekV3 | A::Glm4MoeLite | A::KimiK25 | A::KimiVl | A::Mistral3 | A::Mistral4 => {
+            latent::split(&mut all)?
+        }
         A::GraniteMoeHybrid => dense_granite(&mut all)?,
         A::Lfm2Moe => all.rename(numbered),
+        A::BailingMoe => bailing(&mut all),
+        A::ExaoneMoe => all.rename(|name| {
+            let stem = name.strip_suffix(".mlp.e_score_correction_bias")?;
+            Some(format!("{stem}.mlp.gate.e_score_correction_bias"))
+        }),
         _ => {}
     }
     convolutions(&mut all);
@@ -62,6 +70,7 @@ pub fn adapt(architecture: Architecture, mut all: Checkpoint) -> Result<Checkpoi
             }
             A::Llama4 => Experts { to: "experts", transposed: true, ..Experts::USUAL },
             A::Gemma4 | A::Gemma4Text => Experts { to: "experts.switch_glu", ..Experts::USUAL },
+            A::Afmoe | A::Dots1 => Experts { to: "experts", ..Experts::USUAL },
             A::Phixtral => Experts { from: "mlp", up: "fc1", down: "fc2", ..Experts::USUAL },
             A::Qwen3VlMoe => Experts { transposed: true, ..Experts::USUAL },
             A::NemotronH => Experts { up: "fc1", down: "fc2", ..Experts::USUAL },
@@ -172,6 +181,20 @@ fn gpt_neox(name: &str) -> Option<String> {
     let rest = rest.strip_prefix("gpt_neox.").unwrap_or(rest);
     let rest = rest.strip_prefix("layers.").map_or(rest.to_owned(), |rest| format!("h.{rest}"));
     Some(format!("model.{rest}"))
+}
+
+/// The router of a bailing_moe is a layer of its own, and heads whose file says so have columns of
+/// length one.
+fn bailing(all: &mut Checkpoint) {
+    all.rename(|name| {
+        let part = ["weight", "bias"]
+            .into_iter()
+            .find(|part| name.ends_with(&format!(".mlp.gate.{part}")))?;
+        Some(format!("{}gate_proj.{part}", name.strip_suffix(part)?))
+    });
+    if all.config.get("norm_head") == Some(&Value::Bool(true)) {
+        all.change(|name| name == "lm_head.weight", arithmetic::unit_columns);
+    }
 }
 
 /// The layers of feed-forward parts that were numbered.

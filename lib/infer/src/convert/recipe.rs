@@ -170,6 +170,8 @@ fn delicate(architecture: Architecture) -> &'static [&'static str] {
         "granitemoe" => {
             &["block_sparse_moe.router.layer", "self_attn.o_proj", "mlp.down_proj", "lm_head"]
         }
+        "afmoe" => &["router.gate"],
+        "bailing_moe" => &["mlp.gate.gate_proj"],
         "granitemoehybrid" => &["router.layer"],
         "lfm2_moe" => &["feed_forward.gate"],
         "minimax" => &["block_sparse_moe.gate"],
@@ -182,9 +184,8 @@ fn delicate(architecture: Architecture) -> &'static [&'static str] {
 /// Ends of the names of matrices that mlx-lm has as plain numbers whatever becomes of others.
 pub fn plain(architecture: Architecture) -> &'static [&'static str] {
     match architecture.name() {
-        "deepseek_v2" | "deepseek_v3" | "glm4_moe" | "glm4_moe_lite" | "kimi_k25" | "kimi_vl" => {
-            &["mlp.gate"]
-        }
+        "deepseek" | "deepseek_v2" | "deepseek_v3" | "dots1" | "exaone_moe" | "glm4_moe"
+        | "glm4_moe_lite" | "kimi_k25" | "kimi_vl" | "solar_open" => &["mlp.gate"],
         "nemotron_h" => &["mixer.gate"],
         _ => &[],
     }
@@ -193,10 +194,9 @@ pub fn plain(architecture: Architecture) -> &'static [&'static str] {
 /// Ends of the names of tensors that keep their type: sums that many small numbers go into.
 pub fn kept(architecture: Architecture) -> &'static [&'static str] {
     match architecture.name() {
-        "deepseek_v3" | "glm4_moe" | "glm4_moe_lite" | "kimi_k25" | "kimi_vl" | "minimax" => {
-            &["e_score_correction_bias"]
-        }
-        "lfm2_moe" => &["expert_bias"],
+        "deepseek_v3" | "exaone_moe" | "glm4_moe" | "glm4_moe_lite" | "kimi_k25" | "kimi_vl"
+        | "minimax" | "solar_open" => &["e_score_correction_bias"],
+        "afmoe" | "bailing_moe" | "lfm2_moe" => &["expert_bias"],
         "nemotron_h" => &["e_score_correction_bias", "A_log"],
         "qwen3_5" | "qwen3_5_moe" => &["A_log"],
         _ => &[],
@@ -229,7 +229,9 @@ mod tests {
     fn what_mlx_lm_keeps_at_8_bits_is_kept_at_8_bits() {
         let layer = |end: &str| format!("model.layers.3.{end}");
         for (architecture, ends) in [
-            ("gemma4", &["router.proj"][..]),
+            ("afmoe", &["mlp.router.gate"][..]),
+            ("bailing_moe", &["mlp.gate.gate_proj"]),
+            ("gemma4", &["router.proj"]),
             ("gemma4_text", &["router.proj"]),
             ("gpt_oss", &["mlp.router"]),
             ("granite", &["self_attn.o_proj", "mlp.down_proj"]),

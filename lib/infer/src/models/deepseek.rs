@@ -1,17 +1,75 @@
-//! DeepSeek V2 (arXiv 2405.04434) and V3 (arXiv 2412.19437), and others that are the same.
+//! DeepSeek (arXiv 2401.06066), V2 (arXiv 2405.04434) and V3 (arXiv 2412.19437), and others that
+//! are nearly the same.
 
 use mlxk_core::Result;
 use serde_json::{Value, json};
 
 use super::config::{Config, given, invalid, unknown};
+use super::decoder::Decoder;
 use super::ends::{Ends, EndsArch};
 use super::stack::{Factors, Stack, Step};
 use super::{Language, llama, within};
 use crate::kernels::Activation;
 use crate::mixture::{Groups, Moe, MoeArch, Routing, Score, SharedArch};
-use crate::nn::{Feed, Latent, LatentSizes, Mlp, MlpArch, NormArch};
+use crate::nn::{Feed, Latent, LatentSizes, Mlp, MlpArch, NormArch, Warmth};
 use crate::rope::{Rope, Scaling};
 use crate::weights::Cursor;
+
+/// What members of the family do each in its own way.
+pub struct Member {
+    /// The mixtures, if there are any.
+    pub moe: Option<MoeArch>,
+    /// Of the norms within attention.
+    pub eps: f32,
+    /// Whether positions turn neighbours.
+    pub traditional: bool,
+    pub warmth: Option<Warmth>,
+    pub factors: Factors,
+    /// What logits are multiplied by.
+    pub logit_scale: f32,
+}
+
+impl Member {
+    /// With these mixtures, and all else as in DeepSeek V2 and V3.
+    pub fn new(moe: Option<MoeArch>) -> Member {
+        let (eps, factors) = (1e-6, Factors::NONE);
+        Member { moe, eps, traditional: true, warmth: None, factors, logit_scale: 1.0 }
+    }
+}
+
+/// A deepseek: a llama of experts, but on the first layers.
+pub fn load_1(config: &Value, w: Cursor) -> Result<Box<dyn Language>> {
+    let defaults = json!({"vocab_size": 102_400, "hidden_size": 4096, "intermediate_size": 11_008,
+        "moe_intermediate_size": 1407, "num_hidden_layers": 30, "num_attention_heads": 32,
+        "num_key_value_heads": 32, "rms_norm_eps": 1e-6, "first_k_dense_replace": 0,
+        "moe_layer_freq": 1});
+    let c = Config::read_or(config, defaults)?;
+    let every: usize = c.need("moe_layer_freq")?;
+    load_llama(&c, mixture(&c, Score::Softmax, 1)?, |i| i.is_multiple_of(every), w)
+}
+
+/// A dots1: the same with the choice of DeepSeek V3.
+pub fn load_dots(config: &Value, mut w: Cursor) -> Result<Box<dyn Language>> {
+    let c = Config::read(config)?;
+    w.rename(&[("switch_mlp", "experts")]);
+    load_llama(&c, Some(moe(&c, Score::Sigmoid, 2)?), |_| true, w)
+}
+
+/// A llama with mixtures in those of the layers after the first dense ones that `mixed` picks.
+fn load_llama(
+    c: &Config,
+    moe: Option<MoeArch>,
+    mixed: impl Fn(usize) -> bool,
+    mut w: Cursor,
+) -> Result<Box<dyn Language>> {
+    w.rename(&[("shared_expert", "shared_experts")]);
+    let arch = llama::arch(c, Some(10_000.0), false)?;
+    let dense: usize = c.need("first_k_dense_replace")?;
+    match moe {
+        Some(moe) => Decoder::load(arch.with_moe(&moe, |i| i >= dense && mixed(i)), w),
+        None => Decoder::load(arch, w),
+    }
+}
 
 /// A deepseek_v2; groups of experts are as good as their best.
 pub fn load_2(config: &Value, w: Cursor) -> Result<Box<dyn Language>> {
@@ -21,14 +79,14 @@ pub fn load_2(config: &Value, w: Cursor) -> Result<Box<dyn Language>> {
     if let (Some(moe), true) = (&mut moe, method.as_deref() != Some("group_limited_greedy")) {
         moe.routing.groups = None;
     }
-    load(&c, moe.as_ref(), 1e-6, w)
+    load(&c, Member::new(moe), w)
 }
 
 /// A deepseek_v3; groups of experts are as good as their two best.
 pub fn load_3(config: &Value, w: Cursor) -> Result<Box<dyn Language>> {
     let c = read(config, true)?;
     match c.get::<String>("topk_method")?.as_deref() {
-        None | Some("noaux_tc") => load(&c, mixture(&c, Score::Sigmoid, 2)?.as_ref(), 1e-6, w),
+        None | Some("noaux_tc") => load(&c, Member::new(mixture(&c, Score::Sigmoid, 2)?), w),
         Some(other) => Err(unknown(format!("experts chosen by `{other}` cannot run yet"))),
     }
 }
@@ -46,10 +104,44 @@ pub fn load_glm(config: &Value, w: Cursor) -> Result<Box<dyn Language>> {
         "n_routed_experts": 64, "n_shared_experts": 1, "num_experts_per_tok": 4,
         "moe_intermediate_size": 1536, "routed_scaling_factor": 1.8});
     let c = read(&given(config, defaults), true)?;
-    load(&c, mixture(&c, Score::Sigmoid, 2)?.as_ref(), c.rms_norm()?.eps, w)
+    let moe = mixture(&c, Score::Sigmoid, 2)?;
+    load(&c, Member { eps: c.rms_norm()?.eps, ..Member::new(moe) }, w)
 }
 
-fn read(config: &Value, normalised: bool) -> Result<Config> {
+/// A youtu_llm: DeepSeek's attention without experts.
+pub fn load_youtu(config: &Value, w: Cursor) -> Result<Box<dyn Language>> {
+    let defaults = json!({"vocab_size": 128_256, "hidden_size": 2048, "intermediate_size": 6144,
+        "num_hidden_layers": 32, "num_attention_heads": 16, "q_lora_rank": 1536,
+        "rope_theta": 1_600_000.0, "rope_traditional": true, "tie_word_embeddings": true});
+    let c = read(&given(config, defaults), false)?;
+    let (eps, traditional) = (c.rms_norm()?.eps, c.rope_traditional);
+    load(&c, Member { eps, traditional, ..Member::new(None) }, w)
+}
+
+/// A minicpm3: the same with the factors of a minicpm.
+pub fn load_minicpm(config: &Value, w: Cursor) -> Result<Box<dyn Language>> {
+    let positions = json!({"original_max_position_embeddings": 4096, "type": "longrope"});
+    let mut config = given(config, json!({"rope_theta": 1_000_000.0, "rope_scaling": {}}));
+    config["rope_scaling"] = given(&config["rope_scaling"], positions);
+    let head = config.get("hidden_size").and_then(Value::as_u64).unwrap_or_default()
+        / config.get("num_attention_heads").and_then(Value::as_u64).unwrap_or_default().max(1);
+    config["v_head_dim"] = head.into();
+    let c = read(&config, false)?;
+    let depth = (c.num_hidden_layers as f32).sqrt();
+    let width = c.need::<f32>("dim_model_base")? / c.hidden_size as f32;
+    let residual = c.need::<f32>("scale_depth")? / depth;
+    let member = Member {
+        eps: 1e-5,
+        traditional: false,
+        factors: Factors { embeddings: c.need("scale_emb")?, residual },
+        logit_scale: if c.tie_word_embeddings == Some(true) { 1.0 } else { width },
+        ..Member::new(None)
+    };
+    load(&c, member, w)
+}
+
+/// What files of the family say, with what they need not say.
+pub fn read(config: &Value, normalised: bool) -> Result<Config> {
     let defaults = json!({"rms_norm_eps": 1e-6, "kv_lora_rank": 512, "qk_rope_head_dim": 64,
         "v_head_dim": 128, "qk_nope_head_dim": 128, "first_k_dense_replace": 0,
         "moe_layer_freq": 1, "norm_topk_prob": normalised});
@@ -57,13 +149,13 @@ fn read(config: &Value, normalised: bool) -> Result<Config> {
 }
 
 /// The mixtures of the family if it has any.
-fn mixture(c: &Config, score: Score, judged: usize) -> Result<Option<MoeArch>> {
+pub fn mixture(c: &Config, score: Score, judged: usize) -> Result<Option<MoeArch>> {
     let mixed = c.get::<usize>("n_routed_experts")?.is_some();
     mixed.then(|| moe(c, score, judged)).transpose()
 }
 
-/// With `eps` in the norms within attention.
-fn load(c: &Config, moe: Option<&MoeArch>, eps: f32, mut w: Cursor) -> Result<Box<dyn Language>> {
+/// A model of layers of latent attention.
+pub fn load(c: &Config, member: Member, mut w: Cursor) -> Result<Box<dyn Language>> {
     leave_further_layers(&mut w, c.num_hidden_layers);
     w.rename(&[("shared_expert", "shared_experts")]);
     let (norm, hidden) = (c.rms_norm()?, c.hidden_size);
@@ -72,12 +164,12 @@ fn load(c: &Config, moe: Option<&MoeArch>, eps: f32, mut w: Cursor) -> Result<Bo
         hidden,
         embeddings: "model.embed_tokens",
         norm: ("model.norm", norm),
-        tied: false,
-        scale: 1.0,
+        tied: c.tie_word_embeddings == Some(true),
+        scale: member.logit_scale,
         softcap: None,
     };
     let ends = Ends::load(&mut w, &ends)?;
-    let (sizes, rope) = attention(c, eps)?;
+    let (sizes, rope) = attention(c, &member)?;
     let (dense, every) = (c.need::<usize>("first_k_dense_replace")?, c.need("moe_layer_freq")?);
     let mut steps = Vec::new();
     for i in 0..c.num_hidden_layers {
@@ -87,7 +179,7 @@ fn load(c: &Config, moe: Option<&MoeArch>, eps: f32, mut w: Cursor) -> Result<Bo
         steps.push(Step::mix(input, latent));
         let post = norm.load(&mut w, "post_attention_layernorm", hidden)?;
         let w = &mut w.at("mlp");
-        let feed: Box<dyn Feed> = match moe {
+        let feed: Box<dyn Feed> = match &member.moe {
             Some(moe) if i >= dense && i.is_multiple_of(every) => {
                 Box::new(Moe::load(w, hidden, moe, norm)?)
             }
@@ -95,11 +187,11 @@ fn load(c: &Config, moe: Option<&MoeArch>, eps: f32, mut w: Cursor) -> Result<Bo
         };
         steps.push(Step::feed(post, feed));
     }
-    Ok(Box::new(Stack { ends, steps, factors: Factors::NONE, kernels: w.kernels() }))
+    Ok(Box::new(Stack { ends, steps, factors: member.factors, kernels: w.kernels() }))
 }
 
 /// The sizes of attention and what it rotates by.
-fn attention(c: &Config, eps: f32) -> Result<(LatentSizes, Rope)> {
+fn attention(c: &Config, member: &Member) -> Result<(LatentSizes, Rope)> {
     let scaling = match c.get::<Scaling>("rope_scaling")? {
         Some(scaling) => scaling,
         None => c.get("rope_parameters")?.unwrap_or_default(),
@@ -120,10 +212,22 @@ fn attention(c: &Config, eps: f32) -> Result<(LatentSizes, Rope)> {
         rotated,
         value,
         scale: ((plain + rotated) as f32).powf(-0.5) * scaling.sharpness(),
-        norm: NormArch { eps, ..c.rms_norm()? },
+        norm: NormArch { eps: member.eps, ..c.rms_norm()? },
+        warmth: member.warmth,
     };
     let trained = c.get("max_position_embeddings")?;
-    Ok((sizes, Rope::new(rotated, true, c.theta(Some(10_000.0))?, trained, Some(&scaling))?))
+    let theta = c.theta(Some(10_000.0))?;
+    Ok((sizes, Rope::new(rotated, member.traditional, theta, trained, Some(&scaling))?))
+}
+
+/// What the file says scores are made by, `usual` if nothing.
+pub fn score(c: &Config, usual: Score) -> Result<Score> {
+    match c.get::<String>("scoring_func")?.as_deref() {
+        None => Ok(usual),
+        Some("softmax") => Ok(Score::Softmax),
+        Some("sigmoid") => Ok(Score::Sigmoid),
+        Some(other) => Err(unknown(format!("experts chosen by `{other}` cannot run yet"))),
+    }
 }
 
 /// The mixtures of the family, whose groups are judged by their `judged` best experts.
@@ -154,7 +258,7 @@ pub fn moe(c: &Config, score: Score, judged: usize) -> Result<MoeArch> {
             ..Routing::new(chosen, score)
         },
         gated: true,
-        shared: c.get("n_shared_experts")?.map(shared),
+        shared: c.get("n_shared_experts")?.filter(|&count| count > 0).map(shared),
     })
 }
 

@@ -1,13 +1,14 @@
 //! EXAONE 3 (arXiv 2408.03541): a llama under the names of GPT 2. EXAONE 4 (arXiv 2507.11407): norms
-//! after each part; layers without a window have no positions.
+//! after each part; layers without a window have no positions, which holds for the mixture too.
 
 use mlxk_core::Result;
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use super::Language;
 use super::config::{Config, invalid, renamed};
 use super::decoder::{Arch, Decoder, Norms};
-use super::llama;
+use super::{deepseek, llama};
+use crate::mixture::Score;
 use crate::weights::Cursor;
 
 /// An exaone.
@@ -56,4 +57,20 @@ pub fn load_4(config: &Value, w: Cursor) -> Result<Box<dyn Language>> {
         layer.rope = layer.rope.take().filter(|_| layer.window.is_some());
     }
     Decoder::load(arch, w)
+}
+
+/// An exaone_moe, without what predicts further tokens.
+pub fn load_moe(config: &Value, mut w: Cursor) -> Result<Box<dyn Language>> {
+    let names = [("num_experts", "n_routed_experts"), ("num_shared_experts", "n_shared_experts")];
+    let defaults = json!({"norm_topk_prob": true, "routed_scaling_factor": 2.5});
+    let c = Config::read_or(&renamed(config, &names), defaults)?;
+    w.discard(|name| name.starts_with("mtp."));
+    w.rename(&[("shared_expert", "shared_experts")]);
+    let mut arch = llama::arch(&c, Some(1_000_000.0), false)?;
+    if arch.layers.iter().any(|layer| layer.window.is_some()) {
+        arch.layers.iter_mut().filter(|layer| layer.window.is_none()).for_each(|l| l.rope = None);
+    }
+    let mixed: Vec<bool> = c.need("is_moe_layer")?;
+    let mixed = |i: usize| mixed.get(i).copied().unwrap_or_default();
+    Decoder::load(arch.with_moe(&deepseek::moe(&c, Score::Sigmoid, 2)?, mixed), w)
 }

@@ -1,4 +1,5 @@
-//! Mistral 3 and Pixtral without what they see: a llama, or a Ministral 3, whose queries grow with their positions.
+//! Mistral 3 and Pixtral without what they see: a llama, a Ministral 3, whose queries grow with their
+//! positions, or a Mistral 4.
 
 use mlxk_core::Result;
 use serde_json::{Value, json};
@@ -6,8 +7,9 @@ use serde_json::{Value, json};
 use super::Language;
 use super::config::{Config, given, invalid, unknown};
 use super::decoder::Decoder;
-use super::llama;
-use super::within;
+use super::deepseek::Member;
+use super::{deepseek, llama, within};
+use crate::mixture::Score;
 use crate::nn::Warmth;
 use crate::weights::Cursor;
 
@@ -27,6 +29,7 @@ pub fn load_3(config: &Value, mut w: Cursor) -> Result<Box<dyn Language>> {
             let own = json!({"intermediate_size": 11_008});
             llama::load(&given(&given(&text, own), usual), w)
         }
+        Some("mistral4") => load_4(&text, w),
         Some(other) => Err(unknown(format!("text models of type `{other}` cannot run here"))),
     }
 }
@@ -35,6 +38,21 @@ pub fn load_3(config: &Value, mut w: Cursor) -> Result<Box<dyn Language>> {
 pub fn load_mini_3(config: &Value, w: Cursor) -> Result<Box<dyn Language>> {
     let c = Config::read(config)?;
     let mut arch = llama::arch(&c, None, false)?;
+    arch.heads.warmth = Some(warmth(&c)?);
+    Decoder::load(arch, w)
+}
+
+/// A mistral4: a deepseek_v3 that chooses its experts by shares, and whose queries grow likewise.
+pub fn load_4(config: &Value, w: Cursor) -> Result<Box<dyn Language>> {
+    let c = deepseek::read(config, true)?;
+    let moe = deepseek::mixture(&c, Score::Softmax, 2)?;
+    let traditional = c.get("rope_interleave")?.unwrap_or(true);
+    let warmth = Some(warmth(&c)?);
+    deepseek::load(&c, Member { traditional, warmth, ..Member::new(moe) }, w)
+}
+
+/// How queries grow, which the file must say.
+fn warmth(c: &Config) -> Result<Warmth> {
     let rope = c.rope_parameters.as_ref();
     let beta = rope.and_then(|rope| rope.llama_4_scaling_beta);
     let trained = rope.and_then(|rope| rope.original_max_position_embeddings);
@@ -42,7 +60,5 @@ pub fn load_mini_3(config: &Value, w: Cursor) -> Result<Box<dyn Language>> {
         let fields = "`llama_4_scaling_beta` and `original_max_position_embeddings`";
         return Err(invalid(format!("`rope_parameters` lacks {fields}")));
     };
-    let (beta, trained) = (beta as f32, trained as f32);
-    arch.heads.warmth = Some(Warmth { beta, shift: 0, trained });
-    Decoder::load(arch, w)
+    Ok(Warmth { beta: beta as f32, shift: 0, trained: trained as f32 })
 }

@@ -8,7 +8,9 @@ use serde_json::Value;
 use crate::cache::{Cache, Texts};
 use crate::weights::Cursor;
 
+mod afmoe;
 mod altup;
+mod bailing;
 mod bitnet;
 mod cohere;
 pub mod config;
@@ -68,16 +70,21 @@ pub type Load = fn(&Value, Cursor) -> mlxk_core::Result<Box<dyn Language>>;
 /// How to load a model of `architecture`.
 pub fn load(architecture: Architecture) -> Load {
     match architecture {
+        Architecture::Afmoe => afmoe::load,
         Architecture::Apertus => llama::load_apertus,
+        Architecture::BailingMoe => bailing::load,
         Architecture::BitNet => bitnet::load,
         Architecture::Cohere => cohere::load,
         Architecture::Cohere2 => cohere::load_2,
+        Architecture::Deepseek => deepseek::load_1,
         Architecture::DeepseekV2 => deepseek::load_2,
         Architecture::DeepseekV3 => deepseek::load_3,
+        Architecture::Dots1 => deepseek::load_dots,
         Architecture::Ernie45 => llama::load_traditional,
         Architecture::Exaone => exaone::load,
         Architecture::Ernie45Moe => ernie::load_moe,
         Architecture::Exaone4 => exaone::load_4,
+        Architecture::ExaoneMoe => exaone::load_moe,
         Architecture::FalconH1 => falcon_h::load,
         Architecture::Gemma => gemma::load,
         Architecture::Gemma2 => gemma::load_2,
@@ -88,9 +95,11 @@ pub fn load(architecture: Architecture) -> Load {
         Architecture::Gemma4Text => gemma4::load_text,
         Architecture::Glm => glm::load,
         Architecture::Glm4 => glm::load_4,
-        Architecture::Glm4Moe => glm::load_4_moe,
+        Architecture::Glm4Moe | Architecture::SolarOpen => glm::load_4_moe,
         Architecture::Glm4MoeLite => deepseek::load_glm,
         Architecture::Gpt2 => gpt::load_2,
+        Architecture::GptBigCode => gpt::load_big_code,
+        Architecture::GptJ => gpt::load_j,
         Architecture::GptNeoX => gpt::load_neox,
         Architecture::GptOss => gpt_oss::load,
         Architecture::Granite => granite::load,
@@ -112,10 +121,12 @@ pub fn load(architecture: Architecture) -> Load {
         Architecture::Mamba2 => mamba::load_2,
         Architecture::Mimo => llama::load_mimo,
         Architecture::MiniCpm => granite::load_minicpm,
+        Architecture::MiniCpm3 => deepseek::load_minicpm,
         Architecture::MiniMax => mixtral::load_minimax,
         Architecture::Ministral3 => mistral::load_mini_3,
         Architecture::Mistral => llama::load_mistral,
         Architecture::Mistral3 | Architecture::Pixtral => mistral::load_3,
+        Architecture::Mistral4 => mistral::load_4,
         Architecture::Mixtral => mixtral::load,
         Architecture::Nanochat => nanochat::load,
         Architecture::Nemotron => llama::load_nemotron,
@@ -141,5 +152,7 @@ pub fn load(architecture: Architecture) -> Load {
         Architecture::SmolLm3 => smollm::load,
         Architecture::StableLm => gpt::load_stablelm,
         Architecture::Starcoder2 => gpt::load_starcoder_2,
+        Architecture::TeleChat3 => llama::load,
+        Architecture::YoutuLlm => deepseek::load_youtu,
     }
 }

@@ -34,7 +34,7 @@ pub struct Sizes {
     /// If queries, keys and values are one matrix on disk: in how many parts its rows are queries,
     /// keys, values in turn.
     pub fused: Option<usize>,
-    /// Whether gates decide how much of each element passes, which are one matrix with the queries.
+    /// Whether gates decide how much of each element passes. They may be one matrix with the queries.
     pub gated: bool,
     /// How queries grow with their position.
     pub warmth: Option<Warmth>,
@@ -78,7 +78,7 @@ impl Attention {
             let rows = [("q_proj", outs), ("k_proj", kv_outs), ("v_proj", kv_outs)];
             w.split("qkv_proj", parts, &rows)?;
         }
-        if sizes.gated {
+        if sizes.gated && !w.has("gate_proj.weight") {
             w.split("q_proj", heads, &[("q_proj", outs), ("gate_proj", outs)])?;
         }
         let sizes = &distributed::heads(w, sizes)?;
@@ -112,7 +112,7 @@ impl Attention {
         let mut mixed = texts.each_kv(slot, [&q, &k, &v?], |[q, k, v], kv| {
             let rope = self.rope.as_ref().map(|rope| (rope, kv.offset()));
             let queries = self.heads(q, q_norm, rope)?;
-            let queries = self.warmed(queries, kv.offset())?;
+            let queries = warmed(self.sizes.warmth, queries, kv.offset())?;
             let (k, v) = (self.heads(k, k_norm, rope)?, self.heads(v, None, None)?);
             (self.kernels.append)(kv, &k, &v)?;
             (self.kernels.attend)(&queries, kv, &self.scores)
@@ -148,18 +148,18 @@ impl Attention {
         };
         (self.kernels.heads)(x, &heads)
     }
+}
 
-    /// Queries [1, heads, length, size] from position `offset` on.
-    fn warmed(&self, queries: Array, offset: i32) -> Result<Array> {
-        let Some(Warmth { beta, shift, trained }) = self.sizes.warmth else {
-            return Ok(queries);
-        };
-        let first = offset + shift;
-        let positions = arange::<i32, i32>(first, first + queries.dim(-2), None)?;
-        let positions = positions.as_dtype(Dtype::Float32)?;
-        let texts = positions.divide(mlx::number(trained, &positions)?)?.floor()?;
-        let growth = texts.log1p()?.multiply(mlx::number(beta, &texts)?)?;
-        let factor = growth.add(mlx::number(1.0, &growth)?)?.reshape(&[-1, 1])?;
-        queries.multiply(factor.as_dtype(queries.dtype())?)
-    }
+/// Queries [1, heads, length, size] from position `offset` on, times what `warmth` makes of those.
+pub fn warmed(warmth: Option<Warmth>, queries: Array, offset: i32) -> Result<Array> {
+    let Some(Warmth { beta, shift, trained }) = warmth else {
+        return Ok(queries);
+    };
+    let first = offset + shift;
+    let positions = arange::<i32, i32>(first, first + queries.dim(-2), None)?;
+    let positions = positions.as_dtype(Dtype::Float32)?;
+    let texts = positions.divide(mlx::number(trained, &positions)?)?.floor()?;
+    let growth = texts.log1p()?.multiply(mlx::number(beta, &texts)?)?;
+    let factor = growth.add(mlx::number(1.0, &growth)?)?.reshape(&[-1, 1])?;
+    queries.multiply(factor.as_dtype(queries.dtype())?)
 }

@@ -7,6 +7,7 @@ use mlx_rs::fast::{self, ScaledDotProductAttentionMask as Mask};
 use mlx_rs::ops::{arange, select, split_at_indices};
 use mlxk_core::Packing;
 
+use super::attention::{Warmth, warmed};
 use super::{Linear, Mix, Norm, NormArch};
 use crate::cache::{Kv, Slot, Texts};
 use crate::kernels::Kernels;
@@ -37,6 +38,8 @@ pub struct LatentSizes {
     pub scale: f32,
     /// Of what all else is made of.
     pub norm: NormArch,
+    /// How queries grow with their position.
+    pub warmth: Option<Warmth>,
 }
 
 /// Such a layer.
@@ -93,8 +96,8 @@ impl Latent {
         let length = q.dim(1);
         let q = q.reshape(&[1, length, heads as i32, plain + rotated])?;
         let q = q.transpose_axes(&[0, 2, 1, 3])?;
-        let parts = split_at_indices(&q, &[plain], -1)?;
         let offset = kv.offset();
+        let parts = split_at_indices(warmed(self.sizes.warmth, q, offset)?, &[plain], -1)?;
         let turned = self.rope.apply(&parts[1], offset)?;
         let keys = self.rope.apply(&keys.expand_dims(1)?, offset)?;
         kv.append(&latents.expand_dims(1)?, &keys)?;
