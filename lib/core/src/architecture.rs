@@ -68,6 +68,7 @@ architectures! {
     InternLm3 = "internlm3",
     Jamba = "jamba",
     KimiK25 = "kimi_k25",
+    KimiLinear = "kimi_linear",
     KimiVl = "kimi_vl",
     Lfm2 = "lfm2",
     Lfm2Moe = "lfm2_moe",

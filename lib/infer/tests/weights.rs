@@ -207,16 +207,18 @@ fn what_cannot_run_is_refused_by_name() {
 }
 
 /// Cases of architectures whose layers are more than attention.
-const KINDS: [&str; 13] = [
+const KINDS: [&str; 15] = [
     "falcon_h1-normed",
     "gemma3n",
     "gemma4",
     "gemma4_text-moe",
     "granitemoehybrid",
+    "kimi_linear",
     "lfm2_moe",
     "lfm2-biased",
     "mamba",
     "mamba2-untied",
+    "mistral4",
     "nemotron_h-moe",
     "qwen3_5",
     "qwen3_5_moe",

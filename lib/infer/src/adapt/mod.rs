@@ -55,6 +55,7 @@ pub fn adapt(architecture: Architecture, mut all: Checkpoint) -> Result<Checkpoi
         A::GraniteMoeHybrid => dense_granite(&mut all)?,
         A::Lfm2Moe => all.rename(numbered),
         A::BailingMoe => bailing(&mut all),
+        A::KimiLinear => kimi(&mut all)?,
         A::ExaoneMoe => all.rename(|name| {
             let stem = name.strip_suffix(".mlp.e_score_correction_bias")?;
             Some(format!("{stem}.mlp.gate.e_score_correction_bias"))
@@ -195,6 +196,28 @@ fn bailing(all: &mut Checkpoint) {
     if all.config.get("norm_head") == Some(&Value::Bool(true)) {
         all.change(|name| name == "lm_head.weight", arithmetic::unit_columns);
     }
+}
+
+/// A kimi_linear has the experts and convolutions under other names.
+fn kimi(all: &mut Checkpoint) -> Result<()> {
+    let names = [
+        (".block_sparse_moe.", ".mlp."),
+        (".mlp.gate.e_score_correction_bias", ".mlp.e_score_correction_bias"),
+        (".q_conv1d.", ".q_conv.conv."),
+        (".k_conv1d.", ".k_conv.conv."),
+        (".v_conv1d.", ".v_conv.conv."),
+    ];
+    let new = |name: &str| {
+        let new = names.iter().fold(name.to_owned(), |name, (old, new)| name.replace(old, new));
+        (new != name).then_some(new)
+    };
+    all.rename(new);
+    let bias = |name: &str| name.ends_with(".dt_bias");
+    all.change(bias, |tensor| {
+        let size = tensor.shape.iter().product();
+        tensor.shaped(vec![size])
+    });
+    latent::split(all)
 }
 
 /// The layers of feed-forward parts that were numbered.

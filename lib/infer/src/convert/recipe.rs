@@ -175,7 +175,7 @@ fn delicate(architecture: Architecture) -> &'static [&'static str] {
         "granitemoehybrid" => &["router.layer"],
         "lfm2_moe" => &["feed_forward.gate"],
         "minimax" => &["block_sparse_moe.gate"],
-        "qwen3_moe" | "qwen3_vl_moe" => &["mlp.gate"],
+        "kimi_linear" | "qwen3_moe" | "qwen3_vl_moe" => &["mlp.gate"],
         "qwen3_next" | "qwen3_5" | "qwen3_5_moe" => &["mlp.gate", "shared_expert_gate"],
         _ => &[],
     }
@@ -198,6 +198,7 @@ pub fn kept(architecture: Architecture) -> &'static [&'static str] {
         | "minimax" | "solar_open" => &["e_score_correction_bias"],
         "afmoe" | "bailing_moe" | "lfm2_moe" => &["expert_bias"],
         "nemotron_h" => &["e_score_correction_bias", "A_log"],
+        "kimi_linear" => &["e_score_correction_bias", "A_log", "dt_bias"],
         "qwen3_5" | "qwen3_5_moe" => &["A_log"],
         _ => &[],
     }
@@ -243,6 +244,7 @@ mod tests {
             ("qwen3_5", &["mlp.gate", "mlp.shared_expert_gate"]),
             ("qwen3_5_moe", &["mlp.gate", "mlp.shared_expert_gate"]),
             ("qwen3_moe", &["mlp.gate"]),
+            ("kimi_linear", &["mlp.gate"]),
             ("qwen3_vl_moe", &["mlp.gate"]),
             ("qwen3_next", &["mlp.gate", "mlp.shared_expert_gate"]),
         ] {

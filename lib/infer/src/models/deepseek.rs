@@ -7,11 +7,11 @@ use serde_json::{Value, json};
 use super::config::{Config, given, invalid, unknown};
 use super::decoder::Decoder;
 use super::ends::{Ends, EndsArch};
-use super::stack::{Factors, Stack, Step};
+use super::stack::{Factors, Part, Stack, Step};
 use super::{Language, llama, within};
 use crate::kernels::Activation;
 use crate::mixture::{Groups, Moe, MoeArch, Routing, Score, SharedArch};
-use crate::nn::{Feed, Latent, LatentSizes, Mlp, MlpArch, NormArch, Warmth};
+use crate::nn::{Feed, Latent, LatentSizes, Mix, Mlp, MlpArch, NormArch, Warmth};
 use crate::rope::{Rope, Scaling};
 use crate::weights::Cursor;
 
@@ -154,8 +154,19 @@ pub fn mixture(c: &Config, score: Score, judged: usize) -> Result<Option<MoeArch
     mixed.then(|| moe(c, score, judged)).transpose()
 }
 
-/// A model of layers of latent attention.
-pub fn load(c: &Config, member: Member, mut w: Cursor) -> Result<Box<dyn Language>> {
+/// A model whose layers all have latent attention.
+pub fn load(c: &Config, member: Member, w: Cursor) -> Result<Box<dyn Language>> {
+    let (sizes, rope) = attention(c, &member)?;
+    layers(c, member, w, |_, w| Ok(Box::new(Latent::load(w, &sizes, Some(rope.clone()))?)))
+}
+
+/// A model of layers whose attention `mix` loads by its number.
+pub fn layers(
+    c: &Config,
+    member: Member,
+    mut w: Cursor,
+    mix: impl Fn(usize, &mut Cursor) -> Result<Box<dyn Mix>>,
+) -> Result<Box<dyn Language>> {
     leave_further_layers(&mut w, c.num_hidden_layers);
     w.rename(&[("shared_expert", "shared_experts")]);
     let (norm, hidden) = (c.rms_norm()?, c.hidden_size);
@@ -169,14 +180,13 @@ pub fn load(c: &Config, member: Member, mut w: Cursor) -> Result<Box<dyn Languag
         softcap: None,
     };
     let ends = Ends::load(&mut w, &ends)?;
-    let (sizes, rope) = attention(c, &member)?;
     let (dense, every) = (c.need::<usize>("first_k_dense_replace")?, c.need("moe_layer_freq")?);
     let mut steps = Vec::new();
     for i in 0..c.num_hidden_layers {
         let mut w = w.at(&format!("model.layers.{i}"));
         let input = norm.load(&mut w, "input_layernorm", hidden)?;
-        let latent = Latent::load(&mut w.at("self_attn"), &sizes, rope.clone())?;
-        steps.push(Step::mix(input, latent));
+        let mix = mix(i, &mut w.at("self_attn"))?;
+        steps.push(Step { norm: input, part: Part::Mix(vec![mix]) });
         let post = norm.load(&mut w, "post_attention_layernorm", hidden)?;
         let w = &mut w.at("mlp");
         let feed: Box<dyn Feed> = match &member.moe {
@@ -191,7 +201,7 @@ pub fn load(c: &Config, member: Member, mut w: Cursor) -> Result<Box<dyn Languag
 }
 
 /// The sizes of attention and what it rotates by.
-fn attention(c: &Config, member: &Member) -> Result<(LatentSizes, Rope)> {
+pub fn attention(c: &Config, member: &Member) -> Result<(LatentSizes, Rope)> {
     let scaling = match c.get::<Scaling>("rope_scaling")? {
         Some(scaling) => scaling,
         None => c.get("rope_parameters")?.unwrap_or_default(),

@@ -31,6 +31,7 @@ mod granite_hybrid;
 mod hunyuan;
 mod internlm;
 mod jamba;
+mod kimi;
 mod lfm;
 mod llama;
 mod llama4;
@@ -111,6 +112,7 @@ pub fn load(architecture: Architecture) -> Load {
         Architecture::InternLm3 => llama::load,
         Architecture::Jamba => jamba::load,
         Architecture::KimiK25 | Architecture::KimiVl => deepseek::load_within,
+        Architecture::KimiLinear => kimi::load,
         Architecture::Lfm2 => lfm::load,
         Architecture::Lfm2Moe => lfm::load_moe,
         Architecture::Lfm2Vl => lfm::load_vl,

@@ -76,6 +76,7 @@ fn arch(c: &Config) -> Result<Arch> {
         value_heads: c.need("linear_num_value_heads")?,
         key_dim: c.need("linear_key_head_dim")?,
         value_dim: c.need("linear_value_head_dim")?,
+        fine: false,
     };
     rule.check()?;
     let interval = c.get("full_attention_interval")?.unwrap_or(4);

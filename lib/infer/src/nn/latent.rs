@@ -52,7 +52,8 @@ pub struct Latent {
     /// [heads, value, rank]: from a latent vector to values.
     unembed_out: Each,
     o_proj: Linear,
-    rope: Rope,
+    /// `None` if it does not know positions.
+    rope: Option<Rope>,
     sizes: LatentSizes,
     kernels: &'static Kernels,
 }
@@ -64,7 +65,11 @@ enum Queries {
 
 impl Latent {
     /// The layer at `w`.
-    pub fn load(w: &mut Cursor, sizes: &LatentSizes, rope: Rope) -> mlxk_core::Result<Latent> {
+    pub fn load(
+        w: &mut Cursor,
+        sizes: &LatentSizes,
+        rope: Option<Rope>,
+    ) -> mlxk_core::Result<Latent> {
         let &LatentSizes { hidden, heads, rank, plain, rotated, value, norm, .. } = sizes;
         let queries = heads * (plain + rotated);
         let [embed_q, unembed_out] = Each::load_both(w, sizes)?;
@@ -98,8 +103,11 @@ impl Latent {
         let q = q.transpose_axes(&[0, 2, 1, 3])?;
         let offset = kv.offset();
         let parts = split_at_indices(warmed(self.sizes.warmth, q, offset)?, &[plain], -1)?;
-        let turned = self.rope.apply(&parts[1], offset)?;
-        let keys = self.rope.apply(&keys.expand_dims(1)?, offset)?;
+        let turn = |x: &Array| match &self.rope {
+            Some(rope) => rope.apply(x, offset),
+            None => Ok(x.clone()),
+        };
+        let (turned, keys) = (turn(&parts[1])?, turn(&keys.expand_dims(1)?)?);
         kv.append(&latents.expand_dims(1)?, &keys)?;
         let [latents, keys] = kv.seen(length)?;
         let scores = turned.multiply(mlx::number(scale, &turned)?)?;

@@ -3,11 +3,14 @@
 //! With a decay `a_t` and a share `beta_t` from 0 to 1, normed `q_t` and `k_t` and a value `v_t`, a
 //! head's state S [value_dim, key_dim] and output y [value_dim] are
 //! `S_t = a_t S_(t-1) + u_t k_t'` with `u_t = beta_t (v_t - a_t S_(t-1) k_t)`, and `y_t = S_t q_t`.
+//! Each column of S may have a decay of its own (arXiv 2510.26692).
 
 use mlx_rs::Array;
 use mlx_rs::error::Result;
 use mlx_rs::fast::rms_norm;
-use mlx_rs::ops::{concatenate, cumsum, identity, pad, sigmoid, split_at_indices, tril, zeros};
+use mlx_rs::ops::{
+    concatenate, cumsum, identity, pad, sigmoid, split_at_indices, tril, unflatten, zeros,
+};
 use rayon::prelude::*;
 
 use super::{decays, dot, remembered, side_by_side, softplus, softplus_of, wide};
@@ -24,7 +27,7 @@ const EPS: f32 = 1e-6;
 
 /// The rule as a layer uses it.
 pub struct Delta {
-    /// How fast each value head forgets, below 0 [value heads].
+    /// How fast each value head forgets, below 0 [value heads, or value heads * key_dim].
     rate: Array,
     dt_bias: Array,
     sizes: DeltaSizes,
@@ -41,6 +44,8 @@ pub struct DeltaSizes {
     pub key_dim: usize,
     /// Elements of a value.
     pub value_dim: usize,
+    /// Whether each element of a key has a decay of its own.
+    pub fine: bool,
 }
 
 impl DeltaSizes {
@@ -71,22 +76,32 @@ impl DeltaSizes {
 impl Delta {
     /// The tensors `A_log` and `dt_bias` of `w`.
     pub fn load(w: &mut Cursor, sizes: DeltaSizes) -> mlxk_core::Result<Delta> {
-        let mut of_heads = |name| wide(&w.floats(name, &[sizes.value_heads])?).map_err(mlx::failed);
-        let rate = of_heads("A_log")?.exp().and_then(|a| a.negative()).map_err(mlx::failed)?;
-        Ok(Delta { rate, dt_bias: of_heads("dt_bias")?, sizes, kernels: w.kernels() })
+        let DeltaSizes { value_heads: heads, key_dim, fine, .. } = sizes;
+        let log = if fine { vec![1, 1, heads, 1] } else { vec![heads] };
+        let bias = if fine { heads * key_dim } else { heads };
+        let log = w.floats("A_log", &log)?;
+        let rate = rate(&log, if fine { key_dim as i32 } else { 1 }).map_err(mlx::failed)?;
+        let dt_bias = wide(&w.floats("dt_bias", &[bias])?).map_err(mlx::failed)?;
+        Ok(Delta { rate, dt_bias, sizes, kernels: w.kernels() })
     }
 
-    /// Queries, keys and values `qkv` [1, rows, all of them], what `a` and `b` [1, rows, value heads]
-    /// the decay and the share come from, to [1, rows, value heads * value_dim], after the tokens
-    /// that `state` stands for.
+    /// Queries, keys and values `qkv` [1, rows, all of them], what the decays `a` (as many as rates)
+    /// and the shares `b` [1, rows, value heads] come from, to [1, rows, value heads * value_dim],
+    /// after the tokens that `state` stands for.
     pub fn forward(&self, [qkv, a, b]: [&Array; 3], state: &mut Option<Array>) -> Result<Array> {
         (self.kernels.delta)(self, [qkv, a, b], state)
     }
 }
 
+/// Minus the exponential, each repeated.
+fn rate(log: &Array, repeats: i32) -> Result<Array> {
+    let rate = wide(log)?.flatten(None, None)?.exp()?.negative()?;
+    Array::repeat_axis::<f32>(rate, repeats, 0)
+}
+
 /// By MLX, a stretch of tokens at once.
 pub fn lazy(delta: &Delta, [qkv, a, b]: [&Array; 3], state: &mut Option<Array>) -> Result<Array> {
-    let DeltaSizes { key_heads, value_heads, key_dim, value_dim } = delta.sizes;
+    let DeltaSizes { key_heads, value_heads, key_dim, value_dim, .. } = delta.sizes;
     let [kh, h, dk, dv] = [key_heads, value_heads, key_dim, value_dim].map(|n| n as i32);
     let rows = qkv.dim(1);
     let [q, k, v] = parts(qkv, kh * dk)?;
@@ -98,9 +113,9 @@ pub fn lazy(delta: &Delta, [qkv, a, b]: [&Array; 3], state: &mut Option<Array>) 
     let scale = (dk as f32).powf(-0.5);
     let (q, k) = (keyed(q, scale * scale)?, keyed(k, scale)?); // [value heads, rows, key_dim]
     let v = wide(&v)?.reshape(&[rows, h, dv])?.transpose_axes(&[1, 0, 2])?;
-    let by_head = |x: Array| x.reshape(&[rows, h, 1])?.transpose_axes(&[1, 0, 2]);
+    let by_head = |x: Array| x.reshape(&[rows, h, -1])?.transpose_axes(&[1, 0, 2]);
     let steps = softplus(&wide(a)?.add(&delta.dt_bias)?)?.multiply(&delta.rate)?;
-    let (steps, beta) = (by_head(steps)?, by_head(sigmoid(wide(b)?)?)?); // [value heads, rows, 1]
+    let (steps, beta) = (by_head(steps)?, by_head(sigmoid(wide(b)?)?)?); // [value heads, rows, 1 or key_dim]
     let s = match state.take() {
         Some(state) => state.reshape(&[h, dv, dk])?,
         None => zeros::<f32>(&[h, dv, dk])?,
@@ -139,18 +154,16 @@ fn stretches(inputs: [&Array; 5], state: &Array) -> Result<(Array, Array)> {
     };
     let [q, k, v, steps, beta] = inputs.map(chunks);
     let (q, k, v, steps, beta) = (q?, k?, v?, steps?, beta?); // [heads, count, length, ..]
-    let kt = k.swap_axes(-1, -2)?;
-    let decays = decays(&steps.squeeze_axes(&[-1])?)?;
     let total = cumsum(&steps, 2, None, None)?.exp()?;
-    let below = tril(k.matmul(&kt)?.multiply(&decays)?.multiply(&beta)?, -1)?;
+    let products = Products::new(&k, &steps)?;
+    let below = tril(products.with(&k)?.multiply(&beta)?, -1)?;
     let solve = inverse(&below)?;
     let own = solve.matmul(v.multiply(&beta)?)?;
     let known = solve.matmul(k.multiply(&beta)?.multiply(&total)?)?;
-    let scores = tril(q.matmul(&kt)?.multiply(&decays)?, None)?;
+    let scores = tril(products.with(&q)?, None)?;
     let q = q.multiply(&total)?;
-    let last = length - 1..length;
-    let to_end = mlx::rows(&decays, last.clone())?.swap_axes(-1, -2)?;
-    let (k, end) = (k.multiply(to_end)?, mlx::rows(&total, last)?);
+    let to_end = cumsum(&steps, 2, true, false)?.exp()?;
+    let (k, end) = (k.multiply(to_end)?, mlx::rows(&total, length - 1..length)?);
     let mut s = state.clone();
     let mut parts = Vec::new();
     for i in 0..count {
@@ -164,6 +177,51 @@ fn stretches(inputs: [&Array; 5], state: &Array) -> Result<(Array, Array)> {
     Ok((mlx::columns(&concatenate(&parts, 1)?, 0..rows)?, s))
 }
 
+/// What the products of rows with the same and earlier rows `k` of a chunk come from, when what the
+/// earlier ones gave has decayed since.
+enum Products<'a> {
+    /// All elements decay alike: by so much [.., length, length].
+    Alike { k: &'a Array, decays: Array },
+    /// Each has steps of its own [.., length, key_dim].
+    Apart { k: &'a Array, steps: &'a Array },
+}
+
+impl Products<'_> {
+    fn new<'a>(k: &'a Array, steps: &'a Array) -> Result<Products<'a>> {
+        Ok(match steps.dim(-1) {
+            1 => Products::Alike { k, decays: decays(&steps.squeeze_axes(&[-1])?)? },
+            _ => Products::Apart { k, steps },
+        })
+    }
+
+    /// Those of the rows `x`: [.., length, length], without meaning above the diagonal.
+    fn with(&self, x: &Array) -> Result<Array> {
+        match self {
+            Products::Alike { k, decays } => x.matmul(k.swap_axes(-1, -2)?)?.multiply(decays),
+            Products::Apart { k, steps } => apart(x, k, steps),
+        }
+    }
+}
+
+/// Two rows are in different halves of one block of some size, and there the steps from one to the
+/// other are those from the middle of the block and those up to it: in this way nothing ever grows.
+fn apart(x: &Array, k: &Array, steps: &Array) -> Result<Array> {
+    let length = steps.dim(-2);
+    let kt = k.swap_axes(-1, -2)?;
+    let mut all = x.matmul(kt)?.multiply(identity::<f32>(length)?)?;
+    let mut half = 1;
+    while half < length {
+        let halves = unflatten(steps, -2, &[-1, half])?;
+        let shape = steps.shape();
+        let since = cumsum(&halves, -2, None, None)?.reshape(shape)?.exp()?;
+        let until = cumsum(&halves, -2, true, false)?.reshape(shape)?.exp()?;
+        let products = x.multiply(since)?.matmul(k.multiply(until)?.swap_axes(-1, -2)?)?;
+        all = all.add(products.multiply(joints(length, half))?)?;
+        half *= 2;
+    }
+    Ok(all)
+}
+
 /// The inverse of `I + below`, with `below` [.., length, length] zero from the diagonal on and
 /// `length` a power of two: of ever larger blocks on the diagonal, each from the two halves.
 fn inverse(below: &Array) -> Result<Array> {
@@ -171,17 +229,23 @@ fn inverse(below: &Array) -> Result<Array> {
     let mut inverse = identity::<f32>(length)?;
     let mut half = 1;
     while half < length {
-        let joins = |(row, column): (i32, i32)| {
-            let same = row / (2 * half) == column / (2 * half);
-            f32::from(u8::from(same && row % (2 * half) >= half && column % (2 * half) < half))
-        };
-        let cells = (0..length).flat_map(|row| (0..length).map(move |column| (row, column)));
-        let mask: Vec<f32> = cells.map(joins).collect();
-        let joined = below.multiply(Array::from_slice(&mask, &[length, length]))?;
+        let joined = below.multiply(joints(length, half))?;
         inverse = inverse.subtract(inverse.matmul(joined)?.matmul(&inverse)?)?;
         half *= 2;
     }
     Ok(inverse)
+}
+
+/// Ones where a row in the second half of a block meets a column in the first, else zeros: [length,
+/// length], in blocks of twice `half`.
+fn joints(length: i32, half: i32) -> Array {
+    let joins = |(row, column): (i32, i32)| {
+        let same = row / (2 * half) == column / (2 * half);
+        f32::from(u8::from(same && row % (2 * half) >= half && column % (2 * half) < half))
+    };
+    let cells = (0..length).flat_map(|row| (0..length).map(move |column| (row, column)));
+    let mask: Vec<f32> = cells.map(joins).collect();
+    Array::from_slice(&mask, &[length, length])
 }
 
 /// At once, token by token, heads side by side.
@@ -192,11 +256,15 @@ pub fn eager(delta: &Delta, [qkv, a, b]: [&Array; 3], state: &mut Option<Array>)
     let heads_of = Rows { qkv: elements(qkv)?, sizes: delta.sizes };
     let [a, b] = [elements(a)?, elements(b)?];
     let [rate, bias] = [elements(&delta.rate)?, elements(&delta.dt_bias)?];
+    let rates = rate.len() / heads;
     let mut ys = vec![0.0; rows * heads * value_dim];
     let head = |(head, (state, y)): (usize, (&mut [f32], &mut [f32]))| {
         for (t, y) in y.chunks_exact_mut(value_dim).enumerate() {
             let (q, k, v) = heads_of.at(t, head);
-            let kept = (softplus_of(a[t * heads + head] + bias[head]) * rate[head]).exp();
+            let own = head * rates..(head + 1) * rates;
+            let a = &a[t * rate.len()..][..rate.len()];
+            let kept = own.map(|i| (softplus_of(a[i] + bias[i]) * rate[i]).exp());
+            let kept = decay(state, key_dim, &kept.collect::<Vec<f32>>());
             let beta = 1.0 / (1.0 + (-b[t * heads + head]).exp());
             for ((s, v), y) in state.chunks_exact_mut(key_dim).zip(v).zip(y) {
                 let u = beta * (v - kept * dot(s, &k));
@@ -214,6 +282,17 @@ pub fn eager(delta: &Delta, [qkv, a, b]: [&Array; 3], state: &mut Option<Array>)
     Ok(Array::from_slice(&side_by_side(&ys, rows, value_dim), &shape))
 }
 
+/// What is still to be multiplied with `state`: one decay is, several are multiplied here.
+fn decay(state: &mut [f32], key_dim: usize, kept: &[f32]) -> f32 {
+    if let &[kept] = kept {
+        return kept;
+    }
+    for s in state.chunks_exact_mut(key_dim) {
+        s.iter_mut().zip(kept).for_each(|(s, kept)| *s *= kept);
+    }
+    1.0
+}
+
 /// Rows of queries, keys and values.
 struct Rows<'a> {
     qkv: &'a [f32],
@@ -223,7 +302,7 @@ struct Rows<'a> {
 impl<'a> Rows<'a> {
     /// Query and key, normed and scaled, and value of a value head in row `t`.
     fn at(&self, t: usize, head: usize) -> (Vec<f32>, Vec<f32>, &'a [f32]) {
-        let DeltaSizes { key_heads, value_heads, key_dim, value_dim } = self.sizes;
+        let DeltaSizes { key_heads, value_heads, key_dim, value_dim, .. } = self.sizes;
         let [keys, _, values] = self.sizes.widths();
         let row = &self.qkv[t * (2 * keys + values)..][..2 * keys + values];
         let first = head / (value_heads / key_heads) * key_dim;
@@ -248,21 +327,26 @@ mod tests {
 
     #[test]
     fn both_forms_agree_in_stretches_of_any_length() {
-        let sizes = DeltaSizes { key_heads: 2, value_heads: 4, key_dim: 16, value_dim: 8 };
-        let rate = some(&[4], 1).exp().unwrap().negative().unwrap();
-        let delta = Delta { rate, dt_bias: some(&[4], 2), sizes, kernels: &MLX };
-        let inputs = [(96, 4), (4, 5), (4, 6)].map(|(size, seed)| some(&[1, 400, size], seed));
-        agree(
-            &inputs,
-            |x, state| lazy(&delta, [&x[0], &x[1], &x[2]], state).unwrap(),
-            |x, state| eager(&delta, [&x[0], &x[1], &x[2]], state).unwrap(),
-        );
+        for (fine, rates) in [(false, 1), (true, 16)] {
+            let sizes =
+                DeltaSizes { key_heads: 2, value_heads: 4, key_dim: 16, value_dim: 8, fine };
+            let rate = rate(&some(&[4], 1), rates).unwrap();
+            let delta = Delta { rate, dt_bias: some(&[4 * rates], 2), sizes, kernels: &MLX };
+            let inputs = [(96, 4), (4 * rates, 5), (4, 6)];
+            let inputs = inputs.map(|(size, seed)| some(&[1, 400, size], seed));
+            agree(
+                &inputs,
+                |x, state| lazy(&delta, [&x[0], &x[1], &x[2]], state).unwrap(),
+                |x, state| eager(&delta, [&x[0], &x[1], &x[2]], state).unwrap(),
+            );
+        }
     }
 
     /// Keys that are all alike make the system as stiff as it can be.
     #[test]
     fn a_text_that_repeats_a_token_is_computed_as_exactly() {
-        let sizes = DeltaSizes { key_heads: 1, value_heads: 1, key_dim: 8, value_dim: 8 };
+        let sizes =
+            DeltaSizes { key_heads: 1, value_heads: 1, key_dim: 8, value_dim: 8, fine: false };
         let rate = Array::from_slice(&[-0.001f32], &[1]);
         let delta = Delta { rate, dt_bias: some(&[1], 2), sizes, kernels: &MLX };
         let repeat = |x: &Array| Array::repeat_axis::<f32>(x.clone(), 400, 1).unwrap();

@@ -6,6 +6,7 @@
 
 pub mod conv;
 pub mod delta;
+mod delta_attention;
 mod delta_net;
 pub mod gate;
 mod mamba;
@@ -22,6 +23,7 @@ use crate::eager::elements;
 
 pub use conv::Conv;
 pub use delta::{Delta, DeltaSizes};
+pub use delta_attention::{DeltaAttention, DeltaAttentionArch};
 pub use delta_net::{DeltaNet, DeltaNetArch};
 pub use gate::{GatedNorm, Order};
 pub use mamba::{Mamba, MambaSizes};

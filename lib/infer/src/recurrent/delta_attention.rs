@@ -1,0 +1,92 @@
+//! Kimi Delta Attention (arXiv 2510.26692): the gated delta rule with a decay for each element of a
+//! key.
+
+use mlx_rs::Array;
+use mlx_rs::error::Result;
+use mlx_rs::ops::{concatenate, sigmoid};
+
+use super::{Conv, Delta, DeltaSizes};
+use crate::cache::{Slot, State, Texts};
+use crate::nn::{Linear, Mix, Norm, NormArch};
+use crate::weights::Cursor;
+
+/// Convolutions of queries, keys and values, the delta rule, and a gate.
+pub struct DeltaAttention {
+    qkv: [(Linear, Conv); 3],
+    /// What decays come from, through fewer elements.
+    f: [Linear; 2],
+    /// What gates come from, likewise.
+    g: [Linear; 2],
+    b_proj: Linear,
+    rule: Delta,
+    o_norm: Norm,
+    o_proj: Linear,
+    dim: i32,
+}
+
+/// What the weights of the layer do not show.
+#[derive(Clone, Copy, Debug)]
+pub struct DeltaAttentionArch {
+    /// Elements of the model's vectors.
+    pub hidden: usize,
+    pub heads: usize,
+    /// Elements of a query, of a key and of a value.
+    pub dim: usize,
+    /// Tokens that a convolution sees.
+    pub taps: usize,
+    pub norm: NormArch,
+}
+
+impl DeltaAttention {
+    /// The layer at `w`.
+    pub fn load(w: &mut Cursor, arch: &DeltaAttentionArch) -> mlxk_core::Result<DeltaAttention> {
+        let &DeltaAttentionArch { hidden, heads, dim, taps, norm } = arch;
+        let all = heads * dim;
+        let sizes = DeltaSizes {
+            key_heads: heads,
+            value_heads: heads,
+            key_dim: dim,
+            value_dim: dim,
+            fine: true,
+        };
+        let mut part = |name: &str| {
+            let proj = Linear::load(w, &format!("{name}_proj"), all, hidden)?;
+            Ok((proj, Conv::load(w, &format!("{name}_conv.conv"), all, taps, true)?))
+        };
+        Ok(DeltaAttention {
+            qkv: [part("q")?, part("k")?, part("v")?],
+            f: [Linear::load(w, "f_a_proj", dim, hidden)?, Linear::load(w, "f_b_proj", all, dim)?],
+            g: [Linear::load(w, "g_a_proj", dim, hidden)?, Linear::load(w, "g_b_proj", all, dim)?],
+            b_proj: Linear::load(w, "b_proj", heads, hidden)?,
+            rule: Delta::load(w, sizes)?,
+            o_norm: norm.load(w, "o_norm", dim)?,
+            o_proj: Linear::load(w, "o_proj", hidden, all)?,
+            dim: dim as i32,
+        })
+    }
+}
+
+impl Mix for DeltaAttention {
+    fn slot(&self) -> Slot {
+        Slot::State(State::new(4))
+    }
+
+    fn forward(&self, x: &Array, texts: &mut Texts, slot: usize) -> Result<Array> {
+        let [(q_proj, q_conv), (k_proj, k_conv), (v_proj, v_conv)] = &self.qkv;
+        let [q, k, v] = [q_proj, k_proj, v_proj].map(|proj| proj.forward(x));
+        let [a, gate] = [&self.f, &self.g].map(|[a, b]| b.forward(&a.forward(x)?));
+        let b = self.b_proj.forward(x)?;
+        let y = texts.each_state(slot, [&q?, &k?, &v?, &a?, &b], |[q, k, v, a, b], state| {
+            let [q_tail, k_tail, v_tail, state] = state.parts()?;
+            let qkv = [
+                q_conv.forward(q, q_tail)?,
+                k_conv.forward(k, k_tail)?,
+                v_conv.forward(v, v_tail)?,
+            ];
+            self.rule.forward([&concatenate(&qkv, -1)?, a, b], state)
+        })?;
+        let y = self.o_norm.forward(&y.reshape(&[1, y.dim(1), -1, self.dim])?)?;
+        let y = y.reshape(&[1, y.dim(1), -1])?;
+        self.o_proj.forward(&y.multiply(sigmoid(gate?)?)?)
+    }
+}
