@@ -36,6 +36,7 @@ architectures! {
     Deepseek = "deepseek",
     DeepseekV2 = "deepseek_v2",
     DeepseekV3 = "deepseek_v3" | "kimi_k2" | "joyai_llm_flash",
+    DeepseekV41 = "deepseek_v41" | "deepseek_v41_text",
     Dots1 = "dots1",
     Ernie45 = "ernie4_5",
     Exaone = "exaone",
@@ -128,7 +129,8 @@ impl Architecture {
         use Architecture as A;
         matches!(
             self,
-            A::Gemma3
+            A::DeepseekV41
+                | A::Gemma3
                 | A::Gemma3n
                 | A::Gemma4
                 | A::KimiK25

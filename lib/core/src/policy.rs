@@ -132,6 +132,7 @@ fn runnable(
         return Err(format!("Only text models can run, and this one is for {}", task.name()));
     }
     quantization(facts, architecture)?;
+    parts(facts)?;
     elements(facts)?;
     match facts.has("tokenizer.json") {
         true => Ok(()),
@@ -217,16 +218,32 @@ fn elements(facts: &Facts) -> Result<(), String> {
     const KNOWN: [Dtype; 13] = [F16, BF16, F32, F64, BOOL, I8, I16, I32, I64, U8, U16, U32, U64];
     let method =
         facts.config.get("quantization_config").and_then(|form| form.get("quant_method").cloned());
-    let small = method.is_some_and(|method| method == "fp8").then_some(Dtype::F8_E4M3);
+    let small: &[Dtype] = match method.is_some_and(|method| method == "fp8") {
+        true => &[Dtype::F8_E4M3, Dtype::F8_E8M0],
+        false => &[],
+    };
     let headers = facts.weights().into_iter().filter_map(|shard| shard.header.as_ref().ok());
     match headers
         .flat_map(|header| &header.tensors)
-        .find(|t| !KNOWN.contains(&t.dtype) && small != Some(t.dtype))
+        .find(|t| !KNOWN.contains(&t.dtype) && !small.contains(&t.dtype))
     {
         Some(tensor) => {
             Err(format!("Weights of type {} not supported: {}", tensor.dtype, tensor.name))
         }
         None => Ok(()),
+    }
+}
+
+/// No layer is of a kind that no architecture here has, whatever it is called.
+fn parts(facts: &Facts) -> Result<(), String> {
+    let text = facts.config.get("text_config");
+    let below = text.as_ref().and_then(|text| text.get("engram_layer_ids").cloned());
+    match facts.config.get("engram_layer_ids").or(below) {
+        Some(Value::Array(layers)) if !layers.is_empty() => {
+            let layers: Vec<String> = layers.iter().map(Value::to_string).collect();
+            Err(format!("Engram memory not supported (config.json: layers {})", layers.join(", ")))
+        }
+        _ => Ok(()),
     }
 }
 

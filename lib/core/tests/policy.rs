@@ -205,6 +205,10 @@ fn what_can_run_runs_and_what_cannot_says_why() {
             llama().file("model.safetensors", shard_of("F8_E4M3", &["a"])),
             "Weights of type F8_E4M3 not supported: a",
         ),
+        (
+            llama().config(json!({"text_config": {"engram_layer_ids": [2, 14]}})),
+            "Engram memory not supported (config.json: layers 2, 14)",
+        ),
     ];
     for (model, reason) in refused {
         let error = model.plan().runnable.unwrap_err();

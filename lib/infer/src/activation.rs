@@ -27,6 +27,11 @@ pub enum Activation {
         /// What nothing exceeds.
         limit: f32,
     },
+    /// SiLU of what is below `limit`, as a gate of `up` between `-limit` and `limit`.
+    ClippedSilu {
+        /// What nothing exceeds.
+        limit: f32,
+    },
     /// A parabola for what is positive, a bent line for the rest (arXiv 2411.13010): by how much,
     /// each checkpoint says.
     Xielu {
@@ -65,6 +70,10 @@ impl Activation {
                 let n = |value| mlx::number(value, up);
                 &minimum(maximum(up, n(-limit)?)?, n(limit)?)?.add(n(1.0)?)?
             }
+            Activation::ClippedSilu { limit } => {
+                let n = |value| mlx::number(value, up);
+                &minimum(maximum(up, n(-limit)?)?, n(limit)?)?
+            }
             _ => up,
         };
         self.apply(gate)?.multiply(up)
@@ -74,6 +83,7 @@ impl Activation {
     pub fn gated_of(self, gate: f32, up: f32) -> f32 {
         let up = match self {
             Activation::ClippedSwish { limit, .. } => up.clamp(-limit, limit) + 1.0,
+            Activation::ClippedSilu { limit } => up.clamp(-limit, limit),
             _ => up,
         };
         self.of(gate) * up
@@ -98,6 +108,7 @@ impl Activation {
                 let x = minimum(x, n(limit)?)?;
                 x.multiply(sigmoid(x.multiply(n(alpha)?)?)?)
             }
+            Activation::ClippedSilu { limit } => Activation::Silu.apply(&minimum(x, n(limit)?)?),
             Activation::Xielu { positive, negative, beta, eps } => {
                 let line = x.multiply(n(beta)?)?;
                 let parabola = x.square()?.multiply(n(positive)?)?.add(&line)?;
@@ -124,6 +135,7 @@ impl Activation {
                 let x = x.min(limit);
                 x / (1.0 + (-alpha * x).exp())
             }
+            Activation::ClippedSilu { limit } => Activation::Silu.of(x.min(limit)),
             Activation::Xielu { positive, beta, .. } if x > 0.0 => positive * x * x + beta * x,
             Activation::Xielu { negative, beta, eps, .. } => {
                 (x.min(eps).exp_m1() - x) * negative + beta * x

@@ -11,6 +11,7 @@ use crate::eager;
 use crate::matrix::Weights;
 use crate::mixture::{Choice, Experts, Routing, experts, router};
 use crate::mlx;
+use crate::nn::balance;
 use crate::quantized;
 use crate::recurrent::{Conv, Delta, GatedNorm, Selective, Ssd, conv, delta, gate, selective, ssd};
 use crate::rope::Rope;
@@ -52,6 +53,8 @@ pub struct Kernels {
     pub gated_norm: fn(&GatedNorm, &Array, &Array) -> Result<Array>,
     /// The experts that tokens run through, by their logits [rows, experts] and a correction.
     pub route: fn(&Routing, &Array, Option<&Array>) -> Result<Choice>,
+    /// Matrices [.., n, n] balanced in so many rounds: see [`Hyper`](crate::nn::Hyper).
+    pub balance: fn(&Array, usize, f32) -> Result<Array>,
     /// What the experts chosen make of each row.
     pub experts: fn(&Experts, &Array, &Choice) -> Result<Array>,
 }
@@ -155,6 +158,7 @@ pub static MLX: Kernels = Kernels {
     delta: delta::lazy,
     gated_norm: gate::lazy,
     route: router::lazy,
+    balance: balance::lazy,
     experts: experts::lazy,
 };
 
@@ -178,6 +182,7 @@ pub static CPU: Kernels = Kernels {
     delta: delta::eager,
     gated_norm: gate::eager,
     route: router::eager,
+    balance: balance::eager,
     experts: experts::eager,
 };
 

@@ -45,6 +45,7 @@ pub mod request;
 mod room;
 mod rope;
 pub mod sample;
+mod sparse;
 mod stop;
 mod template;
 mod tokenizer;

@@ -28,6 +28,9 @@ fn elements(config: &Value) -> u64 {
     let Some(heads) = number(&["num_attention_heads", "n_head"]).map(|heads| heads.max(1)) else {
         return 0;
     };
+    if let Some(ratios) = config.get("compress_ratios").and_then(Value::as_array) {
+        return compressed(config, ratios);
+    }
     if let Some(latent) = number(&["kv_lora_rank"]) {
         let rotated = number(&["qk_rope_head_dim"]).unwrap_or_default();
         return layers(config).saturating_mul(latent.saturating_add(rotated));
@@ -39,6 +42,17 @@ fn elements(config: &Value) -> u64 {
         number(&["head_dim"]).unwrap_or(hidden / heads),
     ];
     of_each.into_iter().fold(2, u64::saturating_mul)
+}
+
+/// The elements of compressed rows and their keys for each token: those of layers that make rows, each
+/// of as many tokens as `ratios` says.
+fn compressed(config: &Value, ratios: &[Value]) -> u64 {
+    let list = |name: &str| config.get(name).and_then(Value::as_array).into_iter().flatten();
+    let number = |name: &str| config.get(name).and_then(Value::as_u64).unwrap_or_default();
+    let row = number("head_dim").saturating_add(number("index_head_dim"));
+    let ratio = |layer: &Value| ratios.get(usize::try_from(layer.as_u64()?).ok()?)?.as_u64();
+    let own = list("kv_source_layer_ids").filter_map(ratio).filter(|&ratio| ratio > 0);
+    own.map(|ratio| row.div_ceil(ratio)).fold(0, u64::saturating_add)
 }
 
 /// The layers that have keys and values: not those of state spaces, convolutions and delta nets, and

@@ -32,6 +32,7 @@ impl Model {
             |numbers: &mut dyn Iterator<Item = String>| numbers.collect::<Vec<_>>().join(",");
         let held = cache.slots.iter().map(|slot| match slot {
             Slot::Kv(kv) => kv.held() as i32,
+            Slot::Paced(paced) => paced.held(),
             Slot::State(_) | Slot::Elsewhere(_) => 0,
         });
         let metadata = HashMap::from([
@@ -100,6 +101,9 @@ impl Model {
                 Slot::Kv(kv) => kv.restore(tokens.len() as i32, held as i32, |part| {
                     stored.remove(&format!("{n}.{part}"))
                 }),
+                Slot::Paced(paced) => paced.restore(tokens.len() as i32, held as i32, |part| {
+                    stored.remove(&format!("{n}.{part}"))
+                }),
                 Slot::Elsewhere(_) => true,
                 Slot::State(state) => state.arrays.iter_mut().enumerate().all(|(part, own)| {
                     let (Some(own), Some(new)) = (own, stored.remove(&format!("{n}.{part}")))
@@ -135,6 +139,7 @@ fn named(cache: &Cache) -> impl Iterator<Item = (String, &Array)> {
     cache.slots.iter().enumerate().flat_map(|(n, slot)| {
         let arrays: Vec<&Array> = match slot {
             Slot::Kv(kv) => kv.arrays().collect(),
+            Slot::Paced(paced) => paced.arrays().collect(),
             Slot::State(state) => state.arrays.iter().flatten().collect(),
             Slot::Elsewhere(_) => Vec::new(),
         };

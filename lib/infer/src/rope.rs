@@ -105,6 +105,20 @@ impl Rope {
         Rope { dims: dims as i32, traditional: false, angles, magnitude: 1.0 }
     }
 
+    /// The same with all wavelengths times `factor`: -1 turns back, 1/n turns n times as fast. Errors
+    /// if they depend on the length of the text.
+    pub fn stretched(&self, factor: f64) -> mlxk_core::Result<Rope> {
+        let wavelengths: Vec<f64> = match &self.angles {
+            Angles::Powers { base, scale } => {
+                powers(self.dims as usize, *base).map(|wavelength| wavelength / scale).collect()
+            }
+            Angles::Table(wavelengths, _) => wavelengths.to_vec(),
+            Angles::Growing { .. } => return Err(lacking("rope_scaling.factor")),
+        };
+        let angles = table(wavelengths.iter().map(|wavelength| wavelength * factor).collect());
+        Ok(Rope { angles, ..self.clone() })
+    }
+
     /// Rotates `x` [1, heads, length, head size], whose first row is at position `offset`.
     pub fn apply(&self, x: &Array, offset: i32) -> Result<Array> {
         let scaled = self.magnify(x)?;

@@ -7,9 +7,14 @@ mod model;
 use std::collections::BTreeMap;
 
 use mlxk_infer::{Constraint, Model, Sampling};
-use model::{GREEDY, parity};
+use model::{Draft, GREEDY, parity};
 
-const CASES: [&str; 4] = ["llama", "mistral", "qwen3-q4", "smollm3"];
+const CASES: [&str; 5] = ["llama", "mistral", "qwen3-q4", "smollm3", "deepseek_v41-mixed"];
+
+/// The tiny model `case`.
+fn load(case: &str) -> Model {
+    Draft::of(case).load().unwrap().0
+}
 
 fn alone(model: &mut Model, prompt: &[u32], sampling: &Sampling, count: usize) -> Vec<u32> {
     model.tokens(prompt, sampling).unwrap().take(count).map(Result::unwrap).collect()
@@ -63,11 +68,11 @@ fn a_text_gets_the_same_tokens_alone_and_beside_others() {
             (5, prompt(4, 7), penalised),
         ];
         for chunk in [8, 512] {
-            let mut model = model::load(&parity(case)).unwrap();
+            let mut model = load(case);
             model.prefill_chunk = chunk;
             let told = together(&mut model, &texts, 16);
             for ((_, prompt, sampling), told) in texts.iter().zip(told) {
-                let mut fresh = model::load(&parity(case)).unwrap();
+                let mut fresh = load(case);
                 assert_eq!(told, alone(&mut fresh, prompt, sampling, 16), "{case} by {chunk}");
             }
         }
@@ -77,13 +82,13 @@ fn a_text_gets_the_same_tokens_alone_and_beside_others() {
 #[test]
 fn what_a_text_shares_with_one_that_is_over_is_not_computed_again() {
     for case in CASES {
-        let mut model = model::load(&parity(case)).unwrap();
+        let mut model = load(case);
         let first = prompt(1, 30);
         let answer = alone(&mut model, &first, &GREEDY, 6);
         let longer = [&first[..], &answer[..5], &[9, 8, 7]].concat();
         let other = [&first[..20], &[5, 6]].concat();
         for (prompt, least) in [(&longer, 35), (&other, 20), (&first, 29)] {
-            let known = alone(&mut model::load(&parity(case)).unwrap(), prompt, &GREEDY, 8);
+            let known = alone(&mut load(case), prompt, &GREEDY, 8);
             let number = model.join(prompt, GREEDY, None).unwrap();
             let mut told = Vec::new();
             while told.len() < 8 {
@@ -183,8 +188,12 @@ fn logprobs_are_those_of_the_logits() {
 fn guesses_change_no_token() {
     let hot = Sampling { temperature: 0.8, top_p: 0.95, seed: 5, ..GREEDY };
     let penalised = Sampling { repetition_penalty: 1.2, ..hot.clone() };
-    for (case, draft) in [("llama", "llama"), ("llama", "qwen2"), ("mistral", "mistral")] {
-        let load = |case| model::load(&parity(case)).unwrap();
+    for (case, draft) in [
+        ("llama", "llama"),
+        ("llama", "qwen2"),
+        ("mistral", "mistral"),
+        ("deepseek_v41-mixed", "llama"),
+    ] {
         let mut guided = load(case).guided_by(load(draft), 3).unwrap();
         let texts = [
             (0, prompt(1, 20), GREEDY),
@@ -235,18 +244,19 @@ fn an_adapter_gives_the_answers_of_the_reference() {
 fn a_prompt_cache_is_restored_from_its_file_and_no_other() {
     let dir = tempfile::tempdir().unwrap();
     let file = dir.path().join("cache");
-    for case in ["llama", "mistral", "mamba2"] {
-        let (path, prompt) = (parity(case), prompt(1, 30));
-        let Ok(facts) = model::facts(&path) else { continue };
+    for case in ["llama", "mistral", "mamba2-untied", "deepseek_v41-mixed"] {
+        let (place, prompt) = (Draft::of(case).write(), prompt(1, 30));
+        let path = place.path();
+        let facts = model::facts(path).unwrap();
         let longer = [&prompt[..], &[7, 5]].concat();
-        let mut first = model::load(&path).unwrap();
+        let mut first = model::load(path).unwrap();
         let known = alone(&mut first, &longer, &GREEDY, 8);
-        let mut first = model::load(&path).unwrap();
+        let mut first = model::load(path).unwrap();
         let number = first.join(&prompt, GREEDY, None).unwrap();
         while first.step().unwrap().is_empty() {}
         first.leave(number);
         first.save(&file, &facts).unwrap();
-        let mut second = model::load(&path).unwrap();
+        let mut second = model::load(path).unwrap();
         second.restore(&file, &facts).unwrap();
         let number = second.join(&longer, GREEDY, None).unwrap();
         let mut told = Vec::new();
@@ -257,10 +267,10 @@ fn a_prompt_cache_is_restored_from_its_file_and_no_other() {
         let other = model::facts(&parity("qwen2")).unwrap();
         let e = model::load(&parity("qwen2")).unwrap().restore(&file, &other).unwrap_err();
         assert!(e.message.starts_with("a prompt cache of "), "{e}");
-        let mut packed = model::load(&path).unwrap();
+        let mut packed = model::load(path).unwrap();
         packed.memory.kv_bits = Some(8);
         packed.memory.kv_group_size = 32;
-        assert!(case == "mamba2" || packed.restore(&file, &facts).is_err());
+        assert!(case == "mamba2-untied" || packed.restore(&file, &facts).is_err());
     }
     let whole = std::fs::read(&file).unwrap();
     let facts = model::facts(&parity("llama")).unwrap();

@@ -13,6 +13,7 @@ use self::experts::Experts;
 use crate::weights::Tensor;
 
 mod arithmetic;
+mod deepseek;
 mod experts;
 mod falcon;
 mod latent;
@@ -34,8 +35,8 @@ pub fn adapt(architecture: Architecture, mut all: Checkpoint) -> Result<Checkpoi
     });
     packed::unpack(&mut all)?;
     match architecture {
-        // MLX has it under the names of transformers.
-        A::Gemma3n => {}
+        // MLX has these under the names of transformers, and as if there was but text.
+        A::Gemma3n | A::DeepseekV41 => {}
         _ if architecture.is_multimodal() => all.rename(beside_senses),
         _ => {}
     }
@@ -52,6 +53,7 @@ pub fn adapt(architecture: Architecture, mut all: Checkpoint) -> Result<Checkpoi
         A::DeepseekV3 | A::Glm4MoeLite | A::KimiK25 | A::KimiVl | A::Mistral3 | A::Mistral4 => {
             latent::split(&mut all)?
         }
+        A::DeepseekV41 => deepseek::translate(&mut all)?,
         A::GraniteMoeHybrid => dense_granite(&mut all)?,
         A::Lfm2Moe => all.rename(numbered),
         A::BailingMoe => bailing(&mut all),
@@ -74,6 +76,7 @@ pub fn adapt(architecture: Architecture, mut all: Checkpoint) -> Result<Checkpoi
             A::Afmoe | A::Dots1 => Experts { to: "experts", ..Experts::USUAL },
             A::Phixtral => Experts { from: "mlp", up: "fc1", down: "fc2", ..Experts::USUAL },
             A::Qwen3VlMoe => Experts { transposed: true, ..Experts::USUAL },
+            A::DeepseekV41 => Experts { to: "experts.switch_mlp", ..Experts::USUAL },
             A::NemotronH => Experts { up: "fc1", down: "fc2", ..Experts::USUAL },
             _ => Experts::USUAL,
         },

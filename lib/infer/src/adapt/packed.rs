@@ -26,6 +26,9 @@ pub fn unpack(all: &mut Checkpoint) -> Result<()> {
     let table = match method {
         "awq" | "gptq" => Some(awq(all, &settings)?),
         "compressed-tensors" => Some(compressed(all, &settings)?),
+        "fp8" if of_powers(&settings) => {
+            Some(json!({"group_size": 32, "bits": 8, "mode": "mxfp8"}))
+        }
         "fp8" => {
             fp8(all, &settings)?;
             None
@@ -164,6 +167,13 @@ fn compressed(all: &mut Checkpoint, settings: &Value) -> Result<Value> {
         }
     }
     Ok(json!({"group_size": group_size, "bits": 4, "mode": "affine"}))
+}
+
+/// Whether floats of 8 bits have scales that are powers of two, for blocks as small as MLX's groups: those
+/// stay as they are.
+fn of_powers(settings: &Value) -> bool {
+    settings.get("scale_fmt").is_some_and(|form| form == "ue8m0")
+        && settings.get("weight_block_size").is_some_and(|sizes| *sizes == json!([32, 32]))
 }
 
 /// Floats of 8 bits, with a scale for each block of a matrix, or one for all of it, become bfloat16.

@@ -83,6 +83,9 @@ impl Kv {
     /// Adds the keys and values [1, heads, n, head size] of the next `n` tokens.
     pub fn append(&mut self, keys: &Array, values: &Array) -> Result<()> {
         let n = keys.dim(-2);
+        if n == 0 && self.buffers.is_some() {
+            return Ok(());
+        }
         if let (Some(packing), Some(buffers)) = (self.packing, &mut self.buffers)
             && self.dropped + self.held >= packing.start
         {
@@ -95,7 +98,7 @@ impl Kv {
         self.make_room(n, &new)?;
         let range = self.held..self.held + n;
         self.held = range.end;
-        if let Some(buffers) = &mut self.buffers {
+        if let Some(buffers) = self.buffers.as_mut().filter(|_| n > 0) {
             for (buffer, new) in buffers.iter_mut().zip(&new) {
                 buffer.set_rows(range.clone(), new)?;
             }
@@ -255,14 +258,14 @@ impl Kv {
     }
 
     fn make_room(&mut self, n: i32, new: &[Buffer; 2]) -> Result<()> {
-        let room = self.buffers.as_ref().map_or(0, |[keys, _]| keys.room());
-        if self.held + n <= room {
+        let room = self.buffers.as_ref().map(|[keys, _]| keys.room());
+        if room.is_some_and(|room| self.held + n <= room) {
             return Ok(());
         }
         let sunk = self.sunk();
         let others = self.held - sunk;
         let near = self.window.map_or(others, |window| others.min(window - 1 + BACK));
-        let room = (sunk + near + n + STEP - 1) / STEP * STEP;
+        let room = (sunk + near + n.max(1) + STEP - 1) / STEP * STEP;
         let old = self.held - near..self.held;
         self.dropped += others - near;
         self.held = sunk + near;

@@ -2,17 +2,20 @@
 
 mod buffer;
 mod kv;
+mod paced;
 mod state;
 mod texts;
 
 use std::iter;
 
 use mlx_rs::Array;
+use mlx_rs::error::{Exception, Result};
 
 use crate::distributed::Elsewhere;
 
 pub use buffer::Packing;
 pub use kv::{Kv, Visible};
+pub use paced::Paced;
 pub use state::State;
 pub use texts::Texts;
 
@@ -28,6 +31,8 @@ pub struct Cache {
 pub enum Slot {
     /// Keys and values.
     Kv(Kv),
+    /// A row for every few tokens.
+    Paced(Paced),
     /// Arrays of a fixed size.
     State(State),
     /// What other ranks remember: after all layers' own.
@@ -35,10 +40,27 @@ pub enum Slot {
 }
 
 impl Cache {
+    /// The keys and values in slot number `slot`. Errors if it holds others.
+    pub fn kv(&mut self, slot: usize) -> Result<&mut Kv> {
+        match &mut self.slots[slot] {
+            Slot::Kv(kv) => Ok(kv),
+            _ => Err(Exception::custom("the slot holds no keys and values")),
+        }
+    }
+
+    /// The rows in slot number `slot`. Errors if it holds others.
+    pub fn paced(&mut self, slot: usize) -> Result<&mut Paced> {
+        match &mut self.slots[slot] {
+            Slot::Paced(paced) => Ok(paced),
+            _ => Err(Exception::custom("the slot holds no rows of several tokens")),
+        }
+    }
+
     /// Forgets the last `count` tokens; false if it cannot: then it is of no more use.
     pub fn forget(&mut self, count: usize) -> bool {
         self.slots.iter_mut().all(|slot| match slot {
             Slot::Kv(kv) => kv.forget(count as i32),
+            Slot::Paced(paced) => paced.forget(count as i32),
             Slot::State(_) => count == 0,
             Slot::Elsewhere(elsewhere) => elsewhere.forget(count),
         })
@@ -47,7 +69,7 @@ impl Cache {
     /// Whether any number of tokens can be forgotten, as long as no window has moved on.
     pub fn forgets(&self) -> bool {
         self.slots.iter().all(|slot| match slot {
-            Slot::Kv(_) => true,
+            Slot::Kv(_) | Slot::Paced(_) => true,
             Slot::State(_) => false,
             Slot::Elsewhere(elsewhere) => elsewhere.forgets(),
         })
@@ -80,6 +102,7 @@ impl Cache {
         self.slots.iter().flat_map(|slot| -> Box<dyn Iterator<Item = &Array>> {
             match slot {
                 Slot::Kv(kv) => Box::new(kv.arrays()),
+                Slot::Paced(paced) => Box::new(paced.arrays()),
                 Slot::State(state) => Box::new(state.arrays.iter().flatten()),
                 Slot::Elsewhere(_) => Box::new(iter::empty()),
             }

@@ -49,10 +49,8 @@ impl<'a> Texts<'a> {
         inputs: [&Array; N],
         mut mix: impl FnMut([&Array; N], &mut Kv) -> Result<Array>,
     ) -> Result<Array> {
-        self.each(slot, inputs, |inputs, slot| match slot {
-            Slot::Kv(kv) => mix(inputs, kv),
-            _ => Err(Exception::custom("the slot holds no keys and values")),
-        })
+        let mixed = self.each_text(inputs, |inputs, cache| mix(inputs, cache.kv(slot)?))?;
+        self.joined(mixed)
     }
 
     /// The same for a slot that holds the arrays of a recurrent layer.
@@ -62,39 +60,50 @@ impl<'a> Texts<'a> {
         inputs: [&Array; N],
         mut mix: impl FnMut([&Array; N], &mut State) -> Result<Array>,
     ) -> Result<Array> {
-        self.each(slot, inputs, |inputs, slot| match slot {
+        let mixed = self.each_text(inputs, |inputs, cache| match &mut cache.slots[slot] {
             Slot::State(state) => mix(inputs, state),
             _ => Err(Exception::custom("the slot holds no state")),
-        })
+        })?;
+        self.joined(mixed)
     }
 
-    fn each<const N: usize>(
+    /// Calls `work` with the rows of each text in `inputs` [1, rows of all, ..] and all that is
+    /// remembered of it; returns the results in the order of the texts.
+    pub fn each_text<const N: usize, T>(
         &mut self,
-        slot: usize,
         inputs: [&Array; N],
-        mut mix: impl FnMut([&Array; N], &mut Slot) -> Result<Array>,
-    ) -> Result<Array> {
+        mut work: impl FnMut([&Array; N], &mut Cache) -> Result<T>,
+    ) -> Result<Vec<T>> {
         if let [(cache, _)] = self.texts.as_mut_slice() {
-            return mix(inputs, &mut cache.slots[slot]);
+            return Ok(vec![work(inputs, cache)?]);
         }
-        let (rows_of, join): (Rows, Join) = match self.at_once {
-            true => (eager::columns, eager::joined),
-            false => (mlx::columns, |parts| concatenate(parts, 1)),
-        };
+        let rows_of: Rows = if self.at_once { eager::columns } else { mlx::columns };
         let mut first = 0;
-        let mut mixed = Vec::with_capacity(self.texts.len());
+        let mut results = Vec::with_capacity(self.texts.len());
         for (cache, rows) in &mut self.texts {
             let range = first..first + *rows;
             first = range.end;
             let own = inputs.map(|input| rows_of(input, range.clone()));
             let own: Vec<Array> = own.into_iter().collect::<Result<_>>()?;
-            mixed.push(mix(std::array::from_fn(|i| &own[i]), &mut cache.slots[slot])?);
+            results.push(work(std::array::from_fn(|i| &own[i]), cache)?);
         }
-        join(&mixed)
+        Ok(results)
+    }
+
+    /// What came of each text, [1, rows, ..], put together.
+    pub fn joined(&self, mut parts: Vec<Array>) -> Result<Array> {
+        match (parts.len(), self.at_once) {
+            (1, _) => Ok(parts.swap_remove(0)),
+            (_, true) => eager::joined(&parts),
+            (_, false) => concatenate(&parts, 1),
+        }
+    }
+
+    /// How many texts there are.
+    pub fn count(&self) -> usize {
+        self.texts.len()
     }
 }
 
 /// `x[:, range]`.
 type Rows = fn(&Array, Range<i32>) -> Result<Array>;
-/// Arrays put together along axis 1.
-type Join = fn(&[Array]) -> Result<Array>;

@@ -11,6 +11,7 @@ use crate::eager::elements;
 use crate::kernels::Kernels;
 use crate::mlx;
 use crate::nn::Linear;
+use crate::recurrent::{softplus, softplus_of};
 use crate::weights::Cursor;
 
 /// How experts are chosen.
@@ -29,12 +30,25 @@ pub struct Routing {
     pub scale: f32,
     /// Whether they count before the expert, on what goes in, instead of on what comes out.
     pub before: bool,
+    /// What logits are divided by first.
+    pub temperature: f32,
+    /// Whether logits are of single precision, whatever the vectors are of.
+    pub wide: bool,
 }
 
 impl Routing {
     /// The `chosen` best of all experts, each counting as much as its score.
     pub fn new(chosen: usize, score: Score) -> Routing {
-        Routing { chosen, score, groups: None, normalised: false, scale: 1.0, before: false }
+        Routing {
+            chosen,
+            score,
+            groups: None,
+            normalised: false,
+            scale: 1.0,
+            before: false,
+            temperature: 1.0,
+            wide: false,
+        }
     }
 }
 
@@ -45,6 +59,8 @@ pub enum Score {
     Softmax,
     /// Each by itself.
     Sigmoid,
+    /// Each by itself: the root of `log(1 + exp(x))`.
+    RootSoftplus,
     /// One expert after another, each with its share among those left that are nearly as good
     /// (SparseMixer-v2, arXiv 2409.12136): logits further below than this part count for nothing.
     Mixer(f32),
@@ -99,7 +115,10 @@ impl Router {
 
     /// The experts of each row of `x` [1, rows, hidden].
     pub fn forward(&self, x: &Array) -> Result<Choice> {
-        let logits = self.gate.forward(x)?;
+        let logits = match self.routing.wide {
+            true => self.gate.forward(&x.as_dtype(Dtype::Float32)?)?,
+            false => self.gate.forward(x)?,
+        };
         let logits = logits.reshape(&[-1, logits.dim(-1)])?;
         (self.kernels.route)(&self.routing, &logits, self.e_score_correction_bias.as_ref())
     }
@@ -107,10 +126,14 @@ impl Router {
 
 /// The choice by `logits` [rows, experts], queued.
 pub fn lazy(routing: &Routing, logits: &Array, correction: Option<&Array>) -> Result<Choice> {
-    let logits = logits.as_dtype(Dtype::Float32)?;
+    let mut logits = logits.as_dtype(Dtype::Float32)?;
+    if routing.temperature != 1.0 {
+        logits = logits.divide(Array::from_f32(routing.temperature))?;
+    }
     let scores = match routing.score {
         Score::Softmax => softmax_axis(&logits, -1, true)?,
         Score::Sigmoid => sigmoid(&logits)?,
+        Score::RootSoftplus => softplus(&logits)?.sqrt()?,
         Score::Mixer(part) => return lazy_mixer(&logits, routing.chosen, part),
     };
     let mut judged = match correction {
@@ -171,7 +194,8 @@ pub fn eager(routing: &Routing, logits: &Array, correction: Option<&Array>) -> R
     let correction = correction.map(elements).transpose()?;
     let (mut ids, mut weights) = (Vec::new(), Vec::new());
     for logits in elements(logits)?.chunks_exact(count) {
-        let best = choose(routing, logits, correction);
+        let logits: Vec<f32> = logits.iter().map(|x| x / routing.temperature).collect();
+        let best = choose(routing, &logits, correction);
         ids.extend(best.iter().map(|&(id, _)| id as u32));
         weights.extend(best.iter().map(|&(_, weight)| weight));
     }
@@ -187,6 +211,7 @@ fn choose(routing: &Routing, logits: &[f32], correction: Option<&[f32]>) -> Vec<
     let scores = match routing.score {
         Score::Softmax => softmax(logits.to_vec()),
         Score::Sigmoid => logits.iter().map(|x| 1.0 / (1.0 + (-x).exp())).collect(),
+        Score::RootSoftplus => logits.iter().map(|&x| softplus_of(x).sqrt()).collect(),
         Score::Mixer(part) => return mixed(logits, routing.chosen, part),
     };
     let mut judged = scores.clone();
@@ -279,6 +304,10 @@ mod tests {
             (Routing { groups: groups(1), scale: 16.0, ..plain }, None),
             (sigmoid, Some(&correction)),
             (Routing { groups: groups(2), ..sigmoid }, Some(&correction)),
+            (
+                Routing { score: Score::RootSoftplus, temperature: 0.5, ..sigmoid },
+                Some(&correction),
+            ),
             (Routing { chosen: 2, score: Score::Mixer(0.02), ..plain }, None),
             (Routing { chosen: 2, score: Score::Mixer(0.5), ..plain }, None),
         ] {

@@ -162,12 +162,7 @@ impl Config {
         if let Some(eps) = self.rms_norm_eps.filter(|eps| !(0.0..=1.0).contains(eps)) {
             return Err(invalid(format!("`rms_norm_eps` cannot be {eps}")));
         }
-        if self.num_hidden_layers > MOST_LAYERS {
-            return Err(invalid(format!(
-                "`num_hidden_layers` cannot be {}",
-                self.num_hidden_layers
-            )));
-        }
+        most_layers(self.num_hidden_layers)?;
         if !self.num_attention_heads.is_multiple_of(self.kv_heads()) {
             let (heads, kv) = (self.num_attention_heads, self.kv_heads());
             return Err(invalid(format!("{heads} query heads cannot share {kv} key heads")));
@@ -217,6 +212,14 @@ pub fn fields<T: DeserializeOwned>(config: &Value) -> Result<T> {
         None => invalid(e.inner().to_string()),
         Some(_) => invalid(format!("`{}`: {}", e.path(), e.inner())),
     })
+}
+
+/// Errors if no model has so many layers.
+pub fn most_layers(count: usize) -> Result<()> {
+    match count > MOST_LAYERS {
+        true => Err(invalid(format!("`num_hidden_layers` cannot be {count}"))),
+        false => Ok(()),
+    }
 }
 
 /// Errors with the name of the first size that no model can have.

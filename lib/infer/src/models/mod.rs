@@ -16,6 +16,7 @@ mod cohere;
 pub mod config;
 mod decoder;
 mod deepseek;
+mod deepseek_v41;
 mod ends;
 mod ernie;
 mod exaone;
@@ -80,6 +81,7 @@ pub fn load(architecture: Architecture) -> Load {
         Architecture::Deepseek => deepseek::load_1,
         Architecture::DeepseekV2 => deepseek::load_2,
         Architecture::DeepseekV3 => deepseek::load_3,
+        Architecture::DeepseekV41 => deepseek_v41::load,
         Architecture::Dots1 => deepseek::load_dots,
         Architecture::Ernie45 => llama::load_traditional,
         Architecture::Exaone => exaone::load,

@@ -158,7 +158,7 @@ impl Mix for Latent {
 }
 
 /// A matrix [outs, ins] for each head.
-enum Each {
+pub enum Each {
     Dense(Array),
     Packed(Packed),
 }
@@ -177,7 +177,8 @@ impl Each {
         apart(&both, sizes).map_err(mlx::failed)
     }
 
-    fn load(w: &mut Cursor, name: &str, shape: [usize; 3]) -> mlxk_core::Result<Each> {
+    /// The matrices `name` of `w`.
+    pub fn load(w: &mut Cursor, name: &str, shape: [usize; 3]) -> mlxk_core::Result<Each> {
         let mut w = w.at(name);
         Ok(match w.quantized() {
             None => {
@@ -198,7 +199,7 @@ impl Each {
     }
 
     /// `x W.T` or `x W`, [1, heads or 1, length, ..].
-    fn times(&self, x: &Array, transposed: bool) -> Result<Array> {
+    pub fn times(&self, x: &Array, transposed: bool) -> Result<Array> {
         match self {
             Each::Dense(weight) if transposed => x.matmul(weight.swap_axes(-1, -2)?),
             Each::Dense(weight) => x.matmul(weight),

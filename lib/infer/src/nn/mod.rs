@@ -13,13 +13,16 @@ use crate::matrix::Matrix;
 use crate::weights::Cursor;
 
 mod attention;
+pub mod balance;
+pub mod hyper;
 mod latent;
 mod mix;
 mod mlp;
 mod norm;
 
 pub use attention::{Attention, Sizes, Warmth};
-pub use latent::{Latent, LatentSizes};
+pub use hyper::{Hyper, HyperSizes};
+pub use latent::{Each, Latent, LatentSizes};
 pub use mix::{Feed, Mix};
 pub use mlp::{Mlp, MlpArch};
 pub use norm::{Norm, NormArch, NormKind};

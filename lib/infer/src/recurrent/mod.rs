@@ -33,12 +33,12 @@ pub use short_conv::ShortConv;
 pub use ssd::{Ssd, SsdSizes};
 
 /// `log(1 + exp(x))`.
-fn softplus(x: &Array) -> Result<Array> {
+pub fn softplus(x: &Array) -> Result<Array> {
     logaddexp(x, Array::from_f32(0.0))
 }
 
 /// The same of a number.
-fn softplus_of(x: f32) -> f32 {
+pub fn softplus_of(x: f32) -> f32 {
     x.max(0.0) + (-x.abs()).exp().ln_1p()
 }
 

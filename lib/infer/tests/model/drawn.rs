@@ -43,7 +43,9 @@ impl Drawn {
             Dtype::BF16 => bits.flat_map(|b| bfloat(float(b)).to_le_bytes()).collect(),
             Dtype::F16 => bits.flat_map(|b| half::f16::from_f32(float(b)).to_le_bytes()).collect(),
             Dtype::U32 | Dtype::I32 => bits.flat_map(|b| integer(b).to_le_bytes()).collect(),
-            Dtype::U8 | Dtype::F8_E4M3 => bits.map(|b| integer(b) as u8).collect(),
+            Dtype::U8 | Dtype::I8 | Dtype::F8_E4M3 | Dtype::F8_E8M0 => {
+                bits.map(|b| integer(b) as u8).collect()
+            }
             other => panic!("no rule draws elements of type {other}"),
         };
         Tensor { dtype: *dtype, shape: shape.clone(), bytes }
