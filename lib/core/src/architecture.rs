@@ -29,6 +29,7 @@ macro_rules! architectures {
 architectures! {
     Afmoe = "afmoe",
     Apertus = "apertus",
+    BailingHybrid = "bailing_hybrid",
     BailingMoe = "bailing_moe",
     BitNet = "bitnet",
     Cohere = "cohere",
@@ -145,6 +146,14 @@ impl Architecture {
                 | A::Qwen3Vl
                 | A::Qwen3VlMoe
         )
+    }
+
+    /// The one class in `architectures` that runs, where others go by the same `model_type`.
+    pub fn class(self) -> Option<&'static str> {
+        match self {
+            Architecture::BailingHybrid => Some("BailingMoeV3ForCausalLM"),
+            _ => None,
+        }
     }
 
     /// The architecture of a `model_type`.

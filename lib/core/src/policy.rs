@@ -159,6 +159,10 @@ fn known(facts: &Facts) -> Result<Architecture, String> {
     let writes =
         |name: &String| architecture.is_multimodal() && name.contains("ForConditionalGeneration");
     let named = detect::architectures(facts);
+    if let Some(class) = architecture.class().filter(|class| !named.iter().any(|n| n == class)) {
+        let found = named.join(", ");
+        return Err(format!("Architecture '{found}' of '{name}' not supported (only {class})"));
+    }
     match named.first() {
         Some(first) if !detect::is_causal(facts) && !named.iter().any(writes) => {
             Err(format!("Architecture '{first}' not supported: it does not write text"))

@@ -135,7 +135,11 @@ fn the_framework_is_read_from_what_the_model_says_of_itself() {
 fn what_can_run_runs_and_what_cannot_says_why() {
     let llama = Model::new;
     for &architecture in Architecture::ALL {
-        let plan = llama().config(json!({"model_type": architecture.name()})).plan();
+        let model = llama().config(json!({"model_type": architecture.name()}));
+        let plan = match architecture.class() {
+            Some(class) => model.config(json!({"architectures": [class]})).plan(),
+            None => model.plan(),
+        };
         assert_eq!((plan.architecture, plan.runnable), (Some(architecture), Ok(())));
     }
     let runs = [
@@ -178,6 +182,11 @@ fn what_can_run_runs_and_what_cannot_says_why() {
              code of its own (config.json: auto_map) is never run",
         ),
         (typed("nobody"), "Model type 'nobody' not supported"),
+        (
+            typed("bailing_hybrid").config(json!({"architectures": ["BailingMoeV2_5ForCausalLM"]})),
+            "Architecture 'BailingMoeV2_5ForCausalLM' of 'bailing_hybrid' not supported \
+             (only BailingMoeV3ForCausalLM)",
+        ),
         (llama().config(json!({"model_type": null})), "config.json missing model_type field"),
         (
             llama().config(json!({"architectures": ["LlamaForSequenceClassification"]})),

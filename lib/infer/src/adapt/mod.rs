@@ -50,9 +50,13 @@ pub fn adapt(architecture: Architecture, mut all: Checkpoint) -> Result<Checkpoi
         A::GptNeoX => all.rename(gpt_neox),
         A::Qwen3Next | A::Qwen35 | A::Qwen35Moe => less_one(&mut all),
         A::FalconH1 => falcon::fold(&mut all)?,
-        A::DeepseekV3 | A::Glm4MoeLite | A::KimiK25 | A::KimiVl | A::Mistral3 | A::Mistral4 => {
-            latent::split(&mut all)?
-        }
+        A::BailingHybrid
+        | A::DeepseekV3
+        | A::Glm4MoeLite
+        | A::KimiK25
+        | A::KimiVl
+        | A::Mistral3
+        | A::Mistral4 => latent::split(&mut all)?,
         A::DeepseekV41 => deepseek::translate(&mut all)?,
         A::GraniteMoeHybrid => dense_granite(&mut all)?,
         A::Lfm2Moe => all.rename(numbered),

@@ -187,6 +187,17 @@ pub fn plain(architecture: Architecture) -> &'static [&'static str] {
         "deepseek" | "deepseek_v2" | "deepseek_v3" | "dots1" | "exaone_moe" | "glm4_moe"
         | "glm4_moe_lite" | "kimi_k25" | "kimi_vl" | "solar_open" => &["mlp.gate"],
         "nemotron_h" => &["mixer.gate"],
+        "bailing_hybrid" => &[
+            "model.word_embeddings",
+            "lm_head",
+            "q_a_proj",
+            "q_b_proj",
+            "kv_a_proj_with_mqa",
+            "embed_q",
+            "unembed_out",
+            "attention.b_proj",
+            "mlp.gate",
+        ],
         _ => &[],
     }
 }
@@ -196,7 +207,7 @@ pub fn kept(architecture: Architecture) -> &'static [&'static str] {
     match architecture.name() {
         "deepseek_v3" | "exaone_moe" | "glm4_moe" | "glm4_moe_lite" | "kimi_k25" | "kimi_vl"
         | "minimax" | "solar_open" => &["e_score_correction_bias"],
-        "afmoe" | "bailing_moe" | "lfm2_moe" => &["expert_bias"],
+        "afmoe" | "bailing_hybrid" | "bailing_moe" | "lfm2_moe" => &["expert_bias"],
         "nemotron_h" => &["e_score_correction_bias", "A_log"],
         "kimi_linear" => &["e_score_correction_bias", "A_log", "dt_bias"],
         "qwen3_5" | "qwen3_5_moe" => &["A_log"],

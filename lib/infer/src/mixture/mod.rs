@@ -58,7 +58,7 @@ impl MoeArch {
             return Err(invalid(format!("experts cannot be {inner} wide")));
         }
         match groups {
-            Some(Groups { count: groups, kept, judged })
+            Some(Groups { count: groups, kept, judged, .. })
                 if groups == 0
                     || !count.is_multiple_of(groups)
                     || kept == 0

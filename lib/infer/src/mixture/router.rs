@@ -75,6 +75,8 @@ pub struct Groups {
     pub kept: usize,
     /// How many of a group's scores, the highest ones, decide about it: 1 or 2.
     pub judged: usize,
+    /// What becomes of the scores of the others.
+    pub dropped: f32,
 }
 
 /// The experts of rows.
@@ -157,9 +159,9 @@ pub fn lazy(routing: &Routing, logits: &Array, correction: Option<&Array>) -> Re
 /// Keeps a sum that is divided by from being zero.
 const LEAST: f32 = 1e-20;
 
-/// The scores with those of the worse groups zero.
+/// The scores without those of the worse groups.
 fn lazy_groups(scores: &Array, groups: &Groups) -> Result<Array> {
-    let &Groups { count, kept, judged } = groups;
+    let &Groups { count, kept, judged, dropped: score } = groups;
     if kept >= count {
         return Ok(scores.clone());
     }
@@ -168,7 +170,7 @@ fn lazy_groups(scores: &Array, groups: &Groups) -> Result<Array> {
     let worse = (count - kept) as i32;
     let dropped = argpartition_axis(best, worse - 1, -2)?;
     let dropped = mlx::columns(&dropped, 0..worse)?;
-    let left = put_along_axis(apart, dropped, Array::from_f32(0.0), -2)?;
+    let left = put_along_axis(apart, dropped, Array::from_f32(score), -2)?;
     left.flatten(-2, -1)
 }
 
@@ -241,7 +243,7 @@ fn drop_worse(scores: &mut [f32], groups: &Groups) {
     let best = |group: &[f32]| ranked(group).take(groups.judged).map(|i| group[i]).sum::<f32>();
     let best: Vec<f32> = scores.chunks_exact(size).map(best).collect();
     for group in ranked(&best).skip(groups.kept) {
-        scores[group * size..][..size].fill(0.0);
+        scores[group * size..][..size].fill(groups.dropped);
     }
 }
 
@@ -296,7 +298,7 @@ mod tests {
     fn both_ways_choose_the_same_experts_with_the_same_weights() {
         let plain = Routing::new(3, Score::Softmax);
         let (logits, correction) = (some(&[50, 12], 1), some(&[12], 2));
-        let groups = |judged| Some(Groups { count: 4, kept: 2, judged });
+        let groups = |judged| Some(Groups { count: 4, kept: 2, judged, dropped: 0.0 });
         let sigmoid = Routing { score: Score::Sigmoid, normalised: true, scale: 2.5, ..plain };
         for (routing, correction) in [
             (plain, None),

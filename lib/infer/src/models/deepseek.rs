@@ -224,6 +224,7 @@ pub fn attention(c: &Config, member: &Member) -> Result<(LatentSizes, Rope)> {
         scale: ((plain + rotated) as f32).powf(-0.5) * scaling.sharpness(),
         norm: NormArch { eps: member.eps, ..c.rms_norm()? },
         warmth: member.warmth,
+        gated: false,
     };
     let trained = c.get("max_position_embeddings")?;
     let theta = c.theta(Some(10_000.0))?;
@@ -254,6 +255,7 @@ pub fn moe(c: &Config, score: Score, judged: usize) -> Result<MoeArch> {
         count: c.get("n_group")?.unwrap_or(1),
         kept: c.get("topk_group")?.unwrap_or(1),
         judged,
+        dropped: 0.0,
     };
     let normalised = chosen > 1 && c.get("norm_topk_prob")?.unwrap_or(false);
     let scale = c.get("routed_scaling_factor")?.unwrap_or(1.0);

@@ -10,7 +10,7 @@ use super::config::{positive, renamed};
 use super::deepseek::{self, Member};
 use crate::mixture::Score;
 use crate::nn::Latent;
-use crate::recurrent::{DeltaAttention, DeltaAttentionArch};
+use crate::recurrent::{Decay, DeltaAttention, DeltaAttentionArch};
 use crate::weights::Cursor;
 
 /// What the file says about delta attention.
@@ -35,7 +35,12 @@ pub fn load(config: &Value, mut w: Cursor) -> Result<Box<dyn Language>> {
     ];
     let c = deepseek::read(&renamed(config, &names), true)?;
     w.discard(|name| name.starts_with("model.mtp"));
-    w.rename(&[("gate.e_score_correction_bias", "e_score_correction_bias")]);
+    w.rename(&[
+        ("gate.e_score_correction_bias", "e_score_correction_bias"),
+        ("q_conv1d", "q_conv.conv"),
+        ("k_conv1d", "k_conv.conv"),
+        ("v_conv1d", "v_conv.conv"),
+    ]);
     let own: Linear = c.need("linear_attn_config")?;
     positive(&[("num_heads", own.num_heads), ("head_dim", own.head_dim)])?;
     let norm = c.rms_norm()?;
@@ -44,6 +49,7 @@ pub fn load(config: &Value, mut w: Cursor) -> Result<Box<dyn Language>> {
         heads: own.num_heads,
         dim: own.head_dim,
         taps: own.short_conv_kernel_size.unwrap_or(4),
+        decay: Decay::Element,
         norm,
     };
     let moe = deepseek::moe(&c, deepseek::score(&c, Score::Sigmoid)?, 2)?;

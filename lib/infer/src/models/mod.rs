@@ -74,6 +74,7 @@ pub fn load(architecture: Architecture) -> Load {
     match architecture {
         Architecture::Afmoe => afmoe::load,
         Architecture::Apertus => llama::load_apertus,
+        Architecture::BailingHybrid => bailing::load_hybrid,
         Architecture::BailingMoe => bailing::load,
         Architecture::BitNet => bitnet::load,
         Architecture::Cohere => cohere::load,

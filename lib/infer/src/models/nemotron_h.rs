@@ -110,7 +110,8 @@ fn mlp(inner: usize) -> MlpArch {
 /// Mixtures of experts, which may see the vectors through fewer elements.
 fn moe(c: &Config) -> Result<MoeArch> {
     let count = c.get("n_group")?.unwrap_or(1);
-    let groups = Groups { count, kept: c.get("topk_group")?.unwrap_or(count), judged: 2 };
+    let groups =
+        Groups { count, kept: c.get("topk_group")?.unwrap_or(count), judged: 2, dropped: 0.0 };
     let chosen = c.need("num_experts_per_tok")?;
     let routing = Routing {
         groups: (count > 1).then_some(groups),

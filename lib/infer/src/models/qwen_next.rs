@@ -10,7 +10,7 @@ use super::stack::{Factors, Stack, Step};
 use super::{llama, qwen, within};
 use crate::mixture::{Moe, MoeArch, SharedArch};
 use crate::nn::{Attention, Feed, Mlp, MlpArch, NormArch, Sizes};
-use crate::recurrent::{DeltaNet, DeltaNetArch, DeltaSizes};
+use crate::recurrent::{Decay, DeltaNet, DeltaNetArch, DeltaSizes};
 use crate::rope::Rope;
 use crate::weights::Cursor;
 
@@ -76,7 +76,7 @@ fn arch(c: &Config) -> Result<Arch> {
         value_heads: c.need("linear_num_value_heads")?,
         key_dim: c.need("linear_key_head_dim")?,
         value_dim: c.need("linear_value_head_dim")?,
-        fine: false,
+        decay: Decay::Head,
     };
     rule.check()?;
     let interval = c.get("full_attention_interval")?.unwrap_or(4);

@@ -4,7 +4,7 @@
 use mlx_rs::Array;
 use mlx_rs::error::Result;
 use mlx_rs::fast::{self, ScaledDotProductAttentionMask as Mask};
-use mlx_rs::ops::{arange, select, split_at_indices};
+use mlx_rs::ops::{arange, select, sigmoid, split_at_indices};
 use mlxk_core::Packing;
 
 use super::attention::{Warmth, warmed};
@@ -40,6 +40,8 @@ pub struct LatentSizes {
     pub norm: NormArch,
     /// How queries grow with their position.
     pub warmth: Option<Warmth>,
+    /// Whether gates decide how much of each head passes.
+    pub gated: bool,
 }
 
 /// Such a layer.
@@ -51,6 +53,7 @@ pub struct Latent {
     embed_q: Each,
     /// [heads, value, rank]: from a latent vector to values.
     unembed_out: Each,
+    g_proj: Option<Linear>,
     o_proj: Linear,
     /// `None` if it does not know positions.
     rope: Option<Rope>,
@@ -73,6 +76,7 @@ impl Latent {
         let &LatentSizes { hidden, heads, rank, plain, rotated, value, norm, .. } = sizes;
         let queries = heads * (plain + rotated);
         let [embed_q, unembed_out] = Each::load_both(w, sizes)?;
+        let gate = sizes.gated.then(|| Linear::load(w, "g_proj", heads, hidden)).transpose()?;
         Ok(Latent {
             queries: match sizes.query_rank {
                 None => Queries::Direct(Linear::load(w, "q_proj", queries, hidden)?),
@@ -86,6 +90,7 @@ impl Latent {
             kv_a_layernorm: norm.load(w, "kv_a_layernorm", rank)?,
             embed_q,
             unembed_out,
+            g_proj: gate,
             o_proj: Linear::load(w, "o_proj", hidden, heads * value)?,
             rope,
             sizes: *sizes,
@@ -150,9 +155,14 @@ impl Mix for Latent {
         let sizes = [self.sizes.rank, self.sizes.rotated].map(|n| n as i32);
         let [latents, keys] = self.kernels.parts(&self.kv_a_proj_with_mqa.forward(x)?, sizes)?;
         let latents = self.kv_a_layernorm.forward(&latents)?;
-        let mixed = texts.each_kv(slot, [&q, &latents, &keys], |[q, latents, keys], kv| {
+        let mut mixed = texts.each_kv(slot, [&q, &latents, &keys], |[q, latents, keys], kv| {
             self.attend(q, latents, keys, kv)
         })?;
+        if let Some(gate) = &self.g_proj {
+            let by_head = mixed.reshape(&[1, x.dim(1), self.sizes.heads as i32, -1])?;
+            let open = sigmoid(gate.forward(x)?)?.expand_dims(-1)?;
+            mixed = by_head.multiply(open)?.reshape(mixed.shape())?;
+        }
         self.o_proj.forward(&mixed)
     }
 }

@@ -44,8 +44,28 @@ pub struct DeltaSizes {
     pub key_dim: usize,
     /// Elements of a value.
     pub value_dim: usize,
-    /// Whether each element of a key has a decay of its own.
-    pub fine: bool,
+    pub decay: Decay,
+}
+
+/// What decays there are.
+#[derive(Clone, Copy, Debug)]
+pub enum Decay {
+    /// One for a head.
+    Head,
+    /// One for each element of a key.
+    Element,
+    /// Likewise, by `exp` of a part of this number, which is below 0.
+    Bounded(f32),
+}
+
+impl Decay {
+    /// The logarithm of the decay that `a`, with its bias, comes to at a rate.
+    fn step(self, a: f32, rate: f32) -> f32 {
+        match self {
+            Decay::Bounded(least) => least / (1.0 + (a * rate).exp()),
+            _ => softplus_of(a) * rate,
+        }
+    }
 }
 
 impl DeltaSizes {
@@ -76,12 +96,14 @@ impl DeltaSizes {
 impl Delta {
     /// The tensors `A_log` and `dt_bias` of `w`.
     pub fn load(w: &mut Cursor, sizes: DeltaSizes) -> mlxk_core::Result<Delta> {
-        let DeltaSizes { value_heads: heads, key_dim, fine, .. } = sizes;
-        let log = if fine { vec![1, 1, heads, 1] } else { vec![heads] };
-        let bias = if fine { heads * key_dim } else { heads };
-        let log = w.floats("A_log", &log)?;
-        let rate = rate(&log, if fine { key_dim as i32 } else { 1 }).map_err(mlx::failed)?;
-        let dt_bias = wide(&w.floats("dt_bias", &[bias])?).map_err(mlx::failed)?;
+        let DeltaSizes { value_heads: heads, key_dim, decay, .. } = sizes;
+        let (log, rates) = match decay {
+            Decay::Head => (vec![heads], 1),
+            Decay::Element => (vec![1, 1, heads, 1], key_dim),
+            Decay::Bounded(_) => (vec![heads], key_dim),
+        };
+        let rate = rate(&w.floats("A_log", &log)?, rates as i32).map_err(mlx::failed)?;
+        let dt_bias = wide(&w.floats("dt_bias", &[heads * rates])?).map_err(mlx::failed)?;
         Ok(Delta { rate, dt_bias, sizes, kernels: w.kernels() })
     }
 
@@ -90,6 +112,17 @@ impl Delta {
     /// after the tokens that `state` stands for.
     pub fn forward(&self, [qkv, a, b]: [&Array; 3], state: &mut Option<Array>) -> Result<Array> {
         (self.kernels.delta)(self, [qkv, a, b], state)
+    }
+
+    /// The logarithms of the decays that `a` and the biases come to.
+    fn steps(&self, a: &Array) -> Result<Array> {
+        let a = wide(a)?.add(&self.dt_bias)?;
+        match self.sizes.decay {
+            Decay::Bounded(least) => {
+                sigmoid(a.multiply(self.rate.negative()?)?)?.multiply(Array::from_f32(least))
+            }
+            _ => softplus(&a)?.multiply(&self.rate),
+        }
     }
 }
 
@@ -114,8 +147,8 @@ pub fn lazy(delta: &Delta, [qkv, a, b]: [&Array; 3], state: &mut Option<Array>) 
     let (q, k) = (keyed(q, scale * scale)?, keyed(k, scale)?); // [value heads, rows, key_dim]
     let v = wide(&v)?.reshape(&[rows, h, dv])?.transpose_axes(&[1, 0, 2])?;
     let by_head = |x: Array| x.reshape(&[rows, h, -1])?.transpose_axes(&[1, 0, 2]);
-    let steps = softplus(&wide(a)?.add(&delta.dt_bias)?)?.multiply(&delta.rate)?;
-    let (steps, beta) = (by_head(steps)?, by_head(sigmoid(wide(b)?)?)?); // [value heads, rows, 1 or key_dim]
+    // [value heads, rows, 1 or key_dim]
+    let (steps, beta) = (by_head(delta.steps(a)?)?, by_head(sigmoid(wide(b)?)?)?);
     let s = match state.take() {
         Some(state) => state.reshape(&[h, dv, dk])?,
         None => zeros::<f32>(&[h, dv, dk])?,
@@ -250,7 +283,7 @@ fn joints(length: i32, half: i32) -> Array {
 
 /// At once, token by token, heads side by side.
 pub fn eager(delta: &Delta, [qkv, a, b]: [&Array; 3], state: &mut Option<Array>) -> Result<Array> {
-    let DeltaSizes { value_heads: heads, value_dim, key_dim, .. } = delta.sizes;
+    let DeltaSizes { value_heads: heads, value_dim, key_dim, decay, .. } = delta.sizes;
     let rows = qkv.dim(1) as usize;
     let mut states = remembered(state, heads * value_dim * key_dim)?;
     let heads_of = Rows { qkv: elements(qkv)?, sizes: delta.sizes };
@@ -263,8 +296,8 @@ pub fn eager(delta: &Delta, [qkv, a, b]: [&Array; 3], state: &mut Option<Array>)
             let (q, k, v) = heads_of.at(t, head);
             let own = head * rates..(head + 1) * rates;
             let a = &a[t * rate.len()..][..rate.len()];
-            let kept = own.map(|i| (softplus_of(a[i] + bias[i]) * rate[i]).exp());
-            let kept = decay(state, key_dim, &kept.collect::<Vec<f32>>());
+            let kept = own.map(|i| decay.step(a[i] + bias[i], rate[i]).exp());
+            let kept = decayed(state, key_dim, &kept.collect::<Vec<f32>>());
             let beta = 1.0 / (1.0 + (-b[t * heads + head]).exp());
             for ((s, v), y) in state.chunks_exact_mut(key_dim).zip(v).zip(y) {
                 let u = beta * (v - kept * dot(s, &k));
@@ -283,7 +316,7 @@ pub fn eager(delta: &Delta, [qkv, a, b]: [&Array; 3], state: &mut Option<Array>)
 }
 
 /// What is still to be multiplied with `state`: one decay is, several are multiplied here.
-fn decay(state: &mut [f32], key_dim: usize, kept: &[f32]) -> f32 {
+fn decayed(state: &mut [f32], key_dim: usize, kept: &[f32]) -> f32 {
     if let &[kept] = kept {
         return kept;
     }
@@ -327,9 +360,9 @@ mod tests {
 
     #[test]
     fn both_forms_agree_in_stretches_of_any_length() {
-        for (fine, rates) in [(false, 1), (true, 16)] {
+        for (decay, rates) in [(Decay::Head, 1), (Decay::Element, 16), (Decay::Bounded(-5.0), 16)] {
             let sizes =
-                DeltaSizes { key_heads: 2, value_heads: 4, key_dim: 16, value_dim: 8, fine };
+                DeltaSizes { key_heads: 2, value_heads: 4, key_dim: 16, value_dim: 8, decay };
             let rate = rate(&some(&[4], 1), rates).unwrap();
             let delta = Delta { rate, dt_bias: some(&[4 * rates], 2), sizes, kernels: &MLX };
             let inputs = [(96, 4), (4 * rates, 5), (4, 6)];
@@ -345,8 +378,13 @@ mod tests {
     /// Keys that are all alike make the system as stiff as it can be.
     #[test]
     fn a_text_that_repeats_a_token_is_computed_as_exactly() {
-        let sizes =
-            DeltaSizes { key_heads: 1, value_heads: 1, key_dim: 8, value_dim: 8, fine: false };
+        let sizes = DeltaSizes {
+            key_heads: 1,
+            value_heads: 1,
+            key_dim: 8,
+            value_dim: 8,
+            decay: Decay::Head,
+        };
         let rate = Array::from_slice(&[-0.001f32], &[1]);
         let delta = Delta { rate, dt_bias: some(&[1], 2), sizes, kernels: &MLX };
         let repeat = |x: &Array| Array::repeat_axis::<f32>(x.clone(), 400, 1).unwrap();

@@ -5,7 +5,7 @@ use mlx_rs::Array;
 use mlx_rs::error::Result;
 use mlx_rs::ops::{concatenate, sigmoid};
 
-use super::{Conv, Delta, DeltaSizes};
+use super::{Conv, Decay, Delta, DeltaSizes};
 use crate::cache::{Slot, State, Texts};
 use crate::nn::{Linear, Mix, Norm, NormArch};
 use crate::weights::Cursor;
@@ -13,10 +13,10 @@ use crate::weights::Cursor;
 /// Convolutions of queries, keys and values, the delta rule, and a gate.
 pub struct DeltaAttention {
     qkv: [(Linear, Conv); 3],
-    /// What decays come from, through fewer elements.
-    f: [Linear; 2],
+    /// What decays come from, directly or through fewer elements.
+    f: Vec<Linear>,
     /// What gates come from, likewise.
-    g: [Linear; 2],
+    g: Vec<Linear>,
     b_proj: Linear,
     rule: Delta,
     o_norm: Norm,
@@ -34,29 +34,30 @@ pub struct DeltaAttentionArch {
     pub dim: usize,
     /// Tokens that a convolution sees.
     pub taps: usize,
+    pub decay: Decay,
     pub norm: NormArch,
 }
 
 impl DeltaAttention {
     /// The layer at `w`.
     pub fn load(w: &mut Cursor, arch: &DeltaAttentionArch) -> mlxk_core::Result<DeltaAttention> {
-        let &DeltaAttentionArch { hidden, heads, dim, taps, norm } = arch;
+        let &DeltaAttentionArch { hidden, heads, dim, taps, decay, norm } = arch;
         let all = heads * dim;
         let sizes = DeltaSizes {
             key_heads: heads,
             value_heads: heads,
             key_dim: dim,
             value_dim: dim,
-            fine: true,
+            decay,
         };
         let mut part = |name: &str| {
             let proj = Linear::load(w, &format!("{name}_proj"), all, hidden)?;
-            Ok((proj, Conv::load(w, &format!("{name}_conv.conv"), all, taps, true)?))
+            Ok((proj, Conv::load(w, &format!("{name}_conv1d"), all, taps, true)?))
         };
         Ok(DeltaAttention {
             qkv: [part("q")?, part("k")?, part("v")?],
-            f: [Linear::load(w, "f_a_proj", dim, hidden)?, Linear::load(w, "f_b_proj", all, dim)?],
-            g: [Linear::load(w, "g_a_proj", dim, hidden)?, Linear::load(w, "g_b_proj", all, dim)?],
+            f: through(w, "f", [hidden, dim, all])?,
+            g: through(w, "g", [hidden, dim, all])?,
             b_proj: Linear::load(w, "b_proj", heads, hidden)?,
             rule: Delta::load(w, sizes)?,
             o_norm: norm.load(w, "o_norm", dim)?,
@@ -64,6 +65,19 @@ impl DeltaAttention {
             dim: dim as i32,
         })
     }
+}
+
+/// The layer `name` of `w`, or both of those that it is made of.
+fn through(
+    w: &mut Cursor,
+    name: &str,
+    [ins, between, outs]: [usize; 3],
+) -> mlxk_core::Result<Vec<Linear>> {
+    let [whole, a, b] = ["", "a_", "b_"].map(|part| format!("{name}_{part}proj"));
+    if w.at(&whole).has("weight") {
+        return Ok(vec![Linear::load(w, &whole, outs, ins)?]);
+    }
+    Ok(vec![Linear::load(w, &a, between, ins)?, Linear::load(w, &b, outs, between)?])
 }
 
 impl Mix for DeltaAttention {
@@ -74,9 +88,11 @@ impl Mix for DeltaAttention {
     fn forward(&self, x: &Array, texts: &mut Texts, slot: usize) -> Result<Array> {
         let [(q_proj, q_conv), (k_proj, k_conv), (v_proj, v_conv)] = &self.qkv;
         let [q, k, v] = [q_proj, k_proj, v_proj].map(|proj| proj.forward(x));
-        let [a, gate] = [&self.f, &self.g].map(|[a, b]| b.forward(&a.forward(x)?));
+        let through =
+            |layers: &[Linear]| layers.iter().try_fold(x.clone(), |x, layer| layer.forward(&x));
+        let (a, gate) = (through(&self.f)?, through(&self.g)?);
         let b = self.b_proj.forward(x)?;
-        let y = texts.each_state(slot, [&q?, &k?, &v?, &a?, &b], |[q, k, v, a, b], state| {
+        let y = texts.each_state(slot, [&q?, &k?, &v?, &a, &b], |[q, k, v, a, b], state| {
             let [q_tail, k_tail, v_tail, state] = state.parts()?;
             let qkv = [
                 q_conv.forward(q, q_tail)?,
@@ -87,6 +103,6 @@ impl Mix for DeltaAttention {
         })?;
         let y = self.o_norm.forward(&y.reshape(&[1, y.dim(1), -1, self.dim])?)?;
         let y = y.reshape(&[1, y.dim(1), -1])?;
-        self.o_proj.forward(&y.multiply(sigmoid(gate?)?)?)
+        self.o_proj.forward(&y.multiply(sigmoid(gate)?)?)
     }
 }

@@ -22,7 +22,7 @@ use mlx_rs::{Array, Dtype};
 use crate::eager::elements;
 
 pub use conv::Conv;
-pub use delta::{Delta, DeltaSizes};
+pub use delta::{Decay, Delta, DeltaSizes};
 pub use delta_attention::{DeltaAttention, DeltaAttentionArch};
 pub use delta_net::{DeltaNet, DeltaNetArch};
 pub use gate::{GatedNorm, Order};
