@@ -180,7 +180,7 @@ fn quantization(facts: &Facts, architecture: Architecture) -> Result<(), String>
     let known = |names: &[&str], method: &Value| names.iter().any(|name| name == method);
     let Some(settings) = facts.config.get("quantization") else {
         // Other tools' forms; a copy of MLX's own has no `quant_method`.
-        let foreign = facts.config.get("quantization_config");
+        let foreign = foreign(facts);
         let method = foreign.as_ref().and_then(|form| form.get("quant_method"));
         return match method {
             Some(method) if architecture == Architecture::BitNet && method == "bitnet" => Ok(()),
@@ -197,6 +197,12 @@ fn quantization(facts: &Facts, architecture: Architecture) -> Result<(), String>
         Some(mode) => unsupported(mode.as_str().unwrap_or("unknown")),
         None => Ok(()),
     }
+}
+
+/// What the configuration, or its part for text, says about a form of another tool.
+fn foreign(facts: &Facts) -> Option<Value> {
+    let within = || facts.config.get("text_config")?.get("quantization_config").cloned();
+    facts.config.get("quantization_config").or_else(within)
 }
 
 /// Of other tools' forms those that can be brought into MLX's.
@@ -220,8 +226,7 @@ fn foreign_form(settings: &Option<Value>) -> Result<(), String> {
 fn elements(facts: &Facts) -> Result<(), String> {
     use Dtype::{BF16, BOOL, F16, F32, F64, I8, I16, I32, I64, U8, U16, U32, U64};
     const KNOWN: [Dtype; 13] = [F16, BF16, F32, F64, BOOL, I8, I16, I32, I64, U8, U16, U32, U64];
-    let method =
-        facts.config.get("quantization_config").and_then(|form| form.get("quant_method").cloned());
+    let method = foreign(facts).and_then(|form| form.get("quant_method").cloned());
     let small: &[Dtype] = match method.is_some_and(|method| method == "fp8") {
         true => &[Dtype::F8_E4M3, Dtype::F8_E8M0],
         false => &[],

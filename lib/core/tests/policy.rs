@@ -206,6 +206,11 @@ fn what_can_run_runs_and_what_cannot_says_why() {
             "Quantization mode 'aqlm' not supported",
         ),
         (
+            llama()
+                .config(json!({"text_config": {"quantization_config": {"quant_method": "aqlm"}}})),
+            "Quantization mode 'aqlm' not supported",
+        ),
+        (
             llama().without("tokenizer.json").without("tokenizer_config.json"),
             "tokenizer.json missing",
         ),

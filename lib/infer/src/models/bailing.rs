@@ -56,7 +56,8 @@ pub fn load_hybrid(config: &Value, mut w: Cursor) -> Result<Box<dyn Language>> {
     }
     let group: usize = c.need("layer_group_size")?;
     positive(&[("layer_group_size", group)])?;
-    let linear = |i: usize| (i + 1) % group != 0 && i < c.num_hidden_layers / group * group;
+    let linear =
+        |i: usize| !(i + 1).is_multiple_of(group) && i < c.num_hidden_layers / group * group;
     w.rename(&[
         ("embed_tokens", "word_embeddings"),
         ("self_attn", "attention"),
