@@ -10,14 +10,17 @@ use llguidance::{Matcher, ParserFactory};
 use mlxk_core::{Error, Kind, Result};
 use serde_json::Value;
 
-use crate::answer::{Answer, Pair, Place};
+use crate::answer::Pair;
 use crate::fence::{self, Fenced, Share, Work};
-use crate::sample::Constraint;
 use crate::tokenizer::SPECIAL;
-use crate::{Processor, Tokenizer, tools};
+use crate::{Tokenizer, tools};
 
 mod endless;
+mod harmony;
+mod ruled;
 mod wide;
+
+pub use ruled::{Besides, Ruled, Text};
 
 /// What the making of a grammar may take.
 const SHARE: Share =
@@ -44,6 +47,8 @@ pub enum Rules {
     Grammar(String),
     /// That the answer is a call of one of these tools.
     Call(Vec<Value>),
+    /// That what the model calls by itself follows the schemas of its tools; the text is free.
+    Strict,
 }
 
 /// Rules, ready for one answer.
@@ -99,12 +104,9 @@ impl Vocabulary {
     /// # Errors
     /// As [`ready`](Self::ready).
     pub fn calls(&self, tools: &[Value], (open, close): Pair) -> Result<Ready> {
-        let mark = |mark: &str| {
-            let special = [&[SPECIAL], mark.as_bytes()].concat();
-            match self.factory.tok_env().tok_trie().token_id_at_bytes(&special) {
-                Some(id) => format!("<[{id}]>"),
-                None => format!("\"{mark}\""),
-            }
+        let mark = |mark: &str| match self.special(mark) {
+            Some(id) => format!("<[{id}]>"),
+            None => format!("\"{mark}\""),
         };
         // Each call has marks of its own between these.
         let single = open == "<tool_call>";
@@ -117,8 +119,7 @@ impl Vocabulary {
                 true => tools::schema(&tools, "arguments"),
                 false => tools::schema_of_calls(&tools),
             };
-            let calls = json_schema(schema)?;
-            let calls = GrammarWithLexer { name: Some("calls".to_owned()), ..calls };
+            let calls = named("calls", json_schema(schema)?);
             let grammars = vec![GrammarWithLexer::from_lark(text), calls];
             Ok(TopLevelGrammar { grammars, max_tokens: None })
         })
@@ -162,6 +163,17 @@ impl Vocabulary {
         }
     }
 
+    /// The special token that is `mark`.
+    fn special(&self, mark: &str) -> Option<u32> {
+        let trie = self.factory.tok_env().tok_trie();
+        trie.token_id_at_bytes(&[&[SPECIAL], mark.as_bytes()].concat())
+    }
+
+    /// `text` in tokens.
+    fn spell(&self, text: &str) -> Vec<u32> {
+        self.factory.tok_env().tok_trie().greedy_tokenize(text.as_bytes())
+    }
+
     /// No token.
     fn nothing(&self) -> Vec<u32> {
         vec![0; self.size.div_ceil(32)]
@@ -174,7 +186,7 @@ impl Rules {
         match self {
             Rules::Schema(_) => "json_schema",
             Rules::Grammar(_) => "grammar",
-            Rules::Call(_) => "tools",
+            Rules::Call(_) | Rules::Strict => "tools",
         }
     }
 
@@ -185,12 +197,25 @@ impl Rules {
             // Parsed, a letter takes about a hundred.
             Rules::Grammar(text) => text.len().saturating_mul(32),
             Rules::Call(tools) => weight(tools),
+            Rules::Strict => 0,
         }
     }
 
     /// As a grammar, which calls of the tools `besides` follow too.
     fn grammar(self, besides: &[Value]) -> std::result::Result<TopLevelGrammar, String> {
-        let own = match self {
+        let own = self.own()?;
+        if besides.is_empty() {
+            return Ok(TopLevelGrammar::from_grammar(own));
+        }
+        let call = json_schema(tools::schema(besides, "parameters"))?;
+        let either = GrammarWithLexer::from_lark("start: @own | @call".to_owned());
+        let grammars = vec![either, named("own", own), named("call", call)];
+        Ok(TopLevelGrammar { grammars, max_tokens: None })
+    }
+
+    /// As a grammar for the text alone.
+    fn own(self) -> std::result::Result<GrammarWithLexer, String> {
+        Ok(match self {
             Rules::Schema(schema) if endless::is_endless(&schema) => {
                 return Err("it demands something of itself without end".to_owned());
             }
@@ -200,16 +225,14 @@ impl Rules {
             }
             Rules::Grammar(text) => GrammarWithLexer::from_lark(text),
             Rules::Call(demanded) => json_schema(tools::schema(&demanded, "arguments"))?,
-        };
-        if besides.is_empty() {
-            return Ok(TopLevelGrammar::from_grammar(own));
-        }
-        let call = json_schema(tools::schema(besides, "parameters"))?;
-        let named = |name: &str, grammar| GrammarWithLexer { name: Some(name.into()), ..grammar };
-        let either = GrammarWithLexer::from_lark("start: @own | @call".to_owned());
-        let grammars = vec![either, named("own", own), named("call", call)];
-        Ok(TopLevelGrammar { grammars, max_tokens: None })
+            Rules::Strict => GrammarWithLexer::from_lark("start: /(?s:.*)/".to_owned()),
+        })
     }
+}
+
+/// `grammar`, for others to refer to by `name`.
+fn named(name: &str, grammar: GrammarWithLexer) -> GrammarWithLexer {
+    GrammarWithLexer { name: Some(name.to_owned()), ..grammar }
 }
 
 /// A schema as a grammar.
@@ -223,135 +246,6 @@ fn json_schema(schema: Value) -> std::result::Result<GrammarWithLexer, String> {
 /// Bytes that tools hold, about.
 fn weight(tools: &[Value]) -> usize {
     tools.iter().map(fence::weight).sum()
-}
-
-/// What may stand in the place of an answer that follows rules.
-pub enum Besides {
-    /// Nothing.
-    Nothing,
-    /// Calls, in whatever form the model has for them.
-    Calls,
-    /// Calls that follow rules of their own behind the mark that opens the first.
-    Ruled(Box<Ready>),
-}
-
-/// The rules for one answer. Reasoning before it is free, and so are calls in its place that have no
-/// rules.
-pub struct Ruled {
-    vocabulary: Vocabulary,
-    /// None once a mark has begun that the rules have no place for.
-    matcher: Option<Matcher>,
-    processor: Arc<Processor>,
-    /// Reads along until the answer itself begins.
-    reading: Option<Answer>,
-    /// What there may be in its place.
-    besides: Besides,
-    /// Tokens that may open reasoning.
-    openings: Vec<u32>,
-    /// Whether a token has come.
-    begun: bool,
-}
-
-impl Ruled {
-    /// For an answer that `reading` reads along, with what there may be in its place.
-    pub fn new(
-        vocabulary: &Vocabulary,
-        matcher: Matcher,
-        processor: &Arc<Processor>,
-        reading: Answer,
-        besides: Besides,
-    ) -> Ruled {
-        let openings = processor.tokenizer.openings(&processor.marks);
-        Ruled {
-            vocabulary: vocabulary.clone(),
-            matcher: Some(matcher),
-            processor: Arc::clone(processor),
-            reading: Some(reading),
-            besides,
-            openings,
-            begun: false,
-        }
-    }
-
-    /// Every token, those that end the answer only within a call.
-    fn anything(&self, within_call: bool) -> Vec<u32> {
-        let mut all = vec![u32::MAX; self.vocabulary.size.div_ceil(32)];
-        for end in self.processor.tokenizer.ends().filter(|_| !within_call) {
-            if let Some(word) = all.get_mut(end as usize / 32) {
-                *word &= !(1 << (end % 32));
-            }
-        }
-        all
-    }
-
-    /// Tokens with which a mark may begin, or go on.
-    fn marks(&self, place: Place) -> Vec<u32> {
-        let Place::Opening { reasoning, calls, within } = place else { return Vec::new() };
-        let calls = calls.into_iter().filter(|_| !matches!(self.besides, Besides::Nothing));
-        let going_on = reasoning.into_iter().filter(|_| within).chain(calls);
-        let going_on = going_on.flat_map(|rest| self.vocabulary.beginnings(rest));
-        self.openings.iter().copied().filter(|_| !self.begun).chain(going_on).collect()
-    }
-
-    /// Goes on by a token of the answer itself; false if the rules have no place for it.
-    fn follow(&mut self, id: u32) -> Result<bool> {
-        if self.processor.tokenizer.is_end(id) {
-            return Ok(true);
-        }
-        let Some(matcher) = &mut self.matcher else { return Ok(false) };
-        Ok(matcher.try_consume_tokens(&[id]).map_err(|e| broken(&e))? == 1)
-    }
-}
-
-impl Constraint for Ruled {
-    fn allowed(&mut self) -> Result<Vec<u32>> {
-        let place = self.reading.as_ref().map_or(Place::Text, Answer::place);
-        if matches!(place, Place::Reasoning | Place::Call) {
-            return Ok(self.anything(place == Place::Call));
-        }
-        let mut allowed = match &mut self.matcher {
-            Some(matcher) => {
-                let mask = matcher.compute_mask_or_eos();
-                mask.map_err(|e| broken(&e))?.as_slice().to_vec()
-            }
-            None => self.vocabulary.nothing(),
-        };
-        for id in self.marks(place) {
-            if let Some(word) = allowed.get_mut(id as usize / 32) {
-                *word |= 1 << (id % 32);
-            }
-        }
-        Ok(allowed)
-    }
-
-    fn push(&mut self, id: u32) -> Result<()> {
-        self.begun = true;
-        let mut place = Place::Text;
-        if let Some(reading) = &mut self.reading {
-            let free = matches!(reading.place(), Place::Reasoning | Place::Call);
-            reading.push(id, &self.processor.tokenizer, &self.processor.marks);
-            place = reading.place();
-            if free || place == Place::Reasoning {
-                return Ok(());
-            }
-        }
-        match (self.follow(id)?, place) {
-            (true, Place::Opening { .. }) => {}
-            // A call in the form that the rules themselves want is an answer.
-            (true, _) => self.reading = None,
-            (false, Place::Opening { .. }) => self.matcher = None,
-            (false, Place::Call) => {
-                self.matcher = None;
-                if let Besides::Ruled(calls) =
-                    std::mem::replace(&mut self.besides, Besides::Nothing)
-                {
-                    (self.matcher, self.reading) = (Some(*calls), None);
-                }
-            }
-            (false, _) => return Err(broken(&"nothing may come next")),
-        }
-        Ok(())
-    }
 }
 
 /// The bytes of a token, if it is one that a grammar can use.

@@ -10,7 +10,7 @@ use crate::answer::{Answer, Marks, Reader};
 use crate::defaults::defaults;
 use crate::event::{Bound, End, Reason};
 use crate::generation::Generation;
-use crate::grammar::{Besides, Ruled, Vocabulary};
+use crate::grammar::{Besides, Ruled, Text, Vocabulary};
 use crate::request::{Prompt, Request, Rules};
 use crate::{Conversation, Sampling, Template, Tokenizer};
 
@@ -109,14 +109,20 @@ impl Processor {
                 Reader::new(&self.marks, &text, chat.tools.as_deref().unwrap_or_default())
             }
         };
-        let demanded = matches!(rules, Some(Rules::Call(_)));
+        let is_chat = matches!(request.prompt, Prompt::Chat(_));
+        // In harmony a call that is demanded looks as any other.
+        let is_harmony = self.marks.harmony && is_chat;
+        let demanded = matches!(rules, Some(Rules::Call(_))) && !is_harmony;
         let answer =
             |stop: &[String]| Answer::new(&self.tokenizer, stop, reader(), sampling.seed, demanded);
         let tools = match &request.prompt {
             Prompt::Chat(Conversation { tools: Some(tools), .. }) if !demanded => &tools[..],
             _ => &[],
         };
-        let ruled = |rules| self.ruled(rules, answer(&[])?, tools);
+        let ruled = |rules: &Rules| match is_harmony {
+            true => self.in_harmony(rules, tools, &prompt).map(Some),
+            false => self.ruled(rules, answer(&[])?, tools),
+        };
         let generation = Generation {
             answer: answer(&options.stop)?,
             stop_ids: options.stop_ids.clone(),
@@ -133,7 +139,7 @@ impl Processor {
             },
             over: false,
         };
-        let rules = rules.as_ref().map(ruled).transpose()?;
+        let rules = rules.as_ref().map(ruled).transpose()?.flatten();
         let given = matches!(request.prompt, Prompt::Tokens(_));
         let asked = options.max_tokens.is_some();
         Ok(Prepared { prompt, given, sampling, rules, generation, asked })
@@ -159,24 +165,52 @@ impl Processor {
         Ok((text, tokens))
     }
 
-    /// What keeps to `rules` in an answer that `reading` reads along, in whose place there may be
-    /// calls of `tools`.
-    fn ruled(self: &Arc<Self>, rules: &Rules, reading: Answer, tools: &[Value]) -> Result<Ruled> {
-        let vocabulary = match self.vocabulary.get() {
-            Some(vocabulary) => vocabulary,
-            None => {
-                let vocabulary = Vocabulary::new(&self.tokenizer)?;
-                self.vocabulary.get_or_init(|| vocabulary)
+    /// What keeps to `rules` in an answer that `reading` reads along, with calls of `tools` in its
+    /// place or, if it is free, anywhere; nothing if there is nothing that can be held to them.
+    fn ruled(
+        self: &Arc<Self>,
+        rules: &Rules,
+        reading: Answer,
+        tools: &[Value],
+    ) -> Result<Option<Ruled>> {
+        if *rules == Rules::Strict && self.marks.json.is_none() {
+            return Ok(None);
+        }
+        let vocabulary = self.vocabulary()?;
+        let text = match rules {
+            Rules::Strict => Text::Free,
+            rules => {
+                let bare = if self.marks.bare { tools } else { &[] };
+                Text::Held(Box::new(vocabulary.ready(rules, bare)?))
             }
         };
-        let bare = if self.marks.bare { tools } else { &[] };
-        let matcher = vocabulary.ready(rules, bare)?;
         let besides = match self.marks.json {
             _ if tools.is_empty() => Besides::Nothing,
             Some(marks) => Besides::Ruled(Box::new(vocabulary.calls(tools, marks)?)),
             None => Besides::Calls,
         };
-        Ok(Ruled::new(vocabulary, matcher, self, reading, besides))
+        Ok(Some(Ruled::new(vocabulary, self, text, Some(reading), besides)))
+    }
+
+    /// The same for an answer in harmony to `prompt`.
+    fn in_harmony(
+        self: &Arc<Self>,
+        rules: &Rules,
+        tools: &[Value],
+        prompt: &[u32],
+    ) -> Result<Ruled> {
+        let vocabulary = self.vocabulary()?;
+        let text = Text::Held(Box::new(vocabulary.harmony(rules, tools, prompt)?));
+        Ok(Ruled::new(vocabulary, self, text, None, Besides::Nothing))
+    }
+
+    /// The vocabulary, for rules.
+    fn vocabulary(&self) -> Result<&Vocabulary> {
+        if let Some(vocabulary) = self.vocabulary.get() {
+            return Ok(vocabulary);
+        }
+        let vocabulary = Vocabulary::new(&self.tokenizer)?;
+        Ok(self.vocabulary.get_or_init(|| vocabulary))
     }
 }
 

@@ -7,7 +7,7 @@ use crate::conversation::{self, Conversation};
 use crate::fields::{Fields, invalid};
 pub use crate::grammar::Rules;
 pub use crate::options::Options;
-use crate::tools::Choice;
+use crate::tools::{Choice, any_strict};
 
 /// One task for a model.
 #[derive(Clone, Debug, PartialEq)]
@@ -87,11 +87,13 @@ impl Request {
             return Err(invalid("`system` goes with a `prompt` that goes through the template"));
         }
         let (tools, demanded) = tools(&fields)?;
+        let strict = tools.as_deref().is_some_and(any_strict);
         let prompt = with_template(prompt, tools, &fields, preset)?;
         let options = Options::parse(&fields, &preset.options)?;
         let rules = rules(&fields)?.or_else(|| preset.rules.clone());
         // What an answer has to follow says nothing of a call.
-        Ok(Request { prompt, options, rules: demanded.map(Rules::Call).or(rules) })
+        let rules = demanded.map(Rules::Call).or(rules).or(strict.then_some(Rules::Strict));
+        Ok(Request { prompt, options, rules })
     }
 }
 

@@ -61,6 +61,19 @@ pub fn name(tool: &Value) -> Option<&str> {
     function(tool)["name"].as_str()
 }
 
+/// The schema of its arguments.
+pub fn parameters(tool: &Value) -> Value {
+    match &function(tool)["parameters"] {
+        Value::Null => json!({"type": "object", "properties": {}}),
+        parameters => parameters.clone(),
+    }
+}
+
+/// Whether one of `tools` is called as its schema has it, or not at all.
+pub fn any_strict(tools: &[Value]) -> bool {
+    tools.iter().any(|tool| function(tool)["strict"] == true)
+}
+
 /// The schema of a list of calls of `tools`, or of one.
 pub fn schema_of_calls(tools: &[Value]) -> Value {
     let mut schema = schema(tools, "arguments");
@@ -77,10 +90,7 @@ pub fn schema(tools: &[Value], key: &str) -> Value {
         .iter()
         .enumerate()
         .map(|(place, tool)| {
-            let mut parameters = match &function(tool)["parameters"] {
-                Value::Null => json!({"type": "object", "properties": {}}),
-                parameters => parameters.clone(),
-            };
+            let mut parameters = parameters(tool);
             refer(&mut parameters, &format!("#/$defs/{place}"));
             all.insert(place.to_string(), parameters);
             let arguments = json!({"$ref": format!("#/$defs/{place}")});

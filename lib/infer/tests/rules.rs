@@ -36,15 +36,15 @@ const HARMONY: [&str; 17] = [
     "}",
     "{",
     "\"",
-    "a",
+    "x",
     "b",
     ":",
-    ",",
+    "assistant",
     "1",
     "Ġto=functions.a",
-    "analysis",
+    "commentary",
     "final",
-    "]",
+    "analysis",
     "<|start|>",
     "<|channel|>",
     "<|message|>",
@@ -70,6 +70,38 @@ const SPELLED: [&str; 17] = [
     "parameters",
     "a",
     "[",
+    "</s>",
+];
+
+/// A call in them.
+const SPELLED_CALL: [&str; 28] = [
+    "<",
+    "tool_",
+    "call>",
+    "{",
+    "\"",
+    "name",
+    "\"",
+    ":",
+    "\"",
+    "a",
+    "\"",
+    ",",
+    "\"",
+    "arguments",
+    "\"",
+    ":",
+    "{",
+    "\"",
+    "b",
+    "\"",
+    ":",
+    "1",
+    "}",
+    "}",
+    "</",
+    "tool_",
+    "call>",
     "</s>",
 ];
 
@@ -135,7 +167,9 @@ fn ask_with(tokens: &[&str; 17], end: &str, wishes: &[&str], request: Value) -> 
         std::fs::write(dir.path().join(name), content.to_string()).unwrap();
     };
     let vocabulary = tokens.iter().zip(0..).map(|(&token, id)| (token.to_owned(), json!(id)));
-    let special = |token: &str| Some(&token) == tokens.last() || token == "[TOOL_CALLS]";
+    let special = |token: &str| {
+        Some(&token) == tokens.last() || token.starts_with("<|") || token == "[TOOL_CALLS]"
+    };
     let added = tokens.iter().zip(0..).skip(12).map(|(&token, id)| {
         json!({"id": id, "content": token, "special": special(token), "lstrip": false,
             "rstrip": false, "normalized": false, "single_word": false})
@@ -148,7 +182,7 @@ fn ask_with(tokens: &[&str; 17], end: &str, wishes: &[&str], request: Value) -> 
             "pre_tokenizer": {"type": "WhitespaceSplit"}, "post_processor": null,
             "decoder": decoder, "added_tokens": added.collect::<Vec<_>>(),
             "model": {"type": "WordLevel", "vocab": vocabulary.collect::<serde_json::Map<_, _>>(),
-                "unk_token": "a"},
+                "unk_token": tokens[3]},
         }),
     );
     file("config.json", json!({"model_type": "llama", "max_position_embeddings": 100}));
@@ -214,17 +248,101 @@ fn reasoning_is_free_and_the_rules_begin_behind_it() {
     assert_eq!((none.reasoning.as_str(), none.text.as_str()), ("", "1"));
 }
 
+/// What a model says that thinks, then says `text`.
+fn thinking<'a>(text: &[&'a str]) -> Vec<&'a str> {
+    let thought = ["<|channel|>", "analysis", "<|message|>", "b", "<|call|>", "<|end|>"];
+    [&thought[..], &["<|start|>", "assistant", "<|channel|>"], text].concat()
+}
+
 #[test]
-fn in_harmony_the_rules_are_for_the_final_part_and_calls_are_free() {
-    let rules = || json!({"json_schema": {"type": "object"}, "tools": [{"name": "a"}]});
-    let ask = |wishes: &[&str]| ask_with(&HARMONY, "<|start|>assistant", wishes, rules()).unwrap();
-    let call = ask(&["Ġto=functions.a", "<|message|>", "{", "}", "<|call|>"]);
-    assert_eq!((call.text.as_str(), call.reason), ("", Reason::Calls.name()));
-    assert_eq!(call.calls[0]["function"]["name"], "a");
-    let reasoning = ["<|channel|>", "analysis", "<|message|>", "b", "<|call|>", "<|end|>"];
-    let text = ["<|start|>", "<|channel|>", "final", "<|message|>", "b", "<|call|>"];
-    let told = ask(&[reasoning, text].concat());
+fn in_harmony_the_rules_are_for_the_final_part_and_for_calls() {
+    let function = json!({"name": "a", "parameters": {"properties": {"b": {"const": 1}}, "required": ["b"],
+        "additionalProperties": false}});
+    let ask = |wishes: &[&str], rules: Value| {
+        let mut rules = rules;
+        rules["tools"] = json!([function]);
+        ask_with(&HARMONY, "<|start|>assistant", wishes, rules).unwrap()
+    };
+    let schema = || json!({"json_schema": {"type": "object"}});
+    let told = ask(&thinking(&["final", "<|message|>", "b", "<|call|>"]), schema());
     assert_eq!((told.reasoning.as_str(), told.text.as_str(), told.reason), ("b}", "{}", "stop"));
+    let call = ["Ġto=functions.a", "<|message|>", "{", "}", "<|call|>"];
+    for header in [&call[..], &[&["<|channel|>", "commentary"], &call[..]].concat()] {
+        let told = ask(header, schema());
+        assert_eq!(called(&told), [(json!("a"), json!({"b": 1}))]);
+        assert_eq!((told.text.as_str(), told.reason), ("", Reason::Calls.name()));
+    }
+    let none = json!({"json_schema": {"const": 1}, "tool_choice": "none"});
+    let told = ask(&thinking(&["commentary", "<|message|>", "b"]), none);
+    assert_eq!((told.text.as_str(), told.reason), ("1", "stop"));
+}
+
+#[test]
+fn in_harmony_a_call_that_is_demanded_is_one() {
+    let one = json!({"type": "object", "properties": {"b": {"const": 1}}, "required": ["b"],
+        "additionalProperties": false});
+    let tools = json!([{"name": "b"}, {"name": "a", "parameters": one}]);
+    for choice in [json!("required"), json!({"function": {"name": "a"}})] {
+        let request = json!({"tools": tools, "tool_choice": choice, "json_schema": {"const": 1}});
+        for wishes in [&["final", "<|message|>", "b"][..], &["commentary", "Ġto=functions.a", "b"]]
+        {
+            let wishes = thinking(wishes);
+            let told = ask_with(&HARMONY, "<|start|>assistant", &wishes, request.clone()).unwrap();
+            assert_eq!((told.reasoning.as_str(), told.text.as_str()), ("b}", ""));
+            assert_eq!(called(&told), [(json!("a"), json!({"b": 1}))]);
+            assert_eq!(told.reason, Reason::Calls.name());
+        }
+    }
+}
+
+#[test]
+fn in_harmony_the_rules_hold_whatever_the_prompt_has_begun() {
+    let ask = |end: &str, wishes: &[&str], mut request: Value| {
+        request["json_schema"] = json!({"const": 1});
+        ask_with(&HARMONY, end, wishes, request)
+    };
+    let none = || json!({});
+    let whole = ["<|start|>", "assistant", "<|channel|>", "final", "<|message|>", "b"];
+    assert_eq!(ask("", &whole, none()).unwrap().text, "1");
+    let thought = "<|start|>assistant<|channel|>analysis<|message|>x";
+    let told = ask(thought, &[&["b", "<|end|>"], &whole[..]].concat(), none()).unwrap();
+    assert_eq!((told.reasoning.as_str(), told.text.as_str()), ("b", "1"));
+    let text = "<|start|>assistant<|channel|>final<|message|>";
+    assert_eq!(ask(text, &["b"], none()).unwrap().text, "1");
+    let demanded = json!({"tools": tools(), "tool_choice": "required"});
+    let e = ask(text, &[], demanded).unwrap_err();
+    assert_eq!(
+        (e.kind, e.message.starts_with("the prompt begins an answer")),
+        (Kind::Validation, true)
+    );
+}
+
+#[test]
+fn a_strict_function_is_called_as_its_schema_has_it_and_the_text_is_free() {
+    let one = json!({"type": "object", "properties": {"b": {"const": 1}}, "required": ["b"],
+        "additionalProperties": false});
+    let request =
+        |strict: bool| json!({"tools": [{"name": "a", "strict": strict, "parameters": one}]});
+    let harmony = |wishes: &[&str], strict| {
+        ask_with(&HARMONY, "<|start|>assistant", wishes, request(strict)).unwrap()
+    };
+    let call = ["Ġto=functions.a", "<|message|>", "{", "}", "<|call|>"];
+    let preamble =
+        ["<|channel|>", "commentary", "<|message|>", "x", "<|end|>", "<|start|>", "assistant"];
+    let wishes = [&preamble[..], &call].concat();
+    let told = harmony(&wishes, true);
+    assert_eq!((told.text.as_str(), called(&told)), ("x", vec![(json!("a"), json!({"b": 1}))]));
+    assert_eq!(called(&harmony(&wishes, false)), [(json!("a"), json!({}))]);
+    assert_eq!(harmony(&thinking(&["final", "<|message|>", "b", "<|call|>"]), true).text, "b");
+    let spelled = |wishes: &[&str], strict| {
+        ask_with(&SPELLED, "{# {\"name\": \"arguments\"} #}", wishes, request(strict)).unwrap()
+    };
+    let mut call = [&["a"], &SPELLED_CALL[..]].concat();
+    call[22] = "a";
+    let told = spelled(&call, true);
+    assert_eq!((told.text.as_str(), called(&told)), ("a", vec![(json!("a"), json!({"b": 1}))]));
+    assert_eq!(called(&spelled(&call, false)), []);
+    assert_eq!(spelled(&["a", "<", "b", "</s>"], true).text, "a<b");
 }
 
 /// A function `a`.
@@ -293,42 +411,12 @@ fn a_call_in_json_follows_the_schema_of_its_function() {
         "properties": {"b": {"const": 1}}, "additionalProperties": false});
     let request = || json!({"json_schema": {"const": 1}, "tools": tools});
     let ask = |wishes: &[&str]| ask_with(&SPELLED, template, wishes, request()).unwrap();
-    let spelled = [
-        "<",
-        "tool_",
-        "call>",
-        "{",
-        "\"",
-        "name",
-        "\"",
-        ":",
-        "\"",
-        "a",
-        "\"",
-        ",",
-        "\"",
-        "arguments",
-        "\"",
-        ":",
-        "{",
-        "\"",
-        "b",
-        "\"",
-        ":",
-        "1",
-        "}",
-        "}",
-        "</",
-        "tool_",
-        "call>",
-        "</s>",
-    ];
     let call = "<tool_call>{\"name\":\"a\",\"arguments\":{\"b\":1}}</tool_call></s>";
-    assert_eq!(spelled.concat(), call);
-    let twice = [&spelled[..27], &spelled].concat();
+    assert_eq!(SPELLED_CALL.concat(), call);
+    let twice = [&SPELLED_CALL[..27], &SPELLED_CALL].concat();
     assert_eq!(ask(&twice).calls.len(), 2);
     // The model would go on with a list, with a function that there is not, and with a wrong value.
-    let mut wishes = spelled;
+    let mut wishes = SPELLED_CALL;
     (wishes[3], wishes[9], wishes[21]) = ("[", "b", "a");
     let told = ask(&wishes);
     assert_eq!(called(&told), [(json!("a"), json!({"b": 1}))]);

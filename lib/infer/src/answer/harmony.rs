@@ -6,7 +6,7 @@
 use super::calls::Call;
 use super::given::Given;
 use super::literal;
-use super::reader::{Piece, Place, open_end};
+use super::reader::{Piece, open_end};
 
 /// Ends of a part.
 const ENDS: [&str; 5] = ["<|end|>", "<|call|>", "<|return|>", "<|start|>", "<|channel|>"];
@@ -42,6 +42,8 @@ impl Harmony {
         if !header.contains("<|end|>") {
             harmony.held.push_str(header);
             while harmony.advance() {}
+            // What the prompt says itself is not given out again.
+            harmony.given.take();
         }
         harmony
     }
@@ -49,15 +51,6 @@ impl Harmony {
     /// True in the parts before the answer.
     pub fn reasons(&self) -> bool {
         self.part != Part::Text
-    }
-
-    /// See [`super::reader::Reader::place`].
-    pub fn place(&self) -> Place {
-        match self.part {
-            Part::Header | Part::Reasoning => Place::Reasoning,
-            Part::Call(_) => Place::Call,
-            Part::Text => Place::Text,
-        }
     }
 
     /// See [`super::reader::Reader::push`].

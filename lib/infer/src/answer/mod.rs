@@ -88,6 +88,11 @@ impl Answer {
         self.reader.place()
     }
 
+    /// What there is of a call that has begun.
+    pub fn begun(&self) -> &str {
+        self.reader.begun()
+    }
+
     /// The stop string that ended the answer, if one did.
     pub fn stopped_by(&self) -> Option<&str> {
         self.stop.found()

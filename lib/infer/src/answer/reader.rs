@@ -73,12 +73,19 @@ impl Reader {
         }
     }
 
-    /// Where the answer is.
+    /// Where the answer is; rules for harmony know that themselves.
     pub fn place(&self) -> Place {
         match self {
-            Reader::Plain => Place::Text,
+            Reader::Plain | Reader::Harmony(_) => Place::Text,
             Reader::Marked(marked) => marked.place(),
-            Reader::Harmony(harmony) => harmony.place(),
+        }
+    }
+
+    /// What there is of a call that has begun.
+    pub fn begun(&self) -> &str {
+        match self {
+            Reader::Marked(Marked { part: Part::Calls { .. }, held, .. }) => held,
+            _ => "",
         }
     }
 
