@@ -86,8 +86,8 @@ pub struct WorkFlags {
 }
 
 impl WorkFlags {
-    /// What the flags wish.
-    pub(crate) fn bounds(&self) -> Result<Bounds> {
+    /// What the flags wish; `lenient` passes over what no model heeds.
+    pub(crate) fn bounds(&self, lenient: bool) -> Result<Bounds> {
         if self.batch == 0 || self.queue == 0 {
             let message = "--batch and --queue are whole numbers from 1";
             return Err(Error::new(Kind::Command, "", message));
@@ -104,7 +104,7 @@ impl WorkFlags {
             memory: memory.saturating_sub(prefix_bytes),
             ttl: self.ttl.map(Duration::from_secs),
             texts: Memory { prefix_bytes, ..Memory::default() },
-            preset: Preset { options, ..Preset::default() },
+            preset: Preset { options, lenient, ..Preset::default() },
         })
     }
 }

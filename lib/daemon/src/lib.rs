@@ -60,7 +60,7 @@ pub fn serve(
     };
     let tell = log.log();
     let said = |message: String| tell.say(Level::Info, message);
-    let bounds = work.bounds()?;
+    let bounds = work.bounds(listen.ignore_unknown)?;
     if let Some((place, model)) = only.filter(|(place, _)| place.rank > 0) {
         let followed = mlxk_engine::follow(places, bounds.memory, model, place, &mut |part| {
             said(format!("rank {} has {}", place.rank, part.describe()));

@@ -115,6 +115,11 @@ impl Desk {
     pub fn bound_prefixes(&mut self, bytes: u64) {
         self.runner.source_mut().bound_prefixes(bytes);
     }
+
+    /// Bytes that texts take that are over.
+    pub fn prefixes(&self) -> u64 {
+        self.runner.source().prefixes()
+    }
 }
 
 impl<S: Source> Desk<S> {
@@ -224,6 +229,10 @@ impl<S: Source> Desk<S> {
 
     fn tell(&mut self, number: u64, event: Result<Heard>) {
         let Some(asked) = self.answers.get(&number) else { return };
+        // Clients are told of the tokens of the text that they get.
+        if matches!(&event, Ok(Heard::Logprobs(told)) if !told.of_text) {
+            return;
+        }
         let over = matches!(event, Ok(Heard::End(_)) | Err(_));
         // As above.
         let _ = asked.send.send(event.map(told));
@@ -323,7 +332,7 @@ mod tests {
         let weighed = weigh(&found).unwrap();
         let processor = Arc::new(Processor::read(&weighed.facts, &weighed.plan).unwrap());
         let prompt = Prompt::Tokens(vec![1]);
-        let request = Request { prompt, options: Options::default(), rules: None };
+        let request = Request { prompt, options: Options::default(), rules: None, lenient: false };
         let prepared = processor.prepare(&request).unwrap();
         let mut desk = Desk::of(Faulty, weighed, processor);
         let (send, mut events) = unbounded_channel();

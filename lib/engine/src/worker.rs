@@ -255,6 +255,7 @@ impl Worker {
             models: self.desks.len() as u64,
             weights: self.weights(),
             texts: self.desks.iter().map(Desk::texts).sum(),
+            prefixes: self.desks.iter().map(Desk::prefixes).sum(),
         };
         let shared = &self.told.shared;
         *shared.figures.lock().unwrap_or_else(PoisonError::into_inner) = figures;

@@ -129,6 +129,11 @@ impl Model {
         self.batch.prefixes.shrink(bytes);
     }
 
+    /// Bytes that texts take that are over.
+    pub fn prefixes(&self) -> u64 {
+        self.batch.prefixes.bytes()
+    }
+
     /// How many tokens of a text's prompt were remembered, and not computed.
     pub fn reused(&self, number: u64) -> u64 {
         let text = self.batch.texts.iter().find(|text| text.number == number);

@@ -27,6 +27,8 @@ pub struct Told {
     pub own: Likelihood,
     /// Of the most likely ones, the likeliest first.
     pub top: Vec<Likelihood>,
+    /// Whether it is of the text, and not of reasoning, a call, a mark or the end.
+    pub of_text: bool,
 }
 
 /// A token, and the natural logarithm of its probability.

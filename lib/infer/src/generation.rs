@@ -26,16 +26,19 @@ impl Generation {
     pub fn push(&mut self, token: &Token, processor: &Processor) -> Vec<Event> {
         let Processor { tokenizer, marks, .. } = processor;
         self.end.completion_tokens += 1;
-        let told = token.logprobs.as_ref().map(|told| tokenizer.told(token.id, told));
-        let mut events: Vec<Event> = told.map(Event::Logprobs).into_iter().collect();
+        let mut told = token.logprobs.as_ref().map(|told| tokenizer.told(token.id, told));
         if tokenizer.is_end(token.id) || self.stop_ids.contains(&token.id) {
-            events.extend(self.finish(Reason::Stop));
-            return events;
+            let told = told.map(Event::Logprobs).into_iter();
+            return told.chain(self.finish(Reason::Stop)).collect();
         }
         let reasoned = self.answer.reasons();
         let (pieces, stopped) = self.answer.push(token.id, tokenizer, marks);
         self.end.reasoning_tokens += u64::from(reasoned || self.answer.reasons());
-        events.extend(pieces.into_iter().map(Event::from));
+        if let Some(told) = &mut told {
+            told.of_text = tokenizer.text_token(token.id).is_some() && self.answer.speaks();
+        }
+        let told = told.map(Event::Logprobs).into_iter();
+        let mut events: Vec<Event> = told.chain(pieces.into_iter().map(Event::from)).collect();
         if stopped {
             self.end.stop = self.answer.stopped_by().map(str::to_owned);
             events.push(self.tell(Reason::Stop));

@@ -8,7 +8,7 @@ use llguidance::api::{GrammarWithLexer, TopLevelGrammar};
 use llguidance::toktrie::{ApproximateTokEnv, InferenceCapabilities, TokEnv, TokRxInfo, TokTrie};
 use llguidance::{Matcher, ParserFactory};
 use mlxk_core::{Error, Kind, Result};
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use crate::answer::Pair;
 use crate::fence::{self, Fenced, Share, Work};
@@ -34,6 +34,9 @@ const MAX_STATES: usize = 20_000;
 
 /// Why rules are refused whose patterns cannot be brought together.
 const TOO_WIDE: &str = "its patterns are too many for one text";
+
+/// What may stand between the tokens of JSON: small models would go on with more of it without end.
+const SPACE: &str = r" |\n[ \t]{0,40}";
 
 /// The longest token that a grammar can use, in bytes.
 const MAX_TOKEN: usize = 255;
@@ -236,11 +239,17 @@ fn named(name: &str, grammar: GrammarWithLexer) -> GrammarWithLexer {
 }
 
 /// A schema as a grammar.
-fn json_schema(schema: Value) -> std::result::Result<GrammarWithLexer, String> {
-    match wide::is_wide(&schema) {
-        true => Err(TOO_WIDE.to_owned()),
-        false => Ok(GrammarWithLexer::from_json_schema(schema)),
+fn json_schema(mut schema: Value) -> std::result::Result<GrammarWithLexer, String> {
+    if wide::is_wide(&schema) {
+        return Err(TOO_WIDE.to_owned());
     }
+    if schema == true {
+        schema = json!({});
+    }
+    if let Value::Object(fields) = &mut schema {
+        fields.entry("x-guidance").or_insert(json!({"whitespace_pattern": SPACE}));
+    }
+    Ok(GrammarWithLexer::from_json_schema(schema))
 }
 
 /// Bytes that tools hold, about.

@@ -1,6 +1,7 @@
 //! What stands between requests and a model: its tokenizer, its chat template, and what rules are
 //! made ready with. It needs no weights, and any thread may use it.
 
+use std::hash::{DefaultHasher, Hash, Hasher};
 use std::sync::{Arc, OnceLock};
 
 use mlxk_core::{Error, Facts, Kind, Plan, Result};
@@ -102,23 +103,30 @@ impl Processor {
         options.check()?;
         let (text, prompt) = self.prompt(&request.prompt)?;
         let (limit, bound) = budget(prompt.len() as u64, options.max_tokens, self.window)?;
-        let sampling = options.sampling(&self.defaults)?;
+        let mut sampling = options.sampling(&self.defaults)?;
         let reader = || match &request.prompt {
             Prompt::Text(_) | Prompt::Tokens(_) => Reader::Plain,
             Prompt::Chat(chat) => {
                 Reader::new(&self.marks, &text, chat.tools.as_deref().unwrap_or_default())
             }
         };
-        let is_chat = matches!(request.prompt, Prompt::Chat(_));
-        // In harmony a call that is demanded looks as any other.
-        let is_harmony = self.marks.harmony && is_chat;
-        let demanded = matches!(rules, Some(Rules::Call(_))) && !is_harmony;
-        let answer =
-            |stop: &[String]| Answer::new(&self.tokenizer, stop, reader(), sampling.seed, demanded);
+        let is_harmony = self.marks.harmony && matches!(request.prompt, Prompt::Chat(_));
+        let demanded = matches!(rules, Some(Rules::Call(_)));
+        let mut turn = DefaultHasher::new();
+        (sampling.seed, &prompt).hash(&mut turn);
+        let turn = turn.finish();
+        let answer = |stop: &[String]| Answer::new(&self.tokenizer, stop, reader(), turn, demanded);
         let tools = match &request.prompt {
             Prompt::Chat(Conversation { tools: Some(tools), .. }) if !demanded => &tools[..],
             _ => &[],
         };
+        if !tools.is_empty() && !request.lenient {
+            self.knows_tools()?;
+        }
+        if *rules == Some(Rules::Strict) && tools.is_empty() {
+            let openings = self.tokenizer.openings(&self.marks.calls).into_iter();
+            sampling.logit_bias.extend(openings.map(|id| (id, f32::MIN)));
+        }
         let ruled = |rules: &Rules| match is_harmony {
             true => self.in_harmony(rules, tools, &prompt).map(Some),
             false => self.ruled(rules, answer(&[])?, tools),
@@ -143,6 +151,18 @@ impl Processor {
         let given = matches!(request.prompt, Prompt::Tokens(_));
         let asked = options.max_tokens.is_some();
         Ok(Prepared { prompt, given, sampling, rules, generation, asked })
+    }
+
+    /// Errors if the model cannot be told what it may call.
+    fn knows_tools(&self) -> Result<()> {
+        match self.template.as_ref().is_some_and(Template::knows_tools) {
+            true => Ok(()),
+            false => {
+                let message = "`tools`: the model's chat template has no place for them";
+                let hint = "a `tool_choice` that demands a call gets one all the same";
+                Err(Error::new(Kind::Validation, "", message).hint(hint))
+            }
+        }
     }
 
     /// The text of a prompt, and its tokens; those that are given have no text.
@@ -173,7 +193,7 @@ impl Processor {
         reading: Answer,
         tools: &[Value],
     ) -> Result<Option<Ruled>> {
-        if *rules == Rules::Strict && self.marks.json.is_none() {
+        if *rules == Rules::Strict && (tools.is_empty() || self.marks.json.is_none()) {
             return Ok(None);
         }
         let vocabulary = self.vocabulary()?;

@@ -75,6 +75,8 @@ impl Memory {
 #[derive(Default)]
 pub struct Prefixes {
     texts: Vec<(Vec<u32>, Cache)>,
+    /// Bytes of all.
+    bytes: u64,
 }
 
 impl Prefixes {
@@ -91,12 +93,20 @@ impl Prefixes {
 
     /// Forgets the oldest texts until `bytes` hold them all.
     pub fn shrink(&mut self, bytes: u64) {
-        let size = |texts: &[(Vec<u32>, Cache)]| -> u64 {
-            texts.iter().map(|(_, cache)| cache.bytes()).sum()
-        };
-        while self.texts.len() > TEXTS || (!self.texts.is_empty() && size(&self.texts) > bytes) {
+        self.weigh();
+        while self.texts.len() > TEXTS || (!self.texts.is_empty() && self.bytes > bytes) {
             self.texts.remove(0);
+            self.weigh();
         }
+    }
+
+    /// The bytes of all.
+    pub fn bytes(&self) -> u64 {
+        self.bytes
+    }
+
+    fn weigh(&mut self) {
+        self.bytes = self.texts.iter().map(|(_, cache)| cache.bytes()).sum();
     }
 
     /// The text that was over last.
@@ -114,12 +124,14 @@ impl Prefixes {
     pub fn take(&mut self, prompt: &[u32]) -> Option<(Cache, usize)> {
         let (place, count) = self.best(prompt)?;
         let (tokens, cache) = self.texts.remove(place);
+        self.weigh();
         if count == tokens.len() {
             return Some((cache, count));
         }
         let mut own = cache.clone();
         let known = own.forget(tokens.len() - count);
         self.texts.push((tokens, cache));
+        self.weigh();
         known.then_some((own, count))
     }
 

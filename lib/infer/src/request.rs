@@ -18,6 +18,8 @@ pub struct Request {
     pub options: Options,
     /// What the answer has to follow.
     pub rules: Option<Rules>,
+    /// Whether tools that the model cannot be told of are passed over.
+    pub lenient: bool,
 }
 
 /// What holds for requests that do not say otherwise.
@@ -33,6 +35,8 @@ pub struct Preset {
     pub variables: Map<String, Value>,
     /// What answers have to follow.
     pub rules: Option<Rules>,
+    /// See [`Request`].
+    pub lenient: bool,
 }
 
 /// What a model goes on from.
@@ -86,33 +90,32 @@ impl Request {
         if system.is_some() && (preset.raw || fields.present("messages").is_some()) {
             return Err(invalid("`system` goes with a `prompt` that goes through the template"));
         }
-        let (tools, demanded) = tools(&fields)?;
-        let strict = tools.as_deref().is_some_and(any_strict);
+        let (tools, choice) = tools(&fields)?;
+        let demanded = choice.demanded(tools.as_deref().unwrap_or_default())?;
+        // Where none may be called, none of no functions is.
+        let tools = tools.filter(|_| choice != Choice::None);
+        let strict = choice == Choice::None || tools.as_deref().is_some_and(any_strict);
         let prompt = with_template(prompt, tools, &fields, preset)?;
         let options = Options::parse(&fields, &preset.options)?;
         let rules = rules(&fields)?.or_else(|| preset.rules.clone());
         // What an answer has to follow says nothing of a call.
         let rules = demanded.map(Rules::Call).or(rules).or(strict.then_some(Rules::Strict));
-        Ok(Request { prompt, options, rules })
+        Ok(Request { prompt, options, rules, lenient: preset.lenient })
     }
 }
 
-/// JSON schemas of functions, if there are any.
-type Tools = Option<Vec<Value>>;
-
-/// The tools that there are, and those of them one of which has to be called.
-fn tools(fields: &Fields) -> Result<(Tools, Tools)> {
+/// The tools that there are, and whether one of them is to be called.
+fn tools(fields: &Fields) -> Result<(Option<Vec<Value>>, Choice)> {
     let tools = fields.present("tools").map(conversation::tools).transpose()?.flatten();
     let what = "auto, none, required or a function";
     let choice = fields.read("tool_choice", what, Choice::read)?.unwrap_or_default();
-    let demanded = choice.demanded(tools.as_deref().unwrap_or_default())?;
-    Ok((tools.filter(|_| choice != Choice::None), demanded))
+    Ok((tools, choice))
 }
 
 /// `prompt` with `tools` and what else its template is to know.
 fn with_template(
     mut prompt: Prompt,
-    tools: Tools,
+    tools: Option<Vec<Value>>,
     fields: &Fields,
     preset: &Preset,
 ) -> Result<Prompt> {

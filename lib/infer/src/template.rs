@@ -114,6 +114,11 @@ impl Template {
         &self.source
     }
 
+    /// Whether it tells a model of tools.
+    pub fn knows_tools(&self) -> bool {
+        self.tool_use || self.source.contains("tools")
+    }
+
     /// The text of `conversation`, in the form that the template takes: parts of a content are
     /// joined for one that does not know parts, and where it fails other forms are tried.
     ///

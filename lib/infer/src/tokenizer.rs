@@ -9,7 +9,7 @@ use serde_json::{Map, Value};
 use tokenizers::AddedToken;
 use tokenizers::models::bpe::BPE;
 
-use crate::answer::Marks;
+use crate::answer::Pair;
 use crate::detokenize::Detokenizer;
 use crate::generate::{Likelihood, Told};
 use crate::sample::Logprobs;
@@ -112,7 +112,7 @@ impl Tokenizer {
     pub fn told(&self, id: u32, logprobs: &Logprobs) -> Told {
         let likelihood = |id, logprob| Likelihood { id, text: self.alone(id), logprob };
         let top = logprobs.top.iter().map(|&(id, logprob)| likelihood(id, logprob));
-        Told { own: likelihood(id, logprobs.own), top: top.collect() }
+        Told { own: likelihood(id, logprobs.own), top: top.collect(), of_text: false }
     }
 
     /// The text of a token within a text.
@@ -161,10 +161,10 @@ impl Tokenizer {
         Ok(words)
     }
 
-    /// The tokens that are marks of reasoning, or begin one.
-    pub fn openings(&self, marks: &Marks) -> Vec<u32> {
+    /// The tokens that open one of `pairs`, or begin to.
+    pub fn openings(&self, pairs: &[Pair]) -> Vec<u32> {
         let added = self.inner.get_added_vocabulary().get_vocab().iter();
-        let opens = |token: &str| marks.reasoning.iter().any(|(open, _)| open.starts_with(token));
+        let opens = |token: &str| pairs.iter().any(|(open, _)| open.starts_with(token));
         added.filter(|(token, _)| opens(token)).map(|(_, &id)| id).collect()
     }
 

@@ -125,7 +125,7 @@ impl Model {
 }
 
 fn ask(text: &str, options: Options) -> Request {
-    Request { prompt: Prompt::Text(text.into()), options, rules: None }
+    Request { prompt: Prompt::Text(text.into()), options, rules: None, lenient: false }
 }
 
 fn at_most(max_tokens: u64) -> Options {
@@ -277,7 +277,12 @@ fn what_the_makers_recommend_is_the_default() {
 #[test]
 fn a_conversation_goes_through_the_template_and_begins_but_once() {
     let model = Model::new();
-    let chat = Request { prompt: Prompt::chat(Some("w4"), "w5"), options: at_most(1), rules: None };
+    let chat = Request {
+        prompt: Prompt::chat(Some("w4"), "w5"),
+        options: at_most(1),
+        rules: None,
+        lenient: false,
+    };
     let e = model.run(&chat).unwrap_err();
     assert_eq!(e.kind, Kind::CapabilityNotSupported);
     let user = Request { prompt: Prompt::chat(None, "w5 w6"), ..chat.clone() };

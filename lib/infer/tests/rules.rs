@@ -7,7 +7,7 @@ use mlxk_core::store::{Found, Origin};
 use mlxk_core::{Kind, Record, Result, health, policy, probe};
 use mlxk_infer::generate::{Reason, Source};
 use mlxk_infer::request::Preset;
-use mlxk_infer::{Constraint, Event, Request, Runner, Sampling, Step, Token};
+use mlxk_infer::{Constraint, Event, Logprobs, Request, Runner, Sampling, Step, Token};
 use serde_json::{Value, json};
 
 /// The tokens; the last is the end.
@@ -105,10 +105,14 @@ const SPELLED_CALL: [&str; 28] = [
     "</s>",
 ];
 
+/// The end of a template that has no place for tools.
+const UNTOLD: &str = "untold";
+
 /// A model that wants to say `wishes`, then the earliest of its tokens that it may.
 struct Wishful {
     wishes: Vec<u32>,
     said: usize,
+    barred: Vec<u32>,
     constraint: Option<Box<dyn Constraint>>,
 }
 
@@ -116,9 +120,10 @@ impl Source for Wishful {
     fn join(
         &mut self,
         _: &[u32],
-        _: Sampling,
+        sampling: Sampling,
         constraint: Option<Box<dyn Constraint>>,
     ) -> Result<u64> {
+        self.barred = sampling.logit_bias.iter().map(|(id, _)| *id).collect();
         self.constraint = constraint;
         self.said = 0;
         Ok(1)
@@ -128,7 +133,7 @@ impl Source for Wishful {
         let allowed = self.constraint.as_mut().map(|rules| rules.allowed()).transpose()?;
         let may = |id: u32| {
             let word = |words: &Vec<u32>| words[id as usize / 32] >> (id % 32) & 1 == 1;
-            allowed.as_ref().is_none_or(word)
+            allowed.as_ref().is_none_or(word) && !self.barred.contains(&id)
         };
         let wish = self.wishes.get(self.said).copied().filter(|&id| may(id));
         let all = 0..TOKENS.len() as u32;
@@ -136,7 +141,8 @@ impl Source for Wishful {
         let id = wish.into_iter().chain(all).chain(end).find(|&id| may(id)).unwrap();
         self.said += 1;
         self.constraint.as_mut().map(|rules| rules.push(id)).transpose()?;
-        Ok(vec![(1, Ok(Token { id, logprobs: None }))])
+        let logprobs = Some(Logprobs { own: 0.0, top: Vec::new() });
+        Ok(vec![(1, Ok(Token { id, logprobs }))])
     }
 
     fn reused(&self, _: u64) -> u64 {
@@ -152,6 +158,8 @@ struct Told {
     reasoning: String,
     text: String,
     calls: Vec<Value>,
+    /// The tokens of the text, as likelihoods are told of them.
+    likely: String,
     reason: &'static str,
 }
 
@@ -186,8 +194,9 @@ fn ask_with(tokens: &[&str; 17], end: &str, wishes: &[&str], request: Value) -> 
         }),
     );
     file("config.json", json!({"model_type": "llama", "max_position_embeddings": 100}));
+    let known = if end == UNTOLD { "" } else { "tools" };
     let template =
-        format!("{{# <think></think> <tool_call> #}}{{{{ messages[0].content }}}} {end}");
+        format!("{{# <think></think> <tool_call> {known} #}}{{{{ messages[0].content }}}} {end}");
     file("tokenizer_config.json", json!({"eos_token": tokens[16], "chat_template": template}));
     let path = dir.path().to_owned();
     let name = path.display().to_string();
@@ -195,10 +204,15 @@ fn ask_with(tokens: &[&str; 17], end: &str, wishes: &[&str], request: Value) -> 
     let facts = probe::read(&found)?;
     let plan = policy::decide(&facts, &health::check(&facts));
     let id = |wish: &&str| tokens.iter().position(|token| token == wish).unwrap() as u32;
-    let source = Wishful { wishes: wishes.iter().map(id).collect(), said: 0, constraint: None };
+    let source = Wishful {
+        wishes: wishes.iter().map(id).collect(),
+        said: 0,
+        barred: Vec::new(),
+        constraint: None,
+    };
     let mut runner = Runner::new(source, &facts, &plan)?;
     let Value::Object(mut fields) = request else { panic!("no request") };
-    fields.insert("prompt".into(), json!("a"));
+    fields.entry("prompt").or_insert(json!("a"));
     let request = Request::parse(&Record::from(fields), &Preset::default())?;
     let mut told = Told::default();
     for event in runner.generate(&request, &|| false)? {
@@ -206,6 +220,7 @@ fn ask_with(tokens: &[&str; 17], end: &str, wishes: &[&str], request: Value) -> 
             Event::Reasoning(text) => told.reasoning += &text,
             Event::Text(text) => told.text += &text,
             Event::Call(call) => told.calls.push(call.record()),
+            Event::Logprobs(token) if token.of_text => told.likely += &token.own.text,
             Event::Logprobs(_) => {}
             Event::End(end) => told.reason = end.reason.name(),
         }
@@ -226,6 +241,28 @@ fn an_answer_follows_its_schema_whatever_the_model_would_say() {
         assert!(value["a"].is_i64() && (value["b"] == true || value["b"].is_null()), "{value}");
         assert_eq!(told.reason, "stop");
     }
+}
+
+#[test]
+fn white_space_in_an_answer_ends() {
+    let tokens = TOKENS.map(|token| match token {
+        "true" => "Ġ",
+        "null" => "Ċ",
+        token => token,
+    });
+    let space = ["Ġ", "Ġ", "Ċ", "Ċ"].repeat(10);
+    let wishes = [&["{"], &space[..], &["\"", "a", "\""], &space, &[":"], &space, &["1"], &space];
+    let schema = json!({"type": "object", "properties": {"a": {"type": "integer"}},
+        "required": ["a"], "additionalProperties": false});
+    let told = ask_with(&tokens, "", &wishes.concat(), json!({"json_schema": schema})).unwrap();
+    let value: Value = serde_json::from_str(&told.text).unwrap();
+    assert_eq!((value, told.reason), (json!({"a": 1}), "stop"));
+    assert!(told.text.len() < 20, "{}", told.text);
+    let lines = [&["{"], &["Ċ", "Ġ", "Ġ"][..], &["\"", "a", "\"", ":", "Ġ", "1", "Ċ", "}"]];
+    let told = ask_with(&tokens, "", &lines.concat(), json!({"json_schema": schema})).unwrap();
+    assert_eq!(told.text, "{\n  \"a\": 1\n}");
+    let any = ask_with(&tokens, "", &["1", "</s>"], json!({"json_schema": true})).unwrap();
+    assert_eq!(any.text, "1");
 }
 
 #[test]
@@ -483,7 +520,7 @@ fn a_call_that_is_demanded_is_one_whatever_else_is_asked() {
     // What was cut is no call.
     let request = json!({"tools": tools, "tool_choice": "required", "max_tokens": 3});
     let told = ask_with(&SPELLED, "", &[], request).unwrap();
-    assert_eq!((told.text.as_str(), told.reason), ("{\"name", "length"));
+    assert_eq!((told.text.as_str(), told.reason), ("", "length"));
 }
 
 #[test]
@@ -534,6 +571,78 @@ fn a_call_ends_an_answer_for_its_own_reason() {
     let call = &told.calls[0];
     assert_eq!((&call["function"]["name"], &call["type"]), (&json!("a"), &json!("function")));
     assert_eq!(call["id"].as_str().unwrap().len(), 9);
+}
+
+#[test]
+fn where_no_function_may_be_called_none_is() {
+    let call = ["<tool_call>", "{", "\"", "a", "\"", ":", "{", "}", "}", "</tool_call>", "</s>"];
+    let told = ask("", &call, json!({"tools": tools(), "tool_choice": "none"})).unwrap();
+    assert_eq!((told.text.as_str(), told.calls.len()), ("}{\"a\":{}}</tool_call>", 0));
+    let call = ["Ġto=functions.a", "<|message|>", "{", "}", "<|call|>"];
+    let preamble = ["<|channel|>", "final", "<|message|>", "b", "<|call|>"];
+    for wishes in [&call[..], &preamble] {
+        let none = json!({"tools": tools(), "tool_choice": "none", "max_tokens": 9});
+        let told = ask_with(&HARMONY, "<|start|>assistant", wishes, none).unwrap();
+        assert_eq!(told.calls.len(), 0);
+    }
+    // Without functions there is nothing to call, and the answer is what the model says.
+    let told = ask("", &["<tool_call>", "{", "}", "</tool_call>", "</s>"], json!({})).unwrap();
+    assert_eq!((told.text.as_str(), told.reason), ("<tool_call>{}</tool_call>", "stop"));
+}
+
+#[test]
+fn a_model_that_cannot_be_told_of_functions_is_not_given_any() {
+    let request = |choice: &str| json!({"tools": tools(), "tool_choice": choice});
+    let e = ask(UNTOLD, &[], request("auto")).unwrap_err();
+    assert_eq!((e.kind, e.message.starts_with("`tools`: ")), (Kind::Validation, true), "{e}");
+    assert_eq!(ask(UNTOLD, &["</s>"], request("none")).unwrap().reason, "stop");
+    assert_eq!(ask_with(&SPELLED, UNTOLD, &[], request("required")).unwrap().calls.len(), 1);
+}
+
+#[test]
+fn calls_of_different_turns_have_different_ids() {
+    let id = |prompt: &str, seed: u64| {
+        let wishes = ["<tool_call>", "{", "\"", "a", "\"", ":", "{", "}", "}", "</tool_call>"];
+        let request = json!({"prompt": prompt, "seed": seed, "tools": tools()});
+        ask("", &[&wishes[..], &["</s>"]].concat(), request).unwrap().calls[0]["id"].clone()
+    };
+    assert_eq!(id("a", 1), id("a", 1));
+    assert_ne!(id("a", 1), id("b", 1));
+    assert_ne!(id("a", 1), id("a", 2));
+}
+
+#[test]
+fn stop_strings_end_the_text_and_not_what_is_thought() {
+    let thinks = ["<think>", "a", "b", "</think>", "1", "a", "b", "</s>"];
+    for stop in ["ab", "think"] {
+        let told = ask("", &thinks, json!({"stop": stop})).unwrap();
+        assert_eq!(told.reasoning, "ab");
+        assert_eq!(told.text, if stop == "ab" { "1" } else { "1ab" });
+    }
+    let call =
+        ["a", "<tool_call>", "{", "\"", "b", "\"", ":", "{", "}", "}", "</tool_call>", "</s>"];
+    let told = ask("", &call, json!({"tools": [{"name": "b"}], "stop": ["ab", "b"]})).unwrap();
+    assert_eq!((told.text.as_str(), told.calls.len()), ("a", 1));
+}
+
+#[test]
+fn likelihoods_are_told_of_the_tokens_of_the_text() {
+    let thinks = ["<think>", "a", "</think>", "b", "1", "</s>"];
+    let told = ask("", &thinks, json!({})).unwrap();
+    assert_eq!((told.text.as_str(), told.likely.as_str()), ("b1", "b1"));
+    let told = ask("<think>", &thinks[1..], json!({})).unwrap();
+    assert_eq!((told.reasoning.as_str(), told.likely.as_str()), ("a", "b1"));
+    let calls =
+        ["b", "<tool_call>", "{", "\"", "a", "\"", ":", "{", "}", "}", "</tool_call>", "</s>"];
+    let told = ask("", &calls, json!({"tools": tools()})).unwrap();
+    assert_eq!((told.calls.len(), told.likely.as_str()), (1, "b"));
+    let harmony =
+        |wishes: &[&str]| ask_with(&HARMONY, "<|start|>assistant", wishes, json!({})).unwrap();
+    let text =
+        ["<|start|>", "assistant", "<|channel|>", "final", "<|message|>", "b", "1", "<|call|>"];
+    let thought = ["<|channel|>", "analysis", "<|message|>", "x", "<|end|>"];
+    let told = harmony(&[&thought[..], &text].concat());
+    assert_eq!((told.text.as_str(), told.likely.as_str()), ("b1", "b1"));
 }
 
 /// A schema, possible or not.

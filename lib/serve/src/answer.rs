@@ -11,6 +11,7 @@ use axum::http::StatusCode;
 use axum::response::sse::{self, KeepAlive, Sse};
 use axum::response::{IntoResponse, Response};
 use futures_util::stream::{self, Stream};
+use http_body_util::LengthLimitError;
 use mlxk_core::{Error, Kind};
 use tokio::task::{JoinError, spawn_blocking};
 use tokio::time::timeout;
@@ -45,8 +46,12 @@ pub async fn body<T: Send + 'static>(
 async fn received(settings: &Settings, body: Body) -> Result<Bytes, Refusal> {
     let (limit, time) = (settings.max_body, settings.times.body);
     let large = || {
-        let message = format!("the body is cut short or has more than {limit} bytes");
+        let message = format!("the body has more than {limit} bytes");
         Refusal::new(StatusCode::PAYLOAD_TOO_LARGE, "payload_too_large", message)
+    };
+    let broken = |e: axum::Error| match e.into_inner().is::<LengthLimitError>() {
+        true => large(),
+        false => Refusal::invalid("the body breaks off, or is not framed as HTTP has it"),
     };
     // One that says so itself is not waited for.
     if body.size_hint().lower() > limit as u64 {
@@ -56,7 +61,7 @@ async fn received(settings: &Settings, body: Body) -> Result<Bytes, Refusal> {
         let message = format!("no body within {} seconds", time.as_secs_f64());
         Refusal::new(StatusCode::REQUEST_TIMEOUT, "validation_error", message)
     };
-    timeout(time, to_bytes(body, limit)).await.map_err(late)?.map_err(|_| large())
+    timeout(time, to_bytes(body, limit)).await.map_err(late)?.map_err(broken)
 }
 
 /// Does `work`, which takes long, on a thread that no client waits for.

@@ -110,6 +110,7 @@ impl App {
             .method_not_allowed_fallback(wrong_method)
             .layer(from_fn_with_state(self.clone(), guard::guard))
             .layer(self.cors())
+            .layer(from_fn_with_state(self.clone(), guard::mark))
             .with_state(self.clone())
     }
 

@@ -5,14 +5,14 @@ use mlxk_core::Record;
 use serde_json::{Map, Value, json};
 
 use crate::conversation;
-use crate::engine::{End, Event};
+use crate::engine::Event;
 use crate::fields::Fields;
 use crate::heading::Heading;
 use crate::refusal::Refusal;
 use crate::schema;
 use crate::task::{self, Task};
 use crate::tools;
-use crate::wording::{Answer, Wording, finish_reason, likely};
+use crate::wording::{self, Answer, Ends, Wording, finish_reason, likely};
 
 /// Reads a body.
 pub fn read(mut fields: Fields) -> Result<Task, Refusal> {
@@ -108,7 +108,7 @@ struct Chat {
     heading: Heading,
     logprobs: bool,
     choices: Vec<Pending>,
-    ends: Vec<End>,
+    ends: Ends,
 }
 
 /// What is known of an answer and not told yet.
@@ -122,7 +122,7 @@ impl Chat {
     fn new(model: &str, n: usize, usage: bool, logprobs: bool) -> Chat {
         let objects = ["chat.completion", "chat.completion.chunk"];
         let heading = Heading::new("chatcmpl-", objects, model, usage);
-        Chat { heading, logprobs, choices: vec![Pending::default(); n], ends: Vec::new() }
+        Chat { heading, logprobs, choices: vec![Pending::default(); n], ends: Ends::new() }
     }
 
     fn chunk(&mut self, number: usize, delta: Value, reason: Option<&str>) -> sse::Event {
@@ -140,7 +140,7 @@ impl Chat {
 
 impl Wording for Chat {
     fn whole(&mut self, answers: Vec<Answer>) -> Value {
-        let ends: Vec<End> = answers.iter().filter_map(|answer| answer.end.clone()).collect();
+        let ends = wording::ends(&answers);
         let choice = |(number, answer): (usize, &Answer)| {
             let logprobs: Vec<Value> = answer.logprobs.iter().map(likely).collect();
             json!({
@@ -151,7 +151,7 @@ impl Wording for Chat {
             })
         };
         let choices: Vec<Value> = answers.iter().enumerate().map(choice).collect();
-        self.heading.whole(choices, &ends, true)
+        self.heading.whole(choices, &ends, self.choices.len())
     }
 
     fn begin(&mut self, prompt_tokens: &[u64]) -> Vec<sse::Event> {
@@ -176,7 +176,7 @@ impl Wording for Chat {
             }
             Event::End(end) => {
                 let last = self.chunk(number, json!({}), Some(finish_reason(&end)));
-                self.ends.push(end);
+                self.ends.insert(number, end);
                 return vec![last];
             }
         };
@@ -184,7 +184,7 @@ impl Wording for Chat {
     }
 
     fn end(&mut self) -> Vec<sse::Event> {
-        self.heading.end(&self.ends, true)
+        self.heading.end(&self.ends, self.choices.len())
     }
 
     fn fail(&mut self, refusal: &Refusal, id: &str) -> Vec<sse::Event> {

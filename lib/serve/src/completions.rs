@@ -4,12 +4,12 @@ use axum::response::sse;
 use mlxk_core::Record;
 use serde_json::{Map, Value, json};
 
-use crate::engine::{End, Event, Likelihood};
+use crate::engine::{Event, Likelihood};
 use crate::fields::Fields;
 use crate::heading::Heading;
 use crate::refusal::Refusal;
 use crate::task::{self, Task};
-use crate::wording::{Answer, Likely, Wording, finish_reason};
+use crate::wording::{self, Answer, Ends, Likely, Wording, finish_reason};
 
 /// Tokens of an answer whose length neither request nor server says, as OpenAI has it.
 const MAX_TOKENS: u64 = 16;
@@ -99,20 +99,15 @@ struct Completions {
     logprobs: bool,
     /// Likelihoods that are not told yet, and the length of the text before them, by answer.
     pending: Vec<(Vec<Likely>, usize)>,
-    ends: Vec<End>,
+    ends: Ends,
 }
 
 impl Completions {
     fn new(model: &str, echoes: Vec<String>, n: u64, usage: bool, logprobs: bool) -> Self {
         let heading = Heading::new("cmpl-", ["text_completion"; 2], model, usage);
-        let (n, ends) = (n as usize, Vec::new());
+        let (n, ends) = (n as usize, Ends::new());
         let pending = vec![(Vec::new(), 0); echoes.len() * n];
         Completions { heading, echoes, n, logprobs, pending, ends }
-    }
-
-    /// Whether all answers are to the same prompt.
-    fn same_prompt(&self) -> bool {
-        self.echoes.len() == 1
     }
 
     fn chunk(&mut self, number: usize, text: &str, reason: Option<&str>) -> sse::Event {
@@ -127,7 +122,7 @@ impl Completions {
 
 impl Wording for Completions {
     fn whole(&mut self, answers: Vec<Answer>) -> Value {
-        let ends: Vec<End> = answers.iter().filter_map(|answer| answer.end.clone()).collect();
+        let ends = wording::ends(&answers);
         let choice = |(number, answer): (usize, &Answer)| {
             json!({
                 "index": number,
@@ -137,7 +132,7 @@ impl Wording for Completions {
             })
         };
         let choices: Vec<Value> = answers.iter().enumerate().map(choice).collect();
-        self.heading.whole(choices, &ends, self.same_prompt())
+        self.heading.whole(choices, &ends, self.n)
     }
 
     fn begin(&mut self, prompt_tokens: &[u64]) -> Vec<sse::Event> {
@@ -156,7 +151,7 @@ impl Wording for Completions {
             Event::Text(text) => vec![self.chunk(number, &text, None)],
             Event::End(end) => {
                 let last = self.chunk(number, "", Some(finish_reason(&end)));
-                self.ends.push(end);
+                self.ends.insert(number, end);
                 vec![last]
             }
             // A prompt without a template sets nothing apart.
@@ -165,7 +160,7 @@ impl Wording for Completions {
     }
 
     fn end(&mut self) -> Vec<sse::Event> {
-        self.heading.end(&self.ends, self.same_prompt())
+        self.heading.end(&self.ends, self.n)
     }
 
     fn fail(&mut self, refusal: &Refusal, id: &str) -> Vec<sse::Event> {

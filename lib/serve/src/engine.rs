@@ -143,4 +143,6 @@ pub struct Figures {
     pub weights: u64,
     /// Bytes that the texts of requests that are being answered may take.
     pub texts: u64,
+    /// Bytes of what is remembered of texts that are over.
+    pub prefixes: u64,
 }

@@ -75,17 +75,21 @@ impl Id {
     }
 }
 
-/// Lets a request pass that may, and puts its id on the answer.
-pub async fn guard(State(app): State<Arc<App>>, mut request: Request, next: Next) -> Response {
+/// Lets a request pass that may.
+pub async fn guard(State(app): State<Arc<App>>, request: Request, next: Next) -> Response {
+    match check(&app, &request) {
+        Ok(()) => next.run(request).await,
+        Err(refusal) => refusal.into_response(),
+    }
+}
+
+/// Puts the id of a request on its answer, and its words on one that is refused; notes it.
+pub async fn mark(State(app): State<Arc<App>>, mut request: Request, next: Next) -> Response {
     let id = Id::of(request.headers());
     let (started, seen) = (Instant::now(), Seen::of(&request));
     let anthropic = request.uri().path().starts_with("/v1/messages");
-    let refused = check(&app, &request);
     request.extensions_mut().insert(id.clone());
-    let mut response = match refused {
-        Ok(()) => next.run(request).await,
-        Err(refusal) => refusal.into_response(),
-    };
+    let mut response = next.run(request).await;
     if let Some(refusal) = response.extensions_mut().remove::<Refusal>() {
         word(&refusal, anthropic, &id, &mut response);
     }
@@ -155,6 +159,9 @@ fn word(refusal: &Refusal, anthropic: bool, id: &Id, response: &mut Response) {
 fn check(app: &App, request: &Request) -> Result<(), Refusal> {
     let headers = request.headers();
     let host = host(request);
+    if headers.get_all(header::HOST).iter().count() > 1 {
+        return Err(Refusal::invalid("two Host headers"));
+    }
     if app.settings.loopback && !host.as_ref().is_some_and(is_here) {
         let message = "this server is called localhost, and by no other name";
         return Err(Refusal::new(StatusCode::FORBIDDEN, "access_denied", message));
@@ -169,6 +176,12 @@ fn check(app: &App, request: &Request) -> Result<(), Refusal> {
     if !OPEN.contains(&request.uri().path()) && !knows_key(&app.settings, headers) {
         let message = "a key is needed: Authorization: Bearer KEY";
         return Err(Refusal::new(StatusCode::UNAUTHORIZED, "auth_error", message));
+    }
+    let encoding = headers.get(header::CONTENT_ENCODING);
+    if encoding.is_some_and(|encoding| encoding != "identity") {
+        let message = "a body is taken as it is, without a Content-Encoding";
+        let status = StatusCode::UNSUPPORTED_MEDIA_TYPE;
+        return Err(Refusal::new(status, "validation_error", message));
     }
     match app.closing() {
         true => {

@@ -3,9 +3,8 @@
 use axum::response::sse;
 use serde_json::{Value, json};
 
-use crate::engine::End;
 use crate::refusal::Refusal;
-use crate::wording::{data, fresh, now, usage};
+use crate::wording::{Ends, data, fresh, now, usage};
 
 /// What all documents of an answer have.
 pub struct Heading {
@@ -24,10 +23,10 @@ impl Heading {
         Heading { id: fresh(prefix), objects, created: now(), model: model.to_owned(), usage }
     }
 
-    /// A whole answer.
-    pub fn whole(&self, choices: Vec<Value>, ends: &[End], same_prompt: bool) -> Value {
+    /// A whole answer, of `n` to each prompt.
+    pub fn whole(&self, choices: Vec<Value>, ends: &Ends, n: usize) -> Value {
         let mut document = self.document(self.objects[0], choices);
-        document["usage"] = usage(ends, same_prompt);
+        document["usage"] = usage(ends, n);
         document
     }
 
@@ -41,11 +40,11 @@ impl Heading {
     }
 
     /// The end of a stream.
-    pub fn end(&self, ends: &[End], same_prompt: bool) -> Vec<sse::Event> {
+    pub fn end(&self, ends: &Ends, n: usize) -> Vec<sse::Event> {
         let mut last = Vec::new();
         if self.usage {
             let mut chunk = self.document(self.objects[1], Vec::new());
-            chunk["usage"] = usage(ends, same_prompt);
+            chunk["usage"] = usage(ends, n);
             last.push(data(&chunk));
         }
         last.push(sse::Event::default().data("[DONE]"));

@@ -27,6 +27,7 @@ pub fn read(mut fields: Fields) -> Result<Task, Refusal> {
     let stream = fields.truth("stream")?;
     fields.skip(&["metadata"]);
     fields.only("service_tier", &[json!("auto"), json!("standard_only")])?;
+    fields.only("speed", &[json!("standard")])?;
     fields.finish("messages")?;
     let wording = Box::new(Messages::new(&model, thinking.shown));
     let requests = Box::new(task::repeated(model, false, record, 1));
@@ -221,7 +222,12 @@ fn function(mut tool: Fields) -> Result<Value, Refusal> {
     if let Some(about) = tool.take("description") {
         function["description"] = about;
     }
-    tool.skip(&["cache_control", "eager_input_streaming", "strict"]);
+    if tool.truth("strict")? {
+        function["strict"] = true.into();
+    }
+    tool.skip(&["cache_control", "eager_input_streaming"]);
+    tool.only("allowed_callers", &[json!(["direct"])])?;
+    tool.only("defer_loading", &[json!(false)])?;
     tool.finish("`tools`")?;
     Ok(json!({"type": "function", "function": function}))
 }

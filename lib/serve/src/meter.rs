@@ -23,6 +23,11 @@ type Label = (&'static str, String);
 /// What a gauge shows.
 type Figure = fn(&Figures) -> u64;
 
+/// Bytes of memory that this process has; none where the system does not tell.
+fn resident() -> u64 {
+    memory_stats::memory_stats().map_or(0, |memory| memory.physical_mem as u64)
+}
+
 /// All counts.
 pub struct Meter {
     registry: Registry,
@@ -66,6 +71,8 @@ impl Meter {
         meter.gauge("models_loaded", "Models in memory", |f| f.models);
         meter.gauge("weights_bytes", "Weights in memory", |f| f.weights);
         meter.gauge("kv_bytes", "Keys and values of running requests, at most", |f| f.texts);
+        meter.gauge("prefix_cache_bytes", "What is remembered of earlier texts", |f| f.prefixes);
+        meter.gauge("resident_memory_bytes", "Memory of the process", |_| resident());
         meter
     }
 

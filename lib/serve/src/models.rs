@@ -25,7 +25,7 @@ pub fn one(listed: &[Listed], id: &str) -> Result<Value, Refusal> {
     let found = listed.iter().find(|model| model.id == id);
     found.map(object).ok_or_else(|| {
         let error = mlxk_core::Error::new(mlxk_core::Kind::ModelNotFound, id, "no such model");
-        error.hint("GET /v1/models lists them").into()
+        error.into()
     })
 }
 

@@ -96,7 +96,11 @@ impl From<Error> for Refusal {
         };
         let status = StatusCode::from_u16(status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
         let mut message = without_paths(&error.to_string());
-        if let Some(hint) = &error.hint {
+        let hint = match error.kind {
+            Kind::ModelNotFound => Some("GET /v1/models lists them"),
+            _ => error.hint.as_deref(),
+        };
+        if let Some(hint) = hint {
             message = format!("{message} ({})", without_paths(hint));
         }
         let param = match error.kind {

@@ -33,7 +33,7 @@ pub fn read(mut fields: Fields) -> Result<Task, Refusal> {
     }
     let tools = fields.list("tools", TOOLS)?.unwrap_or_default();
     let tools = tools.into_iter().map(function).collect::<Result<Vec<_>, _>>()?;
-    let choice = choice(&mut fields)?;
+    let choice = fields.read("tool_choice", tools::CHOICE, Choice::read)?.unwrap_or(Choice::Auto);
     let single = tools::single(&mut fields)?;
     let record = tools::with(record, tools, choice)?;
     let stream = fields.truth("stream")?;
@@ -67,7 +67,7 @@ fn messages(fields: &mut Fields) -> Result<Value, Refusal> {
     }
     match fields.take("input") {
         Some(Value::String(text)) => messages.push(json!({"role": "user", "content": text})),
-        Some(Value::Array(items)) => {
+        Some(Value::Array(items)) if !items.is_empty() => {
             for item in items {
                 add(item, &mut messages).ok_or_else(|| Refusal::wrong("input", WHAT))?;
             }
@@ -197,18 +197,6 @@ fn function(mut tool: Fields) -> Result<Value, Refusal> {
     let function = tool.rest();
     function.get("name").and_then(Value::as_str).ok_or_else(wrong)?;
     Ok(json!({"type": "function", "function": function}))
-}
-
-fn choice(fields: &mut Fields) -> Result<Choice, Refusal> {
-    let named = |value: &Value| match value.as_str() {
-        Some("auto") => Some(Choice::Auto),
-        Some("none") => Some(Choice::None),
-        Some("required") => Some(Choice::Any),
-        Some(_) => None,
-        None => value["name"].as_str().map(|name| Choice::Named(name.to_owned())),
-    };
-    let what = "auto, none, required or a function";
-    Ok(fields.read("tool_choice", what, named)?.unwrap_or(Choice::Auto))
 }
 
 /// Fields that change nothing, and those that can be what they are without being said.

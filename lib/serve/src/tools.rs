@@ -18,12 +18,44 @@ pub enum Choice {
     Any,
     /// This one.
     Named(String),
+    /// None but these, and whether it has to be one of them.
+    Allowed(Vec<String>, bool),
 }
+
+impl Choice {
+    /// Reads a `tool_choice` of chats, where a function has an object of its own, or of responses.
+    pub fn read(value: &Value) -> Option<Choice> {
+        match (value.as_str(), value["type"].as_str()) {
+            (Some("auto"), _) => Some(Choice::Auto),
+            (Some("none"), _) => Some(Choice::None),
+            (Some("required"), _) => Some(Choice::Any),
+            (None, Some("function") | None) => Some(Choice::Named(name(value)?)),
+            (None, Some("allowed_tools")) => {
+                let inside = value.get("allowed_tools").unwrap_or(value);
+                let tools = inside["tools"].as_array()?.iter();
+                let functions = tools.map(|tool| match tool["type"] == "function" {
+                    true => name(tool),
+                    false => None,
+                });
+                let must = match inside["mode"].as_str()? {
+                    "auto" => false,
+                    "required" => true,
+                    _ => return None,
+                };
+                Some(Choice::Allowed(functions.collect::<Option<_>>()?, must))
+            }
+            _ => None,
+        }
+    }
+}
+
+/// What a `tool_choice` may be.
+pub const CHOICE: &str = "auto, none, required, a function or allowed_tools";
 
 /// Reads the tools of a chat, and whether one alone may be called.
 pub fn read(fields: &mut Fields, record: Record) -> Result<(Record, bool), Refusal> {
     let tools = fields.read("tools", "a list of functions", functions)?.unwrap_or_default();
-    let choice = fields.take("tool_choice").map(|value| choice(&value)).transpose()?;
+    let choice = fields.read("tool_choice", CHOICE, Choice::read)?;
     let record = with(record, tools, choice.unwrap_or(Choice::Auto))?;
     Ok((record, single(fields)?))
 }
@@ -35,14 +67,19 @@ pub fn single(fields: &mut Fields) -> Result<bool, Refusal> {
 }
 
 /// The record of a request whose model may call `tools`.
-pub fn with(record: Record, tools: Vec<Value>, choice: Choice) -> Result<Record, Refusal> {
+pub fn with(record: Record, mut tools: Vec<Value>, choice: Choice) -> Result<Record, Refusal> {
     let named = |name: &str| tools.iter().any(|tool| tool["function"]["name"] == name);
     let (there, said) = match choice {
-        Choice::None => return Ok(record),
+        Choice::None => (true, "none".into()),
         Choice::Auto => (true, Value::Null),
         Choice::Any => (!tools.is_empty(), "required".into()),
         Choice::Named(name) => {
             (named(&name), json!({"type": "function", "function": {"name": name}}))
+        }
+        Choice::Allowed(names, must) => {
+            let there = !names.is_empty() && names.iter().all(|name| named(name));
+            tools.retain(|tool| names.iter().any(|name| tool["function"]["name"] == **name));
+            (there, if must { "required".into() } else { Value::Null })
         }
     };
     if !there {
@@ -67,14 +104,7 @@ fn functions(value: &Value) -> Option<Vec<Value>> {
     tools.iter().all(named).then(|| tools.clone())
 }
 
-fn choice(value: &Value) -> Result<Choice, Refusal> {
-    let name = || Some(value["function"]["name"].as_str()?.to_owned());
-    match value.as_str() {
-        Some("auto") => Ok(Choice::Auto),
-        Some("none") => Ok(Choice::None),
-        Some("required") => Ok(Choice::Any),
-        _ => name()
-            .map(Choice::Named)
-            .ok_or_else(|| Refusal::wrong("tool_choice", "auto, none, required or a function")),
-    }
+/// What a function is called that is named with an object of its own or without.
+fn name(value: &Value) -> Option<String> {
+    Some(value.get("function").unwrap_or(value)["name"].as_str()?.to_owned())
 }

@@ -1,5 +1,6 @@
 //! How an API words answers: whole ones as a document, and those that come piece by piece as events.
 
+use std::collections::BTreeMap;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use axum::response::sse;
@@ -81,6 +82,12 @@ pub fn now() -> u64 {
     SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |age| age.as_secs())
 }
 
+/// The ends of `answers`.
+pub fn ends(answers: &[Answer]) -> Ends {
+    let ended = answers.iter().map(|answer| answer.end.clone()).enumerate();
+    ended.filter_map(|(number, end)| Some((number, end?))).collect()
+}
+
 /// OpenAI's word for why an answer ended.
 pub fn finish_reason(end: &End) -> &'static str {
     match end.reason {
@@ -90,17 +97,14 @@ pub fn finish_reason(end: &End) -> &'static str {
     }
 }
 
-/// OpenAI's count of the tokens of answers to one prompt each, where `prompts` were different.
-pub fn usage(ends: &[End], same_prompt: bool) -> Value {
-    let sum = |of: fn(&End) -> u64| ends.iter().map(of).sum::<u64>();
-    let prompt = match (same_prompt, ends.first()) {
-        (true, Some(first)) => first.prompt_tokens,
-        _ => sum(|end| end.prompt_tokens),
-    };
-    let cached = match (same_prompt, ends.first()) {
-        (true, Some(first)) => first.cached_tokens,
-        _ => sum(|end| end.cached_tokens),
-    };
+/// The ends of answers, by their numbers.
+pub type Ends = BTreeMap<usize, End>;
+
+/// OpenAI's count of the tokens of `n` answers to each prompt, which counts once.
+pub fn usage(ends: &Ends, n: usize) -> Value {
+    let sum = |of: fn(&End) -> u64| ends.values().map(of).sum::<u64>();
+    let once = |of: fn(&End) -> u64| ends.values().step_by(n).map(of).sum::<u64>();
+    let (prompt, cached) = (once(|end| end.prompt_tokens), once(|end| end.cached_tokens));
     let completion = sum(|end| end.completion_tokens);
     json!({
         "prompt_tokens": prompt,

@@ -111,7 +111,27 @@ async fn what_is_to_be_called_and_what_is_to_be_said_reach_the_engine_together()
     }
     let more = json!({"tools": [tool()], "tool_choice": "none", "response_format": format});
     chat(&script, more).await.json();
-    assert_eq!(script.last().record.get("tools"), None);
+    assert_eq!(script.last().record.get("tool_choice"), Some(&json!("none")));
+}
+
+#[tokio::test]
+async fn the_engine_knows_of_the_allowed_functions_alone() {
+    let script = Script::new();
+    let other = json!({"type": "function", "function": {"name": "time"}});
+    let allowed = |mode: &str, name: &str| {
+        let tools = json!([{"type": "function", "function": {"name": name}}]);
+        let choice =
+            json!({"type": "allowed_tools", "allowed_tools": {"mode": mode, "tools": tools}});
+        json!({"tools": [tool(), other], "tool_choice": choice})
+    };
+    for (mode, demand) in [("auto", None), ("required", Some(json!("required")))] {
+        chat(&script, allowed(mode, "time")).await.json();
+        let record = script.last().record;
+        assert_eq!(record.get("tools"), Some(&json!([other])));
+        assert_eq!(record.get("tool_choice"), demand.as_ref());
+    }
+    chat(&script, allowed("auto", "none")).await.refused(400);
+    chat(&script, allowed("never", "time")).await.refused(400);
 }
 
 #[tokio::test]

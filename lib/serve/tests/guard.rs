@@ -84,6 +84,20 @@ async fn pages_that_may_ask_may_send_what_official_clients_send() {
     let request = request.header("access-control-request-headers", wanted);
     let answer = ask(&app, request.body(Body::empty()).unwrap()).await;
     assert_eq!(answer.headers["access-control-allow-headers"], wanted);
+    assert!(answer.headers.contains_key("x-request-id"));
+    let told = get(&app, "/metrics").await.text;
+    assert!(
+        told.contains("{method=\"OPTIONS\",route=\"/v1/messages\",status=\"200\"} 1"),
+        "{told}"
+    );
+}
+
+#[tokio::test]
+async fn a_request_that_is_not_what_it_says_is_refused() {
+    let app = app(settings());
+    with(&app, "/health", &[("host", "localhost"), ("host", "evil.example")]).await.refused(400);
+    with(&app, "/health", &[("content-encoding", "gzip")]).await.refused(415);
+    assert_eq!(with(&app, "/health", &[("content-encoding", "identity")]).await.status, 200);
 }
 
 #[tokio::test]
@@ -217,6 +231,9 @@ async fn what_is_counted_is_told_to_prometheus() {
         "mlxk_time_to_first_token_seconds_count 1",
         "mlxk_inter_token_seconds_count 2",
         "mlxk_requests_waiting 0",
+        "mlxk_kv_bytes 0",
+        "mlxk_prefix_cache_bytes 0",
+        "mlxk_resident_memory_bytes ",
     ] {
         assert!(told.contains(line), "{line}\n{told}");
     }

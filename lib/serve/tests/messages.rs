@@ -95,6 +95,16 @@ async fn a_conversation_with_tools_reaches_the_engine_in_the_form_of_templates()
 }
 
 #[tokio::test]
+async fn a_strict_function_reaches_the_engine_as_one() {
+    let script = Script::new();
+    let tool = json!({"name": "a", "input_schema": {}, "strict": true, "defer_loading": false});
+    message(&script, json!({"tools": [tool]})).await.json();
+    let function = json!({"name": "a", "parameters": {}, "strict": true});
+    let expected = json!([{"type": "function", "function": function}]);
+    assert_eq!(script.last().record.get("tools"), Some(&expected));
+}
+
+#[tokio::test]
 async fn what_a_function_gave_is_not_lost() {
     let script = Script::new();
     let image = json!({"type": "image", "source": {"type": "base64", "data": "AA=="}});
@@ -182,9 +192,14 @@ async fn refusals_are_in_its_own_form() {
             json!({"tools": [{"name": "a", "defer_loading": true}]}),
             400,
             "invalid_request_error",
-            "`defer_loading` is not supported in `tools`",
+            "`defer_loading`: only false is supported",
         ),
-        (json!({"model": "none"}), 404, "not_found_error", "none: no such model"),
+        (
+            json!({"model": "none"}),
+            404,
+            "not_found_error",
+            "none: no such model (GET /v1/models lists them)",
+        ),
     ] {
         let answer = message(&Script::new(), more).await;
         assert_eq!(answer.refused(status), message_);

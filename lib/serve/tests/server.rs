@@ -173,6 +173,15 @@ fn a_body_that_says_it_is_too_large_is_refused_at_once() {
 }
 
 #[test]
+fn a_body_that_breaks_off_is_none_that_is_too_large() {
+    let server = start(&Script::new(), Duration::ZERO);
+    let head = head(0).replace("content-length: 0", "transfer-encoding: chunked");
+    let answer = all(connect(&server, &format!("{head}zz\r\n")));
+    assert!(answer.starts_with("HTTP/1.1 400 "), "{answer}");
+    server.stop();
+}
+
+#[test]
 fn what_is_no_http_disturbs_nobody() {
     let server = start(&Script::new(), Duration::ZERO);
     let mut noise = TcpStream::connect(server.address).unwrap();

@@ -139,6 +139,11 @@ impl Marks {
         }
     }
 
+    /// Those of reasoning alone.
+    pub fn of_reasoning(&self) -> Marks {
+        Marks { reasoning: self.reasoning.clone(), harmony: self.harmony, ..Marks::default() }
+    }
+
     /// True for a token that is a mark, or stands in one, though it is a special one.
     pub fn hold(&self, token: &str) -> bool {
         if self.harmony {

@@ -31,7 +31,8 @@ pub struct Answer {
 }
 
 impl Answer {
-    /// An answer that ends at any of `stop`. `seed` makes the ids of calls that have none.
+    /// An answer whose text ends at any of `stop`. `seed` makes the ids of calls that have none, and is
+    /// another one for every turn of a conversation.
     /// `demanded` says that its text is to be a call.
     ///
     /// # Errors
@@ -59,28 +60,31 @@ impl Answer {
                 None => String::new(),
             },
         };
-        let (mut pieces, stopped) = self.pass(&text);
-        if stopped {
-            pieces.extend(self.reader.finish());
-        }
+        let pieces = self.reader.push(&text);
+        let (pieces, stopped) = self.cut(pieces);
         (self.told(pieces, stopped), stopped)
     }
 
     /// The rest, when no more tokens come.
     pub fn finish(&mut self) -> Vec<Piece> {
         let rest = self.detokenizer.finish();
-        let (mut pieces, stopped) = self.pass(&rest);
-        if !stopped {
-            let rest = self.stop.finish();
-            pieces.extend(self.reader.push(&rest));
-        }
+        let mut pieces = self.reader.push(&rest);
         pieces.extend(self.reader.finish());
+        let (mut pieces, stopped) = self.cut(pieces);
+        if !stopped {
+            pieces.extend(self.held());
+        }
         self.told(pieces, true)
     }
 
     /// True while the model reasons, as far as is known yet.
     pub fn reasons(&self) -> bool {
         self.reader.reasons()
+    }
+
+    /// Whether the token that came last is of the text, as far as is known yet.
+    pub fn speaks(&self) -> bool {
+        self.call.is_none() && self.reader.speaks()
     }
 
     /// Where the answer is, as far as is known yet.
@@ -103,12 +107,36 @@ impl Answer {
         self.calls > 0
     }
 
-    fn pass(&mut self, text: &str) -> (Vec<Piece>, bool) {
-        let (text, last) = match self.stop.push(text) {
-            Passed::Text(text) => (text, false),
-            Passed::Last(text) => (text, true),
-        };
-        (self.reader.push(&text), last)
+    /// The pieces up to a stop string in the text, and whether there was one. What may become one
+    /// is held back; a text that is to be a call has none.
+    fn cut(&mut self, pieces: Vec<Piece>) -> (Vec<Piece>, bool) {
+        if self.call.is_some() {
+            return (pieces, false);
+        }
+        let mut passed = Vec::new();
+        for piece in pieces {
+            let (text, last) = match piece {
+                Piece::Text(text) => match self.stop.push(&text) {
+                    Passed::Text(text) => (text, false),
+                    Passed::Last(text) => (text, true),
+                },
+                other => {
+                    passed.extend(self.held());
+                    passed.push(other);
+                    continue;
+                }
+            };
+            passed.extend((!text.is_empty()).then_some(Piece::Text(text)));
+            if last {
+                return (passed, true);
+            }
+        }
+        (passed, false)
+    }
+
+    /// What was held back and is no stop string.
+    fn held(&mut self) -> Option<Piece> {
+        Some(self.stop.finish()).filter(|text| !text.is_empty()).map(Piece::Text)
     }
 
     /// Counts the calls, and gives those an id that have none.
@@ -136,12 +164,8 @@ impl Answer {
             _ => true,
         });
         let text = if last { std::mem::take(call) } else { String::new() };
-        match calls(&text, &[]) {
-            Some(calls) => pieces.extend(calls.into_iter().map(Piece::Call)),
-            None if text.is_empty() => {}
-            // It was cut.
-            None => pieces.push(Piece::Text(text)),
-        }
+        // One that was cut is none.
+        pieces.extend(calls(&text, &[]).into_iter().flatten().map(Piece::Call));
         pieces
     }
 }

@@ -55,11 +55,13 @@ pub enum Reader {
 }
 
 impl Reader {
-    /// For the answer to `prompt`, whose end may have opened a part already.
+    /// For the answer to `prompt`, whose end may have opened a part already. Where there are no
+    /// `tools`, what would be a call of one is text.
     pub fn new(marks: &Marks, prompt: &str, tools: &[Value]) -> Reader {
+        let marks = if tools.is_empty() { marks.of_reasoning() } else { marks.clone() };
         match marks {
             Marks { harmony: true, .. } => Reader::Harmony(Harmony::new(prompt)),
-            marks if *marks == Marks::default() => Reader::Plain,
+            marks if marks == Marks::default() => Reader::Plain,
             marks => Reader::Marked(Marked::new(marks, prompt, tools)),
         }
     }
@@ -70,6 +72,15 @@ impl Reader {
             Reader::Plain => false,
             Reader::Marked(marked) => marked.reasons(),
             Reader::Harmony(harmony) => harmony.reasons(),
+        }
+    }
+
+    /// Whether what came last is of the text, as far as is known yet.
+    pub fn speaks(&self) -> bool {
+        match self {
+            Reader::Plain => true,
+            Reader::Marked(marked) => marked.speaks(),
+            Reader::Harmony(harmony) => !harmony.reasons(),
         }
     }
 
@@ -147,11 +158,9 @@ enum Opening {
 }
 
 impl Marked {
-    fn new(marks: &Marks, prompt: &str, tools: &[Value]) -> Marked {
+    fn new(marks: Marks, prompt: &str, tools: &[Value]) -> Marked {
         let prompt = prompt.trim_end();
         let opened = marks.reasoning.iter().find(|(open, _)| prompt.ends_with(open));
-        let mut marks = marks.clone();
-        marks.bare &= !tools.is_empty();
         Marked {
             part: opened.map_or(Part::Text, |(_, close)| Part::Reasoning { close }),
             marked: opened.is_some(),
@@ -173,6 +182,12 @@ impl Marked {
             Part::Text => self.marks.reasoning.iter().any(begins),
             Part::Calls { .. } => false,
         }
+    }
+
+    /// White space behind a mark is of no part.
+    fn speaks(&self) -> bool {
+        let blank = || self.marked && !self.given.begun() && self.held.trim().is_empty();
+        matches!(self.part, Part::Text) && !blank()
     }
 
     fn place(&self) -> Place {

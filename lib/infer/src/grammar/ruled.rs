@@ -56,7 +56,7 @@ impl Ruled {
         reading: Option<Answer>,
         besides: Besides,
     ) -> Ruled {
-        let openings = processor.tokenizer.openings(&processor.marks);
+        let openings = processor.tokenizer.openings(&processor.marks.reasoning);
         Ruled {
             vocabulary: vocabulary.clone(),
             text,
