@@ -201,7 +201,47 @@ fn ctrl_c_stops_an_answer_and_the_conversation_goes_on() {
     terminal.send("half a line").unwrap();
     terminal.send_control('c').unwrap();
     terminal.exp_string("[Ctrl-D leaves]").unwrap();
+    let history = fs::read_to_string(chat.history()).unwrap();
+    assert!(history.contains("One\nTwo\n"), "what was typed is kept at once: {history}");
     assert_eq!(chat.saved(&mut terminal).as_array().unwrap().len(), 4);
+    leave(terminal);
+}
+
+#[test]
+fn ctrl_c_pressed_again_and_again_does_not_end_the_conversation() {
+    let chat = Chat::endless();
+    let mut terminal = chat.start();
+    for question in ["One", "Two", "Three"] {
+        terminal.send_line(question).unwrap();
+        terminal.exp_string("w317 w16 w239").unwrap();
+        terminal.send("\x03\x03\x03\x03").unwrap();
+        terminal.flush().unwrap();
+        terminal.exp_string("interrupted; ").unwrap();
+        terminal.exp_string("> ").unwrap();
+    }
+    leave(terminal);
+}
+
+#[test]
+fn an_option_is_set_and_taken_back() {
+    let chat = Chat::new();
+    let mut terminal = chat.start_with(":", &["--stop", "no such"]);
+    terminal.send_line("/set stop day").unwrap();
+    terminal.exp_string("[stop is day]").unwrap();
+    terminal.send_line("/set seed 7").unwrap();
+    terminal.exp_string("[seed is 7]").unwrap();
+    terminal.send_line("Hi").unwrap();
+    let shown = terminal.exp_string("in the context]").unwrap();
+    assert!(shown.contains("Good") && !shown.contains("day."), "{shown}");
+    terminal.send_line("/set stop").unwrap();
+    terminal.exp_string("[stop is as at the start]").unwrap();
+    say(&mut terminal, "Hi");
+    terminal.send_line("/set").unwrap();
+    let shown = terminal.exp_string("reasoning ").unwrap();
+    assert!(shown.contains("[\"no such\"]") && shown.contains(" 7\r\n"), "{shown}");
+    terminal.send_line("/save ~/at home").unwrap();
+    terminal.exp_string("messages in ~/at home").unwrap();
+    assert!(chat.tiny.env.home().join("at home").exists());
     leave(terminal);
 }
 

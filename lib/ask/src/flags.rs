@@ -119,6 +119,7 @@ impl Flags {
             raw: self.no_chat_template,
             variables: given::variables(&self.template_var)?,
             rules: given::rules(self.json_schema.as_deref(), self.grammar.as_deref())?,
+            lenient: false,
         };
         Ok(Manner {
             preset,

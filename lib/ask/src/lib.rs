@@ -16,8 +16,9 @@ use std::cell::OnceCell;
 use std::time::Instant;
 
 use mlxk_cli::examine::{examine, find};
+use mlxk_cli::interrupt::{self, Watch};
 use mlxk_cli::prompt::Asked;
-use mlxk_cli::{Form, Output, interrupt};
+use mlxk_cli::{Form, Output};
 use mlxk_core::{Error, Kind, Places, Record, Result};
 use mlxk_infer::generate::{Bound, End, Reason};
 use mlxk_infer::request::Preset;
@@ -95,10 +96,8 @@ impl Asking<'_> {
     /// Answers one request, and writes the answer in the form that is wanted.
     fn answer(&mut self, record: Record, out: &mut Output) -> Result<()> {
         let request = Request::parse(&record, &self.manner.preset)?;
-        // Before the first token there is nothing to end well, and Ctrl-C may kill at once.
         let watch = OnceCell::new();
-        let interrupted = || watch.get_or_init(interrupt::watch).caught();
-        let (answer, end) = self.generate(&request, &interrupted, out)?;
+        let (answer, end) = self.generate(&request, &watch, out)?;
         let told = answer.record().merge(end.record());
         match out.form {
             Form::Human if self.manner.stream => {}
@@ -115,20 +114,21 @@ impl Asking<'_> {
         Ok(())
     }
 
-    /// The answer and how it ended; a page for people is written as it comes.
+    /// The answer and how it ended; a page for people is written as it comes. From its first piece
+    /// on `watch` watches for Ctrl-C: before there is nothing to end well, and it may kill at once.
     fn generate(
         &mut self,
         request: &Request,
-        interrupted: &dyn Fn() -> bool,
+        watch: &OnceCell<Watch>,
         out: &mut Output,
     ) -> Result<(Answer, End)> {
         let started = Instant::now();
         let mut first = None;
         let mut answer = Answer::default();
         let mut page = Page::new(self.manner.reasoning, self.manner.colours);
-        for event in self.runner.generate(request, interrupted)? {
-            // Once a reader sees something, Ctrl-C ends the answer as it should.
-            interrupted();
+        let interrupted = || watch.get().is_some_and(Watch::caught);
+        for event in self.runner.generate(request, &interrupted)? {
+            watch.get_or_init(interrupt::watch);
             let event = match event {
                 Ok(event) => event,
                 Err(e) => {

@@ -19,13 +19,25 @@ pub struct Watch {
 /// From now on the first of INT, TERM and HUP is only noted, and the next of its kind kills. What
 /// is ignored (by `nohup`, in the background of a script) stays so. One watch at a time.
 pub fn watch() -> Watch {
+    begin(SA_RESETHAND)
+}
+
+/// The same, but INT is noted however often it comes: whoever works at a terminal presses Ctrl-C
+/// until it is heeded.
+pub fn watch_patiently() -> Watch {
+    begin(0)
+}
+
+/// Begins a watch with `flags` for INT.
+fn begin(flags: c_int) -> Watch {
     CAUGHT.store(0, Ordering::Relaxed);
     let former = [SIGINT, SIGTERM, SIGHUP].map(|signal| (signal, action(signal)));
     for (signal, former) in &former {
         if former.sa_sigaction != SIG_IGN {
             let mut noting = *former;
             noting.sa_sigaction = note as extern "C" fn(c_int) as usize;
-            noting.sa_flags = SA_RESETHAND | SA_RESTART;
+            let again = if *signal == SIGINT { flags } else { SA_RESETHAND };
+            noting.sa_flags = again | SA_RESTART;
             set(*signal, &noting);
         }
     }

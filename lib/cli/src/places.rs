@@ -2,7 +2,7 @@
 
 use std::env;
 use std::ffi::OsString;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use mlxk_core::store::Places;
 use mlxk_core::{Error, Kind, Result};
@@ -20,6 +20,14 @@ pub fn state() -> Option<PathBuf> {
     let state = directory("XDG_STATE_HOME");
     let state = state.or_else(|| Some(directory("HOME")?.join(".local/state")));
     state.map(|state| state.join("mlxk"))
+}
+
+/// `path` with the home in the place of a `~` that it begins with, if there is one.
+pub fn at_home(path: &Path) -> PathBuf {
+    match (path.strip_prefix("~"), env::var_os("HOME").filter(|home| !home.is_empty())) {
+        (Ok(rest), Some(home)) => Path::new(&home).join(rest),
+        _ => path.to_owned(),
+    }
 }
 
 /// True if the environment asks that nothing be removed but from the cache of a test.

@@ -24,7 +24,7 @@ pub enum Asked {
 }
 
 /// Puts together what is asked. `-` among `words` is standard input, which comes before the rest;
-/// `flag` goes before the other words. With records, `-` alone means requests; with text for
+/// `flag` stands for the other words. With records, `-` alone means requests; with text for
 /// people, nothing at all means a conversation, if they are there.
 ///
 /// Standard input is read for `-`, or when [`GATE`] is on and it holds data, and never when that
@@ -36,7 +36,11 @@ pub fn asked(words: &[String], flag: Option<&str>, form: Form) -> Result<Asked> 
     let (dashes, words): (Vec<&str>, Vec<&str>) =
         words.iter().map(String::as_str).partition(|word| *word == "-");
     let typed = match (flag, words.as_slice()) {
-        (Some(flag), _) => Some(flag.to_owned()),
+        (Some(flag), []) => Some(flag.to_owned()),
+        (Some(_), [word, ..]) => {
+            let message = format!("both --prompt and other words: {word}");
+            return Err(Error::new(Kind::Command, "", message));
+        }
         (None, []) => None,
         (None, words) => Some(words.join(" ")),
     };

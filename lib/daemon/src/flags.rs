@@ -92,6 +92,9 @@ impl WorkFlags {
             let message = "--batch and --queue are whole numbers from 1";
             return Err(Error::new(Kind::Command, "", message));
         }
+        if self.memory.is_some_and(|size| size.0 == 0) {
+            return Err(Error::new(Kind::Command, "", "--memory 0 has room for no model"));
+        }
         let options = Options { max_tokens: self.max_tokens, ..Options::default() };
         options.check().map_err(|e| Error::new(Kind::Command, "", e.message))?;
         let free = || mlxk_infer::free_memory().map_or(u64::MAX, |free| free / 5 * 4);

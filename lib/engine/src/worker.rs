@@ -53,6 +53,8 @@ pub fn work(told: Told, orders: &Receiver<Order>) {
     let mut worker = Worker { told, desks: Vec::new(), line: VecDeque::new() };
     while worker.hear(orders) {
         worker.admit();
+        // A step may be long.
+        worker.tell();
         worker.desks.iter_mut().for_each(Desk::step);
         worker.extend();
         worker.rest();

@@ -165,8 +165,8 @@ impl<S: Source> Runner<S> {
         self.source.leave(number);
     }
 
-    /// Answers one request. `interrupted` is asked before each token but the first; once it is
-    /// true, the answer ends.
+    /// Answers one request. `interrupted` is asked before each step, of which a long prompt takes
+    /// several; once it is true, the answer ends.
     ///
     /// # Errors
     /// As [`join`](Self::join).
@@ -176,7 +176,7 @@ impl<S: Source> Runner<S> {
         interrupted: &'a dyn Fn() -> bool,
     ) -> Result<impl Iterator<Item = Result<Event>> + use<'a, S>> {
         let number = self.join(request)?;
-        Ok(Single { runner: self, number, interrupted, ready: VecDeque::new(), begun: false })
+        Ok(Single { runner: self, number, interrupted, ready: VecDeque::new() })
     }
 }
 
@@ -186,8 +186,6 @@ struct Single<'a, S: Source> {
     number: u64,
     interrupted: &'a dyn Fn() -> bool,
     ready: VecDeque<Result<Event>>,
-    /// Whether its first token has come.
-    begun: bool,
 }
 
 impl<S: Source> Iterator for Single<'_, S> {
@@ -195,9 +193,10 @@ impl<S: Source> Iterator for Single<'_, S> {
 
     fn next(&mut self) -> Option<Result<Event>> {
         while self.ready.is_empty() {
-            let generation = self.runner.answers.get(&self.number)?;
-            self.begun |= generation.end.completion_tokens > 0;
-            if self.begun && (self.interrupted)() {
+            if !self.runner.answers.contains_key(&self.number) {
+                return None;
+            }
+            if (self.interrupted)() {
                 let events = self.runner.end(self.number, Reason::Interrupted);
                 self.ready.extend(events.into_iter().map(Ok));
             } else {

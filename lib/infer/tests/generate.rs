@@ -207,6 +207,10 @@ fn an_interrupt_ends_the_answer_at_the_token() {
     let Event::End(end) = events.next().unwrap().unwrap() else { panic!("no end") };
     assert_eq!((end.reason.name(), end.completion_tokens), ("interrupted", 1));
     assert!(events.next().is_none());
+    drop(events);
+    let mut events = runner.generate(&request, &interrupted).unwrap();
+    let Event::End(end) = events.next().unwrap().unwrap() else { panic!("no end") };
+    assert_eq!((end.reason.name(), end.completion_tokens), ("interrupted", 0));
 }
 
 #[test]

@@ -22,6 +22,9 @@ use crate::refusal::{RETRY_AFTER, Refusal};
 /// The header with the id of a request.
 pub const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 
+/// The one in which Anthropic's clients look for it.
+const ANTHROPIC_ID: HeaderName = HeaderName::from_static("request-id");
+
 /// The header that Anthropic's clients send the key in.
 const API_KEY: HeaderName = HeaderName::from_static("x-api-key");
 
@@ -94,6 +97,9 @@ pub async fn mark(State(app): State<Arc<App>>, mut request: Request, next: Next)
         word(&refusal, anthropic, &id, &mut response);
     }
     if let Ok(value) = HeaderValue::from_str(&id.0) {
+        if anthropic {
+            response.headers_mut().insert(ANTHROPIC_ID, value.clone());
+        }
         response.headers_mut().insert(REQUEST_ID, value);
     }
     seen.note(&app, &id, response.status(), started);

@@ -166,10 +166,11 @@ impl Responses {
         events
     }
 
+    /// Ends an item; the last of an answer that was cut is not complete.
     fn close(&mut self, item: Option<Item>) -> Vec<sse::Event> {
         let Some(item) = item else { return Vec::new() };
         let part = item.part();
-        let done = item.value("completed", std::slice::from_ref(&part));
+        let done = item.value(self.status(), std::slice::from_ref(&part));
         let name = format!("response.{}.done", item.name());
         let text = json!({"text": item.text, "logprobs": item.logprobs});
         let events = vec![
@@ -209,17 +210,22 @@ impl Responses {
 impl Wording for Responses {
     fn whole(&mut self, answers: Vec<Answer>) -> Value {
         let answer = answers.into_iter().next().unwrap_or_default();
+        self.end = answer.end;
+        let cut = match answer.text.is_empty() {
+            true => Kind::Reasoning,
+            false => Kind::Message,
+        };
         for (kind, text) in [(Kind::Reasoning, answer.reasoning), (Kind::Message, answer.text)] {
             if !text.is_empty() {
                 let mut item = Item { text, ..Item::new(kind) };
                 if kind == Kind::Message && self.logprobs {
                     item.logprobs = answer.logprobs.iter().map(likely).collect();
                 }
-                self.output.push(item.value("completed", &[item.part()]));
+                let status = if kind == cut { self.status() } else { "completed" };
+                self.output.push(item.value(status, &[item.part()]));
             }
         }
         self.output.extend(answer.calls.iter().map(function_call));
-        self.end = answer.end;
         self.response(self.status())
     }
 

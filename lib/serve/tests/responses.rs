@@ -130,4 +130,9 @@ async fn a_cut_answer_is_incomplete() {
     let answer = respond(&Script::new(), json!({"max_output_tokens": 1})).await.json();
     assert_eq!(answer["status"], "incomplete");
     assert_eq!(answer["incomplete_details"]["reason"], "max_output_tokens");
+    assert_eq!(answer["output"][0]["status"], "incomplete");
+    let more = json!({"max_output_tokens": 1, "stream": true});
+    let events = respond(&Script::new(), more).await.events();
+    let done = events.iter().find(|event| event["type"] == "response.output_item.done").unwrap();
+    assert_eq!(done["item"]["status"], "incomplete");
 }

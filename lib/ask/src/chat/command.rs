@@ -1,7 +1,7 @@
 //! The commands of a conversation: lines that begin with a slash.
 
 use std::fs;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use mlxk_cli::Output;
 use mlxk_core::{Error, Kind, Record, Result};
@@ -14,7 +14,7 @@ use crate::Reasoning;
 /// What each is for.
 pub const HELP: [(&str, &str); 10] = [
     ("/system [TEXT]", "what the model is told before all; without TEXT, show it"),
-    ("/set [NAME VALUE]", "temperature, max_tokens, seed, ...; reasoning show, hide or only"),
+    ("/set [NAME [VALUE]]", "temperature, max_tokens, ...; without VALUE, as at the start"),
     ("/reset", "forget what was said"),
     ("/retry", "answer the last question again"),
     ("/undo", "take the last question back, and its answer"),
@@ -51,7 +51,7 @@ pub enum Command {
     Retry,
     Undo,
     System(Option<String>),
-    Set(Option<(String, String)>),
+    Set(Option<(String, Option<String>)>),
     Save(String),
     Load(String),
 }
@@ -79,11 +79,10 @@ impl Command {
             "retry" => Command::Retry,
             "undo" => Command::Undo,
             "system" => Command::System(some),
-            "set" => Command::Set(match rest.split_once(char::is_whitespace) {
-                Some((name, value)) => Some((name.to_owned(), value.trim().to_owned())),
-                None if rest.is_empty() => None,
-                None => return Err(wrong("/set needs a name and a value")),
-            }),
+            "set" => Command::Set(some.map(|some| match some.split_once(char::is_whitespace) {
+                Some((name, value)) => (name.to_owned(), Some(value.trim().to_owned())),
+                None => (some, None),
+            })),
             "save" => Command::Save(file()?),
             "load" => Command::Load(file()?),
             _ => return Err(wrong(&format!("/{name} is no command")).hint("/help tells them")),
@@ -121,34 +120,40 @@ impl Chat {
                 self.remark("the model is told this from now on", out)
             }
             Command::Set(None) => self.show_options(out),
-            Command::Set(Some((name, value))) => self.set(&name, &value, out),
+            Command::Set(Some((name, value))) => self.set(&name, value.as_deref(), out),
             Command::Save(file) => {
-                self.save(Path::new(&file))?;
+                self.save(&at_home(&file))?;
                 self.remark(&format!("{} messages in {file}", self.messages.len()), out)
             }
             Command::Load(file) => {
-                self.load(Path::new(&file))?;
+                self.load(&at_home(&file))?;
                 self.remark(&format!("{} messages from {file}", self.messages.len()), out)
             }
         }
     }
 
-    fn set(&mut self, name: &str, value: &str, out: &mut Output) -> Result<()> {
+    fn set(&mut self, name: &str, value: Option<&str>, out: &mut Output) -> Result<()> {
         match (name, value) {
-            ("reasoning", "show") => self.manner.reasoning = Reasoning::Show,
-            ("reasoning", "hide") => self.manner.reasoning = Reasoning::Hide,
-            ("reasoning", "only") => self.manner.reasoning = Reasoning::Only,
+            ("reasoning", None) => self.manner.reasoning = self.start.reasoning,
+            ("reasoning", Some("show")) => self.manner.reasoning = Reasoning::Show,
+            ("reasoning", Some("hide")) => self.manner.reasoning = Reasoning::Hide,
+            ("reasoning", Some("only")) => self.manner.reasoning = Reasoning::Only,
             ("reasoning", _) => return Err(wrong("`reasoning` is show, hide or only")),
             _ if OPTIONS.contains(&name) => {
-                let value: Value = serde_json::from_str(value).unwrap_or_else(|_| value.into());
-                let record = Record::default().with("prompt", "").with(name, value);
-                self.manner.preset.options = Request::parse(&record, &self.manner.preset)?.options;
+                let value = value.map_or(Value::Null, |value| {
+                    serde_json::from_str(value).unwrap_or_else(|_| value.into())
+                });
+                // What is null holds as at the start.
+                let set = self.set.clone().with(name, value);
+                let options = Request::parse(&set, &self.start.preset)?.options;
+                (self.manner.preset.options, self.set) = (options, set);
             }
             _ => {
                 let hint = format!("these are: {}", OPTIONS.join(", "));
                 return Err(wrong(&format!("{name} is no option")).hint(hint));
             }
         }
+        let value = value.unwrap_or("as at the start");
         self.remark(&format!("{name} is {value}"), out)
     }
 
@@ -205,6 +210,11 @@ impl Chat {
     }
 }
 
+/// The path that was typed, with `~` as a shell has it.
+fn at_home(typed: &str) -> PathBuf {
+    mlxk_cli::places::at_home(Path::new(typed))
+}
+
 fn wrong(message: &str) -> Error {
     Error::new(Kind::Validation, "", message)
 }
@@ -220,9 +230,11 @@ mod tests {
         assert_eq!(parse(" /reset "), Some(Command::Reset));
         assert_eq!(parse("Quit"), Some(Command::Quit));
         assert_eq!(parse("/system  Be brief. "), Some(Command::System(Some("Be brief.".into()))));
-        let set = Command::Set(Some(("top_p".into(), "0.5".into())));
-        assert_eq!(parse("/set top_p  0.5"), Some(set));
-        for line in ["/no", "/set top_p", "/save", "/"] {
+        let set =
+            |value: Option<&str>| Command::Set(Some(("top_p".into(), value.map(str::to_owned))));
+        assert_eq!(parse("/set top_p  0.5"), Some(set(Some("0.5"))));
+        assert_eq!(parse("/set top_p "), Some(set(None)));
+        for line in ["/no", "/save", "/"] {
             assert!(Command::parse(line).is_err(), "{line}");
         }
     }

@@ -67,17 +67,18 @@ impl Editor {
     /// If the terminal cannot be read.
     pub fn read(&mut self) -> Result<Line> {
         match self.inner.readline("> ") {
-            Ok(text) => Ok(Line::Text(unmarked(&text))),
+            Ok(text) => {
+                self.keep();
+                Ok(Line::Text(unmarked(&text)))
+            }
             Err(ReadlineError::Interrupted) => Ok(Line::Interrupted),
             Err(ReadlineError::Eof) => Ok(Line::End),
             Err(e) => Err(failed(e)),
         }
     }
-}
 
-impl Drop for Editor {
-    /// Keeps what was typed, for this user alone.
-    fn drop(&mut self) {
+    /// Keeps what was typed, for this user alone; if that fails, it is said once.
+    fn keep(&mut self) {
         let Some(file) = &self.history else { return };
         let kept = match file.parent() {
             Some(directory) if !directory.exists() => {
@@ -88,6 +89,7 @@ impl Drop for Editor {
         let kept = kept.map_err(ReadlineError::from);
         if let Err(e) = kept.and_then(|()| self.inner.append_history(file)) {
             eprintln!("{}: the history is not kept: {e}", file.display());
+            self.history = None;
         }
     }
 }

@@ -23,6 +23,9 @@ use quiet::Quiet;
 struct Chat {
     runner: Runner<Model>,
     manner: Manner,
+    /// The manner at the start, and a record of what was set since.
+    start: Manner,
+    set: Record,
     /// What was said, without what the system says.
     messages: Vec<Value>,
 }
@@ -38,7 +41,9 @@ pub fn chat(
     history: Option<PathBuf>,
     out: &mut Output,
 ) -> Result<()> {
-    let mut chat = Chat { runner, manner: manner.clone(), messages: Vec::new() };
+    let (manner, start) = (manner.clone(), manner.clone());
+    let set = Record::default().with("prompt", "");
+    let mut chat = Chat { runner, manner, start, set, messages: Vec::new() };
     let mut editor = Editor::new(history)?;
     chat.remark(&format!("{name}; /help tells the commands, Ctrl-D leaves"), out)?;
     loop {
@@ -86,7 +91,7 @@ impl Chat {
         let mut first = None;
         let mut page = Page::new(self.manner.reasoning, self.manner.colours);
         let (mut reasoning, mut text, mut calls) = (String::new(), String::new(), Vec::new());
-        let watch = interrupt::watch();
+        let watch = interrupt::watch_patiently();
         let _quiet = Quiet::begin();
         let mut end = None;
         let mut failed = None;
@@ -112,6 +117,11 @@ impl Chat {
         if let Some(e) = failed {
             out.text(page.close())?;
             return Err(e);
+        }
+        let silent = text.is_empty() && reasoning.is_empty() && calls.is_empty();
+        if silent && end.as_ref().is_some_and(|end| end.reason == Reason::Interrupted) {
+            self.messages.pop();
+            return self.remark("interrupted before the answer; the question is taken back", out);
         }
         let mut message = json!({"role": "assistant", "content": text});
         if !reasoning.is_empty() {
