@@ -282,7 +282,8 @@ fn tokens(folder: &Path) {
         ("all filters, 5 logprobs", all, None),
         ("temperature 0.7, top-p 0.9, JSON schema", plain, Some(Rules::Schema(schema))),
     ] {
-        let request = Request { prompt: Prompt::Text("Once upon".into()), options, rules };
+        let prompt = Prompt::Text("Once upon".into());
+        let request = Request { prompt, options, rules, lenient: false };
         answer(&mut runner, &request);
         let times = (0..RUNS).map(|_| answer(&mut runner, &request) * 1e6);
         report("besides, 150,000 to choose", what, median(times), "µs");
