@@ -73,7 +73,7 @@ fn pictures_and_sound_are_refused_and_the_rest_is_answered() {
 }
 
 /// Gives back the last message, and knows of reasoning and calls.
-const MARKED: &str = "{{ messages[-1].content }}{# <think> <tool_call> #}";
+const MARKED: &str = "{{ messages[-1].content }}{# <think> <tool_call> {{ tools }} #}";
 
 #[test]
 fn reasoning_is_shown_hidden_or_alone_and_has_a_field_in_records() {

@@ -274,8 +274,15 @@ fn why(e: &impl std::fmt::Display) -> String {
     }
 }
 
-/// What an error says first; the rest is for those who write grammars' parsers.
+/// What an error says first, and what it comes to if that is only announced; the rest is for those
+/// who write grammars' parsers.
 fn first_line(e: &impl std::fmt::Display) -> String {
     let text = e.to_string();
-    text.lines().next().unwrap_or_default().chars().take(300).collect()
+    let mut lines = text.lines().map(str::trim).filter(|line| !line.is_empty());
+    let first = lines.next().unwrap_or_default();
+    let all = match lines.next_back() {
+        Some(last) if first.ends_with(':') => format!("{first} {last}"),
+        _ => first.to_owned(),
+    };
+    all.chars().take(300).collect()
 }

@@ -536,6 +536,8 @@ fn rules_that_make_no_sense_are_refused_before_the_answer() {
     );
     refused(json!({"json_schema": false}), "`json_schema`: ");
     refused(json!({"json_schema": {"type": "wrong"}}), "`json_schema`: ");
+    let unclosed = json!({"json_schema": {"type": "string", "pattern": "("}});
+    refused(unclosed, "`json_schema`: regex parse error: error: unclosed group");
     refused(json!({"json_schema": {"$ref": "http://example.com/x"}}), "`json_schema`: ");
     refused(json!({"grammar": "start: nothing"}), "`grammar`: ");
     refused(json!({"grammar": ""}), "`grammar`: ");

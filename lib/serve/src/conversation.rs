@@ -42,6 +42,12 @@ fn ready(mut message: Map<String, Value>, new: bool) -> Result<Value, Refusal> {
             "`messages`: `{name}` is not supported in a message"
         )));
     }
+    let calls = message.get("tool_calls").filter(|calls| !calls.is_null());
+    if !calls.is_none_or(are_calls) {
+        return Err(Refusal::invalid(
+            "`messages`: `tool_calls` is not a list of calls of functions",
+        ));
+    }
     // What an assistant refused with is what it said.
     if let Some(refusal) = message.shift_remove("refusal").filter(Value::is_string)
         && message.get("content").is_none_or(Value::is_null)
@@ -55,6 +61,16 @@ fn ready(mut message: Map<String, Value>, new: bool) -> Result<Value, Refusal> {
             .collect::<Result<_, _>>()?;
     }
     Ok(Value::Object(message))
+}
+
+/// Whether each is of a function that has a name, with arguments as a text or as what it stands for.
+fn are_calls(calls: &Value) -> bool {
+    let is_call = |call: &Value| {
+        let function = &call["function"];
+        let arguments = &function["arguments"];
+        function["name"].is_string() && (arguments.is_string() || arguments.is_object())
+    };
+    calls.as_array().is_some_and(|calls| calls.iter().all(is_call))
 }
 
 /// A part as text. Media that the model is asked about now are refused; of those before, which

@@ -259,6 +259,11 @@ async fn what_cannot_be_heeded_is_refused_by_name() {
             "`json_schema` and `response_format` both ask for a form",
             "json_schema",
         ),
+        (
+            json!({"messages": [{"role": "assistant", "tool_calls": [{"id": "1"}]}]}),
+            "`messages`: `tool_calls` is not a list of calls of functions",
+            "messages",
+        ),
         (json!({"messages": []}), "`messages` is not a list of objects with a `role`", "messages"),
         (
             json!({"response_format": {"type": "xml"}}),
