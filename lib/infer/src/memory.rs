@@ -33,7 +33,9 @@ fn elements(config: &Value) -> u64 {
     }
     if let Some(latent) = number(&["kv_lora_rank"]) {
         let rotated = number(&["qk_rope_head_dim"]).unwrap_or_default();
-        return layers(config).saturating_mul(latent.saturating_add(rotated));
+        let chosen_by = number(&["index_head_dim"]).unwrap_or_default();
+        let of_each = latent.saturating_add(rotated).saturating_add(chosen_by);
+        return layers(config).saturating_mul(of_each);
     }
     let hidden = number(&["hidden_size", "n_embd"]).unwrap_or_default();
     let of_each = [

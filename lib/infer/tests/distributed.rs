@@ -16,7 +16,7 @@ use model::{Draft, GREEDY};
 use tempfile::TempDir;
 
 /// Models, and how they can be taken apart; of norms over all heads only the feed-forward part.
-const CASES: [(&str, &[Split]); 9] = [
+const CASES: [(&str, &[Split]); 10] = [
     ("llama", &[Split::Tensor, Split::Pipeline]),
     ("llama-q4", &[Split::Tensor, Split::Pipeline]),
     ("llama-linear-biased", &[Split::Tensor]),
@@ -25,6 +25,7 @@ const CASES: [(&str, &[Split]); 9] = [
     ("gpt_oss", &[Split::Tensor, Split::Pipeline]),
     ("mixtral", &[Split::Tensor, Split::Pipeline]),
     ("cohere", &[Split::Tensor]),
+    ("deepseek_v41-mixed", &[Split::Tensor]),
     ("exaone4", &[Split::Tensor, Split::Pipeline]),
 ];
 

@@ -34,6 +34,8 @@ fn layers_without_keys_and_values_count_as_none() {
         ("nemotron_h", 1, 2 * 16 * 2),
         ("jamba", 1, 2 * 8 * 2),
         ("gemma3n", 4, 2 * 16 * 2),
+        // A latent vector, the part of a key that turns, and a key to be chosen by.
+        ("deepseek_v32", 2, 32 + 16 + 24),
         // Two rows, and their keys, for every other token.
         ("deepseek_v41", 2, (32 + 32) / 2),
     ] {

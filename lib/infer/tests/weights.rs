@@ -321,6 +321,31 @@ fn experts_that_no_token_can_choose_are_refused() {
 }
 
 #[test]
+fn layers_that_cannot_look_at_what_others_make_are_refused() {
+    let ratios = vec![0, 2, 4, 2, 2, 0];
+    for (draft, why) in [
+        (
+            Draft::of("deepseek_v41").with("compress_ratios", ratios),
+            "layer 2 looks at rows of another length than it chooses",
+        ),
+        (Draft::of("deepseek_v41").with("o_groups", 3), "heads cannot be 3 groups"),
+        (Draft::of("deepseek_v41").with("qk_rope_head_dim", 7), "`qk_rope_head_dim` cannot be 7"),
+        (Draft::of("deepseek_v32").with("index_head_dim", 8), "`index_head_dim` cannot be 8"),
+    ] {
+        assert_eq!(draft.refused(), format!("config.json: {why}"));
+    }
+}
+
+#[test]
+fn scales_of_other_codes_than_there_are_are_refused() {
+    let mut draft = Draft::of("deepseek_v41-hf");
+    draft.tensors.get_mut("layers.0.attn.wq_a.scale").unwrap().shape.reverse();
+    let refused = draft.refused();
+    let why = "layers.0.attn.wq_a.weight: expected a scale for 32 codes of 8 or 4 bits";
+    assert!(refused.starts_with(why), "{refused}");
+}
+
+#[test]
 fn scales_of_another_type_than_the_packing_has_are_refused() {
     let scales = "model.layers.0.mlp.up_proj.scales";
     let mut draft = Draft::of("llama-mxfp4");

@@ -52,6 +52,8 @@ pub fn adapt(architecture: Architecture, mut all: Checkpoint) -> Result<Checkpoi
         A::FalconH1 => falcon::fold(&mut all)?,
         A::BailingHybrid
         | A::DeepseekV3
+        | A::DeepseekV32
+        | A::GlmMoeDsa
         | A::Glm4MoeLite
         | A::KimiK25
         | A::KimiVl

@@ -184,8 +184,9 @@ fn delicate(architecture: Architecture) -> &'static [&'static str] {
 /// Ends of the names of matrices that mlx-lm has as plain numbers whatever becomes of others.
 pub fn plain(architecture: Architecture) -> &'static [&'static str] {
     match architecture.name() {
-        "deepseek" | "deepseek_v2" | "deepseek_v3" | "dots1" | "exaone_moe" | "glm4_moe"
-        | "glm4_moe_lite" | "kimi_k25" | "kimi_vl" | "solar_open" => &["mlp.gate"],
+        "deepseek" | "deepseek_v2" | "deepseek_v3" | "deepseek_v32" | "deepseek_v41" | "dots1"
+        | "exaone_moe" | "glm4_moe" | "glm4_moe_lite" | "glm_moe_dsa" | "kimi_k25" | "kimi_vl"
+        | "solar_open" => &["mlp.gate"],
         "nemotron_h" => &["mixer.gate"],
         "bailing_hybrid" => &[
             "model.word_embeddings",
@@ -205,9 +206,21 @@ pub fn plain(architecture: Architecture) -> &'static [&'static str] {
 /// Ends of the names of tensors that keep their type: sums that many small numbers go into.
 pub fn kept(architecture: Architecture) -> &'static [&'static str] {
     match architecture.name() {
-        "deepseek_v3" | "exaone_moe" | "glm4_moe" | "glm4_moe_lite" | "kimi_k25" | "kimi_vl"
-        | "minimax" | "solar_open" => &["e_score_correction_bias"],
+        "deepseek_v3" | "deepseek_v32" | "glm_moe_dsa" | "exaone_moe" | "glm4_moe"
+        | "glm4_moe_lite" | "kimi_k25" | "kimi_vl" | "minimax" | "solar_open" => {
+            &["e_score_correction_bias"]
+        }
         "afmoe" | "bailing_hybrid" | "bailing_moe" | "lfm2_moe" => &["expert_bias"],
+        "deepseek_v41" => &[
+            "_hc.fn",
+            "_hc.base",
+            "_hc.scale",
+            "self_attn.sinks",
+            "e_score_correction_bias",
+            "compressor.kv_proj.weight",
+            "compressor.gate_proj.weight",
+            "compressor.kv_norm.weight",
+        ],
         "nemotron_h" => &["e_score_correction_bias", "A_log"],
         "kimi_linear" => &["e_score_correction_bias", "A_log", "dt_bias"],
         "qwen3_5" | "qwen3_5_moe" => &["A_log"],

@@ -4,7 +4,7 @@
 use mlxk_core::Result;
 use serde_json::{Value, json};
 
-use super::config::{Config, given, invalid, unknown};
+use super::config::{Config, given, invalid, positive, unknown};
 use super::decoder::Decoder;
 use super::ends::{Ends, EndsArch};
 use super::stack::{Factors, Part, Stack, Step};
@@ -13,6 +13,7 @@ use crate::kernels::Activation;
 use crate::mixture::{Groups, Moe, MoeArch, Routing, Score, SharedArch};
 use crate::nn::{Feed, Latent, LatentSizes, Mix, Mlp, MlpArch, NormArch, Warmth};
 use crate::rope::{Rope, Scaling};
+use crate::sparse::{Pick, PickSizes};
 use crate::weights::Cursor;
 
 /// What members of the family do each in its own way.
@@ -89,6 +90,46 @@ pub fn load_3(config: &Value, w: Cursor) -> Result<Box<dyn Language>> {
         None | Some("noaux_tc") => load(&c, Member::new(mixture(&c, Score::Sigmoid, 2)?), w),
         Some(other) => Err(unknown(format!("experts chosen by `{other}` cannot run yet"))),
     }
+}
+
+/// A deepseek_v32: a deepseek_v3 whose tokens attend to some of those before them.
+pub fn load_32(config: &Value, w: Cursor) -> Result<Box<dyn Language>> {
+    picking(config, false, w)
+}
+
+/// A glm_moe_dsa: the same, but for how what chooses turns.
+pub fn load_glm_dsa(config: &Value, w: Cursor) -> Result<Box<dyn Language>> {
+    picking(config, true, w)
+}
+
+fn picking(config: &Value, interleaved: bool, w: Cursor) -> Result<Box<dyn Language>> {
+    let defaults = json!({"q_lora_rank": 1536, "index_n_heads": 64, "index_head_dim": 128,
+        "index_topk": 2048, "topk_method": "noaux_tc"});
+    let c = read(&given(config, defaults), true)?;
+    let method: String = c.need("topk_method")?;
+    if method != "noaux_tc" {
+        return Err(unknown(format!("experts chosen by `{method}` cannot run yet")));
+    }
+    let member = Member::new(mixture(&c, Score::Sigmoid, 2)?);
+    let (sizes, rope) = attention(&c, &member)?;
+    let traditional = c.get("indexer_rope_interleave")?.unwrap_or(interleaved);
+    let (_, turn) = attention(&c, &Member { traditional, ..Member::new(None) })?;
+    let pick = PickSizes {
+        hidden: c.hidden_size,
+        query_rank: c.need("q_lora_rank")?,
+        heads: c.need("index_n_heads")?,
+        size: c.need("index_head_dim")?,
+        chosen: c.need("index_topk")?,
+    };
+    positive(&[("index_n_heads", pick.heads), ("index_topk", pick.chosen)])?;
+    positive(&[("index_head_dim", pick.size), ("q_lora_rank", pick.query_rank)])?;
+    if pick.size < sizes.rotated {
+        return Err(invalid(format!("`index_head_dim` cannot be {}", pick.size)));
+    }
+    layers(&c, member, w, |_, w| {
+        let pick = Pick::load(&mut w.at("indexer"), pick, turn.clone())?;
+        Ok(Box::new(Latent::load(w, &sizes, Some(rope.clone()))?.picking(pick)))
+    })
 }
 
 /// A kimi_k25 or a kimi_vl: a deepseek_v3 without what it sees.

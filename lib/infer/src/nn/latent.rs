@@ -1,10 +1,11 @@
 //! Attention whose keys and values are made of one short vector for each token, which is all that is
 //! remembered (multi-head latent attention, arXiv 2405.04434).
 
-use mlx_rs::Array;
 use mlx_rs::error::Result;
 use mlx_rs::fast::{self, ScaledDotProductAttentionMask as Mask};
-use mlx_rs::ops::{arange, select, sigmoid, split_at_indices};
+use mlx_rs::ops::indexing::put_along_axis;
+use mlx_rs::ops::{arange, concatenate, select, sigmoid, split_at_indices, zeros_dtype};
+use mlx_rs::{Array, Dtype};
 use mlxk_core::Packing;
 
 use super::attention::{Warmth, warmed};
@@ -15,6 +16,7 @@ use crate::matrix::{Matrix, Packed};
 use crate::mlx;
 use crate::quantized;
 use crate::rope::Rope;
+use crate::sparse::Pick;
 use crate::weights::Cursor;
 
 /// What the weights of such a layer do not show.
@@ -57,6 +59,8 @@ pub struct Latent {
     o_proj: Linear,
     /// `None` if it does not know positions.
     rope: Option<Rope>,
+    /// `None` if a token attends to all before it.
+    pick: Option<Pick>,
     sizes: LatentSizes,
     kernels: &'static Kernels,
 }
@@ -93,14 +97,25 @@ impl Latent {
             g_proj: gate,
             o_proj: Linear::load(w, "o_proj", hidden, heads * value)?,
             rope,
+            pick: None,
             sizes: *sizes,
             kernels: w.kernels(),
         })
     }
 
+    /// The same, but a token attends to those alone that `pick` chooses.
+    pub fn picking(self, pick: Pick) -> Latent {
+        Latent { pick: Some(pick), ..self }
+    }
+
     /// [1, length, heads * (plain + rotated)] and the latent vectors and keys that are new, to
-    /// [1, length, heads * value].
-    fn attend(&self, q: &Array, latents: &Array, keys: &Array, kv: &mut Kv) -> Result<Array> {
+    /// [1, length, heads * value]; with queries, weights and keys to choose by, if anything is chosen.
+    fn attend(
+        &self,
+        [q, latents, keys]: [&Array; 3],
+        choice: Option<(&Pick, [&Array; 3])>,
+        kv: &mut Kv,
+    ) -> Result<Array> {
         let LatentSizes { heads, plain, rotated, scale, .. } = self.sizes;
         let [plain, rotated] = [plain, rotated].map(|n| n as i32);
         let length = q.dim(1);
@@ -112,12 +127,29 @@ impl Latent {
             Some(rope) => rope.apply(x, offset),
             None => Ok(x.clone()),
         };
-        let (turned, keys) = (turn(&parts[1])?, turn(&keys.expand_dims(1)?)?);
+        let (turned, mut keys) = (turn(&parts[1])?, turn(&keys.expand_dims(1)?)?);
+        if let Some((pick, [.., own])) = choice {
+            keys = concatenate(&[keys, pick.turned(own, offset)?], -1)?;
+        }
         kv.append(&latents.expand_dims(1)?, &keys)?;
-        let [latents, keys] = kv.seen(length)?;
+        let [mut latents, mut keys] = kv.seen(length)?;
+        let mut visible = kv.visible(length)?.array(length, keys.dim(2))?;
+        if let Some((pick, [queries, weights, _])) = choice {
+            let both = split_at_indices(&keys, &[rotated], -1)?;
+            keys = both[0].clone();
+            let queries = pick.turned(queries, offset)?;
+            match pick.choose(&queries, weights, &both[1], visible.as_ref())? {
+                Some(ids) if length == 1 => {
+                    let ids = ids.flatten(None, None)?;
+                    [latents, keys] = [latents.take_axis(&ids, 2)?, keys.take_axis(&ids, 2)?];
+                }
+                Some(ids) => visible = Some(among(&ids, visible, keys.dim(2))?),
+                None => {}
+            }
+        }
         let scores = turned.multiply(mlx::number(scale, &turned)?)?;
         let mut scores = scores.matmul(keys.swap_axes(-1, -2)?)?;
-        if let Some(mask) = kv.visible(length)?.array(length, scores.dim(-1))? {
+        if let Some(mask) = visible {
             scores = select(mask, &scores, mlx::number(f32::NEG_INFINITY, &scores)?)?;
         }
         let mixed = self.mix(&parts[0], &latents, &scores)?;
@@ -146,24 +178,44 @@ impl Mix for Latent {
     }
 
     fn forward(&self, x: &Array, texts: &mut Texts, slot: usize) -> Result<Array> {
-        let q = match &self.queries {
-            Queries::Direct(q_proj) => q_proj.forward(x)?,
+        let (q, choice) = match &self.queries {
+            Queries::Direct(q_proj) => (q_proj.forward(x)?, None),
             Queries::Latent { q_a_proj, q_a_layernorm, q_b_proj } => {
-                q_b_proj.forward(&q_a_layernorm.forward(&q_a_proj.forward(x)?)?)?
+                let q = q_a_layernorm.forward(&q_a_proj.forward(x)?)?;
+                let made = self.pick.as_ref().map(|pick| pick.made(x, &q)).transpose()?;
+                (q_b_proj.forward(&q)?, self.pick.as_ref().zip(made))
             }
         };
         let sizes = [self.sizes.rank, self.sizes.rotated].map(|n| n as i32);
         let [latents, keys] = self.kernels.parts(&self.kv_a_proj_with_mqa.forward(x)?, sizes)?;
         let latents = self.kv_a_layernorm.forward(&latents)?;
-        let mut mixed = texts.each_kv(slot, [&q, &latents, &keys], |[q, latents, keys], kv| {
-            self.attend(q, latents, keys, kv)
-        })?;
+        let own = [&q, &latents, &keys];
+        let mut mixed = match &choice {
+            None => texts.each_kv(slot, own, |own, kv| self.attend(own, None, kv))?,
+            Some((pick, [queries, weights, picked])) => {
+                let all = [&q, &latents, &keys, queries, weights, picked];
+                texts.each_kv(slot, all, |[q, latents, keys, queries, weights, picked], kv| {
+                    let choice = Some((*pick, [queries, weights, picked]));
+                    self.attend([q, latents, keys], choice, kv)
+                })?
+            }
+        };
         if let Some(gate) = &self.g_proj {
             let by_head = mixed.reshape(&[1, x.dim(1), self.sizes.heads as i32, -1])?;
             let open = sigmoid(gate.forward(x)?)?.expand_dims(-1)?;
             mixed = by_head.multiply(open)?.reshape(mixed.shape())?;
         }
         self.o_proj.forward(&mixed)
+    }
+}
+
+/// Whether a token is one of `ids` [length, chosen] of the `seen` ones, and visible.
+fn among(ids: &Array, visible: Option<Array>, seen: i32) -> Result<Array> {
+    let none = zeros_dtype(&[ids.dim(0), seen], Dtype::Bool)?;
+    let chosen = put_along_axis(none, ids, Array::from_bool(true), -1)?;
+    match visible {
+        Some(visible) => chosen.logical_and(visible),
+        None => Ok(chosen),
     }
 }
 

@@ -122,7 +122,9 @@ impl Indexer {
         for first in (0..length).step_by(STRETCH as usize) {
             let range = first..(first + STRETCH).min(length);
             let ends = mlx::entries(&ends, range.clone())?;
-            let scores = self.scores([&q, &keys, weights], &ends, range.clone())?;
+            let scores = fits([&q, &keys, weights], range.clone())?;
+            let there = arange::<i32, i32>(None, held, None)?.lt(&ends)?;
+            let scores = select(there, scores, Array::from_f32(f32::NEG_INFINITY))?;
             let scores = match (self.sizes.candidates, &sight.blocks) {
                 (Some(candidates), _) => {
                     blocks.push(best_blocks(&scores, &ends, candidates)?);
@@ -142,25 +144,18 @@ impl Indexer {
         });
         Ok(())
     }
+}
 
-    /// How well rows fit the queries `range`, [queries, held]: minus infinity if they come later. Of
-    /// queries [1, heads, length, size], keys [1, 1, size, held] and weights [1, length, heads].
-    fn scores(
-        &self,
-        [q, keys, weights]: [&Array; 3],
-        ends: &Array,
-        range: Range<i32>,
-    ) -> Result<Array> {
-        let products = mlx::rows(q, range.clone())?.matmul(keys)?;
-        let scale = Array::from_f32((self.sizes.size as f32).powf(-0.5));
-        let fits = maximum(products, Array::from_f32(0.0))?.multiply(scale)?;
-        let weights = mlx::columns(weights, range)?.as_dtype(Dtype::Float32)?;
-        let share = Array::from_f32((self.sizes.heads as f32).powf(-0.5));
-        let weights = weights.multiply(share)?.swap_axes(-1, -2)?.expand_dims(-1)?;
-        let scores = fits.multiply(weights)?.sum_axes(&[0, 1], false)?;
-        let there = arange::<i32, i32>(None, scores.dim(-1), None)?.lt(ends)?;
-        select(there, scores, Array::from_f32(f32::NEG_INFINITY))
-    }
+/// How well keys fit the queries `range`, [queries, keys]: the sum over heads, each with its weight, of
+/// products that are positive. Of queries [1, heads, length, size], keys [1, 1, size, held] and weights
+/// [1, length, heads].
+pub fn fits([q, keys, weights]: [&Array; 3], range: Range<i32>) -> Result<Array> {
+    let products = mlx::rows(q, range.clone())?.matmul(keys)?;
+    let positive = maximum(products, Array::from_f32(0.0))?;
+    let factor = Array::from_f32(((q.dim(1) * q.dim(3)) as f32).powf(-0.5));
+    let weights = mlx::columns(weights, range)?.as_dtype(Dtype::Float32)?.multiply(factor)?;
+    let weights = weights.swap_axes(-1, -2)?.expand_dims(-1)?;
+    positive.multiply(weights)?.sum_axes(&[0, 1], false)
 }
 
 /// How many rows are complete at each of `length` tokens from position `start` on, [length, 1].
@@ -178,7 +173,7 @@ fn all(ends: &Array, held: i32) -> Result<Chosen> {
 
 /// The `count` rows of the best scores [queries, held]; of equal ones the first, however many rows there
 /// are that nobody sees.
-fn best(scores: &Array, count: i32) -> Result<Chosen> {
+pub fn best(scores: &Array, count: i32) -> Result<Chosen> {
     let order = argsort_axis(scores.negative()?, -1)?;
     let ids = mlx::columns(&order, 0..count)?;
     let visible = take_along_axis(scores, &ids, -1)?.gt(Array::from_f32(f32::NEG_INFINITY))?;

@@ -15,10 +15,12 @@ use crate::weights::Cursor;
 
 mod compress;
 mod index;
+mod pick;
 mod round;
 
 pub use compress::CompressSizes;
 pub use index::{Candidates, IndexSizes, Sight};
+pub use pick::{Pick, PickSizes};
 
 use compress::Compressor;
 use index::Indexer;
