@@ -13,12 +13,13 @@ use axum::response::{IntoResponse, Response};
 use futures_util::stream::{self, Stream};
 use http_body_util::LengthLimitError;
 use mlxk_core::{Error, Kind};
+use tokio::sync::watch;
 use tokio::task::{JoinError, spawn_blocking};
 use tokio::time::timeout;
 
 use crate::account::Account;
 use crate::app::{App, Settings};
-use crate::engine::{Event, Events};
+use crate::engine::{Event, Events, Request};
 use crate::fields::Fields;
 use crate::guard::Id;
 use crate::refusal::Refusal;
@@ -91,7 +92,7 @@ impl Open {
         let mut choices = Vec::new();
         for request in requests {
             let account = Account::open(app, &id.0, &request, stream);
-            choices.push(Choice::open(account, app.engine.submit(request), single)?);
+            choices.push(Choice::open(account, app, request, single)?);
         }
         Ok(Open { choices, wording, stream })
     }
@@ -131,6 +132,8 @@ pub fn json(value: &serde_json::Value) -> Response {
 struct Choice {
     account: Account,
     events: Events,
+    /// Turns true when there is no more time.
+    stopping: watch::Receiver<bool>,
     /// Whether calls after the first are left out.
     single: bool,
     calls: usize,
@@ -140,30 +143,41 @@ struct Choice {
 impl Choice {
     fn open(
         mut account: Account,
-        events: mlxk_core::Result<Events>,
+        app: &App,
+        request: Request,
         single: bool,
     ) -> Result<Choice, Refusal> {
-        let events = events.map_err(|e| failed(&mut account, e))?;
-        Ok(Choice { account, events, single, calls: 0, over: false })
+        let events = app.engine.submit(request).map_err(|e| failed(&mut account, e))?;
+        Ok(Choice { account, events, stopping: app.over(), single, calls: 0, over: false })
+    }
+
+    /// What the engine says next, unless the server stops.
+    async fn hear(&mut self) -> mlxk_core::Result<Event> {
+        tokio::select! {
+            biased;
+            _ = self.stopping.wait_for(|&stopping| stopping) => {
+                Err(Error::new(Kind::ServerShutdown, "", "the server is stopping"))
+            }
+            event = self.events.recv() => event.unwrap_or_else(|| Err(closed())),
+        }
     }
 
     /// Waits until the model begins: the tokens of the prompt.
     async fn begin(&mut self) -> Result<u64, Refusal> {
-        match self.events.recv().await {
-            Some(Ok(Event::Begun { prompt_tokens })) => {
+        match self.hear().await {
+            Ok(Event::Begun { prompt_tokens }) => {
                 self.account.hear(&Event::Begun { prompt_tokens });
                 Ok(prompt_tokens)
             }
-            Some(Ok(_)) | None => Err(failed(&mut self.account, closed())),
-            Some(Err(e)) => Err(failed(&mut self.account, e)),
+            Ok(_) => Err(failed(&mut self.account, closed())),
+            Err(e) => Err(failed(&mut self.account, e)),
         }
     }
 
     /// What comes next; nothing after the end.
     async fn next(&mut self) -> Result<Option<Event>, Refusal> {
         while !self.over {
-            let event = self.events.recv().await.unwrap_or_else(|| Err(closed()));
-            let event = event.map_err(|e| failed(&mut self.account, e))?;
+            let event = self.hear().await.map_err(|e| failed(&mut self.account, e))?;
             self.account.hear(&event);
             self.over = matches!(event, Event::End(_));
             self.calls += usize::from(matches!(event, Event::Call(_)));

@@ -14,6 +14,7 @@ use axum::routing::{get, post};
 use axum::{Extension, body::Body};
 use mlxk_core::{Error, Kind};
 use serde_json::json;
+use tokio::sync::watch;
 use tower_http::cors::{AllowHeaders, CorsLayer};
 
 use crate::answer::{Open, body};
@@ -70,13 +71,16 @@ pub struct App {
     pub(crate) meter: Meter,
     /// Whether no further request is answered.
     closing: AtomicBool,
+    /// Whether those that are being answered end as they are.
+    over: watch::Sender<bool>,
 }
 
 impl App {
     /// A server of what `engine` can answer.
     pub fn new(engine: impl Engine, settings: Settings) -> Arc<App> {
         let (engine, meter) = (Box::new(engine), Meter::new());
-        Arc::new(App { engine, settings, meter, closing: AtomicBool::new(false) })
+        let (closing, over) = (AtomicBool::new(false), watch::Sender::new(false));
+        Arc::new(App { engine, settings, meter, closing, over })
     }
 
     /// Refuses all further requests; those that are being answered go on.
@@ -87,6 +91,16 @@ impl App {
     /// Whether further requests are refused.
     pub(crate) fn closing(&self) -> bool {
         self.closing.load(Ordering::Relaxed)
+    }
+
+    /// Ends the requests that are being answered, which are told so.
+    pub(crate) fn end(&self) {
+        self.over.send_replace(true);
+    }
+
+    /// Tells when they end.
+    pub(crate) fn over(&self) -> watch::Receiver<bool> {
+        self.over.subscribe()
     }
 
     /// All routes.

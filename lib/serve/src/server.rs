@@ -4,6 +4,7 @@ use std::convert::Infallible;
 use std::io;
 use std::net;
 use std::os::unix::net as unix;
+use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -36,6 +37,9 @@ const HEAD_BYTES: usize = 64 << 10;
 
 /// Time between two looks whether to stop.
 const LOOK: Duration = Duration::from_millis(100);
+
+/// Time for clients to take what they are told when theirs is over.
+const LAST: Duration = Duration::from_millis(500);
 
 /// Time to rest when no connection can be taken, as when too many files are open.
 const REST: Duration = Duration::from_millis(2);
@@ -102,8 +106,12 @@ async fn serve(
     app.close();
     doors.shutdown().await;
     if let Some(graceful) = Arc::into_inner(graceful) {
-        // Those that take longer are cut off.
-        let _ = timeout(grace, graceful.shutdown()).await;
+        let mut done = pin!(graceful.shutdown());
+        if timeout(grace, &mut done).await.is_err() {
+            app.end();
+            // Who does not take what is told is cut off.
+            let _ = timeout(LAST, done).await;
+        }
     }
     Ok(())
 }

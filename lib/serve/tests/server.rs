@@ -102,11 +102,14 @@ fn a_server_that_stops_lets_answers_end_within_their_time() {
 
     let script = long();
     let server = start(&script, Duration::from_millis(50));
-    let client = ask(&server, "long", true);
-    until("it begins", || script.figures().running == 1);
+    let (streamed, whole) = (ask(&server, "long", true), ask(&server, "long", false));
+    until("they begin", || script.figures().running == 2);
     server.stop();
-    assert!(!all(client).contains("[DONE]"));
-    until("it is given up", || script.figures().running == 0);
+    let told = all(streamed);
+    assert!(told.contains("server_shutdown") && !told.contains("[DONE]"), "{told}");
+    let told = all(whole);
+    assert!(told.starts_with("HTTP/1.1 503 ") && told.contains("server_shutdown"), "{told}");
+    until("they are given up", || script.figures().running == 0);
 }
 
 #[test]
