@@ -124,6 +124,7 @@ impl Flags {
         Ok(Manner {
             preset,
             reasoning: self.reasoning(),
+            terminal: output::to_terminal(),
             colours: output::colours(),
             work: self.work.work()?,
             stream: !self.no_stream,

@@ -37,7 +37,9 @@ pub struct Manner {
     pub preset: Preset,
     /// What people see of reasoning.
     pub reasoning: Reasoning,
-    /// Whether it may be dim.
+    /// Whether they read it on a terminal.
+    pub terminal: bool,
+    /// Whether reasoning may be dim.
     pub colours: bool,
     /// How the model works.
     pub work: Work,
@@ -125,7 +127,7 @@ impl Asking<'_> {
         let started = Instant::now();
         let mut first = None;
         let mut answer = Answer::default();
-        let mut page = Page::new(self.manner.reasoning, self.manner.colours);
+        let mut page = Page::new(self.manner);
         let interrupted = || watch.get().is_some_and(Watch::caught);
         for event in self.runner.generate(request, &interrupted)? {
             watch.get_or_init(interrupt::watch);

@@ -1,7 +1,11 @@
 //! An answer as people read it: what the model thinks is dim, or not there at all.
 
+use std::borrow::Cow;
+
 use mlxk_infer::Event;
 use serde_json::json;
+
+use crate::Manner;
 
 /// What is shown of reasoning.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -24,6 +28,7 @@ const TITLES: [&str; 2] = ["[Reasoning]\n", "[Answer]\n"];
 #[derive(Debug)]
 pub struct Page {
     reasoning: Reasoning,
+    terminal: bool,
     /// What stands before reasoning, and what after it.
     marks: [&'static str; 2],
     /// What was written last.
@@ -39,29 +44,44 @@ enum Last {
 }
 
 impl Page {
-    /// An empty page, on a terminal with `colours` or without.
-    pub fn new(reasoning: Reasoning, colours: bool) -> Page {
+    /// An empty page.
+    pub fn new(manner: &Manner) -> Page {
+        Page::with(manner.reasoning, manner.terminal, manner.colours)
+    }
+
+    fn with(reasoning: Reasoning, terminal: bool, colours: bool) -> Page {
         let marks = match (reasoning, colours) {
             (Reasoning::Show, true) => DIM,
             (Reasoning::Show, false) => TITLES,
             _ => ["", ""],
         };
-        Page { reasoning, marks, last: Last::Nothing }
+        Page { reasoning, terminal, marks, last: Last::Nothing }
     }
 
     /// What is to be written of `event`.
     pub fn write(&mut self, event: &Event) -> String {
         match event {
             Event::Reasoning(text) if self.reasoning != Reasoning::Hide => {
-                self.turn(Last::Reasoning) + text
+                self.turn(Last::Reasoning) + &self.shown(text)
             }
-            Event::Text(text) if self.reasoning != Reasoning::Only => self.turn(Last::Text) + text,
+            Event::Text(text) if self.reasoning != Reasoning::Only => {
+                self.turn(Last::Text) + &self.shown(text)
+            }
             Event::Call(call) if self.reasoning != Reasoning::Only => {
                 let call = json!({"name": call.name, "arguments": call.arguments});
                 self.turn(Last::Call) + &call.to_string()
             }
             Event::End(_) => self.close().to_owned() + "\n",
             _ => String::new(),
+        }
+    }
+
+    /// The text; a terminal would do what control characters tell it to, and gets none.
+    fn shown<'t>(&self, text: &'t str) -> Cow<'t, str> {
+        let acts = |c: char| c.is_control() && c != '\n' && c != '\t';
+        match self.terminal && text.contains(acts) {
+            true => text.replace(acts, "\u{fffd}").into(),
+            false => text.into(),
         }
     }
 
@@ -101,7 +121,7 @@ mod tests {
     use super::*;
 
     fn page(reasoning: Reasoning, colours: bool) -> String {
-        let mut page = Page::new(reasoning, colours);
+        let mut page = Page::with(reasoning, colours, colours);
         let events = [
             Event::Reasoning("Hm".into()),
             Event::Reasoning(".".into()),
@@ -120,8 +140,19 @@ mod tests {
     }
 
     #[test]
+    fn an_answer_cannot_act_on_a_terminal() {
+        let text = Event::Text("a\u{1b}]0;b\u{7}\r\n\tc\u{9b}2J".into());
+        let shown = "a\u{fffd}]0;b\u{fffd}\u{fffd}\n\tc\u{fffd}2J";
+        assert_eq!(Page::with(Reasoning::Hide, true, true).write(&text), shown);
+        assert_eq!(
+            Page::with(Reasoning::Hide, false, false).write(&text),
+            "a\u{1b}]0;b\u{7}\r\n\tc\u{9b}2J"
+        );
+    }
+
+    #[test]
     fn what_ends_within_reasoning_leaves_the_terminal_as_it_was() {
-        let mut page = Page::new(Reasoning::Show, true);
+        let mut page = Page::with(Reasoning::Show, true, true);
         assert_eq!(page.write(&Event::Reasoning("Hm".into())) + page.close(), "\x1b[2mHm\x1b[22m");
         assert_eq!(page.close(), "");
     }

@@ -89,7 +89,7 @@ impl Chat {
         let request = Request::parse(&self.request(), &self.manner.preset)?;
         let started = Instant::now();
         let mut first = None;
-        let mut page = Page::new(self.manner.reasoning, self.manner.colours);
+        let mut page = Page::new(&self.manner);
         let (mut reasoning, mut text, mut calls) = (String::new(), String::new(), Vec::new());
         let watch = interrupt::watch_patiently();
         let _quiet = Quiet::begin();
