@@ -276,7 +276,8 @@ fn told(event: Heard) -> Event {
 }
 
 fn likelihood(told: mlxk_infer::generate::Likelihood) -> Likelihood {
-    Likelihood { text: told.text, logprob: told.logprob }
+    let mlxk_infer::generate::Likelihood { text, bytes, logprob, .. } = told;
+    Likelihood { text, bytes, logprob }
 }
 
 fn ended(end: &Ended) -> End {

@@ -50,7 +50,7 @@ pub struct Told {
 
 /// Does what is asked until nobody can ask any more.
 pub fn work(told: Told, orders: &Receiver<Order>) {
-    let mut worker = Worker { told, desks: Vec::new(), line: VecDeque::new() };
+    let mut worker = Worker { told, desks: Vec::new(), line: VecDeque::new(), blocked: None };
     while worker.hear(orders) {
         worker.admit();
         // A step may be long.
@@ -67,6 +67,9 @@ struct Worker {
     desks: Vec<Desk>,
     /// Requests that wait, the first that came first.
     line: VecDeque<Box<Waiting>>,
+    /// The model that there was no room for, and what its weights need: so that its files are not
+    /// read at every step.
+    blocked: Option<(Found, u64)>,
 }
 
 /// What becomes of a request that waits.
@@ -190,8 +193,15 @@ impl Worker {
         if let Some(place) = self.desks.iter().position(|desk| desk.found == *found) {
             return Ok(Some(place));
         }
+        let memory = self.told.bounds.memory;
+        let busy = self.desks.iter().filter(|desk| desk.running() > 0);
+        let busy: u64 = busy.map(|desk| desk.weights).sum();
+        if self.blocked.as_ref().is_some_and(|(known, need)| known == found && busy + need > memory)
+        {
+            return Ok(None);
+        }
         let weighed = desk::weigh(found)?;
-        let (need, memory) = (weighed.weights, self.told.bounds.memory);
+        let need = weighed.weights;
         if need > memory {
             let message = format!("its weights need {need} bytes, the server may use {memory}");
             return Err(Error::new(Kind::InsufficientMemory, id(found), message));
@@ -199,7 +209,10 @@ impl Worker {
         while self.weights() + need > memory {
             let idle = self.desks.iter().enumerate().filter(|(_, desk)| desk.running() == 0);
             let oldest = idle.min_by_key(|(_, desk)| desk.used).map(|(place, _)| place);
-            let Some(oldest) = oldest else { return Ok(None) };
+            let Some(oldest) = oldest else {
+                self.blocked = Some((found.clone(), need));
+                return Ok(None);
+            };
             self.desks.remove(oldest);
         }
         let processor = self.told.shared.processors.find(found, desk::weigh)?;

@@ -38,6 +38,8 @@ pub struct Likelihood {
     pub id: u32,
     /// Its text, as far as it is one alone.
     pub text: String,
+    /// What it adds to a text.
+    pub bytes: Vec<u8>,
     /// Before any filter and temperature.
     pub logprob: f32,
 }

@@ -1,8 +1,8 @@
 //! An answer in the making: tokens in, events out.
 
 use crate::Processor;
-use crate::answer::Answer;
-use crate::event::{Bound, End, Event, Reason};
+use crate::answer::{Answer, Piece};
+use crate::event::{Bound, End, Event, Reason, Told};
 use crate::sample::Token;
 
 /// One answer.
@@ -17,6 +17,8 @@ pub struct Generation {
     pub bound: Bound,
     /// What will be told at its end.
     pub end: End,
+    /// How likely tokens were whose text is held back.
+    pub waiting: Vec<Told>,
     /// Whether the end was told.
     pub over: bool,
 }
@@ -28,8 +30,8 @@ impl Generation {
         self.end.completion_tokens += 1;
         let mut told = token.logprobs.as_ref().map(|told| tokenizer.told(token.id, told));
         if tokenizer.is_end(token.id) || self.stop_ids.contains(&token.id) {
-            let told = told.map(Event::Logprobs).into_iter();
-            return told.chain(self.finish(Reason::Stop)).collect();
+            self.waiting.extend(told);
+            return self.finish(Reason::Stop);
         }
         let reasoned = self.answer.reasons();
         let (pieces, stopped) = self.answer.push(token.id, tokenizer, marks);
@@ -37,8 +39,13 @@ impl Generation {
         if let Some(told) = &mut told {
             told.of_text = tokenizer.text_token(token.id).is_some() && self.answer.speaks();
         }
-        let told = told.map(Event::Logprobs).into_iter();
-        let mut events: Vec<Event> = told.chain(pieces.into_iter().map(Event::from)).collect();
+        self.waiting.extend(told);
+        if stopped {
+            self.leave_out_the_stop(&pieces);
+        }
+        let mut events =
+            if stopped || !self.answer.holds() { self.likelihoods() } else { Vec::new() };
+        events.extend(pieces.into_iter().map(Event::from));
         if stopped {
             self.end.stop = self.answer.stopped_by().map(str::to_owned);
             events.push(self.tell(Reason::Stop));
@@ -50,10 +57,28 @@ impl Generation {
 
     /// Ends the answer: what was held back, and the end.
     pub fn finish(&mut self, reason: Reason) -> Vec<Event> {
-        let rest = self.answer.finish().into_iter().map(Event::from);
-        let mut events: Vec<Event> = rest.collect();
+        let mut events = self.likelihoods();
+        events.extend(self.answer.finish().into_iter().map(Event::from));
         events.push(self.tell(reason));
         events
+    }
+
+    /// Those that wait.
+    fn likelihoods(&mut self) -> Vec<Event> {
+        self.waiting.drain(..).map(Event::Logprobs).collect()
+    }
+
+    /// Of the tokens that wait, those behind the last `pieces` are of the stop string.
+    fn leave_out_the_stop(&mut self, pieces: &[Piece]) {
+        let text = |piece: &Piece| match piece {
+            Piece::Text(text) => text.len(),
+            _ => 0,
+        };
+        let mut told: usize = pieces.iter().map(text).sum();
+        for token in &mut self.waiting {
+            token.of_text &= told > 0;
+            told = told.saturating_sub(token.own.bytes.len());
+        }
     }
 
     fn tell(&mut self, reason: Reason) -> Event {

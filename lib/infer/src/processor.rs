@@ -145,6 +145,7 @@ impl Processor {
                 stop: None,
                 seed: sampling.seed,
             },
+            waiting: Vec::new(),
             over: false,
         };
         let rules = rules.as_ref().map(ruled).transpose()?.flatten();

@@ -40,6 +40,11 @@ impl Stop {
         Passed::Text(std::mem::replace(&mut self.held, open))
     }
 
+    /// Whether text is held back.
+    pub fn holds(&self) -> bool {
+        !self.held.is_empty()
+    }
+
     /// The text held back, when no more comes.
     pub fn finish(&mut self) -> String {
         std::mem::take(&mut self.held)

@@ -110,9 +110,19 @@ impl Tokenizer {
 
     /// What is told of the token `id`, with the texts of all tokens in it.
     pub fn told(&self, id: u32, logprobs: &Logprobs) -> Told {
-        let likelihood = |id, logprob| Likelihood { id, text: self.alone(id), logprob };
+        let likelihood =
+            |id, logprob| Likelihood { id, text: self.alone(id), bytes: self.bytes(id), logprob };
         let top = logprobs.top.iter().map(|&(id, logprob)| likelihood(id, logprob));
         Told { own: likelihood(id, logprobs.own), top: top.collect(), of_text: false }
+    }
+
+    /// What a token adds to a text.
+    fn bytes(&self, id: u32) -> Vec<u8> {
+        let Some(token) = self.inner.id_to_token(id) else { return Vec::new() };
+        match (self.inner.get_added_vocabulary().is_special_token(&token), self.detokenizer()) {
+            (false, Ok(detokenizer)) => detokenizer.bytes(&token),
+            _ => token.into_bytes(),
+        }
     }
 
     /// The text of a token within a text.

@@ -638,6 +638,11 @@ fn likelihoods_are_told_of_the_tokens_of_the_text() {
         ["b", "<tool_call>", "{", "\"", "a", "\"", ":", "{", "}", "}", "</tool_call>", "</s>"];
     let told = ask("", &calls, json!({"tools": tools()})).unwrap();
     assert_eq!((told.calls.len(), told.likely.as_str()), (1, "b"));
+    let stops = ["a", "1", "b", "1", "b", "1", "</s>"];
+    let told = ask("", &stops, json!({"stop": "1b1"})).unwrap();
+    assert_eq!((told.text.as_str(), told.likely.as_str()), ("a", "a"));
+    let told = ask("", &stops, json!({"stop": "b1x"})).unwrap();
+    assert_eq!((told.text.as_str(), told.likely.as_str()), ("a1b1b1", "a1b1b1"));
     let harmony =
         |wishes: &[&str]| ask_with(&HARMONY, "<|start|>assistant", wishes, json!({})).unwrap();
     let text =

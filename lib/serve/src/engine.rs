@@ -74,6 +74,8 @@ pub enum Event {
 pub struct Likelihood {
     /// Its text, as far as it is one alone.
     pub text: String,
+    /// What it adds to a text: a part of a character, perhaps.
+    pub bytes: Vec<u8>,
     /// Before any filter and temperature.
     pub logprob: f32,
 }

@@ -117,11 +117,7 @@ pub fn usage(ends: &Ends, n: usize) -> Value {
 
 /// OpenAI's form of the likelihood of a token of a chat.
 pub fn likely((own, top): &Likely) -> Value {
-    let one = |token: &Likelihood| {
-        // Half of a character has no text of its own.
-        let bytes = (!token.text.contains('\u{fffd}')).then(|| token.text.as_bytes().to_vec());
-        json!({"token": token.text, "logprob": token.logprob, "bytes": bytes})
-    };
+    let one = |token: &Likelihood| json!({"token": token.text, "logprob": token.logprob, "bytes": token.bytes});
     let mut value = one(own);
     value["top_logprobs"] = top.iter().map(one).collect();
     value

@@ -115,7 +115,8 @@ impl Script {
                 sleep(self.pace).await;
             }
             if let (true, Event::Text(text)) = (logprobs, event) {
-                let likely = Likelihood { text: text.clone(), logprob: -0.5 };
+                let likely =
+                    Likelihood { text: text.clone(), bytes: text.clone().into(), logprob: -0.5 };
                 let _ = send.send(Ok(Event::Logprobs(likely.clone(), vec![likely])));
             }
             let piece = match event {

@@ -134,6 +134,11 @@ impl Answer {
         (passed, false)
     }
 
+    /// Whether text is held back that may be the beginning of a stop string.
+    pub fn holds(&self) -> bool {
+        self.stop.holds()
+    }
+
     /// What was held back and is no stop string.
     fn held(&mut self) -> Option<Piece> {
         Some(self.stop.finish()).filter(|text| !text.is_empty()).map(Piece::Text)
