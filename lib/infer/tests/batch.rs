@@ -6,6 +6,7 @@ mod model;
 
 use std::collections::BTreeMap;
 
+use mlxk_core::tensors::Dtype;
 use mlxk_infer::{Constraint, Model, Sampling};
 use model::{Draft, GREEDY, parity};
 
@@ -238,6 +239,33 @@ fn an_adapter_gives_the_answers_of_the_reference() {
     let (_, dir) = shorter.load().unwrap();
     let e = model::load_adapted(dir.path(), &data.join("lora")).err().unwrap();
     assert!(e.subject.contains("layers.3.") && e.message.contains("another model"), "{e}");
+}
+
+/// Rows that several tokens make are of the type of the model's vectors, however the text was cut.
+#[test]
+fn a_prompt_cache_of_16_bits_is_restored_whatever_the_text_began_with() {
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("cache");
+    let mut draft = Draft::of("deepseek_v41-mixed");
+    // MLX multiplies with experts of 16 bits on a GPU alone.
+    for (_, tensor) in draft.tensors.iter_mut().filter(|(name, _)| !name.contains("switch_mlp")) {
+        let half = |x: f32| ((x.to_bits() + 0x8000) >> 16) as u16;
+        tensor.bytes = tensor.elements().into_iter().flat_map(|x| half(x).to_le_bytes()).collect();
+        tensor.dtype = Dtype::BF16;
+    }
+    let place = draft.write();
+    let facts = model::facts(place.path()).unwrap();
+    for chunk in [1, 30] {
+        let mut first = model::load_for(place.path(), false).unwrap();
+        first.prefill_chunk = chunk;
+        alone(&mut first, &prompt(1, 30), &GREEDY, 3);
+        first.save(&file, &facts).unwrap();
+        let mut second = model::load_for(place.path(), false).unwrap();
+        second.restore(&file, &facts).unwrap();
+        let number = second.join(&prompt(1, 31), GREEDY, None).unwrap();
+        while second.step().unwrap().is_empty() {}
+        assert!(second.reused(number) >= 30, "in chunks of {chunk}");
+    }
 }
 
 #[test]

@@ -70,14 +70,15 @@ impl Compressor {
                 let wide = x.as_dtype(Dtype::Float32)?;
                 let (kv, gate) = (self.kv_proj.forward(&wide)?, gate_proj.forward(&wide)?);
                 texts.each_text([&kv, &gate], |[kv, gate], cache| {
-                    let row = self.pool(kv, gate, cache.kv(open)?)?;
-                    let row = row.map(|row| row.as_dtype(x.dtype())).transpose()?;
-                    self.keep(row, kv, cache)
+                    let rows = self.pool(kv, gate, cache.kv(open)?)?;
+                    self.keep(rows, kv, x.dtype(), cache)
                 })?;
             }
             _ => {
                 let kv = self.kv_proj.forward(x)?;
-                texts.each_text([&kv], |[kv], cache| self.keep(Some(kv.clone()), kv, cache))?;
+                texts.each_text([&kv], |[kv], cache| {
+                    self.keep(Some(kv.clone()), kv, x.dtype(), cache)
+                })?;
             }
         }
         Ok(())
@@ -101,24 +102,32 @@ impl Compressor {
         tokens(&kv)?.multiply(shares)?.sum_axis(2, false).map(Some)
     }
 
-    /// Keeps the rows that `new` tokens [1, length, ..] have completed, if any, with their keys.
-    fn keep(&self, rows: Option<Array>, new: &Array, cache: &mut Cache) -> Result<()> {
+    /// Keeps the rows that `new` tokens [1, length, ..] have completed, if any, with their keys, as
+    /// elements of `dtype`, that of the model's vectors.
+    fn keep(
+        &self,
+        rows: Option<Array>,
+        new: &Array,
+        dtype: Dtype,
+        cache: &mut Cache,
+    ) -> Result<()> {
         let paced = cache.paced(self.sizes.rows)?;
         let first = paced.held();
         let turned = |x: &Array| self.turn.apply(&x.expand_dims(1)?, first);
         let key_size = self.sizes.key.unwrap_or(1) as i32;
         let Some(rows) = rows else {
-            let none = |size| zeros_dtype(&[1, 1, 0, size], new.dtype());
+            let none = |size| zeros_dtype(&[1, 1, 0, size], dtype);
             return paced.append(new.dim(1), &none(new.dim(-1))?, &none(key_size)?);
         };
-        let rows = self.kv_norm.forward(&rows)?;
+        let rows = self.kv_norm.forward(&rows.as_dtype(dtype)?)?;
         let keys = match &self.key {
             Some((k_proj, k_norm)) => {
                 Grid::FOUR.round(&turned(&k_norm.forward(&k_proj.forward(&rows)?)?)?)?
             }
             // Nobody chooses by these.
-            None => zeros_dtype(&[1, 1, rows.dim(1), key_size], rows.dtype())?,
+            None => zeros_dtype(&[1, 1, rows.dim(1), key_size], dtype)?,
         };
-        paced.append(new.dim(1), &Grid::FOUR_FINE.round(&turned(&rows)?)?, &keys)
+        let rows = Grid::FOUR_FINE.round(&turned(&rows)?)?;
+        paced.append(new.dim(1), &rows.as_dtype(dtype)?, &keys.as_dtype(dtype)?)
     }
 }
