@@ -11,7 +11,7 @@ use tokenizers::models::bpe::BPE;
 
 use crate::answer::Pair;
 use crate::detokenize::Detokenizer;
-use crate::generate::{Likelihood, Told};
+use crate::event::{Likelihood, Told};
 use crate::sample::Logprobs;
 
 /// Ends of a turn that no model writes for another reason. Some checkpoints name only the end of
