@@ -267,6 +267,7 @@ fn tokens(folder: &Path) {
     let plain = Options { seed: Some(1), stop, max_tokens: Some(100), ..Options::default() };
     let schema = json!({"type": "array", "items": {"type": "object", "required": ["name", "age"],
         "properties": {"name": {"type": "string"}, "age": {"type": "integer"}}}});
+    let text = "start: TEXT\nTEXT: /(?s:.+)/".to_owned();
     let penalised = Options { repetition_penalty: Some(1.1), ..plain.clone() };
     let all = Options {
         top_k: Some(40),
@@ -280,7 +281,8 @@ fn tokens(folder: &Path) {
         ("temperature 0.7, top-p 0.9", plain.clone(), None),
         ("the same, repetition penalty", penalised, None),
         ("all filters, 5 logprobs", all, None),
-        ("temperature 0.7, top-p 0.9, JSON schema", plain, Some(Rules::Schema(schema))),
+        ("temperature 0.7, top-p 0.9, JSON schema", plain.clone(), Some(Rules::Schema(schema))),
+        ("the same, free text in a grammar", plain, Some(Rules::Grammar(text))),
     ] {
         let prompt = Prompt::Text("Once upon".into());
         let request = Request { prompt, options, rules, lenient: false };
