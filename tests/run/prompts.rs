@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-use super::tiny::Tiny;
+use super::tiny::{Tiny, read};
 
 /// What a template sees is in the words with which it refuses.
 const TELLS: &str = "{{ raise_exception([messages, tools, mood|default(0)] | tojson) }}";
@@ -105,9 +105,24 @@ fn a_call_becomes_a_field_of_the_record_and_a_line_of_text() {
     ]);
     let request = json!({"messages": [{"role": "user", "content": tiny.prompt}], "temperature": 0,
         "tools": [{"type": "function", "function": {"name": "f", "parameters": {"type": "object"}}}]});
-    let record = &tiny.requests(&[], &[request])[0];
+    let record = &tiny.requests(&[], std::slice::from_ref(&request))[0];
     assert_eq!((&record["response"], &record["finish_reason"]), (&json!(""), &json!("tool_calls")));
     let call = &record["tool_calls"][0];
     assert_eq!(call["function"], json!({"name": "f", "arguments": {"a": 1}}));
     assert!(call["type"] == "function" && call["id"].is_string(), "{call}");
+    // Where none is to be called, a mark that is a token cannot come.
+    let mut tokenizer = read(&tiny.path("tokenizer.json"));
+    let mark = json!({"id": tokenizer["model"]["vocab"]["<tool_call>"], "content": "<tool_call>",
+        "special": false, "lstrip": false, "rstrip": false, "normalized": false,
+        "single_word": false});
+    tokenizer["added_tokens"].as_array_mut().unwrap().push(mark);
+    tiny.file("tokenizer.json", &tokenizer);
+    let mut request = request;
+    let record = &tiny.requests(&[], std::slice::from_ref(&request))[0];
+    assert_eq!(record["finish_reason"], "tool_calls");
+    request["tool_choice"] = "none".into();
+    request["max_tokens"] = 8.into();
+    let record = &tiny.requests(&[], &[request])[0];
+    let said = record["response"].as_str().unwrap();
+    assert!(record.get("tool_calls").is_none() && !said.contains("<tool_call>"), "{record}");
 }

@@ -67,7 +67,7 @@ impl Processor {
         let tokenizer = Tokenizer::read(facts)?;
         let template = Template::find(facts)?;
         let marks = template.as_ref().map_or_else(Marks::default, |template| {
-            Marks::find(Some(template.source()), &|token| tokenizer.is_added(token))
+            Marks::find(Some(template.source()), &|token| tokenizer.added(token).is_some())
         });
         let defaults = defaults(facts, &tokenizer)?;
         let (window, vocabulary) = (plan.context_length, OnceLock::new());
@@ -124,8 +124,10 @@ impl Processor {
             self.knows_tools()?;
         }
         if *rules == Some(Rules::Strict) && tools.is_empty() {
-            let openings = self.tokenizer.openings(&self.marks.calls).into_iter();
-            sampling.logit_bias.extend(openings.map(|id| (id, f32::MIN)));
+            let barred = self.marks.calls.iter().filter_map(|(open, _)| self.tokenizer.added(open));
+            let barred: Vec<u32> = barred.collect();
+            sampling.logit_bias.retain(|(id, _)| !barred.contains(id));
+            sampling.logit_bias.extend(barred.into_iter().map(|id| (id, f32::MIN)));
         }
         let ruled = |rules: &Rules| match is_harmony {
             true => self.in_harmony(rules, tools, &prompt).map(Some),

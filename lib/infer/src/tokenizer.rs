@@ -144,9 +144,9 @@ impl Tokenizer {
         self.inner.get_added_vocabulary().is_special_token(&token).then_some(token)
     }
 
-    /// True if `text` is one token that was added to the vocabulary as it is.
-    pub fn is_added(&self, text: &str) -> bool {
-        self.inner.get_added_vocabulary().get_vocab().contains_key(text)
+    /// The token that was added to the vocabulary as `text`, if one was.
+    pub fn added(&self, text: &str) -> Option<u32> {
+        self.inner.get_added_vocabulary().get_vocab().get(text).copied()
     }
 
     /// What each token stands for within a text, by id; special tokens have [`SPECIAL`] in front,

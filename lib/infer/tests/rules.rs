@@ -213,7 +213,8 @@ fn ask_with(tokens: &[&str; 17], end: &str, wishes: &[&str], request: Value) -> 
     let mut runner = Runner::new(source, &facts, &plan)?;
     let Value::Object(mut fields) = request else { panic!("no request") };
     fields.entry("prompt").or_insert(json!("a"));
-    let request = Request::parse(&Record::from(fields), &Preset::default())?;
+    let preset = Preset { lenient: fields.contains_key("lenient"), ..Preset::default() };
+    let request = Request::parse(&Record::from(fields), &preset)?;
     let mut told = Told::default();
     for event in runner.generate(&request, &|| false)? {
         match event? {
@@ -590,6 +591,9 @@ fn where_no_function_may_be_called_none_is() {
     // Without functions there is nothing to call, and the answer is what the model says.
     let told = ask("", &["<tool_call>", "{", "}", "</tool_call>", "</s>"], json!({})).unwrap();
     assert_eq!((told.text.as_str(), told.reason), ("<tool_call>{}</tool_call>", "stop"));
+    let call = ["Ġto=functions.a", "<|message|>", "{", "}", "<|call|>"];
+    let told = ask_with(&HARMONY, "<|start|>assistant", &call, json!({})).unwrap();
+    assert_eq!((told.text.as_str(), told.reason), ("{}", "stop"));
 }
 
 #[test]
@@ -597,6 +601,8 @@ fn a_model_that_cannot_be_told_of_functions_is_not_given_any() {
     let request = |choice: &str| json!({"tools": tools(), "tool_choice": choice});
     let e = ask(UNTOLD, &[], request("auto")).unwrap_err();
     assert_eq!((e.kind, e.message.starts_with("`tools`: ")), (Kind::Validation, true), "{e}");
+    let lenient = json!({"tools": tools(), "lenient": true});
+    assert_eq!(ask(UNTOLD, &["b", "</s>"], lenient).unwrap().text, "b");
     assert_eq!(ask(UNTOLD, &["</s>"], request("none")).unwrap().reason, "stop");
     assert_eq!(ask_with(&SPELLED, UNTOLD, &[], request("required")).unwrap().calls.len(), 1);
 }

@@ -19,6 +19,8 @@ pub struct Harmony {
     given: Given,
     /// Whether there was a header.
     headed: bool,
+    /// Whether there is anything to call.
+    calls: bool,
 }
 
 #[derive(Debug, PartialEq)]
@@ -30,14 +32,16 @@ enum Part {
 }
 
 impl Harmony {
-    /// For the answer to `prompt`, which ends within a header or behind it.
-    pub fn new(prompt: &str) -> Harmony {
+    /// For the answer to `prompt`, which ends within a header or behind it. Without `calls`, what
+    /// would be one is text.
+    pub fn new(prompt: &str, calls: bool) -> Harmony {
         let header = prompt.rfind("<|start|>").map_or("", |at| &prompt[at..]);
         let mut harmony = Harmony {
             part: Part::Header,
             held: String::new(),
             given: Given::default(),
             headed: false,
+            calls,
         };
         if !header.contains("<|end|>") {
             harmony.held.push_str(header);
@@ -111,7 +115,7 @@ impl Harmony {
     }
 
     fn given_call(&mut self, name: &str, body: &str) {
-        match literal::object(body.trim()) {
+        match literal::object(body.trim()).filter(|_| self.calls) {
             Some(arguments) => {
                 self.given.call(Call { id: String::new(), name: name.to_owned(), arguments });
             }

@@ -60,7 +60,7 @@ impl Reader {
     pub fn new(marks: &Marks, prompt: &str, tools: &[Value]) -> Reader {
         let marks = if tools.is_empty() { marks.of_reasoning() } else { marks.clone() };
         match marks {
-            Marks { harmony: true, .. } => Reader::Harmony(Harmony::new(prompt)),
+            Marks { harmony: true, .. } => Reader::Harmony(Harmony::new(prompt, !tools.is_empty())),
             marks if marks == Marks::default() => Reader::Plain,
             marks => Reader::Marked(Marked::new(marks, prompt, tools)),
         }
