@@ -1,17 +1,16 @@
 //! What an answer costs besides the work of MLX: until its first token, in memory, and for every token.
 
-use std::fs;
 use std::io::{Read, Write, copy, pipe, sink};
 use std::path::Path;
 use std::process::{Command, Stdio};
-use std::thread;
 use std::time::{Duration, Instant};
+use std::{fs, thread};
 
 use mlxk_core::{Facts, Found, Origin, Plan, Result, health, policy, probe};
-use mlxk_infer::generate::Source;
-use mlxk_infer::request::{Options, Prompt, Rules};
 use mlxk_infer::sample::{Turn, host};
-use mlxk_infer::{Constraint, Event, Request, Runner, Sampling, Step, Token, Tokenizer};
+use mlxk_infer::{Runner, Source, Step};
+use mlxk_processor::request::{Options, Prompt, Rules};
+use mlxk_processor::{Constraint, Event, Request, Sampling, Token, Tokenizer};
 use serde_json::{Map, Value, json};
 
 use crate::env::Env;

@@ -3,7 +3,8 @@
 
 use libfuzzer_sys::fuzz_target;
 use mlxk_core::Record;
-use mlxk_infer::request::{Preset, Request};
+use mlxk_processor::Request;
+use mlxk_processor::request::Preset;
 
 fuzz_target!(|line: &str| {
     let Ok(record) = Record::parse(line) else { return };

@@ -2,7 +2,7 @@
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
-use mlxk_infer::{Conversation, Template};
+use mlxk_processor::{Conversation, Template};
 use serde_json::{Map, json};
 
 fuzz_target!(|source: &str| {

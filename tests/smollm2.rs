@@ -4,7 +4,7 @@ use std::ffi::OsString;
 use std::process::Stdio;
 
 use mlxk_core::{Found, Origin, health, policy, probe};
-use mlxk_infer::{Conversation, Sampling, Template, Tokenizer};
+use mlxk_processor::{Conversation, Sampling, Template, Tokenizer};
 use serde_json::{Value, json};
 
 use crate::env::{Env, Run, interrupted};

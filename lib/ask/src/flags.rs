@@ -5,13 +5,13 @@ mod work;
 
 use std::path::PathBuf;
 
+use choice::ChoiceFlags;
 use clap::{ArgAction, Args, ValueEnum};
 use mlxk_cli::{Form, output};
 use mlxk_core::{Error, Kind, Result};
-use mlxk_infer::request::{Options, Preset};
+use mlxk_processor::request::{Options, Preset};
 
 use crate::{Manner, Reasoning, given};
-use choice::ChoiceFlags;
 pub use work::Work;
 use work::WorkFlags;
 

@@ -4,7 +4,7 @@ use std::fs;
 use std::path::Path;
 
 use mlxk_core::{Error, Kind, Result};
-use mlxk_infer::request::Rules;
+use mlxk_processor::request::Rules;
 use serde_json::{Map, Value};
 
 /// The rules in a file with a JSON schema, or in one with a grammar.

@@ -20,9 +20,10 @@ use mlxk_cli::interrupt::{self, Watch};
 use mlxk_cli::prompt::Asked;
 use mlxk_cli::{Form, Output};
 use mlxk_core::{Error, Kind, Places, Record, Result};
-use mlxk_infer::generate::{Bound, End, Reason};
-use mlxk_infer::request::Preset;
-use mlxk_infer::{Event, Model, Request, Runner};
+use mlxk_infer::{Model, Runner};
+use mlxk_processor::event::{Bound, End, Reason};
+use mlxk_processor::request::Preset;
+use mlxk_processor::{Event, Request};
 use serde_json::Value;
 
 pub use bench::bench;

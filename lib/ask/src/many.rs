@@ -10,8 +10,9 @@ use std::thread;
 use mlxk_cli::requests::{at, requests};
 use mlxk_cli::{Output, interrupt};
 use mlxk_core::{Record, Result};
-use mlxk_infer::generate::Reason;
-use mlxk_infer::{Event, Model, Request, Runner};
+use mlxk_infer::{Model, Runner};
+use mlxk_processor::event::Reason;
+use mlxk_processor::{Event, Request};
 
 use crate::{Answer, Manner};
 

@@ -2,7 +2,7 @@
 
 use std::borrow::Cow;
 
-use mlxk_infer::Event;
+use mlxk_processor::Event;
 use serde_json::json;
 
 use crate::Manner;

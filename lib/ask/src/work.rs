@@ -10,7 +10,8 @@ use std::time::Instant;
 use mlxk_cli::Output;
 use mlxk_cli::examine::{Examined, examine, find};
 use mlxk_core::{Error, Kind, Places, Record, Result};
-use mlxk_infer::{Model, Processor, Runner, Tokenizer};
+use mlxk_infer::{Model, Runner};
+use mlxk_processor::{Processor, Tokenizer};
 
 use crate::flags::Work;
 

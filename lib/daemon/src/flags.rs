@@ -9,7 +9,7 @@ use clap::{ArgAction, Args};
 use mlxk_core::{Error, Kind, Result};
 use mlxk_engine::Bounds;
 use mlxk_infer::Memory;
-use mlxk_infer::request::{Options, Preset};
+use mlxk_processor::request::{Options, Preset};
 
 /// Where to listen, and to whom.
 #[derive(Args, Clone, Debug)]

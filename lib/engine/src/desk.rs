@@ -6,8 +6,9 @@ use std::time::Instant;
 
 use mlxk_core::{Error, Facts, Found, Health, Kind, Plan, Result, health, policy, probe};
 use mlxk_infer::distributed::Party;
-use mlxk_infer::generate::{Bound, End as Ended, Reason as Ending, Source};
-use mlxk_infer::{Event as Heard, Memory, Model, Prepared, Processor, Runner};
+use mlxk_infer::{Memory, Model, Runner, Source};
+use mlxk_processor::event::{Bound, End as Ended, Reason as Ending};
+use mlxk_processor::{Event as Heard, Prepared, Processor};
 use mlxk_serve::{Call, End, Event, Likelihood, Reason};
 use tokio::sync::mpsc::UnboundedSender;
 
@@ -275,8 +276,8 @@ fn told(event: Heard) -> Event {
     }
 }
 
-fn likelihood(told: mlxk_infer::generate::Likelihood) -> Likelihood {
-    let mlxk_infer::generate::Likelihood { text, bytes, logprob, .. } = told;
+fn likelihood(told: mlxk_processor::event::Likelihood) -> Likelihood {
+    let mlxk_processor::event::Likelihood { text, bytes, logprob, .. } = told;
     Likelihood { text, bytes, logprob }
 }
 
@@ -300,8 +301,9 @@ mod tests {
     use std::path::Path;
 
     use mlxk_core::Origin;
-    use mlxk_infer::request::{Options, Prompt};
-    use mlxk_infer::{Constraint, Request, Sampling, Step};
+    use mlxk_infer::Step;
+    use mlxk_processor::request::{Options, Prompt};
+    use mlxk_processor::{Constraint, Request, Sampling};
     use tokio::sync::mpsc::unbounded_channel;
 
     use super::*;

@@ -7,8 +7,9 @@ use std::thread;
 use std::time::Duration;
 
 use mlxk_core::{Error, Found, Kind, Places, Result};
-use mlxk_infer::request::Preset;
-use mlxk_infer::{Memory, Request as Parsed, Working};
+use mlxk_infer::{Memory, Working};
+use mlxk_processor::Request as Parsed;
+use mlxk_processor::request::Preset;
 use mlxk_serve::{Engine, Events, Figures, Listed, Request};
 use rayon::{ThreadPool, ThreadPoolBuilder};
 use tokio::sync::{mpsc, oneshot};

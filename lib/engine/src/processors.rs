@@ -4,7 +4,7 @@ use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use mlxk_core::{Found, Result};
-use mlxk_infer::Processor;
+use mlxk_processor::Processor;
 
 use crate::desk::Weighed;
 

@@ -6,8 +6,8 @@ use std::sync::{Arc, PoisonError};
 use std::time::{Duration, Instant};
 
 use mlxk_core::{Error, Found, Kind, Result};
-use mlxk_infer::Prepared;
 use mlxk_infer::distributed::Party;
+use mlxk_processor::Prepared;
 use mlxk_serve::Figures;
 
 use crate::catalogue::id;

@@ -9,7 +9,7 @@ use std::time::Duration;
 use mlxk_core::{Kind, Places, Record};
 use mlxk_engine::{Bounds, Local};
 use mlxk_infer::Memory;
-use mlxk_infer::request::Preset;
+use mlxk_processor::request::Preset;
 use mlxk_serve::{End, Engine, Event, Events, Reason, Request};
 use serde_json::{Value, json};
 use tempfile::TempDir;

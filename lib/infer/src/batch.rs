@@ -8,13 +8,14 @@ use mlx_rs::error::Result;
 use mlx_rs::transforms::{async_eval, eval};
 use mlx_rs::{Array, memory};
 use mlxk_core::{Error, Kind};
+use mlxk_processor::{Constraint, Sampling, Token};
 
 use crate::cache::{Cache, Texts};
 use crate::decode::Model;
 use crate::eager::elements;
 use crate::remember::{Prefixes, common};
 use crate::sample::device::{self, Choice};
-use crate::sample::{Constraint, Sampling, Token, Turn, host};
+use crate::sample::{Turn, host};
 
 mod draft;
 mod parts;

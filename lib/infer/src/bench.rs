@@ -6,10 +6,12 @@ use mlx_rs::transforms::eval;
 use mlx_rs::{Array, memory};
 use mlxk_core::tensors::Tensor;
 use mlxk_core::{Facts, Result};
+use mlxk_processor::Sampling;
 use rayon::prelude::*;
 use serde_json::Value;
 
-use crate::{Model, Sampling, load, mlx};
+use crate::decode::Model;
+use crate::{load, mlx};
 
 /// Times that everything is done; the median counts.
 const TRIALS: u64 = 3;

@@ -7,6 +7,7 @@ use mlx_rs::error::{Exception, Result};
 use mlx_rs::transforms::eval;
 use mlx_rs::{Array, Stream, memory, with_stream};
 use mlxk_core::{Error, Kind};
+use mlxk_processor::{Sampling, Token};
 
 use crate::batch::{Batch, Draft};
 use crate::cache::{Cache, Slot, Texts};
@@ -14,7 +15,6 @@ use crate::distributed::{self, Elsewhere, Others, Part};
 use crate::mlx;
 use crate::models::Language;
 use crate::remember::Memory;
-use crate::sample::{Sampling, Token};
 
 /// A model in memory, with the texts that it continues. It stays on the thread that loaded it.
 pub struct Model {

@@ -4,14 +4,11 @@ use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 
 use mlxk_core::{Error, Facts, Kind, Plan, Result};
+use mlxk_processor::event::{Event, Reason};
+use mlxk_processor::{Constraint, Generation, Prepared, Processor, Request, Sampling};
 
 use crate::batch::Step;
-pub use crate::event::{Bound, End, Event, Likelihood, Reason, Told};
-use crate::generation::Generation;
-use crate::processor::{Prepared, Processor};
-use crate::request::Request;
-use crate::sample::Constraint;
-use crate::{Model, Sampling};
+use crate::decode::Model;
 
 /// What continues texts: a loaded model, or a script in tests.
 pub trait Source {
@@ -131,7 +128,9 @@ impl<S: Source> Runner<S> {
         for (number, token) in step {
             let Some(generation) = self.answers.get_mut(&number) else { continue };
             generation.end.cached_tokens = self.source.reused(number);
-            match token.map(|token| generation.push(&token, &self.processor)) {
+            match token.map(|token| {
+                generation.push(&token, self.processor.tokenizer(), self.processor.markers())
+            }) {
                 Ok(some) => events.extend(some.into_iter().map(|event| (number, Ok(event)))),
                 Err(e) => {
                     generation.over = true;

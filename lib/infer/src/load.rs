@@ -7,19 +7,16 @@ use std::sync::Arc;
 
 use memmap2::{MmapMut, MmapOptions};
 use mlx_rs::{Device, Stream};
-use mlxk_core::tensors;
-use mlxk_core::{Architecture, Error, Facts, Kind, Plan, Result};
+use mlxk_core::{Architecture, Error, Facts, Kind, Plan, Result, tensors};
 use serde_json::Value;
 
 use crate::adapt::{Checkpoint, adapt};
 use crate::adapter::{self, Adapter};
 use crate::decode::Model;
 use crate::distributed::Part;
-use crate::kernels;
-use crate::mlx;
-use crate::models;
 use crate::quantization::Quantization;
 use crate::weights::{Bytes, Form, Taken, Tensor, Weights, tensor};
+use crate::{kernels, mlx, models};
 
 /// Loads the model of `facts` if `plan` says that it can run, on the device that MLX chooses.
 ///
@@ -219,7 +216,7 @@ pub(crate) mod tests {
     use mlxk_core::{Found, Origin, health, policy, probe};
 
     use super::*;
-    use crate::sample::Sampling;
+    use mlxk_processor::Sampling;
 
     fn path(case: &str) -> PathBuf {
         Path::new(env!("CARGO_MANIFEST_DIR")).join("../../tests/data/parity").join(case)

@@ -2,7 +2,8 @@
 
 use mlxk_core::{Error, Facts, Kind, Plan, Result};
 
-use crate::{estimate, mlx};
+use crate::memory::estimate;
+use crate::mlx;
 
 /// The longest text whose keys and values are counted, in tokens.
 const MAX_TEXT: u64 = 32_768;

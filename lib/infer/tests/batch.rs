@@ -7,7 +7,8 @@ mod model;
 use std::collections::BTreeMap;
 
 use mlxk_core::tensors::Dtype;
-use mlxk_infer::{Constraint, Model, Sampling};
+use mlxk_infer::Model;
+use mlxk_processor::{Constraint, Sampling};
 use model::{Draft, GREEDY, parity};
 
 const CASES: [&str; 5] = ["llama", "mistral", "qwen3-q4", "smollm3", "deepseek_v41-mixed"];

@@ -8,9 +8,10 @@ use std::rc::Rc;
 
 use mlxk_core::store::{Found, Origin};
 use mlxk_core::{Error, Facts, Kind, Record, Result, health, policy, probe};
-use mlxk_infer::generate::{Bound, End, Reason, Source};
-use mlxk_infer::request::{Options, Preset, Prompt};
-use mlxk_infer::{Constraint, Event, Request, Runner, Sampling, Step, Token};
+use mlxk_infer::{Runner, Source, Step};
+use mlxk_processor::event::{Bound, End, Reason};
+use mlxk_processor::request::{Options, Preset, Prompt};
+use mlxk_processor::{Constraint, Event, Request, Sampling, Token};
 use serde_json::json;
 
 /// Gives every text the tokens 1, 2, 3, ... and keeps what it was asked.

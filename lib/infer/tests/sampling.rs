@@ -6,7 +6,8 @@ mod model;
 
 use std::collections::HashSet;
 
-use mlxk_infer::{Model, Sampling};
+use mlxk_infer::Model;
+use mlxk_processor::Sampling;
 use model::{GREEDY, parity};
 
 const PROMPT: [u32; 3] = [71, 294, 35];

@@ -5,7 +5,7 @@
 mod model;
 
 use mlxk_core::tensors::Dtype;
-use mlxk_infer::Sampling;
+use mlxk_processor::Sampling;
 use model::{Draft, GREEDY, Tensor, apart};
 use serde_json::json;
 

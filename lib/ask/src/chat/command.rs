@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use mlxk_cli::Output;
 use mlxk_core::{Error, Kind, Record, Result};
-use mlxk_infer::Request;
+use mlxk_processor::Request;
 use serde_json::Value;
 
 use super::Chat;

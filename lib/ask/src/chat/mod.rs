@@ -7,17 +7,18 @@ mod quiet;
 use std::path::PathBuf;
 use std::time::Instant;
 
+use command::Command;
+use editor::{Editor, Line};
 use mlxk_cli::{Output, interrupt};
 use mlxk_core::{Error, Kind, Record, Result};
-use mlxk_infer::generate::{End, Reason};
-use mlxk_infer::{Event, Model, Request, Runner};
+use mlxk_infer::{Model, Runner};
+use mlxk_processor::event::{End, Reason};
+use mlxk_processor::{Event, Request};
+use quiet::Quiet;
 use serde_json::{Value, json};
 
 use crate::Manner;
 use crate::page::Page;
-use command::Command;
-use editor::{Editor, Line};
-use quiet::Quiet;
 
 /// What a conversation has come to.
 struct Chat {

@@ -2,7 +2,7 @@
 
 use clap::{ArgAction, Args};
 use mlxk_core::{Error, Kind, Result};
-use mlxk_infer::request::Options;
+use mlxk_processor::request::Options;
 
 /// How to choose tokens, for those who want it exactly.
 #[derive(Args, Clone, Debug)]

@@ -4,8 +4,9 @@ use mlx_rs::error::Result;
 use mlx_rs::ops::indexing::argmax_axis;
 use mlx_rs::ops::{arange, argsort_axis, concatenate, select};
 use mlx_rs::{Array, Dtype};
+use mlxk_processor::{Logprobs, Sampling, Token};
 
-use super::{Logprobs, SPREAD, STIRS, Sampling, Token, Turn};
+use super::{SPREAD, STIRS, Turn};
 use crate::mlx;
 use crate::quantized::called;
 

@@ -3,7 +3,9 @@
 use std::cmp::Ordering;
 use std::collections::{BTreeMap, BinaryHeap};
 
-use super::{Logprobs, MOST_NOISE, Token, Turn};
+use mlxk_processor::{Logprobs, Token};
+
+use super::{MOST_NOISE, Turn};
 use crate::cpu::exp;
 use crate::cpu::logits::Logits;
 

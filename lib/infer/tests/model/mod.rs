@@ -10,7 +10,8 @@ use std::path::{Path, PathBuf};
 
 use mlxk_core::tensors::{self, Dtype, Entry, Header};
 use mlxk_core::{Facts, Found, Origin, Result, health, policy, probe};
-use mlxk_infer::{Model, Sampling};
+use mlxk_infer::Model;
+use mlxk_processor::Sampling;
 use serde_json::{Map, Value};
 use tempfile::TempDir;
 

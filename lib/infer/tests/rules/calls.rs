@@ -1,7 +1,7 @@
 //! Calls: those that are demanded, allowed or barred, and the schemas that they follow.
 
 use mlxk_core::Kind;
-use mlxk_infer::generate::Reason;
+use mlxk_processor::event::Reason;
 use serde_json::{Value, json};
 
 use crate::wishful::{

@@ -1,7 +1,7 @@
 //! Rules for answers in OpenAI's harmony.
 
 use mlxk_core::Kind;
-use mlxk_infer::generate::Reason;
+use mlxk_processor::event::Reason;
 use serde_json::{Value, json};
 
 use crate::wishful::{HARMONY, ask_with, called, thinking, tools};

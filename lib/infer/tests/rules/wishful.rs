@@ -2,9 +2,9 @@
 
 use mlxk_core::store::{Found, Origin};
 use mlxk_core::{Record, Result, health, policy, probe};
-use mlxk_infer::generate::Source;
-use mlxk_infer::request::Preset;
-use mlxk_infer::{Constraint, Event, Logprobs, Request, Runner, Sampling, Step, Token};
+use mlxk_infer::{Runner, Source, Step};
+use mlxk_processor::request::Preset;
+use mlxk_processor::{Constraint, Event, Logprobs, Request, Sampling, Token};
 use serde_json::{Value, json};
 
 /// The tokens; the last is the end.

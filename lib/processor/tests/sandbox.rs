@@ -4,7 +4,7 @@
 #![allow(clippy::unwrap_used)] // a test fails by panicking
 
 use mlxk_core::Kind;
-use mlxk_infer::{Conversation, Template};
+use mlxk_processor::{Conversation, Template};
 use serde_json::{Map, Value, json};
 
 fn render(source: &str, conversation: &Conversation) -> Kind {

@@ -6,10 +6,10 @@
 
 use serde_json::Value;
 
-use super::calls::{Call, calls};
-use super::given::Given;
 use super::harmony::Harmony;
-use super::marks::{Marks, Pair};
+use super::markers::{Marks, Pair};
+use super::output::Given;
+use super::tool_calls::{Call, calls};
 use crate::tools::name;
 
 /// A piece of an answer.

@@ -1,7 +1,7 @@
 //! What of an answer is given out.
 
-use super::calls::Call;
-use super::reader::Piece;
+use super::marked::Piece;
+use super::tool_calls::Call;
 
 /// Pieces that are given out, parts of one kind with a blank line between.
 #[derive(Debug, Default)]

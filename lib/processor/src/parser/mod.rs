@@ -1,22 +1,22 @@
 //! One answer, from tokens to what a reader gets: reasoning, text and calls, up to a stop string.
 
-mod calls;
-mod given;
 mod harmony;
 mod literal;
-mod marks;
-mod reader;
+mod marked;
+mod markers;
+mod output;
+mod tool_calls;
 
-pub use calls::Call;
-use calls::calls;
-pub use marks::{Marks, Pair};
-pub use reader::{Piece, Place, Reader};
+pub use marked::{Piece, Place, Reader};
+pub use markers::{Marks, Pair};
+pub use tool_calls::Call;
+use tool_calls::calls;
 
 use mlxk_core::Result;
 
-use crate::Tokenizer;
-use crate::detokenize::Detokenizer;
-use crate::stop::{Passed, Stop};
+use crate::text::detokenizer::Detokenizer;
+use crate::text::stop::{Passed, Stop};
+use crate::text::tokenizer::Tokenizer;
 
 /// An answer in the making.
 pub struct Answer {

@@ -4,7 +4,7 @@
 //! are not trusted: no includes, no files, and limits on steps, depth, time, memory and the size
 //! of the text.
 
-mod layout;
+mod json_dumps;
 mod markup;
 mod python;
 
@@ -18,7 +18,7 @@ use mlxk_core::{Error, Facts, Kind, Result};
 use serde_json::{Map, Value as Json, json};
 
 use crate::conversation::Conversation;
-use crate::fence::{self, Fenced, Share, Work};
+use crate::sandbox::{self, Fenced, Share, Work};
 
 /// Instructions that a template may execute; a conversation of 10,000 turns needs a tenth.
 const MAX_FUEL: u64 = 10_000_000;
@@ -177,7 +177,7 @@ impl Template {
     ) -> Result<std::result::Result<String, Fault>> {
         let Conversation { messages, tools, variables } = conversation;
         let values = messages.iter().chain(tools.iter().flatten()).chain(variables.values());
-        let own: usize = values.map(fence::weight).sum();
+        let own: usize = values.map(sandbox::weight).sum();
         if own > MAX_CONVERSATION {
             let message = format!("the values of the conversation take {own} bytes");
             let hint = format!("a chat template gets {MAX_CONVERSATION} at most");
@@ -194,7 +194,7 @@ impl Template {
         let environment = Arc::clone(&self.environment);
         let name = if tools { TOOL_USE } else { "default" };
         let share = Share { work: Work::Template, memory: MAX_MEMORY, own, time: MAX_TIME };
-        let fenced = fence::run(share, move || {
+        let fenced = sandbox::run(share, move || {
             let mut text = Limited(Vec::new());
             let template = environment.get_template(name)?;
             template.render_captured_to(Value::from(Serde(&conversation)), &mut text)?;

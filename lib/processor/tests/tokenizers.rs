@@ -17,7 +17,7 @@ use std::path::Path;
 
 use gguf::{Builder, boolean, floats, integer, integers, string, strings};
 use mlxk_gguf::Gguf;
-use mlxk_infer::Tokenizer;
+use mlxk_processor::Tokenizer;
 use serde::Deserialize;
 use serde_json::{Map, Value};
 

@@ -2,7 +2,7 @@
 
 #![allow(clippy::unwrap_used)] // a test fails by panicking
 
-use mlxk_infer::Tokenizer;
+use mlxk_processor::Tokenizer;
 use serde_json::{Value, json};
 
 /// A tokenizer of whole words with this decoder and vocabulary; the last entry is a special token.

@@ -3,7 +3,7 @@
 #![allow(clippy::unwrap_used)] // a test fails by panicking
 
 use mlxk_core::Kind;
-use mlxk_infer::{Conversation, Template};
+use mlxk_processor::{Conversation, Template};
 use serde_json::{Map, Value, json};
 
 const DATA: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../../tests/data/templates");

@@ -3,7 +3,8 @@
 use mlxk_core::{Error, Facts, Kind, Result};
 use serde_json::Value;
 
-use crate::{Sampling, Tokenizer};
+use crate::sampling::Sampling;
+use crate::text::tokenizer::Tokenizer;
 
 /// What holds for requests that do not say otherwise: what the makers recommend, else what suits
 /// most models.

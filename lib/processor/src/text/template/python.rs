@@ -8,7 +8,7 @@ use minijinja_contrib::pycompat::unknown_method_callback;
 use serde::Serialize;
 use serde_json::ser::Serializer;
 
-use super::layout::Layout;
+use super::json_dumps::Layout;
 use super::markup;
 
 /// The widest indent, in columns.

@@ -3,7 +3,8 @@
 #![allow(clippy::unwrap_used)] // a test fails by panicking
 
 use mlxk_core::{Kind, Record};
-use mlxk_infer::request::{Preset, Request};
+use mlxk_processor::Request;
+use mlxk_processor::request::Preset;
 use serde_json::{Map, Value, json};
 
 const FIELDS: [&str; 12] = [

@@ -3,7 +3,7 @@
 use mlxk_core::Record;
 use serde_json::{Map, Value, json};
 
-use crate::answer::{Call, Piece};
+use crate::parser::{Call, Piece};
 
 /// What comes of a request, in order: parts of the answer, then one end.
 #[derive(Debug, PartialEq)]

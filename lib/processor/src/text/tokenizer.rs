@@ -9,10 +9,10 @@ use serde_json::{Map, Value};
 use tokenizers::AddedToken;
 use tokenizers::models::bpe::BPE;
 
-use crate::answer::Pair;
-use crate::detokenize::Detokenizer;
+use super::detokenizer::Detokenizer;
 use crate::event::{Likelihood, Told};
-use crate::sample::Logprobs;
+use crate::parser::Pair;
+use crate::sampling::Logprobs;
 
 /// Ends of a turn that no model writes for another reason. Some checkpoints name only the end of
 /// the document as their end, and would go on with the other side's turn.

@@ -7,22 +7,25 @@ use std::sync::{Arc, OnceLock};
 use mlxk_core::{Error, Facts, Kind, Plan, Result};
 use serde_json::Value;
 
-use crate::answer::{Answer, Marks, Reader};
+use crate::conversation::Conversation;
 use crate::defaults::defaults;
 use crate::event::{Bound, End, Reason};
-use crate::generation::Generation;
 use crate::grammar::{Besides, Ruled, Text, Vocabulary};
+use crate::parser::{Answer, Marks, Reader};
 use crate::request::{Prompt, Request, Rules};
-use crate::{Conversation, Sampling, Template, Tokenizer};
+use crate::response::Generation;
+use crate::sampling::Sampling;
+use crate::text::template::Template;
+use crate::text::tokenizer::Tokenizer;
 
 /// The longest answer that is given without being asked for, in tokens.
 const MAX_TOKENS: u64 = 32_768;
 
 /// Makes requests ready for a model.
 pub struct Processor {
-    pub(crate) tokenizer: Tokenizer,
+    tokenizer: Arc<Tokenizer>,
     template: Option<Template>,
-    pub(crate) marks: Marks,
+    marks: Arc<Marks>,
     /// Made when it is first needed.
     vocabulary: OnceLock<Vocabulary>,
     window: Option<u64>,
@@ -31,12 +34,16 @@ pub struct Processor {
 
 /// A request that a model can begin with.
 pub struct Prepared {
-    pub(crate) prompt: Vec<u32>,
-    /// Whether the request gave the prompt in tokens.
-    pub(crate) given: bool,
-    pub(crate) sampling: Sampling,
-    pub(crate) rules: Option<Ruled>,
-    pub(crate) generation: Generation,
+    /// Tokens of the prompt.
+    pub prompt: Vec<u32>,
+    /// True if the request gave the prompt in tokens.
+    pub given: bool,
+    /// Sampling parameters, with the model's defaults filled in.
+    pub sampling: Sampling,
+    /// Constraint on the tokens of the answer, if there is one.
+    pub rules: Option<Ruled>,
+    /// Answer that the tokens will become.
+    pub generation: Generation,
     asked: bool,
 }
 
@@ -71,7 +78,18 @@ impl Processor {
         });
         let defaults = defaults(facts, &tokenizer)?;
         let (window, vocabulary) = (plan.context_length, OnceLock::new());
+        let (tokenizer, marks) = (Arc::new(tokenizer), Arc::new(marks));
         Ok(Processor { tokenizer, template, marks, vocabulary, window, defaults })
+    }
+
+    /// The model's tokenizer.
+    pub fn tokenizer(&self) -> &Tokenizer {
+        &self.tokenizer
+    }
+
+    /// The markers of the model's answers.
+    pub fn markers(&self) -> &Marks {
+        &self.marks
     }
 
     /// How many tokens a prompt and its answer may have together, if that is known.
@@ -98,7 +116,7 @@ impl Processor {
     /// # Errors
     /// If the prompt has no tokens, or as many as fit the model ([`Kind::ContextLengthExceeded`]),
     /// or is not what the model takes; if the rules cannot be followed.
-    pub fn prepare(self: &Arc<Self>, request: &Request) -> Result<Prepared> {
+    pub fn prepare(&self, request: &Request) -> Result<Prepared> {
         let Request { options, rules, .. } = request;
         options.check()?;
         let (text, prompt) = self.prompt(&request.prompt)?;
@@ -190,12 +208,7 @@ impl Processor {
 
     /// What keeps to `rules` in an answer that `reading` reads along, with calls of `tools` in its
     /// place or, if it is free, anywhere; nothing if there is nothing that can be held to them.
-    fn ruled(
-        self: &Arc<Self>,
-        rules: &Rules,
-        reading: Answer,
-        tools: &[Value],
-    ) -> Result<Option<Ruled>> {
+    fn ruled(&self, rules: &Rules, reading: Answer, tools: &[Value]) -> Result<Option<Ruled>> {
         if *rules == Rules::Strict && (tools.is_empty() || self.marks.json.is_none()) {
             return Ok(None);
         }
@@ -212,19 +225,14 @@ impl Processor {
             Some(marks) => Besides::Ruled(Box::new(vocabulary.calls(tools, marks)?)),
             None => Besides::Calls,
         };
-        Ok(Some(Ruled::new(vocabulary, self, text, Some(reading), besides)))
+        Ok(Some(Ruled::new(vocabulary, &self.tokenizer, &self.marks, text, Some(reading), besides)))
     }
 
     /// The same for an answer in harmony to `prompt`.
-    fn in_harmony(
-        self: &Arc<Self>,
-        rules: &Rules,
-        tools: &[Value],
-        prompt: &[u32],
-    ) -> Result<Ruled> {
+    fn in_harmony(&self, rules: &Rules, tools: &[Value], prompt: &[u32]) -> Result<Ruled> {
         let vocabulary = self.vocabulary()?;
         let text = Text::Held(Box::new(vocabulary.harmony(rules, tools, prompt)?));
-        Ok(Ruled::new(vocabulary, self, text, None, Besides::Nothing))
+        Ok(Ruled::new(vocabulary, &self.tokenizer, &self.marks, text, None, Besides::Nothing))
     }
 
     /// The vocabulary, for rules.

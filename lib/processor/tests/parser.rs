@@ -2,7 +2,7 @@
 
 #![allow(clippy::unwrap_used)] // a test fails by panicking
 
-use mlxk_infer::{Conversation, Marks, Piece, Reader, Template};
+use mlxk_processor::{Conversation, Marks, Piece, Reader, Template};
 use serde_json::{Map, Value, json};
 
 const DATA: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../../tests/data/templates");

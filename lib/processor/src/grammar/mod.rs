@@ -10,17 +10,17 @@ use llguidance::{Matcher, ParserFactory};
 use mlxk_core::{Error, Kind, Result};
 use serde_json::{Value, json};
 
-use crate::answer::Pair;
-use crate::fence::{self, Fenced, Share, Work};
-use crate::tokenizer::SPECIAL;
-use crate::{Tokenizer, tools};
+use crate::parser::Pair;
+use crate::sandbox::{self, Fenced, Share, Work};
+use crate::text::tokenizer::{SPECIAL, Tokenizer};
+use crate::tools;
 
+mod constraint;
+mod cost;
 mod endless;
 mod harmony;
-mod ruled;
-mod wide;
 
-pub use ruled::{Besides, Ruled, Text};
+pub use constraint::{Besides, Ruled, Text};
 
 /// What the making of a grammar may take.
 const SHARE: Share =
@@ -140,7 +140,7 @@ impl Vocabulary {
             return Err(refused("too large"));
         }
         let factory = Arc::clone(&self.factory);
-        let made = fence::run(Share { own, ..SHARE }, move || {
+        let made = sandbox::run(Share { own, ..SHARE }, move || {
             let grammar = grammar()?;
             let mut matcher = Matcher::new(factory.create_parser(grammar));
             // What is too large for a mask shows with the first one.
@@ -196,7 +196,7 @@ impl Rules {
     /// Bytes that they hold, about.
     fn weight(&self) -> usize {
         match self {
-            Rules::Schema(schema) => fence::weight(schema),
+            Rules::Schema(schema) => sandbox::weight(schema),
             // Parsed, a letter takes about a hundred.
             Rules::Grammar(text) => text.len().saturating_mul(32),
             Rules::Call(tools) => weight(tools),
@@ -223,7 +223,7 @@ impl Rules {
                 return Err("it demands something of itself without end".to_owned());
             }
             Rules::Schema(schema) => json_schema(schema)?,
-            Rules::Grammar(text) if wide::is_wide_grammar(&text) => {
+            Rules::Grammar(text) if cost::is_wide_grammar(&text) => {
                 return Err(TOO_WIDE.to_owned());
             }
             Rules::Grammar(text) => GrammarWithLexer::from_lark(text),
@@ -240,7 +240,7 @@ fn named(name: &str, grammar: GrammarWithLexer) -> GrammarWithLexer {
 
 /// A schema as a grammar.
 fn json_schema(mut schema: Value) -> std::result::Result<GrammarWithLexer, String> {
-    if wide::is_wide(&schema) {
+    if cost::is_wide(&schema) {
         return Err(TOO_WIDE.to_owned());
     }
     if schema == true {
@@ -254,7 +254,7 @@ fn json_schema(mut schema: Value) -> std::result::Result<GrammarWithLexer, Strin
 
 /// Bytes that tools hold, about.
 fn weight(tools: &[Value]) -> usize {
-    tools.iter().map(fence::weight).sum()
+    tools.iter().map(sandbox::weight).sum()
 }
 
 /// The bytes of a token, if it is one that a grammar can use.

@@ -6,9 +6,9 @@ use std::sync::Arc;
 use mlxk_core::Result;
 
 use super::{Ready, Vocabulary, broken};
-use crate::Processor;
-use crate::answer::{Answer, Place};
-use crate::sample::Constraint;
+use crate::parser::{Answer, Marks, Place};
+use crate::sampling::Constraint;
+use crate::text::tokenizer::Tokenizer;
 
 /// What the text of an answer may be.
 pub enum Text {
@@ -35,7 +35,8 @@ pub enum Besides {
 pub struct Ruled {
     vocabulary: Vocabulary,
     text: Text,
-    processor: Arc<Processor>,
+    tokenizer: Arc<Tokenizer>,
+    marks: Arc<Marks>,
     /// Reads along until the answer itself begins.
     reading: Option<Answer>,
     /// What there may be besides.
@@ -51,16 +52,18 @@ impl Ruled {
     /// it thinks, and what there may be `besides`.
     pub fn new(
         vocabulary: &Vocabulary,
-        processor: &Arc<Processor>,
+        tokenizer: &Arc<Tokenizer>,
+        marks: &Arc<Marks>,
         text: Text,
         reading: Option<Answer>,
         besides: Besides,
     ) -> Ruled {
-        let openings = processor.tokenizer.openings(&processor.marks.reasoning);
+        let openings = tokenizer.openings(&marks.reasoning);
         Ruled {
             vocabulary: vocabulary.clone(),
             text,
-            processor: Arc::clone(processor),
+            tokenizer: Arc::clone(tokenizer),
+            marks: Arc::clone(marks),
             reading,
             besides,
             openings,
@@ -71,7 +74,7 @@ impl Ruled {
     /// Every token, or all but those that end the answer.
     fn anything(&self, ends: bool) -> Vec<u32> {
         let mut all = vec![u32::MAX; self.vocabulary.size.div_ceil(32)];
-        for end in self.processor.tokenizer.ends().filter(|_| !ends) {
+        for end in self.tokenizer.ends().filter(|_| !ends) {
             if let Some(word) = all.get_mut(end as usize / 32) {
                 *word &= !(1 << (end % 32));
             }
@@ -90,7 +93,7 @@ impl Ruled {
 
     /// Goes on by a token of the answer itself; false if the rules have no place for it.
     fn follow(&mut self, id: u32) -> Result<bool> {
-        if self.processor.tokenizer.is_end(id) {
+        if self.tokenizer.is_end(id) {
             return Ok(true);
         }
         match &mut self.text {
@@ -141,7 +144,7 @@ impl Constraint for Ruled {
         let mut place = Place::Text;
         if let Some(reading) = &mut self.reading {
             let free = matches!(reading.place(), Place::Reasoning | Place::Call);
-            reading.push(id, &self.processor.tokenizer, &self.processor.marks);
+            reading.push(id, &self.tokenizer, &self.marks);
             place = reading.place();
             if free || place == Place::Reasoning {
                 return Ok(());

@@ -1,9 +1,9 @@
 //! An answer in the making: tokens in, events out.
 
-use crate::Processor;
-use crate::answer::{Answer, Piece};
 use crate::event::{Bound, End, Event, Reason, Told};
-use crate::sample::Token;
+use crate::parser::{Answer, Marks, Piece};
+use crate::sampling::Token;
+use crate::text::tokenizer::Tokenizer;
 
 /// One answer.
 pub struct Generation {
@@ -25,8 +25,7 @@ pub struct Generation {
 
 impl Generation {
     /// Goes on by a token: what comes of it.
-    pub fn push(&mut self, token: &Token, processor: &Processor) -> Vec<Event> {
-        let Processor { tokenizer, marks, .. } = processor;
+    pub fn push(&mut self, token: &Token, tokenizer: &Tokenizer, marks: &Marks) -> Vec<Event> {
         self.end.completion_tokens += 1;
         let mut told = token.logprobs.as_ref().map(|told| tokenizer.told(token.id, told));
         if tokenizer.is_end(token.id) || self.stop_ids.contains(&token.id) {

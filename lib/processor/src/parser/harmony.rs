@@ -3,10 +3,10 @@
 //! `<|channel|>analysis<|message|>...<|end|><|start|>assistant<|channel|>final<|message|>...`; a
 //! call has its recipient in the header, ` to=functions.name`.
 
-use super::calls::Call;
-use super::given::Given;
 use super::literal;
-use super::reader::{Piece, open_end};
+use super::marked::{Piece, open_end};
+use super::output::Given;
+use super::tool_calls::Call;
 
 /// Ends of a part.
 const ENDS: [&str; 5] = ["<|end|>", "<|call|>", "<|return|>", "<|start|>", "<|channel|>"];
@@ -57,14 +57,14 @@ impl Harmony {
         self.part != Part::Text
     }
 
-    /// See [`super::reader::Reader::push`].
+    /// See [`super::marked::Reader::push`].
     pub fn push(&mut self, piece: &str) -> Vec<Piece> {
         self.held.push_str(piece);
         while self.advance() {}
         self.given.take()
     }
 
-    /// See [`super::reader::Reader::finish`].
+    /// See [`super::marked::Reader::finish`].
     pub fn finish(&mut self) -> Vec<Piece> {
         while self.advance() {}
         let rest = std::mem::take(&mut self.held);

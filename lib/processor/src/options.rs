@@ -5,8 +5,8 @@ use std::collections::BTreeMap;
 use mlxk_core::{Error, Kind, Result};
 use serde_json::Value;
 
-use crate::Sampling;
 use crate::fields::{Fields, wrong};
+use crate::sampling::Sampling;
 
 /// Wishes for an answer; what is not wished is the model's to choose.
 #[derive(Clone, Debug, Default, PartialEq)]

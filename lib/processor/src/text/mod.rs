@@ -1,0 +1,6 @@
+//! Text to tokens and back: the chat template, the tokenizer, the detokenizer, stop strings.
+
+pub mod detokenizer;
+pub mod stop;
+pub mod template;
+pub mod tokenizer;
