@@ -4,7 +4,7 @@
 use mlxk_core::Record;
 use serde_json::{Map, Value};
 
-use crate::refusal::Refusal;
+use crate::error::Refusal;
 
 /// Values and names of a body at most: each takes many times the memory of its text. A prompt of
 /// tokens that fills the windows of most models has fewer.

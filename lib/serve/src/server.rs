@@ -26,8 +26,8 @@ use tokio::task::JoinSet;
 use tokio::time::{sleep, timeout};
 use tokio_io_timeout::TimeoutStream;
 
-use crate::app::{App, Times};
-use crate::silent::{Peer, Silent};
+use crate::idle::{Peer, Silent};
+use crate::routes::{App, Times};
 
 /// Threads that speak with clients.
 const THREADS: usize = 2;

@@ -3,7 +3,7 @@
 
 mod chat;
 mod completions;
-mod guard;
 mod messages;
+mod middleware;
 mod responses;
 mod server;

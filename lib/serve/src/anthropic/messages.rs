@@ -5,14 +5,14 @@ use std::sync::Arc;
 use mlxk_core::Record;
 use serde_json::{Map, Value, json};
 
-use crate::conversation;
+use crate::anthropic::format::Messages;
 use crate::engine::Request;
+use crate::error::Refusal;
 use crate::fields::Fields;
-use crate::messages_wording::Messages;
-use crate::refusal::Refusal;
-use crate::schema;
-use crate::task::{self, Task};
-use crate::tools::{self, Choice};
+use crate::job::{self, Task};
+use crate::openai::messages;
+use crate::openai::response_format;
+use crate::openai::tools::{self, Choice};
 
 /// Reads a body.
 pub fn read(mut fields: Fields) -> Result<Task, Refusal> {
@@ -20,7 +20,7 @@ pub fn read(mut fields: Fields) -> Result<Task, Refusal> {
     let most = most.ok_or_else(|| Refusal::invalid("`max_tokens` is missing"))?;
     let thinking = thinking(&mut fields)?;
     let (model, record, single) = prompt(&mut fields, &thinking)?;
-    let mut record = task::choice(&mut fields, record.with("max_tokens", most))?;
+    let mut record = job::choice(&mut fields, record.with("max_tokens", most))?;
     if let Some(stop) = fields.take("stop_sequences") {
         record = record.with("stop", stop);
     }
@@ -30,7 +30,7 @@ pub fn read(mut fields: Fields) -> Result<Task, Refusal> {
     fields.only("speed", &[json!("standard")])?;
     fields.finish("messages")?;
     let wording = Box::new(Messages::new(&model, thinking.shown));
-    let requests = Box::new(task::repeated(model, false, record, 1));
+    let requests = Box::new(job::repeated(model, false, record, 1));
     Ok(Task { requests, count: (1, "messages"), single, stream, wording })
 }
 
@@ -44,7 +44,7 @@ pub fn counted(mut fields: Fields) -> Result<Request, Refusal> {
 
 /// The model, what the prompt is made of, and whether one function alone may be called.
 fn prompt(fields: &mut Fields, thinking: &Thinking) -> Result<(String, Record, bool), Refusal> {
-    let model = task::model(fields)?;
+    let model = job::model(fields)?;
     let mut messages = Vec::new();
     if let Some(system) = fields.read("system", "a text or a list of texts", texts)? {
         messages.push(json!({"role": "system", "content": system}));
@@ -57,7 +57,7 @@ fn prompt(fields: &mut Fields, thinking: &Thinking) -> Result<(String, Record, b
     if messages.last().is_some_and(|message| message["role"] == "assistant") {
         return Err(Refusal::invalid("`messages`: an answer that is begun is not supported"));
     }
-    let messages = conversation::messages(Some(messages.into()))?;
+    let messages = messages::messages(Some(messages.into()))?;
     let mut record = Record::default().with("messages", messages);
     let (schema, effort) = config(fields)?;
     let mut variables = Map::new();
@@ -211,7 +211,7 @@ fn config(fields: &mut Fields) -> Result<(Option<Value>, Option<String>), Refusa
     config.finish("`output_config`")?;
     let Some(mut format) = format else { return Ok((None, effort)) };
     format.only("type", &[json!("json_schema")])?;
-    Ok((Some(schema::named(format, "output_config")?), effort))
+    Ok((Some(response_format::named(format, "output_config")?), effort))
 }
 
 /// A function in OpenAI's form.

@@ -4,10 +4,10 @@ use std::sync::Arc;
 
 use serde_json::{Value, json};
 
-use crate::answer::apart;
-use crate::app::App;
 use crate::engine::Listed;
-use crate::refusal::Refusal;
+use crate::error::Refusal;
+use crate::handler::apart;
+use crate::routes::App;
 
 /// What the engine has; it may read the disk for it.
 pub async fn listed(app: &Arc<App>) -> Result<Vec<Listed>, Refusal> {

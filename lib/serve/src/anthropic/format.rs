@@ -4,8 +4,8 @@ use axum::response::sse;
 use serde_json::{Value, json};
 
 use crate::engine::{Call, End, Event, Reason};
-use crate::refusal::Refusal;
-use crate::wording::{self, Answer, Wording, named};
+use crate::error::Refusal;
+use crate::format::{self, Answer, Wording, named};
 
 /// The words of messages.
 pub struct Messages {
@@ -29,7 +29,7 @@ enum Kind {
 impl Messages {
     /// For an answer of `model`; what it thinks is left out if it is not `shown`.
     pub fn new(model: &str, shown: bool) -> Messages {
-        let id = wording::fresh("msg_");
+        let id = format::fresh("msg_");
         Messages { id, model: model.to_owned(), shown, blocks: 0, open: None }
     }
 

@@ -3,8 +3,8 @@
 use axum::response::sse;
 use serde_json::{Value, json};
 
-use crate::refusal::Refusal;
-use crate::wording::{Ends, data, fresh, now, usage};
+use crate::error::Refusal;
+use crate::format::{Ends, data, fresh, now, usage};
 
 /// What all documents of an answer have.
 pub struct Heading {

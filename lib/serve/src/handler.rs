@@ -17,14 +17,14 @@ use tokio::sync::watch;
 use tokio::task::{JoinError, spawn_blocking};
 use tokio::time::timeout;
 
-use crate::account::Account;
-use crate::app::{App, Settings};
 use crate::engine::{Event, Events, Request};
+use crate::error::Refusal;
 use crate::fields::Fields;
-use crate::guard::Id;
-use crate::refusal::Refusal;
-use crate::task::Task;
-use crate::wording::{Answer, Wording};
+use crate::format::{Answer, Wording};
+use crate::job::Task;
+use crate::middleware::Id;
+use crate::request_metrics::Account;
+use crate::routes::{App, Settings};
 
 /// Time after which a silent stream says that it is there.
 const SILENCE: Duration = Duration::from_secs(10);

@@ -4,22 +4,22 @@ use axum::response::sse;
 use mlxk_core::Record;
 use serde_json::{Map, Value, json};
 
-use crate::conversation;
 use crate::engine::Event;
+use crate::error::Refusal;
 use crate::fields::Fields;
-use crate::heading::Heading;
-use crate::refusal::Refusal;
-use crate::schema;
-use crate::task::{self, Task};
-use crate::tools;
-use crate::wording::{self, Answer, Ends, Wording, finish_reason, likely};
+use crate::format::{self, Answer, Ends, Wording, finish_reason, likely};
+use crate::job::{self, Task};
+use crate::openai::envelope::Heading;
+use crate::openai::messages;
+use crate::openai::response_format;
+use crate::openai::tools;
 
 /// Reads a body.
 pub fn read(mut fields: Fields) -> Result<Task, Refusal> {
-    let model = task::model(&mut fields)?;
+    let model = job::model(&mut fields)?;
     let mut record =
-        Record::default().with("messages", conversation::messages(fields.take("messages"))?);
-    record = task::choice(&mut fields, record)?;
+        Record::default().with("messages", messages::messages(fields.take("messages"))?);
+    record = job::choice(&mut fields, record)?;
     record = fields.pass(&["stop", "grammar"], record);
     record = length(&mut fields, record)?;
     record = variables(&mut fields, record)?;
@@ -31,12 +31,12 @@ pub fn read(mut fields: Fields) -> Result<Task, Refusal> {
         record = record.with("json_schema", schema);
     }
     let (record, single) = tools::read(&mut fields, record)?;
-    let n = task::count(&mut fields)?;
-    let (stream, usage) = task::stream(&mut fields)?;
+    let n = job::count(&mut fields)?;
+    let (stream, usage) = job::stream(&mut fields)?;
     only_defaults(&mut fields)?;
     fields.finish("chat completions")?;
     let wording = Chat::new(&model, n as usize, usage, logprobs.is_some());
-    let requests = Box::new(task::repeated(model, false, record, n));
+    let requests = Box::new(job::repeated(model, false, record, n));
     Ok(Task { requests, count: (n, "n"), single, stream, wording: Box::new(wording) })
 }
 
@@ -84,7 +84,8 @@ fn likelihoods(fields: &mut Fields) -> Result<Option<u64>, Refusal> {
 fn format(fields: &mut Fields) -> Result<Option<Value>, Refusal> {
     let own = fields.take("json_schema");
     let format = fields.object("response_format")?;
-    let asked = format.map_or(Ok(None), |format| schema::read(format, "response_format"))?;
+    let asked =
+        format.map_or(Ok(None), |format| response_format::read(format, "response_format"))?;
     match (own, asked) {
         (Some(_), Some(_)) => {
             Err(Refusal::invalid("`json_schema` and `response_format` both ask for a form"))
@@ -140,7 +141,7 @@ impl Chat {
 
 impl Wording for Chat {
     fn whole(&mut self, answers: Vec<Answer>) -> Value {
-        let ends = wording::ends(&answers);
+        let ends = format::ends(&answers);
         let choice = |(number, answer): (usize, &Answer)| {
             let logprobs: Vec<Value> = answer.logprobs.iter().map(likely).collect();
             json!({

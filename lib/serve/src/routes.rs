@@ -17,15 +17,16 @@ use serde_json::json;
 use tokio::sync::watch;
 use tower_http::cors::{AllowHeaders, CorsLayer};
 
-use crate::answer::{Open, body};
+use crate::anthropic::messages;
 use crate::engine::Engine;
+use crate::error::Refusal;
 use crate::fields::Fields;
-use crate::guard::{self, Id, Key};
+use crate::handler::{Open, body};
+use crate::job::Task;
 use crate::log::Log;
-use crate::meter::Meter;
-use crate::refusal::Refusal;
-use crate::task::Task;
-use crate::{chat, completions, messages, models, responses};
+use crate::metrics::Meter;
+use crate::middleware::{self, Id, Key};
+use crate::openai::{chat, completions, models, responses};
 
 /// How a server behaves.
 #[derive(Clone, Debug)]
@@ -122,9 +123,9 @@ impl App {
             .route("/v1/audio/translations", post(not_yet))
             .fallback(no_route)
             .method_not_allowed_fallback(wrong_method)
-            .layer(from_fn_with_state(self.clone(), guard::guard))
+            .layer(from_fn_with_state(self.clone(), middleware::guard))
             .layer(self.cors())
-            .layer(from_fn_with_state(self.clone(), guard::mark))
+            .layer(from_fn_with_state(self.clone(), middleware::mark))
             .with_state(self.clone())
     }
 
@@ -133,7 +134,7 @@ impl App {
             .allow_origin(self.settings.origins.clone())
             .allow_methods([Method::GET, Method::POST])
             .allow_headers(AllowHeaders::mirror_request())
-            .expose_headers([guard::REQUEST_ID])
+            .expose_headers([middleware::REQUEST_ID])
     }
 }
 
@@ -155,7 +156,7 @@ async fn openapi() -> Response {
 }
 
 async fn health() -> Response {
-    crate::answer::json(&json!({"status": "ok", "service": "mlxk-serve"}))
+    crate::handler::json(&json!({"status": "ok", "service": "mlxk-serve"}))
 }
 
 async fn metrics(State(app): Shared) -> Response {
@@ -166,13 +167,13 @@ async fn metrics(State(app): Shared) -> Response {
 
 async fn all_models(State(app): Shared) -> Answer {
     let listed = models::listed(&app).await?;
-    Ok(crate::answer::json(&models::list(&listed)))
+    Ok(crate::handler::json(&models::list(&listed)))
 }
 
 async fn one_model(State(app): Shared, id: Result<Path<String>, PathRejection>) -> Answer {
     let Path(id) = id.map_err(|_| Refusal::invalid("the path is not UTF-8"))?;
     let listed = models::listed(&app).await?;
-    Ok(crate::answer::json(&models::one(&listed, &id)?))
+    Ok(crate::handler::json(&models::one(&listed, &id)?))
 }
 
 async fn chat(app: Shared, id: Extension<Id>, body: Body) -> Answer {
@@ -197,7 +198,7 @@ async fn count_tokens(State(app): Shared, sent: Body) -> Answer {
     let count = body(&app, sent, move |fields| Ok(of.engine.count(messages::counted(fields)?)?));
     let gone = |_| Refusal::from(Error::new(Kind::Internal, "", "the engine has gone"));
     let count = count.await?.await.map_err(gone)??;
-    Ok(crate::answer::json(&json!({"input_tokens": count})))
+    Ok(crate::handler::json(&json!({"input_tokens": count})))
 }
 
 async fn not_yet() -> Refusal {

@@ -3,7 +3,7 @@
 use axum::http::StatusCode;
 use serde_json::{Map, Value, json};
 
-use crate::refusal::Refusal;
+use crate::error::Refusal;
 
 /// The messages of a body, in the form of records.
 pub fn messages(value: Option<Value>) -> Result<Value, Refusal> {

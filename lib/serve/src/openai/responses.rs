@@ -3,21 +3,21 @@
 use mlxk_core::Record;
 use serde_json::{Map, Value, json};
 
-use crate::conversation;
+use crate::error::Refusal;
 use crate::fields::Fields;
-use crate::refusal::Refusal;
-use crate::responses_wording::Responses;
-use crate::schema;
-use crate::task::{self, Task};
-use crate::tools::{self, Choice};
+use crate::job::{self, Task};
+use crate::openai::messages;
+use crate::openai::response_format;
+use crate::openai::responses_format::Responses;
+use crate::openai::tools::{self, Choice};
 
 /// Reads a body.
 pub fn read(mut fields: Fields) -> Result<Task, Refusal> {
     let echo = fields.echo(&ECHOED);
-    let model = task::model(&mut fields)?;
+    let model = job::model(&mut fields)?;
     let messages = messages(&mut fields)?;
     let mut record = Record::default().with("messages", messages);
-    record = task::choice(&mut fields, record)?;
+    record = job::choice(&mut fields, record)?;
     if let Some(most) = fields.whole("max_output_tokens", 1, u64::MAX)? {
         record = record.with("max_tokens", most);
     }
@@ -40,7 +40,7 @@ pub fn read(mut fields: Fields) -> Result<Task, Refusal> {
     only_defaults(&mut fields)?;
     fields.finish("responses")?;
     let wording = Box::new(Responses::new(echo, logprobs.is_some()));
-    let requests = Box::new(task::repeated(model, false, record, 1));
+    let requests = Box::new(job::repeated(model, false, record, 1));
     Ok(Task { requests, count: (1, "input"), single, stream, wording })
 }
 
@@ -75,7 +75,7 @@ fn messages(fields: &mut Fields) -> Result<Value, Refusal> {
         None => return Err(Refusal::invalid("`input` is missing")),
         Some(_) => return Err(Refusal::wrong("input", WHAT)),
     }
-    conversation::messages(Some(messages.into()))
+    messages::messages(Some(messages.into()))
 }
 
 /// Adds an item; nothing if it is none.
@@ -171,7 +171,7 @@ fn format(fields: &mut Fields) -> Result<Option<Value>, Refusal> {
     text.only("verbosity", &[json!("medium")])?;
     let format = text.object("format")?;
     text.finish("`text`")?;
-    format.map_or(Ok(None), |format| schema::read(format, "text"))
+    format.map_or(Ok(None), |format| response_format::read(format, "text"))
 }
 
 /// What the template is told of how to think.

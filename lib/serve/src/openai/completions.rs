@@ -5,11 +5,11 @@ use mlxk_core::Record;
 use serde_json::{Map, Value, json};
 
 use crate::engine::{Event, Likelihood};
+use crate::error::Refusal;
 use crate::fields::Fields;
-use crate::heading::Heading;
-use crate::refusal::Refusal;
-use crate::task::{self, Task};
-use crate::wording::{self, Answer, Ends, Likely, Wording, finish_reason};
+use crate::format::{self, Answer, Ends, Likely, Wording, finish_reason};
+use crate::job::{self, Task};
+use crate::openai::envelope::Heading;
 
 /// Tokens of an answer whose length neither request nor server says, as OpenAI has it.
 const MAX_TOKENS: u64 = 16;
@@ -26,11 +26,11 @@ enum Prompt {
 
 /// Reads a body. An answer has `most` tokens if that says nothing.
 pub fn read(mut fields: Fields, most: Option<u64>) -> Result<Task, Refusal> {
-    let model = task::model(&mut fields)?;
+    let model = job::model(&mut fields)?;
     let prompts = fields
         .read("prompt", &format!("a text, tokens, or up to {MOST_PROMPTS} of these"), prompts)?
         .ok_or_else(|| Refusal::invalid("`prompt` is missing"))?;
-    let mut record = task::choice(&mut fields, Record::default())?;
+    let mut record = job::choice(&mut fields, Record::default())?;
     record = fields.pass(&["stop", "json_schema", "grammar"], record);
     let most = fields.whole("max_tokens", 1, u64::MAX)?.or(most);
     record = record.with("max_tokens", most.unwrap_or(MAX_TOKENS));
@@ -38,13 +38,13 @@ pub fn read(mut fields: Fields, most: Option<u64>) -> Result<Task, Refusal> {
     if let Some(count) = logprobs {
         record = record.with("logprobs", count);
     }
-    let n = task::count(&mut fields)?;
+    let n = job::count(&mut fields)?;
     fields.only("best_of", &[json!(n)])?;
     let echo = fields.truth("echo")?;
     if echo && logprobs.is_some() {
         return Err(Refusal::invalid("`echo` is not supported with `logprobs`"));
     }
-    let (stream, usage) = task::stream(&mut fields)?;
+    let (stream, usage) = job::stream(&mut fields)?;
     fields.skip(&["user"]);
     fields.finish("completions")?;
     let same_prompt = prompts.len() == 1;
@@ -61,7 +61,7 @@ pub fn read(mut fields: Fields, most: Option<u64>) -> Result<Task, Refusal> {
             Prompt::Text(text) => record.clone().with("prompt", text),
             Prompt::Tokens(ids) => record.clone().with("prompt_ids", ids),
         };
-        task::repeated(model.clone(), true, record, n)
+        job::repeated(model.clone(), true, record, n)
     });
     let (requests, wording) = (Box::new(requests), Box::new(words));
     let field = if same_prompt { "n" } else { "prompt" };
@@ -122,7 +122,7 @@ impl Completions {
 
 impl Wording for Completions {
     fn whole(&mut self, answers: Vec<Answer>) -> Value {
-        let ends = wording::ends(&answers);
+        let ends = format::ends(&answers);
         let choice = |(number, answer): (usize, &Answer)| {
             json!({
                 "index": number,

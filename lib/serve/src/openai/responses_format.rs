@@ -4,8 +4,8 @@ use axum::response::sse;
 use serde_json::{Map, Value, json};
 
 use crate::engine::{Call, End, Event, Reason};
-use crate::refusal::Refusal;
-use crate::wording::{self, Answer, Likely, Wording, likely, named};
+use crate::error::Refusal;
+use crate::format::{self, Answer, Likely, Wording, likely, named};
 
 /// The words of responses.
 pub struct Responses {
@@ -44,7 +44,7 @@ impl Item {
             Kind::Reasoning => "rs_",
             Kind::Message => "msg_",
         };
-        Item { kind, id: wording::fresh(prefix), text: String::new(), logprobs: Vec::new() }
+        Item { kind, id: format::fresh(prefix), text: String::new(), logprobs: Vec::new() }
     }
 
     fn part(&self) -> Value {
@@ -82,9 +82,9 @@ impl Responses {
     /// For a response that repeats the fields `echo`.
     pub fn new(echo: Map<String, Value>, logprobs: bool) -> Responses {
         let plain = json!({
-            "id": wording::fresh("resp_"),
+            "id": format::fresh("resp_"),
             "object": "response",
-            "created_at": wording::now(),
+            "created_at": format::now(),
             "background": false,
             "error": null,
             "incomplete_details": null,
@@ -269,7 +269,7 @@ impl Wording for Responses {
 
 fn function_call(call: &Call) -> Value {
     json!({
-        "id": wording::fresh("fc_"),
+        "id": format::fresh("fc_"),
         "type": "function_call",
         "status": "completed",
         "call_id": call.id,

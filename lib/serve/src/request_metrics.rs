@@ -5,11 +5,11 @@ use std::time::Instant;
 
 use mlxk_core::Record;
 
-use crate::app::App;
 use crate::engine::{Event, Request};
+use crate::error::Refusal;
+use crate::format::finish_reason;
 use crate::log::Level;
-use crate::refusal::Refusal;
-use crate::wording::finish_reason;
+use crate::routes::App;
 
 /// Tokens that an answer took; as long as it has not ended, those that its pieces tell of.
 #[derive(Clone, Copy, Debug, Default)]

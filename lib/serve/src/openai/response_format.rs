@@ -2,8 +2,8 @@
 
 use serde_json::{Value, json};
 
+use crate::error::Refusal;
 use crate::fields::Fields;
-use crate::refusal::Refusal;
 
 /// The schema of a format, which is in the field `of` a body; none if the answer is plain text.
 pub fn read(mut format: Fields, of: &str) -> Result<Option<Value>, Refusal> {

@@ -4,8 +4,8 @@ use mlxk_core::Record;
 use serde_json::{Value, json};
 
 use crate::engine::Call;
+use crate::error::Refusal;
 use crate::fields::Fields;
-use crate::refusal::Refusal;
 
 /// Whether a function is to be called.
 #[derive(Clone, Debug, PartialEq)]

@@ -6,9 +6,9 @@ use mlxk_core::Record;
 use serde_json::{Value, json};
 
 use crate::engine::Request;
+use crate::error::Refusal;
 use crate::fields::Fields;
-use crate::refusal::Refusal;
-use crate::wording::Wording;
+use crate::format::Wording;
 
 /// Answers to one request at most.
 const MOST: u64 = 128;

@@ -15,9 +15,9 @@ use sha2::{Digest, Sha256};
 use subtle::ConstantTimeEq;
 use uuid::Uuid;
 
-use crate::app::{App, Settings};
+use crate::error::{RETRY_AFTER, Refusal};
 use crate::log::Level;
-use crate::refusal::{RETRY_AFTER, Refusal};
+use crate::routes::{App, Settings};
 
 /// The header with the id of a request.
 pub const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");

@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 use uuid::Uuid;
 
 use crate::engine::{Call, End, Event, Likelihood, Reason};
-use crate::refusal::Refusal;
+use crate::error::Refusal;
 
 /// The words of an API.
 pub trait Wording: Send {

@@ -114,7 +114,7 @@ impl From<Error> for Refusal {
     }
 }
 
-/// The answer gets its body where its request is known: in [`guard`](crate::guard).
+/// The answer gets its body where its request is known: in [`guard`](crate::middleware).
 impl IntoResponse for Refusal {
     fn into_response(self) -> Response {
         (self.status, Extension(self)).into_response()
