@@ -1,269 +1,237 @@
-//! From a body to its answers: the path that all APIs take.
+//! The handler of all routes that generate: from a body through the engine to a response.
 
 use std::collections::VecDeque;
 use std::convert::Infallible;
 use std::sync::Arc;
 use std::time::Duration;
 
-use axum::body::{Body, Bytes, HttpBody, to_bytes};
-use axum::http;
-use axum::http::StatusCode;
+use axum::body::Body;
 use axum::response::sse::{self, KeepAlive, Sse};
 use axum::response::{IntoResponse, Response};
+use futures_util::future::select_all;
 use futures_util::stream::{self, Stream};
-use http_body_util::LengthLimitError;
 use mlxk_core::{Error, Kind};
 use tokio::sync::watch;
-use tokio::task::{JoinError, spawn_blocking};
-use tokio::time::timeout;
 
+use crate::body;
 use crate::engine::{Event, Events, Request};
-use crate::error::Refusal;
+use crate::error::ApiError;
 use crate::fields::Fields;
-use crate::format::{Answer, Wording};
-use crate::job::Task;
-use crate::middleware::Id;
-use crate::request_metrics::Account;
-use crate::routes::{App, Settings};
+use crate::format::{Format, Output};
+use crate::job::Job;
+use crate::request_id::RequestId;
+use crate::request_metrics::RequestMetrics;
+use crate::state::App;
 
-/// Time after which a silent stream says that it is there.
-const SILENCE: Duration = Duration::from_secs(10);
+/// Interval after which an idle stream sends a keep-alive comment.
+const KEEP_ALIVE: Duration = Duration::from_secs(10);
 
-/// Bytes of a body from which on reading it would keep other clients waiting.
-const LARGE: usize = 64 << 10;
-
-/// What `work` makes of the fields of a body, which has to come within limits of size and time.
-pub async fn body<T: Send + 'static>(
-    app: &App,
+/// Parses the body of the request `id` by its API, runs the job, and responds with a document or a
+/// stream.
+///
+/// # Errors
+/// If the body is invalid, the engine refuses a request, or generation fails before the response
+/// starts.
+pub async fn generate(
+    app: Arc<App>,
+    id: RequestId,
     body: Body,
-    work: impl FnOnce(Fields) -> Result<T, Refusal> + Send + 'static,
-) -> Result<T, Refusal> {
-    let bytes = received(&app.settings, body).await?;
-    let (lenient, large) = (app.settings.lenient, bytes.len() > LARGE);
-    let work = move || work(Fields::parse(&bytes, lenient)?);
-    if large { apart(work).await } else { work() }
+    parse: impl FnOnce(Fields) -> Result<Job, ApiError> + Send + 'static,
+) -> Result<Response, ApiError> {
+    let (state, request_id) = (app.clone(), id.clone());
+    let submit = move |fields| Generation::submit(&state, &request_id, parse(fields)?);
+    body::read(&app, body, submit).await?.respond(id).await
 }
 
-async fn received(settings: &Settings, body: Body) -> Result<Bytes, Refusal> {
-    let (limit, time) = (settings.max_body, settings.times.body);
-    let large = || {
-        let message = format!("the body has more than {limit} bytes");
-        Refusal::new(StatusCode::PAYLOAD_TOO_LARGE, "payload_too_large", message)
-    };
-    let broken = |e: axum::Error| match e.into_inner().is::<LengthLimitError>() {
-        true => large(),
-        false => Refusal::invalid("the body breaks off, or is not framed as HTTP has it"),
-    };
-    // One that says so itself is not waited for.
-    if body.size_hint().lower() > limit as u64 {
-        return Err(large());
-    }
-    let late = |_| {
-        let message = format!("no body within {} seconds", time.as_secs_f64());
-        Refusal::new(StatusCode::REQUEST_TIMEOUT, "validation_error", message)
-    };
-    timeout(time, to_bytes(body, limit)).await.map_err(late)?.map_err(broken)
-}
-
-/// Does `work`, which takes long, on a thread that no client waits for.
-pub async fn apart<T: Send + 'static>(
-    work: impl FnOnce() -> Result<T, Refusal> + Send + 'static,
-) -> Result<T, Refusal> {
-    let failed = |e: JoinError| Refusal::from(Error::new(Kind::Internal, "", e.to_string()));
-    spawn_blocking(work).await.map_err(failed)?
-}
-
-/// Answers in the making to all requests of a body.
-pub struct Open {
-    choices: Vec<Choice>,
-    wording: Box<dyn Wording>,
+/// A job that the engine works on.
+struct Generation {
+    completions: Vec<Completion>,
+    format: Box<dyn Format>,
     stream: bool,
 }
 
-impl Open {
-    /// Hands the requests of a task to the engine.
-    pub fn new(app: &Arc<App>, id: &Id, task: Task) -> Result<Open, Refusal> {
-        let Task { requests, count: (count, field), single, stream, wording } = task;
+impl Generation {
+    /// Submits the requests of a job to the engine.
+    fn submit(app: &Arc<App>, id: &RequestId, job: Job) -> Result<Generation, ApiError> {
+        let Job { requests, count, count_field, parallel_tool_calls, stream, format } = job;
         let room = app.engine.room();
         if count > room {
-            let message = format!("`{field}`: {count} answers at once, where {room} may wait");
-            return Err(Refusal::invalid(message));
+            let message =
+                format!("`{count_field}`: {count} answers at once, where {room} may wait");
+            return Err(ApiError::invalid(message));
         }
-        let mut choices = Vec::new();
+        let mut completions = Vec::new();
         for request in requests {
-            let account = Account::open(app, &id.0, &request, stream);
-            choices.push(Choice::open(account, app, request, single)?);
+            let metrics = RequestMetrics::start(app, &id.0, &request, stream);
+            completions.push(Completion::submit(metrics, app, request, parallel_tool_calls)?);
         }
-        Ok(Open { choices, wording, stream })
+        Ok(Generation { completions, format, stream })
     }
 
-    /// Waits for the answers, or for their beginning if they are told as they come.
-    pub async fn answer(self, id: Id) -> Result<Response, Refusal> {
-        let Open { mut choices, mut wording, stream } = self;
-        // What cannot be answered at all is told by a status, which a stream has no more.
+    /// Waits for all completions, or for their start if the response is a stream.
+    async fn respond(self, id: RequestId) -> Result<Response, ApiError> {
+        let Generation { mut completions, mut format, stream } = self;
+        // A stream has status 200, so errors that need another one are awaited before it starts.
         let mut prompt_tokens = Vec::new();
-        for choice in &mut choices {
-            prompt_tokens.push(choice.begin().await?);
+        for completion in &mut completions {
+            prompt_tokens.push(completion.start().await?);
         }
         if stream {
-            let ready = wording.begin(&prompt_tokens).into();
-            let told = Told { choices, wording, ready, id, next: 0 };
-            return Ok(told.into_response());
+            let ready = format.start(&prompt_tokens).into();
+            let stream = EventStream { completions, format, ready, id, first: 0 };
+            return Ok(stream.into_response());
         }
-        let mut answers = Vec::new();
-        for mut choice in choices {
-            let mut answer = Answer::default();
-            while let Some(event) = choice.next().await? {
-                answer.hear(event);
+        let mut outputs = Vec::new();
+        for mut completion in completions {
+            let mut output = Output::default();
+            while let Some(event) = completion.next().await? {
+                output.push(event);
             }
-            answers.push(answer);
+            outputs.push(output);
         }
-        Ok(json(&wording.whole(answers)))
+        Ok(body::json(&format.document(outputs)))
     }
 }
 
-/// A JSON document.
-pub fn json(value: &serde_json::Value) -> Response {
-    let kind = [(http::header::CONTENT_TYPE, "application/json")];
-    (kind, value.to_string()).into_response()
-}
-
-/// One answer in the making.
-struct Choice {
-    account: Account,
+/// A completion that the engine generates.
+struct Completion {
+    metrics: RequestMetrics,
     events: Events,
-    /// Turns true when there is no more time.
-    stopping: watch::Receiver<bool>,
-    /// Whether calls after the first are left out.
-    single: bool,
+    /// A receiver that turns true when the server ends running requests.
+    aborted: watch::Receiver<bool>,
+    parallel_tool_calls: bool,
+    /// Number of tool calls so far.
     calls: usize,
-    over: bool,
+    ended: bool,
 }
 
-impl Choice {
-    fn open(
-        mut account: Account,
+impl Completion {
+    fn submit(
+        mut metrics: RequestMetrics,
         app: &App,
         request: Request,
-        single: bool,
-    ) -> Result<Choice, Refusal> {
-        let events = app.engine.submit(request).map_err(|e| failed(&mut account, e))?;
-        Ok(Choice { account, events, stopping: app.over(), single, calls: 0, over: false })
+        parallel_tool_calls: bool,
+    ) -> Result<Completion, ApiError> {
+        let events = app.engine.submit(request).map_err(|e| failed(&mut metrics, e))?;
+        let aborted = app.aborted();
+        Ok(Completion { metrics, events, aborted, parallel_tool_calls, calls: 0, ended: false })
     }
 
-    /// What the engine says next, unless the server stops.
-    async fn hear(&mut self) -> mlxk_core::Result<Event> {
-        tokio::select! {
-            biased;
-            _ = self.stopping.wait_for(|&stopping| stopping) => {
-                Err(Error::new(Kind::ServerShutdown, "", "the server is stopping"))
-            }
-            event = self.events.recv() => event.unwrap_or_else(|| Err(closed())),
-        }
-    }
-
-    /// Waits until the model begins: the tokens of the prompt.
-    async fn begin(&mut self) -> Result<u64, Refusal> {
-        match self.hear().await {
+    /// Waits for the start of the completion and returns the number of tokens of its prompt.
+    async fn start(&mut self) -> Result<u64, ApiError> {
+        match self.receive().await {
             Ok(Event::Begun { prompt_tokens }) => {
-                self.account.hear(&Event::Begun { prompt_tokens });
+                self.metrics.record(&Event::Begun { prompt_tokens });
                 Ok(prompt_tokens)
             }
-            Ok(_) => Err(failed(&mut self.account, closed())),
-            Err(e) => Err(failed(&mut self.account, e)),
+            Ok(_) => Err(failed(&mut self.metrics, engine_gone())),
+            Err(e) => Err(failed(&mut self.metrics, e)),
         }
     }
 
-    /// What comes next; nothing after the end.
-    async fn next(&mut self) -> Result<Option<Event>, Refusal> {
-        while !self.over {
-            let event = self.hear().await.map_err(|e| failed(&mut self.account, e))?;
-            self.account.hear(&event);
-            self.over = matches!(event, Event::End(_));
-            self.calls += usize::from(matches!(event, Event::Call(_)));
-            if !matches!(event, Event::Call(_)) || !self.single || self.calls == 1 {
+    /// Waits for the next event; none after the end.
+    async fn next(&mut self) -> Result<Option<Event>, ApiError> {
+        while !self.ended {
+            let event = self.receive().await.map_err(|e| failed(&mut self.metrics, e))?;
+            self.metrics.record(&event);
+            self.ended = matches!(event, Event::End(_));
+            let is_call = matches!(event, Event::Call(_));
+            self.calls += usize::from(is_call);
+            if !is_call || self.parallel_tool_calls || self.calls == 1 {
                 return Ok(Some(event));
             }
         }
         Ok(None)
     }
-}
 
-/// Answers that are told as they come.
-struct Told {
-    choices: Vec<Choice>,
-    wording: Box<dyn Wording>,
-    ready: VecDeque<sse::Event>,
-    id: Id,
-    /// The answer that is asked first for its next piece, so that none is left behind.
-    next: usize,
-}
-
-impl IntoResponse for Told {
-    fn into_response(self) -> Response {
-        let keep = KeepAlive::new().interval(SILENCE).text("keep-alive");
-        Sse::new(self.events()).keep_alive(keep).into_response()
+    /// Waits for the engine's next event, or for the server to end running requests.
+    async fn receive(&mut self) -> mlxk_core::Result<Event> {
+        tokio::select! {
+            biased;
+            _ = self.aborted.wait_for(|&aborted| aborted) => {
+                Err(Error::new(Kind::ServerShutdown, "", "the server is stopping"))
+            }
+            event = self.events.recv() => event.unwrap_or_else(|| Err(engine_gone())),
+        }
     }
 }
 
-impl Told {
+/// A response that streams the completions of a job.
+struct EventStream {
+    completions: Vec<Completion>,
+    format: Box<dyn Format>,
+    /// Formatted events that are not sent yet.
+    ready: VecDeque<sse::Event>,
+    id: RequestId,
+    /// The completion that is polled first; it moves on with each event, so that none starves.
+    first: usize,
+}
+
+impl IntoResponse for EventStream {
+    fn into_response(self) -> Response {
+        let keep_alive = KeepAlive::new().interval(KEEP_ALIVE).text("keep-alive");
+        Sse::new(self.events()).keep_alive(keep_alive).into_response()
+    }
+}
+
+impl EventStream {
     fn events(self) -> impl Stream<Item = Result<sse::Event, Infallible>> {
-        stream::unfold(self, |mut told| async move {
-            while told.ready.is_empty() {
-                if !told.advance().await {
+        stream::unfold(self, |mut stream| async move {
+            while stream.ready.is_empty() {
+                if !stream.advance().await {
                     return None;
                 }
             }
-            told.ready.pop_front().map(|event| (Ok(event), told))
+            stream.ready.pop_front().map(|event| (Ok(event), stream))
         })
     }
 
-    /// Takes in what comes next. False if there is nothing more.
+    /// Formats the next event. Returns false if the stream is over.
     async fn advance(&mut self) -> bool {
-        if self.choices.is_empty() {
+        if self.completions.is_empty() {
             return false;
         }
-        let (number, piece) = self.piece().await;
-        match piece {
-            Ok(Some(event)) => self.ready.extend(self.wording.piece(number, event)),
+        let (index, event) = self.next().await;
+        match event {
+            Ok(Some(event)) => self.ready.extend(self.format.event(index, event)),
             Ok(None) => {
-                self.ready.extend(self.wording.end());
-                self.choices.clear();
+                self.ready.extend(self.format.finish());
+                self.completions.clear();
             }
-            Err(refusal) => {
-                self.ready.extend(self.wording.fail(&refusal, &self.id.0));
-                self.choices.clear();
+            Err(error) => {
+                self.ready.extend(self.format.fail(&error, &self.id.0));
+                self.completions.clear();
             }
         }
         true
     }
 
-    /// The next piece of whichever answer has one, with its number; none when all are complete.
-    async fn piece(&mut self) -> (usize, Result<Option<Event>, Refusal>) {
-        let count = self.choices.len();
-        let first = self.next % count;
-        self.next += 1;
-        let mut open: Vec<(usize, &mut Choice)> = self.choices.iter_mut().enumerate().collect();
+    /// Waits for the next event of any completion and returns it with the completion's index; none
+    /// when all have ended.
+    async fn next(&mut self) -> (usize, Result<Option<Event>, ApiError>) {
+        let first = self.first % self.completions.len();
+        self.first += 1;
+        let mut open: Vec<_> = self.completions.iter_mut().enumerate().collect();
         open.rotate_left(first);
-        open.retain(|(_, choice)| !choice.over);
-        let waiting = open
+        open.retain(|(_, completion)| !completion.ended);
+        let next = open
             .into_iter()
-            .map(|(number, choice)| Box::pin(async move { (number, choice.next().await) }));
-        let waiting: Vec<_> = waiting.collect();
-        if waiting.is_empty() {
-            return (0, Ok(None));
+            .map(|(index, completion)| Box::pin(async move { (index, completion.next().await) }));
+        let next: Vec<_> = next.collect();
+        match next.is_empty() {
+            true => (0, Ok(None)),
+            false => select_all(next).await.0,
         }
-        futures_util::future::select_all(waiting).await.0
     }
 }
 
-fn closed() -> Error {
+fn engine_gone() -> Error {
     Error::new(Kind::Internal, "", "the engine has gone")
 }
 
-/// Why there is no answer, or no more of it.
-fn failed(account: &mut Account, error: Error) -> Refusal {
-    let refusal = Refusal::from(error);
-    account.fail(&refusal);
-    refusal
+/// Records a failure and returns it as an error of the API.
+fn failed(metrics: &mut RequestMetrics, error: Error) -> ApiError {
+    let error = ApiError::from(error);
+    metrics.fail(&error);
+    error
 }

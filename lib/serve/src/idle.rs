@@ -1,5 +1,6 @@
-//! Clients that say nothing: of the connections that wait for a whole request, the one that has
-//! waited longest makes room when there is none. (nginx drains those that wait for a head so.)
+//! Idle connections: those whose clients have yet to send a whole request. When the server has too
+//! many connections, the one that has been idle longest is closed, as nginx closes its keep-alive
+//! connections.
 
 use std::collections::BTreeMap;
 use std::pin::Pin;
@@ -11,108 +12,111 @@ use axum::body::{Body, Bytes, HttpBody};
 use hyper::body::{Frame, Incoming, SizeHint};
 use tokio::sync::Notify;
 
-/// The connections whose clients are silent.
+/// The idle connections of a server.
 #[derive(Default)]
-pub struct Silent {
-    waiting: Mutex<Waiting>,
-    more: Notify,
+pub struct IdleConnections {
+    queue: Mutex<Queue>,
+    added: Notify,
 }
 
 #[derive(Default)]
-struct Waiting {
-    /// How each is told to close, the longest waiting first.
-    all: BTreeMap<u64, Arc<Notify>>,
-    /// How many there have been.
-    count: u64,
+struct Queue {
+    /// The signal that closes each connection, by its number; the lowest has been idle longest.
+    connections: BTreeMap<u64, Arc<Notify>>,
+    /// Number of connections that were ever added.
+    added: u64,
 }
 
-impl Silent {
-    /// Has the one close that has waited longest; false if there is none.
-    pub fn close_longest(&self) -> bool {
-        let longest = self.lock().all.pop_first();
-        longest.inspect(|(_, close)| close.notify_one()).is_some()
+impl IdleConnections {
+    /// Closes the connection that has been idle longest. Returns false if there is none.
+    pub fn close_oldest(&self) -> bool {
+        let oldest = self.lock().connections.pop_first();
+        oldest.inspect(|(_, close)| close.notify_one()).is_some()
     }
 
-    /// Waits for there to be one more.
-    pub async fn more(&self) {
-        self.more.notified().await;
+    /// Waits until another connection is idle.
+    pub async fn added(&self) {
+        self.added.notified().await;
     }
 
-    fn lock(&self) -> MutexGuard<'_, Waiting> {
-        self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
+    fn lock(&self) -> MutexGuard<'_, Queue> {
+        self.queue.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-/// A client, who is silent at first.
-pub struct Peer {
-    silent: Arc<Silent>,
+/// A connection, which is idle until its client has sent a whole request, and again once the
+/// response is written.
+pub struct Connection {
+    idle: Arc<IdleConnections>,
     close: Arc<Notify>,
-    /// Its turn among those that are silent.
-    turn: Mutex<Option<u64>>,
+    /// The connection's number in the queue while it is idle.
+    number: Mutex<Option<u64>>,
 }
 
-impl Peer {
-    /// One among `silent` ones.
-    pub fn new(silent: &Arc<Silent>) -> Arc<Peer> {
-        let peer = Peer { silent: silent.clone(), close: Arc::default(), turn: Mutex::default() };
-        peer.waits();
-        Arc::new(peer)
+impl Connection {
+    /// A new connection, which joins the `idle` ones.
+    pub fn new(idle: &Arc<IdleConnections>) -> Arc<Connection> {
+        let (idle, close, number) = (idle.clone(), Arc::default(), Mutex::default());
+        let connection = Connection { idle, close, number };
+        connection.set_idle();
+        Arc::new(connection)
     }
 
-    /// Waits until it has to make room.
+    /// Waits until the connection has to close.
     pub async fn closed(&self) {
         self.close.notified().await;
     }
 
-    /// The body of a request, with whose end the client has spoken.
-    pub fn sends(self: Arc<Peer>, body: Incoming) -> Body {
-        let sent = Sent { body, peer: self };
-        sent.listen();
-        Body::new(sent)
+    /// Wraps the body of a request: its end makes the connection active.
+    pub fn request(self: Arc<Connection>, body: Incoming) -> Body {
+        let body = RequestBody { body, connection: self };
+        body.check_end();
+        Body::new(body)
     }
 
-    /// What its request is answered with: with the end of that it is silent again.
-    pub fn hears(self: Arc<Peer>) -> Hearing {
-        Hearing(self)
+    /// The exchange of one request and its response: its end makes the connection idle.
+    pub fn exchange(self: Arc<Connection>) -> Exchange {
+        Exchange(self)
     }
 
-    fn waits(&self) {
-        self.leaves();
-        let mut waiting = self.silent.lock();
-        waiting.count += 1;
-        let turn = waiting.count;
-        waiting.all.insert(turn, self.close.clone());
-        *self.turn.lock().unwrap_or_else(PoisonError::into_inner) = Some(turn);
-        self.silent.more.notify_one();
+    fn set_idle(&self) {
+        self.set_active();
+        let mut queue = self.idle.lock();
+        queue.added += 1;
+        let number = queue.added;
+        queue.connections.insert(number, self.close.clone());
+        *self.number.lock().unwrap_or_else(PoisonError::into_inner) = Some(number);
+        self.idle.added.notify_one();
     }
 
-    fn leaves(&self) {
-        let turn = self.turn.lock().unwrap_or_else(PoisonError::into_inner).take();
-        turn.and_then(|turn| self.silent.lock().all.remove(&turn));
+    fn set_active(&self) {
+        let number = self.number.lock().unwrap_or_else(PoisonError::into_inner).take();
+        number.and_then(|number| self.idle.lock().connections.remove(&number));
     }
 }
 
-impl Drop for Peer {
+impl Drop for Connection {
     fn drop(&mut self) {
-        self.leaves();
+        self.set_active();
     }
 }
 
 /// The body of a request.
-struct Sent {
+struct RequestBody {
     body: Incoming,
-    peer: Arc<Peer>,
+    connection: Arc<Connection>,
 }
 
-impl Sent {
-    fn listen(&self) {
+impl RequestBody {
+    /// Makes the connection active if the body is complete.
+    fn check_end(&self) {
         if self.body.is_end_stream() {
-            self.peer.leaves();
+            self.connection.set_active();
         }
     }
 }
 
-impl HttpBody for Sent {
+impl HttpBody for RequestBody {
     type Data = Bytes;
     type Error = hyper::Error;
 
@@ -121,7 +125,7 @@ impl HttpBody for Sent {
         context: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
         let frame = Pin::new(&mut self.body).poll_frame(context);
-        self.listen();
+        self.check_end();
         frame
     }
 
@@ -134,29 +138,29 @@ impl HttpBody for Sent {
     }
 }
 
-/// A client whose request is being answered.
-pub struct Hearing(Arc<Peer>);
+/// The exchange of one request and its response.
+pub struct Exchange(Arc<Connection>);
 
-impl Hearing {
-    /// The body of the answer.
-    pub fn told(self, body: Body) -> Body {
-        Body::new(Told { body, _hearing: self })
+impl Exchange {
+    /// Wraps the body of the response, with whose end the exchange ends.
+    pub fn response(self, body: Body) -> Body {
+        Body::new(ResponseBody { body, _exchange: self })
     }
 }
 
-impl Drop for Hearing {
+impl Drop for Exchange {
     fn drop(&mut self) {
-        self.0.waits();
+        self.0.set_idle();
     }
 }
 
-/// The body of an answer.
-struct Told {
+/// The body of a response.
+struct ResponseBody {
     body: Body,
-    _hearing: Hearing,
+    _exchange: Exchange,
 }
 
-impl HttpBody for Told {
+impl HttpBody for ResponseBody {
     type Data = Bytes;
     type Error = Error;
 

@@ -1,4 +1,4 @@
-//! What a body asks for, whichever API it is of.
+//! A job: what a body asks for, whichever API it belongs to, and the fields that APIs share.
 
 use std::sync::Arc;
 
@@ -6,61 +6,87 @@ use mlxk_core::Record;
 use serde_json::{Value, json};
 
 use crate::engine::Request;
-use crate::error::Refusal;
+use crate::error::ApiError;
 use crate::fields::Fields;
-use crate::format::Wording;
+use crate::format::Format;
 
-/// Answers to one request at most.
-const MOST: u64 = 128;
+/// Largest value of `n`.
+const MAX_N: u64 = 128;
+
+/// Options of sampling that have the same name in all APIs and in records; the engine validates
+/// them.
+const SAMPLING: [&str; 12] = [
+    "temperature",
+    "top_p",
+    "top_k",
+    "min_p",
+    "xtc_probability",
+    "xtc_threshold",
+    "repetition_penalty",
+    "presence_penalty",
+    "frequency_penalty",
+    "penalty_context",
+    "logit_bias",
+    "stop_ids",
+];
 
 /// What a body asks for.
-pub struct Task {
-    /// One for each answer, made when it is taken: many may be asked for that cannot be had.
+pub struct Job {
+    /// The requests, one for each completion. Each is made when it is submitted, as a body may ask
+    /// for more of them than the queue holds.
     pub requests: Box<dyn Iterator<Item = Request> + Send>,
-    /// How many these are, and the field that says so.
-    pub count: (u64, &'static str),
-    /// Whether calls after the first are left out.
-    pub single: bool,
-    /// Whether answers are told as they come.
+    /// Number of requests.
+    pub count: u64,
+    /// The field of the body that determines the number of requests.
+    pub count_field: &'static str,
+    /// True if a completion may have several tool calls; otherwise calls after its first are
+    /// dropped.
+    pub parallel_tool_calls: bool,
+    /// True if the response is a stream.
     pub stream: bool,
-    /// How they are told.
-    pub wording: Box<dyn Wording>,
+    /// The format of the response.
+    pub format: Box<dyn Format>,
 }
 
-/// The model that is asked.
-pub fn model(fields: &mut Fields) -> Result<String, Refusal> {
+/// Takes the required field `model`.
+pub fn model(fields: &mut Fields) -> Result<String, ApiError> {
     let model = fields.text("model")?.filter(|model| !model.trim().is_empty());
-    model.ok_or_else(|| Refusal::invalid("`model` is missing"))
+    model.ok_or_else(|| ApiError::invalid("`model` is missing"))
 }
 
-/// How tokens are chosen: fields that have the same name in all APIs and in records.
-pub fn choice(fields: &mut Fields, mut record: Record) -> Result<Record, Refusal> {
+/// Takes the seed and the options of sampling into a record.
+pub fn sampling(fields: &mut Fields, mut record: Record) -> Result<Record, ApiError> {
     let seed = fields.read("seed", "a whole number", |value| {
-        // Any 64 bits are a seed, with a sign or without.
+        // A negative seed stands for the same 64 bits without a sign.
         value.as_u64().or_else(|| value.as_i64().map(|seed| seed as u64))
     })?;
     if let Some(seed) = seed {
         record = record.with("seed", seed);
     }
-    let names = [
-        "temperature",
-        "top_p",
-        "top_k",
-        "min_p",
-        "xtc_probability",
-        "xtc_threshold",
-        "repetition_penalty",
-        "presence_penalty",
-        "frequency_penalty",
-        "penalty_context",
-        "logit_bias",
-        "stop_ids",
-    ];
-    Ok(fields.pass(&names, record))
+    Ok(fields.forward(&SAMPLING, record))
 }
 
-/// `n` requests to `model`, each with a seed of its own.
-pub fn repeated(
+/// Takes `n`, the number of completions of each prompt; 1 if it is absent.
+pub fn n(fields: &mut Fields) -> Result<u64, ApiError> {
+    Ok(fields.integer("n", 1, MAX_N)?.unwrap_or(1))
+}
+
+/// Takes `stream` and `stream_options`: true if the response is a stream, and true if the stream
+/// ends with the usage.
+pub fn stream(fields: &mut Fields) -> Result<(bool, bool), ApiError> {
+    let stream = fields.boolean("stream")?;
+    let Some(mut options) = fields.object("stream_options")? else { return Ok((stream, false)) };
+    if !stream {
+        return Err(ApiError::invalid("`stream_options` goes with `stream`"));
+    }
+    let include_usage = options.boolean("include_usage")?;
+    options.only("include_obfuscation", &[json!(false)])?;
+    options.finish("`stream_options`")?;
+    Ok((stream, include_usage))
+}
+
+/// `n` requests to `model` with the same record, the seed of each one higher than the last.
+pub fn requests(
     model: String,
     raw: bool,
     record: Record,
@@ -68,26 +94,8 @@ pub fn repeated(
 ) -> impl Iterator<Item = Request> + Send {
     let seed = record.get("seed").and_then(Value::as_u64);
     let record = Arc::new(record);
-    (0..n).map(move |number| {
-        let seed = seed.map(|seed| seed.wrapping_add(number));
+    (0..n).map(move |index| {
+        let seed = seed.map(|seed| seed.wrapping_add(index));
         Request { model: model.clone(), raw, record: record.clone(), seed }
     })
-}
-
-/// How many answers are wanted.
-pub fn count(fields: &mut Fields) -> Result<u64, Refusal> {
-    Ok(fields.whole("n", 1, MOST)?.unwrap_or(1))
-}
-
-/// Whether answers are told as they come, and with a count of tokens at the end.
-pub fn stream(fields: &mut Fields) -> Result<(bool, bool), Refusal> {
-    let stream = fields.truth("stream")?;
-    let Some(mut options) = fields.object("stream_options")? else { return Ok((stream, false)) };
-    if !stream {
-        return Err(Refusal::invalid("`stream_options` goes with `stream`"));
-    }
-    let usage = options.truth("include_usage")?;
-    options.only("include_obfuscation", &[json!(false)])?;
-    options.finish("`stream_options`")?;
-    Ok((stream, usage))
 }

@@ -1,13 +1,14 @@
-//! A server for models: HTTP in the forms of OpenAI and Anthropic, over whatever [`Engine`] answers.
+//! An HTTP server for models, in the APIs of OpenAI and Anthropic, over an [`Engine`].
 //!
-//! The data goes one way: a body is read by its API (`chat`, `completions`) into a
-//! [`Task`](job::Task), whose requests go to the engine in the suite's own form, and the events
-//! that come back are worded by that API. Nothing here knows how a model runs, reads the
-//! environment, prints, or exits.
+//! Data flows one way: an API parses a body into a job, the job's requests go to the engine, and the
+//! API formats the events that the engine sends back. The server does not know how models run, reads
+//! no environment variable, prints nothing and never exits.
 
 #![cfg_attr(test, allow(clippy::unwrap_used))] // a test fails by panicking
 
 mod anthropic;
+mod auth;
+mod body;
 mod engine;
 mod error;
 mod fields;
@@ -19,13 +20,15 @@ mod log;
 mod metrics;
 mod middleware;
 mod openai;
+mod request_id;
 mod request_metrics;
 mod routes;
 mod server;
+mod state;
 
+pub use auth::Key;
 pub use engine::{Call, End, Engine, Event, Events, Figures, Likelihood, Listed, Reason, Request};
-pub use error::Refusal;
 pub use log::{Entry, Level, Log};
-pub use middleware::Key;
-pub use routes::{App, Settings, Times};
+pub use routes::router;
 pub use server::{Socket, run};
+pub use state::{App, Settings, Times};

@@ -1,4 +1,5 @@
-//! What every request passes: who may ask, from where, and under which id.
+//! Middleware of all routes: access control, and the id, error body, metrics and log entry of each
+//! request.
 
 use std::net::{Ipv4Addr, Ipv6Addr};
 use std::sync::Arc;
@@ -7,133 +8,85 @@ use std::time::Instant;
 use axum::body::Body;
 use axum::extract::{MatchedPath, Request, State};
 use axum::http::uri::Authority;
-use axum::http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, header};
+use axum::http::{HeaderName, HeaderValue, Method, StatusCode, header};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 use mlxk_core::Record;
-use sha2::{Digest, Sha256};
-use subtle::ConstantTimeEq;
-use uuid::Uuid;
 
-use crate::error::{RETRY_AFTER, Refusal};
+use crate::auth;
+use crate::error::ApiError;
 use crate::log::Level;
-use crate::routes::{App, Settings};
+use crate::request_id::{REQUEST_ID, RequestId};
+use crate::state::App;
 
-/// The header with the id of a request.
-pub const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
+/// The header in which Anthropic's clients look for the id of a request.
+const ANTHROPIC_REQUEST_ID: HeaderName = HeaderName::from_static("request-id");
 
-/// The one in which Anthropic's clients look for it.
-const ANTHROPIC_ID: HeaderName = HeaderName::from_static("request-id");
+/// Paths that need no API key.
+const PUBLIC_PATHS: [&str; 3] = ["/", "/health", "/openapi.json"];
 
-/// The header that Anthropic's clients send the key in.
-const API_KEY: HeaderName = HeaderName::from_static("x-api-key");
+/// Seconds after which a client may retry, in the header Retry-After.
+const RETRY_AFTER: u64 = 1;
 
-/// The longest id of a client that is taken over.
-const LONGEST_ID: usize = 128;
-
-/// Paths that need no key.
-const OPEN: [&str; 3] = ["/", "/health", "/openapi.json"];
-
-/// What somebody knows who may ask.
-#[derive(Clone)]
-pub struct Key([u8; 32]);
-
-impl Key {
-    /// The key `text`. Errors with nothing if it is empty or cannot be sent.
-    pub fn new(text: &str) -> Option<Key> {
-        let sendable = !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_graphic());
-        sendable.then(|| Key(digest(text)))
-    }
-
-    /// Takes the same time whatever `given` is.
-    fn is(&self, given: &[u8; 32]) -> bool {
-        self.0.ct_eq(given).into()
-    }
-}
-
-/// Nothing of a key is ever shown.
-impl std::fmt::Debug for Key {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str("Key")
-    }
-}
-
-fn digest(text: &str) -> [u8; 32] {
-    Sha256::digest(text).into()
-}
-
-/// The id of a request.
-#[derive(Clone, Debug)]
-pub struct Id(pub String);
-
-impl Id {
-    /// The one that the client gave, or a fresh one.
-    fn of(headers: &HeaderMap) -> Id {
-        let given = headers.get(REQUEST_ID).and_then(|id| id.to_str().ok());
-        let sane = |id: &&str| {
-            (1..=LONGEST_ID).contains(&id.len()) && id.bytes().all(|byte| byte.is_ascii_graphic())
-        };
-        let id = given.filter(sane).map(str::to_owned);
-        Id(id.unwrap_or_else(|| Uuid::new_v4().to_string()))
-    }
-}
-
-/// Lets a request pass that may.
-pub async fn guard(State(app): State<Arc<App>>, request: Request, next: Next) -> Response {
+/// Middleware that refuses requests by their host, origin, key or encoding, and all requests while
+/// the server stops.
+pub async fn control_access(State(app): State<Arc<App>>, request: Request, next: Next) -> Response {
     match check(&app, &request) {
         Ok(()) => next.run(request).await,
-        Err(refusal) => refusal.into_response(),
+        Err(error) => error.into_response(),
     }
 }
 
-/// Puts the id of a request on its answer, and its words on one that is refused; notes it.
-pub async fn mark(State(app): State<Arc<App>>, mut request: Request, next: Next) -> Response {
-    let id = Id::of(request.headers());
-    let (started, seen) = (Instant::now(), Seen::of(&request));
+/// Middleware that gives a request its id, an error its body, and counts and logs the response.
+pub async fn identify(State(app): State<Arc<App>>, mut request: Request, next: Next) -> Response {
+    let id = RequestId::from_headers(request.headers());
+    let (started, summary) = (Instant::now(), Summary::new(&request));
     let anthropic = request.uri().path().starts_with("/v1/messages");
     request.extensions_mut().insert(id.clone());
     let mut response = next.run(request).await;
-    if let Some(refusal) = response.extensions_mut().remove::<Refusal>() {
-        word(&refusal, anthropic, &id, &mut response);
+    if let Some(error) = response.extensions_mut().remove::<ApiError>() {
+        write_error(&error, anthropic, &id, &mut response);
     }
     if let Ok(value) = HeaderValue::from_str(&id.0) {
         if anthropic {
-            response.headers_mut().insert(ANTHROPIC_ID, value.clone());
+            response.headers_mut().insert(ANTHROPIC_REQUEST_ID, value.clone());
         }
         response.headers_mut().insert(REQUEST_ID, value);
     }
-    seen.note(&app, &id, response.status(), started);
+    summary.record(&app, &id, response.status(), started);
     response
 }
 
-/// What is noted of a request.
-struct Seen {
+/// The parts of a request that metrics and the log need after it was consumed.
+struct Summary {
     method: Method,
     path: String,
-    /// The path without what is of this request alone.
+    /// The pattern of the route, such as `/v1/models/{*id}`, or `other`.
     route: String,
 }
 
-impl Seen {
-    fn of(request: &Request) -> Seen {
+impl Summary {
+    fn new(request: &Request) -> Summary {
         let route = request.extensions().get::<MatchedPath>();
-        Seen {
+        Summary {
             method: request.method().clone(),
             path: request.uri().path().to_owned(),
             route: route.map_or("other", MatchedPath::as_str).to_owned(),
         }
     }
 
-    fn note(&self, app: &App, id: &Id, status: StatusCode, started: Instant) {
-        app.meter.request(known(&self.method), &self.route, status.as_u16());
+    /// Counts and logs the request, whose response has `status`.
+    fn record(&self, app: &App, id: &RequestId, status: StatusCode, started: Instant) {
+        app.metrics.count_request(method_label(&self.method), &self.route, status.as_u16());
         let message = format!("{} {} {}", self.method, self.path, status.as_u16());
         let fields = Record::default().with("seconds", started.elapsed().as_secs_f64());
-        app.settings.log.tell(Level::Debug, &id.0, message, fields);
+        app.settings.log.request(Level::Debug, &id.0, message, fields);
     }
 }
 
-/// The method as it is counted. Clients may make up others, each of which would be kept for good.
-fn known(method: &Method) -> &str {
+/// The label of a method in metrics. Invented methods share one label, as each label takes memory
+/// until the server stops.
+fn method_label(method: &Method) -> &str {
     match *method {
         Method::GET | Method::HEAD | Method::POST | Method::OPTIONS => method.as_str(),
         Method::PUT | Method::PATCH | Method::DELETE => method.as_str(),
@@ -141,17 +94,17 @@ fn known(method: &Method) -> &str {
     }
 }
 
-/// Gives a refusal its body.
-fn word(refusal: &Refusal, anthropic: bool, id: &Id, response: &mut Response) {
+/// Writes an error into the body and headers of a response.
+fn write_error(error: &ApiError, anthropic: bool, id: &RequestId, response: &mut Response) {
     let body = match anthropic {
-        true => refusal.anthropic(&id.0),
-        false => refusal.openai(&id.0),
+        true => error.anthropic(&id.0),
+        false => error.openai(&id.0),
     };
     *response.body_mut() = Body::from(body.to_string());
     let headers = response.headers_mut();
     headers.remove(header::CONTENT_LENGTH);
     headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
-    match refusal.status {
+    match error.status {
         StatusCode::UNAUTHORIZED => {
             headers.insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
         }
@@ -162,63 +115,53 @@ fn word(refusal: &Refusal, anthropic: bool, id: &Id, response: &mut Response) {
     }
 }
 
-fn check(app: &App, request: &Request) -> Result<(), Refusal> {
+/// Checks host, origin, key and encoding of a request, and that the server is not stopping.
+fn check(app: &App, request: &Request) -> Result<(), ApiError> {
     let headers = request.headers();
     let host = host(request);
     if headers.get_all(header::HOST).iter().count() > 1 {
-        return Err(Refusal::invalid("two Host headers"));
+        return Err(ApiError::invalid("two Host headers"));
     }
-    if app.settings.loopback && !host.as_ref().is_some_and(is_here) {
+    if app.settings.loopback && !host.as_ref().is_some_and(is_loopback) {
         let message = "this server is called localhost, and by no other name";
-        return Err(Refusal::new(StatusCode::FORBIDDEN, "access_denied", message));
+        return Err(ApiError::new(StatusCode::FORBIDDEN, "access_denied", message));
     }
     if let Some(origin) = headers.get(header::ORIGIN)
-        && !is_own(origin, host.as_ref())
+        && !is_same_origin(origin, host.as_ref())
         && !app.settings.origins.contains(origin)
     {
         let message = "pages from there may not ask";
-        return Err(Refusal::new(StatusCode::FORBIDDEN, "access_denied", message));
+        return Err(ApiError::new(StatusCode::FORBIDDEN, "access_denied", message));
     }
-    if !OPEN.contains(&request.uri().path()) && !knows_key(&app.settings, headers) {
+    let public = PUBLIC_PATHS.contains(&request.uri().path());
+    if !public && !auth::authorized(&app.settings.keys, headers) {
         let message = "a key is needed: Authorization: Bearer KEY";
-        return Err(Refusal::new(StatusCode::UNAUTHORIZED, "auth_error", message));
+        return Err(ApiError::new(StatusCode::UNAUTHORIZED, "auth_error", message));
     }
     let encoding = headers.get(header::CONTENT_ENCODING);
     if encoding.is_some_and(|encoding| encoding != "identity") {
         let message = "a body is taken as it is, without a Content-Encoding";
         let status = StatusCode::UNSUPPORTED_MEDIA_TYPE;
-        return Err(Refusal::new(status, "validation_error", message));
+        return Err(ApiError::new(status, "validation_error", message));
     }
-    match app.closing() {
+    match app.is_closing() {
         true => {
             let message = "the server is stopping";
-            Err(Refusal::new(StatusCode::SERVICE_UNAVAILABLE, "server_shutdown", message))
+            Err(ApiError::new(StatusCode::SERVICE_UNAVAILABLE, "server_shutdown", message))
         }
         false => Ok(()),
     }
 }
 
-fn knows_key(settings: &Settings, headers: &HeaderMap) -> bool {
-    let text = |name: HeaderName| headers.get(name).and_then(|value| value.to_str().ok());
-    let bearer = text(header::AUTHORIZATION).and_then(|value| {
-        let (scheme, key) = value.split_once(' ')?;
-        scheme.eq_ignore_ascii_case("bearer").then_some(key.trim())
-    });
-    let given = digest(bearer.or_else(|| text(API_KEY)).unwrap_or_default());
-    // All keys are looked at, so that the time tells nothing.
-    let known = settings.keys.iter().filter(|key| key.is(&given)).count();
-    settings.keys.is_empty() || known > 0
-}
-
-/// What the client calls this server.
+/// The host that a request names, in its URI or in its header Host.
 fn host(request: &Request) -> Option<Authority> {
-    let named =
+    let header =
         request.headers().get(header::HOST).and_then(|host| host.to_str().ok()?.parse().ok());
-    request.uri().authority().cloned().or(named)
+    request.uri().authority().cloned().or(header)
 }
 
-/// True for names that mean this machine wherever they are looked up.
-fn is_here(host: &Authority) -> bool {
+/// True if a host is a loopback address, or a name that always resolves to one.
+fn is_loopback(host: &Authority) -> bool {
     let name = host.host().trim_end_matches('.').to_ascii_lowercase();
     let bare = name.trim_start_matches('[').trim_end_matches(']');
     name == "localhost"
@@ -227,9 +170,10 @@ fn is_here(host: &Authority) -> bool {
         || bare.parse().is_ok_and(|address: Ipv6Addr| address.is_loopback())
 }
 
-/// True for a page that this server gave itself.
-fn is_own(origin: &HeaderValue, host: Option<&Authority>) -> bool {
+/// True if a page's origin has the host and port that its request names, so that the page is this
+/// server's own.
+fn is_same_origin(origin: &HeaderValue, host: Option<&Authority>) -> bool {
     let origin = origin.to_str().unwrap_or_default();
-    let place = origin.split_once("://").map(|(_, place)| place);
-    place.is_some() && place == host.map(Authority::as_str)
+    let authority = origin.split_once("://").map(|(_, authority)| authority);
+    authority.is_some() && authority == host.map(Authority::as_str)
 }

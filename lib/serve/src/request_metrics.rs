@@ -1,4 +1,4 @@
-//! What is noted of one answer: how long it took, and how it ended.
+//! The metrics and the log entry of one completion: its latencies, its usage, and how it ended.
 
 use std::sync::Arc;
 use std::time::Instant;
@@ -6,105 +6,96 @@ use std::time::Instant;
 use mlxk_core::Record;
 
 use crate::engine::{Event, Request};
-use crate::error::Refusal;
-use crate::format::finish_reason;
+use crate::error::ApiError;
 use crate::log::Level;
-use crate::routes::App;
+use crate::metrics::Usage;
+use crate::state::App;
 
-/// Tokens that an answer took; as long as it has not ended, those that its pieces tell of.
-#[derive(Clone, Copy, Debug, Default)]
-pub struct Spent {
-    /// Tokens of the prompt.
-    pub prompt: u64,
-    /// Those of them that were remembered.
-    pub cached: u64,
-    /// Tokens of the answer.
-    pub completion: u64,
-}
-
-/// The account of one answer. One that is dropped early was given up by the client.
-pub struct Account {
+/// The metrics of one completion. Dropping them before its end counts it as `cancelled`.
+pub struct RequestMetrics {
     app: Arc<App>,
     id: String,
+    /// Fields of the log entry.
     fields: Record,
-    spent: Spent,
-    /// When it was asked, or the last piece came.
+    /// Usage so far; while the completion runs, each event with output counts as one token.
+    usage: Usage,
+    /// Time of the last event with output, or of the request before the first one.
     last: Instant,
-    begun: bool,
-    closed: bool,
+    has_output: bool,
+    finished: bool,
 }
 
-impl Account {
-    /// Of the answer to a request, which came under `id`.
-    pub fn open(app: &Arc<App>, id: &str, request: &Request, stream: bool) -> Account {
-        let most = request.record.get("max_tokens").cloned().unwrap_or_default();
+impl RequestMetrics {
+    /// Starts the clock of the engine's `request`, which belongs to the request of HTTP with `id`.
+    pub fn start(app: &Arc<App>, id: &str, request: &Request, stream: bool) -> RequestMetrics {
+        let max_tokens = request.record.get("max_tokens").cloned().unwrap_or_default();
         let fields = Record::default().with("model", &*request.model).with("stream", stream);
-        Account {
+        RequestMetrics {
             app: app.clone(),
             id: id.to_owned(),
-            fields: fields.with("max_tokens", most),
-            spent: Spent::default(),
+            fields: fields.with("max_tokens", max_tokens),
+            usage: Usage::default(),
             last: Instant::now(),
-            begun: false,
-            closed: false,
+            has_output: false,
+            finished: false,
         }
     }
 
-    /// Notes what came.
-    pub fn hear(&mut self, event: &Event) {
+    /// Records an event.
+    pub fn record(&mut self, event: &Event) {
         match event {
-            Event::Begun { prompt_tokens } => self.spent.prompt = *prompt_tokens,
-            // It belongs to the piece that comes after it.
+            Event::Begun { prompt_tokens } => self.usage.prompt = *prompt_tokens,
+            // Log probabilities belong to the event that follows them, which counts.
             Event::Logprobs(..) => {}
-            Event::Reasoning(_) | Event::Text(_) | Event::Call(_) => self.piece(),
+            Event::Reasoning(_) | Event::Text(_) | Event::Call(_) => self.output(),
             Event::End(end) => {
-                self.spent = Spent {
+                self.usage = Usage {
                     prompt: end.prompt_tokens,
                     cached: end.cached_tokens,
                     completion: end.completion_tokens,
                 };
-                self.close(finish_reason(end));
+                self.finish(end.reason.name());
             }
         }
     }
 
-    fn piece(&mut self) {
+    /// Records that the completion failed.
+    pub fn fail(&mut self, error: &ApiError) {
+        self.finished = true;
+        self.app.metrics.count_completion("error", &self.usage);
+        if error.status.is_server_error() {
+            let message = format!("Generation failed: {}", error.message);
+            self.app.settings.log.request(Level::Error, &self.id, message, self.fields.clone());
+        }
+    }
+
+    fn output(&mut self) {
         let now = Instant::now();
         let time = now - self.last;
-        match self.begun {
-            true => self.app.meter.between(time),
-            false => self.app.meter.first(time),
+        match self.has_output {
+            true => self.app.metrics.observe_inter_token(time),
+            false => self.app.metrics.observe_first_token(time),
         }
-        (self.begun, self.last) = (true, now);
-        self.spent.completion += 1;
+        (self.has_output, self.last) = (true, now);
+        self.usage.completion += 1;
     }
 
-    /// Notes that it failed.
-    pub fn fail(&mut self, refusal: &Refusal) {
-        self.closed = true;
-        self.app.meter.answer("error", &self.spent);
-        if refusal.status.is_server_error() {
-            let message = format!("Generation failed: {}", refusal.message);
-            self.app.settings.log.tell(Level::Error, &self.id, message, self.fields.clone());
-        }
-    }
-
-    fn close(&mut self, reason: &str) {
-        self.closed = true;
-        self.app.meter.answer(reason, &self.spent);
-        let Spent { prompt, cached, completion } = self.spent;
+    fn finish(&mut self, reason: &str) {
+        self.finished = true;
+        self.app.metrics.count_completion(reason, &self.usage);
+        let Usage { prompt, cached, completion } = self.usage;
         let fields = self.fields.clone().with("finish_reason", reason);
         let fields = fields.with("prompt_tokens", prompt).with("cached_tokens", cached);
         let fields = fields.with("completion_tokens", completion);
         let message = format!("Generation finished: {reason}");
-        self.app.settings.log.tell(Level::Info, &self.id, message, fields);
+        self.app.settings.log.request(Level::Info, &self.id, message, fields);
     }
 }
 
-impl Drop for Account {
+impl Drop for RequestMetrics {
     fn drop(&mut self) {
-        if !self.closed {
-            self.close("cancelled");
+        if !self.finished {
+            self.finish("cancelled");
         }
     }
 }

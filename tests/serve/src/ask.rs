@@ -2,7 +2,7 @@
 
 use axum::body::{Body, to_bytes};
 use axum::http::{HeaderMap, Request, StatusCode};
-use mlxk_serve::{App, Log, Settings, Times};
+use mlxk_serve::{App, Log, Settings, Times, router};
 use serde_json::Value;
 use std::sync::Arc;
 use std::time::Duration;
@@ -60,7 +60,7 @@ pub async fn ask(app: &Arc<App>, mut request: Request<Body>) -> Answered {
     if !request.headers().contains_key("host") {
         request.headers_mut().insert("host", "localhost:8000".parse().unwrap());
     }
-    let response = app.router().oneshot(request).await.unwrap();
+    let response = router(app).oneshot(request).await.unwrap();
     let (parts, body) = response.into_parts();
     let bytes = to_bytes(body, usize::MAX).await.unwrap();
     let text = String::from_utf8(bytes.to_vec()).unwrap();

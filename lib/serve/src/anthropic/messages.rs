@@ -5,64 +5,65 @@ use std::sync::Arc;
 use mlxk_core::Record;
 use serde_json::{Map, Value, json};
 
-use crate::anthropic::format::Messages;
+use crate::anthropic::format::MessagesFormat;
 use crate::engine::Request;
-use crate::error::Refusal;
+use crate::error::ApiError;
 use crate::fields::Fields;
-use crate::job::{self, Task};
-use crate::openai::messages;
-use crate::openai::response_format;
-use crate::openai::tools::{self, Choice};
+use crate::job::{self, Job};
+use crate::openai::tools::{self, ToolChoice};
+use crate::openai::{messages, response_format};
 
-/// Reads a body.
-pub fn read(mut fields: Fields) -> Result<Task, Refusal> {
-    let most = fields.whole("max_tokens", 1, u64::MAX)?;
-    let most = most.ok_or_else(|| Refusal::invalid("`max_tokens` is missing"))?;
-    let thinking = thinking(&mut fields)?;
-    let (model, record, single) = prompt(&mut fields, &thinking)?;
-    let mut record = job::choice(&mut fields, record.with("max_tokens", most))?;
+/// The expected value of `messages`.
+const MESSAGES: &str = "a list of objects with a `role` and a `content`";
+
+/// The expected value of `tools`.
+const TOOLS: &str = "a list of functions with a `name`";
+
+/// Parses the body of a message.
+pub fn parse(mut fields: Fields) -> Result<Job, ApiError> {
+    let max_tokens = fields.integer("max_tokens", 1, u64::MAX)?;
+    let max_tokens = max_tokens.ok_or_else(|| ApiError::invalid("`max_tokens` is missing"))?;
+    let Prompt { model, record, parallel_tool_calls, show_thinking } = prompt(&mut fields)?;
+    let mut record = job::sampling(&mut fields, record.with("max_tokens", max_tokens))?;
     if let Some(stop) = fields.take("stop_sequences") {
         record = record.with("stop", stop);
     }
-    let stream = fields.truth("stream")?;
-    fields.skip(&["metadata"]);
+    let stream = fields.boolean("stream")?;
+    fields.ignore(&["metadata"]);
     fields.only("service_tier", &[json!("auto"), json!("standard_only")])?;
     fields.only("speed", &[json!("standard")])?;
     fields.finish("messages")?;
-    let wording = Box::new(Messages::new(&model, thinking.shown));
-    let requests = Box::new(job::repeated(model, false, record, 1));
-    Ok(Task { requests, count: (1, "messages"), single, stream, wording })
+    let format = Box::new(MessagesFormat::new(&model, show_thinking));
+    let requests = Box::new(job::requests(model, false, record, 1));
+    Ok(Job { requests, count: 1, count_field: "messages", parallel_tool_calls, stream, format })
 }
 
-/// Reads a body whose tokens are to be counted.
-pub fn counted(mut fields: Fields) -> Result<Request, Refusal> {
-    let thinking = thinking(&mut fields)?;
-    let (model, record, _) = prompt(&mut fields, &thinking)?;
+/// Parses the body of a request to count the tokens of a prompt.
+pub fn parse_count(mut fields: Fields) -> Result<Request, ApiError> {
+    let Prompt { model, record, .. } = prompt(&mut fields)?;
     fields.finish("messages")?;
     Ok(Request { model, raw: false, record: Arc::new(record), seed: None })
 }
 
-/// The model, what the prompt is made of, and whether one function alone may be called.
-fn prompt(fields: &mut Fields, thinking: &Thinking) -> Result<(String, Record, bool), Refusal> {
+/// The fields that a message and a request to count its tokens share.
+struct Prompt {
+    model: String,
+    /// The messages, the tools and the variables of the chat template.
+    record: Record,
+    /// True if a completion may have several tool calls.
+    parallel_tool_calls: bool,
+    /// True if the response has the text of the reasoning.
+    show_thinking: bool,
+}
+
+fn prompt(fields: &mut Fields) -> Result<Prompt, ApiError> {
+    let thinking = thinking(fields)?;
     let model = job::model(fields)?;
-    let mut messages = Vec::new();
-    if let Some(system) = fields.read("system", "a text or a list of texts", texts)? {
-        messages.push(json!({"role": "system", "content": system}));
-    }
-    for message in
-        fields.read("messages", WHAT, |value| value.as_array().cloned())?.unwrap_or_default()
-    {
-        turn(&message, &mut messages)?;
-    }
-    if messages.last().is_some_and(|message| message["role"] == "assistant") {
-        return Err(Refusal::invalid("`messages`: an answer that is begun is not supported"));
-    }
-    let messages = messages::messages(Some(messages.into()))?;
-    let mut record = Record::default().with("messages", messages);
-    let (schema, effort) = config(fields)?;
+    let mut record = Record::default().with("messages", messages(fields)?);
+    let (schema, effort) = output_config(fields)?;
     let mut variables = Map::new();
-    if let Some(on) = thinking.on {
-        variables.insert("enable_thinking".into(), on.into());
+    if let Some(enabled) = thinking.enabled {
+        variables.insert("enable_thinking".into(), enabled.into());
     }
     if let Some(effort) = effort {
         variables.insert("reasoning_effort".into(), effort.into());
@@ -73,69 +74,108 @@ fn prompt(fields: &mut Fields, thinking: &Thinking) -> Result<(String, Record, b
     if let Some(schema) = schema {
         record = record.with("json_schema", schema);
     }
-    cached(fields);
-    let tools = fields.list("tools", TOOLS)?.unwrap_or_default();
-    let tools = tools.into_iter().map(function).collect::<Result<Vec<_>, _>>()?;
-    let (choice, single) = choice(fields)?;
-    let record = tools::with(record, tools, choice)?;
-    Ok((model, record, single))
+    // The prefix cache works without hints.
+    fields.ignore(&["cache_control"]);
+    let (record, parallel_tool_calls) = tools(fields, record)?;
+    Ok(Prompt { model, record, parallel_tool_calls, show_thinking: thinking.show })
 }
 
-const WHAT: &str = "a list of objects with a `role` and a `content`";
-const TOOLS: &str = "a list of functions with a `name`";
-
-/// What is remembered is up to the server.
-fn cached(fields: &mut Fields) {
-    fields.skip(&["cache_control"]);
+/// Takes `system` and `messages`, in the form of chat templates.
+fn messages(fields: &mut Fields) -> Result<Value, ApiError> {
+    let mut messages = Vec::new();
+    if let Some(system) = fields.read("system", "a text or a list of texts", joined_text)? {
+        messages.push(json!({"role": "system", "content": system}));
+    }
+    let given = fields.read("messages", MESSAGES, |value| value.as_array().cloned())?;
+    for message in given.unwrap_or_default() {
+        add_message(&message, &mut messages)?;
+    }
+    if messages.last().is_some_and(|message| message["role"] == "assistant") {
+        return Err(ApiError::invalid("`messages`: an answer that is begun is not supported"));
+    }
+    messages::parse(Some(messages.into()))
 }
 
-/// Adds a message in the form of chat templates: results of functions are messages of their own.
-fn turn(message: &Value, messages: &mut Vec<Value>) -> Result<(), Refusal> {
-    let wrong = || Refusal::wrong("messages", WHAT);
+fn invalid_messages() -> ApiError {
+    ApiError::invalid_field("messages", MESSAGES)
+}
+
+/// Adds a message in the form of chat templates.
+fn add_message(message: &Value, messages: &mut Vec<Value>) -> Result<(), ApiError> {
     let role = message["role"].as_str().filter(|role| ["user", "assistant"].contains(role));
-    let role = role.ok_or_else(wrong)?;
-    let blocks = match &message["content"] {
-        Value::String(_) => {
-            messages.push(json!({"role": role, "content": message["content"]}));
-            return Ok(());
-        }
-        Value::Array(blocks) => blocks,
-        _ => return Err(wrong()),
-    };
+    let role = role.ok_or_else(invalid_messages)?;
+    match &message["content"] {
+        Value::String(text) => messages.push(json!({"role": role, "content": text})),
+        Value::Array(blocks) => add_blocks(role, blocks, messages)?,
+        _ => return Err(invalid_messages()),
+    }
+    Ok(())
+}
+
+/// Adds the message that a list of content blocks stands for. Tool results are messages of their own
+/// in chat templates, and come before it.
+fn add_blocks(role: &str, blocks: &[Value], messages: &mut Vec<Value>) -> Result<(), ApiError> {
     let (mut parts, mut calls, mut reasoning) = (Vec::new(), Vec::new(), String::new());
     for block in blocks {
         match block["type"].as_str() {
             Some("thinking") => reasoning += block["thinking"].as_str().unwrap_or_default(),
             Some("redacted_thinking") => {}
-            Some("tool_use") => calls.push(json!({
-                "id": block["id"],
-                "type": "function",
-                "function": {"name": block["name"], "arguments": block["input"].to_string()},
-            })),
-            Some("tool_result") => {
-                let content = outcome(&block["content"], block["is_error"] == true)?;
-                let id = &block["tool_use_id"];
-                messages.push(json!({"role": "tool", "tool_call_id": id, "content": content}));
-            }
-            _ => parts.push(part(block).ok_or_else(wrong)?),
+            Some("tool_use") => calls.push(tool_call(block)),
+            Some("tool_result") => messages.push(tool_result(block)?),
+            _ => parts.push(part(block).ok_or_else(invalid_messages)?),
         }
     }
-    let mut told = Map::from_iter([("role".to_owned(), role.into())]);
-    if !reasoning.is_empty() {
-        told.insert("reasoning_content".into(), reasoning.into());
-    }
-    let silent = parts.is_empty();
-    told.insert("content".into(), if silent { Value::Null } else { parts.into() });
-    if !calls.is_empty() {
-        told.insert("tool_calls".into(), calls.into());
-    } else if silent {
+    if parts.is_empty() && calls.is_empty() {
         return Ok(());
     }
-    messages.push(told.into());
+    let mut message = Map::from_iter([("role".to_owned(), role.into())]);
+    if !reasoning.is_empty() {
+        message.insert("reasoning_content".into(), reasoning.into());
+    }
+    let content = if parts.is_empty() { Value::Null } else { parts.into() };
+    message.insert("content".into(), content);
+    if !calls.is_empty() {
+        message.insert("tool_calls".into(), calls.into());
+    }
+    messages.push(message.into());
     Ok(())
 }
 
-/// A block as a part of a content; none if it is of another kind.
+/// A tool call in the form of chat completions.
+fn tool_call(block: &Value) -> Value {
+    json!({
+        "id": block["id"],
+        "type": "function",
+        "function": {"name": block["name"], "arguments": block["input"].to_string()},
+    })
+}
+
+/// The message of a tool result.
+fn tool_result(block: &Value) -> Result<Value, ApiError> {
+    let content = result_content(&block["content"], block["is_error"] == true)?;
+    Ok(json!({"role": "tool", "tool_call_id": block["tool_use_id"], "content": content}))
+}
+
+/// The content of a tool result: a string, or parts if it has more than text. Chat templates have
+/// no field for a failure, so an error is marked in the text.
+fn result_content(content: &Value, is_error: bool) -> Result<Value, ApiError> {
+    let expected = "texts, images or documents in a `tool_result`";
+    let invalid = || ApiError::invalid(format!("`messages`: there may be {expected}"));
+    match (content, joined_text(content)) {
+        (Value::Null, _) if is_error => Ok("Error".into()),
+        (Value::Null, _) => Ok("".into()),
+        (_, Some(text)) if is_error => Ok(format!("Error: {text}").into()),
+        (_, Some(text)) => Ok(text.into()),
+        (Value::Array(blocks), None) => {
+            let error = is_error.then(|| Some(json!({"type": "text", "text": "Error:"})));
+            let parts = error.into_iter().chain(blocks.iter().map(part));
+            parts.collect::<Option<Vec<Value>>>().map(Value::from).ok_or_else(invalid)
+        }
+        _ => Err(invalid()),
+    }
+}
+
+/// A content block as a part of a chat completion's content; none if it has another type.
 fn part(block: &Value) -> Option<Value> {
     match block["type"].as_str()? {
         "text" => Some(json!({"type": "text", "text": block["text"].as_str()?})),
@@ -145,27 +185,8 @@ fn part(block: &Value) -> Option<Value> {
     }
 }
 
-/// What a function gave, or why it failed: a text, or parts if there is more in it.
-fn outcome(content: &Value, failed: bool) -> Result<Value, Refusal> {
-    let what = "texts, images or documents in a `tool_result`";
-    let wrong = || Refusal::invalid(format!("`messages`: there may be {what}"));
-    match (content, texts(content)) {
-        (Value::Null, _) if failed => Ok("Error".into()),
-        (Value::Null, _) => Ok("".into()),
-        // No template has another place for it.
-        (_, Some(text)) if failed => Ok(format!("Error: {text}").into()),
-        (_, Some(text)) => Ok(text.into()),
-        (Value::Array(blocks), None) => {
-            let error = failed.then(|| Some(json!({"type": "text", "text": "Error:"})));
-            let parts = error.into_iter().chain(blocks.iter().map(part));
-            parts.collect::<Option<Vec<Value>>>().map(Value::from).ok_or_else(wrong)
-        }
-        _ => Err(wrong()),
-    }
-}
-
-/// A text, or the texts of blocks together.
-fn texts(value: &Value) -> Option<String> {
+/// A string, or the joined texts of blocks; none if a block has no text.
+fn joined_text(value: &Value) -> Option<String> {
     match value {
         Value::String(text) => Some(text.clone()),
         Value::Array(blocks) => {
@@ -176,74 +197,91 @@ fn texts(value: &Value) -> Option<String> {
     }
 }
 
-/// Whether the model is to think first, as far as its template lets it be told, and whether it is
-/// shown what it thinks.
+/// The options of reasoning.
 struct Thinking {
-    on: Option<bool>,
-    shown: bool,
+    /// True or false if the request turns reasoning on or off.
+    enabled: Option<bool>,
+    /// True if the response has the text of the reasoning.
+    show: bool,
 }
 
-fn thinking(fields: &mut Fields) -> Result<Thinking, Refusal> {
+/// Takes `thinking`.
+fn thinking(fields: &mut Fields) -> Result<Thinking, ApiError> {
     let Some(mut thinking) = fields.object("thinking")? else {
-        return Ok(Thinking { on: None, shown: true });
+        return Ok(Thinking { enabled: None, show: true });
     };
-    let on = match thinking.text("type")?.as_deref() {
+    let enabled = match thinking.text("type")?.as_deref() {
         Some("enabled" | "adaptive") => true,
         Some("disabled") => false,
-        _ => return Err(Refusal::wrong("thinking", "enabled, adaptive or disabled")),
+        _ => return Err(ApiError::invalid_field("thinking", "enabled, adaptive or disabled")),
     };
-    let shown =
+    let show =
         thinking.read("display", "summarized or omitted", |value| match value.as_str()? {
             "summarized" => Some(true),
             "omitted" => Some(false),
             _ => None,
         })?;
-    // No template can be told it: a model thinks as long as it does.
-    thinking.whole("budget_tokens", 1, u64::MAX)?;
+    // No chat template takes a budget, so the model ends its reasoning itself.
+    thinking.integer("budget_tokens", 1, u64::MAX)?;
     thinking.finish("`thinking`")?;
-    Ok(Thinking { on: Some(on), shown: shown.unwrap_or(true) })
+    Ok(Thinking { enabled: Some(enabled), show: show.unwrap_or(true) })
 }
 
-/// The schema that the answer has to follow, and how much the model is to think.
-fn config(fields: &mut Fields) -> Result<(Option<Value>, Option<String>), Refusal> {
+/// Takes `output_config`: the JSON schema of the answer, and the effort of reasoning.
+fn output_config(fields: &mut Fields) -> Result<(Option<Value>, Option<String>), ApiError> {
     let Some(mut config) = fields.object("output_config")? else { return Ok((None, None)) };
     let (format, effort) = (config.object("format")?, config.text("effort")?);
     config.finish("`output_config`")?;
     let Some(mut format) = format else { return Ok((None, effort)) };
     format.only("type", &[json!("json_schema")])?;
-    Ok((Some(response_format::named(format, "output_config")?), effort))
+    Ok((Some(response_format::json_schema(format, "output_config")?), effort))
 }
 
-/// A function in OpenAI's form.
-fn function(mut tool: Fields) -> Result<Value, Refusal> {
-    let own = tool.text("type")?.is_none_or(|kind| kind == "custom");
-    let name = tool.text("name")?.filter(|_| own).ok_or_else(|| Refusal::wrong("tools", TOOLS))?;
+/// Takes the tools into a record. Also returns true if a completion may have several tool calls.
+fn tools(fields: &mut Fields, record: Record) -> Result<(Record, bool), ApiError> {
+    let tools = fields.objects("tools", TOOLS)?.unwrap_or_default();
+    let tools = tools.into_iter().map(function).collect::<Result<_, _>>()?;
+    let (choice, parallel_tool_calls) = tool_choice(fields)?;
+    Ok((tools::with_tools(record, tools, choice)?, parallel_tool_calls))
+}
+
+/// A tool as a function of chat completions.
+fn function(mut tool: Fields) -> Result<Value, ApiError> {
+    let custom = tool.text("type")?.is_none_or(|kind| kind == "custom");
+    let name = tool.text("name")?.filter(|_| custom);
+    let name = name.ok_or_else(|| ApiError::invalid_field("tools", TOOLS))?;
     let mut function = json!({"name": name, "parameters": tool.take("input_schema")});
-    if let Some(about) = tool.take("description") {
-        function["description"] = about;
+    if let Some(description) = tool.take("description") {
+        function["description"] = description;
     }
-    if tool.truth("strict")? {
+    if tool.boolean("strict")? {
         function["strict"] = true.into();
     }
-    tool.skip(&["cache_control", "eager_input_streaming"]);
+    tool.ignore(&["cache_control", "eager_input_streaming"]);
     tool.only("allowed_callers", &[json!(["direct"])])?;
     tool.only("defer_loading", &[json!(false)])?;
     tool.finish("`tools`")?;
     Ok(json!({"type": "function", "function": function}))
 }
 
-fn choice(fields: &mut Fields) -> Result<(Choice, bool), Refusal> {
-    let Some(mut choice) = fields.object("tool_choice")? else { return Ok((Choice::Auto, false)) };
-    let single = choice.truth("disable_parallel_tool_use")?;
+/// Takes `tool_choice`, with true if a completion may have several tool calls.
+fn tool_choice(fields: &mut Fields) -> Result<(ToolChoice, bool), ApiError> {
+    let Some(mut choice) = fields.object("tool_choice")? else {
+        return Ok((ToolChoice::Auto, true));
+    };
+    let parallel_tool_calls = !choice.boolean("disable_parallel_tool_use")?;
     let name = choice.text("name")?;
     let kind = choice.text("type")?;
     choice.finish("`tool_choice`")?;
     let choice = match (kind.as_deref(), name) {
-        (Some("auto"), _) => Choice::Auto,
-        (Some("none"), _) => Choice::None,
-        (Some("any"), _) => Choice::Any,
-        (Some("tool"), Some(name)) => Choice::Named(name),
-        _ => return Err(Refusal::wrong("tool_choice", "auto, any, none, or a tool with a name")),
+        (Some("auto"), _) => ToolChoice::Auto,
+        (Some("none"), _) => ToolChoice::None,
+        (Some("any"), _) => ToolChoice::Required,
+        (Some("tool"), Some(name)) => ToolChoice::Function(name),
+        _ => {
+            let expected = "auto, any, none, or a tool with a name";
+            return Err(ApiError::invalid_field("tool_choice", expected));
+        }
     };
-    Ok((choice, single))
+    Ok((choice, parallel_tool_calls))
 }

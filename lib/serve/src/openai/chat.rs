@@ -5,98 +5,96 @@ use mlxk_core::Record;
 use serde_json::{Map, Value, json};
 
 use crate::engine::Event;
-use crate::error::Refusal;
+use crate::error::ApiError;
 use crate::fields::Fields;
-use crate::format::{self, Answer, Ends, Wording, finish_reason, likely};
-use crate::job::{self, Task};
-use crate::openai::envelope::Heading;
-use crate::openai::messages;
-use crate::openai::response_format;
-use crate::openai::tools;
+use crate::format::{Format, Output};
+use crate::job::{self, Job};
+use crate::openai::envelope::{Ends, Envelope};
+use crate::openai::logprobs::logprobs;
+use crate::openai::{messages, response_format, tools};
 
-/// Reads a body.
-pub fn read(mut fields: Fields) -> Result<Task, Refusal> {
+/// Parses the body of a chat completion.
+pub fn parse(mut fields: Fields) -> Result<Job, ApiError> {
     let model = job::model(&mut fields)?;
-    let mut record =
-        Record::default().with("messages", messages::messages(fields.take("messages"))?);
-    record = job::choice(&mut fields, record)?;
-    record = fields.pass(&["stop", "grammar"], record);
-    record = length(&mut fields, record)?;
-    record = variables(&mut fields, record)?;
-    let logprobs = likelihoods(&mut fields)?;
-    if let Some(count) = logprobs {
+    let messages = messages::parse(fields.take("messages"))?;
+    let mut record = Record::default().with("messages", messages);
+    record = job::sampling(&mut fields, record)?;
+    record = fields.forward(&["stop", "grammar"], record);
+    if let Some(max_tokens) = max_tokens(&mut fields)? {
+        record = record.with("max_tokens", max_tokens);
+    }
+    if let Some(variables) = template_variables(&mut fields)? {
+        record = record.with("chat_template_kwargs", variables);
+    }
+    let top_logprobs = top_logprobs(&mut fields)?;
+    if let Some(count) = top_logprobs {
         record = record.with("logprobs", count);
     }
-    if let Some(schema) = format(&mut fields)? {
+    if let Some(schema) = json_schema(&mut fields)? {
         record = record.with("json_schema", schema);
     }
-    let (record, single) = tools::read(&mut fields, record)?;
-    let n = job::count(&mut fields)?;
-    let (stream, usage) = job::stream(&mut fields)?;
-    only_defaults(&mut fields)?;
+    let (record, parallel_tool_calls) = tools::parse(&mut fields, record)?;
+    let n = job::n(&mut fields)?;
+    let (stream, include_usage) = job::stream(&mut fields)?;
+    check_defaults(&mut fields)?;
     fields.finish("chat completions")?;
-    let wording = Chat::new(&model, n as usize, usage, logprobs.is_some());
-    let requests = Box::new(job::repeated(model, false, record, n));
-    Ok(Task { requests, count: (n, "n"), single, stream, wording: Box::new(wording) })
+    let format =
+        Box::new(ChatFormat::new(&model, n as usize, include_usage, top_logprobs.is_some()));
+    let requests = Box::new(job::requests(model, false, record, n));
+    Ok(Job { requests, count: n, count_field: "n", parallel_tool_calls, stream, format })
 }
 
-/// Under its new name and its old one.
-fn length(fields: &mut Fields, record: Record) -> Result<Record, Refusal> {
-    let old = fields.whole("max_tokens", 1, u64::MAX)?;
-    let new = fields.whole("max_completion_tokens", 1, u64::MAX)?;
-    if old.is_some() && new.is_some() && old != new {
+/// Takes the largest number of tokens, in its current field or its deprecated one.
+fn max_tokens(fields: &mut Fields) -> Result<Option<u64>, ApiError> {
+    let deprecated = fields.integer("max_tokens", 1, u64::MAX)?;
+    let current = fields.integer("max_completion_tokens", 1, u64::MAX)?;
+    if deprecated.is_some() && current.is_some() && deprecated != current {
         let message = "`max_tokens` and `max_completion_tokens` say different things";
-        return Err(Refusal::invalid(message));
+        return Err(ApiError::invalid(message));
     }
-    Ok(match new.or(old) {
-        Some(most) => record.with("max_tokens", most),
-        None => record,
-    })
+    Ok(current.or(deprecated))
 }
 
-/// What the chat template knows besides.
-fn variables(fields: &mut Fields, record: Record) -> Result<Record, Refusal> {
+/// Takes the variables of the chat template: `chat_template_kwargs`, and those that
+/// `reasoning_effort` stands for.
+fn template_variables(fields: &mut Fields) -> Result<Option<Map<String, Value>>, ApiError> {
     let given = fields.object("chat_template_kwargs")?.map(Fields::rest);
-    let effort = fields.text("reasoning_effort")?;
     let mut variables = Map::new();
-    if let Some(effort) = effort {
+    if let Some(effort) = fields.text("reasoning_effort")? {
         variables.insert("enable_thinking".into(), (effort != "none").into());
         variables.insert("reasoning_effort".into(), effort.into());
     }
     variables.extend(given.unwrap_or_default());
-    Ok(match variables.is_empty() {
-        true => record,
-        false => record.with("chat_template_kwargs", variables),
-    })
+    Ok((!variables.is_empty()).then_some(variables))
 }
 
-/// Of how many tokens it is to be told how likely they were; none if it is not.
-fn likelihoods(fields: &mut Fields) -> Result<Option<u64>, Refusal> {
-    let wanted = fields.truth("logprobs")?;
-    match (wanted, fields.whole("top_logprobs", 0, 20)?) {
+/// Takes `logprobs` and `top_logprobs`: the number of most likely tokens at each position, or none
+/// without log probabilities.
+fn top_logprobs(fields: &mut Fields) -> Result<Option<u64>, ApiError> {
+    let logprobs = fields.boolean("logprobs")?;
+    match (logprobs, fields.integer("top_logprobs", 0, 20)?) {
         (true, top) => Ok(Some(top.unwrap_or(0))),
         (false, None) => Ok(None),
-        (false, Some(_)) => Err(Refusal::invalid("`top_logprobs` goes with `logprobs`")),
+        (false, Some(_)) => Err(ApiError::invalid("`top_logprobs` goes with `logprobs`")),
     }
 }
 
-/// The schema that the answer has to follow, in either field.
-fn format(fields: &mut Fields) -> Result<Option<Value>, Refusal> {
-    let own = fields.take("json_schema");
+/// Takes the JSON schema of the answer, in `json_schema` or in `response_format`.
+fn json_schema(fields: &mut Fields) -> Result<Option<Value>, ApiError> {
+    let schema = fields.take("json_schema");
     let format = fields.object("response_format")?;
-    let asked =
-        format.map_or(Ok(None), |format| response_format::read(format, "response_format"))?;
-    match (own, asked) {
-        (Some(_), Some(_)) => {
-            Err(Refusal::invalid("`json_schema` and `response_format` both ask for a form"))
-        }
-        (own, asked) => Ok(own.or(asked)),
+    let format =
+        format.map_or(Ok(None), |format| response_format::parse(format, "response_format"))?;
+    if schema.is_some() && format.is_some() {
+        let message = "`json_schema` and `response_format` both ask for a form";
+        return Err(ApiError::invalid(message));
     }
+    Ok(schema.or(format))
 }
 
-/// Fields that change nothing, and those that can be what they are without being said.
-fn only_defaults(fields: &mut Fields) -> Result<(), Refusal> {
-    fields.skip(&["user", "metadata", "safety_identifier", "prompt_cache_key"]);
+/// Takes fields that have no effect here, and fields of which only the default is supported.
+fn check_defaults(fields: &mut Fields) -> Result<(), ApiError> {
+    fields.ignore(&["user", "metadata", "safety_identifier", "prompt_cache_key"]);
     fields.only("prompt_cache_retention", &[json!("in-memory"), json!("in_memory")])?;
     fields.only("modalities", &[json!(["text"])])?;
     fields.only("service_tier", &[json!("auto"), json!("default")])?;
@@ -104,104 +102,106 @@ fn only_defaults(fields: &mut Fields) -> Result<(), Refusal> {
     fields.only("verbosity", &[json!("medium")])
 }
 
-/// The words of chat completions.
-struct Chat {
-    heading: Heading,
+/// The format of chat completions.
+struct ChatFormat {
+    envelope: Envelope,
+    /// True if the response has log probabilities.
     logprobs: bool,
-    choices: Vec<Pending>,
+    /// The state of each choice of a stream.
+    choices: Vec<Choice>,
     ends: Ends,
 }
 
-/// What is known of an answer and not told yet.
+/// The state of a choice of a stream.
 #[derive(Clone, Default)]
-struct Pending {
+struct Choice {
+    /// Number of tool calls so far.
     calls: usize,
+    /// Log probabilities for the next chunk.
     logprobs: Vec<Value>,
 }
 
-impl Chat {
-    fn new(model: &str, n: usize, usage: bool, logprobs: bool) -> Chat {
+impl ChatFormat {
+    fn new(model: &str, n: usize, include_usage: bool, logprobs: bool) -> ChatFormat {
         let objects = ["chat.completion", "chat.completion.chunk"];
-        let heading = Heading::new("chatcmpl-", objects, model, usage);
-        Chat { heading, logprobs, choices: vec![Pending::default(); n], ends: Ends::new() }
+        let envelope = Envelope::new("chatcmpl-", objects, model, n, include_usage);
+        ChatFormat { envelope, logprobs, choices: vec![Choice::default(); n], ends: Ends::new() }
     }
 
-    fn chunk(&mut self, number: usize, delta: Value, reason: Option<&str>) -> sse::Event {
-        let mut choice = json!({"index": number, "delta": delta, "finish_reason": reason});
+    fn chunk(&mut self, index: usize, delta: Value, finish_reason: Option<&str>) -> sse::Event {
+        let mut choice = json!({"index": index, "delta": delta, "finish_reason": finish_reason});
         if self.logprobs {
-            let told = std::mem::take(&mut self.choices[number].logprobs);
-            choice["logprobs"] = match told.is_empty() {
+            let logprobs = std::mem::take(&mut self.choices[index].logprobs);
+            choice["logprobs"] = match logprobs.is_empty() {
                 true => Value::Null,
-                false => json!({"content": told}),
+                false => json!({"content": logprobs}),
             };
         }
-        self.heading.chunk(choice)
+        self.envelope.chunk(choice)
     }
 }
 
-impl Wording for Chat {
-    fn whole(&mut self, answers: Vec<Answer>) -> Value {
-        let ends = format::ends(&answers);
-        let choice = |(number, answer): (usize, &Answer)| {
-            let logprobs: Vec<Value> = answer.logprobs.iter().map(likely).collect();
+impl Format for ChatFormat {
+    fn document(&mut self, outputs: Vec<Output>) -> Value {
+        self.envelope.document(&outputs, |index, output| {
+            let content: Vec<Value> = output.logprobs.iter().map(logprobs).collect();
             json!({
-                "index": number,
-                "message": message(answer),
-                "logprobs": self.logprobs.then(|| json!({"content": logprobs, "refusal": null})),
-                "finish_reason": answer.end.as_ref().map(finish_reason),
+                "index": index,
+                "message": message(output),
+                "logprobs": self.logprobs.then(|| json!({"content": content, "refusal": null})),
+                "finish_reason": output.end.as_ref().map(|end| end.reason.name()),
             })
-        };
-        let choices: Vec<Value> = answers.iter().enumerate().map(choice).collect();
-        self.heading.whole(choices, &ends, self.choices.len())
+        })
     }
 
-    fn begin(&mut self, prompt_tokens: &[u64]) -> Vec<sse::Event> {
+    fn start(&mut self, prompt_tokens: &[u64]) -> Vec<sse::Event> {
         let opening = json!({"role": "assistant", "content": ""});
-        (0..prompt_tokens.len()).map(|number| self.chunk(number, opening.clone(), None)).collect()
+        (0..prompt_tokens.len()).map(|index| self.chunk(index, opening.clone(), None)).collect()
     }
 
-    fn piece(&mut self, number: usize, event: Event) -> Vec<sse::Event> {
+    fn event(&mut self, index: usize, event: Event) -> Vec<sse::Event> {
+        let choice = &mut self.choices[index];
         let delta = match event {
             Event::Begun { .. } => return Vec::new(),
             Event::Logprobs(own, top) => {
-                self.choices[number].logprobs.push(likely(&(own, top)));
+                choice.logprobs.push(logprobs(&(own, top)));
                 return Vec::new();
             }
             Event::Reasoning(text) => json!({"reasoning_content": text}),
             Event::Text(text) => json!({"content": text}),
             Event::Call(call) => {
-                let mut told = tools::call(&call);
-                told["index"] = self.choices[number].calls.into();
-                self.choices[number].calls += 1;
-                json!({"tool_calls": [told]})
+                let mut call = tools::tool_call(&call);
+                call["index"] = choice.calls.into();
+                choice.calls += 1;
+                json!({"tool_calls": [call]})
             }
             Event::End(end) => {
-                let last = self.chunk(number, json!({}), Some(finish_reason(&end)));
-                self.ends.insert(number, end);
+                let last = self.chunk(index, json!({}), Some(end.reason.name()));
+                self.ends.insert(index, end);
                 return vec![last];
             }
         };
-        vec![self.chunk(number, delta, None)]
+        vec![self.chunk(index, delta, None)]
     }
 
-    fn end(&mut self) -> Vec<sse::Event> {
-        self.heading.end(&self.ends, self.choices.len())
+    fn finish(&mut self) -> Vec<sse::Event> {
+        self.envelope.finish(&self.ends)
     }
 
-    fn fail(&mut self, refusal: &Refusal, id: &str) -> Vec<sse::Event> {
-        self.heading.fail(refusal, id)
+    fn fail(&mut self, error: &ApiError, id: &str) -> Vec<sse::Event> {
+        self.envelope.fail(error, id)
     }
 }
 
-fn message(answer: &Answer) -> Value {
-    let silent = answer.text.is_empty() && !answer.calls.is_empty();
-    let content = (!silent).then_some(&answer.text);
+/// The message of a choice; its content is null if there are tool calls and no text.
+fn message(output: &Output) -> Value {
+    let content = (!output.text.is_empty() || output.calls.is_empty()).then_some(&output.text);
     let mut message = json!({"role": "assistant", "content": content, "refusal": null});
-    if !answer.reasoning.is_empty() {
-        message["reasoning_content"] = answer.reasoning.clone().into();
+    if !output.reasoning.is_empty() {
+        message["reasoning_content"] = output.reasoning.clone().into();
     }
-    if !answer.calls.is_empty() {
-        message["tool_calls"] = answer.calls.iter().map(tools::call).collect();
+    if !output.calls.is_empty() {
+        message["tool_calls"] = output.calls.iter().map(tools::tool_call).collect();
     }
     message
 }

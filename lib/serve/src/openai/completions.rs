@@ -1,178 +1,202 @@
-//! OpenAI's completions: a prompt goes to the model as it is.
+//! OpenAI's completions: prompts that reach the model without a chat template.
 
 use axum::response::sse;
 use mlxk_core::Record;
 use serde_json::{Map, Value, json};
 
 use crate::engine::{Event, Likelihood};
-use crate::error::Refusal;
+use crate::error::ApiError;
 use crate::fields::Fields;
-use crate::format::{self, Answer, Ends, Likely, Wording, finish_reason};
-use crate::job::{self, Task};
-use crate::openai::envelope::Heading;
+use crate::format::{Format, Output, TokenLogprobs};
+use crate::job::{self, Job};
+use crate::openai::envelope::{Ends, Envelope};
 
-/// Tokens of an answer whose length neither request nor server says, as OpenAI has it.
+/// Default of `max_tokens` if neither the body nor the server sets it, as in OpenAI's API.
 const MAX_TOKENS: u64 = 16;
 
-/// Prompts of a body.
-const MOST_PROMPTS: usize = 128;
+/// Largest number of prompts in a body.
+const MAX_PROMPTS: usize = 128;
 
-/// What a prompt may be.
+/// A prompt.
 #[derive(Clone)]
 enum Prompt {
     Text(String),
-    Tokens(Vec<u64>),
+    Ids(Vec<u64>),
 }
 
-/// Reads a body. An answer has `most` tokens if that says nothing.
-pub fn read(mut fields: Fields, most: Option<u64>) -> Result<Task, Refusal> {
+impl Prompt {
+    fn parse(value: &Value) -> Option<Prompt> {
+        match value {
+            Value::String(text) => Some(Prompt::Text(text.clone())),
+            Value::Array(ids) if !ids.is_empty() => {
+                let id = |id: &Value| id.as_u64().filter(|&id| u32::try_from(id).is_ok());
+                ids.iter().map(id).collect::<Option<_>>().map(Prompt::Ids)
+            }
+            _ => None,
+        }
+    }
+
+    /// Parses one prompt or an array of them.
+    fn parse_all(value: &Value) -> Option<Vec<Prompt>> {
+        match (Prompt::parse(value), value) {
+            (Some(prompt), _) => Some(vec![prompt]),
+            (None, Value::Array(prompts)) if (1..=MAX_PROMPTS).contains(&prompts.len()) => {
+                prompts.iter().map(Prompt::parse).collect()
+            }
+            _ => None,
+        }
+    }
+
+    /// The text that a completion with `echo` repeats.
+    fn echo(&self) -> Result<String, ApiError> {
+        match self {
+            Prompt::Text(text) => Ok(text.clone()),
+            Prompt::Ids(_) => Err(ApiError::invalid("`echo` is not supported with tokens")),
+        }
+    }
+
+    fn into_record(self, record: Record) -> Record {
+        match self {
+            Prompt::Text(text) => record.with("prompt", text),
+            Prompt::Ids(ids) => record.with("prompt_ids", ids),
+        }
+    }
+}
+
+/// Parses the body of completions. `default` is the server's default of `max_tokens`.
+pub fn parse(mut fields: Fields, default: Option<u64>) -> Result<Job, ApiError> {
     let model = job::model(&mut fields)?;
+    let expected = format!("a text, tokens, or up to {MAX_PROMPTS} of these");
     let prompts = fields
-        .read("prompt", &format!("a text, tokens, or up to {MOST_PROMPTS} of these"), prompts)?
-        .ok_or_else(|| Refusal::invalid("`prompt` is missing"))?;
-    let mut record = job::choice(&mut fields, Record::default())?;
-    record = fields.pass(&["stop", "json_schema", "grammar"], record);
-    let most = fields.whole("max_tokens", 1, u64::MAX)?.or(most);
-    record = record.with("max_tokens", most.unwrap_or(MAX_TOKENS));
-    let logprobs = fields.whole("logprobs", 0, 20)?;
+        .read("prompt", &expected, Prompt::parse_all)?
+        .ok_or_else(|| ApiError::invalid("`prompt` is missing"))?;
+    let mut record = job::sampling(&mut fields, Record::default())?;
+    record = fields.forward(&["stop", "json_schema", "grammar"], record);
+    let max_tokens = fields.integer("max_tokens", 1, u64::MAX)?.or(default);
+    record = record.with("max_tokens", max_tokens.unwrap_or(MAX_TOKENS));
+    let logprobs = fields.integer("logprobs", 0, 20)?;
     if let Some(count) = logprobs {
         record = record.with("logprobs", count);
     }
-    let n = job::count(&mut fields)?;
+    let n = job::n(&mut fields)?;
     fields.only("best_of", &[json!(n)])?;
-    let echo = fields.truth("echo")?;
+    let echo = fields.boolean("echo")?;
     if echo && logprobs.is_some() {
-        return Err(Refusal::invalid("`echo` is not supported with `logprobs`"));
+        return Err(ApiError::invalid("`echo` is not supported with `logprobs`"));
     }
-    let (stream, usage) = job::stream(&mut fields)?;
-    fields.skip(&["user"]);
+    let (stream, include_usage) = job::stream(&mut fields)?;
+    fields.ignore(&["user"]);
     fields.finish("completions")?;
-    let same_prompt = prompts.len() == 1;
     let count = prompts.len() as u64 * n;
-    let echoes = prompts.iter().map(|prompt| match prompt {
-        _ if !echo => Ok(String::new()),
-        Prompt::Text(text) => Ok(text.clone()),
-        Prompt::Tokens(_) => Err(Refusal::invalid("`echo` is not supported with tokens")),
-    });
+    let count_field = if prompts.len() == 1 { "n" } else { "prompt" };
+    let echoes = prompts.iter().map(|prompt| if echo { prompt.echo() } else { Ok(String::new()) });
     let echoes: Vec<String> = echoes.collect::<Result<_, _>>()?;
-    let words = Completions::new(&model, echoes, n, usage, logprobs.is_some());
-    let requests = prompts.into_iter().flat_map(move |prompt| {
-        let record = match prompt {
-            Prompt::Text(text) => record.clone().with("prompt", text),
-            Prompt::Tokens(ids) => record.clone().with("prompt_ids", ids),
-        };
-        job::repeated(model.clone(), true, record, n)
-    });
-    let (requests, wording) = (Box::new(requests), Box::new(words));
-    let field = if same_prompt { "n" } else { "prompt" };
-    Ok(Task { requests, count: (count, field), single: false, stream, wording })
+    let envelope =
+        Envelope::new("cmpl-", ["text_completion"; 2], &model, n as usize, include_usage);
+    let format = Box::new(CompletionsFormat::new(envelope, echoes, logprobs.is_some()));
+    let requests = Box::new(prompts.into_iter().flat_map(move |prompt| {
+        job::requests(model.clone(), true, prompt.into_record(record.clone()), n)
+    }));
+    Ok(Job { requests, count, count_field, parallel_tool_calls: true, stream, format })
 }
 
-fn prompts(value: &Value) -> Option<Vec<Prompt>> {
-    match (prompt(value), value) {
-        (Some(one), _) => Some(vec![one]),
-        (None, Value::Array(all)) if (1..=MOST_PROMPTS).contains(&all.len()) => {
-            all.iter().map(prompt).collect()
-        }
-        _ => None,
-    }
-}
-
-fn prompt(value: &Value) -> Option<Prompt> {
-    match value {
-        Value::String(text) => Some(Prompt::Text(text.clone())),
-        Value::Array(ids) if !ids.is_empty() => {
-            let id = |id: &Value| id.as_u64().filter(|&id| u32::try_from(id).is_ok());
-            ids.iter().map(id).collect::<Option<_>>().map(Prompt::Tokens)
-        }
-        _ => None,
-    }
-}
-
-/// The words of completions.
-struct Completions {
-    heading: Heading,
-    /// What the answers to each prompt begin with.
+/// The format of completions.
+struct CompletionsFormat {
+    envelope: Envelope,
+    /// The start of the text of each prompt's completions.
     echoes: Vec<String>,
-    /// Answers to each.
-    n: usize,
+    /// True if the response has log probabilities.
     logprobs: bool,
-    /// Likelihoods that are not told yet, and the length of the text before them, by answer.
-    pending: Vec<(Vec<Likely>, usize)>,
+    /// The state of each choice of a stream.
+    choices: Vec<Choice>,
     ends: Ends,
 }
 
-impl Completions {
-    fn new(model: &str, echoes: Vec<String>, n: u64, usage: bool, logprobs: bool) -> Self {
-        let heading = Heading::new("cmpl-", ["text_completion"; 2], model, usage);
-        let (n, ends) = (n as usize, Ends::new());
-        let pending = vec![(Vec::new(), 0); echoes.len() * n];
-        Completions { heading, echoes, n, logprobs, pending, ends }
+/// The state of a choice of a stream.
+#[derive(Clone, Default)]
+struct Choice {
+    /// Log probabilities for the next chunk.
+    logprobs: Vec<TokenLogprobs>,
+    /// Length of the tokens that had log probabilities in earlier chunks, in characters.
+    offset: usize,
+}
+
+impl CompletionsFormat {
+    fn new(envelope: Envelope, echoes: Vec<String>, logprobs: bool) -> Self {
+        let choices = vec![Choice::default(); echoes.len() * envelope.n()];
+        CompletionsFormat { envelope, echoes, logprobs, choices, ends: Ends::new() }
     }
 
-    fn chunk(&mut self, number: usize, text: &str, reason: Option<&str>) -> sse::Event {
-        let (told, before) = &mut self.pending[number];
-        let logprobs = self.logprobs.then(|| likelihoods(told, *before));
-        *before += told.drain(..).map(|(own, _)| own.text.chars().count()).sum::<usize>();
-        self.heading.chunk(
-            json!({"index": number, "text": text, "logprobs": logprobs, "finish_reason": reason}),
-        )
+    /// The start of the text of the completion `index`.
+    fn echo(&self, index: usize) -> &str {
+        &self.echoes[index / self.envelope.n()]
+    }
+
+    fn chunk(&mut self, index: usize, text: &str, finish_reason: Option<&str>) -> sse::Event {
+        let choice = &mut self.choices[index];
+        let logprobs = self.logprobs.then(|| logprobs(&choice.logprobs, choice.offset));
+        let tokens = choice.logprobs.drain(..);
+        choice.offset += tokens.map(|(own, _)| own.text.chars().count()).sum::<usize>();
+        self.envelope.chunk(json!({
+            "index": index,
+            "text": text,
+            "logprobs": logprobs,
+            "finish_reason": finish_reason,
+        }))
     }
 }
 
-impl Wording for Completions {
-    fn whole(&mut self, answers: Vec<Answer>) -> Value {
-        let ends = format::ends(&answers);
-        let choice = |(number, answer): (usize, &Answer)| {
+impl Format for CompletionsFormat {
+    fn document(&mut self, outputs: Vec<Output>) -> Value {
+        self.envelope.document(&outputs, |index, output| {
             json!({
-                "index": number,
-                "text": format!("{}{}", self.echoes[number / self.n], answer.text),
-                "logprobs": self.logprobs.then(|| likelihoods(&answer.logprobs, 0)),
-                "finish_reason": answer.end.as_ref().map(finish_reason),
+                "index": index,
+                "text": format!("{}{}", self.echo(index), output.text),
+                "logprobs": self.logprobs.then(|| logprobs(&output.logprobs, 0)),
+                "finish_reason": output.end.as_ref().map(|end| end.reason.name()),
             })
+        })
+    }
+
+    fn start(&mut self, prompt_tokens: &[u64]) -> Vec<sse::Event> {
+        let chunk = |index| {
+            let echo = self.echo(index).to_owned();
+            self.chunk(index, &echo, None)
         };
-        let choices: Vec<Value> = answers.iter().enumerate().map(choice).collect();
-        self.heading.whole(choices, &ends, self.n)
+        (0..prompt_tokens.len()).map(chunk).collect()
     }
 
-    fn begin(&mut self, prompt_tokens: &[u64]) -> Vec<sse::Event> {
-        let echo = |number: usize| self.echoes[number / self.n].clone();
-        let echoes: Vec<String> = (0..prompt_tokens.len()).map(echo).collect();
-        let numbered = echoes.iter().enumerate();
-        numbered.map(|(number, echo)| self.chunk(number, echo, None)).collect()
-    }
-
-    fn piece(&mut self, number: usize, event: Event) -> Vec<sse::Event> {
+    fn event(&mut self, index: usize, event: Event) -> Vec<sse::Event> {
         match event {
             Event::Logprobs(own, top) => {
-                self.pending[number].0.push((own, top));
+                self.choices[index].logprobs.push((own, top));
                 Vec::new()
             }
-            Event::Text(text) => vec![self.chunk(number, &text, None)],
+            Event::Text(text) => vec![self.chunk(index, &text, None)],
             Event::End(end) => {
-                let last = self.chunk(number, "", Some(finish_reason(&end)));
-                self.ends.insert(number, end);
+                let last = self.chunk(index, "", Some(end.reason.name()));
+                self.ends.insert(index, end);
                 vec![last]
             }
-            // A prompt without a template sets nothing apart.
+            // Without a chat template, the engine finds neither reasoning nor tool calls.
             Event::Begun { .. } | Event::Reasoning(_) | Event::Call(_) => Vec::new(),
         }
     }
 
-    fn end(&mut self) -> Vec<sse::Event> {
-        self.heading.end(&self.ends, self.n)
+    fn finish(&mut self) -> Vec<sse::Event> {
+        self.envelope.finish(&self.ends)
     }
 
-    fn fail(&mut self, refusal: &Refusal, id: &str) -> Vec<sse::Event> {
-        self.heading.fail(refusal, id)
+    fn fail(&mut self, error: &ApiError, id: &str) -> Vec<sse::Event> {
+        self.envelope.fail(error, id)
     }
 }
 
-/// OpenAI's form of the likelihoods of the tokens of a completion, `before` characters of it.
-fn likelihoods(told: &[Likely], before: usize) -> Value {
-    let mut offset = before;
+/// The `logprobs` of a choice, whose first token is at `offset`, in characters.
+fn logprobs(tokens: &[TokenLogprobs], offset: usize) -> Value {
+    let mut offset = offset;
     let mut offsets = Vec::new();
-    for (own, _) in told {
+    for (own, _) in tokens {
         offsets.push(offset);
         offset += own.text.chars().count();
     }
@@ -180,9 +204,9 @@ fn likelihoods(told: &[Likely], before: usize) -> Value {
         top.iter().map(|token| (token.text.clone(), token.logprob.into())).collect()
     };
     json!({
-        "tokens": told.iter().map(|(own, _)| &*own.text).collect::<Vec<_>>(),
-        "token_logprobs": told.iter().map(|(own, _)| own.logprob).collect::<Vec<_>>(),
-        "top_logprobs": told.iter().map(|(_, top)| by_text(top)).collect::<Vec<_>>(),
+        "tokens": tokens.iter().map(|(own, _)| &*own.text).collect::<Vec<_>>(),
+        "token_logprobs": tokens.iter().map(|(own, _)| own.logprob).collect::<Vec<_>>(),
+        "top_logprobs": tokens.iter().map(|(_, top)| by_text(top)).collect::<Vec<_>>(),
         "text_offset": offsets,
     })
 }

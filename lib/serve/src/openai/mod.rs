@@ -3,6 +3,7 @@
 pub mod chat;
 pub mod completions;
 mod envelope;
+mod logprobs;
 pub mod messages;
 pub mod models;
 pub mod response_format;

@@ -1,39 +1,37 @@
-//! The models that can be asked, as OpenAI lists them.
+//! The models of the engine, in the form of OpenAI's API.
 
 use std::sync::Arc;
 
+use mlxk_core::{Error, Kind};
 use serde_json::{Value, json};
 
+use crate::body::blocking;
 use crate::engine::Listed;
-use crate::error::Refusal;
-use crate::handler::apart;
-use crate::routes::App;
+use crate::error::ApiError;
+use crate::state::App;
 
-/// What the engine has; it may read the disk for it.
-pub async fn listed(app: &Arc<App>) -> Result<Vec<Listed>, Refusal> {
+/// The engine's models, asked for on a blocking thread, as the engine may read the disk.
+pub async fn fetch(app: &Arc<App>) -> Result<Vec<Listed>, ApiError> {
     let app = app.clone();
-    apart(move || Ok(app.engine.models()?)).await
+    blocking(move || Ok(app.engine.models()?)).await
 }
 
-/// All of them.
-pub fn list(listed: &[Listed]) -> Value {
-    json!({"object": "list", "data": listed.iter().map(object).collect::<Vec<_>>()})
+/// The list of models.
+pub fn list(models: &[Listed]) -> Value {
+    json!({"object": "list", "data": models.iter().map(object).collect::<Vec<_>>()})
 }
 
-/// The one called `id`.
-pub fn one(listed: &[Listed], id: &str) -> Result<Value, Refusal> {
-    let found = listed.iter().find(|model| model.id == id);
-    found.map(object).ok_or_else(|| {
-        let error = mlxk_core::Error::new(mlxk_core::Kind::ModelNotFound, id, "no such model");
-        error.into()
-    })
+/// The model called `id`; an error if it is not among `models`.
+pub fn find(models: &[Listed], id: &str) -> Result<Value, ApiError> {
+    let found = models.iter().find(|model| model.id == id);
+    found.map(object).ok_or_else(|| Error::new(Kind::ModelNotFound, id, "no such model").into())
 }
 
 fn object(model: &Listed) -> Value {
     json!({
         "id": model.id,
         "object": "model",
-        // Nobody asks when a model was made; clients ask that there be a number.
+        // Clients require a number; the time at which a model was made is unknown.
         "created": 0,
         "owned_by": if model.workspace { "workspace" } else { "mlx-knife" },
         "permission": [],

@@ -1,30 +1,34 @@
-//! The schema that an answer has to follow, as all APIs ask for one.
+//! Structured output: the JSON schema that a completion has to follow, as all APIs request it.
 
 use serde_json::{Value, json};
 
-use crate::error::Refusal;
+use crate::error::ApiError;
 use crate::fields::Fields;
 
-/// The schema of a format, which is in the field `of` a body; none if the answer is plain text.
-pub fn read(mut format: Fields, of: &str) -> Result<Option<Value>, Refusal> {
+/// The JSON schema of a response format, the object in `field`; none for plain text.
+pub fn parse(mut format: Fields, field: &str) -> Result<Option<Value>, ApiError> {
     let schema = match format.text("type")?.as_deref() {
         Some("text") => None,
         Some("json_object") => Some(json!({"type": "object"})),
-        // Chats have it in an object of its own, responses beside the type.
+        // Chat completions nest the schema in an object, responses put it beside the type.
         Some("json_schema") => match format.object("json_schema")? {
-            Some(inner) => Some(named(inner, of)?),
-            None => return named(format, of).map(Some),
+            Some(nested) => Some(json_schema(nested, field)?),
+            None => return json_schema(format, field).map(Some),
         },
-        _ => return Err(Refusal::wrong(of, "of the type text, json_object or json_schema")),
+        _ => {
+            let expected = "of the type text, json_object or json_schema";
+            return Err(ApiError::invalid_field(field, expected));
+        }
     };
-    format.finish(&format!("`{of}`"))?;
+    format.finish(&format!("`{field}`"))?;
     Ok(schema)
 }
 
-/// A schema with a name and a description, which no template has a place for; all are strict.
-pub fn named(mut fields: Fields, of: &str) -> Result<Value, Refusal> {
-    fields.skip(&["name", "description", "strict"]);
-    let schema = fields.take("schema");
-    fields.finish(&format!("`{of}`"))?;
-    schema.ok_or_else(|| Refusal::invalid(format!("`{of}`: no `schema`")))
+/// The `schema` of an object in `field`. Its name and description are ignored, as no chat template
+/// takes them, and so is `strict`, as every schema is enforced.
+pub fn json_schema(mut format: Fields, field: &str) -> Result<Value, ApiError> {
+    format.ignore(&["name", "description", "strict"]);
+    let schema = format.take("schema");
+    format.finish(&format!("`{field}`"))?;
+    schema.ok_or_else(|| ApiError::invalid(format!("`{field}`: no `schema`")))
 }

@@ -1,90 +1,37 @@
-//! The words of OpenAI's responses: an answer is a list of items.
+//! The format of OpenAI's responses: a list of items, each of reasoning, text or a tool call.
 
 use axum::response::sse;
 use serde_json::{Map, Value, json};
 
 use crate::engine::{Call, End, Event, Reason};
-use crate::error::Refusal;
-use crate::format::{self, Answer, Likely, Wording, likely, named};
+use crate::error::ApiError;
+use crate::format::{Format, Output, TokenLogprobs, named, unique_id, unix_time};
+use crate::openai::logprobs::logprobs;
 
-/// The words of responses.
-pub struct Responses {
-    /// What is always the same in the response.
+/// The format of a response.
+pub struct ResponsesFormat {
+    /// The fields of the response that do not change.
     response: Map<String, Value>,
-    /// Whether it is told how likely tokens were.
+    /// True if the response has log probabilities.
     logprobs: bool,
     /// Items that are complete.
     output: Vec<Value>,
-    /// The item that is not.
+    /// The item that is streaming.
     open: Option<Item>,
-    /// Likelihoods that are not told yet.
-    pending: Vec<Likely>,
+    /// Log probabilities for the next delta.
+    pending: Vec<TokenLogprobs>,
     end: Option<End>,
-    /// Events told.
-    told: u64,
+    /// The `sequence_number` of the next event.
+    sequence_number: u64,
 }
 
-/// An item in the making.
-struct Item {
-    kind: Kind,
-    id: String,
-    text: String,
-    logprobs: Vec<Value>,
-}
-
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Kind {
-    Reasoning,
-    Message,
-}
-
-impl Item {
-    fn new(kind: Kind) -> Item {
-        let prefix = match kind {
-            Kind::Reasoning => "rs_",
-            Kind::Message => "msg_",
-        };
-        Item { kind, id: format::fresh(prefix), text: String::new(), logprobs: Vec::new() }
-    }
-
-    fn part(&self) -> Value {
-        match self.kind {
-            Kind::Reasoning => json!({"type": "reasoning_text", "text": self.text}),
-            Kind::Message => json!({
-                "type": "output_text",
-                "text": self.text,
-                "annotations": [],
-                "logprobs": self.logprobs,
-            }),
-        }
-    }
-
-    fn value(&self, status: &str, content: &[Value]) -> Value {
-        let mut value = match self.kind {
-            Kind::Reasoning => json!({"id": self.id, "type": "reasoning", "summary": []}),
-            Kind::Message => json!({"id": self.id, "type": "message", "role": "assistant"}),
-        };
-        value["status"] = status.into();
-        value["content"] = content.into();
-        value
-    }
-
-    /// What names its events.
-    fn name(&self) -> &'static str {
-        match self.kind {
-            Kind::Reasoning => "reasoning_text",
-            Kind::Message => "output_text",
-        }
-    }
-}
-
-impl Responses {
-    /// For a response that repeats the fields `echo`.
-    pub fn new(echo: Map<String, Value>, logprobs: bool) -> Responses {
-        let plain = json!({
-            "id": format::fresh("resp_"),
+impl ResponsesFormat {
+    /// The format of a response that repeats the fields `echo` of its request.
+    pub fn new(echo: Map<String, Value>, logprobs: bool) -> ResponsesFormat {
+        let defaults = json!({
+            "id": unique_id("resp_"),
             "object": "response",
-            "created_at": format::now(),
+            "created_at": unix_time(),
             "background": false,
             "error": null,
             "incomplete_details": null,
@@ -101,10 +48,17 @@ impl Responses {
             "top_p": null,
             "truncation": "disabled",
         });
-        let mut response = plain.as_object().cloned().unwrap_or_default();
+        let mut response = defaults.as_object().cloned().unwrap_or_default();
         response.extend(echo);
-        let (output, pending) = (Vec::new(), Vec::new());
-        Responses { response, logprobs, output, open: None, pending, end: None, told: 0 }
+        ResponsesFormat {
+            response,
+            logprobs,
+            output: Vec::new(),
+            open: None,
+            pending: Vec::new(),
+            end: None,
+            sequence_number: 0,
+        }
     }
 
     fn response(&self, status: &str) -> Value {
@@ -113,8 +67,8 @@ impl Responses {
         response.insert("output".into(), self.output.clone().into());
         response.insert("usage".into(), self.end.as_ref().map(usage).into());
         if status == "incomplete" {
-            let why = json!({"reason": "max_output_tokens"});
-            response.insert("incomplete_details".into(), why);
+            let details = json!({"reason": "max_output_tokens"});
+            response.insert("incomplete_details".into(), details);
         }
         response.into()
     }
@@ -126,23 +80,31 @@ impl Responses {
         }
     }
 
-    fn event(&mut self, kind: &str, mut fields: Value) -> sse::Event {
+    /// An event of the stream.
+    fn sse(&mut self, kind: &str, mut fields: Value) -> sse::Event {
         fields["type"] = kind.into();
-        fields["sequence_number"] = self.told.into();
-        self.told += 1;
+        fields["sequence_number"] = self.sequence_number.into();
+        self.sequence_number += 1;
         named(&fields)
     }
 
-    /// An event about the open item.
-    fn about(&mut self, kind: &str, item: &Item, mut fields: Value) -> sse::Event {
+    /// An event about the item that follows the complete ones.
+    fn item_sse(&mut self, kind: &str, mut fields: Value) -> sse::Event {
+        fields["output_index"] = self.output.len().into();
+        self.sse(kind, fields)
+    }
+
+    /// An event about the content of the item that is streaming.
+    fn content_sse(&mut self, kind: &str, item: &Item, mut fields: Value) -> sse::Event {
         fields["item_id"] = item.id.clone().into();
         fields["output_index"] = self.output.len().into();
         fields["content_index"] = 0.into();
-        self.event(kind, fields)
+        self.sse(kind, fields)
     }
 
-    /// More of an item of the kind, which is opened if another one is open.
-    fn more(&mut self, kind: Kind, text: &str) -> Vec<sse::Event> {
+    /// The events for a delta of the item that is streaming, after those that open a new item if
+    /// that one is of another kind.
+    fn delta(&mut self, kind: ItemKind, text: &str) -> Vec<sse::Event> {
         let mut events = Vec::new();
         let mut item = match self.open.take() {
             Some(item) if item.kind == kind => item,
@@ -150,101 +112,97 @@ impl Responses {
                 events.extend(self.close(other));
                 let item = Item::new(kind);
                 let added = json!({"item": item.value("in_progress", &[])});
-                events.push(self.item_event("response.output_item.added", added));
+                events.push(self.item_sse("response.output_item.added", added));
                 let part = json!({"part": item.part()});
-                events.push(self.about("response.content_part.added", &item, part));
+                events.push(self.content_sse("response.content_part.added", &item, part));
                 item
             }
         };
         item.text += text;
-        let logprobs: Vec<Value> = self.pending.drain(..).map(|token| likely(&token)).collect();
-        let name = format!("response.{}.delta", item.name());
+        let logprobs: Vec<Value> = self.pending.drain(..).map(|token| logprobs(&token)).collect();
         let delta = json!({"delta": text, "logprobs": logprobs});
-        events.push(self.about(&name, &item, delta));
+        events.push(self.content_sse(
+            &format!("response.{}.delta", item.part_type()),
+            &item,
+            delta,
+        ));
         item.logprobs.extend(logprobs);
         self.open = Some(item);
         events
     }
 
-    /// Ends an item; the last of an answer that was cut is not complete.
+    /// The events that complete an item; the last item of an incomplete response is incomplete too.
     fn close(&mut self, item: Option<Item>) -> Vec<sse::Event> {
         let Some(item) = item else { return Vec::new() };
         let part = item.part();
         let done = item.value(self.status(), std::slice::from_ref(&part));
-        let name = format!("response.{}.done", item.name());
         let text = json!({"text": item.text, "logprobs": item.logprobs});
         let events = vec![
-            self.about(&name, &item, text),
-            self.about("response.content_part.done", &item, json!({"part": part})),
-            self.item_event("response.output_item.done", json!({"item": done})),
+            self.content_sse(&format!("response.{}.done", item.part_type()), &item, text),
+            self.content_sse("response.content_part.done", &item, json!({"part": part})),
+            self.item_sse("response.output_item.done", json!({"item": done})),
         ];
         self.output.push(done);
         events
     }
 
-    fn item_event(&mut self, kind: &str, mut fields: Value) -> sse::Event {
-        fields["output_index"] = self.output.len().into();
-        self.event(kind, fields)
-    }
-
-    /// An item for a call, complete.
+    /// The events of a tool call, which is an item of its own.
     fn call(&mut self, call: &Call) -> Vec<sse::Event> {
         let open = self.open.take();
         let mut events = self.close(open);
         let done = function_call(call);
-        let mut begun = done.clone();
-        begun["status"] = "in_progress".into();
-        begun["arguments"] = "".into();
-        events.push(self.item_event("response.output_item.added", json!({"item": begun})));
+        let mut added = done.clone();
+        added["status"] = "in_progress".into();
+        added["arguments"] = "".into();
+        events.push(self.item_sse("response.output_item.added", json!({"item": added})));
         let id = &done["id"];
         let delta = json!({"item_id": id, "delta": call.arguments});
-        events.push(self.item_event("response.function_call_arguments.delta", delta));
-        let all = json!({"item_id": id, "name": call.name, "arguments": call.arguments});
-        events.push(self.item_event("response.function_call_arguments.done", all));
-        events.push(self.item_event("response.output_item.done", json!({"item": done})));
+        events.push(self.item_sse("response.function_call_arguments.delta", delta));
+        let arguments = json!({"item_id": id, "name": call.name, "arguments": call.arguments});
+        events.push(self.item_sse("response.function_call_arguments.done", arguments));
+        events.push(self.item_sse("response.output_item.done", json!({"item": done})));
         self.output.push(done);
         events
     }
 }
 
-impl Wording for Responses {
-    fn whole(&mut self, answers: Vec<Answer>) -> Value {
-        let answer = answers.into_iter().next().unwrap_or_default();
-        self.end = answer.end;
-        let cut = match answer.text.is_empty() {
-            true => Kind::Reasoning,
-            false => Kind::Message,
+impl Format for ResponsesFormat {
+    fn document(&mut self, outputs: Vec<Output>) -> Value {
+        let output = outputs.into_iter().next().unwrap_or_default();
+        self.end = output.end;
+        let last = match output.text.is_empty() {
+            true => ItemKind::Reasoning,
+            false => ItemKind::Message,
         };
-        for (kind, text) in [(Kind::Reasoning, answer.reasoning), (Kind::Message, answer.text)] {
-            if !text.is_empty() {
-                let mut item = Item { text, ..Item::new(kind) };
-                if kind == Kind::Message && self.logprobs {
-                    item.logprobs = answer.logprobs.iter().map(likely).collect();
-                }
-                let status = if kind == cut { self.status() } else { "completed" };
-                self.output.push(item.value(status, &[item.part()]));
+        let texts = [(ItemKind::Reasoning, output.reasoning), (ItemKind::Message, output.text)];
+        for (kind, text) in texts.into_iter().filter(|(_, text)| !text.is_empty()) {
+            let mut item = Item { text, ..Item::new(kind) };
+            if kind == ItemKind::Message && self.logprobs {
+                item.logprobs = output.logprobs.iter().map(logprobs).collect();
             }
+            let status = if kind == last { self.status() } else { "completed" };
+            self.output.push(item.value(status, &[item.part()]));
         }
-        self.output.extend(answer.calls.iter().map(function_call));
+        self.output.extend(output.calls.iter().map(function_call));
         self.response(self.status())
     }
 
-    fn begin(&mut self, _: &[u64]) -> Vec<sse::Event> {
+    fn start(&mut self, _: &[u64]) -> Vec<sse::Event> {
         let response = self.response("in_progress");
         ["response.created", "response.in_progress"]
-            .map(|kind| self.event(kind, json!({"response": response})))
+            .map(|kind| self.sse(kind, json!({"response": response})))
             .into()
     }
 
-    fn piece(&mut self, _: usize, event: Event) -> Vec<sse::Event> {
+    fn event(&mut self, _: usize, event: Event) -> Vec<sse::Event> {
         match event {
             Event::Begun { .. } => Vec::new(),
             Event::Logprobs(own, top) => {
                 self.pending.push((own, top));
                 Vec::new()
             }
-            Event::Reasoning(text) => self.more(Kind::Reasoning, &text),
-            Event::Text(text) => self.more(Kind::Message, &text),
+            Event::Reasoning(text) => self.delta(ItemKind::Reasoning, &text),
+            Event::Text(text) => self.delta(ItemKind::Message, &text),
             Event::Call(call) => self.call(&call),
             Event::End(end) => {
                 self.end = Some(end);
@@ -254,22 +212,74 @@ impl Wording for Responses {
         }
     }
 
-    fn end(&mut self) -> Vec<sse::Event> {
+    fn finish(&mut self) -> Vec<sse::Event> {
         let status = self.status();
         let response = self.response(status);
-        vec![self.event(&format!("response.{status}"), json!({"response": response}))]
+        vec![self.sse(&format!("response.{status}"), json!({"response": response}))]
     }
 
-    fn fail(&mut self, refusal: &Refusal, _: &str) -> Vec<sse::Event> {
+    fn fail(&mut self, error: &ApiError, _: &str) -> Vec<sse::Event> {
         let mut response = self.response("failed");
-        response["error"] = json!({"code": refusal.kind, "message": refusal.message});
-        vec![self.event("response.failed", json!({"response": response}))]
+        response["error"] = json!({"code": error.kind, "message": error.message});
+        vec![self.sse("response.failed", json!({"response": response}))]
+    }
+}
+
+/// An item of reasoning or text.
+struct Item {
+    kind: ItemKind,
+    id: String,
+    text: String,
+    logprobs: Vec<Value>,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum ItemKind {
+    Reasoning,
+    Message,
+}
+
+impl Item {
+    fn new(kind: ItemKind) -> Item {
+        let prefix = match kind {
+            ItemKind::Reasoning => "rs_",
+            ItemKind::Message => "msg_",
+        };
+        Item { kind, id: unique_id(prefix), text: String::new(), logprobs: Vec::new() }
+    }
+
+    /// The type of the item's content part, which is also in the names of its events.
+    fn part_type(&self) -> &'static str {
+        match self.kind {
+            ItemKind::Reasoning => "reasoning_text",
+            ItemKind::Message => "output_text",
+        }
+    }
+
+    /// The item's content part.
+    fn part(&self) -> Value {
+        let mut part = json!({"type": self.part_type(), "text": self.text});
+        if self.kind == ItemKind::Message {
+            part["annotations"] = json!([]);
+            part["logprobs"] = self.logprobs.clone().into();
+        }
+        part
+    }
+
+    fn value(&self, status: &str, content: &[Value]) -> Value {
+        let mut value = match self.kind {
+            ItemKind::Reasoning => json!({"id": self.id, "type": "reasoning", "summary": []}),
+            ItemKind::Message => json!({"id": self.id, "type": "message", "role": "assistant"}),
+        };
+        value["status"] = status.into();
+        value["content"] = content.into();
+        value
     }
 }
 
 fn function_call(call: &Call) -> Value {
     json!({
-        "id": format::fresh("fc_"),
+        "id": unique_id("fc_"),
         "type": "function_call",
         "status": "completed",
         "call_id": call.id,

@@ -1,96 +1,107 @@
-//! Functions that a model may call, in OpenAI's form, and whether it must.
+//! Tools that a model may call, and the choice among them, in OpenAI's form.
 
 use mlxk_core::Record;
 use serde_json::{Value, json};
 
 use crate::engine::Call;
-use crate::error::Refusal;
+use crate::error::ApiError;
 use crate::fields::Fields;
 
-/// Whether a function is to be called.
-#[derive(Clone, Debug, PartialEq)]
-pub enum Choice {
-    /// As the model thinks right.
+/// The tools that a model may or must call.
+pub enum ToolChoice {
+    /// Any number of tools, as the model decides.
     Auto,
-    /// None.
+    /// No tool.
     None,
-    /// One of them.
-    Any,
-    /// This one.
-    Named(String),
-    /// None but these, and whether it has to be one of them.
-    Allowed(Vec<String>, bool),
+    /// At least one tool.
+    Required,
+    /// The tool with this name.
+    Function(String),
+    /// Only the tools with these names.
+    Allowed {
+        /// Names of the tools.
+        names: Vec<String>,
+        /// True if the model must call one of them.
+        required: bool,
+    },
 }
 
-impl Choice {
-    /// Reads a `tool_choice` of chats, where a function has an object of its own, or of responses.
-    pub fn read(value: &Value) -> Option<Choice> {
+impl ToolChoice {
+    /// The expected values of `tool_choice`, for the error about another one.
+    pub const EXPECTED: &str = "auto, none, required, a function or allowed_tools";
+
+    /// Parses a `tool_choice` of chat completions, which nest a function in an object, or of
+    /// responses, which do not.
+    pub fn parse(value: &Value) -> Option<ToolChoice> {
         match (value.as_str(), value["type"].as_str()) {
-            (Some("auto"), _) => Some(Choice::Auto),
-            (Some("none"), _) => Some(Choice::None),
-            (Some("required"), _) => Some(Choice::Any),
-            (None, Some("function") | None) => Some(Choice::Named(name(value)?)),
+            (Some("auto"), _) => Some(ToolChoice::Auto),
+            (Some("none"), _) => Some(ToolChoice::None),
+            (Some("required"), _) => Some(ToolChoice::Required),
+            (None, Some("function") | None) => Some(ToolChoice::Function(name(value)?)),
             (None, Some("allowed_tools")) => {
-                let inside = value.get("allowed_tools").unwrap_or(value);
-                let tools = inside["tools"].as_array()?.iter();
-                let functions = tools.map(|tool| match tool["type"] == "function" {
-                    true => name(tool),
-                    false => None,
-                });
-                let must = match inside["mode"].as_str()? {
-                    "auto" => false,
-                    "required" => true,
-                    _ => return None,
-                };
-                Some(Choice::Allowed(functions.collect::<Option<_>>()?, must))
+                ToolChoice::parse_allowed(value.get("allowed_tools").unwrap_or(value))
             }
             _ => None,
         }
     }
+
+    fn parse_allowed(value: &Value) -> Option<ToolChoice> {
+        let required = match value["mode"].as_str()? {
+            "auto" => false,
+            "required" => true,
+            _ => return None,
+        };
+        let tools = value["tools"].as_array()?.iter();
+        let function = |tool: &Value| (tool["type"] == "function").then(|| name(tool)).flatten();
+        let names = tools.map(function).collect::<Option<_>>()?;
+        Some(ToolChoice::Allowed { names, required })
+    }
 }
 
-/// What a `tool_choice` may be.
-pub const CHOICE: &str = "auto, none, required, a function or allowed_tools";
-
-/// Reads the tools of a chat, and whether one alone may be called.
-pub fn read(fields: &mut Fields, record: Record) -> Result<(Record, bool), Refusal> {
+/// Takes the tools of a chat completion into a record, and [`parallel_tool_calls`].
+pub fn parse(fields: &mut Fields, record: Record) -> Result<(Record, bool), ApiError> {
     let tools = fields.read("tools", "a list of functions", functions)?.unwrap_or_default();
-    let choice = fields.read("tool_choice", CHOICE, Choice::read)?;
-    let record = with(record, tools, choice.unwrap_or(Choice::Auto))?;
-    Ok((record, single(fields)?))
+    let choice = fields.read("tool_choice", ToolChoice::EXPECTED, ToolChoice::parse)?;
+    let record = with_tools(record, tools, choice.unwrap_or(ToolChoice::Auto))?;
+    Ok((record, parallel_tool_calls(fields)?))
 }
 
-/// Whether one function alone may be called.
-pub fn single(fields: &mut Fields) -> Result<bool, Refusal> {
-    let several = fields.read("parallel_tool_calls", "true or false", Value::as_bool)?;
-    Ok(several == Some(false))
+/// Takes `parallel_tool_calls`: true, also if it is absent, if a completion may have several tool
+/// calls.
+pub fn parallel_tool_calls(fields: &mut Fields) -> Result<bool, ApiError> {
+    let parallel = fields.read("parallel_tool_calls", "true or false", Value::as_bool)?;
+    Ok(parallel.unwrap_or(true))
 }
 
-/// The record of a request whose model may call `tools`.
-pub fn with(record: Record, mut tools: Vec<Value>, choice: Choice) -> Result<Record, Refusal> {
-    let named = |name: &str| tools.iter().any(|tool| tool["function"]["name"] == name);
-    let (there, said) = match choice {
-        Choice::None => (true, "none".into()),
-        Choice::Auto => (true, Value::Null),
-        Choice::Any => (!tools.is_empty(), "required".into()),
-        Choice::Named(name) => {
-            (named(&name), json!({"type": "function", "function": {"name": name}}))
+/// The record with its tools and the choice among them; an error if a chosen tool is missing.
+pub fn with_tools(
+    record: Record,
+    mut tools: Vec<Value>,
+    choice: ToolChoice,
+) -> Result<Record, ApiError> {
+    let has = |name: &str| tools.iter().any(|tool| tool["function"]["name"] == name);
+    let (found, choice) = match choice {
+        ToolChoice::None => (true, "none".into()),
+        ToolChoice::Auto => (true, Value::Null),
+        ToolChoice::Required => (!tools.is_empty(), "required".into()),
+        ToolChoice::Function(name) => {
+            (has(&name), json!({"type": "function", "function": {"name": name}}))
         }
-        Choice::Allowed(names, must) => {
-            let there = !names.is_empty() && names.iter().all(|name| named(name));
+        ToolChoice::Allowed { names, required } => {
+            let found = !names.is_empty() && names.iter().all(|name| has(name));
             tools.retain(|tool| names.iter().any(|name| tool["function"]["name"] == **name));
-            (there, if must { "required".into() } else { Value::Null })
+            (found, if required { "required".into() } else { Value::Null })
         }
     };
-    if !there {
-        return Err(Refusal::invalid("`tool_choice` is none of `tools`"));
+    if !found {
+        return Err(ApiError::invalid("`tool_choice` is none of `tools`"));
     }
     let record = if tools.is_empty() { record } else { record.with("tools", tools) };
-    Ok(if said.is_null() { record } else { record.with("tool_choice", said) })
+    Ok(if choice.is_null() { record } else { record.with("tool_choice", choice) })
 }
 
-/// A call as it stands in answers.
-pub fn call(call: &Call) -> Value {
+/// A tool call of a chat completion.
+pub fn tool_call(call: &Call) -> Value {
     json!({
         "id": call.id,
         "type": "function",
@@ -104,7 +115,7 @@ fn functions(value: &Value) -> Option<Vec<Value>> {
     tools.iter().all(named).then(|| tools.clone())
 }
 
-/// What a function is called that is named with an object of its own or without.
+/// The name of a function, which may be nested in an object `function`.
 fn name(value: &Value) -> Option<String> {
     Some(value.get("function").unwrap_or(value)["name"].as_str()?.to_owned())
 }
