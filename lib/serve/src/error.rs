@@ -114,7 +114,8 @@ impl From<Error> for ApiError {
     }
 }
 
-/// The answer gets its body where its request is known: in [`guard`](crate::middleware).
+/// An error becomes a response with a status and no body, which carries the error as an extension.
+/// The middleware writes the body, as it depends on the request's id and API.
 impl IntoResponse for ApiError {
     fn into_response(self) -> Response {
         (self.status, Extension(self)).into_response()

@@ -1,4 +1,5 @@
-//! A job: what a body asks for, whichever API it belongs to, and the fields that APIs share.
+//! Jobs: the common result of parsing a body, whichever API it belongs to, and the fields that all
+//! APIs share.
 
 use std::sync::Arc;
 
@@ -30,7 +31,7 @@ const SAMPLING: [&str; 12] = [
     "stop_ids",
 ];
 
-/// What a body asks for.
+/// A parsed body: its requests to the engine, and the format of the response.
 pub struct Job {
     /// The requests, one for each completion. Each is made when it is submitted, as a body may ask
     /// for more of them than the queue holds.

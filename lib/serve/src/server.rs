@@ -119,7 +119,7 @@ async fn serve(
     Ok(())
 }
 
-/// What the accept loop of a socket needs to serve connections.
+/// The context of a socket's accept loop, which serves the socket's connections.
 struct Acceptor {
     /// Permits of connections, of which each connection holds one.
     permits: Arc<Semaphore>,

@@ -1,4 +1,4 @@
-//! Who may ask, from where, under which id; and what is no request at all.
+//! Access control, request ids, malformed requests, metrics.
 
 use std::sync::Arc;
 use std::time::Duration;
