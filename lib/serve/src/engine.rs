@@ -1,150 +1,163 @@
-//! What answers: the seam between the server and the models.
+//! The engine's interface: what the server asks of whatever runs the models.
 
 use std::sync::Arc;
 
 use mlxk_core::{Record, Result};
 use tokio::sync::{mpsc, oneshot};
 
-/// What can answer requests, many at once.
+/// An engine that runs models and answers many requests at once.
 pub trait Engine: Send + Sync + 'static {
-    /// The models that can be asked. May read the disk.
+    /// The models that requests can name. May read the disk.
     ///
     /// # Errors
-    /// If it cannot be read.
+    /// If the disk cannot be read.
     fn models(&self) -> Result<Vec<Listed>>;
 
-    /// Takes a request in, without waiting. Dropping what comes of it ends the work on it within a
-    /// token.
+    /// Queues a request and returns at once. Dropping the returned events cancels the request
+    /// within one token.
     ///
     /// # Errors
-    /// If the request means nothing, or there is no room for another one to wait.
+    /// If the request is invalid, or the queue is full.
     fn submit(&self, request: Request) -> Result<Events>;
 
-    /// How many tokens the prompt of a request has.
+    /// Counts the tokens of a request's prompt.
     ///
     /// # Errors
-    /// As [`submit`](Self::submit).
+    /// If the request is invalid, or the queue is full.
     fn count(&self, request: Request) -> Result<oneshot::Receiver<Result<u64>>>;
 
-    /// How many requests may wait at once.
+    /// The capacity of the queue, in requests.
     fn room(&self) -> u64;
 
-    /// How the engine is doing.
+    /// The engine's current load, for metrics.
     fn figures(&self) -> Figures;
 }
 
-/// What comes of a request, in order; after an [`Event::End`] or an error nothing.
+/// The events of a request, in order; an [`Event::End`] or an error is the last one.
 pub type Events = mpsc::UnboundedReceiver<Result<Event>>;
 
-/// A task for a model.
+/// A request to generate one completion.
 #[derive(Clone, Debug, Default)]
 pub struct Request {
-    /// The model, as the client calls it.
+    /// The model's name, as the client gave it.
     pub model: String,
-    /// Whether the prompt is for the model as it is, without its chat template.
+    /// True if the prompt reaches the model without a chat template.
     pub raw: bool,
-    /// The request in the suite's own form: see mlxk-record(7). Answers to the same share it.
+    /// The messages or prompt and all options, in the form of mlxk-record(7). Requests that differ
+    /// in their seed alone share it.
     pub record: Arc<Record>,
-    /// The seed of this answer, which goes before the record's.
+    /// The seed of this completion, which overrides the record's.
     pub seed: Option<u64>,
 }
 
-/// What happens to a request.
+/// An event of a request.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Event {
-    /// The model begins with it.
+    /// The model starts on the prompt.
     Begun {
-        /// Tokens of the prompt.
+        /// Number of tokens of the prompt.
         prompt_tokens: u64,
     },
-    /// How likely the next token is, and the likeliest ones, if that was asked.
+    /// Log probabilities of the next token and of the most likely ones, if the request asks for
+    /// them.
     Logprobs(Likelihood, Vec<Likelihood>),
-    /// More of what the model thinks before it answers.
+    /// A delta of the reasoning before the answer.
     Reasoning(String),
-    /// More of the answer.
+    /// A delta of the answer's text.
     Text(String),
-    /// A function that the model wants to be called.
+    /// A complete tool call.
     Call(Call),
-    /// The answer is complete.
+    /// The end of the completion.
     End(End),
 }
 
-/// A token, and the natural logarithm of its probability.
+/// A token and its log probability.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Likelihood {
-    /// Its text, as far as it is one alone.
+    /// The token's text; bytes that are no whole character are replaced.
     pub text: String,
-    /// What it adds to a text: a part of a character, perhaps.
+    /// The token's bytes, perhaps a part of a character.
     pub bytes: Vec<u8>,
-    /// Before any filter and temperature.
+    /// The natural logarithm of the token's probability, before filters and temperature.
     pub logprob: f32,
 }
 
-/// A function to be called.
+/// A tool call.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Call {
-    /// What tells it from other calls.
+    /// The call's id, which its result refers to.
     pub id: String,
-    /// The function.
+    /// The function's name.
     pub name: String,
-    /// Its arguments: the JSON text of an object.
+    /// The function's arguments: the JSON text of an object.
     pub arguments: String,
 }
 
-/// How an answer ended.
+/// The end of a completion.
 #[derive(Clone, Debug, PartialEq)]
 pub struct End {
-    /// Why.
+    /// The reason why the completion ended.
     pub reason: Reason,
-    /// Tokens of the prompt.
+    /// Number of tokens of the prompt.
     pub prompt_tokens: u64,
-    /// Those of them that were remembered, and not computed.
+    /// Number of the prompt's tokens that came from the prefix cache.
     pub cached_tokens: u64,
-    /// Tokens of the answer.
+    /// Number of tokens that were generated.
     pub completion_tokens: u64,
-    /// Those of them with which it reasoned.
+    /// Number of the generated tokens that are reasoning.
     pub reasoning_tokens: u64,
-    /// The stop string that ended it, if one did.
+    /// The stop string that ended the completion, if one did.
     pub stop: Option<String>,
 }
 
-/// Why an answer ended.
+/// The reason why a completion ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Reason {
-    /// The model ended it, or a stop string.
+    /// The model generated an end token or a stop string.
     Stop,
-    /// The model waits for what its calls give.
+    /// The model called tools and expects their results.
     Calls,
-    /// It was as long as it may be.
+    /// The completion reached its largest length.
     Length,
 }
 
-/// A model that can be asked.
+impl Reason {
+    /// The reason as OpenAI's `finish_reason`, which logs and metrics use too.
+    pub fn name(self) -> &'static str {
+        match self {
+            Reason::Stop => "stop",
+            Reason::Calls => "tool_calls",
+            Reason::Length => "length",
+        }
+    }
+}
+
+/// A model that requests can name.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Listed {
-    /// Its name.
+    /// The model's name.
     pub id: String,
-    /// Whether it lies in a workspace.
+    /// True if the model is in a workspace, false if it is in the cache.
     pub workspace: bool,
-    /// How many tokens a prompt and its answer may have together, if that is known.
+    /// The context length in tokens, prompt and completion together, if it is known.
     pub context_length: Option<u64>,
-    /// Whether it is in memory.
+    /// True if the model is in memory.
     pub loaded: bool,
 }
 
-/// How an engine is doing.
+/// The load of an engine.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Figures {
-    /// Requests that are being answered.
+    /// Number of requests that are running.
     pub running: u64,
-    /// Requests that wait.
+    /// Number of requests in the queue.
     pub waiting: u64,
-    /// Models in memory.
+    /// Number of models in memory.
     pub models: u64,
-    /// Bytes of their weights.
+    /// Size of all weights in memory, in bytes.
     pub weights: u64,
-    /// Bytes that the texts of requests that are being answered may take.
+    /// Largest size that the kv caches of running requests may reach, in bytes.
     pub texts: u64,
-    /// Bytes of what is remembered of texts that are over.
+    /// Size of the prefix cache, in bytes.
     pub prefixes: u64,
 }

@@ -1,40 +1,34 @@
-//! A server for models: HTTP in the forms of OpenAI and Anthropic, over whatever [`Engine`] answers.
+//! An HTTP server for models, in the APIs of OpenAI and Anthropic, over an [`Engine`].
 //!
-//! The data goes one way: a body is read by its API (`chat`, `completions`) into a
-//! [`Task`](task::Task), whose requests go to the engine in the suite's own form, and the events
-//! that come back are worded by that API. Nothing here knows how a model runs, reads the
-//! environment, prints, or exits.
+//! Data flows one way: an API parses a body into a job, the job's requests go to the engine, and the
+//! API formats the events that the engine sends back. The server does not know how models run, reads
+//! no environment variable, prints nothing and never exits.
 
 #![cfg_attr(test, allow(clippy::unwrap_used))] // a test fails by panicking
 
-mod account;
-mod answer;
-mod app;
-mod chat;
-mod completions;
-mod conversation;
+mod anthropic;
+mod auth;
+mod body;
 mod engine;
+mod error;
 mod fields;
-mod guard;
-mod heading;
+mod format;
+mod handler;
+mod idle;
+mod job;
 mod log;
-mod messages;
-mod messages_wording;
-mod meter;
-mod models;
-mod refusal;
-mod responses;
-mod responses_wording;
-mod schema;
+mod metrics;
+mod middleware;
+mod openai;
+mod request_id;
+mod request_metrics;
+mod routes;
 mod server;
-mod silent;
-mod task;
-mod tools;
-mod wording;
+mod state;
 
-pub use app::{App, Settings, Times};
+pub use auth::Key;
 pub use engine::{Call, End, Engine, Event, Events, Figures, Likelihood, Listed, Reason, Request};
-pub use guard::Key;
 pub use log::{Entry, Level, Log};
-pub use refusal::Refusal;
+pub use routes::router;
 pub use server::{Socket, run};
+pub use state::{App, Settings, Times};

@@ -1,23 +1,23 @@
-//! What the server tells its owner.
+//! The server's log: entries that it hands to a function of its caller.
 
 use std::fmt;
 use std::sync::Arc;
 
 use mlxk_core::Record;
 
-/// How much it matters.
+/// The level of an entry.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Level {
-    /// Every request.
+    /// Level of every request of HTTP.
     Debug,
-    /// What a server is there for: answers.
+    /// Level of completions, start and stop.
     Info,
-    /// What failed.
+    /// Level of failures.
     Error,
 }
 
 impl Level {
-    /// As it stands in logs.
+    /// The level's name in capitals, as logs write it.
     pub fn name(self) -> &'static str {
         match self {
             Level::Debug => "DEBUG",
@@ -27,42 +27,42 @@ impl Level {
     }
 }
 
-/// Something that happened.
+/// An entry of the log.
 #[derive(Clone, Debug)]
 pub struct Entry {
-    /// How much it matters.
+    /// The entry's level.
     pub level: Level,
-    /// What happened.
+    /// The entry's message.
     pub message: String,
-    /// The id of the request, if it was at one.
+    /// The id of the request that the entry belongs to, if it belongs to one.
     pub id: Option<String>,
-    /// More about it.
+    /// Further fields of the entry.
     pub fields: Record,
 }
 
-/// Who is told.
+/// A log, which passes each entry to one function.
 #[derive(Clone)]
 pub struct Log(Arc<dyn Fn(&Entry) + Send + Sync>);
 
 impl Log {
-    /// `tell` is told.
-    pub fn new(tell: impl Fn(&Entry) + Send + Sync + 'static) -> Log {
-        Log(Arc::new(tell))
+    /// A log that calls `write` with each entry.
+    pub fn new(write: impl Fn(&Entry) + Send + Sync + 'static) -> Log {
+        Log(Arc::new(write))
     }
 
-    /// Nobody is told.
+    /// A log that drops all entries.
     pub fn none() -> Log {
         Log::new(|_| {})
     }
 
-    /// Tells what happened at no request.
+    /// Logs an entry that belongs to no request.
     pub fn say(&self, level: Level, message: impl Into<String>) {
         let fields = Record::default();
         (self.0)(&Entry { level, message: message.into(), id: None, fields });
     }
 
-    /// Tells what happened at the request `id`.
-    pub fn tell(&self, level: Level, id: &str, message: impl Into<String>, fields: Record) {
+    /// Logs an entry that belongs to the request `id`.
+    pub fn request(&self, level: Level, id: &str, message: impl Into<String>, fields: Record) {
         (self.0)(&Entry { level, message: message.into(), id: Some(id.to_owned()), fields });
     }
 }

@@ -1,4 +1,4 @@
-//! The server at work: connections in, until it shall stop.
+//! The server's loop: accepts connections, serves HTTP/1.1 on them, and shuts down gracefully.
 
 use std::convert::Infallible;
 use std::io;
@@ -26,38 +26,39 @@ use tokio::task::JoinSet;
 use tokio::time::{sleep, timeout};
 use tokio_io_timeout::TimeoutStream;
 
-use crate::app::{App, Times};
-use crate::silent::{Peer, Silent};
+use crate::idle::{Connection, IdleConnections};
+use crate::routes::router;
+use crate::state::{App, Times};
 
-/// Threads that speak with clients.
+/// Number of threads of the runtime.
 const THREADS: usize = 2;
 
-/// Bytes of the head of a request.
-const HEAD_BYTES: usize = 64 << 10;
+/// Largest size of the head of a request, in bytes.
+const MAX_HEAD: usize = 64 << 10;
 
-/// Time between two looks whether to stop.
-const LOOK: Duration = Duration::from_millis(100);
+/// Interval between two checks whether to stop.
+const STOP_INTERVAL: Duration = Duration::from_millis(100);
 
-/// Time for clients to take what they are told when theirs is over.
-const LAST: Duration = Duration::from_millis(500);
+/// Time for clients to read the error that ends their response when the grace period is over.
+const ABORT_TIME: Duration = Duration::from_millis(500);
 
-/// Time to rest when no connection can be taken, as when too many files are open.
-const REST: Duration = Duration::from_millis(2);
+/// Pause after a connection cannot be accepted, as when too many files are open.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(2);
 
-/// Where clients connect.
+/// A listening socket.
 #[derive(Debug)]
 pub enum Socket {
-    /// An address of the network.
+    /// A TCP socket.
     Tcp(net::TcpListener),
-    /// A file of this machine.
+    /// A Unix domain socket.
     Unix(unix::UnixListener),
 }
 
-/// Serves what connects to `sockets` until `stopped` says so. Then no further request is taken, and
-/// those that are being answered have the time `grace` to end.
+/// Serves connections to `sockets` until `stopped` returns true. Then further requests are refused,
+/// and running ones have the time `grace` to end.
 ///
 /// # Errors
-/// If the sockets cannot be used.
+/// If the runtime cannot start, or a socket cannot be used.
 pub fn run(
     app: &Arc<App>,
     sockets: Vec<Socket>,
@@ -65,10 +66,10 @@ pub fn run(
     stopped: &dyn Fn() -> bool,
 ) -> Result<()> {
     let failed = |e: io::Error| Error::new(Kind::Execution, "", e.to_string());
-    let mut threads = Builder::new_multi_thread();
-    let runtime = threads.worker_threads(THREADS).enable_all().build().map_err(failed)?;
+    let mut builder = Builder::new_multi_thread();
+    let runtime = builder.worker_threads(THREADS).enable_all().build().map_err(failed)?;
     let served = runtime.block_on(serve(app, sockets, grace, stopped)).map_err(failed);
-    // What is still being answered is dropped, and the engine ends the work on it.
+    // Tasks that still run are dropped, which cancels their requests in the engine.
     runtime.shutdown_background();
     served
 }
@@ -80,128 +81,130 @@ async fn serve(
     stopped: &dyn Fn() -> bool,
 ) -> io::Result<()> {
     let graceful = Arc::new(GracefulShutdown::new());
-    let (room, silent) =
-        (Arc::new(Semaphore::new(app.settings.max_connections)), Arc::new(Silent::default()));
-    let mut doors = JoinSet::new();
+    let permits = Arc::new(Semaphore::new(app.settings.max_connections));
+    let idle = Arc::new(IdleConnections::default());
+    let mut acceptors = JoinSet::new();
     for socket in sockets {
-        let (room, silent, graceful) = (room.clone(), silent.clone(), graceful.clone());
-        let times = app.settings.times;
-        let door = Door { room, silent, router: app.router(), graceful, times };
+        let acceptor = Acceptor {
+            permits: permits.clone(),
+            idle: idle.clone(),
+            router: router(app),
+            graceful: graceful.clone(),
+            times: app.settings.times,
+        };
         match socket {
             Socket::Tcp(listener) => {
                 listener.set_nonblocking(true)?;
-                let listener = TcpListener::from_std(listener)?;
-                doors.spawn(tcp(listener, door));
+                acceptors.spawn(accept_tcp(TcpListener::from_std(listener)?, acceptor));
             }
             Socket::Unix(listener) => {
                 listener.set_nonblocking(true)?;
-                let listener = UnixListener::from_std(listener)?;
-                doors.spawn(unix(listener, door));
+                acceptors.spawn(accept_unix(UnixListener::from_std(listener)?, acceptor));
             }
         }
     }
     while !stopped() {
-        sleep(LOOK).await;
+        sleep(STOP_INTERVAL).await;
     }
     app.close();
-    doors.shutdown().await;
+    acceptors.shutdown().await;
     if let Some(graceful) = Arc::into_inner(graceful) {
         let mut done = pin!(graceful.shutdown());
         if timeout(grace, &mut done).await.is_err() {
-            app.end();
-            // Who does not take what is told is cut off.
-            let _ = timeout(LAST, done).await;
+            app.abort();
+            // Connections whose clients do not read the error in time are cut off.
+            let _ = timeout(ABORT_TIME, done).await;
         }
     }
     Ok(())
 }
 
-/// What a connection comes through.
-struct Door {
-    room: Arc<Semaphore>,
-    silent: Arc<Silent>,
+/// The context of a socket's accept loop, which serves the socket's connections.
+struct Acceptor {
+    /// Permits of connections, of which each connection holds one.
+    permits: Arc<Semaphore>,
+    idle: Arc<IdleConnections>,
     router: Router,
     graceful: Arc<GracefulShutdown>,
     times: Times,
 }
 
-async fn tcp(listener: TcpListener, door: Door) {
+async fn accept_tcp(listener: TcpListener, acceptor: Acceptor) {
     loop {
         match listener.accept().await {
             Ok((stream, _)) => {
-                // A token must not wait for the next one; without this it would only be late.
+                // Nagle's algorithm would delay tokens; a connection that keeps it works too.
                 let _ = stream.set_nodelay(true);
-                door.open(stream).await;
+                acceptor.serve(stream).await;
             }
-            Err(e) => door.closed(&e).await,
+            Err(e) => acceptor.recover(&e).await,
         }
     }
 }
 
-async fn unix(listener: UnixListener, door: Door) {
+async fn accept_unix(listener: UnixListener, acceptor: Acceptor) {
     loop {
         match listener.accept().await {
-            Ok((stream, _)) => door.open(stream).await,
-            Err(e) => door.closed(&e).await,
+            Ok((stream, _)) => acceptor.serve(stream).await,
+            Err(e) => acceptor.recover(&e).await,
         }
     }
 }
 
-impl Door {
-    /// A place for a connection: that of a client who is silent, if there is no other. Waits
-    /// while all others speak.
-    async fn place(&self) -> Option<OwnedSemaphorePermit> {
-        loop {
-            if let Ok(place) = self.room.clone().try_acquire_owned() {
-                return Some(place);
-            }
-            let made = self.silent.close_longest();
-            tokio::select! {
-                place = self.room.clone().acquire_owned() => return place.ok(),
-                () = self.silent.more(), if !made => {}
-            }
-        }
-    }
-
-    /// Rests when no connection can be taken. Files that too many of them hold come free.
-    async fn closed(&self, e: &io::Error) {
-        if e.kind() != io::ErrorKind::ConnectionAborted {
-            self.silent.close_longest();
-            sleep(REST).await;
-        }
-    }
-
-    /// Serves a connection on a task of its own.
-    async fn open(&self, stream: impl AsyncRead + AsyncWrite + Send + Unpin + 'static) {
-        let Some(place) = self.place().await else { return };
-        let (peer, router) =
-            (Peer::new(&self.silent), TowerToHyperService::new(self.router.clone()));
-        let client = peer.clone();
+impl Acceptor {
+    /// Serves a connection on a task of its own, once there is a permit for it.
+    async fn serve(&self, stream: impl AsyncRead + AsyncWrite + Send + Unpin + 'static) {
+        let Some(permit) = self.permit().await else { return };
+        let connection = Connection::new(&self.idle);
+        let (client, router) = (connection.clone(), TowerToHyperService::new(self.router.clone()));
         let service = service_fn(move |request: Request<Incoming>| {
-            let hearing = client.clone().hears();
-            let answer = router.call(request.map(|body| client.clone().sends(body)));
+            let exchange = client.clone().exchange();
+            let response = router.call(request.map(|body| client.clone().request(body)));
             async move {
-                let answer: Response<Body> = answer.await?;
-                Ok::<_, Infallible>(answer.map(|body| hearing.told(body)))
+                let response: Response<Body> = response.await?;
+                Ok::<_, Infallible>(response.map(|body| exchange.response(body)))
             }
         });
         let mut stream = TimeoutStream::new(stream);
         stream.set_write_timeout(Some(self.times.write));
-        let connection = http1::Builder::new()
+        let served = http1::Builder::new()
             .timer(TokioTimer::new())
             .header_read_timeout(self.times.head)
-            .max_buf_size(HEAD_BYTES)
+            .max_buf_size(MAX_HEAD)
             .serve_connection(TokioIo::new(Box::pin(stream)), service);
-        let watched = self.graceful.watch(connection);
+        let served = self.graceful.watch(served);
         tokio::spawn(async move {
             tokio::select! {
-                // A client that breaks off is no failure of the server.
-                _ = watched => {}
-                () = peer.closed() => {}
+                // A client that breaks the connection off is no failure of the server.
+                _ = served => {}
+                () = connection.closed() => {}
             }
-            // Who is among the silent ones has a place to give.
-            drop(peer);
-            drop(place);
+            // An idle connection always has a permit to give back, so it leaves the queue first.
+            drop(connection);
+            drop(permit);
         });
+    }
+
+    /// A permit for a connection. Closes the oldest idle connection if there is no permit; waits
+    /// while all connections are active.
+    async fn permit(&self) -> Option<OwnedSemaphorePermit> {
+        loop {
+            if let Ok(permit) = self.permits.clone().try_acquire_owned() {
+                return Some(permit);
+            }
+            let closed = self.idle.close_oldest();
+            tokio::select! {
+                permit = self.permits.clone().acquire_owned() => return permit.ok(),
+                () = self.idle.added(), if !closed => {}
+            }
+        }
+    }
+
+    /// Pauses after a connection could not be accepted, and closes an idle one, which frees a file.
+    async fn recover(&self, e: &io::Error) {
+        if e.kind() != io::ErrorKind::ConnectionAborted {
+            self.idle.close_oldest();
+            sleep(ACCEPT_PAUSE).await;
+        }
     }
 }

@@ -63,7 +63,7 @@ async fn a_stream_brings_the_same_piece_by_piece() {
 }
 
 #[tokio::test]
-async fn without_the_wish_a_stream_has_no_usage() {
+async fn a_stream_has_no_usage_unless_it_is_requested() {
     let answer = chat(&Script::new(), json!({"stream": true})).await;
     assert!(!answer.text.contains("usage"), "{}", answer.text);
 }
@@ -100,7 +100,7 @@ fn tool() -> Value {
 }
 
 #[tokio::test]
-async fn what_is_to_be_called_and_what_is_to_be_said_reach_the_engine_together() {
+async fn tool_choice_and_response_format_reach_the_engine_together() {
     let script = Script::new();
     let format = json!({"type": "json_object"});
     for choice in [json!("required"), json!({"type": "function", "function": {"name": "weather"}})]
@@ -135,7 +135,7 @@ async fn the_engine_knows_of_the_allowed_functions_alone() {
 }
 
 #[tokio::test]
-async fn a_wish_for_one_call_leaves_out_the_others() {
+async fn without_parallel_calls_all_but_the_first_are_dropped() {
     let call = |id: &str| {
         let (name, arguments) = ("weather".to_owned(), "{}".to_owned());
         Event::Call(Call { id: id.to_owned(), name, arguments })
@@ -173,7 +173,7 @@ async fn several_answers_have_seeds_of_their_own() {
 }
 
 #[tokio::test]
-async fn every_wish_reaches_the_engine_in_the_form_of_records() {
+async fn every_option_reaches_the_engine_in_the_form_of_records() {
     let script = Script::new();
     let more = json!({
         "max_completion_tokens": 5, "temperature": 0.5, "top_p": 0.9, "seed": 7, "stop": ["\n"],
@@ -198,7 +198,7 @@ async fn every_wish_reaches_the_engine_in_the_form_of_records() {
 }
 
 #[tokio::test]
-async fn likelihoods_are_told_with_their_tokens() {
+async fn log_probabilities_come_with_their_tokens() {
     let script = Script::new();
     let more = json!({"logprobs": true, "top_logprobs": 1});
     let answer = chat(&script, more.clone()).await.json();
@@ -213,7 +213,7 @@ async fn likelihoods_are_told_with_their_tokens() {
 }
 
 #[tokio::test]
-async fn what_cannot_be_heeded_is_refused_by_name() {
+async fn unsupported_fields_are_refused_by_name() {
     let script = Script::new();
     for (more, message, param) in [
         (json!({"foo": 1}), "`foo` is not supported in chat completions", "foo"),
@@ -311,7 +311,7 @@ async fn media_are_refused_where_they_are_asked_about() {
 }
 
 #[tokio::test]
-async fn what_an_assistant_refused_with_is_what_it_said() {
+async fn a_refusal_of_the_assistant_is_its_content() {
     let script = Script::new();
     let said = json!({"role": "assistant", "content": null, "refusal": "No.", "audio": null});
     let asked = json!({"role": "user", "content": "Hi"});
@@ -343,7 +343,7 @@ async fn a_model_that_is_not_there_and_a_full_queue_have_their_status() {
 }
 
 #[tokio::test]
-async fn more_answers_than_may_wait_are_refused_for_good() {
+async fn more_completions_than_the_queue_holds_are_invalid() {
     let script = Script::new();
     chat(&script, json!({"n": ROOM})).await.json();
     let body = json!({"model": "words", "prompt": ["a", "b"], "n": ROOM});

@@ -76,7 +76,7 @@ async fn a_stream_ends_with_done() {
 }
 
 #[tokio::test]
-async fn what_cannot_be_heeded_is_refused_by_name() {
+async fn unsupported_fields_are_refused_by_name() {
     for (more, message) in [
         (json!({"suffix": "a"}), "`suffix` is not supported in completions"),
         (json!({"prompt": [1, -2]}), "`prompt` is not a text, tokens, or up to 128 of these"),

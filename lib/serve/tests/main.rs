@@ -1,9 +1,9 @@
-//! What clients see of the server, over an engine that answers by a script.
+//! The server as clients see it, over an engine that answers from a script.
 #![allow(clippy::unwrap_used)] // a test fails by panicking
 
 mod chat;
 mod completions;
-mod guard;
 mod messages;
+mod middleware;
 mod responses;
 mod server;

@@ -105,7 +105,7 @@ async fn a_strict_function_reaches_the_engine_as_one() {
 }
 
 #[tokio::test]
-async fn what_a_function_gave_is_not_lost() {
+async fn tool_results_keep_all_their_content() {
     let script = Script::new();
     let image = json!({"type": "image", "source": {"type": "base64", "data": "AA=="}});
     let given = |content: Value, after: Value| {
@@ -166,7 +166,7 @@ async fn thinking_is_shown_unless_it_is_to_be_left_out() {
 }
 
 #[tokio::test]
-async fn refusals_are_in_its_own_form() {
+async fn errors_are_in_its_own_form() {
     for (more, status, kind, message_) in [
         (json!({"foo": 1}), 400, "invalid_request_error", "`foo` is not supported in messages"),
         (json!({"max_tokens": null}), 400, "invalid_request_error", "`max_tokens` is missing"),

@@ -78,7 +78,7 @@ async fn calls_and_their_outputs_go_both_ways() {
 }
 
 #[tokio::test]
-async fn what_cannot_be_heeded_is_refused_by_name() {
+async fn unsupported_fields_are_refused_by_name() {
     for (more, message) in [
         (
             json!({"previous_response_id": "r"}),

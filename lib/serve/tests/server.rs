@@ -13,7 +13,7 @@ fn start(script: &Script, grace: Duration) -> Served {
     Served::start(script, settings(), grace)
 }
 
-/// A server whose clients have a tenth of a second for one thing.
+/// A server of which `hasten` sets a timeout to a tenth of a second.
 fn hasty(script: &Script, hasten: impl Fn(&mut Times, Duration)) -> Served {
     let mut settings = settings();
     hasten(&mut settings.times, Duration::from_millis(100));
@@ -27,7 +27,7 @@ fn connect(server: &Served, sent: &str) -> TcpStream {
     client
 }
 
-/// What comes before a body of so many bytes.
+/// The head of a request whose body has `length` bytes.
 fn head(length: usize) -> String {
     format!(
         "POST /v1/chat/completions HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\
@@ -146,7 +146,7 @@ fn who_is_silent_makes_room_for_who_speaks() {
         client.read_exact(&mut answer).unwrap();
         assert_eq!(&answer, b"HTTP/1.1 200 OK");
     }
-    // Those that waited longest are gone, and who is being answered is not.
+    // The connection that was idle longest is closed, the active one is not.
     assert_eq!(all(silent.into_iter().next().unwrap()), "");
     assert_eq!(script.figures().running, 1);
     stream.read_exact(&mut [0; 1000]).unwrap();
@@ -155,7 +155,7 @@ fn who_is_silent_makes_room_for_who_speaks() {
 
 #[test]
 fn who_takes_no_answer_leaves_no_work_behind() {
-    // More than there is room for between the two, and longer than this waits.
+    // The text is larger than all buffers between the two, and takes longer than the test.
     let piece = "a ".repeat(500_000);
     let script = Script::new().with("long", (0..100).map(|_| text(&piece)));
     let script = script.pace(Duration::from_millis(250));
@@ -191,11 +191,11 @@ fn what_is_no_http_disturbs_nobody() {
     noise.write_all(b"\x16\x03\x01 no http\r\n\r\n").unwrap();
     let mut endless = TcpStream::connect(server.address).unwrap();
     endless.write_all(b"GET / HTTP/1.1\r\n").unwrap();
-    // The server may close it midway.
+    // The server may close the connection midway.
     let _ = endless.write_all(&b"a: b\r\n".repeat(20_000));
     assert!(all(ask(&server, "words", false)).contains("One two three."));
     let mut answer = Vec::new();
-    // It may have been reset.
+    // The connection may have been reset.
     let _ = endless.read_to_end(&mut answer);
     assert!(answer.is_empty() || answer.starts_with(b"HTTP/1.1 431"), "{answer:?}");
     server.stop();

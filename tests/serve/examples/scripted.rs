@@ -1,4 +1,4 @@
-//! Serves a script until its input ends, for tests/page: prints where.
+//! Serves a script for tests/page until standard input ends, and prints the server's address.
 #![allow(clippy::unwrap_used)] // a test fails by panicking
 
 use std::io::{self, Read};

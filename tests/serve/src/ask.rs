@@ -1,14 +1,14 @@
-//! Requests to a server without a network, and what it answers.
+//! Requests to a server without a network, and its responses.
 
 use axum::body::{Body, to_bytes};
 use axum::http::{HeaderMap, Request, StatusCode};
-use mlxk_serve::{App, Log, Settings, Times};
+use mlxk_serve::{App, Log, Settings, Times, router};
 use serde_json::Value;
 use std::sync::Arc;
 use std::time::Duration;
 use tower::ServiceExt;
 
-/// Those of a server on loopback that everybody may ask.
+/// Settings of a server on loopback without API keys.
 pub fn settings() -> Settings {
     let minute = Duration::from_secs(60);
     Settings {
@@ -24,14 +24,14 @@ pub fn settings() -> Settings {
     }
 }
 
-/// What a server answered.
+/// A response with its whole body.
 #[derive(Debug)]
 pub struct Answered {
-    /// Its status.
+    /// The response's status.
     pub status: StatusCode,
-    /// Its headers.
+    /// The response's headers.
     pub headers: HeaderMap,
-    /// Its body.
+    /// The response's body.
     pub text: String,
 }
 
@@ -41,38 +41,38 @@ impl Answered {
         serde_json::from_str(&self.text).unwrap_or_else(|e| panic!("{e}: {}", self.text))
     }
 
-    /// The data of a stream's events, but for the last word of OpenAI's.
+    /// The data of a stream's events, without OpenAI's `[DONE]`.
     pub fn events(&self) -> Vec<Value> {
         let data = self.text.lines().filter_map(|line| line.strip_prefix("data: "));
         let data = data.filter(|data| *data != "[DONE]");
         data.map(|data| serde_json::from_str(data).unwrap()).collect()
     }
 
-    /// The message of a refusal with this status.
+    /// The message of an error; panics unless the response has `status`.
     pub fn refused(&self, status: u16) -> String {
         assert_eq!(self.status.as_u16(), status, "{}", self.text);
         self.json()["error"]["message"].as_str().unwrap().to_owned()
     }
 }
 
-/// Asks with any request; it is from this machine unless it says otherwise.
+/// Sends any request, to the host `localhost` unless it names one.
 pub async fn ask(app: &Arc<App>, mut request: Request<Body>) -> Answered {
     if !request.headers().contains_key("host") {
         request.headers_mut().insert("host", "localhost:8000".parse().unwrap());
     }
-    let response = app.router().oneshot(request).await.unwrap();
+    let response = router(app).oneshot(request).await.unwrap();
     let (parts, body) = response.into_parts();
     let bytes = to_bytes(body, usize::MAX).await.unwrap();
     let text = String::from_utf8(bytes.to_vec()).unwrap();
     Answered { status: parts.status, headers: parts.headers, text }
 }
 
-/// Gets `path`.
+/// Sends a GET request to `path`.
 pub async fn get(app: &Arc<App>, path: &str) -> Answered {
     ask(app, Request::get(path).body(Body::empty()).unwrap()).await
 }
 
-/// Sends `body` to `path`.
+/// Sends a POST request with a JSON body to `path`.
 pub async fn post(app: &Arc<App>, path: &str, body: impl ToString) -> Answered {
     let body = Body::from(body.to_string());
     ask(app, Request::post(path).header("content-type", "application/json").body(body).unwrap())

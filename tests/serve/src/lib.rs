@@ -1,4 +1,4 @@
-//! An engine that answers by a script, for tests of the server.
+//! An engine that answers from a script, for tests of the server.
 #![allow(clippy::unwrap_used)] // a test fails by panicking
 
 mod ask;
@@ -17,20 +17,20 @@ use tokio::time::sleep;
 pub use ask::{Answered, ask, get, post, settings};
 pub use served::Served;
 
-/// Tokens of every prompt.
+/// Number of tokens of every prompt.
 pub const PROMPT: u64 = 7;
 
-/// Requests that may wait.
+/// Capacity of the engine's queue, in requests.
 pub const ROOM: u64 = 128;
 
-/// An engine that answers by a script.
+/// An engine that answers from a script.
 #[derive(Clone, Default)]
 pub struct Script {
-    /// What each model says; one that fails ends with an error.
+    /// Events of each model's completions; the text `FAIL` stands for an error.
     answers: BTreeMap<String, Vec<Event>>,
-    /// Time before each piece.
+    /// Pause before each event.
     pace: Duration,
-    /// Requests that are answered at once.
+    /// Largest number of running requests.
     most: Option<u64>,
     shared: Arc<Shared>,
 }
@@ -41,7 +41,7 @@ struct Shared {
     last: Mutex<Option<Request>>,
 }
 
-/// A request that is being answered, until its task ends in any way.
+/// A guard that counts a request as running until its task ends in any way.
 struct Running(Arc<Shared>);
 
 impl Drop for Running {
@@ -51,8 +51,8 @@ impl Drop for Running {
 }
 
 impl Script {
-    /// Has the model `words`, which says `One two three.`, `calls`, which thinks and calls a
-    /// function, and `fails`, which fails midway.
+    /// A script with the models `words`, which says `One two three.`, `calls`, which reasons and
+    /// calls a tool, and `fails`, which fails midway.
     pub fn new() -> Script {
         let call = Call {
             id: "call_1".to_owned(),
@@ -65,28 +65,28 @@ impl Script {
             .with("fails", [text("One"), text("FAIL")])
     }
 
-    /// The same with a model that says this.
+    /// Adds a model with these events.
     pub fn with(mut self, model: &str, says: impl IntoIterator<Item = Event>) -> Script {
         self.answers.insert(model.to_owned(), says.into_iter().collect());
         self
     }
 
-    /// The same with a model that says so many times what time it is, as [`now`] tells it.
+    /// Adds a model whose text is the current time, as of [`now`], repeated `times` times.
     pub fn timed(self, model: &str, times: usize) -> Script {
         self.with(model, vec![text("NOW"); times])
     }
 
-    /// The same with some time before each piece.
+    /// Sets the pause before each event.
     pub fn pace(self, pace: Duration) -> Script {
         Script { pace, ..self }
     }
 
-    /// The same for so many requests at once.
+    /// Sets the largest number of running requests; further ones fail as `queue_full`.
     pub fn most(self, most: u64) -> Script {
         Script { most: Some(most), ..self }
     }
 
-    /// The last request that came.
+    /// The last request.
     pub fn last(&self) -> Request {
         self.shared.last.lock().unwrap().clone().unwrap()
     }
@@ -144,7 +144,7 @@ impl Script {
             reasoning_tokens: reasoned,
             stop,
         };
-        // Nobody may be there to hear it.
+        // The receiver may be gone.
         let _ = send.send(Ok(Event::End(end)));
     }
 }
@@ -203,12 +203,12 @@ impl Engine for Script {
     }
 }
 
-/// Nanoseconds since 1970.
+/// The current Unix time in nanoseconds.
 pub fn now() -> u128 {
     SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_nanos()
 }
 
-/// A piece of text.
+/// An event with a delta of text.
 pub fn text(text: &str) -> Event {
     Event::Text(text.to_owned())
 }

@@ -1,4 +1,4 @@
-//! The server on a port of this machine, in this process.
+//! A server on a port of this machine, in a thread of this process.
 
 use std::net::{SocketAddr, TcpListener};
 use std::sync::Arc;
@@ -10,16 +10,16 @@ use mlxk_serve::{App, Settings, Socket, run};
 
 use crate::Script;
 
-/// A server at work.
+/// A running server.
 pub struct Served {
-    /// Where it is.
+    /// The server's address.
     pub address: SocketAddr,
     stop: Arc<AtomicBool>,
     thread: JoinHandle<()>,
 }
 
 impl Served {
-    /// Serves a script; answers have the time `grace` to end when it is stopped.
+    /// Starts a server over a script; running requests have the time `grace` when it stops.
     pub fn start(script: &Script, settings: Settings, grace: Duration) -> Served {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let address = listener.local_addr().unwrap();
@@ -33,7 +33,7 @@ impl Served {
         Served { address, stop, thread }
     }
 
-    /// Stops, and waits for it.
+    /// Stops the server and waits for its end.
     pub fn stop(self) {
         self.stop.store(true, Ordering::Relaxed);
         self.thread.join().unwrap();

@@ -1,4 +1,5 @@
-//! Why a request is not answered: the one place where an error becomes a status of HTTP.
+//! Errors of the API: the status and the JSON body of a request that fails. The only place where an
+//! error of the suite becomes a status of HTTP.
 
 use axum::Extension;
 use axum::http::StatusCode;
@@ -6,46 +7,45 @@ use axum::response::{IntoResponse, Response};
 use mlxk_core::{Error, Kind};
 use serde_json::{Value, json};
 
-/// Why a request is not answered.
+/// An error that a client sees.
 #[derive(Clone, Debug, PartialEq)]
-pub struct Refusal {
+pub struct ApiError {
     /// The status of HTTP.
     pub status: StatusCode,
-    /// The type in the body.
+    /// The error's type, such as `validation_error`.
     pub kind: &'static str,
-    /// What is wrong.
+    /// The error's message, without paths of this machine.
     pub message: String,
-    /// The field concerned.
+    /// The field of the body that is wrong, if it is one.
     pub param: Option<String>,
 }
 
-/// Seconds after which it is worth to ask again.
-pub const RETRY_AFTER: u64 = 1;
-
-impl Refusal {
-    /// A refusal that names no field.
-    pub fn new(status: StatusCode, kind: &'static str, message: impl Into<String>) -> Refusal {
-        Refusal { status, kind, message: message.into(), param: None }
+impl ApiError {
+    /// An error that concerns no field.
+    pub fn new(status: StatusCode, kind: &'static str, message: impl Into<String>) -> ApiError {
+        ApiError { status, kind, message: message.into(), param: None }
     }
 
-    /// That a request means nothing.
-    pub fn invalid(message: impl Into<String>) -> Refusal {
+    /// A `validation_error` with status 400. A message that begins with a field's name in backticks
+    /// concerns that field.
+    pub fn invalid(message: impl Into<String>) -> ApiError {
         let message = message.into();
-        let param = named(&message);
-        Refusal { param, ..Refusal::new(StatusCode::BAD_REQUEST, "validation_error", message) }
+        let param = leading_field(&message);
+        ApiError { param, ..ApiError::new(StatusCode::BAD_REQUEST, "validation_error", message) }
     }
 
-    /// That a field is not what it has to be.
-    pub fn wrong(field: &str, what: &str) -> Refusal {
-        Refusal::invalid(format!("`{field}` is not {what}"))
+    /// A `validation_error` about a field that is not the `expected`.
+    pub fn invalid_field(field: &str, expected: &str) -> ApiError {
+        ApiError::invalid(format!("`{field}` is not {expected}"))
     }
 
-    /// Whether the same request may be answered later.
+    /// True if the same request may succeed later.
     pub fn retryable(&self) -> bool {
         matches!(self.status.as_u16(), 429 | 502..=504)
     }
 
-    /// The body in OpenAI's form, with the fields that mlx-knife's clients read.
+    /// The error's body in OpenAI's format, with the additional fields that clients of mlx-knife
+    /// read.
     pub fn openai(&self, id: &str) -> Value {
         json!({
             "status": "error",
@@ -60,7 +60,7 @@ impl Refusal {
         })
     }
 
-    /// The body in Anthropic's form.
+    /// The error's body in Anthropic's format.
     pub fn anthropic(&self, id: &str) -> Value {
         let kind = match self.status.as_u16() {
             401 => "authentication_error",
@@ -80,8 +80,8 @@ impl Refusal {
     }
 }
 
-impl From<Error> for Refusal {
-    fn from(error: Error) -> Refusal {
+impl From<Error> for ApiError {
+    fn from(error: Error) -> ApiError {
         let status = match error.kind {
             Kind::Validation | Kind::AmbiguousMatch | Kind::ContextLengthExceeded => 400,
             Kind::AccessDenied | Kind::PermissionDenied => 403,
@@ -104,30 +104,31 @@ impl From<Error> for Refusal {
             message = format!("{message} ({})", without_paths(hint));
         }
         let param = match error.kind {
-            Kind::Validation => named(&message),
+            Kind::Validation => leading_field(&message),
             Kind::AmbiguousMatch | Kind::ModelNotFound | Kind::HashNotFound => {
                 Some("model".to_owned())
             }
             _ => None,
         };
-        Refusal { status, kind: error.kind.name(), message, param }
+        ApiError { status, kind: error.kind.name(), message, param }
     }
 }
 
-/// The answer gets its body where its request is known: in [`guard`](crate::guard).
-impl IntoResponse for Refusal {
+/// An error becomes a response with a status and no body, which carries the error as an extension.
+/// The middleware writes the body, as it depends on the request's id and API.
+impl IntoResponse for ApiError {
     fn into_response(self) -> Response {
         (self.status, Extension(self)).into_response()
     }
 }
 
-/// The field that a message begins with.
-fn named(message: &str) -> Option<String> {
+/// The name of the field, in backticks, with which a message begins.
+fn leading_field(message: &str) -> Option<String> {
     let field = message.strip_prefix('`')?.split('`').next()?;
     Some(field.to_owned())
 }
 
-/// The text with the last part alone of each path of this machine; those of the server stay.
+/// Shortens each path of this machine in a text to its last component; paths of the API stay.
 fn without_paths(text: &str) -> String {
     let (mut out, mut rest) = (String::new(), text);
     while let Some(at) = rest.find('/') {
@@ -135,9 +136,12 @@ fn without_paths(text: &str) -> String {
         rest = &rest[at..];
         let before = out.chars().next_back();
         let (kept, length) = if rest.starts_with("//") && before == Some(':') {
-            // A file's address goes on with its path, others with a host.
+            // A file URL continues with a path, other URLs with a host.
             (if out.ends_with("file:") { "" } else { "//" }, 2)
-        } else if before.is_some_and(within) || rest.starts_with("/v1/") || is_alone(rest) {
+        } else if before.is_some_and(continues_path)
+            || rest.starts_with("/v1/")
+            || is_lone_slash(rest)
+        {
             ("/", 1)
         } else {
             path(rest, before)
@@ -148,19 +152,19 @@ fn without_paths(text: &str) -> String {
     out + rest
 }
 
-/// True if a `/` after this character is no beginning of a path.
-fn within(c: char) -> bool {
+/// True if a `/` after the character `c` does not start an absolute path.
+fn continues_path(c: char) -> bool {
     c.is_alphanumeric() || "._-~*%])}".contains(c)
 }
 
-/// True if nothing follows the `/` that a text begins with.
-fn is_alone(text: &str) -> bool {
+/// True if whitespace or nothing follows the `/` with which a text begins.
+fn is_lone_slash(text: &str) -> bool {
     text[1..].chars().next().is_none_or(char::is_whitespace)
 }
 
-/// The last part of the path that a text begins with, after the character `before`, and how long
-/// it is at most. A quoted path ends with the quote. Others may have spaces: what is said after one
-/// may be taken for its end, which loses a word rather than tell of a place.
+/// The last component of the path with which a text begins, and the path's length in bytes. A path
+/// after a quotation mark, the character `before`, ends with that mark. An unquoted path may contain
+/// spaces, so words after it may count as a part of it: losing a word is better than showing a path.
 fn path(text: &str, before: Option<char>) -> (&str, usize) {
     let quote = before.filter(|c| "\"'`".contains(*c));
     let end = match quote {
@@ -179,8 +183,8 @@ mod tests {
     use super::*;
 
     #[test]
-    fn no_path_of_the_machine_is_told() {
-        for (text, told) in [
+    fn paths_of_the_machine_are_shortened() {
+        for (text, expected) in [
             ("/home/me/hub/x.safetensors: cut short", "x.safetensors: cut short"),
             ("cannot read \"/home/me/My Models/a b\" (/home/me/c)", "cannot read \"a b\" (c)"),
             ("in '/home/me/it: a, b/c', says /etc/x", "in 'c', says x"),
@@ -190,9 +194,9 @@ mod tests {
             ("GET /v1/models at http://127.0.0.1:8000/v1 has org/model", ""),
             ("either/or, 1 / 2, ~/x, ../y, a://", ""),
         ] {
-            assert_eq!(without_paths(text), if told.is_empty() { text } else { told });
+            assert_eq!(without_paths(text), if expected.is_empty() { text } else { expected });
         }
         let error = Error::new(Kind::Execution, "/home/me/x", "gone").hint("see (/home/me/y)");
-        assert_eq!(Refusal::from(error).message, "x: gone (see (y))");
+        assert_eq!(ApiError::from(error).message, "x: gone (see (y))");
     }
 }

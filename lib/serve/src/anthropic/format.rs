@@ -1,36 +1,36 @@
-//! The words of Anthropic's messages: an answer is a list of blocks.
+//! The format of Anthropic's messages: a list of content blocks.
 
 use axum::response::sse;
 use serde_json::{Value, json};
 
 use crate::engine::{Call, End, Event, Reason};
-use crate::refusal::Refusal;
-use crate::wording::{self, Answer, Wording, named};
+use crate::error::ApiError;
+use crate::format::{Format, Output, named, unique_id};
 
-/// The words of messages.
-pub struct Messages {
+/// The format of a message.
+pub struct MessagesFormat {
     id: String,
     model: String,
-    /// Whether it is told what the model thinks, and not only that it does.
-    shown: bool,
-    /// Blocks that are told, the open one included.
+    /// True if blocks of reasoning have their text, false if they are empty.
+    show_thinking: bool,
+    /// Number of blocks so far, with the open one.
     blocks: usize,
-    /// What the open block is of.
-    open: Option<Kind>,
+    /// The kind of the open block.
+    open: Option<BlockKind>,
 }
 
-/// What pieces of a block are of.
+/// The kind of a block that is streamed in deltas.
 #[derive(Clone, Copy, PartialEq, Eq)]
-enum Kind {
+enum BlockKind {
     Thinking,
     Text,
 }
 
-impl Messages {
-    /// For an answer of `model`; what it thinks is left out if it is not `shown`.
-    pub fn new(model: &str, shown: bool) -> Messages {
-        let id = wording::fresh("msg_");
-        Messages { id, model: model.to_owned(), shown, blocks: 0, open: None }
+impl MessagesFormat {
+    /// The format of a message by `model`.
+    pub fn new(model: &str, show_thinking: bool) -> MessagesFormat {
+        let (id, model) = (unique_id("msg_"), model.to_owned());
+        MessagesFormat { id, model, show_thinking, blocks: 0, open: None }
     }
 
     fn message(&self, content: Vec<Value>, end: Option<&End>, usage: &Value) -> Value {
@@ -46,39 +46,40 @@ impl Messages {
         })
     }
 
-    /// A piece of a block of the kind, which is opened if another one is open.
-    fn more(&mut self, kind: Kind, text: &str) -> Vec<sse::Event> {
+    /// The events for a delta of a block, after those that open a new block if the open one is of
+    /// another kind.
+    fn block_delta(&mut self, kind: BlockKind, text: &str) -> Vec<sse::Event> {
         let mut events = Vec::new();
         if self.open != Some(kind) {
             events.extend(self.close());
             let block = match kind {
-                Kind::Thinking => json!({"type": "thinking", "thinking": "", "signature": ""}),
-                Kind::Text => json!({"type": "text", "text": ""}),
+                BlockKind::Thinking => json!({"type": "thinking", "thinking": "", "signature": ""}),
+                BlockKind::Text => json!({"type": "text", "text": ""}),
             };
-            events.push(self.start(&block));
+            events.push(self.start_block(&block));
             self.open = Some(kind);
         }
         let delta = match kind {
-            Kind::Thinking if !self.shown => return events,
-            Kind::Thinking => json!({"type": "thinking_delta", "thinking": text}),
-            Kind::Text => json!({"type": "text_delta", "text": text}),
+            BlockKind::Thinking if !self.show_thinking => return events,
+            BlockKind::Thinking => json!({"type": "thinking_delta", "thinking": text}),
+            BlockKind::Text => json!({"type": "text_delta", "text": text}),
         };
         events.push(self.delta(&delta));
         events
     }
 
-    /// A block for a call, complete.
+    /// The events of a tool call, which is a block of its own.
     fn call(&mut self, call: &Call) -> Vec<sse::Event> {
         let mut events: Vec<_> = self.close().into_iter().collect();
         let block = json!({"type": "tool_use", "id": call.id, "name": call.name, "input": {}});
-        events.push(self.start(&block));
+        events.push(self.start_block(&block));
         let delta = json!({"type": "input_json_delta", "partial_json": call.arguments});
         events.push(self.delta(&delta));
         events.push(self.stop());
         events
     }
 
-    fn start(&mut self, block: &Value) -> sse::Event {
+    fn start_block(&mut self, block: &Value) -> sse::Event {
         self.blocks += 1;
         let index = self.blocks - 1;
         named(&json!({"type": "content_block_start", "index": index, "content_block": block}))
@@ -98,23 +99,23 @@ impl Messages {
     }
 }
 
-impl Wording for Messages {
-    fn whole(&mut self, answers: Vec<Answer>) -> Value {
-        let answer = answers.into_iter().next().unwrap_or_default();
+impl Format for MessagesFormat {
+    fn document(&mut self, outputs: Vec<Output>) -> Value {
+        let output = outputs.into_iter().next().unwrap_or_default();
         let mut content = Vec::new();
-        if !answer.reasoning.is_empty() {
-            let thinking = if self.shown { answer.reasoning } else { String::new() };
+        if !output.reasoning.is_empty() {
+            let thinking = if self.show_thinking { output.reasoning } else { String::new() };
             content.push(json!({"type": "thinking", "thinking": thinking, "signature": ""}));
         }
-        if !answer.text.is_empty() {
-            content.push(json!({"type": "text", "text": answer.text}));
+        if !output.text.is_empty() {
+            content.push(json!({"type": "text", "text": output.text}));
         }
-        content.extend(answer.calls.iter().map(tool_use));
-        let end = answer.end.as_ref();
+        content.extend(output.calls.iter().map(tool_use));
+        let end = output.end.as_ref();
         self.message(content, end, &usage(end))
     }
 
-    fn begin(&mut self, prompt_tokens: &[u64]) -> Vec<sse::Event> {
+    fn start(&mut self, prompt_tokens: &[u64]) -> Vec<sse::Event> {
         let prompt = prompt_tokens.first().copied().unwrap_or_default();
         let usage = json!({
             "input_tokens": prompt, "output_tokens": 0,
@@ -124,11 +125,11 @@ impl Wording for Messages {
         vec![named(&json!({"type": "message_start", "message": message}))]
     }
 
-    fn piece(&mut self, _: usize, event: Event) -> Vec<sse::Event> {
+    fn event(&mut self, _: usize, event: Event) -> Vec<sse::Event> {
         match event {
             Event::Begun { .. } | Event::Logprobs(..) => Vec::new(),
-            Event::Reasoning(text) => self.more(Kind::Thinking, &text),
-            Event::Text(text) => self.more(Kind::Text, &text),
+            Event::Reasoning(text) => self.block_delta(BlockKind::Thinking, &text),
+            Event::Text(text) => self.block_delta(BlockKind::Text, &text),
             Event::Call(call) => self.call(&call),
             Event::End(end) => {
                 let mut events: Vec<_> = self.close().into_iter().collect();
@@ -141,16 +142,17 @@ impl Wording for Messages {
         }
     }
 
-    fn end(&mut self) -> Vec<sse::Event> {
+    fn finish(&mut self) -> Vec<sse::Event> {
         vec![named(&json!({"type": "message_stop"}))]
     }
 
-    fn fail(&mut self, refusal: &Refusal, id: &str) -> Vec<sse::Event> {
-        vec![named(&refusal.anthropic(id))]
+    fn fail(&mut self, error: &ApiError, id: &str) -> Vec<sse::Event> {
+        vec![named(&error.anthropic(id))]
     }
 }
 
-/// A call as a block; arguments that are cut are none.
+/// The block of a tool call. Its input is empty if the arguments are no complete JSON, as after the
+/// completion reached its largest length.
 fn tool_use(call: &Call) -> Value {
     let input: Value = serde_json::from_str(&call.arguments).unwrap_or_else(|_| json!({}));
     json!({"type": "tool_use", "id": call.id, "name": call.name, "input": input})

@@ -1,4 +1,4 @@
-//! Who may ask, from where, under which id; and what is no request at all.
+//! Access control, request ids, malformed requests, metrics.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -197,7 +197,7 @@ async fn the_description_tells_of_every_route_and_of_no_other() {
             routes.push(path.as_str());
         }
     }
-    let source = include_str!("../src/app.rs");
+    let source = include_str!("../src/routes.rs");
     assert_eq!(source.matches(".route(").count(), routes.len());
 }
 

@@ -1,0 +1,4 @@
+//! The API of Anthropic: messages.
+
+mod format;
+pub mod messages;

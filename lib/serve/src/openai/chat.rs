@@ -1,0 +1,207 @@
+//! OpenAI's chat completions.
+
+use axum::response::sse;
+use mlxk_core::Record;
+use serde_json::{Map, Value, json};
+
+use crate::engine::Event;
+use crate::error::ApiError;
+use crate::fields::Fields;
+use crate::format::{Format, Output};
+use crate::job::{self, Job};
+use crate::openai::envelope::{Ends, Envelope};
+use crate::openai::logprobs::logprobs;
+use crate::openai::{messages, response_format, tools};
+
+/// Parses the body of a chat completion.
+pub fn parse(mut fields: Fields) -> Result<Job, ApiError> {
+    let model = job::model(&mut fields)?;
+    let messages = messages::parse(fields.take("messages"))?;
+    let mut record = Record::default().with("messages", messages);
+    record = job::sampling(&mut fields, record)?;
+    record = fields.forward(&["stop", "grammar"], record);
+    if let Some(max_tokens) = max_tokens(&mut fields)? {
+        record = record.with("max_tokens", max_tokens);
+    }
+    if let Some(variables) = template_variables(&mut fields)? {
+        record = record.with("chat_template_kwargs", variables);
+    }
+    let top_logprobs = top_logprobs(&mut fields)?;
+    if let Some(count) = top_logprobs {
+        record = record.with("logprobs", count);
+    }
+    if let Some(schema) = json_schema(&mut fields)? {
+        record = record.with("json_schema", schema);
+    }
+    let (record, parallel_tool_calls) = tools::parse(&mut fields, record)?;
+    let n = job::n(&mut fields)?;
+    let (stream, include_usage) = job::stream(&mut fields)?;
+    check_defaults(&mut fields)?;
+    fields.finish("chat completions")?;
+    let format =
+        Box::new(ChatFormat::new(&model, n as usize, include_usage, top_logprobs.is_some()));
+    let requests = Box::new(job::requests(model, false, record, n));
+    Ok(Job { requests, count: n, count_field: "n", parallel_tool_calls, stream, format })
+}
+
+/// Takes the largest number of tokens, in its current field or its deprecated one.
+fn max_tokens(fields: &mut Fields) -> Result<Option<u64>, ApiError> {
+    let deprecated = fields.integer("max_tokens", 1, u64::MAX)?;
+    let current = fields.integer("max_completion_tokens", 1, u64::MAX)?;
+    if deprecated.is_some() && current.is_some() && deprecated != current {
+        let message = "`max_tokens` and `max_completion_tokens` say different things";
+        return Err(ApiError::invalid(message));
+    }
+    Ok(current.or(deprecated))
+}
+
+/// Takes the variables of the chat template: `chat_template_kwargs`, and those that
+/// `reasoning_effort` stands for.
+fn template_variables(fields: &mut Fields) -> Result<Option<Map<String, Value>>, ApiError> {
+    let given = fields.object("chat_template_kwargs")?.map(Fields::rest);
+    let mut variables = Map::new();
+    if let Some(effort) = fields.text("reasoning_effort")? {
+        variables.insert("enable_thinking".into(), (effort != "none").into());
+        variables.insert("reasoning_effort".into(), effort.into());
+    }
+    variables.extend(given.unwrap_or_default());
+    Ok((!variables.is_empty()).then_some(variables))
+}
+
+/// Takes `logprobs` and `top_logprobs`: the number of most likely tokens at each position, or none
+/// without log probabilities.
+fn top_logprobs(fields: &mut Fields) -> Result<Option<u64>, ApiError> {
+    let logprobs = fields.boolean("logprobs")?;
+    match (logprobs, fields.integer("top_logprobs", 0, 20)?) {
+        (true, top) => Ok(Some(top.unwrap_or(0))),
+        (false, None) => Ok(None),
+        (false, Some(_)) => Err(ApiError::invalid("`top_logprobs` goes with `logprobs`")),
+    }
+}
+
+/// Takes the JSON schema of the answer, in `json_schema` or in `response_format`.
+fn json_schema(fields: &mut Fields) -> Result<Option<Value>, ApiError> {
+    let schema = fields.take("json_schema");
+    let format = fields.object("response_format")?;
+    let format =
+        format.map_or(Ok(None), |format| response_format::parse(format, "response_format"))?;
+    if schema.is_some() && format.is_some() {
+        let message = "`json_schema` and `response_format` both ask for a form";
+        return Err(ApiError::invalid(message));
+    }
+    Ok(schema.or(format))
+}
+
+/// Takes fields that have no effect here, and fields of which only the default is supported.
+fn check_defaults(fields: &mut Fields) -> Result<(), ApiError> {
+    fields.ignore(&["user", "metadata", "safety_identifier", "prompt_cache_key"]);
+    fields.only("prompt_cache_retention", &[json!("in-memory"), json!("in_memory")])?;
+    fields.only("modalities", &[json!(["text"])])?;
+    fields.only("service_tier", &[json!("auto"), json!("default")])?;
+    fields.only("store", &[json!(false)])?;
+    fields.only("verbosity", &[json!("medium")])
+}
+
+/// The format of chat completions.
+struct ChatFormat {
+    envelope: Envelope,
+    /// True if the response has log probabilities.
+    logprobs: bool,
+    /// The state of each choice of a stream.
+    choices: Vec<Choice>,
+    ends: Ends,
+}
+
+/// The state of a choice of a stream.
+#[derive(Clone, Default)]
+struct Choice {
+    /// Number of tool calls so far.
+    calls: usize,
+    /// Log probabilities for the next chunk.
+    logprobs: Vec<Value>,
+}
+
+impl ChatFormat {
+    fn new(model: &str, n: usize, include_usage: bool, logprobs: bool) -> ChatFormat {
+        let objects = ["chat.completion", "chat.completion.chunk"];
+        let envelope = Envelope::new("chatcmpl-", objects, model, n, include_usage);
+        ChatFormat { envelope, logprobs, choices: vec![Choice::default(); n], ends: Ends::new() }
+    }
+
+    fn chunk(&mut self, index: usize, delta: Value, finish_reason: Option<&str>) -> sse::Event {
+        let mut choice = json!({"index": index, "delta": delta, "finish_reason": finish_reason});
+        if self.logprobs {
+            let logprobs = std::mem::take(&mut self.choices[index].logprobs);
+            choice["logprobs"] = match logprobs.is_empty() {
+                true => Value::Null,
+                false => json!({"content": logprobs}),
+            };
+        }
+        self.envelope.chunk(choice)
+    }
+}
+
+impl Format for ChatFormat {
+    fn document(&mut self, outputs: Vec<Output>) -> Value {
+        self.envelope.document(&outputs, |index, output| {
+            let content: Vec<Value> = output.logprobs.iter().map(logprobs).collect();
+            json!({
+                "index": index,
+                "message": message(output),
+                "logprobs": self.logprobs.then(|| json!({"content": content, "refusal": null})),
+                "finish_reason": output.end.as_ref().map(|end| end.reason.name()),
+            })
+        })
+    }
+
+    fn start(&mut self, prompt_tokens: &[u64]) -> Vec<sse::Event> {
+        let opening = json!({"role": "assistant", "content": ""});
+        (0..prompt_tokens.len()).map(|index| self.chunk(index, opening.clone(), None)).collect()
+    }
+
+    fn event(&mut self, index: usize, event: Event) -> Vec<sse::Event> {
+        let choice = &mut self.choices[index];
+        let delta = match event {
+            Event::Begun { .. } => return Vec::new(),
+            Event::Logprobs(own, top) => {
+                choice.logprobs.push(logprobs(&(own, top)));
+                return Vec::new();
+            }
+            Event::Reasoning(text) => json!({"reasoning_content": text}),
+            Event::Text(text) => json!({"content": text}),
+            Event::Call(call) => {
+                let mut call = tools::tool_call(&call);
+                call["index"] = choice.calls.into();
+                choice.calls += 1;
+                json!({"tool_calls": [call]})
+            }
+            Event::End(end) => {
+                let last = self.chunk(index, json!({}), Some(end.reason.name()));
+                self.ends.insert(index, end);
+                return vec![last];
+            }
+        };
+        vec![self.chunk(index, delta, None)]
+    }
+
+    fn finish(&mut self) -> Vec<sse::Event> {
+        self.envelope.finish(&self.ends)
+    }
+
+    fn fail(&mut self, error: &ApiError, id: &str) -> Vec<sse::Event> {
+        self.envelope.fail(error, id)
+    }
+}
+
+/// The message of a choice; its content is null if there are tool calls and no text.
+fn message(output: &Output) -> Value {
+    let content = (!output.text.is_empty() || output.calls.is_empty()).then_some(&output.text);
+    let mut message = json!({"role": "assistant", "content": content, "refusal": null});
+    if !output.reasoning.is_empty() {
+        message["reasoning_content"] = output.reasoning.clone().into();
+    }
+    if !output.calls.is_empty() {
+        message["tool_calls"] = output.calls.iter().map(tools::tool_call).collect();
+    }
+    message
+}

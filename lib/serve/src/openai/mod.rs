@@ -1,0 +1,12 @@
+//! The APIs of OpenAI: chat completions, completions, responses, and the list of models.
+
+pub mod chat;
+pub mod completions;
+mod envelope;
+mod logprobs;
+pub mod messages;
+pub mod models;
+pub mod response_format;
+pub mod responses;
+mod responses_format;
+pub mod tools;

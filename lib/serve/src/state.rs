@@ -1,0 +1,92 @@
+//! The state that all routes share: the engine, the settings, the metrics, and the shutdown.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use axum::http::HeaderValue;
+use tokio::sync::watch;
+
+use crate::auth::Key;
+use crate::engine::Engine;
+use crate::log::Log;
+use crate::metrics::Metrics;
+
+/// A server's state, which its routes share.
+pub struct App {
+    /// The engine that runs the models.
+    pub(crate) engine: Box<dyn Engine>,
+    /// The server's settings.
+    pub(crate) settings: Settings,
+    /// The server's counters and histograms.
+    pub(crate) metrics: Metrics,
+    /// True if further requests are refused.
+    closing: AtomicBool,
+    /// True if running requests have to end now.
+    aborted: watch::Sender<bool>,
+}
+
+impl App {
+    /// A server's state over `engine`, with all metrics at zero.
+    pub fn new(engine: impl Engine, settings: Settings) -> Arc<App> {
+        let (closing, aborted) = (AtomicBool::new(false), watch::Sender::new(false));
+        let (engine, metrics) = (Box::new(engine), Metrics::new());
+        Arc::new(App { engine, settings, metrics, closing, aborted })
+    }
+
+    /// Refuses all further requests with status 503; running ones go on.
+    pub fn close(&self) {
+        self.closing.store(true, Ordering::Relaxed);
+    }
+
+    /// True if further requests are refused.
+    pub(crate) fn is_closing(&self) -> bool {
+        self.closing.load(Ordering::Relaxed)
+    }
+
+    /// Ends all running requests with the error `server_shutdown`.
+    pub(crate) fn abort(&self) {
+        self.aborted.send_replace(true);
+    }
+
+    /// A receiver that turns true when running requests have to end.
+    pub(crate) fn aborted(&self) -> watch::Receiver<bool> {
+        self.aborted.subscribe()
+    }
+}
+
+/// A server's settings.
+#[derive(Clone, Debug)]
+pub struct Settings {
+    /// API keys that are accepted; empty turns authentication off.
+    pub keys: Vec<Key>,
+    /// True if the server listens on loopback alone. Requests must then name a loopback host, which
+    /// keeps out web pages that rebind their own DNS name to this machine.
+    pub loopback: bool,
+    /// Origins from which browsers may send requests (CORS), such as `https://example.org`.
+    pub origins: Vec<HeaderValue>,
+    /// True if unknown fields of a body are ignored instead of refused.
+    pub lenient: bool,
+    /// Largest body that is accepted, in bytes.
+    pub max_body: usize,
+    /// Connections that are open at once. A further one replaces the connection that has been idle
+    /// longest.
+    pub max_connections: usize,
+    /// Default of `max_tokens` in completions; without it, OpenAI's 16 applies.
+    pub max_tokens: Option<u64>,
+    /// Timeouts of connections.
+    pub times: Times,
+    /// The log that events go to.
+    pub log: Log,
+}
+
+/// Timeouts of a connection.
+#[derive(Clone, Copy, Debug)]
+pub struct Times {
+    /// Timeout for the head of a request, and for the next request of an open connection.
+    pub head: Duration,
+    /// Timeout for the whole body of a request.
+    pub body: Duration,
+    /// Timeout for a client to accept more bytes of a response.
+    pub write: Duration,
+}
