@@ -6,7 +6,8 @@ use std::process::ExitCode;
 use clap::Parser;
 use clap::builder::{PossibleValuesParser, TypedValueParser};
 use mlxk_cli::{Form, FormFlags, Output, Tool};
-use mlxk_core::{Float, Packing, Result};
+use mlxk_core::quantization::Mode;
+use mlxk_core::{Float, Result};
 use mlxk_infer::convert::{Bits, Quantize};
 use mlxk_make::{Order, Wish};
 
@@ -34,7 +35,7 @@ struct Convert {
     q_group_size: Option<usize>,
     /// How weights are packed
     #[arg(long, value_name = "MODE", requires = "quantize", default_value = "affine", value_parser = modes())]
-    q_mode: Packing,
+    q_mode: Mode,
     /// Unpack the weights
     #[arg(long, group = "change")]
     dequantize: bool,
@@ -64,10 +65,10 @@ fn dtypes() -> impl TypedValueParser<Value = Float> {
     PossibleValuesParser::new(Float::NAMES).try_map(|name| name.parse::<Float>())
 }
 
-fn modes() -> impl TypedValueParser<Value = Packing> {
+fn modes() -> impl TypedValueParser<Value = Mode> {
     let unknown = "no such mode"; // the list of possible values stands before it
-    PossibleValuesParser::new(Packing::ALL.map(Packing::name))
-        .try_map(move |name| Packing::find(&name).ok_or(unknown))
+    PossibleValuesParser::new(Mode::ALL.map(Mode::name))
+        .try_map(move |name| Mode::find(&name).ok_or(unknown))
 }
 
 impl Tool for Convert {

@@ -7,7 +7,7 @@ use std::path::PathBuf;
 use std::sync::LazyLock;
 
 use libfuzzer_sys::fuzz_target;
-use mlxk_core::{Found, Origin, describe, health, policy, probe};
+use mlxk_core::{Found, Origin, describe, inspect};
 use tempfile::TempDir;
 
 const FILES: [&str; 4] =
@@ -24,10 +24,8 @@ fuzz_target!(|bytes: &[u8]| {
     }
     let name = path.display().to_string();
     let found = Found { name, path, revision: None, origin: Origin::Workspace };
-    let facts = probe::read(&found).unwrap();
-    let health = health::check(&facts);
-    let plan = policy::decide(&facts, &health);
-    assert!(health.healthy || plan.runnable.is_err());
-    let record = describe::model(&facts, &health, &plan, None).to_string();
+    let model = inspect(&found).unwrap();
+    assert!(model.health.healthy || model.plan.runnable.is_err());
+    let record = describe::model(&model, None).to_string();
     assert!(!record.contains('\n'));
 });

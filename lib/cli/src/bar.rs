@@ -1,7 +1,7 @@
 //! The bar on standard error, if that is a terminal, while many bytes are worked through.
 
 use indicatif::{ProgressBar, ProgressStyle};
-use mlxk_core::verify::Progress;
+use mlxk_core::Progress;
 
 /// Bytes done, of bytes there are, as far as is known. It vanishes when it is dropped.
 #[derive(Debug)]

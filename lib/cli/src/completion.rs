@@ -10,7 +10,8 @@ use clap_complete::engine::{
     ArgValueCompleter, CompletionCandidate, PathCompleter, SubcommandCandidates, ValueCompleter,
 };
 use clap_complete::env::{Bash, EnvCompleter, Fish, Shells, Zsh};
-use mlxk_core::store::{Listed, Revisions, matching};
+use mlxk_core::list::{Listed, matching};
+use mlxk_core::store::Revisions;
 
 use crate::dispatch;
 

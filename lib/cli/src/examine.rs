@@ -1,19 +1,15 @@
-//! One model, from the place it was found at to all that is said of it.
+//! A model that a program names: found, inspected, and compared with its content hash.
 
-use mlxk_core::clean::{self, State};
-use mlxk_core::{Facts, Found, Health, Origin, Places, Plan, Record, Result};
-use mlxk_core::{describe, health, policy, probe, resolve};
+use mlxk_core::workspace::clean::{self, State};
+use mlxk_core::{Found, Inspected, Origin, Places, Record, Result};
+use mlxk_core::{describe, inspect, resolve};
 
-/// A model that was read and judged.
+/// A model that was inspected, and the state of a workspace.
 #[derive(Debug)]
 pub struct Examined {
-    /// What it holds.
-    pub facts: Facts,
-    /// Whether it is whole.
-    pub health: Health,
-    /// What can be done with it.
-    pub plan: Plan,
-    /// Whether a managed workspace is as it was made.
+    /// The model's files, health and plan.
+    pub model: Inspected,
+    /// The comparison of a managed workspace with its content hash.
     pub state: Option<State>,
 }
 
@@ -22,21 +18,19 @@ pub fn find(record: &Record, places: &Places) -> Result<Found> {
     resolve::resolve(&record.spec()?, places)
 }
 
-/// Reads and judges a model.
+/// Inspects a model.
 pub fn examine(found: &Found) -> Result<Examined> {
-    let facts = probe::read(found)?;
-    let health = health::check(&facts);
-    let plan = policy::decide(&facts, &health);
+    let model = inspect(found)?;
     let state = match found.origin {
         Origin::Workspace => clean::check(&found.path),
         Origin::Cache { .. } => None,
     };
-    Ok(Examined { facts, health, plan, state })
+    Ok(Examined { model, state })
 }
 
 impl Examined {
     /// The model's record.
     pub fn record(&self) -> Record {
-        describe::model(&self.facts, &self.health, &self.plan, self.state.as_ref())
+        describe::model(&self.model, self.state.as_ref())
     }
 }

@@ -1,12 +1,13 @@
 //! What `mlxk-health` does and says.
 
-use mlxk_core::store::{self, Listed, Revisions};
+use mlxk_core::list::{Listed, matching};
+use mlxk_core::store::Revisions;
 use mlxk_core::verify::{self, Verdict};
-use mlxk_core::{Found, Health, Kind, Origin, Places, Record, Result, Target};
+use mlxk_core::{Found, Health, Inspected, Kind, Origin, Places, Record, Result, Target};
 use serde_json::{Value, json};
 
 use crate::bar::Bar;
-use crate::examine::{Examined, examine, find};
+use crate::examine::{examine, find};
 use crate::input::Input;
 use crate::ordered::ordered;
 use crate::output::{Form, Output};
@@ -17,7 +18,7 @@ use crate::output::{Form, Output};
 pub fn check(input: Input, bar: Option<&Bar>, places: &Places, out: &mut Output) -> Result<()> {
     let mut checked = Vec::new();
     if input == Input::Nothing {
-        let all = store::matching(places, "", Revisions::Current)?;
+        let all = matching(places, "", Revisions::Current)?;
         if all.is_empty() {
             out.remark_empty(places);
         }
@@ -74,9 +75,9 @@ fn judge(
     let mut examined = examine(found)?;
     let managed = match found.origin {
         Origin::Cache { .. } => None,
-        Origin::Workspace => Some(examined.facts.sentinel.object().is_some()),
+        Origin::Workspace => Some(examined.model.facts.sentinel.object().is_some()),
     };
-    let verdict = bar.map(|bar| read(&mut examined, bar));
+    let verdict = bar.map(|bar| read(&mut examined.model, bar));
     let mut record = record.merge(examined.record());
     if let Some(verdict) = &verdict {
         record = record
@@ -84,13 +85,13 @@ fn judge(
             .with("bad_files", json!(verdict.bad));
     }
     let label = label.unwrap_or_else(|| found.name.clone());
-    Ok(Checked { record, health: examined.health, verdict, label, managed })
+    Ok(Checked { record, health: examined.model.health, verdict, label, managed })
 }
 
 /// Reads every file, and makes what that shows part of the model's health.
-fn read(examined: &mut Examined, bar: &Bar) -> Verdict {
-    let verdict = verify::verify(&examined.facts, &|progress| bar.heed(progress));
-    examined.health = verdict.health(examined.health.clone());
+fn read(model: &mut Inspected, bar: &Bar) -> Verdict {
+    let verdict = verify::verify(&model.facts, &|progress| bar.heed(progress));
+    model.health = verdict.health(model.health.clone());
     verdict
 }
 

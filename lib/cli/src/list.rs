@@ -8,8 +8,9 @@ use std::io;
 use std::path::Path;
 use std::time::SystemTime;
 
+use mlxk_core::list::{Listed, matching};
+use mlxk_core::store::Revisions;
 use mlxk_core::store::cache::Repo;
-use mlxk_core::store::{self, Listed, Revisions};
 use mlxk_core::{Error, Facts, Origin, Places, Record, Result, describe};
 use rayon::prelude::*;
 use serde_json::{Value, json};
@@ -94,11 +95,11 @@ fn models(query: &Query, places: &Places, out: &mut Output) -> Result<Vec<Record
 /// The models of all patterns, each once, workspaces first and then by name.
 fn candidates(query: &Query, places: &Places) -> Result<Vec<Listed>> {
     if query.patterns.is_empty() {
-        return store::matching(places, "", query.revisions);
+        return matching(places, "", query.revisions);
     }
     let mut all: Vec<Listed> = Vec::new();
     for pattern in &query.patterns {
-        for listed in store::matching(places, pattern, query.revisions)? {
+        for listed in matching(places, pattern, query.revisions)? {
             if all.iter().all(|known| known.found != listed.found) {
                 all.push(listed);
             }
@@ -110,7 +111,7 @@ fn candidates(query: &Query, places: &Places) -> Result<Vec<Listed>> {
 
 fn entry(listed: &Listed, query: &Query) -> Result<Entry> {
     let examined = examine(&listed.found)?;
-    let facts = &examined.facts;
+    let facts = &examined.model.facts;
     let asks_access =
         query.sort.is_some_and(Sort::asks_access) || query.filters.iter().any(Filter::asks_access);
     let asks_refs = query.filters.iter().any(Filter::asks_refs);

@@ -2,9 +2,10 @@
 
 use std::time::{Duration, SystemTime};
 
-use mlxk_core::remove::{self, Request};
 use mlxk_core::store::deletion::Deletion;
-use mlxk_core::{Error, Found, Kind, Places, Record, Result, Spec, Target, prune};
+use mlxk_core::store::prune;
+use mlxk_core::store::remove::{self, Request};
+use mlxk_core::{Error, Found, Kind, Places, Record, Result, Spec, Target};
 use serde_json::{Value, json};
 
 use crate::examine::find;
@@ -36,7 +37,7 @@ pub fn remove(input: Input, care: Care, places: &Places, out: &mut Output) -> Re
     Ok(())
 }
 
-/// Removes what no name leads to any more: see [`mlxk_core::prune`].
+/// Removes what no name leads to any more: see [`mlxk_core::store::prune`].
 pub fn prune(care: Care, places: &Places, out: &mut Output) -> Result<()> {
     let before = SystemTime::now() - ABANDONED;
     let plan = prune::plan(places, before)?;

@@ -4,7 +4,8 @@ mod sheet;
 
 use mlxk_core::json::Document;
 use mlxk_core::probe::File;
-use mlxk_core::{Facts, Origin, Places, Record, Result, clean, describe};
+use mlxk_core::workspace::clean;
+use mlxk_core::{Facts, Inspected, Origin, Places, Record, Result, describe};
 use rayon::prelude::*;
 use serde_json::{Map, Value, json};
 
@@ -48,7 +49,7 @@ pub fn show(input: Input, wish: Wish, places: &Places, out: &mut Output) -> Resu
         let results: Vec<Result<_>> = batch.into_par_iter().map(read).collect();
         for result in results {
             match result {
-                Ok((model, record)) => write(&model, record, wish, first, out)?,
+                Ok((examined, record)) => write(&examined, record, wish, first, out)?,
                 Err(e) => out.error(&e)?,
             }
             first = false;
@@ -58,7 +59,7 @@ pub fn show(input: Input, wish: Wish, places: &Places, out: &mut Output) -> Resu
 }
 
 fn write(
-    model: &Examined,
+    examined: &Examined,
     record: Record,
     wish: Wish,
     first: bool,
@@ -67,32 +68,32 @@ fn write(
     match out.form {
         Form::Human => {
             let gap = if first { "" } else { "\n" };
-            out.text(&format!("{gap}{}", sheet::render(model, wish)))
+            out.text(&format!("{gap}{}", sheet::render(examined, wish)))
         }
-        Form::Ndjson => out.lines([&line(model, record, wish.part)]),
-        Form::Json => out.envelope(data(model, wish)),
+        Form::Ndjson => out.lines([&line(examined, record, wish.part)]),
+        Form::Json => out.envelope(data(examined, wish)),
     }
 }
 
 /// The model on one line: its record, and the part as more fields of it.
-fn line(model: &Examined, record: Record, part: Part) -> Record {
-    let facts = &model.facts;
-    let mut record = record.merge(object(model));
+fn line(examined: &Examined, record: Record, part: Part) -> Record {
+    let facts = &examined.model.facts;
+    let mut record = record.merge(object(examined));
     if let Some(sentinel) = sentinel(facts) {
         record = record.with("workspace_metadata", sentinel);
     }
     match part {
-        Part::Metadata => record.with("metadata", metadata(model)),
+        Part::Metadata => record.with("metadata", metadata(&examined.model)),
         Part::Config => record.with("config", whole(&facts.config)),
         Part::Files => record.with("files", facts.files.iter().map(file_line).collect::<Value>()),
     }
 }
 
 /// The `data` of the envelope.
-fn data(model: &Examined, wish: Wish) -> Value {
-    let facts = &model.facts;
+fn data(examined: &Examined, wish: Wish) -> Value {
+    let facts = &examined.model.facts;
     let mut data = json!({
-        "model": Value::from(object(model)),
+        "model": Value::from(object(examined)),
         "workspace_metadata": sentinel(facts),
     });
     match wish.part {
@@ -101,7 +102,7 @@ fn data(model: &Examined, wish: Wish) -> Value {
         Part::Config => data["config"] = whole(&facts.config),
     }
     data["metadata"] = match wish.part {
-        Part::Metadata => metadata(model),
+        Part::Metadata => metadata(&examined.model),
         Part::Files | Part::Config => Value::Null,
     };
     if wish.rehash {
@@ -110,10 +111,10 @@ fn data(model: &Examined, wish: Wish) -> Value {
     data
 }
 
-fn object(model: &Examined) -> Record {
-    match describe::quantization(&model.facts) {
-        Some(quantization) => model.record().with("quantization", quantization),
-        None => model.record(),
+fn object(examined: &Examined) -> Record {
+    match describe::quantization(&examined.model.facts) {
+        Some(quantization) => examined.record().with("quantization", quantization),
+        None => examined.record(),
     }
 }
 
@@ -133,7 +134,7 @@ fn whole(document: &Document) -> Value {
 }
 
 /// What `config.json` says in short; null if that is nothing.
-fn metadata(model: &Examined) -> Value {
+fn metadata(model: &Inspected) -> Value {
     let config = &model.facts.config;
     let architecture = config.get("architectures").and_then(|all| all.get(0).cloned());
     let bits = config.get("quantization_config").and_then(|q| q["bits"].as_u64());

@@ -5,15 +5,15 @@ use std::time::SystemTime;
 use jiff::Timestamp;
 use serde_json::Value;
 
-use crate::clean::State;
-use crate::health::Health;
-use crate::policy::Plan;
+use crate::inspect::Inspected;
 use crate::probe::Facts;
 use crate::record::Record;
 use crate::store::Origin;
+use crate::workspace::clean::State;
 
 /// The model object. `state` says of a workspace whether it is as it was made, if that is known.
-pub fn model(facts: &Facts, health: &Health, plan: &Plan, state: Option<&State>) -> Record {
+pub fn model(model: &Inspected, state: Option<&State>) -> Record {
+    let Inspected { facts, health, plan } = model;
     let reason = if health.healthy { plan.runnable.as_ref().err() } else { Some(&health.reason) };
     let note = |key| facts.sentinel.str(key);
     let content_hash = match state {

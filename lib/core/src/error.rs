@@ -1,33 +1,37 @@
-//! The one error of the suite: a kind for machines, a subject and a message for people, and a hint.
+//! The error type of the suite: a kind for programs; a subject, a message and a hint for people.
 
 use std::fmt::{self, Write};
-use std::{error, io, path::Path};
+use std::path::Path;
+use std::sync::Arc;
+use std::{error, io};
 
 /// A result whose error is [`Error`].
 pub type Result<T> = std::result::Result<T, Error>;
 
-/// What went wrong, with what, and what to do about it.
+/// A failure: its class, the thing concerned, what is wrong, and what the user can do about it.
 ///
-/// Printed as `subject: message`; the hint stands on a line of its own and is the printer's to show.
-/// Both may quote what a file says, so control characters, which a terminal would obey, are replaced.
-#[derive(Debug)]
+/// `Display` prints `subject: message` without the hint, which programs show on a line of its own.
+/// Both parts may quote text from files, so control characters, which a terminal would obey, are
+/// replaced.
+#[derive(Clone, Debug)]
 pub struct Error {
     /// The class of the failure.
     pub kind: Kind,
-    /// The model, file or option concerned; may be empty.
+    /// The model, file, tensor or option concerned; may be empty.
     pub subject: String,
-    /// What is wrong, in a line without a full stop.
+    /// The problem, in one line without a full stop.
     pub message: String,
-    /// What the user can do about it.
+    /// The advice to the user.
     pub hint: Option<String>,
-    /// The candidates of an ambiguous name, or the revisions there are.
+    /// The candidates to choose from: models of an ambiguous name, revisions, or locks.
     pub matches: Vec<String>,
-    source: Option<Box<dyn error::Error + Send + Sync>>,
+    /// The error that caused this one.
+    source: Option<Arc<dyn error::Error + Send + Sync>>,
 }
 
-/// The classes of failure: the original's error types under one spelling.
+/// The class of a failure; mlx-knife has the same classes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-#[allow(missing_docs)] // the names are the documentation, and `name` spells them
+#[allow(missing_docs)] // `name` spells each variant as JSON output does
 pub enum Kind {
     Command,
     Validation,
@@ -60,7 +64,7 @@ pub enum Kind {
 }
 
 impl Kind {
-    /// The name that JSON output carries.
+    /// The name in JSON output.
     pub fn name(self) -> &'static str {
         match self {
             Kind::Command => "command_error",
@@ -96,7 +100,7 @@ impl Kind {
 }
 
 impl Error {
-    /// An error of `kind` about `subject`.
+    /// An error of the class `kind` about `subject`, which may be empty.
     pub fn new(kind: Kind, subject: impl Into<String>, message: impl Into<String>) -> Self {
         Error {
             kind,
@@ -108,38 +112,73 @@ impl Error {
         }
     }
 
-    /// A failed system call on `path`; a refusal of access keeps its kind.
+    /// An error of the class `kind` about the file or directory `path`.
+    pub fn at(kind: Kind, path: &Path, message: impl Into<String>) -> Self {
+        Error::new(kind, path.display().to_string(), message)
+    }
+
+    /// An `InvalidModel` error about a model, a file or a tensor: the model's data is wrong.
+    pub fn invalid_model(subject: impl Into<String>, message: impl Into<String>) -> Self {
+        Error::new(Kind::InvalidModel, subject, message)
+    }
+
+    /// A `Validation` error without a subject: a value in a request or a file is wrong.
+    pub fn validation(message: impl Into<String>) -> Self {
+        Error::new(Kind::Validation, "", message)
+    }
+
+    /// A `Command` error without a subject: the program was called wrongly.
+    pub fn command(message: impl Into<String>) -> Self {
+        Error::new(Kind::Command, "", message)
+    }
+
+    /// An `Execution` error without a subject: the system or another program failed.
+    pub fn execution(message: impl Into<String>) -> Self {
+        Error::new(Kind::Execution, "", message)
+    }
+
+    /// An `Internal` error without a subject: a bug in the suite.
+    pub fn internal(message: impl Into<String>) -> Self {
+        Error::new(Kind::Internal, "", message)
+    }
+
+    /// A `CapabilityNotSupported` error without a subject: the model lacks what was asked for.
+    pub fn unsupported(message: impl Into<String>) -> Self {
+        Error::new(Kind::CapabilityNotSupported, "", message)
+    }
+
+    /// A failed system call on `path`: `PermissionDenied` if access was refused, else `Execution`.
     pub fn io(path: &Path, source: io::Error) -> Self {
         let kind = match source.kind() {
             io::ErrorKind::PermissionDenied => Kind::PermissionDenied,
             _ => Kind::Execution,
         };
-        Error::new(kind, path.display().to_string(), source.to_string()).caused_by(source)
+        Error::at(kind, path, source.to_string()).caused_by(source)
     }
 
-    /// What the system said, if it was the system that failed.
+    /// The kind of the I/O error that caused this error, if one did.
     pub fn io_kind(&self) -> Option<io::ErrorKind> {
-        self.source.as_ref()?.downcast_ref().map(io::Error::kind)
+        self.source.as_deref()?.downcast_ref().map(io::Error::kind)
     }
 
-    /// The same error about another subject.
+    /// Replaces the subject.
     pub fn about(self, subject: impl Into<String>) -> Self {
         Error { subject: subject.into(), ..self }
     }
 
-    /// The same error with advice.
+    /// Sets the advice to the user.
     pub fn hint(self, hint: impl Into<String>) -> Self {
         Error { hint: Some(hint.into()), ..self }
     }
 
-    /// The same error with the candidates that the user can choose from.
+    /// Sets the candidates that the user can choose from.
     pub fn matches(self, matches: Vec<String>) -> Self {
         Error { matches, ..self }
     }
 
-    /// The same error with its cause.
+    /// Sets the error that caused this one.
     pub fn caused_by(self, source: impl error::Error + Send + Sync + 'static) -> Self {
-        Error { source: Some(Box::new(source)), ..self }
+        Error { source: Some(Arc::new(source)), ..self }
     }
 }
 
@@ -156,7 +195,7 @@ impl fmt::Display for Error {
 
 impl error::Error for Error {
     fn source(&self) -> Option<&(dyn error::Error + 'static)> {
-        self.source.as_ref().map(|source| &**source as _)
+        self.source.as_deref().map(|source| source as _)
     }
 }
 
@@ -165,9 +204,19 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_a_file_says_does_not_reach_the_terminal() {
+    fn control_characters_of_a_file_are_replaced() {
         let error = Error::new(Kind::InvalidModel, "a\nb", "bad key \u{1b}[31mx");
         assert_eq!(error.to_string(), "a\u{fffd}b: bad key \u{fffd}[31mx");
-        assert_eq!(Error::new(Kind::Internal, "", "why").to_string(), "why");
+        assert_eq!(Error::internal("why").to_string(), "why");
+    }
+
+    #[test]
+    fn a_clone_keeps_hint_candidates_and_cause() {
+        let cause = io::Error::from(io::ErrorKind::NotFound);
+        let error = Error::io(Path::new("/x"), cause).hint("do").matches(vec!["a".into()]);
+        let clone = error.clone();
+        assert_eq!((clone.hint.as_deref(), clone.matches.len()), (Some("do"), 1));
+        assert_eq!(clone.io_kind(), Some(io::ErrorKind::NotFound));
+        assert!(std::error::Error::source(&clone).is_some());
     }
 }

@@ -6,8 +6,8 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
-use crate::detect;
 use crate::json::Document;
+use crate::policy::detect;
 use crate::probe::{Facts, File, Shard};
 use crate::store::Origin;
 use crate::tensors::{Header, Index};

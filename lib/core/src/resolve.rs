@@ -3,10 +3,11 @@
 use strsim::jaro_winkler;
 
 use crate::error::{Error, Kind, Result};
+use crate::list::contains;
 use crate::spec::{Spec, Target};
 use crate::store::cache::{self, Repo, Snapshot};
-use crate::store::workspace::{self, Workspace};
-use crate::store::{Found, Places, Revisions, contains};
+use crate::store::{Found, Places, Revisions};
+use crate::workspace::{self, Workspace};
 
 /// Finds the model that `spec` names.
 ///

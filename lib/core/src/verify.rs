@@ -14,14 +14,15 @@ use std::path::{Path, PathBuf};
 use rayon::prelude::*;
 use serde::Serialize;
 
-use crate::clean::{self, Baseline};
 use crate::digest::{self, Digest};
 use crate::error::{Error, Result};
-use crate::hash::{self, Item};
 use crate::health::{self, Health};
 use crate::probe::Facts;
+use crate::progress::Progress;
 use crate::store::tree::{Entry, Tree};
 use crate::store::{Origin, shared};
+use crate::workspace::clean::{self, Baseline};
+use crate::workspace::content_hash::{self, Item};
 
 /// A file that is not what it should be.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
@@ -61,15 +62,6 @@ pub struct Verdict {
     pub bad: Vec<Bad>,
     /// The files that there is nothing to compare with, sorted.
     pub unknown: Vec<PathBuf>,
-}
-
-/// How far it has come, in bytes.
-#[derive(Clone, Copy, Debug)]
-pub enum Progress {
-    /// So many more are to be read.
-    Due(u64),
-    /// So many more were.
-    Read(u64),
 }
 
 /// Reads every file of the model that `facts` are of.
@@ -229,13 +221,13 @@ fn workspace(facts: &Facts, progress: &(dyn Fn(Progress) + Sync)) -> Verdict {
         let unknown = facts.files.iter().map(|file| file.path.clone()).collect();
         return Verdict { bad: Vec::new(), unknown };
     };
-    let items = match hash::items(root, &exclude) {
+    let items = match content_hash::items(root, &exclude) {
         Ok(items) => items,
         // A link that leads away, a directory that cannot be listed: it says where, not what.
         Err(e) => return Verdict { bad: vec![unreadable(root, &e)], unknown: Vec::new() },
     };
     progress(Progress::Due(items.iter().map(|item| item.size).sum()));
-    let known: BTreeMap<&str, &hash::Entry> = index.iter().map(|e| (&*e.path, e)).collect();
+    let known: BTreeMap<&str, &content_hash::Entry> = index.iter().map(|e| (&*e.path, e)).collect();
     let digests = sentinel.digests();
     let there: BTreeSet<&str> = items.iter().map(|item| &*item.path).collect();
     let judge = |item: &Item| {
@@ -268,7 +260,7 @@ enum Judged {
 /// only a part.
 fn judge(
     item: &Item,
-    known: Option<&hash::Entry>,
+    known: Option<&content_hash::Entry>,
     digest: Option<&Digest>,
     progress: &(dyn Fn(Progress) + Sync),
 ) -> Judged {
@@ -305,7 +297,7 @@ fn whole(item: &Item, expected: Digest, progress: &(dyn Fn(Progress) + Sync)) ->
 }
 
 /// What is wrong with a file that should be `known`.
-fn changed(known: Option<&hash::Entry>, item: &Item) -> Option<Bad> {
+fn changed(known: Option<&content_hash::Entry>, item: &Item) -> Option<Bad> {
     match item.entry() {
         Err(_) => Some(differing(&item.path, known, None, Reason::Unreadable)),
         Ok(now) => match known {
@@ -318,7 +310,7 @@ fn changed(known: Option<&hash::Entry>, item: &Item) -> Option<Bad> {
 
 fn differing(
     path: &str,
-    known: Option<&hash::Entry>,
+    known: Option<&content_hash::Entry>,
     found: Option<String>,
     reason: Reason,
 ) -> Bad {

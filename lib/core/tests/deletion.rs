@@ -9,11 +9,11 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
 use env::{Env, Snapshot};
-use mlxk_core::remove::Request;
 use mlxk_core::resolve::resolve;
 use mlxk_core::store::deletion::Deletion;
-use mlxk_core::store::{Found, Places};
-use mlxk_core::{Error, Kind, Spec, prune, remove};
+use mlxk_core::store::remove::Request;
+use mlxk_core::store::{Found, Places, prune, remove};
+use mlxk_core::{Error, Kind, Spec};
 
 fn places(env: &Env) -> Places {
     Places { root: env.root(), hub: env.hub(), workspaces: Some(env.home()) }

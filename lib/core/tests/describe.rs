@@ -7,22 +7,21 @@ mod model;
 use std::fs;
 
 use env::Env;
-use mlxk_core::clean::State;
-use mlxk_core::{describe, health, policy};
-use model::{Model, in_cache, read};
+use mlxk_core::describe;
+use mlxk_core::workspace::clean::State;
+use model::{Model, in_cache, inspect};
 use serde_json::{Value, json};
 
 #[test]
-fn a_model_is_described_as_the_original_does() {
+fn a_model_is_described_as_mlx_knife_does() {
     let env = Env::new();
     let snapshot = Model::new().cached(&env, "org/model");
-    let facts = read(&in_cache("org/model", &snapshot));
-    let health = health::check(&facts);
-    let record = describe::model(&facts, &health, &policy::decide(&facts, &health), None);
+    let model = inspect(&in_cache("org/model", &snapshot));
+    let record = describe::model(&model, None);
     let modified = record.str("last_modified").unwrap().to_owned();
     assert!(modified.starts_with("20") && modified.ends_with('Z') && modified.len() == 20);
     let expected = json!({
-        "name": "org/model", "hash": "a".repeat(40), "size_bytes": facts.size(),
+        "name": "org/model", "hash": "a".repeat(40), "size_bytes": model.facts.size(),
         "last_modified": modified, "framework": "PyTorch", "model_type": "chat",
         "capabilities": ["text-generation", "chat"], "context_length": 2048,
         "health": "healthy", "runtime_compatible": true, "reason": null, "cached": true,
@@ -33,14 +32,8 @@ fn a_model_is_described_as_the_original_does() {
     let sentinel =
         json!({"managed": true, "source_repo": "org/source", "content_hash": "sha256:0"});
     let found = Model::new().without("model.safetensors").json(".mlxk_workspace.json", sentinel);
-    let facts = read(&found.at(&env, "w"));
-    let health = health::check(&facts);
-    let record = describe::model(
-        &facts,
-        &health,
-        &policy::decide(&facts, &health),
-        Some(&State { clean: false, content_hash: Some("sha256:now".into()) }),
-    );
+    let state = State { clean: false, content_hash: Some("sha256:now".into()) };
+    let record = describe::model(&inspect(&found.at(&env, "w")), Some(&state));
     assert_eq!(record.str("name"), env.home().join("w").to_str());
     assert_eq!(record.str("origin"), Some("org/source"));
     assert_eq!(record.str("content_hash"), Some("sha256:now"));
@@ -55,8 +48,6 @@ fn last_modified_is_utc() {
     let found = Model::new().at(&env, "model");
     let time = std::time::UNIX_EPOCH + std::time::Duration::from_secs(1_700_000_000);
     fs::File::open(&found.path).unwrap().set_modified(time).unwrap();
-    let facts = read(&found);
-    let health = health::check(&facts);
-    let record = describe::model(&facts, &health, &policy::decide(&facts, &health), None);
+    let record = describe::model(&inspect(&found), None);
     assert_eq!(record.str("last_modified"), Some("2023-11-14T22:13:20Z"));
 }

@@ -7,9 +7,8 @@ mod model;
 use std::fs;
 
 use env::Env;
-use mlxk_core::health::{self, Health};
-use mlxk_core::{Found, Origin};
-use model::{Model, POINTER, in_cache, name, read, shard};
+use mlxk_core::{Found, Health, Origin};
+use model::{Model, POINTER, in_cache, inspect, name, shard};
 use serde_json::json;
 
 #[test]
@@ -205,19 +204,16 @@ fn a_download_that_did_not_end_is_seen() {
     let found = in_cache("org/model", &snapshot);
     let incomplete = snapshot.repo.join("blobs/abc.0123abcd.incomplete");
     fs::write(&incomplete, "x").unwrap();
-    assert_eq!(
-        health::check(&read(&found)).reason,
-        "Unfinished download: blobs/abc.0123abcd.incomplete"
-    );
+    assert_eq!(inspect(&found).health.reason, "Unfinished download: blobs/abc.0123abcd.incomplete");
     fs::write(snapshot.repo.join("blobs/abc"), "x").unwrap();
-    assert!(health::check(&read(&found)).healthy, "it came whole in the end");
+    assert!(inspect(&found).health.healthy, "it came whole in the end");
 
     fs::remove_file(snapshot.repo.join("blobs/abc")).unwrap();
     let newer = snapshot.path.with_file_name("b".repeat(40));
     fs::create_dir(&newer).unwrap();
     let later = std::time::SystemTime::now() + std::time::Duration::from_secs(9);
     fs::File::open(&newer).unwrap().set_modified(later).unwrap();
-    assert!(health::check(&read(&found)).healthy, "the newer revision waits for it");
+    assert!(inspect(&found).health.healthy, "the newer revision waits for it");
 }
 
 #[test]
@@ -240,5 +236,5 @@ fn a_repository_without_a_snapshot_is_not_a_whole_model() {
         revision: None,
         origin: Origin::Cache { repo },
     };
-    assert_eq!(health::check(&read(&found)).reason, "No snapshots found");
+    assert_eq!(inspect(&found).health.reason, "No snapshots found");
 }

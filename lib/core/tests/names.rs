@@ -9,8 +9,9 @@ use std::os::unix::ffi::OsStrExt;
 use std::time::{Duration, SystemTime};
 
 use env::Env;
+use mlxk_core::list::{self, Listed};
 use mlxk_core::resolve::resolve;
-use mlxk_core::store::{self, Found, Listed, Places, Revisions, cache};
+use mlxk_core::store::{Found, Places, Revisions, cache};
 use mlxk_core::{Error, Kind, Spec};
 
 fn places(env: &Env) -> Places {
@@ -22,12 +23,12 @@ fn find(env: &Env, name: &str) -> Result<Found, Error> {
 }
 
 fn names(env: &Env) -> Vec<String> {
-    let found = store::list(&places(env), Revisions::Current).unwrap();
+    let found = list::all(&places(env), Revisions::Current).unwrap();
     found.into_iter().map(|found| found.name).collect()
 }
 
 fn selected(env: &Env, pattern: &str) -> Vec<Listed> {
-    store::matching(&places(env), pattern, Revisions::Current).unwrap()
+    list::matching(&places(env), pattern, Revisions::Current).unwrap()
 }
 
 /// Makes a directory the newest, `seconds` ahead of the rest.
@@ -70,7 +71,7 @@ fn places_that_do_not_exist_are_empty() {
         hub: "/nowhere/hub".into(),
         workspaces: Some("/nowhere/w".into()),
     };
-    assert_eq!(store::list(&nowhere, Revisions::All).unwrap(), []);
+    assert_eq!(list::all(&nowhere, Revisions::All).unwrap(), []);
     let e = resolve(&Spec::parse("x").unwrap(), &nowhere).unwrap_err();
     assert_eq!(e.kind, Kind::ModelNotFound);
 }
@@ -88,7 +89,7 @@ fn the_current_revision_is_main_else_the_newest() {
     assert_eq!(find(&env, "org/m").unwrap().path, new.path);
     fs::write(old.repo.join("refs/main"), [0xff, 0xfe]).unwrap();
     assert_eq!(find(&env, "org/m").unwrap().path, new.path);
-    let all = store::list(&places(&env), Revisions::All).unwrap();
+    let all = list::all(&places(&env), Revisions::All).unwrap();
     assert_eq!(all.iter().map(|f| &f.path).collect::<Vec<_>>(), [&new.path, &old.path]);
 }
 

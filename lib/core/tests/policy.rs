@@ -6,8 +6,7 @@ mod model;
 
 use env::Env;
 use mlxk_core::{Architecture, Task};
-use mlxk_core::{health, policy};
-use model::{Model, in_cache, read, shard, shard_of};
+use model::{Model, in_cache, inspect, shard, shard_of};
 use serde_json::json;
 
 #[test]
@@ -127,8 +126,8 @@ fn the_framework_is_read_from_what_the_model_says_of_itself() {
     assert_eq!(gguf.file("README.md", "---\ntags: [mlx]\n").plan().framework.name(), "GGUF");
     let env = Env::new();
     let snapshot = plain().cached(&env, "mlx-community/model");
-    let facts = read(&in_cache("mlx-community/model", &snapshot));
-    assert_eq!(policy::decide(&facts, &health::check(&facts)).framework.name(), "MLX");
+    let model = inspect(&in_cache("mlx-community/model", &snapshot));
+    assert_eq!(model.plan.framework.name(), "MLX");
 }
 
 #[test]

@@ -10,16 +10,16 @@ use std::os::unix::fs::symlink;
 use std::path::Path;
 
 use env::Env;
-use mlxk_core::{Found, Origin};
-use mlxk_core::{describe, health, policy, probe};
-use model::{Model, in_cache, read, shard, workspace};
+use mlxk_core::{Found, Health, Inspected, Origin};
+use mlxk_core::{describe, probe};
+use model::{Model, in_cache, inspect, shard, workspace};
 
 #[test]
 fn links_of_a_cached_model_may_lead_to_its_blobs_and_the_shared_store() {
     let env = Env::new();
     let snapshot = Model::sharded().cached(&env, "org/model");
-    let facts = read(&in_cache("org/model", &snapshot));
-    assert_eq!(health::check(&facts).reason, "Multi-file model complete");
+    let Inspected { facts, health, .. } = inspect(&in_cache("org/model", &snapshot));
+    assert_eq!(health.reason, "Multi-file model complete");
     assert_eq!(
         facts.size(),
         Model::sharded().0.values().map(|file| file.len() as u64).sum::<u64>()
@@ -27,7 +27,7 @@ fn links_of_a_cached_model_may_lead_to_its_blobs_and_the_shared_store() {
     assert_eq!(facts.weights().len(), 2);
 
     fs::remove_file(env.hub().join("blobs/.huggingface-shared-blobs")).unwrap();
-    let health = health::check(&read(&in_cache("org/model", &snapshot)));
+    let health = inspect(&in_cache("org/model", &snapshot)).health;
     assert!(health.reason.contains("outside the cache"), "an unmarked store: {}", health.reason);
 }
 
@@ -45,7 +45,7 @@ fn a_cache_behind_a_link_is_as_good() {
         revision: Some("a".repeat(40)),
         origin: Origin::Cache { repo },
     };
-    assert!(health::check(&read(&found)).healthy);
+    assert!(inspect(&found).health.healthy);
 }
 
 #[test]
@@ -54,9 +54,8 @@ fn links_that_leave_are_not_followed() {
     let secret = env.root().join("secret.json");
     fs::write(&secret, r#"{"model_type": "llama", "secret": 1}"#).unwrap();
     let unhealthy = |found: &Found, expected: &str| {
-        let facts = read(found);
+        let Inspected { facts, health: Health { reason, .. }, .. } = inspect(found);
         assert!(facts.config.get("secret").is_none(), "the file behind the link is not read");
-        let reason = health::check(&facts).reason;
         assert!(reason.contains(expected), "{reason}\n  not {expected}");
     };
     let snapshot = Model::new().without("config.json").cached(&env, "org/model");
@@ -83,7 +82,7 @@ fn links_that_leave_are_not_followed() {
     let found = Model::new().at(&env, "workspace");
     symlink("tokenizer.json", found.path.join("inside.json")).unwrap();
     symlink(".", found.path.join("loop")).unwrap();
-    assert!(health::check(&read(&found)).healthy);
+    assert!(inspect(&found).health.healthy);
     symlink("../../secret.json", found.path.join("vocab.txt")).unwrap();
     unhealthy(&found, "vocab.txt links to ../../secret.json, outside the workspace");
 }
@@ -95,7 +94,7 @@ fn directories_that_are_links_do_not_deceive() {
     for dir in ["blobs", "snapshots/a", "blobs/ab"] {
         fs::create_dir_all(elsewhere.join(dir)).unwrap();
     }
-    let reason = |snapshot| health::check(&read(&in_cache("org/model", snapshot))).reason;
+    let reason = |snapshot| inspect(&in_cache("org/model", snapshot)).health.reason;
 
     // `../../blobs/x` looks like the model's own blob, but the snapshot lies elsewhere.
     let snapshot = Model::new().cached(&env, "org/moved");
@@ -123,18 +122,15 @@ fn names_that_are_not_utf_8_and_pipes_do_no_harm() {
     let found = Model::new().at(&env, "model");
     let odd = std::ffi::OsStr::from_bytes(b"odd-\xff.safetensors");
     fs::write(found.path.join(odd), shard(&["z"])).unwrap();
-    assert!(health::check(&read(&found)).healthy);
+    assert!(inspect(&found).health.healthy);
     fs::write(found.path.join(odd), "x").unwrap();
-    let reason = health::check(&read(&found)).reason;
+    let reason = inspect(&found).health.reason;
     assert!(reason.starts_with("odd-\u{fffd}.safetensors: no safetensors header"), "{reason}");
     fs::remove_file(found.path.join(odd)).unwrap();
     let pipe = found.path.join("config.json");
     fs::remove_file(&pipe).unwrap();
     assert!(std::process::Command::new("mkfifo").arg(&pipe).status().unwrap().success());
-    assert_eq!(
-        health::check(&read(&found)).reason,
-        "config.json is neither a file nor a directory"
-    );
+    assert_eq!(inspect(&found).health.reason, "config.json is neither a file nor a directory");
 }
 
 #[test]
@@ -142,7 +138,7 @@ fn depth_is_bounded() {
     let env = Env::new();
     let deep = format!("{}x.txt", "d/".repeat(20));
     let found = Model::new().file(&deep, "x").at(&env, "model");
-    let reason = health::check(&read(&found)).reason;
+    let reason = inspect(&found).health.reason;
     assert!(reason.ends_with("lies more than 12 directories deep"), "{reason}");
 }
 
@@ -166,11 +162,9 @@ fn no_configuration_breaks_the_reader() {
             content.splice(place..place, u.arbitrary::<[u8; 2]>()?);
         }
         fs::write(found.path.join(files[at]), content).unwrap();
-        let facts = read(&found);
-        let health = health::check(&facts);
-        let plan = policy::decide(&facts, &health);
-        assert!(health.healthy || plan.runnable.is_err());
-        describe::model(&facts, &health, &plan, None).to_string();
+        let model = inspect(&found);
+        assert!(model.health.healthy || model.plan.runnable.is_err());
+        describe::model(&model, None).to_string();
         Ok(())
     })
     .budget_ms(300);

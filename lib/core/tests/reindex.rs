@@ -8,11 +8,11 @@ use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
 
 use env::Env;
-use mlxk_core::clean;
-use mlxk_core::reindex::repair_index;
+use mlxk_core::Progress;
 use mlxk_core::store::Places;
-use mlxk_core::store::sentinel::{self, Made, Sentinel};
-use mlxk_core::verify::Progress;
+use mlxk_core::workspace::clean;
+use mlxk_core::workspace::reindex::repair_index;
+use mlxk_core::workspace::sentinel::{self, Made, Sentinel};
 use mlxk_core::{Error, Record};
 use serde_json::{Value, json};
 

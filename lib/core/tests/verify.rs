@@ -9,10 +9,10 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use env::{Env, Snapshot, sha256};
 use mlxk_core::digest::Hasher;
-use mlxk_core::store::sentinel::{self, Made};
 use mlxk_core::store::tree::{Entry, Tree};
-use mlxk_core::verify::{Progress, Reason, Verdict, verify};
-use mlxk_core::{Found, Origin, probe};
+use mlxk_core::verify::{Reason, Verdict, verify};
+use mlxk_core::workspace::sentinel::{self, Made};
+use mlxk_core::{Found, Origin, Progress, probe};
 use serde_json::json;
 
 fn check(found: &Found) -> Verdict {
@@ -181,7 +181,7 @@ fn of_weights_a_hash_knows_the_header_and_only_a_digest_all() {
     assert_eq!(verdict.bad[0].expected, Some(sha256(&weights(1))));
     assert_eq!(verdict.bad[0].found, Some(sha256(&weights(2))));
     // Whoever has it hashed anew says that it is right as it is: the digests are of another one.
-    mlxk_core::clean::recalculate(&path).unwrap();
+    mlxk_core::workspace::clean::recalculate(&path).unwrap();
     assert_eq!(check(&workspace(path)), unknown);
 }
 

@@ -4,7 +4,8 @@ use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::{Mutex, PoisonError};
 
-use mlxk_core::store::{self, Revisions};
+use mlxk_core::list;
+use mlxk_core::store::Revisions;
 use mlxk_core::{
     Error, Found, Kind, Origin, Places, Result, Spec, Target, Task, health, policy, probe, resolve,
 };
@@ -74,7 +75,7 @@ impl Catalogue {
     pub fn list(&self, loaded: &[Found]) -> Result<Vec<Listed>> {
         let all = match self.closed {
             true => Vec::new(),
-            false => store::list(&self.places, Revisions::Current)?,
+            false => list::all(&self.places, Revisions::Current)?,
         };
         let others = all.into_iter().filter(|found| !self.own.values().any(|own| own == found));
         let own: Vec<Found> = self.own.values().cloned().collect();

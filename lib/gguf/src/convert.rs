@@ -2,11 +2,11 @@
 
 use std::path::{Path, absolute};
 
-use mlxk_core::store::sentinel::{self, Made};
-use mlxk_core::store::staging::{self, Staging};
-use mlxk_core::store::{room, workspace};
+use mlxk_core::Progress;
+use mlxk_core::store::disk_space;
 use mlxk_core::tensors::Entry;
-use mlxk_core::verify::Progress;
+use mlxk_core::workspace::sentinel::{self, Made};
+use mlxk_core::workspace::staging::{self, Staging};
 use mlxk_core::{Error, Float, Kind, Places, Record, Result, health, probe};
 use serde_json::Value;
 
@@ -102,7 +102,7 @@ fn write(
         e.message = format!("{}: {}", e.subject, e.message);
         e.about(source.display().to_string())
     })?;
-    room::check(dir, import.bytes())?;
+    disk_space::check(dir, import.bytes())?;
     import.write(dir, progress)?;
     let path = absolute(source).map_err(|e| Error::io(source, e))?;
     let path = path.to_string_lossy().into_owned();
@@ -115,7 +115,7 @@ fn write(
 fn checked(staging: &Staging, must: bool) -> Result<u64> {
     let target = staging.target().display().to_string();
     let unhealthy = |reason: &str| Error::new(Kind::Unhealthy, &*target, reason);
-    let workspace = workspace::at(staging.path())?;
+    let workspace = mlxk_core::workspace::at(staging.path())?;
     let workspace = workspace.ok_or_else(|| unhealthy("has no config.json"))?;
     let facts = probe::read(&workspace.into())?;
     let health = health::check(&facts);

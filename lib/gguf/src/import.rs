@@ -5,9 +5,9 @@ use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 
 use memmap2::{Mmap, UncheckedAdvice};
-use mlxk_core::store::stamp::Stamp;
+use mlxk_core::Progress;
 use mlxk_core::tensors;
-use mlxk_core::verify::Progress;
+use mlxk_core::workspace::stamp::Stamp;
 use mlxk_core::{Error, Kind};
 use serde_json::Value;
 

@@ -7,8 +7,8 @@ use std::fs::{self, File};
 
 use gguf::{Builder, f32s, float, integer};
 use half::{bf16, f16};
+use mlxk_core::Progress;
 use mlxk_core::tensors::{Dtype, Entry, Header};
-use mlxk_core::verify::Progress;
 use mlxk_core::{Error, Kind, Places, Result};
 use mlxk_gguf::{Float, Packed, Source, Type, Way, dequantize};
 use serde_json::{Value, json};

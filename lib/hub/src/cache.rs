@@ -5,8 +5,8 @@ use std::io::{self, Write};
 use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
 
+use mlxk_core::store::atomic_write::{TEMP_PREFIX, atomic_write};
 use mlxk_core::store::cache::encode;
-use mlxk_core::store::place::{BEGINNING, place_file};
 use mlxk_core::store::shared::replace_link;
 use mlxk_core::store::tree::Tree;
 use mlxk_core::{Error, Result};
@@ -113,7 +113,7 @@ impl Cache {
         if snapshot.exists() {
             return files.iter().try_for_each(|file| self.link(&snapshot, file));
         }
-        let staging = self.repo.join(format!("{BEGINNING}{commit}"));
+        let staging = self.repo.join(format!("{TEMP_PREFIX}{commit}"));
         if staging.exists() {
             fs::remove_dir_all(&staging).map_err(|e| Error::io(&staging, e))?;
         }
@@ -159,7 +159,9 @@ impl Cache {
     /// Puts a small file into its place. What is not whole yet lies where huggingface_hub does not
     /// look: it takes whatever is below `refs` for a ref.
     fn put(&self, path: &Path, content: &[u8]) -> Result<()> {
-        place_file(path, &self.repo, |file| file.write_all(content).map_err(|e| Error::io(path, e)))
+        atomic_write(path, &self.repo, |file| {
+            file.write_all(content).map_err(|e| Error::io(path, e))
+        })
     }
 
     /// Removes what an earlier run left of `file`, which is whole by now.

@@ -10,9 +10,10 @@ use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 
 use mlxk_core::digest::{self, Digest};
+use mlxk_core::store::copy;
 use mlxk_core::store::lock::{self, MODE};
-use mlxk_core::store::staging::Staging;
-use mlxk_core::store::{copy, sentinel};
+use mlxk_core::workspace::sentinel;
+use mlxk_core::workspace::staging::Staging;
 use mlxk_core::{Error, Found, Kind, Result};
 
 use crate::cache::Cache;

@@ -10,8 +10,8 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard};
 use std::thread;
 
 use mlxk_core::digest::Digest;
+use mlxk_core::store::disk_space;
 use mlxk_core::store::lock::{self, Lock, MODE};
-use mlxk_core::store::room;
 use mlxk_core::{Error, Kind, Result};
 
 use crate::client::Hub;
@@ -319,7 +319,7 @@ fn digest_of(active: &Active) -> Result<Digest> {
 
 /// An error if there is no room for `bytes` more below `directory`: asked before the first comes.
 pub fn check_room(directory: &Path, bytes: u64) -> Result<()> {
-    room::check(directory, bytes).map_err(|mut e| {
+    disk_space::check(directory, bytes).map_err(|mut e| {
         e.kind = Kind::DownloadFailed;
         e.hint("mlxk-rm --prune frees what nothing uses; HF_HUB_CACHE names another disk")
     })

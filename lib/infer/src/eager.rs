@@ -9,7 +9,7 @@ use half::slice::HalfFloatSliceExt;
 use half::{bf16, f16};
 use mlx_rs::error::{AsSliceError, Exception, Result};
 use mlx_rs::{Array, Dtype};
-use mlxk_core::Packing;
+use mlxk_core::quantization::Mode;
 use rayon::prelude::*;
 
 use crate::cpu::{self, Floats, Scales, query};
@@ -58,11 +58,11 @@ pub fn matrix(w: &Weights) -> Result<cpu::Matrix<'_>> {
     };
     let codes = || w.scales.try_as_slice().map_err(unreadable);
     let scales = match (w.packing, &w.biases) {
-        (Packing::Mxfp4, _) => Scales::Mxfp4(codes()?),
-        (Packing::Nvfp4, _) => Scales::Nvfp4(codes()?),
-        (Packing::Mxfp8, _) => Scales::Mxfp8(codes()?),
-        (Packing::Affine, Some(biases)) => Scales::Affine(floats(&w.scales)?, floats(biases)?),
-        (Packing::Affine, None) => return Err(Exception::custom("affine weights without biases")),
+        (Mode::Mxfp4, _) => Scales::Mxfp4(codes()?),
+        (Mode::Nvfp4, _) => Scales::Nvfp4(codes()?),
+        (Mode::Mxfp8, _) => Scales::Mxfp8(codes()?),
+        (Mode::Affine, Some(biases)) => Scales::Affine(floats(&w.scales)?, floats(biases)?),
+        (Mode::Affine, None) => return Err(Exception::custom("affine weights without biases")),
     };
     let weight = w.weight.try_as_slice().map_err(unreadable)?;
     let (group_size, bits) = (w.group_size as usize, w.bits as usize);

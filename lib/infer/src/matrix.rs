@@ -2,8 +2,7 @@
 
 use mlx_rs::error::Result;
 use mlx_rs::{Array, Dtype};
-use mlxk_core::Packing;
-use mlxk_core::packing::Form;
+use mlxk_core::quantization::{Mode, QuantSpec};
 
 use crate::kernels::Kernels;
 use crate::quantization::{Entry, Stated};
@@ -33,7 +32,7 @@ pub struct Packed {
     pub biases: Option<Array>,
     pub group_size: i32,
     pub bits: i32,
-    pub packing: Packing,
+    pub packing: Mode,
 }
 
 impl Matrix {
@@ -75,12 +74,12 @@ impl Packed {
         let form = shown(w, ins)?;
         agree(form, w, stated)?;
         w.matrix(Some(form));
-        let Form { group_size, bits, packing } = form;
+        let QuantSpec { group_size, bits, mode: packing } = form;
         let shape = |last: usize| [outs, &[last]].concat();
         let weight = w.take("weight")?;
         w.expect("weight", &weight, &[Dtype::Uint32], &shape(ins * bits / 32))?;
         let groups = shape(ins / group_size);
-        let (scales, biases) = if packing == Packing::Affine {
+        let (scales, biases) = if packing == Mode::Affine {
             (w.stored("scales", &groups)?, Some(w.stored("biases", &groups)?))
         } else {
             let scales = w.take("scales")?;
@@ -94,16 +93,20 @@ impl Packed {
 }
 
 /// What the lengths of the rows of tensors show, and the type of the scales.
-fn shown(w: &Cursor, ins: usize) -> mlxk_core::Result<Form> {
+fn shown(w: &Cursor, ins: usize) -> mlxk_core::Result<QuantSpec> {
     let (shape, _) = w.form("weight")?;
     let packed = shape.last().copied().unwrap_or_default() * 32;
     let (scales, dtype) = w.form("scales")?;
     let groups = scales.last().copied().unwrap_or_default();
-    let all = Packing::ALL.into_iter().flat_map(|packing| {
-        packing.forms().map(move |(bits, group_size)| Form { group_size, bits, packing })
+    let all = Mode::ALL.into_iter().flat_map(|packing| {
+        packing.supported().map(move |(bits, group_size)| QuantSpec {
+            group_size,
+            bits,
+            mode: packing,
+        })
     });
-    let fits = |form: &Form| {
-        let affine = form.packing == Packing::Affine;
+    let fits = |form: &QuantSpec| {
+        let affine = form.mode == Mode::Affine;
         ins * form.bits == packed
             && groups * form.group_size == ins
             && affine == (dtype != Dtype::Uint8)
@@ -118,17 +121,17 @@ fn shown(w: &Cursor, ins: usize) -> mlxk_core::Result<Form> {
 }
 
 /// Errors if config.json states another form than this one.
-fn agree(form: Form, w: &Cursor, stated: Entry) -> mlxk_core::Result<()> {
+fn agree(form: QuantSpec, w: &Cursor, stated: Entry) -> mlxk_core::Result<()> {
     let Entry::Quantized(Stated { group_size, bits, packing }) = stated else {
         return Ok(());
     };
     let other = group_size.is_some_and(|n| n != form.group_size)
         || bits.is_some_and(|n| n != form.bits)
-        || packing.is_some_and(|packing| packing != form.packing);
+        || packing.is_some_and(|packing| packing != form.mode);
     if !other {
         return Ok(());
     }
-    let Form { group_size, bits, packing } = form;
+    let QuantSpec { group_size, bits, mode: packing } = form;
     let message = format!(
         "packed in {bits} bits and groups of {group_size} ({}), which is not what config.json says",
         packing.name()

@@ -5,7 +5,8 @@
 
 use std::collections::HashMap;
 
-use mlxk_core::{Error, Kind, Packing, Result, packing};
+use mlxk_core::quantization::{self, Mode};
+use mlxk_core::{Error, Kind, Result};
 use serde::Deserialize;
 use serde_json::Value;
 
@@ -32,7 +33,7 @@ pub struct Stated {
     /// Bits of a weight.
     pub bits: Option<usize>,
     /// What codes and scales stand for.
-    pub packing: Option<Packing>,
+    pub packing: Option<Mode>,
 }
 
 #[derive(Deserialize)]
@@ -52,7 +53,7 @@ impl Quantization {
         };
         match table.get("quant_method").and_then(Value::as_str) {
             // Their tensors say all.
-            Some(method) if method == "bitnet" || packing::SAME.contains(&method) => {
+            Some(method) if method == "bitnet" || quantization::EQUIVALENT.contains(&method) => {
                 return Ok(Quantization::default());
             }
             Some(method) => {
@@ -96,14 +97,14 @@ fn entry(name: &str, value: &Value) -> Result<Entry> {
         .map_err(|e| unsupported(format!("states `{name}` in a form that is not known: {e}")))?;
     let unknown = |mode: &String| unsupported(format!("is quantised in mode `{mode}`"));
     let packing = match &mode {
-        Some(mode) => Some(Packing::find(mode).ok_or_else(|| unknown(mode))?),
+        Some(mode) => Some(Mode::find(mode).ok_or_else(|| unknown(mode))?),
         None => None,
     };
     Ok(Entry::Quantized(Stated { group_size, bits, packing }))
 }
 
 fn unsupported(what: String) -> Error {
-    let modes = Packing::ALL.map(Packing::name).join(", ");
+    let modes = Mode::ALL.map(Mode::name).join(", ");
     Error::new(Kind::RuntimeIncompatible, "config.json", what)
         .hint(format!("the modes that can run are {modes}"))
 }
@@ -126,7 +127,7 @@ mod tests {
                 "lm_head": false, "model.layers.0.mlp.up_proj": true}}"#,
         )
         .unwrap();
-        let packing = Some(Packing::Mxfp8);
+        let packing = Some(Mode::Mxfp8);
         let eight = Stated { group_size: Some(32), bits: Some(8), packing };
         assert_eq!(table.of("model.embed_tokens"), Some(Entry::Quantized(eight)));
         assert_eq!(table.of("lm_head"), Some(Entry::Dense));

@@ -5,8 +5,7 @@ use std::ptr;
 
 use mlx_rs::error::{Exception, Result};
 use mlx_rs::{Array, Stream};
-use mlxk_core::Packing;
-use mlxk_core::packing::Form;
+use mlxk_core::quantization::{Mode, QuantSpec};
 
 use crate::matrix::Packed;
 
@@ -66,11 +65,16 @@ pub fn rows(w: &Packed, ids: &Array) -> Result<Array> {
     let [weight, scales] = [&w.weight, &w.scales].map(|all| all.take_axis(ids, 0));
     let biases = w.biases.as_ref().map(|all| all.take_axis(ids, 0)).transpose()?;
     let (bits, group_size) = (w.bits as usize, w.group_size as usize);
-    unpack(&weight?, &scales?, biases.as_ref(), Form { packing: w.packing, bits, group_size })
+    unpack(&weight?, &scales?, biases.as_ref(), QuantSpec { mode: w.packing, bits, group_size })
 }
 
 /// The weights that codes stand for.
-pub fn unpack(weight: &Array, scales: &Array, biases: Option<&Array>, form: Form) -> Result<Array> {
+pub fn unpack(
+    weight: &Array,
+    scales: &Array,
+    biases: Option<&Array>,
+    form: QuantSpec,
+) -> Result<Array> {
     called("dequantize", |result, stream| {
         // SAFETY: all handles live as long as the call.
         unsafe {
@@ -81,7 +85,7 @@ pub fn unpack(weight: &Array, scales: &Array, biases: Option<&Array>, form: Form
                 handle(biases),
                 some(form.group_size as i32),
                 some(form.bits as i32),
-                mode(form.packing).as_ptr(),
+                mode(form.mode).as_ptr(),
                 handle(None),
                 mlx_sys::mlx_optional_dtype { value: 0, has_value: false },
                 stream,
@@ -92,12 +96,12 @@ pub fn unpack(weight: &Array, scales: &Array, biases: Option<&Array>, form: Form
 
 /// Codes [.., ins * bits / 32] and scales [.., ins / group_size] of weights [.., ins], in a packing
 /// that has no biases.
-pub fn pack(weights: &Array, form: Form) -> Result<[Array; 2]> {
+pub fn pack(weights: &Array, form: QuantSpec) -> Result<[Array; 2]> {
     // SAFETY: nothing is asked of the caller; the vector is freed by its owner here.
     let mut vector = Vector(unsafe { mlx_sys::mlx_vector_array_new() });
     let stream = Stream::thread_local_or_default();
     let (bits, group_size) = (some(form.bits as i32), some(form.group_size as i32));
-    let mode = mode(form.packing).as_ptr();
+    let mode = mode(form.mode).as_ptr();
     // SAFETY: all handles live as long as the call.
     let status = unsafe {
         let (weights, stream) = (weights.as_ptr(), stream.as_ptr());
@@ -147,11 +151,11 @@ fn some(value: i32) -> mlx_sys::mlx_optional_int {
     mlx_sys::mlx_optional_int { value, has_value: true }
 }
 
-fn mode(packing: Packing) -> &'static CStr {
+fn mode(packing: Mode) -> &'static CStr {
     match packing {
-        Packing::Affine => c"affine",
-        Packing::Mxfp4 => c"mxfp4",
-        Packing::Nvfp4 => c"nvfp4",
-        Packing::Mxfp8 => c"mxfp8",
+        Mode::Affine => c"affine",
+        Mode::Mxfp4 => c"mxfp4",
+        Mode::Nvfp4 => c"nvfp4",
+        Mode::Mxfp8 => c"mxfp8",
     }
 }

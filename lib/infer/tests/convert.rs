@@ -9,9 +9,9 @@ use std::fs;
 use std::io::{Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
 
-use mlxk_core::store::sentinel::Sentinel;
-use mlxk_core::verify::Progress;
-use mlxk_core::{Error, Float, Packing, Places, Record, tensors};
+use mlxk_core::quantization::Mode;
+use mlxk_core::workspace::sentinel::Sentinel;
+use mlxk_core::{Error, Float, Places, Progress, Record, tensors};
 use mlxk_infer::convert::{Change, Quantize, Recipe, convert};
 use model::Draft;
 use safetensors::tensor::TensorView;
@@ -70,7 +70,7 @@ fn digest(model: &Path) -> String {
     hash.finalize().iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
-fn quantize(packing: Packing, bits: &str, group_size: Option<usize>) -> Recipe {
+fn quantize(packing: Mode, bits: &str, group_size: Option<usize>) -> Recipe {
     let quantize = Quantize::new(packing, bits.parse().unwrap(), group_size).unwrap();
     Recipe { dtype: None, change: Change::Quantize(quantize), ..Recipe::default() }
 }
@@ -82,14 +82,14 @@ fn recipe(way: &str) -> Recipe {
         "plain" => Recipe { change: Change::Dequantize, ..Recipe::default() },
         "float16" => Recipe { dtype: Some(Float::F16), change: Change::None, ..Recipe::default() },
         "4 bits of bfloat16" => {
-            Recipe { dtype: Some(Float::BF16), ..quantize(Packing::Affine, "4", None) }
+            Recipe { dtype: Some(Float::BF16), ..quantize(Mode::Affine, "4", None) }
         }
-        "mxfp8" => quantize(Packing::Mxfp8, "8", None),
-        "mxfp4" | "nvfp4" => quantize(Packing::find(way).unwrap(), "4", None),
-        mixed if mixed.starts_with("mixed") => quantize(Packing::Affine, mixed, Some(32)),
+        "mxfp8" => quantize(Mode::Mxfp8, "8", None),
+        "mxfp4" | "nvfp4" => quantize(Mode::find(way).unwrap(), "4", None),
+        mixed if mixed.starts_with("mixed") => quantize(Mode::Affine, mixed, Some(32)),
         way => {
             let (bits, group_size) = way.split_once(" bits in ").unwrap();
-            quantize(Packing::Affine, bits, Some(group_size.parse().unwrap()))
+            quantize(Mode::Affine, bits, Some(group_size.parse().unwrap()))
         }
     }
 }
@@ -116,7 +116,7 @@ fn every_tensor_is_that_of_the_reference() {
 #[test]
 fn the_table_of_a_mixture_names_what_is_better() {
     let bench = Bench::new("llama");
-    bench.convert("source", "mixed", &quantize(Packing::Affine, "mixed_2_6", Some(32))).unwrap();
+    bench.convert("source", "mixed", &quantize(Mode::Affine, "mixed_2_6", Some(32))).unwrap();
     let config: Value =
         serde_json::from_slice(&fs::read(bench.at("mixed/config.json")).unwrap()).unwrap();
     let table = &config["quantization"];
@@ -141,7 +141,7 @@ fn what_a_model_will_take_is_known_before_it_is_there() {
             shape: tensor.shape.clone(),
         };
         let entries: Vec<_> = draft.tensors.iter().map(entry).collect();
-        let recipe = quantize(Packing::Affine, "4", Some(32));
+        let recipe = quantize(Mode::Affine, "4", Some(32));
         let record = bench.convert("source", "packed", &recipe).unwrap();
         let foretold = mlxk_infer::convert::bytes(&config, &entries, &recipe).unwrap();
         assert_eq!(record.get("size_bytes"), Some(&json!(foretold)), "{case}");
@@ -160,7 +160,7 @@ fn all_that_is_written_is_counted() {
         }
         Ok(())
     };
-    let recipe = quantize(Packing::Affine, "4", None);
+    let recipe = quantize(Mode::Affine, "4", None);
     let places = bench.places();
     let record =
         convert(&bench.at("source"), &bench.at("t"), &recipe, true, &places, count).unwrap();
@@ -196,9 +196,9 @@ fn what_is_made_plain_again_is_near_the_original() {
 }
 
 /// Every form in which MLX packs weights.
-fn forms() -> impl Iterator<Item = (Packing, usize, usize)> {
-    Packing::ALL.into_iter().flat_map(|packing| {
-        packing.forms().map(move |(bits, group_size)| (packing, bits, group_size))
+fn forms() -> impl Iterator<Item = (Mode, usize, usize)> {
+    Mode::ALL.into_iter().flat_map(|packing| {
+        packing.supported().map(move |(bits, group_size)| (packing, bits, group_size))
     })
 }
 
@@ -206,20 +206,20 @@ const PLAIN: Recipe =
     Recipe { dtype: Some(Float::F32), change: Change::Dequantize, shard: tensors::SHARD };
 
 /// The largest error that a form implies for the weights of a group.
-fn error(packing: Packing, bits: usize, group: &[f32]) -> f32 {
+fn error(packing: Mode, bits: usize, group: &[f32]) -> f32 {
     let most = group.iter().fold(f32::NEG_INFINITY, |a, &b| a.max(b));
     let least = group.iter().fold(f32::INFINITY, |a, &b| a.min(b));
     let largest = most.max(-least);
     match packing {
         // Half a step, and what the end of the range moved to meet zero.
-        Packing::Affine => 1.1 * (most - least) / ((1 << bits) - 1) as f32,
+        Mode::Affine => 1.1 * (most - least) / ((1 << bits) - 1) as f32,
         // 4 and 6 are the largest of 4 bits, half of that apart if a power of two has to scale them:
         // what is beyond 6 is cut off, up to 8.
-        Packing::Mxfp4 => largest / 3.0,
+        Mode::Mxfp4 => largest / 3.0,
         // The same with a scale that is off by a sixteenth at most.
-        Packing::Nvfp4 => largest * (1.0 / 6.0 + 1.0 / 16.0),
+        Mode::Nvfp4 => largest * (1.0 / 6.0 + 1.0 / 16.0),
         // Three bits behind the point, and what is beyond 448 is cut off, up to 512.
-        Packing::Mxfp8 => largest / 8.0,
+        Mode::Mxfp8 => largest / 8.0,
     }
 }
 
@@ -256,8 +256,8 @@ fn what_is_packed_runs_as_what_it_stands_for() {
 #[test]
 fn a_large_model_is_written_in_shards_with_an_index() {
     let bench = Bench::new("mixtral-hf");
-    let recipe = Recipe { shard: 50_000, ..quantize(Packing::Affine, "4", Some(32)) };
-    bench.convert("source", "whole", &quantize(Packing::Affine, "4", Some(32))).unwrap();
+    let recipe = Recipe { shard: 50_000, ..quantize(Mode::Affine, "4", Some(32)) };
+    bench.convert("source", "whole", &quantize(Mode::Affine, "4", Some(32))).unwrap();
     bench.convert("source", "parts", &recipe).unwrap();
     let index = fs::read(bench.at("parts").join(tensors::INDEX)).unwrap();
     let index: Value = serde_json::from_slice(&index).unwrap();
@@ -275,7 +275,7 @@ fn a_large_model_is_written_in_shards_with_an_index() {
 #[test]
 fn what_is_not_of_the_language_model_keeps_its_type_and_its_bytes() {
     let bench = Bench::new("gemma3-hf");
-    let way = Recipe { dtype: Some(Float::F16), ..quantize(Packing::Affine, "4", Some(32)) };
+    let way = Recipe { dtype: Some(Float::F16), ..quantize(Mode::Affine, "4", Some(32)) };
     bench.convert("source", "packed", &way).unwrap();
     let (before, after) = (read(&bench.at("source")), read(&bench.at("packed")));
     let senses = before.iter().filter(|(name, _)| !name.contains("language_model"));
@@ -299,7 +299,7 @@ fn during(accident: impl Fn(&Path)) -> String {
         }
         Ok(())
     };
-    let recipe = quantize(Packing::Affine, "4", None);
+    let recipe = quantize(Mode::Affine, "4", None);
     let places = bench.places();
     let (source, target) = (bench.at("source"), bench.at("target"));
     let error = convert(&source, &target, &recipe, true, &places, progress).unwrap_err();
@@ -348,7 +348,7 @@ fn a_disk_without_room_is_refused_before_anything_is_written() {
         .unwrap();
     tensors::rebuild_index(&bench.at("source")).unwrap();
     let read = |_| -> Result<(), Error> { panic!("something was written") };
-    let recipe = quantize(Packing::Affine, "4", Some(32));
+    let recipe = quantize(Mode::Affine, "4", Some(32));
     let (source, target) = (bench.at("source"), bench.at("target"));
     let error = convert(&source, &target, &recipe, true, &bench.places(), read).unwrap_err();
     assert!(error.to_string().contains("the disk has no room: 4398"), "{error}");
@@ -370,8 +370,8 @@ fn what_cannot_be_done_leaves_nothing() {
         assert_eq!(left, 1, "{error}");
         error.to_string()
     };
-    assert!(refused("source", &quantize(Packing::Affine, "4", None)).contains("already"));
-    assert!(refused("nowhere", &quantize(Packing::Affine, "4", None)).contains("nowhere"));
+    assert!(refused("source", &quantize(Mode::Affine, "4", None)).contains("already"));
+    assert!(refused("nowhere", &quantize(Mode::Affine, "4", None)).contains("nowhere"));
     fs::write(bench.at("source/config.json"), r#"{"model_type": "bert"}"#).unwrap();
     assert!(refused("source", &Recipe::default()).contains("bert"));
     let bench = Bench::new("llama");
@@ -383,11 +383,11 @@ fn what_cannot_be_done_leaves_nothing() {
 #[test]
 fn forms_that_mlx_has_not_are_refused() {
     for (packing, bits, group_size) in [
-        (Packing::Affine, "7", None),
-        (Packing::Affine, "4", Some(48)),
-        (Packing::Mxfp4, "8", None),
-        (Packing::Nvfp4, "4", Some(32)),
-        (Packing::Mxfp8, "mixed_2_6", None),
+        (Mode::Affine, "7", None),
+        (Mode::Affine, "4", Some(48)),
+        (Mode::Mxfp4, "8", None),
+        (Mode::Nvfp4, "4", Some(32)),
+        (Mode::Mxfp8, "mixed_2_6", None),
     ] {
         let error = Quantize::new(packing, bits.parse().unwrap(), group_size).unwrap_err();
         assert!(error.hint.unwrap().contains("forms are"), "{}", packing.name());

@@ -13,8 +13,9 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::thread;
 
+use mlxk_core::Places;
+use mlxk_core::quantization::Mode;
 use mlxk_core::tensors::Dtype;
-use mlxk_core::{Packing, Places};
 use mlxk_infer::convert::{Change, Quantize, Recipe, convert};
 use model::Draft;
 use serde::Deserialize;
@@ -86,7 +87,7 @@ fn quantize(root: &Path, form: &str) -> Result<PathBuf, String> {
     let mut next = || words.next().unwrap();
     let (mode, bits, size) = (next(), next(), next());
     let quantize = Quantize::new(
-        Packing::find(mode).unwrap(),
+        Mode::find(mode).unwrap(),
         bits.parse().unwrap(),
         Some(size.parse().unwrap()),
     );

@@ -7,11 +7,11 @@ mod teller;
 use std::path::{Path, PathBuf};
 
 use mlxk_cli::{Form, Output, convert::tell, interrupt};
-use mlxk_core::reindex::repair_index;
-use mlxk_core::store::room;
-use mlxk_core::store::staging::Staging;
+use mlxk_core::Progress;
+use mlxk_core::store::disk_space;
 use mlxk_core::tensors::Entry;
-use mlxk_core::verify::Progress;
+use mlxk_core::workspace::reindex::repair_index;
+use mlxk_core::workspace::staging::Staging;
 use mlxk_core::{Error, Float, Kind, Places, Record, Result};
 use mlxk_gguf::{Examine, Packed, Way};
 use mlxk_infer::convert::{self, Change, Quantize, Recipe, examine, merge};
@@ -123,7 +123,7 @@ fn packed(
     let aside = Staging::new(target, places)?;
     let room: Examine = &|config, plain| {
         let bytes: u64 = plain.iter().filter_map(Entry::bytes).sum();
-        room::check(aside.path(), bytes + convert::bytes(config, plain, recipe)?)
+        disk_space::check(aside.path(), bytes + convert::bytes(config, plain, recipe)?)
     };
     let from = mlxk_gguf::unpack(source, aside.path(), *dtype, places, room, &mut progress)?;
     let adapter = adapter.as_deref();

@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 use mlxk_cli::{Bar, Output};
-use mlxk_core::verify::Progress;
+use mlxk_core::Progress;
 use mlxk_core::{Record, Result};
 
 /// How often a record says how far it is.

@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use mlxk_cli::{Form, Input, Output, examine, interrupt};
-use mlxk_core::store::staging::Staging;
+use mlxk_core::workspace::staging::Staging;
 use mlxk_core::{Error, Health, Kind, Places, Record, Remote, Result, Spec, Target, resolve};
 use mlxk_hub::clone::Plan;
 use mlxk_hub::event::Listener;

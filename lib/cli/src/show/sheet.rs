@@ -2,7 +2,7 @@
 
 use std::time::SystemTime;
 
-use mlxk_core::{Record, describe};
+use mlxk_core::{Inspected, Record, describe};
 use serde_json::{Map, Value};
 
 use super::{Part, Wish, file_entry, metadata, sentinel, whole};
@@ -13,17 +13,17 @@ use crate::human;
 const HASH: usize = 23;
 
 /// All that is said of one model.
-pub fn render(model: &Examined, wish: Wish) -> String {
-    let mut text = head(model);
+pub fn render(examined: &Examined, wish: Wish) -> String {
+    let mut text = head(examined);
     text += &match wish.part {
-        Part::Metadata => section("Metadata", &metadata(model)),
-        Part::Config => section("Config", &whole(&model.facts.config)),
-        Part::Files => files(model),
+        Part::Metadata => section("Metadata", &metadata(&examined.model)),
+        Part::Config => section("Config", &whole(&examined.model.facts.config)),
+        Part::Files => files(&examined.model),
     };
-    if let Some(Value::Object(sentinel)) = sentinel(&model.facts)
+    if let Some(Value::Object(sentinel)) = sentinel(&examined.model.facts)
         && sentinel.contains_key("source_repo")
     {
-        text += &workspace(&model.record(), &sentinel);
+        text += &workspace(&examined.record(), &sentinel);
     }
     if wish.rehash {
         text += "\nHashed anew: the workspace as it is now counts as unmodified\n";
@@ -31,19 +31,19 @@ pub fn render(model: &Examined, wish: Wish) -> String {
     text
 }
 
-fn head(model: &Examined) -> String {
-    let record = model.record();
-    let facts = &model.facts;
+fn head(examined: &Examined) -> String {
+    let record = examined.record();
+    let Inspected { facts, plan, .. } = &examined.model;
     let revision = record.str("hash").map(|hash| format!("@{}", &hash[..7])).unwrap_or_default();
     let mut lines = vec![
         ("Model", facts.found.name.clone() + &revision),
-        ("Framework", model.plan.framework.name().to_owned()),
-        ("Type", model.plan.model_type.to_owned()),
-        ("Capabilities", model.plan.capabilities.join(", ")),
-        ("Quantization", quantization(model)),
+        ("Framework", plan.framework.name().to_owned()),
+        ("Type", plan.model_type.to_owned()),
+        ("Capabilities", plan.capabilities.join(", ")),
+        ("Quantization", quantization(&examined.model)),
         ("Size", human::size(facts.size())),
         ("Modified", human::ago(facts.modified, SystemTime::now())),
-        ("Health", health(model).to_owned()),
+        ("Health", health(&examined.model).to_owned()),
     ];
     if let Some(reason) = record.str("reason") {
         lines.push(("Reason", reason.to_owned()));
@@ -51,7 +51,7 @@ fn head(model: &Examined) -> String {
     lines.iter().map(|(key, value)| format!("{key}: {value}\n")).collect()
 }
 
-fn health(model: &Examined) -> &'static str {
+fn health(model: &Inspected) -> &'static str {
     match (model.health.healthy, &model.plan.runnable) {
         (true, Ok(())) => "healthy",
         (true, Err(_)) => "healthy (files OK, runtime incompatible)",
@@ -60,7 +60,7 @@ fn health(model: &Examined) -> &'static str {
 }
 
 /// `4-bit (group_size=64)`, and what was asked for if the weights became something else.
-fn quantization(model: &Examined) -> String {
+fn quantization(model: &Inspected) -> String {
     let Some(stated) = describe::quantization(&model.facts) else {
         return "-".into();
     };
@@ -92,7 +92,7 @@ fn section(title: &str, value: &Value) -> String {
     format!("\n{title}:\n{}", fields.iter().map(line).collect::<String>())
 }
 
-fn files(model: &Examined) -> String {
+fn files(model: &Inspected) -> String {
     let line = |entry: Value| {
         let field = |key: &str| entry[key].as_str().unwrap_or_default().to_owned();
         format!("  - {} ({}, {})\n", field("name"), field("type"), field("size"))

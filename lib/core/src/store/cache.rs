@@ -5,7 +5,8 @@ use std::io::{self, ErrorKind};
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
-use super::{Found, Origin, Revisions, is_hidden};
+use super::directory::{entries, is_absent};
+use super::{Found, Origin, Revisions};
 use crate::error::{Error, Result};
 
 const PREFIX: &str = "models--";
@@ -76,6 +77,11 @@ pub fn encode(name: &str) -> String {
 pub fn decode(directory: &str) -> Option<String> {
     let name = directory.strip_prefix(PREFIX).filter(|name| !name.is_empty())?;
     Some(name.replacen("--", "/", 1))
+}
+
+/// True for directories that test suites of the cache leave behind; no listing shows them.
+pub(crate) fn is_hidden(name: &str) -> bool {
+    name.contains("TEST-CACHE-SENTINEL")
 }
 
 impl Repo {
@@ -184,24 +190,6 @@ fn collect_refs(directory: &Path, prefix: &str, refs: &mut Vec<Ref>) -> Result<(
         }
     }
     Ok(())
-}
-
-/// The entries of a directory, their names made readable; none if there is no such directory.
-pub(crate) fn entries(directory: &Path) -> Result<Vec<(String, PathBuf)>> {
-    let read = match fs::read_dir(directory) {
-        Err(e) if is_absent(&e) => return Ok(Vec::new()),
-        read => read.map_err(|e| Error::io(directory, e))?,
-    };
-    read.map(|entry| {
-        let entry = entry.map_err(|e| Error::io(directory, e))?;
-        Ok((entry.file_name().to_string_lossy().into_owned(), entry.path()))
-    })
-    .collect()
-}
-
-/// True if what was asked for is not there, or has gone since it was listed.
-pub(crate) fn is_absent(error: &io::Error) -> bool {
-    matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory)
 }
 
 /// True for the name of one directory entry that leads nowhere else.

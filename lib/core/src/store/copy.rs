@@ -4,7 +4,7 @@ use std::fs::{self, File};
 use std::io::{self, Read, Write};
 use std::path::{Path, PathBuf};
 
-use super::place::BEGINNING;
+use super::atomic_write::TEMP_PREFIX;
 use crate::digest::{self, Digest, Hasher};
 use crate::error::{Error, Kind, Result};
 
@@ -107,7 +107,7 @@ pub fn hashed(
 /// its blocks.
 pub fn is_free(from: &Path, to: &Path) -> bool {
     let mut trial = tempfile::Builder::new();
-    let trial = trial.prefix(BEGINNING).make_in(to, |path| reflink_copy::reflink(from, path));
+    let trial = trial.prefix(TEMP_PREFIX).make_in(to, |path| reflink_copy::reflink(from, path));
     trial.is_ok()
 }
 

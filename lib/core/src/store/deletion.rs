@@ -6,8 +6,9 @@ use std::io;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
-use super::cache::{Repo, Snapshot, entries, is_absent};
-use super::{locks, shared};
+use super::cache::{Repo, Snapshot};
+use super::directory::{entries, is_absent};
+use super::{activity, shared};
 use crate::error::{Error, Kind, Result};
 
 /// What goes, in the order in which it goes, so that nothing that stays ever points at nothing.
@@ -64,7 +65,7 @@ impl Deletion {
         self.refs.extend(present(repo.path.join("refs")));
         self.snapshots.extend(present(repo.path.join("snapshots")));
         self.repos.push(repo.path.clone());
-        self.locks.extend(locks::files(&self.hub, &repo.path)?);
+        self.locks.extend(activity::files(&self.hub, &repo.path)?);
         Ok(())
     }
 

@@ -13,9 +13,9 @@ use std::path::{Component, Path, PathBuf};
 
 use tempfile::TempPath;
 
-use super::cache::{entries, is_absent};
+use super::atomic_write::{TEMP_PREFIX, atomic_write};
+use super::directory::{entries, is_absent};
 use super::lock::{self, Lock};
-use super::place::{BEGINNING, place_file};
 use crate::digest::{self, Digest};
 use crate::error::{Error, Kind, Result};
 
@@ -227,7 +227,7 @@ pub fn replace_link(link: &Path, target: &Path, aside: &Path) -> Result<()> {
 /// A symbolic link to `target` that waits in the directory `aside` for its place.
 fn link_aside(target: &Path, aside: &Path) -> Result<TempPath> {
     let mut made = tempfile::Builder::new();
-    let made = made.prefix(BEGINNING).suffix(".tmp").make_in(aside, |path| symlink(target, path));
+    let made = made.prefix(TEMP_PREFIX).suffix(".tmp").make_in(aside, |path| symlink(target, path));
     Ok(made.map_err(|e| Error::io(aside, e))?.into_temp_path())
 }
 
@@ -278,7 +278,7 @@ fn lock(payload: &Path, heed: &dyn Fn(u64) -> Result<()>) -> Result<Lock> {
 fn rewrite(manifest: &Path, users: &BTreeSet<PathBuf>, hub: &Path) -> Result<()> {
     let lines = users.iter().filter_map(|link| link.strip_prefix(hub).ok());
     let content: String = lines.map(|line| format!("{}\n", line.display())).collect();
-    place_file(manifest, manifest.parent().unwrap_or(manifest), |file| {
+    atomic_write(manifest, manifest.parent().unwrap_or(manifest), |file| {
         let written = file.write_all(content.as_bytes()).and_then(|()| lock::share(file, MODE));
         written.map_err(|e| Error::io(manifest, e))
     })

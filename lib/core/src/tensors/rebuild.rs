@@ -7,7 +7,7 @@ use std::path::Path;
 use super::Header;
 use super::writer;
 use crate::error::{Error, Kind, Result};
-use crate::store::cache;
+use crate::store::directory::entries;
 
 /// Writes the index of the safetensors files that lie directly in `dir`, and says how many there
 /// are. One file needs no index, and gets none.
@@ -15,7 +15,7 @@ use crate::store::cache;
 /// # Errors
 /// If a file has no sound header, or two have a tensor of the same name.
 pub fn rebuild_index(dir: &Path) -> Result<usize> {
-    let names = cache::entries(dir)?.into_iter().map(|(name, _)| name);
+    let names = entries(dir)?.into_iter().map(|(name, _)| name);
     let mut shards: Vec<_> = names.filter(|name| name.ends_with(".safetensors")).collect();
     shards.sort();
     if shards.len() < 2 {

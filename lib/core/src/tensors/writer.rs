@@ -10,7 +10,7 @@ use serde_json::{Map, Value, json};
 use super::header::size;
 use super::index::INDEX;
 use crate::error::{Error, Kind, Result};
-use crate::store::place::place_file;
+use crate::store::atomic_write::atomic_write;
 
 /// The size above which MLX's own tools begin another file, in bytes.
 pub const SHARD: u64 = 5 << 30;
@@ -163,7 +163,7 @@ pub(super) fn index(
 
 /// Writes a file under another name and gives it its own at the end.
 fn create(path: &Path, fill: impl FnOnce(&mut dyn Write) -> Result<()>) -> Result<()> {
-    place_file(path, path.parent().unwrap_or(Path::new(".")), |file| {
+    atomic_write(path, path.parent().unwrap_or(Path::new(".")), |file| {
         let mut out = BufWriter::with_capacity(1 << 20, file);
         fill(&mut out)?;
         out.flush().map_err(|e| Error::io(path, e))

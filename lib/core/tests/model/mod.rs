@@ -5,8 +5,7 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::path::PathBuf;
 
-use mlxk_core::{Facts, Found, Health, Origin, Plan};
-use mlxk_core::{health, policy, probe};
+use mlxk_core::{Facts, Found, Health, Inspected, Origin, Plan, probe};
 use serde_json::{Value, json};
 
 use crate::env::{Env, Snapshot};
@@ -16,7 +15,7 @@ use crate::env::{Env, Snapshot};
 pub struct Model(pub BTreeMap<String, Vec<u8>>);
 
 impl Model {
-    /// A small llama, whole and able to run.
+    /// A small llama that is complete and can run.
     pub fn new() -> Model {
         Model(BTreeMap::new())
             .json("config.json", json!({"model_type": "llama", "max_position_embeddings": 2048}))
@@ -25,7 +24,7 @@ impl Model {
             .file("model.safetensors", shard(&["a", "b"]))
     }
 
-    /// The same in two shards with an index.
+    /// A small llama in two shards with an index.
     pub fn sharded() -> Model {
         let (one, two) = (name(1, 2), name(2, 2));
         Model::new()
@@ -81,15 +80,12 @@ impl Model {
     }
 
     pub fn health(&self) -> Health {
-        let env = Env::new();
-        health::check(&probe::read(&self.at(&env, "model")).unwrap())
+        inspect(&self.at(&Env::new(), "model")).health
     }
 
-    /// What is decided about it if it has this name.
+    /// The plan for the model under the name `name`.
     pub fn plan_as(&self, name: &str) -> Plan {
-        let env = Env::new();
-        let facts = read(&self.at(&env, name));
-        policy::decide(&facts, &health::check(&facts))
+        inspect(&self.at(&Env::new(), name)).plan
     }
 
     pub fn plan(&self) -> Plan {
@@ -115,6 +111,10 @@ pub fn read(found: &Found) -> Facts {
     probe::read(found).unwrap()
 }
 
+pub fn inspect(found: &Found) -> Inspected {
+    mlxk_core::inspect(found).unwrap()
+}
+
 pub fn name(number: usize, total: usize) -> String {
     format!("model-{number:05}-of-{total:05}.safetensors")
 }
@@ -124,7 +124,7 @@ pub fn shard(tensors: &[&str]) -> Vec<u8> {
     shard_of("U8", tensors)
 }
 
-/// The same of another type, as long.
+/// A safetensors file of tensors of one byte whose header says `dtype`, a type of one byte.
 pub fn shard_of(dtype: &str, tensors: &[&str]) -> Vec<u8> {
     let entry = |(at, name): (usize, &&str)| {
         format!(r#""{name}":{{"dtype":"{dtype}","shape":[1],"data_offsets":[{at},{}]}}"#, at + 1)
@@ -135,6 +135,6 @@ pub fn shard_of(dtype: &str, tensors: &[&str]) -> Vec<u8> {
     [&length[..], header.as_bytes(), &vec![7; tensors.len()]].concat()
 }
 
-/// What Git LFS leaves where a file should be.
+/// The pointer that Git LFS leaves in the place of a file.
 pub const POINTER: &str = "version https://git-lfs.github.com/spec/v1\noid sha256:\
     0000000000000000000000000000000000000000000000000000000000000000\nsize 123456789\n";

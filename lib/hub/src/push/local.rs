@@ -6,8 +6,8 @@ use std::path::{Path, PathBuf};
 
 use ignore::gitignore::{Gitignore, GitignoreBuilder};
 use mlxk_core::digest::{self, Digest, Hasher};
-use mlxk_core::store::place::BEGINNING;
-use mlxk_core::store::sentinel;
+use mlxk_core::store::atomic_write::TEMP_PREFIX;
+use mlxk_core::workspace::sentinel;
 use mlxk_core::{Error, Kind, Result};
 
 use crate::client::Hub;
@@ -169,7 +169,7 @@ fn rules(dir: &Path) -> Result<Gitignore> {
 
 /// True for what tells of this machine or was not finished there, and is pushed by no rule.
 fn is_private(path: &str) -> bool {
-    let beginnings = [sentinel::NAME, BEGINNING];
+    let beginnings = [sentinel::NAME, TEMP_PREFIX];
     let is_private = |part: &str| {
         part == ".hf_cache" || beginnings.iter().any(|beginning| part.starts_with(beginning))
     };

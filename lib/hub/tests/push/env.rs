@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use mlxk_core::Error;
 use mlxk_core::remote::{Remote, Token};
-use mlxk_core::store::sentinel::{self, Made};
+use mlxk_core::workspace::sentinel::{self, Made};
 use mlxk_hub::Hub;
 use mlxk_hub::push::{Change, Pushed, Wish, push};
 use mlxk_testhub::{self as testhub, OWNER};

@@ -6,9 +6,9 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use mlxk_core::store::cache;
-use mlxk_core::store::sentinel::Sentinel;
-use mlxk_core::store::staging::Staging;
 use mlxk_core::verify::{Verdict, verify};
+use mlxk_core::workspace::sentinel::Sentinel;
+use mlxk_core::workspace::staging::Staging;
 use mlxk_core::{Found, Origin, Result, probe};
 use mlxk_hub::clone::Plan;
 use mlxk_hub::pull::Choice;

@@ -2,8 +2,8 @@
 //! brings queries to latent vectors, and one that makes values of those.
 
 use mlx_rs::Dtype;
-use mlxk_core::packing::Form;
-use mlxk_core::{Packing, Result};
+use mlxk_core::Result;
+use mlxk_core::quantization::{Mode, QuantSpec};
 
 use super::{Checkpoint, invalid};
 use crate::convert::affine;
@@ -56,7 +56,7 @@ struct Sizes {
 }
 
 /// The matrix with its numbers, and how it was packed if it was.
-fn whole(all: &mut Checkpoint, name: &str, sizes: &Sizes) -> Result<(Tensor, Option<Form>)> {
+fn whole(all: &mut Checkpoint, name: &str, sizes: &Sizes) -> Result<(Tensor, Option<QuantSpec>)> {
     let weight = all.take(&format!("{name}.weight"))?;
     if !all.tensors.contains_key(&format!("{name}.scales")) {
         return Ok((weight, None));
@@ -66,8 +66,8 @@ fn whole(all: &mut Checkpoint, name: &str, sizes: &Sizes) -> Result<(Tensor, Opt
     let last = |tensor: &Tensor| tensor.shape.last().copied().unwrap_or_default();
     let bits = last(&weight) * 32 / sizes.rank.max(1);
     let group_size = sizes.rank / last(&scales).max(1);
-    let form = Form { packing: Packing::Affine, bits, group_size };
-    let known = Packing::Affine.forms().any(|known| known == (bits, group_size))
+    let form = QuantSpec { mode: Mode::Affine, bits, group_size };
+    let known = Mode::Affine.supported().any(|known| known == (bits, group_size))
         && weight.shape.len() == 2
         && weight.shape[0] * sizes.rank == scales.shape.iter().product::<usize>() * group_size
         && biases.shape == scales.shape;
@@ -87,10 +87,10 @@ fn whole(all: &mut Checkpoint, name: &str, sizes: &Sizes) -> Result<(Tensor, Opt
 }
 
 /// Puts a tensor [.., ins] as the matrix `name`, packed if it shall be.
-fn put(all: &mut Checkpoint, name: &str, tensor: Tensor, form: Option<Form>) {
-    let fits = |form: &Form| tensor.shape.last().is_some_and(|ins| ins % form.group_size == 0);
+fn put(all: &mut Checkpoint, name: &str, tensor: Tensor, form: Option<QuantSpec>) {
+    let fits = |form: &QuantSpec| tensor.shape.last().is_some_and(|ins| ins % form.group_size == 0);
     let packs = form.filter(fits).zip(numbers::kind(tensor.dtype));
-    let Some((Form { bits, group_size, .. }, float)) = packs else {
+    let Some((QuantSpec { bits, group_size, .. }, float)) = packs else {
         all.tensors.insert(format!("{name}.weight"), tensor);
         return;
     };

@@ -1,7 +1,7 @@
 //! Weights that other tools have packed: the forms that mlx-lm reads, brought into MLX's own.
 
 use mlx_rs::Dtype;
-use mlxk_core::{Error, Kind, Result, packing};
+use mlxk_core::{Error, Kind, Result, quantization};
 use serde_json::{Value, json};
 
 use super::{Checkpoint, arithmetic, invalid, is_float};
@@ -33,8 +33,9 @@ pub fn unpack(all: &mut Checkpoint) -> Result<()> {
             fp8(all, &settings)?;
             None
         }
-        same if packing::SAME.contains(&same) => {
-            let form = packing::Packing::find(same).and_then(|packing| packing.forms().next());
+        same if quantization::EQUIVALENT.contains(&same) => {
+            let form =
+                quantization::Mode::find(same).and_then(|packing| packing.supported().next());
             form.map(
                 |(bits, group_size)| json!({"group_size": group_size, "bits": bits, "mode": same}),
             )

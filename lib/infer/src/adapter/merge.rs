@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use mlx_rs::error::Exception;
 use mlx_rs::{Array, Dtype};
-use mlxk_core::packing::Form;
+use mlxk_core::quantization::QuantSpec;
 use mlxk_core::{Error, Float, Kind, Result};
 
 use super::{Adapter, OTHER};
@@ -18,7 +18,7 @@ use crate::{mlx, numbers, quantized};
 ///
 /// # Errors
 /// If it is for another model, lacks a matrix, or has one of another shape. Nothing is computed yet.
-pub fn merge(parts: &mut Parts, adapter: Adapter) -> Result<BTreeMap<String, Form>> {
+pub fn merge(parts: &mut Parts, adapter: Adapter) -> Result<BTreeMap<String, QuantSpec>> {
     let Some(scale) = adapter.scale else {
         return replace(parts, adapter).map(|()| BTreeMap::new());
     };
@@ -78,7 +78,7 @@ struct Base {
     weight: Tensor,
     scales: Option<Tensor>,
     biases: Option<Tensor>,
-    form: Option<Form>,
+    form: Option<QuantSpec>,
 }
 
 /// What kind of layer the matrix is of.

@@ -5,7 +5,7 @@ use std::fmt::Display;
 use mlx_rs::Array;
 use mlx_rs::error::Exception;
 use mlxk_core::Result;
-use mlxk_core::packing::Form;
+use mlxk_core::quantization::QuantSpec;
 
 use crate::{mlx, quantized};
 
@@ -16,7 +16,7 @@ pub struct Packed {
 }
 
 /// Packs whole groups of weights.
-pub fn pack(weights: &[f32], form: Form) -> Result<Packed> {
+pub fn pack(weights: &[f32], form: QuantSpec) -> Result<Packed> {
     let (rows, ins) = (weights.len() / form.group_size, form.group_size);
     let array = Array::from_slice(weights, &[rows as i32, ins as i32]);
     let packed = || {
@@ -29,7 +29,7 @@ pub fn pack(weights: &[f32], form: Form) -> Result<Packed> {
 }
 
 /// The weights that codes and scales stand for.
-pub fn unpack(codes: &[u8], scales: &[u8], form: Form) -> Result<Vec<f32>> {
+pub fn unpack(codes: &[u8], scales: &[u8], form: QuantSpec) -> Result<Vec<f32>> {
     let rows = scales.len() as i32;
     let words: Vec<u32> = codes
         .chunks_exact(4)

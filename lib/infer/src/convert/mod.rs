@@ -13,11 +13,11 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::path::Path;
 
-use mlxk_core::packing::Form;
-use mlxk_core::store::remake::Remake;
-use mlxk_core::store::stamp::Stamp;
+use mlxk_core::Progress;
+use mlxk_core::quantization::QuantSpec;
 use mlxk_core::tensors::{Entry, INDEX};
-use mlxk_core::verify::Progress;
+use mlxk_core::workspace::remake::Remake;
+use mlxk_core::workspace::stamp::Stamp;
 use mlxk_core::{Architecture, Error, Facts, Float, Kind, Places, Record, Result};
 use mlxk_core::{health, policy, probe};
 use serde_json::Value;
@@ -119,7 +119,7 @@ fn choose(
     parts: Parts,
     source: &Path,
     recipe: &Recipe,
-    merged: Option<BTreeMap<String, Form>>,
+    merged: Option<BTreeMap<String, QuantSpec>>,
 ) -> Result<Tensors> {
     let Parts { architecture, checkpoint, taken } = parts;
     let Checkpoint { config, mut tensors } = checkpoint;
@@ -144,7 +144,7 @@ fn choose(
                 let form = forms(name);
                 let fits = |tensor: &Tensor| {
                     let ins = tensor.shape.last().copied().unwrap_or_default();
-                    let whole = |form: Form| ins.is_multiple_of(form.group_size);
+                    let whole = |form: QuantSpec| ins.is_multiple_of(form.group_size);
                     whole(form) && whole(quantize.form()) && numbers::kind(tensor.dtype).is_some()
                 };
                 if recipe::plain(architecture).iter().any(|end| name.ends_with(end)) {
@@ -182,7 +182,10 @@ fn choose(
 }
 
 /// Gives a model a head of its own if it has none: mlx-lm's minicpm always has one.
-fn headed(tensors: &mut BTreeMap<String, Tensor>, matrices: &mut BTreeMap<String, Option<Form>>) {
+fn headed(
+    tensors: &mut BTreeMap<String, Tensor>,
+    matrices: &mut BTreeMap<String, Option<QuantSpec>>,
+) {
     let Some(embeddings) = tensors.get("model.embed_tokens.weight") else { return };
     if !tensors.contains_key("lm_head.weight") && numbers::kind(embeddings.dtype).is_some() {
         tensors.insert("lm_head.weight".to_owned(), embeddings.clone());

@@ -2,9 +2,9 @@
 
 use std::str::FromStr;
 
-use mlxk_core::packing::Form;
+use mlxk_core::quantization::{Mode, QuantSpec};
 use mlxk_core::tensors::SHARD;
-use mlxk_core::{Architecture, Error, Float, Kind, Packing, Result};
+use mlxk_core::{Architecture, Error, Float, Kind, Result};
 use serde_json::{Value, json};
 
 /// What becomes of a model's weights.
@@ -50,7 +50,7 @@ pub enum Change {
 /// How matrices are packed: most in one form, some in another.
 #[derive(Clone, Copy, Debug)]
 pub struct Quantize {
-    form: Form,
+    form: QuantSpec,
     /// Bits of those that a mixture treats better.
     better: Option<usize>,
 }
@@ -88,26 +88,26 @@ impl FromStr for Bits {
 impl Quantize {
     /// In `packing`, `group_size` weights sharing a scale (by default as many as are usual). Errors
     /// if MLX has no such form.
-    pub fn new(packing: Packing, bits: Bits, group_size: Option<usize>) -> Result<Quantize> {
-        let usual = if packing == Packing::Affine { Some(64) } else { None };
+    pub fn new(packing: Mode, bits: Bits, group_size: Option<usize>) -> Result<Quantize> {
+        let usual = if packing == Mode::Affine { Some(64) } else { None };
         let group_size = group_size
             .or(usual)
-            .or_else(|| packing.forms().next().map(|(_, group_size)| group_size))
+            .or_else(|| packing.supported().next().map(|(_, group_size)| group_size))
             .unwrap_or_default();
         for bits in [Some(bits.most), bits.better].into_iter().flatten() {
-            if !packing.forms().any(|form| form == (bits, group_size)) {
+            if !packing.supported().any(|form| form == (bits, group_size)) {
                 return Err(impossible(packing, bits, group_size));
             }
         }
-        if bits.better.is_some() && packing != Packing::Affine {
+        if bits.better.is_some() && packing != Mode::Affine {
             return Err(impossible(packing, bits.most, group_size));
         }
-        let form = Form { packing, bits: bits.most, group_size };
+        let form = QuantSpec { mode: packing, bits: bits.most, group_size };
         Ok(Quantize { form, better: bits.better })
     }
 
     /// The form of most matrices.
-    pub fn form(&self) -> Form {
+    pub fn form(&self) -> QuantSpec {
         self.form
     }
 
@@ -121,20 +121,20 @@ impl Quantize {
         &self,
         architecture: Architecture,
         matrices: impl Iterator<Item = &'m String>,
-    ) -> Box<dyn Fn(&str) -> Form> {
+    ) -> Box<dyn Fn(&str) -> QuantSpec> {
         let form = self.form;
         match self.better {
             Some(bits) => {
                 let layers = matrices.filter_map(|name| layer(name)).max();
                 let layers = layers.map_or(0, |last| last + 1);
                 Box::new(move |name| match better(name, layers) {
-                    true => Form { bits, ..form },
+                    true => QuantSpec { bits, ..form },
                     false => form,
                 })
             }
             None => {
                 let fine = delicate(architecture);
-                let eight = Form { packing: Packing::Affine, bits: 8, group_size: 64 };
+                let eight = QuantSpec { mode: Mode::Affine, bits: 8, group_size: 64 };
                 Box::new(move |name| match fine.iter().any(|end| name.ends_with(end)) {
                     true => eight,
                     false => form,
@@ -228,9 +228,9 @@ pub fn kept(architecture: Architecture) -> &'static [&'static str] {
     }
 }
 
-fn impossible(packing: Packing, bits: usize, group_size: usize) -> Error {
+fn impossible(packing: Mode, bits: usize, group_size: usize) -> Error {
     let forms: Vec<_> =
-        packing.forms().map(|(bits, group_size)| format!("{bits} in {group_size}")).collect();
+        packing.supported().map(|(bits, group_size)| format!("{bits} in {group_size}")).collect();
     let name = packing.name();
     let what = format!("{name} has no form of {bits} bits in groups of {group_size}");
     Error::new(Kind::Validation, "", what).hint(format!("its forms are {}", forms.join(", ")))
@@ -244,7 +244,7 @@ mod tests {
 
     /// Bits of a matrix of `architecture` where 4 are asked for.
     fn bits(architecture: &str, name: &str) -> usize {
-        let quantize = Quantize::new(Packing::Affine, "4".parse().unwrap(), Some(32)).unwrap();
+        let quantize = Quantize::new(Mode::Affine, "4".parse().unwrap(), Some(32)).unwrap();
         let architecture = Architecture::find(architecture).unwrap();
         quantize.decide(architecture, std::iter::empty())(name).bits
     }

@@ -2,9 +2,9 @@
 
 use std::collections::{BTreeMap, HashMap};
 
-use mlxk_core::packing::Form;
+use mlxk_core::quantization::{Mode, QuantSpec};
 use mlxk_core::tensors::{self, Entry};
-use mlxk_core::{Error, Float, Kind, Packing, Result};
+use mlxk_core::{Error, Float, Kind, Result};
 use serde_json::{Map, Value, json};
 
 use super::{affine, floats};
@@ -19,7 +19,7 @@ pub struct Tensors {
     /// What came about together with a tensor that was asked for before.
     byproducts: HashMap<String, Vec<u8>>,
     /// The form of each matrix that is packed here.
-    forms: BTreeMap<String, Form>,
+    forms: BTreeMap<String, QuantSpec>,
 }
 
 /// How the bytes of a tensor come about.
@@ -29,7 +29,7 @@ enum Work {
     /// Numbers of a type, as another.
     Cast(Tensor, Float, Float),
     /// Codes of numbers, rounded to a type first; with them their scales.
-    Pack { name: String, weights: Tensor, from: Float, float: Float, form: Form },
+    Pack { name: String, weights: Tensor, from: Float, float: Float, form: QuantSpec },
     /// Numbers that codes stand for.
     Unpack { packed: Packed, float: Float },
     /// They come about with those of another.
@@ -41,7 +41,7 @@ pub struct Packed {
     pub weight: Tensor,
     pub scales: Tensor,
     pub biases: Option<Tensor>,
-    pub form: Form,
+    pub form: QuantSpec,
 }
 
 impl Tensors {
@@ -71,7 +71,7 @@ impl Tensors {
 
     /// Adds the matrix `name` [.., outs, ins], plain in the source, packed in `form`; of the type
     /// `float` before, if one is given.
-    pub fn packed(&mut self, name: &str, weights: Tensor, float: Option<Float>, form: Form) {
+    pub fn packed(&mut self, name: &str, weights: Tensor, float: Option<Float>, form: QuantSpec) {
         let Some(from) = numbers::kind(weights.dtype) else {
             return;
         };
@@ -81,12 +81,12 @@ impl Tensors {
         let [codes, groups] = [shape(ins * form.bits / 32), shape(ins / form.group_size)];
         let work = Work::Pack { name: name.to_owned(), weights, from, float, form };
         self.add(&format!("{name}.weight"), tensors::Dtype::U32, codes, work);
-        let scales = match form.packing {
-            Packing::Affine => float.dtype(),
+        let scales = match form.mode {
+            Mode::Affine => float.dtype(),
             _ => tensors::Dtype::U8,
         };
         self.add(&format!("{name}.scales"), scales, groups.clone(), Work::Byproduct);
-        if form.packing == Packing::Affine {
+        if form.mode == Mode::Affine {
             self.add(&format!("{name}.biases"), scales, groups, Work::Byproduct);
         }
         self.forms.insert(name.to_owned(), form);
@@ -123,7 +123,7 @@ impl Tensors {
     }
 
     /// The table of config.json: `most` and what differs from it.
-    pub fn table(&self, most: Form) -> Value {
+    pub fn table(&self, most: QuantSpec) -> Value {
         let mut table = fields(most);
         for (name, form) in self.forms.iter().filter(|(_, form)| **form != most) {
             table.insert(name.clone(), fields(*form).into());
@@ -143,7 +143,7 @@ impl Tensors {
         weights: &Tensor,
         from: Float,
         float: Float,
-        form: Form,
+        form: QuantSpec,
         out: Out,
     ) -> Result<()> {
         let (mut scales, mut biases) = (Vec::new(), Vec::new());
@@ -152,7 +152,7 @@ impl Tensors {
             if from != float {
                 block = widen(&narrow(&block, float), float);
             }
-            if form.packing == Packing::Affine {
+            if form.mode == Mode::Affine {
                 let packed = affine::pack(&block, form.group_size, form.bits);
                 scales.extend(narrow(&packed.scales, float));
                 biases.extend(narrow(&packed.biases, float));
@@ -164,7 +164,7 @@ impl Tensors {
             }
         })?;
         self.byproducts.insert(format!("{name}.scales"), scales);
-        if form.packing == Packing::Affine {
+        if form.mode == Mode::Affine {
             self.byproducts.insert(format!("{name}.biases"), biases);
         }
         Ok(())
@@ -201,8 +201,8 @@ fn unpack(packed: &Packed, float: Float, out: Out) -> Result<()> {
     })
 }
 
-fn fields(form: Form) -> Map<String, Value> {
-    let Form { packing, bits, group_size } = form;
+fn fields(form: QuantSpec) -> Map<String, Value> {
+    let QuantSpec { mode: packing, bits, group_size } = form;
     let table = json!({ "group_size": group_size, "bits": bits, "mode": packing.name() });
     table.as_object().cloned().unwrap_or_default()
 }

@@ -173,7 +173,7 @@ impl Views<'_> {
 mod tests {
     #![allow(clippy::unwrap_used)] // a test fails by panicking
 
-    use mlxk_core::Packing;
+    use mlxk_core::quantization::Mode;
 
     use super::*;
     use crate::kernels::CPU;
@@ -197,18 +197,18 @@ mod tests {
 
     /// Of 4 bits, with small scales.
     fn packed(packing: Packing, outs: i32, ins: i32) -> Stack {
-        let group_size = packing.forms().next().unwrap().1 as i32;
+        let group_size = packing.supported().next().unwrap().1 as i32;
         let [codes, groups] = [[COUNT, outs, ins / 8], [COUNT, outs, ins / group_size]];
         let scales: Vec<u8> = integers(&groups, 8).iter().map(|n| *n as u8).collect();
         let scales = match packing {
-            Packing::Affine => some(&groups),
-            Packing::Nvfp4 => Array::from_slice(&scales, &groups),
+            Mode::Affine => some(&groups),
+            Mode::Nvfp4 => Array::from_slice(&scales, &groups),
             _ => Array::from_slice(&scales.iter().map(|n| n + 117).collect::<Vec<u8>>(), &groups),
         };
         Stack::packed(Packed {
             weight: Array::from_slice(&integers(&codes, u32::MAX), &codes),
             scales,
-            biases: (packing == Packing::Affine).then(|| some(&groups)),
+            biases: (packing == Mode::Affine).then(|| some(&groups)),
             group_size,
             bits: 4,
             packing,
@@ -248,7 +248,7 @@ mod tests {
         both_ways_agree(&make(&dense, false));
         both_ways_agree(&make(&dense, true));
         both_ways_agree(&Experts { gate_proj: None, ..make(&dense, false) });
-        for packing in [Packing::Affine, Packing::Mxfp4, Packing::Nvfp4] {
+        for packing in [Mode::Affine, Mode::Mxfp4, Mode::Nvfp4] {
             both_ways_agree(&make(&|outs, ins| packed(packing, outs, ins), false));
         }
     }

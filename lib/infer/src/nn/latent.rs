@@ -6,7 +6,7 @@ use mlx_rs::fast::{self, ScaledDotProductAttentionMask as Mask};
 use mlx_rs::ops::indexing::put_along_axis;
 use mlx_rs::ops::{arange, concatenate, select, sigmoid, split_at_indices, zeros_dtype};
 use mlx_rs::{Array, Dtype};
-use mlxk_core::Packing;
+use mlxk_core::quantization::Mode;
 
 use super::attention::{Warmth, warmed};
 use super::{Linear, Mix, Norm, NormArch};
@@ -251,7 +251,7 @@ impl Each {
                 let packed = Packed::load(&mut w, stated, &shape[..2], shape[2])?;
                 // MLX computes with them, and wants scales of the type of activations.
                 let scales = match packed.packing {
-                    Packing::Affine => w.widened(packed.scales)?,
+                    Mode::Affine => w.widened(packed.scales)?,
                     _ => packed.scales,
                 };
                 let biases = packed.biases.map(|biases| w.widened(biases)).transpose()?;

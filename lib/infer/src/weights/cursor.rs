@@ -3,7 +3,8 @@
 use std::ops::Range;
 
 use mlx_rs::{Array, Dtype, ops};
-use mlxk_core::{Error, Result, packing};
+use mlxk_core::quantization::QuantSpec;
+use mlxk_core::{Error, Result};
 
 use super::{Tensor, Weights, invalid, missing, reshape};
 use crate::distributed::{Part, Share};
@@ -201,7 +202,7 @@ impl Cursor<'_> {
     }
 
     /// Notes that this place is that of a matrix, and how it is packed if it is.
-    pub fn matrix(&mut self, form: Option<packing::Form>) {
+    pub fn matrix(&mut self, form: Option<QuantSpec>) {
         let name = self.path("");
         let name = self.weights.wholes.get(&name).cloned().unwrap_or(name);
         self.weights.taken.matrices.insert(name, form);

@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use mlxk_core::packing;
+use mlxk_core::quantization::QuantSpec;
 use mlxk_core::{Error, Kind, Result};
 
 use crate::adapter::{Adapter, OTHER};
@@ -38,7 +38,7 @@ pub struct Weights {
 #[derive(Default)]
 pub struct Taken {
     /// The names of its matrices, and how those are packed that are.
-    pub matrices: BTreeMap<String, Option<packing::Form>>,
+    pub matrices: BTreeMap<String, Option<QuantSpec>>,
     /// The names of the tensors that it left aside, as they are of use elsewhere.
     pub left: BTreeSet<String>,
     /// The names of those that are of no use.

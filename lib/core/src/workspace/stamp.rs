@@ -4,8 +4,8 @@ use std::fs;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
-use super::cache;
 use crate::error::{Error, Kind, Result};
+use crate::store::directory::entries;
 
 /// A file as it was.
 #[derive(Debug)]
@@ -31,7 +31,7 @@ impl Stamp {
             let ending = path.extension().and_then(|ending| ending.to_str());
             matches!(ending, Some("safetensors" | "json")) && path.is_file()
         };
-        let paths = cache::entries(dir)?.into_iter().map(|(_, path)| path);
+        let paths = entries(dir)?.into_iter().map(|(_, path)| path);
         paths.filter(counts).map(Stamp::take).collect()
     }
 

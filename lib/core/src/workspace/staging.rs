@@ -7,9 +7,10 @@ use std::path::{Path, PathBuf, absolute};
 
 use tempfile::TempDir;
 
-use super::{Places, cache, workspace};
 use crate::digest::Hasher;
 use crate::error::{Error, Kind, Result};
+use crate::store::Places;
+use crate::store::directory::entries;
 
 /// A directory that is not yet what it shall be.
 #[derive(Debug)]
@@ -64,13 +65,13 @@ impl Staging {
     /// What earlier runs have left of the same workspace out of other sources.
     pub fn siblings(&self) -> Result<Vec<PathBuf>> {
         let parent = self.target.parent().unwrap_or(&self.target);
-        let beginning = format!(".{}.", workspace::file_name(&self.target));
+        let beginning = format!(".{}.", super::file_name(&self.target));
         let is_one = |name: &str| {
             let hash = name.strip_prefix(&*beginning).and_then(|rest| rest.strip_suffix(".part"));
             hash.is_some_and(|hash| hash.len() == 16 && hash.bytes().all(|c| c.is_ascii_hexdigit()))
         };
-        let entries = cache::entries(parent)?.into_iter();
-        let left = entries.filter(|(name, path)| is_one(name) && path != self.path());
+        let left =
+            entries(parent)?.into_iter().filter(|(name, path)| is_one(name) && path != self.path());
         Ok(left.map(|(_, path)| path).filter(|path| path.is_dir() && !path.is_symlink()).collect())
     }
 

@@ -5,11 +5,12 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
+use super::atomic_write::TEMP_PREFIX;
+use super::cache::{self, Repo, Snapshot};
+use super::deletion::{Deletion, blobs_of};
+use super::directory::entries;
+use super::{Places, activity, shared};
 use crate::error::Result;
-use crate::store::cache::{self, Repo, Snapshot, entries};
-use crate::store::deletion::{Deletion, blobs_of};
-use crate::store::place::BEGINNING;
-use crate::store::{Places, locks, shared};
 
 /// Says what `execute` would remove: revisions that no ref points at (but never the one that the
 /// model's name means), blobs that no revision uses, downloads, locks and what never got its name,
@@ -20,7 +21,7 @@ use crate::store::{Places, locks, shared};
 pub fn plan(places: &Places, before: SystemTime) -> Result<Deletion> {
     let mut plan = Deletion::new(&places.hub)?;
     for repo in cache::repos(plan.hub())? {
-        if repo.is_whole()? && locks::busy(plan.hub(), &repo.path)?.is_empty() {
+        if repo.is_whole()? && activity::busy(plan.hub(), &repo.path)?.is_empty() {
             add(&mut plan, &repo, before)?;
         }
     }
@@ -43,10 +44,10 @@ pub fn execute(places: &Places, before: SystemTime, plan: &Deletion) -> Result<u
 
 fn add(plan: &mut Deletion, repo: &Repo, before: SystemTime) -> Result<()> {
     let snapshots = repo.snapshots()?;
-    let unfinished = locks::unfinished(&repo.path)?;
-    let old = |path: &PathBuf| locks::is_older(path, before);
+    let unfinished = activity::unfinished(&repo.path)?;
+    let old = |path: &PathBuf| activity::is_older(path, before);
     if snapshots.is_empty() {
-        let all_old = unfinished.iter().all(old) && locks::is_older(&repo.path, before);
+        let all_old = unfinished.iter().all(old) && activity::is_older(&repo.path, before);
         return if all_old { plan.add_repo(repo) } else { Ok(()) };
     }
     let kept = kept(repo)?;
@@ -55,7 +56,7 @@ fn add(plan: &mut Deletion, repo: &Repo, before: SystemTime) -> Result<()> {
     plan.add_revisions(repo, &gone)?;
     plan.blobs.extend(orphans(repo, &kept)?);
     plan.blobs.extend(unfinished.into_iter().filter(old));
-    let aside = entries(&repo.path)?.into_iter().filter(|(name, _)| name.starts_with(BEGINNING));
+    let aside = entries(&repo.path)?.into_iter().filter(|(name, _)| name.starts_with(TEMP_PREFIX));
     plan.snapshots.extend(aside.map(|(_, path)| path).filter(old));
     Ok(())
 }
@@ -89,8 +90,8 @@ fn stale_locks(hub: &Path, before: SystemTime) -> Result<Vec<PathBuf>> {
         if cache::decode(&name).is_none() || !is_real {
             continue;
         }
-        for lock in locks::files(hub, &directory)? {
-            if locks::is_older(&lock, before) && !locks::is_held(&lock) {
+        for lock in activity::files(hub, &directory)? {
+            if activity::is_older(&lock, before) && !activity::is_held(&lock) {
                 stale.push(lock);
             }
         }

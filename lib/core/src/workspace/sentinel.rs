@@ -8,10 +8,10 @@ use std::path::Path;
 use jiff::Timestamp;
 use serde_json::{Map, Value, json};
 
-use super::place::place_file;
+use super::content_hash::{self, EXCLUDED, Entry};
 use crate::digest::Digest;
 use crate::error::{Error, Kind, Result};
-use crate::hash::{self, EXCLUDED, Entry};
+use crate::store::atomic_write::atomic_write;
 
 /// The name of the file.
 pub const NAME: &str = ".mlxk_workspace.json";
@@ -83,7 +83,7 @@ impl Sentinel {
     /// Puts the sentinel into the workspace `path`, whole or not at all.
     pub fn write(&self, path: &Path) -> Result<()> {
         let place = path.join(NAME);
-        place_file(&place, path, |file| {
+        atomic_write(&place, path, |file| {
             let written =
                 serde_json::to_writer_pretty(&mut *file, &self.0).map_err(io::Error::from);
             written.and_then(|()| file.write_all(b"\n")).map_err(|e| Error::io(&place, e))
@@ -94,7 +94,7 @@ impl Sentinel {
     ///
     /// What cannot be hashed has no hash; that is no error.
     pub fn seal(&mut self, path: &Path) -> Result<()> {
-        if let Ok(index) = hash::index(path, EXCLUDED) {
+        if let Ok(index) = content_hash::index(path, EXCLUDED) {
             self.set_hash(&index, EXCLUDED);
         }
         self.write(path)
@@ -128,7 +128,7 @@ impl Sentinel {
         let exclude: Vec<&str> = exclude.iter().map(AsRef::as_ref).collect();
         self.set("hash_modified", now());
         self.set("hash_algorithm", "v2");
-        self.set("content_hash", hash::aggregate(index));
+        self.set("content_hash", content_hash::aggregate(index));
         self.set("exclude_patterns", exclude);
         self.0.remove(DIGESTS); // of what it held before, perhaps
         self.set_index(index);

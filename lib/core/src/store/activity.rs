@@ -7,7 +7,7 @@ use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
-use super::cache::{entries, is_absent};
+use super::directory::{entries, is_absent};
 use crate::error::Result;
 
 /// How long a download may stand still and still count as running.

@@ -3,9 +3,9 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 
+use super::content_hash::{self, Entry, Item};
+use super::sentinel::Sentinel;
 use crate::error::{Error, Kind, Result};
-use crate::hash::{self, Entry, Item};
-use crate::store::sentinel::Sentinel;
 
 /// A workspace compared with its sentinel.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -23,12 +23,13 @@ pub struct State {
 /// the same the sentinel learns the new time.
 pub fn check(path: &Path) -> Option<State> {
     let Baseline { mut sentinel, index, exclude } = baseline(path)?;
-    let items = hash::items(path, &exclude).ok(); // what cannot be hashed is no longer what it was
+    let items = content_hash::items(path, &exclude).ok(); // what cannot be hashed is no longer what it was
     let Some(now) = items.and_then(|items| unchanged(&index, &items)) else {
-        let content_hash = hash::index(path, &exclude).ok().map(|now| hash::aggregate(&now));
+        let content_hash =
+            content_hash::index(path, &exclude).ok().map(|now| content_hash::aggregate(&now));
         return Some(State { clean: false, content_hash });
     };
-    let content_hash = Some(hash::aggregate(&now));
+    let content_hash = Some(content_hash::aggregate(&now));
     if now != index {
         sentinel.set_index(&now);
         // Where this cannot be written, all it costs is to read the files again next time.
@@ -62,8 +63,9 @@ pub fn recalculate(path: &Path) -> Result<Sentinel> {
         Error::new(Kind::InvalidModel, subject, "not a managed workspace, so it has no hash")
     })?;
     let exclude = sentinel.exclude();
-    let exclude = exclude.unwrap_or_else(|| hash::EXCLUDED.iter().map(|&p| p.to_owned()).collect());
-    let index = hash::index(path, &exclude)?;
+    let exclude =
+        exclude.unwrap_or_else(|| content_hash::EXCLUDED.iter().map(|&p| p.to_owned()).collect());
+    let index = content_hash::index(path, &exclude)?;
     sentinel.set_hash(&index, &exclude);
     sentinel.write(path)?;
     Ok(sentinel)

@@ -3,10 +3,10 @@
 use std::collections::BTreeSet;
 use std::path::PathBuf;
 
+use super::cache::{Repo, Snapshot};
+use super::deletion::{Deletion, blobs_of};
+use super::{Found, Origin, Places, activity};
 use crate::error::{Error, Kind, Result};
-use crate::store::cache::{Repo, Snapshot};
-use crate::store::deletion::{Deletion, blobs_of};
-use crate::store::{Found, Origin, Places, locks};
 
 /// What to remove, and how carefully.
 #[derive(Clone, Copy, Debug)]
@@ -81,7 +81,7 @@ fn owned(request: &Request, plan: &Deletion) -> Result<Repo> {
         return Err(Error::new(Kind::DeletionFailed, name, "a part of it is a symbolic link")
             .hint(format!("remove it by hand: {}", repo.path.display())));
     }
-    let busy = locks::busy(plan.hub(), &repo.path)?;
+    let busy = activity::busy(plan.hub(), &repo.path)?;
     if !busy.is_empty() && !request.force {
         let matches = busy.iter().map(|path| path.display().to_string()).collect();
         return Err(Error::new(Kind::LocksPresent, name, "is being downloaded")

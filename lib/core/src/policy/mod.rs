@@ -1,13 +1,15 @@
 //! What can be done with a model, decided from its facts alone.
 
+pub mod detect;
+
 use serde_json::Value;
 
 use crate::architecture::Architecture;
-use crate::detect::{self, Framework};
 use crate::health::{Health, one_line};
-use crate::packing::{self, Packing};
 use crate::probe::Facts;
+use crate::quantization::{self, Mode};
 use crate::tensors::Dtype;
+use detect::Framework;
 
 /// What a model is for, and whether it can run here.
 #[derive(Clone, Debug)]
@@ -174,7 +176,7 @@ fn known(facts: &Facts) -> Result<Architecture, String> {
 /// The weights are plain, or quantised in a way that the engine computes with.
 fn quantization(facts: &Facts, architecture: Architecture) -> Result<(), String> {
     let unsupported = |mode: &str| {
-        let known = Packing::ALL.map(Packing::name).join(", ");
+        let known = Mode::ALL.map(Mode::name).join(", ");
         Err(format!("Quantization mode '{mode}' not supported (supported: {known})"))
     };
     let known = |names: &[&str], method: &Value| names.iter().any(|name| name == method);
@@ -183,16 +185,16 @@ fn quantization(facts: &Facts, architecture: Architecture) -> Result<(), String>
         let foreign = foreign(facts);
         let method = foreign.as_ref().and_then(|form| form.get("quant_method"));
         return match method {
-            Some(method) if architecture == Architecture::BitNet && method == "bitnet" => Ok(()),
-            Some(method) if known(&packing::SAME, method) => Ok(()),
-            Some(method) if known(&packing::FOREIGN, method) => foreign_form(&foreign),
+            Some(method) if architecture.quant_method().is_some_and(|own| method == own) => Ok(()),
+            Some(method) if known(&quantization::EQUIVALENT, method) => Ok(()),
+            Some(method) if known(&quantization::CONVERTIBLE, method) => foreign_form(&foreign),
             Some(method) => unsupported(method.as_str().unwrap_or("unknown")),
             None => Ok(()),
         };
     };
     let layers = settings.as_object().into_iter().flat_map(|fields| fields.values());
     let modes = [&settings].into_iter().chain(layers).filter_map(|layer| layer.get("mode"));
-    let known = |mode: &Value| mode.as_str().is_some_and(|name| Packing::find(name).is_some());
+    let known = |mode: &Value| mode.as_str().is_some_and(|name| Mode::find(name).is_some());
     match modes.into_iter().find(|mode| !known(mode)) {
         Some(mode) => unsupported(mode.as_str().unwrap_or("unknown")),
         None => Ok(()),

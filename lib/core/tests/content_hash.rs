@@ -6,9 +6,9 @@ use std::os::unix::fs::{PermissionsExt, symlink};
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
-use mlxk_core::clean::{self, State};
-use mlxk_core::hash::{self, EXCLUDED};
-use mlxk_core::store::sentinel::{self, Made, Sentinel, manage};
+use mlxk_core::workspace::clean::{self, State};
+use mlxk_core::workspace::content_hash::{self, EXCLUDED};
+use mlxk_core::workspace::sentinel::{self, Made, Sentinel, manage};
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
@@ -40,7 +40,7 @@ fn write(dir: &TempDir, name: &str, content: impl AsRef<[u8]>) -> PathBuf {
 }
 
 fn digest(dir: &TempDir) -> Option<String> {
-    hash::index(dir.path(), EXCLUDED).ok().map(|index| hash::aggregate(&index))
+    content_hash::index(dir.path(), EXCLUDED).ok().map(|index| content_hash::aggregate(&index))
 }
 
 fn managed() -> TempDir {
@@ -63,7 +63,7 @@ fn fields(dir: &TempDir) -> Sentinel {
 #[test]
 fn agrees_with_the_published_vectors() {
     let dir = workspace();
-    let index = hash::index(dir.path(), EXCLUDED).unwrap();
+    let index = content_hash::index(dir.path(), EXCLUDED).unwrap();
     let named: Vec<_> = index.iter().map(|e| (e.path.as_str(), &e.sha[7..15])).collect();
     let a = [
         ("config.json", "4bebf7db"),
@@ -107,7 +107,7 @@ fn a_link_to_the_workspace_itself_counts_as_a_dot() {
     assert_eq!(digest(&dir), None);
     fs::remove_file(dir.path().join("up")).unwrap();
     symlink(".", dir.path().join("self")).unwrap();
-    let index = hash::index(dir.path(), EXCLUDED).unwrap();
+    let index = content_hash::index(dir.path(), EXCLUDED).unwrap();
     let entry = index.iter().find(|e| e.path == "self").unwrap();
     // printf 'SYMLINK\0.' | sha256sum
     assert!(entry.sha.starts_with("sha256:078943169bfbc3df"), "{}", entry.sha);
@@ -119,7 +119,7 @@ fn a_huge_file_counts_by_name_and_size() {
     let huge = File::create(dir.path().join("huge.bin")).unwrap();
     huge.set_len((1 << 30) + 1).unwrap();
     fs::set_permissions(dir.path().join("huge.bin"), fs::Permissions::from_mode(0o000)).unwrap();
-    let index = hash::index(dir.path(), EXCLUDED).unwrap();
+    let index = content_hash::index(dir.path(), EXCLUDED).unwrap();
     // printf 'huge.bin\0001073741825' | sha256sum
     let sha = "sha256:38b4e4d090dbaac8";
     let entry = index.iter().find(|e| e.path == "huge.bin").unwrap();
@@ -131,7 +131,7 @@ fn what_cannot_be_hashed_is_an_error() {
     for bad in [&b"short"[..], &[0; 8], &(101u64 << 20).to_le_bytes(), &[9, 0, 0, 0, 0, 0, 0, 0]] {
         let dir = workspace();
         write(&dir, "model.safetensors", bad);
-        let e = hash::index(dir.path(), EXCLUDED).unwrap_err();
+        let e = content_hash::index(dir.path(), EXCLUDED).unwrap_err();
         assert!(e.subject.ends_with("model.safetensors"), "{e}");
     }
     let dir = TempDir::new().unwrap();

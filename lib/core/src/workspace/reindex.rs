@@ -2,12 +2,12 @@
 
 use std::path::Path;
 
+use super::remake::Remake;
 use crate::error::Result;
+use crate::progress::Progress;
 use crate::record::Record;
 use crate::store::Places;
-use crate::store::remake::Remake;
 use crate::tensors::{self, INDEX};
-use crate::verify::Progress;
 
 /// Makes the workspace `target` out of `source`: the same files, and a new index of its weights.
 ///

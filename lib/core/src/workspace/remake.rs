@@ -5,16 +5,16 @@ use std::path::Path;
 
 use serde_json::Value;
 
-use super::copy::{self, Item};
 use super::sentinel::{self, Made, Sentinel};
 use super::staging::{self, Staging};
 use super::stamp::Stamp;
-use super::{Found, Places, room, workspace};
 use crate::error::{Error, Kind, Result};
 use crate::health::{self, Health};
 use crate::probe;
+use crate::progress::Progress;
 use crate::record::Record;
-use crate::verify::Progress;
+use crate::store::copy::{self, Item};
+use crate::store::{Found, Places, disk_space};
 
 /// A workspace that another one is made out of, and the one in the making.
 pub struct Remake {
@@ -72,7 +72,7 @@ impl Remake {
             true => 0,
             false => items.iter().map(|item| item.size).sum(),
         };
-        room::check(self.path(), bytes + more)
+        disk_space::check(self.path(), bytes + more)
     }
 
     /// Copies files of the source; `progress` counts bytes, and can end it.
@@ -131,7 +131,7 @@ fn origin(source: &Path, places: &Places) -> Result<Found> {
     let source = if homed.is_dir() { homed } else { source.to_owned() };
     let found = source.canonicalize().map_err(|e| Error::io(&source, e))?;
     staging::check_source(&found, places)?;
-    match workspace::at(&found)? {
+    match super::at(&found)? {
         Some(workspace) => Ok(workspace.into()),
         None => {
             let found = found.display().to_string();
@@ -165,7 +165,7 @@ fn healthy(staging: &Staging) -> Result<Health> {
         Error::new(Kind::Unhealthy, staging.target().display().to_string(), reason)
             .hint("--skip-health makes it all the same")
     };
-    let workspace = workspace::at(staging.path())?;
+    let workspace = super::at(staging.path())?;
     let workspace = workspace.ok_or_else(|| unhealthy("config.json is a link to nothing"))?;
     let health = health::check(&probe::read(&workspace.into())?);
     match health.healthy {

@@ -1,12 +1,12 @@
-//! The types in which weights are written as plain numbers.
+//! The floating-point types of unquantized weights.
 
 use std::str::FromStr;
 
 use crate::tensors::Dtype;
 
-/// A type of plain weights.
+/// The floating-point type of unquantized weights.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[allow(missing_docs)] // named like the types
+#[allow(missing_docs)] // each variant is named after its type
 pub enum Float {
     F16,
     BF16,
@@ -14,10 +14,10 @@ pub enum Float {
 }
 
 impl Float {
-    /// The names that users give; `from_str` reads those of `config.json` too.
+    /// The names that users type; `from_str` also reads the names of `config.json`.
     pub const NAMES: [&str; 3] = ["f16", "bf16", "f32"];
 
-    /// The name that weight files use.
+    /// The type in a safetensors header.
     pub fn dtype(self) -> Dtype {
         match self {
             Float::F16 => Dtype::F16,
@@ -26,12 +26,12 @@ impl Float {
         }
     }
 
-    /// Of one number.
+    /// The size of one number in bytes.
     pub fn bytes(self) -> usize {
         self.dtype().bitsize() / 8
     }
 
-    /// The name in `config.json`.
+    /// The name in `config.json`: the one of PyTorch.
     pub fn torch(self) -> &'static str {
         match self {
             Float::F16 => "float16",

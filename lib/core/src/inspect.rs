@@ -1,0 +1,29 @@
+//! Inspection of a model: its files read once, then judged and planned for.
+
+use crate::error::Result;
+use crate::health::{self, Health};
+use crate::policy::{self, Plan};
+use crate::probe::{self, Facts};
+use crate::store::Found;
+
+/// A model whose files were read and judged.
+#[derive(Debug)]
+pub struct Inspected {
+    /// The content of the model's directory.
+    pub facts: Facts,
+    /// The verdict on the model's files.
+    pub health: Health,
+    /// The model's task, and whether it can run.
+    pub plan: Plan,
+}
+
+/// Reads a model's directory and judges it; no tensor is loaded and nothing is fetched.
+///
+/// # Errors
+/// If the directory cannot be listed. A broken model is no error: its health says so.
+pub fn inspect(found: &Found) -> Result<Inspected> {
+    let facts = probe::read(found)?;
+    let health = health::check(&facts);
+    let plan = policy::decide(&facts, &health);
+    Ok(Inspected { facts, health, plan })
+}

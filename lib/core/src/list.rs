@@ -1,0 +1,79 @@
+//! Every model on disk: the workspaces of the workspace home, and the cached models.
+
+use std::path::Path;
+
+use crate::error::Result;
+use crate::spec::is_path;
+use crate::store::{Found, Origin, Places, Revisions, cache};
+use crate::workspace::{self, Workspace};
+
+/// A model of a listing.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Listed {
+    /// The model.
+    pub found: Found,
+    /// The name to show for a workspace: its path if the pattern was an absolute path, else the name
+    /// of its directory. Cached models have no display name.
+    pub display_name: Option<String>,
+}
+
+/// Every model of `places`: workspaces, then cached models, each sorted by name.
+///
+/// A place that does not exist holds nothing.
+pub fn all(places: &Places, revisions: Revisions) -> Result<Vec<Found>> {
+    let mut all: Vec<Found> = workspace::home(places)?.into_iter().map(Into::into).collect();
+    for repo in cache::repos(&places.hub)? {
+        all.extend(repo.found(revisions));
+    }
+    Ok(all)
+}
+
+/// The models of `places` that `pattern` selects; the empty pattern selects all.
+///
+/// A pattern that is an explicit path selects a workspace, the children of a directory, or the
+/// workspaces whose path begins with it. Any other pattern is part of a name, regardless of case,
+/// optionally followed by `@` and the first digits of a commit.
+pub fn matching(places: &Places, pattern: &str, revisions: Revisions) -> Result<Vec<Listed>> {
+    if is_path(pattern) {
+        let path = Path::new(pattern);
+        let under = workspace::under(path)?.into_iter();
+        return Ok(under.map(|workspace| by_path(workspace, path.is_absolute())).collect());
+    }
+    let (part, commit) = match pattern.rsplit_once('@') {
+        Some((part, commit)) => (part, Some(commit)),
+        None => (pattern, None),
+    };
+    let revisions = if commit.is_some() { Revisions::All } else { revisions };
+    let mut selected = Vec::new();
+    for found in all(places, revisions)? {
+        let display_name = match found.origin {
+            Origin::Cache { .. } => None,
+            Origin::Workspace => Some(workspace::file_name(&found.path)),
+        };
+        let name = display_name.as_deref().unwrap_or(&found.name);
+        if contains(name, part) && has_prefix(found.revision.as_deref(), commit)
+            || contains(name, pattern)
+        {
+            selected.push(Listed { found, display_name });
+        }
+    }
+    Ok(selected)
+}
+
+/// True if `part` occurs in `name`, regardless of case.
+pub(crate) fn contains(name: &str, part: &str) -> bool {
+    name.to_lowercase().contains(&part.to_lowercase())
+}
+
+fn by_path(workspace: Workspace, absolute: bool) -> Listed {
+    let name = match absolute {
+        true => workspace.path.to_string_lossy().into_owned(),
+        false => workspace.name.clone(),
+    };
+    Listed { found: workspace.into(), display_name: Some(name) }
+}
+
+/// True if `prefix` is not given, or `text` begins with it.
+fn has_prefix(text: Option<&str>, prefix: Option<&str>) -> bool {
+    prefix.is_none_or(|prefix| text.is_some_and(|text| text.starts_with(prefix)))
+}
