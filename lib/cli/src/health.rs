@@ -5,16 +5,21 @@ use mlxk_core::verify::{self, Verdict};
 use mlxk_core::{Found, Health, Kind, Origin, Places, Record, Result, Target};
 use serde_json::{Value, json};
 
-use crate::bar::Bar;
 use crate::examine::{Examined, examine, find};
 use crate::input::Input;
 use crate::ordered::ordered;
 use crate::output::{Form, Output};
+use crate::progress::Reporter;
 
 /// Checks the models that `input` names, else all; the answer is no if one is unhealthy.
 ///
-/// With a `bar`, every file is read too, and the bar shows how far that is.
-pub fn check(input: Input, bar: Option<&Bar>, places: &Places, out: &mut Output) -> Result<()> {
+/// With a `reporter`, every file is read too, and the reporter shows how far that is.
+pub fn check(
+    input: Input,
+    reporter: Option<&Reporter>,
+    places: &Places,
+    out: &mut Output,
+) -> Result<()> {
     let mut checked = Vec::new();
     if input == Input::Nothing {
         let all = store::matching(places, "", Revisions::Current)?;
@@ -22,18 +27,18 @@ pub fn check(input: Input, bar: Option<&Bar>, places: &Places, out: &mut Output)
             out.remark_empty(places);
         }
         let work = |Listed { found, display_name }: Listed| {
-            judge(&found, Record::default(), display_name, bar)
+            judge(&found, Record::default(), display_name, reporter)
         };
-        ordered(all, work, |result| aside(bar, || report(result, &mut checked, out)))?;
+        ordered(all, work, |result| aside(reporter, || report(result, &mut checked, out)))?;
     }
     for batch in input.batches() {
         let work = |record: Result<Record>| {
             let record = record?;
             let found = find(&record, places)?;
             let label = label(&record, &found);
-            judge(&found, record, label, bar)
+            judge(&found, record, label, reporter)
         };
-        ordered(batch, work, |result| aside(bar, || report(result, &mut checked, out)))?;
+        ordered(batch, work, |result| aside(reporter, || report(result, &mut checked, out)))?;
     }
     match out.form {
         Form::Ndjson => Ok(()),
@@ -44,9 +49,9 @@ pub fn check(input: Input, bar: Option<&Bar>, places: &Places, out: &mut Output)
     }
 }
 
-fn aside<T>(bar: Option<&Bar>, write: impl FnOnce() -> T) -> T {
-    match bar {
-        Some(bar) => bar.aside(write),
+fn aside<T>(reporter: Option<&Reporter>, write: impl FnOnce() -> T) -> T {
+    match reporter {
+        Some(reporter) => reporter.aside(write),
         None => write(),
     }
 }
@@ -69,14 +74,14 @@ fn judge(
     found: &Found,
     record: Record,
     label: Option<String>,
-    bar: Option<&Bar>,
+    reporter: Option<&Reporter>,
 ) -> Result<Checked> {
     let mut examined = examine(found)?;
     let managed = match found.origin {
         Origin::Cache { .. } => None,
         Origin::Workspace => Some(examined.facts.sentinel.object().is_some()),
     };
-    let verdict = bar.map(|bar| read(&mut examined, bar));
+    let verdict = reporter.map(|reporter| read(&mut examined, reporter));
     let mut record = record.merge(examined.record());
     if let Some(verdict) = &verdict {
         record = record
@@ -88,8 +93,8 @@ fn judge(
 }
 
 /// Reads every file, and makes what that shows part of the model's health.
-fn read(examined: &mut Examined, bar: &Bar) -> Verdict {
-    let verdict = verify::verify(&examined.facts, &|progress| bar.heed(progress));
+fn read(examined: &mut Examined, reporter: &Reporter) -> Verdict {
+    let verdict = verify::verify(&examined.facts, &|progress| reporter.report(progress));
     examined.health = verdict.health(examined.health.clone());
     verdict
 }

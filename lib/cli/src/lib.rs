@@ -4,7 +4,6 @@
 
 #![cfg_attr(test, allow(clippy::unwrap_used))] // a test fails by panicking
 
-pub mod bar;
 pub mod completion;
 pub mod convert;
 pub mod dispatch;
@@ -20,6 +19,7 @@ pub mod ordered;
 pub mod output;
 pub mod places;
 pub mod program;
+pub mod progress;
 pub mod prompt;
 pub mod remote;
 pub mod requests;
@@ -29,9 +29,9 @@ pub mod show;
 pub mod system;
 pub mod table;
 
-pub use bar::Bar;
 pub use input::Input;
 pub use output::{Form, FormFlags, Output};
 pub use places::places;
 pub use program::{Tool, main};
+pub use progress::Reporter;
 pub use remote::remote;

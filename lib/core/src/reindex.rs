@@ -7,7 +7,7 @@ use crate::record::Record;
 use crate::store::Places;
 use crate::store::remake::Remake;
 use crate::tensors::{self, INDEX};
-use crate::verify::Progress;
+use crate::progress::Progress;
 
 /// Makes the workspace `target` out of `source`: the same files, and a new index of its weights.
 ///

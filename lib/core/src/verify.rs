@@ -20,6 +20,7 @@ use crate::error::{Error, Result};
 use crate::hash::{self, Item};
 use crate::health::{self, Health};
 use crate::probe::Facts;
+pub use crate::progress::Progress;
 use crate::store::tree::{Entry, Tree};
 use crate::store::{Origin, shared};
 
@@ -61,15 +62,6 @@ pub struct Verdict {
     pub bad: Vec<Bad>,
     /// The files that there is nothing to compare with, sorted.
     pub unknown: Vec<PathBuf>,
-}
-
-/// How far it has come, in bytes.
-#[derive(Clone, Copy, Debug)]
-pub enum Progress {
-    /// So many more are to be read.
-    Due(u64),
-    /// So many more were.
-    Read(u64),
 }
 
 /// Reads every file of the model that `facts` are of.

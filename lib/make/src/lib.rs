@@ -2,11 +2,9 @@
 //!
 //! Only programs use this crate: it prints, as mlxk-cli does.
 
-mod teller;
-
 use std::path::{Path, PathBuf};
 
-use mlxk_cli::{Form, Output, convert::tell, interrupt};
+use mlxk_cli::{Form, Output, Reporter, convert::tell, interrupt};
 use mlxk_core::reindex::repair_index;
 use mlxk_core::store::room;
 use mlxk_core::store::staging::Staging;
@@ -15,8 +13,6 @@ use mlxk_core::verify::Progress;
 use mlxk_core::{Error, Float, Kind, Places, Record, Result};
 use mlxk_gguf::{Examine, Packed, Way};
 use mlxk_infer::convert::{self, Change, Quantize, Recipe, examine, merge};
-
-use teller::Teller;
 
 /// What shall be made, and of what.
 #[derive(Debug)]
@@ -58,12 +54,13 @@ pub enum Wish {
 pub fn make(order: &Order, places: &Places, out: &mut Output) -> Result<()> {
     let watch = interrupt::watch();
     let source = order.source.display().to_string();
-    let mut teller = Teller::new(&source, order.events.then_some(&mut *out));
+    let reporter = Reporter::new(&source, order.events, out);
     let made = made(order, places, |progress| {
-        teller.heed(progress)?;
+        reporter.report(progress);
+        reporter.check()?;
         watch.check()
     });
-    drop(teller);
+    drop(reporter);
     if made.is_err() {
         drop(watch); // dies of the signal, rather than tell of it
     }

@@ -2,11 +2,11 @@
 
 use std::path::{Path, PathBuf};
 
-use mlxk_cli::{Form, Input, Output, examine, interrupt};
+use mlxk_cli::{Form, Input, Output, Reporter, examine, human, interrupt};
+use mlxk_core::progress::{Listener, Progress};
 use mlxk_core::store::staging::Staging;
 use mlxk_core::{Error, Health, Kind, Places, Record, Remote, Result, Spec, Target, resolve};
 use mlxk_hub::clone::Plan;
-use mlxk_hub::event::Listener;
 use mlxk_hub::{Hub, listing, patience};
 use serde_json::{Value, json};
 
@@ -14,7 +14,6 @@ use crate::each::each;
 use crate::flags::Part;
 use crate::name::{Wanted, wanted};
 use crate::pull::{lines, listed, named};
-use crate::teller::{Teller, amount};
 
 /// How to clone.
 #[derive(Clone, Debug)]
@@ -65,8 +64,8 @@ fn clone_one(
     let target = target(&wanted.id, manner, places)?;
     // What cannot be put there need not be asked for.
     Staging::check(&target, places)?;
-    let teller = Teller::new(&wanted.id, manner.events, out);
-    let told = |event: mlxk_hub::Event| teller.tell(event);
+    let reporter = Reporter::new(&wanted.id, manner.events, out).titled();
+    let told = |progress: Progress| reporter.report(progress);
     let work = || {
         let plan = plan(&wanted, manner, hub.as_ref(), places, &told)?;
         if manner.dry_run {
@@ -86,7 +85,7 @@ fn clone_one(
         Some(hub) => hub.interruptible(work),
         None => work(),
     };
-    teller.finish()?;
+    reporter.finish()?;
     let (plan, made) = done?;
     if manner.dry_run {
         return foretell(&plan, &made, record, manner, out);
@@ -158,10 +157,10 @@ fn foretell(
     let cached = plan.listing.files.len() - missing.len();
     let copied = match cached {
         0 => String::new(),
-        count => format!(" and copy {}", amount(count, plan.bytes() - bytes)),
+        count => format!(" and copy {}", human::files(count, plan.bytes() - bytes)),
     };
     let commit = &*plan.listing.commit;
-    let fetched = amount(missing.len(), bytes);
+    let fetched = human::files(missing.len(), bytes);
     let message = format!("would fetch {fetched}{copied}, revision {commit:.7}");
     match out.form {
         Form::Human => {
@@ -203,7 +202,7 @@ impl Done {
     }
 
     fn message(&self) -> String {
-        amount(self.plan.listing.files.len(), self.plan.bytes())
+        human::files(self.plan.listing.files.len(), self.plan.bytes())
     }
 
     /// What is to be said of an unhealthy one.

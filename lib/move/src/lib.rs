@@ -6,4 +6,3 @@ pub mod flags;
 pub mod name;
 pub mod pull;
 pub mod push;
-pub mod teller;

@@ -1,7 +1,7 @@
 //! What `mlxk-pull` fetches, and what it says of it.
 
-use mlxk_cli::interrupt;
-use mlxk_cli::{Form, Input, Output, human};
+use mlxk_cli::{Form, Input, Output, Reporter, human, interrupt};
+use mlxk_core::progress::Progress;
 use mlxk_core::{Error, Kind, Places, Record, Remote, Result};
 use mlxk_hub::pull::{Fetched, Plan, Wish};
 use mlxk_hub::{Hub, RemoteFile};
@@ -10,7 +10,6 @@ use serde_json::{Value, json};
 use crate::each::each;
 use crate::flags::Part;
 use crate::name::{Wanted, wanted};
-use crate::teller::{Teller, amount};
 
 /// How to pull.
 #[derive(Clone, Debug)]
@@ -64,8 +63,8 @@ fn pull_one(
     let bad = bad.unwrap_or_default();
     let choice = manner.part.choice();
     let wish = Wish { id: &wanted.id, revision, choice: &choice, bad: &bad };
-    let teller = Teller::new(&wanted.id, manner.events, out);
-    let told = |event: mlxk_hub::Event| teller.tell(event);
+    let reporter = Reporter::new(&wanted.id, manner.events, out).titled();
+    let told = |progress: Progress| reporter.report(progress);
     let work = || {
         let plan = Plan::new(hub, wish, places, &told)?;
         if manner.dry_run || plan.is_settled() {
@@ -75,7 +74,7 @@ fn pull_one(
         Ok(Done::fetched(&plan, &fetched, &wanted))
     };
     let done = hub.interruptible(work);
-    teller.finish()?;
+    reporter.finish()?;
     write(&done?, record, manner, out)
 }
 
@@ -120,7 +119,7 @@ impl<'a> Done<'a> {
     }
 
     fn message(&self) -> String {
-        let amount = amount(self.files.len(), self.bytes);
+        let amount = human::files(self.files.len(), self.bytes);
         let at = format!("revision {:.7}", self.commit);
         match self.status {
             "already_exists" => format!("up to date, {at}"),

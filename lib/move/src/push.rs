@@ -3,14 +3,12 @@
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use mlxk_cli::{Form, Output, human, interrupt};
+use mlxk_cli::{Form, Output, Reporter, human, interrupt};
 use mlxk_core::store::{self, Revisions, staging};
 use mlxk_core::{Error, Kind, Places, Record, Remote, Result};
 use mlxk_hub::Hub;
 use mlxk_hub::push::{self, Pushed, Wish};
 use serde_json::Value;
-
-use crate::teller::Teller;
 
 /// A Hub that makes a commit is silent for a while.
 const SILENCE: Duration = Duration::from_secs(120);
@@ -46,9 +44,9 @@ pub fn push(
     let silence = remote.silence.max(SILENCE);
     let watch = interrupt::watch();
     let hub = Hub::new(Remote { silence, ..remote }, interrupt::caught)?;
-    let teller = Teller::new(&wish.repo, manner.events, out);
-    let pushed = push::push(&hub, &dir, wish, &|event| teller.tell(event));
-    teller.finish()?;
+    let reporter = Reporter::new(&wish.repo, manner.events, out).titled();
+    let pushed = push::push(&hub, &dir, wish, &|progress| reporter.report(progress));
+    reporter.finish()?;
     if watch.caught() {
         out.remark("interrupted", "what has arrived is not sent again");
         return Ok(()); // and dies of the signal

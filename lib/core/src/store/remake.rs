@@ -14,7 +14,7 @@ use crate::error::{Error, Kind, Result};
 use crate::health::{self, Health};
 use crate::probe;
 use crate::record::Record;
-use crate::verify::Progress;
+use crate::progress::Progress;
 
 /// A workspace that another one is made out of, and the one in the making.
 pub struct Remake {
