@@ -5,7 +5,6 @@
 #![cfg_attr(test, allow(clippy::unwrap_used))] // a test fails by panicking
 
 pub mod completion;
-pub mod convert;
 pub mod dispatch;
 pub mod envelope;
 pub mod examine;
