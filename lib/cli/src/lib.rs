@@ -6,10 +6,13 @@
 
 pub mod completion;
 pub mod dispatch;
+pub mod each;
 pub mod envelope;
 pub mod examine;
 pub mod exit;
+pub mod file_filter;
 pub mod health;
+pub mod hub_name;
 pub mod human;
 pub mod input;
 pub mod interrupt;
@@ -28,6 +31,9 @@ pub mod show;
 pub mod system;
 pub mod table;
 
+pub use each::each;
+pub use file_filter::FileFlags;
+pub use hub_name::HubName;
 pub use input::Input;
 pub use output::{Form, FormFlags, Output};
 pub use places::places;

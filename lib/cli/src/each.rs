@@ -1,9 +1,15 @@
-//! One model after another, until the user has enough of it.
+//! Loop over the models of an input, which Ctrl-C ends.
 
-use mlxk_cli::{Input, Output, interrupt};
 use mlxk_core::{Error, Record, Result};
 
-/// Does `work` for each record of `input`; what that fails with, `refuse` tells.
+use crate::input::Input;
+use crate::interrupt;
+use crate::output::Output;
+
+/// Calls `work` for each record of `input`, and `refuse` for each error.
+///
+/// # Errors
+/// If `refuse` fails.
 pub fn each(
     input: Input,
     out: &mut Output,

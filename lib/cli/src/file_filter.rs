@@ -1,11 +1,10 @@
-//! What of a model is meant: the flags that mlxk-pull and mlxk-clone share.
+//! Flags that choose a revision of a model and files of it.
 
 use clap::Args;
-use mlxk_hub::pull::Choice;
 
-/// A revision, and files of it.
+/// Flags of a revision, and of files in it.
 #[derive(Args, Clone, Debug)]
-pub struct Part {
+pub struct FileFlags {
     /// The branch, tag or commit, as behind an @
     #[arg(long, value_name = "NAME")]
     pub branch: Option<String>,
@@ -15,11 +14,4 @@ pub struct Part {
     /// No files that match; may be repeated
     #[arg(long, value_name = "PATTERN")]
     pub exclude: Vec<String>,
-}
-
-impl Part {
-    /// The files.
-    pub fn choice(&self) -> Choice {
-        Choice { include: self.include.clone(), exclude: self.exclude.clone() }
-    }
 }

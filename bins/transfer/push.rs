@@ -1,4 +1,4 @@
-//! What `mlxk-push` sends, and what it says of it.
+//! Push of a workspace to the Hub, and what is said of it.
 
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -10,31 +10,34 @@ use mlxk_hub::Hub;
 use mlxk_hub::push::{self, Pushed, Wish};
 use serde_json::Value;
 
-/// A Hub that makes a commit is silent for a while.
+/// Shortest time to wait for an answer: a Hub that makes a commit is silent for a while.
 const SILENCE: Duration = Duration::from_secs(120);
 
-/// How to go about it, and what to say.
+/// Options of a push that do not concern the Hub.
 #[derive(Clone, Copy, Debug)]
-pub struct Manner {
-    /// Look at the workspace, and ask nobody.
+pub struct Options {
+    /// True if the workspace is only checked, and the Hub not asked.
     pub check_only: bool,
-    /// More than the result.
+    /// True if more than the result is told.
     pub verbose: bool,
-    /// Write records while it goes on.
+    /// True if records of the progress are written.
     pub events: bool,
 }
 
 /// Pushes the workspace that `dir` names.
+///
+/// # Errors
+/// If there is no such workspace, no token, or the push fails.
 pub fn push(
     dir: &Path,
     wish: &Wish,
-    manner: Manner,
+    options: Options,
     remote: Remote,
     places: &Places,
     out: &mut Output,
 ) -> Result<()> {
     let dir = workspace(dir, places)?;
-    if manner.check_only {
+    if options.check_only {
         return check(&dir, wish, out);
     }
     if remote.token.is_none() {
@@ -44,7 +47,7 @@ pub fn push(
     let silence = remote.silence.max(SILENCE);
     let watch = interrupt::watch();
     let hub = Hub::new(Remote { silence, ..remote }, interrupt::caught)?;
-    let reporter = Reporter::new(&wish.repo, manner.events, out).titled();
+    let reporter = Reporter::new(&wish.repo, options.events, out).titled();
     let pushed = push::push(&hub, &dir, wish, &|progress| reporter.report(progress));
     reporter.finish()?;
     if watch.caught() {
@@ -57,7 +60,7 @@ pub fn push(
         let message = format!("{}: not taken by the Hub: {count} files, {first} first", wish.repo);
         out.remark(&message, "the .gitignore of the repository names them");
     }
-    write(&pushed, manner, out)
+    write(&pushed, options, out)
 }
 
 /// Looks at the workspace `dir`; the answer is no if it is unhealthy.
@@ -89,7 +92,7 @@ fn check(dir: &Path, wish: &Wish, out: &mut Output) -> Result<()> {
     }
 }
 
-/// The directory that is meant: one there is; a workspace of the home; else the one workspace whose
+/// Directory that `dir` means: one there is; a workspace of the home; else the one workspace whose
 /// path begins so.
 fn workspace(dir: &Path, places: &Places) -> Result<PathBuf> {
     let homed = staging::homed(dir, places);
@@ -132,10 +135,10 @@ fn beginning(dir: &Path, places: &Places) -> Result<PathBuf> {
     }
 }
 
-fn write(pushed: &Pushed, manner: Manner, out: &mut Output) -> Result<()> {
+fn write(pushed: &Pushed, options: Options, out: &mut Output) -> Result<()> {
     match out.form {
-        Form::Human => out.text(&text(pushed, manner.verbose)),
-        Form::Ndjson if manner.events => out.lines([&pushed.record().with("type", "end")]),
+        Form::Human => out.text(&text(pushed, options.verbose)),
+        Form::Ndjson if options.events => out.lines([&pushed.record().with("type", "end")]),
         Form::Ndjson => out.lines([&pushed.record()]),
         Form::Json => out.envelope(pushed.record()),
     }

@@ -1,44 +1,44 @@
-//! What `mlxk-pull` fetches, and what it says of it.
+//! Pulls of models into the cache, and what is said of them.
 
-use mlxk_cli::{Form, Input, Output, Reporter, human, interrupt};
-use mlxk_core::progress::Progress;
-use mlxk_core::{Error, Kind, Places, Record, Remote, Result};
+use mlxk_cli::{FileFlags, Form, HubName, Input, Output, Reporter, each, human, interrupt};
+use mlxk_core::{Error, Kind, Places, Progress, Record, Remote, Result};
+use mlxk_hub::Hub;
 use mlxk_hub::pull::{Fetched, Plan, Wish};
-use mlxk_hub::{Hub, RemoteFile};
 use serde_json::{Value, json};
 
-use crate::each::each;
-use crate::flags::Part;
-use crate::name::{Wanted, wanted};
+use crate::files::{filter, lines, listed, named};
 
-/// How to pull.
+/// Options of a pull.
 #[derive(Clone, Debug)]
-pub struct Manner {
-    /// Which files, and of which revision if the name names none.
-    pub part: Part,
-    /// Fetch nothing; say what would come.
+pub struct Options {
+    /// Files to fetch, and their revision if the name of the model has none.
+    pub files: FileFlags,
+    /// True if nothing is fetched, and only said what would be.
     pub dry_run: bool,
-    /// Fetch again what the records say is bad, and nothing else.
+    /// True if files that records call bad are fetched again, and only those.
     pub repair: bool,
-    /// Write records while it goes on.
+    /// True if records of the progress are written.
     pub events: bool,
 }
 
 /// Pulls the models that `input` names into the cache.
+///
+/// # Errors
+/// If `remote` cannot be used, or the output not be written; a pull that fails is reported there.
 pub fn pull(
     input: Input,
-    manner: &Manner,
+    options: &Options,
     remote: Remote,
     places: &Places,
     out: &mut Output,
 ) -> Result<()> {
     let hub = Hub::new(remote, interrupt::caught)?;
-    each(input, out, |record, out| pull_one(record, manner, &hub, places, out), refuse)
+    each(input, out, |record, out| pull_one(record, options, &hub, places, out), refuse)
 }
 
 fn pull_one(
     record: Record,
-    manner: &Manner,
+    options: &Options,
     hub: &Hub,
     places: &Places,
     out: &mut Output,
@@ -51,23 +51,23 @@ fn pull_one(
         );
         return Ok(());
     }
-    let wanted = wanted(&record, manner.part.branch.as_deref(), places)?;
-    let bad = if manner.repair { Some(bad_files(&record)?) } else { None };
+    let wanted = HubName::of(&record, options.files.branch.as_deref(), places)?;
+    let bad = if options.repair { Some(bad_files(&record)?) } else { None };
     let revision = match &bad {
         Some(_) => record.str("hash").unwrap_or_else(|| wanted.revision()),
         None => wanted.revision(),
     };
     if bad.as_ref().is_some_and(Vec::is_empty) {
-        return write(&Done::nothing(&wanted, revision), record, manner, out);
+        return write(&Done::nothing(&wanted, revision), record, options, out);
     }
     let bad = bad.unwrap_or_default();
-    let choice = manner.part.choice();
+    let choice = filter(&options.files);
     let wish = Wish { id: &wanted.id, revision, choice: &choice, bad: &bad };
-    let reporter = Reporter::new(&wanted.id, manner.events, out).titled();
+    let reporter = Reporter::new(&wanted.id, options.events, out).titled();
     let told = |progress: Progress| reporter.report(progress);
     let work = || {
         let plan = Plan::new(hub, wish, places, &told)?;
-        if manner.dry_run || plan.is_settled() {
+        if options.dry_run || plan.is_settled() {
             return Ok(Done::planned(&plan, &wanted));
         }
         let fetched = plan.execute(hub, &told)?;
@@ -75,10 +75,10 @@ fn pull_one(
     };
     let done = hub.interruptible(work);
     reporter.finish()?;
-    write(&done?, record, manner, out)
+    write(&done?, record, options, out)
 }
 
-/// The files that `mlxk-health --verify` found to be bad.
+/// Files that `mlxk-health --verify` found to be bad.
 fn bad_files(record: &Record) -> Result<Vec<String>> {
     let lacking = || {
         let name = record.str("name").unwrap_or_default();
@@ -90,9 +90,9 @@ fn bad_files(record: &Record) -> Result<Vec<String>> {
     files.iter().map(path).collect::<Option<_>>().ok_or_else(lacking)
 }
 
-/// What was done, or would be.
+/// Outcome of a pull.
 struct Done<'a> {
-    wanted: &'a Wanted,
+    wanted: &'a HubName,
     status: &'static str,
     commit: String,
     files: Vec<(String, u64)>,
@@ -100,20 +100,20 @@ struct Done<'a> {
 }
 
 impl<'a> Done<'a> {
-    /// The end of a dry run, or of one with nothing to do.
-    fn planned(plan: &Plan, wanted: &'a Wanted) -> Done<'a> {
+    /// Outcome of a dry run, or of a pull with nothing to fetch.
+    fn planned(plan: &Plan, wanted: &'a HubName) -> Done<'a> {
         let status = if plan.is_settled() { "already_exists" } else { "planned" };
         let commit = plan.listing.commit.clone();
         Done { wanted, status, commit, files: named(plan.missing()), bytes: plan.bytes() }
     }
 
-    fn fetched(plan: &Plan, fetched: &Fetched, wanted: &'a Wanted) -> Done<'a> {
+    fn fetched(plan: &Plan, fetched: &Fetched, wanted: &'a HubName) -> Done<'a> {
         let commit = plan.listing.commit.clone();
         let files = named(fetched.files.iter().copied());
         Done { wanted, status: "success", commit, files, bytes: fetched.bytes }
     }
 
-    fn nothing(wanted: &'a Wanted, commit: &str) -> Done<'a> {
+    fn nothing(wanted: &'a HubName, commit: &str) -> Done<'a> {
         let commit = commit.to_owned();
         Done { wanted, status: "already_exists", commit, files: Vec::new(), bytes: 0 }
     }
@@ -129,27 +129,12 @@ impl<'a> Done<'a> {
     }
 }
 
-/// The paths of files and their sizes.
-pub(crate) fn named<'f>(files: impl Iterator<Item = &'f RemoteFile>) -> Vec<(String, u64)> {
-    files.map(|file| (file.path.clone(), file.size)).collect()
-}
-
-/// The same as they stand in a record.
-pub(crate) fn listed(files: &[(String, u64)]) -> Vec<Value> {
-    files.iter().map(|(path, size)| json!({"path": path, "size_bytes": size})).collect()
-}
-
-/// The same as people read them, each in a line of its own.
-pub(crate) fn lines(files: &[(String, u64)]) -> String {
-    files.iter().map(|(path, size)| format!("  {:>8}  {path}\n", human::size(*size))).collect()
-}
-
-fn write(done: &Done, record: Record, manner: &Manner, out: &mut Output) -> Result<()> {
+fn write(done: &Done, record: Record, options: &Options, out: &mut Output) -> Result<()> {
     let message = done.message();
     match out.form {
         Form::Human => {
             let mut text = format!("pull: {} — {message}\n", done.wanted.id);
-            if manner.dry_run {
+            if options.dry_run {
                 text += &lines(&done.files);
             }
             out.text(&text)
@@ -157,14 +142,14 @@ fn write(done: &Done, record: Record, manner: &Manner, out: &mut Output) -> Resu
         Form::Ndjson => {
             let record = record.with("name", &*done.wanted.id).with("hash", &*done.commit);
             let record = record.with("download_status", done.status);
-            let record = record.with("fetched_bytes", if manner.dry_run { 0 } else { done.bytes });
-            let record = match manner.dry_run {
+            let record = record.with("fetched_bytes", if options.dry_run { 0 } else { done.bytes });
+            let record = match options.dry_run {
                 true => record
                     .with("planned_bytes", done.bytes)
                     .with("planned_files", listed(&done.files)),
                 false => record,
             };
-            let record = if manner.events { record.with("type", "end") } else { record };
+            let record = if options.events { record.with("type", "end") } else { record };
             out.lines([&record])
         }
         Form::Json => {

@@ -1,51 +1,55 @@
-//! What `mlxk-clone` makes, and what it says of it.
+//! Clones of models into workspaces, and what is said of them.
 
 use std::path::{Path, PathBuf};
 
-use mlxk_cli::{Form, Input, Output, Reporter, examine, human, interrupt};
-use mlxk_core::progress::{Listener, Progress};
+use mlxk_cli::{
+    FileFlags, Form, HubName, Input, Output, Reporter, each, examine, human, interrupt,
+};
+use mlxk_core::progress::Listener;
 use mlxk_core::store::staging::Staging;
-use mlxk_core::{Error, Health, Kind, Places, Record, Remote, Result, Spec, Target, resolve};
+use mlxk_core::{
+    Error, Health, Kind, Places, Progress, Record, Remote, Result, Spec, Target, resolve,
+};
 use mlxk_hub::clone::Plan;
 use mlxk_hub::{Hub, listing, patience};
 use serde_json::{Value, json};
 
-use crate::each::each;
-use crate::flags::Part;
-use crate::name::{Wanted, wanted};
-use crate::pull::{lines, listed, named};
+use crate::files::{filter, lines, listed, named};
 
-/// How to clone.
+/// Options of a clone.
 #[derive(Clone, Debug)]
-pub struct Manner {
-    /// Which files, and of which revision if the name names none.
-    pub part: Part,
-    /// Where to; without it, under the name of the model in the home of the workspaces.
+pub struct Options {
+    /// Files to clone, and their revision if the name of the model has none.
+    pub files: FileFlags,
+    /// Directory to make; by default one with the name of the model in the home of workspaces.
     pub target: Option<PathBuf>,
-    /// Make nothing; say what would come.
+    /// True if nothing is made, and only said what would be.
     pub dry_run: bool,
-    /// Say whether the clone is healthy.
+    /// True if the health of the clone is told.
     pub health: bool,
-    /// Say no more than needed.
+    /// True if no more is said than what was made.
     pub quiet: bool,
-    /// Write records while it goes on.
+    /// True if records of the progress are written.
     pub events: bool,
 }
 
 /// Clones the models that `input` names.
+///
+/// # Errors
+/// If the output cannot be written; a clone that fails is reported there.
 pub fn clone(
     input: Input,
-    manner: &Manner,
+    options: &Options,
     remote: &Remote,
     places: &Places,
     out: &mut Output,
 ) -> Result<()> {
-    each(input, out, |record, out| clone_one(record, manner, remote, places, out), refuse)
+    each(input, out, |record, out| clone_one(record, options, remote, places, out), refuse)
 }
 
 fn clone_one(
     record: Record,
-    manner: &Manner,
+    options: &Options,
     remote: &Remote,
     places: &Places,
     out: &mut Output,
@@ -60,15 +64,15 @@ fn clone_one(
         true => None,
         false => Some(Hub::new(remote.clone(), interrupt::caught)?),
     };
-    let wanted = wanted(&record, manner.part.branch.as_deref(), places)?;
-    let target = target(&wanted.id, manner, places)?;
+    let wanted = HubName::of(&record, options.files.branch.as_deref(), places)?;
+    let target = target(&wanted.id, options, places)?;
     // What cannot be put there need not be asked for.
     Staging::check(&target, places)?;
-    let reporter = Reporter::new(&wanted.id, manner.events, out).titled();
+    let reporter = Reporter::new(&wanted.id, options.events, out).titled();
     let told = |progress: Progress| reporter.report(progress);
     let work = || {
-        let plan = plan(&wanted, manner, hub.as_ref(), places, &told)?;
-        if manner.dry_run {
+        let plan = plan(&wanted, options, hub.as_ref(), places, &told)?;
+        if options.dry_run {
             return Ok((plan, target.clone()));
         }
         let source = format!("{}@{}", plan.id, plan.listing.commit);
@@ -87,22 +91,22 @@ fn clone_one(
     };
     reporter.finish()?;
     let (plan, made) = done?;
-    if manner.dry_run {
-        return foretell(&plan, &made, record, manner, out);
+    if options.dry_run {
+        return foretell(&plan, &made, record, options, out);
     }
-    let health = if manner.health { Some(health(&made, places)?) } else { None };
-    write(&Done { plan, made, health }, record, manner, out)
+    let health = if options.health { Some(health(&made, places)?) } else { None };
+    write(&Done { plan, made, health }, record, options, out)
 }
 
-/// What is to be cloned: as the Hub lists it, or without one as the cache has it.
+/// Plan of a clone: of the files that the Hub lists, or without a Hub those in the cache.
 fn plan(
-    wanted: &Wanted,
-    manner: &Manner,
+    wanted: &HubName,
+    options: &Options,
     hub: Option<&Hub>,
     places: &Places,
     told: Listener,
 ) -> Result<Plan> {
-    let choice = &manner.part.choice();
+    let choice = &filter(&options.files);
     let Some(hub) = hub else {
         let found = cached(&wanted.id, wanted.revision.as_deref(), places)?;
         return Plan::of_cached(&found, choice, &places.hub);
@@ -114,7 +118,7 @@ fn plan(
     Ok(plan)
 }
 
-/// The revision of a cached model.
+/// Cached model `id` at `revision`.
 fn cached(id: &str, revision: Option<&str>, places: &Places) -> Result<mlxk_core::Found> {
     let name = match revision {
         Some(revision) => format!("{id}@{revision}"),
@@ -126,9 +130,9 @@ fn cached(id: &str, revision: Option<&str>, places: &Places) -> Result<mlxk_core
         .map_err(|e| e.hint("HF_HUB_OFFLINE is set: the Hub is not asked"))
 }
 
-/// Where the clone shall be.
-fn target(id: &str, manner: &Manner, places: &Places) -> Result<PathBuf> {
-    if let Some(target) = &manner.target {
+/// Directory of the clone.
+fn target(id: &str, options: &Options, places: &Places) -> Result<PathBuf> {
+    if let Some(target) = &options.target {
         return Ok(target.clone());
     }
     match &places.workspaces {
@@ -148,7 +152,7 @@ fn foretell(
     plan: &Plan,
     target: &Path,
     record: Record,
-    manner: &Manner,
+    options: &Options,
     out: &mut Output,
 ) -> Result<()> {
     let target = target.display().to_string();
@@ -172,7 +176,7 @@ fn foretell(
             let record = record.with("clone_status", "planned").with("target_dir", target);
             let record = record.with("planned_bytes", bytes);
             let record = record.with("planned_files", listed(&missing));
-            let record = if manner.events { record.with("type", "end") } else { record };
+            let record = if options.events { record.with("type", "end") } else { record };
             out.lines([&record])
         }
         Form::Json => out.envelope(json!({
@@ -188,7 +192,7 @@ fn foretell(
     }
 }
 
-/// What was made.
+/// Outcome of a clone.
 struct Done {
     plan: Plan,
     made: PathBuf,
@@ -205,18 +209,18 @@ impl Done {
         human::files(self.plan.listing.files.len(), self.plan.bytes())
     }
 
-    /// What is to be said of an unhealthy one.
+    /// Reason why the clone is unhealthy, if it is.
     fn reason(&self) -> Option<&str> {
         self.health.as_ref().filter(|health| !health.healthy).map(|health| &*health.reason)
     }
 }
 
-fn write(done: &Done, record: Record, manner: &Manner, out: &mut Output) -> Result<()> {
+fn write(done: &Done, record: Record, options: &Options, out: &mut Output) -> Result<()> {
     let made = done.made.display().to_string();
     match out.form {
         Form::Human => {
             let verdict = match (done.reason(), done.verdict()) {
-                _ if manner.quiet => String::new(),
+                _ if options.quiet => String::new(),
                 (Some(reason), _) => format!(" (⚠ unhealthy: {reason})"),
                 (None, Some(_)) => " (✓ healthy)".to_owned(),
                 (None, None) => String::new(),
@@ -231,7 +235,7 @@ fn write(done: &Done, record: Record, manner: &Manner, out: &mut Output) -> Resu
                 Some(verdict) => record.with("health", verdict).with("reason", done.reason()),
                 None => record,
             };
-            let record = if manner.events { record.with("type", "end") } else { record };
+            let record = if options.events { record.with("type", "end") } else { record };
             out.lines([&record])
         }
         Form::Json => out.envelope(json!({
