@@ -1,4 +1,4 @@
-//! The flags of mlxk-serve: where it listens and to whom, and what its models may take.
+//! Flags of connections and of limits to what models take.
 
 use std::path::PathBuf;
 use std::str::FromStr;
@@ -11,7 +11,7 @@ use mlxk_engine::Bounds;
 use mlxk_infer::Memory;
 use mlxk_infer::request::{Options, Preset};
 
-/// Where to listen, and to whom.
+/// Flags of connections.
 #[derive(Args, Clone, Debug)]
 #[command(next_help_heading = "Connections")]
 pub struct ListenFlags {
@@ -42,12 +42,15 @@ pub struct ListenFlags {
 }
 
 impl ListenFlags {
-    /// How long answers have to end.
+    /// Time that answers have to end when the server is told to.
     pub fn grace(&self) -> Duration {
         Duration::from_secs(self.grace)
     }
 
-    /// The pages that may ask.
+    /// Origins of pages that browsers let ask (CORS).
+    ///
+    /// # Errors
+    /// If one is no origin.
     pub(crate) fn origins(&self) -> Result<Vec<HeaderValue>> {
         let origin = |text: &String| {
             let plain = text.split_once("://").is_some_and(|(_, host)| !host.contains(['/', '*']));
@@ -61,10 +64,10 @@ impl ListenFlags {
     }
 }
 
-/// What models may take.
+/// Flags of limits to what models take.
 #[derive(Args, Clone, Debug)]
 #[command(next_help_heading = "Work of the models")]
-pub struct WorkFlags {
+pub struct LimitFlags {
     /// Answer so many requests side by side
     #[arg(long, value_name = "N", default_value_t = 32)]
     batch: usize,
@@ -85,8 +88,11 @@ pub struct WorkFlags {
     max_tokens: Option<u64>,
 }
 
-impl WorkFlags {
-    /// What the flags wish; `lenient` passes over what no model heeds.
+impl LimitFlags {
+    /// Bounds of the engine; `lenient` ignores unknown fields of requests.
+    ///
+    /// # Errors
+    /// If a value makes no sense.
     pub(crate) fn bounds(&self, lenient: bool) -> Result<Bounds> {
         if self.batch == 0 || self.queue == 0 {
             let message = "--batch and --queue are whole numbers from 1";
@@ -112,7 +118,7 @@ impl WorkFlags {
     }
 }
 
-/// A number of bytes: `512MB`, `8GB`, `1000000`.
+/// Number of bytes, written as `512MB`, `8GB` or `1000000`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Size(pub u64);
 

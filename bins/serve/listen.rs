@@ -1,4 +1,4 @@
-//! Where clients connect: an address, a socket of the file system, or what the system hands over.
+//! Sockets that clients connect to: an address, a file, or what the system hands over.
 
 use std::fs::{self, Permissions};
 use std::io::ErrorKind;
@@ -11,24 +11,27 @@ use listenfd::ListenFd;
 use mlxk_core::{Error, Kind, Result};
 use mlxk_serve::Socket;
 
-use crate::flags::ListenFlags;
-use crate::sweep::Swept;
+use super::flags::ListenFlags;
+use super::socket_file::SocketFile;
 
-/// Sockets that are open.
+/// Open sockets.
 pub struct Open {
-    /// The sockets.
+    /// Sockets that listen.
     pub sockets: Vec<Socket>,
-    /// What clients connect to.
+    /// Addresses of the sockets as clients write them.
     pub addresses: Vec<String>,
-    /// Whether nobody elsewhere can connect.
+    /// True if clients on other machines cannot connect.
     pub here: bool,
-    /// Whether some can by TCP, all of them from this machine.
+    /// True if a socket is TCP, and all of those are on the loopback interface.
     pub loopback: bool,
-    /// The file of a socket, which goes away with this.
-    pub file: Option<Swept>,
+    /// File of the socket, which is removed when this is dropped.
+    pub file: Option<SocketFile>,
 }
 
-/// Opens what the flags wish, unless the system hands sockets over (systemd).
+/// Opens the sockets that `flags` name, unless the system hands sockets over (systemd).
+///
+/// # Errors
+/// If a socket cannot be opened, or is of a kind that cannot be served.
 pub fn open(flags: &ListenFlags) -> Result<Open> {
     let mut open =
         Open { sockets: vec![], addresses: vec![], here: true, loopback: false, file: None };
@@ -41,7 +44,7 @@ pub fn open(flags: &ListenFlags) -> Result<Open> {
     }
     let socket = match &flags.socket {
         Some(path) => {
-            let mut file = Swept::new(path)?;
+            let mut file = SocketFile::new(path)?;
             let socket = unix(path)?;
             file.arm()?;
             open.file = Some(file);
@@ -75,7 +78,7 @@ impl Open {
     }
 }
 
-/// The socket that was handed over at `place`, of either kind.
+/// Socket that was handed over at `place`, TCP or Unix.
 fn take(handed: &mut ListenFd, place: usize) -> Result<Socket> {
     let foreign = |e: std::io::Error| {
         Error::new(Kind::Command, format!("socket {place}"), e.to_string())
@@ -90,7 +93,7 @@ fn take(handed: &mut ListenFd, place: usize) -> Result<Socket> {
     }
 }
 
-/// Listens on an address; no name is looked up.
+/// Opens a TCP socket on an address; no name is looked up.
 fn tcp(host: &str, port: u16) -> Result<Socket> {
     let bare = host.trim_start_matches('[').trim_end_matches(']');
     let refused = |why: String| Error::new(Kind::Command, format!("{host}:{port}"), why);
@@ -109,7 +112,7 @@ fn tcp(host: &str, port: u16) -> Result<Socket> {
     Ok(Socket::Tcp(listener))
 }
 
-/// Opens the socket `path`, which only its owner may use. What a server left that was killed is
+/// Opens the socket `path`, which only its owner may use. The socket of a server that was killed is
 /// replaced.
 fn unix(path: &Path) -> Result<Socket> {
     let io = |e| Error::io(path, e);

@@ -1,4 +1,4 @@
-//! Who may ask: the keys of a file, or of the environment.
+//! API keys from a file or from the environment.
 
 use std::path::Path;
 use std::{env, fs};
@@ -6,10 +6,13 @@ use std::{env, fs};
 use mlxk_core::{Error, Kind, Result};
 use mlxk_serve::Key;
 
-/// The variable that holds a key. A flag would show it to everyone who lists processes.
+/// Variable of the environment that holds a key. A flag would show it to everyone who lists processes.
 const VARIABLE: &str = "MLXK_API_KEY";
 
-/// The keys of `file`, one a line, or the one of the environment; none if there is neither.
+/// API keys in `file`, one a line, or the one in the environment; empty if there is neither.
+///
+/// # Errors
+/// If `file` cannot be read, or a key not be sent in a header.
 pub fn keys(file: Option<&Path>) -> Result<Vec<Key>> {
     let (subject, text) = match (file, env::var(VARIABLE)) {
         (Some(file), _) => {

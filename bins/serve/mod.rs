@@ -1,15 +1,11 @@
-//! What `mlxk-serve` does besides its arguments: sockets, keys, logs, and how it ends.
-//!
-//! Only programs use this crate: it prints, as mlxk-cli does.
-
-#![cfg_attr(test, allow(clippy::unwrap_used))] // a test fails by panicking
+//! Run of a server, from its flags to its end: sockets, keys, logs, models, signals.
 
 mod distributed;
 mod flags;
 mod key;
 mod listen;
 mod log;
-mod sweep;
+mod socket_file;
 
 use std::io::{self, Write};
 use std::process;
@@ -24,28 +20,28 @@ use mlxk_serve::{App, Level, Settings, Times};
 use serde_json::{Value, json};
 
 pub use distributed::DistributedFlags;
-pub use flags::{ListenFlags, WorkFlags};
+pub use flags::{LimitFlags, ListenFlags};
 pub use log::LogFlags;
 
-/// Connections at once.
+/// Largest number of open connections.
 const CONNECTIONS: usize = 1024;
 
-/// What clients have time for.
+/// Times that clients have to send and to read.
 const TIMES: Times = Times {
     head: Duration::from_secs(30),
     body: Duration::from_secs(60),
     write: Duration::from_secs(30),
 };
 
-/// Serves the models of `places`, those that are named from the start, until a signal ends it; as a
-/// rank other than the first, holds its part of the one that is named until the first ends it.
+/// Serves the models of `places` until a signal comes; `models` are loaded at the start. A rank
+/// other than the first holds its part of the one model until the first rank ends.
 ///
 /// # Errors
-/// If a model cannot be loaded, or nobody can connect; if another rank has gone.
+/// If a model cannot be loaded, no socket be opened, or another rank is gone.
 pub fn serve(
     models: &[String],
     listen: &ListenFlags,
-    work: &WorkFlags,
+    limits: &LimitFlags,
     distributed: &DistributedFlags,
     log: &LogFlags,
     places: Places,
@@ -60,7 +56,7 @@ pub fn serve(
     };
     let tell = log.log();
     let said = |message: String| tell.say(Level::Info, message);
-    let bounds = work.bounds(listen.ignore_unknown)?;
+    let bounds = limits.bounds(listen.ignore_unknown)?;
     if let Some((place, model)) = only.filter(|(place, _)| place.rank > 0) {
         let followed = mlxk_engine::follow(places, bounds.memory, model, place, &mut |part| {
             said(format!("rank {} has {}", place.rank, part.describe()));
@@ -116,8 +112,8 @@ pub fn serve(
     }
 }
 
-/// Ends the process with what went wrong among several, before MLX tidies up: what was on its way
-/// to a rank that has gone it may free twice then.
+/// Ends the process of a rank with `error`, before MLX tidies up: it may free twice what was on its
+/// way to a rank that is gone.
 fn leave(error: &Error, out: &mut Output) -> ! {
     // The status tells it too.
     let _ = out.error(error);
@@ -131,7 +127,7 @@ fn one_model() -> Error {
     Error::new(Kind::Command, "--distributed", message).hint("--model MODEL, once, names it")
 }
 
-/// Tells programs that wait for it where the server is.
+/// Writes the record of a server that is ready: its addresses, models and limits.
 fn announce(
     addresses: &[String],
     models: &[String],

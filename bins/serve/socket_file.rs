@@ -1,4 +1,4 @@
-//! The file of a socket, which goes away with its server, however that ends.
+//! File of a socket, which goes away with its server, however that ends.
 //!
 //! A process that is killed can tidy up nothing. So a small child of it waits at the end of a pipe:
 //! when the server is gone, the pipe is closed, and the child removes the file and ends. It is made
@@ -11,28 +11,28 @@ use std::path::{Path, PathBuf, absolute};
 
 use mlxk_core::{Error, Result};
 
-/// The file of a socket. When it is dropped, the file is removed if it was made here.
-pub struct Swept {
+/// File of a socket. When it is dropped, the file is removed if it was made here.
+pub struct SocketFile {
     path: PathBuf,
-    /// The file that was made here, if it was.
-    own: Option<Which>,
-    /// What the child listens to.
+    /// Identity of the file that was made here.
+    own: Option<Identity>,
+    /// End of the pipe that the child waits at.
     pipe: PipeWriter,
     child: libc::pid_t,
 }
 
-/// Which of the files that may have had a name: device, inode, and when it was made, since the
-/// number of an inode is soon given again.
+/// Identity of a file among those that may have had its name: device, inode, and time of its last
+/// change, since the number of an inode is soon given again.
 #[derive(Clone, Copy, PartialEq)]
-struct Which([u64; 4]);
+struct Identity([u64; 4]);
 
-impl Which {
+impl Identity {
     const BYTES: usize = 32;
 
-    fn at(path: &Path) -> io::Result<Which> {
+    fn at(path: &Path) -> io::Result<Identity> {
         let file = fs::symlink_metadata(path)?;
         let (seconds, nanoseconds) = (file.mtime() as u64, file.mtime_nsec() as u64);
-        Ok(Which([file.dev(), file.ino(), seconds, nanoseconds]))
+        Ok(Identity([file.dev(), file.ino(), seconds, nanoseconds]))
     }
 
     fn bytes(self) -> Vec<u8> {
@@ -40,9 +40,12 @@ impl Which {
     }
 }
 
-impl Swept {
-    /// Makes ready to remove `path`. No other thread may run yet.
-    pub fn new(path: &Path) -> Result<Swept> {
+impl SocketFile {
+    /// Forks the child that removes `path`. No other thread may run yet.
+    ///
+    /// # Errors
+    /// If the child cannot be made.
+    pub fn new(path: &Path) -> Result<SocketFile> {
         let io = |e| Error::io(path, e);
         let path = absolute(path).map_err(io)?;
         let (reader, pipe) = pipe().map_err(io)?;
@@ -53,20 +56,23 @@ impl Swept {
                 drop(pipe);
                 wait(reader, &path)
             }
-            child => Ok(Swept { path, own: None, pipe, child }),
+            child => Ok(SocketFile { path, own: None, pipe, child }),
         }
     }
 
-    /// Has the file removed that is there now.
+    /// Marks the file that is there now as the one to remove.
+    ///
+    /// # Errors
+    /// If there is no file, or the child is gone.
     pub fn arm(&mut self) -> Result<()> {
         let io = |e| Error::io(&self.path, e);
-        let own = Which::at(&self.path).map_err(io)?;
+        let own = Identity::at(&self.path).map_err(io)?;
         self.own = Some(own);
         self.pipe.write_all(&own.bytes()).map_err(io)
     }
 }
 
-impl Drop for Swept {
+impl Drop for SocketFile {
     fn drop(&mut self) {
         if let Some(own) = self.own {
             remove(&self.path, &own.bytes());
@@ -79,8 +85,8 @@ impl Drop for Swept {
     }
 }
 
-/// The life of the child: it outlives the signals that end its parent. First it is told which file
-/// is the parent's; the end of the pipe tells that the parent was killed.
+/// Run of the child, which ignores the signals that end its parent. First it reads the identity of
+/// the parent's file; the end of the pipe tells that the parent is gone.
 fn wait(mut pipe: PipeReader, path: &Path) -> ! {
     // SAFETY: nothing else uses these, or changes what signals do.
     unsafe {
@@ -91,7 +97,7 @@ fn wait(mut pipe: PipeReader, path: &Path) -> ! {
             libc::close(standard);
         }
     }
-    let mut own = [0; Which::BYTES];
+    let mut own = [0; Identity::BYTES];
     // Before it is told, there is nothing to remove.
     if pipe.read_exact(&mut own).is_ok() && pipe.read_to_end(&mut Vec::new()).is_ok() {
         remove(path, &own);
@@ -100,9 +106,9 @@ fn wait(mut pipe: PipeReader, path: &Path) -> ! {
     unsafe { libc::_exit(0) }
 }
 
-/// Removes the file of which these are the bytes; another one of the same name stays.
+/// Removes the file whose identity has the bytes `own`; another file of that name stays.
 fn remove(path: &Path, own: &[u8]) {
-    if Which::at(path).is_ok_and(|there| there.bytes() == own) {
+    if Identity::at(path).is_ok_and(|there| there.bytes() == own) {
         // Nobody is left to hear that it cannot be.
         let _ = fs::remove_file(path);
     }

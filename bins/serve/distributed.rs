@@ -1,4 +1,4 @@
-//! Which of several processes this one is: the flags, and MLX's own variables of the environment.
+//! Rank of this process among those that hold a model: flags, and MLX's variables of the environment.
 
 use std::env::{self, VarError};
 use std::fs;
@@ -10,7 +10,7 @@ use mlxk_core::{Error, Kind, Result};
 use mlxk_infer::distributed::{Place, Split};
 use serde_json::Value;
 
-/// One model on several processes.
+/// Flags of a model that several processes hold.
 #[derive(Args, Clone, Debug)]
 #[command(next_help_heading = "Several processes")]
 pub struct DistributedFlags {
@@ -34,13 +34,16 @@ fn split(text: &str) -> std::result::Result<Split, String> {
 }
 
 impl DistributedFlags {
-    /// How the model is to be taken apart, if that is said.
+    /// Way to split the model, if one was named.
     pub fn split(&self) -> Option<Split> {
         self.split
     }
 
-    /// Which process this is, if it is one of several; MLX is told too. To be asked before there are
-    /// threads.
+    /// Place of this process among several, if it is one of several. Sets MLX's variables of the
+    /// environment, and so must be called before other threads run.
+    ///
+    /// # Errors
+    /// If the rank, or the addresses of the others, are not named or make no sense.
     pub fn place(&self) -> Result<Option<Place>> {
         if !self.distributed {
             return Ok(None);
@@ -63,7 +66,7 @@ impl DistributedFlags {
         Ok(Some(Place { rank, size, first, backend, on_cpu }))
     }
 
-    /// How many ranks there are, where rank 0 is, and what MLX goes by.
+    /// Number of ranks, address of rank 0, and MLX's backend.
     fn others(&self) -> Result<(usize, SocketAddr, &'static str)> {
         if let (None, Some(devices)) = (&self.hostfile, variable("MLX_IBV_DEVICES")?) {
             let hosts = list(Path::new(&devices))?;
@@ -92,7 +95,7 @@ fn variable(name: &str) -> Result<Option<String>> {
     }
 }
 
-/// The hosts of a file, of which there are some.
+/// Addresses of each rank in a host file, which lists two or more.
 fn list(path: &Path) -> Result<Vec<Value>> {
     let subject = path.display().to_string();
     let text = fs::read(path).map_err(|e| Error::io(path, e))?;

@@ -1,4 +1,4 @@
-//! Logs on standard error: lines for people, or JSON; what is secret is left out.
+//! Logs on standard error, as text or as JSON, without secrets.
 
 use std::env;
 use std::io::{self, Write};
@@ -8,10 +8,10 @@ use clap::Args;
 use mlxk_serve::{Entry, Level, Log};
 use serde_json::{Value, json};
 
-/// Characters from which on what begins with `hf_` is a token of the Hub.
+/// Least number of characters behind `hf_` that make a token of the Hub.
 const TOKEN: usize = 30;
 
-/// What is told of the work.
+/// Flags of logs.
 #[derive(Args, Clone, Copy, Debug)]
 #[command(next_help_heading = "Logs (on standard error)")]
 pub struct LogFlags {
@@ -24,7 +24,7 @@ pub struct LogFlags {
 }
 
 impl LogFlags {
-    /// Writes what is told.
+    /// Log that writes to standard error.
     pub(crate) fn log(self) -> Log {
         let from = if self.verbose { Level::Debug } else { Level::Info };
         let home = env::var("HOME").ok().filter(|home| home.len() > 1);
@@ -73,7 +73,7 @@ fn json_line(entry: &Entry, home: Option<&str>) -> String {
     format!("{line}\n")
 }
 
-/// The text without tokens, the name of the home directory, and what a terminal would obey.
+/// Text without tokens, the path of the home directory, and control characters.
 fn redacted(text: &str, home: Option<&str>) -> String {
     let text = home.map_or_else(|| text.to_owned(), |home| text.replace(home, "~"));
     let mut out = String::new();
