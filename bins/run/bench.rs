@@ -1,4 +1,4 @@
-//! `--bench`: how fast a model is on this machine.
+//! Benchmark of a model on this machine, `--bench`.
 
 use std::time::Instant;
 
@@ -7,25 +7,28 @@ use mlxk_cli::{Form, Output, human, system};
 use mlxk_core::{Places, Record, Result};
 use mlxk_infer::bench::{self, Speed};
 
-use crate::{Manner, work};
+use super::load;
+use super::options::RunOptions;
 
-/// Tokens of the prompt, and of the answer if nothing else is asked.
+/// Number of tokens in the prompt.
 const PROMPT: u64 = 512;
+
+/// Number of tokens in the answer where none is given.
 const ANSWER: u64 = 128;
 
-/// Measures `model`, as typed, working as `manner` says, and writes what came out.
+/// Measures the speed of `model`, as typed, and writes the figures to `out`.
 ///
 /// # Errors
 /// If the model cannot be found, loaded or run.
-pub fn bench(model: &str, manner: &Manner, places: &Places, out: &mut Output) -> Result<()> {
+pub fn bench(model: &str, options: &RunOptions, places: &Places, out: &mut Output) -> Result<()> {
     let found = find(&Record::default().with("name", model), places)?;
     let examined = examine(&found)?;
     let started = Instant::now();
-    let mut model = work::model(&examined, &manner.work, places, out)?;
+    let mut model = load::model(&examined, &options.model, places, out)?;
     let load = started.elapsed().as_secs_f64();
     let room = model.context_length().unwrap_or(u64::MAX).max(4) / 2;
     let prompt = PROMPT.min(room) as usize;
-    let answer = manner.preset.options.max_tokens.unwrap_or(ANSWER).min(room) as usize;
+    let answer = options.preset.options.max_tokens.unwrap_or(ANSWER).min(room) as usize;
     let speed = bench::speed(&mut model, prompt, answer)?;
     let peak = system::peak_memory().max(bench::peak_memory()?);
     let measured = Measured {
@@ -43,19 +46,19 @@ pub fn bench(model: &str, manner: &Manner, places: &Places, out: &mut Output) ->
 }
 
 struct Measured {
-    /// Seconds.
+    /// Time to load the model, in seconds.
     load: f64,
     speed: Speed,
-    /// Bytes.
+    /// Most memory that the process has held, in bytes.
     peak: u64,
     /// Bytes of weights that a token reads.
     token_bytes: u64,
-    /// Bytes a second that memory gives.
+    /// Bandwidth of the memory, in bytes a second.
     bandwidth: f64,
 }
 
 impl Measured {
-    /// How much of what the memory gives is made use of while answering.
+    /// Share of the bandwidth that decoding uses.
     fn share(&self) -> f64 {
         self.speed.decode * self.token_bytes as f64 / self.bandwidth
     }

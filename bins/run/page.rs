@@ -1,37 +1,26 @@
-//! An answer as people read it: what the model thinks is dim, or not there at all.
+//! Page of an answer for people, where reasoning is dim, titled, or left out.
 
 use std::borrow::Cow;
 
 use mlxk_infer::Event;
 use serde_json::json;
 
-use crate::Manner;
+use super::options::{Reasoning, RunOptions};
 
-/// What is shown of reasoning.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Reasoning {
-    /// All of it, before the answer.
-    Show,
-    /// Nothing.
-    Hide,
-    /// Nothing else.
-    Only,
-}
-
-/// Sets reasoning apart on a terminal.
+/// Escape sequences before and after reasoning on a terminal.
 const DIM: [&str; 2] = ["\x1b[2m", "\x1b[22m"];
 
-/// The same where there are no colours.
+/// Titles of reasoning and of the answer where there are no colours.
 const TITLES: [&str; 2] = ["[Reasoning]\n", "[Answer]\n"];
 
-/// Writes one answer.
+/// Page of one answer.
 #[derive(Debug)]
 pub struct Page {
     reasoning: Reasoning,
     terminal: bool,
-    /// What stands before reasoning, and what after it.
+    /// Marks before and after reasoning.
     marks: [&'static str; 2],
-    /// What was written last.
+    /// Kind of the part that was written last.
     last: Last,
 }
 
@@ -44,9 +33,9 @@ enum Last {
 }
 
 impl Page {
-    /// An empty page.
-    pub fn new(manner: &Manner) -> Page {
-        Page::with(manner.reasoning, manner.terminal, manner.colours)
+    /// Empty page.
+    pub fn new(options: &RunOptions) -> Page {
+        Page::with(options.reasoning, options.terminal, options.colours)
     }
 
     fn with(reasoning: Reasoning, terminal: bool, colours: bool) -> Page {
@@ -58,7 +47,7 @@ impl Page {
         Page { reasoning, terminal, marks, last: Last::Nothing }
     }
 
-    /// What is to be written of `event`.
+    /// Text of `event` on the page.
     pub fn write(&mut self, event: &Event) -> String {
         match event {
             Event::Reasoning(text) if self.reasoning != Reasoning::Hide => {
@@ -76,7 +65,7 @@ impl Page {
         }
     }
 
-    /// The text; a terminal would do what control characters tell it to, and gets none.
+    /// Text without control characters if it goes to a terminal, which would obey them.
     fn shown<'t>(&self, text: &'t str) -> Cow<'t, str> {
         let acts = |c: char| c.is_control() && c != '\n' && c != '\t';
         match self.terminal && text.contains(acts) {
@@ -85,7 +74,7 @@ impl Page {
         }
     }
 
-    /// What goes between the last part and the next.
+    /// Text between the last part and the next.
     fn turn(&mut self, next: Last) -> String {
         let [open, _] = self.marks;
         let between = match (self.last, next) {
@@ -100,7 +89,7 @@ impl Page {
         between
     }
 
-    /// Ends what a page may leave open on a terminal.
+    /// Text that ends what the page may leave open on a terminal.
     pub fn close(&mut self) -> &'static str {
         let open = self.last == Last::Reasoning;
         self.last = Last::Nothing;

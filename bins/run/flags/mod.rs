@@ -1,21 +1,19 @@
-//! The flags of a program that asks a model, and what they mean.
+//! Flags of mlxk-run.
 
-mod choice;
-mod work;
+mod load;
 
 use std::path::PathBuf;
 
-use clap::{ArgAction, Args, ValueEnum};
+use clap::{ArgAction, Args};
 use mlxk_cli::{Form, output};
 use mlxk_core::{Error, Kind, Result};
 use mlxk_infer::request::{Options, Preset};
 
-use crate::{Manner, Reasoning, given};
-use choice::ChoiceFlags;
-pub use work::Work;
-use work::WorkFlags;
+use super::files;
+use super::options::{Reasoning, RunOptions};
+use load::LoadFlags;
 
-/// How to ask, and how to write the answer.
+/// Flags of mlxk-run.
 #[derive(Args, Clone, Debug)]
 pub struct Flags {
     /// What to ask, instead of words
@@ -56,7 +54,7 @@ pub struct Flags {
     grammar: Option<PathBuf>,
     /// What to show of what the model thinks before it answers
     #[arg(long, value_name = "WHAT")]
-    reasoning: Option<Visible>,
+    reasoning: Option<Reasoning>,
     /// The same as --reasoning hide
     #[arg(long, conflicts_with = "reasoning")]
     no_reasoning: bool,
@@ -82,24 +80,43 @@ pub struct Flags {
     #[arg(long, conflicts_with = "ndjson")]
     json: bool,
     #[command(flatten)]
-    choice: ChoiceFlags,
+    sampling: SamplingFlags,
     #[command(flatten)]
-    work: WorkFlags,
+    load: LoadFlags,
 }
 
-/// What is shown of reasoning.
-#[derive(Clone, Copy, Debug, ValueEnum)]
-enum Visible {
-    /// Reasoning before the answer; the default on a terminal
-    Show,
-    /// The answer alone; the default elsewhere
-    Hide,
-    /// Reasoning alone
-    Only,
+/// Flags of sampling that few need.
+#[derive(Args, Clone, Debug)]
+#[command(next_help_heading = "Choice of tokens")]
+struct SamplingFlags {
+    /// How often to drop the likeliest tokens, all but the last above --xtc-threshold
+    #[arg(long, value_name = "P")]
+    xtc_probability: Option<f32>,
+    /// How likely a token is that --xtc-probability may drop (0.1)
+    #[arg(long, value_name = "P")]
+    xtc_threshold: Option<f32>,
+    /// Taken from the logits of recent tokens
+    #[arg(long, value_name = "X", allow_hyphen_values = true)]
+    presence_penalty: Option<f32>,
+    /// Taken from the logits of recent tokens for every time they came
+    #[arg(long, value_name = "X", allow_hyphen_values = true)]
+    frequency_penalty: Option<f32>,
+    /// How many of the last tokens are recent (20)
+    #[arg(long, value_name = "N")]
+    penalty_context: Option<u32>,
+    /// Add to the logit of a token; may be repeated
+    #[arg(long, value_name = "ID=X", action = ArgAction::Append)]
+    logit_bias: Vec<String>,
+    /// End the answer at this token; may be repeated
+    #[arg(long, value_name = "ID", action = ArgAction::Append)]
+    stop_id: Vec<u32>,
+    /// Tell in records how likely tokens were, and as many of the likeliest ones
+    #[arg(long, value_name = "N")]
+    logprobs: Option<u32>,
 }
 
 impl Flags {
-    /// The form of the output.
+    /// Form of the output.
     pub fn form(&self) -> Form {
         match self {
             Flags { json: true, .. } => Form::Json,
@@ -108,31 +125,31 @@ impl Flags {
         }
     }
 
-    /// What the flags wish.
+    /// Options that the flags state.
     ///
     /// # Errors
-    /// If a value means nothing, or a file that is named cannot be read.
-    pub fn manner(&self) -> Result<Manner> {
+    /// If a value makes no sense, or a file that is named cannot be read.
+    pub fn options(&self) -> Result<RunOptions> {
         let preset = Preset {
-            options: self.options()?,
+            options: self.sampling()?,
             system: self.system.clone(),
             raw: self.no_chat_template,
-            variables: given::variables(&self.template_var)?,
-            rules: given::rules(self.json_schema.as_deref(), self.grammar.as_deref())?,
+            variables: files::variables(&self.template_var)?,
+            rules: files::rules(self.json_schema.as_deref(), self.grammar.as_deref())?,
             lenient: false,
         };
-        Ok(Manner {
+        Ok(RunOptions {
             preset,
             reasoning: self.reasoning(),
             terminal: output::to_terminal(),
             colours: output::colours(),
-            work: self.work.work()?,
+            model: self.load.options()?,
             stream: !self.no_stream,
             verbose: self.verbose,
         })
     }
 
-    fn options(&self) -> Result<Options> {
+    fn sampling(&self) -> Result<Options> {
         let options = Options {
             max_tokens: self.max_tokens,
             temperature: self.temperature,
@@ -142,7 +159,7 @@ impl Flags {
             repetition_penalty: self.repetition_penalty,
             seed: self.seed,
             stop: self.stop.clone(),
-            ..self.choice.options()?
+            ..self.sampling.options()?
         };
         options.check().map_err(|e| Error::new(Kind::Command, "", e.message))?;
         Ok(options)
@@ -150,11 +167,36 @@ impl Flags {
 
     fn reasoning(&self) -> Reasoning {
         match (self.no_reasoning, self.reasoning) {
-            (true, _) | (_, Some(Visible::Hide)) => Reasoning::Hide,
-            (_, Some(Visible::Only)) => Reasoning::Only,
-            (_, Some(Visible::Show)) => Reasoning::Show,
-            (_, None) if output::to_terminal() => Reasoning::Show,
-            (_, None) => Reasoning::Hide,
+            (true, _) => Reasoning::Hide,
+            (false, Some(reasoning)) => reasoning,
+            (false, None) if output::to_terminal() => Reasoning::Show,
+            (false, None) => Reasoning::Hide,
         }
+    }
+}
+
+impl SamplingFlags {
+    /// Sampling options that these flags state.
+    fn options(&self) -> Result<Options> {
+        let bias = |text: &String| {
+            let bias = text
+                .split_once('=')
+                .and_then(|(id, bias)| Some((id.trim().parse().ok()?, bias.trim().parse().ok()?)));
+            bias.ok_or_else(|| {
+                Error::new(Kind::Command, "--logit-bias", format!("not ID=X: {text}"))
+                    .hint("ID is the number of a token, X a number")
+            })
+        };
+        Ok(Options {
+            xtc_probability: self.xtc_probability,
+            xtc_threshold: self.xtc_threshold,
+            presence_penalty: self.presence_penalty,
+            frequency_penalty: self.frequency_penalty,
+            penalty_context: self.penalty_context,
+            logit_bias: self.logit_bias.iter().map(bias).collect::<Result<_>>()?,
+            stop_ids: self.stop_id.clone(),
+            logprobs: self.logprobs,
+            ..Options::default()
+        })
     }
 }

@@ -1,17 +1,17 @@
-//! A terminal that does not show what is typed: it waits there for the next line instead of standing
-//! in the middle of an answer.
+//! Terminal without echo: what is typed during an answer waits for the next line instead of standing
+//! in the middle of it.
 
 use std::io;
 
 use rustix::termios::{self, LocalModes, OptionalActions, Termios};
 
-/// The time in which nothing typed is shown; when it is dropped, all is as before.
+/// Terminal without echo; when this is dropped, the terminal is as before.
 pub struct Quiet {
     former: Option<Termios>,
 }
 
 impl Quiet {
-    /// From now on. Where standard input is no terminal there is nothing to do.
+    /// Turns echo off, unless standard input is no terminal.
     pub fn begin() -> Quiet {
         // Without its modes a terminal works as it did.
         let former = termios::tcgetattr(io::stdin()).ok();

@@ -1,4 +1,4 @@
-//! What the command line says in files and in pairs.
+//! Values of flags that are files or pairs.
 
 use std::fs;
 use std::path::Path;
@@ -7,7 +7,7 @@ use mlxk_core::{Error, Kind, Result};
 use mlxk_infer::request::Rules;
 use serde_json::{Map, Value};
 
-/// The rules in a file with a JSON schema, or in one with a grammar.
+/// Rules of an answer: the JSON schema in a file, or the grammar in one.
 ///
 /// # Errors
 /// If a file cannot be read, or the schema is not JSON.
@@ -23,10 +23,10 @@ pub fn rules(schema: Option<&Path>, grammar: Option<&Path>) -> Result<Option<Rul
     grammar.map(read).transpose().map(|text| text.map(Rules::Grammar))
 }
 
-/// The pairs `name=value`: a value that is JSON is what it is, and any other a text.
+/// Variables of pairs `NAME=VALUE`, where a value that is not JSON is text.
 ///
 /// # Errors
-/// If one has no name.
+/// If a pair has no name.
 pub fn variables(pairs: &[String]) -> Result<Map<String, Value>> {
     let pair = |pair: &String| match pair.split_once('=') {
         Some((name, value)) if !name.is_empty() => {

@@ -1,10 +1,5 @@
-//! A conversation on a terminal: a line in, an answer out, until there is enough.
+//! Conversation with a model: what was said, and the answer to it.
 
-mod command;
-mod editor;
-mod quiet;
-
-use std::path::PathBuf;
 use std::time::Instant;
 
 use mlxk_cli::{Output, interrupt};
@@ -13,69 +8,36 @@ use mlxk_infer::generate::{End, Reason};
 use mlxk_infer::{Event, Model, Request, Runner};
 use serde_json::{Value, json};
 
-use crate::Manner;
-use crate::page::Page;
-use command::Command;
-use editor::{Editor, Line};
-use quiet::Quiet;
+use super::quiet::Quiet;
+use crate::run::options::RunOptions;
+use crate::run::page::Page;
 
-/// What a conversation has come to.
-struct Chat {
-    runner: Runner<Model>,
-    manner: Manner,
-    /// The manner at the start, and a record of what was set since.
-    start: Manner,
-    set: Record,
-    /// What was said, without what the system says.
-    messages: Vec<Value>,
+/// Conversation with a model.
+pub struct Conversation {
+    pub runner: Runner<Model>,
+    pub options: RunOptions,
+    /// Options at the start.
+    pub start: RunOptions,
+    /// Record of the sampling options that were set since.
+    pub set: Record,
+    /// Messages without the system prompt.
+    pub messages: Vec<Value>,
 }
 
-/// Talks until the user leaves. `history` is the file that keeps what was typed.
-///
-/// # Errors
-/// If the terminal cannot be read or written.
-pub fn chat(
-    name: &str,
-    runner: Runner<Model>,
-    manner: &Manner,
-    history: Option<PathBuf>,
-    out: &mut Output,
-) -> Result<()> {
-    let (manner, start) = (manner.clone(), manner.clone());
-    let set = Record::default().with("prompt", "");
-    let mut chat = Chat { runner, manner, start, set, messages: Vec::new() };
-    let mut editor = Editor::new(history)?;
-    chat.remark(&format!("{name}; /help tells the commands, Ctrl-D leaves"), out)?;
-    loop {
-        let done = match editor.read()? {
-            Line::End => return Ok(()),
-            Line::Interrupted => chat.remark("Ctrl-D leaves", out),
-            Line::Text(text) => match Command::parse(&text) {
-                Ok(Some(Command::Quit)) => return Ok(()),
-                Ok(Some(command)) => chat.obey(command, out),
-                Ok(None) if text.trim().is_empty() => Ok(()),
-                Ok(None) => chat.say(text, out),
-                Err(e) => Err(e),
-            },
-        };
-        done.or_else(|e| complain(&e, out))?;
+impl Conversation {
+    /// Conversation in which nothing was said.
+    pub fn new(runner: Runner<Model>, options: &RunOptions) -> Conversation {
+        let (options, start) = (options.clone(), options.clone());
+        let set = Record::default().with("prompt", "");
+        Conversation { runner, options, start, set, messages: Vec::new() }
     }
-}
 
-/// Tells what went wrong: the conversation goes on, unless the terminal is gone.
-fn complain(e: &Error, out: &mut Output) -> Result<()> {
-    out.text(&format!("{e}\n"))?;
-    match &e.hint {
-        Some(hint) => out.text(&format!("hint: {hint}\n")),
-        None => Ok(()),
-    }
-}
-
-impl Chat {
-    /// Says `text` for the user, and writes the answer. A text that cannot be answered was not
-    /// said.
-    fn say(&mut self, text: String, out: &mut Output) -> Result<()> {
-        if self.manner.preset.raw {
+    /// Says `text` for the user, and writes the answer.
+    ///
+    /// # Errors
+    /// If the text cannot be answered, which then was not said.
+    pub fn say(&mut self, text: String, out: &mut Output) -> Result<()> {
+        if self.options.preset.raw {
             self.messages.clear();
         }
         self.messages.push(json!({"role": "user", "content": text}));
@@ -86,10 +48,10 @@ impl Chat {
 
     /// Answers the last message.
     fn answer(&mut self, out: &mut Output) -> Result<()> {
-        let request = Request::parse(&self.request(), &self.manner.preset)?;
+        let request = Request::parse(&self.request(), &self.options.preset)?;
         let started = Instant::now();
         let mut first = None;
-        let mut page = Page::new(&self.manner);
+        let mut page = Page::new(&self.options);
         let (mut reasoning, mut text, mut calls) = (String::new(), String::new(), Vec::new());
         let watch = interrupt::watch_patiently();
         let _quiet = Quiet::begin();
@@ -137,23 +99,23 @@ impl Chat {
         }
     }
 
-    /// What is asked next, as a record.
+    /// Request for the next answer, as a record.
     fn request(&self) -> Record {
         let last = || self.messages.last().and_then(|message| message["content"].as_str());
-        if self.manner.preset.raw {
+        if self.options.preset.raw {
             return Record::default().with("prompt", last().unwrap_or_default());
         }
-        Record::default().with("messages", self.conversation())
+        Record::default().with("messages", self.all())
     }
 
-    /// The messages, with what the system says before them.
-    fn conversation(&self) -> Vec<Value> {
-        let system = self.manner.preset.system.iter();
+    /// Messages with the system prompt before them.
+    pub fn all(&self) -> Vec<Value> {
+        let system = self.options.preset.system.iter();
         let system = system.map(|content| json!({"role": "system", "content": content}));
         system.chain(self.messages.iter().cloned()).collect()
     }
 
-    /// Tells how fast the answer came, and how full the context is.
+    /// Writes the speed of the answer, and the tokens in the context.
     fn status(&self, end: &End, first: Instant, out: &mut Output) -> Result<()> {
         let seconds = first.elapsed().as_secs_f64().max(1e-9);
         let rate = end.completion_tokens.saturating_sub(1) as f64 / seconds;
@@ -173,15 +135,21 @@ impl Chat {
     }
 
     /// Writes a line that is not the model's.
-    fn remark(&self, text: &str, out: &mut Output) -> Result<()> {
-        match self.manner.colours {
+    ///
+    /// # Errors
+    /// If the terminal cannot be written.
+    pub fn remark(&self, text: &str, out: &mut Output) -> Result<()> {
+        match self.options.colours {
             true => out.text(&format!("\x1b[2m[{text}]\x1b[22m\n")),
             false => out.text(&format!("[{text}]\n")),
         }
     }
 
-    /// Takes back what the model said last, and what the user said before it.
-    fn take_back(&mut self) -> Result<Value> {
+    /// Removes the last question and its answer; the question is returned.
+    ///
+    /// # Errors
+    /// If nothing was said.
+    pub fn take_back(&mut self) -> Result<Value> {
         let user = self.messages.iter().rposition(|message| message["role"] == "user");
         let user = user.ok_or_else(|| Error::new(Kind::Validation, "", "nothing was said yet"))?;
         let mut taken = self.messages.split_off(user);

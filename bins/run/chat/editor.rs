@@ -1,4 +1,4 @@
-//! Lines from a terminal: edited, completed, remembered, and as many as a text needs.
+//! Line editor: completion, history, and texts of several lines.
 
 use std::fs::DirBuilder;
 use std::os::unix::fs::DirBuilderExt;
@@ -15,31 +15,31 @@ use rustyline::{Config, Context, Helper};
 
 use super::command::HELP;
 
-/// Lines that are remembered.
+/// Largest number of lines in the history.
 const REMEMBERED: usize = 1000;
 
-/// Begins and ends a text of several lines.
+/// Mark that begins and ends a text of several lines.
 const QUOTES: &str = "\"\"\"";
 
-/// What a user did.
+/// Input of the user.
 #[derive(Debug, PartialEq)]
 pub enum Line {
-    /// Typed something.
+    /// Text that was typed.
     Text(String),
-    /// Pressed Ctrl-C.
+    /// Press of Ctrl-C.
     Interrupted,
-    /// Pressed Ctrl-D, or closed the terminal.
+    /// Press of Ctrl-D, or end of the terminal.
     End,
 }
 
-/// Reads lines, with a history.
+/// Line editor with a history.
 pub struct Editor {
     inner: rustyline::Editor<Typing, FileHistory>,
     history: Option<PathBuf>,
 }
 
 impl Editor {
-    /// An editor that remembers what is in `history`, and adds to it.
+    /// Editor with the history of the file `history`, to which lines are added.
     ///
     /// # Errors
     /// If the terminal cannot be used, or a history that is there cannot be read.
@@ -61,7 +61,7 @@ impl Editor {
         Ok(Editor { inner, history })
     }
 
-    /// The next line, without the marks that let it be several.
+    /// Next text, without the marks that let it be several lines.
     ///
     /// # Errors
     /// If the terminal cannot be read.
@@ -77,7 +77,7 @@ impl Editor {
         }
     }
 
-    /// Keeps what was typed, for this user alone; if that fails, it is said once.
+    /// Writes the history, for this user alone; a failure is told once.
     fn keep(&mut self) {
         let Some(file) = &self.history else { return };
         let kept = match file.parent() {
@@ -94,7 +94,7 @@ impl Editor {
     }
 }
 
-/// A text without the quotes around it, or the backslashes at the ends of its lines.
+/// Text without the quotes around it, or the backslashes at the ends of its lines.
 fn unmarked(text: &str) -> String {
     let inner = text.trim().strip_prefix(QUOTES).and_then(|text| text.strip_suffix(QUOTES));
     match inner {
@@ -103,7 +103,7 @@ fn unmarked(text: &str) -> String {
     }
 }
 
-/// What helps while typing.
+/// Help while the user types.
 struct Typing;
 
 impl Validator for Typing {

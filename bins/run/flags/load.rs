@@ -1,4 +1,4 @@
-//! The flags of a model at work: what it remembers, and what is loaded besides.
+//! Flags of the model: what is loaded with it, and what it may take.
 
 use std::path::PathBuf;
 
@@ -6,10 +6,12 @@ use clap::Args;
 use mlxk_core::{Error, Kind, Result};
 use mlxk_infer::Memory;
 
-/// How a model works.
+use crate::run::options::ModelOptions;
+
+/// Flags of the model.
 #[derive(Args, Clone, Debug)]
 #[command(next_help_heading = "Work of the model")]
-pub struct WorkFlags {
+pub struct LoadFlags {
     /// With --ndjson -: answer so many requests side by side
     #[arg(long, value_name = "N", default_value_t = 8)]
     batch: usize,
@@ -42,29 +44,12 @@ pub struct WorkFlags {
     adapter: Option<PathBuf>,
 }
 
-/// How a model works, as wanted.
-#[derive(Clone, Debug)]
-pub struct Work {
-    /// Requests that are answered side by side.
-    pub batch: usize,
-    /// Whether answers come in the order of their requests.
-    pub ordered: bool,
-    /// What the model remembers.
-    pub memory: Memory,
-    /// Where the memory of a prompt is kept.
-    pub prompt_cache: Option<PathBuf>,
-    /// A model that guesses, as typed, and how many tokens at once.
-    pub draft: Option<(String, usize)>,
-    /// The folder of an adapter.
-    pub adapter: Option<PathBuf>,
-}
-
-impl WorkFlags {
-    /// What the flags wish.
+impl LoadFlags {
+    /// Options that the flags state.
     ///
     /// # Errors
-    /// If a value means nothing.
-    pub fn work(&self) -> Result<Work> {
+    /// If a value makes no sense.
+    pub fn options(&self) -> Result<ModelOptions> {
         let memory = Memory {
             max_kv_size: self.max_kv_size,
             kv_bits: self.kv_bits,
@@ -76,7 +61,7 @@ impl WorkFlags {
         if self.batch == 0 {
             return Err(Error::new(Kind::Command, "", "`batch` is not a whole number from 1"));
         }
-        Ok(Work {
+        Ok(ModelOptions {
             batch: self.batch,
             ordered: self.ordered,
             memory,

@@ -1,4 +1,4 @@
-//! The commands of a conversation: lines that begin with a slash.
+//! Commands of a chat: lines that begin with a slash.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -8,10 +8,10 @@ use mlxk_core::{Error, Kind, Record, Result};
 use mlxk_infer::Request;
 use serde_json::Value;
 
-use super::Chat;
-use crate::Reasoning;
+use super::conversation::Conversation;
+use crate::run::options::Reasoning;
 
-/// What each is for.
+/// Commands, and the help of each.
 pub const HELP: [(&str, &str); 10] = [
     ("/system [TEXT]", "what the model is told before all; without TEXT, show it"),
     ("/set [NAME [VALUE]]", "temperature, max_tokens, ...; without VALUE, as at the start"),
@@ -25,7 +25,7 @@ pub const HELP: [(&str, &str); 10] = [
     ("\"\"\"", "begins and ends a text of several lines; so does \\ at the end of a line"),
 ];
 
-/// The options that `/set` knows, as records name them.
+/// Options that `/set` knows, as records name them.
 const OPTIONS: [&str; 13] = [
     "temperature",
     "top_p",
@@ -42,7 +42,7 @@ const OPTIONS: [&str; 13] = [
     "reasoning",
 ];
 
-/// What a line asks for.
+/// Command of a line.
 #[derive(Debug, PartialEq)]
 pub enum Command {
     Help,
@@ -57,10 +57,10 @@ pub enum Command {
 }
 
 impl Command {
-    /// The command of a line, if it is one.
+    /// Command of a line, if it has one.
     ///
     /// # Errors
-    /// If it begins like one and is none.
+    /// If the line begins with a slash and is no command.
     pub fn parse(line: &str) -> Result<Option<Command>> {
         let line = line.trim();
         if ["exit", "quit"].contains(&line.to_lowercase().as_str()) {
@@ -90,8 +90,11 @@ impl Command {
     }
 }
 
-impl Chat {
-    /// Does what a command asks for.
+impl Conversation {
+    /// Executes a command.
+    ///
+    /// # Errors
+    /// If the command cannot be done, or the terminal not be written.
     pub fn obey(&mut self, command: Command, out: &mut Output) -> Result<()> {
         match command {
             Command::Quit => Ok(()),
@@ -112,11 +115,11 @@ impl Chat {
                 self.say(question["content"].as_str().unwrap_or_default().to_owned(), out)
             }
             Command::System(None) => {
-                let system = self.manner.preset.system.as_deref().unwrap_or("no system prompt");
+                let system = self.options.preset.system.as_deref().unwrap_or("no system prompt");
                 out.text(&format!("{system}\n"))
             }
             Command::System(text) => {
-                self.manner.preset.system = text;
+                self.options.preset.system = text;
                 self.remark("the model is told this from now on", out)
             }
             Command::Set(None) => self.show_options(out),
@@ -134,10 +137,10 @@ impl Chat {
 
     fn set(&mut self, name: &str, value: Option<&str>, out: &mut Output) -> Result<()> {
         match (name, value) {
-            ("reasoning", None) => self.manner.reasoning = self.start.reasoning,
-            ("reasoning", Some("show")) => self.manner.reasoning = Reasoning::Show,
-            ("reasoning", Some("hide")) => self.manner.reasoning = Reasoning::Hide,
-            ("reasoning", Some("only")) => self.manner.reasoning = Reasoning::Only,
+            ("reasoning", None) => self.options.reasoning = self.start.reasoning,
+            ("reasoning", Some("show")) => self.options.reasoning = Reasoning::Show,
+            ("reasoning", Some("hide")) => self.options.reasoning = Reasoning::Hide,
+            ("reasoning", Some("only")) => self.options.reasoning = Reasoning::Only,
             ("reasoning", _) => return Err(wrong("`reasoning` is show, hide or only")),
             _ if OPTIONS.contains(&name) => {
                 let value = value.map_or(Value::Null, |value| {
@@ -146,7 +149,7 @@ impl Chat {
                 // What is null holds as at the start.
                 let set = self.set.clone().with(name, value);
                 let options = Request::parse(&set, &self.start.preset)?.options;
-                (self.manner.preset.options, self.set) = (options, set);
+                (self.options.preset.options, self.set) = (options, set);
             }
             _ => {
                 let hint = format!("these are: {}", OPTIONS.join(", "));
@@ -157,9 +160,10 @@ impl Chat {
         self.remark(&format!("{name} is {value}"), out)
     }
 
-    /// Tells what holds for the next answer.
+    /// Writes the options of the next answer.
     fn show_options(&self, out: &mut Output) -> Result<()> {
-        let (options, defaults) = (&self.manner.preset.options, self.runner.processor().defaults());
+        let (options, defaults) =
+            (&self.options.preset.options, self.runner.processor().defaults());
         let number = |own: Option<f32>, default: f32| own.unwrap_or(default).to_string();
         let count = |own: Option<u64>, none: &str| own.map_or(none.to_owned(), |n| n.to_string());
         let stop = match options.stop.as_slice() {
@@ -179,7 +183,7 @@ impl Chat {
             count(options.max_tokens, "what the context holds"),
             count(options.seed, "another one for each answer"),
             stop,
-            format!("{:?}", self.manner.reasoning).to_lowercase(),
+            format!("{:?}", self.options.reasoning).to_lowercase(),
         ];
         let lines = OPTIONS.iter().zip(values).map(|(name, value)| format!("{name:<18} {value}\n"));
         out.text(&lines.collect::<String>())
@@ -187,7 +191,7 @@ impl Chat {
 
     /// Writes the conversation as a request, which `mlxk-run --ndjson -` takes too.
     fn save(&self, path: &Path) -> Result<()> {
-        let record = Record::default().with("messages", self.conversation());
+        let record = Record::default().with("messages", self.all());
         fs::write(path, format!("{record}\n")).map_err(|e| Error::io(path, e))
     }
 
@@ -198,19 +202,19 @@ impl Chat {
             e
         };
         let record = Record::parse(text.trim()).map_err(at)?;
-        Request::parse(&record, &self.manner.preset).map_err(at)?;
+        Request::parse(&record, &self.options.preset).map_err(at)?;
         let messages = record.fields().get("messages").and_then(Value::as_array);
         let messages = messages.ok_or_else(|| at(wrong("no `messages`")))?;
         let (system, said): (Vec<Value>, Vec<Value>) =
             messages.iter().cloned().partition(|message| message["role"] == "system");
         let system = system.first().and_then(|message| message["content"].as_str());
-        self.manner.preset.system = system.map(str::to_owned);
+        self.options.preset.system = system.map(str::to_owned);
         self.messages = said;
         Ok(())
     }
 }
 
-/// The path that was typed, with `~` as a shell has it.
+/// Path as typed, with `~` as a shell has it.
 fn at_home(typed: &str) -> PathBuf {
     mlxk_cli::places::at_home(Path::new(typed))
 }

@@ -1,4 +1,4 @@
-//! Loads a model with all that works with it.
+//! Loading of a model with its tokenizer, adapter, draft model and prompt cache.
 
 use std::fs::{self, File};
 use std::panic::resume_unwind;
@@ -12,12 +12,15 @@ use mlxk_cli::examine::{Examined, examine, find};
 use mlxk_core::{Error, Kind, Places, Record, Result};
 use mlxk_infer::{Model, Processor, Runner, Tokenizer};
 
-use crate::flags::Work;
+use super::options::ModelOptions;
 
-/// The model, ready to answer.
+/// Runner of a model that is loaded.
+///
+/// # Errors
+/// If the model, or what belongs to it, cannot be loaded, or there is not enough memory.
 pub fn load(
     examined: &Examined,
-    work: &Work,
+    options: &ModelOptions,
     verbose: bool,
     places: &Places,
     out: &Output,
@@ -26,7 +29,7 @@ pub fn load(
     let Examined { facts, plan, .. } = examined;
     let (model, processor) = thread::scope(|scope| {
         let reading = scope.spawn(|| Processor::read(facts, plan));
-        let model = model(examined, work, places, out);
+        let model = model(examined, options, places, out);
         (model, reading.join().unwrap_or_else(|panic| resume_unwind(panic)))
     });
     let runner = Runner::with(model?, Arc::new(processor?));
@@ -36,15 +39,23 @@ pub fn load(
     Ok(runner)
 }
 
-/// The model alone, with its adapter, its draft model and what a file remembers for it.
-pub fn model(examined: &Examined, work: &Work, places: &Places, out: &Output) -> Result<Model> {
+/// Model with its adapter, draft model and prompt cache.
+///
+/// # Errors
+/// If one of them cannot be loaded, they do not fit, or there is not enough memory.
+pub fn model(
+    examined: &Examined,
+    options: &ModelOptions,
+    places: &Places,
+    out: &Output,
+) -> Result<Model> {
     let Examined { facts, plan, .. } = examined;
-    let (known, new) = match &work.prompt_cache {
+    let (known, new) = match &options.prompt_cache {
         Some(file) if file.exists() => (Some(file), None),
         file => (None, file.as_ref()),
     };
     new.map_or(Ok(()), |file| can_be_written(file))?;
-    let draft = work.draft.as_ref().map(|(name, tokens)| {
+    let draft = options.draft.as_ref().map(|(name, tokens)| {
         let draft = find(&Record::default().with("name", name.as_str()), places)?;
         Ok::<_, Error>((examine(&draft)?, *tokens))
     });
@@ -58,11 +69,11 @@ pub fn model(examined: &Examined, work: &Work, places: &Places, out: &Output) ->
                 .hint("a draft model comes from the same family"));
         }
     }
-    let mut loaded = match &work.adapter {
+    let mut loaded = match &options.adapter {
         Some(adapter) => mlxk_infer::load_adapted(facts, plan, adapter)?,
         None => mlxk_infer::load(facts, plan)?,
     };
-    loaded.memory = work.memory.clone();
+    loaded.memory = options.memory.clone();
     if let Some((draft, tokens)) = draft {
         let guessing = mlxk_infer::load(&draft.facts, &draft.plan)?;
         loaded = loaded.guided_by(guessing, tokens)?;
@@ -73,15 +84,18 @@ pub fn model(examined: &Examined, work: &Work, places: &Places, out: &Output) ->
     Ok(loaded)
 }
 
-/// Writes what the model remembers of the last prompt, if a file is wanted that is not there.
-pub fn keep(model: &Examined, work: &Work, runner: &Runner<Model>) -> Result<()> {
-    match work.prompt_cache.as_ref().filter(|file| !file.exists()) {
+/// Writes the prompt cache, if a file is named that is not there.
+///
+/// # Errors
+/// If the file cannot be written.
+pub fn keep(model: &Examined, options: &ModelOptions, runner: &Runner<Model>) -> Result<()> {
+    match options.prompt_cache.as_ref().filter(|file| !file.exists()) {
         Some(file) => runner.source().save(file, &model.facts),
         None => Ok(()),
     }
 }
 
-/// An error if a file that is not there cannot be written: known before the work, not after it.
+/// Checks that a file that is not there can be written: known before the work, not after it.
 fn can_be_written(file: &Path) -> Result<()> {
     let tried = File::create_new(file).and_then(|_| fs::remove_file(file));
     tried.map_err(|e| Error::io(file, e))
