@@ -1,13 +1,18 @@
 //! mlxk-clone: makes a workspace of a model on the Hub or in the cache.
 
+#[path = "transfer/clone.rs"]
+mod clone;
+#[path = "transfer/files.rs"]
+mod files;
+
 use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::Parser;
-use mlxk_cli::{Form, FormFlags, Input, Output, Tool, completion};
+use mlxk_cli::{FileFlags, Form, FormFlags, Input, Output, Tool, completion};
 use mlxk_core::Result;
-use mlxk_move::clone::{self, Manner};
-use mlxk_move::flags::Part;
+
+use clone::Options;
 
 /// Make a workspace of a model: plain files to look at, change and push
 ///
@@ -24,7 +29,7 @@ struct Clone {
     #[arg(value_name = "DIR", value_hint = clap::ValueHint::DirPath)]
     target: Option<PathBuf>,
     #[command(flatten)]
-    part: Part,
+    files: FileFlags,
     /// Make nothing; say what would come, and how much that is
     #[arg(short = 'n', long)]
     dry_run: bool,
@@ -56,8 +61,8 @@ impl Tool for Clone {
     }
 
     fn run(&self, out: &mut Output) -> Result<()> {
-        let manner = Manner {
-            part: self.part.clone(),
+        let options = Options {
+            files: self.files.clone(),
             target: self.target.clone(),
             dry_run: self.dry_run,
             health: !self.no_health_check,
@@ -65,7 +70,7 @@ impl Tool for Clone {
             events: self.output.ndjson(),
         };
         let input = Input::required(self.model.as_slice())?;
-        clone::clone(input, &manner, &mlxk_cli::remote()?, &mlxk_cli::places()?, out)
+        clone::clone(input, &options, &mlxk_cli::remote()?, &mlxk_cli::places()?, out)
     }
 }
 

@@ -1,5 +1,8 @@
 //! mlxk-convert: makes an MLX workspace out of a model in another form.
 
+#[path = "convert/convert.rs"]
+mod convert;
+
 use std::path::PathBuf;
 use std::process::ExitCode;
 
@@ -9,7 +12,8 @@ use mlxk_cli::{Form, FormFlags, Output, Tool};
 use mlxk_core::quantization::Mode;
 use mlxk_core::{Float, Result};
 use mlxk_infer::convert::{Bits, Quantize};
-use mlxk_make::{Order, Wish};
+
+use convert::{Options, Weights};
 
 /// Make an MLX workspace out of a model in another form or precision
 ///
@@ -79,22 +83,22 @@ impl Tool for Convert {
     }
 
     fn run(&self, out: &mut Output) -> Result<()> {
-        let change = match self.quantize {
-            Some(bits) => Wish::Quantize(Quantize::new(self.q_mode, bits, self.q_group_size)?),
-            None if self.dequantize => Wish::Dequantize,
-            None if self.repair_index => Wish::RepairIndex,
-            None => Wish::Keep,
+        let weights = match self.quantize {
+            Some(bits) => Weights::Quantize(Quantize::new(self.q_mode, bits, self.q_group_size)?),
+            None if self.dequantize => Weights::Dequantize,
+            None if self.repair_index => Weights::RepairIndex,
+            None => Weights::Keep,
         };
-        let order = Order {
+        let options = Options {
             source: self.source.clone(),
             target: self.target.clone(),
-            change,
+            weights,
             adapter: self.merge_adapter.clone(),
             dtype: self.dtype,
             check: !self.skip_health,
             events: self.output.ndjson(),
         };
-        mlxk_make::make(&order, &mlxk_cli::places()?, out)
+        convert::convert(&options, &mlxk_cli::places()?, out)
     }
 }
 

@@ -3,7 +3,7 @@
 use std::process::ExitCode;
 
 use clap::Parser;
-use mlxk_cli::{Bar, Form, FormFlags, Input, Output, Tool, completion, health};
+use mlxk_cli::{Form, FormFlags, Input, Output, Reporter, Tool, completion, health};
 use mlxk_core::Result;
 
 /// Say whether models on disk are whole, and exit 1 if one is not
@@ -39,8 +39,8 @@ impl Tool for Health {
     }
 
     fn run(&self, out: &mut Output) -> Result<()> {
-        let bar = self.verify.then(Bar::new);
-        health::check(Input::choose(&self.models)?, bar.as_ref(), &mlxk_cli::places()?, out)
+        let reporter = self.verify.then(Reporter::bar);
+        health::check(Input::choose(&self.models)?, reporter.as_ref(), &mlxk_cli::places()?, out)
     }
 }
 

@@ -1,12 +1,17 @@
 //! mlxk-pull: fetches models from the Hub into the cache.
 
+#[path = "transfer/files.rs"]
+mod files;
+#[path = "transfer/pull.rs"]
+mod pull;
+
 use std::process::ExitCode;
 
 use clap::Parser;
-use mlxk_cli::{Form, FormFlags, Input, Output, Tool, completion};
+use mlxk_cli::{FileFlags, Form, FormFlags, Input, Output, Tool, completion};
 use mlxk_core::Result;
-use mlxk_move::flags::Part;
-use mlxk_move::pull::{self, Manner};
+
+use pull::Options;
 
 /// Fetch models from the Hub into the cache
 ///
@@ -20,7 +25,7 @@ struct Pull {
     #[arg(value_name = "MODEL", add = completion::models())]
     models: Vec<String>,
     #[command(flatten)]
-    part: Part,
+    files: FileFlags,
     /// Fetch nothing; say what would come, and how much that is
     #[arg(short = 'n', long)]
     dry_run: bool,
@@ -49,14 +54,14 @@ impl Tool for Pull {
     }
 
     fn run(&self, out: &mut Output) -> Result<()> {
-        let manner = Manner {
-            part: self.part.clone(),
+        let options = Options {
+            files: self.files.clone(),
             dry_run: self.dry_run,
             repair: self.repair,
             events: self.output.ndjson(),
         };
         let input = Input::required(&self.models)?;
-        pull::pull(input, &manner, mlxk_cli::remote()?, &mlxk_cli::places()?, out)
+        pull::pull(input, &options, mlxk_cli::remote()?, &mlxk_cli::places()?, out)
     }
 }
 

@@ -1,5 +1,8 @@
 //! mlxk-push: sends a workspace to the Hub.
 
+#[path = "transfer/push.rs"]
+mod push;
+
 use std::path::PathBuf;
 use std::process::ExitCode;
 
@@ -7,7 +10,8 @@ use clap::{ArgGroup, Parser};
 use mlxk_cli::{Form, FormFlags, Output, Tool};
 use mlxk_core::Result;
 use mlxk_hub::push::Wish;
-use mlxk_move::push::{self, Manner};
+
+use push::Options;
 
 /// Send a workspace to the Hub, as one commit of what differs
 ///
@@ -83,8 +87,8 @@ impl Tool for Push {
             dry_run: self.dry_run,
         };
         let (verbose, events) = (self.verbose, self.output.ndjson());
-        let manner = Manner { check_only: self.check_only, verbose, events };
-        push::push(&self.directory, &wish, manner, mlxk_cli::remote()?, &mlxk_cli::places()?, out)
+        let options = Options { check_only: self.check_only, verbose, events };
+        push::push(&self.directory, &wish, options, mlxk_cli::remote()?, &mlxk_cli::places()?, out)
     }
 }
 

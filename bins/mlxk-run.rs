@@ -1,12 +1,18 @@
 //! mlxk-run: asks a model, and writes its answer as it comes.
 
+#![cfg_attr(test, allow(clippy::unwrap_used))] // a test fails by panicking
+
+#[path = "run/mod.rs"]
+mod run;
+
 use std::process::ExitCode;
 
 use clap::Parser;
-use mlxk_ask::Flags;
 use mlxk_cli::prompt::asked;
 use mlxk_cli::{Form, Output, Tool, completion};
 use mlxk_core::Result;
+
+use run::Flags;
 
 /// Ask a model: its answer is written to standard output as it comes
 ///
@@ -39,12 +45,12 @@ impl Tool for Run {
     }
 
     fn run(&self, out: &mut Output) -> Result<()> {
-        let (manner, places) = (self.flags.manner()?, mlxk_cli::places()?);
+        let (options, places) = (self.flags.options()?, mlxk_cli::places()?);
         if self.flags.bench {
-            return mlxk_ask::bench(&self.model, &manner, &places, out);
+            return run::bench(&self.model, &options, &places, out);
         }
         let asked = asked(&self.words, self.flags.prompt.as_deref(), self.form())?;
-        mlxk_ask::ask(&self.model, asked, &manner, &places, out)
+        run::answer(&self.model, asked, &options, &places, out)
     }
 }
 

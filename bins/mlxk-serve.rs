@@ -1,11 +1,17 @@
 //! mlxk-serve: answers over HTTP, in the forms of OpenAI and Anthropic.
 
+#![cfg_attr(test, allow(clippy::unwrap_used))] // a test fails by panicking
+
+#[path = "serve/mod.rs"]
+mod serve;
+
 use std::process::ExitCode;
 
 use clap::{ArgAction, Parser};
 use mlxk_cli::{Form, Output, Tool, completion};
 use mlxk_core::Result;
-use mlxk_daemon::{DistributedFlags, ListenFlags, LogFlags, WorkFlags};
+
+use serve::{DistributedFlags, LimitFlags, ListenFlags, LogFlags};
 
 /// Serve models over HTTP, in the forms of OpenAI and Anthropic
 ///
@@ -19,7 +25,7 @@ struct Serve {
     #[command(flatten)]
     listen: ListenFlags,
     #[command(flatten)]
-    work: WorkFlags,
+    limits: LimitFlags,
     #[command(flatten)]
     distributed: DistributedFlags,
     #[command(flatten)]
@@ -54,8 +60,8 @@ impl Tool for Serve {
 
     fn run(&self, out: &mut Output) -> Result<()> {
         let places = mlxk_cli::places()?;
-        let Serve { model, listen, work, distributed, log, .. } = self;
-        mlxk_daemon::serve(model, listen, work, distributed, log, places, out)
+        let Serve { model, listen, limits, distributed, log, .. } = self;
+        serve::serve(model, listen, limits, distributed, log, places, out)
     }
 }
 

@@ -6,16 +6,21 @@ use mlxk_core::verify::{self, Verdict};
 use mlxk_core::{Found, Health, Inspected, Kind, Origin, Places, Record, Result, Target};
 use serde_json::{Value, json};
 
-use crate::bar::Bar;
 use crate::examine::{examine, find};
 use crate::input::Input;
 use crate::ordered::ordered;
 use crate::output::{Form, Output};
+use crate::progress::Reporter;
 
 /// Checks the models that `input` names, else all; the answer is no if one is unhealthy.
 ///
-/// With a `bar`, every file is read too, and the bar shows how far that is.
-pub fn check(input: Input, bar: Option<&Bar>, places: &Places, out: &mut Output) -> Result<()> {
+/// With a `reporter`, every file is read too, and the reporter shows how far that is.
+pub fn check(
+    input: Input,
+    reporter: Option<&Reporter>,
+    places: &Places,
+    out: &mut Output,
+) -> Result<()> {
     let mut checked = Vec::new();
     if input == Input::Nothing {
         let all = matching(places, "", Revisions::Current)?;
@@ -23,18 +28,18 @@ pub fn check(input: Input, bar: Option<&Bar>, places: &Places, out: &mut Output)
             out.remark_empty(places);
         }
         let work = |Listed { found, display_name }: Listed| {
-            judge(&found, Record::default(), display_name, bar)
+            judge(&found, Record::default(), display_name, reporter)
         };
-        ordered(all, work, |result| aside(bar, || report(result, &mut checked, out)))?;
+        ordered(all, work, |result| aside(reporter, || report(result, &mut checked, out)))?;
     }
     for batch in input.batches() {
         let work = |record: Result<Record>| {
             let record = record?;
             let found = find(&record, places)?;
             let label = label(&record, &found);
-            judge(&found, record, label, bar)
+            judge(&found, record, label, reporter)
         };
-        ordered(batch, work, |result| aside(bar, || report(result, &mut checked, out)))?;
+        ordered(batch, work, |result| aside(reporter, || report(result, &mut checked, out)))?;
     }
     match out.form {
         Form::Ndjson => Ok(()),
@@ -45,9 +50,9 @@ pub fn check(input: Input, bar: Option<&Bar>, places: &Places, out: &mut Output)
     }
 }
 
-fn aside<T>(bar: Option<&Bar>, write: impl FnOnce() -> T) -> T {
-    match bar {
-        Some(bar) => bar.aside(write),
+fn aside<T>(reporter: Option<&Reporter>, write: impl FnOnce() -> T) -> T {
+    match reporter {
+        Some(reporter) => reporter.aside(write),
         None => write(),
     }
 }
@@ -70,14 +75,14 @@ fn judge(
     found: &Found,
     record: Record,
     label: Option<String>,
-    bar: Option<&Bar>,
+    reporter: Option<&Reporter>,
 ) -> Result<Checked> {
     let mut examined = examine(found)?;
     let managed = match found.origin {
         Origin::Cache { .. } => None,
         Origin::Workspace => Some(examined.model.facts.sentinel.object().is_some()),
     };
-    let verdict = bar.map(|bar| read(&mut examined.model, bar));
+    let verdict = reporter.map(|reporter| read(&mut examined.model, reporter));
     let mut record = record.merge(examined.record());
     if let Some(verdict) = &verdict {
         record = record
@@ -89,8 +94,8 @@ fn judge(
 }
 
 /// Reads every file, and makes what that shows part of the model's health.
-fn read(model: &mut Inspected, bar: &Bar) -> Verdict {
-    let verdict = verify::verify(&model.facts, &|progress| bar.heed(progress));
+fn read(model: &mut Inspected, reporter: &Reporter) -> Verdict {
+    let verdict = verify::verify(&model.facts, &|progress| reporter.report(progress));
     model.health = verdict.health(model.health.clone());
     verdict
 }

@@ -19,6 +19,12 @@ pub fn size(bytes: u64) -> String {
     format!("{:.1}PB", value / 1000.0)
 }
 
+/// `1 file, 102B`, `3 files, 1.2GB`.
+pub fn files(count: usize, bytes: u64) -> String {
+    let noun = if count == 1 { "file" } else { "files" };
+    format!("{count} {noun}, {}", size(bytes))
+}
+
 /// `just now`, `5m ago`, `3h ago`, `2d ago`, and after a month the date.
 pub fn ago(then: SystemTime, now: SystemTime) -> String {
     // A clock that was ahead makes a file new, not old.

@@ -4,14 +4,15 @@
 
 #![cfg_attr(test, allow(clippy::unwrap_used))] // a test fails by panicking
 
-pub mod bar;
 pub mod completion;
-pub mod convert;
 pub mod dispatch;
+pub mod each;
 pub mod envelope;
 pub mod examine;
 pub mod exit;
+pub mod file_filter;
 pub mod health;
+pub mod hub_name;
 pub mod human;
 pub mod input;
 pub mod interrupt;
@@ -20,6 +21,7 @@ pub mod ordered;
 pub mod output;
 pub mod places;
 pub mod program;
+pub mod progress;
 pub mod prompt;
 pub mod remote;
 pub mod requests;
@@ -29,9 +31,12 @@ pub mod show;
 pub mod system;
 pub mod table;
 
-pub use bar::Bar;
+pub use each::each;
+pub use file_filter::FileFlags;
+pub use hub_name::HubName;
 pub use input::Input;
 pub use output::{Form, FormFlags, Output};
 pub use places::places;
 pub use program::{Tool, main};
+pub use progress::Reporter;
 pub use remote::remote;

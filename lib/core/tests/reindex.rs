@@ -185,7 +185,7 @@ fn a_file_that_changes_while_it_is_copied_ends_it() {
     let env = Env::new();
     let source = broken(&env);
     let later = source.join("model-00002-of-00002.safetensors");
-    let accident = |progress| {
+    let accident = |progress: Progress| {
         if matches!(progress, Progress::Due(_)) {
             fs::write(&later, shard("b", 4)).unwrap();
         }

@@ -197,6 +197,7 @@ fn progress_adds_up_whatever_is_wrong() {
         match progress {
             Progress::Due(bytes) => due.fetch_add(bytes, Ordering::Relaxed),
             Progress::Read(bytes) => read.fetch_add(bytes, Ordering::Relaxed),
+            other => panic!("{other:?}"),
         };
     });
     assert_eq!(due.into_inner(), (3 << 20) + 5);

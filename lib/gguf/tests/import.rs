@@ -295,7 +295,7 @@ fn an_import_that_is_stopped_leaves_nothing() {
     let hub = root.path().join("hf/hub");
     let places = Places { root: root.path().join("hf"), hub, workspaces: None };
     let mut tensors = 0;
-    let stop = |progress| {
+    let stop = |progress: Progress| {
         tensors += usize::from(matches!(progress, Progress::Read(_)));
         match tensors {
             5 => Err(Error::new(Kind::Execution, "", "interrupted")),
@@ -327,7 +327,7 @@ fn a_file_that_changes_while_it_is_read_ends_it() {
     for when in [1, 11] {
         fs::write(&source, &bytes).unwrap();
         let mut tensors = 0;
-        let change = |progress| {
+        let change = |progress: Progress| {
             tensors += usize::from(matches!(progress, Progress::Read(_)));
             if tensors == when {
                 fs::write(&source, &bytes).unwrap();

@@ -153,10 +153,11 @@ fn all_that_is_written_is_counted() {
     let bench = Bench::new("llama");
     fs::write(bench.at("source/notes.txt"), vec![b'x'; 100_000]).unwrap();
     let (mut due, mut read) = (0, 0);
-    let count = |progress| {
+    let count = |progress: Progress| {
         match progress {
             Progress::Due(bytes) => due += bytes,
             Progress::Read(bytes) => read += bytes,
+            other => panic!("{other:?}"),
         }
         Ok(())
     };
@@ -292,7 +293,7 @@ fn during(accident: impl Fn(&Path)) -> String {
     let bench = Bench::new("llama");
     let weights = bench.at("source/model.safetensors");
     let mut done = false;
-    let progress = |progress| {
+    let progress = |progress: Progress| {
         if matches!(progress, Progress::Read(_)) && !done {
             done = true;
             accident(&weights);

@@ -1,0 +1,245 @@
+//! Commands of a chat: lines that begin with a slash.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use mlxk_cli::Output;
+use mlxk_core::{Error, Kind, Record, Result};
+use mlxk_processor::Request;
+use serde_json::Value;
+
+use super::conversation::Conversation;
+use crate::run::options::Reasoning;
+
+/// Commands, and the help of each.
+pub const HELP: [(&str, &str); 10] = [
+    ("/system [TEXT]", "what the model is told before all; without TEXT, show it"),
+    ("/set [NAME [VALUE]]", "temperature, max_tokens, ...; without VALUE, as at the start"),
+    ("/reset", "forget what was said"),
+    ("/retry", "answer the last question again"),
+    ("/undo", "take the last question back, and its answer"),
+    ("/save FILE", "write the conversation to a file, as a request"),
+    ("/load FILE", "go on with a conversation from a file"),
+    ("/help", "show this"),
+    ("/quit", "leave; Ctrl-D does too"),
+    ("\"\"\"", "begins and ends a text of several lines; so does \\ at the end of a line"),
+];
+
+/// Options that `/set` knows, as records name them.
+const OPTIONS: [&str; 13] = [
+    "temperature",
+    "top_p",
+    "top_k",
+    "min_p",
+    "xtc_probability",
+    "xtc_threshold",
+    "repetition_penalty",
+    "presence_penalty",
+    "frequency_penalty",
+    "max_tokens",
+    "seed",
+    "stop",
+    "reasoning",
+];
+
+/// Command of a line.
+#[derive(Debug, PartialEq)]
+pub enum Command {
+    Help,
+    Quit,
+    Reset,
+    Retry,
+    Undo,
+    System(Option<String>),
+    Set(Option<(String, Option<String>)>),
+    Save(String),
+    Load(String),
+}
+
+impl Command {
+    /// Command of a line, if it has one.
+    ///
+    /// # Errors
+    /// If the line begins with a slash and is no command.
+    pub fn parse(line: &str) -> Result<Option<Command>> {
+        let line = line.trim();
+        if ["exit", "quit"].contains(&line.to_lowercase().as_str()) {
+            return Ok(Some(Command::Quit));
+        }
+        let Some(command) = line.strip_prefix('/') else { return Ok(None) };
+        let (name, rest) = command.split_once(char::is_whitespace).unwrap_or((command, ""));
+        let rest = rest.trim();
+        let some = (!rest.is_empty()).then(|| rest.to_owned());
+        let file =
+            || some.clone().ok_or_else(|| wrong(&format!("/{name} needs the name of a file")));
+        Ok(Some(match name {
+            "help" | "?" => Command::Help,
+            "quit" | "exit" | "bye" => Command::Quit,
+            "reset" | "clear" => Command::Reset,
+            "retry" => Command::Retry,
+            "undo" => Command::Undo,
+            "system" => Command::System(some),
+            "set" => Command::Set(some.map(|some| match some.split_once(char::is_whitespace) {
+                Some((name, value)) => (name.to_owned(), Some(value.trim().to_owned())),
+                None => (some, None),
+            })),
+            "save" => Command::Save(file()?),
+            "load" => Command::Load(file()?),
+            _ => return Err(wrong(&format!("/{name} is no command")).hint("/help tells them")),
+        }))
+    }
+}
+
+impl Conversation {
+    /// Executes a command.
+    ///
+    /// # Errors
+    /// If the command cannot be done, or the terminal not be written.
+    pub fn obey(&mut self, command: Command, out: &mut Output) -> Result<()> {
+        match command {
+            Command::Quit => Ok(()),
+            Command::Help => {
+                let lines = HELP.iter().map(|(name, what)| format!("{name:<18} {what}\n"));
+                out.text(&lines.collect::<String>())
+            }
+            Command::Reset => {
+                self.messages.clear();
+                self.remark("nothing was said", out)
+            }
+            Command::Undo => {
+                self.take_back()?;
+                self.remark("taken back", out)
+            }
+            Command::Retry => {
+                let question = self.take_back()?;
+                self.say(question["content"].as_str().unwrap_or_default().to_owned(), out)
+            }
+            Command::System(None) => {
+                let system = self.options.preset.system.as_deref().unwrap_or("no system prompt");
+                out.text(&format!("{system}\n"))
+            }
+            Command::System(text) => {
+                self.options.preset.system = text;
+                self.remark("the model is told this from now on", out)
+            }
+            Command::Set(None) => self.show_options(out),
+            Command::Set(Some((name, value))) => self.set(&name, value.as_deref(), out),
+            Command::Save(file) => {
+                self.save(&at_home(&file))?;
+                self.remark(&format!("{} messages in {file}", self.messages.len()), out)
+            }
+            Command::Load(file) => {
+                self.load(&at_home(&file))?;
+                self.remark(&format!("{} messages from {file}", self.messages.len()), out)
+            }
+        }
+    }
+
+    fn set(&mut self, name: &str, value: Option<&str>, out: &mut Output) -> Result<()> {
+        match (name, value) {
+            ("reasoning", None) => self.options.reasoning = self.start.reasoning,
+            ("reasoning", Some("show")) => self.options.reasoning = Reasoning::Show,
+            ("reasoning", Some("hide")) => self.options.reasoning = Reasoning::Hide,
+            ("reasoning", Some("only")) => self.options.reasoning = Reasoning::Only,
+            ("reasoning", _) => return Err(wrong("`reasoning` is show, hide or only")),
+            _ if OPTIONS.contains(&name) => {
+                let value = value.map_or(Value::Null, |value| {
+                    serde_json::from_str(value).unwrap_or_else(|_| value.into())
+                });
+                // What is null holds as at the start.
+                let set = self.set.clone().with(name, value);
+                let options = Request::parse(&set, &self.start.preset)?.options;
+                (self.options.preset.options, self.set) = (options, set);
+            }
+            _ => {
+                let hint = format!("these are: {}", OPTIONS.join(", "));
+                return Err(wrong(&format!("{name} is no option")).hint(hint));
+            }
+        }
+        let value = value.unwrap_or("as at the start");
+        self.remark(&format!("{name} is {value}"), out)
+    }
+
+    /// Writes the options of the next answer.
+    fn show_options(&self, out: &mut Output) -> Result<()> {
+        let (options, defaults) =
+            (&self.options.preset.options, self.runner.processor().defaults());
+        let number = |own: Option<f32>, default: f32| own.unwrap_or(default).to_string();
+        let count = |own: Option<u64>, none: &str| own.map_or(none.to_owned(), |n| n.to_string());
+        let stop = match options.stop.as_slice() {
+            [] => "the end of the answer".to_owned(),
+            stop => format!("{stop:?}"),
+        };
+        let values = [
+            number(options.temperature, defaults.temperature),
+            number(options.top_p, defaults.top_p),
+            options.top_k.unwrap_or(defaults.top_k).to_string(),
+            number(options.min_p, defaults.min_p),
+            number(options.xtc_probability, defaults.xtc_probability),
+            number(options.xtc_threshold, defaults.xtc_threshold),
+            number(options.repetition_penalty, defaults.repetition_penalty),
+            number(options.presence_penalty, defaults.presence_penalty),
+            number(options.frequency_penalty, defaults.frequency_penalty),
+            count(options.max_tokens, "what the context holds"),
+            count(options.seed, "another one for each answer"),
+            stop,
+            format!("{:?}", self.options.reasoning).to_lowercase(),
+        ];
+        let lines = OPTIONS.iter().zip(values).map(|(name, value)| format!("{name:<18} {value}\n"));
+        out.text(&lines.collect::<String>())
+    }
+
+    /// Writes the conversation as a request, which `mlxk-run --ndjson -` takes too.
+    fn save(&self, path: &Path) -> Result<()> {
+        let record = Record::default().with("messages", self.all());
+        fs::write(path, format!("{record}\n")).map_err(|e| Error::io(path, e))
+    }
+
+    fn load(&mut self, path: &Path) -> Result<()> {
+        let text = fs::read_to_string(path).map_err(|e| Error::io(path, e))?;
+        let at = |mut e: Error| {
+            e.subject = path.display().to_string();
+            e
+        };
+        let record = Record::parse(text.trim()).map_err(at)?;
+        Request::parse(&record, &self.options.preset).map_err(at)?;
+        let messages = record.fields().get("messages").and_then(Value::as_array);
+        let messages = messages.ok_or_else(|| at(wrong("no `messages`")))?;
+        let (system, said): (Vec<Value>, Vec<Value>) =
+            messages.iter().cloned().partition(|message| message["role"] == "system");
+        let system = system.first().and_then(|message| message["content"].as_str());
+        self.options.preset.system = system.map(str::to_owned);
+        self.messages = said;
+        Ok(())
+    }
+}
+
+/// Path as typed, with `~` as a shell has it.
+fn at_home(typed: &str) -> PathBuf {
+    mlxk_cli::places::at_home(Path::new(typed))
+}
+
+fn wrong(message: &str) -> Error {
+    Error::new(Kind::Validation, "", message)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_slash_begins_a_command_and_nothing_else_does() {
+        let parse = |line: &str| Command::parse(line).unwrap();
+        assert_eq!(parse("Why / how?"), None);
+        assert_eq!(parse(" /reset "), Some(Command::Reset));
+        assert_eq!(parse("Quit"), Some(Command::Quit));
+        assert_eq!(parse("/system  Be brief. "), Some(Command::System(Some("Be brief.".into()))));
+        let set =
+            |value: Option<&str>| Command::Set(Some(("top_p".into(), value.map(str::to_owned))));
+        assert_eq!(parse("/set top_p  0.5"), Some(set(Some("0.5"))));
+        assert_eq!(parse("/set top_p "), Some(set(None)));
+        for line in ["/no", "/save", "/"] {
+            assert!(Command::parse(line).is_err(), "{line}");
+        }
+    }
+}

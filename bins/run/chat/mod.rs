@@ -1,0 +1,56 @@
+//! Chat on a terminal: a line in, an answer out, until the user leaves.
+
+mod command;
+mod conversation;
+mod editor;
+mod quiet;
+
+use std::path::PathBuf;
+
+use command::Command;
+use conversation::Conversation;
+use editor::{Editor, Line};
+use mlxk_cli::Output;
+use mlxk_core::{Error, Result};
+use mlxk_infer::{Model, Runner};
+
+use super::options::RunOptions;
+
+/// Chats until the user leaves. `history` is the file that keeps what was typed.
+///
+/// # Errors
+/// If the terminal cannot be read or written.
+pub fn chat(
+    name: &str,
+    runner: Runner<Model>,
+    options: &RunOptions,
+    history: Option<PathBuf>,
+    out: &mut Output,
+) -> Result<()> {
+    let mut conversation = Conversation::new(runner, options);
+    let mut editor = Editor::new(history)?;
+    conversation.remark(&format!("{name}; /help tells the commands, Ctrl-D leaves"), out)?;
+    loop {
+        let done = match editor.read()? {
+            Line::End => return Ok(()),
+            Line::Interrupted => conversation.remark("Ctrl-D leaves", out),
+            Line::Text(text) => match Command::parse(&text) {
+                Ok(Some(Command::Quit)) => return Ok(()),
+                Ok(Some(command)) => conversation.obey(command, out),
+                Ok(None) if text.trim().is_empty() => Ok(()),
+                Ok(None) => conversation.say(text, out),
+                Err(e) => Err(e),
+            },
+        };
+        done.or_else(|e| complain(&e, out))?;
+    }
+}
+
+/// Writes an error: the conversation goes on, unless the terminal is gone.
+fn complain(e: &Error, out: &mut Output) -> Result<()> {
+    out.text(&format!("{e}\n"))?;
+    match &e.hint {
+        Some(hint) => out.text(&format!("hint: {hint}\n")),
+        None => Ok(()),
+    }
+}

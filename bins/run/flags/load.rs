@@ -1,0 +1,73 @@
+//! Flags of the model: what is loaded with it, and what it may take.
+
+use std::path::PathBuf;
+
+use clap::Args;
+use mlxk_core::{Error, Kind, Result};
+use mlxk_infer::Memory;
+
+use crate::run::options::ModelOptions;
+
+/// Flags of the model.
+#[derive(Args, Clone, Debug)]
+#[command(next_help_heading = "Work of the model")]
+pub struct LoadFlags {
+    /// With --ndjson -: answer so many requests side by side
+    #[arg(long, value_name = "N", default_value_t = 8)]
+    batch: usize,
+    /// With --ndjson -: write answers in the order of their requests
+    #[arg(long)]
+    ordered: bool,
+    /// Remember the first 4 and the last tokens of a text, so many together
+    #[arg(long, value_name = "N")]
+    max_kv_size: Option<u32>,
+    /// Remember keys and values in this many bits: 2, 3, 4, 5, 6 or 8
+    #[arg(long, value_name = "N")]
+    kv_bits: Option<u32>,
+    /// How many of them share a scale: 32, 64 or 128
+    #[arg(long, value_name = "N", default_value_t = 64)]
+    kv_group_size: u32,
+    /// How long a text is when that begins, as in mlx-lm
+    #[arg(long, value_name = "N", default_value_t = 5000)]
+    kv_start: u32,
+    /// Start from what this file remembers of a prompt; write it if there is none
+    #[arg(long, value_name = "FILE")]
+    prompt_cache: Option<PathBuf>,
+    /// A small model with the same tokens, which guesses what this one says
+    #[arg(long, value_name = "MODEL", add = mlxk_cli::completion::models())]
+    draft_model: Option<String>,
+    /// How many tokens it guesses at once
+    #[arg(long, value_name = "N", default_value_t = 3)]
+    num_draft_tokens: usize,
+    /// A folder with what mlx-lm trained for the model: LoRA, DoRA or full weights
+    #[arg(long, value_name = "DIR")]
+    adapter: Option<PathBuf>,
+}
+
+impl LoadFlags {
+    /// Options that the flags state.
+    ///
+    /// # Errors
+    /// If a value makes no sense.
+    pub fn options(&self) -> Result<ModelOptions> {
+        let memory = Memory {
+            max_kv_size: self.max_kv_size,
+            kv_bits: self.kv_bits,
+            kv_group_size: self.kv_group_size,
+            kv_start: self.kv_start,
+            ..Memory::default()
+        };
+        memory.check().map_err(|e| Error::new(Kind::Command, "", e.message))?;
+        if self.batch == 0 {
+            return Err(Error::new(Kind::Command, "", "`batch` is not a whole number from 1"));
+        }
+        Ok(ModelOptions {
+            batch: self.batch,
+            ordered: self.ordered,
+            memory,
+            prompt_cache: self.prompt_cache.clone(),
+            draft: self.draft_model.clone().map(|model| (model, self.num_draft_tokens)),
+            adapter: self.adapter.clone(),
+        })
+    }
+}

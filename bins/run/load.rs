@@ -1,0 +1,111 @@
+//! Loading of a model with its tokenizer, adapter, draft model and prompt cache.
+
+use std::fs::{self, File};
+use std::panic::resume_unwind;
+use std::path::Path;
+use std::sync::Arc;
+use std::thread;
+use std::time::Instant;
+
+use mlxk_cli::Output;
+use mlxk_cli::examine::{Examined, examine, find};
+use mlxk_core::{Error, Inspected, Kind, Places, Record, Result};
+use mlxk_infer::{Model, Runner};
+use mlxk_processor::{Processor, Tokenizer};
+
+use super::options::ModelOptions;
+
+/// Runner of a model that is loaded.
+///
+/// # Errors
+/// If the model, or what belongs to it, cannot be loaded, or there is not enough memory.
+pub fn load(
+    examined: &Examined,
+    options: &ModelOptions,
+    verbose: bool,
+    places: &Places,
+    out: &Output,
+) -> Result<Runner<Model>> {
+    let started = Instant::now();
+    let Inspected { facts, plan, .. } = &examined.model;
+    let (model, processor) = thread::scope(|scope| {
+        let reading = scope.spawn(|| Processor::read(facts, plan));
+        let model = model(examined, options, places, out);
+        (model, reading.join().unwrap_or_else(|panic| resume_unwind(panic)))
+    });
+    let runner = Runner::with(model?, Arc::new(processor?));
+    if verbose {
+        eprintln!("loaded {} in {:.2} s", facts.found.name, started.elapsed().as_secs_f64());
+    }
+    Ok(runner)
+}
+
+/// Model with its adapter, draft model and prompt cache.
+///
+/// # Errors
+/// If one of them cannot be loaded, they do not fit, or there is not enough memory.
+pub fn model(
+    examined: &Examined,
+    options: &ModelOptions,
+    places: &Places,
+    out: &Output,
+) -> Result<Model> {
+    let Inspected { facts, plan, .. } = &examined.model;
+    let (known, new) = match &options.prompt_cache {
+        Some(file) if file.exists() => (Some(file), None),
+        file => (None, file.as_ref()),
+    };
+    new.map_or(Ok(()), |file| can_be_written(file))?;
+    let draft = options.draft.as_ref().map(|(name, tokens)| {
+        let draft = find(&Record::default().with("name", name.as_str()), places)?;
+        Ok::<_, Error>((examine(&draft)?, *tokens))
+    });
+    let draft = draft.transpose()?;
+    admit(examined, out)?;
+    if let Some((draft, _)) = &draft {
+        admit(draft, out)?;
+        if !Tokenizer::read(facts)?.same_tokens(&Tokenizer::read(&draft.model.facts)?) {
+            let message = format!("its tokens are not those of {}", facts.found.name);
+            return Err(Error::new(Kind::Validation, &draft.model.facts.found.name, message)
+                .hint("a draft model comes from the same family"));
+        }
+    }
+    let mut loaded = match &options.adapter {
+        Some(adapter) => mlxk_infer::load_adapted(facts, plan, adapter)?,
+        None => mlxk_infer::load(facts, plan)?,
+    };
+    loaded.memory = options.memory.clone();
+    if let Some((draft, tokens)) = draft {
+        let guessing = mlxk_infer::load(&draft.model.facts, &draft.model.plan)?;
+        loaded = loaded.guided_by(guessing, tokens)?;
+    }
+    if let Some(file) = known {
+        loaded.restore(file, facts)?;
+    }
+    Ok(loaded)
+}
+
+/// Writes the prompt cache, if a file is named that is not there.
+///
+/// # Errors
+/// If the file cannot be written.
+pub fn keep(model: &Examined, options: &ModelOptions, runner: &Runner<Model>) -> Result<()> {
+    match options.prompt_cache.as_ref().filter(|file| !file.exists()) {
+        Some(file) => runner.source().save(file, &model.model.facts),
+        None => Ok(()),
+    }
+}
+
+/// Checks that a file that is not there can be written: known before the work, not after it.
+fn can_be_written(file: &Path) -> Result<()> {
+    let tried = File::create_new(file).and_then(|_| fs::remove_file(file));
+    tried.map_err(|e| Error::io(file, e))
+}
+
+fn admit(model: &Examined, out: &Output) -> Result<()> {
+    let Inspected { facts, health, plan } = &model.model;
+    if let Some(warning) = mlxk_infer::admit(facts, health, plan)? {
+        out.remark(&warning, "a shorter --max-tokens needs less");
+    }
+    Ok(())
+}

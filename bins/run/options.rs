@@ -1,0 +1,54 @@
+//! Options of a run, as the flags state them.
+
+use std::path::PathBuf;
+
+use clap::ValueEnum;
+use mlxk_infer::Memory;
+use mlxk_processor::request::Preset;
+
+/// Options of a run.
+#[derive(Clone, Debug)]
+pub struct RunOptions {
+    /// Defaults for all that a request does not state.
+    pub preset: Preset,
+    /// Parts of an answer that are shown.
+    pub reasoning: Reasoning,
+    /// True if standard output is a terminal.
+    pub terminal: bool,
+    /// True if standard output may be coloured.
+    pub colours: bool,
+    /// Options of the model.
+    pub model: ModelOptions,
+    /// True if text is written as it comes.
+    pub stream: bool,
+    /// True if speed is told on standard error.
+    pub verbose: bool,
+}
+
+/// Options of a model: what is loaded with it, and what it may take.
+#[derive(Clone, Debug)]
+pub struct ModelOptions {
+    /// Largest number of requests that are answered side by side.
+    pub batch: usize,
+    /// True if answers are written in the order of their requests.
+    pub ordered: bool,
+    /// Options of the KV cache.
+    pub memory: Memory,
+    /// File of the prompt cache.
+    pub prompt_cache: Option<PathBuf>,
+    /// Draft model as typed, and the number of tokens that it drafts at once.
+    pub draft: Option<(String, usize)>,
+    /// Folder of an adapter.
+    pub adapter: Option<PathBuf>,
+}
+
+/// Parts of an answer that are shown; `--help` shows what is said of each here.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Reasoning {
+    /// Reasoning before the answer; the default on a terminal
+    Show,
+    /// The answer alone; the default elsewhere
+    Hide,
+    /// Reasoning alone
+    Only,
+}

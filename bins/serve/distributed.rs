@@ -1,0 +1,119 @@
+//! Rank of this process among those that hold a model: flags, and MLX's variables of the environment.
+
+use std::env::{self, VarError};
+use std::fs;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+
+use clap::Args;
+use mlxk_core::{Error, Kind, Result};
+use mlxk_infer::distributed::{Place, Split};
+use serde_json::Value;
+
+/// Flags of a model that several processes hold.
+#[derive(Args, Clone, Debug)]
+#[command(next_help_heading = "Several processes")]
+pub struct DistributedFlags {
+    /// Hold one model together with other processes, here or on other machines
+    #[arg(long, conflicts_with = "ttl")]
+    distributed: bool,
+    /// The addresses of all ranks, as MLX has them; else MLX_HOSTFILE
+    #[arg(long, value_name = "FILE", requires = "distributed")]
+    hostfile: Option<PathBuf>,
+    /// Which of them this process is, from 0 on; else MLX_RANK
+    #[arg(long, value_name = "N", requires = "distributed")]
+    rank: Option<usize>,
+    /// How to take the model apart, tensor or pipeline; as it fits, if not said
+    #[arg(long, value_name = "HOW", requires = "distributed", value_parser = split)]
+    split: Option<Split>,
+}
+
+fn split(text: &str) -> std::result::Result<Split, String> {
+    let known = Split::ALL.iter().find(|(_, name)| *name == text);
+    known.map(|(split, _)| *split).ok_or_else(|| "tensor or pipeline".to_owned())
+}
+
+impl DistributedFlags {
+    /// Way to split the model, if one was named.
+    pub fn split(&self) -> Option<Split> {
+        self.split
+    }
+
+    /// Place of this process among several, if it is one of several. Sets MLX's variables of the
+    /// environment, and so must be called before other threads run.
+    ///
+    /// # Errors
+    /// If the rank, or the addresses of the others, are not named or make no sense.
+    pub fn place(&self) -> Result<Option<Place>> {
+        if !self.distributed {
+            return Ok(None);
+        }
+        let rank = match (self.rank, variable("MLX_RANK")?) {
+            (Some(rank), _) => rank,
+            (None, Some(text)) => text.parse().map_err(|_| wrong("MLX_RANK", "not a number"))?,
+            (None, None) => {
+                return Err(wrong("--distributed", "which rank is this?").hint("--rank 0"));
+            }
+        };
+        let (size, first, backend) = self.others()?;
+        if rank >= size {
+            let why = format!("there are {size} ranks, counted from 0, and no {rank}");
+            return Err(wrong("--rank", &why));
+        }
+        // SAFETY: no other thread reads the environment yet: this is asked before there are any.
+        unsafe { env::set_var("MLX_RANK", rank.to_string()) };
+        let on_cpu = mlxk_infer::on_cpu()?;
+        Ok(Some(Place { rank, size, first, backend, on_cpu }))
+    }
+
+    /// Number of ranks, address of rank 0, and MLX's backend.
+    fn others(&self) -> Result<(usize, SocketAddr, &'static str)> {
+        if let (None, Some(devices)) = (&self.hostfile, variable("MLX_IBV_DEVICES")?) {
+            let hosts = list(Path::new(&devices))?;
+            let first = variable("MLX_JACCL_COORDINATOR")?.unwrap_or_default();
+            return Ok((hosts.len(), address("MLX_JACCL_COORDINATOR", &first)?, "jaccl"));
+        }
+        let told = variable("MLX_HOSTFILE")?.map(PathBuf::from);
+        let file = self.hostfile.clone().or(told).ok_or_else(|| {
+            wrong("--distributed", "where are the others?").hint("--hostfile FILE tells")
+        })?;
+        let hosts = list(&file)?;
+        let first = hosts.first().and_then(|host| host.get(0)).and_then(Value::as_str);
+        let shown = file.display().to_string();
+        let first = address(&shown, first.unwrap_or_default())?;
+        // SAFETY: as above.
+        unsafe { env::set_var("MLX_HOSTFILE", &file) };
+        Ok((hosts.len(), first, "ring"))
+    }
+}
+
+fn variable(name: &str) -> Result<Option<String>> {
+    match env::var(name) {
+        Ok(text) => Ok(Some(text)),
+        Err(VarError::NotPresent) => Ok(None),
+        Err(e) => Err(wrong(name, &e.to_string())),
+    }
+}
+
+/// Addresses of each rank in a host file, which lists two or more.
+fn list(path: &Path) -> Result<Vec<Value>> {
+    let subject = path.display().to_string();
+    let text = fs::read(path).map_err(|e| Error::io(path, e))?;
+    let hosts: Option<Vec<Value>> = serde_json::from_slice(&text).ok();
+    let hosts = hosts.filter(|hosts| hosts.len() > 1 && hosts.iter().all(Value::is_array));
+    hosts.ok_or_else(|| {
+        wrong(&subject, "not a list of two or more ranks")
+            .hint(r#"it is like [["10.0.0.1:5000"], ["10.0.0.2:5000"]]"#)
+    })
+}
+
+fn address(subject: &str, text: &str) -> Result<SocketAddr> {
+    text.parse().map_err(|_| {
+        wrong(subject, &format!("not the address of rank 0: {text:?}"))
+            .hint("an address is like 10.0.0.1:5000")
+    })
+}
+
+fn wrong(subject: &str, why: &str) -> Error {
+    Error::new(Kind::Command, subject, why)
+}

@@ -1,0 +1,160 @@
+//! Flags of connections and of limits to what models take.
+
+use std::path::PathBuf;
+use std::str::FromStr;
+use std::time::Duration;
+
+use axum::http::HeaderValue;
+use clap::{ArgAction, Args};
+use mlxk_core::{Error, Kind, Result};
+use mlxk_engine::Bounds;
+use mlxk_infer::Memory;
+use mlxk_processor::request::{Options, Preset};
+
+/// Flags of connections.
+#[derive(Args, Clone, Debug)]
+#[command(next_help_heading = "Connections")]
+pub struct ListenFlags {
+    /// Listen on this address
+    #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1")]
+    pub(crate) host: String,
+    /// Listen on this port; 0 takes one that is free
+    #[arg(long, value_name = "N", default_value_t = 8000)]
+    pub(crate) port: u16,
+    /// Listen on this socket of the file system, and on no address
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["host", "port"])]
+    pub(crate) socket: Option<PathBuf>,
+    /// Answer those alone who know a key of this file, one a line; else MLXK_API_KEY
+    #[arg(long, value_name = "FILE")]
+    pub(crate) api_key_file: Option<PathBuf>,
+    /// Let pages from there ask, as https://example.org; may be repeated
+    #[arg(long, value_name = "ORIGIN", action = ArgAction::Append)]
+    allow_origin: Vec<String>,
+    /// The largest body of a request
+    #[arg(long, value_name = "SIZE", default_value = "16MB")]
+    pub(crate) max_body: Size,
+    /// Pass over fields of requests that nothing heeds, instead of refusing them
+    #[arg(long)]
+    pub(crate) ignore_unknown: bool,
+    /// Seconds that answers have to end when the server is told to
+    #[arg(long, value_name = "SECONDS", default_value_t = 5)]
+    grace: u64,
+}
+
+impl ListenFlags {
+    /// Time that answers have to end when the server is told to.
+    pub fn grace(&self) -> Duration {
+        Duration::from_secs(self.grace)
+    }
+
+    /// Origins of pages that browsers let ask (CORS).
+    ///
+    /// # Errors
+    /// If one is no origin.
+    pub(crate) fn origins(&self) -> Result<Vec<HeaderValue>> {
+        let origin = |text: &String| {
+            let plain = text.split_once("://").is_some_and(|(_, host)| !host.contains(['/', '*']));
+            let value = HeaderValue::from_str(text).ok().filter(|_| plain);
+            value.ok_or_else(|| {
+                Error::new(Kind::Command, "--allow-origin", format!("not an origin: {text}"))
+                    .hint("an origin is like https://example.org, without a path")
+            })
+        };
+        self.allow_origin.iter().map(origin).collect()
+    }
+}
+
+/// Flags of limits to what models take.
+#[derive(Args, Clone, Debug)]
+#[command(next_help_heading = "Work of the models")]
+pub struct LimitFlags {
+    /// Answer so many requests side by side
+    #[arg(long, value_name = "N", default_value_t = 32)]
+    batch: usize,
+    /// Let so many requests wait; more are told to come again
+    #[arg(long, value_name = "N", default_value_t = 128)]
+    queue: u64,
+    /// Memory for all models and texts; four fifths of what is free, if not said
+    #[arg(long, value_name = "SIZE")]
+    memory: Option<Size>,
+    /// Memory for texts that are over, whose beginnings others may share
+    #[arg(long, value_name = "SIZE", default_value = "1GB")]
+    prefix_cache: Size,
+    /// Unload a model that nobody asked for so many seconds
+    #[arg(long, value_name = "SECONDS")]
+    ttl: Option<u64>,
+    /// End answers after this many tokens whose requests do not say
+    #[arg(long, value_name = "N", env = "MLXK2_MAX_TOKENS", hide_env = true)]
+    max_tokens: Option<u64>,
+}
+
+impl LimitFlags {
+    /// Bounds of the engine; `lenient` ignores unknown fields of requests.
+    ///
+    /// # Errors
+    /// If a value makes no sense.
+    pub(crate) fn bounds(&self, lenient: bool) -> Result<Bounds> {
+        if self.batch == 0 || self.queue == 0 {
+            let message = "--batch and --queue are whole numbers from 1";
+            return Err(Error::new(Kind::Command, "", message));
+        }
+        if self.memory.is_some_and(|size| size.0 == 0) {
+            return Err(Error::new(Kind::Command, "", "--memory 0 has room for no model"));
+        }
+        let options = Options { max_tokens: self.max_tokens, ..Options::default() };
+        options.check().map_err(|e| Error::new(Kind::Command, "", e.message))?;
+        let free = || mlxk_infer::free_memory().map_or(u64::MAX, |free| free / 5 * 4);
+        let memory = self.memory.map_or_else(free, |size| size.0);
+        // What is remembered of texts that are over must leave room for models.
+        let prefix_bytes = self.prefix_cache.0.min(memory / 4);
+        Ok(Bounds {
+            batch: self.batch,
+            queue: self.queue,
+            memory: memory.saturating_sub(prefix_bytes),
+            ttl: self.ttl.map(Duration::from_secs),
+            texts: Memory { prefix_bytes, ..Memory::default() },
+            preset: Preset { options, lenient, ..Preset::default() },
+        })
+    }
+}
+
+/// Number of bytes, written as `512MB`, `8GB` or `1000000`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Size(pub u64);
+
+impl FromStr for Size {
+    type Err = String;
+
+    fn from_str(text: &str) -> std::result::Result<Size, String> {
+        let digits = text.trim_end_matches(|c: char| c.is_ascii_alphabetic());
+        let unit = match text[digits.len()..].to_ascii_uppercase().as_str() {
+            "" | "B" => 1,
+            "K" | "KB" => 1e3 as u64,
+            "M" | "MB" => 1e6 as u64,
+            "G" | "GB" => 1e9 as u64,
+            "T" | "TB" => 1e12 as u64,
+            _ => return Err("a size is like 512MB or 8GB".to_owned()),
+        };
+        let count: Option<f64> = digits.trim().parse().ok();
+        match count.filter(|count| (0.0..1e15).contains(count)) {
+            Some(count) => Ok(Size((count * unit as f64) as u64)),
+            None => Err("a size is like 512MB or 8GB".to_owned()),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sizes_have_a_unit_or_none() {
+        let size = |text: &str| text.parse::<Size>().map(|size| size.0);
+        assert_eq!(size("8GB"), Ok(8_000_000_000));
+        assert_eq!(size("1.5mb"), Ok(1_500_000));
+        assert_eq!(size("1000"), Ok(1000));
+        for wrong in ["", "GB", "-1GB", "1XB", "1e400"] {
+            assert!(size(wrong).is_err(), "{wrong}");
+        }
+    }
+}

@@ -1,0 +1,36 @@
+//! API keys from a file or from the environment.
+
+use std::path::Path;
+use std::{env, fs};
+
+use mlxk_core::{Error, Kind, Result};
+use mlxk_serve::Key;
+
+/// Variable of the environment that holds a key. A flag would show it to everyone who lists processes.
+const VARIABLE: &str = "MLXK_API_KEY";
+
+/// API keys in `file`, one a line, or the one in the environment; empty if there is neither.
+///
+/// # Errors
+/// If `file` cannot be read, or a key not be sent in a header.
+pub fn keys(file: Option<&Path>) -> Result<Vec<Key>> {
+    let (subject, text) = match (file, env::var(VARIABLE)) {
+        (Some(file), _) => {
+            (file.display().to_string(), fs::read_to_string(file).map_err(|e| Error::io(file, e))?)
+        }
+        (None, Ok(text)) => (VARIABLE.to_owned(), text),
+        (None, Err(env::VarError::NotPresent)) => return Ok(Vec::new()),
+        (None, Err(e)) => return Err(Error::new(Kind::Command, VARIABLE, e.to_string())),
+    };
+    let unsendable = || {
+        Error::new(Kind::Command, &subject, "not a key that a client can send")
+            .hint("a key has letters, digits and signs of ASCII, no space")
+    };
+    let lines = text.lines().map(str::trim).filter(|line| !line.is_empty());
+    let keys: Vec<Key> =
+        lines.map(|line| Key::new(line).ok_or_else(unsendable)).collect::<Result<_>>()?;
+    match keys.is_empty() {
+        true => Err(Error::new(Kind::Command, &subject, "no key in it")),
+        false => Ok(keys),
+    }
+}

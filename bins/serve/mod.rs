@@ -1,0 +1,155 @@
+//! Run of a server, from its flags to its end: sockets, keys, logs, models, signals.
+
+mod distributed;
+mod flags;
+mod key;
+mod listen;
+mod log;
+mod socket_file;
+
+use std::io::{self, Write};
+use std::process;
+use std::time::Duration;
+
+use mlxk_cli::exit::Exit;
+use mlxk_cli::{Form, Output, interrupt, program};
+use mlxk_core::{Error, Kind, Places, Record, Result};
+use mlxk_engine::Local;
+use mlxk_infer::distributed::Watch;
+use mlxk_serve::{App, Level, Settings, Times};
+use serde_json::{Value, json};
+
+pub use distributed::DistributedFlags;
+pub use flags::{LimitFlags, ListenFlags};
+pub use log::LogFlags;
+
+/// Largest number of open connections.
+const CONNECTIONS: usize = 1024;
+
+/// Times that clients have to send and to read.
+const TIMES: Times = Times {
+    head: Duration::from_secs(30),
+    body: Duration::from_secs(60),
+    write: Duration::from_secs(30),
+};
+
+/// Serves the models of `places` until a signal comes; `models` are loaded at the start. A rank
+/// other than the first holds its part of the one model until the first rank ends.
+///
+/// # Errors
+/// If a model cannot be loaded, no socket be opened, or another rank is gone.
+pub fn serve(
+    models: &[String],
+    listen: &ListenFlags,
+    limits: &LimitFlags,
+    distributed: &DistributedFlags,
+    log: &LogFlags,
+    places: Places,
+    out: &mut Output,
+) -> Result<()> {
+    program::ignore_sigpipe();
+    let place = distributed.place()?;
+    let only = match (&place, models) {
+        (Some(place), [model]) => Some((place, model)),
+        (Some(_), _) => return Err(one_model()),
+        (None, _) => None,
+    };
+    let tell = log.log();
+    let said = |message: String| tell.say(Level::Info, message);
+    let bounds = limits.bounds(listen.ignore_unknown)?;
+    if let Some((place, model)) = only.filter(|(place, _)| place.rank > 0) {
+        let followed = mlxk_engine::follow(places, bounds.memory, model, place, &mut |part| {
+            said(format!("rank {} has {}", place.rank, part.describe()));
+            announce(&[], models, None, Some(place.rank), out)
+        });
+        return followed.map_err(|e| -> Error { leave(&e, out) });
+    }
+    let keys = key::keys(listen.api_key_file.as_deref())?;
+    let open = listen::open(listen)?;
+    if !open.here && keys.is_empty() {
+        return Err(Error::new(Kind::Command, "", "others may connect, and anyone may ask").hint(
+            "--api-key-file FILE or MLXK_API_KEY tells who may; --host 127.0.0.1 keeps it here",
+        ));
+    }
+    let settings = Settings {
+        keys,
+        loopback: open.loopback,
+        origins: listen.origins()?,
+        lenient: listen.ignore_unknown,
+        max_body: listen.max_body.0 as usize,
+        max_connections: CONNECTIONS,
+        max_tokens: bounds.preset.options.max_tokens,
+        times: TIMES,
+        log: tell.clone(),
+    };
+    let most = settings.max_tokens;
+    let (engine, ranks) = match only {
+        None => (Local::start(places, bounds, models)?, None),
+        Some((place, model)) => {
+            let wish = (place, distributed.split());
+            let (engine, ranks) = Local::lead(places, bounds, model, wish, &said)?;
+            (engine, Some(ranks))
+        }
+    };
+    let app = App::new(engine, settings);
+    let watch = interrupt::watch();
+    announce(&open.addresses, models, most, only.map(|(place, _)| place.rank), out)?;
+    for address in &open.addresses {
+        said(format!("listening on {address}"));
+    }
+    let lost = || ranks.as_ref().and_then(Watch::lost);
+    let stopped = || watch.caught() || lost().is_some();
+    let served = mlxk_serve::run(&app, open.sockets, listen.grace(), &stopped);
+    drop(open.file);
+    let served = lost().map_or(served, Err);
+    ranks.iter().for_each(Watch::end);
+    said("stopped".to_owned());
+    // From here on the signal ends the program, as its parent expects.
+    drop(watch);
+    match ranks {
+        Some(_) => served.map_err(|e| -> Error { leave(&e, out) }),
+        None => served,
+    }
+}
+
+/// Ends the process of a rank with `error`, before MLX tidies up: it may free twice what was on its
+/// way to a rank that is gone.
+fn leave(error: &Error, out: &mut Output) -> ! {
+    // The status tells it too.
+    let _ = out.error(error);
+    let _ = io::stdout().flush();
+    // SAFETY: this ends the process, and runs nothing of it.
+    unsafe { libc::_exit(Exit::from(error) as i32) }
+}
+
+fn one_model() -> Error {
+    let message = "it is one model that several processes hold";
+    Error::new(Kind::Command, "--distributed", message).hint("--model MODEL, once, names it")
+}
+
+/// Writes the record of a server that is ready: its addresses, models and limits.
+fn announce(
+    addresses: &[String],
+    models: &[String],
+    most: Option<u64>,
+    rank: Option<usize>,
+    out: &mut Output,
+) -> Result<()> {
+    let mut told = json!({
+        "addresses": addresses,
+        "pid": process::id(),
+        "models": models,
+        "max_tokens": most,
+    });
+    if let Some(rank) = rank {
+        told["rank"] = rank.into();
+    }
+    match (out.form, told) {
+        (Form::Human, _) => Ok(()),
+        (Form::Ndjson, Value::Object(fields)) => out.lines([&Record::from(fields)]),
+        (_, data) => out.text(&format!(
+            "{}\n",
+            json!({"status": "starting", "command": "serve", "data": data, "error": null})
+        )),
+    }
+}

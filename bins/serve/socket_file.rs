@@ -1,0 +1,115 @@
+//! File of a socket, which goes away with its server, however that ends.
+//!
+//! A process that is killed can tidy up nothing. So a small child of it waits at the end of a pipe:
+//! when the server is gone, the pipe is closed, and the child removes the file and ends. It is made
+//! before the socket, which it would hold open otherwise; what it may remove it is told after.
+
+use std::fs;
+use std::io::{self, PipeReader, PipeWriter, Read, Write, pipe};
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf, absolute};
+
+use mlxk_core::{Error, Result};
+
+/// File of a socket. When it is dropped, the file is removed if it was made here.
+pub struct SocketFile {
+    path: PathBuf,
+    /// Identity of the file that was made here.
+    own: Option<Identity>,
+    /// End of the pipe that the child waits at.
+    pipe: PipeWriter,
+    child: libc::pid_t,
+}
+
+/// Identity of a file among those that may have had its name: device, inode, and time of its last
+/// change, since the number of an inode is soon given again.
+#[derive(Clone, Copy, PartialEq)]
+struct Identity([u64; 4]);
+
+impl Identity {
+    const BYTES: usize = 32;
+
+    fn at(path: &Path) -> io::Result<Identity> {
+        let file = fs::symlink_metadata(path)?;
+        let (seconds, nanoseconds) = (file.mtime() as u64, file.mtime_nsec() as u64);
+        Ok(Identity([file.dev(), file.ino(), seconds, nanoseconds]))
+    }
+
+    fn bytes(self) -> Vec<u8> {
+        self.0.iter().flat_map(|part| part.to_ne_bytes()).collect()
+    }
+}
+
+impl SocketFile {
+    /// Forks the child that removes `path`. No other thread may run yet.
+    ///
+    /// # Errors
+    /// If the child cannot be made.
+    pub fn new(path: &Path) -> Result<SocketFile> {
+        let io = |e| Error::io(path, e);
+        let path = absolute(path).map_err(io)?;
+        let (reader, pipe) = pipe().map_err(io)?;
+        // SAFETY: there is no other thread, so that nothing is locked in the child.
+        match unsafe { libc::fork() } {
+            -1 => Err(io(io::Error::last_os_error())),
+            0 => {
+                drop(pipe);
+                wait(reader, &path)
+            }
+            child => Ok(SocketFile { path, own: None, pipe, child }),
+        }
+    }
+
+    /// Marks the file that is there now as the one to remove.
+    ///
+    /// # Errors
+    /// If there is no file, or the child is gone.
+    pub fn arm(&mut self) -> Result<()> {
+        let io = |e| Error::io(&self.path, e);
+        let own = Identity::at(&self.path).map_err(io)?;
+        self.own = Some(own);
+        self.pipe.write_all(&own.bytes()).map_err(io)
+    }
+}
+
+impl Drop for SocketFile {
+    fn drop(&mut self) {
+        if let Some(own) = self.own {
+            remove(&self.path, &own.bytes());
+        }
+        // SAFETY: the child is one of ours that nobody waited for, and has nothing left to do.
+        unsafe {
+            libc::kill(self.child, libc::SIGKILL);
+            libc::waitpid(self.child, std::ptr::null_mut(), 0);
+        }
+    }
+}
+
+/// Run of the child, which ignores the signals that end its parent. First it reads the identity of
+/// the parent's file; the end of the pipe tells that the parent is gone.
+fn wait(mut pipe: PipeReader, path: &Path) -> ! {
+    // SAFETY: nothing else uses these, or changes what signals do.
+    unsafe {
+        for signal in [libc::SIGINT, libc::SIGTERM, libc::SIGHUP] {
+            libc::signal(signal, libc::SIG_IGN);
+        }
+        for standard in 0..3 {
+            libc::close(standard);
+        }
+    }
+    let mut own = [0; Identity::BYTES];
+    // Before it is told, there is nothing to remove.
+    if pipe.read_exact(&mut own).is_ok() && pipe.read_to_end(&mut Vec::new()).is_ok() {
+        remove(path, &own);
+    }
+    // SAFETY: what the parent has to tidy up at its end is the parent's.
+    unsafe { libc::_exit(0) }
+}
+
+/// Removes the file whose identity has the bytes `own`; another file of that name stays.
+fn remove(path: &Path, own: &[u8]) {
+    if Identity::at(path).is_ok_and(|there| there.bytes() == own) {
+        // Nobody is left to hear that it cannot be.
+        let _ = fs::remove_file(path);
+    }
+}

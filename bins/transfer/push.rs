@@ -1,0 +1,180 @@
+//! Push of a workspace to the Hub, and what is said of it.
+
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use mlxk_cli::{Form, Output, Reporter, human, interrupt};
+use mlxk_core::store::{self, Revisions, staging};
+use mlxk_core::{Error, Kind, Places, Record, Remote, Result};
+use mlxk_hub::Hub;
+use mlxk_hub::push::{self, Pushed, Wish};
+use serde_json::Value;
+
+/// Shortest time to wait for an answer: a Hub that makes a commit is silent for a while.
+const SILENCE: Duration = Duration::from_secs(120);
+
+/// Options of a push that do not concern the Hub.
+#[derive(Clone, Copy, Debug)]
+pub struct Options {
+    /// True if the workspace is only checked, and the Hub not asked.
+    pub check_only: bool,
+    /// True if more than the result is told.
+    pub verbose: bool,
+    /// True if records of the progress are written.
+    pub events: bool,
+}
+
+/// Pushes the workspace that `dir` names.
+///
+/// # Errors
+/// If there is no such workspace, no token, or the push fails.
+pub fn push(
+    dir: &Path,
+    wish: &Wish,
+    options: Options,
+    remote: Remote,
+    places: &Places,
+    out: &mut Output,
+) -> Result<()> {
+    let dir = workspace(dir, places)?;
+    if options.check_only {
+        return check(&dir, wish, out);
+    }
+    if remote.token.is_none() {
+        return Err(Error::new(Kind::Auth, &wish.repo, "a push needs a token, and there is none")
+            .hint("HF_TOKEN, or `hf auth login`, says who you are"));
+    }
+    let silence = remote.silence.max(SILENCE);
+    let watch = interrupt::watch();
+    let hub = Hub::new(Remote { silence, ..remote }, interrupt::caught)?;
+    let reporter = Reporter::new(&wish.repo, options.events, out).titled();
+    let pushed = push::push(&hub, &dir, wish, &|progress| reporter.report(progress));
+    reporter.finish()?;
+    if watch.caught() {
+        out.remark("interrupted", "what has arrived is not sent again");
+        return Ok(()); // and dies of the signal
+    }
+    let pushed = pushed?;
+    if let [first, ..] = &pushed.refused[..] {
+        let count = pushed.refused.len();
+        let message = format!("{}: not taken by the Hub: {count} files, {first} first", wish.repo);
+        out.remark(&message, "the .gitignore of the repository names them");
+    }
+    write(&pushed, options, out)
+}
+
+/// Looks at the workspace `dir`; the answer is no if it is unhealthy.
+fn check(dir: &Path, wish: &Wish, out: &mut Output) -> Result<()> {
+    let health = push::check(dir)?;
+    if health.get("healthy") != Some(&Value::Bool(true)) {
+        out.deny();
+    }
+    let count = health.get("files_count").cloned();
+    let message = verdict(&health);
+    match out.form {
+        Form::Human => {
+            let anomalies = health.get("anomalies").and_then(Value::as_array).cloned();
+            let anomalies: String = anomalies.iter().flatten().map(anomaly).collect();
+            out.text(&format!("push: {} — {message}\n{anomalies}", dir.display()))
+        }
+        form => {
+            let record = Record::default()
+                .with("name", dir.to_string_lossy())
+                .with("hash", Value::Null)
+                .with("repo_id", &*wish.repo)
+                .with("branch", &*wish.branch)
+                .with("local_files_count", count)
+                .with("message", message)
+                .with("dry_run", false)
+                .with("workspace_health", Value::from(health));
+            if form == Form::Json { out.envelope(record) } else { out.lines([&record]) }
+        }
+    }
+}
+
+/// Directory that `dir` means: one there is; a workspace of the home; else the one workspace whose
+/// path begins so.
+fn workspace(dir: &Path, places: &Places) -> Result<PathBuf> {
+    let homed = staging::homed(dir, places);
+    let found = match [dir, &homed].into_iter().find(|path| path.is_dir()) {
+        Some(found) => found.to_owned(),
+        None => beginning(dir, places)?,
+    };
+    let found = found.canonicalize().map_err(|e| Error::io(&found, e))?;
+    staging::check_source(&found, places)?;
+    Ok(found)
+}
+
+fn beginning(dir: &Path, places: &Places) -> Result<PathBuf> {
+    let subject = dir.display().to_string();
+    let refuse = |message: &str| Error::new(Kind::WorkspaceNotFound, &subject, message);
+    if dir.exists() {
+        return Err(refuse("not a directory"));
+    }
+    let missing = || refuse("no such directory").hint("`mlxk ls --all` shows the workspaces");
+    let is_path = dir.is_absolute() || subject.starts_with('.') || subject.contains('/');
+    if !is_path {
+        return Err(missing());
+    }
+    let pattern = if dir.is_absolute() || subject.starts_with('.') {
+        subject.clone()
+    } else {
+        format!("./{subject}")
+    };
+    let found = store::matching(places, &pattern, Revisions::Current)?;
+    match found.as_slice() {
+        [] => Err(missing()),
+        [one] => Ok(one.found.path.clone()),
+        several => {
+            let names: Vec<_> = several.iter().map(|one| one.found.name.clone()).collect();
+            let message = format!("could be any of {} workspaces", names.len());
+            Err(Error::new(Kind::AmbiguousMatch, &subject, message)
+                .hint(format!("say more of one of {}", names.join(", ")))
+                .matches(names))
+        }
+    }
+}
+
+fn write(pushed: &Pushed, options: Options, out: &mut Output) -> Result<()> {
+    match out.form {
+        Form::Human => out.text(&text(pushed, options.verbose)),
+        Form::Ndjson if options.events => out.lines([&pushed.record().with("type", "end")]),
+        Form::Ndjson => out.lines([&pushed.record()]),
+        Form::Json => out.envelope(pushed.record()),
+    }
+}
+
+fn text(pushed: &Pushed, verbose: bool) -> String {
+    let Pushed { repo, branch, .. } = pushed;
+    let mut text = format!("push: {repo}@{branch} — {}\n", pushed.message());
+    if !verbose && !pushed.dry_run {
+        return text;
+    }
+    if let Some(made) = &pushed.made {
+        text += &format!("  {}\n", made.url);
+    }
+    let lists = [("+", &pushed.added), ("~", &pushed.modified), ("-", &pushed.only_there)];
+    for (mark, paths) in lists {
+        for path in paths {
+            text += &format!("  {mark} {path}\n");
+        }
+    }
+    text
+}
+
+fn verdict(health: &Record) -> String {
+    let number = |key| health.get(key).and_then(Value::as_u64).unwrap_or_default();
+    let healthy = health.get("healthy") == Some(&Value::Bool(true));
+    let (files, bytes) = (number("files_count"), human::size(number("total_bytes")));
+    let verdict = if healthy { "healthy" } else { "unhealthy" };
+    format!("{verdict}, {files} files, {bytes}")
+}
+
+fn anomaly(anomaly: &Value) -> String {
+    let word = |key: &str| anomaly[key].as_str().unwrap_or_default().to_owned();
+    let path = match anomaly["path"].as_str() {
+        Some(path) => format!("{path}: "),
+        None => String::new(),
+    };
+    format!("  {}: {path}{}\n", word("severity"), word("message"))
+}
