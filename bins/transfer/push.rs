@@ -4,7 +4,9 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use mlxk_cli::{Form, Output, Reporter, human, interrupt};
-use mlxk_core::store::{self, Revisions, staging};
+use mlxk_core::list::matching;
+use mlxk_core::store::Revisions;
+use mlxk_core::workspace::staging;
 use mlxk_core::{Error, Kind, Places, Record, Remote, Result};
 use mlxk_hub::Hub;
 use mlxk_hub::push::{self, Pushed, Wish};
@@ -121,7 +123,7 @@ fn beginning(dir: &Path, places: &Places) -> Result<PathBuf> {
     } else {
         format!("./{subject}")
     };
-    let found = store::matching(places, &pattern, Revisions::Current)?;
+    let found = matching(places, &pattern, Revisions::Current)?;
     match found.as_slice() {
         [] => Err(missing()),
         [one] => Ok(one.found.path.clone()),

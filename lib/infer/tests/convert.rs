@@ -348,7 +348,7 @@ fn a_disk_without_room_is_refused_before_anything_is_written() {
         .set_len((bytes.len() + HUGE) as u64)
         .unwrap();
     tensors::rebuild_index(&bench.at("source")).unwrap();
-    let read = |_| -> Result<(), Error> { panic!("something was written") };
+    let read = |_: mlxk_core::Progress| -> Result<(), Error> { panic!("something was written") };
     let recipe = quantize(Mode::Affine, "4", Some(32));
     let (source, target) = (bench.at("source"), bench.at("target"));
     let error = convert(&source, &target, &recipe, true, &bench.places(), read).unwrap_err();
