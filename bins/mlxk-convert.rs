@@ -11,7 +11,7 @@ use clap::builder::{PossibleValuesParser, TypedValueParser};
 use mlxk_cli::{Form, FormFlags, Output, Tool};
 use mlxk_core::quantization::Mode;
 use mlxk_core::{Float, Result};
-use mlxk_infer::convert::{Bits, Quantize};
+use mlxk_models::convert::{Bits, Quantize};
 
 use convert::{Options, Weights};
 

@@ -9,7 +9,8 @@ use mlxk_core::workspace::reindex::repair_index;
 use mlxk_core::workspace::staging::Staging;
 use mlxk_core::{Error, Float, Kind, Places, Progress, Record, Result};
 use mlxk_gguf::{Examine, Packed, Way};
-use mlxk_infer::convert::{self, Change, Quantize, Recipe, examine, merge};
+use mlxk_models::convert;
+use mlxk_models::convert::{Change, Quantize, Recipe, examine, merge};
 use serde_json::Value;
 
 /// Options of a conversion.

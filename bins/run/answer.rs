@@ -8,7 +8,7 @@ use mlxk_cli::interrupt::{self, Watch};
 use mlxk_cli::prompt::Asked;
 use mlxk_cli::{Form, Output};
 use mlxk_core::{Error, Kind, Places, Record, Result};
-use mlxk_infer::{Model, Runner};
+use mlxk_engine::{Model, Runner};
 use mlxk_processor::event::{Bound, End, Reason};
 use mlxk_processor::{Event, Request};
 

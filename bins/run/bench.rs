@@ -5,7 +5,8 @@ use std::time::Instant;
 use mlxk_cli::examine::{examine, find};
 use mlxk_cli::{Form, Output, human, system};
 use mlxk_core::{Places, Record, Result};
-use mlxk_infer::bench::{self, Speed};
+use mlxk_engine::bench;
+use mlxk_engine::bench::Speed;
 
 use super::load;
 use super::options::RunOptions;

@@ -10,7 +10,7 @@ use std::time::Instant;
 use mlxk_cli::Output;
 use mlxk_cli::examine::{Examined, examine, find};
 use mlxk_core::{Error, Inspected, Kind, Places, Record, Result};
-use mlxk_infer::{Model, Runner};
+use mlxk_engine::{Model, Runner};
 use mlxk_processor::{Processor, Tokenizer};
 
 use super::options::ModelOptions;
@@ -71,12 +71,12 @@ pub fn model(
         }
     }
     let mut loaded = match &options.adapter {
-        Some(adapter) => mlxk_infer::load_adapted(facts, plan, adapter)?,
-        None => mlxk_infer::load(facts, plan)?,
+        Some(adapter) => mlxk_engine::load_adapted(facts, plan, adapter)?,
+        None => mlxk_engine::load(facts, plan)?,
     };
-    loaded.memory = options.memory.clone();
+    loaded.forward.memory = options.memory.clone();
     if let Some((draft, tokens)) = draft {
-        let guessing = mlxk_infer::load(&draft.model.facts, &draft.model.plan)?;
+        let guessing = mlxk_engine::load(&draft.model.facts, &draft.model.plan)?;
         loaded = loaded.guided_by(guessing, tokens)?;
     }
     if let Some(file) = known {
@@ -104,7 +104,7 @@ fn can_be_written(file: &Path) -> Result<()> {
 
 fn admit(model: &Examined, out: &Output) -> Result<()> {
     let Inspected { facts, health, plan } = &model.model;
-    if let Some(warning) = mlxk_infer::admit(facts, health, plan)? {
+    if let Some(warning) = mlxk_engine::admit(facts, health, plan)? {
         out.remark(&warning, "a shorter --max-tokens needs less");
     }
     Ok(())
