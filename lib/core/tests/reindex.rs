@@ -138,7 +138,7 @@ fn a_failure_names_the_file_and_leaves_nothing() {
     let skipped =
         repair_index(&source, "fixed".as_ref(), false, &places(&env), |_| Ok(())).unwrap();
     assert_eq!(skipped.get("health_check"), Some(&json!(false)));
-    let stop = |_| Err(Error::new(mlxk_core::Kind::Execution, "", "enough"));
+    let stop = |_: Progress| Err(Error::new(mlxk_core::Kind::Execution, "", "enough"));
     assert!(repair_index(&source, "x".as_ref(), false, &places(&env), stop).is_err());
     assert_eq!(names(&env), ["broken", "fixed"]);
 }
@@ -202,7 +202,7 @@ fn a_disk_without_room_is_refused_before_anything_is_copied() {
     let source = broken(&env);
     let sparse = fs::File::create(source.join("huge.bin")).unwrap();
     sparse.set_len(4 << 40).unwrap();
-    let copied = |_| -> Result<(), Error> { panic!("something was copied") };
+    let copied = |_: Progress| -> Result<(), Error> { panic!("something was copied") };
     let error = repair_index(&source, "fixed".as_ref(), true, &places(&env), copied).unwrap_err();
     assert!(error.message.contains("the disk has no room: 4398"), "{error}");
     assert_eq!(names(&env), ["broken"]);

@@ -91,7 +91,7 @@ fn plain_floats_may_be_of_16_bits_and_rows_of_any_length() {
 #[test]
 fn half_precision_is_that_of_its_definition() {
     for bits in 0..=u16::MAX {
-        let (ours, theirs) = (unit::half(bits.into()), half::f16::from_bits(bits).to_f32());
+        let (ours, theirs) = (simd::half(bits.into()), half::f16::from_bits(bits).to_f32());
         assert!(ours == theirs || (ours.is_nan() && theirs.is_nan()), "{bits:x}: {ours} {theirs}");
     }
 }

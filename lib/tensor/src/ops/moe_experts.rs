@@ -169,7 +169,7 @@ mod tests {
     }
 
     /// Of 4 bits, with small scales.
-    fn packed(packing: Packing, outs: i32, ins: i32) -> ExpertStack {
+    fn packed(packing: Mode, outs: i32, ins: i32) -> ExpertStack {
         let group_size = packing.supported().next().unwrap().1 as i32;
         let [codes, groups] = [[COUNT, outs, ins / 8], [COUNT, outs, ins / group_size]];
         let scales: Vec<u8> = integers(&groups, 8).iter().map(|n| *n as u8).collect();
@@ -228,7 +228,7 @@ mod tests {
     fn an_expert_that_is_not_there_is_an_error() {
         let [gate_proj, up_proj, down_proj] = [dense(96, 64), dense(96, 64), dense(64, 96)];
         let (activation, before) = (Activation::Silu, false);
-        let (gate_proj, partial) = (Some(gate_proj), false);
+        let gate_proj = Some(gate_proj);
         let experts = Experts { gate_proj, up_proj, down_proj, activation, before };
         let ids = Array::from_slice(&[COUNT as u32], &[1, 1]);
         let choice = Choice { ids, weights: Array::ones::<f32>(&[1, 1]).unwrap() };

@@ -2,11 +2,15 @@
 
 #![allow(clippy::unwrap_used)] // a test fails by panicking
 
+use mlxk_core::quantization::Mode;
 use serde_json::json;
 
 use super::*;
 use crate::ops::rope::Rope;
 use crate::ops::{CPU, MLX, Ops};
+
+/// Both backends.
+const BOTH: [&dyn Ops; 2] = [&CPU, &MLX];
 
 /// Numbers around zero.
 fn some(shape: &[i32]) -> Array {
@@ -49,7 +53,7 @@ fn any(packing: Mode, bits: i32, group_size: i32) -> Weights {
 #[test]
 fn products_and_rows_are_those_of_mlx() {
     for packing in Mode::ALL {
-        for (bits, group_size) in packing.forms() {
+        for (bits, group_size) in packing.supported() {
             let w = any(packing, bits as i32, group_size as i32);
             for length in LENGTHS {
                 let x = some(&[1, length, 256]);
@@ -100,13 +104,13 @@ fn norms_sums_and_gates_are_those_of_mlx() {
             Activation::ClippedSwish { alpha: 1.702, limit: 1.0 },
             Activation::Xielu { positive: 0.7, negative: 1.3, beta: 0.5, eps: -1e-6 },
         ] {
-            let [ours, theirs] = [&CPU, &MLX].map(|k| (k.gate)(&x, &y, activation).unwrap());
+            let [ours, theirs] = BOTH.map(|ops| ops.glu(&x, &y, activation).unwrap());
             alike(ours, theirs);
-            let [ours, theirs] = [&CPU, &MLX].map(|k| (k.activate)(&x, activation).unwrap());
+            let [ours, theirs] = BOTH.map(|ops| ops.activate(&x, activation).unwrap());
             alike(ours, theirs);
         }
         alike(CPU.multiply(&x, &y).unwrap(), MLX.multiply(&x, &y).unwrap());
-        let [ours, theirs] = [&CPU, &MLX].map(|k| (k.split)(&x, &[1, 250, 5]).unwrap());
+        let [ours, theirs] = BOTH.map(|ops| ops.split(&x, &[1, 250, 5]).unwrap());
         ours.into_iter().zip(theirs).for_each(|(a, b)| alike(a, b));
     }
 }
@@ -147,11 +151,33 @@ fn heads_are_those_of_mlx_in_every_kind_of_rotation() {
             for (norm, rotated_first) in norms.flat_map(|n| [(n, false), (n, true)]) {
                 let rope = Some((&rope, offset));
                 let heads = Heads { size: 64, norm, rotated_first, rope };
-                let [ours, theirs] = [&CPU, &MLX].map(|k| (k.heads)(&x, &heads).unwrap());
+                let [ours, theirs] = BOTH.map(|ops| ops.split_heads(&x, &heads).unwrap());
                 assert_eq!(ours.shape(), theirs.shape());
                 let apart = ours.subtract(&theirs).unwrap().abs().unwrap().max(None).unwrap();
                 let apart = apart.item_exact::<f32>();
                 assert!(apart < 1e-3, "{scaling}, {length} from {offset}: {apart} apart");
+            }
+        }
+    }
+}
+
+#[test]
+fn attention_without_a_cache_is_that_of_mlx() {
+    let masks = |queries: usize, keys: usize| {
+        let near = |i: usize| i.saturating_sub(3)..(i + 4).min(keys);
+        [Mask::All, Mask::Causal, Mask::Ranges((0..queries).map(near).collect())]
+    };
+    for (queries, keys) in [(1, 1), (7, 7), (130, 130), (5, 9)] {
+        let [k, v] = [3, 4].map(|seed| crate::mlx::noise(&[1, 2, keys as i32, 32], seed));
+        let q = crate::mlx::noise(&[1, 6, queries as i32, 32], 5);
+        for mask in masks(queries, keys) {
+            for softcap in [None, Some(0.7)] {
+                let scores = Scores { scale: 0.3, softcap, sinks: None };
+                let [a, b] = BOTH.map(|ops| ops.attend(&q, [&k, &v], &mask, &scores).unwrap());
+                assert_eq!(a.shape(), [1, queries as i32, 6 * 32]);
+                let apart = a.subtract(&b).unwrap().abs().unwrap().max(None).unwrap();
+                let apart = apart.item_exact::<f32>();
+                assert!(apart < 1e-4, "{mask:?}: {apart} apart");
             }
         }
     }
