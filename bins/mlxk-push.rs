@@ -6,7 +6,7 @@ use std::process::ExitCode;
 use clap::{ArgGroup, Parser};
 use mlxk_cli::{Form, FormFlags, Output, Tool};
 use mlxk_core::Result;
-use mlxk_hub::push::Wish;
+use mlxk_hub::push::PushOptions;
 use mlxk_move::push::{self, Manner};
 
 /// Send a workspace to the Hub, as one commit of what differs
@@ -73,7 +73,7 @@ impl Tool for Push {
     }
 
     fn run(&self, out: &mut Output) -> Result<()> {
-        let wish = Wish {
+        let wish = PushOptions {
             repo: self.repo.clone(),
             branch: self.branch.clone(),
             message: self.commit.clone(),

@@ -5,9 +5,9 @@ use std::path::{Path, PathBuf};
 use mlxk_cli::{Form, Input, Output, examine, interrupt};
 use mlxk_core::store::staging::Staging;
 use mlxk_core::{Error, Health, Kind, Places, Record, Remote, Result, Spec, Target, resolve};
-use mlxk_hub::clone::Plan;
+use mlxk_hub::clone::ClonePlan;
 use mlxk_hub::event::Listener;
-use mlxk_hub::{Hub, listing, patience};
+use mlxk_hub::{Hub, backoff, listing};
 use serde_json::{Value, json};
 
 use crate::each::each;
@@ -75,7 +75,7 @@ fn clone_one(
         let source = format!("{}@{}", plan.id, plan.listing.commit);
         let staging = Staging::lasting(&target, &source, places)?;
         let check = || match interrupt::caught() {
-            true => Err(patience::interrupted()),
+            true => Err(backoff::interrupted()),
             false => Ok(()),
         };
         plan.fill(&staging, hub.as_ref(), &check, &told)?;
@@ -102,15 +102,15 @@ fn plan(
     hub: Option<&Hub>,
     places: &Places,
     told: Listener,
-) -> Result<Plan> {
+) -> Result<ClonePlan> {
     let choice = &manner.part.choice();
     let Some(hub) = hub else {
         let found = cached(&wanted.id, wanted.revision.as_deref(), places)?;
-        return Plan::of_cached(&found, choice, &places.hub);
+        return ClonePlan::of_cached(&found, choice, &places.hub);
     };
     let info = listing::info(hub, &wanted.id, wanted.revision(), told)?;
     let listing = listing::files(hub, &wanted.id, &info.commit, told)?;
-    let plan = Plan::of_listing(&wanted.id, listing, choice, &places.hub)?;
+    let plan = ClonePlan::of_listing(&wanted.id, listing, choice, &places.hub)?;
     plan.check_access(hub, info.gated, told)?;
     Ok(plan)
 }
@@ -146,7 +146,7 @@ fn health(made: &Path, places: &Places) -> Result<Health> {
 
 /// Says what would be made, and what of it would come over the network.
 fn foretell(
-    plan: &Plan,
+    plan: &ClonePlan,
     target: &Path,
     record: Record,
     manner: &Manner,
@@ -191,7 +191,7 @@ fn foretell(
 
 /// What was made.
 struct Done {
-    plan: Plan,
+    plan: ClonePlan,
     made: PathBuf,
     health: Option<Health>,
 }

@@ -1,7 +1,7 @@
 //! What of a model is meant: the flags that mlxk-pull and mlxk-clone share.
 
 use clap::Args;
-use mlxk_hub::pull::Choice;
+use mlxk_hub::pull::FileFilter;
 
 /// A revision, and files of it.
 #[derive(Args, Clone, Debug)]
@@ -19,7 +19,7 @@ pub struct Part {
 
 impl Part {
     /// The files.
-    pub fn choice(&self) -> Choice {
-        Choice { include: self.include.clone(), exclude: self.exclude.clone() }
+    pub fn choice(&self) -> FileFilter {
+        FileFilter { include: self.include.clone(), exclude: self.exclude.clone() }
     }
 }

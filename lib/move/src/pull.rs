@@ -3,7 +3,7 @@
 use mlxk_cli::interrupt;
 use mlxk_cli::{Form, Input, Output, human};
 use mlxk_core::{Error, Kind, Places, Record, Remote, Result};
-use mlxk_hub::pull::{Fetched, Plan, Wish};
+use mlxk_hub::pull::{Fetched, PullOptions, PullPlan};
 use mlxk_hub::{Hub, RemoteFile};
 use serde_json::{Value, json};
 
@@ -63,12 +63,12 @@ fn pull_one(
     }
     let bad = bad.unwrap_or_default();
     let choice = manner.part.choice();
-    let wish = Wish { id: &wanted.id, revision, choice: &choice, bad: &bad };
+    let options = PullOptions { id: &wanted.id, revision, filter: &choice, bad: &bad };
     let teller = Teller::new(&wanted.id, manner.events, out);
     let told = |event: mlxk_hub::Event| teller.tell(event);
     let work = || {
-        let plan = Plan::new(hub, wish, places, &told)?;
-        if manner.dry_run || plan.is_settled() {
+        let plan = PullPlan::new(hub, options, places, &told)?;
+        if manner.dry_run || plan.is_up_to_date() {
             return Ok(Done::planned(&plan, &wanted));
         }
         let fetched = plan.execute(hub, &told)?;
@@ -102,13 +102,13 @@ struct Done<'a> {
 
 impl<'a> Done<'a> {
     /// The end of a dry run, or of one with nothing to do.
-    fn planned(plan: &Plan, wanted: &'a Wanted) -> Done<'a> {
-        let status = if plan.is_settled() { "already_exists" } else { "planned" };
+    fn planned(plan: &PullPlan, wanted: &'a Wanted) -> Done<'a> {
+        let status = if plan.is_up_to_date() { "already_exists" } else { "planned" };
         let commit = plan.listing.commit.clone();
         Done { wanted, status, commit, files: named(plan.missing()), bytes: plan.bytes() }
     }
 
-    fn fetched(plan: &Plan, fetched: &Fetched, wanted: &'a Wanted) -> Done<'a> {
+    fn fetched(plan: &PullPlan, fetched: &Fetched, wanted: &'a Wanted) -> Done<'a> {
         let commit = plan.listing.commit.clone();
         let files = named(fetched.files.iter().copied());
         Done { wanted, status: "success", commit, files, bytes: fetched.bytes }

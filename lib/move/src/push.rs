@@ -7,7 +7,7 @@ use mlxk_cli::{Form, Output, human, interrupt};
 use mlxk_core::store::{self, Revisions, staging};
 use mlxk_core::{Error, Kind, Places, Record, Remote, Result};
 use mlxk_hub::Hub;
-use mlxk_hub::push::{self, Pushed, Wish};
+use mlxk_hub::push::{self, PushOptions, Pushed};
 use serde_json::Value;
 
 use crate::teller::Teller;
@@ -29,7 +29,7 @@ pub struct Manner {
 /// Pushes the workspace that `dir` names.
 pub fn push(
     dir: &Path,
-    wish: &Wish,
+    wish: &PushOptions,
     manner: Manner,
     remote: Remote,
     places: &Places,
@@ -63,7 +63,7 @@ pub fn push(
 }
 
 /// Looks at the workspace `dir`; the answer is no if it is unhealthy.
-fn check(dir: &Path, wish: &Wish, out: &mut Output) -> Result<()> {
+fn check(dir: &Path, wish: &PushOptions, out: &mut Output) -> Result<()> {
     let health = push::check(dir)?;
     if health.get("healthy") != Some(&Value::Bool(true)) {
         out.deny();
@@ -149,10 +149,10 @@ fn text(pushed: &Pushed, verbose: bool) -> String {
     if !verbose && !pushed.dry_run {
         return text;
     }
-    if let Some(made) = &pushed.made {
-        text += &format!("  {}\n", made.url);
+    if let Some(commit) = &pushed.commit {
+        text += &format!("  {}\n", commit.url);
     }
-    let lists = [("+", &pushed.added), ("~", &pushed.modified), ("-", &pushed.only_there)];
+    let lists = [("+", &pushed.added), ("~", &pushed.modified), ("-", &pushed.only_remote)];
     for (mark, paths) in lists {
         for path in paths {
             text += &format!("  {mark} {path}\n");
