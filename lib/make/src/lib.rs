@@ -13,7 +13,7 @@ use mlxk_core::store::staging::Staging;
 use mlxk_core::tensors::Entry;
 use mlxk_core::verify::Progress;
 use mlxk_core::{Error, Float, Kind, Places, Record, Result};
-use mlxk_gguf::{Examine, Packed, Way};
+use mlxk_gguf::{Examine, ImportOptions, Quantized};
 use mlxk_infer::convert::{self, Change, Quantize, Recipe, examine, merge};
 
 use teller::Teller;
@@ -105,9 +105,9 @@ fn made(
         }
         _ => {
             let open = matches!(order.change, Wish::Dequantize);
-            let packed = if open { Packed::Opened } else { Packed::Kept };
-            let way = Way { dtype: *dtype, packed, check: *check };
-            mlxk_gguf::convert(source, target, way, places, &examine, progress)
+            let quantized = if open { Quantized::Dequantize } else { Quantized::Keep };
+            let options = ImportOptions { dtype: *dtype, quantized, check: *check };
+            mlxk_gguf::convert(source, target, options, places, &examine, progress)
         }
     }
 }
@@ -125,7 +125,7 @@ fn packed(
         let bytes: u64 = plain.iter().filter_map(Entry::bytes).sum();
         room::check(aside.path(), bytes + convert::bytes(config, plain, recipe)?)
     };
-    let from = mlxk_gguf::unpack(source, aside.path(), *dtype, places, room, &mut progress)?;
+    let from = mlxk_gguf::convert_dequantized(source, aside.path(), *dtype, places, room, &mut progress)?;
     let adapter = adapter.as_deref();
     let made = merge(aside.path(), target, adapter, recipe, *check, places, progress)?;
     Ok(made.with("source", from))
