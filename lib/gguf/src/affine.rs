@@ -1,9 +1,10 @@
 //! Lossless repacking of GGUF blocks into MLX's quantization.
 //!
-//! MLX's affine mode: weight = scale * code + bias, groups of 32, codes packed into u32 from the low bits
-//! up. Q4_1 is that with 4 bits; Q4_0 has the bias -8 * scale. Q8_0 has signed codes, to which 128 is
-//! added, with the bias -128 * scale. A product with a power of two is exact in f16 unless it overflows.
-//! MXFP4 is MLX's mode of the same name: the same codes, and an exponent for each group.
+//! MLX's affine mode: weight = scale * code + bias, groups of 32, codes packed into u32 from the
+//! low bits up. Q4_1 is that with 4 bits; Q4_0 has the bias -8 * scale. Q8_0 has signed codes, to
+//! which 128 is added, with the bias -128 * scale. A product with a power of two is exact in f16
+//! unless it overflows. MXFP4 is MLX's mode of the same name: the same codes, and an exponent for
+//! each group.
 
 use half::f16;
 

@@ -67,7 +67,7 @@ impl<'a> Piece<'a> {
         Ok(Piece { tensor, order: None, transposed, shape })
     }
 
-    /// The same tensor with the rows that `order` lists.
+    /// Piece of the same tensor with the rows that `order` lists; `None` lists all.
     pub fn with_rows(&self, order: Option<Vec<usize>>) -> Piece<'a> {
         Piece { order, ..self.clone() }
     }
@@ -128,7 +128,7 @@ impl<'a> Assembly<'a> {
         }
     }
 
-    /// The same assembly with another form of its bytes.
+    /// Copy of the assembly with another form of its bytes.
     pub fn with_form(self, form: Form) -> Assembly<'a> {
         Assembly { form, ..self }
     }
@@ -246,7 +246,9 @@ impl<'a> Assembly<'a> {
                 self.write_elements(numbers, out)?;
             }
             Form::Copied => out.copy_from_slice(&self.blocks(dtype, from)),
-            Form::Packed(part) => affine::repack(dtype, part, &self.blocks(dtype, from), out)?,
+            Form::Packed(component) => {
+                affine::repack(dtype, component, &self.blocks(dtype, from), out)?
+            }
         }
         Ok(())
     }

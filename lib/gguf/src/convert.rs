@@ -13,7 +13,8 @@ use serde_json::Value;
 use crate::import::{Import, Source};
 use crate::weights::Quantized;
 
-/// Callback that checks a config.json and its tensors before they are written; an error refuses them.
+/// Callback that checks a config.json and its tensors before they are written; an error refuses
+/// them.
 pub type Examine<'e> = &'e dyn Fn(&Value, &[Entry]) -> Result<()>;
 
 /// Options of an import.
@@ -32,8 +33,8 @@ pub struct ImportOptions {
 /// `target` must not exist or be empty. `examine` runs before anything is written.
 ///
 /// # Errors
-/// Those of [`Source::plan`] and [`Import::write`], of `examine`, and if the source lies in the cache or
-/// the disk has not enough space. On any error nothing is left behind.
+/// Errors of [`Source::plan`] and [`Import::write`], of `examine`, and if the source lies in the
+/// cache or the disk has not enough space. On any error nothing is left behind.
 pub fn convert(
     source: &Path,
     target: &Path,
@@ -65,7 +66,7 @@ pub fn convert(
 /// quantization. Returns the absolute path of the file.
 ///
 /// # Errors
-/// Those of [`convert`].
+/// Errors of [`convert`].
 pub fn convert_dequantized(
     source: &Path,
     dir: &Path,

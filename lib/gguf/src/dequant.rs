@@ -1,7 +1,7 @@
 //! Dequantization of GGUF blocks to f32.
 //!
-//! Layouts: `ggml-quants.h`. All arithmetic is in f32 and in the order of ggml's reference code, so that
-//! results are equal to the bit.
+//! Layouts: `ggml-quants.h`. All arithmetic is in f32 and in the order of ggml's reference code, so
+//! that results are equal to the bit.
 
 use half::bf16;
 
@@ -121,7 +121,8 @@ fn iq4_nl(block: &[u8], out: &mut [f32]) {
     }
 }
 
-/// `d: f16, high: [u2; 8], low: [u4; 8], codes: [u4; 256]`: groups of 32 with a 6-bit scale each, codes as in IQ4_NL.
+/// `d: f16, high: [u2; 8], low: [u4; 8], codes: [u4; 256]`: groups of 32 with a 6-bit scale each,
+/// codes as in IQ4_NL.
 fn iq4_xs(block: &[u8], out: &mut [f32]) {
     let d = read_f16(block);
     let high = u16::from_le_bytes([block[2], block[3]]);

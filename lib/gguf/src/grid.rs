@@ -1,8 +1,8 @@
 //! Dequantization of the types of 1 to 3 bits, whose codes are indices of points of a grid.
 //!
-//! Layouts and grids: `ggml-common.h`. All arithmetic is in f32 and in the order of ggml's reference code.
-//! `grids.bin` has a u16 for each point: eight coordinates of 2 bits or four of 3 bits, the first in the
-//! lowest bits; a coordinate is an index into the grid's values.
+//! Layouts and grids: `ggml-common.h`. All arithmetic is in f32 and in the order of ggml's
+//! reference code. `grids.bin` has a u16 for each point: eight coordinates of 2 bits or four of 3
+//! bits, the first in the lowest bits; a coordinate is an index into the grid's values.
 
 use crate::half::read_f16;
 
@@ -132,8 +132,8 @@ fn write_shifted(number: usize, scale: f32, down: bool, out: &mut [f32]) {
     }
 }
 
-/// `d: f16, points: [u8; 32]`, then for each group of 32: high bits of points, a 3-bit scale, and the
-/// direction of the offset.
+/// `d: f16, points: [u8; 32]`, then for each group of 32: high bits of points, a 3-bit scale, and
+/// the direction of the offset.
 pub fn iq1_s(block: &[u8], out: &mut [f32]) {
     let d = read_f16(block);
     for (i, out) in out.chunks_exact_mut(8).enumerate() {
@@ -144,8 +144,8 @@ pub fn iq1_s(block: &[u8], out: &mut [f32]) {
     }
 }
 
-/// `points: [u8; 32], high bits and offset direction: [(u3, u1); 32], scales: [[u3; 4]; 4]`; the four
-/// bits above each four scales make up `d: f16`.
+/// `points: [u8; 32], high bits and offset direction: [(u3, u1); 32], scales: [[u3; 4]; 4]`; the
+/// four bits above each four scales make up `d: f16`.
 pub fn iq1_m(block: &[u8], out: &mut [f32]) {
     let scales = &block[48..];
     let parts: Vec<u8> = (0..4).map(|i| (u16_at(scales, i) >> 12) as u8).collect();

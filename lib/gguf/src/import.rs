@@ -41,11 +41,12 @@ impl Source {
         Ok(Source { path: path.to_owned(), bytes, stamp })
     }
 
-    /// Parses the file and plans its import. `dtype` is the type of vectors and of matrices that have to
-    /// be dequantized; by default it follows the matrices of the file.
+    /// Parses the file and plans its import. `dtype` is the type of vectors and of matrices that
+    /// have to be dequantized; by default it follows the matrices of the file.
     ///
     /// # Errors
-    /// `InvalidModel` with the path, if the file is damaged or holds anything that cannot be imported.
+    /// `InvalidModel` with the path, if the file is damaged or holds anything that cannot be
+    /// imported.
     pub fn plan(
         &self,
         dtype: Option<Float>,
@@ -67,7 +68,8 @@ impl Source {
 
     /// Releases the pages of the map that were read; they are read from disk again when needed.
     fn release(&self) {
-        // SAFETY: the map is never written, so that released pages equal the file. A failure is harmless.
+        // SAFETY: the map is never written, so that released pages equal the file. A failure is
+        // harmless.
         let _ = unsafe { self.bytes.unchecked_advise(UncheckedAdvice::DontNeed) };
     }
 
@@ -112,8 +114,8 @@ impl Import<'_> {
     /// Writes the model into the directory `dir`, with one chunk of a tensor in memory at a time.
     ///
     /// # Errors
-    /// If a write fails, a weight does not fit its type, the file has changed since it was opened, or
-    /// `progress` returns an error.
+    /// If a write fails, a weight does not fit its type, the file has changed since it was opened,
+    /// or `progress` returns an error.
     pub fn write(
         &self,
         dir: &Path,

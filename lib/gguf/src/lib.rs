@@ -1,8 +1,8 @@
 //! Import of GGUF files: one file becomes a directory that MLX loads.
 //!
 //! Data flows from `read` to `architecture` and `model` (names and dimensions), then to `weights`,
-//! `assembly` and `tokenizer`, then to `import` and `convert`. This crate does not read the environment,
-//! print, or exit.
+//! `assembly` and `tokenizer`, then to `import` and `convert`. This crate does not read the
+//! environment, print, or exit.
 
 #![cfg_attr(test, allow(clippy::unwrap_used))] // a test fails by panicking
 

@@ -1,4 +1,5 @@
-//! Metadata of a model in a GGUF file: dimensions, typed access to keys, and common config.json fields.
+//! Metadata of a model in a GGUF file: dimensions, typed access to keys, and common config.json
+//! fields.
 
 use serde_json::{Value, json};
 
@@ -249,8 +250,8 @@ impl<'g, 'a> Model<'g, 'a> {
         self.gguf
     }
 
-    /// The config.json with the fields that most architectures have, and the fields `own`, which take
-    /// precedence; a null in `own` removes a field.
+    /// The config.json with the fields that most architectures have, and the fields `own`, which
+    /// take precedence; a null in `own` removes a field.
     pub fn config(&self, model_type: &str, class: &str, own: Value) -> Result<Value, String> {
         let mut config = json!({
             "architectures": [class],
@@ -284,8 +285,8 @@ impl<'g, 'a> Model<'g, 'a> {
         self.rope.rotated as f64 / self.head as f64
     }
 
-    /// Adds the fields of rotary positions to `config`; an error if heads rotate only in part and the
-    /// architecture has no field for that.
+    /// Adds the fields of rotary positions to `config`; an error if heads rotate only in part and
+    /// the architecture has no field for that.
     fn add_rope(&self, config: &mut Value) -> Result<(), String> {
         config["rope_theta"] = self.rope.theta.into();
         if let Some(scaling) = &self.rope.scaling {

@@ -1,8 +1,8 @@
 //! Parser of GGUF files: metadata and the tensor table, checked against the size of the file.
 //!
 //! Format: <https://github.com/ggml-org/ggml/blob/master/docs/gguf.md>, versions 2 and 3,
-//! little-endian. Every count and length is untrusted: it is compared with the rest of the file before
-//! use, so that memory use is bounded by the size of the file.
+//! little-endian. Every count and length is untrusted: it is compared with the rest of the file
+//! before use, so that memory use is bounded by the size of the file.
 
 use std::collections::{BTreeMap, HashSet};
 

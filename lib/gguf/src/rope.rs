@@ -74,8 +74,8 @@ pub fn factors(model: &Model, name: &str, rotated: usize) -> Result<Option<Vec<f
     Ok(Some(factors))
 }
 
-/// Share of frequencies with a finite factor (below 1e20), where the tensor of factors exists; Gemma 4
-/// disables the others with huge factors.
+/// Share of frequencies with a finite factor (below 1e20), where the tensor of factors exists;
+/// Gemma 4 disables the others with huge factors.
 pub fn finite_share(model: &Model) -> Result<Option<f64>, String> {
     let factors = factors(model, FACTORS, model.rope.rotated)?;
     let share = |factors: Vec<f32>| {

@@ -58,7 +58,8 @@ struct Found<'a> {
 }
 
 impl<'a> Weights<'a> {
-    /// Maps every tensor of the file to MLX; `dtype` is the type of floats, by default that of the file.
+    /// Maps every tensor of the file to MLX; `dtype` is the type of floats, by default that of the
+    /// file.
     ///
     /// # Errors
     /// A phrase, if a tensor is unknown, missing, or cannot be converted.
@@ -171,8 +172,8 @@ impl<'a> Weights<'a> {
         self.entries.push(Entry { name: name.to_owned(), dtype, shape });
     }
 
-    /// The `quantization` of config.json: the most common mode, and modules with another; `None` if no
-    /// matrix is quantized.
+    /// The `quantization` of config.json: the most common mode, and modules with another; `None` if
+    /// no matrix is quantized.
     pub fn quantization(&self) -> Option<Value> {
         let mut counts: BTreeMap<Mode, usize> = BTreeMap::new();
         self.modes.values().for_each(|mode| *counts.entry(*mode).or_default() += 1);
@@ -190,7 +191,8 @@ impl<'a> Weights<'a> {
         self.assemblies[&entry.name].chunks()
     }
 
-    /// Bytes of one of the ranges of [`chunks`](Self::chunks); an error if a number does not fit its type.
+    /// Bytes of one of the ranges of [`chunks`](Self::chunks); an error if a number does not fit
+    /// its type.
     pub fn bytes(&self, entry: &Entry, rows: Range<usize>) -> Result<Cow<'a, [u8]>, String> {
         let assembly = &self.assemblies[&entry.name];
         assembly.bytes(rows).map_err(|what| format!("tensor {:?}: {what}", assembly.name()))
@@ -251,10 +253,10 @@ fn split<'a>(
         return Ok(vec![Found { name, piece: whole.with_rows(order), shape }]);
     }
     let (sizes, groups) = part_sizes(&whole, names.len(), transform, model)?;
+    let each: usize = sizes.iter().sum();
     let mut start = 0;
     let mut found = Vec::new();
     for (name, &size) in names.into_iter().zip(&sizes) {
-        let each: usize = sizes.iter().sum();
         let rows =
             (0..groups).flat_map(|group| (start..start + size).map(move |row| group * each + row));
         let shape = match whole.shape[..] {

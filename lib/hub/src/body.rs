@@ -1,4 +1,5 @@
-//! The body of a response, read from a server that may stall, trickle or close the connection early.
+//! The body of a response, read from a server that may stall, trickle or close the connection
+//! early.
 
 use std::io::Read;
 use std::time::{Duration, Instant};
@@ -9,7 +10,8 @@ use ureq::{Body, BodyReader, ResponseExt};
 use crate::client::Hub;
 use crate::error::{Attempt, Failure};
 
-/// Slowest rate that counts as progress: bytes per period. A slower connection fails like a stalled one.
+/// Slowest rate that counts as progress: bytes per period. A slower connection fails like a stalled
+/// one.
 const MIN_RATE: (u64, Duration) = (32 << 10, Duration::from_secs(30));
 
 /// Bytes that [`ResponseBody::skip`] reads at a time.

@@ -1,4 +1,5 @@
-//! One model's directory in the Hugging Face cache, laid out exactly as huggingface_hub lays it out.
+//! One model's directory in the Hugging Face cache, laid out exactly as huggingface_hub lays it
+//! out.
 //!
 //! mlxk and huggingface_hub may work on the same cache at the same time.
 
@@ -19,7 +20,8 @@ use serde_json::ser::PrettyFormatter;
 use crate::listing::{Listing, RemoteFile};
 use crate::partial;
 
-/// Content of `CACHEDIR.TAG`, which excludes the directory from backups; <https://bford.info/cachedir/>.
+/// Content of `CACHEDIR.TAG`, which excludes the directory from backups;
+/// <https://bford.info/cachedir/>.
 const TAG: &str = "\
 Signature: 8a477f597d28d172789f06886806bc55
 # A cache of models from the Hugging Face Hub: what is here can be fetched again.
@@ -112,7 +114,8 @@ impl CachedRepo {
         fs::read_link(link).is_ok_and(|to| to == link_target(file))
     }
 
-    /// Links `files` into the snapshot of `commit`; their blobs must exist and the snapshot be locked.
+    /// Links `files` into the snapshot of `commit`; their blobs must exist and the snapshot be
+    /// locked.
     ///
     /// A new snapshot appears with all of its files at once.
     pub fn link_all(&self, commit: &str, files: &[&RemoteFile]) -> Result<()> {

@@ -6,7 +6,8 @@ use std::io::Read;
 
 use lz4_flex::frame::FrameDecoder;
 
-/// Largest uncompressed chunk that is accepted, in bytes; today's clients cut chunks of at most 128 KiB.
+/// Largest uncompressed chunk that is accepted, in bytes; today's clients cut chunks of at most 128
+/// KiB.
 const MAX_LEN: usize = 1 << 20;
 
 /// Header of a chunk.

@@ -1,7 +1,8 @@
 //! HTTP client of a Hub: requests with the user's token, redirects, and retries with backoff.
 //!
-//! The client follows redirects itself instead of leaving them to the HTTP library, because the token
-//! belongs to the host of the endpoint alone: a redirect to another host (a CDN) is followed without it.
+//! The client follows redirects itself instead of leaving them to the HTTP library, because the
+//! token belongs to the host of the endpoint alone: a redirect to another host (a CDN) is followed
+//! without it.
 
 use std::fmt;
 use std::io::Read;
@@ -136,7 +137,8 @@ impl Hub {
         Ok((value, headers))
     }
 
-    /// Repeats `attempt` with backoff until it succeeds or its failure is final; events name `path`.
+    /// Repeats `attempt` with backoff until it succeeds or its failure is final; events name
+    /// `path`.
     pub fn retry<T>(
         &self,
         path: &str,
@@ -203,8 +205,8 @@ impl Hub {
         })
     }
 
-    /// Sends `request` once with a body of `size` bytes read from `body`. Redirects are not followed,
-    /// because the bytes read cannot be sent again.
+    /// Sends `request` once with a body of `size` bytes read from `body`. Redirects are not
+    /// followed, because the bytes read cannot be sent again.
     pub fn upload(
         &self,
         request: Request,
@@ -247,7 +249,8 @@ impl Hub {
         }
     }
 
-    /// True if `url` is at least as well encrypted as the endpoint: https, or http where the endpoint is.
+    /// True if `url` is at least as well encrypted as the endpoint: https, or http where the
+    /// endpoint is.
     pub(crate) fn is_as_secure(&self, url: &str) -> bool {
         url.starts_with("https://") || self.endpoint.scheme_str() == Some("http")
     }

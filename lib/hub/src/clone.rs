@@ -62,8 +62,8 @@ impl ClonePlan {
     /// Plans a clone of a cached model without network access; `hub` is the cache directory.
     ///
     /// # Errors
-    /// `ModelNotFound` if the cache has no complete revision, `InvalidModel` if a file is not a link
-    /// to a blob, `Validation` if no file is selected.
+    /// `ModelNotFound` if the cache has no complete revision, `InvalidModel` if a file is not a
+    /// link to a blob, `Validation` if no file is selected.
     pub fn of_cached(found: &Found, filter: &FileFilter, hub: &Path) -> Result<ClonePlan> {
         let Some(commit) = &found.revision else {
             let message = "the cache has no whole revision of it";
@@ -86,7 +86,8 @@ impl ClonePlan {
         self.listing.files.iter().filter(|file| !is_present(&self.cache.blob(file), file))
     }
 
-    /// Checks access to a `gated` model by a request for one missing file, since its file list is public.
+    /// Checks access to a `gated` model by a request for one missing file, since its file list is
+    /// public.
     pub fn check_access(&self, hub: &Hub, gated: bool, progress: Listener) -> Result<()> {
         match self.missing().next().filter(|_| gated) {
             Some(file) => file.check_access(hub, &self.id, &self.listing.commit, progress),

@@ -55,7 +55,8 @@ pub fn from_hub(mut response: Response<Body>) -> Failure {
 
 /// Failure for an error response of the storage at `host` that the Hub redirected to.
 ///
-/// Every status is transient, also 403 for an expired signature; only a missing file (404, 410) is final.
+/// Every status is transient, also 403 for an expired signature; only a missing file (404, 410) is
+/// final.
 pub fn from_storage(response: Response<Body>, host: &str) -> Failure {
     let (status, retry_after) = (response.status().as_u16(), retry_after(response.headers()));
     let missing = matches!(status, 404 | 410);

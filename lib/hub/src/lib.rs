@@ -1,8 +1,9 @@
-//! Transfers of models between a Hugging Face Hub and this machine; the one crate with a network client.
+//! Transfers of models between a Hugging Face Hub and this machine; the one crate with a network
+//! client.
 //!
-//! All calls block and run on threads; there is no async runtime. A transfer reports each step as an
-//! [`Event`] and asks the [`Hub`] client at every step whether it was cancelled. This crate does not
-//! read the environment, print, or exit.
+//! All calls block and run on threads; there is no async runtime. A transfer reports each step as
+//! an [`Event`] and asks the [`Hub`] client at every step whether it was cancelled. This crate does
+//! not read the environment, print, or exit.
 //!
 //! The crate hf-hub (1.0) is not used: it restarts a file from zero after a failure, downloads it
 //! over one connection, names it without checking size or digest, and needs an async runtime.

@@ -69,7 +69,8 @@ impl RemoteFile {
         format!("{}/{id}/resolve/{commit}/{path}", hub.remote().endpoint)
     }
 
-    /// Checks access to the file's content with a HEAD request; the list of a gated model is public.
+    /// Checks access to the file's content with a HEAD request; the list of a gated model is
+    /// public.
     pub fn check_access(
         &self,
         hub: &Hub,
@@ -96,8 +97,8 @@ pub struct RevisionInfo {
 /// Resolves `revision` of the model `id` on the Hub.
 ///
 /// # Errors
-/// `AccessDenied`, `RepoNotFound`, `HashNotFound`, `DownloadFailed`, and `Validation` for an invalid
-/// id or revision.
+/// `AccessDenied`, `RepoNotFound`, `HashNotFound`, `DownloadFailed`, and `Validation` for an
+/// invalid id or revision.
 pub fn info(hub: &Hub, id: &str, revision: &str, progress: Listener) -> Result<RevisionInfo> {
     safe_path::check_id(id)?;
     safe_path::check_revision(revision)?;
@@ -116,7 +117,7 @@ pub fn info(hub: &Hub, id: &str, revision: &str, progress: Listener) -> Result<R
 /// Fetches the file list of a commit, page by page.
 ///
 /// # Errors
-/// Those of [`info`], and `Validation` if a path is unsafe or two files collide.
+/// Errors of [`info`], and `Validation` if a path is unsafe or two files collide.
 pub fn files(hub: &Hub, id: &str, commit: &str, progress: Listener) -> Result<Listing> {
     let mut url = hub.api(&format!("models/{id}/tree/{commit}?recursive=true&expand=false"));
     let mut files = Vec::new();

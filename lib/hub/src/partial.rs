@@ -1,10 +1,10 @@
 //! Partial download of a file, and the journal that records which bytes of it are present.
 //!
 //! A file is fetched in pieces, each from its start. The journal holds the number of bytes present
-//! for every piece and is updated after the bytes are written, so that a run that dies at any moment
-//! leaves a journal that claims no byte too many. After a power loss it may claim bytes that never
-//! reached the disk; the digest detects that, because it is computed from what is read back before
-//! the file gets its name.
+//! for every piece and is updated after the bytes are written, so that a run that dies at any
+//! moment leaves a journal that claims no byte too many. After a power loss it may claim bytes that
+//! never reached the disk; the digest detects that, because it is computed from what is read back
+//! before the file gets its name.
 
 use std::fs::{self, File};
 use std::io;
@@ -20,11 +20,12 @@ use mlxk_core::{Error, Kind, Result};
 /// Size of a piece in bytes: worth a request, and small enough to spread a file over connections.
 pub const PIECE: u64 = 16 << 20;
 
-/// Bytes read at a time for hashing: few system calls, and a buffer that fits the processor's cache.
+/// Bytes read at a time for hashing: few system calls, and a buffer that fits the processor's
+/// cache.
 const READ_SIZE: usize = 64 << 10;
 
-/// Bytes written at a time. For larger writes the kernel takes larger blocks of memory; on a virtual
-/// machine these may have been returned to the host, which doubles the time of the write.
+/// Bytes written at a time. For larger writes the kernel takes larger blocks of memory; on a
+/// virtual machine these may have been returned to the host, which doubles the time of the write.
 const WRITE_SIZE: usize = 64 << 10;
 
 /// Unsynced bytes from which on [`Partial::sync_early`] starts a sync.
@@ -41,7 +42,8 @@ pub struct Partial {
     size: u64,
     /// Bytes present of each piece.
     done: Vec<AtomicU64>,
-    /// Lock around writes: the kernel serialises writes to one file, and waiting threads would spin.
+    /// Lock around writes: the kernel serialises writes to one file, and waiting threads would
+    /// spin.
     write_lock: Mutex<()>,
     /// Bytes that were present at the last sync.
     synced: Mutex<u64>,
@@ -147,8 +149,8 @@ impl Partial {
 
     /// Syncs all written bytes to disk.
     ///
-    /// curl and huggingface_hub do not sync. Without it, a renamed file may have its name and size but
-    /// zeros as content after a power loss, and would look complete.
+    /// curl and huggingface_hub do not sync. Without it, a renamed file may have its name and size
+    /// but zeros as content after a power loss, and would look complete.
     pub fn sync(&self) -> Result<()> {
         self.file.sync_data().map_err(|e| Error::io(&self.path, e))
     }
@@ -220,14 +222,15 @@ pub fn clear(path: &Path) -> Result<()> {
     remove(&journal_path(path))
 }
 
-/// Path of the journal of `X.incomplete`: `X-journal.incomplete`, which has the ending that clean-up
-/// tools look for.
+/// Path of the journal of `X.incomplete`: `X-journal.incomplete`, which has the ending that
+/// clean-up tools look for.
 fn journal_path(path: &Path) -> PathBuf {
     let name = path.file_name().unwrap_or_default().to_string_lossy();
     path.with_file_name(format!("{}-journal.incomplete", name.trim_end_matches(".incomplete")))
 }
 
-/// Header of a journal, which identifies the file; after it come the bytes present of each piece, as u64.
+/// Header of a journal, which identifies the file; after it come the bytes present of each piece,
+/// as u64.
 fn header(size: u64, digest: Digest) -> Vec<u8> {
     format!("mlxk journal 1\n{digest}\n{size} bytes, {PIECE} each\n").into_bytes()
 }
@@ -237,8 +240,8 @@ fn piece_count(size: u64) -> usize {
     size.div_ceil(PIECE) as usize
 }
 
-/// Bytes present of each piece according to the journal. Returns `None` if the journal is damaged or
-/// belongs to another file, or the partial file has another size.
+/// Bytes present of each piece according to the journal. Returns `None` if the journal is damaged
+/// or belongs to another file, or the partial file has another size.
 fn resume(path: &Path, journal: &Path, header: &[u8], size: u64) -> Option<Vec<u64>> {
     let text = fs::read(journal).ok()?;
     let numbers = text.strip_prefix(header).filter(|rest| rest.len() == 8 * piece_count(size))?;

@@ -1,7 +1,8 @@
 //! Pulling: a revision of a model from the Hub into the cache.
 //!
-//! A plan is made first and changes nothing. Its execution downloads the blobs, each verified before
-//! it gets its name; then the snapshot appears, and last the ref that makes it the current one.
+//! A plan is made first and changes nothing. Its execution downloads the blobs, each verified
+//! before it gets its name; then the snapshot appears, and last the ref that makes it the current
+//! one.
 
 use std::collections::BTreeSet;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -34,10 +35,11 @@ pub struct PullOptions<'a> {
     pub bad: &'a [String],
 }
 
-/// Selection of files by patterns: those that match one of `include` (or all), and none of `exclude`.
+/// Selection of files by patterns: those that match one of `include` (or all), and none of
+/// `exclude`.
 ///
-/// Patterns are those of `fnmatch` on the whole path, where `*` matches slashes too; a directory name
-/// with a trailing slash matches everything below it.
+/// Patterns are those of `fnmatch` on the whole path, where `*` matches slashes too; a directory
+/// name with a trailing slash matches everything below it.
 #[derive(Clone, Debug, Default)]
 pub struct FileFilter {
     /// Patterns of files to include; empty includes all.
@@ -87,7 +89,7 @@ impl PullPlan {
     /// Compares the Hub's file list with the cache; creates nothing.
     ///
     /// # Errors
-    /// Those of [`listing::info`] and [`listing::files`], and `Validation` if no file is selected.
+    /// Errors of [`listing::info`] and [`listing::files`], and `Validation` if no file is selected.
     pub fn new(
         hub: &Hub,
         options: PullOptions,
@@ -151,8 +153,8 @@ impl PullPlan {
     /// Downloads the missing files and updates the cache; returns what was downloaded.
     ///
     /// # Errors
-    /// If the disk has not enough space, a download or its verification fails, another program removes
-    /// a blob meanwhile, or the user cancels.
+    /// If the disk has not enough space, a download or its verification fails, another program
+    /// removes a blob meanwhile, or the user cancels.
     pub fn execute(&self, hub: &Hub, progress: Listener) -> Result<Fetched<'_>> {
         let (cache, commit) = (&self.cache, &self.listing.commit);
         let mut bytes = 0;

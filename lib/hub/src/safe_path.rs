@@ -1,4 +1,5 @@
-//! Validation of ids, revisions and file names from outside that become paths or URLs: no traversal.
+//! Validation of ids, revisions and file names from outside that become paths or URLs: no
+//! traversal.
 
 use std::collections::BTreeMap;
 

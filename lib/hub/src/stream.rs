@@ -1,4 +1,5 @@
-//! Download of one piece of a file into its partial file: from Xet storage, or with a range request.
+//! Download of one piece of a file into its partial file: from Xet storage, or with a range
+//! request.
 
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -38,11 +39,11 @@ impl<'a> Source<'a> {
         Source { url, redirect: Mutex::new(None), xet, xet_failures: AtomicU32::new(0) }
     }
 
-    /// Downloads the missing bytes of piece `i`; `on_bytes` gets the size of every write, and ends the
-    /// download with an error.
+    /// Downloads the missing bytes of piece `i`; `on_bytes` gets the size of every write, and ends
+    /// the download with an error.
     ///
-    /// Xet storage is tried first. After a final failure, or several consecutive transient ones, the
-    /// file's remaining bytes come with range requests.
+    /// Xet storage is tried first. After a final failure, or several consecutive transient ones,
+    /// the file's remaining bytes come with range requests.
     pub fn fetch(
         &self,
         hub: &Hub,
@@ -94,7 +95,8 @@ impl<'a> Source<'a> {
         Ok(())
     }
 
-    /// Sends a range request to the last redirect, or else to the Hub. A redirect that fails is forgotten.
+    /// Sends a range request to the last redirect, or else to the Hub. A redirect that fails is
+    /// forgotten.
     fn send(&self, hub: &Hub, range: &str) -> Attempt<Response<Body>> {
         let known = self.redirect.lock().unwrap_or_else(|e| e.into_inner()).clone();
         let url = known.as_deref().unwrap_or(&self.url);

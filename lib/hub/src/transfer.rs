@@ -1,8 +1,8 @@
 //! Parallel download of several files in pieces, shared by `pull` and `clone`.
 //!
-//! Worker threads take pieces of open files, or open the next file. The thread that completes the last
-//! piece of a file verifies it and renames it into place, so that a final name never holds other
-//! content than the Hub lists.
+//! Worker threads take pieces of open files, or open the next file. The thread that completes the
+//! last piece of a file verifies it and renames it into place, so that a final name never holds
+//! other content than the Hub lists.
 
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -337,7 +337,8 @@ pub fn is_present(path: &Path, file: &RemoteFile) -> bool {
     path.metadata().is_ok_and(|data| data.is_file() && data.len() == file.size)
 }
 
-/// The error with the job's file as its subject, unless it has one (a path, for an error of the disk).
+/// The error with the job's file as its subject, unless it has one (a path, for an error of the
+/// disk).
 fn with_subject(error: Error, job: &Job) -> Error {
     match error.subject.is_empty() {
         true => error.about(format!("{}: {}", job.model, job.file.path)),

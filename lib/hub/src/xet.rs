@@ -1,9 +1,9 @@
 //! Download from Xet storage, where a file is a list of chunks that lie in larger objects (xorbs).
 //!
 //! Protocol: <https://huggingface.co/docs/xet>. The crate hf-xet is not used, because it brings an
-//! async runtime and a hundred crates, and holds whole ranges of objects in memory, which no journal
-//! can resume. Here chunks are written to the same partial file as range requests, which take over
-//! when the storage fails.
+//! async runtime and a hundred crates, and holds whole ranges of objects in memory, which no
+//! journal can resume. Here chunks are written to the same partial file as range requests, which
+//! take over when the storage fails.
 
 use std::collections::HashMap;
 use std::fmt;
@@ -77,8 +77,8 @@ impl Storage {
         hub.remote().xet.then(|| Storage { token_url, access: Mutex::new(None) })
     }
 
-    /// Downloads the missing bytes of piece `i` of the file with the Xet hash `hash`; `on_bytes` gets
-    /// the size of every write, and ends the download with an error.
+    /// Downloads the missing bytes of piece `i` of the file with the Xet hash `hash`; `on_bytes`
+    /// gets the size of every write, and ends the download with an error.
     pub fn fetch(
         &self,
         hub: &Hub,

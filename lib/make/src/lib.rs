@@ -125,7 +125,8 @@ fn packed(
         let bytes: u64 = plain.iter().filter_map(Entry::bytes).sum();
         room::check(aside.path(), bytes + convert::bytes(config, plain, recipe)?)
     };
-    let from = mlxk_gguf::convert_dequantized(source, aside.path(), *dtype, places, room, &mut progress)?;
+    let from =
+        mlxk_gguf::convert_dequantized(source, aside.path(), *dtype, places, room, &mut progress)?;
     let adapter = adapter.as_deref();
     let made = merge(aside.path(), target, adapter, recipe, *check, places, progress)?;
     Ok(made.with("source", from))

@@ -1,24 +1,24 @@
-//! What of a model is meant: the flags that mlxk-pull and mlxk-clone share.
+//! Flags that mlxk-pull and mlxk-clone share: the revision and files of a model.
 
 use clap::Args;
 use mlxk_hub::pull::FileFilter;
 
-/// A revision, and files of it.
+/// Revision and file selection of a model.
 #[derive(Args, Clone, Debug)]
 pub struct Part {
-    /// The branch, tag or commit, as behind an @
+    /// Branch, tag or commit, the same as MODEL@NAME
     #[arg(long, value_name = "NAME")]
     pub branch: Option<String>,
-    /// Only files that match, as *.json does; may be repeated
+    /// Only files that match, such as *.json; may be repeated
     #[arg(long, value_name = "PATTERN")]
     pub include: Vec<String>,
-    /// No files that match; may be repeated
+    /// Exclude files that match; may be repeated
     #[arg(long, value_name = "PATTERN")]
     pub exclude: Vec<String>,
 }
 
 impl Part {
-    /// The files.
+    /// Selection of files by `include` and `exclude`.
     pub fn choice(&self) -> FileFilter {
         FileFilter { include: self.include.clone(), exclude: self.exclude.clone() }
     }

@@ -28,7 +28,8 @@ pub fn nested(model_type: &str, mut text: Value) -> Value {
     })
 }
 
-/// Attention kind of each layer: as in the metadata, or with full attention in every `period`th layer.
+/// Attention kind of each layer: as in the metadata, or with full attention in every `period`th
+/// layer.
 pub fn layer_types(model: &Model, period: usize) -> Result<Vec<&'static str>, String> {
     let slides = match model.flags("attention.sliding_window_pattern")? {
         Some(slides) if slides.len() == model.layers => slides,

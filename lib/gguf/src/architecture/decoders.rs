@@ -1,4 +1,5 @@
-//! Dense decoders whose norms, positions or feed-forward layers differ from Llama's: GLM, Cohere, Phi, ...
+//! Dense decoders whose norms, positions or feed-forward layers differ from Llama's: GLM, Cohere,
+//! Phi, ...
 
 use serde_json::{Value, json};
 
@@ -185,7 +186,8 @@ fn phi(model: &Model) -> Result<Value, String> {
     model.config("phi", "PhiForCausalLM", own)
 }
 
-/// Fields of LongRoPE scaling, with factors for short and long contexts; empty if the file has none.
+/// Fields of LongRoPE scaling, with factors for short and long contexts; empty if the file has
+/// none.
 pub fn long_rope(model: &Model) -> Result<Value, String> {
     let read = |name: &str| rope::factors(model, name, model.rope.rotated);
     let original = model.size("rope.scaling.original_context_length")?;

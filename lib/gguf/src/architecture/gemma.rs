@@ -203,7 +203,8 @@ fn gemma3n(model: &Model) -> Result<Value, String> {
     Ok(nested("gemma3n", text))
 }
 
-/// Sparsity of each feed-forward layer's activations; the file has the normal quantile of it instead.
+/// Sparsity of each feed-forward layer's activations; the file has the normal quantile of it
+/// instead.
 fn sparsity(model: &Model) -> Result<Vec<f64>, String> {
     const KEY: &str = "activation_sparsity_scale";
     let scales: &[f64] = model.need(KEY)?;

@@ -104,7 +104,8 @@ const MLA: &[Name] = &[
     Name("attn_output", "self_attn.o_proj", SAME),
 ];
 
-/// True if the router scores experts by sigmoid (DeepSeek V3) and not by softmax: it has a bias then.
+/// True if the router scores experts by sigmoid (DeepSeek V3) and not by softmax: it has a bias
+/// then.
 fn has_router_bias(gguf: &Gguf) -> bool {
     gguf.tensors.iter().any(|tensor| tensor.name.contains(".exp_probs_b"))
 }

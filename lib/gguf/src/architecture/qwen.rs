@@ -166,8 +166,8 @@ fn by_key_head(model: &Model, rows: usize) -> Result<Vec<usize>, String> {
     grouped(keys, &[key, key, own, own], rows)
 }
 
-/// Order of rows with the value heads of each key head together; the file has the first value head of
-/// every key head first.
+/// Order of rows with the value heads of each key head together; the file has the first value head
+/// of every key head first.
 fn by_value_head(model: &Model, rows: usize) -> Result<Vec<usize>, String> {
     let Heads { keys, values, .. } = heads(model)?;
     if !rows.is_multiple_of(values) {
@@ -181,7 +181,8 @@ fn by_value_head(model: &Model, rows: usize) -> Result<Vec<usize>, String> {
     Ok((0..rows).map(from).collect())
 }
 
-/// Order of rows that keeps queries and keys, and applies [`by_value_head`] to the values after them.
+/// Order of rows that keeps queries and keys, and applies [`by_value_head`] to the values after
+/// them.
 fn qkv_by_value_head(model: &Model, rows: usize) -> Result<Vec<usize>, String> {
     let Heads { keys, key, .. } = heads(model)?;
     let first = 2 * keys * key;

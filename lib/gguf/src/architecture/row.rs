@@ -1,4 +1,5 @@
-//! The row of an architecture: its tensor names in GGUF and MLX, and the function that writes its config.
+//! The row of an architecture: its tensor names in GGUF and MLX, and the function that writes its
+//! config.
 
 use std::fmt;
 
@@ -75,7 +76,8 @@ impl Architecture {
     }
 
     /// Destination of the tensor `name` in a model of `layers` layers, followed by `mtp_layers`
-    /// multi-token prediction layers, which are dropped. `None` if the architecture has no such tensor.
+    /// multi-token prediction layers, which are dropped. `None` if the architecture has no such
+    /// tensor.
     pub fn place(&self, name: &str, layers: usize, mtp_layers: usize) -> Option<Place> {
         if name.starts_with("rope_") {
             return Some(Place::Dropped);

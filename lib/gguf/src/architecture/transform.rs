@@ -166,8 +166,8 @@ fn deinterleaved(model: &Model, rows: usize) -> Result<Vec<usize>, String> {
     Ok((0..rows).map(|row| interleaved_row(row, head)).collect())
 }
 
-/// Row of a file with interleaved rotary pairs that is row `row` in the layout of halves; a head has
-/// `head` rows.
+/// Row of a file with interleaved rotary pairs that is row `row` in the layout of halves; a head
+/// has `head` rows.
 fn interleaved_row(row: usize, head: usize) -> usize {
     let (start, within) = (row / head * head, row % head);
     let half = head / 2;

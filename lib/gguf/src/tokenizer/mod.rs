@@ -17,7 +17,7 @@ use vocabulary::Vocabulary;
 /// Names and contents of tokenizer.json and tokenizer_config.json.
 ///
 /// # Errors
-/// Those of [`tokenizer`], and if there are more tokens than rows of the embedding.
+/// Errors of [`tokenizer`], and if there are more tokens than rows of the embedding.
 pub fn files(gguf: &Gguf, model: &Model) -> Result<Vec<(&'static str, Value)>, String> {
     let vocabulary = Vocabulary::read(gguf)?;
     let rows = model.vocabulary;
@@ -33,7 +33,8 @@ pub fn files(gguf: &Gguf, model: &Model) -> Result<Vec<(&'static str, Value)>, S
 /// Content of tokenizer.json.
 ///
 /// # Errors
-/// A phrase, if the tokenizer model or pre-tokenizer is unknown, or the lists contradict each other.
+/// A phrase, if the tokenizer model or pre-tokenizer is unknown, or the lists contradict each
+/// other.
 pub fn tokenizer(gguf: &Gguf) -> Result<Value, String> {
     build(gguf, &Vocabulary::read(gguf)?)
 }

@@ -58,8 +58,8 @@ fn build(
     Ok(document(vocabulary, parts))
 }
 
-/// All pairs of tokens that join to a token, sorted by descending score of the result, then length of
-/// the left and of the right token, then ids.
+/// All pairs of tokens that join to a token, sorted by descending score of the result, then length
+/// of the left and of the right token, then ids.
 fn merges(gguf: &Gguf, vocabulary: &Vocabulary) -> Result<Vec<Value>, String> {
     let scores: &[f64] = gguf.need("tokenizer.ggml.scores")?;
     let tokens = vocabulary.tokens;

@@ -67,7 +67,8 @@ impl Builder {
         Builder { version: 3, keys: Vec::new(), tensors: Vec::new() }
     }
 
-    /// Llama with one layer and ascending F32 weights: hidden size 32, 4 heads, 2 kv heads, 8 embedding rows.
+    /// Llama with one layer and ascending F32 weights: hidden size 32, 4 heads, 2 kv heads, 8
+    /// embedding rows.
     pub fn llama() -> Builder {
         Builder::of("llama")
     }

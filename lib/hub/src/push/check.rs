@@ -91,7 +91,8 @@ fn weights(facts: &Facts) -> (Value, Vec<Value>) {
     (weights, anomalies)
 }
 
-/// State of the weight index as JSON, and whether all shards that it names exist (`None` without index).
+/// State of the weight index as JSON, and whether all shards that it names exist (`None` without
+/// index).
 fn index(facts: &Facts, anomalies: &mut Vec<Value>) -> (Value, Option<bool>) {
     match &facts.index {
         None => (json!({"has_index": false, "missing": []}), None),

@@ -57,8 +57,8 @@ impl LocalFiles {
     /// Lists the files of the directory `dir`.
     ///
     /// # Errors
-    /// `Validation` if there is no file, a link leads out of the directory or to no file, a name is not
-    /// allowed on the Hub, or a pattern is invalid; an I/O error names its file.
+    /// `Validation` if there is no file, a link leads out of the directory or to no file, a name is
+    /// not allowed on the Hub, or a pattern is invalid; an I/O error names its file.
     pub fn read(dir: &Path) -> Result<LocalFiles> {
         let dir = dir.canonicalize().map_err(|e| Error::io(dir, e))?;
         let rules = rules(&dir)?;

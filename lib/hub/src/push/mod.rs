@@ -49,8 +49,8 @@ pub struct PushOptions {
 /// Pushes the directory `dir` as one commit.
 ///
 /// # Errors
-/// `RepoNotFound`, `HashNotFound` for the branch, `AccessDenied`, `Validation` and `InvalidModel` for
-/// a directory that cannot be pushed, `UploadFailed`. On any error the branch is unchanged.
+/// `RepoNotFound`, `HashNotFound` for the branch, `AccessDenied`, `Validation` and `InvalidModel`
+/// for a directory that cannot be pushed, `UploadFailed`. On any error the branch is unchanged.
 pub fn push(hub: &Hub, dir: &Path, options: &PushOptions, progress: Listener) -> Result<Pushed> {
     check_options(options)?;
     let local = LocalFiles::read(dir)?;
@@ -112,7 +112,8 @@ fn run(hub: &Hub, local: &LocalFiles, options: &PushOptions, progress: Listener)
     Ok(pushed.done(&diff, &changes, commit))
 }
 
-/// Refuses to publish in a public repository, or to create a repository or branch, without the option.
+/// Refuses to publish in a public repository, or to create a repository or branch, without the
+/// option.
 fn check_allowed(state: &RepoState, options: &PushOptions) -> Result<()> {
     let refuse = |kind, subject: &str, message: &str, hint: &str| {
         Err(Error::new(kind, subject, message).hint(hint))

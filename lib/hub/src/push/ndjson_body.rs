@@ -12,7 +12,8 @@ use serde_json::{Value, json};
 use super::change::{Change, Content};
 use super::local::LocalFile;
 
-/// Bytes of a file that are base64-encoded at a time; a multiple of three, so that chunks need no padding.
+/// Bytes of a file that are base64-encoded at a time; a multiple of three, so that chunks need no
+/// padding.
 const CHUNK: u64 = 48 << 10;
 
 /// Reader of the body; it can be read once.
@@ -40,8 +41,8 @@ impl<'a> NdjsonBody<'a> {
     /// Body with `header` and `changes`, and its length in bytes.
     ///
     /// # Errors
-    /// If a file has changed since the push began. A file that changes later ends the stream with an
-    /// error, so that no commit is created.
+    /// If a file has changed since the push began. A file that changes later ends the stream with
+    /// an error, so that no commit is created.
     pub fn new(header: Value, changes: &'a [Change]) -> Result<(NdjsonBody<'a>, u64)> {
         let mut segments = vec![line("header", header)];
         for Change { path, content } in changes {

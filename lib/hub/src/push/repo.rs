@@ -65,7 +65,8 @@ pub fn state(hub: &Hub, id: &str, branch: &str, progress: Listener) -> Result<Re
     }
 }
 
-/// Creates the repository and the branch where they are missing; returns the branch's newest commit.
+/// Creates the repository and the branch where they are missing; returns the branch's newest
+/// commit.
 pub fn ensure(
     hub: &Hub,
     options: &PushOptions,
@@ -92,8 +93,8 @@ fn create(hub: &Hub, options: &PushOptions, progress: Listener) -> Result<Value>
     hub.post(&hub.api("repos/create"), &body, progress)
 }
 
-/// State after the `attempt` to create something. A retry of a request whose response was lost fails
-/// because the thing exists, so that the state decides, not the attempt's result.
+/// State after the `attempt` to create something. A retry of a request whose response was lost
+/// fails because the thing exists, so that the state decides, not the attempt's result.
 fn state_after(
     hub: &Hub,
     options: &PushOptions,

@@ -1,6 +1,7 @@
 //! Upload of large files with Git LFS, in the parts that the Hub asks for, several in parallel.
 //!
-//! Content that LFS storage has already, from an interrupted push or another repository, is not sent again.
+//! Content that LFS storage has already, from an interrupted push or another repository, is not
+//! sent again.
 
 use std::collections::{BTreeMap, HashMap};
 use std::fs::File;
@@ -141,8 +142,8 @@ fn request_batch<'a>(
     Ok(objects)
 }
 
-/// Parts that the Hub asks for: their size (the last may be shorter), and a URL for each number from 1
-/// on. `None` for a single upload.
+/// Parts that the Hub asks for: their size (the last may be shorter), and a URL for each number
+/// from 1 on. `None` for a single upload.
 fn parts(file: &LocalFile, upload: &Action) -> Result<Option<(u64, Vec<String>)>> {
     let Some(size) = upload.header.get("chunk_size") else {
         return Ok(None);

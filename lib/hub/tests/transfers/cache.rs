@@ -343,7 +343,8 @@ fn the_snapshot_lock_of_another_program_is_waited_for() {
     assert_eq!(files(&snapshot).len(), 3);
 }
 
-/// huggingface_hub takes every file below `refs` for a ref, and reports a dangling one as corruption.
+/// huggingface_hub takes every file below `refs` for a ref, and reports a dangling one as
+/// corruption.
 #[test]
 fn no_temporary_file_appears_below_refs() {
     let env = Env::new();
