@@ -12,7 +12,7 @@ use std::io::Read;
 use std::path::Path;
 
 use flate2::read::GzDecoder;
-use mlxk_gguf::{Float, Packed, Source};
+use mlxk_gguf::{Float, Quantized, Source};
 use serde::Deserialize;
 use tempfile::TempDir;
 
@@ -68,7 +68,7 @@ fn import(path: &Path) -> Result<TempDir, String> {
     GzDecoder::new(fs::File::open(path).unwrap()).read_to_end(&mut bytes).unwrap();
     fs::write(&file, bytes).unwrap();
     let source = Source::open(&file).unwrap();
-    let plan = source.plan(Some(Float::F32), Packed::Kept).map_err(|e| e.to_string())?;
+    let plan = source.plan(Some(Float::F32), Quantized::Keep).map_err(|e| e.to_string())?;
     plan.write(workspace.path(), |_| Ok(())).map_err(|e| e.to_string())?;
     fs::remove_file(file).unwrap();
     Ok(workspace)

@@ -1,17 +1,21 @@
-//! Names that come from elsewhere and shall become paths here: nothing that could lead out of its place.
+//! Validation of ids, revisions and file names from outside that become paths or URLs: no
+//! traversal.
 
 use std::collections::BTreeMap;
 
 use mlxk_core::{Error, Kind, Result};
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 
-/// An id on the Hub has at most this many characters.
-const LONGEST_ID: usize = 96;
+/// Longest model id on the Hub, in bytes.
+const MAX_ID: usize = 96;
 
-/// What stays as it is in an address.
-const PLAIN: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'_').remove(b'.').remove(b'~');
+/// Characters that are percent-encoded in a URL: all but letters, digits and `-_.~` (RFC 3986).
+const ESCAPED: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'_').remove(b'.').remove(b'~');
 
-/// Refuses what is no id of a model on the Hub: `org/name`, or a bare `name` of the oldest ones.
+/// Checks that `id` is a model id of the Hub: `org/name`, or the bare `name` of a legacy model.
+///
+/// # Errors
+/// `Validation` for anything else.
 pub fn check_id(id: &str) -> Result<()> {
     let part = |part: &str| {
         let plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.');
@@ -20,14 +24,17 @@ pub fn check_id(id: &str) -> Result<()> {
     };
     let parts: Vec<&str> = id.split('/').collect();
     let odd = id.contains("--") || id.contains("..") || id.ends_with(".git");
-    match parts.len() <= 2 && parts.into_iter().all(part) && !odd && id.len() <= LONGEST_ID {
+    match parts.len() <= 2 && parts.into_iter().all(part) && !odd && id.len() <= MAX_ID {
         true => Ok(()),
         false => Err(Error::new(Kind::Validation, id, "not the name of a model on the Hub")
             .hint("there a model is named org/name, of letters, digits and - _ . between them")),
     }
 }
 
-/// Refuses a revision that could not be a branch, a tag or a commit.
+/// Checks that `revision` can be a branch, a tag or a commit.
+///
+/// # Errors
+/// `Validation` for anything else.
 pub fn check_revision(revision: &str) -> Result<()> {
     let odd = |c: char| c.is_control() || " ~^:?*[\\".contains(c);
     match path_problem(revision) {
@@ -37,7 +44,10 @@ pub fn check_revision(revision: &str) -> Result<()> {
     }
 }
 
-/// Refuses the files of a repository if one of them could not be put into a directory of its own.
+/// Checks that all files of a repository can be written below one directory.
+///
+/// # Errors
+/// `Validation` if a path is unsafe, is listed twice, or is a file and a directory at once.
 pub fn check_paths<'a>(paths: impl Iterator<Item = &'a str> + Clone) -> Result<()> {
     let bad = |path: &str, why: &str| Error::new(Kind::Validation, path, why);
     let mut kinds = BTreeMap::new();
@@ -45,7 +55,7 @@ pub fn check_paths<'a>(paths: impl Iterator<Item = &'a str> + Clone) -> Result<(
         if let Some(why) = path_problem(path) {
             return Err(bad(path, &format!("the Hub lists a file with an unsafe name: {why}")));
         }
-        // Where the file system knows no case, two names would be one file.
+        // On a case-insensitive file system, names that differ in case are one file.
         let key = |path: &str| {
             if cfg!(target_os = "macos") { path.to_lowercase() } else { path.to_owned() }
         };
@@ -61,17 +71,17 @@ pub fn check_paths<'a>(paths: impl Iterator<Item = &'a str> + Clone) -> Result<(
     Ok(())
 }
 
-/// A part of an address, with all escaped that could mean something there.
-pub fn escape(part: &str) -> String {
-    utf8_percent_encode(part, PLAIN).to_string()
+/// Percent-encodes one path segment of a URL, slashes included.
+pub fn escape(segment: &str) -> String {
+    utf8_percent_encode(segment, ESCAPED).to_string()
 }
 
-/// A path in an address: its slashes stay.
+/// Percent-encodes a path for a URL, except for its slashes.
 pub fn escape_path(path: &str) -> String {
     path.split('/').map(escape).collect::<Vec<_>>().join("/")
 }
 
-/// Why `path` is not plainly below the directory that it is joined to, on any system.
+/// Reason why `path` may not stay below a directory it is joined to, on any operating system.
 pub(crate) fn path_problem(path: &str) -> Option<&'static str> {
     let parts = || path.split('/');
     match path {
@@ -90,7 +100,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn ids_are_those_of_the_hub() {
+    fn ids_of_the_hub_are_accepted_and_others_refused() {
         for good in ["gpt2", "mlx-community/Qwen3-0.6B-4bit", "a/b_c.d"] {
             assert!(check_id(good).is_ok(), "{good}");
         }
@@ -103,7 +113,7 @@ mod tests {
     }
 
     #[test]
-    fn revisions_nest_but_lead_nowhere() {
+    fn revisions_may_nest_but_not_traverse() {
         for good in ["main", "refs/pr/1", "v1.0", "0123abc", "feature/x"] {
             assert!(check_revision(good).is_ok(), "{good}");
         }
@@ -113,7 +123,7 @@ mod tests {
     }
 
     #[test]
-    fn files_stay_where_they_are_put() {
+    fn paths_that_traverse_or_collide_are_refused() {
         let check = |paths: &[&str]| check_paths(paths.iter().copied());
         assert!(check(&["a", "b/c", "b/d", ".gitattributes", "ä b.json", "x..y"]).is_ok());
         for bad in
@@ -126,7 +136,7 @@ mod tests {
     }
 
     #[test]
-    fn addresses_hold_no_surprises() {
+    fn urls_are_percent_encoded() {
         assert_eq!(escape("refs/pr/1"), "refs%2Fpr%2F1");
         assert_eq!(escape_path("a b/c#?%.json"), "a%20b/c%23%3F%25.json");
     }

@@ -1,4 +1,4 @@
-//! What went wrong with a request: the Hub's statuses and headers, and the network's failures, as errors.
+//! Failed requests as errors: HTTP statuses, the Hub's error headers, and network failures.
 
 use std::time::Duration;
 
@@ -6,59 +6,69 @@ use mlxk_core::{Error, Kind};
 use ureq::Body;
 use ureq::http::{HeaderMap, Response};
 
-/// A result that may be worth another try.
+/// Result of one attempt, whose failure says if another attempt can succeed.
 pub type Attempt<T> = Result<T, Failure>;
 
-/// A request that failed, and whether trying again can help.
+/// Failure of one attempt.
 #[derive(Debug)]
 pub struct Failure {
-    /// The error, if it is the last attempt.
+    /// Error to report if there is no further attempt.
     pub error: Box<Error>,
     /// True if the same request may succeed later.
     pub transient: bool,
-    /// How long the server asks to wait.
-    pub wait: Option<Duration>,
+    /// Delay that the server asks for before the next attempt.
+    pub retry_after: Option<Duration>,
 }
 
 impl From<Error> for Failure {
     fn from(error: Error) -> Failure {
-        Failure { error: Box::new(error), transient: false, wait: None }
+        Failure { error: Box::new(error), transient: false, retry_after: None }
     }
 }
 
-/// More than a server has to say about a failure.
-const LONGEST_MESSAGE: u64 = 4096;
+impl Failure {
+    /// Failure with `message` that another attempt may not meet.
+    pub fn transient(message: &str) -> Failure {
+        let error = Box::new(Error::new(Kind::DownloadFailed, "", message));
+        Failure { error, transient: true, retry_after: None }
+    }
+}
 
-/// The longest that is believed of `Retry-After`, so that no sum overflows.
-const LONGEST_WAIT: u64 = 1 << 20;
+/// Longest error body that is read, in bytes.
+const MAX_BODY: u64 = 4096;
 
-/// Why a request was not answered with success.
-pub fn of_status(mut response: Response<Body>) -> Failure {
+/// Longest `Retry-After` in seconds; larger values are cut to it, so that no sum overflows.
+const MAX_RETRY_AFTER: u64 = 1 << 20;
+
+/// Failure for an error response of the Hub.
+pub fn from_hub(mut response: Response<Body>) -> Failure {
     let status = response.status().as_u16();
     let header = |name: &str| response.headers().get(name).and_then(|value| value.to_str().ok());
     let code = header("x-error-code").unwrap_or_default().to_owned();
     let said = header("x-error-message").map(str::to_owned);
-    let wait = wait_asked(response.headers());
+    let retry_after = retry_after(response.headers());
     let said = said.or_else(|| message_in(&mut response));
     let transient = matches!(status, 408 | 425 | 429 | 500 | 502..=504);
     let error = Box::new(describe(status, &code, said.as_deref().unwrap_or("")));
-    Failure { error, transient, wait }
+    Failure { error, transient, retry_after }
 }
 
-/// Why the storage at `host`, where the Hub redirected to, did not answer with success: such as one
-/// that has not been told in time, or no longer, who may come. What it has not, it will not have soon.
-pub fn of_storage(response: Response<Body>, host: &str) -> Failure {
-    let (status, wait) = (response.status().as_u16(), wait_asked(response.headers()));
+/// Failure for an error response of the storage at `host` that the Hub redirected to.
+///
+/// Every status is transient, also 403 for an expired signature; only a missing file (404, 410) is
+/// final.
+pub fn from_storage(response: Response<Body>, host: &str) -> Failure {
+    let (status, retry_after) = (response.status().as_u16(), retry_after(response.headers()));
     let missing = matches!(status, 404 | 410);
     let message = match missing {
         true => format!("{host}, where the Hub keeps the file, has none (status {status})"),
         false => format!("{host}, where the Hub keeps the file, answers with status {status}"),
     };
     let error = Box::new(Error::new(Kind::DownloadFailed, "", message));
-    Failure { error, transient: !missing, wait }
+    Failure { error, transient: !missing, retry_after }
 }
 
-/// The error for a status; `said` is what the server says itself.
+/// Error for a status; `code` is the Hub's `x-error-code`, `said` the server's own message.
 fn describe(status: u16, code: &str, said: &str) -> Error {
     let error = |kind, message: &str| Error::new(kind, "", message);
     let login = "HF_TOKEN, or `hf auth login`, says who you are";
@@ -94,31 +104,31 @@ fn describe(status: u16, code: &str, said: &str) -> Error {
     }
 }
 
-/// What the body says, if it is the Hub's `{"error": "..."}`.
+/// Message of a body of the form `{"error": "..."}`.
 fn message_in(response: &mut Response<Body>) -> Option<String> {
-    let body = response.body_mut().with_config().limit(LONGEST_MESSAGE).read_to_vec().ok()?;
+    let body = response.body_mut().with_config().limit(MAX_BODY).read_to_vec().ok()?;
     let body: serde_json::Value = serde_json::from_slice(&body).ok()?;
     body.get("error")?.as_str().map(str::to_owned)
 }
 
-/// `Retry-After` in seconds, or the time left in a `RateLimit: "api";r=0;t=55` that is used up.
-fn wait_asked(headers: &HeaderMap) -> Option<Duration> {
+/// Delay of `Retry-After` in seconds, or of an exhausted limit such as `RateLimit: "api";r=0;t=55`.
+fn retry_after(headers: &HeaderMap) -> Option<Duration> {
     let header = |name: &str| headers.get(name).and_then(|value| value.to_str().ok());
     let seconds = |text: &str| text.trim().parse::<u64>().ok();
     let limit = header("ratelimit").and_then(|limit| {
-        let part = |key: &str| {
-            limit.split(';').find_map(|part| part.trim().strip_prefix(key)?.parse().ok())
+        let field = |key: &str| {
+            limit.split(';').find_map(|field| field.trim().strip_prefix(key)?.parse().ok())
         };
-        part("t=").filter(|_| part("r=") == Some(0)).map(|left: u64| left + 1)
+        field("t=").filter(|_| field("r=") == Some(0)).map(|left: u64| left + 1)
     });
-    let wait = header("retry-after").and_then(seconds).or(limit)?;
-    Some(Duration::from_secs(wait.min(LONGEST_WAIT)))
+    let delay = header("retry-after").and_then(seconds).or(limit)?;
+    Some(Duration::from_secs(delay.min(MAX_RETRY_AFTER)))
 }
 
-/// Why there was no answer, or not a whole one.
-pub fn of_network(error: ureq::Error, host: &str) -> Failure {
+/// Failure of a request to `host` that got no complete response.
+pub fn from_network(error: ureq::Error, host: &str) -> Failure {
     let (transient, message) = match &error {
-        ureq::Error::Timeout(_) => (true, format!("{host} is silent")),
+        ureq::Error::Timeout(_) => (true, format!("{host} does not respond")),
         ureq::Error::HostNotFound => (true, format!("no host {host}")),
         ureq::Error::Io(e) => (true, format!("{host}: {}", e.to_string().to_lowercase())),
         ureq::Error::ConnectionFailed => (true, format!("{host} cannot be reached")),
@@ -127,7 +137,7 @@ pub fn of_network(error: ureq::Error, host: &str) -> Failure {
         e => (false, format!("{host}: {e}")),
     };
     let error = Error::new(Kind::DownloadFailed, "", message).caused_by(error);
-    Failure { error: Box::new(error), transient, wait: None }
+    Failure { error: Box::new(error), transient, retry_after: None }
 }
 
 #[cfg(test)]
@@ -137,7 +147,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn statuses_have_their_kind() {
+    fn statuses_map_to_error_kinds() {
         let kind = |status, code| describe(status, code, "").kind;
         assert_eq!(kind(403, "GatedRepo"), Kind::AccessDenied);
         assert_eq!(kind(401, "GatedRepo"), Kind::AccessDenied);
@@ -150,11 +160,11 @@ mod tests {
     }
 
     #[test]
-    fn a_server_may_ask_for_time() {
+    fn retry_after_and_ratelimit_headers_are_read() {
         let wait = |name: &'static str, value: &str| {
             let mut headers = HeaderMap::new();
             headers.insert(name, value.parse().unwrap());
-            wait_asked(&headers).map(|wait| wait.as_secs())
+            retry_after(&headers).map(|wait| wait.as_secs())
         };
         assert_eq!(wait("retry-after", "120"), Some(120));
         assert_eq!(wait("retry-after", "99999999999999999999"), None);
