@@ -1,0 +1,3 @@
+//! What stands between people and tensors.
+
+pub mod image;
