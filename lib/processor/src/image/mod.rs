@@ -4,8 +4,13 @@
 //! reference is Pillow with mlx-vlm's and transformers' processors; PNG files come out equal.
 
 mod decode;
+mod fixed;
+mod gemma4;
+mod idefics3;
+mod llava_next;
 mod normalize;
 mod pixels;
+mod pixtral;
 mod qwen_vl;
 mod resize;
 mod rgb;
@@ -21,35 +26,51 @@ pub use resize::{Filter, resize};
 pub use rgb::{Rgb, Size};
 use settings::Settings;
 
-/// A family of vision towers: the `model_type`s that have it, and its rule.
-struct Family {
-    models: &'static [&'static str],
-    load: fn(&Settings) -> Result<Box<dyn Rule>>,
-}
+/// The rule of a model, by its settings.
+type Load = fn(&Settings) -> Result<Box<dyn Rule>>;
 
-const FAMILIES: &[Family] = &[
-    Family { models: &["qwen2_vl", "qwen2_5_vl"], load: qwen_vl::qwen2 },
-    Family {
-        models: &["qwen3_vl", "qwen3_vl_moe", "qwen3_5", "qwen3_5_moe"],
-        load: qwen_vl::qwen3,
-    },
+/// The rule of every `model_type`.
+const FAMILIES: &[(&str, Load)] = &[
+    ("gemma3", fixed::gemma3),
+    ("gemma4", gemma4::gemma4),
+    ("idefics3", idefics3::idefics3),
+    ("llava", fixed::llava),
+    ("llava_next", llava_next::llava_next),
+    ("mistral3", pixtral::mistral3),
+    ("paligemma", fixed::paligemma),
+    ("pixtral", pixtral::pixtral),
+    ("qwen2_5_vl", qwen_vl::qwen2),
+    ("qwen2_vl", qwen_vl::qwen2),
+    ("qwen3_5", qwen_vl::qwen3),
+    ("qwen3_5_moe", qwen_vl::qwen3),
+    ("qwen3_vl", qwen_vl::qwen3),
+    ("qwen3_vl_moe", qwen_vl::qwen3),
+    ("smolvlm", idefics3::idefics3),
 ];
 
 /// What makes pictures into the input of one model's vision tower.
 pub struct ImageProcessor(Box<dyn Rule>);
 
 impl ImageProcessor {
-    /// The processor of a model of type `model_type`, as its `preprocessor_config.json` and its
-    /// `processor_config.json` (null if there is none) set it.
+    /// The processor that a model's `config.json`, `preprocessor_config.json` and
+    /// `processor_config.json` describe; a file that is not there is null.
     ///
-    /// Fails with [`Kind::CapabilityNotSupported`] if no rule is known for the type, and with
-    /// [`Kind::InvalidModel`], naming the key, if a file makes no sense.
-    pub fn new(model_type: &str, preprocessor: &Value, processor: &Value) -> Result<Self> {
-        let family = FAMILIES.iter().find(|family| family.models.contains(&model_type));
-        let family = family.ok_or_else(|| {
-            Error::new(Kind::CapabilityNotSupported, model_type, "pictures are not supported")
+    /// Fails with [`Kind::CapabilityNotSupported`] if no rule is known for the `model_type`, and
+    /// with [`Kind::InvalidModel`], naming the key, if a file makes no sense.
+    pub fn new(config: &Value, preprocessor: &Value, processor: &Value) -> Result<Self> {
+        let settings = Settings::new(config, preprocessor, processor)?;
+        let name = match settings.model.text("model_type").unwrap_or_default() {
+            // Pixtral's first conversions go by the name of LLaVA.
+            "llava" if settings.model.text("vision_config.model_type") == Some("pixtral") => {
+                "pixtral"
+            }
+            name => name,
+        };
+        let family = FAMILIES.iter().find(|(family, _)| *family == name);
+        let (_, load) = family.ok_or_else(|| {
+            Error::new(Kind::CapabilityNotSupported, name, "pictures are not supported")
         })?;
-        (family.load)(&Settings::new(preprocessor, processor)?).map(ImageProcessor)
+        load(&settings).map(ImageProcessor)
     }
 
     /// The picture in the bytes of a file, ready for the tower.

@@ -2,7 +2,7 @@
 
 use mlxk_core::Result;
 
-use super::settings::Settings;
+use super::settings::{Section, invalid};
 
 /// Mean and standard deviation of a channel, red, green and blue.
 #[derive(Clone, Copy, Debug)]
@@ -22,27 +22,34 @@ pub const CLIP: Statistics = Statistics {
 /// The statistics that take 0 to -1 and 255 to 1.
 pub const HALF: Statistics = Statistics { mean: [0.5; 3], std: [0.5; 3] };
 
+/// The statistics that leave the values between 0 and 1.
+pub const PLAIN: Statistics = Statistics { mean: [0.0; 3], std: [1.0; 3] };
+
 /// The float of every byte, for each channel.
 pub struct Normalizer([[f32; 256]; 3]);
 
 impl Normalizer {
     /// Reads `do_rescale`, `rescale_factor`, `do_normalize`, `image_mean` and `image_std`;
     /// `statistics` are the family's.
-    pub fn new(settings: &Settings, statistics: Statistics) -> Result<Self> {
-        let factor = match settings.flag("do_rescale", true)? {
-            true => settings.number("rescale_factor", 1.0 / 255.0)?,
+    pub fn new(settings: &Section, statistics: Statistics) -> Result<Self> {
+        let factor = match settings.flag("do_rescale")?.unwrap_or(true) {
+            true => settings.number("rescale_factor")?.unwrap_or(1.0 / 255.0),
             false => 1.0,
         };
-        let (mean, std) = match settings.flag("do_normalize", true)? {
-            true => (
-                settings.channels("image_mean", statistics.mean)?,
-                settings.divisors("image_std", statistics.std)?,
-            ),
-            false => ([0.0; 3], [1.0; 3]),
+        let statistics = match settings.flag("do_normalize")?.unwrap_or(true) {
+            true => Statistics {
+                mean: settings.channels("image_mean")?.unwrap_or(statistics.mean),
+                std: settings.channels("image_std")?.unwrap_or(statistics.std),
+            },
+            false => PLAIN,
         };
+        if statistics.std.iter().any(|&std| std as f32 == 0.0) {
+            return Err(invalid("image_std", "is 0"));
+        }
         // Each step in f32, as numpy does it.
         let value = |channel: usize, byte: usize| {
-            (byte as f32 * factor as f32 - mean[channel] as f32) / std[channel] as f32
+            let value = byte as f32 * factor as f32;
+            (value - statistics.mean[channel] as f32) / statistics.std[channel] as f32
         };
         let channel = |channel| std::array::from_fn(|byte| value(channel, byte));
         Ok(Normalizer(std::array::from_fn(channel)))

@@ -39,20 +39,23 @@ pub fn qwen3(settings: &Settings) -> Result<Box<dyn Rule>> {
 }
 
 fn rule(settings: &Settings, patch: usize, statistics: Statistics) -> Result<QwenVl> {
+    let image = &settings.image;
     // The number of pixels is at these keys, despite their names; older files have plain ones.
     let pixels = |plain: &str, within: &str, default| {
-        let found = settings.whole(plain, 1..=usize::MAX)?;
-        let found = found.map_or_else(|| settings.whole(within, 1..=usize::MAX), |n| Ok(Some(n)));
-        Ok::<_, Error>(found?.unwrap_or(default))
+        let found = match image.whole(plain, 1..=usize::MAX)? {
+            Some(pixels) => Some(pixels),
+            None => image.whole(within, 1..=usize::MAX)?,
+        };
+        Ok::<_, Error>(found.unwrap_or(default))
     };
     Ok(QwenVl {
-        patch: settings.whole("patch_size", 1..=1024)?.unwrap_or(patch),
-        frames: settings.whole("temporal_patch_size", 1..=16)?.unwrap_or(2),
-        merge: settings.whole("merge_size", 1..=64)?.unwrap_or(2),
+        patch: settings.patch_size(patch)?,
+        frames: image.whole("temporal_patch_size", 1..=16)?.unwrap_or(2),
+        merge: image.whole("merge_size", 1..=64)?.unwrap_or(2),
         min_pixels: pixels("min_pixels", "size.shortest_edge", 56 * 56)?,
         max_pixels: pixels("max_pixels", "size.longest_edge", 28 * 28 * 1280)?,
-        filter: settings.filter(Filter::Bicubic)?,
-        normalizer: Normalizer::new(settings, statistics)?,
+        filter: image.filter(Filter::Bicubic)?,
+        normalizer: Normalizer::new(image, statistics)?,
     })
 }
 
@@ -73,7 +76,9 @@ impl Rule for QwenVl {
             rows,
             columns,
             grid,
+            tiles: [0, 0],
             tokens: rows / (self.merge * self.merge),
+            source: picture.size,
             size,
             hash: picture.hash(size),
         })
@@ -155,7 +160,7 @@ mod tests {
             ((100, 100), (1003520, 1003520), (1008, 1008)),
         ] {
             let settings = json!({"min_pixels": min_pixels, "max_pixels": max_pixels});
-            let settings = Settings::new(&settings, &Value::Null).unwrap();
+            let settings = Settings::new(&Value::Null, &settings, &Value::Null).unwrap();
             let size = rule(&settings, 14, CLIP).unwrap().fit(Size { width, height }).unwrap();
             assert_eq!((size.width, size.height), expected, "{width} x {height}");
         }
