@@ -196,102 +196,53 @@ fn later_files_win_and_null_is_the_default() {
     assert_eq!((pixels.grid, pixels.columns), ([1, 6, 8], 3 * 2 * 8 * 8));
 }
 
-/// Settings (`config.json`, `preprocessor_config.json`), a picture's width and height, and what
-/// transformers 5.24 and mlx-vlm 0.7.10 make of it: its width and height, tiles, tokens.
-type Shape = (&'static str, &'static str, (u32, u32), (usize, usize), [usize; 2], usize);
+/// A picture's width and height, and what is made of it: width and height, tiles, tokens.
+type Shape = ((u32, u32), (usize, usize), [usize; 2], usize);
 
-const SHAPES: &[Shape] = &[
-    (r#"{"model_type": "gemma4"}"#, r#"{}"#, (150, 100), (960, 624), [0, 0], 260),
-    (r#"{"model_type": "gemma4"}"#, r#"{}"#, (1000, 3), (13440, 48), [0, 0], 280),
-    (r#"{"model_type": "gemma4"}"#, r#"{}"#, (2, 500), (48, 12672), [0, 0], 264),
-    (r#"{"model_type": "gemma4"}"#, r#"{}"#, (97, 97), (768, 768), [0, 0], 256),
+/// What transformers 5.24 and mlx-vlm 0.7.10 make of awkward shapes: `model_type`,
+/// `preprocessor_config.json`, shapes.
+const SHAPES: &[(&str, &str, &[Shape])] = &[
     (
-        r#"{"model_type": "mistral3"}"#,
+        "gemma4",
+        r#"{}"#,
+        &[
+            ((150, 100), (960, 624), [0, 0], 260),
+            ((1000, 3), (13440, 48), [0, 0], 280),
+            ((2, 500), (48, 12672), [0, 0], 264),
+            ((97, 97), (768, 768), [0, 0], 256),
+        ],
+    ),
+    (
+        "mistral3",
         r#"{"size": {"longest_edge": 1540}}"#,
-        (97, 300),
-        (112, 308),
-        [0, 0],
-        44,
+        &[
+            ((97, 300), (112, 308), [0, 0], 44),
+            ((1500, 1100), (1512, 1120), [0, 0], 2160),
+            ((2100, 700), (1540, 532), [0, 0], 1045),
+        ],
     ),
     (
-        r#"{"model_type": "mistral3"}"#,
-        r#"{"size": {"longest_edge": 1540}}"#,
-        (1500, 1100),
-        (1512, 1120),
-        [0, 0],
-        2160,
-    ),
-    (
-        r#"{"model_type": "mistral3"}"#,
-        r#"{"size": {"longest_edge": 1540}}"#,
-        (2100, 700),
-        (1540, 532),
-        [0, 0],
-        1045,
-    ),
-    (
-        r#"{"model_type": "smolvlm"}"#,
+        "smolvlm",
         r#"{"size": {"longest_edge": 256}, "max_image_size": {"longest_edge": 64}}"#,
-        (97, 300),
-        (128, 256),
-        [4, 2],
-        1521,
+        &[
+            ((97, 300), (128, 256), [4, 2], 1521),
+            ((640, 480), (256, 192), [3, 4], 2197),
+            ((300, 7), (256, 64), [1, 4], 845),
+        ],
     ),
     (
-        r#"{"model_type": "smolvlm"}"#,
-        r#"{"size": {"longest_edge": 256}, "max_image_size": {"longest_edge": 64}}"#,
-        (640, 480),
-        (256, 192),
-        [3, 4],
-        2197,
-    ),
-    (
-        r#"{"model_type": "smolvlm"}"#,
-        r#"{"size": {"longest_edge": 256}, "max_image_size": {"longest_edge": 64}}"#,
-        (300, 7),
-        (256, 64),
-        [1, 4],
-        845,
-    ),
-    (
-        r#"{"model_type": "llava_next"}"#,
+        "llava_next",
         r#"{"crop_size": {"height": 336, "width": 336}}"#,
-        (97, 300),
-        (672, 336),
-        [1, 2],
-        792,
+        &[
+            ((97, 300), (672, 336), [1, 2], 792),
+            ((640, 480), (672, 672), [2, 2], 2340),
+            ((500, 499), (672, 672), [2, 2], 2928),
+        ],
     ),
     (
-        r#"{"model_type": "llava_next"}"#,
-        r#"{"crop_size": {"height": 336, "width": 336}}"#,
-        (640, 480),
-        (672, 672),
-        [2, 2],
-        2340,
-    ),
-    (
-        r#"{"model_type": "llava_next"}"#,
-        r#"{"crop_size": {"height": 336, "width": 336}}"#,
-        (500, 499),
-        (672, 672),
-        [2, 2],
-        2928,
-    ),
-    (
-        r#"{"model_type": "llava"}"#,
+        "llava",
         r#"{"size": {"shortest_edge": 336}}"#,
-        (97, 300),
-        (336, 1039),
-        [0, 0],
-        576,
-    ),
-    (
-        r#"{"model_type": "llava"}"#,
-        r#"{"size": {"shortest_edge": 336}}"#,
-        (641, 480),
-        (448, 336),
-        [0, 0],
-        576,
+        &[((97, 300), (336, 1039), [0, 0], 576), ((641, 480), (448, 336), [0, 0], 576)],
     ),
 ];
 
@@ -307,13 +258,15 @@ fn black(width: u32, height: u32) -> Vec<u8> {
 
 #[test]
 fn awkward_shapes_have_the_sizes_of_the_reference() {
-    for (config, preprocessor, from, to, tiles, tokens) in SHAPES {
-        let config: Value = serde_json::from_str(config).unwrap();
+    for (model_type, preprocessor, shapes) in SHAPES {
         let preprocessor: Value = serde_json::from_str(preprocessor).unwrap();
+        let config = json!({"model_type": model_type});
         let processor = ImageProcessor::new(&config, &preprocessor, &Value::Null).unwrap();
-        let pixels = processor.process(&black(from.0, from.1)).unwrap();
-        let got = ((pixels.size.width, pixels.size.height), pixels.tiles, pixels.tokens);
-        assert_eq!(got, (*to, *tiles, *tokens), "{config} {from:?}");
+        for ((width, height), to, tiles, tokens) in *shapes {
+            let pixels = processor.process(&black(*width, *height)).unwrap();
+            let got = ((pixels.size.width, pixels.size.height), pixels.tiles, pixels.tokens);
+            assert_eq!(got, (*to, *tiles, *tokens), "{model_type} {width} x {height}");
+        }
     }
 }
 
