@@ -142,6 +142,7 @@ fn explain(format: ImageFormat, error: ImageError) -> Error {
         ImageError::IoError(error) if error.kind() == ErrorKind::UnexpectedEof => {
             invalid(format!("{name} data is cut short"))
         }
+        ImageError::Unsupported(error) => invalid(format!("{name} data is not supported: {error}")),
         error => {
             let what = error.source().map_or_else(|| error.to_string(), ToString::to_string);
             invalid(format!("{name} data is damaged: {what}"))
