@@ -8,6 +8,7 @@ mod defaults;
 pub mod event;
 mod fields;
 mod grammar;
+pub mod image;
 mod options;
 mod parser;
 mod processor;
