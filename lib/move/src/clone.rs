@@ -73,7 +73,7 @@ fn clone_one(
             return Ok((plan, target.clone()));
         }
         let source = format!("{}@{}", plan.id, plan.listing.commit);
-        let staging = Staging::lasting(&target, &source, places)?;
+        let staging = Staging::persistent(&target, &source, places)?;
         let check = || match interrupt::caught() {
             true => Err(patience::interrupted()),
             false => Ok(()),

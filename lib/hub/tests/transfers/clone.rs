@@ -38,7 +38,7 @@ fn clone_chosen(env: &Env, target: &Path, bytes: u64, choice: &Choice) -> Result
     let info = listing::info(&hub, "org/M", "main", &|_| {})?;
     let listing = listing::files(&hub, "org/M", &info.commit, &|_| {})?;
     let plan = Plan::of_listing("org/M", listing, choice, &env.places().hub)?;
-    let staging = Staging::lasting(target, &info.commit, &env.places())?;
+    let staging = Staging::persistent(target, &info.commit, &env.places())?;
     plan.fill(&staging, Some(&hub), &|| hub.check(), &told)?;
     plan.publish(staging, "org/M")
 }
@@ -116,7 +116,7 @@ fn without_a_network_the_cache_is_enough_or_nothing_is_made() {
     let plan = Plan::of_cached(&found, &Choice::default(), &env.places().hub).unwrap();
     let away = Away(target(&env));
     let fill = || {
-        let staging = Staging::lasting(&away.0, "org/M", &env.places())?;
+        let staging = Staging::persistent(&away.0, "org/M", &env.places())?;
         plan.fill(&staging, None, &|| Ok(()), &|_| {})?;
         plan.publish(staging, "org/M")
     };

@@ -31,7 +31,7 @@ impl Env {
             offline: false,
             xet: true,
             shared_blobs: true,
-            silence: Duration::from_millis(500),
+            timeout: Duration::from_millis(500),
             proxy: None,
         };
         Env { hub, home: TempDir::new().unwrap(), remote }

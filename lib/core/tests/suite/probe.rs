@@ -1,18 +1,14 @@
 //! What lies in a directory: links, odd names, and nothing that breaks the reader.
-#![allow(clippy::unwrap_used)] // a test fails by panicking
-
-mod env;
-mod model;
 
 use std::fs;
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::symlink;
 use std::path::Path;
 
-use env::Env;
+use crate::env::Env;
+use crate::model::{Model, in_cache, inspect, shard, workspace};
 use mlxk_core::{Found, Health, Inspected, Origin};
 use mlxk_core::{describe, probe};
-use model::{Model, in_cache, inspect, shard, workspace};
 
 #[test]
 fn links_of_a_cached_model_may_lead_to_its_blobs_and_the_shared_store() {

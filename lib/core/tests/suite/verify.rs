@@ -1,13 +1,10 @@
 //! Every file of a model hashed: exactly the bad ones are named.
-#![allow(clippy::unwrap_used)] // a test fails by panicking
-
-mod env;
 
 use std::fs;
 use std::os::unix::fs::symlink;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use env::{Env, Snapshot, sha256};
+use crate::env::{Env, Snapshot, sha256};
 use mlxk_core::digest::Hasher;
 use mlxk_core::store::tree::{Entry, Tree};
 use mlxk_core::verify::{Reason, Verdict, verify};

@@ -1,5 +1,4 @@
 //! The content hash of workspaces, and whether they are as they were.
-#![allow(clippy::unwrap_used)] // a test fails by panicking
 
 use std::fs::{self, File};
 use std::os::unix::fs::{PermissionsExt, symlink};

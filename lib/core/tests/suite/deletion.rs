@@ -1,14 +1,11 @@
 //! Removing models and revisions, and pruning: what goes, what stays, and how many bytes it was.
-#![allow(clippy::unwrap_used)] // a test fails by panicking
-
-mod env;
 
 use std::fs::{self, File};
 use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
-use env::{Env, Snapshot};
+use crate::env::{Env, Snapshot};
 use mlxk_core::resolve::resolve;
 use mlxk_core::store::deletion::Deletion;
 use mlxk_core::store::remove::Request;
@@ -102,7 +99,7 @@ fn blobs(snapshot: &Snapshot) -> usize {
 }
 
 fn payload(env: &Env, content: &str) -> PathBuf {
-    let hash = env::sha256(content.as_bytes());
+    let hash = crate::env::sha256(content.as_bytes());
     env.hub().join("blobs").join(&hash[..2]).join(hash)
 }
 

@@ -1,11 +1,10 @@
 //! Small models, written into a workspace or a cache, to be read and judged.
-#![allow(dead_code)] // every test binary uses its own part
 
 use std::collections::BTreeMap;
 use std::fs;
 use std::path::PathBuf;
 
-use mlxk_core::{Facts, Found, Health, Inspected, Origin, Plan, probe};
+use mlxk_core::{Found, Health, Inspected, Origin, Plan};
 use serde_json::{Value, json};
 
 use crate::env::{Env, Snapshot};
@@ -105,10 +104,6 @@ pub fn in_cache(name: &str, snapshot: &Snapshot) -> Found {
         revision: Some(snapshot.revision.clone()),
         origin: Origin::Cache { repo: snapshot.repo.clone() },
     }
-}
-
-pub fn read(found: &Found) -> Facts {
-    probe::read(found).unwrap()
 }
 
 pub fn inspect(found: &Found) -> Inspected {

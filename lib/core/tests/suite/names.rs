@@ -1,14 +1,11 @@
 //! Which models there are, and which one a name means.
-#![allow(clippy::unwrap_used)] // a test fails by panicking
-
-mod env;
 
 use std::ffi::OsStr;
 use std::fs;
 use std::os::unix::ffi::OsStrExt;
 use std::time::{Duration, SystemTime};
 
-use env::Env;
+use crate::env::Env;
 use mlxk_core::list::{self, Listed};
 use mlxk_core::resolve::resolve;
 use mlxk_core::store::{Found, Places, Revisions, cache};

@@ -1,5 +1,4 @@
 //! A throw-away `HF_HOME` and workspace home for the tests of this crate, filled as huggingface_hub would.
-#![allow(dead_code)] // every test binary uses its own part
 
 use std::fs;
 use std::os::unix::fs::symlink;

@@ -1,13 +1,10 @@
 //! A workspace with a new index: what is copied, what is refused, and that nothing is left of a failure.
-#![allow(clippy::unwrap_used)] // a test fails by panicking
-
-mod env;
 
 use std::fs;
 use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
 
-use env::Env;
+use crate::env::Env;
 use mlxk_core::Progress;
 use mlxk_core::store::Places;
 use mlxk_core::workspace::clean;

@@ -1,5 +1,4 @@
 //! Lines of input: whatever stands in them, they are a record or one clear error.
-#![allow(clippy::unwrap_used)] // a test fails by panicking
 
 use mlxk_core::Record;
 

@@ -1,14 +1,13 @@
 //! Headers, indexes and the writer: what is accepted holds together, what is not says why.
-#![allow(clippy::unwrap_used)] // a test fails by panicking
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::fs;
 
+use ::safetensors::SafeTensors;
 use arbtest::arbitrary::Unstructured;
 use mlxk_core::json::Document;
 use mlxk_core::tensors::{self, Dtype, Entry, Header, Index};
-use safetensors::SafeTensors;
 
 /// A file with `header` and `data` zero bytes behind it.
 fn file(header: &str, data: usize) -> Vec<u8> {
