@@ -12,10 +12,10 @@ use mlxk_core::{Error, Result};
 
 use crate::places::places;
 
-/// The Hub of everybody.
+/// The default URL of the Hub.
 const ENDPOINT: &str = "https://huggingface.co";
 
-/// How long a silent server is listened to.
+/// The default timeout for data from the server, in seconds.
 const TIMEOUT: u64 = 10;
 
 /// The Hub that this process's environment names, with the meaning huggingface_hub gives it.

@@ -1,4 +1,4 @@
-//! A model as a record.
+//! The records of models.
 
 use std::fs;
 

@@ -1,4 +1,4 @@
-//! Whole models of each kind, and every defect by its name.
+//! Healthy models of each kind, and the reason for every defect.
 
 use std::fs;
 

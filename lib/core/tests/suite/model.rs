@@ -1,4 +1,4 @@
-//! Small models, written into a workspace or a cache, to be read and judged.
+//! Small models, written into a workspace or a cache.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -69,7 +69,7 @@ impl Model {
         workspace(path)
     }
 
-    /// Puts the files into the cache, every other one into the shared store.
+    /// Writes the files into the cache, every second one into the shared store.
     pub fn cached(&self, env: &Env, name: &str) -> Snapshot {
         let snapshot = env.snapshot(name, 'a');
         self.0.iter().enumerate().fold(snapshot, |snapshot, (at, (name, content))| match at % 2 {
@@ -114,12 +114,12 @@ pub fn name(number: usize, total: usize) -> String {
     format!("model-{number:05}-of-{total:05}.safetensors")
 }
 
-/// A safetensors file of one-byte tensors.
+/// A safetensors file of tensors of one byte, of the type `U8`.
 pub fn shard(tensors: &[&str]) -> Vec<u8> {
     shard_of("U8", tensors)
 }
 
-/// A safetensors file of tensors of one byte whose header says `dtype`, a type of one byte.
+/// A safetensors file of tensors of one byte, of the type `dtype`.
 pub fn shard_of(dtype: &str, tensors: &[&str]) -> Vec<u8> {
     let entry = |(at, name): (usize, &&str)| {
         format!(r#""{name}":{{"dtype":"{dtype}","shape":[1],"data_offsets":[{at},{}]}}"#, at + 1)

@@ -1,4 +1,4 @@
-//! Which models there are, and which one a name means.
+//! Listings of models, and resolution of names.
 
 use std::ffi::OsStr;
 use std::fs;
@@ -28,7 +28,7 @@ fn selected(env: &Env, pattern: &str) -> Vec<Listed> {
     list::matching(&places(env), pattern, Revisions::Current).unwrap()
 }
 
-/// Makes a directory the newest, `seconds` ahead of the rest.
+/// Sets the time of a directory `seconds` into the future.
 fn touch(path: &std::path::Path, seconds: u64) {
     let time = SystemTime::now() + Duration::from_secs(seconds);
     fs::File::open(path).unwrap().set_modified(time).unwrap();

@@ -1,4 +1,4 @@
-//! What models are for, and which can run.
+//! Tasks of models, and the rules by which they can run.
 
 use crate::env::Env;
 use crate::model::{Model, in_cache, inspect, shard, shard_of};

@@ -1,4 +1,4 @@
-//! What lies in a directory: links, odd names, and nothing that breaks the reader.
+//! The probe on links, odd names, and arbitrary content of files.
 
 use std::fs;
 use std::os::unix::ffi::OsStrExt;
@@ -92,7 +92,7 @@ fn directories_that_are_links_do_not_deceive() {
     }
     let reason = |snapshot| inspect(&in_cache("org/model", snapshot)).health.reason;
 
-    // `../../blobs/x` looks like the model's own blob, but the snapshot lies elsewhere.
+    // `../../blobs/x` looks like a blob of the model, but the snapshot is in another directory.
     let snapshot = Model::new().cached(&env, "org/moved");
     fs::write(snapshot.repo.join("blobs/x"), "own").unwrap();
     fs::write(elsewhere.join("blobs/x"), "foreign").unwrap();
@@ -102,7 +102,7 @@ fn directories_that_are_links_do_not_deceive() {
     let expected = "vocab.txt links to ../../blobs/x, outside the cache";
     assert_eq!(reason(&snapshot), expected);
 
-    // A prefix of the shared store that is a link.
+    // A directory of the shared store that is a link.
     let snapshot = Model::new().cached(&env, "org/prefix");
     fs::write(elsewhere.join("blobs/ab/payload"), "foreign").unwrap();
     symlink(elsewhere.join("blobs/ab"), env.hub().join("blobs/zz")).unwrap();
