@@ -15,11 +15,11 @@ mod work;
 use std::cell::OnceCell;
 use std::time::Instant;
 
-use mlxk_cli::examine::{examine, find};
+use mlxk_cli::examine::find;
 use mlxk_cli::interrupt::{self, Watch};
 use mlxk_cli::prompt::Asked;
 use mlxk_cli::{Form, Output};
-use mlxk_core::{Error, Kind, Places, Record, Result};
+use mlxk_core::{Error, Kind, Places, Record, Result, inspect};
 use mlxk_infer::generate::{Bound, End, Reason};
 use mlxk_infer::request::Preset;
 use mlxk_infer::{Event, Model, Request, Runner};
@@ -62,8 +62,8 @@ pub fn ask(
     out: &mut Output,
 ) -> Result<()> {
     let found = find(&Record::default().with("name", model), places)?;
-    let examined = examine(&found)?;
-    let runner = work::load(&examined, &manner.work, manner.verbose, places, out)?;
+    let inspected = inspect(&found)?;
+    let runner = work::load(&inspected, &manner.work, manner.verbose, places, out)?;
     let asking = |runner| Asking { typed: model, name: &found.name, runner, manner };
     match asked {
         Asked::Anything => {
@@ -73,12 +73,12 @@ pub fn ask(
         Asked::Prompt(prompt) => {
             let mut asking = asking(runner);
             asking.answer(Record::default().with("prompt", prompt), out)?;
-            work::keep(&examined, &manner.work, &asking.runner)?;
+            work::keep(&inspected, &manner.work, &asking.runner)?;
         }
         Asked::Requests => {
             let mut runner = runner;
             many::answer(&mut runner, &found.name, manner, out)?;
-            work::keep(&examined, &manner.work, &runner)?;
+            work::keep(&inspected, &manner.work, &runner)?;
         }
     }
     Ok(())

@@ -8,25 +8,25 @@ use std::thread;
 use std::time::Instant;
 
 use mlxk_cli::Output;
-use mlxk_cli::examine::{Examined, examine, find};
-use mlxk_core::{Error, Kind, Places, Record, Result};
+use mlxk_cli::examine::find;
+use mlxk_core::{Error, Inspected, Kind, Places, Record, Result, inspect};
 use mlxk_infer::{Model, Processor, Runner, Tokenizer};
 
 use crate::flags::Work;
 
 /// The model, ready to answer.
 pub fn load(
-    examined: &Examined,
+    inspected: &Inspected,
     work: &Work,
     verbose: bool,
     places: &Places,
     out: &Output,
 ) -> Result<Runner<Model>> {
     let started = Instant::now();
-    let Examined { facts, plan, .. } = examined;
+    let Inspected { facts, plan, .. } = inspected;
     let (model, processor) = thread::scope(|scope| {
         let reading = scope.spawn(|| Processor::read(facts, plan));
-        let model = model(examined, work, places, out);
+        let model = model(inspected, work, places, out);
         (model, reading.join().unwrap_or_else(|panic| resume_unwind(panic)))
     });
     let runner = Runner::with(model?, Arc::new(processor?));
@@ -37,8 +37,8 @@ pub fn load(
 }
 
 /// The model alone, with its adapter, its draft model and what a file remembers for it.
-pub fn model(examined: &Examined, work: &Work, places: &Places, out: &Output) -> Result<Model> {
-    let Examined { facts, plan, .. } = examined;
+pub fn model(inspected: &Inspected, work: &Work, places: &Places, out: &Output) -> Result<Model> {
+    let Inspected { facts, plan, .. } = inspected;
     let (known, new) = match &work.prompt_cache {
         Some(file) if file.exists() => (Some(file), None),
         file => (None, file.as_ref()),
@@ -46,10 +46,10 @@ pub fn model(examined: &Examined, work: &Work, places: &Places, out: &Output) ->
     new.map_or(Ok(()), |file| can_be_written(file))?;
     let draft = work.draft.as_ref().map(|(name, tokens)| {
         let draft = find(&Record::default().with("name", name.as_str()), places)?;
-        Ok::<_, Error>((examine(&draft)?, *tokens))
+        Ok::<_, Error>((inspect(&draft)?, *tokens))
     });
     let draft = draft.transpose()?;
-    admit(examined, out)?;
+    admit(inspected, out)?;
     if let Some((draft, _)) = &draft {
         admit(draft, out)?;
         if !Tokenizer::read(facts)?.same_tokens(&Tokenizer::read(&draft.facts)?) {
@@ -74,7 +74,7 @@ pub fn model(examined: &Examined, work: &Work, places: &Places, out: &Output) ->
 }
 
 /// Writes what the model remembers of the last prompt, if a file is wanted that is not there.
-pub fn keep(model: &Examined, work: &Work, runner: &Runner<Model>) -> Result<()> {
+pub fn keep(model: &Inspected, work: &Work, runner: &Runner<Model>) -> Result<()> {
     match work.prompt_cache.as_ref().filter(|file| !file.exists()) {
         Some(file) => runner.source().save(file, &model.facts),
         None => Ok(()),
@@ -87,8 +87,8 @@ fn can_be_written(file: &Path) -> Result<()> {
     tried.map_err(|e| Error::io(file, e))
 }
 
-fn admit(model: &Examined, out: &Output) -> Result<()> {
-    let Examined { facts, health, plan, .. } = model;
+fn admit(model: &Inspected, out: &Output) -> Result<()> {
+    let Inspected { facts, health, plan, .. } = model;
     if let Some(warning) = mlxk_infer::admit(facts, health, plan)? {
         out.remark(&warning, "a shorter --max-tokens needs less");
     }

@@ -4,7 +4,9 @@ use std::path::{Path, PathBuf};
 
 use mlxk_cli::{Form, Input, Output, examine, interrupt};
 use mlxk_core::workspace::staging::Staging;
-use mlxk_core::{Error, Health, Kind, Places, Record, Remote, Result, Spec, Target, resolve};
+use mlxk_core::{
+    Error, Health, Kind, Places, Record, Remote, Result, Spec, Target, inspect, resolve,
+};
 use mlxk_hub::clone::Plan;
 use mlxk_hub::event::Listener;
 use mlxk_hub::{Hub, listing, patience};
@@ -141,7 +143,7 @@ fn target(id: &str, manner: &Manner, places: &Places) -> Result<PathBuf> {
 
 fn health(made: &Path, places: &Places) -> Result<Health> {
     let record = Record::default().with("name", made.to_string_lossy());
-    Ok(examine::examine(&examine::find(&record, places)?)?.health)
+    Ok(inspect(&examine::find(&record, places)?)?.health)
 }
 
 /// Says what would be made, and what of it would come over the network.

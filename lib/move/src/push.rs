@@ -4,7 +4,9 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use mlxk_cli::{Form, Output, human, interrupt};
-use mlxk_core::store::{self, Revisions, staging};
+use mlxk_core::list::matching;
+use mlxk_core::store::Revisions;
+use mlxk_core::workspace::staging;
 use mlxk_core::{Error, Kind, Places, Record, Remote, Result};
 use mlxk_hub::Hub;
 use mlxk_hub::push::{self, Pushed, Wish};
@@ -13,7 +15,7 @@ use serde_json::Value;
 use crate::teller::Teller;
 
 /// A Hub that makes a commit is silent for a while.
-const SILENCE: Duration = Duration::from_secs(120);
+const TIMEOUT: Duration = Duration::from_secs(120);
 
 /// How to go about it, and what to say.
 #[derive(Clone, Copy, Debug)]
@@ -43,9 +45,9 @@ pub fn push(
         return Err(Error::new(Kind::Auth, &wish.repo, "a push needs a token, and there is none")
             .hint("HF_TOKEN, or `hf auth login`, says who you are"));
     }
-    let silence = remote.silence.max(SILENCE);
+    let timeout = remote.timeout.max(TIMEOUT);
     let watch = interrupt::watch();
-    let hub = Hub::new(Remote { silence, ..remote }, interrupt::caught)?;
+    let hub = Hub::new(Remote { timeout, ..remote }, interrupt::caught)?;
     let teller = Teller::new(&wish.repo, manner.events, out);
     let pushed = push::push(&hub, &dir, wish, &|event| teller.tell(event));
     teller.finish()?;
@@ -120,7 +122,7 @@ fn beginning(dir: &Path, places: &Places) -> Result<PathBuf> {
     } else {
         format!("./{subject}")
     };
-    let found = store::matching(places, &pattern, Revisions::Current)?;
+    let found = matching(places, &pattern, Revisions::Current)?;
     match found.as_slice() {
         [] => Err(missing()),
         [one] => Ok(one.found.path.clone()),

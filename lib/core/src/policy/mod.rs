@@ -7,7 +7,7 @@ use serde_json::Value;
 use crate::architecture::Architecture;
 use crate::health::{Health, one_line};
 use crate::probe::Facts;
-use crate::quantization::{self, Mode};
+use crate::quantization::{CONVERTIBLE, EQUIVALENT, Mode};
 use crate::tensors::Dtype;
 use detect::Framework;
 
@@ -172,31 +172,12 @@ fn supported(facts: &Facts) -> Result<Architecture, String> {
     }
 }
 
-/// Checks that the weights are unquantized, or quantized in a supported mode.
+/// Checks that the weights are unquantized, or quantized in a mode that runs or can be converted.
 fn quantization(facts: &Facts, architecture: Architecture) -> Result<(), String> {
-    let unsupported = |mode: &str| {
-        let known = Mode::ALL.map(Mode::name).join(", ");
-        Err(format!("Quantization mode '{mode}' not supported (supported: {known})"))
-    };
-    let known = |names: &[&str], method: &Value| names.iter().any(|name| name == method);
-    let Some(settings) = facts.config.get("quantization") else {
-        // Formats of other tools have a `quant_method`; a copy of MLX's own settings has none.
-        let config = quantization_config(facts);
-        let method = config.as_ref().and_then(|form| form.get("quant_method"));
-        return match method {
-            Some(method) if architecture.quant_method().is_some_and(|own| method == own) => Ok(()),
-            Some(method) if known(&quantization::EQUIVALENT, method) => Ok(()),
-            Some(method) if known(&quantization::CONVERTIBLE, method) => convertible(&config),
-            Some(method) => unsupported(method.as_str().unwrap_or("unknown")),
-            None => Ok(()),
-        };
-    };
-    let layers = settings.as_object().into_iter().flat_map(|fields| fields.values());
-    let modes = [&settings].into_iter().chain(layers).filter_map(|layer| layer.get("mode"));
-    let known = |mode: &Value| mode.as_str().is_some_and(|name| Mode::find(name).is_some());
-    match modes.into_iter().find(|mode| !known(mode)) {
-        Some(mode) => unsupported(mode.as_str().unwrap_or("unknown")),
-        None => Ok(()),
+    match (facts.config.get("quantization"), quantization_config(facts)) {
+        (Some(settings), _) => modes(&settings),
+        (None, Some(config)) => quant_method(&config, architecture),
+        (None, None) => Ok(()),
     }
 }
 
@@ -206,28 +187,52 @@ fn quantization_config(facts: &Facts) -> Option<Value> {
     facts.config.get("quantization_config").or_else(within)
 }
 
-/// Checks that weights of a convertible `quant_method` are in a variant that can be converted.
-fn convertible(settings: &Option<Value>) -> Result<(), String> {
-    let text = |key| settings.as_ref().and_then(|form| form.get(key)?.as_str());
-    let bits = settings.as_ref().and_then(|form| form.get("bits")?.as_u64());
-    match (text("quant_method"), text("format"), bits) {
-        (Some("compressed-tensors"), Some("pack-quantized"), _) => Ok(()),
-        (Some("compressed-tensors"), format, _) => {
-            let format = format.unwrap_or("unknown");
+/// Checks that every `mode` in the `quantization` of MLX, for all layers and for single ones, is
+/// supported.
+fn modes(settings: &Value) -> Result<(), String> {
+    let layers = settings.as_object().into_iter().flat_map(|fields| fields.values());
+    let mut modes = [settings].into_iter().chain(layers).filter_map(|layer| layer.get("mode"));
+    let unknown = |mode: &&Value| mode.as_str().and_then(Mode::find).is_none();
+    modes.find(unknown).map_or(Ok(()), unsupported)
+}
+
+/// Checks that weights quantized by another tool run as they are, or can be converted.
+///
+/// A `quantization_config` without `quant_method` is a copy of the settings of MLX.
+fn quant_method(config: &Value, architecture: Architecture) -> Result<(), String> {
+    let Some(method) = config.get("quant_method") else {
+        return Ok(());
+    };
+    let known = method.as_str().unwrap_or_default();
+    if architecture.quant_method() == Some(known) || EQUIVALENT.contains(&known) {
+        return Ok(());
+    }
+    if !CONVERTIBLE.contains(&known) {
+        return unsupported(method);
+    }
+    let format = config.get("format").and_then(Value::as_str).unwrap_or("unknown");
+    match (known, config.get("bits").and_then(Value::as_u64)) {
+        ("compressed-tensors", _) if format != "pack-quantized" => {
             Err(format!("compressed-tensors of format '{format}' not supported"))
         }
-        (Some(method @ ("awq" | "gptq")), _, Some(bits)) if bits != 4 => {
-            Err(format!("{method} of {bits} bits not supported (supported: 4)"))
+        ("awq" | "gptq", Some(bits)) if bits != 4 => {
+            Err(format!("{known} of {bits} bits not supported (supported: 4)"))
         }
         _ => Ok(()),
     }
+}
+
+fn unsupported(mode: &Value) -> Result<(), String> {
+    let mode = mode.as_str().unwrap_or("unknown");
+    let known = Mode::ALL.map(Mode::name).join(", ");
+    Err(format!("Quantization mode '{mode}' not supported (supported: {known})"))
 }
 
 /// Checks that all weights have a supported dtype, which is the only sign of some quantizations.
 fn dtypes(facts: &Facts) -> Result<(), String> {
     use Dtype::{BF16, BOOL, F16, F32, F64, I8, I16, I32, I64, U8, U16, U32, U64};
     const KNOWN: [Dtype; 13] = [F16, BF16, F32, F64, BOOL, I8, I16, I32, I64, U8, U16, U32, U64];
-    let method = quantization_config(facts).and_then(|form| form.get("quant_method").cloned());
+    let method = quantization_config(facts).and_then(|config| config.get("quant_method").cloned());
     let small: &[Dtype] = match method.is_some_and(|method| method == "fp8") {
         true => &[Dtype::F8_E4M3, Dtype::F8_E8M0],
         false => &[],

@@ -66,7 +66,7 @@ impl Header {
     /// Parses the JSON `text` of the header of a file of `size` bytes.
     ///
     /// # Errors
-    /// As for [`Header::read`].
+    /// See [`Header::read`].
     pub fn parse(text: &[u8], size: u64) -> Result<Header, String> {
         let Entries { mut tensors, metadata } =
             serde_json::from_slice(text).map_err(|e| format!("invalid header: {e}"))?;

@@ -54,7 +54,7 @@ pub fn write<'a>(
 /// Writes `entries` as [`write`] does; `fill` passes the data of each tensor in pieces of any size.
 ///
 /// # Errors
-/// As for [`write`].
+/// See [`write`].
 pub fn stream(
     dir: &Path,
     entries: &[Entry],

@@ -15,7 +15,7 @@ use crate::tensors::{self, INDEX};
 /// [`Remake::finish`]. An error of `progress` stops the work.
 ///
 /// # Errors
-/// As for these functions; if the source cannot be copied or changes meanwhile, a weight file is
+/// See these functions; also if the source cannot be copied or changes meanwhile, a weight file is
 /// broken, or the disk has no room. No file is left behind.
 pub fn repair_index(
     source: &Path,

@@ -60,7 +60,7 @@ impl Remake {
     /// The files of the source model for whose path `wanted` is true.
     ///
     /// # Errors
-    /// As for [`copy::items`].
+    /// See [`copy::items`].
     pub fn items(&self, wanted: &dyn Fn(&Path) -> bool) -> Result<Vec<Item>> {
         copy::items(&self.source.path, &|path| belongs(path) && wanted(path))
     }

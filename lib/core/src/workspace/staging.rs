@@ -49,7 +49,7 @@ impl Staging {
     /// Checks that a workspace `target` can be created.
     ///
     /// # Errors
-    /// As for [`Staging::new`].
+    /// See [`Staging::new`].
     pub fn check(target: &Path, places: &Places) -> Result<()> {
         place(target, places).map(|_| ())
     }
@@ -58,7 +58,7 @@ impl Staging {
     /// the one that an earlier run left.
     ///
     /// # Errors
-    /// As for [`Staging::new`].
+    /// See [`Staging::new`].
     pub fn persistent(target: &Path, source: &str, places: &Places) -> Result<Staging> {
         let (target, parent, name) = place(target, places)?;
         let mut hasher = Hasher::sha256();

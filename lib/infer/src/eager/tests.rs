@@ -25,12 +25,12 @@ fn alike(a: Array, b: Array) {
 const LENGTHS: [i32; 3] = [1, 7, 300];
 
 /// Weights of any codes but those of no number, with scales around one.
-fn any(packing: Packing, bits: i32, group_size: i32) -> Weights {
+fn any(packing: Mode, bits: i32, group_size: i32) -> Weights {
     let random = |shape: &[i32]| -> Vec<u32> {
         let word = |n: i32| (n as u32 + 1).wrapping_mul(2_654_435_761).rotate_left(13);
         (0..shape.iter().product()).map(word).collect()
     };
-    let mask = if packing == Packing::Mxfp8 { 0xbfbf_bfbf } else { u32::MAX };
+    let mask = if packing == Mode::Mxfp8 { 0xbfbf_bfbf } else { u32::MAX };
     let shape = [96, 256 * bits / 32];
     let weight: Vec<u32> = random(&shape).iter().map(|word| word & mask).collect();
     let weight = Array::from_slice(&weight, &shape);
@@ -38,18 +38,18 @@ fn any(packing: Packing, bits: i32, group_size: i32) -> Weights {
     let few: Vec<u8> = random(&groups).iter().map(|word| (word % 16) as u8).collect();
     let powers: Vec<u8> = few.iter().map(|scale| scale + 120).collect();
     let scales = match packing {
-        Packing::Affine => some(&groups),
-        Packing::Nvfp4 => Array::from_slice(&few, &groups),
+        Mode::Affine => some(&groups),
+        Mode::Nvfp4 => Array::from_slice(&few, &groups),
         _ => Array::from_slice(&powers, &groups),
     };
-    let biases = (packing == Packing::Affine).then(|| some(&groups));
+    let biases = (packing == Mode::Affine).then(|| some(&groups));
     Weights::Packed(Packed { weight, scales, biases, group_size, bits, packing })
 }
 
 #[test]
 fn products_and_rows_are_those_of_mlx() {
-    for packing in Packing::ALL {
-        for (bits, group_size) in packing.forms() {
+    for packing in Mode::ALL {
+        for (bits, group_size) in packing.supported() {
             let w = any(packing, bits as i32, group_size as i32);
             for length in LENGTHS {
                 let x = some(&[1, length, 256]);
@@ -79,7 +79,7 @@ fn floats_of_16_bits_are_those_that_they_widen_to() {
 
 #[test]
 fn a_row_that_is_not_there_is_an_error() {
-    let w = any(Packing::Mxfp4, 4, 32);
+    let w = any(Mode::Mxfp4, 4, 32);
     assert!((CPU.rows)(&w, &Array::from_slice(&[96u32], &[1, 1])).is_err());
 }
 

@@ -196,7 +196,7 @@ mod tests {
     }
 
     /// Of 4 bits, with small scales.
-    fn packed(packing: Packing, outs: i32, ins: i32) -> Stack {
+    fn packed(packing: Mode, outs: i32, ins: i32) -> Stack {
         let group_size = packing.supported().next().unwrap().1 as i32;
         let [codes, groups] = [[COUNT, outs, ins / 8], [COUNT, outs, ins / group_size]];
         let scales: Vec<u8> = integers(&groups, 8).iter().map(|n| *n as u8).collect();
