@@ -8,7 +8,7 @@ use mlxk_cli::{
 use mlxk_core::progress::Listener;
 use mlxk_core::workspace::staging::Staging;
 use mlxk_core::{
-    Error, Health, Kind, Places, Progress, Record, Remote, Result, Spec, Target, resolve,
+    Error, Health, Kind, Places, Progress, Record, Remote, Result, Spec, Target, inspect, resolve,
 };
 use mlxk_hub::clone::ClonePlan;
 use mlxk_hub::{Hub, backoff, listing};
@@ -76,7 +76,7 @@ fn clone_one(
             return Ok((plan, target.clone()));
         }
         let source = format!("{}@{}", plan.id, plan.listing.commit);
-        let staging = Staging::lasting(&target, &source, places)?;
+        let staging = Staging::persistent(&target, &source, places)?;
         let check = || match interrupt::caught() {
             true => Err(backoff::interrupted()),
             false => Ok(()),
@@ -144,7 +144,7 @@ fn target(id: &str, options: &Options, places: &Places) -> Result<PathBuf> {
 
 fn health(made: &Path, places: &Places) -> Result<Health> {
     let record = Record::default().with("name", made.to_string_lossy());
-    Ok(examine::examine(&examine::find(&record, places)?)?.model.health)
+    Ok(inspect(&examine::find(&record, places)?)?.health)
 }
 
 /// Says what would be made, and what of it would come over the network.

@@ -13,7 +13,7 @@ use mlxk_hub::push::{self, PushOptions, Pushed};
 use serde_json::Value;
 
 /// Shortest time to wait for an answer: a Hub that makes a commit is silent for a while.
-const SILENCE: Duration = Duration::from_secs(120);
+const TIMEOUT: Duration = Duration::from_secs(120);
 
 /// Options of a push that do not concern the Hub.
 #[derive(Clone, Copy, Debug)]
@@ -46,9 +46,9 @@ pub fn push(
         return Err(Error::new(Kind::Auth, &wish.repo, "a push needs a token, and there is none")
             .hint("HF_TOKEN, or `hf auth login`, says who you are"));
     }
-    let silence = remote.silence.max(SILENCE);
+    let timeout = remote.timeout.max(TIMEOUT);
     let watch = interrupt::watch();
-    let hub = Hub::new(Remote { silence, ..remote }, interrupt::caught)?;
+    let hub = Hub::new(Remote { timeout, ..remote }, interrupt::caught)?;
     let reporter = Reporter::new(&wish.repo, options.events, out).titled();
     let pushed = push::push(&hub, &dir, wish, &|progress| reporter.report(progress));
     reporter.finish()?;

@@ -169,7 +169,9 @@ impl CachedRepo {
     /// Writes a small file atomically. Its temporary file lies in the model's directory, because
     /// huggingface_hub takes every file below `refs` for a ref.
     fn write_file(&self, path: &Path, content: &[u8]) -> Result<()> {
-        atomic_write(path, &self.repo, |file| file.write_all(content).map_err(|e| Error::io(path, e)))
+        atomic_write(path, &self.repo, |file| {
+            file.write_all(content).map_err(|e| Error::io(path, e))
+        })
     }
 
     /// Removes the partial download of `file`, whose blob is complete.

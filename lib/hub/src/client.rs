@@ -20,7 +20,7 @@ use ureq::{Agent, Body, Proxy, ResponseExt, SendBody};
 
 use crate::backoff::{Backoff, interrupted, sleep};
 use crate::error::{self, Attempt, Failure};
-use crate::event::{Event, Listener};
+use mlxk_core::progress::{Listener, Progress};
 
 /// Most redirects that are followed for one request.
 const MAX_REDIRECTS: usize = 8;
@@ -154,7 +154,7 @@ impl Hub {
             };
             self.check()?;
             let (wait, reason) = backoff.delay(failure)?;
-            progress(Event::Retry { path, reason: &reason, wait });
+            progress(Progress::Retry { path, reason: &reason, wait });
             sleep(wait, || self.check())?;
         }
     }
@@ -295,10 +295,10 @@ fn agent(remote: &Remote) -> Result<Agent> {
         .http_status_as_error(false)
         .max_redirects(0)
         .user_agent(concat!("mlxk/", env!("CARGO_PKG_VERSION")))
-        .timeout_resolve(Some(remote.silence))
-        .timeout_connect(Some(remote.silence))
-        .timeout_per_read(Some(remote.silence))
-        .timeout_per_write(Some(remote.silence))
+        .timeout_resolve(Some(remote.timeout))
+        .timeout_connect(Some(remote.timeout))
+        .timeout_per_read(Some(remote.timeout))
+        .timeout_per_write(Some(remote.timeout))
         .input_buffer_size(BUFFER)
         .max_idle_connections(2 * IDLE_CONNECTIONS)
         .max_idle_connections_per_host(IDLE_CONNECTIONS)

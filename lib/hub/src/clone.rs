@@ -18,12 +18,12 @@ use mlxk_core::{Error, Found, Kind, Result};
 
 use crate::cache::CachedRepo;
 use crate::client::Hub;
-use crate::event::{Event, Listener};
 use crate::listing::{Listing, RemoteFile};
 use crate::partial;
 use crate::pull::{FileFilter, nothing_selected};
 use crate::transfer::{self, Job, check_disk_space, is_present};
 use crate::xet::Storage;
+use mlxk_core::progress::{Listener, Progress};
 
 /// Working directory inside a staging directory, until the clone is complete.
 const WORK: &str = ".mlxk";
@@ -110,7 +110,7 @@ impl ClonePlan {
     ) -> Result<()> {
         let directory = staging.path();
         let work = directory.join(WORK);
-        let waiting = || progress(Event::Locked { path: "" });
+        let waiting = || progress(Progress::Locked { path: "" });
         let _lock = lock::take(&work.join(LOCK), MODE, check, &waiting)?;
         remove_other_revisions(staging)?;
         let absent = |file: &&RemoteFile| !is_present(&directory.join(&file.path), file);
@@ -148,7 +148,7 @@ impl ClonePlan {
         let bytes = files.iter().map(|file| file.size).sum::<u64>();
         let needed = bytes.saturating_sub(present + self.shared_bytes(files, &work));
         check_disk_space(directory, needed)?;
-        progress(Event::Plan { files: files.len(), bytes, present });
+        progress(Progress::Plan { files: files.len(), bytes, present });
         Ok(())
     }
 
@@ -188,21 +188,21 @@ impl ClonePlan {
             return Ok(false);
         }
         let path = &*file.path;
-        progress(Event::Begin { path, size: file.size, present: 0 });
+        progress(Progress::Begin { path, size: file.size, present: 0 });
         let copy = work.join("copy");
         partial::clear(&copy)?;
         let expected = file.digest()?;
         let found = copy::hashed(&blob, &copy, expected.hasher(file.size), |bytes| {
-            progress(Event::Moved { path, bytes });
+            progress(Progress::Moved { path, bytes });
             check()
         })?;
         if found != expected {
-            progress(Event::Lost { path, bytes: file.size });
+            progress(Progress::Lost { path, bytes: file.size });
             return Ok(false);
         }
         make_writable(&copy)?;
         fs::rename(&copy, destination).map_err(|e| Error::io(destination, e))?;
-        progress(Event::Done { path });
+        progress(Progress::Done { path });
         Ok(true)
     }
 

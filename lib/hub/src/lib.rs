@@ -2,7 +2,7 @@
 //! client.
 //!
 //! All calls block and run on threads; there is no async runtime. A transfer reports each step as
-//! an [`Event`] and asks the [`Hub`] client at every step whether it was cancelled. This crate does
+//! a [`Progress`](mlxk_core::Progress) and asks the [`Hub`] client at every step whether it was cancelled. This crate does
 //! not read the environment, print, or exit.
 //!
 //! The crate hf-hub (1.0) is not used: it restarts a file from zero after a failure, downloads it
@@ -15,7 +15,6 @@ pub mod chunk;
 pub mod client;
 pub mod clone;
 pub mod error;
-pub mod event;
 pub mod listing;
 pub mod partial;
 pub mod pull;
@@ -26,5 +25,4 @@ pub mod transfer;
 pub mod xet;
 
 pub use client::Hub;
-pub use event::Event;
 pub use listing::{Listing, RemoteFile};

@@ -9,8 +9,8 @@ use serde::Deserialize;
 use ureq::http::{HeaderMap, Method};
 
 use crate::client::{Hub, Request};
-use crate::event::Listener;
 use crate::safe_path;
+use mlxk_core::progress::Listener;
 
 /// Commit of a model and its files.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -13,11 +13,11 @@ use mlxk_core::{Error, Kind, Places, Result, fnmatch};
 
 use crate::cache::CachedRepo;
 use crate::client::Hub;
-use crate::event::{Event, Listener};
 use crate::listing::{self, Listing, RemoteFile};
 use crate::partial;
 use crate::transfer::{self, Job, check_disk_space, is_present};
 use crate::xet::Storage;
+use mlxk_core::progress::{Listener, Progress};
 
 /// Default revision.
 pub const MAIN: &str = "main";
@@ -164,7 +164,7 @@ impl PullPlan {
         check_disk_space(cache.hub(), bytes)?;
         cache.prepare(&self.listing)?;
         let bytes = self.missing().map(|file| file.size).sum();
-        progress(Event::Plan { files: self.missing.len(), bytes, present: self.present });
+        progress(Progress::Plan { files: self.missing.len(), bytes, present: self.present });
         let mut fetched = Fetched { files: Vec::new(), bytes: 0 };
         for file in self.missing() {
             if !self.adopt(hub, file, progress)? {
@@ -185,7 +185,7 @@ impl PullPlan {
     /// Links all selected blobs into the snapshot, then sets the ref.
     fn publish(&self, hub: &Hub, progress: Listener) -> Result<()> {
         let (cache, commit) = (&self.cache, &self.listing.commit);
-        let waiting = || progress(Event::Locked { path: "" });
+        let waiting = || progress(Progress::Locked { path: "" });
         let _lock = lock::take(&cache.snapshot_lock(commit), MODE, &|| hub.check(), &waiting)?;
         for file in self.selected() {
             cache.clear_partial(file)?;
@@ -234,19 +234,19 @@ impl PullPlan {
             return Ok(false);
         }
         let _lock = self.lock(hub, file, progress)?;
-        progress(Event::Begin { path, size, present: 0 });
+        progress(Progress::Begin { path, size, present: 0 });
         let read = AtomicU64::new(0);
         let on_bytes = |bytes| {
             read.fetch_add(bytes, Ordering::Relaxed);
-            progress(Event::Moved { path, bytes });
+            progress(Progress::Moved { path, bytes });
             hub.check()
         };
         let blob = self.cache.blob(file);
         let adopted =
             shared::adopt(&blob, hash, size, file.digest()?, self.cache.hub(), &on_bytes)?;
         progress(match adopted {
-            true => Event::Done { path },
-            false => Event::Lost { path, bytes: read.into_inner() },
+            true => Progress::Done { path },
+            false => Progress::Lost { path, bytes: read.into_inner() },
         });
         Ok(adopted)
     }
@@ -265,7 +265,7 @@ impl PullPlan {
     }
 
     fn lock(&self, hub: &Hub, file: &RemoteFile, progress: Listener) -> Result<Lock> {
-        let waiting = || progress(Event::Locked { path: &file.path });
+        let waiting = || progress(Progress::Locked { path: &file.path });
         lock::take(&self.cache.blob_lock(file), MODE, &|| hub.check(), &waiting)
     }
 }

@@ -17,11 +17,11 @@ use mlxk_core::{Error, Kind, Result};
 use crate::backoff::{Backoff, interrupted, sleep};
 use crate::client::Hub;
 use crate::error::Failure;
-use crate::event::{Event, Listener};
 use crate::listing::RemoteFile;
 use crate::partial::{self, Partial, PrefixHasher};
 use crate::stream::Source;
 use crate::xet::Storage;
+use mlxk_core::progress::{Listener, Progress};
 
 /// Parallel connections; more bring no more bandwidth, but servers that refuse them.
 const CONNECTIONS: usize = 8;
@@ -211,17 +211,17 @@ impl<'a> Transfer<'a> {
     /// Locks and opens the file of a job; `None` if nothing of it has to be downloaded.
     fn open_file(&self, job: &'a Job<'a>) -> Result<Option<Task<'a>>> {
         let file = job.file;
-        let waiting = || (self.progress)(Event::Locked { path: &file.path });
+        let waiting = || (self.progress)(Progress::Locked { path: &file.path });
         let take = |path: &PathBuf| lock::take(path, MODE, &|| self.check(), &waiting);
         let lock = job.lock.as_ref().map(take);
         let lock = lock.transpose()?;
         let begin = |present| {
-            (self.progress)(Event::Begin { path: &file.path, size: file.size, present });
+            (self.progress)(Progress::Begin { path: &file.path, size: file.size, present });
         };
         if !job.replace && is_present(&job.destination, file) {
             begin(file.size); // another program has downloaded it
             partial::clear(&job.partial)?;
-            (self.progress)(Event::Done { path: &file.path });
+            (self.progress)(Progress::Done { path: &file.path });
             return Ok(None);
         }
         let open_file = Arc::new(OpenFile::new(job, self.storage, lock)?);
@@ -254,7 +254,7 @@ impl<'a> Transfer<'a> {
         loop {
             let before = open_file.partial.done(piece);
             let moved = |bytes| {
-                (self.progress)(Event::Moved { path, bytes });
+                (self.progress)(Progress::Moved { path, bytes });
                 self.check()
             };
             let failure = match open_file.source.fetch(self.hub, &open_file.partial, piece, &moved)
@@ -272,7 +272,7 @@ impl<'a> Transfer<'a> {
 
     fn back_off(&self, path: &str, backoff: &mut Backoff, failure: Failure) -> Result<()> {
         let (wait, reason) = backoff.delay(failure)?;
-        (self.progress)(Event::Retry { path, reason: &reason, wait });
+        (self.progress)(Progress::Retry { path, reason: &reason, wait });
         sleep(wait, || self.hub.check())
     }
 
@@ -286,7 +286,7 @@ impl<'a> Transfer<'a> {
             }
             open_file.source.disable_xet();
             partial.reset()?;
-            (self.progress)(Event::Lost { path: &job.file.path, bytes: partial.size() });
+            (self.progress)(Progress::Lost { path: &job.file.path, bytes: partial.size() });
             if attempt == MAX_DOWNLOADS {
                 let message =
                     format!("the Hub sends other content than it lists, with the hash {found}");
@@ -295,7 +295,7 @@ impl<'a> Transfer<'a> {
             (0..partial.pieces()).try_for_each(|piece| self.download(open_file, piece))?;
         }
         partial.publish(&job.destination)?;
-        (self.progress)(Event::Done { path: &job.file.path });
+        (self.progress)(Progress::Done { path: &job.file.path });
         Ok(())
     }
 
@@ -321,8 +321,8 @@ fn digest_of(open_file: &OpenFile) -> Result<Digest> {
     })
 }
 
-/// An error if there is no room for `bytes` more below `directory`: asked before the first comes.
-pub fn check_room(directory: &Path, bytes: u64) -> Result<()> {
+/// Errors if the disk of `directory` has no room for `bytes` more.
+pub fn check_disk_space(directory: &Path, bytes: u64) -> Result<()> {
     disk_space::check(directory, bytes).map_err(|mut e| {
         e.kind = Kind::DownloadFailed;
         e.hint("mlxk-rm --prune frees what nothing uses; HF_HUB_CACHE names another disk")

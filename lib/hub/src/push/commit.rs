@@ -21,9 +21,9 @@ use super::{PushOptions, with_subject};
 use crate::backoff::{Backoff, sleep};
 use crate::client::{Hub, Request};
 use crate::error::Attempt;
-use crate::event::{Event, Listener};
 use crate::listing;
 use crate::safe_path;
+use mlxk_core::progress::{Listener, Progress};
 
 /// Files per preupload request.
 const BATCH: usize = 256;
@@ -64,7 +64,7 @@ pub fn changes<'a>(
             }
         }
     }
-    progress(Event::Check { bytes: wanted.iter().map(|(file, _)| file.size).sum() });
+    progress(Progress::Check { bytes: wanted.iter().map(|(file, _)| file.size).sum() });
     let change = |(file, mode): (&'a LocalFile, UploadMode)| {
         let large = mode == UploadMode::Lfs;
         let hasher = if large { Hasher::sha256() } else { Hasher::git(file.size) };
@@ -169,7 +169,7 @@ pub fn create(
         };
         hub.check()?;
         let (wait, reason) = backoff.delay(failure).map_err(|e| with_subject(e, &options.repo))?;
-        progress(Event::Retry { path: "", reason: &reason, wait });
+        progress(Progress::Retry { path: "", reason: &reason, wait });
         sleep(wait, || hub.check())?;
         // The commit may have succeeded and only its response be lost.
         if let Some(commit) = find_landed(hub, options, parent, changes, progress)? {

@@ -9,8 +9,8 @@ use rayon::prelude::*;
 use super::PushOptions;
 use super::local::{LocalFile, LocalFiles};
 use crate::client::Hub;
-use crate::event::{Event, Listener};
 use crate::listing::{self, RemoteFile};
+use mlxk_core::progress::{Listener, Progress};
 
 /// Differences between a workspace and a revision; each list is sorted by path.
 #[derive(Debug)]
@@ -71,7 +71,7 @@ fn with_other_content<'a>(
         there.etag().parse::<Digest>().ok().filter(|_| file.size == there.size)
     };
     let bytes = files.iter().filter(|file| known(file).is_some()).map(|file| file.size).sum();
-    progress(Event::Check { bytes });
+    progress(Progress::Check { bytes });
     let differs = |file: &LocalFile| match known(file) {
         Some(known) => Ok(file.digest(known.hasher(file.size), hub, progress)? != known),
         None => Ok(true),

@@ -11,8 +11,8 @@ use mlxk_core::workspace::sentinel;
 use mlxk_core::{Error, Kind, Result};
 
 use crate::client::Hub;
-use crate::event::{Event, Listener};
 use crate::safe_path;
+use mlxk_core::progress::{Listener, Progress};
 
 /// Ignore file of a workspace, with patterns as in `.gitignore`.
 const IGNORE_FILE: &str = ".hfignore";
@@ -129,7 +129,7 @@ impl LocalFile {
     /// Hashes the content; fails if the user cancels or the file has changed since the push began.
     pub fn digest(&self, hasher: Hasher, hub: &Hub, progress: Listener) -> Result<Digest> {
         let digest = digest::file(&self.disk_path, hasher, |bytes| {
-            progress(Event::Checked { bytes });
+            progress(Progress::Checked { bytes });
             hub.check()
         })?;
         self.unchanged()?;

@@ -20,10 +20,10 @@ pub use check::check;
 pub use report::{ChangeCounts, Pushed};
 
 use crate::client::Hub;
-use crate::event::Listener;
 use crate::safe_path;
 use diff::Diff;
 use local::LocalFiles;
+use mlxk_core::progress::Listener;
 use mlxk_core::{Error, Kind, Result};
 use repo::RepoState;
 

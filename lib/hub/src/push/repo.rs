@@ -6,8 +6,8 @@ use serde_json::{Value, json};
 
 use super::PushOptions;
 use crate::client::Hub;
-use crate::event::Listener;
 use crate::safe_path;
+use mlxk_core::progress::Listener;
 
 /// State of the repository and the branch to push to.
 #[derive(Clone, Debug, PartialEq, Eq)]

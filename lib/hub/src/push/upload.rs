@@ -18,7 +18,7 @@ use super::local::LocalFile;
 use super::{PushOptions, pool, with_subject};
 use crate::client::{Hub, Request};
 use crate::error::Attempt;
-use crate::event::{Event, Listener};
+use mlxk_core::progress::{Listener, Progress};
 
 /// Parallel uploads.
 const WORKERS: usize = 8;
@@ -50,10 +50,10 @@ pub fn large_files(
     }
     let total: u64 = wanted.iter().map(|(_, file)| file.size).sum();
     let due: u64 = objects.iter().map(|object| object.file.size).sum();
-    progress(Event::Plan { files: wanted.len(), bytes: total, present: total - due });
+    progress(Progress::Plan { files: wanted.len(), bytes: total, present: total - due });
     let upload_parts: Vec<_> = objects.iter().flat_map(Object::upload_parts).collect();
     for object in &objects {
-        progress(Event::Begin { path: &object.file.path, size: object.file.size, present: 0 });
+        progress(Progress::Begin { path: &object.file.path, size: object.file.size, present: 0 });
     }
     pool::for_each(&upload_parts, WORKERS, |part| part.send(hub, progress))
 }
@@ -215,7 +215,7 @@ impl Object<'_> {
         if let Some(verify) = &self.verify {
             post(&verify.href, json!({"oid": self.oid, "size": self.file.size}))?;
         }
-        progress(Event::Done { path });
+        progress(Progress::Done { path });
         Ok(())
     }
 }
@@ -246,7 +246,7 @@ impl UploadPart<'_> {
         let request = Request { method: &Method::PUT, url: self.url, headers: &[], body: &[] };
         let sent = hub.upload(request, &mut body, self.size);
         if sent.is_err() {
-            progress(Event::Lost { path: &file.path, bytes: body.moved });
+            progress(Progress::Lost { path: &file.path, bytes: body.moved });
         }
         let response = sent?;
         let etag = response.headers().get("etag").and_then(|etag| etag.to_str().ok());
@@ -274,7 +274,7 @@ impl Read for ProgressReader<'_> {
             return Err(io::Error::new(io::ErrorKind::UnexpectedEof, "the file became shorter"));
         }
         self.moved += read as u64;
-        (self.progress)(Event::Moved { path: self.path, bytes: read as u64 });
+        (self.progress)(Progress::Moved { path: self.path, bytes: read as u64 });
         Ok(read)
     }
 }

@@ -4,7 +4,7 @@ use std::fs;
 use std::sync::Mutex;
 
 use mlxk_core::Kind;
-use mlxk_hub::Event;
+use mlxk_core::Progress;
 use mlxk_hub::push::{PushOptions, push};
 use mlxk_testhub::{self as testhub, Fault, OWNER, Origin, Rule, STRANGER};
 use serde_json::json;
@@ -110,12 +110,12 @@ fn a_large_file_is_sent_in_parts_with_retries() {
     hub.fault(Rule::on("/info/lfs/complete").times(1), failing.clone());
     hub.fault(Rule::on("/preupload/").times(1), failing);
     let moved = Mutex::new((0i64, 0u64));
-    let progress = |event: Event| {
+    let progress = |event: Progress| {
         let mut moved = moved.lock().unwrap();
         match event {
-            Event::Plan { bytes, .. } => moved.1 = bytes,
-            Event::Moved { bytes, .. } => moved.0 += bytes as i64,
-            Event::Lost { bytes, .. } => moved.0 -= bytes as i64,
+            Progress::Plan { bytes, .. } => moved.1 = bytes,
+            Progress::Moved { bytes, .. } => moved.0 += bytes as i64,
+            Progress::Lost { bytes, .. } => moved.0 -= bytes as i64,
             _ => {}
         }
     };

@@ -20,7 +20,7 @@ pub fn client(hub: &testhub::Hub, token: &str) -> Hub {
         offline: false,
         xet: false,
         shared_blobs: false,
-        silence: Duration::from_secs(5),
+        timeout: Duration::from_secs(5),
         proxy: None,
     };
     Hub::new(remote, || false).unwrap()

@@ -6,7 +6,7 @@ use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use mlxk_core::Kind;
-use mlxk_hub::Event;
+use mlxk_core::Progress;
 use mlxk_hub::push::{PushOptions, check, push};
 use mlxk_testhub::{self as testhub, OWNER, STRANGER};
 use serde_json::json;
@@ -65,8 +65,8 @@ fn a_concurrent_commit_is_not_overwritten() {
     write(&dir, "config.json", "{}");
     write(&dir, "model.safetensors", noise(MIB));
     let client = client(&hub, OWNER);
-    let other = |event: Event| {
-        if let Event::Plan { .. } = event {
+    let other = |event: Progress| {
+        if let Progress::Plan { .. } = event {
             hub.repo("org/Busy").file("theirs.txt", "theirs");
         }
     };
@@ -85,8 +85,8 @@ fn a_file_that_changes_during_the_push_fails_it() {
     for file in ["model.safetensors", "config.json"] {
         write(&dir, "config.json", "{\"a\": 1}");
         let changed = AtomicBool::new(false);
-        let progress = |event: Event| {
-            if let (Event::Plan { .. }, false) = (event, changed.load(Ordering::Relaxed)) {
+        let progress = |event: Progress| {
+            if let (Progress::Plan { .. }, false) = (event, changed.load(Ordering::Relaxed)) {
                 changed.store(true, Ordering::Relaxed);
                 write(&dir, file, "other");
             }

@@ -8,8 +8,8 @@ use std::thread;
 use std::time::Duration;
 
 use mlxk_core::Kind;
+use mlxk_core::Progress;
 use mlxk_core::store::tree::Tree;
-use mlxk_hub::Event;
 use mlxk_hub::cache::CachedRepo;
 use mlxk_hub::pull::{FileFilter, PullOptions, PullPlan};
 
@@ -312,8 +312,8 @@ fn a_blob_that_another_program_removes_fails_the_pull() {
     let options = PullOptions { id: "org/M", revision: "main", filter: &filter, bad: &[] };
     let hub = env.client();
     let plan = PullPlan::new(&hub, options, &env.places(), &|_| {}).unwrap();
-    let remove = |event: Event| {
-        if let Event::Done { path: "model.safetensors" } = event {
+    let remove = |event: Progress| {
+        if let Progress::Done { path: "model.safetensors" } = event {
             fs::remove_file(env.blob(&content(LARGE))).unwrap();
         }
     };

@@ -5,14 +5,15 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use mlxk_core::Progress;
 use mlxk_core::store::cache;
 use mlxk_core::verify::{Verdict, verify};
 use mlxk_core::workspace::sentinel::Sentinel;
 use mlxk_core::workspace::staging::Staging;
 use mlxk_core::{Found, Origin, Result, probe};
 use mlxk_hub::clone::ClonePlan;
+use mlxk_hub::listing;
 use mlxk_hub::pull::FileFilter;
-use mlxk_hub::{Event, listing};
 
 use crate::env::{Env, LARGE, content, files};
 
@@ -29,8 +30,8 @@ fn clone_filtered(env: &Env, target: &Path, bytes: u64, filter: &FileFilter) -> 
     let moved = Arc::new(AtomicU64::new(0));
     let seen = moved.clone();
     let cancelled = move || seen.load(Ordering::Relaxed) >= bytes;
-    let progress = |event: Event| {
-        if let Event::Moved { bytes, .. } = event {
+    let progress = |event: Progress| {
+        if let Progress::Moved { bytes, .. } = event {
             moved.fetch_add(bytes, Ordering::Relaxed);
         }
     };
@@ -38,7 +39,7 @@ fn clone_filtered(env: &Env, target: &Path, bytes: u64, filter: &FileFilter) -> 
     let info = listing::info(&hub, "org/M", "main", &|_| {})?;
     let listing = listing::files(&hub, "org/M", &info.commit, &|_| {})?;
     let plan = ClonePlan::of_listing("org/M", listing, filter, &env.places().hub)?;
-    let staging = Staging::lasting(target, &info.commit, &env.places())?;
+    let staging = Staging::persistent(target, &info.commit, &env.places())?;
     plan.fill(&staging, Some(&hub), &|| hub.check(), &progress)?;
     plan.publish(staging, "org/M")
 }
@@ -116,7 +117,7 @@ fn offline_clones_come_from_the_cache_or_fail_whole() {
     let plan = ClonePlan::of_cached(&found, &FileFilter::default(), &env.places().hub).unwrap();
     let target_dir = TempTarget(target(&env));
     let fill = || {
-        let staging = Staging::lasting(&target_dir.0, "org/M", &env.places())?;
+        let staging = Staging::persistent(&target_dir.0, "org/M", &env.places())?;
         plan.fill(&staging, None, &|| Ok(()), &|_| {})?;
         plan.publish(staging, "org/M")
     };

@@ -6,9 +6,9 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
+use mlxk_core::Progress;
 use mlxk_core::digest::Hasher;
 use mlxk_core::{Places, Remote, Result};
-use mlxk_hub::Event;
 use mlxk_hub::pull::{FileFilter, PullOptions, PullPlan};
 use mlxk_testhub::Hub;
 use tempfile::TempDir;
@@ -31,7 +31,7 @@ impl Env {
             offline: false,
             xet: true,
             shared_blobs: true,
-            silence: Duration::from_millis(500),
+            timeout: Duration::from_millis(500),
             proxy: None,
         };
         Env { hub, home: TempDir::new().unwrap(), remote }
@@ -79,8 +79,8 @@ impl Env {
         let seen = moved.clone();
         let cancelled = move || seen.load(Ordering::Relaxed) >= bytes;
         let hub = mlxk_hub::Hub::new(self.remote.clone(), cancelled).unwrap();
-        let progress = |event: Event| {
-            if let Event::Moved { bytes, .. } = event {
+        let progress = |event: Progress| {
+            if let Progress::Moved { bytes, .. } = event {
                 moved.fetch_add(bytes, Ordering::Relaxed);
             }
         };

@@ -1,5 +1,4 @@
-//! A throw-away `HF_HOME` and workspace home for the tests of this crate, filled as huggingface_hub would.
-#![allow(dead_code)] // every test binary uses its own part
+//! A temporary `HF_HOME` and workspace home, filled in the layout of huggingface_hub.
 
 use std::fs;
 use std::os::unix::fs::symlink;
@@ -8,17 +7,17 @@ use std::path::{Path, PathBuf};
 use sha2::{Digest, Sha256};
 use tempfile::TempDir;
 
-/// The directories; they vanish with it.
+/// The temporary directories, which are removed when the value is dropped.
 pub struct Env {
     dir: TempDir,
 }
 
-/// One revision of a cached model under construction.
+/// A revision of a cached model, to be filled with files.
 pub struct Snapshot {
     pub hub: PathBuf,
-    /// The directory `models--org--name`.
+    /// The directory `models--org--name` of the model.
     pub repo: PathBuf,
-    /// The snapshot directory.
+    /// The snapshot directory of the revision.
     pub path: PathBuf,
     pub revision: String,
 }
@@ -32,22 +31,22 @@ impl Env {
         env
     }
 
-    /// `HF_HOME`, links resolved.
+    /// The directory `HF_HOME`, links resolved.
     pub fn root(&self) -> PathBuf {
         self.dir.path().canonicalize().unwrap()
     }
 
-    /// `HF_HUB_CACHE`.
+    /// The directory `HF_HUB_CACHE`.
     pub fn hub(&self) -> PathBuf {
         self.root().join("hub")
     }
 
-    /// `MLXK_WORKSPACE_HOME`.
+    /// The directory `MLXK_WORKSPACE_HOME`.
     pub fn home(&self) -> PathBuf {
         self.root().join("workspaces")
     }
 
-    /// A revision of the cached model `name`, empty as yet; 40 times `digit` is its commit.
+    /// An empty revision of the cached model `name`; its commit is 40 times `digit`.
     pub fn snapshot(&self, name: &str, digit: char) -> Snapshot {
         let repo = self.hub().join(format!("models--{}", name.replace('/', "--")));
         let revision: String = std::iter::repeat_n(digit, 40).collect();
@@ -57,7 +56,7 @@ impl Env {
         Snapshot { hub: self.hub(), repo, path, revision }
     }
 
-    /// The workspace `name` with `files`, and a `config.json` if there is none among them.
+    /// The workspace `name` with `files`; `config.json` is added if it is not among them.
     pub fn workspace(&self, name: &str, files: &[(&str, &[u8])]) -> PathBuf {
         let path = self.home().join(name);
         fs::create_dir_all(&path).unwrap();
@@ -70,7 +69,7 @@ impl Env {
 }
 
 impl Snapshot {
-    /// Adds a file: a blob of the model's own and a link to it.
+    /// Adds a file as a blob of the model and a link to it.
     pub fn file(self, name: &str, content: impl AsRef<[u8]>) -> Snapshot {
         let blob = self.repo.join("blobs").join(sha256(content.as_ref()));
         if !blob.exists() {
@@ -79,7 +78,7 @@ impl Snapshot {
         self.link(name, &blob)
     }
 
-    /// Adds a file whose content lies in the store that all models of the cache share.
+    /// Adds a file whose content is in the shared store of the cache.
     pub fn shared(self, name: &str, content: impl AsRef<[u8]>) -> Snapshot {
         let hash = sha256(content.as_ref());
         let store = self.hub.join("blobs");
@@ -99,13 +98,13 @@ impl Snapshot {
         self.link(name, &blob)
     }
 
-    /// Points the ref `name` at this revision, without the newline that no one writes there.
+    /// Points the ref `name` at this revision; the file has no newline, like those of huggingface_hub.
     pub fn reference(self, name: &str) -> Snapshot {
         write(&self.repo.join("refs").join(name), self.revision.as_bytes());
         self
     }
 
-    /// Adds the lock file that a download of the blob `name` leaves; returns it.
+    /// Adds the lock file that a download of the blob `name` leaves behind, and returns its path.
     pub fn lock(&self, name: &str) -> PathBuf {
         let directory = self.hub.join(".locks").join(self.repo.file_name().unwrap());
         let lock = directory.join(name).with_extension("lock");
@@ -122,7 +121,7 @@ impl Snapshot {
     }
 }
 
-/// The digest that names a blob.
+/// The SHA-256 of the content, which names its blob.
 pub fn sha256(content: &[u8]) -> String {
     Sha256::digest(content).iter().map(|byte| format!("{byte:02x}")).collect()
 }

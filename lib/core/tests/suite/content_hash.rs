@@ -1,5 +1,4 @@
-//! The content hash of workspaces, and whether they are as they were.
-#![allow(clippy::unwrap_used)] // a test fails by panicking
+//! The content hash of workspaces, and the comparison of workspaces with it.
 
 use std::fs::{self, File};
 use std::os::unix::fs::{PermissionsExt, symlink};
@@ -23,7 +22,7 @@ fn tensors(last: u8) -> Vec<u8> {
     [&54u64.to_le_bytes()[..], HEADER.as_bytes(), &[0, 0, 0, last]].concat()
 }
 
-/// A directory with the three files that the published vectors start from.
+/// A directory with the three files of the published test vectors.
 fn workspace() -> TempDir {
     let dir = TempDir::new().unwrap();
     write(&dir, "config.json", "{\"model_type\": \"llama\"}\n");

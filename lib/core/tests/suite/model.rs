@@ -1,11 +1,10 @@
-//! Small models, written into a workspace or a cache, to be read and judged.
-#![allow(dead_code)] // every test binary uses its own part
+//! Small models, written into a workspace or a cache.
 
 use std::collections::BTreeMap;
 use std::fs;
 use std::path::PathBuf;
 
-use mlxk_core::{Facts, Found, Health, Inspected, Origin, Plan, probe};
+use mlxk_core::{Found, Health, Inspected, Origin, Plan};
 use serde_json::{Value, json};
 
 use crate::env::{Env, Snapshot};
@@ -70,7 +69,7 @@ impl Model {
         workspace(path)
     }
 
-    /// Puts the files into the cache, every other one into the shared store.
+    /// Writes the files into the cache, every second one into the shared store.
     pub fn cached(&self, env: &Env, name: &str) -> Snapshot {
         let snapshot = env.snapshot(name, 'a');
         self.0.iter().enumerate().fold(snapshot, |snapshot, (at, (name, content))| match at % 2 {
@@ -107,10 +106,6 @@ pub fn in_cache(name: &str, snapshot: &Snapshot) -> Found {
     }
 }
 
-pub fn read(found: &Found) -> Facts {
-    probe::read(found).unwrap()
-}
-
 pub fn inspect(found: &Found) -> Inspected {
     mlxk_core::inspect(found).unwrap()
 }
@@ -119,12 +114,12 @@ pub fn name(number: usize, total: usize) -> String {
     format!("model-{number:05}-of-{total:05}.safetensors")
 }
 
-/// A safetensors file of one-byte tensors.
+/// A safetensors file of tensors of one byte, of the type `U8`.
 pub fn shard(tensors: &[&str]) -> Vec<u8> {
     shard_of("U8", tensors)
 }
 
-/// A safetensors file of tensors of one byte whose header says `dtype`, a type of one byte.
+/// A safetensors file of tensors of one byte, of the type `dtype`.
 pub fn shard_of(dtype: &str, tensors: &[&str]) -> Vec<u8> {
     let entry = |(at, name): (usize, &&str)| {
         format!(r#""{name}":{{"dtype":"{dtype}","shape":[1],"data_offsets":[{at},{}]}}"#, at + 1)

@@ -1,14 +1,11 @@
-//! Removing models and revisions, and pruning: what goes, what stays, and how many bytes it was.
-#![allow(clippy::unwrap_used)] // a test fails by panicking
-
-mod env;
+//! Removal of models and revisions, and pruning: deleted paths, kept paths, and bytes freed.
 
 use std::fs::{self, File};
 use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
-use env::{Env, Snapshot};
+use crate::env::{Env, Snapshot};
 use mlxk_core::resolve::resolve;
 use mlxk_core::store::deletion::Deletion;
 use mlxk_core::store::remove::Request;
@@ -23,14 +20,14 @@ fn find(env: &Env, name: &str) -> Found {
     resolve(&Spec::parse(name).unwrap(), &places(env)).unwrap()
 }
 
-/// Runs `with` on the request to remove `name`, of which only a revision if it has an `@`.
+/// Runs `with` on the request to remove `name`: a revision if the name has an `@`, else the model.
 fn removal<T>(env: &Env, name: &str, force: bool, with: impl FnOnce(&Request) -> T) -> T {
     let (found, places) = (find(env, name), places(env));
     let revision_only = name.contains('@');
     with(&Request { found: &found, places: &places, revision_only, force, only_tests: true })
 }
 
-/// Removes `name` and checks that the plan spoke the truth about the disk.
+/// Removes `name` and checks that the plan agrees with the disk.
 fn rm(env: &Env, name: &str) -> Deletion {
     let before = disk(&env.hub());
     let (plan, freed) = removal(env, name, false, |request| {
@@ -57,7 +54,7 @@ fn honest(env: &Env, before: u64, plan: &Deletion, freed: u64) {
     assert_eq!(dangling(&env.hub()), [""; 0]);
 }
 
-/// The bytes of all files below `path`, the shared store's bookkeeping aside; each inode once.
+/// The bytes of all files below `path`, each inode once, without manifests and locks of the shared store.
 fn disk(path: &Path) -> u64 {
     fn add(path: &Path, seen: &mut std::collections::BTreeMap<u64, u64>) {
         use std::os::unix::fs::MetadataExt;
@@ -74,7 +71,7 @@ fn disk(path: &Path) -> u64 {
     seen.values().sum()
 }
 
-/// The links below `path` that lead nowhere.
+/// The broken links below `path`.
 fn dangling(path: &Path) -> Vec<String> {
     let mut found = Vec::new();
     for entry in fs::read_dir(path).unwrap() {
@@ -102,11 +99,11 @@ fn blobs(snapshot: &Snapshot) -> usize {
 }
 
 fn payload(env: &Env, content: &str) -> PathBuf {
-    let hash = env::sha256(content.as_bytes());
+    let hash = crate::env::sha256(content.as_bytes());
     env.hub().join("blobs").join(&hash[..2]).join(hash)
 }
 
-/// Two revisions of one model that have `same` in common.
+/// Two revisions of one model that share the content `same`.
 fn two_revisions(env: &Env) -> (Snapshot, Snapshot) {
     let a = env.snapshot("org/m", 'a').file("config.json", "same").file("sub/w", "only a");
     let b = env.snapshot("org/m", 'b').file("config.json", "same").file("w", "of b alone");

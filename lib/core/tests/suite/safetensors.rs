@@ -1,16 +1,15 @@
-//! Headers, indexes and the writer: what is accepted holds together, what is not says why.
-#![allow(clippy::unwrap_used)] // a test fails by panicking
+//! Headers, indexes and the writer of the safetensors format.
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::fs;
 
+use ::safetensors::SafeTensors;
 use arbtest::arbitrary::Unstructured;
 use mlxk_core::json::Document;
 use mlxk_core::tensors::{self, Dtype, Entry, Header, Index};
-use safetensors::SafeTensors;
 
-/// A file with `header` and `data` zero bytes behind it.
+/// A file with the header `header` and `data` bytes of zeros after it.
 fn file(header: &str, data: usize) -> Vec<u8> {
     let mut file = (header.len() as u64).to_le_bytes().to_vec();
     file.extend(header.as_bytes());
@@ -136,8 +135,8 @@ fn the_reference_reader_accepts_the_same_files_and_reads_them_alike() {
 
 type Drawn<T> = arbtest::arbitrary::Result<T>;
 
-/// A file of a few tensors, where one number in ten is off by a little. No two have one name, as
-/// the reference would let one of them vanish.
+/// A file of a few tensors in which one number in ten is slightly wrong. All names differ, since the
+/// reference drops one of two tensors with the same name.
 fn plausible(u: &mut Unstructured) -> Drawn<Vec<u8>> {
     let off = |number: u64, u: &mut Unstructured| -> Drawn<u64> {
         match u.ratio(1, 10)? {
@@ -161,7 +160,7 @@ fn plausible(u: &mut Unstructured) -> Drawn<Vec<u8>> {
     Ok(file(&format!("{{{}}}", entries.join(",")), off(end, u)? as usize))
 }
 
-/// A sound file with some bytes changed.
+/// A valid file with some bytes changed.
 fn mutated(u: &mut Unstructured) -> Drawn<Vec<u8>> {
     let text = r#"{"__metadata__":{"format":"mlx"},"alpha":{"dtype":"F16","shape":[2,3],"data_offsets":[0,12]},"omega":{"dtype":"U8","shape":[4],"data_offsets":[12,16]}}"#;
     let mut bytes = file(text, 16);
@@ -246,7 +245,7 @@ fn entries() -> Vec<Entry> {
     ]
 }
 
-/// Bytes that tell the tensors apart.
+/// Data that distinguishes the tensors: their first letter.
 fn content(entry: &Entry) -> Vec<u8> {
     let elements: usize = entry.shape.iter().product();
     vec![entry.name.as_bytes()[0]; elements * entry.dtype.bitsize() / 8]

@@ -1,13 +1,10 @@
-//! A workspace with a new index: what is copied, what is refused, and that nothing is left of a failure.
-#![allow(clippy::unwrap_used)] // a test fails by panicking
-
-mod env;
+//! Rebuilding an index: copied files, refused sources and targets, no files after a failure.
 
 use std::fs;
 use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
 
-use env::Env;
+use crate::env::Env;
 use mlxk_core::Progress;
 use mlxk_core::store::Places;
 use mlxk_core::workspace::clean;
@@ -16,7 +13,7 @@ use mlxk_core::workspace::sentinel::{self, Made, Sentinel};
 use mlxk_core::{Error, Record};
 use serde_json::{Value, json};
 
-/// A safetensors file with the one tensor `name` of `count` floats.
+/// A safetensors file with one tensor `name` of `count` floats.
 fn shard(name: &str, count: usize) -> Vec<u8> {
     let end = 4 * count;
     let header = json!({name: {"dtype": "F32", "shape": [count], "data_offsets": [0, end]}});
@@ -57,7 +54,7 @@ fn repair(env: &Env, source: &Path, target: &Path) -> Result<Record, Error> {
     repair_index(source, target, true, &places(env), |_| Ok(()))
 }
 
-/// What lies in the workspace home.
+/// The names of the entries of the workspace home.
 fn names(env: &Env) -> Vec<String> {
     let entries = fs::read_dir(env.home()).unwrap();
     let mut names: Vec<_> =
@@ -162,7 +159,7 @@ fn the_cache_is_neither_source_nor_target_by_whatever_way() {
         let e = repair(&env, &source, &to).unwrap_err();
         assert!(e.message.contains("inside the Hugging Face cache"), "{e}");
     }
-    // Even where the cache itself is named by a link.
+    // The cache is recognized through a link to it too.
     let through = Places { root: env.home().join("cache"), ..places };
     let e = repair_index(&cached, "x".as_ref(), true, &through, |_| Ok(())).unwrap_err();
     assert!(e.message.contains("inside the Hugging Face cache"), "{e}");

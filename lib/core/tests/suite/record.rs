@@ -1,9 +1,8 @@
-//! Lines of input: whatever stands in them, they are a record or one clear error.
-#![allow(clippy::unwrap_used)] // a test fails by panicking
+//! Lines of input, which become a record or an error of one line.
 
 use mlxk_core::Record;
 
-/// A line of pieces that records are made of, in any order.
+/// Parts of records, which random lines are made of.
 const PIECES: [&str; 20] = [
     "{",
     "}",

@@ -1,12 +1,8 @@
-//! What models are for, and which can run.
-#![allow(clippy::unwrap_used)] // a test fails by panicking
+//! Tasks of models, and the rules by which they can run.
 
-mod env;
-mod model;
-
-use env::Env;
+use crate::env::Env;
+use crate::model::{Model, in_cache, inspect, shard, shard_of};
 use mlxk_core::{Architecture, Task};
-use model::{Model, in_cache, inspect, shard, shard_of};
 use serde_json::json;
 
 #[test]

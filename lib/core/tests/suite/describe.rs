@@ -1,15 +1,11 @@
-//! A model as a record.
-#![allow(clippy::unwrap_used)] // a test fails by panicking
-
-mod env;
-mod model;
+//! The records of models.
 
 use std::fs;
 
-use env::Env;
+use crate::env::Env;
+use crate::model::{Model, in_cache, inspect};
 use mlxk_core::describe;
 use mlxk_core::workspace::clean::State;
-use model::{Model, in_cache, inspect};
 use serde_json::{Value, json};
 
 #[test]

@@ -1,14 +1,11 @@
-//! Which models there are, and which one a name means.
-#![allow(clippy::unwrap_used)] // a test fails by panicking
-
-mod env;
+//! Listings of models, and resolution of names.
 
 use std::ffi::OsStr;
 use std::fs;
 use std::os::unix::ffi::OsStrExt;
 use std::time::{Duration, SystemTime};
 
-use env::Env;
+use crate::env::Env;
 use mlxk_core::list::{self, Listed};
 use mlxk_core::resolve::resolve;
 use mlxk_core::store::{Found, Places, Revisions, cache};
@@ -31,7 +28,7 @@ fn selected(env: &Env, pattern: &str) -> Vec<Listed> {
     list::matching(&places(env), pattern, Revisions::Current).unwrap()
 }
 
-/// Makes a directory the newest, `seconds` ahead of the rest.
+/// Sets the time of a directory `seconds` into the future.
 fn touch(path: &std::path::Path, seconds: u64) {
     let time = SystemTime::now() + Duration::from_secs(seconds);
     fs::File::open(path).unwrap().set_modified(time).unwrap();

@@ -1,13 +1,10 @@
-//! Every file of a model hashed: exactly the bad ones are named.
-#![allow(clippy::unwrap_used)] // a test fails by panicking
-
-mod env;
+//! Verification of every file of a model.
 
 use std::fs;
 use std::os::unix::fs::symlink;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use env::{Env, Snapshot, sha256};
+use crate::env::{Env, Snapshot, sha256};
 use mlxk_core::digest::Hasher;
 use mlxk_core::store::tree::{Entry, Tree};
 use mlxk_core::verify::{Reason, Verdict, verify};
@@ -32,12 +29,12 @@ fn workspace(path: std::path::PathBuf) -> Found {
     Found { name: path.display().to_string(), path, revision: None, origin: Origin::Workspace }
 }
 
-/// Path and reason of every bad file.
+/// The path and the defect of every bad file.
 fn bad(verdict: &Verdict) -> Vec<(&str, Reason)> {
     verdict.bad.iter().map(|bad| (&*bad.path, bad.reason)).collect()
 }
 
-/// What Git calls the content.
+/// The Git blob id of the content.
 fn git(content: &str) -> String {
     let mut hasher = Hasher::git(content.len() as u64);
     hasher.update(content.as_bytes());
@@ -110,7 +107,7 @@ fn the_list_of_the_hub_overrules_the_names_of_blobs() {
     assert_eq!(verdict.bad[0].blob, Some(sha256(b"other")));
     assert_eq!(verdict.bad[0].found, Some(sha256(b"other")));
     assert_eq!(verdict.bad[1].found, None, "it need not be read");
-    // What is no list is none.
+    // A list of another version is ignored.
     fs::write(Tree::path(&snapshot.repo, &snapshot.revision), "{\"format_version\": 2}").unwrap();
     assert_eq!(check(&found(&snapshot)), Verdict::default());
 }
@@ -180,7 +177,7 @@ fn of_weights_a_hash_knows_the_header_and_only_a_digest_all() {
     assert_eq!(bad(&verdict), [("model.safetensors", Reason::Content)]);
     assert_eq!(verdict.bad[0].expected, Some(sha256(&weights(1))));
     assert_eq!(verdict.bad[0].found, Some(sha256(&weights(2))));
-    // Whoever has it hashed anew says that it is right as it is: the digests are of another one.
+    // A new content hash accepts the current files, so the digests of former files are dropped.
     mlxk_core::workspace::clean::recalculate(&path).unwrap();
     assert_eq!(check(&workspace(path)), unknown);
 }

@@ -1,18 +1,14 @@
-//! What lies in a directory: links, odd names, and nothing that breaks the reader.
-#![allow(clippy::unwrap_used)] // a test fails by panicking
-
-mod env;
-mod model;
+//! The probe on links, odd names, and arbitrary content of files.
 
 use std::fs;
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::symlink;
 use std::path::Path;
 
-use env::Env;
+use crate::env::Env;
+use crate::model::{Model, in_cache, inspect, shard, workspace};
 use mlxk_core::{Found, Health, Inspected, Origin};
 use mlxk_core::{describe, probe};
-use model::{Model, in_cache, inspect, shard, workspace};
 
 #[test]
 fn links_of_a_cached_model_may_lead_to_its_blobs_and_the_shared_store() {
@@ -96,7 +92,7 @@ fn directories_that_are_links_do_not_deceive() {
     }
     let reason = |snapshot| inspect(&in_cache("org/model", snapshot)).health.reason;
 
-    // `../../blobs/x` looks like the model's own blob, but the snapshot lies elsewhere.
+    // `../../blobs/x` looks like a blob of the model, but the snapshot is in another directory.
     let snapshot = Model::new().cached(&env, "org/moved");
     fs::write(snapshot.repo.join("blobs/x"), "own").unwrap();
     fs::write(elsewhere.join("blobs/x"), "foreign").unwrap();
@@ -106,7 +102,7 @@ fn directories_that_are_links_do_not_deceive() {
     let expected = "vocab.txt links to ../../blobs/x, outside the cache";
     assert_eq!(reason(&snapshot), expected);
 
-    // A prefix of the shared store that is a link.
+    // A directory of the shared store that is a link.
     let snapshot = Model::new().cached(&env, "org/prefix");
     fs::write(elsewhere.join("blobs/ab/payload"), "foreign").unwrap();
     symlink(elsewhere.join("blobs/ab"), env.hub().join("blobs/zz")).unwrap();

@@ -1,14 +1,10 @@
-//! Whole models of each kind, and every defect by its name.
-#![allow(clippy::unwrap_used)] // a test fails by panicking
-
-mod env;
-mod model;
+//! Healthy models of each kind, and the reason for every defect.
 
 use std::fs;
 
-use env::Env;
+use crate::env::Env;
+use crate::model::{Model, POINTER, in_cache, inspect, name, shard};
 use mlxk_core::{Found, Health, Origin};
-use model::{Model, POINTER, in_cache, inspect, name, shard};
 use serde_json::json;
 
 #[test]
