@@ -8,7 +8,7 @@ use mlx_rs::{Array, Stream, memory, with_stream};
 use mlxk_core::{Error, Kind};
 use mlxk_models::checkpoint::part::Part;
 use mlxk_models::language::Language;
-use mlxk_tensor::cache::{Cache, Remote, Slot, Texts};
+use mlxk_tensor::cache::{Cache, Remote, Sequences, Slot};
 use mlxk_tensor::{collective, mlx};
 
 use crate::prefix_cache::Memory;
@@ -101,7 +101,7 @@ impl Forward {
         let logits = self.run(|| {
             let mut h = None;
             for chunk in prompt.chunks(self.prefill_chunk.max(1)) {
-                let text = Texts::one(&mut cache, chunk.len() as i32);
+                let text = Sequences::one(&mut cache, chunk.len() as i32);
                 h = Some(self.forward(&ids(chunk), text)?);
                 eval(cache.arrays())?;
                 memory::clear_cache()?;
@@ -134,7 +134,7 @@ impl Forward {
     }
 
     /// What the model makes of `ids` [1, length], the next of `texts`: [1, length, hidden].
-    pub fn forward(&self, ids: &Array, texts: Texts) -> Result<Array> {
+    pub fn forward(&self, ids: &Array, texts: Sequences) -> Result<Array> {
         if let Some(ranks) = &self.ranks {
             let tokens: &[u32] =
                 ids.try_as_slice().map_err(|e| Exception::custom(e.to_string()))?;
@@ -194,7 +194,7 @@ mod tests {
                     rows.iter().flat_map(|(_, ids)| ids.iter().copied()).collect();
                 let rows = rows.iter_mut().map(|(cache, ids)| (&mut **cache, ids.len() as i32));
                 let h = network.embed(&ids(&packed)).unwrap();
-                let h = network.forward(&h, &mut Texts::new(rows.collect())).unwrap();
+                let h = network.forward(&h, &mut Sequences::new(rows.collect())).unwrap();
                 let logits = network.head(&h).unwrap().as_type::<f32>().unwrap();
                 logits.to_vec_exact::<f32>().unwrap()
             };

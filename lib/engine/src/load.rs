@@ -9,7 +9,7 @@ use mlxk_models::checkpoint::cursor::Cursor;
 use mlxk_models::checkpoint::formats::Checkpoint;
 use mlxk_models::checkpoint::part::Part;
 use mlxk_models::checkpoint::quantization::Quantization;
-use mlxk_models::checkpoint::weights::{Form, Weights};
+use mlxk_models::checkpoint::weights::{LoadOptions, Weights};
 use mlxk_models::convert::fuse;
 use mlxk_models::registry;
 use mlxk_models::sketch::{architecture, read, sketch};
@@ -74,7 +74,7 @@ fn with(
     let device = Device::try_default().map_err(mlx::failed)?;
     let stream = Stream::new_with_device(&device);
     let ops: &dyn Ops = if on_cpu { &CPU } else { &MLX };
-    let form = Form { ops, widen: on_cpu, sketch: false, part };
+    let form = LoadOptions { ops, widen: on_cpu, sketch: false, part };
     let mut weights = Weights::new(tensors, quantization, form);
     if let Some(adapter) = adapter {
         weights.adapt(adapter)?;

@@ -5,7 +5,7 @@ use mlxk_tensor::cache::{Cache, Packing};
 
 /// The tokens at the beginning of a text that a bounded memory keeps.
 const KEPT: u32 = 4;
-/// Texts that are over and remembered.
+/// Sequences that are over and remembered.
 const TEXTS: usize = 16;
 
 /// What is remembered.
@@ -70,7 +70,7 @@ impl Memory {
     }
 }
 
-/// Texts that are over, the last used last.
+/// Sequences that are over, the last used last.
 #[derive(Default)]
 pub struct Prefixes {
     texts: Vec<(Vec<u32>, Cache)>,

@@ -13,7 +13,7 @@ use mlx_rs::transforms::eval;
 use mlxk_core::tensors::Header;
 use mlxk_core::{Error, Facts, Kind, Result};
 use mlxk_models::checkpoint::file::{map, place};
-use mlxk_tensor::cache::{Cache, Slot, Texts};
+use mlxk_tensor::cache::{Cache, Sequences, Slot};
 
 use crate::forward::ids;
 use crate::model::Model;
@@ -33,7 +33,7 @@ impl Model {
             |numbers: &mut dyn Iterator<Item = String>| numbers.collect::<Vec<_>>().join(",");
         let held = cache.slots.iter().map(|slot| match slot {
             Slot::Kv(kv) => kv.held() as i32,
-            Slot::Paced(paced) => paced.held(),
+            Slot::CompressedKv(compressed) => compressed.held(),
             Slot::State(_) | Slot::Remote(_) => 0,
         });
         let metadata = HashMap::from([
@@ -102,9 +102,11 @@ impl Model {
                 Slot::Kv(kv) => kv.restore(tokens.len() as i32, held as i32, |part| {
                     stored.remove(&format!("{n}.{part}"))
                 }),
-                Slot::Paced(paced) => paced.restore(tokens.len() as i32, held as i32, |part| {
-                    stored.remove(&format!("{n}.{part}"))
-                }),
+                Slot::CompressedKv(compressed) => {
+                    compressed.restore(tokens.len() as i32, held as i32, |part| {
+                        stored.remove(&format!("{n}.{part}"))
+                    })
+                }
                 Slot::Remote(_) => true,
                 Slot::State(state) => state.arrays.iter_mut().enumerate().all(|(part, own)| {
                     let (Some(own), Some(new)) = (own, stored.remove(&format!("{n}.{part}")))
@@ -128,7 +130,7 @@ impl Model {
     fn sample(&self) -> Result<Cache> {
         let mut cache = self.forward.cache();
         self.forward.run(|| {
-            self.forward.forward(&ids(&[0]), Texts::one(&mut cache, 1))?;
+            self.forward.forward(&ids(&[0]), Sequences::one(&mut cache, 1))?;
             eval(cache.arrays())
         })?;
         Ok(cache)
@@ -140,7 +142,7 @@ fn named(cache: &Cache) -> impl Iterator<Item = (String, &Array)> {
     cache.slots.iter().enumerate().flat_map(|(n, slot)| {
         let arrays: Vec<&Array> = match slot {
             Slot::Kv(kv) => kv.arrays().collect(),
-            Slot::Paced(paced) => paced.arrays().collect(),
+            Slot::CompressedKv(compressed) => compressed.arrays().collect(),
             Slot::State(state) => state.arrays.iter().flatten().collect(),
             Slot::Remote(_) => Vec::new(),
         };

@@ -1,4 +1,4 @@
-//! Texts that share steps, beginnings and memory get the tokens that they would get alone.
+//! Sequences that share steps, beginnings and memory get the tokens that they would get alone.
 
 #![allow(clippy::unwrap_used)] // a test fails by panicking
 

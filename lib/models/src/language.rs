@@ -2,7 +2,7 @@
 
 use mlx_rs::Array;
 use mlx_rs::error::Result;
-use mlxk_tensor::cache::{Cache, Texts};
+use mlxk_tensor::cache::{Cache, Sequences};
 use serde_json::Value;
 
 use crate::checkpoint::cursor::Cursor;
@@ -15,9 +15,9 @@ pub trait Language {
     fn cache(&self) -> Cache;
     /// The vectors of `ids` [1, rows], as [1, rows, hidden].
     fn embed(&self, ids: &Array) -> Result<Array>;
-    /// What the model makes of the next vectors of `texts`, the rows of one text after those of
+    /// What the model makes of the next vectors of `sequences`, the rows of one text after those of
     /// another; same shape.
-    fn forward(&self, h: &Array, texts: &mut Texts) -> Result<Array>;
+    fn forward(&self, h: &Array, sequences: &mut Sequences) -> Result<Array>;
     /// The logits [1, rows, vocabulary] of the token after each.
     fn head(&self, h: &Array) -> Result<Array>;
 }

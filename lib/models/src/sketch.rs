@@ -12,7 +12,7 @@ use crate::checkpoint::file::{map, place};
 use crate::checkpoint::formats::{Checkpoint, adapt};
 use crate::checkpoint::part::Part;
 use crate::checkpoint::quantization::Quantization;
-use crate::checkpoint::weights::{Form, Taken, Weights};
+use crate::checkpoint::weights::{Inventory, LoadOptions, Weights};
 use crate::registry;
 
 /// A model in parts.
@@ -22,7 +22,7 @@ pub struct Parts {
     /// config.json and all its tensors, in MLX's form.
     pub checkpoint: Checkpoint,
     /// What the model makes of them.
-    pub taken: Taken,
+    pub taken: Inventory,
 }
 
 /// The parts of the model of `facts`, which is sketched for this: nothing is read but headers.
@@ -36,7 +36,7 @@ pub fn parts(facts: &Facts, plan: &Plan) -> Result<Parts> {
 pub fn sketched(facts: &Facts, plan: &Plan, part: Option<Part>) -> Result<Sketched> {
     let architecture = architecture(plan)?;
     let taken = sketch(architecture, read(facts, architecture)?, part)?.taken;
-    let Taken { bytes, layers, partial, .. } = taken;
+    let Inventory { bytes, layers, partial, .. } = taken;
     Ok(Sketched { bytes, layers, shared: !partial.is_empty() })
 }
 
@@ -56,7 +56,7 @@ pub fn sketch(
     checkpoint: Checkpoint,
     part: Option<Part>,
 ) -> Result<Parts> {
-    let form = Form { ops: &MLX, widen: false, sketch: true, part };
+    let form = LoadOptions { ops: &MLX, widen: false, sketch: true, part };
     let quantization = Quantization::read(&checkpoint.config)?;
     let mut weights = Weights::new(checkpoint.tensors.clone(), quantization, form);
     registry::load(architecture)(&checkpoint.config, Cursor::root(&mut weights))?;

@@ -7,15 +7,15 @@ use mlx_rs::error::{Exception, Result};
 use mlx_rs::{Array, Stream};
 use mlxk_core::quantization::{Mode, QuantSpec};
 
-use crate::weight::Packed;
+use crate::weight::Quantized;
 
 /// `x W.T`.
-pub fn product(w: &Packed, x: &Array) -> Result<Array> {
+pub fn product(w: &Quantized, x: &Array) -> Result<Array> {
     times(w, x, true)
 }
 
 /// `x W.T` if `transposed`, else `x W`; of several matrices each is multiplied with its own.
-pub fn times(w: &Packed, x: &Array, transposed: bool) -> Result<Array> {
+pub fn times(w: &Quantized, x: &Array, transposed: bool) -> Result<Array> {
     called("quantized_matmul", |result, stream| {
         // SAFETY: all handles live as long as the call.
         unsafe {
@@ -37,7 +37,7 @@ pub fn times(w: &Packed, x: &Array, transposed: bool) -> Result<Array> {
 
 /// `x W.T` with the matrix of each row: `x` [.., 1, ins] and `ids` [..] to [.., 1, outs]. It is
 /// faster for many rows if these are `sorted` by `ids`, and wrong if that is not true.
-pub fn gathered(w: &Packed, x: &Array, ids: &Array, sorted: bool) -> Result<Array> {
+pub fn gathered(w: &Quantized, x: &Array, ids: &Array, sorted: bool) -> Result<Array> {
     called("gather_qmm", |result, stream| {
         // SAFETY: all handles live as long as the call.
         unsafe {
@@ -61,7 +61,7 @@ pub fn gathered(w: &Packed, x: &Array, ids: &Array, sorted: bool) -> Result<Arra
 }
 
 /// The rows `ids` [..] of the weights, as [.., ins].
-pub fn rows(w: &Packed, ids: &Array) -> Result<Array> {
+pub fn rows(w: &Quantized, ids: &Array) -> Result<Array> {
     let [weight, scales] = [&w.weight, &w.scales].map(|all| all.take_axis(ids, 0));
     let biases = w.biases.as_ref().map(|all| all.take_axis(ids, 0)).transpose()?;
     let (bits, group_size) = (w.bits as usize, w.group_size as usize);

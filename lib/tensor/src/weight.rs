@@ -3,16 +3,16 @@
 use mlx_rs::Array;
 use mlxk_core::quantization::Mode;
 
-/// Weights of a matrix, or of several in one array.
-pub enum Weights {
+/// Weight of a matrix, or of several in one array.
+pub enum Weight {
     /// As they are, [.., outs, ins].
     Dense(Array),
-    /// Packed a few bits each.
-    Packed(Packed),
+    /// Quantized a few bits each.
+    Quantized(Quantized),
 }
 
-/// Weights packed `bits` at a time, with a scale for each `group_size` of a row.
-pub struct Packed {
+/// Weight packed `bits` at a time, with a scale for each `group_size` of a row.
+pub struct Quantized {
     /// [.., outs, ins * bits / 32].
     pub weight: Array,
     /// [.., outs, ins / group_size].

@@ -18,7 +18,7 @@ pub struct Batch {
     pub queued: Option<Queued>,
     /// What is remembered of texts that are over.
     pub prefixes: Prefixes,
-    /// Texts that ever joined.
+    /// Sequences that ever joined.
     pub joined: u64,
     /// Steps taken.
     pub steps: u64,

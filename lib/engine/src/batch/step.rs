@@ -10,7 +10,7 @@ use mlx_rs::{Array, memory};
 use mlxk_core::{Error, Kind};
 use mlxk_processor::Token;
 use mlxk_tensor::array::elements;
-use mlxk_tensor::cache::{Cache, Texts};
+use mlxk_tensor::cache::{Cache, Sequences};
 
 use super::draft::Draft;
 use super::parts::{Part, joined, known, queued};
@@ -189,7 +189,7 @@ impl Batch {
                 brought.push((cache, part.rows as i32));
             }
         }
-        let h = forward.forward(&ids, Texts::new(brought))?;
+        let h = forward.forward(&ids, Sequences::new(brought))?;
         let mut end = 0;
         let ends = parts.iter().flat_map(|part| {
             end += part.rows;

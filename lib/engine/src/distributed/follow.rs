@@ -10,7 +10,7 @@ use mlxk_core::digest::Hasher;
 use mlxk_core::{Error, Facts, Kind, Plan, Result};
 use mlxk_models::checkpoint::part::Part;
 use mlxk_models::sketch;
-use mlxk_tensor::cache::{Cache, Texts};
+use mlxk_tensor::cache::{Cache, Sequences};
 use mlxk_tensor::collective;
 
 use super::place::{Place, gone};
@@ -169,7 +169,7 @@ fn obey(order: Order, model: &Model, texts: &mut BTreeMap<u64, Cache>) -> Result
             };
             let mut own: Vec<(u64, Cache, i32)> = advancing.iter().map(own).collect();
             let rows = own.iter_mut().map(|(_, cache, rows)| (cache, *rows)).collect();
-            model.forward.run(|| model.forward.forward(&ids(&tokens), Texts::new(rows)))?;
+            model.forward.run(|| model.forward.forward(&ids(&tokens), Sequences::new(rows)))?;
             texts.extend(own.into_iter().map(|(text, cache, _)| (text, cache)));
         }
         Order::Copy { from, to } => {

@@ -232,7 +232,7 @@ fn cannot(place: &Place, error: &std::io::Error) -> Error {
 pub struct Others {
     watch: Watch,
     answers: Vec<Receiver<Answer>>,
-    /// Texts that there ever were.
+    /// Sequences that there ever were.
     texts: u64,
     forgets: bool,
 }

@@ -15,7 +15,7 @@ use super::tensor::Tensor;
 pub struct Weights {
     pub(super) tensors: BTreeMap<String, Tensor>,
     pub(super) quantization: Quantization,
-    pub(super) form: Form,
+    pub(super) form: LoadOptions,
     /// What the additions of an adapter are multiplied with, if there is one.
     pub(super) adapter_scale: Option<f32>,
     /// Parts of names as the layers have them, and as the checkpoint does.
@@ -23,14 +23,14 @@ pub struct Weights {
     /// The optional tensors that were asked for, numbers of layers left out: one that there is, and
     /// one that there is not.
     pub(super) optional: BTreeMap<String, [Option<String>; 2]>,
-    pub(super) taken: Taken,
+    pub(super) taken: Inventory,
     /// What the parts of a matrix that was split are parts of.
     pub(super) wholes: BTreeMap<String, String>,
 }
 
 /// What a model made of its tensors.
 #[derive(Default)]
-pub struct Taken {
+pub struct Inventory {
     /// The names of its matrices, and how those are packed that are.
     pub matrices: BTreeMap<String, Option<QuantSpec>>,
     /// The names of the tensors that it left aside, as they are of use elsewhere.
@@ -50,7 +50,7 @@ const UNUSED: &str = "the model has no use for this tensor";
 
 /// What the layers are made for.
 #[derive(Clone, Copy)]
-pub struct Form {
+pub struct LoadOptions {
     /// How they do their steps.
     pub ops: &'static dyn Ops,
     /// Whether to widen 16-bit floats that MLX computes with, which is slow with them on a CPU.
@@ -66,7 +66,7 @@ impl Weights {
     pub fn new(
         tensors: BTreeMap<String, Tensor>,
         quantization: Quantization,
-        form: Form,
+        form: LoadOptions,
     ) -> Weights {
         Weights {
             tensors,
@@ -75,7 +75,7 @@ impl Weights {
             adapter_scale: None,
             names: Vec::new(),
             optional: BTreeMap::new(),
-            taken: Taken::default(),
+            taken: Inventory::default(),
             wholes: BTreeMap::new(),
         }
     }
@@ -99,7 +99,7 @@ impl Weights {
     /// Says that the model is complete; returns what it made of the tensors. Errors if some are there
     /// that it neither took nor left aside, or if some layers have an optional tensor and others do
     /// not.
-    pub fn finish(self) -> Result<Taken> {
+    pub fn finish(self) -> Result<Inventory> {
         let uneven = |[there, absent]: &[Option<String>; 2]| there.clone().zip(absent.clone());
         if let Some((there, absent)) = self.optional.values().find_map(uneven) {
             return Err(invalid(&absent, format!("the tensor is missing; there is {there}")));

@@ -30,7 +30,7 @@ pub use recipe::{Bits, Change, Quantize, Recipe};
 use crate::checkpoint::adapter::Adapter;
 use crate::checkpoint::formats::Checkpoint;
 use crate::checkpoint::tensor::Tensor;
-use crate::checkpoint::weights::Taken;
+use crate::checkpoint::weights::Inventory;
 use crate::sketch;
 use crate::sketch::Parts;
 use mlxk_tensor::floats;
@@ -198,7 +198,7 @@ fn headed(
 }
 
 /// Errors if the matrices of the source cannot change so.
-fn possible(taken: &Taken, facts: &Facts, recipe: &Recipe) -> Result<()> {
+fn possible(taken: &Inventory, facts: &Facts, recipe: &Recipe) -> Result<()> {
     let quantised = taken.matrices.values().any(Option::is_some);
     match recipe.change {
         Change::Quantize(_) if quantised => Err(refused(&facts.found.path, "is quantised already")

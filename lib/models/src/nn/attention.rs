@@ -3,10 +3,10 @@
 use mlx_rs::error::Result;
 use mlx_rs::ops::{arange, sigmoid};
 use mlx_rs::{Array, Dtype};
-use mlxk_tensor::cache::Texts;
+use mlxk_tensor::cache::Sequences;
 use mlxk_tensor::mlx;
 use mlxk_tensor::ops::Ops;
-use mlxk_tensor::ops::params::{Heads, Scores};
+use mlxk_tensor::ops::params::{AttentionParams, HeadsParams};
 use mlxk_tensor::ops::rope::Rope;
 
 use super::linear::Linear;
@@ -39,13 +39,13 @@ pub struct Sizes {
     /// Whether gates decide how much of each element passes. They may be one matrix with the queries.
     pub gated: bool,
     /// How queries grow with their position.
-    pub warmth: Option<Warmth>,
+    pub warmth: Option<TemperatureTuning>,
 }
 
 /// A factor `1 + beta * ln(1 + floor((position + shift) / trained))` for queries: attention over
-/// texts longer than those of the training becomes sharper.
+/// sequences longer than those of the training becomes sharper.
 #[derive(Clone, Copy, Debug)]
-pub struct Warmth {
+pub struct TemperatureTuning {
     /// How much sharper.
     pub beta: f32,
     /// Where the first position counts from.
@@ -66,7 +66,7 @@ pub struct Attention {
     attn_sub_norm: Option<Norm>,
     gate_proj: Option<Linear>,
     rope: Option<Rope>,
-    scores: Scores,
+    scores: AttentionParams,
     sizes: Sizes,
     ops: &'static dyn Ops,
 }
@@ -98,7 +98,7 @@ impl Attention {
             attn_sub_norm: normed.then(|| norm.load(w, "attn_sub_norm", outs)).transpose()?,
             gate_proj: gate,
             rope,
-            scores: Scores { scale: sizes.scale, softcap: sizes.softcap, sinks },
+            scores: AttentionParams { scale: sizes.scale, softcap: sizes.softcap, sinks },
             sizes: *sizes,
             ops: w.ops(),
         })
@@ -106,11 +106,11 @@ impl Attention {
 
     /// Lets each token look at those of its text that slot number `slot` remembers, at itself and
     /// those before.
-    pub fn forward(&self, x: &Array, texts: &mut Texts, slot: usize) -> Result<Array> {
+    pub fn forward(&self, x: &Array, sequences: &mut Sequences, slot: usize) -> Result<Array> {
         let [q, k, v] = [&self.q_proj, &self.k_proj, &self.v_proj].map(|proj| proj.forward(x));
         let (q, q_norm) = self.normed_as_one(q?, self.q_norm.as_ref())?;
         let (k, k_norm) = self.normed_as_one(k?, self.k_norm.as_ref())?;
-        let mut mixed = texts.each_kv(slot, [&q, &k, &v?], |[q, k, v], kv| {
+        let mut mixed = sequences.each_kv(slot, [&q, &k, &v?], |[q, k, v], kv| {
             let rope = self.rope.as_ref().map(|rope| (rope, kv.offset()));
             let queries = self.heads(q, q_norm, rope)?;
             let queries = warmed(self.sizes.warmth, queries, kv.offset())?;
@@ -141,7 +141,7 @@ impl Attention {
 
     /// [1, length, heads * size] to [1, heads, length, size], normed and rotated if need be.
     fn heads(&self, x: &Array, norm: Option<&Norm>, rope: Option<(&Rope, i32)>) -> Result<Array> {
-        let heads = Heads {
+        let heads = HeadsParams {
             size: self.sizes.head_dim as i32,
             norm: norm.map(Norm::scale),
             rotated_first: self.sizes.rotated_first,
@@ -152,15 +152,15 @@ impl Attention {
 }
 
 /// Queries [1, heads, length, size] from position `offset` on, times what `warmth` makes of those.
-pub fn warmed(warmth: Option<Warmth>, queries: Array, offset: i32) -> Result<Array> {
-    let Some(Warmth { beta, shift, trained }) = warmth else {
+pub fn warmed(warmth: Option<TemperatureTuning>, queries: Array, offset: i32) -> Result<Array> {
+    let Some(TemperatureTuning { beta, shift, trained }) = warmth else {
         return Ok(queries);
     };
     let first = offset + shift;
     let positions = arange::<i32, i32>(first, first + queries.dim(-2), None)?;
     let positions = positions.as_dtype(Dtype::Float32)?;
-    let texts = positions.divide(mlx::number(trained, &positions)?)?.floor()?;
-    let growth = texts.log1p()?.multiply(mlx::number(beta, &texts)?)?;
+    let sequences = positions.divide(mlx::number(trained, &positions)?)?.floor()?;
+    let growth = sequences.log1p()?.multiply(mlx::number(beta, &sequences)?)?;
     let factor = growth.add(mlx::number(1.0, &growth)?)?.reshape(&[-1, 1])?;
     queries.multiply(factor.as_dtype(queries.dtype())?)
 }

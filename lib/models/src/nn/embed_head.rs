@@ -10,7 +10,7 @@ use super::norm::{Norm, NormArch};
 use crate::checkpoint::cursor::Cursor;
 
 /// What comes before the first layer and after the last.
-pub struct Ends {
+pub struct EmbedHead {
     embeddings: Embedding,
     norm: Norm,
     /// `None` if the embeddings serve as the head.
@@ -22,7 +22,7 @@ pub struct Ends {
 }
 
 /// What the weights of the ends do not show.
-pub struct EndsArch<'a> {
+pub struct EmbedHeadArch<'a> {
     pub vocabulary: usize,
     /// Elements of the model's vectors.
     pub hidden: usize,
@@ -38,16 +38,16 @@ pub struct EndsArch<'a> {
     pub softcap: Option<f32>,
 }
 
-impl Ends {
+impl EmbedHead {
     /// From the checkpoint at `w`. Some have a head of their own that is the embeddings once more.
-    pub fn load(w: &mut Cursor, arch: &EndsArch) -> mlxk_core::Result<Ends> {
-        let &EndsArch { vocabulary, hidden, scale, softcap, .. } = arch;
+    pub fn load(w: &mut Cursor, arch: &EmbedHeadArch) -> mlxk_core::Result<EmbedHead> {
+        let &EmbedHeadArch { vocabulary, hidden, scale, softcap, .. } = arch;
         if arch.tied {
             w.discard(|name| name == "lm_head.weight");
         }
         let lm_head = (!arch.tied).then(|| Linear::load(w, "lm_head", vocabulary, hidden));
         let (name, norm) = arch.norm;
-        Ok(Ends {
+        Ok(EmbedHead {
             embeddings: Embedding::load(w, arch.embeddings, vocabulary, hidden)?,
             norm: norm.load(w, name, hidden)?,
             lm_head: lm_head.transpose()?,

@@ -1,4 +1,4 @@
-//! Hyper-connections (arXiv 2409.19606): several streams in the place of one, which a part of a layer
+//! HyperConnections-connections (arXiv 2409.19606): several streams in the place of one, which a part of a layer
 //! reads, writes and mixes by factors that it makes of them. What mixes them is balanced
 //! (arXiv 2512.24880).
 
@@ -13,7 +13,7 @@ use crate::checkpoint::cursor::Cursor;
 
 /// What the weights of the connections do not show.
 #[derive(Clone, Copy, Debug)]
-pub struct HyperSizes {
+pub struct HyperConnectionSizes {
     /// Elements of a stream's vectors.
     pub hidden: usize,
     /// Streams.
@@ -27,14 +27,14 @@ pub struct HyperSizes {
 }
 
 /// How a part of a layer is connected to the streams.
-pub struct Hyper {
+pub struct HyperConnections {
     /// [streams * hidden, factors]: those to read and to write by, and those to mix by.
     weight: Array,
     /// [factors].
     scale: Array,
     base: Array,
     norm: Norm,
-    sizes: HyperSizes,
+    sizes: HyperConnectionSizes,
     ops: &'static dyn Ops,
 }
 
@@ -48,10 +48,13 @@ pub struct Links {
     mix: Array,
 }
 
-impl Hyper {
+impl HyperConnections {
     /// The connections at `w`.
-    pub fn load(w: &mut Cursor, sizes: HyperSizes) -> mlxk_core::Result<Hyper> {
-        let HyperSizes { hidden, streams, norm_eps, .. } = sizes;
+    pub fn load(
+        w: &mut Cursor,
+        sizes: HyperConnectionSizes,
+    ) -> mlxk_core::Result<HyperConnections> {
+        let HyperConnectionSizes { hidden, streams, norm_eps, .. } = sizes;
         let counts = [streams, streams, streams * streams];
         let factors = counts.iter().sum();
         let bare = NormArch { kind: NormKind::Bare, eps: norm_eps };
@@ -60,7 +63,7 @@ impl Hyper {
         };
         let weight = single("fn", &[factors, streams * hidden])?;
         let scale = each(&single("scale", &[3])?, counts).map_err(mlx::failed)?;
-        Ok(Hyper {
+        Ok(HyperConnections {
             weight: weight.transpose().map_err(mlx::failed)?,
             scale,
             base: single("base", &[factors])?,
@@ -72,7 +75,7 @@ impl Hyper {
 
     /// The factors that `streams` [1, rows, streams, hidden] make.
     pub fn links(&self, streams: &Array) -> Result<Links> {
-        let HyperSizes { rounds, eps, .. } = self.sizes;
+        let HyperConnectionSizes { rounds, eps, .. } = self.sizes;
         let (rows, n) = (streams.dim(1), streams.dim(2));
         let flat = streams.as_dtype(Dtype::Float32)?.reshape(&[1, rows, -1])?;
         let factors = self.norm.forward(&flat)?.matmul(&self.weight)?;
@@ -88,7 +91,7 @@ impl Hyper {
     }
 }
 
-/// Each of three numbers as often as its count says.
+/// GroupedLinear of three numbers as often as its count says.
 fn each(three: &Array, counts: [usize; 3]) -> Result<Array> {
     let times = |(i, count): (usize, usize)| {
         let own = mlx::entries(three, i as i32..i as i32 + 1)?;

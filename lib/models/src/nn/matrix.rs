@@ -4,14 +4,14 @@ use mlx_rs::error::Result;
 use mlx_rs::{Array, Dtype};
 use mlxk_core::quantization::{Mode, QuantSpec};
 use mlxk_tensor::ops::Ops;
-use mlxk_tensor::weight::{Packed, Weights};
+use mlxk_tensor::weight::{Quantized, Weight};
 
 use crate::checkpoint::cursor::Cursor;
 use crate::checkpoint::quantization::{Entry, Stated};
 
 /// [outs, ins] weights, and the way to compute with them.
 pub struct Matrix {
-    weights: Weights,
+    weights: Weight,
     ops: &'static dyn Ops,
 }
 
@@ -33,12 +33,12 @@ impl Matrix {
 }
 
 /// The matrix, or matrices, of `outs` [.., outs] rows at `w`.
-pub fn load_weight(w: &mut Cursor, outs: &[usize], ins: usize) -> mlxk_core::Result<Weights> {
+pub fn load_weight(w: &mut Cursor, outs: &[usize], ins: usize) -> mlxk_core::Result<Weight> {
     let Some(stated) = w.quantized() else {
         w.matrix(None);
-        return Ok(Weights::Dense(w.stored("weight", &[outs, &[ins]].concat())?));
+        return Ok(Weight::Dense(w.stored("weight", &[outs, &[ins]].concat())?));
     };
-    Ok(Weights::Packed(load_packed(w, stated, outs, ins)?))
+    Ok(Weight::Quantized(load_packed(w, stated, outs, ins)?))
 }
 
 /// The quantised matrix, or matrices, of `outs` [.., outs] rows at `w`.
@@ -47,7 +47,7 @@ pub fn load_packed(
     stated: Entry,
     outs: &[usize],
     ins: usize,
-) -> mlxk_core::Result<Packed> {
+) -> mlxk_core::Result<Quantized> {
     let form = shown(w, ins)?;
     agree(form, w, stated)?;
     w.matrix(Some(form));
@@ -65,7 +65,7 @@ pub fn load_packed(
     };
     let (group_size, bits) = (group_size as i32, bits as i32);
     let weight = w.array(&weight)?;
-    Ok(Packed { weight, scales, biases, group_size, bits, packing })
+    Ok(Quantized { weight, scales, biases, group_size, bits, packing })
 }
 
 /// What the lengths of the rows of tensors show, and the type of the scales.

@@ -7,27 +7,27 @@ use mlx_rs::ops::indexing::put_along_axis;
 use mlx_rs::ops::{arange, concatenate, select, sigmoid, split_at_indices, zeros_dtype};
 use mlx_rs::{Array, Dtype};
 use mlxk_core::quantization::Mode;
-use mlxk_tensor::cache::{Kv, Slot, Texts};
+use mlxk_tensor::cache::{Kv, Sequences, Slot};
 use mlxk_tensor::ops::Ops;
 use mlxk_tensor::ops::rope::Rope;
-use mlxk_tensor::weight::Packed;
+use mlxk_tensor::weight::Quantized;
 use mlxk_tensor::{mlx, quantized};
 
-use super::attention::{Warmth, warmed};
+use super::attention::{TemperatureTuning, warmed};
 use super::linear::Linear;
 use super::matrix::Matrix;
 use super::matrix::load_packed;
-use super::mixer::Mix;
+use super::mixer::TokenMixer;
 use super::norm::{Norm, NormArch};
-use super::sparse::Pick;
+use super::sparse::TopK;
 use crate::checkpoint::cursor::Cursor;
 
 /// What the weights of such a layer do not show.
 #[derive(Clone, Copy, Debug)]
-pub struct LatentSizes {
+pub struct MlaSizes {
     /// Elements of the model's vectors.
     pub hidden: usize,
-    /// Heads.
+    /// HeadsParams.
     pub heads: usize,
     /// Elements of the vectors that queries are made of, if they are not made of the model's.
     pub query_rank: Option<usize>,
@@ -44,50 +44,46 @@ pub struct LatentSizes {
     /// Of what all else is made of.
     pub norm: NormArch,
     /// How queries grow with their position.
-    pub warmth: Option<Warmth>,
+    pub warmth: Option<TemperatureTuning>,
     /// Whether gates decide how much of each head passes.
     pub gated: bool,
 }
 
 /// Such a layer.
-pub struct Latent {
+pub struct Mla {
     queries: Queries,
     kv_a_proj_with_mqa: Linear,
     kv_a_layernorm: Norm,
     /// [heads, rank, plain]: from a query to what its products with latent vectors are those with keys.
-    embed_q: Each,
+    embed_q: GroupedLinear,
     /// [heads, value, rank]: from a latent vector to values.
-    unembed_out: Each,
+    unembed_out: GroupedLinear,
     g_proj: Option<Linear>,
     o_proj: Linear,
     /// `None` if it does not know positions.
     rope: Option<Rope>,
     /// `None` if a token attends to all before it.
-    pick: Option<Pick>,
-    sizes: LatentSizes,
+    pick: Option<TopK>,
+    sizes: MlaSizes,
     ops: &'static dyn Ops,
 }
 
 enum Queries {
     Direct(Linear),
-    Latent { q_a_proj: Linear, q_a_layernorm: Norm, q_b_proj: Linear },
+    Mla { q_a_proj: Linear, q_a_layernorm: Norm, q_b_proj: Linear },
 }
 
-impl Latent {
+impl Mla {
     /// The layer at `w`.
-    pub fn load(
-        w: &mut Cursor,
-        sizes: &LatentSizes,
-        rope: Option<Rope>,
-    ) -> mlxk_core::Result<Latent> {
-        let &LatentSizes { hidden, heads, rank, plain, rotated, value, norm, .. } = sizes;
+    pub fn load(w: &mut Cursor, sizes: &MlaSizes, rope: Option<Rope>) -> mlxk_core::Result<Mla> {
+        let &MlaSizes { hidden, heads, rank, plain, rotated, value, norm, .. } = sizes;
         let queries = heads * (plain + rotated);
-        let [embed_q, unembed_out] = Each::load_both(w, sizes)?;
+        let [embed_q, unembed_out] = GroupedLinear::load_both(w, sizes)?;
         let gate = sizes.gated.then(|| Linear::load(w, "g_proj", heads, hidden)).transpose()?;
-        Ok(Latent {
+        Ok(Mla {
             queries: match sizes.query_rank {
                 None => Queries::Direct(Linear::load(w, "q_proj", queries, hidden)?),
-                Some(rank) => Queries::Latent {
+                Some(rank) => Queries::Mla {
                     q_a_proj: Linear::load(w, "q_a_proj", rank, hidden)?,
                     q_a_layernorm: norm.load(w, "q_a_layernorm", rank)?,
                     q_b_proj: Linear::load(w, "q_b_proj", queries, rank)?,
@@ -107,8 +103,8 @@ impl Latent {
     }
 
     /// The same, but a token attends to those alone that `pick` chooses.
-    pub fn picking(self, pick: Pick) -> Latent {
-        Latent { pick: Some(pick), ..self }
+    pub fn picking(self, pick: TopK) -> Mla {
+        Mla { pick: Some(pick), ..self }
     }
 
     /// [1, length, heads * (plain + rotated)] and the latent vectors and keys that are new, to
@@ -116,10 +112,10 @@ impl Latent {
     fn attend(
         &self,
         [q, latents, keys]: [&Array; 3],
-        choice: Option<(&Pick, [&Array; 3])>,
+        choice: Option<(&TopK, [&Array; 3])>,
         kv: &mut Kv,
     ) -> Result<Array> {
-        let LatentSizes { heads, plain, rotated, scale, .. } = self.sizes;
+        let MlaSizes { heads, plain, rotated, scale, .. } = self.sizes;
         let [plain, rotated] = [plain, rotated].map(|n| n as i32);
         let length = q.dim(1);
         let q = q.reshape(&[1, length, heads as i32, plain + rotated])?;
@@ -175,15 +171,15 @@ impl Latent {
     }
 }
 
-impl Mix for Latent {
+impl TokenMixer for Mla {
     fn slot(&self) -> Slot {
         Slot::Kv(Kv::new(None))
     }
 
-    fn forward(&self, x: &Array, texts: &mut Texts, slot: usize) -> Result<Array> {
+    fn forward(&self, x: &Array, sequences: &mut Sequences, slot: usize) -> Result<Array> {
         let (q, choice) = match &self.queries {
             Queries::Direct(q_proj) => (q_proj.forward(x)?, None),
-            Queries::Latent { q_a_proj, q_a_layernorm, q_b_proj } => {
+            Queries::Mla { q_a_proj, q_a_layernorm, q_b_proj } => {
                 let q = q_a_layernorm.forward(&q_a_proj.forward(x)?)?;
                 let made = self.pick.as_ref().map(|pick| pick.made(x, &q)).transpose()?;
                 (q_b_proj.forward(&q)?, self.pick.as_ref().zip(made))
@@ -194,13 +190,17 @@ impl Mix for Latent {
         let latents = self.kv_a_layernorm.forward(&latents)?;
         let own = [&q, &latents, &keys];
         let mut mixed = match &choice {
-            None => texts.each_kv(slot, own, |own, kv| self.attend(own, None, kv))?,
+            None => sequences.each_kv(slot, own, |own, kv| self.attend(own, None, kv))?,
             Some((pick, [queries, weights, picked])) => {
                 let all = [&q, &latents, &keys, queries, weights, picked];
-                texts.each_kv(slot, all, |[q, latents, keys, queries, weights, picked], kv| {
-                    let choice = Some((*pick, [queries, weights, picked]));
-                    self.attend([q, latents, keys], choice, kv)
-                })?
+                sequences.each_kv(
+                    slot,
+                    all,
+                    |[q, latents, keys, queries, weights, picked], kv| {
+                        let choice = Some((*pick, [queries, weights, picked]));
+                        self.attend([q, latents, keys], choice, kv)
+                    },
+                )?
             }
         };
         if let Some(gate) = &self.g_proj {
@@ -223,19 +223,19 @@ fn among(ids: &Array, visible: Option<Array>, seen: i32) -> Result<Array> {
 }
 
 /// A matrix [outs, ins] for each head.
-pub enum Each {
+pub enum GroupedLinear {
     Dense(Array),
-    Packed(Packed),
+    Quantized(Quantized),
 }
 
-impl Each {
+impl GroupedLinear {
     /// `embed_q` and `unembed_out` of `w`, or what they are of `kv_b_proj`, which makes a key's
     /// elements and a value's of a latent vector, head by head.
-    fn load_both(w: &mut Cursor, sizes: &LatentSizes) -> mlxk_core::Result<[Each; 2]> {
-        let &LatentSizes { heads, rank, plain, value, .. } = sizes;
+    fn load_both(w: &mut Cursor, sizes: &MlaSizes) -> mlxk_core::Result<[GroupedLinear; 2]> {
+        let &MlaSizes { heads, rank, plain, value, .. } = sizes;
         if !w.has("kv_b_proj.weight") {
-            let embed_q = Each::load(w, "embed_q", [heads, rank, plain])?;
-            return Ok([embed_q, Each::load(w, "unembed_out", [heads, value, rank])?]);
+            let embed_q = GroupedLinear::load(w, "embed_q", [heads, rank, plain])?;
+            return Ok([embed_q, GroupedLinear::load(w, "unembed_out", [heads, value, rank])?]);
         }
         let rows = heads * (plain + value);
         let both = Matrix::load(&mut w.at("kv_b_proj"), rows, rank)?;
@@ -243,12 +243,12 @@ impl Each {
     }
 
     /// The matrices `name` of `w`.
-    pub fn load(w: &mut Cursor, name: &str, shape: [usize; 3]) -> mlxk_core::Result<Each> {
+    pub fn load(w: &mut Cursor, name: &str, shape: [usize; 3]) -> mlxk_core::Result<GroupedLinear> {
         let mut w = w.at(name);
         Ok(match w.quantized() {
             None => {
                 w.matrix(None);
-                Each::Dense(w.floats("weight", &shape)?)
+                GroupedLinear::Dense(w.floats("weight", &shape)?)
             }
             Some(stated) => {
                 let packed = load_packed(&mut w, stated, &shape[..2], shape[2])?;
@@ -258,7 +258,7 @@ impl Each {
                     _ => packed.scales,
                 };
                 let biases = packed.biases.map(|biases| w.widened(biases)).transpose()?;
-                Each::Packed(Packed { scales, biases, ..packed })
+                GroupedLinear::Quantized(Quantized { scales, biases, ..packed })
             }
         })
     }
@@ -266,20 +266,20 @@ impl Each {
     /// `x W.T` or `x W`, [1, heads or 1, length, ..].
     pub fn times(&self, x: &Array, transposed: bool) -> Result<Array> {
         match self {
-            Each::Dense(weight) if transposed => x.matmul(weight.swap_axes(-1, -2)?),
-            Each::Dense(weight) => x.matmul(weight),
-            Each::Packed(packed) => quantized::times(packed, x, transposed),
+            GroupedLinear::Dense(weight) if transposed => x.matmul(weight.swap_axes(-1, -2)?),
+            GroupedLinear::Dense(weight) => x.matmul(weight),
+            GroupedLinear::Quantized(packed) => quantized::times(packed, x, transposed),
         }
     }
 }
 
 /// What makes keys of latent vectors, the other way round, and what makes values of them.
-fn apart(both: &Matrix, sizes: &LatentSizes) -> Result<[Each; 2]> {
+fn apart(both: &Matrix, sizes: &MlaSizes) -> Result<[GroupedLinear; 2]> {
     let [heads, rank, plain, value] =
         [sizes.heads, sizes.rank, sizes.plain, sizes.value].map(|n| n as i32);
     let all = both.rows(&arange::<i32, i32>(None, heads * (plain + value), None)?)?;
     let parts = split_at_indices(all.reshape(&[heads, plain + value, rank])?, &[plain], 1)?;
     let embed_q = parts[0].swap_axes(-1, -2)?.contiguous()?;
     let unembed_out = parts[1].contiguous()?;
-    Ok([Each::Dense(embed_q), Each::Dense(unembed_out)])
+    Ok([GroupedLinear::Dense(embed_q), GroupedLinear::Dense(unembed_out)])
 }

@@ -5,7 +5,7 @@ use mlx_rs::error::Result;
 use mlx_rs::ops::stack;
 use mlxk_tensor::mlx;
 use mlxk_tensor::ops::Ops;
-use mlxk_tensor::ops::params::Scale;
+use mlxk_tensor::ops::params::NormParams;
 
 use crate::checkpoint::cursor::Cursor;
 
@@ -42,7 +42,7 @@ impl NormKind {
 
 /// A norm; it knows its place in the checkpoint no more.
 pub struct Norm {
-    scale: Scale,
+    scale: NormParams,
     ops: &'static dyn Ops,
 }
 
@@ -104,8 +104,8 @@ impl NormArch {
         Ok(Norm { scale: self.scale(Some(weight), None), ops: w.ops() })
     }
 
-    fn scale(self, weight: Option<Array>, bias: Option<Array>) -> Scale {
-        Scale { weight, bias, eps: self.eps, centred: self.kind.centred() }
+    fn scale(self, weight: Option<Array>, bias: Option<Array>) -> NormParams {
+        NormParams { weight, bias, eps: self.eps, centred: self.kind.centred() }
     }
 }
 
@@ -121,7 +121,7 @@ impl Norm {
     }
 
     /// What it multiplies with, and how.
-    pub fn scale(&self) -> &Scale {
+    pub fn scale(&self) -> &NormParams {
         &self.scale
     }
 }

@@ -3,9 +3,9 @@
 
 use mlx_rs::Array;
 use mlx_rs::error::Result;
-use mlxk_tensor::cache::Texts;
+use mlxk_tensor::cache::Sequences;
 use mlxk_tensor::ops::Ops;
-use mlxk_tensor::ops::params::{Heads, Scores};
+use mlxk_tensor::ops::params::{AttentionParams, HeadsParams};
 use mlxk_tensor::ops::rope::Rope;
 
 use super::linear::Linear;
@@ -13,7 +13,7 @@ use super::norm::{Norm, NormArch, NormKind};
 use crate::checkpoint::cursor::Cursor;
 
 /// A layer.
-pub struct Recall {
+pub struct SharedKv {
     q_proj: Linear,
     q_norm: Norm,
     /// `None` if it looks at what another layer has remembered.
@@ -22,7 +22,7 @@ pub struct Recall {
     rope: Rope,
     head_dim: i32,
     slot: usize,
-    scores: Scores,
+    scores: AttentionParams,
     ops: &'static dyn Ops,
 }
 
@@ -36,7 +36,7 @@ struct Own {
 
 /// What the weights of a layer do not show.
 #[derive(Clone)]
-pub struct RecallArch {
+pub struct SharedKvArch {
     /// Elements of the model's vectors.
     pub hidden: usize,
     pub heads: usize,
@@ -52,15 +52,15 @@ pub struct RecallArch {
     pub k_eq_v: bool,
 }
 
-impl Recall {
+impl SharedKv {
     /// The layer at `w`.
-    pub fn load(w: &mut Cursor, arch: RecallArch) -> mlxk_core::Result<Recall> {
-        let RecallArch { hidden, heads, head_dim, norm, .. } = arch;
+    pub fn load(w: &mut Cursor, arch: SharedKvArch) -> mlxk_core::Result<SharedKv> {
+        let SharedKvArch { hidden, heads, head_dim, norm, .. } = arch;
         if !arch.own && w.has("k_proj.weight") {
             // Some checkpoints carry what is not used.
             Own::load(w, &arch)?;
         }
-        Ok(Recall {
+        Ok(SharedKv {
             q_proj: Linear::load(w, "q_proj", heads * head_dim, hidden)?,
             q_norm: norm.load(w, "q_norm", head_dim)?,
             own: arch.own.then(|| Own::load(w, &arch)).transpose()?,
@@ -68,19 +68,19 @@ impl Recall {
             rope: arch.rope,
             head_dim: head_dim as i32,
             slot: arch.slot,
-            scores: Scores { scale: 1.0, softcap: None, sinks: None },
+            scores: AttentionParams { scale: 1.0, softcap: None, sinks: None },
             ops: w.ops(),
         })
     }
 
     /// Lets each token look at those of its text that are remembered, at itself and those before.
-    pub fn forward(&self, x: &Array, texts: &mut Texts) -> Result<Array> {
+    pub fn forward(&self, x: &Array, sequences: &mut Sequences) -> Result<Array> {
         let q = self.q_proj.forward(x)?;
         let mixed = match &self.own {
             Some(own) => {
                 let k = own.k_proj.forward(x)?;
                 let v = own.v_proj.as_ref().map_or(Ok(k.clone()), |v_proj| v_proj.forward(x))?;
-                texts.each_kv(self.slot, [&q, &k, &v], |[q, k, v], kv| {
+                sequences.each_kv(self.slot, [&q, &k, &v], |[q, k, v], kv| {
                     let offset = kv.offset();
                     let keys = self.heads(k, &own.k_norm, Some(offset))?;
                     kv.append(&keys, &self.heads(v, &own.v_norm, None)?)?;
@@ -88,7 +88,7 @@ impl Recall {
                     self.ops.attend_cached(&queries, kv, &self.scores)
                 })?
             }
-            None => texts.each_kv(self.slot, [&q], |[q], kv| {
+            None => sequences.each_kv(self.slot, [&q], |[q], kv| {
                 let offset = kv.offset() - q.dim(1);
                 let queries = self.heads(q, &self.q_norm, Some(offset))?;
                 self.ops.attend_cached(&queries, kv, &self.scores)
@@ -99,7 +99,7 @@ impl Recall {
 
     /// [1, rows, heads * size] to [1, heads, rows, size], normed, and rotated from a position on.
     fn heads(&self, x: &Array, norm: &Norm, offset: Option<i32>) -> Result<Array> {
-        let heads = Heads {
+        let heads = HeadsParams {
             size: self.head_dim,
             norm: Some(norm.scale()),
             rotated_first: false,
@@ -110,8 +110,8 @@ impl Recall {
 }
 
 impl Own {
-    fn load(w: &mut Cursor, arch: &RecallArch) -> mlxk_core::Result<Own> {
-        let &RecallArch { hidden, kv_heads, head_dim, norm, .. } = arch;
+    fn load(w: &mut Cursor, arch: &SharedKvArch) -> mlxk_core::Result<Own> {
+        let &SharedKvArch { hidden, kv_heads, head_dim, norm, .. } = arch;
         let outs = kv_heads * head_dim;
         let v_proj = (!arch.k_eq_v).then(|| Linear::load(w, "v_proj", outs, hidden)).transpose()?;
         let bare = NormArch { kind: NormKind::Bare, ..norm };

@@ -13,9 +13,9 @@ use crate::checkpoint::config_error::{positive, unknown};
 use crate::checkpoint::cursor::Cursor;
 use crate::config::{Config, given, renamed};
 use crate::language::Language;
-use crate::nn::mla::{Latent, LatentSizes};
+use crate::nn::mla::{Mla, MlaSizes};
 use crate::nn::moe::MoeArch;
-use crate::nn::ssm::kimi_delta::{DeltaAttention, DeltaAttentionArch};
+use crate::nn::ssm::kimi_delta::{KimiDelta, KimiDeltaArch};
 
 /// The fields of mixtures that files name in their own way.
 const FIELDS: [(&str, &str); 3] = [
@@ -72,7 +72,7 @@ pub fn load_hybrid(config: &Value, mut w: Cursor) -> Result<Box<dyn Language>> {
         w.rename(&[(&of("o_proj"), &of("dense"))]);
     }
     let norm = c.rms_norm()?;
-    let delta = DeltaAttentionArch {
+    let delta = KimiDeltaArch {
         hidden: c.hidden_size,
         heads: c.num_attention_heads,
         dim: c.head_dim(),
@@ -87,10 +87,10 @@ pub fn load_hybrid(config: &Value, mut w: Cursor) -> Result<Box<dyn Language>> {
     }
     let member = Member { eps: norm.eps, ..Member::new(Some(moe)) };
     let (sizes, rope) = deepseek::attention(&c, &member)?;
-    let sizes = LatentSizes { gated: true, ..sizes };
+    let sizes = MlaSizes { gated: true, ..sizes };
     deepseek::layers(&c, member, w, |i, w| match linear(i) {
-        true => Ok(Box::new(DeltaAttention::load(w, &delta)?)),
-        false => Ok(Box::new(Latent::load(w, &sizes, Some(rope.clone()))?)),
+        true => Ok(Box::new(KimiDelta::load(w, &delta)?)),
+        false => Ok(Box::new(Mla::load(w, &sizes, Some(rope.clone()))?)),
     })
 }
 

@@ -5,7 +5,7 @@ use std::ops::Range;
 use mlx_rs::Array;
 use mlx_rs::error::{Exception, Result};
 use mlx_rs::ops::tanh;
-use mlxk_tensor::cache::{Cache, Kv, Slot, Texts};
+use mlxk_tensor::cache::{Cache, Kv, Sequences, Slot};
 use mlxk_tensor::mlx;
 use mlxk_tensor::ops::Ops;
 use mlxk_tensor::ops::rope::Rope;
@@ -14,7 +14,7 @@ use crate::checkpoint::cursor::Cursor;
 use crate::language::Language;
 use crate::nn::attention::{Attention, Sizes};
 use crate::nn::linear::{Embedding, Linear};
-use crate::nn::mixer::Feed;
+use crate::nn::mixer::FeedForward;
 use crate::nn::mlp::{Mlp, MlpArch};
 use crate::nn::moe::{Moe, MoeArch};
 use crate::nn::norm::{Norm, NormArch};
@@ -83,7 +83,7 @@ impl LayerArch {
         w: &mut Cursor,
         hidden: usize,
         norm: NormArch,
-    ) -> mlxk_core::Result<Box<dyn Feed>> {
+    ) -> mlxk_core::Result<Box<dyn FeedForward>> {
         Ok(match &self.moe {
             Some(moe) => Box::new(Moe::load(w, hidden, moe, norm)?),
             None => Box::new(Mlp::load(w, hidden, &self.mlp, norm)?),
@@ -144,7 +144,7 @@ struct Layer {
     self_attn: Attention,
     attn_out: Option<Norm>,
     mlp_in: Option<Norm>,
-    mlp: Box<dyn Feed>,
+    mlp: Box<dyn FeedForward>,
     mlp_out: Option<Norm>,
     parallel: bool,
     residual_scale: f32,
@@ -183,11 +183,11 @@ impl Decoder {
     }
 
     /// `h` and what is learned about the position of each row in its text.
-    fn positioned(&self, h: &Array, texts: &mut Texts) -> Result<Array> {
+    fn positioned(&self, h: &Array, sequences: &mut Sequences) -> Result<Array> {
         let Some((positions, count)) = &self.embed_positions else {
             return Ok(h.clone());
         };
-        texts.each_kv(0, [h], |[h], kv| {
+        sequences.each_kv(0, [h], |[h], kv| {
             let first = kv.offset();
             if first + h.dim(1) > *count as i32 {
                 return Err(Exception::custom(format!("the model knows {count} positions only")));
@@ -213,10 +213,10 @@ impl Language for Decoder {
         normed(self.embed_norm.as_ref(), &h)
     }
 
-    fn forward(&self, h: &Array, texts: &mut Texts) -> Result<Array> {
-        let mut h = self.positioned(h, texts)?;
+    fn forward(&self, h: &Array, sequences: &mut Sequences) -> Result<Array> {
+        let mut h = self.positioned(h, sequences)?;
         for (slot, layer) in self.layers.iter().enumerate() {
-            h = layer.forward(&h, texts, slot)?;
+            h = layer.forward(&h, sequences, slot)?;
         }
         Ok(h)
     }
@@ -262,10 +262,10 @@ impl Layer {
         layers.into_iter().enumerate().filter(|(i, _)| stage.contains(i)).map(load).collect()
     }
 
-    fn forward(&self, x: &Array, texts: &mut Texts, slot: usize) -> Result<Array> {
+    fn forward(&self, x: &Array, sequences: &mut Sequences, slot: usize) -> Result<Array> {
         let add = |a: &Array, b: &Array| self.ops.add(a, b);
         let inner = normed(self.attn_in.as_ref(), x)?;
-        let a = self.self_attn.forward(&inner, texts, slot)?;
+        let a = self.self_attn.forward(&inner, sequences, slot)?;
         let a = scaled(normed(self.attn_out.as_ref(), &a)?, self.residual_scale)?;
         let h = add(x, &a)?;
         let inner = match (&self.mlp_in, self.parallel) {

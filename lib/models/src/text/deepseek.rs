@@ -8,21 +8,21 @@ use mlxk_tensor::ops::rope::{Rope, Scaling};
 use serde_json::{Value, json};
 
 use super::decoder::Decoder;
-use super::hybrid::{Factors, Part, Stack, Step};
+use super::hybrid::{Factors, Hybrid, Part, Step};
 use super::llama;
 use crate::checkpoint::config_error::{invalid, positive, unknown};
 use crate::checkpoint::cursor::Cursor;
 use crate::checkpoint::text_part;
 use crate::config::{Config, given};
 use crate::language::Language;
-use crate::nn::attention::Warmth;
-use crate::nn::embed_head::{Ends, EndsArch};
-use crate::nn::mixer::{Feed, Mix};
-use crate::nn::mla::{Latent, LatentSizes};
+use crate::nn::attention::TemperatureTuning;
+use crate::nn::embed_head::{EmbedHead, EmbedHeadArch};
+use crate::nn::mixer::{FeedForward, TokenMixer};
+use crate::nn::mla::{Mla, MlaSizes};
 use crate::nn::mlp::{Mlp, MlpArch};
 use crate::nn::moe::{Moe, MoeArch, SharedArch};
 use crate::nn::norm::NormArch;
-use crate::nn::sparse::{Pick, PickSizes};
+use crate::nn::sparse::{TopK, TopKSizes};
 
 /// What members of the family do each in its own way.
 pub struct Member {
@@ -32,7 +32,7 @@ pub struct Member {
     pub eps: f32,
     /// Whether positions turn neighbours.
     pub traditional: bool,
-    pub warmth: Option<Warmth>,
+    pub warmth: Option<TemperatureTuning>,
     pub factors: Factors,
     /// What logits are multiplied by.
     pub logit_scale: f32,
@@ -122,7 +122,7 @@ fn picking(config: &Value, interleaved: bool, w: Cursor) -> Result<Box<dyn Langu
     let (sizes, rope) = attention(&c, &member)?;
     let traditional = c.get("indexer_rope_interleave")?.unwrap_or(interleaved);
     let (_, turn) = attention(&c, &Member { traditional, ..Member::new(None) })?;
-    let pick = PickSizes {
+    let pick = TopKSizes {
         hidden: c.hidden_size,
         query_rank: c.need("q_lora_rank")?,
         heads: c.need("index_n_heads")?,
@@ -135,8 +135,8 @@ fn picking(config: &Value, interleaved: bool, w: Cursor) -> Result<Box<dyn Langu
         return Err(invalid(format!("`index_head_dim` cannot be {}", pick.size)));
     }
     layers(&c, member, w, |_, w| {
-        let pick = Pick::load(&mut w.at("indexer"), pick, turn.clone())?;
-        Ok(Box::new(Latent::load(w, &sizes, Some(rope.clone()))?.picking(pick)))
+        let pick = TopK::load(&mut w.at("indexer"), pick, turn.clone())?;
+        Ok(Box::new(Mla::load(w, &sizes, Some(rope.clone()))?.picking(pick)))
     })
 }
 
@@ -206,7 +206,7 @@ pub fn mixture(c: &Config, score: Score, judged: usize) -> Result<Option<MoeArch
 /// A model whose layers all have latent attention.
 pub fn load(c: &Config, member: Member, w: Cursor) -> Result<Box<dyn Language>> {
     let (sizes, rope) = attention(c, &member)?;
-    layers(c, member, w, |_, w| Ok(Box::new(Latent::load(w, &sizes, Some(rope.clone()))?)))
+    layers(c, member, w, |_, w| Ok(Box::new(Mla::load(w, &sizes, Some(rope.clone()))?)))
 }
 
 /// A model of layers whose attention `mix` loads by its number.
@@ -214,12 +214,12 @@ pub fn layers(
     c: &Config,
     member: Member,
     mut w: Cursor,
-    mix: impl Fn(usize, &mut Cursor) -> Result<Box<dyn Mix>>,
+    mix: impl Fn(usize, &mut Cursor) -> Result<Box<dyn TokenMixer>>,
 ) -> Result<Box<dyn Language>> {
     leave_further_layers(&mut w, c.num_hidden_layers);
     w.rename(&[("shared_expert", "shared_experts")]);
     let (norm, hidden) = (c.rms_norm()?, c.hidden_size);
-    let ends = EndsArch {
+    let ends = EmbedHeadArch {
         vocabulary: c.vocab_size,
         hidden,
         embeddings: "model.embed_tokens",
@@ -228,17 +228,17 @@ pub fn layers(
         scale: member.logit_scale,
         softcap: None,
     };
-    let ends = Ends::load(&mut w, &ends)?;
+    let ends = EmbedHead::load(&mut w, &ends)?;
     let (dense, every) = (c.need::<usize>("first_k_dense_replace")?, c.need("moe_layer_freq")?);
     let mut steps = Vec::new();
     for i in 0..c.num_hidden_layers {
         let mut w = w.at(&format!("model.layers.{i}"));
         let input = norm.load(&mut w, "input_layernorm", hidden)?;
         let mix = mix(i, &mut w.at("self_attn"))?;
-        steps.push(Step { norm: input, part: Part::Mix(vec![mix]) });
+        steps.push(Step { norm: input, part: Part::TokenMixer(vec![mix]) });
         let post = norm.load(&mut w, "post_attention_layernorm", hidden)?;
         let w = &mut w.at("mlp");
-        let feed: Box<dyn Feed> = match &member.moe {
+        let feed: Box<dyn FeedForward> = match &member.moe {
             Some(moe) if i >= dense && i.is_multiple_of(every) => {
                 Box::new(Moe::load(w, hidden, moe, norm)?)
             }
@@ -246,11 +246,11 @@ pub fn layers(
         };
         steps.push(Step::feed(post, feed));
     }
-    Ok(Box::new(Stack { ends, steps, factors: member.factors, ops: w.ops() }))
+    Ok(Box::new(Hybrid { ends, steps, factors: member.factors, ops: w.ops() }))
 }
 
 /// The sizes of attention and what it rotates by.
-pub fn attention(c: &Config, member: &Member) -> Result<(LatentSizes, Rope)> {
+pub fn attention(c: &Config, member: &Member) -> Result<(MlaSizes, Rope)> {
     let scaling = match c.get::<Scaling>("rope_scaling")? {
         Some(scaling) => scaling,
         None => c.get("rope_parameters")?.unwrap_or_default(),
@@ -262,7 +262,7 @@ pub fn attention(c: &Config, member: &Member) -> Result<(LatentSizes, Rope)> {
         let sizes = format!("{rank}, {plain}, {rotated} and {value}");
         return Err(invalid(format!("heads cannot be made of {sizes} elements")));
     }
-    let sizes = LatentSizes {
+    let sizes = MlaSizes {
         hidden: c.hidden_size,
         heads: c.num_attention_heads,
         query_rank: c.get("q_lora_rank")?,

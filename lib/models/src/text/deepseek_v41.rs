@@ -3,7 +3,7 @@
 
 use mlx_rs::Array;
 use mlx_rs::error::Result;
-use mlxk_tensor::cache::{Cache, Kv, Paced, Slot, Texts};
+use mlxk_tensor::cache::{Cache, CompressedKv, Kv, Sequences, Slot};
 use mlxk_tensor::ops::activation::Activation;
 use mlxk_tensor::ops::moe_route::{Routing, Score};
 use mlxk_tensor::ops::rope::{Rope, Scaling};
@@ -14,9 +14,9 @@ use crate::checkpoint::config_error::{fields, invalid, most_layers, positive, un
 use crate::checkpoint::cursor::Cursor;
 use crate::config::given;
 use crate::language::Language;
-use crate::nn::embed_head::{Ends, EndsArch};
-use crate::nn::hyper_connections::{self, Hyper, HyperSizes};
-use crate::nn::mixer::Feed;
+use crate::nn::embed_head::{EmbedHead, EmbedHeadArch};
+use crate::nn::hyper_connections::{self, HyperConnectionSizes, HyperConnections};
+use crate::nn::mixer::FeedForward;
 use crate::nn::mlp::MlpArch;
 use crate::nn::moe::{Moe, MoeArch, SharedArch};
 use crate::nn::norm::{Norm, NormArch, NormKind};
@@ -62,17 +62,17 @@ struct Config {
 }
 
 struct DeepseekV41 {
-    ends: Ends,
+    ends: EmbedHead,
     layers: Vec<Layer>,
     memories: Vec<Memory>,
     streams: usize,
 }
 
 struct Layer {
-    attn_hc: Hyper,
+    attn_hc: HyperConnections,
     input_layernorm: Norm,
     self_attn: Sparse,
-    ffn_hc: Hyper,
+    ffn_hc: HyperConnections,
     post_attention_layernorm: Norm,
     mlp: Moe,
 }
@@ -83,7 +83,7 @@ enum Memory {
     /// The last so many tokens.
     Window(usize),
     /// A row for every so many.
-    Paced(usize),
+    CompressedKv(usize),
 }
 
 /// A deepseek_v41 without what it sees.
@@ -91,7 +91,7 @@ pub fn load(config: &Value, mut w: Cursor) -> mlxk_core::Result<Box<dyn Language
     let c = read(config)?;
     w.rename(&[("shared_expert", "shared_experts"), ("switch_mlp", "experts.switch_mlp")]);
     let norm = NormArch { kind: NormKind::Rms, eps: c.rms_norm_eps };
-    let ends = EndsArch {
+    let ends = EmbedHeadArch {
         vocabulary: c.vocab_size,
         hidden: c.hidden_size,
         embeddings: "model.embed_tokens",
@@ -100,7 +100,7 @@ pub fn load(config: &Value, mut w: Cursor) -> mlxk_core::Result<Box<dyn Language
         scale: 1.0,
         softcap: None,
     };
-    let ends = Ends::load(&mut w, &ends)?;
+    let ends = EmbedHead::load(&mut w, &ends)?;
     let (sizes, memories) = c.attention(norm)?;
     let moe = c.moe()?;
     let layer = |(i, sizes): (usize, SparseSizes)| {
@@ -194,8 +194,8 @@ impl Config {
         })
     }
 
-    fn hyper(&self) -> HyperSizes {
-        HyperSizes {
+    fn hyper(&self) -> HyperConnectionSizes {
+        HyperConnectionSizes {
             hidden: self.hidden_size,
             streams: self.hc_mult,
             rounds: self.hc_sinkhorn_iters,
@@ -243,7 +243,7 @@ impl Config {
                 (ratio > 0 && self.kv_source_layer_ids.contains(&i)).then(|| CompressSizes {
                     ratio,
                     open: (ratio > 1).then(|| add(Memory::Window(ratio))),
-                    rows: add(Memory::Paced(ratio)),
+                    rows: add(Memory::CompressedKv(ratio)),
                     key: chooses.then_some(self.index_head_dim),
                 });
             if let Some(CompressSizes { rows, .. }) = compress {
@@ -311,10 +311,10 @@ impl Layer {
     ) -> mlxk_core::Result<Layer> {
         let (norm, hidden) = (sizes.norm, c.hidden_size);
         Ok(Layer {
-            attn_hc: Hyper::load(&mut w.at("attn_hc"), c.hyper())?,
+            attn_hc: HyperConnections::load(&mut w.at("attn_hc"), c.hyper())?,
             input_layernorm: norm.load(w, "input_layernorm", hidden)?,
             self_attn: Sparse::load(&mut w.at("self_attn"), sizes)?,
-            ffn_hc: Hyper::load(&mut w.at("ffn_hc"), c.hyper())?,
+            ffn_hc: HyperConnections::load(&mut w.at("ffn_hc"), c.hyper())?,
             post_attention_layernorm: norm.load(w, "post_attention_layernorm", hidden)?,
             mlp: Moe::load(&mut w.at("mlp"), hidden, moe, norm)?,
         })
@@ -325,12 +325,12 @@ impl Layer {
     fn forward(
         &self,
         (streams, read): (Array, Array),
-        texts: &mut Texts,
+        sequences: &mut Sequences,
         sights: &mut [Sight],
     ) -> Result<(Array, Array)> {
         let links = self.attn_hc.links(&streams)?;
         let h = self.input_layernorm.forward(&hyper_connections::read(&streams, &read)?)?;
-        let streams = links.write(&streams, &self.self_attn.forward(&h, texts, sights)?)?;
+        let streams = links.write(&streams, &self.self_attn.forward(&h, sequences, sights)?)?;
         let next = self.ffn_hc.links(&streams)?;
         let h = hyper_connections::read(&streams, &links.read)?;
         let h = self.mlp.forward(&self.post_attention_layernorm.forward(&h)?)?;
@@ -346,7 +346,7 @@ impl Language for DeepseekV41 {
     fn cache(&self) -> Cache {
         let slot = |memory: &Memory| match *memory {
             Memory::Window(tokens) => Slot::Kv(Kv::new(Some(tokens as i32))),
-            Memory::Paced(tokens) => Slot::Paced(Paced::new(tokens as i32)),
+            Memory::CompressedKv(tokens) => Slot::CompressedKv(CompressedKv::new(tokens as i32)),
         };
         Cache { slots: self.memories.iter().map(slot).collect() }
     }
@@ -355,11 +355,11 @@ impl Language for DeepseekV41 {
         self.ends.embed(ids)
     }
 
-    fn forward(&self, h: &Array, texts: &mut Texts) -> Result<Array> {
-        let mut sights: Vec<Sight> = (0..texts.count()).map(|_| Sight::default()).collect();
+    fn forward(&self, h: &Array, sequences: &mut Sequences) -> Result<Array> {
+        let mut sights: Vec<Sight> = (0..sequences.count()).map(|_| Sight::default()).collect();
         let mut streams = hyper_connections::open(h, self.streams)?;
         for layer in &self.layers {
-            streams = layer.forward(streams, texts, &mut sights)?;
+            streams = layer.forward(streams, sequences, &mut sights)?;
         }
         hyper_connections::read(&streams.0, &streams.1)
     }

@@ -5,15 +5,15 @@ use mlxk_tensor::ops::gated_norm::Order;
 use mlxk_tensor::ops::ssd::SsdSizes;
 use serde_json::{Value, json};
 
-use super::hybrid::{Factors, Part, Stack, Step};
+use super::hybrid::{Factors, Hybrid, Part, Step};
 use super::llama;
 use crate::checkpoint::cursor::Cursor;
 use crate::config::Config;
 use crate::language::Language;
 use crate::nn::attention::Attention;
-use crate::nn::embed_head::{Ends, EndsArch};
+use crate::nn::embed_head::{EmbedHead, EmbedHeadArch};
 use crate::nn::mlp::Mlp;
-use crate::nn::ssm::mamba2::{Mixer, MixerArch, MixerNorm};
+use crate::nn::ssm::mamba2::{Mamba2, Mamba2Arch, Mamba2Norm};
 
 /// A falcon_h1. The factors of its training are in the weights already, but for one.
 pub fn load(config: &Value, mut w: Cursor) -> Result<Box<dyn Language>> {
@@ -24,7 +24,7 @@ pub fn load(config: &Value, mut w: Cursor) -> Result<Box<dyn Language>> {
     let tied = c.tie_word_embeddings != Some(false);
     let [head, embeddings]: [f32; 2] =
         [c.need("lm_head_multiplier")?, c.need("embedding_multiplier")?];
-    let ends = EndsArch {
+    let ends = EmbedHeadArch {
         vocabulary: c.vocab_size,
         hidden,
         embeddings: "model.embed_tokens",
@@ -33,13 +33,13 @@ pub fn load(config: &Value, mut w: Cursor) -> Result<Box<dyn Language>> {
         scale: if tied { head / embeddings } else { 1.0 },
         softcap: None,
     };
-    let ends = Ends::load(&mut w, &ends)?;
+    let ends = EmbedHead::load(&mut w, &ends)?;
     let mut steps = Vec::new();
     for i in 0..c.num_hidden_layers {
         let mut w = w.at(&format!("model.layers.{i}"));
         let rope = Some(rope.clone());
-        let part = Part::Mix(vec![
-            Box::new(Mixer::load(&mut w.at("mamba"), &mixer)?),
+        let part = Part::TokenMixer(vec![
+            Box::new(Mamba2::load(&mut w.at("mamba"), &mixer)?),
             Box::new(Attention::load(&mut w.at("self_attn"), &heads, rope)?),
         ]);
         steps.push(Step { norm: norm.load(&mut w, "input_layernorm", hidden)?, part });
@@ -47,7 +47,7 @@ pub fn load(config: &Value, mut w: Cursor) -> Result<Box<dyn Language>> {
         let before = norm.load(&mut w, "pre_ff_layernorm", hidden)?;
         steps.push(Step::feed(before, Box::new(feed)));
     }
-    Ok(Box::new(Stack { ends, steps, factors: Factors::NONE, ops: w.ops() }))
+    Ok(Box::new(Hybrid { ends, steps, factors: Factors::NONE, ops: w.ops() }))
 }
 
 /// What the family does if the file does not say.
@@ -62,7 +62,7 @@ fn defaults() -> Value {
     })
 }
 
-fn mixer(c: &Config) -> Result<MixerArch> {
+fn mixer(c: &Config) -> Result<Mamba2Arch> {
     let ssd = SsdSizes {
         heads: c.need("mamba_n_heads")?,
         head_dim: c.need("mamba_d_head")?,
@@ -73,9 +73,9 @@ fn mixer(c: &Config) -> Result<MixerArch> {
     let first = c.get("mamba_norm_before_gate")?.unwrap_or(false);
     let order = if first { Order::Norm } else { Order::Gate };
     let normed = c.get("mamba_rms_norm")?.unwrap_or(false);
-    let norm = MixerNorm { eps: c.rms_norm()?.eps, order, grouped: false };
+    let norm = Mamba2Norm { eps: c.rms_norm()?.eps, order, grouped: false };
     let taps = c.need("mamba_d_conv")?;
-    let arch = MixerArch { hidden: c.hidden_size, ssd, taps, norm: normed.then_some(norm) };
+    let arch = Mamba2Arch { hidden: c.hidden_size, ssd, taps, norm: normed.then_some(norm) };
     arch.check()?;
     Ok(arch)
 }

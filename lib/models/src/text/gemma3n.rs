@@ -3,7 +3,7 @@
 use mlx_rs::Array;
 use mlx_rs::error::Result;
 use mlx_rs::ops::{concatenate, erfinv, maximum, std_axis};
-use mlxk_tensor::cache::{Cache, Kv, Slot, Texts};
+use mlxk_tensor::cache::{Cache, Kv, Sequences, Slot};
 use mlxk_tensor::mlx;
 use mlxk_tensor::ops::Ops;
 use mlxk_tensor::ops::activation::Activation;
@@ -16,11 +16,11 @@ use crate::checkpoint::cursor::Cursor;
 use crate::checkpoint::text_part;
 use crate::language::Language;
 use crate::nn::altup::{self, AltUp, AltUpSizes};
-use crate::nn::embed_head::{Ends, EndsArch};
+use crate::nn::embed_head::{EmbedHead, EmbedHeadArch};
 use crate::nn::linear::Linear;
 use crate::nn::norm::{Norm, NormArch, NormKind};
 use crate::nn::per_layer::{PerLayer, PerLayerGate, PerLayerSizes};
-use crate::nn::shared_kv::{self, Recall, RecallArch};
+use crate::nn::shared_kv::{self, SharedKv, SharedKvArch};
 
 #[derive(Deserialize)]
 struct Config {
@@ -53,11 +53,11 @@ struct Config {
 #[serde(untagged)]
 enum Inner {
     Same(usize),
-    Each(Vec<usize>),
+    GroupedLinear(Vec<usize>),
 }
 
 struct Gemma3n {
-    ends: Ends,
+    ends: EmbedHead,
     per_layer: PerLayer,
     altup_projections: Vec<Linear>,
     altup_unembed_projections: Vec<Linear>,
@@ -71,7 +71,7 @@ struct Layer {
     altup: AltUp,
     input_layernorm: Norm,
     laurel: Laurel,
-    self_attn: Recall,
+    self_attn: SharedKv,
     post_attention_layernorm: Norm,
     pre_feedforward_layernorm: Norm,
     mlp: Mlp,
@@ -86,7 +86,7 @@ pub fn load(config: &Value, mut w: Cursor) -> mlxk_core::Result<Box<dyn Language
     let c: Config = fields(&text_part::text(config)?)?;
     c.check()?;
     let norm = c.norm();
-    let ends = EndsArch {
+    let ends = EmbedHeadArch {
         vocabulary: c.vocab_size,
         hidden: c.hidden_size,
         embeddings: "model.embed_tokens",
@@ -95,7 +95,7 @@ pub fn load(config: &Value, mut w: Cursor) -> mlxk_core::Result<Box<dyn Language
         scale: 1.0,
         softcap: c.final_logit_softcapping,
     };
-    let ends = Ends::load(&mut w, &ends)?;
+    let ends = EmbedHead::load(&mut w, &ends)?;
     let mut w = w.at("model");
     let slots = shared_kv::slots(&c.layer_types, c.num_kv_shared_layers)
         .ok_or_else(|| invalid("a layer shares keys and values that none has".into()))?;
@@ -177,12 +177,12 @@ impl Config {
         (self.layer_types[layer] == KINDS[0]).then_some(self.sliding_window)
     }
 
-    fn attention(&self, layer: usize, slot: usize) -> mlxk_core::Result<RecallArch> {
+    fn attention(&self, layer: usize, slot: usize) -> mlxk_core::Result<SharedKvArch> {
         let theta = match self.window(layer) {
             Some(_) => self.rope_local_base_freq,
             None => self.rope_theta,
         };
-        Ok(RecallArch {
+        Ok(SharedKvArch {
             hidden: self.hidden_size,
             heads: self.num_attention_heads,
             kv_heads: self.num_key_value_heads,
@@ -202,14 +202,14 @@ impl Inner {
     fn list(&self) -> Option<&[usize]> {
         match self {
             Inner::Same(_) => None,
-            Inner::Each(list) => Some(list),
+            Inner::GroupedLinear(list) => Some(list),
         }
     }
 
     fn of(&self, layer: usize) -> usize {
         match self {
             Inner::Same(inner) => *inner,
-            Inner::Each(list) => list[layer],
+            Inner::GroupedLinear(list) => list[layer],
         }
     }
 }
@@ -230,13 +230,13 @@ impl Language for Gemma3n {
         concatenate(&[h, self.per_layer.embed(ids)?], -1)
     }
 
-    fn forward(&self, h: &Array, texts: &mut Texts) -> Result<Array> {
+    fn forward(&self, h: &Array, sequences: &mut Sequences) -> Result<Array> {
         let own = h.dim(-1) - self.hidden;
         let [h, own] = self.layers[0].ops.parts(h, [self.hidden, own])?;
         let inputs = self.per_layer.inputs(&h, &own)?;
         let mut streams = altup::open(&h, &self.altup_projections)?;
         for (layer, input) in self.layers.iter().zip(&inputs) {
-            streams = layer.forward(&streams, input, texts)?;
+            streams = layer.forward(&streams, input, sequences)?;
         }
         altup::close(&streams, &self.altup_unembed_projections)
     }
@@ -262,7 +262,7 @@ impl Layer {
             altup: AltUp::load(&mut w.at("altup"), altup, norm)?,
             input_layernorm: norm.load(w, "input_layernorm", hidden)?,
             laurel: Laurel::load(&mut w.at("laurel"), hidden, c.laurel_rank, norm)?,
-            self_attn: Recall::load(&mut w.at("self_attn"), c.attention(i, slot)?)?,
+            self_attn: SharedKv::load(&mut w.at("self_attn"), c.attention(i, slot)?)?,
             post_attention_layernorm: norm.load(w, "post_attention_layernorm", hidden)?,
             pre_feedforward_layernorm: norm.load(w, "pre_feedforward_layernorm", hidden)?,
             mlp: Mlp::load(&mut w.at("mlp"), hidden, inner, sparsity)?,
@@ -273,12 +273,12 @@ impl Layer {
     }
 
     /// `streams` [rows, streams, hidden] to the same, with the layer's own `input` [1, rows, size].
-    fn forward(&self, streams: &Array, input: &Array, texts: &mut Texts) -> Result<Array> {
+    fn forward(&self, streams: &Array, input: &Array, sequences: &mut Sequences) -> Result<Array> {
         let predicted = self.altup.predict(streams)?;
         let active = self.altup.active(&predicted)?;
         let normed = self.input_layernorm.forward(&active)?;
         let learned = self.laurel.forward(&normed)?;
-        let attended = self.self_attn.forward(&normed, texts)?;
+        let attended = self.self_attn.forward(&normed, sequences)?;
         let h = active.add(self.post_attention_layernorm.forward(&attended)?)?;
         let h = h.add(learned)?.multiply(mlx::number(std::f32::consts::FRAC_1_SQRT_2, &h)?)?;
         let fed = self.mlp.forward(&self.pre_feedforward_layernorm.forward(&h)?)?;

@@ -3,11 +3,11 @@
 use mlx_rs::Array;
 use mlx_rs::error::Result;
 use mlx_rs::ops::concatenate;
-use mlxk_tensor::cache::{Cache, Kv, Slot, Texts};
+use mlxk_tensor::cache::{Cache, Kv, Sequences, Slot};
 use mlxk_tensor::mlx;
 use mlxk_tensor::ops::Ops;
 use mlxk_tensor::ops::activation::Activation;
-use mlxk_tensor::ops::moe_route::{Choice, Routing, Score};
+use mlxk_tensor::ops::moe_route::{ExpertChoice, Routing, Score};
 use mlxk_tensor::ops::rope::{Rope, Scaling};
 use serde_json::{Value, json};
 
@@ -16,15 +16,15 @@ use crate::checkpoint::cursor::Cursor;
 use crate::checkpoint::text_part;
 use crate::config::{Config, given};
 use crate::language::Language;
-use crate::nn::embed_head::{Ends, EndsArch};
+use crate::nn::embed_head::{EmbedHead, EmbedHeadArch};
 use crate::nn::mlp::{Mlp, MlpArch};
 use crate::nn::moe::{Experts, MoeArch, Router};
 use crate::nn::norm::{Norm, NormArch};
 use crate::nn::per_layer::{PerLayer, PerLayerGate, PerLayerSizes};
-use crate::nn::shared_kv::{self, Recall, RecallArch};
+use crate::nn::shared_kv::{self, SharedKv, SharedKvArch};
 
 struct Gemma4 {
-    ends: Ends,
+    ends: EmbedHead,
     per_layer: Option<PerLayer>,
     layers: Vec<Layer>,
     /// The windows of the layers that have keys and values.
@@ -34,7 +34,7 @@ struct Gemma4 {
 
 struct Layer {
     input_layernorm: Norm,
-    self_attn: Recall,
+    self_attn: SharedKv,
     post_attention_layernorm: Norm,
     pre_feedforward_layernorm: Norm,
     mlp: Mlp,
@@ -60,7 +60,7 @@ pub fn load_text(config: &Value, mut w: Cursor) -> mlxk_core::Result<Box<dyn Lan
     w.discard(|name| shared_kv::superfluous(name, arch.c.num_hidden_layers - arch.shared));
     w.rename(&[("switch_mlp", "experts.switch_glu"), ("router.norm.weight", "router.scale")]);
     let Arch { c, norm, .. } = &arch;
-    let ends = EndsArch {
+    let ends = EmbedHeadArch {
         vocabulary: c.vocab_size,
         hidden: c.hidden_size,
         embeddings: "model.embed_tokens",
@@ -69,7 +69,7 @@ pub fn load_text(config: &Value, mut w: Cursor) -> mlxk_core::Result<Box<dyn Lan
         scale: 1.0,
         softcap: c.get("final_logit_softcapping")?,
     };
-    let ends = Ends::load(&mut w, &ends)?;
+    let ends = EmbedHead::load(&mut w, &ends)?;
     let mut w = w.at("model");
     let per_layer = arch.per_layer.map(|sizes| PerLayer::load(&mut w, sizes, *norm)).transpose()?;
     let layers = (0..c.num_hidden_layers)
@@ -130,14 +130,14 @@ impl Arch {
         self.c.sliding_window.filter(|_| self.kinds[layer] == KINDS[0])
     }
 
-    fn attention(&self, layer: usize) -> mlxk_core::Result<RecallArch> {
+    fn attention(&self, layer: usize) -> mlxk_core::Result<SharedKvArch> {
         let (c, full) = (&self.c, self.kinds[layer] == KINDS[1]);
         let wide = c.get::<usize>("global_head_dim")?.filter(|&wide| full && wide > 0);
         let head_dim = wide.unwrap_or(c.head_dim());
         let k_eq_v = full && c.need::<bool>("attention_k_eq_v")?;
         let fewer = c.get::<usize>("num_global_key_value_heads")?.filter(|_| k_eq_v);
         let slot = self.slots[layer];
-        Ok(RecallArch {
+        Ok(SharedKvArch {
             hidden: c.hidden_size,
             heads: c.num_attention_heads,
             kv_heads: fewer.unwrap_or(c.kv_heads()),
@@ -213,7 +213,7 @@ impl Language for Gemma4 {
         }
     }
 
-    fn forward(&self, h: &Array, texts: &mut Texts) -> Result<Array> {
+    fn forward(&self, h: &Array, sequences: &mut Sequences) -> Result<Array> {
         let mut h = h.clone();
         let mut inputs = Vec::new();
         if let Some(per_layer) = &self.per_layer {
@@ -223,7 +223,7 @@ impl Language for Gemma4 {
             h = first;
         }
         for (i, layer) in self.layers.iter().enumerate() {
-            h = layer.forward(&h, inputs.get(i), texts)?;
+            h = layer.forward(&h, inputs.get(i), sequences)?;
         }
         Ok(h)
     }
@@ -242,7 +242,7 @@ impl Layer {
             gate: gate.transpose()?,
             mixture: mixture.transpose()?,
             input_layernorm: norm.load(w, "input_layernorm", hidden)?,
-            self_attn: Recall::load(&mut w.at("self_attn"), arch.attention(i)?)?,
+            self_attn: SharedKv::load(&mut w.at("self_attn"), arch.attention(i)?)?,
             post_attention_layernorm: norm.load(w, "post_attention_layernorm", hidden)?,
             pre_feedforward_layernorm: norm.load(w, "pre_feedforward_layernorm", hidden)?,
             mlp: Mlp::load(&mut w.at("mlp"), hidden, &arch.mlp(i)?, norm)?,
@@ -252,9 +252,14 @@ impl Layer {
         })
     }
 
-    fn forward(&self, x: &Array, input: Option<&Array>, texts: &mut Texts) -> Result<Array> {
+    fn forward(
+        &self,
+        x: &Array,
+        input: Option<&Array>,
+        sequences: &mut Sequences,
+    ) -> Result<Array> {
         let add = |a: &Array, b: &Array| self.ops.add(a, b);
-        let attended = self.self_attn.forward(&self.input_layernorm.forward(x)?, texts)?;
+        let attended = self.self_attn.forward(&self.input_layernorm.forward(x)?, sequences)?;
         let h = add(x, &self.post_attention_layernorm.forward(&attended)?)?;
         let mut fed = self.mlp.forward(&self.pre_feedforward_layernorm.forward(&h)?)?;
         if let Some(mixture) = &self.mixture {
@@ -305,9 +310,9 @@ impl Mixture {
     fn beside(&self, fed: &Array, h: &Array) -> Result<Array> {
         let asked = self.router_norm.forward(h)?;
         let root = mlx::number((h.dim(-1) as f32).powf(-0.5), &asked)?;
-        let Choice { ids, weights } = self.router.forward(&asked.multiply(root)?)?;
+        let ExpertChoice { ids, weights } = self.router.forward(&asked.multiply(root)?)?;
         let scale = self.per_expert_scale.take_axis(&ids, 0)?.as_dtype(weights.dtype())?;
-        let choice = Choice { ids, weights: weights.multiply(scale)? };
+        let choice = ExpertChoice { ids, weights: weights.multiply(scale)? };
         let y = self.experts.forward(&self.pre_feedforward_layernorm_2.forward(h)?, &choice)?;
         let y = self.post_feedforward_layernorm_2.forward(&y)?;
         self.ops.add(&self.post_feedforward_layernorm_1.forward(fed)?, &y)

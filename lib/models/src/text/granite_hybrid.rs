@@ -8,18 +8,18 @@ use mlxk_tensor::ops::rope::Rope;
 use mlxk_tensor::ops::ssd::SsdSizes;
 use serde_json::Value;
 
-use super::hybrid::{Factors, Stack, Step};
+use super::hybrid::{Factors, Hybrid, Step};
 use super::llama;
 use crate::checkpoint::config_error::{invalid, unknown};
 use crate::checkpoint::cursor::Cursor;
 use crate::config::Config;
 use crate::language::Language;
 use crate::nn::attention::{Attention, Sizes};
-use crate::nn::embed_head::{Ends, EndsArch};
-use crate::nn::mixer::Feed;
+use crate::nn::embed_head::{EmbedHead, EmbedHeadArch};
+use crate::nn::mixer::FeedForward;
 use crate::nn::mlp::{Mlp, MlpArch};
 use crate::nn::moe::{Moe, MoeArch, SharedArch};
-use crate::nn::ssm::mamba2::{Limits, Mixer, MixerArch, MixerNorm};
+use crate::nn::ssm::mamba2::{Limits, Mamba2, Mamba2Arch, Mamba2Norm};
 
 /// A granitemoehybrid, of experts or not.
 pub fn load(config: &Value, mut w: Cursor) -> Result<Box<dyn Language>> {
@@ -27,7 +27,7 @@ pub fn load(config: &Value, mut w: Cursor) -> Result<Box<dyn Language>> {
     let arch = Arch::read(&c)?;
     w.rename(&NAMES);
     let (norm, hidden) = (c.rms_norm()?, c.hidden_size);
-    let ends = EndsArch {
+    let ends = EmbedHeadArch {
         vocabulary: c.vocab_size,
         hidden,
         embeddings: "model.embed_tokens",
@@ -36,13 +36,13 @@ pub fn load(config: &Value, mut w: Cursor) -> Result<Box<dyn Language>> {
         scale: 1.0 / c.need::<f32>("logits_scaling")?,
         softcap: None,
     };
-    let ends = Ends::load(&mut w, &ends)?;
+    let ends = EmbedHead::load(&mut w, &ends)?;
     let mut steps = Vec::new();
     for (i, kind) in arch.kinds.iter().enumerate() {
         let mut w = w.at(&format!("model.layers.{i}"));
         let input = norm.load(&mut w, "input_layernorm", hidden)?;
         steps.push(match kind {
-            Kind::Mamba => Step::mix(input, Mixer::load(&mut w.at("mamba"), &arch.mixer(&c)?)?),
+            Kind::Mamba => Step::mix(input, Mamba2::load(&mut w.at("mamba"), &arch.mixer(&c)?)?),
             Kind::Attention => {
                 let rope = arch.rope.clone();
                 Step::mix(input, Attention::load(&mut w.at("self_attn"), &arch.heads, rope)?)
@@ -55,7 +55,7 @@ pub fn load(config: &Value, mut w: Cursor) -> Result<Box<dyn Language>> {
         embeddings: c.need("embedding_multiplier")?,
         residual: c.need("residual_multiplier")?,
     };
-    Ok(Box::new(Stack { ends, steps, factors, ops: w.ops() }))
+    Ok(Box::new(Hybrid { ends, steps, factors, ops: w.ops() }))
 }
 
 struct Arch {
@@ -95,7 +95,7 @@ impl Arch {
         })
     }
 
-    fn mixer(&self, c: &Config) -> Result<MixerArch> {
+    fn mixer(&self, c: &Config) -> Result<Mamba2Arch> {
         let limits = c.get::<Limits>("time_step_limit")?;
         let ssd = SsdSizes {
             heads: c.need("mamba_n_heads")?,
@@ -104,14 +104,14 @@ impl Arch {
             state: c.need("mamba_d_state")?,
             dt: limits.map_or((0.001, 100.0), Limits::range),
         };
-        let norm = MixerNorm { eps: c.rms_norm()?.eps, order: Order::Gate, grouped: false };
+        let norm = Mamba2Norm { eps: c.rms_norm()?.eps, order: Order::Gate, grouped: false };
         let taps = c.need("mamba_d_conv")?;
-        let arch = MixerArch { hidden: c.hidden_size, ssd, taps, norm: Some(norm) };
+        let arch = Mamba2Arch { hidden: c.hidden_size, ssd, taps, norm: Some(norm) };
         arch.check()?;
         Ok(arch)
     }
 
-    fn feed(&self, c: &Config, w: &mut Cursor) -> Result<Box<dyn Feed>> {
+    fn feed(&self, c: &Config, w: &mut Cursor) -> Result<Box<dyn FeedForward>> {
         Ok(match &self.moe {
             Some(moe) => Box::new(Moe::load(
                 &mut w.at("block_sparse_moe"),

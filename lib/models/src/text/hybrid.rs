@@ -5,18 +5,18 @@
 
 use mlx_rs::Array;
 use mlx_rs::error::Result;
-use mlxk_tensor::cache::{Cache, Texts};
+use mlxk_tensor::cache::{Cache, Sequences};
 use mlxk_tensor::mlx;
 use mlxk_tensor::ops::Ops;
 
 use crate::language::Language;
-use crate::nn::embed_head::Ends;
-use crate::nn::mixer::{Feed, Mix};
+use crate::nn::embed_head::EmbedHead;
+use crate::nn::mixer::{FeedForward, TokenMixer};
 use crate::nn::norm::Norm;
 
 /// A model, and what some multiply their vectors by.
-pub struct Stack {
-    pub ends: Ends,
+pub struct Hybrid {
+    pub ends: EmbedHead,
     pub steps: Vec<Step>,
     pub factors: Factors,
     pub ops: &'static dyn Ops,
@@ -40,9 +40,9 @@ pub struct Step {
 /// What a step does.
 pub enum Part {
     /// Mixes the tokens of each text; of several ways the sum is taken.
-    Mix(Vec<Box<dyn Mix>>),
+    TokenMixer(Vec<Box<dyn TokenMixer>>),
     /// Looks at each token by itself.
-    Feed(Box<dyn Feed>),
+    FeedForward(Box<dyn FeedForward>),
 }
 
 impl Factors {
@@ -52,43 +52,43 @@ impl Factors {
 
 impl Step {
     /// A step that mixes tokens in one way.
-    pub fn mix(norm: Norm, mix: impl Mix + 'static) -> Step {
-        Step { norm, part: Part::Mix(vec![Box::new(mix)]) }
+    pub fn mix(norm: Norm, mix: impl TokenMixer + 'static) -> Step {
+        Step { norm, part: Part::TokenMixer(vec![Box::new(mix)]) }
     }
 
     /// A step that looks at each token by itself.
-    pub fn feed(norm: Norm, feed: Box<dyn Feed>) -> Step {
-        Step { norm, part: Part::Feed(feed) }
+    pub fn feed(norm: Norm, feed: Box<dyn FeedForward>) -> Step {
+        Step { norm, part: Part::FeedForward(feed) }
     }
 
     /// What it does with `h`, before that is added. Takes a slot for each way to mix.
     fn forward(
         &self,
         h: &Array,
-        texts: &mut Texts,
+        sequences: &mut Sequences,
         slots: &mut impl Iterator<Item = usize>,
         ops: &dyn Ops,
     ) -> Result<Array> {
         let h = self.norm.forward(h)?;
         let mixes = match &self.part {
-            Part::Feed(feed) => return feed.forward(&h),
-            Part::Mix(mixes) => mixes,
+            Part::FeedForward(feed) => return feed.forward(&h),
+            Part::TokenMixer(mixes) => mixes,
         };
-        let mut mixed = mixes.iter().zip(slots).map(|(mix, slot)| mix.forward(&h, texts, slot));
+        let mut mixed = mixes.iter().zip(slots).map(|(mix, slot)| mix.forward(&h, sequences, slot));
         let first = mixed.next().unwrap_or(Ok(h.clone()))?;
         mixed.try_fold(first, |sum, mixed| ops.add(&sum, &mixed?))
     }
 }
 
-impl Language for Stack {
+impl Language for Hybrid {
     fn vocabulary(&self) -> usize {
         self.ends.vocabulary
     }
 
     fn cache(&self) -> Cache {
         let mixes = self.steps.iter().flat_map(|step| match &step.part {
-            Part::Mix(mixes) => mixes.as_slice(),
-            Part::Feed(_) => &[],
+            Part::TokenMixer(mixes) => mixes.as_slice(),
+            Part::FeedForward(_) => &[],
         });
         Cache { slots: mixes.map(|mix| mix.slot()).collect() }
     }
@@ -97,11 +97,11 @@ impl Language for Stack {
         times(self.ends.embed(ids)?, self.factors.embeddings)
     }
 
-    fn forward(&self, h: &Array, texts: &mut Texts) -> Result<Array> {
+    fn forward(&self, h: &Array, sequences: &mut Sequences) -> Result<Array> {
         let mut h = h.clone();
         let mut slots = 0..;
         for step in &self.steps {
-            let new = step.forward(&h, texts, &mut slots, self.ops)?;
+            let new = step.forward(&h, sequences, &mut slots, self.ops)?;
             h = self.ops.add(&h, &times(new, self.factors.residual)?)?;
         }
         Ok(h)

@@ -5,15 +5,15 @@ use mlxk_tensor::ops::activation::Activation;
 use mlxk_tensor::ops::moe_route::{Routing, Score};
 use serde_json::{Value, json};
 
-use super::hybrid::{Factors, Stack, Step};
+use super::hybrid::{Factors, Hybrid, Step};
 use super::{llama, mamba};
 use crate::checkpoint::config_error::{invalid, positive, unknown};
 use crate::checkpoint::cursor::Cursor;
 use crate::config::Config;
 use crate::language::Language;
 use crate::nn::attention::Attention;
-use crate::nn::embed_head::{Ends, EndsArch};
-use crate::nn::mixer::Feed;
+use crate::nn::embed_head::{EmbedHead, EmbedHeadArch};
+use crate::nn::mixer::FeedForward;
 use crate::nn::mlp::Mlp;
 use crate::nn::moe::{Moe, MoeArch};
 use crate::nn::ssm::mamba::{Mamba, MambaSizes};
@@ -24,7 +24,7 @@ pub fn load(config: &Value, mut w: Cursor) -> Result<Box<dyn Language>> {
     w.rename(&[("feed_forward.gate", "feed_forward.router")]);
     let (norm, hidden) = (c.rms_norm()?, c.hidden_size);
     let (heads, sizes, moe) = (llama::heads(&c, norm), sizes(&c)?, moe(&c)?);
-    let ends = EndsArch {
+    let ends = EmbedHeadArch {
         vocabulary: c.vocab_size,
         hidden,
         embeddings: "model.embed_tokens",
@@ -33,7 +33,7 @@ pub fn load(config: &Value, mut w: Cursor) -> Result<Box<dyn Language>> {
         scale: 1.0,
         softcap: None,
     };
-    let ends = Ends::load(&mut w, &ends)?;
+    let ends = EmbedHead::load(&mut w, &ends)?;
     let is_mixed = every(&c, "expert_layer_period", "expert_layer_offset", true)?;
     let mut steps = Vec::new();
     for (i, attends) in attends(&c)?.into_iter().enumerate() {
@@ -45,13 +45,13 @@ pub fn load(config: &Value, mut w: Cursor) -> Result<Box<dyn Language>> {
         });
         let before = norm.load(&mut w, "pre_ff_layernorm", hidden)?;
         let w = &mut w.at("feed_forward");
-        let feed: Box<dyn Feed> = match moe.as_ref().filter(|_| is_mixed(i)) {
+        let feed: Box<dyn FeedForward> = match moe.as_ref().filter(|_| is_mixed(i)) {
             Some(moe) => Box::new(Moe::load(w, hidden, moe, norm)?),
             None => Box::new(Mlp::load(w, hidden, &llama::mlp(&c), norm)?),
         };
         steps.push(Step::feed(before, feed));
     }
-    Ok(Box::new(Stack { ends, steps, factors: Factors::NONE, ops: w.ops() }))
+    Ok(Box::new(Hybrid { ends, steps, factors: Factors::NONE, ops: w.ops() }))
 }
 
 fn sizes(c: &Config) -> Result<MambaSizes> {

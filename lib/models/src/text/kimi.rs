@@ -12,8 +12,8 @@ use crate::checkpoint::config_error::positive;
 use crate::checkpoint::cursor::Cursor;
 use crate::config::renamed;
 use crate::language::Language;
-use crate::nn::mla::Latent;
-use crate::nn::ssm::kimi_delta::{DeltaAttention, DeltaAttentionArch};
+use crate::nn::mla::Mla;
+use crate::nn::ssm::kimi_delta::{KimiDelta, KimiDeltaArch};
 
 /// What the file says about delta attention.
 #[derive(Deserialize)]
@@ -46,7 +46,7 @@ pub fn load(config: &Value, mut w: Cursor) -> Result<Box<dyn Language>> {
     let own: Linear = c.need("linear_attn_config")?;
     positive(&[("num_heads", own.num_heads), ("head_dim", own.head_dim)])?;
     let norm = c.rms_norm()?;
-    let delta = DeltaAttentionArch {
+    let delta = KimiDeltaArch {
         hidden: c.hidden_size,
         heads: own.num_heads,
         dim: own.head_dim,
@@ -58,7 +58,7 @@ pub fn load(config: &Value, mut w: Cursor) -> Result<Box<dyn Language>> {
     let member = Member { eps: norm.eps, ..Member::new(Some(moe)) };
     let (sizes, _) = deepseek::attention(&c, &member)?;
     deepseek::layers(&c, member, w, |i, w| match own.kda_layers.contains(&(i + 1)) {
-        true => Ok(Box::new(DeltaAttention::load(w, &delta)?)),
-        false => Ok(Box::new(Latent::load(w, &sizes, None)?)),
+        true => Ok(Box::new(KimiDelta::load(w, &delta)?)),
+        false => Ok(Box::new(Mla::load(w, &sizes, None)?)),
     })
 }

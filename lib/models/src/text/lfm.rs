@@ -5,7 +5,7 @@ use mlxk_tensor::ops::activation::Activation;
 use mlxk_tensor::ops::moe_route::{Routing, Score};
 use serde_json::Value;
 
-use super::hybrid::{Factors, Stack, Step};
+use super::hybrid::{Factors, Hybrid, Step};
 use super::llama;
 use crate::checkpoint::config_error::{invalid, positive, unknown};
 use crate::checkpoint::cursor::Cursor;
@@ -13,8 +13,8 @@ use crate::checkpoint::text_part;
 use crate::config::{Config, renamed};
 use crate::language::Language;
 use crate::nn::attention::Attention;
-use crate::nn::embed_head::{Ends, EndsArch};
-use crate::nn::mixer::Feed;
+use crate::nn::embed_head::{EmbedHead, EmbedHeadArch};
+use crate::nn::mixer::FeedForward;
 use crate::nn::mlp::Mlp;
 use crate::nn::moe::{Moe, MoeArch};
 use crate::nn::ssm::short_conv::ShortConv;
@@ -82,13 +82,13 @@ const THETA: Option<f64> = Some(1_000_000.0);
 fn stack(
     c: &Config,
     mut w: Cursor,
-    feed: impl Fn(usize, &mut Cursor) -> Result<Box<dyn Feed>>,
+    feed: impl Fn(usize, &mut Cursor) -> Result<Box<dyn FeedForward>>,
 ) -> Result<Box<dyn Language>> {
     w.rename(&[("o_proj", "out_proj"), ("q_norm", "q_layernorm"), ("k_norm", "k_layernorm")]);
     let (norm, hidden, taps) = (c.rms_norm()?, c.hidden_size, c.need("conv_L_cache")?);
     let (heads, rope) = (llama::heads(c, norm), c.rope(THETA)?);
     let attends = attends(c)?;
-    let ends = EndsArch {
+    let ends = EmbedHeadArch {
         vocabulary: c.vocab_size,
         hidden,
         embeddings: "model.embed_tokens",
@@ -97,7 +97,7 @@ fn stack(
         scale: 1.0,
         softcap: None,
     };
-    let ends = Ends::load(&mut w, &ends)?;
+    let ends = EmbedHead::load(&mut w, &ends)?;
     let mut steps = Vec::new();
     for (i, attends) in attends.into_iter().enumerate() {
         let mut w = w.at(&format!("model.layers.{i}"));
@@ -111,7 +111,7 @@ fn stack(
         let ffn_norm = norm.load(&mut w, "ffn_norm", hidden)?;
         steps.push(Step::feed(ffn_norm, feed(i, &mut w.at("feed_forward"))?));
     }
-    Ok(Box::new(Stack { ends, steps, factors: Factors::NONE, ops: w.ops() }))
+    Ok(Box::new(Hybrid { ends, steps, factors: Factors::NONE, ops: w.ops() }))
 }
 
 /// Which layers are of attention.

@@ -1,23 +1,23 @@
 //! Llama 4: three of four layers attend to the chunk that a token is in, the fourth to all tokens
-//! without knowing positions, sharper in long texts; of the experts one takes each token.
+//! without knowing positions, sharper in long sequences; of the experts one takes each token.
 
 use mlx_rs::Array;
 use mlxk_core::Result;
-use mlxk_tensor::cache::{Kv, Slot, Texts};
+use mlxk_tensor::cache::{Kv, Sequences, Slot};
 use mlxk_tensor::ops::activation::Activation;
 use mlxk_tensor::ops::moe_route::{Routing, Score};
 use serde_json::{Value, json};
 
-use super::hybrid::{Factors, Stack, Step};
+use super::hybrid::{Factors, Hybrid, Step};
 use super::llama;
 use crate::checkpoint::config_error::positive;
 use crate::checkpoint::cursor::Cursor;
 use crate::checkpoint::text_part;
 use crate::config::{Config, given};
 use crate::language::Language;
-use crate::nn::attention::{Attention, Sizes, Warmth};
-use crate::nn::embed_head::{Ends, EndsArch};
-use crate::nn::mixer::{Feed, Mix};
+use crate::nn::attention::{Attention, Sizes, TemperatureTuning};
+use crate::nn::embed_head::{EmbedHead, EmbedHeadArch};
+use crate::nn::mixer::{FeedForward, TokenMixer};
 use crate::nn::mlp::{Mlp, MlpArch};
 use crate::nn::moe::{Moe, MoeArch, SharedArch};
 use crate::nn::norm::{NormArch, NormKind};
@@ -30,7 +30,7 @@ pub fn load(config: &Value, mut w: Cursor) -> Result<Box<dyn Language>> {
     text_part::text_only(&mut w);
     w.rename(&[("switch_mlp", "experts"), ("gate", "router")]);
     let (norm, hidden) = (c.rms_norm()?, c.hidden_size);
-    let ends = EndsArch {
+    let ends = EmbedHeadArch {
         vocabulary: c.vocab_size,
         hidden,
         embeddings: "model.embed_tokens",
@@ -39,7 +39,7 @@ pub fn load(config: &Value, mut w: Cursor) -> Result<Box<dyn Language>> {
         scale: 1.0,
         softcap: None,
     };
-    let ends = Ends::load(&mut w, &ends)?;
+    let ends = EmbedHead::load(&mut w, &ends)?;
     let mut steps = Vec::new();
     for i in 0..c.num_hidden_layers {
         let mut w = w.at(&format!("model.layers.{i}"));
@@ -51,7 +51,7 @@ pub fn load(config: &Value, mut w: Cursor) -> Result<Box<dyn Language>> {
         let post = norm.load(&mut w, "post_attention_layernorm", hidden)?;
         steps.push(Step::feed(post, feed(&c, i, &mut w.at("feed_forward"))?));
     }
-    Ok(Box::new(Stack { ends, steps, factors: Factors::NONE, ops: w.ops() }))
+    Ok(Box::new(Hybrid { ends, steps, factors: Factors::NONE, ops: w.ops() }))
 }
 
 /// Attention to the tokens of the same chunk.
@@ -75,13 +75,18 @@ impl Near {
     }
 }
 
-impl Mix for Near {
+impl TokenMixer for Near {
     fn slot(&self) -> Slot {
         Slot::Kv(Kv::chunked(self.chunk))
     }
 
-    fn forward(&self, x: &Array, texts: &mut Texts, slot: usize) -> mlx_rs::error::Result<Array> {
-        self.attention.forward(x, texts, slot)
+    fn forward(
+        &self,
+        x: &Array,
+        sequences: &mut Sequences,
+        slot: usize,
+    ) -> mlx_rs::error::Result<Array> {
+        self.attention.forward(x, sequences, slot)
     }
 }
 
@@ -89,12 +94,16 @@ impl Mix for Near {
 fn far(c: &Config) -> Result<Sizes> {
     let tuned = !matches!(c.need::<Value>("attn_temperature_tuning")?, Value::Bool(false))
         && c.get::<Value>("attn_temperature_tuning")? != Some(json!(0));
-    let warmth = Warmth { beta: c.need("attn_scale")?, shift: 1, trained: c.need("floor_scale")? };
+    let warmth = TemperatureTuning {
+        beta: c.need("attn_scale")?,
+        shift: 1,
+        trained: c.need("floor_scale")?,
+    };
     Ok(Sizes { warmth: tuned.then_some(warmth), ..llama::heads(c, c.rms_norm()?) })
 }
 
 /// The feed-forward part of layer `i`.
-fn feed(c: &Config, i: usize, w: &mut Cursor) -> Result<Box<dyn Feed>> {
+fn feed(c: &Config, i: usize, w: &mut Cursor) -> Result<Box<dyn FeedForward>> {
     let step = c.need::<usize>("interleave_moe_layer_step")?;
     positive(&[("interleave_moe_layer_step", step)])?;
     let (hidden, norm) = (c.hidden_size, c.rms_norm()?);

@@ -7,15 +7,15 @@ use mlxk_tensor::ops::ssd::SsdSizes;
 use serde::Deserialize;
 use serde_json::Value;
 
-use super::hybrid::{Factors, Stack, Step};
+use super::hybrid::{Factors, Hybrid, Step};
 use crate::checkpoint::config_error::{fields, invalid, positive};
 use crate::checkpoint::cursor::Cursor;
 use crate::language::Language;
-use crate::nn::embed_head::{Ends, EndsArch};
-use crate::nn::mixer::Mix;
+use crate::nn::embed_head::{EmbedHead, EmbedHeadArch};
+use crate::nn::mixer::TokenMixer;
 use crate::nn::norm::{NormArch, NormKind};
 use crate::nn::ssm::mamba::{Mamba, MambaSizes};
-use crate::nn::ssm::mamba2::{Limits, Mixer, MixerArch, MixerNorm};
+use crate::nn::ssm::mamba2::{Limits, Mamba2, Mamba2Arch, Mamba2Norm};
 
 /// Of the norms between layers, which no file states.
 const NORM: NormArch = NormArch { kind: NormKind::Rms, eps: 1e-5 };
@@ -92,14 +92,14 @@ pub fn load_2(config: &Value, w: Cursor) -> Result<Box<dyn Language>> {
         dt: own.time_step_limit.range(),
     };
     let eps = own.layer_norm_epsilon;
-    let norm = Some(MixerNorm { eps, order: Order::Gate, grouped: false });
-    let arch = MixerArch { hidden: c.hidden_size, ssd, taps: c.conv_kernel, norm };
+    let norm = Some(Mamba2Norm { eps, order: Order::Gate, grouped: false });
+    let arch = Mamba2Arch { hidden: c.hidden_size, ssd, taps: c.conv_kernel, norm };
     arch.check()?;
-    stack(&c, NormArch { eps, ..NORM }, false, w, |w| Mixer::load(w, &arch))
+    stack(&c, NormArch { eps, ..NORM }, false, w, |w| Mamba2::load(w, &arch))
 }
 
 /// Layers of one kind of `mixer`, with a `norm` after the last; `tied` if the file does not say.
-fn stack<M: Mix + 'static>(
+fn stack<M: TokenMixer + 'static>(
     c: &Config,
     norm: NormArch,
     tied: bool,
@@ -111,7 +111,7 @@ fn stack<M: Mix + 'static>(
         ("hidden_size", c.hidden_size),
         ("state_size", c.state_size),
     ])?;
-    let ends = EndsArch {
+    let ends = EmbedHeadArch {
         vocabulary: c.vocab_size,
         hidden: c.hidden_size,
         embeddings: "backbone.embeddings",
@@ -120,11 +120,11 @@ fn stack<M: Mix + 'static>(
         scale: 1.0,
         softcap: None,
     };
-    let ends = Ends::load(&mut w, &ends)?;
+    let ends = EmbedHead::load(&mut w, &ends)?;
     let layer = |i: usize| {
         let mut w = w.at(&format!("backbone.layers.{i}"));
         Ok(Step::mix(NORM.load(&mut w, "norm", c.hidden_size)?, mixer(&mut w.at("mixer"))?))
     };
     let steps = (0..c.num_hidden_layers).map(layer).collect::<Result<_>>()?;
-    Ok(Box::new(Stack { ends, steps, factors: Factors::NONE, ops: w.ops() }))
+    Ok(Box::new(Hybrid { ends, steps, factors: Factors::NONE, ops: w.ops() }))
 }

@@ -13,7 +13,7 @@ use crate::checkpoint::cursor::Cursor;
 use crate::checkpoint::text_part;
 use crate::config::{Config, given};
 use crate::language::Language;
-use crate::nn::attention::Warmth;
+use crate::nn::attention::TemperatureTuning;
 
 /// A mistral3, a llava or a pixtral. Their files say of the text part only what is not usual.
 pub fn load_3(config: &Value, mut w: Cursor) -> Result<Box<dyn Language>> {
@@ -54,7 +54,7 @@ pub fn load_4(config: &Value, w: Cursor) -> Result<Box<dyn Language>> {
 }
 
 /// How queries grow, which the file must say.
-fn warmth(c: &Config) -> Result<Warmth> {
+fn warmth(c: &Config) -> Result<TemperatureTuning> {
     let rope = c.rope_parameters.as_ref();
     let beta = rope.and_then(|rope| rope.llama_4_scaling_beta);
     let trained = rope.and_then(|rope| rope.original_max_position_embeddings);
@@ -62,5 +62,5 @@ fn warmth(c: &Config) -> Result<Warmth> {
         let fields = "`llama_4_scaling_beta` and `original_max_position_embeddings`";
         return Err(invalid(format!("`rope_parameters` lacks {fields}")));
     };
-    Ok(Warmth { beta: beta as f32, shift: 0, trained: trained as f32 })
+    Ok(TemperatureTuning { beta: beta as f32, shift: 0, trained: trained as f32 })
 }

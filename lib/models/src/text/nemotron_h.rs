@@ -7,17 +7,17 @@ use mlxk_tensor::ops::moe_route::{Groups, Routing, Score};
 use mlxk_tensor::ops::ssd::SsdSizes;
 use serde_json::{Value, json};
 
-use super::hybrid::{Factors, Stack, Step};
+use super::hybrid::{Factors, Hybrid, Step};
 use super::llama;
 use crate::checkpoint::config_error::{invalid, unknown};
 use crate::checkpoint::cursor::Cursor;
 use crate::config::{Config, given, renamed};
 use crate::language::Language;
 use crate::nn::attention::{Attention, Sizes};
-use crate::nn::embed_head::{Ends, EndsArch};
+use crate::nn::embed_head::{EmbedHead, EmbedHeadArch};
 use crate::nn::mlp::{Mlp, MlpArch};
 use crate::nn::moe::{Moe, MoeArch, SharedArch};
-use crate::nn::ssm::mamba2::{Limits, Mixer, MixerArch, MixerNorm};
+use crate::nn::ssm::mamba2::{Limits, Mamba2, Mamba2Arch, Mamba2Norm};
 
 /// A nemotron_h. Its attention does not know positions.
 pub fn load(config: &Value, mut w: Cursor) -> Result<Box<dyn Language>> {
@@ -32,7 +32,7 @@ pub fn load(config: &Value, mut w: Cursor) -> Result<Box<dyn Language>> {
         ("mixer.switch_mlp.down_proj", "mixer.switch_mlp.fc2"),
         ("mixer.shared_expert", "mixer.shared_experts"),
     ]);
-    let ends = EndsArch {
+    let ends = EmbedHeadArch {
         vocabulary: c.vocab_size,
         hidden,
         embeddings: "backbone.embeddings",
@@ -41,24 +41,24 @@ pub fn load(config: &Value, mut w: Cursor) -> Result<Box<dyn Language>> {
         scale: 1.0,
         softcap: None,
     };
-    let ends = Ends::load(&mut w, &ends)?;
+    let ends = EmbedHead::load(&mut w, &ends)?;
     let mut steps = Vec::new();
     for (i, kind) in kinds.into_iter().enumerate() {
         let mut w = w.at(&format!("backbone.layers.{i}"));
         let before = norm.load(&mut w, "norm", hidden)?;
         let w = &mut w.at("mixer");
         steps.push(match kind {
-            Kind::Mamba => Step::mix(before, Mixer::load(w, &arch.mixer)?),
+            Kind::Mamba => Step::mix(before, Mamba2::load(w, &arch.mixer)?),
             Kind::Attention => Step::mix(before, Attention::load(w, &arch.heads, None)?),
             Kind::Mlp => Step::feed(before, Box::new(Mlp::load(w, hidden, &arch.mlp, norm)?)),
             Kind::Moe => Step::feed(before, Box::new(Moe::load(w, hidden, &moe(&c)?, norm)?)),
         });
     }
-    Ok(Box::new(Stack { ends, steps, factors: Factors::NONE, ops: w.ops() }))
+    Ok(Box::new(Hybrid { ends, steps, factors: Factors::NONE, ops: w.ops() }))
 }
 
 struct Arch {
-    mixer: MixerArch,
+    mixer: Mamba2Arch,
     heads: Sizes,
     mlp: MlpArch,
 }
@@ -99,9 +99,9 @@ impl Arch {
             state: c.need("ssm_state_size")?,
             dt: c.get::<Limits>("time_step_limit")?.map_or((0.0, f32::INFINITY), Limits::range),
         };
-        let norm = MixerNorm { eps: c.rms_norm()?.eps, order: Order::Gate, grouped: true };
+        let norm = Mamba2Norm { eps: c.rms_norm()?.eps, order: Order::Gate, grouped: true };
         let taps = c.need("conv_kernel")?;
-        let mixer = MixerArch { hidden: c.hidden_size, ssd, taps, norm: Some(norm) };
+        let mixer = Mamba2Arch { hidden: c.hidden_size, ssd, taps, norm: Some(norm) };
         mixer.check()?;
         Ok(Arch { mixer, heads: llama::heads(c, c.rms_norm()?), mlp: mlp(c.intermediate_size) })
     }

@@ -1,5 +1,5 @@
 //! Phi (arXiv 2309.05463): attention and feed-forward side by side, no gate. Phi 3 (arXiv 2404.14219)
-//! is a llama whose matrices are fused, with positions stretched pair by pair for long texts.
+//! is a llama whose matrices are fused, with positions stretched pair by pair for long sequences.
 
 use mlxk_core::Result;
 use mlxk_tensor::ops::activation::Activation;

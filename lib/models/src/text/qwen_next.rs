@@ -5,7 +5,7 @@ use mlxk_tensor::ops::gated_delta::{Decay, DeltaSizes};
 use mlxk_tensor::ops::rope::Rope;
 use serde_json::{Value, json};
 
-use super::hybrid::{Factors, Stack, Step};
+use super::hybrid::{Factors, Hybrid, Step};
 use super::{llama, qwen};
 use crate::checkpoint::config_error::positive;
 use crate::checkpoint::cursor::Cursor;
@@ -13,8 +13,8 @@ use crate::checkpoint::text_part;
 use crate::config::{Config, given};
 use crate::language::Language;
 use crate::nn::attention::{Attention, Sizes};
-use crate::nn::embed_head::{Ends, EndsArch};
-use crate::nn::mixer::Feed;
+use crate::nn::embed_head::{EmbedHead, EmbedHeadArch};
+use crate::nn::mixer::FeedForward;
 use crate::nn::mlp::{Mlp, MlpArch};
 use crate::nn::moe::{Moe, MoeArch, SharedArch};
 use crate::nn::norm::NormArch;
@@ -101,13 +101,13 @@ fn arch(c: &Config) -> Result<Arch> {
 fn stack(
     c: &Config,
     mut w: Cursor,
-    feed: impl Fn(usize, &mut Cursor, NormArch) -> Result<Box<dyn Feed>>,
+    feed: impl Fn(usize, &mut Cursor, NormArch) -> Result<Box<dyn FeedForward>>,
 ) -> Result<Box<dyn Language>> {
     // For predicting further tokens at once, which is not done here.
     w.discard(|name| name.split('.').any(|part| part == "mtp"));
     let arch = arch(c)?;
     let (norm, hidden) = (arch.heads.norm, c.hidden_size);
-    let ends = EndsArch {
+    let ends = EmbedHeadArch {
         vocabulary: c.vocab_size,
         hidden,
         embeddings: "model.embed_tokens",
@@ -116,7 +116,7 @@ fn stack(
         scale: 1.0,
         softcap: None,
     };
-    let ends = Ends::load(&mut w, &ends)?;
+    let ends = EmbedHead::load(&mut w, &ends)?;
     let mut steps = Vec::new();
     for i in 0..c.num_hidden_layers {
         let mut w = w.at(&format!("model.layers.{i}"));
@@ -130,5 +130,5 @@ fn stack(
         let post = norm.load(&mut w, "post_attention_layernorm", hidden)?;
         steps.push(Step::feed(post, feed(i, &mut w.at("mlp"), norm)?));
     }
-    Ok(Box::new(Stack { ends, steps, factors: Factors::NONE, ops: w.ops() }))
+    Ok(Box::new(Hybrid { ends, steps, factors: Factors::NONE, ops: w.ops() }))
 }

@@ -7,7 +7,7 @@ use super::Kv;
 
 /// A row for every so many tokens: what is attended to, and a key by which it is found.
 #[derive(Clone)]
-pub struct Paced {
+pub struct CompressedKv {
     rows: Kv,
     /// Tokens of a row.
     pace: i32,
@@ -15,10 +15,10 @@ pub struct Paced {
     tokens: i32,
 }
 
-impl Paced {
+impl CompressedKv {
     /// Of a layer that makes a row of every `pace` tokens.
-    pub fn new(pace: i32) -> Paced {
-        Paced { rows: Kv::new(None), pace, tokens: 0 }
+    pub fn new(pace: i32) -> CompressedKv {
+        CompressedKv { rows: Kv::new(None), pace, tokens: 0 }
     }
 
     /// Adds the rows and keys [1, 1, n, size] that the next `tokens` tokens complete, n of which may

@@ -20,7 +20,7 @@ const BACK: i32 = 32;
 #[derive(Clone)]
 pub struct Kv {
     window: Option<i32>,
-    /// Whether texts are cut into windows, instead of each token having one that ends with it.
+    /// Whether sequences are cut into windows, instead of each token having one that ends with it.
     chunked: bool,
     /// Tokens at the beginning that are attended to besides the window.
     kept: i32,
@@ -51,7 +51,7 @@ impl Kv {
     }
 
     /// Of a layer whose tokens attend to those before in the same one of the chunks of `size` that
-    /// texts are cut into.
+    /// sequences are cut into.
     pub fn chunked(size: i32) -> Kv {
         Kv { chunked: true, ..Kv::new(Some(size)) }
     }
@@ -179,11 +179,11 @@ impl Kv {
     }
 
     /// Which of the tokens that [`seen`](Self::seen) returns each of the last `n` attends to.
-    pub fn visible(&self, n: i32) -> Result<Visible> {
+    pub fn visible(&self, n: i32) -> Result<KvMask> {
         let (reach, sunk) = (self.reach(n), self.sunk());
         let seen = reach + sunk;
         match self.window {
-            _ if n == 1 => Ok(Visible::All),
+            _ if n == 1 => Ok(KvMask::All),
             Some(size) if self.chunked && self.offset() - reach + size < self.offset() => {
                 let first = self.offset() - reach;
                 let size = Array::from_int(size);
@@ -191,16 +191,16 @@ impl Kv {
                 let query = query.reshape(&[n, 1])?;
                 let key = arange::<i32, i32>(first, self.offset(), None)?;
                 let same = query.floor_divide(&size)?.eq(key.floor_divide(&size)?)?;
-                Ok(Visible::Only(query.ge(&key)?.logical_and(same)?))
+                Ok(KvMask::Only(query.ge(&key)?.logical_and(same)?))
             }
             Some(window) if !self.chunked && reach > window => {
                 let query = arange::<i32, i32>(seen - n, seen, None)?.reshape(&[n, 1])?;
                 let key = arange::<i32, i32>(None, seen, None)?;
                 let near = query.lt(key.add(Array::from_int(window))?)?;
                 let near = near.logical_or(key.lt(Array::from_int(sunk))?)?;
-                Ok(Visible::Only(query.ge(&key)?.logical_and(near)?))
+                Ok(KvMask::Only(query.ge(&key)?.logical_and(near)?))
             }
-            _ => Ok(Visible::Past),
+            _ => Ok(KvMask::Past),
         }
     }
 
@@ -282,7 +282,7 @@ impl Kv {
 }
 
 /// What a query may attend to.
-pub enum Visible {
+pub enum KvMask {
     /// All keys.
     All,
     /// The keys up to its own.
@@ -291,25 +291,25 @@ pub enum Visible {
     Only(Array),
 }
 
-impl Visible {
+impl KvMask {
     /// In the form that attention takes.
     pub fn mask(&self) -> Option<Mask<'_>> {
         match self {
-            Visible::All => None,
-            Visible::Past => Some(Mask::Causal),
-            Visible::Only(mask) => Some(Mask::Array(mask)),
+            KvMask::All => None,
+            KvMask::Past => Some(Mask::Causal),
+            KvMask::Only(mask) => Some(Mask::Array(mask)),
         }
     }
 
     /// What the last `n` tokens may attend to of the `seen` ones, [n, seen], if not to all.
     pub fn array(&self, n: i32, seen: i32) -> Result<Option<Array>> {
         match self {
-            Visible::All => Ok(None),
-            Visible::Past => {
+            KvMask::All => Ok(None),
+            KvMask::Past => {
                 let query = arange::<i32, i32>(seen - n, seen, None)?.reshape(&[n, 1])?;
                 query.ge(arange::<i32, i32>(None, seen, None)?).map(Some)
             }
-            Visible::Only(mask) => Ok(Some(mask.clone())),
+            KvMask::Only(mask) => Ok(Some(mask.clone())),
         }
     }
 }

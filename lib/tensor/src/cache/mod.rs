@@ -1,4 +1,4 @@
-//! What a model remembers of the texts that it continues.
+//! What a model remembers of the sequences that it continues.
 
 mod buffer;
 mod compressed;
@@ -13,10 +13,10 @@ use mlx_rs::Array;
 use mlx_rs::error::{Exception, Result};
 
 pub use buffer::Packing;
-pub use compressed::Paced;
-pub use kv::{Kv, Visible};
+pub use compressed::CompressedKv;
+pub use kv::{Kv, KvMask};
 pub use remote::Remote;
-pub use sequences::Texts;
+pub use sequences::Sequences;
 pub use state::State;
 
 /// What a model remembers of one text.
@@ -32,7 +32,7 @@ pub enum Slot {
     /// Keys and values.
     Kv(Kv),
     /// A row for every few tokens.
-    Paced(Paced),
+    CompressedKv(CompressedKv),
     /// Arrays of a fixed size.
     State(State),
     /// What other ranks hold: after all layers' own.
@@ -49,9 +49,9 @@ impl Cache {
     }
 
     /// The rows in slot number `slot`. Errors if it holds others.
-    pub fn paced(&mut self, slot: usize) -> Result<&mut Paced> {
+    pub fn compressed(&mut self, slot: usize) -> Result<&mut CompressedKv> {
         match &mut self.slots[slot] {
-            Slot::Paced(paced) => Ok(paced),
+            Slot::CompressedKv(compressed) => Ok(compressed),
             _ => Err(Exception::custom("the slot holds no rows of several tokens")),
         }
     }
@@ -60,7 +60,7 @@ impl Cache {
     pub fn forget(&mut self, count: usize) -> bool {
         self.slots.iter_mut().all(|slot| match slot {
             Slot::Kv(kv) => kv.forget(count as i32),
-            Slot::Paced(paced) => paced.forget(count as i32),
+            Slot::CompressedKv(compressed) => compressed.forget(count as i32),
             Slot::State(_) => count == 0,
             Slot::Remote(remote) => remote.forget(count),
         })
@@ -69,7 +69,7 @@ impl Cache {
     /// Whether any number of tokens can be forgotten, as long as no window has moved on.
     pub fn forgets(&self) -> bool {
         self.slots.iter().all(|slot| match slot {
-            Slot::Kv(_) | Slot::Paced(_) => true,
+            Slot::Kv(_) | Slot::CompressedKv(_) => true,
             Slot::State(_) => false,
             Slot::Remote(remote) => remote.forgets(),
         })
@@ -102,7 +102,7 @@ impl Cache {
         self.slots.iter().flat_map(|slot| -> Box<dyn Iterator<Item = &Array>> {
             match slot {
                 Slot::Kv(kv) => Box::new(kv.arrays()),
-                Slot::Paced(paced) => Box::new(paced.arrays()),
+                Slot::CompressedKv(compressed) => Box::new(compressed.arrays()),
                 Slot::State(state) => Box::new(state.arrays.iter().flatten()),
                 Slot::Remote(_) => Box::new(iter::empty()),
             }

@@ -1,7 +1,7 @@
-//! The texts that a step advances, packed one after another along the length axis.
+//! The sequences that a step advances, packed one after another along the length axis.
 //!
 //! Most of a model looks at each token alone and does not see where a text ends. Only the layers that
-//! mix tokens do: they ask for the rows of each text with what they remember of it. So texts of any
+//! mix tokens do: they ask for the rows of each text with what they remember of it. So sequences of any
 //! lengths share a step without padding, and may join or leave between any two.
 
 use std::ops::Range;
@@ -15,31 +15,31 @@ use crate::array;
 use crate::mlx;
 
 /// What is remembered of each text of a step, and how many rows of the step are its.
-pub struct Texts<'a> {
-    texts: Vec<(&'a mut Cache, i32)>,
+pub struct Sequences<'a> {
+    sequences: Vec<(&'a mut Cache, i32)>,
     at_once: bool,
 }
 
-impl<'a> Texts<'a> {
-    /// Texts in the order of their rows, each with how many it has.
-    pub fn new(texts: Vec<(&'a mut Cache, i32)>) -> Texts<'a> {
-        Texts { texts, at_once: false }
+impl<'a> Sequences<'a> {
+    /// Sequences in the order of their rows, each with how many it has.
+    pub fn new(sequences: Vec<(&'a mut Cache, i32)>) -> Sequences<'a> {
+        Sequences { sequences, at_once: false }
     }
 
     /// The same, whose rows are copied when they are asked for, and not queued by MLX.
-    pub fn at_once(self, at_once: bool) -> Texts<'a> {
-        Texts { at_once, ..self }
+    pub fn at_once(self, at_once: bool) -> Sequences<'a> {
+        Sequences { at_once, ..self }
     }
 
     /// A single text of `rows` rows.
-    pub fn one(cache: &'a mut Cache, rows: i32) -> Texts<'a> {
-        Texts::new(vec![(cache, rows)])
+    pub fn one(cache: &'a mut Cache, rows: i32) -> Sequences<'a> {
+        Sequences::new(vec![(cache, rows)])
     }
 
     /// What other ranks call each text, with how many rows it has.
     pub fn remote(&self) -> Vec<(u64, usize)> {
         let named = |(cache, rows): &(&mut Cache, i32)| Some((cache.remote()?, *rows as usize));
-        self.texts.iter().filter_map(named).collect()
+        self.sequences.iter().filter_map(named).collect()
     }
 
     /// Calls `mix` with the rows of each text in `inputs` [1, rows of all, ..] and the keys and
@@ -50,7 +50,7 @@ impl<'a> Texts<'a> {
         inputs: [&Array; N],
         mut mix: impl FnMut([&Array; N], &mut Kv) -> Result<Array>,
     ) -> Result<Array> {
-        let mixed = self.each_text(inputs, |inputs, cache| mix(inputs, cache.kv(slot)?))?;
+        let mixed = self.each_sequence(inputs, |inputs, cache| mix(inputs, cache.kv(slot)?))?;
         self.joined(mixed)
     }
 
@@ -61,7 +61,7 @@ impl<'a> Texts<'a> {
         inputs: [&Array; N],
         mut mix: impl FnMut([&Array; N], &mut State) -> Result<Array>,
     ) -> Result<Array> {
-        let mixed = self.each_text(inputs, |inputs, cache| match &mut cache.slots[slot] {
+        let mixed = self.each_sequence(inputs, |inputs, cache| match &mut cache.slots[slot] {
             Slot::State(state) => mix(inputs, state),
             _ => Err(Exception::custom("the slot holds no state")),
         })?;
@@ -69,19 +69,19 @@ impl<'a> Texts<'a> {
     }
 
     /// Calls `work` with the rows of each text in `inputs` [1, rows of all, ..] and all that is
-    /// remembered of it; returns the results in the order of the texts.
-    pub fn each_text<const N: usize, T>(
+    /// remembered of it; returns the results in the order of the sequences.
+    pub fn each_sequence<const N: usize, T>(
         &mut self,
         inputs: [&Array; N],
         mut work: impl FnMut([&Array; N], &mut Cache) -> Result<T>,
     ) -> Result<Vec<T>> {
-        if let [(cache, _)] = self.texts.as_mut_slice() {
+        if let [(cache, _)] = self.sequences.as_mut_slice() {
             return Ok(vec![work(inputs, cache)?]);
         }
         let rows_of: Rows = if self.at_once { array::columns } else { mlx::columns };
         let mut first = 0;
-        let mut results = Vec::with_capacity(self.texts.len());
-        for (cache, rows) in &mut self.texts {
+        let mut results = Vec::with_capacity(self.sequences.len());
+        for (cache, rows) in &mut self.sequences {
             let range = first..first + *rows;
             first = range.end;
             let own = inputs.map(|input| rows_of(input, range.clone()));
@@ -100,9 +100,9 @@ impl<'a> Texts<'a> {
         }
     }
 
-    /// How many texts there are.
+    /// How many sequences there are.
     pub fn count(&self) -> usize {
-        self.texts.len()
+        self.sequences.len()
     }
 }
 

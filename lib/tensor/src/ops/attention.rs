@@ -8,7 +8,7 @@ use mlx_rs::error::Result;
 use mlx_rs::transforms::eval;
 use rayon::prelude::*;
 
-use super::params::{Mask, Scores};
+use super::params::{AttentionParams, Mask};
 use crate::array::elements;
 use crate::cache::Kv;
 use crate::cpu::attend::{self, Shares};
@@ -21,7 +21,7 @@ const ALONE: usize = 1 << 15;
 
 /// What the last rows of `kv` attend to, for queries [1, heads, length, size]; [1, length, heads *
 /// size].
-pub fn attend_cached(queries: &Array, kv: &Kv, scores: &Scores) -> Result<Array> {
+pub fn attend_cached(queries: &Array, kv: &Kv, scores: &AttentionParams) -> Result<Array> {
     let [keys, values] = kv.buffers()?;
     let length = queries.dim(2) as usize;
     let seen: Vec<Range<usize>> = (0..length).map(|i| kv.seen_by(i, length)).collect();
@@ -34,7 +34,7 @@ pub fn attend(
     queries: &Array,
     keys_values: [&Array; 2],
     mask: &Mask,
-    scores: &Scores,
+    scores: &AttentionParams,
 ) -> Result<Array> {
     let [length, keys] = [queries.dim(2) as usize, keys_values[0].dim(2) as usize];
     by_ranges(queries, keys_values, 0, &mask.ranges(length, keys), scores)
@@ -46,7 +46,7 @@ fn by_ranges(
     [keys, values]: [&Array; 2],
     always: usize,
     seen: &[Range<usize>],
-    scores: &Scores,
+    scores: &AttentionParams,
 ) -> Result<Array> {
     eval([keys, values])?;
     let dims = |array: &Array, axis| array.dim(axis) as usize;
@@ -247,7 +247,7 @@ mod tests {
             (all().packed(Packing { bits: 4, group_size: 32, start: 8 }), None, None),
         ];
         for (kind, (mut kv, softcap, sinks)) in kinds.into_iter().enumerate() {
-            let scores = Scores { scale: 0.3, softcap, sinks };
+            let scores = AttentionParams { scale: 0.3, softcap, sinks };
             for (seed, length) in [(1, 1), (2, 7), (3, 300), (4, 1), (5, 130)] {
                 let [keys, values] = [0, 100].map(|more| some(&[1, 2, length, 32], seed + more));
                 kv.append(&keys, &values).unwrap();

@@ -8,34 +8,34 @@ use super::conv1d::Conv1d;
 use super::gated_delta::GatedDelta;
 use super::gated_norm::GatedNorm;
 use super::moe_experts::Experts;
-use super::moe_route::{Choice, Routing};
-use super::params::{Heads, Mask, Scale, Scores};
+use super::moe_route::{ExpertChoice, Routing};
+use super::params::{AttentionParams, HeadsParams, Mask, NormParams};
 use super::selective_scan::SelectiveScan;
 use super::ssd::Ssd;
 use crate::cache::Kv;
-use crate::weight::Weights;
+use crate::weight::Weight;
 
 /// Operations of layers on one device. Inputs are [1, rows, size] unless said otherwise.
 pub trait Ops: Sync {
     /// Linear layer without bias, `x W.T`: [.., ins] to [.., outs].
-    fn linear(&self, w: &Weights, x: &Array) -> Result<Array>;
+    fn linear(&self, w: &Weight, x: &Array) -> Result<Array>;
 
     /// Embedding lookup: rows `ids` [..] of `w` as [.., ins].
-    fn embedding(&self, w: &Weights, ids: &Array) -> Result<Array>;
+    fn embedding(&self, w: &Weight, ids: &Array) -> Result<Array>;
 
     /// Norm of the last axis.
-    fn norm(&self, x: &Array, params: &Scale) -> Result<Array>;
+    fn norm(&self, x: &Array, params: &NormParams) -> Result<Array>;
 
     /// Split into heads, each normed and rotated as `params` say: [1, length, heads * size] to
     /// [1, heads, length, size].
-    fn split_heads(&self, x: &Array, params: &Heads) -> Result<Array>;
+    fn split_heads(&self, x: &Array, params: &HeadsParams) -> Result<Array>;
 
     /// Appends keys and values [1, heads, n, head size] to a kv cache.
     fn append_kv(&self, kv: &mut Kv, keys: &Array, values: &Array) -> Result<()>;
 
     /// Attention of queries [1, heads, length, size], the last ones that `kv` holds, to the keys and
     /// values of the cache: [1, length, heads * size].
-    fn attend_cached(&self, queries: &Array, kv: &Kv, params: &Scores) -> Result<Array>;
+    fn attend_cached(&self, queries: &Array, kv: &Kv, params: &AttentionParams) -> Result<Array>;
 
     /// Attention without a cache: queries [1, heads, length, size] to keys and values
     /// [1, kv heads, keys, size], by `mask`: [1, length, heads * size].
@@ -44,7 +44,7 @@ pub trait Ops: Sync {
         queries: &Array,
         keys_values: [&Array; 2],
         mask: &Mask,
-        params: &Scores,
+        params: &AttentionParams,
     ) -> Result<Array>;
 
     /// Gated linear unit, `activation(gate) * up`.
@@ -91,16 +91,16 @@ pub trait Ops: Sync {
     /// Norm of a recurrent layer's output, and its gate.
     fn gated_norm(&self, norm: &GatedNorm, x: &Array, gate: &Array) -> Result<Array>;
 
-    /// Choice of experts by router logits [rows, experts] and a correction [experts].
+    /// ExpertChoice of experts by router logits [rows, experts] and a correction [experts].
     fn moe_route(
         &self,
         routing: &Routing,
         logits: &Array,
         correction: Option<&Array>,
-    ) -> Result<Choice>;
+    ) -> Result<ExpertChoice>;
 
     /// Weighted sum of the outputs of the chosen experts: [1, rows, hidden] to the same.
-    fn moe_experts(&self, experts: &Experts, x: &Array, choice: &Choice) -> Result<Array>;
+    fn moe_experts(&self, experts: &Experts, x: &Array, choice: &ExpertChoice) -> Result<Array>;
 
     /// Sinkhorn iterations over matrices [.., n, n]: columns divided by their sums, then `rounds - 1`
     /// times rows and columns; `eps` is added to sums.

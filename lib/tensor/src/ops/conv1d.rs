@@ -25,7 +25,7 @@ impl Conv1d {
 }
 
 /// By MLX.
-pub fn lazy(conv: &Conv1d, x: &Array, tail: &mut Option<Array>) -> Result<Array> {
+pub fn mlx(conv: &Conv1d, x: &Array, tail: &mut Option<Array>) -> Result<Array> {
     let (channels, kept) = (x.dim(-1), conv.taps() - 1);
     let before = match tail.take() {
         Some(tail) => tail,
@@ -43,7 +43,7 @@ pub fn lazy(conv: &Conv1d, x: &Array, tail: &mut Option<Array>) -> Result<Array>
 }
 
 /// At once.
-pub fn eager(conv: &Conv1d, x: &Array, tail: &mut Option<Array>) -> Result<Array> {
+pub fn cpu(conv: &Conv1d, x: &Array, tail: &mut Option<Array>) -> Result<Array> {
     let (channels, taps) = (x.dim(-1) as usize, conv.taps() as usize);
     let mut all = remembered(tail, (taps - 1) * channels)?;
     all.extend_from_slice(elements(x)?);
@@ -86,8 +86,8 @@ mod tests {
             let x = some(&[1, 400, 24], 3);
             agree(
                 &[x],
-                |x, tail| lazy(&conv, &x[0], tail).unwrap(),
-                |x, tail| eager(&conv, &x[0], tail).unwrap(),
+                |x, tail| mlx(&conv, &x[0], tail).unwrap(),
+                |x, tail| cpu(&conv, &x[0], tail).unwrap(),
             );
         }
     }

@@ -8,14 +8,14 @@ use super::conv1d::{self, Conv1d};
 use super::gated_delta::{self, GatedDelta};
 use super::gated_norm::{self, GatedNorm};
 use super::moe_experts::{self, Experts};
-use super::moe_route::{self, Choice, Routing};
-use super::params::{Heads, Mask, Scale, Scores};
+use super::moe_route::{self, ExpertChoice, Routing};
+use super::params::{AttentionParams, HeadsParams, Mask, NormParams};
 use super::selective_scan::{self, SelectiveScan};
 use super::sinkhorn;
 use super::ssd::{self, Ssd};
 use super::weight_view::matrix;
 use crate::array::{each_row, elements, unreadable};
-use crate::weight::{Packed, Weights};
+use crate::weight::{Quantized, Weight};
 use mlx_rs::error::{Exception, Result};
 use mlx_rs::{Array, Dtype};
 
@@ -31,7 +31,7 @@ pub struct Cpu;
 pub static CPU: Cpu = Cpu;
 
 impl Ops for Cpu {
-    fn linear(&self, w: &Weights, x: &Array) -> Result<Array> {
+    fn linear(&self, w: &Weight, x: &Array) -> Result<Array> {
         let (outs, ins) = (rows_of(w), x.dim(-1) as usize);
         let rows = x.size() / ins;
         let mut y = vec![0.0; rows * outs];
@@ -40,10 +40,10 @@ impl Ops for Cpu {
         Ok(Array::from_slice(&y, &shape))
     }
 
-    fn embedding(&self, w: &Weights, ids: &Array) -> Result<Array> {
+    fn embedding(&self, w: &Weight, ids: &Array) -> Result<Array> {
         let ins = match w {
-            Weights::Dense(weight) => weight.dim(-1),
-            Weights::Packed(packed) => packed.scales.dim(-1) * packed.group_size,
+            Weight::Dense(weight) => weight.dim(-1),
+            Weight::Quantized(packed) => packed.scales.dim(-1) * packed.group_size,
         };
         let (count, matrix) = (rows_of(w), matrix(w)?);
         let wanted = ids.as_dtype(Dtype::Uint32)?;
@@ -58,14 +58,14 @@ impl Ops for Cpu {
         Ok(Array::from_slice(&y, &[ids.shape(), &[ins]].concat()))
     }
 
-    fn norm(&self, x: &Array, params: &Scale) -> Result<Array> {
+    fn norm(&self, x: &Array, params: &NormParams) -> Result<Array> {
         let factors = Factors::of(params)?;
         let mut y = elements(x)?.to_vec();
         each_row(&mut y, x.dim(-1) as usize, |i, row| factors.normalise(i, row));
         Ok(Array::from_slice(&y, x.shape()))
     }
 
-    fn split_heads(&self, x: &Array, params: &Heads) -> Result<Array> {
+    fn split_heads(&self, x: &Array, params: &HeadsParams) -> Result<Array> {
         split_heads(x, params)
     }
 
@@ -73,7 +73,7 @@ impl Ops for Cpu {
         kv.append_at_once(keys, values)
     }
 
-    fn attend_cached(&self, queries: &Array, kv: &Kv, params: &Scores) -> Result<Array> {
+    fn attend_cached(&self, queries: &Array, kv: &Kv, params: &AttentionParams) -> Result<Array> {
         attention::attend_cached(queries, kv, params)
     }
 
@@ -82,7 +82,7 @@ impl Ops for Cpu {
         queries: &Array,
         keys_values: [&Array; 2],
         mask: &Mask,
-        params: &Scores,
+        params: &AttentionParams,
     ) -> Result<Array> {
         attention::attend(queries, keys_values, mask, params)
     }
@@ -132,11 +132,11 @@ impl Ops for Cpu {
     }
 
     fn conv1d(&self, conv: &Conv1d, x: &Array, tail: &mut Option<Array>) -> Result<Array> {
-        conv1d::eager(conv, x, tail)
+        conv1d::cpu(conv, x, tail)
     }
 
     fn ssd(&self, ssd: &Ssd, inputs: [&Array; 4], state: &mut Option<Array>) -> Result<Array> {
-        ssd::eager(ssd, inputs, state)
+        ssd::cpu(ssd, inputs, state)
     }
 
     fn selective_scan(
@@ -145,7 +145,7 @@ impl Ops for Cpu {
         inputs: [&Array; 4],
         state: &mut Option<Array>,
     ) -> Result<Array> {
-        selective_scan::eager(scan, inputs, state)
+        selective_scan::cpu(scan, inputs, state)
     }
 
     fn gated_delta(
@@ -154,11 +154,11 @@ impl Ops for Cpu {
         inputs: [&Array; 3],
         state: &mut Option<Array>,
     ) -> Result<Array> {
-        gated_delta::eager(rule, inputs, state)
+        gated_delta::cpu(rule, inputs, state)
     }
 
     fn gated_norm(&self, norm: &GatedNorm, x: &Array, gate: &Array) -> Result<Array> {
-        gated_norm::eager(norm, x, gate)
+        gated_norm::cpu(norm, x, gate)
     }
 
     fn moe_route(
@@ -166,21 +166,21 @@ impl Ops for Cpu {
         routing: &Routing,
         logits: &Array,
         correction: Option<&Array>,
-    ) -> Result<Choice> {
-        moe_route::eager(routing, logits, correction)
+    ) -> Result<ExpertChoice> {
+        moe_route::cpu(routing, logits, correction)
     }
 
-    fn moe_experts(&self, experts: &Experts, x: &Array, choice: &Choice) -> Result<Array> {
-        moe_experts::eager(experts, x, choice)
+    fn moe_experts(&self, experts: &Experts, x: &Array, choice: &ExpertChoice) -> Result<Array> {
+        moe_experts::cpu(experts, x, choice)
     }
 
     fn sinkhorn(&self, matrices: &Array, rounds: usize, eps: f32) -> Result<Array> {
-        sinkhorn::eager(matrices, rounds, eps)
+        sinkhorn::cpu(matrices, rounds, eps)
     }
 }
 
 /// [1, length, heads * size] to [1, heads, length, size].
-fn split_heads(x: &Array, heads: &Heads) -> Result<Array> {
+fn split_heads(x: &Array, heads: &HeadsParams) -> Result<Array> {
     let (length, size) = (x.dim(1) as usize, heads.size as usize);
     let all = elements(x)?;
     let row = x.dim(2) as usize;
@@ -208,8 +208,8 @@ fn split_heads(x: &Array, heads: &Heads) -> Result<Array> {
     Ok(Array::from_slice(&y, &[1, (row / size) as i32, length as i32, size as i32]))
 }
 
-fn rows_of(w: &Weights) -> usize {
-    let (Weights::Dense(weight) | Weights::Packed(Packed { weight, .. })) = w;
+fn rows_of(w: &Weight) -> usize {
+    let (Weight::Dense(weight) | Weight::Quantized(Quantized { weight, .. })) = w;
     weight.dim(0) as usize
 }
 
@@ -223,8 +223,8 @@ struct Factors<'a> {
 }
 
 impl<'a> Factors<'a> {
-    fn of(scale: &'a Scale) -> Result<Factors<'a>> {
-        let Scale { weight, bias, eps, centred } = scale;
+    fn of(scale: &'a NormParams) -> Result<Factors<'a>> {
+        let NormParams { weight, bias, eps, centred } = scale;
         let weight = weight.as_ref().map(elements).transpose()?;
         let bias = bias.as_ref().map(elements).transpose()?;
         Ok(Factors { weight, bias, eps: *eps, centred: *centred })

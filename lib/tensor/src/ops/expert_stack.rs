@@ -9,13 +9,13 @@ use crate::array::elements;
 use crate::cpu;
 use crate::quantized;
 #[cfg(test)]
-use crate::weight::Packed;
-use crate::weight::Weights;
+use crate::weight::Quantized;
+use crate::weight::Weight;
 
 /// A matrix [outs, ins] for each expert, plain or packed.
 pub struct ExpertStack {
-    /// Weights, [experts, outs, ins].
-    pub weight: Weights,
+    /// Weight, [experts, outs, ins].
+    pub weight: Weight,
     /// Biases [experts, outs], if the checkpoint has them.
     pub bias: Option<Array>,
     /// Outputs of an expert.
@@ -28,8 +28,8 @@ impl ExpertStack {
     /// `x W.T + b` with the expert of each row: `x` [.., 1, ins] with `ids` [..] to [.., 1, outs].
     pub fn gather(&self, x: &Array, ids: &Array, sorted: bool) -> Result<Array> {
         let y = match &self.weight {
-            Weights::Dense(weight) => gather_mm(x, weight.swap_axes(-1, -2)?, None, ids, sorted)?,
-            Weights::Packed(packed) => quantized::gathered(packed, x, ids, sorted)?,
+            Weight::Dense(weight) => gather_mm(x, weight.swap_axes(-1, -2)?, None, ids, sorted)?,
+            Weight::Quantized(packed) => quantized::gathered(packed, x, ids, sorted)?,
         };
         match &self.bias {
             Some(bias) => y.add(bias.take_axis(ids, 0)?.expand_dims(-2)?),
@@ -40,8 +40,8 @@ impl ExpertStack {
     /// How many experts there are.
     pub fn count(&self) -> usize {
         match &self.weight {
-            Weights::Dense(weight) => weight.dim(0) as usize,
-            Weights::Packed(packed) => packed.weight.dim(0) as usize,
+            Weight::Dense(weight) => weight.dim(0) as usize,
+            Weight::Quantized(packed) => packed.weight.dim(0) as usize,
         }
     }
 
@@ -82,12 +82,12 @@ impl View<'_> {
 impl ExpertStack {
     pub fn plain(weight: Array, bias: Option<Array>) -> ExpertStack {
         let [outs, ins] = [1, 2].map(|axis| weight.dim(axis) as usize);
-        ExpertStack { weight: Weights::Dense(weight), bias, outs, ins }
+        ExpertStack { weight: Weight::Dense(weight), bias, outs, ins }
     }
 
-    pub fn packed(packed: Packed) -> ExpertStack {
+    pub fn packed(packed: Quantized) -> ExpertStack {
         let outs = packed.scales.dim(1) as usize;
         let ins = packed.scales.dim(2) as usize * packed.group_size as usize;
-        ExpertStack { weight: Weights::Packed(packed), bias: None, outs, ins }
+        ExpertStack { weight: Weight::Quantized(packed), bias: None, outs, ins }
     }
 }

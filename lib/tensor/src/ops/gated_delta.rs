@@ -3,7 +3,7 @@
 //! With a decay `a_t` and a share `beta_t` from 0 to 1, normed `q_t` and `k_t` and a value `v_t`, a
 //! head's state S [value_dim, key_dim] and output y [value_dim] are
 //! `S_t = a_t S_(t-1) + u_t k_t'` with `u_t = beta_t (v_t - a_t S_(t-1) k_t)`, and `y_t = S_t q_t`.
-//! Each column of S may have a decay of its own (arXiv 2510.26692).
+//! GroupedLinear column of S may have a decay of its own (arXiv 2510.26692).
 
 use mlx_rs::Array;
 use mlx_rs::error::Result;
@@ -35,7 +35,7 @@ pub struct GatedDelta {
 /// The numbers of the rule that its weights do not show.
 #[derive(Clone, Copy, Debug)]
 pub struct DeltaSizes {
-    /// Heads of queries and of keys, each shared by `value_heads / key_heads` value heads.
+    /// HeadsParams of queries and of keys, each shared by `value_heads / key_heads` value heads.
     pub key_heads: usize,
     pub value_heads: usize,
     /// Elements of a query and of a key.
@@ -94,7 +94,7 @@ pub fn rate(log: &Array, repeats: i32) -> Result<Array> {
 }
 
 /// By MLX, a stretch of tokens at once.
-pub fn lazy(
+pub fn mlx(
     delta: &GatedDelta,
     [qkv, a, b]: [&Array; 3],
     state: &mut Option<Array>,
@@ -180,7 +180,7 @@ fn stretches(inputs: [&Array; 5], state: &Array) -> Result<(Array, Array)> {
 enum Products<'a> {
     /// All elements decay alike: by so much [.., length, length].
     Alike { k: &'a Array, decays: Array },
-    /// Each has steps of its own [.., length, key_dim].
+    /// GroupedLinear has steps of its own [.., length, key_dim].
     Apart { k: &'a Array, steps: &'a Array },
 }
 
@@ -247,7 +247,7 @@ fn joints(length: i32, half: i32) -> Array {
 }
 
 /// At once, token by token, heads side by side.
-pub fn eager(
+pub fn cpu(
     delta: &GatedDelta,
     [qkv, a, b]: [&Array; 3],
     state: &mut Option<Array>,
@@ -337,8 +337,8 @@ mod tests {
             let inputs = inputs.map(|(size, seed)| some(&[1, 400, size], seed));
             agree(
                 &inputs,
-                |x, state| lazy(&delta, [&x[0], &x[1], &x[2]], state).unwrap(),
-                |x, state| eager(&delta, [&x[0], &x[1], &x[2]], state).unwrap(),
+                |x, state| mlx(&delta, [&x[0], &x[1], &x[2]], state).unwrap(),
+                |x, state| cpu(&delta, [&x[0], &x[1], &x[2]], state).unwrap(),
             );
         }
     }
@@ -360,8 +360,8 @@ mod tests {
         let sure = repeat(&Array::from_slice(&[9.0f32], &[1, 1, 1]));
         agree(
             &[inputs[0].clone(), inputs[1].clone(), sure],
-            |x, state| lazy(&delta, [&x[0], &x[1], &x[2]], state).unwrap(),
-            |x, state| eager(&delta, [&x[0], &x[1], &x[2]], state).unwrap(),
+            |x, state| mlx(&delta, [&x[0], &x[1], &x[2]], state).unwrap(),
+            |x, state| cpu(&delta, [&x[0], &x[1], &x[2]], state).unwrap(),
         );
     }
 }

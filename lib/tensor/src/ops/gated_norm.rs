@@ -31,7 +31,7 @@ pub enum Order {
 }
 
 /// By MLX.
-pub fn lazy(norm: &GatedNorm, x: &Array, gate: &Array) -> Result<Array> {
+pub fn mlx(norm: &GatedNorm, x: &Array, gate: &Array) -> Result<Array> {
     let gate = wide(gate)?;
     let gate = gate.multiply(sigmoid(&gate)?)?;
     let mut y = wide(x)?;
@@ -48,7 +48,7 @@ pub fn lazy(norm: &GatedNorm, x: &Array, gate: &Array) -> Result<Array> {
 }
 
 /// At once.
-pub fn eager(norm: &GatedNorm, x: &Array, gate: &Array) -> Result<Array> {
+pub fn cpu(norm: &GatedNorm, x: &Array, gate: &Array) -> Result<Array> {
     let (gate, weight) = (elements(gate)?, elements(&norm.weight)?);
     let &GatedNorm { group, eps, order, .. } = norm;
     let mut y = elements(x)?.to_vec();
@@ -85,7 +85,7 @@ mod tests {
             for order in [Order::Gate, Order::Norm] {
                 let weight = some(&[weights], 3);
                 let norm = GatedNorm { weight, eps: 1e-2, group, order };
-                alike(&eager(&norm, &x, &gate).unwrap(), &lazy(&norm, &x, &gate).unwrap());
+                alike(&cpu(&norm, &x, &gate).unwrap(), &mlx(&norm, &x, &gate).unwrap());
             }
         }
     }

@@ -12,13 +12,13 @@ use super::conv1d::{self, Conv1d};
 use super::gated_delta::{self, GatedDelta};
 use super::gated_norm::{self, GatedNorm};
 use super::moe_experts::{self, Experts};
-use super::moe_route::{self, Choice, Routing};
-use super::params::{Heads, Mask, Scale, Scores};
+use super::moe_route::{self, ExpertChoice, Routing};
+use super::params::{AttentionParams, HeadsParams, Mask, NormParams};
 use super::selective_scan::{self, SelectiveScan};
 use super::sinkhorn;
 use super::ssd::{self, Ssd};
-use crate::cache::{Kv, Visible};
-use crate::weight::Weights;
+use crate::cache::{Kv, KvMask};
+use crate::weight::Weight;
 use crate::{mlx, quantized};
 
 /// The MLX backend.
@@ -28,25 +28,25 @@ pub struct Mlx;
 pub static MLX: Mlx = Mlx;
 
 impl Ops for Mlx {
-    fn linear(&self, w: &Weights, x: &Array) -> Result<Array> {
+    fn linear(&self, w: &Weight, x: &Array) -> Result<Array> {
         match w {
-            Weights::Dense(weight) => x.matmul(weight.transpose()?),
-            Weights::Packed(packed) => quantized::product(packed, x),
+            Weight::Dense(weight) => x.matmul(weight.transpose()?),
+            Weight::Quantized(packed) => quantized::product(packed, x),
         }
     }
 
-    fn embedding(&self, w: &Weights, ids: &Array) -> Result<Array> {
+    fn embedding(&self, w: &Weight, ids: &Array) -> Result<Array> {
         match w {
-            Weights::Dense(weight) => weight.take_axis(ids, 0),
-            Weights::Packed(packed) => quantized::rows(packed, ids),
+            Weight::Dense(weight) => weight.take_axis(ids, 0),
+            Weight::Quantized(packed) => quantized::rows(packed, ids),
         }
     }
 
-    fn norm(&self, x: &Array, params: &Scale) -> Result<Array> {
+    fn norm(&self, x: &Array, params: &NormParams) -> Result<Array> {
         norm(x, params)
     }
 
-    fn split_heads(&self, x: &Array, params: &Heads) -> Result<Array> {
+    fn split_heads(&self, x: &Array, params: &HeadsParams) -> Result<Array> {
         let normed = |x: Array| params.norm.map_or(Ok(x.clone()), |scale| norm(&x, scale));
         let rotated = |x: Array| match params.rope {
             Some((rope, offset)) => rope.apply(&x, offset),
@@ -64,7 +64,7 @@ impl Ops for Mlx {
         kv.append(keys, values)
     }
 
-    fn attend_cached(&self, queries: &Array, kv: &Kv, params: &Scores) -> Result<Array> {
+    fn attend_cached(&self, queries: &Array, kv: &Kv, params: &AttentionParams) -> Result<Array> {
         let length = queries.dim(2);
         let [keys, values] = kv.seen(length)?;
         attend(queries, [&keys, &values], &kv.visible(length)?, params)
@@ -75,12 +75,12 @@ impl Ops for Mlx {
         queries: &Array,
         [keys, values]: [&Array; 2],
         mask: &Mask,
-        params: &Scores,
+        params: &AttentionParams,
     ) -> Result<Array> {
         let visible = match mask {
-            Mask::All => Visible::All,
-            Mask::Causal => Visible::Past,
-            Mask::Ranges(ranges) => Visible::Only(rows_of(ranges, keys.dim(2))),
+            Mask::All => KvMask::All,
+            Mask::Causal => KvMask::Past,
+            Mask::Ranges(ranges) => KvMask::Only(rows_of(ranges, keys.dim(2))),
         };
         attend(queries, [keys, values], &visible, params)
     }
@@ -111,11 +111,11 @@ impl Ops for Mlx {
     }
 
     fn conv1d(&self, conv: &Conv1d, x: &Array, tail: &mut Option<Array>) -> Result<Array> {
-        conv1d::lazy(conv, x, tail)
+        conv1d::mlx(conv, x, tail)
     }
 
     fn ssd(&self, ssd: &Ssd, inputs: [&Array; 4], state: &mut Option<Array>) -> Result<Array> {
-        ssd::lazy(ssd, inputs, state)
+        ssd::mlx(ssd, inputs, state)
     }
 
     fn selective_scan(
@@ -124,7 +124,7 @@ impl Ops for Mlx {
         inputs: [&Array; 4],
         state: &mut Option<Array>,
     ) -> Result<Array> {
-        selective_scan::lazy(scan, inputs, state)
+        selective_scan::mlx(scan, inputs, state)
     }
 
     fn gated_delta(
@@ -133,11 +133,11 @@ impl Ops for Mlx {
         inputs: [&Array; 3],
         state: &mut Option<Array>,
     ) -> Result<Array> {
-        gated_delta::lazy(rule, inputs, state)
+        gated_delta::mlx(rule, inputs, state)
     }
 
     fn gated_norm(&self, norm: &GatedNorm, x: &Array, gate: &Array) -> Result<Array> {
-        gated_norm::lazy(norm, x, gate)
+        gated_norm::mlx(norm, x, gate)
     }
 
     fn moe_route(
@@ -145,22 +145,22 @@ impl Ops for Mlx {
         routing: &Routing,
         logits: &Array,
         correction: Option<&Array>,
-    ) -> Result<Choice> {
-        moe_route::lazy(routing, logits, correction)
+    ) -> Result<ExpertChoice> {
+        moe_route::mlx(routing, logits, correction)
     }
 
-    fn moe_experts(&self, experts: &Experts, x: &Array, choice: &Choice) -> Result<Array> {
-        moe_experts::lazy(experts, x, choice)
+    fn moe_experts(&self, experts: &Experts, x: &Array, choice: &ExpertChoice) -> Result<Array> {
+        moe_experts::mlx(experts, x, choice)
     }
 
     fn sinkhorn(&self, matrices: &Array, rounds: usize, eps: f32) -> Result<Array> {
-        sinkhorn::lazy(matrices, rounds, eps)
+        sinkhorn::mlx(matrices, rounds, eps)
     }
 }
 
 /// [.., size], or [.., heads, size] if each head has factors of its own.
-fn norm(x: &Array, scale: &Scale) -> Result<Array> {
-    let Scale { weight, bias, eps, centred } = scale;
+fn norm(x: &Array, scale: &NormParams) -> Result<Array> {
+    let NormParams { weight, bias, eps, centred } = scale;
     let (shared, own) = match weight {
         Some(weight) if weight.ndim() > 1 => (None, Some(weight)),
         weight => (weight.as_ref(), None),
@@ -177,10 +177,10 @@ fn norm(x: &Array, scale: &Scale) -> Result<Array> {
 fn attend(
     queries: &Array,
     [keys, values]: [&Array; 2],
-    visible: &Visible,
-    params: &Scores,
+    visible: &KvMask,
+    params: &AttentionParams,
 ) -> Result<Array> {
-    let Scores { scale, softcap, sinks } = params;
+    let AttentionParams { scale, softcap, sinks } = params;
     let mixed = match softcap {
         Some(cap) => capped(queries, [keys, values], *scale, *cap, visible)?,
         None => {
@@ -204,7 +204,7 @@ fn capped(
     [keys, values]: [&Array; 2],
     scale: f32,
     cap: f32,
-    visible: &Visible,
+    visible: &KvMask,
 ) -> Result<Array> {
     let shape = queries.shape();
     let (kv_heads, length) = (keys.dim(1), queries.dim(2));

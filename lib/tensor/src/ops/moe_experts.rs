@@ -9,13 +9,13 @@ use rayon::prelude::*;
 
 use super::activation::Activation;
 use super::expert_stack::{ExpertStack, View};
-use super::moe_route::Choice;
+use super::moe_route::ExpertChoice;
 use crate::array::elements;
 
 /// Rows times experts from which a GPU is faster if they are sorted by expert.
 const SORTED: usize = 64;
 
-/// Feed-forward layers, as many as there are experts.
+/// FeedForward-forward layers, as many as there are experts.
 pub struct Experts {
     /// Gates [experts, inner, hidden], if experts have them.
     pub gate_proj: Option<ExpertStack>,
@@ -41,8 +41,8 @@ impl Experts {
 }
 
 /// The weighted sum of experts, queued.
-pub fn lazy(experts: &Experts, x: &Array, choice: &Choice) -> Result<Array> {
-    let Choice { ids, weights } = choice;
+pub fn mlx(experts: &Experts, x: &Array, choice: &ExpertChoice) -> Result<Array> {
+    let ExpertChoice { ids, weights } = choice;
     let (rows, chosen, hidden) = (ids.dim(0), ids.dim(1), x.dim(-1));
     let weights = weights.expand_dims_axes(&[-1, -2])?.as_dtype(x.dtype())?;
     let mut inputs = x.reshape(&[rows, 1, 1, hidden])?;
@@ -73,7 +73,7 @@ pub fn lazy(experts: &Experts, x: &Array, choice: &Choice) -> Result<Array> {
 }
 
 /// The weighted sum of experts, at once: each chosen one multiplies all rows that chose it.
-pub fn eager(experts: &Experts, x: &Array, choice: &Choice) -> Result<Array> {
+pub fn cpu(experts: &Experts, x: &Array, choice: &ExpertChoice) -> Result<Array> {
     let hidden = x.dim(-1) as usize;
     let (views, inputs, before) = (experts.views()?, elements(x)?, experts.before);
     let mut y = vec![0.0; inputs.len()];
@@ -106,7 +106,7 @@ struct Wanted {
 }
 
 /// The rows of each expert that is wanted, in the order of experts.
-fn by_expert(experts: &Experts, choice: &Choice) -> Result<Vec<(usize, Vec<Wanted>)>> {
+fn by_expert(experts: &Experts, choice: &ExpertChoice) -> Result<Vec<(usize, Vec<Wanted>)>> {
     let chosen = choice.ids.dim(1) as usize;
     let ids: &[u32] = choice.ids.try_as_slice().map_err(|e| Exception::custom(e.to_string()))?;
     let mut all: BTreeMap<usize, Vec<Wanted>> = BTreeMap::new();
@@ -150,7 +150,7 @@ mod tests {
     use mlxk_core::quantization::Mode;
 
     use super::*;
-    use crate::weight::Packed;
+    use crate::weight::Quantized;
 
     const COUNT: i32 = 5;
 
@@ -178,7 +178,7 @@ mod tests {
             Mode::Nvfp4 => Array::from_slice(&scales, &groups),
             _ => Array::from_slice(&scales.iter().map(|n| n + 117).collect::<Vec<u8>>(), &groups),
         };
-        ExpertStack::packed(Packed {
+        ExpertStack::packed(Quantized {
             weight: Array::from_slice(&integers(&codes, u32::MAX), &codes),
             scales,
             biases: (packing == Mode::Affine).then(|| some(&groups)),
@@ -196,9 +196,9 @@ mod tests {
             let first = integers(&[rows], COUNT as u32);
             let ids: Vec<u32> = first.iter().flat_map(|&n| [n, (n + 2) % COUNT as u32]).collect();
             let ids = Array::from_slice(&ids, &[rows, 2]);
-            let choice = Choice { ids, weights: some(&[rows, 2]).abs().unwrap() };
-            let ours = eager(experts, &x, &choice).unwrap();
-            let theirs = lazy(experts, &x, &choice).unwrap();
+            let choice = ExpertChoice { ids, weights: some(&[rows, 2]).abs().unwrap() };
+            let ours = cpu(experts, &x, &choice).unwrap();
+            let theirs = mlx(experts, &x, &choice).unwrap();
             assert_eq!((ours.shape(), ours.dtype()), (theirs.shape(), theirs.dtype()));
             let most = |x: Array| x.abs().unwrap().max(None).unwrap().item_exact::<f32>();
             let largest = most(theirs.clone());
@@ -231,7 +231,7 @@ mod tests {
         let gate_proj = Some(gate_proj);
         let experts = Experts { gate_proj, up_proj, down_proj, activation, before };
         let ids = Array::from_slice(&[COUNT as u32], &[1, 1]);
-        let choice = Choice { ids, weights: Array::ones::<f32>(&[1, 1]).unwrap() };
-        assert!(eager(&experts, &some(&[1, 1, 64]), &choice).is_err());
+        let choice = ExpertChoice { ids, weights: Array::ones::<f32>(&[1, 1]).unwrap() };
+        assert!(cpu(&experts, &some(&[1, 1, 64]), &choice).is_err());
     }
 }

@@ -54,9 +54,9 @@ impl Routing {
 pub enum Score {
     /// Shares of one.
     Softmax,
-    /// Each by itself.
+    /// GroupedLinear by itself.
     Sigmoid,
-    /// Each by itself: the root of `log(1 + exp(x))`.
+    /// GroupedLinear by itself: the root of `log(1 + exp(x))`.
     RootSoftplus,
     /// One expert after another, each with its share among those left that are nearly as good
     /// (SparseMixer-v2, arXiv 2409.12136): logits further below than this part count for nothing.
@@ -77,7 +77,7 @@ pub struct Groups {
 }
 
 /// The experts of rows.
-pub struct Choice {
+pub struct ExpertChoice {
     /// [rows, chosen], of type u32.
     pub ids: Array,
     /// How much each counts, [rows, chosen], of type f32.
@@ -85,7 +85,7 @@ pub struct Choice {
 }
 
 /// The choice by `logits` [rows, experts], queued.
-pub fn lazy(routing: &Routing, logits: &Array, correction: Option<&Array>) -> Result<Choice> {
+pub fn mlx(routing: &Routing, logits: &Array, correction: Option<&Array>) -> Result<ExpertChoice> {
     let mut logits = logits.as_dtype(Dtype::Float32)?;
     if routing.temperature != 1.0 {
         logits = logits.divide(Array::from_f32(routing.temperature))?;
@@ -111,7 +111,7 @@ pub fn lazy(routing: &Routing, logits: &Array, correction: Option<&Array>) -> Re
         let sum = weights.sum_axis(-1, true)?.add(Array::from_f32(LEAST))?;
         weights = weights.divide(sum)?;
     }
-    Ok(Choice { ids, weights: weights.multiply(Array::from_f32(routing.scale))? })
+    Ok(ExpertChoice { ids, weights: weights.multiply(Array::from_f32(routing.scale))? })
 }
 
 /// Keeps a sum that is divided by from being zero.
@@ -132,7 +132,7 @@ fn lazy_groups(scores: &Array, groups: &Groups) -> Result<Array> {
     left.flatten(-2, -1)
 }
 
-fn lazy_mixer(logits: &Array, chosen: usize, part: f32) -> Result<Choice> {
+fn lazy_mixer(logits: &Array, chosen: usize, part: f32) -> Result<ExpertChoice> {
     let none = Array::from_f32(f32::NEG_INFINITY);
     let mut left = logits.clone();
     let (mut ids, mut weights) = (Vec::new(), Vec::new());
@@ -145,11 +145,11 @@ fn lazy_mixer(logits: &Array, chosen: usize, part: f32) -> Result<Choice> {
         left = put_along_axis(&left, &id, &none, -1)?;
         ids.push(id);
     }
-    Ok(Choice { ids: concatenate(&ids, -1)?, weights: concatenate(&weights, -1)? })
+    Ok(ExpertChoice { ids: concatenate(&ids, -1)?, weights: concatenate(&weights, -1)? })
 }
 
 /// The choice by `logits` [rows, experts], at once.
-pub fn eager(routing: &Routing, logits: &Array, correction: Option<&Array>) -> Result<Choice> {
+pub fn cpu(routing: &Routing, logits: &Array, correction: Option<&Array>) -> Result<ExpertChoice> {
     let (count, chosen) = (logits.dim(-1) as usize, routing.chosen);
     let correction = correction.map(elements).transpose()?;
     let (mut ids, mut weights) = (Vec::new(), Vec::new());
@@ -160,7 +160,7 @@ pub fn eager(routing: &Routing, logits: &Array, correction: Option<&Array>) -> R
         weights.extend(best.iter().map(|&(_, weight)| weight));
     }
     let shape = [(ids.len() / chosen) as i32, chosen as i32];
-    Ok(Choice {
+    Ok(ExpertChoice {
         ids: Array::from_slice(&ids, &shape),
         weights: Array::from_slice(&weights, &shape),
     })
@@ -240,7 +240,7 @@ mod tests {
     }
 
     /// The weights of each row by expert.
-    fn table(choice: &Choice) -> Vec<BTreeMap<u32, f32>> {
+    fn table(choice: &ExpertChoice) -> Vec<BTreeMap<u32, f32>> {
         let chosen = choice.ids.dim(-1) as usize;
         let ids = choice.ids.contiguous().unwrap();
         let weights = choice.weights.contiguous().unwrap();
@@ -271,8 +271,8 @@ mod tests {
             (Routing { chosen: 2, score: Score::Mixer(0.02), ..plain }, None),
             (Routing { chosen: 2, score: Score::Mixer(0.5), ..plain }, None),
         ] {
-            let ours = table(&eager(&routing, &logits, correction).unwrap());
-            let theirs = table(&lazy(&routing, &logits, correction).unwrap());
+            let ours = table(&cpu(&routing, &logits, correction).unwrap());
+            let theirs = table(&mlx(&routing, &logits, correction).unwrap());
             assert_eq!(ours.len(), 50);
             for (ours, theirs) in ours.iter().zip(&theirs) {
                 assert!(ours.keys().eq(theirs.keys()), "{routing:?}: {ours:?} {theirs:?}");
@@ -287,7 +287,7 @@ mod tests {
         let logits = Array::from_slice(&[0.0f32, 3.0, -9.0], &[1, 3]);
         let correction = Array::from_slice(&[0.0f32, -5.0, 5.0], &[3]);
         let routing = Routing::new(2, Score::Sigmoid);
-        let choice = table(&eager(&routing, &logits, Some(&correction)).unwrap());
+        let choice = table(&cpu(&routing, &logits, Some(&correction)).unwrap());
         assert_eq!(choice[0].keys().copied().collect::<Vec<_>>(), [0, 2]);
         assert!((choice[0][&2] - 1.0 / (1.0 + 9f32.exp())).abs() < 1e-7);
     }

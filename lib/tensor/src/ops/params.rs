@@ -7,7 +7,7 @@ use mlx_rs::Array;
 use super::rope::Rope;
 
 /// How the last axis is normalised: divided by the root of its mean square, then scaled.
-pub struct Scale {
+pub struct NormParams {
     /// A factor for each element, [size], or for each of each head, [heads, size].
     pub weight: Option<Array>,
     /// A summand for each element.
@@ -19,11 +19,11 @@ pub struct Scale {
 }
 
 /// What happens to heads when they are taken apart.
-pub struct Heads<'a> {
+pub struct HeadsParams<'a> {
     /// Elements of a head.
     pub size: i32,
     /// What each is normed by.
-    pub norm: Option<&'a Scale>,
+    pub norm: Option<&'a NormParams>,
     /// Whether it is rotated before it is normed.
     pub rotated_first: bool,
     /// What each is rotated by, and the position of the first row.
@@ -31,7 +31,7 @@ pub struct Heads<'a> {
 }
 
 /// How products of queries and keys become shares of attention.
-pub struct Scores {
+pub struct AttentionParams {
     /// What they are multiplied by.
     pub scale: f32,
     /// What they never exceed: they become `cap * tanh(product / cap)`.

@@ -22,7 +22,7 @@ pub struct Scaling {
     factor: Option<f64>,
     low_freq_factor: Option<f64>,
     high_freq_factor: Option<f64>,
-    /// The length of the texts before the model was made to take longer ones.
+    /// The length of the sequences before the model was made to take longer ones.
     pub original_max_position_embeddings: Option<f64>,
     beta_fast: Option<f64>,
     beta_slow: Option<f64>,

@@ -26,7 +26,7 @@ pub struct SelectiveScan {
 }
 
 /// By MLX, a stretch of tokens at once.
-pub fn lazy(
+pub fn mlx(
     space: &SelectiveScan,
     [x, dt, b, c]: [&Array; 4],
     state: &mut Option<Array>,
@@ -74,7 +74,7 @@ fn states(mut kept: Array, mut new: Array, before: &Array) -> Result<Array> {
 }
 
 /// At once, token by token, channels side by side.
-pub fn eager(
+pub fn cpu(
     space: &SelectiveScan,
     [x, dt, b, c]: [&Array; 4],
     state: &mut Option<Array>,
@@ -120,8 +120,8 @@ mod tests {
             [(96, 4), (96, 5), (8, 6), (8, 7)].map(|(size, seed)| some(&[1, 400, size], seed));
         agree(
             &inputs,
-            |x, state| lazy(&space, [&x[0], &x[1], &x[2], &x[3]], state).unwrap(),
-            |x, state| eager(&space, [&x[0], &x[1], &x[2], &x[3]], state).unwrap(),
+            |x, state| mlx(&space, [&x[0], &x[1], &x[2], &x[3]], state).unwrap(),
+            |x, state| cpu(&space, [&x[0], &x[1], &x[2], &x[3]], state).unwrap(),
         );
     }
 }

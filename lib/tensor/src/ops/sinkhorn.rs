@@ -7,7 +7,7 @@ use crate::array::{each_row, elements};
 
 /// Matrices [.., n, n] whose columns are divided by their sums, and `rounds - 1` times more rows and
 /// then columns; `eps` is added to sums. By MLX.
-pub fn lazy(matrices: &Array, rounds: usize, eps: f32) -> Result<Array> {
+pub fn mlx(matrices: &Array, rounds: usize, eps: f32) -> Result<Array> {
     let eps = Array::from_f32(eps);
     let divided = |x: &Array, axis| x.divide(x.sum_axis(axis, true)?.add(&eps)?);
     let mut balanced = divided(matrices, -2)?;
@@ -18,7 +18,7 @@ pub fn lazy(matrices: &Array, rounds: usize, eps: f32) -> Result<Array> {
 }
 
 /// The same at once.
-pub fn eager(matrices: &Array, rounds: usize, eps: f32) -> Result<Array> {
+pub fn cpu(matrices: &Array, rounds: usize, eps: f32) -> Result<Array> {
     let n = matrices.dim(-1) as usize;
     let mut balanced = elements(matrices)?.to_vec();
     each_row(&mut balanced, n * n, |_, matrix| {
@@ -55,7 +55,7 @@ mod tests {
     fn both_forms_balance_alike() {
         let matrices = crate::mlx::noise(&[3, 5, 4, 4], 1).abs().unwrap();
         for rounds in [1, 2, 20] {
-            let [a, b] = [lazy, eager].map(|form| form(&matrices, rounds, 1e-6).unwrap());
+            let [a, b] = [mlx, cpu].map(|form| form(&matrices, rounds, 1e-6).unwrap());
             let apart = a.subtract(&b).unwrap().abs().unwrap().max(None).unwrap();
             assert!(apart.item_exact::<f32>() < 1e-6);
             if rounds == 20 {

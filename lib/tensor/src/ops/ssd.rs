@@ -43,7 +43,7 @@ pub struct SsdSizes {
 }
 
 /// By MLX, a stretch of tokens at once.
-pub fn lazy(ssd: &Ssd, [x, b, c, dt]: [&Array; 4], state: &mut Option<Array>) -> Result<Array> {
+pub fn mlx(ssd: &Ssd, [x, b, c, dt]: [&Array; 4], state: &mut Option<Array>) -> Result<Array> {
     let SsdSizes { heads, head_dim, groups, state: size, dt: (least, most) } = ssd.sizes;
     let [h, p, g, n] = [heads, head_dim, groups, size].map(|n| n as i32);
     let rows = x.dim(1);
@@ -89,7 +89,7 @@ fn stretch([dtx, steps, b, c]: [&Array; 4], state: &Array) -> Result<(Array, Arr
 }
 
 /// At once, token by token, heads side by side.
-pub fn eager(ssd: &Ssd, [x, b, c, dt]: [&Array; 4], state: &mut Option<Array>) -> Result<Array> {
+pub fn cpu(ssd: &Ssd, [x, b, c, dt]: [&Array; 4], state: &mut Option<Array>) -> Result<Array> {
     let SsdSizes { heads, head_dim, groups, state: size, dt: (least, most) } = ssd.sizes;
     let rows = x.dim(1) as usize;
     let mut states = remembered(state, heads * head_dim * size)?;
@@ -137,8 +137,8 @@ mod tests {
         let take = |x: &[Array]| [x[0].clone(), x[1].clone(), x[2].clone(), x[3].clone()];
         agree(
             &inputs,
-            |x, state| lazy(&ssd, take(x).each_ref(), state).unwrap(),
-            |x, state| eager(&ssd, take(x).each_ref(), state).unwrap(),
+            |x, state| mlx(&ssd, take(x).each_ref(), state).unwrap(),
+            |x, state| cpu(&ssd, take(x).each_ref(), state).unwrap(),
         );
     }
 
@@ -150,7 +150,7 @@ mod tests {
         let inputs = [8, 8, 8, 2].map(|size| some(&[1, 3, size], 4));
         let inputs = inputs.map(|x| x.as_dtype(Dtype::Bfloat16).unwrap());
         let mut state = None;
-        let y = lazy(&ssd, inputs.each_ref(), &mut state).unwrap();
+        let y = mlx(&ssd, inputs.each_ref(), &mut state).unwrap();
         assert_eq!((y.dtype(), state.unwrap().dtype()), (Dtype::Bfloat16, Dtype::Float32));
     }
 }

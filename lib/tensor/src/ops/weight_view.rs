@@ -1,4 +1,4 @@
-//! Weights where they lie in memory, as the CPU's matrix products take them.
+//! Weight where they lie in memory, as the CPU's matrix products take them.
 
 use half::slice::HalfFloatSliceExt;
 use half::{bf16, f16};
@@ -8,13 +8,13 @@ use mlxk_core::quantization::Mode;
 
 use crate::array::{elements, unreadable};
 use crate::cpu::{self, Floats, Scales};
-use crate::weight::Weights;
+use crate::weight::Weight;
 
 /// The weights where they lie.
-pub fn matrix(w: &Weights) -> Result<cpu::Matrix<'_>> {
+pub fn matrix(w: &Weight) -> Result<cpu::Matrix<'_>> {
     let w = match w {
-        Weights::Dense(weight) => return floats(weight).map(cpu::Matrix::Plain),
-        Weights::Packed(packed) => packed,
+        Weight::Dense(weight) => return floats(weight).map(cpu::Matrix::Plain),
+        Weight::Quantized(packed) => packed,
     };
     let codes = || w.scales.try_as_slice().map_err(unreadable);
     let scales = match (w.packing, &w.biases) {

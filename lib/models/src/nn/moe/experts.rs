@@ -4,7 +4,7 @@ use mlx_rs::Array;
 use mlx_rs::error::Result;
 use mlxk_tensor::collective::all_sum;
 use mlxk_tensor::ops::expert_stack::ExpertStack;
-use mlxk_tensor::ops::moe_route::Choice;
+use mlxk_tensor::ops::moe_route::ExpertChoice;
 use mlxk_tensor::ops::{Ops, moe_experts};
 
 use super::arch::MoeArch;
@@ -12,7 +12,7 @@ use crate::checkpoint::cursor::Cursor;
 use crate::nn::matrix::load_weight;
 use crate::nn::shard;
 
-/// Feed-forward layers, as many as there are experts.
+/// FeedForward-forward layers, as many as there are experts.
 pub struct Experts {
     op: moe_experts::Experts,
     /// True if other ranks have the rest of each expert.
@@ -43,7 +43,7 @@ impl Experts {
 
     /// Weighted sum of what the chosen experts make of each row: `x` [1, rows, hidden] to the same
     /// shape.
-    pub fn forward(&self, x: &Array, choice: &Choice) -> Result<Array> {
+    pub fn forward(&self, x: &Array, choice: &ExpertChoice) -> Result<Array> {
         let y = self.ops.moe_experts(&self.op, x, choice)?;
         if self.partial { all_sum(&y) } else { Ok(y) }
     }

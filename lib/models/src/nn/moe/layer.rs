@@ -11,7 +11,7 @@ use mlxk_tensor::ops::Ops;
 use super::{Experts, MoeArch, Router, SharedArch};
 use crate::checkpoint::cursor::Cursor;
 use crate::nn::linear::Linear;
-use crate::nn::mixer::Feed;
+use crate::nn::mixer::FeedForward;
 use crate::nn::mlp::Mlp;
 use crate::nn::norm::NormArch;
 
@@ -58,7 +58,7 @@ impl Moe {
     }
 }
 
-impl Feed for Moe {
+impl FeedForward for Moe {
     fn forward(&self, x: &Array) -> Result<Array> {
         let choice = self.gate.forward(x)?;
         let y = match &self.latent {

@@ -4,7 +4,7 @@ use mlx_rs::error::Result;
 use mlx_rs::{Array, Dtype};
 use mlxk_tensor::mlx;
 use mlxk_tensor::ops::Ops;
-use mlxk_tensor::ops::moe_route::{Choice, Routing};
+use mlxk_tensor::ops::moe_route::{ExpertChoice, Routing};
 
 use crate::checkpoint::cursor::Cursor;
 use crate::nn::linear::Linear;
@@ -38,7 +38,7 @@ impl Router {
     }
 
     /// The experts of each row of `x` [1, rows, hidden].
-    pub fn forward(&self, x: &Array) -> Result<Choice> {
+    pub fn forward(&self, x: &Array) -> Result<ExpertChoice> {
         let logits = match self.routing.wide {
             true => self.gate.forward(&x.as_dtype(Dtype::Float32)?)?,
             false => self.gate.forward(x)?,

@@ -3,7 +3,7 @@
 use mlx_rs::error::Result;
 use mlx_rs::ops::{softmax_axis, zeros_dtype};
 use mlx_rs::{Array, Dtype};
-use mlxk_tensor::cache::{Cache, Kv, Texts};
+use mlxk_tensor::cache::{Cache, Kv, Sequences};
 use mlxk_tensor::mlx;
 
 use super::fake_quant::Grid;
@@ -65,19 +65,19 @@ impl Compressor {
     }
 
     /// Adds to what is remembered of each text the rows that the tokens `x` [1, rows, hidden] complete.
-    pub fn forward(&self, x: &Array, texts: &mut Texts) -> Result<()> {
+    pub fn forward(&self, x: &Array, sequences: &mut Sequences) -> Result<()> {
         match (&self.gate_proj, self.sizes.open) {
             (Some(gate_proj), Some(open)) => {
                 let wide = x.as_dtype(Dtype::Float32)?;
                 let (kv, gate) = (self.kv_proj.forward(&wide)?, gate_proj.forward(&wide)?);
-                texts.each_text([&kv, &gate], |[kv, gate], cache| {
+                sequences.each_sequence([&kv, &gate], |[kv, gate], cache| {
                     let rows = self.pool(kv, gate, cache.kv(open)?)?;
                     self.keep(rows, kv, x.dtype(), cache)
                 })?;
             }
             _ => {
                 let kv = self.kv_proj.forward(x)?;
-                texts.each_text([&kv], |[kv], cache| {
+                sequences.each_sequence([&kv], |[kv], cache| {
                     self.keep(Some(kv.clone()), kv, x.dtype(), cache)
                 })?;
             }
@@ -112,13 +112,13 @@ impl Compressor {
         dtype: Dtype,
         cache: &mut Cache,
     ) -> Result<()> {
-        let paced = cache.paced(self.sizes.rows)?;
-        let first = paced.held();
+        let compressed = cache.compressed(self.sizes.rows)?;
+        let first = compressed.held();
         let turned = |x: &Array| self.turn.apply(&x.expand_dims(1)?, first);
         let key_size = self.sizes.key.unwrap_or(1) as i32;
         let Some(rows) = rows else {
             let none = |size| zeros_dtype(&[1, 1, 0, size], dtype);
-            return paced.append(new.dim(1), &none(new.dim(-1))?, &none(key_size)?);
+            return compressed.append(new.dim(1), &none(new.dim(-1))?, &none(key_size)?);
         };
         let rows = self.kv_norm.forward(&rows.as_dtype(dtype)?)?;
         let keys = match &self.key {
@@ -129,6 +129,6 @@ impl Compressor {
             None => zeros_dtype(&[1, 1, rows.dim(1), key_size], dtype)?,
         };
         let rows = Grid::FOUR_FINE.round(&turned(&rows)?)?;
-        paced.append(new.dim(1), &rows.as_dtype(dtype)?, &keys.as_dtype(dtype)?)
+        compressed.append(new.dim(1), &rows.as_dtype(dtype)?, &keys.as_dtype(dtype)?)
     }
 }

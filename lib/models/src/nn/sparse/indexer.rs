@@ -8,7 +8,7 @@ use mlx_rs::ops::{
     arange, argsort_axis, broadcast_to, concatenate, full, maximum, select, zeros_dtype,
 };
 use mlx_rs::{Array, Dtype};
-use mlxk_tensor::cache::{Cache, Texts};
+use mlxk_tensor::cache::{Cache, Sequences};
 use mlxk_tensor::mlx;
 
 use super::fake_quant::Grid;
@@ -84,13 +84,13 @@ impl Indexer {
         &self,
         x: &Array,
         q_rank: &Array,
-        texts: &mut Texts,
+        sequences: &mut Sequences,
         sights: &mut [Sight],
     ) -> Result<()> {
         let q = self.q_b_proj.forward(q_rank)?;
         let weights = self.weights_proj.forward(x)?;
         let mut sights = sights.iter_mut();
-        texts.each_text([&q, &weights], |[q, weights], cache| match sights.next() {
+        sequences.each_sequence([&q, &weights], |[q, weights], cache| match sights.next() {
             Some(sight) => self.look(q, weights, cache, sight),
             None => Ok(()),
         })?;
@@ -101,7 +101,7 @@ impl Indexer {
     fn look(&self, q: &Array, weights: &Array, cache: &mut Cache, sight: &mut Sight) -> Result<()> {
         let (length, start) = (q.dim(1), cache.kv(self.near)?.offset());
         sight.chosen = None;
-        let Some(rows) = self.sizes.keys.map(|slot| cache.paced(slot)).transpose()? else {
+        let Some(rows) = self.sizes.keys.map(|slot| cache.compressed(slot)).transpose()? else {
             return Ok(());
         };
         let held = rows.held();

@@ -6,12 +6,12 @@ use mlx_rs::error::Result;
 use mlx_rs::fast::{self, ScaledDotProductAttentionMask as Mask};
 use mlx_rs::ops::{arange, concatenate, maximum, split_at_indices};
 use mlx_rs::{Array, Dtype};
-use mlxk_tensor::cache::{Cache, Texts};
+use mlxk_tensor::cache::{Cache, Sequences};
 use mlxk_tensor::mlx;
 use mlxk_tensor::ops::rope::Rope;
 
 use super::linear::Linear;
-use super::mla::Each;
+use super::mla::GroupedLinear;
 use super::norm::{Norm, NormArch};
 use crate::checkpoint::cursor::Cursor;
 
@@ -22,7 +22,7 @@ mod topk;
 
 pub use compress::CompressSizes;
 pub use indexer::{Candidates, IndexSizes, Sight};
-pub use topk::{Pick, PickSizes};
+pub use topk::{TopK, TopKSizes};
 
 use compress::Compressor;
 use fake_quant::Grid;
@@ -67,7 +67,7 @@ pub struct Sparse {
     kv_proj: Linear,
     kv_norm: Norm,
     /// [groups, out_rank, heads * head_dim / groups].
-    o_a_proj: Each,
+    o_a_proj: GroupedLinear,
     o_b_proj: Linear,
     /// A score for each head that takes a share and gives nothing, [heads].
     sinks: Array,
@@ -92,7 +92,11 @@ impl Sparse {
             q_b_proj: Linear::load(w, "q_b_proj", heads * head_dim, query_rank)?,
             kv_proj: Linear::load(w, "kv_proj", head_dim, hidden)?,
             kv_norm: norm.load(w, "kv_norm", head_dim)?,
-            o_a_proj: Each::load(w, "o_a_proj", [groups, out_rank, heads * head_dim / groups])?,
+            o_a_proj: GroupedLinear::load(
+                w,
+                "o_a_proj",
+                [groups, out_rank, heads * head_dim / groups],
+            )?,
             o_b_proj: Linear::load(w, "o_b_proj", hidden, groups * out_rank)?,
             sinks: sinks.as_dtype(Dtype::Float32).map_err(mlx::failed)?,
             compressor: { &sizes.compress }
@@ -109,22 +113,27 @@ impl Sparse {
         })
     }
 
-    /// [1, rows, hidden] to the same; `sights` are what the texts of `texts` look at.
-    pub fn forward(&self, x: &Array, texts: &mut Texts, sights: &mut [Sight]) -> Result<Array> {
+    /// [1, rows, hidden] to the same; `sights` are what the sequences of `sequences` look at.
+    pub fn forward(
+        &self,
+        x: &Array,
+        sequences: &mut Sequences,
+        sights: &mut [Sight],
+    ) -> Result<Array> {
         let q = self.q_a_norm.forward(&self.q_a_proj.forward(x)?)?;
         if let Some(compressor) = &self.compressor {
-            compressor.forward(x, texts)?;
+            compressor.forward(x, sequences)?;
         }
         if let Some(indexer) = &self.indexer {
-            indexer.forward(x, &q, texts, sights)?;
+            indexer.forward(x, &q, sequences, sights)?;
         }
         let q = self.q_b_proj.forward(&q)?;
         let kv = self.kv_norm.forward(&self.kv_proj.forward(x)?)?;
         let mut sights = sights.iter();
-        let mixed = texts.each_text([&q, &kv], |[q, kv], cache| {
+        let mixed = sequences.each_sequence([&q, &kv], |[q, kv], cache| {
             self.attend(q, kv, cache, sights.next().filter(|_| self.sizes.far.is_some()))
         })?;
-        let mixed = texts.joined(mixed)?;
+        let mixed = sequences.joined(mixed)?;
         // A matrix for each group of heads: [1, groups, rows, ..].
         let groups = mixed.reshape(&[1, x.dim(1), self.sizes.groups as i32, -1])?;
         let fewer = self.o_a_proj.times(&groups.transpose_axes(&[0, 2, 1, 3])?, true)?;
@@ -150,13 +159,13 @@ impl Sparse {
         let near = near.reshape(&[-1, size])?;
         let far = match (self.sizes.far, sight.and_then(|sight| sight.chosen.as_ref())) {
             (Some(slot), Some(chosen)) => {
-                let [rows, _] = cache.paced(slot)?.all()?;
+                let [rows, _] = cache.compressed(slot)?.all()?;
                 Some((rows.reshape(&[-1, size])?, chosen))
             }
             _ => None,
         };
         let q = q.reshape(&[1, length, -1, size])?.transpose_axes(&[0, 2, 1, 3])?;
-        // Each query has keys of its own: [length, heads, 1, size].
+        // GroupedLinear query has keys of its own: [length, heads, 1, size].
         let q = self.turn.apply(&q, start)?.transpose_axes(&[2, 1, 0, 3])?;
         let mut mixed = Vec::new();
         for first in (0..length).step_by(STRETCH as usize) {

@@ -15,7 +15,7 @@ use crate::nn::norm::{Norm, NormArch, NormKind};
 
 /// What the weights of the choice do not show.
 #[derive(Clone, Copy, Debug)]
-pub struct PickSizes {
+pub struct TopKSizes {
     /// Elements of the model's vectors.
     pub hidden: usize,
     /// Elements of the vectors that queries are made of.
@@ -28,21 +28,21 @@ pub struct PickSizes {
 }
 
 /// The choice.
-pub struct Pick {
+pub struct TopK {
     wq_b: Linear,
     weights_proj: Linear,
     wk: Linear,
     k_norm: Norm,
     rope: Rope,
-    sizes: PickSizes,
+    sizes: TopKSizes,
 }
 
-impl Pick {
+impl TopK {
     /// That at `w`.
-    pub fn load(w: &mut Cursor, sizes: PickSizes, rope: Rope) -> mlxk_core::Result<Pick> {
-        let PickSizes { hidden, query_rank, heads, size, .. } = sizes;
+    pub fn load(w: &mut Cursor, sizes: TopKSizes, rope: Rope) -> mlxk_core::Result<TopK> {
+        let TopKSizes { hidden, query_rank, heads, size, .. } = sizes;
         let norm = NormArch { kind: NormKind::Layer, eps: 1e-5 };
-        Ok(Pick {
+        Ok(TopK {
             wq_b: Linear::load(w, "wq_b", heads * size, query_rank)?,
             weights_proj: Linear::load(w, "weights_proj", heads, hidden)?,
             wk: Linear::load(w, "wk", size, hidden)?,

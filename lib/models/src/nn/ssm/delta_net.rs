@@ -3,7 +3,7 @@
 use mlx_rs::Array;
 use mlx_rs::error::Result;
 use mlx_rs::ops::concatenate;
-use mlxk_tensor::cache::{Slot, State, Texts};
+use mlxk_tensor::cache::{Sequences, Slot, State};
 use mlxk_tensor::ops::gated_delta::DeltaSizes;
 use mlxk_tensor::ops::gated_norm::Order;
 
@@ -12,7 +12,7 @@ use super::delta_rule::GatedDelta;
 use super::gated_norm::GatedNorm;
 use crate::checkpoint::cursor::Cursor;
 use crate::nn::linear::Linear;
-use crate::nn::mixer::Mix;
+use crate::nn::mixer::TokenMixer;
 
 /// A convolution, the delta rule, and a gate.
 pub struct DeltaNet {
@@ -82,14 +82,14 @@ impl DeltaNet {
     }
 }
 
-impl Mix for DeltaNet {
+impl TokenMixer for DeltaNet {
     fn slot(&self) -> Slot {
         Slot::State(State::new(2))
     }
 
-    fn forward(&self, x: &Array, texts: &mut Texts, slot: usize) -> Result<Array> {
+    fn forward(&self, x: &Array, sequences: &mut Sequences, slot: usize) -> Result<Array> {
         let [z, b, a] = [&self.in_proj_z, &self.in_proj_b, &self.in_proj_a].map(|p| p.forward(x));
-        let y = texts.each_state(slot, [&self.qkv(x)?, &a?, &b?], |[qkv, a, b], state| {
+        let y = sequences.each_state(slot, [&self.qkv(x)?, &a?, &b?], |[qkv, a, b], state| {
             let [tail, state] = state.parts()?;
             self.rule.forward([&self.conv1d.forward(qkv, tail)?, a, b], state)
         })?;

@@ -4,18 +4,18 @@
 use mlx_rs::Array;
 use mlx_rs::error::Result;
 use mlx_rs::ops::{concatenate, sigmoid};
-use mlxk_tensor::cache::{Slot, State, Texts};
+use mlxk_tensor::cache::{Sequences, Slot, State};
 use mlxk_tensor::ops::gated_delta::{Decay, DeltaSizes};
 
 use super::conv1d::Conv1d;
 use super::delta_rule::GatedDelta;
 use crate::checkpoint::cursor::Cursor;
 use crate::nn::linear::Linear;
-use crate::nn::mixer::Mix;
+use crate::nn::mixer::TokenMixer;
 use crate::nn::norm::{Norm, NormArch};
 
 /// Convolutions of queries, keys and values, the delta rule, and a gate.
-pub struct DeltaAttention {
+pub struct KimiDelta {
     qkv: [(Linear, Conv1d); 3],
     /// What decays come from, directly or through fewer elements.
     f: Vec<Linear>,
@@ -30,7 +30,7 @@ pub struct DeltaAttention {
 
 /// What the weights of the layer do not show.
 #[derive(Clone, Copy, Debug)]
-pub struct DeltaAttentionArch {
+pub struct KimiDeltaArch {
     /// Elements of the model's vectors.
     pub hidden: usize,
     pub heads: usize,
@@ -42,10 +42,10 @@ pub struct DeltaAttentionArch {
     pub norm: NormArch,
 }
 
-impl DeltaAttention {
+impl KimiDelta {
     /// The layer at `w`.
-    pub fn load(w: &mut Cursor, arch: &DeltaAttentionArch) -> mlxk_core::Result<DeltaAttention> {
-        let &DeltaAttentionArch { hidden, heads, dim, taps, decay, norm } = arch;
+    pub fn load(w: &mut Cursor, arch: &KimiDeltaArch) -> mlxk_core::Result<KimiDelta> {
+        let &KimiDeltaArch { hidden, heads, dim, taps, decay, norm } = arch;
         let all = heads * dim;
         let sizes = DeltaSizes {
             key_heads: heads,
@@ -58,7 +58,7 @@ impl DeltaAttention {
             let proj = Linear::load(w, &format!("{name}_proj"), all, hidden)?;
             Ok((proj, Conv1d::load(w, &format!("{name}_conv1d"), all, taps, true)?))
         };
-        Ok(DeltaAttention {
+        Ok(KimiDelta {
             qkv: [part("q")?, part("k")?, part("v")?],
             f: through(w, "f", [hidden, dim, all])?,
             g: through(w, "g", [hidden, dim, all])?,
@@ -84,19 +84,19 @@ fn through(
     Ok(vec![Linear::load(w, &a, between, ins)?, Linear::load(w, &b, outs, between)?])
 }
 
-impl Mix for DeltaAttention {
+impl TokenMixer for KimiDelta {
     fn slot(&self) -> Slot {
         Slot::State(State::new(4))
     }
 
-    fn forward(&self, x: &Array, texts: &mut Texts, slot: usize) -> Result<Array> {
+    fn forward(&self, x: &Array, sequences: &mut Sequences, slot: usize) -> Result<Array> {
         let [(q_proj, q_conv), (k_proj, k_conv), (v_proj, v_conv)] = &self.qkv;
         let [q, k, v] = [q_proj, k_proj, v_proj].map(|proj| proj.forward(x));
         let through =
             |layers: &[Linear]| layers.iter().try_fold(x.clone(), |x, layer| layer.forward(&x));
         let (a, gate) = (through(&self.f)?, through(&self.g)?);
         let b = self.b_proj.forward(x)?;
-        let y = texts.each_state(slot, [&q?, &k?, &v?, &a, &b], |[q, k, v, a, b], state| {
+        let y = sequences.each_state(slot, [&q?, &k?, &v?, &a, &b], |[q, k, v, a, b], state| {
             let [q_tail, k_tail, v_tail, state] = state.parts()?;
             let qkv = [
                 q_conv.forward(q, q_tail)?,

@@ -2,7 +2,7 @@
 
 use mlx_rs::Array;
 use mlx_rs::error::Result;
-use mlxk_tensor::cache::{Slot, State, Texts};
+use mlxk_tensor::cache::{Sequences, Slot, State};
 use mlxk_tensor::ops::Ops;
 use mlxk_tensor::ops::activation::Activation;
 
@@ -10,7 +10,7 @@ use super::conv1d::Conv1d;
 use super::state_space::SelectiveScan;
 use crate::checkpoint::cursor::Cursor;
 use crate::nn::linear::Linear;
-use crate::nn::mixer::Mix;
+use crate::nn::mixer::TokenMixer;
 use crate::nn::norm::{Norm, NormArch};
 
 /// A convolution, a state space driven by what it puts out, and a gate.
@@ -70,16 +70,16 @@ impl Mamba {
     }
 }
 
-impl Mix for Mamba {
+impl TokenMixer for Mamba {
     fn slot(&self) -> Slot {
         Slot::State(State::new(2))
     }
 
-    fn forward(&self, x: &Array, texts: &mut Texts, slot: usize) -> Result<Array> {
+    fn forward(&self, x: &Array, sequences: &mut Sequences, slot: usize) -> Result<Array> {
         let [inner, rank, size] =
             [self.sizes.inner, self.sizes.rank, self.sizes.state].map(|n| n as i32);
         let [x, z] = self.ops.parts(&self.in_proj.forward(x)?, [inner; 2])?;
-        let x = texts.each_state(slot, [&x], |[x], state| {
+        let x = sequences.each_state(slot, [&x], |[x], state| {
             let [tail, _] = state.parts()?;
             self.conv1d.forward(x, tail)
         })?;
@@ -89,7 +89,7 @@ impl Mix for Mamba {
             (dt, b, c) = (dt_norm.forward(&dt)?, b_norm.forward(&b)?, c_norm.forward(&c)?);
         }
         let dt = self.dt_proj.forward(&dt)?;
-        let y = texts.each_state(slot, [&x, &dt, &b, &c], |inputs, state| {
+        let y = sequences.each_state(slot, [&x, &dt, &b, &c], |inputs, state| {
             let [_, state] = state.parts()?;
             self.space.forward(inputs, state)
         })?;

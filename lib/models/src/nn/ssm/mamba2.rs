@@ -2,7 +2,7 @@
 
 use mlx_rs::Array;
 use mlx_rs::error::Result;
-use mlxk_tensor::cache::{Slot, State, Texts};
+use mlxk_tensor::cache::{Sequences, Slot, State};
 use mlxk_tensor::ops::Ops;
 use mlxk_tensor::ops::activation::Activation;
 use mlxk_tensor::ops::gated_norm::Order;
@@ -15,10 +15,10 @@ use super::state_space::Ssd;
 use crate::checkpoint::config_error::{invalid, positive};
 use crate::checkpoint::cursor::Cursor;
 use crate::nn::linear::Linear;
-use crate::nn::mixer::Mix;
+use crate::nn::mixer::TokenMixer;
 
 /// A convolution, a state space, and a gate around both.
-pub struct Mixer {
+pub struct Mamba2 {
     in_proj: Linear,
     conv1d: Conv1d,
     ssd: Ssd,
@@ -34,18 +34,18 @@ pub struct Mixer {
 
 /// What the weights of the layer do not show.
 #[derive(Clone, Copy, Debug)]
-pub struct MixerArch {
+pub struct Mamba2Arch {
     /// Elements of the model's vectors.
     pub hidden: usize,
     pub ssd: SsdSizes,
     /// Tokens that a convolution sees.
     pub taps: usize,
-    pub norm: Option<MixerNorm>,
+    pub norm: Option<Mamba2Norm>,
 }
 
 /// The norm behind the state space.
 #[derive(Clone, Copy, Debug)]
-pub struct MixerNorm {
+pub struct Mamba2Norm {
     pub eps: f32,
     pub order: Order,
     /// Whether each group is normed by itself.
@@ -64,7 +64,7 @@ impl Limits {
     }
 }
 
-impl MixerArch {
+impl Mamba2Arch {
     /// Errors if no layer can be such.
     pub fn check(&self) -> mlxk_core::Result<()> {
         let SsdSizes { heads, head_dim, groups, state, dt: (least, most) } = self.ssd;
@@ -86,17 +86,17 @@ impl MixerArch {
     }
 }
 
-impl Mixer {
+impl Mamba2 {
     /// The layer at `w`.
-    pub fn load(w: &mut Cursor, arch: &MixerArch) -> mlxk_core::Result<Mixer> {
-        let MixerArch { hidden, ssd, taps, norm } = *arch;
+    pub fn load(w: &mut Cursor, arch: &Mamba2Arch) -> mlxk_core::Result<Mamba2> {
+        let Mamba2Arch { hidden, ssd, taps, norm } = *arch;
         let (inner, shared) = (ssd.heads * ssd.head_dim, ssd.groups * ssd.state);
         let channels = inner + 2 * shared;
-        let normed = |w: &mut Cursor, norm: MixerNorm| {
+        let normed = |w: &mut Cursor, norm: Mamba2Norm| {
             let group = if norm.grouped { inner / ssd.groups } else { inner };
             GatedNorm::load(w, "norm", inner, group, norm.eps, norm.order)
         };
-        Ok(Mixer {
+        Ok(Mamba2 {
             in_proj: Linear::load(w, "in_proj", inner + channels + ssd.heads, hidden)?,
             conv1d: Conv1d::load(w, "conv1d", channels, taps, true)?,
             norm: norm.map(|norm| normed(w, norm)).transpose()?,
@@ -109,15 +109,15 @@ impl Mixer {
     }
 }
 
-impl Mix for Mixer {
+impl TokenMixer for Mamba2 {
     /// The last rows that were convolved, and the state.
     fn slot(&self) -> Slot {
         Slot::State(State::new(2))
     }
 
-    fn forward(&self, x: &Array, texts: &mut Texts, slot: usize) -> Result<Array> {
+    fn forward(&self, x: &Array, sequences: &mut Sequences, slot: usize) -> Result<Array> {
         let [gate, xbc, dt] = self.ops.parts(&self.in_proj.forward(x)?, self.projected)?;
-        let y = texts.each_state(slot, [&xbc, &dt], |[xbc, dt], state| {
+        let y = sequences.each_state(slot, [&xbc, &dt], |[xbc, dt], state| {
             let [tail, state] = state.parts()?;
             let xbc = self.conv1d.forward(xbc, tail)?;
             let [x, b, c] = self.ops.parts(&xbc, self.convolved)?;

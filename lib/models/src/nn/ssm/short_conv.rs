@@ -2,13 +2,13 @@
 
 use mlx_rs::Array;
 use mlx_rs::error::Result;
-use mlxk_tensor::cache::{Slot, State, Texts};
+use mlxk_tensor::cache::{Sequences, Slot, State};
 use mlxk_tensor::ops::Ops;
 
 use super::conv1d::Conv1d;
 use crate::checkpoint::cursor::Cursor;
 use crate::nn::linear::Linear;
-use crate::nn::mixer::Mix;
+use crate::nn::mixer::TokenMixer;
 
 /// `out_proj(c * conv(b * x))`, with `b`, `c` and `x` from one projection.
 pub struct ShortConv {
@@ -32,14 +32,14 @@ impl ShortConv {
     }
 }
 
-impl Mix for ShortConv {
+impl TokenMixer for ShortConv {
     fn slot(&self) -> Slot {
         Slot::State(State::new(1))
     }
 
-    fn forward(&self, x: &Array, texts: &mut Texts, slot: usize) -> Result<Array> {
+    fn forward(&self, x: &Array, sequences: &mut Sequences, slot: usize) -> Result<Array> {
         let [b, c, x] = self.ops.parts(&self.in_proj.forward(x)?, [self.hidden; 3])?;
-        let y = texts.each_state(slot, [&self.ops.multiply(&b, &x)?], |[x], state| {
+        let y = sequences.each_state(slot, [&self.ops.multiply(&b, &x)?], |[x], state| {
             let [tail] = state.parts()?;
             self.conv.forward(x, tail)
         })?;

@@ -28,8 +28,8 @@ fn alike(a: Array, b: Array) {
 /// A row, a few, and more than one core is asked to do.
 const LENGTHS: [i32; 3] = [1, 7, 300];
 
-/// Weights of any codes but those of no number, with scales around one.
-fn any(packing: Mode, bits: i32, group_size: i32) -> Weights {
+/// Weight of any codes but those of no number, with scales around one.
+fn any(packing: Mode, bits: i32, group_size: i32) -> Weight {
     let random = |shape: &[i32]| -> Vec<u32> {
         let word = |n: i32| (n as u32 + 1).wrapping_mul(2_654_435_761).rotate_left(13);
         (0..shape.iter().product()).map(word).collect()
@@ -47,7 +47,7 @@ fn any(packing: Mode, bits: i32, group_size: i32) -> Weights {
         _ => Array::from_slice(&powers, &groups),
     };
     let biases = (packing == Mode::Affine).then(|| some(&groups));
-    Weights::Packed(Packed { weight, scales, biases, group_size, bits, packing })
+    Weight::Quantized(Quantized { weight, scales, biases, group_size, bits, packing })
 }
 
 #[test]
@@ -70,8 +70,8 @@ fn products_and_rows_are_those_of_mlx() {
 fn floats_of_16_bits_are_those_that_they_widen_to() {
     for dtype in [Dtype::Float16, Dtype::Bfloat16, Dtype::Float32] {
         let weight = some(&[96, 200]).as_dtype(dtype).unwrap();
-        let wide = Weights::Dense(weight.as_dtype(Dtype::Float32).unwrap());
-        let weights = Weights::Dense(weight);
+        let wide = Weight::Dense(weight.as_dtype(Dtype::Float32).unwrap());
+        let weights = Weight::Dense(weight);
         for length in LENGTHS {
             let x = some(&[1, length, 200]);
             alike(CPU.linear(&weights, &x).unwrap(), MLX.linear(&wide, &x).unwrap());
@@ -92,7 +92,7 @@ fn norms_sums_and_gates_are_those_of_mlx() {
     for length in LENGTHS {
         let (x, y) = (some(&[1, length, 256]), some(&[1, length, 256]).square().unwrap());
         for (centred, bias) in [(false, None), (true, None), (true, Some(some(&[256])))] {
-            let scale = Scale { weight: Some(some(&[256])), bias, eps: 1e-3, centred };
+            let scale = NormParams { weight: Some(some(&[256])), bias, eps: 1e-3, centred };
             alike(CPU.norm(&x, &scale).unwrap(), MLX.norm(&x, &scale).unwrap());
         }
         alike(CPU.add(&x, &y).unwrap(), MLX.add(&x, &y).unwrap());
@@ -117,7 +117,7 @@ fn norms_sums_and_gates_are_those_of_mlx() {
 
 #[test]
 fn heads_are_those_of_mlx_in_every_kind_of_rotation() {
-    let scale = |shape: &[i32], centred| Scale {
+    let scale = |shape: &[i32], centred| NormParams {
         weight: Some(some(shape)),
         bias: None,
         eps: 1e-5,
@@ -150,7 +150,7 @@ fn heads_are_those_of_mlx_in_every_kind_of_rotation() {
             let norms = [None].into_iter().chain(norms.iter().map(Some));
             for (norm, rotated_first) in norms.flat_map(|n| [(n, false), (n, true)]) {
                 let rope = Some((&rope, offset));
-                let heads = Heads { size: 64, norm, rotated_first, rope };
+                let heads = HeadsParams { size: 64, norm, rotated_first, rope };
                 let [ours, theirs] = BOTH.map(|ops| ops.split_heads(&x, &heads).unwrap());
                 assert_eq!(ours.shape(), theirs.shape());
                 let apart = ours.subtract(&theirs).unwrap().abs().unwrap().max(None).unwrap();
@@ -172,7 +172,7 @@ fn attention_without_a_cache_is_that_of_mlx() {
         let q = crate::mlx::noise(&[1, 6, queries as i32, 32], 5);
         for mask in masks(queries, keys) {
             for softcap in [None, Some(0.7)] {
-                let scores = Scores { scale: 0.3, softcap, sinks: None };
+                let scores = AttentionParams { scale: 0.3, softcap, sinks: None };
                 let [a, b] = BOTH.map(|ops| ops.attend(&q, [&k, &v], &mask, &scores).unwrap());
                 assert_eq!(a.shape(), [1, queries as i32, 6 * 32]);
                 let apart = a.subtract(&b).unwrap().abs().unwrap().max(None).unwrap();
