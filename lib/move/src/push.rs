@@ -14,7 +14,7 @@ use serde_json::Value;
 
 use crate::teller::Teller;
 
-/// A Hub that makes a commit is silent for a while.
+/// The minimum timeout: the Hub sends nothing while it creates a commit.
 const TIMEOUT: Duration = Duration::from_secs(120);
 
 /// How to go about it, and what to say.
