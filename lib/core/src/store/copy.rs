@@ -75,7 +75,7 @@ pub fn file(from: &Path, to: &Path, mut copied: impl FnMut(u64) -> Result<()>) -
     }
 }
 
-/// Copies a file as [`file`] does, and returns its digest; the file is read once.
+/// Copies a file as [`file()`] does, and returns its digest; the file is read once.
 pub fn hashed(
     from: &Path,
     to: &Path,

@@ -51,10 +51,10 @@ pub fn write<'a>(
     stream(dir, entries, shard, |entry, out| out(&bytes(entry)?))
 }
 
-/// Writes `entries` as [`write`] does; `fill` passes the data of each tensor in pieces of any size.
+/// Writes `entries` as [`write()`] does; `fill` passes the data of each tensor in pieces of any size.
 ///
 /// # Errors
-/// See [`write`].
+/// See [`write()`].
 pub fn stream(
     dir: &Path,
     entries: &[Entry],
