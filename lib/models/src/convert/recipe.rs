@@ -160,7 +160,7 @@ fn layer(name: &str) -> Option<usize> {
     name.split('.').find_map(|part| part.parse().ok())
 }
 
-/// EmbedHead of the names of matrices that mlx-lm keeps at 8 bits in this architecture: those that choose
+/// Ends of the names of matrices that mlx-lm keeps at 8 bits in this architecture: those that choose
 /// experts, and in Granite those whose weights are too small for scales of few bits.
 fn delicate(architecture: Architecture) -> &'static [&'static str] {
     match architecture.name() {
@@ -181,7 +181,7 @@ fn delicate(architecture: Architecture) -> &'static [&'static str] {
     }
 }
 
-/// EmbedHead of the names of matrices that mlx-lm has as plain numbers whatever becomes of others.
+/// Ends of the names of matrices that mlx-lm has as plain numbers whatever becomes of others.
 pub fn plain(architecture: Architecture) -> &'static [&'static str] {
     match architecture.name() {
         "deepseek" | "deepseek_v2" | "deepseek_v3" | "deepseek_v32" | "deepseek_v41" | "dots1"
@@ -203,7 +203,7 @@ pub fn plain(architecture: Architecture) -> &'static [&'static str] {
     }
 }
 
-/// EmbedHead of the names of tensors that keep their type: sums that many small numbers go into.
+/// Ends of the names of tensors that keep their type: sums that many small numbers go into.
 pub fn kept(architecture: Architecture) -> &'static [&'static str] {
     match architecture.name() {
         "deepseek_v3" | "deepseek_v32" | "glm_moe_dsa" | "exaone_moe" | "glm4_moe"
