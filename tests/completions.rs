@@ -24,7 +24,8 @@ fn repository() -> &'static Path {
 fn programs() -> Vec<String> {
     let sources = fs::read_dir(repository().join("bins")).unwrap();
     let stem = |path: PathBuf| path.file_stem().unwrap().to_str().unwrap().to_owned();
-    let mut programs: Vec<_> = sources.map(|entry| stem(entry.unwrap().path())).collect();
+    let files = sources.map(|entry| entry.unwrap().path()).filter(|path| path.is_file());
+    let mut programs: Vec<_> = files.map(stem).collect();
     programs.sort();
     programs
 }
