@@ -46,7 +46,7 @@ help:
 
 # macOS needs no preparation: mlx-sys builds MLX itself.
 mlx:
-	@[ "$$(uname -s)" != Linux ] || lib/infer/linux/prepare $(MLX)
+	@[ "$$(uname -s)" != Linux ] || lib/tensor/linux/prepare $(MLX)
 
 build: mlx
 	cargo build --release --locked --bins
@@ -76,9 +76,9 @@ interop: mlx $(MODEL)
 
 arm:
 	@command -v qemu-aarch64 >/dev/null || { echo 'qemu-aarch64 is missing: install qemu-user' >&2; exit 1; }
-	lib/infer/linux/prepare arm
+	lib/tensor/linux/prepare arm
 	cargo test --locked --config .cargo/arm.toml --target aarch64-unknown-linux-gnu \
-	    -p mlxk-infer --lib --test parity --test quantized
+	    -p mlxk-tensor -p mlxk-models -p mlxk-engine --lib --test parity --test quantized
 
 fuzz: mlx
 	fuzz/run $(TARGET) $(SECONDS)
@@ -101,7 +101,7 @@ install: build
 	    install -m 644 completions/$$tool.fish $(fishdir) || exit; \
 	done
 	@# On macOS MLX is inside the programs, and its kernels are in ~/.mlx, where mlx-sys puts them.
-	[ "$$(uname -s)" != Linux ] || lib/infer/linux/prepare $(MLX) $(libdir)
+	[ "$$(uname -s)" != Linux ] || lib/tensor/linux/prepare $(MLX) $(libdir)
 
 uninstall:
 	rm -f $(TOOLS:%=$(bindir)/%) $(OLD:%=$(bindir)/%)

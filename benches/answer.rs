@@ -7,8 +7,8 @@ use std::time::{Duration, Instant};
 use std::{fs, thread};
 
 use mlxk_core::{Facts, Found, Origin, Plan, Result, health, policy, probe};
-use mlxk_infer::sample::{Turn, host};
-use mlxk_infer::{Runner, Source, Step};
+use mlxk_engine::sample::{Turn, host};
+use mlxk_engine::{Runner, Source, Step};
 use mlxk_processor::request::{Options, Prompt, Rules};
 use mlxk_processor::{Constraint, Event, Request, Sampling, Token, Tokenizer};
 use serde_json::{Map, Value, json};
@@ -75,7 +75,7 @@ pub fn alone() -> bool {
     let prompt: Vec<u32> = args.map(|id| id.parse().unwrap()).collect();
     let (facts, plan) = known(Path::new(&model));
     let started = Instant::now();
-    let mut model = mlxk_infer::load(&facts, &plan).unwrap();
+    let mut model = mlxk_engine::load(&facts, &plan).unwrap();
     model.tokens(&prompt, &Sampling::GREEDY).unwrap().next().unwrap().unwrap();
     println!("{}", started.elapsed().as_secs_f64());
     true
@@ -135,8 +135,8 @@ for answer in mlx_lm.stream_generate(model, tokenizer, prompt, max_tokens=1): pr
 fn memory(env: &Env, model: &Path) {
     const LONG: u64 = 256;
     let (facts, _) = known(model);
-    let on_cpu = mlxk_infer::on_cpu().unwrap();
-    let needed = mlxk_infer::estimate(&facts, LONG, on_cpu).unwrap() as f64 / 1e6;
+    let on_cpu = mlxk_tensor::mlx::on_cpu().unwrap();
+    let needed = mlxk_engine::estimate(&facts, LONG, on_cpu).unwrap() as f64 / 1e6;
     let mut command = command(env, Path::new(env!("CARGO_BIN_EXE_mlxk-run")));
     command.arg(model).args(["--no-chat-template", "--max-tokens", &LONG.to_string(), "Once"]);
     let peak = measure(&mut command).peak_bytes as f64 / 1e6;

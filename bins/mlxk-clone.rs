@@ -1,4 +1,4 @@
-//! mlxk-clone: makes a workspace of a model on the Hub or in the cache.
+//! mlxk-clone: creates a workspace from a model on the Hub or in the cache.
 
 #[path = "transfer/clone.rs"]
 mod clone;
@@ -14,32 +14,32 @@ use mlxk_core::Result;
 
 use clone::Options;
 
-/// Make a workspace of a model: plain files to look at, change and push
+/// Create a workspace from a model: plain files to inspect, change and push
 ///
-/// What the cache has is copied, or shared where the file system can; the rest comes from the Hub.
-/// The cache stays as it is. A run that was cut short goes on where it stopped. Without names, the
-/// models of the records on standard input become workspaces in MLXK_WORKSPACE_HOME.
+/// Cached files are copied, copy-on-write where the file system supports it; the rest is downloaded.
+/// The cache is not changed. An interrupted run is resumed. Without names, the models of the records
+/// on standard input become workspaces in MLXK_WORKSPACE_HOME.
 #[derive(Parser)]
 #[command(name = "mlxk-clone", version, after_help = EXAMPLES)]
 struct Clone {
     /// A model: org/name, name@revision, part of the name of one in the cache; - for standard input
     #[arg(value_name = "MODEL", add = completion::models())]
     model: Option<String>,
-    /// The directory to make; a bare name lies in MLXK_WORKSPACE_HOME if that is set
+    /// The directory to create; a bare name is in MLXK_WORKSPACE_HOME if that is set
     #[arg(value_name = "DIR", value_hint = clap::ValueHint::DirPath)]
     target: Option<PathBuf>,
     #[command(flatten)]
     files: FileFlags,
-    /// Make nothing; say what would come, and how much that is
+    /// Create nothing; list the files that would be downloaded, and their size
     #[arg(short = 'n', long)]
     dry_run: bool,
-    /// Do not say whether the clone is healthy
+    /// Do not check the health of the clone
     #[arg(long)]
     no_health_check: bool,
-    /// Say no more than what was made
+    /// Do not print the health of the clone
     #[arg(long)]
     quiet: bool,
-    /// Nothing: to go on with what was begun needs no flag any more
+    /// Ignored: interrupted downloads are always resumed
     #[arg(long)]
     force_resume: bool,
     #[command(flatten)]

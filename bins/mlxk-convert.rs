@@ -1,4 +1,4 @@
-//! mlxk-convert: makes an MLX workspace out of a model in another form.
+//! mlxk-convert: converts a model to an MLX workspace.
 
 #[path = "convert/convert.rs"]
 mod convert;
@@ -11,48 +11,48 @@ use clap::builder::{PossibleValuesParser, TypedValueParser};
 use mlxk_cli::{Form, FormFlags, Output, Tool};
 use mlxk_core::quantization::Mode;
 use mlxk_core::{Float, Result};
-use mlxk_infer::convert::{Bits, Quantize};
+use mlxk_models::convert::{Bits, Quantize};
 
 use convert::{Options, Weights};
 
-/// Make an MLX workspace out of a model in another form or precision
+/// Convert a model to an MLX workspace, or change its precision
 ///
-/// A GGUF file is imported: Q4_0, Q4_1, Q8_0 and MXFP4 are repacked without loss and plain matrices
-/// kept; other types, such as K-quants, are unpacked, or packed anew with --quantize. A workspace is
-/// copied with its weights packed, unpacked, of another type, or with an adapter in them. The source
-/// stays as it is.
+/// A GGUF file is imported: Q4_0, Q4_1, Q8_0 and MXFP4 are repacked without loss and unquantized
+/// matrices kept; other types, such as K-quants, are dequantized, or requantized with --quantize. A
+/// workspace is copied with its weights quantized, dequantized, converted to another type, or merged
+/// with an adapter. The source is not changed.
 #[derive(Parser)]
 #[command(name = "mlxk-convert", version, after_help = EXAMPLES)]
 struct Convert {
     /// A GGUF file, or a workspace
     #[arg(value_name = "SOURCE", value_hint = clap::ValueHint::AnyPath)]
     source: PathBuf,
-    /// The directory to make; a bare name lies in MLXK_WORKSPACE_HOME if that is set
+    /// The directory to create; a bare name is in MLXK_WORKSPACE_HOME if that is set
     #[arg(value_name = "DIR", value_hint = clap::ValueHint::DirPath)]
     target: PathBuf,
-    /// Pack the weights: 2, 3, 4, 5, 6 or 8 bits each, or mixed_2_6, mixed_3_4,
+    /// Quantize the weights: 2, 3, 4, 5, 6 or 8 bits each, or mixed_2_6, mixed_3_4,
     /// mixed_3_6, mixed_4_6
     #[arg(long, value_name = "BITS", visible_alias = "q-bits", group = "change")]
     quantize: Option<Bits>,
-    /// Weights that share a scale; default: 64, or what the mode has
+    /// Weights per group, which share a scale; default: 64, or the fixed size of the mode
     #[arg(long, value_name = "N", requires = "quantize")]
     q_group_size: Option<usize>,
-    /// How weights are packed
+    /// Quantization mode
     #[arg(long, value_name = "MODE", requires = "quantize", default_value = "affine", value_parser = modes())]
     q_mode: Mode,
-    /// Unpack the weights
+    /// Dequantize the weights
     #[arg(long, group = "change")]
     dequantize: bool,
-    /// Bring an adapter into the weights for good, as mlx-lm's fuse does
+    /// Merge an adapter into the weights, as mlx-lm's fuse does
     #[arg(long, value_name = "FOLDER", value_hint = clap::ValueHint::DirPath, conflicts_with = "repair_index")]
     merge_adapter: Option<PathBuf>,
-    /// Copy a workspace, and make the index of its weights anew
+    /// Copy a workspace and rebuild its weight index
     #[arg(long, group = "change")]
     repair_index: bool,
-    /// The type of plain weights; default: the one that config.json names, or what suits the file
+    /// Type of unquantized weights; default: that of config.json, or of the GGUF file's matrices
     #[arg(long, value_name = "TYPE", value_parser = dtypes(), conflicts_with = "repair_index")]
     dtype: Option<Float>,
-    /// Also if what comes of it is not healthy
+    /// Create the workspace even if it is not healthy
     #[arg(long)]
     skip_health: bool,
     #[command(flatten)]

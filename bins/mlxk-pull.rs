@@ -1,4 +1,4 @@
-//! mlxk-pull: fetches models from the Hub into the cache.
+//! mlxk-pull: downloads models from the Hub into the cache.
 
 #[path = "transfer/files.rs"]
 mod files;
@@ -13,11 +13,11 @@ use mlxk_core::Result;
 
 use pull::Options;
 
-/// Fetch models from the Hub into the cache
+/// Download models from the Hub into the cache
 ///
-/// What is there already is not fetched again, and a run that was cut short goes on where it
-/// stopped. Every file is verified before it gets its name. Without names, the models of the
-/// records on standard input are brought up to date.
+/// Cached files are not downloaded again, and an interrupted run is resumed. Every file is verified
+/// before it gets its final name. Without names, the models of the records on standard input are
+/// updated.
 #[derive(Parser)]
 #[command(name = "mlxk-pull", version, after_help = EXAMPLES)]
 struct Pull {
@@ -26,13 +26,13 @@ struct Pull {
     models: Vec<String>,
     #[command(flatten)]
     files: FileFlags,
-    /// Fetch nothing; say what would come, and how much that is
+    /// Download nothing; list the files that would be downloaded, and their size
     #[arg(short = 'n', long)]
     dry_run: bool,
-    /// Fetch again the files that records of `mlxk-health --verify` say are bad, and only those
+    /// Download again only the files that records of `mlxk-health --verify` report as damaged
     #[arg(long, conflicts_with_all = ["branch", "include", "exclude"])]
     repair: bool,
-    /// Nothing: to go on with what was begun needs no flag any more
+    /// Ignored: interrupted downloads are always resumed
     #[arg(long)]
     force_resume: bool,
     #[command(flatten)]
@@ -43,7 +43,7 @@ const EXAMPLES: &str = "\
 Examples:
   mlxk-pull mlx-community/SmolLM2-135M-Instruct
   mlxk-pull --dry-run org/model@v1.0 --include '*.safetensors'
-  mlxk-ls | mlxk-pull                   bring everything up to date
+  mlxk-ls | mlxk-pull                   update all models
   mlxk-health --verify | mlxk-pull --repair";
 
 impl Tool for Pull {

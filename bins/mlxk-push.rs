@@ -1,4 +1,4 @@
-//! mlxk-push: sends a workspace to the Hub.
+//! mlxk-push: uploads a workspace to the Hub.
 
 #[path = "transfer/push.rs"]
 mod push;
@@ -9,48 +9,48 @@ use std::process::ExitCode;
 use clap::{ArgGroup, Parser};
 use mlxk_cli::{Form, FormFlags, Output, Tool};
 use mlxk_core::Result;
-use mlxk_hub::push::Wish;
+use mlxk_hub::push::PushOptions;
 
 use push::Options;
 
-/// Send a workspace to the Hub, as one commit of what differs
+/// Upload the changes of a workspace to the Hub as one commit
 ///
-/// Nothing is sent that the Hub has already, and a push that was cut short goes on where it stopped.
-/// What .hfignore names stays here, and so does all that tells of this machine.
+/// Content that the Hub has is not sent again, and an interrupted push is resumed. Files that
+/// .hfignore matches are not sent, nor are files that describe this machine.
 #[derive(Parser)]
 #[command(name = "mlxk-push", version, after_help = EXAMPLES, group = visibility())]
 struct Push {
     /// The workspace: a directory, or the name of one in MLXK_WORKSPACE_HOME
     #[arg(value_name = "DIR", value_hint = clap::ValueHint::DirPath)]
     directory: PathBuf,
-    /// Where to: org/name
+    /// The repository: org/name
     #[arg(value_name = "REPO", required_unless_present = "check_only", default_value = "")]
     repo: String,
-    /// Nobody else may see it: a new repository is private, and a public one is refused
+    /// Push privately: a new repository is private, and a public one is refused
     #[arg(long)]
     private: bool,
-    /// Everybody may see it
+    /// Allow a public repository
     #[arg(long, conflicts_with = "private")]
     public: bool,
-    /// Make the repository or the branch if there is none
+    /// Create the repository or the branch if it does not exist
     #[arg(long)]
     create: bool,
-    /// The branch
+    /// Branch to push to
     #[arg(long, value_name = "NAME", default_value = "main")]
     branch: String,
-    /// The message of the commit
+    /// Commit message
     #[arg(long, value_name = "TEXT", default_value = "mlxk push")]
     commit: String,
-    /// Remove from the Hub what is not in the workspace
+    /// Delete files on the Hub that are not in the workspace
     #[arg(long)]
     delete_missing: bool,
-    /// Look at the workspace, and ask nobody
+    /// Check the health of the workspace without network access
     #[arg(long, conflicts_with = "dry_run")]
     check_only: bool,
-    /// Say what would change; change nothing
+    /// Report what would change; change nothing
     #[arg(short = 'n', long)]
     dry_run: bool,
-    /// Also name the commit's address
+    /// Also print the URL of the commit
     #[arg(short, long)]
     verbose: bool,
     #[command(flatten)]
@@ -63,7 +63,7 @@ Examples:
   mlxk-push --dry-run ./my-model org/my-model
   mlxk-push --private --create ./my-model org/my-model --commit 'First version'";
 
-/// What goes to the Hub is for all or for few: one has to say which.
+/// Flags of which at least one is required: a push must be explicitly private or public.
 fn visibility() -> ArgGroup {
     let flags = ["private", "public", "check_only", "dry_run"];
     ArgGroup::new("visibility").args(flags).required(true).multiple(true)
@@ -77,7 +77,7 @@ impl Tool for Push {
     }
 
     fn run(&self, out: &mut Output) -> Result<()> {
-        let wish = Wish {
+        let wish = PushOptions {
             repo: self.repo.clone(),
             branch: self.branch.clone(),
             message: self.commit.clone(),

@@ -2,16 +2,16 @@
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
-use mlxk_hub::chunk::Head;
+use mlxk_hub::chunk::ChunkHeader;
 
 fuzz_target!(|bytes: &[u8]| {
     let mut bytes = bytes;
-    while let Some((head, rest)) = bytes.split_first_chunk()
-        && let Some(head) = Head::read(*head)
-        && let Some((packed, rest)) = rest.split_at_checked(head.packed)
+    while let Some((header, rest)) = bytes.split_first_chunk()
+        && let Some(header) = ChunkHeader::read(*header)
+        && let Some((data, rest)) = rest.split_at_checked(header.compressed_len)
     {
-        if let Some(unpacked) = head.unpack(packed.to_vec()) {
-            assert_eq!(unpacked.len(), head.unpacked);
+        if let Some(bytes) = header.decompress(data.to_vec()) {
+            assert_eq!(bytes.len(), header.uncompressed_len);
         }
         bytes = rest;
     }

@@ -5,7 +5,7 @@ use std::fs;
 use std::sync::LazyLock;
 
 use libfuzzer_sys::fuzz_target;
-use mlxk_gguf::{Packed, Source};
+use mlxk_gguf::{Quantized, Source};
 use tempfile::TempDir;
 
 /// More than this is not written: that what is written is large finds nothing.
@@ -18,8 +18,8 @@ fuzz_target!(|bytes: &[u8]| {
     let made = PLACE.path().join("made");
     fs::write(&path, bytes).unwrap();
     let source = Source::open(&path).unwrap();
-    for packed in [Packed::Kept, Packed::Opened] {
-        let Ok(import) = source.plan(None, packed) else { return };
+    for quantized in [Quantized::Keep, Quantized::Dequantize] {
+        let Ok(import) = source.plan(None, quantized) else { return };
         if import.bytes() < LARGE {
             fs::create_dir_all(&made).unwrap();
             let _ = import.write(&made, |_| Ok(()));

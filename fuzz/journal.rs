@@ -7,7 +7,7 @@ use std::sync::LazyLock;
 
 use libfuzzer_sys::fuzz_target;
 use mlxk_core::digest::Hasher;
-use mlxk_hub::part::{self, PIECE, Part};
+use mlxk_hub::partial::{self, PIECE, Partial};
 use tempfile::TempDir;
 
 const SIZE: u64 = 3 * PIECE + 5;
@@ -18,8 +18,8 @@ fuzz_target!(|bytes: &[u8]| {
     let Some((at, bytes)) = bytes.split_first() else { return };
     let path = PLACE.path().join("part");
     let digest = Hasher::sha256().finish();
-    part::clear(&path).unwrap();
-    drop(Part::open(&path, SIZE, digest).unwrap());
+    partial::clear(&path).unwrap();
+    drop(Partial::open(&path, SIZE, digest).unwrap());
     for entry in fs::read_dir(PLACE.path()).unwrap() {
         let entry = entry.unwrap();
         if entry.path() != path {
@@ -27,7 +27,7 @@ fuzz_target!(|bytes: &[u8]| {
             file.write_all_at(bytes, u64::from(*at)).unwrap();
         }
     }
-    let part = Part::open(&path, SIZE, digest).unwrap();
-    assert!((0..part.pieces()).all(|piece| part.done(piece) <= part.span(piece).1));
-    assert!(part::present(&path, SIZE, digest) <= SIZE);
+    let partial = Partial::open(&path, SIZE, digest).unwrap();
+    assert!((0..partial.pieces()).all(|piece| partial.done(piece) <= partial.span(piece).1));
+    assert!(partial::present(&path, SIZE, digest) <= SIZE);
 });

@@ -20,12 +20,12 @@ fn repository() -> &'static Path {
     Path::new(env!("CARGO_MANIFEST_DIR"))
 }
 
-/// All programs: those that have a source.
-fn programs() -> Vec<String> {
+/// Names of all programs: the files in `bins`. The folders there are modules of them.
+pub fn programs() -> Vec<String> {
     let sources = fs::read_dir(repository().join("bins")).unwrap();
+    let sources = sources.map(|entry| entry.unwrap().path()).filter(|path| path.is_file());
     let stem = |path: PathBuf| path.file_stem().unwrap().to_str().unwrap().to_owned();
-    let files = sources.map(|entry| entry.unwrap().path()).filter(|path| path.is_file());
-    let mut programs: Vec<_> = files.map(stem).collect();
+    let mut programs: Vec<_> = sources.map(stem).collect();
     programs.sort();
     programs
 }

@@ -95,7 +95,7 @@ fn its_first_logits_and_its_tokens_are_the_known_ones() {
     let template = Template::find(&facts).unwrap().unwrap();
     let prompt = template.render(&conversation, tokenizer.special()).unwrap();
     let prompt = tokenizer.encode(&prompt).unwrap();
-    let mut model = mlxk_infer::load(&facts, &plan).unwrap();
+    let mut model = mlxk_engine::load(&facts, &plan).unwrap();
     let logits = model.logits(&prompt).unwrap();
     for (id, known) in LOGITS {
         assert!((logits[id] - known).abs() < 2e-3, "token {id}: {} and not {known}", logits[id]);

@@ -8,8 +8,9 @@ use mlxk_core::tensors::Entry;
 use mlxk_core::workspace::reindex::repair_index;
 use mlxk_core::workspace::staging::Staging;
 use mlxk_core::{Error, Float, Kind, Places, Progress, Record, Result};
-use mlxk_gguf::{Examine, Packed, Way};
-use mlxk_infer::convert::{self, Change, Quantize, Recipe, examine, merge};
+use mlxk_gguf::{Examine, ImportOptions, Quantized};
+use mlxk_models::convert;
+use mlxk_models::convert::{Change, Quantize, Recipe, examine, merge};
 use serde_json::Value;
 
 /// Options of a conversion.
@@ -97,14 +98,14 @@ fn make(
                 .hint("--quantize, --dequantize, --dtype or --repair-index"))
         }
         Some(_) if adapter.is_some() => {
-            Err(refused(source, "an adapter goes into a workspace, or into what is packed anew")
+            Err(refused(source, "an adapter goes into a workspace, or into what is quantized anew")
                 .hint("--quantize, or import the file first"))
         }
         _ => {
             let open = matches!(options.weights, Weights::Dequantize);
-            let packed = if open { Packed::Opened } else { Packed::Kept };
-            let way = Way { dtype: *dtype, packed, check: *check };
-            mlxk_gguf::convert(source, target, way, places, &examine, progress)
+            let quantized = if open { Quantized::Dequantize } else { Quantized::Keep };
+            let options = ImportOptions { dtype: *dtype, quantized, check: *check };
+            mlxk_gguf::convert(source, target, options, places, &examine, progress)
         }
     }
 }
@@ -122,7 +123,8 @@ fn requantize(
         let bytes: u64 = plain.iter().filter_map(Entry::bytes).sum();
         disk_space::check(aside.path(), bytes + convert::bytes(config, plain, recipe)?)
     };
-    let from = mlxk_gguf::unpack(source, aside.path(), *dtype, places, room, &mut progress)?;
+    let from =
+        mlxk_gguf::convert_dequantized(source, aside.path(), *dtype, places, room, &mut progress)?;
     let adapter = adapter.as_deref();
     let made = merge(aside.path(), target, adapter, recipe, *check, places, progress)?;
     Ok(made.with("source", from))

@@ -3,12 +3,12 @@
 use std::cell::OnceCell;
 use std::time::Instant;
 
-use mlxk_cli::examine::{examine, find};
+use mlxk_cli::examine::find;
 use mlxk_cli::interrupt::{self, Watch};
 use mlxk_cli::prompt::Asked;
 use mlxk_cli::{Form, Output};
-use mlxk_core::{Error, Kind, Places, Record, Result};
-use mlxk_infer::{Model, Runner};
+use mlxk_core::{Error, Kind, Places, Record, Result, inspect};
+use mlxk_engine::{Model, Runner};
 use mlxk_processor::event::{End, FinishReason, LengthLimit};
 use mlxk_processor::{Event, Request};
 
@@ -30,8 +30,8 @@ pub fn answer(
     out: &mut Output,
 ) -> Result<()> {
     let found = find(&Record::default().with("name", model), places)?;
-    let examined = examine(&found)?;
-    let mut runner = load::load(&examined, &options.model, options.verbose, places, out)?;
+    let inspected = inspect(&found)?;
+    let mut runner = load::load(&inspected, &options.model, options.verbose, places, out)?;
     match asked {
         Asked::Anything => {
             let history = mlxk_cli::places::state().map(|state| state.join("history"));
@@ -44,7 +44,7 @@ pub fn answer(
         }
         Asked::Requests => batch::answer(&mut runner, &found.name, options, out)?,
     }
-    load::keep(&examined, &options.model, &runner)
+    load::keep(&inspected, &options.model, &runner)
 }
 
 /// Model that answers a single request.

@@ -10,7 +10,7 @@ use std::thread;
 use mlxk_cli::requests::{at, requests};
 use mlxk_cli::{Output, interrupt};
 use mlxk_core::{Record, Result};
-use mlxk_infer::{Model, Runner};
+use mlxk_engine::{Model, Runner};
 use mlxk_processor::event::FinishReason;
 use mlxk_processor::{Event, Request};
 

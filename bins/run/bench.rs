@@ -2,10 +2,11 @@
 
 use std::time::Instant;
 
-use mlxk_cli::examine::{examine, find};
+use mlxk_cli::examine::find;
 use mlxk_cli::{Form, Output, human, system};
-use mlxk_core::{Places, Record, Result};
-use mlxk_infer::bench::{self, Speed};
+use mlxk_core::{Places, Record, Result, inspect};
+use mlxk_engine::bench;
+use mlxk_engine::bench::Speed;
 
 use super::load;
 use super::options::RunOptions;
@@ -22,9 +23,9 @@ const ANSWER: u64 = 128;
 /// If the model cannot be found, loaded or run.
 pub fn bench(model: &str, options: &RunOptions, places: &Places, out: &mut Output) -> Result<()> {
     let found = find(&Record::default().with("name", model), places)?;
-    let examined = examine(&found)?;
+    let inspected = inspect(&found)?;
     let started = Instant::now();
-    let mut model = load::model(&examined, &options.model, places, out)?;
+    let mut model = load::model(&inspected, &options.model, places, out)?;
     let load = started.elapsed().as_secs_f64();
     let room = model.context_length().unwrap_or(u64::MAX).max(4) / 2;
     let prompt = PROMPT.min(room) as usize;
@@ -35,7 +36,7 @@ pub fn bench(model: &str, options: &RunOptions, places: &Places, out: &mut Outpu
         load,
         speed,
         peak,
-        token_bytes: bench::token_bytes(&examined.model.facts)?,
+        token_bytes: bench::token_bytes(&inspected.facts)?,
         bandwidth: bench::bandwidth()?,
     };
     match out.form {

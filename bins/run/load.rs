@@ -8,9 +8,9 @@ use std::thread;
 use std::time::Instant;
 
 use mlxk_cli::Output;
-use mlxk_cli::examine::{Examined, examine, find};
-use mlxk_core::{Error, Inspected, Kind, Places, Record, Result};
-use mlxk_infer::{Model, Runner};
+use mlxk_cli::examine::find;
+use mlxk_core::{Error, Inspected, Kind, Places, Record, Result, inspect};
+use mlxk_engine::{Model, Runner};
 use mlxk_processor::{Processor, Tokenizer};
 
 use super::options::ModelOptions;
@@ -20,17 +20,17 @@ use super::options::ModelOptions;
 /// # Errors
 /// If the model, or what belongs to it, cannot be loaded, or there is not enough memory.
 pub fn load(
-    examined: &Examined,
+    inspected: &Inspected,
     options: &ModelOptions,
     verbose: bool,
     places: &Places,
     out: &Output,
 ) -> Result<Runner<Model>> {
     let started = Instant::now();
-    let Inspected { facts, plan, .. } = &examined.model;
+    let Inspected { facts, plan, .. } = inspected;
     let (model, processor) = thread::scope(|scope| {
         let reading = scope.spawn(|| Processor::read(facts, plan));
-        let model = model(examined, options, places, out);
+        let model = model(inspected, options, places, out);
         (model, reading.join().unwrap_or_else(|panic| resume_unwind(panic)))
     });
     let runner = Runner::with(model?, Arc::new(processor?));
@@ -45,12 +45,12 @@ pub fn load(
 /// # Errors
 /// If one of them cannot be loaded, they do not fit, or there is not enough memory.
 pub fn model(
-    examined: &Examined,
+    inspected: &Inspected,
     options: &ModelOptions,
     places: &Places,
     out: &Output,
 ) -> Result<Model> {
-    let Inspected { facts, plan, .. } = &examined.model;
+    let Inspected { facts, plan, .. } = inspected;
     let (known, new) = match &options.prompt_cache {
         Some(file) if file.exists() => (Some(file), None),
         file => (None, file.as_ref()),
@@ -58,25 +58,25 @@ pub fn model(
     new.map_or(Ok(()), |file| can_be_written(file))?;
     let draft = options.draft.as_ref().map(|(name, tokens)| {
         let draft = find(&Record::default().with("name", name.as_str()), places)?;
-        Ok::<_, Error>((examine(&draft)?, *tokens))
+        Ok::<_, Error>((inspect(&draft)?, *tokens))
     });
     let draft = draft.transpose()?;
-    admit(examined, out)?;
+    admit(inspected, out)?;
     if let Some((draft, _)) = &draft {
         admit(draft, out)?;
-        if !Tokenizer::read(facts)?.same_tokens(&Tokenizer::read(&draft.model.facts)?) {
+        if !Tokenizer::read(facts)?.same_tokens(&Tokenizer::read(&draft.facts)?) {
             let message = format!("its tokens are not those of {}", facts.found.name);
-            return Err(Error::new(Kind::Validation, &draft.model.facts.found.name, message)
+            return Err(Error::new(Kind::Validation, &draft.facts.found.name, message)
                 .hint("a draft model comes from the same family"));
         }
     }
     let mut loaded = match &options.adapter {
-        Some(adapter) => mlxk_infer::load_adapted(facts, plan, adapter)?,
-        None => mlxk_infer::load(facts, plan)?,
+        Some(adapter) => mlxk_engine::load_adapted(facts, plan, adapter)?,
+        None => mlxk_engine::load(facts, plan)?,
     };
-    loaded.memory = options.memory.clone();
+    loaded.forward.memory = options.memory.clone();
     if let Some((draft, tokens)) = draft {
-        let guessing = mlxk_infer::load(&draft.model.facts, &draft.model.plan)?;
+        let guessing = mlxk_engine::load(&draft.facts, &draft.plan)?;
         loaded = loaded.guided_by(guessing, tokens)?;
     }
     if let Some(file) = known {
@@ -89,9 +89,9 @@ pub fn model(
 ///
 /// # Errors
 /// If the file cannot be written.
-pub fn keep(model: &Examined, options: &ModelOptions, runner: &Runner<Model>) -> Result<()> {
+pub fn keep(model: &Inspected, options: &ModelOptions, runner: &Runner<Model>) -> Result<()> {
     match options.prompt_cache.as_ref().filter(|file| !file.exists()) {
-        Some(file) => runner.source().save(file, &model.model.facts),
+        Some(file) => runner.source().save(file, &model.facts),
         None => Ok(()),
     }
 }
@@ -102,9 +102,9 @@ fn can_be_written(file: &Path) -> Result<()> {
     tried.map_err(|e| Error::io(file, e))
 }
 
-fn admit(model: &Examined, out: &Output) -> Result<()> {
-    let Inspected { facts, health, plan } = &model.model;
-    if let Some(warning) = mlxk_infer::admit(facts, health, plan)? {
+fn admit(model: &Inspected, out: &Output) -> Result<()> {
+    let Inspected { facts, health, plan } = model;
+    if let Some(warning) = mlxk_engine::admit(facts, health, plan)? {
         out.remark(&warning, "a shorter --max-tokens needs less");
     }
     Ok(())

@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 use clap::ValueEnum;
-use mlxk_infer::Memory;
+use mlxk_engine::Memory;
 use mlxk_processor::request::Preset;
 
 /// Options of a run.

@@ -7,7 +7,8 @@ use std::path::{Path, PathBuf};
 
 use clap::Args;
 use mlxk_core::{Error, Kind, Result};
-use mlxk_infer::distributed::{Place, Split};
+use mlxk_engine::distributed::Place;
+use mlxk_models::checkpoint::part::Split;
 use serde_json::Value;
 
 /// Flags of a model that several processes hold.
@@ -62,7 +63,7 @@ impl DistributedFlags {
         }
         // SAFETY: no other thread reads the environment yet: this is asked before there are any.
         unsafe { env::set_var("MLX_RANK", rank.to_string()) };
-        let on_cpu = mlxk_infer::on_cpu()?;
+        let on_cpu = mlxk_tensor::mlx::on_cpu()?;
         Ok(Some(Place { rank, size, first, backend, on_cpu }))
     }
 

@@ -8,7 +8,7 @@ use axum::http::HeaderValue;
 use clap::{ArgAction, Args};
 use mlxk_core::{Error, Kind, Result};
 use mlxk_engine::Bounds;
-use mlxk_infer::Memory;
+use mlxk_engine::Memory;
 use mlxk_processor::request::{Options, Preset};
 
 use crate::sampling::SamplingFlags;
@@ -107,7 +107,7 @@ impl LimitFlags {
         }
         let options = Options { max_tokens: self.max_tokens, ..self.sampling.options()? };
         options.check().map_err(|e| Error::new(Kind::Command, "", e.message))?;
-        let free = || mlxk_infer::free_memory().map_or(u64::MAX, |free| free / 5 * 4);
+        let free = || mlxk_engine::free_memory().map_or(u64::MAX, |free| free / 5 * 4);
         let memory = self.memory.map_or_else(free, |size| size.0);
         // What is remembered of texts that are over must leave room for models.
         let prefix_bytes = self.prefix_cache.0.min(memory / 4);

@@ -15,7 +15,7 @@ use mlxk_cli::exit::Exit;
 use mlxk_cli::{Form, Output, interrupt, program};
 use mlxk_core::{Error, Kind, Places, Record, Result};
 use mlxk_engine::Local;
-use mlxk_infer::distributed::Watch;
+use mlxk_engine::distributed::Watch;
 use mlxk_serve::{App, Level, Settings, Times};
 use serde_json::{Value, json};
 

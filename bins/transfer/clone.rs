@@ -8,10 +8,10 @@ use mlxk_cli::{
 use mlxk_core::progress::Listener;
 use mlxk_core::workspace::staging::Staging;
 use mlxk_core::{
-    Error, Health, Kind, Places, Progress, Record, Remote, Result, Spec, Target, resolve,
+    Error, Health, Kind, Places, Progress, Record, Remote, Result, Spec, Target, inspect, resolve,
 };
-use mlxk_hub::clone::Plan;
-use mlxk_hub::{Hub, listing, patience};
+use mlxk_hub::clone::ClonePlan;
+use mlxk_hub::{Hub, backoff, listing};
 use serde_json::{Value, json};
 
 use crate::files::{filter, lines, listed, named};
@@ -76,9 +76,9 @@ fn clone_one(
             return Ok((plan, target.clone()));
         }
         let source = format!("{}@{}", plan.id, plan.listing.commit);
-        let staging = Staging::lasting(&target, &source, places)?;
+        let staging = Staging::persistent(&target, &source, places)?;
         let check = || match interrupt::caught() {
-            true => Err(patience::interrupted()),
+            true => Err(backoff::interrupted()),
             false => Ok(()),
         };
         plan.fill(&staging, hub.as_ref(), &check, &told)?;
@@ -105,15 +105,15 @@ fn plan(
     hub: Option<&Hub>,
     places: &Places,
     told: Listener,
-) -> Result<Plan> {
+) -> Result<ClonePlan> {
     let choice = &filter(&options.files);
     let Some(hub) = hub else {
         let found = cached(&wanted.id, wanted.revision.as_deref(), places)?;
-        return Plan::of_cached(&found, choice, &places.hub);
+        return ClonePlan::of_cached(&found, choice, &places.hub);
     };
     let info = listing::info(hub, &wanted.id, wanted.revision(), told)?;
     let listing = listing::files(hub, &wanted.id, &info.commit, told)?;
-    let plan = Plan::of_listing(&wanted.id, listing, choice, &places.hub)?;
+    let plan = ClonePlan::of_listing(&wanted.id, listing, choice, &places.hub)?;
     plan.check_access(hub, info.gated, told)?;
     Ok(plan)
 }
@@ -144,12 +144,12 @@ fn target(id: &str, options: &Options, places: &Places) -> Result<PathBuf> {
 
 fn health(made: &Path, places: &Places) -> Result<Health> {
     let record = Record::default().with("name", made.to_string_lossy());
-    Ok(examine::examine(&examine::find(&record, places)?)?.model.health)
+    Ok(inspect(&examine::find(&record, places)?)?.health)
 }
 
 /// Says what would be made, and what of it would come over the network.
 fn foretell(
-    plan: &Plan,
+    plan: &ClonePlan,
     target: &Path,
     record: Record,
     options: &Options,
@@ -194,7 +194,7 @@ fn foretell(
 
 /// Outcome of a clone.
 struct Done {
-    plan: Plan,
+    plan: ClonePlan,
     made: PathBuf,
     health: Option<Health>,
 }

@@ -2,12 +2,12 @@
 
 use mlxk_cli::{FileFlags, human};
 use mlxk_hub::RemoteFile;
-use mlxk_hub::pull::Choice;
+use mlxk_hub::pull::FileFilter;
 use serde_json::{Value, json};
 
 /// Filter that the flags state.
-pub fn filter(flags: &FileFlags) -> Choice {
-    Choice { include: flags.include.clone(), exclude: flags.exclude.clone() }
+pub fn filter(flags: &FileFlags) -> FileFilter {
+    FileFilter { include: flags.include.clone(), exclude: flags.exclude.clone() }
 }
 
 /// Paths and sizes of `files`.

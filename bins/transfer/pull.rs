@@ -3,7 +3,7 @@
 use mlxk_cli::{FileFlags, Form, HubName, Input, Output, Reporter, each, human, interrupt};
 use mlxk_core::{Error, Kind, Places, Progress, Record, Remote, Result};
 use mlxk_hub::Hub;
-use mlxk_hub::pull::{Fetched, Plan, Wish};
+use mlxk_hub::pull::{Fetched, PullOptions, PullPlan};
 use serde_json::{Value, json};
 
 use crate::files::{filter, lines, listed, named};
@@ -62,12 +62,12 @@ fn pull_one(
     }
     let bad = bad.unwrap_or_default();
     let choice = filter(&options.files);
-    let wish = Wish { id: &wanted.id, revision, choice: &choice, bad: &bad };
+    let wish = PullOptions { id: &wanted.id, revision, filter: &choice, bad: &bad };
     let reporter = Reporter::new(&wanted.id, options.events, out).titled();
     let told = |progress: Progress| reporter.report(progress);
     let work = || {
-        let plan = Plan::new(hub, wish, places, &told)?;
-        if options.dry_run || plan.is_settled() {
+        let plan = PullPlan::new(hub, wish, places, &told)?;
+        if options.dry_run || plan.is_up_to_date() {
             return Ok(Done::planned(&plan, &wanted));
         }
         let fetched = plan.execute(hub, &told)?;
@@ -101,13 +101,13 @@ struct Done<'a> {
 
 impl<'a> Done<'a> {
     /// Outcome of a dry run, or of a pull with nothing to fetch.
-    fn planned(plan: &Plan, wanted: &'a HubName) -> Done<'a> {
-        let status = if plan.is_settled() { "already_exists" } else { "planned" };
+    fn planned(plan: &PullPlan, wanted: &'a HubName) -> Done<'a> {
+        let status = if plan.is_up_to_date() { "already_exists" } else { "planned" };
         let commit = plan.listing.commit.clone();
         Done { wanted, status, commit, files: named(plan.missing()), bytes: plan.bytes() }
     }
 
-    fn fetched(plan: &Plan, fetched: &Fetched, wanted: &'a HubName) -> Done<'a> {
+    fn fetched(plan: &PullPlan, fetched: &Fetched, wanted: &'a HubName) -> Done<'a> {
         let commit = plan.listing.commit.clone();
         let files = named(fetched.files.iter().copied());
         Done { wanted, status: "success", commit, files, bytes: fetched.bytes }

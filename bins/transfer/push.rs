@@ -9,11 +9,11 @@ use mlxk_core::store::Revisions;
 use mlxk_core::workspace::staging;
 use mlxk_core::{Error, Kind, Places, Record, Remote, Result};
 use mlxk_hub::Hub;
-use mlxk_hub::push::{self, Pushed, Wish};
+use mlxk_hub::push::{self, PushOptions, Pushed};
 use serde_json::Value;
 
 /// Shortest time to wait for an answer: a Hub that makes a commit is silent for a while.
-const SILENCE: Duration = Duration::from_secs(120);
+const TIMEOUT: Duration = Duration::from_secs(120);
 
 /// Options of a push that do not concern the Hub.
 #[derive(Clone, Copy, Debug)]
@@ -32,7 +32,7 @@ pub struct Options {
 /// If there is no such workspace, no token, or the push fails.
 pub fn push(
     dir: &Path,
-    wish: &Wish,
+    wish: &PushOptions,
     options: Options,
     remote: Remote,
     places: &Places,
@@ -46,9 +46,9 @@ pub fn push(
         return Err(Error::new(Kind::Auth, &wish.repo, "a push needs a token, and there is none")
             .hint("HF_TOKEN, or `hf auth login`, says who you are"));
     }
-    let silence = remote.silence.max(SILENCE);
+    let timeout = remote.timeout.max(TIMEOUT);
     let watch = interrupt::watch();
-    let hub = Hub::new(Remote { silence, ..remote }, interrupt::caught)?;
+    let hub = Hub::new(Remote { timeout, ..remote }, interrupt::caught)?;
     let reporter = Reporter::new(&wish.repo, options.events, out).titled();
     let pushed = push::push(&hub, &dir, wish, &|progress| reporter.report(progress));
     reporter.finish()?;
@@ -66,7 +66,7 @@ pub fn push(
 }
 
 /// Looks at the workspace `dir`; the answer is no if it is unhealthy.
-fn check(dir: &Path, wish: &Wish, out: &mut Output) -> Result<()> {
+fn check(dir: &Path, wish: &PushOptions, out: &mut Output) -> Result<()> {
     let health = push::check(dir)?;
     if health.get("healthy") != Some(&Value::Bool(true)) {
         out.deny();
@@ -152,10 +152,10 @@ fn text(pushed: &Pushed, verbose: bool) -> String {
     if !verbose && !pushed.dry_run {
         return text;
     }
-    if let Some(made) = &pushed.made {
-        text += &format!("  {}\n", made.url);
+    if let Some(commit) = &pushed.commit {
+        text += &format!("  {}\n", commit.url);
     }
-    let lists = [("+", &pushed.added), ("~", &pushed.modified), ("-", &pushed.only_there)];
+    let lists = [("+", &pushed.added), ("~", &pushed.modified), ("-", &pushed.only_remote)];
     for (mark, paths) in lists {
         for path in paths {
             text += &format!("  {mark} {path}\n");

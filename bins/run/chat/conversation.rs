@@ -4,7 +4,7 @@ use std::time::Instant;
 
 use mlxk_cli::{Output, interrupt};
 use mlxk_core::{Error, Kind, Record, Result};
-use mlxk_infer::{Model, Runner};
+use mlxk_engine::{Model, Runner};
 use mlxk_processor::event::{End, FinishReason};
 use mlxk_processor::{Event, Request};
 use serde_json::{Value, json};

@@ -12,7 +12,7 @@ use conversation::Conversation;
 use editor::{Editor, Line};
 use mlxk_cli::Output;
 use mlxk_core::{Error, Result};
-use mlxk_infer::{Model, Runner};
+use mlxk_engine::{Model, Runner};
 
 use super::options::RunOptions;
 

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use clap::Args;
 use mlxk_core::{Error, Kind, Result};
-use mlxk_infer::Memory;
+use mlxk_engine::Memory;
 
 use crate::run::options::ModelOptions;
 

@@ -5,13 +5,13 @@ use clap::Args;
 /// Flags of a revision, and of files in it.
 #[derive(Args, Clone, Debug)]
 pub struct FileFlags {
-    /// The branch, tag or commit, as behind an @
+    /// Branch, tag or commit, the same as MODEL@NAME
     #[arg(long, value_name = "NAME")]
     pub branch: Option<String>,
-    /// Only files that match, as *.json does; may be repeated
+    /// Only files that match, such as *.json; may be repeated
     #[arg(long, value_name = "PATTERN")]
     pub include: Vec<String>,
-    /// No files that match; may be repeated
+    /// Exclude files that match; may be repeated
     #[arg(long, value_name = "PATTERN")]
     pub exclude: Vec<String>,
 }

@@ -12,11 +12,11 @@ use mlxk_core::{Error, Result};
 
 use crate::places::places;
 
-/// The Hub of everybody.
+/// The default URL of the Hub.
 const ENDPOINT: &str = "https://huggingface.co";
 
-/// How long a silent server is listened to.
-const SILENCE: u64 = 10;
+/// The default timeout for data from the server, in seconds.
+const TIMEOUT: u64 = 10;
 
 /// The Hub that this process's environment names, with the meaning huggingface_hub gives it.
 pub fn remote() -> Result<Remote> {
@@ -39,7 +39,7 @@ fn from(variable: impl Fn(&str) -> Option<OsString>) -> Remote {
         offline: offline.is_some_and(|name| is_true(&variable, name)),
         xet: !is_true(&variable, "HF_HUB_DISABLE_XET"),
         shared_blobs: !is_true(&variable, "HF_HUB_DISABLE_SHARED_BLOBS"),
-        silence: Duration::from_secs(seconds.filter(|s| *s > 0).unwrap_or(SILENCE)),
+        timeout: Duration::from_secs(seconds.filter(|s| *s > 0).unwrap_or(TIMEOUT)),
         proxy: proxy(&variable),
     }
 }
@@ -102,7 +102,7 @@ mod tests {
         assert_eq!(remote.endpoint, "https://huggingface.co");
         assert!(remote.token.is_none() && remote.proxy.is_none());
         assert!(!remote.offline && remote.xet && remote.shared_blobs);
-        assert_eq!(remote.silence, Duration::from_secs(10));
+        assert_eq!(remote.timeout, Duration::from_secs(10));
     }
 
     #[test]
@@ -120,7 +120,7 @@ mod tests {
         assert_eq!(remote.endpoint, "http://localhost:1");
         assert_eq!(remote.token.as_ref().map(Token::secret), Some("hf_x"));
         assert!(remote.offline && !remote.xet && !remote.shared_blobs);
-        assert_eq!(remote.silence, Duration::from_secs(3));
+        assert_eq!(remote.timeout, Duration::from_secs(3));
         assert_eq!(remote.proxy.unwrap().except, ["localhost", ".local"]);
         assert!(!format!("{:?}", remote.token).contains("hf_x"), "a token is never printed");
     }

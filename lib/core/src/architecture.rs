@@ -1,6 +1,6 @@
 //! The architectures that can run: the one list, which the engine follows.
 
-/// What the model takes as input.
+/// The input of a model.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Modality {
     /// Text.

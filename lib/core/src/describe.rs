@@ -1,4 +1,4 @@
-//! A model as a record: the fields that listings print and other programs read.
+//! The record of a model: the fields that listings print and other programs read.
 
 use std::time::SystemTime;
 
@@ -11,7 +11,7 @@ use crate::record::Record;
 use crate::store::Origin;
 use crate::workspace::clean::State;
 
-/// The model object. `state` says of a workspace whether it is as it was made, if that is known.
+/// The record of a model; `state` is the comparison of a workspace with its content hash.
 pub fn model(model: &Inspected, state: Option<&State>) -> Record {
     let Inspected { facts, health, plan } = model;
     let reason = if health.healthy { plan.runnable.as_ref().err() } else { Some(&health.reason) };
@@ -39,19 +39,19 @@ pub fn model(model: &Inspected, state: Option<&State>) -> Record {
         .with("clean", state.map(|state| state.clean))
 }
 
-/// The `quantization` of the configuration, as it stands.
+/// The `quantization` object of `config.json`, unchanged.
 pub fn quantization(facts: &Facts) -> Option<Value> {
     facts.config.get("quantization").filter(Value::is_object)
 }
 
-/// The revision if it is a commit, which has 40 hexadecimal digits.
+/// The revision if it is a commit hash: 40 hexadecimal digits.
 fn commit(facts: &Facts) -> Option<String> {
     let is_commit =
         |name: &&String| name.len() == 40 && name.bytes().all(|b| b.is_ascii_hexdigit());
     facts.found.revision.as_ref().filter(is_commit).cloned()
 }
 
-/// `2026-01-02T03:04:05Z`; the epoch for a time that no calendar holds.
+/// The time in UTC as `2026-01-02T03:04:05Z`; the epoch if it is outside the range of dates.
 fn utc(time: SystemTime) -> String {
     let time = Timestamp::try_from(time).unwrap_or_default();
     time.strftime("%Y-%m-%dT%H:%M:%SZ").to_string()

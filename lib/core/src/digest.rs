@@ -1,9 +1,8 @@
-//! Digests that name content: SHA-256, as for files of Git LFS, and the SHA-1 of Git's blobs.
+//! Digests of file contents: SHA-256, which names files in Git LFS, and SHA-1, which names Git blobs.
 //!
-//! The one place that hashes whole files. The crates behind it find out at run time whether the
-//! processor has instructions for it, as most have that came after 2019; there nothing is
-//! faster (1.8 GB/s a core, as OpenSSL). On older ones OpenSSL's hand-written code would be, 0.68 to
-//! 0.46 GB/s a core, which is not worth a C library in every program.
+//! The crates `sha1` and `sha2` detect at run time whether the processor has SHA instructions, which
+//! most processors since 2019 have; with them the speed is that of OpenSSL, 1.8 GB/s a core. Without
+//! them OpenSSL is faster, 0.68 to 0.46 GB/s a core, which does not justify a C library.
 
 use std::fmt;
 use std::fs::File;
@@ -16,20 +15,20 @@ use sha2::{Digest as _, Sha256};
 
 use crate::error::{Error, Result};
 
-/// Bytes read at a time: few calls, and little enough to be hashed while still in the cache.
+/// Bytes read at a time: few system calls, and the buffer stays in the processor's cache.
 const CHUNK: usize = 256 << 10;
 
-/// What content is called after; written as hexadecimal digits.
+/// A digest of file contents; its text form is hexadecimal.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Digest {
-    /// The SHA-256 of the content: a file in LFS.
+    /// The SHA-256 of the content, which Git LFS uses.
     Sha256([u8; 32]),
-    /// The SHA-1 of `blob SIZE NUL` and the content: a file in Git.
+    /// The SHA-1 of `blob SIZE NUL` and the content, which Git uses.
     Git([u8; 20]),
 }
 
 impl Digest {
-    /// What computes a digest of the same kind, for content of `size` bytes.
+    /// A hasher that computes the same kind of digest for content of `size` bytes.
     pub fn hasher(&self, size: u64) -> Hasher {
         match self {
             Digest::Sha256(_) => Hasher::sha256(),
@@ -38,7 +37,7 @@ impl Digest {
     }
 }
 
-/// Computes a digest of what is handed to it.
+/// Computes a digest of content that arrives in parts.
 #[derive(Clone, Debug)]
 pub struct Hasher(State);
 
@@ -49,17 +48,17 @@ enum State {
 }
 
 impl Hasher {
-    /// For a SHA-256.
+    /// A hasher for SHA-256.
     pub fn sha256() -> Hasher {
         Hasher(State::Sha256(Sha256::new()))
     }
 
-    /// For the id of a blob in Git, whose size must be known before.
+    /// A hasher for the id of a Git blob of `size` bytes.
     pub fn git(size: u64) -> Hasher {
         Hasher(State::Git(Sha1::new().chain_update(format!("blob {size}\0"))))
     }
 
-    /// Takes more content.
+    /// Adds content.
     pub fn update(&mut self, bytes: &[u8]) {
         match &mut self.0 {
             State::Sha256(hash) => hash.update(bytes),
@@ -67,7 +66,7 @@ impl Hasher {
         }
     }
 
-    /// The digest of what was taken.
+    /// The digest of the added content.
     pub fn finish(self) -> Digest {
         match self.0 {
             State::Sha256(hash) => Digest::Sha256(hash.finalize().into()),
@@ -76,7 +75,8 @@ impl Hasher {
     }
 }
 
-/// Hashes the content of the file `path`; `read` hears of every few bytes read, and can end it.
+/// Hashes the file `path`. `read` is called with the count of bytes after each read; an error of it
+/// stops the work.
 pub fn file(
     path: &Path,
     mut hasher: Hasher,
@@ -108,11 +108,11 @@ impl fmt::Display for Digest {
     }
 }
 
-/// What is no digest.
+/// The error for text that is not a digest.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct NoDigest;
 
-/// Reads 64 digits as a SHA-256 and 40 as a Git blob; lower case, as they are written.
+/// Parses 64 lower-case hexadecimal digits as SHA-256, and 40 as the id of a Git blob.
 impl FromStr for Digest {
     type Err = NoDigest;
 
@@ -141,8 +141,6 @@ fn bytes<const N: usize>(text: &str) -> Option<[u8; N]> {
 
 #[cfg(test)]
 mod tests {
-    #![allow(clippy::unwrap_used)] // a test fails by panicking
-
     use super::*;
 
     #[test]

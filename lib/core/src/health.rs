@@ -1,7 +1,7 @@
-//! Whether a model is whole: every file there, and every file what it says it is.
+//! Health of a model: no file is missing, and no file is broken.
 //!
-//! Static and offline: judged from names, sizes and headers. Whether the model can also run is
-//! the business of `policy`.
+//! The checks use names, sizes and headers only; nothing is hashed or fetched. `policy` decides
+//! whether the model can run.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
@@ -15,19 +15,19 @@ use crate::tensors::{Header, Index};
 /// The verdict on a model's files.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Health {
-    /// True if nothing is missing or broken.
+    /// True if no file is missing or broken.
     pub healthy: bool,
-    /// The first thing that is, or what was found to be complete.
+    /// The first defect; for a healthy model, a summary.
     pub reason: String,
 }
 
-/// Judges a model by its facts; the first failing check gives the reason.
+/// Checks a model's files; the first failing check gives the reason.
 ///
-/// Differs from the original on purpose: headers are checked against file sizes, the index against
-/// the headers, links against the cache, and pickled weights do not count. A complete set of
-/// shards without an index is healthy, since the headers tell all that the index would; a
-/// processor configuration may be embedded in `config.json`; any form of vocabulary does beside
-/// `tokenizer_config.json`; and only the end of a file's name marks it as partial.
+/// Stricter than mlx-knife: headers are compared with file sizes, the index with the headers, and
+/// links with the bounds of the cache; pickled weights are not weights. More lenient than mlx-knife:
+/// a complete set of shards needs no index, since the headers hold the same information; the
+/// processor configuration may be embedded in `config.json`; any vocabulary file satisfies
+/// `tokenizer_config.json`; and only the extension of a file marks it as partial.
 pub fn check(facts: &Facts) -> Health {
     match verdict(facts) {
         Ok(reason) => Health { healthy: true, reason: reason.to_owned() },
@@ -35,7 +35,7 @@ pub fn check(facts: &Facts) -> Health {
     }
 }
 
-/// A reason fit to be printed, whatever names of the model's choosing it quotes.
+/// The reason in one line of at most 500 characters: it may quote names that a model chose.
 pub(crate) fn one_line(reason: &str) -> String {
     let shown = |c: char| {
         if c.is_control() { char::REPLACEMENT_CHARACTER } else { c }
@@ -55,7 +55,7 @@ fn verdict(facts: &Facts) -> Verdict<&'static str> {
     Ok(reason)
 }
 
-/// Nothing that is out of place, never fetched, or only fetched in part.
+/// Checks that no file is a stray, a pointer, or partly downloaded.
 fn files(facts: &Facts) -> Verdict {
     let in_cache = matches!(facts.found.origin, Origin::Cache { .. });
     if in_cache && facts.found.revision.is_none() {
@@ -84,7 +84,7 @@ fn none<'a>(complaint: &str, files: impl Iterator<Item = &'a File>) -> Verdict {
     }
 }
 
-/// The first few of many names.
+/// The first four names, and the count of the rest.
 fn listed<T: AsRef<str>>(names: &[T]) -> String {
     let shown: Vec<_> = names.iter().take(4).map(AsRef::as_ref).collect();
     match names.len() - shown.len() {
@@ -93,7 +93,7 @@ fn listed<T: AsRef<str>>(names: &[T]) -> String {
     }
 }
 
-/// A model has a configuration; only GGUF carries its own.
+/// Checks that `config.json` exists, except beside GGUF files, which hold the configuration.
 fn config(facts: &Facts) -> Verdict {
     readable("config.json", &facts.config)?;
     match facts.config.object() {
@@ -106,7 +106,7 @@ fn config(facts: &Facts) -> Verdict {
     }
 }
 
-/// A file that is there is what it should be.
+/// Checks that the document is an object or absent.
 fn readable(name: &str, document: &Document) -> Verdict {
     document.checked().map(drop).map_err(|reason| format!("{name} {reason}"))
 }
@@ -132,7 +132,7 @@ fn weights(facts: &Facts) -> Verdict<&'static str> {
     Ok(reason)
 }
 
-/// All files that an index names are there.
+/// Checks that every file named in the index exists.
 fn shards_of(facts: &Facts, files: &BTreeSet<&str>) -> Verdict {
     let there = |file: &str| facts.shards.iter().any(|shard| shard.path == Path::new(file));
     let missing: Vec<_> = files.iter().copied().filter(|file| !there(file)).collect();
@@ -160,7 +160,7 @@ fn no_weights(facts: &Facts) -> String {
     }
 }
 
-/// Files named `NAME-00001-of-00003` are there from the first to the last.
+/// Checks that sets of files named `NAME-00001-of-00003` are complete.
 fn numbered<'a>(files: impl Iterator<Item = &'a File>) -> Verdict {
     let mut sets: BTreeMap<PathBuf, BTreeSet<(usize, usize)>> = BTreeMap::new();
     for file in files {
@@ -183,7 +183,7 @@ fn numbered<'a>(files: impl Iterator<Item = &'a File>) -> Verdict {
     Ok(())
 }
 
-/// Takes `NAME-00001-of-00003` apart, into the name, the total and the number.
+/// Splits `NAME-00001-of-00003` into name, total and number.
 fn numbers(stem: &str) -> Option<(&str, usize, usize)> {
     let (rest, total) = stem.rsplit_once("-of-")?;
     let (name, number) = rest.rsplit_once('-')?;
@@ -192,7 +192,7 @@ fn numbers(stem: &str) -> Option<(&str, usize, usize)> {
     Some((name, total.parse().ok()?, number.parse().ok()?))
 }
 
-/// Every header holds what its file does, and the index says the same.
+/// Checks that every header fits its file, and that the index agrees with the headers.
 fn headers(facts: &Facts) -> Verdict {
     for Shard { path, header } in &facts.shards {
         header.as_ref().map_err(|reason| format!("{}: {reason}", path.display()))?;
@@ -211,7 +211,7 @@ fn check_index(index: &Index, facts: &Facts) -> Verdict {
     index.check(&index.files().into_iter().filter_map(header).collect())
 }
 
-/// A model that sees can prepare pictures.
+/// Checks that a vision model has the configuration of an image processor.
 fn processor(facts: &Facts) -> Verdict {
     readable("preprocessor_config.json", &facts.preprocessor_config)?;
     readable("processor_config.json", &facts.processor_config)?;
@@ -227,7 +227,7 @@ fn processor(facts: &Facts) -> Verdict {
     }
 }
 
-/// A configured tokenizer has a vocabulary.
+/// Checks that a model with `tokenizer_config.json` has a vocabulary.
 fn tokenizer(facts: &Facts) -> Verdict {
     readable("tokenizer_config.json", &facts.tokenizer_config)?;
     let names = ["tokenizer.json", "vocab.json", "vocab.txt", "tekken.json"];

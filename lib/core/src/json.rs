@@ -1,4 +1,4 @@
-//! The small JSON files of a model, kept as text and taken apart field by field.
+//! The small JSON files of a model, parsed field by field on demand.
 
 use std::fmt;
 
@@ -7,26 +7,26 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use serde_json::Value;
 use serde_json::value::RawValue;
 
-/// What a file that should hold a JSON object turned out to hold.
+/// A file that should hold a JSON object.
 #[derive(Debug, Default)]
 pub enum Document {
-    /// There is no such file.
+    /// The file does not exist.
     #[default]
     Absent,
-    /// It could not be read; says why.
+    /// The file cannot be read, with the reason.
     Unreadable(String),
-    /// It is not JSON; says where it breaks.
+    /// The file is not JSON, with the reason and position.
     Invalid(String),
-    /// It is JSON, but a number, a list, ... as said.
+    /// The file is JSON of another type, which is named: "a list", "a number".
     NotObject(&'static str),
-    /// An object.
+    /// The file holds a JSON object.
     Object(Object),
 }
 
 impl Document {
-    /// Takes the text of a file apart.
+    /// Parses the text of a file.
     ///
-    /// `NaN` and `Infinity`, which Python writes and published models have, read as null.
+    /// `NaN` and `Infinity`, which Python writes and published models contain, become null.
     pub fn parse(text: &[u8]) -> Document {
         let text = text.strip_prefix(b"\xef\xbb\xbf").unwrap_or(text);
         match serde_json::from_slice(text) {
@@ -45,9 +45,10 @@ impl Document {
         }
     }
 
-    /// The object, or nothing where there is no file.
+    /// The object; none if the file does not exist.
     ///
-    /// The error says what else it is, in words that fit behind the name of the file.
+    /// # Errors
+    /// If the file is not an object; the message continues a sentence that begins with its name.
     pub fn checked(&self) -> Result<Option<&Object>, String> {
         match self {
             Document::Absent => Ok(None),
@@ -58,7 +59,7 @@ impl Document {
         }
     }
 
-    /// The object, if that is what it is.
+    /// The object, if the file holds one.
     pub fn object(&self) -> Option<&Object> {
         match self {
             Document::Object(object) => Some(object),
@@ -66,7 +67,7 @@ impl Document {
         }
     }
 
-    /// The field `key` of the object; none if either is not there.
+    /// The field `key` of the object; none if the object or the field is absent.
     pub fn get(&self, key: &str) -> Option<Value> {
         self.object().and_then(|object| object.get(key))
     }
@@ -79,36 +80,36 @@ impl Document {
         }
     }
 
-    /// True if there is a file, whatever it holds.
+    /// True if the file exists.
     pub fn exists(&self) -> bool {
         !matches!(self, Document::Absent)
     }
 }
 
-/// The fields of an object in their order, each still as text: most are never asked for, and a
-/// tokenizer's configuration can be large.
+/// The fields of an object in order, unparsed: most are never read, and the configuration of a
+/// tokenizer can be large.
 #[derive(Debug, Default)]
 pub struct Object(Vec<(String, Box<RawValue>)>);
 
 impl Object {
-    /// The field `key`, the last if it is repeated; none also if no number or nesting of ours can
-    /// hold it.
+    /// The field `key`, the last one if it is repeated; none if it is absent, or if a number in it is
+    /// out of range or its nesting too deep.
     pub fn get(&self, key: &str) -> Option<Value> {
         serde_json::from_str(self.text(key)?).ok()
     }
 
-    /// The field `key` as it is written.
+    /// The JSON text of the field `key`.
     pub fn text(&self, key: &str) -> Option<&str> {
         let (_, raw) = self.0.iter().rev().find(|(name, _)| name == key)?;
         Some(raw.get())
     }
 
-    /// The whole object as a type of the caller's, or as a [`Value`].
+    /// The whole object as the type `T`, such as [`Value`].
     pub fn read<T: DeserializeOwned>(&self) -> serde_json::Result<T> {
         serde_json::from_str(&serde_json::to_string(self)?)
     }
 
-    /// True if it has no fields.
+    /// True if the object has no fields.
     pub fn is_empty(&self) -> bool {
         self.0.is_empty()
     }
@@ -140,7 +141,7 @@ impl<'de> Deserialize<'de> for Object {
     }
 }
 
-/// Names what a JSON text holds, by its first character.
+/// The type of a JSON text, judged by its first character.
 fn kind(text: &[u8]) -> &'static str {
     match text.iter().find(|byte| !byte.is_ascii_whitespace()) {
         Some(b'{') => "an object",
@@ -152,7 +153,7 @@ fn kind(text: &[u8]) -> &'static str {
     }
 }
 
-/// The same text with null for the numbers that Python writes and JSON does not know.
+/// The text with null in the place of `NaN`, `Infinity` and `-Infinity`, which are not JSON.
 fn without_infinities(text: &[u8]) -> Vec<u8> {
     const NAMES: [&[u8]; 3] = [b"-Infinity", b"Infinity", b"NaN"];
     let mut clean = Vec::with_capacity(text.len());
@@ -164,7 +165,7 @@ fn without_infinities(text: &[u8]) -> Vec<u8> {
             at += name.len();
             continue;
         }
-        // A backslash takes the next byte with it: an escaped quote does not end a string.
+        // An escaped quote does not end a string, so the byte after a backslash is skipped.
         let taken = if quoted && byte == b'\\' { rest.len().min(2) } else { 1 };
         quoted ^= byte == b'"';
         clean.extend(&rest[..taken]);

@@ -1,4 +1,4 @@
-//! What a model on disk is: its name, its place, its files, whether it is whole and can run.
+//! Models on disk: their names, places and files, their health, and whether they can run.
 //!
 //! Data flows one way, and each stage takes the value of the stage before it:
 //! `spec` → `resolve` → `probe` → `health`, `policy` → `describe`; `inspect` runs the middle three.

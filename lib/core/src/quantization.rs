@@ -6,7 +6,7 @@ pub const EQUIVALENT: [&str; 2] = ["mxfp4", "mxfp8"];
 /// Values of `quant_method` in `config.json` whose weights are converted to one of the modes.
 pub const CONVERTIBLE: [&str; 4] = ["awq", "gptq", "compressed-tensors", "fp8"];
 
-/// How codes and scales encode the weights of a group.
+/// The encoding of a group of weights by codes and scales.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Mode {
     /// Unsigned integers with a scale and a bias for each group.

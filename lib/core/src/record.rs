@@ -1,18 +1,21 @@
-//! A record: one JSON object on one line, the form in which the programs speak to one another.
+//! Records: JSON objects, one a line, which the programs exchange through pipes.
 
 use std::fmt;
 
 use serde_json::{Map, Value};
 
-use crate::error::{Error, Kind, Result};
+use crate::error::{Error, Result};
 use crate::spec::Spec;
 
-/// An object whose fields keep their order; fields that nobody here knows pass through untouched.
+/// A JSON object whose fields keep their order; unknown fields are kept unchanged.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Record(Map<String, Value>);
 
 impl Record {
-    /// A line of input: a JSON object, or else the bare name of a model.
+    /// Parses a line of input: a JSON object, or the plain name of a model.
+    ///
+    /// # Errors
+    /// If the line begins with a brace and is not a JSON object.
     pub fn parse(line: &str) -> Result<Record> {
         let line = line.trim();
         if line.starts_with('{') {
@@ -35,30 +38,33 @@ impl Record {
         self.get(key).and_then(Value::as_str)
     }
 
-    /// The same record with `key` set, in place if it was there.
+    /// Sets the field `key`; an existing field keeps its place.
     pub fn with(mut self, key: &str, value: impl Into<Value>) -> Record {
         self.0.insert(key.to_owned(), value.into());
         self
     }
 
-    /// The same record with every field of `other` set.
+    /// Sets every field of `other`.
     pub fn merge(mut self, other: Record) -> Record {
         self.0.extend(other.0);
         self
     }
 
-    /// All fields, in order.
+    /// The fields in order.
     pub fn fields(&self) -> &Map<String, Value> {
         &self.0
     }
 
-    /// Which model the record speaks of: `name`, and `hash` when it has one.
+    /// The model that the record names by `name` and, if present, `hash`.
     ///
-    /// A record that carries a `hash` field came from a listing and names its model exactly; a bare
-    /// name is what a person types, and may be short.
+    /// A record with a `hash` field comes from a listing, so its name is exact; a plain name was typed
+    /// and may be short.
+    ///
+    /// # Errors
+    /// If the record has no `name`, or the name is malformed.
     pub fn spec(&self) -> Result<Spec> {
         let name = self.str("name").ok_or_else(|| {
-            Error::new(Kind::Validation, "", "a record without a `name`")
+            Error::validation("a record without a `name`")
                 .hint("a record names its model: {\"name\": \"org/model\"}")
         })?;
         match self.get("hash") {
@@ -68,12 +74,11 @@ impl Record {
     }
 }
 
-/// What is wrong with a line; it is one line, so a column says where.
+/// The error for a malformed line; the position is a column, since the input is one line.
 fn malformed(error: &serde_json::Error) -> Error {
     let text = error.to_string();
     let what = text.rsplit_once(" at line ").map_or(&*text, |(what, _)| what);
-    let message = format!("not a JSON record: {what}, column {}", error.column());
-    Error::new(Kind::Validation, "", message)
+    Error::validation(format!("not a JSON record: {what}, column {}", error.column()))
 }
 
 impl From<Map<String, Value>> for Record {
@@ -88,7 +93,7 @@ impl From<Record> for Value {
     }
 }
 
-/// The record on one line, without the newline.
+/// Writes the record as one line of JSON, without a newline.
 impl fmt::Display for Record {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let line = serde_json::to_string(&self.0).map_err(|_| fmt::Error)?;

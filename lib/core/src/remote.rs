@@ -1,48 +1,48 @@
-//! Where the Hub is and how to speak to it: plain settings, made by programs from their environment.
+//! Settings of the connection to the Hub, which programs take from their environment.
 
 use std::fmt;
 use std::time::Duration;
 
-/// The Hub as this user sees it. The variables named are those of huggingface_hub.
+/// The settings of the connection to the Hub; the environment variables are those of huggingface_hub.
 #[derive(Clone, Debug)]
 pub struct Remote {
-    /// The address without a slash at its end, `HF_ENDPOINT`.
+    /// The URL of the Hub without a trailing slash, `HF_ENDPOINT`.
     pub endpoint: String,
-    /// Who is asking, `HF_TOKEN` or the file that a login leaves; nobody in particular without.
+    /// The access token, from `HF_TOKEN` or the file that a login writes; none for anonymous requests.
     pub token: Option<Token>,
-    /// Nothing may be asked, `HF_HUB_OFFLINE`.
+    /// True if no request may be sent, `HF_HUB_OFFLINE`.
     pub offline: bool,
-    /// Large files may come by the protocol of Xet, unless `HF_HUB_DISABLE_XET`.
+    /// True if large files may be transferred by the Xet protocol; `HF_HUB_DISABLE_XET` turns it off.
     pub xet: bool,
-    /// Large files are shared between the models of the cache, unless `HF_HUB_DISABLE_SHARED_BLOBS`.
+    /// True if models of the cache share large files; `HF_HUB_DISABLE_SHARED_BLOBS` turns it off.
     pub shared_blobs: bool,
-    /// How long a silent server is listened to, `HF_HUB_DOWNLOAD_TIMEOUT`.
-    pub silence: Duration,
-    /// The way out, `HTTPS_PROXY` and its kin.
+    /// The longest wait for data from the server, `HF_HUB_DOWNLOAD_TIMEOUT`.
+    pub timeout: Duration,
+    /// The HTTP proxy, from `HTTPS_PROXY` and related variables.
     pub proxy: Option<Proxy>,
 }
 
-/// A proxy for HTTP.
+/// An HTTP proxy.
 #[derive(Clone, Debug)]
 pub struct Proxy {
-    /// Its address.
+    /// The URL of the proxy.
     pub url: String,
-    /// The hosts that are spoken to without it, `NO_PROXY`.
+    /// The hosts to connect to directly, `NO_PROXY`.
     pub except: Vec<String>,
 }
 
-/// A secret of the user; it shows itself to nobody who prints it.
+/// An access token; its debug output hides the secret.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Token(String);
 
 impl Token {
-    /// The token in `text`; none if there is nothing but white space in it.
+    /// The token in `text`; none if the text is blank.
     pub fn new(text: &str) -> Option<Token> {
         let text: String = text.chars().filter(|c| !matches!(c, '\r' | '\n')).collect();
         Some(text.trim()).filter(|text| !text.is_empty()).map(|text| Token(text.to_owned()))
     }
 
-    /// The secret itself, to be sent to the Hub and nowhere else.
+    /// The secret, which must be sent to the Hub only.
     pub fn secret(&self) -> &str {
         &self.0
     }

@@ -1,4 +1,4 @@
-//! From a name to the one model on disk that it means, or to an error that lists the candidates.
+//! Resolution of a name to one model on disk, or to an error that lists the candidates.
 
 use strsim::jaro_winkler;
 
@@ -11,11 +11,12 @@ use crate::workspace::{self, Workspace};
 
 /// Finds the model that `spec` names.
 ///
-/// In this order: an explicit path; the exact name of a workspace; the exact name of a cached
-/// model; that name under `mlx-community/`; part of a name, over workspaces and cache together.
-/// An exact name is never shadowed by a partial one, and of several partial ones none is picked.
+/// The order of search is: an explicit path; the exact name of a workspace; the exact name of a
+/// cached model; that name under `mlx-community/`; part of a name, in workspaces and cache together.
+/// Exact names take precedence over partial ones, and several partial matches are an error.
 ///
-/// Errors are `ModelNotFound`, `HashNotFound`, and `AmbiguousMatch`, the latter two with `matches`.
+/// # Errors
+/// `ModelNotFound`, `HashNotFound`, or `AmbiguousMatch`; the last two with `matches`.
 pub fn resolve(spec: &Spec, places: &Places) -> Result<Found> {
     let (name, revision) = match &spec.target {
         Target::Path(path) => {
@@ -25,7 +26,7 @@ pub fn resolve(spec: &Spec, places: &Places) -> Result<Found> {
         Target::Name { name, revision } => (name, revision.as_deref()),
     };
     let full = cache::decode(name).unwrap_or_else(|| name.clone());
-    // A stream may name a thousand models: each is looked up without listing the others.
+    // Input may name thousands of models, so the cache is not listed for each of them.
     if let (true, Some(repo)) = (spec.exact, cache::repo(&places.hub, &full)) {
         return revision_of(&repo, revision);
     }
@@ -44,7 +45,7 @@ pub fn resolve(spec: &Spec, places: &Places) -> Result<Found> {
     partial(spec, &full, revision, workspaces, &repos)
 }
 
-/// The cached model that is called `name`, which may hold a `--` or more than one `/`.
+/// The cached model called `name`, which may contain `--` or more than one `/`.
 fn exact<'a>(repos: &'a [Repo], name: &str) -> Option<&'a Repo> {
     let directory = cache::encode(name);
     repos.iter().find(|repo| cache::encode(&repo.name) == directory)
@@ -70,7 +71,7 @@ fn partial(
     }
 }
 
-/// Those of `repos` that have the revision `wanted`; all of them if none has.
+/// The members of `repos` that have the revision `wanted`; all of them if none has it.
 fn having<'a>(repos: Vec<&'a Repo>, wanted: &str) -> Result<Vec<&'a Repo>> {
     let mut having = Vec::new();
     for repo in &repos {
@@ -81,7 +82,8 @@ fn having<'a>(repos: Vec<&'a Repo>, wanted: &str) -> Result<Vec<&'a Repo>> {
     Ok(if having.is_empty() { repos } else { having })
 }
 
-/// The revision of `repo` that is asked for: a ref, or the beginning of a commit; else the current.
+/// The snapshot of `repo` for `revision`: a ref or the first digits of a commit; without one, the
+/// current snapshot.
 fn revision_of(repo: &Repo, revision: Option<&str>) -> Result<Found> {
     let Some(wanted) = revision else {
         return Ok(repo.found(Revisions::Current).pop().unwrap_or_else(|| repo.bare()));
@@ -103,7 +105,7 @@ fn revision_of(repo: &Repo, revision: Option<&str>) -> Result<Found> {
     Err(error.matches(revisions))
 }
 
-/// The snapshots that `wanted` names: by a ref, by the whole commit, else by its beginning.
+/// The snapshots that `wanted` means: as a ref, as a whole commit, else as the first digits of one.
 fn hits<'a>(repo: &Repo, snapshots: &'a [Snapshot], wanted: &str) -> Result<Vec<&'a Snapshot>> {
     let refs = repo.refs()?;
     let commit = refs.iter().find(|r| r.name == wanted).map_or(wanted, |r| r.commit.as_str());
@@ -135,14 +137,14 @@ fn no_workspace(spec: &Spec) -> Error {
         .hint("what starts with / or . is the directory of a model, not a name")
 }
 
-/// The first few of `names`, in a line.
+/// The first names in one line.
 fn first(names: &[String]) -> String {
     const SHOWN: usize = 6;
     let line = names.iter().take(SHOWN).map(String::as_str).collect::<Vec<_>>().join(", ");
     if names.len() > SHOWN { format!("{line}, …") } else { line }
 }
 
-/// The cached model whose name looks most like `text`, if any does.
+/// The cached model whose name is most similar to `text`, if one is similar.
 fn nearest<'a>(text: &str, repos: &'a [Repo]) -> Option<&'a str> {
     let text = text.to_lowercase();
     let likeness = |name: &str| {

@@ -1,36 +1,39 @@
-//! How people name a model: `org/name`, part of a name, `name@revision`, or a path.
+//! Names of models as users type them: `org/name`, part of a name, `name@revision`, or a path.
 
 use std::path::PathBuf;
 
-use crate::error::{Error, Kind, Result};
+use crate::error::{Error, Result};
 
-/// A parsed name; says nothing about whether such a model exists.
+/// A parsed name; the model need not exist.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Spec {
-    /// The name as it was given.
+    /// The name as it was typed.
     pub text: String,
-    /// What is meant by it.
+    /// The meaning of the name.
     pub target: Target,
-    /// True if `target` is a full name, to be taken literally: no short names, no substrings.
+    /// True if `target` is a full name, which short names and substrings do not match.
     pub exact: bool,
 }
 
-/// What a [`Spec`] points to.
+/// The meaning of a name.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Target {
-    /// A directory: the text starts with `/`, `./`, `../` or `~/`-expanded by the shell, or is `.` or `..`.
+    /// A directory: the text starts with `/`, `./` or `../`, or is `.` or `..`.
     Path(PathBuf),
-    /// A name, whole or in part, and the start of a commit hash or a ref if one was asked for.
+    /// A full or partial name, optionally with a revision.
     Name {
-        /// What stands before the last `@`.
+        /// The text before the last `@`.
         name: String,
-        /// What stands behind it.
+        /// The text after the last `@`: a branch, a tag, or the first digits of a commit.
         revision: Option<String>,
     },
 }
 
 impl Spec {
-    /// Reads what a person typed. Errors if it is empty, or empty on a side of its `@`.
+    /// Parses a name that a user typed.
+    ///
+    /// # Errors
+    /// If the name is empty, or empty on one side of its `@`.
     pub fn parse(text: &str) -> Result<Spec> {
         let spec = |target| Spec { text: text.to_owned(), target, exact: false };
         if is_path(text) {
@@ -47,7 +50,10 @@ impl Spec {
         Ok(spec(Target::Name { name, revision }))
     }
 
-    /// The full name of a record, and the revision that it states.
+    /// The exact name and revision of a record.
+    ///
+    /// # Errors
+    /// If the name is empty, or empty on one side of its `@`.
     pub fn exact(name: &str, revision: Option<&str>) -> Result<Spec> {
         let spec = Spec::parse(name)?;
         let target = match spec.target {
@@ -60,12 +66,13 @@ impl Spec {
     }
 }
 
+/// True if the text is an explicit path and no name.
 pub(crate) fn is_path(text: &str) -> bool {
     ["/", "./", "../"].iter().any(|prefix| text.starts_with(prefix)) || text == "." || text == ".."
 }
 
 fn invalid(text: &str, message: &str) -> Error {
-    Error::new(Kind::Validation, text, message).hint(
+    Error::validation(message).about(text).hint(
         "a model is named org/name, part of that, name@revision, or a path that starts with ./",
     )
 }

@@ -1,9 +1,9 @@
-//! Whether every file of a model holds what it should: all of them hashed, all cores at once.
+//! Verification of a model's content: every file is hashed, in parallel.
 //!
-//! A file in the cache is compared with the Hub's list of files, where huggingface_hub kept it, and
-//! with the name of its blob, which is a digest too. A managed workspace is compared with the hash
-//! that its sentinel has, file by file, and weights, of which that covers only the header, with the
-//! digests that a clone has noted.
+//! A file in the cache is compared with the Hub's list of files, if huggingface_hub stored it, and
+//! with the name of its blob, which is a digest. A file of a managed workspace is compared with the
+//! file index of the sentinel; that covers only the header of weights, so these are also compared
+//! with the digests that a clone recorded.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
@@ -24,47 +24,47 @@ use crate::store::{Origin, shared};
 use crate::workspace::clean::{self, Baseline};
 use crate::workspace::content_hash::{self, Item};
 
-/// A file that is not what it should be.
+/// A file with wrong content.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Bad {
-    /// Its path, relative to the model.
+    /// The path of the file, relative to the model.
     pub path: String,
-    /// The name of its blob in the cache, where it has one.
+    /// The name of the file's blob in the cache, if it has one.
     pub blob: Option<String>,
-    /// The digest that it should have, if that is known.
+    /// The expected digest, if it is known.
     pub expected: Option<String>,
-    /// The digest that it has; none if it was not read to its end.
+    /// The actual digest; none if the file was not read to its end.
     pub found: Option<String>,
-    /// What is wrong with it.
+    /// The kind of defect.
     pub reason: Reason,
 }
 
-/// What can be wrong with a file.
+/// The kind of defect of a file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Reason {
-    /// It holds something else.
+    /// The content differs.
     Content,
-    /// It is shorter or longer than the Hub says.
+    /// The size differs from the Hub's list.
     Size,
-    /// It is not there.
+    /// The file is missing.
     Missing,
-    /// It was not there when the workspace was hashed.
+    /// The file was added after the workspace was hashed.
     New,
-    /// It cannot be read.
+    /// The file cannot be read.
     Unreadable,
 }
 
-/// What came of it.
+/// The result of a verification.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Verdict {
     /// The bad files, sorted by path.
     pub bad: Vec<Bad>,
-    /// The files that there is nothing to compare with, sorted.
+    /// The files without a known digest, sorted.
     pub unknown: Vec<PathBuf>,
 }
 
-/// Reads every file of the model that `facts` are of.
+/// Reads and verifies every file of a model; `progress` is called from several threads.
 pub fn verify(facts: &Facts, progress: &(dyn Fn(Progress) + Sync)) -> Verdict {
     match &facts.found.origin {
         Origin::Cache { repo } => cached(facts, repo, progress),
@@ -72,7 +72,7 @@ pub fn verify(facts: &Facts, progress: &(dyn Fn(Progress) + Sync)) -> Verdict {
     }
 }
 
-/// The path and what is wrong with it, in words.
+/// Writes the path and the defect in words.
 impl fmt::Display for Bad {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{} {}", health::one_line(&self.path), self.reason.words())
@@ -80,7 +80,7 @@ impl fmt::Display for Bad {
 }
 
 impl Verdict {
-    /// The health of a model that was in `health` before its files were read.
+    /// The health of a model after verification, from its `health` before.
     pub fn health(&self, health: Health) -> Health {
         match self.bad.as_slice() {
             [] => health,
@@ -95,7 +95,7 @@ fn unhealthy(reason: String) -> Health {
 }
 
 impl Reason {
-    /// The reason in words that fit behind the path.
+    /// The defect in words that continue the path.
     fn words(self) -> &'static str {
         match self {
             Reason::Content => "does not have the content that it should",
@@ -107,12 +107,12 @@ impl Reason {
     }
 }
 
-/// A file of a cached model, and what it should be.
+/// A file of a cached model and its expected content.
 struct Check {
     path: PathBuf,
     size: u64,
     blob: Option<String>,
-    /// What the Hub says, where that is known.
+    /// The file's entry in the Hub's list, if it is known.
     listed: Option<Entry>,
 }
 
@@ -126,7 +126,7 @@ fn cached(facts: &Facts, repo: &Path, progress: &(dyn Fn(Progress) + Sync)) -> V
         listed: listed(path),
     };
     let mut checks: Vec<_> = facts.files.iter().map(|f| check(&f.path, f.size)).collect();
-    checks.sort_by_key(|check| std::cmp::Reverse(check.size)); // the longest work first
+    checks.sort_by_key(|check| std::cmp::Reverse(check.size)); // the largest files first, so that no thread ends late
     progress(Progress::Due(checks.iter().map(|check| check.size).sum()));
     let results: Vec<_> =
         checks.iter().par_bridge().map(|check| (check, check.run(facts, progress))).collect();
@@ -172,13 +172,13 @@ impl Check {
         }
     }
 
-    /// The digest that the file should have, by the Hub's word or else by the name of its blob.
+    /// The expected digest: of the Hub's list, else the name of the blob.
     fn expected(&self) -> Option<Digest> {
         let listed = self.listed.as_ref().and_then(Entry::digest);
         listed.or_else(|| self.blob.as_deref()?.parse().ok())
     }
 
-    /// False if the blob is named after other content than it should have, whatever it has.
+    /// False if the name of the blob is another digest than the expected one.
     fn is_well_named(&self, expected: Digest) -> bool {
         self.blob.as_deref().and_then(|name| name.parse().ok()).is_none_or(|name| expected == name)
     }
@@ -194,13 +194,13 @@ impl Check {
     }
 }
 
-/// The name of the blob that a file of a snapshot links to, there or not.
+/// The name of the blob that a file of a snapshot links to, whether the blob exists or not.
 fn blob(link: &Path) -> Option<String> {
-    let target = shared::hop(link).ok()??; // without a name there is nothing to compare with
+    let target = shared::hop(link).ok()??; // a link that cannot be read names no blob
     Some(target.file_name()?.to_str()?.to_owned())
 }
 
-/// Files that a link or the index names, and that are not there.
+/// The files that a broken link or the index names and that do not exist.
 fn missing(facts: &Facts) -> Vec<PathBuf> {
     let dangles = |path: &PathBuf| {
         let link = facts.path(path);
@@ -223,7 +223,7 @@ fn workspace(facts: &Facts, progress: &(dyn Fn(Progress) + Sync)) -> Verdict {
     };
     let items = match content_hash::items(root, &exclude) {
         Ok(items) => items,
-        // A link that leads away, a directory that cannot be listed: it says where, not what.
+        // A link that leads out, or a directory that cannot be listed; the error names the path.
         Err(e) => return Verdict { bad: vec![unreadable(root, &e)], unknown: Vec::new() },
     };
     progress(Progress::Due(items.iter().map(|item| item.size).sum()));
@@ -256,7 +256,7 @@ enum Judged {
     Bad(Bad),
 }
 
-/// Compares a file with its entry in the hash, and all of it with its `digest` if that entry covers
+/// Compares a file with its `known` entry, and its whole content with `digest` if the entry covers
 /// only a part.
 fn judge(
     item: &Item,
@@ -296,7 +296,7 @@ fn whole(item: &Item, expected: Digest, progress: &(dyn Fn(Progress) + Sync)) ->
     }
 }
 
-/// What is wrong with a file that should be `known`.
+/// The difference between a file and its `known` entry.
 fn changed(known: Option<&content_hash::Entry>, item: &Item) -> Option<Bad> {
     match item.entry() {
         Err(_) => Some(differing(&item.path, known, None, Reason::Unreadable)),

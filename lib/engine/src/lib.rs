@@ -1,19 +1,33 @@
-//! The models of a server: loaded, asked side by side, and unloaded on one thread, which owns them.
-//!
-//! [`Local`] is what the server sees: it understands requests, finds their models and makes them
-//! ready (template, tokens, rules) on threads of their own, and hands them to the thread of the
-//! models ([`worker`]) by channel. There requests wait in a line, join the running batch of their
-//! model as soon as there is room, and leave it when they are complete or nobody listens any more.
+//! Models at work: loaded, run over many sequences at once, sampled, cached, spread over ranks, and
+//! scheduled for a server.
 
 #![cfg_attr(test, allow(clippy::unwrap_used))] // a test fails by panicking
 
-mod catalogue;
-mod desk;
-mod distributed;
-mod guard;
-mod local;
-mod processors;
-mod worker;
+mod admission;
+mod batch;
+pub mod bench;
+pub mod distributed;
+mod estimate;
+mod forward;
+mod host_memory;
+mod load;
+mod model;
+mod prefix_cache;
+mod prompt_cache;
+mod runner;
+pub mod sample;
+mod scheduler;
+mod thread;
 
-pub use distributed::follow;
-pub use local::{Bounds, Local};
+pub use admission::{admit, admit_part};
+pub use batch::Step;
+pub use estimate::estimate;
+pub use forward::Forward;
+pub use host_memory::free as free_memory;
+pub use load::{load, load_adapted, load_for};
+pub use model::{Model, Tokens};
+pub use prefix_cache::Memory;
+pub use runner::{Runner, Source};
+pub use scheduler::distributed::follow;
+pub use scheduler::{Bounds, Local};
+pub use thread::Working;

@@ -1,29 +1,30 @@
-//! Blocks that are MLX's affine quantisation under another packing, and nothing is lost.
+//! Lossless repacking of GGUF blocks into MLX's quantization.
 //!
-//! MLX: weight = scale * code + bias, groups of 32, codes packed into u32 from the low bits up.
-//! Q4_1 is that with 4 bits; Q4_0 has the bias -8 * scale. Q8_0 has signed codes: 128 more, and
-//! the bias -128 * scale. A product with a power of two is exact in f16 unless it overflows.
-//! MXFP4 is MLX's mode of that name: the same codes, and a power of two for each group.
+//! MLX's affine mode: weight = scale * code + bias, groups of 32, codes packed into u32 from the
+//! low bits up. Q4_1 is that with 4 bits; Q4_0 has the bias -8 * scale. Q8_0 has signed codes, to
+//! which 128 is added, with the bias -128 * scale. A product with a power of two is exact in f16
+//! unless it overflows. MXFP4 is MLX's mode of the same name: the same codes, and an exponent for
+//! each group.
 
 use half::f16;
 
 use crate::dtype::Type;
 
-/// The weights of a group, in MLX's terms.
+/// Weights per quantization group.
 pub const GROUP: usize = 32;
 
-/// A part of a quantised matrix.
+/// Tensor of which a quantized matrix consists.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Part {
-    /// The packed codes, u32.
+pub enum Component {
+    /// Packed codes, u32.
     Codes,
-    /// A factor per group, f16, or its exponent.
+    /// Scale of each group: f16 (affine), or an exponent in a u8 (MXFP4).
     Scales,
-    /// A summand per group, f16.
+    /// Bias of each group, f16.
     Biases,
 }
 
-/// The bits of a code, for the types that are affine.
+/// Bits per code of an affine type; `None` for other types.
 pub fn bits(dtype: Type) -> Option<usize> {
     match dtype {
         Type::Q4_0 | Type::Q4_1 => Some(4),
@@ -32,19 +33,24 @@ pub fn bits(dtype: Type) -> Option<usize> {
     }
 }
 
-/// Writes one part of whole `blocks` to `out`, which has its length.
+/// Writes one component of whole `blocks` to `out`, which has its length.
 ///
 /// # Errors
 /// A phrase, if a scale or bias is not finite: MLX's f16 cannot hold it, or the file is damaged.
-pub fn repack(dtype: Type, part: Part, blocks: &[u8], out: &mut [u8]) -> Result<(), String> {
+pub fn repack(
+    dtype: Type,
+    component: Component,
+    blocks: &[u8],
+    out: &mut [u8],
+) -> Result<(), String> {
     let blocks = blocks.chunks_exact(dtype.bytes());
     let size = out.len() / blocks.len().max(1);
     for (block, out) in blocks.zip(out.chunks_exact_mut(size)) {
-        match part {
-            Part::Codes => codes(dtype, block, out),
-            Part::Scales if dtype == Type::MXFP4 => out.copy_from_slice(&block[..1]),
-            Part::Scales => out.copy_from_slice(&finite(scale(block))?),
-            Part::Biases => out.copy_from_slice(&finite(bias(dtype, block))?),
+        match component {
+            Component::Codes => codes(dtype, block, out),
+            Component::Scales if dtype == Type::MXFP4 => out.copy_from_slice(&block[..1]),
+            Component::Scales => out.copy_from_slice(&finite(scale(block))?),
+            Component::Biases => out.copy_from_slice(&finite(bias(dtype, block))?),
         }
     }
     Ok(())
@@ -52,16 +58,16 @@ pub fn repack(dtype: Type, part: Part, blocks: &[u8], out: &mut [u8]) -> Result<
 
 fn codes(dtype: Type, block: &[u8], out: &mut [u8]) {
     match dtype {
-        // Little-endian bytes from the low bits up are the codes themselves, 128 more each.
+        // Adding 128 to a signed byte flips its highest bit.
         Type::Q8_0 => out.iter_mut().zip(&block[2..]).for_each(|(out, code)| *out = code ^ 0x80),
-        Type::Q4_0 => pair(&block[2..], out),
-        Type::MXFP4 => pair(&block[1..], out),
-        _ => pair(&block[4..], out),
+        Type::Q4_0 => reorder_nibbles(&block[2..], out),
+        Type::MXFP4 => reorder_nibbles(&block[1..], out),
+        _ => reorder_nibbles(&block[4..], out),
     }
 }
 
-/// From the order of a block, where a byte holds codes 16 apart, to neighbours in a byte.
-fn pair(bytes: &[u8], out: &mut [u8]) {
+/// Reorders 4-bit codes: GGUF has the codes `i` and `i + 16` in a byte, MLX `2i` and `2i + 1`.
+fn reorder_nibbles(bytes: &[u8], out: &mut [u8]) {
     let (low, high) = out.split_at_mut(8);
     for (i, pair) in bytes.chunks_exact(2).enumerate() {
         low[i] = pair[0] & 15 | pair[1] << 4;

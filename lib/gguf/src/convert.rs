@@ -1,4 +1,4 @@
-//! From a GGUF file to a managed workspace: nothing bears the target's name before it is whole.
+//! Conversion of a GGUF file to a managed workspace, which appears once it is complete.
 
 use std::path::{Path, absolute};
 
@@ -11,42 +11,43 @@ use mlxk_core::{Error, Float, Kind, Places, Record, Result, health, probe};
 use serde_json::Value;
 
 use crate::import::{Import, Source};
-use crate::weights::Packed;
+use crate::weights::Quantized;
 
-/// Says of a config.json and the tensors beside it whether they are a model.
+/// Callback that checks a config.json and its tensors before they are written; an error refuses
+/// them.
 pub type Examine<'e> = &'e dyn Fn(&Value, &[Entry]) -> Result<()>;
 
-/// What becomes of a file.
+/// Options of an import.
 #[derive(Clone, Copy, Debug)]
-pub struct Way {
-    /// As in [`Source::plan`].
+pub struct ImportOptions {
+    /// Type of floats; the default follows the matrices of the file.
     pub dtype: Option<Float>,
-    /// As in [`Source::plan`].
-    pub packed: Packed,
-    /// Whether what comes of it must be healthy.
+    /// Treatment of quantized matrices.
+    pub quantized: Quantized,
+    /// True to fail if the workspace is not healthy.
     pub check: bool,
 }
 
 /// Imports the file `source` as the workspace `target` and describes it in a record.
 ///
-/// `target` is as in [`Staging::new`]. `examine` is asked before anything is written.
+/// `target` must not exist or be empty. `examine` runs before anything is written.
 ///
 /// # Errors
-/// As those of [`Source::plan`] and [`Import::write`]; if the source lies in the cache, or the disk
-/// has no room. Then nothing is left behind.
+/// Errors of [`Source::plan`] and [`Import::write`], of `examine`, and if the source lies in the
+/// cache or the disk has not enough space. On any error nothing is left behind.
 pub fn convert(
     source: &Path,
     target: &Path,
-    way: Way,
+    options: ImportOptions,
     places: &Places,
     examine: Examine,
     progress: impl FnMut(Progress) -> Result<()>,
 ) -> Result<Record> {
     let file = open(source, places)?;
     let staging = Staging::new(target, places)?;
-    let import = file.plan(way.dtype, way.packed)?;
+    let import = file.plan(options.dtype, options.quantized)?;
     let source = write(&import, source, staging.path(), examine, progress)?;
-    let size = checked(&staging, way.check)?;
+    let size = checked_size(&staging, options.check)?;
     let target = staging.publish()?.to_string_lossy().into_owned();
     let hash = source.sentinel.0.get("content_hash").cloned();
     let record = Record::default()
@@ -57,16 +58,16 @@ pub fn convert(
         .with("tensors", import.tensors().len())
         .with("size_bytes", size)
         .with("content_hash", hash)
-        .with("health_check", way.check);
-    Ok(if way.check { record.with("health_status", "healthy") } else { record })
+        .with("health_check", options.check);
+    Ok(if options.check { record.with("health_status", "healthy") } else { record })
 }
 
-/// Imports the file `source` into the directory `dir` with nothing packed, for a conversion that
-/// packs it anew; the rest is as in [`convert`]. Returns the file's full name.
+/// Imports the file `source` into the directory `dir` with all matrices as floats, for a later
+/// quantization. Returns the absolute path of the file.
 ///
 /// # Errors
-/// As those of [`convert`].
-pub fn unpack(
+/// Errors of [`convert`].
+pub fn convert_dequantized(
     source: &Path,
     dir: &Path,
     dtype: Option<Float>,
@@ -75,7 +76,7 @@ pub fn unpack(
     progress: impl FnMut(Progress) -> Result<()>,
 ) -> Result<String> {
     let file = open(source, places)?;
-    let import = file.plan(dtype, Packed::Opened)?;
+    let import = file.plan(dtype, Quantized::Dequantize)?;
     write(&import, source, dir, examine, progress).map(|written| written.path)
 }
 
@@ -85,7 +86,7 @@ fn open(source: &Path, places: &Places) -> Result<Source> {
     Source::open(source)
 }
 
-/// What was written, and out of what.
+/// Source path and sentinel of what was written.
 struct Written {
     path: String,
     sentinel: sentinel::Sentinel,
@@ -111,15 +112,15 @@ fn write(
     Ok(Written { path, sentinel })
 }
 
-/// The size of a workspace that is whole, if that has to be `must`.
-fn checked(staging: &Staging, must: bool) -> Result<u64> {
+/// Size of the staged workspace in bytes; an error if `must_be_healthy` and it is not.
+fn checked_size(staging: &Staging, must_be_healthy: bool) -> Result<u64> {
     let target = staging.target().display().to_string();
     let unhealthy = |reason: &str| Error::new(Kind::Unhealthy, &*target, reason);
     let workspace = mlxk_core::workspace::at(staging.path())?;
     let workspace = workspace.ok_or_else(|| unhealthy("has no config.json"))?;
     let facts = probe::read(&workspace.into())?;
     let health = health::check(&facts);
-    match health.healthy || !must {
+    match health.healthy || !must_be_healthy {
         true => Ok(facts.size()),
         false => Err(unhealthy(&health.reason).hint("--skip-health makes it all the same")),
     }

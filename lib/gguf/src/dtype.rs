@@ -1,6 +1,6 @@
-//! The types of tensors: their numbers in the file, and how many bytes a block takes.
+//! Tensor types of GGUF: their numbers, names and block layouts.
 
-/// A type of tensor that this crate reads.
+/// Tensor type that this crate can read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[allow(missing_docs, non_camel_case_types)] // spelled as GGUF spells them
 pub enum Type {
@@ -31,10 +31,10 @@ pub enum Type {
     TQ2_0,
 }
 
-/// A type, its number in the file, its name, the weights in a block, the bytes of a block.
+/// Type, number in the file, name, weights per block, bytes per block.
 type Row = (Type, u32, &'static str, usize, usize);
 
-/// The layout of `ggml-common.h`.
+/// Layouts of the types, as in `ggml-common.h`.
 const TYPES: [Row; 25] = [
     (Type::F32, 0, "F32", 1, 4),
     (Type::F16, 1, "F16", 1, 2),
@@ -63,8 +63,8 @@ const TYPES: [Row; 25] = [
     (Type::TQ2_0, 35, "TQ2_0", 256, 66),
 ];
 
-/// Types that exist and are not read, so that they can be refused by name.
-const OTHERS: [(u32, &str); 10] = [
+/// Types that cannot be read, for messages that name them.
+const UNSUPPORTED: [(u32, &str); 10] = [
     (9, "Q8_1"),
     (15, "Q8_K"),
     (24, "I8"),
@@ -78,33 +78,33 @@ const OTHERS: [(u32, &str); 10] = [
 ];
 
 impl Type {
-    /// The type of this number; the error is a phrase that names it.
+    /// Type with this number; the error is a phrase that names the type.
     pub(crate) fn from_number(number: u32) -> Result<Type, String> {
         if let Some(row) = TYPES.iter().find(|row| row.1 == number) {
             return Ok(row.0);
         }
-        match OTHERS.iter().find(|(other, _)| *other == number) {
+        match UNSUPPORTED.iter().find(|(other, _)| *other == number) {
             Some((_, name)) => Err(format!("the type {name}, which cannot be imported")),
             None => Err(format!("the unknown type {number}")),
         }
     }
 
-    /// The name, as GGUF spells it.
+    /// Name in GGUF's spelling.
     pub fn name(self) -> &'static str {
         self.row().2
     }
 
-    /// How many weights make up a block.
+    /// Weights per block.
     pub fn block(self) -> usize {
         self.row().3
     }
 
-    /// The bytes of a block.
+    /// Bytes per block.
     pub fn bytes(self) -> usize {
         self.row().4
     }
 
-    /// True for plain numbers without blocks.
+    /// True for floats, which have no blocks.
     pub fn is_float(self) -> bool {
         self.block() == 1
     }

@@ -1,4 +1,4 @@
-//! A GGUF file as a directory that MLX loads: planned whole, so that nothing is written in vain.
+//! Import of a GGUF file into a directory: planned completely before anything is written.
 
 use std::fmt;
 use std::fs::{self, File};
@@ -8,16 +8,17 @@ use memmap2::{Mmap, UncheckedAdvice};
 use mlxk_core::Progress;
 use mlxk_core::tensors;
 use mlxk_core::workspace::stamp::Stamp;
-use mlxk_core::{Error, Kind};
+use mlxk_core::{Error, Float, Kind};
 use serde_json::Value;
 
+use crate::architecture::{self, Architecture};
 use crate::model::Model;
 use crate::read::Gguf;
+use crate::rope;
 use crate::tokenizer;
-use crate::weights::{Packed, Weights};
-use mlxk_core::Float;
+use crate::weights::{Quantized, Weights};
 
-/// A GGUF file, mapped into memory.
+/// GGUF file, mapped into memory.
 #[derive(Debug)]
 pub struct Source {
     path: PathBuf,
@@ -26,7 +27,7 @@ pub struct Source {
 }
 
 impl Source {
-    /// Opens a file. Errors if it is none, or does not begin like GGUF.
+    /// Opens and maps the file `path`; an error if it is not a regular file.
     pub fn open(path: &Path) -> mlxk_core::Result<Source> {
         let at = |e| Error::io(path, e);
         let stamp = Stamp::take(path)?;
@@ -34,40 +35,46 @@ impl Source {
         if !file.metadata().map_err(at)?.is_file() {
             return Err(invalid(path, "not a file"));
         }
-        // SAFETY: the map is only read; should another process shorten the file meanwhile, the
-        // system ends this one.
+        // SAFETY: the map is only read; if another process truncates the file, the kernel ends this
+        // process with SIGBUS.
         let bytes = unsafe { Mmap::map(&file) }.map_err(at)?;
         Ok(Source { path: path.to_owned(), bytes, stamp })
     }
 
-    /// Reads the file and decides everything about its import; `dtype` is the type of weights that
-    /// must be unpacked, and of vectors: without a wish the one that goes with the rest. `packed` says
-    /// whether those that need not be unpacked are.
+    /// Parses the file and plans its import. `dtype` is the type of vectors and of matrices that
+    /// have to be dequantized; by default it follows the matrices of the file.
     ///
     /// # Errors
-    /// If the file is damaged, or holds anything that cannot be imported; with its name.
-    pub fn plan(&self, dtype: Option<Float>, packed: Packed) -> mlxk_core::Result<Import<'_>> {
+    /// `InvalidModel` with the path, if the file is damaged or holds anything that cannot be
+    /// imported.
+    pub fn plan(
+        &self,
+        dtype: Option<Float>,
+        quantized: Quantized,
+    ) -> mlxk_core::Result<Import<'_>> {
         let at = |what: String| invalid(&self.path, what);
         let gguf = Gguf::parse(&self.bytes).map_err(at)?;
-        self.whole(&gguf)?;
-        let model = Model::read(&gguf).map_err(at)?;
-        let weights = Weights::plan(&gguf, &model, dtype, packed).map_err(at)?;
+        self.check_single_file(&gguf)?;
+        let architecture = architecture::detect(&gguf).map_err(at)?;
+        let mut model = Model::read(&gguf, architecture.traits()).map_err(at)?;
+        model.rope = rope::read(&model).map_err(at)?;
+        let weights = Weights::plan(&gguf, architecture, &model, dtype, quantized).map_err(at)?;
         let mut files = tokenizer::files(&gguf, &model).map_err(at)?;
         let ids = tokenizer::ids(&gguf).map_err(at)?;
-        let config = config(&model, &weights, &ids).map_err(at)?;
+        let config = config(architecture, &model, &weights, &ids).map_err(at)?;
         files.push(("generation_config.json", ids));
         Ok(Import { source: self, weights, config, files })
     }
 
-    /// Lets what was read leave memory; it is read again should it be asked for again.
-    fn forget(&self) {
-        // SAFETY: nobody writes to the map, so that what is forgotten is what the file holds. That
-        // it may fail to leave memory does no harm.
+    /// Releases the pages of the map that were read; they are read from disk again when needed.
+    fn release(&self) {
+        // SAFETY: the map is never written, so that released pages equal the file. A failure is
+        // harmless.
         let _ = unsafe { self.bytes.unchecked_advise(UncheckedAdvice::DontNeed) };
     }
 
-    /// Errors if the model is in several files, of which this is one.
-    fn whole(&self, gguf: &Gguf) -> mlxk_core::Result<()> {
+    /// Checks that the file is not one of several into which a model was split.
+    fn check_single_file(&self, gguf: &Gguf) -> mlxk_core::Result<()> {
         let count: usize =
             gguf.find("split.count").map_err(|what| invalid(&self.path, what))?.unwrap_or(1);
         if count <= 1 {
@@ -79,7 +86,7 @@ impl Source {
     }
 }
 
-/// An import that only needs to be carried out.
+/// Planned import.
 #[derive(Debug)]
 pub struct Import<'a> {
     source: &'a Source,
@@ -89,26 +96,26 @@ pub struct Import<'a> {
 }
 
 impl Import<'_> {
-    /// The tensors that are written.
+    /// Tensors that are written.
     pub fn tensors(&self) -> &[tensors::Entry] {
         &self.weights.entries
     }
 
-    /// The `config.json`.
+    /// Content of config.json.
     pub fn config(&self) -> &Value {
         &self.config
     }
 
-    /// The bytes of all tensors.
+    /// Size of all tensors in bytes.
     pub fn bytes(&self) -> u64 {
         self.weights.entries.iter().filter_map(tensors::Entry::bytes).sum()
     }
 
-    /// Writes the model into the directory `dir`, with a part of a tensor in memory at a time.
+    /// Writes the model into the directory `dir`, with one chunk of a tensor in memory at a time.
     ///
     /// # Errors
-    /// If the disk fails, a weight does not fit its type, the file has changed since it was opened, or
-    /// `progress` wants to stop.
+    /// If a write fails, a weight does not fit its type, the file has changed since it was opened,
+    /// or `progress` returns an error.
     pub fn write(
         &self,
         dir: &Path,
@@ -119,12 +126,12 @@ impl Import<'_> {
         progress(Progress::Due(self.bytes()))?;
         tensors::stream(dir, &self.weights.entries, tensors::SHARD, |entry, out| {
             progress(Progress::Read(bytes(entry)))?;
-            self.weights.parts(entry).try_for_each(|rows| {
-                // Before it is read, which would kill the process if the file was cut short.
+            self.weights.chunks(entry).try_for_each(|rows| {
+                // Checked first, since a read from a truncated file would kill the process.
                 source.stamp.check()?;
-                source.forget();
-                let part = self.weights.bytes(entry, rows);
-                out(&part.map_err(|what| invalid(&source.path, what))?)
+                source.release();
+                let bytes = self.weights.bytes(entry, rows);
+                out(&bytes.map_err(|what| invalid(&source.path, what))?)
             })
         })?;
         source.stamp.check()?;
@@ -137,8 +144,14 @@ impl Import<'_> {
     }
 }
 
-fn config(model: &Model, weights: &Weights, ids: &Value) -> Result<Value, String> {
-    let mut config = (model.architecture.config)(model)?;
+/// The complete config.json: that of the architecture, with types, token ids and quantization.
+fn config(
+    architecture: &Architecture,
+    model: &Model,
+    weights: &Weights,
+    ids: &Value,
+) -> Result<Value, String> {
+    let mut config = (architecture.config)(model)?;
     config["torch_dtype"] = weights.float.torch().into();
     for key in ["bos_token_id", "eos_token_id", "pad_token_id"] {
         if let Some(id) = ids.get(key) {

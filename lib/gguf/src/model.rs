@@ -1,51 +1,77 @@
-//! A model in a GGUF file: its architecture, its dimensions, and what its metadata says.
+//! Metadata of a model in a GGUF file: dimensions, typed access to keys, and common config.json
+//! fields.
 
 use serde_json::{Value, json};
 
-use crate::architecture::{self, Architecture};
 use crate::read::{Gguf, Tensor};
-use crate::rope::{self, Rope};
-use crate::value::Get;
+use crate::value::FromValue;
 
-/// More than any model has; a larger number in a file is a mistake or an attack.
-const MOST_LAYERS: usize = 10_000;
+/// Most layers that a file may claim; larger numbers are damage or an attack.
+const MAX_LAYERS: usize = 10_000;
 
-/// A model's architecture and dimensions.
+/// Largest integer of the metadata, so that no product of dimensions overflows.
+const MAX_INTEGER: usize = 1 << 28;
+
+/// Traits of an architecture that reading its metadata depends on.
+#[derive(Clone, Copy, Debug)]
+pub struct Traits {
+    /// Prefix of the architecture's metadata keys.
+    pub prefix: &'static str,
+    /// True if config.json has a field for heads that rotate only in part.
+    pub partial_rotary: bool,
+    /// True if the tensor of rope frequency factors holds those of Llama 3's scaling.
+    pub llama3_factors: bool,
+}
+
+/// Rotary position embedding (RoPE) of a model.
+#[derive(Debug, Default)]
+pub struct Rope {
+    /// Base of the frequencies (`rope_theta`).
+    pub theta: f64,
+    /// Elements of a head that rotate.
+    pub rotated: usize,
+    /// Value of `rope_scaling` in config.json.
+    pub scaling: Option<Value>,
+}
+
+/// Dimensions and metadata of a model.
 #[derive(Debug)]
 pub struct Model<'g, 'a> {
-    /// What it is built like.
-    pub architecture: &'static Architecture,
-    /// The number of layers, without those that predict further tokens.
+    /// Traits of the architecture.
+    pub traits: Traits,
+    /// Number of layers, without multi-token prediction layers.
     pub layers: usize,
-    /// Those.
-    pub further: usize,
-    /// The width of what goes from layer to layer.
+    /// Number of multi-token prediction layers.
+    pub mtp_layers: usize,
+    /// Width of the hidden state.
     pub hidden: usize,
-    /// The heads of queries, 0 if there are none.
+    /// Number of query heads; 0 without attention.
     pub heads: usize,
-    /// The heads of keys and values in the layer that has most.
+    /// Number of key/value heads, in the layer that has most.
     pub kv_heads: usize,
-    /// The elements of a head.
+    /// Elements of a head.
     pub head: usize,
-    /// The rows of the embedding.
+    /// Number of rows of the embedding.
     pub vocabulary: usize,
-    /// The longest context, in tokens.
+    /// Longest context in tokens; 0 if unknown.
     pub context: usize,
-    /// Rotary positions.
+    /// Rotary position embedding; [`Model::read`] leaves it empty, `rope::read` reads it.
     pub rope: Rope,
     gguf: &'g Gguf<'a>,
 }
 
 impl<'g, 'a> Model<'g, 'a> {
-    /// Reads the dimensions out of the metadata.
-    pub fn read(gguf: &'g Gguf<'a>) -> Result<Model<'g, 'a>, String> {
-        let architecture = architecture::of(gguf)?;
+    /// Reads the dimensions from the metadata.
+    ///
+    /// # Errors
+    /// A phrase, if a dimension is missing or impossible, or a layer has no tensors.
+    pub fn read(gguf: &'g Gguf<'a>, traits: Traits) -> Result<Model<'g, 'a>, String> {
         let embedding = gguf.tensors.iter().find(|tensor| tensor.name == "token_embd.weight");
         let embedding = embedding.ok_or("the tensor \"token_embd.weight\" is missing")?;
         let mut model = Model {
-            architecture,
+            traits,
             layers: 0,
-            further: 0,
+            mtp_layers: 0,
             hidden: 0,
             heads: 0,
             kv_heads: 0,
@@ -57,14 +83,13 @@ impl<'g, 'a> Model<'g, 'a> {
         };
         model.hidden = model.need_size("embedding_length")?;
         model.context = model.size("context_length")?.unwrap_or(0);
-        model.heads = model.most("attention.head_count")?.unwrap_or(0);
-        model.kv_heads = model.most("attention.head_count_kv")?.unwrap_or(model.heads);
+        model.heads = model.max("attention.head_count")?.unwrap_or(0);
+        model.kv_heads = model.max("attention.head_count_kv")?.unwrap_or(model.heads);
         let even = model.hidden.checked_div(model.heads).unwrap_or(0);
         model.head = model.size("attention.key_length")?.unwrap_or(even);
         model.check()?;
-        model.further = model.whole("nextn_predict_layers")?.unwrap_or(0);
+        model.mtp_layers = model.integer("nextn_predict_layers")?.unwrap_or(0);
         model.layers = model.count_layers()?;
-        model.rope = rope::read(&model)?;
         Ok(model)
     }
 
@@ -80,9 +105,9 @@ impl<'g, 'a> Model<'g, 'a> {
     fn count_layers(&self) -> Result<usize, String> {
         let all = self.need_size("block_count")?;
         let layers =
-            all.checked_sub(self.further).filter(|layers| (1..=MOST_LAYERS).contains(layers));
+            all.checked_sub(self.mtp_layers).filter(|layers| (1..=MAX_LAYERS).contains(layers));
         let layers = layers.ok_or_else(|| format!("{all} layers are impossible"))?;
-        // The file decides how much is done for each layer, so it has to have it.
+        // Work per layer must be bounded by what the file holds.
         let absent = (0..layers).find(|layer| !self.has_layer(*layer));
         match absent {
             Some(layer) => {
@@ -97,74 +122,76 @@ impl<'g, 'a> Model<'g, 'a> {
         self.gguf.tensors.iter().any(|tensor| tensor.name.starts_with(&prefix))
     }
 
-    /// The metadata `key` of the architecture.
-    pub fn find<T: Get<'g, 'a>>(&self, key: &str) -> Result<Option<T>, String> {
+    /// Value of the architecture's metadata `key`; an error if it has another type.
+    pub fn find<T: FromValue<'g, 'a>>(&self, key: &str) -> Result<Option<T>, String> {
         self.gguf.find(&self.key(key))
     }
 
-    /// The same where it cannot be missing.
-    pub fn need<T: Get<'g, 'a>>(&self, key: &str) -> Result<T, String> {
+    /// Value of the architecture's metadata `key`; an error if it is missing.
+    pub fn need<T: FromValue<'g, 'a>>(&self, key: &str) -> Result<T, String> {
         self.gguf.need(&self.key(key))
     }
 
-    /// The full name of the metadata `key`.
+    /// Full name of the architecture's metadata `key`.
     pub fn key(&self, key: &str) -> String {
-        format!("{}.{key}", self.architecture.gguf)
+        format!("{}.{key}", self.traits.prefix)
     }
 
-    /// A whole number that no product can overflow with; zero is one.
-    pub fn whole(&self, key: &str) -> Result<Option<usize>, String> {
+    /// Integer `key`, at most 2^28; it may be zero.
+    pub fn integer(&self, key: &str) -> Result<Option<usize>, String> {
         match self.find(key)? {
-            Some(size) if size > 1 << 28 => Err(format!("impossible `{}`: {size}", self.key(key))),
+            Some(size) if size > MAX_INTEGER => {
+                Err(format!("impossible `{}`: {size}", self.key(key)))
+            }
             size => Ok(size),
         }
     }
 
-    /// A dimension: neither zero nor so large that products with others could overflow.
+    /// Dimension `key`: an integer from 1 to 2^28.
     pub fn size(&self, key: &str) -> Result<Option<usize>, String> {
-        match self.whole(key)? {
+        match self.integer(key)? {
             Some(0) => Err(format!("impossible `{}`: 0", self.key(key))),
             size => Ok(size),
         }
     }
 
-    /// The same where it cannot be missing.
+    /// Dimension `key`; an error if it is missing.
     pub fn need_size(&self, key: &str) -> Result<usize, String> {
         self.size(key)?.ok_or_else(|| format!("the metadata `{}` is missing", self.key(key)))
     }
 
-    /// A number for each layer, or the one for all.
-    pub fn each(&self, key: &str) -> Result<Option<Vec<usize>>, String> {
+    /// Integers `key`: one for each layer, or one for all.
+    pub fn per_layer(&self, key: &str) -> Result<Option<Vec<usize>>, String> {
         let full = self.key(key);
-        if let Ok(one) = self.whole(key) {
+        if let Ok(one) = self.integer(key) {
             return Ok(one.map(|one| vec![one]));
         }
         let impossible = |n: &i64| format!("impossible `{full}`: {n}");
         let list: Option<&[i64]> = self.gguf.find(&full)?;
         let checked = |n: &i64| match usize::try_from(*n) {
-            Ok(size) if size <= 1 << 28 => Ok(size),
+            Ok(size) if size <= MAX_INTEGER => Ok(size),
             _ => Err(impossible(n)),
         };
         list.map(|list| list.iter().map(checked).collect()).transpose()
     }
 
-    /// The largest number of [`each`](Self::each).
-    pub fn most(&self, key: &str) -> Result<Option<usize>, String> {
-        Ok(self.each(key)?.and_then(|list| list.into_iter().max()))
+    /// Largest of the integers `key`.
+    pub fn max(&self, key: &str) -> Result<Option<usize>, String> {
+        Ok(self.per_layer(key)?.and_then(|list| list.into_iter().max()))
     }
 
-    /// A truth value for each layer.
+    /// Flags `key`, one for each layer.
     pub fn flags(&self, key: &str) -> Result<Option<Vec<bool>>, String> {
         let list: Option<&[i64]> = self.find(key)?;
         Ok(list.map(|list| list.iter().take(self.layers).map(|flag| *flag != 0).collect()))
     }
 
-    /// The tensor `name`.
+    /// Tensor `name` of the file.
     pub fn tensor(&self, name: &str) -> Option<&'g Tensor<'a>> {
         self.gguf.tensors.iter().find(|tensor| tensor.name == name)
     }
 
-    /// Whether the layer `layer` has a tensor `name`, with its field or without.
+    /// True if layer `layer` has a tensor `name` or `name.weight`.
     pub fn has(&self, layer: usize, name: &str) -> bool {
         let prefix = format!("blk.{layer}.{name}");
         let rest = |tensor: &Tensor| {
@@ -176,22 +203,22 @@ impl<'g, 'a> Model<'g, 'a> {
         self.gguf.tensors.iter().any(rest)
     }
 
-    /// Whether some layer has a tensor of this name.
-    pub fn any(&self, name: &str) -> bool {
+    /// True if any layer has a tensor `name` or `name.weight`.
+    pub fn any_has(&self, name: &str) -> bool {
         (0..self.layers).any(|layer| self.has(layer, name))
     }
 
-    /// The layers that have a tensor of this name.
-    pub fn with(&self, name: &str) -> Vec<bool> {
+    /// For each layer, true if it has a tensor `name` or `name.weight`.
+    pub fn layers_with(&self, name: &str) -> Vec<bool> {
         (0..self.layers).map(|layer| self.has(layer, name)).collect()
     }
 
-    /// True if the embedding is also the output matrix.
+    /// True if the output matrix is the embedding (`tie_word_embeddings`).
     pub fn tied(&self) -> bool {
         self.tensor("output.weight").is_none()
     }
 
-    /// The epsilon of norms.
+    /// Epsilon of the norms: that of RMS norms, else that of layer norms.
     pub fn epsilon(&self) -> Result<f64, String> {
         match self.find("attention.layer_norm_rms_epsilon")? {
             Some(epsilon) => Ok(epsilon),
@@ -202,15 +229,15 @@ impl<'g, 'a> Model<'g, 'a> {
         }
     }
 
-    /// The epsilon of norms that take the mean away, where a file states others too.
-    pub fn epsilon_of_layers(&self) -> Result<f64, String> {
+    /// Epsilon of layer norms, else that of RMS norms.
+    pub fn layer_norm_epsilon(&self) -> Result<f64, String> {
         match self.find("attention.layer_norm_epsilon")? {
             Some(epsilon) => Ok(epsilon),
             None => self.epsilon(),
         }
     }
 
-    /// The rows of the tensor `name`.
+    /// Number of rows of the tensor `name`.
     pub fn rows(&self, name: &str) -> Result<usize, String> {
         let tensor = self.tensor(name);
         tensor
@@ -218,16 +245,17 @@ impl<'g, 'a> Model<'g, 'a> {
             .ok_or_else(|| format!("the tensor {name:?} is missing"))
     }
 
-    /// The file.
+    /// File that the model was read from.
     pub fn gguf(&self) -> &'g Gguf<'a> {
         self.gguf
     }
 
-    /// What most architectures have in config.json, and the fields `own`, which come first.
-    pub fn config(&self, mlx: &str, class: &str, own: Value) -> Result<Value, String> {
+    /// The config.json with the fields that most architectures have, and the fields `own`, which
+    /// take precedence; a null in `own` removes a field.
+    pub fn config(&self, model_type: &str, class: &str, own: Value) -> Result<Value, String> {
         let mut config = json!({
             "architectures": [class],
-            "model_type": mlx,
+            "model_type": model_type,
             "vocab_size": self.vocabulary,
             "hidden_size": self.hidden,
             "num_hidden_layers": self.layers,
@@ -237,7 +265,7 @@ impl<'g, 'a> Model<'g, 'a> {
         });
         let epsilon = self.epsilon()?;
         config["rms_norm_eps"] = epsilon.into();
-        if let Some(inner) = self.most("feed_forward_length")?.filter(|inner| *inner > 0) {
+        if let Some(inner) = self.max("feed_forward_length")?.filter(|inner| *inner > 0) {
             config["intermediate_size"] = inner.into();
         }
         if self.heads > 0 {
@@ -246,24 +274,46 @@ impl<'g, 'a> Model<'g, 'a> {
             config["head_dim"] = self.head.into();
             config["attention_bias"] = self.has(0, "attn_q.bias").into();
             config["mlp_bias"] = self.has(0, "ffn_up.bias").into();
-            self.rope.tell(self, &mut config)?;
+            self.add_rope(&mut config)?;
         }
         merge(&mut config, own);
         Ok(config)
     }
 
-    /// The experts of a layer, and how many are used for a token.
+    /// Share of each head that rotates (`partial_rotary_factor`).
+    pub fn rotary_factor(&self) -> f64 {
+        self.rope.rotated as f64 / self.head as f64
+    }
+
+    /// Adds the fields of rotary positions to `config`; an error if heads rotate only in part and
+    /// the architecture has no field for that.
+    fn add_rope(&self, config: &mut Value) -> Result<(), String> {
+        config["rope_theta"] = self.rope.theta.into();
+        if let Some(scaling) = &self.rope.scaling {
+            config["rope_scaling"] = scaling.clone();
+        }
+        if self.rope.rotated != self.head {
+            if !self.traits.partial_rotary {
+                let (key, rotated) = (self.key("rope.dimension_count"), self.rope.rotated);
+                return Err(format!("`{key}` is {rotated}, but heads have {}", self.head));
+            }
+            config["partial_rotary_factor"] = self.rotary_factor().into();
+        }
+        Ok(())
+    }
+
+    /// Number of experts in a layer, and number of them used per token.
     pub fn experts(&self) -> Result<(usize, usize), String> {
         Ok((self.need_size("expert_count")?, self.need_size("expert_used_count")?))
     }
 
-    /// True if the layers have experts.
+    /// True if the model is a mixture of experts.
     pub fn is_mixture(&self) -> Result<bool, String> {
-        Ok(self.whole("expert_count")?.is_some_and(|count| count > 0))
+        Ok(self.integer("expert_count")?.is_some_and(|count| count > 0))
     }
 }
 
-/// Puts the fields of `own` into `config`; null takes one away.
+/// Sets the fields of `own` in `config`; a null removes a field.
 fn merge(config: &mut Value, own: Value) {
     let (Value::Object(config), Value::Object(own)) = (config, own) else { return };
     for (name, value) in own {

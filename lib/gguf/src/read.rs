@@ -1,58 +1,60 @@
-//! Reading a GGUF file: metadata and a table of tensors, all checked against the bytes there are.
+//! Parser of GGUF files: metadata and the tensor table, checked against the size of the file.
 //!
 //! Format: <https://github.com/ggml-org/ggml/blob/master/docs/gguf.md>, versions 2 and 3,
-//! little-endian. Every count and length comes from an untrusted file: none is believed before it
-//! was compared with what is left of the file, and memory grows with the file alone.
+//! little-endian. Every count and length is untrusted: it is compared with the rest of the file
+//! before use, so that memory use is bounded by the size of the file.
 
 use std::collections::{BTreeMap, HashSet};
 
 use crate::dtype::Type;
-use crate::value::{Array, Get, Value};
+use crate::value::{Array, FromValue, Value, shortest};
 
-/// The longest name of a tensor or of metadata, in bytes: twice what llama.cpp allows a tensor.
+/// Longest name of a tensor or metadata key, in bytes: twice llama.cpp's limit for tensors.
 const MAX_NAME: usize = 128;
 
-/// The elements of a list at most; the largest vocabularies have half a million.
+/// Most elements of an array; the largest vocabularies have half a million.
 const MAX_LIST: u64 = 1 << 24;
 
-/// The metadata keys, and the tensors, at most.
+/// Most metadata keys, and most tensors.
 const MAX_ENTRIES: u64 = 1 << 20;
 
-/// A file's content, borrowed from its bytes.
+/// Parsed GGUF file, borrowed from its bytes.
 #[derive(Debug)]
 pub struct Gguf<'a> {
-    /// The metadata.
+    /// Metadata by key.
     pub metadata: BTreeMap<&'a str, Value<'a>>,
-    /// The tensors in the order of the file; names are unique and no two share bytes.
+    /// Tensors in file order; names are unique, and no two tensors share bytes.
     pub tensors: Vec<Tensor<'a>>,
 }
 
-/// A tensor.
+/// Tensor of a GGUF file.
 #[derive(Clone, Debug)]
 pub struct Tensor<'a> {
-    /// Its name, such as `blk.0.attn_q.weight`.
+    /// Name, such as `blk.0.attn_q.weight`.
     pub name: &'a str,
-    /// The type of its weights.
+    /// Type of the weights.
     pub dtype: Type,
-    /// Its dimensions, rows first (GGUF writes them the other way round); none is zero.
+    /// Dimensions, rows first (the reverse of GGUF's order); none is zero.
     pub shape: Vec<usize>,
-    /// Its bytes: as many as type and shape need.
+    /// Data, of the length that type and shape need.
     pub data: &'a [u8],
 }
 
 impl Tensor<'_> {
-    /// The length of its last dimension.
+    /// Length of the last dimension.
     pub fn columns(&self) -> usize {
         self.shape.last().copied().unwrap_or(1)
     }
 }
 
 impl<'a> Gguf<'a> {
-    /// Reads a whole file. The error says what is wrong, where and by how much; it does not name
-    /// the file.
+    /// Parses the bytes of a whole file.
+    ///
+    /// # Errors
+    /// A phrase that says what is wrong and where, without the name of the file.
     pub fn parse(bytes: &'a [u8]) -> Result<Gguf<'a>, String> {
         let mut cursor = Cursor { bytes, at: 0 };
-        let (tensors, keys) = preamble(&mut cursor)?;
+        let (tensors, keys) = read_header(&mut cursor)?;
         let mut metadata = BTreeMap::new();
         for number in 0..keys {
             let key = cursor.name(&format!("metadata key {number}"))?;
@@ -63,25 +65,25 @@ impl<'a> Gguf<'a> {
             }
         }
         let table = (0..tensors)
-            .map(|number| Place::read(&mut cursor, number))
+            .map(|number| TensorInfo::read(&mut cursor, number))
             .collect::<Result<Vec<_>, _>>()?;
         let mut gguf = Gguf { metadata, tensors: Vec::new() };
         let alignment = gguf.alignment()?;
-        gguf.tensors = lay_out(table, bytes, cursor.at.next_multiple_of(alignment), alignment)?;
+        gguf.tensors = locate(table, bytes, cursor.at.next_multiple_of(alignment), alignment)?;
         Ok(gguf)
     }
 
-    /// The metadata `key`, if it is there; the error says that it is of another type.
-    pub fn find<'g, T: Get<'g, 'a>>(&'g self, key: &str) -> Result<Option<T>, String> {
+    /// Value of the metadata `key`, or `None`; an error if it has another type.
+    pub fn find<'g, T: FromValue<'g, 'a>>(&'g self, key: &str) -> Result<Option<T>, String> {
         let Some(value) = self.metadata.get(key) else {
             return Ok(None);
         };
-        let wrong = || format!("the metadata `{key}` is {}, not {}", value.kind(), T::WANTED);
-        T::get(value).map(Some).ok_or_else(wrong)
+        let wrong = || format!("the metadata `{key}` is {}, not {}", value.kind(), T::EXPECTED);
+        T::from_value(value).map(Some).ok_or_else(wrong)
     }
 
-    /// The metadata `key`.
-    pub fn need<'g, T: Get<'g, 'a>>(&'g self, key: &str) -> Result<T, String> {
+    /// Value of the metadata `key`; an error if it is missing or has another type.
+    pub fn need<'g, T: FromValue<'g, 'a>>(&'g self, key: &str) -> Result<T, String> {
         self.find(key)?.ok_or_else(|| format!("the metadata `{key}` is missing"))
     }
 
@@ -94,8 +96,8 @@ impl<'a> Gguf<'a> {
     }
 }
 
-/// The counts of tensors and of metadata keys, after the magic number and the version.
-fn preamble(cursor: &mut Cursor) -> Result<(u64, u64), String> {
+/// Reads magic number and version; returns the numbers of tensors and of metadata keys.
+fn read_header(cursor: &mut Cursor) -> Result<(u64, u64), String> {
     if !cursor.bytes.starts_with(b"GGUF") {
         return Err("not a GGUF file: it does not begin with `GGUF`".into());
     }
@@ -108,7 +110,7 @@ fn preamble(cursor: &mut Cursor) -> Result<(u64, u64), String> {
     let tensors = cursor.u64("the count of tensors")?;
     let keys = cursor.u64("the count of metadata keys")?;
     for (what, count) in [("tensors", tensors), ("metadata keys", keys)] {
-        // An entry takes 13 bytes at least: a length, a type and a value, or dimensions.
+        // An entry has at least 13 bytes: a length, a type, and a value or dimensions.
         let room = (cursor.bytes.len() as u64 / 13).min(MAX_ENTRIES);
         if count > room {
             let size = cursor.bytes.len();
@@ -118,8 +120,8 @@ fn preamble(cursor: &mut Cursor) -> Result<(u64, u64), String> {
     Ok((tensors, keys))
 }
 
-/// An entry of the table of tensors.
-struct Place<'a> {
+/// Entry of the tensor table.
+struct TensorInfo<'a> {
     name: &'a str,
     dtype: Type,
     shape: Vec<usize>,
@@ -127,8 +129,8 @@ struct Place<'a> {
     size: usize,
 }
 
-impl<'a> Place<'a> {
-    fn read(cursor: &mut Cursor<'a>, number: u64) -> Result<Place<'a>, String> {
+impl<'a> TensorInfo<'a> {
+    fn read(cursor: &mut Cursor<'a>, number: u64) -> Result<TensorInfo<'a>, String> {
         let name = cursor.name(&format!("the name of tensor {number}"))?;
         let at = |what: String| format!("tensor {name:?} {what}");
         let rank = cursor.u32(&at("has no rank".into()))?;
@@ -145,20 +147,20 @@ impl<'a> Place<'a> {
         let offset = cursor.u64(&at("has no offset".into()))?;
         let impossible = || at(format!("has an impossible size: {} {shape:?}", dtype.name()));
         let size = size(dtype, &shape).ok_or_else(impossible)?;
-        Ok(Place { name, dtype, shape, offset, size })
+        Ok(TensorInfo { name, dtype, shape, offset, size })
     }
 }
 
-/// The bytes of a tensor; none if they overflow, are none, or its rows are no whole blocks.
+/// Size of a tensor in bytes; `None` if it is zero or overflows, or rows are not whole blocks.
 fn size(dtype: Type, shape: &[usize]) -> Option<usize> {
     let weights = shape.iter().try_fold(1usize, |n, &dimension| n.checked_mul(dimension))?;
     let whole = weights > 0 && shape.last()? % dtype.block() == 0;
     whole.then_some(weights / dtype.block())?.checked_mul(dtype.bytes())
 }
 
-/// Takes each tensor's bytes out of the file; `start` is where the data begins.
-fn lay_out<'a>(
-    table: Vec<Place<'a>>,
+/// Tensors of the table with their data; `start` is the offset of the data section.
+fn locate<'a>(
+    table: Vec<TensorInfo<'a>>,
     bytes: &'a [u8],
     start: usize,
     alignment: usize,
@@ -166,7 +168,7 @@ fn lay_out<'a>(
     let mut names = HashSet::new();
     let mut ranges = Vec::new();
     let mut tensors = Vec::new();
-    for Place { name, dtype, shape, offset, size } in table {
+    for TensorInfo { name, dtype, shape, offset, size } in table {
         let at = |what: String| format!("tensor {name:?} {what}");
         if !names.insert(name) {
             return Err(at("is there twice".into()));
@@ -193,7 +195,7 @@ fn lay_out<'a>(
     }
 }
 
-/// A place in the file, moved on by each read; `what` names in errors what was being read.
+/// Read position in the file; the `what` of its methods names the value in errors.
 struct Cursor<'a> {
     bytes: &'a [u8],
     at: usize,
@@ -236,7 +238,7 @@ impl<'a> Cursor<'a> {
             .map_err(|e| format!("{what}: not UTF-8 text, at byte {}", at + e.valid_up_to()))
     }
 
-    /// A text that is short enough to be quoted.
+    /// String of at most [`MAX_NAME`] bytes.
     fn name(&mut self, what: &str) -> Result<&'a str, String> {
         let name = self.text(what)?;
         match name.len() {
@@ -313,9 +315,4 @@ impl<'a> Array<'a> {
         }
         Ok(())
     }
-}
-
-/// The f64 of the shortest decimal that means this f32.
-fn shortest(x: f32) -> f64 {
-    x.to_string().parse().unwrap_or(f64::from(x))
 }

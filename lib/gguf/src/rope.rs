@@ -1,4 +1,4 @@
-//! Rotary positions: the base, and how frequencies are stretched for a longer context.
+//! Rotary position embedding: base, rotated elements and frequency scaling from the metadata.
 
 use std::f64::consts::TAU;
 
@@ -6,63 +6,37 @@ use serde_json::{Value, json};
 
 use crate::dequant::dequantize;
 use crate::dtype::Type;
-use crate::model::Model;
+use crate::model::{Model, Rope};
 
-/// The tensor that holds a factor per frequency.
+/// Tensor with a factor for each frequency.
 const FACTORS: &str = "rope_freqs.weight";
 
-/// What a file says about rotary positions.
-#[derive(Debug, Default)]
-pub struct Rope {
-    /// The base of frequencies.
-    pub theta: f64,
-    /// The elements of a head that rotate.
-    pub rotated: usize,
-    /// How frequencies are stretched, as config.json says it.
-    pub scaling: Option<Value>,
-}
-
-impl Rope {
-    /// Says it in config.json. Errors if only a part of each head rotates, but the architecture has
-    /// no field for that.
-    pub fn tell(&self, model: &Model, config: &mut Value) -> Result<(), String> {
-        config["rope_theta"] = self.theta.into();
-        if let Some(scaling) = &self.scaling {
-            config["rope_scaling"] = scaling.clone();
-        }
-        if self.rotated != model.head {
-            if !model.architecture.partial {
-                let key = model.key("rope.dimension_count");
-                return Err(format!("`{key}` is {}, but heads have {}", self.rotated, model.head));
-            }
-            config["partial_rotary_factor"] = (self.rotated as f64 / model.head as f64).into();
-        }
-        Ok(())
-    }
-}
-
-/// What the file says.
+/// Reads the rotary position embedding of `model`.
+///
+/// # Errors
+/// A phrase, if the scaling is unknown or its factors are not Llama 3's.
 pub fn read(model: &Model) -> Result<Rope, String> {
     let theta = model.find("rope.freq_base")?.unwrap_or(10000.0);
     let rotated = model.size("rope.dimension_count")?.unwrap_or(model.head);
-    let scaling = match model.architecture.factors {
+    let scaling = match model.traits.llama3_factors {
         true => match factors(model, FACTORS, rotated)? {
-            Some(factors) => Some(llama3(&factors, theta)?),
-            None => stretch(model)?,
+            Some(factors) => Some(fit_llama3(&factors, theta)?),
+            None => scaling(model)?,
         },
-        false => stretch(model)?,
+        false => scaling(model)?,
     };
     Ok(Rope { theta, rotated, scaling })
 }
 
-fn stretch(model: &Model) -> Result<Option<Value>, String> {
+/// Value of `rope_scaling` according to the metadata.
+fn scaling(model: &Model) -> Result<Option<Value>, String> {
     let kind = model.find::<&str>("rope.scaling.type")?.unwrap_or("none");
     let factor: Option<f64> = model.find("rope.scaling.factor")?;
     Ok(match (kind, factor) {
         ("none", _) | (_, Some(1.0)) => None,
         ("linear", Some(factor)) => Some(json!({ "rope_type": "linear", "factor": factor })),
         ("yarn", Some(factor)) => Some(yarn(model, factor)?),
-        // Its factors are tensors.
+        // The factors of longrope are tensors, which the architectures read.
         ("longrope", _) => None,
         (kind, None) => {
             return Err(format!("{kind} scaling without `{}`", model.key("rope.scaling.factor")));
@@ -86,7 +60,7 @@ fn yarn(model: &Model, factor: f64) -> Result<Value, String> {
     Ok(scaling)
 }
 
-/// The numbers of the tensor `name`, one for each two of `rotated` elements.
+/// Elements of the F32 tensor `name`, which must have one for each two of `rotated`.
 pub fn factors(model: &Model, name: &str, rotated: usize) -> Result<Option<Vec<f32>>, String> {
     let Some(tensor) = model.tensor(name) else {
         return Ok(None);
@@ -100,25 +74,26 @@ pub fn factors(model: &Model, name: &str, rotated: usize) -> Result<Option<Vec<f
     Ok(Some(factors))
 }
 
-/// The part of a head that rotates if the file stretches the rest without bound, as Gemma 4 does.
-pub fn proportion(model: &Model) -> Result<Option<f64>, String> {
+/// Share of frequencies with a finite factor (below 1e20), where the tensor of factors exists;
+/// Gemma 4 disables the others with huge factors.
+pub fn finite_share(model: &Model) -> Result<Option<f64>, String> {
     let factors = factors(model, FACTORS, model.rope.rotated)?;
-    let part = |factors: Vec<f32>| {
-        let moving = factors.iter().filter(|factor| **factor < 1e20).count();
-        moving as f64 / factors.len() as f64
+    let share = |factors: Vec<f32>| {
+        let finite = factors.iter().filter(|factor| **factor < 1e20).count();
+        finite as f64 / factors.len() as f64
     };
-    Ok(factors.map(part))
+    Ok(factors.map(share))
 }
 
-/// The parameters of which these factors came.
+/// Parameters of Llama 3's scaling that result in `factors`.
 ///
-/// Llama 3's scaling leaves short waves alone, stretches long ones by one factor, and blends
-/// between `original / 4` and `original` positions; the file keeps only the outcome.
-fn llama3(factors: &[f32], theta: f64) -> Result<Value, String> {
+/// The scaling keeps short wavelengths, stretches long ones by `factor`, and interpolates between
+/// `original / 4` and `original` positions; the file keeps only the resulting factors.
+fn fit_llama3(factors: &[f32], theta: f64) -> Result<Value, String> {
     let factor = f64::from(factors.iter().copied().fold(0.0, f32::max));
     let originals = (3..=20).map(|power| 1usize << power);
     let fits = |original: &usize| {
-        let expected = stretched(factors.len(), theta, factor, *original as f64);
+        let expected = llama3_factors(factors.len(), theta, factor, *original as f64);
         let close = |(a, b): (&f32, f64)| (f64::from(*a) - b).abs() <= 1e-3 * b;
         factors.iter().zip(expected).all(close)
     };
@@ -135,8 +110,13 @@ fn llama3(factors: &[f32], theta: f64) -> Result<Value, String> {
     }))
 }
 
-/// The factors of the frequencies `theta ^ (-i / count)`.
-fn stretched(count: usize, theta: f64, factor: f64, original: f64) -> impl Iterator<Item = f64> {
+/// Factors of Llama 3's scaling for the frequencies `theta ^ (-i / count)`.
+fn llama3_factors(
+    count: usize,
+    theta: f64,
+    factor: f64,
+    original: f64,
+) -> impl Iterator<Item = f64> {
     (0..count).map(move |i| {
         let wave = TAU * theta.powf(i as f64 / count as f64);
         match original / wave {
@@ -155,13 +135,13 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_parameters_are_found_again() {
+    fn llama3_parameters_are_recovered() {
         for (count, theta, factor, original) in
             [(64, 500000.0, 32.0, 8192), (16, 10000.0, 8.0, 64), (32, 500000.0, 8.0, 4096)]
         {
             let factors: Vec<_> =
-                stretched(count, theta, factor, original as f64).map(|x| x as f32).collect();
-            let scaling = llama3(&factors, theta).unwrap();
+                llama3_factors(count, theta, factor, original as f64).map(|x| x as f32).collect();
+            let scaling = fit_llama3(&factors, theta).unwrap();
             assert_eq!(scaling["factor"], factor);
             assert_eq!(scaling["original_max_position_embeddings"], original);
         }
@@ -169,6 +149,6 @@ mod tests {
 
     #[test]
     fn other_factors_are_refused() {
-        assert!(llama3(&[1.0, 7.0, 3.0, 8.0], 10000.0).unwrap_err().contains("not Llama 3's"));
+        assert!(fit_llama3(&[1.0, 7.0, 3.0, 8.0], 10000.0).unwrap_err().contains("not Llama 3's"));
     }
 }

@@ -1,33 +1,33 @@
-//! The values of GGUF metadata, borrowed from the file.
+//! Values of GGUF metadata, borrowed from the file.
 
-/// A value of the metadata.
+/// Metadata value.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Value<'a> {
-    /// Any integer type.
+    /// Integer of any width.
     Integer(i128),
-    /// A float; an F32 is the shortest decimal that means it, so that 1e-5 stays 1e-5.
+    /// Float; an F32 is converted by its shortest decimal form, so that 1e-5 stays 1e-5.
     Float(f64),
-    /// A truth value.
+    /// Boolean.
     Bool(bool),
-    /// A text.
+    /// String.
     Str(&'a str),
-    /// A list.
+    /// Array.
     Array(Array<'a>),
 }
 
-/// A list of values of one type.
+/// Array of values of one type.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Array<'a> {
-    /// Integers of any type, and truth values as 0 and 1.
+    /// Integers of any width, and booleans as 0 and 1.
     Integers(Vec<i64>),
-    /// Floats of either type.
+    /// Floats of either width.
     Floats(Vec<f64>),
-    /// Texts.
+    /// Strings.
     Strings(Vec<&'a str>),
 }
 
 impl<'a> Value<'a> {
-    /// What kind of value it is, for messages.
+    /// Kind of the value with its article, for messages.
     pub fn kind(&self) -> &'static str {
         match self {
             Value::Integer(_) => "an integer",
@@ -41,21 +41,21 @@ impl<'a> Value<'a> {
     }
 }
 
-/// A type that a metadata key can be asked for.
-pub trait Get<'g, 'a>: Sized {
-    /// The name of the type in messages, with its article.
-    const WANTED: &'static str;
+/// Type that a metadata value can be read as.
+pub trait FromValue<'g, 'a>: Sized {
+    /// Name of the type with its article, for messages.
+    const EXPECTED: &'static str;
 
-    /// The value as this type, if it is one.
-    fn get(value: &'g Value<'a>) -> Option<Self>;
+    /// The value as this type; `None` if it has another.
+    fn from_value(value: &'g Value<'a>) -> Option<Self>;
 }
 
-macro_rules! get {
+macro_rules! from_value {
     ($type:ty, $wanted:literal, $pattern:pat => $value:expr) => {
-        impl<'g, 'a> Get<'g, 'a> for $type {
-            const WANTED: &'static str = $wanted;
+        impl<'g, 'a> FromValue<'g, 'a> for $type {
+            const EXPECTED: &'static str = $wanted;
 
-            fn get(value: &'g Value<'a>) -> Option<Self> {
+            fn from_value(value: &'g Value<'a>) -> Option<Self> {
                 match value {
                     $pattern => $value,
                     _ => None,
@@ -65,21 +65,26 @@ macro_rules! get {
     };
 }
 
-get!(usize, "a whole number", Value::Integer(n) => (*n).try_into().ok());
-get!(bool, "a bool", Value::Bool(b) => Some(*b));
-get!(&'a str, "a string", Value::Str(text) => Some(text));
-get!(&'g [i64], "a list of integers", Value::Array(Array::Integers(list)) => Some(list));
-get!(&'g [f64], "a list of floats", Value::Array(Array::Floats(list)) => Some(list));
-get!(&'g [&'a str], "a list of strings", Value::Array(Array::Strings(list)) => Some(list));
+from_value!(usize, "a whole number", Value::Integer(n) => (*n).try_into().ok());
+from_value!(bool, "a bool", Value::Bool(b) => Some(*b));
+from_value!(&'a str, "a string", Value::Str(text) => Some(text));
+from_value!(&'g [i64], "a list of integers", Value::Array(Array::Integers(list)) => Some(list));
+from_value!(&'g [f64], "a list of floats", Value::Array(Array::Floats(list)) => Some(list));
+from_value!(&'g [&'a str], "a list of strings", Value::Array(Array::Strings(list)) => Some(list));
 
-impl<'g, 'a> Get<'g, 'a> for f64 {
-    const WANTED: &'static str = "a number";
+impl<'g, 'a> FromValue<'g, 'a> for f64 {
+    const EXPECTED: &'static str = "a number";
 
-    fn get(value: &'g Value<'a>) -> Option<f64> {
+    fn from_value(value: &'g Value<'a>) -> Option<f64> {
         match value {
             Value::Float(x) if x.is_finite() => Some(*x),
             Value::Integer(n) => Some(*n as f64),
             _ => None,
         }
     }
+}
+
+/// Value as an f64 with the same shortest decimal form.
+pub fn shortest(x: f32) -> f64 {
+    x.to_string().parse().unwrap_or(f64::from(x))
 }

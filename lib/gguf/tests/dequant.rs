@@ -1,4 +1,4 @@
-//! Blocks of random bytes, unpacked to the last bit as by the Python package `gguf` 0.19.
+//! Blocks of random bytes, dequantized to the same bits as by the Python package `gguf` 0.19.
 #![allow(clippy::unwrap_used)] // a test fails by panicking
 
 use std::path::Path;
@@ -6,7 +6,7 @@ use std::path::Path;
 use mlxk_gguf::{Type, dequantize};
 
 #[test]
-fn every_type_is_unpacked_as_the_reference_does() {
+fn every_type_is_dequantized_as_by_the_reference() {
     let types = [
         Type::F32,
         Type::F16,
@@ -35,7 +35,7 @@ fn every_type_is_unpacked_as_the_reference_does() {
         Type::TQ2_0,
     ];
     for dtype in types {
-        // Some blocks, then the f32 weights that they hold.
+        // The file has blocks, then their weights in f32.
         let name = format!("tests/data/{}.bin", dtype.name());
         let data = std::fs::read(Path::new(env!("CARGO_MANIFEST_DIR")).join(name)).unwrap();
         let count = data.len() / (dtype.bytes() + 4 * dtype.block());

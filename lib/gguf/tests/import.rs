@@ -1,4 +1,4 @@
-//! What is written: weights to the bit, the configuration, and what is refused.
+//! Imported weights, to the bit, and configurations; files that are refused.
 #![allow(clippy::unwrap_used)] // a test fails by panicking
 
 mod gguf;
@@ -10,14 +10,14 @@ use half::{bf16, f16};
 use mlxk_core::Progress;
 use mlxk_core::tensors::{Dtype, Entry, Header};
 use mlxk_core::{Error, Kind, Places, Result};
-use mlxk_gguf::{Float, Packed, Source, Type, Way, dequantize};
+use mlxk_gguf::{Float, ImportOptions, Quantized, Source, Type, dequantize};
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
-/// A model that was written.
-struct Written(TempDir);
+/// Directory of an imported model.
+struct Imported(TempDir);
 
-impl Written {
+impl Imported {
     fn json(&self, name: &str) -> Value {
         serde_json::from_slice(&fs::read(self.0.path().join(name)).unwrap()).unwrap()
     }
@@ -43,7 +43,7 @@ impl Written {
         out
     }
 
-    /// The weights of a quantised matrix, computed as MLX does.
+    /// Weights of a quantized matrix, dequantized as MLX does.
     fn affine(&self, module: &str, bits: usize) -> Vec<f32> {
         let (_, _, codes) = self.tensor(&format!("{module}.weight"));
         let scales = self.floats(&format!("{module}.scales"));
@@ -57,20 +57,20 @@ impl Written {
     }
 }
 
-fn import(file: &Builder, dtype: Option<Float>) -> Result<Written> {
+fn import(file: &Builder, dtype: Option<Float>) -> Result<Imported> {
     let directory = TempDir::new().unwrap();
     let path = directory.path().join("tiny.gguf");
     fs::write(&path, file.bytes()).unwrap();
     let source = Source::open(&path)?;
-    source.plan(dtype, Packed::Kept)?.write(directory.path(), |_| Ok(()))?;
-    Ok(Written(directory))
+    source.plan(dtype, Quantized::Keep)?.write(directory.path(), |_| Ok(()))?;
+    Ok(Imported(directory))
 }
 
 fn refused(file: Builder) -> String {
     import(&file, None).err().unwrap().message
 }
 
-/// Blocks of changing bytes; each has the f16 `scale`, and its quarter as a minimum.
+/// `count` blocks of varying bytes with the f16 `scale`; Q4_1 also has a quarter of it as minimum.
 fn blocks(dtype: Type, count: usize, scale: f32) -> Vec<u8> {
     let block = |number: usize| {
         let mut block: Vec<u8> = (0..dtype.bytes()).map(|i| (i * 37 + number * 11) as u8).collect();
@@ -83,20 +83,20 @@ fn blocks(dtype: Type, count: usize, scale: f32) -> Vec<u8> {
     (0..count).flat_map(block).collect()
 }
 
-fn unpacked(dtype: Type, blocks: &[u8]) -> Vec<f32> {
+fn dequantized(dtype: Type, blocks: &[u8]) -> Vec<f32> {
     let mut out = vec![0.0; blocks.len() / dtype.bytes() * dtype.block()];
     dequantize(dtype, blocks, &mut out);
     out
 }
 
 #[test]
-fn packed_weights_mean_the_same_after_repacking() {
+fn repacking_keeps_quantized_weights() {
     for (dtype, number, bits) in [(Type::Q4_0, 2, 4), (Type::Q4_1, 3, 4), (Type::Q8_0, 8, 8)] {
         let data = blocks(dtype, 64 * 32 / 32, 0.0123);
         let file = Builder::llama().tensor("blk.0.ffn_up.weight", &[64, 32], number, data.clone());
         let written = import(&file, None).unwrap();
         let got = written.affine("model.layers.0.mlp.up_proj", bits);
-        assert_eq!(got, unpacked(dtype, &data), "{}", dtype.name());
+        assert_eq!(got, dequantized(dtype, &data), "{}", dtype.name());
         let config = written.json("config.json");
         let table = json!({ "group_size": 32, "bits": bits, "mode": "affine" });
         assert_eq!(config["quantization"], table);
@@ -107,18 +107,18 @@ fn packed_weights_mean_the_same_after_repacking() {
 }
 
 #[test]
-fn rows_of_rotary_pairs_are_taken_apart_in_every_part() {
+fn rotary_pairs_are_deinterleaved_in_every_component() {
     let data = blocks(Type::Q4_1, 32, 0.5);
     let file = |architecture| {
         Builder::of(architecture).tensor("blk.0.attn_q.weight", &[32, 32], 3, data.clone())
     };
     let rows = |weights: Vec<f32>| weights.chunks(32).map(<[_]>::to_vec).collect::<Vec<_>>();
-    let before = rows(unpacked(Type::Q4_1, &data));
+    let before = rows(dequantized(Type::Q4_1, &data));
     let after = |architecture| {
         let written = import(&file(architecture), None).unwrap();
         rows(written.affine("model.layers.0.self_attn.q_proj", 4))
     };
-    // Heads of 8 rows: pairs 0 1, 2 3, 4 5, 6 7 become 0 2 4 6, 1 3 5 7.
+    // A head has 8 rows: the pairs 0 1, 2 3, 4 5, 6 7 become the halves 0 2 4 6 and 1 3 5 7.
     let order = [0, 2, 4, 6, 1, 3, 5, 7, 8, 10, 12, 14, 9, 11, 13, 15];
     for (row, from) in order.into_iter().enumerate() {
         assert_eq!(after("llama")[row], before[from], "row {row}");
@@ -127,7 +127,7 @@ fn rows_of_rotary_pairs_are_taken_apart_in_every_part() {
 }
 
 #[test]
-fn plain_rows_and_biases_move_alike() {
+fn rows_and_biases_are_reordered_alike() {
     let bias: Vec<f32> = (0..16).map(|i| i as f32).collect();
     let file = Builder::llama().tensor("blk.0.attn_k.bias", &[16], 0, f32s(&bias));
     let written = import(&file, None).unwrap();
@@ -141,7 +141,7 @@ fn plain_rows_and_biases_move_alike() {
 }
 
 #[test]
-fn plain_matrices_are_kept_and_the_rest_follows() {
+fn float_matrices_are_kept_and_set_the_type_of_vectors() {
     let halves: Vec<u8> = (0..8192).flat_map(|i| bf16::from_f32(i as f32).to_le_bytes()).collect();
     let file = Builder::llama().tensor("token_embd.weight", &[256, 32], 30, halves.clone());
     let written = import(&file, None).unwrap();
@@ -154,11 +154,11 @@ fn plain_matrices_are_kept_and_the_rest_follows() {
 }
 
 #[test]
-fn other_types_are_unpacked_into_the_type_asked_for() {
+fn other_types_are_dequantized_to_the_requested_type() {
     let data = blocks(Type::Q5_0, 64, 0.01);
     let file = Builder::llama().tensor("blk.0.ffn_up.weight", &[64, 32], 6, data.clone());
     let name = "model.layers.0.mlp.up_proj.weight";
-    let expected = unpacked(Type::Q5_0, &data);
+    let expected = dequantized(Type::Q5_0, &data);
     let written = import(&file, Some(Float::F32)).unwrap();
     assert_eq!(written.floats(name), expected);
     let written = import(&file, Some(Float::BF16)).unwrap();
@@ -168,7 +168,7 @@ fn other_types_are_unpacked_into_the_type_asked_for() {
 }
 
 #[test]
-fn layers_of_another_width_are_named_in_the_table() {
+fn modules_with_another_mode_are_listed() {
     let mut file = Builder::llama();
     for name in ["ffn_up", "ffn_gate"] {
         let name = format!("blk.0.{name}.weight");
@@ -183,7 +183,7 @@ fn layers_of_another_width_are_named_in_the_table() {
 }
 
 #[test]
-fn what_the_types_cannot_hold_is_refused() {
+fn numbers_that_do_not_fit_the_type_are_refused() {
     let scale = |scale| {
         let data = blocks(Type::Q8_0, 64, scale);
         import(&Builder::llama().tensor("blk.0.ffn_up.weight", &[64, 32], 8, data), None)
@@ -199,7 +199,7 @@ fn what_the_types_cannot_hold_is_refused() {
 }
 
 #[test]
-fn each_architecture_has_its_own_fields() {
+fn architectures_have_their_own_fields() {
     let norm = |file: Builder, name: &str| file.tensor(name, &[8], 0, f32s(&[1.0; 8]));
     let bare = Builder::of("qwen3");
     let whole = norm(norm(bare, "blk.0.attn_q_norm.weight"), "blk.0.attn_k_norm.weight");
@@ -214,7 +214,7 @@ fn each_architecture_has_its_own_fields() {
 }
 
 #[test]
-fn stretched_positions_come_back() {
+fn rope_scaling_is_recovered() {
     let linear = Builder::llama()
         .set("llama.rope.scaling.type", gguf::string("linear"))
         .set("llama.rope.scaling.factor", float(4.0));
@@ -233,7 +233,7 @@ fn stretched_positions_come_back() {
 }
 
 #[test]
-fn what_no_file_says_is_not_guessed() {
+fn unsupported_architectures_are_refused() {
     assert!(
         refused(Builder::of("bitnet")).contains("\"bitnet\" cannot be imported: it stands for")
     );
@@ -241,7 +241,7 @@ fn what_no_file_says_is_not_guessed() {
 }
 
 #[test]
-fn a_model_that_contradicts_itself_is_refused() {
+fn contradictory_metadata_is_refused() {
     let llama = Builder::llama;
     let extra = llama().tensor("blk.1.attn_q.weight", &[32, 32], 0, vec![0; 4096]);
     assert!(refused(extra).contains("\"blk.1.attn_q.weight\" has no place"));
@@ -266,7 +266,7 @@ fn a_model_that_contradicts_itself_is_refused() {
 }
 
 #[test]
-fn no_mutation_makes_the_plan_panic() {
+fn planning_a_mutated_file_never_panics() {
     let directory = TempDir::new().unwrap();
     let path = directory.path().join("mutated.gguf");
     let valid = Builder::llama().bytes();
@@ -278,7 +278,7 @@ fn no_mutation_makes_the_plan_panic() {
             bytes[at] = random.arbitrary()?;
         }
         fs::write(&path, &bytes).unwrap();
-        if let Err(error) = Source::open(&path).unwrap().plan(None, Packed::Kept) {
+        if let Err(error) = Source::open(&path).unwrap().plan(None, Quantized::Keep) {
             assert!(!error.message.contains('\n') && error.subject.ends_with("mutated.gguf"));
         }
         Ok(())
@@ -287,7 +287,7 @@ fn no_mutation_makes_the_plan_panic() {
 }
 
 #[test]
-fn an_import_that_is_stopped_leaves_nothing() {
+fn a_stopped_import_leaves_nothing_behind() {
     let root = TempDir::new().unwrap();
     let source = root.path().join("tiny.gguf");
     fs::write(&source, Builder::llama().bytes()).unwrap();
@@ -303,7 +303,7 @@ fn an_import_that_is_stopped_leaves_nothing() {
         }
     };
     let any = |_: &Value, _: &[Entry]| -> Result<()> { Ok(()) };
-    let kept = Way { dtype: None, packed: Packed::Kept, check: true };
+    let kept = ImportOptions { dtype: None, quantized: Quantized::Keep, check: true };
     let error = mlxk_gguf::convert(&source, &target, kept, &places, &any, stop).unwrap_err();
     assert_eq!(error.message, "interrupted");
     assert_eq!(fs::read_dir(root.path()).unwrap().count(), 1, "only the source is there");
@@ -315,13 +315,13 @@ fn an_import_that_is_stopped_leaves_nothing() {
 }
 
 #[test]
-fn a_file_that_changes_while_it_is_read_ends_it() {
+fn a_file_that_changes_during_the_import_fails_it() {
     let root = TempDir::new().unwrap();
     let source = root.path().join("m.gguf");
     let places =
         Places { root: root.path().join("hf"), hub: root.path().join("hf/hub"), workspaces: None };
     let any = |_: &Value, _: &[Entry]| -> Result<()> { Ok(()) };
-    let way = Way { dtype: None, packed: Packed::Kept, check: true };
+    let options = ImportOptions { dtype: None, quantized: Quantized::Keep, check: true };
     let bytes = Builder::llama().bytes();
     // While the first tensor is read, and while the last one is.
     for when in [1, 11] {
@@ -335,7 +335,8 @@ fn a_file_that_changes_while_it_is_read_ends_it() {
             Ok(())
         };
         let target = root.path().join("made");
-        let error = mlxk_gguf::convert(&source, &target, way, &places, &any, change).unwrap_err();
+        let error =
+            mlxk_gguf::convert(&source, &target, options, &places, &any, change).unwrap_err();
         assert!(error.to_string().ends_with("m.gguf: changed while it was read"), "{error}");
         assert_eq!(tensors, when, "no other is read");
         assert_eq!(fs::read_dir(root.path()).unwrap().count(), 1, "only the source is there");

@@ -1,4 +1,4 @@
-//! Damaged and lying files: refused with what is wrong and where, never with a panic.
+//! Parsing of damaged and hostile files: an error that says what and where, never a panic.
 #![allow(clippy::unwrap_used)] // a test fails by panicking
 
 mod gguf;
@@ -12,7 +12,7 @@ fn refused(bytes: &[u8]) -> String {
 }
 
 #[test]
-fn a_whole_file_is_read() {
+fn a_valid_file_is_parsed() {
     let bytes = Builder::llama().set("x.float", float(1e-5)).bytes();
     let gguf = Gguf::parse(&bytes).unwrap();
     assert_eq!(gguf.metadata["general.architecture"], Value::Str("llama"));
@@ -24,7 +24,7 @@ fn a_whole_file_is_read() {
 }
 
 #[test]
-fn what_is_no_gguf_of_ours_is_named() {
+fn other_formats_and_versions_are_refused() {
     assert!(refused(b"").starts_with("not a GGUF file"));
     assert!(refused(b"\x80\x02}q\x00").starts_with("not a GGUF file"));
     let version = |version| refused(&Builder::llama().version(version).bytes());
@@ -34,7 +34,7 @@ fn what_is_no_gguf_of_ours_is_named() {
 }
 
 #[test]
-fn every_cut_is_noticed() {
+fn every_truncation_is_detected() {
     let bytes = Builder::llama().bytes();
     for cut in 0..bytes.len() - 32 {
         let reason = refused(&bytes[..cut]);
@@ -43,7 +43,7 @@ fn every_cut_is_noticed() {
 }
 
 #[test]
-fn counts_that_lie_do_not_allocate() {
+fn false_counts_do_not_allocate() {
     let with = |at: usize, n: u64| {
         let mut bytes = Builder::llama().bytes();
         bytes[at..at + 8].copy_from_slice(&n.to_le_bytes());
@@ -67,7 +67,7 @@ fn counts_that_lie_do_not_allocate() {
 }
 
 #[test]
-fn metadata_that_makes_no_sense_is_named() {
+fn invalid_metadata_is_named() {
     let twice = Builder::llama().again("general.architecture", string("qwen2"));
     assert!(refused(&twice.bytes()).contains("`general.architecture` is there twice"));
     let kind = Builder::llama().set("x", 77u32.to_le_bytes().to_vec());
@@ -82,7 +82,7 @@ fn metadata_that_makes_no_sense_is_named() {
 }
 
 #[test]
-fn tensors_stay_inside_the_file_and_apart() {
+fn tensors_outside_the_file_or_overlapping_are_refused() {
     let name = "blk.0.attn_q.weight";
     let at = |offset| refused(&Builder::llama().offset(name, offset).bytes());
     for offset in [1 << 20, 1 << 40, u64::MAX - 31] {
@@ -104,7 +104,7 @@ fn tensors_stay_inside_the_file_and_apart() {
 }
 
 #[test]
-fn the_names_of_tensors_are_unique() {
+fn duplicate_tensor_names_are_refused() {
     let mut bytes = Builder::llama().bytes();
     let from = text("blk.0.ffn_up.weight");
     let at = bytes.windows(from.len()).position(|window| window == from).unwrap();
@@ -113,10 +113,10 @@ fn the_names_of_tensors_are_unique() {
 }
 
 #[test]
-fn no_mutation_makes_it_panic() {
+fn mutated_files_never_panic() {
     let nested = list(8, [text("a"), text("b")]);
     let valid = Builder::llama().set("x.list", nested).bytes();
-    // The tables, and a little of the data: there is nothing to read in the rest.
+    // Mutations hit the tables and the start of the data; the rest is not parsed.
     let head = 2048;
     arbtest(|random| {
         let mut bytes = valid.clone();

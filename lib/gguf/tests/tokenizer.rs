@@ -1,4 +1,4 @@
-//! The rebuilt tokenizer, run by the crate `tokenizers`.
+//! Reconstructed tokenizers, run by the crate `tokenizers`.
 #![allow(clippy::unwrap_used)] // a test fails by panicking
 
 mod gguf;
@@ -17,7 +17,7 @@ fn ids(tokenizer: &Tokenizer, text: &str, special: bool) -> Vec<u32> {
     tokenizer.encode(text, special).unwrap().get_ids().to_vec()
 }
 
-/// SentencePiece: `ab` has a better score than `bc`, and what has no token is bytes.
+/// SentencePiece file in which `ab` has a better score than `bc`, with byte fallback.
 fn sentencepiece() -> Builder {
     let bytes: Vec<_> = (0..=255).map(|byte| format!("<0x{byte:02X}>")).collect();
     let mut tokens = vec!["<unk>", "<s>", "</s>"];
@@ -48,7 +48,7 @@ fn sentencepiece() -> Builder {
 }
 
 #[test]
-fn byte_level_text_is_merged_and_marks_are_whole() {
+fn byte_level_text_is_merged_and_special_tokens_are_not_split() {
     let tokenizer = rebuilt(&Builder::llama()).unwrap();
     assert_eq!(ids(&tokenizer, "ab ab", true), [4, 5]);
     assert_eq!(ids(&tokenizer, "ba<end> ab", true), [2, 1, 0, 5]);
@@ -57,7 +57,7 @@ fn byte_level_text_is_merged_and_marks_are_whole() {
 }
 
 #[test]
-fn the_beginning_is_added_where_the_file_asks_for_it() {
+fn the_bos_token_is_added_if_the_file_asks_for_it() {
     let file = Builder::llama().set("tokenizer.ggml.bos_token_id", integer(0));
     assert_eq!(ids(&rebuilt(&file).unwrap(), "ab", true), [4], "not with this splitting");
     let asked = file.clone().set("tokenizer.ggml.add_bos_token", boolean(true));
@@ -84,7 +84,7 @@ fn sentencepiece_merges_by_score_and_falls_back_to_bytes() {
 }
 
 #[test]
-fn lists_that_contradict_each_other_are_refused() {
+fn contradictory_lists_are_refused() {
     let refused = |key: &str, value| rebuilt(&Builder::llama().set(key, value)).unwrap_err();
     let key = |name: &str| format!("tokenizer.ggml.{name}");
     assert!(refused(&key("model"), string("rwkv")).contains("\"rwkv\" cannot be imported"));

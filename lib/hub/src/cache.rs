@@ -1,4 +1,7 @@
-//! A model's place in the hub cache, written exactly as huggingface_hub does: both may work on it at once.
+//! One model's directory in the Hugging Face cache, laid out exactly as huggingface_hub lays it
+//! out.
+//!
+//! mlxk and huggingface_hub may work on the same cache at the same time.
 
 use std::fs::{self, File};
 use std::io::{self, Write};
@@ -15,60 +18,65 @@ use serde_json::Serializer;
 use serde_json::ser::PrettyFormatter;
 
 use crate::listing::{Listing, RemoteFile};
-use crate::part;
+use crate::partial;
 
-/// Tells programs that make backups to leave the directory out; https://bford.info/cachedir/
+/// Content of `CACHEDIR.TAG`, which excludes the directory from backups;
+/// <https://bford.info/cachedir/>.
 const TAG: &str = "\
 Signature: 8a477f597d28d172789f06886806bc55
 # A cache of models from the Hugging Face Hub: what is here can be fetched again.
 ";
 
-/// The place of one model.
+/// Directory of one model in the cache, which may not exist yet.
 #[derive(Clone, Debug)]
-pub struct Cache {
+pub struct CachedRepo {
     hub: PathBuf,
     repo: PathBuf,
 }
 
-impl Cache {
-    /// The place of the model `id` in the cache `hub`, there or not.
-    pub fn new(hub: &Path, id: &str) -> Cache {
-        Cache { hub: hub.to_owned(), repo: hub.join(encode(id)) }
+impl CachedRepo {
+    /// Directory of the model `id` in the cache directory `hub`.
+    pub fn new(hub: &Path, id: &str) -> CachedRepo {
+        CachedRepo { hub: hub.to_owned(), repo: hub.join(encode(id)) }
     }
 
-    /// The directory of all models.
+    /// Cache directory that holds all models.
     pub fn hub(&self) -> &Path {
         &self.hub
     }
 
-    /// The content of `file`.
+    /// Path of the blob with the content of `file`.
     pub fn blob(&self, file: &RemoteFile) -> PathBuf {
         self.repo.join("blobs").join(file.etag())
     }
 
-    /// The content as far as it has come.
-    pub fn part(&self, file: &RemoteFile) -> PathBuf {
+    /// Path of the partial download of `file`.
+    pub fn partial(&self, file: &RemoteFile) -> PathBuf {
         self.repo.join("blobs").join(format!("{}.mlxk.incomplete", file.etag()))
     }
 
-    /// What is locked by whoever fetches `file`.
-    pub fn lock(&self, file: &RemoteFile) -> PathBuf {
-        self.lock_of(file.etag())
+    /// Path of the lock file held by a program that downloads `file`.
+    pub fn blob_lock(&self, file: &RemoteFile) -> PathBuf {
+        self.lock(file.etag())
     }
 
-    /// What is locked by whoever gives the files of the revision `commit` their names.
-    pub fn lock_of(&self, commit: &str) -> PathBuf {
+    /// Path of the lock file held by a program that writes the snapshot of `commit`.
+    pub fn snapshot_lock(&self, commit: &str) -> PathBuf {
+        self.lock(commit)
+    }
+
+    fn lock(&self, name: &str) -> PathBuf {
         let directory = self.hub.join(".locks").join(self.repo.file_name().unwrap_or_default());
-        directory.join(format!("{commit}.lock"))
+        directory.join(format!("{name}.lock"))
     }
 
-    /// The files of the revision `commit`.
+    /// Directory with the files of `commit`.
     pub fn snapshot(&self, commit: &str) -> PathBuf {
         self.repo.join("snapshots").join(commit)
     }
 
-    /// The commit that the branch or tag `revision` was when it was last fetched.
-    pub fn commit_of(&self, revision: &str) -> Result<Option<String>> {
+    /// Commit that the branch or tag `revision` had at its last download.
+    pub fn ref_commit(&self, revision: &str) -> Result<Option<String>> {
         let path = self.repo.join("refs").join(revision);
         match fs::read_to_string(&path) {
             Ok(commit) => Ok(Some(commit.trim().to_owned())),
@@ -81,7 +89,7 @@ impl Cache {
         }
     }
 
-    /// Makes the directories, and writes down what the revision holds.
+    /// Creates the directories, and records the file list of the revision in `trees`.
     pub fn prepare(&self, listing: &Listing) -> Result<()> {
         for directory in ["blobs", "refs", "snapshots", "trees"] {
             let path = self.repo.join(directory);
@@ -97,18 +105,20 @@ impl Cache {
         let mut json = Serializer::with_formatter(&mut text, PrettyFormatter::with_indent(b" "));
         let path = Tree::path(&self.repo, &listing.commit);
         listing.tree().serialize(&mut json).map_err(|e| Error::io(&path, e.into()))?;
-        self.put(&path, &text)
+        self.write_file(&path, &text)
     }
 
-    /// True if the snapshot of `commit` has `file`.
-    pub fn has(&self, commit: &str, file: &RemoteFile) -> bool {
-        fs::read_link(self.snapshot(commit).join(&file.path)).is_ok_and(|to| to == target(file))
+    /// True if the snapshot of `commit` links to the blob of `file`.
+    pub fn is_linked(&self, commit: &str, file: &RemoteFile) -> bool {
+        let link = self.snapshot(commit).join(&file.path);
+        fs::read_link(link).is_ok_and(|to| to == link_target(file))
     }
 
-    /// Gives `files`, whose blobs are there, their names in the snapshot of `commit`, which is locked.
+    /// Links `files` into the snapshot of `commit`; their blobs must exist and the snapshot be
+    /// locked.
     ///
-    /// A new snapshot appears with all of them at once.
-    pub fn name(&self, commit: &str, files: &[&RemoteFile]) -> Result<()> {
+    /// A new snapshot appears with all of its files at once.
+    pub fn link_all(&self, commit: &str, files: &[&RemoteFile]) -> Result<()> {
         let snapshot = self.snapshot(commit);
         if snapshot.exists() {
             return files.iter().try_for_each(|file| self.link(&snapshot, file));
@@ -121,7 +131,7 @@ impl Cache {
         files.iter().try_for_each(|file| self.link(&staging, file))?;
         match fs::rename(&staging, &snapshot) {
             Ok(()) => Ok(()),
-            // Another program has made it meanwhile.
+            // Another program has created it meanwhile.
             Err(e) if snapshot.exists() => {
                 fs::remove_dir_all(&staging).map_err(|_| Error::io(&staging, e))?;
                 files.iter().try_for_each(|file| self.link(&snapshot, file))
@@ -130,20 +140,20 @@ impl Cache {
         }
     }
 
-    /// Writes down which commit `revision` is, unless it is the commit itself.
+    /// Sets the ref `revision` to `commit`; a revision that is a commit itself gets no ref.
     pub fn set_ref(&self, revision: &str, commit: &str) -> Result<()> {
-        if revision == commit || self.commit_of(revision)?.as_deref() == Some(commit) {
+        if revision == commit || self.ref_commit(revision)?.as_deref() == Some(commit) {
             return Ok(());
         }
         let path = self.repo.join("refs").join(revision);
         if let Some(directory) = path.parent() {
             fs::create_dir_all(directory).map_err(|e| Error::io(directory, e))?;
         }
-        self.put(&path, commit.as_bytes())
+        self.write_file(&path, commit.as_bytes())
     }
 
     fn link(&self, snapshot: &Path, file: &RemoteFile) -> Result<()> {
-        let (path, target) = (snapshot.join(&file.path), target(file));
+        let (path, target) = (snapshot.join(&file.path), link_target(file));
         if let Some(directory) = path.parent() {
             fs::create_dir_all(directory).map_err(|e| Error::io(directory, e))?;
         }
@@ -152,26 +162,26 @@ impl Cache {
                 Ok(to) if to == target => Ok(()),
                 _ => replace_link(&path, &target, &self.repo),
             },
-            made => made.map_err(|e| Error::io(&path, e)),
+            linked => linked.map_err(|e| Error::io(&path, e)),
         }
     }
 
-    /// Puts a small file into its place. What is not whole yet lies where huggingface_hub does not
-    /// look: it takes whatever is below `refs` for a ref.
-    fn put(&self, path: &Path, content: &[u8]) -> Result<()> {
+    /// Writes a small file atomically. Its temporary file lies in the model's directory, because
+    /// huggingface_hub takes every file below `refs` for a ref.
+    fn write_file(&self, path: &Path, content: &[u8]) -> Result<()> {
         atomic_write(path, &self.repo, |file| {
             file.write_all(content).map_err(|e| Error::io(path, e))
         })
     }
 
-    /// Removes what an earlier run left of `file`, which is whole by now.
-    pub fn clear(&self, file: &RemoteFile) -> Result<()> {
-        part::clear(&self.part(file))
+    /// Removes the partial download of `file`, whose blob is complete.
+    pub fn clear_partial(&self, file: &RemoteFile) -> Result<()> {
+        partial::clear(&self.partial(file))
     }
 }
 
-/// From the snapshot to the blob of `file`.
-fn target(file: &RemoteFile) -> PathBuf {
+/// Relative target of the link from a snapshot to the blob of `file`.
+fn link_target(file: &RemoteFile) -> PathBuf {
     let up = "../".repeat(2 + file.path.matches('/').count());
     PathBuf::from(format!("{up}blobs/{}", file.etag()))
 }

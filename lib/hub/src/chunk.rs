@@ -1,67 +1,73 @@
-//! A chunk of Xet storage: some bytes of a file, packed, behind a head that says how.
+//! Chunks of Xet storage: an 8-byte header, then a slice of a file that may be LZ4-compressed.
+//!
+//! Format: <https://huggingface.co/docs/xet/xorb>.
 
 use std::io::Read;
 
 use lz4_flex::frame::FrameDecoder;
 
-/// Chunks have 128 KiB at most as they are cut today; more than this is no chunk.
-const LONGEST: usize = 1 << 20;
+/// Largest uncompressed chunk that is accepted, in bytes; today's clients cut chunks of at most 128
+/// KiB.
+const MAX_LEN: usize = 1 << 20;
 
-/// What comes before a chunk.
+/// Header of a chunk.
 #[derive(Clone, Copy, Debug)]
-pub struct Head {
-    packing: u8,
-    /// The bytes that follow.
-    pub packed: usize,
-    /// The bytes that they stand for.
-    pub unpacked: usize,
+pub struct ChunkHeader {
+    compression: u8,
+    /// Bytes of compressed data that follow the header.
+    pub compressed_len: usize,
+    /// Bytes after decompression.
+    pub uncompressed_len: usize,
 }
 
-impl Head {
-    /// Its bytes.
+impl ChunkHeader {
+    /// Length of a header in bytes.
     pub const SIZE: usize = 8;
 
-    /// A version, then three bytes for the length of what follows, the packing, and three for the
-    /// length of what that stands for. None if it is no chunk.
-    pub fn read([version, a, b, c, packing, d, e, f]: [u8; Head::SIZE]) -> Option<Head> {
+    /// Parses a header: a version byte (0), the compressed length (u24, little-endian), the
+    /// compression scheme, the uncompressed length (u24). Returns `None` for anything else.
+    pub fn read(
+        [version, a, b, c, compression, d, e, f]: [u8; ChunkHeader::SIZE],
+    ) -> Option<ChunkHeader> {
         let length =
             |bytes: [u8; 3]| u32::from_le_bytes([bytes[0], bytes[1], bytes[2], 0]) as usize;
-        let (packed, unpacked) = (length([a, b, c]), length([d, e, f]));
-        let plausible = version == 0 && packed <= 2 * LONGEST && unpacked <= LONGEST;
-        plausible.then_some(Head { packing, packed, unpacked })
+        let (compressed_len, uncompressed_len) = (length([a, b, c]), length([d, e, f]));
+        let plausible =
+            version == 0 && compressed_len <= 2 * MAX_LEN && uncompressed_len <= MAX_LEN;
+        plausible.then_some(ChunkHeader { compression, compressed_len, uncompressed_len })
     }
 
-    /// What `packed` stands for: its own bytes, or those that it is the LZ4 frame of, or these with
-    /// the first bytes of all groups of four before all second ones, and so on. None if it is
-    /// nothing of that, or of another length.
-    pub fn unpack(self, packed: Vec<u8>) -> Option<Vec<u8>> {
-        let bytes = match self.packing {
-            0 => packed,
-            1 => inflate(&packed, self.unpacked)?,
-            2 => regroup(&inflate(&packed, self.unpacked)?),
+    /// Decompresses the data of a chunk: scheme 0 is none, 1 is an LZ4 frame, 2 an LZ4 frame of
+    /// bytes grouped by their position modulo 4. Returns `None` for invalid data or a wrong length.
+    pub fn decompress(self, data: Vec<u8>) -> Option<Vec<u8>> {
+        let bytes = match self.compression {
+            0 => data,
+            1 => lz4_decompress(&data, self.uncompressed_len)?,
+            2 => ungroup(&lz4_decompress(&data, self.uncompressed_len)?),
             _ => return None,
         };
-        (bytes.len() == self.unpacked).then_some(bytes)
+        (bytes.len() == self.uncompressed_len).then_some(bytes)
     }
 }
 
-fn inflate(packed: &[u8], length: usize) -> Option<Vec<u8>> {
+fn lz4_decompress(data: &[u8], length: usize) -> Option<Vec<u8>> {
     let mut bytes = Vec::with_capacity(length);
-    FrameDecoder::new(packed).take(length as u64 + 1).read_to_end(&mut bytes).ok()?;
+    FrameDecoder::new(data).take(length as u64 + 1).read_to_end(&mut bytes).ok()?;
     Some(bytes)
 }
 
-fn regroup(bytes: &[u8]) -> Vec<u8> {
-    let mut whole = vec![0; bytes.len()];
-    let mut rest = bytes;
-    for place in 0..4 {
-        let (group, others) = rest.split_at((bytes.len() + 3 - place) / 4);
-        for (to, from) in whole.iter_mut().skip(place).step_by(4).zip(group) {
+/// Interleaves four groups of bytes: group `i` holds the bytes at positions `i`, `i + 4`, ...
+fn ungroup(grouped: &[u8]) -> Vec<u8> {
+    let mut bytes = vec![0; grouped.len()];
+    let mut rest = grouped;
+    for position in 0..4 {
+        let (group, others) = rest.split_at((grouped.len() + 3 - position) / 4);
+        for (to, from) in bytes.iter_mut().skip(position).step_by(4).zip(group) {
             *to = *from;
         }
         rest = others;
     }
-    whole
+    bytes
 }
 
 #[cfg(test)]
@@ -72,58 +78,59 @@ mod tests {
 
     use super::*;
 
-    /// Chunks of all packings, one behind the other, as hf-xet 1.8.0 uploads them.
+    /// Consecutive chunks with all compression schemes, as hf-xet 1.8.0 uploads them.
     const CHUNKS: &[u8] = include_bytes!("../tests/data/xorb.bin");
 
-    /// The content of chunks up to the first that is none.
-    fn read(mut chunks: &[u8]) -> (Vec<u8>, Vec<u8>) {
-        let (mut content, mut packings) = (Vec::new(), Vec::new());
-        while let Some((head, rest)) = chunks.split_first_chunk()
-            && let Some(head) = Head::read(*head)
-            && let Some(packed) = rest.get(..head.packed)
-            && let Some(unpacked) = head.unpack(packed.to_vec())
+    /// Content and compression schemes of `chunks`, up to the first invalid chunk.
+    fn decompress_all(mut chunks: &[u8]) -> (Vec<u8>, Vec<u8>) {
+        let (mut content, mut compressions) = (Vec::new(), Vec::new());
+        while let Some((header, rest)) = chunks.split_first_chunk()
+            && let Some(header) = ChunkHeader::read(*header)
+            && let Some(data) = rest.get(..header.compressed_len)
+            && let Some(bytes) = header.decompress(data.to_vec())
         {
-            assert_eq!(unpacked.len(), head.unpacked);
-            content.extend(unpacked);
-            packings.push(head.packing);
-            chunks = &rest[head.packed..];
+            assert_eq!(bytes.len(), header.uncompressed_len);
+            content.extend(bytes);
+            compressions.push(header.compression);
+            chunks = &rest[header.compressed_len..];
         }
-        (content, packings)
+        (content, compressions)
     }
 
     #[test]
-    fn chunks_of_the_official_client_are_read() {
-        let (content, packings) = read(CHUNKS);
+    fn chunks_of_hf_xet_are_decompressed() {
+        let (content, compressions) = decompress_all(CHUNKS);
         let mut hasher = Hasher::sha256();
         hasher.update(&content);
         assert_eq!(
             hasher.finish().to_string(),
             "c33c353637eedadc1eb504e5e3b7a19debd605710f1ea5f632640698a7e0c89e"
         );
-        assert!((0..3).all(|packing| packings.contains(&packing)), "{packings:?}");
+        assert!((0..3).all(|compression| compressions.contains(&compression)), "{compressions:?}");
     }
 
     #[test]
-    fn whatever_comes_is_read_or_refused() {
-        arbtest::arbtest(|chance| {
+    fn arbitrary_bytes_never_panic() {
+        arbtest::arbtest(|random| {
             let mut chunks = CHUNKS.to_vec();
-            for _ in 0..chance.int_in_range(1..=8)? {
-                let at = chance.choose_index(chunks.len())?;
-                chunks[at] = chance.arbitrary()?;
+            for _ in 0..random.int_in_range(1..=8)? {
+                let at = random.choose_index(chunks.len())?;
+                chunks[at] = random.arbitrary()?;
             }
-            chunks.drain(..chance.choose_index(64)?);
-            read(&chunks);
-            read(&chance.arbitrary::<Vec<u8>>()?);
+            chunks.drain(..random.choose_index(64)?);
+            decompress_all(&chunks);
+            decompress_all(&random.arbitrary::<Vec<u8>>()?);
             Ok(())
         });
     }
 
     #[test]
-    fn a_small_chunk_that_would_become_a_huge_one_is_refused() {
+    fn a_decompression_bomb_is_refused() {
         let mut encoder = lz4_flex::frame::FrameEncoder::new(Vec::new());
         std::io::Write::write_all(&mut encoder, &vec![0; 64 << 20]).unwrap();
-        let packed = encoder.finish().unwrap();
-        let head = Head { packing: 1, packed: packed.len(), unpacked: LONGEST };
-        assert!(head.unpack(packed).is_none());
+        let data = encoder.finish().unwrap();
+        let header =
+            ChunkHeader { compression: 1, compressed_len: data.len(), uncompressed_len: MAX_LEN };
+        assert!(header.decompress(data).is_none());
     }
 }

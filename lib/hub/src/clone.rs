@@ -1,9 +1,9 @@
-//! Cloning: a revision of a model as plain files in a directory of the user's own.
+//! Cloning: a revision of a model as plain files in a directory of the user.
 //!
-//! What the cache has is copied, copy-on-write where the file system can; the rest comes from the
-//! Hub. Every file is verified before it gets its name, those of the cache too, and the directory
-//! gets its own when all are there. A run that is cut short leaves a directory beside the place,
-//! which the next one goes on with.
+//! Files in the cache are copied, copy-on-write where the file system supports it; the rest is
+//! downloaded. Every file is verified before it gets its name, files from the cache too, and the
+//! directory gets its name once it is complete. A run that is cut short leaves a staging directory
+//! beside the target, and the next run continues in it.
 
 use std::collections::BTreeMap;
 use std::fs::{self, File};
@@ -16,126 +16,149 @@ use mlxk_core::workspace::sentinel;
 use mlxk_core::workspace::staging::Staging;
 use mlxk_core::{Error, Found, Kind, Result};
 
-use crate::cache::Cache;
+use crate::cache::CachedRepo;
 use crate::client::Hub;
-use crate::event::{Event, Listener};
 use crate::listing::{Listing, RemoteFile};
-use crate::part;
-use crate::pull::{Choice, none_chosen};
-use crate::transfer::{self, Job, check_room, is_there};
+use crate::partial;
+use crate::pull::{FileFilter, nothing_selected};
+use crate::transfer::{self, Job, check_disk_space, is_present};
 use crate::xet::Storage;
+use mlxk_core::progress::{Listener, Progress};
 
-/// What lies in a staging directory beside the model, until that is whole.
+/// Working directory inside a staging directory, until the clone is complete.
 const WORK: &str = ".mlxk";
 
-/// What is locked there by whoever fills the directory.
+/// Lock file in [`WORK`], held by the program that fills the staging directory.
 const LOCK: &str = "lock";
 
-/// A clone to make.
+/// Plan of a clone: the files of one revision, and the cache they may be copied from.
 #[derive(Debug)]
-pub struct Plan {
-    /// The model.
+pub struct ClonePlan {
+    /// Model id, `org/name`.
     pub id: String,
-    /// The files of the revision that belong into a workspace.
+    /// Selected files of the revision, without files that belong to a workspace itself.
     pub listing: Listing,
-    cache: Cache,
+    cache: CachedRepo,
 }
 
-impl Plan {
-    /// The plan for what the Hub lists, as far as it is the user's `choice`; `hub` is the directory
-    /// of the cache.
+impl ClonePlan {
+    /// Plans a clone of the files of `listing` that `filter` selects; `hub` is the cache directory.
     ///
     /// # Errors
-    /// `Validation` if nothing is chosen.
-    pub fn of_listing(id: &str, mut listing: Listing, choice: &Choice, hub: &Path) -> Result<Plan> {
+    /// `Validation` if no file is selected.
+    pub fn of_listing(
+        id: &str,
+        mut listing: Listing,
+        filter: &FileFilter,
+        hub: &Path,
+    ) -> Result<ClonePlan> {
         let count = listing.files.len();
-        listing.files.retain(|file| !is_ours(&file.path) && choice.takes(&file.path));
+        listing.files.retain(|file| !is_reserved(&file.path) && filter.selects(&file.path));
         match listing.files.is_empty() {
-            true => Err(none_chosen(id, count)),
-            false => Ok(Plan { id: id.to_owned(), listing, cache: Cache::new(hub, id) }),
+            true => Err(nothing_selected(id, count)),
+            false => Ok(ClonePlan { id: id.to_owned(), listing, cache: CachedRepo::new(hub, id) }),
         }
     }
 
-    /// The plan for a model that is in the cache `hub`, without asking the Hub; the rest is as in
-    /// [`Plan::of_listing`].
-    pub fn of_cached(found: &Found, choice: &Choice, hub: &Path) -> Result<Plan> {
+    /// Plans a clone of a cached model without network access; `hub` is the cache directory.
+    ///
+    /// # Errors
+    /// `ModelNotFound` if the cache has no complete revision, `InvalidModel` if a file is not a
+    /// link to a blob, `Validation` if no file is selected.
+    pub fn of_cached(found: &Found, filter: &FileFilter, hub: &Path) -> Result<ClonePlan> {
         let Some(commit) = &found.revision else {
             let message = "the cache has no whole revision of it";
             return Err(Error::new(Kind::ModelNotFound, &found.name, message));
         };
         let mut files = Vec::new();
-        walk(&found.path, "", &mut files)?;
+        list_snapshot(&found.path, "", &mut files)?;
         files.sort_by(|a: &RemoteFile, b| a.path.cmp(&b.path));
         let listing = Listing { commit: commit.clone(), files };
-        Plan::of_listing(&found.name, listing, choice, hub)
+        ClonePlan::of_listing(&found.name, listing, filter, hub)
     }
 
-    /// The bytes of all files.
+    /// Total size of all files in bytes.
     pub fn bytes(&self) -> u64 {
         self.listing.files.iter().map(|file| file.size).sum()
     }
 
-    /// The files that would have to come from the Hub.
+    /// Files that are not in the cache and have to be downloaded.
     pub fn missing(&self) -> impl Iterator<Item = &RemoteFile> {
-        self.listing.files.iter().filter(|file| !is_there(&self.cache.blob(file), file))
+        self.listing.files.iter().filter(|file| !is_present(&self.cache.blob(file), file))
     }
 
-    /// Asks for one of the missing files, if the model is `gated`: its list everybody may see.
-    pub fn check_access(&self, hub: &Hub, gated: bool, told: Listener) -> Result<()> {
+    /// Checks access to a `gated` model by a request for one missing file, since its file list is
+    /// public.
+    pub fn check_access(&self, hub: &Hub, gated: bool, progress: Listener) -> Result<()> {
         match self.missing().next().filter(|_| gated) {
-            Some(file) => file.check_access(hub, &self.id, &self.listing.commit, told),
+            Some(file) => file.check_access(hub, &self.id, &self.listing.commit, progress),
             None => Ok(()),
         }
     }
 
-    /// Fills `staging`; without a `hub`, from the cache alone. `check` can end it.
+    /// Fills `staging` with all files, from the cache alone if `hub` is `None`; an error of `check`
+    /// ends the work.
+    ///
+    /// # Errors
+    /// If the disk has not enough space, a file cannot be downloaded or verified, or `check` fails.
     pub fn fill(
         &self,
         staging: &Staging,
         hub: Option<&Hub>,
         check: &(dyn Fn() -> Result<()> + Sync),
-        told: Listener,
+        progress: Listener,
     ) -> Result<()> {
         let directory = staging.path();
         let work = directory.join(WORK);
-        let waiting = || told(Event::Locked { path: "" });
+        let waiting = || progress(Progress::Locked { path: "" });
         let _lock = lock::take(&work.join(LOCK), MODE, check, &waiting)?;
-        forsake(staging)?;
-        let absent = |file: &&RemoteFile| !is_there(&directory.join(&file.path), file);
+        remove_other_revisions(staging)?;
+        let absent = |file: &&RemoteFile| !is_present(&directory.join(&file.path), file);
         let files: Vec<_> = self.listing.files.iter().filter(absent).collect();
-        let mut present = 0;
-        for file in &files {
-            present += part::present(&part_of(&work, file), file.size, file.digest()?);
-        }
-        let bytes = files.iter().map(|file| file.size).sum::<u64>();
-        let room = bytes.saturating_sub(present + self.free(&files, &work));
-        check_room(directory, room)?;
-        told(Event::Plan { files: files.len(), bytes, present });
+        self.announce(&files, directory, progress)?;
         let mut jobs = Vec::new();
         for file in files {
             check()?;
-            let place = directory.join(&file.path);
-            if let Some(parent) = place.parent() {
+            let destination = directory.join(&file.path);
+            if let Some(parent) = destination.parent() {
                 fs::create_dir_all(parent).map_err(|e| Error::io(parent, e))?;
             }
-            match (self.copy(file, &work, &place, check, told)?, hub) {
+            match (self.copy(file, &work, &destination, check, progress)?, hub) {
                 (true, _) => {}
-                (false, Some(hub)) => jobs.push(self.job(hub, file, &work, place)),
+                (false, Some(hub)) => jobs.push(self.job(hub, file, &work, destination)),
                 (false, None) => {
                     let message = "the cache does not have it whole, and the Hub may not be asked";
-                    return Err(Error::new(Kind::DownloadFailed, self.about(file), message));
+                    return Err(Error::new(Kind::DownloadFailed, self.subject(file), message));
                 }
             }
         }
-        if let Some(hub) = hub {
-            jobs.sort_by_key(|job| job.file.size); // what is small fails early, if it does
-            let storage = Storage::of(hub, &self.id, &self.listing.commit);
-            transfer::fetch(hub, &jobs, storage.as_ref(), told)?;
+        match hub {
+            Some(hub) => self.download(hub, jobs, progress),
+            None => Ok(()),
         }
+    }
+
+    /// Checks that the disk has space for `files` in `directory`, and reports the amount of work.
+    fn announce(&self, files: &[&RemoteFile], directory: &Path, progress: Listener) -> Result<()> {
+        let work = directory.join(WORK);
+        let mut present = 0;
+        for file in files {
+            present += partial::present(&partial_path(&work, file), file.size, file.digest()?);
+        }
+        let bytes = files.iter().map(|file| file.size).sum::<u64>();
+        let needed = bytes.saturating_sub(present + self.shared_bytes(files, &work));
+        check_disk_space(directory, needed)?;
+        progress(Progress::Plan { files: files.len(), bytes, present });
         Ok(())
     }
 
-    /// Makes the filled `staging` a managed workspace, of which `source` is what the user typed.
+    fn download(&self, hub: &Hub, mut jobs: Vec<Job>, progress: Listener) -> Result<()> {
+        jobs.sort_by_key(|job| job.file.size); // small files first: an error shows early
+        let storage = Storage::of(hub, &self.id, &self.listing.commit);
+        transfer::fetch(hub, &jobs, storage.as_ref(), progress)
+    }
+
+    /// Publishes the filled `staging` as a managed workspace; `source` is the name the user typed.
     pub fn publish(&self, staging: Staging, source: &str) -> Result<PathBuf> {
         let work = staging.path().join(WORK);
         fs::remove_dir_all(&work).map_err(|e| Error::io(&work, e))?;
@@ -151,41 +174,41 @@ impl Plan {
         staging.publish()
     }
 
-    /// Copies a file from the cache. False if that does not have it, or not with the right content.
+    /// Copies a file from the cache. Returns false if the cache does not have it, or other content.
     fn copy(
         &self,
         file: &RemoteFile,
         work: &Path,
-        place: &Path,
+        destination: &Path,
         check: &(dyn Fn() -> Result<()> + Sync),
-        told: Listener,
+        progress: Listener,
     ) -> Result<bool> {
         let blob = self.cache.blob(file);
-        if !is_there(&blob, file) {
+        if !is_present(&blob, file) {
             return Ok(false);
         }
         let path = &*file.path;
-        told(Event::Begin { path, size: file.size, present: 0 });
+        progress(Progress::Begin { path, size: file.size, present: 0 });
         let copy = work.join("copy");
-        part::clear(&copy)?;
+        partial::clear(&copy)?;
         let expected = file.digest()?;
         let found = copy::hashed(&blob, &copy, expected.hasher(file.size), |bytes| {
-            told(Event::Moved { path, bytes });
+            progress(Progress::Moved { path, bytes });
             check()
         })?;
         if found != expected {
-            told(Event::Lost { path, bytes: file.size });
+            progress(Progress::Lost { path, bytes: file.size });
             return Ok(false);
         }
         make_writable(&copy)?;
-        fs::rename(&copy, place).map_err(|e| Error::io(place, e))?;
-        told(Event::Done { path });
+        fs::rename(&copy, destination).map_err(|e| Error::io(destination, e))?;
+        progress(Progress::Done { path });
         Ok(true)
     }
 
-    /// The bytes of those of `files` that are shared with the cache rather than copied.
-    fn free(&self, files: &[&RemoteFile], work: &Path) -> u64 {
-        let cached = || files.iter().filter(|file| is_there(&self.cache.blob(file), file));
+    /// Bytes of those `files` that copy-on-write shares with the cache, so that they need no space.
+    fn shared_bytes(&self, files: &[&RemoteFile], work: &Path) -> u64 {
+        let cached = || files.iter().filter(|file| is_present(&self.cache.blob(file), file));
         let largest = cached().max_by_key(|file| file.size);
         match largest.is_some_and(|file| copy::is_free(&self.cache.blob(file), work)) {
             true => cached().map(|file| file.size).sum(),
@@ -193,56 +216,62 @@ impl Plan {
         }
     }
 
-    /// What whole files of the clone hold, by path.
+    /// Digests of all files, by path.
     fn digests(&self) -> Result<BTreeMap<String, Digest>> {
         let files = self.listing.files.iter();
         files.map(|file| Ok((file.path.clone(), file.digest()?))).collect()
     }
 
-    fn about(&self, file: &RemoteFile) -> String {
+    fn subject(&self, file: &RemoteFile) -> String {
         format!("{}: {}", self.id, file.path)
     }
 
-    fn job<'a>(&'a self, hub: &Hub, file: &'a RemoteFile, work: &Path, place: PathBuf) -> Job<'a> {
+    fn job<'a>(
+        &'a self,
+        hub: &Hub,
+        file: &'a RemoteFile,
+        work: &Path,
+        destination: PathBuf,
+    ) -> Job<'a> {
         Job {
             model: &self.id,
             file,
             url: file.url(hub, &self.id, &self.listing.commit),
-            part: part_of(work, file),
-            place,
+            partial: partial_path(work, file),
+            destination,
             lock: None,
             replace: false,
         }
     }
 }
 
-/// Removes what earlier runs have left of the same workspace out of other revisions, but for one
-/// that is being filled right now.
-fn forsake(staging: &Staging) -> Result<()> {
+/// Removes staging directories of the same workspace for other revisions, except those in use.
+fn remove_other_revisions(staging: &Staging) -> Result<()> {
     for old in staging.siblings()? {
         let work = old.join(WORK);
-        let free = !work.is_dir() || lock::try_take(&work.join(LOCK), MODE)?.is_some();
-        if free {
+        let unused = !work.is_dir() || lock::try_take(&work.join(LOCK), MODE)?.is_some();
+        if unused {
             fs::remove_dir_all(&old).map_err(|e| Error::io(&old, e))?;
         }
     }
     Ok(())
 }
 
-/// Files of one content may have several names: each has its own part.
-fn part_of(work: &Path, file: &RemoteFile) -> PathBuf {
+/// Path of the partial download of `file`; it depends on the file's path, because two files of one
+/// content must not share it.
+fn partial_path(work: &Path, file: &RemoteFile) -> PathBuf {
     let mut hasher = digest::Hasher::sha256();
     hasher.update(file.path.as_bytes());
     work.join(format!("{}.{:.16}.incomplete", file.etag(), hasher.finish().to_string()))
 }
 
-/// What a workspace has for itself: a copy of another one's would be wrong in this.
-fn is_ours(path: &str) -> bool {
+/// True for files that describe a workspace itself and must not come from another one.
+fn is_reserved(path: &str) -> bool {
     let first = path.split('/').next().unwrap_or_default();
     [sentinel::NAME, ".hf_cache", WORK].contains(&first)
 }
 
-/// The blobs of a store are for reading; a workspace is for editing.
+/// Makes a copied blob writable for its owner: blobs are read-only, workspaces are for editing.
 fn make_writable(path: &Path) -> Result<()> {
     let change = || {
         let file = File::open(path)?;
@@ -255,31 +284,31 @@ fn make_writable(path: &Path) -> Result<()> {
     change().map_err(|e| Error::io(path, e))
 }
 
-/// The files of a snapshot, known by the names of their blobs.
-fn walk(directory: &Path, prefix: &str, files: &mut Vec<RemoteFile>) -> Result<()> {
+/// Collects the files of a snapshot directory, with the digests that their blobs are named by.
+fn list_snapshot(directory: &Path, prefix: &str, files: &mut Vec<RemoteFile>) -> Result<()> {
     let at = |e| Error::io(directory, e);
     for entry in fs::read_dir(directory).map_err(at)? {
-        let disk = entry.map_err(at)?.path();
-        let name = disk.file_name().unwrap_or_default().to_string_lossy().into_owned();
+        let link = entry.map_err(at)?.path();
+        let name = link.file_name().unwrap_or_default().to_string_lossy().into_owned();
         let path = format!("{prefix}{name}");
-        if fs::symlink_metadata(&disk).map_err(|e| Error::io(&disk, e))?.is_dir() {
-            walk(&disk, &format!("{path}/"), files)?;
+        if fs::symlink_metadata(&link).map_err(|e| Error::io(&link, e))?.is_dir() {
+            list_snapshot(&link, &format!("{path}/"), files)?;
             continue;
         }
-        let blob = fs::read_link(&disk).map_err(|_| unknown(&disk))?;
+        let blob = fs::read_link(&link).map_err(|_| not_a_blob(&link))?;
         let etag = blob.file_name().unwrap_or_default().to_string_lossy().into_owned();
-        let size = fs::metadata(&disk).map_err(|e| Error::io(&disk, e))?.len();
+        let size = fs::metadata(&link).map_err(|e| Error::io(&link, e))?.len();
         let (blob_id, sha256) = match etag.parse() {
             Ok(Digest::Git(_)) => (etag, None),
             Ok(Digest::Sha256(_)) => (String::new(), Some(etag)),
-            Err(_) => return Err(unknown(&disk)),
+            Err(_) => return Err(not_a_blob(&link)),
         };
         files.push(RemoteFile { path, size, blob_id, sha256, xet_hash: None });
     }
     Ok(())
 }
 
-fn unknown(path: &Path) -> Error {
-    let message = "not a link to a blob of the cache: what it should be is not known";
+fn not_a_blob(path: &Path) -> Error {
+    let message = "not a link to a blob of the cache, so its digest is unknown";
     Error::new(Kind::InvalidModel, path.display().to_string(), message)
 }

@@ -1,29 +1,28 @@
-//! Moving models between the Hub and this machine: the one crate with a network client.
+//! Transfers of models between a Hugging Face Hub and this machine; the one crate with a network
+//! client.
 //!
-//! Blocking calls on threads, no async: a transfer reports [`Event`]s as it goes, and asks the
-//! [`Hub`] whether it shall end. Nothing here reads the environment, prints, or exits.
+//! All calls block and run on threads; there is no async runtime. A transfer reports each step as
+//! a [`Progress`](mlxk_core::Progress) and asks the [`Hub`] client at every step whether it was cancelled. This crate does
+//! not read the environment, print, or exit.
 //!
-//! The crate hf-hub (1.0) is not below it, since it lacks what this one is for: it begins a file anew
-//! after a failure, brings it over one connection, gives it its name without a look at its size or
-//! digest, and needs an async runtime.
+//! The crate hf-hub (1.0) is not used: it restarts a file from zero after a failure, downloads it
+//! over one connection, names it without checking size or digest, and needs an async runtime.
 
+pub mod backoff;
+pub mod body;
 pub mod cache;
 pub mod chunk;
 pub mod client;
 pub mod clone;
-pub mod event;
-pub mod flow;
+pub mod error;
 pub mod listing;
-pub mod names;
-pub mod part;
-pub mod patience;
+pub mod partial;
 pub mod pull;
 pub mod push;
-pub mod refusal;
+pub mod safe_path;
 pub mod stream;
 pub mod transfer;
 pub mod xet;
 
 pub use client::Hub;
-pub use event::Event;
 pub use listing::{Listing, RemoteFile};

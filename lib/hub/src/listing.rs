@@ -1,4 +1,4 @@
-//! What a revision of a model holds, as the Hub lists it: the commit, and for each file what it is known by.
+//! File list of a model revision on the Hub: the commit, and path, size and digest of each file.
 
 use std::collections::BTreeSet;
 
@@ -8,36 +8,36 @@ use mlxk_core::{Error, Kind, Result};
 use serde::Deserialize;
 use ureq::http::{HeaderMap, Method};
 
-use crate::client::{Call, Hub};
-use crate::event::Listener;
-use crate::names;
+use crate::client::{Hub, Request};
+use crate::safe_path;
+use mlxk_core::progress::Listener;
 
-/// A revision and its files.
+/// Commit of a model and its files.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Listing {
-    /// The commit, 40 hexadecimal digits.
+    /// Commit id, 40 hexadecimal digits.
     pub commit: String,
-    /// The files, sorted by path; every path is safe to be joined to a directory.
+    /// Files sorted by path; every path is safe to join to a directory.
     pub files: Vec<RemoteFile>,
 }
 
-/// A file of a revision.
+/// File of a revision on the Hub.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct RemoteFile {
-    /// Relative to the model, with `/`.
+    /// Path relative to the repository, with `/` as separator.
     pub path: String,
-    /// Bytes of its content.
+    /// Size of the content in bytes.
     pub size: u64,
-    /// The id of the git blob, 40 hexadecimal digits: of the content, or of the pointer that stands for it.
+    /// Git blob id, 40 hexadecimal digits: of the content, or of the LFS pointer in its place.
     pub blob_id: String,
-    /// The SHA-256 of the content, 64 hexadecimal digits, if git holds a pointer only.
+    /// SHA-256 of the content, 64 hexadecimal digits; only for LFS files.
     pub sha256: Option<String>,
-    /// What Xet knows the content by, 64 hexadecimal digits.
+    /// Xet hash of the content, 64 hexadecimal digits, if Xet storage has it.
     pub xet_hash: Option<String>,
 }
 
 impl Listing {
-    /// The list as a cache keeps it.
+    /// File list in the form that a cache stores.
     pub fn tree(&self) -> Tree {
         let entry = |file: &RemoteFile| Entry {
             size: file.size,
@@ -51,76 +51,93 @@ impl Listing {
 }
 
 impl RemoteFile {
-    /// The name of the blob in a cache, which is also what the content can be verified by.
+    /// Name of the blob in a cache: the SHA-256 of an LFS file, else the git blob id.
     pub fn etag(&self) -> &str {
         self.sha256.as_deref().unwrap_or(&self.blob_id)
     }
 
-    /// The digest of the content.
+    /// Digest that the content is verified by.
     pub fn digest(&self) -> Result<Digest> {
-        self.etag().parse().map_err(|_| odd(&self.path, "lists a file without a hash of it"))
+        self.etag()
+            .parse()
+            .map_err(|_| invalid_response(&self.path, "lists a file without a hash of it"))
     }
 
-    /// The address of the file at `commit` of the model `id`.
+    /// Download URL of the file at `commit` of the model `id`.
     pub fn url(&self, hub: &Hub, id: &str, commit: &str) -> String {
-        let path = names::escape_path(&self.path);
+        let path = safe_path::escape_path(&self.path);
         format!("{}/{id}/resolve/{commit}/{path}", hub.remote().endpoint)
     }
 
-    /// Asks for the file without its content: of a gated model everybody may see the list.
-    pub fn check_access(&self, hub: &Hub, id: &str, commit: &str, told: Listener) -> Result<()> {
+    /// Checks access to the file's content with a HEAD request; the list of a gated model is
+    /// public.
+    pub fn check_access(
+        &self,
+        hub: &Hub,
+        id: &str,
+        commit: &str,
+        progress: Listener,
+    ) -> Result<()> {
         let url = self.url(hub, id, commit);
-        let call = Call { method: &Method::HEAD, url: &url, headers: &[], body: &[] };
-        let asked = hub.patiently(&self.path, told, || hub.send(call).map(|_| ()));
-        asked.map_err(|e| e.about(id))
+        let request = Request { method: &Method::HEAD, url: &url, headers: &[], body: &[] };
+        let response = hub.retry(&self.path, progress, || hub.send(request).map(|_| ()));
+        response.map_err(|e| e.about(id))
     }
 }
 
-/// What the Hub says of a model at a revision.
+/// Commit and access mode of a model revision.
 #[derive(Clone, Debug)]
-pub struct Info {
-    /// The commit that the revision is.
+pub struct RevisionInfo {
+    /// Commit that the revision resolves to.
     pub commit: String,
-    /// True if it is given only to those who were granted access.
+    /// True if only users who were granted access may download.
     pub gated: bool,
 }
 
-/// Asks which commit `revision` of the model `id` is.
+/// Resolves `revision` of the model `id` on the Hub.
 ///
-/// Errors are `AccessDenied`, `RepoNotFound`, `HashNotFound`, and `DownloadFailed`.
-pub fn info(hub: &Hub, id: &str, revision: &str, told: Listener) -> Result<Info> {
-    names::check_id(id)?;
-    names::check_revision(revision)?;
-    let url = hub.api(&format!("models/{id}/revision/{}", names::escape(revision)));
-    let (said, _): (SaidInfo, _) = hub.get(&url, told).map_err(|e| named(e, id, revision))?;
-    match said.sha {
+/// # Errors
+/// `AccessDenied`, `RepoNotFound`, `HashNotFound`, `DownloadFailed`, and `Validation` for an
+/// invalid id or revision.
+pub fn info(hub: &Hub, id: &str, revision: &str, progress: Listener) -> Result<RevisionInfo> {
+    safe_path::check_id(id)?;
+    safe_path::check_revision(revision)?;
+    let url = hub.api(&format!("models/{id}/revision/{}", safe_path::escape(revision)));
+    let (info, _): (InfoResponse, _) =
+        hub.get(&url, progress).map_err(|e| with_subject(e, id, revision))?;
+    match info.sha {
         Some(commit) if is_hex(&commit, 40) => {
-            let gated = !matches!(said.gated, None | Some(serde_json::Value::Bool(false)));
-            Ok(Info { commit, gated })
+            let gated = !matches!(info.gated, None | Some(serde_json::Value::Bool(false)));
+            Ok(RevisionInfo { commit, gated })
         }
-        _ => Err(odd(id, "names no commit")),
+        _ => Err(invalid_response(id, "names no commit")),
     }
 }
 
-/// Asks for the files of a commit.
-pub fn files(hub: &Hub, id: &str, commit: &str, told: Listener) -> Result<Listing> {
+/// Fetches the file list of a commit, page by page.
+///
+/// # Errors
+/// Errors of [`info`], and `Validation` if a path is unsafe or two files collide.
+pub fn files(hub: &Hub, id: &str, commit: &str, progress: Listener) -> Result<Listing> {
     let mut url = hub.api(&format!("models/{id}/tree/{commit}?recursive=true&expand=false"));
     let mut files = Vec::new();
-    let mut asked = BTreeSet::new();
+    let mut seen = BTreeSet::new();
     loop {
-        let (page, headers): (Vec<SaidFile>, _) =
-            hub.get(&url, told).map_err(|e| named(e, id, commit))?;
+        let (page, headers): (Vec<TreeEntry>, _) =
+            hub.get(&url, progress).map_err(|e| with_subject(e, id, commit))?;
         files.extend(page.into_iter().filter(|entry| entry.kind == "file"));
-        asked.insert(url);
-        match next(&headers) {
-            Some(next) if asked.contains(&next) => return Err(odd(id, "lists files in circles")),
+        seen.insert(url);
+        match next_page(&headers) {
+            Some(next) if seen.contains(&next) => {
+                return Err(invalid_response(id, "lists files in circles"));
+            }
             Some(next) => url = next,
             None => break,
         }
     }
-    let mut files = files.into_iter().map(|said| said.file(id)).collect::<Result<Vec<_>>>()?;
+    let mut files = files.into_iter().map(|entry| entry.file(id)).collect::<Result<Vec<_>>>()?;
     files.sort_by(|a, b| a.path.cmp(&b.path));
-    names::check_paths(files.iter().map(|file| &*file.path)).map_err(|e| {
+    safe_path::check_paths(files.iter().map(|file| &*file.path)).map_err(|e| {
         let subject = format!("{id}: {}", e.subject);
         e.about(subject)
     })?;
@@ -128,13 +145,13 @@ pub fn files(hub: &Hub, id: &str, commit: &str, told: Listener) -> Result<Listin
 }
 
 #[derive(Deserialize)]
-struct SaidInfo {
+struct InfoResponse {
     sha: Option<String>,
     gated: Option<serde_json::Value>,
 }
 
 #[derive(Deserialize)]
-struct SaidFile {
+struct TreeEntry {
     #[serde(rename = "type")]
     kind: String,
     path: String,
@@ -142,18 +159,18 @@ struct SaidFile {
     size: u64,
     #[serde(default)]
     oid: String,
-    lfs: Option<SaidLfs>,
+    lfs: Option<LfsEntry>,
     #[serde(rename = "xetHash")]
     xet_hash: Option<String>,
 }
 
 #[derive(Deserialize)]
-struct SaidLfs {
+struct LfsEntry {
     oid: String,
     size: u64,
 }
 
-impl SaidFile {
+impl TreeEntry {
     fn file(self, id: &str) -> Result<RemoteFile> {
         let (sha256, size) = match self.lfs {
             Some(lfs) => (Some(lfs.oid), lfs.size),
@@ -161,15 +178,15 @@ impl SaidFile {
         };
         let known = sha256.as_deref().is_none_or(|sha| is_hex(sha, 64)) && is_hex(&self.oid, 40);
         if !known {
-            return Err(odd(id, &format!("lists {} without a hash of it", self.path)));
+            return Err(invalid_response(id, &format!("lists {} without a hash of it", self.path)));
         }
         let xet_hash = self.xet_hash.filter(|hash| is_hex(hash, 64));
         Ok(RemoteFile { path: self.path, size, blob_id: self.oid, sha256, xet_hash })
     }
 }
 
-/// The address of the next page: `Link: <...>; rel="next"`.
-fn next(headers: &HeaderMap) -> Option<String> {
+/// URL of the next page, from the header `Link: <...>; rel="next"`.
+fn next_page(headers: &HeaderMap) -> Option<String> {
     let link = headers.get("link")?.to_str().ok()?;
     let next = link.split(',').find(|link| link.contains("rel=\"next\""))?;
     Some(next.split_once('<')?.1.split_once('>')?.0.to_owned())
@@ -179,15 +196,15 @@ fn is_hex(text: &str, digits: usize) -> bool {
     text.len() == digits && text.bytes().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f'))
 }
 
-/// An error about the model, or about the revision of it that there is none of.
-fn named(error: Error, id: &str, revision: &str) -> Error {
+/// The error with the model as its subject, or model and revision if the revision does not exist.
+fn with_subject(error: Error, id: &str, revision: &str) -> Error {
     match error.kind {
         Kind::HashNotFound => error.about(format!("{id}@{revision}")),
         _ => error.about(id),
     }
 }
 
-fn odd(id: &str, what: &str) -> Error {
+fn invalid_response(id: &str, what: &str) -> Error {
     Error::new(Kind::DownloadFailed, id, format!("the Hub {what}"))
         .hint("HF_ENDPOINT names the Hub; does it speak the API of huggingface.co?")
 }

@@ -1,7 +1,8 @@
 //! Pulling: a revision of a model from the Hub into the cache.
 //!
-//! A plan is made first, by questions alone. Then the blobs come, each verified before it gets its
-//! name; when all are there the snapshot appears, and last the ref that makes it the current one.
+//! A plan is made first and changes nothing. Its execution downloads the blobs, each verified
+//! before it gets its name; then the snapshot appears, and last the ref that makes it the current
+//! one.
 
 use std::collections::BTreeSet;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -10,189 +11,197 @@ use mlxk_core::store::lock::{self, Lock, MODE};
 use mlxk_core::store::shared;
 use mlxk_core::{Error, Kind, Places, Result, fnmatch};
 
-use crate::cache::Cache;
+use crate::cache::CachedRepo;
 use crate::client::Hub;
-use crate::event::{Event, Listener};
 use crate::listing::{self, Listing, RemoteFile};
-use crate::part;
-use crate::transfer::{self, Job, check_room, is_there};
+use crate::partial;
+use crate::transfer::{self, Job, check_disk_space, is_present};
 use crate::xet::Storage;
+use mlxk_core::progress::{Listener, Progress};
 
-/// The revision that is meant where none is named.
+/// Default revision.
 pub const MAIN: &str = "main";
 
-/// What shall be pulled.
+/// Options of a pull: the model, its revision and which of its files.
 #[derive(Clone, Copy, Debug)]
-pub struct Wish<'a> {
-    /// `org/name`
+pub struct PullOptions<'a> {
+    /// Model id, `org/name`.
     pub id: &'a str,
-    /// A branch, tag or commit.
+    /// Branch, tag or commit.
     pub revision: &'a str,
-    /// Which of its files.
-    pub choice: &'a Choice,
-    /// Files whose content in the cache is known to be bad; if there are any, only these are meant.
+    /// Selection of files.
+    pub filter: &'a FileFilter,
+    /// Paths of files whose cached content is damaged; if not empty, only these are fetched.
     pub bad: &'a [String],
 }
 
-/// Which files of a model: those that match a pattern of `include`, or all, but none of `exclude`.
+/// Selection of files by patterns: those that match one of `include` (or all), and none of
+/// `exclude`.
 ///
-/// The patterns are those of `fnmatch` over the whole path, where `*` matches slashes too; a
-/// directory's name with a slash behind it means all that is in it.
+/// Patterns are those of `fnmatch` on the whole path, where `*` matches slashes too; a directory
+/// name with a trailing slash matches everything below it.
 #[derive(Clone, Debug, Default)]
-pub struct Choice {
-    /// Empty for all.
+pub struct FileFilter {
+    /// Patterns of files to include; empty includes all.
     pub include: Vec<String>,
-    /// Empty for none.
+    /// Patterns of files to exclude; empty excludes none.
     pub exclude: Vec<String>,
 }
 
-impl Choice {
-    /// True if the file `path` is chosen.
-    pub fn takes(&self, path: &str) -> bool {
+impl FileFilter {
+    /// True if the file `path` is selected.
+    pub fn selects(&self, path: &str) -> bool {
         let any = |patterns: &[String]| patterns.iter().any(|pattern| matches(pattern, path));
         (self.include.is_empty() || any(&self.include)) && !any(&self.exclude)
     }
 }
 
-/// What came over the network.
+/// Files that were downloaded.
 #[derive(Debug)]
 pub struct Fetched<'a> {
-    /// The files, each content once.
+    /// Downloaded files; of files with the same content, one.
     pub files: Vec<&'a RemoteFile>,
-    /// Their bytes, less those that were here already.
+    /// Bytes downloaded, without those of partial downloads that were present before.
     pub bytes: u64,
 }
 
-/// What pulling would do.
+/// Plan of a pull: the files of a revision, and which of them are missing.
 #[derive(Debug)]
-pub struct Plan {
-    /// The model.
+pub struct PullPlan {
+    /// Model id, `org/name`.
     pub id: String,
-    /// The revision that was asked for.
+    /// Revision that was asked for.
     pub revision: String,
     /// All files of the revision.
     pub listing: Listing,
-    /// Those chosen, as indices.
-    chosen: Vec<usize>,
-    /// Those to fetch, as indices; each content once.
+    /// Indices of the selected files.
+    selected: Vec<usize>,
+    /// Indices of the files to download; of files with the same content, one.
     missing: Vec<usize>,
-    /// Bytes that are here of those already.
+    /// Bytes of the missing files that partial downloads already have.
     pub present: u64,
     replace: bool,
-    settled: bool,
-    cache: Cache,
+    up_to_date: bool,
+    cache: CachedRepo,
 }
 
-impl Plan {
-    /// Asks the Hub what there is, and looks what is here. Nothing is created.
+impl PullPlan {
+    /// Compares the Hub's file list with the cache; creates nothing.
     ///
-    /// Errors are those of [`listing::info`], and `Validation` for a choice that chooses nothing.
-    pub fn new(hub: &Hub, wish: Wish, places: &Places, told: Listener) -> Result<Plan> {
-        let info = listing::info(hub, wish.id, wish.revision, told)?;
-        let listing = listing::files(hub, wish.id, &info.commit, told)?;
-        let cache = Cache::new(&places.hub, wish.id);
-        let chosen = choose(&wish, &listing)?;
+    /// # Errors
+    /// Errors of [`listing::info`] and [`listing::files`], and `Validation` if no file is selected.
+    pub fn new(
+        hub: &Hub,
+        options: PullOptions,
+        places: &Places,
+        progress: Listener,
+    ) -> Result<PullPlan> {
+        let info = listing::info(hub, options.id, options.revision, progress)?;
+        let listing = listing::files(hub, options.id, &info.commit, progress)?;
+        let cache = CachedRepo::new(&places.hub, options.id);
+        let selected = select(&options, &listing)?;
         let mut contents = BTreeSet::new();
         let files = &listing.files;
-        let missing: Vec<usize> = (chosen.iter().copied())
-            .filter(|i| !wish.bad.is_empty() || !is_there(&cache.blob(&files[*i]), &files[*i]))
+        let missing: Vec<usize> = (selected.iter().copied())
+            .filter(|i| !options.bad.is_empty() || !is_present(&cache.blob(&files[*i]), &files[*i]))
             .filter(|i| contents.insert(files[*i].etag()))
             .collect();
         if let (true, Some(first)) = (info.gated, missing.first()) {
-            files[*first].check_access(hub, wish.id, &info.commit, told)?;
+            files[*first].check_access(hub, options.id, &info.commit, progress)?;
         }
         let mut present = 0;
         for i in &missing {
-            present += part::present(&cache.part(&files[*i]), files[*i].size, files[*i].digest()?);
+            present +=
+                partial::present(&cache.partial(&files[*i]), files[*i].size, files[*i].digest()?);
         }
-        let named = chosen.iter().all(|i| cache.has(&info.commit, &files[*i]));
-        let main = wish.revision == info.commit
-            || cache.commit_of(wish.revision)?.is_some_and(|commit| commit == info.commit);
-        Ok(Plan {
-            id: wish.id.to_owned(),
-            revision: wish.revision.to_owned(),
+        let linked = selected.iter().all(|i| cache.is_linked(&info.commit, &files[*i]));
+        let current = options.revision == info.commit
+            || cache.ref_commit(options.revision)?.is_some_and(|commit| commit == info.commit);
+        Ok(PullPlan {
+            id: options.id.to_owned(),
+            revision: options.revision.to_owned(),
             present,
-            replace: !wish.bad.is_empty(),
-            settled: missing.is_empty() && named && main,
-            chosen,
+            replace: !options.bad.is_empty(),
+            up_to_date: missing.is_empty() && linked && current,
+            selected,
             missing,
             listing,
             cache,
         })
     }
 
-    /// The files that would be fetched, each content once.
+    /// Files to download; of files with the same content, one.
     pub fn missing(&self) -> impl Iterator<Item = &RemoteFile> {
         self.missing.iter().map(|i| &self.listing.files[*i])
     }
 
-    /// The files that were chosen.
-    pub fn chosen(&self) -> impl Iterator<Item = &RemoteFile> {
-        self.chosen.iter().map(|i| &self.listing.files[*i])
+    /// Selected files of the revision.
+    pub fn selected(&self) -> impl Iterator<Item = &RemoteFile> {
+        self.selected.iter().map(|i| &self.listing.files[*i])
     }
 
-    /// The bytes that would come over the network.
+    /// Bytes to download.
     pub fn bytes(&self) -> u64 {
         self.missing().map(|file| file.size).sum::<u64>() - self.present
     }
 
-    /// True if everything is as it should be already.
-    pub fn is_settled(&self) -> bool {
-        self.settled
+    /// True if all selected files are in the cache and the ref is current.
+    pub fn is_up_to_date(&self) -> bool {
+        self.up_to_date
     }
 
-    /// Does it; what came over the network.
+    /// Downloads the missing files and updates the cache; returns what was downloaded.
     ///
     /// # Errors
-    /// If the disk has no room, a file does not come or is not what the Hub lists, another program
-    /// has removed what was there, or the user has had enough.
-    pub fn execute(&self, hub: &Hub, told: Listener) -> Result<Fetched<'_>> {
+    /// If the disk has not enough space, a download or its verification fails, another program
+    /// removes a blob meanwhile, or the user cancels.
+    pub fn execute(&self, hub: &Hub, progress: Listener) -> Result<Fetched<'_>> {
         let (cache, commit) = (&self.cache, &self.listing.commit);
         let mut bytes = 0;
         for file in self.missing() {
-            bytes += if self.is_offered(hub, file)? { 0 } else { self.lacking(file)? };
+            bytes += if self.is_shared(hub, file)? { 0 } else { self.missing_bytes(file)? };
         }
-        check_room(cache.hub(), bytes)?;
+        check_disk_space(cache.hub(), bytes)?;
         cache.prepare(&self.listing)?;
         let bytes = self.missing().map(|file| file.size).sum();
-        told(Event::Plan { files: self.missing.len(), bytes, present: self.present });
+        progress(Progress::Plan { files: self.missing.len(), bytes, present: self.present });
         let mut fetched = Fetched { files: Vec::new(), bytes: 0 };
         for file in self.missing() {
-            if !self.adopt(hub, file, told)? {
-                fetched.bytes += self.lacking(file)?;
+            if !self.adopt(hub, file, progress)? {
+                fetched.bytes += self.missing_bytes(file)?;
                 fetched.files.push(file);
             }
         }
-        check_room(cache.hub(), fetched.bytes)?;
+        check_disk_space(cache.hub(), fetched.bytes)?;
         let mut jobs: Vec<_> = fetched.files.iter().map(|file| self.job(hub, file)).collect();
-        jobs.sort_by_key(|job| job.file.size); // what is small fails early, if it does
+        jobs.sort_by_key(|job| job.file.size); // small files first: an error shows early
         let storage = Storage::of(hub, &self.id, commit);
-        transfer::fetch(hub, &jobs, storage.as_ref(), told)?;
-        jobs.iter().try_for_each(|job| self.share(hub, job.file, told))?;
-        self.name(hub, told)?;
+        transfer::fetch(hub, &jobs, storage.as_ref(), progress)?;
+        jobs.iter().try_for_each(|job| self.share(hub, job.file, progress))?;
+        self.publish(hub, progress)?;
         Ok(fetched)
     }
 
-    /// Gives what is there now its names, and the revision that it is.
-    fn name(&self, hub: &Hub, told: Listener) -> Result<()> {
+    /// Links all selected blobs into the snapshot, then sets the ref.
+    fn publish(&self, hub: &Hub, progress: Listener) -> Result<()> {
         let (cache, commit) = (&self.cache, &self.listing.commit);
-        let waiting = || told(Event::Locked { path: "" });
-        let _lock = lock::take(&cache.lock_of(commit), MODE, &|| hub.check(), &waiting)?;
-        for file in self.chosen() {
-            cache.clear(file)?;
-            if !is_there(&cache.blob(file), file) {
+        let waiting = || progress(Progress::Locked { path: "" });
+        let _lock = lock::take(&cache.snapshot_lock(commit), MODE, &|| hub.check(), &waiting)?;
+        for file in self.selected() {
+            cache.clear_partial(file)?;
+            if !is_present(&cache.blob(file), file) {
                 let subject = format!("{}: {}", self.id, file.path);
                 let message = "another program has removed it meanwhile";
                 return Err(Error::new(Kind::DownloadFailed, subject, message).hint("try again"));
             }
         }
-        cache.name(commit, &self.chosen().collect::<Vec<_>>())?;
+        cache.link_all(commit, &self.selected().collect::<Vec<_>>())?;
         cache.set_ref(&self.revision, commit)
     }
 
-    /// The bytes of a file that are not here.
-    fn lacking(&self, file: &RemoteFile) -> Result<u64> {
-        Ok(file.size - part::present(&self.cache.part(file), file.size, file.digest()?))
+    /// Bytes of a file that its partial download lacks.
+    fn missing_bytes(&self, file: &RemoteFile) -> Result<u64> {
+        Ok(file.size - partial::present(&self.cache.partial(file), file.size, file.digest()?))
     }
 
     fn job<'a>(&'a self, hub: &Hub, file: &'a RemoteFile) -> Job<'a> {
@@ -200,23 +209,23 @@ impl Plan {
             model: &self.id,
             file,
             url: file.url(hub, &self.id, &self.listing.commit),
-            part: self.cache.part(file),
-            place: self.cache.blob(file),
-            lock: Some(self.cache.lock(file)),
+            partial: self.cache.partial(file),
+            destination: self.cache.blob(file),
+            lock: Some(self.cache.blob_lock(file)),
             replace: self.replace,
         }
     }
 
-    /// True if the models of the cache seem to share the file.
-    fn is_offered(&self, hub: &Hub, file: &RemoteFile) -> Result<bool> {
+    /// True if the shared blob store seems to have the file.
+    fn is_shared(&self, hub: &Hub, file: &RemoteFile) -> Result<bool> {
         match shared_hash(hub, file).filter(|_| !self.replace) {
             Some(hash) => shared::offers(hash, file.size, self.cache.hub()),
             None => Ok(false),
         }
     }
 
-    /// True if the file could be had from what the models of the cache share.
-    fn adopt(&self, hub: &Hub, file: &RemoteFile, told: Listener) -> Result<bool> {
+    /// Links the file from the shared blob store; false if the store does not have it.
+    fn adopt(&self, hub: &Hub, file: &RemoteFile, progress: Listener) -> Result<bool> {
         let (path, size) = (&*file.path, file.size);
         let Some(hash) = shared_hash(hub, file).filter(|_| !self.replace) else {
             return Ok(false);
@@ -224,70 +233,72 @@ impl Plan {
         if !shared::offers(hash, size, self.cache.hub())? {
             return Ok(false);
         }
-        let _lock = self.lock(hub, file, told)?;
-        told(Event::Begin { path, size, present: 0 });
+        let _lock = self.lock(hub, file, progress)?;
+        progress(Progress::Begin { path, size, present: 0 });
         let read = AtomicU64::new(0);
-        let heed = |bytes| {
+        let on_bytes = |bytes| {
             read.fetch_add(bytes, Ordering::Relaxed);
-            told(Event::Moved { path, bytes });
+            progress(Progress::Moved { path, bytes });
             hub.check()
         };
         let blob = self.cache.blob(file);
-        let adopted = shared::adopt(&blob, hash, size, file.digest()?, self.cache.hub(), &heed)?;
-        told(match adopted {
-            true => Event::Done { path },
-            false => Event::Lost { path, bytes: read.into_inner() },
+        let adopted =
+            shared::adopt(&blob, hash, size, file.digest()?, self.cache.hub(), &on_bytes)?;
+        progress(match adopted {
+            true => Progress::Done { path },
+            false => Progress::Lost { path, bytes: read.into_inner() },
         });
         Ok(adopted)
     }
 
-    /// Lets the models of the cache share a file that was fetched, where they do share.
-    fn share(&self, hub: &Hub, file: &RemoteFile, told: Listener) -> Result<()> {
+    /// Publishes a downloaded file in the shared blob store, if the cache has one.
+    fn share(&self, hub: &Hub, file: &RemoteFile, progress: Listener) -> Result<()> {
         let Some(hash) = shared_hash(hub, file) else {
             return Ok(());
         };
-        let _lock = self.lock(hub, file, told)?;
+        let _lock = self.lock(hub, file, progress)?;
         let blob = self.cache.blob(file);
-        if is_there(&blob, file) {
+        if is_present(&blob, file) {
             shared::publish(&blob, hash, self.cache.hub(), &|_| hub.check())?;
         }
         Ok(())
     }
 
-    fn lock(&self, hub: &Hub, file: &RemoteFile, told: Listener) -> Result<Lock> {
-        let waiting = || told(Event::Locked { path: &file.path });
-        lock::take(&self.cache.lock(file), MODE, &|| hub.check(), &waiting)
+    fn lock(&self, hub: &Hub, file: &RemoteFile, progress: Listener) -> Result<Lock> {
+        let waiting = || progress(Progress::Locked { path: &file.path });
+        lock::take(&self.cache.blob_lock(file), MODE, &|| hub.check(), &waiting)
     }
 }
 
-/// What the store that models share calls the file; none if it cannot be there, or shall not.
+/// Name of the file in the shared blob store; `None` without a Xet hash or if sharing is off.
 fn shared_hash<'a>(hub: &Hub, file: &'a RemoteFile) -> Option<&'a str> {
     let remote = hub.remote();
     file.xet_hash.as_deref().filter(|_| remote.shared_blobs && remote.xet)
 }
 
-/// The files that are wished for.
-fn choose(wish: &Wish, listing: &Listing) -> Result<Vec<usize>> {
-    let wanted = |file: &RemoteFile| match wish.bad {
-        [] => wish.choice.takes(&file.path),
+/// Indices of the files that `options` select.
+fn select(options: &PullOptions, listing: &Listing) -> Result<Vec<usize>> {
+    let wanted = |file: &RemoteFile| match options.bad {
+        [] => options.filter.selects(&file.path),
         bad => bad.contains(&file.path),
     };
-    let chosen: Vec<usize> =
+    let selected: Vec<usize> =
         (0..listing.files.len()).filter(|i| wanted(&listing.files[*i])).collect();
-    let strange = wish.bad.iter().find(|path| listing.files.iter().all(|file| file.path != **path));
+    let unknown =
+        options.bad.iter().find(|path| listing.files.iter().all(|file| file.path != **path));
     let error = |subject: &str, message| Error::new(Kind::Validation, subject, message);
-    match (strange, chosen.is_empty()) {
+    match (unknown, selected.is_empty()) {
         (Some(path), _) => {
-            let subject = format!("{}: {path}", wish.id);
+            let subject = format!("{}: {path}", options.id);
             Err(error(&subject, "the Hub has no such file of that revision"))
         }
-        (None, true) => Err(none_chosen(wish.id, listing.files.len())),
-        (None, false) => Ok(chosen),
+        (None, true) => Err(nothing_selected(options.id, listing.files.len())),
+        (None, false) => Ok(selected),
     }
 }
 
-/// That of the `count` files of the model `id` none is chosen.
-pub(crate) fn none_chosen(id: &str, count: usize) -> Error {
+/// Error of a filter that selects none of the `count` files of the model `id`.
+pub(crate) fn nothing_selected(id: &str, count: usize) -> Error {
     Error::new(Kind::Validation, id, "no file of it is chosen")
         .hint(format!("a dry run without patterns names its {count} files"))
 }
@@ -304,15 +315,15 @@ mod tests {
     use super::*;
 
     #[test]
-    fn patterns_choose_as_those_of_huggingface_hub() {
-        let choice = |include: &[&str], exclude: &[&str]| Choice {
+    fn patterns_match_as_in_huggingface_hub() {
+        let filter = |include: &[&str], exclude: &[&str]| FileFilter {
             include: include.iter().map(|p| (*p).to_owned()).collect(),
             exclude: exclude.iter().map(|p| (*p).to_owned()).collect(),
         };
-        assert!(choice(&[], &[]).takes("a/b"));
-        assert!(choice(&["*.json"], &[]).takes("a/b.json"), "a star matches a slash");
-        assert!(!choice(&["*.json"], &[]).takes("model.safetensors"));
-        assert!(!choice(&["*.json"], &["a/"]).takes("a/b.json"));
-        assert!(choice(&[], &["a/"]).takes("ab.json"));
+        assert!(filter(&[], &[]).selects("a/b"));
+        assert!(filter(&["*.json"], &[]).selects("a/b.json"), "a star matches a slash");
+        assert!(!filter(&["*.json"], &[]).selects("model.safetensors"));
+        assert!(!filter(&["*.json"], &["a/"]).selects("a/b.json"));
+        assert!(filter(&[], &["a/"]).selects("ab.json"));
     }
 }

@@ -1,8 +1,8 @@
-//! Many files at once, each in pieces: what `pull` and `clone` have in common.
+//! Parallel download of several files in pieces, shared by `pull` and `clone`.
 //!
-//! A few threads take pieces of files that are open, else open the next file. Whoever brings the
-//! last piece of a file verifies it and gives it its name, so that under a name there is never
-//! anything but what the Hub lists.
+//! Worker threads take pieces of open files, or open the next file. The thread that completes the
+//! last piece of a file verifies it and renames it into place, so that a final name never holds
+//! other content than the Hub lists.
 
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -14,53 +14,53 @@ use mlxk_core::store::disk_space;
 use mlxk_core::store::lock::{self, Lock, MODE};
 use mlxk_core::{Error, Kind, Result};
 
+use crate::backoff::{Backoff, interrupted, sleep};
 use crate::client::Hub;
-use crate::event::{Event, Listener};
+use crate::error::Failure;
 use crate::listing::RemoteFile;
-use crate::part::{self, Follower, Part};
-use crate::patience::{Patience, interrupted, sleep};
-use crate::refusal::Failure;
+use crate::partial::{self, Partial, PrefixHasher};
 use crate::stream::Source;
 use crate::xet::Storage;
+use mlxk_core::progress::{Listener, Progress};
 
-/// Connections at once. More of them find no more bandwidth, but servers that mind.
+/// Parallel connections; more bring no more bandwidth, but servers that refuse them.
 const CONNECTIONS: usize = 8;
 
-/// Files at once, as long as there are more: of the threads that write to one file all but one wait.
-const SIDE_BY_SIDE: usize = 2;
+/// Files open at a time while others wait; threads that write to the same file block each other.
+const OPEN_FILES: usize = 2;
 
-/// How often a file is fetched whose content turns out to be wrong.
-const TRIES: usize = 2;
+/// Downloads of a file before giving up on content that fails verification.
+const MAX_DOWNLOADS: usize = 2;
 
-/// A file to fetch.
+/// File to download.
 #[derive(Debug)]
 pub struct Job<'a> {
-    /// The model it belongs to.
+    /// Model id, for error messages.
     pub model: &'a str,
-    /// What the Hub says of it.
+    /// Path, size and digests that the Hub lists.
     pub file: &'a RemoteFile,
-    /// Its address.
+    /// Download URL.
     pub url: String,
-    /// Where its part lies until it is whole, `*.incomplete`.
-    pub part: PathBuf,
-    /// Where it belongs.
-    pub place: PathBuf,
-    /// What other programs lock while they fetch the same.
+    /// Path of the partial download, `*.incomplete`.
+    pub partial: PathBuf,
+    /// Path of the complete file.
+    pub destination: PathBuf,
+    /// Path of the lock file that other programs hold while they download the same content.
     pub lock: Option<PathBuf>,
-    /// What is in that place is known to be bad.
+    /// True if a file at `destination` is damaged and must be replaced.
     pub replace: bool,
 }
 
-/// Fetches the files of `jobs`.
+/// Downloads the files of `jobs`; `storage` is used for files that have a Xet hash.
 ///
-/// `storage` has those of them that have a Xet hash. At the first failure that is final the others
-/// stop; what came of them is kept for a next run.
-pub fn fetch(hub: &Hub, jobs: &[Job], storage: Option<&Storage>, told: Listener) -> Result<()> {
-    let crew = Crew {
+/// # Errors
+/// The first final failure. It stops all downloads; partial files stay for the next run.
+pub fn fetch(hub: &Hub, jobs: &[Job], storage: Option<&Storage>, progress: Listener) -> Result<()> {
+    let transfer = Transfer {
         hub,
         jobs,
         storage,
-        told,
+        progress,
         queue: Mutex::default(),
         changed: Condvar::new(),
         stop: AtomicBool::new(false),
@@ -68,91 +68,93 @@ pub fn fetch(hub: &Hub, jobs: &[Job], storage: Option<&Storage>, told: Listener)
     };
     thread::scope(|scope| {
         for _ in 0..CONNECTIONS {
-            scope.spawn(|| crew.work());
+            scope.spawn(|| transfer.work());
         }
     });
-    match held(&crew.failure).take() {
+    match locked(&transfer.failure).take() {
         Some(error) => Err(error),
         None => hub.check(),
     }
 }
 
-struct Crew<'a> {
+/// State shared by the worker threads.
+struct Transfer<'a> {
     hub: &'a Hub,
     jobs: &'a [Job<'a>],
     storage: Option<&'a Storage>,
-    told: Listener<'a>,
+    progress: Listener<'a>,
     queue: Mutex<Queue<'a>>,
-    /// Told when there may be work for those who found none.
+    /// Notified when a waiting thread may find work.
     changed: Condvar,
     stop: AtomicBool,
     failure: Mutex<Option<Error>>,
 }
 
-/// What there is to do.
+/// Work that no thread has taken yet.
 #[derive(Default)]
 struct Queue<'a> {
-    /// The first job that nobody has begun.
+    /// Index of the next job to open.
     next: usize,
-    /// Jobs that are just being begun.
-    beginning: usize,
-    /// Files of several pieces that are not whole yet.
-    open: Vec<Arc<Active<'a>>>,
+    /// Number of jobs that threads are opening.
+    opening: usize,
+    /// Open files that are not complete.
+    open: Vec<Arc<OpenFile<'a>>>,
 }
 
-/// A piece of a file.
-type Work<'a> = (Arc<Active<'a>>, usize);
+/// Piece of an open file: the file, and the index of the piece.
+type Task<'a> = (Arc<OpenFile<'a>>, usize);
 
 impl<'a> Queue<'a> {
-    /// A piece that nobody fetches yet, of the file that has most of them.
-    fn take(&self) -> Option<Work<'a>> {
-        let active = self.open.iter().max_by_key(|active| held(&active.pending).len())?;
-        let piece = held(&active.pending).pop()?;
-        Some((active.clone(), piece))
+    /// Takes a pending piece of the open file that has most of them.
+    fn take(&self) -> Option<Task<'a>> {
+        let open_file =
+            self.open.iter().max_by_key(|open_file| locked(&open_file.pending).len())?;
+        let piece = locked(&open_file.pending).pop()?;
+        Some((open_file.clone(), piece))
     }
 }
 
-/// A file that is being fetched.
-struct Active<'a> {
+/// File that is being downloaded.
+struct OpenFile<'a> {
     job: &'a Job<'a>,
     digest: Digest,
-    part: Part,
+    partial: Partial,
     source: Source<'a>,
-    /// Pieces that nobody fetches yet, the first one last.
+    /// Pieces that no thread has taken yet, in descending order.
     pending: Mutex<Vec<usize>>,
-    /// Pieces that are not whole yet.
+    /// Number of pieces that are not complete.
     missing: AtomicUsize,
-    follower: Mutex<Follower>,
+    prefix: Mutex<PrefixHasher>,
     _lock: Option<Lock>,
 }
 
-impl<'a> Active<'a> {
+impl<'a> OpenFile<'a> {
     fn new(
         job: &'a Job<'a>,
         storage: Option<&'a Storage>,
         lock: Option<Lock>,
-    ) -> Result<Active<'a>> {
+    ) -> Result<OpenFile<'a>> {
         let digest = job.file.digest()?;
-        let part = Part::open(&job.part, job.file.size, digest)?;
-        let whole = |i: &usize| part.done(*i) == part.span(*i).1;
-        let pending: Vec<usize> = (0..part.pieces()).rev().filter(|i| !whole(i)).collect();
-        Ok(Active {
+        let partial = Partial::open(&job.partial, job.file.size, digest)?;
+        let whole = |i: &usize| partial.done(*i) == partial.span(*i).1;
+        let pending: Vec<usize> = (0..partial.pieces()).rev().filter(|i| !whole(i)).collect();
+        Ok(OpenFile {
             job,
             digest,
             source: Source::new(job.url.clone(), storage.zip(job.file.xet_hash.as_deref())),
             missing: AtomicUsize::new(pending.len()),
             pending: Mutex::new(pending),
-            follower: Mutex::new(Follower::new(digest, job.file.size)),
-            part,
+            prefix: Mutex::new(PrefixHasher::new(digest, job.file.size)),
+            partial,
             _lock: lock,
         })
     }
 }
 
-impl<'a> Crew<'a> {
+impl<'a> Transfer<'a> {
     fn work(&self) {
-        while let Some(work) = self.next_work() {
-            let done = work.and_then(|(active, piece)| self.piece(&active, piece));
+        while let Some(task) = self.next_task() {
+            let done = task.and_then(|(open_file, piece)| self.run(&open_file, piece));
             if let Err(error) = done {
                 self.fail(error);
             }
@@ -160,142 +162,144 @@ impl<'a> Crew<'a> {
     }
 
     fn fail(&self, error: Error) {
-        held(&self.failure).get_or_insert(error);
-        let _queue = held(&self.queue);
+        locked(&self.failure).get_or_insert(error);
+        let _queue = locked(&self.queue);
         self.stop.store(true, Ordering::Relaxed);
         self.changed.notify_all();
     }
 
-    /// A piece to fetch: of the next file while few are open, else of one of those.
-    fn next_work(&self) -> Option<Result<Work<'a>>> {
-        let mut queue = held(&self.queue);
+    /// Next piece to download: of a new file while few are open, else of an open file.
+    fn next_task(&self) -> Option<Result<Task<'a>>> {
+        let mut queue = locked(&self.queue);
         while !self.stop.load(Ordering::Relaxed) {
             let job = self.jobs.get(queue.next);
-            let enough = queue.open.len() + queue.beginning >= SIDE_BY_SIDE;
+            let enough = queue.open.len() + queue.opening >= OPEN_FILES;
             if (enough || job.is_none())
-                && let Some(work) = queue.take()
+                && let Some(task) = queue.take()
             {
-                return Some(Ok(work));
+                return Some(Ok(task));
             }
             queue = match job {
                 Some(job) => {
                     queue.next += 1;
-                    queue.beginning += 1;
+                    queue.opening += 1;
                     drop(queue);
-                    if let Some(work) = self.open(job).transpose() {
-                        return Some(work);
+                    if let Some(task) = self.open(job).transpose() {
+                        return Some(task);
                     }
-                    held(&self.queue)
+                    locked(&self.queue)
                 }
-                None if queue.beginning == 0 => return None,
+                None if queue.opening == 0 => return None,
                 None => self.changed.wait(queue).unwrap_or_else(|poisoned| poisoned.into_inner()),
             };
         }
         None
     }
 
-    /// Begins a job, and puts its file among those that others may help with.
-    fn open(&self, job: &'a Job<'a>) -> Result<Option<Work<'a>>> {
-        let begun = self.begin(job).map_err(|e| about(e, job));
-        let mut queue = held(&self.queue);
-        queue.beginning -= 1;
-        if let Ok(Some((active, _))) = &begun {
-            queue.open.push(active.clone());
+    /// Opens the file of a job and adds it to the open files; returns its first pending piece.
+    fn open(&self, job: &'a Job<'a>) -> Result<Option<Task<'a>>> {
+        let opened = self.open_file(job).map_err(|e| with_subject(e, job));
+        let mut queue = locked(&self.queue);
+        queue.opening -= 1;
+        if let Ok(Some((open_file, _))) = &opened {
+            queue.open.push(open_file.clone());
         }
         self.changed.notify_all();
-        begun
+        opened
     }
 
-    /// Opens a file, and takes a piece of it; none if it needs no fetching.
-    fn begin(&self, job: &'a Job<'a>) -> Result<Option<Work<'a>>> {
+    /// Locks and opens the file of a job; `None` if nothing of it has to be downloaded.
+    fn open_file(&self, job: &'a Job<'a>) -> Result<Option<Task<'a>>> {
         let file = job.file;
-        let waiting = || (self.told)(Event::Locked { path: &file.path });
+        let waiting = || (self.progress)(Progress::Locked { path: &file.path });
         let take = |path: &PathBuf| lock::take(path, MODE, &|| self.check(), &waiting);
         let lock = job.lock.as_ref().map(take);
         let lock = lock.transpose()?;
-        let told = |present| {
-            (self.told)(Event::Begin { path: &file.path, size: file.size, present });
+        let begin = |present| {
+            (self.progress)(Progress::Begin { path: &file.path, size: file.size, present });
         };
-        if !job.replace && is_there(&job.place, file) {
-            told(file.size); // another program was faster
-            part::clear(&job.part)?;
-            (self.told)(Event::Done { path: &file.path });
+        if !job.replace && is_present(&job.destination, file) {
+            begin(file.size); // another program has downloaded it
+            partial::clear(&job.partial)?;
+            (self.progress)(Progress::Done { path: &file.path });
             return Ok(None);
         }
-        let active = Arc::new(Active::new(job, self.storage, lock)?);
-        told(active.part.present());
-        let Some(first) = held(&active.pending).pop() else {
-            return self.finish(&active).map(|()| None);
+        let open_file = Arc::new(OpenFile::new(job, self.storage, lock)?);
+        begin(open_file.partial.present());
+        let Some(first) = locked(&open_file.pending).pop() else {
+            return self.finish(&open_file).map(|()| None);
         };
-        Ok(Some((active, first)))
+        Ok(Some((open_file, first)))
     }
 
-    /// Fetches one piece, whatever it takes.
-    fn piece(&self, active: &Arc<Active<'a>>, piece: usize) -> Result<()> {
-        let about = |e| about(e, active.job);
-        self.bring(active, piece).map_err(about)?;
-        if active.missing.fetch_sub(1, Ordering::AcqRel) == 1 {
-            held(&self.queue).open.retain(|other| !Arc::ptr_eq(other, active));
-            self.finish(active).map_err(about)?;
-        } else if let Ok(mut follower) = active.follower.try_lock() {
-            active.part.follow(&mut follower)?;
+    /// Downloads one piece; verifies and publishes the file if it was the last one.
+    fn run(&self, open_file: &Arc<OpenFile<'a>>, piece: usize) -> Result<()> {
+        let about = |e| with_subject(e, open_file.job);
+        self.download(open_file, piece).map_err(about)?;
+        if open_file.missing.fetch_sub(1, Ordering::AcqRel) == 1 {
+            locked(&self.queue).open.retain(|other| !Arc::ptr_eq(other, open_file));
+            self.finish(open_file).map_err(about)?;
+        } else if let Ok(mut prefix) = open_file.prefix.try_lock() {
+            open_file.partial.hash_prefix(&mut prefix)?;
         } else {
-            active.part.sync_early()?;
+            open_file.partial.sync_early()?;
         }
         Ok(())
     }
 
-    fn bring(&self, active: &Active, piece: usize) -> Result<()> {
-        let path = &*active.job.file.path;
-        let mut patience = Patience::new();
+    /// Downloads one piece with retries; an attempt that brings bytes resets the backoff.
+    fn download(&self, open_file: &OpenFile, piece: usize) -> Result<()> {
+        let path = &*open_file.job.file.path;
+        let mut backoff = Backoff::new();
         loop {
-            let before = active.part.done(piece);
+            let before = open_file.partial.done(piece);
             let moved = |bytes| {
-                (self.told)(Event::Moved { path, bytes });
+                (self.progress)(Progress::Moved { path, bytes });
                 self.check()
             };
-            let failure = match active.source.fetch(self.hub, &active.part, piece, &moved) {
+            let failure = match open_file.source.fetch(self.hub, &open_file.partial, piece, &moved)
+            {
                 Ok(()) => return Ok(()),
                 Err(failure) => failure,
             };
             self.check()?;
-            if active.part.done(piece) > before {
-                patience.restore();
+            if open_file.partial.done(piece) > before {
+                backoff.reset();
             }
-            self.bear(path, &mut patience, failure)?;
+            self.back_off(path, &mut backoff, failure)?;
         }
     }
 
-    fn bear(&self, path: &str, patience: &mut Patience, failure: Failure) -> Result<()> {
-        let (wait, reason) = patience.wait(failure)?;
-        (self.told)(Event::Retry { path, reason: &reason, wait });
+    fn back_off(&self, path: &str, backoff: &mut Backoff, failure: Failure) -> Result<()> {
+        let (wait, reason) = backoff.delay(failure)?;
+        (self.progress)(Progress::Retry { path, reason: &reason, wait });
         sleep(wait, || self.hub.check())
     }
 
-    /// Verifies a file that is whole, and puts it into its place. If it is wrong, once more.
-    fn finish(&self, active: &Active) -> Result<()> {
-        let (job, part) = (active.job, &active.part);
+    /// Verifies a complete file and publishes it; downloads it once more if verification fails.
+    fn finish(&self, open_file: &OpenFile) -> Result<()> {
+        let (job, partial) = (open_file.job, &open_file.partial);
         for attempt in 1.. {
-            let found = digest_of(active)?;
-            if found == active.digest {
+            let found = digest_of(open_file)?;
+            if found == open_file.digest {
                 break;
             }
-            active.source.distrust();
-            part.reset()?;
-            (self.told)(Event::Lost { path: &job.file.path, bytes: part.size() });
-            if attempt == TRIES {
+            open_file.source.disable_xet();
+            partial.reset()?;
+            (self.progress)(Progress::Lost { path: &job.file.path, bytes: partial.size() });
+            if attempt == MAX_DOWNLOADS {
                 let message =
                     format!("the Hub sends other content than it lists, with the hash {found}");
                 return Err(Error::new(Kind::DownloadFailed, "", message));
             }
-            (0..part.pieces()).try_for_each(|piece| self.bring(active, piece))?;
+            (0..partial.pieces()).try_for_each(|piece| self.download(open_file, piece))?;
         }
-        part.publish(&job.place)?;
-        (self.told)(Event::Done { path: &job.file.path });
+        partial.publish(&job.destination)?;
+        (self.progress)(Progress::Done { path: &job.file.path });
         Ok(())
     }
 
-    /// An error if the user or another thread has ended the work.
+    /// Fails if the user has cancelled or another thread has failed.
     fn check(&self) -> Result<()> {
         match self.stop.load(Ordering::Relaxed) {
             true => Err(interrupted()),
@@ -304,41 +308,42 @@ impl<'a> Crew<'a> {
     }
 }
 
-/// The digest of a file that is whole; while the rest of it is hashed, the disk gets it.
-fn digest_of(active: &Active) -> Result<Digest> {
+/// Digest of a complete file; it is synced to disk while the rest is hashed.
+fn digest_of(open_file: &OpenFile) -> Result<Digest> {
     thread::scope(|scope| {
-        let sync = scope.spawn(|| active.part.sync());
-        let mut follower = held(&active.follower);
-        active.part.follow(&mut follower)?;
-        let anew = Follower::new(active.digest, active.part.size());
-        let found = std::mem::replace(&mut *follower, anew).finish();
+        let sync = scope.spawn(|| open_file.partial.sync());
+        let mut prefix = locked(&open_file.prefix);
+        open_file.partial.hash_prefix(&mut prefix)?;
+        let anew = PrefixHasher::new(open_file.digest, open_file.partial.size());
+        let found = std::mem::replace(&mut *prefix, anew).finish();
         let synced = sync.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic));
         synced.map(|()| found)
     })
 }
 
-/// An error if there is no room for `bytes` more below `directory`: asked before the first comes.
-pub fn check_room(directory: &Path, bytes: u64) -> Result<()> {
+/// Errors if the disk of `directory` has no room for `bytes` more.
+pub fn check_disk_space(directory: &Path, bytes: u64) -> Result<()> {
     disk_space::check(directory, bytes).map_err(|mut e| {
         e.kind = Kind::DownloadFailed;
         e.hint("mlxk-rm --prune frees what nothing uses; HF_HUB_CACHE names another disk")
     })
 }
 
-/// True if `place` holds the file, as far as its size tells.
-pub fn is_there(place: &Path, file: &RemoteFile) -> bool {
-    place.metadata().is_ok_and(|data| data.is_file() && data.len() == file.size)
+/// True if `path` is a file of the size of `file`; its content is not checked.
+pub fn is_present(path: &Path, file: &RemoteFile) -> bool {
+    path.metadata().is_ok_and(|data| data.is_file() && data.len() == file.size)
 }
 
-/// An error of the network says which file it is about; one of the disk knows its own.
-fn about(error: Error, job: &Job) -> Error {
+/// The error with the job's file as its subject, unless it has one (a path, for an error of the
+/// disk).
+fn with_subject(error: Error, job: &Job) -> Error {
     match error.subject.is_empty() {
         true => error.about(format!("{}: {}", job.model, job.file.path)),
         false => error,
     }
 }
 
-/// What a lock protects is never left half done: every write is a single one.
-fn held<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+/// Locks `mutex`; poisoning is ignored, since no critical section leaves partial changes.
+fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
 }

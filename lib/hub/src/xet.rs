@@ -1,9 +1,9 @@
-//! Files from Xet storage, which keeps content in chunks: a file is a list of chunks of other objects.
+//! Download from Xet storage, where a file is a list of chunks that lie in larger objects (xorbs).
 //!
-//! The protocol is the public one, https://huggingface.co/docs/xet. It is spoken here and not by the
-//! crate hf-xet, since that brings an async runtime and a hundred crates, and holds whole ranges of
-//! objects in memory, which no journal can go on with. So chunks go into the same part as the bytes
-//! of plain ranges, which take over whenever the storage fails.
+//! Protocol: <https://huggingface.co/docs/xet>. The crate hf-xet is not used, because it brings an
+//! async runtime and a hundred crates, and holds whole ranges of objects in memory, which no
+//! journal can resume. Here chunks are written to the same partial file as range requests, which
+//! take over when the storage fails.
 
 use std::collections::HashMap;
 use std::fmt;
@@ -14,53 +14,53 @@ use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use ureq::http::{Method, StatusCode};
 
-use crate::chunk::Head;
-use crate::client::{Call, Hub};
-use crate::flow::Flow;
-use crate::part::Part;
-use crate::refusal::{Attempt, Failure};
+use crate::body::ResponseBody;
+use crate::chunk::ChunkHeader;
+use crate::client::{Hub, Request};
+use crate::error::{Attempt, Failure};
+use crate::partial::Partial;
 
-/// The list of the chunks of one piece is not longer than this.
-const LONGEST_LIST: u64 = 16 << 20;
+/// Longest reconstruction of one piece, in bytes of JSON.
+const MAX_RECONSTRUCTION: u64 = 16 << 20;
 
-/// The storage of a model's files.
+/// Xet storage of the files of one model revision.
 pub struct Storage {
-    /// Where the Hub gives out tickets to it.
-    route: String,
-    ticket: Mutex<Option<Ticket>>,
+    /// URL at the Hub that issues access tokens.
+    token_url: String,
+    access: Mutex<Option<CasAccess>>,
 }
 
-/// Where the storage is, and the token that it is shown.
+/// Access to the content-addressed storage (CAS): its URL and a temporary token.
 #[derive(Clone, Deserialize)]
 #[serde(rename_all = "camelCase")]
-struct Ticket {
+struct CasAccess {
     access_token: String,
     cas_url: String,
 }
 
-/// Of what a range of a file is made.
+/// Chunks that make up a range of a file (response of `/v1/reconstructions`).
 #[derive(Deserialize)]
-struct Recipe {
-    /// Bytes of the first chunk that come before the range.
+struct Reconstruction {
+    /// Bytes of the first chunk that precede the range.
     offset_into_first_range: u64,
     terms: Vec<Term>,
-    /// Where the objects are, by their hash.
-    fetch_info: HashMap<String, Vec<Stretch>>,
+    /// Download URLs of the objects, by object hash.
+    fetch_info: HashMap<String, Vec<FetchInfo>>,
 }
 
-/// Some chunks of an object.
+/// Consecutive chunks of one object; `range` counts chunks.
 #[derive(Deserialize)]
 struct Term {
     hash: String,
     range: Span,
 }
 
-/// Where some chunks of an object are to be had.
+/// Download URL of consecutive chunks of one object; `range` counts chunks.
 #[derive(Deserialize)]
-struct Stretch {
+struct FetchInfo {
     range: Span,
     url: String,
-    /// Its bytes in the object; the last one included.
+    /// Byte range in the object; `end` is inclusive.
     url_range: Span,
 }
 
@@ -71,33 +71,34 @@ struct Span {
 }
 
 impl Storage {
-    /// The storage of the files at `commit` of the model `id`; none if the user wants none.
+    /// Storage of the files at `commit` of the model `id`; `None` if Xet is disabled.
     pub fn of(hub: &Hub, id: &str, commit: &str) -> Option<Storage> {
-        let route = hub.api(&format!("models/{id}/xet-read-token/{commit}"));
-        hub.remote().xet.then(|| Storage { route, ticket: Mutex::new(None) })
+        let token_url = hub.api(&format!("models/{id}/xet-read-token/{commit}"));
+        hub.remote().xet.then(|| Storage { token_url, access: Mutex::new(None) })
     }
 
-    /// Fetches what is missing of piece `i` of the file `hash`; `moved` hears how many bytes came,
-    /// and can end it.
+    /// Downloads the missing bytes of piece `i` of the file with the Xet hash `hash`; `on_bytes`
+    /// gets the size of every write, and ends the download with an error.
     pub fn fetch(
         &self,
         hub: &Hub,
         hash: &str,
-        part: &Part,
+        partial: &Partial,
         i: usize,
-        moved: &dyn Fn(u64) -> Result<(), Error>,
+        on_bytes: &dyn Fn(u64) -> Result<(), Error>,
     ) -> Attempt<()> {
-        let (start, length) = part.span(i);
-        let recipe = self.recipe(hub, hash, start + part.done(i), start + length)?;
-        let mut skip = recipe.offset_into_first_range;
-        let mut chunks: Option<Chunks> = None;
-        for term in &recipe.terms {
-            let stretch = recipe.stretch(term)?;
-            let mut source = match chunks.take().filter(|chunks| chunks.lead_to(stretch, term)) {
+        let (start, length) = partial.span(i);
+        let reconstruction =
+            self.reconstruction(hub, hash, start + partial.done(i), start + length)?;
+        let mut skip = reconstruction.offset_into_first_range;
+        let mut chunks: Option<ChunkReader> = None;
+        for term in &reconstruction.terms {
+            let info = reconstruction.info(term)?;
+            let mut source = match chunks.take().filter(|chunks| chunks.leads_to(info, term)) {
                 Some(chunks) => chunks,
-                None => Chunks::open(hub, stretch)?,
+                None => ChunkReader::open(hub, info)?,
             };
-            while source.next < term.range.end && part.done(i) < length {
+            while source.next < term.range.end && partial.done(i) < length {
                 let wanted = source.next >= term.range.start;
                 let chunk = source.chunk()?;
                 let Some(bytes) = chunk.get(skip as usize..).filter(|_| wanted) else {
@@ -105,117 +106,125 @@ impl Storage {
                     continue;
                 };
                 skip = 0;
-                let bytes = &bytes[..bytes.len().min((length - part.done(i)) as usize)];
-                part.append(i, bytes)?;
-                moved(bytes.len() as u64)?;
+                let bytes = &bytes[..bytes.len().min((length - partial.done(i)) as usize)];
+                partial.append(i, bytes)?;
+                on_bytes(bytes.len() as u64)?;
             }
             chunks = Some(source);
         }
-        if part.done(i) < length { Err(odd("lists too few chunks")) } else { Ok(()) }
+        if partial.done(i) < length { Err(protocol_error("lists too few chunks")) } else { Ok(()) }
     }
 
-    /// Asks what the bytes from `from` to before `end` of the file `hash` are made of.
-    fn recipe(&self, hub: &Hub, hash: &str, from: u64, end: u64) -> Attempt<Recipe> {
-        let Ticket { access_token, cas_url } = self.ticket(hub)?;
+    /// Requests the chunks that make up the bytes `from..end` of the file `hash`.
+    fn reconstruction(
+        &self,
+        hub: &Hub,
+        hash: &str,
+        from: u64,
+        end: u64,
+    ) -> Attempt<Reconstruction> {
+        let CasAccess { access_token, cas_url } = self.access(hub)?;
         let url = format!("{}/v1/reconstructions/{hash}", cas_url.trim_end_matches('/'));
         let (token, range) =
             (format!("Bearer {access_token}"), format!("bytes={from}-{}", end - 1));
         let headers = &[("authorization", &*token), ("range", &*range)];
-        let recipe = answer(hub, Call { method: &Method::GET, url: &url, headers, body: &[] });
-        if recipe.is_err() {
-            *self.held() = None; // it may be too old
+        let reconstruction =
+            get_json(hub, Request { method: &Method::GET, url: &url, headers, body: &[] });
+        if reconstruction.is_err() {
+            *self.cached() = None; // the token may have expired
         }
-        recipe
+        reconstruction
     }
 
-    /// The ticket; of those who find none, one asks the Hub and the others wait for that.
-    fn ticket(&self, hub: &Hub) -> Attempt<Ticket> {
-        let mut held = self.held();
-        if let Some(ticket) = &*held {
-            return Ok(ticket.clone());
+    /// Cached access; if there is none, one thread requests it from the Hub and the others wait.
+    fn access(&self, hub: &Hub) -> Attempt<CasAccess> {
+        let mut held = self.cached();
+        if let Some(access) = &*held {
+            return Ok(access.clone());
         }
-        let url = &*self.route;
-        let call = Call { method: &Method::GET, url, headers: &[], body: &[] };
-        let ticket: Ticket = answer(hub, call)?;
-        if !hub.is_as_safe(&ticket.cas_url) {
-            return Err(odd("would be shown its token in the clear"));
+        let url = &*self.token_url;
+        let request = Request { method: &Method::GET, url, headers: &[], body: &[] };
+        let access: CasAccess = get_json(hub, request)?;
+        if !hub.is_as_secure(&access.cas_url) {
+            return Err(protocol_error("would get its token over an unencrypted connection"));
         }
-        Ok(held.insert(ticket).clone())
+        Ok(held.insert(access).clone())
     }
 
-    fn held(&self) -> MutexGuard<'_, Option<Ticket>> {
-        self.ticket.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
+    fn cached(&self) -> MutexGuard<'_, Option<CasAccess>> {
+        self.access.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
     }
 }
 
 impl fmt::Debug for Storage {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Storage").field("route", &self.route).finish_non_exhaustive()
+        f.debug_struct("Storage").field("token_url", &self.token_url).finish_non_exhaustive()
     }
 }
 
-impl Recipe {
-    /// Where the chunks of `term` are.
-    fn stretch(&self, term: &Term) -> Attempt<&Stretch> {
-        let holds = |stretch: &&Stretch| {
-            stretch.range.start <= term.range.start && term.range.end <= stretch.range.end
+impl Reconstruction {
+    /// Download URL that covers the chunks of `term`.
+    fn info(&self, term: &Term) -> Attempt<&FetchInfo> {
+        let holds = |info: &&FetchInfo| {
+            info.range.start <= term.range.start && term.range.end <= info.range.end
         };
-        let stretches = self.fetch_info.get(&term.hash).into_iter().flatten();
-        stretches.into_iter().find(holds).ok_or_else(|| odd("does not say where chunks are"))
+        let infos = self.fetch_info.get(&term.hash).into_iter().flatten();
+        infos.into_iter().find(holds).ok_or_else(|| protocol_error("does not say where chunks are"))
     }
 }
 
-/// The chunks of a stretch as they come.
-struct Chunks<'a> {
-    flow: Flow<'a>,
+/// Reader of consecutive chunks from one download.
+struct ChunkReader<'a> {
+    body: ResponseBody<'a>,
     url: String,
     start: u64,
-    /// The number of the next one in its object.
+    /// Index of the next chunk in its object.
     next: u64,
 }
 
-impl<'a> Chunks<'a> {
-    fn open(hub: &'a Hub, stretch: &Stretch) -> Attempt<Chunks<'a>> {
-        let Stretch { range, url, url_range: bytes } = stretch;
+impl<'a> ChunkReader<'a> {
+    fn open(hub: &'a Hub, info: &FetchInfo) -> Attempt<ChunkReader<'a>> {
+        let FetchInfo { range, url, url_range: bytes } = info;
         let asked = format!("bytes={}-{}", bytes.start, bytes.end);
         let headers = &[("range", &*asked), ("accept-encoding", "identity")];
-        let response = hub.send(Call { method: &Method::GET, url, headers, body: &[] })?;
-        let part = response.status() == StatusCode::PARTIAL_CONTENT;
-        let mut flow = Flow::new(hub, response);
-        if !part {
-            flow.skip(bytes.start)?; // a server that knows no ranges sends everything
+        let response = hub.send(Request { method: &Method::GET, url, headers, body: &[] })?;
+        let partial = response.status() == StatusCode::PARTIAL_CONTENT;
+        let mut body = ResponseBody::new(hub, response);
+        if !partial {
+            body.skip(bytes.start)?; // a server without range support sends the whole object
         }
-        Ok(Chunks { flow, url: url.clone(), start: range.start, next: range.start })
+        Ok(ChunkReader { body, url: url.clone(), start: range.start, next: range.start })
     }
 
-    /// True if going on brings the chunks of `term`, which are in `stretch`.
-    fn lead_to(&self, stretch: &Stretch, term: &Term) -> bool {
-        self.url == stretch.url
-            && self.start == stretch.range.start
-            && self.next <= term.range.start
+    /// True if the same download goes on to the chunks of `term`, which `info` covers.
+    fn leads_to(&self, info: &FetchInfo, term: &Term) -> bool {
+        self.url == info.url && self.start == info.range.start && self.next <= term.range.start
     }
 
-    /// The content of the next chunk.
+    /// Reads and decompresses the next chunk.
     fn chunk(&mut self) -> Attempt<Vec<u8>> {
-        let mut head = [0; Head::SIZE];
-        self.flow.fill(&mut head)?;
-        let head = Head::read(head).ok_or_else(|| odd("sends what is no chunk"))?;
-        let mut packed = vec![0; head.packed];
-        self.flow.fill(&mut packed)?;
+        let mut header = [0; ChunkHeader::SIZE];
+        self.body.fill(&mut header)?;
+        let header =
+            ChunkHeader::read(header).ok_or_else(|| protocol_error("sends an invalid chunk"))?;
+        let mut data = vec![0; header.compressed_len];
+        self.body.fill(&mut data)?;
         self.next += 1;
-        head.unpack(packed).ok_or_else(|| odd("sends a chunk that cannot be unpacked"))
+        header
+            .decompress(data)
+            .ok_or_else(|| protocol_error("sends a chunk that cannot be decompressed"))
     }
 }
 
-/// Makes the call once, and reads the JSON of its answer.
-fn answer<T: DeserializeOwned>(hub: &Hub, call: Call) -> Attempt<T> {
-    let mut response = hub.send(call)?;
-    let body = response.body_mut().with_config().limit(LONGEST_LIST).read_to_vec();
-    let body = body.map_err(|e| hub.lost(e, call.url))?;
-    serde_json::from_slice(&body).map_err(|_| odd("answers with something else"))
+/// Sends `request` once and parses the JSON of the response.
+fn get_json<T: DeserializeOwned>(hub: &Hub, request: Request) -> Attempt<T> {
+    let mut response = hub.send(request)?;
+    let body = response.body_mut().with_config().limit(MAX_RECONSTRUCTION).read_to_vec();
+    let body = body.map_err(|e| hub.network_failure(e, request.url))?;
+    serde_json::from_slice(&body).map_err(|_| protocol_error("sends an unexpected response"))
 }
 
-/// A failure that would come again.
-fn odd(what: &str) -> Failure {
+/// Final failure: the storage does not follow the protocol.
+fn protocol_error(what: &str) -> Failure {
     Failure::from(Error::new(Kind::DownloadFailed, "", format!("the Xet storage {what}")))
 }

@@ -10,6 +10,7 @@ pub mod event;
 mod fields;
 mod form;
 mod grammar;
+pub mod image;
 mod parser;
 mod processor;
 pub mod request;

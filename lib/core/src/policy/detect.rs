@@ -1,24 +1,40 @@
-//! What kind of model the facts speak of: its framework, and whether it sees, hears, embeds, chats.
+//! Detection of a model's framework and abilities: vision, audio, speech, embedding, chat.
 
 use serde_json::Value;
 
 use crate::probe::Facts;
 
-/// Who wrote the weights.
+/// Vision models by `model_type`; these have no `vision_config` in some checkpoints.
+const VISION_TYPES: [&str; 6] =
+    ["llava_next", "phi3_v", "mllama", "paligemma", "idefics", "smolvlm"];
+
+/// Models that take audio, by a part of the `model_type`.
+const AUDIO_TYPES: [&str; 5] = ["gemma3n", "voxtral", "whisper", "vibevoice", "audio"];
+
+/// Models that only transcribe speech, by a part of the `model_type`.
+const SPEECH_TYPES: [&str; 3] = ["whisper", "vibevoice", "voxtral"];
+
+/// Encoders that embed text, by `model_type`.
+const ENCODER_TYPES: [&str; 4] = ["bert", "xlm-roberta", "modernbert", "nomic_bert"];
+
+/// Decoders by `model_type` that embed text if their name says so, whatever their architecture.
+const DECODER_TYPES: [&str; 2] = ["qwen3", "mistral"];
+
+/// The framework that wrote the weights.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Framework {
-    /// MLX, or a conversion for it.
+    /// MLX.
     Mlx,
-    /// llama.cpp.
+    /// llama.cpp, whose files are GGUF.
     Gguf,
-    /// PyTorch, or anything else that writes safetensors.
+    /// PyTorch, or another framework that writes safetensors.
     PyTorch,
-    /// Nobody known.
+    /// No weights of a known format.
     Unknown,
 }
 
 impl Framework {
-    /// The name in records.
+    /// The `framework` of records.
     pub fn name(self) -> &'static str {
         match self {
             Framework::Mlx => "MLX",
@@ -29,7 +45,7 @@ impl Framework {
     }
 }
 
-/// The framework, told by the files, the name, the README, the configuration and the weights.
+/// The framework, judged by the files, the name, the README, the configuration and the headers.
 pub fn framework(facts: &Facts) -> Framework {
     let any = |end| facts.files.iter().any(|file| file.is(end));
     match () {
@@ -50,7 +66,7 @@ fn is_mlx(facts: &Facts) -> bool {
         || headers().filter_map(|header| header.metadata.get("format")).any(mlx)
 }
 
-/// Where a workspace was cloned from.
+/// The model that a workspace was cloned from; empty if unknown.
 fn source(facts: &Facts) -> String {
     facts.sentinel.str("source_repo").unwrap_or_default()
 }
@@ -60,12 +76,13 @@ pub fn model_type(facts: &Facts) -> Option<String> {
     facts.config.str("model_type").map(|name| name.to_lowercase())
 }
 
-/// True if the model takes pictures. Of types whose text part can run there are models that have
-/// only that: these say by their configuration whether they see.
+/// True if the model takes images.
+///
+/// A supported multimodal `model_type` is no evidence: some of its models have only the text part,
+/// so the configuration decides.
 pub fn vision(facts: &Facts) -> bool {
-    const TYPES: [&str; 6] = ["llava_next", "phi3_v", "mllama", "paligemma", "idefics", "smolvlm"];
     is_filled(facts.config.get("vision_config"))
-        || model_type(facts).is_some_and(|name| TYPES.contains(&name.as_str()))
+        || model_type(facts).is_some_and(|name| VISION_TYPES.contains(&name.as_str()))
         || is_true(facts.config.get("image_processor"))
         || embedded_processor(facts)
         || processor_file(facts)
@@ -78,7 +95,7 @@ fn embedded_processor(facts: &Facts) -> bool {
     }
 }
 
-/// A processor on disk means pictures, unless it says that it is for films or for sound.
+/// True if a processor file exists that is neither for video nor for audio.
 fn processor_file(facts: &Facts) -> bool {
     let names =
         ["preprocessor_config.json", "processor_config.json", "image_processor_config.json"];
@@ -94,23 +111,21 @@ fn is_video(get: &dyn Fn(&str) -> Option<Value>) -> bool {
         || get("processor_class").is_some_and(|class| class == "AutoVideoProcessor")
 }
 
-/// True if the model takes sound.
+/// True if the model takes audio.
 pub fn audio(facts: &Facts) -> bool {
-    const TYPES: [&str; 5] = ["gemma3n", "voxtral", "whisper", "vibevoice", "audio"];
     let extractor = facts.preprocessor_config.str("feature_extractor_type");
     is_filled(facts.config.get("audio_config"))
-        || model_type(facts).is_some_and(|name| TYPES.iter().any(|part| name.contains(part)))
+        || model_type(facts).is_some_and(|name| AUDIO_TYPES.iter().any(|part| name.contains(part)))
         || extractor.is_some_and(|name| name.to_lowercase().contains("whisper"))
 }
 
-/// True if the model does nothing but turn speech into text.
+/// True if the model only transcribes speech.
 pub fn speech(facts: &Facts) -> bool {
-    const TYPES: [&str; 3] = ["whisper", "vibevoice", "voxtral"];
-    model_type(facts).is_some_and(|name| TYPES.iter().any(|part| name.contains(part)))
+    model_type(facts).is_some_and(|name| SPEECH_TYPES.iter().any(|part| name.contains(part)))
 }
 
-/// True if the speech may also be translated: a multilingual Whisper. The turbo models, with few
-/// decoder layers, were not trained for it.
+/// True if the model can translate speech: a multilingual Whisper, except the turbo models, which
+/// were not trained for translation.
 pub fn translation(facts: &Facts) -> bool {
     let is_english = |part: &str| part.split('.').skip(1).any(|end| end == "en");
     let cannot =
@@ -118,24 +133,24 @@ pub fn translation(facts: &Facts) -> bool {
     model_type(facts).as_deref() == Some("whisper") && !is_named(facts, cannot)
 }
 
-/// True if the model turns text into vectors: an encoder, or a decoder that is named for it.
-/// `gemma3_text` is a decoder and an encoder by the same name, and counts as the former.
+/// True if the model embeds text: an encoder, or a decoder whose name says so.
+///
+/// `gemma3_text` names decoders and encoders alike, and counts as a decoder.
 pub fn embedding(facts: &Facts) -> bool {
-    const ENCODERS: [&str; 4] = ["bert", "xlm-roberta", "modernbert", "nomic_bert"];
     let name = model_type(facts).unwrap_or_default();
-    let decoder = is_causal(facts) || ["qwen3", "mistral"].contains(&name.as_str());
-    ENCODERS.contains(&name.as_str())
+    let decoder = is_causal(facts) || DECODER_TYPES.contains(&name.as_str());
+    ENCODER_TYPES.contains(&name.as_str())
         || decoder && name != "gemma3_text" && is_named(facts, |name| name.contains("embed"))
 }
 
-/// True if the model answers in turns.
+/// True if the model is trained for chat.
 pub fn chat(facts: &Facts) -> bool {
     facts.chat_template
         || model_type(facts).as_deref() == Some("chat")
         || is_named(facts, |name| name.contains("instruct") || name.contains("chat"))
 }
 
-/// The architectures that the configuration names.
+/// The `architectures` of the configuration.
 pub fn architectures(facts: &Facts) -> Vec<String> {
     match facts.config.get("architectures") {
         Some(Value::Array(names)) => {
@@ -145,13 +160,13 @@ pub fn architectures(facts: &Facts) -> Vec<String> {
     }
 }
 
-/// True if one of the architectures writes text.
+/// True if one of the `architectures` is a causal language model.
 pub fn is_causal(facts: &Facts) -> bool {
-    let writes = |name: &String| name.contains("ForCausalLM") || name.ends_with("LMHeadModel");
-    architectures(facts).iter().any(writes)
+    let causal = |name: &String| name.contains("ForCausalLM") || name.ends_with("LMHeadModel");
+    architectures(facts).iter().any(causal)
 }
 
-/// True if the maker's name for the model passes `test`, or that of what it was cloned from.
+/// True if `test` holds for the model's name, without its organization, or for that of its source.
 fn is_named(facts: &Facts, test: impl Fn(&str) -> bool) -> bool {
     [&facts.found.name, &source(facts)].into_iter().any(|name| {
         let name = name.trim_end_matches('/').to_lowercase();
@@ -163,7 +178,7 @@ fn is_filled(value: Option<Value>) -> bool {
     matches!(value, Some(Value::Object(fields)) if !fields.is_empty())
 }
 
-/// True as Python has it: there, and not null, zero or empty.
+/// True if the value is present and true in Python's sense: not null, false, zero or empty.
 fn is_true(value: Option<Value>) -> bool {
     match value {
         None | Some(Value::Null) => false,

@@ -1,4 +1,4 @@
-//! What can be done with a model, decided from its facts alone.
+//! The task of a model, its capabilities, and whether it can run, decided from its facts.
 
 pub mod detect;
 
@@ -7,44 +7,44 @@ use serde_json::Value;
 use crate::architecture::Architecture;
 use crate::health::{Health, one_line};
 use crate::probe::Facts;
-use crate::quantization::{self, Mode};
+use crate::quantization::{CONVERTIBLE, EQUIVALENT, Mode};
 use crate::tensors::Dtype;
 use detect::Framework;
 
-/// What a model is for, and whether it can run here.
+/// The task of a model, and whether it can run.
 #[derive(Clone, Debug)]
 pub struct Plan {
-    /// Who wrote the weights.
+    /// The framework that wrote the weights.
     pub framework: Framework,
-    /// What the model works on.
+    /// The model's task.
     pub task: Task,
-    /// The class in records: `chat`, `base`, `embedding` or `audio`.
+    /// The `model_type` of records: `chat`, `base`, `embedding` or `audio`.
     pub model_type: &'static str,
-    /// What it can do, in the words of records.
+    /// The `capabilities` of records.
     pub capabilities: Vec<&'static str>,
-    /// The architecture, if it is one that can run.
+    /// The architecture, if it is supported.
     pub architecture: Option<Architecture>,
-    /// Or why it cannot run.
+    /// Success if the model can run, else the reason why not.
     pub runnable: Result<(), String>,
-    /// The longest text that it was made for, in tokens, if the configuration says.
+    /// The context length in tokens, if the configuration states one.
     pub context_length: Option<u64>,
 }
 
-/// The kinds of work.
+/// The task of a model: its input and output.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Task {
     /// Text to text.
     Text,
-    /// Text and pictures to text.
+    /// Text and images to text.
     Vision,
-    /// Sound to text.
+    /// Audio to text.
     Audio,
-    /// Text to vectors.
+    /// Text to embedding vectors.
     Embedding,
 }
 
 impl Task {
-    /// How people call it.
+    /// The name of the task in messages.
     pub fn name(self) -> &'static str {
         match self {
             Task::Text => "text",
@@ -55,7 +55,7 @@ impl Task {
     }
 }
 
-/// Decides what can be done with a model.
+/// Decides the plan for a model.
 pub fn decide(facts: &Facts, health: &Health) -> Plan {
     let task = task(facts);
     let model_type = match task {
@@ -105,13 +105,12 @@ fn architecture(facts: &Facts) -> Option<Architecture> {
     Architecture::find(&detect::model_type(facts)?)
 }
 
-/// Whether the model can run, by the first rule that speaks against it.
+/// Checks that the model can run; the error is the first rule that it breaks.
 ///
-/// MLX and plain safetensors checkpoints run alike if their architecture is known. No code of a
-/// checkpoint is ever run: a `model_file` would replace the architecture and is always refused; an
-/// `auto_map` offers code for what a library does not know itself, so beside a known
-/// `model_type` it is a leftover and ignored. Names of weight files do not matter once their headers
-/// are sound.
+/// Checkpoints of MLX and of transformers run alike if their architecture is supported. Code in a
+/// checkpoint never runs: a `model_file` would replace the architecture, so it is refused; an
+/// `auto_map` names code for libraries that do not know the `model_type`, so beside a supported one
+/// it is ignored. Weight files may have any name if their headers are valid.
 fn runnable(
     facts: &Facts,
     health: &Health,
@@ -128,22 +127,22 @@ fn runnable(
         }
         Framework::Unknown => return Err("Incompatible framework: Unknown".to_owned()),
     }
-    let architecture = known(facts)?;
+    let architecture = supported(facts)?;
     let text_part = task == Task::Vision && architecture.is_multimodal();
     if task != Task::Text && !text_part {
         return Err(format!("Only text models can run, and this one is for {}", task.name()));
     }
     quantization(facts, architecture)?;
-    parts(facts)?;
-    elements(facts)?;
+    layers(facts)?;
+    dtypes(facts)?;
     match facts.has("tokenizer.json") {
         true => Ok(()),
         false => Err("tokenizer.json missing (needed to run the model)".to_owned()),
     }
 }
 
-/// The architecture is one of ours.
-fn known(facts: &Facts) -> Result<Architecture, String> {
+/// The supported architecture of the model.
+fn supported(facts: &Facts) -> Result<Architecture, String> {
     let has = |key| facts.config.get(key).is_some_and(|value| !value.is_null());
     if has("model_file") {
         return Err("requires executing model-supplied code (config.json: model_file)".to_owned());
@@ -158,7 +157,7 @@ fn known(facts: &Facts) -> Result<Architecture, String> {
         };
         return Err(format!("Model type '{name}' not supported{code}"));
     };
-    let writes =
+    let writes_text =
         |name: &String| architecture.is_multimodal() && name.contains("ForConditionalGeneration");
     let named = detect::architectures(facts);
     if let Some(class) = architecture.class().filter(|class| !named.iter().any(|n| n == class)) {
@@ -166,69 +165,74 @@ fn known(facts: &Facts) -> Result<Architecture, String> {
         return Err(format!("Architecture '{found}' of '{name}' not supported (only {class})"));
     }
     match named.first() {
-        Some(first) if !detect::is_causal(facts) && !named.iter().any(writes) => {
+        Some(first) if !detect::is_causal(facts) && !named.iter().any(writes_text) => {
             Err(format!("Architecture '{first}' not supported: it does not write text"))
         }
         _ => Ok(architecture),
     }
 }
 
-/// The weights are plain, or quantised in a way that the engine computes with.
+/// Checks that the weights are unquantized, or quantized in a mode that runs or can be converted.
 fn quantization(facts: &Facts, architecture: Architecture) -> Result<(), String> {
-    let unsupported = |mode: &str| {
-        let known = Mode::ALL.map(Mode::name).join(", ");
-        Err(format!("Quantization mode '{mode}' not supported (supported: {known})"))
-    };
-    let known = |names: &[&str], method: &Value| names.iter().any(|name| name == method);
-    let Some(settings) = facts.config.get("quantization") else {
-        // Other tools' forms; a copy of MLX's own has no `quant_method`.
-        let foreign = foreign(facts);
-        let method = foreign.as_ref().and_then(|form| form.get("quant_method"));
-        return match method {
-            Some(method) if architecture.quant_method().is_some_and(|own| method == own) => Ok(()),
-            Some(method) if known(&quantization::EQUIVALENT, method) => Ok(()),
-            Some(method) if known(&quantization::CONVERTIBLE, method) => foreign_form(&foreign),
-            Some(method) => unsupported(method.as_str().unwrap_or("unknown")),
-            None => Ok(()),
-        };
-    };
-    let layers = settings.as_object().into_iter().flat_map(|fields| fields.values());
-    let modes = [&settings].into_iter().chain(layers).filter_map(|layer| layer.get("mode"));
-    let known = |mode: &Value| mode.as_str().is_some_and(|name| Mode::find(name).is_some());
-    match modes.into_iter().find(|mode| !known(mode)) {
-        Some(mode) => unsupported(mode.as_str().unwrap_or("unknown")),
-        None => Ok(()),
+    match (facts.config.get("quantization"), quantization_config(facts)) {
+        (Some(settings), _) => modes(&settings),
+        (None, Some(config)) => quant_method(&config, architecture),
+        (None, None) => Ok(()),
     }
 }
 
-/// What the configuration, or its part for text, says about a form of another tool.
-fn foreign(facts: &Facts) -> Option<Value> {
+/// The `quantization_config` of the configuration, or of its `text_config`.
+fn quantization_config(facts: &Facts) -> Option<Value> {
     let within = || facts.config.get("text_config")?.get("quantization_config").cloned();
     facts.config.get("quantization_config").or_else(within)
 }
 
-/// Of other tools' forms those that can be brought into MLX's.
-fn foreign_form(settings: &Option<Value>) -> Result<(), String> {
-    let text = |key| settings.as_ref().and_then(|form| form.get(key)?.as_str());
-    let bits = settings.as_ref().and_then(|form| form.get("bits")?.as_u64());
-    match (text("quant_method"), text("format"), bits) {
-        (Some("compressed-tensors"), Some("pack-quantized"), _) => Ok(()),
-        (Some("compressed-tensors"), format, _) => {
-            let format = format.unwrap_or("unknown");
+/// Checks that every `mode` in the `quantization` of MLX, for all layers and for single ones, is
+/// supported.
+fn modes(settings: &Value) -> Result<(), String> {
+    let layers = settings.as_object().into_iter().flat_map(|fields| fields.values());
+    let mut modes = [settings].into_iter().chain(layers).filter_map(|layer| layer.get("mode"));
+    let unknown = |mode: &&Value| mode.as_str().and_then(Mode::find).is_none();
+    modes.find(unknown).map_or(Ok(()), unsupported)
+}
+
+/// Checks that weights quantized by another tool run as they are, or can be converted.
+///
+/// A `quantization_config` without `quant_method` is a copy of the settings of MLX.
+fn quant_method(config: &Value, architecture: Architecture) -> Result<(), String> {
+    let Some(method) = config.get("quant_method") else {
+        return Ok(());
+    };
+    let known = method.as_str().unwrap_or_default();
+    if architecture.quant_method() == Some(known) || EQUIVALENT.contains(&known) {
+        return Ok(());
+    }
+    if !CONVERTIBLE.contains(&known) {
+        return unsupported(method);
+    }
+    let format = config.get("format").and_then(Value::as_str).unwrap_or("unknown");
+    match (known, config.get("bits").and_then(Value::as_u64)) {
+        ("compressed-tensors", _) if format != "pack-quantized" => {
             Err(format!("compressed-tensors of format '{format}' not supported"))
         }
-        (Some(method @ ("awq" | "gptq")), _, Some(bits)) if bits != 4 => {
-            Err(format!("{method} of {bits} bits not supported (supported: 4)"))
+        ("awq" | "gptq", Some(bits)) if bits != 4 => {
+            Err(format!("{known} of {bits} bits not supported (supported: 4)"))
         }
         _ => Ok(()),
     }
 }
 
-/// The weights are of types to compute with; some forms of quantisation are told by these alone.
-fn elements(facts: &Facts) -> Result<(), String> {
+fn unsupported(mode: &Value) -> Result<(), String> {
+    let mode = mode.as_str().unwrap_or("unknown");
+    let known = Mode::ALL.map(Mode::name).join(", ");
+    Err(format!("Quantization mode '{mode}' not supported (supported: {known})"))
+}
+
+/// Checks that all weights have a supported dtype, which is the only sign of some quantizations.
+fn dtypes(facts: &Facts) -> Result<(), String> {
     use Dtype::{BF16, BOOL, F16, F32, F64, I8, I16, I32, I64, U8, U16, U32, U64};
     const KNOWN: [Dtype; 13] = [F16, BF16, F32, F64, BOOL, I8, I16, I32, I64, U8, U16, U32, U64];
-    let method = foreign(facts).and_then(|form| form.get("quant_method").cloned());
+    let method = quantization_config(facts).and_then(|config| config.get("quant_method").cloned());
     let small: &[Dtype] = match method.is_some_and(|method| method == "fp8") {
         true => &[Dtype::F8_E4M3, Dtype::F8_E8M0],
         false => &[],
@@ -245,8 +249,8 @@ fn elements(facts: &Facts) -> Result<(), String> {
     }
 }
 
-/// No layer is of a kind that no architecture here has, whatever it is called.
-fn parts(facts: &Facts) -> Result<(), String> {
+/// Checks that no layer has an Engram memory, which no supported architecture has.
+fn layers(facts: &Facts) -> Result<(), String> {
     let text = facts.config.get("text_config");
     let below = text.as_ref().and_then(|text| text.get("engram_layer_ids").cloned());
     match facts.config.get("engram_layer_ids").or(below) {
@@ -258,7 +262,7 @@ fn parts(facts: &Facts) -> Result<(), String> {
     }
 }
 
-/// The first positive integer among the names that configurations use, in the part for text too.
+/// The first positive integer among the keys for the context length, `text_config` included.
 fn context_length(facts: &Facts) -> Option<u64> {
     const KEYS: [&str; 5] = [
         "max_position_embeddings",

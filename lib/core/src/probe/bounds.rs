@@ -1,4 +1,4 @@
-//! Where the links of a model may lead.
+//! The bounds that the links of a model must not leave.
 
 use std::fs;
 use std::io;
@@ -6,17 +6,17 @@ use std::path::{Component, Path, PathBuf};
 
 use crate::store::{Found, Origin};
 
-/// The places that may hold what the links of a model show.
+/// The directories that may hold the targets of a model's links.
 ///
-/// A workspace keeps to itself. A snapshot in the cache links to its repository's `blobs`, and
-/// those may link on to the store that all repositories share, since huggingface_hub 2.
+/// Links of a workspace stay inside the workspace. A snapshot in the cache links to the `blobs` of
+/// its model, and since huggingface_hub 2 these may link to the store that all models share.
 pub struct Bounds<'a> {
     model: &'a Path,
-    /// The repository's blobs.
+    /// The `blobs` directory of a cached model.
     blobs: Option<PathBuf>,
-    /// The shared store.
+    /// The store of blobs that all models of the cache share.
     store: Option<PathBuf>,
-    /// True if there is no link between snapshot and blobs, so that `..` is what it seems.
+    /// True if no directory between snapshot and blobs is a link, so that `..` can be resolved as text.
     direct: bool,
 }
 
@@ -35,9 +35,11 @@ impl<'a> Bounds<'a> {
         Bounds { model, blobs: Some(blobs), store, direct }
     }
 
-    /// What the link at `path`, relative to the model, shows in the end.
+    /// The metadata of the file at the end of the link `path`, which is relative to the model.
     ///
-    /// The error says where it leads instead, in words that fit behind the path.
+    /// # Errors
+    /// If the link is broken or leaves the bounds; the message continues a sentence that begins with
+    /// the path.
     pub fn follow(&self, path: &Path) -> Result<fs::Metadata, String> {
         let link = self.model.join(path);
         let shown = fs::read_link(&link).map_err(|e| format!("cannot be read: {e}"))?;
@@ -47,8 +49,9 @@ impl<'a> Bounds<'a> {
         }
     }
 
-    /// The blob that a link shows if all is as huggingface_hub lays it out, which takes a look or
-    /// two at the disk and not one for every directory on the way.
+    /// The metadata of the blob behind a link in the layout of huggingface_hub.
+    ///
+    /// This shortcut needs one or two system calls, instead of one for each directory of the path.
     fn blob(&self, link: &Path, shown: &Path) -> Option<fs::Metadata> {
         let blobs = self.blobs.as_deref().filter(|_| self.direct)?;
         let blob = plain(&link.parent()?.join(shown))?;
@@ -64,7 +67,7 @@ impl<'a> Bounds<'a> {
         fs::symlink_metadata(payload).ok().filter(|data| !data.is_symlink())
     }
 
-    /// The same for any link, by what the system says its path comes to.
+    /// The metadata of the file behind any link, by the path that the system resolves it to.
     fn resolve(&self, link: &Path, shown: &Path) -> Result<fs::Metadata, String> {
         let shown = shown.display();
         let target = match link.canonicalize() {
@@ -84,12 +87,12 @@ impl<'a> Bounds<'a> {
     }
 }
 
-/// True for a directory that is no link to one.
+/// True if `path` is a directory and not a link.
 fn is_directory(path: &Path) -> bool {
     fs::symlink_metadata(path).is_ok_and(|data| data.is_dir())
 }
 
-/// The path without its `..`; right only where no directory on the way is a link.
+/// The path with each `..` resolved as text, which is correct only if no directory in it is a link.
 fn plain(path: &Path) -> Option<PathBuf> {
     let mut plain = PathBuf::new();
     for part in path.components() {

@@ -1,17 +1,17 @@
-//! The front matter of a README: the little of YAML that model cards use for their tags.
+//! The front matter of a README: the subset of YAML that model cards use for their tags.
 
-/// The fields of a model card that tell what a model is.
+/// The fields of a model card that identify the framework.
 #[derive(Debug, Default, PartialEq)]
 pub struct FrontMatter {
-    /// `tags`, as they stand.
+    /// The `tags` of the model card.
     pub tags: Vec<String>,
-    /// `library_name`.
+    /// The `library_name` of the model card.
     pub library: Option<String>,
 }
 
 impl FrontMatter {
-    /// Reads the block between two lines `---` at the very top; a block without an end counts as
-    /// far as it goes. Lists are `[a, b]` or lines `- a`; everything else is passed over.
+    /// Parses the block between two lines `---` at the start of the text; a block without an end
+    /// extends to the end of the text. Lists are `[a, b]` or lines `- a`; other YAML is skipped.
     pub fn parse(text: &str) -> FrontMatter {
         let mut lines = text.trim_start_matches('\u{feff}').lines();
         let mut card = FrontMatter::default();
@@ -30,7 +30,7 @@ impl FrontMatter {
         card
     }
 
-    /// Takes a line `key: value`; true if it opens the list of tags.
+    /// Parses a line `key: value`; true if it begins the list of tags.
     fn field(&mut self, line: &str) -> bool {
         let Some((key, value)) = line.split_once(':') else {
             return false;

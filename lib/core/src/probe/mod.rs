@@ -1,7 +1,7 @@
-//! What lies in a model's directory: every small file and every safetensors header read once.
+//! The content of a model's directory: each small file and each safetensors header is read once.
 //!
-//! Nothing is judged here. What is missing, broken or out of place is a fact like any other, so
-//! that `health` can name it; only a directory that cannot be listed at all is an error.
+//! The probe does not judge. A file that is missing, broken or out of place is recorded as a fact for
+//! `health`; only a directory that cannot be listed is an error.
 
 mod bounds;
 mod front_matter;
@@ -22,16 +22,16 @@ use crate::store::{Found, Origin};
 use crate::tensors::{Header, Index};
 use reader::Reader;
 
-/// All that is known of a model without loading it.
+/// The facts about a model that are known without loading it.
 #[derive(Debug)]
 pub struct Facts {
-    /// Where it was found.
+    /// The model, as it was found.
     pub found: Found,
-    /// When its directory was last changed.
+    /// The time when the model's directory last changed.
     pub modified: SystemTime,
-    /// Its files, sorted; links are followed as far as they may lead.
+    /// The model's files, sorted; links are followed inside the bounds of the model and its cache.
     pub files: Vec<File>,
-    /// What is no file of the model though it stands among them, sorted.
+    /// The entries of the directory that are not files of the model, sorted.
     pub strays: Vec<Stray>,
     /// `config.json`.
     pub config: Document,
@@ -43,31 +43,31 @@ pub struct Facts {
     pub preprocessor_config: Document,
     /// `processor_config.json`.
     pub processor_config: Document,
-    /// `.mlxk_workspace.json`, of a workspace that this suite manages.
+    /// `.mlxk_workspace.json` of a managed workspace.
     pub sentinel: Document,
-    /// What the README says of itself.
+    /// The front matter of the README.
     pub readme: FrontMatter,
-    /// `model.safetensors.index.json`, or why it is unusable.
+    /// `model.safetensors.index.json`, or the reason why it is invalid; none if it does not exist.
     pub index: Option<std::result::Result<Index, String>>,
-    /// The safetensors files, anywhere below the model, sorted.
+    /// The safetensors files in the directory and below, sorted.
     pub shards: Vec<Shard>,
-    /// True if there is a chat template: a file of its own or a field of a tokenizer file.
+    /// True if a chat template exists, as a file or as a field of a tokenizer file.
     pub chat_template: bool,
-    /// Blobs of the repository, relative to it, whose download began and did not end.
+    /// Blobs whose download is incomplete, relative to the model's directory in the cache.
     pub unfinished: Vec<PathBuf>,
 }
 
-/// One safetensors file.
+/// A safetensors file.
 #[derive(Debug)]
 pub struct Shard {
-    /// Its path, relative to the model.
+    /// The path of the file, relative to the model.
     pub path: PathBuf,
-    /// Its header, or what is wrong with it.
+    /// The header of the file, or the reason why it is invalid.
     pub header: std::result::Result<Header, String>,
 }
 
 impl Facts {
-    /// The file `name`, given relative to the model.
+    /// The file at the path `name`, relative to the model.
     pub fn file(&self, name: impl AsRef<Path>) -> Option<&File> {
         walk::find(&self.files, name.as_ref())
     }
@@ -77,19 +77,20 @@ impl Facts {
         self.file(name).is_some()
     }
 
-    /// Where `name` lies on disk.
+    /// The path of `name` on disk.
     pub fn path(&self, name: impl AsRef<Path>) -> PathBuf {
         self.found.path.join(name)
     }
 
-    /// The bytes of all files.
+    /// The size of all files in bytes.
     pub fn size(&self) -> u64 {
         self.files.iter().map(|file| file.size).sum()
     }
 
-    /// The safetensors files that make up the model, in order: those of the index; without one
-    /// `model.safetensors`; without that `model*.safetensors`, then all beside `config.json`, then
-    /// all there are.
+    /// The safetensors files that hold the model's weights, sorted.
+    ///
+    /// The index names them. Without an index they are the first of these that is not empty:
+    /// `model.safetensors`; `model*.safetensors`; all files beside `config.json`; all files.
     pub fn weights(&self) -> Vec<&Shard> {
         let pick = |wanted: &dyn Fn(&Shard) -> bool| -> Vec<&Shard> {
             self.shards.iter().filter(|shard| wanted(shard)).collect()
@@ -109,7 +110,7 @@ impl Facts {
     }
 }
 
-/// Reads what lies in the directory of a model; a cached model without a snapshot has no files.
+/// Reads the directory of a model; a cached model without a snapshot has no files.
 ///
 /// # Errors
 /// If the directory cannot be listed.

@@ -1,4 +1,4 @@
-//! Reading the files of a model: the small ones whole, of the large ones the head.
+//! Reads the files of a model: small ones as a whole, of large ones the beginning.
 
 use std::fs;
 use std::io::{self, Read};
@@ -12,20 +12,20 @@ use super::{FrontMatter, Shard};
 use crate::json::Document;
 use crate::tensors::{Header, Index};
 
-/// The largest configuration that is read, in bytes.
+/// The maximum size of a JSON file in bytes; larger ones are not read.
 const MAX_DOCUMENT: u64 = 16 << 20;
 
-/// How much of a README is looked at for its front matter, in bytes.
+/// The number of bytes of a README that are searched for front matter.
 const MAX_FRONT_MATTER: u64 = 64 << 10;
 
-/// Reads the files that a walk has found, and no others.
+/// Reads the files that a walk has found, and only these.
 pub struct Reader<'a> {
     model: &'a Path,
     files: &'a [File],
 }
 
 impl<'a> Reader<'a> {
-    /// A reader of the sorted `files` of the directory `model`.
+    /// A reader for the directory `model` with its sorted `files`.
     pub fn new(model: &'a Path, files: &'a [File]) -> Self {
         Reader { model, files }
     }
@@ -45,13 +45,13 @@ impl<'a> Reader<'a> {
         }
     }
 
-    /// The index of a sharded model.
+    /// The index of a sharded model, or the reason why it is invalid; none if it does not exist.
     pub fn index(&self) -> Option<Result<Index, String>> {
         let document = self.document("model.safetensors.index.json");
         document.exists().then(|| Index::new(&document))
     }
 
-    /// Every safetensors file that is not just a pointer.
+    /// Every safetensors file that is not a pointer of Git LFS.
     pub fn shards(&self) -> Vec<Shard> {
         let files = self.files.iter().filter(|file| file.is("safetensors") && !file.pointer);
         files.map(|file| Shard { path: file.path.clone(), header: self.header(file) }).collect()
@@ -63,7 +63,7 @@ impl<'a> Reader<'a> {
         Header::read(&mut open, file.size)
     }
 
-    /// What the README says; one that cannot be read says nothing, and no model is worse for it.
+    /// The front matter of the README; empty if it cannot be read, since a model works without it.
     pub fn front_matter(&self) -> FrontMatter {
         match self.file("README.md").map(|file| self.head(file, MAX_FRONT_MATTER)) {
             Some(Ok(text)) => FrontMatter::parse(&String::from_utf8_lossy(&text)),
@@ -71,7 +71,7 @@ impl<'a> Reader<'a> {
         }
     }
 
-    /// Looks for a chat template, in `tokenizer.json`, which is large, only when nothing else tells.
+    /// True if a chat template exists; `tokenizer.json`, which is large, is searched last.
     pub fn chat_template(&self, tokenizer_config: &Document) -> bool {
         let is_template = |value: Option<Value>| match value {
             Some(Value::String(text)) => !text.is_empty(),
@@ -82,7 +82,7 @@ impl<'a> Reader<'a> {
             || self.file("chat_template.json").is_some()
             || is_template(tokenizer_config.get("chat_template"))
             || self.file("tokenizer.json").is_some_and(|file| {
-                // An unreadable tokenizer is found out by whoever needs it.
+                // An unreadable tokenizer is reported when the model is loaded.
                 contains(&self.path(file), b"\"chat_template\"").unwrap_or(false)
                     && is_template(self.document("tokenizer.json").get("chat_template"))
             })
@@ -104,7 +104,7 @@ impl<'a> Reader<'a> {
     }
 }
 
-/// Searches a file of any size in little memory.
+/// True if the file contains `needle`; files of any size are searched in windows of 64 KiB.
 fn contains(path: &Path, needle: &[u8]) -> io::Result<bool> {
     let mut file = fs::File::open(path)?;
     let finder = memmem::Finder::new(needle);

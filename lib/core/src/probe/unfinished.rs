@@ -1,4 +1,4 @@
-//! Downloads into a repository of the cache that began and did not end.
+//! Incomplete downloads of a cached model.
 
 use std::fs;
 use std::io;
@@ -6,8 +6,10 @@ use std::path::{Path, PathBuf};
 
 use crate::store::{Found, Origin};
 
-/// The blobs of which only a part has come, unless a later download brought them whole or a newer
-/// revision is more likely to wait for them.
+/// The incomplete blobs of a cached model, sorted and relative to its directory.
+///
+/// A blob that a later download completed does not count. If a newer snapshot exists the list is
+/// empty, since the download probably belongs to that one.
 pub fn list(found: &Found) -> io::Result<Vec<PathBuf>> {
     let Origin::Cache { repo } = &found.origin else {
         return Ok(Vec::new());
@@ -34,7 +36,7 @@ pub fn list(found: &Found) -> io::Result<Vec<PathBuf>> {
     Ok(if ours { unfinished } else { Vec::new() })
 }
 
-/// True if no directory beside `snapshot` was changed after it.
+/// True if no sibling of `snapshot` changed after it.
 fn is_newest(snapshot: &Path) -> io::Result<bool> {
     let changed = fs::metadata(snapshot)?.modified()?;
     let Some(parent) = snapshot.parent() else {

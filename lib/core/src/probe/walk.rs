@@ -1,4 +1,4 @@
-//! One walk over a model's directory that follows links no further than they may lead.
+//! Lists the files of a model's directory, with links followed inside their bounds.
 
 use std::ffi::OsStr;
 use std::fs;
@@ -8,48 +8,48 @@ use std::path::{Path, PathBuf};
 use super::bounds::Bounds;
 use crate::store::Found;
 
-/// A model with more files than this is not walked to its end.
+/// The maximum number of files; the walk ends there.
 const MAX_FILES: usize = 20_000;
 
-/// Directories below this depth are not entered.
+/// The maximum depth of directories; deeper ones are not entered.
 const MAX_DEPTH: usize = 12;
 
-/// The sizes, in bytes, that the pointer files of Git LFS have.
+/// The range of sizes, in bytes, of pointer files of Git LFS.
 const POINTER_SIZES: std::ops::Range<u64> = 100..200;
 
 /// A file of the model.
 #[derive(Debug, PartialEq)]
 pub struct File {
-    /// Its path, relative to the model.
+    /// The path of the file, relative to the model.
     pub path: PathBuf,
-    /// Its size in bytes; behind a link, that of the file linked to.
+    /// The size of the file in bytes, with links followed.
     pub size: u64,
-    /// True if it is a pointer of Git LFS that stands for a file never fetched.
+    /// True if the file is a pointer of Git LFS whose content was never fetched.
     pub pointer: bool,
 }
 
 impl File {
-    /// True if the name ends in `.extension`.
+    /// True if the file has the given extension.
     pub fn is(&self, extension: &str) -> bool {
         self.path.extension() == Some(OsStr::new(extension))
     }
 }
 
-/// Something in a model's directory that is no file of it.
+/// An entry of a model's directory that is not a file of the model.
 #[derive(Debug, PartialEq)]
 pub struct Stray {
-    /// Its path, relative to the model.
+    /// The path of the entry, relative to the model.
     pub path: PathBuf,
-    /// Why it does not count, in a few words that fit behind the path.
+    /// The reason why it is not a file of the model, in words that continue the path.
     pub reason: String,
 }
 
-/// The files of a model and what else there is, each sorted by path.
+/// The files of a model and the strays, each sorted by path.
 ///
-/// Hidden directories are passed over: what Git and editors keep is no part of a model.
+/// Hidden directories, which belong to Git or editors, are skipped.
 ///
 /// # Errors
-/// If the directory of the model cannot be listed; one below it becomes a [`Stray`].
+/// If the directory of the model cannot be listed; a subdirectory becomes a [`Stray`].
 pub fn walk(found: &Found) -> io::Result<(Vec<File>, Vec<Stray>)> {
     let mut walk = Walk {
         model: &found.path,
@@ -63,7 +63,7 @@ pub fn walk(found: &Found) -> io::Result<(Vec<File>, Vec<Stray>)> {
     Ok((walk.files, walk.strays))
 }
 
-/// The file at `path` among `files`, which are sorted.
+/// The file at `path` in the sorted `files`.
 pub fn find<'a>(files: &'a [File], path: &Path) -> Option<&'a File> {
     let at = files.binary_search_by(|file| file.path.as_path().cmp(path)).ok()?;
     files.get(at)
@@ -92,7 +92,7 @@ impl Walk<'_> {
                 self.link(path);
             } else if kind.is_file() {
                 match entry.metadata() {
-                    // It went away while the directory was read: a download has moved on.
+                    // A running download removed it after the directory was read.
                     Err(e) if e.kind() == io::ErrorKind::NotFound => {}
                     data => self.file(path, data?.len()),
                 }
@@ -118,7 +118,8 @@ impl Walk<'_> {
 
     fn link(&mut self, path: PathBuf) {
         match self.bounds.follow(&path) {
-            // Whatever a link to a directory shows lies in the model already, or is not its own.
+            // The files behind a link to a directory are listed in their own place, or not part of
+            // the model.
             Ok(data) if data.is_dir() => {}
             Ok(data) if data.is_file() => self.file(path, data.len()),
             Ok(_) => self.stray(path, "is neither a file nor a directory".to_owned()),
@@ -136,8 +137,8 @@ impl Walk<'_> {
     }
 }
 
-/// True if the file begins as the pointers of Git LFS do; one that cannot be read is reported by
-/// whoever needs its content.
+/// True if the file begins like a pointer of Git LFS; false if it cannot be read, which is reported
+/// when its content is needed.
 fn is_pointer(path: &Path) -> bool {
     let start = b"version https://git-lfs.github.com/spec/v1";
     let mut head = [0; 42];

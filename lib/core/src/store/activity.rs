@@ -1,7 +1,7 @@
-//! Who is at work on a cached model: lock files that are held, downloads that still grow.
+//! Signs of a running download: held locks and growing files of a cached model.
 //!
 //! huggingface_hub locks `.locks/models--org--name/ETAG.lock` with flock while it fetches a blob into
-//! `blobs/ETAG.*.incomplete`, and leaves the lock file behind. So it is the lock that tells, not the file.
+//! `blobs/ETAG.*.incomplete`. The lock file remains afterwards, so only a held lock is a sign.
 
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
@@ -10,10 +10,10 @@ use std::time::{Duration, SystemTime};
 use super::directory::{entries, is_absent};
 use crate::error::Result;
 
-/// How long a download may stand still and still count as running.
-const STILL: Duration = Duration::from_secs(60);
+/// The time after its last write for which a download counts as running.
+const ACTIVE: Duration = Duration::from_secs(60);
 
-/// What shows that somebody is fetching a part of the model in `repo` right now.
+/// The held locks and the files in progress of the model in `repo`; empty if nothing is downloading.
 pub fn busy(hub: &Path, repo: &Path) -> Result<Vec<PathBuf>> {
     let mut signs = Vec::new();
     for lock in files(hub, repo)? {
@@ -21,7 +21,7 @@ pub fn busy(hub: &Path, repo: &Path) -> Result<Vec<PathBuf>> {
             signs.push(lock);
         }
     }
-    let since = SystemTime::now().checked_sub(STILL);
+    let since = SystemTime::now().checked_sub(ACTIVE);
     for path in unfinished(repo)? {
         if since.is_some_and(|since| !is_older(&path, since)) {
             signs.push(path);
@@ -36,12 +36,12 @@ pub fn files(hub: &Path, repo: &Path) -> Result<Vec<PathBuf>> {
     with_suffix(&directory, ".lock")
 }
 
-/// The blobs of the model in `repo` that a download has begun, sorted.
+/// The incomplete blobs of the model in `repo`, sorted.
 pub fn unfinished(repo: &Path) -> Result<Vec<PathBuf>> {
     with_suffix(&repo.join("blobs"), ".incomplete")
 }
 
-/// True if another process holds the lock, or if that cannot be found out.
+/// True if another process holds the lock, or if the lock cannot be tried.
 pub fn is_held(lock: &Path) -> bool {
     match File::options().read(true).write(true).open(lock) {
         Ok(file) => file.try_lock().is_err(),
@@ -49,7 +49,7 @@ pub fn is_held(lock: &Path) -> bool {
     }
 }
 
-/// True if the file was last written before `time`, or is gone.
+/// True if the file was last written before `time`, or no longer exists.
 pub fn is_older(path: &Path, time: SystemTime) -> bool {
     fs::symlink_metadata(path)
         .and_then(|metadata| metadata.modified())

@@ -1,4 +1,4 @@
-//! A file gets its name when it is whole, in one step with whatever had the name before.
+//! Atomic writes: a file appears under its name when it is complete.
 
 use std::fs::{File, Permissions};
 use std::os::unix::fs::PermissionsExt;
@@ -6,26 +6,27 @@ use std::path::Path;
 
 use crate::error::{Error, Result};
 
-/// How the name of whatever is not in its place yet begins, so that a run that was killed leaves
-/// nothing that looks like something else.
+/// The prefix of the names of temporary files and links, which a killed program leaves behind.
 pub const TEMP_PREFIX: &str = ".mlxk.";
 
-/// Puts a file at `path` that `fill` writes; until it is whole and on the disk it lies in the
-/// directory `aside`, of the same file system. Its mode is that of any new file.
+/// Writes a file with `fill` and renames it to `path`, replacing a file of that name.
+///
+/// The temporary file is in the directory `temp`, which must be on the same file system, and is
+/// synced to the disk first. The mode is that of any new file.
 ///
 /// # Errors
-/// Those of `fill`, and of the disk; then what was at `path` still is.
+/// If `fill` or the disk fails; then a former file at `path` is unchanged.
 pub fn atomic_write(
     path: &Path,
-    aside: &Path,
+    temp: &Path,
     fill: impl FnOnce(&mut File) -> Result<()>,
 ) -> Result<()> {
     let at = |e| Error::io(path, e);
     let mut file = tempfile::Builder::new()
         .prefix(TEMP_PREFIX)
         .suffix(".tmp")
-        .permissions(Permissions::from_mode(0o666)) // less the umask
-        .tempfile_in(aside)
+        .permissions(Permissions::from_mode(0o666)) // before the umask
+        .tempfile_in(temp)
         .map_err(at)?;
     fill(file.as_file_mut())?;
     file.as_file().sync_all().map_err(at)?;

@@ -1,7 +1,7 @@
-//! The hub cache: `models--org--name/{blobs,refs,snapshots}`, as huggingface_hub lays it out.
+//! The hub cache in the layout of huggingface_hub: `models--org--name/{blobs,refs,snapshots}`.
 
 use std::fs;
-use std::io::{self, ErrorKind};
+use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
@@ -11,10 +11,10 @@ use crate::error::{Error, Result};
 
 const PREFIX: &str = "models--";
 
-/// A cached model, with however many revisions.
+/// A cached model with all its revisions.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Repo {
-    /// `org/name`.
+    /// The name of the model, `org/name`.
     pub name: String,
     /// The directory `models--org--name`.
     pub path: PathBuf,
@@ -25,24 +25,24 @@ pub struct Repo {
 pub struct Snapshot {
     /// The name of the directory: a commit hash.
     pub revision: String,
-    /// The directory.
+    /// The snapshot directory.
     pub path: PathBuf,
-    /// When an entry of the directory last came or went.
+    /// The time when the directory last changed.
     pub modified: SystemTime,
 }
 
-/// A branch, tag or other name for a revision.
+/// A branch, a tag or another name of a revision.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Ref {
-    /// `main`, or `refs/pr/1`.
+    /// The name of the ref, such as `main` or `refs/pr/1`.
     pub name: String,
-    /// The file that states the commit.
+    /// The file that holds the commit.
     pub path: PathBuf,
-    /// What it states.
+    /// The commit hash in the file.
     pub commit: String,
 }
 
-/// The cached models below `hub`, sorted by name; none if there is no such directory.
+/// The cached models below `hub`, sorted by name; empty if the directory does not exist.
 pub fn repos(hub: &Path) -> Result<Vec<Repo>> {
     let mut repos = Vec::new();
     for (name, path) in entries(hub)? {
@@ -57,7 +57,7 @@ pub fn repos(hub: &Path) -> Result<Vec<Repo>> {
     Ok(repos)
 }
 
-/// The cached model below `hub` that is called `name`, if there is one.
+/// The cached model `name` below `hub`, if it exists.
 pub fn repo(hub: &Path, name: &str) -> Option<Repo> {
     let directory = encode(name);
     let name = decode(&directory).filter(|name| !is_hidden(name))?;
@@ -65,34 +65,34 @@ pub fn repo(hub: &Path, name: &str) -> Option<Repo> {
     path.is_dir().then_some(Repo { name, path })
 }
 
-/// The name of the cache directory of the model `name`.
+/// The name of the directory of the model `name` in the cache.
 pub fn encode(name: &str) -> String {
     format!("{PREFIX}{}", name.replace('/', "--"))
 }
 
-/// The model whose cache directory is called `directory`; none if that is not a model's.
+/// The name of the model whose directory is called `directory`; none for other directories.
 ///
-/// The first `--` parts the organisation from the rest. No id on the Hub holds a `--`, so there the
-/// answer is exact; where one does all the same, the name comes back as it went in.
+/// The first `--` separates organization and name. Names on the Hub contain no `--`; a name that does
+/// is restored if its organization does not.
 pub fn decode(directory: &str) -> Option<String> {
     let name = directory.strip_prefix(PREFIX).filter(|name| !name.is_empty())?;
     Some(name.replacen("--", "/", 1))
 }
 
-/// True for directories that test suites of the cache leave behind; no listing shows them.
+/// True for directories that test suites of the cache leave behind; listings skip them.
 pub(crate) fn is_hidden(name: &str) -> bool {
     name.contains("TEST-CACHE-SENTINEL")
 }
 
 impl Repo {
-    /// The revisions on disk, the newest first.
+    /// The revisions on disk, newest first.
     pub fn snapshots(&self) -> Result<Vec<Snapshot>> {
         let mut snapshots = Vec::new();
         for (revision, path) in entries(&self.path.join("snapshots"))? {
             let metadata = match fs::symlink_metadata(&path) {
                 Ok(metadata) if metadata.is_dir() && !revision.starts_with('.') => metadata,
                 Ok(_) => continue,
-                Err(e) if e.kind() == io::ErrorKind::NotFound => continue,
+                Err(e) if e.kind() == ErrorKind::NotFound => continue,
                 Err(e) => return Err(Error::io(&path, e)),
             };
             let modified = metadata.modified().map_err(|e| Error::io(&path, e))?;
@@ -110,7 +110,7 @@ impl Repo {
         Ok(refs)
     }
 
-    /// The revision that the bare name means: `refs/main`, else the newest.
+    /// The name and directory of the current revision: `refs/main`, else the newest.
     pub fn current(&self) -> Result<Option<(String, PathBuf)>> {
         let main = self.path.join("refs/main");
         match fs::read_to_string(&main) {
@@ -128,7 +128,7 @@ impl Repo {
         Ok(self.snapshots()?.into_iter().next().map(|s| (s.revision, s.path)))
     }
 
-    /// True if the directories of the model are such, and none a link to elsewhere.
+    /// True if none of the model's directories is a link.
     pub(crate) fn is_whole(&self) -> Result<bool> {
         let snapshots = self.path.join("snapshots");
         let mut parts = vec![self.path.clone(), self.path.join("blobs"), snapshots.clone()];
@@ -136,9 +136,9 @@ impl Repo {
         Ok(!parts.iter().any(|part| part.is_symlink()))
     }
 
-    /// The models to list for this repository: never none.
+    /// The entries of this model in a listing: at least one.
     ///
-    /// What cannot be read is listed as if it had no snapshot; reading it says why.
+    /// A model that cannot be read is listed without a snapshot; the probe reports the reason.
     pub(crate) fn found(&self, revisions: Revisions) -> Vec<Found> {
         let snapshots = match revisions {
             Revisions::Current => self.current().map(|current| current.into_iter().collect()),
@@ -152,7 +152,7 @@ impl Repo {
         }
     }
 
-    /// The revision `revision`, which lies in `path`.
+    /// The model at `revision`, whose directory is `path`.
     pub(crate) fn at(&self, revision: String, path: PathBuf) -> Found {
         Found { path, revision: Some(revision), ..self.bare() }
     }
@@ -173,7 +173,7 @@ impl Repo {
     }
 }
 
-/// Refs nest: `refs/refs/pr/1` is the ref `refs/pr/1`.
+/// Adds the refs of a directory and its subdirectories: `refs/refs/pr/1` is the ref `refs/pr/1`.
 fn collect_refs(directory: &Path, prefix: &str, refs: &mut Vec<Ref>) -> Result<()> {
     for (name, path) in entries(directory)? {
         let name = format!("{prefix}{name}");
@@ -192,7 +192,7 @@ fn collect_refs(directory: &Path, prefix: &str, refs: &mut Vec<Ref>) -> Result<(
     Ok(())
 }
 
-/// True for the name of one directory entry that leads nowhere else.
+/// True if the text is the name of a directory entry and no path.
 fn is_plain(name: &str) -> bool {
     !name.is_empty() && !name.starts_with('.') && !name.contains(['/', '\\', '\0'])
 }

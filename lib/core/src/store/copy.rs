@@ -1,4 +1,4 @@
-//! Copies of files that cost nothing where the file system can share their blocks.
+//! Copies of files, as reflinks if the file system supports them.
 
 use std::fs::{self, File};
 use std::io::{self, Read, Write};
@@ -8,28 +8,28 @@ use super::atomic_write::TEMP_PREFIX;
 use crate::digest::{self, Digest, Hasher};
 use crate::error::{Error, Kind, Result};
 
-/// Bytes copied between two looks at whether to go on, where they must be copied.
+/// Bytes copied between two calls of the progress function.
 const CHUNK: u64 = 16 << 20;
 
-/// Bytes that are hashed and copied at once: few calls, and little enough for the cache.
+/// Bytes hashed and copied at a time: few system calls, and the buffer stays in the processor's cache.
 const BUFFER: usize = 256 << 10;
 
-/// Something that a copy takes along: a file or a link, and where it is.
+/// A file or a link to copy.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Item {
-    /// Its path, relative to the directory.
+    /// The path of the item, relative to the source directory.
     pub path: PathBuf,
-    /// Bytes; 0 for a link.
+    /// The size in bytes; 0 for a link.
     pub size: u64,
-    /// Of a link, where it says that it leads.
+    /// The target of a link as it is stored.
     pub link: Option<PathBuf>,
 }
 
-/// The files and links of the directory `root`, sorted, without whatever is not `wanted`.
+/// The files and links of the directory `root` for whose relative path `wanted` is true, sorted.
 ///
 /// # Errors
-/// If a link leads out of the directory, or would once it is copied; if there is anything but files,
-/// links and directories; if something cannot be read.
+/// If a link leads out of the directory or would do so in a copy, an entry is neither a file nor a
+/// link nor a directory, or an entry cannot be read.
 pub fn items(root: &Path, wanted: &dyn Fn(&Path) -> bool) -> Result<Vec<Item>> {
     let root = root.canonicalize().map_err(|e| Error::io(root, e))?;
     let mut items = Vec::new();
@@ -38,8 +38,9 @@ pub fn items(root: &Path, wanted: &dyn Fn(&Path) -> bool) -> Result<Vec<Item>> {
     Ok(items)
 }
 
-/// Puts a copy of an item of the directory `from` into the directory `to`, where nothing of that
-/// name is; `copied` hears of every few bytes, and can end it.
+/// Copies an item of the directory `from` into the directory `to`, where its name must be free.
+///
+/// `copied` is called with the count of bytes after each part; an error of it stops the copy.
 pub fn item(
     from: &Path,
     to: &Path,
@@ -56,10 +57,10 @@ pub fn item(
     }
 }
 
-/// Copies a file to `to`, where there is none yet; `copied` is as in [`item`].
+/// Copies a file to the new file `to`; `copied` is as for [`item`].
 pub fn file(from: &Path, to: &Path, mut copied: impl FnMut(u64) -> Result<()>) -> Result<()> {
     let size = fs::metadata(from).map_err(|e| Error::io(from, e))?.len();
-    // Why it could not be shared does not matter: a plain copy fails with a reason of its own.
+    // The reason why a reflink fails is irrelevant: a copy reports its own.
     if reflink_copy::reflink(from, to).is_ok() {
         return copied(size);
     }
@@ -74,7 +75,7 @@ pub fn file(from: &Path, to: &Path, mut copied: impl FnMut(u64) -> Result<()>) -
     }
 }
 
-/// Copies a file as [`file`] does, and says what `hasher` made of it, read once.
+/// Copies a file as [`file()`] does, and returns its digest; the file is read once.
 pub fn hashed(
     from: &Path,
     to: &Path,
@@ -103,8 +104,8 @@ pub fn hashed(
     }
 }
 
-/// True if a copy of the file `from` in the directory `to` takes no room: the file system shares
-/// its blocks.
+/// True if a copy of the file `from` in the directory `to` takes no space, since the file system makes
+/// a reflink.
 pub fn is_free(from: &Path, to: &Path) -> bool {
     let mut trial = tempfile::Builder::new();
     let trial = trial.prefix(TEMP_PREFIX).make_in(to, |path| reflink_copy::reflink(from, path));
@@ -140,7 +141,7 @@ fn walk(
     Ok(())
 }
 
-/// Where a link leads, if that is below `root`, and will be below its copy too.
+/// The target of a link that stays below `root`, and in a copy below that copy.
 fn link(root: &Path, link: &Path) -> Result<PathBuf> {
     let at = |e| Error::io(link, e);
     let shown = fs::read_link(link).map_err(at)?;
@@ -158,5 +159,5 @@ fn link(root: &Path, link: &Path) -> Result<PathBuf> {
 }
 
 fn refused(path: &Path, message: &str) -> Error {
-    Error::new(Kind::InvalidModel, path.display().to_string(), message)
+    Error::at(Kind::InvalidModel, path, message)
 }

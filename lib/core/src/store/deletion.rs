@@ -1,4 +1,4 @@
-//! Taking things out of the cache: first a plan with every path and byte, then its execution.
+//! Deletions from the cache: a plan of all paths and bytes, and its execution.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::fs::{self, Metadata};
@@ -11,48 +11,48 @@ use super::directory::{entries, is_absent};
 use super::{activity, shared};
 use crate::error::{Error, Kind, Result};
 
-/// What goes, in the order in which it goes, so that nothing that stays ever points at nothing.
+/// The paths to delete, in an order that never leaves a dangling reference behind.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Deletion {
-    /// The sizes of the files that vanish. A file counts when its last name goes, so what another
-    /// model or revision still uses does not; the shared store's manifests and locks are not counted.
+    /// The bytes that the deletion frees. A file counts when its last name is deleted, so files that
+    /// another model or revision uses do not; manifests and locks of the shared store do not count.
     pub bytes: u64,
-    /// Refs, as files or whole directories of them.
+    /// Refs: files, or whole directories of them.
     pub refs: Vec<PathBuf>,
-    /// Snapshot directories, what else is kept for one revision, and what never became either.
+    /// Snapshot directories, other files of one revision, and temporary files of killed programs.
     pub snapshots: Vec<PathBuf>,
-    /// Blobs of single models: files, or links into the shared store.
+    /// Blobs of a model: files, or links into the shared store.
     pub blobs: Vec<PathBuf>,
     /// Whole directories `models--org--name`.
     pub repos: Vec<PathBuf>,
     /// Payloads of the shared store.
     pub payloads: Vec<PathBuf>,
-    /// Lock files that nobody holds.
+    /// Lock files that no process holds.
     pub locks: Vec<PathBuf>,
     hub: PathBuf,
 }
 
 impl Deletion {
-    /// A plan for the cache at `hub` in which nothing goes.
+    /// An empty plan for the cache at `hub`.
     pub(crate) fn new(hub: &Path) -> Result<Deletion> {
         let hub = hub.canonicalize().map_err(|e| match is_absent(&e) {
-            true => Error::new(Kind::CacheNotFound, hub.display().to_string(), "no such cache"),
+            true => Error::at(Kind::CacheNotFound, hub, "no such cache"),
             false => Error::io(hub, e),
         })?;
         Ok(Deletion { hub, ..Deletion::default() })
     }
 
-    /// The cache, links resolved.
+    /// The directory of the cache, links resolved.
     pub(crate) fn hub(&self) -> &Path {
         &self.hub
     }
 
-    /// True if nothing goes.
+    /// True if the plan has no paths.
     pub fn is_empty(&self) -> bool {
         self.paths().next().is_none()
     }
 
-    /// Everything that goes, in order.
+    /// All paths to delete, in order.
     pub fn paths(&self) -> impl Iterator<Item = &Path> {
         [&self.refs, &self.snapshots, &self.blobs, &self.repos, &self.payloads, &self.locks]
             .into_iter()
@@ -60,7 +60,7 @@ impl Deletion {
             .map(PathBuf::as_path)
     }
 
-    /// Adds a model with all that belongs to it.
+    /// Adds a model with its refs, snapshots, blobs and locks.
     pub(crate) fn add_repo(&mut self, repo: &Repo) -> Result<()> {
         self.refs.extend(present(repo.path.join("refs")));
         self.snapshots.extend(present(repo.path.join("snapshots")));
@@ -69,7 +69,7 @@ impl Deletion {
         Ok(())
     }
 
-    /// Adds revisions of a model, the refs to them, and what else is kept for them; not their blobs.
+    /// Adds revisions of a model with their refs and other files, but not their blobs.
     pub(crate) fn add_revisions(&mut self, repo: &Repo, gone: &[Snapshot]) -> Result<()> {
         let to_gone = |commit: &str| gone.iter().any(|snapshot| snapshot.revision == commit);
         let refs = repo.refs()?.into_iter().filter(|r| to_gone(&r.commit));
@@ -83,7 +83,7 @@ impl Deletion {
         Ok(())
     }
 
-    /// Completes the plan: those of the shared `payloads` that lose their last user, and the bytes.
+    /// Completes the plan with the shared `payloads` that lose their last user, and the bytes.
     pub(crate) fn finish(
         mut self,
         payloads: impl IntoIterator<Item = PathBuf>,
@@ -103,7 +103,7 @@ impl Deletion {
         Ok(self)
     }
 
-    /// The shared payloads that what goes links to.
+    /// The shared payloads that the deleted blobs link to.
     pub(crate) fn linked(&self) -> Result<BTreeSet<PathBuf>> {
         let mut payloads = BTreeSet::new();
         if shared::exists(&self.hub)? {
@@ -114,7 +114,7 @@ impl Deletion {
         Ok(payloads)
     }
 
-    /// Every blob that goes, alone or with its model.
+    /// Every deleted blob, alone or with its model.
     fn links(&self) -> Result<Vec<PathBuf>> {
         let mut links = self.blobs.clone();
         for repo in &self.repos {
@@ -123,14 +123,15 @@ impl Deletion {
         Ok(links)
     }
 
-    /// Takes it all away if `now`, the same plan made again, agrees; the bytes that this freed.
+    /// Deletes the paths and returns the bytes freed. `now` is the same plan made again.
     ///
-    /// No link is followed: if a directory of the cache turns out to be one, nothing is touched.
+    /// # Errors
+    /// If `now` differs, or a directory on the way to a path is a link, which would lead out of the
+    /// cache; then nothing is deleted. If the file system fails, a part may be deleted.
     pub(crate) fn execute(&self, now: &Deletion) -> Result<u64> {
         if now != self {
             let message = "the cache has changed since this was planned";
-            let hub = self.hub.display().to_string();
-            return Err(Error::new(Kind::DeletionFailed, hub, message)
+            return Err(Error::at(Kind::DeletionFailed, &self.hub, message)
                 .hint("nothing was deleted; try again"));
         }
         self.paths().try_for_each(|path| self.guard(path))?;
@@ -141,13 +142,13 @@ impl Deletion {
         }
         let mut bytes = self.bytes;
         for payload in linked {
-            // Cleans up its manifest, whose lines count only as long as their links are there.
+            // Removes the lines of deleted links from the manifest; stale lines are harmless.
             drop(shared::sweep(&payload, &self.hub));
         }
         for payload in &self.payloads {
             let size = metadata(payload)?.map_or(0, |metadata| metadata.len());
             if !shared::sweep(payload, &self.hub)? {
-                bytes = bytes.saturating_sub(size); // somebody has linked to it since
+                bytes = bytes.saturating_sub(size); // it got a new user meanwhile
             }
         }
         self.locks.iter().try_for_each(|lock| remove(lock))?;
@@ -157,10 +158,10 @@ impl Deletion {
         Ok(bytes)
     }
 
-    /// Refuses a path that is not below the cache, or only through a link.
+    /// Checks that a path is below the cache, and that no directory on the way is a link.
     fn guard(&self, path: &Path) -> Result<()> {
         let refuse = |path: &Path, message| {
-            Err(Error::new(Kind::DeletionFailed, path.display().to_string(), message)
+            Err(Error::at(Kind::DeletionFailed, path, message)
                 .hint("nothing was deleted; remove it by hand"))
         };
         if !path.starts_with(&self.hub) || path == self.hub {
@@ -174,7 +175,7 @@ impl Deletion {
     }
 }
 
-/// The blobs that a snapshot uses, links into the shared store not followed.
+/// The blobs that a snapshot links to; their links into the shared store are not followed.
 pub(crate) fn blobs_of(snapshot: &Path) -> Result<BTreeSet<PathBuf>> {
     let mut blobs = BTreeSet::new();
     for (_, path) in entries(snapshot)? {
@@ -201,7 +202,7 @@ fn collect_files(path: &Path, files: &mut BTreeMap<PathBuf, Metadata>) -> Result
     Ok(())
 }
 
-/// The sizes of those files of which no other name remains.
+/// The total size of the files that keep no other hard link.
 fn freed<'a>(files: impl Iterator<Item = &'a Metadata>) -> u64 {
     let mut names: HashMap<(u64, u64), (u64, &Metadata)> = HashMap::new();
     for file in files {
@@ -211,7 +212,7 @@ fn freed<'a>(files: impl Iterator<Item = &'a Metadata>) -> u64 {
     gone.map(|(_, file)| file.len()).sum()
 }
 
-/// What `path` is, links not followed; none if it is not there, or no more.
+/// The metadata of `path`, links not followed; none if it does not exist.
 fn metadata(path: &Path) -> Result<Option<Metadata>> {
     match fs::symlink_metadata(path) {
         Ok(metadata) => Ok(Some(metadata)),

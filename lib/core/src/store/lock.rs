@@ -1,4 +1,4 @@
-//! The locks that huggingface_hub takes while it works on a cache: flock on a file that stays.
+//! File locks compatible with huggingface_hub: flock on a file that is not removed.
 
 use std::fs::{self, File, Permissions, TryLockError};
 use std::io;
@@ -9,22 +9,24 @@ use std::time::Duration;
 
 use crate::error::{Error, Result};
 
-/// How often a lock is asked for that somebody else holds.
+/// The pause between two attempts to take a lock.
 const PAUSE: Duration = Duration::from_millis(100);
 
-/// The mode of the locks of blobs and revisions, as huggingface_hub has it: for users and groups.
+/// The file mode of locks of blobs and revisions in huggingface_hub: writable for user and group.
 pub const MODE: u32 = 0o664;
 
-/// Nobody else does what the lock stands for while this value lives.
+/// A held lock; dropping the value releases it.
 #[derive(Debug)]
 pub struct Lock {
-    /// Open, and locked where the file system can.
+    /// The lock file, open, and locked if the file system supports locks.
     _file: File,
 }
 
-/// Takes the lock `path`, however long that takes; `check` can end it, and `waiting` hears of it once.
+/// Takes the lock `path` and waits for it if necessary. An error of `check` ends the wait; `waiting`
+/// is called once when it begins.
 ///
-/// A new lock file gets all of `mode`. On a file system without locks this does nothing.
+/// A new lock file gets the full `mode`, regardless of the umask. On a file system without locks the
+/// lock is always free.
 pub fn take(
     path: &Path,
     mode: u32,
@@ -34,21 +36,21 @@ pub fn take(
     if let Some(directory) = path.parent() {
         fs::create_dir_all(directory).map_err(|e| Error::io(path, e))?;
     }
-    let mut told = false;
+    let mut reported = false;
     loop {
         check()?;
         if let Some(lock) = try_take(path, mode)? {
             return Ok(lock);
         }
-        if !told {
+        if !reported {
             waiting();
-            told = true;
+            reported = true;
         }
         thread::sleep(PAUSE);
     }
 }
 
-/// Takes the lock `path`, in a directory that is there, if nobody else holds it.
+/// Takes the lock `path`, whose directory must exist; none if another process holds it.
 pub fn try_take(path: &Path, mode: u32) -> Result<Option<Lock>> {
     let at = |e| Error::io(path, e);
     loop {
@@ -60,7 +62,7 @@ pub fn try_take(path: &Path, mode: u32) -> Result<Option<Lock>> {
             Ok(()) if is_current(&file, path).map_err(at)? => {
                 return Ok(Some(Lock { _file: file }));
             }
-            Ok(()) => {} // who had it before removed it
+            Ok(()) => {} // the former holder removed the file
             Err(TryLockError::Error(e)) if e.kind() == io::ErrorKind::Unsupported => {
                 return Ok(Some(Lock { _file: file }));
             }
@@ -70,14 +72,14 @@ pub fn try_take(path: &Path, mode: u32) -> Result<Option<Lock>> {
     }
 }
 
-/// Gives the file all of `mode`, whatever the umask took away: other users work in the cache too.
+/// Sets the bits of `mode` that the umask cleared, since other users share the cache.
 pub fn share(file: &File, mode: u32) -> io::Result<()> {
     let now = file.metadata()?.mode() & 0o777;
     if now & mode == mode {
         return Ok(());
     }
     match file.set_permissions(Permissions::from_mode(now | mode)) {
-        Err(e) if e.kind() == io::ErrorKind::PermissionDenied => Ok(()), // another user's own
+        Err(e) if e.kind() == io::ErrorKind::PermissionDenied => Ok(()), // another user owns the file
         done => done,
     }
 }

@@ -1,4 +1,4 @@
-//! Pruning the cache: what no name leads to any more, and what downloads left behind.
+//! Pruning of the cache: unreferenced revisions and blobs, and leftovers of downloads.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -12,12 +12,13 @@ use super::directory::entries;
 use super::{Places, activity, shared};
 use crate::error::Result;
 
-/// Says what `execute` would remove: revisions that no ref points at (but never the one that the
-/// model's name means), blobs that no revision uses, downloads, locks and what never got its name,
-/// last touched before `before`, models of which there is nothing else, and shared payloads that no
-/// model uses.
+/// Plans the removal of everything unused:
 ///
-/// A model that somebody is fetching, or that lies elsewhere behind a link, is left alone.
+/// - revisions without a ref, except the current one, and blobs that no revision uses;
+/// - incomplete downloads, locks and temporary files last written before `before`;
+/// - models of which nothing else is left, and shared payloads that no model uses.
+///
+/// A model that is being downloaded, or whose directory is a link, is kept.
 pub fn plan(places: &Places, before: SystemTime) -> Result<Deletion> {
     let mut plan = Deletion::new(&places.hub)?;
     for repo in cache::repos(plan.hub())? {
@@ -35,9 +36,10 @@ pub fn plan(places: &Places, before: SystemTime) -> Result<Deletion> {
     plan.finish(payloads)
 }
 
-/// Removes what `plan` says; the bytes that this freed.
+/// Executes the plan and returns the bytes freed.
 ///
-/// Refuses with `DeletionFailed`, and touches nothing, if the cache has changed since.
+/// # Errors
+/// `DeletionFailed` if the cache has changed since the plan was made; then nothing is deleted.
 pub fn execute(places: &Places, before: SystemTime, plan: &Deletion) -> Result<u64> {
     plan.execute(&self::plan(places, before)?)
 }
@@ -56,18 +58,19 @@ fn add(plan: &mut Deletion, repo: &Repo, before: SystemTime) -> Result<()> {
     plan.add_revisions(repo, &gone)?;
     plan.blobs.extend(orphans(repo, &kept)?);
     plan.blobs.extend(unfinished.into_iter().filter(old));
-    let aside = entries(&repo.path)?.into_iter().filter(|(name, _)| name.starts_with(TEMP_PREFIX));
-    plan.snapshots.extend(aside.map(|(_, path)| path).filter(old));
+    let temporary =
+        entries(&repo.path)?.into_iter().filter(|(name, _)| name.starts_with(TEMP_PREFIX));
+    plan.snapshots.extend(temporary.map(|(_, path)| path).filter(old));
     Ok(())
 }
 
-/// The revisions that a ref or the bare name leads to.
+/// The revisions that have a ref, and the current one.
 fn kept(repo: &Repo) -> Result<BTreeSet<String>> {
     let current = repo.current()?.map(|(revision, _)| revision);
     Ok(repo.refs()?.into_iter().map(|r| r.commit).chain(current).collect())
 }
 
-/// The blobs that none of the revisions `kept` uses, downloads aside.
+/// The blobs that none of the `kept` revisions uses, except incomplete ones.
 fn orphans(repo: &Repo, kept: &[Snapshot]) -> Result<Vec<PathBuf>> {
     let mut used = BTreeSet::new();
     for snapshot in kept {
@@ -82,7 +85,7 @@ fn orphans(repo: &Repo, kept: &[Snapshot]) -> Result<Vec<PathBuf>> {
     Ok(orphans)
 }
 
-/// The locks of models that were last taken before `before`, and that nobody holds.
+/// The locks of models that were last written before `before` and that no process holds.
 fn stale_locks(hub: &Path, before: SystemTime) -> Result<Vec<PathBuf>> {
     let mut stale = Vec::new();
     for (name, directory) in entries(&hub.join(".locks"))? {

@@ -1,4 +1,4 @@
-//! Removing a cached model, or one revision of it, with the blobs that nothing else uses.
+//! Removal of a cached model, or of one revision with the blobs that only it uses.
 
 use std::collections::BTreeSet;
 use std::path::PathBuf;
@@ -8,25 +8,26 @@ use super::deletion::{Deletion, blobs_of};
 use super::{Found, Origin, Places, activity};
 use crate::error::{Error, Kind, Result};
 
-/// What to remove, and how carefully.
+/// A request to remove a model.
 #[derive(Clone, Copy, Debug)]
 pub struct Request<'a> {
-    /// The model, as it was found.
+    /// The model to remove.
     pub found: &'a Found,
-    /// Where it was found.
+    /// The directories that hold models.
     pub places: &'a Places,
-    /// True if only the revision that was found goes; the model goes with its last revision.
+    /// True to remove only the revision of `found`; the last revision takes the model with it.
     pub revision_only: bool,
-    /// True if a download that is under way is no obstacle.
+    /// True to remove the model even while it is being downloaded.
     pub force: bool,
-    /// True if nothing may go but from a cache whose path contains `mlxk2_test_`.
+    /// True to refuse removals from a cache whose path does not contain `mlxk2_test_`.
     pub only_tests: bool,
 }
 
-/// Says what `execute` would remove.
+/// Plans a removal.
 ///
-/// Errors are `WorkspaceModel` for what is not in the cache, `LocksPresent` (with the locks as
-/// `matches`) while somebody is fetching it, and `DeletionFailed` for a model that is a link.
+/// # Errors
+/// `WorkspaceModel` for a workspace, `LocksPresent` with the locks as `matches` while the model is
+/// being downloaded, and `DeletionFailed` if a directory of the model is a link.
 pub fn plan(request: &Request) -> Result<Deletion> {
     let mut plan = Deletion::new(&request.places.hub)?;
     let repo = owned(request, &plan)?;
@@ -43,14 +44,15 @@ pub fn plan(request: &Request) -> Result<Deletion> {
     plan.finish(payloads)
 }
 
-/// Removes what `plan` says; the bytes that this freed.
+/// Executes the plan and returns the bytes freed.
 ///
-/// Refuses with `DeletionFailed`, and touches nothing, if the cache has changed since.
+/// # Errors
+/// `DeletionFailed` if the cache has changed since the plan was made; then nothing is deleted.
 pub fn execute(request: &Request, plan: &Deletion) -> Result<u64> {
     plan.execute(&self::plan(request)?)
 }
 
-/// The blobs that only the revisions `gone` use.
+/// The blobs that only the revisions `gone` use, not the `kept` ones.
 fn unused(repo: &Repo, gone: &[Snapshot], kept: &[Snapshot]) -> Result<Vec<PathBuf>> {
     let used = |snapshots: &[Snapshot]| -> Result<BTreeSet<PathBuf>> {
         let blobs = snapshots.iter().map(|snapshot| blobs_of(&snapshot.path));
@@ -61,7 +63,7 @@ fn unused(repo: &Repo, gone: &[Snapshot], kept: &[Snapshot]) -> Result<Vec<PathB
     Ok(blobs.into_iter().filter(|blob| blob.parent() == Some(&own)).collect())
 }
 
-/// The model's directory in the cache, if it may be removed.
+/// The cached model, if it may be removed.
 fn owned(request: &Request, plan: &Deletion) -> Result<Repo> {
     let name = &request.found.name;
     let Origin::Cache { repo } = &request.found.origin else {

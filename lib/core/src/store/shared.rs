@@ -1,9 +1,9 @@
-//! The store of blobs that all models of a cache share, as huggingface_hub 2 keeps it.
+//! The store of blobs that all models of a cache share, in the layout of huggingface_hub 2.
 //!
-//! `hub/blobs/XX/HASH` is a payload, `HASH.refs` its manifest: one line, relative to the hub, for
-//! each `models--org--name/blobs/ETAG` that links to it. A line counts only while that link is
-//! there, and a payload without a readable manifest is never deleted. A marker file with the version
-//! of the layout tells the store from a directory that happens to be called `blobs`.
+//! `hub/blobs/XX/HASH` is a payload, `HASH.refs` its manifest with a line, relative to the hub, for
+//! each `models--org--name/blobs/ETAG` that links to the payload. A line is valid only while its link
+//! exists, and a payload without a readable manifest is never deleted. A marker file with the version
+//! of the layout distinguishes the store from another directory called `blobs`.
 
 use std::collections::BTreeSet;
 use std::fs::{self, File};
@@ -22,10 +22,10 @@ use crate::error::{Error, Kind, Result};
 const MARKER: &str = ".huggingface-shared-blobs";
 const VERSION: &str = "1\n";
 
-/// The mode of locks and manifests, as huggingface_hub has it: for all who may enter the store.
+/// The file mode of locks and manifests in huggingface_hub: writable for all.
 const MODE: u32 = 0o666;
 
-/// True if `hub` holds a shared store of the layout described here.
+/// True if `hub` holds a shared store of the supported version.
 pub fn exists(hub: &Path) -> Result<bool> {
     let marker = hub.join("blobs").join(MARKER);
     match fs::read(&marker) {
@@ -49,13 +49,13 @@ pub fn payloads(hub: &Path) -> Result<Vec<PathBuf>> {
     Ok(payloads)
 }
 
-/// The payload that the blob `link` of a model stands for; none if it is a file of its own.
+/// The payload that the blob `link` of a model links to; none if the blob is a file.
 pub fn payload(link: &Path, hub: &Path) -> Result<Option<PathBuf>> {
     Ok(hop(link)?.filter(|target| is_payload(target, hub)))
 }
 
-/// Where the symbolic link leads in one step, the directories on the way resolved; none if it is no
-/// link, or leads into a directory that does not exist.
+/// The direct target of a symbolic link, its directory resolved; none if the path is no link, or the
+/// directory of the target does not exist.
 pub fn hop(link: &Path) -> Result<Option<PathBuf>> {
     let target = match fs::read_link(link) {
         Ok(target) => link.parent().unwrap_or(link).join(target),
@@ -72,7 +72,7 @@ pub fn hop(link: &Path) -> Result<Option<PathBuf>> {
     }
 }
 
-/// The links that use `payload`, as far as its manifest knows them; none without a manifest.
+/// The links to `payload` that its manifest lists and that exist; none without a readable manifest.
 pub fn users(payload: &Path, hub: &Path) -> Result<Option<BTreeSet<PathBuf>>> {
     let manifest = beside(payload, "refs");
     if manifest.is_symlink() {
@@ -96,57 +96,57 @@ pub fn users(payload: &Path, hub: &Path) -> Result<Option<BTreeSet<PathBuf>>> {
     Ok(Some(users))
 }
 
-/// Makes `link`, the blob of a model, a link to what the store has under `hash`, if it has it there
-/// and that is the `size` bytes which `digest` names; `heed` hears of bytes read, of none while it
-/// waits for another program, and can end it.
+/// Makes `link`, the blob of a model, a link to the payload `hash` if its content has `size` bytes and
+/// the digest `digest`.
 ///
-/// False if not, or if the store may not be used: then nothing is changed.
+/// `progress` is called with the count of bytes read, and with 0 while the lock of another program is
+/// awaited; an error of it stops the work. False if there is no such payload or the store is not
+/// usable; then nothing changes.
 pub fn adopt(
     link: &Path,
     hash: &str,
     size: u64,
     digest: Digest,
     hub: &Path,
-    heed: &dyn Fn(u64) -> Result<()>,
+    progress: &dyn Fn(u64) -> Result<()>,
 ) -> Result<bool> {
-    at_best(|| {
+    if_usable(|| {
         if !offers(hash, size, hub)? {
             return Ok(false);
         }
         let payload = place(hash, hub);
-        let _lock = lock(&payload, heed)?;
-        if !offers(hash, size, hub)? || digest::file(&payload, digest.hasher(size), heed)? != digest
+        let _lock = lock(&payload, progress)?;
+        if !offers(hash, size, hub)?
+            || digest::file(&payload, digest.hasher(size), progress)? != digest
         {
-            return Ok(false); // swept meanwhile, or something else
+            return Ok(false); // deleted meanwhile, or corrupt
         }
-        // The manifest comes first: a payload whose users it does not know would be swept.
-        note_user(&beside(&payload, "refs"), link, hub)?;
+        // The manifest is written first, since a payload without listed users may be deleted.
+        add_user(&beside(&payload, "refs"), link, hub)?;
         replace_link(link, &target(hash), repo_of(link))?;
         Ok(true)
     })
 }
 
-/// True if the store may be used and has `size` bytes under `hash`, whether they are the right ones
-/// or not.
+/// True if the store is usable and has a payload `hash` of `size` bytes; its content is not checked.
 pub fn offers(hash: &str, size: u64, hub: &Path) -> Result<bool> {
     let payload = place(hash, hub);
     let fits = || fs::symlink_metadata(&payload).is_ok_and(|data| data.len() == size);
-    at_best(|| Ok(exists(hub)? && is_payload(&payload, hub) && fits() && is_open(&payload)))
+    if_usable(|| Ok(exists(hub)? && is_payload(&payload, hub) && fits() && is_open(&payload)))
 }
 
-/// Moves `blob`, a file of a model that is verified to be what the Hub knows by `hash`, into the
-/// store, and leaves a link. What the store had under that name gives way to it, for all models.
-/// `heed` is as in [`adopt`].
+/// Moves `blob`, a verified file of a model with the hash `hash`, into the store and puts a link in its
+/// place. An existing payload is replaced for all models. `progress` is as for [`adopt`].
 ///
-/// False where there is no store, or one that may not be used: then the blob stays what it is. No
-/// store is made, since programs that know none would leave behind what is in it when they delete.
+/// False if there is no usable store; then the blob is unchanged. A missing store is not created,
+/// since programs without support for it would leave its payloads behind when they delete models.
 pub fn publish(
     blob: &Path,
     hash: &str,
     hub: &Path,
-    heed: &dyn Fn(u64) -> Result<()>,
+    progress: &dyn Fn(u64) -> Result<()>,
 ) -> Result<bool> {
-    at_best(|| {
+    if_usable(|| {
         if !is_hash(hash) || !exists(hub)? || blob.is_symlink() {
             return Ok(false);
         }
@@ -156,20 +156,20 @@ pub fn publish(
         }
         let directory = payload.parent().unwrap_or(hub);
         make_directory(directory, hub).map_err(|e| Error::io(directory, e))?;
-        open_up(blob, directory, hub).map_err(|e| Error::io(blob, e))?;
-        let _lock = lock(&payload, heed)?;
-        // The link comes first: on a full disk there is none, and the model keeps its blob.
-        let link = link_aside(&target(hash), repo_of(blob))?;
-        note_user(&beside(&payload, "refs"), blob, hub)?;
+        make_readable(blob, directory, hub).map_err(|e| Error::io(blob, e))?;
+        let _lock = lock(&payload, progress)?;
+        // The link is created first: if the disk is full that fails, and the model keeps its blob.
+        let link = temp_link(&target(hash), repo_of(blob))?;
+        add_user(&beside(&payload, "refs"), blob, hub)?;
         fs::rename(blob, &payload).map_err(|e| Error::io(&payload, e))?;
         link.persist(blob).map_err(|e| Error::io(blob, e.error))?;
         Ok(true)
     })
 }
 
-/// False if the store is another user's, or on a file system that cannot do what it takes: models
-/// do without it then.
-fn at_best(work: impl FnOnce() -> Result<bool>) -> Result<bool> {
+/// Runs `work`; false if access is denied or the file system does not support it, since models do not
+/// need the store.
+fn if_usable(work: impl FnOnce() -> Result<bool>) -> Result<bool> {
     use io::ErrorKind::{PermissionDenied, ReadOnlyFilesystem, Unsupported};
     match work() {
         Err(e)
@@ -181,27 +181,27 @@ fn at_best(work: impl FnOnce() -> Result<bool>) -> Result<bool> {
     }
 }
 
-/// False if what belongs to `payload` leads elsewhere: nothing is written through a link.
+/// False if the manifest or the lock of `payload` is a link, through which nothing may be written.
 fn is_open(payload: &Path) -> bool {
     ["refs", "lock"].iter().all(|suffix| !beside(payload, suffix).is_symlink())
 }
 
-/// Where the store has the payload `hash`, or would have it.
+/// The path of the payload `hash` in the store, whether it exists or not.
 fn place(hash: &str, hub: &Path) -> PathBuf {
     hub.join("blobs").join(hash.get(..2).unwrap_or_default()).join(hash)
 }
 
-/// The payload `hash` as a blob of a model leads to it.
+/// The path of the payload `hash` relative to the blobs of a model.
 fn target(hash: &str) -> PathBuf {
     place(hash, Path::new("../.."))
 }
 
-/// The directory of the model that has the blob `blob`.
+/// The directory of the model of the blob `blob`.
 fn repo_of(blob: &Path) -> &Path {
     blob.ancestors().nth(2).unwrap_or(blob)
 }
 
-/// Makes a directory of the store, open to whom the hub is open to.
+/// Creates a directory of the store with the permissions of the hub.
 fn make_directory(directory: &Path, hub: &Path) -> io::Result<()> {
     match fs::create_dir(directory) {
         Err(e) if e.kind() == io::ErrorKind::AlreadyExists => Ok(()),
@@ -210,36 +210,36 @@ fn make_directory(directory: &Path, hub: &Path) -> io::Result<()> {
     }
 }
 
-/// Lets everybody read the file `blob` who may enter `hub`, and nobody write it.
-fn open_up(blob: &Path, directory: &Path, hub: &Path) -> io::Result<()> {
+/// Makes `blob` readable for all who may enter `hub`, and writable for nobody.
+fn make_readable(blob: &Path, directory: &Path, hub: &Path) -> io::Result<()> {
     let enter = hub.metadata()?.mode() & 0o011;
     fs::set_permissions(blob, fs::Permissions::from_mode(0o400 | enter << 2))?;
     let group = directory.metadata()?.gid();
     if blob.metadata()?.gid() == group { Ok(()) } else { chown(blob, None, Some(group)) }
 }
 
-/// Puts a symbolic link to `target` at `link`, in one step with what was there going; before that it
-/// lies in the directory `aside`, of the same file system.
-pub fn replace_link(link: &Path, target: &Path, aside: &Path) -> Result<()> {
-    link_aside(target, aside)?.persist(link).map_err(|e| Error::io(link, e.error))
+/// Creates a symbolic link to `target` at `link` atomically, replacing an existing file. The temporary
+/// link is in the directory `temp`, which must be on the same file system.
+pub fn replace_link(link: &Path, target: &Path, temp: &Path) -> Result<()> {
+    temp_link(target, temp)?.persist(link).map_err(|e| Error::io(link, e.error))
 }
 
-/// A symbolic link to `target` that waits in the directory `aside` for its place.
-fn link_aside(target: &Path, aside: &Path) -> Result<TempPath> {
+/// A temporary symbolic link to `target` in the directory `temp`.
+fn temp_link(target: &Path, temp: &Path) -> Result<TempPath> {
     let mut made = tempfile::Builder::new();
-    let made = made.prefix(TEMP_PREFIX).suffix(".tmp").make_in(aside, |path| symlink(target, path));
-    Ok(made.map_err(|e| Error::io(aside, e))?.into_temp_path())
+    let made = made.prefix(TEMP_PREFIX).suffix(".tmp").make_in(temp, |path| symlink(target, path));
+    Ok(made.map_err(|e| Error::io(temp, e))?.into_temp_path())
 }
 
-/// Adds the line of `link` to a manifest.
-fn note_user(manifest: &Path, link: &Path, hub: &Path) -> Result<()> {
+/// Adds `link` to a manifest.
+fn add_user(manifest: &Path, link: &Path, hub: &Path) -> Result<()> {
     let at = |e| Error::io(manifest, e);
     let Ok(line) = link.strip_prefix(hub) else {
-        return Err(Error::new(Kind::Internal, link.display().to_string(), "not in the cache"));
+        return Err(Error::at(Kind::Internal, link, "not in the cache"));
     };
     if manifest.is_symlink() {
         let message = "a manifest that is a symbolic link";
-        return Err(Error::new(Kind::Execution, manifest.display().to_string(), message));
+        return Err(Error::at(Kind::Execution, manifest, message));
     }
     let mut file =
         File::options().append(true).create(true).mode(MODE).open(manifest).map_err(at)?;
@@ -248,13 +248,13 @@ fn note_user(manifest: &Path, link: &Path, hub: &Path) -> Result<()> {
     file.sync_all().map_err(at)
 }
 
-/// Deletes `payload` if nothing uses it any more, under its lock; else cleans up its manifest.
-/// True if it was deleted.
+/// Deletes `payload` under its lock if it has no users, else removes stale lines from its manifest.
+/// True if the payload was deleted.
 pub fn sweep(payload: &Path, hub: &Path) -> Result<bool> {
     let _lock = lock(payload, &|_| Ok(()))?;
     let manifest = beside(payload, "refs");
     match users(payload, hub)? {
-        _ if !is_payload(payload, hub) => Ok(false), // somebody was faster
+        _ if !is_payload(payload, hub) => Ok(false), // another program deleted it
         None => Ok(false),
         Some(users) if users.is_empty() => {
             fs::remove_file(payload).map_err(|e| Error::io(payload, e))?;
@@ -265,14 +265,14 @@ pub fn sweep(payload: &Path, hub: &Path) -> Result<bool> {
     }
 }
 
-/// Locks what belongs to `payload` against every other program; `heed` is as in [`adopt`].
-fn lock(payload: &Path, heed: &dyn Fn(u64) -> Result<()>) -> Result<Lock> {
+/// Takes the lock of `payload`; `progress` is as for [`adopt`].
+fn lock(payload: &Path, progress: &dyn Fn(u64) -> Result<()>) -> Result<Lock> {
     let path = beside(payload, "lock");
     if path.is_symlink() {
         let message = "a lock that is a symbolic link";
-        return Err(Error::new(Kind::DeletionFailed, path.display().to_string(), message));
+        return Err(Error::at(Kind::DeletionFailed, &path, message));
     }
-    lock::take(&path, MODE, &|| heed(0), &|| ())
+    lock::take(&path, MODE, &|| progress(0), &|| ())
 }
 
 fn rewrite(manifest: &Path, users: &BTreeSet<PathBuf>, hub: &Path) -> Result<()> {
@@ -284,12 +284,12 @@ fn rewrite(manifest: &Path, users: &BTreeSet<PathBuf>, hub: &Path) -> Result<()>
     })
 }
 
-/// `HASH.refs`, `HASH.lock`.
+/// The path of `HASH.refs` or `HASH.lock` beside a payload.
 fn beside(payload: &Path, suffix: &str) -> PathBuf {
     payload.with_extension(suffix)
 }
 
-/// True for `hub/blobs/XX/HASH`, a file whose name begins with that of its directory.
+/// True if `path` is a file `hub/blobs/XX/HASH` where `HASH` begins with `XX`.
 fn is_payload(path: &Path, hub: &Path) -> bool {
     let Ok(inner) = path.strip_prefix(hub.join("blobs")) else {
         return false;
@@ -306,7 +306,7 @@ fn is_hash(name: &str) -> bool {
     name.len() == 64 && name.chars().all(|c| matches!(c, '0'..='9' | 'a'..='f'))
 }
 
-/// True for a relative path `TYPE--ORG--NAME/blobs/ETAG`.
+/// True if the path is relative and has the form `TYPE--ORG--NAME/blobs/ETAG`.
 fn is_blob(path: &Path) -> bool {
     let plain = path.components().all(|part| matches!(part, Component::Normal(_)));
     let parts: Vec<_> = path.iter().filter_map(|part| part.to_str()).collect();

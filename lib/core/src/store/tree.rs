@@ -1,5 +1,5 @@
-//! `trees/COMMIT.json`: the Hub's own list of the files of a revision, which huggingface_hub 2 keeps
-//! beside the snapshots. A commit never changes, so neither does its list.
+//! `trees/COMMIT.json`: the Hub's list of the files of a revision, which huggingface_hub 2 stores
+//! beside the snapshots.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -9,62 +9,62 @@ use serde::{Deserialize, Serialize};
 
 use crate::digest::Digest;
 
-/// The version of the format described here; a list in another one is not read.
+/// The supported version of the format; lists of other versions are ignored.
 const VERSION: u64 = 1;
 
-/// The files of a revision.
+/// The list of a revision's files.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Tree {
     format_version: u64,
-    /// By path, relative to the model.
+    /// The files by path, relative to the model.
     pub files: BTreeMap<String, Entry>,
 }
 
-/// What the Hub says of a file.
+/// A file in the Hub's list.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Entry {
-    /// Bytes.
+    /// The size in bytes of the file in Git: the content, or the pointer of a file in LFS.
     pub size: u64,
-    /// The id in Git: of the content, or of the pointer to a file in LFS.
+    /// The Git blob id of the content, or of the pointer of a file in LFS.
     pub blob_id: String,
-    /// The SHA-256 of a file in LFS.
+    /// The SHA-256 of the content of a file in LFS.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub lfs_sha256: Option<String>,
-    /// Its size.
+    /// The size in bytes of the content of a file in LFS.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub lfs_size: Option<u64>,
-    /// Its name in Xet storage.
+    /// The hash of the content in Xet storage.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub xet_hash: Option<String>,
 }
 
 impl Tree {
-    /// The list of `files`.
+    /// A list of `files` in the supported version.
     pub fn new(files: BTreeMap<String, Entry>) -> Tree {
         Tree { format_version: VERSION, files }
     }
 
-    /// The list that is kept in the directory `repo` for the revision `commit`; none if there is
-    /// none that can be read. It is a copy: without it there are still the names of the blobs.
+    /// The list of the revision `commit` in the directory `repo` of a cached model; none if it is absent
+    /// or unreadable, since the names of the blobs are enough to go on.
     pub fn read(repo: &Path, commit: &str) -> Option<Tree> {
         let text = fs::read(Tree::path(repo, commit)).ok()?;
         let tree: Tree = serde_json::from_slice(&text).ok()?;
         (tree.format_version == VERSION).then_some(tree)
     }
 
-    /// Where it is kept.
+    /// The path of the list of the revision `commit`.
     pub fn path(repo: &Path, commit: &str) -> PathBuf {
         repo.join("trees").join(format!("{commit}.json"))
     }
 }
 
 impl Entry {
-    /// What the content is called after; none if the list does not say.
+    /// The digest of the content; none if the list states none.
     pub fn digest(&self) -> Option<Digest> {
         self.lfs_sha256.as_deref().unwrap_or(&self.blob_id).parse().ok()
     }
 
-    /// The size of the content.
+    /// The size of the content in bytes.
     pub fn bytes(&self) -> u64 {
         self.lfs_size.unwrap_or(self.size)
     }

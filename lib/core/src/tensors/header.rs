@@ -1,8 +1,8 @@
-//! The header of one safetensors file: eight bytes of length, then JSON that says where each
-//! tensor lies.
+//! The header of a safetensors file: eight bytes of length, then JSON with the place of each tensor.
+//! Format: <https://github.com/huggingface/safetensors>.
 //!
-//! The crate `safetensors` reads the same format, but its errors seldom say which tensor is wrong
-//! or by how much, and it lets one of two tensors of the same name vanish.
+//! The crate `safetensors` reads the same format, but its errors rarely name the tensor and the
+//! numbers, and of two tensors with the same name it drops one.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -14,35 +14,36 @@ use serde::de::value::{Error as NameError, StrDeserializer};
 use serde::de::{Error as _, MapAccess, Visitor};
 use serde::{Deserialize, Deserializer};
 
-/// The longest header that is read, in bytes; the limit of the format's own reader.
+/// The maximum length of a header in bytes; the crate `safetensors` has the same limit.
 pub const MAX_HEADER: u64 = 100_000_000;
 
-/// What a safetensors file says it holds, checked against the size of the file.
+/// The header of a safetensors file, checked against the size of the file.
 #[derive(Debug)]
 pub struct Header {
-    /// The tensors in the order of their bytes: without gaps or overlaps, to the end of the file.
+    /// The tensors in the order of their data, which has no gaps or overlaps and ends with the file.
     pub tensors: Vec<Tensor>,
-    /// The `__metadata__` of the file; MLX writes `format: mlx`.
+    /// The `__metadata__` of the file; MLX sets `format` to `mlx`.
     pub metadata: BTreeMap<String, String>,
 }
 
-/// One tensor of a file.
+/// A tensor of a safetensors file.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Tensor {
-    /// Its name, unique in the file.
+    /// The name of the tensor, unique in the file.
     pub name: String,
-    /// The type of its elements.
+    /// The type of the elements.
     pub dtype: Dtype,
-    /// Its dimensions; their product times the size of `dtype` is the length of `range`.
+    /// The dimensions of the tensor; their product times the size of `dtype` is the length of `range`.
     pub shape: Vec<usize>,
-    /// Where its bytes lie, counted from the start of the file.
+    /// The range of the data in bytes from the start of the file.
     pub range: Range<u64>,
 }
 
 impl Header {
     /// Reads the header from the start of a file of `size` bytes.
     ///
-    /// The error says what is wrong, with the tensor and the numbers, but does not name the file.
+    /// # Errors
+    /// If the header is invalid; the message names the tensor and the numbers, but not the file.
     pub fn read(file: &mut impl Read, size: u64) -> Result<Header, String> {
         let mut length = [0; 8];
         if size < 8 {
@@ -56,13 +57,16 @@ impl Header {
         if length > size - 8 {
             return Err(format!("truncated: header of {length} bytes in a file of {size}"));
         }
-        // Bounded by the size of the file, so a lying length cannot make it large.
+        // The length is at most the size of the file, so a false length cannot exhaust memory.
         let mut text = vec![0; length as usize];
         file.read_exact(&mut text).map_err(unreadable)?;
         Header::parse(&text, size)
     }
 
-    /// Reads the JSON `text` of a header that stands in a file of `size` bytes.
+    /// Parses the JSON `text` of the header of a file of `size` bytes.
+    ///
+    /// # Errors
+    /// See [`Header::read`].
     pub fn parse(text: &[u8], size: u64) -> Result<Header, String> {
         let Entries { mut tensors, metadata } =
             serde_json::from_slice(text).map_err(|e| format!("invalid header: {e}"))?;
@@ -91,7 +95,7 @@ fn check_names(tensors: &[Tensor]) -> Result<(), String> {
     }
 }
 
-/// The tensors, in the order of their offsets, fill a file of `size` bytes from `start` on.
+/// Checks that the tensors, sorted by offset, fill the file of `size` bytes from `start` to its end.
 fn check_ranges(tensors: &[Tensor], start: u64, size: u64) -> Result<(), String> {
     let mut end = start;
     for Tensor { name, range, .. } in tensors {
@@ -113,7 +117,7 @@ fn check_ranges(tensors: &[Tensor], start: u64, size: u64) -> Result<(), String>
     }
 }
 
-/// A header as it is written.
+/// The fields of a header, unchecked.
 struct Entries {
     tensors: Vec<(String, Entry)>,
     metadata: BTreeMap<String, String>,
@@ -127,7 +131,7 @@ struct Entry {
 }
 
 impl Entry {
-    /// The tensor that is meant, with its range moved by `start`, the length of the header.
+    /// The checked tensor, its range shifted by `start`, the end of the header.
     fn tensor(self, name: String, start: u64) -> Result<Tensor, String> {
         let Entry { dtype, shape, data_offsets: (from, to) } = self;
         let Ok(dtype) = Dtype::deserialize(StrDeserializer::<NameError>::new(&dtype)) else {
@@ -147,7 +151,7 @@ impl Entry {
     }
 }
 
-/// The bytes of a tensor; none if they overflow or are not whole.
+/// The size of a tensor in bytes; none if it overflows or is not a whole number.
 pub(super) fn size(dtype: Dtype, shape: &[usize]) -> Option<u64> {
     let bits = shape
         .iter()

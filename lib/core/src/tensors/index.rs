@@ -1,4 +1,4 @@
-//! `model.safetensors.index.json`: which file of a sharded model holds which tensor.
+//! `model.safetensors.index.json`: the file of each tensor of a sharded model.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::path::{Component, Path};
@@ -6,18 +6,22 @@ use std::path::{Component, Path};
 use super::Header;
 use crate::json::Document;
 
-/// The name of the file.
+/// The name of the index file.
 pub const INDEX: &str = "model.safetensors.index.json";
 
-/// The map of an index, checked to stay inside the model.
+/// An index whose files all lie inside the model.
 #[derive(Debug)]
 pub struct Index {
-    /// Tensor to file, relative to the model.
+    /// The file of each tensor, relative to the model.
     pub weight_map: BTreeMap<String, String>,
 }
 
 impl Index {
-    /// Takes the map out of an index. Errors say what is wrong, in the words of a health report.
+    /// Reads the weight map of the document.
+    ///
+    /// # Errors
+    /// If the map is missing, empty, or names a file outside the model; the message is the reason of a
+    /// health report.
     pub fn new(document: &Document) -> Result<Index, String> {
         let fields =
             document.checked().map_err(|reason| format!("Invalid index file: {reason}"))?;
@@ -34,13 +38,13 @@ impl Index {
         }
     }
 
-    /// The files named, sorted.
+    /// The files of the index, sorted.
     pub fn files(&self) -> BTreeSet<&str> {
         self.weight_map.values().map(String::as_str).collect()
     }
 
-    /// Compares the index with the headers of all files that it names: the same tensors in the
-    /// same files, and none in two.
+    /// Checks that the index and the headers of its files place the same tensors in the same files,
+    /// and that no tensor is in two files.
     pub fn check(&self, files: &BTreeMap<&str, &Header>) -> Result<(), String> {
         let mut seen: HashMap<&str, &str> = HashMap::new();
         for (&file, header) in files {
@@ -65,8 +69,8 @@ impl Index {
     }
 }
 
-/// True for a plain relative name: no `..`, no root, no drive, and no backslash that another
-/// system would take for a separator.
+/// True if the path is relative and stays inside the model on every system: no `..`, root, drive or
+/// backslash.
 fn is_inside(file: &str) -> bool {
     let plain = Path::new(file).components().all(|part| matches!(part, Component::Normal(_)));
     !file.is_empty() && plain && !file.contains(['\\', ':', '\0'])

@@ -1,4 +1,4 @@
-//! An index made anew from the headers of the shards.
+//! Rebuilds the index of a sharded model from the headers of its files.
 
 use std::collections::BTreeMap;
 use std::fs::{self, File};
@@ -9,11 +9,11 @@ use super::writer;
 use crate::error::{Error, Kind, Result};
 use crate::store::directory::entries;
 
-/// Writes the index of the safetensors files that lie directly in `dir`, and says how many there
-/// are. One file needs no index, and gets none.
+/// Writes the index of the safetensors files directly in `dir` and returns their count. A single file
+/// gets no index.
 ///
 /// # Errors
-/// If a file has no sound header, or two have a tensor of the same name.
+/// If a header is invalid, or two files have a tensor of the same name.
 pub fn rebuild_index(dir: &Path) -> Result<usize> {
     let names = entries(dir)?.into_iter().map(|(name, _)| name);
     let mut shards: Vec<_> = names.filter(|name| name.ends_with(".safetensors")).collect();
@@ -46,5 +46,5 @@ fn header(path: &Path) -> Result<Header> {
 }
 
 fn invalid(path: &Path, what: String) -> Error {
-    Error::new(Kind::InvalidModel, path.display().to_string(), what)
+    Error::at(Kind::InvalidModel, path, what)
 }

@@ -1,4 +1,4 @@
-//! Writing a model's weights: one file, or shards, and the index, one tensor in memory at a time.
+//! Writes weights as safetensors files and their index, with one tensor in memory at a time.
 
 use std::borrow::Cow;
 use std::io::{BufWriter, Write};
@@ -9,39 +9,39 @@ use serde_json::{Map, Value, json};
 
 use super::header::size;
 use super::index::INDEX;
-use crate::error::{Error, Kind, Result};
+use crate::error::{Error, Result};
 use crate::store::atomic_write::atomic_write;
 
-/// The size above which MLX's own tools begin another file, in bytes.
+/// The maximum size of a shard in bytes; MLX's tools have the same limit.
 pub const SHARD: u64 = 5 << 30;
 
-/// A tensor to be written.
+/// A tensor to write.
 #[derive(Clone, Debug)]
 pub struct Entry {
-    /// Its name, unique in the model.
+    /// The name of the tensor, unique in the model.
     pub name: String,
-    /// The type of its elements.
+    /// The type of the elements.
     pub dtype: Dtype,
-    /// Its dimensions.
+    /// The dimensions of the tensor.
     pub shape: Vec<usize>,
 }
 
 impl Entry {
-    /// Its size in bytes; none if it is impossible.
+    /// The size of the tensor in bytes; none if it overflows or is not a whole number.
     pub fn bytes(&self) -> Option<u64> {
         size(self.dtype, &self.shape)
     }
 }
 
-/// Writes `entries` into the directory `dir`, as `model.safetensors` or as shards of at most
-/// `shard` bytes of tensors (a larger tensor has one of its own), and their index, which comes last.
+/// Writes `entries` into the directory `dir` as `model.safetensors`, or as shards of at most `shard`
+/// bytes, and then their index. A tensor larger than `shard` gets a file of its own.
 ///
-/// `bytes` is asked for each tensor once, little-endian and of exactly the size that its shape says.
-/// A file gets its name only when it is complete.
+/// `bytes` is called once for each tensor and returns its data, little-endian and of the size of the
+/// entry. Files appear under their names only when they are complete.
 ///
 /// # Errors
-/// If a tensor is named twice, has no whole number of bytes, or not the bytes that it should; if
-/// `bytes` fails; if the disk does.
+/// If two tensors have the same name, a size is impossible, the data has another size, `bytes`
+/// fails, or the disk fails.
 pub fn write<'a>(
     dir: &Path,
     entries: &[Entry],
@@ -51,10 +51,10 @@ pub fn write<'a>(
     stream(dir, entries, shard, |entry, out| out(&bytes(entry)?))
 }
 
-/// Writes `entries` as [`write`] does; `fill` gives the bytes of each in as many pieces as it likes.
+/// Writes `entries` as [`write()`] does; `fill` passes the data of each tensor in pieces of any size.
 ///
 /// # Errors
-/// As [`write`].
+/// See [`write()`].
 pub fn stream(
     dir: &Path,
     entries: &[Entry],
@@ -86,27 +86,23 @@ pub fn stream(
     index(dir, weight_map.into_iter().map(|(name, file)| (name.to_owned(), file)), total)
 }
 
-/// A shard: its tensors, each with its size in bytes.
+/// The tensors of a shard, each with its size in bytes.
 type Shard<'a> = Vec<(&'a Entry, u64)>;
 
-/// Spreads the tensors over shards, in their order; within a shard wide elements come first, so
-/// that every tensor lies at a multiple of the size of its elements.
+/// Distributes the tensors over shards in order. Within a shard tensors of wide elements come first,
+/// so that each tensor is aligned to its elements.
 fn plan(entries: &[Entry], limit: u64) -> Result<Vec<Shard<'_>>> {
     let mut names: Vec<_> = entries.iter().map(|entry| &entry.name).collect();
     names.sort_unstable();
     if let Some(pair) = names.windows(2).find(|pair| pair[0] == pair[1]) {
-        return Err(Error::new(
-            Kind::InvalidModel,
-            pair[0],
-            "a tensor of this name is there twice",
-        ));
+        return Err(Error::invalid_model(pair[0], "a tensor of this name is there twice"));
     }
     let mut shards: Vec<Shard> = vec![Vec::new()];
     let mut filled = 0u64;
     for entry in entries {
         let size = size(entry.dtype, &entry.shape).ok_or_else(|| {
             let what = format!("impossible size: {} {:?}", entry.dtype, entry.shape);
-            Error::new(Kind::InvalidModel, &entry.name, what)
+            Error::invalid_model(&entry.name, what)
         })?;
         if filled > 0 && filled.saturating_add(size) > limit {
             shards.push(Vec::new());
@@ -123,7 +119,7 @@ fn plan(entries: &[Entry], limit: u64) -> Result<Vec<Shard<'_>>> {
     Ok(shards)
 }
 
-/// The eight bytes of length and the header, padded so that the tensors begin at a multiple of 8.
+/// The length and the JSON of a header, padded so that the data begins at a multiple of 8 bytes.
 fn header(shard: &Shard) -> Vec<u8> {
     let mut fields = Map::new();
     fields.insert("__metadata__".to_owned(), json!({ "format": "mlx" }));
@@ -147,10 +143,10 @@ fn check(entry: &Entry, size: u64, written: u64) -> Result<()> {
     }
     let Entry { name, dtype, shape } = entry;
     let what = format!("{dtype} {shape:?} needs {size} bytes, not {written}");
-    Err(Error::new(Kind::InvalidModel, name, what))
+    Err(Error::invalid_model(name, what))
 }
 
-/// Writes the index of tensors, each with its file, in their order; `total` counts their bytes.
+/// Writes the index for pairs of tensor and file; `total` is the size of all tensors in bytes.
 pub(super) fn index(
     dir: &Path,
     weight_map: impl Iterator<Item = (String, String)>,
@@ -161,7 +157,7 @@ pub(super) fn index(
     create(&dir.join(INDEX), |out| writeln!(out, "{index:#}").map_err(|e| Error::io(dir, e)))
 }
 
-/// Writes a file under another name and gives it its own at the end.
+/// Writes a file atomically through a buffer.
 fn create(path: &Path, fill: impl FnOnce(&mut dyn Write) -> Result<()>) -> Result<()> {
     atomic_write(path, path.parent().unwrap_or(Path::new(".")), |file| {
         let mut out = BufWriter::with_capacity(1 << 20, file);

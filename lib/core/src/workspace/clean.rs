@@ -1,4 +1,4 @@
-//! Whether a workspace is as it was when it was last hashed, found out mostly without reading it.
+//! Comparison of a workspace with its content hash, mostly by sizes and times of files.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -7,23 +7,23 @@ use super::content_hash::{self, Entry, Item};
 use super::sentinel::Sentinel;
 use crate::error::{Error, Kind, Result};
 
-/// A workspace compared with its sentinel.
+/// The result of the comparison of a workspace with its sentinel.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct State {
-    /// True if it is unchanged.
+    /// True if the workspace is unchanged.
     pub clean: bool,
-    /// Its hash as it is now; none if it has become one that cannot be hashed.
+    /// The content hash of the current files; none if the workspace can no longer be hashed.
     pub content_hash: Option<String>,
 }
 
-/// Compares the workspace `path` with its sentinel; none if there is nothing to compare it with: no
-/// sentinel, a hash of another version, or one that cannot be trusted.
+/// Compares the workspace `path` with its sentinel; none without a sentinel that is valid and has a
+/// hash of version 2.
 ///
-/// Files count as unchanged by their size and time. One that was only touched is read, and if it is
-/// the same the sentinel learns the new time.
+/// A file with the recorded size and time counts as unchanged. A file with another time is read, and
+/// if its content is the same the new time is recorded in the sentinel.
 pub fn check(path: &Path) -> Option<State> {
     let Baseline { mut sentinel, index, exclude } = baseline(path)?;
-    let items = content_hash::items(path, &exclude).ok(); // what cannot be hashed is no longer what it was
+    let items = content_hash::items(path, &exclude).ok(); // a workspace that cannot be hashed has changed
     let Some(now) = items.and_then(|items| unchanged(&index, &items)) else {
         let content_hash =
             content_hash::index(path, &exclude).ok().map(|now| content_hash::aggregate(&now));
@@ -32,35 +32,37 @@ pub fn check(path: &Path) -> Option<State> {
     let content_hash = Some(content_hash::aggregate(&now));
     if now != index {
         sentinel.set_index(&now);
-        // Where this cannot be written, all it costs is to read the files again next time.
+        // If the sentinel cannot be written, the files are read again next time.
         drop(sentinel.write(path));
     }
     Some(State { clean: true, content_hash })
 }
 
-/// What a workspace is compared with.
+/// The recorded state of a workspace.
 pub(crate) struct Baseline {
     pub sentinel: Sentinel,
-    /// What it held.
+    /// The recorded files.
     pub index: Vec<Entry>,
-    /// The patterns of what did not count.
+    /// The patterns of files that the hash excludes.
     pub exclude: Vec<String>,
 }
 
-/// What the workspace `path` is to be compared with, if there is such a thing.
+/// The recorded state of the workspace `path`, if its sentinel holds a valid one.
 pub(crate) fn baseline(path: &Path) -> Option<Baseline> {
-    let sentinel = Sentinel::read(path).ok()??; // what is wrong with it, the probe says
+    let sentinel = Sentinel::read(path).ok()??; // the probe reports a broken sentinel
     let index = sentinel.index().filter(|_| sentinel.is_managed())?;
     let exclude = sentinel.exclude()?;
     Some(Baseline { sentinel, index, exclude })
 }
 
-/// Makes the workspace as it is now the one that it is compared with.
+/// Records the current files of a managed workspace as its content.
+///
+/// # Errors
+/// If the workspace is not managed or cannot be hashed, or the sentinel cannot be written.
 pub fn recalculate(path: &Path) -> Result<Sentinel> {
-    let subject = path.display().to_string();
     let sentinel = Sentinel::read(path)?.filter(Sentinel::is_managed);
     let mut sentinel = sentinel.ok_or_else(|| {
-        Error::new(Kind::InvalidModel, subject, "not a managed workspace, so it has no hash")
+        Error::at(Kind::InvalidModel, path, "not a managed workspace, so it has no hash")
     })?;
     let exclude = sentinel.exclude();
     let exclude =
@@ -71,7 +73,7 @@ pub fn recalculate(path: &Path) -> Result<Sentinel> {
     Ok(sentinel)
 }
 
-/// The index with the times of `items`, if they hold what it says.
+/// The index with the times of `items`, if the content of all items is the recorded one.
 fn unchanged(index: &[Entry], items: &[Item]) -> Option<Vec<Entry>> {
     let known: BTreeMap<&str, &Entry> = index.iter().map(|e| (e.path.as_str(), e)).collect();
     if known.len() != items.len() {

@@ -1,7 +1,8 @@
-//! The content hash of a workspace, version 2: what it holds, whatever it is called or when written.
+//! The content hash of a workspace, version 2, which does not depend on its name or on file times.
 //!
-//! SHA-256 over `path NUL sha` of every file in the order of the paths; of a safetensors file only
-//! the header counts, of one above 1 GiB only name and size, of a link where it leads.
+//! The hash is the SHA-256 over `path NUL sha` of every file in the order of paths. The `sha` of a
+//! safetensors file covers its header only, that of a file above 1 GiB its name and size, and that of
+//! a link its target.
 
 use std::fs::{self, File, Metadata};
 use std::io::{self, Read};
@@ -17,8 +18,8 @@ use crate::digest::{self, Hasher};
 use crate::error::{Error, Kind, Result};
 use crate::fnmatch;
 
-/// What a new workspace leaves out of its hash; with a slash behind it, a directory.
-#[rustfmt::skip] // as the published list goes
+/// The default patterns of excluded files; a pattern with a trailing slash excludes directories.
+#[rustfmt::skip] // in the order of mlx-knife's list, which is part of the sentinel
 pub const EXCLUDED: &[&str] = &[
     ".hf_cache/", ".mlxk_workspace.json", ".git/", ".github/", "__pycache__/", ".vscode/", ".idea/",
     ".ipynb_checkpoints/", ".mypy_cache/", ".pytest_cache/", ".ruff_cache/", ".tox/",
@@ -28,44 +29,45 @@ pub const EXCLUDED: &[&str] = &[
     ".*.swo",
 ];
 
-/// Above this many bytes a file counts by name and size.
+/// The size in bytes above which a file is hashed by name and size.
 const LARGE: u64 = 1 << 30;
-/// A safetensors header is not longer than this.
+/// The maximum length of a safetensors header in bytes.
 const LONGEST_HEADER: u64 = 100 << 20;
 
-/// A file or link of a workspace, as its sentinel's `file_index` has it.
+/// A file or link in the `file_index` of a sentinel.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Entry {
-    /// Relative to the workspace, parts in NFC joined by `/`.
+    /// The path relative to the workspace, its parts in Unicode NFC and joined by `/`.
     pub path: String,
-    /// Bytes; 0 for a link.
+    /// The size in bytes; 0 for a link.
     pub size: u64,
-    /// Nanoseconds since the epoch; 0 for a link.
+    /// The modification time in nanoseconds since the epoch; 0 for a link.
     pub mtime_ns: i64,
-    /// `sha256:` and 64 hexadecimal digits.
+    /// The digest: `sha256:` and 64 hexadecimal digits.
     pub sha: String,
 }
 
-/// What the hash covers, without reading any file.
+/// A file or link that the hash covers, not read yet.
 #[derive(Debug)]
 pub(crate) struct Item {
     pub path: String,
     pub size: u64,
     pub mtime_ns: i64,
-    /// The fingerprint of a link.
+    /// The digest of a link's target; none for a file.
     pub link: Option<String>,
     disk: PathBuf,
 }
 
-/// The entries of the workspace `root`, sorted by path, every file read as far as it counts.
+/// The entries of the workspace `root`, sorted by path; the files are read in parallel.
 ///
-/// Errors if there is no `config.json`, a link leads out of the workspace, a name is not UTF-8, a
-/// safetensors file has no header, or something cannot be read: such a workspace has no hash.
+/// # Errors
+/// If `config.json` is missing, a link leads out of the workspace, a name is not UTF-8, a safetensors
+/// file has no header, or a file cannot be read; such a workspace has no content hash.
 pub fn index(root: &Path, exclude: &[impl AsRef<str> + Sync]) -> Result<Vec<Entry>> {
     items(root, exclude)?.par_iter().map(Item::entry).collect()
 }
 
-/// The hash of a whole index: `sha256:` and 64 hexadecimal digits.
+/// The content hash of an index: `sha256:` and 64 hexadecimal digits.
 pub fn aggregate(index: &[Entry]) -> String {
     let mut hash = Sha256::new();
     for entry in index {
@@ -89,20 +91,20 @@ pub(crate) fn items(root: &Path, exclude: &[impl AsRef<str>]) -> Result<Vec<Item
 }
 
 impl Item {
-    /// True if the digest of an entry covers all of the content.
+    /// True if the digest of the entry covers the whole content.
     pub fn is_covered(&self) -> bool {
         self.link.is_some() || !self.path.ends_with(".safetensors") && self.size <= LARGE
     }
 
-    /// Where the file lies.
+    /// The path of the file on disk.
     pub fn disk(&self) -> &Path {
         &self.disk
     }
 
-    /// The item with the digest of its content.
+    /// The entry of this item: the file is read.
     pub fn entry(&self) -> Result<Entry> {
         let sha = match &self.link {
-            Some(fingerprint) => fingerprint.clone(),
+            Some(digest) => digest.clone(),
             None => content(&self.disk, &self.path, self.size)?,
         };
         Ok(Entry { path: self.path.clone(), size: self.size, mtime_ns: self.mtime_ns, sha })
@@ -125,7 +127,7 @@ fn walk(
         let path = format!("{prefix}{name}");
         let metadata = fs::symlink_metadata(&disk).map_err(|e| Error::io(&disk, e))?;
         if metadata.is_symlink() {
-            let link = Some(fingerprint(root, &disk)?);
+            let link = Some(link_digest(root, &disk)?);
             items.push(Item { path, size: 0, mtime_ns: 0, link, disk });
         } else if metadata.is_dir() && !is_excluded(exclude, &name, true) {
             walk(root, &disk, &format!("{path}/"), exclude, items)?;
@@ -148,9 +150,9 @@ fn mtime_ns(metadata: &Metadata) -> i64 {
     metadata.mtime().saturating_mul(1_000_000_000).saturating_add(metadata.mtime_nsec())
 }
 
-/// What stands for a link: the place it finally leads to, which need not exist.
-fn fingerprint(root: &Path, link: &Path) -> Result<String> {
-    let target = settle(link).map_err(|e| Error::io(link, e))?;
+/// The digest of a link's final target, which need not exist.
+fn link_digest(root: &Path, link: &Path) -> Result<String> {
+    let target = resolved(link).map_err(|e| Error::io(link, e))?;
     let inside = target.strip_prefix(root).ok().and_then(Path::to_str);
     let inside = match inside {
         Some("") => ".",
@@ -160,8 +162,8 @@ fn fingerprint(root: &Path, link: &Path) -> Result<String> {
     Ok(name(Sha256::new().chain_update(b"SYMLINK\0").chain_update(inside)))
 }
 
-/// The path with every link resolved, as far as there is something to resolve.
-fn settle(path: &Path) -> io::Result<PathBuf> {
+/// The path with every link resolved, even if its last parts do not exist.
+fn resolved(path: &Path) -> io::Result<PathBuf> {
     match path.canonicalize() {
         Err(e) if e.kind() == io::ErrorKind::NotFound => {}
         done => return done,
@@ -170,17 +172,17 @@ fn settle(path: &Path) -> io::Result<PathBuf> {
         return Ok(path.to_owned());
     };
     if let Ok(target) = fs::read_link(path) {
-        return settle(&parent.join(target));
+        return resolved(&parent.join(target));
     }
-    let mut settled = settle(parent)?;
+    let mut target = resolved(parent)?;
     match path.file_name() {
-        Some(name) => settled.push(name),
-        None => _ = settled.pop(), // it ends in `..`
+        Some(name) => target.push(name),
+        None => _ = target.pop(), // it ends in `..`
     }
-    Ok(settled)
+    Ok(target)
 }
 
-/// The digest of a file's content, or of what stands for it.
+/// The digest of a file: of its content, its header, or its name and size.
 fn content(disk: &Path, path: &str, size: u64) -> Result<String> {
     let base = path.rsplit('/').next().unwrap_or(path);
     let mut hash = Sha256::new();
@@ -194,7 +196,7 @@ fn content(disk: &Path, path: &str, size: u64) -> Result<String> {
     Ok(name(hash))
 }
 
-/// The JSON of a safetensors file, which its first 8 bytes give the length of.
+/// The JSON header of a safetensors file, whose length is in the first 8 bytes.
 fn header(disk: &Path) -> Result<Vec<u8>> {
     let mut file = File::open(disk).map_err(|e| Error::io(disk, e))?;
     let mut length = [0; 8];
@@ -221,6 +223,5 @@ fn name(hash: Sha256) -> String {
 }
 
 fn no_hash(path: &Path, message: &str) -> Error {
-    Error::new(Kind::InvalidModel, path.display().to_string(), message)
-        .hint("such a workspace has no content hash")
+    Error::at(Kind::InvalidModel, path, message).hint("such a workspace has no content hash")
 }

@@ -1,4 +1,4 @@
-//! A workspace as a copy of another one, with an index that is right.
+//! A copy of a workspace with a rebuilt index.
 
 use std::path::Path;
 
@@ -9,14 +9,14 @@ use crate::record::Record;
 use crate::store::Places;
 use crate::tensors::{self, INDEX};
 
-/// Makes the workspace `target` out of `source`: the same files, and a new index of its weights.
+/// Creates the workspace `target` with the files of `source` and a rebuilt index of the weights.
 ///
-/// Places are as in [`Remake::begin`], `check` as in [`Remake::finish`]. `progress` counts bytes,
-/// and can end it.
+/// `source`, `target` and `places` are as for [`Remake::begin`], `check` is as for
+/// [`Remake::finish`]. An error of `progress` stops the work.
 ///
 /// # Errors
-/// As those; if the source cannot be copied or changes meanwhile, a weight file is broken, or the
-/// disk has no room. Then nothing is left behind.
+/// See these functions; also if the source cannot be copied or changes meanwhile, a weight file is
+/// broken, or the disk has no room. No file is left behind.
 pub fn repair_index(
     source: &Path,
     target: &Path,

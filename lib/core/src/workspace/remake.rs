@@ -1,4 +1,4 @@
-//! A workspace made out of another one: it gets its place when it is whole, and leaves nothing if not.
+//! Creation of a workspace from another one; a failure leaves no files behind.
 
 use std::ffi::OsStr;
 use std::path::Path;
@@ -16,7 +16,7 @@ use crate::record::Record;
 use crate::store::copy::{self, Item};
 use crate::store::{Found, Places, disk_space};
 
-/// A workspace that another one is made out of, and the one in the making.
+/// A source workspace, and the workspace that is created from it.
 pub struct Remake {
     source: Found,
     staging: Staging,
@@ -25,11 +25,12 @@ pub struct Remake {
 }
 
 impl Remake {
-    /// Begins to make the workspace `target` out of `source` by way of `mode`; a bare name is one of
-    /// the workspace home.
+    /// Begins the workspace `target` from `source`; `mode` is recorded as the way of conversion. A name
+    /// without a separator is a workspace of the workspace home.
     ///
     /// # Errors
-    /// If either lies in the cache, also by a link, `source` is no workspace, or `target` is taken.
+    /// If one of them is in the cache, directly or through a link, `source` is not a workspace, or
+    /// `target` exists and is not an empty directory.
     pub fn begin(
         source: &Path,
         target: &Path,
@@ -39,14 +40,14 @@ impl Remake {
         let source = origin(source, places)?;
         let staging = Staging::new(target, places)?;
         if staging.target().starts_with(&source.path) {
-            let target = staging.target().display().to_string();
-            return Err(Error::new(Kind::InvalidTarget, target, "lies inside the source"));
+            let target = staging.target();
+            return Err(Error::at(Kind::InvalidTarget, target, "lies inside the source"));
         }
         let sentinel = mark(&source.path, staging.path(), mode)?;
         Ok(Remake { source, staging, sentinel, mode })
     }
 
-    /// The workspace that it is made out of.
+    /// The source workspace.
     pub fn source(&self) -> &Found {
         &self.source
     }
@@ -56,15 +57,18 @@ impl Remake {
         self.staging.path()
     }
 
-    /// The files of the source that are the model's and `wanted`.
+    /// The files of the source model for whose path `wanted` is true.
     ///
     /// # Errors
-    /// If a link leads out of the source.
+    /// See [`copy::items`].
     pub fn items(&self, wanted: &dyn Fn(&Path) -> bool) -> Result<Vec<Item>> {
         copy::items(&self.source.path, &|path| belongs(path) && wanted(path))
     }
 
-    /// Errors if the disk has no room for copies of `items` and `more` bytes.
+    /// Checks that the disk has room for copies of `items` and `more` bytes.
+    ///
+    /// # Errors
+    /// `Execution` if it has not.
     pub fn check_room(&self, items: &[Item], more: u64) -> Result<()> {
         let largest = items.iter().filter(|item| item.link.is_none()).max_by_key(|item| item.size);
         let from = largest.map(|item| self.source.path.join(&item.path));
@@ -75,10 +79,10 @@ impl Remake {
         disk_space::check(self.path(), bytes + more)
     }
 
-    /// Copies files of the source; `progress` counts bytes, and can end it.
+    /// Copies files of the source; an error of `progress` stops the copy.
     ///
     /// # Errors
-    /// If a file cannot be copied, or changes before all are.
+    /// If a file cannot be copied, or changes before all are copied.
     pub fn copy(
         &self,
         items: &[Item],
@@ -96,15 +100,15 @@ impl Remake {
         })
     }
 
-    /// Records in the sentinel what `mode` was about.
+    /// Records a detail of the conversion in the sentinel.
     pub fn note(&mut self, key: &str, value: Value) {
         self.sentinel.set(key, value);
     }
 
-    /// Gives the workspace its place and describes it; `check` says whether it must be healthy.
+    /// Publishes the workspace and returns its record. With `check` the workspace must be healthy.
     ///
     /// # Errors
-    /// If it must and is not; then nothing is left of it.
+    /// `Unhealthy` if it is not; then no file is left behind.
     pub fn finish(mut self, check: bool) -> Result<Record> {
         self.sentinel.seal(self.staging.path())?;
         let health = check.then(|| healthy(&self.staging)).transpose()?;
@@ -125,7 +129,7 @@ impl Remake {
     }
 }
 
-/// The workspace at a place outside the cache, links resolved.
+/// The source workspace, which must be outside the cache, links resolved.
 fn origin(source: &Path, places: &Places) -> Result<Found> {
     let homed = staging::homed(source, places);
     let source = if homed.is_dir() { homed } else { source.to_owned() };
@@ -133,14 +137,11 @@ fn origin(source: &Path, places: &Places) -> Result<Found> {
     staging::check_source(&found, places)?;
     match super::at(&found)? {
         Some(workspace) => Ok(workspace.into()),
-        None => {
-            let found = found.display().to_string();
-            Err(Error::new(Kind::InvalidModel, found, "no workspace: no config.json there"))
-        }
+        None => Err(Error::at(Kind::InvalidModel, &found, "no workspace: no config.json there")),
     }
 }
 
-/// Marks what is about to be made as managed; where it comes from is where its source came from.
+/// Writes the sentinel of the new workspace; its origin is the origin of the source.
 fn mark(source: &Path, directory: &Path, mode: &str) -> Result<Sentinel> {
     let former = Sentinel::read(source)?.unwrap_or_default();
     let said = |key| former.0.get(key).and_then(|value| value.as_str());
@@ -154,15 +155,15 @@ fn mark(source: &Path, directory: &Path, mode: &str) -> Result<Sentinel> {
     sentinel::begin(directory, &made)
 }
 
-/// False for what a copy has of its own, and what is not the model's.
+/// True if the path is a file of the model: not the sentinel, and not in `.git` or `.hf_cache`.
 fn belongs(path: &Path) -> bool {
-    let others = [".hf_cache", ".git"].map(|name| Some(OsStr::new(name)));
-    path != Path::new(sentinel::NAME) && !others.contains(&path.file_name())
+    let excluded = [".hf_cache", ".git"].map(|name| Some(OsStr::new(name)));
+    path != Path::new(sentinel::NAME) && !excluded.contains(&path.file_name())
 }
 
 fn healthy(staging: &Staging) -> Result<Health> {
     let unhealthy = |reason: &str| {
-        Error::new(Kind::Unhealthy, staging.target().display().to_string(), reason)
+        Error::at(Kind::Unhealthy, staging.target(), reason)
             .hint("--skip-health makes it all the same")
     };
     let workspace = super::at(staging.path())?;

@@ -1,4 +1,4 @@
-//! `.mlxk_workspace.json`: what a managed workspace came from, and what it held then.
+//! The sentinel `.mlxk_workspace.json`: the origin and the content hash of a managed workspace.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -13,39 +13,40 @@ use crate::digest::Digest;
 use crate::error::{Error, Kind, Result};
 use crate::store::atomic_write::atomic_write;
 
-/// The name of the file.
+/// The name of the sentinel file.
 pub const NAME: &str = ".mlxk_workspace.json";
 
-/// The field with the digests of whole files.
+/// The field for the digests of whole files.
 const DIGESTS: &str = "digests";
 
-/// How a workspace came about.
+/// The origin of a workspace.
 #[derive(Clone, Debug, Default)]
 pub struct Made<'a> {
-    /// `clone` or `convert`.
+    /// The operation that made it: `clone` or `convert`.
     pub operation: &'a str,
-    /// The model or file that it was made from.
+    /// The source model or file.
     pub source: &'a str,
     /// The commit of the source.
     pub revision: Option<&'a str>,
-    /// What a `convert` did: `repair-index`, `quantize`, `import`.
+    /// The mode of a `convert`: `repair-index`, `quantize`, `import`.
     pub mode: Option<&'a str>,
 }
 
-/// A sentinel: every field of the file, in order, also those that nobody here knows.
+/// A sentinel with all its fields in order; unknown fields are kept.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Sentinel(pub Map<String, Value>);
 
-/// Makes the directory `path`, which holds a model, a managed workspace.
+/// Makes the model directory `path` a managed workspace.
 ///
-/// A model that cannot be hashed is managed all the same, without a hash.
+/// A model that cannot be hashed becomes a managed workspace without a content hash.
 pub fn manage(path: &Path, made: &Made) -> Result<Sentinel> {
     let mut sentinel = begin(path, made)?;
     sentinel.seal(path)?;
     Ok(sentinel)
 }
 
-/// Makes the directory `path`, which shall hold a model, a managed workspace without a hash as yet.
+/// Makes the directory `path`, which does not hold a model yet, a managed workspace without a content
+/// hash.
 pub fn begin(path: &Path, made: &Made) -> Result<Sentinel> {
     let mut sentinel = Sentinel::default();
     sentinel.set("mlxk_version", env!("CARGO_PKG_VERSION"));
@@ -62,7 +63,7 @@ pub fn begin(path: &Path, made: &Made) -> Result<Sentinel> {
 }
 
 impl Sentinel {
-    /// The sentinel of the workspace `path`; none if it has none.
+    /// Reads the sentinel of the workspace `path`; none if it does not exist.
     pub fn read(path: &Path) -> Result<Option<Sentinel>> {
         let path = path.join(NAME);
         let text = match fs::read(&path) {
@@ -72,15 +73,11 @@ impl Sentinel {
         };
         match serde_json::from_slice(&text) {
             Ok(fields) => Ok(Some(Sentinel(fields))),
-            Err(e) => Err(Error::new(
-                Kind::InvalidModel,
-                path.display().to_string(),
-                format!("not a JSON object: {e}"),
-            )),
+            Err(e) => Err(Error::at(Kind::InvalidModel, &path, format!("not a JSON object: {e}"))),
         }
     }
 
-    /// Puts the sentinel into the workspace `path`, whole or not at all.
+    /// Writes the sentinel into the workspace `path` atomically.
     pub fn write(&self, path: &Path) -> Result<()> {
         let place = path.join(NAME);
         atomic_write(&place, path, |file| {
@@ -90,9 +87,9 @@ impl Sentinel {
         })
     }
 
-    /// Hashes the workspace `path`, which is complete now, and puts the sentinel there once more.
+    /// Hashes the complete workspace `path` and writes the sentinel.
     ///
-    /// What cannot be hashed has no hash; that is no error.
+    /// A workspace that cannot be hashed gets no content hash, which is not an error.
     pub fn seal(&mut self, path: &Path) -> Result<()> {
         if let Ok(index) = content_hash::index(path, EXCLUDED) {
             self.set_hash(&index, EXCLUDED);
@@ -100,19 +97,19 @@ impl Sentinel {
         self.write(path)
     }
 
-    /// True if this suite manages the workspace.
+    /// True if the workspace is managed.
     pub fn is_managed(&self) -> bool {
         self.0.get("managed") == Some(&Value::Bool(true))
     }
 
-    /// The patterns of what the hash leaves out; none if they are not a list of strings.
+    /// The patterns of files that the hash excludes; none if they are not a list of strings.
     pub fn exclude(&self) -> Option<Vec<String>> {
         let patterns = self.0.get("exclude_patterns")?.as_array()?;
         patterns.iter().map(|pattern| pattern.as_str().map(str::to_owned)).collect()
     }
 
-    /// What the workspace held when it was last hashed; none if that was not by version 2 of the
-    /// hash, or if a path in it could lead out of the workspace.
+    /// The file index of the last content hash; none if the hash is not of version 2, or a path could
+    /// lead out of the workspace.
     pub fn index(&self) -> Option<Vec<Entry>> {
         if self.0.get("hash_algorithm")?.as_str()? != "v2" {
             return None;
@@ -123,24 +120,24 @@ impl Sentinel {
         index.iter().all(|entry| is_safe(&entry.path)).then_some(index)
     }
 
-    /// Records what the workspace holds now.
+    /// Records the file index `index` and its content hash.
     pub fn set_hash(&mut self, index: &[Entry], exclude: &[impl AsRef<str>]) {
         let exclude: Vec<&str> = exclude.iter().map(AsRef::as_ref).collect();
         self.set("hash_modified", now());
         self.set("hash_algorithm", "v2");
         self.set("content_hash", content_hash::aggregate(index));
         self.set("exclude_patterns", exclude);
-        self.0.remove(DIGESTS); // of what it held before, perhaps
+        self.0.remove(DIGESTS); // they may be of former content
         self.set_index(index);
     }
 
-    /// Records when its files were written, their content being the same.
+    /// Records new modification times for the same content.
     pub fn set_index(&mut self, index: &[Entry]) {
         self.set("file_index", json!(index));
     }
 
-    /// Records the digests of whole files, by path, which hold as long as the content hash does: that
-    /// covers of weights only the header.
+    /// Records the digests of whole files by path, since the content hash covers only the header of
+    /// weights. They are valid as long as the content hash is the same.
     pub fn set_digests(&mut self, digests: &BTreeMap<String, Digest>) {
         let digits = digests.iter().map(|(path, digest)| (path.clone(), digest.to_string().into()));
         let files: Map<String, Value> = digits.collect();
@@ -148,7 +145,7 @@ impl Sentinel {
         self.set(DIGESTS, json!({"content_hash": hash, "files": files}));
     }
 
-    /// The digests of whole files, as far as they are known.
+    /// The valid digests of whole files by path.
     pub fn digests(&self) -> BTreeMap<&str, Digest> {
         let digests = self.0.get(DIGESTS).filter(|digests| {
             digests["content_hash"].is_string()
@@ -158,7 +155,7 @@ impl Sentinel {
         files.filter_map(|(path, digits)| Some((&**path, digits.as_str()?.parse().ok()?))).collect()
     }
 
-    /// Records one thing more about how the workspace came about.
+    /// Sets a field.
     pub fn set(&mut self, key: &str, value: impl Into<Value>) {
         self.0.insert(key.to_owned(), value.into());
     }
@@ -170,13 +167,13 @@ impl Default for Sentinel {
     }
 }
 
-/// A path that stays below the workspace on any system.
+/// True if the path stays inside the workspace on every system.
 fn is_safe(path: &str) -> bool {
     let odd = path.is_empty() || path.starts_with('/') || path.contains(['\0', '\\']);
     !odd && path.chars().nth(1) != Some(':') && path.split('/').all(|part| part != "..")
 }
 
-/// `2026-01-02T03:04:05.678901Z`
+/// The current time in UTC as `2026-01-02T03:04:05.678901Z`.
 fn now() -> String {
     Timestamp::now().strftime("%Y-%m-%dT%H:%M:%S.%6fZ").to_string()
 }

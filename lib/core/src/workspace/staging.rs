@@ -1,4 +1,4 @@
-//! A workspace under construction: it lies beside its place and gets its name when it is whole.
+//! Staging of a new workspace: a directory that is renamed to its target when it is complete.
 
 use std::fs::{self, Permissions};
 use std::io;
@@ -12,7 +12,7 @@ use crate::error::{Error, Kind, Result};
 use crate::store::Places;
 use crate::store::directory::entries;
 
-/// A directory that is not yet what it shall be.
+/// The staging directory of a workspace.
 #[derive(Debug)]
 pub struct Staging {
     directory: Directory,
@@ -21,34 +21,45 @@ pub struct Staging {
 
 #[derive(Debug)]
 enum Directory {
-    /// It vanishes with this value unless it was published.
-    Fleeting(TempDir),
-    /// It stays until it is published.
-    Lasting(PathBuf),
+    /// A directory that is removed when the value is dropped, unless it was published.
+    Temporary(TempDir),
+    /// A directory that a later run continues.
+    Persistent(PathBuf),
 }
 
 impl Staging {
-    /// Begins a workspace that shall be `target`: nothing, or an empty directory, in one that exists.
+    /// Creates a temporary staging directory for the workspace `target`.
     ///
-    /// A bare name is meant to lie in the workspace home. Inside the cache there are no workspaces.
+    /// A target without a separator is a workspace of the workspace home.
+    ///
+    /// # Errors
+    /// `InvalidTarget` if the target exists and is not an empty directory, its parent does not exist, or
+    /// it is inside the cache.
     pub fn new(target: &Path, places: &Places) -> Result<Staging> {
         let (target, parent, name) = place(target, places)?;
         let directory = tempfile::Builder::new()
             .prefix(&format!(".{name}."))
             .suffix(".tmp")
-            .permissions(Permissions::from_mode(0o777)) // less the umask, as for any new directory
+            .permissions(Permissions::from_mode(0o777)) // before the umask, as for any new directory
             .tempdir_in(&parent)
             .map_err(|e| Error::io(&parent, e))?;
-        Ok(Staging { directory: Directory::Fleeting(directory), target })
+        Ok(Staging { directory: Directory::Temporary(directory), target })
     }
 
-    /// An error where no workspace could become `target`.
+    /// Checks that a workspace `target` can be created.
+    ///
+    /// # Errors
+    /// See [`Staging::new`].
     pub fn check(target: &Path, places: &Places) -> Result<()> {
         place(target, places).map(|_| ())
     }
 
-    /// Begins such a workspace out of `source`, or goes on with what an earlier run has left of it.
-    pub fn lasting(target: &Path, source: &str, places: &Places) -> Result<Staging> {
+    /// Creates a persistent staging directory for the workspace `target` made from `source`, or opens
+    /// the one that an earlier run left.
+    ///
+    /// # Errors
+    /// See [`Staging::new`].
+    pub fn persistent(target: &Path, source: &str, places: &Places) -> Result<Staging> {
         let (target, parent, name) = place(target, places)?;
         let mut hasher = Hasher::sha256();
         hasher.update(format!("{source}:{}", target.display()).as_bytes());
@@ -58,11 +69,11 @@ impl Staging {
             _ if directory.is_symlink() || !directory.is_dir() => {
                 Err(refuse(&directory, "exists and is not a directory"))
             }
-            _ => Ok(Staging { directory: Directory::Lasting(directory), target }),
+            _ => Ok(Staging { directory: Directory::Persistent(directory), target }),
         }
     }
 
-    /// What earlier runs have left of the same workspace out of other sources.
+    /// The persistent staging directories for the same target made from other sources.
     pub fn siblings(&self) -> Result<Vec<PathBuf>> {
         let parent = self.target.parent().unwrap_or(&self.target);
         let beginning = format!(".{}.", super::file_name(&self.target));
@@ -75,38 +86,41 @@ impl Staging {
         Ok(left.map(|(_, path)| path).filter(|path| path.is_dir() && !path.is_symlink()).collect())
     }
 
-    /// The directory to fill.
+    /// The staging directory, to be filled.
     pub fn path(&self) -> &Path {
         match &self.directory {
-            Directory::Fleeting(directory) => directory.path(),
-            Directory::Lasting(directory) => directory,
+            Directory::Temporary(directory) => directory.path(),
+            Directory::Persistent(directory) => directory,
         }
     }
 
-    /// The directory that it will be.
+    /// The path of the workspace to be.
     pub fn target(&self) -> &Path {
         &self.target
     }
 
-    /// Gives the workspace its name, and the place of an empty directory of that name.
+    /// Renames the staging directory to the target, replacing an empty directory, and returns its path.
     pub fn publish(self) -> Result<PathBuf> {
         fs::rename(self.path(), &self.target).map_err(|e| Error::io(&self.target, e))?;
-        if let Directory::Fleeting(directory) = self.directory {
-            // Nothing is left under the name that would be removed.
+        if let Directory::Temporary(directory) = self.directory {
+            // The name is free since the rename, so nothing must be removed.
             let _ = directory.keep();
         }
         Ok(self.target)
     }
 }
 
-/// True if `path`, its links resolved, lies in the cache or anywhere below `HF_HOME`.
+/// True if `path`, whose links are resolved, is in the cache or below `HF_HOME`.
 pub fn in_cache(path: &Path, places: &Places) -> bool {
-    // A cache that does not exist yet holds no directory either.
+    // A cache that does not exist has no links to resolve.
     let resolved = |cache: &Path| cache.canonicalize().unwrap_or_else(|_| cache.to_owned());
     [&places.root, &places.hub].iter().any(|cache| path.starts_with(resolved(cache)))
 }
 
-/// Errors if `found`, its links resolved, lies in the cache: that is no source for other programs.
+/// Checks that the source `found`, whose links are resolved, is not in the cache.
+///
+/// # Errors
+/// `InvalidTarget` if it is.
 pub fn check_source(found: &Path, places: &Places) -> Result<()> {
     if !in_cache(found, places) {
         return Ok(());
@@ -115,7 +129,7 @@ pub fn check_source(found: &Path, places: &Places) -> Result<()> {
         .hint("the cache is the downloads' own: `mlxk-clone` makes a workspace of it first"))
 }
 
-/// The absolute path of a new workspace, where that can be one; the directory it lies in, and its name.
+/// The absolute path of a new workspace, its parent directory and its name.
 fn place(target: &Path, places: &Places) -> Result<(PathBuf, PathBuf, String)> {
     let target = absolute(homed(target, places)).map_err(|e| Error::io(target, e))?;
     let (Some(parent), Some(name)) = (target.parent(), target.file_name()) else {
@@ -128,13 +142,9 @@ fn place(target: &Path, places: &Places) -> Result<(PathBuf, PathBuf, String)> {
         _ => Error::io(parent, e),
     })?;
     let target = parent.join(name);
-    for cache in [&places.root, &places.hub] {
-        // A cache that does not exist yet holds no directory either.
-        let cache = cache.canonicalize().unwrap_or_else(|_| cache.clone());
-        if target.starts_with(cache) {
-            return Err(refuse(&target, "lies inside the Hugging Face cache")
-                .hint("the cache is the downloads' own: choose a directory outside it"));
-        }
+    if in_cache(&target, places) {
+        return Err(refuse(&target, "lies inside the Hugging Face cache")
+            .hint("the cache is the downloads' own: choose a directory outside it"));
     }
     match fs::symlink_metadata(&target) {
         Err(e) if e.kind() == io::ErrorKind::NotFound => {}
@@ -150,10 +160,10 @@ fn place(target: &Path, places: &Places) -> Result<(PathBuf, PathBuf, String)> {
 }
 
 fn refuse(target: &Path, what: &str) -> Error {
-    Error::new(Kind::InvalidTarget, target.display().to_string(), what)
+    Error::at(Kind::InvalidTarget, target, what)
 }
 
-/// A name without any separator belongs into the workspace home, if there is one.
+/// The path of `target`: a name without a separator is in the workspace home, if that exists.
 pub fn homed(target: &Path, places: &Places) -> PathBuf {
     let bare = target.components().count() == 1 && target.file_name() == Some(target.as_os_str());
     match &places.workspaces {
@@ -169,8 +179,6 @@ fn is_empty(directory: &Path) -> Result<bool> {
 
 #[cfg(test)]
 mod tests {
-    #![allow(clippy::unwrap_used)] // a test fails by panicking
-
     use super::*;
 
     fn places(root: &Path) -> Places {
@@ -199,7 +207,7 @@ mod tests {
     }
 
     #[test]
-    fn nothing_is_left_of_one_that_is_given_up() {
+    fn a_dropped_staging_directory_is_removed() {
         let root = TempDir::new().unwrap();
         let places = places(root.path());
         let empty = root.path().join("ws/empty");
@@ -210,20 +218,20 @@ mod tests {
     }
 
     #[test]
-    fn a_lasting_one_is_found_again() {
+    fn a_persistent_staging_directory_is_found_again() {
         let root = TempDir::new().unwrap();
         let places = places(root.path());
-        let begin = |source| Staging::lasting("mine".as_ref(), source, &places).unwrap();
+        let begin = |source| Staging::persistent("mine".as_ref(), source, &places).unwrap();
         fs::write(begin("org/a").path().join("config.json"), "{}").unwrap();
         assert!(!begin("org/b").path().join("config.json").exists(), "another source");
         assert_eq!(begin("org/b").siblings().unwrap(), [begin("org/a").path()]);
         let target = begin("org/a").publish().unwrap();
         assert!(target.join("config.json").exists());
-        assert!(Staging::lasting("mine".as_ref(), "org/a", &places).is_err());
+        assert!(Staging::persistent("mine".as_ref(), "org/a", &places).is_err());
     }
 
     #[test]
-    fn places_that_are_taken_or_forbidden_are_refused() {
+    fn targets_that_are_taken_or_in_the_cache_are_refused() {
         let root = TempDir::new().unwrap();
         let places = places(root.path());
         let at = |name: &str| root.path().join(name);

@@ -1,4 +1,4 @@
-//! Whether a file is what it was when it was first looked at.
+//! Stamps of files, which show whether a file changed while it was in use.
 
 use std::fs;
 use std::os::unix::fs::MetadataExt;
@@ -7,25 +7,25 @@ use std::path::{Path, PathBuf};
 use crate::error::{Error, Kind, Result};
 use crate::store::directory::entries;
 
-/// A file as it was.
+/// The identity, size and times of a file at one moment.
 #[derive(Debug)]
 pub struct Stamp {
     path: PathBuf,
-    /// Which file it was, of what size, and when it was changed.
-    was: ([u64; 3], [i64; 4]),
+    /// Device, inode and size; modification and change time in seconds and nanoseconds.
+    state: ([u64; 3], [i64; 4]),
 }
 
 impl Stamp {
-    /// The file `path` as it is now.
+    /// The stamp of the file `path`.
     pub fn take(path: impl Into<PathBuf>) -> Result<Stamp> {
         let path = path.into();
         let data = fs::metadata(&path).map_err(|e| Error::io(&path, e))?;
         let file = [data.dev(), data.ino(), data.len()];
         let changed = [data.mtime(), data.mtime_nsec(), data.ctime(), data.ctime_nsec()];
-        Ok(Stamp { path, was: (file, changed) })
+        Ok(Stamp { path, state: (file, changed) })
     }
 
-    /// The weights and the JSON files directly in the directory `dir`.
+    /// The stamps of the safetensors and JSON files directly in the directory `dir`.
     pub fn of_model(dir: &Path) -> Result<Vec<Stamp>> {
         let counts = |path: &PathBuf| {
             let ending = path.extension().and_then(|ending| ending.to_str());
@@ -35,14 +35,14 @@ impl Stamp {
         paths.filter(counts).map(Stamp::take).collect()
     }
 
-    /// Errors if the file is another now, or was written to.
+    /// Checks that the file is unchanged.
+    ///
+    /// # Errors
+    /// `InvalidModel` if the file was replaced or written to.
     pub fn check(&self) -> Result<()> {
-        match Stamp::take(&*self.path)?.was == self.was {
+        match Stamp::take(&*self.path)?.state == self.state {
             true => Ok(()),
-            false => {
-                let what = "changed while it was read";
-                Err(Error::new(Kind::InvalidModel, self.path.display().to_string(), what))
-            }
+            false => Err(Error::at(Kind::InvalidModel, &self.path, "changed while it was read")),
         }
     }
 }

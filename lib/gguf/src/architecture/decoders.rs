@@ -1,134 +1,136 @@
-//! Dense decoders with norms, positions or feed-forward layers of their own.
+//! Dense decoders whose norms, positions or feed-forward layers differ from Llama's: GLM, Cohere,
+//! Phi, ...
 
 use serde_json::{Value, json};
 
-use super::moves::{AS, LESS, Name};
 use super::names::{ATTENTION, FUSED_MLP, MLP, NORMS};
-use super::{Architecture, USUAL};
+use super::row::{Architecture, DEFAULT};
+use super::transform::{MINUS_ONE, Name, SAME};
 use crate::model::Model;
 use crate::rope;
+use crate::value::shortest;
 
-/// Norms before attention and feed-forward layers, and behind them.
+/// Norms before and after attention, and before and after the feed-forward layer.
 pub const FOUR_NORMS: &[Name] = &[
-    Name("attn_norm", "input_layernorm", AS),
-    Name("ffn_norm", "post_attention_layernorm", AS),
-    Name("post_attention_norm", "post_self_attn_layernorm", AS),
-    Name("post_ffw_norm", "post_mlp_layernorm", AS),
+    Name("attn_norm", "input_layernorm", SAME),
+    Name("ffn_norm", "post_attention_layernorm", SAME),
+    Name("post_attention_norm", "post_self_attn_layernorm", SAME),
+    Name("post_ffw_norm", "post_mlp_layernorm", SAME),
 ];
 
 pub const ALL: &[Architecture] = &[
     Architecture {
         gguf: "glm4",
-        names: &[FOUR_NORMS, ATTENTION, FUSED_MLP],
-        partial: true,
+        layer_names: &[FOUR_NORMS, ATTENTION, FUSED_MLP],
+        partial_rotary: true,
         config: glm4,
-        ..USUAL
+        ..DEFAULT
     },
     Architecture {
         gguf: "chatglm",
-        names: &[NORMS, ATTENTION, FUSED_MLP],
-        partial: true,
+        layer_names: &[NORMS, ATTENTION, FUSED_MLP],
+        partial_rotary: true,
         config: glm,
-        ..USUAL
+        ..DEFAULT
     },
     Architecture {
         gguf: "command-r",
-        names: &[NORMS, ATTENTION, MLP],
-        partial: true,
+        layer_names: &[NORMS, ATTENTION, MLP],
+        partial_rotary: true,
         config: |m| {
             let own = cohere(m)?;
             m.config("cohere", "CohereForCausalLM", own)
         },
-        ..USUAL
+        ..DEFAULT
     },
     Architecture {
         gguf: "cohere2",
-        names: &[NORMS, ATTENTION, MLP],
-        partial: true,
+        layer_names: &[NORMS, ATTENTION, MLP],
+        partial_rotary: true,
         config: cohere2,
-        ..USUAL
+        ..DEFAULT
     },
     Architecture {
         gguf: "nemotron",
-        ends: &[&[
-            Name("token_embd", "model.embed_tokens", AS),
-            Name("output_norm.weight", "model.norm.weight", LESS),
-            Name("output_norm", "model.norm", AS),
-            Name("output", "lm_head", AS),
+        outer_names: &[&[
+            Name("token_embd", "model.embed_tokens", SAME),
+            Name("output_norm.weight", "model.norm.weight", MINUS_ONE),
+            Name("output_norm", "model.norm", SAME),
+            Name("output", "lm_head", SAME),
         ]],
-        names: &[
+        layer_names: &[
             ATTENTION,
             MLP,
             &[
-                Name("attn_norm.weight", "input_layernorm.weight", LESS),
-                Name("attn_norm", "input_layernorm", AS),
-                Name("ffn_norm.weight", "post_attention_layernorm.weight", LESS),
-                Name("ffn_norm", "post_attention_layernorm", AS),
+                Name("attn_norm.weight", "input_layernorm.weight", MINUS_ONE),
+                Name("attn_norm", "input_layernorm", SAME),
+                Name("ffn_norm.weight", "post_attention_layernorm.weight", MINUS_ONE),
+                Name("ffn_norm", "post_attention_layernorm", SAME),
             ],
         ],
-        partial: true,
+        partial_rotary: true,
         config: |m| {
             let own = json!({ "hidden_act": "relu2", "norm_eps": m.epsilon()? });
             m.config("nemotron", "NemotronForCausalLM", own)
         },
-        ..USUAL
+        ..DEFAULT
     },
     Architecture {
         gguf: "stablelm",
-        names: &[NORMS, ATTENTION, MLP],
-        partial: true,
+        layer_names: &[NORMS, ATTENTION, MLP],
+        partial_rotary: true,
         config: stablelm,
-        ..USUAL
+        ..DEFAULT
     },
     Architecture {
         gguf: "starcoder2",
-        names: &[
+        layer_names: &[
             NORMS,
             ATTENTION,
-            &[Name("ffn_up", "mlp.c_fc", AS), Name("ffn_down", "mlp.c_proj", AS)],
+            &[Name("ffn_up", "mlp.c_fc", SAME), Name("ffn_down", "mlp.c_proj", SAME)],
         ],
         config: |m| {
             let own = json!({ "hidden_act": "gelu_pytorch_tanh", "norm_epsilon": m.epsilon()?, "use_bias": true });
             m.config("starcoder2", "Starcoder2ForCausalLM", own)
         },
-        ..USUAL
+        ..DEFAULT
     },
     Architecture {
         gguf: "phi3",
-        names: &[
+        layer_names: &[
             NORMS,
             FUSED_MLP,
             &[
-                Name("attn_qkv", "self_attn.qkv_proj", AS),
-                Name("attn_output", "self_attn.o_proj", AS),
+                Name("attn_qkv", "self_attn.qkv_proj", SAME),
+                Name("attn_output", "self_attn.o_proj", SAME),
             ],
         ],
-        partial: true,
+        partial_rotary: true,
         config: |m| {
             let own = long_rope(m)?;
             m.config("phi3", "Phi3ForCausalLM", own)
         },
-        ..USUAL
+        ..DEFAULT
     },
     Architecture {
         gguf: "phi2",
-        ends: &[&[
-            Name("token_embd", "model.embed_tokens", AS),
-            Name("output_norm", "model.final_layernorm", AS),
-            Name("output", "lm_head", AS),
+        outer_names: &[&[
+            Name("token_embd", "model.embed_tokens", SAME),
+            Name("output_norm", "model.final_layernorm", SAME),
+            Name("output", "lm_head", SAME),
         ]],
-        names: &[
+        layer_names: &[
             &[
-                Name("attn_output", "self_attn.dense", AS),
-                Name("attn_norm", "input_layernorm", AS),
-                Name("ffn_up", "mlp.fc1", AS),
-                Name("ffn_down", "mlp.fc2", AS),
+                Name("attn_output", "self_attn.dense", SAME),
+                Name("attn_norm", "input_layernorm", SAME),
+                Name("ffn_up", "mlp.fc1", SAME),
+                Name("ffn_down", "mlp.fc2", SAME),
             ],
             ATTENTION,
         ],
-        partial: true,
+        partial_rotary: true,
         config: phi,
-        ..USUAL
+        ..DEFAULT
     },
 ];
 
@@ -141,13 +143,13 @@ fn glm(model: &Model) -> Result<Value, String> {
 }
 
 fn glm4(model: &Model) -> Result<Value, String> {
-    let part = model.rope.rotated as f64 / model.head as f64;
-    model.config("glm4", "Glm4ForCausalLM", json!({ "partial_rotary_factor": part }))
+    let own = json!({ "partial_rotary_factor": model.rotary_factor() });
+    model.config("glm4", "Glm4ForCausalLM", own)
 }
 
 fn cohere(model: &Model) -> Result<Value, String> {
     Ok(json!({
-        "layer_norm_eps": model.epsilon_of_layers()?,
+        "layer_norm_eps": model.layer_norm_epsilon()?,
         "logit_scale": model.need::<f64>("logit_scale")?,
         "use_qk_norm": model.has(0, "attn_q_norm"),
         "rms_norm_eps": null,
@@ -157,7 +159,7 @@ fn cohere(model: &Model) -> Result<Value, String> {
 fn cohere2(model: &Model) -> Result<Value, String> {
     let mut own = cohere(model)?;
     own["sliding_window"] = model.need_size("attention.sliding_window")?.into();
-    // Not in the file: every fourth layer sees everything.
+    // Not in the file: every fourth layer has full attention.
     own["sliding_window_pattern"] = 4.into();
     model.config("cohere2", "Cohere2ForCausalLM", own)
 }
@@ -168,7 +170,7 @@ fn stablelm(model: &Model) -> Result<Value, String> {
         "use_qkv_bias": model.has(0, "attn_q.bias"),
         "use_parallel_residual": !model.has(0, "ffn_norm"),
         "qk_layernorm": model.has(0, "attn_q_norm"),
-        "partial_rotary_factor": model.rope.rotated as f64 / model.head as f64,
+        "partial_rotary_factor": model.rotary_factor(),
     });
     model.config("stablelm", "StableLmForCausalLM", own)
 }
@@ -177,14 +179,15 @@ fn phi(model: &Model) -> Result<Value, String> {
     let own = json!({
         "hidden_act": "gelu_new",
         "layer_norm_eps": model.epsilon()?,
-        "partial_rotary_factor": model.rope.rotated as f64 / model.head as f64,
-        // The length is that of the tensor: files state four times the width, whatever it is.
+        "partial_rotary_factor": model.rotary_factor(),
+        // From the tensor, since files always state four times the hidden size.
         "intermediate_size": model.rows("blk.0.ffn_up.weight")?,
     });
     model.config("phi", "PhiForCausalLM", own)
 }
 
-/// Factors of frequencies for short texts and for long ones, if the file has them.
+/// Fields of LongRoPE scaling, with factors for short and long contexts; empty if the file has
+/// none.
 pub fn long_rope(model: &Model) -> Result<Value, String> {
     let read = |name: &str| rope::factors(model, name, model.rope.rotated);
     let original = model.size("rope.scaling.original_context_length")?;
@@ -203,9 +206,4 @@ pub fn long_rope(model: &Model) -> Result<Value, String> {
             "original_max_position_embeddings": original,
         },
     }))
-}
-
-/// The f64 of the shortest decimal that means this f32.
-pub fn shortest(x: f32) -> f64 {
-    x.to_string().parse().unwrap_or(f64::from(x))
 }

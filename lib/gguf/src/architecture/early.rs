@@ -1,83 +1,83 @@
-//! Decoders from before Llama: their queries, keys and values are one matrix.
+//! Decoders with names from before Llama: GPT-2, GPT-NeoX, EXAONE 3.
 
 use serde_json::{Value, json};
 
-use super::moves::{AS, Name, dealt};
-use super::{Architecture, USUAL};
+use super::row::{Architecture, DEFAULT};
+use super::transform::{Name, SAME, grouped};
 use crate::model::Model;
 
 pub const ALL: &[Architecture] = &[
     Architecture {
         gguf: "gpt2",
-        layers: "model.h",
-        ends: &[&[
-            Name("token_embd", "model.wte", AS),
-            Name("position_embd", "model.wpe", AS),
-            Name("output_norm", "model.ln_f", AS),
-            // MLX has the embedding in its place.
-            Name("output", "", AS),
+        layer_prefix: "model.h",
+        outer_names: &[&[
+            Name("token_embd", "model.wte", SAME),
+            Name("position_embd", "model.wpe", SAME),
+            Name("output_norm", "model.ln_f", SAME),
+            // MLX ties the output to the embedding.
+            Name("output", "", SAME),
         ]],
-        names: &[&[
-            Name("attn_qkv", "attn.c_attn", AS),
-            Name("attn_output", "attn.c_proj", AS),
-            Name("attn_norm", "ln_1", AS),
-            Name("ffn_norm", "ln_2", AS),
-            Name("ffn_up", "mlp.c_fc", AS),
-            Name("ffn_down", "mlp.c_proj", AS),
+        layer_names: &[&[
+            Name("attn_qkv", "attn.c_attn", SAME),
+            Name("attn_output", "attn.c_proj", SAME),
+            Name("attn_norm", "ln_1", SAME),
+            Name("ffn_norm", "ln_2", SAME),
+            Name("ffn_up", "mlp.c_fc", SAME),
+            Name("ffn_down", "mlp.c_proj", SAME),
         ]],
         config: gpt2,
-        ..USUAL
+        ..DEFAULT
     },
     Architecture {
         gguf: "gptneox",
-        layers: "model.h",
-        ends: &[&[
-            Name("token_embd", "model.embed_in", AS),
-            Name("output_norm", "model.final_layer_norm", AS),
-            Name("output", "model.embed_out", AS),
+        layer_prefix: "model.h",
+        outer_names: &[&[
+            Name("token_embd", "model.embed_in", SAME),
+            Name("output_norm", "model.final_layer_norm", SAME),
+            Name("output", "model.embed_out", SAME),
         ]],
-        names: &[&[
-            Name("attn_qkv", "attention.query_key_value", AS.rows(by_head)),
-            Name("attn_output", "attention.dense", AS),
-            Name("attn_norm", "input_layernorm", AS),
-            Name("ffn_norm", "post_attention_layernorm", AS),
-            Name("ffn_up", "mlp.dense_h_to_4h", AS),
-            Name("ffn_down", "mlp.dense_4h_to_h", AS),
+        layer_names: &[&[
+            Name("attn_qkv", "attention.query_key_value", SAME.rows(by_head)),
+            Name("attn_output", "attention.dense", SAME),
+            Name("attn_norm", "input_layernorm", SAME),
+            Name("ffn_norm", "post_attention_layernorm", SAME),
+            Name("ffn_up", "mlp.dense_h_to_4h", SAME),
+            Name("ffn_down", "mlp.dense_4h_to_h", SAME),
         ]],
-        partial: true,
+        partial_rotary: true,
         config: gpt_neox,
-        ..USUAL
+        ..DEFAULT
     },
     Architecture {
         gguf: "exaone",
-        layers: "transformer.h",
-        ends: &[&[
-            Name("token_embd", "transformer.wte", AS),
-            Name("output_norm", "transformer.ln_f", AS),
-            Name("output", "lm_head", AS),
+        layer_prefix: "transformer.h",
+        outer_names: &[&[
+            Name("token_embd", "transformer.wte", SAME),
+            Name("output_norm", "transformer.ln_f", SAME),
+            Name("output", "lm_head", SAME),
         ]],
-        names: &[&[
-            Name("attn_q", "attn.attention.q_proj", AS),
-            Name("attn_k", "attn.attention.k_proj", AS),
-            Name("attn_v", "attn.attention.v_proj", AS),
-            Name("attn_output", "attn.attention.out_proj", AS),
-            Name("attn_norm", "ln_1", AS),
-            Name("ffn_norm", "ln_2", AS),
-            Name("ffn_gate", "mlp.c_fc_0", AS),
-            Name("ffn_up", "mlp.c_fc_1", AS),
-            Name("ffn_down", "mlp.c_proj", AS),
+        layer_names: &[&[
+            Name("attn_q", "attn.attention.q_proj", SAME),
+            Name("attn_k", "attn.attention.k_proj", SAME),
+            Name("attn_v", "attn.attention.v_proj", SAME),
+            Name("attn_output", "attn.attention.out_proj", SAME),
+            Name("attn_norm", "ln_1", SAME),
+            Name("ffn_norm", "ln_2", SAME),
+            Name("ffn_gate", "mlp.c_fc_0", SAME),
+            Name("ffn_up", "mlp.c_fc_1", SAME),
+            Name("ffn_down", "mlp.c_proj", SAME),
         ]],
         config: |m| {
             let own = json!({ "num_layers": m.layers, "layer_norm_epsilon": m.epsilon()? });
             m.config("exaone", "ExaoneForCausalLM", own)
         },
-        ..USUAL
+        ..DEFAULT
     },
 ];
 
-/// Queries, keys and values of each head together.
+/// Order of rows with queries, keys and values of each head together.
 fn by_head(model: &Model, rows: usize) -> Result<Vec<usize>, String> {
-    dealt(model.heads, &[model.head; 3], rows)
+    grouped(model.heads, &[model.head; 3], rows)
 }
 
 fn gpt2(model: &Model) -> Result<Value, String> {
@@ -100,7 +100,7 @@ fn gpt_neox(model: &Model) -> Result<Value, String> {
         "hidden_act": "gelu",
         "layer_norm_eps": model.epsilon()?,
         "rotary_emb_base": model.rope.theta,
-        "rotary_pct": model.rope.rotated as f64 / model.head as f64,
+        "rotary_pct": model.rotary_factor(),
         "use_parallel_residual": model.find::<bool>("use_parallel_residual")?.unwrap_or(true),
         "rms_norm_eps": null, "rope_theta": null, "head_dim": null, "partial_rotary_factor": null,
         "tie_word_embeddings": false,

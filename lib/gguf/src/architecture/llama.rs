@@ -1,14 +1,15 @@
-//! Llama, and what is built like it.
+//! Llama and architectures with its structure.
 
 use serde_json::{Value, json};
 
-use super::moves::{AS, FLAT, Name, PAIRS, dealt};
-use super::names::{ATTENTION, EXPERTS, LATE_NORMS, MLP, NORMS, PAIRED, SPARSE};
-use super::{Architecture, Numbers, USUAL};
+use super::config::{layer_types, nested};
+use super::names::{ATTENTION, EXPERTS, MIXTRAL_EXPERTS, MLP, NORMS, PAIRED, POST_NORMS};
+use super::row::{Architecture, DEFAULT, Scalars};
+use super::transform::{FLAT, Name, PAIRS, SAME, grouped};
 use crate::model::Model;
 
 const LLAMA: Architecture =
-    Architecture { names: &[NORMS, PAIRED, MLP, SPARSE], config: llama, ..USUAL };
+    Architecture { layer_names: &[NORMS, PAIRED, MLP, MIXTRAL_EXPERTS], config: llama, ..DEFAULT };
 
 pub const ALL: &[Architecture] = &[
     Architecture { gguf: "llama", ..LLAMA },
@@ -18,12 +19,12 @@ pub const ALL: &[Architecture] = &[
     Architecture { gguf: "minicpm", config: minicpm, ..LLAMA },
     Architecture {
         gguf: "internlm2",
-        ends: &[&[
-            Name("token_embd", "model.tok_embeddings", AS),
-            Name("output_norm", "model.norm", AS),
-            Name("output", "output", AS),
+        outer_names: &[&[
+            Name("token_embd", "model.tok_embeddings", SAME),
+            Name("output_norm", "model.norm", SAME),
+            Name("output", "output", SAME),
         ]],
-        names: &[INTERNLM2],
+        layer_names: &[INTERNLM2],
         config: |m| {
             m.config(
                 "internlm2",
@@ -31,142 +32,152 @@ pub const ALL: &[Architecture] = &[
                 json!({ "bias": m.has(0, "attn_output.bias") }),
             )
         },
-        ..USUAL
+        ..DEFAULT
     },
     Architecture {
         gguf: "seed_oss",
-        names: &[
+        layer_names: &[
             ATTENTION,
             MLP,
             &[
-                Name("attn_norm", "input_layernorm", AS),
-                Name("post_attention_norm", "post_attention_layernorm", AS),
+                Name("attn_norm", "input_layernorm", SAME),
+                Name("post_attention_norm", "post_attention_layernorm", SAME),
             ],
         ],
         config: |m| {
             let out = m.has(0, "attn_output.bias");
             m.config("seed_oss", "SeedOssForCausalLM", json!({ "attention_out_bias": out }))
         },
-        ..USUAL
+        ..DEFAULT
     },
     Architecture {
         gguf: "apertus",
-        names: &[
+        layer_names: &[
             ATTENTION,
             MLP,
             &[
-                Name("attn_norm", "attention_layernorm", AS),
-                Name("ffn_norm", "feedforward_layernorm", AS),
+                Name("attn_norm", "attention_layernorm", SAME),
+                Name("ffn_norm", "feedforward_layernorm", SAME),
             ],
         ],
         config: |m| {
             let own = json!({ "hidden_act": "xielu", "post_norm": false, "qk_norm": true });
             m.config("apertus", "ApertusForCausalLM", own)
         },
-        numbers: activations,
-        ..USUAL
+        scalars: xielu_scalars,
+        ..DEFAULT
     },
-    Architecture { gguf: "olmo2", names: &[ATTENTION, MLP, LATE_NORMS], config: olmo, ..USUAL },
+    Architecture {
+        gguf: "olmo2",
+        layer_names: &[ATTENTION, MLP, POST_NORMS],
+        config: olmo,
+        ..DEFAULT
+    },
     Architecture {
         gguf: "exaone4",
-        names: &[ATTENTION, MLP, LATE_NORMS],
+        layer_names: &[ATTENTION, MLP, POST_NORMS],
         config: exaone4,
-        ..USUAL
+        ..DEFAULT
     },
     Architecture {
         gguf: "hunyuan-dense",
-        names: &[ATTENTION_LAST, MLP, NORMS],
+        layer_names: &[HUNYUAN_ATTENTION, MLP, NORMS],
         config: |m| {
             let own = json!({ "use_qk_norm": m.has(0, "attn_q_norm") });
             m.config("hunyuan_v1_dense", "HunYuanDenseV1ForCausalLM", own)
         },
-        ..USUAL
+        ..DEFAULT
     },
     Architecture {
         gguf: "ernie4_5",
-        names: &[ATTENTION, MLP, NORMS],
+        layer_names: &[ATTENTION, MLP, NORMS],
         config: |m| {
             let own = json!({ "use_bias": m.has(0, "ffn_up.bias") });
             m.config("ernie4_5", "Ernie4_5ForCausalLM", own)
         },
-        ..USUAL
+        ..DEFAULT
     },
     Architecture {
         gguf: "llama4",
-        root: "language_model.",
-        layers: "language_model.model.layers",
-        names: &[NORMS, ATTENTION, LLAMA4],
+        outer_prefix: "language_model.",
+        layer_prefix: "language_model.model.layers",
+        layer_names: &[NORMS, ATTENTION, LLAMA4],
         config: llama4,
-        ..USUAL
+        ..DEFAULT
     },
-    Architecture { gguf: "gpt-oss", names: &[ATTENTION, GPT_OSS], config: gpt_oss, ..USUAL },
+    Architecture {
+        gguf: "gpt-oss",
+        layer_names: &[ATTENTION, GPT_OSS],
+        config: gpt_oss,
+        ..DEFAULT
+    },
     Architecture {
         gguf: "olmoe",
-        names: &[NORMS, ATTENTION, EXPERTS],
+        layer_names: &[NORMS, ATTENTION, EXPERTS],
         config: |m| {
             let (count, used) = m.experts()?;
             let own = json!({ "num_experts": count, "num_experts_per_tok": used, "norm_topk_prob": false });
             m.config("olmoe", "OlmoeForCausalLM", own)
         },
-        ..USUAL
+        ..DEFAULT
     },
 ];
 
-/// Queries and keys are normed after they are rotated, and MLX calls the norms otherwise.
-const ATTENTION_LAST: &[Name] = &[
-    Name("attn_q", "self_attn.q_proj", AS),
-    Name("attn_k", "self_attn.k_proj", AS),
-    Name("attn_v", "self_attn.v_proj", AS),
-    Name("attn_output", "self_attn.o_proj", AS),
-    Name("attn_q_norm", "self_attn.query_layernorm", AS),
-    Name("attn_k_norm", "self_attn.key_layernorm", AS),
+/// Attention of Hunyuan: queries and keys are normed after the rotation, under other names.
+const HUNYUAN_ATTENTION: &[Name] = &[
+    Name("attn_q", "self_attn.q_proj", SAME),
+    Name("attn_k", "self_attn.k_proj", SAME),
+    Name("attn_v", "self_attn.v_proj", SAME),
+    Name("attn_output", "self_attn.o_proj", SAME),
+    Name("attn_q_norm", "self_attn.query_layernorm", SAME),
+    Name("attn_k_norm", "self_attn.key_layernorm", SAME),
 ];
 
 const INTERNLM2: &[Name] = &[
-    Name("attn_q", "attention.wqkv", PAIRS.joined(by_key_head)),
+    Name("attn_q", "attention.wqkv", PAIRS.merged(by_kv_head)),
     Name("attn_k", "attention.wqkv", PAIRS.part(1)),
-    Name("attn_v", "attention.wqkv", AS.part(2)),
-    Name("attn_output", "attention.wo", AS),
-    Name("attn_norm", "attention_norm", AS),
-    Name("ffn_norm", "ffn_norm", AS),
-    Name("ffn_gate", "feed_forward.w1", AS),
-    Name("ffn_down", "feed_forward.w2", AS),
-    Name("ffn_up", "feed_forward.w3", AS),
+    Name("attn_v", "attention.wqkv", SAME.part(2)),
+    Name("attn_output", "attention.wo", SAME),
+    Name("attn_norm", "attention_norm", SAME),
+    Name("ffn_norm", "ffn_norm", SAME),
+    Name("ffn_gate", "feed_forward.w1", SAME),
+    Name("ffn_down", "feed_forward.w2", SAME),
+    Name("ffn_up", "feed_forward.w3", SAME),
 ];
 
 const LLAMA4: &[Name] = &[
-    Name("ffn_gate", "feed_forward.gate_proj", AS),
-    Name("ffn_up", "feed_forward.up_proj", AS),
-    Name("ffn_down", "feed_forward.down_proj", AS),
-    Name("ffn_gate_inp", "feed_forward.router", AS),
-    Name("ffn_gate_exps", "feed_forward.experts.gate_proj", AS),
-    Name("ffn_up_exps", "feed_forward.experts.up_proj", AS),
-    Name("ffn_down_exps", "feed_forward.experts.down_proj", AS),
-    Name("ffn_gate_shexp", "feed_forward.shared_expert.gate_proj", AS),
-    Name("ffn_up_shexp", "feed_forward.shared_expert.up_proj", AS),
-    Name("ffn_down_shexp", "feed_forward.shared_expert.down_proj", AS),
+    Name("ffn_gate", "feed_forward.gate_proj", SAME),
+    Name("ffn_up", "feed_forward.up_proj", SAME),
+    Name("ffn_down", "feed_forward.down_proj", SAME),
+    Name("ffn_gate_inp", "feed_forward.router", SAME),
+    Name("ffn_gate_exps", "feed_forward.experts.gate_proj", SAME),
+    Name("ffn_up_exps", "feed_forward.experts.up_proj", SAME),
+    Name("ffn_down_exps", "feed_forward.experts.down_proj", SAME),
+    Name("ffn_gate_shexp", "feed_forward.shared_expert.gate_proj", SAME),
+    Name("ffn_up_shexp", "feed_forward.shared_expert.up_proj", SAME),
+    Name("ffn_down_shexp", "feed_forward.shared_expert.down_proj", SAME),
 ];
 
 const GPT_OSS: &[Name] = &[
-    Name("attn_norm", "input_layernorm", AS),
-    Name("post_attention_norm", "post_attention_layernorm", AS),
+    Name("attn_norm", "input_layernorm", SAME),
+    Name("post_attention_norm", "post_attention_layernorm", SAME),
     Name("attn_sinks", "self_attn.sinks", FLAT),
     Name("attn_sinks.weight", "self_attn.sinks", FLAT),
-    Name("ffn_gate_inp", "mlp.router", AS),
-    Name("ffn_gate_exps", "mlp.experts.gate_proj", AS),
-    Name("ffn_up_exps", "mlp.experts.up_proj", AS),
-    Name("ffn_down_exps", "mlp.experts.down_proj", AS),
+    Name("ffn_gate_inp", "mlp.router", SAME),
+    Name("ffn_gate_exps", "mlp.experts.gate_proj", SAME),
+    Name("ffn_up_exps", "mlp.experts.up_proj", SAME),
+    Name("ffn_down_exps", "mlp.experts.down_proj", SAME),
 ];
 
-/// Queries, keys and values of each head of keys together.
-fn by_key_head(model: &Model, rows: usize) -> Result<Vec<usize>, String> {
+/// Order of rows with the queries, keys and values of each key/value head together.
+fn by_kv_head(model: &Model, rows: usize) -> Result<Vec<usize>, String> {
     let queries = model.heads / model.kv_heads.max(1) * model.head;
-    dealt(model.kv_heads, &[queries, model.head, model.head], rows)
+    grouped(model.kv_heads, &[queries, model.head, model.head], rows)
 }
 
-/// The numbers of the activation of each layer.
-fn activations(model: &Model) -> Result<Numbers, String> {
-    let mut numbers = Vec::new();
+/// Parameters of the xIELU activation of each layer.
+fn xielu_scalars(model: &Model) -> Result<Scalars, String> {
+    let mut scalars = Vec::new();
     for name in ["alpha_p", "alpha_n", "beta", "eps"] {
         let key = format!("xielu.{name}");
         let list: &[f64] = model.gguf().need(&key)?;
@@ -174,9 +185,9 @@ fn activations(model: &Model) -> Result<Numbers, String> {
             return Err(format!("`{key}` has {} numbers for {} layers", list.len(), model.layers));
         }
         let full = |layer| format!("model.layers.{layer}.mlp.act_fn.{name}");
-        numbers.extend(list.iter().enumerate().map(|(layer, x)| (full(layer), *x as f32)));
+        scalars.extend(list.iter().enumerate().map(|(layer, x)| (full(layer), *x as f32)));
     }
-    Ok(numbers)
+    Ok(scalars)
 }
 
 fn llama(model: &Model) -> Result<Value, String> {
@@ -237,19 +248,9 @@ fn olmo(model: &Model) -> Result<Value, String> {
     model.config("olmo3", "Olmo3ForCausalLM", own)
 }
 
-/// The kinds of layers: as the file says, or else every `full`th sees everything.
-pub fn layer_types(model: &Model, full: usize) -> Result<Vec<&'static str>, String> {
-    let slides = match model.flags("attention.sliding_window_pattern")? {
-        Some(slides) if slides.len() == model.layers => slides,
-        _ => (1..=model.layers).map(|layer| layer % full != 0).collect(),
-    };
-    let kind = |slides| if slides { "sliding_attention" } else { "full_attention" };
-    Ok(slides.into_iter().map(kind).collect())
-}
-
 fn exaone4(model: &Model) -> Result<Value, String> {
     let window = model.size("attention.sliding_window")?;
-    // MLX reads a letter for each layer, again and again from the start.
+    // MLX repeats the pattern, a letter for each layer.
     let letters = || {
         let kinds = layer_types(model, 4)?;
         Ok::<_, String>(
@@ -266,7 +267,7 @@ fn exaone4(model: &Model) -> Result<Value, String> {
     });
     let mut config = model.config("exaone4", "Exaone4ForCausalLM", json!({}))?;
     if let (Value::Object(config), Value::Object(own)) = (&mut config, own) {
-        config.extend(own); // null has a meaning here
+        config.extend(own); // keeps nulls, which MLX expects
     }
     Ok(config)
 }
@@ -276,11 +277,11 @@ fn llama4(model: &Model) -> Result<Value, String> {
     let inner = model.need_size("expert_feed_forward_length")?;
     let own = json!({
         "intermediate_size": inner,
-        "intermediate_size_mlp": model.most("feed_forward_length")?.unwrap_or(inner),
+        "intermediate_size_mlp": model.max("feed_forward_length")?.unwrap_or(inner),
         "interleave_moe_layer_step": model.size("interleave_moe_layer_step")?.unwrap_or(1),
         "num_local_experts": count,
         "num_experts_per_tok": used,
-        // Not in the file; what all models of this architecture have.
+        // Not in the file, and the same in all models of this architecture.
         "attention_chunk_size": 8192,
         "use_qk_norm": count != 128,
         "attn_temperature_tuning": 4,
@@ -295,22 +296,6 @@ fn llama4(model: &Model) -> Result<Value, String> {
     Ok(nested("llama4", text))
 }
 
-/// The configuration of a model that could take pictures too.
-pub fn nested(mlx: &str, mut text: Value) -> Value {
-    let class = text["architectures"].take();
-    if let Some(text) = text.as_object_mut() {
-        text.remove("architectures");
-    }
-    let (tied, vocabulary) = (text["tie_word_embeddings"].clone(), text["vocab_size"].clone());
-    json!({
-        "architectures": class,
-        "model_type": mlx,
-        "tie_word_embeddings": tied,
-        "vocab_size": vocabulary,
-        "text_config": text,
-    })
-}
-
 fn gpt_oss(model: &Model) -> Result<Value, String> {
     let (count, used) = model.experts()?;
     let own = json!({
@@ -322,7 +307,7 @@ fn gpt_oss(model: &Model) -> Result<Value, String> {
     });
     let mut config = model.config("gpt_oss", "GptOssForCausalLM", own)?;
     if let Some(scaling) = config.get_mut("rope_scaling") {
-        // Not in the file; what all models of this architecture have.
+        // Not in the file, and the same in all models of this architecture.
         scaling["truncate"] = false.into();
     }
     Ok(config)

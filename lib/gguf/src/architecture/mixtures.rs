@@ -1,121 +1,146 @@
-//! Mixtures of experts with ways of their own.
+//! Mixtures of experts other than Mixtral's and Qwen's: DeepSeek, GLM, ERNIE, MiniMax, Phi.
 
 use serde_json::{Value, json};
 
+use super::config::extended;
 use super::decoders::long_rope;
-use super::moves::{AS, FLAT, Name, dealt};
-use super::names::{ATTENTION, EXPERTS, MLP, NORMS, SHARED, SPARSE};
-use super::{Architecture, USUAL};
+use super::names::{ATTENTION, EXPERTS, MIXTRAL_EXPERTS, MLP, NORMS, SHARED_EXPERTS};
+use super::row::{Architecture, DEFAULT};
+use super::transform::{FLAT, Name, SAME, grouped};
 use crate::model::Model;
 use crate::read::Gguf;
 
 pub const ALL: &[Architecture] = &[
     Architecture {
         gguf: "deepseek2",
-        is: |gguf| !sigmoid(gguf),
-        names: &[
-            LATENT,
+        matches: |gguf| !has_router_bias(gguf),
+        layer_names: &[
+            MLA,
             NORMS,
             MLP,
             EXPERTS,
-            SHARED,
+            SHARED_EXPERTS,
             &[
-                Name("attn_k_b", "self_attn.kv_b_proj", AS.turned().joined(keys_and_values)),
-                Name("attn_v_b", "self_attn.kv_b_proj", AS.part(1)),
+                Name("attn_k_b", "self_attn.kv_b_proj", SAME.transposed().merged(keys_and_values)),
+                Name("attn_v_b", "self_attn.kv_b_proj", SAME.part(1)),
             ],
         ],
-        partial: true,
+        partial_rotary: true,
         config: deepseek,
-        ..USUAL
+        ..DEFAULT
     },
     Architecture {
         gguf: "deepseek2",
-        is: sigmoid,
-        names: &[
-            LATENT,
+        matches: has_router_bias,
+        layer_names: &[
+            MLA,
             NORMS,
             MLP,
             EXPERTS,
-            SHARED,
+            SHARED_EXPERTS,
             &[
-                Name("attn_k_b", "self_attn.embed_q", AS),
-                Name("attn_v_b", "self_attn.unembed_out", AS),
+                Name("attn_k_b", "self_attn.embed_q", SAME),
+                Name("attn_v_b", "self_attn.unembed_out", SAME),
             ],
         ],
-        partial: true,
+        partial_rotary: true,
         config: deepseek,
-        ..USUAL
+        ..DEFAULT
     },
     Architecture {
         gguf: "glm4moe",
-        names: &[
+        layer_names: &[
             ATTENTION,
             MLP,
             EXPERTS,
-            SHARED,
+            SHARED_EXPERTS,
             &[
-                Name("attn_norm", "input_layernorm", AS),
-                Name("post_attention_norm", "post_attention_layernorm", AS),
+                Name("attn_norm", "input_layernorm", SAME),
+                Name("post_attention_norm", "post_attention_layernorm", SAME),
             ],
         ],
-        partial: true,
+        partial_rotary: true,
         config: glm4,
-        ..USUAL
+        ..DEFAULT
     },
     Architecture {
         gguf: "ernie4_5-moe",
-        // What kept experts busy in training has no use.
-        names: &[&[Name("exp_probs_b.bias", "", FLAT)], NORMS, ATTENTION, MLP, EXPERTS, SHARED],
+        // The bias that balanced the experts in training is not used.
+        layer_names: &[
+            &[Name("exp_probs_b.bias", "", FLAT)],
+            NORMS,
+            ATTENTION,
+            MLP,
+            EXPERTS,
+            SHARED_EXPERTS,
+        ],
         config: ernie,
-        ..USUAL
+        ..DEFAULT
     },
     Architecture {
         gguf: "minimax-m2",
-        names: &[NORMS, ATTENTION, SPARSE],
-        partial: true,
+        layer_names: &[NORMS, ATTENTION, MIXTRAL_EXPERTS],
+        partial_rotary: true,
         config: minimax,
-        ..USUAL
+        ..DEFAULT
     },
-    Architecture { gguf: "phimoe", names: &[NORMS, ATTENTION, SPARSE], config: phi, ..USUAL },
+    Architecture {
+        gguf: "phimoe",
+        layer_names: &[NORMS, ATTENTION, MIXTRAL_EXPERTS],
+        config: phi,
+        ..DEFAULT
+    },
 ];
 
-/// Attention over latent vectors.
-const LATENT: &[Name] = &[
-    Name("attn_q", "self_attn.q_proj", AS),
-    Name("attn_q_a", "self_attn.q_a_proj", AS),
-    Name("attn_q_a_norm", "self_attn.q_a_layernorm", AS),
-    Name("attn_q_b", "self_attn.q_b_proj", AS),
-    Name("attn_kv_a_mqa", "self_attn.kv_a_proj_with_mqa", AS),
-    Name("attn_kv_a_norm", "self_attn.kv_a_layernorm", AS),
-    Name("attn_kv_b", "self_attn.kv_b_proj", AS),
-    Name("attn_output", "self_attn.o_proj", AS),
+/// Multi-head latent attention (MLA).
+const MLA: &[Name] = &[
+    Name("attn_q", "self_attn.q_proj", SAME),
+    Name("attn_q_a", "self_attn.q_a_proj", SAME),
+    Name("attn_q_a_norm", "self_attn.q_a_layernorm", SAME),
+    Name("attn_q_b", "self_attn.q_b_proj", SAME),
+    Name("attn_kv_a_mqa", "self_attn.kv_a_proj_with_mqa", SAME),
+    Name("attn_kv_a_norm", "self_attn.kv_a_layernorm", SAME),
+    Name("attn_kv_b", "self_attn.kv_b_proj", SAME),
+    Name("attn_output", "self_attn.o_proj", SAME),
 ];
 
-/// Whether experts are judged one by one, as DeepSeek V3 does, and not against each other.
-fn sigmoid(gguf: &Gguf) -> bool {
+/// True if the router scores experts by sigmoid (DeepSeek V3) and not by softmax: it has a bias
+/// then.
+fn has_router_bias(gguf: &Gguf) -> bool {
     gguf.tensors.iter().any(|tensor| tensor.name.contains(".exp_probs_b"))
 }
 
-/// Keys and values of each head together.
+/// Order of rows with keys and values of each head together.
 fn keys_and_values(model: &Model, rows: usize) -> Result<Vec<usize>, String> {
     let values = model.need_size("attention.value_length_mla")?;
     let keys = (rows / model.heads.max(1)).saturating_sub(values);
-    dealt(model.heads, &[keys, values], rows)
+    grouped(model.heads, &[keys, values], rows)
 }
 
 fn deepseek(model: &Model) -> Result<Value, String> {
+    let is_v3 = model.any_has("exp_probs_b.bias");
+    let mut own = deepseek_attention(model)?;
+    if model.is_mixture()? {
+        own = extended(own, deepseek_experts(model, is_v3)?);
+    }
+    if let Some(scaling) = deepseek_rope_scaling(model)? {
+        own["rope_scaling"] = scaling;
+    }
+    match is_v3 {
+        true => model.config("deepseek_v3", "DeepseekV3ForCausalLM", own),
+        false => model.config("deepseek_v2", "DeepseekV2ForCausalLM", own),
+    }
+}
+
+/// Fields of multi-head latent attention.
+fn deepseek_attention(model: &Model) -> Result<Value, String> {
     let rotated = model.rope.rotated;
-    let key = match model.size("attention.key_length_mla")? {
-        Some(key) => key,
-        None => model.head,
-    };
+    let key = model.size("attention.key_length_mla")?.unwrap_or(model.head);
     let value = match model.size("attention.value_length_mla")? {
         Some(value) => value,
         None => model.need_size("attention.value_length")?,
     };
-    let judged_alone = (model.architecture.is)(model.gguf());
-    let third = judged_alone && model.any("exp_probs_b.bias");
-    let mut own = json!({
+    Ok(json!({
         "num_key_value_heads": model.heads,
         "head_dim": null,
         "partial_rotary_factor": null,
@@ -125,43 +150,46 @@ fn deepseek(model: &Model) -> Result<Value, String> {
         "qk_nope_head_dim": key.saturating_sub(rotated),
         "v_head_dim": value,
         "attention_bias": false,
-    });
-    if model.is_mixture()? {
-        let (count, used) = model.experts()?;
-        let groups = model.size("expert_group_count")?.unwrap_or(1);
-        own["n_routed_experts"] = count.into();
-        own["num_experts_per_tok"] = used.into();
-        own["n_shared_experts"] = model.size("expert_shared_count")?.into();
-        own["moe_intermediate_size"] = model.need_size("expert_feed_forward_length")?.into();
-        own["routed_scaling_factor"] =
-            model.find::<f64>("expert_weights_scale")?.unwrap_or(1.0).into();
-        own["first_k_dense_replace"] =
-            model.whole("leading_dense_block_count")?.unwrap_or(0).into();
-        own["moe_layer_freq"] = 1.into();
-        own["n_group"] = groups.into();
-        own["topk_group"] = model.size("expert_group_used_count")?.unwrap_or(1).into();
-        own["norm_topk_prob"] = model.find::<bool>("expert_weights_norm")?.unwrap_or(third).into();
-        own["scoring_func"] = if third { "sigmoid" } else { "softmax" }.into();
-        own["topk_method"] = match (third, groups) {
-            (true, _) => "noaux_tc",
-            (false, 1) => "greedy",
-            (false, _) => "group_limited_greedy",
-        }
-        .into();
+    }))
+}
+
+/// Fields of the mixture of experts of DeepSeek V2 or V3.
+fn deepseek_experts(model: &Model, is_v3: bool) -> Result<Value, String> {
+    let (count, used) = model.experts()?;
+    let groups = model.size("expert_group_count")?.unwrap_or(1);
+    let method = match (is_v3, groups) {
+        (true, _) => "noaux_tc",
+        (false, 1) => "greedy",
+        (false, _) => "group_limited_greedy",
+    };
+    Ok(json!({
+        "n_routed_experts": count,
+        "num_experts_per_tok": used,
+        "n_shared_experts": model.size("expert_shared_count")?,
+        "moe_intermediate_size": model.need_size("expert_feed_forward_length")?,
+        "routed_scaling_factor": model.find::<f64>("expert_weights_scale")?.unwrap_or(1.0),
+        "first_k_dense_replace": model.integer("leading_dense_block_count")?.unwrap_or(0),
+        "moe_layer_freq": 1,
+        "n_group": groups,
+        "topk_group": model.size("expert_group_used_count")?.unwrap_or(1),
+        "norm_topk_prob": model.find::<bool>("expert_weights_norm")?.unwrap_or(is_v3),
+        "scoring_func": if is_v3 { "sigmoid" } else { "softmax" },
+        "topk_method": method,
+    }))
+}
+
+/// YaRN scaling with DeepSeek's `mscale`; `None` if the file has no scaling.
+fn deepseek_rope_scaling(model: &Model) -> Result<Option<Value>, String> {
+    let Some(mut scaling) = model.rope.scaling.clone() else {
+        return Ok(None);
+    };
+    // The file has a tenth of mscale_all_dim, which equals mscale.
+    if let Some(scale) = model.find::<f64>("rope.scaling.yarn_log_multiplier")? {
+        scaling["mscale"] = (scale * 10.0).into();
+        scaling["mscale_all_dim"] = (scale * 10.0).into();
     }
-    if let Some(mut scaling) = model.rope.scaling.clone() {
-        // The file keeps a tenth of both factors, which are alike.
-        if let Some(scale) = model.find::<f64>("rope.scaling.yarn_log_multiplier")? {
-            scaling["mscale"] = (scale * 10.0).into();
-            scaling["mscale_all_dim"] = (scale * 10.0).into();
-        }
-        scaling["type"] = "yarn".into();
-        own["rope_scaling"] = scaling;
-    }
-    match third {
-        true => model.config("deepseek_v3", "DeepseekV3ForCausalLM", own),
-        false => model.config("deepseek_v2", "DeepseekV2ForCausalLM", own),
-    }
+    scaling["type"] = "yarn".into();
+    Ok(Some(scaling))
 }
 
 fn glm4(model: &Model) -> Result<Value, String> {
@@ -175,9 +203,9 @@ fn glm4(model: &Model) -> Result<Value, String> {
         "n_routed_experts": count,
         "num_experts_per_tok": used,
         "routed_scaling_factor": model.find::<f64>("expert_weights_scale")?.unwrap_or(1.0),
-        "first_k_dense_replace": model.whole("leading_dense_block_count")?.unwrap_or(0),
+        "first_k_dense_replace": model.integer("leading_dense_block_count")?.unwrap_or(0),
         "use_qk_norm": model.has(0, "attn_q_norm"),
-        "partial_rotary_factor": model.rope.rotated as f64 / model.head as f64,
+        "partial_rotary_factor": model.rotary_factor(),
     });
     let mut config = model.config("glm4_moe", "Glm4MoeForCausalLM", own)?;
     if model.rope.scaling.is_none() {
@@ -189,8 +217,8 @@ fn glm4(model: &Model) -> Result<Value, String> {
 fn ernie(model: &Model) -> Result<Value, String> {
     let (count, used) = model.experts()?;
     let inner = model.need_size("expert_feed_forward_length")?;
-    let shared = model.whole("expert_shared_count")?.unwrap_or(0);
-    let first = model.whole("leading_dense_block_count")?.unwrap_or(0);
+    let shared = model.integer("expert_shared_count")?.unwrap_or(0);
+    let first = model.integer("leading_dense_block_count")?.unwrap_or(0);
     let own = json!({
         "use_bias": model.has(0, "ffn_up.bias"),
         "moe_num_experts": count,

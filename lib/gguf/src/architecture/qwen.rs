@@ -1,126 +1,126 @@
-//! Qwen, with its mixtures and its linear attention.
+//! Qwen 2 to 3.5: dense, mixture of experts, and linear attention.
 
 use serde_json::{Value, json};
 
-use super::llama::nested;
-use super::moves::{AS, CONV, FLAT, LOG, Name, dealt};
+use super::config::{extended, nested};
 use super::names::{ATTENTION, EXPERTS, MLP, NORMS};
-use super::{Architecture, USUAL};
+use super::row::{Architecture, DEFAULT};
+use super::transform::{CONV, FLAT, LOG, Name, SAME, grouped};
 use crate::model::Model;
 
 pub const ALL: &[Architecture] = &[
-    Architecture { gguf: "qwen2", ..TWO },
-    Architecture { gguf: "qwen3", ..THREE },
-    Architecture { gguf: "qwen3moe", ..THREE_MOE },
-    // Of those that take pictures a file holds what reads text; for it alone, the positions in
-    // pictures are those in the text.
-    Architecture { gguf: "qwen2vl", ..TWO },
-    Architecture { gguf: "qwen3vl", ..THREE },
-    Architecture { gguf: "qwen3vlmoe", ..THREE_MOE },
+    Architecture { gguf: "qwen2", ..QWEN2 },
+    Architecture { gguf: "qwen3", ..QWEN3 },
+    Architecture { gguf: "qwen3moe", ..QWEN3_MOE },
+    // Files of the vision models hold the text model alone. Without images, multimodal rotary
+    // positions equal the plain ones.
+    Architecture { gguf: "qwen2vl", ..QWEN2 },
+    Architecture { gguf: "qwen3vl", ..QWEN3 },
+    Architecture { gguf: "qwen3vlmoe", ..QWEN3_MOE },
     Architecture {
         gguf: "qwen2moe",
-        names: &[NORMS, ATTENTION, EXPERTS, WEIGHED],
+        layer_names: &[NORMS, ATTENTION, EXPERTS, SHARED_EXPERT],
         config: |m| {
-            let mut own = experts(m)?;
-            own["shared_expert_intermediate_size"] =
-                m.need_size("expert_shared_feed_forward_length")?.into();
+            let mut own = extended(experts(m)?, shared_expert(m)?);
+            own["norm_topk_prob"] = false.into();
             m.config("qwen2_moe", "Qwen2MoeForCausalLM", own)
         },
-        ..USUAL
+        ..DEFAULT
     },
     Architecture {
         gguf: "qwen3next",
-        names: &[
-            LINEAR,
+        layer_names: &[
+            LINEAR_NORM,
             EXPERTS,
-            WEIGHED,
-            ATTENTION_AFTER,
+            SHARED_EXPERT,
+            FULL_ATTENTION,
             &[
-                Name("attn_qkv", "linear_attn.in_proj_qkvz", AS.joined(by_key_head)),
-                Name("attn_gate", "linear_attn.in_proj_qkvz", AS.part(1)),
-                Name("ssm_in", "linear_attn.in_proj_qkvz", AS),
-                Name("ssm_ba", "linear_attn.in_proj_ba", AS),
+                Name("attn_qkv", "linear_attn.in_proj_qkvz", SAME.merged(by_key_head)),
+                Name("attn_gate", "linear_attn.in_proj_qkvz", SAME.part(1)),
+                Name("ssm_in", "linear_attn.in_proj_qkvz", SAME),
+                Name("ssm_ba", "linear_attn.in_proj_ba", SAME),
                 Name("ssm_a", "linear_attn.A_log", LOG.flat()),
                 Name("ssm_dt.bias", "linear_attn.dt_bias", FLAT),
                 Name("ssm_conv1d", "linear_attn.conv1d", CONV),
-                Name("ssm_out", "linear_attn.out_proj", AS),
+                Name("ssm_out", "linear_attn.out_proj", SAME),
             ],
         ],
-        partial: true,
-        config: next,
-        ..USUAL
+        partial_rotary: true,
+        config: qwen3_next,
+        ..DEFAULT
     },
-    Architecture { gguf: "qwen35", ..FIVE },
-    Architecture { gguf: "qwen35moe", ..FIVE },
+    Architecture { gguf: "qwen35", ..QWEN35 },
+    Architecture { gguf: "qwen35moe", ..QWEN35 },
 ];
 
-const TWO: Architecture = Architecture {
-    names: &[NORMS, ATTENTION, MLP],
+const QWEN2: Architecture = Architecture {
+    layer_names: &[NORMS, ATTENTION, MLP],
     config: |m| m.config("qwen2", "Qwen2ForCausalLM", json!({ "use_sliding_window": false })),
-    ..USUAL
+    ..DEFAULT
 };
 
-const THREE: Architecture = Architecture {
-    names: &[NORMS, ATTENTION, MLP],
+const QWEN3: Architecture = Architecture {
+    layer_names: &[NORMS, ATTENTION, MLP],
     config: |m| m.config("qwen3", "Qwen3ForCausalLM", json!({})),
-    ..USUAL
+    ..DEFAULT
 };
 
-const THREE_MOE: Architecture = Architecture {
-    names: &[NORMS, ATTENTION, EXPERTS],
+const QWEN3_MOE: Architecture = Architecture {
+    layer_names: &[NORMS, ATTENTION, EXPERTS],
     config: |m| {
         let own = experts(m)?;
         m.config("qwen3_moe", "Qwen3MoeForCausalLM", own)
     },
-    ..USUAL
+    ..DEFAULT
 };
 
-const FIVE: Architecture = Architecture {
-    root: "language_model.",
-    layers: "language_model.model.layers",
-    names: &[
-        LINEAR,
+const QWEN35: Architecture = Architecture {
+    outer_prefix: "language_model.",
+    layer_prefix: "language_model.model.layers",
+    layer_names: &[
+        LINEAR_NORM,
         EXPERTS,
-        WEIGHED,
-        ATTENTION_AFTER,
+        SHARED_EXPERT,
+        FULL_ATTENTION,
         MLP,
         &[
-            Name("attn_qkv", "linear_attn.in_proj_qkv", AS.rows(values_grouped)),
-            Name("attn_gate", "linear_attn.in_proj_z", AS.rows(grouped)),
-            Name("ssm_beta", "linear_attn.in_proj_b", AS.rows(grouped)),
-            Name("ssm_alpha", "linear_attn.in_proj_a", AS.rows(grouped)),
-            Name("ssm_a", "linear_attn.A_log", LOG.flat().rows(grouped)),
-            Name("ssm_dt.bias", "linear_attn.dt_bias", FLAT.rows(grouped)),
-            Name("ssm_conv1d", "linear_attn.conv1d", CONV.rows(values_grouped)),
-            Name("ssm_out", "linear_attn.out_proj", AS.columns(grouped)),
+            Name("attn_qkv", "linear_attn.in_proj_qkv", SAME.rows(qkv_by_value_head)),
+            Name("attn_gate", "linear_attn.in_proj_z", SAME.rows(by_value_head)),
+            Name("ssm_beta", "linear_attn.in_proj_b", SAME.rows(by_value_head)),
+            Name("ssm_alpha", "linear_attn.in_proj_a", SAME.rows(by_value_head)),
+            Name("ssm_a", "linear_attn.A_log", LOG.flat().rows(by_value_head)),
+            Name("ssm_dt.bias", "linear_attn.dt_bias", FLAT.rows(by_value_head)),
+            Name("ssm_conv1d", "linear_attn.conv1d", CONV.rows(qkv_by_value_head)),
+            Name("ssm_out", "linear_attn.out_proj", SAME.columns(by_value_head)),
         ],
     ],
-    partial: true,
-    config: five,
-    ..USUAL
+    partial_rotary: true,
+    config: qwen35,
+    ..DEFAULT
 };
 
-const ATTENTION_AFTER: &[Name] = &[
-    Name("attn_norm", "input_layernorm", AS),
-    Name("post_attention_norm", "post_attention_layernorm", AS),
-    Name("attn_q", "self_attn.q_proj", AS),
-    Name("attn_k", "self_attn.k_proj", AS),
-    Name("attn_v", "self_attn.v_proj", AS),
-    Name("attn_output", "self_attn.o_proj", AS),
-    Name("attn_q_norm", "self_attn.q_norm", AS),
-    Name("attn_k_norm", "self_attn.k_norm", AS),
+const FULL_ATTENTION: &[Name] = &[
+    Name("attn_norm", "input_layernorm", SAME),
+    Name("post_attention_norm", "post_attention_layernorm", SAME),
+    Name("attn_q", "self_attn.q_proj", SAME),
+    Name("attn_k", "self_attn.k_proj", SAME),
+    Name("attn_v", "self_attn.v_proj", SAME),
+    Name("attn_output", "self_attn.o_proj", SAME),
+    Name("attn_q_norm", "self_attn.q_norm", SAME),
+    Name("attn_k_norm", "self_attn.k_norm", SAME),
 ];
 
-const LINEAR: &[Name] = &[Name("ssm_norm", "linear_attn.norm", AS)];
+const LINEAR_NORM: &[Name] = &[Name("ssm_norm", "linear_attn.norm", SAME)];
 
-/// An expert that every token goes to, with a weight of its own.
-const WEIGHED: &[Name] = &[
-    Name("ffn_gate_inp_shexp.weight", "mlp.shared_expert_gate.weight", AS.row()),
-    Name("ffn_gate_shexp", "mlp.shared_expert.gate_proj", AS),
-    Name("ffn_up_shexp", "mlp.shared_expert.up_proj", AS),
-    Name("ffn_down_shexp", "mlp.shared_expert.down_proj", AS),
+/// Shared expert with a gate.
+const SHARED_EXPERT: &[Name] = &[
+    Name("ffn_gate_inp_shexp.weight", "mlp.shared_expert_gate.weight", SAME.row()),
+    Name("ffn_gate_shexp", "mlp.shared_expert.gate_proj", SAME),
+    Name("ffn_up_shexp", "mlp.shared_expert.up_proj", SAME),
+    Name("ffn_down_shexp", "mlp.shared_expert.down_proj", SAME),
 ];
 
+/// Fields of a mixture of experts.
 fn experts(model: &Model) -> Result<Value, String> {
     let (count, used) = model.experts()?;
     Ok(json!({
@@ -129,11 +129,17 @@ fn experts(model: &Model) -> Result<Value, String> {
         "moe_intermediate_size": model.need_size("expert_feed_forward_length")?,
         "decoder_sparse_step": 1,
         "mlp_only_layers": [],
-        "norm_topk_prob": model.architecture.gguf != "qwen2moe",
+        "norm_topk_prob": true,
     }))
 }
 
-/// The heads of linear attention.
+/// Fields of the shared expert.
+fn shared_expert(model: &Model) -> Result<Value, String> {
+    let size = model.need_size("expert_shared_feed_forward_length")?;
+    Ok(json!({ "shared_expert_intermediate_size": size }))
+}
+
+/// Heads of linear attention: numbers of key and value heads, and elements of each.
 struct Heads {
     keys: usize,
     values: usize,
@@ -153,15 +159,16 @@ fn heads(model: &Model) -> Result<Heads, String> {
     }
 }
 
-/// Queries, keys, values and gates of each head of keys together.
+/// Order of rows with queries, keys, values and gates of each key head together.
 fn by_key_head(model: &Model, rows: usize) -> Result<Vec<usize>, String> {
     let Heads { keys, values, key, value } = heads(model)?;
     let own = values / keys * value;
-    dealt(keys, &[key, key, own, own], rows)
+    grouped(keys, &[key, key, own, own], rows)
 }
 
-/// Heads of values beside those that share their keys; in the file the first of each come first.
-fn grouped(model: &Model, rows: usize) -> Result<Vec<usize>, String> {
+/// Order of rows with the value heads of each key head together; the file has the first value head
+/// of every key head first.
+fn by_value_head(model: &Model, rows: usize) -> Result<Vec<usize>, String> {
     let Heads { keys, values, .. } = heads(model)?;
     if !rows.is_multiple_of(values) {
         return Err(format!("{rows} rows are not those of {values} heads"));
@@ -174,20 +181,21 @@ fn grouped(model: &Model, rows: usize) -> Result<Vec<usize>, String> {
     Ok((0..rows).map(from).collect())
 }
 
-/// The same of the values behind queries and keys.
-fn values_grouped(model: &Model, rows: usize) -> Result<Vec<usize>, String> {
+/// Order of rows that keeps queries and keys, and applies [`by_value_head`] to the values after
+/// them.
+fn qkv_by_value_head(model: &Model, rows: usize) -> Result<Vec<usize>, String> {
     let Heads { keys, key, .. } = heads(model)?;
     let first = 2 * keys * key;
     let values = rows.checked_sub(first).ok_or_else(|| format!("{rows} rows have no values"))?;
-    let values = grouped(model, values)?.into_iter().map(|row| first + row);
+    let values = by_value_head(model, values)?.into_iter().map(|row| first + row);
     Ok((0..first).chain(values).collect())
 }
 
-/// The fields of linear attention.
+/// Fields of linear attention.
 fn linear(model: &Model) -> Result<Value, String> {
     let Heads { keys, values, key, value } = heads(model)?;
     let stated = model.size("full_attention_interval")?.unwrap_or(4);
-    let first = model.with("attn_k").iter().position(|attends| *attends);
+    let first = model.layers_with("attn_k").iter().position(|attends| *attends);
     Ok(json!({
         "linear_num_value_heads": values,
         "linear_num_key_heads": keys,
@@ -195,25 +203,18 @@ fn linear(model: &Model) -> Result<Value, String> {
         "linear_value_head_dim": value,
         "linear_conv_kernel_dim": model.need_size("ssm.conv_kernel")?,
         "full_attention_interval": first.map_or(stated, |first| first + 1),
-        "partial_rotary_factor": model.rope.rotated as f64 / model.head as f64,
-        "attention_bias": model.any("attn_k.bias"),
+        "partial_rotary_factor": model.rotary_factor(),
+        "attention_bias": model.any_has("attn_k.bias"),
     }))
 }
 
-fn merged(mut a: Value, b: Value) -> Value {
-    if let (Value::Object(a), Value::Object(b)) = (&mut a, b) {
-        a.extend(b);
-    }
-    a
+fn qwen3_next(model: &Model) -> Result<Value, String> {
+    let own = extended(experts(model)?, linear(model)?);
+    let shared = shared_expert(model)?;
+    model.config("qwen3_next", "Qwen3NextForCausalLM", extended(own, shared))
 }
 
-fn next(model: &Model) -> Result<Value, String> {
-    let own = merged(experts(model)?, linear(model)?);
-    let shared = json!({ "shared_expert_intermediate_size": model.need_size("expert_shared_feed_forward_length")? });
-    model.config("qwen3_next", "Qwen3NextForCausalLM", merged(own, shared))
-}
-
-fn five(model: &Model) -> Result<Value, String> {
+fn qwen35(model: &Model) -> Result<Value, String> {
     let mut own = linear(model)?;
     own["rope_parameters"] = json!({
         "rope_type": "default",
@@ -226,8 +227,8 @@ fn five(model: &Model) -> Result<Value, String> {
         let text = model.config("qwen3_5_text", "Qwen3_5ForConditionalGeneration", own)?;
         return Ok(nested("qwen3_5", text));
     }
-    let shared = json!({ "shared_expert_intermediate_size": model.need_size("expert_shared_feed_forward_length")? });
-    let own = merged(merged(own, experts(model)?), shared);
+    let shared = shared_expert(model)?;
+    let own = extended(extended(own, experts(model)?), shared);
     let text = model.config("qwen3_5_moe_text", "Qwen3_5MoeForConditionalGeneration", own)?;
     Ok(nested("qwen3_5_moe", text))
 }

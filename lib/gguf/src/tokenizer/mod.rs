@@ -1,4 +1,4 @@
-//! The tokenizer, rebuilt from the metadata in the form of Hugging Face's `tokenizer.json`.
+//! Reconstruction of Hugging Face's tokenizer files from the metadata.
 
 mod bpe;
 mod settings;
@@ -14,7 +14,10 @@ use crate::model::Model;
 use crate::read::Gguf;
 use vocabulary::Vocabulary;
 
-/// `tokenizer.json` and `tokenizer_config.json`.
+/// Names and contents of tokenizer.json and tokenizer_config.json.
+///
+/// # Errors
+/// Errors of [`tokenizer`], and if there are more tokens than rows of the embedding.
 pub fn files(gguf: &Gguf, model: &Model) -> Result<Vec<(&'static str, Value)>, String> {
     let vocabulary = Vocabulary::read(gguf)?;
     let rows = model.vocabulary;
@@ -22,25 +25,25 @@ pub fn files(gguf: &Gguf, model: &Model) -> Result<Vec<(&'static str, Value)>, S
         let tokens = vocabulary.tokens.len();
         return Err(format!("{tokens} tokens for {rows} rows of the embedding"));
     }
-    let tokenizer = rebuilt(gguf, &vocabulary)?;
+    let tokenizer = build(gguf, &vocabulary)?;
     let settings = settings::config(gguf, &vocabulary, model.context)?;
     Ok(vec![("tokenizer.json", tokenizer), ("tokenizer_config.json", settings)])
 }
 
-/// The `tokenizer.json`.
+/// Content of tokenizer.json.
 ///
 /// # Errors
-/// If the file names a kind of tokenizer or a splitting of words that is not known, or its lists
-/// contradict each other.
+/// A phrase, if the tokenizer model or pre-tokenizer is unknown, or the lists contradict each
+/// other.
 pub fn tokenizer(gguf: &Gguf) -> Result<Value, String> {
-    rebuilt(gguf, &Vocabulary::read(gguf)?)
+    build(gguf, &Vocabulary::read(gguf)?)
 }
 
-fn rebuilt(gguf: &Gguf, vocabulary: &Vocabulary) -> Result<Value, String> {
+fn build(gguf: &Gguf, vocabulary: &Vocabulary) -> Result<Value, String> {
     match gguf.need("tokenizer.ggml.model")? {
         "gpt2" => bpe::tokenizer(gguf, vocabulary),
         "llama" => spm::tokenizer(gguf, vocabulary),
-        "gemma4" => spm::listed(gguf, vocabulary),
+        "gemma4" => spm::with_listed_merges(gguf, vocabulary),
         "bert" => wordpiece::tokenizer(gguf, vocabulary),
         other => Err(format!(
             "the tokenizer {other:?} cannot be imported; gpt2, llama, gemma4 and bert can"
@@ -48,7 +51,7 @@ fn rebuilt(gguf: &Gguf, vocabulary: &Vocabulary) -> Result<Value, String> {
     }
 }
 
-/// What goes around a text: the beginning and end tokens that the file asks for. `None` if none.
+/// Post-processor that adds the BOS and EOS tokens that the file asks for; `None` without either.
 fn template(gguf: &Gguf, vocabulary: &Vocabulary, bos: bool) -> Result<Option<Value>, String> {
     let wants = |flag, default| Ok::<_, String>(gguf.find(flag)?.unwrap_or(default));
     let special = |wanted: bool, name| match wanted {
@@ -80,7 +83,7 @@ fn template(gguf: &Gguf, vocabulary: &Vocabulary, bos: bool) -> Result<Option<Va
     })))
 }
 
-/// The frame that both kinds of tokenizer share.
+/// Complete tokenizer.json with `parts` and the added tokens.
 fn document(vocabulary: &Vocabulary, parts: Value) -> Value {
     let mut document = json!({
         "version": "1.0",

@@ -1,24 +1,24 @@
-//! `tokenizer_config.json` and the ids of `generation_config.json`.
+//! Content of tokenizer_config.json, and token ids for generation_config.json.
 
 use serde_json::{Value, json};
 
 use super::vocabulary::Vocabulary;
 use crate::read::Gguf;
 
-/// The id and the text of the token that plays a part such as `bos`.
+/// Id and text of the token with a role such as `bos`; `None` if the file has none.
 pub fn token<'g>(
     gguf: &Gguf,
     vocabulary: &Vocabulary<'g>,
-    part: &str,
+    role: &str,
 ) -> Result<Option<(usize, &'g str)>, String> {
-    let Some(id) = id(gguf, part)? else {
+    let Some(id) = id(gguf, role)? else {
         return Ok(None);
     };
     Ok(Some((id, vocabulary.tokens[id])))
 }
 
-fn id(gguf: &Gguf, part: &str) -> Result<Option<usize>, String> {
-    let key = format!("tokenizer.ggml.{part}_token_id");
+fn id(gguf: &Gguf, role: &str) -> Result<Option<usize>, String> {
+    let key = format!("tokenizer.ggml.{role}_token_id");
     let tokens: &[&str] = gguf.need("tokenizer.ggml.tokens")?;
     match gguf.find(&key)? {
         Some(id) if id >= tokens.len() => {
@@ -28,17 +28,17 @@ fn id(gguf: &Gguf, part: &str) -> Result<Option<usize>, String> {
     }
 }
 
-/// The ids that begin, end and pad a text; several can end one.
+/// BOS, EOS and padding token ids; EOS is a list if several tokens end a text.
 pub fn ids(gguf: &Gguf) -> Result<Value, String> {
     let mut ids = json!({});
-    for (key, part) in [("bos_token_id", "bos"), ("pad_token_id", "padding")] {
-        if let Some(id) = id(gguf, part)? {
+    for (key, role) in [("bos_token_id", "bos"), ("pad_token_id", "padding")] {
+        if let Some(id) = id(gguf, role)? {
             ids[key] = id.into();
         }
     }
     let mut ends = Vec::new();
-    for part in ["eos", "eot", "eom"] {
-        ends.extend(id(gguf, part)?.filter(|id| !ends.contains(id)));
+    for role in ["eos", "eot", "eom"] {
+        ends.extend(id(gguf, role)?.filter(|id| !ends.contains(id)));
     }
     match ends[..] {
         [] => {}
@@ -48,15 +48,15 @@ pub fn ids(gguf: &Gguf) -> Result<Value, String> {
     Ok(ids)
 }
 
-/// The `tokenizer_config.json` of a model whose context has `context` tokens.
+/// Content of tokenizer_config.json for a model with a context of `context` tokens.
 pub fn config(gguf: &Gguf, vocabulary: &Vocabulary, context: usize) -> Result<Value, String> {
     let mut config = json!({
         "tokenizer_class": "PreTrainedTokenizerFast",
         "clean_up_tokenization_spaces": false,
         "model_max_length": context,
     });
-    for (key, part) in [("bos", "bos"), ("eos", "eos"), ("pad", "padding"), ("unk", "unknown")] {
-        if let Some((_, text)) = token(gguf, vocabulary, part)? {
+    for (key, role) in [("bos", "bos"), ("eos", "eos"), ("pad", "padding"), ("unk", "unknown")] {
+        if let Some((_, text)) = token(gguf, vocabulary, role)? {
             config[format!("{key}_token")] = text.into();
         }
     }
@@ -71,7 +71,7 @@ pub fn config(gguf: &Gguf, vocabulary: &Vocabulary, context: usize) -> Result<Va
     Ok(config)
 }
 
-/// The template, or a list of them if there are others besides the default one.
+/// Chat template, or the list of named templates if there are others besides the default.
 fn chat_template(gguf: &Gguf) -> Result<Option<Value>, String> {
     const KEY: &str = "tokenizer.chat_template";
     let default: Option<&str> = gguf.find(KEY)?;

@@ -1,24 +1,24 @@
-//! SentencePiece's BPE, GGUF's `llama`: scores instead of merges, and bytes for what has no token.
+//! SentencePiece BPE (`llama` in GGUF): merges from scores, with byte fallback.
 
 use std::cmp::Reverse;
 
 use serde_json::{Value, json};
 
-use super::vocabulary::{Use, Vocabulary};
+use super::vocabulary::{TokenKind, Vocabulary};
 use super::{bpe, document, settings, template};
 use crate::read::Gguf;
 
-/// What stands for a space in tokens.
+/// Character that represents a space in tokens.
 const SPACE: &str = "▁";
 
-/// The `tokenizer.json`, as Hugging Face's own conversion of SentencePiece makes it.
+/// The tokenizer.json, as transformers' conversion of SentencePiece makes it.
 pub fn tokenizer(gguf: &Gguf, vocabulary: &Vocabulary) -> Result<Value, String> {
     let prefix = gguf.find("tokenizer.ggml.add_space_prefix")?.unwrap_or(true);
     build(gguf, vocabulary, prefix, merges(gguf, vocabulary)?)
 }
 
-/// GGUF's `gemma4`: the same, but the file lists its merges, and no space is put before a text.
-pub fn listed(gguf: &Gguf, vocabulary: &Vocabulary) -> Result<Value, String> {
+/// The tokenizer.json of `gemma4` in GGUF, which lists its merges and prepends no space to a text.
+pub fn with_listed_merges(gguf: &Gguf, vocabulary: &Vocabulary) -> Result<Value, String> {
     build(gguf, vocabulary, false, bpe::merges(gguf, vocabulary)?)
 }
 
@@ -58,8 +58,8 @@ fn build(
     Ok(document(vocabulary, parts))
 }
 
-/// Every way to put a token together from two others; the best score comes first, then the
-/// longest left part, then the longest right one. Equal ones keep the order of ids.
+/// All pairs of tokens that join to a token, sorted by descending score of the result, then length
+/// of the left and of the right token, then ids.
 fn merges(gguf: &Gguf, vocabulary: &Vocabulary) -> Result<Vec<Value>, String> {
     let scores: &[f64] = gguf.need("tokenizer.ggml.scores")?;
     let tokens = vocabulary.tokens;
@@ -67,16 +67,16 @@ fn merges(gguf: &Gguf, vocabulary: &Vocabulary) -> Result<Vec<Value>, String> {
         return Err(format!("{} tokens, but {} scores", tokens.len(), scores.len()));
     }
     let id = |text: &str| {
-        vocabulary.ids.get(text).copied().filter(|id| vocabulary.kind(*id) == Use::Normal)
+        vocabulary.ids.get(text).copied().filter(|id| vocabulary.kind(*id) == TokenKind::Normal)
     };
     let mut merges = Vec::new();
     for (whole, token) in tokens.iter().enumerate().filter(|(_, token)| id(token).is_some()) {
         let halves = token.char_indices().skip(1).map(|(at, _)| token.split_at(at));
-        let mut ways: Vec<_> = halves
+        let mut pairs: Vec<_> = halves
             .filter_map(|(left, right)| Some(((id(left)?, id(right)?), left, right)))
             .collect();
-        ways.sort_unstable();
-        merges.extend(ways.into_iter().map(|(_, left, right)| (scores[whole], left, right)));
+        pairs.sort_unstable();
+        merges.extend(pairs.into_iter().map(|(_, left, right)| (scores[whole], left, right)));
     }
     let length = |text: &str| Reverse(text.chars().count());
     merges.sort_by(|a, b| {

@@ -1,4 +1,4 @@
-//! The tokens and what kind each is.
+//! Vocabulary of a tokenizer: tokens and their kinds.
 
 use std::collections::HashMap;
 
@@ -6,33 +6,36 @@ use serde_json::{Map, Value, json};
 
 use crate::read::Gguf;
 
-/// All tokens; the index is the id.
+/// Vocabulary read from the metadata.
 #[derive(Debug)]
 pub struct Vocabulary<'g> {
-    /// Their texts.
+    /// Texts of the tokens; the index is the id.
     pub tokens: &'g [&'g str],
-    /// Their ids.
+    /// Ids by text, without reserved ids.
     pub ids: HashMap<&'g str, usize>,
     kinds: Option<&'g [i64]>,
 }
 
-/// What a token is for, by its number in `tokenizer.ggml.token_type`.
+/// Kind of a token (`tokenizer.ggml.token_type`).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Use {
-    /// Text.
+pub enum TokenKind {
+    /// Plain text.
     Normal,
-    /// A mark that never stands in text: control tokens and the unknown one.
+    /// Control token or unknown token, which never occurs in text.
     Special,
-    /// Text that is always taken whole.
+    /// Added token: text that is never split.
     Added,
-    /// Nothing: the id is only reserved.
+    /// Reserved id without a use.
     Unused,
-    /// A single byte, spelled `<0x0A>`.
+    /// Single byte, spelled `<0x0A>`.
     Byte,
 }
 
 impl<'g> Vocabulary<'g> {
-    /// Reads the tokens. Errors if one is there twice, or some have no kind.
+    /// Reads the vocabulary.
+    ///
+    /// # Errors
+    /// A phrase, if a token occurs twice, or the list of kinds has another length.
     pub fn read(gguf: &'g Gguf) -> Result<Vocabulary<'g>, String> {
         let tokens: &[&str] = gguf.need("tokenizer.ggml.tokens")?;
         let kinds: Option<&[i64]> = gguf.find("tokenizer.ggml.token_type")?;
@@ -41,7 +44,7 @@ impl<'g> Vocabulary<'g> {
         }
         let mut vocabulary = Vocabulary { tokens, ids: HashMap::new(), kinds };
         for (id, token) in tokens.iter().enumerate() {
-            if vocabulary.kind(id) == Use::Unused {
+            if vocabulary.kind(id) == TokenKind::Unused {
                 continue;
             }
             if let Some(first) = vocabulary.ids.insert(token, id) {
@@ -51,28 +54,29 @@ impl<'g> Vocabulary<'g> {
         Ok(vocabulary)
     }
 
-    /// What the token `id` is for.
-    pub fn kind(&self, id: usize) -> Use {
+    /// Kind of the token `id`.
+    pub fn kind(&self, id: usize) -> TokenKind {
         match self.kinds.map_or(1, |kinds| kinds[id]) {
-            2 | 3 => Use::Special,
-            4 => Use::Added,
-            5 => Use::Unused,
-            6 => Use::Byte,
-            _ => Use::Normal,
+            2 | 3 => TokenKind::Special,
+            4 => TokenKind::Added,
+            5 => TokenKind::Unused,
+            6 => TokenKind::Byte,
+            _ => TokenKind::Normal,
         }
     }
 
-    /// The `vocab` of a model: text to id, without ids that are only reserved.
+    /// Value of `vocab` in tokenizer.json: ids by text, without reserved ids.
     pub fn map(&self) -> Value {
-        let used = self.tokens.iter().enumerate().filter(|(id, _)| self.kind(*id) != Use::Unused);
+        let used =
+            self.tokens.iter().enumerate().filter(|(id, _)| self.kind(*id) != TokenKind::Unused);
         Value::Object(used.map(|(id, token)| (token.to_string(), id.into())).collect::<Map<_, _>>())
     }
 
-    /// The `added_tokens`: those that are found in a text before it is split.
+    /// Value of `added_tokens` in tokenizer.json: tokens that are matched before a text is split.
     pub fn added(&self) -> Vec<Value> {
         let added = |(id, token): (usize, &&str)| {
             let kind = self.kind(id);
-            matches!(kind, Use::Special | Use::Added).then(|| {
+            matches!(kind, TokenKind::Special | TokenKind::Added).then(|| {
                 json!({
                     "id": id,
                     "content": token,
@@ -80,7 +84,7 @@ impl<'g> Vocabulary<'g> {
                     "lstrip": false,
                     "rstrip": false,
                     "normalized": false,
-                    "special": kind == Use::Special,
+                    "special": kind == TokenKind::Special,
                 })
             })
         };

@@ -1,18 +1,18 @@
-//! WordPiece, GGUF's `bert`: words are taken apart from the left, the longest token first.
+//! WordPiece (`bert` in GGUF): greedy longest-match tokens from the start of each word.
 
 use serde_json::{Map, Value, json};
 
-use super::vocabulary::{Use, Vocabulary};
+use super::vocabulary::{TokenKind, Vocabulary};
 use super::{document, settings, template};
 use crate::read::Gguf;
 
-/// What GGUF puts before tokens that begin a word; Hugging Face marks the others instead.
-const BEGINS: &str = "▁";
+/// Prefix of word-initial tokens in GGUF; Hugging Face marks all other tokens instead, with `##`.
+const WORD_START: &str = "▁";
 
-/// The longest word that is taken apart, in characters, as BERT has it.
-const LONGEST: usize = 100;
+/// Longest word that is tokenized, in characters; BERT's value.
+const MAX_WORD: usize = 100;
 
-/// The `tokenizer.json`.
+/// The tokenizer.json of a WordPiece tokenizer.
 pub fn tokenizer(gguf: &Gguf, vocabulary: &Vocabulary) -> Result<Value, String> {
     let lowercase = gguf.find("tokenizer.ggml.normalizer.lowercase")?.unwrap_or(true);
     let unknown = settings::token(gguf, vocabulary, "unknown")?.map_or("[UNK]", |(_, text)| text);
@@ -28,7 +28,7 @@ pub fn tokenizer(gguf: &Gguf, vocabulary: &Vocabulary) -> Result<Value, String> 
             "type": "WordPiece",
             "unk_token": unknown,
             "continuing_subword_prefix": "##",
-            "max_input_chars_per_word": LONGEST,
+            "max_input_chars_per_word": MAX_WORD,
             "vocab": words(vocabulary),
         },
     });
@@ -37,9 +37,9 @@ pub fn tokenizer(gguf: &Gguf, vocabulary: &Vocabulary) -> Result<Value, String> 
 
 fn words(vocabulary: &Vocabulary) -> Map<String, Value> {
     let word = |(id, token): (usize, &&str)| {
-        let text = match (vocabulary.kind(id), token.strip_prefix(BEGINS)) {
-            (Use::Normal, Some(word)) => word.to_owned(),
-            (Use::Normal, None) => format!("##{token}"),
+        let text = match (vocabulary.kind(id), token.strip_prefix(WORD_START)) {
+            (TokenKind::Normal, Some(word)) => word.to_owned(),
+            (TokenKind::Normal, None) => format!("##{token}"),
             _ => (*token).to_owned(),
         };
         (text, id.into())

@@ -1,7 +1,7 @@
-//! A writer of small GGUF files, whole or wrong.
+//! Writer of small GGUF files, valid or damaged.
 #![allow(dead_code, clippy::unwrap_used)] // every test uses its own part, and fails by panicking
 
-/// A file under construction.
+/// Builder of a GGUF file.
 #[derive(Clone)]
 pub struct Builder {
     version: u32,
@@ -38,7 +38,7 @@ pub fn string(s: &str) -> Vec<u8> {
     [&8u32.to_le_bytes()[..], &text(s)].concat()
 }
 
-/// A list whose elements are already bytes; `kind` is the number of their type.
+/// Encoded array of encoded elements; `kind` is the number of their type.
 pub fn list(kind: u32, elements: impl IntoIterator<Item = Vec<u8>>) -> Vec<u8> {
     let elements: Vec<_> = elements.into_iter().collect();
     let count = (elements.len() as u64).to_le_bytes();
@@ -57,7 +57,7 @@ pub fn floats(numbers: &[f32]) -> Vec<u8> {
     list(6, numbers.iter().map(|x| x.to_le_bytes().to_vec()))
 }
 
-/// The bytes of F32 weights.
+/// Encoded F32 weights.
 pub fn f32s(numbers: &[f32]) -> Vec<u8> {
     numbers.iter().flat_map(|x| x.to_le_bytes()).collect()
 }
@@ -67,12 +67,13 @@ impl Builder {
         Builder { version: 3, keys: Vec::new(), tensors: Vec::new() }
     }
 
-    /// A llama of one layer with F32 weights that count up: 32 wide, 4 heads over 2, 8 tokens.
+    /// Llama with one layer and ascending F32 weights: hidden size 32, 4 heads, 2 kv heads, 8
+    /// embedding rows.
     pub fn llama() -> Builder {
         Builder::of("llama")
     }
 
-    /// The same of another architecture.
+    /// Model of the size of [`llama`](Self::llama) in another architecture.
     pub fn of(architecture: &str) -> Builder {
         let mut file = Builder::empty().set("general.architecture", string(architecture));
         for (key, n) in [
@@ -107,7 +108,7 @@ impl Builder {
         file
     }
 
-    /// A byte-level tokenizer: `<end>`, `a`, `b`, a space, `ab`, ` ab`.
+    /// Adds a byte-level tokenizer with the tokens `<end>`, `a`, `b`, a space, `ab`, ` ab`.
     fn byte_level(self) -> Builder {
         self.set("tokenizer.ggml.model", string("gpt2"))
             .set("tokenizer.ggml.pre", string("gpt-2"))
@@ -118,7 +119,7 @@ impl Builder {
             .set("tokenizer.chat_template", string("{{ messages[0].content }}"))
     }
 
-    /// Sets a key to a value, which is the bytes of its type and itself.
+    /// Sets a metadata key to an encoded value: the number of its type, then the value.
     pub fn set(mut self, key: &str, value: Vec<u8>) -> Builder {
         match self.keys.iter_mut().find(|(name, _)| name == key) {
             Some((_, old)) => *old = value,
@@ -131,7 +132,7 @@ impl Builder {
         Builder { version, ..self }
     }
 
-    /// Adds a key even if it is there.
+    /// Adds a metadata key even if it exists.
     pub fn again(mut self, key: &str, value: Vec<u8>) -> Builder {
         self.keys.push((key.to_owned(), value));
         self
@@ -143,7 +144,7 @@ impl Builder {
         self
     }
 
-    /// Sets a tensor; the shape is rows first.
+    /// Sets a tensor; `shape` is rows first.
     pub fn tensor(mut self, name: &str, shape: &[u64], dtype: u32, data: Vec<u8>) -> Builder {
         let shape = shape.iter().rev().copied().collect();
         let tensor = Tensor { name: name.to_owned(), shape, dtype, offset: None, data };
@@ -154,7 +155,7 @@ impl Builder {
         self
     }
 
-    /// Lies about where a tensor is.
+    /// Overrides the offset of a tensor in the tensor table.
     pub fn offset(mut self, name: &str, offset: u64) -> Builder {
         self.tensors.iter_mut().find(|tensor| tensor.name == name).unwrap().offset = Some(offset);
         self

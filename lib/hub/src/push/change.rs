@@ -1,39 +1,39 @@
-//! A file that a commit changes, and how.
+//! Changes of a commit: the files it adds, replaces and deletes.
 
 use super::local::LocalFile;
 
-/// A file that a commit changes.
+/// Change of one file in a commit.
 #[derive(Debug)]
 pub struct Change<'a> {
-    /// Its name on the Hub.
+    /// Path in the repository.
     pub path: &'a str,
-    /// What becomes of it.
+    /// New content, or deletion.
     pub content: Content<'a>,
 }
 
-/// What a commit does with a file.
+/// New content of a file in a commit.
 #[derive(Debug)]
 pub enum Content<'a> {
-    /// Its content stands in the commit.
+    /// Content that is embedded in the commit.
     Small {
-        /// The file.
+        /// Local file.
         file: &'a LocalFile,
-        /// What Git will call it.
+        /// Git blob id of the content.
         blob_id: String,
     },
-    /// Its content is in the storage for large files.
+    /// Content in LFS storage.
     Large {
-        /// The file.
+        /// Local file.
         file: &'a LocalFile,
-        /// What the storage calls it.
+        /// SHA-256 of the content, its LFS object id.
         sha256: String,
     },
-    /// It goes.
+    /// Deletion of the file.
     Deleted,
 }
 
 impl Content<'_> {
-    /// What the Hub will know the content by; none if it goes.
+    /// Digest that the Hub will list for the file; `None` if it is deleted.
     pub fn etag(&self) -> Option<&str> {
         match self {
             Content::Small { blob_id, .. } => Some(blob_id),

@@ -1,4 +1,4 @@
-//! What a look at a workspace tells before it is pushed; asks nobody.
+//! Health check of a workspace before a push; it makes no network requests.
 
 use std::collections::BTreeSet;
 use std::path::Path;
@@ -7,11 +7,14 @@ use mlxk_core::probe::{self, Facts, File};
 use mlxk_core::{Found, Origin, Record, Result, health};
 use serde_json::{Value, json};
 
-use super::local::Local;
+use super::local::LocalFiles;
 
-/// The health of the directory `dir` as a record: counts, what there is, and what is wrong.
+/// Health of the directory `dir` as a record: file counts, configuration, weights and anomalies.
+///
+/// # Errors
+/// If the directory cannot be read or a file of it cannot be pushed.
 pub fn check(dir: &Path) -> Result<Record> {
-    let local = Local::read(dir)?;
+    let local = LocalFiles::read(dir)?;
     let facts = probe::read(&Found {
         name: local.dir.display().to_string(),
         path: local.dir.clone(),
@@ -28,7 +31,7 @@ pub fn check(dir: &Path) -> Result<Record> {
     if let Some((code, message)) = &config_problem {
         anomalies.push(anomaly("error", code, message, Some(Path::new("config.json"))));
     }
-    anomalies.extend(overall(&facts, &anomalies));
+    anomalies.extend(health_anomaly(&facts, &anomalies));
     let healthy = anomalies.iter().all(|anomaly| anomaly["severity"] != "error");
     Ok(Record::default()
         .with("files_count", local.files.len())
@@ -46,11 +49,11 @@ pub fn check(dir: &Path) -> Result<Record> {
         .with("healthy", healthy))
 }
 
-/// What `mlxk-health` finds besides.
-fn overall(facts: &Facts, known: &[Value]) -> Option<Value> {
+/// Problem that `mlxk-health` reports, if no anomaly is an error already.
+fn health_anomaly(facts: &Facts, known: &[Value]) -> Option<Value> {
     let health = health::check(facts);
-    let told = known.iter().any(|anomaly| anomaly["severity"] == "error");
-    (!health.healthy && !told).then(|| anomaly("error", "unhealthy", &health.reason, None))
+    let reported = known.iter().any(|anomaly| anomaly["severity"] == "error");
+    (!health.healthy && !reported).then(|| anomaly("error", "unhealthy", &health.reason, None))
 }
 
 fn weights(facts: &Facts) -> (Value, Vec<Value>) {
@@ -88,7 +91,8 @@ fn weights(facts: &Facts) -> (Value, Vec<Value>) {
     (weights, anomalies)
 }
 
-/// What the index says, and whether all that it names is there.
+/// State of the weight index as JSON, and whether all shards that it names exist (`None` without
+/// index).
 fn index(facts: &Facts, anomalies: &mut Vec<Value>) -> (Value, Option<bool>) {
     match &facts.index {
         None => (json!({"has_index": false, "missing": []}), None),

@@ -1,4 +1,4 @@
-//! One commit with all changes, made whole or not at all.
+//! Preparation and creation of one atomic commit with all changes.
 
 use std::fs::File;
 use std::io::Read;
@@ -13,60 +13,62 @@ use serde_json::{Value, json};
 use ureq::http::Method;
 
 use super::change::{Change, Content};
-use super::lines::Lines;
+use super::diff::Diff;
 use super::local::LocalFile;
-use super::plan::Plan;
-use super::repo::{self, State};
-use super::{Wish, named};
-use crate::client::{Call, Hub};
-use crate::event::{Event, Listener};
+use super::ndjson_body::NdjsonBody;
+use super::repo::{self, RepoState};
+use super::{PushOptions, with_subject};
+use crate::backoff::{Backoff, sleep};
+use crate::client::{Hub, Request};
+use crate::error::Attempt;
 use crate::listing;
-use crate::names;
-use crate::patience::{Patience, sleep};
-use crate::refusal::Attempt;
+use crate::safe_path;
+use mlxk_core::progress::{Listener, Progress};
 
-/// Files asked about in one question.
+/// Files per preupload request.
 const BATCH: usize = 256;
 
-/// Bytes of each file that the Hub wants to see, to tell text from data.
+/// Bytes from the start of each file that the Hub inspects to tell text from binary data.
 const SAMPLE: u64 = 512;
 
 #[derive(Deserialize)]
-struct Modes {
-    files: Vec<Mode>,
+struct PreuploadResponse {
+    files: Vec<FileMode>,
 }
 
 #[derive(Deserialize)]
 #[serde(rename_all = "camelCase")]
-struct Mode {
+struct FileMode {
     path: String,
     upload_mode: String,
     #[serde(default)]
     should_ignore: bool,
 }
 
-/// What the commit has to change, as the Hub wants it: which files are large is for it to say. And
-/// the files that it does not take: those that the repository's own `.gitignore` names.
+/// Changes of the commit, and the files that the repository's own `.gitignore` excludes.
+///
+/// The Hub decides for every file if it goes to LFS storage or into the commit.
 pub fn changes<'a>(
     hub: &Hub,
-    wish: &Wish,
-    plan: &'a Plan,
-    told: Listener,
+    options: &PushOptions,
+    diff: &'a Diff,
+    progress: Listener,
 ) -> Result<(Vec<Change<'a>>, Vec<&'a LocalFile>)> {
-    let files: Vec<_> = plan.files().collect();
+    let files: Vec<_> = diff.files().collect();
     let (mut wanted, mut refused) = (Vec::new(), Vec::new());
     for batch in files.chunks(BATCH) {
-        for (file, mode) in modes(hub, wish, batch, told)? {
+        for (file, mode) in modes(hub, options, batch, progress)? {
             match mode {
-                Some(large) => wanted.push((file, large)),
-                None => refused.push(file),
+                UploadMode::Ignored => refused.push(file),
+                mode => wanted.push((file, mode)),
             }
         }
     }
-    told(Event::Check { bytes: wanted.iter().map(|(file, _)| file.size).sum() });
-    let change = |(file, large): (&'a LocalFile, bool)| {
+    progress(Progress::Check { bytes: wanted.iter().map(|(file, _)| file.size).sum() });
+    let change = |(file, mode): (&'a LocalFile, UploadMode)| {
+        let large = mode == UploadMode::Lfs;
         let hasher = if large { Hasher::sha256() } else { Hasher::git(file.size) };
-        let digest = file.digest(hasher, hub, told)?.to_string();
+        let digest = file.digest(hasher, hub, progress)?.to_string();
         let content = match large {
             true => Content::Large { file, sha256: digest },
             false => Content::Small { file, blob_id: digest },
@@ -74,129 +76,151 @@ pub fn changes<'a>(
         Ok(Change { path: &file.path, content })
     };
     let mut changes = wanted.into_par_iter().map(change).collect::<Result<Vec<_>>>()?;
-    if wish.delete_missing {
+    if options.delete_missing {
         let deleted = |path: &'a String| Change { path, content: Content::Deleted };
-        changes.extend(plan.only_there.iter().map(deleted));
+        changes.extend(diff.only_remote.iter().map(deleted));
     }
     Ok((changes, refused))
 }
 
-/// The files, each with whether it is a large one to the Hub; none if it does not take it.
+/// Way in which the Hub takes a file.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum UploadMode {
+    /// Upload to LFS storage.
+    Lfs,
+    /// Content inside the commit.
+    Inline,
+    /// Exclusion by the repository's `.gitignore`.
+    Ignored,
+}
+
+/// Asks the Hub for the upload mode of each file.
 fn modes<'a>(
     hub: &Hub,
-    wish: &Wish,
+    options: &PushOptions,
     files: &[&'a LocalFile],
-    told: Listener,
-) -> Result<Vec<(&'a LocalFile, Option<bool>)>> {
-    let mut asked = Vec::new();
+    progress: Listener,
+) -> Result<Vec<(&'a LocalFile, UploadMode)>> {
+    let mut samples = Vec::new();
     for file in files {
         let sample = STANDARD.encode(sample(file)?);
-        asked.push(json!({"path": file.path, "size": file.size, "sample": sample}));
+        samples.push(json!({"path": file.path, "size": file.size, "sample": sample}));
     }
-    let branch = names::escape(&wish.branch);
-    let url = hub.api(&format!("models/{}/preupload/{branch}", wish.repo));
-    let said: Modes =
-        hub.post(&url, &json!({"files": asked}), told).map_err(|e| e.about(&wish.repo))?;
+    let branch = safe_path::escape(&options.branch);
+    let url = hub.api(&format!("models/{}/preupload/{branch}", options.repo));
+    let response: PreuploadResponse =
+        hub.post(&url, &json!({"files": samples}), progress).map_err(|e| e.about(&options.repo))?;
     let mut modes = Vec::new();
     for &file in files {
-        let mode = said.files.iter().find(|mode| mode.path == file.path).ok_or_else(|| {
+        let mode = response.files.iter().find(|mode| mode.path == file.path).ok_or_else(|| {
             Error::new(Kind::UploadFailed, &file.path, "the Hub does not say how it wants it")
         })?;
-        // The storage takes no file of nothing.
-        let large = mode.upload_mode == "lfs" && file.size > 0;
-        modes.push((file, Some(large).filter(|_| !mode.should_ignore)));
+        let mode = match mode.upload_mode == "lfs" {
+            _ if mode.should_ignore => UploadMode::Ignored,
+            true if file.size > 0 => UploadMode::Lfs,
+            _ => UploadMode::Inline, // LFS storage refuses empty files
+        };
+        modes.push((file, mode));
     }
     Ok(modes)
 }
 
 fn sample(file: &LocalFile) -> Result<Vec<u8>> {
     let mut sample = Vec::new();
-    let read = File::open(&file.disk).and_then(|f| f.take(SAMPLE).read_to_end(&mut sample));
-    read.map_err(|e| Error::io(&file.disk, e))?;
+    let read = File::open(&file.disk_path).and_then(|f| f.take(SAMPLE).read_to_end(&mut sample));
+    read.map_err(|e| Error::io(&file.disk_path, e))?;
     Ok(sample)
 }
 
-/// The commit that was made.
+/// Commit on the Hub.
 #[derive(Clone, Debug)]
-pub struct Made {
-    /// Its id.
-    pub commit: String,
-    /// Where it can be looked at.
+pub struct Commit {
+    /// Commit id.
+    pub id: String,
+    /// URL of its page.
     pub url: String,
 }
 
 #[derive(Deserialize)]
 #[serde(rename_all = "camelCase")]
-struct Answer {
+struct CommitResponse {
     commit_oid: String,
     commit_url: String,
 }
 
-/// Makes the commit on top of `parent`, which must still be the newest.
-pub fn make(
+/// Creates the commit on top of `parent`, with retries.
+///
+/// # Errors
+/// `UploadFailed` if the branch has moved on from `parent`, and those of the requests.
+pub fn create(
     hub: &Hub,
-    wish: &Wish,
+    options: &PushOptions,
     parent: &str,
     changes: &[Change],
-    told: Listener,
-) -> Result<Made> {
-    let header = json!({"summary": wish.message, "description": "", "parentCommit": parent});
-    let mut patience = Patience::new();
+    progress: Listener,
+) -> Result<Commit> {
+    let header = json!({"summary": options.message, "description": "", "parentCommit": parent});
+    let mut backoff = Backoff::new();
     loop {
         hub.check()?;
-        let failure = match attempt(hub, wish, header.clone(), changes) {
-            Ok(made) => return Ok(made),
+        let failure = match attempt(hub, options, header.clone(), changes) {
+            Ok(commit) => return Ok(commit),
             Err(failure) => failure,
         };
         hub.check()?;
-        let (wait, reason) = patience.wait(failure).map_err(|e| named(e, &wish.repo))?;
-        told(Event::Retry { path: "", reason: &reason, wait });
+        let (wait, reason) = backoff.delay(failure).map_err(|e| with_subject(e, &options.repo))?;
+        progress(Progress::Retry { path: "", reason: &reason, wait });
         sleep(wait, || hub.check())?;
-        // It may be the answer that was lost, and not the commit.
-        if let Some(made) = landed(hub, wish, parent, changes, told)? {
-            return Ok(made);
+        // The commit may have succeeded and only its response be lost.
+        if let Some(commit) = find_landed(hub, options, parent, changes, progress)? {
+            return Ok(commit);
         }
     }
 }
 
-fn attempt(hub: &Hub, wish: &Wish, header: Value, changes: &[Change]) -> Attempt<Made> {
-    let (mut lines, size) = Lines::new(header, changes)?;
-    let branch = names::escape(&wish.branch);
-    let url = hub.api(&format!("models/{}/commit/{branch}", wish.repo));
+fn attempt(hub: &Hub, options: &PushOptions, header: Value, changes: &[Change]) -> Attempt<Commit> {
+    let (mut body, size) = NdjsonBody::new(header, changes)?;
+    let branch = safe_path::escape(&options.branch);
+    let url = hub.api(&format!("models/{}/commit/{branch}", options.repo));
     let headers = &[("content-type", "application/x-ndjson")];
-    let call = Call { method: &Method::POST, url: &url, headers, body: &[] };
-    let mut response = hub.upload(call, &mut lines, size)?;
-    let text = response.body_mut().read_to_string().map_err(|e| hub.lost(e, &url))?;
-    let answer: Answer = serde_json::from_str(&text).map_err(|e| {
+    let request = Request { method: &Method::POST, url: &url, headers, body: &[] };
+    let mut response = hub.upload(request, &mut body, size)?;
+    let text = response.body_mut().read_to_string().map_err(|e| hub.network_failure(e, &url))?;
+    let answer: CommitResponse = serde_json::from_str(&text).map_err(|e| {
         let message = format!("the Hub does not say what became of the commit: {e}");
-        Error::new(Kind::UploadFailed, &wish.repo, message)
+        Error::new(Kind::UploadFailed, &options.repo, message)
     })?;
-    Ok(Made { commit: answer.commit_oid, url: answer.commit_url })
+    Ok(Commit { id: answer.commit_oid, url: answer.commit_url })
 }
 
-/// The commit, if the branch has moved on and holds all of `changes`.
-fn landed(
+/// Newest commit of the branch, if it is not `parent` and contains all `changes`.
+///
+/// # Errors
+/// `UploadFailed` if it is another commit.
+fn find_landed(
     hub: &Hub,
-    wish: &Wish,
+    options: &PushOptions,
     parent: &str,
     changes: &[Change],
-    told: Listener,
-) -> Result<Option<Made>> {
-    let State::Ready { commit, .. } = repo::look(hub, &wish.repo, &wish.branch, told)? else {
+    progress: Listener,
+) -> Result<Option<Commit>> {
+    let RepoState::Ready { commit, .. } =
+        repo::state(hub, &options.repo, &options.branch, progress)?
+    else {
         return Ok(None);
     };
     if commit == parent {
         return Ok(None);
     }
-    let files = listing::files(hub, &wish.repo, &commit, told)?.files;
+    let files = listing::files(hub, &options.repo, &commit, progress)?.files;
     let there = |path: &str| files.iter().find(|file| file.path == path).map(|file| file.etag());
     match changes.iter().all(|change| there(change.path) == change.content.etag()) {
         true => {
-            let url = format!("{}/{}/commit/{commit}", hub.remote().endpoint, wish.repo);
-            Ok(Some(Made { commit, url }))
+            let url = format!("{}/{}/commit/{commit}", hub.remote().endpoint, options.repo);
+            Ok(Some(Commit { id: commit, url }))
         }
         false => {
-            Err(Error::new(Kind::UploadFailed, &wish.repo, "somebody else has just committed")
+            Err(Error::new(Kind::UploadFailed, &options.repo, "somebody else has just committed")
                 .hint("nothing of yours was: push again"))
         }
     }

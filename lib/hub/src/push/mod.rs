@@ -1,14 +1,14 @@
-//! Pushing a workspace to the Hub: what differs is found by digests, and goes up as one commit.
+//! Pushing a workspace to the Hub: files that differ by digest are sent as one commit.
 //!
-//! `local` says what there is, `repo` what the Hub has, `plan` what differs, `upload` moves large
-//! files, and `commit` makes all of it the new state of the branch, or none.
+//! `local` lists the workspace, `repo` reads the state of the repository, `diff` compares the two,
+//! `upload` sends large files to LFS storage, and `commit` changes the branch atomically.
 
 mod change;
 mod check;
 mod commit;
-mod lines;
+mod diff;
 mod local;
-mod plan;
+mod ndjson_body;
 mod pool;
 mod repo;
 mod report;
@@ -17,118 +17,121 @@ mod upload;
 use std::path::Path;
 
 pub use check::check;
-pub use report::{Change, Pushed};
+pub use report::{ChangeCounts, Pushed};
 
 use crate::client::Hub;
-use crate::event::Listener;
-use crate::names;
-use local::Local;
+use crate::safe_path;
+use diff::Diff;
+use local::LocalFiles;
+use mlxk_core::progress::Listener;
 use mlxk_core::{Error, Kind, Result};
-use plan::Plan;
-use repo::State;
+use repo::RepoState;
 
-/// Where and how to push.
+/// Options of a push.
 #[derive(Clone, Debug)]
-pub struct Wish {
-    /// `org/name`.
+pub struct PushOptions {
+    /// Repository id, `org/name`.
     pub repo: String,
-    /// The branch that gets the commit.
+    /// Branch to commit to.
     pub branch: String,
-    /// The first line of the commit's message.
+    /// Summary line of the commit message.
     pub message: String,
-    /// True if nobody else may see what is pushed: a new repository is private, and one that is
-    /// public is refused.
+    /// True to push privately: a new repository is created private, and a public one is refused.
     pub private: bool,
-    /// True if a repository or branch that there is not shall be made.
+    /// True to create the repository or the branch if it does not exist.
     pub create: bool,
-    /// True if files of the Hub that the workspace has not shall go.
+    /// True to delete files from the Hub that the workspace does not have.
     pub delete_missing: bool,
-    /// True if it shall only be said what would happen.
+    /// True to report the changes without making them.
     pub dry_run: bool,
 }
 
-/// Pushes the directory `dir`.
+/// Pushes the directory `dir` as one commit.
 ///
 /// # Errors
-/// `RepoNotFound`, `HashNotFound` for the branch, `AccessDenied`, `Validation` and `InvalidModel` for
-/// what cannot be pushed, `UploadFailed`. Then the branch is as it was.
-pub fn push(hub: &Hub, dir: &Path, wish: &Wish, told: Listener) -> Result<Pushed> {
-    check_wish(wish)?;
-    let local = Local::read(dir)?;
-    hub.interruptible(|| go(hub, &local, wish, told)).map_err(uploading)
+/// `RepoNotFound`, `HashNotFound` for the branch, `AccessDenied`, `Validation` and `InvalidModel`
+/// for a directory that cannot be pushed, `UploadFailed`. On any error the branch is unchanged.
+pub fn push(hub: &Hub, dir: &Path, options: &PushOptions, progress: Listener) -> Result<Pushed> {
+    check_options(options)?;
+    let local = LocalFiles::read(dir)?;
+    hub.interruptible(|| run(hub, &local, options, progress)).map_err(as_upload_error)
 }
 
-/// Refuses what no Hub could do.
-fn check_wish(wish: &Wish) -> Result<()> {
-    names::check_id(&wish.repo)?;
-    names::check_revision(&wish.branch)?;
-    if !wish.repo.contains('/') {
-        return Err(Error::new(Kind::Validation, &wish.repo, "whose model is it?")
-            .hint("org/name, with your own name or that of an organisation"));
+/// Checks the options before any request.
+///
+/// # Errors
+/// `Validation` for an invalid id, branch or message.
+fn check_options(options: &PushOptions) -> Result<()> {
+    safe_path::check_id(&options.repo)?;
+    safe_path::check_revision(&options.branch)?;
+    if !options.repo.contains('/') {
+        return Err(Error::new(Kind::Validation, &options.repo, "a repository without an owner")
+            .hint("org/name, where org is your user name or an organisation"));
     }
-    match wish.message.trim().is_empty() {
+    match options.message.trim().is_empty() {
         true => Err(Error::new(Kind::Validation, "", "a commit without a message")),
         false => Ok(()),
     }
 }
 
-/// The same kind of failure, in the words of who sends.
-fn uploading(mut error: Error) -> Error {
+/// The error as `UploadFailed` if it is `DownloadFailed`, the kind that all requests fail with.
+fn as_upload_error(mut error: Error) -> Error {
     if error.kind == Kind::DownloadFailed {
         error.kind = Kind::UploadFailed;
     }
     error
 }
 
-/// The error with the name of what it is about, if it has none.
-fn named(error: Error, subject: &str) -> Error {
+/// The error with `subject`, unless it has a subject.
+fn with_subject(error: Error, subject: &str) -> Error {
     if error.subject.is_empty() { error.about(subject) } else { error }
 }
 
-fn go(hub: &Hub, local: &Local, wish: &Wish, told: Listener) -> Result<Pushed> {
-    let state = repo::look(hub, &wish.repo, &wish.branch, told)?;
-    allowed(&state, wish)?;
-    let mut pushed = Pushed::new(hub, local, wish);
-    pushed.no_repo = state == State::Missing;
-    pushed.no_branch = !matches!(state, State::Ready { .. });
-    if wish.dry_run {
-        let plan = match state.base() {
-            Some(commit) => Plan::against(hub, local, wish, commit, told)?,
-            None => Plan::of_new(local),
+fn run(hub: &Hub, local: &LocalFiles, options: &PushOptions, progress: Listener) -> Result<Pushed> {
+    let state = repo::state(hub, &options.repo, &options.branch, progress)?;
+    check_allowed(&state, options)?;
+    let mut pushed = Pushed::new(hub, local, options);
+    pushed.repo_missing = state == RepoState::Missing;
+    pushed.branch_missing = !matches!(state, RepoState::Ready { .. });
+    if options.dry_run {
+        let diff = match state.base() {
+            Some(commit) => Diff::against(hub, local, options, commit, progress)?,
+            None => Diff::all_new(local),
         };
-        return Ok(pushed.would(&plan));
+        return Ok(pushed.dry_run(&diff));
     }
-    let commit = repo::ready(hub, wish, state, told)?;
-    let plan = Plan::against(hub, local, wish, &commit, told)?;
-    let (changes, refused) = commit::changes(hub, wish, &plan, told)?;
+    let commit = repo::ensure(hub, options, state, progress)?;
+    let diff = Diff::against(hub, local, options, &commit, progress)?;
+    let (changes, refused) = commit::changes(hub, options, &diff, progress)?;
     pushed.refused = refused.into_iter().map(|file| file.path.clone()).collect();
     if changes.is_empty() {
         return Ok(pushed.unchanged());
     }
-    upload::large(hub, wish, &changes, told)?;
-    let made = commit::make(hub, wish, &commit, &changes, told)?;
-    Ok(pushed.done(&plan, &changes, made))
+    upload::large_files(hub, options, &changes, progress)?;
+    let commit = commit::create(hub, options, &commit, &changes, progress)?;
+    Ok(pushed.done(&diff, &changes, commit))
 }
 
-/// Refuses what was not asked for: to show it to everybody, or to make what is not there.
-fn allowed(state: &State, wish: &Wish) -> Result<()> {
+/// Refuses to publish in a public repository, or to create a repository or branch, without the
+/// option.
+fn check_allowed(state: &RepoState, options: &PushOptions) -> Result<()> {
     let refuse = |kind, subject: &str, message: &str, hint: &str| {
         Err(Error::new(kind, subject, message).hint(hint))
     };
-    let makes = wish.create || wish.dry_run;
+    let creates = options.create || options.dry_run;
     match state {
-        State::NoBranch { private: false, .. } | State::Ready { private: false, .. }
-            if wish.private =>
+        RepoState::NoBranch { private: false, .. } | RepoState::Ready { private: false, .. }
+            if options.private =>
         {
             let message = "the repository is public: everybody would see it";
-            refuse(Kind::AccessDenied, &wish.repo, message, "--public says that this is meant")
+            refuse(Kind::AccessDenied, &options.repo, message, "--public says that this is meant")
         }
-        State::Missing if !makes => {
+        RepoState::Missing if !creates => {
             let hint = "--create makes it; check the name and that the token may see it";
-            refuse(Kind::RepoNotFound, &wish.repo, "no such model on the Hub", hint)
+            refuse(Kind::RepoNotFound, &options.repo, "no such model on the Hub", hint)
         }
-        State::NoBranch { .. } if !makes => {
-            let subject = format!("{}@{}", wish.repo, wish.branch);
+        RepoState::NoBranch { .. } if !creates => {
+            let subject = format!("{}@{}", options.repo, options.branch);
             refuse(Kind::HashNotFound, &subject, "no such branch on the Hub", "--create makes it")
         }
         _ => Ok(()),

@@ -1,4 +1,4 @@
-//! Several transfers at once.
+//! A pool of threads that process a list of items.
 
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -6,9 +6,11 @@ use std::thread;
 
 use mlxk_core::{Error, Result};
 
-/// Does `work` on each of `items`, at most `workers` at a time, the first ones first. After an error
-/// nothing new is begun, and the first one is returned.
-pub fn each<T: Sync>(
+/// Runs `work` on all `items` in order, on up to `workers` threads.
+///
+/// # Errors
+/// The first error of `work`, after which no further item is started.
+pub fn for_each<T: Sync>(
     items: &[T],
     workers: usize,
     work: impl Fn(&T) -> Result<()> + Sync,

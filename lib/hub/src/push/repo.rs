@@ -1,104 +1,118 @@
-//! The repository on the Hub that is pushed to: whether there is one, and making one.
+//! State of the repository and branch on the Hub, and their creation.
 
 use mlxk_core::{Error, Kind, Result};
 use serde::Deserialize;
 use serde_json::{Value, json};
 
-use super::Wish;
+use super::PushOptions;
 use crate::client::Hub;
-use crate::event::Listener;
-use crate::names;
+use crate::safe_path;
+use mlxk_core::progress::Listener;
 
-/// What there is to push to.
+/// State of the repository and the branch to push to.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum State {
-    /// No repository that this user may see.
+pub enum RepoState {
+    /// Repository that does not exist or that this user may not see.
     Missing,
-    /// A repository without the branch.
+    /// Repository without the branch.
     NoBranch {
-        /// True if not everybody may see it.
+        /// True if the repository is private.
         private: bool,
-        /// The commit that a new branch begins with.
+        /// Newest commit of the main branch, from which a new branch starts.
         commit: String,
     },
-    /// The branch.
+    /// Repository with the branch.
     Ready {
-        /// True if not everybody may see it.
+        /// True if the repository is private.
         private: bool,
-        /// Its commit.
+        /// Newest commit of the branch.
         commit: String,
     },
 }
 
-impl State {
-    /// The commit that a push would build on.
+impl RepoState {
+    /// Commit that a push would build on.
     pub fn base(&self) -> Option<&str> {
         match self {
-            State::Missing => None,
-            State::NoBranch { commit, .. } | State::Ready { commit, .. } => Some(commit),
+            RepoState::Missing => None,
+            RepoState::NoBranch { commit, .. } | RepoState::Ready { commit, .. } => Some(commit),
         }
     }
 }
 
 #[derive(Deserialize)]
-struct Said {
+struct RepoResponse {
     sha: Option<String>,
     #[serde(default)]
     private: bool,
 }
 
-/// Asks what there is.
-pub fn look(hub: &Hub, id: &str, branch: &str, told: Listener) -> Result<State> {
+/// Requests the state of the repository `id` and its branch.
+pub fn state(hub: &Hub, id: &str, branch: &str, progress: Listener) -> Result<RepoState> {
     let url = hub.api(&format!("models/{id}"));
-    let at_branch = format!("{url}/revision/{}", names::escape(branch));
-    match hub.get::<Said>(&at_branch, told) {
-        Ok((said, _)) => Ok(State::Ready { private: said.private, commit: commit(id, said)? }),
-        Err(e) if e.kind == Kind::RepoNotFound => Ok(State::Missing),
+    let at_branch = format!("{url}/revision/{}", safe_path::escape(branch));
+    match hub.get::<RepoResponse>(&at_branch, progress) {
+        Ok((response, _)) => {
+            Ok(RepoState::Ready { private: response.private, commit: commit(id, response)? })
+        }
+        Err(e) if e.kind == Kind::RepoNotFound => Ok(RepoState::Missing),
         Err(e) if e.kind == Kind::HashNotFound => {
-            let (said, _): (Said, _) = hub.get(&url, told).map_err(|e| e.about(id))?;
-            Ok(State::NoBranch { private: said.private, commit: commit(id, said)? })
+            let (response, _): (RepoResponse, _) =
+                hub.get(&url, progress).map_err(|e| e.about(id))?;
+            Ok(RepoState::NoBranch { private: response.private, commit: commit(id, response)? })
         }
         Err(e) => Err(e.about(id)),
     }
 }
 
-/// Makes what is not there yet; the commit of the branch.
-pub fn ready(hub: &Hub, wish: &Wish, mut state: State, told: Listener) -> Result<String> {
-    let Wish { repo, branch, .. } = wish;
-    if state == State::Missing {
-        state = made(hub, wish, create(hub, wish, told), told)?;
+/// Creates the repository and the branch where they are missing; returns the branch's newest
+/// commit.
+pub fn ensure(
+    hub: &Hub,
+    options: &PushOptions,
+    mut state: RepoState,
+    progress: Listener,
+) -> Result<String> {
+    let PushOptions { repo, branch, .. } = options;
+    if state == RepoState::Missing {
+        state = state_after(hub, options, create(hub, options, progress), progress)?;
     }
-    if let State::NoBranch { .. } = state {
-        let url = hub.api(&format!("models/{repo}/branch/{}", names::escape(branch)));
-        state = made(hub, wish, hub.post::<Value>(&url, &json!({}), told), told)?;
+    if let RepoState::NoBranch { .. } = state {
+        let url = hub.api(&format!("models/{repo}/branch/{}", safe_path::escape(branch)));
+        state = state_after(hub, options, hub.post::<Value>(&url, &json!({}), progress), progress)?;
     }
     match state {
-        State::Ready { commit, .. } => Ok(commit),
+        RepoState::Ready { commit, .. } => Ok(commit),
         _ => Err(Error::new(Kind::UploadFailed, repo, "the Hub makes it, but does not show it")),
     }
 }
 
-fn create(hub: &Hub, wish: &Wish, told: Listener) -> Result<Value> {
-    let (organization, name) = wish.repo.split_once('/').unwrap_or(("", &wish.repo));
-    let body = json!({"name": name, "organization": organization, "private": wish.private});
-    hub.post(&hub.api("repos/create"), &body, told)
+fn create(hub: &Hub, options: &PushOptions, progress: Listener) -> Result<Value> {
+    let (organization, name) = options.repo.split_once('/').unwrap_or(("", &options.repo));
+    let body = json!({"name": name, "organization": organization, "private": options.private});
+    hub.post(&hub.api("repos/create"), &body, progress)
 }
 
-/// What there is after the attempt to make it. One whose answer was lost is refused the second
-/// time, but what it made is there.
-fn made(hub: &Hub, wish: &Wish, attempt: Result<Value>, told: Listener) -> Result<State> {
-    let state = look(hub, &wish.repo, &wish.branch, told)?;
+/// State after the `attempt` to create something. A retry of a request whose response was lost
+/// fails because the thing exists, so that the state decides, not the attempt's result.
+fn state_after(
+    hub: &Hub,
+    options: &PushOptions,
+    attempt: Result<Value>,
+    progress: Listener,
+) -> Result<RepoState> {
+    let state = state(hub, &options.repo, &options.branch, progress)?;
     match (attempt, &state) {
-        (Err(e), State::Missing) => Err(e.about(&wish.repo)),
-        (Err(e), State::NoBranch { .. }) if e.kind != Kind::DownloadFailed => {
-            Err(e.about(&wish.repo))
+        (Err(e), RepoState::Missing) => Err(e.about(&options.repo)),
+        (Err(e), RepoState::NoBranch { .. }) if e.kind != Kind::DownloadFailed => {
+            Err(e.about(&options.repo))
         }
         _ => Ok(state),
     }
 }
 
-fn commit(id: &str, said: Said) -> Result<String> {
-    said.sha.ok_or_else(|| {
+fn commit(id: &str, response: RepoResponse) -> Result<String> {
+    response.sha.ok_or_else(|| {
         Error::new(Kind::UploadFailed, id, "the Hub names no commit")
             .hint("HF_ENDPOINT names the Hub; does it speak the API of huggingface.co?")
     })

@@ -1,113 +1,118 @@
-//! What came of a push, and the record of it.
+//! Result of a push, and its record.
 
 use mlxk_core::Record;
 use serde_json::{Value, json};
 
-use super::Wish;
+use super::PushOptions;
 use super::change::{self, Content};
-use super::commit::Made;
-use super::local::{Local, LocalFile};
-use super::plan::Plan;
+use super::commit::Commit;
+use super::diff::Diff;
+use super::local::{LocalFile, LocalFiles};
 use crate::client::Hub;
 
-/// Files named in a record at most.
-const NAMED: usize = 20;
+/// Most file names that a record lists per kind of change.
+const MAX_NAMES: usize = 20;
 
-/// Counts of files.
+/// Numbers of changed files.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Change {
-    /// That the Hub had not.
+pub struct ChangeCounts {
+    /// Files that the Hub did not have.
     pub added: usize,
-    /// That it had with other content.
+    /// Files that the Hub had with other content.
     pub modified: usize,
-    /// That it has no more; in a dry run, that only it has.
+    /// Files deleted from the Hub; in a dry run, all files that only the Hub has.
     pub deleted: usize,
 }
 
-/// What came of a push.
+/// Result of a push or of its dry run.
 #[derive(Clone, Debug)]
 pub struct Pushed {
-    /// `org/name`.
+    /// Repository id, `org/name`.
     pub repo: String,
-    /// The branch.
+    /// Branch that was pushed to.
     pub branch: String,
-    /// The commit that was made, if one was.
-    pub made: Option<Made>,
-    /// True if there was no repository.
-    pub no_repo: bool,
-    /// True if there was no such branch.
-    pub no_branch: bool,
-    /// True if nothing was to be done, but what may have been made.
+    /// Commit that was created, if any.
+    pub commit: Option<Commit>,
+    /// True if the repository did not exist.
+    pub repo_missing: bool,
+    /// True if the branch did not exist.
+    pub branch_missing: bool,
+    /// True if no file differed.
     pub unchanged: bool,
-    /// True if nothing was done.
+    /// True for a dry run.
     pub dry_run: bool,
-    /// What was changed, or would be.
-    pub change: Change,
-    /// Files of the workspace.
+    /// Numbers of files changed, or that would be.
+    pub change: ChangeCounts,
+    /// Number of files in the workspace.
     pub local_files: usize,
-    /// Files that were sent.
+    /// Number of files sent.
     pub sent: usize,
-    /// The first of the files that are new.
+    /// Paths of new files, up to a limit; only in a dry run.
     pub added: Vec<String>,
-    /// The first of those with other content.
+    /// Paths of files with other content, up to a limit; only in a dry run.
     pub modified: Vec<String>,
-    /// The first of the files that only the Hub has.
-    pub only_there: Vec<String>,
-    /// Files of the workspace that the Hub does not take.
+    /// Paths of files that only the Hub has, up to a limit; only in a dry run.
+    pub only_remote: Vec<String>,
+    /// Paths of files that the repository's `.gitignore` excludes.
     pub refused: Vec<String>,
     delete_missing: bool,
     url: String,
 }
 
 impl Pushed {
-    pub(super) fn new(hub: &Hub, local: &Local, wish: &Wish) -> Pushed {
+    pub(super) fn new(hub: &Hub, local: &LocalFiles, options: &PushOptions) -> Pushed {
         Pushed {
-            repo: wish.repo.clone(),
-            branch: wish.branch.clone(),
-            made: None,
-            no_repo: false,
-            no_branch: false,
+            repo: options.repo.clone(),
+            branch: options.branch.clone(),
+            commit: None,
+            repo_missing: false,
+            branch_missing: false,
             unchanged: false,
-            dry_run: wish.dry_run,
-            change: Change::default(),
+            dry_run: options.dry_run,
+            change: ChangeCounts::default(),
             local_files: local.files.len(),
             sent: 0,
             added: Vec::new(),
             modified: Vec::new(),
-            only_there: Vec::new(),
+            only_remote: Vec::new(),
             refused: Vec::new(),
-            delete_missing: wish.delete_missing,
-            url: format!("{}/{}", hub.remote().endpoint, wish.repo),
+            delete_missing: options.delete_missing,
+            url: format!("{}/{}", hub.remote().endpoint, options.repo),
         }
     }
 
-    /// The end of a dry run.
-    pub(super) fn would(mut self, plan: &Plan) -> Pushed {
-        self.change = Change {
-            added: plan.added.len(),
-            modified: plan.modified.len(),
-            deleted: plan.only_there.len(),
+    /// Result of a dry run.
+    pub(super) fn dry_run(mut self, diff: &Diff) -> Pushed {
+        self.change = ChangeCounts {
+            added: diff.added.len(),
+            modified: diff.modified.len(),
+            deleted: diff.only_remote.len(),
         };
         let first = |files: &[&LocalFile]| -> Vec<String> {
-            files.iter().take(NAMED).map(|file| file.path.clone()).collect()
+            files.iter().take(MAX_NAMES).map(|file| file.path.clone()).collect()
         };
-        self.added = first(&plan.added);
-        self.modified = first(&plan.modified);
-        self.only_there = plan.only_there.iter().take(NAMED).cloned().collect();
+        self.added = first(&diff.added);
+        self.modified = first(&diff.modified);
+        self.only_remote = diff.only_remote.iter().take(MAX_NAMES).cloned().collect();
         let deletes = self.delete_missing && self.change.deleted > 0;
         self.unchanged = self.change.added + self.change.modified == 0 && !deletes;
         self
     }
 
-    /// The end of a push that had nothing to do.
+    /// Result of a push without changes.
     pub(super) fn unchanged(mut self) -> Pushed {
         self.unchanged = true;
         self
     }
 
-    /// The end of a push that made a commit.
-    pub(super) fn done(mut self, plan: &Plan, changes: &[change::Change], made: Made) -> Pushed {
-        let is_new = |path: &str| plan.added.iter().any(|file| file.path == path);
+    /// Result of a push that created `commit`.
+    pub(super) fn done(
+        mut self,
+        diff: &Diff,
+        changes: &[change::Change],
+        commit: Commit,
+    ) -> Pushed {
+        let is_new = |path: &str| diff.added.iter().any(|file| file.path == path);
         for change in changes {
             match change.content {
                 Content::Deleted => self.change.deleted += 1,
@@ -116,17 +121,17 @@ impl Pushed {
             }
         }
         self.sent = self.change.added + self.change.modified;
-        self.made = Some(made);
+        self.commit = Some(commit);
         self
     }
 
-    /// What happened, in a few words.
+    /// One-line summary of the result.
     pub fn message(&self) -> String {
-        let Change { added, modified, deleted } = self.change;
+        let ChangeCounts { added, modified, deleted } = self.change;
         let kept = if self.delete_missing || deleted == 0 { "" } else { ", kept on the Hub" };
-        match &self.made {
-            Some(made) => {
-                let commit: String = made.commit.chars().take(7).collect();
+        match &self.commit {
+            Some(commit) => {
+                let commit: String = commit.id.chars().take(7).collect();
                 format!("commit {commit} (+{added} ~{modified} -{deleted})")
             }
             None if self.dry_run => format!("dry-run: +{added} ~{modified} -{deleted}{kept}"),
@@ -134,23 +139,23 @@ impl Pushed {
         }
     }
 
-    /// The record, which names what was pushed to the next program.
+    /// Record of the result; its `name` and `hash` identify the pushed revision.
     pub fn record(&self) -> Record {
-        let commit = self.made.as_ref().map(|made| made.commit.as_str());
+        let commit = self.commit.as_ref().map(|commit| commit.id.as_str());
         let record = Record::default()
             .with("name", &*self.repo)
             .with("hash", commit)
             .with("repo_id", &*self.repo)
             .with("branch", &*self.branch)
             .with("commit_sha", commit)
-            .with("commit_url", self.made.as_ref().map(|made| made.url.as_str()))
+            .with("commit_url", self.commit.as_ref().map(|commit| commit.url.as_str()))
             .with("repo_url", &*self.url)
             .with("uploaded_files_count", self.sent)
             .with("local_files_count", self.local_files)
             .with("refused_files", self.refused.as_slice())
             .with("no_changes", self.unchanged)
-            .with("created_repo", self.no_repo && !self.dry_run)
-            .with("change_summary", counts(self.change))
+            .with("created_repo", self.repo_missing && !self.dry_run)
+            .with("change_summary", counts_json(self.change))
             .with("message", self.message())
             .with("experimental", false)
             .with("hf_logs", json!([]))
@@ -159,16 +164,16 @@ impl Pushed {
             return record;
         }
         record
-            .with("dry_run_summary", counts(self.change))
-            .with("would_create_repo", self.no_repo)
-            .with("would_create_branch", self.no_branch)
+            .with("dry_run_summary", counts_json(self.change))
+            .with("would_create_repo", self.repo_missing)
+            .with("would_create_branch", self.branch_missing)
             .with("added_files", self.added.as_slice())
             .with("modified_files", self.modified.as_slice())
-            .with("deleted_files", self.only_there.as_slice())
+            .with("deleted_files", self.only_remote.as_slice())
     }
 }
 
-fn counts(change: Change) -> Value {
-    let Change { added, modified, deleted } = change;
+fn counts_json(change: ChangeCounts) -> Value {
+    let ChangeCounts { added, modified, deleted } = change;
     json!({"added": added, "modified": modified, "deleted": deleted})
 }

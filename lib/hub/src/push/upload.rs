@@ -1,7 +1,7 @@
-//! Large files: by the protocol of Git LFS, in the parts that the Hub asks for, several at a time.
+//! Upload of large files with Git LFS, in the parts that the Hub asks for, several in parallel.
 //!
-//! What the storage has already, from an upload that was broken off or from another repository, is
-//! not sent again.
+//! Content that LFS storage has already, from an interrupted push or another repository, is not
+//! sent again.
 
 use std::collections::{BTreeMap, HashMap};
 use std::fs::File;
@@ -15,23 +15,28 @@ use ureq::http::Method;
 
 use super::change::{Change, Content};
 use super::local::LocalFile;
-use super::{Wish, named, pool};
-use crate::client::{Call, Hub};
-use crate::event::{Event, Listener};
-use crate::refusal::Attempt;
+use super::{PushOptions, pool, with_subject};
+use crate::client::{Hub, Request};
+use crate::error::Attempt;
+use mlxk_core::progress::{Listener, Progress};
 
-/// Parts on their way at the same time.
+/// Parallel uploads.
 const WORKERS: usize = 8;
 
-/// Files asked about in one question.
+/// Files per request to the LFS batch API.
 const BATCH: usize = 100;
 
 const LFS: [(&str, &str); 2] =
     [("accept", "application/vnd.git-lfs+json"), ("content-type", "application/vnd.git-lfs+json")];
 
-/// Puts the large files of `changes` into the Hub's storage.
-pub fn large(hub: &Hub, wish: &Wish, changes: &[Change], told: Listener) -> Result<()> {
-    // The same content under two names goes once.
+/// Uploads the large files of `changes` to LFS storage.
+pub fn large_files(
+    hub: &Hub,
+    options: &PushOptions,
+    changes: &[Change],
+    progress: Listener,
+) -> Result<()> {
+    // Content that two files share is sent once.
     let mut wanted: BTreeMap<&str, &LocalFile> = BTreeMap::new();
     for change in changes {
         if let Content::Large { file, sha256 } = &change.content {
@@ -41,40 +46,40 @@ pub fn large(hub: &Hub, wish: &Wish, changes: &[Change], told: Listener) -> Resu
     let wanted: Vec<_> = wanted.into_iter().collect();
     let mut objects = Vec::new();
     for batch in wanted.chunks(BATCH) {
-        objects.extend(ask(hub, wish, batch, told)?);
+        objects.extend(request_batch(hub, options, batch, progress)?);
     }
     let total: u64 = wanted.iter().map(|(_, file)| file.size).sum();
     let due: u64 = objects.iter().map(|object| object.file.size).sum();
-    told(Event::Plan { files: wanted.len(), bytes: total, present: total - due });
-    let pieces: Vec<_> = objects.iter().flat_map(Object::pieces).collect();
+    progress(Progress::Plan { files: wanted.len(), bytes: total, present: total - due });
+    let upload_parts: Vec<_> = objects.iter().flat_map(Object::upload_parts).collect();
     for object in &objects {
-        told(Event::Begin { path: &object.file.path, size: object.file.size, present: 0 });
+        progress(Progress::Begin { path: &object.file.path, size: object.file.size, present: 0 });
     }
-    pool::each(&pieces, WORKERS, |piece| piece.send(hub, told))
+    pool::for_each(&upload_parts, WORKERS, |part| part.send(hub, progress))
 }
 
-/// A file that the storage has not.
+/// File that LFS storage does not have.
 struct Object<'a> {
     file: &'a LocalFile,
     oid: &'a str,
     upload: Action,
     verify: Option<Action>,
-    /// Of a file in parts: their size and addresses.
+    /// Size and URLs of the parts; `None` for a single upload.
     parts: Option<(u64, Vec<String>)>,
-    /// The receipts of the parts that have arrived, by number.
-    receipts: Mutex<HashMap<usize, String>>,
+    /// ETags of the parts sent, by part number.
+    etags: Mutex<HashMap<usize, String>>,
 }
 
 #[derive(Deserialize)]
-struct Answer {
-    objects: Vec<Said>,
+struct BatchResponse {
+    objects: Vec<BatchObject>,
 }
 
 #[derive(Deserialize)]
-struct Said {
+struct BatchObject {
     oid: String,
     actions: Option<Actions>,
-    error: Option<Problem>,
+    error: Option<BatchError>,
 }
 
 #[derive(Deserialize)]
@@ -91,16 +96,16 @@ struct Action {
 }
 
 #[derive(Deserialize)]
-struct Problem {
+struct BatchError {
     message: String,
 }
 
-/// Asks which of the files `wanted` are to be sent, and where to.
-fn ask<'a>(
+/// Requests which of the files `wanted` to send, and their upload URLs.
+fn request_batch<'a>(
     hub: &Hub,
-    wish: &Wish,
+    options: &PushOptions,
     wanted: &[(&'a str, &'a LocalFile)],
-    told: Listener,
+    progress: Listener,
 ) -> Result<Vec<Object<'a>>> {
     let objects: Vec<_> =
         wanted.iter().map(|(oid, file)| json!({"oid": oid, "size": file.size})).collect();
@@ -109,32 +114,36 @@ fn ask<'a>(
         "transfers": ["basic", "multipart"],
         "objects": objects,
         "hash_algo": "sha256",
-        "ref": {"name": wish.branch},
+        "ref": {"name": options.branch},
     });
-    let url = format!("{}/{}.git/info/lfs/objects/batch", hub.remote().endpoint, wish.repo);
+    let url = format!("{}/{}.git/info/lfs/objects/batch", hub.remote().endpoint, options.repo);
     let body = body.to_string();
-    let call = Call { method: &Method::POST, url: &url, headers: &LFS, body: body.as_bytes() };
-    let (answer, _): (Answer, _) = hub.answer(call, told).map_err(|e| e.about(&wish.repo))?;
-    let mut said: HashMap<_, _> =
-        answer.objects.into_iter().map(|said| (said.oid.clone(), said)).collect();
+    let request =
+        Request { method: &Method::POST, url: &url, headers: &LFS, body: body.as_bytes() };
+    let (response, _): (BatchResponse, _) =
+        hub.json(request, progress).map_err(|e| e.about(&options.repo))?;
+    let mut listed: HashMap<_, _> =
+        response.objects.into_iter().map(|object| (object.oid.clone(), object)).collect();
     let mut objects = Vec::new();
     for (oid, file) in wanted {
-        let said = said.remove(*oid).ok_or_else(|| odd(file, "does not say where to put it"))?;
-        if let Some(problem) = said.error {
-            return Err(odd(file, &format!("refuses it: {}", problem.message)));
+        let listed_object = listed
+            .remove(*oid)
+            .ok_or_else(|| invalid_response(file, "does not say where to put it"))?;
+        if let Some(problem) = listed_object.error {
+            return Err(invalid_response(file, &format!("refuses it: {}", problem.message)));
         }
-        let actions = said.actions.unwrap_or(Actions { upload: None, verify: None });
+        let actions = listed_object.actions.unwrap_or(Actions { upload: None, verify: None });
         if let Some(upload) = actions.upload {
             let parts = parts(file, &upload)?;
-            let (verify, receipts) = (actions.verify, Mutex::default());
-            objects.push(Object { file, oid, upload, verify, parts, receipts });
+            let (verify, etags) = (actions.verify, Mutex::default());
+            objects.push(Object { file, oid, upload, verify, parts, etags });
         }
     }
     Ok(objects)
 }
 
-/// The parts that the Hub asks for: an address for each number from 1 on, and the size of all but
-/// the last.
+/// Parts that the Hub asks for: their size (the last may be shorter), and a URL for each number
+/// from 1 on. `None` for a single upload.
 fn parts(file: &LocalFile, upload: &Action) -> Result<Option<(u64, Vec<String>)>> {
     let Some(size) = upload.header.get("chunk_size") else {
         return Ok(None);
@@ -154,14 +163,14 @@ fn parts(file: &LocalFile, upload: &Action) -> Result<Option<(u64, Vec<String>)>
         Some(size) => {
             Ok(Some((size, addresses.into_iter().map(|(_, url)| url.to_owned()).collect())))
         }
-        None => Err(odd(file, "asks for parts that do not make up the file")),
+        None => Err(invalid_response(file, "asks for parts that do not make up the file")),
     }
 }
 
-/// What goes in one request.
-struct Piece<'a> {
+/// Part of a file that is sent in one request.
+struct UploadPart<'a> {
     object: &'a Object<'a>,
-    /// From 1 on; 0 for a file in one piece.
+    /// Part number from 1 on; 0 for a file in one part.
     number: usize,
     url: &'a str,
     offset: u64,
@@ -169,103 +178,107 @@ struct Piece<'a> {
 }
 
 impl Object<'_> {
-    fn pieces(&self) -> Vec<Piece<'_>> {
+    fn upload_parts(&self) -> Vec<UploadPart<'_>> {
         let total = self.file.size;
         match &self.parts {
             None => {
                 let url = &self.upload.href;
-                vec![Piece { object: self, number: 0, url, offset: 0, size: total }]
+                vec![UploadPart { object: self, number: 0, url, offset: 0, size: total }]
             }
             Some((size, urls)) => {
-                let piece = |(index, url)| {
+                let part = |(index, url)| {
                     let offset = index as u64 * size;
                     let size = (*size).min(total - offset);
-                    Piece { object: self, number: index + 1, url, offset, size }
+                    UploadPart { object: self, number: index + 1, url, offset, size }
                 };
-                urls.iter().map(String::as_str).enumerate().map(piece).collect()
+                urls.iter().map(String::as_str).enumerate().map(part).collect()
             }
         }
     }
 
-    /// Has the storage put the parts together, and the Hub look at the result.
-    fn finish(&self, receipts: &HashMap<usize, String>, hub: &Hub, told: Listener) -> Result<()> {
+    /// Completes a multipart upload, and has the Hub verify the object.
+    fn finish(&self, etags: &HashMap<usize, String>, hub: &Hub, progress: Listener) -> Result<()> {
         let path = &self.file.path;
         self.file.unchanged()?;
         let post = |url: &str, body: Value| -> Result<()> {
             let body = body.to_string();
-            let call = Call { method: &Method::POST, url, headers: &LFS, body: body.as_bytes() };
-            hub.patiently(path, told, || hub.send(call)).map_err(|e| named(e, path))?;
+            let request =
+                Request { method: &Method::POST, url, headers: &LFS, body: body.as_bytes() };
+            hub.retry(path, progress, || hub.send(request)).map_err(|e| with_subject(e, path))?;
             Ok(())
         };
         if let Some((_, urls)) = &self.parts {
-            let part = |number| json!({"partNumber": number, "etag": receipts.get(&number)});
+            let part = |number| json!({"partNumber": number, "etag": etags.get(&number)});
             let parts: Vec<_> = (1..=urls.len()).map(part).collect();
             post(&self.upload.href, json!({"oid": self.oid, "parts": parts}))?;
         }
         if let Some(verify) = &self.verify {
             post(&verify.href, json!({"oid": self.oid, "size": self.file.size}))?;
         }
-        told(Event::Done { path });
+        progress(Progress::Done { path });
         Ok(())
     }
 }
 
-impl Piece<'_> {
-    /// Sends the piece, and finishes the file if it was the last one missing.
-    fn send(&self, hub: &Hub, told: Listener) -> Result<()> {
+impl UploadPart<'_> {
+    /// Sends the part with retries, and finishes the file if it was the last one.
+    fn send(&self, hub: &Hub, progress: Listener) -> Result<()> {
         let file = self.object.file;
-        let receipt = hub.patiently(&file.path, told, || self.attempt(hub, told));
-        let receipt = receipt.map_err(|e| named(e, &file.path))?;
-        let mut receipts = self.object.receipts.lock().unwrap_or_else(|e| e.into_inner());
-        receipts.insert(self.number, receipt);
+        let etag = hub.retry(&file.path, progress, || self.attempt(hub, progress));
+        let etag = etag.map_err(|e| with_subject(e, &file.path))?;
+        let mut etags = self.object.etags.lock().unwrap_or_else(|e| e.into_inner());
+        etags.insert(self.number, etag);
         let expected = self.object.parts.as_ref().map_or(1, |(_, urls)| urls.len());
-        match receipts.len() == expected {
-            true => self.object.finish(&receipts, hub, told),
+        match etags.len() == expected {
+            true => self.object.finish(&etags, hub, progress),
             false => Ok(()),
         }
     }
 
-    fn attempt(&self, hub: &Hub, told: Listener) -> Attempt<String> {
+    fn attempt(&self, hub: &Hub, progress: Listener) -> Attempt<String> {
         let file = self.object.file;
         file.unchanged()?;
-        let at = |e| Error::io(&file.disk, e);
-        let mut source = File::open(&file.disk).map_err(at)?;
+        let at = |e| Error::io(&file.disk_path, e);
+        let mut source = File::open(&file.disk_path).map_err(at)?;
         source.seek(SeekFrom::Start(self.offset)).map_err(at)?;
-        let mut body = Counted { source: source.take(self.size), path: &file.path, told, moved: 0 };
-        let call = Call { method: &Method::PUT, url: self.url, headers: &[], body: &[] };
-        let sent = hub.upload(call, &mut body, self.size);
+        let mut body =
+            ProgressReader { source: source.take(self.size), path: &file.path, progress, moved: 0 };
+        let request = Request { method: &Method::PUT, url: self.url, headers: &[], body: &[] };
+        let sent = hub.upload(request, &mut body, self.size);
         if sent.is_err() {
-            told(Event::Lost { path: &file.path, bytes: body.moved });
+            progress(Progress::Lost { path: &file.path, bytes: body.moved });
         }
         let response = sent?;
         let etag = response.headers().get("etag").and_then(|etag| etag.to_str().ok());
         match etag {
-            None if self.number > 0 => Err(odd(file, "gives no receipt for a part").into()),
+            None if self.number > 0 => {
+                Err(invalid_response(file, "gives no ETag for a part").into())
+            }
             etag => Ok(etag.unwrap_or_default().to_owned()),
         }
     }
 }
 
-/// A body that tells how much of it has gone.
-struct Counted<'a> {
+/// Request body that reports how many bytes were read from it.
+struct ProgressReader<'a> {
     source: io::Take<File>,
     path: &'a str,
-    told: Listener<'a>,
+    progress: Listener<'a>,
     moved: u64,
 }
 
-impl Read for Counted<'_> {
+impl Read for ProgressReader<'_> {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         let read = self.source.read(buffer)?;
         if read == 0 && self.source.limit() > 0 && !buffer.is_empty() {
             return Err(io::Error::new(io::ErrorKind::UnexpectedEof, "the file became shorter"));
         }
         self.moved += read as u64;
-        (self.told)(Event::Moved { path: self.path, bytes: read as u64 });
+        (self.progress)(Progress::Moved { path: self.path, bytes: read as u64 });
         Ok(read)
     }
 }
 
-fn odd(file: &LocalFile, what: &str) -> Error {
+fn invalid_response(file: &LocalFile, what: &str) -> Error {
     Error::new(Kind::UploadFailed, &file.path, format!("the Hub {what}"))
 }

@@ -1,4 +1,4 @@
-//! A Hub on this machine, a workspace, and the ways to push from one to the other.
+//! Test Hub, workspaces, and helpers that push one to the other.
 
 use std::fs;
 use std::time::Duration;
@@ -7,7 +7,7 @@ use mlxk_core::Error;
 use mlxk_core::remote::{Remote, Token};
 use mlxk_core::workspace::sentinel::{self, Made};
 use mlxk_hub::Hub;
-use mlxk_hub::push::{Change, Pushed, Wish, push};
+use mlxk_hub::push::{ChangeCounts, PushOptions, Pushed, push};
 use mlxk_testhub::{self as testhub, OWNER};
 use tempfile::TempDir;
 
@@ -20,14 +20,15 @@ pub fn client(hub: &testhub::Hub, token: &str) -> Hub {
         offline: false,
         xet: false,
         shared_blobs: false,
-        silence: Duration::from_secs(5),
+        timeout: Duration::from_secs(5),
         proxy: None,
     };
     Hub::new(remote, || false).unwrap()
 }
 
-pub fn wish(repo: &str) -> Wish {
-    Wish {
+/// Options of a private push that may create the repository.
+pub fn options(repo: &str) -> PushOptions {
+    PushOptions {
         repo: repo.into(),
         branch: "main".into(),
         message: "test".into(),
@@ -38,12 +39,16 @@ pub fn wish(repo: &str) -> Wish {
     }
 }
 
-pub fn push_with(hub: &testhub::Hub, dir: &TempDir, wish: &Wish) -> Result<Pushed, Error> {
-    push(&client(hub, OWNER), dir.path(), wish, &|_| {})
+pub fn push_with(
+    hub: &testhub::Hub,
+    dir: &TempDir,
+    options: &PushOptions,
+) -> Result<Pushed, Error> {
+    push(&client(hub, OWNER), dir.path(), options, &|_| {})
 }
 
-pub fn pushed(hub: &testhub::Hub, dir: &TempDir, wish: &Wish) -> Pushed {
-    push_with(hub, dir, wish).unwrap()
+pub fn pushed(hub: &testhub::Hub, dir: &TempDir, options: &PushOptions) -> Pushed {
+    push_with(hub, dir, options).unwrap()
 }
 
 pub fn write(dir: &TempDir, path: &str, content: impl AsRef<[u8]>) {
@@ -52,7 +57,7 @@ pub fn write(dir: &TempDir, path: &str, content: impl AsRef<[u8]>) {
     fs::write(path, content).unwrap();
 }
 
-/// A workspace with large and small files, and much that is not to be pushed.
+/// Workspace with large and small files, and several files that a push ignores.
 pub fn workspace() -> TempDir {
     let dir = TempDir::new().unwrap();
     write(&dir, "config.json", "{\"model_type\": \"llama\"}\n");
@@ -75,11 +80,12 @@ pub fn workspace() -> TempDir {
     dir
 }
 
+/// Deterministic pseudorandom bytes.
 pub fn noise(size: usize) -> Vec<u8> {
     (0..size as u64).map(|n| (n.wrapping_mul(0x9E37_79B9_7F4A_7C15) >> 56) as u8).collect()
 }
 
-/// The paths that the Hub has.
+/// Paths of the repository's files, without `.gitattributes`.
 pub fn paths(hub: &testhub::Hub, repo: &str, revision: &str) -> Vec<String> {
     let files = hub.repo(repo).files(revision).into_iter().map(|(path, _)| path);
     files.filter(|path| path != ".gitattributes").collect()
@@ -90,12 +96,12 @@ pub fn content(hub: &testhub::Hub, repo: &str, path: &str) -> Vec<u8> {
     files.into_iter().find(|(name, _)| name == path).unwrap().1.to_vec()
 }
 
-/// Requests whose path contains `part`.
-pub fn asked(hub: &testhub::Hub, method: &str, part: &str) -> usize {
+/// Number of requests with this method whose path contains `part`.
+pub fn requests(hub: &testhub::Hub, method: &str, part: &str) -> usize {
     let requests = hub.requests();
     requests.iter().filter(|r| r.method == method && r.path.contains(part)).count()
 }
 
-pub fn change(added: usize, modified: usize, deleted: usize) -> Change {
-    Change { added, modified, deleted }
+pub fn change(added: usize, modified: usize, deleted: usize) -> ChangeCounts {
+    ChangeCounts { added, modified, deleted }
 }

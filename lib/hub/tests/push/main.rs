@@ -1,4 +1,4 @@
-//! Pushing to a Hub on this machine: what arrives, what is left alone, and what goes wrong.
+//! Pushes to a test Hub: changes that arrive, files that stay, and failures.
 #![allow(clippy::unwrap_used)] // a test fails by panicking
 
 mod changes;

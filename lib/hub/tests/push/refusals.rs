@@ -1,4 +1,4 @@
-//! What is refused, and what is never sent.
+//! Pushes that are refused, and files that are never sent.
 
 use std::fs;
 use std::os::unix::fs::symlink;
@@ -6,50 +6,52 @@ use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use mlxk_core::Kind;
-use mlxk_hub::Event;
-use mlxk_hub::push::{Wish, check, push};
+use mlxk_core::Progress;
+use mlxk_hub::push::{PushOptions, check, push};
 use mlxk_testhub::{self as testhub, OWNER, STRANGER};
 use serde_json::json;
 use tempfile::TempDir;
 
 use crate::env::{
-    MIB, asked, change, client, content, noise, paths, push_with, pushed, wish, workspace, write,
+    MIB, change, client, content, noise, options, paths, push_with, pushed, requests, workspace,
+    write,
 };
 
 #[test]
-fn no_rule_takes_in_what_tells_of_this_machine() {
+fn no_rule_can_include_private_files() {
     let (hub, dir) = (testhub::Hub::start(), workspace());
     write(&dir, ".hfignore", "!.mlxk_workspace.json\n!.hf_cache\n!.hf_cache/**\n!.hfignore\n");
     write(&dir, ".mlxk.AbCdEf.tmp", "what a run that was killed left");
-    pushed(&hub, &dir, &wish("org/Own"));
+    pushed(&hub, &dir, &options("org/Own"));
     let left = paths(&hub, "org/Own", "main");
     assert!(left.contains(&".hfignore".to_owned()));
     assert!(!left.iter().any(|path| path.contains("mlxk") || path.contains("hf_cache")));
     symlink(".mlxk_workspace.json", dir.path().join("innocent.json")).unwrap();
-    let e = push_with(&hub, &dir, &wish("org/Own")).unwrap_err();
+    let e = push_with(&hub, &dir, &options("org/Own")).unwrap_err();
     assert!(e.subject.ends_with("innocent.json"), "{e}");
 }
 
 #[test]
-fn a_public_repository_is_refused_unless_that_is_meant() {
+fn a_public_repository_is_refused_for_a_private_push() {
     let (hub, dir) = (testhub::Hub::start(), workspace());
     hub.repo("org/Open").file("x", "x");
-    let e = push_with(&hub, &dir, &wish("org/Open")).unwrap_err();
+    let e = push_with(&hub, &dir, &options("org/Open")).unwrap_err();
     assert_eq!((e.kind, &*e.subject), (Kind::AccessDenied, "org/Open"));
     assert_eq!(paths(&hub, "org/Open", "main"), ["x"]);
-    let meant = Wish { private: false, ..wish("org/Open") };
-    assert_eq!(pushed(&hub, &dir, &meant).change, change(4, 0, 0));
+    let public = PushOptions { private: false, ..options("org/Open") };
+    assert_eq!(pushed(&hub, &dir, &public).change, change(4, 0, 0));
 }
 
 #[test]
-fn what_is_not_there_is_made_only_if_asked() {
+fn repositories_and_branches_are_created_only_on_request() {
     let (hub, dir) = (testhub::Hub::start(), workspace());
-    let e = push_with(&hub, &dir, &Wish { create: false, ..wish("org/Absent") }).unwrap_err();
+    let e =
+        push_with(&hub, &dir, &PushOptions { create: false, ..options("org/Absent") }).unwrap_err();
     assert_eq!(e.kind, Kind::RepoNotFound);
-    pushed(&hub, &dir, &wish("org/There"));
+    pushed(&hub, &dir, &options("org/There"));
     write(&dir, "more.txt", "more");
-    let branch = Wish { branch: "next/one".into(), ..wish("org/There") };
-    let e = push_with(&hub, &dir, &Wish { create: false, ..branch.clone() }).unwrap_err();
+    let branch = PushOptions { branch: "next/one".into(), ..options("org/There") };
+    let e = push_with(&hub, &dir, &PushOptions { create: false, ..branch.clone() }).unwrap_err();
     assert_eq!((e.kind, &*e.subject), (Kind::HashNotFound, "org/There@next/one"));
     assert_eq!(pushed(&hub, &dir, &branch).change, change(1, 0, 0));
     assert_eq!(paths(&hub, "org/There", "next/one").len(), 5);
@@ -57,39 +59,40 @@ fn what_is_not_there_is_made_only_if_asked() {
 }
 
 #[test]
-fn a_commit_of_somebody_else_in_between_is_not_overwritten() {
+fn a_concurrent_commit_is_not_overwritten() {
     let (hub, dir) = (testhub::Hub::start(), workspace());
-    pushed(&hub, &dir, &wish("org/Busy"));
+    pushed(&hub, &dir, &options("org/Busy"));
     write(&dir, "config.json", "{}");
     write(&dir, "model.safetensors", noise(MIB));
     let client = client(&hub, OWNER);
-    let other = |event: Event| {
-        if let Event::Plan { .. } = event {
+    let other = |event: Progress| {
+        if let Progress::Plan { .. } = event {
             hub.repo("org/Busy").file("theirs.txt", "theirs");
         }
     };
-    let e = push(&client, dir.path(), &wish("org/Busy"), &other).unwrap_err();
+    let e = push(&client, dir.path(), &options("org/Busy"), &other).unwrap_err();
     assert_eq!(e.kind, Kind::UploadFailed, "{e}");
     assert_eq!(content(&hub, "org/Busy", "config.json"), b"{\"model_type\": \"llama\"}\n");
-    assert_eq!(pushed(&hub, &dir, &wish("org/Busy")).change, change(0, 2, 0));
+    assert_eq!(pushed(&hub, &dir, &options("org/Busy")).change, change(0, 2, 0));
     assert_eq!(content(&hub, "org/Busy", "theirs.txt"), b"theirs");
 }
 
 #[test]
-fn a_file_that_changes_meanwhile_is_noticed() {
+fn a_file_that_changes_during_the_push_fails_it() {
     let (hub, dir) = (testhub::Hub::start(), workspace());
-    pushed(&hub, &dir, &wish("org/Moving"));
+    pushed(&hub, &dir, &options("org/Moving"));
     write(&dir, "model.safetensors", noise(MIB));
     for file in ["model.safetensors", "config.json"] {
         write(&dir, "config.json", "{\"a\": 1}");
         let changed = AtomicBool::new(false);
-        let told = |event: Event| {
-            if let (Event::Plan { .. }, false) = (event, changed.load(Ordering::Relaxed)) {
+        let progress = |event: Progress| {
+            if let (Progress::Plan { .. }, false) = (event, changed.load(Ordering::Relaxed)) {
                 changed.store(true, Ordering::Relaxed);
                 write(&dir, file, "other");
             }
         };
-        let e = push(&client(&hub, OWNER), dir.path(), &wish("org/Moving"), &told).unwrap_err();
+        let e =
+            push(&client(&hub, OWNER), dir.path(), &options("org/Moving"), &progress).unwrap_err();
         assert!(e.subject.ends_with(file) && e.message.contains("changed while"), "{e}");
         write(&dir, "model.safetensors", noise(2 * MIB));
     }
@@ -98,7 +101,7 @@ fn a_file_that_changes_meanwhile_is_noticed() {
 }
 
 #[test]
-fn what_cannot_be_pushed_is_refused_by_name() {
+fn files_that_cannot_be_pushed_are_named() {
     let hub = testhub::Hub::start();
     type Spoil = fn(&Path);
     let cases: [(Spoil, &str, &str); 6] = [
@@ -112,35 +115,35 @@ fn what_cannot_be_pushed_is_refused_by_name() {
     for (spoil, subject, reason) in cases {
         let dir = workspace();
         spoil(dir.path());
-        let e = push_with(&hub, &dir, &wish("org/Bad")).unwrap_err();
+        let e = push_with(&hub, &dir, &options("org/Bad")).unwrap_err();
         assert!(e.subject.ends_with(subject) && e.message.contains(reason), "{e}");
     }
     let empty = TempDir::new().unwrap();
-    let e = push_with(&hub, &empty, &wish("org/Bad")).unwrap_err();
+    let e = push_with(&hub, &empty, &options("org/Bad")).unwrap_err();
     assert!(e.message.contains("no file in it"), "{e}");
     let dir = workspace();
     for (repo, branch) in
         [("../x/y", "main"), ("a b", "main"), ("alone", "main"), ("org/x", "a..b c")]
     {
-        let wish = Wish { branch: branch.into(), ..wish(repo) };
-        assert_eq!(push_with(&hub, &dir, &wish).unwrap_err().kind, Kind::Validation);
+        let options = PushOptions { branch: branch.into(), ..options(repo) };
+        assert_eq!(push_with(&hub, &dir, &options).unwrap_err().kind, Kind::Validation);
     }
-    let silent = Wish { message: " ".into(), ..wish("org/Bad") };
+    let silent = PushOptions { message: " ".into(), ..options("org/Bad") };
     assert_eq!(push_with(&hub, &dir, &silent).unwrap_err().kind, Kind::Validation);
     let link = workspace();
     symlink("config.json", link.path().join("link.json")).unwrap();
-    pushed(&hub, &link, &wish("org/Linked"));
+    pushed(&hub, &link, &options("org/Linked"));
     assert_eq!(content(&hub, "org/Linked", "link.json"), b"{\"model_type\": \"llama\"}\n");
-    assert_eq!(asked(&hub, "POST", "/repos/create"), 1, "nothing was made for the others");
+    assert_eq!(requests(&hub, "POST", "/repos/create"), 1, "nothing was made for the others");
 }
 
 #[test]
-fn a_token_that_may_not_write_changes_nothing() {
+fn a_token_without_write_access_changes_nothing() {
     let (hub, dir) = (testhub::Hub::start(), workspace());
     hub.repo("org/Open").file("x", "x");
-    let meant = Wish { private: false, ..wish("org/Open") };
+    let public = PushOptions { private: false, ..options("org/Open") };
     for token in [STRANGER, "hf_wrong"] {
-        let e = push(&client(&hub, token), dir.path(), &meant, &|_| {}).unwrap_err();
+        let e = push(&client(&hub, token), dir.path(), &public, &|_| {}).unwrap_err();
         assert_eq!(e.kind, Kind::AccessDenied, "{e}");
         assert!(!e.to_string().contains(token) && !format!("{e:?}").contains(token));
     }
@@ -148,7 +151,7 @@ fn a_token_that_may_not_write_changes_nothing() {
 }
 
 #[test]
-fn a_look_tells_what_is_wrong_without_asking_anybody() {
+fn the_check_reports_anomalies_without_a_network() {
     let dir = workspace();
     write(&dir, "model.safetensors.index.json", r#"{"weight_map": {"a": "gone.safetensors"}}"#);
     let pointer = "version https://git-lfs.github.com/spec/v1\noid sha256:";

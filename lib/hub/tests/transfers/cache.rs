@@ -1,4 +1,4 @@
-//! The cache as huggingface_hub would have written it, and beside programs that use it too.
+//! Cache layout of huggingface_hub, and concurrent use of the cache by several programs.
 
 use std::fs::{self, File};
 use std::os::unix::fs::{PermissionsExt, symlink};
@@ -8,15 +8,15 @@ use std::thread;
 use std::time::Duration;
 
 use mlxk_core::Kind;
+use mlxk_core::Progress;
 use mlxk_core::store::tree::Tree;
-use mlxk_hub::Event;
-use mlxk_hub::cache::Cache;
-use mlxk_hub::pull::{Choice, Plan, Wish};
+use mlxk_hub::cache::CachedRepo;
+use mlxk_hub::pull::{FileFilter, PullOptions, PullPlan};
 
 use crate::env::{Env, LARGE, content, files, sha256};
 
 #[test]
-fn the_layout_is_the_one_of_huggingface_hub() {
+fn the_layout_is_that_of_huggingface_hub() {
     let env = Env::with_model();
     let plan = env.pull().unwrap();
     let commit = env.hub.repo("org/M").commit();
@@ -36,11 +36,11 @@ fn the_layout_is_the_one_of_huggingface_hub() {
 }
 
 #[test]
-fn what_is_there_is_not_fetched_again() {
+fn cached_files_are_not_fetched_again() {
     let env = Env::with_model();
     env.pull().unwrap();
     env.hub.forget();
-    assert!(env.pull().unwrap().is_settled());
+    assert!(env.pull().unwrap().is_up_to_date());
     assert_eq!(env.hub.requests().len(), 2, "which commit, and which files");
     env.hub.repo("org/M").file("config.json", "{\"new\": 1}");
     env.hub.forget();
@@ -52,12 +52,12 @@ fn what_is_there_is_not_fetched_again() {
 }
 
 #[test]
-fn revisions_select() {
+fn refs_follow_the_pulled_revision() {
     let env = Env::with_model();
     let repo = env.hub.repo("org/M");
     let first = repo.branch("v1").commit();
     repo.file("config.json", "{\"v\": 2}");
-    let all = Choice::default();
+    let all = FileFilter::default();
     let config = |commit: &str| {
         fs::read_to_string(env.repo().join("snapshots").join(commit).join("config.json")).unwrap()
     };
@@ -72,10 +72,10 @@ fn revisions_select() {
 }
 
 #[test]
-fn patterns_choose_files() {
+fn patterns_select_files() {
     let env = Env::with_model();
-    let choice = Choice { include: vec!["*.json".into()], exclude: vec!["sub/".into()] };
-    let plan = env.pull_at("main", &choice).unwrap();
+    let filter = FileFilter { include: vec!["*.json".into()], exclude: vec!["sub/".into()] };
+    let plan = env.pull_at("main", &filter).unwrap();
     assert_eq!(plan.missing().count(), 1);
     assert_eq!(env.hub.served("/objects/"), 0);
     let snapshot = env.repo().join("snapshots").join(env.hub.repo("org/M").commit());
@@ -87,9 +87,9 @@ fn patterns_choose_files() {
 #[test]
 fn a_plan_creates_nothing() {
     let env = Env::with_model();
-    let choice = Choice::default();
-    let wish = Wish { id: "org/M", revision: "main", choice: &choice, bad: &[] };
-    let plan = Plan::new(&env.client(), wish, &env.places(), &|_| {}).unwrap();
+    let filter = FileFilter::default();
+    let options = PullOptions { id: "org/M", revision: "main", filter: &filter, bad: &[] };
+    let plan = PullPlan::new(&env.client(), options, &env.places(), &|_| {}).unwrap();
     assert_eq!(plan.bytes(), LARGE as u64 + 2 + 8);
     assert!(files(env.home.path()).is_empty());
 }
@@ -103,16 +103,16 @@ fn bad_files_are_fetched_again_and_no_others() {
     let commit = env.hub.repo("org/M").commit();
     env.hub.repo("org/M").file("config.json", "{\"newer\": 1}");
     env.hub.forget();
-    let choice = Choice::default();
+    let filter = FileFilter::default();
     let bad = ["model.safetensors".to_owned()];
-    let wish = Wish { id: "org/M", revision: &commit, choice: &choice, bad: &bad };
-    env.pull_with(wish, u64::MAX).unwrap();
+    let options = PullOptions { id: "org/M", revision: &commit, filter: &filter, bad: &bad };
+    env.pull_with(options, u64::MAX).unwrap();
     assert_eq!(fs::read(&blob).unwrap(), content(LARGE));
     assert_eq!(env.hub.served("/objects/"), LARGE as u64);
     assert_eq!(env.hub.served("config.json"), 0);
     let strange = ["what.bin".to_owned()];
-    let wish = Wish { bad: &strange, ..wish };
-    assert!(env.pull_with(wish, u64::MAX).unwrap_err().message.contains("no such file"));
+    let options = PullOptions { bad: &strange, ..options };
+    assert!(env.pull_with(options, u64::MAX).unwrap_err().message.contains("no such file"));
 }
 
 #[test]
@@ -126,7 +126,7 @@ fn a_file_of_the_wrong_size_is_fetched_anew() {
 }
 
 #[test]
-fn the_lock_of_another_program_is_waited_for() {
+fn the_blob_lock_of_another_program_is_waited_for() {
     let env = Env::with_model();
     let sha = sha256(&content(LARGE));
     let directory = env.home.path().join("hub/.locks/models--org--M");
@@ -148,7 +148,7 @@ fn the_lock_of_another_program_is_waited_for() {
 }
 
 #[test]
-fn two_at_once_fetch_everything_once() {
+fn concurrent_pulls_fetch_everything_once() {
     let env = Env::with_model();
     thread::scope(|scope| {
         let pulls = [scope.spawn(|| env.pull()), scope.spawn(|| env.pull())];
@@ -158,11 +158,11 @@ fn two_at_once_fetch_everything_once() {
     });
     assert_eq!(env.hub.served("/objects/"), LARGE as u64);
     assert_eq!(env.read("model.safetensors"), content(LARGE));
-    env.assert_true();
+    env.assert_blobs_valid();
 }
 
 #[test]
-fn what_models_share_is_linked_if_it_is_what_it_says() {
+fn shared_blobs_are_linked_if_they_verify() {
     for good in [true, false] {
         let env = Env::with_model();
         env.hub.repo("org/M").keep_in_xet();
@@ -187,7 +187,7 @@ fn what_models_share_is_linked_if_it_is_what_it_says() {
 }
 
 #[test]
-fn what_is_fetched_is_shared_where_there_is_a_store() {
+fn downloads_are_shared_if_there_is_a_store() {
     let env = Env::with_model();
     for repo in ["org/M", "org/N"] {
         env.hub.repo(repo).file("model.safetensors", content(LARGE)).keep_in_xet();
@@ -208,10 +208,10 @@ fn what_is_fetched_is_shared_where_there_is_a_store() {
     assert_eq!(blob.canonicalize().unwrap(), payload.canonicalize().unwrap());
     assert_eq!(payload.metadata().unwrap().permissions().mode() & 0o777, 0o444);
     env.hub.forget();
-    let choice = Choice::default();
+    let filter = FileFilter::default();
     let other = |bad: &[String]| {
-        let wish = Wish { id: "org/N", revision: "main", choice: &choice, bad };
-        env.pull_with(wish, u64::MAX).unwrap();
+        let options = PullOptions { id: "org/N", revision: "main", filter: &filter, bad };
+        env.pull_with(options, u64::MAX).unwrap();
     };
     other(&[]);
     assert_eq!(env.hub.served("/xorbs/") + env.hub.served("/objects/"), 0);
@@ -233,7 +233,7 @@ fn listed_xet(env: &Env) -> String {
 }
 
 #[test]
-fn a_snapshot_that_others_have_begun_is_completed() {
+fn an_incomplete_snapshot_is_completed() {
     let env = Env::with_model();
     let commit = env.hub.repo("org/M").commit();
     let snapshot = env.repo().join("snapshots").join(&commit);
@@ -245,7 +245,7 @@ fn a_snapshot_that_others_have_begun_is_completed() {
 }
 
 #[test]
-fn a_disk_without_room_is_refused_before_anything_is_created() {
+fn a_full_disk_is_refused_before_anything_is_created() {
     let env = Env::with_model();
     env.hub.repo("org/M").claim_size("model.safetensors", 1 << 60);
     let error = env.pull().unwrap_err();
@@ -257,26 +257,26 @@ fn a_disk_without_room_is_refused_before_anything_is_created() {
 }
 
 #[test]
-fn what_models_share_needs_no_room_and_does_not_come_over_the_network() {
+fn shared_blobs_need_no_space_and_no_download() {
     const HUGE: u64 = 4 << 40; // of a sparse file
     let env = Env::with_model();
     env.hub.repo("org/M").keep_in_xet();
     share(&env, content(LARGE));
-    let choice = Choice::default();
-    let wish = Wish { id: "org/M", revision: "main", choice: &choice, bad: &[] };
+    let filter = FileFilter::default();
+    let options = PullOptions { id: "org/M", revision: "main", filter: &filter, bad: &[] };
     let hub = env.client();
-    let plan = Plan::new(&hub, wish, &env.places(), &|_| {}).unwrap();
+    let plan = PullPlan::new(&hub, options, &env.places(), &|_| {}).unwrap();
     let fetched = plan.execute(&hub, &|_| {}).unwrap();
     assert_eq!((fetched.files.len(), fetched.bytes), (2, 2 + 8));
     let env = Env::with_model();
     env.hub.repo("org/M").keep_in_xet().claim_size("model.safetensors", HUGE);
     let payload = share(&env, vec![0]);
     File::options().write(true).open(payload).unwrap().set_len(HUGE).unwrap();
-    assert_eq!(env.pull_with(wish, 1).unwrap_err().message, "interrupted");
+    assert_eq!(env.pull_with(options, 1).unwrap_err().message, "interrupted");
 }
 
 #[test]
-fn a_store_that_may_not_be_used_is_done_without() {
+fn an_unusable_store_is_skipped() {
     for there in [true, false] {
         let env = Env::with_model();
         env.hub.repo("org/M").keep_in_xet();
@@ -294,7 +294,7 @@ fn a_store_that_may_not_be_used_is_done_without() {
     }
 }
 
-/// Puts content into a store that the models of the cache share, as if it was the large file.
+/// Puts `content` into the shared blob store as the large file; returns its path.
 fn share(env: &Env, content: Vec<u8>) -> PathBuf {
     let xet = listed_xet(env);
     let store = env.home.path().join("hub/blobs");
@@ -306,14 +306,14 @@ fn share(env: &Env, content: Vec<u8>) -> PathBuf {
 }
 
 #[test]
-fn what_another_program_removes_before_the_end_is_missed() {
+fn a_blob_that_another_program_removes_fails_the_pull() {
     let env = Env::with_model();
-    let choice = Choice::default();
-    let wish = Wish { id: "org/M", revision: "main", choice: &choice, bad: &[] };
+    let filter = FileFilter::default();
+    let options = PullOptions { id: "org/M", revision: "main", filter: &filter, bad: &[] };
     let hub = env.client();
-    let plan = Plan::new(&hub, wish, &env.places(), &|_| {}).unwrap();
-    let remove = |event: Event| {
-        if let Event::Done { path: "model.safetensors" } = event {
+    let plan = PullPlan::new(&hub, options, &env.places(), &|_| {}).unwrap();
+    let remove = |event: Progress| {
+        if let Progress::Done { path: "model.safetensors" } = event {
             fs::remove_file(env.blob(&content(LARGE))).unwrap();
         }
     };
@@ -326,7 +326,7 @@ fn what_another_program_removes_before_the_end_is_missed() {
 }
 
 #[test]
-fn one_at_a_time_gives_a_revision_its_names() {
+fn the_snapshot_lock_of_another_program_is_waited_for() {
     let env = Env::with_model();
     let commit = env.hub.repo("org/M").commit();
     let directory = env.home.path().join("hub/.locks/models--org--M");
@@ -343,11 +343,12 @@ fn one_at_a_time_gives_a_revision_its_names() {
     assert_eq!(files(&snapshot).len(), 3);
 }
 
-/// huggingface_hub takes every file below `refs` for a ref, and a model with one to nowhere for broken.
+/// huggingface_hub takes every file below `refs` for a ref, and reports a dangling one as
+/// corruption.
 #[test]
-fn nothing_but_refs_is_ever_below_refs() {
+fn no_temporary_file_appears_below_refs() {
     let env = Env::new();
-    let cache = Cache::new(&env.places().hub, "org/M");
+    let cache = CachedRepo::new(&env.places().hub, "org/M");
     let refs = env.repo().join("refs");
     fs::create_dir_all(&refs).unwrap();
     let done = AtomicBool::new(false);

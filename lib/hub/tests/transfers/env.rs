@@ -1,4 +1,4 @@
-//! A Hub, a cache of its own, and the ways to pull from one into the other.
+//! Test Hub, a cache of its own, and helpers that pull from one into the other.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -6,14 +6,14 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
+use mlxk_core::Progress;
 use mlxk_core::digest::Hasher;
 use mlxk_core::{Places, Remote, Result};
-use mlxk_hub::Event;
-use mlxk_hub::pull::{Choice, Plan, Wish};
+use mlxk_hub::pull::{FileFilter, PullOptions, PullPlan};
 use mlxk_testhub::Hub;
 use tempfile::TempDir;
 
-/// The size of the large file: more than a piece.
+/// Size of the large file in bytes: more than one piece.
 pub const LARGE: usize = (17 << 20) + 12345;
 
 pub struct Env {
@@ -31,13 +31,13 @@ impl Env {
             offline: false,
             xet: true,
             shared_blobs: true,
-            silence: Duration::from_millis(500),
+            timeout: Duration::from_millis(500),
             proxy: None,
         };
         Env { hub, home: TempDir::new().unwrap(), remote }
     }
 
-    /// With a model of one large file and two small ones.
+    /// Environment whose Hub has the model `org/M` of one large file and two small ones.
     pub fn with_model() -> Env {
         let env = Env::new();
         env.hub
@@ -65,42 +65,42 @@ impl Env {
         self.repo().join("blobs").join(sha256(content))
     }
 
-    pub fn pull(&self) -> Result<Plan> {
-        self.pull_at("main", &Choice::default())
+    pub fn pull(&self) -> Result<PullPlan> {
+        self.pull_at("main", &FileFilter::default())
     }
 
-    pub fn pull_at(&self, revision: &str, choice: &Choice) -> Result<Plan> {
-        self.pull_with(Wish { id: "org/M", revision, choice, bad: &[] }, u64::MAX)
+    pub fn pull_at(&self, revision: &str, filter: &FileFilter) -> Result<PullPlan> {
+        self.pull_with(PullOptions { id: "org/M", revision, filter, bad: &[] }, u64::MAX)
     }
 
-    /// Pulls until so many bytes have moved; then the user has had enough.
-    pub fn pull_with(&self, wish: Wish, bytes: u64) -> Result<Plan> {
+    /// Pulls with a user who cancels once `bytes` bytes have arrived.
+    pub fn pull_with(&self, options: PullOptions, bytes: u64) -> Result<PullPlan> {
         let moved = Arc::new(AtomicU64::new(0));
         let seen = moved.clone();
         let cancelled = move || seen.load(Ordering::Relaxed) >= bytes;
         let hub = mlxk_hub::Hub::new(self.remote.clone(), cancelled).unwrap();
-        let told = |event: Event| {
-            if let Event::Moved { bytes, .. } = event {
+        let progress = |event: Progress| {
+            if let Progress::Moved { bytes, .. } = event {
                 moved.fetch_add(bytes, Ordering::Relaxed);
             }
         };
         hub.interruptible(|| {
-            let plan = Plan::new(&hub, wish, &self.places(), &told)?;
-            if !plan.is_settled() {
-                plan.execute(&hub, &told)?;
+            let plan = PullPlan::new(&hub, options, &self.places(), &progress)?;
+            if !plan.is_up_to_date() {
+                plan.execute(&hub, &progress)?;
             }
             Ok(plan)
         })
     }
 
-    /// The content of a file of the snapshot that `refs/main` names.
+    /// Content of a file of the snapshot that `refs/main` points to.
     pub fn read(&self, path: &str) -> Vec<u8> {
         let commit = fs::read_to_string(self.repo().join("refs/main")).unwrap();
         fs::read(self.repo().join("snapshots").join(commit).join(path)).unwrap()
     }
 
-    /// Every file in the cache has the content that its name promises, and nothing else is there.
-    pub fn assert_true(&self) {
+    /// Asserts that every blob of the cache has the content that its name is the digest of.
+    pub fn assert_blobs_valid(&self) {
         for blob in files(&self.repo().join("blobs")) {
             let name = blob.file_name().unwrap().to_str().unwrap();
             if name.ends_with(".incomplete") || blob.is_symlink() {
@@ -115,7 +115,7 @@ impl Env {
     }
 }
 
-/// Bytes that do not repeat at the distance of a piece.
+/// Bytes whose period is not a divisor of the piece size.
 pub fn content(size: usize) -> Vec<u8> {
     let block: Vec<u8> =
         (0..65_537_u32).map(|i| (i.wrapping_mul(2_654_435_761) >> 13) as u8).collect();
@@ -130,7 +130,7 @@ pub fn sha256(content: &[u8]) -> String {
     hasher.finish().to_string()
 }
 
-/// All files below `directory`, links not followed.
+/// Paths of all files below `directory`; links are not followed.
 pub fn files(directory: &Path) -> Vec<PathBuf> {
     let mut all = Vec::new();
     let Ok(entries) = fs::read_dir(directory) else {

@@ -1,10 +1,10 @@
-//! Connections that break, stall, or bring the wrong bytes.
+//! Connections that break, stall, or bring wrong bytes.
 
 use std::fs;
 use std::thread;
 
 use mlxk_core::Kind;
-use mlxk_hub::pull::{Choice, Wish};
+use mlxk_hub::pull::{FileFilter, PullOptions};
 use mlxk_testhub::{Fault, Rule};
 
 use crate::env::{Env, LARGE, content, files};
@@ -12,7 +12,7 @@ use crate::env::{Env, LARGE, content, files};
 const OBJECT: &str = "/objects/";
 
 #[test]
-fn what_breaks_is_fetched_from_there_on() {
+fn a_broken_download_resumes_where_it_stopped() {
     let faults = [
         Fault::Cut { after: 100_000 },
         Fault::Stall { after: 100_000 },
@@ -26,26 +26,26 @@ fn what_breaks_is_fetched_from_there_on() {
     ];
     thread::scope(|scope| {
         for fault in faults {
-            scope.spawn(move || is_borne(fault));
+            scope.spawn(move || assert_survives(fault));
         }
     });
 }
 
-fn is_borne(fault: Fault) {
+fn assert_survives(fault: Fault) {
     let env = Env::with_model();
     env.hub.fault(Rule::on(OBJECT).times(2), fault.clone());
     env.pull().unwrap_or_else(|e| panic!("{fault:?}: {e}"));
     assert_eq!(env.read("model.safetensors"), content(LARGE), "{fault:?}");
     if !matches!(fault, Fault::IgnoreRange | Fault::Longer { .. }) {
-        // What a client has not read yet of a connection that broke is lost to it.
+        // Bytes in flight when the connection breaks are lost.
         let (served, most) = (env.hub.served(OBJECT), LARGE as u64 + 100_000);
         assert!(served <= most, "{fault:?}: {served}");
     }
-    env.assert_true();
+    env.assert_blobs_valid();
 }
 
 #[test]
-fn a_server_without_ranges_will_do() {
+fn a_server_without_range_support_is_enough() {
     let env = Env::with_model();
     env.hub.fault(Rule::on(OBJECT), Fault::IgnoreRange);
     env.pull().unwrap();
@@ -53,15 +53,15 @@ fn a_server_without_ranges_will_do() {
 }
 
 #[test]
-fn a_run_that_was_ended_is_gone_on_with() {
+fn a_cancelled_run_is_resumed() {
     let env = Env::with_model();
-    let choice = Choice::default();
-    let wish = Wish { id: "org/M", revision: "main", choice: &choice, bad: &[] };
-    let error = env.pull_with(wish, 9 << 20).unwrap_err();
+    let filter = FileFilter::default();
+    let options = PullOptions { id: "org/M", revision: "main", filter: &filter, bad: &[] };
+    let error = env.pull_with(options, 9 << 20).unwrap_err();
     assert_eq!(error.message, "interrupted");
     assert!(!env.repo().join("refs/main").exists());
     assert!(files(&env.repo().join("snapshots")).is_empty(), "no snapshot before it is whole");
-    env.assert_true();
+    env.assert_blobs_valid();
     env.hub.forget();
     let plan = env.pull().unwrap();
     assert!(plan.present >= 9 << 20, "{}", plan.present);
@@ -71,7 +71,7 @@ fn a_run_that_was_ended_is_gone_on_with() {
 }
 
 #[test]
-fn wrong_content_never_gets_a_name() {
+fn wrong_content_is_never_published() {
     let env = Env::with_model();
     env.hub.fault(Rule::on(OBJECT), Fault::Corrupt { at: 5_000_000 });
     let error = env.pull().unwrap_err();
@@ -79,22 +79,22 @@ fn wrong_content_never_gets_a_name() {
     assert_eq!(error.subject, "org/M: model.safetensors");
     assert!(error.message.contains("other content"), "{error}");
     assert!(!env.blob(&content(LARGE)).exists());
-    env.assert_true();
+    env.assert_blobs_valid();
     env.hub.behave();
     env.pull().unwrap();
     assert_eq!(env.read("model.safetensors"), content(LARGE));
 }
 
 #[test]
-fn wrong_content_of_a_small_file_is_noticed_too() {
+fn wrong_content_of_a_small_file_is_detected() {
     let env = Env::with_model();
     env.hub.fault(Rule::on("config.json").method("GET"), Fault::Corrupt { at: 1 });
     assert!(env.pull().unwrap_err().message.contains("other content"));
-    env.assert_true();
+    env.assert_blobs_valid();
 }
 
 #[test]
-fn content_that_was_wrong_once_is_fetched_once_more() {
+fn content_that_fails_verification_is_fetched_once_more() {
     let env = Env::with_model();
     env.hub.fault(Rule::on(OBJECT).times(1), Fault::Corrupt { at: 77 });
     env.pull().unwrap();
@@ -102,7 +102,7 @@ fn content_that_was_wrong_once_is_fetched_once_more() {
 }
 
 #[test]
-fn a_size_that_is_not_the_listed_one_is_refused() {
+fn a_size_mismatch_is_refused() {
     let env = Env::with_model();
     env.pull().unwrap();
     let env = Env::with_model();
@@ -113,7 +113,7 @@ fn a_size_that_is_not_the_listed_one_is_refused() {
 }
 
 #[test]
-fn a_hub_that_never_recovers_is_given_up() {
+fn retries_end_if_the_hub_never_recovers() {
     let env = Env::with_model();
     env.hub.fault(Rule::on(OBJECT), Fault::Status { code: 503, retry_after: Some(0) });
     let error = env.pull().unwrap_err();
@@ -124,11 +124,11 @@ fn a_hub_that_never_recovers_is_given_up() {
 }
 
 #[test]
-fn a_part_that_is_not_what_it_says_is_noticed() {
+fn a_corrupted_partial_download_is_detected() {
     let env = Env::with_model();
-    let choice = Choice::default();
-    let wish = Wish { id: "org/M", revision: "main", choice: &choice, bad: &[] };
-    env.pull_with(wish, 9 << 20).unwrap_err();
+    let filter = FileFilter::default();
+    let options = PullOptions { id: "org/M", revision: "main", filter: &filter, bad: &[] };
+    env.pull_with(options, 9 << 20).unwrap_err();
     let parts = files(&env.repo().join("blobs"));
     let part = parts.iter().find(|path| path.to_string_lossy().ends_with(".mlxk.incomplete"));
     let part = part.unwrap();

@@ -1,4 +1,4 @@
-//! Transfers from a Hub that misbehaves: what comes, what stays, and what is never left behind.
+//! Pulls and clones from a test Hub, also from one that misbehaves.
 
 #![allow(clippy::unwrap_used)] // a test fails by panicking
 

@@ -1,13 +1,13 @@
-//! What is refused before anything is created: no access, no such thing, names that lead away.
+//! Pulls refused before anything is created: no access, unknown names, unsafe paths.
 
 use mlxk_core::remote::Token;
 use mlxk_core::{Kind, Result};
-use mlxk_hub::pull::{Choice, Plan, Wish};
+use mlxk_hub::pull::{FileFilter, PullOptions, PullPlan};
 use mlxk_testhub::{Access, Fault, OWNER, Origin, Rule, STRANGER};
 
 use crate::env::{Env, files};
 
-fn refused(result: Result<Plan>, env: &Env, kind: Kind) -> String {
+fn refused(result: Result<PullPlan>, env: &Env, kind: Kind) -> String {
     let error = result.unwrap_err();
     assert_eq!(error.kind, kind, "{error}");
     assert!(files(env.home.path()).is_empty(), "nothing is created");
@@ -15,7 +15,7 @@ fn refused(result: Result<Plan>, env: &Env, kind: Kind) -> String {
 }
 
 #[test]
-fn a_model_that_is_not_ours_leaves_no_trace() {
+fn a_model_without_access_leaves_no_trace() {
     for (access, token) in [
         (Access::Private, None),
         (Access::Private, Token::new(STRANGER)),
@@ -35,26 +35,26 @@ fn a_model_that_is_not_ours_leaves_no_trace() {
 }
 
 #[test]
-fn what_does_not_exist_is_named() {
+fn unknown_models_and_revisions_are_named() {
     let env = Env::with_model();
-    let choice = Choice::default();
-    let said = refused(env.pull_at("nope", &choice), &env, Kind::HashNotFound);
+    let filter = FileFilter::default();
+    let said = refused(env.pull_at("nope", &filter), &env, Kind::HashNotFound);
     assert!(said.contains("org/M@nope"), "{said}");
-    let wish = Wish { id: "org/none", revision: "main", choice: &choice, bad: &[] };
-    let error = env.pull_with(wish, u64::MAX).unwrap_err();
+    let options = PullOptions { id: "org/none", revision: "main", filter: &filter, bad: &[] };
+    let error = env.pull_with(options, u64::MAX).unwrap_err();
     assert!(matches!(error.kind, Kind::AccessDenied | Kind::RepoNotFound), "{error}");
     for id in ["../../x", "a//b", "org/"] {
-        let wish = Wish { id, revision: "main", choice: &choice, bad: &[] };
-        refused(env.pull_with(wish, u64::MAX), &env, Kind::Validation);
+        let options = PullOptions { id, revision: "main", filter: &filter, bad: &[] };
+        refused(env.pull_with(options, u64::MAX), &env, Kind::Validation);
     }
-    refused(env.pull_at("../x", &choice), &env, Kind::Validation);
-    let none = Choice { include: vec!["*.gguf".into()], exclude: Vec::new() };
+    refused(env.pull_at("../x", &filter), &env, Kind::Validation);
+    let none = FileFilter { include: vec!["*.gguf".into()], exclude: Vec::new() };
     refused(env.pull_at("main", &none), &env, Kind::Validation);
 }
 
-/// A connection that breaks may come back; a file that is missing does not.
+/// A broken connection is transient; a missing file is final.
 #[test]
-fn a_file_that_its_storage_has_lost_is_not_waited_for() {
+fn a_file_that_storage_has_lost_is_not_retried() {
     let env = Env::with_model();
     env.hub.fault(Rule::on("/objects/"), Fault::Status { code: 404, retry_after: None });
     let error = env.pull().unwrap_err();
@@ -66,7 +66,7 @@ fn a_file_that_its_storage_has_lost_is_not_waited_for() {
 }
 
 #[test]
-fn a_file_that_would_lie_elsewhere_is_refused() {
+fn paths_that_traverse_are_refused() {
     for path in ["../../x", "/etc/x", "a\\..\\b", "a/../../b"] {
         let env = Env::with_model();
         env.hub.repo("org/M").file(path, "evil");
@@ -76,7 +76,7 @@ fn a_file_that_would_lie_elsewhere_is_refused() {
 }
 
 #[test]
-fn a_token_is_shown_to_the_hub_alone() {
+fn the_token_is_sent_to_the_hub_alone() {
     let mut env = Env::with_model();
     env.remote.token = Token::new(OWNER);
     env.pull().unwrap();
@@ -89,7 +89,7 @@ fn a_token_is_shown_to_the_hub_alone() {
 }
 
 #[test]
-fn a_server_that_is_no_hub_is_said_so() {
+fn a_server_that_is_no_hub_is_reported() {
     let mut env = Env::with_model();
     env.remote.endpoint = env.hub.storage().to_owned();
     assert!(env.pull().unwrap_err().message.contains("on the Hub"));
@@ -101,7 +101,7 @@ fn a_server_that_is_no_hub_is_said_so() {
 }
 
 #[test]
-fn lists_of_many_pages_are_read_to_the_end() {
+fn file_lists_of_many_pages_are_read_to_the_end() {
     let env = Env::with_model();
     env.hub.page(1);
     assert_eq!(env.pull().unwrap().listing.files.len(), 3);

@@ -1,9 +1,9 @@
-//! Files from Xet storage, and by plain ranges where that fails.
+//! Downloads from Xet storage, with range requests as fallback.
 
 use std::thread;
 
 use mlxk_core::remote::Token;
-use mlxk_hub::pull::{Choice, Wish};
+use mlxk_hub::pull::{FileFilter, PullOptions};
 use mlxk_testhub::{Fault, OWNER, Origin, Rule};
 
 use crate::env::{Env, LARGE, content};
@@ -11,7 +11,7 @@ use crate::env::{Env, LARGE, content};
 const STORAGE: &str = "/xorbs/";
 const PLAIN: &str = "/objects/";
 
-/// A chunk of the test Hub: less than that of a packing may be lost where a connection breaks.
+/// Size of a chunk of the test Hub in bytes; what a broken connection loses is less than a chunk.
 const CHUNK: u64 = 64 << 10;
 
 fn with_model() -> Env {
@@ -20,30 +20,30 @@ fn with_model() -> Env {
     env
 }
 
-fn is_whole(env: &Env) {
+fn assert_complete(env: &Env) {
     env.pull().unwrap();
     assert!(env.read("model.safetensors") == content(LARGE));
-    env.assert_true();
+    env.assert_blobs_valid();
 }
 
 #[test]
 fn files_come_from_the_storage() {
     let env = with_model();
-    is_whole(&env);
+    assert_complete(&env);
     assert_eq!(env.hub.served(PLAIN), 0);
     assert!(env.hub.served(STORAGE) > 0);
 }
 
 #[test]
-fn who_wants_no_xet_gets_plain_ranges() {
+fn without_xet_files_come_by_range_requests() {
     let mut env = with_model();
     env.remote.xet = false;
-    is_whole(&env);
+    assert_complete(&env);
     assert_eq!(env.hub.served(PLAIN), LARGE as u64);
 }
 
 #[test]
-fn what_breaks_goes_on_from_the_last_whole_chunk() {
+fn a_broken_download_resumes_at_the_last_whole_chunk() {
     let faults = [
         Fault::Cut { after: 300_000 },
         Fault::Stall { after: 300_000 },
@@ -58,7 +58,7 @@ fn what_breaks_goes_on_from_the_last_whole_chunk() {
             scope.spawn(move || {
                 let env = with_model();
                 env.hub.fault(Rule::on(STORAGE).times(2), fault.clone());
-                is_whole(&env);
+                assert_complete(&env);
                 assert_eq!(env.hub.served(PLAIN), 0, "{fault:?}");
             });
         }
@@ -66,7 +66,7 @@ fn what_breaks_goes_on_from_the_last_whole_chunk() {
 }
 
 #[test]
-fn a_storage_that_fails_gives_way_to_plain_ranges() {
+fn failing_storage_falls_back_to_range_requests() {
     let refused = |code| Fault::Status { code, retry_after: Some(0) };
     let faults = [
         ("xet-read-token", refused(404)),
@@ -82,7 +82,7 @@ fn a_storage_that_fails_gives_way_to_plain_ranges() {
             scope.spawn(move || {
                 let env = with_model();
                 env.hub.fault(Rule::on(path), fault.clone());
-                is_whole(&env);
+                assert_complete(&env);
                 assert!(env.hub.served(PLAIN) > 0, "{fault:?}");
             });
         }
@@ -90,22 +90,22 @@ fn a_storage_that_fails_gives_way_to_plain_ranges() {
 }
 
 #[test]
-fn content_that_the_storage_has_wrong_comes_by_plain_ranges() {
+fn wrong_content_of_storage_comes_by_range_requests() {
     let env = with_model();
-    // Within a chunk that is not packed, so that nothing but the digest can tell.
+    // Inside an uncompressed chunk, so that only the digest detects it.
     env.hub.fault(Rule::on(STORAGE), Fault::Corrupt { at: 1000 });
-    is_whole(&env);
+    assert_complete(&env);
     assert_eq!(env.hub.served(PLAIN), LARGE as u64);
 }
 
 #[test]
-fn a_run_that_was_ended_is_gone_on_with() {
+fn a_cancelled_run_is_resumed() {
     let env = with_model();
-    let choice = Choice::default();
-    let wish = Wish { id: "org/M", revision: "main", choice: &choice, bad: &[] };
-    env.pull_with(wish, 9 << 20).unwrap_err();
+    let filter = FileFilter::default();
+    let options = PullOptions { id: "org/M", revision: "main", filter: &filter, bad: &[] };
+    env.pull_with(options, 9 << 20).unwrap_err();
     let whole = with_model();
-    is_whole(&whole);
+    assert_complete(&whole);
     let all = whole.hub.served(STORAGE);
     env.hub.forget();
     let plan = env.pull().unwrap();
@@ -117,10 +117,10 @@ fn a_run_that_was_ended_is_gone_on_with() {
 }
 
 #[test]
-fn tokens_are_shown_to_those_who_gave_them() {
+fn tokens_are_sent_only_to_their_issuers() {
     let mut env = with_model();
     env.remote.token = Token::new(OWNER);
-    is_whole(&env);
+    assert_complete(&env);
     for request in env.hub.requests() {
         let shown = request.authorization.as_deref();
         match request.origin {

@@ -1,0 +1,216 @@
+//! Forward passes of a network in memory: tokens of sequences in, logits out.
+
+use std::rc::Rc;
+
+use mlx_rs::error::{Exception, Result};
+use mlx_rs::transforms::eval;
+use mlx_rs::{Array, Stream, memory, with_stream};
+use mlxk_core::{Error, Kind};
+use mlxk_models::checkpoint::part::Part;
+use mlxk_models::language::Language;
+use mlxk_tensor::cache::{Cache, Remote, Sequences, Slot};
+use mlxk_tensor::{collective, mlx};
+
+use crate::prefix_cache::Memory;
+
+/// A network in memory, with its stream and its settings. It stays on the thread that loaded it.
+pub struct Forward {
+    network: Box<dyn Language>,
+    /// Where all work is queued.
+    stream: Stream,
+    /// Whether to queue a token's work before the token before it is known: a GPU then never waits
+    /// for the host, a CPU would only be late with the first of the two.
+    pub ahead: bool,
+    on_cpu: bool,
+    /// What this rank has of the model, if not all of it.
+    part: Option<Part>,
+    /// Those that have the rest, if this rank leads them.
+    pub ranks: Option<Rc<dyn Ranks>>,
+    /// Tokens of prompts that are processed at once.
+    pub prefill_chunk: usize,
+    context_length: Option<u64>,
+    /// What it remembers.
+    pub memory: Memory,
+    /// The last to go.
+    _kept: Kept,
+}
+
+/// Other ranks, which run the rest of a model.
+pub trait Ranks {
+    /// Lets them run `ids`, the next tokens of sequences, each with its number of rows.
+    ///
+    /// # Errors
+    /// If a rank has gone.
+    fn pass(&self, sequences: Vec<(u64, usize)>, ids: Vec<u32>) -> Result<()>;
+
+    /// Cache of a new sequence on the other ranks.
+    fn sequence(&self) -> Box<dyn Remote>;
+}
+
+/// What MLX keeps of the memory of arrays that are gone, for new ones.
+struct Kept;
+
+impl Drop for Kept {
+    fn drop(&mut self) {
+        // Should that fail, the next model takes it.
+        let _ = memory::clear_cache();
+    }
+}
+
+impl Forward {
+    /// `network`, whose work goes to `stream` of the CPU or not; it is a `part` of the model if there
+    /// is one, and was trained on texts of `context_length` tokens, if that is known.
+    pub fn new(
+        network: Box<dyn Language>,
+        stream: Stream,
+        on_cpu: bool,
+        part: Option<Part>,
+        context_length: Option<u64>,
+    ) -> Forward {
+        let prefill_chunk = if on_cpu { 512 } else { 2048 };
+        let memory = Memory::default();
+        Forward {
+            network,
+            stream,
+            // Ranks are told the tokens, which must be known then.
+            ahead: !on_cpu && part.is_none(),
+            on_cpu,
+            part,
+            ranks: None,
+            prefill_chunk,
+            context_length,
+            memory,
+            _kept: Kept,
+        }
+    }
+
+    /// How many tokens the model was trained to see at once, if that is known.
+    pub fn context_length(&self) -> Option<u64> {
+        self.context_length
+    }
+
+    /// Tokens that the model knows; ids are below this.
+    pub fn vocabulary(&self) -> usize {
+        self.network.vocabulary()
+    }
+
+    /// The logits of the token that follows `prompt`, one for each token that the model knows.
+    pub fn logits(&mut self, prompt: &[u32]) -> mlxk_core::Result<Vec<f32>> {
+        self.check(prompt)?;
+        let mut cache = self.cache();
+        let logits = self.run(|| {
+            let mut h = None;
+            for chunk in prompt.chunks(self.prefill_chunk.max(1)) {
+                let text = Sequences::one(&mut cache, chunk.len() as i32);
+                h = Some(self.forward(&ids(chunk), text)?);
+                eval(cache.arrays())?;
+                memory::clear_cache()?;
+            }
+            let h = h.ok_or_else(|| Exception::custom("no prompt"))?;
+            self.head(&h, &[prompt.len().saturating_sub(1) % self.prefill_chunk.max(1)])
+        })?;
+        logits.to_vec_exact().map_err(|e| mlx::failed(e.to_string().as_str().into()))
+    }
+
+    /// Errors if the prompt is empty or holds ids that the model does not know.
+    pub fn check(&self, prompt: &[u32]) -> mlxk_core::Result<()> {
+        let vocabulary = self.vocabulary();
+        if let Some(id) = prompt.iter().find(|&&id| id as usize >= vocabulary) {
+            let message = format!("token {id} is not among the {vocabulary} that the model knows");
+            return Err(Error::new(Kind::InvalidModel, "", message)
+                .hint("the tokenizer belongs to another model"));
+        }
+        match prompt.is_empty() {
+            true => Err(Error::new(Kind::Validation, "", "the prompt is empty")),
+            false => Ok(()),
+        }
+    }
+
+    /// A memory without any token.
+    pub fn cache(&self) -> Cache {
+        let mut cache = self.memory.apply(self.network.cache());
+        cache.slots.extend(self.ranks.as_ref().map(|ranks| Slot::Remote(ranks.sequence())));
+        cache
+    }
+
+    /// What the model makes of `ids` [1, length], the next of `texts`: [1, length, hidden].
+    pub fn forward(&self, ids: &Array, texts: Sequences) -> Result<Array> {
+        if let Some(ranks) = &self.ranks {
+            let tokens: &[u32] =
+                ids.try_as_slice().map_err(|e| Exception::custom(e.to_string()))?;
+            ranks.pass(texts.remote(), tokens.to_vec())?;
+        }
+        let h = self.network.embed(ids)?;
+        let mut texts = texts.at_once(self.on_cpu);
+        let Some(part) = &self.part else { return self.network.forward(&h, &mut texts) };
+        let [from, to] = part.edges();
+        let h = from.map_or(Ok(h.clone()), |rank| collective::receive_like(&h, rank))?;
+        let h = self.network.forward(&h, &mut texts)?;
+        let h = to.map_or(Ok(h.clone()), |rank| collective::send(&h, rank))?;
+        // What ranks do together is done by all of them before any does something else.
+        eval([&h])?;
+        Ok(h)
+    }
+
+    /// The logits [rows, vocabulary], in single precision, after the `rows` of `h`.
+    pub fn head(&self, h: &Array, rows: &[usize]) -> Result<Array> {
+        let logits = if rows.len() as i32 == h.dim(1) {
+            self.network.head(h)?
+        } else {
+            let rows: Vec<i32> = rows.iter().map(|&row| row as i32).collect();
+            let rows = Array::from_slice(&rows, &[rows.len() as i32]);
+            self.network.head(&h.take_axis(rows, 1)?)?
+        };
+        logits.reshape(&[rows.len() as i32, -1])?.as_type::<f32>()
+    }
+
+    /// Does `work` where the model's work is queued.
+    pub fn run<T>(&self, work: impl FnOnce() -> Result<T>) -> mlxk_core::Result<T> {
+        with_stream(&self.stream, work).map_err(mlx::failed)
+    }
+}
+
+/// Ids as [1, length].
+pub fn ids(ids: &[u32]) -> Array {
+    Array::from_slice(ids, &[1, ids.len() as i32])
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)] // a test fails by panicking
+
+    use super::*;
+    use crate::load::tests::model;
+
+    #[test]
+    fn texts_that_share_a_step_do_not_see_each_other() {
+        for (case, on_cpu) in [("llama", true), ("llama", false), ("mistral", true)] {
+            let model = model(case, on_cpu);
+            let texts: [&[u32]; 3] = [&[5, 9, 2, 7, 11, 3, 8], &[4], &[6, 1, 30]];
+            let network = &model.forward.network;
+            let mut caches = texts.map(|_| network.cache());
+            let step = |rows: &mut [(&mut Cache, &[u32])]| {
+                let packed: Vec<u32> =
+                    rows.iter().flat_map(|(_, ids)| ids.iter().copied()).collect();
+                let rows = rows.iter_mut().map(|(cache, ids)| (&mut **cache, ids.len() as i32));
+                let h = network.embed(&ids(&packed)).unwrap();
+                let h = network.forward(&h, &mut Sequences::new(rows.collect())).unwrap();
+                let logits = network.head(&h).unwrap().as_type::<f32>().unwrap();
+                logits.to_vec_exact::<f32>().unwrap()
+            };
+            let mut rows: Vec<_> = caches.iter_mut().zip(texts).collect();
+            let together = [step(&mut rows[1..]), step(&mut rows), step(&mut rows[..2])].concat();
+            let mut alone = Vec::new();
+            let mut caches = texts.map(|_| network.cache());
+            let mut rows: Vec<_> = caches.iter_mut().zip(texts).collect();
+            for text in [1, 2, 0, 1, 2, 0, 1] {
+                alone.extend(step(&mut rows[text..=text]));
+            }
+            let largest = alone.iter().fold(0f32, |most, x| most.max(x.abs()));
+            for (a, b) in together.iter().zip(&alone) {
+                assert!((a - b).abs() <= 1e-5 * largest, "{case}: {a} and {b}");
+            }
+            assert_eq!(together.len(), alone.len());
+        }
+    }
+}

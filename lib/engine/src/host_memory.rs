@@ -1,0 +1,121 @@
+//! Whether a model has room in memory: asked before its weights are read.
+
+use mlxk_core::{Error, Facts, Kind, Plan, Result};
+use mlxk_tensor::mlx;
+
+use crate::estimate::estimate;
+
+/// The longest text whose keys and values are counted, in tokens.
+const MAX_TEXT: u64 = 32_768;
+
+/// Memory of the machine, in bytes.
+#[derive(Clone, Copy, Debug)]
+struct Memory {
+    /// What is free, or is given up by others at once.
+    free: u64,
+    /// What a model can surely not exceed.
+    limit: u64,
+}
+
+/// Bytes of memory that are free, or given up by others at once; none if the system does not tell.
+pub fn free() -> Option<u64> {
+    memory().map(|memory| memory.free)
+}
+
+/// What is told to a user whose model may not fit; nothing if it does.
+///
+/// # Errors
+/// [`Kind::InsufficientMemory`] if the weights alone do not fit.
+pub fn check(facts: &Facts, plan: &Plan) -> Result<Option<String>> {
+    // A system that does not tell how much memory is free is no reason to refuse.
+    let Some(memory) = memory() else {
+        return Ok(None);
+    };
+    let on_cpu = mlx::on_cpu()?;
+    let tokens = plan.context_length.unwrap_or(MAX_TEXT).min(MAX_TEXT);
+    let [weights, all] = [0, tokens].map(|tokens| estimate(facts, tokens, on_cpu));
+    let weights = weights?;
+    judge(memory, weights, all?.saturating_sub(weights))
+}
+
+fn judge(memory: Memory, weights: u64, text: u64) -> Result<Option<String>> {
+    let gib = |bytes: u64| format!("{:.1} GiB", bytes as f64 / (1u64 << 30) as f64);
+    if weights > memory.limit {
+        let needed = format!("the weights need {}, {} are free", gib(weights), gib(memory.limit));
+        return Err(Error::new(Kind::InsufficientMemory, "", needed)
+            .hint("a smaller model, or one with fewer bits a weight"));
+    }
+    let tight = weights.saturating_add(text) > memory.free;
+    Ok(tight.then(|| {
+        let (weights, text, free) = (gib(weights), gib(text), gib(memory.free));
+        format!(
+            "memory may be short: {weights} of weights and up to {text} of context, {free} are free"
+        )
+    }))
+}
+
+#[cfg(target_os = "linux")]
+fn memory() -> Option<Memory> {
+    let free = mem_available(&std::fs::read_to_string("/proc/meminfo").ok()?)?;
+    Some(Memory { free, limit: free })
+}
+
+/// MacOS counts little as free that it would not give up at once, so only a model larger than the
+/// whole memory surely does not fit.
+#[cfg(target_os = "macos")]
+fn memory() -> Option<Memory> {
+    let output = |command: &str, arguments: &[&str]| {
+        let output = std::process::Command::new(command).args(arguments).output().ok()?;
+        String::from_utf8(output.stdout).ok()
+    };
+    let free = vm_stat(&output("/usr/bin/vm_stat", &[])?)?;
+    let limit = output("/usr/sbin/sysctl", &["-n", "hw.memsize"])?.trim().parse().ok()?;
+    Some(Memory { free, limit })
+}
+
+/// `MemAvailable` of Linux's /proc/meminfo, in bytes.
+#[cfg(any(target_os = "linux", test))]
+fn mem_available(text: &str) -> Option<u64> {
+    let line = text.lines().find_map(|line| line.strip_prefix("MemAvailable:"))?;
+    line.trim().strip_suffix(" kB")?.parse::<u64>().ok()?.checked_mul(1024)
+}
+
+/// The free and speculative pages of macOS's vm_stat, in bytes.
+#[cfg(any(target_os = "macos", test))]
+fn vm_stat(text: &str) -> Option<u64> {
+    let size: u64 = text.split("page size of ").nth(1)?.split(' ').next()?.parse().ok()?;
+    let pages = |name: &str| -> Option<u64> {
+        let line = text.lines().find_map(|line| line.strip_prefix(name))?;
+        line.trim().trim_end_matches('.').parse().ok()
+    };
+    pages("Pages free:")?.checked_add(pages("Pages speculative:")?)?.checked_mul(size)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_surely_does_not_fit_is_refused_and_what_may_not_is_told() {
+        let memory = Memory { free: 4 << 30, limit: 8 << 30 };
+        assert_eq!(judge(memory, 3 << 30, 1 << 30).unwrap(), None);
+        let told = judge(memory, 3 << 30, 2 << 30).unwrap().unwrap();
+        assert!(
+            told.contains("3.0 GiB of weights and up to 2.0 GiB of context, 4.0 GiB"),
+            "{told}"
+        );
+        let e = judge(memory, 9 << 30, 0).unwrap_err();
+        assert_eq!(e.kind, Kind::InsufficientMemory);
+        assert_eq!(e.message, "the weights need 9.0 GiB, 8.0 GiB are free");
+    }
+
+    #[test]
+    fn the_systems_are_understood() {
+        let linux = "MemTotal:  100 kB\nMemFree:   5 kB\nMemAvailable:    7168 kB\n";
+        assert_eq!(mem_available(linux), Some(7168 * 1024));
+        let macos = "Mach Virtual Memory Statistics: (page size of 16384 bytes)\n\
+            Pages free:                               10.\nPages active:       99.\n\
+            Pages speculative:                         5.\n";
+        assert_eq!(vm_stat(macos), Some(15 * 16384));
+    }
+}

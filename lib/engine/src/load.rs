@@ -1,0 +1,145 @@
+//! From what is known of a model on disk to the model in memory.
+
+use std::path::Path;
+
+use mlx_rs::{Device, Stream};
+use mlxk_core::{Architecture, Error, Facts, Kind, Plan, Result, tensors};
+use mlxk_models::checkpoint::adapter::Adapter;
+use mlxk_models::checkpoint::cursor::Cursor;
+use mlxk_models::checkpoint::formats::Checkpoint;
+use mlxk_models::checkpoint::part::Part;
+use mlxk_models::checkpoint::quantization::Quantization;
+use mlxk_models::checkpoint::weights::{LoadOptions, Weights};
+use mlxk_models::convert::fuse;
+use mlxk_models::registry;
+use mlxk_models::sketch::{architecture, read, sketch};
+use mlxk_tensor::mlx;
+use mlxk_tensor::ops::{CPU, MLX, Ops};
+use serde_json::Value;
+
+use crate::forward::Forward;
+use crate::model::Model;
+
+/// Loads the model of `facts` if `plan` says that it can run, on the device that MLX chooses.
+///
+/// Weights are mapped, not read, where the device computes with them as they lie on disk.
+///
+/// # Errors
+/// If the model cannot run, if config.json is not one of its architecture, and if tensors are
+/// missing, left over, or of a shape or type that the architecture does not have; all of this
+/// before anything is computed.
+pub fn load(facts: &Facts, plan: &Plan) -> Result<Model> {
+    load_for(facts, plan, mlx::on_cpu()?)
+}
+
+/// Loads the model with an adapter, a folder in mlx-lm's form.
+///
+/// # Errors
+/// As [`load`], and if the adapter cannot be read or is for another model.
+pub fn load_adapted(facts: &Facts, plan: &Plan, adapter: &Path) -> Result<Model> {
+    with(facts, plan, mlx::on_cpu()?, None, Some(Adapter::read(adapter)?))
+}
+
+/// Loads it in the form for a CPU or in that for a GPU, which a CPU can run too.
+///
+/// # Errors
+/// As [`load`].
+pub fn load_for(facts: &Facts, plan: &Plan, on_cpu: bool) -> Result<Model> {
+    with(facts, plan, on_cpu, None, None)
+}
+
+/// Loads what a rank has of it. Errors as [`load`].
+pub fn load_part(facts: &Facts, plan: &Plan, on_cpu: bool, part: Option<Part>) -> Result<Model> {
+    with(facts, plan, on_cpu, part, None)
+}
+
+fn with(
+    facts: &Facts,
+    plan: &Plan,
+    on_cpu: bool,
+    part: Option<Part>,
+    adapter: Option<Adapter>,
+) -> Result<Model> {
+    let architecture = architecture(plan)?;
+    let mut checkpoint = read(facts, architecture)?;
+    let mut adapter = adapter;
+    if let Some(adapter) = &mut adapter {
+        let sums = adapter.sums(&checkpoint.tensors);
+        if !sums.tensors.is_empty() {
+            checkpoint = summed(architecture, checkpoint, sums)?;
+        }
+    }
+    let Checkpoint { config, tensors } = checkpoint;
+    let quantization = Quantization::read(&config)?;
+    let device = Device::try_default().map_err(mlx::failed)?;
+    let stream = Stream::new_with_device(&device);
+    let ops: &dyn Ops = if on_cpu { &CPU } else { &MLX };
+    let form = LoadOptions { ops, widen: on_cpu, sketch: false, part };
+    let mut weights = Weights::new(tensors, quantization, form);
+    if let Some(adapter) = adapter {
+        weights.adapt(adapter)?;
+    }
+    let network = mlx_rs::with_stream(&stream, || {
+        registry::load(architecture)(&config, Cursor::root(&mut weights))
+    })?;
+    weights.finish()?;
+    let forward = Forward::new(network, stream, on_cpu, part, plan.context_length);
+    Ok(Model::new(forward))
+}
+
+/// The model with an adapter in its weights; matrices that it changes are plain.
+fn summed(
+    architecture: Architecture,
+    checkpoint: Checkpoint,
+    adapter: Adapter,
+) -> Result<Checkpoint> {
+    let mut parts = sketch(architecture, checkpoint, None)?;
+    let packed = fuse(&mut parts, adapter)?;
+    let mut checkpoint = parts.checkpoint;
+    if let Some(table) = checkpoint.config.get_mut("quantization").filter(|t| t.is_object()) {
+        packed.into_keys().for_each(|name| table[name] = false.into());
+    }
+    Ok(checkpoint)
+}
+
+#[cfg(test)]
+pub mod tests {
+    #![allow(clippy::unwrap_used)] // a test fails by panicking
+
+    use std::path::PathBuf;
+
+    use mlxk_core::{Found, Origin, health, policy, probe};
+
+    use super::*;
+    use mlxk_processor::Sampling;
+
+    fn path(case: &str) -> PathBuf {
+        Path::new(env!("CARGO_MANIFEST_DIR")).join("../../tests/data/parity").join(case)
+    }
+
+    /// The tiny model `case`.
+    pub fn model(case: &str, on_cpu: bool) -> Model {
+        let (name, origin) = (case.to_owned(), Origin::Workspace);
+        let found = Found { name, path: path(case), revision: None, origin };
+        let facts = probe::read(&found).unwrap();
+        let plan = policy::decide(&facts, &health::check(&facts));
+        load_for(&facts, &plan, on_cpu).unwrap()
+    }
+
+    fn ids(case: &str, on_cpu: bool, sampling: &Sampling) -> (Vec<u32>, Vec<u32>) {
+        let expected = std::fs::read(path(case).join("expected.json")).unwrap();
+        let expected: Value = serde_json::from_slice(&expected).unwrap();
+        let list = |key: &str| serde_json::from_value::<Vec<u32>>(expected[key].clone()).unwrap();
+        let mut model = model(case, on_cpu);
+        let tokens = model.tokens(&list("prompt_ids"), sampling).unwrap();
+        (tokens.take(24).map(Result::unwrap).collect(), list("greedy_ids"))
+    }
+
+    const GREEDY: Sampling = Sampling::GREEDY;
+
+    #[test]
+    fn queueing_ahead_changes_no_choice() {
+        let sampling = Sampling { temperature: 0.8, top_p: 0.9, repetition_penalty: 1.3, ..GREEDY };
+        assert_eq!(ids("llama", false, &sampling).0, ids("llama", true, &sampling).0);
+    }
+}

@@ -1,0 +1,179 @@
+//! A model in memory, with the sequences that it continues.
+
+use mlxk_core::{Error, Kind};
+use mlxk_processor::{Constraint, Sampling, Token};
+
+use crate::batch::{Batch, Draft, MOST, Step, Text};
+use crate::forward::Forward;
+
+/// A model in memory, with the sequences that it continues. It stays on the thread that loaded it.
+pub struct Model {
+    /// Forward passes of the model's network.
+    pub forward: Forward,
+    pub(crate) batch: Batch,
+    draft: Option<Draft>,
+}
+
+impl Model {
+    /// A model without any sequence.
+    pub fn new(forward: Forward) -> Model {
+        Model { forward, batch: Batch::default(), draft: None }
+    }
+
+    /// Tokens that the model was trained to see at once, if that is known.
+    pub fn context_length(&self) -> Option<u64> {
+        self.forward.context_length()
+    }
+
+    /// Tokens that the model knows; ids are below this.
+    pub fn vocabulary(&self) -> usize {
+        self.forward.vocabulary()
+    }
+
+    /// Logits of the token that follows `prompt`, one for each token that the model knows.
+    ///
+    /// # Errors
+    /// If the prompt is empty or holds ids that the model does not know, or the model fails.
+    pub fn logits(&mut self, prompt: &[u32]) -> mlxk_core::Result<Vec<f32>> {
+        self.forward.logits(prompt)
+    }
+
+    /// Lets `draft`, which has the same tokens, guess `tokens` of them at a time.
+    ///
+    /// # Errors
+    /// If one of the two models cannot go back to an earlier token.
+    pub fn guided_by(mut self, draft: Model, tokens: usize) -> mlxk_core::Result<Model> {
+        if tokens == 0 || tokens > MOST {
+            let message = format!("`num_draft_tokens` is not a whole number from 1 to {MOST}");
+            return Err(Error::new(Kind::Validation, "", message));
+        }
+        for (model, which) in [(&self, "the model"), (&draft, "the draft model")] {
+            if !model.forward.cache().forgets() {
+                let message =
+                    format!("{which} remembers states, which cannot go back over guesses");
+                return Err(Error::new(Kind::CapabilityNotSupported, "", message));
+            }
+        }
+        self.draft = Some(Draft { forward: draft.forward, tokens });
+        Ok(self)
+    }
+
+    /// What follows `prompt`, token by token. Errors as [`join`](Model::join) does.
+    pub fn tokens(&mut self, prompt: &[u32], sampling: &Sampling) -> mlxk_core::Result<Tokens<'_>> {
+        let text = self.join(prompt, sampling.clone(), None)?;
+        Ok(Tokens { model: self, text, ready: Vec::new() })
+    }
+
+    /// Takes in a text that begins with `prompt`, and returns its number. Its first token comes of
+    /// one of the next steps.
+    ///
+    /// # Errors
+    /// If the prompt is empty or holds ids that the model does not know, or `sampling` makes no
+    /// sense.
+    pub fn join(
+        &mut self,
+        prompt: &[u32],
+        sampling: Sampling,
+        constraint: Option<Box<dyn Constraint>>,
+    ) -> mlxk_core::Result<u64> {
+        self.forward.check(prompt)?;
+        sampling.check()?;
+        let vocabulary = self.vocabulary();
+        if let Some((id, _)) = sampling.logit_bias.iter().find(|(id, _)| *id as usize >= vocabulary)
+        {
+            let message = format!("`logit_bias` names token {id}, the model knows {vocabulary}");
+            return Err(Error::new(Kind::Validation, "", message));
+        }
+        self.batch.joined += 1;
+        self.batch.texts.push(Text {
+            number: self.batch.joined,
+            cache: None,
+            reused: 0,
+            draft: None,
+            tokens: prompt.to_vec(),
+            fed: 0,
+            sampling,
+            chosen: 0,
+            constraint,
+        });
+        Ok(self.batch.joined)
+    }
+
+    /// Takes a text out, whether it has ended or not.
+    pub fn leave(&mut self, number: u64) {
+        let batch = &mut self.batch;
+        let Some(place) = batch.texts.iter().position(|text| text.number == number) else { return };
+        let Text { cache, mut tokens, fed, .. } = batch.texts.remove(place);
+        // A token that is queued and not read is not known.
+        let unknown = fed.saturating_sub(tokens.len());
+        tokens.truncate(fed);
+        if let Some(mut cache) = cache
+            && cache.forget(unknown)
+            && !tokens.is_empty()
+        {
+            batch.prefixes.put(tokens, cache, self.forward.memory.prefix_bytes);
+        }
+    }
+
+    /// Takes `bytes` at most for texts that are over.
+    pub fn bound_prefixes(&mut self, bytes: u64) {
+        self.forward.memory.prefix_bytes = bytes;
+        self.batch.prefixes.shrink(bytes);
+    }
+
+    /// Bytes that texts take that are over.
+    pub fn prefixes(&self) -> u64 {
+        self.batch.prefixes.bytes()
+    }
+
+    /// How many tokens of a text's prompt were remembered, and not computed.
+    pub fn reused(&self, number: u64) -> u64 {
+        let text = self.batch.texts.iter().find(|text| text.number == number);
+        text.map_or(0, |text| text.reused as u64)
+    }
+
+    /// Goes on by a step. A text may get no token from it, while prompts are taken in. One that
+    /// gets an error is out.
+    ///
+    /// # Errors
+    /// If the model fails: all texts are out then.
+    pub fn step(&mut self) -> mlxk_core::Result<Step> {
+        let mut batch = std::mem::take(&mut self.batch);
+        let step = self.forward.run(|| batch.step(&self.forward, self.draft.as_ref()));
+        let failed = |text: &Text| match &step {
+            Ok(step) => step.iter().any(|(number, token)| *number == text.number && token.is_err()),
+            Err(_) => true,
+        };
+        batch.texts.retain(|text| !failed(text));
+        batch.queued = batch.queued.take().filter(|_| step.is_ok());
+        self.batch = batch;
+        step
+    }
+}
+
+/// The tokens after a prompt. It never ends by itself; dropping it ends the work.
+pub struct Tokens<'m> {
+    model: &'m mut Model,
+    text: u64,
+    ready: Vec<mlxk_core::Result<Token>>,
+}
+
+impl Iterator for Tokens<'_> {
+    type Item = mlxk_core::Result<u32>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        while self.ready.is_empty() {
+            match self.model.step() {
+                Ok(tokens) => self.ready.extend(tokens.into_iter().map(|(_, token)| token)),
+                Err(e) => return Some(Err(e)),
+            }
+        }
+        Some(self.ready.remove(0).map(|token| token.id))
+    }
+}
+
+impl Drop for Tokens<'_> {
+    fn drop(&mut self) {
+        self.model.leave(self.text);
+    }
+}

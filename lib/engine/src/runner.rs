@@ -1,0 +1,215 @@
+//! A model at work: a request to a stream of events. Nothing here prints.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::sync::Arc;
+
+use mlxk_core::{Error, Facts, Kind, Plan, Result};
+use mlxk_processor::event::{Event, FinishReason};
+use mlxk_processor::{Constraint, Generation, Prepared, Processor, Request, Sampling};
+
+use crate::batch::Step;
+use crate::model::Model;
+
+/// What continues texts: a loaded model, or a script in tests.
+pub trait Source {
+    /// Takes in a text that begins with `prompt`, and returns its number.
+    fn join(
+        &mut self,
+        prompt: &[u32],
+        sampling: Sampling,
+        constraint: Option<Box<dyn Constraint>>,
+    ) -> Result<u64>;
+
+    /// Goes on by a step: tokens, each with the number of its text. One that gets an error is out;
+    /// all are if the step itself fails.
+    fn step(&mut self) -> Result<Step>;
+
+    /// How many tokens of a text's prompt were remembered, and not computed.
+    fn reused(&self, text: u64) -> u64;
+
+    /// Takes a text out.
+    fn leave(&mut self, text: u64);
+}
+
+impl Source for Model {
+    fn join(
+        &mut self,
+        prompt: &[u32],
+        sampling: Sampling,
+        constraint: Option<Box<dyn Constraint>>,
+    ) -> Result<u64> {
+        Model::join(self, prompt, sampling, constraint)
+    }
+
+    fn step(&mut self) -> Result<Step> {
+        Model::step(self)
+    }
+
+    fn reused(&self, text: u64) -> u64 {
+        Model::reused(self, text)
+    }
+
+    fn leave(&mut self, text: u64) {
+        Model::leave(self, text);
+    }
+}
+
+/// A model with all that belongs to it, ready to answer.
+pub struct Runner<S> {
+    source: S,
+    processor: Arc<Processor>,
+    /// The answers in the making, by the numbers of their texts.
+    answers: BTreeMap<u64, Generation>,
+}
+
+impl<S: Source> Runner<S> {
+    /// Puts a loaded model together with the texts that belong to it.
+    ///
+    /// # Errors
+    /// As [`Processor::read`].
+    pub fn new(source: S, facts: &Facts, plan: &Plan) -> Result<Runner<S>> {
+        Ok(Runner::with(source, Arc::new(Processor::read(facts, plan)?)))
+    }
+
+    /// The same with its processor, which may be read while the model is loaded.
+    pub fn with(source: S, processor: Arc<Processor>) -> Runner<S> {
+        Runner { source, processor, answers: BTreeMap::new() }
+    }
+
+    /// What makes requests ready.
+    pub fn processor(&self) -> &Arc<Processor> {
+        &self.processor
+    }
+
+    /// What continues the texts.
+    pub fn source(&self) -> &S {
+        &self.source
+    }
+
+    /// The same, for those who change what it does.
+    pub fn source_mut(&mut self) -> &mut S {
+        &mut self.source
+    }
+
+    /// Takes a request in, beside those that are being answered, and returns the number of its
+    /// answer.
+    ///
+    /// # Errors
+    /// As [`Processor::prepare`], and if the model does not know the tokens of the prompt.
+    pub fn join(&mut self, request: &Request) -> Result<u64> {
+        let prepared = self.processor.prepare(request)?;
+        self.join_prepared(prepared)
+    }
+
+    /// Does the same with a request that this model's processor has made ready.
+    ///
+    /// # Errors
+    /// If the model does not know the tokens of the prompt.
+    pub fn join_prepared(&mut self, prepared: Prepared) -> Result<u64> {
+        let Prepared { prompt, from_ids, sampling, constraint, generation, .. } = prepared;
+        let constraint = constraint.map(|own| Box::new(own) as Box<dyn Constraint>);
+        let number = self.source.join(&prompt, sampling, constraint).map_err(|e| match e.kind {
+            // Tokens that the model does not know are the request's.
+            Kind::InvalidModel if from_ids => Error::new(Kind::Validation, "", e.message),
+            _ => e,
+        })?;
+        self.answers.insert(number, generation);
+        Ok(number)
+    }
+
+    /// Goes on by a step: what came of it, each with the number of its answer. After an
+    /// [`Event::End`] or an error nothing more comes of an answer.
+    pub fn step(&mut self) -> Vec<(u64, Result<Event>)> {
+        let step = self.source.step().unwrap_or_else(|e| {
+            let same = || Error::new(e.kind, &e.subject, &e.message);
+            self.answers.keys().map(|&number| (number, Err(same()))).collect()
+        });
+        let mut events = Vec::new();
+        for (number, token) in step {
+            let Some(generation) = self.answers.get_mut(&number) else { continue };
+            generation.end.cached_tokens = self.source.reused(number);
+            match token.map(|token| {
+                generation.push(&token, self.processor.tokenizer(), self.processor.markers())
+            }) {
+                Ok(some) => events.extend(some.into_iter().map(|event| (number, Ok(event)))),
+                Err(e) => {
+                    generation.over = true;
+                    events.push((number, Err(e)));
+                }
+            }
+            if generation.over {
+                self.leave(number);
+            }
+        }
+        events
+    }
+
+    /// How many tokens an answer has so far.
+    pub fn written(&self, number: u64) -> u64 {
+        self.answers.get(&number).map_or(0, |generation| generation.end.completion_tokens)
+    }
+
+    /// EmbedHead an answer where it is, for a `reason`: what there is still to say. Nothing of one that
+    /// is over.
+    pub fn end(&mut self, number: u64, reason: FinishReason) -> Vec<Event> {
+        let generation = self.answers.get_mut(&number);
+        let events = generation.map(|answer| answer.finish(reason));
+        self.leave(number);
+        events.unwrap_or_default()
+    }
+
+    /// Drops an answer.
+    pub fn leave(&mut self, number: u64) {
+        self.answers.remove(&number);
+        self.source.leave(number);
+    }
+
+    /// Answers one request. `interrupted` is asked before each step, of which a long prompt takes
+    /// several; once it is true, the answer ends.
+    ///
+    /// # Errors
+    /// As [`join`](Self::join).
+    pub fn generate<'a>(
+        &'a mut self,
+        request: &Request,
+        interrupted: &'a dyn Fn() -> bool,
+    ) -> Result<impl Iterator<Item = Result<Event>> + use<'a, S>> {
+        let number = self.join(request)?;
+        Ok(Single { runner: self, number, interrupted, ready: VecDeque::new() })
+    }
+}
+
+/// One answer, step by step. Dropping it ends the work on it.
+struct Single<'a, S: Source> {
+    runner: &'a mut Runner<S>,
+    number: u64,
+    interrupted: &'a dyn Fn() -> bool,
+    ready: VecDeque<Result<Event>>,
+}
+
+impl<S: Source> Iterator for Single<'_, S> {
+    type Item = Result<Event>;
+
+    fn next(&mut self) -> Option<Result<Event>> {
+        while self.ready.is_empty() {
+            if !self.runner.answers.contains_key(&self.number) {
+                return None;
+            }
+            if (self.interrupted)() {
+                let events = self.runner.end(self.number, FinishReason::Interrupted);
+                self.ready.extend(events.into_iter().map(Ok));
+            } else {
+                let events = self.runner.step().into_iter();
+                let own = events.filter(|(number, _)| *number == self.number);
+                self.ready.extend(own.map(|(_, event)| event));
+            }
+        }
+        self.ready.pop_front()
+    }
+}
+
+impl<S: Source> Drop for Single<'_, S> {
+    fn drop(&mut self) {
+        self.runner.leave(self.number);
+    }
+}

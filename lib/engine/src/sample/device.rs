@@ -1,0 +1,326 @@
+//! Choosing on the device, for all texts of a step at once: nothing here waits for a result.
+
+use mlx_rs::error::Result;
+use mlx_rs::ops::indexing::argmax_axis;
+use mlx_rs::ops::{arange, argsort_axis, concatenate, select};
+use mlx_rs::{Array, Dtype};
+use mlxk_processor::{Sampling, Token};
+use mlxk_tensor::mlx;
+use mlxk_tensor::quantized::called;
+
+use super::{SPREAD, STIRS, Turn};
+
+const NEVER: f32 = f32::NEG_INFINITY;
+
+/// The tokens chosen for some texts, perhaps not computed yet.
+pub struct Choice {
+    /// [rows, 1], unsigned.
+    pub ids: Array,
+    /// Of the chosen tokens [rows, 1], and ids and logarithms of the most likely [rows, most].
+    told: Option<[Array; 3]>,
+}
+
+/// Chooses by `logits` [rows, vocabulary], a row for each of `turns`. The tokens `unread` [rows, 1]
+/// come after those that the turns know of.
+pub fn choose(logits: &Array, turns: &[Turn], unread: Option<&Array>) -> Result<Choice> {
+    let mut logits = logits.as_dtype(Dtype::Float32)?;
+    if turns.iter().any(|turn| !turn.sampling.logit_bias.is_empty()) {
+        logits = add_bias(&logits, turns)?;
+    }
+    if turns.iter().any(|turn| turn.sampling.penalises()) {
+        logits = penalise(&logits, turns, unread)?;
+    }
+    if turns.iter().any(|turn| turn.allowed.is_some()) {
+        logits = bar(&logits, turns)?;
+    }
+    let logprobs = match turns.iter().all(|turn| turn.kind() == Kind::Greedy) {
+        true => logits.clone(),
+        false => logits.subtract(logits.logsumexp_axis(-1, true)?)?,
+    };
+    let ids = each_kind(&logprobs, turns)?;
+    let told = match turns.iter().filter_map(|turn| turn.sampling.logprobs).max() {
+        Some(most) => Some(tell(&logits, &ids, most as i32)?),
+        None => None,
+    };
+    Ok(Choice { ids, told })
+}
+
+impl Choice {
+    /// What is to be computed.
+    pub fn arrays(&self) -> impl Iterator<Item = &Array> {
+        std::iter::once(&self.ids).chain(self.told.iter().flatten())
+    }
+
+    /// Waits for the tokens; `wishes` are the [`Sampling::logprobs`] of
+    /// each.
+    pub fn read(&self, wishes: impl Iterator<Item = Option<u32>>) -> Result<Vec<Token>> {
+        let told = self.told.as_ref();
+        let told = told.map(|[own, ids, top]| {
+            Ok::<_, mlx_rs::error::Exception>((floats(own)?, whole(ids)?, floats(top)?))
+        });
+        let told = told.transpose()?;
+        let token = |(row, (id, wish)): (usize, (u32, Option<u32>))| {
+            let Some(((own, ids, top), count)) = told.as_ref().zip(wish) else {
+                return Token::new(id);
+            };
+            let most = ids.len() / own.len();
+            let top = ids.iter().copied().zip(top.iter().copied()).skip(row * most);
+            let top = top.take(count as usize).filter(|(_, logprob)| *logprob > NEVER);
+            Token { id, logprob: Some(own[row]), top: top.collect() }
+        };
+        Ok(whole(&self.ids)?.into_iter().zip(wishes).enumerate().map(token).collect())
+    }
+}
+
+/// What there is to be done for a choice.
+#[derive(Clone, Copy, PartialEq)]
+enum Kind {
+    Greedy,
+    Filtered,
+    Plain,
+}
+
+impl Turn<'_> {
+    fn kind(&self) -> Kind {
+        match self.sampling {
+            Sampling { temperature: 0.0, .. } => Kind::Greedy,
+            sampling if sampling.filters() => Kind::Filtered,
+            _ => Kind::Plain,
+        }
+    }
+}
+
+/// Chooses for the texts of each kind together, in the same way whatever the others are.
+fn each_kind(logprobs: &Array, turns: &[Turn]) -> Result<Array> {
+    type Choose = fn(&Array, &[&Turn]) -> Result<Array>;
+    let kinds: [(Kind, Choose); 3] = [
+        (Kind::Greedy, |logprobs, _| argmax_axis(logprobs, -1, true)),
+        (Kind::Filtered, filtered),
+        (Kind::Plain, plain),
+    ];
+    let mut chosen = Vec::new();
+    let mut rows = Vec::new();
+    for (kind, choose) in kinds {
+        let own = |&n: &i32| turns[n as usize].kind() == kind;
+        let own: Vec<i32> = (0..turns.len() as i32).filter(own).collect();
+        let turns: Vec<&Turn> = own.iter().map(|&n| &turns[n as usize]).collect();
+        if own.len() as i32 == logprobs.dim(0) {
+            return choose(logprobs, &turns)?.as_dtype(Dtype::Uint32);
+        }
+        if !own.is_empty() {
+            let logprobs = logprobs.take_axis(Array::from_slice(&own, &[own.len() as i32]), 0)?;
+            chosen.push(choose(&logprobs, &turns)?.as_dtype(Dtype::Uint32)?);
+            rows.extend(own);
+        }
+    }
+    let mut places: Vec<i32> = (0..rows.len() as i32).collect();
+    places.sort_unstable_by_key(|&place| rows[place as usize]);
+    let places = Array::from_slice(&places, &[places.len() as i32]);
+    concatenate(&chosen, 0)?.take_axis(places, 0)
+}
+
+/// One of all tokens [rows, 1], by their probabilities at the temperature.
+fn plain(logprobs: &Array, turns: &[&Turn]) -> Result<Array> {
+    let ids = arange::<u32, u32>(None, logprobs.dim(-1) as u32, None)?;
+    pick(logprobs, &ids, turns)
+}
+
+/// One of the tokens [rows, 1] that the filters leave, which look at them in the order of their
+/// probabilities.
+fn filtered(logprobs: &Array, turns: &[&Turn]) -> Result<Array> {
+    let order = argsort_axis(logprobs.negative()?, -1)?;
+    let sorted = logprobs.take_along_axis(&order, -1)?;
+    let none = Array::from_f32(NEVER);
+    let share = column(turns, |turn| turn.sampling.nucleus().unwrap_or(f32::INFINITY));
+    let before = sorted.exp()?.cumsum(-1, None, false)?;
+    let least = mlx::columns(&sorted, 0..1)?.add(column(turns, |t| t.sampling.min_p.ln()))?;
+    let mut keep = before.lt(share)?.logical_and(sorted.ge(least)?)?;
+    if turns.iter().any(|turn| turn.drops()) {
+        keep = exclude_top_choices(&sorted, &order, &keep, turns)?;
+    }
+    if turns.iter().any(|turn| turn.sampling.top_k > 0) {
+        let most = column(turns, |turn| match turn.sampling.top_k {
+            0 => f32::INFINITY,
+            k => k as f32,
+        });
+        let rank = keep.as_dtype(Dtype::Float32)?.cumsum(-1, None, None)?;
+        keep = keep.logical_and(rank.le(most)?)?;
+    }
+    let kept = select(&keep, &sorted, &none)?;
+    let place = pick(&kept, &order, turns)?;
+    order.take_along_axis(place, -1)
+}
+
+/// XTC: drops the most likely of the tokens above a threshold, all but the last of them.
+fn exclude_top_choices(
+    sorted: &Array,
+    order: &Array,
+    keep: &Array,
+    turns: &[&Turn],
+) -> Result<Array> {
+    let weights = select(keep, sorted.exp()?, Array::from_f32(0.0))?;
+    let shares = weights.divide(weights.sum_axis(-1, true)?)?;
+    let threshold = column(turns, |turn| match turn.drops() {
+        true => turn.sampling.xtc_threshold,
+        false => f32::INFINITY,
+    });
+    let above = select(shares.gt(threshold)?, sorted, Array::from_f32(f32::INFINITY))?;
+    let mut stay = sorted.le(above.min_axis(-1, true)?)?;
+    let most = turns.iter().map(|turn| turn.sampling.xtc_spared.len()).max().unwrap_or(0);
+    for n in 0..most {
+        // No token has the number -1.
+        let spared = |turn: &&Turn| turn.sampling.xtc_spared.get(n).map_or(-1, |&id| id as i32);
+        let spared: Vec<i32> = turns.iter().map(spared).collect();
+        let spared = Array::from_slice(&spared, &[turns.len() as i32, 1]);
+        stay = stay.logical_or(order.as_dtype(Dtype::Int32)?.eq(spared)?)?;
+    }
+    keep.logical_and(stay)
+}
+
+/// The place [rows, 1] of one of the tokens `ids` [.., count] by their logarithms [rows, count].
+fn pick(logarithms: &Array, ids: &Array, turns: &[&Turn]) -> Result<Array> {
+    let most = logarithms.max_axis(-1, true)?;
+    let temperature = column(turns, |turn| turn.sampling.temperature);
+    let scores = logarithms.subtract(most)?.divide(temperature)?.add(noise(ids, turns)?)?;
+    argmax_axis(scores, -1, true)
+}
+
+/// [`Turn::noise`] of the tokens `ids` [.., count] for each text, [rows, count].
+fn noise(ids: &Array, turns: &[&Turn]) -> Result<Array> {
+    let number = |n: u32| Array::from_slice(&[n], &[1]);
+    let keys: Vec<u32> = turns.iter().map(|turn| turn.key()).collect();
+    let keys = Array::from_slice(&keys, &[turns.len() as i32, 1]);
+    let ids = ids.as_dtype(Dtype::Uint32)?;
+    let mut bits = ids.multiply(number(SPREAD))?.add(keys)?;
+    for (shift, factor) in STIRS {
+        bits = xor(&bits, &shifted(&bits, shift)?)?.multiply(number(factor))?;
+    }
+    let bits = xor(&bits, &shifted(&bits, 16)?)?;
+    let bits = shifted(&bits, 9)?.as_dtype(Dtype::Float32)?;
+    let half = Array::from_f32(0.5);
+    let unit = bits.add(half)?.divide(Array::from_f32((1 << 23) as f32))?;
+    unit.log()?.negative()?.log()?.negative()
+}
+
+fn xor(a: &Array, b: &Array) -> Result<Array> {
+    called("bitwise_xor", |result, stream| {
+        // SAFETY: all handles live as long as the call.
+        unsafe { mlx_sys::mlx_bitwise_xor(result, a.as_ptr(), b.as_ptr(), stream) }
+    })
+}
+
+/// `bits >> shift`.
+fn shifted(bits: &Array, shift: u32) -> Result<Array> {
+    let shift = Array::from_slice(&[shift], &[1]);
+    called("right_shift", |result, stream| {
+        // SAFETY: as above.
+        unsafe { mlx_sys::mlx_right_shift(result, bits.as_ptr(), shift.as_ptr(), stream) }
+    })
+}
+
+/// A number for each text, [rows, 1].
+fn column(turns: &[&Turn], number: impl Fn(&Turn) -> f32) -> Array {
+    let numbers: Vec<f32> = turns.iter().map(|turn| number(turn)).collect();
+    Array::from_slice(&numbers, &[turns.len() as i32, 1])
+}
+
+fn add_bias(logits: &Array, turns: &[Turn]) -> Result<Array> {
+    let most = turns.iter().map(|turn| turn.sampling.logit_bias.len()).max().unwrap_or(0);
+    let known = |&&(id, _): &&(u32, f32)| (id as i32) < logits.dim(-1);
+    let (mut ids, mut biases) = (Vec::new(), Vec::new());
+    for turn in turns {
+        let all: Vec<(u32, f32)> = turn.sampling.logit_bias.iter().filter(known).copied().collect();
+        // The same bias twice is written twice, not added twice.
+        let filler = all.first().copied().unwrap_or((0, 0.0));
+        let padded = all.into_iter().chain(std::iter::repeat(filler)).take(most);
+        padded.for_each(|(id, bias)| {
+            ids.push(id);
+            biases.push(bias);
+        });
+    }
+    let shape = [turns.len() as i32, most as i32];
+    let (ids, biases) = (Array::from_slice(&ids, &shape), Array::from_slice(&biases, &shape));
+    let biased = logits.take_along_axis(&ids, -1)?.add(biases)?;
+    logits.put_along_axis(ids, biased, -1)
+}
+
+/// Makes recent tokens less likely, each by how often it came.
+fn penalise(logits: &Array, turns: &[Turn], unread: Option<&Array>) -> Result<Array> {
+    let (ids, counted) = recent(turns, unread)?;
+    let rows: Vec<&Turn> = turns.iter().collect();
+    let [repetition, presence, frequency] = [
+        column(&rows, |turn| turn.sampling.repetition_penalty),
+        column(&rows, |turn| turn.sampling.presence_penalty),
+        column(&rows, |turn| turn.sampling.frequency_penalty),
+    ];
+    let same = ids.expand_dims(2)?.eq(ids.expand_dims(1)?)?.as_dtype(Dtype::Float32)?;
+    let often = same.multiply(counted.expand_dims(1)?)?.sum_axis(-1, false)?;
+    let own = logits.take_along_axis(&ids, -1)?;
+    let below = own.lt(Array::from_f32(0.0))?;
+    let own = select(below, own.multiply(&repetition)?, own.divide(&repetition)?)?;
+    let own = own.subtract(presence)?.subtract(often.multiply(frequency)?)?;
+    logits.put_along_axis(ids, own, -1)
+}
+
+/// The recent tokens [rows, most] and how much each counts: those that fill a row up, which are
+/// the same as its last one, count nothing.
+fn recent(turns: &[Turn], unread: Option<&Array>) -> Result<(Array, Array)> {
+    let own = |turn: &Turn| {
+        let context = turn.sampling.penalty_context as usize - usize::from(unread.is_some());
+        turn.recent[turn.recent.len().saturating_sub(context)..].to_vec()
+    };
+    let own: Vec<Vec<u32>> = turns.iter().map(own).collect();
+    let most = own.iter().map(Vec::len).max().unwrap_or(0);
+    let (mut ids, mut counted) = (Vec::new(), Vec::new());
+    for own in own {
+        let missing = most - own.len();
+        let filler = own.last().copied().unwrap_or_default();
+        counted.extend(std::iter::repeat_n(0.0f32, missing).chain(own.iter().map(|_| 1.0)));
+        ids.extend(std::iter::repeat_n(filler, missing).chain(own));
+    }
+    let shape = [turns.len() as i32, most as i32];
+    let (ids, counted) = (Array::from_slice(&ids, &shape), Array::from_slice(&counted, &shape));
+    let Some(unread) = unread else {
+        return Ok((ids, counted));
+    };
+    let one = Array::ones::<f32>(&[turns.len() as i32, 1])?;
+    let ids = select(counted.gt(Array::from_f32(0.0))?, ids, unread)?;
+    Ok((concatenate(&[&ids, unread], -1)?, concatenate(&[counted, one], -1)?))
+}
+
+/// Leaves only the tokens that may come.
+fn bar(logits: &Array, turns: &[Turn]) -> Result<Array> {
+    let words = (logits.dim(-1) as usize).div_ceil(32);
+    let allowed = |turn: &Turn| match &turn.allowed {
+        None => vec![u32::MAX; words],
+        Some(allowed) => allowed.iter().copied().chain(std::iter::repeat(0)).take(words).collect(),
+    };
+    let masks: Vec<u32> = turns.iter().flat_map(allowed).collect();
+    let rows = turns.len() as i32;
+    let masks = Array::from_slice(&masks, &[rows, words as i32, 1]);
+    let powers: Vec<u32> = (0..32).map(|bit| 1 << bit).collect();
+    let shifted = masks.floor_divide(Array::from_slice(&powers, &[32]))?.reshape(&[rows, -1])?;
+    let bits =
+        mlx::columns(&shifted, 0..logits.dim(-1))?.remainder(Array::from_slice(&[2u32], &[1]))?;
+    let may = bits.gt(Array::from_slice(&[0u32], &[1]))?;
+    select(may, logits, Array::from_f32(NEVER))
+}
+
+/// The logarithms of the probabilities of `ids` and of the `most` likely tokens.
+fn tell(logits: &Array, ids: &Array, most: i32) -> Result<[Array; 3]> {
+    let logprobs = logits.subtract(logits.logsumexp_axis(-1, true)?)?;
+    let most = most.min(logits.dim(-1));
+    let order = argsort_axis(logprobs.negative()?, -1)?;
+    // Rows of what was cut out do not follow one another.
+    let top = mlx::columns(&order, 0..most)?.as_dtype(Dtype::Uint32)?.contiguous()?;
+    let values = logprobs.take_along_axis(&top, -1)?;
+    Ok([logprobs.take_along_axis(ids, -1)?, top, values])
+}
+
+fn whole(array: &Array) -> Result<Vec<u32>> {
+    array.to_vec_exact().map_err(|e| e.to_string().as_str().into())
+}
+
+fn floats(array: &Array) -> Result<Vec<f32>> {
+    array.to_vec_exact().map_err(|e| e.to_string().as_str().into())
+}

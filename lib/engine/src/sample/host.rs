@@ -1,0 +1,144 @@
+//! Choosing on the host: a pass or two over the logits, and a heap of the few tokens that count.
+
+use std::cmp::Ordering;
+use std::collections::{BTreeMap, BinaryHeap};
+
+use mlxk_processor::Token;
+use mlxk_tensor::cpu::exp;
+use mlxk_tensor::cpu::logits::Logits;
+
+use super::{MOST_NOISE, Turn};
+
+/// The next token by the `logits` of all tokens; `None` if none of them may come.
+pub fn choose(logits: &[f32], turn: &Turn) -> Option<Token> {
+    let logits = Logits::new(logits, turn.allowed.as_deref(), changed(logits, turn));
+    let best = candidate(logits.best()?);
+    let sampling = turn.sampling;
+    let random = sampling.temperature > 0.0;
+    let total = match random && sampling.nucleus().is_some() || sampling.logprobs.is_some() {
+        true => logits.sum(best.logit),
+        false => 1.0,
+    };
+    let chosen = match random {
+        false => best,
+        true if sampling.filters() => pick(&filter(&logits, turn, best, total), turn)?,
+        true => pick(&within_reach(&logits, turn, best), turn)?,
+    };
+    let Some(count) = sampling.logprobs else { return Some(Token::new(chosen.id)) };
+    let normal = best.logit + total.ln();
+    let top = top(&logits, count as usize, f32::MIN);
+    let top = top.map(|token| (token.id, token.logit - normal)).take(count as usize).collect();
+    Some(Token { id: chosen.id, logprob: Some(chosen.logit - normal), top })
+}
+
+/// A token that may be chosen. The likelier is the greater, and of equals the lower id.
+#[derive(Clone, Copy, PartialEq)]
+struct Candidate {
+    logit: f32,
+    id: u32,
+}
+
+impl Eq for Candidate {}
+
+impl Ord for Candidate {
+    fn cmp(&self, other: &Candidate) -> Ordering {
+        self.logit.total_cmp(&other.logit).then(other.id.cmp(&self.id))
+    }
+}
+
+impl PartialOrd for Candidate {
+    fn partial_cmp(&self, other: &Candidate) -> Option<Ordering> {
+        Some(self.cmp(other))
+    }
+}
+
+/// The logits that bias and penalties change, with their ids.
+fn changed(logits: &[f32], turn: &Turn) -> Vec<(usize, f32)> {
+    let sampling = turn.sampling;
+    let known = |&&(id, _): &&(u32, f32)| (id as usize) < logits.len();
+    let biased = sampling.logit_bias.iter().filter(known);
+    let mut changed: BTreeMap<usize, f32> =
+        biased.map(|&(id, bias)| (id as usize, logits[id as usize] + bias)).collect();
+    let context = if sampling.penalises() { sampling.penalty_context as usize } else { 0 };
+    let mut recent = turn.recent[turn.recent.len().saturating_sub(context)..].to_vec();
+    recent.sort_unstable();
+    for same in recent.chunk_by(|a, b| a == b) {
+        let id = same[0] as usize;
+        let logit = changed.entry(id).or_insert(logits[id]);
+        let penalty = sampling.repetition_penalty;
+        *logit = if *logit < 0.0 { *logit * penalty } else { *logit / penalty };
+        *logit -= sampling.presence_penalty + sampling.frequency_penalty * same.len() as f32;
+    }
+    changed.into_iter().collect()
+}
+
+fn candidate((id, logit): (usize, f32)) -> Candidate {
+    Candidate { logit, id: id as u32 }
+}
+
+/// The tokens whose logit is at least `least`, the most likely first; at least the `count` most
+/// likely are among them if there are as many.
+fn top(logits: &Logits, count: usize, least: f32) -> impl Iterator<Item = Candidate> {
+    let least = logits.nearly(count).map_or(least, |nearly| nearly.max(least));
+    let likely = logits.at_least(least).into_iter();
+    let mut all: Vec<Candidate> = likely.map(candidate).collect();
+    if count < all.len() {
+        all.select_nth_unstable_by(count, |a, b| b.cmp(a));
+        all.truncate(count);
+    }
+    let mut heap = BinaryHeap::from(all);
+    std::iter::from_fn(move || heap.pop())
+}
+
+/// The tokens to choose from, the most likely first. `total` is the sum of all weights, of which
+/// the most likely token has 1.
+fn filter(logits: &Logits, turn: &Turn, best: Candidate, total: f32) -> Vec<Candidate> {
+    let sampling = turn.sampling;
+    let mass = sampling.nucleus().map_or(f32::INFINITY, |share| share * total);
+    // All tokens below this weight have less than what top-p leaves out together.
+    let rare = (total - mass).max(0.0) / logits.count() as f32;
+    let least = best.logit + rare.max(sampling.min_p).ln();
+    let drops = turn.drops();
+    let k = if sampling.top_k > 0 { sampling.top_k as usize } else { usize::MAX };
+    let mut before = 0.0;
+    let within = |token: &Candidate| {
+        let kept = before < mass;
+        before += exp(token.logit - best.logit);
+        kept
+    };
+    let count = if drops { usize::MAX } else { k };
+    let mut kept: Vec<Candidate> = top(logits, count, least).take_while(within).collect();
+    if drops {
+        exclude_top_choices(&mut kept, turn);
+        kept.truncate(k);
+    }
+    kept
+}
+
+/// XTC: drops the most likely of the tokens above a threshold, all but the last of them.
+fn exclude_top_choices(kept: &mut Vec<Candidate>, turn: &Turn) {
+    let most = kept[0].logit;
+    let sum: f32 = kept.iter().map(|token| exp(token.logit - most)).sum();
+    let above = |token: &&Candidate| exp(token.logit - most) / sum > turn.sampling.xtc_threshold;
+    if let Some(last) = kept.iter().take_while(above).last().map(|token| token.logit) {
+        let spared = |token: &Candidate| turn.sampling.xtc_spared.contains(&token.id);
+        kept.retain(|token| token.logit <= last || spared(token));
+    }
+}
+
+/// The tokens that noise can make the first.
+fn within_reach(logits: &Logits, turn: &Turn, best: Candidate) -> Vec<Candidate> {
+    let reach = (MOST_NOISE - turn.noise(best.id)) * turn.sampling.temperature;
+    logits.at_least(best.logit - reach).into_iter().map(candidate).collect()
+}
+
+/// One of the tokens, by their probabilities at the temperature.
+fn pick(kept: &[Candidate], turn: &Turn) -> Option<Candidate> {
+    let most = kept.iter().fold(f32::NEG_INFINITY, |most, token| most.max(token.logit));
+    let score = |token: &Candidate| {
+        let own = (token.logit - most) / turn.sampling.temperature;
+        (own + turn.noise(token.id), *token)
+    };
+    let first = kept.iter().map(score).reduce(|a, b| if b.0 > a.0 { b } else { a });
+    first.map(|(_, token)| token)
+}

@@ -1,0 +1,52 @@
+//! What makes requests ready for models, in memory or not.
+
+use std::collections::VecDeque;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use mlxk_core::{Found, Result};
+use mlxk_processor::Processor;
+
+use super::weigh::Weighed;
+
+/// Models whose processors are kept, besides those in memory.
+const MODELS: usize = 4;
+
+/// The processors of the models that were asked last.
+#[derive(Default)]
+pub struct Processors(Mutex<VecDeque<(Found, Slot)>>);
+
+/// The processor of a model, once it is read.
+type Slot = Arc<Mutex<Option<Arc<Processor>>>>;
+
+impl Processors {
+    /// That of a model, which `weigh` tells the facts of. Whoever asks first reads it, the others
+    /// wait for that.
+    ///
+    /// # Errors
+    /// If the model cannot run, or its processor cannot be read.
+    pub fn find(
+        &self,
+        found: &Found,
+        weigh: impl FnOnce(&Found) -> Result<Weighed>,
+    ) -> Result<Arc<Processor>> {
+        let slot = self.slot(found);
+        let mut slot = slot.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(processor) = &*slot {
+            return Ok(Arc::clone(processor));
+        }
+        let Weighed { facts, plan, .. } = weigh(found)?;
+        Ok(Arc::clone(slot.insert(Arc::new(Processor::read(&facts, &plan)?))))
+    }
+
+    fn slot(&self, found: &Found) -> Slot {
+        let mut models = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let place = models.iter().position(|(known, _)| known == found);
+        let known = place.and_then(|place| models.remove(place));
+        let (found, slot) = known.unwrap_or_else(|| (found.clone(), Slot::default()));
+        models.push_back((found, Arc::clone(&slot)));
+        if models.len() > MODELS {
+            models.pop_front();
+        }
+        slot
+    }
+}

@@ -1,0 +1,131 @@
+//! One model on two processes of this machine computes what it computes in one.
+
+#![allow(clippy::unwrap_used)] // a test fails by panicking
+
+mod model;
+
+use std::net::TcpListener;
+use std::process::{Child, Command, Stdio};
+use std::{env, fs};
+
+use mlxk_core::{health, policy};
+use mlxk_engine::Model;
+use mlxk_engine::distributed::{Party, Place, follow};
+use mlxk_models::checkpoint::part::Split;
+use model::{Draft, GREEDY};
+use tempfile::TempDir;
+
+/// Models, and how they can be taken apart; of norms over all heads only the feed-forward part.
+const CASES: [(&str, &[Split]); 10] = [
+    ("llama", &[Split::Tensor, Split::Pipeline]),
+    ("llama-q4", &[Split::Tensor, Split::Pipeline]),
+    ("llama-linear-biased", &[Split::Tensor]),
+    ("llama-nvfp4", &[Split::Tensor]),
+    ("gpt2", &[Split::Tensor, Split::Pipeline]),
+    ("gpt_oss", &[Split::Tensor, Split::Pipeline]),
+    ("mixtral", &[Split::Tensor, Split::Pipeline]),
+    ("cohere", &[Split::Tensor]),
+    ("deepseek_v41-mixed", &[Split::Tensor]),
+    ("exaone4", &[Split::Tensor, Split::Pipeline]),
+];
+
+const MEMORY: u64 = 1 << 30;
+
+#[test]
+fn two_ranks_compute_what_one_process_does() {
+    let place = TempDir::new().unwrap();
+    let hosts = place.path().join("hosts.json");
+    let [one, two] = [0, 1].map(|_| TcpListener::bind("127.0.0.1:0").unwrap());
+    let [first, second] = [one, two].map(|free| free.local_addr().unwrap().to_string());
+    fs::write(&hosts, serde_json::json!([[first], [second]]).to_string()).unwrap();
+    let start = |rank: &str| {
+        let program = env::current_exe().unwrap();
+        Command::new(program)
+            .args(["--exact", "a_rank", "--nocapture", "--ignored"])
+            .envs([("MLX_RANK", rank), ("MLXK_FIRST", &first)])
+            .env("MLX_HOSTFILE", &hosts)
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap()
+    };
+    let [leads, follows] = [start("0"), start("1")];
+    let ends = |rank: Child| {
+        let output = rank.wait_with_output().unwrap();
+        let [said, erred] = [output.stdout, output.stderr].map(|t| String::from_utf8(t).unwrap());
+        assert!(output.status.success(), "{said}{erred}");
+    };
+    ends(leads);
+    ends(follows);
+}
+
+/// One of the two processes.
+#[test]
+#[ignore = "the test above runs it"]
+fn a_rank() {
+    let rank: usize = env::var("MLX_RANK").unwrap().parse().unwrap();
+    let first = env::var("MLXK_FIRST").unwrap().parse().unwrap();
+    for on_cpu in [true, false] {
+        for (case, splits) in CASES {
+            let written = Draft::of(case).write();
+            let facts = model::facts(written.path()).unwrap();
+            let plan = policy::decide(&facts, &health::check(&facts));
+            for &split in splits {
+                let place = Place { rank, size: 2, first, backend: "ring", on_cpu };
+                if rank > 0 {
+                    let facts = model::facts(written.path()).unwrap();
+                    follow(&place, facts, plan.clone(), MEMORY, &mut |_| Ok(())).unwrap();
+                    continue;
+                }
+                let known = (&facts, &plan);
+                let party = Party::gather(&place, known, MEMORY, Some(split), &|_| {}).unwrap();
+                let watch = party.watch();
+                let all = fs::metadata(written.path().join("model.safetensors")).unwrap().len();
+                assert!(party.bytes() < all);
+                let mut ours = party.load(&facts, &plan).unwrap();
+                let mut whole = model::load_for(written.path(), on_cpu).unwrap();
+                let what = format!("{case} by {split:?}, on a CPU: {on_cpu}");
+                computes_alike(&mut ours, &mut whole, &what);
+                watch.end();
+            }
+        }
+    }
+}
+
+fn computes_alike(ours: &mut Model, whole: &mut Model, what: &str) {
+    let prompt = [5, 9, 2, 7, 11, 3, 8, 1, 6, 4];
+    for model in [&mut *ours, &mut *whole] {
+        model.forward.prefill_chunk = 4;
+    }
+    let [a, b] = [&mut *ours, &mut *whole].map(|model| model.logits(&prompt).unwrap());
+    let largest = b.iter().fold(0f32, |most, x| most.max(x.abs()));
+    for (a, b) in a.iter().zip(&b) {
+        assert!((a - b).abs() <= 2e-3 * largest, "{what}: {a} and {b} of {largest}");
+    }
+    let [a, b] = [ours, whole].map(texts);
+    assert_eq!(a, b, "{what}");
+}
+
+/// What follows some texts that come and go, of which some begin alike.
+fn texts(model: &mut Model) -> Vec<(u64, u32)> {
+    let mut said = Vec::new();
+    let join = |model: &mut Model, prompt: &[u32]| model.join(prompt, GREEDY, None).unwrap();
+    let steps = |model: &mut Model, count, said: &mut Vec<(u64, u32)>| {
+        for _ in 0..count {
+            let step = model.step().unwrap();
+            said.extend(step.into_iter().map(|(text, token)| (text, token.unwrap().id)));
+        }
+    };
+    let first = join(model, &[5, 9, 2, 7, 11, 3, 8]);
+    steps(model, 6, &mut said);
+    let second = join(model, &[4, 1]);
+    steps(model, 4, &mut said);
+    model.leave(first);
+    let third = join(model, &[5, 9, 2, 7, 11, 12]);
+    let fourth = join(model, &[5, 9, 2, 7, 13]);
+    steps(model, 8, &mut said);
+    [second, third, fourth].into_iter().for_each(|text| model.leave(text));
+    // Tokens that are queued come a step later.
+    let of = |text| said.iter().filter(move |said| said.0 == text).take(6).copied();
+    [first, second, third, fourth].into_iter().flat_map(of).collect()
+}

@@ -1,0 +1,318 @@
+//! Requests to models of four layers, as a server sends them.
+#![allow(clippy::unwrap_used)] // a test fails by panicking
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use mlxk_core::{Kind, Places, Record};
+use mlxk_engine::{Bounds, Local, Memory};
+use mlxk_processor::engine::Events;
+use mlxk_processor::event::{End, FinishReason, LengthLimit};
+use mlxk_processor::request::{Preset, Prompt};
+use mlxk_processor::{Engine, Event, Request};
+use serde_json::{Value, json};
+use tempfile::TempDir;
+
+/// A folder with the workspaces `llama` and `qwen`.
+fn home() -> TempDir {
+    let home = TempDir::new().unwrap();
+    for (name, case) in [("llama", "llama"), ("qwen", "qwen3-q4")] {
+        let to = home.path().join(name);
+        fs::create_dir(&to).unwrap();
+        let from = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../tests/data/parity").join(case);
+        for file in ["config.json", "model.safetensors", "tokenizer.json"] {
+            fs::copy(from.join(file), to.join(file)).unwrap();
+        }
+    }
+    home
+}
+
+fn bounds() -> Bounds {
+    Bounds {
+        batch: 8,
+        queue: 16,
+        memory: 1 << 30,
+        ttl: None,
+        texts: Memory { prefix_bytes: 1 << 20, ..Memory::default() },
+        preset: Preset::default(),
+    }
+}
+
+fn engine(home: &TempDir, bounds: Bounds, models: &[&str]) -> Local {
+    let root: PathBuf = home.path().to_owned();
+    let places = Places { hub: root.join("hub"), workspaces: Some(root.clone()), root };
+    let models: Vec<String> = models.iter().map(|model| (*model).to_owned()).collect();
+    Local::start(places, bounds, &models).unwrap()
+}
+
+fn request(model: &str, more: Value) -> Request {
+    let mut record = Record::default().with("prompt", "w5 w9 w2 w7 w11").with("max_tokens", 12);
+    for (name, value) in more.as_object().unwrap() {
+        record = record.with(name, value.clone());
+    }
+    let parsed = Request::parse(&record, &Preset { raw: true, ..Preset::default() }).unwrap();
+    Request { model: model.to_owned(), ..parsed }
+}
+
+async fn answer(mut events: Events) -> (String, End) {
+    let mut text = String::new();
+    while let Some(event) = events.recv().await {
+        match event.unwrap() {
+            Event::Text(more) => text += &more,
+            Event::End(end) => return (text, end),
+            _ => {}
+        }
+    }
+    panic!("no end");
+}
+
+async fn failure(mut events: Events) -> Kind {
+    events.recv().await.unwrap().unwrap_err().kind
+}
+
+#[tokio::test]
+async fn a_seed_gives_the_same_answer_alone_and_among_others() {
+    let home = home();
+    let engine = engine(&home, bounds(), &["llama"]);
+    let seeded = |seed: u64| request("llama", json!({"seed": seed, "temperature": 1.5}));
+    let mut alone = Vec::new();
+    for seed in 0..8 {
+        alone.push(answer(engine.submit(seeded(seed)).unwrap()).await.0);
+    }
+    assert_ne!(alone[0], alone[1]);
+    let together: Vec<_> = (0..8).map(|seed| engine.submit(seeded(seed)).unwrap()).collect();
+    for (events, alone) in together.into_iter().zip(alone) {
+        let (text, end) = answer(events).await;
+        assert_eq!(text, alone);
+        assert_eq!((end.prompt_tokens, end.completion_tokens), (5, 12));
+        assert_eq!(end.reason, FinishReason::Length(LengthLimit::MaxTokens));
+    }
+}
+
+#[tokio::test]
+async fn what_a_prompt_shares_with_an_earlier_one_is_not_computed_again() {
+    let home = home();
+    let engine = engine(&home, bounds(), &[]);
+    let ask = || request("llama", json!({"temperature": 0}));
+    let first = answer(engine.submit(ask()).unwrap()).await;
+    let second = answer(engine.submit(ask()).unwrap()).await;
+    assert_eq!((first.1.cached_tokens, second.1.cached_tokens), (0, 4));
+    assert_eq!(first.0, second.0);
+    let count = engine.count(ask()).unwrap().await.unwrap().unwrap();
+    assert_eq!(count, 5);
+}
+
+#[tokio::test]
+async fn who_goes_away_is_not_answered_further_by_more_than_a_token_or_two() {
+    let home = home();
+    let long = || request("llama", json!({"max_tokens": 1500, "temperature": 0}));
+    let (text, _) = answer(engine(&home, bounds(), &[]).submit(long()).unwrap()).await;
+    let texts = Memory { prefix_bytes: 1 << 24, ..Memory::default() };
+    let engine = engine(&home, Bounds { batch: 1, texts, ..bounds() }, &["llama"]);
+    let mut events = engine.submit(long()).unwrap();
+    for _ in 0..4 {
+        events.recv().await.unwrap().unwrap();
+    }
+    drop(events);
+    // What was computed for who went away is remembered, and tells how much that was.
+    let prompt = format!("w5 w9 w2 w7 w11 {text}");
+    let whole = request("llama", json!({"prompt": prompt, "max_tokens": 1, "temperature": 0}));
+    let (_, end) = answer(engine.submit(whole).unwrap()).await;
+    assert_eq!(end.prompt_tokens, 1505);
+    assert!((5..100).contains(&end.cached_tokens), "{}", end.cached_tokens);
+}
+
+#[tokio::test]
+async fn who_goes_away_leaves_the_line() {
+    let home = home();
+    let engine = engine(&home, bounds(), &["llama"]);
+    let endless = || request("llama", json!({"max_tokens": 2000}));
+    let mut events = engine.submit(endless()).unwrap();
+    assert!(matches!(events.recv().await, Some(Ok(Event::Started { prompt_tokens: 5 }))));
+    drop(events);
+    drop(engine.submit(endless()).unwrap());
+    answer(engine.submit(request("llama", json!({}))).unwrap()).await;
+    for _ in 0..1000 {
+        if engine.figures().running == 0 {
+            break;
+        }
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    assert_eq!((engine.figures().running, engine.figures().waiting), (0, 0));
+}
+
+#[tokio::test]
+async fn a_queue_has_an_end() {
+    let home = home();
+    let bounds = Bounds { batch: 1, queue: 2, ..bounds() };
+    let engine = engine(&home, bounds, &["llama"]);
+    let long = || request("llama", json!({"max_tokens": 500}));
+    let mut first = engine.submit(long()).unwrap();
+    assert!(matches!(first.recv().await, Some(Ok(Event::Started { .. }))));
+    let waiting = [engine.submit(long()).unwrap(), engine.submit(long()).unwrap()];
+    assert_eq!(engine.submit(long()).unwrap_err().kind, Kind::QueueFull);
+    for events in [first].into_iter().chain(waiting) {
+        assert_eq!(answer(events).await.1.completion_tokens, 500);
+    }
+}
+
+#[tokio::test]
+async fn models_take_turns_where_there_is_room_for_one() {
+    let home = home();
+    let loaded = |engine: &Local| -> Vec<String> {
+        let models = engine.models().unwrap().into_iter();
+        models.filter(|model| model.loaded).map(|model| model.id).collect()
+    };
+    let both = engine(&home, bounds(), &["llama", "qwen"]);
+    assert_eq!(loaded(&both), ["llama", "qwen"]);
+    let weights = both.figures().weight_bytes;
+    let one = engine(&home, Bounds { memory: weights - 1, ..bounds() }, &["llama"]);
+    assert_eq!(loaded(&one), ["llama"]);
+    let long = one.submit(request("llama", json!({"max_tokens": 300, "temperature": 0}))).unwrap();
+    let other = one.submit(request("qwen", json!({}))).unwrap();
+    let (text, end) = answer(long).await;
+    assert_eq!(end.completion_tokens, 300);
+    assert_eq!(answer(other).await.1.completion_tokens, 12);
+    assert_eq!(loaded(&one), ["qwen"]);
+    let again = one.submit(request("llama", json!({"max_tokens": 300, "temperature": 0}))).unwrap();
+    assert_eq!(answer(again).await.0, text);
+}
+
+#[tokio::test]
+async fn what_does_not_fit_is_refused_before_memory_is_gone() {
+    let home = home();
+    let none = engine(&home, Bounds { memory: 1000, ..bounds() }, &[]);
+    let events = none.submit(request("llama", json!({}))).unwrap();
+    assert_eq!(failure(events).await, Kind::InsufficientMemory);
+    let both = engine(&home, bounds(), &["llama"]);
+    let memory = both.figures().weight_bytes + 10_000;
+    let little = engine(&home, Bounds { memory, ..bounds() }, &["llama"]);
+    let long = little.submit(request("llama", json!({"max_tokens": 1000}))).unwrap();
+    assert_eq!(failure(long).await, Kind::InsufficientMemory);
+    answer(little.submit(request("llama", json!({"max_tokens": 1}))).unwrap()).await;
+}
+
+#[tokio::test]
+async fn a_model_that_nobody_asks_is_unloaded() {
+    let home = home();
+    let bounds = Bounds { ttl: Some(Duration::from_millis(100)), ..bounds() };
+    let engine = engine(&home, bounds, &["llama"]);
+    for _ in 0..100 {
+        if engine.figures().models == 0 {
+            break;
+        }
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+    assert_eq!(engine.figures().models, 0);
+    answer(engine.submit(request("llama", json!({}))).unwrap()).await;
+}
+
+#[tokio::test]
+async fn what_cannot_be_answered_is_refused() {
+    let home = home();
+    let engine = engine(&home, bounds(), &[]);
+    let path = home.path().join("llama").display().to_string();
+    for (model, more, kind) in
+        [("nothing", json!({}), Kind::ModelNotFound), (&*path, json!({}), Kind::ModelNotFound)]
+    {
+        assert_eq!(engine.submit(request(model, more)).unwrap_err().kind, kind, "{model}");
+    }
+    assert_eq!(engine.figures().waiting, 0);
+    let long = "w1 ".repeat(3000);
+    let events = engine.submit(request("llama", json!({"prompt": long}))).unwrap();
+    assert_eq!(failure(events).await, Kind::ContextLengthExceeded);
+}
+
+#[tokio::test]
+async fn a_model_that_cannot_be_read_hides_no_other() {
+    let home = home();
+    let repo = home.path().join("hub/models--me--broken");
+    fs::create_dir_all(repo.join("snapshots/0")).unwrap();
+    fs::write(repo.join("blobs"), "not a directory").unwrap();
+    let models = engine(&home, bounds(), &[]).models().unwrap();
+    assert_eq!(models.iter().map(|model| &*model.id).collect::<Vec<_>>(), ["llama", "qwen"]);
+}
+
+#[tokio::test]
+async fn a_count_needs_neither_the_model_nor_room_in_its_window() {
+    let home = home();
+    let engine = engine(&home, Bounds { memory: 0, ..bounds() }, &[]);
+    let long = request("llama", json!({"prompt": "w1 ".repeat(3000)}));
+    assert_eq!(engine.count(long).unwrap().await.unwrap().unwrap(), 3000);
+    assert_eq!((engine.figures().models, engine.figures().waiting), (0, 0));
+}
+
+/// Makes `model` take its time with every conversation.
+fn slow_template(home: &TempDir, model: &str) {
+    let loops = "{% for a in range(1000) %}{% for b in range(1000) %}{% endfor %}{% endfor %}";
+    fs::write(home.path().join(model).join("chat_template.jinja"), format!("{loops}w1")).unwrap();
+}
+
+#[tokio::test]
+async fn a_request_that_takes_long_to_understand_holds_up_no_other() {
+    let home = home();
+    slow_template(&home, "qwen");
+    let engine = engine(&home, Bounds { queue: 2, ..bounds() }, &["llama", "qwen"]);
+    let slow = || {
+        let request = request("qwen", json!({}));
+        Request { prompt: Prompt::chat(None, "w5"), ..request }
+    };
+    let mut slow_one = engine.submit(slow()).unwrap();
+    answer(engine.submit(request("llama", json!({}))).unwrap()).await;
+    assert!(slow_one.try_recv().is_err());
+    let count = engine.count(slow()).unwrap();
+    assert_eq!(engine.count(slow()).unwrap_err().kind, Kind::QueueFull);
+    assert_eq!(answer(slow_one).await.1.prompt_tokens, 1);
+    assert_eq!(count.await.unwrap().unwrap(), 1);
+}
+
+#[tokio::test]
+async fn with_rules_a_request_waits_for_room_as_without() {
+    let home = home();
+    fs::write(home.path().join("qwen/tokenizer_config.json"), r#"{"eos_token":"w0"}"#).unwrap();
+    let weights = engine(&home, bounds(), &["llama", "qwen"]).figures().weight_bytes;
+    let one = engine(&home, Bounds { memory: weights - 1, ..bounds() }, &["llama"]);
+    let mut long = one.submit(request("llama", json!({"max_tokens": 300}))).unwrap();
+    assert!(matches!(long.recv().await, Some(Ok(Event::Started { .. }))));
+    let ruled = request("qwen", json!({"grammar": "start: (\" w1\" | \" w2\")+"}));
+    let (text, _) = answer(one.submit(ruled).unwrap()).await;
+    assert!(text.split_whitespace().all(|word| word == "w1" || word == "w2"), "{text}");
+    assert_eq!(answer(long).await.1.completion_tokens, 300);
+}
+
+#[tokio::test]
+async fn an_answer_of_any_length_ends_where_memory_does() {
+    let home = home();
+    let all = engine(&home, bounds(), &["llama"]);
+    let weights = all.figures().weight_bytes;
+    let asked = all.submit(request("llama", json!({"max_tokens": 1995}))).unwrap();
+    while all.figures().sequence_bytes == 0 {
+        tokio::time::sleep(Duration::from_millis(1)).await;
+    }
+    let token = all.figures().sequence_bytes / 2000;
+    drop(asked);
+    let open = || request("llama", json!({"max_tokens": null}));
+    let memory = weights + token * (5 + 1024 + 1000);
+    let little = engine(&home, Bounds { memory, ..bounds() }, &["llama"]);
+    let (_, end) = answer(little.submit(open()).unwrap()).await;
+    assert_eq!(end.reason, FinishReason::Length(LengthLimit::Memory));
+    assert_eq!(end.completion_tokens, 1024);
+    let (_, end) = answer(all.submit(open()).unwrap()).await;
+    assert_eq!(end.reason, FinishReason::Length(LengthLimit::ContextLength));
+    assert_eq!(end.completion_tokens, 2043);
+}
+
+#[tokio::test]
+async fn models_share_the_memory_for_texts_that_are_over() {
+    let home = home();
+    // A text takes 131 kB.
+    let texts = Memory { prefix_bytes: 200_000, ..Memory::default() };
+    let engine = engine(&home, Bounds { texts, ..bounds() }, &["llama"]);
+    let ask = async |model| {
+        answer(engine.submit(request(model, json!({}))).unwrap()).await.1.cached_tokens
+    };
+    assert_eq!((ask("llama").await, ask("llama").await), (0, 4));
+    ask("qwen").await;
+    assert_eq!(ask("llama").await, 0);
+}

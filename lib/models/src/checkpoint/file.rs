@@ -1,0 +1,36 @@
+//! Files of weights, mapped into memory.
+
+use std::fs::File;
+use std::path::Path;
+use std::sync::Arc;
+
+use memmap2::{MmapMut, MmapOptions};
+use mlxk_core::{Error, Kind, Result, tensors};
+
+use super::tensor::{self, Bytes, Tensor};
+
+/// Maps a file privately.
+pub fn map(path: &Path) -> Result<MmapMut> {
+    let file = File::open(path).map_err(|e| Error::io(path, e))?;
+    // SAFETY: the mapping is private, so nothing here changes the file; a file that someone else
+    // cuts short while a model runs ends the process, as it does every program that maps files.
+    unsafe { MmapOptions::new().no_reserve_swap().map_copy(&file) }.map_err(|e| Error::io(path, e))
+}
+
+/// A tensor of a mapped file, as its header tells.
+pub fn place(tensor: &tensors::Tensor, file: &Arc<MmapMut>, path: &Path) -> Result<Tensor> {
+    let range = tensor.range.start as usize..tensor.range.end as usize;
+    let refused = |why: String| {
+        Error::new(
+            Kind::InvalidModel,
+            path.display().to_string(),
+            format!("{}: {why}", tensor.name),
+        )
+    };
+    if range.end > file.len() {
+        return Err(refused("the file was cut short".into()));
+    }
+    let dtype = tensor::in_memory(tensor.dtype)
+        .ok_or_else(|| refused(format!("elements of type {} cannot run", tensor.dtype)))?;
+    Ok(Tensor::stored(dtype, tensor.shape.clone(), Bytes::within(file, range)))
+}

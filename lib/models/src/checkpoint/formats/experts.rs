@@ -1,0 +1,170 @@
+//! The matrices of all experts of a mixture as one.
+//!
+//! MLX stacks them under `switch_mlp`. Transformers writes a tensor for each expert, or stacks them
+//! with gate and rest in one.
+
+use std::collections::BTreeSet;
+
+use mlx_rs::Dtype;
+use mlxk_core::Result;
+use serde_json::Value;
+
+use super::checkpoint::{Checkpoint, invalid};
+use crate::checkpoint::reshape;
+use crate::checkpoint::tensor::Tensor;
+
+/// How an architecture has its experts.
+#[derive(Clone, Copy)]
+pub struct Experts {
+    /// Where a tensor for each lies.
+    pub from: &'static str,
+    /// Where MLX has them.
+    pub to: &'static str,
+    /// What it calls their layers.
+    pub up: &'static str,
+    pub down: &'static str,
+    /// Whether matrices that transformers has stacked are [.., ins, outs].
+    pub transposed: bool,
+    /// Whether gates and what they let pass take turns row by row in those.
+    pub interleaved: bool,
+}
+
+impl Experts {
+    /// As most have them.
+    pub const USUAL: Experts = Experts {
+        from: "experts",
+        to: "switch_mlp",
+        up: "up_proj",
+        down: "down_proj",
+        transposed: false,
+        interleaved: false,
+    };
+
+    /// What MLX calls the layer that others call `theirs`, which may be as in mixtral or phixtral.
+    fn layer(&self, theirs: &str) -> Option<&'static str> {
+        match theirs {
+            "gate_proj" | "w1" => Some("gate_proj"),
+            "down_proj" | "w2" | "fc2" => Some(self.down),
+            "up_proj" | "w3" | "fc1" => Some(self.up),
+            _ => None,
+        }
+    }
+}
+
+/// Makes MLX's tensors of whatever experts are made of. Leaves what is in no form that is known.
+pub fn gather(all: &mut Checkpoint, experts: &Experts) -> Result<()> {
+    single(all, experts)?;
+    for (fused, down) in [
+        ("experts.gate_up_proj", "experts.down_proj"),
+        ("block_sparse_moe.input_linear.weight", "block_sparse_moe.output_linear.weight"),
+        ("experts.gate_up_proj_blocks", "experts.down_proj_blocks"),
+        ("experts.gate_up_proj_scales", "experts.down_proj_scales"),
+        ("experts.gate_up_proj_bias", "experts.down_proj_bias"),
+    ] {
+        for base in bases(all, fused) {
+            both(all, experts, &base, [fused, down])?;
+        }
+    }
+    Ok(())
+}
+
+/// A tensor for each expert: `.experts.0.gate_proj.weight`.
+fn single(all: &mut Checkpoint, experts: &Experts) -> Result<()> {
+    let counts = ["num_local_experts", "num_experts", "n_routed_experts", "moe_num_experts"];
+    let stated = counts.iter().find_map(|key| all.text().get(key).and_then(Value::as_u64));
+    let from = experts.from;
+    let zeroth = format!(".{from}.0.");
+    let first: Vec<(String, String, String)> = { all.tensors.keys() }
+        .filter_map(|name| {
+            let (base, rest) = name.split_once(&zeroth)?;
+            let (layer, part) = rest.split_once('.')?;
+            Some((base.to_owned(), layer.to_owned(), part.to_owned()))
+        })
+        .collect();
+    for (base, layer, part) in first {
+        let Some(ours) = experts.layer(&layer) else { continue };
+        let name = |n: usize| format!("{base}.{from}.{n}.{layer}");
+        let there = |n: &usize| all.tensors.contains_key(&format!("{}.{part}", name(*n)));
+        let count = stated.map_or_else(|| (0..).take_while(there).count(), |count| count as usize);
+        let mut parts: Vec<Tensor> = Vec::new();
+        for n in 0..count {
+            let path = format!("{}.{part}", name(n));
+            let next = all.take(&path)?;
+            let like = parts.first().unwrap_or(&next);
+            if next.dtype != like.dtype {
+                return Err(invalid(
+                    &path,
+                    format!("expected {:?}, found {:?}", like.dtype, next.dtype),
+                ));
+            }
+            if next.shape != like.shape {
+                let message = format!("expected shape {:?}, found {:?}", like.shape, next.shape);
+                return Err(invalid(&path, message));
+            }
+            parts.push(next);
+        }
+        let to = format!("{base}.{}.{ours}", experts.to);
+        all.alias(&to, &name(0));
+        all.tensors.insert(format!("{to}.{part}"), reshape::stacked(parts));
+    }
+    Ok(())
+}
+
+/// What comes before `end` in the names of tensors of experts.
+fn bases(all: &Checkpoint, end: &str) -> BTreeSet<String> {
+    let stacked = |tensor: &Tensor| tensor.shape.len() >= 2;
+    { all.tensors.iter() }
+        .filter(|(_, tensor)| stacked(tensor))
+        .filter_map(|(name, _)| name.strip_suffix(end).map(str::to_owned))
+        .collect()
+}
+
+/// All experts in two tensors, one of them gates and what they let pass.
+fn both(all: &mut Checkpoint, experts: &Experts, base: &str, names: [&str; 2]) -> Result<()> {
+    let [fused, down] = names;
+    let part = match fused.rsplit_once('_') {
+        Some((_, "blocks")) => "weight",
+        Some((_, part @ ("scales" | "bias"))) => part,
+        _ => "weight",
+    };
+    let turned = |tensor: Tensor| match experts.transposed && fused == "experts.gate_up_proj" {
+        true => reshape::transposed(tensor),
+        false => packed(tensor),
+    };
+    let whole = turned(all.take(&format!("{base}{fused}"))?);
+    let last = turned(all.take(&format!("{base}{down}"))?);
+    // What all tokens share is called like what experts have, but for what comes before.
+    let moe = if fused.starts_with("block_sparse_moe") { "block_sparse_moe." } else { "" };
+    let to = format!("{base}{moe}{}", experts.to);
+    let [gate, up] = halves(whole, experts.interleaved)
+        .ok_or_else(|| invalid(&format!("{base}{fused}"), "expected an even number of rows"))?;
+    for (layer, tensor) in [("gate_proj", gate), (experts.up, up), (experts.down, last)] {
+        all.tensors.insert(format!("{to}.{layer}.{part}"), tensor);
+    }
+    Ok(())
+}
+
+/// Rows of blocks of 16 bytes as rows of integers; anything else as it is.
+fn packed(tensor: Tensor) -> Tensor {
+    match *tensor.shape {
+        [count, rows, blocks, 16] if tensor.dtype == Dtype::Uint8 => {
+            tensor.viewed(Dtype::Uint32, vec![count, rows, blocks * 4])
+        }
+        _ => tensor,
+    }
+}
+
+/// Both halves of [count, rows, ..]: one after the other, or row by row in turns.
+fn halves(all: Tensor, interleaved: bool) -> Option<[Tensor; 2]> {
+    let [count, rows, rest @ ..] = all.shape.as_slice() else { return None };
+    let (count, half, rest) = (*count, rows / 2, rest.to_vec());
+    if rows % 2 != 0 {
+        return None;
+    }
+    let flat = all.shaped([&[count * 2 * half], rest.as_slice()].concat());
+    let (repeats, size) = if interleaved { (count * half, 1) } else { (count, half) };
+    Some([0, 1].map(|n| {
+        let part = reshape::rows(&flat, repeats, n * size..(n + 1) * size);
+        part.shaped([&[count, half], rest.as_slice()].concat())
+    }))
+}

@@ -1,0 +1,233 @@
+//! Checkpoints of other forms, brought into the one in which MLX's tools publish a model.
+//!
+//! Names, shapes, and how each tensor comes from those that are stored, after the `sanitize` of each
+//! model of mlx-lm; nothing is read for it. What loads a model and what converts one both start here.
+
+use mlxk_core::{Architecture, Result};
+use serde_json::Value;
+
+use checkpoint::{invalid, trained};
+use experts::Experts;
+
+use super::reshape;
+use super::text_part::SENSES;
+
+pub use checkpoint::Checkpoint;
+
+mod arithmetic;
+mod checkpoint;
+mod deepseek;
+mod experts;
+mod falcon;
+mod mla;
+mod packed;
+
+/// Brings a model of `architecture` into MLX's form. Errors name the tensor that cannot be.
+pub fn adapt(architecture: Architecture, mut all: Checkpoint) -> Result<Checkpoint> {
+    use Architecture as A;
+    all.remove(|name| {
+        ["rotary_emb.inv_freq", "rope.inv_freq"].iter().any(|end| name.ends_with(end))
+    });
+    packed::unpack(&mut all)?;
+    match architecture {
+        // MLX has these under the names of transformers, and as if there was but text.
+        A::Gemma3n | A::DeepseekV41 => {}
+        _ if architecture.is_multimodal() => all.rename(beside_senses),
+        _ => {}
+    }
+    match architecture {
+        A::Apertus => all.change(is_alpha, |tensor| match *tensor.shape {
+            [1] => tensor.shaped(Vec::new()),
+            _ => tensor,
+        }),
+        A::Gpt2 => gpt2(&mut all),
+        A::GptJ => all.rename(|name| Some(name.replacen("transformer.", "model.", 1))),
+        A::GptNeoX => all.rename(gpt_neox),
+        A::Qwen3Next | A::Qwen35 | A::Qwen35Moe => less_one(&mut all),
+        A::FalconH1 => falcon::fold(&mut all)?,
+        A::BailingHybrid
+        | A::DeepseekV3
+        | A::DeepseekV32
+        | A::GlmMoeDsa
+        | A::Glm4MoeLite
+        | A::KimiK25
+        | A::KimiVl
+        | A::Mistral3
+        | A::Mistral4 => mla::split(&mut all)?,
+        A::DeepseekV41 => deepseek::translate(&mut all)?,
+        A::GraniteMoeHybrid => dense_granite(&mut all)?,
+        A::Lfm2Moe => all.rename(numbered),
+        A::BailingMoe => bailing(&mut all),
+        A::KimiLinear => kimi(&mut all)?,
+        A::ExaoneMoe => all.rename(|name| {
+            let stem = name.strip_suffix(".mlp.e_score_correction_bias")?;
+            Some(format!("{stem}.mlp.gate.e_score_correction_bias"))
+        }),
+        _ => {}
+    }
+    convolutions(&mut all);
+    experts::gather(
+        &mut all,
+        &match architecture {
+            A::GptOss => {
+                Experts { to: "experts", transposed: true, interleaved: true, ..Experts::USUAL }
+            }
+            A::Llama4 => Experts { to: "experts", transposed: true, ..Experts::USUAL },
+            A::Gemma4 | A::Gemma4Text => Experts { to: "experts.switch_glu", ..Experts::USUAL },
+            A::Afmoe | A::Dots1 => Experts { to: "experts", ..Experts::USUAL },
+            A::Phixtral => Experts { from: "mlp", up: "fc1", down: "fc2", ..Experts::USUAL },
+            A::Qwen3VlMoe => Experts { transposed: true, ..Experts::USUAL },
+            A::DeepseekV41 => Experts { to: "experts.switch_mlp", ..Experts::USUAL },
+            A::NemotronH => Experts { up: "fc1", down: "fc2", ..Experts::USUAL },
+            _ => Experts::USUAL,
+        },
+    )?;
+    Ok(all)
+}
+
+/// Where the language model of one with senses lies; weights of senses are where they are without
+/// a `model.` before them.
+fn beside_senses(name: &str) -> Option<String> {
+    if let Some(rest) = name.strip_prefix("model.language_model.") {
+        return Some(format!("language_model.model.{rest}"));
+    }
+    if name.starts_with("language_model.") {
+        return None;
+    }
+    match SENSES.iter().any(|sense| name.contains(sense)) {
+        true => name.strip_prefix("model.").map(str::to_owned),
+        false => Some(format!("language_model.{name}")),
+    }
+}
+
+/// A number that an activation has learned.
+fn is_alpha(name: &str) -> bool {
+    name.ends_with("alpha_p") || name.ends_with("alpha_n")
+}
+
+/// Transformers has the matrices of a gpt2 transposed, under shorter names.
+fn gpt2(all: &mut Checkpoint) {
+    const TURNED: [&str; 4] = ["attn.c_attn", "attn.c_proj", "mlp.c_fc", "mlp.c_proj"];
+    if all.tensors.keys().any(|name| name.starts_with("model.")) {
+        return;
+    }
+    all.rename(|name| Some(format!("model.{}", name.strip_prefix("transformer.").unwrap_or(name))));
+    let turned = |name: &str| TURNED.iter().any(|end| name.ends_with(&format!("{end}.weight")));
+    all.change(turned, reshape::transposed);
+}
+
+fn gpt_neox(name: &str) -> Option<String> {
+    let rest = name.strip_prefix("model.").unwrap_or(name);
+    let rest = rest.strip_prefix("gpt_neox.").unwrap_or(rest);
+    let rest = rest.strip_prefix("layers.").map_or(rest.to_owned(), |rest| format!("h.{rest}"));
+    Some(format!("model.{rest}"))
+}
+
+/// The router of a bailing_moe is a layer of its own, and heads whose file says so have columns of
+/// length one.
+fn bailing(all: &mut Checkpoint) {
+    all.rename(|name| {
+        let part = ["weight", "bias"]
+            .into_iter()
+            .find(|part| name.ends_with(&format!(".mlp.gate.{part}")))?;
+        Some(format!("{}gate_proj.{part}", name.strip_suffix(part)?))
+    });
+    if all.config.get("norm_head") == Some(&Value::Bool(true)) {
+        all.change(|name| name == "lm_head.weight", arithmetic::unit_columns);
+    }
+}
+
+/// A kimi_linear has the experts and convolutions under other names.
+fn kimi(all: &mut Checkpoint) -> Result<()> {
+    let names = [
+        (".block_sparse_moe.", ".mlp."),
+        (".mlp.gate.e_score_correction_bias", ".mlp.e_score_correction_bias"),
+        (".q_conv1d.", ".q_conv.conv."),
+        (".k_conv1d.", ".k_conv.conv."),
+        (".v_conv1d.", ".v_conv.conv."),
+    ];
+    let new = |name: &str| {
+        let new = names.iter().fold(name.to_owned(), |name, (old, new)| name.replace(old, new));
+        (new != name).then_some(new)
+    };
+    all.rename(new);
+    let bias = |name: &str| name.ends_with(".dt_bias");
+    all.change(bias, |tensor| {
+        let size = tensor.shape.iter().product();
+        tensor.shaped(vec![size])
+    });
+    mla::split(all)
+}
+
+/// The layers of feed-forward parts that were numbered.
+fn numbered(name: &str) -> Option<String> {
+    let pairs = [
+        ("w1.weight", "gate_proj.weight"),
+        ("w2.weight", "down_proj.weight"),
+        ("w3.weight", "up_proj.weight"),
+    ];
+    let (theirs, ours) = pairs.into_iter().find(|(theirs, _)| name.ends_with(theirs))?;
+    name.strip_suffix(theirs).map(|stem| format!("{stem}{ours}"))
+}
+
+/// Checkpoints whose convolutions are as they were in training store the factors of norms less one.
+fn less_one(all: &mut Checkpoint) {
+    const NORMS: [&str; 5] = [
+        ".input_layernorm.weight",
+        ".post_attention_layernorm.weight",
+        "model.norm.weight",
+        ".q_norm.weight",
+        ".k_norm.weight",
+    ];
+    if all.tensors.iter().any(|(name, tensor)| name.ends_with("conv1d.weight") && trained(tensor)) {
+        let norm = |name: &str| NORMS.iter().any(|end| name.ends_with(end));
+        all.change(norm, arithmetic::plus_one);
+    }
+}
+
+/// A dense granitemoehybrid has its feed-forward parts under other names, gate and rest in one.
+fn dense_granite(all: &mut Checkpoint) -> Result<()> {
+    if all.config.get("num_local_experts").and_then(Value::as_u64).is_some_and(|count| count > 0) {
+        return Ok(());
+    }
+    let fused: Vec<_> = all
+        .tensors
+        .keys()
+        .filter_map(|name| {
+            let stem = name.strip_suffix(".shared_mlp.input_linear.weight")?;
+            Some((name.clone(), stem.to_owned()))
+        })
+        .collect();
+    for (name, stem) in fused {
+        if let Some(both) = all.tensors.remove(&name) {
+            let &[rows, _] = both.shape.as_slice() else {
+                return Err(invalid(
+                    &name,
+                    format!("expected a matrix, found shape {:?}", both.shape),
+                ));
+            };
+            let half = rows / 2;
+            for (n, part) in ["gate_proj", "up_proj"].into_iter().enumerate() {
+                let rows = reshape::rows(&both, 1, n * half..(n + 1) * half);
+                all.tensors.insert(format!("{stem}.mlp.{part}.weight"), rows);
+            }
+        }
+    }
+    all.rename(|name| {
+        let stem = name.strip_suffix(".shared_mlp.output_linear.weight")?;
+        Some(format!("{stem}.mlp.down_proj.weight"))
+    });
+    Ok(())
+}
+
+/// Convolutions [channels, 1, taps], as they were in training, become [channels, taps, 1].
+fn convolutions(all: &mut Checkpoint) {
+    let ends = ["conv1d.weight", "conv.conv.weight"];
+    all.change(
+        |name| ends.iter().any(|end| name.ends_with(end)),
+        |tensor| match (trained(&tensor), tensor.shape.as_slice()) {
+            (true, &[channels, _, taps]) => tensor.shaped(vec![channels, taps, 1]),
+            _ => tensor,
+        },
+    );
+}

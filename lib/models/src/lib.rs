@@ -1,0 +1,12 @@
+//! Models: the checkpoint on disk, the layers, the architectures made of them, and conversion.
+
+#![cfg_attr(test, allow(clippy::unwrap_used))] // a test fails by panicking
+
+pub mod checkpoint;
+pub mod config;
+pub mod convert;
+pub mod language;
+pub mod nn;
+pub mod registry;
+pub mod sketch;
+pub mod text;

@@ -1,0 +1,148 @@
+//! Alternating updates (arXiv 2301.13310) as Gemma 3n has them: several streams of vectors, of which a
+//! layer computes one and predicts the others.
+
+use mlx_rs::error::Result;
+use mlx_rs::ops::{clip, concatenate, stack, tanh};
+use mlx_rs::{Array, Dtype};
+use mlxk_tensor::mlx;
+
+use super::linear::Linear;
+use super::norm::{Norm, NormArch};
+use crate::checkpoint::cursor::Cursor;
+
+/// How a layer goes from what it got to what it predicts, and from that to what it puts out.
+///
+/// Streams are [rows, streams, hidden]: each token is a small matrix.
+pub struct AltUp {
+    /// [streams, streams].
+    correction_coefs: Array,
+    /// [streams * streams, streams].
+    prediction_coefs: Array,
+    modality_router: Linear,
+    router_norm: Norm,
+    correct_output_scale: Array,
+    sizes: AltUpSizes,
+}
+
+/// The numbers of the streams that weights do not show.
+#[derive(Clone, Copy, Debug)]
+pub struct AltUpSizes {
+    /// Elements of a stream.
+    pub hidden: usize,
+    pub streams: usize,
+    /// The stream that layers compute.
+    pub active: usize,
+    /// What coefficients do not exceed.
+    pub clip: Option<f32>,
+    /// Whether what the per-layer embeddings see is scaled.
+    pub scale: bool,
+}
+
+impl AltUp {
+    /// From the layer at `w`.
+    pub fn load(w: &mut Cursor, sizes: AltUpSizes, norm: NormArch) -> mlxk_core::Result<AltUp> {
+        let AltUpSizes { hidden, streams, .. } = sizes;
+        let mut coefs = |name: &str, outs| {
+            let coefs = w.at(name).floats("weight", &[outs, streams])?;
+            clipped(&coefs, sizes.clip).map_err(mlx::failed)
+        };
+        let prediction_coefs = coefs("prediction_coefs", streams * streams)?;
+        let correction_coefs = coefs("correction_coefs", streams)?;
+        Ok(AltUp {
+            prediction_coefs,
+            correction_coefs,
+            modality_router: Linear::load(w, "modality_router", streams, hidden)?,
+            router_norm: norm.load(w, "router_norm", hidden)?,
+            correct_output_scale: w.floats("correct_output_scale", &[hidden])?,
+            sizes,
+        })
+    }
+
+    /// The stream that layers compute, [1, rows, hidden].
+    pub fn active(&self, streams: &Array) -> Result<Array> {
+        let active = self.sizes.active as i32;
+        mlx::columns(streams, active..active + 1)?.swap_axes(0, 1)?.contiguous()
+    }
+
+    /// What the streams will be after the layer.
+    pub fn predict(&self, streams: &Array) -> Result<Array> {
+        let (rows, n) = (streams.dim(0), streams.dim(1));
+        let modalities = self.modalities(&self.active(streams)?)?;
+        let coefs = modalities.matmul(self.prediction_coefs.transpose()?)?;
+        let wide = streams.as_dtype(Dtype::Float32)?;
+        let change = coefs.reshape(&[rows, n, n])?.matmul(&wide)?;
+        wide.add(change)?.as_dtype(streams.dtype())
+    }
+
+    /// The predicted streams, corrected by what the layer made of the active one [1, rows, hidden].
+    pub fn correct(&self, predicted: &Array, activated: &Array) -> Result<Array> {
+        let coefs = self.modalities(activated)?.matmul(self.correction_coefs.transpose()?)?;
+        let coefs = coefs.add(Array::from_f32(1.0))?.swap_axes(0, 1)?.swap_axes(1, 2)?;
+        let surprise = activated.subtract(self.active(predicted)?)?.swap_axes(0, 1)?;
+        surprise.multiply(coefs)?.add(predicted)?.as_dtype(activated.dtype())
+    }
+
+    /// What the per-layer embeddings see of the corrected streams, [1, rows, hidden].
+    pub fn seen(&self, corrected: &Array) -> Result<Array> {
+        let active = self.active(corrected)?;
+        match self.sizes.scale {
+            true => active.multiply(&self.correct_output_scale),
+            false => Ok(active),
+        }
+    }
+
+    /// The streams with `new` [1, rows, hidden] added to all but the first.
+    pub fn add_to_rest(&self, streams: &Array, new: &Array) -> Result<Array> {
+        let first = mlx::columns(streams, 0..1)?;
+        let rest = mlx::columns(streams, 1..streams.dim(1))?.add(new.swap_axes(0, 1)?)?;
+        concatenate(&[first, rest], 1)
+    }
+
+    /// What a token is about, [1, rows, streams] in float32.
+    fn modalities(&self, x: &Array) -> Result<Array> {
+        let x = self.router_norm.forward(x)?;
+        let x = x.multiply(mlx::number(1.0 / self.sizes.hidden as f32, &x)?)?;
+        tanh(self.modality_router.forward(&x)?.as_dtype(Dtype::Float32)?)
+    }
+}
+
+/// The streams [rows, streams, hidden] that vectors [1, rows, hidden] begin as: they, and what each of
+/// `projections` makes of them, as large as they are.
+pub fn open(h: &Array, projections: &[Linear]) -> Result<Array> {
+    let target = magnitude(h)?;
+    let mut streams = vec![h.clone()];
+    for projection in projections {
+        streams.push(sized(&projection.forward(h)?, &target)?);
+    }
+    stack(&streams, 2)?.squeeze_axes(&[0])
+}
+
+/// The vectors [1, rows, hidden] that streams end as: the mean of the first, and of what
+/// `projections` makes of the others.
+pub fn close(streams: &Array, projections: &[Linear]) -> Result<Array> {
+    let stream = |i: i32| mlx::columns(streams, i..i + 1)?.swap_axes(0, 1)?.contiguous();
+    let first = stream(0)?;
+    let target = magnitude(&first)?;
+    let mut sum = first;
+    for (i, projection) in (1..).zip(projections) {
+        sum = sum.add(sized(&projection.forward(&stream(i)?)?, &target)?)?;
+    }
+    sum.multiply(mlx::number(1.0 / streams.dim(1) as f32, &sum)?)
+}
+
+/// The root of the mean square of each row.
+fn magnitude(x: &Array) -> Result<Array> {
+    x.square()?.mean_axis(-1, true)?.sqrt()
+}
+
+fn sized(x: &Array, target: &Array) -> Result<Array> {
+    x.multiply(target.divide(magnitude(x)?)?)
+}
+
+fn clipped(coefs: &Array, most: Option<f32>) -> Result<Array> {
+    let coefs = coefs.as_dtype(Dtype::Float32)?;
+    match most {
+        Some(most) => clip(&coefs, (-most, most)),
+        None => Ok(coefs),
+    }
+}

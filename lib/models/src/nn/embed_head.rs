@@ -1,0 +1,83 @@
+//! Where a model begins and ends: the vectors of tokens, the last norm, the head.
+
+use mlx_rs::Array;
+use mlx_rs::error::Result;
+use mlx_rs::ops::tanh;
+use mlxk_tensor::mlx;
+
+use super::linear::{Embedding, Linear};
+use super::norm::{Norm, NormArch};
+use crate::checkpoint::cursor::Cursor;
+
+/// What comes before the first layer and after the last.
+pub struct EmbedHead {
+    embeddings: Embedding,
+    norm: Norm,
+    /// `None` if the embeddings serve as the head.
+    lm_head: Option<Linear>,
+    scale: f32,
+    softcap: Option<f32>,
+    /// Tokens.
+    pub vocabulary: usize,
+}
+
+/// What the weights of the ends do not show.
+pub struct EmbedHeadArch<'a> {
+    pub vocabulary: usize,
+    /// Elements of the model's vectors.
+    pub hidden: usize,
+    /// What the embeddings are called, from the root of the checkpoint.
+    pub embeddings: &'a str,
+    /// And the last norm.
+    pub norm: (&'a str, NormArch),
+    /// Whether the head is the embeddings.
+    pub tied: bool,
+    /// What logits are multiplied by.
+    pub scale: f32,
+    /// What they then never exceed.
+    pub softcap: Option<f32>,
+}
+
+impl EmbedHead {
+    /// From the checkpoint at `w`. Some have a head of their own that is the embeddings once more.
+    pub fn load(w: &mut Cursor, arch: &EmbedHeadArch) -> mlxk_core::Result<EmbedHead> {
+        let &EmbedHeadArch { vocabulary, hidden, scale, softcap, .. } = arch;
+        if arch.tied {
+            w.discard(|name| name == "lm_head.weight");
+        }
+        let lm_head = (!arch.tied).then(|| Linear::load(w, "lm_head", vocabulary, hidden));
+        let (name, norm) = arch.norm;
+        Ok(EmbedHead {
+            embeddings: Embedding::load(w, arch.embeddings, vocabulary, hidden)?,
+            norm: norm.load(w, name, hidden)?,
+            lm_head: lm_head.transpose()?,
+            scale,
+            softcap,
+            vocabulary,
+        })
+    }
+
+    /// The vectors [1, rows, hidden] of `ids` [1, rows].
+    pub fn embed(&self, ids: &Array) -> Result<Array> {
+        self.embeddings.forward(ids)
+    }
+
+    /// The logits [1, rows, vocabulary] of what the last layer puts out.
+    pub fn head(&self, h: &Array) -> Result<Array> {
+        let h = self.norm.forward(h)?;
+        let mut logits = match &self.lm_head {
+            Some(lm_head) => lm_head.forward(&h)?,
+            None => self.embeddings.as_linear(&h)?,
+        };
+        if self.scale != 1.0 {
+            logits = logits.multiply(mlx::number(self.scale, &logits)?)?;
+        }
+        match self.softcap {
+            Some(cap) => {
+                let cap = mlx::number(cap, &logits)?;
+                tanh(logits.divide(&cap)?)?.multiply(cap)
+            }
+            None => Ok(logits),
+        }
+    }
+}

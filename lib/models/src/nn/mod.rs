@@ -1,0 +1,23 @@
+//! The layers that models are made of, named as the tensors of MLX checkpoints are.
+//!
+//! A layer is loaded from its place in the checkpoint, and what is there decides its form; running
+//! it decides nothing. Shapes are [1, rows, size] unless said otherwise; rows are those of one text
+//! or of several, one after another.
+
+pub mod altup;
+pub mod attention;
+pub mod embed_head;
+pub mod hyper_connections;
+pub mod linear;
+pub mod lora;
+pub mod matrix;
+pub mod mixer;
+pub mod mla;
+pub mod mlp;
+pub mod moe;
+pub mod norm;
+pub mod per_layer;
+pub mod shard;
+pub mod shared_kv;
+pub mod sparse;
+pub mod ssm;

@@ -1,0 +1,49 @@
+//! Router of a mixture of experts.
+
+use mlx_rs::error::Result;
+use mlx_rs::{Array, Dtype};
+use mlxk_tensor::mlx;
+use mlxk_tensor::ops::Ops;
+use mlxk_tensor::ops::moe_route::{ExpertChoice, Routing};
+
+use crate::checkpoint::cursor::Cursor;
+use crate::nn::linear::Linear;
+
+/// A linear layer that gives a logit for each expert, and the choice by these.
+pub struct Router {
+    gate: Linear,
+    /// Added to scores when experts are chosen, not when they are weighted.
+    e_score_correction_bias: Option<Array>,
+    routing: Routing,
+    ops: &'static dyn Ops,
+}
+
+impl Router {
+    /// The layer `name` of `w` for `count` experts, with a correction if the checkpoint has one.
+    pub fn load(
+        w: &mut Cursor,
+        name: &str,
+        hidden: usize,
+        count: usize,
+        routing: Routing,
+    ) -> mlxk_core::Result<Router> {
+        let correction = w.at(name).optional("e_score_correction_bias", &[count])?;
+        let wide = |bias: Array| bias.as_dtype(Dtype::Float32).map_err(mlx::failed);
+        Ok(Router {
+            e_score_correction_bias: correction.map(wide).transpose()?,
+            gate: Linear::load(w, name, count, hidden)?,
+            routing,
+            ops: w.ops(),
+        })
+    }
+
+    /// The experts of each row of `x` [1, rows, hidden].
+    pub fn forward(&self, x: &Array) -> Result<ExpertChoice> {
+        let logits = match self.routing.wide {
+            true => self.gate.forward(&x.as_dtype(Dtype::Float32)?)?,
+            false => self.gate.forward(x)?,
+        };
+        let logits = logits.reshape(&[-1, logits.dim(-1)])?;
+        self.ops.moe_route(&self.routing, &logits, self.e_score_correction_bias.as_ref())
+    }
+}

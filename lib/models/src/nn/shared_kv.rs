@@ -1,0 +1,148 @@
+//! The attention of Gemma 3n and 4: values are normed, and the last layers look at the keys and
+//! values of earlier ones instead of having their own.
+
+use mlx_rs::Array;
+use mlx_rs::error::Result;
+use mlxk_tensor::cache::Sequences;
+use mlxk_tensor::ops::Ops;
+use mlxk_tensor::ops::params::{AttentionParams, HeadsParams};
+use mlxk_tensor::ops::rope::Rope;
+
+use super::linear::Linear;
+use super::norm::{Norm, NormArch, NormKind};
+use crate::checkpoint::cursor::Cursor;
+
+/// A layer.
+pub struct SharedKv {
+    q_proj: Linear,
+    q_norm: Norm,
+    /// `None` if it looks at what another layer has remembered.
+    own: Option<Own>,
+    o_proj: Linear,
+    rope: Rope,
+    head_dim: i32,
+    slot: usize,
+    scores: AttentionParams,
+    ops: &'static dyn Ops,
+}
+
+struct Own {
+    k_proj: Linear,
+    k_norm: Norm,
+    /// `None` if values are keys that were neither normed nor rotated.
+    v_proj: Option<Linear>,
+    v_norm: Norm,
+}
+
+/// What the weights of a layer do not show.
+#[derive(Clone)]
+pub struct SharedKvArch {
+    /// Elements of the model's vectors.
+    pub hidden: usize,
+    pub heads: usize,
+    pub kv_heads: usize,
+    pub head_dim: usize,
+    pub norm: NormArch,
+    pub rope: Rope,
+    /// Where keys and values are.
+    pub slot: usize,
+    /// Whether they are its own.
+    pub own: bool,
+    /// Whether values are made from keys.
+    pub k_eq_v: bool,
+}
+
+impl SharedKv {
+    /// The layer at `w`.
+    pub fn load(w: &mut Cursor, arch: SharedKvArch) -> mlxk_core::Result<SharedKv> {
+        let SharedKvArch { hidden, heads, head_dim, norm, .. } = arch;
+        if !arch.own && w.has("k_proj.weight") {
+            // Some checkpoints carry what is not used.
+            Own::load(w, &arch)?;
+        }
+        Ok(SharedKv {
+            q_proj: Linear::load(w, "q_proj", heads * head_dim, hidden)?,
+            q_norm: norm.load(w, "q_norm", head_dim)?,
+            own: arch.own.then(|| Own::load(w, &arch)).transpose()?,
+            o_proj: Linear::load(w, "o_proj", hidden, heads * head_dim)?,
+            rope: arch.rope,
+            head_dim: head_dim as i32,
+            slot: arch.slot,
+            scores: AttentionParams { scale: 1.0, softcap: None, sinks: None },
+            ops: w.ops(),
+        })
+    }
+
+    /// Lets each token look at those of its text that are remembered, at itself and those before.
+    pub fn forward(&self, x: &Array, sequences: &mut Sequences) -> Result<Array> {
+        let q = self.q_proj.forward(x)?;
+        let mixed = match &self.own {
+            Some(own) => {
+                let k = own.k_proj.forward(x)?;
+                let v = own.v_proj.as_ref().map_or(Ok(k.clone()), |v_proj| v_proj.forward(x))?;
+                sequences.each_kv(self.slot, [&q, &k, &v], |[q, k, v], kv| {
+                    let offset = kv.offset();
+                    let keys = self.heads(k, &own.k_norm, Some(offset))?;
+                    kv.append(&keys, &self.heads(v, &own.v_norm, None)?)?;
+                    let queries = self.heads(q, &self.q_norm, Some(offset))?;
+                    self.ops.attend_cached(&queries, kv, &self.scores)
+                })?
+            }
+            None => sequences.each_kv(self.slot, [&q], |[q], kv| {
+                let offset = kv.offset() - q.dim(1);
+                let queries = self.heads(q, &self.q_norm, Some(offset))?;
+                self.ops.attend_cached(&queries, kv, &self.scores)
+            })?,
+        };
+        self.o_proj.forward(&mixed)
+    }
+
+    /// [1, rows, heads * size] to [1, heads, rows, size], normed, and rotated from a position on.
+    fn heads(&self, x: &Array, norm: &Norm, offset: Option<i32>) -> Result<Array> {
+        let heads = HeadsParams {
+            size: self.head_dim,
+            norm: Some(norm.scale()),
+            rotated_first: false,
+            rope: offset.map(|offset| (&self.rope, offset)),
+        };
+        self.ops.split_heads(x, &heads)
+    }
+}
+
+impl Own {
+    fn load(w: &mut Cursor, arch: &SharedKvArch) -> mlxk_core::Result<Own> {
+        let &SharedKvArch { hidden, kv_heads, head_dim, norm, .. } = arch;
+        let outs = kv_heads * head_dim;
+        let v_proj = (!arch.k_eq_v).then(|| Linear::load(w, "v_proj", outs, hidden)).transpose()?;
+        let bare = NormArch { kind: NormKind::Bare, ..norm };
+        Ok(Own {
+            k_proj: Linear::load(w, "k_proj", outs, hidden)?,
+            k_norm: norm.load(w, "k_norm", head_dim)?,
+            v_proj,
+            v_norm: bare.load(w, "v_norm", head_dim)?,
+        })
+    }
+}
+
+/// Where the keys and values of each layer are, and which layers have their own: the last `shared`
+/// ones look at the last layer before them of their kind.
+pub fn slots(kinds: &[String], shared: usize) -> Option<Vec<usize>> {
+    let own = kinds.len().checked_sub(shared)?;
+    let slot = |(i, kind): (usize, &String)| match i < own {
+        true => Some(i),
+        false => kinds[..own].iter().rposition(|other| other == kind),
+    };
+    kinds.iter().enumerate().map(slot).collect()
+}
+
+/// Whether the tensor `name` makes keys or values of a layer from `own` on, which checkpoints have
+/// and nothing uses.
+pub fn superfluous(name: &str, own: usize) -> bool {
+    let Some((layer, part)) =
+        name.split_once(".layers.").and_then(|(_, rest)| rest.split_once(".self_attn."))
+    else {
+        return false;
+    };
+    let makes = ["k_proj.", "v_proj.", "k_norm."].iter().any(|made| part.starts_with(made));
+    makes && layer.parse().is_ok_and(|layer: usize| layer >= own)
+}

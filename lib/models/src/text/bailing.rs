@@ -1,0 +1,105 @@
+//! Ling (arXiv 2503.05139), which calls itself Bailing: a llama whose experts are chosen in one of
+//! several ways, as the file says; the hybrid is one with delta attention.
+
+use mlxk_core::Result;
+use mlxk_tensor::ops::gated_delta::Decay;
+use mlxk_tensor::ops::moe_route::Score;
+use serde_json::{Value, json};
+
+use super::decoder::Decoder;
+use super::deepseek::{self, Member};
+use super::llama;
+use crate::checkpoint::config_error::{positive, unknown};
+use crate::checkpoint::cursor::Cursor;
+use crate::config::{Config, given, renamed};
+use crate::language::Language;
+use crate::nn::mla::{Mla, MlaSizes};
+use crate::nn::moe::MoeArch;
+use crate::nn::ssm::kimi_delta::{KimiDelta, KimiDeltaArch};
+
+/// The fields of mixtures that files name in their own way.
+const FIELDS: [(&str, &str); 3] = [
+    ("num_experts", "n_routed_experts"),
+    ("num_shared_experts", "n_shared_experts"),
+    ("score_function", "scoring_func"),
+];
+
+/// A bailing_moe.
+pub fn load(config: &Value, mut w: Cursor) -> Result<Box<dyn Language>> {
+    let mut c = Config::read_or(&renamed(config, &FIELDS), json!({"topk_group": 4}))?;
+    if let Some(dims) = c.get::<f64>("rotary_dim")? {
+        c.partial_rotary_factor = Some(dims / c.head_dim() as f64);
+    }
+    deepseek::leave_further_layers(&mut w, c.num_hidden_layers);
+    w.rename(&[
+        ("embed_tokens", "word_embeddings"),
+        ("self_attn", "attention"),
+        ("qkv_proj", "query_key_value"),
+        ("q_norm", "query_layernorm"),
+        ("k_norm", "key_layernorm"),
+        ("o_proj", "dense"),
+        ("gate", "gate.gate_proj"),
+        ("gate.gate_proj.e_score_correction_bias", "gate.expert_bias"),
+        ("shared_expert", "shared_experts"),
+    ]);
+    let moe = moe(&c, deepseek::score(&c, Score::Softmax)?)?;
+    let mut arch = llama::arch(&c, None, false)?;
+    arch.heads.fused = Some(1);
+    let dense: usize = c.need("first_k_dense_replace")?;
+    Decoder::load(arch.with_moe(&moe, |i| i >= dense), w)
+}
+
+/// A bailing_hybrid of the third version: delta attention, and on the last layer of each group and on
+/// those after the last group DeepSeek's with a gate for each head.
+pub fn load_hybrid(config: &Value, mut w: Cursor) -> Result<Box<dyn Language>> {
+    let defaults = json!({"rope_theta": 6_000_000.0, "layer_group_size": 4,
+        "short_conv_kernel_size": 4, "kda_lower_bound": -5.0, "kda_safe_gate": true});
+    let c = deepseek::read(&given(&renamed(config, &FIELDS), defaults), true)?;
+    if !c.need("kda_safe_gate")? {
+        return Err(unknown("layers without `kda_safe_gate` cannot run yet".into()));
+    }
+    let group: usize = c.need("layer_group_size")?;
+    positive(&[("layer_group_size", group)])?;
+    let linear =
+        |i: usize| !(i + 1).is_multiple_of(group) && i < c.num_hidden_layers / group * group;
+    w.rename(&[
+        ("embed_tokens", "word_embeddings"),
+        ("self_attn", "attention"),
+        ("gate.e_score_correction_bias", "gate.expert_bias"),
+    ]);
+    for i in (0..c.num_hidden_layers).filter(|i| !linear(*i)) {
+        let of = |part| format!("layers.{i}.attention.{part}");
+        w.rename(&[(&of("o_proj"), &of("dense"))]);
+    }
+    let norm = c.rms_norm()?;
+    let delta = KimiDeltaArch {
+        hidden: c.hidden_size,
+        heads: c.num_attention_heads,
+        dim: c.head_dim(),
+        taps: c.need("short_conv_kernel_size")?,
+        decay: Decay::Bounded(c.need("kda_lower_bound")?),
+        norm,
+    };
+    let mut moe = moe(&c, Score::Sigmoid)?;
+    moe.routing.normalised = true;
+    if let Some(groups) = &mut moe.routing.groups {
+        groups.dropped = f32::NEG_INFINITY;
+    }
+    let member = Member { eps: norm.eps, ..Member::new(Some(moe)) };
+    let (sizes, rope) = deepseek::attention(&c, &member)?;
+    let sizes = MlaSizes { gated: true, ..sizes };
+    deepseek::layers(&c, member, w, |i, w| match linear(i) {
+        true => Ok(Box::new(KimiDelta::load(w, &delta)?)),
+        false => Ok(Box::new(Mla::load(w, &sizes, Some(rope.clone()))?)),
+    })
+}
+
+/// The mixtures; the layer that all tokens share may have a width of its own.
+fn moe(c: &Config, score: Score) -> Result<MoeArch> {
+    let mut moe = deepseek::moe(c, score, 2)?;
+    let inner: Option<usize> = c.get("moe_shared_expert_intermediate_size")?;
+    if let (Some(inner), Some(shared)) = (inner, &mut moe.shared) {
+        shared.mlp.inner = inner.saturating_mul(c.need("n_shared_experts")?);
+    }
+    Ok(moe)
+}

@@ -1,0 +1,81 @@
+//! Falcon-H1 (arXiv 2507.22448): a state space beside attention in every layer.
+
+use mlxk_core::Result;
+use mlxk_tensor::ops::gated_norm::Order;
+use mlxk_tensor::ops::ssd::SsdSizes;
+use serde_json::{Value, json};
+
+use super::hybrid::{Factors, Hybrid, Part, Step};
+use super::llama;
+use crate::checkpoint::cursor::Cursor;
+use crate::config::Config;
+use crate::language::Language;
+use crate::nn::attention::Attention;
+use crate::nn::embed_head::{EmbedHead, EmbedHeadArch};
+use crate::nn::mlp::Mlp;
+use crate::nn::ssm::mamba2::{Mamba2, Mamba2Arch, Mamba2Norm};
+
+/// A falcon_h1. The factors of its training are in the weights already, but for one.
+pub fn load(config: &Value, mut w: Cursor) -> Result<Box<dyn Language>> {
+    let c = Config::read_or(config, defaults())?;
+    let rope = c.rope(None)?;
+    let (norm, hidden, mixer) = (c.rms_norm()?, c.hidden_size, mixer(&c)?);
+    let (heads, mlp) = (llama::heads(&c, norm), llama::mlp(&c));
+    let tied = c.tie_word_embeddings != Some(false);
+    let [head, embeddings]: [f32; 2] =
+        [c.need("lm_head_multiplier")?, c.need("embedding_multiplier")?];
+    let ends = EmbedHeadArch {
+        vocabulary: c.vocab_size,
+        hidden,
+        embeddings: "model.embed_tokens",
+        norm: ("model.final_layernorm", norm),
+        tied,
+        scale: if tied { head / embeddings } else { 1.0 },
+        softcap: None,
+    };
+    let ends = EmbedHead::load(&mut w, &ends)?;
+    let mut steps = Vec::new();
+    for i in 0..c.num_hidden_layers {
+        let mut w = w.at(&format!("model.layers.{i}"));
+        let rope = Some(rope.clone());
+        let part = Part::TokenMixer(vec![
+            Box::new(Mamba2::load(&mut w.at("mamba"), &mixer)?),
+            Box::new(Attention::load(&mut w.at("self_attn"), &heads, rope)?),
+        ]);
+        steps.push(Step { norm: norm.load(&mut w, "input_layernorm", hidden)?, part });
+        let feed = Mlp::load(&mut w.at("feed_forward"), hidden, &mlp, norm)?;
+        let before = norm.load(&mut w, "pre_ff_layernorm", hidden)?;
+        steps.push(Step::feed(before, Box::new(feed)));
+    }
+    Ok(Box::new(Hybrid { ends, steps, factors: Factors::NONE, ops: w.ops() }))
+}
+
+/// What the family does if the file does not say.
+fn defaults() -> Value {
+    json!({
+        "hidden_size": 1024, "intermediate_size": 2048, "num_hidden_layers": 36,
+        "num_attention_heads": 8, "num_key_value_heads": 2, "head_dim": 64,
+        "max_position_embeddings": 131_072, "rms_norm_eps": 1e-5, "rope_theta": 1e11,
+        "vocab_size": 32_784, "mamba_d_conv": 4, "mamba_d_head": 64, "mamba_d_ssm": 1536,
+        "mamba_d_state": 128, "mamba_n_groups": 1, "mamba_n_heads": 24,
+        "embedding_multiplier": 5.656_854_249_492_381, "lm_head_multiplier": 0.039_062_5,
+    })
+}
+
+fn mixer(c: &Config) -> Result<Mamba2Arch> {
+    let ssd = SsdSizes {
+        heads: c.need("mamba_n_heads")?,
+        head_dim: c.need("mamba_d_head")?,
+        groups: c.need("mamba_n_groups")?,
+        state: c.need("mamba_d_state")?,
+        dt: (0.0, f32::INFINITY),
+    };
+    let first = c.get("mamba_norm_before_gate")?.unwrap_or(false);
+    let order = if first { Order::Norm } else { Order::Gate };
+    let normed = c.get("mamba_rms_norm")?.unwrap_or(false);
+    let norm = Mamba2Norm { eps: c.rms_norm()?.eps, order, grouped: false };
+    let taps = c.need("mamba_d_conv")?;
+    let arch = Mamba2Arch { hidden: c.hidden_size, ssd, taps, norm: normed.then_some(norm) };
+    arch.check()?;
+    Ok(arch)
+}

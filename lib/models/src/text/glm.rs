@@ -1,0 +1,47 @@
+//! GLM and GLM 4: llamas whose positions turn neighbours; the latter also norms what comes out.
+
+use mlxk_core::Result;
+use mlxk_tensor::ops::moe_route::Score;
+use mlxk_tensor::ops::rope::Scaling;
+use serde_json::{Value, json};
+
+use super::decoder::{Arch, Decoder, Norms};
+use super::{deepseek, llama};
+use crate::checkpoint::cursor::Cursor;
+use crate::config::Config;
+use crate::language::Language;
+
+/// A glm.
+pub fn load(config: &Value, w: Cursor) -> Result<Box<dyn Language>> {
+    let mut c = Config::read(config)?;
+    c.rope_traditional = true;
+    Decoder::load(arch(&c)?, w)
+}
+
+/// A glm4.
+pub fn load_4(config: &Value, w: Cursor) -> Result<Box<dyn Language>> {
+    let c = Config::read_or(config, json!({"rope_traditional": true}))?;
+    let norms = Norms {
+        attn_in: Some("input_layernorm"),
+        attn_out: Some("post_self_attn_layernorm"),
+        mlp_in: Some("post_attention_layernorm"),
+        mlp_out: Some("post_mlp_layernorm"),
+    };
+    Decoder::load(Arch { norms, ..arch(&c)? }, w)
+}
+
+/// A glm4_moe: not much of the above; experts as DeepSeek V3 chooses them. Layers beyond the last
+/// predict further tokens and are left aside.
+pub fn load_4_moe(config: &Value, mut w: Cursor) -> Result<Box<dyn Language>> {
+    let c = Config::read(config)?;
+    deepseek::leave_further_layers(&mut w, c.num_hidden_layers);
+    w.rename(&[("shared_expert", "shared_experts")]);
+    let rope = c.rope_of(c.theta(None)?, &Scaling::default())?;
+    let arch = llama::base(&c, rope, false, c.rms_norm()?)?;
+    let dense: usize = c.need("first_k_dense_replace")?;
+    Decoder::load(arch.with_moe(&deepseek::moe(&c, Score::Sigmoid, 2)?, |i| i >= dense), w)
+}
+
+fn arch(c: &Config) -> Result<Arch> {
+    Ok(llama::arch(c, Some(10_000.0), false)?.with_mlp(|mlp| mlp.fused = true))
+}

@@ -1,0 +1,144 @@
+//! The line of GPT 2 and StarCoder (arXiv 2305.06161): norms that take the mean away, biases
+//! everywhere, no gates. GPT-J, GPT-NeoX (arXiv 2204.06745), StarCoder 2 (arXiv 2402.19173) and
+//! StableLM turn positions instead of learning them.
+
+use mlxk_core::Result;
+use mlxk_tensor::ops::activation::Activation;
+use mlxk_tensor::ops::rope::Rope;
+use serde_json::{Value, json};
+
+use super::decoder::{Arch, Decoder, Norms};
+use super::llama;
+use crate::checkpoint::cursor::Cursor;
+use crate::config::{Config, given, renamed};
+use crate::language::Language;
+
+/// The fields of the elder in their files.
+const FIELDS: [(&str, &str); 4] = [
+    ("n_embd", "hidden_size"),
+    ("n_head", "num_attention_heads"),
+    ("n_layer", "num_hidden_layers"),
+    ("n_inner", "intermediate_size"),
+];
+
+/// The names of their tensors.
+const NAMES: [(&str, &str); 6] = [
+    ("embed_tokens", "wte"),
+    ("layers", "h"),
+    ("input_layernorm", "ln_1"),
+    ("post_attention_layernorm", "ln_2"),
+    ("self_attn", "attn"),
+    ("norm", "ln_f"),
+];
+
+/// A gpt2.
+pub fn load_2(config: &Value, mut w: Cursor) -> Result<Box<dyn Language>> {
+    discard_masks(&mut w);
+    learned(&elder(config)?, Activation::GeluTanh, w)
+}
+
+/// A gpt_bigcode, most of which have one head of keys and values.
+pub fn load_big_code(config: &Value, mut w: Cursor) -> Result<Box<dyn Language>> {
+    let many = config.get("multi_query").is_some_and(|shared| *shared == Value::Bool(false));
+    let heads = if many { config.get("n_head").cloned() } else { Some(1.into()) };
+    w.rename(&[("model", "transformer")]);
+    learned(&elder(&given(config, json!({"num_key_value_heads": heads})))?, Activation::Gelu, w)
+}
+
+/// A gptj: attention, without biases, and feed-forward side by side.
+pub fn load_j(config: &Value, mut w: Cursor) -> Result<Box<dyn Language>> {
+    let defaults = json!({"n_embd": 4096, "n_head": 16, "n_layer": 28, "vocab_size": 50_400,
+        "layer_norm_epsilon": 1e-5});
+    let c = elder(&given(config, defaults))?;
+    discard_masks(&mut w);
+    w.rename(&NAMES);
+    w.rename(&[("o_proj", "out_proj"), ("up_proj", "fc_in"), ("down_proj", "fc_out")]);
+    let dims = c.get("rotary_dim")?.unwrap_or(64).min(c.head_dim());
+    let rope = Rope::new(c.rotary(dims)?, true, 10_000.0, None, None)?;
+    let arch = llama::base(&c, rope, false, c.layer_norm("layer_norm_epsilon")?)?;
+    let norms = Norms { mlp_in: None, ..Norms::LLAMA };
+    Decoder::load(plain(Arch { parallel: true, norms, ..arch }, Activation::GeluTanh), w)
+}
+
+/// What the file of an elder says; feed-forward layers are usually four times as wide as the model.
+fn elder(config: &Value) -> Result<Config> {
+    let config = renamed(config, &FIELDS);
+    let inner = config.get("hidden_size").and_then(Value::as_u64).unwrap_or_default() * 4;
+    Config::read_or(&config, json!({"intermediate_size": inner}))
+}
+
+/// Leaves out the masks that some checkpoints carry.
+fn discard_masks(w: &mut Cursor) {
+    w.discard(|name| name.ends_with(".attn.bias") || name.ends_with(".attn.masked_bias"));
+}
+
+/// A model that has learned its positions.
+fn learned(c: &Config, activation: Activation, mut w: Cursor) -> Result<Box<dyn Language>> {
+    w.rename(&NAMES);
+    w.rename(&[
+        ("embed_positions", "wpe"),
+        ("qkv_proj", "c_attn"),
+        ("o_proj", "c_proj"),
+        ("up_proj", "c_fc"),
+        ("down_proj", "c_proj"),
+    ]);
+    let unused = Rope::new(2, false, 1.0, None, None)?;
+    let mut arch = llama::base(c, unused, false, c.layer_norm("layer_norm_epsilon")?)?;
+    arch.layers.iter_mut().for_each(|layer| layer.rope = None);
+    arch.positions = Some(c.need("n_positions")?);
+    arch.heads.fused = Some(1);
+    Decoder::load(plain(arch, activation), w)
+}
+
+/// A gpt_neox. Queries, keys and values of each head lie together.
+pub fn load_neox(config: &Value, mut w: Cursor) -> Result<Box<dyn Language>> {
+    let config = renamed(
+        config,
+        &[("rotary_emb_base", "rope_theta"), ("rotary_pct", "partial_rotary_factor")],
+    );
+    let inner = config.get("hidden_size").and_then(Value::as_u64).unwrap_or_default() * 4;
+    let c = Config::read_or(&config, json!({"intermediate_size": inner}))?;
+    w.discard(|name| name.ends_with(".attention.bias") || name.ends_with(".attention.masked_bias"));
+    w.rename(&[
+        ("embed_tokens", "embed_in"),
+        ("self_attn", "attention"),
+        ("qkv_proj", "query_key_value"),
+        ("o_proj", "dense"),
+        ("up_proj", "dense_h_to_4h"),
+        ("down_proj", "dense_4h_to_h"),
+        ("model.norm", "model.final_layer_norm"),
+        ("layers", "h"),
+        ("lm_head", "model.embed_out"),
+    ]);
+    let mut arch =
+        llama::base(&c, c.rope(Some(10_000.0))?, false, c.layer_norm("layer_norm_eps")?)?;
+    arch.heads.fused = Some(c.num_attention_heads);
+    arch.parallel = c.get("use_parallel_residual")?.unwrap_or(true);
+    Decoder::load(plain(arch, Activation::GeluTanh), w)
+}
+
+/// A starcoder2; all layers have the window that the file states.
+pub fn load_starcoder_2(config: &Value, mut w: Cursor) -> Result<Box<dyn Language>> {
+    let defaults = json!({"vocab_size": 49_152, "norm_epsilon": 1e-5});
+    let c = Config::read_or(config, defaults)?;
+    w.rename(&[("up_proj", "c_fc"), ("down_proj", "c_proj")]);
+    let arch = llama::base(&c, c.rope(Some(100_000.0))?, true, c.layer_norm("norm_epsilon")?)?;
+    Decoder::load(plain(arch, Activation::Gelu), w)
+}
+
+/// A stablelm, which has gates.
+pub fn load_stablelm(config: &Value, mut w: Cursor) -> Result<Box<dyn Language>> {
+    let c = Config::read(config)?;
+    w.rename(&[("q_norm", "q_layernorm"), ("k_norm", "k_layernorm")]);
+    let mut arch = llama::base(&c, c.rope(None)?, false, c.layer_norm("layer_norm_eps")?)?;
+    arch.parallel = c.get("use_parallel_residual")?.unwrap_or(false);
+    if arch.parallel {
+        arch.norms = Norms { mlp_in: None, ..Norms::LLAMA };
+    }
+    Decoder::load(arch, w)
+}
+
+/// Without gates.
+fn plain(arch: Arch, activation: Activation) -> Arch {
+    arch.with_mlp(|mlp| (mlp.gated, mlp.activation) = (false, activation))
+}

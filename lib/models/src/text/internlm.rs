@@ -1,0 +1,32 @@
+//! InternLM 2 (arXiv 2403.17297): a llama under other names, the matrices of attention fused.
+
+use mlxk_core::Result;
+use serde_json::Value;
+
+use super::decoder::Decoder;
+use super::llama;
+use crate::checkpoint::cursor::Cursor;
+use crate::config::Config;
+use crate::language::Language;
+
+/// An internlm2: the queries that share a key and a value lie with them.
+pub fn load_2(config: &Value, mut w: Cursor) -> Result<Box<dyn Language>> {
+    let c = Config::read(config)?;
+    w.discard(|name| name.ends_with("attention.rope.inv_freq"));
+    w.rename(&[
+        ("embed_tokens", "tok_embeddings"),
+        ("input_layernorm", "attention_norm"),
+        ("post_attention_layernorm", "ffn_norm"),
+        ("self_attn", "attention"),
+        ("qkv_proj", "wqkv"),
+        ("o_proj", "wo"),
+        ("mlp", "feed_forward"),
+        ("gate_proj", "w1"),
+        ("down_proj", "w2"),
+        ("up_proj", "w3"),
+        ("lm_head", "output"),
+    ]);
+    let mut arch = llama::arch(&c, Some(10_000.0), false)?;
+    arch.heads.fused = Some(c.kv_heads());
+    Decoder::load(arch, w)
+}

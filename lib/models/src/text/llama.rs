@@ -1,0 +1,138 @@
+//! Llama (arXiv 2307.09288) and Mistral (arXiv 2310.06825), which adds a window.
+
+use mlxk_core::Result;
+use mlxk_tensor::ops::activation::Activation;
+use mlxk_tensor::ops::rope::Rope;
+use serde_json::Value;
+
+use super::decoder::{Arch, Decoder, LayerArch, Norms};
+use crate::checkpoint::config_error::{invalid, unknown};
+use crate::checkpoint::cursor::Cursor;
+use crate::config::Config;
+use crate::language::Language;
+use crate::nn::attention::Sizes;
+use crate::nn::mlp::MlpArch;
+use crate::nn::norm::{NormArch, NormKind};
+
+/// A llama: layers slide only where the file says so.
+pub fn load(config: &Value, w: Cursor) -> Result<Box<dyn Language>> {
+    Decoder::load(arch(&Config::read(config)?, Some(10_000.0), false)?, w)
+}
+
+/// A mistral: all layers slide if the file states a window and no types of layers.
+pub fn load_mistral(config: &Value, w: Cursor) -> Result<Box<dyn Language>> {
+    Decoder::load(arch(&Config::read(config)?, Some(10_000.0), true)?, w)
+}
+
+/// A llama whose positions turn neighbours: helium and ernie4_5.
+pub fn load_traditional(config: &Value, w: Cursor) -> Result<Box<dyn Language>> {
+    let mut c = Config::read(config)?;
+    c.rope_traditional = true;
+    Decoder::load(arch(&c, None, false)?, w)
+}
+
+/// A mimo, without the layers that guess further tokens.
+pub fn load_mimo(config: &Value, mut w: Cursor) -> Result<Box<dyn Language>> {
+    w.discard(|name| name.starts_with("model.mtp_layers."));
+    load(config, w)
+}
+
+/// A nemotron: no gates, and norms that take the mean away, with factors less one.
+pub fn load_nemotron(config: &Value, w: Cursor) -> Result<Box<dyn Language>> {
+    let mut c = Config::read(config)?;
+    let within = c.rope_parameters.as_ref().and_then(|rope| rope.partial_rotary_factor);
+    c.partial_rotary_factor = c.partial_rotary_factor.or(within).or(Some(0.5));
+    let norm = NormArch { kind: NormKind::LayerLessOne, ..c.layer_norm("norm_eps")? };
+    let arch = base(&c, c.rope(Some(10_000.0))?, false, norm)?
+        .with_mlp(|mlp| (mlp.gated, mlp.activation) = (false, Activation::ReluSquared));
+    Decoder::load(arch, w)
+}
+
+/// An apertus: no gates, and an activation that it has learned.
+pub fn load_apertus(config: &Value, w: Cursor) -> Result<Box<dyn Language>> {
+    let c = Config::read(config)?;
+    let norms = Norms {
+        attn_in: Some("attention_layernorm"),
+        mlp_in: Some("feedforward_layernorm"),
+        ..Norms::LLAMA
+    };
+    let arch = base(&c, c.rope(None)?, false, c.rms_norm()?)?
+        .with_mlp(|mlp| (mlp.gated, mlp.activation) = (false, Activation::XIELU));
+    Decoder::load(Arch { norms, ..arch }, w)
+}
+
+/// A llama4_text by itself, which is small: neighbours turn, but on layers that know no positions, and
+/// queries and keys are normed by their lengths alone.
+pub fn load_4_text(config: &Value, mut w: Cursor) -> Result<Box<dyn Language>> {
+    let mut c = Config::read(config)?;
+    c.intermediate_size = c.need("intermediate_size_mlp")?;
+    w.rename(&[("mlp", "feed_forward"), ("lm_head", "output")]);
+    let rope = Rope::new(c.head_dim(), true, c.theta(None)?, None, None)?;
+    let mut arch = base(&c, rope, false, c.rms_norm()?)?;
+    let turns = c.need::<Vec<u8>>("no_rope_layers")?;
+    if turns.len() != arch.layers.len() {
+        return Err(invalid("`no_rope_layers` does not name all layers".into()));
+    }
+    for (layer, _) in arch.layers.iter_mut().zip(turns).filter(|(_, turns)| *turns == 0) {
+        layer.rope = None;
+    }
+    if c.need("use_qk_norm")? {
+        arch.heads.norm.kind = NormKind::Bare;
+    }
+    Decoder::load(arch, w)
+}
+
+/// What all members share; `theta` is the base of the position embeddings if the file has none,
+/// `slides` whether layers have a window if the file does not say which.
+pub fn arch(c: &Config, theta: Option<f64>, slides: bool) -> Result<Arch> {
+    match c.hidden_act.as_deref() {
+        None | Some("silu" | "swish") => base(c, c.rope(theta)?, slides, c.rms_norm()?),
+        Some(other) => Err(unknown(format!("activation `{other}` cannot run yet"))),
+    }
+}
+
+/// The same with norms of another kind and whatever activation the file states.
+pub fn base(c: &Config, rope: Rope, slides: bool, norm: NormArch) -> Result<Arch> {
+    let mlp = mlp(c);
+    let layer = |i| {
+        Ok(LayerArch { rope: Some(rope.clone()), window: c.window(i, slides)?, mlp, moe: None })
+    };
+    Ok(Arch {
+        heads: heads(c, norm),
+        norm,
+        norms: Norms::LLAMA,
+        vocabulary: c.vocab_size,
+        tied: c.tie_word_embeddings,
+        parallel: false,
+        positions: None,
+        embed_norm: false,
+        embed_scale: 1.0,
+        residual_scale: 1.0,
+        logit_scale: 1.0,
+        logit_softcap: None,
+        layers: (0..c.num_hidden_layers).map(layer).collect::<Result<_>>()?,
+    })
+}
+
+/// Attention as a llama has it.
+pub fn heads(c: &Config, norm: NormArch) -> Sizes {
+    Sizes {
+        hidden: c.hidden_size,
+        heads: c.num_attention_heads,
+        kv_heads: c.kv_heads(),
+        head_dim: c.head_dim(),
+        scale: (c.head_dim() as f32).powf(-0.5),
+        softcap: None,
+        norm,
+        rotated_first: false,
+        fused: None,
+        gated: false,
+        warmth: None,
+    }
+}
+
+/// The feed-forward part of a llama.
+pub fn mlp(c: &Config) -> MlpArch {
+    let activation = Activation::Silu;
+    MlpArch { inner: c.intermediate_size, gated: true, fused: false, activation }
+}

@@ -1,0 +1,66 @@
+//! Mistral 3 and Pixtral without what they see: a llama, a Ministral 3, whose queries grow with their
+//! positions, or a Mistral 4.
+
+use mlxk_core::Result;
+use mlxk_tensor::ops::moe_route::Score;
+use serde_json::{Value, json};
+
+use super::decoder::Decoder;
+use super::deepseek::{self, Member};
+use super::llama;
+use crate::checkpoint::config_error::{invalid, unknown};
+use crate::checkpoint::cursor::Cursor;
+use crate::checkpoint::text_part;
+use crate::config::{Config, given};
+use crate::language::Language;
+use crate::nn::attention::TemperatureTuning;
+
+/// A mistral3, a llava or a pixtral. Their files say of the text part only what is not usual.
+pub fn load_3(config: &Value, mut w: Cursor) -> Result<Box<dyn Language>> {
+    text_part::text_only(&mut w);
+    let text = given(&text_part::text(config)?, json!({"tie_word_embeddings": false}));
+    let usual = json!({"hidden_size": 4096, "num_hidden_layers": 32, "num_attention_heads": 32,
+        "rms_norm_eps": 1e-6, "vocab_size": 32_000});
+    match text.get("model_type").and_then(Value::as_str) {
+        Some("ministral3") => load_mini_3(&text, w),
+        None | Some("mistral") => {
+            let own = json!({"intermediate_size": 14_336, "num_key_value_heads": 8});
+            llama::load_mistral(&given(&given(&text, own), usual), w)
+        }
+        Some("llama") => {
+            let own = json!({"intermediate_size": 11_008});
+            llama::load(&given(&given(&text, own), usual), w)
+        }
+        Some("mistral4") => load_4(&text, w),
+        Some(other) => Err(unknown(format!("text models of type `{other}` cannot run here"))),
+    }
+}
+
+/// A ministral3.
+pub fn load_mini_3(config: &Value, w: Cursor) -> Result<Box<dyn Language>> {
+    let c = Config::read(config)?;
+    let mut arch = llama::arch(&c, None, false)?;
+    arch.heads.warmth = Some(warmth(&c)?);
+    Decoder::load(arch, w)
+}
+
+/// A mistral4: a deepseek_v3 that chooses its experts by shares, and whose queries grow likewise.
+pub fn load_4(config: &Value, w: Cursor) -> Result<Box<dyn Language>> {
+    let c = deepseek::read(config, true)?;
+    let moe = deepseek::mixture(&c, Score::Softmax, 2)?;
+    let traditional = c.get("rope_interleave")?.unwrap_or(true);
+    let warmth = Some(warmth(&c)?);
+    deepseek::load(&c, Member { traditional, warmth, ..Member::new(moe) }, w)
+}
+
+/// How queries grow, which the file must say.
+fn warmth(c: &Config) -> Result<TemperatureTuning> {
+    let rope = c.rope_parameters.as_ref();
+    let beta = rope.and_then(|rope| rope.llama_4_scaling_beta);
+    let trained = rope.and_then(|rope| rope.original_max_position_embeddings);
+    let (Some(beta), Some(trained)) = (beta, trained) else {
+        let fields = "`llama_4_scaling_beta` and `original_max_position_embeddings`";
+        return Err(invalid(format!("`rope_parameters` lacks {fields}")));
+    };
+    Ok(TemperatureTuning { beta: beta as f32, shift: 0, trained: trained as f32 })
+}

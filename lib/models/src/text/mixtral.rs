@@ -1,0 +1,106 @@
+//! Mixtral (arXiv 2401.04088) and those that name a mixture as it does: Phixtral, Phi 3.5 MoE,
+//! MiniMax.
+
+use mlxk_core::Result;
+use mlxk_tensor::ops::activation::Activation;
+use mlxk_tensor::ops::moe_route::{Routing, Score};
+use mlxk_tensor::ops::rope::Rope;
+use serde_json::{Value, json};
+
+use super::decoder::{Arch, Decoder, Norms};
+use super::llama;
+use crate::checkpoint::cursor::Cursor;
+use crate::config::{Config, given, renamed};
+use crate::language::Language;
+use crate::nn::moe::MoeArch;
+
+/// A mixtral.
+pub fn load(config: &Value, mut w: Cursor) -> Result<Box<dyn Language>> {
+    let c = Config::read_or(config, json!({"num_local_experts": 8, "num_experts_per_tok": 2}))?;
+    w.rename(&[("mlp", "block_sparse_moe")]);
+    let arch = llama::arch(&c, Some(1_000_000.0), false)?;
+    let moe = moe(&c, Score::Softmax)?;
+    Decoder::load(arch.with_moe(&moe, |_| true), w)
+}
+
+/// A phimoe; how far behind the best an expert may be is twice the noise of its training.
+pub fn load_phi(config: &Value, mut w: Cursor) -> Result<Box<dyn Language>> {
+    let defaults = json!({"num_local_experts": 16, "num_experts_per_tok": 2,
+        "rms_norm_eps": 1e-6, "max_position_embeddings": 131_072,
+        "original_max_position_embeddings": 4096});
+    let c = Config::read_or(config, defaults)?;
+    w.rename(&[("mlp", "block_sparse_moe")]);
+    let noise = c.get::<f32>("router_jitter_noise")?.unwrap_or(0.01);
+    let rope = c.rope(Some(10_000.0))?;
+    let arch = llama::base(&c, rope, false, c.layer_norm("rms_norm_eps")?)?;
+    let moe = moe(&c, Score::Mixer(2.0 * noise))?;
+    Decoder::load(arch.with_moe(&moe, |_| true), w)
+}
+
+/// A phixtral: Phi 2 with experts, attention and those side by side.
+pub fn load_phixtral(config: &Value, mut w: Cursor) -> Result<Box<dyn Language>> {
+    let names = [
+        ("num_vocab", "vocab_size"),
+        ("model_dim", "hidden_size"),
+        ("n_embd", "hidden_size"),
+        ("num_heads", "num_attention_heads"),
+        ("n_head", "num_attention_heads"),
+        ("num_layers", "num_hidden_layers"),
+        ("n_layer", "num_hidden_layers"),
+    ];
+    let config = given(
+        &renamed(config, &names),
+        json!({"vocab_size": 51_200, "hidden_size": 2560, "num_attention_heads": 32,
+            "num_hidden_layers": 32, "rotary_dim": 32, "layer_norm_epsilon": 1e-5,
+            "num_local_experts": 4, "num_experts_per_tok": 2}),
+    );
+    let inner = config.get("hidden_size").and_then(Value::as_u64).unwrap_or_default() * 4;
+    let c = Config::read_or(&config, json!({"intermediate_size": inner}))?;
+    w.rename(&[
+        ("lm_head", "lm_head.linear"),
+        ("model.norm", "lm_head.ln"),
+        ("model", "transformer"),
+        ("embed_tokens", "embd.wte"),
+        ("layers", "h"),
+        ("input_layernorm", "ln"),
+        ("self_attn", "mixer"),
+        ("qkv_proj", "Wqkv"),
+        ("o_proj", "out_proj"),
+        ("mlp", "moe"),
+        ("up_proj", "fc1"),
+        ("down_proj", "fc2"),
+    ]);
+    let rope = Rope::new(c.rotary(c.need("rotary_dim")?)?, false, 10_000.0, None, None)?;
+    let mut arch = llama::base(&c, rope, false, c.layer_norm("layer_norm_epsilon")?)?;
+    arch.heads.fused = Some(1);
+    let norms = Norms { mlp_in: None, ..Norms::LLAMA };
+    let (gated, activation) = (false, Activation::GeluTanh);
+    let moe = MoeArch { gated, activation, ..moe(&c, Score::Softmax)? };
+    Decoder::load(Arch { parallel: true, norms, ..arch }.with_moe(&moe, |_| true), w)
+}
+
+/// A minimax; a part of its heads rotates.
+pub fn load_minimax(config: &Value, mut w: Cursor) -> Result<Box<dyn Language>> {
+    let c = Config::read(config)?;
+    w.rename(&[
+        ("mlp", "block_sparse_moe"),
+        ("gate.e_score_correction_bias", "e_score_correction_bias"),
+    ]);
+    let rope = Rope::new(c.rotary(c.need("rotary_dim")?)?, false, c.theta(None)?, None, None)?;
+    let arch = llama::base(&c, rope, false, c.rms_norm()?)?;
+    let moe = moe(&c, Score::Sigmoid)?;
+    Decoder::load(arch.with_moe(&moe, |_| true), w)
+}
+
+/// Experts as wide as a llama's feed-forward layer, weighted to a sum of one.
+fn moe(c: &Config, score: Score) -> Result<MoeArch> {
+    let normalised = !matches!(score, Score::Mixer(_));
+    Ok(MoeArch {
+        count: c.need("num_local_experts")?,
+        inner: c.intermediate_size,
+        activation: Activation::Silu,
+        routing: Routing { normalised, ..Routing::new(c.need("num_experts_per_tok")?, score) },
+        gated: true,
+        shared: None,
+    })
+}

@@ -1,0 +1,96 @@
+//! Qwen2 (biased queries, keys and values) and Qwen3 (normed queries and keys): the weights say so.
+//! Both also as mixtures of experts, and as what remains of those that see.
+
+use mlxk_core::Result;
+use mlxk_tensor::ops::activation::Activation;
+use mlxk_tensor::ops::moe_route::{Routing, Score};
+use serde_json::Value;
+
+use super::decoder::{Arch, Decoder};
+use super::llama;
+use crate::checkpoint::cursor::Cursor;
+use crate::checkpoint::text_part;
+use crate::config::Config;
+use crate::language::Language;
+use crate::nn::mlp::MlpArch;
+use crate::nn::moe::{MoeArch, SharedArch};
+
+/// A qwen2; its position embeddings have a larger base than a llama's.
+pub fn load_2(config: &Value, w: Cursor) -> Result<Box<dyn Language>> {
+    Decoder::load(arch(&Config::read(config)?, Some(1_000_000.0))?, w)
+}
+
+/// A qwen3; its file must state the base.
+pub fn load_3(config: &Value, w: Cursor) -> Result<Box<dyn Language>> {
+    Decoder::load(arch(&Config::read(config)?, None)?, w)
+}
+
+/// A qwen2_moe; besides its experts every token runs through a gated layer.
+pub fn load_2_moe(config: &Value, w: Cursor) -> Result<Box<dyn Language>> {
+    let c = Config::read(config)?;
+    let arch = arch(&c, Some(1_000_000.0))?;
+    let activation = Activation::Silu;
+    let inner = c.need("shared_expert_intermediate_size")?;
+    let mlp = MlpArch { inner, gated: true, fused: false, activation };
+    let shared = Some(SharedArch { mlp, weighed: true });
+    let moe = MoeArch { shared, ..moe(&c)? };
+    Decoder::load(arch.with_moe(&moe, mixed(&c)?), w)
+}
+
+/// A qwen3_moe.
+pub fn load_3_moe(config: &Value, w: Cursor) -> Result<Box<dyn Language>> {
+    let c = Config::read(config)?;
+    Decoder::load(arch(&c, None)?.with_moe(&moe(&c)?, mixed(&c)?), w)
+}
+
+/// A qwen2_vl, without what it sees.
+pub fn load_2_vl(config: &Value, mut w: Cursor) -> Result<Box<dyn Language>> {
+    text_part::text_only(&mut w);
+    load_2(text_part::text_or_all(config), w)
+}
+
+/// A qwen3_vl, without what it sees.
+pub fn load_3_vl(config: &Value, mut w: Cursor) -> Result<Box<dyn Language>> {
+    text_part::text_only(&mut w);
+    load_3(text_part::text_or_all(config), w)
+}
+
+/// A qwen3_vl_moe, without what it sees.
+pub fn load_3_vl_moe(config: &Value, mut w: Cursor) -> Result<Box<dyn Language>> {
+    text_part::text_only(&mut w);
+    load_3_moe(text_part::text_or_all(config), w)
+}
+
+/// The mixtures of the family, without what all tokens share.
+pub fn moe(c: &Config) -> Result<MoeArch> {
+    let normalised = c.get("norm_topk_prob")?.unwrap_or(false);
+    let chosen = c.need("num_experts_per_tok")?;
+    Ok(MoeArch {
+        count: c.need("num_experts")?,
+        inner: c.need("moe_intermediate_size")?,
+        activation: Activation::Silu,
+        routing: Routing { normalised, ..Routing::new(chosen, Score::Softmax) },
+        gated: true,
+        shared: None,
+    })
+}
+
+/// Which layers have mixtures: each `decoder_sparse_step`th that is not among `mlp_only_layers`.
+pub fn mixed(c: &Config) -> Result<impl Fn(usize) -> bool + use<>> {
+    let step = c.get("decoder_sparse_step")?.unwrap_or(1_usize);
+    let without: Vec<usize> = c.get("mlp_only_layers")?.unwrap_or_default();
+    Ok(move |i: usize| (i + 1).is_multiple_of(step) && !without.contains(&i))
+}
+
+/// The window that most files state is in force only if `use_sliding_window` is set, and then from
+/// layer `max_window_layers` on.
+fn arch(c: &Config, theta: Option<f64>) -> Result<Arch> {
+    let mut arch = llama::arch(c, theta, true)?;
+    let full = match c.use_sliding_window {
+        Some(true) if c.layer_types.is_some() => 0,
+        Some(true) => c.max_window_layers.unwrap_or(0),
+        _ => arch.layers.len(),
+    };
+    arch.layers.iter_mut().take(full).for_each(|layer| layer.window = None);
+    Ok(arch)
+}

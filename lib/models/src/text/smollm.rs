@@ -1,0 +1,31 @@
+//! SmolLM3: a llama in which some layers do not know positions.
+
+use mlxk_core::Result;
+use serde_json::Value;
+
+use super::decoder::Decoder;
+use super::llama;
+use crate::checkpoint::config_error::invalid;
+use crate::checkpoint::cursor::Cursor;
+use crate::config::Config;
+use crate::language::Language;
+
+/// A smollm3: `no_rope_layers` has a 0 for each layer without positions; if it is absent that is
+/// every fourth, or as `no_rope_layer_interval` says.
+pub fn load(config: &Value, w: Cursor) -> Result<Box<dyn Language>> {
+    let c = Config::read(config)?;
+    let mut arch = llama::arch(&c, Some(10_000.0), false)?;
+    let interval = c.no_rope_layer_interval.unwrap_or(4);
+    if interval == 0 {
+        return Err(invalid("`no_rope_layer_interval` is 0".into()));
+    }
+    let every = (1..=arch.layers.len()).map(|n| u8::from(n % interval != 0)).collect();
+    let positions = c.no_rope_layers.unwrap_or(every);
+    if positions.len() != arch.layers.len() {
+        return Err(invalid("`no_rope_layers` does not name all layers".into()));
+    }
+    for (layer, positions) in arch.layers.iter_mut().zip(positions) {
+        layer.rope = layer.rope.take().filter(|_| positions != 0);
+    }
+    Decoder::load(arch, w)
+}

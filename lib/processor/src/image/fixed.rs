@@ -1,0 +1,128 @@
+//! Pictures for towers that take one size: `gemma3`, `paligemma` and `llava`.
+
+use mlxk_core::{Error, Kind, Result};
+
+use super::normalize::{CLIP, HALF, Normalizer, Statistics};
+use super::pixels::{Pixels, Rule};
+use super::resize::{Filter, resize};
+use super::rgb::{Rgb, Size};
+use super::settings::Settings;
+
+/// The size to which a picture is resized.
+enum To {
+    /// This size, whatever the picture's shape.
+    Size(Size),
+    /// The picture's shape, with this for its shorter side.
+    Shorter(usize),
+}
+
+struct Fixed {
+    to: To,
+    /// The middle part that is kept.
+    crop: Option<Size>,
+    patch: usize,
+    filter: Filter,
+    normalizer: Normalizer,
+    tokens: Tokens,
+}
+
+/// How many image tokens a picture has.
+enum Tokens {
+    /// This many.
+    Given(usize),
+    /// One for each patch, and for rows that are no patches: one more for a class token that is
+    /// kept, or one less.
+    Patches { more: usize, less: usize },
+}
+
+/// The rule of `gemma3`.
+pub fn gemma3(settings: &Settings) -> Result<Box<dyn Rule>> {
+    if settings.image.flag("do_pan_and_scan")?.unwrap_or(false) {
+        let message = "do_pan_and_scan is not supported";
+        return Err(Error::new(Kind::CapabilityNotSupported, "image processor", message));
+    }
+    let tokens = settings.processor.whole("image_seq_length", 1..=1 << 16)?.unwrap_or(256);
+    rule(settings, 896, Filter::Bilinear, HALF, Tokens::Given(tokens))
+}
+
+/// The rule of `paligemma`.
+pub fn paligemma(settings: &Settings) -> Result<Box<dyn Rule>> {
+    rule(settings, 224, Filter::Bicubic, HALF, Tokens::Patches { more: 0, less: 0 })
+}
+
+/// The rule of `llava`, whose tower is CLIP's or SigLIP's.
+pub fn llava(settings: &Settings) -> Result<Box<dyn Rule>> {
+    let (more, less) = class_tokens(settings)?;
+    rule(settings, 336, Filter::Bicubic, CLIP, Tokens::Patches { more, less })
+}
+
+/// Tokens of LLaVA that are no patches: those that the tower adds, and one that is taken away where
+/// features are selected by "default".
+pub fn class_tokens(settings: &Settings) -> Result<(usize, usize)> {
+    let clip = settings.model.text("vision_config.model_type") != Some("siglip_vision_model");
+    let more = settings.processor.whole("num_additional_image_tokens", 0..=16)?;
+    const STRATEGY: &str = "vision_feature_select_strategy";
+    let strategy = settings.processor.text(STRATEGY).or_else(|| settings.model.text(STRATEGY));
+    let less = usize::from(strategy.unwrap_or("default") == "default");
+    Ok((more.unwrap_or(usize::from(clip)), less))
+}
+
+fn rule(
+    settings: &Settings,
+    side: usize,
+    filter: Filter,
+    statistics: Statistics,
+    tokens: Tokens,
+) -> Result<Box<dyn Rule>> {
+    let image = &settings.image;
+    let square = |side| Size { width: side, height: side };
+    let to = match (image.size("size")?, image.side("size", "shortest_edge")?) {
+        (Some(size), _) => To::Size(size),
+        (None, Some(side)) => To::Shorter(side),
+        (None, None) => To::Size(square(side)),
+    };
+    let shape = matches!(to, To::Shorter(_));
+    let crop = match image.flag("do_center_crop")?.unwrap_or(shape) {
+        true => match image.size("crop_size")? {
+            Some(size) => Some(size),
+            None => image.side("crop_size", "height")?.map(square).or(Some(square(side))),
+        },
+        false => None,
+    };
+    Ok(Box::new(Fixed {
+        to,
+        crop,
+        patch: settings.patch_size(14)?,
+        filter: image.filter(filter)?,
+        normalizer: Normalizer::new(image, statistics)?,
+        tokens,
+    }))
+}
+
+impl Rule for Fixed {
+    fn apply(&self, picture: &Rgb) -> Result<Pixels> {
+        let Size { width, height } = picture.size;
+        let size = match self.to {
+            To::Size(size) => size,
+            To::Shorter(side) if width <= height => {
+                Size { width: side, height: longer(side, height, width) }
+            }
+            To::Shorter(side) => Size { width: longer(side, width, height), height: side },
+        };
+        let mut resized = resize(picture, size, self.filter)?;
+        if let Some(crop) = self.crop {
+            resized = resized.centre(crop);
+        }
+        let pixels = Pixels::cut(picture, size, &[resized], self.patch, &self.normalizer)?;
+        let tokens = match self.tokens {
+            Tokens::Given(tokens) => tokens,
+            Tokens::Patches { more, less } => (pixels.rows + more).saturating_sub(less),
+        };
+        Ok(Pixels { tokens, ..pixels })
+    }
+}
+
+/// The longer side, when the shorter one becomes `side`.
+fn longer(side: usize, long: usize, short: usize) -> usize {
+    ((side * long) as f64 / short as f64) as usize
+}

@@ -1,0 +1,93 @@
+//! Pictures for `idefics3` and `smolvlm`: brought to one length, cut into square tiles, and the
+//! whole picture squeezed into one more tile behind them.
+
+use mlxk_core::Result;
+
+use super::normalize::{HALF, Normalizer};
+use super::pixels::{Pixels, Rule};
+use super::resize::{Filter, resize};
+use super::rgb::{Rgb, Size};
+use super::settings::Settings;
+
+/// The longest side of any picture.
+const MAX_SIDE: usize = 4096;
+
+struct Idefics3 {
+    /// Longer side of a picture before it is cut.
+    longest: usize,
+    /// Side of a tile.
+    tile: usize,
+    split: bool,
+    patch: usize,
+    /// Image tokens of a tile.
+    tokens: usize,
+    filter: Filter,
+    normalizer: Normalizer,
+}
+
+/// The rule of `idefics3` and `smolvlm`.
+pub fn idefics3(settings: &Settings) -> Result<Box<dyn Rule>> {
+    let image = &settings.image;
+    Ok(Box::new(Idefics3 {
+        longest: image.side("size", "longest_edge")?.unwrap_or(4 * 364),
+        tile: image.side("max_image_size", "longest_edge")?.unwrap_or(364),
+        split: image.flag("do_image_splitting")?.unwrap_or(true),
+        patch: settings.patch_size(14)?,
+        tokens: settings.processor.whole("image_seq_len", 1..=1 << 16)?.unwrap_or(169),
+        filter: image.filter(Filter::Lanczos)?,
+        normalizer: Normalizer::new(image, HALF)?,
+    }))
+}
+
+impl Rule for Idefics3 {
+    fn apply(&self, picture: &Rgb) -> Result<Pixels> {
+        let mut whole = resize(picture, self.fit(picture.size), self.filter)?;
+        let square = Size { width: self.tile, height: self.tile };
+        let (mut tiles, mut grid) = (Vec::new(), [0, 0]);
+        if self.split {
+            whole = resize(&whole, self.whole_tiles(whole.size), self.filter)?;
+            if whole.size != square {
+                tiles = whole.tiles(self.tile);
+                grid = [whole.size.height / self.tile, whole.size.width / self.tile];
+            }
+        }
+        let size = if self.split { whole.size } else { square };
+        tiles.push(resize(&whole, square, self.filter)?);
+        let pixels = Pixels::cut(picture, size, &tiles, self.patch, &self.normalizer)?;
+        Ok(Pixels { tiles: grid, tokens: tiles.len() * self.tokens, ..pixels })
+    }
+}
+
+impl Idefics3 {
+    /// The size whose longer side is `longest`, and the other even; within [`MAX_SIDE`].
+    fn fit(&self, from: Size) -> Size {
+        let ratio = |width: usize, height: usize| width as f64 / height as f64;
+        let even = |side: f64| (side as usize).next_multiple_of(2).max(1);
+        let of = ratio(from.width, from.height);
+        let long = self.longest;
+        let (width, height) = match from.width >= from.height {
+            true => (long, even(long as f64 / of)),
+            false => (even(long as f64 * of), long),
+        };
+        let of = ratio(width, height);
+        let (width, height) = match width >= height {
+            true if width > MAX_SIDE => (MAX_SIDE, (MAX_SIDE as f64 / of) as usize),
+            false if height > MAX_SIDE => ((MAX_SIDE as f64 * of) as usize, MAX_SIDE),
+            _ => (width, height),
+        };
+        Size { width: width.max(1), height: height.max(1) }
+    }
+
+    /// The size up to whole tiles: the longer side first, the other by the shape it then has.
+    fn whole_tiles(&self, from: Size) -> Size {
+        let ratio = from.width as f64 / from.height as f64;
+        let up = |side: usize| side.next_multiple_of(self.tile);
+        if from.width >= from.height {
+            let width = up(from.width);
+            Size { width, height: up((width as f64 / ratio) as usize) }
+        } else {
+            let height = up(from.height);
+            Size { width: up((height as f64 * ratio) as usize), height }
+        }
+    }
+}

@@ -1,0 +1,114 @@
+//! Pictures for `llava_next`: fitted into the best of a list of sizes, cut into square tiles, and
+//! the whole picture squeezed into one more tile before them.
+
+use mlxk_core::Result;
+
+use super::fixed::class_tokens;
+use super::normalize::{CLIP, Normalizer};
+use super::pixels::{Pixels, Rule};
+use super::resize::{Filter, resize};
+use super::rgb::{Rgb, Size};
+use super::settings::Settings;
+
+struct LlavaNext {
+    /// Sizes that pictures are fitted into.
+    sizes: Vec<Size>,
+    /// Side of a tile.
+    tile: usize,
+    patch: usize,
+    /// Tokens of the whole picture beside its patches.
+    more: usize,
+    less: usize,
+    filter: Filter,
+    normalizer: Normalizer,
+}
+
+/// The rule of `llava_next`.
+pub fn llava_next(settings: &Settings) -> Result<Box<dyn Rule>> {
+    const SIZES: [(usize, usize); 5] =
+        [(336, 672), (672, 336), (672, 672), (1008, 336), (336, 1008)];
+    let image = &settings.image;
+    let sizes = image.sizes("image_grid_pinpoints")?;
+    let default = || SIZES.map(|(height, width)| Size { width, height }).to_vec();
+    let tile = match image.side("crop_size", "height")? {
+        Some(side) => side,
+        None => image.side("size", "shortest_edge")?.unwrap_or(336),
+    };
+    let (more, less) = class_tokens(settings)?;
+    Ok(Box::new(LlavaNext {
+        sizes: sizes.unwrap_or_else(default),
+        tile,
+        patch: settings.patch_size(14)?,
+        more,
+        less,
+        filter: image.filter(Filter::Bicubic)?,
+        normalizer: Normalizer::new(image, CLIP)?,
+    }))
+}
+
+impl Rule for LlavaNext {
+    fn apply(&self, picture: &Rgb) -> Result<Pixels> {
+        let canvas = self.canvas(picture.size);
+        let fitted = resize(picture, within(picture.size, canvas), self.filter)?;
+        // Of an odd number of black lines, the greater half comes after the picture.
+        let offset = |old: usize, new: usize| -(((new - old) / 2) as isize);
+        let left = offset(fitted.size.width, canvas.width);
+        let fitted = fitted.crop(left, offset(fitted.size.height, canvas.height), canvas);
+        let square = Size { width: self.tile, height: self.tile };
+        let mut tiles = vec![resize(picture, square, self.filter)?];
+        tiles.extend(fitted.tiles(self.tile));
+        let pixels = Pixels::cut(picture, canvas, &tiles, self.patch, &self.normalizer)?;
+        let grid = [canvas.height / self.tile, canvas.width / self.tile];
+        let base = (pixels.grid[1] * pixels.grid[2] + self.more).saturating_sub(self.less);
+        let map = Size { width: grid[1] * pixels.grid[2], height: grid[0] * pixels.grid[1] };
+        let map = unpadded(picture.size, map);
+        // One more at the end of each row of the map, for a line break.
+        Ok(Pixels { tiles: grid, tokens: base + (map.width + 1) * map.height, ..pixels })
+    }
+}
+
+impl LlavaNext {
+    /// The size that keeps most of the picture's pixels, and of those the one with least waste.
+    fn canvas(&self, from: Size) -> Size {
+        let (width, height) = (from.width as f64, from.height as f64);
+        let mut best = (0, usize::MAX, from);
+        for &size in &self.sizes {
+            let scale = (size.width as f64 / width).min(size.height as f64 / height);
+            let scaled = (width * scale) as usize * (height * scale) as usize;
+            let kept = scaled.min(from.width * from.height);
+            let waste = size.width * size.height - kept;
+            if kept > best.0 || kept == best.0 && waste < best.1 {
+                best = (kept, waste, size);
+            }
+        }
+        best.2
+    }
+}
+
+/// The size of the picture's shape that fills the canvas one way.
+fn within(from: Size, canvas: Size) -> Size {
+    let (width, height) = (from.width as f64, from.height as f64);
+    let (across, down) = (canvas.width as f64 / width, canvas.height as f64 / height);
+    if across < down {
+        let height = ((height * across).ceil() as usize).min(canvas.height);
+        Size { width: canvas.width, height }
+    } else {
+        let width = ((width * down).ceil() as usize).min(canvas.width);
+        Size { width, height: canvas.height }
+    }
+}
+
+/// The map of patches without those that are only the black at the picture's sides.
+fn unpadded(picture: Size, map: Size) -> Size {
+    let (width, height) = (picture.width as f64, picture.height as f64);
+    let (across, down) = (map.width as f64, map.height as f64);
+    // Seven places, so that products which are whole but for rounding stay so.
+    let whole = |length: f64| ((length * 1e7).round_ties_even() / 1e7) as usize;
+    if width / height > across / down {
+        let padding = (map.height - whole(height * (across / width)).min(map.height)) / 2;
+        Size { height: map.height - 2 * padding, ..map }
+    } else {
+        let padding = (map.width - whole(width * (down / height)).min(map.width)) / 2;
+        Size { width: map.width - 2 * padding, ..map }
+    }
+}

@@ -1,0 +1,110 @@
+//! The sequences that a step advances, packed one after another along the length axis.
+//!
+//! Most of a model looks at each token alone and does not see where a text ends. Only the layers that
+//! mix tokens do: they ask for the rows of each text with what they remember of it. So sequences of any
+//! lengths share a step without padding, and may join or leave between any two.
+
+use std::ops::Range;
+
+use mlx_rs::Array;
+use mlx_rs::error::{Exception, Result};
+use mlx_rs::ops::concatenate;
+
+use super::{Cache, Kv, Slot, State};
+use crate::array;
+use crate::mlx;
+
+/// What is remembered of each text of a step, and how many rows of the step are its.
+pub struct Sequences<'a> {
+    sequences: Vec<(&'a mut Cache, i32)>,
+    at_once: bool,
+}
+
+impl<'a> Sequences<'a> {
+    /// Sequences in the order of their rows, each with how many it has.
+    pub fn new(sequences: Vec<(&'a mut Cache, i32)>) -> Sequences<'a> {
+        Sequences { sequences, at_once: false }
+    }
+
+    /// The same, whose rows are copied when they are asked for, and not queued by MLX.
+    pub fn at_once(self, at_once: bool) -> Sequences<'a> {
+        Sequences { at_once, ..self }
+    }
+
+    /// A single text of `rows` rows.
+    pub fn one(cache: &'a mut Cache, rows: i32) -> Sequences<'a> {
+        Sequences::new(vec![(cache, rows)])
+    }
+
+    /// What other ranks call each text, with how many rows it has.
+    pub fn remote(&self) -> Vec<(u64, usize)> {
+        let named = |(cache, rows): &(&mut Cache, i32)| Some((cache.remote()?, *rows as usize));
+        self.sequences.iter().filter_map(named).collect()
+    }
+
+    /// Calls `mix` with the rows of each text in `inputs` [1, rows of all, ..] and the keys and
+    /// values in its slot number `slot`; returns the results, [1, rows, ..] each, put together.
+    pub fn each_kv<const N: usize>(
+        &mut self,
+        slot: usize,
+        inputs: [&Array; N],
+        mut mix: impl FnMut([&Array; N], &mut Kv) -> Result<Array>,
+    ) -> Result<Array> {
+        let mixed = self.each_sequence(inputs, |inputs, cache| mix(inputs, cache.kv(slot)?))?;
+        self.joined(mixed)
+    }
+
+    /// The same for a slot that holds the arrays of a recurrent layer.
+    pub fn each_state<const N: usize>(
+        &mut self,
+        slot: usize,
+        inputs: [&Array; N],
+        mut mix: impl FnMut([&Array; N], &mut State) -> Result<Array>,
+    ) -> Result<Array> {
+        let mixed = self.each_sequence(inputs, |inputs, cache| match &mut cache.slots[slot] {
+            Slot::State(state) => mix(inputs, state),
+            _ => Err(Exception::custom("the slot holds no state")),
+        })?;
+        self.joined(mixed)
+    }
+
+    /// Calls `work` with the rows of each text in `inputs` [1, rows of all, ..] and all that is
+    /// remembered of it; returns the results in the order of the sequences.
+    pub fn each_sequence<const N: usize, T>(
+        &mut self,
+        inputs: [&Array; N],
+        mut work: impl FnMut([&Array; N], &mut Cache) -> Result<T>,
+    ) -> Result<Vec<T>> {
+        if let [(cache, _)] = self.sequences.as_mut_slice() {
+            return Ok(vec![work(inputs, cache)?]);
+        }
+        let rows_of: Rows = if self.at_once { array::columns } else { mlx::columns };
+        let mut first = 0;
+        let mut results = Vec::with_capacity(self.sequences.len());
+        for (cache, rows) in &mut self.sequences {
+            let range = first..first + *rows;
+            first = range.end;
+            let own = inputs.map(|input| rows_of(input, range.clone()));
+            let own: Vec<Array> = own.into_iter().collect::<Result<_>>()?;
+            results.push(work(std::array::from_fn(|i| &own[i]), cache)?);
+        }
+        Ok(results)
+    }
+
+    /// What came of each text, [1, rows, ..], put together.
+    pub fn joined(&self, mut parts: Vec<Array>) -> Result<Array> {
+        match (parts.len(), self.at_once) {
+            (1, _) => Ok(parts.swap_remove(0)),
+            (_, true) => array::joined(&parts),
+            (_, false) => concatenate(&parts, 1),
+        }
+    }
+
+    /// How many sequences there are.
+    pub fn count(&self) -> usize {
+        self.sequences.len()
+    }
+}
+
+/// `x[:, range]`.
+type Rows = fn(&Array, Range<i32>) -> Result<Array>;

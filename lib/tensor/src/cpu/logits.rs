@@ -1,0 +1,216 @@
+//! Passes over the logits of a whole vocabulary, of which there may be 300,000.
+//!
+//! These are loops and not closures, which would not be compiled for the vector unit.
+
+use super::Level;
+use super::exp::exp;
+use super::simd::{LANES, Task, Unit};
+
+/// Logits that are looked at together: enough for a vector unit not to wait for itself.
+const BLOCK: usize = 64;
+
+/// Tokens that have their bits in one word.
+const WORD: usize = u32::BITS as usize;
+
+const NEVER: f32 = f32::NEG_INFINITY;
+
+/// The logits of the tokens that may come. Nothing is copied of them: the first pass over all of
+/// them notes the largest of each block, and what looks for likely tokens passes the others over.
+pub struct Logits<'a> {
+    all: &'a [f32],
+    /// A bit for each that counts as it is, for whole blocks.
+    plain: Vec<u32>,
+    /// Others, with their places.
+    changed: Vec<(usize, f32)>,
+    /// The largest of each block, without those that are changed.
+    most: Vec<f32>,
+}
+
+impl Logits<'_> {
+    /// Of the tokens whose bits are set in `allowed`, or else of all, where some have other logits
+    /// than in `all`: those that are `changed`.
+    pub fn new<'a>(
+        all: &'a [f32],
+        allowed: Option<&[u32]>,
+        mut changed: Vec<(usize, f32)>,
+    ) -> Logits<'a> {
+        let words = all.len().next_multiple_of(BLOCK) / WORD;
+        let mut plain = allowed.map_or_else(|| vec![u32::MAX; words], <[u32]>::to_vec);
+        plain.resize(words, 0);
+        changed.retain(|&(place, _)| {
+            let (word, bit) = (&mut plain[place / WORD], 1 << (place % WORD));
+            let may = *word & bit != 0;
+            *word &= !bit;
+            may
+        });
+        let most = Vec::with_capacity(all.len().div_ceil(BLOCK));
+        let mut logits = Logits { all, plain, changed, most };
+        Level::best().task(Largest(&mut logits));
+        logits
+    }
+
+    /// How many there are, with those of tokens that may not come.
+    pub fn count(&self) -> usize {
+        self.all.len()
+    }
+
+    /// The largest and its place, the first if there are several; `None` if all are -∞ or no
+    /// numbers.
+    pub fn best(&self) -> Option<(usize, f32)> {
+        let changed = self.changed.iter().map(|(_, x)| x);
+        let most = self.most.iter().chain(changed).copied().fold(NEVER, f32::max);
+        self.at_least(most).first().copied().filter(|_| most > NEVER)
+    }
+
+    /// The sum of e to the power of `logit - most`, where none of the logits is above `most`.
+    pub fn sum(&self, most: f32) -> f32 {
+        let mut sum = self.changed.iter().map(|(_, x)| exp(x - most)).sum();
+        Level::best().task(Sum { logits: self, most, sum: &mut sum });
+        sum
+    }
+
+    /// Those that are at least `least`, with their places, in the order of these.
+    pub fn at_least(&self, least: f32) -> Vec<(usize, f32)> {
+        let enough = |&(_, x): &(usize, f32)| x >= least;
+        let mut found: Vec<(usize, f32)> = self.changed.iter().copied().filter(enough).collect();
+        for (n, _) in self.most.iter().enumerate().filter(|(_, most)| **most >= least) {
+            let block = (n * BLOCK..).zip(self.all[n * BLOCK..].iter().copied()).take(BLOCK);
+            let plain = |place: usize| self.plain[place / WORD] >> (place % WORD) & 1 == 1;
+            found.extend(block.filter(|logit| enough(logit) && plain(logit.0)));
+        }
+        found.sort_by_key(|&(place, _)| place);
+        found
+    }
+
+    /// One that is not above the largest but `count` - 1, and seldom far below: so many blocks have
+    /// one that is as large. `None` if there are too few blocks.
+    pub fn nearly(&self, count: usize) -> Option<f32> {
+        let last = count.checked_sub(1).filter(|&last| last < self.most.len())?;
+        let mut most = self.most.clone();
+        Some(*most.select_nth_unstable_by(last, |a, b| b.total_cmp(a)).1)
+    }
+
+    /// A block, -∞ for those that do not count as they are.
+    #[inline(always)]
+    fn block(&self, n: usize) -> [f32; BLOCK] {
+        let rest = &self.all[n * BLOCK..];
+        let mut block = rest.first_chunk().copied().unwrap_or_else(|| {
+            let mut last = [NEVER; BLOCK];
+            last[..rest.len()].copy_from_slice(rest);
+            last
+        });
+        let words = &self.plain[n * BLOCK / WORD..][..BLOCK / WORD];
+        for (word, logits) in words.iter().zip(block.chunks_exact_mut(WORD)) {
+            for (bit, logit) in logits.iter_mut().enumerate() {
+                *logit = if word & (1 << bit) == 0 { NEVER } else { *logit };
+            }
+        }
+        block
+    }
+}
+
+/// Notes the largest of each block.
+struct Largest<'a, 'b>(&'a mut Logits<'b>);
+
+impl Task for Largest<'_, '_> {
+    #[inline(always)]
+    fn run<U: Unit>(self, unit: U) {
+        let Largest(logits) = self;
+        for n in 0..logits.all.len().div_ceil(BLOCK) {
+            let mut most = unit.splat(NEVER);
+            for some in logits.block(n).as_chunks().0 {
+                most = unit.max(unit.load(some), most);
+            }
+            let mut lanes = [NEVER; LANES];
+            unit.store(most, &mut lanes);
+            // Faster than `f32::max`, which asks whether these are numbers.
+            let larger = |most, x| if x > most { x } else { most };
+            logits.most.push(lanes.into_iter().fold(NEVER, larger));
+        }
+    }
+}
+
+struct Sum<'a> {
+    logits: &'a Logits<'a>,
+    most: f32,
+    sum: &'a mut f32,
+}
+
+impl Task for Sum<'_> {
+    #[inline(always)]
+    fn run<U: Unit>(self, _: U) {
+        let Sum { logits, most, sum } = self;
+        let mut sums = [0.0; BLOCK];
+        for (n, &largest) in logits.most.iter().enumerate() {
+            // Of a block without one nothing would come.
+            if largest > NEVER {
+                for (sum, x) in sums.iter_mut().zip(logits.block(n)) {
+                    *sum += exp(x - most);
+                }
+            }
+        }
+        *sum += sums.iter().sum::<f32>();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Logits as one would look at each of them.
+    fn each(all: &[f32], allowed: Option<&[u32]>, changed: &[(usize, f32)]) -> Vec<(usize, f32)> {
+        let may = |place: usize| {
+            let bit = |words: &[u32]| words.get(place / 32).unwrap_or(&0) >> (place % 32) & 1 == 1;
+            allowed.is_none_or(bit)
+        };
+        let now = |(place, &x)| {
+            let changed = changed.iter().find(|(other, _)| *other == place);
+            (place, changed.map_or(x, |(_, x)| *x))
+        };
+        all.iter().enumerate().map(now).filter(|(place, _)| may(*place)).collect()
+    }
+
+    /// Errors if passes find other than a look at each of them does.
+    fn check(all: &[f32], allowed: Option<&[u32]>, changed: &[(usize, f32)]) {
+        let case = format!("{} {allowed:?} {changed:?}", all.len());
+        let changed: Vec<(usize, f32)> =
+            changed.iter().copied().filter(|(place, _)| *place < all.len()).collect();
+        let each = each(all, allowed, &changed);
+        let logits = Logits::new(all, allowed, changed);
+        let most = each.iter().map(|(_, x)| *x).fold(NEVER, f32::max);
+        let first = each.iter().copied().find(|(_, x)| *x == most && most > NEVER);
+        assert_eq!(logits.best(), first, "{case}");
+        let exact: f64 = each.iter().map(|(_, x)| f64::from(x - most).exp()).sum();
+        let off = f64::from(logits.sum(most)) / exact - 1.0;
+        assert!(first.is_none() || off.abs() < 1e-5, "{case}: {off}");
+        let above: Vec<(usize, f32)> = each.into_iter().filter(|&(_, x)| x >= 5.0).collect();
+        assert_eq!(logits.at_least(5.0), above, "{case}");
+        for wanted in [1, 2, 5, 16] {
+            let least = logits.nearly(wanted).filter(|x| *x > NEVER);
+            let enough = least.is_none_or(|least| logits.at_least(least).len() >= wanted);
+            assert!(enough, "{case} {wanted}");
+        }
+    }
+
+    #[test]
+    fn passes_find_what_a_look_at_each_finds() {
+        let all: Vec<f32> = (0..1000).map(|n| (n * 7919 % 1000) as f32 / 100.0).collect();
+        let third: Vec<u32> = (0..31).map(|n| 0x4924_9249 >> (n % 3)).collect();
+        let two = [0, 0, 0, 0b11 << 4];
+        let changes = [(0, 9.985), (5, -3.0), (62, 9.99), (100, f32::NEG_INFINITY)];
+        for count in [63, 64, 65, 101, 200, 1000] {
+            for allowed in [None, Some(&third[..]), Some(&two)] {
+                check(&all[..count], allowed, &[]);
+                check(&all[..count], allowed, &changes);
+            }
+        }
+        let plain = |all| Logits::new(all, None, Vec::new());
+        let logits = plain(&all);
+        assert_eq!((logits.nearly(0), logits.nearly(1)), (None, Some(9.99)));
+        assert_eq!((logits.nearly(16).is_some(), logits.nearly(17)), (true, None));
+        assert_eq!(plain(&[2.0, f32::NAN, 3.0, 3.0, f32::NAN]).best(), Some((2, 3.0)));
+        for none in [&[f32::NEG_INFINITY; 70][..], &[f32::NAN], &[]] {
+            assert_eq!(plain(none).best(), None);
+        }
+    }
+}

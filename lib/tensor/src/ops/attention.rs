@@ -1,0 +1,284 @@
+//! Attention on a CPU, done at once: MLX's bundled matrix product takes most of a long text's time.
+
+use std::ops::Range;
+
+use gemm::Parallelism;
+use mlx_rs::Array;
+use mlx_rs::error::Result;
+use mlx_rs::transforms::eval;
+use rayon::prelude::*;
+
+use super::params::{AttentionParams, Mask};
+use crate::array::elements;
+use crate::cache::Kv;
+use crate::cpu::attend::{self, Shares};
+use crate::cpu::threads;
+
+/// Rows of queries that are multiplied together.
+const BLOCK: usize = 64;
+/// Products of numbers below which a second core costs more than it brings.
+const ALONE: usize = 1 << 15;
+
+/// What the last rows of `kv` attend to, for queries [1, heads, length, size]; [1, length, heads *
+/// size].
+pub fn attend_cached(queries: &Array, kv: &Kv, scores: &AttentionParams) -> Result<Array> {
+    let [keys, values] = kv.buffers()?;
+    let length = queries.dim(2) as usize;
+    let seen: Vec<Range<usize>> = (0..length).map(|i| kv.seen_by(i, length)).collect();
+    by_ranges(queries, [&keys, &values], kv.always(), &seen, scores)
+}
+
+/// Attention of queries [1, heads, length, size] to keys and values [1, kv heads, keys, size], by
+/// `mask`; [1, length, heads * size].
+pub fn attend(
+    queries: &Array,
+    keys_values: [&Array; 2],
+    mask: &Mask,
+    scores: &AttentionParams,
+) -> Result<Array> {
+    let [length, keys] = [queries.dim(2) as usize, keys_values[0].dim(2) as usize];
+    by_ranges(queries, keys_values, 0, &mask.ranges(length, keys), scores)
+}
+
+/// Attention in which query `i` sees the first `always` keys and those of `seen[i]`.
+fn by_ranges(
+    queries: &Array,
+    [keys, values]: [&Array; 2],
+    always: usize,
+    seen: &[Range<usize>],
+    scores: &AttentionParams,
+) -> Result<Array> {
+    eval([keys, values])?;
+    let dims = |array: &Array, axis| array.dim(axis) as usize;
+    let [heads, length, size] = [1, 2, 3].map(|axis| dims(queries, axis));
+    let [kv_heads, room] = [1, 2].map(|axis| dims(keys, axis));
+    let [keys, values] = [elements(keys)?, elements(values)?];
+    let memory = Memory { keys, values, kv_heads, room, size };
+    let shares = Shares { scale: scores.scale, softcap: scores.softcap };
+    let sinks = scores.sinks.as_ref().map(elements).transpose()?;
+    let queries = elements(queries)?;
+    let y = match seen {
+        [seen] if always == 0 => one(queries, &memory, seen.clone(), shares, sinks),
+        seen => many(queries, &memory, always, seen, shares, sinks),
+    };
+    Ok(Array::from_slice(&y, &[1, length as i32, (heads * size) as i32]))
+}
+
+/// Keys and values, [kv heads, room, size] each.
+struct Memory<'a> {
+    keys: &'a [f32],
+    values: &'a [f32],
+    kv_heads: usize,
+    room: usize,
+    size: usize,
+}
+
+impl Memory<'_> {
+    /// The keys and values of a head, at some positions.
+    fn part(&self, head: usize, range: Range<usize>) -> [&[f32]; 2] {
+        let first = head * self.room;
+        let range = (first + range.start) * self.size..(first + range.end) * self.size;
+        [&self.keys[range.clone()], &self.values[range]]
+    }
+}
+
+/// For queries [heads, size] that have all `seen` the same.
+fn one(
+    queries: &[f32],
+    memory: &Memory,
+    seen: Range<usize>,
+    shares: Shares,
+    sinks: Option<&[f32]>,
+) -> Vec<f32> {
+    let mut y = vec![0.0; queries.len()];
+    let heads = queries.len() / memory.size;
+    let work = |head: usize, y: &mut [f32]| {
+        let query = &queries[head * memory.size..][..memory.size];
+        let [keys, values] = memory.part(head * memory.kv_heads / heads, seen.clone());
+        attend::attend(query, [keys, values], shares, sinks.map(|sinks| sinks[head]), y);
+    };
+    if queries.len() * seen.len() < ALONE {
+        y.chunks_exact_mut(memory.size).enumerate().for_each(|(head, y)| work(head, y));
+    } else {
+        threads::share_rows(&mut y, memory.size, &work);
+    }
+    y
+}
+
+/// For queries [heads, length, size], each of which has seen the first few keys `always` and some of
+/// the others.
+fn many(
+    queries: &[f32],
+    memory: &Memory,
+    always: usize,
+    seen: &[Range<usize>],
+    shares: Shares,
+    sinks: Option<&[f32]>,
+) -> Vec<f32> {
+    let (length, size) = (seen.len(), memory.size);
+    let heads = queries.len() / size / length;
+    let shared = heads / memory.kv_heads * length;
+    let blocks_of_head = shared.div_ceil(BLOCK);
+    let work = |(n, queries): (usize, &[f32])| {
+        let (head, first) = (n / blocks_of_head, n % blocks_of_head * BLOCK);
+        let rows = first..first + queries.len() / size;
+        let sink =
+            |row: usize| sinks.map(|sinks| sinks[head * heads / memory.kv_heads + row / length]);
+        let rows = rows.map(|row| (seen[row % length].clone(), sink(row)));
+        let rows: Vec<(Range<usize>, Option<f32>)> = rows.collect();
+        mix(queries, memory.part(head, 0..memory.room), always, &rows, size, shares)
+    };
+    let blocks: Vec<(usize, &[f32])> = queries
+        .chunks(shared * size)
+        .flat_map(|head| head.chunks(BLOCK * size))
+        .enumerate()
+        .collect();
+    let mixed: Vec<Vec<f32>> = blocks.into_par_iter().map(work).collect();
+    by_position(&mixed.concat(), heads, length, size)
+}
+
+/// [heads, length, size] as [length, heads, size].
+fn by_position(x: &[f32], heads: usize, length: usize, size: usize) -> Vec<f32> {
+    let mut y = vec![0.0; x.len()];
+    for (row, x) in x.chunks_exact(size).enumerate() {
+        let (head, position) = (row / length, row % length);
+        y[(position * heads + head) * size..][..size].copy_from_slice(x);
+    }
+    y
+}
+
+/// The values mixed for each of some queries, by how alike the keys are that it has seen, the first few
+/// `always`; with the range of the others goes the score of a sink.
+fn mix(
+    queries: &[f32],
+    [keys, values]: [&[f32]; 2],
+    always: usize,
+    rows: &[(Range<usize>, Option<f32>)],
+    size: usize,
+    shares: Shares,
+) -> Vec<f32> {
+    let first = match always {
+        0 => rows.iter().map(|(seen, _)| seen.start).min().unwrap_or(0),
+        _ => 0,
+    };
+    let last = rows.iter().map(|(seen, _)| seen.end).max().unwrap_or(0);
+    let [keys, values] = [keys, values].map(|all| &all[first * size..last * size]);
+    let mut weights = vec![0.0; rows.len() * (last - first)];
+    product(queries, keys, [1, size], shares.scale, last - first, &mut weights);
+    if let Some(cap) = shares.softcap {
+        weights.iter_mut().for_each(|x| *x = cap * (*x / cap).tanh());
+    }
+    for (row, (seen, sink)) in weights.chunks_exact_mut(last - first).zip(rows) {
+        softmax(row, always, seen.start - first..seen.end - first, *sink);
+    }
+    let mut mixed = vec![0.0; rows.len() * size];
+    product(&weights, values, [size, 1], 1.0, size, &mut mixed);
+    mixed
+}
+
+/// Makes a row of scores shares of one; those outside of `seen` get none but the first `always`,
+/// that of `sink` is lost.
+fn softmax(row: &mut [f32], always: usize, seen: Range<usize>, sink: Option<f32>) {
+    let start = if always == 0 { seen.start } else { 0 };
+    row[..start].fill(0.0);
+    row[always.min(seen.start)..seen.start].fill(if always == 0 { 0.0 } else { f32::NEG_INFINITY });
+    row[seen.end..].fill(0.0);
+    attend::softmax(&mut row[start..seen.end], sink);
+}
+
+/// `out = factor * a b`, with `a` [rows, inner] and `out` [rows, columns] row by row, and the
+/// elements of `b` [inner, columns] so far apart by row and by column as `steps` says.
+fn product(a: &[f32], b: &[f32], steps: [usize; 2], factor: f32, columns: usize, out: &mut [f32]) {
+    let (rows, inner) = (out.len() / columns, b.len() / columns);
+    assert_eq!((a.len(), out.len()), (rows * inner, rows * columns));
+    assert_eq!(b.len(), (inner - 1) * steps[0] + (columns - 1) * steps[1] + 1);
+    // SAFETY: the slices are as long as these shapes and steps need.
+    unsafe {
+        gemm::gemm(
+            rows,
+            columns,
+            inner,
+            out.as_mut_ptr(),
+            1,
+            columns as isize,
+            false,
+            a.as_ptr(),
+            1,
+            inner as isize,
+            b.as_ptr(),
+            steps[1] as isize,
+            steps[0] as isize,
+            0.0,
+            factor,
+            false,
+            false,
+            false,
+            Parallelism::None,
+        );
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)] // a test fails by panicking
+
+    use super::*;
+    use crate::cache::Packing;
+    use crate::ops::MLX;
+    use crate::ops::Ops;
+
+    fn some(shape: &[i32], seed: u64) -> Array {
+        crate::mlx::noise(shape, seed)
+    }
+
+    #[test]
+    fn attention_is_that_of_mlx() {
+        let all = || Kv::new(None);
+        let window = || Kv::new(Some(40));
+        let kinds = [
+            (all(), None, None),
+            (Kv::new(Some(1)), None, None),
+            (window(), None, None),
+            (all(), Some(0.7), None),
+            (window(), Some(0.7), None),
+            (window(), None, Some(some(&[6], 9))),
+            (all().bounded(5, 4), None, None),
+            (all().bounded(44, 4), None, Some(some(&[6], 9))),
+            (all().packed(Packing { bits: 4, group_size: 32, start: 8 }), None, None),
+        ];
+        for (kind, (mut kv, softcap, sinks)) in kinds.into_iter().enumerate() {
+            let scores = AttentionParams { scale: 0.3, softcap, sinks };
+            for (seed, length) in [(1, 1), (2, 7), (3, 300), (4, 1), (5, 130)] {
+                let [keys, values] = [0, 100].map(|more| some(&[1, 2, length, 32], seed + more));
+                kv.append(&keys, &values).unwrap();
+                let queries = some(&[1, 6, length, 32], seed + 200);
+                let ours = attend_cached(&queries, &kv, &scores).unwrap();
+                let theirs = MLX.attend_cached(&queries, &kv, &scores).unwrap();
+                assert_eq!(ours.shape(), theirs.shape());
+                let apart = ours.subtract(&theirs).unwrap().abs().unwrap().max(None).unwrap();
+                let apart = apart.item_exact::<f32>();
+                assert!(apart < 1e-4, "{length} of kind {kind}: {apart} apart");
+            }
+        }
+    }
+
+    #[test]
+    fn copies_of_a_memory_do_not_see_what_the_other_appends() {
+        let part = |seed| some(&[1, 2, 3, 32], seed);
+        let mut one = Kv::new(None);
+        one.append_at_once(&part(1), &part(1)).unwrap();
+        let mut other = one.clone();
+        one.append_at_once(&part(2), &part(2)).unwrap();
+        other.append_at_once(&part(3), &part(3)).unwrap();
+        one.append_at_once(&part(4), &part(4)).unwrap();
+        for (kv, parts) in [(one, &[1, 2, 4][..]), (other, &[1, 3])] {
+            let parts: Vec<Array> = parts.iter().map(|&seed| part(seed)).collect();
+            let expected = mlx_rs::ops::concatenate(&parts, 2).unwrap();
+            for seen in kv.seen(1).unwrap() {
+                assert_eq!(seen.shape(), expected.shape());
+                let apart = seen.subtract(&expected).unwrap().abs().unwrap().max(None).unwrap();
+                assert_eq!(apart.item_exact::<f32>(), 0.0);
+            }
+        }
+    }
+}

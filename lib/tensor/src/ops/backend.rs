@@ -1,0 +1,116 @@
+//! The operations of a layer, each implemented once per backend.
+
+use mlx_rs::Array;
+use mlx_rs::error::{Exception, Result};
+
+use super::activation::Activation;
+use super::conv1d::Conv1d;
+use super::gated_delta::GatedDelta;
+use super::gated_norm::GatedNorm;
+use super::moe_experts::Experts;
+use super::moe_route::{ExpertChoice, Routing};
+use super::params::{AttentionParams, HeadsParams, Mask, NormParams};
+use super::selective_scan::SelectiveScan;
+use super::ssd::Ssd;
+use crate::cache::Kv;
+use crate::weight::Weight;
+
+/// Operations of layers on one device. Inputs are [1, rows, size] unless said otherwise.
+pub trait Ops: Sync {
+    /// Linear layer without bias, `x W.T`: [.., ins] to [.., outs].
+    fn linear(&self, w: &Weight, x: &Array) -> Result<Array>;
+
+    /// Embedding lookup: rows `ids` [..] of `w` as [.., ins].
+    fn embedding(&self, w: &Weight, ids: &Array) -> Result<Array>;
+
+    /// Norm of the last axis.
+    fn norm(&self, x: &Array, params: &NormParams) -> Result<Array>;
+
+    /// Split into heads, each normed and rotated as `params` say: [1, length, heads * size] to
+    /// [1, heads, length, size].
+    fn split_heads(&self, x: &Array, params: &HeadsParams) -> Result<Array>;
+
+    /// Appends keys and values [1, heads, n, head size] to a kv cache.
+    fn append_kv(&self, kv: &mut Kv, keys: &Array, values: &Array) -> Result<()>;
+
+    /// Attention of queries [1, heads, length, size], the last ones that `kv` holds, to the keys and
+    /// values of the cache: [1, length, heads * size].
+    fn attend_cached(&self, queries: &Array, kv: &Kv, params: &AttentionParams) -> Result<Array>;
+
+    /// Attention without a cache: queries [1, heads, length, size] to keys and values
+    /// [1, kv heads, keys, size], by `mask`: [1, length, heads * size].
+    fn attend(
+        &self,
+        queries: &Array,
+        keys_values: [&Array; 2],
+        mask: &Mask,
+        params: &AttentionParams,
+    ) -> Result<Array>;
+
+    /// Gated linear unit, `activation(gate) * up`.
+    fn glu(&self, gate: &Array, up: &Array, activation: Activation) -> Result<Array>;
+
+    /// Activation of each element.
+    fn activate(&self, x: &Array, activation: Activation) -> Result<Array>;
+
+    /// Sum of two arrays of one shape.
+    fn add(&self, a: &Array, b: &Array) -> Result<Array>;
+
+    /// Product of two arrays of one shape, element by element.
+    fn multiply(&self, a: &Array, b: &Array) -> Result<Array>;
+
+    /// Last axis split into parts of `sizes`, which sum up to its length.
+    fn split(&self, x: &Array, sizes: &[i32]) -> Result<Vec<Array>>;
+
+    /// Depthwise causal convolution of [1, rows, channels]; `tail` holds the last rows before `x`.
+    fn conv1d(&self, conv: &Conv1d, x: &Array, tail: &mut Option<Array>) -> Result<Array>;
+
+    /// State space of Mamba 2: `x` [1, rows, heads * head_dim] to the same, with `b` and `c`
+    /// [1, rows, groups * state] and `dt` [1, rows, heads], after the tokens that `state` stands for.
+    fn ssd(&self, ssd: &Ssd, inputs: [&Array; 4], state: &mut Option<Array>) -> Result<Array>;
+
+    /// State space of Mamba: `x` and `dt` [1, rows, channels], `b` and `c` [1, rows, size], to
+    /// [1, rows, channels], after the tokens that `state` stands for.
+    fn selective_scan(
+        &self,
+        scan: &SelectiveScan,
+        inputs: [&Array; 4],
+        state: &mut Option<Array>,
+    ) -> Result<Array>;
+
+    /// Gated delta rule: queries, keys and values `qkv` [1, rows, all of them], decays `a` and shares
+    /// `b` [1, rows, value heads], to [1, rows, value heads * value_dim], after the tokens that
+    /// `state` stands for.
+    fn gated_delta(
+        &self,
+        rule: &GatedDelta,
+        inputs: [&Array; 3],
+        state: &mut Option<Array>,
+    ) -> Result<Array>;
+
+    /// Norm of a recurrent layer's output, and its gate.
+    fn gated_norm(&self, norm: &GatedNorm, x: &Array, gate: &Array) -> Result<Array>;
+
+    /// ExpertChoice of experts by router logits [rows, experts] and a correction [experts].
+    fn moe_route(
+        &self,
+        routing: &Routing,
+        logits: &Array,
+        correction: Option<&Array>,
+    ) -> Result<ExpertChoice>;
+
+    /// Weighted sum of the outputs of the chosen experts: [1, rows, hidden] to the same.
+    fn moe_experts(&self, experts: &Experts, x: &Array, choice: &ExpertChoice) -> Result<Array>;
+
+    /// Sinkhorn iterations over matrices [.., n, n]: columns divided by their sums, then `rounds - 1`
+    /// times rows and columns; `eps` is added to sums.
+    fn sinkhorn(&self, matrices: &Array, rounds: usize, eps: f32) -> Result<Array>;
+}
+
+impl dyn Ops {
+    /// Last axis split into `N` parts of `sizes`, which sum up to its length.
+    pub fn parts<const N: usize>(&self, x: &Array, sizes: [i32; N]) -> Result<[Array; N]> {
+        let parts = self.split(x, &sizes)?;
+        parts.try_into().map_err(|_| Exception::custom("a part was lost"))
+    }
+}

@@ -1,0 +1,221 @@
+//! The backend that queues every operation in MLX, which computes lazily on its device.
+
+use std::ops::Range;
+
+use mlx_rs::error::Result;
+use mlx_rs::ops::{select, softmax_axis, split_at_indices};
+use mlx_rs::{Array, fast};
+
+use super::activation::Activation;
+use super::backend::Ops;
+use super::conv1d::{self, Conv1d};
+use super::gated_delta::{self, GatedDelta};
+use super::gated_norm::{self, GatedNorm};
+use super::moe_experts::{self, Experts};
+use super::moe_route::{self, ExpertChoice, Routing};
+use super::params::{AttentionParams, HeadsParams, Mask, NormParams};
+use super::selective_scan::{self, SelectiveScan};
+use super::sinkhorn;
+use super::ssd::{self, Ssd};
+use crate::cache::{Kv, KvMask};
+use crate::weight::Weight;
+use crate::{mlx, quantized};
+
+/// The MLX backend.
+pub struct Mlx;
+
+/// The one instance of the MLX backend.
+pub static MLX: Mlx = Mlx;
+
+impl Ops for Mlx {
+    fn linear(&self, w: &Weight, x: &Array) -> Result<Array> {
+        match w {
+            Weight::Dense(weight) => x.matmul(weight.transpose()?),
+            Weight::Quantized(packed) => quantized::product(packed, x),
+        }
+    }
+
+    fn embedding(&self, w: &Weight, ids: &Array) -> Result<Array> {
+        match w {
+            Weight::Dense(weight) => weight.take_axis(ids, 0),
+            Weight::Quantized(packed) => quantized::rows(packed, ids),
+        }
+    }
+
+    fn norm(&self, x: &Array, params: &NormParams) -> Result<Array> {
+        norm(x, params)
+    }
+
+    fn split_heads(&self, x: &Array, params: &HeadsParams) -> Result<Array> {
+        let normed = |x: Array| params.norm.map_or(Ok(x.clone()), |scale| norm(&x, scale));
+        let rotated = |x: Array| match params.rope {
+            Some((rope, offset)) => rope.apply(&x, offset),
+            None => Ok(x),
+        };
+        let x = x.reshape(&[1, x.dim(1), -1, params.size])?;
+        if params.rotated_first {
+            let x = rotated(x.transpose_axes(&[0, 2, 1, 3])?)?;
+            return normed(x.transpose_axes(&[0, 2, 1, 3])?)?.transpose_axes(&[0, 2, 1, 3]);
+        }
+        rotated(normed(x)?.transpose_axes(&[0, 2, 1, 3])?)
+    }
+
+    fn append_kv(&self, kv: &mut Kv, keys: &Array, values: &Array) -> Result<()> {
+        kv.append(keys, values)
+    }
+
+    fn attend_cached(&self, queries: &Array, kv: &Kv, params: &AttentionParams) -> Result<Array> {
+        let length = queries.dim(2);
+        let [keys, values] = kv.seen(length)?;
+        attend(queries, [&keys, &values], &kv.visible(length)?, params)
+    }
+
+    fn attend(
+        &self,
+        queries: &Array,
+        [keys, values]: [&Array; 2],
+        mask: &Mask,
+        params: &AttentionParams,
+    ) -> Result<Array> {
+        let visible = match mask {
+            Mask::All => KvMask::All,
+            Mask::Causal => KvMask::Past,
+            Mask::Ranges(ranges) => KvMask::Only(rows_of(ranges, keys.dim(2))),
+        };
+        attend(queries, [keys, values], &visible, params)
+    }
+
+    fn glu(&self, gate: &Array, up: &Array, activation: Activation) -> Result<Array> {
+        activation.gated(gate, up)
+    }
+
+    fn activate(&self, x: &Array, activation: Activation) -> Result<Array> {
+        activation.apply(x)
+    }
+
+    fn add(&self, a: &Array, b: &Array) -> Result<Array> {
+        a.add(b)
+    }
+
+    fn multiply(&self, a: &Array, b: &Array) -> Result<Array> {
+        a.multiply(b)
+    }
+
+    fn split(&self, x: &Array, sizes: &[i32]) -> Result<Vec<Array>> {
+        let ends = sizes.iter().scan(0, |end, size| {
+            *end += size;
+            Some(*end)
+        });
+        let ends: Vec<i32> = ends.take(sizes.len() - 1).collect();
+        split_at_indices(x, &ends, -1)
+    }
+
+    fn conv1d(&self, conv: &Conv1d, x: &Array, tail: &mut Option<Array>) -> Result<Array> {
+        conv1d::mlx(conv, x, tail)
+    }
+
+    fn ssd(&self, ssd: &Ssd, inputs: [&Array; 4], state: &mut Option<Array>) -> Result<Array> {
+        ssd::mlx(ssd, inputs, state)
+    }
+
+    fn selective_scan(
+        &self,
+        scan: &SelectiveScan,
+        inputs: [&Array; 4],
+        state: &mut Option<Array>,
+    ) -> Result<Array> {
+        selective_scan::mlx(scan, inputs, state)
+    }
+
+    fn gated_delta(
+        &self,
+        rule: &GatedDelta,
+        inputs: [&Array; 3],
+        state: &mut Option<Array>,
+    ) -> Result<Array> {
+        gated_delta::mlx(rule, inputs, state)
+    }
+
+    fn gated_norm(&self, norm: &GatedNorm, x: &Array, gate: &Array) -> Result<Array> {
+        gated_norm::mlx(norm, x, gate)
+    }
+
+    fn moe_route(
+        &self,
+        routing: &Routing,
+        logits: &Array,
+        correction: Option<&Array>,
+    ) -> Result<ExpertChoice> {
+        moe_route::mlx(routing, logits, correction)
+    }
+
+    fn moe_experts(&self, experts: &Experts, x: &Array, choice: &ExpertChoice) -> Result<Array> {
+        moe_experts::mlx(experts, x, choice)
+    }
+
+    fn sinkhorn(&self, matrices: &Array, rounds: usize, eps: f32) -> Result<Array> {
+        sinkhorn::mlx(matrices, rounds, eps)
+    }
+}
+
+/// [.., size], or [.., heads, size] if each head has factors of its own.
+fn norm(x: &Array, scale: &NormParams) -> Result<Array> {
+    let NormParams { weight, bias, eps, centred } = scale;
+    let (shared, own) = match weight {
+        Some(weight) if weight.ndim() > 1 => (None, Some(weight)),
+        weight => (weight.as_ref(), None),
+    };
+    let y = match centred {
+        true => fast::layer_norm(x, shared, bias.as_ref(), *eps)?,
+        false => fast::rms_norm(x, shared, *eps)?,
+    };
+    own.map_or(Ok(y.clone()), |weight| y.multiply(weight))
+}
+
+/// Attention of queries [1, heads, length, size] to keys and values [1, kv heads, keys, size]:
+/// [1, length, heads * size].
+fn attend(
+    queries: &Array,
+    [keys, values]: [&Array; 2],
+    visible: &KvMask,
+    params: &AttentionParams,
+) -> Result<Array> {
+    let AttentionParams { scale, softcap, sinks } = params;
+    let mixed = match softcap {
+        Some(cap) => capped(queries, [keys, values], *scale, *cap, visible)?,
+        None => {
+            let (mask, sinks) = (visible.mask(), sinks.as_ref());
+            fast::scaled_dot_product_attention(queries, keys, values, *scale, mask, sinks)?
+        }
+    };
+    mixed.transpose_axes(&[0, 2, 1, 3])?.reshape(&[1, queries.dim(2), -1])
+}
+
+/// Mask [queries, keys] that is true within the range of each query.
+fn rows_of(ranges: &[Range<usize>], keys: i32) -> Array {
+    let row = |range: &Range<usize>| (0..keys as usize).map(|key| range.contains(&key)).collect();
+    let rows: Vec<Vec<bool>> = ranges.iter().map(row).collect();
+    Array::from_slice(&rows.concat(), &[ranges.len() as i32, keys])
+}
+
+/// Attention with scores that never exceed `cap`: [1, heads, length, size].
+fn capped(
+    queries: &Array,
+    [keys, values]: [&Array; 2],
+    scale: f32,
+    cap: f32,
+    visible: &KvMask,
+) -> Result<Array> {
+    let shape = queries.shape();
+    let (kv_heads, length) = (keys.dim(1), queries.dim(2));
+    let queries = queries.reshape(&[1, kv_heads, -1, length, queries.dim(3)])?;
+    let [keys, values] = [keys, values].map(|x| x.expand_dims(2));
+    let scaled = queries.multiply(mlx::number(scale, &queries)?)?;
+    let scores = scaled.matmul(keys?.swap_axes(-1, -2)?)?;
+    let cap = mlx::number(cap, &scores)?;
+    let mut scores = mlx_rs::ops::tanh(scores.divide(&cap)?)?.multiply(&cap)?;
+    if let Some(mask) = visible.array(length, scores.dim(-1))? {
+        scores = select(mask, &scores, mlx::number(f32::NEG_INFINITY, &scores)?)?;
+    }
+    softmax_axis(&scores, -1, true)?.matmul(values?)?.reshape(shape)
+}

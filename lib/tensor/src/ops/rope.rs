@@ -1,0 +1,309 @@
+//! Rotary position embeddings, in the kinds that config.json can name.
+
+use std::f64::consts::PI;
+use std::rc::Rc;
+
+use mlx_rs::error::Result;
+use mlx_rs::{Array, fast};
+use mlxk_core::{Error, Kind};
+use serde::Deserialize;
+
+/// `rope_scaling` or `rope_parameters` of config.json: the kind, and what the kinds are made from.
+#[derive(Clone, Debug, Default, Deserialize)]
+pub struct Scaling {
+    /// The kind by its older name.
+    #[serde(rename = "type")]
+    kind: Option<String>,
+    rope_type: Option<String>,
+    /// The base frequency, where it is not beside this object.
+    pub rope_theta: Option<f64>,
+    /// The part of a head that rotates, where it is not beside this object.
+    pub partial_rotary_factor: Option<f64>,
+    factor: Option<f64>,
+    low_freq_factor: Option<f64>,
+    high_freq_factor: Option<f64>,
+    /// The length of the sequences before the model was made to take longer ones.
+    pub original_max_position_embeddings: Option<f64>,
+    beta_fast: Option<f64>,
+    beta_slow: Option<f64>,
+    mscale: Option<f64>,
+    mscale_all_dim: Option<f64>,
+    long_factor: Option<Vec<f64>>,
+    long_mscale: Option<f64>,
+    /// How queries grow beyond the trained length.
+    pub llama_4_scaling_beta: Option<f64>,
+}
+
+/// What a layer rotates its queries and keys by.
+#[derive(Clone)]
+pub struct Rope {
+    /// Leading elements of a head that rotate.
+    dims: i32,
+    /// Whether neighbours are pairs (else an element and the one half of `dims` further).
+    traditional: bool,
+    angles: Angles,
+    /// What the elements that rotate are multiplied by.
+    magnitude: f32,
+}
+
+#[derive(Clone)]
+enum Angles {
+    /// Powers of a base; positions are multiplied by `scale`.
+    Powers { base: f64, scale: f64 },
+    /// Powers of a base that grows with the length once it is beyond `trained` positions.
+    Growing { base: f64, factor: f64, trained: f64 },
+    /// Wavelengths over 2π, one for each pair, for the host and for MLX.
+    Table(Rc<[f64]>, Array),
+}
+
+impl Rope {
+    /// For heads whose first `dims` elements rotate, in a model trained on `trained` positions.
+    /// Errors if the kind is not known or lacks a number that it needs.
+    pub fn new(
+        dims: usize,
+        traditional: bool,
+        base: f64,
+        trained: Option<u64>,
+        scaling: Option<&Scaling>,
+    ) -> mlxk_core::Result<Rope> {
+        if base.is_nan() || base <= 0.0 {
+            return Err(lacking("rope_theta"));
+        }
+        let none = Scaling::default();
+        let scaling = scaling.unwrap_or(&none);
+        let mut magnitude = 1.0;
+        let angles = match scaling.kind() {
+            // In a text without pictures all sections of mrope count alike.
+            "default" | "mrope" => Angles::Powers { base, scale: 1.0 },
+            "linear" => Angles::Powers { base, scale: 1.0 / scaling.factor()? },
+            "dynamic" => Angles::Growing {
+                base,
+                factor: scaling.factor()?,
+                trained: trained.ok_or_else(|| lacking("max_position_embeddings"))? as f64,
+            },
+            "llama3" => table(llama3(dims, base, scaling)?),
+            "longrope" | "su" => {
+                magnitude = scaling.longrope_magnitude(trained)?;
+                table(longrope(dims, base, scaling)?)
+            }
+            "proportional" => table(proportional(dims, base, scaling)),
+            "yarn" | "deepseek_yarn" | "telechat3-yarn" => {
+                magnitude = scaling.yarn_magnitude()?;
+                table(yarn(dims, base, scaling)?)
+            }
+            kind => {
+                let message = format!("position embeddings of type `{kind}` cannot run yet");
+                return Err(Error::new(Kind::RuntimeIncompatible, "config.json", message));
+            }
+        };
+        Ok(Rope { dims: dims as i32, traditional, angles, magnitude: magnitude as f32 })
+    }
+
+    /// For heads that rotate as a whole, the other way round.
+    pub fn backwards(dims: usize, base: f64) -> Rope {
+        let angles = table(powers(dims, base).map(|wavelength| -wavelength).collect());
+        Rope { dims: dims as i32, traditional: false, angles, magnitude: 1.0 }
+    }
+
+    /// The same with all wavelengths times `factor`: -1 turns back, 1/n turns n times as fast. Errors
+    /// if they depend on the length of the text.
+    pub fn stretched(&self, factor: f64) -> mlxk_core::Result<Rope> {
+        let wavelengths: Vec<f64> = match &self.angles {
+            Angles::Powers { base, scale } => {
+                powers(self.dims as usize, *base).map(|wavelength| wavelength / scale).collect()
+            }
+            Angles::Table(wavelengths, _) => wavelengths.to_vec(),
+            Angles::Growing { .. } => return Err(lacking("rope_scaling.factor")),
+        };
+        let angles = table(wavelengths.iter().map(|wavelength| wavelength * factor).collect());
+        Ok(Rope { angles, ..self.clone() })
+    }
+
+    /// Rotates `x` [1, heads, length, head size], whose first row is at position `offset`.
+    pub fn apply(&self, x: &Array, offset: i32) -> Result<Array> {
+        let scaled = self.magnify(x)?;
+        let x = scaled.as_ref().unwrap_or(x);
+        let (base, scale, freqs) = match &self.angles {
+            Angles::Powers { base, scale } => (Some(*base as f32), *scale as f32, None),
+            Angles::Growing { .. } => (Some(self.grown(offset + x.dim(-2)) as f32), 1.0, None),
+            Angles::Table(_, freqs) => (None, 1.0, Some(freqs)),
+        };
+        fast::rope(x, self.dims, self.traditional, base, scale, offset, freqs)
+    }
+
+    /// The same for the host, in turns of each of `length` rows from `offset` on.
+    pub fn turns(&self, offset: i32, length: usize) -> Turns {
+        let dims = self.dims as usize;
+        let (wavelengths, scale): (Vec<f64>, f64) = match &self.angles {
+            Angles::Powers { base, scale } => (powers(dims, *base).collect(), *scale),
+            Angles::Growing { .. } => {
+                (powers(dims, self.grown(offset + length as i32)).collect(), 1.0)
+            }
+            Angles::Table(wavelengths, _) => (wavelengths.to_vec(), 1.0),
+        };
+        let positions = (0..length).map(|i| (f64::from(offset) + i as f64) * scale);
+        let magnitude = f64::from(self.magnitude);
+        let turn = |position: f64| {
+            let turn = move |wavelength: &f64| {
+                let (sin, cos) = (position / wavelength).sin_cos();
+                [(cos * magnitude) as f32, (sin * magnitude) as f32]
+            };
+            wavelengths.iter().map(turn)
+        };
+        Turns { all: positions.flat_map(turn).collect(), dims, traditional: self.traditional }
+    }
+
+    /// The base of a growing kind when the text has `length` tokens.
+    fn grown(&self, length: i32) -> f64 {
+        let Angles::Growing { base, factor, trained } = self.angles else {
+            return 1.0;
+        };
+        let (length, dims) = (f64::from(length).max(trained), f64::from(self.dims));
+        base * (factor * length / trained - (factor - 1.0)).powf(dims / (dims - 2.0))
+    }
+
+    /// The elements that rotate times the magnitude; `None` if that is one.
+    fn magnify(&self, x: &Array) -> Result<Option<Array>> {
+        if self.magnitude == 1.0 {
+            return Ok(None);
+        }
+        let factors: Vec<f32> =
+            (0..x.dim(-1)).map(|i| if i < self.dims { self.magnitude } else { 1.0 }).collect();
+        let factors = Array::from_slice(&factors, &[x.dim(-1)]).as_dtype(x.dtype())?;
+        x.multiply(factors).map(Some)
+    }
+}
+
+/// How far the heads of some rows turn.
+pub struct Turns {
+    /// Cosine and sine for each pair of each row.
+    all: Vec<[f32; 2]>,
+    dims: usize,
+    traditional: bool,
+}
+
+impl Turns {
+    /// Turns a head of row `row`.
+    pub fn turn(&self, head: &mut [f32], row: usize) {
+        let half = self.dims / 2;
+        for (i, [cos, sin]) in self.all[row * half..][..half].iter().enumerate() {
+            let (a, b) = if self.traditional { (2 * i, 2 * i + 1) } else { (i, i + half) };
+            (head[a], head[b]) = (head[a] * cos - head[b] * sin, head[a] * sin + head[b] * cos);
+        }
+    }
+}
+
+impl Scaling {
+    /// The kind; `default` if none is stated.
+    pub fn kind(&self) -> &str {
+        self.kind.as_deref().or(self.rope_type.as_deref()).unwrap_or("default")
+    }
+
+    fn factor(&self) -> mlxk_core::Result<f64> {
+        self.factor.filter(|&factor| factor > 0.0).ok_or_else(|| lacking("rope_scaling.factor"))
+    }
+
+    /// How longrope makes up for the flatter attention over a context of `trained` tokens.
+    fn longrope_magnitude(&self, trained: Option<u64>) -> mlxk_core::Result<f64> {
+        if let Some(stated) = self.long_mscale {
+            return Ok(stated);
+        }
+        let trained = trained.ok_or_else(|| lacking("max_position_embeddings"))? as f64;
+        let original = self
+            .original_max_position_embeddings
+            .filter(|&original| original > 1.0)
+            .ok_or_else(|| lacking("original_max_position_embeddings"))?;
+        let factor = trained / original;
+        Ok(if factor <= 1.0 { 1.0 } else { (1.0 + factor.ln() / original.ln()).sqrt() })
+    }
+
+    /// What DeepSeek's scores are multiplied by over the longer context of yarn.
+    pub fn sharpness(&self) -> f32 {
+        let all = self.mscale_all_dim.unwrap_or(0.0);
+        match self.factor {
+            Some(factor) if factor > 1.0 => (0.1 * all * factor.ln() + 1.0).powi(2) as f32,
+            _ => 1.0,
+        }
+    }
+
+    /// How yarn makes up for the flatter attention over a longer context.
+    fn yarn_magnitude(&self) -> mlxk_core::Result<f64> {
+        let factor = self.factor()?;
+        let of = |m: f64| {
+            if factor <= 1.0 { 1.0 } else { 0.1 * m * factor.ln() + 1.0 }
+        };
+        Ok(of(self.mscale.unwrap_or(1.0)) / of(self.mscale_all_dim.unwrap_or(0.0)))
+    }
+}
+
+/// LongRoPE (arXiv 2402.13753): each pair is stretched by a factor of its own.
+fn longrope(dims: usize, base: f64, scaling: &Scaling) -> mlxk_core::Result<Vec<f64>> {
+    let factors = scaling.long_factor.as_deref().unwrap_or_default();
+    if factors.len() != dims / 2 || factors.iter().any(|&factor| factor.is_nan() || factor <= 0.0) {
+        let message = format!("`rope_scaling.long_factor` is not {} positive numbers", dims / 2);
+        return Err(Error::new(Kind::InvalidModel, "config.json", message));
+    }
+    Ok(powers(dims, base).zip(factors).map(|(freq, factor)| freq * factor).collect())
+}
+
+/// Only the first pairs turn, as fast as if all did.
+fn proportional(dims: usize, base: f64, scaling: &Scaling) -> Vec<f64> {
+    let turning = (dims as f64 * scaling.partial_rotary_factor.unwrap_or(1.0)) as usize;
+    let factor = scaling.factor.unwrap_or(1.0);
+    let wavelength = |(i, freq)| if 2 * i < turning { factor * freq } else { f64::INFINITY };
+    powers(dims, base).enumerate().map(wavelength).collect()
+}
+
+/// Wavelengths over 2π of unscaled position embeddings.
+fn powers(dims: usize, base: f64) -> impl Iterator<Item = f64> {
+    (0..dims).step_by(2).map(move |i| base.powf(i as f64 / dims as f64))
+}
+
+/// Llama 3.1: long wavelengths are stretched by `factor`, short ones kept, a ramp between.
+fn llama3(dims: usize, base: f64, scaling: &Scaling) -> mlxk_core::Result<Vec<f64>> {
+    let factor = scaling.factor()?;
+    let low = scaling.low_freq_factor.unwrap_or(1.0);
+    let high = scaling.high_freq_factor.unwrap_or(4.0);
+    let trained = scaling.original_max_position_embeddings.unwrap_or(8192.0);
+    let stretch = |freq: f64| {
+        let wavelength = 2.0 * PI * freq;
+        if wavelength > trained / low {
+            freq * factor
+        } else if wavelength > trained / high {
+            let smooth = (trained / wavelength - low) / (high - low);
+            freq / ((1.0 - smooth) / factor + smooth)
+        } else {
+            freq
+        }
+    };
+    Ok(powers(dims, base).map(stretch).collect())
+}
+
+/// YaRN (arXiv 2309.00071): pairs that turn often are kept, those that hardly turn are stretched.
+fn yarn(dims: usize, base: f64, scaling: &Scaling) -> mlxk_core::Result<Vec<f64>> {
+    let factor = scaling.factor()?;
+    let trained = scaling.original_max_position_embeddings.unwrap_or(4096.0);
+    let last = (dims - 1) as f64;
+    let turning =
+        |turns: f64| dims as f64 * (trained / (turns * 2.0 * PI)).ln() / (2.0 * base.ln());
+    let from = turning(scaling.beta_fast.unwrap_or(32.0)).floor().max(0.0);
+    let to = turning(scaling.beta_slow.unwrap_or(1.0)).ceil().min(last);
+    let width = if from == to { 0.001 } else { to - from };
+    let blend = |(i, freq): (usize, f64)| {
+        let stretched = ((i as f64 - from) / width).clamp(0.0, 1.0);
+        let kept = 1.0 - stretched;
+        let long = factor * freq;
+        long * freq / (long * kept + freq * stretched)
+    };
+    Ok(powers(dims, base).enumerate().map(blend).collect())
+}
+
+fn table(wavelengths: Vec<f64>) -> Angles {
+    let narrow: Vec<f32> = wavelengths.iter().map(|&w| w as f32).collect();
+    Angles::Table(wavelengths.into(), Array::from_slice(&narrow, &[narrow.len() as i32]))
+}
+
+fn lacking(field: &str) -> Error {
+    let message = format!("position embeddings need a positive `{field}`");
+    Error::new(Kind::InvalidModel, "config.json", message)
+}
