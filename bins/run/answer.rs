@@ -29,6 +29,9 @@ pub fn answer(
     places: &Places,
     out: &mut Output,
 ) -> Result<()> {
+    if !options.images.is_empty() && !matches!(asked, Asked::Prompt(_)) {
+        return Err(Error::command("--image goes with a prompt"));
+    }
     let found = find(&Record::default().with("name", model), places)?;
     let inspected = inspect(&found)?;
     let mut runner = load::load(&inspected, &options.model, options.verbose, places, out)?;
@@ -61,6 +64,7 @@ impl Single<'_> {
     /// Answers the request, and writes the answer in the form of the output.
     fn answer(&mut self, record: Record, out: &mut Output) -> Result<()> {
         let request = Request::parse(&record, &self.options.preset)?;
+        let request = request.with_images(self.options.images.clone())?;
         let watch = OnceCell::new();
         let (answer, page, end) = self.generate(&request, &watch, out)?;
         let told = answer.record().merge(end.record());

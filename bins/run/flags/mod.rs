@@ -23,6 +23,9 @@ pub struct Flags {
     /// What the model is told before
     #[arg(long, value_name = "TEXT")]
     system: Option<String>,
+    /// Show the model the picture in this file, before the prompt; may be repeated
+    #[arg(long, value_name = "FILE", action = ArgAction::Append, conflicts_with = "no_chat_template")]
+    image: Vec<PathBuf>,
     /// Let the answer be JSON that the schema in this file allows
     #[arg(long, value_name = "FILE")]
     json_schema: Option<PathBuf>,
@@ -87,6 +90,7 @@ impl Flags {
         };
         Ok(RunOptions {
             preset,
+            images: files::images(&self.image)?,
             reasoning: self.reasoning(),
             terminal: output::to_terminal(),
             colours: output::colours(),

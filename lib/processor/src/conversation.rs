@@ -5,6 +5,7 @@ use serde::Serialize;
 use serde_json::{Map, Value, json};
 
 use crate::fields::invalid;
+use crate::media::Image;
 
 /// Input of a chat template.
 #[derive(Clone, Debug, Default, PartialEq, Serialize)]
@@ -16,6 +17,9 @@ pub struct Conversation {
     /// Variables of the template besides messages and tools.
     #[serde(flatten)]
     pub variables: Map<String, Value>,
+    /// Pictures, in the order of the parts of type `image` in the messages.
+    #[serde(skip)]
+    pub images: Vec<Image>,
 }
 
 impl Conversation {
@@ -47,6 +51,24 @@ impl Conversation {
             each_arguments(message, &parse_arguments);
         }
         Ok(Conversation { messages, ..Conversation::default() })
+    }
+
+    /// The same conversation with `images` before the text of the last message of the user.
+    ///
+    /// # Errors
+    /// [`Kind::Validation`] if the user says nothing.
+    pub fn with_images(mut self, images: Vec<Image>) -> Result<Conversation> {
+        let said = self.messages.iter_mut().rev().find(|message| message["role"] == "user");
+        let said = said.ok_or_else(|| invalid("pictures go with a message of the user"))?;
+        let parts = images.iter().map(|_| json!({"type": "image"}));
+        let text = match said["content"].take() {
+            Value::Array(parts) => parts,
+            Value::String(text) => vec![json!({"type": "text", "text": text})],
+            _ => Vec::new(),
+        };
+        said["content"] = parts.chain(text).collect();
+        self.images.extend(images);
+        Ok(self)
     }
 
     /// Text of the only message if it is the user's and there are no tools.

@@ -10,6 +10,7 @@ use serde_json::Value;
 use crate::defaults::defaults;
 use crate::event::{End, FinishReason, LengthLimit};
 use crate::grammar::{CallRules, GrammarConstraint, TextRules, Vocabulary};
+use crate::media::{Image, Media, MediaProcessor};
 use crate::parser::{Markers, Parser, SectionParser};
 use crate::request::{Prompt, Request, Rules};
 use crate::response::Generation;
@@ -24,6 +25,8 @@ const MAX_TOKENS: u64 = 32_768;
 pub struct Processor {
     tokenizer: Arc<Tokenizer>,
     template: Option<Template>,
+    /// Processor of pictures, if the model takes any.
+    media: Option<MediaProcessor>,
     markers: Arc<Markers>,
     /// Vocabulary for grammars, made when it is first needed.
     vocabulary: OnceLock<Vocabulary>,
@@ -35,6 +38,8 @@ pub struct Processor {
 pub struct Prepared {
     /// Token ids of the prompt.
     pub prompt: Vec<u32>,
+    /// Pictures in the prompt.
+    pub media: Vec<Media>,
     /// True if the request gave the prompt in token ids.
     pub from_ids: bool,
     /// Sampling parameters, with the model's defaults filled in.
@@ -45,6 +50,17 @@ pub struct Prepared {
     pub generation: Generation,
     /// True if the request states `max_tokens`.
     pub has_max_tokens: bool,
+}
+
+/// Prompt as text and as tokens.
+#[derive(Default)]
+struct Encoded {
+    /// Text; empty if the request gave token ids.
+    text: String,
+    /// Token ids.
+    ids: Vec<u32>,
+    /// Pictures, each with the tokens that stand for it.
+    media: Vec<Media>,
 }
 
 impl Prepared {
@@ -70,10 +86,11 @@ impl Processor {
         let markers = template.as_ref().map_or_else(Markers::default, |template| {
             Markers::find(Some(template.source()), &|token| tokenizer.added(token).is_some())
         });
+        let media = MediaProcessor::read(facts, &tokenizer)?;
         let defaults = defaults(facts, &tokenizer)?;
         let (context_length, vocabulary) = (plan.context_length, OnceLock::new());
         let (tokenizer, markers) = (Arc::new(tokenizer), Arc::new(markers));
-        Ok(Processor { tokenizer, template, markers, vocabulary, context_length, defaults })
+        Ok(Processor { tokenizer, template, media, markers, vocabulary, context_length, defaults })
     }
 
     /// Tokenizer of the model.
@@ -101,7 +118,7 @@ impl Processor {
     /// # Errors
     /// If the model cannot take the prompt.
     pub fn count(&self, request: &Request) -> Result<u64> {
-        Ok(self.prompt(&request.prompt)?.1.len() as u64)
+        Ok(self.prompt(&request.prompt)?.ids.len() as u64)
     }
 
     /// Prepares a request. Without a chat template, the only message of a user is the prompt. Rules
@@ -114,7 +131,7 @@ impl Processor {
     pub fn prepare(&self, request: &Request) -> Result<Prepared> {
         let Request { options, rules, .. } = request;
         options.check()?;
-        let (text, prompt) = self.prompt(&request.prompt)?;
+        let Encoded { text, ids: prompt, media } = self.prompt(&request.prompt)?;
         let (limit, limited_by) =
             limit(prompt.len() as u64, options.max_tokens, self.context_length)?;
         let mut sampling = options.sampling(&self.defaults)?;
@@ -163,7 +180,7 @@ impl Processor {
         };
         let from_ids = matches!(request.prompt, Prompt::Tokens(_));
         let has_max_tokens = options.max_tokens.is_some();
-        Ok(Prepared { prompt, from_ids, sampling, constraint, generation, has_max_tokens })
+        Ok(Prepared { prompt, media, from_ids, sampling, constraint, generation, has_max_tokens })
     }
 
     /// Bars the tokens that open tool calls.
@@ -186,10 +203,25 @@ impl Processor {
         }
     }
 
-    /// Text and token ids of a prompt; the text is empty if the request gave token ids.
-    fn prompt(&self, prompt: &Prompt) -> Result<(String, Vec<u32>)> {
+    /// Prompt of a rendered `text` and its pictures.
+    fn with_media(&self, text: &str, images: &[Image]) -> Result<Encoded> {
+        let media = self.media.as_ref().ok_or_else(|| {
+            Error::unsupported("the model takes no pictures")
+                .hint("mlxk-show names the task of a model; pictures are for vision models")
+        })?;
+        let pixels = media.pixels(images)?;
+        let text = media.expand(text, &pixels)?;
+        let ids = self.tokenizer.encode(&text)?;
+        let media = media.locate(&ids, pixels)?;
+        Ok(Encoded { text, ids, media })
+    }
+
+    /// Text and tokens of a prompt.
+    fn prompt(&self, prompt: &Prompt) -> Result<Encoded> {
         let text = match (prompt, &self.template) {
-            (Prompt::Tokens(tokens), _) => return Ok((String::new(), tokens.clone())),
+            (Prompt::Tokens(ids), _) => {
+                return Ok(Encoded { ids: ids.clone(), ..Encoded::default() });
+            }
             (Prompt::Text(text), _) => text.clone(),
             (Prompt::Chat(conversation), Some(template)) => {
                 template.fit(conversation, self.tokenizer.special())?
@@ -202,8 +234,12 @@ impl Processor {
                 })?
             }
         };
-        let tokens = self.tokenizer.encode(&text)?;
-        Ok((text, tokens))
+        match prompt {
+            Prompt::Chat(conversation) if !conversation.images.is_empty() => {
+                self.with_media(&text, &conversation.images)
+            }
+            _ => Ok(Encoded { ids: self.tokenizer.encode(&text)?, text, media: Vec::new() }),
+        }
     }
 
     /// Constraint by `rules`, with calls of `tools` in place of the text or, if the text is free,

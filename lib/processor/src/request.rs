@@ -7,6 +7,7 @@ use serde_json::{Map, Value};
 use crate::conversation::{self, Conversation};
 use crate::fields::{Fields, invalid};
 pub use crate::grammar::Rules;
+use crate::media::Image;
 pub use crate::sampling::Options;
 pub use crate::tools::ToolChoice;
 use crate::tools::any_strict;
@@ -95,6 +96,23 @@ impl Request {
     pub fn new(prompt: Prompt) -> Request {
         let (model, options) = (String::new(), Options::default());
         Request { model, prompt, options, rules: None, lenient: false }
+    }
+
+    /// The same request with pictures before the text of the user's last message.
+    ///
+    /// # Errors
+    /// [`Kind::Validation`](mlxk_core::Kind::Validation) if the prompt is no conversation.
+    pub fn with_images(mut self, images: Vec<Image>) -> Result<Request> {
+        if images.is_empty() {
+            return Ok(self);
+        }
+        self.prompt = match self.prompt {
+            Prompt::Chat(conversation) => Prompt::Chat(conversation.with_images(images)?),
+            Prompt::Text(_) | Prompt::Tokens(_) => {
+                return Err(invalid("pictures are for the chat template"));
+            }
+        };
+        Ok(self)
     }
 
     /// Adds the tools that the model may call, and the rules that follow from `choice`: a call that

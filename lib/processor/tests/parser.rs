@@ -207,7 +207,8 @@ fn a_call_is_read_as_the_template_of_its_model_writes_it() {
             let tools = given["tools"].as_array().cloned();
             let variables: Map<_, _> =
                 [("add_generation_prompt".to_owned(), json!(go_on))].into_iter().collect();
-            let conversation = Conversation { messages: messages.to_vec(), tools, variables };
+            let conversation =
+                Conversation { messages: messages.to_vec(), tools, variables, images: vec![] };
             template.render(&conversation, tokens)
         };
         let (Ok(prompt), Ok(text)) = (render(&messages[..1], true), render(&messages[..2], false))

@@ -144,6 +144,11 @@ impl Tokenizer {
         text.get(1 - before..).unwrap_or_default().to_owned()
     }
 
+    /// Entry of a token in the vocabulary, special or not; none if there is no such token.
+    pub fn token(&self, id: u32) -> Option<String> {
+        self.inner.id_to_token(id)
+    }
+
     /// Entry of a special token in the vocabulary; none for other tokens.
     pub fn special_token(&self, id: u32) -> Option<String> {
         let token = self.inner.id_to_token(id)?;

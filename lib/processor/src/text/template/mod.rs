@@ -130,7 +130,8 @@ impl Template {
     /// [`Kind::Validation`] if the template refuses the messages, or they are too large;
     /// [`Kind::InvalidModel`] if the template fails or exceeds its limits.
     pub fn fit(&self, conversation: &Conversation, tokens: &Map<String, Json>) -> Result<String> {
-        let joined = conversation.has_parts() && !self.knows_parts(tokens);
+        let text_only = conversation.images.is_empty();
+        let joined = text_only && conversation.has_parts() && !self.knows_parts(tokens);
         let joined = joined.then(|| conversation.joined());
         let conversation = joined.as_ref().unwrap_or(conversation);
         let fault = match self.attempt(conversation, tokens)? {
@@ -179,7 +180,7 @@ impl Template {
         conversation: &Conversation,
         tokens: &Map<String, Json>,
     ) -> Result<std::result::Result<String, Fault>> {
-        let Conversation { messages, tools, variables } = conversation;
+        let Conversation { messages, tools, variables, .. } = conversation;
         let values = messages.iter().chain(tools.iter().flatten()).chain(variables.values());
         let size: usize = values.map(sandbox::weight).sum();
         if size > MAX_CONVERSATION {
