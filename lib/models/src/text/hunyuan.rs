@@ -1,6 +1,6 @@
 //! Hunyuan's dense models: llamas whose queries and keys are normed after they are rotated.
 
-use mlxk_core::Result;
+use mlxk_core::{Architecture, Result};
 use mlxk_tensor::ops::rope::Scaling;
 use serde_json::Value;
 
@@ -9,9 +9,13 @@ use super::llama;
 use crate::checkpoint::cursor::Cursor;
 use crate::config::Config;
 use crate::language::Language;
+use crate::spec::Spec;
+
+/// Architectures of the family.
+pub const SPECS: &[Spec] = &[Spec::new(Architecture::HunyuanV1Dense, load)];
 
 /// A hunyuan_v1_dense; `rope_scaling.alpha` makes the base of its positions larger.
-pub fn load(config: &Value, mut w: Cursor) -> Result<Box<dyn Language>> {
+fn load(config: &Value, mut w: Cursor) -> Result<Box<dyn Language>> {
     let c = Config::read(config)?;
     w.rename(&[("q_norm", "query_layernorm"), ("k_norm", "key_layernorm")]);
     let scaling: Option<Value> = c.get("rope_scaling")?.or(c.get("rope_parameters")?);

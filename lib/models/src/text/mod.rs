@@ -6,6 +6,7 @@ pub mod bitnet;
 pub mod cohere;
 pub mod decoder;
 pub mod deepseek;
+mod deepseek_native;
 pub mod deepseek_v41;
 pub mod ernie;
 pub mod exaone;

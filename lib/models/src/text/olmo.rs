@@ -1,7 +1,7 @@
 //! OLMo 2 (arXiv 2501.00656) norms what comes out of attention and feed-forward, and all queries and
 //! keys as one; three of four layers of OLMo 3 have a window.
 
-use mlxk_core::Result;
+use mlxk_core::{Architecture, Result};
 use mlxk_tensor::ops::activation::Activation;
 use mlxk_tensor::ops::moe_route::{Routing, Score};
 use mlxk_tensor::ops::rope::Scaling;
@@ -13,15 +13,23 @@ use crate::checkpoint::cursor::Cursor;
 use crate::config::Config;
 use crate::language::Language;
 use crate::nn::moe::MoeArch;
+use crate::spec::Spec;
+
+/// Architectures of the family.
+pub const SPECS: &[Spec] = &[
+    Spec::new(Architecture::Olmo2, load_2),
+    Spec::new(Architecture::Olmo3, load_3),
+    Spec::new(Architecture::Olmoe, load_e),
+];
 
 /// An olmo2.
-pub fn load_2(config: &Value, w: Cursor) -> Result<Box<dyn Language>> {
+fn load_2(config: &Value, w: Cursor) -> Result<Box<dyn Language>> {
     let arch = llama::arch(&Config::read(config)?, Some(10_000.0), false)?;
     Decoder::load(Arch { norms: Norms::AFTER, ..arch }, w)
 }
 
 /// An olmoe (arXiv 2409.02060): a llama of experts that norms all queries and keys as one.
-pub fn load_e(config: &Value, w: Cursor) -> Result<Box<dyn Language>> {
+fn load_e(config: &Value, w: Cursor) -> Result<Box<dyn Language>> {
     let c = Config::read(config)?;
     let routing = Routing::new(c.need("num_experts_per_tok")?, Score::Softmax);
     let moe = MoeArch {
@@ -36,7 +44,7 @@ pub fn load_e(config: &Value, w: Cursor) -> Result<Box<dyn Language>> {
 }
 
 /// An olmo3; only layers without a window stretch their positions.
-pub fn load_3(config: &Value, w: Cursor) -> Result<Box<dyn Language>> {
+fn load_3(config: &Value, w: Cursor) -> Result<Box<dyn Language>> {
     let c = Config::read(config)?;
     let mut arch = Arch { norms: Norms::AFTER, ..llama::arch(&c, None, false)? };
     let near = c.rope_of(c.theta(None)?, &Scaling::default())?;

@@ -30,6 +30,7 @@ impl Checkpoint {
             .map_err(|e| Error::new(Kind::InvalidModel, "config.json", format!("`{key}`: {e}")))
     }
 
+    /// Removes the tensors whose names `unwanted` picks.
     pub fn remove(&mut self, unwanted: impl Fn(&str) -> bool) {
         self.tensors.retain(|name, _| !unwanted(name));
     }
@@ -65,6 +66,7 @@ impl Checkpoint {
     }
 }
 
+/// Error about `tensor`, which no model of its architecture has so.
 pub fn invalid(tensor: &str, message: impl Into<String>) -> Error {
     Error::new(Kind::InvalidModel, tensor, message)
 }
