@@ -140,12 +140,14 @@ impl Forward {
                 ids.try_as_slice().map_err(|e| Exception::custom(e.to_string()))?;
             ranks.pass(texts.remote(), tokens.to_vec())?;
         }
-        let h = self.network.embed(ids)?;
+        let mut inputs = self.network.embed(ids, &[])?;
         let mut texts = texts.at_once(self.on_cpu);
-        let Some(part) = &self.part else { return self.network.forward(&h, &mut texts) };
+        let Some(part) = &self.part else { return self.network.forward(inputs, &mut texts) };
         let [from, to] = part.edges();
-        let h = from.map_or(Ok(h.clone()), |rank| collective::receive_like(&h, rank))?;
-        let h = self.network.forward(&h, &mut texts)?;
+        if let Some(rank) = from {
+            inputs.h = collective::receive_like(&inputs.h, rank)?;
+        }
+        let h = self.network.forward(inputs, &mut texts)?;
         let h = to.map_or(Ok(h.clone()), |rank| collective::send(&h, rank))?;
         // What ranks do together is done by all of them before any does something else.
         eval([&h])?;
@@ -193,8 +195,8 @@ mod tests {
                 let packed: Vec<u32> =
                     rows.iter().flat_map(|(_, ids)| ids.iter().copied()).collect();
                 let rows = rows.iter_mut().map(|(cache, ids)| (&mut **cache, ids.len() as i32));
-                let h = network.embed(&ids(&packed)).unwrap();
-                let h = network.forward(&h, &mut Sequences::new(rows.collect())).unwrap();
+                let inputs = network.embed(&ids(&packed), &[]).unwrap();
+                let h = network.forward(inputs, &mut Sequences::new(rows.collect())).unwrap();
                 let logits = network.head(&h).unwrap().as_type::<f32>().unwrap();
                 logits.to_vec_exact::<f32>().unwrap()
             };

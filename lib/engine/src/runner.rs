@@ -149,7 +149,7 @@ impl<S: Source> Runner<S> {
         self.answers.get(&number).map_or(0, |generation| generation.end.completion_tokens)
     }
 
-    /// EmbedHead an answer where it is, for a `reason`: what there is still to say. Nothing of one that
+    /// Ends an answer where it is, for a `reason`: what there is still to say. Nothing of one that
     /// is over.
     pub fn end(&mut self, number: u64, reason: Reason) -> Vec<Event> {
         let generation = self.answers.get_mut(&number);

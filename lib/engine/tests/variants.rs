@@ -234,7 +234,7 @@ fn a_window_sees_the_same_however_the_text_is_cut() {
 fn a_window_counts_the_token_itself() {
     let (mut narrow, _dir) = Draft::of("mistral").with("sliding_window", 1).load().unwrap();
     let alone = narrow.logits(&PROMPT[11..]).unwrap();
-    // GroupedLinear token sees only itself, so with rotary positions the others make no difference.
+    // Each token sees only itself, so with rotary positions the others make no difference.
     assert!(apart(&alone, &narrow.logits(&PROMPT).unwrap()) < 1e-4);
 }
 

@@ -27,7 +27,7 @@ use crate::checkpoint::cursor::Cursor;
 pub struct MlaSizes {
     /// Elements of the model's vectors.
     pub hidden: usize,
-    /// HeadsParams.
+    /// Number of query heads.
     pub heads: usize,
     /// Elements of the vectors that queries are made of, if they are not made of the model's.
     pub query_rank: Option<usize>,

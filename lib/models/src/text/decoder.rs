@@ -11,7 +11,7 @@ use mlxk_tensor::ops::Ops;
 use mlxk_tensor::ops::rope::Rope;
 
 use crate::checkpoint::cursor::Cursor;
-use crate::language::Language;
+use crate::language::{Inputs, Language, Spliced, splice};
 use crate::nn::attention::{Attention, Sizes};
 use crate::nn::linear::{Embedding, Linear};
 use crate::nn::mixer::FeedForward;
@@ -208,13 +208,13 @@ impl Language for Decoder {
         Cache { slots: slots.collect() }
     }
 
-    fn embed(&self, ids: &Array) -> Result<Array> {
+    fn embed(&self, ids: &Array, spliced: &[Spliced]) -> Result<Inputs> {
         let h = scaled(self.embed_tokens.forward(ids)?, self.embed_scale)?;
-        normed(self.embed_norm.as_ref(), &h)
+        Ok(splice(normed(self.embed_norm.as_ref(), &h)?, spliced)?.into())
     }
 
-    fn forward(&self, h: &Array, sequences: &mut Sequences) -> Result<Array> {
-        let mut h = self.positioned(h, sequences)?;
+    fn forward(&self, inputs: Inputs, sequences: &mut Sequences) -> Result<Array> {
+        let mut h = self.positioned(&inputs.h, sequences)?;
         for (slot, layer) in self.layers.iter().enumerate() {
             h = layer.forward(&h, sequences, slot)?;
         }

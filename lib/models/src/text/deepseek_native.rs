@@ -114,7 +114,7 @@ fn powers(scales: Tensor) -> Tensor {
     })
 }
 
-/// GroupedLinear row of bytes for `each` rows, `rows` in all.
+/// Each row of bytes for `each` rows, `rows` in all.
 fn spread(scales: Tensor, rows: usize, each: usize) -> Tensor {
     let columns = scales.shape[1];
     if each == 1 {

@@ -16,7 +16,7 @@ use crate::checkpoint::config_error::{fields, invalid, most_layers, positive, un
 use crate::checkpoint::cursor::Cursor;
 use crate::checkpoint::formats::ExpertLayout;
 use crate::config::given;
-use crate::language::Language;
+use crate::language::{Inputs, Language, Spliced, splice};
 use crate::nn::embed_head::{EmbedHead, EmbedHeadArch};
 use crate::nn::hyper_connections::{self, HyperConnectionSizes, HyperConnections};
 use crate::nn::mixer::FeedForward;
@@ -108,7 +108,7 @@ enum Memory {
     /// The last so many tokens.
     Window(usize),
     /// A row for every so many.
-    CompressedKv(usize),
+    Compressed(usize),
 }
 
 /// A deepseek_v41 without what it sees.
@@ -268,7 +268,7 @@ impl Config {
                 (ratio > 0 && self.kv_source_layer_ids.contains(&i)).then(|| CompressSizes {
                     ratio,
                     open: (ratio > 1).then(|| add(Memory::Window(ratio))),
-                    rows: add(Memory::CompressedKv(ratio)),
+                    rows: add(Memory::Compressed(ratio)),
                     key: chooses.then_some(self.index_head_dim),
                 });
             if let Some(CompressSizes { rows, .. }) = compress {
@@ -371,18 +371,18 @@ impl Language for DeepseekV41 {
     fn cache(&self) -> Cache {
         let slot = |memory: &Memory| match *memory {
             Memory::Window(tokens) => Slot::Kv(Kv::new(Some(tokens as i32))),
-            Memory::CompressedKv(tokens) => Slot::CompressedKv(CompressedKv::new(tokens as i32)),
+            Memory::Compressed(tokens) => Slot::CompressedKv(CompressedKv::new(tokens as i32)),
         };
         Cache { slots: self.memories.iter().map(slot).collect() }
     }
 
-    fn embed(&self, ids: &Array) -> Result<Array> {
-        self.ends.embed(ids)
+    fn embed(&self, ids: &Array, spliced: &[Spliced]) -> Result<Inputs> {
+        Ok(splice(self.ends.embed(ids)?, spliced)?.into())
     }
 
-    fn forward(&self, h: &Array, sequences: &mut Sequences) -> Result<Array> {
+    fn forward(&self, inputs: Inputs, sequences: &mut Sequences) -> Result<Array> {
         let mut sights: Vec<Sight> = (0..sequences.count()).map(|_| Sight::default()).collect();
-        let mut streams = hyper_connections::open(h, self.streams)?;
+        let mut streams = hyper_connections::open(&inputs.h, self.streams)?;
         for layer in &self.layers {
             streams = layer.forward(streams, sequences, &mut sights)?;
         }

@@ -17,7 +17,7 @@ use crate::checkpoint::cursor::Cursor;
 use crate::checkpoint::formats::ExpertLayout;
 use crate::checkpoint::text_part;
 use crate::config::{Config, given};
-use crate::language::Language;
+use crate::language::{Inputs, Language, Spliced, splice, text_ids};
 use crate::nn::embed_head::{EmbedHead, EmbedHeadArch};
 use crate::nn::mlp::{Mlp, MlpArch};
 use crate::nn::moe::{Experts, MoeArch, Router};
@@ -221,27 +221,22 @@ impl Language for Gemma4 {
         Cache { slots: self.windows.iter().map(|&window| Slot::Kv(Kv::new(window))).collect() }
     }
 
-    /// The vectors that the first layer takes, with those of all layers behind them.
-    fn embed(&self, ids: &Array) -> Result<Array> {
+    fn embed(&self, ids: &Array, spliced: &[Spliced]) -> Result<Inputs> {
         let h = self.ends.embed(ids)?;
         let h = h.multiply(mlx::number((self.hidden as f32).sqrt(), &h)?)?;
-        match &self.per_layer {
-            Some(per_layer) => concatenate(&[h, per_layer.embed(ids)?], -1),
-            None => Ok(h),
-        }
+        let own = |per_layer: &PerLayer| per_layer.embed(&text_ids(ids, spliced)?);
+        let side = self.per_layer.as_ref().map(own).transpose()?;
+        Ok(Inputs { h: splice(h, spliced)?, side })
     }
 
-    fn forward(&self, h: &Array, sequences: &mut Sequences) -> Result<Array> {
-        let mut h = h.clone();
-        let mut inputs = Vec::new();
-        if let Some(per_layer) = &self.per_layer {
-            let own = h.dim(-1) - self.hidden;
-            let [first, own] = self.layers[0].ops.parts(&h, [self.hidden, own])?;
-            inputs = per_layer.inputs(&first, &own)?;
-            h = first;
-        }
+    fn forward(&self, inputs: Inputs, sequences: &mut Sequences) -> Result<Array> {
+        let Inputs { mut h, side } = inputs;
+        let own = match (&self.per_layer, side) {
+            (Some(per_layer), Some(side)) => per_layer.inputs(&h, &side)?,
+            _ => Vec::new(),
+        };
         for (i, layer) in self.layers.iter().enumerate() {
-            h = layer.forward(&h, inputs.get(i), sequences)?;
+            h = layer.forward(&h, own.get(i), sequences)?;
         }
         Ok(h)
     }

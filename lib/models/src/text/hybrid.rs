@@ -9,7 +9,7 @@ use mlxk_tensor::cache::{Cache, Sequences};
 use mlxk_tensor::mlx;
 use mlxk_tensor::ops::Ops;
 
-use crate::language::Language;
+use crate::language::{Inputs, Language, Spliced, splice};
 use crate::nn::embed_head::EmbedHead;
 use crate::nn::mixer::{FeedForward, TokenMixer};
 use crate::nn::norm::Norm;
@@ -93,12 +93,13 @@ impl Language for Hybrid {
         Cache { slots: mixes.map(|mix| mix.slot()).collect() }
     }
 
-    fn embed(&self, ids: &Array) -> Result<Array> {
-        times(self.ends.embed(ids)?, self.factors.embeddings)
+    fn embed(&self, ids: &Array, spliced: &[Spliced]) -> Result<Inputs> {
+        let h = times(self.ends.embed(ids)?, self.factors.embeddings)?;
+        Ok(splice(h, spliced)?.into())
     }
 
-    fn forward(&self, h: &Array, sequences: &mut Sequences) -> Result<Array> {
-        let mut h = h.clone();
+    fn forward(&self, inputs: Inputs, sequences: &mut Sequences) -> Result<Array> {
+        let mut h = inputs.h;
         let mut slots = 0..;
         for step in &self.steps {
             let new = step.forward(&h, sequences, &mut slots, self.ops)?;

@@ -91,7 +91,7 @@ pub trait Ops: Sync {
     /// Norm of a recurrent layer's output, and its gate.
     fn gated_norm(&self, norm: &GatedNorm, x: &Array, gate: &Array) -> Result<Array>;
 
-    /// ExpertChoice of experts by router logits [rows, experts] and a correction [experts].
+    /// Choice of experts by router logits [rows, experts] and a correction [experts].
     fn moe_route(
         &self,
         routing: &Routing,

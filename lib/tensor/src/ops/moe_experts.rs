@@ -15,7 +15,7 @@ use crate::array::elements;
 /// Rows times experts from which a GPU is faster if they are sorted by expert.
 const SORTED: usize = 64;
 
-/// FeedForward-forward layers, as many as there are experts.
+/// Feed-forward layers, as many as there are experts.
 pub struct Experts {
     /// Gates [experts, inner, hidden], if experts have them.
     pub gate_proj: Option<ExpertStack>,

@@ -54,9 +54,9 @@ impl Routing {
 pub enum Score {
     /// Shares of one.
     Softmax,
-    /// GroupedLinear by itself.
+    /// Each by itself.
     Sigmoid,
-    /// GroupedLinear by itself: the root of `log(1 + exp(x))`.
+    /// Each by itself: the root of `log(1 + exp(x))`.
     RootSoftplus,
     /// One expert after another, each with its share among those left that are nearly as good
     /// (SparseMixer-v2, arXiv 2409.12136): logits further below than this part count for nothing.

@@ -165,7 +165,7 @@ impl Sparse {
             _ => None,
         };
         let q = q.reshape(&[1, length, -1, size])?.transpose_axes(&[0, 2, 1, 3])?;
-        // GroupedLinear query has keys of its own: [length, heads, 1, size].
+        // Each query has keys of its own: [length, heads, 1, size].
         let q = self.turn.apply(&q, start)?.transpose_axes(&[2, 1, 0, 3])?;
         let mut mixed = Vec::new();
         for first in (0..length).step_by(STRETCH as usize) {
