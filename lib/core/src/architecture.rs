@@ -94,6 +94,7 @@ architectures! {
     Nanochat = "nanochat",
     Nemotron = "nemotron",
     NemotronH = "nemotron_h",
+    Olmo = "olmo" | "hf_olmo",
     Olmo2 = "olmo2",
     Olmo3 = "olmo3",
     Olmoe = "olmoe",

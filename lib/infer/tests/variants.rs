@@ -330,6 +330,7 @@ fn prompts_that_no_model_can_continue_are_refused() {
 fn a_model_type_that_means_another_gives_what_that_gives() {
     for (name, case) in [
         ("gemma4_unified", "gemma4"),
+        ("hf_olmo", "olmo"),
         ("iquestcoder", "llama"),
         ("joyai_llm_flash", "deepseek_v3"),
         ("kimi_k2", "deepseek_v3"),

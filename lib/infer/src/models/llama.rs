@@ -123,6 +123,7 @@ pub fn heads(c: &Config, norm: NormArch) -> Sizes {
         norm,
         rotated_first: false,
         fused: None,
+        clip: None,
         gated: false,
         warmth: None,
     }

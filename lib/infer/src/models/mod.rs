@@ -138,6 +138,7 @@ pub fn load(architecture: Architecture) -> Load {
         Architecture::Nanochat => nanochat::load,
         Architecture::Nemotron => llama::load_nemotron,
         Architecture::NemotronH => nemotron_h::load,
+        Architecture::Olmo => olmo::load,
         Architecture::Olmo2 => olmo::load_2,
         Architecture::Olmo3 => olmo::load_3,
         Architecture::Olmoe => olmo::load_e,

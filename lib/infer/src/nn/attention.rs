@@ -1,7 +1,7 @@
 //! Self-attention.
 
 use mlx_rs::error::Result;
-use mlx_rs::ops::{arange, sigmoid};
+use mlx_rs::ops::{arange, clip, sigmoid};
 use mlx_rs::{Array, Dtype};
 
 use super::{Linear, Norm, NormArch};
@@ -34,6 +34,8 @@ pub struct Sizes {
     /// If queries, keys and values are one matrix on disk: in how many parts its rows are queries,
     /// keys, values in turn.
     pub fused: Option<usize>,
+    /// Largest magnitude of the elements of queries, keys and values; what exceeds it is clipped.
+    pub clip: Option<f32>,
     /// Whether gates decide how much of each element passes. They may be one matrix with the queries.
     pub gated: bool,
     /// How queries grow with their position.
@@ -106,7 +108,7 @@ impl Attention {
     /// Lets each token look at those of its text that slot number `slot` remembers, at itself and
     /// those before.
     pub fn forward(&self, x: &Array, texts: &mut Texts, slot: usize) -> Result<Array> {
-        let [q, k, v] = [&self.q_proj, &self.k_proj, &self.v_proj].map(|proj| proj.forward(x));
+        let [q, k, v] = [&self.q_proj, &self.k_proj, &self.v_proj].map(|proj| self.made(proj, x));
         let (q, q_norm) = self.normed_as_one(q?, self.q_norm.as_ref())?;
         let (k, k_norm) = self.normed_as_one(k?, self.k_norm.as_ref())?;
         let mut mixed = texts.each_kv(slot, [&q, &k, &v?], |[q, k, v], kv| {
@@ -124,6 +126,15 @@ impl Attention {
             mixed = mixed.multiply(sigmoid(gate.forward(x)?)?)?;
         }
         self.o_proj.forward(&mixed)
+    }
+
+    /// Queries, keys or values of `x` [1, rows, hidden]: [1, rows, heads * size].
+    fn made(&self, proj: &Linear, x: &Array) -> Result<Array> {
+        let y = proj.forward(x)?;
+        match self.sizes.clip {
+            None => Ok(y),
+            Some(most) => clip(&y, (mlx::number(-most, &y)?, mlx::number(most, &y)?)),
+        }
     }
 
     /// All heads normed as one, if `norm` is such; else the norm that is still to be done.

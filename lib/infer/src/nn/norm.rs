@@ -30,12 +30,14 @@ pub enum NormKind {
     Layer,
     /// The same, with factors that are stored less one.
     LayerLessOne,
+    /// The same, without factors and summands.
+    LayerBare,
 }
 
 impl NormKind {
     /// Whether the mean is taken away.
     fn centred(self) -> bool {
-        matches!(self, NormKind::Layer | NormKind::LayerLessOne)
+        matches!(self, NormKind::Layer | NormKind::LayerLessOne | NormKind::LayerBare)
     }
 }
 
@@ -86,11 +88,11 @@ impl NormArch {
                 let one = mlx::number(1.0, &weight).map_err(mlx::failed)?;
                 Some(weight.add(one).map_err(mlx::failed)?)
             }
-            NormKind::Bare => None,
+            NormKind::Bare | NormKind::LayerBare => None,
         };
-        let bias = match self.kind.centred() {
-            true => w.optional("bias", shape)?,
-            false => None,
+        let bias = match self.kind {
+            NormKind::Layer | NormKind::LayerLessOne => w.optional("bias", shape)?,
+            _ => None,
         };
         Ok(Norm { scale: self.scale(weight, bias), kernels })
     }
