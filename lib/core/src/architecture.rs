@@ -83,6 +83,7 @@ architectures! {
     Mamba = "mamba" | "falcon_mamba",
     Mamba2 = "mamba2",
     Mimo = "mimo",
+    MimoV2Flash = "mimo_v2_flash",
     MiniCpm = "minicpm",
     MiniCpm3 = "minicpm3",
     MiniMax = "minimax" | "minimax_m2",

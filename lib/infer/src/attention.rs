@@ -20,16 +20,17 @@ const BLOCK: usize = 64;
 const ALONE: usize = 1 << 15;
 
 /// What the last rows of `kv` attend to, for queries [1, heads, length, size]; [1, length, heads *
-/// size].
+/// size of a value].
 pub fn attend(queries: &Array, kv: &Kv, scores: &Scores) -> Result<Array> {
     let buffers = kv.buffers()?;
     eval(&buffers)?;
     let dims = |array: &Array, axis| array.dim(axis) as usize;
-    let [heads, length, size] = [1, 2, 3].map(|axis| dims(queries, axis));
+    let [heads, length] = [1, 2].map(|axis| dims(queries, axis));
     let [kv_heads, room] = [1, 2].map(|axis| dims(&buffers[0], axis));
+    let [size, value_size] = [0, 1].map(|part| dims(&buffers[part], 3));
     let [keys, values] = [elements(&buffers[0])?, elements(&buffers[1])?];
     let always = kv.always();
-    let memory = Memory { keys, values, kv_heads, room, size };
+    let memory = Memory { keys, values, kv_heads, room, size, value_size };
     let shares = Shares { scale: scores.scale, softcap: scores.softcap };
     let sinks = scores.sinks.as_ref().map(elements).transpose()?;
     let queries = elements(queries)?;
@@ -38,24 +39,28 @@ pub fn attend(queries: &Array, kv: &Kv, scores: &Scores) -> Result<Array> {
         [seen] if always == 0 => one(queries, &memory, seen.clone(), shares, sinks),
         seen => many(queries, &memory, always, seen, shares, sinks),
     };
-    Ok(Array::from_slice(&y, &[1, length as i32, (heads * size) as i32]))
+    Ok(Array::from_slice(&y, &[1, length as i32, (heads * value_size) as i32]))
 }
 
-/// Keys and values, [kv heads, room, size] each.
+/// Keys [kv heads, room, size] and values [kv heads, room, value size].
 struct Memory<'a> {
     keys: &'a [f32],
     values: &'a [f32],
     kv_heads: usize,
     room: usize,
     size: usize,
+    value_size: usize,
 }
 
 impl Memory<'_> {
     /// The keys and values of a head, at some positions.
     fn part(&self, head: usize, range: Range<usize>) -> [&[f32]; 2] {
         let first = head * self.room;
-        let range = (first + range.start) * self.size..(first + range.end) * self.size;
-        [&self.keys[range.clone()], &self.values[range]]
+        let rows = first + range.start..first + range.end;
+        [
+            &self.keys[rows.start * self.size..rows.end * self.size],
+            &self.values[rows.start * self.value_size..rows.end * self.value_size],
+        ]
     }
 }
 
@@ -67,17 +72,17 @@ fn one(
     shares: Shares,
     sinks: Option<&[f32]>,
 ) -> Vec<f32> {
-    let mut y = vec![0.0; queries.len()];
     let heads = queries.len() / memory.size;
+    let mut y = vec![0.0; heads * memory.value_size];
     let work = |head: usize, y: &mut [f32]| {
         let query = &queries[head * memory.size..][..memory.size];
         let [keys, values] = memory.part(head * memory.kv_heads / heads, seen.clone());
         query::attend(query, [keys, values], shares, sinks.map(|sinks| sinks[head]), y);
     };
     if queries.len() * seen.len() < ALONE {
-        y.chunks_exact_mut(memory.size).enumerate().for_each(|(head, y)| work(head, y));
+        y.chunks_exact_mut(memory.value_size).enumerate().for_each(|(head, y)| work(head, y));
     } else {
-        crew::share_rows(&mut y, memory.size, &work);
+        crew::share_rows(&mut y, memory.value_size, &work);
     }
     y
 }
@@ -103,7 +108,14 @@ fn many(
             |row: usize| sinks.map(|sinks| sinks[head * heads / memory.kv_heads + row / length]);
         let rows = rows.map(|row| (seen[row % length].clone(), sink(row)));
         let rows: Vec<(Range<usize>, Option<f32>)> = rows.collect();
-        mix(queries, memory.part(head, 0..memory.room), always, &rows, size, shares)
+        mix(
+            queries,
+            memory.part(head, 0..memory.room),
+            always,
+            &rows,
+            [size, memory.value_size],
+            shares,
+        )
     };
     let blocks: Vec<(usize, &[f32])> = queries
         .chunks(shared * size)
@@ -111,7 +123,7 @@ fn many(
         .enumerate()
         .collect();
     let mixed: Vec<Vec<f32>> = blocks.into_par_iter().map(work).collect();
-    by_position(&mixed.concat(), heads, length, size)
+    by_position(&mixed.concat(), heads, length, memory.value_size)
 }
 
 /// [heads, length, size] as [length, heads, size].
@@ -125,13 +137,14 @@ fn by_position(x: &[f32], heads: usize, length: usize, size: usize) -> Vec<f32> 
 }
 
 /// The values mixed for each of some queries, by how alike the keys are that it has seen, the first few
-/// `always`; with the range of the others goes the score of a sink.
+/// `always`; with the range of the others goes the score of a sink. The sizes are those of a key and
+/// of a value.
 fn mix(
     queries: &[f32],
     [keys, values]: [&[f32]; 2],
     always: usize,
     rows: &[(Range<usize>, Option<f32>)],
-    size: usize,
+    [size, value_size]: [usize; 2],
     shares: Shares,
 ) -> Vec<f32> {
     let first = match always {
@@ -139,7 +152,8 @@ fn mix(
         _ => 0,
     };
     let last = rows.iter().map(|(seen, _)| seen.end).max().unwrap_or(0);
-    let [keys, values] = [keys, values].map(|all| &all[first * size..last * size]);
+    let keys = &keys[first * size..last * size];
+    let values = &values[first * value_size..last * value_size];
     let mut weights = vec![0.0; rows.len() * (last - first)];
     product(queries, keys, [1, size], shares.scale, last - first, &mut weights);
     if let Some(cap) = shares.softcap {
@@ -148,8 +162,8 @@ fn mix(
     for (row, (seen, sink)) in weights.chunks_exact_mut(last - first).zip(rows) {
         softmax(row, always, seen.start - first..seen.end - first, *sink);
     }
-    let mut mixed = vec![0.0; rows.len() * size];
-    product(&weights, values, [size, 1], 1.0, size, &mut mixed);
+    let mut mixed = vec![0.0; rows.len() * value_size];
+    product(&weights, values, [value_size, 1], 1.0, value_size, &mut mixed);
     mixed
 }
 
@@ -222,10 +236,13 @@ mod tests {
             (all().bounded(44, 4), None, Some(some(&[6], 9))),
             (all().packed(Packing { bits: 4, group_size: 32, start: 8 }), None, None),
         ];
+        // Values are smaller than keys in every other kind.
+        let value_size = |kind: usize| if kind.is_multiple_of(2) { 32 } else { 24 };
         for (kind, (mut kv, softcap, sinks)) in kinds.into_iter().enumerate() {
             let scores = Scores { scale: 0.3, softcap, sinks };
             for (seed, length) in [(1, 1), (2, 7), (3, 300), (4, 1), (5, 130)] {
-                let [keys, values] = [0, 100].map(|more| some(&[1, 2, length, 32], seed + more));
+                let [keys, values] = [(0, 32), (100, value_size(kind))]
+                    .map(|(more, size)| some(&[1, 2, length, size], seed + more));
                 kv.append(&keys, &values).unwrap();
                 let queries = some(&[1, 6, length, 32], seed + 200);
                 let ours = attend(&queries, &kv, &scores).unwrap();

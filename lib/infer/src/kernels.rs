@@ -29,7 +29,7 @@ pub struct Kernels {
     /// Adds keys and values [1, heads, n, head size] to those that are remembered.
     pub append: fn(&mut Kv, &Array, &Array) -> Result<()>,
     /// What queries [1, heads, length, size], the last of those remembered, attend to:
-    /// [1, length, heads * size].
+    /// [1, length, heads * size of a value].
     pub attend: fn(&Array, &Kv, &Scores) -> Result<Array>,
     /// `activation(gate) * up`.
     pub gate: fn(&Array, &Array, Activation) -> Result<Array>,
@@ -200,7 +200,7 @@ fn norm(x: &Array, scale: &Scale) -> Result<Array> {
     own.map_or(Ok(y.clone()), |weight| y.multiply(weight))
 }
 
-/// Attention with scores that never exceed `cap`: [1, heads, length, size].
+/// Attention with scores that never exceed `cap`: [1, heads, length, size of a value].
 fn capped(
     queries: &Array,
     [keys, values]: [&Array; 2],
@@ -208,8 +208,8 @@ fn capped(
     cap: f32,
     visible: &Visible,
 ) -> Result<Array> {
-    let shape = queries.shape();
-    let (kv_heads, length) = (keys.dim(1), queries.dim(2));
+    let (heads, kv_heads, length) = (queries.dim(1), keys.dim(1), queries.dim(2));
+    let shape = [1, heads, length, values.dim(3)];
     let queries = queries.reshape(&[1, kv_heads, -1, length, queries.dim(3)])?;
     let [keys, values] = [keys, values].map(|x| x.expand_dims(2));
     let scaled = queries.multiply(mlx::number(scale, &queries)?)?;
@@ -219,5 +219,5 @@ fn capped(
     if let Some(mask) = visible.array(length, scores.dim(-1))? {
         scores = select(mask, &scores, mlx::number(f32::NEG_INFINITY, &scores)?)?;
     }
-    softmax_axis(&scores, -1, true)?.matmul(values?)?.reshape(shape)
+    softmax_axis(&scores, -1, true)?.matmul(values?)?.reshape(&shape)
 }

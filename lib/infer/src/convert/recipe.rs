@@ -186,7 +186,7 @@ pub fn plain(architecture: Architecture) -> &'static [&'static str] {
     match architecture.name() {
         "deepseek" | "deepseek_v2" | "deepseek_v3" | "deepseek_v32" | "deepseek_v41" | "dots1"
         | "exaone_moe" | "glm4_moe" | "glm4_moe_lite" | "glm_moe_dsa" | "kimi_k25" | "kimi_vl"
-        | "solar_open" => &["mlp.gate"],
+        | "mimo_v2_flash" | "solar_open" => &["mlp.gate"],
         "nemotron_h" => &["mixer.gate"],
         "bailing_hybrid" => &[
             "model.word_embeddings",
@@ -207,7 +207,7 @@ pub fn plain(architecture: Architecture) -> &'static [&'static str] {
 pub fn kept(architecture: Architecture) -> &'static [&'static str] {
     match architecture.name() {
         "deepseek_v3" | "deepseek_v32" | "glm_moe_dsa" | "exaone_moe" | "glm4_moe"
-        | "glm4_moe_lite" | "kimi_k25" | "kimi_vl" | "minimax" | "solar_open" => {
+        | "glm4_moe_lite" | "kimi_k25" | "kimi_vl" | "mimo_v2_flash" | "minimax" | "solar_open" => {
             &["e_score_correction_bias"]
         }
         "afmoe" | "bailing_hybrid" | "bailing_moe" | "lfm2_moe" => &["expert_bias"],

@@ -35,22 +35,24 @@ impl Share {
 /// Takes what is not this rank's from the attention layer at `w`: keys and values stay with all
 /// queries that look at them. Returns the sizes of what is left.
 pub fn heads(w: &mut Cursor, sizes: &Sizes) -> Result<Sizes> {
-    let &Sizes { heads, kv_heads, head_dim, .. } = sizes;
+    let &Sizes { heads, kv_heads, head_dim, value_dim, .. } = sizes;
     let whole = kv_heads == 0 || !heads.is_multiple_of(kv_heads) || looks_at_all_heads(w, sizes);
     let Some(share) = w.share().filter(|_| !whole) else { return Ok(*sizes) };
     let each = heads / kv_heads;
-    let group = w.group("o_proj", heads * head_dim);
-    let lot = group / common_divisor(group, each * head_dim);
+    let group = w.group("o_proj", heads * value_dim);
+    let lot = group / common_divisor(group, each * value_dim);
     let Some(kv) = share.of(kv_heads, lot) else { return Ok(*sizes) };
     let own = kv.start * each..kv.end * each;
-    let elements = |heads: &Range<usize>| heads.start * head_dim..heads.end * head_dim;
-    for name in ["q_proj", "gate_proj"] {
-        w.keep_rows(name, 0, elements(&own))?;
+    let elements = |heads: &Range<usize>, size: usize| heads.start * size..heads.end * size;
+    for (name, heads, size) in [
+        ("q_proj", &own, head_dim),
+        ("gate_proj", &own, value_dim),
+        ("k_proj", &kv, head_dim),
+        ("v_proj", &kv, value_dim),
+    ] {
+        w.keep_rows(name, 0, elements(heads, size))?;
     }
-    for name in ["k_proj", "v_proj"] {
-        w.keep_rows(name, 0, elements(&kv))?;
-    }
-    w.keep_columns("o_proj", heads * head_dim, elements(&own), share.rank == 0)?;
+    w.keep_columns("o_proj", heads * value_dim, elements(&own, value_dim), share.rank == 0)?;
     w.keep("sinks", 0, own.clone())?;
     for (name, of, heads) in [("q_norm", &own, heads), ("k_norm", &kv, kv_heads)] {
         let mut norm = w.at(name);

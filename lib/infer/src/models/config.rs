@@ -163,10 +163,7 @@ impl Config {
             return Err(invalid(format!("`rms_norm_eps` cannot be {eps}")));
         }
         most_layers(self.num_hidden_layers)?;
-        if !self.num_attention_heads.is_multiple_of(self.kv_heads()) {
-            let (heads, kv) = (self.num_attention_heads, self.kv_heads());
-            return Err(invalid(format!("{heads} query heads cannot share {kv} key heads")));
-        }
+        even(self.num_attention_heads, self.kv_heads())?;
         if self.sliding_window.is_some_and(|window| window < 1) {
             return Err(invalid("`sliding_window` is not positive".into()));
         }
@@ -227,6 +224,14 @@ pub fn positive(sizes: &[(&str, usize)]) -> Result<()> {
     match sizes.iter().find(|&&(_, n)| n == 0 || n > LARGEST) {
         Some((name, size)) => Err(invalid(format!("`{name}` cannot be {size}"))),
         None => Ok(()),
+    }
+}
+
+/// Errors unless each of `kv_heads` key heads has as many of the `heads` query heads.
+pub fn even(heads: usize, kv_heads: usize) -> Result<()> {
+    match heads.is_multiple_of(kv_heads) {
+        true => Ok(()),
+        false => Err(invalid(format!("{heads} query heads cannot share {kv_heads} key heads"))),
     }
 }
 

@@ -17,7 +17,7 @@ use crate::weights::Cursor;
 
 /// What the weights of a model do not show.
 pub struct Arch {
-    /// The sizes of attention.
+    /// Attention, in the layers that have none of their own.
     pub heads: Sizes,
     /// What all norms of layers are like, and the last one.
     pub norm: NormArch,
@@ -63,6 +63,8 @@ impl Arch {
 
 /// What the weights of a layer do not show.
 pub struct LayerArch {
+    /// Attention, if it is unlike that of the other layers.
+    pub heads: Option<Sizes>,
     /// Its position embeddings, if it has any.
     pub rope: Option<Rope>,
     /// How many tokens it attends to, if not to all.
@@ -239,6 +241,7 @@ impl Layer {
         let Arch { heads, norm, norms, parallel, residual_scale, layers, .. } = arch;
         let load = |(i, layer): (usize, LayerArch)| {
             let mut w = w.at(&format!("layers.{i}"));
+            let sizes = layer.heads.as_ref().unwrap_or(&heads);
             let mut named = |name: Option<&str>| {
                 name.map(|name| norm.load(&mut w, name, heads.hidden)).transpose()
             };
@@ -248,7 +251,7 @@ impl Layer {
                 mlp_in: named(norms.mlp_in)?,
                 mlp_out: named(norms.mlp_out)?,
                 mlp: layer.feed(&mut w.at("mlp"), heads.hidden, norm)?,
-                self_attn: Attention::load(&mut w.at("self_attn"), &heads, layer.rope)?,
+                self_attn: Attention::load(&mut w.at("self_attn"), sizes, layer.rope)?,
                 parallel,
                 residual_scale,
                 window: layer.window,

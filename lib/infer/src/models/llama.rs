@@ -92,7 +92,8 @@ pub fn arch(c: &Config, theta: Option<f64>, slides: bool) -> Result<Arch> {
 pub fn base(c: &Config, rope: Rope, slides: bool, norm: NormArch) -> Result<Arch> {
     let mlp = mlp(c);
     let layer = |i| {
-        Ok(LayerArch { rope: Some(rope.clone()), window: c.window(i, slides)?, mlp, moe: None })
+        let window = c.window(i, slides)?;
+        Ok(LayerArch { heads: None, rope: Some(rope.clone()), window, mlp, moe: None })
     };
     Ok(Arch {
         heads: heads(c, norm),
@@ -118,12 +119,15 @@ pub fn heads(c: &Config, norm: NormArch) -> Sizes {
         heads: c.num_attention_heads,
         kv_heads: c.kv_heads(),
         head_dim: c.head_dim(),
+        value_dim: c.head_dim(),
+        value_scale: 1.0,
         scale: (c.head_dim() as f32).powf(-0.5),
         softcap: None,
         norm,
         rotated_first: false,
         fused: None,
         clip: None,
+        sinks: None,
         gated: false,
         warmth: None,
     }

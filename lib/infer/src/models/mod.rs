@@ -37,6 +37,7 @@ mod lfm;
 mod llama;
 mod llama4;
 mod mamba;
+mod mimo;
 mod mistral;
 mod mixtral;
 mod nanochat;
@@ -127,6 +128,7 @@ pub fn load(architecture: Architecture) -> Load {
         Architecture::Mamba => mamba::load,
         Architecture::Mamba2 => mamba::load_2,
         Architecture::Mimo => llama::load_mimo,
+        Architecture::MimoV2Flash => mimo::load,
         Architecture::MiniCpm => granite::load_minicpm,
         Architecture::MiniCpm3 => deepseek::load_minicpm,
         Architecture::MiniMax => mixtral::load_minimax,

@@ -21,8 +21,12 @@ pub struct Sizes {
     pub heads: usize,
     /// Key and value heads, each shared by `heads / kv_heads` query heads.
     pub kv_heads: usize,
-    /// Elements of a head.
+    /// Elements of a head's queries and keys.
     pub head_dim: usize,
+    /// Elements of a head's values.
+    pub value_dim: usize,
+    /// Factor of values.
+    pub value_scale: f32,
     /// What the products of queries and keys are multiplied by.
     pub scale: f32,
     /// What these products never exceed: they become `cap * tanh(product / cap)`.
@@ -36,6 +40,9 @@ pub struct Sizes {
     pub fused: Option<usize>,
     /// Largest magnitude of the elements of queries, keys and values; what exceeds it is clipped.
     pub clip: Option<f32>,
+    /// True if each head has a score that takes a share of attention and gives nothing (attention
+    /// sinks, arXiv 2309.17453); `None` if the checkpoint says so, for all layers alike.
+    pub sinks: Option<bool>,
     /// Whether gates decide how much of each element passes. They may be one matrix with the queries.
     pub gated: bool,
     /// How queries grow with their position.
@@ -74,29 +81,32 @@ pub struct Attention {
 impl Attention {
     /// The layer at `w`; without `rope` it does not know positions.
     pub fn load(w: &mut Cursor, sizes: &Sizes, rope: Option<Rope>) -> mlxk_core::Result<Attention> {
-        let &Sizes { hidden, heads, kv_heads, head_dim, norm, .. } = sizes;
-        let [outs, kv_outs] = [heads * head_dim, kv_heads * head_dim];
+        let &Sizes { hidden, heads, kv_heads, head_dim, value_dim, norm, .. } = sizes;
+        let outs = heads * head_dim;
         if let Some(parts) = sizes.fused {
-            let rows = [("q_proj", outs), ("k_proj", kv_outs), ("v_proj", kv_outs)];
-            w.split("qkv_proj", parts, &rows)?;
+            let [keys, values] = [kv_heads * head_dim, kv_heads * value_dim];
+            w.split("qkv_proj", parts, &[("q_proj", outs), ("k_proj", keys), ("v_proj", values)])?;
         }
         if sizes.gated && !w.has("gate_proj.weight") {
-            w.split("q_proj", heads, &[("q_proj", outs), ("gate_proj", outs)])?;
+            w.split("q_proj", heads, &[("q_proj", outs), ("gate_proj", heads * value_dim)])?;
         }
         let sizes = &distributed::heads(w, sizes)?;
         let &Sizes { heads, kv_heads, .. } = sizes;
-        let [outs, kv_outs] = [heads * head_dim, kv_heads * head_dim];
-        let gate = sizes.gated.then(|| Linear::load(w, "gate_proj", outs, hidden)).transpose()?;
+        let mixed = heads * value_dim;
+        let gate = sizes.gated.then(|| Linear::load(w, "gate_proj", mixed, hidden)).transpose()?;
         let normed = w.at("attn_sub_norm").offers("weight");
-        let sinks = w.optional("sinks", &[heads])?;
+        let sinks = match sizes.sinks {
+            None => w.optional("sinks", &[heads])?,
+            Some(there) => there.then(|| w.floats("sinks", &[heads])).transpose()?,
+        };
         Ok(Attention {
-            q_proj: Linear::load(w, "q_proj", outs, hidden)?,
-            k_proj: Linear::load(w, "k_proj", kv_outs, hidden)?,
-            v_proj: Linear::load(w, "v_proj", kv_outs, hidden)?,
-            o_proj: Linear::load(w, "o_proj", hidden, outs)?,
+            q_proj: Linear::load(w, "q_proj", heads * head_dim, hidden)?,
+            k_proj: Linear::load(w, "k_proj", kv_heads * head_dim, hidden)?,
+            v_proj: Linear::load(w, "v_proj", kv_heads * value_dim, hidden)?,
+            o_proj: Linear::load(w, "o_proj", hidden, mixed)?,
             q_norm: norm.of_heads(w, "q_norm", heads, head_dim)?,
             k_norm: norm.of_heads(w, "k_norm", kv_heads, head_dim)?,
-            attn_sub_norm: normed.then(|| norm.load(w, "attn_sub_norm", outs)).transpose()?,
+            attn_sub_norm: normed.then(|| norm.load(w, "attn_sub_norm", mixed)).transpose()?,
             gate_proj: gate,
             rope,
             scores: Scores { scale: sizes.scale, softcap: sizes.softcap, sinks },
@@ -111,14 +121,19 @@ impl Attention {
         let [q, k, v] = [&self.q_proj, &self.k_proj, &self.v_proj].map(|proj| self.made(proj, x));
         let (q, q_norm) = self.normed_as_one(q?, self.q_norm.as_ref())?;
         let (k, k_norm) = self.normed_as_one(k?, self.k_norm.as_ref())?;
+        let Sizes { head_dim, value_dim, value_scale, warmth, .. } = self.sizes;
         let mut mixed = texts.each_kv(slot, [&q, &k, &v?], |[q, k, v], kv| {
             let rope = self.rope.as_ref().map(|rope| (rope, kv.offset()));
-            let queries = self.heads(q, q_norm, rope)?;
-            let queries = warmed(self.sizes.warmth, queries, kv.offset())?;
-            let (k, v) = (self.heads(k, k_norm, rope)?, self.heads(v, None, None)?);
-            (self.kernels.append)(kv, &k, &v)?;
+            let queries = self.heads(q, head_dim, q_norm, rope)?;
+            let queries = warmed(warmth, queries, kv.offset())?;
+            let keys = self.heads(k, head_dim, k_norm, rope)?;
+            let values = self.heads(v, value_dim, None, None)?;
+            (self.kernels.append)(kv, &keys, &values)?;
             (self.kernels.attend)(&queries, kv, &self.scores)
         })?;
+        if value_scale != 1.0 {
+            mixed = mixed.multiply(mlx::number(value_scale, &mixed)?)?;
+        }
         if let Some(norm) = &self.attn_sub_norm {
             mixed = norm.forward(&mixed)?;
         }
@@ -150,9 +165,15 @@ impl Attention {
     }
 
     /// [1, length, heads * size] to [1, heads, length, size], normed and rotated if need be.
-    fn heads(&self, x: &Array, norm: Option<&Norm>, rope: Option<(&Rope, i32)>) -> Result<Array> {
+    fn heads(
+        &self,
+        x: &Array,
+        size: usize,
+        norm: Option<&Norm>,
+        rope: Option<(&Rope, i32)>,
+    ) -> Result<Array> {
         let heads = Heads {
-            size: self.sizes.head_dim as i32,
+            size: size as i32,
             norm: norm.map(Norm::scale),
             rotated_first: self.sizes.rotated_first,
             rope,
