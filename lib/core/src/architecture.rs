@@ -74,6 +74,7 @@ architectures! {
     KimiK25 = "kimi_k25",
     KimiLinear = "kimi_linear",
     KimiVl = "kimi_vl",
+    Laguna = "laguna",
     Lfm2 = "lfm2",
     Lfm2Moe = "lfm2_moe",
     Lfm2Vl = "lfm2-vl" | "lfm2_vl",

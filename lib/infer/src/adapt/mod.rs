@@ -64,6 +64,7 @@ pub fn adapt(architecture: Architecture, mut all: Checkpoint) -> Result<Checkpoi
         A::Lfm2Moe => all.rename(numbered),
         A::BailingMoe => bailing(&mut all),
         A::KimiLinear => kimi(&mut all)?,
+        A::Laguna => laguna(&mut all),
         A::ExaoneMoe => all.rename(|name| {
             let stem = name.strip_suffix(".mlp.e_score_correction_bias")?;
             Some(format!("{stem}.mlp.gate.e_score_correction_bias"))
@@ -227,6 +228,23 @@ fn kimi(all: &mut Checkpoint) -> Result<()> {
         tensor.shaped(vec![size])
     });
     latent::split(all)
+}
+
+/// A laguna may lie within something else, with a head that is not used if embeddings are tied; its
+/// router is a layer of its own.
+fn laguna(all: &mut Checkpoint) {
+    let ends = [
+        (".mlp.gate.weight", ".mlp.gate.proj.weight"),
+        (".mlp.experts.e_score_correction_bias", ".mlp.gate.e_score_correction_bias"),
+    ];
+    all.rename(|name| {
+        let own = name.strip_prefix("language_model.").unwrap_or(name);
+        let end = ends.iter().find_map(|(theirs, ours)| Some((own.strip_suffix(theirs)?, ours)));
+        Some(end.map_or_else(|| own.to_owned(), |(stem, ours)| format!("{stem}{ours}")))
+    });
+    if all.config.get("tie_word_embeddings") == Some(&Value::Bool(true)) {
+        all.remove(|name| name == "lm_head.weight");
+    }
 }
 
 /// The layers of feed-forward parts that were numbered.

@@ -173,6 +173,7 @@ fn delicate(architecture: Architecture) -> &'static [&'static str] {
         "afmoe" => &["router.gate"],
         "bailing_moe" => &["mlp.gate.gate_proj"],
         "granitemoehybrid" => &["router.layer"],
+        "laguna" => &["mlp.gate.proj"],
         "lfm2_moe" => &["feed_forward.gate"],
         "minimax" => &["block_sparse_moe.gate"],
         "kimi_linear" | "qwen3_moe" | "qwen3_vl_moe" => &["mlp.gate"],
@@ -207,9 +208,8 @@ pub fn plain(architecture: Architecture) -> &'static [&'static str] {
 pub fn kept(architecture: Architecture) -> &'static [&'static str] {
     match architecture.name() {
         "deepseek_v3" | "deepseek_v32" | "glm_moe_dsa" | "exaone_moe" | "glm4_moe"
-        | "glm4_moe_lite" | "kimi_k25" | "kimi_vl" | "mimo_v2_flash" | "minimax" | "solar_open" => {
-            &["e_score_correction_bias"]
-        }
+        | "glm4_moe_lite" | "kimi_k25" | "kimi_vl" | "laguna" | "mimo_v2_flash" | "minimax"
+        | "solar_open" => &["e_score_correction_bias"],
         "afmoe" | "bailing_hybrid" | "bailing_moe" | "lfm2_moe" => &["expert_bias"],
         "deepseek_v41" => &[
             "_hc.fn",
@@ -263,6 +263,7 @@ mod tests {
             ("granitemoe", &["block_sparse_moe.router.layer", "self_attn.o_proj", "mlp.down_proj"]),
             ("granitemoehybrid", &["block_sparse_moe.router.layer"]),
             ("jamba", &["feed_forward.router"]),
+            ("laguna", &["mlp.gate.proj"]),
             ("lfm2_moe", &["feed_forward.gate"]),
             ("minimax", &["block_sparse_moe.gate"]),
             ("qwen3_5", &["mlp.gate", "mlp.shared_expert_gate"]),

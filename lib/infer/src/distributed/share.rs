@@ -44,9 +44,10 @@ pub fn heads(w: &mut Cursor, sizes: &Sizes) -> Result<Sizes> {
     let Some(kv) = share.of(kv_heads, lot) else { return Ok(*sizes) };
     let own = kv.start * each..kv.end * each;
     let elements = |heads: &Range<usize>, size: usize| heads.start * size..heads.end * size;
+    let gates = if sizes.gate.is_some_and(|gate| gate.by_head) { 1 } else { value_dim };
     for (name, heads, size) in [
         ("q_proj", &own, head_dim),
-        ("gate_proj", &own, value_dim),
+        ("gate_proj", &own, gates),
         ("k_proj", &kv, head_dim),
         ("v_proj", &kv, value_dim),
     ] {

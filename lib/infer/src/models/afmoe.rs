@@ -8,6 +8,7 @@ use super::config::{Config, renamed};
 use super::decoder::{Arch, Decoder, Norms};
 use super::{Language, deepseek, llama};
 use crate::mixture::Score;
+use crate::nn::Gate;
 use crate::weights::Cursor;
 
 /// An afmoe.
@@ -39,7 +40,7 @@ pub fn load(config: &Value, mut w: Cursor) -> Result<Box<dyn Language>> {
         ..Norms::LLAMA
     };
     let mut arch = Arch { norms, ..llama::arch(&c, Some(10_000.0), false)? };
-    arch.heads.gated = true;
+    arch.heads.gate = Some(Gate::SIGMOID);
     arch.layers.iter_mut().filter(|layer| layer.window.is_none()).for_each(|l| l.rope = None);
     if c.need("mup_enabled")? {
         arch.embed_scale = (c.hidden_size as f32).sqrt();

@@ -128,7 +128,7 @@ pub fn heads(c: &Config, norm: NormArch) -> Sizes {
         fused: None,
         clip: None,
         sinks: None,
-        gated: false,
+        gate: None,
         warmth: None,
     }
 }

@@ -33,6 +33,7 @@ mod hunyuan;
 mod internlm;
 mod jamba;
 mod kimi;
+mod laguna;
 mod lfm;
 mod llama;
 mod llama4;
@@ -119,6 +120,7 @@ pub fn load(architecture: Architecture) -> Load {
         Architecture::Jamba => jamba::load,
         Architecture::KimiK25 | Architecture::KimiVl => deepseek::load_within,
         Architecture::KimiLinear => kimi::load,
+        Architecture::Laguna => laguna::load,
         Architecture::Lfm2 => lfm::load,
         Architecture::Lfm2Moe => lfm::load_moe,
         Architecture::Lfm2Vl => lfm::load_vl,

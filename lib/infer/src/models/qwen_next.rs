@@ -9,7 +9,7 @@ use super::ends::{Ends, EndsArch};
 use super::stack::{Factors, Stack, Step};
 use super::{llama, qwen, within};
 use crate::mixture::{Moe, MoeArch, SharedArch};
-use crate::nn::{Attention, Feed, Mlp, MlpArch, NormArch, Sizes};
+use crate::nn::{Attention, Feed, Gate, Mlp, MlpArch, NormArch, Sizes};
 use crate::recurrent::{Decay, DeltaNet, DeltaNetArch, DeltaSizes};
 use crate::rope::Rope;
 use crate::weights::Cursor;
@@ -83,7 +83,7 @@ fn arch(c: &Config) -> Result<Arch> {
     positive(&[("full_attention_interval", interval)])?;
     let taps = c.need("linear_conv_kernel_dim")?;
     Ok(Arch {
-        heads: Sizes { gated: true, ..llama::heads(c, norm) },
+        heads: Sizes { gate: Some(Gate::SIGMOID), ..llama::heads(c, norm) },
         rope: c.rope(None)?,
         delta: DeltaNetArch { hidden: c.hidden_size, rule, taps, norm_eps: norm.eps },
         interval,

@@ -1,7 +1,7 @@
 //! Self-attention.
 
 use mlx_rs::error::Result;
-use mlx_rs::ops::{arange, clip, sigmoid};
+use mlx_rs::ops::{arange, clip, logaddexp, sigmoid};
 use mlx_rs::{Array, Dtype};
 
 use super::{Linear, Norm, NormArch};
@@ -43,10 +43,39 @@ pub struct Sizes {
     /// True if each head has a score that takes a share of attention and gives nothing (attention
     /// sinks, arXiv 2309.17453); `None` if the checkpoint says so, for all layers alike.
     pub sinks: Option<bool>,
-    /// Whether gates decide how much of each element passes. They may be one matrix with the queries.
-    pub gated: bool,
+    /// Gates on what attention puts out; those of elements may be one matrix with the queries.
+    pub gate: Option<Gate>,
     /// How queries grow with their position.
     pub warmth: Option<Warmth>,
+}
+
+/// Gates, numbers that what attention puts out is multiplied by; a linear layer makes them of what goes
+/// in (gated attention, arXiv 2505.06708).
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Gate {
+    /// True if all elements of a head share a gate.
+    pub by_head: bool,
+    /// True if the layer's outputs `x` become `log(1 + exp(x))`, false if `1 / (1 + exp(-x))`.
+    pub softplus: bool,
+}
+
+impl Gate {
+    /// A sigmoid for each element.
+    pub const SIGMOID: Gate = Gate { by_head: false, softplus: false };
+
+    /// `mixed` [1, rows, heads * size] times the gates of `x` [1, rows, heads or heads * size].
+    fn pass(self, mixed: &Array, x: &Array) -> Result<Array> {
+        let gates = match self.softplus {
+            true => logaddexp(x.as_dtype(Dtype::Float32)?, Array::from_f32(0.0))?,
+            false => sigmoid(x)?,
+        };
+        let gates = gates.as_dtype(mixed.dtype())?;
+        if !self.by_head {
+            return mixed.multiply(gates);
+        }
+        let heads = mixed.reshape(&[1, mixed.dim(1), gates.dim(2), -1])?;
+        heads.multiply(gates.expand_dims(-1)?)?.reshape(mixed.shape())
+    }
 }
 
 /// A factor `1 + beta * ln(1 + floor((position + shift) / trained))` for queries: attention over
@@ -87,13 +116,14 @@ impl Attention {
             let [keys, values] = [kv_heads * head_dim, kv_heads * value_dim];
             w.split("qkv_proj", parts, &[("q_proj", outs), ("k_proj", keys), ("v_proj", values)])?;
         }
-        if sizes.gated && !w.has("gate_proj.weight") {
+        if sizes.gate.is_some() && !w.has("gate_proj.weight") {
             w.split("q_proj", heads, &[("q_proj", outs), ("gate_proj", heads * value_dim)])?;
         }
         let sizes = &distributed::heads(w, sizes)?;
         let &Sizes { heads, kv_heads, .. } = sizes;
         let mixed = heads * value_dim;
-        let gate = sizes.gated.then(|| Linear::load(w, "gate_proj", mixed, hidden)).transpose()?;
+        let gates = |gate: Gate| if gate.by_head { heads } else { mixed };
+        let gate = sizes.gate.map(|gate| Linear::load(w, "gate_proj", gates(gate), hidden));
         let normed = w.at("attn_sub_norm").offers("weight");
         let sinks = match sizes.sinks {
             None => w.optional("sinks", &[heads])?,
@@ -107,7 +137,7 @@ impl Attention {
             q_norm: norm.of_heads(w, "q_norm", heads, head_dim)?,
             k_norm: norm.of_heads(w, "k_norm", kv_heads, head_dim)?,
             attn_sub_norm: normed.then(|| norm.load(w, "attn_sub_norm", mixed)).transpose()?,
-            gate_proj: gate,
+            gate_proj: gate.transpose()?,
             rope,
             scores: Scores { scale: sizes.scale, softcap: sizes.softcap, sinks },
             sizes: *sizes,
@@ -137,8 +167,8 @@ impl Attention {
         if let Some(norm) = &self.attn_sub_norm {
             mixed = norm.forward(&mixed)?;
         }
-        if let Some(gate) = &self.gate_proj {
-            mixed = mixed.multiply(sigmoid(gate.forward(x)?)?)?;
+        if let Some((gate, proj)) = self.sizes.gate.zip(self.gate_proj.as_ref()) {
+            mixed = gate.pass(&mixed, &proj.forward(x)?)?;
         }
         self.o_proj.forward(&mixed)
     }
