@@ -67,6 +67,7 @@ architectures! {
     GraniteMoeHybrid = "granitemoehybrid",
     GraniteMoe = "granitemoe",
     Helium = "helium",
+    Hunyuan = "hunyuan",
     HunyuanV1Dense = "hunyuan_v1_dense",
     InternLm2 = "internlm2",
     InternLm3 = "internlm3",

@@ -16,7 +16,7 @@ use model::{Draft, GREEDY};
 use tempfile::TempDir;
 
 /// Models, and how they can be taken apart; of norms over all heads only the feed-forward part.
-const CASES: [(&str, &[Split]); 13] = [
+const CASES: [(&str, &[Split]); 14] = [
     ("llama", &[Split::Tensor, Split::Pipeline]),
     ("llama-q4", &[Split::Tensor, Split::Pipeline]),
     ("llama-linear-biased", &[Split::Tensor]),
@@ -28,6 +28,7 @@ const CASES: [(&str, &[Split]); 13] = [
     ("deepseek_v41-mixed", &[Split::Tensor]),
     ("exaone4", &[Split::Tensor, Split::Pipeline]),
     ("olmo", &[Split::Tensor, Split::Pipeline]),
+    ("hunyuan", &[Split::Tensor]),
     ("mimo_v2_flash", &[Split::Tensor, Split::Pipeline]),
     ("laguna", &[Split::Tensor, Split::Pipeline]),
 ];

@@ -61,6 +61,7 @@ pub fn adapt(architecture: Architecture, mut all: Checkpoint) -> Result<Checkpoi
         | A::Mistral4 => latent::split(&mut all)?,
         A::DeepseekV41 => deepseek::translate(&mut all)?,
         A::GraniteMoeHybrid => dense_granite(&mut all)?,
+        A::Hunyuan => hunyuan(&mut all)?,
         A::Lfm2Moe => all.rename(numbered),
         A::BailingMoe => bailing(&mut all),
         A::KimiLinear => kimi(&mut all)?,
@@ -120,6 +121,33 @@ impl Checkpoint {
         for (_, tensor) in self.tensors.iter_mut().filter(|(name, _)| wanted(name)) {
             *tensor = change(tensor.clone());
         }
+    }
+
+    /// Makes `parts` of the rows of all matrices named `.{name}.weight`, which hold the parts one after
+    /// another `repeats` times over; each part has as many of the rows as its number says.
+    fn split(&mut self, name: &str, repeats: usize, parts: &[(&str, usize)]) -> Result<()> {
+        let end = format!(".{name}.weight");
+        let whole = |name: &String| Some((name.clone(), name.strip_suffix(&end)?.to_owned()));
+        let of_each = parts.iter().fold(0_usize, |sum, (_, lots)| sum.saturating_add(*lots));
+        let lots = of_each.saturating_mul(repeats);
+        for (name, stem) in self.tensors.keys().filter_map(whole).collect::<Vec<_>>() {
+            let tensor = self.take(&name)?;
+            let lot = match *tensor.shape {
+                [rows, _] if lots > 0 && rows % lots == 0 => rows / lots,
+                _ => {
+                    let message = format!("expected {lots} equal parts, found {:?}", tensor.shape);
+                    return Err(invalid(&name, message));
+                }
+            };
+            let mut first = 0;
+            for (part, lots) in parts {
+                let range = first..first + lots * lot;
+                first = range.end;
+                let rows = crate::weights::reshape::rows(&tensor, repeats, range);
+                self.tensors.insert(format!("{stem}.{part}.weight"), rows);
+            }
+        }
+        Ok(())
     }
 
     /// Takes a tensor. Errors if there is none.
@@ -278,34 +306,22 @@ fn dense_granite(all: &mut Checkpoint) -> Result<()> {
     if all.config.get("num_local_experts").and_then(Value::as_u64).is_some_and(|count| count > 0) {
         return Ok(());
     }
-    let fused: Vec<_> = all
-        .tensors
-        .keys()
-        .filter_map(|name| {
-            let stem = name.strip_suffix(".shared_mlp.input_linear.weight")?;
-            Some((name.clone(), stem.to_owned()))
-        })
-        .collect();
-    for (name, stem) in fused {
-        if let Some(both) = all.tensors.remove(&name) {
-            let &[rows, _] = both.shape.as_slice() else {
-                return Err(invalid(
-                    &name,
-                    format!("expected a matrix, found shape {:?}", both.shape),
-                ));
-            };
-            let half = rows / 2;
-            for (n, part) in ["gate_proj", "up_proj"].into_iter().enumerate() {
-                let rows = crate::weights::reshape::rows(&both, 1, n * half..(n + 1) * half);
-                all.tensors.insert(format!("{stem}.mlp.{part}.weight"), rows);
-            }
-        }
-    }
+    all.split("shared_mlp.input_linear", 1, &[("mlp.gate_proj", 1), ("mlp.up_proj", 1)])?;
     all.rename(|name| {
         let stem = name.strip_suffix(".shared_mlp.output_linear.weight")?;
         Some(format!("{stem}.mlp.down_proj.weight"))
     });
     Ok(())
+}
+
+/// A hunyuan may have queries, keys and values in one matrix, by key head, and gates behind what they let
+/// pass in another.
+fn hunyuan(all: &mut Checkpoint) -> Result<()> {
+    let (heads, kv_heads): (usize, usize) =
+        (all.number("num_attention_heads")?, all.number("num_key_value_heads")?);
+    let shared = heads / kv_heads.max(1);
+    all.split("qkv_proj", kv_heads, &[("q_proj", shared), ("k_proj", 1), ("v_proj", 1)])?;
+    all.split("gate_and_up_proj", 1, &[("up_proj", 1), ("gate_proj", 1)])
 }
 
 /// Convolutions [channels, 1, taps], as they were in training, become [channels, taps, 1].

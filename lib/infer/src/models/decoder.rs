@@ -11,7 +11,7 @@ use crate::cache::{Cache, Kv, Slot, Texts};
 use crate::kernels::Kernels;
 use crate::mixture::{Moe, MoeArch};
 use crate::mlx;
-use crate::nn::{Attention, Embedding, Feed, Linear, Mlp, MlpArch, Norm, NormArch, Sizes};
+use crate::nn::{Attention, Embedding, Feed, Linear, Mlp, MlpArch, Norm, NormArch, Sharing, Sizes};
 use crate::rope::Rope;
 use crate::weights::Cursor;
 
@@ -52,6 +52,15 @@ impl Arch {
             layer.moe = Some(moe.clone());
         }
         self
+    }
+
+    /// The layers to be taken from `w`: all of them if some borrow keys and values.
+    fn stage(&self, w: &mut Cursor) -> Range<usize> {
+        let borrows = |heads: &Sizes| heads.sharing == Sharing::Borrows;
+        match self.layers.iter().filter_map(|layer| layer.heads.as_ref()).any(borrows) {
+            true => 0..self.layers.len(),
+            false => w.stage(self.layers.len()),
+        }
     }
 
     /// With changes to the feed-forward part of each layer.
@@ -160,7 +169,7 @@ impl Decoder {
             _ => Some(Linear::load(&mut w, "lm_head", vocabulary, hidden)?),
         };
         let mut w = w.at("model");
-        let stage = w.stage(arch.layers.len());
+        let stage = arch.stage(&mut w);
         let embeddings = |w: &mut Cursor, name, count| Embedding::load(w, name, count, hidden);
         let positions = |count| Ok((embeddings(&mut w, "embed_positions", count)?, count));
         let embed_positions =
@@ -202,8 +211,8 @@ impl Language for Decoder {
     }
 
     fn cache(&self) -> Cache {
-        let slots = self.layers.iter().map(|layer| Slot::Kv(Kv::new(layer.window)));
-        Cache { slots: slots.collect() }
+        let own = self.layers.iter().filter(|layer| !layer.self_attn.borrows());
+        Cache { slots: own.map(|layer| Slot::Kv(Kv::new(layer.window))).collect() }
     }
 
     fn embed(&self, ids: &Array) -> Result<Array> {
@@ -213,8 +222,10 @@ impl Language for Decoder {
 
     fn forward(&self, h: &Array, texts: &mut Texts) -> Result<Array> {
         let mut h = self.positioned(h, texts)?;
-        for (slot, layer) in self.layers.iter().enumerate() {
-            h = layer.forward(&h, texts, slot)?;
+        let mut slots = 0;
+        for layer in &self.layers {
+            slots += usize::from(!layer.self_attn.borrows());
+            h = layer.forward(&h, texts, slots - 1)?;
         }
         Ok(h)
     }

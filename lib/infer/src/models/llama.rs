@@ -7,7 +7,7 @@ use super::Language;
 use super::config::{Config, invalid, unknown};
 use super::decoder::{Arch, Decoder, LayerArch, Norms};
 use crate::kernels::Activation;
-use crate::nn::{MlpArch, NormArch, NormKind, Sizes};
+use crate::nn::{MlpArch, NormArch, NormKind, Sharing, Sizes};
 use crate::rope::Rope;
 use crate::weights::Cursor;
 
@@ -128,6 +128,7 @@ pub fn heads(c: &Config, norm: NormArch) -> Sizes {
         fused: None,
         clip: None,
         sinks: None,
+        sharing: Sharing::Nothing,
         gate: None,
         warmth: None,
     }

@@ -5,7 +5,7 @@ use mlx_rs::ops::{arange, clip, logaddexp, sigmoid};
 use mlx_rs::{Array, Dtype};
 
 use super::{Linear, Norm, NormArch};
-use crate::cache::Texts;
+use crate::cache::{Kv, Texts};
 use crate::distributed;
 use crate::kernels::{Heads, Kernels, Scores};
 use crate::mlx;
@@ -43,10 +43,24 @@ pub struct Sizes {
     /// True if each head has a score that takes a share of attention and gives nothing (attention
     /// sinks, arXiv 2309.17453); `None` if the checkpoint says so, for all layers alike.
     pub sinks: Option<bool>,
+    /// Whose keys and values the layer attends to.
+    pub sharing: Sharing,
     /// Gates on what attention puts out; those of elements may be one matrix with the queries.
     pub gate: Option<Gate>,
     /// How queries grow with their position.
     pub warmth: Option<Warmth>,
+}
+
+/// Layers that attend to the keys and values of another (cross-layer attention, arXiv 2405.12981). Norms
+/// of keys, which may differ from layer to layer, then come after the rotation.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Sharing {
+    /// Keys and values of its own, for itself.
+    Nothing,
+    /// Keys and values of its own, for itself and layers after it.
+    Lends,
+    /// Those of the last layer before it that lends.
+    Borrows,
 }
 
 /// Gates, numbers that what attention puts out is multiplied by; a linear layer makes them of what goes
@@ -93,11 +107,10 @@ pub struct Warmth {
 /// Self-attention.
 pub struct Attention {
     q_proj: Linear,
-    k_proj: Linear,
-    v_proj: Linear,
-    o_proj: Linear,
     q_norm: Option<Norm>,
-    k_norm: Option<Norm>,
+    /// `None` if it borrows them.
+    own: Option<Own>,
+    o_proj: Linear,
     /// Before `o_proj`, if the checkpoint has it.
     attn_sub_norm: Option<Norm>,
     gate_proj: Option<Linear>,
@@ -105,6 +118,13 @@ pub struct Attention {
     scores: Scores,
     sizes: Sizes,
     kernels: &'static Kernels,
+}
+
+/// What makes keys and values.
+struct Own {
+    k_proj: Linear,
+    k_norm: Option<Norm>,
+    v_proj: Linear,
 }
 
 impl Attention {
@@ -129,13 +149,28 @@ impl Attention {
             None => w.optional("sinks", &[heads])?,
             Some(there) => there.then(|| w.floats("sinks", &[heads])).transpose()?,
         };
+        let q_norm = norm.of_heads(w, "q_norm", heads, head_dim)?;
+        let k_norm = norm.of_heads(w, "k_norm", kv_heads, head_dim)?;
+        let (q_norm, k_norm) = match (sizes.sharing, q_norm, k_norm) {
+            (Sharing::Lends | Sharing::Borrows, Some(q), Some(k)) => {
+                let [q, k] = Norm::on_queries(q, k).map_err(mlx::failed)?;
+                (Some(q), Some(k))
+            }
+            (_, q, k) => (q, k),
+        };
+        let own = match sizes.sharing {
+            Sharing::Borrows => None,
+            _ => Some(Own {
+                k_proj: Linear::load(w, "k_proj", kv_heads * head_dim, hidden)?,
+                k_norm,
+                v_proj: Linear::load(w, "v_proj", kv_heads * value_dim, hidden)?,
+            }),
+        };
         Ok(Attention {
             q_proj: Linear::load(w, "q_proj", heads * head_dim, hidden)?,
-            k_proj: Linear::load(w, "k_proj", kv_heads * head_dim, hidden)?,
-            v_proj: Linear::load(w, "v_proj", kv_heads * value_dim, hidden)?,
+            q_norm,
+            own,
             o_proj: Linear::load(w, "o_proj", hidden, mixed)?,
-            q_norm: norm.of_heads(w, "q_norm", heads, head_dim)?,
-            k_norm: norm.of_heads(w, "k_norm", kv_heads, head_dim)?,
             attn_sub_norm: normed.then(|| norm.load(w, "attn_sub_norm", mixed)).transpose()?,
             gate_proj: gate.transpose()?,
             rope,
@@ -145,22 +180,36 @@ impl Attention {
         })
     }
 
+    /// True if the keys and values are those of a layer before it.
+    pub fn borrows(&self) -> bool {
+        self.own.is_none()
+    }
+
     /// Lets each token look at those of its text that slot number `slot` remembers, at itself and
     /// those before.
     pub fn forward(&self, x: &Array, texts: &mut Texts, slot: usize) -> Result<Array> {
-        let [q, k, v] = [&self.q_proj, &self.k_proj, &self.v_proj].map(|proj| self.made(proj, x));
-        let (q, q_norm) = self.normed_as_one(q?, self.q_norm.as_ref())?;
-        let (k, k_norm) = self.normed_as_one(k?, self.k_norm.as_ref())?;
         let Sizes { head_dim, value_dim, value_scale, warmth, .. } = self.sizes;
-        let mut mixed = texts.each_kv(slot, [&q, &k, &v?], |[q, k, v], kv| {
-            let rope = self.rope.as_ref().map(|rope| (rope, kv.offset()));
-            let queries = self.heads(q, head_dim, q_norm, rope)?;
-            let queries = warmed(warmth, queries, kv.offset())?;
-            let keys = self.heads(k, head_dim, k_norm, rope)?;
-            let values = self.heads(v, value_dim, None, None)?;
-            (self.kernels.append)(kv, &keys, &values)?;
+        let rope = |first| self.rope.as_ref().map(|rope| (rope, first));
+        let (q, q_norm) = self.normed_as_one(self.made(&self.q_proj, x)?, self.q_norm.as_ref())?;
+        let attend = |q: &Array, kv: &Kv| {
+            let first = kv.offset() - q.dim(1);
+            let queries = self.heads(q, head_dim, q_norm, rope(first))?;
+            let queries = warmed(warmth, queries, first)?;
             (self.kernels.attend)(&queries, kv, &self.scores)
-        })?;
+        };
+        let mut mixed = match &self.own {
+            Some(Own { k_proj, k_norm, v_proj }) => {
+                let (k, k_norm) = self.normed_as_one(self.made(k_proj, x)?, k_norm.as_ref())?;
+                let v = self.made(v_proj, x)?;
+                texts.each_kv(slot, [&q, &k, &v], |[q, k, v], kv| {
+                    let keys = self.heads(k, head_dim, k_norm, rope(kv.offset()))?;
+                    let values = self.heads(v, value_dim, None, None)?;
+                    (self.kernels.append)(kv, &keys, &values)?;
+                    attend(q, kv)
+                })?
+            }
+            None => texts.each_kv(slot, [&q], |[q], kv| attend(q, kv))?,
+        };
         if value_scale != 1.0 {
             mixed = mixed.multiply(mlx::number(value_scale, &mixed)?)?;
         }

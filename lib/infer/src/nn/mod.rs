@@ -20,7 +20,7 @@ mod mix;
 mod mlp;
 mod norm;
 
-pub use attention::{Attention, Gate, Sizes, Warmth};
+pub use attention::{Attention, Gate, Sharing, Sizes, Warmth};
 pub use hyper::{Hyper, HyperSizes};
 pub use latent::{Each, Latent, LatentSizes};
 pub use mix::{Feed, Mix};

@@ -111,6 +111,18 @@ impl NormArch {
 }
 
 impl Norm {
+    /// The norms of queries and keys with the factors of both on queries, which leaves products of the
+    /// two as they are: keys then fit layers whose factors differ.
+    pub fn on_queries(queries: Norm, keys: Norm) -> Result<[Norm; 2]> {
+        let Norm { scale: Scale { weight, bias, eps, centred }, kernels } = keys;
+        let factors = match (queries.scale.weight, weight) {
+            (Some(queries), Some(keys)) => Some(queries.multiply(keys)?),
+            (queries, keys) => queries.or(keys),
+        };
+        let queries = Norm { scale: Scale { weight: factors, ..queries.scale }, ..queries };
+        Ok([queries, Norm { scale: Scale { weight: None, bias, eps, centred }, kernels }])
+    }
+
     /// Normalises the last axis, whatever the others.
     pub fn forward(&self, x: &Array) -> Result<Array> {
         (self.kernels.norm)(x, &self.scale)
