@@ -200,6 +200,7 @@ mod tests {
             ("granitemoe", &["block_sparse_moe.router.layer", "self_attn.o_proj", "mlp.down_proj"]),
             ("granitemoehybrid", &["block_sparse_moe.router.layer"]),
             ("jamba", &["feed_forward.router"]),
+            ("laguna", &["mlp.gate.proj"]),
             ("lfm2_moe", &["feed_forward.gate"]),
             ("minimax", &["block_sparse_moe.gate"]),
             ("qwen3_5", &["mlp.gate", "mlp.shared_expert_gate"]),

@@ -11,6 +11,7 @@ use crate::checkpoint::cursor::Cursor;
 use crate::checkpoint::formats::ExpertLayout;
 use crate::config::{Config, renamed};
 use crate::language::Language;
+use crate::nn::attention::Gate;
 use crate::spec::{Rules, Spec};
 
 /// Architectures of the family.
@@ -49,7 +50,7 @@ fn load(config: &Value, mut w: Cursor) -> Result<Box<dyn Language>> {
         ..Norms::LLAMA
     };
     let mut arch = Arch { norms, ..llama::arch(&c, Some(10_000.0), false)? };
-    arch.heads.gated = true;
+    arch.heads.gate = Some(Gate::SIGMOID);
     arch.layers.iter_mut().filter(|layer| layer.window.is_none()).for_each(|l| l.rope = None);
     if c.need("mup_enabled")? {
         arch.embed_scale = (c.hidden_size as f32).sqrt();

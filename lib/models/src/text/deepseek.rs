@@ -333,6 +333,7 @@ pub fn score(c: &Config, usual: Score) -> Result<Score> {
         None => Ok(usual),
         Some("softmax") => Ok(Score::Softmax),
         Some("sigmoid") => Ok(Score::Sigmoid),
+        Some("sqrtsoftplus") => Ok(Score::RootSoftplus),
         Some(other) => Err(unknown(format!("experts chosen by `{other}` cannot run yet"))),
     }
 }

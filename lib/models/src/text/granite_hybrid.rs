@@ -12,8 +12,7 @@ use super::hybrid::{Factors, Hybrid, Step};
 use super::llama;
 use crate::checkpoint::config_error::{invalid, unknown};
 use crate::checkpoint::cursor::Cursor;
-use crate::checkpoint::formats::{Checkpoint, checkpoint};
-use crate::checkpoint::reshape;
+use crate::checkpoint::formats::Checkpoint;
 use crate::config::Config;
 use crate::language::Language;
 use crate::nn::attention::{Attention, Sizes};
@@ -166,29 +165,7 @@ fn sanitize(all: &mut Checkpoint) -> Result<()> {
     if all.config.get("num_local_experts").and_then(Value::as_u64).is_some_and(|count| count > 0) {
         return Ok(());
     }
-    let fused: Vec<_> = all
-        .tensors
-        .keys()
-        .filter_map(|name| {
-            let stem = name.strip_suffix(".shared_mlp.input_linear.weight")?;
-            Some((name.clone(), stem.to_owned()))
-        })
-        .collect();
-    for (name, stem) in fused {
-        if let Some(both) = all.tensors.remove(&name) {
-            let &[rows, _] = both.shape.as_slice() else {
-                return Err(checkpoint::invalid(
-                    &name,
-                    format!("expected a matrix, found shape {:?}", both.shape),
-                ));
-            };
-            let half = rows / 2;
-            for (n, part) in ["gate_proj", "up_proj"].into_iter().enumerate() {
-                let rows = reshape::rows(&both, 1, n * half..(n + 1) * half);
-                all.tensors.insert(format!("{stem}.mlp.{part}.weight"), rows);
-            }
-        }
-    }
+    all.split("shared_mlp.input_linear", 1, &[("mlp.gate_proj", 1), ("mlp.up_proj", 1)])?;
     all.rename(|name| {
         let stem = name.strip_suffix(".shared_mlp.output_linear.weight")?;
         Some(format!("{stem}.mlp.down_proj.weight"))

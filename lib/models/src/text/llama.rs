@@ -11,7 +11,7 @@ use crate::checkpoint::cursor::Cursor;
 use crate::checkpoint::formats::Checkpoint;
 use crate::config::Config;
 use crate::language::Language;
-use crate::nn::attention::Sizes;
+use crate::nn::attention::{Sharing, Sizes};
 use crate::nn::mlp::MlpArch;
 use crate::nn::norm::{NormArch, NormKind};
 use crate::spec::Spec;
@@ -112,7 +112,8 @@ pub fn arch(c: &Config, theta: Option<f64>, slides: bool) -> Result<Arch> {
 pub fn base(c: &Config, rope: Rope, slides: bool, norm: NormArch) -> Result<Arch> {
     let mlp = mlp(c);
     let layer = |i| {
-        Ok(LayerArch { rope: Some(rope.clone()), window: c.window(i, slides)?, mlp, moe: None })
+        let window = c.window(i, slides)?;
+        Ok(LayerArch { heads: None, rope: Some(rope.clone()), window, mlp, moe: None })
     };
     Ok(Arch {
         heads: heads(c, norm),
@@ -138,12 +139,17 @@ pub fn heads(c: &Config, norm: NormArch) -> Sizes {
         heads: c.num_attention_heads,
         kv_heads: c.kv_heads(),
         head_dim: c.head_dim(),
+        value_dim: c.head_dim(),
+        value_scale: 1.0,
         scale: (c.head_dim() as f32).powf(-0.5),
         softcap: None,
         norm,
         rotated_first: false,
         fused: None,
-        gated: false,
+        clip: None,
+        sinks: None,
+        sharing: Sharing::Nothing,
+        gate: None,
         warmth: None,
     }
 }

@@ -14,7 +14,7 @@ use crate::checkpoint::formats::{Checkpoint, arithmetic};
 use crate::checkpoint::text_part;
 use crate::config::{Config, given};
 use crate::language::Language;
-use crate::nn::attention::{Attention, Sizes};
+use crate::nn::attention::{Attention, Gate, Sizes};
 use crate::nn::embed_head::{EmbedHead, EmbedHeadArch};
 use crate::nn::mixer::FeedForward;
 use crate::nn::mlp::{Mlp, MlpArch};
@@ -115,7 +115,7 @@ fn arch(c: &Config) -> Result<Arch> {
     positive(&[("full_attention_interval", interval)])?;
     let taps = c.need("linear_conv_kernel_dim")?;
     Ok(Arch {
-        heads: Sizes { gated: true, ..llama::heads(c, norm) },
+        heads: Sizes { gate: Some(Gate::SIGMOID), ..llama::heads(c, norm) },
         rope: c.rope(None)?,
         delta: DeltaNetArch { hidden: c.hidden_size, rule, taps, norm_eps: norm.eps },
         interval,
