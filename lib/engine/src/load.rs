@@ -80,7 +80,7 @@ fn with(
         weights.adapt(adapter)?;
     }
     let network = mlx_rs::with_stream(&stream, || {
-        registry::load(architecture)(&config, Cursor::root(&mut weights))
+        (registry::spec(architecture).load)(&config, Cursor::root(&mut weights))
     })?;
     weights.finish()?;
     let forward = Forward::new(network, stream, on_cpu, part, plan.context_length);

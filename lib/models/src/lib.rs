@@ -9,4 +9,5 @@ pub mod language;
 pub mod nn;
 pub mod registry;
 pub mod sketch;
+pub mod spec;
 pub mod text;

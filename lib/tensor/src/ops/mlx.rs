@@ -173,7 +173,7 @@ fn norm(x: &Array, scale: &NormParams) -> Result<Array> {
 }
 
 /// Attention of queries [1, heads, length, size] to keys and values [1, kv heads, keys, size]:
-/// [1, length, heads * size].
+/// [1, length, heads * size of a value].
 fn attend(
     queries: &Array,
     [keys, values]: [&Array; 2],
@@ -198,7 +198,7 @@ fn rows_of(ranges: &[Range<usize>], keys: i32) -> Array {
     Array::from_slice(&rows.concat(), &[ranges.len() as i32, keys])
 }
 
-/// Attention with scores that never exceed `cap`: [1, heads, length, size].
+/// Attention with scores that never exceed `cap`: [1, heads, length, size of a value].
 fn capped(
     queries: &Array,
     [keys, values]: [&Array; 2],
@@ -206,8 +206,8 @@ fn capped(
     cap: f32,
     visible: &KvMask,
 ) -> Result<Array> {
-    let shape = queries.shape();
-    let (kv_heads, length) = (keys.dim(1), queries.dim(2));
+    let (heads, kv_heads, length) = (queries.dim(1), keys.dim(1), queries.dim(2));
+    let shape = [1, heads, length, values.dim(3)];
     let queries = queries.reshape(&[1, kv_heads, -1, length, queries.dim(3)])?;
     let [keys, values] = [keys, values].map(|x| x.expand_dims(2));
     let scaled = queries.multiply(mlx::number(scale, &queries)?)?;
@@ -217,5 +217,5 @@ fn capped(
     if let Some(mask) = visible.array(length, scores.dim(-1))? {
         scores = select(mask, &scores, mlx::number(f32::NEG_INFINITY, &scores)?)?;
     }
-    softmax_axis(&scores, -1, true)?.matmul(values?)?.reshape(shape)
+    softmax_axis(&scores, -1, true)?.matmul(values?)?.reshape(&shape)
 }

@@ -26,6 +26,8 @@ pub struct Scaling {
     pub original_max_position_embeddings: Option<f64>,
     beta_fast: Option<f64>,
     beta_slow: Option<f64>,
+    /// Factor of the elements that rotate, which replaces the one that yarn computes.
+    attention_factor: Option<f64>,
     mscale: Option<f64>,
     mscale_all_dim: Option<f64>,
     long_factor: Option<Vec<f64>>,
@@ -229,6 +231,9 @@ impl Scaling {
     /// How yarn makes up for the flatter attention over a longer context.
     fn yarn_magnitude(&self) -> mlxk_core::Result<f64> {
         let factor = self.factor()?;
+        if let Some(stated) = self.attention_factor {
+            return Ok(stated);
+        }
         let of = |m: f64| {
             if factor <= 1.0 { 1.0 } else { 0.1 * m * factor.ln() + 1.0 }
         };
