@@ -7,7 +7,7 @@ use mlxk_tensor::cache::Sequences;
 use mlxk_tensor::mlx;
 use mlxk_tensor::ops::Ops;
 use mlxk_tensor::ops::params::{AttentionParams, HeadsParams};
-use mlxk_tensor::ops::rope::Rope;
+use mlxk_tensor::ops::rope::{Positions, Rope};
 
 use super::linear::Linear;
 use super::norm::{Norm, NormArch};
@@ -111,7 +111,7 @@ impl Attention {
         let (q, q_norm) = self.normed_as_one(q?, self.q_norm.as_ref())?;
         let (k, k_norm) = self.normed_as_one(k?, self.k_norm.as_ref())?;
         let mut mixed = sequences.each_kv(slot, [&q, &k, &v?], |[q, k, v], kv| {
-            let rope = self.rope.as_ref().map(|rope| (rope, kv.offset()));
+            let rope = self.rope.as_ref().map(|rope| (rope, kv.offset().into()));
             let queries = self.heads(q, q_norm, rope)?;
             let queries = warmed(self.sizes.warmth, queries, kv.offset())?;
             let (k, v) = (self.heads(k, k_norm, rope)?, self.heads(v, None, None)?);
@@ -140,7 +140,12 @@ impl Attention {
     }
 
     /// [1, length, heads * size] to [1, heads, length, size], normed and rotated if need be.
-    fn heads(&self, x: &Array, norm: Option<&Norm>, rope: Option<(&Rope, i32)>) -> Result<Array> {
+    fn heads(
+        &self,
+        x: &Array,
+        norm: Option<&Norm>,
+        rope: Option<(&Rope, Positions)>,
+    ) -> Result<Array> {
         let heads = HeadsParams {
             size: self.sizes.head_dim as i32,
             norm: norm.map(Norm::scale),

@@ -10,6 +10,7 @@ use super::gated_norm::{self, GatedNorm};
 use super::moe_experts::{self, Experts};
 use super::moe_route::{self, ExpertChoice, Routing};
 use super::params::{AttentionParams, HeadsParams, Mask, NormParams};
+use super::rope::Positions;
 use super::selective_scan::{self, SelectiveScan};
 use super::sinkhorn;
 use super::ssd::{self, Ssd};
@@ -185,7 +186,12 @@ fn split_heads(x: &Array, heads: &HeadsParams) -> Result<Array> {
     let all = elements(x)?;
     let row = x.dim(2) as usize;
     let (norm, rotated_first) = (heads.norm.map(Factors::of).transpose()?, heads.rotated_first);
-    let turns = heads.rope.map(|(rope, offset)| rope.turns(offset, length));
+    if let Some((_, Positions::Rows(rows))) = heads.rope
+        && rows.len() != length
+    {
+        return Err(Exception::custom(format!("{} positions of {length} rows", rows.len())));
+    }
+    let turns = heads.rope.map(|(rope, positions)| rope.turns(positions, length));
     let turn = |head: &mut [f32], position| {
         if let Some(turns) = &turns {
             turns.turn(head, position);
