@@ -8,6 +8,7 @@ use mlxk_tensor::mlx;
 use mlxk_tensor::ops::Ops;
 use mlxk_tensor::ops::params::{AttentionParams, HeadsParams};
 use mlxk_tensor::ops::rope::Rope;
+use mlxk_tensor::positions::{Positions, RowPositions};
 
 use super::linear::Linear;
 use super::norm::{Norm, NormArch};
@@ -206,11 +207,10 @@ impl Attention {
     /// those before.
     pub fn forward(&self, x: &Array, sequences: &mut Sequences, slot: usize) -> Result<Array> {
         let Sizes { head_dim, value_dim, value_scale, warmth, .. } = self.sizes;
-        let rope = |first| self.rope.as_ref().map(|rope| (rope, first));
         let (q, q_norm) = self.normed_as_one(self.made(&self.q_proj, x)?, self.q_norm.as_ref())?;
-        let attend = |q: &Array, kv: &Kv| {
+        let attend = |q: &Array, kv: &Kv, positions: RowPositions| {
             let first = kv.offset() - q.dim(1);
-            let queries = self.heads(q, head_dim, q_norm, rope(first))?;
+            let queries = self.heads(q, head_dim, q_norm, self.rotation(positions.from(first)))?;
             let queries = warmed(warmth, queries, first)?;
             self.ops.attend_cached(&queries, kv, &self.scores)
         };
@@ -218,14 +218,16 @@ impl Attention {
             Some(Own { k_proj, k_norm, v_proj }) => {
                 let (k, k_norm) = self.normed_as_one(self.made(k_proj, x)?, k_norm.as_ref())?;
                 let v = self.made(v_proj, x)?;
-                sequences.each_kv(slot, [&q, &k, &v], |[q, k, v], kv| {
-                    let keys = self.heads(k, head_dim, k_norm, rope(kv.offset()))?;
+                sequences.each_positioned(slot, [&q, &k, &v], |[q, k, v], kv, positions| {
+                    let keys =
+                        self.heads(k, head_dim, k_norm, self.rotation(positions.from(kv.offset())))?;
                     let values = self.heads(v, value_dim, None, None)?;
                     self.ops.append_kv(kv, &keys, &values)?;
-                    attend(q, kv)
+                    attend(q, kv, positions)
                 })?
             }
-            None => sequences.each_kv(slot, [&q], |[q], kv| attend(q, kv))?,
+            None => sequences
+                .each_positioned(slot, [&q], |[q], kv, positions| attend(q, kv, positions))?,
         };
         if value_scale != 1.0 {
             mixed = mixed.multiply(mlx::number(value_scale, &mixed)?)?;
@@ -260,13 +262,18 @@ impl Attention {
         }
     }
 
+    /// Rotation of rows at `positions`, if the layer has position embeddings.
+    fn rotation<'p>(&self, positions: Positions<'p>) -> Option<(&Rope, Positions<'p>)> {
+        self.rope.as_ref().map(|rope| (rope, positions))
+    }
+
     /// [1, length, heads * size] to [1, heads, length, size], normed and rotated if need be.
     fn heads(
         &self,
         x: &Array,
         size: usize,
         norm: Option<&Norm>,
-        rope: Option<(&Rope, i32)>,
+        rope: Option<(&Rope, Positions)>,
     ) -> Result<Array> {
         let heads = HeadsParams {
             size: size as i32,

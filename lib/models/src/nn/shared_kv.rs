@@ -103,7 +103,7 @@ impl SharedKv {
             size: self.head_dim,
             norm: Some(norm.scale()),
             rotated_first: false,
-            rope: offset.map(|offset| (&self.rope, offset)),
+            rope: offset.map(|offset| (&self.rope, offset.into())),
         };
         self.ops.split_heads(x, &heads)
     }

@@ -5,6 +5,7 @@ use std::ops::Range;
 use mlx_rs::Array;
 
 use super::rope::Rope;
+use crate::positions::Positions;
 
 /// How the last axis is normalised: divided by the root of its mean square, then scaled.
 pub struct NormParams {
@@ -26,8 +27,8 @@ pub struct HeadsParams<'a> {
     pub norm: Option<&'a NormParams>,
     /// Whether it is rotated before it is normed.
     pub rotated_first: bool,
-    /// What each is rotated by, and the position of the first row.
-    pub rope: Option<(&'a Rope, i32)>,
+    /// Rotation of each head, and the positions of the rows.
+    pub rope: Option<(&'a Rope, Positions<'a>)>,
 }
 
 /// How products of queries and keys become shares of attention.
@@ -49,6 +50,9 @@ pub enum Mask {
     Causal,
     /// Query `i` sees the keys of range `i`.
     Ranges(Vec<Range<usize>>),
+    /// A query sees the keys of its own block. Blocks lie one after another and have these lengths,
+    /// which sum up to the number of queries and of keys.
+    Blocks(Vec<usize>),
 }
 
 impl Mask {
@@ -58,6 +62,14 @@ impl Mask {
             Mask::All => vec![0..keys; queries],
             Mask::Causal => (0..queries).map(|i| 0..keys + i + 1 - queries).collect(),
             Mask::Ranges(ranges) => ranges.clone(),
+            Mask::Blocks(lengths) => {
+                let mut end = 0;
+                let block = |&length: &usize| {
+                    end += length;
+                    std::iter::repeat_n(end - length..end, length)
+                };
+                lengths.iter().flat_map(block).collect()
+            }
         }
     }
 }
