@@ -32,7 +32,9 @@ pub struct Member {
     pub eps: f32,
     /// Whether positions turn neighbours.
     pub traditional: bool,
+    /// Scaling of queries by their position, if the model has it.
     pub warmth: Option<TemperatureTuning>,
+    /// Factors of embeddings and residuals.
     pub factors: Factors,
     /// What logits are multiplied by.
     pub logit_scale: f32,

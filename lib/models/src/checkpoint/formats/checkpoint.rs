@@ -30,6 +30,7 @@ impl Checkpoint {
             .map_err(|e| Error::new(Kind::InvalidModel, "config.json", format!("`{key}`: {e}")))
     }
 
+    /// Drops the tensors whose names `unwanted` picks.
     pub fn remove(&mut self, unwanted: impl Fn(&str) -> bool) {
         self.tensors.retain(|name, _| !unwanted(name));
     }
