@@ -9,8 +9,9 @@ use serde_json::{Map, Value};
 use crate::checkpoint::config_error::{even, fields, invalid, most_layers, positive, unknown};
 use crate::nn::norm::{NormArch, NormKind};
 
-/// The fields that all members read; a member asks for its own by [`Config::get`].
+/// Fields of config.json that the llama family shares; a model reads others by [`Config::get`].
 #[derive(Debug, Deserialize)]
+#[expect(missing_docs, reason = "fields are the keys of config.json, documented by transformers")]
 pub struct Config {
     pub vocab_size: usize,
     pub hidden_size: usize,

@@ -9,9 +9,11 @@ use mlxk_tensor::weight::Quantized;
 use super::matrix::load_packed;
 use crate::checkpoint::cursor::Cursor;
 
-/// A matrix [outs, ins] for each head.
+/// Weights [groups, outs, ins] of a linear layer that multiplies each group by its own matrix.
 pub enum GroupedLinear {
+    /// Floating-point weights.
     Dense(Array),
+    /// Quantised weights.
     Quantized(Quantized),
 }
 
@@ -27,7 +29,7 @@ impl GroupedLinear {
             Some(stated) => {
                 let packed = load_packed(&mut w, stated, &shape[..2], shape[2])?;
                 // MLX computes with them, and wants scales of the type of activations.
-                let scales = match packed.packing {
+                let scales = match packed.mode {
                     Mode::Affine => w.widened(packed.scales)?,
                     _ => packed.scales,
                 };

@@ -77,9 +77,9 @@ pub struct Member {
     pub eps: f32,
     /// Whether positions turn neighbours.
     pub traditional: bool,
-    /// Growth of queries with their position, if any.
+    /// Scaling of queries by their position, if the model has it.
     pub warmth: Option<TemperatureTuning>,
-    /// Factors of embeddings and of what layers add.
+    /// Factors of embeddings and residuals.
     pub factors: Factors,
     /// What logits are multiplied by.
     pub logit_scale: f32,

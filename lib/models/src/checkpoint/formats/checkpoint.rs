@@ -31,7 +31,7 @@ impl Checkpoint {
             .map_err(|e| Error::new(Kind::InvalidModel, "config.json", format!("`{key}`: {e}")))
     }
 
-    /// Removes the tensors whose names `unwanted` picks.
+    /// Drops the tensors whose names `unwanted` picks.
     pub fn remove(&mut self, unwanted: impl Fn(&str) -> bool) {
         self.tensors.retain(|name, _| !unwanted(name));
     }

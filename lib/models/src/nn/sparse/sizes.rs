@@ -7,64 +7,71 @@ use crate::nn::norm::NormArch;
 /// What the weights of a layer do not show.
 #[derive(Clone)]
 pub struct SparseSizes {
-    /// Elements of the model's vectors.
+    /// Elements of a hidden vector.
     pub hidden: usize,
+    /// Heads of queries; keys and values have one head.
     pub heads: usize,
+    /// Elements of a head.
     pub head_dim: usize,
-    /// Elements of the vectors that queries are made of.
+    /// Elements of the low-rank queries (`q_lora_rank`).
     pub query_rank: usize,
-    /// Groups of heads, of each of which fewer elements are made before they come together.
+    /// Groups of heads in the low-rank output projection (`o_groups`).
     pub groups: usize,
-    /// How many elements.
+    /// Elements that a group is projected to before groups are joined (`o_lora_rank`).
     pub out_rank: usize,
-    /// Tokens that each looks at, with itself.
+    /// Tokens of the sliding window, with the query's own.
     pub window: i32,
+    /// Norm of queries, keys and compressed rows.
     pub norm: NormArch,
-    /// What the last elements of heads turn by.
+    /// Rotary position embedding of the last elements of heads.
     pub rope: Rope,
+    /// Last elements of a head that are rotated.
     pub rotated: usize,
-    /// The slot of the window.
+    /// Cache slot of the sliding window.
     pub near: usize,
-    /// That of the rows it looks at besides, if there are any.
+    /// Cache slot of the compressed rows that are attended to, if any.
     pub far: Option<usize>,
+    /// Compressor of the layer, if it has one.
     pub compress: Option<CompressSizes>,
+    /// Indexer of the layer, if it has one.
     pub index: Option<IndexSizes>,
 }
 
-/// Sizes of the compression of tokens to rows.
+/// Sizes of the compressor, which makes rows of tokens.
 #[derive(Clone, Copy, Debug)]
 pub struct CompressSizes {
-    /// Tokens of a row.
+    /// Tokens that make one row.
     pub ratio: usize,
-    /// The slot of those that do not make a row yet, if a row is of more than one.
+    /// Cache slot of the tokens of the incomplete row; `None` if `ratio` is 1.
     pub open: Option<usize>,
-    /// The slot of the rows.
+    /// Cache slot of the rows.
     pub rows: usize,
-    /// Elements of the keys by which rows are chosen, if they get keys here.
+    /// Elements of a row's index key; `None` if no indexer compares these rows.
     pub key: Option<usize>,
 }
 
-/// Sizes of the choice of rows.
+/// Sizes of the indexer, which chooses the rows that a query attends to.
 #[derive(Clone, Copy, Debug)]
 pub struct IndexSizes {
+    /// Heads of index queries; index keys have one head.
     pub heads: usize,
-    /// Elements of a head and of the keys.
+    /// Elements of an index query's head and of an index key.
     pub size: usize,
-    /// Rows that are chosen.
+    /// Rows chosen for a query.
     pub chosen: usize,
-    /// Tokens of a row.
+    /// Tokens that make one row.
     pub ratio: usize,
-    /// The slot of the rows whose keys are compared, if there is one.
+    /// Cache slot of the rows with the index keys; `None` if there are no rows.
     pub keys: Option<usize>,
-    /// Whether this layer chooses blocks of rows too, from which the layers after it choose.
+    /// Blocks that this layer chooses, and later layers choose rows from.
     pub candidates: Option<Candidates>,
 }
 
-/// Blocks of rows that layers choose from.
+/// Blocks of consecutive rows that limit the choice of later layers.
 #[derive(Clone, Copy, Debug)]
 pub struct Candidates {
-    /// How many.
+    /// Blocks chosen for a query.
     pub blocks: usize,
-    /// Rows of each.
+    /// Rows of a block.
     pub size: usize,
 }

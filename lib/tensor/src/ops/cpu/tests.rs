@@ -30,32 +30,32 @@ fn alike(a: Array, b: Array) {
 const LENGTHS: [i32; 3] = [1, 7, 300];
 
 /// Weight of any codes but those of no number, with scales around one.
-fn any(packing: Mode, bits: i32, group_size: i32) -> Weight {
+fn any(mode: Mode, bits: i32, group_size: i32) -> Weight {
     let random = |shape: &[i32]| -> Vec<u32> {
         let word = |n: i32| (n as u32 + 1).wrapping_mul(2_654_435_761).rotate_left(13);
         (0..shape.iter().product()).map(word).collect()
     };
-    let mask = if packing == Mode::Mxfp8 { 0xbfbf_bfbf } else { u32::MAX };
+    let mask = if mode == Mode::Mxfp8 { 0xbfbf_bfbf } else { u32::MAX };
     let shape = [96, 256 * bits / 32];
     let weight: Vec<u32> = random(&shape).iter().map(|word| word & mask).collect();
     let weight = Array::from_slice(&weight, &shape);
     let groups = [96, 256 / group_size];
     let few: Vec<u8> = random(&groups).iter().map(|word| (word % 16) as u8).collect();
     let powers: Vec<u8> = few.iter().map(|scale| scale + 120).collect();
-    let scales = match packing {
+    let scales = match mode {
         Mode::Affine => some(&groups),
         Mode::Nvfp4 => Array::from_slice(&few, &groups),
         _ => Array::from_slice(&powers, &groups),
     };
-    let biases = (packing == Mode::Affine).then(|| some(&groups));
-    Weight::Quantized(Quantized { weight, scales, biases, group_size, bits, packing })
+    let biases = (mode == Mode::Affine).then(|| some(&groups));
+    Weight::Quantized(Quantized { weight, scales, biases, group_size, bits, mode })
 }
 
 #[test]
 fn products_and_rows_are_those_of_mlx() {
-    for packing in Mode::ALL {
-        for (bits, group_size) in packing.supported() {
-            let w = any(packing, bits as i32, group_size as i32);
+    for mode in Mode::ALL {
+        for (bits, group_size) in mode.supported() {
+            let w = any(mode, bits as i32, group_size as i32);
             for length in LENGTHS {
                 let x = some(&[1, length, 256]);
                 alike(CPU.linear(&w, &x).unwrap(), MLX.linear(&w, &x).unwrap());
