@@ -1,17 +1,25 @@
 //! Registry of the models that can run: an entry for each `model_type`.
 
+use crate::checkpoint::cursor::Cursor;
+use crate::encoder::bert;
 use crate::language::Load;
+use crate::network::Network;
 use crate::text::{
     afmoe, bailing, bitnet, cohere, deepseek, deepseek_v41, ernie, exaone, falcon_h, gemma,
     gemma3n, gemma4, glm, gpt, gpt_oss, granite, granite_hybrid, hunyuan, internlm, jamba, kimi,
     lfm, llama, llama4, mamba, mistral, mixtral, nanochat, nemotron_h, olmo, phi, qwen, qwen_next,
     smollm,
 };
-use mlxk_core::Architecture;
+use mlxk_core::{Architecture, Result};
+use serde_json::Value;
 
-/// How to load a model of `architecture`.
-pub fn load(architecture: Architecture) -> Load {
-    match architecture {
+/// Loads a network of `architecture` from its config.json and its tensors.
+///
+/// # Errors
+/// If they are not those of such a network.
+pub fn load(architecture: Architecture, config: &Value, w: Cursor) -> Result<Network> {
+    let load: Load = match architecture {
+        Architecture::Bert => return bert::load(config, w).map(Network::Encoder),
         Architecture::Afmoe => afmoe::load,
         Architecture::Apertus => llama::load_apertus,
         Architecture::BailingHybrid => bailing::load_hybrid,
@@ -101,5 +109,6 @@ pub fn load(architecture: Architecture) -> Load {
         Architecture::Starcoder2 => gpt::load_starcoder_2,
         Architecture::TeleChat3 => llama::load,
         Architecture::YoutuLlm => deepseek::load_youtu,
-    }
+    };
+    load(config, w).map(Network::Language)
 }

@@ -3,7 +3,7 @@
 use std::ops::Range;
 
 use mlx_rs::error::Result;
-use mlx_rs::ops::{select, softmax_axis, split_at_indices};
+use mlx_rs::ops::{concatenate, select, softmax_axis, split_at_indices};
 use mlx_rs::{Array, fast};
 
 use super::activation::Activation;
@@ -20,6 +20,10 @@ use super::ssd::{self, Ssd};
 use crate::cache::{Kv, KvMask};
 use crate::weight::Weight;
 use crate::{mlx, quantized};
+
+/// Queries that runs of one range must have on average to be attended run by run; shorter runs share
+/// one product under a mask, as each run costs a kernel.
+const MIN_RUN: usize = 8;
 
 /// The MLX backend.
 pub struct Mlx;
@@ -80,7 +84,13 @@ impl Ops for Mlx {
         let visible = match mask {
             Mask::All => KvMask::All,
             Mask::Causal => KvMask::Past,
-            Mask::Ranges(ranges) => KvMask::Only(rows_of(ranges, keys.dim(2))),
+            Mask::Ranges(ranges) => {
+                let runs: Vec<&[Range<usize>]> = ranges.chunk_by(|a, b| a == b).collect();
+                if runs.len() * MIN_RUN <= ranges.len() {
+                    return attend_runs(queries, [keys, values], &runs, params);
+                }
+                KvMask::Only(rows_of(ranges, keys.dim(2)))
+            }
         };
         attend(queries, [keys, values], &visible, params)
     }
@@ -189,6 +199,26 @@ fn attend(
         }
     };
     mixed.transpose_axes(&[0, 2, 1, 3])?.reshape(&[1, queries.dim(2), -1])
+}
+
+/// Attention of runs of queries that see the same keys, each run to those keys alone, without a mask:
+/// [1, length, heads * size].
+fn attend_runs(
+    queries: &Array,
+    [keys, values]: [&Array; 2],
+    runs: &[&[Range<usize>]],
+    params: &AttentionParams,
+) -> Result<Array> {
+    let mut first = 0;
+    let attend_run = |run: &&[Range<usize>]| {
+        let rows = first..first + run.len() as i32;
+        first = rows.end;
+        let seen = run[0].start as i32..run[0].end as i32;
+        let [keys, values] = [keys, values].map(|x| mlx::rows(x, seen.clone()));
+        attend(&mlx::rows(queries, rows)?, [&keys?, &values?], &KvMask::All, params)
+    };
+    let mixed: Vec<Array> = runs.iter().map(attend_run).collect::<Result<_>>()?;
+    concatenate(&mixed, 1)
 }
 
 /// Mask [queries, keys] that is true within the range of each query.

@@ -52,6 +52,21 @@ pub enum Mask {
 }
 
 impl Mask {
+    /// Mask of sequences of `lengths` rows that are packed one after another: a query sees every key
+    /// of its own sequence.
+    pub fn packed(lengths: &[usize]) -> Mask {
+        if lengths.len() == 1 {
+            return Mask::All;
+        }
+        let mut first = 0;
+        let ranges = lengths.iter().flat_map(|&length| {
+            let range = first..first + length;
+            first = range.end;
+            std::iter::repeat_n(range, length)
+        });
+        Mask::Ranges(ranges.collect())
+    }
+
     /// Keys that each of `queries` queries sees, of `keys` keys.
     pub fn ranges(&self, queries: usize, keys: usize) -> Vec<Range<usize>> {
         match self {

@@ -165,7 +165,12 @@ fn heads_are_those_of_mlx_in_every_kind_of_rotation() {
 fn attention_without_a_cache_is_that_of_mlx() {
     let masks = |queries: usize, keys: usize| {
         let near = |i: usize| i.saturating_sub(3)..(i + 4).min(keys);
-        [Mask::All, Mask::Causal, Mask::Ranges((0..queries).map(near).collect())]
+        let half = |i: usize| if i < queries / 2 { 0..keys / 2 + 1 } else { keys / 2..keys };
+        let ranges = [
+            Mask::Ranges((0..queries).map(near).collect()),
+            Mask::Ranges((0..queries).map(half).collect()),
+        ];
+        [vec![Mask::All, Mask::Causal], ranges.into()].concat()
     };
     for (queries, keys) in [(1, 1), (7, 7), (130, 130), (5, 9)] {
         let [k, v] = [3, 4].map(|seed| crate::mlx::noise(&[1, 2, keys as i32, 32], seed));
@@ -180,5 +185,26 @@ fn attention_without_a_cache_is_that_of_mlx() {
                 assert!(apart < 1e-4, "{mask:?}: {apart} apart");
             }
         }
+    }
+}
+
+#[test]
+fn packed_sequences_attend_each_to_itself() {
+    let scores = AttentionParams { scale: 0.3, softcap: None, sinks: None };
+    for lengths in [&[5][..], &[1, 2, 3, 2], &[40, 1, 90]] {
+        let rows = lengths.iter().sum::<usize>() as i32;
+        let [q, k, v] = [1, 2, 3].map(|seed| crate::mlx::noise(&[1, 2, rows, 32], seed));
+        let [a, b] =
+            BOTH.map(|ops| ops.attend(&q, [&k, &v], &Mask::packed(lengths), &scores).unwrap());
+        let mut first = 0;
+        let alone = lengths.iter().map(|&length| {
+            let own = first..first + length as i32;
+            first = own.end;
+            let [q, k, v] = [&q, &k, &v].map(|x| crate::mlx::rows(x, own.clone()).unwrap());
+            MLX.attend(&q, [&k, &v], &Mask::All, &scores).unwrap()
+        });
+        let alone = mlx_rs::ops::concatenate(&alone.collect::<Vec<_>>(), 1).unwrap();
+        alike(a, alone.clone());
+        alike(b, alone);
     }
 }
