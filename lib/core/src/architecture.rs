@@ -20,12 +20,19 @@ struct Row {
     class: Option<&'static str>,
     /// A `quant_method` of `config.json` that only this architecture computes with.
     quant_method: Option<&'static str>,
+    /// True if the architecture's models are encoders: they embed text and write none.
+    encoder: bool,
 }
 
 impl Row {
     /// The columns that a row does not state.
-    const DEFAULT: Row =
-        Row { names: &[], modality: Modality::Text, class: None, quant_method: None };
+    const DEFAULT: Row = Row {
+        names: &[],
+        modality: Modality::Text,
+        class: None,
+        quant_method: None,
+        encoder: false,
+    };
 }
 
 /// Makes the enum and its list from a line for each architecture: the variant, its `model_type`,
@@ -59,6 +66,7 @@ architectures! {
     Apertus = "apertus";
     BailingHybrid = "bailing_hybrid", class: Some("BailingMoeV3ForCausalLM");
     BailingMoe = "bailing_moe";
+    Bert = "bert", encoder: true;
     BitNet = "bitnet", quant_method: Some("bitnet");
     Cohere = "cohere";
     Cohere2 = "cohere2";
@@ -182,6 +190,11 @@ impl Architecture {
     /// A `quant_method` of `config.json` that only this architecture computes with.
     pub fn quant_method(self) -> Option<&'static str> {
         self.row().quant_method
+    }
+
+    /// True if the architecture's models are encoders: they embed text and write none.
+    pub fn is_encoder(self) -> bool {
+        self.row().encoder
     }
 
     /// The architecture that `model_type` means.

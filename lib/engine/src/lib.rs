@@ -7,6 +7,7 @@ mod admission;
 mod batch;
 pub mod bench;
 pub mod distributed;
+mod embed;
 mod estimate;
 mod forward;
 mod host_memory;
@@ -19,8 +20,9 @@ pub mod sample;
 mod scheduler;
 mod thread;
 
-pub use admission::{admit, admit_part};
+pub use admission::{admit, admit_embedder, admit_part};
 pub use batch::Step;
+pub use embed::{EmbedOptions, Embedder, Input};
 pub use estimate::estimate;
 pub use forward::Forward;
 pub use host_memory::free as free_memory;

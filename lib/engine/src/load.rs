@@ -11,6 +11,7 @@ use mlxk_models::checkpoint::part::Part;
 use mlxk_models::checkpoint::quantization::Quantization;
 use mlxk_models::checkpoint::weights::{LoadOptions, Weights};
 use mlxk_models::convert::fuse;
+use mlxk_models::network::Network;
 use mlxk_models::registry;
 use mlxk_models::sketch::{architecture, read, sketch};
 use mlxk_tensor::mlx;
@@ -60,6 +61,20 @@ fn with(
     part: Option<Part>,
     adapter: Option<Adapter>,
 ) -> Result<Model> {
+    let (network, stream) = network(facts, plan, on_cpu, part, adapter)?;
+    let forward = Forward::new(network.language()?, stream, on_cpu, part, plan.context_length);
+    Ok(Model::new(forward))
+}
+
+/// Loads the network of a model, or what a rank has of it, and the stream for its work. Errors as
+/// [`load`].
+pub fn network(
+    facts: &Facts,
+    plan: &Plan,
+    on_cpu: bool,
+    part: Option<Part>,
+    adapter: Option<Adapter>,
+) -> Result<(Network, Stream)> {
     let architecture = architecture(plan)?;
     let mut checkpoint = read(facts, architecture)?;
     let mut adapter = adapter;
@@ -80,11 +95,10 @@ fn with(
         weights.adapt(adapter)?;
     }
     let network = mlx_rs::with_stream(&stream, || {
-        (registry::spec(architecture).load)(&config, Cursor::root(&mut weights))
+        registry::spec(architecture).load.run(&config, Cursor::root(&mut weights))
     })?;
     weights.finish()?;
-    let forward = Forward::new(network, stream, on_cpu, part, plan.context_length);
-    Ok(Model::new(forward))
+    Ok((network, stream))
 }
 
 /// The model with an adapter in its weights; matrices that it changes are plain.

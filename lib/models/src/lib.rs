@@ -5,7 +5,9 @@
 pub mod checkpoint;
 pub mod config;
 pub mod convert;
+pub mod encoder;
 pub mod language;
+pub mod network;
 pub mod nn;
 pub mod registry;
 pub mod sketch;

@@ -3,9 +3,10 @@
 use mlxk_core::Architecture;
 
 use crate::spec::Spec;
-use crate::text;
+use crate::{encoder, text};
 
 const FAMILIES: &[&[Spec]] = &[
+    encoder::bert::SPECS,
     text::afmoe::SPECS,
     text::bailing::SPECS,
     text::bitnet::SPECS,

@@ -59,7 +59,7 @@ pub fn sketch(
     let form = LoadOptions { ops: &MLX, widen: false, sketch: true, part };
     let quantization = Quantization::read(&checkpoint.config)?;
     let mut weights = Weights::new(checkpoint.tensors.clone(), quantization, form);
-    (registry::spec(architecture).load)(&checkpoint.config, Cursor::root(&mut weights))?;
+    registry::spec(architecture).load.run(&checkpoint.config, Cursor::root(&mut weights))?;
     Ok(Parts { architecture, checkpoint, taken: weights.finish()? })
 }
 

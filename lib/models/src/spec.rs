@@ -1,9 +1,35 @@
 //! Rows of the table of architectures: what sets an architecture apart beside its layers.
 
-use mlxk_core::Architecture;
+use mlxk_core::{Architecture, Result};
+use serde_json::Value;
 
+use crate::checkpoint::cursor::Cursor;
 use crate::checkpoint::formats::{ExpertLayout, Sanitize};
-use crate::language::Load;
+use crate::encoder::Encoder;
+use crate::language::Language;
+use crate::network::Network;
+
+/// Loader of a network from its config.json and its tensors.
+#[derive(Clone, Copy)]
+pub enum Load {
+    /// Loader of a language model.
+    Language(fn(&Value, Cursor) -> Result<Box<dyn Language>>),
+    /// Loader of an encoder.
+    Encoder(fn(&Value, Cursor) -> Result<Box<dyn Encoder>>),
+}
+
+impl Load {
+    /// Loads the network that `config` describes from the tensors at `w`.
+    ///
+    /// # Errors
+    /// If they are not those of such a network.
+    pub fn run(self, config: &Value, w: Cursor) -> Result<Network> {
+        match self {
+            Load::Language(load) => load(config, w).map(Network::Language),
+            Load::Encoder(load) => load(config, w).map(Network::Encoder),
+        }
+    }
+}
 
 /// Row of an architecture: how its checkpoints are read, loaded and converted.
 #[derive(Clone, Copy)]
@@ -22,8 +48,23 @@ pub struct Spec {
 }
 
 impl Spec {
-    /// Row of an architecture that needs nothing but its loader.
-    pub const fn new(architecture: Architecture, load: Load) -> Spec {
+    /// Row of a language model that needs nothing but its loader.
+    pub const fn new(
+        architecture: Architecture,
+        load: fn(&Value, Cursor) -> Result<Box<dyn Language>>,
+    ) -> Spec {
+        Spec::loaded(architecture, Load::Language(load))
+    }
+
+    /// Row of an encoder that needs nothing but its loader.
+    pub const fn encoder(
+        architecture: Architecture,
+        load: fn(&Value, Cursor) -> Result<Box<dyn Encoder>>,
+    ) -> Spec {
+        Spec::loaded(architecture, Load::Encoder(load))
+    }
+
+    const fn loaded(architecture: Architecture, load: Load) -> Spec {
         Spec {
             architecture,
             load,

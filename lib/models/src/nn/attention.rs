@@ -219,8 +219,12 @@ impl Attention {
                 let (k, k_norm) = self.normed_as_one(self.made(k_proj, x)?, k_norm.as_ref())?;
                 let v = self.made(v_proj, x)?;
                 sequences.each_positioned(slot, [&q, &k, &v], |[q, k, v], kv, positions| {
-                    let keys =
-                        self.heads(k, head_dim, k_norm, self.rotation(positions.from(kv.offset())))?;
+                    let keys = self.heads(
+                        k,
+                        head_dim,
+                        k_norm,
+                        self.rotation(positions.from(kv.offset())),
+                    )?;
                     let values = self.heads(v, value_dim, None, None)?;
                     self.ops.append_kv(kv, &keys, &values)?;
                     attend(q, kv, positions)

@@ -94,6 +94,34 @@ impl Tokenizer {
         Ok(encoding.get_ids().to_vec())
     }
 
+    /// The first `limit` tokens of `text`, those that the tokenizer puts around every text included;
+    /// true if tokens of the text were cut off for it. Of a long text only its beginning is read.
+    ///
+    /// # Errors
+    /// If the tokenizer fails.
+    pub fn encode_within(&self, text: &str, limit: usize) -> Result<(Vec<u32>, bool)> {
+        /// Bytes of text for each token that may come, at first.
+        const BYTES: usize = 16;
+        /// Tokens at the end of a part that may be others in the whole text.
+        const UNSURE: usize = 64;
+        let mut bytes = limit.max(UNSURE).saturating_mul(BYTES);
+        loop {
+            let part = beginning(text, bytes);
+            let encoding = self.inner.encode_fast(part, true);
+            let encoding = encoding.map_err(|e| Error::new(Kind::Execution, "", e.to_string()))?;
+            let ids = encoding.get_ids();
+            if part.len() == text.len() && ids.len() <= limit {
+                return Ok((ids.to_vec(), false));
+            }
+            if part.len() == text.len() || ids.len() > limit + UNSURE {
+                let added = encoding.get_special_tokens_mask().iter().rev();
+                let ends = added.take_while(|&&added| added == 1).count().min(limit);
+                return Ok(([&ids[..limit - ends], &ids[ids.len() - ends..]].concat(), true));
+            }
+            bytes = bytes.saturating_mul(8);
+        }
+    }
+
     /// Detokenizer for one text.
     ///
     /// # Errors
@@ -235,6 +263,18 @@ fn parsed(json: &[u8]) -> tokenizers::Result<tokenizers::Tokenizer> {
         tokenizer.add_tokens(serde_json::from_str::<Vec<AddedToken>>(added.get())?)?;
     }
     Ok(tokenizer)
+}
+
+/// The beginning of `text`, at most `bytes` long: up to a space if it has one.
+fn beginning(text: &str, bytes: usize) -> &str {
+    if text.len() <= bytes {
+        return text;
+    }
+    let end = (0..=bytes).rev().find(|&end| text.is_char_boundary(end)).unwrap_or(0);
+    match text[..end].rfind(char::is_whitespace) {
+        Some(space) if space > 0 => &text[..space],
+        _ => &text[..end],
+    }
 }
 
 /// Name and text of a special token, whose text may be the `content` of an object.

@@ -21,6 +21,7 @@ use crate::cache::{Kv, KvMask};
 use crate::weight::Weight;
 use crate::{mlx, quantized};
 
+/// Queries that runs of one range must have on average to be attended run by run; shorter runs share
 /// The MLX backend.
 pub struct Mlx;
 

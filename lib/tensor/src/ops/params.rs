@@ -56,6 +56,15 @@ pub enum Mask {
 }
 
 impl Mask {
+    /// Mask of sequences of `lengths` rows that are packed one after another: a query sees every key
+    /// of its own sequence.
+    pub fn packed(lengths: &[usize]) -> Mask {
+        match lengths {
+            [_] => Mask::All,
+            lengths => Mask::Blocks(lengths.to_vec()),
+        }
+    }
+
     /// Keys that each of `queries` queries sees, of `keys` keys.
     pub fn ranges(&self, queries: usize, keys: usize) -> Vec<Range<usize>> {
         match self {

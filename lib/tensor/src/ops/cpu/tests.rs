@@ -272,3 +272,24 @@ fn attention_without_a_cache_is_that_of_mlx() {
         }
     }
 }
+
+#[test]
+fn packed_sequences_attend_each_to_itself() {
+    let scores = AttentionParams { scale: 0.3, softcap: None, sinks: None };
+    for lengths in [&[5][..], &[1, 2, 3, 2], &[40, 1, 90]] {
+        let rows = lengths.iter().sum::<usize>() as i32;
+        let [q, k, v] = [1, 2, 3].map(|seed| crate::mlx::noise(&[1, 2, rows, 32], seed));
+        let [a, b] =
+            BOTH.map(|ops| ops.attend(&q, [&k, &v], &Mask::packed(lengths), &scores).unwrap());
+        let mut first = 0;
+        let alone = lengths.iter().map(|&length| {
+            let own = first..first + length as i32;
+            first = own.end;
+            let [q, k, v] = [&q, &k, &v].map(|x| crate::mlx::rows(x, own.clone()).unwrap());
+            MLX.attend(&q, [&k, &v], &Mask::All, &scores).unwrap()
+        });
+        let alone = mlx_rs::ops::concatenate(&alone.collect::<Vec<_>>(), 1).unwrap();
+        alike(a, alone.clone());
+        alike(b, alone);
+    }
+}
