@@ -10,3 +10,4 @@ pub mod nn;
 pub mod registry;
 pub mod sketch;
 pub mod text;
+pub mod vision;
