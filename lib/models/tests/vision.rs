@@ -283,11 +283,15 @@ fn towers_of_another_form_are_refused_by_name() {
         ("spatial_merge_size", 0),
         ("window_size", 20),
         ("patch_size", 7),
+        ("patch_size", 1_000_000_000),
+        ("in_chans", 1_000_000_000),
         ("depth", 1_000_000_000),
     ] {
         let why = with(&|all| all.config["vision_config"][field] = value.into());
         assert!(!why.is_empty(), "{field}");
     }
+    with(&|all| all.config["vision_config"] = "tiny".into());
+    with(&|all| all.config["vision_config"] = json!({"depth": "three"}));
 }
 
 #[test]

@@ -57,5 +57,9 @@ pub fn positions(
 }
 
 fn uneven() -> Error {
-    Error::new(Kind::Validation, "image", "the prompt has not as many image tokens as its pictures")
+    Error::new(
+        Kind::Validation,
+        "image",
+        "the image tokens of the prompt are not as many as its pictures need",
+    )
 }

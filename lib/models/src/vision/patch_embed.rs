@@ -17,7 +17,7 @@ pub struct PatchArch {
     pub kernel: [usize; 3],
 }
 
-/// A vector for each patch.
+/// Layer that gives each patch a vector.
 pub struct PatchEmbed {
     proj: Linear,
     /// Type in which the tower computes.

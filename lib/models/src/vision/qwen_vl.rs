@@ -26,6 +26,8 @@ use crate::nn::norm::{Norm, NormArch, NormKind};
 const THETA: f64 = 10_000.0;
 /// Summand of the mean squares of all norms.
 const EPS: f32 = 1e-6;
+/// Largest number of channels, and largest side of a patch or of a cell, of any tower.
+const MAX_SIDE: usize = 1024;
 
 /// Fields of `vision_config`, under the names that Qwen2.5-VL has for them.
 #[derive(Deserialize)]
@@ -85,15 +87,16 @@ pub fn load(config: &Value, mut w: Cursor) -> Loaded<Box<dyn Tower>> {
     }))
 }
 
-/// What a qwen2_vl states. `embed_dim` is the size of the tower, `hidden_size` that of the language
-/// model. Defaults are those of transformers, which leaves them out of files that it writes.
+/// Configuration of a qwen2_vl, whose files say `embed_dim` for the size of the tower's vectors and
+/// `hidden_size` for that of the language model's. Defaults are those of transformers, which leaves
+/// them out of files that it writes.
 fn qwen2(vision: &Value) -> Loaded<Config> {
     let names = [
         ("hidden_size", "out_hidden_size"),
         ("embed_dim", "hidden_size"),
         ("in_chans", "in_channels"),
     ];
-    let mut vision = given(
+    let vision = given(
         &renamed(vision, &names),
         json!({
             "depth": 32, "hidden_size": 1280, "mlp_ratio": 4, "num_heads": 16, "in_channels": 3,
@@ -103,11 +106,10 @@ fn qwen2(vision: &Value) -> Loaded<Config> {
     );
     let number = |name: &str| vision[name].as_f64().unwrap_or_default();
     let inner = (number("hidden_size") * number("mlp_ratio")) as usize;
-    vision["intermediate_size"] = inner.into();
-    fields(&vision)
+    fields(&given(&vision, json!({ "intermediate_size": inner })))
 }
 
-/// What a qwen2_5_vl states, with transformers' defaults.
+/// Configuration of a qwen2_5_vl, with the defaults of transformers.
 fn qwen2_5(vision: &Value) -> Loaded<Config> {
     fields(&given(
         &renamed(vision, &[("in_chans", "in_channels")]),
@@ -133,6 +135,15 @@ impl Config {
             ("out_hidden_size", self.out_hidden_size),
             ("window_size", self.window().unwrap_or(1)),
         ])?;
+        let sides = [
+            ("in_channels", self.in_channels),
+            ("patch_size", self.patch_size),
+            ("temporal_patch_size", self.temporal_patch_size),
+            ("spatial_merge_size", self.spatial_merge_size),
+        ];
+        if let Some((name, side)) = sides.iter().find(|(_, side)| *side > MAX_SIDE) {
+            return Err(invalid(format!("`{name}` cannot be {side}")));
+        }
         // A quarter of a head turns by height, a quarter by width, each with a partner.
         if !self.hidden_size.is_multiple_of(4 * self.num_heads) {
             let (hidden, heads) = (self.hidden_size, self.num_heads);
