@@ -13,3 +13,4 @@ pub mod registry;
 pub mod sketch;
 pub mod spec;
 pub mod text;
+pub mod vision;
