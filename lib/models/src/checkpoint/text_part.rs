@@ -8,7 +8,7 @@ use super::cursor::Cursor;
 use super::formats::Checkpoint;
 
 /// Parts of names of tensors that text has no use for.
-const SENSES: [&str; 9] = [
+pub const SENSES: [&str; 9] = [
     "vision_tower.",
     "vision_embedder.",
     "visual.",

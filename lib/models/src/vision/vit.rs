@@ -4,7 +4,8 @@ use mlx_rs::Array;
 use mlx_rs::error::Result;
 use mlxk_tensor::ops::Ops;
 use mlxk_tensor::ops::params::{AttentionParams, HeadsParams, Mask};
-use mlxk_tensor::ops::rope::{Positions, Rope};
+use mlxk_tensor::ops::rope::Rope;
+use mlxk_tensor::positions::Positions;
 
 use crate::checkpoint::cursor::Cursor;
 use crate::nn::linear::Linear;
