@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use mlxk_core::{Error, Facts, Kind, Plan, Result};
 use mlxk_processor::event::{Event, FinishReason};
-use mlxk_processor::{Constraint, Generation, Prepared, Processor, Request, Sampling};
+use mlxk_processor::{Constraint, Generation, Media, Prepared, Processor, Request, Sampling};
 
 use crate::batch::Step;
 use crate::model::Model;
@@ -19,6 +19,23 @@ pub trait Source {
         sampling: Sampling,
         constraint: Option<Box<dyn Constraint>>,
     ) -> Result<u64>;
+
+    /// Takes in a text of which some tokens stand for pictures.
+    ///
+    /// # Errors
+    /// If the source takes no pictures.
+    fn join_media(
+        &mut self,
+        prompt: &[u32],
+        media: &[Media],
+        sampling: Sampling,
+        constraint: Option<Box<dyn Constraint>>,
+    ) -> Result<u64> {
+        match media {
+            [] => self.join(prompt, sampling, constraint),
+            _ => Err(Error::unsupported("no pictures are taken")),
+        }
+    }
 
     /// Goes on by a step: tokens, each with the number of its text. One that gets an error is out;
     /// all are if the step itself fails.
@@ -39,6 +56,16 @@ impl Source for Model {
         constraint: Option<Box<dyn Constraint>>,
     ) -> Result<u64> {
         Model::join(self, prompt, sampling, constraint)
+    }
+
+    fn join_media(
+        &mut self,
+        prompt: &[u32],
+        media: &[Media],
+        sampling: Sampling,
+        constraint: Option<Box<dyn Constraint>>,
+    ) -> Result<u64> {
+        Model::join_media(self, prompt, media, sampling, constraint)
     }
 
     fn step(&mut self) -> Result<Step> {
@@ -106,13 +133,16 @@ impl<S: Source> Runner<S> {
     /// # Errors
     /// If the model does not know the tokens of the prompt.
     pub fn join_prepared(&mut self, prepared: Prepared) -> Result<u64> {
-        let Prepared { prompt, from_ids, sampling, constraint, generation, .. } = prepared;
+        let Prepared { prompt, media, from_ids, sampling, constraint, generation, .. } = prepared;
         let constraint = constraint.map(|own| Box::new(own) as Box<dyn Constraint>);
-        let number = self.source.join(&prompt, sampling, constraint).map_err(|e| match e.kind {
-            // Tokens that the model does not know are the request's.
-            Kind::InvalidModel if from_ids => Error::new(Kind::Validation, "", e.message),
-            _ => e,
-        })?;
+        let number =
+            self.source.join_media(&prompt, &media, sampling, constraint).map_err(|e| {
+                match e.kind {
+                    // Tokens that the model does not know are the request's.
+                    Kind::InvalidModel if from_ids => Error::new(Kind::Validation, "", e.message),
+                    _ => e,
+                }
+            })?;
         self.answers.insert(number, generation);
         Ok(number)
     }

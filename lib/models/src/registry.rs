@@ -3,6 +3,7 @@
 use mlxk_core::Architecture;
 
 use crate::spec::Spec;
+use crate::vision;
 use crate::{encoder, text};
 
 const FAMILIES: &[&[Spec]] = &[
@@ -44,6 +45,15 @@ const FAMILIES: &[&[Spec]] = &[
     text::qwen_next::SPECS,
     text::smollm::SPECS,
 ];
+
+/// Vision towers, listed by family.
+const TOWERS: &[&[(Architecture, vision::Load)]] = &[vision::qwen_vl::TOWERS];
+
+/// Loader of the vision tower that models of `architecture` have, if they have one that can run.
+pub fn tower(architecture: Architecture) -> Option<vision::Load> {
+    let mut rows = TOWERS.iter().copied().flatten();
+    rows.find(|(own, _)| *own == architecture).map(|(_, load)| *load)
+}
 
 /// The row of `architecture`.
 pub fn spec(architecture: Architecture) -> &'static Spec {

@@ -14,7 +14,7 @@ use mlx_rs::{Array, Dtype};
 use mlxk_core::tensors::Header;
 use mlxk_core::{Architecture, Float, Found, Kind, Origin, probe};
 use mlxk_models::checkpoint::file::{map, place};
-use mlxk_models::checkpoint::formats::{Checkpoint, adapt};
+use mlxk_models::checkpoint::formats::Checkpoint;
 use mlxk_models::checkpoint::tensor::{Bytes, Tensor};
 use mlxk_models::checkpoint::weights::{Inventory, LoadOptions};
 use mlxk_models::sketch;

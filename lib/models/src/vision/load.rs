@@ -24,9 +24,7 @@ pub fn load(
     tensors: &BTreeMap<String, Tensor>,
     form: LoadOptions,
 ) -> Result<Option<(Box<dyn Tower>, Inventory)>> {
-    let of_senses = |(name, _): &(&String, &Tensor)| SENSES.iter().any(|part| name.contains(part));
-    let tensors = tensors.iter().filter(of_senses).map(|(name, t)| (name.clone(), t.clone()));
-    let tensors: BTreeMap<String, Tensor> = tensors.collect();
+    let tensors = self::tensors(tensors);
     if tensors.is_empty() || config.get("vision_config").is_some_and(Value::is_null) {
         return Ok(None);
     }
@@ -34,4 +32,10 @@ pub fn load(
     let mut weights = Weights::new(tensors, Quantization::read(config)?, form);
     let tower = load(config, Cursor::root(&mut weights))?;
     Ok(Some((tower, weights.finish()?)))
+}
+
+/// The tensors of a checkpoint that belong to a tower.
+pub fn tensors(all: &BTreeMap<String, Tensor>) -> BTreeMap<String, Tensor> {
+    let of_senses = |(name, _): &(&String, &Tensor)| SENSES.iter().any(|part| name.contains(part));
+    all.iter().filter(of_senses).map(|(name, tensor)| (name.clone(), tensor.clone())).collect()
 }

@@ -9,5 +9,5 @@ pub mod qwen_vl;
 mod tower;
 mod vit;
 
-pub use load::load;
+pub use load::{load, tensors};
 pub use tower::{Features, Load, Tower};

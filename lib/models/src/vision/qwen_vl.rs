@@ -4,7 +4,7 @@
 
 use mlx_rs::Array;
 use mlx_rs::error::Result;
-use mlxk_core::Result as Loaded;
+use mlxk_core::{Architecture, Result as Loaded};
 use mlxk_tensor::ops::Ops;
 use mlxk_tensor::ops::activation::Activation;
 use mlxk_tensor::ops::params::Mask;
@@ -12,8 +12,9 @@ use mlxk_tensor::ops::rope::Rope;
 use serde::Deserialize;
 use serde_json::{Value, json};
 
+use super::mrope::{self, MropePositions};
 use super::patch_embed::{PatchArch, PatchEmbed};
-use super::tower::{Features, Tower};
+use super::tower::{Features, Load, Tower};
 use super::vit::{Patches, Vit, VitArch};
 use crate::checkpoint::config_error::{fields, invalid, most_layers, positive};
 use crate::checkpoint::cursor::Cursor;
@@ -21,6 +22,9 @@ use crate::config::{given, renamed};
 use crate::nn::linear::Linear;
 use crate::nn::mlp::MlpArch;
 use crate::nn::norm::{Norm, NormArch, NormKind};
+
+/// Towers of the family, by the architectures that have them.
+pub const TOWERS: &[(Architecture, Load)] = &[(Architecture::Qwen2Vl, load)];
 
 /// Base of the wavelengths of the rotation in the tower.
 const THETA: f64 = 10_000.0;
@@ -190,6 +194,15 @@ impl Tower for QwenVl {
         let h = self.vit.forward(x, &patches)?;
         let merged = self.merger.forward(&h)?;
         Ok(Features { rows: cells(merged, &inverse(&order))?, deep: Vec::new() })
+    }
+
+    fn positions(
+        &self,
+        ids: &[u32],
+        image_token: u32,
+        grids: &[[i32; 3]],
+    ) -> mlxk_core::Result<Option<MropePositions>> {
+        mrope::positions(ids, image_token, grids, self.merge).map(Some)
     }
 }
 

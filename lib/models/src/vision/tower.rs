@@ -4,6 +4,7 @@ use mlx_rs::Array;
 use mlx_rs::error::Result;
 use serde_json::Value;
 
+use super::mrope::MropePositions;
 use crate::checkpoint::cursor::Cursor;
 
 /// A vision tower with the projector that leads to the language model.
@@ -13,6 +14,20 @@ pub trait Tower {
     /// each picture its frames or tiles, and the patches of each from top to bottom and from left to
     /// right.
     fn encode(&self, pixels: &Array, grid: &[[i32; 3]]) -> Result<Features>;
+
+    /// Positions of a prompt whose runs of `image_token` stand for pictures of `grids`; `None` if
+    /// the positions of the family's prompts are consecutive.
+    ///
+    /// # Errors
+    /// If the image tokens are not as many as the pictures have.
+    fn positions(
+        &self,
+        _ids: &[u32],
+        _image_token: u32,
+        _grids: &[[i32; 3]],
+    ) -> mlxk_core::Result<Option<MropePositions>> {
+        Ok(None)
+    }
 }
 
 /// Features that take the places of the embeddings of image tokens.
