@@ -238,7 +238,7 @@ impl Source for Instantly {
         self.number += 1;
         let logits = &self.logits[self.number as usize % self.logits.len()];
         let allowed = constraint.as_mut().map(|rules| rules.allowed()).transpose()?;
-        let turn = Turn { sampling, recent: tokens, number: self.number, allowed };
+        let turn = Turn { sampling, recent: tokens, tokens, number: self.number, allowed };
         let token: Token = host::choose(logits, &turn).unwrap();
         constraint.as_mut().map(|rules| rules.push(token.id)).transpose()?;
         tokens.push(token.id);

@@ -3,6 +3,7 @@
 
 #![cfg_attr(test, allow(clippy::unwrap_used))] // a test fails by panicking
 
+mod breakers;
 mod conversation;
 mod defaults;
 pub mod engine;
@@ -22,6 +23,7 @@ mod text;
 mod token;
 mod tools;
 
+pub use breakers::Breakers;
 pub use conversation::Conversation;
 pub use engine::Engine;
 pub use event::Event;

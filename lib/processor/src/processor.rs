@@ -2,11 +2,12 @@
 //! any thread may use it.
 
 use std::hash::{DefaultHasher, Hash, Hasher};
-use std::sync::{Arc, OnceLock};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use mlxk_core::{Error, Facts, Kind, Plan, Result};
 use serde_json::Value;
 
+use crate::breakers::{self, Breakers};
 use crate::defaults::defaults;
 use crate::event::{End, FinishReason, LengthLimit};
 use crate::grammar::{CallRules, GrammarConstraint, TextRules, Vocabulary};
@@ -21,6 +22,9 @@ use crate::text::tokenizer::Tokenizer;
 /// Default of the largest number of tokens of a completion.
 const MAX_TOKENS: u64 = 32_768;
 
+/// Number of lists of sequence breakers that are kept.
+const MAX_BREAKERS: usize = 8;
+
 /// Processor of a model, which prepares requests.
 pub struct Processor {
     tokenizer: Arc<Tokenizer>,
@@ -32,6 +36,8 @@ pub struct Processor {
     vocabulary: OnceLock<Vocabulary>,
     context_length: Option<u64>,
     defaults: Sampling,
+    /// Sequence breakers of the last requests, by their strings.
+    breakers: Mutex<Vec<(Vec<String>, Arc<Breakers>)>>,
 }
 
 /// Request that is prepared for a model.
@@ -90,7 +96,17 @@ impl Processor {
         let defaults = defaults(facts, &tokenizer)?;
         let (context_length, vocabulary) = (plan.context_length, OnceLock::new());
         let (tokenizer, markers) = (Arc::new(tokenizer), Arc::new(markers));
-        Ok(Processor { tokenizer, template, media, markers, vocabulary, context_length, defaults })
+        let breakers = Mutex::default();
+        Ok(Processor {
+            tokenizer,
+            template,
+            media,
+            markers,
+            vocabulary,
+            context_length,
+            defaults,
+            breakers,
+        })
     }
 
     /// Tokenizer of the model.
@@ -135,6 +151,10 @@ impl Processor {
         let (limit, limited_by) =
             limit(prompt.len() as u64, options.max_tokens, self.context_length)?;
         let mut sampling = options.sampling(&self.defaults)?;
+        if sampling.has_dry() {
+            let strings = options.dry_sequence_breakers.as_deref();
+            sampling.dry_breakers = Some(self.breakers(strings)?);
+        }
         let chat = match &request.prompt {
             Prompt::Chat(chat) => Some(chat),
             Prompt::Text(_) | Prompt::Tokens(_) => None,
@@ -181,6 +201,24 @@ impl Processor {
         let from_ids = matches!(request.prompt, Prompt::Tokens(_));
         let has_max_tokens = options.max_tokens.is_some();
         Ok(Prepared { prompt, media, from_ids, sampling, constraint, generation, has_max_tokens })
+    }
+
+    /// Sequence breakers of some strings, or the default ones.
+    fn breakers(&self, strings: Option<&[String]>) -> Result<Arc<Breakers>> {
+        let strings = match strings {
+            Some(strings) => strings.to_vec(),
+            None => breakers::DEFAULT.map(str::to_owned).to_vec(),
+        };
+        let mut kept = self.breakers.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some((_, breakers)) = kept.iter().find(|(known, _)| *known == strings) {
+            return Ok(Arc::clone(breakers));
+        }
+        let breakers = Arc::new(Breakers::new(&strings, &self.tokenizer)?);
+        if kept.len() == MAX_BREAKERS {
+            kept.remove(0);
+        }
+        kept.push((strings, Arc::clone(&breakers)));
+        Ok(breakers)
     }
 
     /// Bars the tokens that open tool calls.

@@ -1,6 +1,6 @@
 //! Response to a request: tokens in, events out.
 
-use crate::event::{End, Event, FinishReason, LengthLimit, Logprobs};
+use crate::event::{End, Event, FinishReason, LengthLimit, Logprobs, TokenLogprob};
 use crate::parser::{Delta, Markers, Parser};
 use crate::text::tokenizer::Tokenizer;
 use crate::token::Token;
@@ -27,7 +27,7 @@ impl Generation {
     /// Advances by a token, and returns the events that follow from it.
     pub fn push(&mut self, token: &Token, tokenizer: &Tokenizer, markers: &Markers) -> Vec<Event> {
         self.end.completion_tokens += 1;
-        let mut logprobs = tokenizer.logprobs(token);
+        let mut logprobs = logprobs(token, tokenizer);
         if tokenizer.is_end(token.id) || self.stop_ids.contains(&token.id) {
             self.pending.extend(logprobs);
             return self.finish(FinishReason::Stop);
@@ -89,4 +89,15 @@ impl Generation {
         };
         Event::End(self.end.clone())
     }
+}
+
+/// Log probabilities of a sampled token with the texts of the tokens, if it has any.
+fn logprobs(token: &Token, tokenizer: &Tokenizer) -> Option<Logprobs> {
+    let with_text = |id, logprob| {
+        let (text, bytes) = (tokenizer.alone(id), tokenizer.bytes(id));
+        TokenLogprob { id, text, bytes, logprob }
+    };
+    let chosen = with_text(token.id, token.logprob?);
+    let top = token.top.iter().map(|&(id, logprob)| with_text(id, logprob)).collect();
+    Some(Logprobs { token: chosen, top, in_text: false })
 }

@@ -1,9 +1,12 @@
 //! Sampling parameters. One table has a row for each option of a request; records, flags, `/set` and
 //! all APIs follow it.
 
+use std::sync::Arc;
+
 use mlxk_core::{Error, Kind, Result};
 use serde_json::Value;
 
+use crate::breakers::Breakers;
 use crate::fields::wrong;
 use crate::form::FieldValue;
 
@@ -42,6 +45,8 @@ macro_rules! options {
             $($(#[doc = $line])+ pub $name: $type,)+
             /// Tokens that XTC never drops.
             pub xtc_spared: Vec<u32>,
+            /// Sequence breakers of DRY; none are known where DRY is off.
+            pub dry_breakers: Option<Arc<Breakers>>,
             /// Seed of the random numbers: the same seed, prompt and parameters give the same
             /// tokens.
             pub seed: u64,
@@ -76,6 +81,7 @@ macro_rules! options {
                 Sampling {
                     $($name: self.$name.clone().unwrap_or_else(|| defaults.$name.clone()),)+
                     xtc_spared: defaults.xtc_spared.clone(),
+                    dry_breakers: defaults.dry_breakers.clone(),
                     seed,
                     logprobs: self.logprobs,
                 }
@@ -87,6 +93,7 @@ macro_rules! options {
             pub const GREEDY: Sampling = Sampling {
                 $($name: $default,)+
                 xtc_spared: Vec::new(),
+                dry_breakers: None,
                 seed: 0,
                 logprobs: None,
             };
@@ -132,6 +139,12 @@ options! {
         top_k: u32 = 0, "N", Form::integer(0);
         /// Keep tokens at least this likely relative to the most likely one; 0 keeps all.
         min_p: f32 = 0.0, "P", Form::number(0.0, 1.0);
+        /// Top-n-sigma: keep tokens whose logit is within this many standard deviations of the largest
+        /// logit; 0 or less keeps all.
+        top_n_sigma: f32 = -1.0, "X", Form::ANY;
+        /// Locally typical sampling: keep the tokens whose surprise is nearest to the entropy, until
+        /// they have this probability together; 1 keeps all.
+        typical_p: f32 = 1.0, "P", Form::number(0.0, 1.0);
         /// Probability that XTC drops the most likely of the tokens above xtc_threshold, all but the
         /// last of them.
         xtc_probability: f32 = 0.0, "P", Form::number(0.0, 1.0);
@@ -146,10 +159,21 @@ options! {
         frequency_penalty: f32 = 0.0, "X", Form::ANY;
         /// Number of recent tokens that penalties apply to, those of the prompt included.
         penalty_context: u32 = 20, "N", Form::integer(1);
+        /// DRY: penalty of tokens that would repeat a longer sequence, before its growth; 0 is no penalty.
+        dry_multiplier: f32 = 0.0, "X", Form::number(0.0, f32::MAX);
+        /// Growth of the DRY penalty with each token of the repeated sequence.
+        dry_base: f32 = 1.75, "X", Form::number(1.0, f32::MAX);
+        /// Longest sequence that may be repeated without a DRY penalty, in tokens.
+        dry_allowed_length: u32 = 2, "N", Form::integer(0);
+        /// Number of recent tokens in which DRY seeks repetitions; -1 is all, 0 is none.
+        dry_penalty_last_n: i32 = -1, "N", Form::integer(-1);
         /// Biases that are added to the logits of single tokens.
         logit_bias: Vec<(u32, f32)> = Vec::new(), "ID=X", Form::Biases;
     }
     common {
+        /// Strings across which DRY seeks no repetitions; newline, colon, quotation mark and asterisk if
+        /// absent, none if it is an empty string.
+        dry_sequence_breakers: Vec<String>, "TEXT", Form::Texts;
         /// Token ids that end the completion and are no part of it, besides those of the model.
         stop_ids: Vec<u32>, "ID", Form::Tokens;
     }
@@ -274,9 +298,29 @@ impl Sampling {
         Some(self.top_p).filter(|&mass| mass > 0.0 && mass < 1.0)
     }
 
+    /// Number of standard deviations that top-n-sigma keeps; none if it keeps all tokens.
+    pub fn sigma(&self) -> Option<f32> {
+        Some(self.top_n_sigma).filter(|&deviations| deviations > 0.0)
+    }
+
+    /// Probability mass that locally typical sampling keeps; none if it keeps all tokens.
+    pub fn typical(&self) -> Option<f32> {
+        Some(self.typical_p).filter(|&mass| mass < 1.0)
+    }
+
+    /// True if DRY penalises repetitions.
+    pub fn has_dry(&self) -> bool {
+        self.dry_multiplier > 0.0 && self.dry_penalty_last_n != 0
+    }
+
     /// True if a filter may drop tokens.
     pub fn filters(&self) -> bool {
-        self.nucleus().is_some() || self.top_k > 0 || self.min_p > 0.0 || self.xtc_probability > 0.0
+        self.nucleus().is_some()
+            || self.sigma().is_some()
+            || self.typical().is_some()
+            || self.top_k > 0
+            || self.min_p > 0.0
+            || self.xtc_probability > 0.0
     }
 }
 

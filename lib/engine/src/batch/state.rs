@@ -80,7 +80,13 @@ impl Text {
     /// The choice after the first `known` tokens.
     pub fn turn(&self, known: usize, allowed: Option<Vec<u32>>) -> Turn<'_> {
         let recent = &self.tokens[..known];
-        Turn { sampling: &self.sampling, recent, number: self.chosen, allowed }
+        let (sampling, tokens, number) = (&self.sampling, &*self.tokens, self.chosen);
+        Turn { sampling, recent, tokens, number, allowed }
+    }
+
+    /// True if the choice of a token depends on the one before it, beyond the penalties.
+    pub fn needs_last(&self) -> bool {
+        self.constraint.is_some() || self.sampling.has_dry()
     }
 
     /// Goes on by a token, unless rules forbid it.

@@ -127,7 +127,7 @@ impl Batch {
         let last = self.last(&parts, due.as_ref())?;
         let whole: Vec<usize> = parts.iter().filter(|p| p.whole).map(|p| p.text).collect();
         let mut step = Step::new();
-        if whole.iter().any(|&text| self.texts[text].constraint.is_some()) {
+        if whole.iter().any(|&text| self.texts[text].needs_last()) {
             // What may come depends on what came, which is read while the model works.
             async_eval([&logits])?;
             step = self.read(due.take())?;

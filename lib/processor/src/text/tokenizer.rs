@@ -10,8 +10,6 @@ use tokenizers::AddedToken;
 use tokenizers::models::bpe::BPE;
 
 use super::detokenizer::Detokenizer;
-use crate::event::{Logprobs, TokenLogprob};
-use crate::token::Token;
 
 /// Tokens that end a turn and have no other use. Some checkpoints state only the end of the document,
 /// and would go on with the user's turn.
@@ -122,6 +120,16 @@ impl Tokenizer {
         }
     }
 
+    /// Token ids of a part of a text, without special tokens.
+    ///
+    /// # Errors
+    /// [`Kind::Execution`] if the tokenizer fails.
+    pub fn encode_part(&self, text: &str) -> Result<Vec<u32>> {
+        let encoding = self.inner.encode_fast(text, false);
+        let encoding = encoding.map_err(|e| Error::new(Kind::Execution, "", e.to_string()))?;
+        Ok(encoding.get_ids().to_vec())
+    }
+
     /// Detokenizer for one text.
     ///
     /// # Errors
@@ -141,17 +149,8 @@ impl Tokenizer {
         (!special).then_some(token)
     }
 
-    /// Log probabilities of a sampled token with the texts of the tokens, if it has any.
-    pub fn logprobs(&self, token: &Token) -> Option<Logprobs> {
-        let with_text =
-            |id, logprob| TokenLogprob { id, text: self.alone(id), bytes: self.bytes(id), logprob };
-        let chosen = with_text(token.id, token.logprob?);
-        let top = token.top.iter().map(|&(id, logprob)| with_text(id, logprob)).collect();
-        Some(Logprobs { token: chosen, top, in_text: false })
-    }
-
     /// Bytes that a token adds to a text.
-    fn bytes(&self, id: u32) -> Vec<u8> {
+    pub fn bytes(&self, id: u32) -> Vec<u8> {
         let Some(token) = self.inner.id_to_token(id) else { return Vec::new() };
         match (self.inner.get_added_vocabulary().is_special_token(&token), self.detokenizer()) {
             (false, Ok(detokenizer)) => detokenizer.bytes(&token),
@@ -160,7 +159,7 @@ impl Tokenizer {
     }
 
     /// Text of a token in the middle of a text.
-    fn alone(&self, id: u32) -> String {
+    pub fn alone(&self, id: u32) -> String {
         let Some(token) = self.inner.id_to_token(id) else { return String::new() };
         if self.inner.get_added_vocabulary().is_special_token(&token) {
             return token;
