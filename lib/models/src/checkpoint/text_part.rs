@@ -22,12 +22,12 @@ pub const SENSES: [&str; 9] = [
 
 /// Renames the tensors of transformers as MLX has them: the language model lies under
 /// `language_model.`, weights of other senses beside it, without a `model.` before them.
-pub fn apart(all: &mut Checkpoint) -> Result<()> {
-    all.rename(beside_senses);
+pub fn under_language_model(all: &mut Checkpoint) -> Result<()> {
+    all.rename(nested);
     Ok(())
 }
 
-fn beside_senses(name: &str) -> Option<String> {
+fn nested(name: &str) -> Option<String> {
     if let Some(rest) = name.strip_prefix("model.language_model.") {
         return Some(format!("language_model.model.{rest}"));
     }

@@ -56,12 +56,12 @@ pub const SPECS: &[Spec] = &[
         ..Spec::new(Architecture::GlmMoeDsa, load_glm_dsa)
     },
     Spec {
-        sanitize: &[text_part::apart, mla::split],
+        sanitize: &[text_part::under_language_model, mla::split],
         convert: Rules::CORRECTED,
         ..Spec::new(Architecture::KimiK25, load_within)
     },
     Spec {
-        sanitize: &[text_part::apart, mla::split],
+        sanitize: &[text_part::under_language_model, mla::split],
         convert: Rules::CORRECTED,
         ..Spec::new(Architecture::KimiVl, load_within)
     },

@@ -28,7 +28,10 @@ use crate::spec::Spec;
 pub const SPECS: &[Spec] = &[
     Spec::new(Architecture::Gemma, load),
     Spec::new(Architecture::Gemma2, load_2),
-    Spec { sanitize: &[text_part::apart], ..Spec::new(Architecture::Gemma3, load_3) },
+    Spec {
+        sanitize: &[text_part::under_language_model],
+        ..Spec::new(Architecture::Gemma3, load_3)
+    },
     Spec::new(Architecture::Gemma3Text, load_3_text),
 ];
 

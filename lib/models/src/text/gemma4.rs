@@ -28,7 +28,7 @@ use crate::spec::{Rules, Spec};
 /// Architectures of the family.
 pub const SPECS: &[Spec] = &[
     Spec {
-        sanitize: &[text_part::apart],
+        sanitize: &[text_part::under_language_model],
         experts: EXPERTS,
         convert: RULES,
         ..Spec::new(Architecture::Gemma4, load)

@@ -29,7 +29,10 @@ pub const SPECS: &[Spec] = &[
         convert: Rules { eight: &["feed_forward.gate"], keep: &["expert_bias"], ..Rules::NONE },
         ..Spec::new(Architecture::Lfm2Moe, load_moe)
     },
-    Spec { sanitize: &[text_part::apart], ..Spec::new(Architecture::Lfm2Vl, load_vl) },
+    Spec {
+        sanitize: &[text_part::under_language_model],
+        ..Spec::new(Architecture::Lfm2Vl, load_vl)
+    },
 ];
 
 /// An lfm2.

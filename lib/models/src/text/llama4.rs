@@ -26,7 +26,7 @@ use crate::spec::Spec;
 
 /// Architectures of the family.
 pub const SPECS: &[Spec] = &[Spec {
-    sanitize: &[text_part::apart],
+    sanitize: &[text_part::under_language_model],
     experts: ExpertLayout { to: "experts", transposed: true, ..ExpertLayout::DEFAULT },
     ..Spec::new(Architecture::Llama4, load)
 }];

@@ -20,9 +20,15 @@ use crate::spec::Spec;
 /// Architectures of the family.
 pub const SPECS: &[Spec] = &[
     Spec::new(Architecture::Ministral3, load_mini_3),
-    Spec { sanitize: &[text_part::apart, mla::split], ..Spec::new(Architecture::Mistral3, load_3) },
+    Spec {
+        sanitize: &[text_part::under_language_model, mla::split],
+        ..Spec::new(Architecture::Mistral3, load_3)
+    },
     Spec { sanitize: &[mla::split], ..Spec::new(Architecture::Mistral4, load_4) },
-    Spec { sanitize: &[text_part::apart], ..Spec::new(Architecture::Pixtral, load_3) },
+    Spec {
+        sanitize: &[text_part::under_language_model],
+        ..Spec::new(Architecture::Pixtral, load_3)
+    },
 ];
 
 /// A mistral3, a llava or a pixtral. Their files say of the text part only what is not usual.

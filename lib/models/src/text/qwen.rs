@@ -21,15 +21,21 @@ use crate::spec::{Rules, Spec};
 pub const SPECS: &[Spec] = &[
     Spec::new(Architecture::Qwen2, load_2),
     Spec::new(Architecture::Qwen2Moe, load_2_moe),
-    Spec { sanitize: &[text_part::apart], ..Spec::new(Architecture::Qwen2Vl, load_2_vl) },
+    Spec {
+        sanitize: &[text_part::under_language_model],
+        ..Spec::new(Architecture::Qwen2Vl, load_2_vl)
+    },
     Spec::new(Architecture::Qwen3, load_3),
     Spec {
         convert: Rules { eight: &["mlp.gate"], ..Rules::NONE },
         ..Spec::new(Architecture::Qwen3Moe, load_3_moe)
     },
-    Spec { sanitize: &[text_part::apart], ..Spec::new(Architecture::Qwen3Vl, load_3_vl) },
     Spec {
-        sanitize: &[text_part::apart],
+        sanitize: &[text_part::under_language_model],
+        ..Spec::new(Architecture::Qwen3Vl, load_3_vl)
+    },
+    Spec {
+        sanitize: &[text_part::under_language_model],
         experts: ExpertLayout { transposed: true, ..ExpertLayout::DEFAULT },
         convert: Rules { eight: &["mlp.gate"], ..Rules::NONE },
         ..Spec::new(Architecture::Qwen3VlMoe, load_3_vl_moe)

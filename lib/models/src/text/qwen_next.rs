@@ -27,12 +27,12 @@ use crate::spec::{Rules, Spec};
 /// Architectures of the family.
 pub const SPECS: &[Spec] = &[
     Spec {
-        sanitize: &[text_part::apart, sanitize],
+        sanitize: &[text_part::under_language_model, sanitize],
         convert: Rules { eight: ROUTERS, keep: &["A_log"], ..Rules::NONE },
         ..Spec::new(Architecture::Qwen35, load_5)
     },
     Spec {
-        sanitize: &[text_part::apart, sanitize],
+        sanitize: &[text_part::under_language_model, sanitize],
         convert: Rules { eight: ROUTERS, keep: &["A_log"], ..Rules::NONE },
         ..Spec::new(Architecture::Qwen35Moe, load_5_moe)
     },
