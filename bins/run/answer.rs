@@ -9,7 +9,7 @@ use mlxk_cli::prompt::Asked;
 use mlxk_cli::{Form, Output};
 use mlxk_core::{Error, Kind, Places, Record, Result, inspect};
 use mlxk_engine::{Model, Runner};
-use mlxk_processor::event::{Bound, End, Reason};
+use mlxk_processor::event::{End, FinishReason, LengthLimit};
 use mlxk_processor::{Event, Request};
 
 use super::options::RunOptions;
@@ -127,11 +127,11 @@ impl Single<'_> {
 /// Bound that cut the answer, if one did.
 fn cut(end: &End) -> Option<&'static str> {
     match end.reason {
-        Reason::Length(Bound::Asked) => Some("--max-tokens"),
-        Reason::Length(Bound::Default) => Some("the default, --max-tokens allows more"),
-        Reason::Length(Bound::Window) => Some("the model's context is full"),
-        Reason::Length(Bound::Memory) => Some("there is no more memory"),
-        Reason::Stop | Reason::Calls | Reason::Interrupted => None,
+        FinishReason::Length(LengthLimit::MaxTokens) => Some("--max-tokens"),
+        FinishReason::Length(LengthLimit::Default) => Some("the default, --max-tokens allows more"),
+        FinishReason::Length(LengthLimit::ContextLength) => Some("the model's context is full"),
+        FinishReason::Length(LengthLimit::Memory) => Some("there is no more memory"),
+        FinishReason::Stop | FinishReason::ToolCalls | FinishReason::Interrupted => None,
     }
 }
 

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 
 use mlxk_core::{Error, Facts, Kind, Plan, Result};
-use mlxk_processor::event::{Event, Reason};
+use mlxk_processor::event::{Event, FinishReason};
 use mlxk_processor::{Constraint, Generation, Prepared, Processor, Request, Sampling};
 
 use crate::batch::Step;
@@ -106,11 +106,11 @@ impl<S: Source> Runner<S> {
     /// # Errors
     /// If the model does not know the tokens of the prompt.
     pub fn join_prepared(&mut self, prepared: Prepared) -> Result<u64> {
-        let Prepared { prompt, given, sampling, rules, generation, .. } = prepared;
-        let rules = rules.map(|rules| Box::new(rules) as Box<dyn Constraint>);
-        let number = self.source.join(&prompt, sampling, rules).map_err(|e| match e.kind {
+        let Prepared { prompt, from_ids, sampling, constraint, generation, .. } = prepared;
+        let constraint = constraint.map(|own| Box::new(own) as Box<dyn Constraint>);
+        let number = self.source.join(&prompt, sampling, constraint).map_err(|e| match e.kind {
             // Tokens that the model does not know are the request's.
-            Kind::InvalidModel if given => Error::new(Kind::Validation, "", e.message),
+            Kind::InvalidModel if from_ids => Error::new(Kind::Validation, "", e.message),
             _ => e,
         })?;
         self.answers.insert(number, generation);
@@ -151,7 +151,7 @@ impl<S: Source> Runner<S> {
 
     /// Ends an answer where it is, for a `reason`: what there is still to say. Nothing of one that
     /// is over.
-    pub fn end(&mut self, number: u64, reason: Reason) -> Vec<Event> {
+    pub fn end(&mut self, number: u64, reason: FinishReason) -> Vec<Event> {
         let generation = self.answers.get_mut(&number);
         let events = generation.map(|answer| answer.finish(reason));
         self.leave(number);
@@ -196,7 +196,7 @@ impl<S: Source> Iterator for Single<'_, S> {
                 return None;
             }
             if (self.interrupted)() {
-                let events = self.runner.end(self.number, Reason::Interrupted);
+                let events = self.runner.end(self.number, FinishReason::Interrupted);
                 self.ready.extend(events.into_iter().map(Ok));
             } else {
                 let events = self.runner.step().into_iter();

@@ -4,7 +4,7 @@ use mlx_rs::error::Result;
 use mlx_rs::ops::indexing::argmax_axis;
 use mlx_rs::ops::{arange, argsort_axis, concatenate, select};
 use mlx_rs::{Array, Dtype};
-use mlxk_processor::{Logprobs, Sampling, Token};
+use mlxk_processor::{Sampling, Token};
 use mlxk_tensor::mlx;
 use mlxk_tensor::quantized::called;
 
@@ -60,13 +60,13 @@ impl Choice {
         });
         let told = told.transpose()?;
         let token = |(row, (id, wish)): (usize, (u32, Option<u32>))| {
-            let logprobs = told.as_ref().zip(wish).map(|((own, ids, top), count)| {
-                let most = ids.len() / own.len();
-                let top = ids.iter().copied().zip(top.iter().copied()).skip(row * most);
-                let top = top.take(count as usize).filter(|(_, logprob)| *logprob > NEVER);
-                Logprobs { own: own[row], top: top.collect() }
-            });
-            Token { id, logprobs }
+            let Some(((own, ids, top), count)) = told.as_ref().zip(wish) else {
+                return Token::new(id);
+            };
+            let most = ids.len() / own.len();
+            let top = ids.iter().copied().zip(top.iter().copied()).skip(row * most);
+            let top = top.take(count as usize).filter(|(_, logprob)| *logprob > NEVER);
+            Token { id, logprob: Some(own[row]), top: top.collect() }
         };
         Ok(whole(&self.ids)?.into_iter().zip(wishes).enumerate().map(token).collect())
     }
@@ -131,7 +131,7 @@ fn filtered(logprobs: &Array, turns: &[&Turn]) -> Result<Array> {
     let order = argsort_axis(logprobs.negative()?, -1)?;
     let sorted = logprobs.take_along_axis(&order, -1)?;
     let none = Array::from_f32(NEVER);
-    let share = column(turns, |turn| turn.sampling.share().unwrap_or(f32::INFINITY));
+    let share = column(turns, |turn| turn.sampling.nucleus().unwrap_or(f32::INFINITY));
     let before = sorted.exp()?.cumsum(-1, None, false)?;
     let least = mlx::columns(&sorted, 0..1)?.add(column(turns, |t| t.sampling.min_p.ln()))?;
     let mut keep = before.lt(share)?.logical_and(sorted.ge(least)?)?;

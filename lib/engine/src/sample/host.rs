@@ -3,7 +3,7 @@
 use std::cmp::Ordering;
 use std::collections::{BTreeMap, BinaryHeap};
 
-use mlxk_processor::{Logprobs, Token};
+use mlxk_processor::Token;
 use mlxk_tensor::cpu::exp;
 use mlxk_tensor::cpu::logits::Logits;
 
@@ -15,7 +15,7 @@ pub fn choose(logits: &[f32], turn: &Turn) -> Option<Token> {
     let best = candidate(logits.best()?);
     let sampling = turn.sampling;
     let random = sampling.temperature > 0.0;
-    let total = match random && sampling.share().is_some() || sampling.logprobs.is_some() {
+    let total = match random && sampling.nucleus().is_some() || sampling.logprobs.is_some() {
         true => logits.sum(best.logit),
         false => 1.0,
     };
@@ -24,13 +24,11 @@ pub fn choose(logits: &[f32], turn: &Turn) -> Option<Token> {
         true if sampling.filters() => pick(&filter(&logits, turn, best, total), turn)?,
         true => pick(&within_reach(&logits, turn, best), turn)?,
     };
-    let logprobs = sampling.logprobs.map(|count| {
-        let normal = best.logit + total.ln();
-        let top = top(&logits, count as usize, f32::MIN);
-        let told = top.map(|token| (token.id, token.logit - normal)).take(count as usize);
-        Logprobs { own: chosen.logit - normal, top: told.collect() }
-    });
-    Some(Token { id: chosen.id, logprobs })
+    let Some(count) = sampling.logprobs else { return Some(Token::new(chosen.id)) };
+    let normal = best.logit + total.ln();
+    let top = top(&logits, count as usize, f32::MIN);
+    let top = top.map(|token| (token.id, token.logit - normal)).take(count as usize).collect();
+    Some(Token { id: chosen.id, logprob: Some(chosen.logit - normal), top })
 }
 
 /// A token that may be chosen. The likelier is the greater, and of equals the lower id.
@@ -96,7 +94,7 @@ fn top(logits: &Logits, count: usize, least: f32) -> impl Iterator<Item = Candid
 /// the most likely token has 1.
 fn filter(logits: &Logits, turn: &Turn, best: Candidate, total: f32) -> Vec<Candidate> {
     let sampling = turn.sampling;
-    let mass = sampling.share().map_or(f32::INFINITY, |share| share * total);
+    let mass = sampling.nucleus().map_or(f32::INFINITY, |share| share * total);
     // All tokens below this weight have less than what top-p leaves out together.
     let rare = (total - mass).max(0.0) / logits.count() as f32;
     let least = best.logit + rare.max(sampling.min_p).ln();

@@ -76,7 +76,7 @@ mod tests {
     #![allow(clippy::unwrap_used)] // a test fails by panicking
 
     use mlx_rs::Array;
-    use mlxk_processor::{Logprobs, Token};
+    use mlxk_processor::Token;
 
     use super::*;
 
@@ -156,11 +156,11 @@ mod tests {
 
     fn alike(ours: &Token, theirs: &Token, row: usize) {
         assert_eq!(ours.id, theirs.id, "row {row}");
-        let (Some(ours), Some(theirs)) = (&ours.logprobs, &theirs.logprobs) else {
+        let (Some(own), Some(other)) = (ours.logprob, theirs.logprob) else {
             return assert_eq!(ours, theirs);
         };
-        assert!((ours.own - theirs.own).abs() < 1e-4, "row {row}: {ours:?} {theirs:?}");
-        let ids = |told: &Logprobs| told.top.iter().map(|(id, _)| *id).collect::<Vec<_>>();
+        assert!((own - other).abs() < 1e-4, "row {row}: {ours:?} {theirs:?}");
+        let ids = |token: &Token| token.top.iter().map(|(id, _)| *id).collect::<Vec<_>>();
         assert_eq!(ids(ours), ids(theirs), "row {row}");
         assert!(ours.top.iter().all(|(_, logprob)| logprob.is_finite()), "row {row}: {ours:?}");
     }

@@ -2,7 +2,7 @@
 
 use mlx_rs::Array;
 use mlx_rs::error::{Exception, Result};
-use mlx_rs::ops::{concatenate, erfinv, maximum, std_axis};
+use mlx_rs::ops::{erfinv, maximum, std_axis};
 use mlxk_core::Architecture;
 use mlxk_tensor::cache::{Cache, Kv, Sequences, Slot};
 use mlxk_tensor::mlx;

@@ -2,7 +2,6 @@
 
 use mlx_rs::Array;
 use mlx_rs::error::Result;
-use mlx_rs::ops::concatenate;
 use mlxk_core::Architecture;
 use mlxk_tensor::cache::{Cache, Kv, Sequences, Slot};
 use mlxk_tensor::mlx;

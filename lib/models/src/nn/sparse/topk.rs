@@ -7,7 +7,7 @@ use mlx_rs::{Array, Dtype};
 use mlxk_tensor::mlx;
 use mlxk_tensor::ops::rope::Rope;
 
-use super::STRETCH;
+use super::chosen::STRETCH;
 use super::indexer::{best, fits};
 use crate::checkpoint::cursor::Cursor;
 use crate::nn::linear::Linear;
