@@ -9,9 +9,10 @@ use mlxk_core::Architecture;
 
 use crate::env::program_path;
 
-const TOOLS: [&str; 10] = [
+const TOOLS: [&str; 11] = [
     "mlxk-clone",
     "mlxk-convert",
+    "mlxk-embed",
     "mlxk-health",
     "mlxk-ls",
     "mlxk-pull",
