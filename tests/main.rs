@@ -12,6 +12,7 @@ mod embed;
 mod env;
 mod health;
 mod interop;
+mod layers;
 mod ls;
 mod man;
 mod mlxk;

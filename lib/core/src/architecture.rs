@@ -103,6 +103,7 @@ architectures! {
     GraniteMoeHybrid = "granitemoehybrid";
     GraniteMoe = "granitemoe";
     Helium = "helium";
+    Hunyuan = "hunyuan";
     HunyuanV1Dense = "hunyuan_v1_dense";
     InternLm2 = "internlm2";
     InternLm3 = "internlm3";
@@ -110,6 +111,7 @@ architectures! {
     KimiK25 = "kimi_k25", modality: Modality::Multimodal;
     KimiLinear = "kimi_linear";
     KimiVl = "kimi_vl", modality: Modality::Multimodal;
+    Laguna = "laguna";
     Lfm2 = "lfm2";
     Lfm2Moe = "lfm2_moe";
     Lfm2Vl = "lfm2-vl" | "lfm2_vl", modality: Modality::Multimodal;
@@ -119,6 +121,7 @@ architectures! {
     Mamba = "mamba" | "falcon_mamba";
     Mamba2 = "mamba2";
     Mimo = "mimo";
+    MimoV2Flash = "mimo_v2_flash";
     MiniCpm = "minicpm";
     MiniCpm3 = "minicpm3";
     MiniMax = "minimax" | "minimax_m2";
@@ -130,6 +133,7 @@ architectures! {
     Nanochat = "nanochat";
     Nemotron = "nemotron";
     NemotronH = "nemotron_h";
+    Olmo = "olmo" | "hf_olmo";
     Olmo2 = "olmo2";
     Olmo3 = "olmo3";
     Olmoe = "olmoe";

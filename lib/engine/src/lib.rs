@@ -19,6 +19,7 @@ mod runner;
 pub mod sample;
 mod scheduler;
 mod thread;
+mod vision;
 
 pub use admission::{admit, admit_embedder, admit_part};
 pub use batch::Step;

@@ -11,4 +11,6 @@ pub mod network;
 pub mod nn;
 pub mod registry;
 pub mod sketch;
+pub mod spec;
 pub mod text;
+pub mod vision;

@@ -1,7 +1,7 @@
 //! Speculative decoding (arXiv 2211.17192): a small model guesses tokens, and the large one looks at
 //! all guesses in one step.
 //!
-//! GroupedLinear token is chosen as it would be without guesses, by the same random numbers, and a guess
+//! Each token is chosen as it would be without guesses, by the same random numbers, and a guess
 //! counts if it is the token that was chosen. The draft model guesses by those numbers too, so it
 //! guesses well also where chance decides.
 
@@ -107,7 +107,7 @@ impl Draft {
         for chunk in text.tokens[*seen..].chunks(self.forward.prefill_chunk.max(1)) {
             let rows = chunk.len();
             h = Some((
-                self.forward.forward(&ids(chunk), Sequences::one(cache, rows as i32))?,
+                self.forward.forward(&ids(chunk), &[], Sequences::one(cache, rows as i32))?,
                 rows - 1,
             ));
             if rows > 1 {

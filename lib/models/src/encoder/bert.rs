@@ -6,6 +6,7 @@
 
 use mlx_rs::Array;
 use mlx_rs::error::Result;
+use mlxk_core::Architecture;
 use mlxk_tensor::ops::Ops;
 use mlxk_tensor::ops::activation::Activation;
 use mlxk_tensor::ops::params::{AttentionParams, HeadsParams, Mask};
@@ -17,6 +18,10 @@ use crate::checkpoint::config_error::{fields, invalid, most_layers, positive, un
 use crate::checkpoint::cursor::Cursor;
 use crate::nn::linear::{Embedding, Linear};
 use crate::nn::norm::{Norm, NormArch, NormKind};
+use crate::spec::Spec;
+
+/// Rows of the family.
+pub const SPECS: &[Spec] = &[Spec::encoder(Architecture::Bert, load)];
 
 /// Fields of config.json.
 #[derive(Debug, Deserialize)]

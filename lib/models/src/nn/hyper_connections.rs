@@ -1,4 +1,4 @@
-//! HyperConnections-connections (arXiv 2409.19606): several streams in the place of one, which a part of a layer
+//! Hyper-connections (arXiv 2409.19606): several streams in the place of one, which a part of a layer
 //! reads, writes and mixes by factors that it makes of them. What mixes them is balanced
 //! (arXiv 2512.24880).
 
@@ -91,7 +91,7 @@ impl HyperConnections {
     }
 }
 
-/// GroupedLinear of three numbers as often as its count says.
+/// Each of three numbers as often as its count says.
 fn each(three: &Array, counts: [usize; 3]) -> Result<Array> {
     let times = |(i, count): (usize, usize)| {
         let own = mlx::entries(three, i as i32..i as i32 + 1)?;

@@ -59,7 +59,7 @@ impl Mlp {
         })
     }
 
-    /// GroupedLinear row by itself.
+    /// Each row by itself.
     pub fn forward(&self, x: &Array) -> Result<Array> {
         let up = self.up_proj.forward(x)?;
         let mut inner = match &self.gate_proj {

@@ -3,6 +3,7 @@
 
 use mlx_rs::Array;
 use mlx_rs::error::Result;
+use mlxk_core::Architecture;
 use mlxk_tensor::cache::{Cache, CompressedKv, Kv, Sequences, Slot};
 use mlxk_tensor::ops::activation::Activation;
 use mlxk_tensor::ops::moe_route::{Routing, Score};
@@ -10,10 +11,12 @@ use mlxk_tensor::ops::rope::{Rope, Scaling};
 use serde::Deserialize;
 use serde_json::{Value, json};
 
+use super::deepseek_native;
 use crate::checkpoint::config_error::{fields, invalid, most_layers, positive, unknown};
 use crate::checkpoint::cursor::Cursor;
+use crate::checkpoint::formats::ExpertLayout;
 use crate::config::given;
-use crate::language::Language;
+use crate::language::{Inputs, Language, Spliced, splice};
 use crate::nn::embed_head::{EmbedHead, EmbedHeadArch};
 use crate::nn::hyper_connections::{self, HyperConnectionSizes, HyperConnections};
 use crate::nn::mixer::FeedForward;
@@ -21,6 +24,28 @@ use crate::nn::mlp::MlpArch;
 use crate::nn::moe::{Moe, MoeArch, SharedArch};
 use crate::nn::norm::{Norm, NormArch, NormKind};
 use crate::nn::sparse::{Candidates, CompressSizes, IndexSizes, Sight, Sparse, SparseSizes};
+use crate::spec::{Rules, Spec};
+
+/// Architectures of the family.
+pub const SPECS: &[Spec] = &[Spec {
+    sanitize: &[deepseek_native::translate],
+    experts: ExpertLayout { to: "experts.switch_mlp", ..ExpertLayout::DEFAULT },
+    convert: Rules {
+        plain: &["mlp.gate"],
+        keep: &[
+            "_hc.fn",
+            "_hc.base",
+            "_hc.scale",
+            "self_attn.sinks",
+            "e_score_correction_bias",
+            "compressor.kv_proj.weight",
+            "compressor.gate_proj.weight",
+            "compressor.kv_norm.weight",
+        ],
+        ..Rules::NONE
+    },
+    ..Spec::new(Architecture::DeepseekV41, load)
+}];
 
 #[derive(Deserialize)]
 struct Config {
@@ -83,11 +108,11 @@ enum Memory {
     /// The last so many tokens.
     Window(usize),
     /// A row for every so many.
-    CompressedKv(usize),
+    Compressed(usize),
 }
 
 /// A deepseek_v41 without what it sees.
-pub fn load(config: &Value, mut w: Cursor) -> mlxk_core::Result<Box<dyn Language>> {
+fn load(config: &Value, mut w: Cursor) -> mlxk_core::Result<Box<dyn Language>> {
     let c = read(config)?;
     w.rename(&[("shared_expert", "shared_experts"), ("switch_mlp", "experts.switch_mlp")]);
     let norm = NormArch { kind: NormKind::Rms, eps: c.rms_norm_eps };
@@ -243,7 +268,7 @@ impl Config {
                 (ratio > 0 && self.kv_source_layer_ids.contains(&i)).then(|| CompressSizes {
                     ratio,
                     open: (ratio > 1).then(|| add(Memory::Window(ratio))),
-                    rows: add(Memory::CompressedKv(ratio)),
+                    rows: add(Memory::Compressed(ratio)),
                     key: chooses.then_some(self.index_head_dim),
                 });
             if let Some(CompressSizes { rows, .. }) = compress {
@@ -346,18 +371,18 @@ impl Language for DeepseekV41 {
     fn cache(&self) -> Cache {
         let slot = |memory: &Memory| match *memory {
             Memory::Window(tokens) => Slot::Kv(Kv::new(Some(tokens as i32))),
-            Memory::CompressedKv(tokens) => Slot::CompressedKv(CompressedKv::new(tokens as i32)),
+            Memory::Compressed(tokens) => Slot::CompressedKv(CompressedKv::new(tokens as i32)),
         };
         Cache { slots: self.memories.iter().map(slot).collect() }
     }
 
-    fn embed(&self, ids: &Array) -> Result<Array> {
-        self.ends.embed(ids)
+    fn embed(&self, ids: &Array, spliced: &[Spliced]) -> Result<Inputs> {
+        Ok(splice(self.ends.embed(ids)?, spliced)?.into())
     }
 
-    fn forward(&self, h: &Array, sequences: &mut Sequences) -> Result<Array> {
+    fn forward(&self, inputs: Inputs, sequences: &mut Sequences) -> Result<Array> {
         let mut sights: Vec<Sight> = (0..sequences.count()).map(|_| Sight::default()).collect();
-        let mut streams = hyper_connections::open(h, self.streams)?;
+        let mut streams = hyper_connections::open(&inputs.h, self.streams)?;
         for layer in &self.layers {
             streams = layer.forward(streams, sequences, &mut sights)?;
         }

@@ -1,8 +1,9 @@
 //! Gemma 3n: several streams of vectors, embeddings for each layer, and layers without keys and values.
 
 use mlx_rs::Array;
-use mlx_rs::error::Result;
-use mlx_rs::ops::{concatenate, erfinv, maximum, std_axis};
+use mlx_rs::error::{Exception, Result};
+use mlx_rs::ops::{erfinv, maximum, std_axis};
+use mlxk_core::Architecture;
 use mlxk_tensor::cache::{Cache, Kv, Sequences, Slot};
 use mlxk_tensor::mlx;
 use mlxk_tensor::ops::Ops;
@@ -14,13 +15,17 @@ use serde_json::Value;
 use crate::checkpoint::config_error::{fields, invalid, positive, unknown};
 use crate::checkpoint::cursor::Cursor;
 use crate::checkpoint::text_part;
-use crate::language::Language;
+use crate::language::{Inputs, Language, Spliced, splice, text_ids};
 use crate::nn::altup::{self, AltUp, AltUpSizes};
 use crate::nn::embed_head::{EmbedHead, EmbedHeadArch};
 use crate::nn::linear::Linear;
 use crate::nn::norm::{Norm, NormArch, NormKind};
 use crate::nn::per_layer::{PerLayer, PerLayerGate, PerLayerSizes};
 use crate::nn::shared_kv::{self, SharedKv, SharedKvArch};
+use crate::spec::Spec;
+
+/// Architectures of the family.
+pub const SPECS: &[Spec] = &[Spec::new(Architecture::Gemma3n, load)];
 
 #[derive(Deserialize)]
 struct Config {
@@ -53,7 +58,7 @@ struct Config {
 #[serde(untagged)]
 enum Inner {
     Same(usize),
-    GroupedLinear(Vec<usize>),
+    Each(Vec<usize>),
 }
 
 struct Gemma3n {
@@ -81,7 +86,7 @@ struct Layer {
 }
 
 /// Gemma 3n without what it sees and hears.
-pub fn load(config: &Value, mut w: Cursor) -> mlxk_core::Result<Box<dyn Language>> {
+fn load(config: &Value, mut w: Cursor) -> mlxk_core::Result<Box<dyn Language>> {
     text_part::text_only(&mut w);
     let c: Config = fields(&text_part::text(config)?)?;
     c.check()?;
@@ -202,14 +207,14 @@ impl Inner {
     fn list(&self) -> Option<&[usize]> {
         match self {
             Inner::Same(_) => None,
-            Inner::GroupedLinear(list) => Some(list),
+            Inner::Each(list) => Some(list),
         }
     }
 
     fn of(&self, layer: usize) -> usize {
         match self {
             Inner::Same(inner) => *inner,
-            Inner::GroupedLinear(list) => list[layer],
+            Inner::Each(list) => list[layer],
         }
     }
 }
@@ -223,17 +228,18 @@ impl Language for Gemma3n {
         Cache { slots: self.windows.iter().map(|&window| Slot::Kv(Kv::new(window))).collect() }
     }
 
-    /// The vectors that the first layer takes, with those of all layers behind them.
-    fn embed(&self, ids: &Array) -> Result<Array> {
+    fn embed(&self, ids: &Array, spliced: &[Spliced]) -> Result<Inputs> {
         let h = self.ends.embed(ids)?;
         let h = h.multiply(mlx::number((self.hidden as f32).sqrt(), &h)?)?;
-        concatenate(&[h, self.per_layer.embed(ids)?], -1)
+        let side = self.per_layer.embed(&text_ids(ids, spliced)?)?;
+        Ok(Inputs { h: splice(h, spliced)?, side: Some(side) })
     }
 
-    fn forward(&self, h: &Array, sequences: &mut Sequences) -> Result<Array> {
-        let own = h.dim(-1) - self.hidden;
-        let [h, own] = self.layers[0].ops.parts(h, [self.hidden, own])?;
-        let inputs = self.per_layer.inputs(&h, &own)?;
+    fn forward(&self, inputs: Inputs, sequences: &mut Sequences) -> Result<Array> {
+        let Inputs { h, side } = inputs;
+        let side =
+            side.ok_or_else(|| Exception::custom("the layers have no inputs of their own"))?;
+        let inputs = self.per_layer.inputs(&h, &side)?;
         let mut streams = altup::open(&h, &self.altup_projections)?;
         for (layer, input) in self.layers.iter().zip(&inputs) {
             streams = layer.forward(&streams, input, sequences)?;

@@ -2,7 +2,7 @@
 
 use mlx_rs::Array;
 use mlx_rs::error::Result;
-use mlx_rs::ops::concatenate;
+use mlxk_core::Architecture;
 use mlxk_tensor::cache::{Cache, Kv, Sequences, Slot};
 use mlxk_tensor::mlx;
 use mlxk_tensor::ops::Ops;
@@ -13,15 +13,32 @@ use serde_json::{Value, json};
 
 use crate::checkpoint::config_error::{invalid, unknown};
 use crate::checkpoint::cursor::Cursor;
+use crate::checkpoint::formats::ExpertLayout;
 use crate::checkpoint::text_part;
 use crate::config::{Config, given};
-use crate::language::Language;
+use crate::language::{Inputs, Language, Spliced, splice, text_ids};
 use crate::nn::embed_head::{EmbedHead, EmbedHeadArch};
 use crate::nn::mlp::{Mlp, MlpArch};
 use crate::nn::moe::{Experts, MoeArch, Router};
 use crate::nn::norm::{Norm, NormArch};
 use crate::nn::per_layer::{PerLayer, PerLayerGate, PerLayerSizes};
 use crate::nn::shared_kv::{self, SharedKv, SharedKvArch};
+use crate::spec::{Rules, Spec};
+
+/// Architectures of the family.
+pub const SPECS: &[Spec] = &[
+    Spec {
+        sanitize: &[text_part::under_language_model],
+        experts: EXPERTS,
+        convert: RULES,
+        ..Spec::new(Architecture::Gemma4, load)
+    },
+    Spec { experts: EXPERTS, convert: RULES, ..Spec::new(Architecture::Gemma4Text, load_text) },
+];
+
+const EXPERTS: ExpertLayout = ExpertLayout { to: "experts.switch_glu", ..ExpertLayout::DEFAULT };
+
+const RULES: Rules = Rules { eight: &["router.proj"], ..Rules::NONE };
 
 struct Gemma4 {
     ends: EmbedHead,
@@ -46,7 +63,7 @@ struct Layer {
 }
 
 /// Gemma 4 without what it sees and hears.
-pub fn load(config: &Value, mut w: Cursor) -> mlxk_core::Result<Box<dyn Language>> {
+fn load(config: &Value, mut w: Cursor) -> mlxk_core::Result<Box<dyn Language>> {
     text_part::text_only(&mut w);
     let mut text = text_part::text(config)?;
     text["vocab_size"] = config.get("vocab_size").cloned().unwrap_or(json!(262_144));
@@ -54,7 +71,7 @@ pub fn load(config: &Value, mut w: Cursor) -> mlxk_core::Result<Box<dyn Language
 }
 
 /// The text part of Gemma 4 by itself.
-pub fn load_text(config: &Value, mut w: Cursor) -> mlxk_core::Result<Box<dyn Language>> {
+fn load_text(config: &Value, mut w: Cursor) -> mlxk_core::Result<Box<dyn Language>> {
     let arch = Arch::read(config)?;
     w.discard(|name| RANGES.iter().any(|range| name.ends_with(range)));
     w.discard(|name| shared_kv::superfluous(name, arch.c.num_hidden_layers - arch.shared));
@@ -203,27 +220,22 @@ impl Language for Gemma4 {
         Cache { slots: self.windows.iter().map(|&window| Slot::Kv(Kv::new(window))).collect() }
     }
 
-    /// The vectors that the first layer takes, with those of all layers behind them.
-    fn embed(&self, ids: &Array) -> Result<Array> {
+    fn embed(&self, ids: &Array, spliced: &[Spliced]) -> Result<Inputs> {
         let h = self.ends.embed(ids)?;
         let h = h.multiply(mlx::number((self.hidden as f32).sqrt(), &h)?)?;
-        match &self.per_layer {
-            Some(per_layer) => concatenate(&[h, per_layer.embed(ids)?], -1),
-            None => Ok(h),
-        }
+        let own = |per_layer: &PerLayer| per_layer.embed(&text_ids(ids, spliced)?);
+        let side = self.per_layer.as_ref().map(own).transpose()?;
+        Ok(Inputs { h: splice(h, spliced)?, side })
     }
 
-    fn forward(&self, h: &Array, sequences: &mut Sequences) -> Result<Array> {
-        let mut h = h.clone();
-        let mut inputs = Vec::new();
-        if let Some(per_layer) = &self.per_layer {
-            let own = h.dim(-1) - self.hidden;
-            let [first, own] = self.layers[0].ops.parts(&h, [self.hidden, own])?;
-            inputs = per_layer.inputs(&first, &own)?;
-            h = first;
-        }
+    fn forward(&self, inputs: Inputs, sequences: &mut Sequences) -> Result<Array> {
+        let Inputs { mut h, side } = inputs;
+        let own = match (&self.per_layer, side) {
+            (Some(per_layer), Some(side)) => per_layer.inputs(&h, &side)?,
+            _ => Vec::new(),
+        };
         for (i, layer) in self.layers.iter().enumerate() {
-            h = layer.forward(&h, inputs.get(i), sequences)?;
+            h = layer.forward(&h, own.get(i), sequences)?;
         }
         Ok(h)
     }

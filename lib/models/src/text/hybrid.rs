@@ -9,16 +9,20 @@ use mlxk_tensor::cache::{Cache, Sequences};
 use mlxk_tensor::mlx;
 use mlxk_tensor::ops::Ops;
 
-use crate::language::Language;
+use crate::language::{Inputs, Language, Spliced, splice};
 use crate::nn::embed_head::EmbedHead;
 use crate::nn::mixer::{FeedForward, TokenMixer};
 use crate::nn::norm::Norm;
 
 /// A model, and what some multiply their vectors by.
 pub struct Hybrid {
+    /// Embedding, final norm and head.
     pub ends: EmbedHead,
+    /// Residual blocks, in order.
     pub steps: Vec<Step>,
+    /// Factors of embeddings and residuals.
     pub factors: Factors,
+    /// Backend of the operations.
     pub ops: &'static dyn Ops,
 }
 
@@ -33,7 +37,9 @@ pub struct Factors {
 
 /// `h + part(norm(h))`.
 pub struct Step {
+    /// Norm of the block's input.
     pub norm: Norm,
+    /// Mixer or feed-forward layer of the block.
     pub part: Part,
 }
 
@@ -93,12 +99,13 @@ impl Language for Hybrid {
         Cache { slots: mixes.map(|mix| mix.slot()).collect() }
     }
 
-    fn embed(&self, ids: &Array) -> Result<Array> {
-        times(self.ends.embed(ids)?, self.factors.embeddings)
+    fn embed(&self, ids: &Array, spliced: &[Spliced]) -> Result<Inputs> {
+        let h = times(self.ends.embed(ids)?, self.factors.embeddings)?;
+        Ok(splice(h, spliced)?.into())
     }
 
-    fn forward(&self, h: &Array, sequences: &mut Sequences) -> Result<Array> {
-        let mut h = h.clone();
+    fn forward(&self, inputs: Inputs, sequences: &mut Sequences) -> Result<Array> {
+        let mut h = inputs.h;
         let mut slots = 0..;
         for step in &self.steps {
             let new = step.forward(&h, sequences, &mut slots, self.ops)?;

@@ -3,7 +3,7 @@
 //! With a decay `a_t` and a share `beta_t` from 0 to 1, normed `q_t` and `k_t` and a value `v_t`, a
 //! head's state S [value_dim, key_dim] and output y [value_dim] are
 //! `S_t = a_t S_(t-1) + u_t k_t'` with `u_t = beta_t (v_t - a_t S_(t-1) k_t)`, and `y_t = S_t q_t`.
-//! GroupedLinear column of S may have a decay of its own (arXiv 2510.26692).
+//! Each column of S may have a decay of its own (arXiv 2510.26692).
 
 use mlx_rs::Array;
 use mlx_rs::error::Result;
@@ -35,13 +35,15 @@ pub struct GatedDelta {
 /// The numbers of the rule that its weights do not show.
 #[derive(Clone, Copy, Debug)]
 pub struct DeltaSizes {
-    /// HeadsParams of queries and of keys, each shared by `value_heads / key_heads` value heads.
+    /// Heads of queries and of keys; `value_heads / key_heads` value heads share each.
     pub key_heads: usize,
+    /// Heads of values, which are the heads of the output.
     pub value_heads: usize,
     /// Elements of a query and of a key.
     pub key_dim: usize,
     /// Elements of a value.
     pub value_dim: usize,
+    /// Granularity of the decay: one for a head, or one for each element of a key.
     pub decay: Decay,
 }
 
@@ -180,7 +182,7 @@ fn stretches(inputs: [&Array; 5], state: &Array) -> Result<(Array, Array)> {
 enum Products<'a> {
     /// All elements decay alike: by so much [.., length, length].
     Alike { k: &'a Array, decays: Array },
-    /// GroupedLinear has steps of its own [.., length, key_dim].
+    /// Each has steps of its own [.., length, key_dim].
     Apart { k: &'a Array, steps: &'a Array },
 }
 

@@ -14,7 +14,7 @@ pub fn plus_one(tensor: Tensor) -> Tensor {
     }
 }
 
-/// GroupedLinear row times a number of the tensor's type; anything but numbers as it is.
+/// Each row times a number of the tensor's type; anything but numbers as it is.
 pub fn times(tensor: Tensor, factors: Vec<f32>) -> Tensor {
     let row = tensor.shape[1..].iter().product::<usize>().max(1);
     let Some(float) = floats::kind(tensor.dtype) else { return tensor };

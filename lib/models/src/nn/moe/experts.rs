@@ -12,7 +12,7 @@ use crate::checkpoint::cursor::Cursor;
 use crate::nn::matrix::load_weight;
 use crate::nn::shard;
 
-/// FeedForward-forward layers, as many as there are experts.
+/// Feed-forward layers, as many as there are experts.
 pub struct Experts {
     op: moe_experts::Experts,
     /// True if other ranks have the rest of each expert.

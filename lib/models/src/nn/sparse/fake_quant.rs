@@ -55,7 +55,7 @@ const E4M3: Small = Small { fraction: 3.0, least: -6.0, most: 448.0 };
 const E2M1: Small = Small { fraction: 1.0, least: 0.0, most: 6.0 };
 
 impl Small {
-    /// GroupedLinear element as the nearest such float, of two as near the even one.
+    /// Each element as the nearest such float, of two as near the even one.
     fn round(&self, x: &Array) -> Result<Array> {
         let n = Array::from_f32;
         let x = minimum(maximum(x, n(-self.most))?, n(self.most))?;

@@ -5,7 +5,7 @@ use mlx_rs::Dtype;
 use mlxk_core::Result;
 use mlxk_tensor::floats::{self, widen};
 
-use super::checkpoint::{Checkpoint, invalid};
+use crate::checkpoint::formats::checkpoint::{Checkpoint, invalid};
 use crate::checkpoint::tensor::{Bytes, Tensor};
 
 /// What begins the names of tensors that text has no use for.
@@ -114,7 +114,7 @@ fn powers(scales: Tensor) -> Tensor {
     })
 }
 
-/// GroupedLinear row of bytes for `each` rows, `rows` in all.
+/// Each row of bytes for `each` rows, `rows` in all.
 fn spread(scales: Tensor, rows: usize, each: usize) -> Tensor {
     let columns = scales.shape[1];
     if each == 1 {
