@@ -6,8 +6,10 @@
 mod admission;
 mod batch;
 pub mod bench;
+#[cfg(any(target_os = "linux", test))]
+mod cgroup;
+mod cost;
 pub mod distributed;
-mod estimate;
 mod forward;
 mod host_memory;
 mod load;
@@ -21,7 +23,7 @@ mod thread;
 
 pub use admission::{admit, admit_part};
 pub use batch::Step;
-pub use estimate::estimate;
+pub use cost::Cost;
 pub use forward::Forward;
 pub use host_memory::free as free_memory;
 pub use load::{load, load_adapted, load_for};

@@ -108,10 +108,12 @@ impl<S: Source> Runner<S> {
     pub fn join_prepared(&mut self, prepared: Prepared) -> Result<u64> {
         let Prepared { prompt, given, sampling, rules, generation, .. } = prepared;
         let rules = rules.map(|rules| Box::new(rules) as Box<dyn Constraint>);
-        let number = self.source.join(&prompt, sampling, rules).map_err(|e| match e.kind {
-            // Tokens that the model does not know are the request's.
-            Kind::InvalidModel if given => Error::new(Kind::Validation, "", e.message),
-            _ => e,
+        let number = self.source.join(&prompt, sampling, rules).map_err(|mut e| {
+            if e.kind == Kind::InvalidModel && given {
+                // Tokens that the model does not know are the request's, not the tokenizer's.
+                (e.kind, e.hint) = (Kind::Validation, None);
+            }
+            e
         })?;
         self.answers.insert(number, generation);
         Ok(number)
@@ -120,10 +122,8 @@ impl<S: Source> Runner<S> {
     /// Goes on by a step: what came of it, each with the number of its answer. After an
     /// [`Event::End`] or an error nothing more comes of an answer.
     pub fn step(&mut self) -> Vec<(u64, Result<Event>)> {
-        let step = self.source.step().unwrap_or_else(|e| {
-            let same = || Error::new(e.kind, &e.subject, &e.message);
-            self.answers.keys().map(|&number| (number, Err(same()))).collect()
-        });
+        let failed = |e: Error| self.answers.keys().map(|&n| (n, Err(e.clone()))).collect();
+        let step = self.source.step().unwrap_or_else(failed);
         let mut events = Vec::new();
         for (number, token) in step {
             let Some(generation) = self.answers.get_mut(&number) else { continue };

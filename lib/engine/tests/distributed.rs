@@ -8,7 +8,7 @@ use std::net::TcpListener;
 use std::process::{Child, Command, Stdio};
 use std::{env, fs};
 
-use mlxk_core::{health, policy};
+use mlxk_core::Inspected;
 use mlxk_engine::Model;
 use mlxk_engine::distributed::{Party, Place, follow};
 use mlxk_models::checkpoint::part::Split;
@@ -68,8 +68,7 @@ fn a_rank() {
     for on_cpu in [true, false] {
         for (case, splits) in CASES {
             let written = Draft::of(case).write();
-            let facts = model::facts(written.path()).unwrap();
-            let plan = policy::decide(&facts, &health::check(&facts));
+            let Inspected { facts, plan, .. } = model::inspected(written.path()).unwrap();
             for &split in splits {
                 let place = Place { rank, size: 2, first, backend: "ring", on_cpu };
                 if rank > 0 {

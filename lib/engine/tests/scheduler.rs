@@ -185,7 +185,8 @@ async fn what_does_not_fit_is_refused_before_memory_is_gone() {
     let events = none.submit(request("llama", json!({}))).unwrap();
     assert_eq!(failure(events).await, Kind::InsufficientMemory);
     let both = engine(&home, bounds(), &["llama"]);
-    let memory = both.figures().weights + 10_000;
+    // A text of 256 tokens or less takes 131 kB.
+    let memory = both.figures().weights + 200_000;
     let little = engine(&home, Bounds { memory, ..bounds() }, &["llama"]);
     let long = little.submit(request("llama", json!({"max_tokens": 1000}))).unwrap();
     assert_eq!(failure(long).await, Kind::InsufficientMemory);

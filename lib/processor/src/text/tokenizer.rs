@@ -94,10 +94,7 @@ impl Tokenizer {
     /// # Errors
     /// If the tokenizer is not one of a model that writes text.
     pub fn detokenizer(&self) -> Result<Detokenizer> {
-        match &self.detokenizer {
-            Ok(detokenizer) => Ok(detokenizer.clone()),
-            Err(e) => Err(Error::new(e.kind, &e.subject, &e.message)),
-        }
+        self.detokenizer.clone()
     }
 
     /// The token `id` as it stands in the vocabulary; none if it is a special one, which is no
