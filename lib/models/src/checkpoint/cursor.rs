@@ -89,7 +89,7 @@ impl Cursor<'_> {
         Ok(())
     }
 
-    /// Which share of every layer is to be taken, if not all.
+    /// Share of every layer that is to be taken, if not all.
     pub fn share(&self) -> Option<Share> {
         match self.weights.form.part {
             Some(Part::Share(share)) => Some(share),
@@ -109,7 +109,7 @@ impl Cursor<'_> {
         own
     }
 
-    /// How many elements of a row of the layer `name`, of `ins`, share a scale.
+    /// Number of elements of a row of the layer `name`, of `ins`, that share a scale.
     pub fn group(&self, name: &str, ins: usize) -> usize {
         let scales = self.form(&format!("{name}.scales")).ok();
         let count = scales.and_then(|(shape, _)| shape.last().copied());
@@ -161,9 +161,9 @@ impl Cursor<'_> {
         Ok(())
     }
 
-    /// Whether what the layer here makes is to be added to what others make.
+    /// True if what the layer here makes is to be added to what other ranks make; a sketch makes nothing.
     pub fn partial(&self) -> bool {
-        self.weights.taken.partial.contains(&self.path(""))
+        !self.weights.form.sketch && self.weights.taken.partial.contains(&self.path(""))
     }
 
     /// Puts a tensor where it will be taken from.
@@ -202,7 +202,7 @@ impl Cursor<'_> {
         tensor.read(|bytes| floats::widen(bytes, float)[0])
     }
 
-    /// What the additions of an adapter are multiplied with, if there is one.
+    /// Factor of the additions of an adapter, if there is one.
     pub fn adapter_scale(&self) -> Option<f32> {
         self.weights.adapter_scale
     }
@@ -214,17 +214,17 @@ impl Cursor<'_> {
         self.weights.taken.matrices.insert(name, form);
     }
 
-    /// How the layers do their steps.
+    /// Operations of the device.
     pub fn ops(&self) -> &'static dyn Ops {
         self.weights.form.ops
     }
 
-    /// Whether there is a tensor `name` here.
+    /// True if there is a tensor `name` here.
     pub fn has(&self, name: &str) -> bool {
         self.weights.tensors.contains_key(&self.path(name))
     }
 
-    /// Whether there is the optional tensor `name` here. All layers must agree on that.
+    /// True if there is the optional tensor `name` here. All layers must agree on that.
     pub fn offers(&mut self, name: &str) -> bool {
         let (path, there) = (self.path(name), self.has(name));
         let number = |part: &&str| !part.bytes().all(|byte| byte.is_ascii_digit());
@@ -234,7 +234,8 @@ impl Cursor<'_> {
         there
     }
 
-    /// Whether the matrix of this place is quantised: as config.json says, else as its tensors show.
+    /// Quantisation of the matrix of this place, as config.json says, else as its tensors show; `None`
+    /// if it is dense.
     pub fn quantized(&self) -> Option<Entry> {
         match self.weights.quantization.of(self.path("").trim_end_matches('.')) {
             Some(Entry::Dense) => None,
@@ -262,7 +263,8 @@ impl Cursor<'_> {
         self.widened(array)
     }
 
-    /// The same of the type that it has on disk, for those who compute with any.
+    /// Takes the floating-point tensor `name` of this very `shape`, as an array of the type that it has
+    /// on disk.
     pub fn stored(&mut self, name: &str, shape: &[usize]) -> Result<Array> {
         let tensor = self.take(name)?;
         self.expect(name, &tensor, &FLOATS, shape)?;
@@ -318,7 +320,7 @@ impl Cursor<'_> {
         invalid(&self.path(name), message)
     }
 
-    /// Where on disk the tensor `name` is.
+    /// Name of the tensor `name` on disk.
     fn path(&self, name: &str) -> String {
         let ours = format!(".{}{name}.", self.prefix);
         let theirs = self.weights.names.iter().fold(ours, |path, (ours, theirs)| {

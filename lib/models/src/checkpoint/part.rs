@@ -1,59 +1,48 @@
-//! What a rank has of a model that several ranks run together.
+//! Part of a model that a rank has, where several ranks run it together.
 
 use std::ops::Range;
 
 use serde::{Deserialize, Serialize};
 
-/// How a model is taken apart.
+/// Way to take a model apart.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Split {
-    /// Every rank has some heads of each attention and some of the elements within each
+    /// Each rank has some heads of each attention and some of the elements within each
     /// feed-forward layer: all ranks work at once, and add up what they have, twice a layer.
     Tensor,
-    /// Every rank has some of the layers: one works at a time, and as much memory as a rank has is
-    /// made use of.
+    /// Each rank has some of the layers, in proportion to its memory; one rank works at a time.
     Pipeline,
 }
 
 impl Split {
-    /// Both, and what they are called.
+    /// All ways, with their names.
     pub const ALL: [(Split, &str); 2] = [(Split::Tensor, "tensor"), (Split::Pipeline, "pipeline")];
 }
 
-/// What a rank has of a model.
+/// Part of a model that a rank has.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Part {
-    /// Its share of every layer.
+    /// A share of every layer.
     Share(Share),
-    /// Some of the layers.
+    /// Some of the layers, whole.
     Stage(Stage),
 }
 
 /// Layers `first..end`; the last ones are rank 0's, which has the head.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Stage {
-    /// Which rank's.
+    /// Rank that has the layers.
     pub rank: usize,
-    /// Its first layer.
+    /// Number of the first layer.
     pub first: usize,
-    /// The layer after its last.
+    /// Number of the layer after the last one.
     pub end: usize,
-    /// The layers of the model.
+    /// Number of layers of the model.
     pub layers: usize,
 }
 
 impl Part {
-    /// What a rank needs of so many bytes that all layers need together.
-    pub fn of(&self, bytes: u64) -> u64 {
-        match self {
-            Part::Share(share) => bytes.div_ceil(share.size as u64),
-            Part::Stage(Stage { first, end, layers, .. }) => {
-                bytes.saturating_mul((end - first) as u64) / (*layers).max(1) as u64
-            }
-        }
-    }
-
-    /// The ranks from which vectors come and to which they go.
+    /// Ranks from which vectors come and to which they go.
     pub fn edges(&self) -> [Option<usize>; 2] {
         match *self {
             Part::Share(_) => [None, None],
@@ -63,7 +52,7 @@ impl Part {
         }
     }
 
-    /// What a person calls it.
+    /// Description of the part for people.
     pub fn describe(&self) -> String {
         match *self {
             Part::Share(Share { rank, size }) => {
@@ -76,18 +65,18 @@ impl Part {
     }
 }
 
-/// Which share.
+/// Share of every layer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Share {
-    /// Which rank's.
+    /// Rank that has the share.
     pub rank: usize,
-    /// In how many it is shared.
+    /// Number of shares.
     pub size: usize,
 }
 
 impl Share {
-    /// Its part of `count` things that stay together in lots of `lot`; none if some rank would have
-    /// none.
+    /// Range of the share in `count` things that stay together in lots of `lot`; `None` if some rank
+    /// would have nothing.
     pub fn of(self, count: usize, lot: usize) -> Option<Range<usize>> {
         let lots = count / lot;
         let start = |rank: usize| rank * lots / self.size * lot;
