@@ -43,7 +43,7 @@ pub fn merge(parts: &mut Parts, adapter: Adapter) -> Result<BTreeMap<String, Qua
             }
         }
         let (shape, kind) = base.shape(&module, &a, &b)?;
-        let sum = Sum { base, a, b, lengths, scale, kind };
+        let sum = MergedMatrix { base, a, b, lengths, scale, kind };
         let float = sum.float(&module, &shape)?;
         let name = format!("{module}.weight");
         let work = move || sum.bytes(float).map_err(mlx::failed).and_then(|all| Bytes::of(&all));
@@ -83,7 +83,7 @@ struct Base {
 
 /// What kind of layer the matrix is of.
 #[derive(Clone, Copy, PartialEq)]
-enum Of {
+enum LayerKind {
     /// Products: a is [ins, rank] and b [rank, outs].
     Linear,
     /// Products of many experts: a is [experts, rank, ins] and b [experts, outs, rank].
@@ -94,7 +94,7 @@ enum Of {
 
 impl Base {
     /// The shape of the weights, and what the shapes of `a` and `b` make of them.
-    fn shape(&self, module: &str, a: &Tensor, b: &Tensor) -> Result<(Vec<usize>, Of)> {
+    fn shape(&self, module: &str, a: &Tensor, b: &Tensor) -> Result<(Vec<usize>, LayerKind)> {
         let mut shape = self.weight.shape.clone();
         if let (Some(form), Some(last)) = (self.form, shape.last_mut()) {
             *last = *last * 32 / form.bits;
@@ -103,17 +103,17 @@ impl Base {
             (&[experts, outs, ins], &[e, rank, i], &[e_b, o, rank_b])
                 if (e, rank, i, e_b, o) == (experts, rank_b, ins, experts, outs) =>
             {
-                Some(Of::Experts)
+                Some(LayerKind::Experts)
             }
             (&[rows, columns], &[r, rank], &[rank_b, c])
                 if is_embedding(module) && (r, c) == (rows, columns) && rank == rank_b =>
             {
-                Some(Of::Embedding)
+                Some(LayerKind::Embedding)
             }
             (&[outs, ins], &[i, rank], &[rank_b, o])
                 if (i, o) == (ins, outs) && rank == rank_b && !is_embedding(module) =>
             {
-                Some(Of::Linear)
+                Some(LayerKind::Linear)
             }
             _ => None,
         };
@@ -146,23 +146,23 @@ impl Base {
 }
 
 /// A matrix with what is added to it.
-struct Sum {
+struct MergedMatrix {
     base: Base,
     a: Tensor,
     b: Tensor,
     /// The lengths that rows are brought to, if any.
     lengths: Option<Tensor>,
     scale: f32,
-    kind: Of,
+    kind: LayerKind,
 }
 
-impl Sum {
+impl MergedMatrix {
     /// The type of the sum; lengths of more precision bring it with them.
     fn float(&self, module: &str, shape: &[usize]) -> Result<Float> {
         let float =
             self.base.float().ok_or_else(|| invalid(module, "its weights are no numbers"))?;
         let Some(lengths) = &self.lengths else { return Ok(float) };
-        if self.kind == Of::Experts || lengths.shape != shape[..1] {
+        if self.kind == LayerKind::Experts || lengths.shape != shape[..1] {
             return Err(invalid(&format!("{module}.m"), format!("{OTHER}: {:?}", lengths.shape)));
         }
         let own = floats::kind(lengths.dtype);
@@ -183,9 +183,9 @@ impl Sum {
         let scale = Array::from_f32(self.scale);
         let scaled = |x: &Array| x.multiply(scale.as_dtype(x.dtype())?);
         let delta = match self.kind {
-            Of::Linear => scaled(&b.transpose()?)?.matmul(a.transpose()?)?,
-            Of::Embedding => scaled(&a)?.matmul(b)?,
-            Of::Experts => scaled(&b)?.matmul(a)?,
+            LayerKind::Linear => scaled(&b.transpose()?)?.matmul(a.transpose()?)?,
+            LayerKind::Embedding => scaled(&a)?.matmul(b)?,
+            LayerKind::Experts => scaled(&b)?.matmul(a)?,
         };
         let sum = weight.add(delta.as_dtype(weight.dtype())?)?;
         let Some(lengths) = &self.lengths else { return Ok(sum) };

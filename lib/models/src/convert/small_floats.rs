@@ -9,20 +9,20 @@ use mlxk_core::quantization::QuantSpec;
 use mlxk_tensor::{mlx, quantized};
 
 /// Codes of some groups, and a scale for each.
-pub struct Packed {
+pub struct MxTensors {
     pub codes: Vec<u8>,
     pub scales: Vec<u8>,
 }
 
 /// Packs whole groups of weights.
-pub fn pack(weights: &[f32], form: QuantSpec) -> Result<Packed> {
+pub fn pack(weights: &[f32], form: QuantSpec) -> Result<MxTensors> {
     let (rows, ins) = (weights.len() / form.group_size, form.group_size);
     let array = Array::from_slice(weights, &[rows as i32, ins as i32]);
     let packed = || {
         let [codes, scales] = quantized::pack(&array, form)?;
         let codes: Vec<u32> = codes.to_vec_exact().map_err(unreadable)?;
         let scales = scales.to_vec_exact().map_err(unreadable)?;
-        Ok(Packed { codes: codes.iter().flat_map(|code| code.to_le_bytes()).collect(), scales })
+        Ok(MxTensors { codes: codes.iter().flat_map(|code| code.to_le_bytes()).collect(), scales })
     };
     packed().map_err(mlx::failed)
 }

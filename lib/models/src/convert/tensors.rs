@@ -32,13 +32,13 @@ enum Work {
     /// Codes of numbers, rounded to a type first; with them their scales.
     Pack { name: String, weights: Tensor, from: Float, float: Float, form: QuantSpec },
     /// Numbers that codes stand for.
-    Unpack { packed: Packed, float: Float },
+    Unpack { packed: QuantizedTensors, float: Float },
     /// They come about with those of another.
     Byproduct,
 }
 
 /// A matrix that is packed in the source.
-pub struct Packed {
+pub struct QuantizedTensors {
     pub weight: Tensor,
     pub scales: Tensor,
     pub biases: Option<Tensor>,
@@ -95,7 +95,7 @@ impl Tensors {
 
     /// Adds the matrix `name`, packed in the source, as numbers: of the type `float`, or of that of
     /// its scales.
-    pub fn unpacked(&mut self, name: &str, packed: Packed, float: Option<Float>) {
+    pub fn unpacked(&mut self, name: &str, packed: QuantizedTensors, float: Option<Float>) {
         let float = float.or(floats::kind(packed.scales.dtype)).unwrap_or(Float::BF16);
         let mut shape = packed.scales.shape.clone();
         if let Some(last) = shape.last_mut() {
@@ -176,8 +176,8 @@ impl Tensors {
 pub type Out<'a> = &'a mut dyn FnMut(&[u8]) -> Result<()>;
 
 /// Gives out the numbers of a matrix.
-fn unpack(packed: &Packed, float: Float, out: Out) -> Result<()> {
-    let Packed { weight, scales, biases, form } = packed;
+fn unpack(packed: &QuantizedTensors, float: Float, out: Out) -> Result<()> {
+    let QuantizedTensors { weight, scales, biases, form } = packed;
     let kind = floats::kind(scales.dtype);
     let element = kind.map_or(1, Float::bytes);
     let scales = scales.bytes()?;

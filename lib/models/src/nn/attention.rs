@@ -1,4 +1,4 @@
-//! Self-attention.
+//! Multi-head self-attention with grouped queries.
 
 use mlx_rs::error::Result;
 use mlx_rs::ops::{arange, sigmoid};
@@ -14,47 +14,49 @@ use super::norm::{Norm, NormArch};
 use super::shard;
 use crate::checkpoint::cursor::Cursor;
 
-/// What the weights of an attention layer do not show.
+/// Parameters of an attention layer that its weights do not show.
 #[derive(Clone, Copy, Debug)]
 pub struct Sizes {
-    /// Elements of the model's vectors.
+    /// Elements of a hidden vector.
     pub hidden: usize,
-    /// Query heads.
+    /// Heads of queries.
     pub heads: usize,
-    /// Key and value heads, each shared by `heads / kv_heads` query heads.
+    /// Heads of keys and values, each shared by `heads / kv_heads` query heads.
     pub kv_heads: usize,
     /// Elements of a head.
     pub head_dim: usize,
-    /// What the products of queries and keys are multiplied by.
+    /// Factor of the products of queries and keys.
     pub scale: f32,
-    /// What these products never exceed: they become `cap * tanh(product / cap)`.
+    /// Bound of the scores: `cap * tanh(product / cap)`.
     pub softcap: Option<f32>,
-    /// Of the norms of queries and keys, if the checkpoint has them.
+    /// Norm of queries and keys, if the checkpoint has such norms.
     pub norm: NormArch,
-    /// Whether these come after the rotation.
+    /// True if rotation comes before these norms.
     pub rotated_first: bool,
-    /// If queries, keys and values are one matrix on disk: in how many parts its rows are queries,
-    /// keys, values in turn.
+    /// Parts of the fused matrix `qkv_proj`, in each of which rows of queries, keys and values
+    /// follow each other; `None` if the checkpoint has three matrices.
     pub fused: Option<usize>,
-    /// Whether gates decide how much of each element passes. They may be one matrix with the queries.
+    /// True if the output is gated by a sigmoid, element by element. The gate's matrix may be fused
+    /// with that of queries.
     pub gated: bool,
-    /// How queries grow with their position.
+    /// Temperature tuning of queries.
     pub warmth: Option<TemperatureTuning>,
 }
 
-/// A factor `1 + beta * ln(1 + floor((position + shift) / trained))` for queries: attention over
-/// sequences longer than those of the training becomes sharper.
+/// Temperature tuning of attention for long sequences (Llama 4): queries are scaled by `1 + beta *
+/// ln(1 + floor((position + shift) / trained))`, which sharpens attention beyond the trained
+/// length.
 #[derive(Clone, Copy, Debug)]
 pub struct TemperatureTuning {
-    /// How much sharper.
+    /// Factor of the logarithm (`attn_scale`).
     pub beta: f32,
-    /// Where the first position counts from.
+    /// Addition to positions, 1 if they are counted from 1.
     pub shift: i32,
-    /// Positions in a text of the training.
+    /// Positions of a sequence in training (`floor_scale`).
     pub trained: f32,
 }
 
-/// Self-attention.
+/// Attention layer.
 pub struct Attention {
     q_proj: Linear,
     k_proj: Linear,
@@ -62,7 +64,7 @@ pub struct Attention {
     o_proj: Linear,
     q_norm: Option<Norm>,
     k_norm: Option<Norm>,
-    /// Before `o_proj`, if the checkpoint has it.
+    /// Norm before `o_proj`, if the checkpoint has it.
     attn_sub_norm: Option<Norm>,
     gate_proj: Option<Linear>,
     rope: Option<Rope>,
@@ -72,7 +74,7 @@ pub struct Attention {
 }
 
 impl Attention {
-    /// The layer at `w`; without `rope` it does not know positions.
+    /// Loads the layer at `w`; without `rope` it uses no positions.
     pub fn load(w: &mut Cursor, sizes: &Sizes, rope: Option<Rope>) -> mlxk_core::Result<Attention> {
         let &Sizes { hidden, heads, kv_heads, head_dim, norm, .. } = sizes;
         let [outs, kv_outs] = [heads * head_dim, kv_heads * head_dim];
@@ -104,16 +106,16 @@ impl Attention {
         })
     }
 
-    /// Lets each token look at those of its text that slot number `slot` remembers, at itself and
-    /// those before.
+    /// Causal attention of each row to the tokens of its sequence, whose keys and values are cached
+    /// in slot number `slot`.
     pub fn forward(&self, x: &Array, sequences: &mut Sequences, slot: usize) -> Result<Array> {
         let [q, k, v] = [&self.q_proj, &self.k_proj, &self.v_proj].map(|proj| proj.forward(x));
-        let (q, q_norm) = self.normed_as_one(q?, self.q_norm.as_ref())?;
-        let (k, k_norm) = self.normed_as_one(k?, self.k_norm.as_ref())?;
+        let (q, q_norm) = self.norm_all_heads(q?, self.q_norm.as_ref())?;
+        let (k, k_norm) = self.norm_all_heads(k?, self.k_norm.as_ref())?;
         let mut mixed = sequences.each_kv(slot, [&q, &k, &v?], |[q, k, v], kv| {
             let rope = self.rope.as_ref().map(|rope| (rope, kv.offset()));
             let queries = self.heads(q, q_norm, rope)?;
-            let queries = warmed(self.sizes.warmth, queries, kv.offset())?;
+            let queries = tune_temperature(self.sizes.warmth, queries, kv.offset())?;
             let (k, v) = (self.heads(k, k_norm, rope)?, self.heads(v, None, None)?);
             self.ops.append_kv(kv, &k, &v)?;
             self.ops.attend_cached(&queries, kv, &self.scores)
@@ -127,8 +129,8 @@ impl Attention {
         self.o_proj.forward(&mixed)
     }
 
-    /// All heads normed as one, if `norm` is such; else the norm that is still to be done.
-    fn normed_as_one<'n>(
+    /// Applies `norm` if it spans all heads; else returns it, to be applied to each head.
+    fn norm_all_heads<'n>(
         &self,
         x: Array,
         norm: Option<&'n Norm>,
@@ -139,11 +141,11 @@ impl Attention {
         }
     }
 
-    /// [1, length, heads * size] to [1, heads, length, size], normed and rotated if need be.
+    /// Splits [1, length, heads * size] into heads [1, heads, length, size], normed and rotated.
     fn heads(&self, x: &Array, norm: Option<&Norm>, rope: Option<(&Rope, i32)>) -> Result<Array> {
         let heads = HeadsParams {
             size: self.sizes.head_dim as i32,
-            norm: norm.map(Norm::scale),
+            norm: norm.map(Norm::params),
             rotated_first: self.sizes.rotated_first,
             rope,
         };
@@ -151,8 +153,13 @@ impl Attention {
     }
 }
 
-/// Queries [1, heads, length, size] from position `offset` on, times what `warmth` makes of those.
-pub fn warmed(warmth: Option<TemperatureTuning>, queries: Array, offset: i32) -> Result<Array> {
+/// Queries [1, heads, length, size] scaled by temperature tuning, the first of them at position
+/// `offset`.
+pub fn tune_temperature(
+    warmth: Option<TemperatureTuning>,
+    queries: Array,
+    offset: i32,
+) -> Result<Array> {
     let Some(TemperatureTuning { beta, shift, trained }) = warmth else {
         return Ok(queries);
     };

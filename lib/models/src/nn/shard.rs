@@ -1,7 +1,8 @@
-//! A rank's share of a layer: its rows of the matrices that lead inward, and the columns that belong
-//! to them of the one that leads back. What the ranks' columns make adds up to what the layer makes.
+//! Tensor parallelism: the share of a layer that a rank computes.
 //!
-//! What cannot be shared stays whole on every rank, which then computes all of it.
+//! A rank keeps some outputs of the matrices that lead inward (queries, keys, values, gate, up) and
+//! the matching inputs of the matrix that leads back (output, down); the sum over ranks is the
+//! layer's output. A layer that cannot be split is computed whole by every rank.
 
 use std::ops::Range;
 
@@ -9,8 +10,8 @@ use mlxk_core::Result;
 
 use crate::checkpoint::cursor::Cursor;
 
-/// Takes what is not this rank's from the attention layer at `w`: keys and values stay with all
-/// queries that look at them. Returns the query heads and the kv heads that are left.
+/// Cuts the attention layer at `w` to this rank's heads: kv heads with all their query heads.
+/// Returns the query heads and kv heads that remain.
 pub fn heads(
     w: &mut Cursor,
     heads: usize,
@@ -20,11 +21,11 @@ pub fn heads(
     let all = (heads, kv_heads);
     let whole = kv_heads == 0
         || !heads.is_multiple_of(kv_heads)
-        || looks_at_all_heads(w, heads, kv_heads, head_dim);
+        || norm_spans_heads(w, heads, kv_heads, head_dim);
     let Some(share) = w.share().filter(|_| !whole) else { return Ok(all) };
     let each = heads / kv_heads;
     let group = w.group("o_proj", heads * head_dim);
-    let lot = group / common_divisor(group, each * head_dim);
+    let lot = group / gcd(group, each * head_dim);
     let Some(kv) = share.of(kv_heads, lot) else { return Ok(all) };
     let own = kv.start * each..kv.end * each;
     let elements = |heads: &Range<usize>| heads.start * head_dim..heads.end * head_dim;
@@ -45,8 +46,8 @@ pub fn heads(
     Ok((own.len(), kv.len()))
 }
 
-/// Whether a norm spans several heads, so that no rank can do with some of them.
-fn looks_at_all_heads(w: &mut Cursor, heads: usize, kv_heads: usize, head_dim: usize) -> bool {
+/// True if a norm spans several heads, so that a rank cannot compute it from its own heads.
+fn norm_spans_heads(w: &mut Cursor, heads: usize, kv_heads: usize, head_dim: usize) -> bool {
     let spans = |mut norm: Cursor, heads: usize| {
         let form = norm.form("weight").map(|(shape, _)| shape);
         form.is_ok_and(|shape| heads > 1 && shape == [heads * head_dim])
@@ -57,8 +58,8 @@ fn looks_at_all_heads(w: &mut Cursor, heads: usize, kv_heads: usize, head_dim: u
         || spans(w.at("k_norm"), kv_heads)
 }
 
-/// Keeps of the feed-forward layer at `w`, `inner` elements wide, this rank's share of those elements.
-/// Returns how many they are.
+/// Cuts the feed-forward layer at `w`, `inner` elements wide, to this rank's elements. Returns
+/// their number.
 pub fn inner(w: &mut Cursor, inner: usize) -> Result<usize> {
     match w.at("ffn_sub_norm").has("weight") {
         true => Ok(inner),
@@ -66,14 +67,12 @@ pub fn inner(w: &mut Cursor, inner: usize) -> Result<usize> {
     }
 }
 
-/// Keeps of each of the experts at `w`, `inner` elements wide, this rank's share of those elements.
-/// Returns how many they are.
+/// Cuts each expert at `w`, `inner` elements wide, to this rank's elements. Returns their number.
 pub fn experts(w: &mut Cursor, inner: usize) -> Result<usize> {
     columns(w, inner, 1)
 }
 
-/// Keeps a share of the outputs of `gate_proj` and `up_proj`, along `axis`, and of the inputs of
-/// `down_proj`.
+/// Cuts the outputs of `gate_proj` and `up_proj` along `axis`, and the inputs of `down_proj`.
 fn columns(w: &mut Cursor, inner: usize, axis: usize) -> Result<usize> {
     let Some(share) = w.share() else { return Ok(inner) };
     let own = share.of(inner, w.group("down_proj", inner));
@@ -85,6 +84,7 @@ fn columns(w: &mut Cursor, inner: usize, axis: usize) -> Result<usize> {
     Ok(own.len())
 }
 
-fn common_divisor(a: usize, b: usize) -> usize {
-    if b == 0 { a } else { common_divisor(b, a % b) }
+/// Greatest common divisor.
+fn gcd(a: usize, b: usize) -> usize {
+    if b == 0 { a } else { gcd(b, a % b) }
 }
