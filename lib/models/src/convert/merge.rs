@@ -1,5 +1,5 @@
-//! Adapters brought into the weights of a model for good, in the order in which mlx-lm's `fuse`
-//! computes, so that the bits are the same.
+//! Merge of an adapter into the weights of a model, in the order of mlx-lm's `fuse`, so that
+//! results are equal to the bit.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -13,11 +13,11 @@ use crate::checkpoint::adapter::{Adapter, OTHER, is_embedding};
 use crate::checkpoint::tensor::{Bytes, Tensor};
 use crate::sketch::Parts;
 
-/// Brings `adapter` into the weights of `parts`: what it changes is plain then. Returns how each
-/// such matrix was packed.
+/// Merges `adapter` into the weights of `parts`; changed matrices are dense then. Returns the
+/// quantisation that each of them had.
 ///
-/// # Errors
-/// If it is for another model, lacks a matrix, or has one of another shape. Nothing is computed yet.
+/// # Errors If the adapter is for another model, lacks a matrix, or has one of another shape.
+/// Nothing is computed yet.
 pub fn merge(parts: &mut Parts, adapter: Adapter) -> Result<BTreeMap<String, QuantSpec>> {
     let Some(scale) = adapter.scale else {
         return replace(parts, adapter).map(|()| BTreeMap::new());
@@ -59,7 +59,7 @@ pub fn merge(parts: &mut Parts, adapter: Adapter) -> Result<BTreeMap<String, Qua
     }
 }
 
-/// Puts tensors in the place of those of the model.
+/// Replaces tensors of the model.
 fn replace(parts: &mut Parts, adapter: Adapter) -> Result<()> {
     for (name, tensor) in adapter.tensors {
         let old = parts.checkpoint.tensors.get_mut(&name).ok_or_else(|| invalid(&name, OTHER))?;
@@ -72,7 +72,7 @@ fn replace(parts: &mut Parts, adapter: Adapter) -> Result<()> {
     Ok(())
 }
 
-/// The matrix of a model that something is added to.
+/// Matrix of the model that a low-rank product is added to.
 #[derive(Clone)]
 struct Base {
     weight: Tensor,
@@ -81,19 +81,19 @@ struct Base {
     form: Option<QuantSpec>,
 }
 
-/// What kind of layer the matrix is of.
+/// Kind of layer, which decides the shapes of the factors.
 #[derive(Clone, Copy, PartialEq)]
 enum LayerKind {
-    /// Products: a is [ins, rank] and b [rank, outs].
+    /// Linear layer: a is [ins, rank] and b [rank, outs].
     Linear,
-    /// Products of many experts: a is [experts, rank, ins] and b [experts, outs, rank].
+    /// Linear layer of all experts: a is [experts, rank, ins] and b [experts, outs, rank].
     Experts,
-    /// Rows: a is [rows, rank] and b [rank, columns].
+    /// Embedding: a is [rows, rank] and b [rank, columns].
     Embedding,
 }
 
 impl Base {
-    /// The shape of the weights, and what the shapes of `a` and `b` make of them.
+    /// Shape of the weights, and kind of layer by the shapes of `a` and `b`.
     fn shape(&self, module: &str, a: &Tensor, b: &Tensor) -> Result<(Vec<usize>, LayerKind)> {
         let mut shape = self.weight.shape.clone();
         if let (Some(form), Some(last)) = (self.form, shape.last_mut()) {
@@ -124,7 +124,7 @@ impl Base {
         kind.map(|kind| (shape.clone(), kind)).ok_or_else(refused)
     }
 
-    /// The weights, plain.
+    /// Dequantised weights.
     fn weights(&self) -> mlx_rs::error::Result<Array> {
         let weight = array(&self.weight)?;
         match (self.form, &self.scales) {
@@ -136,7 +136,7 @@ impl Base {
         }
     }
 
-    /// The type of the weights, plain.
+    /// Float type of the dequantised weights.
     fn float(&self) -> Option<Float> {
         match (self.form, &self.scales) {
             (Some(_), Some(scales)) => floats::kind(scales.dtype).or(Some(Float::BF16)),
@@ -145,19 +145,19 @@ impl Base {
     }
 }
 
-/// A matrix with what is added to it.
+/// Matrix with its low-rank addition.
 struct MergedMatrix {
     base: Base,
     a: Tensor,
     b: Tensor,
-    /// The lengths that rows are brought to, if any.
+    /// Magnitudes of rows in DoRA.
     lengths: Option<Tensor>,
     scale: f32,
     kind: LayerKind,
 }
 
 impl MergedMatrix {
-    /// The type of the sum; lengths of more precision bring it with them.
+    /// Float type of the result; float32 if magnitudes are of another type than the weights.
     fn float(&self, module: &str, shape: &[usize]) -> Result<Float> {
         let float =
             self.base.float().ok_or_else(|| invalid(module, "its weights are no numbers"))?;
@@ -171,12 +171,14 @@ impl MergedMatrix {
         Ok(if own == float { float } else { Float::F32 })
     }
 
+    /// Result as bytes of type `float`.
     fn bytes(&self, float: Float) -> mlx_rs::error::Result<Vec<u8>> {
         let sum = self.compute()?.as_dtype(Dtype::Float32)?;
         let all: Vec<f32> = sum.to_vec_exact().map_err(|e| Exception::custom(e.to_string()))?;
         Ok(floats::narrow(&all, float))
     }
 
+    /// Weights with the addition, in MLX.
     fn compute(&self) -> mlx_rs::error::Result<Array> {
         let weight = self.base.weights()?;
         let (a, b) = (array(&self.a)?, array(&self.b)?);
@@ -194,7 +196,7 @@ impl MergedMatrix {
     }
 }
 
-/// The lengths of rows, as `mx.linalg.norm(x, axis=1)` computes them.
+/// Euclidean norm of each row, computed as `mx.linalg.norm(x, axis=1)` does.
 fn norm(x: &Array) -> mlx_rs::error::Result<Array> {
     x.square()?.sum_axis(1, false)?.sqrt()
 }
