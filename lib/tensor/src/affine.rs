@@ -1,26 +1,28 @@
-//! Weights packed a few bits each as MLX's `quantize` packs them in affine mode, to the bit.
+//! Affine quantisation of weights on the CPU, equal to MLX's `quantize` to the bit.
 //!
-//! A group of weights is `scale * code + bias`, with codes of 2 to 8 bits. The end of the range that
-//! is further from zero is met exactly, and zero nearly so: the scale is chosen such that it is a
-//! whole number of steps away from that end.
+//! A group of weights is `scale * code + bias`, with codes of 2 to 8 bits. The end of the group's
+//! range that is further from zero is represented exactly, and zero nearly: the scale is chosen so
+//! that zero is a whole number of steps away from that end.
 
 use rayon::prelude::*;
 
-/// Groups that are packed on one core at a time.
+/// Groups that a task of the thread pool handles.
 const BLOCK: usize = 1 << 10;
 
-/// Codes, and the numbers that turn those of each group into weights.
+/// Quantised groups: their codes, scales and biases.
 #[derive(Debug, PartialEq)]
 pub struct Packed {
-    /// The codes of all groups in order, `bits` each, the first in the lowest bits of the first byte.
+    /// Codes of all groups in order, `bits` bits each, the first in the lowest bits of the first
+    /// byte.
     pub codes: Vec<u8>,
-    /// One for each group.
+    /// Scales, one for each group.
     pub scales: Vec<f32>,
-    /// One for each group.
+    /// Biases, one for each group.
     pub biases: Vec<f32>,
 }
 
-/// Packs `weights`, whole groups of `group_size` (a multiple of 8), into `bits` each.
+/// Quantises `weights`, whole groups of `group_size` weights (a multiple of 8), to codes of `bits`
+/// bits.
 pub fn pack(weights: &[f32], group_size: usize, bits: usize) -> Packed {
     let groups = weights.len() / group_size;
     let bytes = group_size * bits / 8;
@@ -38,7 +40,7 @@ pub fn pack(weights: &[f32], group_size: usize, bits: usize) -> Packed {
     Packed { codes, scales, biases }
 }
 
-/// The weights that `codes` stand for, with the scales and biases of their groups.
+/// Dequantises `codes` to `weights`, with the scales and biases of their groups.
 pub fn unpack(codes: &[u8], scales: &[f32], biases: &[f32], bits: usize, weights: &mut [f32]) {
     let group_size = weights.len() / scales.len();
     let bytes = group_size * bits / 8;
@@ -57,9 +59,9 @@ pub fn unpack(codes: &[u8], scales: &[f32], biases: &[f32], bits: usize, weights
     });
 }
 
-/// The scale and the bias of a group.
+/// Scale and bias of a group.
 fn range(group: &[f32], bits: usize) -> [f32; 2] {
-    /// Below this all weights count as alike.
+    /// Least magnitude of a scale, which groups of equal weights get.
     const LEAST: f32 = 1e-7;
     let most = group.iter().fold(f32::NEG_INFINITY, |a, &b| a.max(b));
     let least = group.iter().fold(f32::INFINITY, |a, &b| a.min(b));
@@ -71,8 +73,9 @@ fn range(group: &[f32], bits: usize) -> [f32; 2] {
     }
 }
 
+/// Codes of a group.
 fn pack_group(group: &[f32], [scale, bias]: [f32; 2], bits: usize, codes: &mut [u8]) {
-    /// Added and taken away again, it leaves a whole number, the even one of two as near.
+    /// Constant that rounds to an integer when added and subtracted again, ties to even.
     const WHOLE: f32 = (1 << 23) as f32;
     let largest = largest(bits);
     for (weights, codes) in group.chunks_exact(8).zip(codes.chunks_exact_mut(bits)) {
@@ -85,7 +88,7 @@ fn pack_group(group: &[f32], [scale, bias]: [f32; 2], bits: usize, codes: &mut [
     }
 }
 
-/// The largest code.
+/// Largest code of `bits` bits.
 fn largest(bits: usize) -> f32 {
     ((1u32 << bits) - 1) as f32
 }
@@ -98,7 +101,7 @@ mod tests {
 
     use super::*;
 
-    /// Rows of ordinary weights and of odd ones: all alike, none above zero, tiny, huge.
+    /// Rows of normal weights, and of special ones: all equal, none positive, tiny, huge.
     fn weights() -> Vec<f32> {
         let some = random::normal::<f32>(&[4096], None, None, &random::key(5).unwrap()).unwrap();
         let mut weights = some.to_vec_exact::<f32>().unwrap();

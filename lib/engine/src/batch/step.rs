@@ -202,7 +202,8 @@ impl Batch {
         let mut texts = Sequences::new(brought);
         if placed.iter().any(|(rows, delta)| rows.is_some() || *delta != 0) {
             let own = placed.iter();
-            let own = own.map(|(rows, delta)| RowPositions { rows: rows.as_deref(), delta: *delta });
+            let own =
+                own.map(|(rows, delta)| RowPositions { rows: rows.as_deref(), delta: *delta });
             texts = texts.positioned(own.collect());
         }
         let h = forward.forward(&ids, &spliced, texts)?;

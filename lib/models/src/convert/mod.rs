@@ -34,7 +34,7 @@ use crate::registry;
 use crate::sketch;
 use crate::sketch::Parts;
 use mlxk_tensor::floats;
-use tensors::{Packed, Tensors};
+use tensors::{QuantizedTensors, Tensors};
 
 /// Makes the workspace `target` out of the workspace `source` as `recipe` says.
 ///
@@ -172,7 +172,7 @@ fn choose(
                     let what = format!("has `{name}` in a form of its own: it stays packed");
                     return Err(refused(source, &what));
                 };
-                let packed = Packed { weight, scales, biases: take("biases"), form };
+                let packed = QuantizedTensors { weight, scales, biases: take("biases"), form };
                 chosen.unpacked(name, packed, float);
             }
         }

@@ -1,4 +1,4 @@
-//! Weights packed as floats of 4 or 8 bits, by MLX itself.
+//! Quantisation in MX and NV formats (floats of 4 or 8 bits), by MLX.
 
 use std::fmt::Display;
 
@@ -8,26 +8,26 @@ use mlxk_core::Result;
 use mlxk_core::quantization::QuantSpec;
 use mlxk_tensor::{mlx, quantized};
 
-/// Codes of some groups, and a scale for each.
-pub struct Packed {
+/// Codes of groups, and a scale for each group.
+pub struct MxTensors {
     pub codes: Vec<u8>,
     pub scales: Vec<u8>,
 }
 
-/// Packs whole groups of weights.
-pub fn pack(weights: &[f32], form: QuantSpec) -> Result<Packed> {
+/// Quantises whole groups of weights.
+pub fn pack(weights: &[f32], form: QuantSpec) -> Result<MxTensors> {
     let (rows, ins) = (weights.len() / form.group_size, form.group_size);
     let array = Array::from_slice(weights, &[rows as i32, ins as i32]);
     let packed = || {
         let [codes, scales] = quantized::pack(&array, form)?;
         let codes: Vec<u32> = codes.to_vec_exact().map_err(unreadable)?;
         let scales = scales.to_vec_exact().map_err(unreadable)?;
-        Ok(Packed { codes: codes.iter().flat_map(|code| code.to_le_bytes()).collect(), scales })
+        Ok(MxTensors { codes: codes.iter().flat_map(|code| code.to_le_bytes()).collect(), scales })
     };
     packed().map_err(mlx::failed)
 }
 
-/// The weights that codes and scales stand for.
+/// Dequantises codes.
 pub fn unpack(codes: &[u8], scales: &[u8], form: QuantSpec) -> Result<Vec<f32>> {
     let rows = scales.len() as i32;
     let words: Vec<u32> = codes
@@ -43,6 +43,7 @@ pub fn unpack(codes: &[u8], scales: &[u8], form: QuantSpec) -> Result<Vec<f32>> 
     unpacked().map_err(mlx::failed)
 }
 
+/// Converts an error of a slice access to an MLX exception.
 fn unreadable(error: impl Display) -> Exception {
     Exception::custom(error.to_string())
 }

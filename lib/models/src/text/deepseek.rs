@@ -149,15 +149,15 @@ fn load_3(config: &Value, w: Cursor) -> Result<Box<dyn Language>> {
 
 /// A deepseek_v32: a deepseek_v3 whose tokens attend to some of those before them.
 fn load_32(config: &Value, w: Cursor) -> Result<Box<dyn Language>> {
-    picking(config, false, w)
+    with_topk(config, false, w)
 }
 
 /// A glm_moe_dsa: the same, but for how what chooses turns.
 fn load_glm_dsa(config: &Value, w: Cursor) -> Result<Box<dyn Language>> {
-    picking(config, true, w)
+    with_topk(config, true, w)
 }
 
-fn picking(config: &Value, interleaved: bool, w: Cursor) -> Result<Box<dyn Language>> {
+fn with_topk(config: &Value, interleaved: bool, w: Cursor) -> Result<Box<dyn Language>> {
     let defaults = json!({"q_lora_rank": 1536, "index_n_heads": 64, "index_head_dim": 128,
         "index_topk": 2048, "topk_method": "noaux_tc"});
     let c = read(&given(config, defaults), true)?;
@@ -183,7 +183,7 @@ fn picking(config: &Value, interleaved: bool, w: Cursor) -> Result<Box<dyn Langu
     }
     layers(&c, member, w, |_, w| {
         let pick = TopK::load(&mut w.at("indexer"), pick, turn.clone())?;
-        Ok(Box::new(Mla::load(w, &sizes, Some(rope.clone()))?.picking(pick)))
+        Ok(Box::new(Mla::load(w, &sizes, Some(rope.clone()))?.with_topk(pick)))
     })
 }
 

@@ -1,4 +1,4 @@
-//! The backend that queues every operation in MLX, which computes lazily on its device.
+//! The MLX backend: queues operations in MLX, which computes them lazily on its device.
 
 use std::ops::Range;
 
@@ -90,7 +90,7 @@ impl Ops for Mlx {
     }
 
     fn glu(&self, gate: &Array, up: &Array, activation: Activation) -> Result<Array> {
-        activation.gated(gate, up)
+        activation.glu(gate, up)
     }
 
     fn activate(&self, x: &Array, activation: Activation) -> Result<Array> {
@@ -162,7 +162,7 @@ impl Ops for Mlx {
     }
 }
 
-/// [.., size], or [.., heads, size] if each head has factors of its own.
+/// Norm of [.., size], or of [.., heads, size] if each head has weights of its own.
 fn norm(x: &Array, scale: &NormParams) -> Result<Array> {
     let NormParams { weight, bias, eps, centred } = scale;
     let (shared, own) = match weight {
@@ -240,7 +240,7 @@ fn rows_of(ranges: &[Range<usize>], keys: i32) -> Array {
     Array::from_slice(&rows.concat(), &[ranges.len() as i32, keys])
 }
 
-/// Attention with scores that never exceed `cap`: [n, heads, length, size of a value].
+/// Attention with capped scores, `cap * tanh(score / cap)`: [n, heads, length, value size].
 fn capped(
     queries: &Array,
     [keys, values]: [&Array; 2],
