@@ -130,7 +130,7 @@ impl Base {
         match (self.form, &self.scales) {
             (Some(form), Some(scales)) => {
                 let biases = self.biases.as_ref().map(array).transpose()?;
-                quantized::unpack(&weight, &array(scales)?, biases.as_ref(), form)
+                quantized::dequantize(&weight, &array(scales)?, biases.as_ref(), form)
             }
             _ => Ok(weight),
         }

@@ -63,7 +63,7 @@ impl SharedKv {
     pub fn load(w: &mut Cursor, arch: SharedKvArch) -> mlxk_core::Result<SharedKv> {
         let SharedKvArch { hidden, heads, head_dim, norm, .. } = arch;
         if !arch.own && w.has("k_proj.weight") {
-            // Some checkpoints carry what is not used.
+            // Some checkpoints carry keys and values that no layer uses.
             OwnKv::load(w, &arch)?;
         }
         Ok(SharedKv {
@@ -79,7 +79,8 @@ impl SharedKv {
         })
     }
 
-    /// Lets each token look at those of its text that are remembered, at itself and those before.
+    /// Output [1, rows, hidden] for `x` of that shape: causal attention of each row to the cached
+    /// tokens of its sequence.
     pub fn forward(&self, x: &Array, sequences: &mut Sequences) -> Result<Array> {
         let q = self.q_proj.forward(x)?;
         let mixed = match &self.own {

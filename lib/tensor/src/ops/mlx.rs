@@ -31,14 +31,14 @@ impl Ops for Mlx {
     fn linear(&self, w: &Weight, x: &Array) -> Result<Array> {
         match w {
             Weight::Dense(weight) => x.matmul(weight.transpose()?),
-            Weight::Quantized(packed) => quantized::product(packed, x),
+            Weight::Quantized(packed) => quantized::linear(packed, x),
         }
     }
 
     fn embedding(&self, w: &Weight, ids: &Array) -> Result<Array> {
         match w {
             Weight::Dense(weight) => weight.take_axis(ids, 0),
-            Weight::Quantized(packed) => quantized::rows(packed, ids),
+            Weight::Quantized(packed) => quantized::embedding(packed, ids),
         }
     }
 
