@@ -12,6 +12,35 @@ use crate::host_memory;
 /// [`Kind::RuntimeIncompatible`], [`Kind::InsufficientMemory`].
 pub fn admit(facts: &Facts, health: &Health, plan: &Plan) -> Result<Option<String>> {
     admit_part(facts, health, plan)?;
+    room(facts, plan)
+}
+
+/// Refuses a model that cannot embed text here, with the reason; else says what its user should know
+/// before it is loaded.
+///
+/// # Errors
+/// As [`admit`].
+pub fn admit_embedder(facts: &Facts, health: &Health, plan: &Plan) -> Result<Option<String>> {
+    let refuse = |kind, reason: &str| Error::new(kind, &facts.found.name, reason);
+    if !health.healthy {
+        return Err(refuse(Kind::Unhealthy, &health.reason));
+    }
+    if plan.task != Task::Embedding {
+        let reason = "not an embedding model: it does not turn text into vectors";
+        let refused = refuse(Kind::CapabilityNotSupported, reason);
+        return Err(match plan.task {
+            Task::Text | Task::Vision => refused.hint("mlxk-run lets it write text"),
+            Task::Embedding | Task::Audio => refused,
+        });
+    }
+    if let Err(reason) = &plan.runnable {
+        return Err(refuse(Kind::RuntimeIncompatible, reason));
+    }
+    room(facts, plan)
+}
+
+/// What the user should know about memory; an error if the weights do not fit.
+fn room(facts: &Facts, plan: &Plan) -> Result<Option<String>> {
     host_memory::check(facts, plan).map_err(|mut e| {
         e.subject = match e.kind {
             Kind::InsufficientMemory => facts.found.name.clone(),

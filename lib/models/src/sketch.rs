@@ -9,7 +9,7 @@ use serde_json::Value;
 
 use crate::checkpoint::cursor::Cursor;
 use crate::checkpoint::file::{map, place};
-use crate::checkpoint::formats::{Checkpoint, adapt};
+use crate::checkpoint::formats::{Checkpoint, sanitize};
 use crate::checkpoint::part::Part;
 use crate::checkpoint::quantization::Quantization;
 use crate::checkpoint::weights::{Inventory, LoadOptions, Weights};
@@ -59,7 +59,7 @@ pub fn sketch(
     let form = LoadOptions { ops: &MLX, widen: false, sketch: true, part };
     let quantization = Quantization::read(&checkpoint.config)?;
     let mut weights = Weights::new(checkpoint.tensors.clone(), quantization, form);
-    registry::load(architecture)(&checkpoint.config, Cursor::root(&mut weights))?;
+    registry::spec(architecture).load.run(&checkpoint.config, Cursor::root(&mut weights))?;
     Ok(Parts { architecture, checkpoint, taken: weights.finish()? })
 }
 
@@ -81,7 +81,10 @@ pub fn read(facts: &Facts, architecture: Architecture) -> Result<Checkpoint> {
             tensors.insert(tensor.name.clone(), place(tensor, &file, &path)?);
         }
     }
-    adapt(architecture, Checkpoint { config: config(facts)?, tensors })
+    let mut checkpoint = Checkpoint { config: config(facts)?, tensors };
+    let spec = registry::spec(architecture);
+    sanitize(&mut checkpoint, spec.sanitize, &spec.experts)?;
+    Ok(checkpoint)
 }
 
 /// config.json as a whole.

@@ -38,6 +38,14 @@ pub fn positive(sizes: &[(&str, usize)]) -> Result<()> {
     }
 }
 
+/// Errors unless `heads` query heads are a multiple of `kv_heads` key heads.
+pub fn even(heads: usize, kv_heads: usize) -> Result<()> {
+    match heads.is_multiple_of(kv_heads) {
+        true => Ok(()),
+        false => Err(invalid(format!("{heads} query heads cannot share {kv_heads} key heads"))),
+    }
+}
+
 /// Error of kind [`Kind::InvalidModel`] about config.json.
 pub fn invalid(message: String) -> Error {
     Error::new(Kind::InvalidModel, "config.json", message)

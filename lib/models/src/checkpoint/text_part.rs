@@ -5,6 +5,7 @@ use serde_json::Value;
 
 use super::config_error::invalid;
 use super::cursor::Cursor;
+use super::formats::Checkpoint;
 
 /// Name parts of tensors of other modalities.
 pub const SENSES: [&str; 9] = [
@@ -18,6 +19,27 @@ pub const SENSES: [&str; 9] = [
     "embed_audio.",
     "embed_vision.",
 ];
+
+/// Renames tensors from transformers' names to MLX's: those of the language model go below
+/// `language_model.`, and those of other modalities lose the leading `model.`.
+pub fn under_language_model(all: &mut Checkpoint) -> Result<()> {
+    all.rename(nested);
+    Ok(())
+}
+
+/// Name in MLX checkpoints of the tensor `name`; `None` if it is the same.
+fn nested(name: &str) -> Option<String> {
+    if let Some(rest) = name.strip_prefix("model.language_model.") {
+        return Some(format!("language_model.model.{rest}"));
+    }
+    if name.starts_with("language_model.") {
+        return None;
+    }
+    match SENSES.iter().any(|sense| name.contains(sense)) {
+        true => name.strip_prefix("model.").map(str::to_owned),
+        false => Some(format!("language_model.{name}")),
+    }
+}
 
 /// Leaves the weights of other modalities, and maps the names of the rest: as MLX checkpoints have
 /// them, or as transformers has them.

@@ -18,8 +18,7 @@ use mlxk_core::tensors::{Entry, INDEX};
 use mlxk_core::workspace::remake::Remake;
 use mlxk_core::workspace::stamp::Stamp;
 use mlxk_core::{
-    Architecture, Error, Facts, Float, Kind, Places, Progress, Record, Result, health, policy,
-    probe,
+    Error, Facts, Float, Kind, Places, Progress, Record, Result, health, policy, probe,
 };
 use serde_json::Value;
 
@@ -31,6 +30,7 @@ use crate::checkpoint::adapter::Adapter;
 use crate::checkpoint::formats::Checkpoint;
 use crate::checkpoint::tensor::Tensor;
 use crate::checkpoint::weights::Inventory;
+use crate::registry;
 use crate::sketch;
 use crate::sketch::Parts;
 use mlxk_tensor::floats;
@@ -41,8 +41,9 @@ use tensors::{QuantizedTensors, Tensors};
 /// Places are as in [`Remake::begin`], `check` as in [`Remake::finish`]. `progress` counts the
 /// bytes written; its error cancels the conversion.
 ///
-/// # Errors As those functions; if the model cannot run, is quantised already (or not, to
-/// dequantise), changes while it is read, or the disk is full. Nothing is left behind then.
+/// # Errors
+/// As those functions; if the model cannot run, is quantised already (or not, to dequantise),
+/// changes while it is read, or the disk is full. Nothing is left behind then.
 pub fn convert(
     source: &Path,
     target: &Path,
@@ -58,7 +59,8 @@ pub fn convert(
 /// mlx-lm's `fuse` does: quantised matrices are quantised again in the same form, unless the recipe
 /// dequantises.
 ///
-/// # Errors As [`convert`], and if the adapter cannot be read or is for another model.
+/// # Errors
+/// As [`convert`], and if the adapter cannot be read or is for another model.
 pub fn merge(
     source: &Path,
     target: &Path,
@@ -104,7 +106,8 @@ pub fn merge(
 
 /// Bytes of the tensors that [`convert`] would write for a model of `config` and `entries`.
 ///
-/// # Errors As [`examine`].
+/// # Errors
+/// As [`examine`].
 pub fn bytes(config: &Value, entries: &[Entry], recipe: &Recipe) -> Result<u64> {
     let parts = examine::sketched(config, entries)?;
     let tensors = choose(parts, Path::new(CONFIG), recipe, None)?;
@@ -125,8 +128,10 @@ fn choose(
     let Checkpoint { config, mut tensors } = checkpoint;
     tensors.retain(|name, _| !taken.discarded.contains(name));
     let mut matrices = taken.matrices;
-    if architecture == Architecture::MiniCpm {
-        headed(&mut tensors, &mut matrices);
+    let rules = &registry::spec(architecture).convert;
+    let listed = |ends: &[&str], name: &str| ends.iter().any(|end| name.ends_with(end));
+    if rules.untie {
+        untie(&mut tensors, &mut matrices);
     }
     let float = recipe.dtype.or_else(|| float_of(&config).filter(|_| merged.is_none()));
     let mut chosen = Tensors::new();
@@ -139,7 +144,7 @@ fn choose(
             }
         }
         Change::Quantize(quantize) => {
-            let forms = quantize.decide(architecture, matrices.keys());
+            let forms = quantize.decide(rules, matrices.keys());
             for name in matrices.keys() {
                 let form = forms(name);
                 let fits = |tensor: &Tensor| {
@@ -147,7 +152,7 @@ fn choose(
                     let whole = |form: QuantSpec| ins.is_multiple_of(form.group_size);
                     whole(form) && whole(quantize.form()) && floats::kind(tensor.dtype).is_some()
                 };
-                if recipe::plain(architecture).iter().any(|end| name.ends_with(end)) {
+                if listed(rules.plain, name) {
                     continue;
                 }
                 let weight = format!("{name}.weight");
@@ -172,8 +177,7 @@ fn choose(
         }
     }
     for (name, tensor) in tensors {
-        let kept = taken.left.contains(&name)
-            || recipe::kept(architecture).iter().any(|end| name.ends_with(end));
+        let kept = taken.left.contains(&name) || listed(rules.keep, &name);
         let float = float.filter(|_| !kept);
         chosen.plain(&name, tensor, float)?;
     }
@@ -181,8 +185,8 @@ fn choose(
     Ok(chosen)
 }
 
-/// Gives a model a head of its own if it has none: mlx-lm's minicpm always has one.
-fn headed(
+/// Gives a model a head of its own if it has none.
+fn untie(
     tensors: &mut BTreeMap<String, Tensor>,
     matrices: &mut BTreeMap<String, Option<QuantSpec>>,
 ) {

@@ -1,13 +1,14 @@
 //! Multi-head self-attention with grouped queries.
 
 use mlx_rs::error::Result;
-use mlx_rs::ops::{arange, sigmoid};
+use mlx_rs::ops::{arange, clip, logaddexp, sigmoid};
 use mlx_rs::{Array, Dtype};
-use mlxk_tensor::cache::Sequences;
+use mlxk_tensor::cache::{Kv, Sequences};
 use mlxk_tensor::mlx;
 use mlxk_tensor::ops::Ops;
 use mlxk_tensor::ops::params::{AttentionParams, HeadsParams};
 use mlxk_tensor::ops::rope::Rope;
+use mlxk_tensor::positions::{Positions, RowPositions};
 
 use super::linear::Linear;
 use super::norm::{Norm, NormArch};
@@ -23,8 +24,12 @@ pub struct Sizes {
     pub heads: usize,
     /// Heads of keys and values, each shared by `heads / kv_heads` query heads.
     pub kv_heads: usize,
-    /// Elements of a head.
+    /// Elements of a head's queries and keys.
     pub head_dim: usize,
+    /// Elements of a head's values.
+    pub value_dim: usize,
+    /// Factor of the output.
+    pub value_scale: f32,
     /// Factor of the products of queries and keys.
     pub scale: f32,
     /// Bound of the scores: `cap * tanh(product / cap)`.
@@ -36,11 +41,72 @@ pub struct Sizes {
     /// Parts of the fused matrix `qkv_proj`, in each of which rows of queries, keys and values
     /// follow each other; `None` if the checkpoint has three matrices.
     pub fused: Option<usize>,
-    /// True if the output is gated by a sigmoid, element by element. The gate's matrix may be fused
-    /// with that of queries.
-    pub gated: bool,
+    /// Bound of the magnitude of queries, keys and values, which are clipped to it.
+    pub clip: Option<f32>,
+    /// True if each head has an attention sink (arXiv 2309.17453), a score that takes part in the
+    /// softmax and has no value; `None` if the checkpoint decides, for all layers alike.
+    pub sinks: Option<bool>,
+    /// Sharing of keys and values with other layers.
+    pub sharing: Sharing,
+    /// Gate of the output. The matrix of gates for each element may be fused with that of queries.
+    pub gate: Option<Gate>,
     /// Temperature tuning of queries.
-    pub warmth: Option<TemperatureTuning>,
+    pub temperature_tuning: Option<TemperatureTuning>,
+}
+
+impl Sizes {
+    /// Numbers and sizes of heads.
+    fn layout(&self) -> shard::Heads {
+        shard::Heads {
+            queries: self.heads,
+            keys: self.kv_heads,
+            size: self.head_dim,
+            value_size: self.value_dim,
+            gates: if self.gate.is_some_and(|gate| gate.by_head) { 1 } else { self.value_dim },
+        }
+    }
+}
+
+/// Sharing of keys and values between layers (cross-layer attention, arXiv 2405.12981). In layers
+/// that share, norms of keys come after the rotation, because their weights may differ.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Sharing {
+    /// The layer has keys and values of its own, which no other layer uses.
+    Nothing,
+    /// The layer has keys and values of its own, which later layers use too.
+    Lends,
+    /// The layer uses the keys and values of the last layer before it that lends.
+    Borrows,
+}
+
+/// Gate of the attention output, computed by a linear layer from the input (gated attention, arXiv
+/// 2505.06708).
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Gate {
+    /// True if the elements of a head share a gate.
+    pub by_head: bool,
+    /// True if the gate is softplus, `log(1 + exp(x))`; false if it is a sigmoid.
+    pub softplus: bool,
+}
+
+impl Gate {
+    /// Sigmoid gate of each element.
+    pub const SIGMOID: Gate = Gate { by_head: false, softplus: false };
+
+    /// Product of `mixed` [1, rows, heads * size] and the gates of the logits `x` [1, rows, heads
+    /// or heads * size].
+    fn apply(self, mixed: &Array, x: &Array) -> Result<Array> {
+        let gates = match self.softplus {
+            true => logaddexp(x.as_dtype(Dtype::Float32)?, Array::from_f32(0.0))?,
+            false => sigmoid(x)?,
+        };
+        let gates = gates.as_dtype(mixed.dtype())?;
+        if !self.by_head {
+            return mixed.multiply(gates);
+        }
+        let heads = mixed.reshape(&[1, mixed.dim(1), gates.dim(2), -1])?;
+        heads.multiply(gates.expand_dims(-1)?)?.reshape(mixed.shape())
+    }
 }
 
 /// Temperature tuning of attention for long sequences (Llama 4): queries are scaled by `1 + beta *
@@ -59,11 +125,10 @@ pub struct TemperatureTuning {
 /// Attention layer.
 pub struct Attention {
     q_proj: Linear,
-    k_proj: Linear,
-    v_proj: Linear,
-    o_proj: Linear,
     q_norm: Option<Norm>,
-    k_norm: Option<Norm>,
+    /// Projections of keys and values; `None` if the layer borrows them.
+    own: Option<KvProjections>,
+    o_proj: Linear,
     /// Norm before `o_proj`, if the checkpoint has it.
     attn_sub_norm: Option<Norm>,
     gate_proj: Option<Linear>,
@@ -73,32 +138,62 @@ pub struct Attention {
     ops: &'static dyn Ops,
 }
 
+/// Projections of keys and values, and norm of keys.
+struct KvProjections {
+    k_proj: Linear,
+    k_norm: Option<Norm>,
+    v_proj: Linear,
+}
+
 impl Attention {
     /// Loads the layer at `w`; without `rope` it uses no positions.
     pub fn load(w: &mut Cursor, sizes: &Sizes, rope: Option<Rope>) -> mlxk_core::Result<Attention> {
-        let &Sizes { hidden, heads, kv_heads, head_dim, norm, .. } = sizes;
-        let [outs, kv_outs] = [heads * head_dim, kv_heads * head_dim];
+        let &Sizes { hidden, heads, kv_heads, head_dim, value_dim, norm, .. } = sizes;
+        let outs = heads * head_dim;
         if let Some(parts) = sizes.fused {
-            let rows = [("q_proj", outs), ("k_proj", kv_outs), ("v_proj", kv_outs)];
-            w.split("qkv_proj", parts, &rows)?;
+            let [keys, values] = [kv_heads * head_dim, kv_heads * value_dim];
+            w.split("qkv_proj", parts, &[("q_proj", outs), ("k_proj", keys), ("v_proj", values)])?;
         }
-        if sizes.gated && !w.has("gate_proj.weight") {
-            w.split("q_proj", heads, &[("q_proj", outs), ("gate_proj", outs)])?;
+        if sizes.gate.is_some() && !w.has("gate_proj.weight") {
+            w.split("q_proj", heads, &[("q_proj", outs), ("gate_proj", heads * value_dim)])?;
         }
-        let (heads, kv_heads) = shard::heads(w, heads, kv_heads, head_dim)?;
-        let [outs, kv_outs] = [heads * head_dim, kv_heads * head_dim];
-        let gate = sizes.gated.then(|| Linear::load(w, "gate_proj", outs, hidden)).transpose()?;
+        let heads = shard::heads(w, &sizes.layout())?;
+        let sizes = &Sizes { heads: heads.queries, kv_heads: heads.keys, ..*sizes };
+        let &Sizes { heads, kv_heads, .. } = sizes;
+        let mixed = heads * value_dim;
+        let gate = sizes.gate.map(|gate| {
+            let outs = if gate.by_head { heads } else { mixed };
+            Linear::load(w, "gate_proj", outs, hidden)
+        });
         let normed = w.at("attn_sub_norm").offers("weight");
-        let sinks = w.optional("sinks", &[heads])?;
+        let sinks = match sizes.sinks {
+            None => w.optional("sinks", &[heads])?,
+            Some(there) => there.then(|| w.floats("sinks", &[heads])).transpose()?,
+        };
+        let q_norm = norm.of_heads(w, "q_norm", heads, head_dim)?;
+        let k_norm = norm.of_heads(w, "k_norm", kv_heads, head_dim)?;
+        let (q_norm, k_norm) = match (sizes.sharing, q_norm, k_norm) {
+            (Sharing::Lends | Sharing::Borrows, Some(q), Some(k)) => {
+                let [q, k] = Norm::on_queries(q, k).map_err(mlx::failed)?;
+                (Some(q), Some(k))
+            }
+            (_, q, k) => (q, k),
+        };
+        let own = match sizes.sharing {
+            Sharing::Borrows => None,
+            _ => Some(KvProjections {
+                k_proj: Linear::load(w, "k_proj", kv_heads * head_dim, hidden)?,
+                k_norm,
+                v_proj: Linear::load(w, "v_proj", kv_heads * value_dim, hidden)?,
+            }),
+        };
         Ok(Attention {
-            q_proj: Linear::load(w, "q_proj", outs, hidden)?,
-            k_proj: Linear::load(w, "k_proj", kv_outs, hidden)?,
-            v_proj: Linear::load(w, "v_proj", kv_outs, hidden)?,
-            o_proj: Linear::load(w, "o_proj", hidden, outs)?,
-            q_norm: norm.of_heads(w, "q_norm", heads, head_dim)?,
-            k_norm: norm.of_heads(w, "k_norm", kv_heads, head_dim)?,
-            attn_sub_norm: normed.then(|| norm.load(w, "attn_sub_norm", outs)).transpose()?,
-            gate_proj: gate,
+            q_proj: Linear::load(w, "q_proj", heads * head_dim, hidden)?,
+            q_norm,
+            own,
+            o_proj: Linear::load(w, "o_proj", hidden, mixed)?,
+            attn_sub_norm: normed.then(|| norm.load(w, "attn_sub_norm", mixed)).transpose()?,
+            gate_proj: gate.transpose()?,
             rope,
             scores: AttentionParams { scale: sizes.scale, softcap: sizes.softcap, sinks },
             sizes: *sizes,
@@ -106,27 +201,61 @@ impl Attention {
         })
     }
 
+    /// True if the layer uses the keys and values of an earlier layer.
+    pub fn borrows(&self) -> bool {
+        self.own.is_none()
+    }
+
     /// Causal attention of each row to the tokens of its sequence, whose keys and values are cached
     /// in slot number `slot`.
     pub fn forward(&self, x: &Array, sequences: &mut Sequences, slot: usize) -> Result<Array> {
-        let [q, k, v] = [&self.q_proj, &self.k_proj, &self.v_proj].map(|proj| proj.forward(x));
-        let (q, q_norm) = self.norm_all_heads(q?, self.q_norm.as_ref())?;
-        let (k, k_norm) = self.norm_all_heads(k?, self.k_norm.as_ref())?;
-        let mut mixed = sequences.each_kv(slot, [&q, &k, &v?], |[q, k, v], kv| {
-            let rope = self.rope.as_ref().map(|rope| (rope, kv.offset()));
-            let queries = self.heads(q, q_norm, rope)?;
-            let queries = tune_temperature(self.sizes.warmth, queries, kv.offset())?;
-            let (k, v) = (self.heads(k, k_norm, rope)?, self.heads(v, None, None)?);
-            self.ops.append_kv(kv, &k, &v)?;
+        let Sizes { head_dim, value_dim, value_scale, temperature_tuning, .. } = self.sizes;
+        let (q, q_norm) =
+            self.norm_all_heads(self.project(&self.q_proj, x)?, self.q_norm.as_ref())?;
+        let attend = |q: &Array, kv: &Kv, positions: RowPositions| {
+            let first = kv.offset() - q.dim(1);
+            let queries = self.heads(q, head_dim, q_norm, self.rotation(positions.from(first)))?;
+            let queries = tune_temperature(temperature_tuning, queries, first)?;
             self.ops.attend_cached(&queries, kv, &self.scores)
-        })?;
+        };
+        let mut mixed = match &self.own {
+            Some(KvProjections { k_proj, k_norm, v_proj }) => {
+                let (k, k_norm) = self.norm_all_heads(self.project(k_proj, x)?, k_norm.as_ref())?;
+                let v = self.project(v_proj, x)?;
+                sequences.each_positioned(slot, [&q, &k, &v], |[q, k, v], kv, positions| {
+                    let keys = self.heads(
+                        k,
+                        head_dim,
+                        k_norm,
+                        self.rotation(positions.from(kv.offset())),
+                    )?;
+                    let values = self.heads(v, value_dim, None, None)?;
+                    self.ops.append_kv(kv, &keys, &values)?;
+                    attend(q, kv, positions)
+                })?
+            }
+            None => sequences
+                .each_positioned(slot, [&q], |[q], kv, positions| attend(q, kv, positions))?,
+        };
+        if value_scale != 1.0 {
+            mixed = mixed.multiply(mlx::number(value_scale, &mixed)?)?;
+        }
         if let Some(norm) = &self.attn_sub_norm {
             mixed = norm.forward(&mixed)?;
         }
-        if let Some(gate) = &self.gate_proj {
-            mixed = mixed.multiply(sigmoid(gate.forward(x)?)?)?;
+        if let Some((gate, proj)) = self.sizes.gate.zip(self.gate_proj.as_ref()) {
+            mixed = gate.apply(&mixed, &proj.forward(x)?)?;
         }
         self.o_proj.forward(&mixed)
+    }
+
+    /// Queries, keys or values [1, rows, heads * size] of `x` [1, rows, hidden], clipped.
+    fn project(&self, proj: &Linear, x: &Array) -> Result<Array> {
+        let y = proj.forward(x)?;
+        match self.sizes.clip {
+            None => Ok(y),
+            Some(most) => clip(&y, (mlx::number(-most, &y)?, mlx::number(most, &y)?)),
+        }
     }
 
     /// Applies `norm` if it spans all heads; else returns it, to be applied to each head.
@@ -141,10 +270,21 @@ impl Attention {
         }
     }
 
+    /// Rotation of rows at `positions`; `None` if the layer has no position embedding.
+    fn rotation<'p>(&self, positions: Positions<'p>) -> Option<(&Rope, Positions<'p>)> {
+        self.rope.as_ref().map(|rope| (rope, positions))
+    }
+
     /// Splits [1, length, heads * size] into heads [1, heads, length, size], normed and rotated.
-    fn heads(&self, x: &Array, norm: Option<&Norm>, rope: Option<(&Rope, i32)>) -> Result<Array> {
+    fn heads(
+        &self,
+        x: &Array,
+        size: usize,
+        norm: Option<&Norm>,
+        rope: Option<(&Rope, Positions)>,
+    ) -> Result<Array> {
         let heads = HeadsParams {
-            size: self.sizes.head_dim as i32,
+            size: size as i32,
             norm: norm.map(Norm::params),
             rotated_first: self.sizes.rotated_first,
             rope,
@@ -156,11 +296,11 @@ impl Attention {
 /// Queries [1, heads, length, size] scaled by temperature tuning, the first of them at position
 /// `offset`.
 pub fn tune_temperature(
-    warmth: Option<TemperatureTuning>,
+    temperature_tuning: Option<TemperatureTuning>,
     queries: Array,
     offset: i32,
 ) -> Result<Array> {
-    let Some(TemperatureTuning { beta, shift, trained }) = warmth else {
+    let Some(TemperatureTuning { beta, shift, trained }) = temperature_tuning else {
         return Ok(queries);
     };
     let first = offset + shift;

@@ -31,12 +31,14 @@ pub enum NormKind {
     Layer,
     /// Layer norm whose stored weights are less than the true ones by one.
     LayerLessOne,
+    /// Layer norm without weights and biases.
+    LayerBare,
 }
 
 impl NormKind {
     /// True if the mean is subtracted (layer norm).
     fn centred(self) -> bool {
-        matches!(self, NormKind::Layer | NormKind::LayerLessOne)
+        matches!(self, NormKind::Layer | NormKind::LayerLessOne | NormKind::LayerBare)
     }
 }
 
@@ -89,11 +91,11 @@ impl NormArch {
                 let one = mlx::number(1.0, &weight).map_err(mlx::failed)?;
                 Some(weight.add(one).map_err(mlx::failed)?)
             }
-            NormKind::Bare => None,
+            NormKind::Bare | NormKind::LayerBare => None,
         };
-        let bias = match self.kind.centred() {
-            true => w.optional("bias", shape)?,
-            false => None,
+        let bias = match self.kind {
+            NormKind::Layer | NormKind::LayerLessOne => w.optional("bias", shape)?,
+            _ => None,
         };
         Ok(Norm { params: self.params(weight, bias), ops })
     }
@@ -113,6 +115,18 @@ impl NormArch {
 }
 
 impl Norm {
+    /// Norms of queries and keys whose weights are all applied to queries, which keeps the products
+    /// of the two, and makes keys independent of a layer's weights.
+    pub fn on_queries(queries: Norm, keys: Norm) -> Result<[Norm; 2]> {
+        let Norm { params: NormParams { weight, bias, eps, centred }, ops } = keys;
+        let factors = match (queries.params.weight, weight) {
+            (Some(queries), Some(keys)) => Some(queries.multiply(keys)?),
+            (queries, keys) => queries.or(keys),
+        };
+        let queries = Norm { params: NormParams { weight: factors, ..queries.params }, ..queries };
+        Ok([queries, Norm { params: NormParams { weight: None, bias, eps, centred }, ops }])
+    }
+
     /// Normalises the last axis of `x`.
     pub fn forward(&self, x: &Array) -> Result<Array> {
         self.ops.norm(x, &self.params)

@@ -16,21 +16,23 @@ pub struct ScoreParams {
     pub softcap: Option<f32>,
 }
 
-/// Attention of `query` [size] to keys and values [n, size], written to `out` [size]. `sink` is the
-/// score of an attention sink, which takes part in the softmax and has no value.
+/// Attention of `query` [size] to keys [n, size] and values [n, value size], written to `out`
+/// [value size]. `sink` is the score of an attention sink, which takes part in the softmax and has
+/// no value.
 ///
-/// # Panics If the lengths of keys, values, query and `out` contradict each other.
+/// # Panics
+/// If the lengths of keys, values, query and `out` contradict each other.
 pub fn attend(
     query: &[f32],
     [keys, values]: [&[f32]; 2],
-    shares: ScoreParams,
+    params: ScoreParams,
     sink: Option<f32>,
     out: &mut [f32],
 ) {
-    let size = query.len();
-    assert_eq!((keys.len(), out.len()), (values.len(), size));
+    let (size, value_size) = (query.len(), out.len());
     assert!(keys.len().is_multiple_of(size));
-    Isa::best().run(Query { query, keys, values, shares, sink, out });
+    assert_eq!(keys.len() / size * value_size, values.len());
+    Isa::best().run(Query { query, keys, values, params, sink, out });
 }
 
 /// Softmax of `scores` in place; `sink` takes part in the sum only.
@@ -90,7 +92,7 @@ struct Query<'a> {
     query: &'a [f32],
     keys: &'a [f32],
     values: &'a [f32],
-    shares: ScoreParams,
+    params: ScoreParams,
     sink: Option<f32>,
     out: &'a mut [f32],
 }
@@ -98,13 +100,13 @@ struct Query<'a> {
 impl Kernel for Query<'_> {
     #[inline(always)]
     fn run<S: Simd>(self, simd: S) {
-        let Query { query, keys, values, shares, sink, out } = self;
+        let Query { query, keys, values, params, sink, out } = self;
         let size = query.len();
         let mut scores = vec![0.0; keys.len() / size];
         for (score, key) in scores.iter_mut().zip(keys.chunks_exact(size)) {
-            *score = dot(simd, query, key) * shares.scale;
+            *score = dot(simd, query, key) * params.scale;
         }
-        if let Some(cap) = shares.softcap {
+        if let Some(cap) = params.softcap {
             for score in &mut scores {
                 *score = cap * (*score / cap).tanh();
             }

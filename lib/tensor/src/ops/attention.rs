@@ -21,7 +21,7 @@ const BLOCK: usize = 64;
 const ALONE: usize = 1 << 15;
 
 /// Attention of queries [1, heads, length, size] to the cached keys and values, of which the last
-/// `length` belong to the queries: [1, length, heads * size].
+/// `length` belong to the queries: [1, length, heads * value size].
 pub fn attend_cached(queries: &Array, kv: &Kv, scores: &AttentionParams) -> Result<Array> {
     let [keys, values] = kv.buffers()?;
     let length = queries.dim(2) as usize;
@@ -30,7 +30,7 @@ pub fn attend_cached(queries: &Array, kv: &Kv, scores: &AttentionParams) -> Resu
 }
 
 /// Attention of queries [1, heads, length, size] to keys and values [1, kv heads, keys, size] under
-/// `mask`: [1, length, heads * size].
+/// `mask`: [1, length, heads * value size].
 pub fn attend(
     queries: &Array,
     keys_values: [&Array; 2],
@@ -51,10 +51,11 @@ fn by_ranges(
 ) -> Result<Array> {
     eval([keys, values])?;
     let dims = |array: &Array, axis| array.dim(axis) as usize;
-    let [heads, length, size] = [1, 2, 3].map(|axis| dims(queries, axis));
-    let [kv_heads, capacity] = [1, 2].map(|axis| dims(keys, axis));
+    let [heads, length] = [1, 2].map(|axis| dims(queries, axis));
+    let [kv_heads, capacity, size] = [1, 2, 3].map(|axis| dims(keys, axis));
+    let value_size = dims(values, 3);
     let [keys, values] = [elements(keys)?, elements(values)?];
-    let kv = KvView { keys, values, kv_heads, capacity, size };
+    let kv = KvView { keys, values, kv_heads, capacity, size, value_size };
     let params = ScoreParams { scale: scores.scale, softcap: scores.softcap };
     let sinks = scores.sinks.as_ref().map(elements).transpose()?;
     let queries = elements(queries)?;
@@ -62,24 +63,29 @@ fn by_ranges(
         [seen] if always == 0 => single_query(queries, &kv, seen.clone(), params, sinks),
         seen => query_blocks(queries, &kv, always, seen, params, sinks),
     };
-    Ok(Array::from_slice(&y, &[1, length as i32, (heads * size) as i32]))
+    Ok(Array::from_slice(&y, &[1, length as i32, (heads * value_size) as i32]))
 }
 
-/// Keys and values in memory, [kv heads, capacity, size] each; `capacity` is in tokens.
+/// Keys [kv heads, capacity, size] and values [kv heads, capacity, value size] in memory;
+/// `capacity` is in tokens.
 struct KvView<'a> {
     keys: &'a [f32],
     values: &'a [f32],
     kv_heads: usize,
     capacity: usize,
     size: usize,
+    value_size: usize,
 }
 
 impl KvView<'_> {
     /// Keys and values of a kv head in a range of tokens.
     fn part(&self, head: usize, range: Range<usize>) -> [&[f32]; 2] {
         let first = head * self.capacity;
-        let range = (first + range.start) * self.size..(first + range.end) * self.size;
-        [&self.keys[range.clone()], &self.values[range]]
+        let rows = first + range.start..first + range.end;
+        [
+            &self.keys[rows.start * self.size..rows.end * self.size],
+            &self.values[rows.start * self.value_size..rows.end * self.value_size],
+        ]
     }
 }
 
@@ -91,17 +97,17 @@ fn single_query(
     params: ScoreParams,
     sinks: Option<&[f32]>,
 ) -> Vec<f32> {
-    let mut y = vec![0.0; queries.len()];
     let heads = queries.len() / kv.size;
+    let mut y = vec![0.0; heads * kv.value_size];
     let work = |head: usize, y: &mut [f32]| {
         let query = &queries[head * kv.size..][..kv.size];
         let [keys, values] = kv.part(head * kv.kv_heads / heads, seen.clone());
         attend::attend(query, [keys, values], params, sinks.map(|sinks| sinks[head]), y);
     };
     if queries.len() * seen.len() < ALONE {
-        y.chunks_exact_mut(kv.size).enumerate().for_each(|(head, y)| work(head, y));
+        y.chunks_exact_mut(kv.value_size).enumerate().for_each(|(head, y)| work(head, y));
     } else {
-        threads::parallel_rows(&mut y, kv.size, &work);
+        threads::parallel_rows(&mut y, kv.value_size, &work);
     }
     y
 }
@@ -126,7 +132,14 @@ fn query_blocks(
         let sink = |row: usize| sinks.map(|sinks| sinks[head * heads / kv.kv_heads + row / length]);
         let rows = rows.map(|row| (seen[row % length].clone(), sink(row)));
         let rows: Vec<(Range<usize>, Option<f32>)> = rows.collect();
-        attend_block(queries, kv.part(head, 0..kv.capacity), always, &rows, size, params)
+        attend_block(
+            queries,
+            kv.part(head, 0..kv.capacity),
+            always,
+            &rows,
+            [size, kv.value_size],
+            params,
+        )
     };
     let blocks: Vec<(usize, &[f32])> = queries
         .chunks(shared * size)
@@ -134,7 +147,7 @@ fn query_blocks(
         .enumerate()
         .collect();
     let mixed: Vec<Vec<f32>> = blocks.into_par_iter().map(work).collect();
-    by_position(&mixed.concat(), heads, length, size)
+    by_position(&mixed.concat(), heads, length, kv.value_size)
 }
 
 /// Transposes [heads, length, size] to [length, heads, size].
@@ -148,13 +161,13 @@ fn by_position(x: &[f32], heads: usize, length: usize, size: usize) -> Vec<f32> 
 }
 
 /// Attention of a block of queries of one kv head; `rows` has the range of keys that each query
-/// sees, and the score of its sink.
+/// sees, and the score of its sink. Sizes are those of a key and of a value.
 fn attend_block(
     queries: &[f32],
     [keys, values]: [&[f32]; 2],
     always: usize,
     rows: &[(Range<usize>, Option<f32>)],
-    size: usize,
+    [size, value_size]: [usize; 2],
     params: ScoreParams,
 ) -> Vec<f32> {
     let first = match always {
@@ -162,7 +175,8 @@ fn attend_block(
         _ => 0,
     };
     let last = rows.iter().map(|(seen, _)| seen.end).max().unwrap_or(0);
-    let [keys, values] = [keys, values].map(|all| &all[first * size..last * size]);
+    let keys = &keys[first * size..last * size];
+    let values = &values[first * value_size..last * value_size];
     let mut weights = vec![0.0; rows.len() * (last - first)];
     product(queries, keys, [1, size], params.scale, last - first, &mut weights);
     if let Some(cap) = params.softcap {
@@ -171,8 +185,8 @@ fn attend_block(
     for (row, (seen, sink)) in weights.chunks_exact_mut(last - first).zip(rows) {
         softmax(row, always, seen.start - first..seen.end - first, *sink);
     }
-    let mut mixed = vec![0.0; rows.len() * size];
-    product(&weights, values, [size, 1], 1.0, size, &mut mixed);
+    let mut mixed = vec![0.0; rows.len() * value_size];
+    product(&weights, values, [value_size, 1], 1.0, value_size, &mut mixed);
     mixed
 }
 
@@ -246,10 +260,13 @@ mod tests {
             (all().bounded(44, 4), None, Some(some(&[6], 9))),
             (all().packed(Packing { bits: 4, group_size: 32, start: 8 }), None, None),
         ];
+        // Values are smaller than keys in every other kind.
+        let value_size = |kind: usize| if kind.is_multiple_of(2) { 32 } else { 24 };
         for (kind, (mut kv, softcap, sinks)) in kinds.into_iter().enumerate() {
             let scores = AttentionParams { scale: 0.3, softcap, sinks };
             for (seed, length) in [(1, 1), (2, 7), (3, 300), (4, 1), (5, 130)] {
-                let [keys, values] = [0, 100].map(|more| some(&[1, 2, length, 32], seed + more));
+                let [keys, values] = [(0, 32), (100, value_size(kind))]
+                    .map(|(more, size)| some(&[1, 2, length, size], seed + more));
                 kv.append(&keys, &values).unwrap();
                 let queries = some(&[1, 6, length, 32], seed + 200);
                 let ours = attend_cached(&queries, &kv, &scores).unwrap();

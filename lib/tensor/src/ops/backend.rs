@@ -35,11 +35,11 @@ pub trait Ops: Sync {
     fn append_kv(&self, kv: &mut Kv, keys: &Array, values: &Array) -> Result<()>;
 
     /// Attention of queries [1, heads, length, size] to the cached keys and values, of which the
-    /// last `length` belong to the queries: [1, length, heads * size].
+    /// last `length` belong to the queries: [1, length, heads * value size].
     fn attend_cached(&self, queries: &Array, kv: &Kv, params: &AttentionParams) -> Result<Array>;
 
     /// Attention without a cache: queries [1, heads, length, size] to keys and values [1, kv heads,
-    /// keys, size] under `mask`, giving [1, length, heads * size].
+    /// keys, size] under `mask`, giving [1, length, heads * value size].
     fn attend(
         &self,
         queries: &Array,
@@ -60,7 +60,7 @@ pub trait Ops: Sync {
     /// Product of two arrays of one shape, element by element.
     fn multiply(&self, a: &Array, b: &Array) -> Result<Array>;
 
-    /// Last axis split into parts of `sizes`, which sum up to its length.
+    /// Splits the last axis into parts of `sizes`, which sum up to its length.
     fn split(&self, x: &Array, sizes: &[i32]) -> Result<Vec<Array>>;
 
     /// Depthwise causal convolution of [1, rows, channels]. `tail` is the state: the last rows
@@ -103,7 +103,7 @@ pub trait Ops: Sync {
         correction: Option<&Array>,
     ) -> Result<ExpertChoice>;
 
-    /// Weighted sum of the outputs of the chosen experts: [1, rows, hidden] to the same.
+    /// Weighted sum of the outputs of the chosen experts, [1, rows, hidden] for `x` of that shape.
     fn moe_experts(&self, experts: &Experts, x: &Array, choice: &ExpertChoice) -> Result<Array>;
 
     /// Sinkhorn normalisation of matrices [.., n, n]: columns are divided by their sums, then

@@ -7,6 +7,7 @@ use mlxk_core::{Error, Kind, Result};
 use mlxk_tensor::floats;
 use serde_json::Value;
 
+use crate::checkpoint::reshape;
 use crate::checkpoint::tensor::Tensor;
 
 /// A model as files tell of it.
@@ -49,6 +50,33 @@ impl Checkpoint {
         }
     }
 
+    /// Makes `parts` of the rows of all matrices named `.{name}.weight`, which hold the parts one after
+    /// another `repeats` times over; each part has as many of the rows as its number says.
+    pub fn split(&mut self, name: &str, repeats: usize, parts: &[(&str, usize)]) -> Result<()> {
+        let end = format!(".{name}.weight");
+        let whole = |name: &String| Some((name.clone(), name.strip_suffix(&end)?.to_owned()));
+        let of_each = parts.iter().fold(0_usize, |sum, (_, lots)| sum.saturating_add(*lots));
+        let lots = of_each.saturating_mul(repeats);
+        for (name, stem) in self.tensors.keys().filter_map(whole).collect::<Vec<_>>() {
+            let tensor = self.take(&name)?;
+            let lot = match *tensor.shape {
+                [rows, _] if lots > 0 && rows % lots == 0 => rows / lots,
+                _ => {
+                    let message = format!("expected {lots} equal parts, found {:?}", tensor.shape);
+                    return Err(invalid(&name, message));
+                }
+            };
+            let mut first = 0;
+            for (part, lots) in parts {
+                let range = first..first + lots * lot;
+                first = range.end;
+                let rows = reshape::rows(&tensor, repeats, range);
+                self.tensors.insert(format!("{stem}.{part}.weight"), rows);
+            }
+        }
+        Ok(())
+    }
+
     /// Takes a tensor. Errors if there is none.
     pub fn take(&mut self, name: &str) -> Result<Tensor> {
         self.tensors.remove(name).ok_or_else(|| invalid(name, "the tensor is missing"))
@@ -66,6 +94,7 @@ impl Checkpoint {
     }
 }
 
+/// Error about `tensor`, which no model of its architecture has so.
 pub fn invalid(tensor: &str, message: impl Into<String>) -> Error {
     Error::new(Kind::InvalidModel, tensor, message)
 }
