@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use mlx_rs::{Device, Stream};
-use mlxk_core::{Architecture, Error, Facts, Kind, Plan, Result, tensors};
+use mlxk_core::{Architecture, Facts, Plan, Result};
 use mlxk_models::checkpoint::adapter::Adapter;
 use mlxk_models::checkpoint::cursor::Cursor;
 use mlxk_models::checkpoint::formats::Checkpoint;
@@ -16,7 +16,6 @@ use mlxk_models::sketch::{architecture, read, sketch};
 use mlxk_models::{registry, vision};
 use mlxk_tensor::mlx;
 use mlxk_tensor::ops::{CPU, MLX, Ops};
-use serde_json::Value;
 
 use crate::forward::Forward;
 use crate::model::Model;

@@ -14,11 +14,11 @@ use mlx_rs::{Array, Dtype};
 use mlxk_core::tensors::Header;
 use mlxk_core::{Architecture, Float, Found, Kind, Origin, probe};
 use mlxk_models::checkpoint::file::{map, place};
-use mlxk_models::checkpoint::formats::Checkpoint;
+use mlxk_models::checkpoint::formats::{Checkpoint, sanitize};
 use mlxk_models::checkpoint::tensor::{Bytes, Tensor};
 use mlxk_models::checkpoint::weights::{Inventory, LoadOptions};
-use mlxk_models::sketch;
 use mlxk_models::vision::{self, Load, Tower, mrope, qwen_vl};
+use mlxk_models::{registry, sketch};
 use mlxk_tensor::ops::{CPU, MLX};
 use mlxk_tensor::{affine, floats};
 use serde_json::{Value, json};
@@ -184,7 +184,9 @@ fn checkpoints_of_transformers_have_the_same_towers() {
             };
             let tensors = tensors.into_iter().map(theirs).collect();
             let architecture = Architecture::find(case).unwrap();
-            let adapted = adapt(architecture, Checkpoint { config, tensors }).unwrap();
+            let mut adapted = Checkpoint { config, tensors };
+            let spec = registry::spec(architecture);
+            sanitize(&mut adapted, spec.sanitize, &spec.experts).unwrap();
             let rows = tower(of, &adapted, true).encode(&pixels, &grids).unwrap().rows;
             assert!(apart(&rows, &features) <= 2e-4, "{case} at {prefix}");
         }
@@ -237,8 +239,9 @@ fn quantise(tensors: &mut BTreeMap<String, Tensor>) -> usize {
     for stem in &stems {
         let weight = tensors.remove(&format!("{stem}.weight")).unwrap();
         let [outs, ins] = weight.shape[..] else { unreachable!() };
-        let packed =
-            weight.read(|bytes| affine::pack(&floats::widen(bytes, Float::F32), 32, 8)).unwrap();
+        let packed = weight
+            .read(|bytes| affine::quantize(&floats::widen(bytes, Float::F32), 32, 8))
+            .unwrap();
         let groups = |scales: Vec<f32>| {
             stored(Dtype::Float32, vec![outs, ins / 32], floats::narrow(&scales, Float::F32))
         };

@@ -23,7 +23,7 @@ pub struct Packed {
 
 /// Quantises `weights`, whole groups of `group_size` weights (a multiple of 8), to codes of `bits`
 /// bits.
-pub fn pack(weights: &[f32], group_size: usize, bits: usize) -> Packed {
+pub fn quantize(weights: &[f32], group_size: usize, bits: usize) -> Packed {
     let groups = weights.len() / group_size;
     let bytes = group_size * bits / 8;
     let mut codes = vec![0; groups * bytes];
@@ -34,14 +34,14 @@ pub fn pack(weights: &[f32], group_size: usize, bits: usize) -> Packed {
         let groups = codes.chunks_exact_mut(bytes).zip(weights.chunks_exact(group_size));
         for (((codes, group), scale), bias) in groups.zip(scales).zip(biases) {
             [*scale, *bias] = range(group, bits);
-            pack_group(group, [*scale, *bias], bits, codes);
+            quantize_group(group, [*scale, *bias], bits, codes);
         }
     });
     Packed { codes, scales, biases }
 }
 
 /// Dequantises `codes` to `weights`, with the scales and biases of their groups.
-pub fn unpack(codes: &[u8], scales: &[f32], biases: &[f32], bits: usize, weights: &mut [f32]) {
+pub fn dequantize(codes: &[u8], scales: &[f32], biases: &[f32], bits: usize, weights: &mut [f32]) {
     let group_size = weights.len() / scales.len();
     let bytes = group_size * bits / 8;
     let groups = codes.par_chunks_exact(bytes).zip(weights.par_chunks_exact_mut(group_size));
@@ -74,7 +74,7 @@ fn range(group: &[f32], bits: usize) -> [f32; 2] {
 }
 
 /// Codes of a group.
-fn pack_group(group: &[f32], [scale, bias]: [f32; 2], bits: usize, codes: &mut [u8]) {
+fn quantize_group(group: &[f32], [scale, bias]: [f32; 2], bits: usize, codes: &mut [u8]) {
     /// Constant that rounds to an integer when added and subtracted again, ties to even.
     const WHOLE: f32 = (1 << 23) as f32;
     let largest = largest(bits);
@@ -123,7 +123,7 @@ mod tests {
                 let (codes, scales, biases) =
                     ops::quantize(array, group_size as i32, bits as i32).unwrap();
                 let codes = codes.to_vec_exact::<u32>().unwrap();
-                let ours = pack(&weights, group_size, bits);
+                let ours = quantize(&weights, group_size, bits);
                 let theirs = Packed {
                     codes: codes.iter().flat_map(|code| code.to_le_bytes()).collect(),
                     scales: scales.to_vec_exact().unwrap(),
@@ -135,14 +135,14 @@ mod tests {
     }
 
     #[test]
-    fn what_is_unpacked_is_near_what_was_packed() {
+    fn dequantised_weights_are_near_the_quantised_ones() {
         let weights = weights();
         for bits in [2, 3, 4, 5, 6, 8] {
-            let Packed { codes, scales, biases } = pack(&weights, 32, bits);
+            let Packed { codes, scales, biases } = quantize(&weights, 32, bits);
             let mut back = vec![0.0; weights.len()];
-            unpack(&codes, &scales, &biases, bits, &mut back);
+            dequantize(&codes, &scales, &biases, bits, &mut back);
             for (i, (a, b)) in weights.iter().zip(&back).enumerate() {
-                // Half a step, and what the end of the range moved to meet zero.
+                // Half a step, plus the shift of the range to represent zero.
                 let step = scales[i / 32].abs();
                 assert!((a - b).abs() <= 1.1 * step, "{bits} bits: {a} became {b}");
             }

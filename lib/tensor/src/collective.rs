@@ -9,7 +9,7 @@ use mlx_rs::{Array, Stream, with_stream};
 use mlxk_core::{Error, Kind};
 
 use crate::mlx;
-use crate::quantized::called;
+use crate::quantized::call;
 
 /// Null handle, which stands for the group of [`join`].
 const GROUP: mlx_sys::mlx_distributed_group =
@@ -33,7 +33,7 @@ pub fn join(backend: &str, rank: usize, size: usize) -> mlxk_core::Result<()> {
 
 /// Rank and size of the group that MLX made.
 fn joined(backend: &CString) -> Result<(usize, usize)> {
-    // SAFETY: nothing is asked of the caller; the group is freed below.
+    // SAFETY: the call has no preconditions; the group is freed below.
     let mut group = unsafe { mlx_sys::mlx_distributed_group_new() };
     // SAFETY: the name lives as long as the call.
     let status = unsafe { mlx_sys::mlx_distributed_init(&mut group, true, backend.as_ptr()) };
@@ -80,7 +80,7 @@ fn between(
     operation: impl FnOnce(*mut mlx_sys::mlx_array, mlx_sys::mlx_stream) -> i32,
 ) -> Result<Array> {
     match cfg!(target_os = "macos") {
-        true => with_stream(&Stream::cpu(), || called(name, operation)),
-        false => called(name, operation),
+        true => with_stream(&Stream::cpu(), || call(name, operation)),
+        false => call(name, operation),
     }
 }

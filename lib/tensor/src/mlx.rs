@@ -21,9 +21,10 @@ pub fn failed(error: Exception) -> Error {
 
 /// Memory that an [`Array`] may use in place.
 ///
-/// # Safety [`Memory::address`] must stay valid and unmoved until the value is dropped, hold the
-/// promised number of bytes, and be writable by MLX, which reuses the buffers of arrays that have
-/// no other owner.
+/// # Safety
+/// [`Memory::address`] must stay valid and unmoved until the value is dropped, hold the promised
+/// number of bytes, and be writable by MLX, which reuses the buffers of arrays that have no other
+/// owner.
 pub unsafe trait Memory: Send + 'static {
     /// Address of the first byte.
     fn address(&self) -> *mut c_void;
@@ -32,7 +33,8 @@ pub unsafe trait Memory: Send + 'static {
 /// Array over `memory`, which is dropped with the array. MLX copies memory that its device cannot
 /// map.
 ///
-/// # Safety `memory` must hold `shape.product()` elements of `dtype`, aligned to their size.
+/// # Safety
+/// `memory` must hold `shape.product()` elements of `dtype`, aligned to their size.
 pub unsafe fn over<M: Memory>(memory: M, shape: &[i32], dtype: Dtype) -> Array {
     extern "C" fn release<M>(payload: *mut c_void) {
         // SAFETY: `payload` is the box leaked below, and MLX calls this once.

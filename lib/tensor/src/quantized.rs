@@ -10,13 +10,13 @@ use mlxk_core::quantization::{Mode, QuantSpec};
 use crate::weight::Quantized;
 
 /// Linear layer `x W.T`: `x` [.., ins] to [.., outs].
-pub fn product(w: &Quantized, x: &Array) -> Result<Array> {
-    times(w, x, true)
+pub fn linear(w: &Quantized, x: &Array) -> Result<Array> {
+    matmul(w, x, true)
 }
 
 /// Matrix product `x W.T` if `transposed`, else `x W`. Leading axes of `w` are batch axes.
-pub fn times(w: &Quantized, x: &Array, transposed: bool) -> Result<Array> {
-    called("quantized_matmul", |result, stream| {
+pub fn matmul(w: &Quantized, x: &Array, transposed: bool) -> Result<Array> {
+    call("quantized_matmul", |result, stream| {
         // SAFETY: all handles live as long as the call.
         unsafe {
             mlx_sys::mlx_quantized_matmul(
@@ -38,8 +38,8 @@ pub fn times(w: &Quantized, x: &Array, transposed: bool) -> Result<Array> {
 /// Linear layer with a weight chosen for each row: `x` [.., 1, ins] and `ids` [..] to [.., 1,
 /// outs]. `sorted` promises that `ids` ascend, which is faster for many rows; the result is wrong
 /// if they do not.
-pub fn gathered(w: &Quantized, x: &Array, ids: &Array, sorted: bool) -> Result<Array> {
-    called("gather_qmm", |result, stream| {
+pub fn gather_matmul(w: &Quantized, x: &Array, ids: &Array, sorted: bool) -> Result<Array> {
+    call("gather_qmm", |result, stream| {
         // SAFETY: all handles live as long as the call.
         unsafe {
             mlx_sys::mlx_gather_qmm(
@@ -62,22 +62,22 @@ pub fn gathered(w: &Quantized, x: &Array, ids: &Array, sorted: bool) -> Result<A
 }
 
 /// Embedding lookup: rows `ids` [..] of the weights, as [.., ins].
-pub fn rows(w: &Quantized, ids: &Array) -> Result<Array> {
+pub fn embedding(w: &Quantized, ids: &Array) -> Result<Array> {
     let [weight, scales] = [&w.weight, &w.scales].map(|all| all.take_axis(ids, 0));
     let biases = w.biases.as_ref().map(|all| all.take_axis(ids, 0)).transpose()?;
     let (bits, group_size) = (w.bits as usize, w.group_size as usize);
-    unpack(&weight?, &scales?, biases.as_ref(), QuantSpec { mode: w.mode, bits, group_size })
+    dequantize(&weight?, &scales?, biases.as_ref(), QuantSpec { mode: w.mode, bits, group_size })
 }
 
 /// Dequantised weights [.., ins] of codes [.., ins * bits / 32], scales and biases [.., ins /
 /// group_size].
-pub fn unpack(
+pub fn dequantize(
     weight: &Array,
     scales: &Array,
     biases: Option<&Array>,
     form: QuantSpec,
 ) -> Result<Array> {
-    called("dequantize", |result, stream| {
+    call("dequantize", |result, stream| {
         // SAFETY: all handles live as long as the call.
         unsafe {
             mlx_sys::mlx_dequantize(
@@ -98,8 +98,8 @@ pub fn unpack(
 
 /// Quantises weights [.., ins] in a mode without biases: codes [.., ins * bits / 32] and scales
 /// [.., ins / group_size].
-pub fn pack(weights: &Array, form: QuantSpec) -> Result<[Array; 2]> {
-    // SAFETY: nothing is asked of the caller; the vector is freed by its owner here.
+pub fn quantize(weights: &Array, form: QuantSpec) -> Result<[Array; 2]> {
+    // SAFETY: the call has no preconditions; `Vector` frees the vector.
     let mut vector = Vector(unsafe { mlx_sys::mlx_vector_array_new() });
     let stream = Stream::thread_local_or_default();
     let (bits, group_size) = (some(form.bits as i32), some(form.group_size as i32));
@@ -113,7 +113,7 @@ pub fn pack(weights: &Array, form: QuantSpec) -> Result<[Array; 2]> {
         return Err(Exception::custom("quantize failed"));
     }
     let part = |index| {
-        called("quantize", |result, _| {
+        call("quantize", |result, _| {
             // SAFETY: as above.
             unsafe { mlx_sys::mlx_vector_array_get(result, vector.0, index) }
         })
@@ -133,7 +133,7 @@ impl Drop for Vector {
 
 /// Result of an MLX C operation, which writes it to the given handle. Errors if the operation
 /// returns another status than 0; `name` names it in the message.
-pub fn called(
+pub fn call(
     name: &str,
     operation: impl FnOnce(*mut mlx_sys::mlx_array, mlx_sys::mlx_stream) -> c_int,
 ) -> Result<Array> {

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Instant;
 
-use mlxk_core::{Error, Facts, Found, Health, Kind, Plan, Result, health, policy, probe};
+use mlxk_core::{Error, Found, Kind, Result};
 use mlxk_processor::event::{Event, FinishReason, LengthLimit};
 use mlxk_processor::{Prepared, Processor};
 use tokio::sync::mpsc::UnboundedSender;

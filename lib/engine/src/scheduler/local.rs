@@ -1,10 +1,9 @@
 //! The engine as the server sees it.
 
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::Ordering;
 use std::sync::mpsc::{SendError, Sender, channel};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, PoisonError};
 use std::thread;
-use std::time::Duration;
 
 use mlxk_core::{Error, Found, Kind, Places, Result};
 use mlxk_processor::engine::{Engine, Events, Figures, ModelInfo};

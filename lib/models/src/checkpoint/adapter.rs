@@ -27,7 +27,8 @@ pub struct Adapter {
 impl Adapter {
     /// Reads `adapter_config.json` and `adapters.safetensors` of a folder.
     ///
-    /// # Errors If a file is absent or invalid.
+    /// # Errors
+    /// If a file is absent or invalid.
     pub fn read(folder: &Path) -> mlxk_core::Result<Adapter> {
         let scale = scale(&folder.join("adapter_config.json"))?;
         let path = folder.join("adapters.safetensors");

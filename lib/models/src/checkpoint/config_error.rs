@@ -38,7 +38,7 @@ pub fn positive(sizes: &[(&str, usize)]) -> Result<()> {
     }
 }
 
-/// Errors unless `heads` query heads divide evenly among `kv_heads` key heads.
+/// Errors unless `heads` query heads are a multiple of `kv_heads` key heads.
 pub fn even(heads: usize, kv_heads: usize) -> Result<()> {
     match heads.is_multiple_of(kv_heads) {
         true => Ok(()),

@@ -52,7 +52,7 @@ impl Quantization {
             return Ok(Quantization::default());
         };
         match table.get("quant_method").and_then(Value::as_str) {
-            // Their tensors say all.
+            // The tensors of these formats are self-describing.
             Some(method) if method == "bitnet" || quantization::EQUIVALENT.contains(&method) => {
                 return Ok(Quantization::default());
             }

@@ -186,7 +186,7 @@ struct Lent {
 }
 
 // SAFETY: the mapping lives and stays where it is while one `Arc` holds it, and is private and
-// writable. No two tensors share bytes, so a buffer that MLX reuses is nobody else's.
+// writable. No two tensors share bytes, so a buffer that MLX reuses has no other reader.
 unsafe impl mlx::Memory for Lent {
     fn address(&self) -> *mut c_void {
         self.bytes.as_slice().as_ptr().cast_mut().cast()

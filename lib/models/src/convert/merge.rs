@@ -16,8 +16,9 @@ use crate::sketch::Parts;
 /// Merges `adapter` into the weights of `parts`; changed matrices are dense then. Returns the
 /// quantisation that each of them had.
 ///
-/// # Errors If the adapter is for another model, lacks a matrix, or has one of another shape.
-/// Nothing is computed yet.
+/// # Errors
+/// If the adapter is for another model, lacks a matrix, or has one of another shape. Nothing is
+/// computed yet.
 pub fn merge(parts: &mut Parts, adapter: Adapter) -> Result<BTreeMap<String, QuantSpec>> {
     let Some(scale) = adapter.scale else {
         return replace(parts, adapter).map(|()| BTreeMap::new());
@@ -130,7 +131,7 @@ impl Base {
         match (self.form, &self.scales) {
             (Some(form), Some(scales)) => {
                 let biases = self.biases.as_ref().map(array).transpose()?;
-                quantized::unpack(&weight, &array(scales)?, biases.as_ref(), form)
+                quantized::dequantize(&weight, &array(scales)?, biases.as_ref(), form)
             }
             _ => Ok(weight),
         }

@@ -15,11 +15,11 @@ pub struct MxTensors {
 }
 
 /// Quantises whole groups of weights.
-pub fn pack(weights: &[f32], form: QuantSpec) -> Result<MxTensors> {
+pub fn quantize(weights: &[f32], form: QuantSpec) -> Result<MxTensors> {
     let (rows, ins) = (weights.len() / form.group_size, form.group_size);
     let array = Array::from_slice(weights, &[rows as i32, ins as i32]);
     let packed = || {
-        let [codes, scales] = quantized::pack(&array, form)?;
+        let [codes, scales] = quantized::quantize(&array, form)?;
         let codes: Vec<u32> = codes.to_vec_exact().map_err(unreadable)?;
         let scales = scales.to_vec_exact().map_err(unreadable)?;
         Ok(MxTensors { codes: codes.iter().flat_map(|code| code.to_le_bytes()).collect(), scales })
@@ -28,7 +28,7 @@ pub fn pack(weights: &[f32], form: QuantSpec) -> Result<MxTensors> {
 }
 
 /// Dequantises codes.
-pub fn unpack(codes: &[u8], scales: &[u8], form: QuantSpec) -> Result<Vec<f32>> {
+pub fn dequantize(codes: &[u8], scales: &[u8], form: QuantSpec) -> Result<Vec<f32>> {
     let rows = scales.len() as i32;
     let words: Vec<u32> = codes
         .chunks_exact(4)
@@ -37,7 +37,7 @@ pub fn unpack(codes: &[u8], scales: &[u8], form: QuantSpec) -> Result<Vec<f32>> 
     let unpacked = || {
         let codes = Array::from_slice(&words, &[rows, (form.group_size * form.bits / 32) as i32]);
         let scales = Array::from_slice(scales, &[rows, 1]);
-        let weights = quantized::unpack(&codes, &scales, None, form)?.as_type::<f32>()?;
+        let weights = quantized::dequantize(&codes, &scales, None, form)?.as_type::<f32>()?;
         weights.to_vec_exact().map_err(unreadable)
     };
     unpacked().map_err(mlx::failed)

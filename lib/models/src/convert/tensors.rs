@@ -162,12 +162,12 @@ impl Tensors {
                 block = widen(&narrow(&block, float), float);
             }
             if form.mode == Mode::Affine {
-                let packed = affine::pack(&block, form.group_size, form.bits);
+                let packed = affine::quantize(&block, form.group_size, form.bits);
                 scales.extend(narrow(&packed.scales, float));
                 biases.extend(narrow(&packed.biases, float));
                 out(&packed.codes)
             } else {
-                let packed = small_floats::pack(&block, form)?;
+                let packed = small_floats::quantize(&block, form)?;
                 scales.extend(packed.scales);
                 out(&packed.codes)
             }
@@ -201,10 +201,10 @@ fn unpack(packed: &QuantizedTensors, float: Float, out: Out) -> Result<()> {
             (Some(kind), Some(biases)) => {
                 let mut weights = vec![0.0; codes.len() * 8 / form.bits];
                 let (scales, biases) = (widen(&scales, kind), widen(&biases, kind));
-                affine::unpack(codes, &scales, &biases, form.bits, &mut weights);
+                affine::dequantize(codes, &scales, &biases, form.bits, &mut weights);
                 weights
             }
-            _ => small_floats::unpack(codes, &scales, *form)?,
+            _ => small_floats::dequantize(codes, &scales, *form)?,
         };
         out(&narrow(&weights, float))
     })

@@ -28,7 +28,7 @@ pub struct Sizes {
     pub head_dim: usize,
     /// Elements of a head's values.
     pub value_dim: usize,
-    /// Factor of the values.
+    /// Factor of the output.
     pub value_scale: f32,
     /// Factor of the products of queries and keys.
     pub scale: f32,
@@ -41,21 +41,21 @@ pub struct Sizes {
     /// Parts of the fused matrix `qkv_proj`, in each of which rows of queries, keys and values
     /// follow each other; `None` if the checkpoint has three matrices.
     pub fused: Option<usize>,
-    /// Bound of the magnitude of elements of queries, keys and values, which are clipped to it.
+    /// Bound of the magnitude of queries, keys and values, which are clipped to it.
     pub clip: Option<f32>,
-    /// True if each head has an attention sink (arXiv 2309.17453): a score that takes part in the
-    /// softmax and has no value. `None` if the checkpoint decides it, for all layers alike.
+    /// True if each head has an attention sink (arXiv 2309.17453), a score that takes part in the
+    /// softmax and has no value; `None` if the checkpoint decides, for all layers alike.
     pub sinks: Option<bool>,
-    /// Sharing of keys and values between layers.
+    /// Sharing of keys and values with other layers.
     pub sharing: Sharing,
-    /// Gate of the output. The matrix of an elementwise gate may be fused with that of queries.
+    /// Gate of the output. The matrix of gates for each element may be fused with that of queries.
     pub gate: Option<Gate>,
     /// Temperature tuning of queries.
-    pub warmth: Option<TemperatureTuning>,
+    pub temperature_tuning: Option<TemperatureTuning>,
 }
 
 impl Sizes {
-    /// Heads of the layer, for sharding.
+    /// Numbers and sizes of heads.
     fn layout(&self) -> shard::Heads {
         shard::Heads {
             queries: self.heads,
@@ -67,35 +67,36 @@ impl Sizes {
     }
 }
 
-/// Sharing of keys and values between layers (cross-layer attention, arXiv 2405.12981). The weights
-/// of key norms, which may differ between the layers that share, are applied to queries instead.
+/// Sharing of keys and values between layers (cross-layer attention, arXiv 2405.12981). Norms of
+/// keys must come after the rotation in layers that share; their weights, which may differ from
+/// layer to layer, are applied to queries.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Sharing {
     /// The layer has keys and values of its own, which no other layer uses.
     Nothing,
     /// The layer has keys and values of its own, which later layers use too.
     Lends,
-    /// The layer uses the keys and values of the last earlier layer that lends.
+    /// The layer uses the keys and values of the last layer before it that lends.
     Borrows,
 }
 
-/// Gate of the output of attention, computed from the layer's input by a linear layer (gated
-/// attention, arXiv 2505.06708).
+/// Gate of the attention output, computed by a linear layer from the input (gated attention, arXiv
+/// 2505.06708).
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Gate {
-    /// True if all elements of a head share a gate.
+    /// True if the elements of a head share a gate.
     pub by_head: bool,
-    /// True if the activation of the gate is softplus, false if it is the sigmoid.
+    /// True if the gate is softplus, `log(1 + exp(x))`; false if it is a sigmoid.
     pub softplus: bool,
 }
 
 impl Gate {
-    /// Elementwise sigmoid gate.
+    /// Sigmoid gate of each element.
     pub const SIGMOID: Gate = Gate { by_head: false, softplus: false };
 
-    /// Multiplies `mixed` [1, rows, heads * size] by the gates of logits `x` [1, rows, heads] or
-    /// [1, rows, heads * size].
-    fn pass(self, mixed: &Array, x: &Array) -> Result<Array> {
+    /// Product of `mixed` [1, rows, heads * size] and the gates of the logits `x` [1, rows, heads
+    /// or heads * size].
+    fn apply(self, mixed: &Array, x: &Array) -> Result<Array> {
         let gates = match self.softplus {
             true => logaddexp(x.as_dtype(Dtype::Float32)?, Array::from_f32(0.0))?,
             false => sigmoid(x)?,
@@ -127,7 +128,7 @@ pub struct Attention {
     q_proj: Linear,
     q_norm: Option<Norm>,
     /// Projections of keys and values; `None` if the layer borrows them.
-    own: Option<Own>,
+    own: Option<KvProjections>,
     o_proj: Linear,
     /// Norm before `o_proj`, if the checkpoint has it.
     attn_sub_norm: Option<Norm>,
@@ -138,8 +139,8 @@ pub struct Attention {
     ops: &'static dyn Ops,
 }
 
-/// What makes keys and values.
-struct Own {
+/// Projections of keys and values, and norm of keys.
+struct KvProjections {
     k_proj: Linear,
     k_norm: Option<Norm>,
     v_proj: Linear,
@@ -181,7 +182,7 @@ impl Attention {
         };
         let own = match sizes.sharing {
             Sharing::Borrows => None,
-            _ => Some(Own {
+            _ => Some(KvProjections {
                 k_proj: Linear::load(w, "k_proj", kv_heads * head_dim, hidden)?,
                 k_norm,
                 v_proj: Linear::load(w, "v_proj", kv_heads * value_dim, hidden)?,
@@ -209,17 +210,17 @@ impl Attention {
     /// Causal attention of each row to the tokens of its sequence, whose keys and values are cached
     /// in slot number `slot`.
     pub fn forward(&self, x: &Array, sequences: &mut Sequences, slot: usize) -> Result<Array> {
-        let Sizes { head_dim, value_dim, value_scale, warmth, .. } = self.sizes;
+        let Sizes { head_dim, value_dim, value_scale, temperature_tuning, .. } = self.sizes;
         let (q, q_norm) =
             self.norm_all_heads(self.project(&self.q_proj, x)?, self.q_norm.as_ref())?;
         let attend = |q: &Array, kv: &Kv, positions: RowPositions| {
             let first = kv.offset() - q.dim(1);
             let queries = self.heads(q, head_dim, q_norm, self.rotation(positions.from(first)))?;
-            let queries = tune_temperature(warmth, queries, first)?;
+            let queries = tune_temperature(temperature_tuning, queries, first)?;
             self.ops.attend_cached(&queries, kv, &self.scores)
         };
         let mut mixed = match &self.own {
-            Some(Own { k_proj, k_norm, v_proj }) => {
+            Some(KvProjections { k_proj, k_norm, v_proj }) => {
                 let (k, k_norm) = self.norm_all_heads(self.project(k_proj, x)?, k_norm.as_ref())?;
                 let v = self.project(v_proj, x)?;
                 sequences.each_positioned(slot, [&q, &k, &v], |[q, k, v], kv, positions| {
@@ -244,12 +245,12 @@ impl Attention {
             mixed = norm.forward(&mixed)?;
         }
         if let Some((gate, proj)) = self.sizes.gate.zip(self.gate_proj.as_ref()) {
-            mixed = gate.pass(&mixed, &proj.forward(x)?)?;
+            mixed = gate.apply(&mixed, &proj.forward(x)?)?;
         }
         self.o_proj.forward(&mixed)
     }
 
-    /// Queries, keys or values of `x` [1, rows, hidden], clipped: [1, rows, heads * size].
+    /// Queries, keys or values [1, rows, heads * size] of `x` [1, rows, hidden], clipped.
     fn project(&self, proj: &Linear, x: &Array) -> Result<Array> {
         let y = proj.forward(x)?;
         match self.sizes.clip {
@@ -270,7 +271,7 @@ impl Attention {
         }
     }
 
-    /// Rotary embedding of rows at `positions`; `None` if the layer has none.
+    /// Rotation of rows at `positions`; `None` if the layer has no position embedding.
     fn rotation<'p>(&self, positions: Positions<'p>) -> Option<(&Rope, Positions<'p>)> {
         self.rope.as_ref().map(|rope| (rope, positions))
     }
@@ -296,11 +297,11 @@ impl Attention {
 /// Queries [1, heads, length, size] scaled by temperature tuning, the first of them at position
 /// `offset`.
 pub fn tune_temperature(
-    warmth: Option<TemperatureTuning>,
+    temperature_tuning: Option<TemperatureTuning>,
     queries: Array,
     offset: i32,
 ) -> Result<Array> {
-    let Some(TemperatureTuning { beta, shift, trained }) = warmth else {
+    let Some(TemperatureTuning { beta, shift, trained }) = temperature_tuning else {
         return Ok(queries);
     };
     let first = offset + shift;

@@ -28,7 +28,7 @@ impl GroupedLinear {
             }
             Some(stated) => {
                 let packed = load_packed(&mut w, stated, &shape[..2], shape[2])?;
-                // MLX computes with them, and wants scales of the type of activations.
+                // MLX's matrix product requires scales of the type of activations.
                 let scales = match packed.mode {
                     Mode::Affine => w.widened(packed.scales)?,
                     _ => packed.scales,
@@ -45,7 +45,7 @@ impl GroupedLinear {
         match self {
             GroupedLinear::Dense(weight) if transposed => x.matmul(weight.swap_axes(-1, -2)?),
             GroupedLinear::Dense(weight) => x.matmul(weight),
-            GroupedLinear::Quantized(packed) => quantized::times(packed, x, transposed),
+            GroupedLinear::Quantized(packed) => quantized::matmul(packed, x, transposed),
         }
     }
 }

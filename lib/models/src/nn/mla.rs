@@ -44,7 +44,7 @@ pub struct MlaSizes {
     /// Norm of low-rank queries and of latents.
     pub norm: NormArch,
     /// Temperature tuning of queries.
-    pub warmth: Option<TemperatureTuning>,
+    pub temperature_tuning: Option<TemperatureTuning>,
     /// True if the output of each head is gated by a sigmoid.
     pub gated: bool,
 }
@@ -124,8 +124,11 @@ impl Mla {
         let q = q.reshape(&[1, length, heads as i32, plain + rotated])?;
         let q = q.transpose_axes(&[0, 2, 1, 3])?;
         let offset = kv.offset();
-        let parts =
-            split_at_indices(tune_temperature(self.sizes.warmth, q, offset)?, &[plain], -1)?;
+        let parts = split_at_indices(
+            tune_temperature(self.sizes.temperature_tuning, q, offset)?,
+            &[plain],
+            -1,
+        )?;
         let rotate = |x: &Array| match &self.rope {
             Some(rope) => rope.apply(x, offset),
             None => Ok(x.clone()),

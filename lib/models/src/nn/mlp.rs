@@ -75,7 +75,8 @@ impl Mlp {
 
 /// Activation with the parameters that the checkpoint holds at `w`, which xIELU has.
 ///
-/// # Errors If a parameter is missing.
+/// # Errors
+/// If a parameter is missing.
 pub fn learned(activation: Activation, w: &mut Cursor) -> mlxk_core::Result<Activation> {
     let Activation::Xielu { beta, eps, .. } = activation else {
         return Ok(activation);

@@ -31,7 +31,7 @@ pub enum NormKind {
     Layer,
     /// Layer norm whose stored weights are less than the true ones by one.
     LayerLessOne,
-    /// The same, without factors and summands.
+    /// Layer norm without weights and biases.
     LayerBare,
 }
 
@@ -115,9 +115,8 @@ impl NormArch {
 }
 
 impl Norm {
-    /// Moves the weights of the norm of keys to that of queries, which leaves the products of
-    /// queries and keys as they are. Layers whose key norms have different weights can then share
-    /// keys.
+    /// Norms of queries and keys whose weights are all applied to queries, which keeps the products
+    /// of the two, and makes keys independent of a layer's weights.
     pub fn on_queries(queries: Norm, keys: Norm) -> Result<[Norm; 2]> {
         let Norm { params: NormParams { weight, bias, eps, centred }, ops } = keys;
         let factors = match (queries.params.weight, weight) {

@@ -10,10 +10,10 @@ use mlxk_core::Result;
 
 use crate::checkpoint::cursor::Cursor;
 
-/// Heads of an attention layer: their numbers and sizes.
+/// Numbers and sizes of the heads of an attention layer.
 #[derive(Clone, Copy)]
 pub struct Heads {
-    /// Query heads.
+    /// Heads of queries.
     pub queries: usize,
     /// Heads of keys and values, each shared by `queries / keys` query heads.
     pub keys: usize,
@@ -21,7 +21,7 @@ pub struct Heads {
     pub size: usize,
     /// Elements of a value.
     pub value_size: usize,
-    /// Elements of a head's gate.
+    /// Gates of a head.
     pub gates: usize,
 }
 

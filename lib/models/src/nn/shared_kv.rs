@@ -17,7 +17,7 @@ pub struct SharedKv {
     q_proj: Linear,
     q_norm: Norm,
     /// Projections of keys and values; `None` if the layer attends to those of another layer.
-    own: Option<OwnKv>,
+    own: Option<KvProjections>,
     o_proj: Linear,
     rope: Rope,
     head_dim: i32,
@@ -27,7 +27,7 @@ pub struct SharedKv {
 }
 
 /// Projections and norms of keys and values.
-struct OwnKv {
+struct KvProjections {
     k_proj: Linear,
     k_norm: Norm,
     /// Projection of values; `None` if values are the keys before norm and rotation.
@@ -63,13 +63,13 @@ impl SharedKv {
     pub fn load(w: &mut Cursor, arch: SharedKvArch) -> mlxk_core::Result<SharedKv> {
         let SharedKvArch { hidden, heads, head_dim, norm, .. } = arch;
         if !arch.own && w.has("k_proj.weight") {
-            // Some checkpoints carry what is not used.
-            OwnKv::load(w, &arch)?;
+            // Some checkpoints carry keys and values that no layer uses.
+            KvProjections::load(w, &arch)?;
         }
         Ok(SharedKv {
             q_proj: Linear::load(w, "q_proj", heads * head_dim, hidden)?,
             q_norm: norm.load(w, "q_norm", head_dim)?,
-            own: arch.own.then(|| OwnKv::load(w, &arch)).transpose()?,
+            own: arch.own.then(|| KvProjections::load(w, &arch)).transpose()?,
             o_proj: Linear::load(w, "o_proj", hidden, heads * head_dim)?,
             rope: arch.rope,
             head_dim: head_dim as i32,
@@ -79,7 +79,8 @@ impl SharedKv {
         })
     }
 
-    /// Lets each token look at those of its text that are remembered, at itself and those before.
+    /// Output [1, rows, hidden] for `x` of that shape: causal attention of each row to the cached
+    /// tokens of its sequence.
     pub fn forward(&self, x: &Array, sequences: &mut Sequences) -> Result<Array> {
         let q = self.q_proj.forward(x)?;
         let mixed = match &self.own {
@@ -116,13 +117,13 @@ impl SharedKv {
     }
 }
 
-impl OwnKv {
-    fn load(w: &mut Cursor, arch: &SharedKvArch) -> mlxk_core::Result<OwnKv> {
+impl KvProjections {
+    fn load(w: &mut Cursor, arch: &SharedKvArch) -> mlxk_core::Result<KvProjections> {
         let &SharedKvArch { hidden, kv_heads, head_dim, norm, .. } = arch;
         let outs = kv_heads * head_dim;
         let v_proj = (!arch.k_eq_v).then(|| Linear::load(w, "v_proj", outs, hidden)).transpose()?;
         let bare = NormArch { kind: NormKind::Bare, ..norm };
-        Ok(OwnKv {
+        Ok(KvProjections {
             k_proj: Linear::load(w, "k_proj", outs, hidden)?,
             k_norm: norm.load(w, "k_norm", head_dim)?,
             v_proj,

@@ -78,7 +78,7 @@ pub struct Member {
     /// Whether positions turn neighbours.
     pub traditional: bool,
     /// Scaling of queries by their position, if the model has it.
-    pub warmth: Option<TemperatureTuning>,
+    pub temperature_tuning: Option<TemperatureTuning>,
     /// Factors of embeddings and residuals.
     pub factors: Factors,
     /// What logits are multiplied by.
@@ -89,7 +89,7 @@ impl Member {
     /// With these mixtures, and all else as in DeepSeek V2 and V3.
     pub fn new(moe: Option<MoeArch>) -> Member {
         let (eps, factors) = (1e-6, Factors::NONE);
-        Member { moe, eps, traditional: true, warmth: None, factors, logit_scale: 1.0 }
+        Member { moe, eps, traditional: true, temperature_tuning: None, factors, logit_scale: 1.0 }
     }
 }
 
@@ -319,7 +319,7 @@ pub fn attention(c: &Config, member: &Member) -> Result<(MlaSizes, Rope)> {
         value,
         scale: ((plain + rotated) as f32).powf(-0.5) * scaling.sharpness(),
         norm: NormArch { eps: member.eps, ..c.rms_norm()? },
-        warmth: member.warmth,
+        temperature_tuning: member.temperature_tuning,
         gated: false,
     };
     let trained = c.get("max_position_embeddings")?;

@@ -25,14 +25,14 @@ pub struct ScoreParams {
 pub fn attend(
     query: &[f32],
     [keys, values]: [&[f32]; 2],
-    shares: ScoreParams,
+    params: ScoreParams,
     sink: Option<f32>,
     out: &mut [f32],
 ) {
     let (size, value_size) = (query.len(), out.len());
     assert!(keys.len().is_multiple_of(size));
     assert_eq!(keys.len() / size * value_size, values.len());
-    Isa::best().run(Query { query, keys, values, shares, sink, out });
+    Isa::best().run(Query { query, keys, values, params, sink, out });
 }
 
 /// Softmax of `scores` in place; `sink` takes part in the sum only.
@@ -92,7 +92,7 @@ struct Query<'a> {
     query: &'a [f32],
     keys: &'a [f32],
     values: &'a [f32],
-    shares: ScoreParams,
+    params: ScoreParams,
     sink: Option<f32>,
     out: &'a mut [f32],
 }
@@ -100,13 +100,13 @@ struct Query<'a> {
 impl Kernel for Query<'_> {
     #[inline(always)]
     fn run<S: Simd>(self, simd: S) {
-        let Query { query, keys, values, shares, sink, out } = self;
+        let Query { query, keys, values, params, sink, out } = self;
         let size = query.len();
         let mut scores = vec![0.0; keys.len() / size];
         for (score, key) in scores.iter_mut().zip(keys.chunks_exact(size)) {
-            *score = dot(simd, query, key) * shares.scale;
+            *score = dot(simd, query, key) * params.scale;
         }
-        if let Some(cap) = shares.softcap {
+        if let Some(cap) = params.softcap {
             for score in &mut scores {
                 *score = cap * (*score / cap).tanh();
             }

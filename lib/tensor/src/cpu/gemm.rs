@@ -38,7 +38,8 @@ pub fn linear<C: Codec, S: Simd>(
 /// Product of `x` [rows, ins] with `weights` [n, ins], written to `n` columns of an array whose
 /// rows are `outs` elements apart.
 ///
-/// # Safety `out` must point to the first of `n` columns in `rows` rows that no other thread uses.
+/// # Safety
+/// `out` must point to the first of `n` columns in `rows` rows that no other thread uses.
 unsafe fn multiply(
     x: &[f32],
     weights: &[f32],

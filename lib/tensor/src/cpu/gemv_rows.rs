@@ -90,7 +90,8 @@ impl<C: Codec> Kernel for Chunk<'_, C> {
 
 /// Writes the first `count` of `sums` to elements `step` apart.
 ///
-/// # Safety The elements must exist, and no other thread may use them.
+/// # Safety
+/// The elements must exist, and no other thread may use them.
 #[inline(always)]
 unsafe fn write_strided<const R: usize>(sums: [f32; R], count: usize, out: *mut f32, step: usize) {
     for (n, sum) in sums.into_iter().take(count).enumerate() {

@@ -49,7 +49,8 @@ pub struct Row<'a, C> {
 impl<'a, C: Codec> WeightRows<'a, C> {
     /// Rows of dense weights [outs, ins].
     ///
-    /// # Panics If the number of weights is not `outs * ins`.
+    /// # Panics
+    /// If the number of weights is not `outs * ins`.
     pub fn dense(floats: &FloatSlice<'a>, ins: usize, outs: usize) -> WeightRows<'a, C> {
         assert_eq!(floats.len(), outs * ins);
         let bytes = match *floats {
@@ -61,7 +62,8 @@ impl<'a, C: Codec> WeightRows<'a, C> {
 
     /// Rows of quantised weights [outs, ins].
     ///
-    /// # Panics If the number of codes or scales is not that of `outs * ins` weights.
+    /// # Panics
+    /// If the number of codes or scales is not that of `outs * ins` weights.
     pub fn quantized(w: &QuantizedView<'a>, ins: usize, outs: usize) -> WeightRows<'a, C> {
         let groups = match w.scales {
             Scales::Affine(scales, biases) => {

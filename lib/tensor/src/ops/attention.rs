@@ -132,8 +132,14 @@ fn query_blocks(
         let sink = |row: usize| sinks.map(|sinks| sinks[head * heads / kv.kv_heads + row / length]);
         let rows = rows.map(|row| (seen[row % length].clone(), sink(row)));
         let rows: Vec<(Range<usize>, Option<f32>)> = rows.collect();
-        let kv_part = kv.part(head, 0..kv.capacity);
-        attend_block(queries, kv_part, always, &rows, [size, kv.value_size], params)
+        attend_block(
+            queries,
+            kv.part(head, 0..kv.capacity),
+            always,
+            &rows,
+            [size, kv.value_size],
+            params,
+        )
     };
     let blocks: Vec<(usize, &[f32])> = queries
         .chunks(shared * size)
@@ -155,7 +161,7 @@ fn by_position(x: &[f32], heads: usize, length: usize, size: usize) -> Vec<f32> 
 }
 
 /// Attention of a block of queries of one kv head; `rows` has the range of keys that each query
-/// sees, and the score of its sink. `size` and `value_size` are elements of a key and of a value.
+/// sees, and the score of its sink. Sizes are those of a key and of a value.
 fn attend_block(
     queries: &[f32],
     [keys, values]: [&[f32]; 2],

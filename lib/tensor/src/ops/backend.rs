@@ -61,7 +61,7 @@ pub trait Ops: Sync {
     /// Product of two arrays of one shape, element by element.
     fn multiply(&self, a: &Array, b: &Array) -> Result<Array>;
 
-    /// Last axis split into parts of `sizes`, which sum up to its length.
+    /// Splits the last axis into parts of `sizes`, which sum up to its length.
     fn split(&self, x: &Array, sizes: &[i32]) -> Result<Vec<Array>>;
 
     /// Depthwise causal convolution of [1, rows, channels]. `tail` is the state: the last rows
@@ -104,7 +104,7 @@ pub trait Ops: Sync {
         correction: Option<&Array>,
     ) -> Result<ExpertChoice>;
 
-    /// Weighted sum of the outputs of the chosen experts: [1, rows, hidden] to the same.
+    /// Weighted sum of the outputs of the chosen experts, [1, rows, hidden] for `x` of that shape.
     fn moe_experts(&self, experts: &Experts, x: &Array, choice: &ExpertChoice) -> Result<Array>;
 
     /// Sinkhorn normalisation of matrices [.., n, n]: columns are divided by their sums, then

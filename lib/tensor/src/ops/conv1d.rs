@@ -35,7 +35,7 @@ pub fn mlx(conv: &Conv1d, x: &Array, tail: &mut Option<Array>) -> Result<Array> 
     };
     let all = concatenate(&[&before, x], 1)?;
     let last = all.dim(1) - kept..all.dim(1);
-    // A copy, so that the rows before it are not kept too.
+    // A copy, which does not keep the rows before it in memory.
     *tail = Some(mlx::columns(&all, last)?.contiguous()?);
     let mut y = conv1d(&all, &conv.weight, None, None, None, channels)?;
     if let Some(bias) = &conv.bias {

@@ -30,7 +30,7 @@ impl ExpertStack {
     pub fn gather(&self, x: &Array, ids: &Array, sorted: bool) -> Result<Array> {
         let y = match &self.weight {
             Weight::Dense(weight) => gather_mm(x, weight.swap_axes(-1, -2)?, None, ids, sorted)?,
-            Weight::Quantized(packed) => quantized::gathered(packed, x, ids, sorted)?,
+            Weight::Quantized(packed) => quantized::gather_matmul(packed, x, ids, sorted)?,
         };
         match &self.bias {
             Some(bias) => y.add(bias.take_axis(ids, 0)?.expand_dims(-2)?),

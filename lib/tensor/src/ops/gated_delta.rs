@@ -150,7 +150,7 @@ fn chunked(inputs: [&Array; 5], state: &Array) -> Result<(Array, Array)> {
     let rows = inputs[0].dim(1);
     let length = CHUNK.min((rows as u32).next_power_of_two() as i32);
     let count = (rows + length - 1) / length;
-    // Tokens of zeros at the end change nothing: their share is 0, their decay 1.
+    // Zero tokens at the end change nothing: their beta is 0, their decay 1.
     let chunks = |x: &Array| {
         let padded = pad(x, &[(0, 0), (0, count * length - rows), (0, 0)], None, None)?;
         padded.reshape(&[x.dim(0), count, length, x.dim(2)])

@@ -57,8 +57,8 @@ pub enum Mask {
 }
 
 impl Mask {
-    /// Mask of packed sequences of `lengths` rows, one after another: a query sees every key of its
-    /// own sequence.
+    /// Mask of sequences of `lengths` rows that are packed one after another: a query sees every key
+    /// of its own sequence.
     pub fn packed(lengths: &[usize]) -> Mask {
         match lengths {
             [_] => Mask::All,

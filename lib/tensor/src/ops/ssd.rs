@@ -81,7 +81,7 @@ fn chunk([dtx, steps, b, c]: [&Array; 4], state: &Array) -> Result<(Array, Array
     let total = cumsum(steps, 1, None, None)?.exp()?.expand_dims(-1)?; // [heads, length, 1]
     let last = steps.dim(1) - 1;
     let kept = mlx::columns(&total, last..last + 1)?.multiply(state)?;
-    // What the tokens of the stretch give to each other, and to the state.
+    // Contributions of the tokens of the chunk to each other, and to the state.
     let decays = decays(steps)?;
     let scores = tril(c.matmul(b.swap_axes(-1, -2)?)?.multiply(&decays)?, None)?;
     let to_end = mlx::columns(&decays, last..last + 1)?.swap_axes(-1, -2)?; // [heads, length, 1]

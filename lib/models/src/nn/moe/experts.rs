@@ -23,7 +23,8 @@ pub struct Experts {
 impl Experts {
     /// Loads the experts at `w`, for vectors of `hidden` elements.
     ///
-    /// # Errors If a tensor is missing, or of another shape or type.
+    /// # Errors
+    /// If a tensor is missing, or of another shape or type.
     pub fn load(w: &mut Cursor, hidden: usize, arch: &MoeArch) -> mlxk_core::Result<Experts> {
         let &MoeArch { count, gated, activation, routing, .. } = arch;
         let inner = shard::experts(w, arch.inner)?;

@@ -113,7 +113,7 @@ impl Compressor {
             Some((k_proj, k_norm)) => {
                 FakeQuant::MXFP4.round(&rotated(&k_norm.forward(&k_proj.forward(&rows)?)?)?)?
             }
-            // Nobody chooses by these.
+            // No indexer compares these rows.
             None => zeros_dtype(&[1, 1, rows.dim(1), key_size], dtype)?,
         };
         let rows = FakeQuant::NVFP4.round(&rotated(&rows)?)?;

@@ -98,7 +98,7 @@ mod tests {
         let x: Vec<f32> = (0..32).map(|i| if i == 5 { 13.0 } else { 0.4 }).collect();
         let y = FakeQuant::MXFP4.round(&Array::from_slice(&x, &[1, 32])).unwrap();
         let y = elements(&y).unwrap();
-        // The scale is 4: of 13 / 4 the nearest is 3, of 0.1 it is none.
+        // The scale is 4: 13 / 4 rounds to 3, and 0.1 to 0.
         assert_eq!((y[5], y[6]), (12.0, 0.0));
         let odd = Array::from_slice(&x[..24], &[1, 24]);
         assert_eq!(elements(&FakeQuant::MXFP4.round(&odd).unwrap()).unwrap(), &x[..24]);

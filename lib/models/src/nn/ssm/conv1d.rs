@@ -15,7 +15,8 @@ pub struct Conv1d {
 impl Conv1d {
     /// Loads the layer `name` of `w`, with weights [channels, taps, 1]; SiLU follows if `silu`.
     ///
-    /// # Errors If there are fewer than two taps, or the weights are missing or of another shape.
+    /// # Errors
+    /// If there are fewer than two taps, or the weights are missing or of another shape.
     pub fn load(
         w: &mut Cursor,
         name: &str,

@@ -74,7 +74,7 @@ impl DeltaNet {
         })
     }
 
-    /// Queries, keys and values [1, rows, all of them].
+    /// Concatenated queries, keys and values [1, rows, widths].
     fn qkv(&self, x: &Array) -> Result<Array> {
         let mut parts = self.in_proj_qkv.iter().map(|proj| proj.forward(x));
         match self.in_proj_qkv.len() {

@@ -36,7 +36,8 @@ pub fn check(sizes: &DeltaSizes) -> mlxk_core::Result<()> {
 impl GatedDelta {
     /// Loads the tensors `A_log` and `dt_bias` of `w`.
     ///
-    /// # Errors If a tensor is missing or of another shape.
+    /// # Errors
+    /// If a tensor is missing or of another shape.
     pub fn load(w: &mut Cursor, sizes: DeltaSizes) -> mlxk_core::Result<GatedDelta> {
         let DeltaSizes { value_heads: heads, key_dim, decay, .. } = sizes;
         let (log, rates) = match decay {

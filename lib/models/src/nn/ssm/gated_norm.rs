@@ -16,7 +16,8 @@ pub struct GatedNorm {
 impl GatedNorm {
     /// Loads the layer `name` of `w`, which has `weights` weights, for groups of `group` elements.
     ///
-    /// # Errors If the weights are missing or of another shape.
+    /// # Errors
+    /// If the weights are missing or of another shape.
     pub fn load(
         w: &mut Cursor,
         name: &str,

@@ -18,7 +18,8 @@ pub struct SelectiveScan {
 impl SelectiveScan {
     /// Loads the tensors `A_log` and `D` of `w`, for `channels` states of `size` elements.
     ///
-    /// # Errors If a tensor is missing or of another shape.
+    /// # Errors
+    /// If a tensor is missing or of another shape.
     pub fn load(w: &mut Cursor, channels: usize, size: usize) -> mlxk_core::Result<SelectiveScan> {
         let log = w.floats("A_log", &[channels, size])?;
         let rate = wide(&log).and_then(|log| log.exp()?.negative()).map_err(mlx::failed)?;
@@ -42,7 +43,8 @@ pub struct Ssd {
 impl Ssd {
     /// Loads the tensors `A_log`, `D` and `dt_bias` of `w`.
     ///
-    /// # Errors If a tensor is missing or of another shape.
+    /// # Errors
+    /// If a tensor is missing or of another shape.
     pub fn load(w: &mut Cursor, sizes: SsdSizes) -> mlxk_core::Result<Ssd> {
         let mut of_heads = |name| wide(&w.floats(name, &[sizes.heads])?).map_err(mlx::failed);
         let rate = of_heads("A_log")?.exp().and_then(|a| a.negative()).map_err(mlx::failed)?;
