@@ -29,7 +29,7 @@ fn an_image_is_shown_to_the_model() {
     let picture = data("vision").join(expected["images"][0].as_str().unwrap());
     let picture = picture.to_str().unwrap();
     let options = ["--temperature", "0", "--max-tokens", "16", "--image", picture];
-    let answer = env.run("mlxk-run").arg("seeing").args(options).arg(text).ok();
+    let answer = env.run("mlxk-run").args(["seeing", text]).args(options).ok();
     let greedy = expected["greedy_ids"].as_array().unwrap().iter().map(|id| id.as_u64().unwrap());
     let words: Vec<String> = greedy.filter(|id| *id < 200).map(|id| format!("w{id}")).collect();
     assert_eq!(answer.trim(), words.join(" "));

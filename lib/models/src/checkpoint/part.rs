@@ -1,48 +1,60 @@
-//! Part of a model that a rank has, where several ranks run it together.
+//! Part of a model that a rank holds in distributed inference.
 
 use std::ops::Range;
 
 use serde::{Deserialize, Serialize};
 
-/// Way to take a model apart.
+/// Way to divide a model among ranks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Split {
-    /// Each rank has some heads of each attention and some of the elements within each
-    /// feed-forward layer: all ranks work at once, and add up what they have, twice a layer.
+    /// Tensor parallelism: every rank holds some heads of each attention layer and some inner
+    /// elements of each feed-forward layer; ranks compute together and sum their outputs twice a
+    /// layer.
     Tensor,
-    /// Each rank has some of the layers, in proportion to its memory; one rank works at a time.
+    /// Pipeline parallelism: every rank holds some layers; one rank computes at a time, and a
+    /// rank's share can fit its memory.
     Pipeline,
 }
 
 impl Split {
-    /// All ways, with their names.
+    /// All variants, with their names.
     pub const ALL: [(Split, &str); 2] = [(Split::Tensor, "tensor"), (Split::Pipeline, "pipeline")];
 }
 
-/// Part of a model that a rank has.
+/// Part of a model that a rank holds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Part {
-    /// A share of every layer.
+    /// Share of every layer.
     Share(Share),
-    /// Some of the layers, whole.
+    /// Some layers.
     Stage(Stage),
 }
 
-/// Layers `first..end`; the last ones are rank 0's, which has the head.
+/// Layers `first..end` of a pipeline; rank 0 has the last layers and the head.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Stage {
-    /// Rank that has the layers.
+    /// Rank that holds the layers.
     pub rank: usize,
-    /// Number of the first layer.
+    /// First layer of the rank.
     pub first: usize,
-    /// Number of the layer after the last one.
+    /// Layer after the last one of the rank.
     pub end: usize,
-    /// Number of layers of the model.
+    /// Layers of the model.
     pub layers: usize,
 }
 
 impl Part {
-    /// Ranks from which vectors come and to which they go.
+    /// Bytes that the part needs, of `bytes` that all layers need.
+    pub fn of(&self, bytes: u64) -> u64 {
+        match self {
+            Part::Share(share) => bytes.div_ceil(share.size as u64),
+            Part::Stage(Stage { first, end, layers, .. }) => {
+                bytes.saturating_mul((end - first) as u64) / (*layers).max(1) as u64
+            }
+        }
+    }
+
+    /// Rank that sends hidden vectors to this one, and rank that receives them.
     pub fn edges(&self) -> [Option<usize>; 2] {
         match *self {
             Part::Share(_) => [None, None],
@@ -52,7 +64,7 @@ impl Part {
         }
     }
 
-    /// Description of the part for people.
+    /// Description for people.
     pub fn describe(&self) -> String {
         match *self {
             Part::Share(Share { rank, size }) => {
@@ -65,18 +77,18 @@ impl Part {
     }
 }
 
-/// Share of every layer.
+/// Share of every layer in tensor parallelism.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Share {
-    /// Rank that has the share.
+    /// Rank that holds the share.
     pub rank: usize,
-    /// Number of shares.
+    /// Number of ranks.
     pub size: usize,
 }
 
 impl Share {
-    /// Range of the share in `count` things that stay together in lots of `lot`; `None` if some rank
-    /// would have nothing.
+    /// Range of this rank among `count` elements, which are divided in units of `lot`; `None` if
+    /// they are not a multiple of it, or too few for all ranks.
     pub fn of(self, count: usize, lot: usize) -> Option<Range<usize>> {
         let lots = count / lot;
         let start = |rank: usize| rank * lots / self.size * lot;
