@@ -139,6 +139,7 @@ pub mod tests {
 
     use super::*;
     use mlxk_processor::Sampling;
+    use serde_json::Value;
 
     fn path(case: &str) -> PathBuf {
         Path::new(env!("CARGO_MANIFEST_DIR")).join("../../tests/data/parity").join(case)
