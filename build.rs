@@ -7,7 +7,8 @@ const RUNNERS: &[&str] = &["mlxk-convert", "mlxk-run", "mlxk-serve"];
 fn main() {
     println!("cargo::rerun-if-changed=build.rs");
     println!("cargo::rerun-if-env-changed=MLXK_MLX_LIB");
-    if std::env::var("CARGO_CFG_TARGET_OS").as_deref() != Ok("linux") {
+    let linux = std::env::var("CARGO_CFG_TARGET_OS").as_deref() == Ok("linux");
+    if !linux || std::env::var_os("CARGO_FEATURE_RUN").is_none() {
         return;
     }
     let Ok(prepared) = std::env::var("MLXK_MLX_LIB") else {

@@ -238,7 +238,7 @@ impl Source for Instantly {
         self.number += 1;
         let logits = &self.logits[self.number as usize % self.logits.len()];
         let allowed = constraint.as_mut().map(|rules| rules.allowed()).transpose()?;
-        let turn = Turn { sampling, recent: tokens, number: self.number, allowed };
+        let turn = Turn { sampling, recent: tokens, tokens, number: self.number, allowed };
         let token: Token = host::choose(logits, &turn).unwrap();
         constraint.as_mut().map(|rules| rules.push(token.id)).transpose()?;
         tokens.push(token.id);
@@ -263,7 +263,8 @@ fn tokens(folder: &Path) {
     let mut runner = Runner::new(source, &facts, &plan).unwrap();
     let ready = started.elapsed().as_secs_f64() * 1e3;
     let stop = vec!["\nUser:".to_owned(), "<|im_end|>".to_owned()];
-    let plain = Options { seed: Some(1), stop, max_tokens: Some(100), ..Options::default() };
+    let plain =
+        Options { seed: Some(1), stop: Some(stop), max_tokens: Some(100), ..Options::default() };
     let schema = json!({"type": "array", "items": {"type": "object", "required": ["name", "age"],
         "properties": {"name": {"type": "string"}, "age": {"type": "integer"}}}});
     let text = "start: TEXT\nTEXT: /(?s:.+)/".to_owned();
@@ -284,7 +285,7 @@ fn tokens(folder: &Path) {
         ("the same, free text in a grammar", plain, Some(Rules::Grammar(text))),
     ] {
         let prompt = Prompt::Text("Once upon".into());
-        let request = Request { prompt, options, rules, lenient: false };
+        let request = Request { options, rules, ..Request::new(prompt) };
         answer(&mut runner, &request);
         let times = (0..RUNS).map(|_| answer(&mut runner, &request) * 1e6);
         report("besides, 150,000 to choose", what, median(times), "µs");

@@ -7,7 +7,7 @@ use std::process::{Child, Command, Stdio};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use mlxk_serve::Engine;
+use mlxk_processor::Engine;
 use mlxk_testengine::{Script, Served, settings, text};
 use serde_json::{Value, json};
 

@@ -4,6 +4,8 @@
 
 #[path = "run/mod.rs"]
 mod run;
+#[path = "sampling/mod.rs"]
+mod sampling;
 
 use std::process::ExitCode;
 

@@ -2,6 +2,8 @@
 
 #![cfg_attr(test, allow(clippy::unwrap_used))] // a test fails by panicking
 
+#[path = "sampling/mod.rs"]
+mod sampling;
 #[path = "serve/mod.rs"]
 mod serve;
 

@@ -159,7 +159,7 @@ fn commands_change_the_conversation() {
     obeyed("/system", "Be brief.\r\n");
     obeyed("/set temperature 0.5", "[temperature is 0.5]");
     obeyed("/set temperature 0", "[temperature is 0]");
-    obeyed("/set", "temperature        0\r\n");
+    obeyed("/set", "temperature           0\r\n");
     obeyed("/set heat 1", "heat is no option");
     obeyed("/set top_p 7", "`top_p` is not a number from 0 to 1");
     obeyed("/nothing", "/nothing is no command");

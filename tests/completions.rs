@@ -71,6 +71,8 @@ fn flags_and_models_are_offered() {
     env.model("mine").write_workspace();
     assert_eq!(offers(&env, "mlxk-run", &["mi"]), ["mine"]);
     assert_eq!(offers(&env, "mlxk-health", &["./w"]), ["./ws/"]);
+    assert_eq!(offers(&env, "mlxk-run", &["mine", "--typ"]), ["--typical-p"]);
+    assert_eq!(offers(&env, "mlxk-serve", &["--top-n"]), ["--top-n-sigma"]);
 }
 
 #[test]

@@ -11,6 +11,7 @@ mod distributed;
 mod env;
 mod health;
 mod interop;
+mod layers;
 mod ls;
 mod man;
 mod mlxk;

@@ -6,6 +6,8 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use mlxk_core::Architecture;
+use mlxk_processor::sampling::{FIELDS, Field, Options};
+use serde_json::Value;
 
 use crate::env::program_path;
 
@@ -70,6 +72,41 @@ fn the_page_about_models_lists_the_architectures_that_can_run() {
     } else {
         assert!(page == expected, "mlxk-model.7 is out of date: UPDATE=1 cargo test");
     }
+}
+
+/// A field of options is a flag of mlxk-run and, if all APIs have it, of mlxk-serve; that pages have
+/// these flags is told above.
+#[test]
+fn every_option_of_sampling_is_documented() {
+    let help = |tool: &str| {
+        let help = Command::new(program_path(tool)).arg("--help").output().unwrap();
+        flags_of_help(&String::from_utf8(help.stdout).unwrap())
+    };
+    let (run, serve) = (help("mlxk-run"), help("mlxk-serve"));
+    let record = page("mlxk-record", 7);
+    let has_row = |name: &str| {
+        let rows = record.lines().filter_map(|line| line.strip_prefix(".It Li "));
+        rows.flat_map(|row| row.split(" , ")).any(|other| other == name)
+    };
+    for field in Options::fields() {
+        assert!(run.contains(&flag(field)), "mlxk-run: {}", field.name);
+        assert!(has_row(field.name), "mlxk-record.7: {}", field.name);
+    }
+    let openapi = include_str!("../lib/serve/src/openapi.json");
+    let openapi: Value = serde_json::from_str(openapi).unwrap();
+    for field in FIELDS {
+        assert!(serve.contains(&flag(field)), "mlxk-serve: {}", field.name);
+        for schema in ["Chat", "Completion", "Response", "Messages"] {
+            let properties = &openapi["components"]["schemas"][schema]["properties"];
+            assert!(properties[field.name].is_object(), "openapi.json, {schema}: {}", field.name);
+        }
+    }
+}
+
+/// The flag of a field; that of a list states one item.
+fn flag(field: &Field) -> String {
+    let name = if field.form.is_list() { field.name.trim_end_matches('s') } else { field.name };
+    format!("--{}", name.replace('_', "-"))
 }
 
 fn page(name: &str, section: u8) -> String {

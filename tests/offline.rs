@@ -54,37 +54,6 @@ fn no_program_is_left_out() {
     assert_eq!(left_out, [""; 0]);
 }
 
-/// What has no hand on a network client cannot use one by accident.
-#[test]
-fn no_other_source_names_the_crates_with_the_network_client() {
-    let online = ONLINE.map(|program| format!("bins/{program}.rs"));
-    let mut sources = vec![];
-    for directory in ["bins", "lib"] {
-        walk(&Path::new(ROOT).join(directory), &mut sources);
-    }
-    assert!(sources.len() > 50);
-    for path in sources {
-        let inside = path.strip_prefix(ROOT).unwrap().display().to_string();
-        let ours = ["lib/hub/", "bins/transfer/"].iter().any(|ours| inside.starts_with(ours));
-        let text = fs::read_to_string(&path).unwrap();
-        let names = ["mlxk_hub", "mlxk-hub", "ureq"];
-        let named = names.iter().any(|name| text.contains(name));
-        assert!(!named || ours || online.contains(&inside), "{inside}");
-    }
-}
-
-fn walk(directory: &Path, sources: &mut Vec<PathBuf>) {
-    for entry in fs::read_dir(directory).unwrap() {
-        let path = entry.unwrap().path();
-        let name = path.file_name().unwrap().to_str().unwrap();
-        match path.is_dir() {
-            true => walk(&path, sources),
-            false if name.ends_with(".rs") || name == "Cargo.toml" => sources.push(path),
-            false => {}
-        }
-    }
-}
-
 pub fn can_unshare() -> bool {
     let probe = Command::new("unshare").args(["--map-root-user", "--net", "true"]).output();
     probe.is_ok_and(|output| output.status.success())

@@ -9,7 +9,7 @@ use mlxk_cli::prompt::Asked;
 use mlxk_cli::{Form, Output};
 use mlxk_core::{Error, Kind, Places, Record, Result, inspect};
 use mlxk_engine::{Model, Runner};
-use mlxk_processor::event::{Bound, End, Reason};
+use mlxk_processor::event::{End, FinishReason, LengthLimit};
 use mlxk_processor::{Event, Request};
 
 use super::options::RunOptions;
@@ -29,6 +29,9 @@ pub fn answer(
     places: &Places,
     out: &mut Output,
 ) -> Result<()> {
+    if !options.images.is_empty() && !matches!(asked, Asked::Prompt(_)) {
+        return Err(Error::command("--image goes with a prompt"));
+    }
     let found = find(&Record::default().with("name", model), places)?;
     let inspected = inspect(&found)?;
     let mut runner = load::load(&inspected, &options.model, options.verbose, places, out)?;
@@ -61,6 +64,7 @@ impl Single<'_> {
     /// Answers the request, and writes the answer in the form of the output.
     fn answer(&mut self, record: Record, out: &mut Output) -> Result<()> {
         let request = Request::parse(&record, &self.options.preset)?;
+        let request = request.with_images(self.options.images.clone())?;
         let watch = OnceCell::new();
         let (answer, page, end) = self.generate(&request, &watch, out)?;
         let told = answer.record().merge(end.record());
@@ -127,11 +131,11 @@ impl Single<'_> {
 /// Bound that cut the answer, if one did.
 fn cut(end: &End) -> Option<&'static str> {
     match end.reason {
-        Reason::Length(Bound::Asked) => Some("--max-tokens"),
-        Reason::Length(Bound::Default) => Some("the default, --max-tokens allows more"),
-        Reason::Length(Bound::Window) => Some("the model's context is full"),
-        Reason::Length(Bound::Memory) => Some("there is no more memory"),
-        Reason::Stop | Reason::Calls | Reason::Interrupted => None,
+        FinishReason::Length(LengthLimit::MaxTokens) => Some("--max-tokens"),
+        FinishReason::Length(LengthLimit::Default) => Some("the default, --max-tokens allows more"),
+        FinishReason::Length(LengthLimit::ContextLength) => Some("the model's context is full"),
+        FinishReason::Length(LengthLimit::Memory) => Some("there is no more memory"),
+        FinishReason::Stop | FinishReason::ToolCalls | FinishReason::Interrupted => None,
     }
 }
 

@@ -11,7 +11,7 @@ use mlxk_cli::requests::{at, requests};
 use mlxk_cli::{Output, interrupt};
 use mlxk_core::{Record, Result};
 use mlxk_engine::{Model, Runner};
-use mlxk_processor::event::Reason;
+use mlxk_processor::event::FinishReason;
 use mlxk_processor::{Event, Request};
 
 use super::options::RunOptions;
@@ -148,7 +148,7 @@ impl Batch<'_> {
     fn interrupt(&mut self, out: &mut Output) -> Result<()> {
         let numbers: Vec<u64> = self.running.keys().copied().collect();
         for number in numbers {
-            for event in self.runner.end(number, Reason::Interrupted) {
+            for event in self.runner.end(number, FinishReason::Interrupted) {
                 self.take(number, Ok(event), out)?;
             }
         }

@@ -1,9 +1,10 @@
 //! Values of flags that are files or pairs.
 
 use std::fs;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use mlxk_core::{Error, Kind, Result};
+use mlxk_processor::Image;
 use mlxk_processor::request::Rules;
 use serde_json::{Map, Value};
 
@@ -21,6 +22,15 @@ pub fn rules(schema: Option<&Path>, grammar: Option<&Path>) -> Result<Option<Rul
         return Ok(Some(Rules::Schema(schema)));
     }
     grammar.map(read).transpose().map(|text| text.map(Rules::Grammar))
+}
+
+/// Bytes of files of pictures.
+///
+/// # Errors
+/// If a file cannot be read.
+pub fn images(paths: &[PathBuf]) -> Result<Vec<Image>> {
+    let read = |path: &PathBuf| fs::read(path).map_err(|e| Error::io(path, e));
+    paths.iter().map(|path| read(path).map(Image::from)).collect()
 }
 
 /// Variables of pairs `NAME=VALUE`, where a value that is not JSON is text.

@@ -4,6 +4,7 @@ use std::path::PathBuf;
 
 use clap::ValueEnum;
 use mlxk_engine::Memory;
+use mlxk_processor::Image;
 use mlxk_processor::request::Preset;
 
 /// Options of a run.
@@ -11,6 +12,8 @@ use mlxk_processor::request::Preset;
 pub struct RunOptions {
     /// Defaults for all that a request does not state.
     pub preset: Preset,
+    /// Pictures that go with the prompt.
+    pub images: Vec<Image>,
     /// Parts of an answer that are shown.
     pub reasoning: Reasoning,
     /// True if standard output is a terminal.

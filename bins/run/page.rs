@@ -56,7 +56,7 @@ impl Page {
             Event::Text(text) if self.reasoning != Reasoning::Only => {
                 self.turn(Last::Text) + &self.shown(text)
             }
-            Event::Call(call) if self.reasoning != Reasoning::Only => {
+            Event::ToolCall(call) if self.reasoning != Reasoning::Only => {
                 let call = json!({"name": call.name, "arguments": call.arguments});
                 self.turn(Last::Call) + &call.to_string()
             }

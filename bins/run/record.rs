@@ -14,14 +14,14 @@ pub struct Answer {
 }
 
 impl Answer {
-    /// Adds an event. The end adds nothing: it has a record of its own.
+    /// Adds an event. The start and the end add nothing: the end has a record of its own.
     pub fn add(&mut self, event: Event) {
         match event {
-            Event::Logprobs(told) => self.logprobs.push(told.record()),
+            Event::Logprobs(logprobs) => self.logprobs.push(logprobs.record()),
             Event::Reasoning(text) => self.reasoning += &text,
             Event::Text(text) => self.text += &text,
-            Event::Call(call) => self.calls.push(call.record()),
-            Event::End(_) => {}
+            Event::ToolCall(call) => self.calls.push(call.record()),
+            Event::Started { .. } | Event::End(_) => {}
         }
     }
 

@@ -11,6 +11,8 @@ use mlxk_engine::Bounds;
 use mlxk_engine::Memory;
 use mlxk_processor::request::{Options, Preset};
 
+use crate::sampling::SamplingFlags;
+
 /// Flags of connections.
 #[derive(Args, Clone, Debug)]
 #[command(next_help_heading = "Connections")]
@@ -86,6 +88,8 @@ pub struct LimitFlags {
     /// End answers after this many tokens whose requests do not say
     #[arg(long, value_name = "N", env = "MLXK2_MAX_TOKENS", hide_env = true)]
     max_tokens: Option<u64>,
+    #[command(flatten)]
+    sampling: SamplingFlags<false>,
 }
 
 impl LimitFlags {
@@ -101,7 +105,7 @@ impl LimitFlags {
         if self.memory.is_some_and(|size| size.0 == 0) {
             return Err(Error::new(Kind::Command, "", "--memory 0 has room for no model"));
         }
-        let options = Options { max_tokens: self.max_tokens, ..Options::default() };
+        let options = Options { max_tokens: self.max_tokens, ..self.sampling.options()? };
         options.check().map_err(|e| Error::new(Kind::Command, "", e.message))?;
         let free = || mlxk_engine::free_memory().map_or(u64::MAX, |free| free / 5 * 4);
         let memory = self.memory.map_or_else(free, |size| size.0);

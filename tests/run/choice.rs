@@ -42,10 +42,27 @@ fn a_seed_gives_the_same_answer_alone_and_beside_others() {
 #[test]
 fn filters_that_leave_one_token_leave_the_likeliest() {
     let tiny = Tiny::new();
-    for filter in [["--top-k", "1"], ["--top-p", "0.000001"], ["--min-p", "1"]] {
+    for filter in
+        [["--top-k", "1"], ["--top-p", "0.000001"], ["--min-p", "1"], ["--top-n-sigma", "0.000001"]]
+    {
         let answer = words(&tiny, &["--temperature", "3", filter[0], filter[1]]);
         assert_eq!(answer.join(" "), tiny.greedy, "{filter:?}");
     }
+}
+
+#[test]
+fn dry_ends_a_loop_unless_a_breaker_starts_it_anew() {
+    let tiny = Tiny::new();
+    let repeats = |words: &[String]| {
+        let threes: Vec<&[String]> = words.windows(3).collect();
+        threes.iter().enumerate().any(|(at, three)| threes[..at].contains(three))
+    };
+    let loop_ = ["--temperature", "0", "--logit-bias", "5=1000"];
+    assert!(repeats(&words(&tiny, &loop_)));
+    let dry = [&loop_[..], &["--dry-multiplier", "1e6", "--dry-allowed-length", "1"]].concat();
+    assert!(!repeats(&words(&tiny, &dry)));
+    let free = [&dry[..], &["--dry-sequence-breaker", "w5"]].concat();
+    assert_eq!(words(&tiny, &free), vec!["w5"; 24]);
 }
 
 #[test]

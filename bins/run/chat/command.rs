@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use mlxk_cli::Output;
 use mlxk_core::{Error, Kind, Record, Result};
 use mlxk_processor::Request;
+use mlxk_processor::sampling::{Field, Options};
 use serde_json::Value;
 
 use super::conversation::Conversation;
@@ -25,22 +26,8 @@ pub const HELP: [(&str, &str); 10] = [
     ("\"\"\"", "begins and ends a text of several lines; so does \\ at the end of a line"),
 ];
 
-/// Options that `/set` knows, as records name them.
-const OPTIONS: [&str; 13] = [
-    "temperature",
-    "top_p",
-    "top_k",
-    "min_p",
-    "xtc_probability",
-    "xtc_threshold",
-    "repetition_penalty",
-    "presence_penalty",
-    "frequency_penalty",
-    "max_tokens",
-    "seed",
-    "stop",
-    "reasoning",
-];
+/// Option of `/set` that belongs to the page, not to the request.
+const REASONING: &str = "reasoning";
 
 /// Command of a line.
 #[derive(Debug, PartialEq)]
@@ -137,12 +124,12 @@ impl Conversation {
 
     fn set(&mut self, name: &str, value: Option<&str>, out: &mut Output) -> Result<()> {
         match (name, value) {
-            ("reasoning", None) => self.options.reasoning = self.start.reasoning,
-            ("reasoning", Some("show")) => self.options.reasoning = Reasoning::Show,
-            ("reasoning", Some("hide")) => self.options.reasoning = Reasoning::Hide,
-            ("reasoning", Some("only")) => self.options.reasoning = Reasoning::Only,
-            ("reasoning", _) => return Err(wrong("`reasoning` is show, hide or only")),
-            _ if OPTIONS.contains(&name) => {
+            (REASONING, None) => self.options.reasoning = self.start.reasoning,
+            (REASONING, Some("show")) => self.options.reasoning = Reasoning::Show,
+            (REASONING, Some("hide")) => self.options.reasoning = Reasoning::Hide,
+            (REASONING, Some("only")) => self.options.reasoning = Reasoning::Only,
+            (REASONING, _) => return Err(wrong("`reasoning` is show, hide or only")),
+            _ if Options::fields().any(|field| field.name == name) => {
                 let value = value.map_or(Value::Null, |value| {
                     serde_json::from_str(value).unwrap_or_else(|_| value.into())
                 });
@@ -152,7 +139,8 @@ impl Conversation {
                 (self.options.preset.options, self.set) = (options, set);
             }
             _ => {
-                let hint = format!("these are: {}", OPTIONS.join(", "));
+                let names = Options::fields().map(|field| field.name).chain([REASONING]);
+                let hint = format!("these are: {}", names.collect::<Vec<_>>().join(", "));
                 return Err(wrong(&format!("{name} is no option")).hint(hint));
             }
         }
@@ -162,30 +150,14 @@ impl Conversation {
 
     /// Writes the options of the next answer.
     fn show_options(&self, out: &mut Output) -> Result<()> {
-        let (options, defaults) =
-            (&self.options.preset.options, self.runner.processor().defaults());
-        let number = |own: Option<f32>, default: f32| own.unwrap_or(default).to_string();
-        let count = |own: Option<u64>, none: &str| own.map_or(none.to_owned(), |n| n.to_string());
-        let stop = match options.stop.as_slice() {
-            [] => "the end of the answer".to_owned(),
-            stop => format!("{stop:?}"),
+        let defaults = self.runner.processor().defaults();
+        let value = |field: &Field| {
+            let own = field.get(&self.options.preset.options).or_else(|| field.default(defaults));
+            own.map_or_else(|| unset(field.name).to_owned(), |value| shown(&value))
         };
-        let values = [
-            number(options.temperature, defaults.temperature),
-            number(options.top_p, defaults.top_p),
-            options.top_k.unwrap_or(defaults.top_k).to_string(),
-            number(options.min_p, defaults.min_p),
-            number(options.xtc_probability, defaults.xtc_probability),
-            number(options.xtc_threshold, defaults.xtc_threshold),
-            number(options.repetition_penalty, defaults.repetition_penalty),
-            number(options.presence_penalty, defaults.presence_penalty),
-            number(options.frequency_penalty, defaults.frequency_penalty),
-            count(options.max_tokens, "what the context holds"),
-            count(options.seed, "another one for each answer"),
-            stop,
-            format!("{:?}", self.options.reasoning).to_lowercase(),
-        ];
-        let lines = OPTIONS.iter().zip(values).map(|(name, value)| format!("{name:<18} {value}\n"));
+        let options = Options::fields().map(|field| (field.name, value(field)));
+        let reasoning = (REASONING, format!("{:?}", self.options.reasoning).to_lowercase());
+        let lines = options.chain([reasoning]).map(|(name, value)| format!("{name:<21} {value}\n"));
         out.text(&lines.collect::<String>())
     }
 
@@ -211,6 +183,24 @@ impl Conversation {
         self.options.preset.system = system.map(str::to_owned);
         self.messages = said;
         Ok(())
+    }
+}
+
+/// Meaning of an option that has no value.
+fn unset(name: &str) -> &'static str {
+    match name {
+        "max_tokens" => "what the context holds",
+        "seed" => "another one for each answer",
+        "stop" | "stop_ids" => "the end of the answer",
+        _ => "none",
+    }
+}
+
+/// Value of an option as `/set` takes it.
+fn shown(value: &Value) -> String {
+    match value.as_f64().filter(|_| value.is_f64()) {
+        Some(number) => number.to_string(),
+        None => value.to_string(),
     }
 }
 

@@ -5,7 +5,7 @@ use std::time::Instant;
 use mlxk_cli::{Output, interrupt};
 use mlxk_core::{Error, Kind, Record, Result};
 use mlxk_engine::{Model, Runner};
-use mlxk_processor::event::{End, Reason};
+use mlxk_processor::event::{End, FinishReason};
 use mlxk_processor::{Event, Request};
 use serde_json::{Value, json};
 
@@ -69,10 +69,10 @@ impl Conversation {
             out.text(&page.write(&event))?;
             match event {
                 Event::End(last) => end = Some(last),
-                Event::Logprobs(_) => continue,
+                Event::Started { .. } | Event::Logprobs(_) => continue,
                 Event::Reasoning(more) => reasoning += &more,
                 Event::Text(more) => text += &more,
-                Event::Call(call) => calls.push(call.record()),
+                Event::ToolCall(call) => calls.push(call.record()),
             }
             first.get_or_insert_with(Instant::now);
         }
@@ -82,7 +82,7 @@ impl Conversation {
             return Err(e);
         }
         let silent = text.is_empty() && reasoning.is_empty() && calls.is_empty();
-        if silent && end.as_ref().is_some_and(|end| end.reason == Reason::Interrupted) {
+        if silent && end.as_ref().is_some_and(|end| end.reason == FinishReason::Interrupted) {
             self.messages.pop();
             return self.remark("interrupted before the answer; the question is taken back", out);
         }
@@ -126,10 +126,10 @@ impl Conversation {
             None => format!("{used} tokens in the context"),
         };
         let why = match end.reason {
-            Reason::Stop => "",
-            Reason::Calls => ", calls a function",
-            Reason::Length(_) => ", cut",
-            Reason::Interrupted => ", interrupted",
+            FinishReason::Stop => "",
+            FinishReason::ToolCalls => ", calls a function",
+            FinishReason::Length(_) => ", cut",
+            FinishReason::Interrupted => ", interrupted",
         };
         let tokens = end.completion_tokens;
         self.remark(&format!("{tokens} tokens, {rate:.1} tok/s{why}; {context}"), out)

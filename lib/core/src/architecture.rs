@@ -20,12 +20,19 @@ struct Row {
     class: Option<&'static str>,
     /// A `quant_method` of `config.json` that only this architecture computes with.
     quant_method: Option<&'static str>,
+    /// True if the architecture's models are encoders: they embed text and write none.
+    encoder: bool,
 }
 
 impl Row {
     /// The columns that a row does not state.
-    const DEFAULT: Row =
-        Row { names: &[], modality: Modality::Text, class: None, quant_method: None };
+    const DEFAULT: Row = Row {
+        names: &[],
+        modality: Modality::Text,
+        class: None,
+        quant_method: None,
+        encoder: false,
+    };
 }
 
 /// Makes the enum and its list from a line for each architecture: the variant, its `model_type`,
@@ -59,6 +66,7 @@ architectures! {
     Apertus = "apertus";
     BailingHybrid = "bailing_hybrid", class: Some("BailingMoeV3ForCausalLM");
     BailingMoe = "bailing_moe";
+    Bert = "bert", encoder: true;
     BitNet = "bitnet", quant_method: Some("bitnet");
     Cohere = "cohere";
     Cohere2 = "cohere2";
@@ -95,6 +103,7 @@ architectures! {
     GraniteMoeHybrid = "granitemoehybrid";
     GraniteMoe = "granitemoe";
     Helium = "helium";
+    Hunyuan = "hunyuan";
     HunyuanV1Dense = "hunyuan_v1_dense";
     InternLm2 = "internlm2";
     InternLm3 = "internlm3";
@@ -102,6 +111,7 @@ architectures! {
     KimiK25 = "kimi_k25", modality: Modality::Multimodal;
     KimiLinear = "kimi_linear";
     KimiVl = "kimi_vl", modality: Modality::Multimodal;
+    Laguna = "laguna";
     Lfm2 = "lfm2";
     Lfm2Moe = "lfm2_moe";
     Lfm2Vl = "lfm2-vl" | "lfm2_vl", modality: Modality::Multimodal;
@@ -111,6 +121,7 @@ architectures! {
     Mamba = "mamba" | "falcon_mamba";
     Mamba2 = "mamba2";
     Mimo = "mimo";
+    MimoV2Flash = "mimo_v2_flash";
     MiniCpm = "minicpm";
     MiniCpm3 = "minicpm3";
     MiniMax = "minimax" | "minimax_m2";
@@ -122,6 +133,7 @@ architectures! {
     Nanochat = "nanochat";
     Nemotron = "nemotron";
     NemotronH = "nemotron_h";
+    Olmo = "olmo" | "hf_olmo";
     Olmo2 = "olmo2";
     Olmo3 = "olmo3";
     Olmoe = "olmoe";
@@ -178,6 +190,11 @@ impl Architecture {
     /// A `quant_method` of `config.json` that only this architecture computes with.
     pub fn quant_method(self) -> Option<&'static str> {
         self.row().quant_method
+    }
+
+    /// True if the architecture's models are encoders: they embed text and write none.
+    pub fn is_encoder(self) -> bool {
+        self.row().encoder
     }
 
     /// The architecture that `model_type` means.

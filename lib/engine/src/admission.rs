@@ -24,6 +24,30 @@ pub fn admit(
     fit(facts, plan, &Cost::of(facts, plan, mlx::on_cpu()?, None)?.with(memory))
 }
 
+/// Refuses a model that cannot embed text here, with the reason; else returns a warning if memory may
+/// be short.
+///
+/// # Errors
+/// As [`admit`].
+pub fn admit_embedder(facts: &Facts, health: &Health, plan: &Plan) -> Result<Option<String>> {
+    let refuse = |kind, reason: &str| Error::new(kind, &facts.found.name, reason);
+    if !health.healthy {
+        return Err(refuse(Kind::Unhealthy, &health.reason));
+    }
+    if plan.task != Task::Embedding {
+        let reason = "not an embedding model: it does not turn text into vectors";
+        let refused = refuse(Kind::CapabilityNotSupported, reason);
+        return Err(match plan.task {
+            Task::Text | Task::Vision => refused.hint("mlxk-run lets it write text"),
+            Task::Embedding | Task::Audio => refused,
+        });
+    }
+    if let Err(reason) = &plan.runnable {
+        return Err(refuse(Kind::RuntimeIncompatible, reason));
+    }
+    fit(facts, plan, &Cost::of(facts, plan, mlx::on_cpu()?, None)?)
+}
+
 /// Refuses a model whose weights do not fit into memory; else returns a warning if its context may
 /// not.
 ///

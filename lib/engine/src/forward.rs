@@ -7,11 +7,13 @@ use mlx_rs::transforms::eval;
 use mlx_rs::{Array, Stream, memory, with_stream};
 use mlxk_core::{Error, Kind};
 use mlxk_models::checkpoint::part::Part;
-use mlxk_models::language::Language;
+use mlxk_models::language::{Language, Spliced};
+use mlxk_processor::Media;
 use mlxk_tensor::cache::{Cache, Remote, Sequences, Slot};
 use mlxk_tensor::{collective, mlx};
 
 use crate::prefix_cache::Memory;
+use crate::vision::LazyTower;
 
 /// A network in memory, with its stream and its settings. It stays on the thread that loaded it.
 pub struct Forward {
@@ -24,6 +26,8 @@ pub struct Forward {
     on_cpu: bool,
     /// Part of the model that this rank has, if not all of it.
     part: Option<Part>,
+    /// Vision tower, if the model takes pictures.
+    pub tower: Option<LazyTower>,
     /// Other ranks, which have the rest, if this rank leads them.
     pub ranks: Option<Rc<dyn Ranks>>,
     /// Tokens of prompts that are processed at once, 1 or more.
@@ -75,6 +79,7 @@ impl Forward {
             ahead: !on_cpu && part.is_none(),
             on_cpu,
             part,
+            tower: None,
             ranks: None,
             prefill_chunk: prefill_chunk(on_cpu),
             context_length,
@@ -101,7 +106,7 @@ impl Forward {
             let mut h = None;
             for chunk in prompt.chunks(self.prefill_chunk.max(1)) {
                 let text = Sequences::one(&mut cache, chunk.len() as i32);
-                h = Some(self.forward(&ids(chunk), text)?);
+                h = Some(self.forward(&ids(chunk), &[], text)?);
                 eval(cache.arrays())?;
                 memory::clear_cache()?;
             }
@@ -132,14 +137,18 @@ impl Forward {
         cache
     }
 
-    /// Hidden states [1, length, hidden] of `ids` [1, length], the next tokens of `texts`.
-    pub fn forward(&self, ids: &Array, texts: Sequences) -> Result<Array> {
+    /// Hidden states [1, length, hidden] of `ids` [1, length], the next tokens of `texts`, with features
+    /// of pictures in the places that `spliced` names.
+    pub fn forward(&self, ids: &Array, spliced: &[Spliced], texts: Sequences) -> Result<Array> {
         if let Some(ranks) = &self.ranks {
+            if !spliced.is_empty() {
+                return Err(Exception::custom("several ranks take no pictures"));
+            }
             let tokens: &[u32] =
                 ids.try_as_slice().map_err(|e| Exception::custom(e.to_string()))?;
             ranks.pass(texts.remote(), tokens.to_vec())?;
         }
-        let mut inputs = self.network.embed(ids, &[])?;
+        let mut inputs = self.network.embed(ids, spliced)?;
         let mut texts = texts.at_once(self.on_cpu);
         let Some(part) = &self.part else { return self.network.forward(inputs, &mut texts) };
         let [from, to] = part.edges();
@@ -151,6 +160,12 @@ impl Forward {
         // What ranks do together is done by all of them before any does something else.
         eval([&h])?;
         Ok(h)
+    }
+
+    /// Features of a picture, [tokens, hidden].
+    pub fn features(&self, media: &Media) -> Result<Array> {
+        let tower = self.tower.as_ref().ok_or_else(|| Exception::custom("there is no tower"))?;
+        tower.features(media).map_err(|e| Exception::custom(e.to_string()))
     }
 
     /// Logits [rows, vocabulary] as float32 after the `rows` of `h` [1, length, hidden].

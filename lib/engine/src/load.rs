@@ -11,13 +11,15 @@ use mlxk_models::checkpoint::part::Part;
 use mlxk_models::checkpoint::quantization::Quantization;
 use mlxk_models::checkpoint::weights::{LoadOptions, Weights};
 use mlxk_models::convert::fuse;
-use mlxk_models::registry;
+use mlxk_models::network::Network;
 use mlxk_models::sketch::{architecture, read, sketch};
+use mlxk_models::{registry, vision};
 use mlxk_tensor::mlx;
 use mlxk_tensor::ops::{CPU, MLX, Ops};
 
 use crate::forward::Forward;
 use crate::model::Model;
+use crate::vision::LazyTower;
 
 /// Loads the model of `facts` if `plan` says that it can run, on the device that MLX chooses.
 ///
@@ -59,6 +61,31 @@ fn with(
     part: Option<Part>,
     adapter: Option<Adapter>,
 ) -> Result<Model> {
+    let Loaded { network, tower, stream } = network(facts, plan, on_cpu, part, adapter)?;
+    let network = network.language()?;
+    let mut forward = Forward::new(network, stream, on_cpu, part, plan.context_length);
+    forward.tower = tower;
+    Ok(Model::new(forward))
+}
+
+/// A network in memory, and what belongs to it.
+pub struct Loaded {
+    /// The network.
+    pub network: Network,
+    /// Vision tower, if the model takes pictures.
+    pub tower: Option<LazyTower>,
+    /// Stream of the network's work.
+    pub stream: Stream,
+}
+
+/// Loads the network of a model, or what a rank has of it. Errors as [`load`].
+pub fn network(
+    facts: &Facts,
+    plan: &Plan,
+    on_cpu: bool,
+    part: Option<Part>,
+    adapter: Option<Adapter>,
+) -> Result<Loaded> {
     let architecture = architecture(plan)?;
     let mut checkpoint = read(facts, architecture)?;
     let mut adapter = adapter;
@@ -74,16 +101,17 @@ fn with(
     let stream = Stream::new_with_device(&device);
     let ops: &dyn Ops = if on_cpu { &CPU } else { &MLX };
     let form = LoadOptions { ops, widen: on_cpu, sketch: false, part };
+    let tower = registry::tower(architecture)
+        .map(|load| LazyTower::new(load, config.clone(), vision::tensors(&tensors), form));
     let mut weights = Weights::new(tensors, quantization, form);
     if let Some(adapter) = adapter {
         weights.adapt(adapter)?;
     }
     let network = mlx_rs::with_stream(&stream, || {
-        registry::load(architecture)(&config, Cursor::root(&mut weights))
+        registry::spec(architecture).load.run(&config, Cursor::root(&mut weights))
     })?;
     weights.finish()?;
-    let forward = Forward::new(network, stream, on_cpu, part, plan.context_length);
-    Ok(Model::new(forward))
+    Ok(Loaded { network, tower, stream })
 }
 
 /// Checkpoint with an adapter added to its weights; matrices that it changes are not quantised.

@@ -1,7 +1,9 @@
 //! A model in memory, with the sequences that it continues.
 
+use std::ops::Range;
+
 use mlxk_core::{Error, Kind};
-use mlxk_processor::{Constraint, Sampling, Token};
+use mlxk_processor::{Constraint, Media, Sampling, Token};
 
 use crate::batch::{Batch, Draft, MOST, Step, Text};
 use crate::forward::Forward;
@@ -76,7 +78,27 @@ impl Model {
         sampling: Sampling,
         constraint: Option<Box<dyn Constraint>>,
     ) -> mlxk_core::Result<u64> {
+        self.join_media(prompt, &[], sampling, constraint)
+    }
+
+    /// Takes in a text that begins with `prompt`, of which some tokens stand for pictures; otherwise
+    /// like [`join`](Model::join).
+    ///
+    /// # Errors
+    /// As [`join`](Model::join), and if the model takes no pictures.
+    pub fn join_media(
+        &mut self,
+        prompt: &[u32],
+        media: &[Media],
+        sampling: Sampling,
+        constraint: Option<Box<dyn Constraint>>,
+    ) -> mlxk_core::Result<u64> {
         self.forward.check(prompt)?;
+        let positions = match (media, &self.forward.tower) {
+            ([], _) => None,
+            (media, Some(tower)) => tower.positions(prompt, media)?,
+            (_, None) => return Err(Error::unsupported("the model takes no pictures")),
+        };
         sampling.check()?;
         let vocabulary = self.vocabulary();
         if let Some((id, _)) = sampling.logit_bias.iter().find(|(id, _)| *id as usize >= vocabulary)
@@ -91,6 +113,9 @@ impl Model {
             reused: 0,
             draft: None,
             tokens: prompt.to_vec(),
+            media: media.to_vec(),
+            features: vec![None; media.len()],
+            positions,
             fed: 0,
             sampling,
             chosen: 0,
@@ -103,15 +128,21 @@ impl Model {
     pub fn leave(&mut self, number: u64) {
         let batch = &mut self.batch;
         let Some(place) = batch.texts.iter().position(|text| text.number == number) else { return };
-        let Text { cache, mut tokens, fed, .. } = batch.texts.remove(place);
+        let text = batch.texts.remove(place);
+        let mut key = text.key();
         // A token that is queued and not read is not known.
-        let unknown = fed.saturating_sub(tokens.len());
-        tokens.truncate(fed);
-        if let Some(mut cache) = cache
+        let unknown = text.fed.saturating_sub(key.tokens.len());
+        let known = text.fed.min(key.tokens.len());
+        let within = |(tokens, _): &(Range<usize>, _)| tokens.start < known && known < tokens.end;
+        // A text that ends within a picture is of no use to others.
+        let cut = key.media.iter().any(within);
+        key.truncate(known);
+        if let Some(mut cache) = text.cache
             && cache.forget(unknown)
-            && !tokens.is_empty()
+            && !key.tokens.is_empty()
+            && !cut
         {
-            batch.prefixes.put(tokens, cache, self.forward.memory.prefix_bytes);
+            batch.prefixes.put(key, cache, self.forward.memory.prefix_bytes);
         }
     }
 

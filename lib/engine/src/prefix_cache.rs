@@ -1,5 +1,7 @@
 //! Options of caches, and the caches of sequences that are over, whose beginnings others may share.
 
+use std::ops::Range;
+
 use mlxk_core::{Error, Kind, Result};
 use mlxk_tensor::cache::{Cache, KvLayout, Packing};
 
@@ -68,10 +70,51 @@ impl Memory {
     }
 }
 
+/// Key of a cached sequence: its tokens, and the pictures that some of them stand for.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Key {
+    /// Token ids.
+    pub tokens: Vec<u32>,
+    /// Pictures: the tokens that stand for each, and a hash of its pixels.
+    pub media: Vec<(Range<usize>, [u8; 32])>,
+}
+
+impl Key {
+    /// Number of tokens that both sequences begin with. A picture counts as a whole.
+    pub fn common(&self, other: &Key) -> usize {
+        self.up_to(other, self.tokens.len().min(other.tokens.len()))
+    }
+
+    /// Number of tokens, at most `most`, that both sequences begin with.
+    pub fn up_to(&self, other: &Key, most: usize) -> usize {
+        let pairs = self.tokens.iter().zip(&other.tokens).take(most);
+        let same = pairs.take_while(|(a, b)| a == b).count();
+        let cut = |count: usize, (own, others): (&Key, &Key)| {
+            let differs = |(tokens, _): &&(Range<usize>, [u8; 32])| {
+                tokens.start < count
+                    && (tokens.end > count
+                        || !others.media.iter().any(|o| Some(o) == own.at(tokens)))
+            };
+            own.media.iter().find(differs).map_or(count, |(tokens, _)| tokens.start)
+        };
+        [(self, other), (other, self)].into_iter().fold(same, cut)
+    }
+
+    /// Drops the tokens behind the first `count`.
+    pub fn truncate(&mut self, count: usize) {
+        self.tokens.truncate(count);
+        self.media.retain(|(tokens, _)| tokens.end <= count);
+    }
+
+    fn at(&self, tokens: &Range<usize>) -> Option<&(Range<usize>, [u8; 32])> {
+        self.media.iter().find(|(own, _)| own == tokens)
+    }
+}
+
 /// Caches of sequences that are over, the last used last.
 #[derive(Default)]
 pub struct Prefixes {
-    texts: Vec<(Vec<u32>, Cache)>,
+    texts: Vec<(Key, Cache)>,
     /// Bytes of all caches.
     bytes: u64,
 }
@@ -79,12 +122,12 @@ pub struct Prefixes {
 impl Prefixes {
     /// Adds the `cache` of a sequence, and drops the oldest ones until all take `bytes` at most. A
     /// sequence that the new one continues is dropped, if the new one can go back to it.
-    pub fn put(&mut self, tokens: Vec<u32>, cache: Cache, bytes: u64) {
-        let continued = |(text, _): &(Vec<u32>, Cache)| tokens.starts_with(text);
+    pub fn put(&mut self, key: Key, cache: Cache, bytes: u64) {
+        let continued = |(text, _): &(Key, Cache)| key.common(text) == text.tokens.len();
         if cache.forgets() {
             self.texts.retain(|text| !continued(text));
         }
-        self.texts.push((tokens, cache));
+        self.texts.push((key, cache));
         self.shrink(bytes);
     }
 
@@ -106,43 +149,60 @@ impl Prefixes {
         self.bytes = self.texts.iter().map(|(_, cache)| cache.bytes()).sum();
     }
 
-    /// Tokens and cache of the sequence that was over last.
-    pub fn last(&self) -> Option<&(Vec<u32>, Cache)> {
+    /// Key and cache of the sequence that was over last.
+    pub fn last(&self) -> Option<&(Key, Cache)> {
         self.texts.last()
     }
 
     /// Number of tokens that `prompt` shares with the cache that [`take`](Self::take) would give.
-    pub fn shared(&self, prompt: &[u32]) -> usize {
+    pub fn shared(&self, prompt: &Key) -> usize {
         self.best(prompt).map_or(0, |(_, count)| count)
     }
 
     /// Cache of the longest known beginning of `prompt`, and its number of tokens. The last token of
     /// the prompt is never among them: its logits are still to be computed.
-    pub fn take(&mut self, prompt: &[u32]) -> Option<(Cache, usize)> {
+    pub fn take(&mut self, prompt: &Key) -> Option<(Cache, usize)> {
         let (place, count) = self.best(prompt)?;
-        let (tokens, cache) = self.texts.remove(place);
+        let (key, cache) = self.texts.remove(place);
         self.weigh();
-        if count == tokens.len() {
+        if count == key.tokens.len() {
             return Some((cache, count));
         }
         let mut own = cache.clone();
-        let known = own.forget(tokens.len() - count);
-        self.texts.push((tokens, cache));
+        let known = own.forget(key.tokens.len() - count);
+        self.texts.push((key, cache));
         self.weigh();
         known.then_some((own, count))
     }
 
-    fn best(&self, prompt: &[u32]) -> Option<(usize, usize)> {
-        let shared = |(place, (tokens, cache)): (usize, &(Vec<u32>, Cache))| {
-            let count = common(tokens, &prompt[..prompt.len() - 1]);
-            let back = tokens.len() - count;
+    fn best(&self, prompt: &Key) -> Option<(usize, usize)> {
+        let shared = |(place, (key, cache)): (usize, &(Key, Cache))| {
+            let count = key.up_to(prompt, prompt.tokens.len() - 1);
+            let back = key.tokens.len() - count;
             (count > 0 && cache.clone().forget(back)).then_some((place, count))
         };
         self.texts.iter().enumerate().filter_map(shared).max_by_key(|&(_, count)| count)
     }
 }
 
-/// Number of tokens that are the same at the beginning of both.
-pub fn common(a: &[u32], b: &[u32]) -> usize {
-    a.iter().zip(b).take_while(|(a, b)| a == b).count()
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn key(tokens: &[u32], media: &[(Range<usize>, u8)]) -> Key {
+        let media = media.iter().map(|(tokens, hash)| (tokens.clone(), [*hash; 32]));
+        Key { tokens: tokens.to_vec(), media: media.collect() }
+    }
+
+    #[test]
+    fn a_picture_is_shared_as_a_whole_or_not_at_all() {
+        let one = key(&[1, 9, 9, 9, 2, 3], &[(1..4, 7)]);
+        assert_eq!(one.common(&one), 6);
+        assert_eq!(one.common(&key(&[1, 9, 9, 9, 2, 4], &[(1..4, 7)])), 5);
+        assert_eq!(one.common(&key(&[1, 9, 9, 9, 2, 3], &[(1..4, 8)])), 1);
+        assert_eq!(one.common(&key(&[1, 9, 9, 9, 2, 3], &[])), 1);
+        assert_eq!(key(&[1, 9, 9, 9], &[]).common(&one), 1);
+        assert_eq!(one.up_to(&one, 3), 1);
+        assert_eq!(key(&[1, 2], &[]).common(&key(&[1, 3], &[])), 1);
+    }
 }

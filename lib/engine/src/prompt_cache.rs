@@ -17,6 +17,7 @@ use mlxk_tensor::cache::{Cache, Sequences, Slot};
 
 use crate::forward::ids;
 use crate::model::Model;
+use crate::prefix_cache::Key;
 
 /// What the files are, and in which form.
 const FORM: &str = "mlxk prompt cache 1";
@@ -28,7 +29,11 @@ impl Model {
     /// # Errors
     /// If the file cannot be written.
     pub fn save(&self, path: &Path, facts: &Facts) -> Result<()> {
-        let Some((tokens, cache)) = self.batch.last_over() else { return Ok(()) };
+        let Some((key, cache)) = self.batch.last_over() else { return Ok(()) };
+        if !key.media.is_empty() {
+            return Err(Error::unsupported("a prompt cache holds no pictures"));
+        }
+        let tokens = &key.tokens;
         let list =
             |numbers: &mut dyn Iterator<Item = String>| numbers.collect::<Vec<_>>().join(",");
         let held = cache.slots.iter().map(|slot| match slot {
@@ -122,7 +127,8 @@ impl Model {
                 return Err(other());
             }
         }
-        self.batch.remember(tokens, cache, self.forward.memory.prefix_bytes);
+        let key = Key { tokens, media: Vec::new() };
+        self.batch.remember(key, cache, self.forward.memory.prefix_bytes);
         Ok(())
     }
 
@@ -130,7 +136,7 @@ impl Model {
     fn sample(&self) -> Result<Cache> {
         let mut cache = self.forward.cache();
         self.forward.run(|| {
-            self.forward.forward(&ids(&[0]), Sequences::one(&mut cache, 1))?;
+            self.forward.forward(&ids(&[0]), &[], Sequences::one(&mut cache, 1))?;
             eval(cache.arrays())
         })?;
         Ok(cache)

@@ -4,8 +4,8 @@ use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 
 use mlxk_core::{Error, Facts, Kind, Plan, Result};
-use mlxk_processor::event::{Event, Reason};
-use mlxk_processor::{Constraint, Generation, Prepared, Processor, Request, Sampling};
+use mlxk_processor::event::{Event, FinishReason};
+use mlxk_processor::{Constraint, Generation, Media, Prepared, Processor, Request, Sampling};
 
 use crate::batch::Step;
 use crate::model::Model;
@@ -19,6 +19,23 @@ pub trait Source {
         sampling: Sampling,
         constraint: Option<Box<dyn Constraint>>,
     ) -> Result<u64>;
+
+    /// Takes in a text of which some tokens stand for pictures.
+    ///
+    /// # Errors
+    /// If the source takes no pictures.
+    fn join_media(
+        &mut self,
+        prompt: &[u32],
+        media: &[Media],
+        sampling: Sampling,
+        constraint: Option<Box<dyn Constraint>>,
+    ) -> Result<u64> {
+        match media {
+            [] => self.join(prompt, sampling, constraint),
+            _ => Err(Error::unsupported("no pictures are taken")),
+        }
+    }
 
     /// Goes on by a step: tokens, each with the number of its text. One that gets an error is out;
     /// all are if the step itself fails.
@@ -39,6 +56,16 @@ impl Source for Model {
         constraint: Option<Box<dyn Constraint>>,
     ) -> Result<u64> {
         Model::join(self, prompt, sampling, constraint)
+    }
+
+    fn join_media(
+        &mut self,
+        prompt: &[u32],
+        media: &[Media],
+        sampling: Sampling,
+        constraint: Option<Box<dyn Constraint>>,
+    ) -> Result<u64> {
+        Model::join_media(self, prompt, media, sampling, constraint)
     }
 
     fn step(&mut self) -> Result<Step> {
@@ -106,10 +133,11 @@ impl<S: Source> Runner<S> {
     /// # Errors
     /// If the model does not know the tokens of the prompt.
     pub fn join_prepared(&mut self, prepared: Prepared) -> Result<u64> {
-        let Prepared { prompt, given, sampling, rules, generation, .. } = prepared;
-        let rules = rules.map(|rules| Box::new(rules) as Box<dyn Constraint>);
-        let number = self.source.join(&prompt, sampling, rules).map_err(|mut e| {
-            if e.kind == Kind::InvalidModel && given {
+        let Prepared { prompt, media, from_ids, sampling, constraint, generation, .. } = prepared;
+        let constraint = constraint.map(|own| Box::new(own) as Box<dyn Constraint>);
+        let number = self.source.join_media(&prompt, &media, sampling, constraint);
+        let number = number.map_err(|mut e| {
+            if e.kind == Kind::InvalidModel && from_ids {
                 // Tokens that the model does not know are the request's, not the tokenizer's.
                 (e.kind, e.hint) = (Kind::Validation, None);
             }
@@ -151,7 +179,7 @@ impl<S: Source> Runner<S> {
 
     /// Ends an answer where it is, for a `reason`: what there is still to say. Nothing of one that
     /// is over.
-    pub fn end(&mut self, number: u64, reason: Reason) -> Vec<Event> {
+    pub fn end(&mut self, number: u64, reason: FinishReason) -> Vec<Event> {
         let generation = self.answers.get_mut(&number);
         let events = generation.map(|answer| answer.finish(reason));
         self.leave(number);
@@ -196,7 +224,7 @@ impl<S: Source> Iterator for Single<'_, S> {
                 return None;
             }
             if (self.interrupted)() {
-                let events = self.runner.end(self.number, Reason::Interrupted);
+                let events = self.runner.end(self.number, FinishReason::Interrupted);
                 self.ready.extend(events.into_iter().map(Ok));
             } else {
                 let events = self.runner.step().into_iter();

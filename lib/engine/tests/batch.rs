@@ -181,9 +181,9 @@ fn logprobs_are_those_of_the_logits() {
             break token.unwrap();
         }
     };
-    let told = token.logprobs.unwrap();
-    assert!((told.own - (logits[token.id as usize] - sum.ln())).abs() < 1e-4);
-    assert_eq!((told.top.len(), told.top[0]), (3, (token.id, told.own)));
+    let logprob = token.logprob.unwrap();
+    assert!((logprob - (logits[token.id as usize] - sum.ln())).abs() < 1e-4);
+    assert_eq!((token.top.len(), token.top[0]), (3, (token.id, logprob)));
 }
 
 #[test]

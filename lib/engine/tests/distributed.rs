@@ -16,7 +16,7 @@ use model::{Draft, GREEDY};
 use tempfile::TempDir;
 
 /// Models, and how they can be taken apart; of norms over all heads only the feed-forward part.
-const CASES: [(&str, &[Split]); 10] = [
+const CASES: [(&str, &[Split]); 14] = [
     ("llama", &[Split::Tensor, Split::Pipeline]),
     ("llama-q4", &[Split::Tensor, Split::Pipeline]),
     ("llama-linear-biased", &[Split::Tensor]),
@@ -27,6 +27,10 @@ const CASES: [(&str, &[Split]); 10] = [
     ("cohere", &[Split::Tensor]),
     ("deepseek_v41-mixed", &[Split::Tensor]),
     ("exaone4", &[Split::Tensor, Split::Pipeline]),
+    ("olmo", &[Split::Tensor, Split::Pipeline]),
+    ("hunyuan", &[Split::Tensor]),
+    ("mimo_v2_flash", &[Split::Tensor, Split::Pipeline]),
+    ("laguna", &[Split::Tensor, Split::Pipeline]),
 ];
 
 const MEMORY: u64 = 1 << 30;

@@ -9,7 +9,7 @@ use std::rc::Rc;
 use mlxk_core::store::{Found, Origin};
 use mlxk_core::{Error, Inspected, Kind, Record, Result, inspect};
 use mlxk_engine::{Runner, Source, Step};
-use mlxk_processor::event::{Bound, End, Reason};
+use mlxk_processor::event::{End, FinishReason, LengthLimit};
 use mlxk_processor::request::{Options, Preset, Prompt};
 use mlxk_processor::{Constraint, Event, Request, Sampling, Token};
 use serde_json::json;
@@ -46,7 +46,7 @@ impl Source for Script {
         let next = |(number, last): &mut (u64, u32)| {
             *last += 1;
             let failed = scene.fails_at == Some((*number, *last));
-            let token = Token { id: *last, logprobs: None };
+            let token = Token::new(*last);
             let error = || Error::new(Kind::Execution, "", "the script says so");
             (*number, (!failed).then_some(token).ok_or_else(error))
         };
@@ -109,10 +109,8 @@ impl Model {
         for event in runner.generate(request, &|| false)? {
             match event? {
                 Event::Text(more) => text += &more,
-                other @ (Event::Reasoning(_) | Event::Call(_) | Event::Logprobs(_)) => {
-                    panic!("{other:?} was not asked")
-                }
                 Event::End(end) => return Ok((text, end)),
+                other => panic!("{other:?} was not asked"),
             }
         }
         unreachable!("an answer has an end")
@@ -125,7 +123,7 @@ impl Model {
 }
 
 fn ask(text: &str, options: Options) -> Request {
-    Request { prompt: Prompt::Text(text.into()), options, rules: None, lenient: false }
+    Request { options, ..Request::new(Prompt::Text(text.into())) }
 }
 
 fn at_most(max_tokens: u64) -> Options {
@@ -137,13 +135,19 @@ fn an_answer_ends_at_its_bound_and_says_which() {
     let model = Model::new();
     let (text, end) = model.run(&ask("w7 w8 w9", at_most(3))).unwrap();
     assert_eq!(text, "w1 w2 w3");
-    assert_eq!(end.reason, Reason::Length(Bound::Asked));
+    assert_eq!(end.reason, FinishReason::Length(LengthLimit::MaxTokens));
     assert_eq!((end.prompt_tokens, end.completion_tokens), (3, 3));
     let (_, end) = model.run(&ask("w7 w8 w9", at_most(1000))).unwrap();
-    assert_eq!((end.reason, end.completion_tokens), (Reason::Length(Bound::Window), 17));
+    assert_eq!(
+        (end.reason, end.completion_tokens),
+        (FinishReason::Length(LengthLimit::ContextLength), 17)
+    );
     model.file("config.json", json!({"model_type": "llama"}));
     let (_, end) = model.run(&ask("w7", Options::default())).unwrap();
-    assert_eq!((end.reason, end.completion_tokens), (Reason::Length(Bound::Default), 32_768));
+    assert_eq!(
+        (end.reason, end.completion_tokens),
+        (FinishReason::Length(LengthLimit::Default), 32_768)
+    );
 }
 
 #[test]
@@ -162,7 +166,10 @@ fn the_end_tokens_of_the_generation_config_go_before_those_of_the_config() {
     let model = Model::new();
     model.file("config.json", json!({"model_type": "llama", "eos_token_id": 3}));
     let (text, end) = model.run(&ask("w7", Options::default())).unwrap();
-    assert_eq!((text.as_str(), end.reason, end.completion_tokens), ("w1 w2", Reason::Stop, 3));
+    assert_eq!(
+        (text.as_str(), end.reason, end.completion_tokens),
+        ("w1 w2", FinishReason::Stop, 3)
+    );
     model.file("generation_config.json", json!({"eos_token_id": [9, 5]}));
     assert_eq!(model.run(&ask("w7", Options::default())).unwrap().0, "w1 w2 w3 w4");
     model.file("tokenizer_config.json", json!({"eos_token": {"content": "w2"}}));
@@ -171,13 +178,16 @@ fn the_end_tokens_of_the_generation_config_go_before_those_of_the_config() {
 
 #[test]
 fn a_stop_string_over_several_tokens_ends_the_answer() {
-    let options = Options { stop: vec!["2 w3".into()], ..at_most(9) };
+    let options = Options { stop: Some(vec!["2 w3".into()]), ..at_most(9) };
     let (text, end) = Model::new().run(&ask("w7", options)).unwrap();
-    assert_eq!((text.as_str(), end.reason), ("w1 w", Reason::Stop));
+    assert_eq!((text.as_str(), end.reason), ("w1 w", FinishReason::Stop));
     assert_eq!(end.stop.as_deref(), Some("2 w3"));
-    let options = Options { stop: vec!["w3 x".into()], ..at_most(3) };
+    let options = Options { stop: Some(vec!["w3 x".into()]), ..at_most(3) };
     let (text, end) = Model::new().run(&ask("w7", options)).unwrap();
-    assert_eq!((text.as_str(), end.reason), ("w1 w2 w3", Reason::Length(Bound::Asked)));
+    assert_eq!(
+        (text.as_str(), end.reason),
+        ("w1 w2 w3", FinishReason::Length(LengthLimit::MaxTokens))
+    );
 }
 
 #[test]
@@ -243,9 +253,12 @@ fn answers_are_made_side_by_side_and_one_that_fails_disturbs_no_other() {
 
 #[test]
 fn a_stop_token_ends_the_answer_and_is_not_shown() {
-    let options = Options { stop_ids: vec![9, 3], ..at_most(9) };
+    let options = Options { stop_ids: Some(vec![9, 3]), ..at_most(9) };
     let (text, end) = Model::new().run(&ask("w7", options)).unwrap();
-    assert_eq!((text.as_str(), end.reason, end.completion_tokens), ("w1 w2", Reason::Stop, 3));
+    assert_eq!(
+        (text.as_str(), end.reason, end.completion_tokens),
+        ("w1 w2", FinishReason::Stop, 3)
+    );
 }
 
 #[test]
@@ -281,12 +294,7 @@ fn what_the_makers_recommend_is_the_default() {
 #[test]
 fn a_conversation_goes_through_the_template_and_begins_but_once() {
     let model = Model::new();
-    let chat = Request {
-        prompt: Prompt::chat(Some("w4"), "w5"),
-        options: at_most(1),
-        rules: None,
-        lenient: false,
-    };
+    let chat = Request { options: at_most(1), ..Request::new(Prompt::chat(Some("w4"), "w5")) };
     let e = model.run(&chat).unwrap_err();
     assert_eq!(e.kind, Kind::CapabilityNotSupported);
     let user = Request { prompt: Prompt::chat(None, "w5 w6"), ..chat.clone() };

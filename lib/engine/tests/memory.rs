@@ -21,7 +21,7 @@ fn taken(model: &Model, tokens: u64) -> u64 {
     for chunk in ids.chunks(model.forward.prefill_chunk) {
         let ids = Array::from_slice(chunk, &[1, chunk.len() as i32]);
         let text = Sequences::one(&mut cache, chunk.len() as i32);
-        model.forward.run(|| model.forward.forward(&ids, text).map(drop)).unwrap();
+        model.forward.run(|| model.forward.forward(&ids, &[], text).map(drop)).unwrap();
         for (most, slot) in most.iter_mut().zip(&cache.slots) {
             *most = Cache { slots: vec![slot.clone()] }.bytes().max(*most);
         }

@@ -3,13 +3,14 @@
 
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 use std::time::Duration;
 
 use mlxk_core::{Kind, Places, Record};
 use mlxk_engine::{Bounds, Local, Memory};
-use mlxk_processor::request::Preset;
-use mlxk_serve::{End, Engine, Event, Events, Reason, Request};
+use mlxk_processor::engine::Events;
+use mlxk_processor::event::{End, FinishReason, LengthLimit};
+use mlxk_processor::request::{Preset, Prompt};
+use mlxk_processor::{Engine, Event, Request};
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
@@ -50,7 +51,8 @@ fn request(model: &str, more: Value) -> Request {
     for (name, value) in more.as_object().unwrap() {
         record = record.with(name, value.clone());
     }
-    Request { model: model.to_owned(), raw: true, record: Arc::new(record), seed: None }
+    let parsed = Request::parse(&record, &Preset { raw: true, ..Preset::default() }).unwrap();
+    Request { model: model.to_owned(), ..parsed }
 }
 
 async fn answer(mut events: Events) -> (String, End) {
@@ -79,13 +81,12 @@ async fn a_seed_gives_the_same_answer_alone_and_among_others() {
         alone.push(answer(engine.submit(seeded(seed)).unwrap()).await.0);
     }
     assert_ne!(alone[0], alone[1]);
-    // A seed of the answer alone goes before the one that it shares.
-    let own = |seed: u64| Request { seed: Some(seed), ..seeded(99) };
-    let together: Vec<_> = (0..8).map(|seed| engine.submit(own(seed)).unwrap()).collect();
+    let together: Vec<_> = (0..8).map(|seed| engine.submit(seeded(seed)).unwrap()).collect();
     for (events, alone) in together.into_iter().zip(alone) {
         let (text, end) = answer(events).await;
         assert_eq!(text, alone);
-        assert_eq!((end.reason, end.prompt_tokens, end.completion_tokens), (Reason::Length, 5, 12));
+        assert_eq!((end.prompt_tokens, end.completion_tokens), (5, 12));
+        assert_eq!(end.reason, FinishReason::Length(LengthLimit::MaxTokens));
     }
 }
 
@@ -128,7 +129,7 @@ async fn who_goes_away_leaves_the_line() {
     let engine = engine(&home, bounds(), &["llama"]);
     let endless = || request("llama", json!({"max_tokens": 2000}));
     let mut events = engine.submit(endless()).unwrap();
-    assert!(matches!(events.recv().await, Some(Ok(Event::Begun { prompt_tokens: 5 }))));
+    assert!(matches!(events.recv().await, Some(Ok(Event::Started { prompt_tokens: 5 }))));
     drop(events);
     drop(engine.submit(endless()).unwrap());
     answer(engine.submit(request("llama", json!({}))).unwrap()).await;
@@ -148,7 +149,7 @@ async fn a_queue_has_an_end() {
     let engine = engine(&home, bounds, &["llama"]);
     let long = || request("llama", json!({"max_tokens": 500}));
     let mut first = engine.submit(long()).unwrap();
-    assert!(matches!(first.recv().await, Some(Ok(Event::Begun { .. }))));
+    assert!(matches!(first.recv().await, Some(Ok(Event::Started { .. }))));
     let waiting = [engine.submit(long()).unwrap(), engine.submit(long()).unwrap()];
     assert_eq!(engine.submit(long()).unwrap_err().kind, Kind::QueueFull);
     for events in [first].into_iter().chain(waiting) {
@@ -165,7 +166,7 @@ async fn models_take_turns_where_there_is_room_for_one() {
     };
     let both = engine(&home, bounds(), &["llama", "qwen"]);
     assert_eq!(loaded(&both), ["llama", "qwen"]);
-    let weights = both.figures().weights;
+    let weights = both.figures().weight_bytes;
     let one = engine(&home, Bounds { memory: weights - 1, ..bounds() }, &["llama"]);
     assert_eq!(loaded(&one), ["llama"]);
     let long = one.submit(request("llama", json!({"max_tokens": 200, "temperature": 0}))).unwrap();
@@ -186,7 +187,7 @@ async fn what_does_not_fit_is_refused_before_memory_is_gone() {
     assert_eq!(failure(events).await, Kind::InsufficientMemory);
     let both = engine(&home, bounds(), &["llama"]);
     // A text of 256 tokens or less takes 131 kB.
-    let memory = both.figures().weights + 200_000;
+    let memory = both.figures().weight_bytes + 200_000;
     let little = engine(&home, Bounds { memory, ..bounds() }, &["llama"]);
     let long = little.submit(request("llama", json!({"max_tokens": 1000}))).unwrap();
     assert_eq!(failure(long).await, Kind::InsufficientMemory);
@@ -213,12 +214,9 @@ async fn what_cannot_be_answered_is_refused() {
     let home = home();
     let engine = engine(&home, bounds(), &[]);
     let path = home.path().join("llama").display().to_string();
-    for (model, more, kind) in [
-        ("nothing", json!({}), Kind::ModelNotFound),
-        (&*path, json!({}), Kind::ModelNotFound),
-        ("l", json!({"temperature": "hot"}), Kind::Validation),
-        ("l", json!({"top_p": 2}), Kind::Validation),
-    ] {
+    for (model, more, kind) in
+        [("nothing", json!({}), Kind::ModelNotFound), (&*path, json!({}), Kind::ModelNotFound)]
+    {
         assert_eq!(engine.submit(request(model, more)).unwrap_err().kind, kind, "{model}");
     }
     assert_eq!(engine.figures().waiting, 0);
@@ -257,7 +255,10 @@ async fn a_request_that_takes_long_to_understand_holds_up_no_other() {
     let home = home();
     slow_template(&home, "qwen");
     let engine = engine(&home, Bounds { queue: 2, ..bounds() }, &["llama", "qwen"]);
-    let slow = || Request { raw: false, ..request("qwen", json!({})) };
+    let slow = || {
+        let request = request("qwen", json!({}));
+        Request { prompt: Prompt::chat(None, "w5"), ..request }
+    };
     let mut slow_one = engine.submit(slow()).unwrap();
     answer(engine.submit(request("llama", json!({}))).unwrap()).await;
     assert!(slow_one.try_recv().is_err());
@@ -271,10 +272,10 @@ async fn a_request_that_takes_long_to_understand_holds_up_no_other() {
 async fn with_rules_a_request_waits_for_room_as_without() {
     let home = home();
     fs::write(home.path().join("qwen/tokenizer_config.json"), r#"{"eos_token":"w0"}"#).unwrap();
-    let weights = engine(&home, bounds(), &["llama", "qwen"]).figures().weights;
+    let weights = engine(&home, bounds(), &["llama", "qwen"]).figures().weight_bytes;
     let one = engine(&home, Bounds { memory: weights - 1, ..bounds() }, &["llama"]);
     let mut long = one.submit(request("llama", json!({"max_tokens": 200}))).unwrap();
-    assert!(matches!(long.recv().await, Some(Ok(Event::Begun { .. }))));
+    assert!(matches!(long.recv().await, Some(Ok(Event::Started { .. }))));
     let ruled = request("qwen", json!({"grammar": "start: (\" w1\" | \" w2\")+"}));
     let (text, _) = answer(one.submit(ruled).unwrap()).await;
     assert!(text.split_whitespace().all(|word| word == "w1" || word == "w2"), "{text}");
@@ -285,20 +286,22 @@ async fn with_rules_a_request_waits_for_room_as_without() {
 async fn an_answer_of_any_length_ends_where_memory_does() {
     let home = home();
     let all = engine(&home, bounds(), &["llama"]);
-    let weights = all.figures().weights;
+    let weights = all.figures().weight_bytes;
     let asked = all.submit(request("llama", json!({"max_tokens": 1995}))).unwrap();
-    while all.figures().texts == 0 {
+    while all.figures().sequence_bytes == 0 {
         tokio::time::sleep(Duration::from_millis(1)).await;
     }
-    let token = all.figures().texts / 2000;
+    let token = all.figures().sequence_bytes / 2000;
     drop(asked);
     let open = || request("llama", json!({"max_tokens": null}));
     let memory = weights + token * (5 + 1024 + 500);
     let little = engine(&home, Bounds { memory, ..bounds() }, &["llama"]);
     let (_, end) = answer(little.submit(open()).unwrap()).await;
-    assert_eq!((end.reason, end.completion_tokens), (Reason::Length, 1024));
+    assert_eq!(end.reason, FinishReason::Length(LengthLimit::Memory));
+    assert_eq!(end.completion_tokens, 1024);
     let (_, end) = answer(all.submit(open()).unwrap()).await;
-    assert_eq!((end.reason, end.completion_tokens), (Reason::Length, 2043));
+    assert_eq!(end.reason, FinishReason::Length(LengthLimit::ContextLength));
+    assert_eq!(end.completion_tokens, 2043);
 }
 
 #[tokio::test]

@@ -7,7 +7,7 @@ mod model;
 use mlxk_core::tensors::Dtype;
 use mlxk_processor::Sampling;
 use model::{Draft, GREEDY, Tensor, apart};
-use serde_json::json;
+use serde_json::{Value, json};
 
 const PROMPT: [u32; 12] = [71, 294, 35, 133, 63, 256, 233, 244, 197, 110, 51, 252];
 
@@ -282,6 +282,46 @@ fn position_embeddings_that_stretch_only_long_texts_leave_short_ones() {
 }
 
 #[test]
+fn a_stated_attention_factor_takes_the_place_of_what_yarn_computes() {
+    let of = |more: Value| {
+        let mut yarn =
+            json!({"type": "yarn", "factor": 4.0, "original_max_position_embeddings": 32});
+        yarn.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+        logits(&Draft::of("llama").with("rope_scaling", yarn))
+    };
+    let none = of(json!({"mscale": 1.0, "mscale_all_dim": 1.0}));
+    assert_eq!(of(json!({"attention_factor": 1.0})), none);
+    let computed = of(json!({}));
+    assert!(apart(&of(json!({"attention_factor": 0.1 * 4f64.ln() + 1.0})), &computed) < 1e-6);
+    assert!(apart(&computed, &none) > 1e-4);
+}
+
+#[test]
+fn gates_of_elements_that_are_alike_are_those_of_their_heads() {
+    let by_head = Draft::of("laguna");
+    let mut by_element = by_head.clone().with("gating", "per-element");
+    for (name, tensor) in &mut by_element.tensors {
+        if name.ends_with(".g_proj.weight") {
+            let rows: Vec<f32> = tensor.elements();
+            let rows = rows.chunks(tensor.shape[1]).flat_map(|row| row.repeat(16));
+            *tensor =
+                Tensor::of(&[tensor.shape[0] * 16, tensor.shape[1]], rows.collect::<Vec<_>>());
+        }
+    }
+    assert!(apart(&logits(&by_head), &logits(&by_element)) < 1e-6);
+    let refused = by_head.with("gating", "per-layer").refused();
+    assert!(refused.contains("`gating`"), "{refused}");
+}
+
+#[test]
+fn layers_without_a_mixture_are_stated_in_either_way() {
+    let stated = logits(&Draft::of("laguna"));
+    let mut draft = Draft::of("laguna").with("mlp_only_layers", vec![0, 3]);
+    draft.config.remove("mlp_layer_types");
+    assert_eq!(logits(&draft), stated);
+}
+
+#[test]
 fn a_part_of_a_head_may_rotate() {
     let plain = logits(&Draft::of("llama"));
     assert!(apart(&logits(&Draft::of("llama").with("partial_rotary_factor", 0.5)), &plain) > 1e-4);
@@ -330,6 +370,7 @@ fn prompts_that_no_model_can_continue_are_refused() {
 fn a_model_type_that_means_another_gives_what_that_gives() {
     for (name, case) in [
         ("gemma4_unified", "gemma4"),
+        ("hf_olmo", "olmo"),
         ("iquestcoder", "llama"),
         ("joyai_llm_flash", "deepseek_v3"),
         ("kimi_k2", "deepseek_v3"),

@@ -6,11 +6,12 @@ use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use serde_json::{Map, Value};
 
-use crate::checkpoint::config_error::{fields, invalid, most_layers, positive, unknown};
+use crate::checkpoint::config_error::{even, fields, invalid, most_layers, positive, unknown};
 use crate::nn::norm::{NormArch, NormKind};
 
-/// The fields that all members read; a member asks for its own by [`Config::get`].
+/// Fields of config.json that the llama family shares; a model reads others by [`Config::get`].
 #[derive(Debug, Deserialize)]
+#[expect(missing_docs, reason = "fields are the keys of config.json, documented by transformers")]
 pub struct Config {
     pub vocab_size: usize,
     pub hidden_size: usize,
@@ -159,10 +160,7 @@ impl Config {
             return Err(invalid(format!("`rms_norm_eps` cannot be {eps}")));
         }
         most_layers(self.num_hidden_layers)?;
-        if !self.num_attention_heads.is_multiple_of(self.kv_heads()) {
-            let (heads, kv) = (self.num_attention_heads, self.kv_heads());
-            return Err(invalid(format!("{heads} query heads cannot share {kv} key heads")));
-        }
+        even(self.num_attention_heads, self.kv_heads())?;
         if self.sliding_window.is_some_and(|window| window < 1) {
             return Err(invalid("`sliding_window` is not positive".into()));
         }

@@ -7,9 +7,6 @@ use mlx_rs::error::Result;
 use mlx_rs::ops::{concatenate, zeros_dtype};
 use mlxk_tensor::cache::{Cache, Sequences};
 use mlxk_tensor::mlx;
-use serde_json::Value;
-
-use crate::checkpoint::cursor::Cursor;
 
 /// A language model, in the three steps that text, pictures and embeddings share. Rows are those of
 /// one sequence after those of another.
@@ -30,9 +27,6 @@ pub trait Language {
     /// Logits [1, rows, vocabulary] of the token after each row of `h` [1, rows, hidden].
     fn head(&self, h: &Array) -> Result<Array>;
 }
-
-/// Constructor of a language model from its config.json and its tensors.
-pub type Load = fn(&Value, Cursor) -> mlxk_core::Result<Box<dyn Language>>;
 
 /// Vectors that enter the first layer, and what later layers take beside them.
 pub struct Inputs {

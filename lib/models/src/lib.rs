@@ -5,8 +5,12 @@
 pub mod checkpoint;
 pub mod config;
 pub mod convert;
+pub mod encoder;
 pub mod language;
+pub mod network;
 pub mod nn;
 pub mod registry;
 pub mod sketch;
+pub mod spec;
 pub mod text;
+pub mod vision;

@@ -1,105 +1,103 @@
-//! Registry of the models that can run: an entry for each `model_type`.
+//! Registry of the architectures that can run: a row for each, listed by family.
 
-use crate::language::Load;
-use crate::text::{
-    afmoe, bailing, bitnet, cohere, deepseek, deepseek_v41, ernie, exaone, falcon_h, gemma,
-    gemma3n, gemma4, glm, gpt, gpt_oss, granite, granite_hybrid, hunyuan, internlm, jamba, kimi,
-    lfm, llama, llama4, mamba, mistral, mixtral, nanochat, nemotron_h, olmo, phi, qwen, qwen_next,
-    smollm,
-};
 use mlxk_core::Architecture;
 
-/// How to load a model of `architecture`.
-pub fn load(architecture: Architecture) -> Load {
-    match architecture {
-        Architecture::Afmoe => afmoe::load,
-        Architecture::Apertus => llama::load_apertus,
-        Architecture::BailingHybrid => bailing::load_hybrid,
-        Architecture::BailingMoe => bailing::load,
-        Architecture::BitNet => bitnet::load,
-        Architecture::Cohere => cohere::load,
-        Architecture::Cohere2 => cohere::load_2,
-        Architecture::Deepseek => deepseek::load_1,
-        Architecture::DeepseekV2 => deepseek::load_2,
-        Architecture::DeepseekV3 => deepseek::load_3,
-        Architecture::DeepseekV32 => deepseek::load_32,
-        Architecture::DeepseekV41 => deepseek_v41::load,
-        Architecture::Dots1 => deepseek::load_dots,
-        Architecture::Ernie45 => llama::load_traditional,
-        Architecture::Exaone => exaone::load,
-        Architecture::Ernie45Moe => ernie::load_moe,
-        Architecture::Exaone4 => exaone::load_4,
-        Architecture::ExaoneMoe => exaone::load_moe,
-        Architecture::FalconH1 => falcon_h::load,
-        Architecture::Gemma => gemma::load,
-        Architecture::Gemma2 => gemma::load_2,
-        Architecture::Gemma3 => gemma::load_3,
-        Architecture::Gemma3Text => gemma::load_3_text,
-        Architecture::Gemma3n => gemma3n::load,
-        Architecture::Gemma4 => gemma4::load,
-        Architecture::Gemma4Text => gemma4::load_text,
-        Architecture::Glm => glm::load,
-        Architecture::Glm4 => glm::load_4,
-        Architecture::Glm4Moe | Architecture::SolarOpen => glm::load_4_moe,
-        Architecture::GlmMoeDsa => deepseek::load_glm_dsa,
-        Architecture::Glm4MoeLite => deepseek::load_glm,
-        Architecture::Gpt2 => gpt::load_2,
-        Architecture::GptBigCode => gpt::load_big_code,
-        Architecture::GptJ => gpt::load_j,
-        Architecture::GptNeoX => gpt::load_neox,
-        Architecture::GptOss => gpt_oss::load,
-        Architecture::Granite => granite::load,
-        Architecture::GraniteMoeHybrid => granite_hybrid::load,
-        Architecture::GraniteMoe => granite::load_moe,
-        Architecture::Helium => llama::load_traditional,
-        Architecture::HunyuanV1Dense => hunyuan::load,
-        Architecture::InternLm2 => internlm::load_2,
-        Architecture::InternLm3 => llama::load,
-        Architecture::Jamba => jamba::load,
-        Architecture::KimiK25 | Architecture::KimiVl => deepseek::load_within,
-        Architecture::KimiLinear => kimi::load,
-        Architecture::Lfm2 => lfm::load,
-        Architecture::Lfm2Moe => lfm::load_moe,
-        Architecture::Lfm2Vl => lfm::load_vl,
-        Architecture::Llama => llama::load,
-        Architecture::Llama4 => llama4::load,
-        Architecture::Llama4Text => llama::load_4_text,
-        Architecture::Mamba => mamba::load,
-        Architecture::Mamba2 => mamba::load_2,
-        Architecture::Mimo => llama::load_mimo,
-        Architecture::MiniCpm => granite::load_minicpm,
-        Architecture::MiniCpm3 => deepseek::load_minicpm,
-        Architecture::MiniMax => mixtral::load_minimax,
-        Architecture::Ministral3 => mistral::load_mini_3,
-        Architecture::Mistral => llama::load_mistral,
-        Architecture::Mistral3 | Architecture::Pixtral => mistral::load_3,
-        Architecture::Mistral4 => mistral::load_4,
-        Architecture::Mixtral => mixtral::load,
-        Architecture::Nanochat => nanochat::load,
-        Architecture::Nemotron => llama::load_nemotron,
-        Architecture::NemotronH => nemotron_h::load,
-        Architecture::Olmo2 => olmo::load_2,
-        Architecture::Olmo3 => olmo::load_3,
-        Architecture::Olmoe => olmo::load_e,
-        Architecture::Phi => phi::load,
-        Architecture::Phi3 => phi::load_3,
-        Architecture::PhiMoe => mixtral::load_phi,
-        Architecture::Phixtral => mixtral::load_phixtral,
-        Architecture::Qwen2 => qwen::load_2,
-        Architecture::Qwen2Moe => qwen::load_2_moe,
-        Architecture::Qwen2Vl => qwen::load_2_vl,
-        Architecture::Qwen3 => qwen::load_3,
-        Architecture::Qwen35 => qwen_next::load_5,
-        Architecture::Qwen35Moe => qwen_next::load_5_moe,
-        Architecture::Qwen3Next => qwen_next::load,
-        Architecture::Qwen3Moe => qwen::load_3_moe,
-        Architecture::Qwen3Vl => qwen::load_3_vl,
-        Architecture::Qwen3VlMoe => qwen::load_3_vl_moe,
-        Architecture::SeedOss => llama::load,
-        Architecture::SmolLm3 => smollm::load,
-        Architecture::StableLm => gpt::load_stablelm,
-        Architecture::Starcoder2 => gpt::load_starcoder_2,
-        Architecture::TeleChat3 => llama::load,
-        Architecture::YoutuLlm => deepseek::load_youtu,
+use crate::spec::Spec;
+use crate::vision;
+use crate::{encoder, text};
+
+const FAMILIES: &[&[Spec]] = &[
+    encoder::bert::SPECS,
+    text::afmoe::SPECS,
+    text::bailing::SPECS,
+    text::bitnet::SPECS,
+    text::cohere::SPECS,
+    text::deepseek::SPECS,
+    text::deepseek_v41::SPECS,
+    text::ernie::SPECS,
+    text::exaone::SPECS,
+    text::falcon_h::SPECS,
+    text::gemma::SPECS,
+    text::gemma3n::SPECS,
+    text::gemma4::SPECS,
+    text::glm::SPECS,
+    text::gpt::SPECS,
+    text::gpt_oss::SPECS,
+    text::granite::SPECS,
+    text::granite_hybrid::SPECS,
+    text::hunyuan::SPECS,
+    text::internlm::SPECS,
+    text::jamba::SPECS,
+    text::kimi::SPECS,
+    text::laguna::SPECS,
+    text::lfm::SPECS,
+    text::llama::SPECS,
+    text::llama4::SPECS,
+    text::mamba::SPECS,
+    text::mimo::SPECS,
+    text::mistral::SPECS,
+    text::mixtral::SPECS,
+    text::nanochat::SPECS,
+    text::nemotron_h::SPECS,
+    text::olmo::SPECS,
+    text::phi::SPECS,
+    text::qwen::SPECS,
+    text::qwen_next::SPECS,
+    text::smollm::SPECS,
+];
+
+/// Vision towers, listed by family.
+const TOWERS: &[&[(Architecture, vision::Load)]] = &[vision::qwen_vl::TOWERS];
+
+/// Loader of the vision tower that models of `architecture` have, if they have one that can run.
+pub fn tower(architecture: Architecture) -> Option<vision::Load> {
+    let mut rows = TOWERS.iter().copied().flatten();
+    rows.find(|(own, _)| *own == architecture).map(|(_, load)| *load)
+}
+
+/// The row of `architecture`.
+pub fn spec(architecture: Architecture) -> &'static Spec {
+    ROWS[architecture as usize]
+}
+
+const COUNT: usize = Architecture::ALL.len();
+
+/// Rows by architecture. The crate compiles only if each architecture has exactly one.
+static ROWS: [&Spec; COUNT] = rows();
+
+const fn rows() -> [&'static Spec; COUNT] {
+    let mut found: [Option<&'static Spec>; COUNT] = [None; COUNT];
+    let mut family = 0;
+    while family < FAMILIES.len() {
+        let mut row = 0;
+        while row < FAMILIES[family].len() {
+            let spec = &FAMILIES[family][row];
+            let place = &mut found[spec.architecture as usize];
+            assert!(place.is_none(), "an architecture has two rows");
+            *place = Some(spec);
+            row += 1;
+        }
+        family += 1;
+    }
+    let mut rows = [&FAMILIES[0][0]; COUNT];
+    let mut at = 0;
+    while at < COUNT {
+        rows[at] = found[at].expect("an architecture has no row");
+        at += 1;
+    }
+    rows
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_architecture_has_one_row() {
+        for &architecture in Architecture::ALL {
+            assert_eq!(spec(architecture).architecture, architecture);
+        }
+        let rows: usize = FAMILIES.iter().map(|family| family.len()).sum();
+        assert_eq!(rows, COUNT);
     }
 }

@@ -13,11 +13,11 @@ use serde_json::Value;
 
 use crate::checkpoint::cursor::Cursor;
 use crate::checkpoint::file::{map, place};
-use crate::checkpoint::formats::{Checkpoint, adapt};
+use crate::checkpoint::formats::{Checkpoint, sanitize};
 use crate::checkpoint::part::Part;
 use crate::checkpoint::quantization::Quantization;
 use crate::checkpoint::weights::{Inventory, LoadOptions, Weights};
-use crate::language::Language;
+use crate::network::Network;
 use crate::registry;
 
 /// Checkpoint of a model, and what the model takes of it.
@@ -45,7 +45,7 @@ pub fn sketch(architecture: Architecture, checkpoint: Checkpoint) -> Result<Part
 
 /// Network whose weights are not read: arrays of the right shapes and types, which are never filled.
 pub struct Sketch {
-    network: Box<dyn Language>,
+    network: Network,
     /// Tensors that the model takes and leaves.
     pub inventory: Inventory,
 }
@@ -71,24 +71,27 @@ impl Sketch {
         let quantization = Quantization::read(&checkpoint.config)?;
         let mut weights = Weights::new(checkpoint.tensors.clone(), quantization, form);
         let root = Cursor::root(&mut weights);
-        let network = registry::load(architecture)(&checkpoint.config, root)?;
+        let network = registry::spec(architecture).load.run(&checkpoint.config, root)?;
         Ok(Sketch { network, inventory: weights.finish()? })
     }
 
-    /// Cache of a sequence of one token, as the network has it on a CPU or on a GPU. MLX is lazy: the
-    /// shapes and types of the arrays are known, and nothing is computed.
+    /// Cache of a sequence of one token, as the network has it on a CPU or on a GPU; an encoder has
+    /// none. MLX is lazy: the shapes and types of the arrays are known, and nothing is computed.
     ///
     /// # Errors
     /// If the network cannot take a token.
     pub fn cache(&self, on_cpu: bool) -> Result<Cache> {
+        let Network::Language(network) = &self.network else {
+            return Ok(Cache { slots: Vec::new() });
+        };
         let cache = || {
-            let mut cache = self.network.cache();
-            let mut inputs = self.network.embed(&Array::from_slice(&[0u32], &[1, 1]), &[])?;
+            let mut cache = network.cache();
+            let mut inputs = network.embed(&Array::from_slice(&[0u32], &[1, 1]), &[])?;
             if on_cpu {
                 // A CPU computes with 32-bit floats alone.
                 inputs.h = inputs.h.as_dtype(Dtype::Float32)?;
             }
-            self.network.forward(inputs, &mut Sequences::one(&mut cache, 1))?;
+            network.forward(inputs, &mut Sequences::one(&mut cache, 1))?;
             Ok(cache)
         };
         cache().map_err(mlx::failed)
@@ -113,7 +116,10 @@ pub fn read(facts: &Facts, architecture: Architecture) -> Result<Checkpoint> {
             tensors.insert(tensor.name.clone(), place(tensor, &file, &path)?);
         }
     }
-    adapt(architecture, Checkpoint { config: config(facts)?, tensors })
+    let mut checkpoint = Checkpoint { config: config(facts)?, tensors };
+    let spec = registry::spec(architecture);
+    sanitize(&mut checkpoint, spec.sanitize, &spec.experts)?;
+    Ok(checkpoint)
 }
 
 /// Whole content of config.json. Errors if it is no JSON object.

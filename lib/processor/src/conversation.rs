@@ -1,23 +1,29 @@
-//! Conversations as people send them, checked and put into the form that templates take.
+//! Conversations: messages as clients send them, checked and normalized for chat templates.
 
 use mlxk_core::{Error, Kind, Result};
 use serde::Serialize;
 use serde_json::{Map, Value, json};
 
-/// What a chat template is given.
+use crate::fields::invalid;
+use crate::media::Image;
+
+/// Input of a chat template.
 #[derive(Clone, Debug, Default, PartialEq, Serialize)]
 pub struct Conversation {
-    /// `{"role", "content"}` each, and what else a template may know.
+    /// Messages, each an object with a `role`, a `content` and further fields that templates read.
     pub messages: Vec<Value>,
-    /// What the model may call: JSON schemas of functions.
+    /// Tools that the model may call, each an object with the JSON schema of a function.
     pub tools: Option<Vec<Value>>,
-    /// What the template knows besides; goes before all else but messages and tools.
+    /// Variables of the template besides messages and tools.
     #[serde(flatten)]
     pub variables: Map<String, Value>,
+    /// Pictures, in the order of the parts of type `image` in the messages.
+    #[serde(skip)]
+    pub images: Vec<Image>,
 }
 
 impl Conversation {
-    /// What a user says, after what the system says if anything.
+    /// Conversation in which the user says a text, after the system prompt if there is one.
     pub fn new(system: Option<&str>, user: &str) -> Conversation {
         let message = |role: &str, content: &str| json!({"role": role, "content": content});
         let system = system.map(|content| message("system", content));
@@ -25,7 +31,47 @@ impl Conversation {
         Conversation { messages, ..Conversation::default() }
     }
 
-    /// The text of the one message of a user, if there is nothing else.
+    /// Conversation with the messages of a JSON array: objects with a `role`, whose content is text.
+    ///
+    /// # Errors
+    /// [`Kind::Validation`] if the messages are malformed, [`Kind::CapabilityNotSupported`] if their
+    /// content is more than text.
+    pub fn parse(messages: Value) -> Result<Conversation> {
+        let malformed = || invalid("`messages` is not a list of objects with a `role`");
+        let Value::Array(mut messages) = messages else { return Err(malformed()) };
+        if messages.is_empty() {
+            return Err(malformed());
+        }
+        for message in &mut messages {
+            let message = message.as_object_mut().ok_or_else(malformed)?;
+            if !message.get("role").is_some_and(Value::is_string) {
+                return Err(malformed());
+            }
+            check_content(message.get("content").unwrap_or(&Value::Null))?;
+            each_arguments(message, &parse_arguments);
+        }
+        Ok(Conversation { messages, ..Conversation::default() })
+    }
+
+    /// The same conversation with `images` before the text of the last message of the user.
+    ///
+    /// # Errors
+    /// [`Kind::Validation`] if the user says nothing.
+    pub fn with_images(mut self, images: Vec<Image>) -> Result<Conversation> {
+        let said = self.messages.iter_mut().rev().find(|message| message["role"] == "user");
+        let said = said.ok_or_else(|| invalid("pictures go with a message of the user"))?;
+        let parts = images.iter().map(|_| json!({"type": "image"}));
+        let text = match said["content"].take() {
+            Value::Array(parts) => parts,
+            Value::String(text) => vec![json!({"type": "text", "text": text})],
+            _ => Vec::new(),
+        };
+        said["content"] = parts.chain(text).collect();
+        self.images.extend(images);
+        Ok(self)
+    }
+
+    /// Text of the only message if it is the user's and there are no tools.
     pub fn only_text(&self) -> Option<&str> {
         match self.messages.as_slice() {
             [only] if only["role"] == "user" && self.tools.is_none() => only["content"].as_str(),
@@ -33,7 +79,7 @@ impl Conversation {
         }
     }
 
-    /// The same with each list of text parts as one text.
+    /// Conversation whose contents in parts are joined to one text each.
     pub fn joined(&self) -> Conversation {
         self.with_messages(&|message| {
             if let Some(Value::Array(parts)) = message.get("content") {
@@ -49,8 +95,8 @@ impl Conversation {
         self.messages.iter().any(|message| message["content"].is_array())
     }
 
-    /// The same in other words, for templates that fail at it as it is: with the arguments of calls
-    /// as the text of an object, with an empty content where there is none, or both.
+    /// Variants for templates that fail on this form: tool call arguments as JSON text, an empty
+    /// string as missing content, or both.
     pub fn variants(&self) -> impl Iterator<Item = Conversation> {
         let filled = self.with_messages(&|message| {
             if message.get("content").is_none_or(Value::is_null) {
@@ -58,7 +104,7 @@ impl Conversation {
             }
         });
         let written = |conversation: &Conversation| {
-            conversation.with_messages(&|message| each_arguments(message, &write))
+            conversation.with_messages(&|message| each_arguments(message, &write_arguments))
         };
         let variants = [written(self), filled.clone(), written(&filled)];
         variants.into_iter().filter(|variant| variant != self).collect::<Vec<_>>().into_iter()
@@ -71,34 +117,13 @@ impl Conversation {
     }
 }
 
-/// The messages of a record: objects with a `role`, whose content is text.
+/// Tools of a JSON array of objects.
 ///
 /// # Errors
-/// [`Kind::Validation`] if they are not, [`Kind::CapabilityNotSupported`] if there is more in them
-/// than text.
-pub fn messages(value: &Value) -> Result<Vec<Value>> {
-    let wrong = || invalid("`messages` is not a list of objects with a `role`");
-    let messages = value.as_array().filter(|messages| !messages.is_empty()).ok_or_else(wrong)?;
-    let mut messages = messages.clone();
-    for message in &mut messages {
-        let message = message.as_object_mut().ok_or_else(wrong)?;
-        if !message.get("role").is_some_and(Value::is_string) {
-            return Err(wrong());
-        }
-        check_content(message.get("content").unwrap_or(&Value::Null))?;
-        each_arguments(message, &read);
-    }
-    Ok(messages)
-}
-
-/// The tools of a record: objects.
-///
-/// # Errors
-/// [`Kind::Validation`] if they are not.
-pub fn tools(value: &Value) -> Result<Option<Vec<Value>>> {
+/// [`Kind::Validation`] if the value is no array of objects.
+pub fn tools(value: &Value) -> Result<Vec<Value>> {
     match value.as_array() {
-        Some(tools) if tools.is_empty() => Ok(None),
-        Some(tools) if tools.iter().all(Value::is_object) => Ok(Some(tools.clone())),
+        Some(tools) if tools.iter().all(Value::is_object) => Ok(tools.clone()),
         _ => Err(invalid("`tools` is not a list of objects")),
     }
 }
@@ -121,12 +146,12 @@ fn check_content(content: &Value) -> Result<()> {
     Ok(())
 }
 
-/// What is refused because it is not text.
+/// Error about input that is not text; `what` names the input.
 pub fn not_text(what: &str) -> Error {
     Error::new(Kind::CapabilityNotSupported, "", format!("{what}: only text is taken"))
 }
 
-/// Changes the arguments of each call of a message.
+/// Changes the arguments of each tool call of a message.
 fn each_arguments(message: &mut Map<String, Value>, change: &dyn Fn(&mut Value)) {
     let calls = message.get_mut("tool_calls").and_then(Value::as_array_mut);
     for call in calls.into_iter().flatten() {
@@ -136,20 +161,17 @@ fn each_arguments(message: &mut Map<String, Value>, change: &dyn Fn(&mut Value))
     }
 }
 
-/// The object that a text holds; OpenAI's messages carry the text, most templates take the object.
-fn read(arguments: &mut Value) {
+/// Parses JSON text into its object: OpenAI's messages have the text, most templates take the
+/// object.
+fn parse_arguments(arguments: &mut Value) {
     let object = arguments.as_str().and_then(|text| serde_json::from_str::<Value>(text).ok());
     if let Some(object) = object.filter(Value::is_object) {
         *arguments = object;
     }
 }
 
-fn write(arguments: &mut Value) {
+fn write_arguments(arguments: &mut Value) {
     if arguments.is_object() {
         *arguments = Value::String(arguments.to_string());
     }
-}
-
-fn invalid(message: &str) -> Error {
-    Error::new(Kind::Validation, "", message)
 }

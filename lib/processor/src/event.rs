@@ -1,60 +1,66 @@
-//! What comes of a request.
+//! Events of a completion: what an engine sends while it answers a request.
 
 use mlxk_core::Record;
 use serde_json::{Map, Value, json};
 
-use crate::parser::{Call, Piece};
+use crate::parser::{Delta, ToolCall};
 
-/// What comes of a request, in order: parts of the answer, then one end.
-#[derive(Debug, PartialEq)]
+/// Event of a completion. Events come in order; [`Event::End`] is the last one.
+#[derive(Clone, Debug, PartialEq)]
 pub enum Event {
-    /// How likely the next token of the answer was, if that was asked.
-    Logprobs(Told),
-    /// More of what the model thinks before it answers.
+    /// The model starts on the prompt. Engines with a queue send it when a request leaves the queue.
+    Started {
+        /// Number of tokens of the prompt.
+        prompt_tokens: u64,
+    },
+    /// Log probabilities of the next token, if the request asks for them.
+    Logprobs(Logprobs),
+    /// Delta of the reasoning before the answer.
     Reasoning(String),
-    /// More of the answer.
+    /// Delta of the answer's text.
     Text(String),
-    /// A function that the model wants to be called.
-    Call(Call),
-    /// The answer is complete.
+    /// Complete tool call.
+    ToolCall(ToolCall),
+    /// End of the completion.
     End(End),
 }
 
-/// How likely a token was.
+/// Log probabilities at one position: of the token that was chosen, and of the most likely ones.
 #[derive(Clone, Debug, PartialEq)]
-pub struct Told {
-    /// Of the token that was chosen.
-    pub own: Likelihood,
-    /// Of the most likely ones, the likeliest first.
-    pub top: Vec<Likelihood>,
-    /// Whether it is of the text, and not of reasoning, a call, a mark or the end.
-    pub of_text: bool,
+pub struct Logprobs {
+    /// Token that was chosen.
+    pub token: TokenLogprob,
+    /// Most likely tokens at this position, in descending order.
+    pub top: Vec<TokenLogprob>,
+    /// True if the chosen token belongs to the answer's text; false for reasoning, tool calls,
+    /// markers and the end token.
+    pub in_text: bool,
 }
 
-/// A token, and the natural logarithm of its probability.
+/// Token with its log probability.
 #[derive(Clone, Debug, PartialEq)]
-pub struct Likelihood {
-    /// Its number.
+pub struct TokenLogprob {
+    /// Id of the token.
     pub id: u32,
-    /// Its text, as far as it is one alone.
+    /// Text of the token alone; bytes that are no whole character are replaced.
     pub text: String,
-    /// What it adds to a text.
+    /// Bytes that the token adds to a text, perhaps a part of a character.
     pub bytes: Vec<u8>,
-    /// Before any filter and temperature.
+    /// Natural logarithm of the token's probability, before filters and temperature.
     pub logprob: f32,
 }
 
-impl Told {
-    /// As it stands in records.
+impl Logprobs {
+    /// Entry of the field `logprobs` of a record: `{id, token, logprob, top}`.
     pub fn record(&self) -> Value {
         let top: Vec<Value> = self.top.iter().map(|token| Value::Object(token.record())).collect();
-        let mut record = self.own.record();
+        let mut record = self.token.record();
         record.insert("top".into(), top.into());
         Value::Object(record)
     }
 }
 
-impl Likelihood {
+impl TokenLogprob {
     fn record(&self) -> Map<String, Value> {
         let fields = [
             ("id", self.id.into()),
@@ -65,27 +71,27 @@ impl Likelihood {
     }
 }
 
-/// How an answer ended.
+/// End of a completion.
 #[derive(Clone, Debug, PartialEq)]
 pub struct End {
-    /// Why.
-    pub reason: Reason,
-    /// Tokens of the prompt, with all that the template and the tokenizer put around it.
+    /// Reason why the completion ended.
+    pub reason: FinishReason,
+    /// Number of tokens of the prompt, with those that the template and the tokenizer add.
     pub prompt_tokens: u64,
-    /// Those of them that were remembered, and not computed.
+    /// Number of the prompt's tokens that came from the prefix cache.
     pub cached_tokens: u64,
-    /// Tokens that the model gave, with the one that ended the answer.
+    /// Number of tokens that were generated, the end token included.
     pub completion_tokens: u64,
-    /// Those of them with which it reasoned.
+    /// Number of the generated tokens that are reasoning.
     pub reasoning_tokens: u64,
-    /// The stop string that ended the answer, if one did.
+    /// Stop string that ended the completion, if one did.
     pub stop: Option<String>,
-    /// The seed in use.
+    /// Seed of the sampler.
     pub seed: u64,
 }
 
 impl End {
-    /// The fields of a record that tell of an answer besides its text.
+    /// Fields of a record that describe the end: `finish_reason`, `usage` and `seed`.
     pub fn record(&self) -> Record {
         let usage = json!({
             "prompt_tokens": self.prompt_tokens,
@@ -98,50 +104,50 @@ impl End {
     }
 }
 
-/// Why an answer ended.
+/// Reason why a completion ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Reason {
-    /// The model ended it, or a stop string.
+pub enum FinishReason {
+    /// The model generated an end token, or a stop string was found.
     Stop,
-    /// The model waits for what its calls give.
-    Calls,
-    /// It was as long as it may be.
-    Length(Bound),
-    /// The caller ended it.
+    /// The model called tools and expects their results.
+    ToolCalls,
+    /// The completion reached its largest length.
+    Length(LengthLimit),
+    /// The caller interrupted the completion.
     Interrupted,
 }
 
-/// What bounds the length of an answer.
+/// Limit that determines the largest length of a completion.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Bound {
-    /// `max_tokens`.
-    Asked,
-    /// What is given to those who do not ask.
+pub enum LengthLimit {
+    /// `max_tokens` of the request.
+    MaxTokens,
+    /// Default for requests without `max_tokens`.
     Default,
-    /// The longest text that the model was made for.
-    Window,
-    /// The memory that there is.
+    /// Context length of the model.
+    ContextLength,
+    /// Memory of the machine.
     Memory,
 }
 
-impl Reason {
-    /// The `finish_reason` of records.
+impl FinishReason {
+    /// Name of the reason in the field `finish_reason`, in logs and in metrics.
     pub fn name(self) -> &'static str {
         match self {
-            Reason::Stop => "stop",
-            Reason::Calls => "tool_calls",
-            Reason::Length(_) => "length",
-            Reason::Interrupted => "interrupted",
+            FinishReason::Stop => "stop",
+            FinishReason::ToolCalls => "tool_calls",
+            FinishReason::Length(_) => "length",
+            FinishReason::Interrupted => "interrupted",
         }
     }
 }
 
-impl From<Piece> for Event {
-    fn from(piece: Piece) -> Event {
-        match piece {
-            Piece::Reasoning(text) => Event::Reasoning(text),
-            Piece::Text(text) => Event::Text(text),
-            Piece::Call(call) => Event::Call(call),
+impl From<Delta> for Event {
+    fn from(delta: Delta) -> Event {
+        match delta {
+            Delta::Reasoning(text) => Event::Reasoning(text),
+            Delta::Text(text) => Event::Text(text),
+            Delta::ToolCall(call) => Event::ToolCall(call),
         }
     }
 }

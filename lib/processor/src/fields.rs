@@ -1,60 +1,46 @@
-//! The fields of a request, read as what they have to be.
+//! Fields of a record, read with their types.
 
 use mlxk_core::{Error, Kind, Record, Result};
 use serde_json::{Map, Value};
 
-/// The fields of a record; one that is null is not there.
+/// Fields of a record. A field that is null counts as absent.
 pub struct Fields<'a>(&'a Map<String, Value>);
 
 impl<'a> Fields<'a> {
-    /// Those of `record`.
+    /// Fields of `record`.
     pub fn of(record: &'a Record) -> Fields<'a> {
         Fields(record.fields())
     }
 
-    /// Whatever `name` is, if it is there.
+    /// Value of the field `name`, if it is present.
     pub fn present(&self, name: &str) -> Option<&'a Value> {
         self.0.get(name).filter(|value| !value.is_null())
     }
 
-    /// What `read` makes of `name`; errors that it is not `what` if that is nothing.
+    /// Reads the field `name`; an error if `read` gives nothing, as the field is then not the
+    /// `expected`.
     pub fn read<T>(
         &self,
         name: &str,
-        what: &str,
+        expected: &str,
         read: impl Fn(&'a Value) -> Option<T>,
     ) -> Result<Option<T>> {
         let value = self.present(name);
-        value.map(|value| read(value).ok_or_else(|| wrong(name, what))).transpose()
+        value.map(|value| read(value).ok_or_else(|| wrong(name, expected))).transpose()
     }
 
-    /// A text.
+    /// Reads a string.
     pub fn text(&self, name: &str) -> Result<Option<&'a str>> {
         self.read(name, "a text", Value::as_str)
     }
-
-    /// A number.
-    pub fn number(&self, name: &str) -> Result<Option<f32>> {
-        self.read(name, "a number", |value| value.as_f64().map(|value| value as f32))
-    }
-
-    /// A number without a sign and a fraction.
-    pub fn whole(&self, name: &str) -> Result<Option<u64>> {
-        self.read(name, "a whole number from 0", Value::as_u64)
-    }
-
-    /// The same, where those that are too large for it are as good as the largest.
-    pub fn count(&self, name: &str) -> Result<Option<u32>> {
-        Ok(self.whole(name)?.map(|count| u32::try_from(count).unwrap_or(u32::MAX)))
-    }
 }
 
-/// That the field is not what it has to be.
-pub fn wrong(field: &str, what: &str) -> Error {
-    invalid(&format!("`{field}` is not {what}"))
+/// Error about a field that is not the `expected`.
+pub fn wrong(field: &str, expected: &str) -> Error {
+    invalid(&format!("`{field}` is not {expected}"))
 }
 
-/// That a request means nothing.
+/// Error about a request that is invalid.
 pub fn invalid(message: &str) -> Error {
     Error::new(Kind::Validation, "", message)
 }

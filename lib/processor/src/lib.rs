@@ -1,31 +1,39 @@
-//! What stands between people and tensors: a request becomes tokens, tokens become an answer.
-//! Nothing here needs MLX.
+//! Everything between clients and tensors: requests become tokens, tokens become events. Nothing here
+//! needs MLX.
 
 #![cfg_attr(test, allow(clippy::unwrap_used))] // a test fails by panicking
 
+mod breakers;
 mod conversation;
 mod defaults;
+pub mod engine;
 pub mod event;
 mod fields;
+mod form;
 mod grammar;
 pub mod image;
-mod options;
+mod media;
 mod parser;
 mod processor;
 pub mod request;
 mod response;
-mod sampling;
+pub mod sampling;
 mod sandbox;
 mod text;
+mod token;
 mod tools;
 
+pub use breakers::Breakers;
 pub use conversation::Conversation;
+pub use engine::Engine;
 pub use event::Event;
-pub use parser::{Call, Marks, Piece, Reader};
+pub use media::{Image, Media};
+pub use parser::{Delta, Markers, SectionParser, ToolCall};
 pub use processor::{Prepared, Processor};
 pub use request::Request;
 pub use response::Generation;
-pub use sampling::{Constraint, Logprobs, Sampling, Token};
+pub use sampling::Sampling;
 pub use text::detokenizer::Detokenizer;
 pub use text::template::Template;
 pub use text::tokenizer::Tokenizer;
+pub use token::{Constraint, Token};

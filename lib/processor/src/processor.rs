@@ -1,163 +1,193 @@
-//! What stands between requests and a model: its tokenizer, its chat template, and what rules are
-//! made ready with. It needs no weights, and any thread may use it.
+//! Processor of a model: its tokenizer, its chat template and its grammars. It needs no weights, and
+//! any thread may use it.
 
 use std::hash::{DefaultHasher, Hash, Hasher};
-use std::sync::{Arc, OnceLock};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use mlxk_core::{Error, Facts, Kind, Plan, Result};
 use serde_json::Value;
 
-use crate::conversation::Conversation;
+use crate::breakers::{self, Breakers};
 use crate::defaults::defaults;
-use crate::event::{Bound, End, Reason};
-use crate::grammar::{Besides, Ruled, Text, Vocabulary};
-use crate::parser::{Answer, Marks, Reader};
+use crate::event::{End, FinishReason, LengthLimit};
+use crate::grammar::{CallRules, GrammarConstraint, TextRules, Vocabulary};
+use crate::media::{Image, Media, MediaProcessor};
+use crate::parser::{Markers, Parser, SectionParser};
 use crate::request::{Prompt, Request, Rules};
 use crate::response::Generation;
 use crate::sampling::Sampling;
 use crate::text::template::Template;
 use crate::text::tokenizer::Tokenizer;
 
-/// The longest answer that is given without being asked for, in tokens.
+/// Default of the largest number of tokens of a completion.
 const MAX_TOKENS: u64 = 32_768;
 
-/// Makes requests ready for a model.
+/// Number of lists of sequence breakers that are kept.
+const MAX_BREAKERS: usize = 8;
+
+/// Processor of a model, which prepares requests.
 pub struct Processor {
     tokenizer: Arc<Tokenizer>,
     template: Option<Template>,
-    marks: Arc<Marks>,
-    /// Made when it is first needed.
+    /// Processor of pictures, if the model takes any.
+    media: Option<MediaProcessor>,
+    markers: Arc<Markers>,
+    /// Vocabulary for grammars, made when it is first needed.
     vocabulary: OnceLock<Vocabulary>,
-    window: Option<u64>,
+    context_length: Option<u64>,
     defaults: Sampling,
+    /// Sequence breakers of the last requests, by their strings.
+    breakers: Mutex<Vec<(Vec<String>, Arc<Breakers>)>>,
 }
 
-/// A request that a model can begin with.
+/// Request that is prepared for a model.
 pub struct Prepared {
-    /// Tokens of the prompt.
+    /// Token ids of the prompt.
     pub prompt: Vec<u32>,
-    /// True if the request gave the prompt in tokens.
-    pub given: bool,
+    /// Pictures in the prompt.
+    pub media: Vec<Media>,
+    /// True if the request gave the prompt in token ids.
+    pub from_ids: bool,
     /// Sampling parameters, with the model's defaults filled in.
     pub sampling: Sampling,
-    /// Constraint on the tokens of the answer, if there is one.
-    pub rules: Option<Ruled>,
-    /// Answer that the tokens will become.
+    /// Constraint on the tokens of the completion, if there is one.
+    pub constraint: Option<GrammarConstraint>,
+    /// Completion that the tokens will become.
     pub generation: Generation,
-    asked: bool,
+    /// True if the request states `max_tokens`.
+    pub has_max_tokens: bool,
+}
+
+/// Prompt as text and as tokens.
+#[derive(Default)]
+struct Encoded {
+    /// Text; empty if the request gave token ids.
+    text: String,
+    /// Token ids.
+    ids: Vec<u32>,
+    /// Pictures, each with the tokens that stand for it.
+    media: Vec<Media>,
 }
 
 impl Prepared {
-    /// Tokens of the prompt.
+    /// Number of tokens of the prompt.
     pub fn prompt_tokens(&self) -> u64 {
         self.prompt.len() as u64
     }
 
-    /// The most tokens that the answer may have.
+    /// Largest number of tokens of the completion.
     pub fn limit(&self) -> u64 {
         self.generation.limit
-    }
-
-    /// Whether the request says how long its answer may be.
-    pub fn is_bounded(&self) -> bool {
-        self.asked
     }
 }
 
 impl Processor {
-    /// Reads that of a model.
+    /// Reads the processor of a model.
     ///
     /// # Errors
-    /// If its tokenizer or its chat template cannot be used, or what it recommends for sampling
-    /// makes no sense.
+    /// If the tokenizer, the chat template or the recommended sampling parameters cannot be used.
     pub fn read(facts: &Facts, plan: &Plan) -> Result<Processor> {
         let tokenizer = Tokenizer::read(facts)?;
         let template = Template::find(facts)?;
-        let marks = template.as_ref().map_or_else(Marks::default, |template| {
-            Marks::find(Some(template.source()), &|token| tokenizer.added(token).is_some())
+        let markers = template.as_ref().map_or_else(Markers::default, |template| {
+            Markers::find(Some(template.source()), &|token| tokenizer.added(token).is_some())
         });
+        let media = MediaProcessor::read(facts, &tokenizer)?;
         let defaults = defaults(facts, &tokenizer)?;
-        let (window, vocabulary) = (plan.context_length, OnceLock::new());
-        let (tokenizer, marks) = (Arc::new(tokenizer), Arc::new(marks));
-        Ok(Processor { tokenizer, template, marks, vocabulary, window, defaults })
+        let (context_length, vocabulary) = (plan.context_length, OnceLock::new());
+        let (tokenizer, markers) = (Arc::new(tokenizer), Arc::new(markers));
+        let breakers = Mutex::default();
+        Ok(Processor {
+            tokenizer,
+            template,
+            media,
+            markers,
+            vocabulary,
+            context_length,
+            defaults,
+            breakers,
+        })
     }
 
-    /// The model's tokenizer.
+    /// Tokenizer of the model.
     pub fn tokenizer(&self) -> &Tokenizer {
         &self.tokenizer
     }
 
-    /// The markers of the model's answers.
-    pub fn markers(&self) -> &Marks {
-        &self.marks
+    /// Markers of the model's completions.
+    pub fn markers(&self) -> &Markers {
+        &self.markers
     }
 
-    /// How many tokens a prompt and its answer may have together, if that is known.
+    /// Context length in tokens, prompt and completion together, if it is known.
     pub fn context_length(&self) -> Option<u64> {
-        self.window
+        self.context_length
     }
 
-    /// How to sample where a request does not say otherwise.
+    /// Sampling parameters for requests that leave them open.
     pub fn defaults(&self) -> &Sampling {
         &self.defaults
     }
 
-    /// How many tokens the prompt of `request` has, which may be more than the model takes.
+    /// Number of tokens of a request's prompt, which may exceed the context length.
     ///
     /// # Errors
-    /// If the prompt is not what the model takes.
+    /// If the model cannot take the prompt.
     pub fn count(&self, request: &Request) -> Result<u64> {
-        Ok(self.prompt(&request.prompt)?.1.len() as u64)
+        Ok(self.prompt(&request.prompt)?.ids.len() as u64)
     }
 
-    /// Makes `request` ready. Without a chat template the one message of a user is the prompt as it
-    /// is. Rules may take seconds.
+    /// Prepares a request. Without a chat template, the only message of a user is the prompt. Rules
+    /// may take seconds.
     ///
     /// # Errors
-    /// If the prompt has no tokens, or as many as fit the model ([`Kind::ContextLengthExceeded`]),
-    /// or is not what the model takes; if the rules cannot be followed.
+    /// [`Kind::ContextLengthExceeded`] if the prompt fills the context; [`Kind::Validation`] if the
+    /// prompt is empty, or an option or a rule is invalid; [`Kind::CapabilityNotSupported`] if the
+    /// model cannot take the prompt.
     pub fn prepare(&self, request: &Request) -> Result<Prepared> {
         let Request { options, rules, .. } = request;
         options.check()?;
-        let (text, prompt) = self.prompt(&request.prompt)?;
-        let (limit, bound) = budget(prompt.len() as u64, options.max_tokens, self.window)?;
+        let Encoded { text, ids: prompt, media } = self.prompt(&request.prompt)?;
+        let (limit, limited_by) =
+            limit(prompt.len() as u64, options.max_tokens, self.context_length)?;
         let mut sampling = options.sampling(&self.defaults)?;
-        let reader = || match &request.prompt {
-            Prompt::Text(_) | Prompt::Tokens(_) => Reader::Plain,
-            Prompt::Chat(chat) => {
-                Reader::new(&self.marks, &text, chat.tools.as_deref().unwrap_or_default())
-            }
+        if sampling.has_dry() {
+            let strings = options.dry_sequence_breakers.as_deref();
+            sampling.dry_breakers = Some(self.breakers(strings)?);
+        }
+        let chat = match &request.prompt {
+            Prompt::Chat(chat) => Some(chat),
+            Prompt::Text(_) | Prompt::Tokens(_) => None,
         };
-        let is_harmony = self.marks.harmony && matches!(request.prompt, Prompt::Chat(_));
-        let demanded = matches!(rules, Some(Rules::Call(_)));
-        let mut turn = DefaultHasher::new();
-        (sampling.seed, &prompt).hash(&mut turn);
-        let turn = turn.finish();
-        let answer = |stop: &[String]| Answer::new(&self.tokenizer, stop, reader(), turn, demanded);
-        let tools = match &request.prompt {
-            Prompt::Chat(Conversation { tools: Some(tools), .. }) if !demanded => &tools[..],
-            _ => &[],
-        };
+        let known = chat.and_then(|chat| chat.tools.as_deref()).unwrap_or_default();
+        let required = matches!(rules, Some(Rules::Call(_)));
+        let tools = if required { &[] } else { known };
         if !tools.is_empty() && !request.lenient {
-            self.knows_tools()?;
+            self.check_template_has_tools()?;
         }
         if *rules == Some(Rules::Strict) && tools.is_empty() {
-            let barred = self.marks.calls.iter().filter_map(|(open, _)| self.tokenizer.added(open));
-            let barred: Vec<u32> = barred.collect();
-            sampling.logit_bias.retain(|(id, _)| !barred.contains(id));
-            sampling.logit_bias.extend(barred.into_iter().map(|id| (id, f32::MIN)));
+            self.forbid_calls(&mut sampling);
         }
-        let ruled = |rules: &Rules| match is_harmony {
-            true => self.in_harmony(rules, tools, &prompt).map(Some),
-            false => self.ruled(rules, answer(&[])?, tools),
+        let turn = turn_seed(&sampling, &prompt);
+        let parser = |stop: &[String]| {
+            let sections = match chat {
+                None => SectionParser::Plain,
+                Some(_) => SectionParser::new(&self.markers, &text, known),
+            };
+            Parser::new(&self.tokenizer, stop, sections, turn, required)
         };
+        let constraint = |rules: &Rules| match self.markers.harmony && chat.is_some() {
+            true => self.harmony_constraint(rules, tools, &prompt).map(Some),
+            false => self.constraint(rules, tools, parser(&[])?),
+        };
+        let constraint = rules.as_ref().map(constraint).transpose()?.flatten();
         let generation = Generation {
-            answer: answer(&options.stop)?,
-            stop_ids: options.stop_ids.clone(),
+            parser: parser(options.stop.as_deref().unwrap_or_default())?,
+            stop_ids: options.stop_ids.clone().unwrap_or_default(),
             limit,
-            bound,
+            limited_by,
             end: End {
-                reason: Reason::Interrupted,
+                reason: FinishReason::Interrupted,
                 prompt_tokens: prompt.len() as u64,
                 cached_tokens: 0,
                 completion_tokens: 0,
@@ -165,17 +195,42 @@ impl Processor {
                 stop: None,
                 seed: sampling.seed,
             },
-            waiting: Vec::new(),
+            pending: Vec::new(),
             over: false,
         };
-        let rules = rules.as_ref().map(ruled).transpose()?.flatten();
-        let given = matches!(request.prompt, Prompt::Tokens(_));
-        let asked = options.max_tokens.is_some();
-        Ok(Prepared { prompt, given, sampling, rules, generation, asked })
+        let from_ids = matches!(request.prompt, Prompt::Tokens(_));
+        let has_max_tokens = options.max_tokens.is_some();
+        Ok(Prepared { prompt, media, from_ids, sampling, constraint, generation, has_max_tokens })
     }
 
-    /// Errors if the model cannot be told what it may call.
-    fn knows_tools(&self) -> Result<()> {
+    /// Sequence breakers of some strings, or the default ones.
+    fn breakers(&self, strings: Option<&[String]>) -> Result<Arc<Breakers>> {
+        let strings = match strings {
+            Some(strings) => strings.to_vec(),
+            None => breakers::DEFAULT.map(str::to_owned).to_vec(),
+        };
+        let mut kept = self.breakers.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some((_, breakers)) = kept.iter().find(|(known, _)| *known == strings) {
+            return Ok(Arc::clone(breakers));
+        }
+        let breakers = Arc::new(Breakers::new(&strings, &self.tokenizer)?);
+        if kept.len() == MAX_BREAKERS {
+            kept.remove(0);
+        }
+        kept.push((strings, Arc::clone(&breakers)));
+        Ok(breakers)
+    }
+
+    /// Bars the tokens that open tool calls.
+    fn forbid_calls(&self, sampling: &mut Sampling) {
+        let opening = self.markers.calls.iter().filter_map(|(open, _)| self.tokenizer.added(open));
+        let opening: Vec<u32> = opening.collect();
+        sampling.logit_bias.retain(|(id, _)| !opening.contains(id));
+        sampling.logit_bias.extend(opening.into_iter().map(|id| (id, f32::MIN)));
+    }
+
+    /// Checks that the chat template has a place for tools.
+    fn check_template_has_tools(&self) -> Result<()> {
         match self.template.as_ref().is_some_and(Template::knows_tools) {
             true => Ok(()),
             false => {
@@ -186,10 +241,25 @@ impl Processor {
         }
     }
 
-    /// The text of a prompt, and its tokens; those that are given have no text.
-    fn prompt(&self, prompt: &Prompt) -> Result<(String, Vec<u32>)> {
+    /// Prompt of a rendered `text` and its pictures.
+    fn with_media(&self, text: &str, images: &[Image]) -> Result<Encoded> {
+        let media = self.media.as_ref().ok_or_else(|| {
+            Error::unsupported("the model takes no pictures")
+                .hint("mlxk-show names the task of a model; pictures are for vision models")
+        })?;
+        let pixels = media.pixels(images)?;
+        let text = media.expand(text, &pixels)?;
+        let ids = self.tokenizer.encode(&text)?;
+        let media = media.locate(&ids, pixels)?;
+        Ok(Encoded { text, ids, media })
+    }
+
+    /// Text and tokens of a prompt.
+    fn prompt(&self, prompt: &Prompt) -> Result<Encoded> {
         let text = match (prompt, &self.template) {
-            (Prompt::Tokens(tokens), _) => return Ok((String::new(), tokens.clone())),
+            (Prompt::Tokens(ids), _) => {
+                return Ok(Encoded { ids: ids.clone(), ..Encoded::default() });
+            }
             (Prompt::Text(text), _) => text.clone(),
             (Prompt::Chat(conversation), Some(template)) => {
                 template.fit(conversation, self.tokenizer.special())?
@@ -202,40 +272,66 @@ impl Processor {
                 })?
             }
         };
-        let tokens = self.tokenizer.encode(&text)?;
-        Ok((text, tokens))
+        match prompt {
+            Prompt::Chat(conversation) if !conversation.images.is_empty() => {
+                self.with_media(&text, &conversation.images)
+            }
+            _ => Ok(Encoded { ids: self.tokenizer.encode(&text)?, text, media: Vec::new() }),
+        }
     }
 
-    /// What keeps to `rules` in an answer that `reading` reads along, with calls of `tools` in its
-    /// place or, if it is free, anywhere; nothing if there is nothing that can be held to them.
-    fn ruled(&self, rules: &Rules, reading: Answer, tools: &[Value]) -> Result<Option<Ruled>> {
-        if *rules == Rules::Strict && (tools.is_empty() || self.marks.json.is_none()) {
+    /// Constraint by `rules`, with calls of `tools` in place of the text or, if the text is free,
+    /// anywhere; none if the rules constrain nothing.
+    fn constraint(
+        &self,
+        rules: &Rules,
+        tools: &[Value],
+        parser: Parser,
+    ) -> Result<Option<GrammarConstraint>> {
+        if *rules == Rules::Strict && (tools.is_empty() || self.markers.json.is_none()) {
             return Ok(None);
         }
         let vocabulary = self.vocabulary()?;
         let text = match rules {
-            Rules::Strict => Text::Free,
+            Rules::Strict => TextRules::Free,
             rules => {
-                let bare = if self.marks.bare { tools } else { &[] };
-                Text::Held(Box::new(vocabulary.ready(rules, bare)?))
+                let bare = if self.markers.bare { tools } else { &[] };
+                TextRules::Grammar(Box::new(vocabulary.compile(rules, bare)?))
             }
         };
-        let besides = match self.marks.json {
-            _ if tools.is_empty() => Besides::Nothing,
-            Some(marks) => Besides::Ruled(Box::new(vocabulary.calls(tools, marks)?)),
-            None => Besides::Calls,
+        let calls = match self.markers.json {
+            _ if tools.is_empty() => CallRules::Forbidden,
+            Some(pair) => CallRules::Grammar(Box::new(vocabulary.compile_calls(tools, pair)?)),
+            None => CallRules::Free,
         };
-        Ok(Some(Ruled::new(vocabulary, &self.tokenizer, &self.marks, text, Some(reading), besides)))
+        Ok(Some(self.grammar_constraint(vocabulary, text, calls, Some(parser))))
     }
 
-    /// The same for an answer in harmony to `prompt`.
-    fn in_harmony(&self, rules: &Rules, tools: &[Value], prompt: &[u32]) -> Result<Ruled> {
+    /// Constraint by `rules` of a completion of `prompt` in the harmony format.
+    fn harmony_constraint(
+        &self,
+        rules: &Rules,
+        tools: &[Value],
+        prompt: &[u32],
+    ) -> Result<GrammarConstraint> {
         let vocabulary = self.vocabulary()?;
-        let text = Text::Held(Box::new(vocabulary.harmony(rules, tools, prompt)?));
-        Ok(Ruled::new(vocabulary, &self.tokenizer, &self.marks, text, None, Besides::Nothing))
+        let text = vocabulary.compile_harmony(rules, tools, prompt)?;
+        let text = TextRules::Grammar(Box::new(text));
+        Ok(self.grammar_constraint(vocabulary, text, CallRules::Forbidden, None))
     }
 
-    /// The vocabulary, for rules.
+    fn grammar_constraint(
+        &self,
+        vocabulary: &Vocabulary,
+        text: TextRules,
+        calls: CallRules,
+        parser: Option<Parser>,
+    ) -> GrammarConstraint {
+        let (tokenizer, markers) = (&self.tokenizer, &self.markers);
+        GrammarConstraint::new(vocabulary, tokenizer, markers, text, calls, parser)
+    }
+
+    /// Vocabulary for grammars.
     fn vocabulary(&self) -> Result<&Vocabulary> {
         if let Some(vocabulary) = self.vocabulary.get() {
             return Ok(vocabulary);
@@ -245,24 +341,37 @@ impl Processor {
     }
 }
 
-/// How many tokens may come, and why not more.
-fn budget(prompt: u64, asked: Option<u64>, window: Option<u64>) -> Result<(u64, Bound)> {
+/// Seed of the ids of tool calls, which differs between the turns of a conversation.
+fn turn_seed(sampling: &Sampling, prompt: &[u32]) -> u64 {
+    let mut hasher = DefaultHasher::new();
+    (sampling.seed, prompt).hash(&mut hasher);
+    hasher.finish()
+}
+
+/// Largest number of tokens of a completion, and the limit that determines it.
+fn limit(
+    prompt: u64,
+    max_tokens: Option<u64>,
+    context_length: Option<u64>,
+) -> Result<(u64, LengthLimit)> {
     if prompt == 0 {
         let message = "the prompt is empty, and the model needs something to go on from";
         return Err(Error::new(Kind::Validation, "", message));
     }
-    let wanted = match asked {
-        Some(asked) => (asked, Bound::Asked),
-        None => (MAX_TOKENS, Bound::Default),
+    let wanted = match max_tokens {
+        Some(max_tokens) => (max_tokens, LengthLimit::MaxTokens),
+        None => (MAX_TOKENS, LengthLimit::Default),
     };
-    match window {
-        Some(window) if prompt >= window => Err(Error::new(
+    match context_length {
+        Some(length) if prompt >= length => Err(Error::new(
             Kind::ContextLengthExceeded,
             "",
-            format!("the prompt has {prompt} tokens, and the model's context holds {window}"),
+            format!("the prompt has {prompt} tokens, and the model's context holds {length}"),
         )
         .hint("a shorter prompt leaves room for an answer")),
-        Some(window) if window - prompt < wanted.0 => Ok((window - prompt, Bound::Window)),
+        Some(length) if length - prompt < wanted.0 => {
+            Ok((length - prompt, LengthLimit::ContextLength))
+        }
         _ => Ok(wanted),
     }
 }

@@ -1,4 +1,5 @@
-//! What is asked of a model: a prompt or a conversation, and how the answer is to be chosen.
+//! Requests: a prompt or a conversation, the options of its completion, and the rules that the
+//! completion follows.
 
 use mlxk_core::{Record, Result};
 use serde_json::{Map, Value};
@@ -6,133 +7,185 @@ use serde_json::{Map, Value};
 use crate::conversation::{self, Conversation};
 use crate::fields::{Fields, invalid};
 pub use crate::grammar::Rules;
-pub use crate::options::Options;
-use crate::tools::{Choice, any_strict};
+use crate::media::Image;
+pub use crate::sampling::Options;
+pub use crate::tools::ToolChoice;
+use crate::tools::any_strict;
 
-/// One task for a model.
+/// Request for one completion.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Request {
-    /// What the model is to go on from.
+    /// Name of the model, as the client gave it; a program that has one model ignores it.
+    pub model: String,
+    /// Prompt that the model continues.
     pub prompt: Prompt,
-    /// How.
+    /// Options of the completion.
     pub options: Options,
-    /// What the answer has to follow.
+    /// Rules that the completion follows.
     pub rules: Option<Rules>,
-    /// Whether tools that the model cannot be told of are passed over.
+    /// True if tools are left out where the chat template has no place for them; otherwise they
+    /// are an error.
     pub lenient: bool,
 }
 
-/// What holds for requests that do not say otherwise.
-#[derive(Clone, Debug, Default)]
-pub struct Preset {
-    /// How to answer.
-    pub options: Options,
-    /// What the system says before a prompt.
-    pub system: Option<String>,
-    /// Whether a prompt is for the model as it is.
-    pub raw: bool,
-    /// What the chat template knows besides the conversation.
-    pub variables: Map<String, Value>,
-    /// What answers have to follow.
-    pub rules: Option<Rules>,
-    /// See [`Request`].
-    pub lenient: bool,
-}
-
-/// What a model goes on from.
+/// Prompt of a request.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Prompt {
-    /// A conversation for the chat template.
+    /// Conversation, which the chat template turns into text.
     Chat(Conversation),
-    /// Text for the model as it is.
+    /// Text that reaches the model without a chat template.
     Text(String),
-    /// The tokens of such a text.
+    /// Token ids that reach the model as they are.
     Tokens(Vec<u32>),
 }
 
+/// Defaults of requests, which a program or a server sets.
+#[derive(Clone, Debug, Default)]
+pub struct Preset {
+    /// Defaults of the options.
+    pub options: Options,
+    /// System prompt of requests that have a text as their prompt.
+    pub system: Option<String>,
+    /// True if a text as prompt reaches the model without a chat template.
+    pub raw: bool,
+    /// Variables of the chat template.
+    pub variables: Map<String, Value>,
+    /// Rules of completions.
+    pub rules: Option<Rules>,
+    /// Default of [`Request::lenient`].
+    pub lenient: bool,
+}
+
+impl Preset {
+    /// Prompt that a text stands for: the text itself, or a conversation in which the user says it
+    /// after the system prompt.
+    pub fn prompt(&self, system: Option<&str>, text: &str) -> Prompt {
+        match self.raw {
+            true => Prompt::Text(text.to_owned()),
+            false => Prompt::chat(system.or(self.system.as_deref()), text),
+        }
+    }
+
+    /// Fills these defaults into what `request` leaves open.
+    pub fn apply(&self, mut request: Request) -> Request {
+        if let Prompt::Chat(conversation) = &mut request.prompt {
+            let own = std::mem::take(&mut conversation.variables);
+            conversation.variables = self.variables.clone();
+            conversation.variables.extend(own);
+        }
+        request.options = request.options.or(&self.options);
+        request.rules = match request.rules {
+            // Strict tools leave the text to other rules.
+            None | Some(Rules::Strict) => self.rules.clone().or(request.rules),
+            rules => rules,
+        };
+        request.lenient |= self.lenient;
+        request
+    }
+}
+
 impl Prompt {
-    /// What a user says, after what the system says if anything.
+    /// Conversation in which the user says a text, after the system prompt if there is one.
     pub fn chat(system: Option<&str>, user: &str) -> Prompt {
         Prompt::Chat(Conversation::new(system, user))
     }
 }
 
 impl Request {
-    /// Reads the fields of a record: `prompt` (with `system`), `messages` or, for the model as they
-    /// are, `prompt_ids`; `tools` with
-    /// `tool_choice`, `chat_template_kwargs`, `json_schema` or `grammar`, and those of [`Options`], with `preset`
-    /// for what it does not say. Other fields are nothing to a model.
+    /// Request with a prompt alone.
+    pub fn new(prompt: Prompt) -> Request {
+        let (model, options) = (String::new(), Options::default());
+        Request { model, prompt, options, rules: None, lenient: false }
+    }
+
+    /// The same request with pictures before the text of the user's last message.
     ///
     /// # Errors
-    /// [`Kind::Validation`](mlxk_core::Kind) if a field is missing or has a value that it cannot
-    /// have; another if there is more than text.
+    /// [`Kind::Validation`](mlxk_core::Kind::Validation) if the prompt is no conversation.
+    pub fn with_images(mut self, images: Vec<Image>) -> Result<Request> {
+        if images.is_empty() {
+            return Ok(self);
+        }
+        self.prompt = match self.prompt {
+            Prompt::Chat(conversation) => Prompt::Chat(conversation.with_images(images)?),
+            Prompt::Text(_) | Prompt::Tokens(_) => {
+                return Err(invalid("pictures are for the chat template"));
+            }
+        };
+        Ok(self)
+    }
+
+    /// Adds the tools that the model may call, and the rules that follow from `choice`: a call that
+    /// is required replaces other rules; tools that are strict have rules unless there are others.
+    ///
+    /// # Errors
+    /// [`Kind::Validation`](mlxk_core::Kind::Validation) if a chosen tool is missing, or the prompt
+    /// is no conversation.
+    pub fn with_tools(mut self, tools: Vec<Value>, choice: &ToolChoice) -> Result<Request> {
+        let required = choice.required(&tools)?;
+        let forbidden = *choice == ToolChoice::None;
+        let strict = forbidden || any_strict(&tools);
+        if !tools.is_empty() && !forbidden {
+            match &mut self.prompt {
+                Prompt::Chat(conversation) => conversation.tools = Some(tools),
+                Prompt::Text(_) | Prompt::Tokens(_) => return Err(no_template()),
+            }
+        }
+        let rules = required.map(Rules::Call).or(self.rules);
+        self.rules = rules.or(strict.then_some(Rules::Strict));
+        Ok(self)
+    }
+
+    /// Reads the fields of a record (mlxk-record(7)), with `preset` for what it leaves open. Other
+    /// fields are ignored.
+    ///
+    /// # Errors
+    /// [`Kind::Validation`](mlxk_core::Kind::Validation) if a field is missing or invalid;
+    /// [`Kind::CapabilityNotSupported`](mlxk_core::Kind::CapabilityNotSupported) if there is more
+    /// than text.
     pub fn parse(record: &Record, preset: &Preset) -> Result<Request> {
         let fields = Fields::of(record);
         if let Some(media) = ["images", "audio"].iter().find(|name| fields.present(name).is_some())
         {
             return Err(conversation::not_text(&format!("`{media}`")));
         }
-        let system = fields.text("system")?;
-        let ids = fields.read("prompt_ids", "a list of tokens", tokens)?.filter(|_| preset.raw);
-        let prompt = match (fields.text("prompt")?, fields.present("messages")) {
-            (Some(text), None) if preset.raw => Prompt::Text(text.to_owned()),
-            (Some(text), None) => Prompt::chat(system.or(preset.system.as_deref()), text),
-            (None, Some(messages)) => Prompt::Chat(Conversation {
-                messages: conversation::messages(messages)?,
-                ..Conversation::default()
-            }),
-            (Some(_), Some(_)) => return Err(invalid("both a `prompt` and `messages`")),
-            (None, None) => {
-                let none = || invalid("neither a `prompt` nor `messages`");
-                Prompt::Tokens(ids.ok_or_else(none)?)
-            }
-        };
-        if system.is_some() && (preset.raw || fields.present("messages").is_some()) {
-            return Err(invalid("`system` goes with a `prompt` that goes through the template"));
+        let mut request = Request::new(prompt(&fields, preset)?);
+        let variables = fields.read("chat_template_kwargs", "an object", Value::as_object)?;
+        match (&mut request.prompt, variables) {
+            (_, None) => {}
+            (Prompt::Chat(conversation), Some(own)) => conversation.variables = own.clone(),
+            (Prompt::Text(_) | Prompt::Tokens(_), Some(_)) => return Err(no_template()),
         }
-        let (tools, choice) = tools(&fields)?;
-        let demanded = choice.demanded(tools.as_deref().unwrap_or_default())?;
-        // Where none may be called, none of no functions is.
-        let tools = tools.filter(|_| choice != Choice::None);
-        let strict = choice == Choice::None || tools.as_deref().is_some_and(any_strict);
-        let prompt = with_template(prompt, tools, &fields, preset)?;
-        let options = Options::parse(&fields, &preset.options)?;
-        let rules = rules(&fields)?.or_else(|| preset.rules.clone());
-        // What an answer has to follow says nothing of a call.
-        let rules = demanded.map(Rules::Call).or(rules).or(strict.then_some(Rules::Strict));
-        Ok(Request { prompt, options, rules, lenient: preset.lenient })
+        request.options = Options::parse(|name| fields.present(name))?;
+        request.rules = rules(&fields)?;
+        let tools = fields.present("tools").map(conversation::tools).transpose()?;
+        let expected = "auto, none, required or a function";
+        let choice = fields.read("tool_choice", expected, ToolChoice::read)?.unwrap_or_default();
+        Ok(preset.apply(request.with_tools(tools.unwrap_or_default(), &choice)?))
     }
 }
 
-/// The tools that there are, and whether one of them is to be called.
-fn tools(fields: &Fields) -> Result<(Option<Vec<Value>>, Choice)> {
-    let tools = fields.present("tools").map(conversation::tools).transpose()?.flatten();
-    let what = "auto, none, required or a function";
-    let choice = fields.read("tool_choice", what, Choice::read)?.unwrap_or_default();
-    Ok((tools, choice))
+/// Prompt of a record: `prompt` (with `system`), `messages` or `prompt_ids`.
+fn prompt(fields: &Fields, preset: &Preset) -> Result<Prompt> {
+    let system = fields.text("system")?;
+    let ids = fields.read("prompt_ids", "a list of tokens", tokens)?.filter(|_| preset.raw);
+    let messages = fields.present("messages");
+    if system.is_some() && (preset.raw || messages.is_some()) {
+        return Err(invalid("`system` goes with a `prompt` that goes through the template"));
+    }
+    match (fields.text("prompt")?, messages) {
+        (Some(text), None) => Ok(preset.prompt(system, text)),
+        (None, Some(messages)) => Ok(Prompt::Chat(Conversation::parse(messages.clone())?)),
+        (Some(_), Some(_)) => Err(invalid("both a `prompt` and `messages`")),
+        (None, None) => match ids {
+            Some(ids) => Ok(Prompt::Tokens(ids)),
+            None => Err(invalid("neither a `prompt` nor `messages`")),
+        },
+    }
 }
 
-/// `prompt` with `tools` and what else its template is to know.
-fn with_template(
-    mut prompt: Prompt,
-    tools: Option<Vec<Value>>,
-    fields: &Fields,
-    preset: &Preset,
-) -> Result<Prompt> {
-    let own = fields.read("chat_template_kwargs", "an object", Value::as_object)?;
-    match &mut prompt {
-        Prompt::Chat(conversation) => {
-            conversation.tools = tools;
-            conversation.variables = preset.variables.clone();
-            conversation.variables.extend(own.cloned().unwrap_or_default());
-        }
-        Prompt::Text(_) | Prompt::Tokens(_) if tools.is_some() || own.is_some() => {
-            let message = "`tools` and `chat_template_kwargs` are for the chat template";
-            return Err(invalid(message));
-        }
-        Prompt::Text(_) | Prompt::Tokens(_) => {}
-    }
-    Ok(prompt)
+fn no_template() -> mlxk_core::Error {
+    invalid("`tools` and `chat_template_kwargs` are for the chat template")
 }
 
 fn tokens(value: &Value) -> Option<Vec<u32>> {
@@ -141,14 +194,7 @@ fn tokens(value: &Value) -> Option<Vec<u32>> {
 }
 
 fn rules(fields: &Fields) -> Result<Option<Rules>> {
-    match (fields.present("json_schema"), fields.text("grammar")?) {
-        (Some(_), Some(_)) => Err(invalid("both a `json_schema` and a `grammar`")),
-        (Some(schema @ (Value::Object(_) | Value::Bool(_))), None) => {
-            Ok(Some(Rules::Schema(schema.clone())))
-        }
-        (Some(_), None) => Err(invalid("`json_schema` is not an object")),
-        (None, grammar) => Ok(grammar.map(|text| Rules::Grammar(text.to_owned()))),
-    }
+    Rules::parse(fields.present("json_schema"), fields.text("grammar")?)
 }
 
 #[cfg(test)]
@@ -168,7 +214,7 @@ mod tests {
         assert_eq!(request.prompt, Prompt::chat(Some("Be brief."), "Hi"));
         assert_eq!(request.options.temperature, Some(0.0));
         assert_eq!(request.options.seed, Some(7));
-        assert_eq!(request.options.stop, ["\n"]);
+        assert_eq!(request.options.stop, Some(vec!["\n".to_owned()]));
         assert_eq!(request.options.top_k, None);
     }
 

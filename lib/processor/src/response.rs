@@ -1,91 +1,103 @@
-//! An answer in the making: tokens in, events out.
+//! Response to a request: tokens in, events out.
 
-use crate::event::{Bound, End, Event, Reason, Told};
-use crate::parser::{Answer, Marks, Piece};
-use crate::sampling::Token;
+use crate::event::{End, Event, FinishReason, LengthLimit, Logprobs, TokenLogprob};
+use crate::parser::{Delta, Markers, Parser};
 use crate::text::tokenizer::Tokenizer;
+use crate::token::Token;
 
-/// One answer.
+/// Completion that is being generated.
 pub struct Generation {
-    /// Its text.
-    pub answer: Answer,
-    /// Tokens that end it, besides those of the model.
+    /// Parser of the tokens.
+    pub parser: Parser,
+    /// Token ids that end the completion, besides those of the model.
     pub stop_ids: Vec<u32>,
-    /// The most tokens that it may have.
+    /// Largest number of tokens of the completion.
     pub limit: u64,
-    /// What sets the limit.
-    pub bound: Bound,
-    /// What will be told at its end.
+    /// Limit that determines this number.
+    pub limited_by: LengthLimit,
+    /// End of the completion, with the counts so far.
     pub end: End,
-    /// How likely tokens were whose text is held back.
-    pub waiting: Vec<Told>,
-    /// Whether the end was told.
+    /// Log probabilities of tokens whose text is held back.
+    pub pending: Vec<Logprobs>,
+    /// True if the end was sent.
     pub over: bool,
 }
 
 impl Generation {
-    /// Goes on by a token: what comes of it.
-    pub fn push(&mut self, token: &Token, tokenizer: &Tokenizer, marks: &Marks) -> Vec<Event> {
+    /// Advances by a token, and returns the events that follow from it.
+    pub fn push(&mut self, token: &Token, tokenizer: &Tokenizer, markers: &Markers) -> Vec<Event> {
         self.end.completion_tokens += 1;
-        let mut told = token.logprobs.as_ref().map(|told| tokenizer.told(token.id, told));
+        let mut logprobs = logprobs(token, tokenizer);
         if tokenizer.is_end(token.id) || self.stop_ids.contains(&token.id) {
-            self.waiting.extend(told);
-            return self.finish(Reason::Stop);
+            self.pending.extend(logprobs);
+            return self.finish(FinishReason::Stop);
         }
-        let reasoned = self.answer.reasons();
-        let (pieces, stopped) = self.answer.push(token.id, tokenizer, marks);
-        self.end.reasoning_tokens += u64::from(reasoned || self.answer.reasons());
-        if let Some(told) = &mut told {
-            told.of_text = tokenizer.text_token(token.id).is_some() && self.answer.speaks();
+        let was_reasoning = self.parser.is_reasoning();
+        let (deltas, stopped) = self.parser.push(token.id, tokenizer, markers);
+        self.end.reasoning_tokens += u64::from(was_reasoning || self.parser.is_reasoning());
+        if let Some(logprobs) = &mut logprobs {
+            logprobs.in_text = tokenizer.text_token(token.id).is_some() && self.parser.is_in_text();
         }
-        self.waiting.extend(told);
+        self.pending.extend(logprobs);
         if stopped {
-            self.leave_out_the_stop(&pieces);
+            self.exclude_stop_string(&deltas);
         }
         let mut events =
-            if stopped || !self.answer.holds() { self.likelihoods() } else { Vec::new() };
-        events.extend(pieces.into_iter().map(Event::from));
+            if stopped || !self.parser.holds_back() { self.logprobs() } else { Vec::new() };
+        events.extend(deltas.into_iter().map(Event::from));
         if stopped {
-            self.end.stop = self.answer.stopped_by().map(str::to_owned);
-            events.push(self.tell(Reason::Stop));
+            self.end.stop = self.parser.stop_string().map(str::to_owned);
+            events.push(self.send_end(FinishReason::Stop));
         } else if self.end.completion_tokens == self.limit {
-            events.extend(self.finish(Reason::Length(self.bound)));
+            events.extend(self.finish(FinishReason::Length(self.limited_by)));
         }
         events
     }
 
-    /// Ends the answer: what was held back, and the end.
-    pub fn finish(&mut self, reason: Reason) -> Vec<Event> {
-        let mut events = self.likelihoods();
-        events.extend(self.answer.finish().into_iter().map(Event::from));
-        events.push(self.tell(reason));
+    /// Ends the completion, and returns what was held back and the end.
+    pub fn finish(&mut self, reason: FinishReason) -> Vec<Event> {
+        let mut events = self.logprobs();
+        events.extend(self.parser.finish().into_iter().map(Event::from));
+        events.push(self.send_end(reason));
         events
     }
 
-    /// Those that wait.
-    fn likelihoods(&mut self) -> Vec<Event> {
-        self.waiting.drain(..).map(Event::Logprobs).collect()
+    /// Events of the pending log probabilities.
+    fn logprobs(&mut self) -> Vec<Event> {
+        self.pending.drain(..).map(Event::Logprobs).collect()
     }
 
-    /// Of the tokens that wait, those behind the last `pieces` are of the stop string.
-    fn leave_out_the_stop(&mut self, pieces: &[Piece]) {
-        let text = |piece: &Piece| match piece {
-            Piece::Text(text) => text.len(),
+    /// Marks the pending tokens behind the last `deltas` as no part of the text: they belong to the
+    /// stop string.
+    fn exclude_stop_string(&mut self, deltas: &[Delta]) {
+        let text = |delta: &Delta| match delta {
+            Delta::Text(text) => text.len(),
             _ => 0,
         };
-        let mut told: usize = pieces.iter().map(text).sum();
-        for token in &mut self.waiting {
-            token.of_text &= told > 0;
-            told = told.saturating_sub(token.own.bytes.len());
+        let mut shown: usize = deltas.iter().map(text).sum();
+        for logprobs in &mut self.pending {
+            logprobs.in_text &= shown > 0;
+            shown = shown.saturating_sub(logprobs.token.bytes.len());
         }
     }
 
-    fn tell(&mut self, reason: Reason) -> Event {
+    fn send_end(&mut self, reason: FinishReason) -> Event {
         self.over = true;
         self.end.reason = match reason {
-            Reason::Stop if self.answer.calls() => Reason::Calls,
+            FinishReason::Stop if self.parser.has_tool_calls() => FinishReason::ToolCalls,
             reason => reason,
         };
         Event::End(self.end.clone())
     }
+}
+
+/// Log probabilities of a sampled token with the texts of the tokens, if it has any.
+fn logprobs(token: &Token, tokenizer: &Tokenizer) -> Option<Logprobs> {
+    let with_text = |id, logprob| {
+        let (text, bytes) = (tokenizer.alone(id), tokenizer.bytes(id));
+        TokenLogprob { id, text, bytes, logprob }
+    };
+    let chosen = with_text(token.id, token.logprob?);
+    let top = token.top.iter().map(|&(id, logprob)| with_text(id, logprob)).collect();
+    Some(Logprobs { token: chosen, top, in_text: false })
 }

@@ -1,9 +1,9 @@
-//! Work that is not trusted with memory or time, on a thread of its own.
+//! Sandbox: untrusted work on a thread of its own, with limits of memory and time.
 //!
-//! Only the allocator can bound what an interpreter takes. A fenced thread that asks it for more
-//! than its share, or asks when its time is over, never gets an answer: it sleeps for good with
-//! what it holds, and whoever waits for it is told. That is the last resort: what comes of requests
-//! is bounded before, and when sleepers hold too much no other work is begun.
+//! Only the allocator can limit the memory of an interpreter. A sandboxed thread that allocates more
+//! than its limit, or allocates after its time, is parked and never resumes; the caller gets the
+//! outcome, and the thread's memory is lost. This is the last resort: the inputs of requests have
+//! limits of their own, and if parked threads hold too much memory, no further work is accepted.
 
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::cell::Cell;
@@ -17,64 +17,65 @@ use std::time::{Duration, Instant};
 use mlxk_core::{Error, Kind, Result};
 use serde_json::Value;
 
-/// Bytes that work which was left behind may hold, all of a kind together.
+/// Largest memory that parked threads of one workload may hold together, in bytes.
 const MAX_LOST: isize = 512 << 20;
 
-/// Stack of a fenced thread, in bytes.
+/// Size of a sandboxed thread's stack, in bytes.
 const STACK: usize = 16 << 20;
 
-/// Kinds of work, none of which is to suffer from what others lose.
+/// Kind of work. Each kind has its own account of lost memory.
 #[derive(Clone, Copy)]
-pub enum Work {
-    /// A chat template.
+pub enum Workload {
+    /// Rendering of a chat template.
     Template,
-    /// Rules for an answer.
-    Rules,
+    /// Compiling of a grammar.
+    Grammar,
 }
 
-/// What work may take.
+/// Limits of work in a sandbox.
 #[derive(Clone, Copy)]
-pub struct Share {
-    /// What it is.
-    pub work: Work,
-    /// Bytes at once.
+pub struct Limits {
+    /// Kind of the work.
+    pub workload: Workload,
+    /// Largest memory that is allocated at once, in bytes.
     pub memory: usize,
-    /// Those of them that it brings.
-    pub own: usize,
-    /// How long.
+    /// Memory of the input, which counts as allocated, in bytes.
+    pub input: usize,
+    /// Longest time.
     pub time: Duration,
 }
 
-/// How fenced work ended.
+/// Outcome of work in a sandbox.
 #[derive(Debug, PartialEq)]
-pub enum Fenced<T> {
-    /// With its result.
+pub enum Outcome<T> {
+    /// Result of the work.
     Done(T),
-    /// It wanted too much memory.
-    Memory,
-    /// It took too long.
-    Time,
+    /// The work exceeded its limit of memory.
+    OutOfMemory,
+    /// The work exceeded its limit of time.
+    TimedOut,
 }
 
-/// Does `work` with a `share`. A panic of it goes on here.
+/// Runs `work` within `limits`. A panic of the work is resumed here.
 ///
 /// # Errors
-/// If there can be no thread, or what was left behind of its kind holds too much memory.
+/// [`Kind::Execution`] if no thread can be started; [`Kind::InsufficientMemory`] if parked threads of
+/// the same workload hold too much memory.
 pub fn run<T: Send + 'static>(
-    share: Share,
+    limits: Limits,
     work: impl FnOnce() -> T + Send + 'static,
-) -> Result<Fenced<T>> {
-    let lost = ALLOCATOR.lost(share.work);
+) -> Result<Outcome<T>> {
+    let lost = ALLOCATOR.lost(limits.workload);
     if lost.load(Ordering::Relaxed) >= MAX_LOST {
         let message = "work that did not end holds too much memory for more of its kind";
         let error = Error::new(Kind::InsufficientMemory, "", message);
         return Err(error.hint("it is free again when the program is started anew"));
     }
     let bytes = |bytes: usize| isize::try_from(bytes).unwrap_or(isize::MAX);
-    let memory = bytes(share.memory);
-    let fence = Arc::new(Fence {
+    let memory = bytes(limits.memory);
+    let account = Arc::new(Account {
         memory,
-        left: AtomicIsize::new(memory - bytes(share.own)),
+        left: AtomicIsize::new(memory - bytes(limits.input)),
         lost: AtomicIsize::new(0),
         all_lost: lost,
         exceeded: AtomicBool::new(false),
@@ -82,43 +83,43 @@ pub fn run<T: Send + 'static>(
         waiting: thread::current(),
     });
     let result = Arc::new(Mutex::new(None));
-    let (inner, place) = (Arc::clone(&fence), Arc::clone(&result));
-    let fenced = move || {
+    let (inner, place) = (Arc::clone(&account), Arc::clone(&result));
+    let sandboxed = move || {
         let done = inner.within(|| panic::catch_unwind(AssertUnwindSafe(work)));
         let mut place = place.lock().unwrap_or_else(PoisonError::into_inner);
-        inner.find();
+        inner.recover();
         *place = Some(done);
         inner.waiting.unpark();
     };
     thread::Builder::new()
         .stack_size(STACK)
-        .spawn(fenced)
+        .spawn(sandboxed)
         .map_err(|e| Error::new(Kind::Execution, "", format!("no thread: {e}")))?;
-    let end = Instant::now() + share.time;
+    let end = Instant::now() + limits.time;
     loop {
         let mut place = result.lock().unwrap_or_else(PoisonError::into_inner);
         match place.take() {
-            Some(Ok(done)) => return Ok(Fenced::Done(done)),
+            Some(Ok(done)) => return Ok(Outcome::Done(done)),
             Some(Err(payload)) => panic::resume_unwind(payload),
-            None if fence.exceeded.load(Ordering::Relaxed) => {
-                fence.lose();
-                return Ok(Fenced::Memory);
+            None if account.exceeded.load(Ordering::Relaxed) => {
+                account.lose();
+                return Ok(Outcome::OutOfMemory);
             }
             None => {}
         }
         let Some(left) = end.checked_duration_since(Instant::now()) else {
-            fence.late.store(true, Ordering::Relaxed);
-            fence.lose();
-            return Ok(Fenced::Time);
+            account.late.store(true, Ordering::Relaxed);
+            account.lose();
+            return Ok(Outcome::TimedOut);
         };
         drop(place);
         thread::park_timeout(left);
     }
 }
 
-/// Bytes that `value` holds, about: what work that takes it brings.
+/// Approximate size of a JSON value in memory, in bytes.
 pub fn weight(value: &Value) -> usize {
-    /// What an object keeps with a name, besides its text.
+    /// Size of a name in an object, without its text.
     const NAME: usize = 48;
     let below: usize = match value {
         Value::String(text) => text.len(),
@@ -131,56 +132,56 @@ pub fn weight(value: &Value) -> usize {
     size_of::<Value>() + below
 }
 
-/// The share of a thread.
-struct Fence {
-    /// Bytes of it.
+/// Account of a sandboxed thread.
+struct Account {
+    /// Limit of memory, in bytes.
     memory: isize,
-    /// Those that may still be taken.
+    /// Memory that may still be allocated, in bytes.
     left: AtomicIsize,
-    /// Those that were given up.
+    /// Memory that was lost with the thread, in bytes.
     lost: AtomicIsize,
-    /// The same of all work of its kind.
+    /// Lost memory of all threads of the same workload, in bytes.
     all_lost: &'static AtomicIsize,
-    /// Set when more was asked for.
+    /// True if the thread exceeded its limit of memory.
     exceeded: AtomicBool,
-    /// Set when nobody waits any more.
+    /// True if the thread exceeded its limit of time.
     late: AtomicBool,
-    /// Who waits.
+    /// Thread that waits for the outcome.
     waiting: Thread,
 }
 
 thread_local! {
-    /// The fence of this thread, or null.
-    static FENCE: Cell<*const Fence> = const { Cell::new(ptr::null()) };
+    /// Account of this thread, or null if it is not sandboxed.
+    static ACCOUNT: Cell<*const Account> = const { Cell::new(ptr::null()) };
 }
 
-impl Fence {
-    /// Does `work` on this thread, fenced.
+impl Account {
+    /// Runs `work` on this thread, which is charged to the account.
     fn within<T>(&self, work: impl FnOnce() -> T) -> T {
-        FENCE.set(self);
+        ACCOUNT.set(self);
         let done = work();
-        FENCE.set(ptr::null());
+        ACCOUNT.set(ptr::null());
         done
     }
 
-    /// Gives up what the thread holds.
+    /// Counts the thread's memory as lost.
     fn lose(&self) {
         let held = self.memory - self.left.load(Ordering::Relaxed);
         self.lost.store(held, Ordering::Relaxed);
         self.all_lost.fetch_add(held, Ordering::Relaxed);
     }
 
-    /// Counts on it again, if it was given up: the thread has ended.
-    fn find(&self) {
+    /// Counts lost memory as available again, when a late thread ends.
+    fn recover(&self) {
         let held = self.lost.swap(0, Ordering::Relaxed);
         self.all_lost.fetch_sub(held, Ordering::Relaxed);
     }
 
-    /// Takes `bytes`, or sleeps for good.
-    fn take(&self, bytes: isize) {
+    /// Charges `bytes`, or parks the thread if a limit is exceeded.
+    fn charge(&self, bytes: isize) {
         let left = self.left.fetch_sub(bytes, Ordering::Relaxed) - bytes;
         let over = left < 0 || self.late.load(Ordering::Relaxed);
-        // A panic is on its way out, with locks that others need.
+        // A thread that panics may hold locks that others need, so it is not parked.
         if bytes > 0 && over && !thread::panicking() {
             self.left.fetch_add(bytes, Ordering::Relaxed);
             self.exceeded.store(true, Ordering::Relaxed);
@@ -192,37 +193,36 @@ impl Fence {
     }
 }
 
-/// The system's allocator, with a fence where a thread has one.
-struct Fencing {
-    /// Bytes that threads hold which sleep for good: with templates, and with rules. There is one
-    /// memory, and one count of it.
+/// Allocator of the system, which charges sandboxed threads.
+struct Allocator {
+    /// Lost memory of templates and of grammars, in bytes.
     lost: [AtomicIsize; 2],
 }
 
-impl Fencing {
-    fn lost(&self, work: Work) -> &AtomicIsize {
-        let [templates, rules] = &self.lost;
-        match work {
-            Work::Template => templates,
-            Work::Rules => rules,
+impl Allocator {
+    fn lost(&self, workload: Workload) -> &AtomicIsize {
+        let [templates, grammars] = &self.lost;
+        match workload {
+            Workload::Template => templates,
+            Workload::Grammar => grammars,
         }
     }
 }
 
 #[global_allocator]
-static ALLOCATOR: Fencing = Fencing { lost: [AtomicIsize::new(0), AtomicIsize::new(0)] };
+static ALLOCATOR: Allocator = Allocator { lost: [AtomicIsize::new(0), AtomicIsize::new(0)] };
 
-/// Charges the fence of this thread, if it has one, with `bytes` more.
+/// Charges this thread for `bytes`, if it is sandboxed.
 fn charge(bytes: isize) {
-    let fence = FENCE.get();
-    if !fence.is_null() {
-        // SAFETY: `within` has borrowed the fence for as long as the pointer is set.
-        unsafe { &*fence }.take(bytes);
+    let account = ACCOUNT.get();
+    if !account.is_null() {
+        // SAFETY: `within` borrows the account for as long as the pointer is set.
+        unsafe { &*account }.charge(bytes);
     }
 }
 
 // SAFETY: the system's allocator does all the work; charging it neither allocates nor unwinds.
-unsafe impl GlobalAlloc for Fencing {
+unsafe impl GlobalAlloc for Allocator {
     unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
         charge(layout.size() as isize);
         // SAFETY: as the caller promises.
@@ -254,14 +254,14 @@ mod tests {
 
     const SECOND: Duration = Duration::from_secs(1);
 
-    fn share(memory: usize, own: usize, time: Duration) -> Share {
-        Share { work: Work::Rules, memory, own, time }
+    fn limits(memory: usize, input: usize, time: Duration) -> Limits {
+        Limits { workload: Workload::Grammar, memory, input, time }
     }
 
     #[test]
     fn work_within_its_bounds_gives_its_result() {
         let work = || (0..100).map(|_| vec![0u8; 900_000].len()).sum::<usize>();
-        assert_eq!(run(share(1 << 20, 0, 60 * SECOND), work).unwrap(), Fenced::Done(90_000_000));
+        assert_eq!(run(limits(1 << 20, 0, 60 * SECOND), work).unwrap(), Outcome::Done(90_000_000));
     }
 
     #[test]
@@ -272,13 +272,16 @@ mod tests {
                 text = text.clone() + &text;
             }
         };
-        assert_eq!(run::<()>(share(64 << 20, 0, 60 * SECOND), work).unwrap(), Fenced::Memory);
+        assert_eq!(
+            run::<()>(limits(64 << 20, 0, 60 * SECOND), work).unwrap(),
+            Outcome::OutOfMemory
+        );
     }
 
     #[test]
-    fn what_work_brings_is_a_part_of_its_share() {
+    fn what_work_brings_is_a_part_of_its_limits() {
         let work = || vec![0u8; 600_000].len();
-        assert_eq!(run(share(1 << 20, 1 << 19, 60 * SECOND), work).unwrap(), Fenced::Memory);
+        assert_eq!(run(limits(1 << 20, 1 << 19, 60 * SECOND), work).unwrap(), Outcome::OutOfMemory);
     }
 
     #[test]
@@ -289,9 +292,9 @@ mod tests {
             thread::sleep(SECOND / 2);
             held.len()
         };
-        assert_eq!(run(share(2 * HELD, 0, SECOND / 10), work).unwrap(), Fenced::Time);
+        assert_eq!(run(limits(2 * HELD, 0, SECOND / 10), work).unwrap(), Outcome::TimedOut);
         // The other tests lose less.
-        let lost = || ALLOCATOR.lost(Work::Rules).load(Ordering::Relaxed) >= HELD as isize;
+        let lost = || ALLOCATOR.lost(Workload::Grammar).load(Ordering::Relaxed) >= HELD as isize;
         assert!(lost());
         (0..100).take_while(|_| lost()).for_each(|_| thread::sleep(SECOND / 20));
         assert!(!lost());
@@ -304,12 +307,12 @@ mod tests {
                 std::hint::black_box(vec![0u8; 9]);
             }
         };
-        assert_eq!(run::<()>(share(1 << 20, 0, SECOND / 10), work).unwrap(), Fenced::Time);
+        assert_eq!(run::<()>(limits(1 << 20, 0, SECOND / 10), work).unwrap(), Outcome::TimedOut);
     }
 
     #[test]
     fn a_panic_goes_on_where_it_is_waited_for() {
-        let waited = || run(share(1 << 20, 0, 60 * SECOND), || -> () { panic!("{}", "boo") });
+        let waited = || run(limits(1 << 20, 0, 60 * SECOND), || -> () { panic!("{}", "boo") });
         let payload = panic::catch_unwind(waited).unwrap_err();
         assert_eq!(payload.downcast_ref::<String>().unwrap(), "boo");
     }

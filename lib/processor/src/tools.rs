@@ -1,67 +1,68 @@
-//! The functions that a model may call, and whether it must: `tools` and `tool_choice` as OpenAI has
-//! them.
+//! Tools that a model may or must call: `tools` and `tool_choice` in OpenAI's form, and the JSON
+//! schemas of their calls.
 
 use mlxk_core::Result;
 use serde_json::{Map, Value, json};
 
 use crate::fields::invalid;
 
-/// Whether a function is to be called.
+/// Choice among the tools.
 #[derive(Clone, Debug, Default, PartialEq)]
-pub enum Choice {
-    /// As the model thinks right.
+pub enum ToolChoice {
+    /// Any number of tools, as the model decides.
     #[default]
     Auto,
-    /// None.
+    /// No tool.
     None,
-    /// One of them.
-    Any,
-    /// The one of this name.
-    Named(String),
+    /// At least one tool.
+    Required,
+    /// Tool with this name.
+    Function(String),
 }
 
-impl Choice {
-    /// Reads a `tool_choice`.
-    pub fn read(value: &Value) -> Option<Choice> {
+impl ToolChoice {
+    /// Reads a `tool_choice`: a word, or the name of a function, which may be nested in an object
+    /// `function`.
+    pub fn read(value: &Value) -> Option<ToolChoice> {
         match value.as_str() {
-            Some("auto") => Some(Choice::Auto),
-            Some("none") => Some(Choice::None),
-            Some("required") => Some(Choice::Any),
+            Some("auto") => Some(ToolChoice::Auto),
+            Some("none") => Some(ToolChoice::None),
+            Some("required") => Some(ToolChoice::Required),
             Some(_) => None,
-            None => Some(Choice::Named(function(value)["name"].as_str()?.to_owned())),
+            None => Some(ToolChoice::Function(name(value)?.to_owned())),
         }
     }
 
-    /// Those of `tools` one of which has to be called, if one has to.
+    /// Tools one of which must be called, if a call is required.
     ///
     /// # Errors
-    /// If there is none of them.
-    pub fn demanded(&self, tools: &[Value]) -> Result<Option<Vec<Value>>> {
-        let demanded: Vec<Value> = match self {
-            Choice::Auto | Choice::None => return Ok(None),
-            Choice::Any => tools.to_vec(),
-            Choice::Named(wanted) => {
-                tools.iter().filter(|tool| name(tool) == Some(wanted)).cloned().collect()
+    /// [`Kind::Validation`](mlxk_core::Kind::Validation) if none of `tools` is chosen.
+    pub fn required(&self, tools: &[Value]) -> Result<Option<Vec<Value>>> {
+        let required: Vec<Value> = match self {
+            ToolChoice::Auto | ToolChoice::None => return Ok(None),
+            ToolChoice::Required => tools.to_vec(),
+            ToolChoice::Function(chosen) => {
+                tools.iter().filter(|tool| name(tool) == Some(chosen)).cloned().collect()
             }
         };
-        match demanded.is_empty() {
+        match required.is_empty() {
             true => Err(invalid("`tool_choice` is none of `tools`")),
-            false => Ok(Some(demanded)),
+            false => Ok(Some(required)),
         }
     }
 }
 
-/// What a tool says of its function.
+/// Function of a tool, which may be nested in an object `function`.
 pub fn function(tool: &Value) -> &Value {
     tool.get("function").unwrap_or(tool)
 }
 
-/// What the function of a tool is called.
+/// Name of a tool's function.
 pub fn name(tool: &Value) -> Option<&str> {
     function(tool)["name"].as_str()
 }
 
-/// The schema of its arguments.
+/// JSON schema of a tool's arguments.
 pub fn parameters(tool: &Value) -> Value {
     match &function(tool)["parameters"] {
         Value::Null => json!({"type": "object", "properties": {}}),
@@ -69,12 +70,12 @@ pub fn parameters(tool: &Value) -> Value {
     }
 }
 
-/// Whether one of `tools` is called as its schema has it, or not at all.
+/// True if one of `tools` is strict: its calls follow its schema.
 pub fn any_strict(tools: &[Value]) -> bool {
     tools.iter().any(|tool| function(tool)["strict"] == true)
 }
 
-/// The schema of a list of calls of `tools`, or of one.
+/// JSON schema of one call of `tools`, or of a list of calls.
 pub fn schema_of_calls(tools: &[Value]) -> Value {
     let mut schema = schema(tools, "arguments");
     schema["$defs"]["call"] = json!({"anyOf": schema["anyOf"]});
@@ -83,7 +84,7 @@ pub fn schema_of_calls(tools: &[Value]) -> Value {
     schema
 }
 
-/// The schema of a call of one of `tools`: an object of the `name`, and the arguments as `key`.
+/// JSON schema of a call of one of `tools`: an object with the `name`, and the arguments as `key`.
 pub fn schema(tools: &[Value], key: &str) -> Value {
     let mut all = Map::new();
     let calls: Vec<Value> = tools
@@ -105,7 +106,7 @@ pub fn schema(tools: &[Value], key: &str) -> Value {
     json!({"anyOf": calls, "$defs": all})
 }
 
-/// Has the references within a schema begin at `root`, where it stands as a part of another one.
+/// Makes the references within a schema start at `root`, its place within another schema.
 fn refer(schema: &mut Value, root: &str) {
     match schema {
         Value::Object(fields) => {

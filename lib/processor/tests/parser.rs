@@ -2,7 +2,7 @@
 
 #![allow(clippy::unwrap_used)] // a test fails by panicking
 
-use mlxk_processor::{Conversation, Marks, Piece, Reader, Template};
+use mlxk_processor::{Conversation, Delta, Markers, SectionParser, Template};
 use serde_json::{Map, Value, json};
 
 const DATA: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../../tests/data/templates");
@@ -15,13 +15,13 @@ struct Parts {
     calls: Vec<String>,
 }
 
-fn parts(pieces: impl IntoIterator<Item = Piece>) -> Parts {
+fn parts(pieces: impl IntoIterator<Item = Delta>) -> Parts {
     let mut parts = Parts::default();
     for piece in pieces {
         match piece {
-            Piece::Reasoning(text) => parts.reasoning += &text,
-            Piece::Text(text) => parts.text += &text,
-            Piece::Call(call) => {
+            Delta::Reasoning(text) => parts.reasoning += &text,
+            Delta::Text(text) => parts.text += &text,
+            Delta::ToolCall(call) => {
                 parts.calls.push(format!("{}{}", call.name, json!(call.arguments)))
             }
         }
@@ -29,17 +29,17 @@ fn parts(pieces: impl IntoIterator<Item = Piece>) -> Parts {
     parts
 }
 
-fn read<'a>(mut reader: Reader, pieces: impl IntoIterator<Item = &'a str>) -> Parts {
-    let mut all: Vec<Piece> = Vec::new();
+fn read<'a>(mut parser: SectionParser, pieces: impl IntoIterator<Item = &'a str>) -> Parts {
+    let mut all: Vec<Delta> = Vec::new();
     for piece in pieces {
-        all.extend(reader.push(piece));
+        all.extend(parser.push(piece));
     }
-    all.extend(reader.finish());
+    all.extend(parser.finish());
     parts(all)
 }
 
-fn marks(source: &str) -> Marks {
-    Marks::find(Some(source), &|_| false)
+fn marks(source: &str) -> Markers {
+    Markers::find(Some(source), &|_| false)
 }
 
 fn weather() -> Vec<Value> {
@@ -51,13 +51,13 @@ fn weather() -> Vec<Value> {
 
 /// The answer as a whole, which has to be the same in any two pieces and character by character.
 fn whole(source: &str, prompt: &str, answer: &str) -> Parts {
-    let reader = || Reader::new(&marks(source), prompt, &weather());
-    let whole = read(reader(), [answer]);
+    let parser = || SectionParser::new(&marks(source), prompt, &weather());
+    let whole = read(parser(), [answer]);
     for (at, _) in answer.char_indices() {
-        assert_eq!(read(reader(), [&answer[..at], &answer[at..]]), whole, "cut at {at}: {answer}");
+        assert_eq!(read(parser(), [&answer[..at], &answer[at..]]), whole, "cut at {at}: {answer}");
     }
     let ends = answer.char_indices().map(|(at, c)| &answer[at..at + c.len_utf8()]);
-    assert_eq!(read(reader(), ends), whole, "{answer}");
+    assert_eq!(read(parser(), ends), whole, "{answer}");
     whole
 }
 
@@ -183,9 +183,9 @@ fn what_is_no_call_stays_text() {
     ] {
         assert_eq!(whole(source, "", answer).text, answer);
     }
-    let reader = Reader::new(&marks("<|python_tag|>"), "", &[]);
+    let parser = SectionParser::new(&marks("<|python_tag|>"), "", &[]);
     let json = "{\"name\": \"weather\", \"parameters\": {}}";
-    assert_eq!(read(reader, [json]).text, json, "without tools JSON is an answer");
+    assert_eq!(read(parser, [json]).text, json, "without tools JSON is an answer");
 }
 
 /// The template itself writes what the model is to write: what comes behind the prompt when the
@@ -207,7 +207,8 @@ fn a_call_is_read_as_the_template_of_its_model_writes_it() {
             let tools = given["tools"].as_array().cloned();
             let variables: Map<_, _> =
                 [("add_generation_prompt".to_owned(), json!(go_on))].into_iter().collect();
-            let conversation = Conversation { messages: messages.to_vec(), tools, variables };
+            let conversation =
+                Conversation { messages: messages.to_vec(), tools, variables, images: vec![] };
             template.render(&conversation, tokens)
         };
         let (Ok(prompt), Ok(text)) = (render(&messages[..1], true), render(&messages[..2], false))
@@ -217,15 +218,15 @@ fn a_call_is_read_as_the_template_of_its_model_writes_it() {
         };
         let shared = prompt.char_indices().zip(text.chars()).find(|((_, a), b)| a != b);
         let shared = shared.map_or(prompt.len().min(text.len()), |((at, _), _)| at);
-        // Marks that differ may begin alike.
+        // Markers that differ may begin alike.
         let mark = text[..shared]
             .rfind(['<', '['])
             .filter(|at| !text[*at..shared].contains(['>', ']', '\n']));
         let shared = mark.unwrap_or(shared);
         let tools = given["tools"].as_array().unwrap();
         let is_token = |token: &str| name.starts_with("meta-llama") && token == "<|python_tag|>";
-        let marks = Marks::find(Some(&source), &is_token);
-        let reader = Reader::new(&marks, &text[..shared], tools);
+        let marks = Markers::find(Some(&source), &is_token);
+        let parser = SectionParser::new(&marks, &text[..shared], tools);
         let ends = ["<|eot_id|>", "</s>", "<|message_sep|>"];
         let answer =
             ends.iter().fold(text[shared..].trim_end(), |text, end| text.trim_end_matches(end));
@@ -238,7 +239,7 @@ fn a_call_is_read_as_the_template_of_its_model_writes_it() {
             known.sort_all_objects();
             call == known
         };
-        match read(reader, [answer]).calls.as_slice() {
+        match read(parser, [answer]).calls.as_slice() {
             [call] if call.starts_with("weather{") && same(call) => {}
             _ => others.push(name),
         }

@@ -75,7 +75,7 @@ fn conversation(given: &Value, case: &Value) -> Conversation {
         variables.insert("add_generation_prompt".into(), add.clone());
     }
     let tools = case["tools"].as_str().map(|name| list(&given[name]));
-    Conversation { messages: list(&case["messages"]), tools, variables }
+    Conversation { messages: list(&case["messages"]), tools, variables, images: vec![] }
 }
 
 #[test]

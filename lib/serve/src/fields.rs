@@ -1,7 +1,6 @@
 //! Fields of a JSON body. Parsing an API takes out each field that it supports; the fields that are
 //! left over are refused, so that no option is ignored silently.
 
-use mlxk_core::Record;
 use serde_json::{Map, Value};
 
 use crate::error::ApiError;
@@ -87,15 +86,6 @@ impl Fields {
         let lenient = self.lenient;
         let fields = |value: &Value| Some(Fields { fields: value.as_object()?.clone(), lenient });
         self.read(name, expected, |value| value.as_array()?.iter().map(fields).collect())
-    }
-
-    /// Takes the fields `names` into a record as they are; whatever reads the record validates
-    /// them.
-    pub fn forward(&mut self, names: &[&str], record: Record) -> Record {
-        names.iter().fold(record, |record, name| match self.take(name) {
-            Some(value) => record.with(name, value),
-            None => record,
-        })
     }
 
     /// Takes fields that have no effect on the completion.

@@ -3,10 +3,11 @@
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use axum::response::sse;
+use mlxk_processor::ToolCall;
+use mlxk_processor::event::{End, Event, FinishReason, Logprobs};
 use serde_json::Value;
 use uuid::Uuid;
 
-use crate::engine::{Call, End, Event, Likelihood};
 use crate::error::ApiError;
 
 /// The response format of an API. A value formats one response: either its document, or its stream
@@ -29,9 +30,6 @@ pub trait Format: Send {
     fn fail(&mut self, error: &ApiError, id: &str) -> Vec<sse::Event>;
 }
 
-/// Log probabilities of a token, and of the most likely tokens at its position.
-pub type TokenLogprobs = (Likelihood, Vec<Likelihood>);
-
 /// The collected events of one completion.
 #[derive(Default)]
 pub struct Output {
@@ -40,9 +38,9 @@ pub struct Output {
     /// The answer's text.
     pub text: String,
     /// The tool calls.
-    pub calls: Vec<Call>,
+    pub calls: Vec<ToolCall>,
     /// Log probabilities of the text's tokens; empty unless the request asks for them.
-    pub logprobs: Vec<TokenLogprobs>,
+    pub logprobs: Vec<Logprobs>,
     /// The end, once the completion has one.
     pub end: Option<End>,
 }
@@ -51,13 +49,21 @@ impl Output {
     /// Adds an event.
     pub fn push(&mut self, event: Event) {
         match event {
-            Event::Begun { .. } => {}
-            Event::Logprobs(own, top) => self.logprobs.push((own, top)),
+            Event::Started { .. } => {}
+            Event::Logprobs(logprobs) => self.logprobs.push(logprobs),
             Event::Reasoning(text) => self.reasoning += &text,
             Event::Text(text) => self.text += &text,
-            Event::Call(call) => self.calls.push(call),
+            Event::ToolCall(call) => self.calls.push(call),
             Event::End(end) => self.end = Some(end),
         }
+    }
+}
+
+/// The `finish_reason` of OpenAI's API, which has none for a completion that is interrupted.
+pub fn finish_reason(end: &End) -> &'static str {
+    match end.reason {
+        FinishReason::Interrupted => FinishReason::Stop.name(),
+        reason => reason.name(),
     }
 }
 

@@ -11,10 +11,11 @@ use axum::response::{IntoResponse, Response};
 use futures_util::future::select_all;
 use futures_util::stream::{self, Stream};
 use mlxk_core::{Error, Kind};
+use mlxk_processor::engine::Events;
+use mlxk_processor::{Event, Request};
 use tokio::sync::watch;
 
 use crate::body;
-use crate::engine::{Event, Events, Request};
 use crate::error::ApiError;
 use crate::fields::Fields;
 use crate::format::{Format, Output};
@@ -54,10 +55,10 @@ impl Generation {
     /// Submits the requests of a job to the engine.
     fn submit(app: &Arc<App>, id: &RequestId, job: Job) -> Result<Generation, ApiError> {
         let Job { requests, count, count_field, parallel_tool_calls, stream, format } = job;
-        let room = app.engine.room();
-        if count > room {
+        let capacity = app.engine.queue_capacity();
+        if count > capacity {
             let message =
-                format!("`{count_field}`: {count} answers at once, where {room} may wait");
+                format!("`{count_field}`: {count} answers at once, where {capacity} may wait");
             return Err(ApiError::invalid(message));
         }
         let mut completions = Vec::new();
@@ -120,8 +121,8 @@ impl Completion {
     /// Waits for the start of the completion and returns the number of tokens of its prompt.
     async fn start(&mut self) -> Result<u64, ApiError> {
         match self.receive().await {
-            Ok(Event::Begun { prompt_tokens }) => {
-                self.metrics.record(&Event::Begun { prompt_tokens });
+            Ok(Event::Started { prompt_tokens }) => {
+                self.metrics.record(&Event::Started { prompt_tokens });
                 Ok(prompt_tokens)
             }
             Ok(_) => Err(failed(&mut self.metrics, engine_gone())),
@@ -135,7 +136,7 @@ impl Completion {
             let event = self.receive().await.map_err(|e| failed(&mut self.metrics, e))?;
             self.metrics.record(&event);
             self.ended = matches!(event, Event::End(_));
-            let is_call = matches!(event, Event::Call(_));
+            let is_call = matches!(event, Event::ToolCall(_));
             self.calls += usize::from(is_call);
             if !is_call || self.parallel_tool_calls || self.calls == 1 {
                 return Ok(Some(event));

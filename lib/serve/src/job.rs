@@ -1,35 +1,17 @@
 //! Jobs: the common result of parsing a body, whichever API it belongs to, and the fields that all
 //! APIs share.
 
-use std::sync::Arc;
-
-use mlxk_core::Record;
+use mlxk_processor::Request;
+use mlxk_processor::request::Options;
+use mlxk_processor::sampling::FIELDS;
 use serde_json::{Value, json};
 
-use crate::engine::Request;
 use crate::error::ApiError;
 use crate::fields::Fields;
 use crate::format::Format;
 
 /// Largest value of `n`.
 const MAX_N: u64 = 128;
-
-/// Options of sampling that have the same name in all APIs and in records; the engine validates
-/// them.
-const SAMPLING: [&str; 12] = [
-    "temperature",
-    "top_p",
-    "top_k",
-    "min_p",
-    "xtc_probability",
-    "xtc_threshold",
-    "repetition_penalty",
-    "presence_penalty",
-    "frequency_penalty",
-    "penalty_context",
-    "logit_bias",
-    "stop_ids",
-];
 
 /// A parsed body: its requests to the engine, and the format of the response.
 pub struct Job {
@@ -55,16 +37,33 @@ pub fn model(fields: &mut Fields) -> Result<String, ApiError> {
     model.ok_or_else(|| ApiError::invalid("`model` is missing"))
 }
 
-/// Takes the seed and the options of sampling into a record.
-pub fn sampling(fields: &mut Fields, mut record: Record) -> Result<Record, ApiError> {
+/// Takes the seed, and the options that have the same name in all APIs.
+pub fn options(fields: &mut Fields) -> Result<Options, ApiError> {
     let seed = fields.read("seed", "a whole number", |value| {
         // A negative seed stands for the same 64 bits without a sign.
         value.as_u64().or_else(|| value.as_i64().map(|seed| seed as u64))
     })?;
-    if let Some(seed) = seed {
-        record = record.with("seed", seed);
+    let mut options = Options { seed, ..Options::default() };
+    for field in FIELDS {
+        if let Some(value) = fields.take(field.name) {
+            field.set(&mut options, &value)?;
+        }
     }
-    Ok(fields.forward(&SAMPLING, record))
+    Ok(options)
+}
+
+/// Takes the stop strings in the field `name`.
+pub fn stop(fields: &mut Fields, name: &str) -> Result<Option<Vec<String>>, ApiError> {
+    fields.read(name, "a text or a list of texts", |value| match value {
+        Value::String(text) => Some(vec![text.clone()]),
+        Value::Array(all) => all.iter().map(|text| text.as_str().map(str::to_owned)).collect(),
+        _ => None,
+    })
+}
+
+/// Takes the number of most likely tokens in log probabilities, in the field `name`.
+pub fn top_logprobs(fields: &mut Fields, name: &str) -> Result<Option<u32>, ApiError> {
+    Ok(fields.integer(name, 0, 20)?.map(|count| count as u32))
 }
 
 /// Takes `n`, the number of completions of each prompt; 1 if it is absent.
@@ -86,17 +85,12 @@ pub fn stream(fields: &mut Fields) -> Result<(bool, bool), ApiError> {
     Ok((stream, include_usage))
 }
 
-/// `n` requests to `model` with the same record, the seed of each one higher than the last.
-pub fn requests(
-    model: String,
-    raw: bool,
-    record: Record,
-    n: u64,
-) -> impl Iterator<Item = Request> + Send {
-    let seed = record.get("seed").and_then(Value::as_u64);
-    let record = Arc::new(record);
+/// Copies of a request for `n` completions; the seed of each one is higher than the last.
+pub fn requests(request: Request, n: u64) -> impl Iterator<Item = Request> + Send {
+    let seed = request.options.seed;
     (0..n).map(move |index| {
-        let seed = seed.map(|seed| seed.wrapping_add(index));
-        Request { model: model.clone(), raw, record: record.clone(), seed }
+        let mut request = request.clone();
+        request.options.seed = seed.map(|seed| seed.wrapping_add(index));
+        request
     })
 }

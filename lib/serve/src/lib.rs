@@ -1,4 +1,5 @@
-//! An HTTP server for models, in the APIs of OpenAI and Anthropic, over an [`Engine`].
+//! An HTTP server for models, in the APIs of OpenAI and Anthropic, over an
+//! [`Engine`](mlxk_processor::Engine).
 //!
 //! Data flows one way: an API parses a body into a job, the job's requests go to the engine, and the
 //! API formats the events that the engine sends back. The server does not know how models run, reads
@@ -9,7 +10,6 @@
 mod anthropic;
 mod auth;
 mod body;
-mod engine;
 mod error;
 mod fields;
 mod format;
@@ -27,7 +27,6 @@ mod server;
 mod state;
 
 pub use auth::Key;
-pub use engine::{Call, End, Engine, Event, Events, Figures, Likelihood, Listed, Reason, Request};
 pub use log::{Entry, Level, Log};
 pub use routes::router;
 pub use server::{Socket, run};

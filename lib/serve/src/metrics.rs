@@ -3,14 +3,13 @@
 use std::fmt;
 use std::time::Duration;
 
+use mlxk_processor::engine::Figures;
 use prometheus_client::encoding::text::encode;
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::registry::Registry;
-
-use crate::engine::Figures;
 
 /// Upper bounds of the buckets of the time to the first token, in seconds.
 const FIRST_TOKEN_BUCKETS: [f64; 12] =
@@ -82,12 +81,12 @@ impl Metrics {
         metrics.register_gauge("requests_running", "Requests being answered", |f| f.running);
         metrics.register_gauge("requests_waiting", "Requests in the queue", |f| f.waiting);
         metrics.register_gauge("models_loaded", "Models in memory", |f| f.models);
-        metrics.register_gauge("weights_bytes", "Weights in memory", |f| f.weights);
+        metrics.register_gauge("weights_bytes", "Weights in memory", |f| f.weight_bytes);
         metrics.register_gauge("kv_bytes", "Keys and values of running requests, at most", |f| {
-            f.texts
+            f.sequence_bytes
         });
         metrics.register_gauge("prefix_cache_bytes", "What is remembered of earlier texts", |f| {
-            f.prefixes
+            f.prefix_bytes
         });
         metrics.register_gauge("resident_memory_bytes", "Memory of the process", |_| {
             resident_memory()

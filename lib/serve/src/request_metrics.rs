@@ -4,9 +4,10 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use mlxk_core::Record;
+use mlxk_processor::{Event, Request};
 
-use crate::engine::{Event, Request};
 use crate::error::ApiError;
+use crate::format::finish_reason;
 use crate::log::Level;
 use crate::metrics::Usage;
 use crate::state::App;
@@ -28,7 +29,7 @@ pub struct RequestMetrics {
 impl RequestMetrics {
     /// Starts the clock of the engine's `request`, which belongs to the request of HTTP with `id`.
     pub fn start(app: &Arc<App>, id: &str, request: &Request, stream: bool) -> RequestMetrics {
-        let max_tokens = request.record.get("max_tokens").cloned().unwrap_or_default();
+        let max_tokens = request.options.max_tokens;
         let fields = Record::default().with("model", &*request.model).with("stream", stream);
         RequestMetrics {
             app: app.clone(),
@@ -44,17 +45,17 @@ impl RequestMetrics {
     /// Records an event.
     pub fn record(&mut self, event: &Event) {
         match event {
-            Event::Begun { prompt_tokens } => self.usage.prompt = *prompt_tokens,
+            Event::Started { prompt_tokens } => self.usage.prompt = *prompt_tokens,
             // Log probabilities belong to the event that follows them, which counts.
-            Event::Logprobs(..) => {}
-            Event::Reasoning(_) | Event::Text(_) | Event::Call(_) => self.output(),
+            Event::Logprobs(_) => {}
+            Event::Reasoning(_) | Event::Text(_) | Event::ToolCall(_) => self.output(),
             Event::End(end) => {
                 self.usage = Usage {
                     prompt: end.prompt_tokens,
                     cached: end.cached_tokens,
                     completion: end.completion_tokens,
                 };
-                self.finish(end.reason.name());
+                self.finish(finish_reason(end));
             }
         }
     }

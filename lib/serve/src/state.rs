@@ -5,10 +5,10 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use axum::http::HeaderValue;
+use mlxk_processor::Engine;
 use tokio::sync::watch;
 
 use crate::auth::Key;
-use crate::engine::Engine;
 use crate::log::Log;
 use crate::metrics::Metrics;
 

@@ -2,8 +2,9 @@
 
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use mlxk_serve::{App, Call, Event, Settings};
-use mlxk_testengine::{Answered, ROOM, Script, post, settings};
+use mlxk_processor::request::{Options, Rules};
+use mlxk_serve::{App, Settings};
+use mlxk_testengine::{Answered, ROOM, Script, conversation, post, settings, tool_call};
 use serde_json::{Value, json};
 
 const PATH: &str = "/v1/chat/completions";
@@ -83,7 +84,7 @@ async fn reasoning_and_calls_stand_apart() {
         "function": {"name": "weather", "arguments": r#"{"city":"Paris"}"#},
     });
     assert_eq!(choice["message"]["tool_calls"], json!([call]));
-    assert_eq!(script.last().record.get("tools"), Some(&json!([tool()])));
+    assert_eq!(conversation(&script.last()).tools, Some(vec![tool()]));
 
     let mut more = more;
     more["stream"] = true.into();
@@ -107,11 +108,13 @@ async fn tool_choice_and_response_format_reach_the_engine_together() {
     {
         let more = json!({"tools": [tool()], "tool_choice": choice, "response_format": format});
         chat(&script, more).await.json();
-        assert_eq!(script.last().record.get("tool_choice"), Some(&choice));
+        assert_eq!(script.last().rules, Some(Rules::Call(vec![tool()])));
     }
     let more = json!({"tools": [tool()], "tool_choice": "none", "response_format": format});
     chat(&script, more).await.json();
-    assert_eq!(script.last().record.get("tool_choice"), Some(&json!("none")));
+    let request = script.last();
+    assert_eq!(request.rules, Some(Rules::Schema(json!({"type": "object"}))));
+    assert_eq!(conversation(&request).tools, None);
 }
 
 #[tokio::test]
@@ -124,11 +127,12 @@ async fn the_engine_knows_of_the_allowed_functions_alone() {
             json!({"type": "allowed_tools", "allowed_tools": {"mode": mode, "tools": tools}});
         json!({"tools": [tool(), other], "tool_choice": choice})
     };
-    for (mode, demand) in [("auto", None), ("required", Some(json!("required")))] {
+    let required = Some(Rules::Call(vec![other.clone()]));
+    for (mode, rules) in [("auto", None), ("required", required)] {
         chat(&script, allowed(mode, "time")).await.json();
-        let record = script.last().record;
-        assert_eq!(record.get("tools"), Some(&json!([other])));
-        assert_eq!(record.get("tool_choice"), demand.as_ref());
+        let request = script.last();
+        assert_eq!(conversation(&request).tools, Some(vec![other.clone()]));
+        assert_eq!(request.rules, rules);
     }
     chat(&script, allowed("auto", "none")).await.refused(400);
     chat(&script, allowed("never", "time")).await.refused(400);
@@ -136,10 +140,7 @@ async fn the_engine_knows_of_the_allowed_functions_alone() {
 
 #[tokio::test]
 async fn without_parallel_calls_all_but_the_first_are_dropped() {
-    let call = |id: &str| {
-        let (name, arguments) = ("weather".to_owned(), "{}".to_owned());
-        Event::Call(Call { id: id.to_owned(), name, arguments })
-    };
+    let call = |id: &str| tool_call(id, "weather", "{}");
     let script = Script::new().with("eager", ["a", "b", "c"].map(call));
     for (several, calls) in [(true, 3), (false, 1)] {
         for stream in [false, true] {
@@ -161,7 +162,7 @@ async fn several_answers_have_seeds_of_their_own() {
     assert_eq!(texts, ["One two three."; 3]);
     assert_eq!(answer["usage"]["prompt_tokens"], 7);
     assert_eq!(answer["usage"]["completion_tokens"], 9);
-    assert_eq!(script.last().seed, Some(1));
+    assert_eq!(script.last().options.seed, Some(1));
 
     let events = chat(&script, json!({"n": 2, "stream": true})).await.events();
     for number in 0..2 {
@@ -173,28 +174,48 @@ async fn several_answers_have_seeds_of_their_own() {
 }
 
 #[tokio::test]
-async fn every_option_reaches_the_engine_in_the_form_of_records() {
+async fn every_option_reaches_the_engine() {
     let script = Script::new();
     let more = json!({
         "max_completion_tokens": 5, "temperature": 0.5, "top_p": 0.9, "seed": 7, "stop": ["\n"],
         "presence_penalty": 0.1, "frequency_penalty": 0.2, "logit_bias": {"5": -100},
         "logprobs": true, "top_logprobs": 2, "reasoning_effort": "none", "top_k": 3, "min_p": 0.1,
+        "top_n_sigma": 1, "typical_p": 0.5, "dry_multiplier": 0.8, "dry_base": 2,
+        "dry_allowed_length": 3, "dry_penalty_last_n": -1, "dry_sequence_breakers": ["\n"],
         "response_format": {"type": "json_schema", "json_schema": {
             "name": "a", "strict": true, "schema": {"type": "object"},
         }},
         "user": "me", "metadata": {"a": "b"}, "store": false,
     });
     chat(&script, more).await.json();
-    let record = script.last().record;
-    let expected = json!({
-        "messages": [{"role": "user", "content": "Hi"}],
-        "seed": 7, "temperature": 0.5, "top_p": 0.9, "top_k": 3, "min_p": 0.1,
-        "presence_penalty": 0.1, "frequency_penalty": 0.2, "logit_bias": {"5": -100},
-        "stop": ["\n"], "max_tokens": 5,
-        "chat_template_kwargs": {"enable_thinking": false, "reasoning_effort": "none"},
-        "logprobs": 2, "json_schema": {"type": "object"},
-    });
-    assert_eq!(Value::from(mlxk_core::Record::clone(&record)), expected);
+    let request = script.last();
+    let expected = Options {
+        seed: Some(7),
+        temperature: Some(0.5),
+        top_p: Some(0.9),
+        top_k: Some(3),
+        min_p: Some(0.1),
+        top_n_sigma: Some(1.0),
+        typical_p: Some(0.5),
+        dry_multiplier: Some(0.8),
+        dry_base: Some(2.0),
+        dry_allowed_length: Some(3),
+        dry_penalty_last_n: Some(-1),
+        dry_sequence_breakers: Some(vec!["\n".to_owned()]),
+        presence_penalty: Some(0.1),
+        frequency_penalty: Some(0.2),
+        logit_bias: Some(vec![(5, -100.0)]),
+        stop: Some(vec!["\n".to_owned()]),
+        max_tokens: Some(5),
+        logprobs: Some(2),
+        ..Options::default()
+    };
+    assert_eq!(request.options, expected);
+    assert_eq!(request.rules, Some(Rules::Schema(json!({"type": "object"}))));
+    let conversation = conversation(&request);
+    assert_eq!(conversation.messages, [json!({"role": "user", "content": "Hi"})]);
+    let variables = json!({"enable_thinking": false, "reasoning_effort": "none"});
+    assert_eq!(Value::from(conversation.variables), variables);
 }
 
 #[tokio::test]
@@ -294,7 +315,7 @@ async fn media_are_refused_where_they_are_asked_about() {
     let later = json!([user(&image), {"role": "assistant", "content": "b"},
         {"role": "user", "content": "c"}]);
     chat(&script, json!({"messages": later})).await.json();
-    let told = script.last().record.get("messages").unwrap()[0]["content"][1].clone();
+    let told = conversation(&script.last()).messages[0]["content"][1].clone();
     assert_eq!(told, json!({"type": "text", "text": "[1 image was attached]"}));
     let call = json!({"role": "assistant", "content": null, "tool_calls": []});
     let result = json!({"role": "tool", "tool_call_id": "1", "content": [image]});
@@ -316,7 +337,7 @@ async fn a_refusal_of_the_assistant_is_its_content() {
     let said = json!({"role": "assistant", "content": null, "refusal": "No.", "audio": null});
     let asked = json!({"role": "user", "content": "Hi"});
     chat(&script, json!({"messages": [asked, said, asked]})).await.json();
-    let told = script.last().record.get("messages").unwrap()[1].clone();
+    let told = conversation(&script.last()).messages[1].clone();
     assert_eq!((&told["content"], &told["refusal"]), (&json!("No."), &Value::Null));
 }
 

@@ -1,6 +1,6 @@
 //! Completions.
 
-use mlxk_core::Record;
+use mlxk_processor::request::{Options, Prompt};
 use mlxk_serve::{App, Settings};
 use mlxk_testengine::{Answered, Script, post, settings};
 use serde_json::{Value, json};
@@ -19,9 +19,8 @@ async fn a_prompt_goes_to_the_model_as_it_is() {
     });
     assert_eq!(answer["choices"], json!([choice]));
     let request = script.last();
-    assert!(request.raw);
-    let record = Value::from(Record::clone(&request.record));
-    assert_eq!(record, json!({"max_tokens": 16, "prompt": "Zero"}));
+    assert_eq!(request.prompt, Prompt::Text("Zero".to_owned()));
+    assert_eq!(request.options, Options { max_tokens: Some(16), ..Options::default() });
 }
 
 #[tokio::test]
@@ -54,11 +53,11 @@ async fn several_prompts_have_an_answer_each() {
 
 #[tokio::test]
 async fn tokens_are_prompts_too() {
-    for (prompt, expected) in [(json!([3, 1]), json!([3, 1])), (json!([[5, 9]]), json!([5, 9]))] {
+    for (prompt, expected) in [(json!([3, 1]), [3, 1]), (json!([[5, 9]]), [5, 9])] {
         let script = Script::new();
         let answer = complete(&script, json!({"model": "words", "prompt": prompt})).await.json();
         assert_eq!(answer["choices"][0]["text"], "One two three.");
-        assert_eq!(script.last().record.get("prompt_ids"), Some(&expected));
+        assert_eq!(script.last().prompt, Prompt::Tokens(expected.to_vec()));
     }
 }
 

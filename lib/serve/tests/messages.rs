@@ -1,8 +1,8 @@
 //! Anthropic's messages.
 
-use mlxk_core::Record;
+use mlxk_processor::request::Options;
 use mlxk_serve::App;
-use mlxk_testengine::{Answered, PROMPT, Script, post, settings};
+use mlxk_testengine::{Answered, PROMPT, Script, conversation, post, settings};
 use serde_json::{Value, json};
 
 async fn message(script: &Script, more: Value) -> Answered {
@@ -25,11 +25,15 @@ async fn an_answer_is_a_message() {
         (&answer["usage"]["input_tokens"], &answer["usage"]["output_tokens"]),
         (&json!(7), &json!(3))
     );
-    let expected = json!({
-        "messages": [{"role": "system", "content": "Be brief."}, {"role": "user", "content": "Hi"}],
-        "max_tokens": 9, "top_k": 3, "stop": ["x"],
-    });
-    assert_eq!(Value::from(Record::clone(&script.last().record)), expected);
+    let request = script.last();
+    let messages = [
+        json!({"role": "system", "content": "Be brief."}),
+        json!({"role": "user", "content": "Hi"}),
+    ];
+    assert_eq!(conversation(&request).messages, messages);
+    let stop = Some(vec!["x".to_owned()]);
+    let options = Options { max_tokens: Some(9), top_k: Some(3), stop, ..Options::default() };
+    assert_eq!(request.options, options);
 }
 
 #[tokio::test]
@@ -84,14 +88,14 @@ async fn a_conversation_with_tools_reaches_the_engine_in_the_form_of_templates()
         ]},
     ]);
     message(&script, json!({"messages": messages})).await.json();
-    let function = json!({"name": "weather", "arguments": r#"{"city":"Paris"}"#});
+    let function = json!({"name": "weather", "arguments": {"city": "Paris"}});
     let expected = json!([
         {"role": "user", "content": [{"type": "text", "text": "Weather?"}]},
         {"role": "assistant", "reasoning_content": "Hm.", "content": null,
             "tool_calls": [{"id": "1", "type": "function", "function": function}]},
         {"role": "tool", "tool_call_id": "1", "content": "Sun"},
     ]);
-    assert_eq!(script.last().record.get("messages"), Some(&expected));
+    assert_eq!(Value::from(conversation(&script.last()).messages), expected);
 }
 
 #[tokio::test]
@@ -101,7 +105,7 @@ async fn a_strict_function_reaches_the_engine_as_one() {
     message(&script, json!({"tools": [tool]})).await.json();
     let function = json!({"name": "a", "parameters": {}, "strict": true});
     let expected = json!([{"type": "function", "function": function}]);
-    assert_eq!(script.last().record.get("tools"), Some(&expected));
+    assert_eq!(Value::from(conversation(&script.last()).tools), expected);
 }
 
 #[tokio::test]
@@ -125,7 +129,7 @@ async fn tool_results_keep_all_their_content() {
     assert_eq!(answer.refused(422), "a part of type `image_url`: only text is taken");
     let after = json!([{"role": "assistant", "content": "Sun."}, {"role": "user", "content": "a"}]);
     message(&script, given(json!([text, image]), after)).await.json();
-    let told = script.last().record.get("messages").unwrap()[2]["content"].clone();
+    let told = conversation(&script.last()).messages[2]["content"].clone();
     assert_eq!(told, json!([text, {"type": "text", "text": "[1 image was attached]"}]));
     for wrong in [json!([{"type": "search_result"}]), json!([{"text": 1}]), json!(5)] {
         let answer = message(&script, given(wrong, json!([]))).await;
@@ -133,11 +137,11 @@ async fn tool_results_keep_all_their_content() {
         assert_eq!(answer.refused(400), wanted);
     }
     message(&script, given(Value::Null, json!([]))).await.json();
-    assert_eq!(script.last().record.get("messages").unwrap()[2]["content"], "");
+    assert_eq!(conversation(&script.last()).messages[2]["content"], "");
     let mut failed = given(json!("No such city"), json!([]));
     failed["messages"][2]["content"][0]["is_error"] = true.into();
     message(&script, failed).await.json();
-    let told = script.last().record.get("messages").unwrap()[2]["content"].clone();
+    let told = conversation(&script.last()).messages[2]["content"].clone();
     assert_eq!(told, "Error: No such city");
 }
 
@@ -146,8 +150,8 @@ async fn the_template_is_told_how_much_to_think() {
     let script = Script::new();
     let more = json!({"thinking": {"type": "adaptive"}, "output_config": {"effort": "low"}});
     message(&script, more).await.json();
-    let told = script.last().record.get("chat_template_kwargs").unwrap().clone();
-    assert_eq!(told, json!({"enable_thinking": true, "reasoning_effort": "low"}));
+    let told = conversation(&script.last()).variables;
+    assert_eq!(Value::from(told), json!({"enable_thinking": true, "reasoning_effort": "low"}));
 }
 
 #[tokio::test]

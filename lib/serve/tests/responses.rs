@@ -1,7 +1,8 @@
 //! OpenAI's responses.
 
-use mlxk_serve::{App, Call, Event};
-use mlxk_testengine::{Answered, Script, post, settings, text};
+use mlxk_processor::Event;
+use mlxk_serve::App;
+use mlxk_testengine::{Answered, Script, conversation, post, settings, text, tool_call};
 use serde_json::{Value, json};
 
 async fn respond(script: &Script, more: Value) -> Answered {
@@ -25,7 +26,7 @@ async fn an_answer_is_a_list_of_items() {
     let messages = json!([
         {"role": "system", "content": "Be brief."}, {"role": "user", "content": "Hi"},
     ]);
-    assert_eq!(script.last().record.get("messages"), Some(&messages));
+    assert_eq!(Value::from(conversation(&script.last()).messages), messages);
 }
 
 #[tokio::test]
@@ -68,7 +69,7 @@ async fn calls_and_their_outputs_go_both_ways() {
     assert_eq!(answer["output"][0]["type"], "reasoning");
     let call = &answer["output"][1];
     assert_eq!((&call["type"], &call["call_id"]), (&json!("function_call"), &json!("call_1")));
-    let messages = script.last().record.get("messages").unwrap().clone();
+    let messages = conversation(&script.last()).messages;
     assert_eq!(messages[1]["tool_calls"][0]["function"]["name"], "weather");
     assert_eq!(messages[2], json!({"role": "tool", "tool_call_id": "1", "content": "Sun"}));
     let mut more = more;
@@ -104,8 +105,8 @@ async fn unsupported_fields_are_refused_by_name() {
 
 #[tokio::test]
 async fn an_answer_can_be_sent_back_as_it_came() {
-    let call = Call { id: "1".into(), name: "weather".into(), arguments: "{}".into() };
-    let says = [Event::Reasoning("Hm.".into()), text("Wait."), Event::Call(call)];
+    let call = tool_call("1", "weather", "{}");
+    let says = [Event::Reasoning("Hm.".into()), text("Wait."), call];
     let script = Script::new().with("all", says);
     let answer = respond(&script, json!({"model": "all"})).await.json();
     let mut input = vec![json!({"role": "user", "content": "Hi"})];
@@ -114,7 +115,7 @@ async fn an_answer_can_be_sent_back_as_it_came() {
     input.extend(answer["output"].as_array().unwrap()[..2].iter().cloned());
     respond(&script, json!({"input": input})).await.json();
     let content = json!([{"type": "text", "text": "Wait."}]);
-    let function = json!({"name": "weather", "arguments": "{}"});
+    let function = json!({"name": "weather", "arguments": {}});
     let expected = json!([
         {"role": "user", "content": "Hi"},
         {"role": "assistant", "content": content, "reasoning_content": "Hm.",
@@ -122,7 +123,7 @@ async fn an_answer_can_be_sent_back_as_it_came() {
         {"role": "tool", "tool_call_id": "1", "content": "Sun"},
         {"role": "assistant", "content": content, "reasoning_content": "Hm."},
     ]);
-    assert_eq!(script.last().record.get("messages"), Some(&expected));
+    assert_eq!(Value::from(conversation(&script.last()).messages), expected);
 }
 
 #[tokio::test]

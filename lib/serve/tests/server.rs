@@ -5,7 +5,8 @@ use std::net::TcpStream;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use mlxk_serve::{Engine, Settings, Times};
+use mlxk_processor::Engine;
+use mlxk_serve::{Settings, Times};
 use mlxk_testengine::{Script, Served, settings, text};
 use serde_json::json;
 

@@ -22,6 +22,7 @@ pub fn elements(array: &Array) -> Result<&[f32]> {
     array.try_as_slice().map_err(unreadable)
 }
 
+/// An MLX exception with the text of `error`: an array that is not float32 or not contiguous.
 pub fn unreadable(error: AsSliceError) -> Exception {
     Exception::custom(error.to_string())
 }

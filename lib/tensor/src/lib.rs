@@ -11,5 +11,6 @@ pub mod cpu;
 pub mod floats;
 pub mod mlx;
 pub mod ops;
+pub mod positions;
 pub mod quantized;
 pub mod weight;

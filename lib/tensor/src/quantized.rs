@@ -28,7 +28,7 @@ pub fn times(w: &Quantized, x: &Array, transposed: bool) -> Result<Array> {
                 transposed,
                 some(w.group_size),
                 some(w.bits),
-                mode(w.packing).as_ptr(),
+                mode_name(w.mode).as_ptr(),
                 stream,
             )
         }
@@ -52,7 +52,7 @@ pub fn gathered(w: &Quantized, x: &Array, ids: &Array, sorted: bool) -> Result<A
                 true,
                 some(w.group_size),
                 some(w.bits),
-                mode(w.packing).as_ptr(),
+                mode_name(w.mode).as_ptr(),
                 sorted,
                 stream,
             )
@@ -65,7 +65,7 @@ pub fn rows(w: &Quantized, ids: &Array) -> Result<Array> {
     let [weight, scales] = [&w.weight, &w.scales].map(|all| all.take_axis(ids, 0));
     let biases = w.biases.as_ref().map(|all| all.take_axis(ids, 0)).transpose()?;
     let (bits, group_size) = (w.bits as usize, w.group_size as usize);
-    unpack(&weight?, &scales?, biases.as_ref(), QuantSpec { mode: w.packing, bits, group_size })
+    unpack(&weight?, &scales?, biases.as_ref(), QuantSpec { mode: w.mode, bits, group_size })
 }
 
 /// The weights that codes stand for.
@@ -85,7 +85,7 @@ pub fn unpack(
                 handle(biases),
                 some(form.group_size as i32),
                 some(form.bits as i32),
-                mode(form.mode).as_ptr(),
+                mode_name(form.mode).as_ptr(),
                 handle(None),
                 mlx_sys::mlx_optional_dtype { value: 0, has_value: false },
                 stream,
@@ -101,7 +101,7 @@ pub fn pack(weights: &Array, form: QuantSpec) -> Result<[Array; 2]> {
     let mut vector = Vector(unsafe { mlx_sys::mlx_vector_array_new() });
     let stream = Stream::thread_local_or_default();
     let (bits, group_size) = (some(form.bits as i32), some(form.group_size as i32));
-    let mode = mode(form.mode).as_ptr();
+    let mode = mode_name(form.mode).as_ptr();
     // SAFETY: all handles live as long as the call.
     let status = unsafe {
         let (weights, stream) = (weights.as_ptr(), stream.as_ptr());
@@ -151,8 +151,8 @@ fn some(value: i32) -> mlx_sys::mlx_optional_int {
     mlx_sys::mlx_optional_int { value, has_value: true }
 }
 
-fn mode(packing: Mode) -> &'static CStr {
-    match packing {
+fn mode_name(mode: Mode) -> &'static CStr {
+    match mode {
         Mode::Affine => c"affine",
         Mode::Mxfp4 => c"mxfp4",
         Mode::Nvfp4 => c"nvfp4",

@@ -13,13 +13,16 @@ pub enum Weight {
 
 /// Weight packed `bits` at a time, with a scale for each `group_size` of a row.
 pub struct Quantized {
-    /// [.., outs, ins * bits / 32].
+    /// Codes as 32-bit words, [.., outs, ins * bits / 32].
     pub weight: Array,
-    /// [.., outs, ins / group_size].
+    /// Scales of the groups, [.., outs, ins / group_size].
     pub scales: Array,
-    /// As many as scales, if the packing has them.
+    /// Biases of the groups, of the shape of the scales; `Some` in affine mode only.
     pub biases: Option<Array>,
+    /// Consecutive weights of a row that share a scale.
     pub group_size: i32,
+    /// Bits of a code.
     pub bits: i32,
-    pub packing: Mode,
+    /// Quantisation mode, which says what the codes and scales are.
+    pub mode: Mode,
 }

@@ -4,7 +4,7 @@
 use std::io::{self, Read};
 use std::time::Duration;
 
-use mlxk_serve::Event;
+use mlxk_processor::Event;
 use mlxk_testengine::{Script, Served, settings, text};
 
 fn main() {

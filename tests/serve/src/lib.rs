@@ -10,12 +10,22 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use mlxk_core::{Error, Kind, Result};
-use mlxk_serve::{Call, End, Engine, Event, Events, Figures, Likelihood, Listed, Reason, Request};
+use mlxk_processor::engine::{Events, Figures, ModelInfo};
+use mlxk_processor::event::{End, FinishReason, LengthLimit, Logprobs, TokenLogprob};
+use mlxk_processor::request::Prompt;
+use mlxk_processor::{Conversation, Engine, Event, Request, ToolCall};
+use serde_json::{Map, Value};
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::sleep;
 
 pub use ask::{Answered, ask, get, post, settings};
 pub use served::Served;
+
+/// A tool call; `arguments` is the JSON text of an object.
+pub fn tool_call(id: &str, name: &str, arguments: &str) -> Event {
+    let arguments: Map<String, Value> = serde_json::from_str(arguments).unwrap();
+    Event::ToolCall(ToolCall { id: id.to_owned(), name: name.to_owned(), arguments })
+}
 
 /// Number of tokens of every prompt.
 pub const PROMPT: u64 = 7;
@@ -54,14 +64,10 @@ impl Script {
     /// A script with the models `words`, which says `One two three.`, `calls`, which reasons and
     /// calls a tool, and `fails`, which fails midway.
     pub fn new() -> Script {
-        let call = Call {
-            id: "call_1".to_owned(),
-            name: "weather".to_owned(),
-            arguments: r#"{"city":"Paris"}"#.to_owned(),
-        };
+        let call = tool_call("call_1", "weather", r#"{"city":"Paris"}"#);
         Script::default()
             .with("words", ["One", " two", " three."].map(text))
-            .with("calls", [Event::Reasoning("Hm.".to_owned()), Event::Call(call)])
+            .with("calls", [Event::Reasoning("Hm.".to_owned()), call])
             .with("fails", [text("One"), text("FAIL")])
     }
 
@@ -93,19 +99,18 @@ impl Script {
 
     async fn answer(self, request: Request, send: mpsc::UnboundedSender<Result<Event>>) {
         let says = &self.answers[&request.model];
-        let logprobs = request.record.get("logprobs").is_some();
-        let most = request.record.get("max_tokens").and_then(|most| most.as_u64());
-        let stops = request.record.get("stop").and_then(|stop| stop.as_array().cloned());
-        let stops = stops.unwrap_or_default();
+        let logprobs = request.options.logprobs.is_some();
+        let most = request.options.max_tokens;
+        let stops = request.options.stop.clone().unwrap_or_default();
         let (mut given, mut reasoned, mut stop) = (0, 0, None);
-        let mut reason = Reason::Stop;
+        let mut reason = FinishReason::Stop;
         for event in says {
             if Some(given) == most {
-                reason = Reason::Length;
+                reason = FinishReason::Length(LengthLimit::MaxTokens);
                 break;
             }
             stop = match event {
-                Event::Text(text) if stops.contains(&text.as_str().into()) => Some(text.clone()),
+                Event::Text(text) if stops.contains(text) => Some(text.clone()),
                 _ => None,
             };
             if stop.is_some() {
@@ -115,9 +120,10 @@ impl Script {
                 sleep(self.pace).await;
             }
             if let (true, Event::Text(text)) = (logprobs, event) {
-                let likely =
-                    Likelihood { text: text.clone(), bytes: text.clone().into(), logprob: -0.5 };
-                let _ = send.send(Ok(Event::Logprobs(likely.clone(), vec![likely])));
+                let bytes = text.clone().into();
+                let token = TokenLogprob { id: 0, text: text.clone(), bytes, logprob: -0.5 };
+                let logprobs = Logprobs { token: token.clone(), top: vec![token], in_text: true };
+                let _ = send.send(Ok(Event::Logprobs(logprobs)));
             }
             let piece = match event {
                 Event::Text(text) if text == "FAIL" => {
@@ -126,8 +132,8 @@ impl Script {
                 Event::Text(text) if text == "NOW" => Ok(Event::Text(now().to_string())),
                 event => Ok(event.clone()),
             };
-            if matches!(event, Event::Call(_)) {
-                reason = Reason::Calls;
+            if matches!(event, Event::ToolCall(_)) {
+                reason = FinishReason::ToolCalls;
             }
             let failed = piece.is_err();
             if send.send(piece).is_err() || failed {
@@ -143,6 +149,7 @@ impl Script {
             completion_tokens: given,
             reasoning_tokens: reasoned,
             stop,
+            seed: 0,
         };
         // The receiver may be gone.
         let _ = send.send(Ok(Event::End(end)));
@@ -150,8 +157,8 @@ impl Script {
 }
 
 impl Engine for Script {
-    fn models(&self) -> Result<Vec<Listed>> {
-        let listed = |id: &String| Listed {
+    fn models(&self) -> Result<Vec<ModelInfo>> {
+        let listed = |id: &String| ModelInfo {
             id: id.clone(),
             workspace: !id.contains('/'),
             context_length: Some(2048),
@@ -169,7 +176,7 @@ impl Engine for Script {
         }
         *self.shared.last.lock().unwrap() = Some(request.clone());
         let (send, events) = mpsc::unbounded_channel();
-        let _ = send.send(Ok(Event::Begun { prompt_tokens: PROMPT }));
+        let _ = send.send(Ok(Event::Started { prompt_tokens: PROMPT }));
         self.shared.running.fetch_add(1, Ordering::Relaxed);
         let script = self.clone();
         tokio::spawn(async move {
@@ -190,7 +197,7 @@ impl Engine for Script {
         Ok(count)
     }
 
-    fn room(&self) -> u64 {
+    fn queue_capacity(&self) -> u64 {
         ROOM
     }
 
@@ -206,6 +213,14 @@ impl Engine for Script {
 /// The current Unix time in nanoseconds.
 pub fn now() -> u128 {
     SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_nanos()
+}
+
+/// The conversation of a request; panics if it has another prompt.
+pub fn conversation(request: &Request) -> Conversation {
+    match &request.prompt {
+        Prompt::Chat(conversation) => conversation.clone(),
+        other => panic!("{other:?}"),
+    }
 }
 
 /// An event with a delta of text.

@@ -166,6 +166,11 @@ pub fn is_causal(facts: &Facts) -> bool {
     architectures(facts).iter().any(causal)
 }
 
+/// True if a class of `architectures` is an encoder, alone or with the head of its training.
+pub fn is_encoder(class: &str) -> bool {
+    ["Model", "ForMaskedLM", "ForPreTraining"].iter().any(|end| class.ends_with(end))
+}
+
 /// True if `test` holds for the model's name, without its organization, or for that of its source.
 fn is_named(facts: &Facts, test: impl Fn(&str) -> bool) -> bool {
     [&facts.found.name, &source(facts)].into_iter().any(|name| {

@@ -128,9 +128,17 @@ fn runnable(
         Framework::Unknown => return Err("Incompatible framework: Unknown".to_owned()),
     }
     let architecture = supported(facts)?;
-    let text_part = task == Task::Vision && architecture.is_multimodal();
-    if task != Task::Text && !text_part {
-        return Err(format!("Only text models can run, and this one is for {}", task.name()));
+    match task {
+        Task::Text => {}
+        Task::Vision if architecture.is_multimodal() => {}
+        Task::Embedding if architecture.is_encoder() => {}
+        Task::Embedding => {
+            let name = architecture.name();
+            return Err(format!("Embedding models of type '{name}' not supported"));
+        }
+        Task::Vision | Task::Audio => {
+            return Err(format!("Only text models can run, and this one is for {}", task.name()));
+        }
     }
     quantization(facts, architecture)?;
     layers(facts)?;
@@ -164,9 +172,13 @@ fn supported(facts: &Facts) -> Result<Architecture, String> {
         let found = named.join(", ");
         return Err(format!("Architecture '{found}' of '{name}' not supported (only {class})"));
     }
+    let (fits, purpose) = match architecture.is_encoder() {
+        true => (named.iter().any(|name| detect::is_encoder(name)), "embed"),
+        false => (detect::is_causal(facts) || named.iter().any(writes_text), "write"),
+    };
     match named.first() {
-        Some(first) if !detect::is_causal(facts) && !named.iter().any(writes_text) => {
-            Err(format!("Architecture '{first}' not supported: it does not write text"))
+        Some(first) if !fits => {
+            Err(format!("Architecture '{first}' not supported: it does not {purpose} text"))
         }
         _ => Ok(architecture),
     }

@@ -148,6 +148,8 @@ fn what_can_run_runs_and_what_cannot_says_why() {
         llama().config(json!({"model_type": "gpt2", "architectures": ["GPT2LMHeadModel"]})),
         llama().config(json!({"model_type": "bitnet",
             "quantization_config": {"quant_method": "bitnet"}})),
+        llama().config(json!({"model_type": "bert", "architectures": ["BertModel"]})),
+        llama().config(json!({"model_type": "bert", "architectures": ["BertForMaskedLM"]})),
         llama().without("model.safetensors").file("weights.00.safetensors", shard(&["a"])),
         llama()
             .config(json!({"model_type": "gemma3", "vision_config": {"hidden_size": 8},
@@ -188,6 +190,10 @@ fn what_can_run_runs_and_what_cannot_says_why() {
             "Architecture 'LlamaForSequenceClassification' not supported",
         ),
         (
+            typed("bert").config(json!({"architectures": ["BertForSequenceClassification"]})),
+            "Architecture 'BertForSequenceClassification' not supported: it does not embed text",
+        ),
+        (
             llama().config(json!({"quantization": {"bits": 4, "mode": "mxfp3"}})),
             "Quantization mode 'mxfp3' not supported (supported: affine, mxfp4, nvfp4, mxfp8)",
         ),
@@ -223,6 +229,9 @@ fn what_can_run_runs_and_what_cannot_says_why() {
         let error = model.plan().runnable.unwrap_err();
         assert!(error.starts_with(reason), "{error}\n  not {reason}");
     }
+    let embedder = typed("qwen3").plan_as("Qwen3-Embedding-0.6B");
+    let reason = "Embedding models of type 'qwen3' not supported";
+    assert_eq!(embedder.runnable.unwrap_err(), reason);
 }
 
 #[test]

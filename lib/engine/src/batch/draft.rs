@@ -107,7 +107,7 @@ impl Draft {
         for chunk in text.tokens[*seen..].chunks(self.forward.prefill_chunk.max(1)) {
             let rows = chunk.len();
             h = Some((
-                self.forward.forward(&ids(chunk), Sequences::one(cache, rows as i32))?,
+                self.forward.forward(&ids(chunk), &[], Sequences::one(cache, rows as i32))?,
                 rows - 1,
             ));
             if rows > 1 {

@@ -1,9 +1,11 @@
 //! State of the sequences that a model continues together.
 
-use mlxk_processor::{Constraint, Sampling, Token};
+use mlx_rs::Array;
+use mlxk_models::vision::mrope::MropePositions;
+use mlxk_processor::{Constraint, Media, Sampling, Token};
 use mlxk_tensor::cache::Cache;
 
-use crate::prefix_cache::Prefixes;
+use crate::prefix_cache::{Key, Prefixes};
 use crate::sample::Turn;
 use crate::sample::device::Choice;
 
@@ -35,6 +37,12 @@ pub struct Text {
     pub draft: Option<(Cache, usize)>,
     /// The tokens that are known.
     pub tokens: Vec<u32>,
+    /// Pictures among the tokens of the prompt.
+    pub media: Vec<Media>,
+    /// Features of these pictures, once they are needed.
+    pub features: Vec<Option<Array>>,
+    /// Positions of the prompt, if they are not consecutive.
+    pub positions: Option<MropePositions>,
     /// How many of them the cache has seen, or will have when what is queued is done.
     pub fed: usize,
     pub sampling: Sampling,
@@ -51,6 +59,19 @@ pub struct Queued {
 }
 
 impl Text {
+    /// Key of the text in the prefix cache.
+    pub fn key(&self) -> Key {
+        let media = self.media.iter().map(|media| (media.tokens.clone(), media.pixels.hash));
+        Key { tokens: self.tokens.clone(), media: media.collect() }
+    }
+
+    /// Positions of the next `rows` tokens, if they are not consecutive.
+    pub fn next_positions(&self, rows: usize) -> Option<Vec<[i32; 3]>> {
+        let own = self.positions.as_ref().filter(|own| self.fed < own.rows.len())?;
+        let at = |i: usize| own.rows.get(i).copied().unwrap_or([i as i32 + own.delta; 3]);
+        Some((self.fed..self.fed + rows).map(at).collect())
+    }
+
     /// What rules allow next, if there are any.
     pub fn allowed(&mut self) -> mlxk_core::Result<Option<Vec<u32>>> {
         self.constraint.as_mut().map(|constraint| constraint.allowed()).transpose()
@@ -59,7 +80,13 @@ impl Text {
     /// The choice after the first `known` tokens.
     pub fn turn(&self, known: usize, allowed: Option<Vec<u32>>) -> Turn<'_> {
         let recent = &self.tokens[..known];
-        Turn { sampling: &self.sampling, recent, number: self.chosen, allowed }
+        let (sampling, tokens, number) = (&self.sampling, &*self.tokens, self.chosen);
+        Turn { sampling, recent, tokens, number, allowed }
+    }
+
+    /// True if the choice of a token depends on the one before it, beyond the penalties.
+    pub fn needs_last(&self) -> bool {
+        self.constraint.is_some() || self.sampling.has_dry()
     }
 
     /// Goes on by a token, unless rules forbid it.

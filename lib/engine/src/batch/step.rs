@@ -8,15 +8,18 @@ use mlx_rs::error::Result;
 use mlx_rs::transforms::{async_eval, eval};
 use mlx_rs::{Array, memory};
 use mlxk_core::{Error, Kind};
+use mlxk_models::language::Spliced;
 use mlxk_processor::Token;
 use mlxk_tensor::array::elements;
 use mlxk_tensor::cache::{Cache, Sequences};
+use mlxk_tensor::mlx;
+use mlxk_tensor::positions::RowPositions;
 
 use super::draft::Draft;
 use super::parts::{Part, joined, known, queued};
 use super::state::{Batch, Queued, Step, Text};
 use crate::forward::Forward;
-use crate::prefix_cache::common;
+use crate::prefix_cache::Key;
 use crate::sample::{device, host};
 
 /// Steps after which MLX gives the memory back that it keeps for reuse.
@@ -27,13 +30,13 @@ const SAVING: usize = 16;
 
 impl Batch {
     /// What is remembered of the text that was over last.
-    pub fn last_over(&self) -> Option<&(Vec<u32>, Cache)> {
+    pub fn last_over(&self) -> Option<&(Key, Cache)> {
         self.prefixes.last()
     }
 
     /// Remembers a text for others that begin alike.
-    pub fn remember(&mut self, tokens: Vec<u32>, cache: Cache, bytes: u64) {
-        self.prefixes.put(tokens, cache, bytes);
+    pub fn remember(&mut self, key: Key, cache: Cache, bytes: u64) {
+        self.prefixes.put(key, cache, bytes);
     }
 
     /// Takes a step, with the guesses of `draft` if there is one.
@@ -70,14 +73,15 @@ impl Batch {
             if text.cache.is_some() {
                 continue;
             }
-            let whole = &text.tokens[..text.tokens.len() - 1];
+            let key = text.key();
+            let whole = key.tokens.len() - 1;
             let shared = |other: &Text| {
                 let forgets = other.cache.as_ref().is_none_or(Cache::forgets);
-                if forgets { common(&other.tokens, whole) } else { 0 }
+                if forgets { other.key().up_to(&key, whole) } else { 0 }
             };
             let other = earlier.iter().max_by_key(|other| shared(other));
             let beside = other.map_or(0, shared);
-            let remembered = self.prefixes.shared(&text.tokens);
+            let remembered = self.prefixes.shared(&key);
             if beside > remembered + SAVING && other.is_some_and(|other| other.fed < beside) {
                 continue;
             }
@@ -85,7 +89,7 @@ impl Batch {
                 let (mut cache, known) = (other.cache.clone()?, beside.min(other.fed));
                 cache.forget(other.fed - known).then_some((cache, known))
             });
-            let found = from_other.or_else(|| self.prefixes.take(&text.tokens));
+            let found = from_other.or_else(|| self.prefixes.take(&key));
             let (cache, reused) = found.unwrap_or_else(|| (forward.cache(), 0));
             let text = &mut self.texts[place];
             (text.cache, text.reused, text.fed) = (Some(cache), reused, reused);
@@ -123,7 +127,7 @@ impl Batch {
         let last = self.last(&parts, due.as_ref())?;
         let whole: Vec<usize> = parts.iter().filter(|p| p.whole).map(|p| p.text).collect();
         let mut step = Step::new();
-        if whole.iter().any(|&text| self.texts[text].constraint.is_some()) {
+        if whole.iter().any(|&text| self.texts[text].needs_last()) {
             // What may come depends on what came, which is read while the model works.
             async_eval([&logits])?;
             step = self.read(due.take())?;
@@ -182,14 +186,27 @@ impl Batch {
         let known: Vec<u32> = known(parts).flat_map(bring).collect();
         let ids = joined(due.zip(queued(parts)), &known, -1)?;
         let mut texts: Vec<Option<&mut Text>> = self.texts.iter_mut().map(Some).collect();
-        let mut brought = Vec::new();
+        let (mut brought, mut spliced, mut placed) = (Vec::new(), Vec::new(), Vec::new());
+        let mut first = 0;
         for part in parts {
-            if let Some(Text { cache: Some(cache), fed, .. }) = texts[part.text].take() {
+            let Some(text) = texts[part.text].take() else { continue };
+            spliced.extend(splice(text, part.rows, first, forward)?);
+            first += part.rows;
+            let delta = text.positions.as_ref().map_or(0, |own| own.delta);
+            placed.push((text.next_positions(part.rows), delta));
+            if let Text { cache: Some(cache), fed, .. } = text {
                 *fed += part.rows;
                 brought.push((cache, part.rows as i32));
             }
         }
-        let h = forward.forward(&ids, Sequences::new(brought))?;
+        let mut texts = Sequences::new(brought);
+        if placed.iter().any(|(rows, delta)| rows.is_some() || *delta != 0) {
+            let own = placed.iter();
+            let own =
+                own.map(|(rows, delta)| RowPositions { rows: rows.as_deref(), delta: *delta });
+            texts = texts.positioned(own.collect());
+        }
+        let h = forward.forward(&ids, &spliced, texts)?;
         let mut end = 0;
         let ends = parts.iter().flat_map(|part| {
             end += part.rows;
@@ -208,4 +225,27 @@ impl Batch {
         }
         Ok(logits)
     }
+}
+
+/// Features of pictures among the next `rows` tokens of `text`, which are those from number `first`
+/// of a step. Features whose tokens all come now are dropped afterwards.
+fn splice(text: &mut Text, rows: usize, first: usize, forward: &Forward) -> Result<Vec<Spliced>> {
+    let next = text.fed..text.fed + rows;
+    let mut spliced = Vec::new();
+    for (media, kept) in text.media.iter().zip(&mut text.features) {
+        let own = media.tokens.start.max(next.start)..media.tokens.end.min(next.end);
+        if own.is_empty() {
+            continue;
+        }
+        let features = match kept.take() {
+            Some(features) => features,
+            None => forward.features(media)?,
+        };
+        let part = (own.start - media.tokens.start) as i32..(own.end - media.tokens.start) as i32;
+        let at = |token: usize| (first + token - next.start) as i32;
+        let rows = at(own.start)..at(own.end);
+        spliced.push(Spliced { rows, features: mlx::entries(&features, part)? });
+        *kept = Some(features).filter(|_| own.end < media.tokens.end);
+    }
+    Ok(spliced)
 }

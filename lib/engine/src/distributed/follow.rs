@@ -169,7 +169,9 @@ fn obey(order: Order, model: &Model, texts: &mut BTreeMap<u64, Cache>) -> Result
             };
             let mut own: Vec<(u64, Cache, i32)> = advancing.iter().map(own).collect();
             let rows = own.iter_mut().map(|(_, cache, rows)| (cache, *rows)).collect();
-            model.forward.run(|| model.forward.forward(&ids(&tokens), Sequences::new(rows)))?;
+            model
+                .forward
+                .run(|| model.forward.forward(&ids(&tokens), &[], Sequences::new(rows)))?;
             texts.extend(own.into_iter().map(|(text, cache, _)| (text, cache)));
         }
         Order::Copy { from, to } => {

@@ -4,11 +4,11 @@ use mlx_rs::error::Result;
 use mlx_rs::ops::indexing::argmax_axis;
 use mlx_rs::ops::{arange, argsort_axis, concatenate, select};
 use mlx_rs::{Array, Dtype};
-use mlxk_processor::{Logprobs, Sampling, Token};
+use mlxk_processor::{Sampling, Token};
 use mlxk_tensor::mlx;
 use mlxk_tensor::quantized::called;
 
-use super::{SPREAD, STIRS, Turn};
+use super::{SPREAD, STIRS, Turn, dry};
 
 const NEVER: f32 = f32::NEG_INFINITY;
 
@@ -24,12 +24,16 @@ pub struct Choice {
 /// come after those that the turns know of.
 pub fn choose(logits: &Array, turns: &[Turn], unread: Option<&Array>) -> Result<Choice> {
     let mut logits = logits.as_dtype(Dtype::Float32)?;
-    if turns.iter().any(|turn| !turn.sampling.logit_bias.is_empty()) {
-        logits = add_bias(&logits, turns)?;
-    }
+    let biases = turns.iter().map(|turn| turn.sampling.logit_bias.clone()).collect();
+    logits = add(logits, biases)?;
     if turns.iter().any(|turn| turn.sampling.penalises()) {
         logits = penalise(&logits, turns, unread)?;
     }
+    let repeated = |turn: &Turn| {
+        let penalties = dry::penalties(turn.sampling, turn.tokens).into_iter();
+        penalties.map(|(id, penalty)| (id, -penalty)).collect()
+    };
+    logits = add(logits, turns.iter().map(repeated).collect())?;
     if turns.iter().any(|turn| turn.allowed.is_some()) {
         logits = bar(&logits, turns)?;
     }
@@ -60,13 +64,13 @@ impl Choice {
         });
         let told = told.transpose()?;
         let token = |(row, (id, wish)): (usize, (u32, Option<u32>))| {
-            let logprobs = told.as_ref().zip(wish).map(|((own, ids, top), count)| {
-                let most = ids.len() / own.len();
-                let top = ids.iter().copied().zip(top.iter().copied()).skip(row * most);
-                let top = top.take(count as usize).filter(|(_, logprob)| *logprob > NEVER);
-                Logprobs { own: own[row], top: top.collect() }
-            });
-            Token { id, logprobs }
+            let Some(((own, ids, top), count)) = told.as_ref().zip(wish) else {
+                return Token::new(id);
+            };
+            let most = ids.len() / own.len();
+            let top = ids.iter().copied().zip(top.iter().copied()).skip(row * most);
+            let top = top.take(count as usize).filter(|(_, logprob)| *logprob > NEVER);
+            Token { id, logprob: Some(own[row]), top: top.collect() }
         };
         Ok(whole(&self.ids)?.into_iter().zip(wishes).enumerate().map(token).collect())
     }
@@ -131,10 +135,14 @@ fn filtered(logprobs: &Array, turns: &[&Turn]) -> Result<Array> {
     let order = argsort_axis(logprobs.negative()?, -1)?;
     let sorted = logprobs.take_along_axis(&order, -1)?;
     let none = Array::from_f32(NEVER);
-    let share = column(turns, |turn| turn.sampling.share().unwrap_or(f32::INFINITY));
-    let before = sorted.exp()?.cumsum(-1, None, false)?;
-    let least = mlx::columns(&sorted, 0..1)?.add(column(turns, |t| t.sampling.min_p.ln()))?;
-    let mut keep = before.lt(share)?.logical_and(sorted.ge(least)?)?;
+    let (mut keep, total) = pool(&sorted, turns)?;
+    let share = column(turns, |turn| turn.sampling.nucleus().unwrap_or(f32::INFINITY));
+    let weights = select(&keep, sorted.exp()?, Array::from_f32(0.0))?;
+    let before = weights.cumsum(-1, None, false)?;
+    let best = select(&keep, &sorted, &none)?.max_axis(-1, true)?;
+    let least = best.add(column(turns, |turn| turn.sampling.min_p.ln()))?;
+    let narrow = before.lt(share.multiply(total)?)?.logical_and(sorted.ge(least)?)?;
+    keep = keep.logical_and(narrow)?;
     if turns.iter().any(|turn| turn.drops()) {
         keep = exclude_top_choices(&sorted, &order, &keep, turns)?;
     }
@@ -149,6 +157,64 @@ fn filtered(logprobs: &Array, turns: &[&Turn]) -> Result<Array> {
     let kept = select(&keep, &sorted, &none)?;
     let place = pick(&kept, &order, turns)?;
     order.take_along_axis(place, -1)
+}
+
+/// The tokens [rows, vocabulary] that top-n-sigma and typical-p leave of those in the order of their
+/// logarithms, and the sum [rows, 1] of their probabilities: 1 for texts that have neither.
+fn pool(sorted: &Array, turns: &[&Turn]) -> Result<(Array, Array)> {
+    let mut keep = sorted.gt(Array::from_f32(NEVER))?;
+    let sigma = turns.iter().any(|turn| turn.sampling.sigma().is_some());
+    let typical = turns.iter().any(|turn| turn.sampling.typical().is_some());
+    if !sigma && !typical {
+        return Ok((keep, Array::from_f32(1.0)));
+    }
+    if sigma {
+        keep = within_deviations(sorted, &keep, turns)?;
+    }
+    if typical {
+        keep = typical_tokens(sorted, &keep, turns)?;
+    }
+    let total = sum_of(&keep, &sorted.exp()?)?;
+    let pools = column(turns, |turn| {
+        let pools = turn.sampling.sigma().is_some() || turn.sampling.typical().is_some();
+        f32::from(u8::from(pools))
+    });
+    let total = select(pools.gt(Array::from_f32(0.0))?, total, Array::from_f32(1.0))?;
+    Ok((keep, total))
+}
+
+/// Those of the tokens that top-n-sigma keeps.
+fn within_deviations(sorted: &Array, keep: &Array, turns: &[&Turn]) -> Result<Array> {
+    let none = Array::from_f32(0.0);
+    let count = keep.as_dtype(Dtype::Float32)?.sum_axis(-1, true)?;
+    let mean = sum_of(keep, sorted)?.divide(&count)?;
+    let off = select(keep, sorted.subtract(mean)?, &none)?;
+    let deviation = off.multiply(&off)?.sum_axis(-1, true)?.divide(count)?.sqrt()?;
+    let deviations = column(turns, |turn| turn.sampling.sigma().unwrap_or(0.0));
+    let least = mlx::columns(sorted, 0..1)?.subtract(deviation.multiply(&deviations)?)?;
+    let least = select(deviations.gt(none)?, least, Array::from_f32(NEVER))?;
+    keep.logical_and(sorted.ge(least)?)
+}
+
+/// Those of the tokens that typical-p keeps.
+fn typical_tokens(sorted: &Array, keep: &Array, turns: &[&Turn]) -> Result<Array> {
+    let total = sum_of(keep, &sorted.exp()?)?;
+    let logprobs = sorted.subtract(total.log()?)?;
+    let shares = select(keep, logprobs.exp()?, Array::from_f32(0.0))?;
+    let entropy = sum_of(keep, &shares.multiply(&logprobs)?)?.negative()?;
+    let far = logprobs.add(entropy)?.abs()?;
+    let far = select(keep, far, Array::from_f32(f32::INFINITY))?;
+    let order = argsort_axis(far, -1)?;
+    let before = shares.take_along_axis(&order, -1)?.cumsum(-1, None, false)?;
+    let mass = column(turns, |turn| turn.sampling.typical().unwrap_or(f32::INFINITY));
+    let near = before.le(mass)?.as_dtype(Dtype::Float32)?;
+    let near = shares.put_along_axis(order, near, -1)?;
+    keep.logical_and(near.gt(Array::from_f32(0.0))?)
+}
+
+/// The sum [rows, 1] of the values of the tokens that are kept.
+fn sum_of(keep: &Array, values: &Array) -> Result<Array> {
+    select(keep, values, Array::from_f32(0.0))?.sum_axis(-1, true)
 }
 
 /// XTC: drops the most likely of the tokens above a threshold, all but the last of them.
@@ -224,24 +290,28 @@ fn column(turns: &[&Turn], number: impl Fn(&Turn) -> f32) -> Array {
     Array::from_slice(&numbers, &[turns.len() as i32, 1])
 }
 
-fn add_bias(logits: &Array, turns: &[Turn]) -> Result<Array> {
-    let most = turns.iter().map(|turn| turn.sampling.logit_bias.len()).max().unwrap_or(0);
-    let known = |&&(id, _): &&(u32, f32)| (id as i32) < logits.dim(-1);
-    let (mut ids, mut biases) = (Vec::new(), Vec::new());
-    for turn in turns {
-        let all: Vec<(u32, f32)> = turn.sampling.logit_bias.iter().filter(known).copied().collect();
-        // The same bias twice is written twice, not added twice.
+/// Adds to the logits of single tokens, for each row what `changes` has for it, each token once.
+fn add(logits: Array, changes: Vec<Vec<(u32, f32)>>) -> Result<Array> {
+    let most = changes.iter().map(Vec::len).max().unwrap_or(0);
+    if most == 0 {
+        return Ok(logits);
+    }
+    let known = |&(id, _): &(u32, f32)| (id as i32) < logits.dim(-1);
+    let shape = [changes.len() as i32, most as i32];
+    let (mut ids, mut added) = (Vec::new(), Vec::new());
+    for changes in changes {
+        let all: Vec<(u32, f32)> = changes.into_iter().filter(known).collect();
+        // The same change twice is written twice, not added twice.
         let filler = all.first().copied().unwrap_or((0, 0.0));
         let padded = all.into_iter().chain(std::iter::repeat(filler)).take(most);
-        padded.for_each(|(id, bias)| {
+        padded.for_each(|(id, change)| {
             ids.push(id);
-            biases.push(bias);
+            added.push(change);
         });
     }
-    let shape = [turns.len() as i32, most as i32];
-    let (ids, biases) = (Array::from_slice(&ids, &shape), Array::from_slice(&biases, &shape));
-    let biased = logits.take_along_axis(&ids, -1)?.add(biases)?;
-    logits.put_along_axis(ids, biased, -1)
+    let (ids, added) = (Array::from_slice(&ids, &shape), Array::from_slice(&added, &shape));
+    let changed = logits.take_along_axis(&ids, -1)?.add(added)?;
+    logits.put_along_axis(ids, changed, -1)
 }
 
 /// Makes recent tokens less likely, each by how often it came.

@@ -3,11 +3,11 @@
 use std::cmp::Ordering;
 use std::collections::{BTreeMap, BinaryHeap};
 
-use mlxk_processor::{Logprobs, Token};
+use mlxk_processor::Token;
 use mlxk_tensor::cpu::exp;
 use mlxk_tensor::cpu::logits::Logits;
 
-use super::{MOST_NOISE, Turn};
+use super::{MOST_NOISE, Turn, dry};
 
 /// The next token by the `logits` of all tokens; `None` if none of them may come.
 pub fn choose(logits: &[f32], turn: &Turn) -> Option<Token> {
@@ -15,7 +15,7 @@ pub fn choose(logits: &[f32], turn: &Turn) -> Option<Token> {
     let best = candidate(logits.best()?);
     let sampling = turn.sampling;
     let random = sampling.temperature > 0.0;
-    let total = match random && sampling.share().is_some() || sampling.logprobs.is_some() {
+    let total = match random && sampling.nucleus().is_some() || sampling.logprobs.is_some() {
         true => logits.sum(best.logit),
         false => 1.0,
     };
@@ -24,13 +24,11 @@ pub fn choose(logits: &[f32], turn: &Turn) -> Option<Token> {
         true if sampling.filters() => pick(&filter(&logits, turn, best, total), turn)?,
         true => pick(&within_reach(&logits, turn, best), turn)?,
     };
-    let logprobs = sampling.logprobs.map(|count| {
-        let normal = best.logit + total.ln();
-        let top = top(&logits, count as usize, f32::MIN);
-        let told = top.map(|token| (token.id, token.logit - normal)).take(count as usize);
-        Logprobs { own: chosen.logit - normal, top: told.collect() }
-    });
-    Some(Token { id: chosen.id, logprobs })
+    let Some(count) = sampling.logprobs else { return Some(Token::new(chosen.id)) };
+    let normal = best.logit + total.ln();
+    let top = top(&logits, count as usize, f32::MIN);
+    let top = top.map(|token| (token.id, token.logit - normal)).take(count as usize).collect();
+    Some(Token { id: chosen.id, logprob: Some(chosen.logit - normal), top })
 }
 
 /// A token that may be chosen. The likelier is the greater, and of equals the lower id.
@@ -71,6 +69,10 @@ fn changed(logits: &[f32], turn: &Turn) -> Vec<(usize, f32)> {
         *logit = if *logit < 0.0 { *logit * penalty } else { *logit / penalty };
         *logit -= sampling.presence_penalty + sampling.frequency_penalty * same.len() as f32;
     }
+    for (id, penalty) in dry::penalties(sampling, turn.tokens) {
+        let id = id as usize;
+        *changed.entry(id).or_insert(logits[id]) -= penalty;
+    }
     changed.into_iter().collect()
 }
 
@@ -96,25 +98,94 @@ fn top(logits: &Logits, count: usize, least: f32) -> impl Iterator<Item = Candid
 /// the most likely token has 1.
 fn filter(logits: &Logits, turn: &Turn, best: Candidate, total: f32) -> Vec<Candidate> {
     let sampling = turn.sampling;
-    let mass = sampling.share().map_or(f32::INFINITY, |share| share * total);
+    if sampling.sigma().is_some() || sampling.typical().is_some() {
+        let pool = pool(logits, turn, best);
+        let Some(&best) = pool.first() else { return pool };
+        let total = pool.iter().map(|token| exp(token.logit - best.logit)).sum();
+        return narrow(pool.into_iter(), turn, best, total);
+    }
+    let mass = sampling.nucleus().map_or(f32::INFINITY, |share| share * total);
     // All tokens below this weight have less than what top-p leaves out together.
     let rare = (total - mass).max(0.0) / logits.count() as f32;
     let least = best.logit + rare.max(sampling.min_p).ln();
-    let drops = turn.drops();
-    let k = if sampling.top_k > 0 { sampling.top_k as usize } else { usize::MAX };
+    let count = if turn.drops() { usize::MAX } else { most(turn) };
+    narrow(top(logits, count, least), turn, best, total)
+}
+
+/// The tokens that top-n-sigma and typical-p leave, the most likely first.
+fn pool(logits: &Logits, turn: &Turn, best: Candidate) -> Vec<Candidate> {
+    let mut all: Vec<Candidate> = logits.at_least(f32::MIN).into_iter().map(candidate).collect();
+    if let Some(deviations) = turn.sampling.sigma() {
+        let count = all.len() as f64;
+        let mean = all.iter().map(|token| f64::from(token.logit)).sum::<f64>() / count;
+        let square = |token: &Candidate| (f64::from(token.logit) - mean).powi(2);
+        let variance = all.iter().map(square).sum::<f64>() / count;
+        let least = best.logit - deviations * variance.sqrt() as f32;
+        all.retain(|token| token.logit >= least);
+    }
+    if let Some(mass) = turn.sampling.typical() {
+        all = typical(&all, best, mass);
+    }
+    all.sort_unstable_by(|a, b| b.cmp(a));
+    all
+}
+
+/// The tokens whose surprise is nearest to the entropy, until they have more than `mass` together.
+fn typical(all: &[Candidate], best: Candidate, mass: f32) -> Vec<Candidate> {
+    let weight = |token: &Candidate| exp(token.logit - best.logit);
+    let total: f64 = all.iter().map(|token| f64::from(weight(token))).sum();
+    let normal = best.logit + total.ln() as f32;
+    let surprise = |token: &Candidate| normal - token.logit;
+    let part = |token: &Candidate| f64::from(weight(token)) / total * f64::from(surprise(token));
+    let entropy = all.iter().map(part).sum::<f64>() as f32;
+    // The nearest is the greatest of the heap; its place stands for its number.
+    let near = |(place, token): (usize, &Candidate)| {
+        candidate((place, -(surprise(token) - entropy).abs()))
+    };
+    let mut heap: BinaryHeap<Candidate> = all.iter().enumerate().map(near).collect();
+    let mut before = 0.0;
+    let nearest = std::iter::from_fn(|| heap.pop()).map(|near| all[near.id as usize]);
+    let within = |token: &Candidate| {
+        let kept = before <= f64::from(mass);
+        before += f64::from(weight(token)) / total;
+        kept
+    };
+    nearest.take_while(within).collect()
+}
+
+/// What top-p, min-p, XTC and top-k leave of tokens, the most likely first, whose weights are
+/// `total` together.
+fn narrow(
+    tokens: impl Iterator<Item = Candidate>,
+    turn: &Turn,
+    best: Candidate,
+    total: f32,
+) -> Vec<Candidate> {
+    let sampling = turn.sampling;
+    let mass = sampling.nucleus().map_or(f32::INFINITY, |share| share * total);
+    let least = best.logit + sampling.min_p.ln();
     let mut before = 0.0;
     let within = |token: &Candidate| {
-        let kept = before < mass;
+        let kept = before < mass && token.logit >= least;
         before += exp(token.logit - best.logit);
         kept
     };
-    let count = if drops { usize::MAX } else { k };
-    let mut kept: Vec<Candidate> = top(logits, count, least).take_while(within).collect();
+    let drops = turn.drops();
+    let count = if drops { usize::MAX } else { most(turn) };
+    let mut kept: Vec<Candidate> = tokens.take_while(within).take(count).collect();
     if drops {
         exclude_top_choices(&mut kept, turn);
-        kept.truncate(k);
+        kept.truncate(most(turn));
     }
     kept
+}
+
+/// How many tokens top-k leaves.
+fn most(turn: &Turn) -> usize {
+    match turn.sampling.top_k {
+        0 => usize::MAX,
+        k => k as usize,
+    }
 }
 
 /// XTC: drops the most likely of the tokens above a threshold, all but the last of them.

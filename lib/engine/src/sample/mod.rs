@@ -1,12 +1,14 @@
 //! How the next token of each of several texts is chosen from its logits.
 //!
-//! In the order of mlx-lm: the bias, the penalties, then on the model's own probabilities top-p,
-//! min-p, XTC and top-k, and only then the temperature. There are two forms of it, which choose
+//! In the order of mlx-lm, and where it has none, of llama.cpp: the bias, the penalties, DRY, then on
+//! the model's own probabilities top-n-sigma, typical-p, top-p, min-p, XTC and top-k, and only then the
+//! temperature. There are two forms of it, which choose
 //! alike: [`host`] reads the logits of one text after another, [`device`] never waits for them.
 
 use mlxk_processor::Sampling;
 
 pub mod device;
+mod dry;
 pub mod host;
 
 /// One choice to be made for a text.
@@ -15,6 +17,8 @@ pub struct Turn<'a> {
     pub sampling: &'a Sampling,
     /// The tokens that are known, or at least those that count as recent.
     pub recent: &'a [u32],
+    /// All tokens of the text; looked at if DRY is on, and known then.
+    pub tokens: &'a [u32],
     /// How many choices were made before.
     pub number: u64,
     /// See [`Constraint::allowed`].
@@ -76,7 +80,7 @@ mod tests {
     #![allow(clippy::unwrap_used)] // a test fails by panicking
 
     use mlx_rs::Array;
-    use mlxk_processor::{Logprobs, Token};
+    use mlxk_processor::Token;
 
     use super::*;
 
@@ -115,11 +119,21 @@ mod tests {
                 xtc_spared: (0..VOCABULARY as u32).step_by(2).collect(),
                 ..hot.clone()
             },
+            Sampling { top_n_sigma: 1.5, ..hot.clone() },
+            Sampling { top_n_sigma: 0.1, ..hot.clone() },
+            Sampling { typical_p: 0.7, ..hot.clone() },
+            Sampling { typical_p: 0.0, ..hot.clone() },
+            Sampling { top_n_sigma: 2.0, typical_p: 0.9, top_p: 0.8, min_p: 0.1, ..hot.clone() },
+            Sampling { dry_multiplier: 1e6, logit_bias: vec![(9, 90.0), (6, 91.0)], ..hot.clone() },
+            Sampling { dry_multiplier: 1.0, dry_allowed_length: 1, ..Sampling::GREEDY },
             Sampling { repetition_penalty: 1.5, ..Sampling::GREEDY },
             Sampling { frequency_penalty: 1.0, penalty_context: 1, ..hot.clone() },
             Sampling { logit_bias: vec![(5, 100.0)], ..hot.clone() },
             Sampling { logit_bias: bias.clone(), ..hot.clone() },
             Sampling {
+                dry_multiplier: 0.8,
+                top_n_sigma: 3.0,
+                typical_p: 0.95,
                 top_p: 0.95,
                 top_k: 20,
                 min_p: 0.01,
@@ -135,6 +149,8 @@ mod tests {
         ]
     }
 
+    /// Tokens whose end repeats "7 8" and "4 7 8".
+    const TOKENS: [u32; 11] = [7, 8, 9, 4, 7, 8, 6, 2, 4, 7, 8];
     const RECENT: [u32; 6] = [3, 999, 5, 8, 5, 21];
     /// One bit of three.
     const ALLOWED: [u32; 32] = [0x4924_9249; 32];
@@ -149,18 +165,18 @@ mod tests {
                 5 => Some(vec![0, 0b11]),
                 _ => None,
             };
-            turns.push(Turn { sampling, recent, number, allowed });
+            turns.push(Turn { sampling, recent, tokens: &TOKENS, number, allowed });
         }
         turns
     }
 
     fn alike(ours: &Token, theirs: &Token, row: usize) {
         assert_eq!(ours.id, theirs.id, "row {row}");
-        let (Some(ours), Some(theirs)) = (&ours.logprobs, &theirs.logprobs) else {
+        let (Some(own), Some(other)) = (ours.logprob, theirs.logprob) else {
             return assert_eq!(ours, theirs);
         };
-        assert!((ours.own - theirs.own).abs() < 1e-4, "row {row}: {ours:?} {theirs:?}");
-        let ids = |told: &Logprobs| told.top.iter().map(|(id, _)| *id).collect::<Vec<_>>();
+        assert!((own - other).abs() < 1e-4, "row {row}: {ours:?} {theirs:?}");
+        let ids = |token: &Token| token.top.iter().map(|(id, _)| *id).collect::<Vec<_>>();
         assert_eq!(ids(ours), ids(theirs), "row {row}");
         assert!(ours.top.iter().all(|(_, logprob)| logprob.is_finite()), "row {row}: {ours:?}");
     }
@@ -197,8 +213,13 @@ mod tests {
             let mut others = 0;
             for seed in 0..20_000 {
                 let sampling = Sampling { temperature: 1.0, top_p, seed, ..Sampling::GREEDY };
-                let turn =
-                    Turn { sampling: &sampling, recent: &[0], number: seed % 7, allowed: None };
+                let turn = Turn {
+                    sampling: &sampling,
+                    recent: &[0],
+                    tokens: &[0],
+                    number: seed % 7,
+                    allowed: None,
+                };
                 let id = host::choose(&logits, &turn).unwrap().id;
                 counts[id as usize] += 1.0 / 20_000.0;
                 others += i32::from(host::choose(&near, &turn).unwrap().id != id);
@@ -223,10 +244,48 @@ mod tests {
         assert_eq!(chosen.to_vec_exact::<u32>().unwrap(), known.to_vec_exact::<u32>().unwrap());
     }
 
+    /// The tokens that 200 choices give.
+    fn chosen(logits: &[f32], sampling: &Sampling) -> Vec<u32> {
+        let turn = |number| Turn { sampling, recent: &[0], tokens: &[0], number, allowed: None };
+        let all = (0..200).map(|n| host::choose(logits, &turn(n)).unwrap().id);
+        all.collect::<std::collections::BTreeSet<_>>().into_iter().collect()
+    }
+
+    #[test]
+    fn top_n_sigma_keeps_logits_within_deviations_of_the_largest() {
+        // Mean 2.5, standard deviation 1.5.
+        let logits = [4.0, 4.0, 1.0, 1.0];
+        let within = |deviations: f32| {
+            let sampling =
+                Sampling { temperature: 1.0, top_n_sigma: deviations, ..Sampling::GREEDY };
+            chosen(&logits, &sampling)
+        };
+        assert_eq!(within(1.9), [0, 1]);
+        assert_eq!(within(2.1), [0, 1, 2, 3]);
+        assert_eq!(within(0.0), [0, 1, 2, 3]);
+        assert_eq!(within(-1.0), [0, 1, 2, 3]);
+    }
+
+    #[test]
+    fn typical_p_keeps_the_tokens_nearest_to_the_entropy() {
+        // Entropy 1.17: the surprises 1.61 and 0.51 are 0.44 and 0.66 away from it, 2.30 is 1.13 away.
+        let logits = [0.6f32, 0.2, 0.1, 0.1].map(f32::ln);
+        let typical = |mass: f32| {
+            let sampling = Sampling { temperature: 1.0, typical_p: mass, ..Sampling::GREEDY };
+            chosen(&logits, &sampling)
+        };
+        assert_eq!(typical(0.0), [1]);
+        assert_eq!(typical(0.15), [1]);
+        assert_eq!(typical(0.25), [0, 1]);
+        assert_eq!(typical(1.0), [0, 1, 2, 3]);
+        let narrow = Sampling { temperature: 1.0, typical_p: 0.25, top_p: 0.7, ..Sampling::GREEDY };
+        assert_eq!(chosen(&logits, &narrow), [0], "0.75 of what is left");
+    }
+
     #[test]
     fn xtc_leaves_of_the_likely_tokens_the_last_and_those_that_are_spared() {
         let logits: Vec<f32> = [0.4f32, 0.3, 0.2, 0.06, 0.04].map(f32::ln).to_vec();
-        let chosen = |spared: &[u32]| {
+        let kept = |spared: &[u32]| {
             let sampling = Sampling {
                 temperature: 1.0,
                 xtc_probability: 1.0,
@@ -234,18 +293,21 @@ mod tests {
                 xtc_spared: spared.to_vec(),
                 ..Sampling::GREEDY
             };
-            let turn = |number| Turn { sampling: &sampling, recent: &[0], number, allowed: None };
-            let all = (0..200).map(|n| host::choose(&logits, &turn(n)).unwrap().id);
-            all.collect::<std::collections::BTreeSet<_>>().into_iter().collect::<Vec<_>>()
+            chosen(&logits, &sampling)
         };
-        assert_eq!(chosen(&[]), [2, 3, 4]);
-        assert_eq!(chosen(&[0]), [0, 2, 3, 4]);
+        assert_eq!(kept(&[]), [2, 3, 4]);
+        assert_eq!(kept(&[0]), [0, 2, 3, 4]);
     }
 
     #[test]
     fn rules_that_allow_nothing_choose_nothing() {
-        let turn =
-            Turn { sampling: &Sampling::GREEDY, recent: &[0], number: 0, allowed: Some(vec![0]) };
+        let turn = Turn {
+            sampling: &Sampling::GREEDY,
+            recent: &[0],
+            tokens: &[0],
+            number: 0,
+            allowed: Some(vec![0]),
+        };
         assert_eq!(host::choose(&[1.0, 2.0], &turn), None);
     }
 }

@@ -8,7 +8,7 @@ use mlxk_core::store::Revisions;
 use mlxk_core::{
     Error, Found, Kind, Origin, Places, Result, Spec, Target, Task, inspect, list, resolve,
 };
-use mlxk_serve::Listed;
+use mlxk_processor::engine::ModelInfo;
 use rayon::prelude::*;
 
 /// Names whose models are remembered.
@@ -71,7 +71,7 @@ impl Catalogue {
     }
 
     /// All that can run, those that are loaded at the start first.
-    pub fn list(&self, loaded: &[Found]) -> Result<Vec<Listed>> {
+    pub fn list(&self, loaded: &[Found]) -> Result<Vec<ModelInfo>> {
         let all = match self.closed {
             true => Vec::new(),
             false => list::all(&self.places, Revisions::Current)?,
@@ -95,10 +95,10 @@ pub fn id(found: &Found) -> String {
     }
 }
 
-fn listed(found: &Found, loaded: &[Found]) -> Result<Option<Listed>> {
+fn listed(found: &Found, loaded: &[Found]) -> Result<Option<ModelInfo>> {
     let plan = inspect(found)?.plan;
     let runs = plan.runnable.is_ok() && plan.task != Task::Embedding;
-    Ok(runs.then(|| Listed {
+    Ok(runs.then(|| ModelInfo {
         id: id(found),
         workspace: found.origin == Origin::Workspace,
         context_length: plan.context_length,

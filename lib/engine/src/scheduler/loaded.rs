@@ -5,9 +5,8 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use mlxk_core::{Error, Found, Kind, Result};
-use mlxk_processor::event::{Bound, End as Ended, Reason as Ending};
-use mlxk_processor::{Event as Heard, Prepared, Processor};
-use mlxk_serve::{Call, End, Event, Likelihood, Reason};
+use mlxk_processor::event::{Event, FinishReason, LengthLimit};
+use mlxk_processor::{Prepared, Processor};
 use mlxk_tensor::mlx;
 use tokio::sync::mpsc::UnboundedSender;
 
@@ -128,7 +127,7 @@ impl<S: Source> Desk<S> {
         match guarded(|| self.runner.join_prepared(prepared)) {
             Ok(number) => {
                 // Who has gone is noticed at the next step.
-                let _ = send.send(Ok(Event::Begun { prompt_tokens: prompt }));
+                let _ = send.send(Ok(Event::Started { prompt_tokens: prompt }));
                 self.answers.insert(number, Asked { send, prompt, kept, limit });
             }
             Err(e) => {
@@ -187,7 +186,8 @@ impl<S: Source> Desk<S> {
                     free = left;
                 }
                 None => {
-                    for event in self.runner.end(number, Ending::Length(Bound::Memory)) {
+                    for event in self.runner.end(number, FinishReason::Length(LengthLimit::Memory))
+                    {
                         self.tell(number, Ok(event));
                     }
                 }
@@ -195,15 +195,15 @@ impl<S: Source> Desk<S> {
         }
     }
 
-    fn tell(&mut self, number: u64, event: Result<Heard>) {
+    fn tell(&mut self, number: u64, event: Result<Event>) {
         let Some(asked) = self.answers.get(&number) else { return };
         // Clients are told of the tokens of the text that they get.
-        if matches!(&event, Ok(Heard::Logprobs(told)) if !told.of_text) {
+        if matches!(&event, Ok(Event::Logprobs(logprobs)) if !logprobs.in_text) {
             return;
         }
-        let over = matches!(event, Ok(Heard::End(_)) | Err(_));
+        let over = matches!(event, Ok(Event::End(_)) | Err(_));
         // As above.
-        let _ = asked.send.send(event.map(told));
+        let _ = asked.send.send(event);
         if over {
             self.answers.remove(&number);
         }
@@ -212,7 +212,7 @@ impl<S: Source> Desk<S> {
 
 /// Tokens of an answer that memory is kept for at first.
 fn kept(prepared: &Prepared) -> u64 {
-    match prepared.is_bounded() {
+    match prepared.has_max_tokens {
         true => prepared.limit(),
         false => prepared.limit().min(EXPECTED),
     }
@@ -227,49 +227,13 @@ impl<S: Source> Drop for Desk<S> {
     }
 }
 
-fn told(event: Heard) -> Event {
-    match event {
-        Heard::Logprobs(told) => {
-            let top = told.top.into_iter().map(likelihood).collect();
-            Event::Logprobs(likelihood(told.own), top)
-        }
-        Heard::Reasoning(text) => Event::Reasoning(text),
-        Heard::Text(text) => Event::Text(text),
-        Heard::Call(call) => {
-            let arguments = serde_json::Value::Object(call.arguments).to_string();
-            Event::Call(Call { id: call.id, name: call.name, arguments })
-        }
-        Heard::End(end) => Event::End(ended(&end)),
-    }
-}
-
-fn likelihood(told: mlxk_processor::event::Likelihood) -> Likelihood {
-    let mlxk_processor::event::Likelihood { text, bytes, logprob, .. } = told;
-    Likelihood { text, bytes, logprob }
-}
-
-fn ended(end: &Ended) -> End {
-    End {
-        reason: match end.reason {
-            Ending::Stop | Ending::Interrupted => Reason::Stop,
-            Ending::Calls => Reason::Calls,
-            Ending::Length(_) => Reason::Length,
-        },
-        prompt_tokens: end.prompt_tokens,
-        cached_tokens: end.cached_tokens,
-        completion_tokens: end.completion_tokens,
-        reasoning_tokens: end.reasoning_tokens,
-        stop: end.stop.clone(),
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use std::path::Path;
 
     use crate::batch::Step;
     use mlxk_core::Origin;
-    use mlxk_processor::request::{Options, Prompt};
+    use mlxk_processor::request::Prompt;
     use mlxk_processor::{Constraint, Request, Sampling};
     use tokio::sync::mpsc::unbounded_channel;
 
@@ -302,15 +266,14 @@ mod tests {
         let weighed = super::super::weigh::weigh(&found).unwrap();
         let processor = Arc::new(Processor::read(&weighed.facts, &weighed.plan).unwrap());
         let prompt = Prompt::Tokens(vec![1]);
-        let request = Request { prompt, options: Options::default(), rules: None, lenient: false };
-        let prepared = processor.prepare(&request).unwrap();
+        let prepared = processor.prepare(&Request::new(prompt)).unwrap();
         let mut desk = Desk::of(Faulty, weighed.facts.found, weighed.cost, processor);
         let (send, mut events) = unbounded_channel();
         desk.join(prepared, send);
         assert!(!desk.failed() && desk.running() == 1);
         desk.step();
         assert!(desk.failed() && desk.running() == 0);
-        assert_eq!(events.try_recv().unwrap().unwrap(), Event::Begun { prompt_tokens: 1 });
+        assert_eq!(events.try_recv().unwrap().unwrap(), Event::Started { prompt_tokens: 1 });
         assert_eq!(events.try_recv().unwrap().unwrap_err().kind, Kind::Internal);
         assert!(events.try_recv().is_err());
     }

@@ -1,15 +1,13 @@
 //! The engine as the server sees it.
 
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::Ordering;
 use std::sync::mpsc::{SendError, Sender, channel};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, PoisonError};
 use std::thread;
-use std::time::Duration;
 
 use mlxk_core::{Error, Found, Kind, Places, Result};
-use mlxk_processor::Request as Parsed;
-use mlxk_processor::request::Preset;
-use mlxk_serve::{Engine, Events, Figures, Listed, Request};
+use mlxk_processor::engine::{Engine, Events, Figures, ModelInfo};
+use mlxk_processor::request::{Preset, Request};
 use rayon::{ThreadPool, ThreadPoolBuilder};
 use tokio::sync::{mpsc, oneshot};
 
@@ -84,24 +82,22 @@ impl Local {
         self.orders.send(order).map_err(|_| stopped())
     }
 
-    /// The request as a model takes it, and the model.
-    fn understand(&self, request: &Request) -> Result<(Found, Parsed)> {
-        let preset = Preset { raw: request.raw, ..self.preset.clone() };
-        let mut parsed = Parsed::parse(&request.record, &preset)?;
-        parsed.options.seed = request.seed.or(parsed.options.seed);
-        Ok((self.catalogue.find(&request.model)?, parsed))
+    /// Model of a request, and the request with the preset of this engine.
+    fn resolve(&self, request: Request) -> Result<(Found, Request)> {
+        let found = self.catalogue.find(&request.model)?;
+        Ok((found, self.preset.apply(request)))
     }
 }
 
 impl Engine for Local {
-    fn models(&self) -> Result<Vec<Listed>> {
+    fn models(&self) -> Result<Vec<ModelInfo>> {
         let loaded = self.shared.loaded.lock().unwrap_or_else(PoisonError::into_inner).clone();
         self.catalogue.list(&loaded)
     }
 
     fn submit(&self, request: Request) -> Result<Events> {
         let turn = Turn::take(&self.shared, self.queue)?;
-        let (found, request) = self.understand(&request)?;
+        let (found, request) = self.resolve(request)?;
         let (send, events) = mpsc::unbounded_channel();
         let (shared, orders) = (Arc::clone(&self.shared), self.orders.clone());
         self.preparing.spawn(move || {
@@ -123,7 +119,7 @@ impl Engine for Local {
 
     fn count(&self, request: Request) -> Result<oneshot::Receiver<Result<u64>>> {
         let turn = Turn::take(&self.shared, self.queue)?;
-        let (found, request) = self.understand(&request)?;
+        let (found, request) = self.resolve(request)?;
         let (send, count) = oneshot::channel();
         let shared = Arc::clone(&self.shared);
         self.preparing.spawn(move || {
@@ -139,7 +135,7 @@ impl Engine for Local {
         Ok(count)
     }
 
-    fn room(&self) -> u64 {
+    fn queue_capacity(&self) -> u64 {
         self.queue
     }
 

@@ -5,8 +5,8 @@ use std::sync::atomic::AtomicU64;
 use std::time::Duration;
 
 use mlxk_core::{Error, Found, Kind};
+use mlxk_processor::engine::Figures;
 use mlxk_processor::request::Preset;
-use mlxk_serve::Figures;
 
 use super::processors::Processors;
 use crate::prefix_cache::Memory;

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use mlxk_core::{Error, Found, Kind, Result};
 use mlxk_processor::Prepared;
-use mlxk_serve::Figures;
+use mlxk_processor::engine::Figures;
 
 use super::catalog::id;
 use super::guard::{Turn, guarded};
@@ -269,9 +269,9 @@ impl Worker {
             // Counted where requests are taken in.
             waiting: 0,
             models: self.desks.len() as u64,
-            weights: self.weights(),
-            texts: self.desks.iter().map(Desk::texts).sum(),
-            prefixes: self.desks.iter().map(Desk::prefixes).sum(),
+            weight_bytes: self.weights(),
+            sequence_bytes: self.desks.iter().map(Desk::texts).sum(),
+            prefix_bytes: self.desks.iter().map(Desk::prefixes).sum(),
         };
         let shared = &self.told.shared;
         *shared.figures.lock().unwrap_or_else(PoisonError::into_inner) = figures;

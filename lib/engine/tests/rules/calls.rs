@@ -1,7 +1,7 @@
 //! Calls: those that are demanded, allowed or barred, and the schemas that they follow.
 
 use mlxk_core::Kind;
-use mlxk_processor::event::Reason;
+use mlxk_processor::event::FinishReason;
 use serde_json::{Value, json};
 
 use crate::wishful::{
@@ -44,7 +44,7 @@ fn with_tools_an_answer_calls_one_or_follows_its_schema() {
     let told = ask("", &call, rules()).unwrap();
     assert_eq!(called(&told), [(json!("a"), json!({}))]);
     // Behind a call the model says what it likes.
-    assert_eq!((told.text.as_str(), told.reason), ("b", Reason::Calls.name()));
+    assert_eq!((told.text.as_str(), told.reason), ("b", FinishReason::ToolCalls.name()));
     let thought = [&["<think>", "b", "</think>"][..], &call].concat();
     let told = ask("", &thought, rules()).unwrap();
     assert_eq!((told.reasoning.as_str(), told.calls.len()), ("b", 1));
@@ -69,7 +69,7 @@ fn a_mark_of_several_tokens_opens_a_call_or_is_none() {
     let call = ["{", "\"", "a", "\"", ":", "{", "}", "}", "</", "tool_", "call>", "</s>"];
     let told = ask(&[&open[..], &call].concat(), rules());
     assert_eq!(called(&told), [(json!("a"), json!({}))]);
-    assert_eq!((told.text.as_str(), told.reason), ("", Reason::Calls.name()));
+    assert_eq!((told.text.as_str(), told.reason), ("", FinishReason::ToolCalls.name()));
     // What has begun to be a mark becomes one.
     let told = ask(&[&["<", "b", "b"][..], &call].concat(), rules());
     assert_eq!(told.calls.len(), 1);
@@ -99,7 +99,7 @@ fn a_call_in_json_follows_the_schema_of_its_function() {
     (wishes[3], wishes[9], wishes[21]) = ("[", "b", "a");
     let told = ask(&wishes);
     assert_eq!(called(&told), [(json!("a"), json!({"b": 1}))]);
-    assert_eq!((told.text.as_str(), told.reason), ("", Reason::Calls.name()));
+    assert_eq!((told.text.as_str(), told.reason), ("", FinishReason::ToolCalls.name()));
     let told = ask(&["["]);
     assert_eq!((told.text.as_str(), told.calls.len()), ("1", 0));
 }
@@ -112,7 +112,7 @@ fn a_mark_that_is_a_special_token_opens_a_call() {
     let ask = |wishes: &[&str]| ask_with(&tokens, "{# [TOOL_CALLS] #}", wishes, request()).unwrap();
     let told = ask(&["[TOOL_CALLS]", "[", "{", "\"", "a", "\"", ":", "{", "}", "}", "]", "</s>"]);
     assert_eq!(called(&told), [(json!("a"), json!({}))]);
-    assert_eq!((told.text.as_str(), told.reason), ("", Reason::Calls.name()));
+    assert_eq!((told.text.as_str(), told.reason), ("", FinishReason::ToolCalls.name()));
     // What begins like it is the answer.
     let told = ask(&["[", "1", "]"]);
     assert_eq!((told.text.as_str(), told.reason), ("[1]", "stop"));
@@ -133,7 +133,7 @@ fn a_call_without_a_mark_follows_the_schema_of_its_function() {
     let call = ["{", "\"", "name", "\"", ":", "\"", "b", "\"", ",", "\"", "parameters"];
     let told = ask(&call, &tools, &schema);
     assert_eq!(called(&told), [(json!("a"), json!({"b": 1}))]);
-    assert_eq!((told.text.as_str(), told.reason), ("", Reason::Calls.name()));
+    assert_eq!((told.text.as_str(), told.reason), ("", FinishReason::ToolCalls.name()));
     let told = ask(&["{", "\"", "b", "\"", ":", "b"], &tools, &schema);
     assert_eq!((told.text.as_str(), told.calls.len()), ("{\"b\":1}", 0));
     // A name alone makes no call.
@@ -156,7 +156,7 @@ fn a_call_that_is_demanded_is_one_whatever_else_is_asked() {
                 json!({"tools": tools, "tool_choice": choice, "json_schema": {"const": 1}});
             let told = ask_with(&SPELLED, end, &["<", "1", "b"], request).unwrap();
             assert_eq!(called(&told), [(json!("a"), json!({"b": 1}))]);
-            assert_eq!((told.text.as_str(), told.reason), ("", Reason::Calls.name()));
+            assert_eq!((told.text.as_str(), told.reason), ("", FinishReason::ToolCalls.name()));
         }
     }
     // What was cut is no call.
@@ -169,7 +169,7 @@ fn a_call_that_is_demanded_is_one_whatever_else_is_asked() {
 fn a_call_ends_an_answer_for_its_own_reason() {
     let wishes = ["<tool_call>", "{", "\"", "a", "\"", ":", "{", "}", "}", "</tool_call>", "</s>"];
     let told = ask("", &wishes, json!({"tools": [{"name": "a"}]})).unwrap();
-    assert_eq!((told.text.as_str(), told.reason), ("", Reason::Calls.name()));
+    assert_eq!((told.text.as_str(), told.reason), ("", FinishReason::ToolCalls.name()));
     let call = &told.calls[0];
     assert_eq!((&call["function"]["name"], &call["type"]), (&json!("a"), &json!("function")));
     assert_eq!(call["id"].as_str().unwrap().len(), 9);

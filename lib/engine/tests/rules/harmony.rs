@@ -1,7 +1,7 @@
 //! Rules for answers in OpenAI's harmony.
 
 use mlxk_core::Kind;
-use mlxk_processor::event::Reason;
+use mlxk_processor::event::FinishReason;
 use serde_json::{Value, json};
 
 use crate::wishful::{HARMONY, ask_with, called, thinking, tools};
@@ -22,7 +22,7 @@ fn in_harmony_the_rules_are_for_the_final_part_and_for_calls() {
     for header in [&call[..], &[&["<|channel|>", "commentary"], &call[..]].concat()] {
         let told = ask(header, schema());
         assert_eq!(called(&told), [(json!("a"), json!({"b": 1}))]);
-        assert_eq!((told.text.as_str(), told.reason), ("", Reason::Calls.name()));
+        assert_eq!((told.text.as_str(), told.reason), ("", FinishReason::ToolCalls.name()));
     }
     let none = json!({"json_schema": {"const": 1}, "tool_choice": "none"});
     let told = ask(&thinking(&["commentary", "<|message|>", "b"]), none);
@@ -42,7 +42,7 @@ fn in_harmony_a_call_that_is_demanded_is_one() {
             let told = ask_with(&HARMONY, "<|start|>assistant", &wishes, request.clone()).unwrap();
             assert_eq!((told.reasoning.as_str(), told.text.as_str()), ("b}", ""));
             assert_eq!(called(&told), [(json!("a"), json!({"b": 1}))]);
-            assert_eq!(told.reason, Reason::Calls.name());
+            assert_eq!(told.reason, FinishReason::ToolCalls.name());
         }
     }
 }

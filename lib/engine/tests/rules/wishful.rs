@@ -4,7 +4,7 @@ use mlxk_core::store::{Found, Origin};
 use mlxk_core::{Inspected, Record, Result, inspect};
 use mlxk_engine::{Runner, Source, Step};
 use mlxk_processor::request::Preset;
-use mlxk_processor::{Constraint, Event, Logprobs, Request, Sampling, Token};
+use mlxk_processor::{Constraint, Event, Request, Sampling, Token};
 use serde_json::{Value, json};
 
 /// The tokens; the last is the end.
@@ -138,8 +138,7 @@ impl Source for Wishful {
         let id = wish.into_iter().chain(all).chain(end).find(|&id| may(id)).unwrap();
         self.said += 1;
         self.constraint.as_mut().map(|rules| rules.push(id)).transpose()?;
-        let logprobs = Some(Logprobs { own: 0.0, top: Vec::new() });
-        Ok(vec![(1, Ok(Token { id, logprobs }))])
+        Ok(vec![(1, Ok(Token { id, logprob: Some(0.0), top: Vec::new() }))])
     }
 
     fn reused(&self, _: u64) -> u64 {
@@ -216,9 +215,9 @@ pub fn ask_with(tokens: &[&str; 17], end: &str, wishes: &[&str], request: Value)
         match event? {
             Event::Reasoning(text) => told.reasoning += &text,
             Event::Text(text) => told.text += &text,
-            Event::Call(call) => told.calls.push(call.record()),
-            Event::Logprobs(token) if token.of_text => told.likely += &token.own.text,
-            Event::Logprobs(_) => {}
+            Event::ToolCall(call) => told.calls.push(call.record()),
+            Event::Logprobs(token) if token.in_text => told.likely += &token.token.text,
+            Event::Logprobs(_) | Event::Started { .. } => {}
             Event::End(end) => told.reason = end.reason.name(),
         }
     }

@@ -38,6 +38,14 @@ pub fn positive(sizes: &[(&str, usize)]) -> Result<()> {
     }
 }
 
+/// Errors unless each of `kv_heads` key heads has as many of the `heads` query heads.
+pub fn even(heads: usize, kv_heads: usize) -> Result<()> {
+    match heads.is_multiple_of(kv_heads) {
+        true => Ok(()),
+        false => Err(invalid(format!("{heads} query heads cannot share {kv_heads} key heads"))),
+    }
+}
+
 /// An error about what config.json says.
 pub fn invalid(message: String) -> Error {
     Error::new(Kind::InvalidModel, "config.json", message)

@@ -273,10 +273,12 @@ impl Cursor<'_> {
 
     /// A floating-point array of a type that MLX is fast with on the device.
     pub fn widened(&self, array: Array) -> Result<Array> {
-        match self.weights.form.widen {
-            true => array.as_dtype(Dtype::Float32).map_err(mlx::failed),
-            false => Ok(array),
-        }
+        array.as_dtype(self.computed(array.dtype())).map_err(mlx::failed)
+    }
+
+    /// Type in which layers compute with weights that are stored as `dtype`, a type of floats.
+    pub fn computed(&self, dtype: Dtype) -> Dtype {
+        if self.weights.form.widen { Dtype::Float32 } else { dtype }
     }
 
     /// A tensor as an array; in a sketch one that is never filled. Errors if there are no elements.

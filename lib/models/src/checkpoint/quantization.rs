@@ -33,7 +33,7 @@ pub struct Stated {
     /// Bits of a weight.
     pub bits: Option<usize>,
     /// What codes and scales stand for.
-    pub packing: Option<Mode>,
+    pub mode: Option<Mode>,
 }
 
 #[derive(Deserialize)]
@@ -96,11 +96,11 @@ fn entry(name: &str, value: &Value) -> Result<Entry> {
     let Fields { group_size, bits, mode } = Fields::deserialize(value)
         .map_err(|e| unsupported(format!("states `{name}` in a form that is not known: {e}")))?;
     let unknown = |mode: &String| unsupported(format!("is quantised in mode `{mode}`"));
-    let packing = match &mode {
+    let mode = match &mode {
         Some(mode) => Some(Mode::find(mode).ok_or_else(|| unknown(mode))?),
         None => None,
     };
-    Ok(Entry::Quantized(Stated { group_size, bits, packing }))
+    Ok(Entry::Quantized(Stated { group_size, bits, mode }))
 }
 
 fn unsupported(what: String) -> Error {
@@ -127,8 +127,8 @@ mod tests {
                 "lm_head": false, "model.layers.0.mlp.up_proj": true}}"#,
         )
         .unwrap();
-        let packing = Some(Mode::Mxfp8);
-        let eight = Stated { group_size: Some(32), bits: Some(8), packing };
+        let mode = Some(Mode::Mxfp8);
+        let eight = Stated { group_size: Some(32), bits: Some(8), mode };
         assert_eq!(table.of("model.embed_tokens"), Some(Entry::Quantized(eight)));
         assert_eq!(table.of("lm_head"), Some(Entry::Dense));
         let unstated = Entry::Quantized(Stated::default());

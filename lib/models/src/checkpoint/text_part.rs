@@ -5,6 +5,7 @@ use serde_json::Value;
 
 use super::config_error::invalid;
 use super::cursor::Cursor;
+use super::formats::Checkpoint;
 
 /// Parts of names of tensors that text has no use for.
 pub const SENSES: [&str; 9] = [
@@ -18,6 +19,26 @@ pub const SENSES: [&str; 9] = [
     "embed_audio.",
     "embed_vision.",
 ];
+
+/// Renames the tensors of transformers as MLX has them: the language model lies under
+/// `language_model.`, weights of other senses beside it, without a `model.` before them.
+pub fn under_language_model(all: &mut Checkpoint) -> Result<()> {
+    all.rename(nested);
+    Ok(())
+}
+
+fn nested(name: &str) -> Option<String> {
+    if let Some(rest) = name.strip_prefix("model.language_model.") {
+        return Some(format!("language_model.model.{rest}"));
+    }
+    if name.starts_with("language_model.") {
+        return None;
+    }
+    match SENSES.iter().any(|sense| name.contains(sense)) {
+        true => name.strip_prefix("model.").map(str::to_owned),
+        false => Some(format!("language_model.{name}")),
+    }
+}
 
 /// Leaves the weights of other senses aside, and finds the names under which the rest lies: as MLX
 /// has them, or as transformers does.

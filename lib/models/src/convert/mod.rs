@@ -17,9 +17,7 @@ use mlxk_core::quantization::QuantSpec;
 use mlxk_core::tensors::{Entry, INDEX};
 use mlxk_core::workspace::remake::Remake;
 use mlxk_core::workspace::stamp::Stamp;
-use mlxk_core::{
-    Architecture, Error, Facts, Float, Inspected, Kind, Places, Progress, Record, Result, inspect,
-};
+use mlxk_core::{Error, Facts, Float, Inspected, Kind, Places, Progress, Record, Result, inspect};
 use serde_json::Value;
 
 pub use examine::examine;
@@ -30,6 +28,7 @@ use crate::checkpoint::adapter::Adapter;
 use crate::checkpoint::formats::Checkpoint;
 use crate::checkpoint::tensor::Tensor;
 use crate::checkpoint::weights::Inventory;
+use crate::registry;
 use crate::sketch;
 use crate::sketch::Parts;
 use mlxk_tensor::floats;
@@ -127,8 +126,10 @@ fn choose(
     let Checkpoint { config, mut tensors } = checkpoint;
     tensors.retain(|name, _| !taken.discarded.contains(name));
     let mut matrices = taken.matrices;
-    if architecture == Architecture::MiniCpm {
-        headed(&mut tensors, &mut matrices);
+    let rules = &registry::spec(architecture).convert;
+    let listed = |ends: &[&str], name: &str| ends.iter().any(|end| name.ends_with(end));
+    if rules.untie {
+        untie(&mut tensors, &mut matrices);
     }
     let float = recipe.dtype.or_else(|| float_of(&config).filter(|_| merged.is_none()));
     let mut chosen = Tensors::new();
@@ -141,7 +142,7 @@ fn choose(
             }
         }
         Change::Quantize(quantize) => {
-            let forms = quantize.decide(architecture, matrices.keys());
+            let forms = quantize.decide(rules, matrices.keys());
             for name in matrices.keys() {
                 let form = forms(name);
                 let fits = |tensor: &Tensor| {
@@ -149,7 +150,7 @@ fn choose(
                     let whole = |form: QuantSpec| ins.is_multiple_of(form.group_size);
                     whole(form) && whole(quantize.form()) && floats::kind(tensor.dtype).is_some()
                 };
-                if recipe::plain(architecture).iter().any(|end| name.ends_with(end)) {
+                if listed(rules.plain, name) {
                     continue;
                 }
                 let weight = format!("{name}.weight");
@@ -174,8 +175,7 @@ fn choose(
         }
     }
     for (name, tensor) in tensors {
-        let kept = taken.left.contains(&name)
-            || recipe::kept(architecture).iter().any(|end| name.ends_with(end));
+        let kept = taken.left.contains(&name) || listed(rules.keep, &name);
         let float = float.filter(|_| !kept);
         chosen.plain(&name, tensor, float)?;
     }
@@ -183,8 +183,8 @@ fn choose(
     Ok(chosen)
 }
 
-/// Gives a model a head of its own if it has none: mlx-lm's minicpm always has one.
-fn headed(
+/// Gives a model a head of its own if it has none.
+fn untie(
     tensors: &mut BTreeMap<String, Tensor>,
     matrices: &mut BTreeMap<String, Option<QuantSpec>>,
 ) {

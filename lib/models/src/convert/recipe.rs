@@ -4,8 +4,10 @@ use std::str::FromStr;
 
 use mlxk_core::quantization::{Mode, QuantSpec};
 use mlxk_core::tensors::SHARD;
-use mlxk_core::{Architecture, Error, Float, Kind, Result};
+use mlxk_core::{Error, Float, Kind, Result};
 use serde_json::{Value, json};
+
+use crate::spec::Rules;
 
 /// What becomes of a model's weights.
 #[derive(Clone, Copy, Debug)]
@@ -119,7 +121,7 @@ impl Quantize {
     /// Decides on the `matrices` of a model: the form of each.
     pub fn decide<'m>(
         &self,
-        architecture: Architecture,
+        rules: &Rules,
         matrices: impl Iterator<Item = &'m String>,
     ) -> Box<dyn Fn(&str) -> QuantSpec> {
         let form = self.form;
@@ -133,7 +135,7 @@ impl Quantize {
                 })
             }
             None => {
-                let fine = delicate(architecture);
+                let fine = rules.eight;
                 let eight = QuantSpec { mode: Mode::Affine, bits: 8, group_size: 64 };
                 Box::new(move |name| match fine.iter().any(|end| name.ends_with(end)) {
                     true => eight,
@@ -160,74 +162,6 @@ fn layer(name: &str) -> Option<usize> {
     name.split('.').find_map(|part| part.parse().ok())
 }
 
-/// Ends of the names of matrices that mlx-lm keeps at 8 bits in this architecture: those that choose
-/// experts, and in Granite those whose weights are too small for scales of few bits.
-fn delicate(architecture: Architecture) -> &'static [&'static str] {
-    match architecture.name() {
-        "gpt_oss" | "jamba" => &["router"],
-        "gemma4" | "gemma4_text" => &["router.proj"],
-        "granite" => &["self_attn.o_proj", "mlp.down_proj", "lm_head"],
-        "granitemoe" => {
-            &["block_sparse_moe.router.layer", "self_attn.o_proj", "mlp.down_proj", "lm_head"]
-        }
-        "afmoe" => &["router.gate"],
-        "bailing_moe" => &["mlp.gate.gate_proj"],
-        "granitemoehybrid" => &["router.layer"],
-        "lfm2_moe" => &["feed_forward.gate"],
-        "minimax" => &["block_sparse_moe.gate"],
-        "kimi_linear" | "qwen3_moe" | "qwen3_vl_moe" => &["mlp.gate"],
-        "qwen3_next" | "qwen3_5" | "qwen3_5_moe" => &["mlp.gate", "shared_expert_gate"],
-        _ => &[],
-    }
-}
-
-/// Ends of the names of matrices that mlx-lm has as plain numbers whatever becomes of others.
-pub fn plain(architecture: Architecture) -> &'static [&'static str] {
-    match architecture.name() {
-        "deepseek" | "deepseek_v2" | "deepseek_v3" | "deepseek_v32" | "deepseek_v41" | "dots1"
-        | "exaone_moe" | "glm4_moe" | "glm4_moe_lite" | "glm_moe_dsa" | "kimi_k25" | "kimi_vl"
-        | "solar_open" => &["mlp.gate"],
-        "nemotron_h" => &["mixer.gate"],
-        "bailing_hybrid" => &[
-            "model.word_embeddings",
-            "lm_head",
-            "q_a_proj",
-            "q_b_proj",
-            "kv_a_proj_with_mqa",
-            "embed_q",
-            "unembed_out",
-            "attention.b_proj",
-            "mlp.gate",
-        ],
-        _ => &[],
-    }
-}
-
-/// Ends of the names of tensors that keep their type: sums that many small numbers go into.
-pub fn kept(architecture: Architecture) -> &'static [&'static str] {
-    match architecture.name() {
-        "deepseek_v3" | "deepseek_v32" | "glm_moe_dsa" | "exaone_moe" | "glm4_moe"
-        | "glm4_moe_lite" | "kimi_k25" | "kimi_vl" | "minimax" | "solar_open" => {
-            &["e_score_correction_bias"]
-        }
-        "afmoe" | "bailing_hybrid" | "bailing_moe" | "lfm2_moe" => &["expert_bias"],
-        "deepseek_v41" => &[
-            "_hc.fn",
-            "_hc.base",
-            "_hc.scale",
-            "self_attn.sinks",
-            "e_score_correction_bias",
-            "compressor.kv_proj.weight",
-            "compressor.gate_proj.weight",
-            "compressor.kv_norm.weight",
-        ],
-        "nemotron_h" => &["e_score_correction_bias", "A_log"],
-        "kimi_linear" => &["e_score_correction_bias", "A_log", "dt_bias"],
-        "qwen3_5" | "qwen3_5_moe" => &["A_log"],
-        _ => &[],
-    }
-}
-
 fn impossible(packing: Mode, bits: usize, group_size: usize) -> Error {
     let forms: Vec<_> =
         packing.supported().map(|(bits, group_size)| format!("{bits} in {group_size}")).collect();
@@ -240,13 +174,16 @@ fn impossible(packing: Mode, bits: usize, group_size: usize) -> Error {
 mod tests {
     #![allow(clippy::unwrap_used)] // a test fails by panicking
 
+    use mlxk_core::Architecture;
+
     use super::*;
+    use crate::registry;
 
     /// Bits of a matrix of `architecture` where 4 are asked for.
     fn bits(architecture: &str, name: &str) -> usize {
         let quantize = Quantize::new(Mode::Affine, "4".parse().unwrap(), Some(32)).unwrap();
         let architecture = Architecture::find(architecture).unwrap();
-        quantize.decide(architecture, std::iter::empty())(name).bits
+        quantize.decide(&registry::spec(architecture).convert, std::iter::empty())(name).bits
     }
 
     /// After the `quant_predicate` of each architecture in mlx-lm 0.32.2.
@@ -263,6 +200,7 @@ mod tests {
             ("granitemoe", &["block_sparse_moe.router.layer", "self_attn.o_proj", "mlp.down_proj"]),
             ("granitemoehybrid", &["block_sparse_moe.router.layer"]),
             ("jamba", &["feed_forward.router"]),
+            ("laguna", &["mlp.gate.proj"]),
             ("lfm2_moe", &["feed_forward.gate"]),
             ("minimax", &["block_sparse_moe.gate"]),
             ("qwen3_5", &["mlp.gate", "mlp.shared_expert_gate"]),

@@ -203,7 +203,7 @@ fn unpack(packed: &Packed, float: Float, out: Out) -> Result<()> {
 }
 
 fn fields(form: QuantSpec) -> Map<String, Value> {
-    let QuantSpec { mode: packing, bits, group_size } = form;
-    let table = json!({ "group_size": group_size, "bits": bits, "mode": packing.name() });
+    let QuantSpec { mode, bits, group_size } = form;
+    let table = json!({ "group_size": group_size, "bits": bits, "mode": mode.name() });
     table.as_object().cloned().unwrap_or_default()
 }

@@ -27,14 +27,15 @@ pub struct AltUp {
 /// The numbers of the streams that weights do not show.
 #[derive(Clone, Copy, Debug)]
 pub struct AltUpSizes {
-    /// Elements of a stream.
+    /// Elements of a stream's vector (`hidden_size`).
     pub hidden: usize,
+    /// Streams of vectors that run beside each other (`altup_num_inputs`).
     pub streams: usize,
-    /// The stream that layers compute.
+    /// Index of the stream that layers compute (`altup_active_idx`).
     pub active: usize,
-    /// What coefficients do not exceed.
+    /// Largest magnitude of a coefficient (`altup_coef_clip`).
     pub clip: Option<f32>,
-    /// Whether what the per-layer embeddings see is scaled.
+    /// True if the per-layer input gate gets the active stream scaled (`altup_correct_scale`).
     pub scale: bool,
 }
 

@@ -17,24 +17,25 @@ pub struct EmbedHead {
     lm_head: Option<Linear>,
     scale: f32,
     softcap: Option<f32>,
-    /// Tokens.
+    /// Tokens of the vocabulary.
     pub vocabulary: usize,
 }
 
-/// What the weights of the ends do not show.
+/// Parameters of [`EmbedHead`] that its weights do not show.
 pub struct EmbedHeadArch<'a> {
+    /// Tokens of the vocabulary.
     pub vocabulary: usize,
-    /// Elements of the model's vectors.
+    /// Elements of a hidden vector.
     pub hidden: usize,
-    /// What the embeddings are called, from the root of the checkpoint.
+    /// Name of the embedding tensor, from the root of the checkpoint.
     pub embeddings: &'a str,
-    /// And the last norm.
+    /// Name of the final norm, and its kind.
     pub norm: (&'a str, NormArch),
-    /// Whether the head is the embeddings.
+    /// True if the head is the transposed embedding (`tie_word_embeddings`).
     pub tied: bool,
-    /// What logits are multiplied by.
+    /// Factor of the logits.
     pub scale: f32,
-    /// What they then never exceed.
+    /// Bound of the scaled logits: `softcap * tanh(logits / softcap)`.
     pub softcap: Option<f32>,
 }
 

@@ -51,12 +51,12 @@ pub fn load_packed(
     let form = shown(w, ins)?;
     agree(form, w, stated)?;
     w.matrix(Some(form));
-    let QuantSpec { group_size, bits, mode: packing } = form;
+    let QuantSpec { group_size, bits, mode } = form;
     let shape = |last: usize| [outs, &[last]].concat();
     let weight = w.take("weight")?;
     w.expect("weight", &weight, &[Dtype::Uint32], &shape(ins * bits / 32))?;
     let groups = shape(ins / group_size);
-    let (scales, biases) = if packing == Mode::Affine {
+    let (scales, biases) = if mode == Mode::Affine {
         (w.stored("scales", &groups)?, Some(w.stored("biases", &groups)?))
     } else {
         let scales = w.take("scales")?;
@@ -65,7 +65,7 @@ pub fn load_packed(
     };
     let (group_size, bits) = (group_size as i32, bits as i32);
     let weight = w.array(&weight)?;
-    Ok(Quantized { weight, scales, biases, group_size, bits, packing })
+    Ok(Quantized { weight, scales, biases, group_size, bits, mode })
 }
 
 /// What the lengths of the rows of tensors show, and the type of the scales.
@@ -74,12 +74,8 @@ fn shown(w: &Cursor, ins: usize) -> mlxk_core::Result<QuantSpec> {
     let packed = shape.last().copied().unwrap_or_default() * 32;
     let (scales, dtype) = w.form("scales")?;
     let groups = scales.last().copied().unwrap_or_default();
-    let all = Mode::ALL.into_iter().flat_map(|packing| {
-        packing.supported().map(move |(bits, group_size)| QuantSpec {
-            group_size,
-            bits,
-            mode: packing,
-        })
+    let all = Mode::ALL.into_iter().flat_map(|mode| {
+        mode.supported().map(move |(bits, group_size)| QuantSpec { group_size, bits, mode })
     });
     let fits = |form: &QuantSpec| {
         let affine = form.mode == Mode::Affine;
@@ -98,19 +94,19 @@ fn shown(w: &Cursor, ins: usize) -> mlxk_core::Result<QuantSpec> {
 
 /// Errors if config.json states another form than this one.
 fn agree(form: QuantSpec, w: &Cursor, stated: Entry) -> mlxk_core::Result<()> {
-    let Entry::Quantized(Stated { group_size, bits, packing }) = stated else {
+    let Entry::Quantized(Stated { group_size, bits, mode }) = stated else {
         return Ok(());
     };
     let other = group_size.is_some_and(|n| n != form.group_size)
         || bits.is_some_and(|n| n != form.bits)
-        || packing.is_some_and(|packing| packing != form.mode);
+        || mode.is_some_and(|mode| mode != form.mode);
     if !other {
         return Ok(());
     }
-    let QuantSpec { group_size, bits, mode: packing } = form;
+    let QuantSpec { group_size, bits, mode } = form;
     let message = format!(
         "packed in {bits} bits and groups of {group_size} ({}), which is not what config.json says",
-        packing.name()
+        mode.name()
     );
     Err(w.invalid("weight", message))
 }

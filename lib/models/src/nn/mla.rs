@@ -6,17 +6,15 @@ use mlx_rs::fast::{self, ScaledDotProductAttentionMask as Mask};
 use mlx_rs::ops::indexing::put_along_axis;
 use mlx_rs::ops::{arange, concatenate, select, sigmoid, split_at_indices, zeros_dtype};
 use mlx_rs::{Array, Dtype};
-use mlxk_core::quantization::Mode;
 use mlxk_tensor::cache::{Kv, Sequences, Slot};
+use mlxk_tensor::mlx;
 use mlxk_tensor::ops::Ops;
 use mlxk_tensor::ops::rope::Rope;
-use mlxk_tensor::weight::Quantized;
-use mlxk_tensor::{mlx, quantized};
 
 use super::attention::{TemperatureTuning, warmed};
+use super::grouped_linear::GroupedLinear;
 use super::linear::Linear;
 use super::matrix::Matrix;
-use super::matrix::load_packed;
 use super::mixer::TokenMixer;
 use super::norm::{Norm, NormArch};
 use super::sparse::TopK;
@@ -78,7 +76,7 @@ impl Mla {
     pub fn load(w: &mut Cursor, sizes: &MlaSizes, rope: Option<Rope>) -> mlxk_core::Result<Mla> {
         let &MlaSizes { hidden, heads, rank, plain, rotated, value, norm, .. } = sizes;
         let queries = heads * (plain + rotated);
-        let [embed_q, unembed_out] = GroupedLinear::load_both(w, sizes)?;
+        let [embed_q, unembed_out] = load_both(w, sizes)?;
         let gate = sizes.gated.then(|| Linear::load(w, "g_proj", heads, hidden)).transpose()?;
         Ok(Mla {
             queries: match sizes.query_rank {
@@ -222,55 +220,17 @@ fn among(ids: &Array, visible: Option<Array>, seen: i32) -> Result<Array> {
     }
 }
 
-/// A matrix [outs, ins] for each head.
-pub enum GroupedLinear {
-    Dense(Array),
-    Quantized(Quantized),
-}
-
-impl GroupedLinear {
-    /// `embed_q` and `unembed_out` of `w`, or what they are of `kv_b_proj`, which makes a key's
-    /// elements and a value's of a latent vector, head by head.
-    fn load_both(w: &mut Cursor, sizes: &MlaSizes) -> mlxk_core::Result<[GroupedLinear; 2]> {
-        let &MlaSizes { heads, rank, plain, value, .. } = sizes;
-        if !w.has("kv_b_proj.weight") {
-            let embed_q = GroupedLinear::load(w, "embed_q", [heads, rank, plain])?;
-            return Ok([embed_q, GroupedLinear::load(w, "unembed_out", [heads, value, rank])?]);
-        }
-        let rows = heads * (plain + value);
-        let both = Matrix::load(&mut w.at("kv_b_proj"), rows, rank)?;
-        apart(&both, sizes).map_err(mlx::failed)
+/// `embed_q` and `unembed_out` of `w`, or what they are of `kv_b_proj`, which makes a key's
+/// elements and a value's of a latent vector, head by head.
+fn load_both(w: &mut Cursor, sizes: &MlaSizes) -> mlxk_core::Result<[GroupedLinear; 2]> {
+    let &MlaSizes { heads, rank, plain, value, .. } = sizes;
+    if !w.has("kv_b_proj.weight") {
+        let embed_q = GroupedLinear::load(w, "embed_q", [heads, rank, plain])?;
+        return Ok([embed_q, GroupedLinear::load(w, "unembed_out", [heads, value, rank])?]);
     }
-
-    /// The matrices `name` of `w`.
-    pub fn load(w: &mut Cursor, name: &str, shape: [usize; 3]) -> mlxk_core::Result<GroupedLinear> {
-        let mut w = w.at(name);
-        Ok(match w.quantized() {
-            None => {
-                w.matrix(None);
-                GroupedLinear::Dense(w.floats("weight", &shape)?)
-            }
-            Some(stated) => {
-                let packed = load_packed(&mut w, stated, &shape[..2], shape[2])?;
-                // MLX computes with them, and wants scales of the type of activations.
-                let scales = match packed.packing {
-                    Mode::Affine => w.widened(packed.scales)?,
-                    _ => packed.scales,
-                };
-                let biases = packed.biases.map(|biases| w.widened(biases)).transpose()?;
-                GroupedLinear::Quantized(Quantized { scales, biases, ..packed })
-            }
-        })
-    }
-
-    /// `x W.T` or `x W`, [1, heads or 1, length, ..].
-    pub fn times(&self, x: &Array, transposed: bool) -> Result<Array> {
-        match self {
-            GroupedLinear::Dense(weight) if transposed => x.matmul(weight.swap_axes(-1, -2)?),
-            GroupedLinear::Dense(weight) => x.matmul(weight),
-            GroupedLinear::Quantized(packed) => quantized::times(packed, x, transposed),
-        }
-    }
+    let rows = heads * (plain + value);
+    let both = Matrix::load(&mut w.at("kv_b_proj"), rows, rank)?;
+    apart(&both, sizes).map_err(mlx::failed)
 }
 
 /// What makes keys of latent vectors, the other way round, and what makes values of them.

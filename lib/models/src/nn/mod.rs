@@ -7,6 +7,7 @@
 pub mod altup;
 pub mod attention;
 pub mod embed_head;
+pub mod grouped_linear;
 pub mod hyper_connections;
 pub mod linear;
 pub mod lora;

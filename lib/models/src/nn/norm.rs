@@ -31,12 +31,14 @@ pub enum NormKind {
     Layer,
     /// The same, with factors that are stored less one.
     LayerLessOne,
+    /// The same, without factors and summands.
+    LayerBare,
 }
 
 impl NormKind {
     /// Whether the mean is taken away.
     fn centred(self) -> bool {
-        matches!(self, NormKind::Layer | NormKind::LayerLessOne)
+        matches!(self, NormKind::Layer | NormKind::LayerLessOne | NormKind::LayerBare)
     }
 }
 
@@ -87,11 +89,11 @@ impl NormArch {
                 let one = mlx::number(1.0, &weight).map_err(mlx::failed)?;
                 Some(weight.add(one).map_err(mlx::failed)?)
             }
-            NormKind::Bare => None,
+            NormKind::Bare | NormKind::LayerBare => None,
         };
-        let bias = match self.kind.centred() {
-            true => w.optional("bias", shape)?,
-            false => None,
+        let bias = match self.kind {
+            NormKind::Layer | NormKind::LayerLessOne => w.optional("bias", shape)?,
+            _ => None,
         };
         Ok(Norm { scale: self.scale(weight, bias), ops })
     }
@@ -110,6 +112,18 @@ impl NormArch {
 }
 
 impl Norm {
+    /// The norms of queries and keys with the factors of both on queries, which leaves products of the
+    /// two as they are: keys then fit layers whose factors differ.
+    pub fn on_queries(queries: Norm, keys: Norm) -> Result<[Norm; 2]> {
+        let Norm { scale: NormParams { weight, bias, eps, centred }, ops } = keys;
+        let factors = match (queries.scale.weight, weight) {
+            (Some(queries), Some(keys)) => Some(queries.multiply(keys)?),
+            (queries, keys) => queries.or(keys),
+        };
+        let queries = Norm { scale: NormParams { weight: factors, ..queries.scale }, ..queries };
+        Ok([queries, Norm { scale: NormParams { weight: None, bias, eps, centred }, ops }])
+    }
+
     /// Normalises the last axis, whatever the others.
     pub fn forward(&self, x: &Array) -> Result<Array> {
         self.ops.norm(x, &self.scale)

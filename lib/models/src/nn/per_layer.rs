@@ -22,12 +22,13 @@ pub struct PerLayer {
 /// The numbers of these embeddings that weights do not show.
 #[derive(Clone, Copy, Debug)]
 pub struct PerLayerSizes {
-    /// Elements of the model's vectors.
+    /// Elements of a hidden vector.
     pub hidden: usize,
-    /// Elements of those of a layer.
+    /// Elements of a layer's own embedding.
     pub size: usize,
+    /// Layers of the model.
     pub layers: usize,
-    /// Tokens that have such vectors; the others have those of token 0.
+    /// Tokens that have per-layer embeddings; later ids take those of token 0.
     pub vocabulary: usize,
 }
 

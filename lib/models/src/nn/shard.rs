@@ -9,52 +9,62 @@ use mlxk_core::Result;
 
 use crate::checkpoint::cursor::Cursor;
 
+/// Heads of an attention layer: how many, and elements of each.
+#[derive(Clone, Copy)]
+pub struct Heads {
+    /// Query heads.
+    pub queries: usize,
+    /// Heads of keys and values, each shared by `queries / keys` query heads.
+    pub keys: usize,
+    /// Elements of a query or key.
+    pub size: usize,
+    /// Elements of a value.
+    pub value_size: usize,
+    /// Elements of a head's gates.
+    pub gates: usize,
+}
+
 /// Takes what is not this rank's from the attention layer at `w`: keys and values stay with all
-/// queries that look at them. Returns the query heads and the kv heads that are left.
-pub fn heads(
-    w: &mut Cursor,
-    heads: usize,
-    kv_heads: usize,
-    head_dim: usize,
-) -> Result<(usize, usize)> {
-    let all = (heads, kv_heads);
-    let whole = kv_heads == 0
-        || !heads.is_multiple_of(kv_heads)
-        || looks_at_all_heads(w, heads, kv_heads, head_dim);
-    let Some(share) = w.share().filter(|_| !whole) else { return Ok(all) };
-    let each = heads / kv_heads;
-    let group = w.group("o_proj", heads * head_dim);
-    let lot = group / common_divisor(group, each * head_dim);
-    let Some(kv) = share.of(kv_heads, lot) else { return Ok(all) };
+/// queries that look at them. Returns the heads that are left.
+pub fn heads(w: &mut Cursor, all: &Heads) -> Result<Heads> {
+    let &Heads { queries, keys, size, value_size, gates } = all;
+    let whole = keys == 0 || !queries.is_multiple_of(keys) || looks_at_all_heads(w, all);
+    let Some(share) = w.share().filter(|_| !whole) else { return Ok(*all) };
+    let each = queries / keys;
+    let group = w.group("o_proj", queries * value_size);
+    let lot = group / common_divisor(group, each * value_size);
+    let Some(kv) = share.of(keys, lot) else { return Ok(*all) };
     let own = kv.start * each..kv.end * each;
-    let elements = |heads: &Range<usize>| heads.start * head_dim..heads.end * head_dim;
-    for name in ["q_proj", "gate_proj"] {
-        w.keep_rows(name, 0, elements(&own))?;
+    let elements = |heads: &Range<usize>, size: usize| heads.start * size..heads.end * size;
+    for (name, heads, size) in [
+        ("q_proj", &own, size),
+        ("gate_proj", &own, gates),
+        ("k_proj", &kv, size),
+        ("v_proj", &kv, value_size),
+    ] {
+        w.keep_rows(name, 0, elements(heads, size))?;
     }
-    for name in ["k_proj", "v_proj"] {
-        w.keep_rows(name, 0, elements(&kv))?;
-    }
-    w.keep_columns("o_proj", heads * head_dim, elements(&own), share.rank == 0)?;
+    w.keep_columns("o_proj", queries * value_size, elements(&own, value_size), share.rank == 0)?;
     w.keep("sinks", 0, own.clone())?;
-    for (name, of, heads) in [("q_norm", &own, heads), ("k_norm", &kv, kv_heads)] {
+    for (name, of, heads) in [("q_norm", &own, queries), ("k_norm", &kv, keys)] {
         let mut norm = w.at(name);
-        if norm.has("weight") && norm.form("weight")?.0 == [heads, head_dim] {
+        if norm.has("weight") && norm.form("weight")?.0 == [heads, size] {
             norm.keep("weight", 0, of.clone())?;
         }
     }
-    Ok((own.len(), kv.len()))
+    Ok(Heads { queries: own.len(), keys: kv.len(), ..*all })
 }
 
 /// Whether a norm spans several heads, so that no rank can do with some of them.
-fn looks_at_all_heads(w: &mut Cursor, heads: usize, kv_heads: usize, head_dim: usize) -> bool {
+fn looks_at_all_heads(w: &mut Cursor, all: &Heads) -> bool {
     let spans = |mut norm: Cursor, heads: usize| {
         let form = norm.form("weight").map(|(shape, _)| shape);
-        form.is_ok_and(|shape| heads > 1 && shape == [heads * head_dim])
+        form.is_ok_and(|shape| heads > 1 && shape == [heads * all.size])
             || norm.at("norms").has("0.weight")
     };
     w.at("attn_sub_norm").has("weight")
-        || spans(w.at("q_norm"), heads)
-        || spans(w.at("k_norm"), kv_heads)
+        || spans(w.at("q_norm"), all.queries)
+        || spans(w.at("k_norm"), all.keys)
 }
 
 /// Keeps of the feed-forward layer at `w`, `inner` elements wide, this rank's share of those elements.

@@ -37,18 +37,23 @@ struct Own {
 /// What the weights of a layer do not show.
 #[derive(Clone)]
 pub struct SharedKvArch {
-    /// Elements of the model's vectors.
+    /// Elements of a hidden vector.
     pub hidden: usize,
+    /// Heads of queries.
     pub heads: usize,
+    /// Heads of keys and values.
     pub kv_heads: usize,
+    /// Elements of a head.
     pub head_dim: usize,
+    /// Norm of the queries and keys of a head; that of values has no weight.
     pub norm: NormArch,
+    /// Rotary position embedding of queries and keys.
     pub rope: Rope,
-    /// Where keys and values are.
+    /// Cache slot of the keys and values that the layer attends to.
     pub slot: usize,
-    /// Whether they are its own.
+    /// True if the layer computes the keys and values in that slot.
     pub own: bool,
-    /// Whether values are made from keys.
+    /// True if values are the keys before norm and rotation (`attention_k_eq_v`).
     pub k_eq_v: bool,
 }
 
@@ -103,7 +108,7 @@ impl SharedKv {
             size: self.head_dim,
             norm: Some(norm.scale()),
             rotated_first: false,
-            rope: offset.map(|offset| (&self.rope, offset)),
+            rope: offset.map(|offset| (&self.rope, offset.into())),
         };
         self.ops.split_heads(x, &heads)
     }

@@ -1,18 +1,28 @@
 //! Arcee's AFMoE: gates on attention, norms before and behind each part, positions only on layers
 //! that have a window.
 
-use mlxk_core::Result;
+use mlxk_core::{Architecture, Result};
 use mlxk_tensor::ops::moe_route::Score;
 use serde_json::{Value, json};
 
 use super::decoder::{Arch, Decoder, Norms};
 use super::{deepseek, llama};
 use crate::checkpoint::cursor::Cursor;
+use crate::checkpoint::formats::ExpertLayout;
 use crate::config::{Config, renamed};
 use crate::language::Language;
+use crate::nn::attention::Gate;
+use crate::spec::{Rules, Spec};
+
+/// Architectures of the family.
+pub const SPECS: &[Spec] = &[Spec {
+    experts: ExpertLayout { to: "experts", ..ExpertLayout::DEFAULT },
+    convert: Rules { eight: &["router.gate"], keep: &["expert_bias"], ..Rules::NONE },
+    ..Spec::new(Architecture::Afmoe, load)
+}];
 
 /// An afmoe.
-pub fn load(config: &Value, mut w: Cursor) -> Result<Box<dyn Language>> {
+fn load(config: &Value, mut w: Cursor) -> Result<Box<dyn Language>> {
     let names = [
         ("num_experts", "n_routed_experts"),
         ("num_shared_experts", "n_shared_experts"),
@@ -40,7 +50,7 @@ pub fn load(config: &Value, mut w: Cursor) -> Result<Box<dyn Language>> {
         ..Norms::LLAMA
     };
     let mut arch = Arch { norms, ..llama::arch(&c, Some(10_000.0), false)? };
-    arch.heads.gated = true;
+    arch.heads.gate = Some(Gate::SIGMOID);
     arch.layers.iter_mut().filter(|layer| layer.window.is_none()).for_each(|l| l.rope = None);
     if c.need("mup_enabled")? {
         arch.embed_scale = (c.hidden_size as f32).sqrt();

@@ -1,7 +1,7 @@
 //! Ling (arXiv 2503.05139), which calls itself Bailing: a llama whose experts are chosen in one of
 //! several ways, as the file says; the hybrid is one with delta attention.
 
-use mlxk_core::Result;
+use mlxk_core::{Architecture, Result};
 use mlxk_tensor::ops::gated_delta::Decay;
 use mlxk_tensor::ops::moe_route::Score;
 use serde_json::{Value, json};
@@ -11,11 +11,41 @@ use super::deepseek::{self, Member};
 use super::llama;
 use crate::checkpoint::config_error::{positive, unknown};
 use crate::checkpoint::cursor::Cursor;
+use crate::checkpoint::formats::{Checkpoint, arithmetic, mla};
 use crate::config::{Config, given, renamed};
 use crate::language::Language;
 use crate::nn::mla::{Mla, MlaSizes};
 use crate::nn::moe::MoeArch;
 use crate::nn::ssm::kimi_delta::{KimiDelta, KimiDeltaArch};
+use crate::spec::{Rules, Spec};
+
+/// Architectures of the family.
+pub const SPECS: &[Spec] = &[
+    Spec {
+        sanitize: &[mla::split],
+        convert: Rules {
+            plain: &[
+                "model.word_embeddings",
+                "lm_head",
+                "q_a_proj",
+                "q_b_proj",
+                "kv_a_proj_with_mqa",
+                "embed_q",
+                "unembed_out",
+                "attention.b_proj",
+                "mlp.gate",
+            ],
+            keep: &["expert_bias"],
+            ..Rules::NONE
+        },
+        ..Spec::new(Architecture::BailingHybrid, load_hybrid)
+    },
+    Spec {
+        sanitize: &[sanitize],
+        convert: Rules { eight: &["mlp.gate.gate_proj"], keep: &["expert_bias"], ..Rules::NONE },
+        ..Spec::new(Architecture::BailingMoe, load)
+    },
+];
 
 /// The fields of mixtures that files name in their own way.
 const FIELDS: [(&str, &str); 3] = [
@@ -25,7 +55,7 @@ const FIELDS: [(&str, &str); 3] = [
 ];
 
 /// A bailing_moe.
-pub fn load(config: &Value, mut w: Cursor) -> Result<Box<dyn Language>> {
+fn load(config: &Value, mut w: Cursor) -> Result<Box<dyn Language>> {
     let mut c = Config::read_or(&renamed(config, &FIELDS), json!({"topk_group": 4}))?;
     if let Some(dims) = c.get::<f64>("rotary_dim")? {
         c.partial_rotary_factor = Some(dims / c.head_dim() as f64);
@@ -51,7 +81,7 @@ pub fn load(config: &Value, mut w: Cursor) -> Result<Box<dyn Language>> {
 
 /// A bailing_hybrid of the third version: delta attention, and on the last layer of each group and on
 /// those after the last group DeepSeek's with a gate for each head.
-pub fn load_hybrid(config: &Value, mut w: Cursor) -> Result<Box<dyn Language>> {
+fn load_hybrid(config: &Value, mut w: Cursor) -> Result<Box<dyn Language>> {
     let defaults = json!({"rope_theta": 6_000_000.0, "layer_group_size": 4,
         "short_conv_kernel_size": 4, "kda_lower_bound": -5.0, "kda_safe_gate": true});
     let c = deepseek::read(&given(&renamed(config, &FIELDS), defaults), true)?;
@@ -102,4 +132,19 @@ fn moe(c: &Config, score: Score) -> Result<MoeArch> {
         shared.mlp.inner = inner.saturating_mul(c.need("n_shared_experts")?);
     }
     Ok(moe)
+}
+
+/// The router of a bailing_moe is a layer of its own, and heads whose file says so have columns of
+/// length one.
+fn sanitize(all: &mut Checkpoint) -> Result<()> {
+    all.rename(|name| {
+        let part = ["weight", "bias"]
+            .into_iter()
+            .find(|part| name.ends_with(&format!(".mlp.gate.{part}")))?;
+        Some(format!("{}gate_proj.{part}", name.strip_suffix(part)?))
+    });
+    if all.config.get("norm_head") == Some(&Value::Bool(true)) {
+        all.change(|name| name == "lm_head.weight", arithmetic::unit_columns);
+    }
+    Ok(())
 }

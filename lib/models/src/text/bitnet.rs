@@ -1,6 +1,6 @@
 //! BitNet b1.58 (arXiv 2504.12285): a llama of ternary weights, with a norm before each last matrix.
 
-use mlxk_core::Result;
+use mlxk_core::{Architecture, Result};
 use mlxk_tensor::ops::activation::Activation;
 use serde_json::Value;
 
@@ -9,9 +9,13 @@ use super::llama;
 use crate::checkpoint::cursor::Cursor;
 use crate::config::Config;
 use crate::language::Language;
+use crate::spec::Spec;
+
+/// Architectures of the family.
+pub const SPECS: &[Spec] = &[Spec::new(Architecture::BitNet, load)];
 
 /// A bitnet.
-pub fn load(config: &Value, mut w: Cursor) -> Result<Box<dyn Language>> {
+fn load(config: &Value, mut w: Cursor) -> Result<Box<dyn Language>> {
     let c = Config::read(config)?;
     let (hidden, inner) = (c.hidden_size, c.intermediate_size);
     let [heads, kv_heads] = [c.num_attention_heads, c.kv_heads()].map(|n| n * c.head_dim());

@@ -1,7 +1,7 @@
 //! Command R and its kin: attention and feed-forward side by side, after one norm that takes the mean
 //! away. In the second generation most layers have a window, and the others no positions.
 
-use mlxk_core::Result;
+use mlxk_core::{Architecture, Result};
 use serde_json::{Value, json};
 
 use super::decoder::{Arch, Decoder, Norms};
@@ -9,9 +9,14 @@ use super::llama;
 use crate::checkpoint::cursor::Cursor;
 use crate::config::{Config, given};
 use crate::language::Language;
+use crate::spec::Spec;
+
+/// Architectures of the family.
+pub const SPECS: &[Spec] =
+    &[Spec::new(Architecture::Cohere, load), Spec::new(Architecture::Cohere2, load_2)];
 
 /// The first generation.
-pub fn load(config: &Value, w: Cursor) -> Result<Box<dyn Language>> {
+fn load(config: &Value, w: Cursor) -> Result<Box<dyn Language>> {
     let defaults = json!({"hidden_size": 8192, "num_hidden_layers": 40, "intermediate_size": 22_528,
         "num_attention_heads": 64, "num_key_value_heads": 64});
     let (_, arch) = arch(config, defaults, 8_000_000.0)?;
@@ -19,7 +24,7 @@ pub fn load(config: &Value, w: Cursor) -> Result<Box<dyn Language>> {
 }
 
 /// The second generation.
-pub fn load_2(config: &Value, w: Cursor) -> Result<Box<dyn Language>> {
+fn load_2(config: &Value, w: Cursor) -> Result<Box<dyn Language>> {
     let defaults = json!({"hidden_size": 4096, "num_hidden_layers": 32, "intermediate_size": 14_336,
         "num_attention_heads": 32, "num_key_value_heads": 8, "head_dim": 128,
         "sliding_window": 4096, "sliding_window_pattern": 4});

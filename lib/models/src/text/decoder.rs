@@ -12,7 +12,7 @@ use mlxk_tensor::ops::rope::Rope;
 
 use crate::checkpoint::cursor::Cursor;
 use crate::language::{Inputs, Language, Spliced, splice};
-use crate::nn::attention::{Attention, Sizes};
+use crate::nn::attention::{Attention, Sharing, Sizes};
 use crate::nn::linear::{Embedding, Linear};
 use crate::nn::mixer::FeedForward;
 use crate::nn::mlp::{Mlp, MlpArch};
@@ -21,7 +21,7 @@ use crate::nn::norm::{Norm, NormArch};
 
 /// What the weights of a model do not show.
 pub struct Arch {
-    /// The sizes of attention.
+    /// Attention, in the layers that have none of their own.
     pub heads: Sizes,
     /// What all norms of layers are like, and the last one.
     pub norm: NormArch,
@@ -58,6 +58,15 @@ impl Arch {
         self
     }
 
+    /// The layers to be taken from `w`: all of them if some borrow keys and values.
+    fn stage(&self, w: &mut Cursor) -> Range<usize> {
+        let borrows = |heads: &Sizes| heads.sharing == Sharing::Borrows;
+        match self.layers.iter().filter_map(|layer| layer.heads.as_ref()).any(borrows) {
+            true => 0..self.layers.len(),
+            false => w.stage(self.layers.len()),
+        }
+    }
+
     /// With changes to the feed-forward part of each layer.
     pub fn with_mlp(mut self, change: impl Fn(&mut MlpArch)) -> Arch {
         self.layers.iter_mut().for_each(|layer| change(&mut layer.mlp));
@@ -67,6 +76,8 @@ impl Arch {
 
 /// What the weights of a layer do not show.
 pub struct LayerArch {
+    /// Attention, if it is unlike that of the other layers.
+    pub heads: Option<Sizes>,
     /// Its position embeddings, if it has any.
     pub rope: Option<Rope>,
     /// How many tokens it attends to, if not to all.
@@ -162,7 +173,7 @@ impl Decoder {
             _ => Some(Linear::load(&mut w, "lm_head", vocabulary, hidden)?),
         };
         let mut w = w.at("model");
-        let stage = w.stage(arch.layers.len());
+        let stage = arch.stage(&mut w);
         let embeddings = |w: &mut Cursor, name, count| Embedding::load(w, name, count, hidden);
         let positions = |count| Ok((embeddings(&mut w, "embed_positions", count)?, count));
         let embed_positions =
@@ -204,8 +215,8 @@ impl Language for Decoder {
     }
 
     fn cache(&self) -> Cache {
-        let slots = self.layers.iter().map(|layer| Slot::Kv(Kv::new(layer.window)));
-        Cache { slots: slots.collect() }
+        let own = self.layers.iter().filter(|layer| !layer.self_attn.borrows());
+        Cache { slots: own.map(|layer| Slot::Kv(Kv::new(layer.window))).collect() }
     }
 
     fn embed(&self, ids: &Array, spliced: &[Spliced]) -> Result<Inputs> {
@@ -215,8 +226,10 @@ impl Language for Decoder {
 
     fn forward(&self, inputs: Inputs, sequences: &mut Sequences) -> Result<Array> {
         let mut h = self.positioned(&inputs.h, sequences)?;
-        for (slot, layer) in self.layers.iter().enumerate() {
-            h = layer.forward(&h, sequences, slot)?;
+        let mut slots = 0;
+        for layer in &self.layers {
+            slots += usize::from(!layer.self_attn.borrows());
+            h = layer.forward(&h, sequences, slots - 1)?;
         }
         Ok(h)
     }
@@ -243,6 +256,7 @@ impl Layer {
         let Arch { heads, norm, norms, parallel, residual_scale, layers, .. } = arch;
         let load = |(i, layer): (usize, LayerArch)| {
             let mut w = w.at(&format!("layers.{i}"));
+            let sizes = layer.heads.as_ref().unwrap_or(&heads);
             let mut named = |name: Option<&str>| {
                 name.map(|name| norm.load(&mut w, name, heads.hidden)).transpose()
             };
@@ -252,7 +266,7 @@ impl Layer {
                 mlp_in: named(norms.mlp_in)?,
                 mlp_out: named(norms.mlp_out)?,
                 mlp: layer.feed(&mut w.at("mlp"), heads.hidden, norm)?,
-                self_attn: Attention::load(&mut w.at("self_attn"), &heads, layer.rope)?,
+                self_attn: Attention::load(&mut w.at("self_attn"), sizes, layer.rope)?,
                 parallel,
                 residual_scale,
                 window: layer.window,

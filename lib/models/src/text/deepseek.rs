@@ -1,7 +1,7 @@
 //! DeepSeek (arXiv 2401.06066), V2 (arXiv 2405.04434) and V3 (arXiv 2412.19437), and others that
 //! are nearly the same.
 
-use mlxk_core::Result;
+use mlxk_core::{Architecture, Result};
 use mlxk_tensor::ops::activation::Activation;
 use mlxk_tensor::ops::moe_route::{Groups, Routing, Score};
 use mlxk_tensor::ops::rope::{Rope, Scaling};
@@ -12,6 +12,7 @@ use super::hybrid::{Factors, Hybrid, Part, Step};
 use super::llama;
 use crate::checkpoint::config_error::{invalid, positive, unknown};
 use crate::checkpoint::cursor::Cursor;
+use crate::checkpoint::formats::{ExpertLayout, mla};
 use crate::checkpoint::text_part;
 use crate::config::{Config, given};
 use crate::language::Language;
@@ -23,6 +24,50 @@ use crate::nn::mlp::{Mlp, MlpArch};
 use crate::nn::moe::{Moe, MoeArch, SharedArch};
 use crate::nn::norm::NormArch;
 use crate::nn::sparse::{TopK, TopKSizes};
+use crate::spec::{Rules, Spec};
+
+/// Architectures of the family.
+pub const SPECS: &[Spec] = &[
+    Spec { convert: Rules::ROUTED, ..Spec::new(Architecture::Deepseek, load_1) },
+    Spec { convert: Rules::ROUTED, ..Spec::new(Architecture::DeepseekV2, load_2) },
+    Spec {
+        sanitize: &[mla::split],
+        convert: Rules::CORRECTED,
+        ..Spec::new(Architecture::DeepseekV3, load_3)
+    },
+    Spec {
+        sanitize: &[mla::split],
+        convert: Rules::CORRECTED,
+        ..Spec::new(Architecture::DeepseekV32, load_32)
+    },
+    Spec {
+        experts: ExpertLayout { to: "experts", ..ExpertLayout::DEFAULT },
+        convert: Rules::ROUTED,
+        ..Spec::new(Architecture::Dots1, load_dots)
+    },
+    Spec {
+        sanitize: &[mla::split],
+        convert: Rules::CORRECTED,
+        ..Spec::new(Architecture::Glm4MoeLite, load_glm)
+    },
+    Spec {
+        sanitize: &[mla::split],
+        convert: Rules::CORRECTED,
+        ..Spec::new(Architecture::GlmMoeDsa, load_glm_dsa)
+    },
+    Spec {
+        sanitize: &[text_part::under_language_model, mla::split],
+        convert: Rules::CORRECTED,
+        ..Spec::new(Architecture::KimiK25, load_within)
+    },
+    Spec {
+        sanitize: &[text_part::under_language_model, mla::split],
+        convert: Rules::CORRECTED,
+        ..Spec::new(Architecture::KimiVl, load_within)
+    },
+    Spec::new(Architecture::MiniCpm3, load_minicpm),
+    Spec::new(Architecture::YoutuLlm, load_youtu),
+];
 
 /// What members of the family do each in its own way.
 pub struct Member {
@@ -32,7 +77,9 @@ pub struct Member {
     pub eps: f32,
     /// Whether positions turn neighbours.
     pub traditional: bool,
+    /// Scaling of queries by their position, if the model has it.
     pub warmth: Option<TemperatureTuning>,
+    /// Factors of embeddings and residuals.
     pub factors: Factors,
     /// What logits are multiplied by.
     pub logit_scale: f32,
@@ -47,7 +94,7 @@ impl Member {
 }
 
 /// A deepseek: a llama of experts, but on the first layers.
-pub fn load_1(config: &Value, w: Cursor) -> Result<Box<dyn Language>> {
+fn load_1(config: &Value, w: Cursor) -> Result<Box<dyn Language>> {
     let defaults = json!({"vocab_size": 102_400, "hidden_size": 4096, "intermediate_size": 11_008,
         "moe_intermediate_size": 1407, "num_hidden_layers": 30, "num_attention_heads": 32,
         "num_key_value_heads": 32, "rms_norm_eps": 1e-6, "first_k_dense_replace": 0,
@@ -58,7 +105,7 @@ pub fn load_1(config: &Value, w: Cursor) -> Result<Box<dyn Language>> {
 }
 
 /// A dots1: the same with the choice of DeepSeek V3.
-pub fn load_dots(config: &Value, mut w: Cursor) -> Result<Box<dyn Language>> {
+fn load_dots(config: &Value, mut w: Cursor) -> Result<Box<dyn Language>> {
     let c = Config::read(config)?;
     w.rename(&[("switch_mlp", "experts")]);
     load_llama(&c, Some(moe(&c, Score::Sigmoid, 2)?), |_| true, w)
@@ -81,7 +128,7 @@ fn load_llama(
 }
 
 /// A deepseek_v2; groups of experts are as good as their best.
-pub fn load_2(config: &Value, w: Cursor) -> Result<Box<dyn Language>> {
+fn load_2(config: &Value, w: Cursor) -> Result<Box<dyn Language>> {
     let c = read(config, false)?;
     let mut moe = mixture(&c, Score::Softmax, 1)?;
     let method = c.get::<String>("topk_method")?;
@@ -92,7 +139,7 @@ pub fn load_2(config: &Value, w: Cursor) -> Result<Box<dyn Language>> {
 }
 
 /// A deepseek_v3; groups of experts are as good as their two best.
-pub fn load_3(config: &Value, w: Cursor) -> Result<Box<dyn Language>> {
+fn load_3(config: &Value, w: Cursor) -> Result<Box<dyn Language>> {
     let c = read(config, true)?;
     match c.get::<String>("topk_method")?.as_deref() {
         None | Some("noaux_tc") => load(&c, Member::new(mixture(&c, Score::Sigmoid, 2)?), w),
@@ -101,12 +148,12 @@ pub fn load_3(config: &Value, w: Cursor) -> Result<Box<dyn Language>> {
 }
 
 /// A deepseek_v32: a deepseek_v3 whose tokens attend to some of those before them.
-pub fn load_32(config: &Value, w: Cursor) -> Result<Box<dyn Language>> {
+fn load_32(config: &Value, w: Cursor) -> Result<Box<dyn Language>> {
     picking(config, false, w)
 }
 
 /// A glm_moe_dsa: the same, but for how what chooses turns.
-pub fn load_glm_dsa(config: &Value, w: Cursor) -> Result<Box<dyn Language>> {
+fn load_glm_dsa(config: &Value, w: Cursor) -> Result<Box<dyn Language>> {
     picking(config, true, w)
 }
 
@@ -141,13 +188,13 @@ fn picking(config: &Value, interleaved: bool, w: Cursor) -> Result<Box<dyn Langu
 }
 
 /// A kimi_k25 or a kimi_vl: a deepseek_v3 without what it sees.
-pub fn load_within(config: &Value, mut w: Cursor) -> Result<Box<dyn Language>> {
+fn load_within(config: &Value, mut w: Cursor) -> Result<Box<dyn Language>> {
     text_part::text_only(&mut w);
     load_3(&text_part::text(config)?, w)
 }
 
 /// A glm4_moe_lite: a deepseek_v3 but for what a file need not say.
-pub fn load_glm(config: &Value, w: Cursor) -> Result<Box<dyn Language>> {
+fn load_glm(config: &Value, w: Cursor) -> Result<Box<dyn Language>> {
     let defaults = json!({"rms_norm_eps": 1e-5, "rope_theta": 1_000_000.0, "q_lora_rank": 768,
         "qk_nope_head_dim": 192, "v_head_dim": 256, "first_k_dense_replace": 1,
         "n_routed_experts": 64, "n_shared_experts": 1, "num_experts_per_tok": 4,
@@ -158,7 +205,7 @@ pub fn load_glm(config: &Value, w: Cursor) -> Result<Box<dyn Language>> {
 }
 
 /// A youtu_llm: DeepSeek's attention without experts.
-pub fn load_youtu(config: &Value, w: Cursor) -> Result<Box<dyn Language>> {
+fn load_youtu(config: &Value, w: Cursor) -> Result<Box<dyn Language>> {
     let defaults = json!({"vocab_size": 128_256, "hidden_size": 2048, "intermediate_size": 6144,
         "num_hidden_layers": 32, "num_attention_heads": 16, "q_lora_rank": 1536,
         "rope_theta": 1_600_000.0, "rope_traditional": true, "tie_word_embeddings": true});
@@ -168,7 +215,7 @@ pub fn load_youtu(config: &Value, w: Cursor) -> Result<Box<dyn Language>> {
 }
 
 /// A minicpm3: the same with the factors of a minicpm.
-pub fn load_minicpm(config: &Value, w: Cursor) -> Result<Box<dyn Language>> {
+fn load_minicpm(config: &Value, w: Cursor) -> Result<Box<dyn Language>> {
     let positions = json!({"original_max_position_embeddings": 4096, "type": "longrope"});
     let mut config = given(config, json!({"rope_theta": 1_000_000.0, "rope_scaling": {}}));
     config["rope_scaling"] = given(&config["rope_scaling"], positions);
@@ -286,6 +333,7 @@ pub fn score(c: &Config, usual: Score) -> Result<Score> {
         None => Ok(usual),
         Some("softmax") => Ok(Score::Softmax),
         Some("sigmoid") => Ok(Score::Sigmoid),
+        Some("sqrtsoftplus") => Ok(Score::RootSoftplus),
         Some(other) => Err(unknown(format!("experts chosen by `{other}` cannot run yet"))),
     }
 }

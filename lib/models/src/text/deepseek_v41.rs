@@ -3,6 +3,7 @@
 
 use mlx_rs::Array;
 use mlx_rs::error::Result;
+use mlxk_core::Architecture;
 use mlxk_tensor::cache::{Cache, CompressedKv, Kv, Sequences, Slot};
 use mlxk_tensor::ops::activation::Activation;
 use mlxk_tensor::ops::moe_route::{Routing, Score};
@@ -10,8 +11,10 @@ use mlxk_tensor::ops::rope::{Rope, Scaling};
 use serde::Deserialize;
 use serde_json::{Value, json};
 
+use super::deepseek_native;
 use crate::checkpoint::config_error::{fields, invalid, most_layers, positive, unknown};
 use crate::checkpoint::cursor::Cursor;
+use crate::checkpoint::formats::ExpertLayout;
 use crate::config::given;
 use crate::language::{Inputs, Language, Spliced, splice};
 use crate::nn::embed_head::{EmbedHead, EmbedHeadArch};
@@ -21,6 +24,28 @@ use crate::nn::mlp::MlpArch;
 use crate::nn::moe::{Moe, MoeArch, SharedArch};
 use crate::nn::norm::{Norm, NormArch, NormKind};
 use crate::nn::sparse::{Candidates, CompressSizes, IndexSizes, Sight, Sparse, SparseSizes};
+use crate::spec::{Rules, Spec};
+
+/// Architectures of the family.
+pub const SPECS: &[Spec] = &[Spec {
+    sanitize: &[deepseek_native::translate],
+    experts: ExpertLayout { to: "experts.switch_mlp", ..ExpertLayout::DEFAULT },
+    convert: Rules {
+        plain: &["mlp.gate"],
+        keep: &[
+            "_hc.fn",
+            "_hc.base",
+            "_hc.scale",
+            "self_attn.sinks",
+            "e_score_correction_bias",
+            "compressor.kv_proj.weight",
+            "compressor.gate_proj.weight",
+            "compressor.kv_norm.weight",
+        ],
+        ..Rules::NONE
+    },
+    ..Spec::new(Architecture::DeepseekV41, load)
+}];
 
 #[derive(Deserialize)]
 struct Config {
@@ -87,7 +112,7 @@ enum Memory {
 }
 
 /// A deepseek_v41 without what it sees.
-pub fn load(config: &Value, mut w: Cursor) -> mlxk_core::Result<Box<dyn Language>> {
+fn load(config: &Value, mut w: Cursor) -> mlxk_core::Result<Box<dyn Language>> {
     let c = read(config)?;
     w.rename(&[("shared_expert", "shared_experts"), ("switch_mlp", "experts.switch_mlp")]);
     let norm = NormArch { kind: NormKind::Rms, eps: c.rms_norm_eps };

@@ -1,6 +1,6 @@
 //! ERNIE 4.5 as a mixture of experts.
 
-use mlxk_core::Result;
+use mlxk_core::{Architecture, Result};
 use mlxk_tensor::ops::activation::Activation;
 use mlxk_tensor::ops::moe_route::{Routing, Score};
 use serde_json::Value;
@@ -13,6 +13,10 @@ use crate::config::Config;
 use crate::language::Language;
 use crate::nn::mlp::MlpArch;
 use crate::nn::moe::{MoeArch, SharedArch};
+use crate::spec::Spec;
+
+/// Architectures of the family.
+pub const SPECS: &[Spec] = &[Spec::new(Architecture::Ernie45Moe, load_moe)];
 
 /// What no layer here uses: the prediction of further tokens, and how experts were kept busy.
 const LEFT: [&str; 5] = [
@@ -24,7 +28,7 @@ const LEFT: [&str; 5] = [
 ];
 
 /// An ernie4_5_moe.
-pub fn load_moe(config: &Value, mut w: Cursor) -> Result<Box<dyn Language>> {
+fn load_moe(config: &Value, mut w: Cursor) -> Result<Box<dyn Language>> {
     let mut c = Config::read(config)?;
     c.rope_traditional = true;
     w.discard(|name| LEFT.iter().any(|part| name.contains(part)));

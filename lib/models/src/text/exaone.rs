@@ -1,7 +1,7 @@
 //! EXAONE 3 (arXiv 2408.03541): a llama under the names of GPT 2. EXAONE 4 (arXiv 2507.11407): norms
 //! after each part; layers without a window have no positions, which holds for the mixture too.
 
-use mlxk_core::Result;
+use mlxk_core::{Architecture, Result};
 use mlxk_tensor::ops::moe_route::Score;
 use serde_json::{Value, json};
 
@@ -9,11 +9,24 @@ use super::decoder::{Arch, Decoder, Norms};
 use super::{deepseek, llama};
 use crate::checkpoint::config_error::invalid;
 use crate::checkpoint::cursor::Cursor;
+use crate::checkpoint::formats::Checkpoint;
 use crate::config::{Config, renamed};
 use crate::language::Language;
+use crate::spec::{Rules, Spec};
+
+/// Architectures of the family.
+pub const SPECS: &[Spec] = &[
+    Spec::new(Architecture::Exaone, load),
+    Spec::new(Architecture::Exaone4, load_4),
+    Spec {
+        sanitize: &[sanitize_moe],
+        convert: Rules::CORRECTED,
+        ..Spec::new(Architecture::ExaoneMoe, load_moe)
+    },
+];
 
 /// An exaone.
-pub fn load(config: &Value, mut w: Cursor) -> Result<Box<dyn Language>> {
+fn load(config: &Value, mut w: Cursor) -> Result<Box<dyn Language>> {
     let names = [
         ("num_layers", "num_hidden_layers"),
         ("layer_norm_epsilon", "rms_norm_eps"),
@@ -38,7 +51,7 @@ pub fn load(config: &Value, mut w: Cursor) -> Result<Box<dyn Language>> {
 
 /// An exaone4. `sliding_window_pattern` has a letter for each layer in turn, `L` for those with a
 /// window; without it all layers see everything and know positions.
-pub fn load_4(config: &Value, w: Cursor) -> Result<Box<dyn Language>> {
+fn load_4(config: &Value, w: Cursor) -> Result<Box<dyn Language>> {
     let c = Config::read(config)?;
     let mut arch = Arch { norms: Norms::AFTER, ..llama::arch(&c, None, false)? };
     let pattern: Option<Value> = c.get("sliding_window_pattern")?;
@@ -61,7 +74,7 @@ pub fn load_4(config: &Value, w: Cursor) -> Result<Box<dyn Language>> {
 }
 
 /// An exaone_moe, without what predicts further tokens.
-pub fn load_moe(config: &Value, mut w: Cursor) -> Result<Box<dyn Language>> {
+fn load_moe(config: &Value, mut w: Cursor) -> Result<Box<dyn Language>> {
     let names = [("num_experts", "n_routed_experts"), ("num_shared_experts", "n_shared_experts")];
     let defaults = json!({"norm_topk_prob": true, "routed_scaling_factor": 2.5});
     let c = Config::read_or(&renamed(config, &names), defaults)?;
@@ -74,4 +87,13 @@ pub fn load_moe(config: &Value, mut w: Cursor) -> Result<Box<dyn Language>> {
     let mixed: Vec<bool> = c.need("is_moe_layer")?;
     let mixed = |i: usize| mixed.get(i).copied().unwrap_or_default();
     Decoder::load(arch.with_moe(&deepseek::moe(&c, Score::Sigmoid, 2)?, mixed), w)
+}
+
+/// Transformers has the corrections of an exaone_moe's router beside it, not in it.
+fn sanitize_moe(all: &mut Checkpoint) -> Result<()> {
+    all.rename(|name| {
+        let stem = name.strip_suffix(".mlp.e_score_correction_bias")?;
+        Some(format!("{stem}.mlp.gate.e_score_correction_bias"))
+    });
+    Ok(())
 }

@@ -1,6 +1,6 @@
 //! Falcon-H1 (arXiv 2507.22448): a state space beside attention in every layer.
 
-use mlxk_core::Result;
+use mlxk_core::{Architecture, Result};
 use mlxk_tensor::ops::gated_norm::Order;
 use mlxk_tensor::ops::ssd::SsdSizes;
 use serde_json::{Value, json};
@@ -8,15 +8,25 @@ use serde_json::{Value, json};
 use super::hybrid::{Factors, Hybrid, Part, Step};
 use super::llama;
 use crate::checkpoint::cursor::Cursor;
+use crate::checkpoint::formats::arithmetic::{rounded, times};
+use crate::checkpoint::formats::checkpoint::{Checkpoint, trained};
+use crate::checkpoint::tensor::Tensor;
 use crate::config::Config;
 use crate::language::Language;
 use crate::nn::attention::Attention;
 use crate::nn::embed_head::{EmbedHead, EmbedHeadArch};
 use crate::nn::mlp::Mlp;
 use crate::nn::ssm::mamba2::{Mamba2, Mamba2Arch, Mamba2Norm};
+use crate::spec::Spec;
+use mlxk_tensor::floats;
+use serde::de::DeserializeOwned;
+
+/// Architectures of the family.
+pub const SPECS: &[Spec] =
+    &[Spec { sanitize: &[sanitize], ..Spec::new(Architecture::FalconH1, load) }];
 
 /// A falcon_h1. The factors of its training are in the weights already, but for one.
-pub fn load(config: &Value, mut w: Cursor) -> Result<Box<dyn Language>> {
+fn load(config: &Value, mut w: Cursor) -> Result<Box<dyn Language>> {
     let c = Config::read_or(config, defaults())?;
     let rope = c.rope(None)?;
     let (norm, hidden, mixer) = (c.rms_norm()?, c.hidden_size, mixer(&c)?);
@@ -78,4 +88,79 @@ fn mixer(c: &Config) -> Result<Mamba2Arch> {
     let arch = Mamba2Arch { hidden: c.hidden_size, ssd, taps, norm: normed.then_some(norm) };
     arch.check()?;
     Ok(arch)
+}
+
+/// Multiplies weights that are as they were in training by the factors that MLX has in the weights.
+fn sanitize(all: &mut Checkpoint) -> Result<()> {
+    let first = all.tensors.get("model.layers.0.mamba.conv1d.weight");
+    if !first.is_some_and(trained) {
+        return Ok(());
+    }
+    let factors = Multipliers::read(all)?;
+    for (name, tensor) in &mut all.tensors {
+        let Some(stem) = name.strip_suffix(".weight") else { continue };
+        if tensor.shape.len() == 2 {
+            *tensor = factors.apply(stem, tensor.clone());
+        }
+    }
+    Ok(())
+}
+
+struct Multipliers {
+    /// By the ends of names, the first that fits.
+    ends: Vec<(&'static str, f32)>,
+    /// Of all that goes into a state space.
+    ssm_in: f32,
+    /// Of its gate, inputs, `b`, `c` and steps, each for so many rows.
+    ssm: Vec<(usize, f32)>,
+}
+
+impl Multipliers {
+    fn read(all: &Checkpoint) -> Result<Multipliers> {
+        let one = |key: &str, usual: f32| stated(all, key, usual);
+        let attention_in = one("attention_in_multiplier", 1.0)?;
+        let [gate, down]: [f32; 2] = stated(all, "mlp_multipliers", [0.883_883_5, 0.585_937_5])?;
+        let each: [f32; 5] =
+            stated(all, "ssm_multipliers", [0.353_553_4, 0.25, 0.353_553_4, 0.5, 0.353_553_4])?;
+        let inner = stated(all, "mamba_d_ssm", 1536)?;
+        let shared =
+            stated::<usize>(all, "mamba_n_groups", 1)? * stated(all, "mamba_d_state", 128)?;
+        let sizes = [inner, inner, shared, shared, stated(all, "mamba_n_heads", 24)?];
+        Ok(Multipliers {
+            ends: vec![
+                ("embed_tokens", one("embedding_multiplier", 5.656_854)?),
+                ("lm_head", one("lm_head_multiplier", 0.039_062_5)?),
+                ("q_proj", attention_in),
+                ("k_proj", attention_in),
+                ("o_proj", one("attention_out_multiplier", 0.9375)?),
+                ("out_proj", one("ssm_out_multiplier", 0.235_702_26)?),
+                ("gate_proj", gate),
+                ("down_proj", down),
+            ],
+            ssm_in: one("ssm_in_multiplier", 1.25)?,
+            ssm: sizes.into_iter().zip(each).collect(),
+        })
+    }
+
+    fn apply(&self, stem: &str, tensor: Tensor) -> Tensor {
+        if let Some((_, factor)) = self.ends.iter().find(|(end, _)| stem.ends_with(end)) {
+            return times(tensor, vec![*factor]);
+        }
+        let Some(float) = floats::kind(tensor.dtype).filter(|_| stem.ends_with("in_proj")) else {
+            return tensor;
+        };
+        let rows: Vec<f32> =
+            self.ssm.iter().flat_map(|&(rows, factor)| std::iter::repeat_n(factor, rows)).collect();
+        let [all] = rounded(&[self.ssm_in], float)[..] else { return tensor };
+        let rows = rounded(&rows, float).into_iter().map(|factor| factor * all).collect();
+        times(tensor, rows)
+    }
+}
+
+/// A field of config.json, or what the family has without it.
+fn stated<T: DeserializeOwned>(all: &Checkpoint, key: &str, usual: T) -> Result<T> {
+    match all.text().get(key) {
+        None | Some(Value::Null) => Ok(usual),
+        Some(_) => all.number(key),
+    }
 }

@@ -2,7 +2,7 @@
 //! Gemma 2 (arXiv 2408.00118) norms what comes out of each part too and caps scores and logits;
 //! Gemma 3 (arXiv 2503.19786) norms queries and keys instead of capping, and its windows turn faster.
 
-use mlxk_core::Result;
+use mlxk_core::{Architecture, Result};
 use mlxk_tensor::ops::activation::Activation;
 use mlxk_tensor::ops::rope::{Rope, Scaling};
 use serde_json::{Value, json};
@@ -22,16 +22,28 @@ const AROUND: Norms = Norms {
     mlp_in: Some("pre_feedforward_layernorm"),
     mlp_out: Some("post_feedforward_layernorm"),
 };
+use crate::spec::Spec;
+
+/// Architectures of the family.
+pub const SPECS: &[Spec] = &[
+    Spec::new(Architecture::Gemma, load),
+    Spec::new(Architecture::Gemma2, load_2),
+    Spec {
+        sanitize: &[text_part::under_language_model],
+        ..Spec::new(Architecture::Gemma3, load_3)
+    },
+    Spec::new(Architecture::Gemma3Text, load_3_text),
+];
 
 /// The first Gemma.
-pub fn load(config: &Value, w: Cursor) -> Result<Box<dyn Language>> {
+fn load(config: &Value, w: Cursor) -> Result<Box<dyn Language>> {
     let c = Config::read(config)?;
     let scale = (c.hidden_size as f32).sqrt();
     Decoder::load(arch(&c, Activation::Gelu, scale)?, w)
 }
 
 /// Gemma 2, every other layer of which has a window.
-pub fn load_2(config: &Value, w: Cursor) -> Result<Box<dyn Language>> {
+fn load_2(config: &Value, w: Cursor) -> Result<Box<dyn Language>> {
     let defaults = json!({"query_pre_attn_scalar": 144.0, "sliding_window": 4096,
         "attn_logit_softcapping": 50.0, "final_logit_softcapping": 30.0});
     let c = Config::read_or(config, defaults)?;
@@ -48,7 +60,7 @@ pub fn load_2(config: &Value, w: Cursor) -> Result<Box<dyn Language>> {
 }
 
 /// The text part of Gemma 3 by itself.
-pub fn load_3_text(config: &Value, w: Cursor) -> Result<Box<dyn Language>> {
+fn load_3_text(config: &Value, w: Cursor) -> Result<Box<dyn Language>> {
     let defaults = json!({"hidden_size": 1152, "num_hidden_layers": 26, "intermediate_size": 6912,
         "num_attention_heads": 4, "num_key_value_heads": 1, "head_dim": 256, "rms_norm_eps": 1e-6,
         "vocab_size": 262_144, "max_position_embeddings": 32_768, "query_pre_attn_scalar": 256.0,
@@ -67,7 +79,7 @@ pub fn load_3_text(config: &Value, w: Cursor) -> Result<Box<dyn Language>> {
 }
 
 /// Gemma 3 without what it sees.
-pub fn load_3(config: &Value, mut w: Cursor) -> Result<Box<dyn Language>> {
+fn load_3(config: &Value, mut w: Cursor) -> Result<Box<dyn Language>> {
     text_part::text_only(&mut w);
     let defaults = json!({"num_attention_heads": 8, "num_key_value_heads": 4});
     let vocabulary = config.get("vocab_size").cloned().unwrap_or(json!(262_208));

@@ -2,7 +2,8 @@
 
 use mlx_rs::Array;
 use mlx_rs::error::{Exception, Result};
-use mlx_rs::ops::{concatenate, erfinv, maximum, std_axis};
+use mlx_rs::ops::{erfinv, maximum, std_axis};
+use mlxk_core::Architecture;
 use mlxk_tensor::cache::{Cache, Kv, Sequences, Slot};
 use mlxk_tensor::mlx;
 use mlxk_tensor::ops::Ops;
@@ -21,6 +22,10 @@ use crate::nn::linear::Linear;
 use crate::nn::norm::{Norm, NormArch, NormKind};
 use crate::nn::per_layer::{PerLayer, PerLayerGate, PerLayerSizes};
 use crate::nn::shared_kv::{self, SharedKv, SharedKvArch};
+use crate::spec::Spec;
+
+/// Architectures of the family.
+pub const SPECS: &[Spec] = &[Spec::new(Architecture::Gemma3n, load)];
 
 #[derive(Deserialize)]
 struct Config {
@@ -81,7 +86,7 @@ struct Layer {
 }
 
 /// Gemma 3n without what it sees and hears.
-pub fn load(config: &Value, mut w: Cursor) -> mlxk_core::Result<Box<dyn Language>> {
+fn load(config: &Value, mut w: Cursor) -> mlxk_core::Result<Box<dyn Language>> {
     text_part::text_only(&mut w);
     let c: Config = fields(&text_part::text(config)?)?;
     c.check()?;

@@ -2,7 +2,7 @@
 
 use mlx_rs::Array;
 use mlx_rs::error::Result;
-use mlx_rs::ops::concatenate;
+use mlxk_core::Architecture;
 use mlxk_tensor::cache::{Cache, Kv, Sequences, Slot};
 use mlxk_tensor::mlx;
 use mlxk_tensor::ops::Ops;
@@ -13,6 +13,7 @@ use serde_json::{Value, json};
 
 use crate::checkpoint::config_error::{invalid, unknown};
 use crate::checkpoint::cursor::Cursor;
+use crate::checkpoint::formats::ExpertLayout;
 use crate::checkpoint::text_part;
 use crate::config::{Config, given};
 use crate::language::{Inputs, Language, Spliced, splice, text_ids};
@@ -22,6 +23,22 @@ use crate::nn::moe::{Experts, MoeArch, Router};
 use crate::nn::norm::{Norm, NormArch};
 use crate::nn::per_layer::{PerLayer, PerLayerGate, PerLayerSizes};
 use crate::nn::shared_kv::{self, SharedKv, SharedKvArch};
+use crate::spec::{Rules, Spec};
+
+/// Architectures of the family.
+pub const SPECS: &[Spec] = &[
+    Spec {
+        sanitize: &[text_part::under_language_model],
+        experts: EXPERTS,
+        convert: RULES,
+        ..Spec::new(Architecture::Gemma4, load)
+    },
+    Spec { experts: EXPERTS, convert: RULES, ..Spec::new(Architecture::Gemma4Text, load_text) },
+];
+
+const EXPERTS: ExpertLayout = ExpertLayout { to: "experts.switch_glu", ..ExpertLayout::DEFAULT };
+
+const RULES: Rules = Rules { eight: &["router.proj"], ..Rules::NONE };
 
 struct Gemma4 {
     ends: EmbedHead,
@@ -46,7 +63,7 @@ struct Layer {
 }
 
 /// Gemma 4 without what it sees and hears.
-pub fn load(config: &Value, mut w: Cursor) -> mlxk_core::Result<Box<dyn Language>> {
+fn load(config: &Value, mut w: Cursor) -> mlxk_core::Result<Box<dyn Language>> {
     text_part::text_only(&mut w);
     let mut text = text_part::text(config)?;
     text["vocab_size"] = config.get("vocab_size").cloned().unwrap_or(json!(262_144));
@@ -54,7 +71,7 @@ pub fn load(config: &Value, mut w: Cursor) -> mlxk_core::Result<Box<dyn Language
 }
 
 /// The text part of Gemma 4 by itself.
-pub fn load_text(config: &Value, mut w: Cursor) -> mlxk_core::Result<Box<dyn Language>> {
+fn load_text(config: &Value, mut w: Cursor) -> mlxk_core::Result<Box<dyn Language>> {
     let arch = Arch::read(config)?;
     w.discard(|name| RANGES.iter().any(|range| name.ends_with(range)));
     w.discard(|name| shared_kv::superfluous(name, arch.c.num_hidden_layers - arch.shared));

@@ -1,6 +1,6 @@
 //! GLM and GLM 4: llamas whose positions turn neighbours; the latter also norms what comes out.
 
-use mlxk_core::Result;
+use mlxk_core::{Architecture, Result};
 use mlxk_tensor::ops::moe_route::Score;
 use mlxk_tensor::ops::rope::Scaling;
 use serde_json::{Value, json};
@@ -10,16 +10,25 @@ use super::{deepseek, llama};
 use crate::checkpoint::cursor::Cursor;
 use crate::config::Config;
 use crate::language::Language;
+use crate::spec::{Rules, Spec};
+
+/// Architectures of the family.
+pub const SPECS: &[Spec] = &[
+    Spec::new(Architecture::Glm, load),
+    Spec::new(Architecture::Glm4, load_4),
+    Spec { convert: Rules::CORRECTED, ..Spec::new(Architecture::Glm4Moe, load_4_moe) },
+    Spec { convert: Rules::CORRECTED, ..Spec::new(Architecture::SolarOpen, load_4_moe) },
+];
 
 /// A glm.
-pub fn load(config: &Value, w: Cursor) -> Result<Box<dyn Language>> {
+fn load(config: &Value, w: Cursor) -> Result<Box<dyn Language>> {
     let mut c = Config::read(config)?;
     c.rope_traditional = true;
     Decoder::load(arch(&c)?, w)
 }
 
 /// A glm4.
-pub fn load_4(config: &Value, w: Cursor) -> Result<Box<dyn Language>> {
+fn load_4(config: &Value, w: Cursor) -> Result<Box<dyn Language>> {
     let c = Config::read_or(config, json!({"rope_traditional": true}))?;
     let norms = Norms {
         attn_in: Some("input_layernorm"),
@@ -32,7 +41,7 @@ pub fn load_4(config: &Value, w: Cursor) -> Result<Box<dyn Language>> {
 
 /// A glm4_moe: not much of the above; experts as DeepSeek V3 chooses them. Layers beyond the last
 /// predict further tokens and are left aside.
-pub fn load_4_moe(config: &Value, mut w: Cursor) -> Result<Box<dyn Language>> {
+fn load_4_moe(config: &Value, mut w: Cursor) -> Result<Box<dyn Language>> {
     let c = Config::read(config)?;
     deepseek::leave_further_layers(&mut w, c.num_hidden_layers);
     w.rename(&[("shared_expert", "shared_experts")]);

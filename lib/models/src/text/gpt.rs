@@ -2,7 +2,7 @@
 //! everywhere, no gates. GPT-J, GPT-NeoX (arXiv 2204.06745), StarCoder 2 (arXiv 2402.19173) and
 //! StableLM turn positions instead of learning them.
 
-use mlxk_core::Result;
+use mlxk_core::{Architecture, Result};
 use mlxk_tensor::ops::activation::Activation;
 use mlxk_tensor::ops::rope::Rope;
 use serde_json::{Value, json};
@@ -10,8 +10,21 @@ use serde_json::{Value, json};
 use super::decoder::{Arch, Decoder, Norms};
 use super::llama;
 use crate::checkpoint::cursor::Cursor;
+use crate::checkpoint::formats::Checkpoint;
+use crate::checkpoint::reshape;
 use crate::config::{Config, given, renamed};
 use crate::language::Language;
+use crate::spec::Spec;
+
+/// Architectures of the family.
+pub const SPECS: &[Spec] = &[
+    Spec { sanitize: &[sanitize_2], ..Spec::new(Architecture::Gpt2, load_2) },
+    Spec::new(Architecture::GptBigCode, load_big_code),
+    Spec { sanitize: &[sanitize_j], ..Spec::new(Architecture::GptJ, load_j) },
+    Spec { sanitize: &[sanitize_neox], ..Spec::new(Architecture::GptNeoX, load_neox) },
+    Spec::new(Architecture::StableLm, load_stablelm),
+    Spec::new(Architecture::Starcoder2, load_starcoder_2),
+];
 
 /// The fields of the elder in their files.
 const FIELDS: [(&str, &str); 4] = [
@@ -32,13 +45,13 @@ const NAMES: [(&str, &str); 6] = [
 ];
 
 /// A gpt2.
-pub fn load_2(config: &Value, mut w: Cursor) -> Result<Box<dyn Language>> {
+fn load_2(config: &Value, mut w: Cursor) -> Result<Box<dyn Language>> {
     discard_masks(&mut w);
     learned(&elder(config)?, Activation::GeluTanh, w)
 }
 
 /// A gpt_bigcode, most of which have one head of keys and values.
-pub fn load_big_code(config: &Value, mut w: Cursor) -> Result<Box<dyn Language>> {
+fn load_big_code(config: &Value, mut w: Cursor) -> Result<Box<dyn Language>> {
     let many = config.get("multi_query").is_some_and(|shared| *shared == Value::Bool(false));
     let heads = if many { config.get("n_head").cloned() } else { Some(1.into()) };
     w.rename(&[("model", "transformer")]);
@@ -46,7 +59,7 @@ pub fn load_big_code(config: &Value, mut w: Cursor) -> Result<Box<dyn Language>>
 }
 
 /// A gptj: attention, without biases, and feed-forward side by side.
-pub fn load_j(config: &Value, mut w: Cursor) -> Result<Box<dyn Language>> {
+fn load_j(config: &Value, mut w: Cursor) -> Result<Box<dyn Language>> {
     let defaults = json!({"n_embd": 4096, "n_head": 16, "n_layer": 28, "vocab_size": 50_400,
         "layer_norm_epsilon": 1e-5});
     let c = elder(&given(config, defaults))?;
@@ -91,7 +104,7 @@ fn learned(c: &Config, activation: Activation, mut w: Cursor) -> Result<Box<dyn 
 }
 
 /// A gpt_neox. Queries, keys and values of each head lie together.
-pub fn load_neox(config: &Value, mut w: Cursor) -> Result<Box<dyn Language>> {
+fn load_neox(config: &Value, mut w: Cursor) -> Result<Box<dyn Language>> {
     let config = renamed(
         config,
         &[("rotary_emb_base", "rope_theta"), ("rotary_pct", "partial_rotary_factor")],
@@ -118,7 +131,7 @@ pub fn load_neox(config: &Value, mut w: Cursor) -> Result<Box<dyn Language>> {
 }
 
 /// A starcoder2; all layers have the window that the file states.
-pub fn load_starcoder_2(config: &Value, mut w: Cursor) -> Result<Box<dyn Language>> {
+fn load_starcoder_2(config: &Value, mut w: Cursor) -> Result<Box<dyn Language>> {
     let defaults = json!({"vocab_size": 49_152, "norm_epsilon": 1e-5});
     let c = Config::read_or(config, defaults)?;
     w.rename(&[("up_proj", "c_fc"), ("down_proj", "c_proj")]);
@@ -127,7 +140,7 @@ pub fn load_starcoder_2(config: &Value, mut w: Cursor) -> Result<Box<dyn Languag
 }
 
 /// A stablelm, which has gates.
-pub fn load_stablelm(config: &Value, mut w: Cursor) -> Result<Box<dyn Language>> {
+fn load_stablelm(config: &Value, mut w: Cursor) -> Result<Box<dyn Language>> {
     let c = Config::read(config)?;
     w.rename(&[("q_norm", "q_layernorm"), ("k_norm", "k_layernorm")]);
     let mut arch = llama::base(&c, c.rope(None)?, false, c.layer_norm("layer_norm_eps")?)?;
@@ -141,4 +154,31 @@ pub fn load_stablelm(config: &Value, mut w: Cursor) -> Result<Box<dyn Language>>
 /// Without gates.
 fn plain(arch: Arch, activation: Activation) -> Arch {
     arch.with_mlp(|mlp| (mlp.gated, mlp.activation) = (false, activation))
+}
+
+/// Transformers has the matrices of a gpt2 transposed, under shorter names.
+fn sanitize_2(all: &mut Checkpoint) -> Result<()> {
+    const TURNED: [&str; 4] = ["attn.c_attn", "attn.c_proj", "mlp.c_fc", "mlp.c_proj"];
+    if all.tensors.keys().any(|name| name.starts_with("model.")) {
+        return Ok(());
+    }
+    all.rename(|name| Some(format!("model.{}", name.strip_prefix("transformer.").unwrap_or(name))));
+    let turned = |name: &str| TURNED.iter().any(|end| name.ends_with(&format!("{end}.weight")));
+    all.change(turned, reshape::transposed);
+    Ok(())
+}
+
+fn sanitize_j(all: &mut Checkpoint) -> Result<()> {
+    all.rename(|name| Some(name.replacen("transformer.", "model.", 1)));
+    Ok(())
+}
+
+fn sanitize_neox(all: &mut Checkpoint) -> Result<()> {
+    all.rename(|name| {
+        let rest = name.strip_prefix("model.").unwrap_or(name);
+        let rest = rest.strip_prefix("gpt_neox.").unwrap_or(rest);
+        let rest = rest.strip_prefix("layers.").map_or(rest.to_owned(), |rest| format!("h.{rest}"));
+        Some(format!("model.{rest}"))
+    });
+    Ok(())
 }

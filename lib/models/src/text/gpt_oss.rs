@@ -1,7 +1,7 @@
 //! gpt-oss (arXiv 2508.10925): a mixture of experts with a gate of its own, every other layer with a
 //! window, and for each head a score that takes attention and gives nothing.
 
-use mlxk_core::Result;
+use mlxk_core::{Architecture, Result};
 use mlxk_tensor::ops::activation::Activation;
 use mlxk_tensor::ops::moe_route::{Routing, Score};
 use serde_json::{Value, json};
@@ -9,12 +9,26 @@ use serde_json::{Value, json};
 use super::decoder::Decoder;
 use super::llama;
 use crate::checkpoint::cursor::Cursor;
+use crate::checkpoint::formats::ExpertLayout;
 use crate::config::Config;
 use crate::language::Language;
 use crate::nn::moe::MoeArch;
+use crate::spec::{Rules, Spec};
+
+/// Architectures of the family.
+pub const SPECS: &[Spec] = &[Spec {
+    experts: ExpertLayout {
+        to: "experts",
+        transposed: true,
+        interleaved: true,
+        ..ExpertLayout::DEFAULT
+    },
+    convert: Rules { eight: &["router"], ..Rules::NONE },
+    ..Spec::new(Architecture::GptOss, load)
+}];
 
 /// A gpt_oss.
-pub fn load(config: &Value, mut w: Cursor) -> Result<Box<dyn Language>> {
+fn load(config: &Value, mut w: Cursor) -> Result<Box<dyn Language>> {
     let defaults = json!({"num_local_experts": 128, "num_experts_per_tok": 4,
         "rms_norm_eps": 1e-5, "head_dim": 64, "num_key_value_heads": 8, "sliding_window": 128});
     let c = Config::read_or(config, defaults)?;

@@ -1,6 +1,6 @@
 //! Granite (arXiv 2405.04324) and MiniCPM (arXiv 2404.06395): llamas with a factor at every step.
 
-use mlxk_core::Result;
+use mlxk_core::{Architecture, Result};
 use mlxk_tensor::ops::activation::Activation;
 use mlxk_tensor::ops::moe_route::{Routing, Score};
 use serde_json::{Value, json};
@@ -11,14 +11,39 @@ use crate::checkpoint::cursor::Cursor;
 use crate::config::Config;
 use crate::language::Language;
 use crate::nn::moe::MoeArch;
+use crate::spec::{Rules, Spec};
+
+/// Architectures of the family.
+pub const SPECS: &[Spec] = &[
+    Spec {
+        convert: Rules { eight: &["self_attn.o_proj", "mlp.down_proj", "lm_head"], ..Rules::NONE },
+        ..Spec::new(Architecture::Granite, load)
+    },
+    Spec {
+        convert: Rules {
+            eight: &[
+                "block_sparse_moe.router.layer",
+                "self_attn.o_proj",
+                "mlp.down_proj",
+                "lm_head",
+            ],
+            ..Rules::NONE
+        },
+        ..Spec::new(Architecture::GraniteMoe, load_moe)
+    },
+    Spec {
+        convert: Rules { untie: true, ..Rules::NONE },
+        ..Spec::new(Architecture::MiniCpm, load_minicpm)
+    },
+];
 
 /// A granite.
-pub fn load(config: &Value, w: Cursor) -> Result<Box<dyn Language>> {
+fn load(config: &Value, w: Cursor) -> Result<Box<dyn Language>> {
     Decoder::load(arch(&Config::read(config)?)?, w)
 }
 
 /// A granitemoe.
-pub fn load_moe(config: &Value, mut w: Cursor) -> Result<Box<dyn Language>> {
+fn load_moe(config: &Value, mut w: Cursor) -> Result<Box<dyn Language>> {
     let c = Config::read(config)?;
     w.rename(&[("mlp", "block_sparse_moe"), ("gate", "router.layer")]);
     let routing = Routing::new(c.need("num_experts_per_tok")?, Score::Softmax);
@@ -44,7 +69,7 @@ fn arch(c: &Config) -> Result<Arch> {
 }
 
 /// A minicpm: its factors follow from its width and depth.
-pub fn load_minicpm(config: &Value, w: Cursor) -> Result<Box<dyn Language>> {
+fn load_minicpm(config: &Value, w: Cursor) -> Result<Box<dyn Language>> {
     let c = Config::read_or(config, json!({"tie_word_embeddings": false}))?;
     let depth = (c.num_hidden_layers as f32).sqrt();
     let tied = c.tie_word_embeddings == Some(true);

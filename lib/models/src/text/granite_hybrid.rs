@@ -1,6 +1,6 @@
 //! Granite 4: state spaces, attention on a few layers, and a factor at every step.
 
-use mlxk_core::Result;
+use mlxk_core::{Architecture, Result};
 use mlxk_tensor::ops::activation::Activation;
 use mlxk_tensor::ops::gated_norm::Order;
 use mlxk_tensor::ops::moe_route::{Routing, Score};
@@ -12,6 +12,7 @@ use super::hybrid::{Factors, Hybrid, Step};
 use super::llama;
 use crate::checkpoint::config_error::{invalid, unknown};
 use crate::checkpoint::cursor::Cursor;
+use crate::checkpoint::formats::Checkpoint;
 use crate::config::Config;
 use crate::language::Language;
 use crate::nn::attention::{Attention, Sizes};
@@ -20,9 +21,17 @@ use crate::nn::mixer::FeedForward;
 use crate::nn::mlp::{Mlp, MlpArch};
 use crate::nn::moe::{Moe, MoeArch, SharedArch};
 use crate::nn::ssm::mamba2::{Limits, Mamba2, Mamba2Arch, Mamba2Norm};
+use crate::spec::{Rules, Spec};
+
+/// Architectures of the family.
+pub const SPECS: &[Spec] = &[Spec {
+    sanitize: &[sanitize],
+    convert: Rules { eight: &["router.layer"], ..Rules::NONE },
+    ..Spec::new(Architecture::GraniteMoeHybrid, load)
+}];
 
 /// A granitemoehybrid, of experts or not.
-pub fn load(config: &Value, mut w: Cursor) -> Result<Box<dyn Language>> {
+fn load(config: &Value, mut w: Cursor) -> Result<Box<dyn Language>> {
     let c = Config::read(config)?;
     let arch = Arch::read(&c)?;
     w.rename(&NAMES);
@@ -149,3 +158,17 @@ const NAMES: [(&str, &str); 4] = [
     ("shared_mlp.gate_up_proj", "shared_mlp.input_linear"),
     ("shared_mlp.down_proj", "shared_mlp.output_linear"),
 ];
+
+/// A dense granitemoehybrid of transformers has its feed-forward layers under other names, gate and
+/// rest in one.
+fn sanitize(all: &mut Checkpoint) -> Result<()> {
+    if all.config.get("num_local_experts").and_then(Value::as_u64).is_some_and(|count| count > 0) {
+        return Ok(());
+    }
+    all.split("shared_mlp.input_linear", 1, &[("mlp.gate_proj", 1), ("mlp.up_proj", 1)])?;
+    all.rename(|name| {
+        let stem = name.strip_suffix(".shared_mlp.output_linear.weight")?;
+        Some(format!("{stem}.mlp.down_proj.weight"))
+    });
+    Ok(())
+}

@@ -16,9 +16,13 @@ use crate::nn::norm::Norm;
 
 /// A model, and what some multiply their vectors by.
 pub struct Hybrid {
+    /// Embedding, final norm and head.
     pub ends: EmbedHead,
+    /// Residual blocks, in order.
     pub steps: Vec<Step>,
+    /// Factors of embeddings and residuals.
     pub factors: Factors,
+    /// Backend of the operations.
     pub ops: &'static dyn Ops,
 }
 
@@ -33,7 +37,9 @@ pub struct Factors {
 
 /// `h + part(norm(h))`.
 pub struct Step {
+    /// Norm of the block's input.
     pub norm: Norm,
+    /// Mixer or feed-forward layer of the block.
     pub part: Part,
 }
 

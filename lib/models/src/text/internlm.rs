@@ -1,6 +1,6 @@
 //! InternLM 2 (arXiv 2403.17297): a llama under other names, the matrices of attention fused.
 
-use mlxk_core::Result;
+use mlxk_core::{Architecture, Result};
 use serde_json::Value;
 
 use super::decoder::Decoder;
@@ -8,9 +8,13 @@ use super::llama;
 use crate::checkpoint::cursor::Cursor;
 use crate::config::Config;
 use crate::language::Language;
+use crate::spec::Spec;
+
+/// Architectures of the family.
+pub const SPECS: &[Spec] = &[Spec::new(Architecture::InternLm2, load_2)];
 
 /// An internlm2: the queries that share a key and a value lie with them.
-pub fn load_2(config: &Value, mut w: Cursor) -> Result<Box<dyn Language>> {
+fn load_2(config: &Value, mut w: Cursor) -> Result<Box<dyn Language>> {
     let c = Config::read(config)?;
     w.discard(|name| name.ends_with("attention.rope.inv_freq"));
     w.rename(&[

@@ -1,6 +1,6 @@
 //! Jamba (arXiv 2403.19887): state spaces, attention that does not know positions, and experts.
 
-use mlxk_core::Result;
+use mlxk_core::{Architecture, Result};
 use mlxk_tensor::ops::activation::Activation;
 use mlxk_tensor::ops::moe_route::{Routing, Score};
 use serde_json::{Value, json};
@@ -17,9 +17,16 @@ use crate::nn::mixer::FeedForward;
 use crate::nn::mlp::Mlp;
 use crate::nn::moe::{Moe, MoeArch};
 use crate::nn::ssm::mamba::{Mamba, MambaSizes};
+use crate::spec::{Rules, Spec};
+
+/// Architectures of the family.
+pub const SPECS: &[Spec] = &[Spec {
+    convert: Rules { eight: &["router"], ..Rules::NONE },
+    ..Spec::new(Architecture::Jamba, load)
+}];
 
 /// A jamba.
-pub fn load(config: &Value, mut w: Cursor) -> Result<Box<dyn Language>> {
+fn load(config: &Value, mut w: Cursor) -> Result<Box<dyn Language>> {
     let c = Config::read(config)?;
     w.rename(&[("feed_forward.gate", "feed_forward.router")]);
     let (norm, hidden) = (c.rms_norm()?, c.hidden_size);

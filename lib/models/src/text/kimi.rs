@@ -1,7 +1,7 @@
 //! Kimi Linear (arXiv 2510.26692): delta attention on most layers, DeepSeek's, without positions, on
 //! the others.
 
-use mlxk_core::Result;
+use mlxk_core::{Architecture, Result};
 use mlxk_tensor::ops::gated_delta::Decay;
 use mlxk_tensor::ops::moe_route::Score;
 use serde::Deserialize;
@@ -10,10 +10,23 @@ use serde_json::Value;
 use super::deepseek::{self, Member};
 use crate::checkpoint::config_error::positive;
 use crate::checkpoint::cursor::Cursor;
+use crate::checkpoint::formats::{Checkpoint, mla};
 use crate::config::renamed;
 use crate::language::Language;
 use crate::nn::mla::Mla;
 use crate::nn::ssm::kimi_delta::{KimiDelta, KimiDeltaArch};
+use crate::spec::{Rules, Spec};
+
+/// Architectures of the family.
+pub const SPECS: &[Spec] = &[Spec {
+    sanitize: &[sanitize, mla::split],
+    convert: Rules {
+        eight: &["mlp.gate"],
+        keep: &["e_score_correction_bias", "A_log", "dt_bias"],
+        ..Rules::NONE
+    },
+    ..Spec::new(Architecture::KimiLinear, load)
+}];
 
 /// What the file says about delta attention.
 #[derive(Deserialize)]
@@ -26,7 +39,7 @@ struct Linear {
 }
 
 /// A kimi_linear.
-pub fn load(config: &Value, mut w: Cursor) -> Result<Box<dyn Language>> {
+fn load(config: &Value, mut w: Cursor) -> Result<Box<dyn Language>> {
     let names = [
         ("num_experts", "n_routed_experts"),
         ("num_shared_experts", "n_shared_experts"),
@@ -61,4 +74,25 @@ pub fn load(config: &Value, mut w: Cursor) -> Result<Box<dyn Language>> {
         true => Ok(Box::new(KimiDelta::load(w, &delta)?)),
         false => Ok(Box::new(Mla::load(w, &sizes, None)?)),
     })
+}
+
+/// Transformers has the experts and convolutions of a kimi_linear under other names.
+fn sanitize(all: &mut Checkpoint) -> Result<()> {
+    let names = [
+        (".block_sparse_moe.", ".mlp."),
+        (".mlp.gate.e_score_correction_bias", ".mlp.e_score_correction_bias"),
+        (".q_conv1d.", ".q_conv.conv."),
+        (".k_conv1d.", ".k_conv.conv."),
+        (".v_conv1d.", ".v_conv.conv."),
+    ];
+    all.rename(|name| {
+        let new = names.iter().fold(name.to_owned(), |name, (old, new)| name.replace(old, new));
+        (new != name).then_some(new)
+    });
+    let bias = |name: &str| name.ends_with(".dt_bias");
+    all.change(bias, |tensor| {
+        let size = tensor.shape.iter().product();
+        tensor.shaped(vec![size])
+    });
+    Ok(())
 }

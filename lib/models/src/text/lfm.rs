@@ -1,6 +1,6 @@
 //! LFM2 (arXiv 2511.23404): short convolutions, and attention on some layers.
 
-use mlxk_core::Result;
+use mlxk_core::{Architecture, Result};
 use mlxk_tensor::ops::activation::Activation;
 use mlxk_tensor::ops::moe_route::{Routing, Score};
 use serde_json::Value;
@@ -9,6 +9,7 @@ use super::hybrid::{Factors, Hybrid, Step};
 use super::llama;
 use crate::checkpoint::config_error::{invalid, positive, unknown};
 use crate::checkpoint::cursor::Cursor;
+use crate::checkpoint::formats::Checkpoint;
 use crate::checkpoint::text_part;
 use crate::config::{Config, renamed};
 use crate::language::Language;
@@ -18,9 +19,24 @@ use crate::nn::mixer::FeedForward;
 use crate::nn::mlp::Mlp;
 use crate::nn::moe::{Moe, MoeArch};
 use crate::nn::ssm::short_conv::ShortConv;
+use crate::spec::{Rules, Spec};
+
+/// Architectures of the family.
+pub const SPECS: &[Spec] = &[
+    Spec::new(Architecture::Lfm2, load),
+    Spec {
+        sanitize: &[sanitize_moe],
+        convert: Rules { eight: &["feed_forward.gate"], keep: &["expert_bias"], ..Rules::NONE },
+        ..Spec::new(Architecture::Lfm2Moe, load_moe)
+    },
+    Spec {
+        sanitize: &[text_part::under_language_model],
+        ..Spec::new(Architecture::Lfm2Vl, load_vl)
+    },
+];
 
 /// An lfm2.
-pub fn load(config: &Value, mut w: Cursor) -> Result<Box<dyn Language>> {
+fn load(config: &Value, mut w: Cursor) -> Result<Box<dyn Language>> {
     let mut c = read(config)?;
     c.intermediate_size = inner(&c)?;
     w.rename(&NUMBERED);
@@ -29,7 +45,7 @@ pub fn load(config: &Value, mut w: Cursor) -> Result<Box<dyn Language>> {
 }
 
 /// An lfm2_moe: mixtures of experts, but on the first layers.
-pub fn load_moe(config: &Value, mut w: Cursor) -> Result<Box<dyn Language>> {
+fn load_moe(config: &Value, mut w: Cursor) -> Result<Box<dyn Language>> {
     let c = read(config)?;
     w.rename(&[("gate.e_score_correction_bias", "expert_bias")]);
     let routing = Routing {
@@ -53,7 +69,7 @@ pub fn load_moe(config: &Value, mut w: Cursor) -> Result<Box<dyn Language>> {
 }
 
 /// An lfm2-vl, without what it sees.
-pub fn load_vl(config: &Value, mut w: Cursor) -> Result<Box<dyn Language>> {
+fn load_vl(config: &Value, mut w: Cursor) -> Result<Box<dyn Language>> {
     text_part::text_only(&mut w);
     load(&text_part::text(config)?, w)
 }
@@ -143,4 +159,18 @@ fn inner(c: &Config) -> Result<usize> {
     let multiple: usize = c.need("block_multiple_of")?;
     positive(&[("block_multiple_of", multiple)])?;
     Ok(wanted.next_multiple_of(multiple))
+}
+
+/// Transformers numbers the matrices of an lfm2_moe's feed-forward layers.
+fn sanitize_moe(all: &mut Checkpoint) -> Result<()> {
+    let pairs = [
+        ("w1.weight", "gate_proj.weight"),
+        ("w2.weight", "down_proj.weight"),
+        ("w3.weight", "up_proj.weight"),
+    ];
+    all.rename(|name| {
+        let (theirs, ours) = pairs.into_iter().find(|(theirs, _)| name.ends_with(theirs))?;
+        name.strip_suffix(theirs).map(|stem| format!("{stem}{ours}"))
+    });
+    Ok(())
 }

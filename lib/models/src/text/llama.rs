@@ -1,6 +1,6 @@
 //! Llama (arXiv 2307.09288) and Mistral (arXiv 2310.06825), which adds a window.
 
-use mlxk_core::Result;
+use mlxk_core::{Architecture, Result};
 use mlxk_tensor::ops::activation::Activation;
 use mlxk_tensor::ops::rope::Rope;
 use serde_json::Value;
@@ -8,11 +8,28 @@ use serde_json::Value;
 use super::decoder::{Arch, Decoder, LayerArch, Norms};
 use crate::checkpoint::config_error::{invalid, unknown};
 use crate::checkpoint::cursor::Cursor;
+use crate::checkpoint::formats::Checkpoint;
 use crate::config::Config;
 use crate::language::Language;
-use crate::nn::attention::Sizes;
+use crate::nn::attention::{Sharing, Sizes};
 use crate::nn::mlp::MlpArch;
 use crate::nn::norm::{NormArch, NormKind};
+use crate::spec::Spec;
+
+/// Architectures of the family.
+pub const SPECS: &[Spec] = &[
+    Spec { sanitize: &[sanitize_apertus], ..Spec::new(Architecture::Apertus, load_apertus) },
+    Spec::new(Architecture::Ernie45, load_traditional),
+    Spec::new(Architecture::Helium, load_traditional),
+    Spec::new(Architecture::InternLm3, load),
+    Spec::new(Architecture::Llama, load),
+    Spec::new(Architecture::Llama4Text, load_4_text),
+    Spec::new(Architecture::Mimo, load_mimo),
+    Spec::new(Architecture::Mistral, load_mistral),
+    Spec::new(Architecture::Nemotron, load_nemotron),
+    Spec::new(Architecture::SeedOss, load),
+    Spec::new(Architecture::TeleChat3, load),
+];
 
 /// A llama: layers slide only where the file says so.
 pub fn load(config: &Value, w: Cursor) -> Result<Box<dyn Language>> {
@@ -25,20 +42,20 @@ pub fn load_mistral(config: &Value, w: Cursor) -> Result<Box<dyn Language>> {
 }
 
 /// A llama whose positions turn neighbours: helium and ernie4_5.
-pub fn load_traditional(config: &Value, w: Cursor) -> Result<Box<dyn Language>> {
+fn load_traditional(config: &Value, w: Cursor) -> Result<Box<dyn Language>> {
     let mut c = Config::read(config)?;
     c.rope_traditional = true;
     Decoder::load(arch(&c, None, false)?, w)
 }
 
 /// A mimo, without the layers that guess further tokens.
-pub fn load_mimo(config: &Value, mut w: Cursor) -> Result<Box<dyn Language>> {
+fn load_mimo(config: &Value, mut w: Cursor) -> Result<Box<dyn Language>> {
     w.discard(|name| name.starts_with("model.mtp_layers."));
     load(config, w)
 }
 
 /// A nemotron: no gates, and norms that take the mean away, with factors less one.
-pub fn load_nemotron(config: &Value, w: Cursor) -> Result<Box<dyn Language>> {
+fn load_nemotron(config: &Value, w: Cursor) -> Result<Box<dyn Language>> {
     let mut c = Config::read(config)?;
     let within = c.rope_parameters.as_ref().and_then(|rope| rope.partial_rotary_factor);
     c.partial_rotary_factor = c.partial_rotary_factor.or(within).or(Some(0.5));
@@ -49,7 +66,7 @@ pub fn load_nemotron(config: &Value, w: Cursor) -> Result<Box<dyn Language>> {
 }
 
 /// An apertus: no gates, and an activation that it has learned.
-pub fn load_apertus(config: &Value, w: Cursor) -> Result<Box<dyn Language>> {
+fn load_apertus(config: &Value, w: Cursor) -> Result<Box<dyn Language>> {
     let c = Config::read(config)?;
     let norms = Norms {
         attn_in: Some("attention_layernorm"),
@@ -63,7 +80,7 @@ pub fn load_apertus(config: &Value, w: Cursor) -> Result<Box<dyn Language>> {
 
 /// A llama4_text by itself, which is small: neighbours turn, but on layers that know no positions, and
 /// queries and keys are normed by their lengths alone.
-pub fn load_4_text(config: &Value, mut w: Cursor) -> Result<Box<dyn Language>> {
+fn load_4_text(config: &Value, mut w: Cursor) -> Result<Box<dyn Language>> {
     let mut c = Config::read(config)?;
     c.intermediate_size = c.need("intermediate_size_mlp")?;
     w.rename(&[("mlp", "feed_forward"), ("lm_head", "output")]);
@@ -95,7 +112,8 @@ pub fn arch(c: &Config, theta: Option<f64>, slides: bool) -> Result<Arch> {
 pub fn base(c: &Config, rope: Rope, slides: bool, norm: NormArch) -> Result<Arch> {
     let mlp = mlp(c);
     let layer = |i| {
-        Ok(LayerArch { rope: Some(rope.clone()), window: c.window(i, slides)?, mlp, moe: None })
+        let window = c.window(i, slides)?;
+        Ok(LayerArch { heads: None, rope: Some(rope.clone()), window, mlp, moe: None })
     };
     Ok(Arch {
         heads: heads(c, norm),
@@ -121,12 +139,17 @@ pub fn heads(c: &Config, norm: NormArch) -> Sizes {
         heads: c.num_attention_heads,
         kv_heads: c.kv_heads(),
         head_dim: c.head_dim(),
+        value_dim: c.head_dim(),
+        value_scale: 1.0,
         scale: (c.head_dim() as f32).powf(-0.5),
         softcap: None,
         norm,
         rotated_first: false,
         fused: None,
-        gated: false,
+        clip: None,
+        sinks: None,
+        sharing: Sharing::Nothing,
+        gate: None,
         warmth: None,
     }
 }
@@ -135,4 +158,14 @@ pub fn heads(c: &Config, norm: NormArch) -> Sizes {
 pub fn mlp(c: &Config) -> MlpArch {
     let activation = Activation::Silu;
     MlpArch { inner: c.intermediate_size, gated: true, fused: false, activation }
+}
+
+/// Transformers has the learned numbers of an apertus's activation as lists of one.
+fn sanitize_apertus(all: &mut Checkpoint) -> Result<()> {
+    let is_alpha = |name: &str| name.ends_with("alpha_p") || name.ends_with("alpha_n");
+    all.change(is_alpha, |tensor| match *tensor.shape {
+        [1] => tensor.shaped(Vec::new()),
+        _ => tensor,
+    });
+    Ok(())
 }

@@ -2,7 +2,7 @@
 //! without knowing positions, sharper in long sequences; of the experts one takes each token.
 
 use mlx_rs::Array;
-use mlxk_core::Result;
+use mlxk_core::{Architecture, Result};
 use mlxk_tensor::cache::{Kv, Sequences, Slot};
 use mlxk_tensor::ops::activation::Activation;
 use mlxk_tensor::ops::moe_route::{Routing, Score};
@@ -12,6 +12,7 @@ use super::hybrid::{Factors, Hybrid, Step};
 use super::llama;
 use crate::checkpoint::config_error::positive;
 use crate::checkpoint::cursor::Cursor;
+use crate::checkpoint::formats::ExpertLayout;
 use crate::checkpoint::text_part;
 use crate::config::{Config, given};
 use crate::language::Language;
@@ -21,9 +22,17 @@ use crate::nn::mixer::{FeedForward, TokenMixer};
 use crate::nn::mlp::{Mlp, MlpArch};
 use crate::nn::moe::{Moe, MoeArch, SharedArch};
 use crate::nn::norm::{NormArch, NormKind};
+use crate::spec::Spec;
+
+/// Architectures of the family.
+pub const SPECS: &[Spec] = &[Spec {
+    sanitize: &[text_part::under_language_model],
+    experts: ExpertLayout { to: "experts", transposed: true, ..ExpertLayout::DEFAULT },
+    ..Spec::new(Architecture::Llama4, load)
+}];
 
 /// A llama4, without what it sees.
-pub fn load(config: &Value, mut w: Cursor) -> Result<Box<dyn Language>> {
+fn load(config: &Value, mut w: Cursor) -> Result<Box<dyn Language>> {
     let defaults = json!({"rope_traditional": true, "attn_temperature_tuning": 4,
         "floor_scale": 8192, "attn_scale": 0.1});
     let c = Config::read(&given(&text_part::text(config)?, defaults))?;

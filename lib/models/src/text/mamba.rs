@@ -1,7 +1,7 @@
 //! Mamba (arXiv 2312.00752), Falcon Mamba (arXiv 2410.05355) and Mamba 2 (arXiv 2405.21060): nothing
 //! but state spaces.
 
-use mlxk_core::Result;
+use mlxk_core::{Architecture, Result};
 use mlxk_tensor::ops::gated_norm::Order;
 use mlxk_tensor::ops::ssd::SsdSizes;
 use serde::Deserialize;
@@ -16,6 +16,11 @@ use crate::nn::mixer::TokenMixer;
 use crate::nn::norm::{NormArch, NormKind};
 use crate::nn::ssm::mamba::{Mamba, MambaSizes};
 use crate::nn::ssm::mamba2::{Limits, Mamba2, Mamba2Arch, Mamba2Norm};
+use crate::spec::Spec;
+
+/// Architectures of the family.
+pub const SPECS: &[Spec] =
+    &[Spec::new(Architecture::Mamba, load), Spec::new(Architecture::Mamba2, load_2)];
 
 /// Of the norms between layers, which no file states.
 const NORM: NormArch = NormArch { kind: NormKind::Rms, eps: 1e-5 };
@@ -53,7 +58,7 @@ struct Second {
 }
 
 /// A mamba, or a falcon_mamba, which norms what drives its state spaces.
-pub fn load(config: &Value, w: Cursor) -> Result<Box<dyn Language>> {
+fn load(config: &Value, w: Cursor) -> Result<Box<dyn Language>> {
     let (c, own): (Config, First) = (fields(config)?, fields(config)?);
     let rank = rank(&own.time_step_rank, c.hidden_size)?;
     positive(&[("intermediate_size", own.intermediate_size)])?;
@@ -82,7 +87,7 @@ pub fn rank(stated: &Value, hidden: usize) -> Result<usize> {
 }
 
 /// A mamba2.
-pub fn load_2(config: &Value, w: Cursor) -> Result<Box<dyn Language>> {
+fn load_2(config: &Value, w: Cursor) -> Result<Box<dyn Language>> {
     let (c, own): (Config, Second) = (fields(config)?, fields(config)?);
     let ssd = SsdSizes {
         heads: own.num_heads,

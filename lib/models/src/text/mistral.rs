@@ -1,7 +1,7 @@
 //! Mistral 3 and Pixtral without what they see: a llama, a Ministral 3, whose queries grow with their
 //! positions, or a Mistral 4.
 
-use mlxk_core::Result;
+use mlxk_core::{Architecture, Result};
 use mlxk_tensor::ops::moe_route::Score;
 use serde_json::{Value, json};
 
@@ -10,13 +10,29 @@ use super::deepseek::{self, Member};
 use super::llama;
 use crate::checkpoint::config_error::{invalid, unknown};
 use crate::checkpoint::cursor::Cursor;
+use crate::checkpoint::formats::mla;
 use crate::checkpoint::text_part;
 use crate::config::{Config, given};
 use crate::language::Language;
 use crate::nn::attention::TemperatureTuning;
+use crate::spec::Spec;
+
+/// Architectures of the family.
+pub const SPECS: &[Spec] = &[
+    Spec::new(Architecture::Ministral3, load_mini_3),
+    Spec {
+        sanitize: &[text_part::under_language_model, mla::split],
+        ..Spec::new(Architecture::Mistral3, load_3)
+    },
+    Spec { sanitize: &[mla::split], ..Spec::new(Architecture::Mistral4, load_4) },
+    Spec {
+        sanitize: &[text_part::under_language_model],
+        ..Spec::new(Architecture::Pixtral, load_3)
+    },
+];
 
 /// A mistral3, a llava or a pixtral. Their files say of the text part only what is not usual.
-pub fn load_3(config: &Value, mut w: Cursor) -> Result<Box<dyn Language>> {
+fn load_3(config: &Value, mut w: Cursor) -> Result<Box<dyn Language>> {
     text_part::text_only(&mut w);
     let text = given(&text_part::text(config)?, json!({"tie_word_embeddings": false}));
     let usual = json!({"hidden_size": 4096, "num_hidden_layers": 32, "num_attention_heads": 32,
@@ -37,7 +53,7 @@ pub fn load_3(config: &Value, mut w: Cursor) -> Result<Box<dyn Language>> {
 }
 
 /// A ministral3.
-pub fn load_mini_3(config: &Value, w: Cursor) -> Result<Box<dyn Language>> {
+fn load_mini_3(config: &Value, w: Cursor) -> Result<Box<dyn Language>> {
     let c = Config::read(config)?;
     let mut arch = llama::arch(&c, None, false)?;
     arch.heads.warmth = Some(warmth(&c)?);
@@ -45,7 +61,7 @@ pub fn load_mini_3(config: &Value, w: Cursor) -> Result<Box<dyn Language>> {
 }
 
 /// A mistral4: a deepseek_v3 that chooses its experts by shares, and whose queries grow likewise.
-pub fn load_4(config: &Value, w: Cursor) -> Result<Box<dyn Language>> {
+fn load_4(config: &Value, w: Cursor) -> Result<Box<dyn Language>> {
     let c = deepseek::read(config, true)?;
     let moe = deepseek::mixture(&c, Score::Softmax, 2)?;
     let traditional = c.get("rope_interleave")?.unwrap_or(true);

@@ -1,7 +1,7 @@
 //! Mixtral (arXiv 2401.04088) and those that name a mixture as it does: Phixtral, Phi 3.5 MoE,
 //! MiniMax.
 
-use mlxk_core::Result;
+use mlxk_core::{Architecture, Result};
 use mlxk_tensor::ops::activation::Activation;
 use mlxk_tensor::ops::moe_route::{Routing, Score};
 use mlxk_tensor::ops::rope::Rope;
@@ -10,12 +10,32 @@ use serde_json::{Value, json};
 use super::decoder::{Arch, Decoder, Norms};
 use super::llama;
 use crate::checkpoint::cursor::Cursor;
+use crate::checkpoint::formats::ExpertLayout;
 use crate::config::{Config, given, renamed};
 use crate::language::Language;
 use crate::nn::moe::MoeArch;
+use crate::spec::{Rules, Spec};
+
+/// Architectures of the family.
+pub const SPECS: &[Spec] = &[
+    Spec {
+        convert: Rules {
+            eight: &["block_sparse_moe.gate"],
+            keep: &["e_score_correction_bias"],
+            ..Rules::NONE
+        },
+        ..Spec::new(Architecture::MiniMax, load_minimax)
+    },
+    Spec::new(Architecture::Mixtral, load),
+    Spec::new(Architecture::PhiMoe, load_phi),
+    Spec {
+        experts: ExpertLayout { from: "mlp", up: "fc1", down: "fc2", ..ExpertLayout::DEFAULT },
+        ..Spec::new(Architecture::Phixtral, load_phixtral)
+    },
+];
 
 /// A mixtral.
-pub fn load(config: &Value, mut w: Cursor) -> Result<Box<dyn Language>> {
+fn load(config: &Value, mut w: Cursor) -> Result<Box<dyn Language>> {
     let c = Config::read_or(config, json!({"num_local_experts": 8, "num_experts_per_tok": 2}))?;
     w.rename(&[("mlp", "block_sparse_moe")]);
     let arch = llama::arch(&c, Some(1_000_000.0), false)?;
@@ -24,7 +44,7 @@ pub fn load(config: &Value, mut w: Cursor) -> Result<Box<dyn Language>> {
 }
 
 /// A phimoe; how far behind the best an expert may be is twice the noise of its training.
-pub fn load_phi(config: &Value, mut w: Cursor) -> Result<Box<dyn Language>> {
+fn load_phi(config: &Value, mut w: Cursor) -> Result<Box<dyn Language>> {
     let defaults = json!({"num_local_experts": 16, "num_experts_per_tok": 2,
         "rms_norm_eps": 1e-6, "max_position_embeddings": 131_072,
         "original_max_position_embeddings": 4096});
@@ -38,7 +58,7 @@ pub fn load_phi(config: &Value, mut w: Cursor) -> Result<Box<dyn Language>> {
 }
 
 /// A phixtral: Phi 2 with experts, attention and those side by side.
-pub fn load_phixtral(config: &Value, mut w: Cursor) -> Result<Box<dyn Language>> {
+fn load_phixtral(config: &Value, mut w: Cursor) -> Result<Box<dyn Language>> {
     let names = [
         ("num_vocab", "vocab_size"),
         ("model_dim", "hidden_size"),
@@ -80,7 +100,7 @@ pub fn load_phixtral(config: &Value, mut w: Cursor) -> Result<Box<dyn Language>>
 }
 
 /// A minimax; a part of its heads rotates.
-pub fn load_minimax(config: &Value, mut w: Cursor) -> Result<Box<dyn Language>> {
+fn load_minimax(config: &Value, mut w: Cursor) -> Result<Box<dyn Language>> {
     let c = Config::read(config)?;
     w.rename(&[
         ("mlp", "block_sparse_moe"),

@@ -1,6 +1,6 @@
 //! nanochat: norms without factors, of embeddings, queries and keys too; positions that turn backwards.
 
-use mlxk_core::Result;
+use mlxk_core::{Architecture, Result};
 use mlxk_tensor::ops::activation::Activation;
 use mlxk_tensor::ops::rope::Rope;
 use serde_json::{Value, json};
@@ -11,9 +11,13 @@ use crate::checkpoint::cursor::Cursor;
 use crate::config::Config;
 use crate::language::Language;
 use crate::nn::norm::{NormArch, NormKind};
+use crate::spec::Spec;
+
+/// Architectures of the family.
+pub const SPECS: &[Spec] = &[Spec::new(Architecture::Nanochat, load)];
 
 /// A nanochat.
-pub fn load(config: &Value, mut w: Cursor) -> Result<Box<dyn Language>> {
+fn load(config: &Value, mut w: Cursor) -> Result<Box<dyn Language>> {
     let defaults = json!({"hidden_size": 1280, "num_hidden_layers": 20, "num_attention_heads": 10,
         "num_key_value_heads": 10, "vocab_size": 65_536, "intermediate_size": 5120});
     let c = Config::read_or(config, defaults)?;

@@ -1,6 +1,6 @@
 //! Nemotron-H (arXiv 2504.03624): a list of state spaces, attention and feed-forward parts.
 
-use mlxk_core::Result;
+use mlxk_core::{Architecture, Result};
 use mlxk_tensor::ops::activation::Activation;
 use mlxk_tensor::ops::gated_norm::Order;
 use mlxk_tensor::ops::moe_route::{Groups, Routing, Score};
@@ -11,6 +11,7 @@ use super::hybrid::{Factors, Hybrid, Step};
 use super::llama;
 use crate::checkpoint::config_error::{invalid, unknown};
 use crate::checkpoint::cursor::Cursor;
+use crate::checkpoint::formats::ExpertLayout;
 use crate::config::{Config, given, renamed};
 use crate::language::Language;
 use crate::nn::attention::{Attention, Sizes};
@@ -18,9 +19,21 @@ use crate::nn::embed_head::{EmbedHead, EmbedHeadArch};
 use crate::nn::mlp::{Mlp, MlpArch};
 use crate::nn::moe::{Moe, MoeArch, SharedArch};
 use crate::nn::ssm::mamba2::{Limits, Mamba2, Mamba2Arch, Mamba2Norm};
+use crate::spec::{Rules, Spec};
+
+/// Architectures of the family.
+pub const SPECS: &[Spec] = &[Spec {
+    experts: ExpertLayout { up: "fc1", down: "fc2", ..ExpertLayout::DEFAULT },
+    convert: Rules {
+        plain: &["mixer.gate"],
+        keep: &["e_score_correction_bias", "A_log"],
+        ..Rules::NONE
+    },
+    ..Spec::new(Architecture::NemotronH, load)
+}];
 
 /// A nemotron_h. Its attention does not know positions.
-pub fn load(config: &Value, mut w: Cursor) -> Result<Box<dyn Language>> {
+fn load(config: &Value, mut w: Cursor) -> Result<Box<dyn Language>> {
     let kinds = kinds(config)?;
     let counted = given(config, json!({"num_hidden_layers": kinds.len()}));
     let c = Config::read(&renamed(&counted, &[("layer_norm_epsilon", "rms_norm_eps")]))?;

@@ -1,7 +1,7 @@
 //! Phi (arXiv 2309.05463): attention and feed-forward side by side, no gate. Phi 3 (arXiv 2404.14219)
 //! is a llama whose matrices are fused, with positions stretched pair by pair for long sequences.
 
-use mlxk_core::Result;
+use mlxk_core::{Architecture, Result};
 use mlxk_tensor::ops::activation::Activation;
 use serde_json::{Value, json};
 
@@ -10,9 +10,14 @@ use super::llama;
 use crate::checkpoint::cursor::Cursor;
 use crate::config::Config;
 use crate::language::Language;
+use crate::spec::Spec;
+
+/// Architectures of the family.
+pub const SPECS: &[Spec] =
+    &[Spec::new(Architecture::Phi, load), Spec::new(Architecture::Phi3, load_3)];
 
 /// Phi 1, 1.5 and 2.
-pub fn load(config: &Value, mut w: Cursor) -> Result<Box<dyn Language>> {
+fn load(config: &Value, mut w: Cursor) -> Result<Box<dyn Language>> {
     let defaults = json!({"vocab_size": 51_200, "hidden_size": 2560, "num_attention_heads": 32,
         "num_hidden_layers": 32, "num_key_value_heads": 32, "intermediate_size": 10_240,
         "layer_norm_eps": 1e-5});
@@ -34,7 +39,7 @@ pub fn load(config: &Value, mut w: Cursor) -> Result<Box<dyn Language>> {
 }
 
 /// Phi 3 and 4; all layers have the window that the file states.
-pub fn load_3(config: &Value, w: Cursor) -> Result<Box<dyn Language>> {
+fn load_3(config: &Value, w: Cursor) -> Result<Box<dyn Language>> {
     let defaults = json!({"max_position_embeddings": 131_072,
         "original_max_position_embeddings": 4096});
     let c = Config::read_or(config, defaults)?;

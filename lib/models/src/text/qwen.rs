@@ -1,7 +1,7 @@
 //! Qwen2 (biased queries, keys and values) and Qwen3 (normed queries and keys): the weights say so.
 //! Both also as mixtures of experts, and as what remains of those that see.
 
-use mlxk_core::Result;
+use mlxk_core::{Architecture, Result};
 use mlxk_tensor::ops::activation::Activation;
 use mlxk_tensor::ops::moe_route::{Routing, Score};
 use serde_json::Value;
@@ -9,24 +9,51 @@ use serde_json::Value;
 use super::decoder::{Arch, Decoder};
 use super::llama;
 use crate::checkpoint::cursor::Cursor;
+use crate::checkpoint::formats::ExpertLayout;
 use crate::checkpoint::text_part;
 use crate::config::Config;
 use crate::language::Language;
 use crate::nn::mlp::MlpArch;
 use crate::nn::moe::{MoeArch, SharedArch};
+use crate::spec::{Rules, Spec};
+
+/// Architectures of the family.
+pub const SPECS: &[Spec] = &[
+    Spec::new(Architecture::Qwen2, load_2),
+    Spec::new(Architecture::Qwen2Moe, load_2_moe),
+    Spec {
+        sanitize: &[text_part::under_language_model],
+        ..Spec::new(Architecture::Qwen2Vl, load_2_vl)
+    },
+    Spec::new(Architecture::Qwen3, load_3),
+    Spec {
+        convert: Rules { eight: &["mlp.gate"], ..Rules::NONE },
+        ..Spec::new(Architecture::Qwen3Moe, load_3_moe)
+    },
+    Spec {
+        sanitize: &[text_part::under_language_model],
+        ..Spec::new(Architecture::Qwen3Vl, load_3_vl)
+    },
+    Spec {
+        sanitize: &[text_part::under_language_model],
+        experts: ExpertLayout { transposed: true, ..ExpertLayout::DEFAULT },
+        convert: Rules { eight: &["mlp.gate"], ..Rules::NONE },
+        ..Spec::new(Architecture::Qwen3VlMoe, load_3_vl_moe)
+    },
+];
 
 /// A qwen2; its position embeddings have a larger base than a llama's.
-pub fn load_2(config: &Value, w: Cursor) -> Result<Box<dyn Language>> {
+fn load_2(config: &Value, w: Cursor) -> Result<Box<dyn Language>> {
     Decoder::load(arch(&Config::read(config)?, Some(1_000_000.0))?, w)
 }
 
 /// A qwen3; its file must state the base.
-pub fn load_3(config: &Value, w: Cursor) -> Result<Box<dyn Language>> {
+fn load_3(config: &Value, w: Cursor) -> Result<Box<dyn Language>> {
     Decoder::load(arch(&Config::read(config)?, None)?, w)
 }
 
 /// A qwen2_moe; besides its experts every token runs through a gated layer.
-pub fn load_2_moe(config: &Value, w: Cursor) -> Result<Box<dyn Language>> {
+fn load_2_moe(config: &Value, w: Cursor) -> Result<Box<dyn Language>> {
     let c = Config::read(config)?;
     let arch = arch(&c, Some(1_000_000.0))?;
     let activation = Activation::Silu;
@@ -38,25 +65,25 @@ pub fn load_2_moe(config: &Value, w: Cursor) -> Result<Box<dyn Language>> {
 }
 
 /// A qwen3_moe.
-pub fn load_3_moe(config: &Value, w: Cursor) -> Result<Box<dyn Language>> {
+fn load_3_moe(config: &Value, w: Cursor) -> Result<Box<dyn Language>> {
     let c = Config::read(config)?;
     Decoder::load(arch(&c, None)?.with_moe(&moe(&c)?, mixed(&c)?), w)
 }
 
 /// A qwen2_vl, without what it sees.
-pub fn load_2_vl(config: &Value, mut w: Cursor) -> Result<Box<dyn Language>> {
+fn load_2_vl(config: &Value, mut w: Cursor) -> Result<Box<dyn Language>> {
     text_part::text_only(&mut w);
     load_2(text_part::text_or_all(config), w)
 }
 
 /// A qwen3_vl, without what it sees.
-pub fn load_3_vl(config: &Value, mut w: Cursor) -> Result<Box<dyn Language>> {
+fn load_3_vl(config: &Value, mut w: Cursor) -> Result<Box<dyn Language>> {
     text_part::text_only(&mut w);
     load_3(text_part::text_or_all(config), w)
 }
 
 /// A qwen3_vl_moe, without what it sees.
-pub fn load_3_vl_moe(config: &Value, mut w: Cursor) -> Result<Box<dyn Language>> {
+fn load_3_vl_moe(config: &Value, mut w: Cursor) -> Result<Box<dyn Language>> {
     text_part::text_only(&mut w);
     load_3_moe(text_part::text_or_all(config), w)
 }

@@ -1,6 +1,6 @@
 //! Qwen3-Next and Qwen3.5: gated delta nets, and gated attention on every fourth layer.
 
-use mlxk_core::Result;
+use mlxk_core::{Architecture, Result};
 use mlxk_tensor::ops::gated_delta::{Decay, DeltaSizes};
 use mlxk_tensor::ops::rope::Rope;
 use serde_json::{Value, json};
@@ -9,10 +9,12 @@ use super::hybrid::{Factors, Hybrid, Step};
 use super::{llama, qwen};
 use crate::checkpoint::config_error::positive;
 use crate::checkpoint::cursor::Cursor;
+use crate::checkpoint::formats::checkpoint::trained;
+use crate::checkpoint::formats::{Checkpoint, arithmetic};
 use crate::checkpoint::text_part;
 use crate::config::{Config, given};
 use crate::language::Language;
-use crate::nn::attention::{Attention, Sizes};
+use crate::nn::attention::{Attention, Gate, Sizes};
 use crate::nn::embed_head::{EmbedHead, EmbedHeadArch};
 use crate::nn::mixer::FeedForward;
 use crate::nn::mlp::{Mlp, MlpArch};
@@ -20,14 +22,37 @@ use crate::nn::moe::{Moe, MoeArch, SharedArch};
 use crate::nn::norm::NormArch;
 use crate::nn::ssm::delta_net::{DeltaNet, DeltaNetArch};
 use crate::nn::ssm::delta_rule;
+use crate::spec::{Rules, Spec};
+
+/// Architectures of the family.
+pub const SPECS: &[Spec] = &[
+    Spec {
+        sanitize: &[text_part::under_language_model, sanitize],
+        convert: Rules { eight: ROUTERS, keep: &["A_log"], ..Rules::NONE },
+        ..Spec::new(Architecture::Qwen35, load_5)
+    },
+    Spec {
+        sanitize: &[text_part::under_language_model, sanitize],
+        convert: Rules { eight: ROUTERS, keep: &["A_log"], ..Rules::NONE },
+        ..Spec::new(Architecture::Qwen35Moe, load_5_moe)
+    },
+    Spec {
+        sanitize: &[sanitize],
+        convert: Rules { eight: ROUTERS, ..Rules::NONE },
+        ..Spec::new(Architecture::Qwen3Next, load)
+    },
+];
+
+/// Matrices that choose experts.
+const ROUTERS: &[&str] = &["mlp.gate", "shared_expert_gate"];
 
 /// A qwen3_next.
-pub fn load(config: &Value, w: Cursor) -> Result<Box<dyn Language>> {
+fn load(config: &Value, w: Cursor) -> Result<Box<dyn Language>> {
     mixed(&Config::read(config)?, w)
 }
 
 /// A qwen3_5, without what it sees.
-pub fn load_5(config: &Value, mut w: Cursor) -> Result<Box<dyn Language>> {
+fn load_5(config: &Value, mut w: Cursor) -> Result<Box<dyn Language>> {
     text_part::text_only(&mut w);
     let c = config_5(config)?;
     let mlp = llama::mlp(&c);
@@ -35,7 +60,7 @@ pub fn load_5(config: &Value, mut w: Cursor) -> Result<Box<dyn Language>> {
 }
 
 /// A qwen3_5_moe, without what it sees.
-pub fn load_5_moe(config: &Value, mut w: Cursor) -> Result<Box<dyn Language>> {
+fn load_5_moe(config: &Value, mut w: Cursor) -> Result<Box<dyn Language>> {
     text_part::text_only(&mut w);
     mixed(&config_5(config)?, w)
 }
@@ -90,7 +115,7 @@ fn arch(c: &Config) -> Result<Arch> {
     positive(&[("full_attention_interval", interval)])?;
     let taps = c.need("linear_conv_kernel_dim")?;
     Ok(Arch {
-        heads: Sizes { gated: true, ..llama::heads(c, norm) },
+        heads: Sizes { gate: Some(Gate::SIGMOID), ..llama::heads(c, norm) },
         rope: c.rope(None)?,
         delta: DeltaNetArch { hidden: c.hidden_size, rule, taps, norm_eps: norm.eps },
         interval,
@@ -131,4 +156,20 @@ fn stack(
         steps.push(Step::feed(post, feed(i, &mut w.at("mlp"), norm)?));
     }
     Ok(Box::new(Hybrid { ends, steps, factors: Factors::NONE, ops: w.ops() }))
+}
+
+/// Checkpoints whose convolutions are as they were in training store the factors of norms less one.
+fn sanitize(all: &mut Checkpoint) -> Result<()> {
+    const NORMS: [&str; 5] = [
+        ".input_layernorm.weight",
+        ".post_attention_layernorm.weight",
+        "model.norm.weight",
+        ".q_norm.weight",
+        ".k_norm.weight",
+    ];
+    if all.tensors.iter().any(|(name, tensor)| name.ends_with("conv1d.weight") && trained(tensor)) {
+        let norm = |name: &str| NORMS.iter().any(|end| name.ends_with(end));
+        all.change(norm, arithmetic::plus_one);
+    }
+    Ok(())
 }

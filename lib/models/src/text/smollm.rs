@@ -1,6 +1,6 @@
 //! SmolLM3: a llama in which some layers do not know positions.
 
-use mlxk_core::Result;
+use mlxk_core::{Architecture, Result};
 use serde_json::Value;
 
 use super::decoder::Decoder;
@@ -9,10 +9,14 @@ use crate::checkpoint::config_error::invalid;
 use crate::checkpoint::cursor::Cursor;
 use crate::config::Config;
 use crate::language::Language;
+use crate::spec::Spec;
+
+/// Architectures of the family.
+pub const SPECS: &[Spec] = &[Spec::new(Architecture::SmolLm3, load)];
 
 /// A smollm3: `no_rope_layers` has a 0 for each layer without positions; if it is absent that is
 /// every fourth, or as `no_rope_layer_interval` says.
-pub fn load(config: &Value, w: Cursor) -> Result<Box<dyn Language>> {
+fn load(config: &Value, w: Cursor) -> Result<Box<dyn Language>> {
     let c = Config::read(config)?;
     let mut arch = llama::arch(&c, Some(10_000.0), false)?;
     let interval = c.no_rope_layer_interval.unwrap_or(4);

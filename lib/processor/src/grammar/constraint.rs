@@ -1,79 +1,78 @@
-//! An answer that follows rules, token by token, and what may stand in its place.
+//! Constraint of a grammar on a completion, whose reasoning stays free.
 
 use std::mem;
 use std::sync::Arc;
 
+use llguidance::Matcher;
 use mlxk_core::Result;
 
-use super::{Ready, Vocabulary, broken};
-use crate::parser::{Answer, Marks, Place};
-use crate::sampling::Constraint;
+use super::vocabulary::{Vocabulary, broken};
+use crate::parser::{Markers, Parser, Position};
 use crate::text::tokenizer::Tokenizer;
+use crate::token::Constraint;
 
-/// What the text of an answer may be.
-pub enum Text {
-    /// Anything.
+/// Rules of the text of a completion.
+pub enum TextRules {
+    /// Any text.
     Free,
-    /// What follows rules.
-    Held(Box<Ready>),
-    /// Nothing more: a mark has begun that the rules have no place for.
-    Over,
+    /// Text that follows a grammar.
+    Grammar(Box<Matcher>),
+    /// No further text: a marker has begun that the grammar has no place for.
+    Exhausted,
 }
 
-/// What may stand in the place of an answer that follows rules, or anywhere in one that is free.
-pub enum Besides {
-    /// Nothing.
-    Nothing,
-    /// Calls, in whatever form the model has for them.
-    Calls,
-    /// Calls that follow rules of their own behind the mark that opens the first.
-    Ruled(Box<Ready>),
+/// Rules of tool calls, which may replace a text with rules, or come anywhere in a free one.
+pub enum CallRules {
+    /// No tool calls.
+    Forbidden,
+    /// Tool calls in the form that the model has for them.
+    Free,
+    /// Tool calls that follow a grammar behind the marker that opens the first of them.
+    Grammar(Box<Matcher>),
 }
 
-/// The rules for one answer. Reasoning before it is free, and so are calls in its place that have no
-/// rules.
-pub struct Ruled {
+/// Constraint of a completion. Reasoning before the text is free.
+pub struct GrammarConstraint {
     vocabulary: Vocabulary,
-    text: Text,
+    text: TextRules,
+    calls: CallRules,
     tokenizer: Arc<Tokenizer>,
-    marks: Arc<Marks>,
-    /// Reads along until the answer itself begins.
-    reading: Option<Answer>,
-    /// What there may be besides.
-    besides: Besides,
+    markers: Arc<Markers>,
+    /// Parser that follows the completion until the rules alone decide.
+    parser: Option<Parser>,
     /// Tokens that may open reasoning.
     openings: Vec<u32>,
-    /// Whether a token has come.
+    /// True if there was a token.
     begun: bool,
 }
 
-impl Ruled {
-    /// For an answer that `reading` reads along, if there is more in it than what `text` says: what
-    /// it thinks, and what there may be `besides`.
+impl GrammarConstraint {
+    /// Constraint by the rules of text and tool calls. `parser` tells reasoning and calls apart;
+    /// without one, the rules describe the completion as a whole.
     pub fn new(
         vocabulary: &Vocabulary,
         tokenizer: &Arc<Tokenizer>,
-        marks: &Arc<Marks>,
-        text: Text,
-        reading: Option<Answer>,
-        besides: Besides,
-    ) -> Ruled {
-        let openings = tokenizer.openings(&marks.reasoning);
-        Ruled {
+        markers: &Arc<Markers>,
+        text: TextRules,
+        calls: CallRules,
+        parser: Option<Parser>,
+    ) -> GrammarConstraint {
+        let openings = tokenizer.openings(&markers.reasoning);
+        GrammarConstraint {
             vocabulary: vocabulary.clone(),
             text,
+            calls,
             tokenizer: Arc::clone(tokenizer),
-            marks: Arc::clone(marks),
-            reading,
-            besides,
+            markers: Arc::clone(markers),
+            parser,
             openings,
             begun: false,
         }
     }
 
-    /// Every token, or all but those that end the answer.
+    /// Mask of all tokens, with or without those that end the completion.
     fn anything(&self, ends: bool) -> Vec<u32> {
-        let mut all = vec![u32::MAX; self.vocabulary.size.div_ceil(32)];
+        let mut all = vec![u32::MAX; self.vocabulary.size().div_ceil(32)];
         for end in self.tokenizer.ends().filter(|_| !ends) {
             if let Some(word) = all.get_mut(end as usize / 32) {
                 *word &= !(1 << (end % 32));
@@ -82,56 +81,57 @@ impl Ruled {
         all
     }
 
-    /// Tokens with which a mark may begin, or go on.
-    fn marks(&self, place: Place) -> Vec<u32> {
-        let Place::Opening { reasoning, calls, within } = place else { return Vec::new() };
-        let calls = calls.into_iter().filter(|_| !matches!(self.besides, Besides::Nothing));
-        let going_on = reasoning.into_iter().filter(|_| within).chain(calls);
-        let going_on = going_on.flat_map(|rest| self.vocabulary.beginnings(rest));
-        self.openings.iter().copied().filter(|_| !self.begun).chain(going_on).collect()
+    /// Tokens with which a marker may begin, or go on.
+    fn marker_tokens(&self, position: Position) -> Vec<u32> {
+        let Position::Opening { reasoning, calls, within } = position else { return Vec::new() };
+        let calls = calls.into_iter().filter(|_| !matches!(self.calls, CallRules::Forbidden));
+        let rests = reasoning.into_iter().filter(|_| within).chain(calls);
+        let rests = rests.flat_map(|rest| self.vocabulary.beginnings(rest));
+        self.openings.iter().copied().filter(|_| !self.begun).chain(rests).collect()
     }
 
-    /// Goes on by a token of the answer itself; false if the rules have no place for it.
-    fn follow(&mut self, id: u32) -> Result<bool> {
+    /// Advances the text by a token. Returns false if its rules have no place for the token.
+    fn advance_text(&mut self, id: u32) -> Result<bool> {
         if self.tokenizer.is_end(id) {
             return Ok(true);
         }
         match &mut self.text {
-            Text::Free => Ok(true),
-            Text::Held(ready) => Ok(ready.try_consume_tokens(&[id]).map_err(|e| broken(&e))? == 1),
-            Text::Over => Ok(false),
+            TextRules::Free => Ok(true),
+            TextRules::Grammar(matcher) => {
+                Ok(matcher.try_consume_tokens(&[id]).map_err(|e| broken(&e))? == 1)
+            }
+            TextRules::Exhausted => Ok(false),
         }
     }
 
-    /// Goes on within a call, whose mark may have ended amid a token; that one is taken as it is if
-    /// the rules have no place for what else it has.
-    fn call(&mut self) -> Result<()> {
-        let Besides::Ruled(mut calls) = mem::replace(&mut self.besides, Besides::Nothing) else {
-            return Ok(());
-        };
-        let begun = self.reading.as_ref().map_or("", Answer::begun);
-        let begun = self.vocabulary.spell(begun);
-        if calls.try_consume_tokens(&begun).map_err(|e| broken(&e))? == begun.len() {
-            (self.text, self.reading) = (Text::Held(calls), None);
+    /// Goes on by the grammar of tool calls. Its first marker may end within a token; if the grammar
+    /// has no place for the rest of that token, the call stays free.
+    fn enter_call(&mut self) -> Result<()> {
+        let calls = mem::replace(&mut self.calls, CallRules::Forbidden);
+        let CallRules::Grammar(mut matcher) = calls else { return Ok(()) };
+        let begun = self.parser.as_ref().map_or("", Parser::open_call);
+        let begun = self.vocabulary.tokenize(begun);
+        if matcher.try_consume_tokens(&begun).map_err(|e| broken(&e))? == begun.len() {
+            (self.text, self.parser) = (TextRules::Grammar(matcher), None);
         }
         Ok(())
     }
 }
 
-impl Constraint for Ruled {
+impl Constraint for GrammarConstraint {
     fn allowed(&mut self) -> Result<Vec<u32>> {
-        let place = self.reading.as_ref().map_or(Place::Text, Answer::place);
-        if matches!(place, Place::Reasoning | Place::Call) {
-            return Ok(self.anything(place == Place::Call));
+        let position = self.parser.as_ref().map_or(Position::Text, Parser::position);
+        if matches!(position, Position::Reasoning | Position::Call) {
+            return Ok(self.anything(position == Position::Call));
         }
         let mut allowed = match &mut self.text {
-            Text::Free => return Ok(self.anything(true)),
-            Text::Held(ready) => {
-                ready.compute_mask_or_eos().map_err(|e| broken(&e))?.as_slice().to_vec()
+            TextRules::Free => return Ok(self.anything(true)),
+            TextRules::Grammar(matcher) => {
+                matcher.compute_mask_or_eos().map_err(|e| broken(&e))?.as_slice().to_vec()
             }
-            Text::Over => self.vocabulary.nothing(),
+            TextRules::Exhausted => self.vocabulary.nothing(),
         };
-        for id in self.marks(place) {
+        for id in self.marker_tokens(position) {
             if let Some(word) = allowed.get_mut(id as usize / 32) {
                 *word |= 1 << (id % 32);
             }
@@ -141,26 +141,26 @@ impl Constraint for Ruled {
 
     fn push(&mut self, id: u32) -> Result<()> {
         self.begun = true;
-        let mut place = Place::Text;
-        if let Some(reading) = &mut self.reading {
-            let free = matches!(reading.place(), Place::Reasoning | Place::Call);
-            reading.push(id, &self.tokenizer, &self.marks);
-            place = reading.place();
-            if free || place == Place::Reasoning {
+        let mut position = Position::Text;
+        if let Some(parser) = &mut self.parser {
+            let free = matches!(parser.position(), Position::Reasoning | Position::Call);
+            parser.push(id, &self.tokenizer, &self.markers);
+            position = parser.position();
+            if free || position == Position::Reasoning {
                 return Ok(());
             }
         }
-        let is_free = matches!(self.text, Text::Free);
-        match (self.follow(id)?, place) {
-            (true, Place::Call) if is_free => self.call()?,
-            (true, Place::Opening { .. }) => {}
+        let is_free = matches!(self.text, TextRules::Free);
+        match (self.advance_text(id)?, position) {
+            (true, Position::Call) if is_free => self.enter_call()?,
+            (true, Position::Opening { .. }) => {}
             (true, _) if is_free => {}
-            // A call in the form that the rules themselves want is an answer.
-            (true, _) => self.reading = None,
-            (false, Place::Opening { .. }) => self.text = Text::Over,
-            (false, Place::Call) => {
-                self.text = Text::Over;
-                self.call()?;
+            // A call that the grammar of the text itself describes is text.
+            (true, _) => self.parser = None,
+            (false, Position::Opening { .. }) => self.text = TextRules::Exhausted,
+            (false, Position::Call) => {
+                self.text = TextRules::Exhausted;
+                self.enter_call()?;
             }
             (false, _) => return Err(broken(&"nothing may come next")),
         }

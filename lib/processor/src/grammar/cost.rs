@@ -1,50 +1,50 @@
-//! Rules whose patterns cannot be brought together. Where several hold for one text, what may come
-//! next is looked for among all combinations of what each of them allows next: their number is the
-//! product of theirs, and nothing ends the search midway.
+//! Cost of combined patterns. If several patterns apply to one string, the lexer searches all
+//! combinations of the byte sets that each of them allows next. Their number is a product, and the
+//! search cannot be interrupted, so schemas with too many combinations are refused.
 
 use std::collections::{BTreeMap, HashMap};
 use std::rc::Rc;
 
 use serde_json::Value;
 
-/// Combinations at most, as a power of two.
+/// Largest number of combinations, as a power of two.
 const MAX_BITS: f64 = 19.0;
 
-/// Patterns that are looked at, each as often as it is met.
+/// Largest number of patterns that are visited, repeated visits included.
 const MAX_STEPS: usize = 5_000_000;
 
-/// References within references.
+/// Largest depth of nested references.
 const MAX_DEPTH: usize = 500;
 
-/// Whether patterns hold for a text of `schema` together that cannot be brought together.
+/// True if a string of `schema` has patterns with too many combinations.
 pub fn is_wide(schema: &Value) -> bool {
     let known = HashMap::new();
     Search { root: schema, known, steps: 0, depth: 0, lost: false }.is_wide(schema)
 }
 
-/// Whether a grammar has terminals, joined by `&`, that cannot be brought together.
+/// True if a grammar joins terminals by `&` that have too many combinations.
 pub fn is_wide_grammar(text: &str) -> bool {
     let (joined, mut literals) = terminals(text);
     literals.sort_by(|a, b| b.total_cmp(a));
     joined > 0 && literals.iter().take(joined + 1).sum::<f64>() > MAX_BITS
 }
 
-/// The patterns that hold for one text, with what each allows next, as a power of two.
+/// Patterns of one string, with the number of byte sets of each, as a power of two.
 type Patterns<'a> = BTreeMap<&'a str, f64>;
 
-/// Those of all texts of a value by the name that they have in it; its own has none.
+/// Patterns of all strings within a value, by property name; the value itself has an empty name.
 type Named<'a> = HashMap<&'a str, Patterns<'a>>;
 
-/// The name of texts that may have any.
+/// Name of strings that may have any property name.
 const ANY: &str = "*";
 
 struct Search<'a> {
     root: &'a Value,
-    /// What is known of references; of those that are being followed it is nothing.
+    /// Patterns of references; empty for those that are being resolved.
     known: HashMap<&'a str, Rc<Named<'a>>>,
     steps: usize,
     depth: usize,
-    /// Whether there is too much to look at.
+    /// True if a limit of the search was exceeded.
     lost: bool,
 }
 
@@ -65,7 +65,7 @@ impl<'a> Search<'a> {
         }
     }
 
-    /// What holds for the texts of a value that follows `schema`.
+    /// Patterns of the strings within a value of `schema`.
     fn named(&mut self, schema: &'a Value) -> Named<'a> {
         let mut all = Named::from([("", own(schema))]);
         for (name, property) in schema["properties"].as_object().into_iter().flatten() {
@@ -113,7 +113,7 @@ impl<'a> Search<'a> {
         named
     }
 
-    /// Adds what holds for a value `name` within the one that `all` is for.
+    /// Adds the patterns of the property `name`.
     fn below(&mut self, all: &mut Named<'a>, name: &'a str, schema: &'a Value) {
         let mut named = self.named(schema);
         if let Some(own) = named.remove("") {
@@ -122,7 +122,7 @@ impl<'a> Search<'a> {
         self.either(all, named);
     }
 
-    /// Adds what holds for other texts of the same names: what is wider.
+    /// Adds the patterns of an alternative: the wider ones count.
     fn either(&mut self, all: &mut Named<'a>, others: Named<'a>) {
         self.steps += others.len();
         for (name, patterns) in others {
@@ -133,7 +133,7 @@ impl<'a> Search<'a> {
         }
     }
 
-    /// Adds what holds besides.
+    /// Adds patterns that apply at the same time.
     fn both(&mut self, all: &mut Named<'a>, more: &Named<'a>) {
         for (name, patterns) in more {
             self.steps += 1 + patterns.len();
@@ -142,7 +142,7 @@ impl<'a> Search<'a> {
     }
 }
 
-/// Whether several schemas hold for the same value.
+/// True if several schemas apply to the same value.
 fn joins(schema: &Value) -> bool {
     let kinds = ["allOf", "anyOf", "oneOf", "$ref"].iter().filter(|key| schema.get(key).is_some());
     let own = ["pattern", "format", "properties", "items", "prefixItems", "patternProperties"];
@@ -150,7 +150,7 @@ fn joins(schema: &Value) -> bool {
         || kinds.count() + usize::from(own.iter().any(|key| schema.get(key).is_some())) > 1
 }
 
-/// What a schema itself says of a text.
+/// Patterns that a schema itself has for a string.
 fn own(schema: &Value) -> Patterns<'_> {
     let mut own = Patterns::new();
     if let Some(pattern) = schema["pattern"].as_str() {
@@ -165,8 +165,8 @@ fn own(schema: &Value) -> Patterns<'_> {
     own
 }
 
-/// What a pattern allows next at most, as a power of two: a set of bytes for each of its letters,
-/// several where those of more than one byte are meant.
+/// Number of byte sets that a pattern may allow next, as a power of two: one for each letter, several
+/// for classes of characters that have more than one byte.
 fn width(pattern: &str) -> f64 {
     let many =
         ["\\p", "\\P", "[^"].iter().map(|class| pattern.matches(class).count()).sum::<usize>();
@@ -174,7 +174,7 @@ fn width(pattern: &str) -> f64 {
     (sets.max(1) as f64).log2()
 }
 
-/// How often a grammar joins terminals, and how wide its literals are.
+/// Number of joins in a grammar, and the widths of its literals.
 fn terminals(text: &str) -> (usize, Vec<f64>) {
     let (mut joined, mut widths, mut rest) = (0, Vec::new(), text);
     while let Some(at) = rest.find(['&', '"', '/']) {
@@ -195,7 +195,7 @@ fn terminals(text: &str) -> (usize, Vec<f64>) {
     (joined, widths)
 }
 
-/// Where a literal ends with `quote` that is not escaped.
+/// Place of the closing `quote` of a literal, which is not escaped.
 fn closing(text: &str, quote: &str) -> usize {
     let mut escaped = false;
     let ends = |(_, c): &(usize, char)| {

@@ -1,27 +1,28 @@
-//! Schemas that demand something of themselves without end: no answer follows them.
+//! Endless schemas, which require an instance of themselves within each instance: no completion can
+//! follow them.
 
 use std::collections::HashSet;
 
 use serde_json::Value;
 
-/// References within references that are followed; what is deeper is not judged.
+/// Largest depth of nested references; deeper ones count as finite.
 const MAX_DEPTH: usize = 64;
 
-/// Whether each value that follows `schema` holds another that does, and so on without end.
+/// True if every instance of `schema` contains another instance, without end.
 pub fn is_endless(schema: &Value) -> bool {
     !Search { root: schema, around: Vec::new(), ending: HashSet::new() }.ends(schema)
 }
 
 struct Search<'a> {
     root: &'a Value,
-    /// The references that were followed to where the search is.
+    /// References that lead to the current schema.
     around: Vec<&'a str>,
-    /// References to what comes to an end.
+    /// References that are known to be finite.
     ending: HashSet<&'a str>,
 }
 
 impl<'a> Search<'a> {
-    /// Whether a value follows `schema` that holds none that follows one of the references around.
+    /// True if `schema` has an instance that contains none of the references around.
     fn ends(&mut self, schema: &'a Value) -> bool {
         if schema.get("enum").or_else(|| schema.get("const")).is_some() {
             return true;

@@ -1,45 +1,54 @@
-//! Whole answers in OpenAI's harmony: thoughts, which are free, then an answer or a call that
-//! follows rules.
+//! Grammar of completions in OpenAI's harmony format: free reasoning, then a text or a tool call with
+//! rules.
 //!
-//! The form is that of <https://cookbook.openai.com/articles/openai-harmony>.
+//! Source of the format: <https://cookbook.openai.com/articles/openai-harmony>.
 
 use llguidance::api::{GrammarWithLexer, TopLevelGrammar};
 use mlxk_core::{Error, Kind, Result};
 use serde_json::{Value, json};
 
-use super::{Ready, Rules, Vocabulary, broken, json_schema, named, weight};
+use llguidance::Matcher;
+
+use super::rules::{Rules, json_schema, named, weight};
+use super::vocabulary::{Vocabulary, broken};
 use crate::tools;
 
-/// The tokens that set parts and their headers apart, as terminals of a grammar.
-struct Marks {
+/// Ids of the special tokens that separate messages and their headers.
+struct HarmonyTokens {
     start: u32,
     channel: u32,
     message: u32,
     end: u32,
-    /// What announces the form of a text.
+    /// Token before the format of a message.
     constrain: Option<u32>,
 }
 
 impl Vocabulary {
-    /// Makes `rules` ready for an answer in harmony to `prompt`, which has begun it or not. Unless
-    /// they demand a call, it may be a call of one of `tools`.
+    /// Compiles rules for a completion of `prompt` in the harmony format, which the prompt may have
+    /// begun. The completion may be a call of one of `tools`, and is one if the rules require it.
     ///
     /// # Errors
-    /// As [`ready`](Self::ready); and if what has begun is nothing that they have a place for.
-    pub fn harmony(&self, rules: &Rules, tools: &[Value], prompt: &[u32]) -> Result<Ready> {
-        let marks = self.marks()?;
-        let header = marks.header(prompt);
+    /// [`Kind::Validation`] if the rules are malformed, cannot be followed, or are too large;
+    /// [`Kind::CapabilityNotSupported`] if the model lacks a token of the format.
+    pub fn compile_harmony(
+        &self,
+        rules: &Rules,
+        tools: &[Value],
+        prompt: &[u32],
+    ) -> Result<Matcher> {
+        let special = self.harmony_tokens()?;
+        let header = special.header(prompt);
         let tools = match rules {
-            Rules::Call(demanded) => demanded,
+            Rules::Call(required) => required,
             _ => tools,
         };
-        let text = marks.grammar(rules, tools, header.is_none());
-        let own = rules.weight() + weight(tools);
-        let (what, rules, tools) = (rules.field(), rules.clone(), tools.to_vec());
-        let mut ready = self.made(what, own, move || {
+        let text = special.grammar(rules, tools, header.is_none());
+        let size = rules.weight() + weight(tools);
+        let (field, rules, tools) = (rules.field(), rules.clone(), tools.to_vec());
+        let mut matcher = self.compile_grammar(field, size, move || {
             let mut grammars = vec![GrammarWithLexer::from_lark(text)];
             if !matches!(rules, Rules::Call(_)) {
-                grammars.push(named("own", rules.own()?));
+                grammars.push(named("text", rules.text()?));
             }
             for (place, tool) in tools.iter().enumerate() {
                 let parameters = json_schema(tools::parameters(tool))?;
@@ -48,8 +57,8 @@ impl Vocabulary {
             Ok(TopLevelGrammar { grammars, max_tokens: None })
         })?;
         let header = header.unwrap_or_default();
-        match ready.try_consume_tokens(header).map_err(|e| broken(&e))? == header.len() {
-            true => Ok(ready),
+        match matcher.try_consume_tokens(header).map_err(|e| broken(&e))? == header.len() {
+            true => Ok(matcher),
             false => {
                 let message = "the prompt begins an answer that the rules have no place for";
                 Err(Error::new(Kind::Validation, "", message))
@@ -57,36 +66,36 @@ impl Vocabulary {
         }
     }
 
-    fn marks(&self) -> Result<Marks> {
-        let mark = |mark: &str| {
-            self.special(mark).ok_or_else(|| {
-                let message = format!("{mark} is no token, and rules need it");
+    fn harmony_tokens(&self) -> Result<HarmonyTokens> {
+        let special = |token: &str| {
+            self.special(token).ok_or_else(|| {
+                let message = format!("{token} is no token, and rules need it");
                 Error::new(Kind::CapabilityNotSupported, "", message)
             })
         };
-        Ok(Marks {
-            start: mark("<|start|>")?,
-            channel: mark("<|channel|>")?,
-            message: mark("<|message|>")?,
-            end: mark("<|end|>")?,
+        Ok(HarmonyTokens {
+            start: special("<|start|>")?,
+            channel: special("<|channel|>")?,
+            message: special("<|message|>")?,
+            end: special("<|end|>")?,
             constrain: self.special("<|constrain|>"),
         })
     }
 }
 
-impl Marks {
-    /// What of the answer stands in `prompt`, up to its text: who speaks, and the channel. None if
-    /// it has not begun.
+impl HarmonyTokens {
+    /// Header of the completion at the end of `prompt`: the role, the channel and the token before the
+    /// text, as far as they are present; none if the completion has not begun.
     fn header<'p>(&self, prompt: &'p [u32]) -> Option<&'p [u32]> {
         let header = &prompt[prompt.iter().rposition(|&id| id == self.start)? + 1..];
         let body = header.iter().position(|&id| id == self.message);
         (!header.contains(&self.end)).then(|| &header[..body.map_or(header.len(), |at| at + 1)])
     }
 
-    /// The form of an answer behind the mark that starts it, or with that mark. What the model says
-    /// before a call is told only where text is free.
+    /// Grammar of a completion behind its start token, or with that token if `starts` is true. Text
+    /// before a tool call is allowed only where the text is free.
     fn grammar(&self, rules: &Rules, tools: &[Value], starts: bool) -> String {
-        let Marks { start, channel, message, end, constrain } = self;
+        let HarmonyTokens { start, channel, message, end, constrain } = self;
         let before = if starts { format!("<[{start}]>") } else { String::new() };
         let (parts, last) = match rules {
             Rules::Strict => (r#"("analysis" | "commentary")"#, r#"("final" | "commentary")"#),
@@ -98,7 +107,7 @@ impl Marks {
         };
         let text = match rules {
             Rules::Call(_) => None,
-            _ => Some(format!("<[{channel}]> {last} form? <[{message}]> @own")),
+            _ => Some(format!("<[{channel}]> {last} form? <[{message}]> @text")),
         };
         let calls = tools.iter().enumerate().map(|(place, tool)| {
             let name = tools::name(tool).unwrap_or_default();

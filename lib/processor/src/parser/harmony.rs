@@ -1,142 +1,145 @@
-//! OpenAI's harmony: every part of an answer says in a header what it is.
+//! Parser of OpenAI's harmony format, in which a header before each message says what it is.
 //!
 //! `<|channel|>analysis<|message|>...<|end|><|start|>assistant<|channel|>final<|message|>...`; a
-//! call has its recipient in the header, ` to=functions.name`.
+//! tool call has its recipient in the header, ` to=functions.name`.
 
+use super::delta::{Delta, open_end};
 use super::literal;
-use super::marked::{Piece, open_end};
-use super::output::Given;
-use super::tool_calls::Call;
+use super::output::Output;
+use super::tool_calls::ToolCall;
 
-/// Ends of a part.
+/// Markers that end a message.
 const ENDS: [&str; 5] = ["<|end|>", "<|call|>", "<|return|>", "<|start|>", "<|channel|>"];
 
-/// An answer in this form.
+/// Parser of a completion in the harmony format.
 #[derive(Debug)]
-pub struct Harmony {
-    part: Part,
+pub struct HarmonyParser {
+    section: Section,
+    /// Text that is not parsed yet.
     held: String,
-    given: Given,
-    /// Whether there was a header.
-    headed: bool,
-    /// Whether there is anything to call.
+    output: Output,
+    /// True if there was a header.
+    has_header: bool,
+    /// True if there are tools to call.
     calls: bool,
 }
 
 #[derive(Debug, PartialEq)]
-enum Part {
+enum Section {
     Header,
     Reasoning,
     Text,
+    /// Tool call, with the name of the function.
     Call(String),
 }
 
-impl Harmony {
-    /// For the answer to `prompt`, which ends within a header or behind it. Without `calls`, what
-    /// would be one is text.
-    pub fn new(prompt: &str, calls: bool) -> Harmony {
+impl HarmonyParser {
+    /// Parser of the completion of `prompt`, which ends within a header or behind it. Without
+    /// `calls`, tool calls are text.
+    pub fn new(prompt: &str, calls: bool) -> HarmonyParser {
         let header = prompt.rfind("<|start|>").map_or("", |at| &prompt[at..]);
-        let mut harmony = Harmony {
-            part: Part::Header,
+        let mut parser = HarmonyParser {
+            section: Section::Header,
             held: String::new(),
-            given: Given::default(),
-            headed: false,
+            output: Output::default(),
+            has_header: false,
             calls,
         };
         if !header.contains("<|end|>") {
-            harmony.held.push_str(header);
-            while harmony.advance() {}
-            // What the prompt says itself is not given out again.
-            harmony.given.take();
+            parser.held.push_str(header);
+            while parser.advance() {}
+            // The prompt's own text is no part of the completion.
+            parser.output.take();
         }
-        harmony
+        parser
     }
 
-    /// True in the parts before the answer.
-    pub fn reasons(&self) -> bool {
-        self.part != Part::Text
+    /// True in the sections before the answer.
+    pub fn is_reasoning(&self) -> bool {
+        self.section != Section::Text
     }
 
-    /// See [`super::marked::Reader::push`].
-    pub fn push(&mut self, piece: &str) -> Vec<Piece> {
-        self.held.push_str(piece);
+    /// Advances by a piece of text, and returns the deltas that are certain.
+    pub fn push(&mut self, text: &str) -> Vec<Delta> {
+        self.held.push_str(text);
         while self.advance() {}
-        self.given.take()
+        self.output.take()
     }
 
-    /// See [`super::marked::Reader::finish`].
-    pub fn finish(&mut self) -> Vec<Piece> {
+    /// Ends the completion, and returns the rest.
+    pub fn finish(&mut self) -> Vec<Delta> {
         while self.advance() {}
         let rest = std::mem::take(&mut self.held);
-        match &self.part {
-            // A model that does not keep to the form.
-            Part::Header if !self.headed => {
+        match &self.section {
+            // The model does not keep to the format.
+            Section::Header if !self.has_header => {
                 let text = rest.strip_prefix("<|start|>assistant").unwrap_or(&rest);
-                self.given.piece(false, text);
+                self.output.push(false, text);
             }
-            Part::Header => {}
-            Part::Reasoning => self.given.piece(true, rest.trim_end()),
-            Part::Text => self.given.piece(false, &rest),
-            Part::Call(name) => self.given_call(&name.clone(), &rest),
+            Section::Header => {}
+            Section::Reasoning => self.output.push(true, rest.trim_end()),
+            Section::Text => self.output.push(false, &rest),
+            Section::Call(name) => self.push_call(&name.clone(), &rest),
         }
-        self.part = Part::Header;
-        self.given.take()
+        self.section = Section::Header;
+        self.output.take()
     }
 
-    /// Goes on to the next part, if what is held has its start.
+    /// Advances to the next section. Returns false if its start is not complete yet.
     fn advance(&mut self) -> bool {
-        if self.part == Part::Header {
+        if self.section == Section::Header {
             let Some((header, rest)) = self.held.split_once("<|message|>") else { return false };
-            self.part = part(header);
+            self.section = section(header);
             self.held = rest.to_owned();
-            self.headed = true;
-            self.given.part();
+            self.has_header = true;
+            self.output.start_section();
             return true;
         }
         let end = ENDS.iter().filter_map(|end| Some((self.held.find(end)?, end.len()))).min();
         let body = match end {
             Some((at, _)) => at,
-            None if matches!(self.part, Part::Call(_)) => return false,
+            None if matches!(self.section, Section::Call(_)) => return false,
             None => self.held.len() - open_end(&self.held, ENDS),
         };
         let rest = self.held.split_off(body);
         let body = std::mem::replace(&mut self.held, rest);
-        match &self.part {
-            Part::Call(name) => self.given_call(&name.clone(), &body),
-            part => self.given.piece(*part == Part::Reasoning, &body),
+        match &self.section {
+            Section::Call(name) => self.push_call(&name.clone(), &body),
+            section => self.output.push(*section == Section::Reasoning, &body),
         }
         if let Some((_, length)) = end {
-            // A channel is a part of the next header, the other ends are not.
+            // A channel belongs to the next header, the other ends do not.
             let header = self.held.starts_with("<|channel|>");
             self.held.drain(..if header { 0 } else { length });
-            self.part = Part::Header;
+            self.section = Section::Header;
         }
         end.is_some()
     }
 
-    fn given_call(&mut self, name: &str, body: &str) {
+    fn push_call(&mut self, name: &str, body: &str) {
         match literal::object(body.trim()).filter(|_| self.calls) {
             Some(arguments) => {
-                self.given.call(Call { id: String::new(), name: name.to_owned(), arguments });
+                let call = ToolCall { id: String::new(), name: name.to_owned(), arguments };
+                self.output.push_call(call);
             }
-            None => self.given.piece(false, body),
+            None => self.output.push(false, body),
         }
     }
 }
 
-/// What a header announces.
-fn part(header: &str) -> Part {
+/// Section that a header announces.
+fn section(header: &str) -> Section {
     let recipient = header.split("to=").nth(1).map(word);
     if let Some(name) = recipient.filter(|name| !name.is_empty() && *name != "assistant") {
-        return Part::Call(name.strip_prefix("functions.").unwrap_or(name).to_owned());
+        return Section::Call(name.strip_prefix("functions.").unwrap_or(name).to_owned());
     }
     match header.rsplit("<|channel|>").next().map(word) {
-        Some("analysis") => Part::Reasoning,
-        _ => Part::Text,
+        Some("analysis") => Section::Reasoning,
+        _ => Section::Text,
     }
 }
 
-/// `text` up to a space or a mark.
+/// Start of `text` up to a space or a marker.
 fn word(text: &str) -> &str {
     text.split([' ', '<']).next().unwrap_or_default()
 }

@@ -1,45 +1,45 @@
-//! Values as models write them in calls of tools: JSON, Python's literals, and Gemma's, whose keys
-//! stand alone and whose texts have marks of their own.
+//! Literals in tool calls: JSON, Python's, and Gemma's, whose keys have no quotes and whose strings
+//! have markers of their own.
 
 use serde_json::{Map, Number, Value};
 
-/// Marks that begin and end a text in which nothing is escaped.
+/// Markers before and after a string without escapes.
 const RAW: [&str; 2] = ["<|\"|>", "<escape>"];
 
-/// Values within values.
+/// Largest depth of nested values.
 const MAX_DEPTH: usize = 64;
 
-/// The value that `text` is, all of it.
+/// Value of a whole text; none if it is no literal.
 pub fn value(text: &str) -> Option<Value> {
     if let Ok(value) = serde_json::from_str(text) {
         return Some(value);
     }
-    let mut reader = Reader { rest: text, depth: 0 };
-    let value = reader.value()?;
-    reader.skip();
-    reader.rest.is_empty().then_some(value)
+    let mut parser = LiteralParser { rest: text, depth: 0 };
+    let value = parser.value()?;
+    parser.skip();
+    parser.rest.is_empty().then_some(value)
 }
 
-/// The calls of Python functions `[name(key=value, ...), ...]`, or one without brackets.
+/// Names and arguments of Python calls `[name(key=value, ...), ...]`, or of one call without brackets.
 pub fn python_calls(text: &str) -> Option<Vec<(String, Map<String, Value>)>> {
-    let mut reader = Reader { rest: text, depth: 0 };
-    let listed = reader.take("[");
+    let mut parser = LiteralParser { rest: text, depth: 0 };
+    let listed = parser.take("[");
     let mut calls = Vec::new();
     loop {
-        let name = reader.name()?.to_owned();
-        reader.take("(").then_some(())?;
-        let arguments = reader.pairs("=", ")")?;
+        let name = parser.name()?.to_owned();
+        parser.take("(").then_some(())?;
+        let arguments = parser.pairs("=", ")")?;
         calls.push((name, arguments));
-        if !reader.take(",") {
+        if !parser.take(",") {
             break;
         }
     }
-    let closed = !listed || reader.take("]");
-    reader.skip();
-    (closed && reader.rest.is_empty()).then_some(calls)
+    let closed = !listed || parser.take("]");
+    parser.skip();
+    (closed && parser.rest.is_empty()).then_some(calls)
 }
 
-/// The arguments `{key:value,...}` of a call as Gemma writes it.
+/// Object of a whole text, such as the arguments `{key:value,...}` of Gemma's calls.
 pub fn object(text: &str) -> Option<Map<String, Value>> {
     match value(text)? {
         Value::Object(fields) => Some(fields),
@@ -47,12 +47,12 @@ pub fn object(text: &str) -> Option<Map<String, Value>> {
     }
 }
 
-struct Reader<'a> {
+struct LiteralParser<'a> {
     rest: &'a str,
     depth: usize,
 }
 
-impl<'a> Reader<'a> {
+impl<'a> LiteralParser<'a> {
     fn skip(&mut self) {
         self.rest = self.rest.trim_start();
     }
@@ -68,7 +68,7 @@ impl<'a> Reader<'a> {
         }
     }
 
-    /// Letters, digits, and what else stands in names.
+    /// Reads a name of letters, digits, `_`, `-`, `.` and `$`.
     fn name(&mut self) -> Option<&'a str> {
         self.skip();
         let inside = |c: char| c.is_alphanumeric() || matches!(c, '_' | '-' | '.' | '$');
@@ -118,7 +118,7 @@ impl<'a> Reader<'a> {
         Some(Value::Array(items))
     }
 
-    /// Keys and values up to `end`, with `sign` between.
+    /// Reads pairs up to `end`, with `sign` between key and value.
     fn pairs(&mut self, sign: &str, end: &str) -> Option<Map<String, Value>> {
         let mut fields = Map::new();
         while !self.take(end) {
@@ -136,12 +136,12 @@ impl<'a> Reader<'a> {
         Some(fields)
     }
 
-    /// A text between marks or quotes.
+    /// Reads a string between markers or quotes.
     fn text(&mut self) -> Option<String> {
         self.skip();
-        for mark in RAW {
-            if let Some(rest) = self.rest.strip_prefix(mark) {
-                let (text, rest) = rest.split_once(mark)?;
+        for marker in RAW {
+            if let Some(rest) = self.rest.strip_prefix(marker) {
+                let (text, rest) = rest.split_once(marker)?;
                 self.rest = rest;
                 return Some(text.to_owned());
             }
@@ -162,7 +162,7 @@ impl<'a> Reader<'a> {
         None
     }
 
-    /// A number, a truth value, or nothing.
+    /// Reads a number, a boolean or null.
     fn word(&mut self) -> Option<Value> {
         let end = self.rest.find([',', '}', ']', ')', ':', '\n', ' ']).unwrap_or(self.rest.len());
         let (word, rest) = self.rest.split_at(end);
@@ -177,7 +177,7 @@ impl<'a> Reader<'a> {
     }
 }
 
-/// The character that follows a backslash stands for.
+/// Character of an escape sequence, after its backslash.
 fn escaped(chars: &mut std::str::CharIndices) -> Option<char> {
     let (_, c) = chars.next()?;
     let mut code = |digits: usize| {

@@ -1,11 +1,10 @@
-//! What a model sets its reasoning and its calls of tools apart with: looked for once, in its
-//! template and its vocabulary.
+//! Markers of reasoning and tool calls, found once in a model's chat template and vocabulary.
 
-/// A mark that opens a part of an answer, and the one that closes it; without one, the part goes
-/// on to the next mark or the end.
+/// Marker that opens a section of a completion, and the marker that closes it; with an empty one the
+/// section goes on to the next marker or the end.
 pub type Pair = (&'static str, &'static str);
 
-/// Reasoning, as models mark it.
+/// Markers of reasoning.
 const REASONING: [Pair; 15] = [
     ("<think>", "</think>"),
     ("<thought>", "</thought>"),
@@ -24,7 +23,7 @@ const REASONING: [Pair; 15] = [
     ("Here are my reasoning steps:", "[BEGIN FINAL RESPONSE]"),
 ];
 
-/// Calls of tools, as models mark them.
+/// Markers of tool calls.
 const CALLS: [Pair; 20] = [
     ("<tool_call>", "</tool_call>"),
     ("<tool_calls>", "</tool_calls>"),
@@ -48,20 +47,20 @@ const CALLS: [Pair; 20] = [
     ("<|python_tag|>", ""),
 ];
 
-/// Calls whose marks are a part of them.
+/// Markers of tool calls that are a part of the call.
 const OPEN_CALLS: [Pair; 3] = [
     ("<function=", "</function>"),
     ("<function name=", "</function>"),
     ("<invoke name=", "</invoke>"),
 ];
 
-/// Those between which there is JSON, unless the template has another form.
+/// Opening markers of calls that are JSON, unless the template shows another form.
 const JSON_CALLS: [&str; 4] = ["<tool_call>", "<tool_calls>", "<TOOLCALL>", "<|tool_call|>"];
 
-/// What the other forms between the same marks have.
+/// Signs of other forms of calls between the same markers.
 const OTHER_FORMS: [&str; 4] = ["<arg_key>", "<function=", "<function name=", "<invoke"];
 
-/// The marks of OpenAI's harmony: where a part starts, its kind, its text, and its ends.
+/// Markers of OpenAI's harmony format: start of a message, its channel, its text, and its ends.
 const HARMONY: [&str; 7] = [
     "<|start|>",
     "<|channel|>",
@@ -72,7 +71,7 @@ const HARMONY: [&str; 7] = [
     "<|return|>",
 ];
 
-/// What stands within calls and is a token of its own in some vocabularies.
+/// Markers within tool calls that are special tokens in some vocabularies.
 const INNER: [&str; 12] = [
     "<｜tool▁call▁begin｜>",
     "<｜tool▁call▁end｜>",
@@ -88,32 +87,32 @@ const INNER: [&str; 12] = [
     "<arg_value>",
 ];
 
-/// The marks of one model.
+/// Markers of one model.
 #[derive(Clone, Debug, Default, PartialEq)]
-pub struct Marks {
-    /// Around reasoning.
+pub struct Markers {
+    /// Markers around reasoning.
     pub reasoning: Vec<Pair>,
-    /// Around calls.
+    /// Markers around tool calls.
     pub calls: Vec<Pair>,
-    /// Around calls, and a part of them.
+    /// Markers around tool calls that are a part of the call.
     pub open_calls: Vec<Pair>,
-    /// Around calls, if all are objects of a `name` and `arguments`.
+    /// Markers around tool calls if these are JSON objects with `name` and `arguments`.
     pub json: Option<Pair>,
-    /// Whether a call may stand there as JSON without any mark (Llama 3).
+    /// True if a tool call may be JSON without any marker (Llama 3).
     pub bare: bool,
-    /// Whether all is marked as in OpenAI's harmony, and as nothing else.
+    /// True if the model writes OpenAI's harmony format; it has no other markers then.
     pub harmony: bool,
 }
 
-impl Marks {
-    /// The marks that are in `template`, or that `is_token` says are one token.
-    pub fn find(template: Option<&str>, is_token: &dyn Fn(&str) -> bool) -> Marks {
+impl Markers {
+    /// Finds the markers that occur in `template`, or that `is_token` knows as one token.
+    pub fn find(template: Option<&str>, is_token: &dyn Fn(&str) -> bool) -> Markers {
         let source = template.unwrap_or_default();
         // DeepSeek's templates put these together from parts.
-        let dsml = |mark: &str| mark.contains("｜DSML｜") && source.contains("｜DSML｜");
-        let known = |mark: &str| source.contains(mark) || is_token(mark) || dsml(mark);
+        let dsml = |marker: &str| marker.contains("｜DSML｜") && source.contains("｜DSML｜");
+        let known = |marker: &str| source.contains(marker) || is_token(marker) || dsml(marker);
         if known("<|channel|>") && known("<|message|>") {
-            return Marks { harmony: true, ..Marks::default() };
+            return Markers { harmony: true, ..Markers::default() };
         }
         let pairs = |all: &[Pair]| -> Vec<Pair> {
             let known = |&&(open, close): &&Pair| known(open) || !close.is_empty() && known(close);
@@ -126,7 +125,7 @@ impl Marks {
             [only] if json && JSON_CALLS.contains(&only.0) => Some(only),
             _ => None,
         };
-        Marks {
+        Markers {
             reasoning: pairs(&REASONING),
             calls,
             json,
@@ -139,18 +138,18 @@ impl Marks {
         }
     }
 
-    /// Those of reasoning alone.
-    pub fn of_reasoning(&self) -> Marks {
-        Marks { reasoning: self.reasoning.clone(), harmony: self.harmony, ..Marks::default() }
+    /// Markers of reasoning, without those of tool calls.
+    pub fn reasoning_only(&self) -> Markers {
+        Markers { reasoning: self.reasoning.clone(), harmony: self.harmony, ..Markers::default() }
     }
 
-    /// True for a token that is a mark, or stands in one, though it is a special one.
-    pub fn hold(&self, token: &str) -> bool {
+    /// True if a special token is a marker or a part of one.
+    pub fn contain(&self, token: &str) -> bool {
         if self.harmony {
             return HARMONY.contains(&token);
         }
         let pairs = self.reasoning.iter().chain(&self.calls).chain(&self.open_calls);
         pairs.into_iter().any(|(open, close)| open.contains(token) || close.contains(token))
-            || !self.calls.is_empty() && INNER.iter().any(|mark| mark.contains(token))
+            || !self.calls.is_empty() && INNER.iter().any(|marker| marker.contains(token))
     }
 }

@@ -1,132 +1,148 @@
-//! One answer, from tokens to what a reader gets: reasoning, text and calls, up to a stop string.
+//! Parser of a completion: from tokens to deltas of reasoning, text and tool calls, up to a stop
+//! string.
 
+mod delta;
 mod harmony;
 mod literal;
 mod marked;
 mod markers;
 mod output;
+mod sections;
 mod tool_calls;
 
-pub use marked::{Piece, Place, Reader};
-pub use markers::{Marks, Pair};
-pub use tool_calls::Call;
-use tool_calls::calls;
+pub use delta::Delta;
+pub use marked::Position;
+pub use markers::{Markers, Pair};
+pub use sections::SectionParser;
+pub use tool_calls::ToolCall;
 
 use mlxk_core::Result;
 
 use crate::text::detokenizer::Detokenizer;
 use crate::text::stop::{Passed, Stop};
 use crate::text::tokenizer::Tokenizer;
+use tool_calls::calls;
 
-/// An answer in the making.
-pub struct Answer {
+/// Parser of one completion.
+pub struct Parser {
     detokenizer: Detokenizer,
     stop: Stop,
-    reader: Reader,
-    /// What there is of a text that is to be a call.
-    call: Option<String>,
-    /// Calls given so far.
+    sections: SectionParser,
+    /// Text so far, if the text as a whole is a tool call that the request requires.
+    required_call: Option<String>,
+    /// Number of tool calls so far.
     calls: u64,
     seed: u64,
 }
 
-impl Answer {
-    /// An answer whose text ends at any of `stop`. `seed` makes the ids of calls that have none, and is
-    /// another one for every turn of a conversation.
-    /// `demanded` says that its text is to be a call.
+impl Parser {
+    /// Parser of a completion whose text ends at any of `stop`, with a new `sections`. `seed`
+    /// determines the ids of tool calls that have none; it differs between the turns of a
+    /// conversation. `required_call` is true if the text is a tool call.
     ///
     /// # Errors
-    /// If the tokenizer is not one of a model that writes text.
+    /// If the tokenizer belongs to no model that generates text.
     pub fn new(
         tokenizer: &Tokenizer,
         stop: &[String],
-        reader: Reader,
+        sections: SectionParser,
         seed: u64,
-        demanded: bool,
-    ) -> Result<Answer> {
+        required_call: bool,
+    ) -> Result<Parser> {
         let stop = Stop::new(stop.iter().cloned());
         let detokenizer = tokenizer.detokenizer()?;
-        let call = demanded.then(String::new);
-        Ok(Answer { detokenizer, stop, reader, call, calls: 0, seed })
+        let required_call = required_call.then(String::new);
+        Ok(Parser { detokenizer, stop, sections, required_call, calls: 0, seed })
     }
 
-    /// What the next token settles, and whether a stop string ended the answer.
-    pub fn push(&mut self, id: u32, tokenizer: &Tokenizer, marks: &Marks) -> (Vec<Piece>, bool) {
-        let text = match (tokenizer.text_token(id), &self.reader) {
+    /// Advances by a token. Returns the deltas that are certain, and true if a stop string ended the
+    /// completion.
+    pub fn push(
+        &mut self,
+        id: u32,
+        tokenizer: &Tokenizer,
+        markers: &Markers,
+    ) -> (Vec<Delta>, bool) {
+        let text = match (tokenizer.text_token(id), &self.sections) {
             (Some(token), _) => self.detokenizer.push(&token),
-            (None, Reader::Plain) => String::new(),
-            (None, _) => match tokenizer.special_token(id).filter(|token| marks.hold(token)) {
-                Some(mark) => self.detokenizer.finish() + &mark,
+            (None, SectionParser::Plain) => String::new(),
+            (None, _) => match tokenizer.special_token(id).filter(|token| markers.contain(token)) {
+                Some(marker) => self.detokenizer.finish() + &marker,
                 None => String::new(),
             },
         };
-        let pieces = self.reader.push(&text);
-        let (pieces, stopped) = self.cut(pieces);
-        (self.told(pieces, stopped), stopped)
+        let deltas = self.sections.push(&text);
+        let (deltas, stopped) = self.cut(deltas);
+        (self.complete(deltas, stopped), stopped)
     }
 
-    /// The rest, when no more tokens come.
-    pub fn finish(&mut self) -> Vec<Piece> {
+    /// Ends the completion, and returns the rest.
+    pub fn finish(&mut self) -> Vec<Delta> {
         let rest = self.detokenizer.finish();
-        let mut pieces = self.reader.push(&rest);
-        pieces.extend(self.reader.finish());
-        let (mut pieces, stopped) = self.cut(pieces);
+        let mut deltas = self.sections.push(&rest);
+        deltas.extend(self.sections.finish());
+        let (mut deltas, stopped) = self.cut(deltas);
         if !stopped {
-            pieces.extend(self.held());
+            deltas.extend(self.release());
         }
-        self.told(pieces, true)
+        self.complete(deltas, true)
     }
 
-    /// True while the model reasons, as far as is known yet.
-    pub fn reasons(&self) -> bool {
-        self.reader.reasons()
+    /// True within reasoning, as far as is certain.
+    pub fn is_reasoning(&self) -> bool {
+        self.sections.is_reasoning()
     }
 
-    /// Whether the token that came last is of the text, as far as is known yet.
-    pub fn speaks(&self) -> bool {
-        self.call.is_none() && self.reader.speaks()
+    /// True if the last token belongs to the text, as far as is certain.
+    pub fn is_in_text(&self) -> bool {
+        self.required_call.is_none() && self.sections.is_in_text()
     }
 
-    /// Where the answer is, as far as is known yet.
-    pub fn place(&self) -> Place {
-        self.reader.place()
+    /// Position in the completion, as far as is certain.
+    pub fn position(&self) -> Position {
+        self.sections.position()
     }
 
-    /// What there is of a call that has begun.
-    pub fn begun(&self) -> &str {
-        self.reader.begun()
+    /// Text of the tool call that has begun.
+    pub fn open_call(&self) -> &str {
+        self.sections.open_call()
     }
 
-    /// The stop string that ended the answer, if one did.
-    pub fn stopped_by(&self) -> Option<&str> {
+    /// Stop string that ended the completion, if one did.
+    pub fn stop_string(&self) -> Option<&str> {
         self.stop.found()
     }
 
-    /// True if a function is to be called.
-    pub fn calls(&self) -> bool {
+    /// True if the completion has a tool call.
+    pub fn has_tool_calls(&self) -> bool {
         self.calls > 0
     }
 
-    /// The pieces up to a stop string in the text, and whether there was one. What may become one
-    /// is held back; a text that is to be a call has none.
-    fn cut(&mut self, pieces: Vec<Piece>) -> (Vec<Piece>, bool) {
-        if self.call.is_some() {
-            return (pieces, false);
+    /// True if text is held back with which a stop string may begin.
+    pub fn holds_back(&self) -> bool {
+        self.stop.holds()
+    }
+
+    /// Cuts the deltas at a stop string in the text. Returns true if there is one. The end of the
+    /// text with which one may begin is held back. A required call has no stop strings.
+    fn cut(&mut self, deltas: Vec<Delta>) -> (Vec<Delta>, bool) {
+        if self.required_call.is_some() {
+            return (deltas, false);
         }
         let mut passed = Vec::new();
-        for piece in pieces {
-            let (text, last) = match piece {
-                Piece::Text(text) => match self.stop.push(&text) {
+        for delta in deltas {
+            let (text, last) = match delta {
+                Delta::Text(text) => match self.stop.push(&text) {
                     Passed::Text(text) => (text, false),
                     Passed::Last(text) => (text, true),
                 },
                 other => {
-                    passed.extend(self.held());
+                    passed.extend(self.release());
                     passed.push(other);
                     continue;
                 }
             };
-            passed.extend((!text.is_empty()).then_some(Piece::Text(text)));
+            passed.extend((!text.is_empty()).then_some(Delta::Text(text)));
             if last {
                 return (passed, true);
             }
@@ -134,48 +150,44 @@ impl Answer {
         (passed, false)
     }
 
-    /// Whether text is held back that may be the beginning of a stop string.
-    pub fn holds(&self) -> bool {
-        self.stop.holds()
+    /// Releases the text that was held back.
+    fn release(&mut self) -> Option<Delta> {
+        Some(self.stop.finish()).filter(|text| !text.is_empty()).map(Delta::Text)
     }
 
-    /// What was held back and is no stop string.
-    fn held(&mut self) -> Option<Piece> {
-        Some(self.stop.finish()).filter(|text| !text.is_empty()).map(Piece::Text)
-    }
-
-    /// Counts the calls, and gives those an id that have none.
-    fn told(&mut self, pieces: Vec<Piece>, last: bool) -> Vec<Piece> {
-        let mut pieces = self.demanded(pieces, last);
-        for piece in &mut pieces {
-            if let Piece::Call(call) = piece {
+    /// Counts the tool calls, and gives an id to those that have none.
+    fn complete(&mut self, deltas: Vec<Delta>, last: bool) -> Vec<Delta> {
+        let mut deltas = self.collect_required_call(deltas, last);
+        for delta in &mut deltas {
+            if let Delta::ToolCall(call) = delta {
                 self.calls += 1;
                 if call.id.is_empty() {
                     call.id = call_id(self.seed, self.calls);
                 }
             }
         }
-        pieces
+        deltas
     }
 
-    /// The same with a text that is to be a call as one, at its end.
-    fn demanded(&mut self, mut pieces: Vec<Piece>, last: bool) -> Vec<Piece> {
-        let Some(call) = &mut self.call else { return pieces };
-        pieces.retain(|piece| match piece {
-            Piece::Text(text) => {
+    /// Collects the text of a required call, and adds the call at the end of the completion.
+    fn collect_required_call(&mut self, mut deltas: Vec<Delta>, last: bool) -> Vec<Delta> {
+        let Some(call) = &mut self.required_call else { return deltas };
+        deltas.retain(|delta| match delta {
+            Delta::Text(text) => {
                 call.push_str(text);
                 false
             }
             _ => true,
         });
         let text = if last { std::mem::take(call) } else { String::new() };
-        // One that was cut is none.
-        pieces.extend(calls(&text, &[]).into_iter().flatten().map(Piece::Call));
-        pieces
+        // A call that was cut is dropped.
+        deltas.extend(calls(&text, &[]).into_iter().flatten().map(Delta::ToolCall));
+        deltas
     }
 }
 
-/// Nine letters and digits, which is what Mistral's templates ask for; the same for the same seed.
+/// Id of nine hexadecimal digits, the length that Mistral's templates require; the same for the same
+/// seed and number.
 fn call_id(seed: u64, number: u64) -> String {
     let mixed = (seed ^ number.rotate_left(32)).wrapping_mul(0x9e37_79b9_7f4a_7c15);
     format!("{:09x}", mixed >> 28)

@@ -1,21 +1,21 @@
-//! What of an answer is given out.
+//! Output of a parser: deltas that are ready to be sent.
 
-use super::marked::Piece;
-use super::tool_calls::Call;
+use super::delta::Delta;
+use super::tool_calls::ToolCall;
 
-/// Pieces that are given out, parts of one kind with a blank line between.
+/// Deltas that are ready; sections of one kind have a blank line between them.
 #[derive(Debug, Default)]
-pub struct Given {
-    pieces: Vec<Piece>,
-    /// Whether there was text, and reasoning, before this part.
+pub struct Output {
+    deltas: Vec<Delta>,
+    /// True if there was text, and reasoning, before this section.
     before: [bool; 2],
-    /// Whether this part has begun.
+    /// True if this section has begun.
     begun: bool,
 }
 
-impl Given {
-    /// Gives out a piece of reasoning or of text. What a part begins with is not blank.
-    pub fn piece(&mut self, reasoning: bool, text: &str) {
+impl Output {
+    /// Adds reasoning or text. The first text of a section is not blank.
+    pub fn push(&mut self, reasoning: bool, text: &str) {
         if text.is_empty() {
             return;
         }
@@ -24,26 +24,26 @@ impl Given {
         self.begun = true;
         self.before[kind] = true;
         let text = format!("{space}{text}");
-        self.pieces.push(if reasoning { Piece::Reasoning(text) } else { Piece::Text(text) });
+        self.deltas.push(if reasoning { Delta::Reasoning(text) } else { Delta::Text(text) });
     }
 
-    /// Gives out a call.
-    pub fn call(&mut self, call: Call) {
-        self.pieces.push(Piece::Call(call));
+    /// Adds a tool call.
+    pub fn push_call(&mut self, call: ToolCall) {
+        self.deltas.push(Delta::ToolCall(call));
     }
 
-    /// The next piece is of another part.
-    pub fn part(&mut self) {
+    /// Starts another section.
+    pub fn start_section(&mut self) {
         self.begun = false;
     }
 
-    /// Whether this part has begun.
-    pub fn begun(&self) -> bool {
+    /// True if this section has begun.
+    pub fn has_begun(&self) -> bool {
         self.begun
     }
 
-    /// What was given out since.
-    pub fn take(&mut self) -> Vec<Piece> {
-        std::mem::take(&mut self.pieces)
+    /// Takes the deltas that were added since.
+    pub fn take(&mut self) -> Vec<Delta> {
+        std::mem::take(&mut self.deltas)
     }
 }

@@ -1,37 +1,42 @@
-//! Calls of tools, in the forms in which models are trained to write them.
+//! Tool calls, in the forms in which models are trained to write them.
 
 use serde_json::{Map, Value, json};
 
 use super::literal;
 use crate::tools::{function, name};
 
-/// A function that the model wants to be called.
+/// Tool call.
 #[derive(Clone, Debug, PartialEq)]
-pub struct Call {
-    /// What tells it from other calls; empty if the model gives none.
+pub struct ToolCall {
+    /// Id of the call, which its result refers to; empty until the call has one.
     pub id: String,
-    /// The function.
+    /// Name of the function.
     pub name: String,
-    /// Its arguments by name.
+    /// Arguments by name.
     pub arguments: Map<String, Value>,
 }
 
-impl Call {
-    /// As it stands in records and in messages.
+impl ToolCall {
+    /// Arguments as JSON text, the form of OpenAI's messages.
+    pub fn arguments_json(&self) -> String {
+        Value::from(self.arguments.clone()).to_string()
+    }
+
+    /// Tool call in the form of messages and records, whose arguments are an object.
     pub fn record(&self) -> Value {
         let function = json!({"name": self.name, "arguments": self.arguments});
         json!({"id": self.id, "type": "function", "function": function})
     }
 }
 
-/// The calls in `block`, which stood between the marks of calls; none if it is none or holds
-/// anything else. `tools` say which arguments are texts where the form does not.
-pub fn calls(block: &str, tools: &[Value]) -> Option<Vec<Call>> {
+/// Tool calls of a block between markers; none if the block is malformed. The types of `tools` decide
+/// which arguments are strings where the form does not.
+pub fn calls(block: &str, tools: &[Value]) -> Option<Vec<ToolCall>> {
     // Some makers put their own name into each tag.
     let plain =
         ["｜DSML｜", "atem:", "longcat_"].iter().fold(block.to_owned(), |b, n| b.replace(n, ""));
     let block = plain.trim();
-    let read: &dyn Fn(&str) -> Option<Vec<Call>> = if block.contains("<arg_key>") {
+    let read: &dyn Fn(&str) -> Option<Vec<ToolCall>> = if block.contains("<arg_key>") {
         &|block| glm(block, tools)
     } else if block.contains("<function") || block.contains("<invoke") {
         &|block| tagged(block, tools)
@@ -53,8 +58,8 @@ pub fn calls(block: &str, tools: &[Value]) -> Option<Vec<Call>> {
     read(block).filter(|calls| !calls.is_empty())
 }
 
-/// Objects `{"name", "arguments"}`, listed or not; Cohere, Meta and others have other keys.
-fn json_calls(block: &str) -> Option<Vec<Call>> {
+/// JSON objects `{"name", "arguments"}`, in a list or not; Cohere, Meta and others use other keys.
+fn json_calls(block: &str) -> Option<Vec<ToolCall>> {
     let mut calls = Vec::new();
     for value in serde_json::Deserializer::from_str(block).into_iter::<Value>() {
         match value.ok()? {
@@ -69,7 +74,7 @@ fn json_calls(block: &str) -> Option<Vec<Call>> {
     Some(calls)
 }
 
-fn json_call(value: &Value) -> Option<Call> {
+fn json_call(value: &Value) -> Option<ToolCall> {
     let value = value.get("function").filter(|inner| inner.is_object()).unwrap_or(value);
     let fields = value.as_object()?;
     let any = |keys: &[&str]| keys.iter().find_map(|key| fields.get(*key));
@@ -84,8 +89,8 @@ fn json_call(value: &Value) -> Option<Call> {
     }
 }
 
-/// A call, if its arguments are an object or the text of one.
-fn call(id: &str, name: &str, arguments: Value) -> Option<Call> {
+/// Tool call, if its arguments are an object or the JSON text of one.
+fn call(id: &str, name: &str, arguments: Value) -> Option<ToolCall> {
     let arguments = match arguments {
         Value::Object(arguments) => arguments,
         Value::String(text) if text.trim().is_empty() => Map::new(),
@@ -94,12 +99,12 @@ fn call(id: &str, name: &str, arguments: Value) -> Option<Call> {
     };
     let name = name.trim();
     let plausible = !name.is_empty() && !name.contains(['<', '>', '\n', '{', '"']);
-    plausible.then(|| Call { id: id.trim().to_owned(), name: name.to_owned(), arguments })
+    plausible.then(|| ToolCall { id: id.trim().to_owned(), name: name.to_owned(), arguments })
 }
 
-/// `<function=name><parameter=key>value</parameter></function>`, also with `name="..."`, also
-/// `<invoke name="...">`, `<param name="...">`; or JSON within a function.
-fn tagged(block: &str, tools: &[Value]) -> Option<Vec<Call>> {
+/// XML-like calls: `<function=name><parameter=key>value</parameter></function>`, with `name="..."`,
+/// with the tags `invoke` and `param`, or with JSON within a function.
+fn tagged(block: &str, tools: &[Value]) -> Option<Vec<ToolCall>> {
     let functions = tags(block, "function").chain(tags(block, "invoke"));
     functions
         .map(|(name, _, body)| {
@@ -121,8 +126,8 @@ fn tagged(block: &str, tools: &[Value]) -> Option<Vec<Call>> {
         .collect()
 }
 
-/// The elements `<tag=name>...</tag>` or `<tag name="name">...</tag>` of `block`: name, whether
-/// `string="true"`, and what is inside. The last may lack its end.
+/// Elements `<tag=name>...</tag>` or `<tag name="name">...</tag>` of a block: the name, the attribute
+/// `string`, and the content. The last element may lack its end tag.
 fn tags<'a>(
     block: &'a str,
     tag: &'a str,
@@ -136,7 +141,7 @@ fn tags<'a>(
             let name = match attributes.strip_prefix('=') {
                 Some(name) => name.trim().trim_matches(['"', '\'']),
                 None if attributes.starts_with(' ') => attribute(attributes, "name")?,
-                // A longer tag, as `<parameter` is for `<param`.
+                // A longer tag, such as `<parameter` for `<param`.
                 None => continue,
             };
             let (inside, after) = body.split_once(&close).unwrap_or((body, ""));
@@ -153,8 +158,8 @@ fn attribute<'a>(attributes: &'a str, name: &str) -> Option<&'a str> {
     Some(value.trim_matches(['"', '\'']))
 }
 
-/// `name<arg_key>key</arg_key><arg_value>value</arg_value>`.
-fn glm(block: &str, tools: &[Value]) -> Option<Vec<Call>> {
+/// GLM's call: `name<arg_key>key</arg_key><arg_value>value</arg_value>`.
+fn glm(block: &str, tools: &[Value]) -> Option<Vec<ToolCall>> {
     let (name, mut rest) = block.split_once("<arg_key>")?;
     let name = name.trim();
     let mut arguments = Map::new();
@@ -172,14 +177,14 @@ fn glm(block: &str, tools: &[Value]) -> Option<Vec<Call>> {
     Some(vec![call("", name, Value::Object(arguments))?])
 }
 
-/// A name alone: one of the tools, without arguments.
-fn bare(block: &str, tools: &[Value]) -> Option<Vec<Call>> {
+/// Name of a tool alone, without arguments.
+fn bare(block: &str, tools: &[Value]) -> Option<Vec<ToolCall>> {
     tools.iter().find(|tool| name(tool) == Some(block))?;
     Some(vec![call("", block, json!({}))?])
 }
 
-/// `functions.name:0<|tool_call_argument_begin|>{...}`, each between its marks.
-fn kimi(block: &str) -> Option<Vec<Call>> {
+/// Kimi's calls: `functions.name:0<|tool_call_argument_begin|>{...}`, each between markers.
+fn kimi(block: &str) -> Option<Vec<ToolCall>> {
     let each = block.split("<|tool_call_begin|>").skip(1);
     each.map(|part| {
         let part = part.split("<|tool_call_end|>").next()?;
@@ -191,8 +196,9 @@ fn kimi(block: &str) -> Option<Vec<Call>> {
     .collect()
 }
 
-/// `name<｜tool▁sep｜>{...}`; earlier models say `function<｜tool▁sep｜>name` and fence the JSON.
-fn deepseek(block: &str) -> Option<Vec<Call>> {
+/// DeepSeek's calls: `name<｜tool▁sep｜>{...}`; earlier models write `function<｜tool▁sep｜>name` and a
+/// code block of JSON.
+fn deepseek(block: &str) -> Option<Vec<ToolCall>> {
     let each = block.split("<｜tool▁call▁begin｜>").skip(1);
     each.map(|part| {
         let part = part.split("<｜tool▁call▁end｜>").next()?;
@@ -207,8 +213,8 @@ fn deepseek(block: &str) -> Option<Vec<Call>> {
     .collect()
 }
 
-/// `name[ARGS]{...}` or `name[CALL_ID]id[ARGS]{...}`, with `[TOOL_CALLS]` between.
-fn mistral(block: &str) -> Option<Vec<Call>> {
+/// Mistral's calls: `name[ARGS]{...}` or `name[CALL_ID]id[ARGS]{...}`, with `[TOOL_CALLS]` between.
+fn mistral(block: &str) -> Option<Vec<ToolCall>> {
     let each = block.split("[TOOL_CALLS]").filter(|part| !part.trim().is_empty());
     each.map(|part| {
         let (name, arguments) = part.split_once("[ARGS]")?;
@@ -218,8 +224,8 @@ fn mistral(block: &str) -> Option<Vec<Call>> {
     .collect()
 }
 
-/// `call:name{key:value}`, one after another.
-fn gemma(block: &str) -> Option<Vec<Call>> {
+/// Gemma's calls: `call:name{key:value}`, one after another.
+fn gemma(block: &str) -> Option<Vec<ToolCall>> {
     let each = block.split("call:").skip(1);
     each.map(|part| {
         let (name, _) = part.split_once('{')?;
@@ -228,8 +234,8 @@ fn gemma(block: &str) -> Option<Vec<Call>> {
     .collect()
 }
 
-/// `[name(key=value)]`; Meta's built-in tools are `name.call(key=value)`.
-fn python(block: &str) -> Option<Vec<Call>> {
+/// Python calls: `[name(key=value)]`; Meta's built-in tools are `name.call(key=value)`.
+fn python(block: &str) -> Option<Vec<ToolCall>> {
     let all = literal::python_calls(block)?.into_iter();
     all.map(|(name, arguments)| {
         call("", name.strip_suffix(".call").unwrap_or(&name), Value::Object(arguments))
@@ -237,7 +243,7 @@ fn python(block: &str) -> Option<Vec<Call>> {
     .collect()
 }
 
-/// The value of an argument that is written as a bare text.
+/// Value of an argument that is written without quotes, by the type in the tool's schema.
 fn typed(text: &str, name: &str, key: &str, tools: &[Value]) -> Value {
     let tool = tools.iter().map(function).find(|function| function["name"] == name);
     match tool.map(|function| &function["parameters"]["properties"][key]["type"]) {

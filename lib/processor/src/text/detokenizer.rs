@@ -1,24 +1,25 @@
-//! Tokens back to text, piece by piece: what is known is let out, and all pieces together are the
-//! text that decoding all tokens at once would give, byte for byte.
+//! Detokenizer: tokens to text, piece by piece. All pieces together are, byte for byte, the text that
+//! decoding all tokens at once gives.
 //!
-//! The `decoder` of a tokenizer.json is a chain of steps, each of which takes pieces and gives
-//! pieces. Here a step keeps what it cannot decide yet: the bytes of half a character, or a run of
-//! byte tokens, which are text only if the whole run is.
+//! The `decoder` of a tokenizer.json is a chain of steps, each of which maps pieces to pieces. Here a
+//! step holds back what is not certain yet: the bytes of an incomplete character, or a run of byte
+//! tokens, which are text only if the whole run is UTF-8.
 
 use mlxk_core::{Error, Kind, Result};
 use serde_json::Value;
 
-/// Decodes one text, token by token.
+/// Decoder of one text, token by token.
 #[derive(Clone, Debug)]
 pub struct Detokenizer {
     steps: Vec<Step>,
 }
 
 impl Detokenizer {
-    /// For the `decoder` of a tokenizer.json; without one tokens are words with spaces between.
+    /// Decoder of the `decoder` of a tokenizer.json; without one, tokens are words with spaces between.
     ///
     /// # Errors
-    /// If it is of a kind that no model which writes text uses, or has steps in an unusual order.
+    /// [`Kind::NotImplemented`] if the decoder has a step, or an order of steps, that no model for text
+    /// uses.
     pub fn new(decoder: &Value) -> Result<Detokenizer> {
         let mut steps = Vec::new();
         match decoder {
@@ -36,14 +37,14 @@ impl Detokenizer {
         Ok(Detokenizer { steps })
     }
 
-    /// The text that the next token settles.
+    /// Advances by a token, and returns the text that is certain.
     pub fn push(&mut self, token: &str) -> String {
         let mut text = String::new();
         feed(&mut self.steps, token, &mut text);
         text
     }
 
-    /// What `token` stands for within a text, which may be half a character.
+    /// Bytes that a token adds to a text, perhaps a part of a character.
     pub fn bytes(&self, token: &str) -> Vec<u8> {
         let mut piece = token.to_owned();
         for step in &self.steps {
@@ -65,7 +66,7 @@ impl Detokenizer {
         piece.into_bytes()
     }
 
-    /// The rest of the text, when no more tokens come.
+    /// Ends the text, and returns the rest.
     pub fn finish(&mut self) -> String {
         let mut text = String::new();
         let mut steps = &mut self.steps[..];
@@ -79,23 +80,23 @@ impl Detokenizer {
 
 #[derive(Clone, Debug)]
 enum Step {
-    /// A space before each piece but the first.
+    /// Space before each piece but the first.
     Join { first: bool },
-    /// One string for another, within a piece.
+    /// Replacement of a string within a piece.
     Replace { pattern: String, content: String },
-    /// Pieces of the form `<0xE4>` are bytes; a run that is not UTF-8 is a U+FFFD for each.
+    /// Bytes from pieces of the form `<0xE4>`; each byte of a run that is not UTF-8 becomes U+FFFD.
     ByteFallback { run: Vec<u8> },
-    /// Every character stands for a byte (the table of GPT-2).
+    /// Bytes from characters, by the table of GPT-2.
     Bytes { rest: Vec<u8> },
-    /// A character that stands for a space, which the first piece has too many.
+    /// Spaces from a replacement character; the first piece has one too many.
     Metaspace { replacement: char, drop: bool },
-    /// From here on there is but one piece.
+    /// Concatenation of all pieces.
     Fuse,
-    /// Up to `left` times `content` is taken from the front.
+    /// Removal of up to `left` times `content` from the front.
     Strip { content: char, left: usize },
 }
 
-/// Sends a piece through all steps.
+/// Feeds a piece through all steps.
 fn feed(steps: &mut [Step], piece: &str, text: &mut String) {
     match steps.split_first_mut() {
         None => text.push_str(piece),
@@ -154,7 +155,7 @@ impl Step {
     }
 }
 
-/// The byte of a token `<0xE4>`.
+/// Byte of a token of the form `<0xE4>`.
 fn byte_token(piece: &str) -> Option<u8> {
     let digits = piece.strip_prefix("<0x")?.strip_suffix('>')?;
     let byte = u8::from_str_radix(digits, 16).ok();
@@ -170,7 +171,7 @@ fn give_run(run: &mut Vec<u8>, give: &mut dyn FnMut(&str)) {
     run.clear();
 }
 
-/// Gives the whole characters; what may become one stays.
+/// Passes on the complete characters; the bytes of an incomplete one stay.
 fn give_characters(bytes: &mut Vec<u8>, give: &mut dyn FnMut(&str)) {
     let unfinished = match bytes.utf8_chunks().last() {
         Some(last) => match str::from_utf8(last.invalid()) {
@@ -184,13 +185,14 @@ fn give_characters(bytes: &mut Vec<u8>, give: &mut dyn FnMut(&str)) {
     *bytes = rest;
 }
 
-/// The bytes that the characters stand for; they themselves, if one stands for none.
+/// Bytes that the characters stand for by GPT-2's table; the text's own bytes if one is not in it.
 fn bytes_of(piece: &str) -> Vec<u8> {
     let bytes = piece.chars().map(byte_of).collect::<Option<Vec<u8>>>();
     bytes.unwrap_or_else(|| piece.as_bytes().to_vec())
 }
 
-/// The byte that a character stands for: itself if it can be seen, else the next free from U+0100.
+/// Byte that a character stands for: printable bytes are characters of the same number, the others
+/// are numbered from U+0100 on.
 fn byte_of(c: char) -> Option<u8> {
     match u32::from(c) {
         c @ (0x21..=0x7e | 0xa1..=0xac | 0xae..=0xff) => u8::try_from(c).ok(),

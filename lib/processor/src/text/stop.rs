@@ -1,28 +1,28 @@
-//! Stop strings in a stream of text: what may be shown, and when it is over.
+//! Stop strings in a stream of text.
 
-/// Watches a text that arrives in pieces for strings that end it.
+/// Search for stop strings in a text that arrives in pieces.
 ///
-/// The string whose last character comes first wins, the longest of several that end there; so the
-/// result does not depend on how the text is cut into pieces. No part of it is let through.
+/// The stop string that is complete first wins, the longest of several that end there, so the result
+/// does not depend on how the text is cut into pieces. No part of the stop string is passed on.
 #[derive(Debug)]
 pub struct Stop {
     strings: Vec<String>,
     held: String,
-    /// Which of the strings came.
+    /// Index of the stop string that was found.
     found: Option<usize>,
 }
 
-/// What came of a piece.
+/// Text that a piece lets pass.
 #[derive(Debug, PartialEq)]
 pub enum Passed {
-    /// Text that is no part of a stop string; may be empty.
+    /// Text that is no part of a stop string, perhaps empty.
     Text(String),
-    /// The last of the text before a stop string.
+    /// Last text before a stop string.
     Last(String),
 }
 
 impl Stop {
-    /// Waits for any of `strings`; empty ones never occur.
+    /// Search for any of `strings`; empty ones are never found.
     pub fn new(strings: impl IntoIterator<Item = String>) -> Stop {
         let strings = strings.into_iter().filter(|string| !string.is_empty()).collect();
         Stop { strings, held: String::new(), found: None }
@@ -40,22 +40,22 @@ impl Stop {
         Passed::Text(std::mem::replace(&mut self.held, open))
     }
 
-    /// Whether text is held back.
+    /// True if text is held back.
     pub fn holds(&self) -> bool {
         !self.held.is_empty()
     }
 
-    /// The text held back, when no more comes.
+    /// Ends the text, and returns what was held back.
     pub fn finish(&mut self) -> String {
         std::mem::take(&mut self.held)
     }
 
-    /// The string that ended the text, if one did.
+    /// Stop string that ended the text, if one did.
     pub fn found(&self) -> Option<&str> {
         self.found.map(|found| self.strings[found].as_str())
     }
 
-    /// Where the winning string starts, and which it is.
+    /// Start and index of the stop string that is complete first.
     fn first_match(&self) -> Option<(usize, usize)> {
         let found = self.strings.iter().enumerate().filter_map(|(which, string)| {
             let start = self.held.find(string.as_str())?;
@@ -64,7 +64,7 @@ impl Stop {
         found.min().map(|(_, start, which)| (start, which))
     }
 
-    /// The bytes at the end that may be the start of a stop string.
+    /// Length of the end of the text with which a stop string may begin, in bytes.
     fn open(&self) -> usize {
         let open = |string: &String| {
             let starts = string.char_indices().map(|(at, _)| at).rev();

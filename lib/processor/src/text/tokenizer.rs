@@ -1,4 +1,4 @@
-//! Text to tokens and back, and the tokens that have a meaning of their own.
+//! Tokenizer: text to token ids, and the special tokens of a model.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -10,12 +10,9 @@ use tokenizers::AddedToken;
 use tokenizers::models::bpe::BPE;
 
 use super::detokenizer::Detokenizer;
-use crate::event::{Likelihood, Told};
-use crate::parser::Pair;
-use crate::sampling::Logprobs;
 
-/// Ends of a turn that no model writes for another reason. Some checkpoints name only the end of
-/// the document as their end, and would go on with the other side's turn.
+/// Tokens that end a turn and have no other use. Some checkpoints state only the end of the document,
+/// and would go on with the user's turn.
 const END_OF_TURN: [&str; 7] = [
     "<|im_end|>",
     "<|eot_id|>",
@@ -26,13 +23,13 @@ const END_OF_TURN: [&str; 7] = [
     "<|call|>",
 ];
 
-/// The largest vocabulary that rules are taken for; the largest in use have 300,000 tokens.
+/// Largest vocabulary for grammars, in tokens; the largest in use have 300,000.
 const MAX_WORDS: usize = 1 << 22;
 
-/// What special tokens begin with among [`Tokenizer::words`].
+/// First byte of special tokens in [`Tokenizer::words`].
 pub const SPECIAL: u8 = 0xff;
 
-/// A model's tokenizer.
+/// Tokenizer of a model.
 pub struct Tokenizer {
     inner: tokenizers::Tokenizer,
     special: Map<String, Value>,
@@ -45,7 +42,7 @@ impl Tokenizer {
     /// configurations.
     ///
     /// # Errors
-    /// If there is no `tokenizer.json`, or it is not one.
+    /// [`Kind::InvalidModel`] if `tokenizer.json` is missing or malformed.
     pub fn read(facts: &Facts) -> Result<Tokenizer> {
         let path = facts.path("tokenizer.json");
         if !facts.has("tokenizer.json") {
@@ -62,8 +59,11 @@ impl Tokenizer {
         })
     }
 
-    /// From the content of a `tokenizer.json`, the special tokens of `tokenizer_config.json` by
-    /// name, and the tokens that end a text besides those that it names.
+    /// Tokenizer from the content of a `tokenizer.json`, the special tokens of `tokenizer_config.json`
+    /// by name, and further ids of tokens that end a text.
+    ///
+    /// # Errors
+    /// [`Kind::InvalidModel`] if the content is malformed.
     pub fn new<'a>(
         json: &[u8],
         special: impl IntoIterator<Item = (&'a str, Value)>,
@@ -79,8 +79,11 @@ impl Tokenizer {
         Ok(Tokenizer { detokenizer: Detokenizer::new(&decoder), inner, special, ends })
     }
 
-    /// The tokens of `text`. Those that the tokenizer puts around every text are added, unless it
-    /// begins with the first of them already.
+    /// Token ids of a text, with the special tokens that the tokenizer adds to every text, unless the
+    /// text starts with the first of them.
+    ///
+    /// # Errors
+    /// [`Kind::Execution`] if the tokenizer fails.
     pub fn encode(&self, text: &str) -> Result<Vec<u32>> {
         let bos = self.special.get("bos_token").and_then(Value::as_str);
         let begun = bos.is_some_and(|bos| !bos.is_empty() && text.starts_with(bos));
@@ -89,32 +92,62 @@ impl Tokenizer {
         Ok(encoding.get_ids().to_vec())
     }
 
-    /// A decoder for one text.
+    /// The first `limit` tokens of `text`, those that the tokenizer puts around every text included;
+    /// true if tokens of the text were cut off for it. Of a long text only its beginning is read.
     ///
     /// # Errors
-    /// If the tokenizer is not one of a model that writes text.
+    /// If the tokenizer fails.
+    pub fn encode_within(&self, text: &str, limit: usize) -> Result<(Vec<u32>, bool)> {
+        /// Bytes of text for each token that may come, at first.
+        const BYTES: usize = 16;
+        /// Tokens at the end of a part that may be others in the whole text.
+        const UNSURE: usize = 64;
+        let mut bytes = limit.max(UNSURE).saturating_mul(BYTES);
+        loop {
+            let part = beginning(text, bytes);
+            let encoding = self.inner.encode_fast(part, true);
+            let encoding = encoding.map_err(|e| Error::new(Kind::Execution, "", e.to_string()))?;
+            let ids = encoding.get_ids();
+            if part.len() == text.len() && ids.len() <= limit {
+                return Ok((ids.to_vec(), false));
+            }
+            if part.len() == text.len() || ids.len() > limit + UNSURE {
+                let added = encoding.get_special_tokens_mask().iter().rev();
+                let ends = added.take_while(|&&added| added == 1).count().min(limit);
+                return Ok(([&ids[..limit - ends], &ids[ids.len() - ends..]].concat(), true));
+            }
+            bytes = bytes.saturating_mul(8);
+        }
+    }
+
+    /// Token ids of a part of a text, without special tokens.
+    ///
+    /// # Errors
+    /// [`Kind::Execution`] if the tokenizer fails.
+    pub fn encode_part(&self, text: &str) -> Result<Vec<u32>> {
+        let encoding = self.inner.encode_fast(text, false);
+        let encoding = encoding.map_err(|e| Error::new(Kind::Execution, "", e.to_string()))?;
+        Ok(encoding.get_ids().to_vec())
+    }
+
+    /// Detokenizer for one text.
+    ///
+    /// # Errors
+    /// If the tokenizer belongs to no model that generates text.
     pub fn detokenizer(&self) -> Result<Detokenizer> {
         self.detokenizer.clone()
     }
 
-    /// The token `id` as it stands in the vocabulary; none if it is a special one, which is no
-    /// part of a text, or not in it.
+    /// Entry of a token in the vocabulary; none for a special token, which is no part of a text, and for
+    /// an unknown id.
     pub fn text_token(&self, id: u32) -> Option<String> {
         let token = self.inner.id_to_token(id)?;
         let special = self.inner.get_added_vocabulary().is_special_token(&token);
         (!special).then_some(token)
     }
 
-    /// What is told of the token `id`, with the texts of all tokens in it.
-    pub fn told(&self, id: u32, logprobs: &Logprobs) -> Told {
-        let likelihood =
-            |id, logprob| Likelihood { id, text: self.alone(id), bytes: self.bytes(id), logprob };
-        let top = logprobs.top.iter().map(|&(id, logprob)| likelihood(id, logprob));
-        Told { own: likelihood(id, logprobs.own), top: top.collect(), of_text: false }
-    }
-
-    /// What a token adds to a text.
-    fn bytes(&self, id: u32) -> Vec<u8> {
+    /// Bytes that a token adds to a text.
+    pub fn bytes(&self, id: u32) -> Vec<u8> {
         let Some(token) = self.inner.id_to_token(id) else { return Vec::new() };
         match (self.inner.get_added_vocabulary().is_special_token(&token), self.detokenizer()) {
             (false, Ok(detokenizer)) => detokenizer.bytes(&token),
@@ -122,8 +155,8 @@ impl Tokenizer {
         }
     }
 
-    /// The text of a token within a text.
-    fn alone(&self, id: u32) -> String {
+    /// Text of a token in the middle of a text.
+    pub fn alone(&self, id: u32) -> String {
         let Some(token) = self.inner.id_to_token(id) else { return String::new() };
         if self.inner.get_added_vocabulary().is_special_token(&token) {
             return token;
@@ -135,22 +168,27 @@ impl Tokenizer {
         text.get(1 - before..).unwrap_or_default().to_owned()
     }
 
-    /// The token `id` if it is a special one, which is no part of a text.
+    /// Entry of a token in the vocabulary, special or not; none if there is no such token.
+    pub fn token(&self, id: u32) -> Option<String> {
+        self.inner.id_to_token(id)
+    }
+
+    /// Entry of a special token in the vocabulary; none for other tokens.
     pub fn special_token(&self, id: u32) -> Option<String> {
         let token = self.inner.id_to_token(id)?;
         self.inner.get_added_vocabulary().is_special_token(&token).then_some(token)
     }
 
-    /// The token that was added to the vocabulary as `text`, if one was.
+    /// Id of an added token by its text.
     pub fn added(&self, text: &str) -> Option<u32> {
         self.inner.get_added_vocabulary().get_vocab().get(text).copied()
     }
 
-    /// What each token stands for within a text, by id; special tokens have [`SPECIAL`] in front,
-    /// which is in no text.
+    /// Bytes of all tokens within a text, by id; those of special tokens have [`SPECIAL`] in front, which
+    /// occurs in no text.
     ///
     /// # Errors
-    /// As [`detokenizer`](Self::detokenizer).
+    /// If the tokenizer belongs to no model that generates text, or its ids are too large.
     pub fn words(&self) -> Result<Vec<Vec<u8>>> {
         let detokenizer = self.detokenizer()?;
         let vocabulary = self.inner.get_vocab(true);
@@ -168,36 +206,36 @@ impl Tokenizer {
         Ok(words)
     }
 
-    /// The tokens that open one of `pairs`, or begin to.
-    pub fn openings(&self, pairs: &[Pair]) -> Vec<u32> {
+    /// Added tokens with which the first marker of one of `pairs` begins.
+    pub fn openings(&self, pairs: &[(&str, &str)]) -> Vec<u32> {
         let added = self.inner.get_added_vocabulary().get_vocab().iter();
         let opens = |token: &str| pairs.iter().any(|(open, _)| open.starts_with(token));
         added.filter(|(token, _)| opens(token)).map(|(_, &id)| id).collect()
     }
 
-    /// True for the tokens that end a text.
+    /// True if a token ends a text.
     pub fn is_end(&self, id: u32) -> bool {
         self.ends.contains(&id)
     }
 
-    /// Whether both have the same tokens under the same numbers.
+    /// True if both tokenizers have the same tokens with the same ids.
     pub fn same_tokens(&self, other: &Tokenizer) -> bool {
         self.inner.get_vocab(true) == other.inner.get_vocab(true)
     }
 
-    /// The tokens that end a text.
+    /// Ids of the tokens that end a text.
     pub fn ends(&self) -> impl Iterator<Item = u32> {
         self.ends.iter().copied()
     }
 
-    /// The special tokens by name (`bos_token`, ...), for templates.
+    /// Special tokens by name (`bos_token`, ...), for chat templates.
     pub fn special(&self) -> &Map<String, Value> {
         &self.special
     }
 }
 
-/// What a `tokenizer.json` holds. Models of byte pairs are read by themselves: as a part of the whole
-/// their words would be copied several times, which takes as long again.
+/// Parses a `tokenizer.json`. A BPE model is parsed by itself: as a part of the whole, its vocabulary
+/// would be copied several times, which doubles the time.
 fn parsed(json: &[u8]) -> tokenizers::Result<tokenizers::Tokenizer> {
     const NONE: &str = r#"{"type":"BPE","vocab":{},"merges":[]}"#;
     #[derive(Deserialize)]
@@ -216,14 +254,26 @@ fn parsed(json: &[u8]) -> tokenizers::Result<tokenizers::Tokenizer> {
     let added = parts.remove("added_tokens");
     let mut tokenizer = tokenizers::Tokenizer::from_bytes(serde_json::to_vec(&parts)?)?;
     tokenizer.with_model(serde_json::from_str::<BPE>(model.get())?);
-    // They take the numbers that the model gives to their texts.
+    // Added tokens take the ids that the model gives to their texts.
     if let Some(added) = added {
         tokenizer.add_tokens(serde_json::from_str::<Vec<AddedToken>>(added.get())?)?;
     }
     Ok(tokenizer)
 }
 
-/// A token's text, which may be wrapped in an object of its properties.
+/// The beginning of `text`, at most `bytes` long: up to a space if it has one.
+fn beginning(text: &str, bytes: usize) -> &str {
+    if text.len() <= bytes {
+        return text;
+    }
+    let end = (0..=bytes).rev().find(|&end| text.is_char_boundary(end)).unwrap_or(0);
+    match text[..end].rfind(char::is_whitespace) {
+        Some(space) if space > 0 => &text[..space],
+        _ => &text[..end],
+    }
+}
+
+/// Name and text of a special token, whose text may be the `content` of an object.
 fn named_token((name, value): (&str, Value)) -> Option<(String, Value)> {
     let value = match value {
         Value::Null => return None,
@@ -233,7 +283,7 @@ fn named_token((name, value): (&str, Value)) -> Option<(String, Value)> {
     Some((name.to_owned(), value))
 }
 
-/// The `eos_token_id` of the model, a number or a list, in the first file that has one.
+/// Ids of `eos_token_id`, a number or a list, in the first configuration that has the field.
 fn stated_ends(facts: &Facts) -> Result<Vec<u32>> {
     let files =
         [("generation_config.json", &facts.generation_config), ("config.json", &facts.config)];

@@ -1,9 +1,10 @@
 //! The format of Anthropic's messages: a list of content blocks.
 
 use axum::response::sse;
+use mlxk_processor::ToolCall;
+use mlxk_processor::event::{End, Event, FinishReason};
 use serde_json::{Value, json};
 
-use crate::engine::{Call, End, Event, Reason};
 use crate::error::ApiError;
 use crate::format::{Format, Output, named, unique_id};
 
@@ -69,11 +70,11 @@ impl MessagesFormat {
     }
 
     /// The events of a tool call, which is a block of its own.
-    fn call(&mut self, call: &Call) -> Vec<sse::Event> {
+    fn call(&mut self, call: &ToolCall) -> Vec<sse::Event> {
         let mut events: Vec<_> = self.close().into_iter().collect();
         let block = json!({"type": "tool_use", "id": call.id, "name": call.name, "input": {}});
         events.push(self.start_block(&block));
-        let delta = json!({"type": "input_json_delta", "partial_json": call.arguments});
+        let delta = json!({"type": "input_json_delta", "partial_json": call.arguments_json()});
         events.push(self.delta(&delta));
         events.push(self.stop());
         events
@@ -127,10 +128,10 @@ impl Format for MessagesFormat {
 
     fn event(&mut self, _: usize, event: Event) -> Vec<sse::Event> {
         match event {
-            Event::Begun { .. } | Event::Logprobs(..) => Vec::new(),
+            Event::Started { .. } | Event::Logprobs(_) => Vec::new(),
             Event::Reasoning(text) => self.block_delta(BlockKind::Thinking, &text),
             Event::Text(text) => self.block_delta(BlockKind::Text, &text),
-            Event::Call(call) => self.call(&call),
+            Event::ToolCall(call) => self.call(&call),
             Event::End(end) => {
                 let mut events: Vec<_> = self.close().into_iter().collect();
                 let delta = json!({"stop_reason": stop_reason(&end), "stop_sequence": end.stop});
@@ -151,19 +152,17 @@ impl Format for MessagesFormat {
     }
 }
 
-/// The block of a tool call. Its input is empty if the arguments are no complete JSON, as after the
-/// completion reached its largest length.
-fn tool_use(call: &Call) -> Value {
-    let input: Value = serde_json::from_str(&call.arguments).unwrap_or_else(|_| json!({}));
-    json!({"type": "tool_use", "id": call.id, "name": call.name, "input": input})
+/// The block of a tool call.
+fn tool_use(call: &ToolCall) -> Value {
+    json!({"type": "tool_use", "id": call.id, "name": call.name, "input": call.arguments})
 }
 
 fn stop_reason(end: &End) -> &'static str {
     match end.reason {
-        Reason::Stop if end.stop.is_some() => "stop_sequence",
-        Reason::Stop => "end_turn",
-        Reason::Calls => "tool_use",
-        Reason::Length => "max_tokens",
+        FinishReason::Stop if end.stop.is_some() => "stop_sequence",
+        FinishReason::Stop | FinishReason::Interrupted => "end_turn",
+        FinishReason::ToolCalls => "tool_use",
+        FinishReason::Length(_) => "max_tokens",
     }
 }
 

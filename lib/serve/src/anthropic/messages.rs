@@ -1,16 +1,14 @@
 //! Anthropic's messages.
 
-use std::sync::Arc;
-
-use mlxk_core::Record;
+use mlxk_processor::Conversation;
+use mlxk_processor::request::{Prompt, Request, Rules, ToolChoice};
 use serde_json::{Map, Value, json};
 
 use crate::anthropic::format::MessagesFormat;
-use crate::engine::Request;
 use crate::error::ApiError;
 use crate::fields::Fields;
 use crate::job::{self, Job};
-use crate::openai::tools::{self, ToolChoice};
+use crate::openai::tools;
 use crate::openai::{messages, response_format};
 
 /// The expected value of `messages`.
@@ -23,65 +21,59 @@ const TOOLS: &str = "a list of functions with a `name`";
 pub fn parse(mut fields: Fields) -> Result<Job, ApiError> {
     let max_tokens = fields.integer("max_tokens", 1, u64::MAX)?;
     let max_tokens = max_tokens.ok_or_else(|| ApiError::invalid("`max_tokens` is missing"))?;
-    let Prompt { model, record, parallel_tool_calls, show_thinking } = prompt(&mut fields)?;
-    let mut record = job::sampling(&mut fields, record.with("max_tokens", max_tokens))?;
-    if let Some(stop) = fields.take("stop_sequences") {
-        record = record.with("stop", stop);
-    }
+    let Message { mut request, parallel_tool_calls, show_thinking } = message(&mut fields)?;
+    request.options = job::options(&mut fields)?;
+    request.options.max_tokens = Some(max_tokens);
+    request.options.stop = job::stop(&mut fields, "stop_sequences")?;
     let stream = fields.boolean("stream")?;
     fields.ignore(&["metadata"]);
     fields.only("service_tier", &[json!("auto"), json!("standard_only")])?;
     fields.only("speed", &[json!("standard")])?;
     fields.finish("messages")?;
-    let format = Box::new(MessagesFormat::new(&model, show_thinking));
-    let requests = Box::new(job::requests(model, false, record, 1));
+    let format = Box::new(MessagesFormat::new(&request.model, show_thinking));
+    let requests = Box::new(job::requests(request, 1));
     Ok(Job { requests, count: 1, count_field: "messages", parallel_tool_calls, stream, format })
 }
 
 /// Parses the body of a request to count the tokens of a prompt.
 pub fn parse_count(mut fields: Fields) -> Result<Request, ApiError> {
-    let Prompt { model, record, .. } = prompt(&mut fields)?;
+    let Message { request, .. } = message(&mut fields)?;
     fields.finish("messages")?;
-    Ok(Request { model, raw: false, record: Arc::new(record), seed: None })
+    Ok(request)
 }
 
 /// The fields that a message and a request to count its tokens share.
-struct Prompt {
-    model: String,
-    /// The messages, the tools and the variables of the chat template.
-    record: Record,
+struct Message {
+    /// The request without options.
+    request: Request,
     /// True if a completion may have several tool calls.
     parallel_tool_calls: bool,
     /// True if the response has the text of the reasoning.
     show_thinking: bool,
 }
 
-fn prompt(fields: &mut Fields) -> Result<Prompt, ApiError> {
+fn message(fields: &mut Fields) -> Result<Message, ApiError> {
     let thinking = thinking(fields)?;
     let model = job::model(fields)?;
-    let mut record = Record::default().with("messages", messages(fields)?);
+    let mut conversation = conversation(fields)?;
     let (schema, effort) = output_config(fields)?;
-    let mut variables = Map::new();
+    let variables = &mut conversation.variables;
     if let Some(enabled) = thinking.enabled {
         variables.insert("enable_thinking".into(), enabled.into());
     }
     if let Some(effort) = effort {
         variables.insert("reasoning_effort".into(), effort.into());
     }
-    if !variables.is_empty() {
-        record = record.with("chat_template_kwargs", variables);
-    }
-    if let Some(schema) = schema {
-        record = record.with("json_schema", schema);
-    }
     // The prefix cache works without hints.
     fields.ignore(&["cache_control"]);
-    let (record, parallel_tool_calls) = tools(fields, record)?;
-    Ok(Prompt { model, record, parallel_tool_calls, show_thinking: thinking.show })
+    let rules = schema.map(Rules::Schema);
+    let request = Request { model, rules, ..Request::new(Prompt::Chat(conversation)) };
+    let (request, parallel_tool_calls) = tools(fields, request)?;
+    Ok(Message { request, parallel_tool_calls, show_thinking: thinking.show })
 }
 
-/// Takes `system` and `messages`, in the form of chat templates.
-fn messages(fields: &mut Fields) -> Result<Value, ApiError> {
+/// Takes `system` and `messages`.
+fn conversation(fields: &mut Fields) -> Result<Conversation, ApiError> {
     let mut messages = Vec::new();
     if let Some(system) = fields.read("system", "a text or a list of texts", joined_text)? {
         messages.push(json!({"role": "system", "content": system}));
@@ -237,12 +229,12 @@ fn output_config(fields: &mut Fields) -> Result<(Option<Value>, Option<String>),
     Ok((Some(response_format::json_schema(format, "output_config")?), effort))
 }
 
-/// Takes the tools into a record. Also returns true if a completion may have several tool calls.
-fn tools(fields: &mut Fields, record: Record) -> Result<(Record, bool), ApiError> {
+/// Takes the tools into a request. Also returns true if a completion may have several tool calls.
+fn tools(fields: &mut Fields, request: Request) -> Result<(Request, bool), ApiError> {
     let tools = fields.objects("tools", TOOLS)?.unwrap_or_default();
     let tools = tools.into_iter().map(function).collect::<Result<_, _>>()?;
     let (choice, parallel_tool_calls) = tool_choice(fields)?;
-    Ok((tools::with_tools(record, tools, choice)?, parallel_tool_calls))
+    Ok((tools::with_tools(request, tools, choice.into())?, parallel_tool_calls))
 }
 
 /// A tool as a function of chat completions.

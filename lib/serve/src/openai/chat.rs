@@ -1,13 +1,13 @@
 //! OpenAI's chat completions.
 
 use axum::response::sse;
-use mlxk_core::Record;
+use mlxk_processor::Event;
+use mlxk_processor::request::{Prompt, Request, Rules};
 use serde_json::{Map, Value, json};
 
-use crate::engine::Event;
 use crate::error::ApiError;
 use crate::fields::Fields;
-use crate::format::{Format, Output};
+use crate::format::{Format, Output, finish_reason};
 use crate::job::{self, Job};
 use crate::openai::envelope::{Ends, Envelope};
 use crate::openai::logprobs::logprobs;
@@ -16,31 +16,24 @@ use crate::openai::{messages, response_format, tools};
 /// Parses the body of a chat completion.
 pub fn parse(mut fields: Fields) -> Result<Job, ApiError> {
     let model = job::model(&mut fields)?;
-    let messages = messages::parse(fields.take("messages"))?;
-    let mut record = Record::default().with("messages", messages);
-    record = job::sampling(&mut fields, record)?;
-    record = fields.forward(&["stop", "grammar"], record);
-    if let Some(max_tokens) = max_tokens(&mut fields)? {
-        record = record.with("max_tokens", max_tokens);
-    }
-    if let Some(variables) = template_variables(&mut fields)? {
-        record = record.with("chat_template_kwargs", variables);
-    }
-    let top_logprobs = top_logprobs(&mut fields)?;
-    if let Some(count) = top_logprobs {
-        record = record.with("logprobs", count);
-    }
-    if let Some(schema) = json_schema(&mut fields)? {
-        record = record.with("json_schema", schema);
-    }
-    let (record, parallel_tool_calls) = tools::parse(&mut fields, record)?;
+    let mut conversation = messages::parse(fields.take("messages"))?;
+    conversation.variables = template_variables(&mut fields)?;
+    let mut options = job::options(&mut fields)?;
+    options.stop = job::stop(&mut fields, "stop")?;
+    options.max_tokens = max_tokens(&mut fields)?;
+    options.logprobs = top_logprobs(&mut fields)?;
+    let logprobs = options.logprobs.is_some();
+    let schema = json_schema(&mut fields)?;
+    let rules = Rules::parse(schema.as_ref(), fields.text("grammar")?.as_deref())?;
+    let prompt = Prompt::Chat(conversation);
+    let request = Request { model: model.clone(), options, rules, ..Request::new(prompt) };
+    let (request, parallel_tool_calls) = tools::parse(&mut fields, request)?;
     let n = job::n(&mut fields)?;
     let (stream, include_usage) = job::stream(&mut fields)?;
     check_defaults(&mut fields)?;
     fields.finish("chat completions")?;
-    let format =
-        Box::new(ChatFormat::new(&model, n as usize, include_usage, top_logprobs.is_some()));
-    let requests = Box::new(job::requests(model, false, record, n));
+    let format = Box::new(ChatFormat::new(&model, n as usize, include_usage, logprobs));
+    let requests = Box::new(job::requests(request, n));
     Ok(Job { requests, count: n, count_field: "n", parallel_tool_calls, stream, format })
 }
 
@@ -57,7 +50,7 @@ fn max_tokens(fields: &mut Fields) -> Result<Option<u64>, ApiError> {
 
 /// Takes the variables of the chat template: `chat_template_kwargs`, and those that
 /// `reasoning_effort` stands for.
-fn template_variables(fields: &mut Fields) -> Result<Option<Map<String, Value>>, ApiError> {
+fn template_variables(fields: &mut Fields) -> Result<Map<String, Value>, ApiError> {
     let given = fields.object("chat_template_kwargs")?.map(Fields::rest);
     let mut variables = Map::new();
     if let Some(effort) = fields.text("reasoning_effort")? {
@@ -65,14 +58,14 @@ fn template_variables(fields: &mut Fields) -> Result<Option<Map<String, Value>>,
         variables.insert("reasoning_effort".into(), effort.into());
     }
     variables.extend(given.unwrap_or_default());
-    Ok((!variables.is_empty()).then_some(variables))
+    Ok(variables)
 }
 
 /// Takes `logprobs` and `top_logprobs`: the number of most likely tokens at each position, or none
 /// without log probabilities.
-fn top_logprobs(fields: &mut Fields) -> Result<Option<u64>, ApiError> {
+fn top_logprobs(fields: &mut Fields) -> Result<Option<u32>, ApiError> {
     let logprobs = fields.boolean("logprobs")?;
-    match (logprobs, fields.integer("top_logprobs", 0, 20)?) {
+    match (logprobs, job::top_logprobs(fields, "top_logprobs")?) {
         (true, top) => Ok(Some(top.unwrap_or(0))),
         (false, None) => Ok(None),
         (false, Some(_)) => Err(ApiError::invalid("`top_logprobs` goes with `logprobs`")),
@@ -149,7 +142,7 @@ impl Format for ChatFormat {
                 "index": index,
                 "message": message(output),
                 "logprobs": self.logprobs.then(|| json!({"content": content, "refusal": null})),
-                "finish_reason": output.end.as_ref().map(|end| end.reason.name()),
+                "finish_reason": output.end.as_ref().map(finish_reason),
             })
         })
     }
@@ -162,21 +155,21 @@ impl Format for ChatFormat {
     fn event(&mut self, index: usize, event: Event) -> Vec<sse::Event> {
         let choice = &mut self.choices[index];
         let delta = match event {
-            Event::Begun { .. } => return Vec::new(),
-            Event::Logprobs(own, top) => {
-                choice.logprobs.push(logprobs(&(own, top)));
+            Event::Started { .. } => return Vec::new(),
+            Event::Logprobs(token) => {
+                choice.logprobs.push(logprobs(&token));
                 return Vec::new();
             }
             Event::Reasoning(text) => json!({"reasoning_content": text}),
             Event::Text(text) => json!({"content": text}),
-            Event::Call(call) => {
+            Event::ToolCall(call) => {
                 let mut call = tools::tool_call(&call);
                 call["index"] = choice.calls.into();
                 choice.calls += 1;
                 json!({"tool_calls": [call]})
             }
             Event::End(end) => {
-                let last = self.chunk(index, json!({}), Some(end.reason.name()));
+                let last = self.chunk(index, json!({}), Some(finish_reason(&end)));
                 self.ends.insert(index, end);
                 return vec![last];
             }

@@ -1,13 +1,14 @@
 //! OpenAI's completions: prompts that reach the model without a chat template.
 
 use axum::response::sse;
-use mlxk_core::Record;
+use mlxk_processor::Event;
+use mlxk_processor::event::{Logprobs, TokenLogprob};
+use mlxk_processor::request::{Prompt, Request, Rules};
 use serde_json::{Map, Value, json};
 
-use crate::engine::{Event, Likelihood};
 use crate::error::ApiError;
 use crate::fields::Fields;
-use crate::format::{Format, Output, TokenLogprobs};
+use crate::format::{Format, Output, finish_reason};
 use crate::job::{self, Job};
 use crate::openai::envelope::{Ends, Envelope};
 
@@ -17,71 +18,25 @@ const MAX_TOKENS: u64 = 16;
 /// Largest number of prompts in a body.
 const MAX_PROMPTS: usize = 128;
 
-/// A prompt.
-#[derive(Clone)]
-enum Prompt {
-    Text(String),
-    Ids(Vec<u64>),
-}
-
-impl Prompt {
-    fn parse(value: &Value) -> Option<Prompt> {
-        match value {
-            Value::String(text) => Some(Prompt::Text(text.clone())),
-            Value::Array(ids) if !ids.is_empty() => {
-                let id = |id: &Value| id.as_u64().filter(|&id| u32::try_from(id).is_ok());
-                ids.iter().map(id).collect::<Option<_>>().map(Prompt::Ids)
-            }
-            _ => None,
-        }
-    }
-
-    /// Parses one prompt or an array of them.
-    fn parse_all(value: &Value) -> Option<Vec<Prompt>> {
-        match (Prompt::parse(value), value) {
-            (Some(prompt), _) => Some(vec![prompt]),
-            (None, Value::Array(prompts)) if (1..=MAX_PROMPTS).contains(&prompts.len()) => {
-                prompts.iter().map(Prompt::parse).collect()
-            }
-            _ => None,
-        }
-    }
-
-    /// The text that a completion with `echo` repeats.
-    fn echo(&self) -> Result<String, ApiError> {
-        match self {
-            Prompt::Text(text) => Ok(text.clone()),
-            Prompt::Ids(_) => Err(ApiError::invalid("`echo` is not supported with tokens")),
-        }
-    }
-
-    fn into_record(self, record: Record) -> Record {
-        match self {
-            Prompt::Text(text) => record.with("prompt", text),
-            Prompt::Ids(ids) => record.with("prompt_ids", ids),
-        }
-    }
-}
-
 /// Parses the body of completions. `default` is the server's default of `max_tokens`.
 pub fn parse(mut fields: Fields, default: Option<u64>) -> Result<Job, ApiError> {
     let model = job::model(&mut fields)?;
     let expected = format!("a text, tokens, or up to {MAX_PROMPTS} of these");
     let prompts = fields
-        .read("prompt", &expected, Prompt::parse_all)?
+        .read("prompt", &expected, prompts)?
         .ok_or_else(|| ApiError::invalid("`prompt` is missing"))?;
-    let mut record = job::sampling(&mut fields, Record::default())?;
-    record = fields.forward(&["stop", "json_schema", "grammar"], record);
+    let mut options = job::options(&mut fields)?;
+    options.stop = job::stop(&mut fields, "stop")?;
     let max_tokens = fields.integer("max_tokens", 1, u64::MAX)?.or(default);
-    record = record.with("max_tokens", max_tokens.unwrap_or(MAX_TOKENS));
-    let logprobs = fields.integer("logprobs", 0, 20)?;
-    if let Some(count) = logprobs {
-        record = record.with("logprobs", count);
-    }
+    options.max_tokens = Some(max_tokens.unwrap_or(MAX_TOKENS));
+    options.logprobs = job::top_logprobs(&mut fields, "logprobs")?;
+    let logprobs = options.logprobs.is_some();
+    let schema = fields.take("json_schema");
+    let rules = Rules::parse(schema.as_ref(), fields.text("grammar")?.as_deref())?;
     let n = job::n(&mut fields)?;
     fields.only("best_of", &[json!(n)])?;
     let echo = fields.boolean("echo")?;
-    if echo && logprobs.is_some() {
+    if echo && logprobs {
         return Err(ApiError::invalid("`echo` is not supported with `logprobs`"));
     }
     let (stream, include_usage) = job::stream(&mut fields)?;
@@ -89,15 +44,48 @@ pub fn parse(mut fields: Fields, default: Option<u64>) -> Result<Job, ApiError> 
     fields.finish("completions")?;
     let count = prompts.len() as u64 * n;
     let count_field = if prompts.len() == 1 { "n" } else { "prompt" };
-    let echoes = prompts.iter().map(|prompt| if echo { prompt.echo() } else { Ok(String::new()) });
+    let echoes = prompts.iter().map(|prompt| if echo { echoed(prompt) } else { Ok(String::new()) });
     let echoes: Vec<String> = echoes.collect::<Result<_, _>>()?;
     let envelope =
         Envelope::new("cmpl-", ["text_completion"; 2], &model, n as usize, include_usage);
-    let format = Box::new(CompletionsFormat::new(envelope, echoes, logprobs.is_some()));
+    let format = Box::new(CompletionsFormat::new(envelope, echoes, logprobs));
     let requests = Box::new(prompts.into_iter().flat_map(move |prompt| {
-        job::requests(model.clone(), true, prompt.into_record(record.clone()), n)
+        let (model, options, rules) = (model.clone(), options.clone(), rules.clone());
+        job::requests(Request { model, options, rules, ..Request::new(prompt) }, n)
     }));
     Ok(Job { requests, count, count_field, parallel_tool_calls: true, stream, format })
+}
+
+/// Parses one prompt or an array of them.
+fn prompts(value: &Value) -> Option<Vec<Prompt>> {
+    match (prompt(value), value) {
+        (Some(prompt), _) => Some(vec![prompt]),
+        (None, Value::Array(prompts)) if (1..=MAX_PROMPTS).contains(&prompts.len()) => {
+            prompts.iter().map(prompt).collect()
+        }
+        _ => None,
+    }
+}
+
+fn prompt(value: &Value) -> Option<Prompt> {
+    match value {
+        Value::String(text) => Some(Prompt::Text(text.clone())),
+        Value::Array(ids) if !ids.is_empty() => {
+            let id = |id: &Value| id.as_u64().and_then(|id| u32::try_from(id).ok());
+            ids.iter().map(id).collect::<Option<_>>().map(Prompt::Tokens)
+        }
+        _ => None,
+    }
+}
+
+/// The text that a completion with `echo` repeats.
+fn echoed(prompt: &Prompt) -> Result<String, ApiError> {
+    match prompt {
+        Prompt::Text(text) => Ok(text.clone()),
+        Prompt::Tokens(_) | Prompt::Chat(_) => {
+            Err(ApiError::invalid("`echo` is not supported with tokens"))
+        }
+    }
 }
 
 /// The format of completions.
@@ -116,7 +104,7 @@ struct CompletionsFormat {
 #[derive(Clone, Default)]
 struct Choice {
     /// Log probabilities for the next chunk.
-    logprobs: Vec<TokenLogprobs>,
+    logprobs: Vec<Logprobs>,
     /// Length of the tokens that had log probabilities in earlier chunks, in characters.
     offset: usize,
 }
@@ -136,7 +124,7 @@ impl CompletionsFormat {
         let choice = &mut self.choices[index];
         let logprobs = self.logprobs.then(|| logprobs(&choice.logprobs, choice.offset));
         let tokens = choice.logprobs.drain(..);
-        choice.offset += tokens.map(|(own, _)| own.text.chars().count()).sum::<usize>();
+        choice.offset += tokens.map(|logprobs| logprobs.token.text.chars().count()).sum::<usize>();
         self.envelope.chunk(json!({
             "index": index,
             "text": text,
@@ -153,7 +141,7 @@ impl Format for CompletionsFormat {
                 "index": index,
                 "text": format!("{}{}", self.echo(index), output.text),
                 "logprobs": self.logprobs.then(|| logprobs(&output.logprobs, 0)),
-                "finish_reason": output.end.as_ref().map(|end| end.reason.name()),
+                "finish_reason": output.end.as_ref().map(finish_reason),
             })
         })
     }
@@ -168,18 +156,18 @@ impl Format for CompletionsFormat {
 
     fn event(&mut self, index: usize, event: Event) -> Vec<sse::Event> {
         match event {
-            Event::Logprobs(own, top) => {
-                self.choices[index].logprobs.push((own, top));
+            Event::Logprobs(token) => {
+                self.choices[index].logprobs.push(token);
                 Vec::new()
             }
             Event::Text(text) => vec![self.chunk(index, &text, None)],
             Event::End(end) => {
-                let last = self.chunk(index, "", Some(end.reason.name()));
+                let last = self.chunk(index, "", Some(finish_reason(&end)));
                 self.ends.insert(index, end);
                 vec![last]
             }
             // Without a chat template, the engine finds neither reasoning nor tool calls.
-            Event::Begun { .. } | Event::Reasoning(_) | Event::Call(_) => Vec::new(),
+            Event::Started { .. } | Event::Reasoning(_) | Event::ToolCall(_) => Vec::new(),
         }
     }
 
@@ -193,20 +181,20 @@ impl Format for CompletionsFormat {
 }
 
 /// The `logprobs` of a choice, whose first token is at `offset`, in characters.
-fn logprobs(tokens: &[TokenLogprobs], offset: usize) -> Value {
+fn logprobs(tokens: &[Logprobs], offset: usize) -> Value {
     let mut offset = offset;
     let mut offsets = Vec::new();
-    for (own, _) in tokens {
+    for Logprobs { token, .. } in tokens {
         offsets.push(offset);
-        offset += own.text.chars().count();
+        offset += token.text.chars().count();
     }
-    let by_text = |top: &[Likelihood]| -> Map<String, Value> {
+    let by_text = |top: &[TokenLogprob]| -> Map<String, Value> {
         top.iter().map(|token| (token.text.clone(), token.logprob.into())).collect()
     };
     json!({
-        "tokens": tokens.iter().map(|(own, _)| &*own.text).collect::<Vec<_>>(),
-        "token_logprobs": tokens.iter().map(|(own, _)| own.logprob).collect::<Vec<_>>(),
-        "top_logprobs": tokens.iter().map(|(_, top)| by_text(top)).collect::<Vec<_>>(),
+        "tokens": tokens.iter().map(|logprobs| &*logprobs.token.text).collect::<Vec<_>>(),
+        "token_logprobs": tokens.iter().map(|logprobs| logprobs.token.logprob).collect::<Vec<_>>(),
+        "top_logprobs": tokens.iter().map(|logprobs| by_text(&logprobs.top)).collect::<Vec<_>>(),
         "text_offset": offsets,
     })
 }

@@ -4,9 +4,9 @@
 use std::collections::BTreeMap;
 
 use axum::response::sse;
+use mlxk_processor::event::End;
 use serde_json::{Value, json};
 
-use crate::engine::End;
 use crate::error::ApiError;
 use crate::format::{Output, data, unique_id, unix_time};
 

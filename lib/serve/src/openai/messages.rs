@@ -1,13 +1,14 @@
 //! Messages in OpenAI's form, normalized for chat templates.
 
 use axum::http::StatusCode;
+use mlxk_processor::Conversation;
 use serde_json::{Map, Value, json};
 
 use crate::error::ApiError;
 
-/// The messages of a body in the form of records: roles that chat templates know, and content that
-/// is text.
-pub fn parse(messages: Option<Value>) -> Result<Value, ApiError> {
+/// The conversation of a body: messages with roles that chat templates know, and content that is
+/// text.
+pub fn parse(messages: Option<Value>) -> Result<Conversation, ApiError> {
     let invalid = || ApiError::invalid_field("messages", "a list of objects with a `role`");
     let Some(Value::Array(messages)) = messages else { return Err(invalid()) };
     let has_role = |role: &'static str| move |message: &Value| message["role"] == role;
@@ -19,7 +20,7 @@ pub fn parse(messages: Option<Value>) -> Result<Value, ApiError> {
         _ => Err(invalid()),
     });
     let normalized: Vec<Value> = normalized.collect::<Result<_, _>>()?;
-    if normalized.is_empty() { Err(invalid()) } else { Ok(normalized.into()) }
+    Ok(Conversation::parse(normalized.into())?)
 }
 
 /// A message in the form that chat templates take. `is_new` is true if the model has not answered

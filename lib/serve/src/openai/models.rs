@@ -3,31 +3,31 @@
 use std::sync::Arc;
 
 use mlxk_core::{Error, Kind};
+use mlxk_processor::engine::ModelInfo;
 use serde_json::{Value, json};
 
 use crate::body::blocking;
-use crate::engine::Listed;
 use crate::error::ApiError;
 use crate::state::App;
 
 /// The engine's models, asked for on a blocking thread, as the engine may read the disk.
-pub async fn fetch(app: &Arc<App>) -> Result<Vec<Listed>, ApiError> {
+pub async fn fetch(app: &Arc<App>) -> Result<Vec<ModelInfo>, ApiError> {
     let app = app.clone();
     blocking(move || Ok(app.engine.models()?)).await
 }
 
 /// The list of models.
-pub fn list(models: &[Listed]) -> Value {
+pub fn list(models: &[ModelInfo]) -> Value {
     json!({"object": "list", "data": models.iter().map(object).collect::<Vec<_>>()})
 }
 
 /// The model called `id`; an error if it is not among `models`.
-pub fn find(models: &[Listed], id: &str) -> Result<Value, ApiError> {
+pub fn find(models: &[ModelInfo], id: &str) -> Result<Value, ApiError> {
     let found = models.iter().find(|model| model.id == id);
     found.map(object).ok_or_else(|| Error::new(Kind::ModelNotFound, id, "no such model").into())
 }
 
-fn object(model: &Listed) -> Value {
+fn object(model: &ModelInfo) -> Value {
     json!({
         "id": model.id,
         "object": "model",

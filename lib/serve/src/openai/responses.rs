@@ -1,13 +1,14 @@
 //! OpenAI's responses. They are stateless: each request brings its whole conversation.
 
-use mlxk_core::Record;
+use mlxk_processor::Conversation;
+use mlxk_processor::request::{Prompt, Request, Rules};
 use serde_json::{Map, Value, json};
 
 use crate::error::ApiError;
 use crate::fields::Fields;
 use crate::job::{self, Job};
 use crate::openai::responses_format::ResponsesFormat;
-use crate::openai::tools::{self, ToolChoice};
+use crate::openai::tools::{self, Choice};
 use crate::openai::{messages, response_format};
 
 /// Fields of the body that the response repeats.
@@ -34,33 +35,25 @@ const TOOLS: &str = "a list of functions";
 pub fn parse(mut fields: Fields) -> Result<Job, ApiError> {
     let echo = fields.copy(&ECHOED);
     let model = job::model(&mut fields)?;
-    let messages = messages(&mut fields)?;
-    let mut record = Record::default().with("messages", messages);
-    record = job::sampling(&mut fields, record)?;
-    if let Some(max_tokens) = fields.integer("max_output_tokens", 1, u64::MAX)? {
-        record = record.with("max_tokens", max_tokens);
-    }
-    let top_logprobs = top_logprobs(&mut fields)?;
-    if let Some(count) = top_logprobs {
-        record = record.with("logprobs", count);
-    }
-    if let Some(schema) = json_schema(&mut fields)? {
-        record = record.with("json_schema", schema);
-    }
-    if let Some(variables) = template_variables(&mut fields)? {
-        record = record.with("chat_template_kwargs", variables);
-    }
-    let (record, parallel_tool_calls) = tools(&mut fields, record)?;
+    let mut conversation = conversation(&mut fields)?;
+    let mut options = job::options(&mut fields)?;
+    options.max_tokens = fields.integer("max_output_tokens", 1, u64::MAX)?;
+    options.logprobs = top_logprobs(&mut fields)?;
+    let logprobs = options.logprobs.is_some();
+    let rules = json_schema(&mut fields)?.map(Rules::Schema);
+    conversation.variables = template_variables(&mut fields)?;
+    let request = Request { model, options, rules, ..Request::new(Prompt::Chat(conversation)) };
+    let (request, parallel_tool_calls) = tools(&mut fields, request)?;
     let stream = fields.boolean("stream")?;
     check_defaults(&mut fields)?;
     fields.finish("responses")?;
-    let format = Box::new(ResponsesFormat::new(echo, top_logprobs.is_some()));
-    let requests = Box::new(job::requests(model, false, record, 1));
+    let format = Box::new(ResponsesFormat::new(echo, logprobs));
+    let requests = Box::new(job::requests(request, 1));
     Ok(Job { requests, count: 1, count_field: "input", parallel_tool_calls, stream, format })
 }
 
-/// Takes `instructions` and `input`, as messages in the form of chat templates.
-fn messages(fields: &mut Fields) -> Result<Value, ApiError> {
+/// Takes `instructions` and `input`.
+fn conversation(fields: &mut Fields) -> Result<Conversation, ApiError> {
     let mut messages: Vec<Value> = Vec::new();
     if let Some(system) = fields.text("instructions")? {
         messages.push(json!({"role": "system", "content": system}));
@@ -161,7 +154,7 @@ fn part(part: &Value) -> Option<Value> {
 
 /// Takes `include` and `top_logprobs`: the number of most likely tokens at each position, or none
 /// without log probabilities.
-fn top_logprobs(fields: &mut Fields) -> Result<Option<u64>, ApiError> {
+fn top_logprobs(fields: &mut Fields) -> Result<Option<u32>, ApiError> {
     let include = fields.read("include", "a list of texts", |value| value.as_array().cloned())?;
     let include = include.unwrap_or_default();
     let known = ["message.output_text.logprobs", "reasoning.encrypted_content"];
@@ -169,7 +162,7 @@ fn top_logprobs(fields: &mut Fields) -> Result<Option<u64>, ApiError> {
         return Err(ApiError::invalid(format!("`include`: {other} is not supported")));
     }
     let included = include.iter().any(|name| name == known[0]);
-    let top = fields.integer("top_logprobs", 0, 20)?;
+    let top = job::top_logprobs(fields, "top_logprobs")?;
     Ok((included || top.is_some_and(|top| top > 0)).then(|| top.unwrap_or(0)))
 }
 
@@ -183,24 +176,28 @@ fn json_schema(fields: &mut Fields) -> Result<Option<Value>, ApiError> {
 }
 
 /// Takes `reasoning`: the variables of the chat template that an effort stands for.
-fn template_variables(fields: &mut Fields) -> Result<Option<Value>, ApiError> {
-    let Some(mut reasoning) = fields.object("reasoning")? else { return Ok(None) };
+fn template_variables(fields: &mut Fields) -> Result<Map<String, Value>, ApiError> {
+    let Some(mut reasoning) = fields.object("reasoning")? else { return Ok(Map::new()) };
     let effort = reasoning.text("effort")?;
     // The response has the reasoning itself instead of a summary.
     reasoning.ignore(&["summary", "generate_summary"]);
     reasoning.finish("`reasoning`")?;
-    Ok(effort
-        .map(|effort| json!({"enable_thinking": effort != "none", "reasoning_effort": effort})))
+    let mut variables = Map::new();
+    if let Some(effort) = effort {
+        variables.insert("enable_thinking".into(), (effort != "none").into());
+        variables.insert("reasoning_effort".into(), effort.into());
+    }
+    Ok(variables)
 }
 
-/// Takes the tools into a record, and `parallel_tool_calls`.
-fn tools(fields: &mut Fields, record: Record) -> Result<(Record, bool), ApiError> {
+/// Takes the tools into a request, and `parallel_tool_calls`.
+fn tools(fields: &mut Fields, request: Request) -> Result<(Request, bool), ApiError> {
     let tools = fields.objects("tools", TOOLS)?.unwrap_or_default();
     let tools = tools.into_iter().map(function).collect::<Result<_, _>>()?;
-    let choice = fields.read("tool_choice", ToolChoice::EXPECTED, ToolChoice::parse)?;
+    let choice = fields.read("tool_choice", Choice::EXPECTED, Choice::parse)?;
     let parallel_tool_calls = tools::parallel_tool_calls(fields)?;
-    let record = tools::with_tools(record, tools, choice.unwrap_or(ToolChoice::Auto))?;
-    Ok((record, parallel_tool_calls))
+    let request = tools::with_tools(request, tools, choice.unwrap_or_default())?;
+    Ok((request, parallel_tool_calls))
 }
 
 /// A function in the form of chat completions, with all further fields, which templates may use.

@@ -1,11 +1,12 @@
 //! The format of OpenAI's responses: a list of items, each of reasoning, text or a tool call.
 
 use axum::response::sse;
+use mlxk_processor::ToolCall;
+use mlxk_processor::event::{End, Event, FinishReason, Logprobs};
 use serde_json::{Map, Value, json};
 
-use crate::engine::{Call, End, Event, Reason};
 use crate::error::ApiError;
-use crate::format::{Format, Output, TokenLogprobs, named, unique_id, unix_time};
+use crate::format::{Format, Output, named, unique_id, unix_time};
 use crate::openai::logprobs::logprobs;
 
 /// The format of a response.
@@ -19,7 +20,7 @@ pub struct ResponsesFormat {
     /// The item that is streaming.
     open: Option<Item>,
     /// Log probabilities for the next delta.
-    pending: Vec<TokenLogprobs>,
+    pending: Vec<Logprobs>,
     end: Option<End>,
     /// The `sequence_number` of the next event.
     sequence_number: u64,
@@ -75,7 +76,7 @@ impl ResponsesFormat {
 
     fn status(&self) -> &'static str {
         match &self.end {
-            Some(End { reason: Reason::Length, .. }) => "incomplete",
+            Some(End { reason: FinishReason::Length(_), .. }) => "incomplete",
             _ => "completed",
         }
     }
@@ -147,7 +148,7 @@ impl ResponsesFormat {
     }
 
     /// The events of a tool call, which is an item of its own.
-    fn call(&mut self, call: &Call) -> Vec<sse::Event> {
+    fn call(&mut self, call: &ToolCall) -> Vec<sse::Event> {
         let open = self.open.take();
         let mut events = self.close(open);
         let done = function_call(call);
@@ -155,11 +156,11 @@ impl ResponsesFormat {
         added["status"] = "in_progress".into();
         added["arguments"] = "".into();
         events.push(self.item_sse("response.output_item.added", json!({"item": added})));
-        let id = &done["id"];
-        let delta = json!({"item_id": id, "delta": call.arguments});
+        let (id, arguments) = (&done["id"], &done["arguments"]);
+        let delta = json!({"item_id": id, "delta": arguments});
         events.push(self.item_sse("response.function_call_arguments.delta", delta));
-        let arguments = json!({"item_id": id, "name": call.name, "arguments": call.arguments});
-        events.push(self.item_sse("response.function_call_arguments.done", arguments));
+        let all = json!({"item_id": id, "name": call.name, "arguments": arguments});
+        events.push(self.item_sse("response.function_call_arguments.done", all));
         events.push(self.item_sse("response.output_item.done", json!({"item": done})));
         self.output.push(done);
         events
@@ -196,14 +197,14 @@ impl Format for ResponsesFormat {
 
     fn event(&mut self, _: usize, event: Event) -> Vec<sse::Event> {
         match event {
-            Event::Begun { .. } => Vec::new(),
-            Event::Logprobs(own, top) => {
-                self.pending.push((own, top));
+            Event::Started { .. } => Vec::new(),
+            Event::Logprobs(token) => {
+                self.pending.push(token);
                 Vec::new()
             }
             Event::Reasoning(text) => self.delta(ItemKind::Reasoning, &text),
             Event::Text(text) => self.delta(ItemKind::Message, &text),
-            Event::Call(call) => self.call(&call),
+            Event::ToolCall(call) => self.call(&call),
             Event::End(end) => {
                 self.end = Some(end);
                 let open = self.open.take();
@@ -277,14 +278,14 @@ impl Item {
     }
 }
 
-fn function_call(call: &Call) -> Value {
+fn function_call(call: &ToolCall) -> Value {
     json!({
         "id": unique_id("fc_"),
         "type": "function_call",
         "status": "completed",
         "call_id": call.id,
         "name": call.name,
-        "arguments": call.arguments,
+        "arguments": call.arguments_json(),
     })
 }
 

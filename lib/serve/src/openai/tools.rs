@@ -1,69 +1,62 @@
 //! Tools that a model may call, and the choice among them, in OpenAI's form.
 
-use mlxk_core::Record;
+use mlxk_processor::request::ToolChoice;
+use mlxk_processor::{Request, ToolCall};
 use serde_json::{Value, json};
 
-use crate::engine::Call;
 use crate::error::ApiError;
 use crate::fields::Fields;
 
-/// The tools that a model may or must call.
-pub enum ToolChoice {
-    /// Any number of tools, as the model decides.
-    Auto,
-    /// No tool.
-    None,
-    /// At least one tool.
-    Required,
-    /// The tool with this name.
-    Function(String),
-    /// Only the tools with these names.
-    Allowed {
-        /// Names of the tools.
-        names: Vec<String>,
-        /// True if the model must call one of them.
-        required: bool,
-    },
+/// A `tool_choice`, which may narrow the tools before the choice among them.
+#[derive(Default)]
+pub struct Choice {
+    /// The choice among the tools.
+    pub choice: ToolChoice,
+    /// The names of the tools that are left, if others are dropped.
+    pub allowed: Option<Vec<String>>,
 }
 
-impl ToolChoice {
+impl Choice {
     /// The expected values of `tool_choice`, for the error about another one.
     pub const EXPECTED: &str = "auto, none, required, a function or allowed_tools";
 
     /// Parses a `tool_choice` of chat completions, which nest a function in an object, or of
     /// responses, which do not.
-    pub fn parse(value: &Value) -> Option<ToolChoice> {
-        match (value.as_str(), value["type"].as_str()) {
-            (Some("auto"), _) => Some(ToolChoice::Auto),
-            (Some("none"), _) => Some(ToolChoice::None),
-            (Some("required"), _) => Some(ToolChoice::Required),
-            (None, Some("function") | None) => Some(ToolChoice::Function(name(value)?)),
-            (None, Some("allowed_tools")) => {
-                ToolChoice::parse_allowed(value.get("allowed_tools").unwrap_or(value))
+    pub fn parse(value: &Value) -> Option<Choice> {
+        match value["type"].as_str() {
+            Some("function") | None => ToolChoice::read(value).map(Choice::from),
+            Some("allowed_tools") => {
+                Choice::parse_allowed(value.get("allowed_tools").unwrap_or(value))
             }
-            _ => None,
+            Some(_) => None,
         }
     }
 
-    fn parse_allowed(value: &Value) -> Option<ToolChoice> {
-        let required = match value["mode"].as_str()? {
-            "auto" => false,
-            "required" => true,
+    fn parse_allowed(value: &Value) -> Option<Choice> {
+        let choice = match value["mode"].as_str()? {
+            "auto" => ToolChoice::Auto,
+            "required" => ToolChoice::Required,
             _ => return None,
         };
         let tools = value["tools"].as_array()?.iter();
         let function = |tool: &Value| (tool["type"] == "function").then(|| name(tool)).flatten();
-        let names = tools.map(function).collect::<Option<_>>()?;
-        Some(ToolChoice::Allowed { names, required })
+        let allowed = Some(tools.map(function).collect::<Option<_>>()?);
+        Some(Choice { choice, allowed })
     }
 }
 
-/// Takes the tools of a chat completion into a record, and [`parallel_tool_calls`].
-pub fn parse(fields: &mut Fields, record: Record) -> Result<(Record, bool), ApiError> {
+impl From<ToolChoice> for Choice {
+    fn from(choice: ToolChoice) -> Choice {
+        Choice { choice, allowed: None }
+    }
+}
+
+/// Takes the tools of a chat completion into a request, and [`parallel_tool_calls`].
+pub fn parse(fields: &mut Fields, request: Request) -> Result<(Request, bool), ApiError> {
     let tools = fields.read("tools", "a list of functions", functions)?.unwrap_or_default();
-    let choice = fields.read("tool_choice", ToolChoice::EXPECTED, ToolChoice::parse)?;
-    let record = with_tools(record, tools, choice.unwrap_or(ToolChoice::Auto))?;
-    Ok((record, parallel_tool_calls(fields)?))
+    let choice = fields.read("tool_choice", Choice::EXPECTED, Choice::parse)?;
+    let request = with_tools(request, tools, choice.unwrap_or_default())?;
+    Ok((request, parallel_tool_calls(fields)?))
 }
 
 /// Takes `parallel_tool_calls`: true, also if it is absent, if a completion may have several tool
@@ -73,39 +66,28 @@ pub fn parallel_tool_calls(fields: &mut Fields) -> Result<bool, ApiError> {
     Ok(parallel.unwrap_or(true))
 }
 
-/// The record with its tools and the choice among them; an error if a chosen tool is missing.
+/// The request with its tools and the choice among them; an error if a chosen tool is missing.
 pub fn with_tools(
-    record: Record,
+    request: Request,
     mut tools: Vec<Value>,
-    choice: ToolChoice,
-) -> Result<Record, ApiError> {
-    let has = |name: &str| tools.iter().any(|tool| tool["function"]["name"] == name);
-    let (found, choice) = match choice {
-        ToolChoice::None => (true, "none".into()),
-        ToolChoice::Auto => (true, Value::Null),
-        ToolChoice::Required => (!tools.is_empty(), "required".into()),
-        ToolChoice::Function(name) => {
-            (has(&name), json!({"type": "function", "function": {"name": name}}))
+    Choice { choice, allowed }: Choice,
+) -> Result<Request, ApiError> {
+    if let Some(names) = allowed {
+        let has = |name: &String| tools.iter().any(|tool| tool["function"]["name"] == **name);
+        if names.is_empty() || !names.iter().all(has) {
+            return Err(ApiError::invalid("`tool_choice` is none of `tools`"));
         }
-        ToolChoice::Allowed { names, required } => {
-            let found = !names.is_empty() && names.iter().all(|name| has(name));
-            tools.retain(|tool| names.iter().any(|name| tool["function"]["name"] == **name));
-            (found, if required { "required".into() } else { Value::Null })
-        }
-    };
-    if !found {
-        return Err(ApiError::invalid("`tool_choice` is none of `tools`"));
+        tools.retain(|tool| names.iter().any(|name| tool["function"]["name"] == **name));
     }
-    let record = if tools.is_empty() { record } else { record.with("tools", tools) };
-    Ok(if choice.is_null() { record } else { record.with("tool_choice", choice) })
+    Ok(request.with_tools(tools, &choice)?)
 }
 
 /// A tool call of a chat completion.
-pub fn tool_call(call: &Call) -> Value {
+pub fn tool_call(call: &ToolCall) -> Value {
     json!({
         "id": call.id,
         "type": "function",
-        "function": {"name": call.name, "arguments": call.arguments},
+        "function": {"name": call.name, "arguments": call.arguments_json()},
     })
 }
 

@@ -13,22 +13,30 @@ use mlx_rs::ops::concatenate;
 use super::{Cache, Kv, Slot, State};
 use crate::array;
 use crate::mlx;
+use crate::positions::RowPositions;
 
 /// What is remembered of each text of a step, and how many rows of the step are its.
 pub struct Sequences<'a> {
     sequences: Vec<(&'a mut Cache, i32)>,
+    /// Positions of each sequence; consecutive ones if there are none.
+    positions: Vec<RowPositions<'a>>,
     at_once: bool,
 }
 
 impl<'a> Sequences<'a> {
     /// Sequences in the order of their rows, each with how many it has.
     pub fn new(sequences: Vec<(&'a mut Cache, i32)>) -> Sequences<'a> {
-        Sequences { sequences, at_once: false }
+        Sequences { sequences, positions: Vec::new(), at_once: false }
     }
 
     /// The same, whose rows are copied when they are asked for, and not queued by MLX.
     pub fn at_once(self, at_once: bool) -> Sequences<'a> {
         Sequences { at_once, ..self }
+    }
+
+    /// The same sequences at positions of their own, one item for each.
+    pub fn positioned(self, positions: Vec<RowPositions<'a>>) -> Sequences<'a> {
+        Sequences { positions, ..self }
     }
 
     /// A single text of `rows` rows.
@@ -52,6 +60,22 @@ impl<'a> Sequences<'a> {
     ) -> Result<Array> {
         let mixed = self.each_sequence(inputs, |inputs, cache| mix(inputs, cache.kv(slot)?))?;
         self.joined(mixed)
+    }
+
+    /// Calls `mix` like [`each_kv`](Self::each_kv), with the positions of the rows of each sequence.
+    pub fn each_positioned<const N: usize>(
+        &mut self,
+        slot: usize,
+        inputs: [&Array; N],
+        mut mix: impl FnMut([&Array; N], &mut Kv, RowPositions) -> Result<Array>,
+    ) -> Result<Array> {
+        let positions = std::mem::take(&mut self.positions);
+        let mut next = positions.iter();
+        let mixed = self.each_sequence(inputs, |inputs, cache| {
+            mix(inputs, cache.kv(slot)?, next.next().copied().unwrap_or_default())
+        });
+        self.positions = positions;
+        self.joined(mixed?)
     }
 
     /// The same for a slot that holds the arrays of a recurrent layer.

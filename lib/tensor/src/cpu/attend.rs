@@ -15,11 +15,11 @@ pub struct Shares {
     pub softcap: Option<f32>,
 }
 
-/// Values [n, size] mixed by how alike their keys [n, size] are to a query [size]. The score of a sink
-/// takes a share and gives nothing.
+/// Values [n, size of `out`] mixed by how alike their keys [n, size] are to a query [size]. The score
+/// of a sink takes a share and gives nothing.
 ///
 /// # Panics
-/// If there are not as many keys as values, or their size is not that of the query.
+/// If there are not as many keys as values, or their sizes are not those of the query and of `out`.
 pub fn attend(
     query: &[f32],
     [keys, values]: [&[f32]; 2],
@@ -27,9 +27,9 @@ pub fn attend(
     sink: Option<f32>,
     out: &mut [f32],
 ) {
-    let size = query.len();
-    assert_eq!((keys.len(), out.len()), (values.len(), size));
+    let (size, value_size) = (query.len(), out.len());
     assert!(keys.len().is_multiple_of(size));
+    assert_eq!(keys.len() / size * value_size, values.len());
     Level::best().task(Query { query, keys, values, shares, sink, out });
 }
 

@@ -16,6 +16,8 @@ pub enum Activation {
     Gelu,
     /// Nearly the same by a hyperbolic tangent.
     GeluTanh,
+    /// `x * sigmoid(1.702 * x)`, GELU's approximation by a sigmoid (arXiv 1606.08415).
+    QuickGelu,
     /// The square of what is positive.
     ReluSquared,
     /// `x * sigmoid(alpha * x)` of what is below `limit`, as a gate of `up + 1`, with `up` between
@@ -90,6 +92,7 @@ impl Activation {
                 let share = tanh(x.add(cube)?.multiply(n(ROOT_2_OVER_PI)?)?)?.add(n(1.0)?)?;
                 x.multiply(share)?.multiply(n(0.5)?)
             }
+            Activation::QuickGelu => x.multiply(sigmoid(x.multiply(n(QUICK)?)?)?),
             Activation::ReluSquared => maximum(x, n(0.0)?)?.square(),
             Activation::ClippedSwish { alpha, limit } => {
                 let x = minimum(x, n(limit)?)?;
@@ -117,6 +120,7 @@ impl Activation {
             Activation::GeluTanh => {
                 0.5 * x * (1.0 + (ROOT_2_OVER_PI * (x + 0.044_715 * x * x * x)).tanh())
             }
+            Activation::QuickGelu => x / (1.0 + (-QUICK * x).exp()),
             Activation::ReluSquared => x.max(0.0) * x.max(0.0),
             Activation::ClippedSwish { alpha, limit } => {
                 let x = x.min(limit);
@@ -130,6 +134,9 @@ impl Activation {
         }
     }
 }
+
+/// Steepness of the sigmoid that approximates GELU.
+const QUICK: f32 = 1.702;
 
 /// The square root of 2/π.
 const ROOT_2_OVER_PI: f32 = 0.797_884_6;

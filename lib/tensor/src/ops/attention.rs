@@ -20,7 +20,7 @@ const BLOCK: usize = 64;
 const ALONE: usize = 1 << 15;
 
 /// What the last rows of `kv` attend to, for queries [1, heads, length, size]; [1, length, heads *
-/// size].
+/// size of a value].
 pub fn attend_cached(queries: &Array, kv: &Kv, scores: &AttentionParams) -> Result<Array> {
     let [keys, values] = kv.buffers()?;
     let length = queries.dim(2) as usize;
@@ -29,7 +29,7 @@ pub fn attend_cached(queries: &Array, kv: &Kv, scores: &AttentionParams) -> Resu
 }
 
 /// Attention of queries [1, heads, length, size] to keys and values [1, kv heads, keys, size], by
-/// `mask`; [1, length, heads * size].
+/// `mask`; [1, length, heads * size of a value].
 pub fn attend(
     queries: &Array,
     keys_values: [&Array; 2],
@@ -50,10 +50,11 @@ fn by_ranges(
 ) -> Result<Array> {
     eval([keys, values])?;
     let dims = |array: &Array, axis| array.dim(axis) as usize;
-    let [heads, length, size] = [1, 2, 3].map(|axis| dims(queries, axis));
-    let [kv_heads, room] = [1, 2].map(|axis| dims(keys, axis));
+    let [heads, length] = [1, 2].map(|axis| dims(queries, axis));
+    let [kv_heads, room, size] = [1, 2, 3].map(|axis| dims(keys, axis));
+    let value_size = dims(values, 3);
     let [keys, values] = [elements(keys)?, elements(values)?];
-    let memory = Memory { keys, values, kv_heads, room, size };
+    let memory = Memory { keys, values, kv_heads, room, size, value_size };
     let shares = Shares { scale: scores.scale, softcap: scores.softcap };
     let sinks = scores.sinks.as_ref().map(elements).transpose()?;
     let queries = elements(queries)?;
@@ -61,24 +62,28 @@ fn by_ranges(
         [seen] if always == 0 => one(queries, &memory, seen.clone(), shares, sinks),
         seen => many(queries, &memory, always, seen, shares, sinks),
     };
-    Ok(Array::from_slice(&y, &[1, length as i32, (heads * size) as i32]))
+    Ok(Array::from_slice(&y, &[1, length as i32, (heads * value_size) as i32]))
 }
 
-/// Keys and values, [kv heads, room, size] each.
+/// Keys [kv heads, room, size] and values [kv heads, room, value size].
 struct Memory<'a> {
     keys: &'a [f32],
     values: &'a [f32],
     kv_heads: usize,
     room: usize,
     size: usize,
+    value_size: usize,
 }
 
 impl Memory<'_> {
     /// The keys and values of a head, at some positions.
     fn part(&self, head: usize, range: Range<usize>) -> [&[f32]; 2] {
         let first = head * self.room;
-        let range = (first + range.start) * self.size..(first + range.end) * self.size;
-        [&self.keys[range.clone()], &self.values[range]]
+        let rows = first + range.start..first + range.end;
+        [
+            &self.keys[rows.start * self.size..rows.end * self.size],
+            &self.values[rows.start * self.value_size..rows.end * self.value_size],
+        ]
     }
 }
 
@@ -90,17 +95,17 @@ fn one(
     shares: Shares,
     sinks: Option<&[f32]>,
 ) -> Vec<f32> {
-    let mut y = vec![0.0; queries.len()];
     let heads = queries.len() / memory.size;
+    let mut y = vec![0.0; heads * memory.value_size];
     let work = |head: usize, y: &mut [f32]| {
         let query = &queries[head * memory.size..][..memory.size];
         let [keys, values] = memory.part(head * memory.kv_heads / heads, seen.clone());
         attend::attend(query, [keys, values], shares, sinks.map(|sinks| sinks[head]), y);
     };
     if queries.len() * seen.len() < ALONE {
-        y.chunks_exact_mut(memory.size).enumerate().for_each(|(head, y)| work(head, y));
+        y.chunks_exact_mut(memory.value_size).enumerate().for_each(|(head, y)| work(head, y));
     } else {
-        threads::share_rows(&mut y, memory.size, &work);
+        threads::share_rows(&mut y, memory.value_size, &work);
     }
     y
 }
@@ -126,7 +131,14 @@ fn many(
             |row: usize| sinks.map(|sinks| sinks[head * heads / memory.kv_heads + row / length]);
         let rows = rows.map(|row| (seen[row % length].clone(), sink(row)));
         let rows: Vec<(Range<usize>, Option<f32>)> = rows.collect();
-        mix(queries, memory.part(head, 0..memory.room), always, &rows, size, shares)
+        mix(
+            queries,
+            memory.part(head, 0..memory.room),
+            always,
+            &rows,
+            [size, memory.value_size],
+            shares,
+        )
     };
     let blocks: Vec<(usize, &[f32])> = queries
         .chunks(shared * size)
@@ -134,7 +146,7 @@ fn many(
         .enumerate()
         .collect();
     let mixed: Vec<Vec<f32>> = blocks.into_par_iter().map(work).collect();
-    by_position(&mixed.concat(), heads, length, size)
+    by_position(&mixed.concat(), heads, length, memory.value_size)
 }
 
 /// [heads, length, size] as [length, heads, size].
@@ -148,13 +160,14 @@ fn by_position(x: &[f32], heads: usize, length: usize, size: usize) -> Vec<f32> 
 }
 
 /// The values mixed for each of some queries, by how alike the keys are that it has seen, the first few
-/// `always`; with the range of the others goes the score of a sink.
+/// `always`; with the range of the others goes the score of a sink. The sizes are those of a key and
+/// of a value.
 fn mix(
     queries: &[f32],
     [keys, values]: [&[f32]; 2],
     always: usize,
     rows: &[(Range<usize>, Option<f32>)],
-    size: usize,
+    [size, value_size]: [usize; 2],
     shares: Shares,
 ) -> Vec<f32> {
     let first = match always {
@@ -162,7 +175,8 @@ fn mix(
         _ => 0,
     };
     let last = rows.iter().map(|(seen, _)| seen.end).max().unwrap_or(0);
-    let [keys, values] = [keys, values].map(|all| &all[first * size..last * size]);
+    let keys = &keys[first * size..last * size];
+    let values = &values[first * value_size..last * value_size];
     let mut weights = vec![0.0; rows.len() * (last - first)];
     product(queries, keys, [1, size], shares.scale, last - first, &mut weights);
     if let Some(cap) = shares.softcap {
@@ -171,8 +185,8 @@ fn mix(
     for (row, (seen, sink)) in weights.chunks_exact_mut(last - first).zip(rows) {
         softmax(row, always, seen.start - first..seen.end - first, *sink);
     }
-    let mut mixed = vec![0.0; rows.len() * size];
-    product(&weights, values, [size, 1], 1.0, size, &mut mixed);
+    let mut mixed = vec![0.0; rows.len() * value_size];
+    product(&weights, values, [value_size, 1], 1.0, value_size, &mut mixed);
     mixed
 }
 
@@ -247,10 +261,13 @@ mod tests {
             (all().with_layout(|all| all.bounded(44, 4)), None, Some(some(&[6], 9))),
             (all().with_layout(|all| all.packed(packing)), None, None),
         ];
+        // Values are smaller than keys in every other kind.
+        let value_size = |kind: usize| if kind.is_multiple_of(2) { 32 } else { 24 };
         for (kind, (mut kv, softcap, sinks)) in kinds.into_iter().enumerate() {
             let scores = AttentionParams { scale: 0.3, softcap, sinks };
             for (seed, length) in [(1, 1), (2, 7), (3, 300), (4, 1), (5, 130)] {
-                let [keys, values] = [0, 100].map(|more| some(&[1, 2, length, 32], seed + more));
+                let [keys, values] = [(0, 32), (100, value_size(kind))]
+                    .map(|(more, size)| some(&[1, 2, length, size], seed + more));
                 kv.append(&keys, &values).unwrap();
                 let queries = some(&[1, 6, length, 32], seed + 200);
                 let ours = attend_cached(&queries, &kv, &scores).unwrap();

@@ -34,11 +34,11 @@ pub trait Ops: Sync {
     fn append_kv(&self, kv: &mut Kv, keys: &Array, values: &Array) -> Result<()>;
 
     /// Attention of queries [1, heads, length, size], the last ones that `kv` holds, to the keys and
-    /// values of the cache: [1, length, heads * size].
+    /// values of the cache: [1, length, heads * size of a value].
     fn attend_cached(&self, queries: &Array, kv: &Kv, params: &AttentionParams) -> Result<Array>;
 
     /// Attention without a cache: queries [1, heads, length, size] to keys and values
-    /// [1, kv heads, keys, size], by `mask`: [1, length, heads * size].
+    /// [1, kv heads, keys, size], by `mask`: [1, length, heads * size of a value].
     fn attend(
         &self,
         queries: &Array,

@@ -3,6 +3,10 @@
 //! MLX queues every operation for another thread; on a CPU, with the short rows of decoding, that
 //! takes longer than the operations do.
 
+use mlx_rs::error::{Exception, Result};
+use mlx_rs::{Array, Dtype};
+
+use super::activation::Activation;
 use super::backend::Ops;
 use super::conv1d::{self, Conv1d};
 use super::gated_delta::{self, GatedDelta};
@@ -11,18 +15,14 @@ use super::moe_experts::{self, Experts};
 use super::moe_route::{self, ExpertChoice, Routing};
 use super::params::{AttentionParams, HeadsParams, Mask, NormParams};
 use super::selective_scan::{self, SelectiveScan};
-use super::sinkhorn;
 use super::ssd::{self, Ssd};
 use super::weight_view::matrix;
+use super::{attention, sinkhorn};
 use crate::array::{each_row, elements, unreadable};
-use crate::weight::{Quantized, Weight};
-use mlx_rs::error::{Exception, Result};
-use mlx_rs::{Array, Dtype};
-
-use super::activation::Activation;
-use super::attention;
 use crate::cache::Kv;
 use crate::cpu::{self, attend as row};
+use crate::positions::Positions;
+use crate::weight::{Quantized, Weight};
 
 /// The CPU backend.
 pub struct Cpu;
@@ -185,7 +185,12 @@ fn split_heads(x: &Array, heads: &HeadsParams) -> Result<Array> {
     let all = elements(x)?;
     let row = x.dim(2) as usize;
     let (norm, rotated_first) = (heads.norm.map(Factors::of).transpose()?, heads.rotated_first);
-    let turns = heads.rope.map(|(rope, offset)| rope.turns(offset, length));
+    if let Some((_, Positions::Rows(rows))) = heads.rope
+        && rows.len() != length
+    {
+        return Err(Exception::custom(format!("{} positions of {length} rows", rows.len())));
+    }
+    let turns = heads.rope.map(|(rope, positions)| rope.turns(positions, length));
     let turn = |head: &mut [f32], position| {
         if let Some(turns) = &turns {
             turns.turn(head, position);

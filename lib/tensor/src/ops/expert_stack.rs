@@ -80,11 +80,13 @@ impl View<'_> {
 
 #[cfg(test)]
 impl ExpertStack {
+    /// Experts with dense weights [experts, outs, ins] and biases [experts, outs].
     pub fn plain(weight: Array, bias: Option<Array>) -> ExpertStack {
         let [outs, ins] = [1, 2].map(|axis| weight.dim(axis) as usize);
         ExpertStack { weight: Weight::Dense(weight), bias, outs, ins }
     }
 
+    /// Experts with quantised weights [experts, outs, ins] and no biases.
     pub fn packed(packed: Quantized) -> ExpertStack {
         let outs = packed.scales.dim(1) as usize;
         let ins = packed.scales.dim(2) as usize * packed.group_size as usize;

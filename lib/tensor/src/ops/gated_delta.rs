@@ -35,13 +35,15 @@ pub struct GatedDelta {
 /// The numbers of the rule that its weights do not show.
 #[derive(Clone, Copy, Debug)]
 pub struct DeltaSizes {
-    /// Heads of queries and of keys, each shared by `value_heads / key_heads` value heads.
+    /// Heads of queries and of keys; `value_heads / key_heads` value heads share each.
     pub key_heads: usize,
+    /// Heads of values, which are the heads of the output.
     pub value_heads: usize,
     /// Elements of a query and of a key.
     pub key_dim: usize,
     /// Elements of a value.
     pub value_dim: usize,
+    /// Granularity of the decay: one for a head, or one for each element of a key.
     pub decay: Decay,
 }
 

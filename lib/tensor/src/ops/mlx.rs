@@ -3,7 +3,7 @@
 use std::ops::Range;
 
 use mlx_rs::error::Result;
-use mlx_rs::ops::{select, softmax_axis, split_at_indices};
+use mlx_rs::ops::{concatenate, select, softmax_axis, split_at_indices};
 use mlx_rs::{Array, fast};
 
 use super::activation::Activation;
@@ -21,6 +21,7 @@ use crate::cache::{Kv, KvMask};
 use crate::weight::Weight;
 use crate::{mlx, quantized};
 
+/// Queries that runs of one range must have on average to be attended run by run; shorter runs share
 /// The MLX backend.
 pub struct Mlx;
 
@@ -49,7 +50,7 @@ impl Ops for Mlx {
     fn split_heads(&self, x: &Array, params: &HeadsParams) -> Result<Array> {
         let normed = |x: Array| params.norm.map_or(Ok(x.clone()), |scale| norm(&x, scale));
         let rotated = |x: Array| match params.rope {
-            Some((rope, offset)) => rope.apply(&x, offset),
+            Some((rope, positions)) => rope.apply(&x, positions),
             None => Ok(x),
         };
         let x = x.reshape(&[1, x.dim(1), -1, params.size])?;
@@ -81,6 +82,9 @@ impl Ops for Mlx {
             Mask::All => KvMask::All,
             Mask::Causal => KvMask::Past,
             Mask::Ranges(ranges) => KvMask::Only(rows_of(ranges, keys.dim(2))),
+            Mask::Blocks(lengths) => {
+                return attend_blocks(queries, [keys, values], lengths, params);
+            }
         };
         attend(queries, [keys, values], &visible, params)
     }
@@ -173,22 +177,60 @@ fn norm(x: &Array, scale: &NormParams) -> Result<Array> {
 }
 
 /// Attention of queries [1, heads, length, size] to keys and values [1, kv heads, keys, size]:
-/// [1, length, heads * size].
+/// [1, length, heads * size of a value].
 fn attend(
+    queries: &Array,
+    keys_values: [&Array; 2],
+    visible: &KvMask,
+    params: &AttentionParams,
+) -> Result<Array> {
+    let mixed = mixed(queries, keys_values, visible, params)?;
+    mixed.transpose_axes(&[0, 2, 1, 3])?.reshape(&[1, queries.dim(2), -1])
+}
+
+/// Values mixed for queries [n, heads, length, size] to [n, kv heads, keys, size]: as the queries.
+fn mixed(
     queries: &Array,
     [keys, values]: [&Array; 2],
     visible: &KvMask,
     params: &AttentionParams,
 ) -> Result<Array> {
     let AttentionParams { scale, softcap, sinks } = params;
-    let mixed = match softcap {
-        Some(cap) => capped(queries, [keys, values], *scale, *cap, visible)?,
+    match softcap {
+        Some(cap) => capped(queries, [keys, values], *scale, *cap, visible),
         None => {
             let (mask, sinks) = (visible.mask(), sinks.as_ref());
-            fast::scaled_dot_product_attention(queries, keys, values, *scale, mask, sinks)?
+            fast::scaled_dot_product_attention(queries, keys, values, *scale, mask, sinks)
         }
+    }
+}
+
+/// Attention of queries [1, heads, length, size] to keys and values [1, kv heads, length, size] within
+/// blocks of `lengths`, without scores between blocks: [1, length, heads * size]. Neighbours of one
+/// length are computed together.
+fn attend_blocks(
+    queries: &Array,
+    [keys, values]: [&Array; 2],
+    lengths: &[usize],
+    params: &AttentionParams,
+) -> Result<Array> {
+    let mut first = 0;
+    let part = |run: &[usize]| {
+        let (count, length) = (run.len() as i32, run[0] as i32);
+        let range = first..first + count * length;
+        first = range.end;
+        // [1, heads, count * length, size] to [count, heads, length, size].
+        let blocks = |x: &Array| {
+            let shape = [x.dim(1), count, length, x.dim(3)];
+            mlx::rows(x, range.clone())?.reshape(&shape)?.swap_axes(0, 1)
+        };
+        let [queries, keys, values] = [blocks(queries)?, blocks(keys)?, blocks(values)?];
+        mixed(&queries, [&keys, &values], &KvMask::All, params)?
+            .transpose_axes(&[0, 2, 1, 3])?
+            .reshape(&[1, count * length, -1])
     };
-    mixed.transpose_axes(&[0, 2, 1, 3])?.reshape(&[1, queries.dim(2), -1])
+    let parts: Vec<Array> = lengths.chunk_by(|a, b| a == b).map(part).collect::<Result<_>>()?;
+    concatenate(&parts, 1)
 }
 
 /// Mask [queries, keys] that is true within the range of each query.
@@ -198,7 +240,7 @@ fn rows_of(ranges: &[Range<usize>], keys: i32) -> Array {
     Array::from_slice(&rows.concat(), &[ranges.len() as i32, keys])
 }
 
-/// Attention with scores that never exceed `cap`: [1, heads, length, size].
+/// Attention with scores that never exceed `cap`: [n, heads, length, size of a value].
 fn capped(
     queries: &Array,
     [keys, values]: [&Array; 2],
@@ -206,9 +248,9 @@ fn capped(
     cap: f32,
     visible: &KvMask,
 ) -> Result<Array> {
-    let shape = queries.shape();
-    let (kv_heads, length) = (keys.dim(1), queries.dim(2));
-    let queries = queries.reshape(&[1, kv_heads, -1, length, queries.dim(3)])?;
+    let (heads, kv_heads, length) = (queries.dim(1), keys.dim(1), queries.dim(2));
+    let shape = [queries.dim(0), heads, length, values.dim(3)];
+    let queries = queries.reshape(&[shape[0], kv_heads, -1, length, queries.dim(3)])?;
     let [keys, values] = [keys, values].map(|x| x.expand_dims(2));
     let scaled = queries.multiply(mlx::number(scale, &queries)?)?;
     let scores = scaled.matmul(keys?.swap_axes(-1, -2)?)?;
@@ -217,5 +259,5 @@ fn capped(
     if let Some(mask) = visible.array(length, scores.dim(-1))? {
         scores = select(mask, &scores, mlx::number(f32::NEG_INFINITY, &scores)?)?;
     }
-    softmax_axis(&scores, -1, true)?.matmul(values?)?.reshape(shape)
+    softmax_axis(&scores, -1, true)?.matmul(values?)?.reshape(&shape)
 }

@@ -169,11 +169,11 @@ mod tests {
     }
 
     /// Of 4 bits, with small scales.
-    fn packed(packing: Mode, outs: i32, ins: i32) -> ExpertStack {
-        let group_size = packing.supported().next().unwrap().1 as i32;
+    fn packed(mode: Mode, outs: i32, ins: i32) -> ExpertStack {
+        let group_size = mode.supported().next().unwrap().1 as i32;
         let [codes, groups] = [[COUNT, outs, ins / 8], [COUNT, outs, ins / group_size]];
         let scales: Vec<u8> = integers(&groups, 8).iter().map(|n| *n as u8).collect();
-        let scales = match packing {
+        let scales = match mode {
             Mode::Affine => some(&groups),
             Mode::Nvfp4 => Array::from_slice(&scales, &groups),
             _ => Array::from_slice(&scales.iter().map(|n| n + 117).collect::<Vec<u8>>(), &groups),
@@ -181,10 +181,10 @@ mod tests {
         ExpertStack::packed(Quantized {
             weight: Array::from_slice(&integers(&codes, u32::MAX), &codes),
             scales,
-            biases: (packing == Mode::Affine).then(|| some(&groups)),
+            biases: (mode == Mode::Affine).then(|| some(&groups)),
             group_size,
             bits: 4,
-            packing,
+            mode,
         })
     }
 
@@ -219,8 +219,8 @@ mod tests {
         both_ways_agree(&make(&dense, false));
         both_ways_agree(&make(&dense, true));
         both_ways_agree(&Experts { gate_proj: None, ..make(&dense, false) });
-        for packing in [Mode::Affine, Mode::Mxfp4, Mode::Nvfp4] {
-            both_ways_agree(&make(&|outs, ins| packed(packing, outs, ins), false));
+        for mode in [Mode::Affine, Mode::Mxfp4, Mode::Nvfp4] {
+            both_ways_agree(&make(&|outs, ins| packed(mode, outs, ins), false));
         }
     }
 

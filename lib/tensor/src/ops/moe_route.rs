@@ -3,7 +3,7 @@
 use mlx_rs::error::Result;
 use mlx_rs::ops::indexing::{put_along_axis, take_along_axis, topk_axis};
 use mlx_rs::ops::{
-    argpartition_axis, concatenate, maximum, select, sigmoid, softmax_axis, unflatten,
+    argpartition_axis, concatenate, maximum, select, sigmoid, softmax_axis, tanh, unflatten,
 };
 use mlx_rs::{Array, Dtype};
 
@@ -29,6 +29,8 @@ pub struct Routing {
     pub before: bool,
     /// What logits are divided by first.
     pub temperature: f32,
+    /// Bound of logits, which become `softcap * tanh(logit / softcap)`.
+    pub softcap: Option<f32>,
     /// Whether logits are of single precision, whatever the vectors are of.
     pub wide: bool,
 }
@@ -44,6 +46,7 @@ impl Routing {
             scale: 1.0,
             before: false,
             temperature: 1.0,
+            softcap: None,
             wide: false,
         }
     }
@@ -89,6 +92,9 @@ pub fn mlx(routing: &Routing, logits: &Array, correction: Option<&Array>) -> Res
     let mut logits = logits.as_dtype(Dtype::Float32)?;
     if routing.temperature != 1.0 {
         logits = logits.divide(Array::from_f32(routing.temperature))?;
+    }
+    if let Some(cap) = routing.softcap.map(Array::from_f32) {
+        logits = tanh(logits.divide(&cap)?)?.multiply(cap)?;
     }
     let scores = match routing.score {
         Score::Softmax => softmax_axis(&logits, -1, true)?,
@@ -154,7 +160,8 @@ pub fn cpu(routing: &Routing, logits: &Array, correction: Option<&Array>) -> Res
     let correction = correction.map(elements).transpose()?;
     let (mut ids, mut weights) = (Vec::new(), Vec::new());
     for logits in elements(logits)?.chunks_exact(count) {
-        let logits: Vec<f32> = logits.iter().map(|x| x / routing.temperature).collect();
+        let bounded = |x: f32| routing.softcap.map_or(x, |cap| cap * (x / cap).tanh());
+        let logits: Vec<f32> = logits.iter().map(|x| bounded(x / routing.temperature)).collect();
         let best = choose(routing, &logits, correction);
         ids.extend(best.iter().map(|&(id, _)| id as u32));
         weights.extend(best.iter().map(|&(_, weight)| weight));
@@ -268,6 +275,7 @@ mod tests {
                 Routing { score: Score::RootSoftplus, temperature: 0.5, ..sigmoid },
                 Some(&correction),
             ),
+            (Routing { softcap: Some(0.5), ..sigmoid }, Some(&correction)),
             (Routing { chosen: 2, score: Score::Mixer(0.02), ..plain }, None),
             (Routing { chosen: 2, score: Score::Mixer(0.5), ..plain }, None),
         ] {

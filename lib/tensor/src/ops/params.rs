@@ -5,6 +5,7 @@ use std::ops::Range;
 use mlx_rs::Array;
 
 use super::rope::Rope;
+use crate::positions::Positions;
 
 /// How the last axis is normalised: divided by the root of its mean square, then scaled.
 pub struct NormParams {
@@ -26,8 +27,8 @@ pub struct HeadsParams<'a> {
     pub norm: Option<&'a NormParams>,
     /// Whether it is rotated before it is normed.
     pub rotated_first: bool,
-    /// What each is rotated by, and the position of the first row.
-    pub rope: Option<(&'a Rope, i32)>,
+    /// Rotation of each head, and the positions of the rows.
+    pub rope: Option<(&'a Rope, Positions<'a>)>,
 }
 
 /// How products of queries and keys become shares of attention.
@@ -49,15 +50,35 @@ pub enum Mask {
     Causal,
     /// Query `i` sees the keys of range `i`.
     Ranges(Vec<Range<usize>>),
+    /// A query sees the keys of its own block. Blocks lie one after another and have these lengths,
+    /// which sum up to the number of queries and of keys.
+    Blocks(Vec<usize>),
 }
 
 impl Mask {
+    /// Mask of sequences of `lengths` rows that are packed one after another: a query sees every key
+    /// of its own sequence.
+    pub fn packed(lengths: &[usize]) -> Mask {
+        match lengths {
+            [_] => Mask::All,
+            lengths => Mask::Blocks(lengths.to_vec()),
+        }
+    }
+
     /// Keys that each of `queries` queries sees, of `keys` keys.
     pub fn ranges(&self, queries: usize, keys: usize) -> Vec<Range<usize>> {
         match self {
             Mask::All => vec![0..keys; queries],
             Mask::Causal => (0..queries).map(|i| 0..keys + i + 1 - queries).collect(),
             Mask::Ranges(ranges) => ranges.clone(),
+            Mask::Blocks(lengths) => {
+                let mut end = 0;
+                let block = |&length: &usize| {
+                    end += length;
+                    std::iter::repeat_n(end - length..end, length)
+                };
+                lengths.iter().flat_map(block).collect()
+            }
         }
     }
 }

@@ -4,9 +4,12 @@ use std::f64::consts::PI;
 use std::rc::Rc;
 
 use mlx_rs::error::Result;
-use mlx_rs::{Array, fast};
+use mlx_rs::ops::{concatenate, split_at_indices, split_equal};
+use mlx_rs::{Array, Dtype, fast};
 use mlxk_core::{Error, Kind};
 use serde::Deserialize;
+
+use crate::positions::Positions;
 
 /// `rope_scaling` or `rope_parameters` of config.json: the kind, and what the kinds are made from.
 #[derive(Clone, Debug, Default, Deserialize)]
@@ -26,12 +29,18 @@ pub struct Scaling {
     pub original_max_position_embeddings: Option<f64>,
     beta_fast: Option<f64>,
     beta_slow: Option<f64>,
+    /// Factor of the elements that rotate, which replaces the one that yarn computes.
+    attention_factor: Option<f64>,
     mscale: Option<f64>,
     mscale_all_dim: Option<f64>,
     long_factor: Option<Vec<f64>>,
     long_mscale: Option<f64>,
     /// How queries grow beyond the trained length.
     pub llama_4_scaling_beta: Option<f64>,
+    /// Pairs of a head that turn by time, by height and by width, in models that take pictures.
+    mrope_section: Option<[usize; 3]>,
+    /// True if such pairs take turns; else those of one axis come after those of another.
+    mrope_interleaved: Option<bool>,
 }
 
 /// What a layer rotates its queries and keys by.
@@ -44,6 +53,8 @@ pub struct Rope {
     angles: Angles,
     /// What the elements that rotate are multiplied by.
     magnitude: f32,
+    /// Axis (0 time, 1 height, 2 width) by which each pair turns; the first if there are none.
+    axes: Option<Rc<[u8]>>,
 }
 
 #[derive(Clone)]
@@ -73,7 +84,6 @@ impl Rope {
         let scaling = scaling.unwrap_or(&none);
         let mut magnitude = 1.0;
         let angles = match scaling.kind() {
-            // In a text without pictures all sections of mrope count alike.
             "default" | "mrope" => Angles::Powers { base, scale: 1.0 },
             "linear" => Angles::Powers { base, scale: 1.0 / scaling.factor()? },
             "dynamic" => Angles::Growing {
@@ -96,33 +106,49 @@ impl Rope {
                 return Err(Error::new(Kind::RuntimeIncompatible, "config.json", message));
             }
         };
-        Ok(Rope { dims: dims as i32, traditional, angles, magnitude: magnitude as f32 })
+        let axes = scaling.axes(dims / 2)?;
+        Ok(Rope { dims: dims as i32, traditional, angles, magnitude: magnitude as f32, axes })
+    }
+
+    /// Rotation of heads of `dims` elements, a multiple of four, by the place of a patch in a
+    /// picture: the first half of the pairs turns by height, the other half by width, each with the
+    /// wavelengths of a head of half the size. Source: Qwen2-VL (arXiv 2409.12191).
+    pub fn planar(dims: usize, base: f64) -> Rope {
+        let half = || powers(dims / 2, base);
+        let axes = half().map(|_| 1).chain(half().map(|_| 2)).collect();
+        let angles = table(half().chain(half()).collect());
+        Rope { dims: dims as i32, traditional: false, angles, magnitude: 1.0, axes: Some(axes) }
     }
 
     /// For heads that rotate as a whole, the other way round.
     pub fn backwards(dims: usize, base: f64) -> Rope {
         let angles = table(powers(dims, base).map(|wavelength| -wavelength).collect());
-        Rope { dims: dims as i32, traditional: false, angles, magnitude: 1.0 }
+        Rope { dims: dims as i32, traditional: false, angles, magnitude: 1.0, axes: None }
     }
 
     /// The same with all wavelengths times `factor`: -1 turns back, 1/n turns n times as fast. Errors
     /// if they depend on the length of the text.
     pub fn stretched(&self, factor: f64) -> mlxk_core::Result<Rope> {
-        let wavelengths: Vec<f64> = match &self.angles {
-            Angles::Powers { base, scale } => {
-                powers(self.dims as usize, *base).map(|wavelength| wavelength / scale).collect()
-            }
-            Angles::Table(wavelengths, _) => wavelengths.to_vec(),
-            Angles::Growing { .. } => return Err(lacking("rope_scaling.factor")),
-        };
+        if let Angles::Growing { .. } = self.angles {
+            return Err(lacking("rope_scaling.factor"));
+        }
+        let wavelengths = self.wavelengths(0);
         let angles = table(wavelengths.iter().map(|wavelength| wavelength * factor).collect());
         Ok(Rope { angles, ..self.clone() })
     }
 
-    /// Rotates `x` [1, heads, length, head size], whose first row is at position `offset`.
-    pub fn apply(&self, x: &Array, offset: i32) -> Result<Array> {
+    /// Rotates `x` [1, heads, length, head size], whose rows are at `positions`.
+    pub fn apply<'a>(&self, x: &Array, positions: impl Into<Positions<'a>>) -> Result<Array> {
         let scaled = self.magnify(x)?;
         let x = scaled.as_ref().unwrap_or(x);
+        match positions.into() {
+            Positions::Offset(offset) => self.apply_from(x, offset),
+            Positions::Rows(rows) => self.apply_to_rows(x, rows),
+        }
+    }
+
+    /// Rotates rows at consecutive positions.
+    fn apply_from(&self, x: &Array, offset: i32) -> Result<Array> {
         let (base, scale, freqs) = match &self.angles {
             Angles::Powers { base, scale } => (Some(*base as f32), *scale as f32, None),
             Angles::Growing { .. } => (Some(self.grown(offset + x.dim(-2)) as f32), 1.0, None),
@@ -131,26 +157,67 @@ impl Rope {
         fast::rope(x, self.dims, self.traditional, base, scale, offset, freqs)
     }
 
-    /// The same for the host, in turns of each of `length` rows from `offset` on.
-    pub fn turns(&self, offset: i32, length: usize) -> Turns {
-        let dims = self.dims as usize;
-        let (wavelengths, scale): (Vec<f64>, f64) = match &self.angles {
-            Angles::Powers { base, scale } => (powers(dims, *base).collect(), *scale),
-            Angles::Growing { .. } => {
-                (powers(dims, self.grown(offset + length as i32)).collect(), 1.0)
-            }
-            Angles::Table(wavelengths, _) => (wavelengths.to_vec(), 1.0),
+    /// Rotates rows at positions of their own.
+    fn apply_to_rows(&self, x: &Array, rows: &[[i32; 3]]) -> Result<Array> {
+        let (length, pairs) = (rows.len() as i32, self.dims / 2);
+        let axes: Vec<i32> = (0..pairs as usize).map(|pair| self.axis(pair) as i32).collect();
+        let wavelengths = self.wavelengths(Positions::Rows(rows).end(length));
+        let wavelengths: Vec<f32> = wavelengths.iter().map(|&w| w as f32).collect();
+        let [axes, wavelengths] =
+            [Array::from_slice(&axes, &[pairs]), Array::from_slice(&wavelengths, &[pairs])];
+        let positions = Array::from_slice(rows.as_flattened(), &[length, 3]).take_axis(axes, 1)?;
+        let angles = positions.as_dtype(Dtype::Float32)?.divide(wavelengths)?;
+
+        // Partners of a pair lie along an axis of their own: the last, or the one before.
+        let (axis, partners, each) = match self.traditional {
+            true => (-1, [pairs, 2], [length, pairs, 1]),
+            false => (-2, [2, pairs], [length, 1, pairs]),
         };
-        let positions = (0..length).map(|i| (f64::from(offset) + i as f64) * scale);
+        let [cos, sin] = [angles.cos()?.reshape(&each)?, angles.sin()?.reshape(&each)?];
+        let mut parts = split_at_indices(x, &[self.dims], -1)?;
+        let shape = parts[0].shape().to_vec();
+        let split = [&shape[..3], &partners].concat();
+        let pairs = split_equal(parts[0].as_dtype(Dtype::Float32)?.reshape(&split)?, 2, axis)?;
+        let [a, b] = [&pairs[0], &pairs[1]];
+        let turned = [
+            a.multiply(&cos)?.subtract(b.multiply(&sin)?)?,
+            a.multiply(&sin)?.add(b.multiply(&cos)?)?,
+        ];
+        parts[0] = concatenate(&turned, axis)?.reshape(&shape)?.as_dtype(x.dtype())?;
+        concatenate(&parts, -1)
+    }
+
+    /// Turns of each of `length` rows at `positions`, for the host.
+    pub fn turns(&self, positions: Positions, length: usize) -> Turns {
+        let wavelengths = self.wavelengths(positions.end(length as i32));
         let magnitude = f64::from(self.magnitude);
-        let turn = |position: f64| {
-            let turn = move |wavelength: &f64| {
-                let (sin, cos) = (position / wavelength).sin_cos();
-                [(cos * magnitude) as f32, (sin * magnitude) as f32]
-            };
-            wavelengths.iter().map(turn)
+        let position = |row: usize, pair: usize| match positions {
+            Positions::Offset(offset) => f64::from(offset) + row as f64,
+            Positions::Rows(rows) => f64::from(rows[row][self.axis(pair)]),
         };
-        Turns { all: positions.flat_map(turn).collect(), dims, traditional: self.traditional }
+        let mut all = Vec::with_capacity(length * wavelengths.len());
+        for row in 0..length {
+            all.extend(wavelengths.iter().enumerate().map(|(pair, wavelength)| {
+                let (sin, cos) = (position(row, pair) / wavelength).sin_cos();
+                [(cos * magnitude) as f32, (sin * magnitude) as f32]
+            }));
+        }
+        Turns { all, dims: self.dims as usize, traditional: self.traditional }
+    }
+
+    /// Axis by which a pair turns.
+    fn axis(&self, pair: usize) -> usize {
+        self.axes.as_ref().map_or(0, |axes| usize::from(axes[pair]))
+    }
+
+    /// Wavelengths over 2π, one for each pair, for positions below `end`.
+    fn wavelengths(&self, end: i32) -> Vec<f64> {
+        let dims = self.dims as usize;
+        match &self.angles {
+            Angles::Powers { base, scale } => powers(dims, *base).map(|w| w / scale).collect(),
+            Angles::Growing { .. } => powers(dims, self.grown(end)).collect(),
+            Angles::Table(wavelengths, _) => wavelengths.to_vec(),
+        }
     }
 
     /// The base of a growing kind when the text has `length` tokens.
@@ -199,6 +266,29 @@ impl Scaling {
         self.kind.as_deref().or(self.rope_type.as_deref()).unwrap_or("default")
     }
 
+    /// Axis by which each of `pairs` turns, if they do not all turn by one. Sources: Qwen2-VL
+    /// (arXiv 2409.12191) for axes one after another, Qwen3-VL (arXiv 2511.21631) for axes in turn.
+    ///
+    /// # Errors
+    /// If the sections are not as many pairs.
+    fn axes(&self, pairs: usize) -> mlxk_core::Result<Option<Rc<[u8]>>> {
+        let Some([time, height, width]) = self.mrope_section else { return Ok(None) };
+        if self.mrope_interleaved == Some(true) {
+            let axis = |pair| match pair % 3 {
+                1 if pair < 3 * height => 1,
+                2 if pair < 3 * width => 2,
+                _ => 0,
+            };
+            return Ok(Some((0..pairs).map(axis).collect()));
+        }
+        if [height, width].iter().try_fold(time, |sum, n| sum.checked_add(*n)) != Some(pairs) {
+            let message = format!("`mrope_section` is not {pairs} pairs of a head");
+            return Err(Error::new(Kind::InvalidModel, "config.json", message));
+        }
+        let section = |axis, count| std::iter::repeat_n(axis, count);
+        Ok(Some(section(0, time).chain(section(1, height)).chain(section(2, width)).collect()))
+    }
+
     fn factor(&self) -> mlxk_core::Result<f64> {
         self.factor.filter(|&factor| factor > 0.0).ok_or_else(|| lacking("rope_scaling.factor"))
     }
@@ -229,6 +319,9 @@ impl Scaling {
     /// How yarn makes up for the flatter attention over a longer context.
     fn yarn_magnitude(&self) -> mlxk_core::Result<f64> {
         let factor = self.factor()?;
+        if let Some(stated) = self.attention_factor {
+            return Ok(stated);
+        }
         let of = |m: f64| {
             if factor <= 1.0 { 1.0 } else { 0.1 * m * factor.ln() + 1.0 }
         };

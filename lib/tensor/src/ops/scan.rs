@@ -63,13 +63,14 @@ pub fn side_by_side(x: &[f32], length: usize, size: usize) -> Vec<f32> {
     y
 }
 
+/// Comparison of an operation's MLX backend with its CPU backend, for the tests of operations.
 #[cfg(test)]
 pub mod tests {
     #![allow(clippy::unwrap_used)] // a test fails by panicking
 
     use mlx_rs::Array;
 
-    /// Numbers around zero.
+    /// Pseudo-random numbers around zero; the same `seed` gives the same numbers.
     pub fn some(shape: &[i32], seed: u64) -> Array {
         crate::mlx::noise(shape, seed)
     }
@@ -108,6 +109,7 @@ pub mod tests {
         alike(a, c);
     }
 
+    /// Asserts that shapes and types are equal, and elements within 2e-5 of the largest of `b`.
     #[track_caller]
     pub fn alike(a: &Array, b: &Array) {
         assert_eq!((a.shape(), a.dtype()), (b.shape(), b.dtype()));

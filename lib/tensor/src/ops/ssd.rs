@@ -31,6 +31,7 @@ pub struct Ssd {
 /// The numbers of a state space that its weights do not show.
 #[derive(Clone, Copy, Debug)]
 pub struct SsdSizes {
+    /// Heads of the input and of the state.
     pub heads: usize,
     /// Elements of a head.
     pub head_dim: usize,

@@ -17,7 +17,7 @@ pub fn matrix(w: &Weight) -> Result<cpu::Matrix<'_>> {
         Weight::Quantized(packed) => packed,
     };
     let codes = || w.scales.try_as_slice().map_err(unreadable);
-    let scales = match (w.packing, &w.biases) {
+    let scales = match (w.mode, &w.biases) {
         (Mode::Mxfp4, _) => Scales::Mxfp4(codes()?),
         (Mode::Nvfp4, _) => Scales::Nvfp4(codes()?),
         (Mode::Mxfp8, _) => Scales::Mxfp8(codes()?),

@@ -7,6 +7,7 @@ use mlxk_core::{Error, Kind, Result};
 use mlxk_tensor::floats;
 use serde_json::Value;
 
+use crate::checkpoint::reshape;
 use crate::checkpoint::tensor::Tensor;
 
 /// A model as files tell of it.
@@ -30,6 +31,7 @@ impl Checkpoint {
             .map_err(|e| Error::new(Kind::InvalidModel, "config.json", format!("`{key}`: {e}")))
     }
 
+    /// Drops the tensors whose names `unwanted` picks.
     pub fn remove(&mut self, unwanted: impl Fn(&str) -> bool) {
         self.tensors.retain(|name, _| !unwanted(name));
     }
@@ -46,6 +48,33 @@ impl Checkpoint {
         for (_, tensor) in self.tensors.iter_mut().filter(|(name, _)| wanted(name)) {
             *tensor = change(tensor.clone());
         }
+    }
+
+    /// Makes `parts` of the rows of all matrices named `.{name}.weight`, which hold the parts one after
+    /// another `repeats` times over; each part has as many of the rows as its number says.
+    pub fn split(&mut self, name: &str, repeats: usize, parts: &[(&str, usize)]) -> Result<()> {
+        let end = format!(".{name}.weight");
+        let whole = |name: &String| Some((name.clone(), name.strip_suffix(&end)?.to_owned()));
+        let of_each = parts.iter().fold(0_usize, |sum, (_, lots)| sum.saturating_add(*lots));
+        let lots = of_each.saturating_mul(repeats);
+        for (name, stem) in self.tensors.keys().filter_map(whole).collect::<Vec<_>>() {
+            let tensor = self.take(&name)?;
+            let lot = match *tensor.shape {
+                [rows, _] if lots > 0 && rows % lots == 0 => rows / lots,
+                _ => {
+                    let message = format!("expected {lots} equal parts, found {:?}", tensor.shape);
+                    return Err(invalid(&name, message));
+                }
+            };
+            let mut first = 0;
+            for (part, lots) in parts {
+                let range = first..first + lots * lot;
+                first = range.end;
+                let rows = reshape::rows(&tensor, repeats, range);
+                self.tensors.insert(format!("{stem}.{part}.weight"), rows);
+            }
+        }
+        Ok(())
     }
 
     /// Takes a tensor. Errors if there is none.
@@ -65,6 +94,7 @@ impl Checkpoint {
     }
 }
 
+/// Error about `tensor`, which no model of its architecture has so.
 pub fn invalid(tensor: &str, message: impl Into<String>) -> Error {
     Error::new(Kind::InvalidModel, tensor, message)
 }

@@ -13,25 +13,26 @@ use super::checkpoint::{Checkpoint, invalid};
 use crate::checkpoint::reshape;
 use crate::checkpoint::tensor::Tensor;
 
-/// How an architecture has its experts.
+/// Names and layout of the experts of an architecture.
 #[derive(Clone, Copy)]
-pub struct Experts {
-    /// Where a tensor for each lies.
+pub struct ExpertLayout {
+    /// Part of the names of a checkpoint that has a tensor for each expert: `experts.0.`.
     pub from: &'static str,
-    /// Where MLX has them.
+    /// Part of the names that MLX has instead, for all experts at once.
     pub to: &'static str,
-    /// What it calls their layers.
+    /// Name of the projection into the feed-forward layer, in MLX.
     pub up: &'static str,
+    /// Name of the projection out of the feed-forward layer, in MLX.
     pub down: &'static str,
-    /// Whether matrices that transformers has stacked are [.., ins, outs].
+    /// True if transformers stacks matrices as [experts, ins, outs] instead of [experts, outs, ins].
     pub transposed: bool,
-    /// Whether gates and what they let pass take turns row by row in those.
+    /// True if the rows of gate and up projections alternate in stacked matrices.
     pub interleaved: bool,
 }
 
-impl Experts {
-    /// As most have them.
-    pub const USUAL: Experts = Experts {
+impl ExpertLayout {
+    /// Layout of most architectures.
+    pub const DEFAULT: ExpertLayout = ExpertLayout {
         from: "experts",
         to: "switch_mlp",
         up: "up_proj",
@@ -52,7 +53,7 @@ impl Experts {
 }
 
 /// Makes MLX's tensors of whatever experts are made of. Leaves what is in no form that is known.
-pub fn gather(all: &mut Checkpoint, experts: &Experts) -> Result<()> {
+pub fn gather(all: &mut Checkpoint, experts: &ExpertLayout) -> Result<()> {
     single(all, experts)?;
     for (fused, down) in [
         ("experts.gate_up_proj", "experts.down_proj"),
@@ -69,7 +70,7 @@ pub fn gather(all: &mut Checkpoint, experts: &Experts) -> Result<()> {
 }
 
 /// A tensor for each expert: `.experts.0.gate_proj.weight`.
-fn single(all: &mut Checkpoint, experts: &Experts) -> Result<()> {
+fn single(all: &mut Checkpoint, experts: &ExpertLayout) -> Result<()> {
     let counts = ["num_local_experts", "num_experts", "n_routed_experts", "moe_num_experts"];
     let stated = counts.iter().find_map(|key| all.text().get(key).and_then(Value::as_u64));
     let from = experts.from;
@@ -120,7 +121,7 @@ fn bases(all: &Checkpoint, end: &str) -> BTreeSet<String> {
 }
 
 /// All experts in two tensors, one of them gates and what they let pass.
-fn both(all: &mut Checkpoint, experts: &Experts, base: &str, names: [&str; 2]) -> Result<()> {
+fn both(all: &mut Checkpoint, experts: &ExpertLayout, base: &str, names: [&str; 2]) -> Result<()> {
     let [fused, down] = names;
     let part = match fused.rsplit_once('_') {
         Some((_, "blocks")) => "weight",

@@ -7,23 +7,11 @@ use mlxk_tensor::cache::{Cache, Kv, Sequences};
 use mlxk_tensor::mlx;
 
 use super::fake_quant::Grid;
-use super::{SparseSizes, Turn};
+use super::partial_rope::PartialRope;
+use super::sizes::{CompressSizes, SparseSizes};
 use crate::checkpoint::cursor::Cursor;
 use crate::nn::linear::Linear;
 use crate::nn::norm::Norm;
-
-/// What its weights do not show.
-#[derive(Clone, Copy, Debug)]
-pub struct CompressSizes {
-    /// Tokens of a row.
-    pub ratio: usize,
-    /// The slot of those that do not make a row yet, if a row is of more than one.
-    pub open: Option<usize>,
-    /// The slot of the rows.
-    pub rows: usize,
-    /// Elements of the keys by which rows are chosen, if they get keys here.
-    pub key: Option<usize>,
-}
 
 /// The mean of the vectors of a row's tokens, weighted element by element.
 pub struct Compressor {
@@ -34,7 +22,7 @@ pub struct Compressor {
     /// What makes the key of a row.
     key: Option<(Linear, Norm)>,
     /// A row turns by the position of its first token.
-    turn: Turn,
+    turn: PartialRope,
     sizes: CompressSizes,
 }
 
@@ -59,7 +47,7 @@ impl Compressor {
             gate_proj: gate.transpose()?,
             kv_norm: norm.load(w, "kv_norm", head_dim)?,
             key,
-            turn: Turn { rope, rotated: sizes.rotated as i32 },
+            turn: PartialRope { rope, rotated: sizes.rotated as i32 },
             sizes: *own,
         })
     }

@@ -11,35 +11,12 @@ use mlx_rs::{Array, Dtype};
 use mlxk_tensor::cache::{Cache, Sequences};
 use mlxk_tensor::mlx;
 
+use super::chosen::{Chosen, STRETCH};
 use super::fake_quant::Grid;
-use super::{Chosen, STRETCH, SparseSizes, Turn};
+use super::partial_rope::PartialRope;
+use super::sizes::{Candidates, IndexSizes, SparseSizes};
 use crate::checkpoint::cursor::Cursor;
 use crate::nn::linear::Linear;
-
-/// What the weights of the choice do not show.
-#[derive(Clone, Copy, Debug)]
-pub struct IndexSizes {
-    pub heads: usize,
-    /// Elements of a head and of the keys.
-    pub size: usize,
-    /// Rows that are chosen.
-    pub chosen: usize,
-    /// Tokens of a row.
-    pub ratio: usize,
-    /// The slot of the rows whose keys are compared, if there is one.
-    pub keys: Option<usize>,
-    /// Whether this layer chooses blocks of rows too, from which the layers after it choose.
-    pub candidates: Option<Candidates>,
-}
-
-/// Blocks of rows that layers choose from.
-#[derive(Clone, Copy, Debug)]
-pub struct Candidates {
-    /// How many.
-    pub blocks: usize,
-    /// Rows of each.
-    pub size: usize,
-}
 
 /// What a text's new tokens look at beyond the window, by the last layer that chose.
 #[derive(Default)]
@@ -55,7 +32,7 @@ pub struct Sight {
 pub struct Indexer {
     q_b_proj: Linear,
     weights_proj: Linear,
-    turn: Turn,
+    turn: PartialRope,
     /// The slot that tells positions.
     near: usize,
     sizes: IndexSizes,
@@ -73,7 +50,7 @@ impl Indexer {
         Ok(Indexer {
             q_b_proj: Linear::load(&mut w, "q_b_proj", heads * size, sizes.query_rank)?,
             weights_proj: Linear::load(&mut w, "weights_proj", heads, sizes.hidden)?,
-            turn: Turn { rope: sizes.rope.clone(), rotated: sizes.rotated as i32 },
+            turn: PartialRope { rope: sizes.rope.clone(), rotated: sizes.rotated as i32 },
             near: sizes.near,
             sizes: *own,
         })

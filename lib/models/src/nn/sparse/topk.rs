@@ -7,7 +7,7 @@ use mlx_rs::{Array, Dtype};
 use mlxk_tensor::mlx;
 use mlxk_tensor::ops::rope::Rope;
 
-use super::STRETCH;
+use super::chosen::STRETCH;
 use super::indexer::{best, fits};
 use crate::checkpoint::cursor::Cursor;
 use crate::nn::linear::Linear;
@@ -16,14 +16,15 @@ use crate::nn::norm::{Norm, NormArch, NormKind};
 /// What the weights of the choice do not show.
 #[derive(Clone, Copy, Debug)]
 pub struct TopKSizes {
-    /// Elements of the model's vectors.
+    /// Elements of a hidden vector.
     pub hidden: usize,
-    /// Elements of the vectors that queries are made of.
+    /// Elements of the low-rank queries (`q_lora_rank`).
     pub query_rank: usize,
+    /// Heads of index queries (`index_n_heads`); index keys have one head.
     pub heads: usize,
-    /// Elements of a head and of the keys.
+    /// Elements of an index query's head and of an index key (`index_head_dim`).
     pub size: usize,
-    /// Tokens that are chosen.
+    /// Tokens chosen for a query (`index_topk`).
     pub chosen: usize,
 }
 

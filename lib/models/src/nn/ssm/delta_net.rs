@@ -30,11 +30,13 @@ pub struct DeltaNet {
 /// What the weights of the layer do not show.
 #[derive(Clone, Copy, Debug)]
 pub struct DeltaNetArch {
-    /// Elements of the model's vectors.
+    /// Elements of a hidden vector.
     pub hidden: usize,
+    /// Sizes of the gated delta rule.
     pub rule: DeltaSizes,
-    /// Tokens that a convolution sees.
+    /// Kernel size of the convolution, in tokens.
     pub taps: usize,
+    /// Epsilon of the gated norm.
     pub norm_eps: f32,
 }
 

@@ -31,14 +31,17 @@ pub struct KimiDelta {
 /// What the weights of the layer do not show.
 #[derive(Clone, Copy, Debug)]
 pub struct KimiDeltaArch {
-    /// Elements of the model's vectors.
+    /// Elements of a hidden vector.
     pub hidden: usize,
+    /// Heads of queries, keys and values.
     pub heads: usize,
-    /// Elements of a query, of a key and of a value.
+    /// Elements of a head.
     pub dim: usize,
-    /// Tokens that a convolution sees.
+    /// Kernel size of the convolutions, in tokens.
     pub taps: usize,
+    /// Decay of the state, one factor for each element of a key.
     pub decay: Decay,
+    /// Norm of a head's output, before the gate.
     pub norm: NormArch,
 }
 

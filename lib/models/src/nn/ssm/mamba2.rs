@@ -35,20 +35,24 @@ pub struct Mamba2 {
 /// What the weights of the layer do not show.
 #[derive(Clone, Copy, Debug)]
 pub struct Mamba2Arch {
-    /// Elements of the model's vectors.
+    /// Elements of a hidden vector.
     pub hidden: usize,
+    /// Sizes of the state space.
     pub ssd: SsdSizes,
-    /// Tokens that a convolution sees.
+    /// Kernel size of the convolution, in tokens.
     pub taps: usize,
+    /// Norm of the state space's output; `None` if there is only a gate.
     pub norm: Option<Mamba2Norm>,
 }
 
-/// The norm behind the state space.
+/// Gated norm of the output of Mamba 2's state space.
 #[derive(Clone, Copy, Debug)]
 pub struct Mamba2Norm {
+    /// Epsilon of the RMS norm.
     pub eps: f32,
+    /// Order of gate and norm.
     pub order: Order,
-    /// Whether each group is normed by itself.
+    /// True if each group of heads is normed by itself.
     pub grouped: bool,
 }
 

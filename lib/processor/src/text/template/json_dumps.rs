@@ -1,27 +1,27 @@
-//! JSON laid out as Python's `json.dumps` does.
+//! JSON in the layout of Python's `json.dumps`.
 
 use std::io::{self, Write};
 
 use serde_json::ser::Formatter;
 
-/// The widest indent; templates use 2 or 4.
+/// Largest indent, in columns; templates use 2 or 4.
 const MAX_INDENT: usize = 16;
 
-/// Where blanks and line ends go.
+/// Layout of JSON text: separators and line breaks.
 pub struct Layout {
     comma: String,
     colon: String,
-    /// Blanks for each level; none writes all on one line.
+    /// Indent of each level, in columns; none writes all on one line.
     indent: Option<usize>,
     level: usize,
-    /// Whether what is open has items yet.
+    /// True if the open array or object has items.
     filled: bool,
-    /// Whether to escape what is not ASCII.
+    /// True if characters other than ASCII are escaped.
     ascii: bool,
 }
 
 impl Layout {
-    /// As `json.dumps(indent=..., ensure_ascii=..., separators=...)`.
+    /// Layout of `json.dumps(indent=..., ensure_ascii=..., separators=...)`.
     pub fn new(indent: Option<usize>, ascii: bool, separators: Option<&[String]>) -> Layout {
         let (comma, colon) = match separators {
             Some([comma, colon]) => (comma.as_str(), colon.as_str()),

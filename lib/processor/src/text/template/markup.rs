@@ -1,9 +1,9 @@
-//! Python's `Markup`: what is added to a text marked as `safe` is escaped for HTML.
+//! Python's `Markup`: a string that is added to a `safe` string is escaped for HTML.
 //!
-//! Templates for text do not mean that, but models were trained on what it gives. minijinja keeps
-//! the mark but does not escape at `+`, so such sums are rewritten before they are compiled.
+//! Chat templates do not intend that, but models were trained on its output. minijinja keeps strings
+//! safe but does not escape at `+`, so such sums are rewritten before they are compiled.
 
-/// `source` with each `{{ a | safe + b }}` so written that `b` is escaped.
+/// Rewrites each `{{ a | safe + b }}` of a template so that `b` is escaped.
 pub fn escape_sums(source: &str) -> String {
     let mut out = String::with_capacity(source.len());
     let mut rest = source;
@@ -21,7 +21,7 @@ pub fn escape_sums(source: &str) -> String {
     out + rest
 }
 
-/// As Python's `markupsafe.escape`.
+/// Escapes a string like Python's `markupsafe.escape`.
 pub fn escape(text: &str) -> String {
     let mut out = String::with_capacity(text.len());
     for c in text.chars() {
@@ -37,7 +37,7 @@ pub fn escape(text: &str) -> String {
     out
 }
 
-/// The expression anew, if it is a sum with a safe text in it.
+/// Rewrites an expression that is a sum with a safe string; none if it is another one.
 fn sum(expression: &str) -> Option<String> {
     let body = expression.trim_start_matches(['-', '+']).trim_end_matches(['-', '+']);
     let start = expression.find(body)?;
@@ -54,7 +54,7 @@ fn sum(expression: &str) -> Option<String> {
     Some(format!("{} {sum} {}", &expression[..start], &expression[start + body.len()..]))
 }
 
-/// What `+` separates outside of brackets and texts.
+/// Terms of a sum: the parts between `+` outside of brackets and strings.
 fn terms(expression: &str) -> Vec<&str> {
     let (mut terms, mut start, mut depth) = (Vec::new(), 0, 0);
     let mut quote = None;

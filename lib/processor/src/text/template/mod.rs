@@ -1,8 +1,8 @@
-//! Chat templates: a conversation to the text that the model was trained to continue.
+//! Chat templates, which turn a conversation into the text that the model was trained to continue.
 //!
-//! Templates are Jinja as Hugging Face's transformers runs it. They come with the checkpoint and
-//! are not trusted: no includes, no files, and limits on steps, depth, time, memory and the size
-//! of the text.
+//! Templates are Jinja in the dialect of Hugging Face's transformers. They come with the checkpoint
+//! and are not trusted: they include no files, and have limits of instructions, depth, time, memory
+//! and text size.
 
 mod json_dumps;
 mod markup;
@@ -18,51 +18,52 @@ use mlxk_core::{Error, Facts, Kind, Result};
 use serde_json::{Map, Value as Json, json};
 
 use crate::conversation::Conversation;
-use crate::sandbox::{self, Fenced, Share, Work};
+use crate::sandbox::{self, Limits, Outcome, Workload};
 
-/// Instructions that a template may execute; a conversation of 10,000 turns needs a tenth.
+/// Largest number of instructions that a template executes; a conversation of 10,000 turns needs a
+/// tenth.
 const MAX_FUEL: u64 = 10_000_000;
 
-/// Nested calls and blocks.
+/// Largest depth of nested calls and blocks.
 const MAX_DEPTH: usize = 100;
 
-/// Bytes of a template; the largest in use have 20 kB.
+/// Largest size of a template, in bytes; the largest in use have 20 kB.
 const MAX_SOURCE: usize = 1 << 20;
 
-/// Bytes of the text.
+/// Largest size of the text, in bytes.
 const MAX_TEXT: usize = 16 << 20;
 
-/// Bytes that a template may hold at once, its text and the conversation included.
+/// Largest memory of a template, its text and the conversation included, in bytes.
 const MAX_MEMORY: usize = 256 << 20;
 
-/// Those of the conversation: it is turned into values of the template, which take as much again.
+/// Largest size of the conversation, in bytes. Converting it to values of the template takes as much
+/// again.
 const MAX_CONVERSATION: usize = MAX_MEMORY / 4;
 
-/// The time it may take.
+/// Longest time of rendering.
 const MAX_TIME: Duration = Duration::from_secs(10);
 
-/// The template that Hugging Face's transformers takes where tools are given.
+/// Name of the template that transformers uses for conversations with tools.
 const TOOL_USE: &str = "tool_use";
 
-/// The chat templates of a model, compiled.
+/// Compiled chat template of a model.
 #[derive(Debug)]
 pub struct Template {
     environment: Arc<Environment<'static>>,
-    /// What errors call it.
+    /// Name of the template's file, for errors.
     file: String,
     source: String,
-    /// Whether there is another one for conversations with tools.
+    /// True if there is a separate template for conversations with tools.
     tool_use: bool,
 }
 
 impl Template {
-    /// The templates of a model, if it has any: chat_template.jinja (and those in
-    /// additional_chat_templates), chat_template.json, or the `chat_template` of
-    /// tokenizer_config.json. One of several is called `default`; `tool_use` is for conversations
-    /// with tools.
+    /// Finds the chat template of a model, if it has one: chat_template.jinja (with those in
+    /// additional_chat_templates), chat_template.json, or `chat_template` in tokenizer_config.json.
+    /// A list has a template `default`, and may have `tool_use` for conversations with tools.
     ///
     /// # Errors
-    /// If there is one that cannot be read or compiled.
+    /// If a template cannot be read or compiled.
     pub fn find(facts: &Facts) -> Result<Option<Template>> {
         if let Some(text) = read(facts, "chat_template.jinja")? {
             let tools = read(facts, "additional_chat_templates/tool_use.jinja")?;
@@ -81,7 +82,10 @@ impl Template {
         }
     }
 
-    /// Compiles `source`, which `file` calls in messages.
+    /// Compiles the template `source`; errors name `file`.
+    ///
+    /// # Errors
+    /// [`Kind::InvalidModel`] if the template is malformed or too large.
     pub fn new(file: &str, source: &str) -> Result<Template> {
         Template::compile(file, source, None)
     }
@@ -109,23 +113,25 @@ impl Template {
         })
     }
 
-    /// As it is written.
+    /// Source of the template.
     pub fn source(&self) -> &str {
         &self.source
     }
 
-    /// Whether it tells a model of tools.
+    /// True if the template has a place for tools.
     pub fn knows_tools(&self) -> bool {
         self.tool_use || self.source.contains("tools")
     }
 
-    /// The text of `conversation`, in the form that the template takes: parts of a content are
-    /// joined for one that does not know parts, and where it fails other forms are tried.
+    /// Renders a conversation in the form that the template takes: contents in parts are joined if
+    /// the template does not know parts, and other variants are tried if it fails.
     ///
     /// # Errors
-    /// As [`render`](Self::render).
+    /// [`Kind::Validation`] if the template refuses the messages, or they are too large;
+    /// [`Kind::InvalidModel`] if the template fails or exceeds its limits.
     pub fn fit(&self, conversation: &Conversation, tokens: &Map<String, Json>) -> Result<String> {
-        let joined = conversation.has_parts() && !self.knows_parts(tokens);
+        let text_only = conversation.images.is_empty();
+        let joined = text_only && conversation.has_parts() && !self.knows_parts(tokens);
         let joined = joined.then(|| conversation.joined());
         let conversation = joined.as_ref().unwrap_or(conversation);
         let fault = match self.attempt(conversation, tokens)? {
@@ -142,7 +148,7 @@ impl Template {
         Err(fault)
     }
 
-    /// True if a content in parts gives the same text as a plain one.
+    /// True if a content in parts renders like a plain one.
     fn knows_parts(&self, tokens: &Map<String, Json>) -> bool {
         let plain = Conversation::new(None, "text");
         let mut parts = plain.clone();
@@ -153,13 +159,12 @@ impl Template {
         }
     }
 
-    /// The text of `conversation` up to where the model's answer begins; `add_generation_prompt`
-    /// among its variables may say otherwise. `tokens` are the special tokens by name
-    /// (`bos_token`, ...).
+    /// Renders a conversation up to the start of the completion, unless its variables have another
+    /// `add_generation_prompt`. `tokens` are the special tokens by name (`bos_token`, ...).
     ///
     /// # Errors
     /// [`Kind::Validation`] if the template refuses the messages, or they are too large;
-    /// [`Kind::InvalidModel`] if it fails or goes beyond its limits.
+    /// [`Kind::InvalidModel`] if the template fails or exceeds its limits.
     pub fn render(
         &self,
         conversation: &Conversation,
@@ -168,18 +173,18 @@ impl Template {
         self.attempt(conversation, tokens)?.map_err(|fault| invalid(&self.file, &fault))
     }
 
-    /// The same; what the template itself says is wrong is told apart from its going beyond its
-    /// limits, which it would do again.
+    /// Renders a conversation. The inner error is a failure of the template itself, for which other
+    /// variants may be tried; exceeded limits are the outer one.
     fn attempt(
         &self,
         conversation: &Conversation,
         tokens: &Map<String, Json>,
     ) -> Result<std::result::Result<String, Fault>> {
-        let Conversation { messages, tools, variables } = conversation;
+        let Conversation { messages, tools, variables, .. } = conversation;
         let values = messages.iter().chain(tools.iter().flatten()).chain(variables.values());
-        let own: usize = values.map(sandbox::weight).sum();
-        if own > MAX_CONVERSATION {
-            let message = format!("the values of the conversation take {own} bytes");
+        let size: usize = values.map(sandbox::weight).sum();
+        if size > MAX_CONVERSATION {
+            let message = format!("the values of the conversation take {size} bytes");
             let hint = format!("a chat template gets {MAX_CONVERSATION} at most");
             return Err(Error::new(Kind::Validation, "", message).hint(hint));
         }
@@ -193,8 +198,13 @@ impl Template {
         let tools = self.tool_use && conversation.tools.is_some();
         let environment = Arc::clone(&self.environment);
         let name = if tools { TOOL_USE } else { "default" };
-        let share = Share { work: Work::Template, memory: MAX_MEMORY, own, time: MAX_TIME };
-        let fenced = sandbox::run(share, move || {
+        let limits = Limits {
+            workload: Workload::Template,
+            memory: MAX_MEMORY,
+            input: size,
+            time: MAX_TIME,
+        };
+        let outcome = sandbox::run(limits, move || {
             let mut text = Limited(Vec::new());
             let template = environment.get_template(name)?;
             template.render_captured_to(Value::from(Serde(&conversation)), &mut text)?;
@@ -205,16 +215,16 @@ impl Template {
             let message = format!("the chat template takes more than {limit}");
             Err(Error::new(Kind::InvalidModel, &self.file, message))
         };
-        match fenced {
-            Fenced::Done(text) => Ok(text),
-            Fenced::Memory => exceeds(format!("{} MB", MAX_MEMORY >> 20)),
-            Fenced::Time => exceeds(format!("{} s", MAX_TIME.as_secs())),
+        match outcome {
+            Outcome::Done(text) => Ok(text),
+            Outcome::OutOfMemory => exceeds(format!("{} MB", MAX_MEMORY >> 20)),
+            Outcome::TimedOut => exceeds(format!("{} s", MAX_TIME.as_secs())),
         }
     }
 }
 
-/// Messages carry reasoning under three names, and a template knows but one: as transformers does,
-/// it gets the two that templates know.
+/// Copies the reasoning of a message to both fields that templates read, as transformers does.
+/// Clients use three names for it.
 fn name_reasoning(message: &mut Json) {
     let Json::Object(fields) = message else { return };
     let names = ["reasoning_content", "thinking", "reasoning"];
@@ -241,7 +251,7 @@ fn field(text: &str) -> Result<Option<Json>> {
     Ok(object.remove("chat_template"))
 }
 
-/// The template itself, or the default one of a list (and the one for tools).
+/// Default template, and the template for tools if there is one.
 fn choose<'a>(file: &str, value: &'a Json) -> Result<(&'a str, Option<&'a str>)> {
     let templates = match value {
         Json::String(source) => return Ok((source, None)),
@@ -273,7 +283,7 @@ fn invalid(name: &str, fault: &Fault) -> Error {
     Error::new(Kind::InvalidModel, name, format!("{line}{detail}"))
 }
 
-/// Bytes up to a limit.
+/// Buffer for the text, with a limit.
 struct Limited(Vec<u8>);
 
 impl io::Write for Limited {

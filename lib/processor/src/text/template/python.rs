@@ -1,5 +1,5 @@
-//! Jinja as Hugging Face's transformers sets it up in Python: the functions, filters and methods
-//! that chat templates rely on.
+//! Environment of chat templates: the functions, filters and Python methods that transformers
+//! provides.
 
 use minijinja::syntax::SyntaxConfig;
 use minijinja::value::{Kwargs, Tuple, Value, ValueKind, from_args};
@@ -11,17 +11,17 @@ use serde_json::ser::Serializer;
 use super::json_dumps::Layout;
 use super::markup;
 
-/// The widest indent, in columns.
+/// Largest indent, in columns.
 const MAX_INDENT: usize = 256;
 
 type Result<T> = std::result::Result<T, Fault>;
 
-/// What a template says of messages that it does not take.
+/// Marker of errors that a template raises itself, by `raise_exception`.
 #[derive(Debug, thiserror::Error)]
 #[error("refused by the chat template")]
 pub struct Refusal;
 
-/// An environment with the settings of transformers, and no limits yet.
+/// Environment with the settings of transformers, without limits.
 pub fn environment() -> Result<Environment<'static>> {
     let mut environment = Environment::new();
     let syntax = SyntaxConfig::builder().trim_blocks(true).lstrip_blocks(true).build()?;
@@ -37,8 +37,7 @@ pub fn environment() -> Result<Environment<'static>> {
     Ok(environment)
 }
 
-/// `{% generation %}` marks the answers for training and is no part of Jinja: here it is what it
-/// is there besides, a scope of its own.
+/// Replaces `{% generation %}`, which marks answers for training and is no part of Jinja, by a scope.
 pub fn without_generation_tags(source: &str) -> String {
     let mut out = String::with_capacity(source.len());
     let mut rest = source;
@@ -66,7 +65,7 @@ fn strftime_now(format: String) -> Result<String> {
     jiff::fmt::strtime::format(&format, &jiff::Zoned::now()).map_err(failed)
 }
 
-/// The methods of Python's texts and lists that minijinja's own table lacks.
+/// Methods of Python's strings and lists that minijinja's own table lacks.
 fn method(state: &mut State, value: &Value, name: &str, args: &[Value]) -> Result<Value> {
     let parts = |parts: [&str; 3]| Ok(Value::from(Tuple::from(parts.map(Value::from))));
     let text = value.as_str().unwrap_or_default();
@@ -103,7 +102,7 @@ fn method(state: &mut State, value: &Value, name: &str, args: &[Value]) -> Resul
     }
 }
 
-/// Jinja's own; minijinja's loses line ends at the end.
+/// Filter `indent` of Jinja; minijinja's drops line ends at the end.
 fn indent(
     text: &str,
     width: Option<Value>,
@@ -130,7 +129,7 @@ fn indent(
     Ok(lines.collect::<Vec<_>>().join("\n"))
 }
 
-/// Python's `json.dumps`, with nothing escaped that JSON can hold as it is.
+/// Filter `tojson` of transformers: Python's `json.dumps` without HTML escapes.
 fn tojson(value: Value, options: Kwargs) -> Result<String> {
     let indent: Option<usize> = options.get("indent")?;
     let ascii: Option<bool> = options.get("ensure_ascii")?;

@@ -8,6 +8,7 @@ use serde_json::json;
 use super::*;
 use crate::ops::rope::Rope;
 use crate::ops::{CPU, MLX, Ops};
+use crate::positions::Positions;
 
 /// Both backends.
 const BOTH: [&dyn Ops; 2] = [&CPU, &MLX];
@@ -29,32 +30,32 @@ fn alike(a: Array, b: Array) {
 const LENGTHS: [i32; 3] = [1, 7, 300];
 
 /// Weight of any codes but those of no number, with scales around one.
-fn any(packing: Mode, bits: i32, group_size: i32) -> Weight {
+fn any(mode: Mode, bits: i32, group_size: i32) -> Weight {
     let random = |shape: &[i32]| -> Vec<u32> {
         let word = |n: i32| (n as u32 + 1).wrapping_mul(2_654_435_761).rotate_left(13);
         (0..shape.iter().product()).map(word).collect()
     };
-    let mask = if packing == Mode::Mxfp8 { 0xbfbf_bfbf } else { u32::MAX };
+    let mask = if mode == Mode::Mxfp8 { 0xbfbf_bfbf } else { u32::MAX };
     let shape = [96, 256 * bits / 32];
     let weight: Vec<u32> = random(&shape).iter().map(|word| word & mask).collect();
     let weight = Array::from_slice(&weight, &shape);
     let groups = [96, 256 / group_size];
     let few: Vec<u8> = random(&groups).iter().map(|word| (word % 16) as u8).collect();
     let powers: Vec<u8> = few.iter().map(|scale| scale + 120).collect();
-    let scales = match packing {
+    let scales = match mode {
         Mode::Affine => some(&groups),
         Mode::Nvfp4 => Array::from_slice(&few, &groups),
         _ => Array::from_slice(&powers, &groups),
     };
-    let biases = (packing == Mode::Affine).then(|| some(&groups));
-    Weight::Quantized(Quantized { weight, scales, biases, group_size, bits, packing })
+    let biases = (mode == Mode::Affine).then(|| some(&groups));
+    Weight::Quantized(Quantized { weight, scales, biases, group_size, bits, mode })
 }
 
 #[test]
 fn products_and_rows_are_those_of_mlx() {
-    for packing in Mode::ALL {
-        for (bits, group_size) in packing.supported() {
-            let w = any(packing, bits as i32, group_size as i32);
+    for mode in Mode::ALL {
+        for (bits, group_size) in mode.supported() {
+            let w = any(mode, bits as i32, group_size as i32);
             for length in LENGTHS {
                 let x = some(&[1, length, 256]);
                 alike(CPU.linear(&w, &x).unwrap(), MLX.linear(&w, &x).unwrap());
@@ -100,6 +101,7 @@ fn norms_sums_and_gates_are_those_of_mlx() {
             Activation::Silu,
             Activation::Gelu,
             Activation::GeluTanh,
+            Activation::QuickGelu,
             Activation::ReluSquared,
             Activation::ClippedSwish { alpha: 1.702, limit: 1.0 },
             Activation::Xielu { positive: 0.7, negative: 1.3, beta: 0.5, eps: -1e-6 },
@@ -149,7 +151,7 @@ fn heads_are_those_of_mlx_in_every_kind_of_rotation() {
             let x = some(&[1, length, 3 * 64]);
             let norms = [None].into_iter().chain(norms.iter().map(Some));
             for (norm, rotated_first) in norms.flat_map(|n| [(n, false), (n, true)]) {
-                let rope = Some((&rope, offset));
+                let rope = Some((&rope, offset.into()));
                 let heads = HeadsParams { size: 64, norm, rotated_first, rope };
                 let [ours, theirs] = BOTH.map(|ops| ops.split_heads(&x, &heads).unwrap());
                 assert_eq!(ours.shape(), theirs.shape());
@@ -161,11 +163,99 @@ fn heads_are_those_of_mlx_in_every_kind_of_rotation() {
     }
 }
 
+/// A rotation by positions of each row, of each kind.
+fn turned_by_rows(length: i32) -> (Vec<[i32; 3]>, Vec<(Rope, bool)>) {
+    let rows = (0..length).map(|i| [i / 9, i % 9 + 40, 7 * i % 31]).collect();
+    let mrope = |traditional, scaling| {
+        let scaling = serde_json::from_value(scaling).unwrap();
+        (Rope::new(48, traditional, 1e4, Some(100), Some(&scaling)).unwrap(), traditional)
+    };
+    let blocks = || json!({"type": "mrope", "mrope_section": [8, 10, 6]});
+    let ropes = vec![
+        (Rope::planar(64, 1e4), false),
+        mrope(false, blocks()),
+        mrope(true, blocks()),
+        mrope(false, json!({"mrope_interleaved": true, "mrope_section": [12, 6, 6]})),
+        mrope(false, json!({"type": "dynamic", "factor": 3.0})),
+        mrope(false, json!({"type": "yarn", "factor": 4.0, "mrope_section": [8, 10, 6]})),
+    ];
+    (rows, ropes)
+}
+
+#[test]
+fn heads_at_positions_of_their_own_are_those_of_mlx() {
+    for length in LENGTHS {
+        let (rows, ropes) = turned_by_rows(length);
+        let x = some(&[1, length, 3 * 64]);
+        for (rope, _) in &ropes {
+            let rope = Some((rope, Positions::Rows(&rows)));
+            let heads = HeadsParams { size: 64, norm: None, rotated_first: false, rope };
+            let [ours, theirs] = BOTH.map(|ops| ops.split_heads(&x, &heads).unwrap());
+            alike(ours, theirs);
+        }
+    }
+}
+
+#[test]
+fn rows_in_order_turn_as_from_an_offset() {
+    let rows: Vec<[i32; 3]> = (5..12).map(|i| [i; 3]).collect();
+    let x = some(&[1, 7, 3 * 64]);
+    for (rope, traditional) in turned_by_rows(7).1.iter().skip(1) {
+        let turned = |ops: &dyn Ops, positions| {
+            let rope = Some((rope, positions));
+            let heads = HeadsParams { size: 64, norm: None, rotated_first: false, rope };
+            ops.split_heads(&x, &heads).unwrap()
+        };
+        for ops in BOTH {
+            let by_rows = turned(ops, Positions::Rows(&rows));
+            let offset = turned(ops, 5.into());
+            let apart = by_rows.subtract(&offset).unwrap().abs().unwrap().max(None).unwrap();
+            assert!(apart.item_exact::<f32>() < 1e-4, "{traditional}");
+        }
+    }
+}
+
+/// Angles of Qwen2-VL in blocks, of Qwen3-VL in turn, written out.
+#[test]
+fn pairs_turn_by_the_axis_of_their_section() {
+    let rows = [[3, 50, 700]];
+    for (scaling, axes) in [
+        (json!({"mrope_section": [1, 2, 3]}), [0, 1, 1, 2, 2, 2]),
+        (json!({"mrope_section": [4, 1, 1], "mrope_interleaved": true}), [0, 1, 2, 0, 0, 0]),
+        (json!({"mrope_section": [2, 2, 2], "mrope_interleaved": true}), [0, 1, 2, 0, 1, 2]),
+    ] {
+        let scaling = serde_json::from_value(scaling).unwrap();
+        let rope = Rope::new(12, false, 100.0, None, Some(&scaling)).unwrap();
+        let heads = HeadsParams {
+            size: 12,
+            norm: None,
+            rotated_first: false,
+            rope: Some((&rope, Positions::Rows(&rows))),
+        };
+        let ones: Vec<f32> = (0..12).map(|i| if i < 6 { 1.0 } else { 0.0 }).collect();
+        let turned = CPU.split_heads(&Array::from_slice(&ones, &[1, 1, 12]), &heads).unwrap();
+        for (pair, axis) in axes.into_iter().enumerate() {
+            let angle = rows[0][axis] as f32 / 100f32.powf(pair as f32 / 6.0);
+            assert!((elements(&turned).unwrap()[pair] - angle.cos()).abs() < 1e-4);
+        }
+    }
+    let scaling = serde_json::from_value(json!({"mrope_section": [1, 2, 2]})).unwrap();
+    assert!(Rope::new(12, false, 100.0, None, Some(&scaling)).is_err());
+}
+
 #[test]
 fn attention_without_a_cache_is_that_of_mlx() {
     let masks = |queries: usize, keys: usize| {
         let near = |i: usize| i.saturating_sub(3)..(i + 4).min(keys);
-        [Mask::All, Mask::Causal, Mask::Ranges((0..queries).map(near).collect())]
+        let mut masks =
+            vec![Mask::All, Mask::Causal, Mask::Ranges((0..queries).map(near).collect())];
+        if queries == keys {
+            masks.extend([Mask::Blocks(vec![1; queries]), Mask::Blocks(vec![queries])]);
+        }
+        if queries == 130 {
+            masks.push(Mask::Blocks(vec![16, 16, 40, 16, 16, 16, 10]));
+        }
+        masks
     };
     for (queries, keys) in [(1, 1), (7, 7), (130, 130), (5, 9)] {
         let [k, v] = [3, 4].map(|seed| crate::mlx::noise(&[1, 2, keys as i32, 32], seed));
@@ -180,5 +270,26 @@ fn attention_without_a_cache_is_that_of_mlx() {
                 assert!(apart < 1e-4, "{mask:?}: {apart} apart");
             }
         }
+    }
+}
+
+#[test]
+fn packed_sequences_attend_each_to_itself() {
+    let scores = AttentionParams { scale: 0.3, softcap: None, sinks: None };
+    for lengths in [&[5][..], &[1, 2, 3, 2], &[40, 1, 90]] {
+        let rows = lengths.iter().sum::<usize>() as i32;
+        let [q, k, v] = [1, 2, 3].map(|seed| crate::mlx::noise(&[1, 2, rows, 32], seed));
+        let [a, b] =
+            BOTH.map(|ops| ops.attend(&q, [&k, &v], &Mask::packed(lengths), &scores).unwrap());
+        let mut first = 0;
+        let alone = lengths.iter().map(|&length| {
+            let own = first..first + length as i32;
+            first = own.end;
+            let [q, k, v] = [&q, &k, &v].map(|x| crate::mlx::rows(x, own.clone()).unwrap());
+            MLX.attend(&q, [&k, &v], &Mask::All, &scores).unwrap()
+        });
+        let alone = mlx_rs::ops::concatenate(&alone.collect::<Vec<_>>(), 1).unwrap();
+        alike(a, alone.clone());
+        alike(b, alone);
     }
 }

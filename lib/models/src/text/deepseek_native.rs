@@ -5,7 +5,7 @@ use mlx_rs::Dtype;
 use mlxk_core::Result;
 use mlxk_tensor::floats::{self, widen};
 
-use super::checkpoint::{Checkpoint, invalid};
+use crate::checkpoint::formats::checkpoint::{Checkpoint, invalid};
 use crate::checkpoint::tensor::{Bytes, Tensor};
 
 /// What begins the names of tensors that text has no use for.

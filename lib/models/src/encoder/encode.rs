@@ -1,0 +1,20 @@
+//! The trait of encoders: tokens of whole sequences in, a vector of each token out.
+
+use mlx_rs::Array;
+use mlx_rs::error::Result;
+
+/// An encoder, in which every token sees its whole sequence.
+pub trait Encoder {
+    /// Number of tokens that the encoder knows; ids are below this.
+    fn vocabulary(&self) -> usize;
+
+    /// Number of elements of a token's vector.
+    fn hidden_size(&self) -> usize;
+
+    /// Largest number of tokens of a sequence.
+    fn max_length(&self) -> usize;
+
+    /// Last hidden states [1, rows, hidden] of `ids` [1, rows]: sequences of `lengths` tokens, one
+    /// after another.
+    fn encode(&self, ids: &Array, lengths: &[usize]) -> Result<Array>;
+}

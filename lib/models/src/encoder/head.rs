@@ -1,0 +1,101 @@
+//! The modules after an encoder: from the vectors of tokens to the vector of each text.
+
+use mlx_rs::Array;
+use mlx_rs::error::Result;
+use mlxk_core::Facts;
+use mlxk_tensor::array::elements;
+use mlxk_tensor::ops::Ops;
+
+use super::dense::Dense;
+use super::pooling::{Pooling, normalize};
+use super::sentence::Module;
+
+/// Modules after an encoder.
+pub struct Head {
+    steps: Vec<Step>,
+    /// True if the tokens of a prompt count.
+    include_prompt: bool,
+    /// Number of elements of a text's vector.
+    pub dimensions: usize,
+}
+
+enum Step {
+    Pool(Vec<Pooling>),
+    Dense(Dense),
+    Normalize,
+}
+
+/// Tokens of a text among packed ones.
+#[derive(Clone, Copy, Debug)]
+pub struct Span {
+    /// Number of the text's tokens.
+    pub length: usize,
+    /// Number of tokens of the prompt at its beginning.
+    pub prompt: usize,
+}
+
+impl Head {
+    /// Loads `modules` of a model whose tokens have vectors of `hidden` elements.
+    ///
+    /// # Errors
+    /// If the weights of one are missing or of another shape.
+    pub fn load(
+        facts: &Facts,
+        modules: &[Module],
+        hidden: usize,
+        ops: &'static dyn Ops,
+    ) -> mlxk_core::Result<Head> {
+        let mut head = Head { steps: Vec::new(), include_prompt: true, dimensions: hidden };
+        for module in modules {
+            head.steps.push(match module {
+                Module::Pooling { ways, include_prompt } => {
+                    head.dimensions = hidden * ways.len();
+                    head.include_prompt = *include_prompt;
+                    Step::Pool(ways.clone())
+                }
+                Module::Dense(config) => {
+                    let dense = Dense::load(facts, config, head.dimensions, ops)?;
+                    head.dimensions = dense.outs;
+                    Step::Dense(dense)
+                }
+                Module::Normalize => Step::Normalize,
+            });
+        }
+        Ok(head)
+    }
+
+    /// Vectors of texts whose tokens have the vectors `h` [1, rows, hidden], one text after another.
+    pub fn forward(&self, h: &Array, texts: &[Span]) -> Result<Vec<Vec<f32>>> {
+        let size = h.dim(2) as usize;
+        let h = h.as_type::<f32>()?;
+        let rows = elements(&h)?;
+        let mut vectors = Vec::new();
+        for step in &self.steps {
+            match step {
+                Step::Pool(ways) => vectors = self.pool(rows, size, texts, ways),
+                Step::Dense(dense) => vectors = project(dense, &vectors)?,
+                Step::Normalize => vectors.iter_mut().for_each(|vector| normalize(vector)),
+            }
+        }
+        Ok(vectors)
+    }
+
+    fn pool(&self, rows: &[f32], size: usize, texts: &[Span], ways: &[Pooling]) -> Vec<Vec<f32>> {
+        let mut rest = rows;
+        let pool = |text: &Span| {
+            let (own, others) = rest.split_at(text.length * size);
+            rest = others;
+            let skipped = if self.include_prompt { 0 } else { text.prompt };
+            ways.iter().flat_map(|way| way.pool(own, size, skipped)).collect()
+        };
+        texts.iter().map(pool).collect()
+    }
+}
+
+fn project(dense: &Dense, vectors: &[Vec<f32>]) -> Result<Vec<Vec<f32>>> {
+    let all = vectors.concat();
+    let size = all.len() / vectors.len().max(1);
+    let x = Array::from_slice(&all, &[1, vectors.len() as i32, size as i32]);
+    let y = dense.forward(&x)?;
+    Ok(elements(&y)?.chunks_exact(dense.outs).map(<[f32]>::to_vec).collect())
+}

@@ -1,0 +1,13 @@
+//! Encoders: text to a vector of each token, and to one vector of the whole text.
+//!
+//! Sequences are packed one after another into rows, without padding. Shapes are [1, rows, size]
+//! unless said otherwise.
+
+pub mod bert;
+mod dense;
+mod encode;
+pub mod head;
+pub mod pooling;
+pub mod sentence;
+
+pub use encode::Encoder;

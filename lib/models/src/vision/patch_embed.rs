@@ -1,0 +1,61 @@
+//! Patch embedding: a convolution whose stride is its kernel, as one product with flattened patches.
+
+use mlx_rs::error::Result;
+use mlx_rs::{Array, Dtype};
+
+use crate::checkpoint::cursor::Cursor;
+use crate::checkpoint::reshape::transposed;
+use crate::nn::linear::Linear;
+
+/// Sizes of a patch embedding.
+pub struct PatchArch {
+    /// Elements of the vector of a patch.
+    pub hidden: usize,
+    /// Channels of a picture.
+    pub channels: usize,
+    /// Frames, height and width of a patch.
+    pub kernel: [usize; 3],
+}
+
+/// Layer that gives each patch a vector.
+pub struct PatchEmbed {
+    proj: Linear,
+    /// Type in which the tower computes.
+    dtype: Dtype,
+    columns: i32,
+}
+
+impl PatchEmbed {
+    /// The convolution `name` of `w`, with its channels last, as MLX has them, or before the kernel,
+    /// as PyTorch does.
+    pub fn load(w: &mut Cursor, name: &str, arch: &PatchArch) -> mlxk_core::Result<PatchEmbed> {
+        let &PatchArch { hidden, channels, kernel: [frames, height, width] } = arch;
+        let volume = frames * height * width;
+        let mut at = w.at(name);
+        let weight = at.take("weight")?;
+        let dtype = at.computed(weight.dtype);
+        let first = [hidden, channels, frames, height, width];
+        let last = [hidden, frames, height, width, channels];
+        let weight = match weight.shape == first {
+            true => weight,
+            false => {
+                at.expect("weight", &weight, &[weight.dtype], &last)?;
+                transposed(weight.shaped(vec![hidden, volume, channels]))
+            }
+        };
+        let columns = channels * volume;
+        at.put("weight", weight.shaped(vec![hidden, columns]));
+        let proj = Linear::load(w, name, hidden, columns)?;
+        Ok(PatchEmbed { proj, dtype, columns: columns as i32 })
+    }
+
+    /// Vectors [1, rows, hidden] of patches [rows, columns], whose columns go by channel, frame, y
+    /// and x.
+    pub fn forward(&self, pixels: &Array) -> Result<Array> {
+        if pixels.shape().get(1) != Some(&self.columns) {
+            let message = format!("{:?} pixels, for patches of {}", pixels.shape(), self.columns);
+            return Err(message.as_str().into());
+        }
+        self.proj.forward(&pixels.as_dtype(self.dtype)?.expand_dims(0)?)
+    }
+}

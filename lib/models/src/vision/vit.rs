@@ -1,0 +1,141 @@
+//! The vision transformer (arXiv 2010.11929): layers in which the patches of a picture see each other.
+
+use mlx_rs::Array;
+use mlx_rs::error::Result;
+use mlxk_tensor::ops::Ops;
+use mlxk_tensor::ops::params::{AttentionParams, HeadsParams, Mask};
+use mlxk_tensor::ops::rope::Rope;
+use mlxk_tensor::positions::Positions;
+
+use crate::checkpoint::cursor::Cursor;
+use crate::nn::linear::Linear;
+use crate::nn::mlp::{Mlp, MlpArch};
+use crate::nn::norm::{Norm, NormArch};
+
+/// Members of a vision transformer that differ among families.
+pub struct VitArch {
+    /// Elements of the vector of a patch, a multiple of `heads`.
+    pub hidden: usize,
+    /// Attention heads of a layer.
+    pub heads: usize,
+    /// Norms before attention and before the feed-forward layer.
+    pub norm: NormArch,
+    /// Feed-forward layers.
+    pub mlp: MlpArch,
+    /// True if queries, keys and values are one matrix `qkv` on disk.
+    pub fused: bool,
+    /// Rotation of queries and keys; none in towers whose patches know their place otherwise.
+    pub rope: Option<Rope>,
+    /// An entry for each layer, true if its patches see their window only.
+    pub windowed: Vec<bool>,
+}
+
+/// Places of patches, and which of them see each other.
+pub struct Patches {
+    /// Place of each patch in time, height and width.
+    pub positions: Vec<[i32; 3]>,
+    /// Patches of one picture, or of one frame of a video.
+    pub pictures: Mask,
+    /// Patches of one window.
+    pub windows: Mask,
+}
+
+/// A vision transformer, between patch embedding and projector.
+pub struct Vit {
+    layers: Vec<Layer>,
+}
+
+struct Layer {
+    norm1: Norm,
+    attn: Attention,
+    norm2: Norm,
+    mlp: Mlp,
+    windowed: bool,
+    ops: &'static dyn Ops,
+}
+
+/// Attention without a cache.
+struct Attention {
+    q_proj: Linear,
+    k_proj: Linear,
+    v_proj: Linear,
+    o_proj: Linear,
+    rope: Option<Rope>,
+    head_dim: i32,
+    params: AttentionParams,
+    ops: &'static dyn Ops,
+}
+
+impl Vit {
+    /// The layers `blocks.0` and so on of `w`.
+    pub fn load(w: &mut Cursor, arch: &VitArch) -> mlxk_core::Result<Vit> {
+        let mut w = w.at("blocks");
+        let windowed = arch.windowed.iter().enumerate();
+        let layers =
+            windowed.map(|(i, &windowed)| Layer::load(&mut w.at(&i.to_string()), arch, windowed));
+        Ok(Vit { layers: layers.collect::<mlxk_core::Result<_>>()? })
+    }
+
+    /// Vectors [1, rows, hidden] of `patches` after all layers, from those before.
+    pub fn forward(&self, x: Array, patches: &Patches) -> Result<Array> {
+        self.layers.iter().try_fold(x, |x, layer| layer.forward(&x, patches))
+    }
+}
+
+impl Layer {
+    fn load(w: &mut Cursor, arch: &VitArch, windowed: bool) -> mlxk_core::Result<Layer> {
+        let &VitArch { hidden, norm, .. } = arch;
+        Ok(Layer {
+            norm1: norm.load(w, "norm1", hidden)?,
+            attn: Attention::load(&mut w.at("attn"), arch)?,
+            norm2: norm.load(w, "norm2", hidden)?,
+            mlp: Mlp::load(&mut w.at("mlp"), hidden, &arch.mlp, norm)?,
+            windowed,
+            ops: w.ops(),
+        })
+    }
+
+    /// `h = x + attn(norm1(x))`, then `h + mlp(norm2(h))`: [1, rows, hidden] to the same.
+    fn forward(&self, x: &Array, patches: &Patches) -> Result<Array> {
+        let mask = if self.windowed { &patches.windows } else { &patches.pictures };
+        let mixed = self.attn.forward(&self.norm1.forward(x)?, &patches.positions, mask)?;
+        let h = self.ops.add(x, &mixed)?;
+        self.ops.add(&h, &self.mlp.forward(&self.norm2.forward(&h)?)?)
+    }
+}
+
+impl Attention {
+    fn load(w: &mut Cursor, arch: &VitArch) -> mlxk_core::Result<Attention> {
+        let &VitArch { hidden, heads, .. } = arch;
+        if arch.fused {
+            w.split("qkv", 1, &[("q_proj", hidden), ("k_proj", hidden), ("v_proj", hidden)])?;
+        }
+        let mut linear = |name| Linear::load(w, name, hidden, hidden);
+        let head_dim = hidden / heads;
+        let scale = (head_dim as f32).powf(-0.5);
+        Ok(Attention {
+            q_proj: linear("q_proj")?,
+            k_proj: linear("k_proj")?,
+            v_proj: linear("v_proj")?,
+            o_proj: linear("o_proj")?,
+            rope: arch.rope.clone(),
+            head_dim: head_dim as i32,
+            params: AttentionParams { scale, softcap: None, sinks: None },
+            ops: w.ops(),
+        })
+    }
+
+    /// Mixes the rows that see each other by `mask`: [1, rows, hidden] to the same.
+    fn forward(&self, x: &Array, positions: &[[i32; 3]], mask: &Mask) -> Result<Array> {
+        let rope = self.rope.as_ref().map(|rope| (rope, Positions::Rows(positions)));
+        // [1, rows, hidden] to [1, heads, rows, head size].
+        let heads = |proj: &Linear, rope| {
+            let params =
+                HeadsParams { size: self.head_dim, norm: None, rotated_first: false, rope };
+            self.ops.split_heads(&proj.forward(x)?, &params)
+        };
+        let [q, k, v] =
+            [heads(&self.q_proj, rope)?, heads(&self.k_proj, rope)?, heads(&self.v_proj, None)?];
+        self.o_proj.forward(&self.ops.attend(&q, [&k, &v], mask, &self.params)?)
+    }
+}

@@ -1,0 +1,168 @@
+//! The engine's interface: what programs and servers ask of whatever runs the models.
+
+use std::ops::Range;
+
+use mlxk_core::{Error, Kind, Result};
+use tokio::sync::{mpsc, oneshot};
+
+use crate::event::Event;
+use crate::request::Request;
+
+/// Engine that runs models and answers many requests at once.
+pub trait Engine: Send + Sync + 'static {
+    /// Models that requests can name. May read the disk.
+    ///
+    /// # Errors
+    /// If the disk cannot be read.
+    fn models(&self) -> Result<Vec<ModelInfo>>;
+
+    /// Queues a request for a completion and returns at once. Dropping the returned events cancels
+    /// the request within one token.
+    ///
+    /// # Errors
+    /// If the request is invalid, or the queue is full.
+    fn submit(&self, request: Request) -> Result<Events>;
+
+    /// Counts the tokens of a request's prompt.
+    ///
+    /// # Errors
+    /// If the request is invalid, or the queue is full.
+    fn count(&self, request: Request) -> Result<oneshot::Receiver<Result<u64>>>;
+
+    /// Computes embeddings, one vector for each input. Dropping the receiver cancels the request.
+    ///
+    /// # Errors
+    /// [`Kind::CapabilityNotSupported`] if the engine has no models for embeddings; if the request
+    /// is invalid, or the queue is full.
+    fn embed(&self, request: EmbedRequest) -> Result<oneshot::Receiver<Result<Embeddings>>> {
+        Err(not_supported(&request.model, "this engine computes no embeddings"))
+    }
+
+    /// Transcribes speech. Dropping the receiver cancels the request.
+    ///
+    /// # Errors
+    /// [`Kind::CapabilityNotSupported`] if the engine has no models for speech; if the request is
+    /// invalid, or the queue is full.
+    fn transcribe(
+        &self,
+        request: TranscribeRequest,
+    ) -> Result<oneshot::Receiver<Result<Transcription>>> {
+        Err(not_supported(&request.model, "this engine transcribes no speech"))
+    }
+
+    /// Capacity of the queue, in requests.
+    fn queue_capacity(&self) -> u64;
+
+    /// Current load of the engine, for metrics.
+    fn figures(&self) -> Figures;
+}
+
+fn not_supported(model: &str, message: &str) -> Error {
+    Error::new(Kind::CapabilityNotSupported, model, message)
+}
+
+/// Events of a request, in order; an [`Event::End`] or an error is the last one.
+pub type Events = mpsc::UnboundedReceiver<Result<Event>>;
+
+/// Model that requests can name.
+#[derive(Clone, Debug, PartialEq)]
+pub struct ModelInfo {
+    /// Name of the model.
+    pub id: String,
+    /// True if the model is in a workspace, false if it is in the cache.
+    pub workspace: bool,
+    /// Context length in tokens, prompt and completion together, if it is known.
+    pub context_length: Option<u64>,
+    /// True if the model is in memory.
+    pub loaded: bool,
+}
+
+/// Load of an engine.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Figures {
+    /// Number of requests that are running.
+    pub running: u64,
+    /// Number of requests in the queue.
+    pub waiting: u64,
+    /// Number of models in memory.
+    pub models: u64,
+    /// Size of all weights in memory, in bytes.
+    pub weight_bytes: u64,
+    /// Largest size that the KV caches of running requests may reach, in bytes.
+    pub sequence_bytes: u64,
+    /// Size of the prefix cache, in bytes.
+    pub prefix_bytes: u64,
+}
+
+/// Request for embeddings.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct EmbedRequest {
+    /// Name of the model, as the client gave it.
+    pub model: String,
+    /// Inputs, each of which gets a vector.
+    pub inputs: Vec<EmbedInput>,
+    /// Number of leading dimensions that the vectors keep (Matryoshka embeddings); all if absent.
+    pub dimensions: Option<usize>,
+    /// Name of a prompt in the model's `config_sentence_transformers.json`, which is put before
+    /// each input.
+    pub prompt_name: Option<String>,
+    /// True if inputs longer than the model's context are cut; otherwise they are an error.
+    pub truncate: bool,
+}
+
+/// Input of an embedding.
+#[derive(Clone, Debug, PartialEq)]
+pub enum EmbedInput {
+    /// Text.
+    Text(String),
+    /// Token ids, which no prompt and no special token is added to.
+    Tokens(Vec<u32>),
+}
+
+/// Embeddings of the inputs of a request.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Embeddings {
+    /// Vectors, one for each input, in the order of the inputs.
+    pub vectors: Vec<Vec<f32>>,
+    /// Number of tokens of all inputs.
+    pub prompt_tokens: u64,
+    /// Number of inputs that were cut.
+    pub truncated: u64,
+}
+
+/// Request to transcribe speech.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct TranscribeRequest {
+    /// Name of the model, as the client gave it.
+    pub model: String,
+    /// Bytes of an audio file.
+    pub audio: Vec<u8>,
+    /// Language of the speech as an ISO 639-1 code; detected if absent.
+    pub language: Option<String>,
+    /// Text that precedes the speech, which sets the style and the spelling of names.
+    pub prompt: Option<String>,
+    /// Temperature of sampling; the model's schedule of temperatures if absent.
+    pub temperature: Option<f32>,
+    /// True if the transcription is in English, whatever the language of the speech.
+    pub translate: bool,
+}
+
+/// Transcription of an audio file.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Transcription {
+    /// Text of all segments.
+    pub text: String,
+    /// Language of the speech as an ISO 639-1 code.
+    pub language: String,
+    /// Segments in the order of time.
+    pub segments: Vec<Segment>,
+}
+
+/// Segment of a transcription.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Segment {
+    /// Time of the segment, in seconds from the start of the audio.
+    pub time: Range<f32>,
+    /// Text of the segment.
+    pub text: String,
+}
