@@ -7,10 +7,13 @@ use std::path::{Component, Path, PathBuf};
 struct Version {
     /// Places where the hierarchy may be mounted.
     mounts: &'static [&'static str],
+    /// Files of limits in bytes; other words than numbers mean no limit.
     limits: &'static [&'static str],
+    /// File of the bytes in use.
     usage: &'static str,
-    /// Field of `memory.stat`: bytes of files that were not read lately, which are given up at once.
-    inactive: &'static str,
+    /// Fields of `memory.stat`: bytes of cached files, which are given up as the host's are that
+    /// `MemAvailable` counts. A model that was read before would else not fit beside its own file.
+    files: [&'static str; 2],
 }
 
 /// Documentation/admin-guide/cgroup-v2.rst of Linux.
@@ -18,7 +21,7 @@ const V2: Version = Version {
     mounts: &["sys/fs/cgroup", "sys/fs/cgroup/unified"],
     limits: &["memory.max", "memory.high"],
     usage: "memory.current",
-    inactive: "inactive_file",
+    files: ["active_file", "inactive_file"],
 };
 
 /// Documentation/admin-guide/cgroup-v1/memory.rst of Linux.
@@ -26,7 +29,7 @@ const V1: Version = Version {
     mounts: &["sys/fs/cgroup/memory"],
     limits: &["memory.limit_in_bytes"],
     usage: "memory.usage_in_bytes",
-    inactive: "total_inactive_file",
+    files: ["total_active_file", "total_inactive_file"],
 };
 
 /// Bytes that the control groups of this process leave free, the fewest of all levels; `None` if none
@@ -72,8 +75,9 @@ fn up(mount: PathBuf, path: &str) -> Vec<PathBuf> {
 fn level_free(version: &Version, read: impl Fn(&str) -> Option<String>) -> Option<u64> {
     let number = |file: &str| read(file)?.trim().parse::<u64>().ok();
     let limit = version.limits.iter().filter_map(|file| number(file)).min()?;
-    let inactive = read("memory.stat").and_then(|stat| field(&stat, version.inactive));
-    let used = number(version.usage)?.saturating_sub(inactive.unwrap_or_default());
+    let stat = read("memory.stat").unwrap_or_default();
+    let files = version.files.iter().filter_map(|name| field(&stat, name));
+    let used = number(version.usage)?.saturating_sub(files.sum());
     Some(limit.saturating_sub(used))
 }
 
@@ -116,7 +120,7 @@ mod tests {
                 file.map(|(_, text)| (*text).to_owned())
             })
         };
-        let stat = "anon 1\ninactive_file_x 9\ninactive_file 300\nactive_file 50\n";
+        let stat = "anon 1\ninactive_file_x 9\ninactive_file 250\nactive_file 50\n";
         let files = [("memory.max", "max\n"), ("memory.high", "max\n"), ("memory.current", "5\n")];
         assert_eq!(free(&V2, &files), None);
         let files = [("memory.max", "1000\n"), ("memory.current", "700\n"), ("memory.stat", stat)];
@@ -128,8 +132,8 @@ mod tests {
         let files = [
             ("memory.limit_in_bytes", "1000\n"),
             ("memory.usage_in_bytes", "700\n"),
-            ("memory.stat", "inactive_file 1\ntotal_inactive_file 200\n"),
+            ("memory.stat", "inactive_file 1\ntotal_inactive_file 200\ntotal_active_file 30\n"),
         ];
-        assert_eq!(free(&V1, &files), Some(500));
+        assert_eq!(free(&V1, &files), Some(530));
     }
 }

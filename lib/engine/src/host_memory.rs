@@ -146,5 +146,10 @@ mod tests {
         assert_eq!(linux(root.path()), Some(2 << 20));
         write(&format!("{slice}/run.scope/memory.high"), "8192\n");
         assert_eq!(linux(root.path()), Some(4096));
+        // Within a container the group of version 1 is mounted alone, and its path is the host's.
+        write("proc/self/cgroup", "4:memory:/docker/1\n0::/\n");
+        write("sys/fs/cgroup/memory/memory.limit_in_bytes", "9000\n");
+        write("sys/fs/cgroup/memory/memory.usage_in_bytes", "2000\n");
+        assert_eq!(linux(root.path()), Some(7000));
     }
 }

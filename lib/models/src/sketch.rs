@@ -76,8 +76,7 @@ impl Sketch {
     }
 
     /// Cache of a sequence of one token, as the network has it on a CPU or on a GPU; an encoder has
-    /// an empty one. MLX is lazy: the
-    /// shapes and types of the arrays are known, and nothing is computed.
+    /// none. MLX is lazy: the shapes and types of the arrays are known, and nothing is computed.
     ///
     /// # Errors
     /// If the network cannot take a token.
