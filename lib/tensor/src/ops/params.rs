@@ -51,8 +51,8 @@ pub enum Mask {
     Causal,
     /// Query `i` sees the keys of range `i`.
     Ranges(Vec<Range<usize>>),
-    /// A query sees the keys of its own block. Blocks lie one after another and have these lengths,
-    /// which sum up to the number of queries and of keys.
+    /// Block-diagonal mask: a query sees the keys of its own block. Blocks follow each other; their
+    /// lengths sum up to the number of queries, which is that of keys.
     Blocks(Vec<usize>),
 }
 
