@@ -167,6 +167,10 @@ pub mod tests {
     #[test]
     fn queueing_ahead_changes_no_choice() {
         let sampling = Sampling { temperature: 0.8, top_p: 0.9, repetition_penalty: 1.3, ..GREEDY };
+        let dry = Sampling { dry_multiplier: 5.0, dry_allowed_length: 1, ..GREEDY };
         assert_eq!(ids("llama", false, &sampling).0, ids("llama", true, &sampling).0);
+        let (queued, greedy) = ids("qwen2", false, &dry);
+        assert_eq!(queued, ids("qwen2", true, &dry).0);
+        assert_ne!(queued[..greedy.len()], greedy, "a repetition is penalised");
     }
 }
