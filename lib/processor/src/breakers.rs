@@ -1,8 +1,8 @@
 //! Sequence breakers of DRY: strings across which no repetition is sought, as token ids.
 //!
-//! A breaker may start within a token and go on in the tokens after it, in any split of the text. So
-//! each token in which a breaker can start is a head, with the tails that complete the breaker, as
-//! llama.cpp has it.
+//! A breaker may start within a token and go on in the tokens after it, in any split of the text.
+//! So each token in which a breaker can start is a head, with the tails that complete the breaker,
+//! as llama.cpp has it.
 
 use std::collections::HashMap;
 

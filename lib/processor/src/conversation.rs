@@ -31,11 +31,12 @@ impl Conversation {
         Conversation { messages, ..Conversation::default() }
     }
 
-    /// Conversation with the messages of a JSON array: objects with a `role`, whose content is text.
+    /// Conversation with the messages of a JSON array: objects with a `role`, whose content is
+    /// text.
     ///
     /// # Errors
-    /// [`Kind::Validation`] if the messages are malformed, [`Kind::CapabilityNotSupported`] if their
-    /// content is more than text.
+    /// [`Kind::Validation`] if the messages are malformed, [`Kind::CapabilityNotSupported`] if
+    /// their content is more than text.
     pub fn parse(messages: Value) -> Result<Conversation> {
         let malformed = || invalid("`messages` is not a list of objects with a `role`");
         let Value::Array(mut messages) = messages else { return Err(malformed()) };

@@ -8,7 +8,8 @@ use crate::parser::{Delta, ToolCall};
 /// Event of a completion. Events come in order; [`Event::End`] is the last one.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Event {
-    /// The model starts on the prompt. Engines with a queue send it when a request leaves the queue.
+    /// The model starts on the prompt. Engines with a queue send it when a request leaves the
+    /// queue.
     Started {
         /// Number of tokens of the prompt.
         prompt_tokens: u64,

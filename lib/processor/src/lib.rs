@@ -1,5 +1,5 @@
-//! Everything between clients and tensors: requests become tokens, tokens become events. Nothing here
-//! needs MLX.
+//! Everything between clients and tensors: requests become tokens, tokens become events. Nothing
+//! here needs MLX.
 
 #![cfg_attr(test, allow(clippy::unwrap_used))] // a test fails by panicking
 

@@ -72,7 +72,8 @@ impl MediaProcessor {
         images.iter().map(|image| self.images.process(image).map(Arc::new)).collect()
     }
 
-    /// `text` of a prompt with the placeholder of each picture repeated once for each of its tokens.
+    /// `text` of a prompt with the placeholder of each picture repeated once for each of its
+    /// tokens.
     ///
     /// # Errors
     /// [`Kind::Validation`] if there are not as many placeholders as pictures.

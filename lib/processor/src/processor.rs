@@ -1,5 +1,5 @@
-//! Processor of a model: its tokenizer, its chat template and its grammars. It needs no weights, and
-//! any thread may use it.
+//! Processor of a model: its tokenizer, its chat template and its grammars. It needs no weights,
+//! and any thread may use it.
 
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};

@@ -1,5 +1,5 @@
-//! Sampling parameters. One table has a row for each option of a request; records, flags, `/set` and
-//! all APIs follow it.
+//! Sampling parameters. One table has a row for each option of a request; records, flags, `/set`
+//! and all APIs follow it.
 
 use std::sync::Arc;
 
@@ -132,21 +132,21 @@ options! {
     sampling {
         /// Temperature, by which logits are divided; 0 takes the most likely token.
         temperature: f32 = 0.0, "X", Form::number(0.0, f32::MAX);
-        /// Nucleus sampling: keep the most likely tokens that together have this probability; 1 or 0
-        /// keeps all.
+        /// Nucleus sampling: keep the most likely tokens that together have this probability; 1 or
+        /// 0 keeps all.
         top_p: f32 = 1.0, "P", Form::number(0.0, 1.0);
         /// Keep this many of the most likely tokens; 0 keeps all.
         top_k: u32 = 0, "N", Form::integer(0);
         /// Keep tokens at least this likely relative to the most likely one; 0 keeps all.
         min_p: f32 = 0.0, "P", Form::number(0.0, 1.0);
-        /// Top-n-sigma: keep tokens whose logit is within this many standard deviations of the largest
-        /// logit; 0 or less keeps all.
+        /// Top-n-sigma: keep tokens whose logit is within this many standard deviations of the
+        /// largest logit; 0 or less keeps all.
         top_n_sigma: f32 = -1.0, "X", Form::ANY;
-        /// Locally typical sampling: keep the tokens whose surprise is nearest to the entropy, until
-        /// they have this probability together; 1 keeps all.
+        /// Locally typical sampling: keep the tokens whose surprise is nearest to the entropy,
+        /// until they have this probability together; 1 keeps all.
         typical_p: f32 = 1.0, "P", Form::number(0.0, 1.0);
-        /// Probability that XTC drops the most likely of the tokens above xtc_threshold, all but the
-        /// last of them.
+        /// Probability that XTC drops the most likely of the tokens above xtc_threshold, all but
+        /// the last of them.
         xtc_probability: f32 = 0.0, "P", Form::number(0.0, 1.0);
         /// Probability above which XTC drops tokens.
         xtc_threshold: f32 = 0.1, "P", Form::number(0.0, 0.5);
@@ -159,7 +159,8 @@ options! {
         frequency_penalty: f32 = 0.0, "X", Form::ANY;
         /// Number of recent tokens that penalties apply to, those of the prompt included.
         penalty_context: u32 = 20, "N", Form::integer(1);
-        /// DRY: penalty of tokens that would repeat a longer sequence, before its growth; 0 is no penalty.
+        /// DRY: penalty of tokens that would repeat a longer sequence, before its growth; 0 is no
+        /// penalty.
         dry_multiplier: f32 = 0.0, "X", Form::number(0.0, f32::MAX);
         /// Growth of the DRY penalty with each token of the repeated sequence.
         dry_base: f32 = 1.75, "X", Form::number(1.0, f32::MAX);
@@ -171,8 +172,8 @@ options! {
         logit_bias: Vec<(u32, f32)> = Vec::new(), "ID=X", Form::Biases;
     }
     common {
-        /// Strings across which DRY seeks no repetitions; newline, colon, quotation mark and asterisk if
-        /// absent, none if it is an empty string.
+        /// Strings across which DRY seeks no repetitions; newline, colon, quotation mark and
+        /// asterisk if absent, none if it is an empty string.
         dry_sequence_breakers: Vec<String>, "TEXT", Form::Texts;
         /// Token ids that end the completion and are no part of it, besides those of the model.
         stop_ids: Vec<u32>, "ID", Form::Tokens;
@@ -216,7 +217,7 @@ impl Field {
     /// Sets the option to a JSON value.
     ///
     /// # Errors
-    /// [`Kind::Validation`](mlxk_core::Kind::Validation) if the value has another form, or is out of
+    /// [`Kind::Validation`] if the value has another form, or is out of
     /// its range.
     pub fn set(&self, options: &mut Options, value: &Value) -> Result<()> {
         match (self.read)(options, value) {
@@ -228,7 +229,7 @@ impl Field {
     /// Checks the range of the option, if it is set.
     ///
     /// # Errors
-    /// [`Kind::Validation`](mlxk_core::Kind::Validation) if the value is out of its range.
+    /// [`Kind::Validation`] if the value is out of its range.
     pub fn check(&self, options: &Options) -> Result<()> {
         match (self.fits)(options, self.form) {
             true => Ok(()),

@@ -1,9 +1,10 @@
 //! Sandbox: untrusted work on a thread of its own, with limits of memory and time.
 //!
-//! Only the allocator can limit the memory of an interpreter. A sandboxed thread that allocates more
-//! than its limit, or allocates after its time, is parked and never resumes; the caller gets the
-//! outcome, and the thread's memory is lost. This is the last resort: the inputs of requests have
-//! limits of their own, and if parked threads hold too much memory, no further work is accepted.
+//! Only the allocator can limit the memory of an interpreter. A sandboxed thread that allocates
+//! more than its limit, or allocates after its time, is parked and never resumes; the caller gets
+//! the outcome, and the thread's memory is lost. This is the last resort: the inputs of requests
+//! have limits of their own, and if parked threads hold too much memory, no further work is
+//! accepted.
 
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::cell::Cell;
@@ -59,8 +60,8 @@ pub enum Outcome<T> {
 /// Runs `work` within `limits`. A panic of the work is resumed here.
 ///
 /// # Errors
-/// [`Kind::Execution`] if no thread can be started; [`Kind::InsufficientMemory`] if parked threads of
-/// the same workload hold too much memory.
+/// [`Kind::Execution`] if no thread can be started; [`Kind::InsufficientMemory`] if parked threads
+/// of the same workload hold too much memory.
 pub fn run<T: Send + 'static>(
     limits: Limits,
     work: impl FnOnce() -> T + Send + 'static,

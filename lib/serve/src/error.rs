@@ -163,8 +163,9 @@ fn is_lone_slash(text: &str) -> bool {
 }
 
 /// The last component of the path with which a text begins, and the path's length in bytes. A path
-/// after a quotation mark, the character `before`, ends with that mark. An unquoted path may contain
-/// spaces, so words after it may count as a part of it: losing a word is better than showing a path.
+/// after a quotation mark, the character `before`, ends with that mark. An unquoted path may
+/// contain spaces, so words after it may count as a part of it: losing a word is better than
+/// showing a path.
 fn path(text: &str, before: Option<char>) -> (&str, usize) {
     let quote = before.filter(|c| "\"'`".contains(*c));
     let end = match quote {

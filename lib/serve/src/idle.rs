@@ -1,6 +1,6 @@
 //! Idle connections: those whose clients have yet to send a whole request. When the server has too
-//! many connections, the one that has been idle longest is closed. nginx drains its connections that
-//! wait for the head of a request in the same way.
+//! many connections, the one that has been idle longest is closed. nginx drains its connections
+//! that wait for the head of a request in the same way.
 
 use std::collections::BTreeMap;
 use std::pin::Pin;

@@ -1,9 +1,9 @@
 //! An HTTP server for models, in the APIs of OpenAI and Anthropic, over an
 //! [`Engine`](mlxk_processor::Engine).
 //!
-//! Data flows one way: an API parses a body into a job, the job's requests go to the engine, and the
-//! API formats the events that the engine sends back. The server does not know how models run, reads
-//! no environment variable, prints nothing and never exits.
+//! Data flows one way: an API parses a body into a job, the job's requests go to the engine, and
+//! the API formats the events that the engine sends back. The server does not know how models run,
+//! reads no environment variable, prints nothing and never exits.
 
 #![cfg_attr(test, allow(clippy::unwrap_used))] // a test fails by panicking
 

@@ -159,8 +159,8 @@ fn filtered(logprobs: &Array, turns: &[&Turn]) -> Result<Array> {
     order.take_along_axis(place, -1)
 }
 
-/// The tokens [rows, vocabulary] that top-n-sigma and typical-p leave of those in the order of their
-/// logarithms, and the sum [rows, 1] of their probabilities: 1 for texts that have neither.
+/// The tokens [rows, vocabulary] that top-n-sigma and typical-p leave of those in the order of
+/// their logarithms, and the sum [rows, 1] of their probabilities: 1 for texts that have neither.
 fn pool(sorted: &Array, turns: &[&Turn]) -> Result<(Array, Array)> {
     let mut keep = sorted.gt(Array::from_f32(NEVER))?;
     let sigma = turns.iter().any(|turn| turn.sampling.sigma().is_some());

@@ -1,9 +1,9 @@
 //! How the next token of each of several texts is chosen from its logits.
 //!
-//! In the order of mlx-lm, and where it has none, of llama.cpp: the bias, the penalties, DRY, then on
-//! the model's own probabilities top-n-sigma, typical-p, top-p, min-p, XTC and top-k, and only then the
-//! temperature. There are two forms of it, which choose
-//! alike: [`host`] reads the logits of one text after another, [`device`] never waits for them.
+//! In the order of mlx-lm, and where it has none, of llama.cpp: the bias, the penalties, DRY, then
+//! on the model's own probabilities top-n-sigma, typical-p, top-p, min-p, XTC and top-k, and only
+//! then the temperature. There are two forms of it, which choose alike: [`host`] reads the logits
+//! of one text after another, [`device`] never waits for them.
 
 use mlxk_processor::Sampling;
 
@@ -26,9 +26,10 @@ pub struct Turn<'a> {
 }
 
 impl Turn<'_> {
-    /// What decides among tokens besides their logits: that with the largest sum of its logarithm and
-    /// its noise, which is distributed as Gumbel's, is one by the probabilities. A token's noise is its
-    /// own, whichever the others are, so that logits which differ by little seldom choose another.
+    /// What decides among tokens besides their logits: that with the largest sum of its logarithm
+    /// and its noise, which is distributed as Gumbel's, is one by the probabilities. A token's
+    /// noise is its own, whichever the others are, so that logits which differ by little seldom
+    /// choose another.
     fn noise(&self, id: u32) -> f32 {
         let mut bits = self.key().wrapping_add(id.wrapping_mul(SPREAD));
         for (shift, factor) in STIRS {

@@ -104,8 +104,8 @@ impl GrammarConstraint {
         }
     }
 
-    /// Goes on by the grammar of tool calls. Its first marker may end within a token; if the grammar
-    /// has no place for the rest of that token, the call stays free.
+    /// Goes on by the grammar of tool calls. Its first marker may end within a token; if the
+    /// grammar has no place for the rest of that token, the call stays free.
     fn enter_call(&mut self) -> Result<()> {
         let calls = mem::replace(&mut self.calls, CallRules::Forbidden);
         let CallRules::Grammar(mut matcher) = calls else { return Ok(()) };

@@ -165,8 +165,8 @@ fn own(schema: &Value) -> Patterns<'_> {
     own
 }
 
-/// Number of byte sets that a pattern may allow next, as a power of two: one for each letter, several
-/// for classes of characters that have more than one byte.
+/// Number of byte sets that a pattern may allow next, as a power of two: one for each letter,
+/// several for classes of characters that have more than one byte.
 fn width(pattern: &str) -> f64 {
     let many =
         ["\\p", "\\P", "[^"].iter().map(|class| pattern.matches(class).count()).sum::<usize>();

@@ -1,5 +1,5 @@
-//! Grammar of completions in OpenAI's harmony format: free reasoning, then a text or a tool call with
-//! rules.
+//! Grammar of completions in OpenAI's harmony format: free reasoning, then a text or a tool call
+//! with rules.
 //!
 //! Source of the format: <https://cookbook.openai.com/articles/openai-harmony>.
 
@@ -84,8 +84,8 @@ impl Vocabulary {
 }
 
 impl HarmonyTokens {
-    /// Header of the completion at the end of `prompt`: the role, the channel and the token before the
-    /// text, as far as they are present; none if the completion has not begun.
+    /// Header of the completion at the end of `prompt`: the role, the channel and the token before
+    /// the text, as far as they are present; none if the completion has not begun.
     fn header<'p>(&self, prompt: &'p [u32]) -> Option<&'p [u32]> {
         let header = &prompt[prompt.iter().rposition(|&id| id == self.start)? + 1..];
         let body = header.iter().position(|&id| id == self.message);

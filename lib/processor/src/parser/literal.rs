@@ -20,7 +20,8 @@ pub fn value(text: &str) -> Option<Value> {
     parser.rest.is_empty().then_some(value)
 }
 
-/// Names and arguments of Python calls `[name(key=value, ...), ...]`, or of one call without brackets.
+/// Names and arguments of Python calls `[name(key=value, ...), ...]`, or of one call without
+/// brackets.
 pub fn python_calls(text: &str) -> Option<Vec<(String, Map<String, Value>)>> {
     let mut parser = LiteralParser { rest: text, depth: 0 };
     let listed = parser.take("[");

@@ -1,7 +1,7 @@
 //! Markers of reasoning and tool calls, found once in a model's chat template and vocabulary.
 
-/// Marker that opens a section of a completion, and the marker that closes it; with an empty one the
-/// section goes on to the next marker or the end.
+/// Marker that opens a section of a completion, and the marker that closes it; with an empty one
+/// the section goes on to the next marker or the end.
 pub type Pair = (&'static str, &'static str);
 
 /// Markers of reasoning.

@@ -55,8 +55,8 @@ impl Parser {
         Ok(Parser { detokenizer, stop, sections, required_call, calls: 0, seed })
     }
 
-    /// Advances by a token. Returns the deltas that are certain, and true if a stop string ended the
-    /// completion.
+    /// Advances by a token. Returns the deltas that are certain, and true if a stop string ended
+    /// the completion.
     pub fn push(
         &mut self,
         id: u32,
@@ -186,8 +186,8 @@ impl Parser {
     }
 }
 
-/// Id of nine hexadecimal digits, the length that Mistral's templates require; the same for the same
-/// seed and number.
+/// Id of nine hexadecimal digits, the length that Mistral's templates require; the same for the
+/// same seed and number.
 fn call_id(seed: u64, number: u64) -> String {
     let mixed = (seed ^ number.rotate_left(32)).wrapping_mul(0x9e37_79b9_7f4a_7c15);
     format!("{:09x}", mixed >> 28)

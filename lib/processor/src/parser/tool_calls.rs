@@ -29,8 +29,8 @@ impl ToolCall {
     }
 }
 
-/// Tool calls of a block between markers; none if the block is malformed. The types of `tools` decide
-/// which arguments are strings where the form does not.
+/// Tool calls of a block between markers; none if the block is malformed. The types of `tools`
+/// decide which arguments are strings where the form does not.
 pub fn calls(block: &str, tools: &[Value]) -> Option<Vec<ToolCall>> {
     // Some makers put their own name into each tag.
     let plain =
@@ -126,8 +126,8 @@ fn tagged(block: &str, tools: &[Value]) -> Option<Vec<ToolCall>> {
         .collect()
 }
 
-/// Elements `<tag=name>...</tag>` or `<tag name="name">...</tag>` of a block: the name, the attribute
-/// `string`, and the content. The last element may lack its end tag.
+/// Elements `<tag=name>...</tag>` or `<tag name="name">...</tag>` of a block: the name, the
+/// attribute `string`, and the content. The last element may lack its end tag.
 fn tags<'a>(
     block: &'a str,
     tag: &'a str,

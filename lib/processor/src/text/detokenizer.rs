@@ -1,9 +1,9 @@
-//! Detokenizer: tokens to text, piece by piece. All pieces together are, byte for byte, the text that
-//! decoding all tokens at once gives.
+//! Detokenizer: tokens to text, piece by piece. All pieces together are, byte for byte, the text
+//! that decoding all tokens at once gives.
 //!
-//! The `decoder` of a tokenizer.json is a chain of steps, each of which maps pieces to pieces. Here a
-//! step holds back what is not certain yet: the bytes of an incomplete character, or a run of byte
-//! tokens, which are text only if the whole run is UTF-8.
+//! The `decoder` of a tokenizer.json is a chain of steps, each of which maps pieces to pieces. Here
+//! a step holds back what is not certain yet: the bytes of an incomplete character, or a run of
+//! byte tokens, which are text only if the whole run is UTF-8.
 
 use mlxk_core::{Error, Kind, Result};
 use serde_json::Value;
@@ -15,11 +15,12 @@ pub struct Detokenizer {
 }
 
 impl Detokenizer {
-    /// Decoder of the `decoder` of a tokenizer.json; without one, tokens are words with spaces between.
+    /// Decoder of the `decoder` of a tokenizer.json; without one, tokens are words with spaces
+    /// between.
     ///
     /// # Errors
-    /// [`Kind::NotImplemented`] if the decoder has a step, or an order of steps, that no model for text
-    /// uses.
+    /// [`Kind::NotImplemented`] if the decoder has a step, or an order of steps, that no model for
+    /// text uses.
     pub fn new(decoder: &Value) -> Result<Detokenizer> {
         let mut steps = Vec::new();
         match decoder {

@@ -2,8 +2,9 @@
 
 /// Search for stop strings in a text that arrives in pieces.
 ///
-/// The stop string that is complete first wins, the longest of several that end there, so the result
-/// does not depend on how the text is cut into pieces. No part of the stop string is passed on.
+/// The stop string that is complete first wins, the longest of several that end there, so the
+/// result does not depend on how the text is cut into pieces. No part of the stop string is passed
+/// on.
 #[derive(Debug)]
 pub struct Stop {
     strings: Vec<String>,

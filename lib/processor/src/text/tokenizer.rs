@@ -11,8 +11,8 @@ use tokenizers::models::bpe::BPE;
 
 use super::detokenizer::Detokenizer;
 
-/// Tokens that end a turn and have no other use. Some checkpoints state only the end of the document,
-/// and would go on with the user's turn.
+/// Tokens that end a turn and have no other use. Some checkpoints state only the end of the
+/// document, and would go on with the user's turn.
 const END_OF_TURN: [&str; 7] = [
     "<|im_end|>",
     "<|eot_id|>",
@@ -59,8 +59,8 @@ impl Tokenizer {
         })
     }
 
-    /// Tokenizer from the content of a `tokenizer.json`, the special tokens of `tokenizer_config.json`
-    /// by name, and further ids of tokens that end a text.
+    /// Tokenizer from the content of a `tokenizer.json`, the special tokens of
+    /// `tokenizer_config.json` by name, and further ids of tokens that end a text.
     ///
     /// # Errors
     /// [`Kind::InvalidModel`] if the content is malformed.
@@ -79,8 +79,8 @@ impl Tokenizer {
         Ok(Tokenizer { detokenizer: Detokenizer::new(&decoder), inner, special, ends })
     }
 
-    /// Token ids of a text, with the special tokens that the tokenizer adds to every text, unless the
-    /// text starts with the first of them.
+    /// Token ids of a text, with the special tokens that the tokenizer adds to every text, unless
+    /// the text starts with the first of them.
     ///
     /// # Errors
     /// [`Kind::Execution`] if the tokenizer fails.
@@ -92,8 +92,9 @@ impl Tokenizer {
         Ok(encoding.get_ids().to_vec())
     }
 
-    /// The first `limit` tokens of `text`, those that the tokenizer puts around every text included;
-    /// true if tokens of the text were cut off for it. Of a long text only its beginning is read.
+    /// The first `limit` tokens of `text`, those that the tokenizer puts around every text
+    /// included; true if tokens of the text were cut off for it. Of a long text only its beginning
+    /// is read.
     ///
     /// # Errors
     /// If the tokenizer fails.
@@ -138,8 +139,8 @@ impl Tokenizer {
         self.detokenizer.clone()
     }
 
-    /// Entry of a token in the vocabulary; none for a special token, which is no part of a text, and for
-    /// an unknown id.
+    /// Entry of a token in the vocabulary; none for a special token, which is no part of a text,
+    /// and for an unknown id.
     pub fn text_token(&self, id: u32) -> Option<String> {
         let token = self.inner.id_to_token(id)?;
         let special = self.inner.get_added_vocabulary().is_special_token(&token);
@@ -184,8 +185,8 @@ impl Tokenizer {
         self.inner.get_added_vocabulary().get_vocab().get(text).copied()
     }
 
-    /// Bytes of all tokens within a text, by id; those of special tokens have [`SPECIAL`] in front, which
-    /// occurs in no text.
+    /// Bytes of all tokens within a text, by id; those of special tokens have the byte 0xff in
+    /// front, which occurs in no text.
     ///
     /// # Errors
     /// If the tokenizer belongs to no model that generates text, or its ids are too large.
@@ -234,8 +235,8 @@ impl Tokenizer {
     }
 }
 
-/// Parses a `tokenizer.json`. A BPE model is parsed by itself: as a part of the whole, its vocabulary
-/// would be copied several times, which doubles the time.
+/// Parses a `tokenizer.json`. A BPE model is parsed by itself: as a part of the whole, its
+/// vocabulary would be copied several times, which doubles the time.
 fn parsed(json: &[u8]) -> tokenizers::Result<tokenizers::Tokenizer> {
     const NONE: &str = r#"{"type":"BPE","vocab":{},"merges":[]}"#;
     #[derive(Deserialize)]

@@ -1,7 +1,7 @@
 //! Python's `Markup`: a string that is added to a `safe` string is escaped for HTML.
 //!
-//! Chat templates do not intend that, but models were trained on its output. minijinja keeps strings
-//! safe but does not escape at `+`, so such sums are rewritten before they are compiled.
+//! Chat templates do not intend that, but models were trained on its output. minijinja keeps
+//! strings safe but does not escape at `+`, so such sums are rewritten before they are compiled.
 
 /// Rewrites each `{{ a | safe + b }}` of a template so that `b` is escaped.
 pub fn escape_sums(source: &str) -> String {

@@ -36,8 +36,8 @@ const MAX_TEXT: usize = 16 << 20;
 /// Largest memory of a template, its text and the conversation included, in bytes.
 const MAX_MEMORY: usize = 256 << 20;
 
-/// Largest size of the conversation, in bytes. Converting it to values of the template takes as much
-/// again.
+/// Largest size of the conversation, in bytes. Converting it to values of the template takes as
+/// much again.
 const MAX_CONVERSATION: usize = MAX_MEMORY / 4;
 
 /// Longest time of rendering.

@@ -37,7 +37,8 @@ pub fn environment() -> Result<Environment<'static>> {
     Ok(environment)
 }
 
-/// Replaces `{% generation %}`, which marks answers for training and is no part of Jinja, by a scope.
+/// Replaces `{% generation %}`, which marks answers for training and is no part of Jinja, by a
+/// scope.
 pub fn without_generation_tags(source: &str) -> String {
     let mut out = String::with_capacity(source.len());
     let mut rest = source;
