@@ -1,4 +1,4 @@
-//! config.json of the llama family, in the words of the file.
+//! config.json of the llama family; fields are named as in the file.
 
 use mlxk_core::Result;
 use mlxk_tensor::ops::rope::{Rope, Scaling};
@@ -37,13 +37,13 @@ pub struct Config {
     pub layer_types: Option<Vec<String>>,
     pub no_rope_layers: Option<Vec<u8>>,
     pub no_rope_layer_interval: Option<usize>,
-    /// All of the file.
+    /// All fields of the file.
     #[serde(skip)]
     all: Map<String, Value>,
 }
 
 impl Config {
-    /// Reads `config`. Errors name the field that is missing or that no model of the family can have.
+    /// Reads `config`. Errors name the field that is missing, of another type, or out of range.
     pub fn read(config: &Value) -> Result<Config> {
         let mut read: Config = fields(config)?;
         read.check()?;
@@ -51,52 +51,53 @@ impl Config {
         Ok(read)
     }
 
-    /// Reads `config` with `defaults` for what it does not say.
+    /// Reads `config` with `defaults` for absent fields.
     pub fn read_or(config: &Value, defaults: Value) -> Result<Config> {
         Config::read(&given(config, defaults))
     }
 
-    /// The field `name`, if the file has it. Errors if it is of another type.
+    /// Field `name`; `None` if it is absent. Errors if it is of another type.
     pub fn get<T: DeserializeOwned>(&self, name: &str) -> Result<Option<T>> {
         let value = self.all.get(name).cloned().unwrap_or_default();
         serde_json::from_value(value).map_err(|e| invalid(format!("`{name}`: {e}")))
     }
 
-    /// The field `name`. Errors if the file does not have it.
+    /// Field `name`. Errors if it is absent or of another type.
     pub fn need<T: DeserializeOwned>(&self, name: &str) -> Result<T> {
         self.get(name)?.ok_or_else(|| invalid(format!("missing field `{name}`")))
     }
 
-    /// Norms as a llama has them.
+    /// RMS norm with the epsilon `rms_norm_eps`. Errors if that is absent.
     pub fn rms_norm(&self) -> Result<NormArch> {
         let eps =
             self.rms_norm_eps.ok_or_else(|| invalid("missing field `rms_norm_eps`".into()))?;
         Ok(NormArch { kind: NormKind::Rms, eps })
     }
 
-    /// Norms that take the mean away; the file states their epsilon as `eps`.
+    /// Layer norm with the epsilon in field `eps`. Errors if that is absent.
     pub fn layer_norm(&self, eps: &str) -> Result<NormArch> {
         Ok(NormArch { kind: NormKind::Layer, eps: self.need(eps)? })
     }
 
-    /// Key and value heads.
+    /// Heads of keys and values; by default those of queries.
     pub fn kv_heads(&self) -> usize {
         self.num_key_value_heads.unwrap_or(self.num_attention_heads)
     }
 
-    /// Elements of a head.
+    /// Elements of a head; by default `hidden_size / num_attention_heads`.
     pub fn head_dim(&self) -> usize {
         self.head_dim.unwrap_or(self.hidden_size / self.num_attention_heads)
     }
 
-    /// The base of the position embeddings, `theta` unless the file states one.
+    /// Base of the rotary position embedding, `theta` by default. Errors if neither is given.
     pub fn theta(&self, theta: Option<f64>) -> Result<f64> {
         let within = self.rope_parameters.as_ref();
         let theta = self.rope_theta.or(within.and_then(|r| r.rope_theta)).or(theta);
         theta.ok_or_else(|| invalid("`rope_theta` is missing".into()))
     }
 
-    /// The position embeddings, with the base `theta` unless the file states one.
+    /// Rotary position embedding with the scaling that the file states; the base is `theta` by
+    /// default.
     pub fn rope(&self, theta: Option<f64>) -> Result<Rope> {
         let scaling = self.rope_scaling.as_ref().or(self.rope_parameters.as_ref());
         let mut scaling = scaling.cloned().unwrap_or_default();
@@ -105,7 +106,7 @@ impl Config {
         self.rope_of(self.theta(theta)?, &scaling)
     }
 
-    /// What the file says about the positions of layers of type `kind`, if it says that by type.
+    /// RoPE parameters of layers of type `kind`, if the file states them by layer type.
     pub fn scaling_of(&self, kind: &str) -> Result<Option<Scaling>> {
         let types: Option<Map<String, Value>> = self.get("rope_parameters")?;
         let of = |value: &Value| {
@@ -115,7 +116,7 @@ impl Config {
         types.as_ref().and_then(|types| types.get(kind)).map(of).transpose()
     }
 
-    /// Errors unless `dims` elements of a head can rotate.
+    /// Number of rotated elements of a head. Errors if it is zero, odd or larger than a head.
     pub fn rotary(&self, dims: usize) -> Result<usize> {
         if dims == 0 || !dims.is_multiple_of(2) || dims > self.head_dim() {
             return Err(invalid(format!("{dims} elements of a head cannot rotate")));
@@ -123,7 +124,7 @@ impl Config {
         Ok(dims)
     }
 
-    /// Position embeddings of a stated base and kind.
+    /// Rotary position embedding with a given base and scaling.
     pub fn rope_of(&self, theta: f64, scaling: &Scaling) -> Result<Rope> {
         let part = self.partial_rotary_factor.or(scaling.partial_rotary_factor);
         let part = part.filter(|_| scaling.kind() != "proportional").unwrap_or(1.0);
@@ -131,7 +132,8 @@ impl Config {
         Rope::new(dims, self.rope_traditional, theta, self.max_position_embeddings, Some(scaling))
     }
 
-    /// The window of layer `layer`: as `layer_types` says, or else as the family does.
+    /// Sliding window of layer `layer`: by `layer_types`, or if that is absent by `family`, which
+    /// is true if the layer slides in this family. Errors if the type is unknown or missing.
     pub fn window(&self, layer: usize, family: bool) -> Result<Option<i32>> {
         let slides = match self.layer_types.as_ref().map(|types| types.get(layer)) {
             None => family,
@@ -145,6 +147,7 @@ impl Config {
         Ok(self.sliding_window.filter(|_| slides))
     }
 
+    /// Errors if a field is out of range.
     fn check(&self) -> Result<()> {
         let of_head = self.hidden_size.checked_div(self.num_attention_heads);
         let sizes = [
@@ -168,7 +171,7 @@ impl Config {
     }
 }
 
-/// `config` with `defaults` for what it does not say.
+/// Configuration `config` with `defaults` for absent fields.
 pub fn given(config: &Value, defaults: Value) -> Value {
     let mut all = config.clone();
     if let (Value::Object(all), Value::Object(defaults)) = (&mut all, defaults) {
@@ -182,7 +185,7 @@ pub fn given(config: &Value, defaults: Value) -> Value {
     all
 }
 
-/// `config` with the fields named `theirs` under the names `ours`.
+/// Configuration with fields renamed; `names` are pairs of the old and the new name.
 pub fn renamed(config: &Value, names: &[(&str, &str)]) -> Value {
     let mut all = config.clone();
     if let Value::Object(all) = &mut all {

@@ -1,4 +1,4 @@
-//! Models: the checkpoint on disk, the layers, the architectures made of them, and conversion.
+//! Models: checkpoints, layers, the architectures made of them, and conversion.
 
 #![cfg_attr(test, allow(clippy::unwrap_used))] // a test fails by panicking
 

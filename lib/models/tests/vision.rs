@@ -239,8 +239,9 @@ fn quantise(tensors: &mut BTreeMap<String, Tensor>) -> usize {
     for stem in &stems {
         let weight = tensors.remove(&format!("{stem}.weight")).unwrap();
         let [outs, ins] = weight.shape[..] else { unreachable!() };
-        let packed =
-            weight.read(|bytes| affine::pack(&floats::widen(bytes, Float::F32), 32, 8)).unwrap();
+        let packed = weight
+            .read(|bytes| affine::quantize(&floats::widen(bytes, Float::F32), 32, 8))
+            .unwrap();
         let groups = |scales: Vec<f32>| {
             stored(Dtype::Float32, vec![outs, ins / 32], floats::narrow(&scales, Float::F32))
         };

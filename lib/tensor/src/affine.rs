@@ -1,27 +1,29 @@
-//! Weights packed a few bits each as MLX's `quantize` packs them in affine mode, to the bit.
+//! Affine quantisation of weights on the CPU, equal to MLX's `quantize` to the bit.
 //!
-//! A group of weights is `scale * code + bias`, with codes of 2 to 8 bits. The end of the range that
-//! is further from zero is met exactly, and zero nearly so: the scale is chosen such that it is a
-//! whole number of steps away from that end.
+//! A group of weights is `scale * code + bias`, with codes of 2 to 8 bits. The end of the group's
+//! range that is further from zero is represented exactly, and zero nearly: the scale is chosen so
+//! that zero is a whole number of steps away from that end.
 
 use rayon::prelude::*;
 
-/// Groups that are packed on one core at a time.
+/// Groups that a task of the thread pool handles.
 const BLOCK: usize = 1 << 10;
 
-/// Codes, and the numbers that turn those of each group into weights.
+/// Quantised groups: their codes, scales and biases.
 #[derive(Debug, PartialEq)]
 pub struct Packed {
-    /// The codes of all groups in order, `bits` each, the first in the lowest bits of the first byte.
+    /// Codes of all groups in order, `bits` bits each, the first in the lowest bits of the first
+    /// byte.
     pub codes: Vec<u8>,
-    /// One for each group.
+    /// Scales, one for each group.
     pub scales: Vec<f32>,
-    /// One for each group.
+    /// Biases, one for each group.
     pub biases: Vec<f32>,
 }
 
-/// Packs `weights`, whole groups of `group_size` (a multiple of 8), into `bits` each.
-pub fn pack(weights: &[f32], group_size: usize, bits: usize) -> Packed {
+/// Quantises `weights`, whole groups of `group_size` weights (a multiple of 8), to codes of `bits`
+/// bits.
+pub fn quantize(weights: &[f32], group_size: usize, bits: usize) -> Packed {
     let groups = weights.len() / group_size;
     let bytes = group_size * bits / 8;
     let mut codes = vec![0; groups * bytes];
@@ -32,14 +34,14 @@ pub fn pack(weights: &[f32], group_size: usize, bits: usize) -> Packed {
         let groups = codes.chunks_exact_mut(bytes).zip(weights.chunks_exact(group_size));
         for (((codes, group), scale), bias) in groups.zip(scales).zip(biases) {
             [*scale, *bias] = range(group, bits);
-            pack_group(group, [*scale, *bias], bits, codes);
+            quantize_group(group, [*scale, *bias], bits, codes);
         }
     });
     Packed { codes, scales, biases }
 }
 
-/// The weights that `codes` stand for, with the scales and biases of their groups.
-pub fn unpack(codes: &[u8], scales: &[f32], biases: &[f32], bits: usize, weights: &mut [f32]) {
+/// Dequantises `codes` to `weights`, with the scales and biases of their groups.
+pub fn dequantize(codes: &[u8], scales: &[f32], biases: &[f32], bits: usize, weights: &mut [f32]) {
     let group_size = weights.len() / scales.len();
     let bytes = group_size * bits / 8;
     let groups = codes.par_chunks_exact(bytes).zip(weights.par_chunks_exact_mut(group_size));
@@ -57,9 +59,9 @@ pub fn unpack(codes: &[u8], scales: &[f32], biases: &[f32], bits: usize, weights
     });
 }
 
-/// The scale and the bias of a group.
+/// Scale and bias of a group.
 fn range(group: &[f32], bits: usize) -> [f32; 2] {
-    /// Below this all weights count as alike.
+    /// Least magnitude of a scale, which groups of equal weights get.
     const LEAST: f32 = 1e-7;
     let most = group.iter().fold(f32::NEG_INFINITY, |a, &b| a.max(b));
     let least = group.iter().fold(f32::INFINITY, |a, &b| a.min(b));
@@ -71,8 +73,9 @@ fn range(group: &[f32], bits: usize) -> [f32; 2] {
     }
 }
 
-fn pack_group(group: &[f32], [scale, bias]: [f32; 2], bits: usize, codes: &mut [u8]) {
-    /// Added and taken away again, it leaves a whole number, the even one of two as near.
+/// Codes of a group.
+fn quantize_group(group: &[f32], [scale, bias]: [f32; 2], bits: usize, codes: &mut [u8]) {
+    /// Constant that rounds to an integer when added and subtracted again, ties to even.
     const WHOLE: f32 = (1 << 23) as f32;
     let largest = largest(bits);
     for (weights, codes) in group.chunks_exact(8).zip(codes.chunks_exact_mut(bits)) {
@@ -85,7 +88,7 @@ fn pack_group(group: &[f32], [scale, bias]: [f32; 2], bits: usize, codes: &mut [
     }
 }
 
-/// The largest code.
+/// Largest code of `bits` bits.
 fn largest(bits: usize) -> f32 {
     ((1u32 << bits) - 1) as f32
 }
@@ -98,7 +101,7 @@ mod tests {
 
     use super::*;
 
-    /// Rows of ordinary weights and of odd ones: all alike, none above zero, tiny, huge.
+    /// Rows of normal weights, and of special ones: all equal, none positive, tiny, huge.
     fn weights() -> Vec<f32> {
         let some = random::normal::<f32>(&[4096], None, None, &random::key(5).unwrap()).unwrap();
         let mut weights = some.to_vec_exact::<f32>().unwrap();
@@ -120,7 +123,7 @@ mod tests {
                 let (codes, scales, biases) =
                     ops::quantize(array, group_size as i32, bits as i32).unwrap();
                 let codes = codes.to_vec_exact::<u32>().unwrap();
-                let ours = pack(&weights, group_size, bits);
+                let ours = quantize(&weights, group_size, bits);
                 let theirs = Packed {
                     codes: codes.iter().flat_map(|code| code.to_le_bytes()).collect(),
                     scales: scales.to_vec_exact().unwrap(),
@@ -132,14 +135,14 @@ mod tests {
     }
 
     #[test]
-    fn what_is_unpacked_is_near_what_was_packed() {
+    fn dequantised_weights_are_near_the_quantised_ones() {
         let weights = weights();
         for bits in [2, 3, 4, 5, 6, 8] {
-            let Packed { codes, scales, biases } = pack(&weights, 32, bits);
+            let Packed { codes, scales, biases } = quantize(&weights, 32, bits);
             let mut back = vec![0.0; weights.len()];
-            unpack(&codes, &scales, &biases, bits, &mut back);
+            dequantize(&codes, &scales, &biases, bits, &mut back);
             for (i, (a, b)) in weights.iter().zip(&back).enumerate() {
-                // Half a step, and what the end of the range moved to meet zero.
+                // Half a step, plus the shift of the range to represent zero.
                 let step = scales[i / 32].abs();
                 assert!((a - b).abs() <= 1.1 * step, "{bits} bits: {a} became {b}");
             }

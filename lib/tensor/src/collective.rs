@@ -1,4 +1,5 @@
-//! What MLX does between ranks. The group is MLX's own, one a process.
+//! Communication between the ranks of distributed inference, by MLX's collectives. A process
+//! belongs to one group, which MLX holds.
 
 use std::ffi::CString;
 use std::ptr;
@@ -8,13 +9,15 @@ use mlx_rs::{Array, Stream, with_stream};
 use mlxk_core::{Error, Kind};
 
 use crate::mlx;
-use crate::quantized::called;
+use crate::quantized::call;
 
-/// The group that MLX made when it was joined.
+/// Null handle, which stands for the group of [`join`].
 const GROUP: mlx_sys::mlx_distributed_group =
     mlx_sys::mlx_distributed_group { ctx: ptr::null_mut() };
 
-/// Waits until all ranks have joined. MLX finds them by its own variables of the environment.
+/// Joins the group of `size` ranks as `rank`, and waits until all have joined. MLX reads the
+/// addresses of the ranks from environment variables of its own. Errors if MLX reports another rank
+/// or size.
 pub fn join(backend: &str, rank: usize, size: usize) -> mlxk_core::Result<()> {
     let failed = |why: String| Error::new(Kind::Execution, "", why);
     let name = CString::new(backend).map_err(|e| failed(e.to_string()))?;
@@ -28,8 +31,9 @@ pub fn join(backend: &str, rank: usize, size: usize) -> mlxk_core::Result<()> {
     }
 }
 
+/// Rank and size of the group that MLX made.
 fn joined(backend: &CString) -> Result<(usize, usize)> {
-    // SAFETY: nothing is asked of the caller; the group is freed below.
+    // SAFETY: the call has no preconditions; the group is freed below.
     let mut group = unsafe { mlx_sys::mlx_distributed_group_new() };
     // SAFETY: the name lives as long as the call.
     let status = unsafe { mlx_sys::mlx_distributed_init(&mut group, true, backend.as_ptr()) };
@@ -45,7 +49,7 @@ fn joined(backend: &CString) -> Result<(usize, usize)> {
     }
 }
 
-/// The sum of what all ranks have.
+/// Sum of `x` over all ranks.
 pub fn all_sum(x: &Array) -> Result<Array> {
     between("all_sum", |result, stream| {
         // SAFETY: all handles live as long as the call.
@@ -53,7 +57,7 @@ pub fn all_sum(x: &Array) -> Result<Array> {
     })
 }
 
-/// Sends `x` to a rank beside this one; done when the result is evaluated.
+/// Sends `x` to the neighbouring rank `rank`; the transfer happens when the result is evaluated.
 pub fn send(x: &Array, rank: usize) -> Result<Array> {
     between("send", |result, stream| {
         // SAFETY: all handles live as long as the call.
@@ -61,7 +65,7 @@ pub fn send(x: &Array, rank: usize) -> Result<Array> {
     })
 }
 
-/// What a rank beside this one sends, of the shape and type of `x`.
+/// Receives an array of the shape and type of `x` from the neighbouring rank `rank`.
 pub fn receive_like(x: &Array, rank: usize) -> Result<Array> {
     between("recv", |result, stream| {
         let (x, rank) = (x.as_ptr(), rank as i32);
@@ -70,13 +74,13 @@ pub fn receive_like(x: &Array, rank: usize) -> Result<Array> {
     })
 }
 
-/// On the CPU, which alone can do it on a Mac.
+/// Runs a collective, on macOS on the CPU stream, which is the only one that supports it there.
 fn between(
     name: &str,
     operation: impl FnOnce(*mut mlx_sys::mlx_array, mlx_sys::mlx_stream) -> i32,
 ) -> Result<Array> {
     match cfg!(target_os = "macos") {
-        true => with_stream(&Stream::cpu(), || called(name, operation)),
-        false => called(name, operation),
+        true => with_stream(&Stream::cpu(), || call(name, operation)),
+        false => call(name, operation),
     }
 }

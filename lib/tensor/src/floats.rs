@@ -1,14 +1,14 @@
-//! Plain numbers of one type as another, a block at a time.
+//! Conversion between float types in slices of little-endian bytes.
 
 use half::slice::{HalfBitsSliceExt, HalfFloatSliceExt};
 use half::{bf16, f16};
 use mlx_rs::Dtype;
 use mlxk_core::Float;
 
-/// Numbers that are worked on at a time: a whole number of any group.
+/// Numbers that conversions of a checkpoint handle at a time; a multiple of every group size.
 pub const BLOCK: usize = 1 << 20;
 
-/// The type of numbers, if it is one.
+/// Float type of an MLX type; `None` if it is not a float of 16 or 32 bits.
 pub fn kind(dtype: Dtype) -> Option<Float> {
     match dtype {
         Dtype::Float16 => Some(Float::F16),
@@ -18,7 +18,7 @@ pub fn kind(dtype: Dtype) -> Option<Float> {
     }
 }
 
-/// Little-endian `bytes` of a type as float32.
+/// Converts little-endian `bytes` of type `float` to float32.
 pub fn widen(bytes: &[u8], float: Float) -> Vec<f32> {
     let halves = || -> Vec<u16> {
         bytes.chunks_exact(2).map(|two| u16::from_le_bytes([two[0], two[1]])).collect()
@@ -36,7 +36,7 @@ pub fn widen(bytes: &[u8], float: Float) -> Vec<f32> {
     wide
 }
 
-/// float32 as little-endian bytes of a type, rounded to the nearest.
+/// Converts float32 to little-endian bytes of type `float`, rounded to nearest.
 pub fn narrow(numbers: &[f32], float: Float) -> Vec<u8> {
     let bytes = |halves: &[u16]| halves.iter().flat_map(|half| half.to_le_bytes()).collect();
     match float {

@@ -1,5 +1,6 @@
-//! Arrays: what MLX leaves to its user, the operations of layers for CPU and GPU, kv caches, and
-//! quantised weights. With the crates above it, the only one that links MLX.
+//! Arrays: the parts of MLX that mlx-rs does not cover, the operations of layers with an MLX and a
+//! CPU backend, caches of sequences, quantised weights, and communication between ranks. No crate
+//! below this one links MLX.
 
 #![cfg_attr(test, allow(clippy::unwrap_used))] // a test fails by panicking
 

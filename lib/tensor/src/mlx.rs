@@ -1,4 +1,4 @@
-//! The few things about MLX that mlx-rs leaves to its user: the device, memory that is not copied, errors.
+//! Helpers around mlx-rs: the default device, arrays over foreign memory, slices, errors.
 
 use std::ffi::c_void;
 use std::ops::Range;
@@ -8,28 +8,30 @@ use mlx_rs::ops::indexing::{TryIndexMutOp, TryIndexOp};
 use mlx_rs::{Array, Device, DeviceType, Dtype, Stream};
 use mlxk_core::{Error, Kind};
 
-/// Whether models run on the CPU here: MLX itself chooses, and takes a GPU if it can.
+/// True if MLX's default device is the CPU, which is so where MLX has no GPU backend or no GPU.
 pub fn on_cpu() -> mlxk_core::Result<bool> {
     let kind = Device::try_default().and_then(|device| device.get_type()).map_err(failed)?;
     Ok(matches!(kind, DeviceType::Cpu))
 }
 
-/// MLX's error as one of the suite's.
+/// Converts an MLX exception to an error of kind [`Kind::Execution`], with the exception as cause.
 pub fn failed(error: Exception) -> Error {
     Error::new(Kind::Execution, "", format!("MLX: {}", error.what())).caused_by(error)
 }
 
-/// Memory that an [`Array`] may look at in place.
+/// Memory that an [`Array`] may use in place.
 ///
 /// # Safety
-/// `address` stays valid and unmoved until the value is dropped, holds the promised number of
-/// bytes, and may be written to by MLX, which reuses the buffers of arrays nobody else holds.
+/// [`Memory::address`] must stay valid and unmoved until the value is dropped, hold the promised
+/// number of bytes, and be writable by MLX, which reuses the buffers of arrays that have no other
+/// owner.
 pub unsafe trait Memory: Send + 'static {
-    /// The first byte.
+    /// Address of the first byte.
     fn address(&self) -> *mut c_void;
 }
 
-/// An array over `memory`, which lives as long as the array. The GPU copies what it cannot map.
+/// Array over `memory`, which is dropped with the array. MLX copies memory that its device cannot
+/// map.
 ///
 /// # Safety
 /// `memory` must hold `shape.product()` elements of `dtype`, aligned to their size.
@@ -54,32 +56,33 @@ pub unsafe fn over<M: Memory>(memory: M, shape: &[i32], dtype: Dtype) -> Array {
     }
 }
 
-/// `x` as a scalar of the type of `like`, which it then does not widen.
+/// Scalar `x` of the type of `like`, so that arithmetic with `like` keeps that type.
 pub fn number(x: f32, like: &Array) -> Result<Array> {
     Array::from_f32(x).as_dtype(like.dtype())
 }
 
-/// `x[:, :, range, :]`.
+/// Slice of the third axis, `x[:, :, range, :]`.
 pub fn rows(x: &Array, range: Range<i32>) -> Result<Array> {
     x.try_index_device((.., .., range), Stream::thread_local_or_default())
 }
 
-/// `x[range]`.
+/// Slice of the first axis, `x[range]`.
 pub fn entries(x: &Array, range: Range<i32>) -> Result<Array> {
     x.try_index_device(range, Stream::thread_local_or_default())
 }
 
-/// `x[:, range]`.
+/// Slice of the second axis, `x[:, range]`.
 pub fn columns(x: &Array, range: Range<i32>) -> Result<Array> {
     x.try_index_device((.., range), Stream::thread_local_or_default())
 }
 
-/// `x[:, :, range, :] = new`, in place if nobody else holds `x`.
+/// Assignment to the third axis, `x[:, :, range, :] = new`; in place if `x` has no other owner.
 pub fn set_rows(x: &mut Array, range: Range<i32>, new: &Array) -> Result<()> {
     x.try_index_mut_device((.., .., range), new, Stream::thread_local_or_default())
 }
 
-/// Numbers around zero, the same for each `seed`: those of MLX need Apple's clock to link.
+/// Pseudo-random numbers around zero that depend on `seed` alone. MLX's own random functions are
+/// not used because they need a clock of Apple's to link.
 #[cfg(test)]
 pub fn noise(shape: &[i32], seed: u64) -> Array {
     let mut state = seed.wrapping_mul(0x9e37_79b9_7f4a_7c15);

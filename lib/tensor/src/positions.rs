@@ -1,11 +1,11 @@
-//! Positions of the rows of a sequence, which rotary embeddings turn by.
+//! Positions of the rows of a sequence, as rotary embeddings use them.
 
-/// Positions of rows that are to be rotated.
+/// Positions of rows that are rotated.
 #[derive(Clone, Copy, Debug)]
 pub enum Positions<'a> {
-    /// Consecutive positions, the first of which is given.
+    /// Consecutive positions from this one on.
     Offset(i32),
-    /// Positions of each row in time, in height and in width.
+    /// Positions of each row in time, height and width (M-RoPE).
     Rows(&'a [[i32; 3]]),
 }
 
@@ -16,7 +16,7 @@ impl From<i32> for Positions<'_> {
 }
 
 impl Positions<'_> {
-    /// Smallest number that is larger than the positions of all `length` rows.
+    /// Smallest position that is larger than those of all `length` rows.
     pub fn end(self, length: i32) -> i32 {
         match self {
             Positions::Offset(offset) => offset + length,
@@ -27,17 +27,17 @@ impl Positions<'_> {
     }
 }
 
-/// Positions of the next rows of one sequence, from which those of its layers follow.
+/// Positions of the next rows of one sequence, for all its layers.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct RowPositions<'a> {
-    /// Positions of each row, if they are not consecutive.
+    /// Positions of each row; `None` if they are consecutive.
     pub rows: Option<&'a [[i32; 3]]>,
-    /// Difference between the position of a row and its place in the sequence, behind pictures.
+    /// Difference between position and index of consecutive rows, which images before them cause.
     pub delta: i32,
 }
 
 impl<'a> RowPositions<'a> {
-    /// Positions of rows, the first of which is number `offset` of the sequence.
+    /// Positions of rows from index `offset` of the sequence on.
     pub fn from(self, offset: i32) -> Positions<'a> {
         match self.rows {
             Some(rows) => Positions::Rows(rows),

@@ -1,4 +1,4 @@
-//! MLX's products with quantised weights in every packing; mlx-rs knows the affine one alone.
+//! MLX's operations on quantised weights in every mode; mlx-rs exposes affine mode only.
 
 use std::ffi::{CStr, c_int};
 use std::ptr;
@@ -9,14 +9,14 @@ use mlxk_core::quantization::{Mode, QuantSpec};
 
 use crate::weight::Quantized;
 
-/// `x W.T`.
-pub fn product(w: &Quantized, x: &Array) -> Result<Array> {
-    times(w, x, true)
+/// Linear layer `x W.T`: `x` [.., ins] to [.., outs].
+pub fn linear(w: &Quantized, x: &Array) -> Result<Array> {
+    matmul(w, x, true)
 }
 
-/// `x W.T` if `transposed`, else `x W`; of several matrices each is multiplied with its own.
-pub fn times(w: &Quantized, x: &Array, transposed: bool) -> Result<Array> {
-    called("quantized_matmul", |result, stream| {
+/// Matrix product `x W.T` if `transposed`, else `x W`. Leading axes of `w` are batch axes.
+pub fn matmul(w: &Quantized, x: &Array, transposed: bool) -> Result<Array> {
+    call("quantized_matmul", |result, stream| {
         // SAFETY: all handles live as long as the call.
         unsafe {
             mlx_sys::mlx_quantized_matmul(
@@ -35,10 +35,11 @@ pub fn times(w: &Quantized, x: &Array, transposed: bool) -> Result<Array> {
     })
 }
 
-/// `x W.T` with the matrix of each row: `x` [.., 1, ins] and `ids` [..] to [.., 1, outs]. It is
-/// faster for many rows if these are `sorted` by `ids`, and wrong if that is not true.
-pub fn gathered(w: &Quantized, x: &Array, ids: &Array, sorted: bool) -> Result<Array> {
-    called("gather_qmm", |result, stream| {
+/// Linear layer with a weight chosen for each row: `x` [.., 1, ins] and `ids` [..] to [.., 1,
+/// outs]. `sorted` promises that `ids` ascend, which is faster for many rows; the result is wrong
+/// if they do not.
+pub fn gather_matmul(w: &Quantized, x: &Array, ids: &Array, sorted: bool) -> Result<Array> {
+    call("gather_qmm", |result, stream| {
         // SAFETY: all handles live as long as the call.
         unsafe {
             mlx_sys::mlx_gather_qmm(
@@ -60,22 +61,23 @@ pub fn gathered(w: &Quantized, x: &Array, ids: &Array, sorted: bool) -> Result<A
     })
 }
 
-/// The rows `ids` [..] of the weights, as [.., ins].
-pub fn rows(w: &Quantized, ids: &Array) -> Result<Array> {
+/// Embedding lookup: rows `ids` [..] of the weights, as [.., ins].
+pub fn embedding(w: &Quantized, ids: &Array) -> Result<Array> {
     let [weight, scales] = [&w.weight, &w.scales].map(|all| all.take_axis(ids, 0));
     let biases = w.biases.as_ref().map(|all| all.take_axis(ids, 0)).transpose()?;
     let (bits, group_size) = (w.bits as usize, w.group_size as usize);
-    unpack(&weight?, &scales?, biases.as_ref(), QuantSpec { mode: w.mode, bits, group_size })
+    dequantize(&weight?, &scales?, biases.as_ref(), QuantSpec { mode: w.mode, bits, group_size })
 }
 
-/// The weights that codes stand for.
-pub fn unpack(
+/// Dequantised weights [.., ins] of codes [.., ins * bits / 32], scales and biases [.., ins /
+/// group_size].
+pub fn dequantize(
     weight: &Array,
     scales: &Array,
     biases: Option<&Array>,
     form: QuantSpec,
 ) -> Result<Array> {
-    called("dequantize", |result, stream| {
+    call("dequantize", |result, stream| {
         // SAFETY: all handles live as long as the call.
         unsafe {
             mlx_sys::mlx_dequantize(
@@ -94,10 +96,10 @@ pub fn unpack(
     })
 }
 
-/// Codes [.., ins * bits / 32] and scales [.., ins / group_size] of weights [.., ins], in a packing
-/// that has no biases.
-pub fn pack(weights: &Array, form: QuantSpec) -> Result<[Array; 2]> {
-    // SAFETY: nothing is asked of the caller; the vector is freed by its owner here.
+/// Quantises weights [.., ins] in a mode without biases: codes [.., ins * bits / 32] and scales
+/// [.., ins / group_size].
+pub fn quantize(weights: &Array, form: QuantSpec) -> Result<[Array; 2]> {
+    // SAFETY: the call has no preconditions; `Vector` frees the vector.
     let mut vector = Vector(unsafe { mlx_sys::mlx_vector_array_new() });
     let stream = Stream::thread_local_or_default();
     let (bits, group_size) = (some(form.bits as i32), some(form.group_size as i32));
@@ -111,7 +113,7 @@ pub fn pack(weights: &Array, form: QuantSpec) -> Result<[Array; 2]> {
         return Err(Exception::custom("quantize failed"));
     }
     let part = |index| {
-        called("quantize", |result, _| {
+        call("quantize", |result, _| {
             // SAFETY: as above.
             unsafe { mlx_sys::mlx_vector_array_get(result, vector.0, index) }
         })
@@ -119,7 +121,7 @@ pub fn pack(weights: &Array, form: QuantSpec) -> Result<[Array; 2]> {
     Ok([part(0)?, part(1)?])
 }
 
-/// A list of arrays that MLX made.
+/// Vector of arrays, owned.
 struct Vector(mlx_sys::mlx_vector_array);
 
 impl Drop for Vector {
@@ -129,8 +131,9 @@ impl Drop for Vector {
     }
 }
 
-/// Runs one of MLX's operations, which returns 0 or has failed.
-pub fn called(
+/// Result of an MLX C operation, which writes it to the given handle. Errors if the operation
+/// returns another status than 0; `name` names it in the message.
+pub fn call(
     name: &str,
     operation: impl FnOnce(*mut mlx_sys::mlx_array, mlx_sys::mlx_stream) -> c_int,
 ) -> Result<Array> {
@@ -143,14 +146,17 @@ pub fn called(
     }
 }
 
+/// C handle of an array; a null handle for `None`.
 fn handle(array: Option<&Array>) -> mlx_sys::mlx_array {
     array.map_or(mlx_sys::mlx_array { ctx: ptr::null_mut() }, Array::as_ptr)
 }
 
+/// Optional integer of the C API, present.
 fn some(value: i32) -> mlx_sys::mlx_optional_int {
     mlx_sys::mlx_optional_int { value, has_value: true }
 }
 
+/// Name of a mode in the C API.
 fn mode_name(mode: Mode) -> &'static CStr {
     match mode {
         Mode::Affine => c"affine",

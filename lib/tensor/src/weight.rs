@@ -1,17 +1,17 @@
-//! The weights of a matrix: dense, or quantised.
+//! Weights of linear layers: dense, or quantised in one of MLX's modes.
 
 use mlx_rs::Array;
 use mlxk_core::quantization::Mode;
 
-/// Weight of a matrix, or of several in one array.
+/// Weight of one linear layer, or of several layers stacked in one array.
 pub enum Weight {
-    /// As they are, [.., outs, ins].
+    /// Floating-point weights, [.., outs, ins].
     Dense(Array),
-    /// Quantized a few bits each.
+    /// Quantised weights.
     Quantized(Quantized),
 }
 
-/// Weight packed `bits` at a time, with a scale for each `group_size` of a row.
+/// Quantised weights [.., outs, ins]: codes of `bits` bits and a scale for each group of a row.
 pub struct Quantized {
     /// Codes as 32-bit words, [.., outs, ins * bits / 32].
     pub weight: Array,

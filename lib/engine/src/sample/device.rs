@@ -6,7 +6,7 @@ use mlx_rs::ops::{arange, argsort_axis, concatenate, select};
 use mlx_rs::{Array, Dtype};
 use mlxk_processor::{Sampling, Token};
 use mlxk_tensor::mlx;
-use mlxk_tensor::quantized::called;
+use mlxk_tensor::quantized::call;
 
 use super::{SPREAD, STIRS, Turn, dry};
 
@@ -269,7 +269,7 @@ fn noise(ids: &Array, turns: &[&Turn]) -> Result<Array> {
 }
 
 fn xor(a: &Array, b: &Array) -> Result<Array> {
-    called("bitwise_xor", |result, stream| {
+    call("bitwise_xor", |result, stream| {
         // SAFETY: all handles live as long as the call.
         unsafe { mlx_sys::mlx_bitwise_xor(result, a.as_ptr(), b.as_ptr(), stream) }
     })
@@ -278,7 +278,7 @@ fn xor(a: &Array, b: &Array) -> Result<Array> {
 /// `bits >> shift`.
 fn shifted(bits: &Array, shift: u32) -> Result<Array> {
     let shift = Array::from_slice(&[shift], &[1]);
-    called("right_shift", |result, stream| {
+    call("right_shift", |result, stream| {
         // SAFETY: as above.
         unsafe { mlx_sys::mlx_right_shift(result, bits.as_ptr(), shift.as_ptr(), stream) }
     })

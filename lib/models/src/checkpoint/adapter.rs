@@ -1,5 +1,5 @@
-//! Adapters as mlx-lm stores them: low-rank additions to the matrices of a model (LoRA,
-//! arXiv 2106.09685; DoRA, arXiv 2402.09353), or matrices in whole.
+//! Adapters in mlx-lm's format: low-rank additions (LoRA, arXiv 2106.09685; DoRA, arXiv 2402.09353)
+//! to linear layers, or full tensors that replace those of the model.
 
 use std::collections::BTreeMap;
 use std::fs::File;
@@ -13,14 +13,14 @@ use serde_json::Value;
 use super::file::{map, place};
 use super::tensor::Tensor;
 
-/// What is wrong with an adapter that does not fit.
+/// Message for an adapter that does not fit the model.
 pub const OTHER: &str = "the adapter is for another model";
 
-/// What an adapter's files hold.
+/// Tensors and scale of an adapter.
 pub struct Adapter {
-    /// By their names in the model.
+    /// Tensors, by their names in the model.
     pub tensors: Vec<(String, Tensor)>,
-    /// What additions are multiplied with; none if the tensors take the place of the model's.
+    /// Factor of the additions; `None` if the tensors replace those of the model.
     pub scale: Option<f32>,
 }
 
@@ -28,7 +28,7 @@ impl Adapter {
     /// Reads `adapter_config.json` and `adapters.safetensors` of a folder.
     ///
     /// # Errors
-    /// If they are not there, or not what they should be.
+    /// If a file is absent or invalid.
     pub fn read(folder: &Path) -> mlxk_core::Result<Adapter> {
         let scale = scale(&folder.join("adapter_config.json"))?;
         let path = folder.join("adapters.safetensors");
@@ -44,7 +44,7 @@ impl Adapter {
         Ok(Adapter { tensors: tensors.collect::<mlxk_core::Result<_>>()?, scale })
     }
 
-    /// Takes out what is added to experts and to embeddings, whose layers know of no additions.
+    /// Takes out the additions to experts and embeddings, whose layers do not compute additions.
     pub fn sums(&mut self, tensors: &BTreeMap<String, Tensor>) -> Adapter {
         let of_layer = |name: &String| {
             let module = name.rsplit_once('.').map_or("", |(module, _)| module);
@@ -59,6 +59,7 @@ impl Adapter {
     }
 }
 
+/// Scale in `adapter_config.json`; `None` for full tensors.
 fn scale(path: &Path) -> mlxk_core::Result<Option<f32>> {
     let invalid = |why: String| Error::new(Kind::InvalidModel, path.display().to_string(), why);
     let text = std::fs::read(path).map_err(|e| Error::io(path, e))?;
@@ -74,7 +75,7 @@ fn scale(path: &Path) -> mlxk_core::Result<Option<f32>> {
     }
 }
 
-/// Whether a layer gives out its rows: the names of such in all architectures.
+/// True if the layer `module` is an embedding, by its name in any architecture.
 pub fn is_embedding(module: &str) -> bool {
     let last = module.rsplit('.').next().unwrap_or(module);
     last.starts_with("embed") && last != "embed_out"

@@ -1,20 +1,20 @@
-//! Checks of config.json, and the errors that name its fields.
+//! Checks of config.json, and errors that name its fields.
 
 use mlxk_core::{Error, Kind, Result};
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 
-/// More than any model has; a larger number in a file is a mistake or an attack.
+/// Bound of the number of layers; more in a file is a mistake or an attack.
 const MOST_LAYERS: usize = 10_000;
-/// Larger dimensions do not fit MLX's shapes.
+/// Bound of dimensions in MLX.
 const LARGEST: usize = i32::MAX as usize;
 
-/// A kind of something that config.json names and nothing here computes.
+/// Error of kind [`Kind::RuntimeIncompatible`] for a value of config.json that is not supported.
 pub fn unknown(message: String) -> Error {
     Error::new(Kind::RuntimeIncompatible, "config.json", message)
 }
 
-/// The fields that `T` has of a configuration. Errors name the one that is missing or not of its type.
+/// Deserialises `config` to `T`. Errors name the field that is missing or of another type.
 pub fn fields<T: DeserializeOwned>(config: &Value) -> Result<T> {
     serde_path_to_error::deserialize(config).map_err(|e| match e.path().iter().next() {
         None => invalid(e.inner().to_string()),
@@ -22,7 +22,7 @@ pub fn fields<T: DeserializeOwned>(config: &Value) -> Result<T> {
     })
 }
 
-/// Errors if no model has so many layers.
+/// Errors if `count` exceeds the bound of layers.
 pub fn most_layers(count: usize) -> Result<()> {
     match count > MOST_LAYERS {
         true => Err(invalid(format!("`num_hidden_layers` cannot be {count}"))),
@@ -30,7 +30,7 @@ pub fn most_layers(count: usize) -> Result<()> {
     }
 }
 
-/// Errors with the name of the first size that no model can have.
+/// Errors with the name of the first size that is zero or too large for MLX.
 pub fn positive(sizes: &[(&str, usize)]) -> Result<()> {
     match sizes.iter().find(|&&(_, n)| n == 0 || n > LARGEST) {
         Some((name, size)) => Err(invalid(format!("`{name}` cannot be {size}"))),
@@ -38,7 +38,7 @@ pub fn positive(sizes: &[(&str, usize)]) -> Result<()> {
     }
 }
 
-/// Errors unless each of `kv_heads` key heads has as many of the `heads` query heads.
+/// Errors unless `heads` query heads are a multiple of `kv_heads` key heads.
 pub fn even(heads: usize, kv_heads: usize) -> Result<()> {
     match heads.is_multiple_of(kv_heads) {
         true => Ok(()),
@@ -46,7 +46,7 @@ pub fn even(heads: usize, kv_heads: usize) -> Result<()> {
     }
 }
 
-/// An error about what config.json says.
+/// Error of kind [`Kind::InvalidModel`] about config.json.
 pub fn invalid(message: String) -> Error {
     Error::new(Kind::InvalidModel, "config.json", message)
 }

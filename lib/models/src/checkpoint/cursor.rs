@@ -1,4 +1,4 @@
-//! A place in the tree of names, where layers take their tensors.
+//! Cursor: a place in the tree of tensor names, from which layers take their tensors.
 
 use std::ops::Range;
 
@@ -14,53 +14,53 @@ use super::reshape;
 use super::tensor::Tensor;
 use super::weights::{Weights, invalid, missing};
 
-/// The tensors that the matrix of a layer consists of, all with a row for each of its outputs.
+/// Tensors of a linear layer, each with a row for each output.
 const PARTS: [&str; 4] = ["weight", "scales", "biases", "bias"];
 
-/// The types of numbers to compute with.
+/// Floating-point types that layers compute with.
 const FLOATS: [Dtype; 3] = [Dtype::Float32, Dtype::Float16, Dtype::Bfloat16];
 
-/// A place in the tree of names, from which tensors are taken by the rest of their names.
+/// Place in the tree of names; tensors are taken by the rest of their names.
 pub struct Cursor<'w> {
     weights: &'w mut Weights,
     prefix: String,
 }
 
 impl Cursor<'_> {
-    /// The place where all names begin.
+    /// Root of the tree.
     pub fn root(weights: &mut Weights) -> Cursor<'_> {
         Cursor { weights, prefix: String::new() }
     }
 
-    /// The place under `name`.
+    /// Place `name` below this one.
     pub fn at(&mut self, name: &str) -> Cursor<'_> {
         let prefix = format!("{}{name}.", self.prefix);
         Cursor { weights: self.weights, prefix }
     }
 
-    /// From now on, what the layers call by the first of two names goes by the second on disk: whole
-    /// parts of paths, replaced in this order.
+    /// Maps names of layers to names on disk, from now on: whole path components, replaced in this
+    /// order.
     pub fn rename(&mut self, names: &[(&str, &str)]) {
         let own = |(ours, theirs): &(&str, &str)| ((*ours).to_owned(), (*theirs).to_owned());
         self.weights.names.extend(names.iter().map(own));
     }
 
-    /// Leaves aside all tensors whose names on disk `unwanted` picks, which are of use elsewhere.
+    /// Leaves the tensors whose names on disk `unwanted` picks, for other uses.
     pub fn leave(&mut self, unwanted: impl Fn(&str) -> bool) {
         let left = &mut self.weights.taken.left;
         left.extend(self.weights.tensors.keys().filter(|name| unwanted(name)).cloned());
         self.weights.tensors.retain(|name, _| !left.contains(name));
     }
 
-    /// Leaves aside all tensors whose names on disk `unwanted` picks, which are of no use.
+    /// Discards the tensors whose names on disk `unwanted` picks, which have no use.
     pub fn discard(&mut self, unwanted: impl Fn(&str) -> bool) {
         let names = self.weights.tensors.keys().filter(|name| unwanted(name)).cloned();
         self.weights.taken.discarded.extend(names);
         self.weights.tensors.retain(|name, _| !unwanted(name));
     }
 
-    /// Makes `parts`, each with its number of outputs, of the layer `name`, in which they lie one
-    /// after another `repeats` times over. Errors if it has another number of outputs.
+    /// Splits the fused layer `name` into `parts`, each with its number of outputs, which lie one
+    /// after another `repeats` times. Errors if the layer has another number of outputs.
     pub fn split(&mut self, name: &str, repeats: usize, parts: &[(&str, usize)]) -> Result<()> {
         let outs: usize = parts.iter().map(|(_, rows)| rows).sum();
         let uneven = parts.iter().any(|(_, rows)| !rows.is_multiple_of(repeats));
@@ -89,7 +89,7 @@ impl Cursor<'_> {
         Ok(())
     }
 
-    /// Which share of every layer is to be taken, if not all.
+    /// Share of every layer to take; `None` if layers are taken whole.
     pub fn share(&self) -> Option<Share> {
         match self.weights.form.part {
             Some(Part::Share(share)) => Some(share),
@@ -97,7 +97,8 @@ impl Cursor<'_> {
         }
     }
 
-    /// The layers to be taken, of `count` at `layers.0` and so on; those of others are of no use.
+    /// Layers to take, of `count` layers `layers.0` and following; those of other ranks are
+    /// discarded.
     pub fn stage(&mut self, count: usize) -> Range<usize> {
         self.weights.taken.layers = Some(count);
         let Some(Part::Stage(stage)) = self.weights.form.part else { return 0..count };
@@ -109,14 +110,14 @@ impl Cursor<'_> {
         own
     }
 
-    /// How many elements of a row of the layer `name`, of `ins`, share a scale.
+    /// Elements of a row of layer `name`, of `ins`, that share a scale; 1 if the layer is dense.
     pub fn group(&self, name: &str, ins: usize) -> usize {
         let scales = self.form(&format!("{name}.scales")).ok();
         let count = scales.and_then(|(shape, _)| shape.last().copied());
         count.filter(|&count| count > 0).map_or(1, |count| (ins / count).max(1))
     }
 
-    /// Leaves of the tensor `name`, if there is one, only the part `range` of an axis.
+    /// Cuts the tensor `name`, if it exists, to `range` of an axis.
     pub fn keep(&mut self, name: &str, axis: usize, range: Range<usize>) -> Result<()> {
         if !self.has(name) {
             return Ok(());
@@ -130,15 +131,15 @@ impl Cursor<'_> {
         Ok(())
     }
 
-    /// Leaves of the layer `name` only the outputs `range`, along this axis.
+    /// Cuts the layer `name` to the outputs `range`, along this axis.
     pub fn keep_rows(&mut self, name: &str, axis: usize, range: Range<usize>) -> Result<()> {
         PARTS
             .into_iter()
             .try_for_each(|part| self.keep(&format!("{name}.{part}"), axis, range.clone()))
     }
 
-    /// Leaves of the layer `name` only the inputs `range` of `ins`, whole groups, and its bias if
-    /// `biased`: what it makes then is to be added to what others make.
+    /// Cuts the layer `name` to the inputs `range` of `ins`, which must be whole groups, and drops
+    /// its bias unless `biased`. Outputs of the layer are partial sums then.
     pub fn keep_columns(
         &mut self,
         name: &str,
@@ -161,17 +162,17 @@ impl Cursor<'_> {
         Ok(())
     }
 
-    /// Whether what the layer here makes is to be added to what others make.
+    /// True if the outputs of this layer are to be summed over ranks; a sketch has none to sum.
     pub fn partial(&self) -> bool {
-        self.weights.taken.partial.contains(&self.path(""))
+        !self.weights.form.sketch && self.weights.taken.partial.contains(&self.path(""))
     }
 
-    /// Puts a tensor where it will be taken from.
+    /// Inserts a tensor, to be taken later.
     pub fn put(&mut self, name: &str, tensor: Tensor) {
         self.weights.tensors.insert(self.path(name), tensor);
     }
 
-    /// Brings the ternary matrix [outs, ins] of the layer `name` into a form of MLX.
+    /// Converts the ternary matrix [outs, ins] of the layer `name` to MLX's affine quantisation.
     pub fn unpack_ternary(&mut self, name: &str, outs: usize, ins: usize) -> Result<()> {
         let of = |tensor: &str| format!("{name}.{tensor}");
         let packed = self.take(&of("weight"))?;
@@ -190,7 +191,7 @@ impl Cursor<'_> {
         Ok(())
     }
 
-    /// Takes the tensor `name` of a single floating-point number.
+    /// Takes the floating-point tensor `name`, which has one element.
     pub fn number(&mut self, name: &str) -> Result<f32> {
         let (shape, _) = self.form(name)?;
         if shape.iter().any(|&n| n != 1) {
@@ -202,29 +203,30 @@ impl Cursor<'_> {
         tensor.read(|bytes| floats::widen(bytes, float)[0])
     }
 
-    /// What the additions of an adapter are multiplied with, if there is one.
+    /// Factor of an adapter's additions, if there is one.
     pub fn adapter_scale(&self) -> Option<f32> {
         self.weights.adapter_scale
     }
 
-    /// Notes that this place is that of a matrix, and how it is packed if it is.
+    /// Records this place as a matrix, with its quantisation if it is quantised.
     pub fn matrix(&mut self, form: Option<QuantSpec>) {
         let name = self.path("");
         let name = self.weights.wholes.get(&name).cloned().unwrap_or(name);
         self.weights.taken.matrices.insert(name, form);
     }
 
-    /// How the layers do their steps.
+    /// Backend of the layers.
     pub fn ops(&self) -> &'static dyn Ops {
         self.weights.form.ops
     }
 
-    /// Whether there is a tensor `name` here.
+    /// True if the tensor `name` exists here.
     pub fn has(&self, name: &str) -> bool {
         self.weights.tensors.contains_key(&self.path(name))
     }
 
-    /// Whether there is the optional tensor `name` here. All layers must agree on that.
+    /// True if the optional tensor `name` exists here. All layers must agree on that, which
+    /// [`Weights::finish`] checks.
     pub fn offers(&mut self, name: &str) -> bool {
         let (path, there) = (self.path(name), self.has(name));
         let number = |part: &&str| !part.bytes().all(|byte| byte.is_ascii_digit());
@@ -234,7 +236,8 @@ impl Cursor<'_> {
         there
     }
 
-    /// Whether the matrix of this place is quantised: as config.json says, else as its tensors show.
+    /// Quantisation entry of the matrix here: as config.json states, or else as its tensors imply;
+    /// `None` if it is dense.
     pub fn quantized(&self) -> Option<Entry> {
         match self.weights.quantization.of(self.path("").trim_end_matches('.')) {
             Some(Entry::Dense) => None,
@@ -243,33 +246,34 @@ impl Cursor<'_> {
         }
     }
 
-    /// The shape and type of the tensor `name`. Errors if there is none.
+    /// Shape and type of the tensor `name`. Errors if it does not exist.
     pub fn form(&self, name: &str) -> Result<(Vec<usize>, Dtype)> {
         let path = self.path(name);
         let tensor = self.weights.tensors.get(&path).ok_or_else(|| missing(&path))?;
         Ok((tensor.shape.clone(), tensor.dtype))
     }
 
-    /// Takes the tensor `name`, whatever it is. Errors if there is none.
+    /// Takes the tensor `name`. Errors if it does not exist.
     pub fn take(&mut self, name: &str) -> Result<Tensor> {
         let path = self.path(name);
         self.weights.tensors.remove(&path).ok_or_else(|| missing(&path))
     }
 
-    /// Takes the floating-point tensor `name` of this very `shape`, as an array to compute with.
+    /// Takes the floating-point tensor `name` of this `shape`, as an array to compute with.
     pub fn floats(&mut self, name: &str, shape: &[usize]) -> Result<Array> {
         let array = self.stored(name, shape)?;
         self.widened(array)
     }
 
-    /// The same of the type that it has on disk, for those who compute with any.
+    /// Takes the floating-point tensor `name` of this `shape` in its type on disk, for operations
+    /// that accept every type.
     pub fn stored(&mut self, name: &str, shape: &[usize]) -> Result<Array> {
         let tensor = self.take(name)?;
         self.expect(name, &tensor, &FLOATS, shape)?;
         self.array(&tensor)
     }
 
-    /// A floating-point array of a type that MLX is fast with on the device.
+    /// Converts a floating-point array to the type that MLX is fast with on the device.
     pub fn widened(&self, array: Array) -> Result<Array> {
         array.as_dtype(self.computed(array.dtype())).map_err(mlx::failed)
     }
@@ -279,7 +283,8 @@ impl Cursor<'_> {
         if self.weights.form.widen { Dtype::Float32 } else { dtype }
     }
 
-    /// A tensor as an array; in a sketch one that is never filled. Errors if there are no elements.
+    /// Converts a tensor to an array; in a sketch to one that is never filled. Errors if the
+    /// elements cannot be made.
     pub fn array(&mut self, tensor: &Tensor) -> Result<Array> {
         self.weights.taken.bytes += tensor.size() as u64;
         if !self.weights.form.sketch {
@@ -289,12 +294,12 @@ impl Cursor<'_> {
         ops::zeros_dtype(&shape, tensor.dtype).map_err(mlx::failed)
     }
 
-    /// Takes the tensor `name` as [`floats`](Self::floats) does if there is one.
+    /// Takes the tensor `name` as [`floats`](Self::floats) does, if it exists.
     pub fn optional(&mut self, name: &str, shape: &[usize]) -> Result<Option<Array>> {
         self.offers(name).then(|| self.floats(name, shape)).transpose()
     }
 
-    /// Errors unless `tensor`, taken as `name`, is of one of these types and of this shape.
+    /// Errors unless `tensor`, taken as `name`, has one of these types and this shape.
     pub fn expect(
         &self,
         name: &str,
@@ -313,12 +318,12 @@ impl Cursor<'_> {
         Ok(())
     }
 
-    /// An error about the tensor `name`.
+    /// Error about the tensor `name`.
     pub fn invalid(&self, name: &str, message: String) -> Error {
         invalid(&self.path(name), message)
     }
 
-    /// Where on disk the tensor `name` is.
+    /// Name on disk of the tensor `name`.
     fn path(&self, name: &str) -> String {
         let ours = format!(".{}{name}.", self.prefix);
         let theirs = self.weights.names.iter().fold(ours, |path, (ours, theirs)| {
@@ -329,6 +334,7 @@ impl Cursor<'_> {
     }
 }
 
+/// Names of types, joined by "or".
 fn one_of(dtypes: &[Dtype]) -> String {
     dtypes.iter().map(|dtype| format!("{dtype:?}")).collect::<Vec<_>>().join(" or ")
 }

@@ -1,4 +1,4 @@
-//! Files of weights, mapped into memory.
+//! Weight files mapped into memory.
 
 use std::fs::File;
 use std::path::Path;
@@ -9,7 +9,7 @@ use mlxk_core::{Error, Kind, Result, tensors};
 
 use super::tensor::{self, Bytes, Tensor};
 
-/// Maps a file privately.
+/// Maps a file privately. Errors if it cannot be opened or mapped.
 pub fn map(path: &Path) -> Result<MmapMut> {
     let file = File::open(path).map_err(|e| Error::io(path, e))?;
     // SAFETY: the mapping is private, so nothing here changes the file; a file that someone else
@@ -17,7 +17,7 @@ pub fn map(path: &Path) -> Result<MmapMut> {
     unsafe { MmapOptions::new().no_reserve_swap().map_copy(&file) }.map_err(|e| Error::io(path, e))
 }
 
-/// A tensor of a mapped file, as its header tells.
+/// Tensor of a mapped file, by its header. Errors if the file is shorter, or MLX lacks the type.
 pub fn place(tensor: &tensors::Tensor, file: &Arc<MmapMut>, path: &Path) -> Result<Tensor> {
     let range = tensor.range.start as usize..tensor.range.end as usize;
     let refused = |why: String| {

@@ -1,4 +1,4 @@
-//! A model's weights on disk, each handed out once.
+//! Checkpoints: the weights of a model on disk, each taken exactly once.
 
 pub mod adapter;
 pub mod config_error;

@@ -1,49 +1,50 @@
-//! What a rank has of a model that several ranks run together.
+//! Part of a model that a rank holds in distributed inference.
 
 use std::ops::Range;
 
 use serde::{Deserialize, Serialize};
 
-/// How a model is taken apart.
+/// Way to divide a model among ranks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Split {
-    /// Every rank has some heads of each attention and some of the elements within each
-    /// feed-forward layer: all ranks work at once, and add up what they have, twice a layer.
+    /// Tensor parallelism: every rank holds some heads of each attention layer and some inner
+    /// elements of each feed-forward layer; ranks compute together and sum their outputs twice a
+    /// layer.
     Tensor,
-    /// Every rank has some of the layers: one works at a time, and as much memory as a rank has is
-    /// made use of.
+    /// Pipeline parallelism: every rank holds some layers; one rank computes at a time, and a
+    /// rank's share can fit its memory.
     Pipeline,
 }
 
 impl Split {
-    /// Both, and what they are called.
+    /// All variants, with their names.
     pub const ALL: [(Split, &str); 2] = [(Split::Tensor, "tensor"), (Split::Pipeline, "pipeline")];
 }
 
-/// What a rank has of a model.
+/// Part of a model that a rank holds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Part {
-    /// Its share of every layer.
+    /// Share of every layer.
     Share(Share),
-    /// Some of the layers.
+    /// Some layers.
     Stage(Stage),
 }
 
-/// Layers `first..end`; the last ones are rank 0's, which has the head.
+/// Layers `first..end` of a pipeline; rank 0 has the last layers and the head.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Stage {
-    /// Which rank's.
+    /// Rank that holds the layers.
     pub rank: usize,
-    /// Its first layer.
+    /// First layer of the rank.
     pub first: usize,
-    /// The layer after its last.
+    /// Layer after the last one of the rank.
     pub end: usize,
-    /// The layers of the model.
+    /// Layers of the model.
     pub layers: usize,
 }
 
 impl Part {
-    /// What a rank needs of so many bytes that all layers need together.
+    /// Bytes that the part needs, of `bytes` that all layers need.
     pub fn of(&self, bytes: u64) -> u64 {
         match self {
             Part::Share(share) => bytes.div_ceil(share.size as u64),
@@ -53,7 +54,7 @@ impl Part {
         }
     }
 
-    /// The ranks from which vectors come and to which they go.
+    /// Rank that sends hidden vectors to this one, and rank that receives them.
     pub fn edges(&self) -> [Option<usize>; 2] {
         match *self {
             Part::Share(_) => [None, None],
@@ -63,7 +64,7 @@ impl Part {
         }
     }
 
-    /// What a person calls it.
+    /// Description for people.
     pub fn describe(&self) -> String {
         match *self {
             Part::Share(Share { rank, size }) => {
@@ -76,18 +77,18 @@ impl Part {
     }
 }
 
-/// Which share.
+/// Share of every layer in tensor parallelism.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Share {
-    /// Which rank's.
+    /// Rank that holds the share.
     pub rank: usize,
-    /// In how many it is shared.
+    /// Number of ranks.
     pub size: usize,
 }
 
 impl Share {
-    /// Its part of `count` things that stay together in lots of `lot`; none if some rank would have
-    /// none.
+    /// Range of this rank among `count` elements, which are divided in units of `lot`; `None` if
+    /// they are not a multiple of it, or too few for all ranks.
     pub fn of(self, count: usize, lot: usize) -> Option<Range<usize>> {
         let lots = count / lot;
         let start = |rank: usize| rank * lots / self.size * lot;

@@ -1,7 +1,7 @@
-//! What config.json says about which matrices are quantised, and how.
+//! Quantisation table of config.json: which matrices are quantised, and how.
 //!
-//! The form is mlx-lm's: `"quantization": {"group_size": 64, "bits": 4, "mode": "affine"}`, and in
-//! the same object, under the name of a matrix, its own such object, `true` or `false`.
+//! The format is mlx-lm's: `"quantization": {"group_size": 64, "bits": 4, "mode": "affine"}`, and
+//! in that object, under the name of a matrix, an object of the same kind, `true` or `false`.
 
 use std::collections::HashMap;
 
@@ -10,29 +10,29 @@ use mlxk_core::{Error, Kind, Result};
 use serde::Deserialize;
 use serde_json::Value;
 
-/// The table of a model; empty if the model is not quantised.
+/// Quantisation table; empty if the model is not quantised.
 #[derive(Debug, Default)]
 pub struct Quantization {
     named: HashMap<String, Entry>,
 }
 
-/// What the table says about a matrix.
+/// Entry of a matrix.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Entry {
-    /// It is dense.
+    /// The matrix is dense.
     Dense,
-    /// It is quantised; what is not stated the tensors show.
+    /// The matrix is quantised; what is not stated follows from its tensors.
     Quantized(Stated),
 }
 
-/// What is said about how a matrix is quantised.
+/// Quantisation that the table states.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Stated {
     /// Weights that share a scale.
     pub group_size: Option<usize>,
     /// Bits of a weight.
     pub bits: Option<usize>,
-    /// What codes and scales stand for.
+    /// Quantisation mode.
     pub mode: Option<Mode>,
 }
 
@@ -44,7 +44,7 @@ struct Fields {
 }
 
 impl Quantization {
-    /// Reads the table of `config`. Errors name the forms that are not known.
+    /// Reads the table of `config`. Errors name a form that is not known.
     pub fn read(config: &Value) -> Result<Quantization> {
         let absent = |value: &&Value| !value.is_null();
         let copy = config.get("quantization_config").filter(absent);
@@ -52,7 +52,7 @@ impl Quantization {
             return Ok(Quantization::default());
         };
         match table.get("quant_method").and_then(Value::as_str) {
-            // Their tensors say all.
+            // The tensors of these formats are self-describing.
             Some(method) if method == "bitnet" || quantization::EQUIVALENT.contains(&method) => {
                 return Ok(Quantization::default());
             }
@@ -74,19 +74,20 @@ impl Quantization {
         Ok(Quantization { named })
     }
 
-    /// Makes what is said about `whole` hold for its part `part`.
+    /// Copies the entry of `whole` to its part `part`.
     pub fn alias(&mut self, part: String, whole: &str) {
         if let Some(entry) = self.of(whole) {
             self.named.insert(part, entry);
         }
     }
 
-    /// What is said about the matrix that is called `name` on disk; `None` leaves it to the tensors.
+    /// Entry of the matrix that is called `name` on disk; `None` if its tensors decide.
     pub fn of(&self, name: &str) -> Option<Entry> {
         self.named.get(name).copied()
     }
 }
 
+/// Reads an entry of the table.
 fn entry(name: &str, value: &Value) -> Result<Entry> {
     match value {
         Value::Bool(false) => return Ok(Entry::Dense),
@@ -103,6 +104,7 @@ fn entry(name: &str, value: &Value) -> Result<Entry> {
     Ok(Entry::Quantized(Stated { group_size, bits, mode }))
 }
 
+/// Error of kind [`Kind::RuntimeIncompatible`] with the supported modes as hint.
 fn unsupported(what: String) -> Error {
     let modes = Mode::ALL.map(Mode::name).join(", ");
     Error::new(Kind::RuntimeIncompatible, "config.json", what)

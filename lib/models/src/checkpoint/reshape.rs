@@ -1,4 +1,4 @@
-//! Tensors cut and turned while they are still bytes, when somebody asks for them.
+//! Rearrangement of tensors as bytes, done when their elements are read.
 
 use std::iter;
 use std::ops::Range;
@@ -7,8 +7,8 @@ use mlx_rs::Dtype;
 
 use super::tensor::{Bytes, Tensor, size};
 
-/// The rows of `tensor` that belong to one of several layers fused into it: its rows come in
-/// `repeats` equal parts, in each of which `range` is taken. One part is not copied.
+/// Rows of one of several layers fused in `tensor`: the rows come in `repeats` equal parts, of each
+/// of which `range` is taken. A single part is not copied.
 pub fn rows(tensor: &Tensor, repeats: usize, range: Range<usize>) -> Tensor {
     let mut shape = tensor.shape.clone();
     let row = shape[1..].iter().product::<usize>() * size(tensor.dtype);
@@ -23,7 +23,7 @@ pub fn rows(tensor: &Tensor, repeats: usize, range: Range<usize>) -> Tensor {
     })
 }
 
-/// The part `range` of an axis, which has it.
+/// Slice `range` of an axis.
 pub fn part(tensor: &Tensor, axis: usize, range: Range<usize>) -> Tensor {
     let mut shape = tensor.shape.clone();
     let outer = shape[..axis].iter().product::<usize>();
@@ -33,14 +33,14 @@ pub fn part(tensor: &Tensor, axis: usize, range: Range<usize>) -> Tensor {
     rows(&flat, outer, range).shaped(shape)
 }
 
-/// Tensors of one type and shape as one, along a new first axis.
+/// Stack of tensors of one type and shape along a new first axis.
 pub fn stacked(parts: Vec<Tensor>) -> Tensor {
     let dtype = parts.first().map_or(Dtype::Uint8, |part| part.dtype);
     let shape = parts.first().map_or(Vec::new(), |part| part.shape.clone());
     Tensor::joined(dtype, [&[parts.len()], shape.as_slice()].concat(), parts)
 }
 
-/// The transpose of a matrix, or of each of several; anything else as it is.
+/// Transpose of the last two axes; a tensor with fewer axes stays as it is.
 pub fn transposed(tensor: Tensor) -> Tensor {
     let &[ref count @ .., rows, columns] = tensor.shape.as_slice() else {
         return tensor;
@@ -63,9 +63,9 @@ pub fn transposed(tensor: Tensor) -> Tensor {
     })
 }
 
-/// Ternary weights as BitNet has them, four rows in one of bytes, as MLX's affine form of two bits:
-/// codes, scales and biases. The rows of a quarter of the matrix are the lowest bits of all bytes,
-/// those of the next quarter the bits above; a code less one, times `scale`, is a weight.
+/// Converts BitNet's ternary weights to MLX's affine quantisation of 2 bits: codes, scales and
+/// biases. BitNet packs four rows in one row of bytes: the first quarter of the rows is in the
+/// lowest bits, the next quarter in the bits above. A weight is `(code - 1) * scale`.
 pub fn ternary(packed: Tensor, scale: &Tensor, group: usize) -> [Tensor; 3] {
     let (rows, ins) = (packed.shape[0], packed.shape[1]);
     let codes = Tensor::made(Dtype::Uint32, vec![4 * rows, ins / 16], move || {
@@ -89,6 +89,7 @@ pub fn ternary(packed: Tensor, scale: &Tensor, group: usize) -> [Tensor; 3] {
     [codes, each(false), each(true)]
 }
 
+/// Sixteen codes of a quarter as one word.
 fn word(codes: &[u8], quarter: usize) -> u32 {
     let code = |byte: &u8| u32::from(byte >> (2 * quarter) & 3);
     codes.iter().rev().fold(0, |word, byte| word << 2 | code(byte))

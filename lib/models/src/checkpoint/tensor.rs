@@ -1,4 +1,4 @@
-//! A tensor of a checkpoint: it lies in a mapped file, or is made of others when it is asked for.
+//! Tensor of a checkpoint: stored in a mapped file, or made from other tensors when it is read.
 
 use std::ffi::c_void;
 use std::ops::Range;
@@ -10,39 +10,40 @@ use mlxk_core::tensors::Dtype as Disk;
 use mlxk_core::{Error, Kind, Result};
 use mlxk_tensor::mlx;
 
-/// A tensor, whose elements are row-major and little-endian.
+/// Tensor with row-major, little-endian elements.
 #[derive(Clone)]
 pub struct Tensor {
-    /// The type of its elements.
+    /// Type of the elements.
     pub dtype: Dtype,
-    /// Its dimensions.
+    /// Dimensions.
     pub shape: Vec<usize>,
     elements: Elements,
 }
 
+/// Source of the elements.
 #[derive(Clone)]
 enum Elements {
     Stored(Bytes),
-    /// Those of some tensors, one after another.
+    /// Elements of several tensors, one after another.
     Joined(Arc<[Tensor]>),
     Made(Arc<dyn Fn() -> Result<Bytes> + Send + Sync>),
 }
 
-/// A part of a file mapped privately, which writes, should there be any, do not reach; or memory.
+/// Range of a privately mapped file, or of anonymous memory. Writes do not reach the file.
 #[derive(Clone)]
 pub struct Bytes {
     file: Arc<MmapMut>,
-    /// Where in the file, within its length.
+    /// Range within the file.
     range: Range<usize>,
 }
 
 impl Tensor {
-    /// A tensor that lies in a file.
+    /// Tensor in a file.
     pub fn stored(dtype: Dtype, shape: Vec<usize>, bytes: Bytes) -> Tensor {
         Tensor { dtype, shape, elements: Elements::Stored(bytes) }
     }
 
-    /// A tensor that `make` makes, whenever its elements are asked for.
+    /// Tensor that `make` makes whenever it is read.
     pub fn made(
         dtype: Dtype,
         shape: Vec<usize>,
@@ -51,27 +52,27 @@ impl Tensor {
         Tensor { dtype, shape, elements: Elements::Made(Arc::new(make)) }
     }
 
-    /// A tensor of the elements of `parts`, one after another, which are of the type `dtype`.
+    /// Concatenation of `parts`, which are of type `dtype`.
     pub fn joined(dtype: Dtype, shape: Vec<usize>, parts: Vec<Tensor>) -> Tensor {
         Tensor { dtype, shape, elements: Elements::Joined(parts.into()) }
     }
 
-    /// Bytes of its elements.
+    /// Size in bytes.
     pub fn size(&self) -> usize {
         self.shape.iter().product::<usize>() * size(self.dtype)
     }
 
-    /// The same elements in another shape, which has as many.
+    /// Tensor with these elements and another shape of the same size.
     pub fn shaped(self, shape: Vec<usize>) -> Tensor {
         Tensor { shape, ..self }
     }
 
-    /// The same bytes as elements of another type, in a shape that has as many.
+    /// Tensor with these bytes as elements of another type, in a shape of the same size.
     pub fn viewed(self, dtype: Dtype, shape: Vec<usize>) -> Tensor {
         Tensor { dtype, shape, ..self }
     }
 
-    /// Its elements. Errors if they cannot be made.
+    /// Elements as bytes. Errors if they cannot be made.
     pub fn bytes(&self) -> Result<Bytes> {
         match &self.elements {
             Elements::Stored(bytes) => Ok(bytes.clone()),
@@ -86,7 +87,7 @@ impl Tensor {
         }
     }
 
-    /// Gives its elements to `read`; those of a file leave memory afterwards.
+    /// Passes the elements to `read`. Pages of a file are released from memory afterwards.
     pub fn read<T>(&self, read: impl FnOnce(&[u8]) -> T) -> Result<T> {
         let bytes = self.bytes()?;
         let result = read(bytes.as_slice());
@@ -96,8 +97,8 @@ impl Tensor {
         Ok(result)
     }
 
-    /// Gives at most `size` bytes of its elements at a time to `read`, of each that it is joined of
-    /// by itself; those of a file leave memory afterwards.
+    /// Passes the elements to `read` in blocks of at most `size` bytes, the parts of a
+    /// concatenation one by one. Pages of a file are released from memory afterwards.
     pub fn consume(&self, size: usize, read: &mut dyn FnMut(&[u8]) -> Result<()>) -> Result<()> {
         if let Elements::Joined(parts) = &self.elements {
             return parts.iter().try_for_each(|part| part.consume(size, read));
@@ -112,8 +113,8 @@ impl Tensor {
         Ok(())
     }
 
-    /// The tensor as an array of its own type, over the mapped file if its place there is aligned.
-    /// Errors if its elements cannot be made.
+    /// Converts to an array of the same type, over the mapped file if the tensor is aligned there.
+    /// Errors if the elements cannot be made.
     pub fn array(&self) -> Result<Array> {
         let shape: Vec<i32> = self.shape.iter().map(|&n| n as i32).collect();
         let bytes = self.bytes()?;
@@ -130,17 +131,17 @@ impl Tensor {
 }
 
 impl Bytes {
-    /// A part of a file, which must be within it.
+    /// Range of a file; must lie within it.
     pub fn within(file: &Arc<MmapMut>, range: Range<usize>) -> Bytes {
         Bytes { file: file.clone(), range }
     }
 
-    /// A copy in memory. Errors if there is none.
+    /// Copy in memory. Errors if memory is short.
     pub fn of(bytes: &[u8]) -> Result<Bytes> {
         Bytes::joined(std::iter::once(bytes))
     }
 
-    /// A copy in memory of some, one after another. Errors if there is none.
+    /// Concatenation in memory. Errors if memory is short.
     pub fn joined<'a>(pieces: impl Iterator<Item = &'a [u8]> + Clone) -> Result<Bytes> {
         let length = pieces.clone().map(<[u8]>::len).sum();
         let mut memory = MmapMut::map_anon(usize::max(length, 1))
@@ -154,18 +155,18 @@ impl Bytes {
         Ok(Bytes { file: Arc::new(memory), range: 0..length })
     }
 
-    /// The bytes.
+    /// All bytes of the range.
     pub fn as_slice(&self) -> &[u8] {
         &self.file[self.range.clone()]
     }
 
-    /// A part of them, which must be within them.
+    /// Part of the range; must lie within it.
     pub fn part(&self, range: Range<usize>) -> Bytes {
         let start = self.range.start;
         Bytes { file: self.file.clone(), range: start + range.start..start + range.end }
     }
 
-    /// Lets a part of bytes of a file leave memory, to be read again should they be asked for again.
+    /// Releases pages of a file from memory; they are read again when accessed.
     fn forget(&self, range: Range<usize>) {
         let start = self.range.start + range.start;
         // SAFETY: nobody writes to the map of a file, so that what is forgotten is what the file
@@ -176,16 +177,16 @@ impl Bytes {
     }
 }
 
-/// The bytes of an array. Those of a file leave memory with it: on a CPU, where MLX copies what it is
-/// given, at once.
+/// Memory of an array. Pages of a file are released when the array is dropped, which on a CPU is at
+/// once, because MLX copies them.
 struct Lent {
     bytes: Bytes,
-    /// Whether they are those of a file.
+    /// True if the bytes are those of a file.
     stored: bool,
 }
 
 // SAFETY: the mapping lives and stays where it is while one `Arc` holds it, and is private and
-// writable. No two tensors share bytes, so a buffer that MLX reuses is nobody else's.
+// writable. No two tensors share bytes, so a buffer that MLX reuses has no other reader.
 unsafe impl mlx::Memory for Lent {
     fn address(&self) -> *mut c_void {
         self.bytes.as_slice().as_ptr().cast_mut().cast()
@@ -193,7 +194,8 @@ unsafe impl mlx::Memory for Lent {
 }
 
 impl Drop for Lent {
-    /// Forgets whole pages alone: in a part of one, another array may have been written to.
+    /// Releases whole pages only: a page at the end may belong to another array that was written
+    /// to.
     fn drop(&mut self) {
         let Range { start, end } = self.bytes.range;
         let (first, last) = (start.next_multiple_of(PAGE), end / PAGE * PAGE);
@@ -203,11 +205,10 @@ impl Drop for Lent {
     }
 }
 
-/// A multiple of the size of pages everywhere.
+/// Multiple of the page size of every platform.
 const PAGE: usize = 1 << 16;
 
-/// The types of MLX, and those of files that are the same. MLX has no floats of 8 bits: they are
-/// bytes to it.
+/// Types of MLX and the equal types of files. MLX lacks 8-bit floats, which are bytes to it.
 const TYPES: [(Dtype, Disk); 15] = [
     (Dtype::Bool, Disk::BOOL),
     (Dtype::Uint8, Disk::U8),
@@ -226,17 +227,17 @@ const TYPES: [(Dtype, Disk); 15] = [
     (Dtype::Float64, Disk::F64),
 ];
 
-/// MLX's type of elements of a file, if it has it.
+/// Type in MLX of elements of a file; `None` if MLX lacks it.
 pub fn in_memory(dtype: Disk) -> Option<Dtype> {
     TYPES.iter().find(|(_, disk)| *disk == dtype).map(|(dtype, _)| *dtype)
 }
 
-/// What a file calls a type of MLX, if it can hold it.
+/// Type in a file of elements in MLX; `None` if files cannot hold it.
 pub fn on_disk(dtype: Dtype) -> Option<Disk> {
     TYPES.iter().find(|(memory, _)| *memory == dtype).map(|(_, disk)| *disk)
 }
 
-/// The bytes of an element.
+/// Size of an element in bytes.
 pub fn size(dtype: Dtype) -> usize {
     on_disk(dtype).map_or(1, |dtype| dtype.bitsize() / 8)
 }

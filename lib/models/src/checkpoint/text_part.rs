@@ -1,4 +1,4 @@
-//! The text part of a model that also takes pictures or sound.
+//! Text part of a model that also takes images or audio.
 
 use mlxk_core::Result;
 use serde_json::Value;
@@ -7,7 +7,7 @@ use super::config_error::invalid;
 use super::cursor::Cursor;
 use super::formats::Checkpoint;
 
-/// Parts of names of tensors that text has no use for.
+/// Name parts of tensors of other modalities.
 pub const SENSES: [&str; 9] = [
     "vision_tower.",
     "vision_embedder.",
@@ -20,13 +20,14 @@ pub const SENSES: [&str; 9] = [
     "embed_vision.",
 ];
 
-/// Renames the tensors of transformers as MLX has them: the language model lies under
-/// `language_model.`, weights of other senses beside it, without a `model.` before them.
+/// Renames tensors from transformers' names to MLX's: those of the language model go below
+/// `language_model.`, and those of other modalities lose the leading `model.`.
 pub fn under_language_model(all: &mut Checkpoint) -> Result<()> {
     all.rename(nested);
     Ok(())
 }
 
+/// Name in MLX checkpoints of the tensor `name`; `None` if it is the same.
 fn nested(name: &str) -> Option<String> {
     if let Some(rest) = name.strip_prefix("model.language_model.") {
         return Some(format!("language_model.model.{rest}"));
@@ -40,8 +41,8 @@ fn nested(name: &str) -> Option<String> {
     }
 }
 
-/// Leaves the weights of other senses aside, and finds the names under which the rest lies: as MLX
-/// has them, or as transformers does.
+/// Leaves the weights of other modalities, and maps the names of the rest: as MLX checkpoints have
+/// them, or as transformers has them.
 pub fn text_only(w: &mut Cursor) {
     w.leave(|name| SENSES.iter().any(|part| name.contains(part)));
     if w.has("model.language_model.embed_tokens.weight") {
@@ -52,7 +53,7 @@ pub fn text_only(w: &mut Cursor) {
     }
 }
 
-/// What config.json says about the text part.
+/// Text configuration, `text_config` of config.json. Errors if it is absent.
 pub fn text(config: &Value) -> Result<Value> {
     match config.get("text_config") {
         Some(text @ Value::Object(_)) => Ok(text.clone()),
@@ -60,7 +61,7 @@ pub fn text(config: &Value) -> Result<Value> {
     }
 }
 
-/// The same where a file may be flat: then all of it is about the text part.
+/// Text configuration, `text_config`; all of config.json if that is absent.
 pub fn text_or_all(config: &Value) -> &Value {
     config.get("text_config").unwrap_or(config)
 }

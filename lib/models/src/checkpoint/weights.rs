@@ -1,4 +1,4 @@
-//! The tensors of a checkpoint, each handed out once: what nobody asked for is an error.
+//! Tensors of a checkpoint, each taken exactly once: tensors that no layer takes are an error.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -11,58 +11,59 @@ use super::part::Part;
 use super::quantization::Quantization;
 use super::tensor::Tensor;
 
-/// All tensors that are still to be taken.
+/// Tensors that are not taken yet, and what is known of them.
 pub struct Weights {
     pub(super) tensors: BTreeMap<String, Tensor>,
     pub(super) quantization: Quantization,
     pub(super) form: LoadOptions,
-    /// What the additions of an adapter are multiplied with, if there is one.
+    /// Factor of an adapter's additions, if there is one.
     pub(super) adapter_scale: Option<f32>,
-    /// Parts of names as the layers have them, and as the checkpoint does.
+    /// Name parts that layers use, and those of the checkpoint in their place.
     pub(super) names: Vec<(String, String)>,
-    /// The optional tensors that were asked for, numbers of layers left out: one that there is, and
-    /// one that there is not.
+    /// Optional tensors that layers asked for, by name without layer numbers: one that exists, and
+    /// one that does not.
     pub(super) optional: BTreeMap<String, [Option<String>; 2]>,
     pub(super) taken: Inventory,
-    /// What the parts of a matrix that was split are parts of.
+    /// Matrix that a matrix was split from, by the name of the part.
     pub(super) wholes: BTreeMap<String, String>,
 }
 
-/// What a model made of its tensors.
+/// Record of what a model took from its checkpoint.
 #[derive(Default)]
 pub struct Inventory {
-    /// The names of its matrices, and how those are packed that are.
+    /// Matrices by name, with their quantisation if they are quantised.
     pub matrices: BTreeMap<String, Option<QuantSpec>>,
-    /// The names of the tensors that it left aside, as they are of use elsewhere.
+    /// Tensors that were left for other uses.
     pub left: BTreeSet<String>,
-    /// The names of those that are of no use.
+    /// Tensors without use.
     pub discarded: BTreeSet<String>,
-    /// The layers of which it took some columns only.
+    /// Layers of which only some columns were taken.
     pub partial: BTreeSet<String>,
-    /// How many layers there are, if some of them can be taken alone.
+    /// Number of layers, if the model can be divided by layers.
     pub layers: Option<usize>,
-    /// Bytes of the tensors that it took.
+    /// Bytes of the tensors that were taken.
     pub bytes: u64,
 }
 
-/// What is wrong with a tensor that nobody asked for.
+/// Message for a tensor that no layer takes.
 const UNUSED: &str = "the model has no use for this tensor";
 
-/// What the layers are made for.
+/// Options of loading a model.
 #[derive(Clone, Copy)]
 pub struct LoadOptions {
-    /// How they do their steps.
+    /// Backend of the layers.
     pub ops: &'static dyn Ops,
-    /// Whether to widen 16-bit floats that MLX computes with, which is slow with them on a CPU.
+    /// True to convert 16-bit floats that MLX computes with to float32, because MLX is slow with
+    /// them on a CPU.
     pub widen: bool,
-    /// Whether no tensor is read, as nothing will be computed.
+    /// True to read no tensors, for a model that will not run.
     pub sketch: bool,
-    /// What to take of the model, if not all.
+    /// Part of the model to load; `None` for all.
     pub part: Option<Part>,
 }
 
 impl Weights {
-    /// The tensors of a model and what its config.json says about their quantisation.
+    /// Tensors of a model, with the quantisation table of its config.json.
     pub fn new(
         tensors: BTreeMap<String, Tensor>,
         quantization: Quantization,
@@ -80,8 +81,8 @@ impl Weights {
         }
     }
 
-    /// Adds the tensors of an adapter, or puts them in the place of the model's. Errors if there
-    /// are no such tensors to replace.
+    /// Adds the tensors of an adapter, or replaces those of the model. Errors if there is no tensor
+    /// of that shape to replace.
     pub fn adapt(&mut self, adapter: Adapter) -> Result<()> {
         self.adapter_scale = adapter.scale;
         for (name, tensor) in adapter.tensors {
@@ -96,9 +97,8 @@ impl Weights {
         Ok(())
     }
 
-    /// Says that the model is complete; returns what it made of the tensors. Errors if some are there
-    /// that it neither took nor left aside, or if some layers have an optional tensor and others do
-    /// not.
+    /// Ends loading, and returns the inventory. Errors if tensors are left over, or if some layers
+    /// have an optional tensor and others lack it.
     pub fn finish(self) -> Result<Inventory> {
         let uneven = |[there, absent]: &[Option<String>; 2]| there.clone().zip(absent.clone());
         if let Some((there, absent)) = self.optional.values().find_map(uneven) {
@@ -117,14 +117,17 @@ impl Weights {
     }
 }
 
+/// Error of kind [`Kind::InvalidModel`] about a tensor.
 pub(super) fn invalid(tensor: &str, message: impl Into<String>) -> Error {
     Error::new(Kind::InvalidModel, tensor, message)
 }
 
+/// Error about a tensor that does not exist.
 pub(super) fn missing(tensor: &str) -> Error {
     invalid(tensor, "the tensor is missing")
 }
 
+/// First three names, joined.
 fn some<'a>(names: impl Iterator<Item = &'a String>) -> String {
     names.take(3).map(String::as_str).collect::<Vec<_>>().join(", ")
 }

@@ -1,4 +1,4 @@
-//! Whether a model that is about to be written is one: its architecture says so of names and shapes.
+//! Check of a model before it is written, by loading its architecture without reading weights.
 
 use std::collections::BTreeMap;
 
@@ -11,12 +11,14 @@ use crate::checkpoint::formats::Checkpoint;
 use crate::checkpoint::tensor::{self, Bytes, Tensor};
 use crate::sketch::Parts;
 
-/// Errors unless `config` and tensors like `entries` are a model that can run.
+/// Errors unless `config` and tensors with the names and shapes of `entries` are a model that can
+/// run.
 pub fn examine(config: &Value, entries: &[Entry]) -> Result<()> {
     sketched(config, entries).map(|_| ())
 }
 
-/// The parts of the model that `config` and tensors like `entries` are. Errors as [`examine`].
+/// Parts of the model made of `config` and tensors with the names and shapes of `entries`. Errors
+/// as [`examine`] does.
 pub fn sketched(config: &Value, entries: &[Entry]) -> Result<Parts> {
     let model_type = config.get("model_type").and_then(Value::as_str).unwrap_or_default();
     let architecture = Architecture::find(model_type).ok_or_else(|| {
@@ -25,10 +27,10 @@ pub fn sketched(config: &Value, entries: &[Entry]) -> Result<Parts> {
     })?;
     let tensors = entries.iter().map(blank).collect::<Result<BTreeMap<_, _>>>()?;
     let checkpoint = Checkpoint { config: config.clone(), tensors };
-    sketch::sketch(architecture, checkpoint, None)
+    sketch::sketch(architecture, checkpoint)
 }
 
-/// A tensor like `entry`, of zeros.
+/// Tensor of zeros with the name, shape and type of `entry`.
 fn blank(entry: &Entry) -> Result<(String, Tensor)> {
     let dtype = tensor::in_memory(entry.dtype).ok_or_else(|| {
         let what = format!("elements of type {} cannot run", entry.dtype);

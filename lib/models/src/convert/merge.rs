@@ -1,5 +1,5 @@
-//! Adapters brought into the weights of a model for good, in the order in which mlx-lm's `fuse`
-//! computes, so that the bits are the same.
+//! Merge of an adapter into the weights of a model, in the order of mlx-lm's `fuse`, so that
+//! results are equal to the bit.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -13,11 +13,12 @@ use crate::checkpoint::adapter::{Adapter, OTHER, is_embedding};
 use crate::checkpoint::tensor::{Bytes, Tensor};
 use crate::sketch::Parts;
 
-/// Brings `adapter` into the weights of `parts`: what it changes is plain then. Returns how each
-/// such matrix was packed.
+/// Merges `adapter` into the weights of `parts`; changed matrices are dense then. Returns the
+/// quantisation that each of them had.
 ///
 /// # Errors
-/// If it is for another model, lacks a matrix, or has one of another shape. Nothing is computed yet.
+/// If the adapter is for another model, lacks a matrix, or has one of another shape. Nothing is
+/// computed yet.
 pub fn merge(parts: &mut Parts, adapter: Adapter) -> Result<BTreeMap<String, QuantSpec>> {
     let Some(scale) = adapter.scale else {
         return replace(parts, adapter).map(|()| BTreeMap::new());
@@ -43,7 +44,7 @@ pub fn merge(parts: &mut Parts, adapter: Adapter) -> Result<BTreeMap<String, Qua
             }
         }
         let (shape, kind) = base.shape(&module, &a, &b)?;
-        let sum = Sum { base, a, b, lengths, scale, kind };
+        let sum = MergedMatrix { base, a, b, lengths, scale, kind };
         let float = sum.float(&module, &shape)?;
         let name = format!("{module}.weight");
         let work = move || sum.bytes(float).map_err(mlx::failed).and_then(|all| Bytes::of(&all));
@@ -59,7 +60,7 @@ pub fn merge(parts: &mut Parts, adapter: Adapter) -> Result<BTreeMap<String, Qua
     }
 }
 
-/// Puts tensors in the place of those of the model.
+/// Replaces tensors of the model.
 fn replace(parts: &mut Parts, adapter: Adapter) -> Result<()> {
     for (name, tensor) in adapter.tensors {
         let old = parts.checkpoint.tensors.get_mut(&name).ok_or_else(|| invalid(&name, OTHER))?;
@@ -72,7 +73,7 @@ fn replace(parts: &mut Parts, adapter: Adapter) -> Result<()> {
     Ok(())
 }
 
-/// The matrix of a model that something is added to.
+/// Matrix of the model that a low-rank product is added to.
 #[derive(Clone)]
 struct Base {
     weight: Tensor,
@@ -81,20 +82,20 @@ struct Base {
     form: Option<QuantSpec>,
 }
 
-/// What kind of layer the matrix is of.
+/// Kind of layer, which decides the shapes of the factors.
 #[derive(Clone, Copy, PartialEq)]
-enum Of {
-    /// Products: a is [ins, rank] and b [rank, outs].
+enum LayerKind {
+    /// Linear layer: a is [ins, rank] and b [rank, outs].
     Linear,
-    /// Products of many experts: a is [experts, rank, ins] and b [experts, outs, rank].
+    /// Linear layer of all experts: a is [experts, rank, ins] and b [experts, outs, rank].
     Experts,
-    /// Rows: a is [rows, rank] and b [rank, columns].
+    /// Embedding: a is [rows, rank] and b [rank, columns].
     Embedding,
 }
 
 impl Base {
-    /// The shape of the weights, and what the shapes of `a` and `b` make of them.
-    fn shape(&self, module: &str, a: &Tensor, b: &Tensor) -> Result<(Vec<usize>, Of)> {
+    /// Shape of the weights, and kind of layer by the shapes of `a` and `b`.
+    fn shape(&self, module: &str, a: &Tensor, b: &Tensor) -> Result<(Vec<usize>, LayerKind)> {
         let mut shape = self.weight.shape.clone();
         if let (Some(form), Some(last)) = (self.form, shape.last_mut()) {
             *last = *last * 32 / form.bits;
@@ -103,17 +104,17 @@ impl Base {
             (&[experts, outs, ins], &[e, rank, i], &[e_b, o, rank_b])
                 if (e, rank, i, e_b, o) == (experts, rank_b, ins, experts, outs) =>
             {
-                Some(Of::Experts)
+                Some(LayerKind::Experts)
             }
             (&[rows, columns], &[r, rank], &[rank_b, c])
                 if is_embedding(module) && (r, c) == (rows, columns) && rank == rank_b =>
             {
-                Some(Of::Embedding)
+                Some(LayerKind::Embedding)
             }
             (&[outs, ins], &[i, rank], &[rank_b, o])
                 if (i, o) == (ins, outs) && rank == rank_b && !is_embedding(module) =>
             {
-                Some(Of::Linear)
+                Some(LayerKind::Linear)
             }
             _ => None,
         };
@@ -124,19 +125,19 @@ impl Base {
         kind.map(|kind| (shape.clone(), kind)).ok_or_else(refused)
     }
 
-    /// The weights, plain.
+    /// Dequantised weights.
     fn weights(&self) -> mlx_rs::error::Result<Array> {
         let weight = array(&self.weight)?;
         match (self.form, &self.scales) {
             (Some(form), Some(scales)) => {
                 let biases = self.biases.as_ref().map(array).transpose()?;
-                quantized::unpack(&weight, &array(scales)?, biases.as_ref(), form)
+                quantized::dequantize(&weight, &array(scales)?, biases.as_ref(), form)
             }
             _ => Ok(weight),
         }
     }
 
-    /// The type of the weights, plain.
+    /// Float type of the dequantised weights.
     fn float(&self) -> Option<Float> {
         match (self.form, &self.scales) {
             (Some(_), Some(scales)) => floats::kind(scales.dtype).or(Some(Float::BF16)),
@@ -145,24 +146,24 @@ impl Base {
     }
 }
 
-/// A matrix with what is added to it.
-struct Sum {
+/// Matrix with its low-rank addition.
+struct MergedMatrix {
     base: Base,
     a: Tensor,
     b: Tensor,
-    /// The lengths that rows are brought to, if any.
+    /// Magnitudes of rows in DoRA.
     lengths: Option<Tensor>,
     scale: f32,
-    kind: Of,
+    kind: LayerKind,
 }
 
-impl Sum {
-    /// The type of the sum; lengths of more precision bring it with them.
+impl MergedMatrix {
+    /// Float type of the result; float32 if magnitudes are of another type than the weights.
     fn float(&self, module: &str, shape: &[usize]) -> Result<Float> {
         let float =
             self.base.float().ok_or_else(|| invalid(module, "its weights are no numbers"))?;
         let Some(lengths) = &self.lengths else { return Ok(float) };
-        if self.kind == Of::Experts || lengths.shape != shape[..1] {
+        if self.kind == LayerKind::Experts || lengths.shape != shape[..1] {
             return Err(invalid(&format!("{module}.m"), format!("{OTHER}: {:?}", lengths.shape)));
         }
         let own = floats::kind(lengths.dtype);
@@ -171,21 +172,23 @@ impl Sum {
         Ok(if own == float { float } else { Float::F32 })
     }
 
+    /// Result as bytes of type `float`.
     fn bytes(&self, float: Float) -> mlx_rs::error::Result<Vec<u8>> {
         let sum = self.compute()?.as_dtype(Dtype::Float32)?;
         let all: Vec<f32> = sum.to_vec_exact().map_err(|e| Exception::custom(e.to_string()))?;
         Ok(floats::narrow(&all, float))
     }
 
+    /// Weights with the addition, in MLX.
     fn compute(&self) -> mlx_rs::error::Result<Array> {
         let weight = self.base.weights()?;
         let (a, b) = (array(&self.a)?, array(&self.b)?);
         let scale = Array::from_f32(self.scale);
         let scaled = |x: &Array| x.multiply(scale.as_dtype(x.dtype())?);
         let delta = match self.kind {
-            Of::Linear => scaled(&b.transpose()?)?.matmul(a.transpose()?)?,
-            Of::Embedding => scaled(&a)?.matmul(b)?,
-            Of::Experts => scaled(&b)?.matmul(a)?,
+            LayerKind::Linear => scaled(&b.transpose()?)?.matmul(a.transpose()?)?,
+            LayerKind::Embedding => scaled(&a)?.matmul(b)?,
+            LayerKind::Experts => scaled(&b)?.matmul(a)?,
         };
         let sum = weight.add(delta.as_dtype(weight.dtype())?)?;
         let Some(lengths) = &self.lengths else { return Ok(sum) };
@@ -194,7 +197,7 @@ impl Sum {
     }
 }
 
-/// The lengths of rows, as `mx.linalg.norm(x, axis=1)` computes them.
+/// Euclidean norm of each row, computed as `mx.linalg.norm(x, axis=1)` does.
 fn norm(x: &Array) -> mlx_rs::error::Result<Array> {
     x.square()?.sum_axis(1, false)?.sqrt()
 }

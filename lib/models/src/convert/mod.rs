@@ -1,7 +1,7 @@
-//! From a model to one of another precision, in a workspace of its own.
+//! Conversion of a model to another precision or quantisation, in a workspace of its own.
 //!
-//! The data goes one way: `recipe` (which matrices become what) → `tensors` (what is written for
-//! each tensor) → the writer. The loader of the architecture says which tensors are matrices.
+//! Data flows one way: `recipe` (quantisation of each matrix), `tensors` (bytes of each tensor),
+//! writer. Loading the architecture says which tensors are matrices.
 
 mod examine;
 mod merge;
@@ -17,9 +17,7 @@ use mlxk_core::quantization::QuantSpec;
 use mlxk_core::tensors::{Entry, INDEX};
 use mlxk_core::workspace::remake::Remake;
 use mlxk_core::workspace::stamp::Stamp;
-use mlxk_core::{
-    Error, Facts, Float, Kind, Places, Progress, Record, Result, health, policy, probe,
-};
+use mlxk_core::{Error, Facts, Float, Inspected, Kind, Places, Progress, Record, Result, inspect};
 use serde_json::Value;
 
 pub use examine::examine;
@@ -34,16 +32,16 @@ use crate::registry;
 use crate::sketch;
 use crate::sketch::Parts;
 use mlxk_tensor::floats;
-use tensors::{Packed, Tensors};
+use tensors::{QuantizedTensors, Tensors};
 
-/// Makes the workspace `target` out of the workspace `source` as `recipe` says.
+/// Converts the workspace `source` to the workspace `target` by `recipe`.
 ///
-/// Places are as in [`Remake::begin`], `check` as in [`Remake::finish`]. `progress` counts the bytes
-/// that are written, and can end it.
+/// Places are as in [`Remake::begin`], `check` as in [`Remake::finish`]. `progress` counts the
+/// bytes written; its error cancels the conversion.
 ///
 /// # Errors
-/// As those; if the model is not one that can run, is quantised already or not at all where that
-/// matters, changes while it is read, or the disk has no room. Then nothing is left behind.
+/// As those functions; if the model cannot run, is quantised already (or not, to dequantise),
+/// changes while it is read, or the disk is full. Nothing is left behind then.
 pub fn convert(
     source: &Path,
     target: &Path,
@@ -55,8 +53,9 @@ pub fn convert(
     merge(source, target, None, recipe, check, places, progress)
 }
 
-/// The same with the adapter in a folder brought into the weights first, as mlx-lm's `fuse` does it:
-/// matrices that were packed are packed anew in the same form, unless they shall be plain.
+/// Converts as [`convert`] does, and merges the adapter in a folder into the weights first, as
+/// mlx-lm's `fuse` does: quantised matrices are quantised again in the same form, unless the recipe
+/// dequantises.
 ///
 /// # Errors
 /// As [`convert`], and if the adapter cannot be read or is for another model.
@@ -72,8 +71,7 @@ pub fn merge(
     let mode = if adapter.is_some() { "merge" } else { recipe.mode() };
     let mut remake = Remake::begin(source, target, mode, places)?;
     let stamps = Stamp::of_model(&remake.source().path)?;
-    let facts = probe::read(remake.source())?;
-    let plan = policy::decide(&facts, &health::check(&facts));
+    let Inspected { facts, plan, .. } = inspect(remake.source())?;
     let mut parts = sketch::parts(&facts, &plan)?;
     possible(&parts.taken, &facts, recipe)?;
     let merged = match adapter {
@@ -96,14 +94,14 @@ pub fn merge(
         tensors.write(entry, &mut |bytes| {
             out(bytes)?;
             progress(Progress::Read(bytes.len() as u64))?;
-            // Before the next is read, which would kill the process if the file was cut short.
+            // Checked before the next read, which would kill the process if the file was truncated.
             stamps.iter().try_for_each(Stamp::check)
         })
     })?;
     Ok(remake.finish(check)?.with("tensors", entries.len()).with("size_bytes", bytes))
 }
 
-/// The bytes of the tensors that [`convert`] would write of a model of `config` and `entries`.
+/// Bytes of the tensors that [`convert`] would write for a model of `config` and `entries`.
 ///
 /// # Errors
 /// As [`examine`].
@@ -115,10 +113,8 @@ pub fn bytes(config: &Value, entries: &[Entry], recipe: &Recipe) -> Result<u64> 
 
 const CONFIG: &str = "config.json";
 
-/// Decides what is written for each tensor.
-///
-/// `merged` are the forms of matrices that an adapter was brought into, if there is one: then no
-/// number gets another type than was asked for.
+/// Chooses what is written for each tensor. `merged` is the former quantisation of matrices that an
+/// adapter was merged into; without a requested type, floats then keep theirs.
 fn choose(
     parts: Parts,
     source: &Path,
@@ -172,7 +168,7 @@ fn choose(
                     let what = format!("has `{name}` in a form of its own: it stays packed");
                     return Err(refused(source, &what));
                 };
-                let packed = Packed { weight, scales, biases: take("biases"), form };
+                let packed = QuantizedTensors { weight, scales, biases: take("biases"), form };
                 chosen.unpacked(name, packed, float);
             }
         }
@@ -198,7 +194,7 @@ fn untie(
     }
 }
 
-/// Errors if the matrices of the source cannot change so.
+/// Errors if the recipe does not apply to the matrices of the source.
 fn possible(taken: &Inventory, facts: &Facts, recipe: &Recipe) -> Result<()> {
     let quantised = taken.matrices.values().any(Option::is_some);
     match recipe.change {
@@ -209,14 +205,14 @@ fn possible(taken: &Inventory, facts: &Facts, recipe: &Recipe) -> Result<()> {
     }
 }
 
-/// What to sort names by: numbers in them count as such, and codes come before their scales.
+/// Sort key of a name: numbers in it compare as numbers, and codes come before their scales.
 fn natural(name: &str) -> (Vec<(usize, &str)>, bool, &str) {
     let (stem, part) = name.rsplit_once('.').unwrap_or(("", name));
     let number = |part: &str| part.parse().unwrap_or(usize::MAX);
     (stem.split('.').map(|part| (number(part), part)).collect(), part != "weight", part)
 }
 
-/// The type of plain weights that config.json names.
+/// Float type that config.json names.
 fn float_of(config: &Value) -> Option<Float> {
     let text = config.get("text_config");
     let named = config.get("torch_dtype").or_else(|| config.get("dtype"));
@@ -225,7 +221,7 @@ fn float_of(config: &Value) -> Option<Float> {
     named?.as_str()?.parse().ok()
 }
 
-/// Whether a file of the source is not copied: the weights, and what is written anew.
+/// True if a file of the source is not copied: weights, and files that are written anew.
 fn is_replaced(path: &Path, facts: &Facts) -> bool {
     let new = [CONFIG, INDEX].map(Path::new).contains(&path);
     new || facts.shards.iter().any(|shard| shard.path == path)

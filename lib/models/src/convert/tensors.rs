@@ -1,4 +1,4 @@
-//! What is written for each tensor of a model, and how it comes about.
+//! Tensors that a conversion writes, and how their bytes are made.
 
 use std::collections::{BTreeMap, HashMap};
 
@@ -12,47 +12,53 @@ use serde_json::{Map, Value, json};
 use super::small_floats;
 use crate::checkpoint::tensor::{self, Tensor};
 
-/// All that is written.
+/// Tensors to write.
 pub struct Tensors {
-    /// In order.
+    /// Tensors in the order of writing.
     pub entries: Vec<Entry>,
+    /// Work that makes each tensor.
     work: HashMap<String, Work>,
-    /// What came about together with a tensor that was asked for before.
+    /// Tensors that were made together with an earlier one.
     byproducts: HashMap<String, Vec<u8>>,
-    /// The form of each matrix that is packed here.
+    /// Quantisation of each matrix that is quantised here.
     forms: BTreeMap<String, QuantSpec>,
 }
 
-/// How the bytes of a tensor come about.
+/// Way to make the bytes of a tensor.
 enum Work {
-    /// They are those of another tensor.
+    /// Copy of a tensor.
     Same(Tensor),
-    /// Numbers of a type, as another.
+    /// Conversion from one float type to another.
     Cast(Tensor, Float, Float),
-    /// Codes of numbers, rounded to a type first; with them their scales.
+    /// Quantisation of weights of type `from`, rounded to type `float` first; scales come with the
+    /// codes.
     Pack { name: String, weights: Tensor, from: Float, float: Float, form: QuantSpec },
-    /// Numbers that codes stand for.
-    Unpack { packed: Packed, float: Float },
-    /// They come about with those of another.
+    /// Dequantisation to type `float`.
+    Unpack { packed: QuantizedTensors, float: Float },
+    /// Made together with another tensor.
     Byproduct,
 }
 
-/// A matrix that is packed in the source.
-pub struct Packed {
+/// Quantised matrix of the source.
+pub struct QuantizedTensors {
+    /// Codes.
     pub weight: Tensor,
+    /// Scales of the groups.
     pub scales: Tensor,
+    /// Biases of the groups, in affine mode.
     pub biases: Option<Tensor>,
+    /// Quantisation of the matrix.
     pub form: QuantSpec,
 }
 
 impl Tensors {
-    /// Nothing as yet.
+    /// No tensors.
     pub fn new() -> Tensors {
         let (work, byproducts) = (HashMap::new(), HashMap::new());
         Tensors { entries: Vec::new(), work, byproducts, forms: BTreeMap::new() }
     }
 
-    /// Adds a tensor as it is, or as numbers of the type `float` if it holds numbers.
+    /// Adds a tensor as it is, or converted to `float` if it holds floats.
     pub fn plain(&mut self, name: &str, tensor: Tensor, float: Option<Float>) -> Result<()> {
         let (from, shape) = (floats::kind(tensor.dtype), tensor.shape.clone());
         match (from, float) {
@@ -70,8 +76,8 @@ impl Tensors {
         Ok(())
     }
 
-    /// Adds the matrix `name` [.., outs, ins], plain in the source, packed in `form`; of the type
-    /// `float` before, if one is given.
+    /// Adds the dense matrix `name` [.., outs, ins], quantised as `form`, and rounded to `float`
+    /// before.
     pub fn packed(&mut self, name: &str, weights: Tensor, float: Option<Float>, form: QuantSpec) {
         let Some(from) = floats::kind(weights.dtype) else {
             return;
@@ -93,9 +99,9 @@ impl Tensors {
         self.forms.insert(name.to_owned(), form);
     }
 
-    /// Adds the matrix `name`, packed in the source, as numbers: of the type `float`, or of that of
-    /// its scales.
-    pub fn unpacked(&mut self, name: &str, packed: Packed, float: Option<Float>) {
+    /// Adds the quantised matrix `name`, dequantised to `float`, by default to the type of its
+    /// scales.
+    pub fn unpacked(&mut self, name: &str, packed: QuantizedTensors, float: Option<Float>) {
         let float = float.or(floats::kind(packed.scales.dtype)).unwrap_or(Float::BF16);
         let mut shape = packed.scales.shape.clone();
         if let Some(last) = shape.last_mut() {
@@ -105,7 +111,7 @@ impl Tensors {
         self.add(&format!("{name}.weight"), float.dtype(), shape, work);
     }
 
-    /// Gives the bytes of a tensor to `out`; each is asked for once, in order.
+    /// Passes the bytes of a tensor to `out`; each tensor is written once, in order.
     pub fn write(&mut self, entry: &Entry, out: Out) -> Result<()> {
         if let Some(bytes) = self.byproducts.remove(&entry.name) {
             return out(&bytes);
@@ -123,7 +129,7 @@ impl Tensors {
         }
     }
 
-    /// The table of config.json: `most` and what differs from it.
+    /// Quantisation table for config.json: `most` and the matrices that differ from it.
     pub fn table(&self, most: QuantSpec) -> Value {
         let mut table = fields(most);
         for (name, form) in self.forms.iter().filter(|(_, form)| **form != most) {
@@ -132,12 +138,14 @@ impl Tensors {
         table.into()
     }
 
+    /// Adds a tensor and its work.
     fn add(&mut self, name: &str, dtype: tensors::Dtype, shape: Vec<usize>, work: Work) {
         self.entries.push(Entry { name: name.to_owned(), dtype, shape });
         self.work.insert(name.to_owned(), work);
     }
 
-    /// Gives out the codes of a matrix; what else comes about is kept until it is asked for.
+    /// Passes the codes of a matrix to `out`, and keeps its scales and biases until they are
+    /// written.
     fn pack(
         &mut self,
         name: &str,
@@ -154,12 +162,12 @@ impl Tensors {
                 block = widen(&narrow(&block, float), float);
             }
             if form.mode == Mode::Affine {
-                let packed = affine::pack(&block, form.group_size, form.bits);
+                let packed = affine::quantize(&block, form.group_size, form.bits);
                 scales.extend(narrow(&packed.scales, float));
                 biases.extend(narrow(&packed.biases, float));
                 out(&packed.codes)
             } else {
-                let packed = small_floats::pack(&block, form)?;
+                let packed = small_floats::quantize(&block, form)?;
                 scales.extend(packed.scales);
                 out(&packed.codes)
             }
@@ -172,12 +180,12 @@ impl Tensors {
     }
 }
 
-/// What takes bytes, a piece after another.
+/// Receiver of bytes, block by block.
 pub type Out<'a> = &'a mut dyn FnMut(&[u8]) -> Result<()>;
 
-/// Gives out the numbers of a matrix.
-fn unpack(packed: &Packed, float: Float, out: Out) -> Result<()> {
-    let Packed { weight, scales, biases, form } = packed;
+/// Passes the dequantised weights of a matrix to `out`.
+fn unpack(packed: &QuantizedTensors, float: Float, out: Out) -> Result<()> {
+    let QuantizedTensors { weight, scales, biases, form } = packed;
     let kind = floats::kind(scales.dtype);
     let element = kind.map_or(1, Float::bytes);
     let scales = scales.bytes()?;
@@ -193,15 +201,16 @@ fn unpack(packed: &Packed, float: Float, out: Out) -> Result<()> {
             (Some(kind), Some(biases)) => {
                 let mut weights = vec![0.0; codes.len() * 8 / form.bits];
                 let (scales, biases) = (widen(&scales, kind), widen(&biases, kind));
-                affine::unpack(codes, &scales, &biases, form.bits, &mut weights);
+                affine::dequantize(codes, &scales, &biases, form.bits, &mut weights);
                 weights
             }
-            _ => small_floats::unpack(codes, &scales, *form)?,
+            _ => small_floats::dequantize(codes, &scales, *form)?,
         };
         out(&narrow(&weights, float))
     })
 }
 
+/// Fields of a quantisation in config.json.
 fn fields(form: QuantSpec) -> Map<String, Value> {
     let QuantSpec { mode, bits, group_size } = form;
     let table = json!({ "group_size": group_size, "bits": bits, "mode": mode.name() });

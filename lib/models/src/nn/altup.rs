@@ -1,5 +1,5 @@
-//! Alternating updates (arXiv 2301.13310) as Gemma 3n has them: several streams of vectors, of which a
-//! layer computes one and predicts the others.
+//! Alternating updates (AltUp, arXiv 2301.13310) of Gemma 3n: several streams of vectors, of which
+//! a layer computes one and predicts the others.
 
 use mlx_rs::error::Result;
 use mlx_rs::ops::{clip, concatenate, stack, tanh};
@@ -10,13 +10,12 @@ use super::linear::Linear;
 use super::norm::{Norm, NormArch};
 use crate::checkpoint::cursor::Cursor;
 
-/// How a layer goes from what it got to what it predicts, and from that to what it puts out.
-///
-/// Streams are [rows, streams, hidden]: each token is a small matrix.
+/// AltUp of one layer: predicts the streams after the layer, and corrects the prediction by the
+/// layer's output. Streams are [rows, streams, hidden].
 pub struct AltUp {
-    /// [streams, streams].
+    /// Correction coefficients, [streams, streams].
     correction_coefs: Array,
-    /// [streams * streams, streams].
+    /// Prediction coefficients, [streams * streams, streams].
     prediction_coefs: Array,
     modality_router: Linear,
     router_norm: Norm,
@@ -24,7 +23,7 @@ pub struct AltUp {
     sizes: AltUpSizes,
 }
 
-/// The numbers of the streams that weights do not show.
+/// Parameters of AltUp that its weights do not show.
 #[derive(Clone, Copy, Debug)]
 pub struct AltUpSizes {
     /// Elements of a stream's vector (`hidden_size`).
@@ -40,7 +39,7 @@ pub struct AltUpSizes {
 }
 
 impl AltUp {
-    /// From the layer at `w`.
+    /// Loads the tensors at `w`. Errors name a tensor that is missing or of another shape.
     pub fn load(w: &mut Cursor, sizes: AltUpSizes, norm: NormArch) -> mlxk_core::Result<AltUp> {
         let AltUpSizes { hidden, streams, .. } = sizes;
         let mut coefs = |name: &str, outs| {
@@ -59,13 +58,13 @@ impl AltUp {
         })
     }
 
-    /// The stream that layers compute, [1, rows, hidden].
+    /// Active stream, [1, rows, hidden].
     pub fn active(&self, streams: &Array) -> Result<Array> {
         let active = self.sizes.active as i32;
         mlx::columns(streams, active..active + 1)?.swap_axes(0, 1)?.contiguous()
     }
 
-    /// What the streams will be after the layer.
+    /// Predicted streams after the layer.
     pub fn predict(&self, streams: &Array) -> Result<Array> {
         let (rows, n) = (streams.dim(0), streams.dim(1));
         let modalities = self.modalities(&self.active(streams)?)?;
@@ -75,7 +74,7 @@ impl AltUp {
         wide.add(change)?.as_dtype(streams.dtype())
     }
 
-    /// The predicted streams, corrected by what the layer made of the active one [1, rows, hidden].
+    /// Predicted streams, corrected by the layer's output for the active stream [1, rows, hidden].
     pub fn correct(&self, predicted: &Array, activated: &Array) -> Result<Array> {
         let coefs = self.modalities(activated)?.matmul(self.correction_coefs.transpose()?)?;
         let coefs = coefs.add(Array::from_f32(1.0))?.swap_axes(0, 1)?.swap_axes(1, 2)?;
@@ -83,8 +82,9 @@ impl AltUp {
         surprise.multiply(coefs)?.add(predicted)?.as_dtype(activated.dtype())
     }
 
-    /// What the per-layer embeddings see of the corrected streams, [1, rows, hidden].
-    pub fn seen(&self, corrected: &Array) -> Result<Array> {
+    /// Input of the per-layer input gate [1, rows, hidden]: the active stream of the corrected
+    /// ones, scaled if [`AltUpSizes::scale`].
+    pub fn gate_input(&self, corrected: &Array) -> Result<Array> {
         let active = self.active(corrected)?;
         match self.sizes.scale {
             true => active.multiply(&self.correct_output_scale),
@@ -92,14 +92,14 @@ impl AltUp {
         }
     }
 
-    /// The streams with `new` [1, rows, hidden] added to all but the first.
+    /// Streams with `new` [1, rows, hidden] added to all but the first.
     pub fn add_to_rest(&self, streams: &Array, new: &Array) -> Result<Array> {
         let first = mlx::columns(streams, 0..1)?;
         let rest = mlx::columns(streams, 1..streams.dim(1))?.add(new.swap_axes(0, 1)?)?;
         concatenate(&[first, rest], 1)
     }
 
-    /// What a token is about, [1, rows, streams] in float32.
+    /// Router's coefficients of each token [1, rows, streams], float32.
     fn modalities(&self, x: &Array) -> Result<Array> {
         let x = self.router_norm.forward(x)?;
         let x = x.multiply(mlx::number(1.0 / self.sizes.hidden as f32, &x)?)?;
@@ -107,39 +107,41 @@ impl AltUp {
     }
 }
 
-/// The streams [rows, streams, hidden] that vectors [1, rows, hidden] begin as: they, and what each of
-/// `projections` makes of them, as large as they are.
-pub fn open(h: &Array, projections: &[Linear]) -> Result<Array> {
+/// Streams [rows, streams, hidden] before the first layer: the embeddings `h` [1, rows, hidden],
+/// and their projections brought to the same magnitude.
+pub fn expand(h: &Array, projections: &[Linear]) -> Result<Array> {
     let target = magnitude(h)?;
     let mut streams = vec![h.clone()];
     for projection in projections {
-        streams.push(sized(&projection.forward(h)?, &target)?);
+        streams.push(with_magnitude(&projection.forward(h)?, &target)?);
     }
     stack(&streams, 2)?.squeeze_axes(&[0])
 }
 
-/// The vectors [1, rows, hidden] that streams end as: the mean of the first, and of what
-/// `projections` makes of the others.
-pub fn close(streams: &Array, projections: &[Linear]) -> Result<Array> {
+/// Hidden vectors [1, rows, hidden] after the last layer: the mean of the first stream and of the
+/// projections of the others, brought to the same magnitude.
+pub fn merge(streams: &Array, projections: &[Linear]) -> Result<Array> {
     let stream = |i: i32| mlx::columns(streams, i..i + 1)?.swap_axes(0, 1)?.contiguous();
     let first = stream(0)?;
     let target = magnitude(&first)?;
     let mut sum = first;
     for (i, projection) in (1..).zip(projections) {
-        sum = sum.add(sized(&projection.forward(&stream(i)?)?, &target)?)?;
+        sum = sum.add(with_magnitude(&projection.forward(&stream(i)?)?, &target)?)?;
     }
     sum.multiply(mlx::number(1.0 / streams.dim(1) as f32, &sum)?)
 }
 
-/// The root of the mean square of each row.
+/// Root mean square of each row.
 fn magnitude(x: &Array) -> Result<Array> {
     x.square()?.mean_axis(-1, true)?.sqrt()
 }
 
-fn sized(x: &Array, target: &Array) -> Result<Array> {
+/// Rows of `x` scaled to the root mean square `target`.
+fn with_magnitude(x: &Array, target: &Array) -> Result<Array> {
     x.multiply(target.divide(magnitude(x)?)?)
 }
 
+/// Coefficients as float32, clipped to ±`most`.
 fn clipped(coefs: &Array, most: Option<f32>) -> Result<Array> {
     let coefs = coefs.as_dtype(Dtype::Float32)?;
     match most {

@@ -1,4 +1,4 @@
-//! Self-attention.
+//! Multi-head self-attention with grouped queries.
 
 use mlx_rs::error::Result;
 use mlx_rs::ops::{arange, clip, logaddexp, sigmoid};
@@ -15,46 +15,47 @@ use super::norm::{Norm, NormArch};
 use super::shard;
 use crate::checkpoint::cursor::Cursor;
 
-/// What the weights of an attention layer do not show.
+/// Parameters of an attention layer that its weights do not show.
 #[derive(Clone, Copy, Debug)]
 pub struct Sizes {
-    /// Elements of the model's vectors.
+    /// Elements of a hidden vector.
     pub hidden: usize,
-    /// Query heads.
+    /// Heads of queries.
     pub heads: usize,
-    /// Key and value heads, each shared by `heads / kv_heads` query heads.
+    /// Heads of keys and values, each shared by `heads / kv_heads` query heads.
     pub kv_heads: usize,
     /// Elements of a head's queries and keys.
     pub head_dim: usize,
     /// Elements of a head's values.
     pub value_dim: usize,
-    /// Factor of values.
+    /// Factor of the output.
     pub value_scale: f32,
-    /// What the products of queries and keys are multiplied by.
+    /// Factor of the products of queries and keys.
     pub scale: f32,
-    /// What these products never exceed: they become `cap * tanh(product / cap)`.
+    /// Bound of the scores: `cap * tanh(product / cap)`.
     pub softcap: Option<f32>,
-    /// Of the norms of queries and keys, if the checkpoint has them.
+    /// Norm of queries and keys, if the checkpoint has such norms.
     pub norm: NormArch,
-    /// Whether these come after the rotation.
+    /// True if rotation comes before these norms.
     pub rotated_first: bool,
-    /// If queries, keys and values are one matrix on disk: in how many parts its rows are queries,
-    /// keys, values in turn.
+    /// Parts of the fused matrix `qkv_proj`, in each of which rows of queries, keys and values
+    /// follow each other; `None` if the checkpoint has three matrices.
     pub fused: Option<usize>,
-    /// Largest magnitude of the elements of queries, keys and values; what exceeds it is clipped.
+    /// Bound of the magnitude of queries, keys and values, which are clipped to it.
     pub clip: Option<f32>,
-    /// True if each head has a score that takes a share of attention and gives nothing (attention
-    /// sinks, arXiv 2309.17453); `None` if the checkpoint says so, for all layers alike.
+    /// True if each head has an attention sink (arXiv 2309.17453), a score that takes part in the
+    /// softmax and has no value; `None` if the checkpoint decides, for all layers alike.
     pub sinks: Option<bool>,
-    /// Whose keys and values the layer attends to.
+    /// Sharing of keys and values with other layers.
     pub sharing: Sharing,
-    /// Gates on what attention puts out; those of elements may be one matrix with the queries.
+    /// Gate of the output. The matrix of gates for each element may be fused with that of queries.
     pub gate: Option<Gate>,
-    /// How queries grow with their position.
-    pub warmth: Option<TemperatureTuning>,
+    /// Temperature tuning of queries.
+    pub temperature_tuning: Option<TemperatureTuning>,
 }
 
 impl Sizes {
+    /// Numbers and sizes of heads.
     fn layout(&self) -> shard::Heads {
         shard::Heads {
             queries: self.heads,
@@ -66,34 +67,36 @@ impl Sizes {
     }
 }
 
-/// Layers that attend to the keys and values of another (cross-layer attention, arXiv 2405.12981). Norms
-/// of keys, which may differ from layer to layer, then come after the rotation.
+/// Sharing of keys and values between layers (cross-layer attention, arXiv 2405.12981). Norms of
+/// keys must come after the rotation in layers that share; their weights, which may differ from
+/// layer to layer, are applied to queries.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Sharing {
-    /// Keys and values of its own, for itself.
+    /// The layer has keys and values of its own, which no other layer uses.
     Nothing,
-    /// Keys and values of its own, for itself and layers after it.
+    /// The layer has keys and values of its own, which later layers use too.
     Lends,
-    /// Those of the last layer before it that lends.
+    /// The layer uses the keys and values of the last layer before it that lends.
     Borrows,
 }
 
-/// Gates, numbers that what attention puts out is multiplied by; a linear layer makes them of what goes
-/// in (gated attention, arXiv 2505.06708).
+/// Gate of the attention output, computed by a linear layer from the input (gated attention, arXiv
+/// 2505.06708).
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Gate {
-    /// True if all elements of a head share a gate.
+    /// True if the elements of a head share a gate.
     pub by_head: bool,
-    /// True if the layer's outputs `x` become `log(1 + exp(x))`, false if `1 / (1 + exp(-x))`.
+    /// True if the gate is softplus, `log(1 + exp(x))`; false if it is a sigmoid.
     pub softplus: bool,
 }
 
 impl Gate {
-    /// A sigmoid for each element.
+    /// Sigmoid gate of each element.
     pub const SIGMOID: Gate = Gate { by_head: false, softplus: false };
 
-    /// `mixed` [1, rows, heads * size] times the gates of `x` [1, rows, heads or heads * size].
-    fn pass(self, mixed: &Array, x: &Array) -> Result<Array> {
+    /// Product of `mixed` [1, rows, heads * size] and the gates of the logits `x` [1, rows, heads
+    /// or heads * size].
+    fn apply(self, mixed: &Array, x: &Array) -> Result<Array> {
         let gates = match self.softplus {
             true => logaddexp(x.as_dtype(Dtype::Float32)?, Array::from_f32(0.0))?,
             false => sigmoid(x)?,
@@ -107,26 +110,27 @@ impl Gate {
     }
 }
 
-/// A factor `1 + beta * ln(1 + floor((position + shift) / trained))` for queries: attention over
-/// sequences longer than those of the training becomes sharper.
+/// Temperature tuning of attention for long sequences (Llama 4): queries are scaled by `1 + beta *
+/// ln(1 + floor((position + shift) / trained))`, which sharpens attention beyond the trained
+/// length.
 #[derive(Clone, Copy, Debug)]
 pub struct TemperatureTuning {
-    /// How much sharper.
+    /// Factor of the logarithm (`attn_scale`).
     pub beta: f32,
-    /// Where the first position counts from.
+    /// Addition to positions, 1 if they are counted from 1.
     pub shift: i32,
-    /// Positions in a text of the training.
+    /// Positions of a sequence in training (`floor_scale`).
     pub trained: f32,
 }
 
-/// Self-attention.
+/// Attention layer.
 pub struct Attention {
     q_proj: Linear,
     q_norm: Option<Norm>,
-    /// `None` if it borrows them.
-    own: Option<Own>,
+    /// Projections of keys and values; `None` if the layer borrows them.
+    own: Option<KvProjections>,
     o_proj: Linear,
-    /// Before `o_proj`, if the checkpoint has it.
+    /// Norm before `o_proj`, if the checkpoint has it.
     attn_sub_norm: Option<Norm>,
     gate_proj: Option<Linear>,
     rope: Option<Rope>,
@@ -135,15 +139,15 @@ pub struct Attention {
     ops: &'static dyn Ops,
 }
 
-/// What makes keys and values.
-struct Own {
+/// Projections of keys and values, and norm of keys.
+struct KvProjections {
     k_proj: Linear,
     k_norm: Option<Norm>,
     v_proj: Linear,
 }
 
 impl Attention {
-    /// The layer at `w`; without `rope` it does not know positions.
+    /// Loads the layer at `w`; without `rope` it uses no positions.
     pub fn load(w: &mut Cursor, sizes: &Sizes, rope: Option<Rope>) -> mlxk_core::Result<Attention> {
         let &Sizes { hidden, heads, kv_heads, head_dim, value_dim, norm, .. } = sizes;
         let outs = heads * head_dim;
@@ -178,7 +182,7 @@ impl Attention {
         };
         let own = match sizes.sharing {
             Sharing::Borrows => None,
-            _ => Some(Own {
+            _ => Some(KvProjections {
                 k_proj: Linear::load(w, "k_proj", kv_heads * head_dim, hidden)?,
                 k_norm,
                 v_proj: Linear::load(w, "v_proj", kv_heads * value_dim, hidden)?,
@@ -198,26 +202,27 @@ impl Attention {
         })
     }
 
-    /// True if the keys and values are those of a layer before it.
+    /// True if the layer uses the keys and values of an earlier layer.
     pub fn borrows(&self) -> bool {
         self.own.is_none()
     }
 
-    /// Lets each token look at those of its text that slot number `slot` remembers, at itself and
-    /// those before.
+    /// Causal attention of each row to the tokens of its sequence, whose keys and values are cached
+    /// in slot number `slot`.
     pub fn forward(&self, x: &Array, sequences: &mut Sequences, slot: usize) -> Result<Array> {
-        let Sizes { head_dim, value_dim, value_scale, warmth, .. } = self.sizes;
-        let (q, q_norm) = self.normed_as_one(self.made(&self.q_proj, x)?, self.q_norm.as_ref())?;
+        let Sizes { head_dim, value_dim, value_scale, temperature_tuning, .. } = self.sizes;
+        let (q, q_norm) =
+            self.norm_all_heads(self.project(&self.q_proj, x)?, self.q_norm.as_ref())?;
         let attend = |q: &Array, kv: &Kv, positions: RowPositions| {
             let first = kv.offset() - q.dim(1);
             let queries = self.heads(q, head_dim, q_norm, self.rotation(positions.from(first)))?;
-            let queries = warmed(warmth, queries, first)?;
+            let queries = tune_temperature(temperature_tuning, queries, first)?;
             self.ops.attend_cached(&queries, kv, &self.scores)
         };
         let mut mixed = match &self.own {
-            Some(Own { k_proj, k_norm, v_proj }) => {
-                let (k, k_norm) = self.normed_as_one(self.made(k_proj, x)?, k_norm.as_ref())?;
-                let v = self.made(v_proj, x)?;
+            Some(KvProjections { k_proj, k_norm, v_proj }) => {
+                let (k, k_norm) = self.norm_all_heads(self.project(k_proj, x)?, k_norm.as_ref())?;
+                let v = self.project(v_proj, x)?;
                 sequences.each_positioned(slot, [&q, &k, &v], |[q, k, v], kv, positions| {
                     let keys = self.heads(
                         k,
@@ -240,13 +245,13 @@ impl Attention {
             mixed = norm.forward(&mixed)?;
         }
         if let Some((gate, proj)) = self.sizes.gate.zip(self.gate_proj.as_ref()) {
-            mixed = gate.pass(&mixed, &proj.forward(x)?)?;
+            mixed = gate.apply(&mixed, &proj.forward(x)?)?;
         }
         self.o_proj.forward(&mixed)
     }
 
-    /// Queries, keys or values of `x` [1, rows, hidden]: [1, rows, heads * size].
-    fn made(&self, proj: &Linear, x: &Array) -> Result<Array> {
+    /// Queries, keys or values [1, rows, heads * size] of `x` [1, rows, hidden], clipped.
+    fn project(&self, proj: &Linear, x: &Array) -> Result<Array> {
         let y = proj.forward(x)?;
         match self.sizes.clip {
             None => Ok(y),
@@ -254,8 +259,8 @@ impl Attention {
         }
     }
 
-    /// All heads normed as one, if `norm` is such; else the norm that is still to be done.
-    fn normed_as_one<'n>(
+    /// Applies `norm` if it spans all heads; else returns it, to be applied to each head.
+    fn norm_all_heads<'n>(
         &self,
         x: Array,
         norm: Option<&'n Norm>,
@@ -266,12 +271,12 @@ impl Attention {
         }
     }
 
-    /// Rotation of rows at `positions`, if the layer has position embeddings.
+    /// Rotation of rows at `positions`; `None` if the layer has no position embedding.
     fn rotation<'p>(&self, positions: Positions<'p>) -> Option<(&Rope, Positions<'p>)> {
         self.rope.as_ref().map(|rope| (rope, positions))
     }
 
-    /// [1, length, heads * size] to [1, heads, length, size], normed and rotated if need be.
+    /// Splits [1, length, heads * size] into heads [1, heads, length, size], normed and rotated.
     fn heads(
         &self,
         x: &Array,
@@ -281,7 +286,7 @@ impl Attention {
     ) -> Result<Array> {
         let heads = HeadsParams {
             size: size as i32,
-            norm: norm.map(Norm::scale),
+            norm: norm.map(Norm::params),
             rotated_first: self.sizes.rotated_first,
             rope,
         };
@@ -289,9 +294,14 @@ impl Attention {
     }
 }
 
-/// Queries [1, heads, length, size] from position `offset` on, times what `warmth` makes of those.
-pub fn warmed(warmth: Option<TemperatureTuning>, queries: Array, offset: i32) -> Result<Array> {
-    let Some(TemperatureTuning { beta, shift, trained }) = warmth else {
+/// Queries [1, heads, length, size] scaled by temperature tuning, the first of them at position
+/// `offset`.
+pub fn tune_temperature(
+    temperature_tuning: Option<TemperatureTuning>,
+    queries: Array,
+    offset: i32,
+) -> Result<Array> {
+    let Some(TemperatureTuning { beta, shift, trained }) = temperature_tuning else {
         return Ok(queries);
     };
     let first = offset + shift;

@@ -1,4 +1,4 @@
-//! Where a model begins and ends: the vectors of tokens, the last norm, the head.
+//! Embedding, final norm and head of a language model.
 
 use mlx_rs::Array;
 use mlx_rs::error::Result;
@@ -9,11 +9,11 @@ use super::linear::{Embedding, Linear};
 use super::norm::{Norm, NormArch};
 use crate::checkpoint::cursor::Cursor;
 
-/// What comes before the first layer and after the last.
+/// Embedding before the first layer, and norm and head after the last.
 pub struct EmbedHead {
     embeddings: Embedding,
     norm: Norm,
-    /// `None` if the embeddings serve as the head.
+    /// Head; `None` if it is the transposed embedding.
     lm_head: Option<Linear>,
     scale: f32,
     softcap: Option<f32>,
@@ -40,7 +40,8 @@ pub struct EmbedHeadArch<'a> {
 }
 
 impl EmbedHead {
-    /// From the checkpoint at `w`. Some have a head of their own that is the embeddings once more.
+    /// Loads the tensors from the root `w` of the checkpoint. A head in a checkpoint with tied
+    /// embeddings is discarded.
     pub fn load(w: &mut Cursor, arch: &EmbedHeadArch) -> mlxk_core::Result<EmbedHead> {
         let &EmbedHeadArch { vocabulary, hidden, scale, softcap, .. } = arch;
         if arch.tied {
@@ -58,12 +59,12 @@ impl EmbedHead {
         })
     }
 
-    /// The vectors [1, rows, hidden] of `ids` [1, rows].
+    /// Embeddings [1, rows, hidden] of `ids` [1, rows].
     pub fn embed(&self, ids: &Array) -> Result<Array> {
         self.embeddings.forward(ids)
     }
 
-    /// The logits [1, rows, vocabulary] of what the last layer puts out.
+    /// Logits [1, rows, vocabulary] of the last layer's output.
     pub fn head(&self, h: &Array) -> Result<Array> {
         let h = self.norm.forward(h)?;
         let mut logits = match &self.lm_head {

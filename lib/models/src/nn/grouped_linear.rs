@@ -1,4 +1,4 @@
-//! A matrix for each of several groups of heads.
+//! Linear layer with a matrix for each group of heads.
 
 use mlx_rs::Array;
 use mlx_rs::error::Result;
@@ -18,7 +18,7 @@ pub enum GroupedLinear {
 }
 
 impl GroupedLinear {
-    /// The matrices `name` of `w`.
+    /// Loads the weights `name` of `w`, of `shape` [groups, outs, ins].
     pub fn load(w: &mut Cursor, name: &str, shape: [usize; 3]) -> mlxk_core::Result<GroupedLinear> {
         let mut w = w.at(name);
         Ok(match w.quantized() {
@@ -28,7 +28,7 @@ impl GroupedLinear {
             }
             Some(stated) => {
                 let packed = load_packed(&mut w, stated, &shape[..2], shape[2])?;
-                // MLX computes with them, and wants scales of the type of activations.
+                // MLX's matrix product requires scales of the type of activations.
                 let scales = match packed.mode {
                     Mode::Affine => w.widened(packed.scales)?,
                     _ => packed.scales,
@@ -39,12 +39,13 @@ impl GroupedLinear {
         })
     }
 
-    /// `x W.T` or `x W`, [1, heads or 1, length, ..].
+    /// Product of each group: `x W.T` if `transposed`, else `x W`, with `x` [1, groups or 1,
+    /// length, ..].
     pub fn times(&self, x: &Array, transposed: bool) -> Result<Array> {
         match self {
             GroupedLinear::Dense(weight) if transposed => x.matmul(weight.swap_axes(-1, -2)?),
             GroupedLinear::Dense(weight) => x.matmul(weight),
-            GroupedLinear::Quantized(packed) => quantized::times(packed, x, transposed),
+            GroupedLinear::Quantized(packed) => quantized::matmul(packed, x, transposed),
         }
     }
 }

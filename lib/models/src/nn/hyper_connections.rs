@@ -1,6 +1,6 @@
-//! Hyper-connections (arXiv 2409.19606): several streams in the place of one, which a part of a layer
-//! reads, writes and mixes by factors that it makes of them. What mixes them is balanced
-//! (arXiv 2512.24880).
+//! Manifold-constrained hyper-connections (arXiv 2409.19606, arXiv 2512.24880): several residual
+//! streams, which a sublayer reads, writes and mixes by weights computed from them; the mixing
+//! matrix is made doubly stochastic by Sinkhorn normalisation.
 
 use mlx_rs::error::Result;
 use mlx_rs::ops::{concatenate, ones_dtype, sigmoid, softmax_axis, split_at_indices, zeros_dtype};
@@ -11,26 +11,27 @@ use mlxk_tensor::ops::Ops;
 use super::norm::{Norm, NormArch, NormKind};
 use crate::checkpoint::cursor::Cursor;
 
-/// What the weights of the connections do not show.
+/// Parameters of hyper-connections that their weights do not show.
 #[derive(Clone, Copy, Debug)]
 pub struct HyperConnectionSizes {
-    /// Elements of a stream's vectors.
+    /// Elements of a stream's vector.
     pub hidden: usize,
-    /// Streams.
+    /// Residual streams.
     pub streams: usize,
-    /// Rounds in which what mixes them is balanced.
+    /// Rounds of Sinkhorn normalisation.
     pub rounds: usize,
-    /// What is added to factors, and to sums that are divided by.
+    /// Epsilon of weights and of the sums of Sinkhorn normalisation.
     pub eps: f32,
-    /// What is added to the mean square.
+    /// Epsilon of the norm, added to the mean square.
     pub norm_eps: f32,
 }
 
-/// How a part of a layer is connected to the streams.
+/// Hyper-connections of a sublayer.
 pub struct HyperConnections {
-    /// [streams * hidden, factors]: those to read and to write by, and those to mix by.
+    /// Projection of the streams [streams * hidden, weights], where weights are those to read, to
+    /// write and to mix by.
     weight: Array,
-    /// [factors].
+    /// Factor of each weight, [weights].
     scale: Array,
     base: Array,
     norm: Norm,
@@ -38,18 +39,18 @@ pub struct HyperConnections {
     ops: &'static dyn Ops,
 }
 
-/// The factors of a part of a layer, of single precision.
-pub struct Links {
-    /// How much of each stream the next part reads, [1, rows, streams].
+/// Weights of a sublayer's connections for each row, float32.
+pub struct ConnectionWeights {
+    /// Weight of each stream in the input of the sublayer, [1, rows, streams].
     pub read: Array,
-    /// How much of what this part puts out each stream takes, [1, rows, streams].
+    /// Weight of the sublayer's output in each stream, [1, rows, streams].
     write: Array,
-    /// How much of each stream (row) each takes over (column), [1, rows, streams, streams].
+    /// Weight of each stream (row) in each new stream (column), [1, rows, streams, streams].
     mix: Array,
 }
 
 impl HyperConnections {
-    /// The connections at `w`.
+    /// Loads the tensors at `w`.
     pub fn load(
         w: &mut Cursor,
         sizes: HyperConnectionSizes,
@@ -73,8 +74,8 @@ impl HyperConnections {
         })
     }
 
-    /// The factors that `streams` [1, rows, streams, hidden] make.
-    pub fn links(&self, streams: &Array) -> Result<Links> {
+    /// Connection weights computed from `streams` [1, rows, streams, hidden].
+    pub fn weights(&self, streams: &Array) -> Result<ConnectionWeights> {
         let HyperConnectionSizes { rounds, eps, .. } = self.sizes;
         let (rows, n) = (streams.dim(1), streams.dim(2));
         let flat = streams.as_dtype(Dtype::Float32)?.reshape(&[1, rows, -1])?;
@@ -83,7 +84,7 @@ impl HyperConnections {
         let parts = split_at_indices(&factors, &[n, 2 * n], -1)?;
         let more = Array::from_f32(eps);
         let mix = softmax_axis(parts[2].reshape(&[1, rows, n, n])?, -1, true)?.add(&more)?;
-        Ok(Links {
+        Ok(ConnectionWeights {
             read: sigmoid(&parts[0])?.add(more)?,
             write: sigmoid(&parts[1])?.multiply(Array::from_f32(2.0))?,
             mix: self.ops.sinkhorn(&mix, rounds, eps)?,
@@ -91,7 +92,7 @@ impl HyperConnections {
     }
 }
 
-/// Each of three numbers as often as its count says.
+/// Three numbers, each repeated by its count.
 fn each(three: &Array, counts: [usize; 3]) -> Result<Array> {
     let times = |(i, count): (usize, usize)| {
         let own = mlx::entries(three, i as i32..i as i32 + 1)?;
@@ -101,8 +102,9 @@ fn each(three: &Array, counts: [usize; 3]) -> Result<Array> {
     concatenate(&parts, 0)
 }
 
-impl Links {
-    /// The streams [1, rows, streams, hidden] mixed, each with its part of `x` [1, rows, hidden].
+impl ConnectionWeights {
+    /// Streams [1, rows, streams, hidden] after the sublayer: mixed, plus the weighted output `x`
+    /// [1, rows, hidden].
     pub fn write(&self, streams: &Array, x: &Array) -> Result<Array> {
         let mixed = self.mix.swap_axes(-1, -2)?.matmul(streams.as_dtype(Dtype::Float32)?)?;
         let new = self.write.expand_dims(-1)?.multiply(x.expand_dims(2)?)?;
@@ -110,9 +112,9 @@ impl Links {
     }
 }
 
-/// `h` [1, rows, hidden] in `count` streams, [1, rows, streams, hidden], and the factors that read the
-/// first of them.
-pub fn open(h: &Array, count: usize) -> Result<(Array, Array)> {
+/// Streams [1, rows, streams, hidden] that are copies of `h` [1, rows, hidden], and weights that
+/// read the first of them.
+pub fn expand(h: &Array, count: usize) -> Result<(Array, Array)> {
     let (rows, others) = (h.dim(1), count as i32 - 1);
     let streams = concatenate(&vec![h.expand_dims(2)?; count], 2)?;
     let first = ones_dtype(&[1, rows, 1], Dtype::Float32)?;
@@ -120,7 +122,8 @@ pub fn open(h: &Array, count: usize) -> Result<(Array, Array)> {
     Ok((streams, read))
 }
 
-/// What factors [1, rows, streams] read of `streams`: [1, rows, hidden].
+/// Input of a sublayer [1, rows, hidden]: the sum of `streams` weighted by `factors` [1, rows,
+/// streams].
 pub fn read(streams: &Array, factors: &Array) -> Result<Array> {
     let each = factors.expand_dims(-1)?.multiply(streams.as_dtype(Dtype::Float32)?)?;
     each.sum_axis(2, false)?.as_dtype(streams.dtype())

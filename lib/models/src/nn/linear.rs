@@ -8,17 +8,19 @@ use super::lora::Lora;
 use super::matrix::Matrix;
 use crate::checkpoint::cursor::Cursor;
 
-/// `x W.T + b`; the bias is there if the checkpoint has one.
+/// Linear layer `x W.T + b`, with a bias if the checkpoint has one, and with the LoRA of an
+/// adapter.
 pub struct Linear {
     weight: Matrix,
     bias: Option<Array>,
     lora: Option<Lora>,
-    /// Whether other ranks have the rest of its columns.
+    /// True if other ranks have the other columns of the weight, so that outputs are summed over
+    /// ranks.
     partial: bool,
 }
 
 impl Linear {
-    /// The layer `name` of `w`, from `ins` to `outs` elements.
+    /// Loads the layer `name` of `w`, from `ins` to `outs` elements.
     pub fn load(w: &mut Cursor, name: &str, outs: usize, ins: usize) -> mlxk_core::Result<Linear> {
         let mut w = w.at(name);
         let bias = w.optional("bias", &[outs])?;
@@ -28,7 +30,7 @@ impl Linear {
         Ok(Linear { weight, bias, lora, partial })
     }
 
-    /// [.., ins] to [.., outs].
+    /// Output [.., outs] for `x` [.., ins].
     pub fn forward(&self, x: &Array) -> Result<Array> {
         let y = self.weight.times(x)?;
         let y = match &self.lora {
@@ -43,13 +45,13 @@ impl Linear {
     }
 }
 
-/// A vector for each token.
+/// Token embedding.
 pub struct Embedding {
     weight: Matrix,
 }
 
 impl Embedding {
-    /// The layer `name` of `w`: `count` vectors of `size` elements.
+    /// Loads the layer `name` of `w`: `count` vectors of `size` elements.
     pub fn load(
         w: &mut Cursor,
         name: &str,
@@ -59,12 +61,12 @@ impl Embedding {
         Ok(Embedding { weight: Matrix::load(&mut w.at(name), count, size)? })
     }
 
-    /// The vectors of `ids` [1, length].
+    /// Vectors [1, length, size] of `ids` [1, length].
     pub fn forward(&self, ids: &Array) -> Result<Array> {
         self.weight.rows(ids)
     }
 
-    /// The products of `x` with all vectors: the head of a model whose embeddings are tied.
+    /// Products of `x` with all vectors, which is the head of a model with tied embeddings.
     pub fn as_linear(&self, x: &Array) -> Result<Array> {
         self.weight.times(x)
     }

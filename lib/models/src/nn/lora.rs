@@ -1,5 +1,5 @@
-//! Low-rank additions to the matrices of a model (LoRA, arXiv 2106.09685), which DoRA
-//! (arXiv 2402.09353) brings to stored lengths.
+//! Low-rank adaptation of linear layers (LoRA, arXiv 2106.09685), and its weight-decomposed form
+//! (DoRA, arXiv 2402.09353).
 
 use mlx_rs::Array;
 use mlx_rs::error::Result;
@@ -8,19 +8,19 @@ use mlxk_tensor::mlx;
 use super::matrix::Matrix;
 use crate::checkpoint::cursor::Cursor;
 
-/// An addition to a matrix [outs, ins], in two factors.
+/// Low-rank addition to a matrix [outs, ins].
 pub struct Lora {
-    /// [ins, rank].
+    /// First factor, [ins, rank].
     a: Array,
-    /// [rank, outs].
+    /// Second factor, [rank, outs].
     b: Array,
     scale: f32,
-    /// What the products are multiplied with, [outs], if lengths are stored.
-    stretch: Option<Array>,
+    /// Factor of each output in DoRA, [outs].
+    dora_scale: Option<Array>,
 }
 
 impl Lora {
-    /// The addition at `w` to the matrix there, if there is one.
+    /// Loads the addition to `matrix` from the same place `w`; `None` if the adapter has none.
     pub fn load(
         w: &mut Cursor,
         matrix: &Matrix,
@@ -33,24 +33,24 @@ impl Lora {
         let a = w.floats("lora_a", &[ins, rank])?;
         let b = w.floats("lora_b", &[rank, outs])?;
         let lengths = w.has("m").then(|| w.floats("m", &[outs])).transpose()?;
-        let stretch = lengths.map(|lengths| stretch(matrix, &a, &b, scale, &lengths, outs));
-        let stretch = stretch.transpose().map_err(mlx::failed)?;
-        Ok(Some(Lora { a, b, scale, stretch }))
+        let dora_scale = lengths.map(|lengths| dora_scale(matrix, &a, &b, scale, &lengths, outs));
+        let dora_scale = dora_scale.transpose().map_err(mlx::failed)?;
+        Ok(Some(Lora { a, b, scale, dora_scale }))
     }
 
-    /// What the products `y` [.., outs] of the matrix with `x` [.., ins] become.
+    /// Output [.., outs] with the addition, of the matrix's output `y` for `x` [.., ins].
     pub fn add(&self, x: &Array, y: &Array) -> Result<Array> {
         let z = x.matmul(&self.a)?.matmul(&self.b)?.multiply(Array::from_f32(self.scale))?;
         let y = y.add(z.as_dtype(x.dtype())?)?;
-        match &self.stretch {
-            Some(stretch) => y.multiply(stretch)?.as_dtype(x.dtype()),
+        match &self.dora_scale {
+            Some(dora_scale) => y.multiply(dora_scale)?.as_dtype(x.dtype()),
             None => Ok(y),
         }
     }
 }
 
-/// The stored lengths over those of the rows of the sum.
-fn stretch(
+/// Stored magnitudes of rows divided by those of the sum of matrix and addition.
+fn dora_scale(
     matrix: &Matrix,
     a: &Array,
     b: &Array,

@@ -1,4 +1,4 @@
-//! A matrix of weights in the form that the checkpoint and the device call for.
+//! Weight of a linear layer, dense or quantised as the checkpoint has it.
 
 use mlx_rs::error::Result;
 use mlx_rs::{Array, Dtype};
@@ -9,30 +9,31 @@ use mlxk_tensor::weight::{Quantized, Weight};
 use crate::checkpoint::cursor::Cursor;
 use crate::checkpoint::quantization::{Entry, Stated};
 
-/// [outs, ins] weights, and the way to compute with them.
+/// Weights [outs, ins] and the backend that multiplies with them.
 pub struct Matrix {
     weights: Weight,
     ops: &'static dyn Ops,
 }
 
 impl Matrix {
-    /// The matrix at `w`. Errors name the tensor that is missing, of another shape or type.
+    /// Loads the weights at `w`. Errors name the tensor that is missing, or of another shape or
+    /// type.
     pub fn load(w: &mut Cursor, outs: usize, ins: usize) -> mlxk_core::Result<Matrix> {
         Ok(Matrix { weights: load_weight(w, &[outs], ins)?, ops: w.ops() })
     }
 
-    /// `x W.T`: [.., ins] to [.., outs].
+    /// Product `x W.T`: [.., ins] to [.., outs].
     pub fn times(&self, x: &Array) -> Result<Array> {
         self.ops.linear(&self.weights, x)
     }
 
-    /// The rows `ids` [..], as [.., ins].
+    /// Rows `ids` [..], as [.., ins].
     pub fn rows(&self, ids: &Array) -> Result<Array> {
         self.ops.embedding(&self.weights, ids)
     }
 }
 
-/// The matrix, or matrices, of `outs` [.., outs] rows at `w`.
+/// Loads the weights [.., outs, ins] at `w`, with leading axes and rows `outs`.
 pub fn load_weight(w: &mut Cursor, outs: &[usize], ins: usize) -> mlxk_core::Result<Weight> {
     let Some(stated) = w.quantized() else {
         w.matrix(None);
@@ -41,7 +42,7 @@ pub fn load_weight(w: &mut Cursor, outs: &[usize], ins: usize) -> mlxk_core::Res
     Ok(Weight::Quantized(load_packed(w, stated, outs, ins)?))
 }
 
-/// The quantised matrix, or matrices, of `outs` [.., outs] rows at `w`.
+/// Loads the quantised weights [.., outs, ins] at `w`, of which config.json says `stated`.
 pub fn load_packed(
     w: &mut Cursor,
     stated: Entry,
@@ -68,7 +69,7 @@ pub fn load_packed(
     Ok(Quantized { weight, scales, biases, group_size, bits, mode })
 }
 
-/// What the lengths of the rows of tensors show, and the type of the scales.
+/// Quantisation that the shapes of tensors and the type of scales imply.
 fn shown(w: &Cursor, ins: usize) -> mlxk_core::Result<QuantSpec> {
     let (shape, _) = w.form("weight")?;
     let packed = shape.last().copied().unwrap_or_default() * 32;
@@ -92,7 +93,7 @@ fn shown(w: &Cursor, ins: usize) -> mlxk_core::Result<QuantSpec> {
     })
 }
 
-/// Errors if config.json states another form than this one.
+/// Errors if config.json states another quantisation than the tensors have.
 fn agree(form: QuantSpec, w: &Cursor, stated: Entry) -> mlxk_core::Result<()> {
     let Entry::Quantized(Stated { group_size, bits, mode }) = stated else {
         return Ok(());

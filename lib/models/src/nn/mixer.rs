@@ -1,4 +1,4 @@
-//! The two kinds of parts that layers are made of.
+//! Traits of the two kinds of sublayers: token mixers and feed-forward layers.
 
 use mlx_rs::Array;
 use mlx_rs::error::Result;
@@ -7,21 +7,22 @@ use mlxk_tensor::cache::{Kv, Sequences, Slot};
 use super::attention::Attention;
 use super::mlp::Mlp;
 
-/// A part that lets each token see something of those before it.
+/// Sublayer that combines a token with those before it: attention, convolution, or a state space.
 pub trait TokenMixer {
-    /// What it remembers of a text, before the first token.
+    /// Cache slot of the sublayer before the first token of a sequence.
     fn slot(&self) -> Slot;
-    /// [1, rows, hidden] to the same, by what slot number `slot` of each text remembers.
+    /// Output [1, rows, hidden] for `x` of that shape, with the cache slot number `slot` of each
+    /// sequence.
     fn forward(&self, x: &Array, sequences: &mut Sequences, slot: usize) -> Result<Array>;
 }
 
-/// A part that looks at each token by itself.
+/// Sublayer that maps each token by itself.
 pub trait FeedForward {
-    /// [1, rows, hidden] to the same.
+    /// Output [1, rows, hidden] for `x` of that shape.
     fn forward(&self, x: &Array) -> Result<Array>;
 }
 
-/// Over all tokens so far.
+/// Attention over all tokens of the sequence so far.
 impl TokenMixer for Attention {
     fn slot(&self) -> Slot {
         Slot::Kv(Kv::new(None))

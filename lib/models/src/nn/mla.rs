@@ -1,5 +1,6 @@
-//! Attention whose keys and values are made of one short vector for each token, which is all that is
-//! remembered (multi-head latent attention, arXiv 2405.04434).
+//! Multi-head latent attention (MLA, arXiv 2405.04434): keys and values are projections of one
+//! low-rank latent vector for each token, and only the latents and the rotated part of keys are
+//! cached.
 
 use mlx_rs::error::Result;
 use mlx_rs::fast::{self, ScaledDotProductAttentionMask as Mask};
@@ -11,7 +12,7 @@ use mlxk_tensor::mlx;
 use mlxk_tensor::ops::Ops;
 use mlxk_tensor::ops::rope::Rope;
 
-use super::attention::{TemperatureTuning, warmed};
+use super::attention::{TemperatureTuning, tune_temperature};
 use super::grouped_linear::GroupedLinear;
 use super::linear::Linear;
 use super::matrix::Matrix;
@@ -20,63 +21,66 @@ use super::norm::{Norm, NormArch};
 use super::sparse::TopK;
 use crate::checkpoint::cursor::Cursor;
 
-/// What the weights of such a layer do not show.
+/// Parameters of the layer that its weights do not show.
 #[derive(Clone, Copy, Debug)]
 pub struct MlaSizes {
-    /// Elements of the model's vectors.
+    /// Elements of a hidden vector.
     pub hidden: usize,
-    /// Number of query heads.
+    /// Heads of queries.
     pub heads: usize,
-    /// Elements of the vectors that queries are made of, if they are not made of the model's.
+    /// Elements of the low-rank queries (`q_lora_rank`); `None` if queries are projected directly.
     pub query_rank: Option<usize>,
-    /// Elements of those that keys and values are made of.
+    /// Elements of the latent vectors (`kv_lora_rank`).
     pub rank: usize,
-    /// Elements of a head's queries and keys that do not rotate.
+    /// Elements of a head's queries and keys that are not rotated (`qk_nope_head_dim`).
     pub plain: usize,
-    /// Elements that do; all heads share those of a key.
+    /// Rotated elements of a head's queries and keys (`qk_rope_head_dim`); all heads share those of
+    /// a key.
     pub rotated: usize,
-    /// Elements of a head's values.
+    /// Elements of a head's values (`v_head_dim`).
     pub value: usize,
-    /// What the products of queries and keys are multiplied by.
+    /// Factor of the products of queries and keys.
     pub scale: f32,
-    /// Of what all else is made of.
+    /// Norm of low-rank queries and of latents.
     pub norm: NormArch,
-    /// How queries grow with their position.
-    pub warmth: Option<TemperatureTuning>,
-    /// Whether gates decide how much of each head passes.
+    /// Temperature tuning of queries.
+    pub temperature_tuning: Option<TemperatureTuning>,
+    /// True if the output of each head is gated by a sigmoid.
     pub gated: bool,
 }
 
-/// Such a layer.
+/// MLA layer.
 pub struct Mla {
     queries: Queries,
     kv_a_proj_with_mqa: Linear,
     kv_a_layernorm: Norm,
-    /// [heads, rank, plain]: from a query to what its products with latent vectors are those with keys.
+    /// Up-projection of keys [heads, rank, plain], applied to queries instead: products of
+    /// projected queries with latents equal those of queries with keys.
     embed_q: GroupedLinear,
-    /// [heads, value, rank]: from a latent vector to values.
+    /// Up-projection of values, [heads, value, rank].
     unembed_out: GroupedLinear,
     g_proj: Option<Linear>,
     o_proj: Linear,
-    /// `None` if it does not know positions.
+    /// Rotary position embedding; `None` if the layer uses no positions.
     rope: Option<Rope>,
-    /// `None` if a token attends to all before it.
-    pick: Option<TopK>,
+    /// Choice of the tokens that are attended to; `None` if all are.
+    topk: Option<TopK>,
     sizes: MlaSizes,
     ops: &'static dyn Ops,
 }
 
+/// Projection of queries, direct or low-rank.
 enum Queries {
     Direct(Linear),
     Mla { q_a_proj: Linear, q_a_layernorm: Norm, q_b_proj: Linear },
 }
 
 impl Mla {
-    /// The layer at `w`.
+    /// Loads the layer at `w`.
     pub fn load(w: &mut Cursor, sizes: &MlaSizes, rope: Option<Rope>) -> mlxk_core::Result<Mla> {
         let &MlaSizes { hidden, heads, rank, plain, rotated, value, norm, .. } = sizes;
         let queries = heads * (plain + rotated);
-        let [embed_q, unembed_out] = load_both(w, sizes)?;
+        let [embed_q, unembed_out] = load_up_projections(w, sizes)?;
         let gate = sizes.gated.then(|| Linear::load(w, "g_proj", heads, hidden)).transpose()?;
         Ok(Mla {
             queries: match sizes.query_rank {
@@ -94,19 +98,20 @@ impl Mla {
             g_proj: gate,
             o_proj: Linear::load(w, "o_proj", hidden, heads * value)?,
             rope,
-            pick: None,
+            topk: None,
             sizes: *sizes,
             ops: w.ops(),
         })
     }
 
-    /// The same, but a token attends to those alone that `pick` chooses.
-    pub fn picking(self, pick: TopK) -> Mla {
-        Mla { pick: Some(pick), ..self }
+    /// Restricts attention to the tokens that `topk` chooses.
+    pub fn with_topk(self, topk: TopK) -> Mla {
+        Mla { topk: Some(topk), ..self }
     }
 
-    /// [1, length, heads * (plain + rotated)] and the latent vectors and keys that are new, to
-    /// [1, length, heads * value]; with queries, weights and keys to choose by, if anything is chosen.
+    /// Attention of new tokens: queries `q` [1, length, heads * (plain + rotated)], latents [1,
+    /// length, rank] and keys [1, length, rotated], to [1, length, heads * value]. `choice` has
+    /// index queries, weights and index keys.
     fn attend(
         &self,
         [q, latents, keys]: [&Array; 3],
@@ -119,42 +124,63 @@ impl Mla {
         let q = q.reshape(&[1, length, heads as i32, plain + rotated])?;
         let q = q.transpose_axes(&[0, 2, 1, 3])?;
         let offset = kv.offset();
-        let parts = split_at_indices(warmed(self.sizes.warmth, q, offset)?, &[plain], -1)?;
-        let turn = |x: &Array| match &self.rope {
+        let parts = split_at_indices(
+            tune_temperature(self.sizes.temperature_tuning, q, offset)?,
+            &[plain],
+            -1,
+        )?;
+        let rotate = |x: &Array| match &self.rope {
             Some(rope) => rope.apply(x, offset),
             None => Ok(x.clone()),
         };
-        let (turned, mut keys) = (turn(&parts[1])?, turn(&keys.expand_dims(1)?)?);
-        if let Some((pick, [.., own])) = choice {
-            keys = concatenate(&[keys, pick.turned(own, offset)?], -1)?;
+        let (rotated, mut keys) = (rotate(&parts[1])?, rotate(&keys.expand_dims(1)?)?);
+        if let Some((topk, [.., own])) = choice {
+            keys = concatenate(&[keys, topk.rotate(own, offset)?], -1)?;
         }
         kv.append(&latents.expand_dims(1)?, &keys)?;
         let [mut latents, mut keys] = kv.seen(length)?;
-        let mut visible = kv.visible(length)?.array(length, keys.dim(2))?;
-        if let Some((pick, [queries, weights, _])) = choice {
-            let both = split_at_indices(&keys, &[rotated], -1)?;
-            keys = both[0].clone();
-            let queries = pick.turned(queries, offset)?;
-            match pick.choose(&queries, weights, &both[1], visible.as_ref())? {
-                Some(ids) if length == 1 => {
-                    let ids = ids.flatten(None, None)?;
-                    [latents, keys] = [latents.take_axis(&ids, 2)?, keys.take_axis(&ids, 2)?];
-                }
-                Some(ids) => visible = Some(among(&ids, visible, keys.dim(2))?),
-                None => {}
-            }
+        let mut mask = kv.visible(length)?.array(length, keys.dim(2))?;
+        if let Some((topk, [queries, weights, _])) = choice {
+            let queries = topk.rotate(queries, offset)?;
+            ([latents, keys], mask) =
+                self.select(topk, [&queries, weights], [latents, keys], mask)?;
         }
-        let scores = turned.multiply(mlx::number(scale, &turned)?)?;
+        let scores = rotated.multiply(mlx::number(scale, &rotated)?)?;
         let mut scores = scores.matmul(keys.swap_axes(-1, -2)?)?;
-        if let Some(mask) = visible {
+        if let Some(mask) = mask {
             scores = select(mask, &scores, mlx::number(f32::NEG_INFINITY, &scores)?)?;
         }
         let mixed = self.mix(&parts[0], &latents, &scores)?;
         mixed.transpose_axes(&[0, 2, 1, 3])?.reshape(&[1, length, -1])?.contiguous()
     }
 
-    /// [1, heads, length, value]; for one query it is cheaper to go to the latent vectors than to
-    /// make keys and values of all of them.
+    /// Restricts attention to the tokens that `topk` chooses: one query gathers their latents and
+    /// keys, several queries get a mask. `keys` have index keys behind their rotated elements.
+    fn select(
+        &self,
+        topk: &TopK,
+        [queries, weights]: [&Array; 2],
+        [latents, keys]: [Array; 2],
+        mask: Option<Array>,
+    ) -> Result<([Array; 2], Option<Array>)> {
+        let parts = split_at_indices(&keys, &[self.sizes.rotated as i32], -1)?;
+        let keys = parts[0].clone();
+        Ok(match topk.choose(queries, weights, &parts[1], mask.as_ref())? {
+            Some(ids) if queries.dim(2) == 1 => {
+                let ids = ids.flatten(None, None)?;
+                ([latents.take_axis(&ids, 2)?, keys.take_axis(&ids, 2)?], mask)
+            }
+            Some(ids) => {
+                let mask = sparse_mask(&ids, mask, keys.dim(2))?;
+                ([latents, keys], Some(mask))
+            }
+            None => ([latents, keys], mask),
+        })
+    }
+
+    /// Output [1, heads, length, value] of queries without rotation, where `scores` are those of
+    /// the rotated part. A single query is projected to the latent space, which is cheaper than to
+    /// project all latents to keys and values.
     fn mix(&self, queries: &Array, latents: &Array, scores: &Array) -> Result<Array> {
         let (scale, mask) = (self.sizes.scale, Some(Mask::Array(scores)));
         let attend = |q: &Array, k: &Array, v: &Array, mask| {
@@ -179,8 +205,8 @@ impl TokenMixer for Mla {
             Queries::Direct(q_proj) => (q_proj.forward(x)?, None),
             Queries::Mla { q_a_proj, q_a_layernorm, q_b_proj } => {
                 let q = q_a_layernorm.forward(&q_a_proj.forward(x)?)?;
-                let made = self.pick.as_ref().map(|pick| pick.made(x, &q)).transpose()?;
-                (q_b_proj.forward(&q)?, self.pick.as_ref().zip(made))
+                let made = self.topk.as_ref().map(|topk| topk.project(x, &q)).transpose()?;
+                (q_b_proj.forward(&q)?, self.topk.as_ref().zip(made))
             }
         };
         let sizes = [self.sizes.rank, self.sizes.rotated].map(|n| n as i32);
@@ -189,13 +215,13 @@ impl TokenMixer for Mla {
         let own = [&q, &latents, &keys];
         let mut mixed = match &choice {
             None => sequences.each_kv(slot, own, |own, kv| self.attend(own, None, kv))?,
-            Some((pick, [queries, weights, picked])) => {
-                let all = [&q, &latents, &keys, queries, weights, picked];
+            Some((topk, [queries, weights, index_keys])) => {
+                let all = [&q, &latents, &keys, queries, weights, index_keys];
                 sequences.each_kv(
                     slot,
                     all,
-                    |[q, latents, keys, queries, weights, picked], kv| {
-                        let choice = Some((*pick, [queries, weights, picked]));
+                    |[q, latents, keys, queries, weights, index_keys], kv| {
+                        let choice = Some((*topk, [queries, weights, index_keys]));
                         self.attend([q, latents, keys], choice, kv)
                     },
                 )?
@@ -210,8 +236,8 @@ impl TokenMixer for Mla {
     }
 }
 
-/// Whether a token is one of `ids` [length, chosen] of the `seen` ones, and visible.
-fn among(ids: &Array, visible: Option<Array>, seen: i32) -> Result<Array> {
+/// Mask [length, seen] of the tokens `ids` [length, chosen] that are visible.
+fn sparse_mask(ids: &Array, visible: Option<Array>, seen: i32) -> Result<Array> {
     let none = zeros_dtype(&[ids.dim(0), seen], Dtype::Bool)?;
     let chosen = put_along_axis(none, ids, Array::from_bool(true), -1)?;
     match visible {
@@ -220,9 +246,8 @@ fn among(ids: &Array, visible: Option<Array>, seen: i32) -> Result<Array> {
     }
 }
 
-/// `embed_q` and `unembed_out` of `w`, or what they are of `kv_b_proj`, which makes a key's
-/// elements and a value's of a latent vector, head by head.
-fn load_both(w: &mut Cursor, sizes: &MlaSizes) -> mlxk_core::Result<[GroupedLinear; 2]> {
+/// Loads `embed_q` and `unembed_out` of `w`, or splits `kv_b_proj`, which holds both head by head.
+fn load_up_projections(w: &mut Cursor, sizes: &MlaSizes) -> mlxk_core::Result<[GroupedLinear; 2]> {
     let &MlaSizes { heads, rank, plain, value, .. } = sizes;
     if !w.has("kv_b_proj.weight") {
         let embed_q = GroupedLinear::load(w, "embed_q", [heads, rank, plain])?;
@@ -230,11 +255,11 @@ fn load_both(w: &mut Cursor, sizes: &MlaSizes) -> mlxk_core::Result<[GroupedLine
     }
     let rows = heads * (plain + value);
     let both = Matrix::load(&mut w.at("kv_b_proj"), rows, rank)?;
-    apart(&both, sizes).map_err(mlx::failed)
+    split_kv_b(&both, sizes).map_err(mlx::failed)
 }
 
-/// What makes keys of latent vectors, the other way round, and what makes values of them.
-fn apart(both: &Matrix, sizes: &MlaSizes) -> Result<[GroupedLinear; 2]> {
+/// Up-projections of keys (transposed) and of values, of the rows of `kv_b_proj`.
+fn split_kv_b(both: &Matrix, sizes: &MlaSizes) -> Result<[GroupedLinear; 2]> {
     let [heads, rank, plain, value] =
         [sizes.heads, sizes.rank, sizes.plain, sizes.value].map(|n| n as i32);
     let all = both.rows(&arange::<i32, i32>(None, heads * (plain + value), None)?)?;

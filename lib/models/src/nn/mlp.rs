@@ -1,4 +1,4 @@
-//! The feed-forward layer.
+//! Feed-forward layer.
 
 use mlx_rs::Array;
 use mlx_rs::error::Result;
@@ -10,32 +10,32 @@ use super::norm::{Norm, NormArch};
 use super::shard;
 use crate::checkpoint::cursor::Cursor;
 
-/// What the weights of a feed-forward layer do not show.
+/// Parameters of a feed-forward layer that its weights do not show.
 #[derive(Clone, Copy, Debug)]
 pub struct MlpArch {
-    /// Elements of the vectors between its halves.
+    /// Elements of the inner vectors (`intermediate_size`).
     pub inner: usize,
-    /// Whether a gate decides how much of each element passes.
+    /// True if the layer is a gated linear unit.
     pub gated: bool,
-    /// Whether gate and rest are one matrix on disk.
+    /// True if the checkpoint has gate and up projection in one matrix, `gate_up_proj`.
     pub fused: bool,
-    /// What bends the gate, or else the elements themselves.
+    /// Activation of the gate, or of the up projection without a gate.
     pub activation: Activation,
 }
 
-/// `down(act(gate(x)) * up(x))`, or `down(act(up(x)))` without a gate.
+/// Feed-forward layer `down(act(gate(x)) * up(x))`, or `down(act(up(x)))` without a gate.
 pub struct Mlp {
     gate_proj: Option<Linear>,
     up_proj: Linear,
     down_proj: Linear,
-    /// Before `down_proj`, if the checkpoint has it.
+    /// Norm before `down_proj`, if the checkpoint has it.
     ffn_sub_norm: Option<Norm>,
     activation: Activation,
     ops: &'static dyn Ops,
 }
 
 impl Mlp {
-    /// The layer at `w`, from `hidden` elements to those between and back.
+    /// Loads the layer at `w`, for hidden vectors of `hidden` elements.
     pub fn load(
         w: &mut Cursor,
         hidden: usize,
@@ -59,7 +59,7 @@ impl Mlp {
         })
     }
 
-    /// Each row by itself.
+    /// Output [.., hidden] for `x` of that shape.
     pub fn forward(&self, x: &Array) -> Result<Array> {
         let up = self.up_proj.forward(x)?;
         let mut inner = match &self.gate_proj {
@@ -73,10 +73,10 @@ impl Mlp {
     }
 }
 
-/// `activation` with the numbers that the checkpoint has learned at `w`, if it learns any.
+/// Activation with the parameters that the checkpoint holds at `w`, which xIELU has.
 ///
 /// # Errors
-/// If one is missing.
+/// If a parameter is missing.
 pub fn learned(activation: Activation, w: &mut Cursor) -> mlxk_core::Result<Activation> {
     let Activation::Xielu { beta, eps, .. } = activation else {
         return Ok(activation);

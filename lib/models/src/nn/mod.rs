@@ -1,8 +1,8 @@
-//! The layers that models are made of, named as the tensors of MLX checkpoints are.
+//! Layers of models. Fields are named as the tensors of MLX checkpoints are.
 //!
-//! A layer is loaded from its place in the checkpoint, and what is there decides its form; running
-//! it decides nothing. Shapes are [1, rows, size] unless said otherwise; rows are those of one text
-//! or of several, one after another.
+//! Loading a layer from its place in the checkpoint decides its form (dense or quantised, with bias
+//! or without); running it decides nothing. Shapes are [1, rows, size] unless said otherwise, where
+//! the rows are those of one sequence or of several, one after another.
 
 pub mod altup;
 pub mod attention;

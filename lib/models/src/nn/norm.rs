@@ -1,4 +1,4 @@
-//! Normalisation of the last axis.
+//! Norms over the last axis.
 
 use mlx_rs::Array;
 use mlx_rs::error::Result;
@@ -9,53 +9,54 @@ use mlxk_tensor::ops::params::NormParams;
 
 use crate::checkpoint::cursor::Cursor;
 
-/// What a model's norms are like.
+/// Kind and epsilon of a model's norms.
 #[derive(Clone, Copy, Debug)]
 pub struct NormArch {
-    /// What they do.
+    /// Kind of norm.
     pub kind: NormKind,
-    /// What is added to the mean square.
+    /// Epsilon, added to the mean square.
     pub eps: f32,
 }
 
-/// What a norm does.
+/// Kind of norm, and form of its stored weights.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum NormKind {
-    /// Divides by the root of the mean square; a factor for each element.
+    /// RMS norm with weights.
     Rms,
-    /// The same, with factors that are stored less one.
+    /// RMS norm whose stored weights are less than the true ones by one.
     RmsLessOne,
-    /// The same, without factors.
+    /// RMS norm without weights.
     Bare,
-    /// Takes the mean away first; factors, and summands if the checkpoint has them.
+    /// Layer norm with weights, and biases if the checkpoint has them.
     Layer,
-    /// The same, with factors that are stored less one.
+    /// Layer norm whose stored weights are less than the true ones by one.
     LayerLessOne,
-    /// The same, without factors and summands.
+    /// Layer norm without weights and biases.
     LayerBare,
 }
 
 impl NormKind {
-    /// Whether the mean is taken away.
+    /// True if the mean is subtracted (layer norm).
     fn centred(self) -> bool {
         matches!(self, NormKind::Layer | NormKind::LayerLessOne | NormKind::LayerBare)
     }
 }
 
-/// A norm; it knows its place in the checkpoint no more.
+/// Norm with its weights.
 pub struct Norm {
-    scale: NormParams,
+    params: NormParams,
     ops: &'static dyn Ops,
 }
 
 impl NormArch {
-    /// The norm `name` of `w` over `size` elements.
+    /// Loads the norm `name` of `w` over `size` elements.
     pub fn load(self, w: &mut Cursor, name: &str, size: usize) -> mlxk_core::Result<Norm> {
         self.shaped(w, name, &[size])
     }
 
-    /// The norm `name` of queries or keys, `heads` of `size` elements: of each head with factors for
-    /// all or with its own, or of all heads as one. `None` if the checkpoint has no such norm.
+    /// Loads the norm `name` of queries or keys with `heads` heads of `size` elements: over each
+    /// head, with weights that heads share or not, or over all heads. `None` if the checkpoint has
+    /// no such norm.
     pub fn of_heads(
         self,
         w: &mut Cursor,
@@ -79,6 +80,7 @@ impl NormArch {
         self.shaped(w, name, &shape).map(Some)
     }
 
+    /// Loads the norm `name` with weights of `shape`.
     fn shaped(self, w: &mut Cursor, name: &str, shape: &[usize]) -> mlxk_core::Result<Norm> {
         let ops = w.ops();
         let mut w = w.at(name);
@@ -95,47 +97,48 @@ impl NormArch {
             NormKind::Layer | NormKind::LayerLessOne => w.optional("bias", shape)?,
             _ => None,
         };
-        Ok(Norm { scale: self.scale(weight, bias), ops })
+        Ok(Norm { params: self.params(weight, bias), ops })
     }
 
-    /// A norm for each head, each a tensor of its own.
+    /// Loads a norm over each head whose weights are one tensor for each head.
     fn listed(self, w: &mut Cursor, heads: usize, size: usize) -> mlxk_core::Result<Norm> {
         let factors = (0..heads).map(|i| w.floats(&format!("{i}.weight"), &[size]));
         let factors = factors.collect::<mlxk_core::Result<Vec<Array>>>()?;
         let weight = stack(&factors, 0).map_err(mlx::failed)?;
-        Ok(Norm { scale: self.scale(Some(weight), None), ops: w.ops() })
+        Ok(Norm { params: self.params(Some(weight), None), ops: w.ops() })
     }
 
-    fn scale(self, weight: Option<Array>, bias: Option<Array>) -> NormParams {
+    /// Parameters of the norm operation.
+    fn params(self, weight: Option<Array>, bias: Option<Array>) -> NormParams {
         NormParams { weight, bias, eps: self.eps, centred: self.kind.centred() }
     }
 }
 
 impl Norm {
-    /// The norms of queries and keys with the factors of both on queries, which leaves products of the
-    /// two as they are: keys then fit layers whose factors differ.
+    /// Norms of queries and keys whose weights are all applied to queries, which keeps the products
+    /// of the two, and makes keys independent of a layer's weights.
     pub fn on_queries(queries: Norm, keys: Norm) -> Result<[Norm; 2]> {
-        let Norm { scale: NormParams { weight, bias, eps, centred }, ops } = keys;
-        let factors = match (queries.scale.weight, weight) {
+        let Norm { params: NormParams { weight, bias, eps, centred }, ops } = keys;
+        let factors = match (queries.params.weight, weight) {
             (Some(queries), Some(keys)) => Some(queries.multiply(keys)?),
             (queries, keys) => queries.or(keys),
         };
-        let queries = Norm { scale: NormParams { weight: factors, ..queries.scale }, ..queries };
-        Ok([queries, Norm { scale: NormParams { weight: None, bias, eps, centred }, ops }])
+        let queries = Norm { params: NormParams { weight: factors, ..queries.params }, ..queries };
+        Ok([queries, Norm { params: NormParams { weight: None, bias, eps, centred }, ops }])
     }
 
-    /// Normalises the last axis, whatever the others.
+    /// Normalises the last axis of `x`.
     pub fn forward(&self, x: &Array) -> Result<Array> {
-        self.ops.norm(x, &self.scale)
+        self.ops.norm(x, &self.params)
     }
 
-    /// Whether it norms `size` elements at once.
+    /// True if the norm is over exactly `size` elements.
     pub fn spans(&self, size: i32) -> bool {
-        self.scale.weight.as_ref().is_some_and(|weight| weight.shape() == [size])
+        self.params.weight.as_ref().is_some_and(|weight| weight.shape() == [size])
     }
 
-    /// What it multiplies with, and how.
-    pub fn scale(&self) -> &NormParams {
-        &self.scale
+    /// Parameters of the norm operation.
+    pub fn params(&self) -> &NormParams {
+        &self.params
     }
 }

@@ -1,4 +1,4 @@
-//! Embeddings that each layer of Gemma 3n and 4 has of its own, beside those that it passes on.
+//! Per-layer embeddings of Gemma 3n and Gemma 4: each layer has a token embedding of its own.
 
 use mlx_rs::Array;
 use mlx_rs::error::Result;
@@ -10,7 +10,7 @@ use super::linear::{Embedding, Linear};
 use super::norm::{Norm, NormArch};
 use crate::checkpoint::cursor::Cursor;
 
-/// What makes the vectors of all layers.
+/// Embeddings and projection that give each layer its own input.
 pub struct PerLayer {
     embed_tokens_per_layer: Embedding,
     per_layer_model_projection: Linear,
@@ -19,7 +19,7 @@ pub struct PerLayer {
     ops: &'static dyn Ops,
 }
 
-/// The numbers of these embeddings that weights do not show.
+/// Sizes of per-layer embeddings that their weights do not show.
 #[derive(Clone, Copy, Debug)]
 pub struct PerLayerSizes {
     /// Elements of a hidden vector.
@@ -33,7 +33,7 @@ pub struct PerLayerSizes {
 }
 
 impl PerLayer {
-    /// From the model at `w`.
+    /// Loads the tensors of the model at `w`.
     pub fn load(
         w: &mut Cursor,
         sizes: PerLayerSizes,
@@ -51,15 +51,15 @@ impl PerLayer {
         })
     }
 
-    /// The vectors of `ids` [1, rows] for all layers, [1, rows, layers * size].
+    /// Per-layer embeddings of `ids` [1, rows], [1, rows, layers * size].
     pub fn embed(&self, ids: &Array) -> Result<Array> {
         let known = ids.lt(Array::from_int(self.sizes.vocabulary as i32))?;
         let h = self.embed_tokens_per_layer.forward(&ids.multiply(known)?)?;
         h.multiply(mlx::number((self.sizes.size as f32).sqrt(), &h)?)
     }
 
-    /// The inputs [1, rows, size] of each layer: from such vectors, and from those that the first
-    /// layer takes [1, rows, hidden].
+    /// Inputs [1, rows, size] of each layer, from the per-layer embeddings `own` and the input `h`
+    /// [1, rows, hidden] of the first layer.
     pub fn inputs(&self, h: &Array, own: &Array) -> Result<Vec<Array>> {
         let PerLayerSizes { hidden, size, layers, .. } = self.sizes;
         let projected = self.per_layer_model_projection.forward(h)?;
@@ -71,7 +71,7 @@ impl PerLayer {
     }
 }
 
-/// What a layer does with its own input.
+/// Gate of a layer that adds its per-layer input.
 pub struct PerLayerGate {
     per_layer_input_gate: Linear,
     per_layer_projection: Linear,
@@ -80,7 +80,7 @@ pub struct PerLayerGate {
 }
 
 impl PerLayerGate {
-    /// From the layer at `w`.
+    /// Loads the tensors of the layer at `w`.
     pub fn load(
         w: &mut Cursor,
         sizes: &PerLayerSizes,
@@ -95,8 +95,8 @@ impl PerLayerGate {
         })
     }
 
-    /// What is added to the vectors of a layer: as much of its `input` as `h` [1, rows, hidden] asks
-    /// for.
+    /// Addition to the layer's output: `input` [1, rows, size], gated by `h` [1, rows, hidden],
+    /// projected and normed.
     pub fn forward(&self, h: &Array, input: &Array) -> Result<Array> {
         let asked = self.per_layer_input_gate.forward(h)?;
         let given = self.ops.glu(&asked, input, Activation::GeluTanh)?;

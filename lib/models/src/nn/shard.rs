@@ -1,7 +1,8 @@
-//! A rank's share of a layer: its rows of the matrices that lead inward, and the columns that belong
-//! to them of the one that leads back. What the ranks' columns make adds up to what the layer makes.
+//! Tensor parallelism: the share of a layer that a rank computes.
 //!
-//! What cannot be shared stays whole on every rank, which then computes all of it.
+//! A rank keeps some outputs of the matrices that lead inward (queries, keys, values, gate, up) and
+//! the matching inputs of the matrix that leads back (output, down); the sum over ranks is the
+//! layer's output. A layer that cannot be split is computed whole by every rank.
 
 use std::ops::Range;
 
@@ -9,10 +10,10 @@ use mlxk_core::Result;
 
 use crate::checkpoint::cursor::Cursor;
 
-/// Heads of an attention layer: how many, and elements of each.
+/// Numbers and sizes of the heads of an attention layer.
 #[derive(Clone, Copy)]
 pub struct Heads {
-    /// Query heads.
+    /// Heads of queries.
     pub queries: usize,
     /// Heads of keys and values, each shared by `queries / keys` query heads.
     pub keys: usize,
@@ -20,19 +21,19 @@ pub struct Heads {
     pub size: usize,
     /// Elements of a value.
     pub value_size: usize,
-    /// Elements of a head's gates.
+    /// Gates of a head.
     pub gates: usize,
 }
 
-/// Takes what is not this rank's from the attention layer at `w`: keys and values stay with all
-/// queries that look at them. Returns the heads that are left.
+/// Cuts the attention layer at `w` to this rank's heads: kv heads with all their query heads.
+/// Returns the heads that remain.
 pub fn heads(w: &mut Cursor, all: &Heads) -> Result<Heads> {
     let &Heads { queries, keys, size, value_size, gates } = all;
-    let whole = keys == 0 || !queries.is_multiple_of(keys) || looks_at_all_heads(w, all);
+    let whole = keys == 0 || !queries.is_multiple_of(keys) || norm_spans_heads(w, all);
     let Some(share) = w.share().filter(|_| !whole) else { return Ok(*all) };
     let each = queries / keys;
     let group = w.group("o_proj", queries * value_size);
-    let lot = group / common_divisor(group, each * value_size);
+    let lot = group / gcd(group, each * value_size);
     let Some(kv) = share.of(keys, lot) else { return Ok(*all) };
     let own = kv.start * each..kv.end * each;
     let elements = |heads: &Range<usize>, size: usize| heads.start * size..heads.end * size;
@@ -55,8 +56,8 @@ pub fn heads(w: &mut Cursor, all: &Heads) -> Result<Heads> {
     Ok(Heads { queries: own.len(), keys: kv.len(), ..*all })
 }
 
-/// Whether a norm spans several heads, so that no rank can do with some of them.
-fn looks_at_all_heads(w: &mut Cursor, all: &Heads) -> bool {
+/// True if a norm spans several heads, so that a rank cannot compute it from its own heads.
+fn norm_spans_heads(w: &mut Cursor, all: &Heads) -> bool {
     let spans = |mut norm: Cursor, heads: usize| {
         let form = norm.form("weight").map(|(shape, _)| shape);
         form.is_ok_and(|shape| heads > 1 && shape == [heads * all.size])
@@ -67,8 +68,8 @@ fn looks_at_all_heads(w: &mut Cursor, all: &Heads) -> bool {
         || spans(w.at("k_norm"), all.keys)
 }
 
-/// Keeps of the feed-forward layer at `w`, `inner` elements wide, this rank's share of those elements.
-/// Returns how many they are.
+/// Cuts the feed-forward layer at `w`, `inner` elements wide, to this rank's elements. Returns
+/// their number.
 pub fn inner(w: &mut Cursor, inner: usize) -> Result<usize> {
     match w.at("ffn_sub_norm").has("weight") {
         true => Ok(inner),
@@ -76,14 +77,12 @@ pub fn inner(w: &mut Cursor, inner: usize) -> Result<usize> {
     }
 }
 
-/// Keeps of each of the experts at `w`, `inner` elements wide, this rank's share of those elements.
-/// Returns how many they are.
+/// Cuts each expert at `w`, `inner` elements wide, to this rank's elements. Returns their number.
 pub fn experts(w: &mut Cursor, inner: usize) -> Result<usize> {
     columns(w, inner, 1)
 }
 
-/// Keeps a share of the outputs of `gate_proj` and `up_proj`, along `axis`, and of the inputs of
-/// `down_proj`.
+/// Cuts the outputs of `gate_proj` and `up_proj` along `axis`, and the inputs of `down_proj`.
 fn columns(w: &mut Cursor, inner: usize, axis: usize) -> Result<usize> {
     let Some(share) = w.share() else { return Ok(inner) };
     let own = share.of(inner, w.group("down_proj", inner));
@@ -95,6 +94,7 @@ fn columns(w: &mut Cursor, inner: usize, axis: usize) -> Result<usize> {
     Ok(own.len())
 }
 
-fn common_divisor(a: usize, b: usize) -> usize {
-    if b == 0 { a } else { common_divisor(b, a % b) }
+/// Greatest common divisor.
+fn gcd(a: usize, b: usize) -> usize {
+    if b == 0 { a } else { gcd(b, a % b) }
 }

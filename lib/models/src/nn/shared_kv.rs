@@ -1,5 +1,5 @@
-//! The attention of Gemma 3n and 4: values are normed, and the last layers look at the keys and
-//! values of earlier ones instead of having their own.
+//! Attention of Gemma 3n and Gemma 4: values are normed, and the last layers share the keys and
+//! values of earlier ones.
 
 use mlx_rs::Array;
 use mlx_rs::error::Result;
@@ -12,12 +12,12 @@ use super::linear::Linear;
 use super::norm::{Norm, NormArch, NormKind};
 use crate::checkpoint::cursor::Cursor;
 
-/// A layer.
+/// Attention layer with keys and values of its own, or with those of an earlier layer.
 pub struct SharedKv {
     q_proj: Linear,
     q_norm: Norm,
-    /// `None` if it looks at what another layer has remembered.
-    own: Option<Own>,
+    /// Projections of keys and values; `None` if the layer attends to those of another layer.
+    own: Option<KvProjections>,
     o_proj: Linear,
     rope: Rope,
     head_dim: i32,
@@ -26,15 +26,16 @@ pub struct SharedKv {
     ops: &'static dyn Ops,
 }
 
-struct Own {
+/// Projections and norms of keys and values.
+struct KvProjections {
     k_proj: Linear,
     k_norm: Norm,
-    /// `None` if values are keys that were neither normed nor rotated.
+    /// Projection of values; `None` if values are the keys before norm and rotation.
     v_proj: Option<Linear>,
     v_norm: Norm,
 }
 
-/// What the weights of a layer do not show.
+/// Parameters of the layer that its weights do not show.
 #[derive(Clone)]
 pub struct SharedKvArch {
     /// Elements of a hidden vector.
@@ -58,17 +59,17 @@ pub struct SharedKvArch {
 }
 
 impl SharedKv {
-    /// The layer at `w`.
+    /// Loads the layer at `w`.
     pub fn load(w: &mut Cursor, arch: SharedKvArch) -> mlxk_core::Result<SharedKv> {
         let SharedKvArch { hidden, heads, head_dim, norm, .. } = arch;
         if !arch.own && w.has("k_proj.weight") {
-            // Some checkpoints carry what is not used.
-            Own::load(w, &arch)?;
+            // Some checkpoints carry keys and values that no layer uses.
+            KvProjections::load(w, &arch)?;
         }
         Ok(SharedKv {
             q_proj: Linear::load(w, "q_proj", heads * head_dim, hidden)?,
             q_norm: norm.load(w, "q_norm", head_dim)?,
-            own: arch.own.then(|| Own::load(w, &arch)).transpose()?,
+            own: arch.own.then(|| KvProjections::load(w, &arch)).transpose()?,
             o_proj: Linear::load(w, "o_proj", hidden, heads * head_dim)?,
             rope: arch.rope,
             head_dim: head_dim as i32,
@@ -78,7 +79,8 @@ impl SharedKv {
         })
     }
 
-    /// Lets each token look at those of its text that are remembered, at itself and those before.
+    /// Output [1, rows, hidden] for `x` of that shape: causal attention of each row to the cached
+    /// tokens of its sequence.
     pub fn forward(&self, x: &Array, sequences: &mut Sequences) -> Result<Array> {
         let q = self.q_proj.forward(x)?;
         let mixed = match &self.own {
@@ -102,11 +104,12 @@ impl SharedKv {
         self.o_proj.forward(&mixed)
     }
 
-    /// [1, rows, heads * size] to [1, heads, rows, size], normed, and rotated from a position on.
+    /// Splits [1, rows, heads * size] into heads [1, heads, rows, size], normed, and rotated if
+    /// there is a position.
     fn heads(&self, x: &Array, norm: &Norm, offset: Option<i32>) -> Result<Array> {
         let heads = HeadsParams {
             size: self.head_dim,
-            norm: Some(norm.scale()),
+            norm: Some(norm.params()),
             rotated_first: false,
             rope: offset.map(|offset| (&self.rope, offset.into())),
         };
@@ -114,13 +117,13 @@ impl SharedKv {
     }
 }
 
-impl Own {
-    fn load(w: &mut Cursor, arch: &SharedKvArch) -> mlxk_core::Result<Own> {
+impl KvProjections {
+    fn load(w: &mut Cursor, arch: &SharedKvArch) -> mlxk_core::Result<KvProjections> {
         let &SharedKvArch { hidden, kv_heads, head_dim, norm, .. } = arch;
         let outs = kv_heads * head_dim;
         let v_proj = (!arch.k_eq_v).then(|| Linear::load(w, "v_proj", outs, hidden)).transpose()?;
         let bare = NormArch { kind: NormKind::Bare, ..norm };
-        Ok(Own {
+        Ok(KvProjections {
             k_proj: Linear::load(w, "k_proj", outs, hidden)?,
             k_norm: norm.load(w, "k_norm", head_dim)?,
             v_proj,
@@ -129,8 +132,9 @@ impl Own {
     }
 }
 
-/// Where the keys and values of each layer are, and which layers have their own: the last `shared`
-/// ones look at the last layer before them of their kind.
+/// Cache slot of each layer's keys and values, by layer types: the last `shared` layers use the
+/// slot of the last layer of their type before them; `None` if there is no such layer or `shared`
+/// exceeds the layers.
 pub fn slots(kinds: &[String], shared: usize) -> Option<Vec<usize>> {
     let own = kinds.len().checked_sub(shared)?;
     let slot = |(i, kind): (usize, &String)| match i < own {
@@ -140,9 +144,9 @@ pub fn slots(kinds: &[String], shared: usize) -> Option<Vec<usize>> {
     kinds.iter().enumerate().map(slot).collect()
 }
 
-/// Whether the tensor `name` makes keys or values of a layer from `own` on, which checkpoints have
-/// and nothing uses.
-pub fn superfluous(name: &str, own: usize) -> bool {
+/// True if the tensor `name` belongs to keys or values of a layer from `own` on, which checkpoints
+/// carry and no layer uses.
+pub fn is_unused(name: &str, own: usize) -> bool {
     let Some((layer, part)) =
         name.split_once(".layers.").and_then(|(_, rest)| rest.split_once(".self_attn."))
     else {

@@ -78,7 +78,7 @@ pub struct Member {
     /// Whether positions turn neighbours.
     pub traditional: bool,
     /// Scaling of queries by their position, if the model has it.
-    pub warmth: Option<TemperatureTuning>,
+    pub temperature_tuning: Option<TemperatureTuning>,
     /// Factors of embeddings and residuals.
     pub factors: Factors,
     /// What logits are multiplied by.
@@ -89,7 +89,7 @@ impl Member {
     /// With these mixtures, and all else as in DeepSeek V2 and V3.
     pub fn new(moe: Option<MoeArch>) -> Member {
         let (eps, factors) = (1e-6, Factors::NONE);
-        Member { moe, eps, traditional: true, warmth: None, factors, logit_scale: 1.0 }
+        Member { moe, eps, traditional: true, temperature_tuning: None, factors, logit_scale: 1.0 }
     }
 }
 
@@ -149,15 +149,15 @@ fn load_3(config: &Value, w: Cursor) -> Result<Box<dyn Language>> {
 
 /// A deepseek_v32: a deepseek_v3 whose tokens attend to some of those before them.
 fn load_32(config: &Value, w: Cursor) -> Result<Box<dyn Language>> {
-    picking(config, false, w)
+    with_topk(config, false, w)
 }
 
 /// A glm_moe_dsa: the same, but for how what chooses turns.
 fn load_glm_dsa(config: &Value, w: Cursor) -> Result<Box<dyn Language>> {
-    picking(config, true, w)
+    with_topk(config, true, w)
 }
 
-fn picking(config: &Value, interleaved: bool, w: Cursor) -> Result<Box<dyn Language>> {
+fn with_topk(config: &Value, interleaved: bool, w: Cursor) -> Result<Box<dyn Language>> {
     let defaults = json!({"q_lora_rank": 1536, "index_n_heads": 64, "index_head_dim": 128,
         "index_topk": 2048, "topk_method": "noaux_tc"});
     let c = read(&given(config, defaults), true)?;
@@ -183,7 +183,7 @@ fn picking(config: &Value, interleaved: bool, w: Cursor) -> Result<Box<dyn Langu
     }
     layers(&c, member, w, |_, w| {
         let pick = TopK::load(&mut w.at("indexer"), pick, turn.clone())?;
-        Ok(Box::new(Mla::load(w, &sizes, Some(rope.clone()))?.picking(pick)))
+        Ok(Box::new(Mla::load(w, &sizes, Some(rope.clone()))?.with_topk(pick)))
     })
 }
 
@@ -319,7 +319,7 @@ pub fn attention(c: &Config, member: &Member) -> Result<(MlaSizes, Rope)> {
         value,
         scale: ((plain + rotated) as f32).powf(-0.5) * scaling.sharpness(),
         norm: NormArch { eps: member.eps, ..c.rms_norm()? },
-        warmth: member.warmth,
+        temperature_tuning: member.temperature_tuning,
         gated: false,
     };
     let trained = c.get("max_position_embeddings")?;

@@ -23,7 +23,7 @@ use crate::nn::mixer::FeedForward;
 use crate::nn::mlp::MlpArch;
 use crate::nn::moe::{Moe, MoeArch, SharedArch};
 use crate::nn::norm::{Norm, NormArch, NormKind};
-use crate::nn::sparse::{Candidates, CompressSizes, IndexSizes, Sight, Sparse, SparseSizes};
+use crate::nn::sparse::{Candidates, CompressSizes, IndexSizes, Selection, Sparse, SparseSizes};
 use crate::spec::{Rules, Spec};
 
 /// Architectures of the family.
@@ -351,12 +351,12 @@ impl Layer {
         &self,
         (streams, read): (Array, Array),
         sequences: &mut Sequences,
-        sights: &mut [Sight],
+        selections: &mut [Selection],
     ) -> Result<(Array, Array)> {
-        let links = self.attn_hc.links(&streams)?;
+        let links = self.attn_hc.weights(&streams)?;
         let h = self.input_layernorm.forward(&hyper_connections::read(&streams, &read)?)?;
-        let streams = links.write(&streams, &self.self_attn.forward(&h, sequences, sights)?)?;
-        let next = self.ffn_hc.links(&streams)?;
+        let streams = links.write(&streams, &self.self_attn.forward(&h, sequences, selections)?)?;
+        let next = self.ffn_hc.weights(&streams)?;
         let h = hyper_connections::read(&streams, &links.read)?;
         let h = self.mlp.forward(&self.post_attention_layernorm.forward(&h)?)?;
         Ok((next.write(&streams, &h)?, next.read))
@@ -381,10 +381,11 @@ impl Language for DeepseekV41 {
     }
 
     fn forward(&self, inputs: Inputs, sequences: &mut Sequences) -> Result<Array> {
-        let mut sights: Vec<Sight> = (0..sequences.count()).map(|_| Sight::default()).collect();
-        let mut streams = hyper_connections::open(&inputs.h, self.streams)?;
+        let mut selections: Vec<Selection> =
+            (0..sequences.count()).map(|_| Selection::default()).collect();
+        let mut streams = hyper_connections::expand(&inputs.h, self.streams)?;
         for layer in &self.layers {
-            streams = layer.forward(streams, sequences, &mut sights)?;
+            streams = layer.forward(streams, sequences, &mut selections)?;
         }
         hyper_connections::read(&streams.0, &streams.1)
     }

@@ -240,11 +240,11 @@ impl Language for Gemma3n {
         let side =
             side.ok_or_else(|| Exception::custom("the layers have no inputs of their own"))?;
         let inputs = self.per_layer.inputs(&h, &side)?;
-        let mut streams = altup::open(&h, &self.altup_projections)?;
+        let mut streams = altup::expand(&h, &self.altup_projections)?;
         for (layer, input) in self.layers.iter().zip(&inputs) {
             streams = layer.forward(&streams, input, sequences)?;
         }
-        altup::close(&streams, &self.altup_unembed_projections)
+        altup::merge(&streams, &self.altup_unembed_projections)
     }
 
     fn head(&self, h: &Array) -> Result<Array> {
@@ -290,7 +290,7 @@ impl Layer {
         let fed = self.mlp.forward(&self.pre_feedforward_layernorm.forward(&h)?)?;
         let h = self.ops.add(&h, &self.post_feedforward_layernorm.forward(&fed)?)?;
         let corrected = self.altup.correct(&predicted, &h)?;
-        let given = self.gate.forward(&self.altup.seen(&corrected)?, input)?;
+        let given = self.gate.forward(&self.altup.gate_input(&corrected)?, input)?;
         self.altup.add_to_rest(&corrected, &given)
     }
 }

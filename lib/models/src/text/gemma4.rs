@@ -74,7 +74,7 @@ fn load(config: &Value, mut w: Cursor) -> mlxk_core::Result<Box<dyn Language>> {
 fn load_text(config: &Value, mut w: Cursor) -> mlxk_core::Result<Box<dyn Language>> {
     let arch = Arch::read(config)?;
     w.discard(|name| RANGES.iter().any(|range| name.ends_with(range)));
-    w.discard(|name| shared_kv::superfluous(name, arch.c.num_hidden_layers - arch.shared));
+    w.discard(|name| shared_kv::is_unused(name, arch.c.num_hidden_layers - arch.shared));
     w.rename(&[("switch_mlp", "experts.switch_glu"), ("router.norm.weight", "router.scale")]);
     let Arch { c, norm, .. } = &arch;
     let ends = EmbedHeadArch {

@@ -150,7 +150,7 @@ pub fn heads(c: &Config, norm: NormArch) -> Sizes {
         sinks: None,
         sharing: Sharing::Nothing,
         gate: None,
-        warmth: None,
+        temperature_tuning: None,
     }
 }
 

@@ -103,12 +103,15 @@ impl TokenMixer for Near {
 fn far(c: &Config) -> Result<Sizes> {
     let tuned = !matches!(c.need::<Value>("attn_temperature_tuning")?, Value::Bool(false))
         && c.get::<Value>("attn_temperature_tuning")? != Some(json!(0));
-    let warmth = TemperatureTuning {
+    let temperature_tuning = TemperatureTuning {
         beta: c.need("attn_scale")?,
         shift: 1,
         trained: c.need("floor_scale")?,
     };
-    Ok(Sizes { warmth: tuned.then_some(warmth), ..llama::heads(c, c.rms_norm()?) })
+    Ok(Sizes {
+        temperature_tuning: tuned.then_some(temperature_tuning),
+        ..llama::heads(c, c.rms_norm()?)
+    })
 }
 
 /// The feed-forward part of layer `i`.

@@ -56,7 +56,7 @@ fn load_3(config: &Value, mut w: Cursor) -> Result<Box<dyn Language>> {
 fn load_mini_3(config: &Value, w: Cursor) -> Result<Box<dyn Language>> {
     let c = Config::read(config)?;
     let mut arch = llama::arch(&c, None, false)?;
-    arch.heads.warmth = Some(warmth(&c)?);
+    arch.heads.temperature_tuning = Some(temperature_tuning(&c)?);
     Decoder::load(arch, w)
 }
 
@@ -65,12 +65,12 @@ fn load_4(config: &Value, w: Cursor) -> Result<Box<dyn Language>> {
     let c = deepseek::read(config, true)?;
     let moe = deepseek::mixture(&c, Score::Softmax, 2)?;
     let traditional = c.get("rope_interleave")?.unwrap_or(true);
-    let warmth = Some(warmth(&c)?);
-    deepseek::load(&c, Member { traditional, warmth, ..Member::new(moe) }, w)
+    let temperature_tuning = Some(temperature_tuning(&c)?);
+    deepseek::load(&c, Member { traditional, temperature_tuning, ..Member::new(moe) }, w)
 }
 
 /// How queries grow, which the file must say.
-fn warmth(c: &Config) -> Result<TemperatureTuning> {
+fn temperature_tuning(c: &Config) -> Result<TemperatureTuning> {
     let rope = c.rope_parameters.as_ref();
     let beta = rope.and_then(|rope| rope.llama_4_scaling_beta);
     let trained = rope.and_then(|rope| rope.original_max_position_embeddings);

@@ -1,39 +1,41 @@
-//! What a single query attends to: bound by reading keys and values, which are read once.
+//! Attention of a single query, which is bound by reading keys and values; each is read once.
 //!
-//! These are loops and not closures, which would not be compiled for the vector unit.
+//! Kernels here are written as loops, because closures are not compiled for the SIMD instruction
+//! set.
 
-use super::Level;
+use super::Isa;
 use super::exp::exp;
-use super::simd::{LANES, Task, Unit};
+use super::simd::{Kernel, LANES, Simd};
 
-/// How much a query gives to each of the keys.
+/// Parameters that turn products of queries and keys into attention scores.
 #[derive(Clone, Copy, Debug)]
-pub struct Shares {
-    /// What products of queries and keys are multiplied by.
+pub struct ScoreParams {
+    /// Factor of the products.
     pub scale: f32,
-    /// What they never exceed: they become `cap * tanh(product / cap)`.
+    /// Bound of the scores: `cap * tanh(product / cap)`.
     pub softcap: Option<f32>,
 }
 
-/// Values [n, size of `out`] mixed by how alike their keys [n, size] are to a query [size]. The score
-/// of a sink takes a share and gives nothing.
+/// Attention of `query` [size] to keys [n, size] and values [n, value size], written to `out`
+/// [value size]. `sink` is the score of an attention sink, which takes part in the softmax and has
+/// no value.
 ///
 /// # Panics
-/// If there are not as many keys as values, or their sizes are not those of the query and of `out`.
+/// If the lengths of keys, values, query and `out` contradict each other.
 pub fn attend(
     query: &[f32],
     [keys, values]: [&[f32]; 2],
-    shares: Shares,
+    params: ScoreParams,
     sink: Option<f32>,
     out: &mut [f32],
 ) {
     let (size, value_size) = (query.len(), out.len());
     assert!(keys.len().is_multiple_of(size));
     assert_eq!(keys.len() / size * value_size, values.len());
-    Level::best().task(Query { query, keys, values, shares, sink, out });
+    Isa::best().run(Query { query, keys, values, params, sink, out });
 }
 
-/// Makes scores shares of one.
+/// Softmax of `scores` in place; `sink` takes part in the sum only.
 #[inline(always)]
 pub fn softmax(scores: &mut [f32], sink: Option<f32>) {
     let most = sink.unwrap_or(f32::NEG_INFINITY).max(largest(scores));
@@ -46,7 +48,7 @@ pub fn softmax(scores: &mut [f32], sink: Option<f32>) {
     }
 }
 
-/// The sum of some numbers.
+/// Sum of the elements, in [`LANES`] partial sums.
 #[inline(always)]
 pub fn sum(x: &[f32]) -> f32 {
     let (blocks, rest) = x.as_chunks::<LANES>();
@@ -59,7 +61,7 @@ pub fn sum(x: &[f32]) -> f32 {
     sums.iter().sum::<f32>() + rest.iter().sum::<f32>()
 }
 
-/// The sum of their squares.
+/// Sum of the squares of the elements, in [`LANES`] partial sums.
 #[inline(always)]
 pub fn squares(x: &[f32]) -> f32 {
     let (blocks, rest) = x.as_chunks::<LANES>();
@@ -72,6 +74,7 @@ pub fn squares(x: &[f32]) -> f32 {
     sums.iter().sum::<f32>() + rest.iter().map(|x| x * x).sum::<f32>()
 }
 
+/// Largest element; -∞ if there is none.
 #[inline(always)]
 fn largest(x: &[f32]) -> f32 {
     let (blocks, rest) = x.as_chunks::<LANES>();
@@ -84,69 +87,71 @@ fn largest(x: &[f32]) -> f32 {
     all.iter().chain(rest).fold(f32::NEG_INFINITY, |most, x| most.max(*x))
 }
 
+/// Kernel of [`attend`].
 struct Query<'a> {
     query: &'a [f32],
     keys: &'a [f32],
     values: &'a [f32],
-    shares: Shares,
+    params: ScoreParams,
     sink: Option<f32>,
     out: &'a mut [f32],
 }
 
-impl Task for Query<'_> {
+impl Kernel for Query<'_> {
     #[inline(always)]
-    fn run<U: Unit>(self, unit: U) {
-        let Query { query, keys, values, shares, sink, out } = self;
+    fn run<S: Simd>(self, simd: S) {
+        let Query { query, keys, values, params, sink, out } = self;
         let size = query.len();
         let mut scores = vec![0.0; keys.len() / size];
         for (score, key) in scores.iter_mut().zip(keys.chunks_exact(size)) {
-            *score = dot(unit, query, key) * shares.scale;
+            *score = dot(simd, query, key) * params.scale;
         }
-        if let Some(cap) = shares.softcap {
+        if let Some(cap) = params.softcap {
             for score in &mut scores {
                 *score = cap * (*score / cap).tanh();
             }
         }
         softmax(&mut scores, sink);
-        mix(unit, &scores, values, out);
+        mix(simd, &scores, values, out);
     }
 }
 
+/// Dot product of two slices of one length.
 #[inline(always)]
-fn dot<U: Unit>(unit: U, a: &[f32], b: &[f32]) -> f32 {
+fn dot<S: Simd>(simd: S, a: &[f32], b: &[f32]) -> f32 {
     let ((a, a_rest), (b, b_rest)) = (a.as_chunks::<LANES>(), b.as_chunks::<LANES>());
-    let mut sum = unit.splat(0.0);
+    let mut sum = simd.splat(0.0);
     for (a, b) in a.iter().zip(b) {
-        sum = unit.add_product(unit.load(a), unit.load(b), sum);
+        sum = simd.mul_add(simd.load(a), simd.load(b), sum);
     }
     let mut rest = 0.0;
     for (a, b) in a_rest.iter().zip(b_rest) {
         rest += a * b;
     }
-    unit.sum(sum) + rest
+    simd.reduce_add(sum) + rest
 }
 
-/// The sum of `rows`, each times its share; so many columns at a time that their sums stay in
-/// registers.
+/// Sum of `rows` [n, size] weighted by `shares` [n], a block of columns at a time so that its sums
+/// stay in registers.
 #[inline(always)]
-fn mix<U: Unit>(unit: U, shares: &[f32], rows: &[f32], out: &mut [f32]) {
+fn mix<S: Simd>(simd: S, shares: &[f32], rows: &[f32], out: &mut [f32]) {
     const COLUMNS: usize = 4 * LANES;
     let size = out.len();
     let mut first = 0;
     while first + COLUMNS <= size {
-        let [mut a, mut b, mut c, mut d] = [unit.splat(0.0); 4];
+        let [mut a, mut b, mut c, mut d] = [simd.splat(0.0); 4];
         for (share, row) in shares.iter().zip(rows.chunks_exact(size)) {
             if let [w, x, y, z] = row[first..first + COLUMNS].as_chunks::<LANES>().0 {
-                let share = unit.splat(*share);
-                a = unit.add_product(share, unit.load(w), a);
-                b = unit.add_product(share, unit.load(x), b);
-                c = unit.add_product(share, unit.load(y), c);
-                d = unit.add_product(share, unit.load(z), d);
+                let share = simd.splat(*share);
+                a = simd.mul_add(share, simd.load(w), a);
+                b = simd.mul_add(share, simd.load(x), b);
+                c = simd.mul_add(share, simd.load(y), c);
+                d = simd.mul_add(share, simd.load(z), d);
             }
         }
         let columns = out[first..].as_chunks_mut::<LANES>().0;
         for (to, sum) in columns.iter_mut().zip([a, b, c, d]) {
-            unit.store(sum, to);
+            simd.store(sum, to);
         }
         first += COLUMNS;
     }

@@ -1,119 +1,119 @@
-//! What the codes and scales of weights stand for.
+//! Formats of weights and how they are decoded to floats.
 //!
-//! Affine weights are `q * scale + bias` with `q` an unsigned integer. The others are small floats
-//! times a scale: e2m1 (a sign, two bits of exponent, one of mantissa) and e4m3 as the OCP
-//! Microscaling Formats define them, with scales that are powers of two (e8m0) or e4m3 again. Plain
+//! Affine weights are `code * scale + bias` with unsigned integer codes. The MX and NV formats are
+//! small floats times a scale: e2m1 (a sign, two bits of exponent, one of mantissa) and e4m3 as the
+//! OCP Microscaling Formats define them, with scales that are powers of two (e8m0) or e4m3. Dense
 //! weights are floats of 16 or 32 bits.
 
-use super::simd::{LANES, Unit};
+use super::simd::{LANES, Simd};
 
-/// A way to write a weight in some bits.
-pub trait Coding: Sync {
-    /// Bytes of [`LANES`] weights.
+/// Format of weights.
+pub trait Codec: Sync {
+    /// Bytes of [`LANES`] codes.
     const BYTES: usize;
-    /// Whether groups of weights are multiplied with a scale.
+    /// True if groups of weights have a scale.
     const SCALED: bool;
-    /// How many codes a byte holds, if they are whole bytes or nibbles that count as integers.
-    const IN_BYTE: usize = 0;
+    /// Codes of a byte, if they are unsigned integers of 4 or 8 bits; else 0.
+    const PER_BYTE: usize = 0;
 
-    /// What the first [`LANES`] codes of `stream` stand for, before they are scaled. There are
-    /// so many, and 16 bytes.
-    fn values<U: Unit>(unit: U, stream: &[u8]) -> U::Floats;
+    /// Decodes the first [`LANES`] codes of `stream` without their scale. `stream` holds that many
+    /// codes, and at least 16 bytes.
+    fn decode<S: Simd>(simd: S, stream: &[u8]) -> S::Floats;
 }
 
-/// The first `N` bytes. They are always there; to say what would be if not costs less than a panic.
+/// First `N` bytes, which always exist; a default for the other case costs less than a panic.
 #[inline(always)]
 fn first<const N: usize>(stream: &[u8]) -> &[u8; N] {
     stream.first_chunk().unwrap_or(&[0; N])
 }
 
-/// Unsigned integers.
+/// Unsigned integers of `BITS` bits.
 pub struct Integer<const BITS: usize>;
 
-impl<const BITS: usize> Coding for Integer<BITS> {
+impl<const BITS: usize> Codec for Integer<BITS> {
     const BYTES: usize = 2 * BITS;
     const SCALED: bool = true;
-    const IN_BYTE: usize = if BITS == 4 || BITS == 8 { 8 / BITS } else { 0 };
+    const PER_BYTE: usize = if BITS == 4 || BITS == 8 { 8 / BITS } else { 0 };
 
     #[inline(always)]
-    fn values<U: Unit>(unit: U, stream: &[u8]) -> U::Floats {
-        unit.numbers(unit.codes::<BITS>(first(stream)))
+    fn decode<S: Simd>(simd: S, stream: &[u8]) -> S::Floats {
+        simd.to_floats(simd.unpack::<BITS>(first(stream)))
     }
 }
 
-/// Floats of 4 bits.
+/// Floats of 4 bits, e2m1.
 pub struct E2m1;
 
-impl Coding for E2m1 {
+impl Codec for E2m1 {
     const BYTES: usize = 8;
     const SCALED: bool = true;
 
     #[inline(always)]
-    fn values<U: Unit>(unit: U, stream: &[u8]) -> U::Floats {
+    fn decode<S: Simd>(simd: S, stream: &[u8]) -> S::Floats {
         const ALL: [f32; 16] = [
             0.0, 0.5, 1.0, 1.5, 2.0, 3.0, 4.0, 6.0, -0.0, -0.5, -1.0, -1.5, -2.0, -3.0, -4.0, -6.0,
         ];
-        unit.look_up(&ALL, unit.codes::<4>(first(stream)))
+        simd.lookup(&ALL, simd.unpack::<4>(first(stream)))
     }
 }
 
-/// Floats of 8 bits. The one code that is no number counts as the number after the largest.
+/// Floats of 8 bits, e4m3. NaN decodes to the number after the largest.
 pub struct E4m3;
 
-impl Coding for E4m3 {
+impl Codec for E4m3 {
     const BYTES: usize = 16;
     const SCALED: bool = true;
 
     #[inline(always)]
-    fn values<U: Unit>(unit: U, stream: &[u8]) -> U::Floats {
-        let codes = unit.codes::<8>(first(stream));
-        // As a number of half precision, whose exponent counts from 2^-15 and not from 2^-7.
-        let halves = unit.or(unit.part(codes, 0x80, 8), unit.part(codes, 0x7f, 7));
-        unit.add_product(unit.halves(halves), unit.splat(256.0), unit.splat(0.0))
+    fn decode<S: Simd>(simd: S, stream: &[u8]) -> S::Floats {
+        let codes = simd.unpack::<8>(first(stream));
+        // The bits as half precision, whose exponent bias is 15 instead of 7.
+        let halves = simd.or(simd.mask_shl(codes, 0x80, 8), simd.mask_shl(codes, 0x7f, 7));
+        simd.mul_add(simd.f32_from_f16_bits(halves), simd.splat(256.0), simd.splat(0.0))
     }
 }
 
-/// Floats of half precision.
+/// IEEE 754 half precision.
 pub struct F16;
 
-impl Coding for F16 {
+impl Codec for F16 {
     const BYTES: usize = 2 * LANES;
     const SCALED: bool = false;
 
     #[inline(always)]
-    fn values<U: Unit>(unit: U, stream: &[u8]) -> U::Floats {
-        unit.halves(unit.words(first(stream)))
+    fn decode<S: Simd>(simd: S, stream: &[u8]) -> S::Floats {
+        simd.f32_from_f16_bits(simd.widen_u16(first(stream)))
     }
 }
 
-/// The upper halves of floats of single precision.
+/// bfloat16, the upper halves of single precision.
 pub struct Bf16;
 
-impl Coding for Bf16 {
+impl Codec for Bf16 {
     const BYTES: usize = 2 * LANES;
     const SCALED: bool = false;
 
     #[inline(always)]
-    fn values<U: Unit>(unit: U, stream: &[u8]) -> U::Floats {
-        unit.singles(unit.part(unit.words(first(stream)), 0xffff, 16))
+    fn decode<S: Simd>(simd: S, stream: &[u8]) -> S::Floats {
+        simd.f32_from_bits(simd.mask_shl(simd.widen_u16(first(stream)), 0xffff, 16))
     }
 }
 
-/// Floats of single precision.
+/// IEEE 754 single precision.
 pub struct F32;
 
-impl Coding for F32 {
+impl Codec for F32 {
     const BYTES: usize = 4 * LANES;
     const SCALED: bool = false;
 
     #[inline(always)]
-    fn values<U: Unit>(unit: U, stream: &[u8]) -> U::Floats {
+    fn decode<S: Simd>(simd: S, stream: &[u8]) -> S::Floats {
         let (floats, _) = first::<{ 4 * LANES }>(stream).as_chunks::<4>();
-        unit.load(&std::array::from_fn(|lane| f32::from_le_bytes(floats[lane])))
+        simd.load(&std::array::from_fn(|lane| f32::from_le_bytes(floats[lane])))
     }
 }
 
-/// e4m3 by its code.
+/// Values of the e4m3 codes.
 pub static E4M3: [f32; 256] = {
     const REBASE: f32 = f32::from_bits((120 + 127) << 23);
     let mut table = [0.0; 256];
@@ -126,7 +126,7 @@ pub static E4M3: [f32; 256] = {
     table
 };
 
-/// Powers of two from 2^-127, which is too small for an f32's own exponent.
+/// Values of the e8m0 codes, powers of two from 2^-127, which is a subnormal f32.
 pub static E8M0: [f32; 256] = {
     let mut table = [f32::from_bits(1 << 22); 256];
     let mut code = 1;

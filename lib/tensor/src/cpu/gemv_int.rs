@@ -1,57 +1,59 @@
-//! The product of one row of activations with weights whose codes are integers, which stay integers.
+//! Linear layer of one row of activations by integer codes, without converting codes to floats.
 //!
-//! Activations are written as three digits of 7 bits, whose products with codes, and the sums of
-//! these, are exact. What is lost to the digits is less than 2^-20 of the largest of a few
-//! neighbours: as much as a sum of floats loses.
+//! Activations are written as fixed-point numbers of three digits of 7 bits. Products of digits
+//! with codes, and their sums, are exact in integers. Rounding an activation to three digits loses
+//! less than 2^-20 of the largest of a few neighbours, as much as a sum of floats loses.
 
-use super::codec::Coding;
-use super::simd::{BYTES, LANES, Task, Unit};
-use super::weight_rows::{Hand, Row, Rows};
-use super::{Shared, attend, in_pieces};
+use super::codec::Codec;
+use super::simd::{BYTES, Kernel, LANES, Simd};
+use super::weight_rows::{Row, Scratch, WeightRows};
+use super::{SharedPtr, attend, in_chunks};
 
-/// `out = x W.T`, with `x` [ins] and `out` [outs], for a coding of `H` codes in a byte.
-pub fn product<C: Coding, U: Unit, const H: usize>(
-    unit: U,
+/// Linear layer `out = x W.T`, with `x` [ins] and `out` [outs], for a codec with `H` codes in a
+/// byte.
+pub fn linear<C: Codec, S: Simd, const H: usize>(
+    simd: S,
     x: &[f32],
-    w: &Rows<C>,
+    w: &WeightRows<C>,
     out: &mut [f32],
 ) {
     let mut digits = Digits::<H>::default();
-    unit.run(Writing { x, group_size: w.group_size(), to: &mut digits });
-    let out = Shared(out.as_mut_ptr());
-    in_pieces(w.count(), w.len(), &|first, count| {
-        unit.run(Piece { w, first, count, x: &digits, out: &out });
+    simd.run(Encode { x, group_size: w.group_size(), to: &mut digits });
+    let out = SharedPtr(out.as_mut_ptr());
+    in_chunks(w.count(), w.len(), &|first, count| {
+        simd.run(Chunk { w, first, count, x: &digits, out: &out });
     });
 }
 
-/// A row of activations.
+/// Row of activations in fixed-point digits.
 #[derive(Default)]
 struct Digits<const H: usize> {
     blocks: Vec<Block<H>>,
-    /// Sums of the activations that meet the same scale, with zeros after the last.
+    /// Sums of the activations of each group of weights, padded with zeros to a multiple of
+    /// [`LANES`].
     sums: Vec<[f32; LANES]>,
 }
 
-/// The activations that meet [`BYTES`] bytes of codes, with zeros after the last.
+/// Activations that meet [`BYTES`] bytes of codes, padded with zeros.
 #[repr(align(64))]
 struct Block<const H: usize> {
-    /// By their place in the byte of their code; the lowest digit first. They have a sign.
+    /// Signed digits, by the place of the code in its byte, then the lowest digit first.
     digits: [[[u8; BYTES]; 3]; H],
-    /// What the lowest digits of each lane count.
+    /// Value of the lowest digit, for each lane.
     steps: [f32; LANES],
 }
 
-/// Makes digits.
-struct Writing<'a, const H: usize> {
+/// Kernel that makes the digits of a row.
+struct Encode<'a, const H: usize> {
     x: &'a [f32],
     group_size: usize,
     to: &'a mut Digits<H>,
 }
 
-impl<const H: usize> Task for Writing<'_, H> {
+impl<const H: usize> Kernel for Encode<'_, H> {
     #[inline(always)]
-    fn run<U: Unit>(self, _: U) {
-        let Writing { x, group_size, to } = self;
+    fn run<S: Simd>(self, _: S) {
+        let Encode { x, group_size, to } = self;
         to.blocks.reserve_exact(x.len().div_ceil(H * BYTES));
         for x in x.chunks(H * BYTES) {
             to.blocks.push(Block::new(x));
@@ -87,13 +89,13 @@ impl<const H: usize> Block<H> {
     }
 }
 
-/// The largest number of three digits, each from -64 to 63.
+/// Largest number of three digits from -64 to 63.
 const LARGEST: f32 = 1_040_319.0;
 
-/// A number, rounded, as digits.
+/// Digits of `x` rounded to an integer, the lowest first.
 #[inline(always)]
 fn digits(x: f32) -> [u8; 3] {
-    /// Adding it leaves a whole number in the lowest bits.
+    /// Constant that rounds to an integer in the lowest bits of the sum.
     const WHOLE: f32 = 12_582_912.0;
     let all = (x + WHOLE).to_bits().wrapping_sub(WHOLE.to_bits()).cast_signed();
     let lowest = (all << 25) >> 25;
@@ -102,53 +104,53 @@ fn digits(x: f32) -> [u8; 3] {
     [lowest as u8, middle as u8, ((upper - middle) >> 7) as u8]
 }
 
-/// The products with some rows of weights.
-struct Piece<'a, C, const H: usize> {
-    w: &'a Rows<'a, C>,
+/// Kernel that multiplies the rows `first..first + count` of the weights.
+struct Chunk<'a, C, const H: usize> {
+    w: &'a WeightRows<'a, C>,
     first: usize,
     count: usize,
     x: &'a Digits<H>,
-    out: &'a Shared,
+    out: &'a SharedPtr,
 }
 
-impl<C: Coding, const H: usize> Task for Piece<'_, C, H> {
+impl<C: Codec, const H: usize> Kernel for Chunk<'_, C, H> {
     #[inline(always)]
-    fn run<U: Unit>(self, unit: U) {
-        let mut hand = Hand::default();
-        // In each lane 4 bytes of codes.
+    fn run<S: Simd>(self, simd: S) {
+        let mut scratch = Scratch::default();
+        // A lane holds 4 bytes of codes.
         let power = (self.w.group_size() / (4 * H)).trailing_zeros();
         for n in self.first..self.first + self.count {
-            let row = self.w.row(unit, n, &mut hand);
-            let sum = dot(unit, &row, self.x, power);
-            // SAFETY: `out` has as many elements as there are rows, and this is no other piece's.
-            unsafe { self.out.from(n).write(sum) };
+            let row = self.w.row(simd, n, &mut scratch);
+            let sum = dot(simd, &row, self.x, power);
+            // SAFETY: `out` has as many elements as there are rows, and this is no other chunk's.
+            unsafe { self.out.at(n).write(sum) };
         }
     }
 }
 
-/// The product with a row of weights, of which 2^`power` lanes share a scale.
+/// Dot product of `x` with a row of weights, of which 2^`power` lanes share a scale.
 #[inline(always)]
-fn dot<C: Coding, U: Unit, const H: usize>(unit: U, w: &Row<C>, x: &Digits<H>, power: u32) -> f32 {
-    let none = unit.words(&[0; 2 * LANES]);
-    let zero = unit.splat(0.0);
+fn dot<C: Codec, S: Simd, const H: usize>(simd: S, w: &Row<C>, x: &Digits<H>, power: u32) -> f32 {
+    let none = simd.widen_u16(&[0; 2 * LANES]);
+    let zero = simd.splat(0.0);
     let mut sum = zero;
     for ((n, block), bytes) in x.blocks.iter().enumerate().zip(w.bytes.as_chunks().0) {
-        let bytes = unit.bytes(bytes);
-        let codes = if H == 1 { [bytes; 2] } else { unit.nibbles(bytes) };
+        let bytes = simd.load_bytes(bytes);
+        let codes = if H == 1 { [bytes; 2] } else { simd.nibbles(bytes) };
         let mut places = [none; 3];
         for (codes, digits) in codes.into_iter().zip(&block.digits) {
             for (sum, digits) in places.iter_mut().zip(digits) {
-                *sum = unit.add_dots(codes, unit.bytes(digits), *sum);
+                *sum = simd.dot4(codes, simd.load_bytes(digits), *sum);
             }
         }
-        let whole = unit.carry(unit.carry(places[2], places[1]), places[0]);
-        let counted = unit.add_product(unit.numbers(whole), unit.load(&block.steps), zero);
+        let whole = simd.shl7_add(simd.shl7_add(places[2], places[1]), places[0]);
+        let counted = simd.mul_add(simd.to_floats(whole), simd.load(&block.steps), zero);
         let scales = w.scales[(n * LANES) >> power..].first_chunk().unwrap_or(&[0.0; LANES]);
-        sum = unit.add_product(counted, unit.spread(scales, power), sum);
+        sum = simd.mul_add(counted, simd.broadcast(scales, power), sum);
     }
     for (n, sums) in x.sums.iter().enumerate() {
         let biases = w.biases[n * LANES..].first_chunk().unwrap_or(&[0.0; LANES]);
-        sum = unit.add_product(unit.load(biases), unit.load(sums), sum);
+        sum = simd.mul_add(simd.load(biases), simd.load(sums), sum);
     }
-    unit.sum(sum)
+    simd.reduce_add(sum)
 }

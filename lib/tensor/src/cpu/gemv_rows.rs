@@ -1,40 +1,46 @@
-//! The product of a few rows of activations with weights, which are read once and taken apart in
-//! registers.
+//! Linear layer of a few rows of activations: weights are read once and decoded in registers.
 
-use super::codec::Coding;
-use super::simd::{LANES, Task, Unit};
-use super::weight_rows::{Hand, Row, Rows};
-use super::{Shared, in_pieces};
+use super::codec::Codec;
+use super::simd::{Kernel, LANES, Simd};
+use super::weight_rows::{Row, Scratch, WeightRows};
+use super::{SharedPtr, in_chunks};
 
-/// `out = x W.T`, with `x` [rows, ins] and `out` [rows, outs].
-pub fn product<C: Coding, U: Unit>(unit: U, x: &[f32], w: &Rows<C>, rows: usize, out: &mut [f32]) {
+/// Linear layer `out = x W.T`, with `x` [rows, ins] and `out` [rows, outs].
+pub fn linear<C: Codec, S: Simd>(
+    simd: S,
+    x: &[f32],
+    w: &WeightRows<C>,
+    rows: usize,
+    out: &mut [f32],
+) {
     let (ins, outs) = (x.len() / rows, w.count());
-    let packs: Vec<Pack> = x.chunks(U::ROWS * ins).map(|x| Pack::new(x, ins)).collect();
-    let out = Shared(out.as_mut_ptr());
-    in_pieces(outs, rows * ins, &|first, count| {
-        // SAFETY: `out` is [rows, outs], and these columns are no other piece's.
-        unit.run(Piece { w, first, count, packs: &packs, out: &out, step: U::ROWS });
+    let panels: Vec<Panel> = x.chunks(S::ROWS * ins).map(|x| Panel::new(x, ins)).collect();
+    let out = SharedPtr(out.as_mut_ptr());
+    in_chunks(outs, rows * ins, &|first, count| {
+        // SAFETY: `out` is [rows, outs], and these columns are no other chunk's.
+        simd.run(Chunk { w, first, count, panels: &panels, out: &out, step: S::ROWS });
     });
 }
 
-/// Some rows of activations: block by block of [`LANES`] the same block of each row, with zeros
-/// beyond the end of a row and for rows that are not there. With it goes how many rows are.
-enum Pack {
+/// Panel of up to 1, 4 or 8 rows of activations, with the number of rows: interleaved in blocks of
+/// [`LANES`] elements, padded with zeros beyond the end of a row and for absent rows.
+enum Panel {
     One(Vec<[[f32; LANES]; 1]>),
     Four(Vec<[[f32; LANES]; 4]>, usize),
     Eight(Vec<[[f32; LANES]; 8]>, usize),
 }
 
-impl Pack {
-    fn new(x: &[f32], ins: usize) -> Pack {
+impl Panel {
+    fn new(x: &[f32], ins: usize) -> Panel {
         match x.len() / ins {
-            1 => Pack::One(blocks(x, ins)),
-            rows @ ..=4 => Pack::Four(blocks(x, ins), rows),
-            rows => Pack::Eight(blocks(x, ins), rows),
+            1 => Panel::One(blocks(x, ins)),
+            rows @ ..=4 => Panel::Four(blocks(x, ins), rows),
+            rows => Panel::Eight(blocks(x, ins), rows),
         }
     }
 }
 
+/// Rows of `x` [.., ins] interleaved in blocks.
 fn blocks<const R: usize>(x: &[f32], ins: usize) -> Vec<[[f32; LANES]; R]> {
     let mut blocks = vec![[[0.0; LANES]; R]; ins.div_ceil(LANES)];
     for (row, x) in x.chunks_exact(ins).enumerate() {
@@ -45,32 +51,36 @@ fn blocks<const R: usize>(x: &[f32], ins: usize) -> Vec<[[f32; LANES]; R]> {
     blocks
 }
 
-/// The products with some rows of weights, columns of `out`.
-struct Piece<'a, C> {
-    w: &'a Rows<'a, C>,
+/// Kernel that multiplies the rows `first..first + count` of the weights.
+struct Chunk<'a, C> {
+    w: &'a WeightRows<'a, C>,
     first: usize,
     count: usize,
-    packs: &'a [Pack],
-    out: &'a Shared,
-    /// Rows of activations from one pack to the next.
+    panels: &'a [Panel],
+    out: &'a SharedPtr,
+    /// Rows of activations of a panel.
     step: usize,
 }
 
-impl<C: Coding> Task for Piece<'_, C> {
+impl<C: Codec> Kernel for Chunk<'_, C> {
     #[inline(always)]
-    fn run<U: Unit>(self, unit: U) {
-        let mut hand = Hand::default();
+    fn run<S: Simd>(self, simd: S) {
+        let mut scratch = Scratch::default();
         let outs = self.w.count();
         for n in self.first..self.first + self.count {
-            let row = self.w.row(unit, n, &mut hand);
-            for (pack, x) in self.packs.iter().enumerate() {
-                let out = self.out.from(pack * self.step * outs + n);
-                // SAFETY: as whoever made the piece says.
+            let row = self.w.row(simd, n, &mut scratch);
+            for (panel, x) in self.panels.iter().enumerate() {
+                let out = self.out.at(panel * self.step * outs + n);
+                // SAFETY: as whoever made the chunk says.
                 unsafe {
                     match x {
-                        Pack::One(x) => put(one(unit, &row, x), 1, out, outs),
-                        Pack::Four(x, rows) => put(four(unit, &row, x), *rows, out, outs),
-                        Pack::Eight(x, rows) => put(eight(unit, &row, x), *rows, out, outs),
+                        Panel::One(x) => write_strided(dot1(simd, &row, x), 1, out, outs),
+                        Panel::Four(x, rows) => {
+                            write_strided(dot4(simd, &row, x), *rows, out, outs)
+                        }
+                        Panel::Eight(x, rows) => {
+                            write_strided(dot8(simd, &row, x), *rows, out, outs)
+                        }
                     }
                 }
             }
@@ -78,52 +88,53 @@ impl<C: Coding> Task for Piece<'_, C> {
     }
 }
 
-/// Writes the first of `sums` to elements `step` apart.
+/// Writes the first `count` of `sums` to elements `step` apart.
 ///
 /// # Safety
-/// They must be there, and nobody else may use them.
+/// The elements must exist, and no other thread may use them.
 #[inline(always)]
-unsafe fn put<const R: usize>(sums: [f32; R], count: usize, out: *mut f32, step: usize) {
+unsafe fn write_strided<const R: usize>(sums: [f32; R], count: usize, out: *mut f32, step: usize) {
     for (n, sum) in sums.into_iter().take(count).enumerate() {
         // SAFETY: as the caller promises.
         unsafe { out.add(n * step).write(sum) };
     }
 }
 
-/// The product of a row of weights with one row of activations, in two sums so that none waits for
-/// the one before.
+/// Dot product of a row of weights with one row of activations, in two sums that do not wait for
+/// each other.
 #[inline(always)]
-fn one<C: Coding, U: Unit>(unit: U, w: &Row<C>, x: &[[[f32; LANES]; 1]]) -> [f32; 1] {
-    let (mut even, mut odd) = (unit.splat(0.0), unit.splat(0.0));
+fn dot1<C: Codec, S: Simd>(simd: S, w: &Row<C>, x: &[[[f32; LANES]; 1]]) -> [f32; 1] {
+    let (mut even, mut odd) = (simd.splat(0.0), simd.splat(0.0));
     let (pairs, last) = x.as_chunks::<2>();
     for (n, [[a], [b]]) in pairs.iter().enumerate() {
-        even = unit.add_product(w.block(unit, 2 * n), unit.load(a), even);
-        odd = unit.add_product(w.block(unit, 2 * n + 1), unit.load(b), odd);
+        even = simd.mul_add(w.block(simd, 2 * n), simd.load(a), even);
+        odd = simd.mul_add(w.block(simd, 2 * n + 1), simd.load(b), odd);
     }
     if let [[x]] = last {
-        even = unit.add_product(w.block(unit, 2 * pairs.len()), unit.load(x), even);
+        even = simd.mul_add(w.block(simd, 2 * pairs.len()), simd.load(x), even);
     }
-    [unit.sum(unit.add(even, odd))]
+    [simd.reduce_add(simd.add(even, odd))]
 }
 
-/// The same with several rows, whose sums have names since an array of them would be in memory.
-macro_rules! several {
+/// Dot products of a row of weights with several rows of activations. The sums are named variables,
+/// because an array of them would be kept in memory.
+macro_rules! dot_products {
     ($name:ident, $rows:literal, $($sum:ident $n:literal),*) => {
         #[inline(always)]
-        fn $name<C: Coding, U: Unit>(
-            unit: U,
+        fn $name<C: Codec, S: Simd>(
+            simd: S,
             w: &Row<C>,
             x: &[[[f32; LANES]; $rows]],
         ) -> [f32; $rows] {
-            $(let mut $sum = unit.splat(0.0);)*
+            $(let mut $sum = simd.splat(0.0);)*
             for (n, x) in x.iter().enumerate() {
-                let weights = w.block(unit, n);
-                $($sum = unit.add_product(weights, unit.load(&x[$n]), $sum);)*
+                let weights = w.block(simd, n);
+                $($sum = simd.mul_add(weights, simd.load(&x[$n]), $sum);)*
             }
-            [$(unit.sum($sum)),*]
+            [$(simd.reduce_add($sum)),*]
         }
     };
 }
 
-several!(four, 4, a 0, b 1, c 2, d 3);
-several!(eight, 8, a 0, b 1, c 2, d 3, e 4, f 5, g 6, h 7);
+dot_products!(dot4, 4, a 0, b 1, c 2, d 3);
+dot_products!(dot8, 8, a 0, b 1, c 2, d 3, e 4, f 5, g 6, h 7);

@@ -1,34 +1,36 @@
-//! Passes over the logits of a whole vocabulary, of which there may be 300,000.
+//! Passes over the logits of a vocabulary, which may have 300,000 tokens.
 //!
-//! These are loops and not closures, which would not be compiled for the vector unit.
+//! Kernels here are written as loops, because closures are not compiled for the SIMD instruction
+//! set.
 
-use super::Level;
+use super::Isa;
 use super::exp::exp;
-use super::simd::{LANES, Task, Unit};
+use super::simd::{Kernel, LANES, Simd};
 
-/// Logits that are looked at together: enough for a vector unit not to wait for itself.
+/// Logits of a block: enough to keep the pipelines of a vector unit busy.
 const BLOCK: usize = 64;
 
-/// Tokens that have their bits in one word.
+/// Tokens whose bits share a word of a mask.
 const WORD: usize = u32::BITS as usize;
 
+/// Logit of a token that cannot come.
 const NEVER: f32 = f32::NEG_INFINITY;
 
-/// The logits of the tokens that may come. Nothing is copied of them: the first pass over all of
-/// them notes the largest of each block, and what looks for likely tokens passes the others over.
+/// Logits with a mask of allowed tokens and some changed values, without a copy. Construction notes
+/// the largest logit of each block, so that searches skip blocks without likely tokens.
 pub struct Logits<'a> {
     all: &'a [f32],
-    /// A bit for each that counts as it is, for whole blocks.
+    /// Mask of the tokens that keep their logit, padded to whole blocks.
     plain: Vec<u32>,
-    /// Others, with their places.
+    /// Changed logits of allowed tokens, with their tokens.
     changed: Vec<(usize, f32)>,
-    /// The largest of each block, without those that are changed.
+    /// Largest unchanged logit of each block.
     most: Vec<f32>,
 }
 
 impl Logits<'_> {
-    /// Of the tokens whose bits are set in `allowed`, or else of all, where some have other logits
-    /// than in `all`: those that are `changed`.
+    /// Logits `all`, restricted to the tokens whose bits are set in `allowed` (all tokens if
+    /// `None`), and replaced by `changed` for some tokens.
     pub fn new<'a>(
         all: &'a [f32],
         allowed: Option<&[u32]>,
@@ -45,31 +47,31 @@ impl Logits<'_> {
         });
         let most = Vec::with_capacity(all.len().div_ceil(BLOCK));
         let mut logits = Logits { all, plain, changed, most };
-        Level::best().task(Largest(&mut logits));
+        Isa::best().run(Largest(&mut logits));
         logits
     }
 
-    /// How many there are, with those of tokens that may not come.
+    /// Tokens of the vocabulary, allowed or not.
     pub fn count(&self) -> usize {
         self.all.len()
     }
 
-    /// The largest and its place, the first if there are several; `None` if all are -∞ or no
-    /// numbers.
+    /// Token with the largest logit, the first of several, and its logit; `None` if all are -∞ or
+    /// NaN.
     pub fn best(&self) -> Option<(usize, f32)> {
         let changed = self.changed.iter().map(|(_, x)| x);
         let most = self.most.iter().chain(changed).copied().fold(NEVER, f32::max);
         self.at_least(most).first().copied().filter(|_| most > NEVER)
     }
 
-    /// The sum of e to the power of `logit - most`, where none of the logits is above `most`.
+    /// Sum of `exp(logit - most)`; no logit may be above `most`.
     pub fn sum(&self, most: f32) -> f32 {
         let mut sum = self.changed.iter().map(|(_, x)| exp(x - most)).sum();
-        Level::best().task(Sum { logits: self, most, sum: &mut sum });
+        Isa::best().run(Sum { logits: self, most, sum: &mut sum });
         sum
     }
 
-    /// Those that are at least `least`, with their places, in the order of these.
+    /// Tokens with a logit of at least `least`, in ascending order, and their logits.
     pub fn at_least(&self, least: f32) -> Vec<(usize, f32)> {
         let enough = |&(_, x): &(usize, f32)| x >= least;
         let mut found: Vec<(usize, f32)> = self.changed.iter().copied().filter(enough).collect();
@@ -82,15 +84,15 @@ impl Logits<'_> {
         found
     }
 
-    /// One that is not above the largest but `count` - 1, and seldom far below: so many blocks have
-    /// one that is as large. `None` if there are too few blocks.
+    /// Lower bound of the `count` largest logits that is seldom far below them, because at least
+    /// `count` blocks have one as large; `None` if there are fewer blocks.
     pub fn nearly(&self, count: usize) -> Option<f32> {
         let last = count.checked_sub(1).filter(|&last| last < self.most.len())?;
         let mut most = self.most.clone();
         Some(*most.select_nth_unstable_by(last, |a, b| b.total_cmp(a)).1)
     }
 
-    /// A block, -∞ for those that do not count as they are.
+    /// Logits of block `n`, -∞ where a token is not allowed or has a changed logit.
     #[inline(always)]
     fn block(&self, n: usize) -> [f32; BLOCK] {
         let rest = &self.all[n * BLOCK..];
@@ -109,40 +111,41 @@ impl Logits<'_> {
     }
 }
 
-/// Notes the largest of each block.
+/// Kernel that notes the largest logit of each block.
 struct Largest<'a, 'b>(&'a mut Logits<'b>);
 
-impl Task for Largest<'_, '_> {
+impl Kernel for Largest<'_, '_> {
     #[inline(always)]
-    fn run<U: Unit>(self, unit: U) {
+    fn run<S: Simd>(self, simd: S) {
         let Largest(logits) = self;
         for n in 0..logits.all.len().div_ceil(BLOCK) {
-            let mut most = unit.splat(NEVER);
+            let mut most = simd.splat(NEVER);
             for some in logits.block(n).as_chunks().0 {
-                most = unit.max(unit.load(some), most);
+                most = simd.max(simd.load(some), most);
             }
             let mut lanes = [NEVER; LANES];
-            unit.store(most, &mut lanes);
-            // Faster than `f32::max`, which asks whether these are numbers.
+            simd.store(most, &mut lanes);
+            // Faster than `f32::max`, which handles NaN.
             let larger = |most, x| if x > most { x } else { most };
             logits.most.push(lanes.into_iter().fold(NEVER, larger));
         }
     }
 }
 
+/// Kernel of [`Logits::sum`].
 struct Sum<'a> {
     logits: &'a Logits<'a>,
     most: f32,
     sum: &'a mut f32,
 }
 
-impl Task for Sum<'_> {
+impl Kernel for Sum<'_> {
     #[inline(always)]
-    fn run<U: Unit>(self, _: U) {
+    fn run<S: Simd>(self, _: S) {
         let Sum { logits, most, sum } = self;
         let mut sums = [0.0; BLOCK];
         for (n, &largest) in logits.most.iter().enumerate() {
-            // Of a block without one nothing would come.
+            // A block of -∞ adds nothing.
             if largest > NEVER {
                 for (sum, x) in sums.iter_mut().zip(logits.block(n)) {
                     *sum += exp(x - most);
@@ -157,7 +160,7 @@ impl Task for Sum<'_> {
 mod tests {
     use super::*;
 
-    /// Logits as one would look at each of them.
+    /// Reference implementation: the allowed tokens and their logits.
     fn each(all: &[f32], allowed: Option<&[u32]>, changed: &[(usize, f32)]) -> Vec<(usize, f32)> {
         let may = |place: usize| {
             let bit = |words: &[u32]| words.get(place / 32).unwrap_or(&0) >> (place % 32) & 1 == 1;
@@ -170,7 +173,7 @@ mod tests {
         all.iter().enumerate().map(now).filter(|(place, _)| may(*place)).collect()
     }
 
-    /// Errors if passes find other than a look at each of them does.
+    /// Asserts that every pass gives what the reference implementation gives.
     fn check(all: &[f32], allowed: Option<&[u32]>, changed: &[(usize, f32)]) {
         let case = format!("{} {allowed:?} {changed:?}", all.len());
         let changed: Vec<(usize, f32)> =

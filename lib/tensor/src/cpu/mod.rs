@@ -1,12 +1,12 @@
-//! Products with weights on a CPU, where MLX's own are slow: those with quantised weights are scalar
-//! loops on one core.
+//! CPU kernels for matrices of dense and quantised weights, and for attention and logits.
 //!
-//! Weights are read as they lie on disk, whatever they are written in: [`coding`] says what codes
-//! stand for, [`unit`] how a vector unit makes floats of them. A few rows of activations are bound by
-//! reading the weights: these are taken apart in registers and never written down; for one row even
-//! that takes longer than to read them, so that the codes themselves are multiplied where they are
-//! integers. Many rows are bound by arithmetic: tiles of weights are written out and given to a
-//! matrix product.
+//! MLX multiplies with quantised weights on a CPU in scalar loops on one core; these kernels use SIMD
+//! and all cores. They read weights in the format of the checkpoint: [`codec`] decodes a format,
+//! [`simd`] abstracts the instruction set. The kernel depends on the rows of activations, because few
+//! rows are bound by memory bandwidth and many by arithmetic:
+//! [`gemv_int`] multiplies one row with integer codes without converting them to floats, [`gemv_rows`]
+//! decodes weights in registers for a few rows, and [`gemm`] decodes tiles of weights to memory and
+//! multiplies them with a matrix product.
 
 pub mod attend;
 mod codec;
@@ -19,122 +19,125 @@ mod simd;
 pub mod threads;
 mod weight_rows;
 
-use codec::{Bf16, Coding, E2m1, E4m3, F16, F32, Integer};
+use codec::{Bf16, Codec, E2m1, E4m3, F16, F32, Integer};
 pub use exp::exp;
 #[cfg(target_arch = "aarch64")]
 use simd::Neon;
-use simd::{Any, Task, Unit};
 #[cfg(target_arch = "x86_64")]
 use simd::{Avx2, Avx512};
-use weight_rows::Rows;
+use simd::{Kernel, Portable, Simd};
+use weight_rows::WeightRows;
 
-/// Weights, [outs, ins].
+/// Weights [outs, ins] in memory.
 #[derive(Clone, Copy, Debug)]
-pub enum Matrix<'a> {
-    /// As they are.
-    Plain(Floats<'a>),
-    /// Quantised.
-    Packed(Packed<'a>),
+pub enum WeightView<'a> {
+    /// Floating-point weights.
+    Dense(FloatSlice<'a>),
+    /// Quantised weights.
+    Quantized(QuantizedView<'a>),
 }
 
-/// Floating-point numbers; those of 16 bits by their bits.
+/// Floating-point numbers in memory; 16-bit formats are held by their bits.
 #[derive(Clone, Copy, Debug)]
-pub enum Floats<'a> {
-    /// Of single precision.
+pub enum FloatSlice<'a> {
+    /// IEEE 754 single precision.
     F32(&'a [f32]),
-    /// Of half precision.
+    /// Bits of IEEE 754 half precision.
     F16(&'a [u16]),
-    /// The upper halves of single precision.
+    /// Bits of bfloat16, the upper halves of single precision.
     Bf16(&'a [u16]),
 }
 
-/// A matrix of quantised weights as MLX packs it: a row is a little-endian stream of codes of a few
-/// bits, with a scale for each group of weights.
+/// Matrix of quantised weights in MLX's format: a row is a little-endian bit stream of codes, with a
+/// scale for each group of consecutive weights.
 #[derive(Clone, Copy, Debug)]
-pub struct Packed<'a> {
-    /// The codes, [outs, ins * bits / 32].
+pub struct QuantizedView<'a> {
+    /// Codes as 32-bit words, [outs, ins * bits / 32].
     pub weight: &'a [u32],
-    /// [outs, ins / group_size].
+    /// Scales of the groups, [outs, ins / group_size].
     pub scales: Scales<'a>,
-    /// Weights of a row that share a scale: 16, 32, 64 or 128.
+    /// Consecutive weights of a row that share a scale: 16, 32, 64 or 128.
     pub group_size: usize,
-    /// Bits of a weight: 2, 3, 4, 5, 6 or 8.
+    /// Bits of a code: 2, 3, 4, 5, 6 or 8.
     pub bits: usize,
 }
 
-/// What codes are multiplied with, and by that what they are.
+/// Scales of the groups, one variant for each quantisation mode.
 #[derive(Clone, Copy, Debug)]
 pub enum Scales<'a> {
-    /// Scales and biases of unsigned integers.
-    Affine(Floats<'a>, Floats<'a>),
-    /// Powers of two, for floats of 4 bits.
+    /// Scales and biases of unsigned integer codes.
+    Affine(FloatSlice<'a>, FloatSlice<'a>),
+    /// e8m0 scales of e2m1 codes.
     Mxfp4(&'a [u8]),
-    /// Floats of 8 bits, for floats of 4 bits.
+    /// e4m3 scales of e2m1 codes.
     Nvfp4(&'a [u8]),
-    /// Powers of two, for floats of 8 bits.
+    /// e8m0 scales of e4m3 codes.
     Mxfp8(&'a [u8]),
 }
 
-/// `out = x W.T`, with `x` [rows, ins] and `out` [rows, outs].
+/// Linear layer `out = x W.T`, with `x` [rows, ins] and `out` [rows, outs].
 ///
 /// # Panics
-/// If the slices are not of the shapes that `rows`, and the groups and bits of `w`, make of each
-/// other.
-pub fn product(x: &[f32], w: &Matrix, rows: usize, out: &mut [f32]) {
+/// If the lengths of the slices contradict each other.
+pub fn linear(x: &[f32], w: &WeightView, rows: usize, out: &mut [f32]) {
     let (ins, outs) = (x.len() / rows, out.len() / rows);
     assert_eq!((x.len(), out.len()), (rows * ins, rows * outs));
-    Level::best().run(w, ins, outs, Product { x, rows, out });
+    Isa::best().run_matrix(w, ins, outs, Linear { x, rows, out });
 }
 
-/// Writes row `row` of `w` out.
+/// Decodes row `row` of `w` to `out` [ins].
 ///
 /// # Panics
-/// As [`product`] does, and if there is no such row.
-pub fn unpack(w: &Matrix, row: usize, out: &mut [f32]) {
+/// If `w` has no such row, or is not a whole number of rows of that length.
+pub fn decode_row(w: &WeightView, row: usize, out: &mut [f32]) {
     let ins = out.len();
-    Level::best().run(w, ins, w.len() / ins, Unpack { row, out });
+    Isa::best().run_matrix(w, ins, w.len() / ins, DecodeRow { row, out });
 }
 
-impl<'a> Matrix<'a> {
-    /// So many rows of `ins` weights, from row `first` on.
+impl<'a> WeightView<'a> {
+    /// View of `count` rows of `ins` weights, from row `first` on.
     ///
     /// # Panics
-    /// If there are not as many.
-    pub fn rows(&self, first: usize, count: usize, ins: usize) -> Matrix<'a> {
+    /// If there are fewer rows.
+    pub fn rows(&self, first: usize, count: usize, ins: usize) -> WeightView<'a> {
         let range = first * ins..(first + count) * ins;
         match self {
-            Matrix::Plain(floats) => Matrix::Plain(floats.part(range)),
-            Matrix::Packed(packed) => {
+            WeightView::Dense(floats) => WeightView::Dense(floats.part(range)),
+            WeightView::Quantized(packed) => {
                 let size = ins * packed.bits / 32;
                 let groups = range.start / packed.group_size..range.end / packed.group_size;
                 let weight = &packed.weight[first * size..][..count * size];
-                Matrix::Packed(Packed { weight, scales: packed.scales.part(groups), ..*packed })
+                WeightView::Quantized(QuantizedView {
+                    weight,
+                    scales: packed.scales.part(groups),
+                    ..*packed
+                })
             }
         }
     }
 
-    /// How many weights there are.
+    /// Number of weights.
     fn len(&self) -> usize {
         match self {
-            Matrix::Plain(floats) => floats.len(),
-            Matrix::Packed(packed) => packed.weight.len() * 32 / packed.bits,
+            WeightView::Dense(floats) => floats.len(),
+            WeightView::Quantized(packed) => packed.weight.len() * 32 / packed.bits,
         }
     }
 }
 
-impl<'a> Floats<'a> {
-    fn part(self, range: std::ops::Range<usize>) -> Floats<'a> {
+impl<'a> FloatSlice<'a> {
+    fn part(self, range: std::ops::Range<usize>) -> FloatSlice<'a> {
         match self {
-            Floats::F32(all) => Floats::F32(&all[range]),
-            Floats::F16(all) => Floats::F16(&all[range]),
-            Floats::Bf16(all) => Floats::Bf16(&all[range]),
+            FloatSlice::F32(all) => FloatSlice::F32(&all[range]),
+            FloatSlice::F16(all) => FloatSlice::F16(&all[range]),
+            FloatSlice::Bf16(all) => FloatSlice::Bf16(&all[range]),
         }
     }
 
     fn len(&self) -> usize {
         match self {
-            Floats::F32(all) => all.len(),
-            Floats::F16(all) | Floats::Bf16(all) => all.len(),
+            FloatSlice::F32(all) => all.len(),
+            FloatSlice::F16(all) | FloatSlice::Bf16(all) => all.len(),
         }
     }
 }
@@ -152,45 +155,47 @@ impl<'a> Scales<'a> {
     }
 }
 
-/// What is done with weights, whatever they are written in and whatever the machine has.
-trait Work: Sized {
-    fn run<C: Coding, U: Unit>(self, unit: U, w: &Rows<C>);
+/// Kernel over a matrix, generic over the weight format and the instruction set.
+trait MatrixKernel: Sized {
+    fn run<C: Codec, S: Simd>(self, simd: S, w: &WeightRows<C>);
 }
 
-struct Product<'a> {
+/// Kernel of [`linear`].
+struct Linear<'a> {
     x: &'a [f32],
     rows: usize,
     out: &'a mut [f32],
 }
 
-impl Work for Product<'_> {
-    fn run<C: Coding, U: Unit>(self, unit: U, w: &Rows<C>) {
-        let Product { x, rows, out } = self;
-        match (rows, C::IN_BYTE) {
-            (1, 1) => gemv_int::product::<C, U, 1>(unit, x, w, out),
-            (1, 2) => gemv_int::product::<C, U, 2>(unit, x, w, out),
-            (..gemm::ROWS, _) => gemv_rows::product(unit, x, w, rows, out),
-            _ => gemm::product(unit, x, w, rows, out),
+impl MatrixKernel for Linear<'_> {
+    fn run<C: Codec, S: Simd>(self, simd: S, w: &WeightRows<C>) {
+        let Linear { x, rows, out } = self;
+        match (rows, C::PER_BYTE) {
+            (1, 1) => gemv_int::linear::<C, S, 1>(simd, x, w, out),
+            (1, 2) => gemv_int::linear::<C, S, 2>(simd, x, w, out),
+            (..gemm::ROWS, _) => gemv_rows::linear(simd, x, w, rows, out),
+            _ => gemm::linear(simd, x, w, rows, out),
         }
     }
 }
 
-struct Unpack<'a> {
+/// Kernel of [`decode_row`].
+struct DecodeRow<'a> {
     row: usize,
     out: &'a mut [f32],
 }
 
-impl Work for Unpack<'_> {
-    fn run<C: Coding, U: Unit>(self, unit: U, w: &Rows<C>) {
-        w.write(unit, self.row, self.out);
+impl MatrixKernel for DecodeRow<'_> {
+    fn run<C: Codec, S: Simd>(self, simd: S, w: &WeightRows<C>) {
+        w.decode(simd, self.row, self.out);
     }
 }
 
-/// A vector unit that the machine has.
+/// SIMD instruction set, detected when the program runs.
 #[derive(Clone, Copy, Debug)]
-enum Level {
-    #[cfg_attr(target_arch = "aarch64", allow(dead_code))] // which always has another
-    Any(Any),
+enum Isa {
+    #[cfg_attr(target_arch = "aarch64", allow(dead_code))] // 64-bit ARM always has NEON
+    Portable(Portable),
     #[cfg(target_arch = "x86_64")]
     Avx2(Avx2),
     #[cfg(target_arch = "x86_64")]
@@ -199,100 +204,112 @@ enum Level {
     Neon(Neon),
 }
 
-impl Level {
-    /// The one that holds most.
-    fn best() -> Level {
+impl Isa {
+    /// The widest instruction set of this machine.
+    fn best() -> Isa {
         #[cfg(target_arch = "x86_64")]
         {
-            let wide = || Avx512::here().map(Level::Avx512);
-            wide().or_else(|| Avx2::here().map(Level::Avx2)).unwrap_or(Level::Any(Any))
+            let wide = || Avx512::here().map(Isa::Avx512);
+            wide().or_else(|| Avx2::here().map(Isa::Avx2)).unwrap_or(Isa::Portable(Portable))
         }
         #[cfg(target_arch = "aarch64")]
-        return Level::Neon(Neon);
+        return Isa::Neon(Neon);
         #[cfg(not(any(target_arch = "x86_64", target_arch = "aarch64")))]
-        return Level::Any(Any);
+        return Isa::Portable(Portable);
     }
 
-    /// Does `work` with `w`, [outs, ins].
-    fn run(self, w: &Matrix, ins: usize, outs: usize, work: impl Work) {
+    /// Runs a kernel over `w` [outs, ins], by its format.
+    fn run_matrix(self, w: &WeightView, ins: usize, outs: usize, kernel: impl MatrixKernel) {
         match w {
-            Matrix::Plain(floats) => match floats {
-                Floats::F32(_) => self.with::<F32>(Rows::plain(floats, ins, outs), work),
-                Floats::F16(_) => self.with::<F16>(Rows::plain(floats, ins, outs), work),
-                Floats::Bf16(_) => self.with::<Bf16>(Rows::plain(floats, ins, outs), work),
+            WeightView::Dense(floats) => match floats {
+                FloatSlice::F32(_) => {
+                    self.with::<F32>(WeightRows::dense(floats, ins, outs), kernel)
+                }
+                FloatSlice::F16(_) => {
+                    self.with::<F16>(WeightRows::dense(floats, ins, outs), kernel)
+                }
+                FloatSlice::Bf16(_) => {
+                    self.with::<Bf16>(WeightRows::dense(floats, ins, outs), kernel)
+                }
             },
-            Matrix::Packed(packed) => match (packed.scales, packed.bits) {
+            WeightView::Quantized(q) => match (q.scales, q.bits) {
                 (Scales::Affine(..), 2) => {
-                    self.with::<Integer<2>>(Rows::packed(packed, ins, outs), work)
+                    self.with::<Integer<2>>(WeightRows::quantized(q, ins, outs), kernel)
                 }
                 (Scales::Affine(..), 3) => {
-                    self.with::<Integer<3>>(Rows::packed(packed, ins, outs), work)
+                    self.with::<Integer<3>>(WeightRows::quantized(q, ins, outs), kernel)
                 }
                 (Scales::Affine(..), 4) => {
-                    self.with::<Integer<4>>(Rows::packed(packed, ins, outs), work)
+                    self.with::<Integer<4>>(WeightRows::quantized(q, ins, outs), kernel)
                 }
                 (Scales::Affine(..), 5) => {
-                    self.with::<Integer<5>>(Rows::packed(packed, ins, outs), work)
+                    self.with::<Integer<5>>(WeightRows::quantized(q, ins, outs), kernel)
                 }
                 (Scales::Affine(..), 6) => {
-                    self.with::<Integer<6>>(Rows::packed(packed, ins, outs), work)
+                    self.with::<Integer<6>>(WeightRows::quantized(q, ins, outs), kernel)
                 }
                 (Scales::Affine(..), _) => {
-                    self.with::<Integer<8>>(Rows::packed(packed, ins, outs), work)
+                    self.with::<Integer<8>>(WeightRows::quantized(q, ins, outs), kernel)
                 }
                 (Scales::Mxfp4(_) | Scales::Nvfp4(_), _) => {
-                    self.with::<E2m1>(Rows::packed(packed, ins, outs), work)
+                    self.with::<E2m1>(WeightRows::quantized(q, ins, outs), kernel)
                 }
-                (Scales::Mxfp8(_), _) => self.with::<E4m3>(Rows::packed(packed, ins, outs), work),
+                (Scales::Mxfp8(_), _) => {
+                    self.with::<E4m3>(WeightRows::quantized(q, ins, outs), kernel)
+                }
             },
         }
     }
 
-    fn task(self, task: impl Task) {
+    /// Runs a kernel that needs no weights.
+    fn run(self, kernel: impl Kernel) {
         match self {
-            Level::Any(unit) => unit.run(task),
+            Isa::Portable(simd) => simd.run(kernel),
             #[cfg(target_arch = "x86_64")]
-            Level::Avx2(unit) => unit.run(task),
+            Isa::Avx2(simd) => simd.run(kernel),
             #[cfg(target_arch = "x86_64")]
-            Level::Avx512(unit) => unit.run(task),
+            Isa::Avx512(simd) => simd.run(kernel),
             #[cfg(target_arch = "aarch64")]
-            Level::Neon(unit) => unit.run(task),
+            Isa::Neon(simd) => simd.run(kernel),
         }
     }
 
-    fn with<C: Coding>(self, w: Rows<C>, work: impl Work) {
+    /// Runs a kernel over rows in one format.
+    fn with<C: Codec>(self, w: WeightRows<C>, kernel: impl MatrixKernel) {
         match self {
-            Level::Any(unit) => work.run(unit, &w),
+            Isa::Portable(simd) => kernel.run(simd, &w),
             #[cfg(target_arch = "x86_64")]
-            Level::Avx2(unit) => work.run(unit, &w),
+            Isa::Avx2(simd) => kernel.run(simd, &w),
             #[cfg(target_arch = "x86_64")]
-            Level::Avx512(unit) => work.run(unit, &w),
+            Isa::Avx512(simd) => kernel.run(simd, &w),
             #[cfg(target_arch = "aarch64")]
-            Level::Neon(unit) => work.run(unit, &w),
+            Isa::Neon(simd) => kernel.run(simd, &w),
         }
     }
 }
 
-/// Divides `outs` columns of a product, of which each takes `inner` products of numbers, into pieces
-/// for all cores: calls `piece` with the first column and their count.
-fn in_pieces(outs: usize, inner: usize, piece: &(dyn Fn(usize, usize) + Sync)) {
-    /// Products of numbers that are worth the way to another core.
+/// Calls `chunk` with the first column and the count of each chunk of `outs` columns, on all cores;
+/// a column takes `inner` multiplications.
+fn in_chunks(outs: usize, inner: usize, chunk: &(dyn Fn(usize, usize) + Sync)) {
+    /// Multiplications of a chunk below which another core costs more than it saves.
     const LEAST: usize = 1 << 15;
-    // Finer than the cores, for cores that are busy elsewhere.
-    let most = 4 * threads::size();
+    // More chunks than cores balance the load where other programs use some cores.
+    let most = 4 * threads::count();
     let count = (outs * inner / LEAST).clamp(1, most);
     let size = outs.div_ceil(count);
-    threads::share(outs.div_ceil(size), &|n| piece(n * size, size.min(outs - n * size)));
+    let first = |n: usize| n * size;
+    threads::parallel_for(outs.div_ceil(size), &|n| chunk(first(n), size.min(outs - first(n))));
 }
 
-/// A pointer that several cores write to, each in its own columns.
-struct Shared(*mut f32);
+/// Pointer to an output that several threads write to, each to elements of its own.
+struct SharedPtr(*mut f32);
 
-// SAFETY: whoever writes through it keeps to elements of its own.
-unsafe impl Sync for Shared {}
+// SAFETY: each thread that writes through it keeps to elements of its own.
+unsafe impl Sync for SharedPtr {}
 
-impl Shared {
-    fn from(&self, offset: usize) -> *mut f32 {
+impl SharedPtr {
+    /// Pointer to element `offset`.
+    fn at(&self, offset: usize) -> *mut f32 {
         self.0.wrapping_add(offset)
     }
 }

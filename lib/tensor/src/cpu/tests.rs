@@ -1,8 +1,9 @@
-//! Products against those of the weights written out.
+//! Linear layers in every format, shape and instruction set, held against products with decoded
+//! weights.
 
 use super::*;
 
-/// Numbers without a pattern, from -1 to 1.
+/// Pseudo-random numbers from -1 to 1.
 fn noise(count: usize, seed: u32) -> Vec<f32> {
     let mut state = seed.wrapping_mul(2654435761).max(1);
     let mut next = || {
@@ -14,7 +15,7 @@ fn noise(count: usize, seed: u32) -> Vec<f32> {
     (0..count).map(|_| next()).collect()
 }
 
-/// The stream of bits that MLX writes for `codes`.
+/// Little-endian bit stream of `codes`, as MLX writes it.
 fn pack(codes: &[u32], bits: usize) -> Vec<u32> {
     let mut packed = vec![0u32; codes.len() * bits / 32];
     for (n, code) in codes.iter().enumerate() {
@@ -26,40 +27,40 @@ fn pack(codes: &[u32], bits: usize) -> Vec<u32> {
     packed
 }
 
-/// Codes of `bits` bits without a pattern.
+/// Pseudo-random codes of `bits` bits.
 fn codes(count: usize, bits: usize) -> Vec<u32> {
     let code = |n: &f32| ((n + 1.0) * 0.5 * ((1 << bits) - 1) as f32) as u32;
     noise(count, 1).iter().map(code).collect()
 }
 
-/// Every vector unit that the machine has.
-fn levels() -> Vec<Level> {
-    let levels = [Level::Any(Any), Level::best()].into_iter();
+/// Instruction sets that this machine supports.
+fn isas() -> Vec<Isa> {
+    let isas = [Isa::Portable(Portable), Isa::best()].into_iter();
     #[cfg(target_arch = "x86_64")]
-    let levels = levels.chain(Avx2::here().map(Level::Avx2));
-    levels.collect()
+    let isas = isas.chain(Avx2::here().map(Isa::Avx2));
+    isas.collect()
 }
 
-/// Compares the product of `x` [rows, ins] with `w` with that with `plain` [outs, ins].
+/// Asserts that the linear layer of `x` [rows, ins] with `w` equals that with `plain` [outs, ins].
 #[track_caller]
-fn alike(x: &[f32], w: &Matrix, plain: &[f64], rows: usize) {
+fn alike(x: &[f32], w: &WeightView, plain: &[f64], rows: usize) {
     let ins = x.len() / rows;
     let outs = plain.len() / ins;
     let largest = plain.iter().fold(0.0, |most: f64, n| most.max(n.abs()));
-    for level in levels() {
+    for isa in isas() {
         let mut out = vec![f32::NAN; rows * outs];
-        level.run(w, ins, outs, Product { x, rows, out: &mut out });
+        isa.run_matrix(w, ins, outs, Linear { x, rows, out: &mut out });
         for (n, out) in out.iter().enumerate() {
             let (x, plain) = (&x[n / outs * ins..][..ins], &plain[n % outs * ins..][..ins]);
             let expected: f64 = x.iter().zip(plain).map(|(x, w)| f64::from(*x) * w).sum();
             let off = (f64::from(*out) - expected).abs() / (largest * (ins as f64).sqrt());
-            assert!(off < 1e-5, "{rows}x{ins}x{outs} [{n}] {level:?}: {out} {expected}");
+            assert!(off < 1e-5, "{rows}x{ins}x{outs} [{n}] {isa:?}: {out} {expected}");
         }
     }
 }
 
-/// One row, a few, more than registers hold, many; rows of weights that fill registers, cores and
-/// tiles, and that do not.
+/// Rows of activations: one, a few, more than registers hold, many. Rows of weights that fill
+/// registers, cores and tiles, and that do not.
 const SHAPES: [[usize; 3]; 5] =
     [[1, 128, 1], [1, 384, 200], [3, 640, 117], [13, 256, 300], [45, 128, 130]];
 
@@ -67,7 +68,7 @@ const SHAPES: [[usize; 3]; 5] =
 fn plain_floats_may_be_of_16_bits_and_rows_of_any_length() {
     for [rows, ins, outs] in [[1, 5, 3], [1, 200, 300], [4, 33, 70], [7, 47, 20], [34, 65, 130]] {
         let x = noise(rows * ins, 4);
-        // What every type holds to the bit, denormal numbers of half precision among it.
+        // Numbers that every type holds exactly, subnormal halves among them.
         let short = |n: f32, few: f32| f32::from_bits((n * few).to_bits() & 0xffff_0000);
         let plain: Vec<f32> = noise(outs * ins, 5).iter().map(|&n| short(n, 1.0)).collect();
         let small: Vec<f32> =
@@ -80,10 +81,10 @@ fn plain_floats_may_be_of_16_bits_and_rows_of_any_length() {
         };
         let upper: Vec<u16> = plain.iter().map(|n| (n.to_bits() >> 16) as u16).collect();
         let exact: Vec<f64> = plain.iter().map(|&n| f64::from(n)).collect();
-        alike(&x, &Matrix::Plain(Floats::F32(&plain)), &exact, rows);
-        alike(&x, &Matrix::Plain(Floats::Bf16(&upper)), &exact, rows);
+        alike(&x, &WeightView::Dense(FloatSlice::F32(&plain)), &exact, rows);
+        alike(&x, &WeightView::Dense(FloatSlice::Bf16(&upper)), &exact, rows);
         for halves in [halves(&plain), halves(&small)] {
-            alike(&x, &Matrix::Plain(Floats::F16(&halves)), &wide(&halves), rows);
+            alike(&x, &WeightView::Dense(FloatSlice::F16(&halves)), &wide(&halves), rows);
         }
     }
 }
@@ -105,9 +106,9 @@ fn integers_have_a_scale_and_a_bias() {
                 let groups = outs * ins / group_size;
                 let (scales, biases) = (noise(groups, 2), noise(groups, 3));
                 let weight = pack(&codes, bits);
-                let scaled = Scales::Affine(Floats::F32(&scales), Floats::F32(&biases));
-                let packed = Packed { weight: &weight, scales: scaled, group_size, bits };
-                let w = Matrix::Packed(packed);
+                let scaled = Scales::Affine(FloatSlice::F32(&scales), FloatSlice::F32(&biases));
+                let packed = QuantizedView { weight: &weight, scales: scaled, group_size, bits };
+                let w = WeightView::Quantized(packed);
                 let plain = |(n, code): (usize, &u32)| {
                     let group = n / group_size;
                     f64::from(*code) * f64::from(scales[group]) + f64::from(biases[group])
@@ -119,7 +120,8 @@ fn integers_have_a_scale_and_a_bias() {
     }
 }
 
-/// A float with `exponent` bits of exponent and `mantissa` bits of mantissa, by its definition.
+/// Value of a float with `exponent` bits of exponent and `mantissa` bits of mantissa, by its
+/// definition.
 fn small(code: u32, exponent: u32, mantissa: u32) -> f64 {
     let bias = (1 << (exponent - 1)) - 1;
     let part = f64::from(code & ((1 << mantissa) - 1)) / f64::from(1 << mantissa);
@@ -148,7 +150,7 @@ fn small_floats_have_a_scale() {
         let s = scales(32);
         let plain = scaled(&four, 32, [2, 1], &|group| power(s[group]));
         let matrix = |weight, scales, group_size, bits| {
-            Matrix::Packed(Packed { weight, scales, group_size, bits })
+            WeightView::Quantized(QuantizedView { weight, scales, group_size, bits })
         };
         alike(&x, &matrix(&four_packed, Scales::Mxfp4(&s), 32, 4), &plain, rows);
 

@@ -1,8 +1,14 @@
-//! Threads that share short work: between two tasks they wait awake for a moment, since to wake a
-//! thread takes longer than many a product does.
+//! Thread pool for the short kernels of decoding: workers spin for a moment between two jobs, because
+//! waking a thread takes longer than many a kernel runs.
 //!
-//! There is one crew for the cores of the machine. Who finds it at work does his own alone: the
-//! cores are busy then.
+//! Two pools share the cores. **This pool** runs what decoding repeats for every token and what takes
+//! microseconds: products of a few rows with weights (`gemv_int`, `gemv_rows`) and attention of a
+//! single query. **rayon** runs what takes longer or nests: prefill (`gemm`, attention of many
+//! queries, long inputs of [`crate::array::for_each_row`]), recurrent scans, experts (each of which may
+//! use this pool inside), and the loading and conversion of checkpoints.
+//!
+//! There is one pool for the process and one job at a time. A caller that finds the pool busy runs its
+//! job alone, since the cores are in use then.
 
 use std::any::Any;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
@@ -12,124 +18,123 @@ use std::thread::{self, Thread};
 use std::time::{Duration, Instant};
 use std::{hint, slice};
 
-use super::Shared;
+use super::SharedPtr;
 
-/// How long a thread waits awake: longer than what lies between the products of a layer.
-const AWAKE: Duration = Duration::from_micros(100);
+/// Time that an idle worker spins: longer than the gap between the kernels of a layer.
+const SPIN: Duration = Duration::from_micros(100);
 
-/// Calls `work` with each number below `count`, on all cores.
-pub fn share(count: usize, work: &(dyn Fn(usize) + Sync)) {
-    let lead = match CREW.lead.try_lock() {
-        Ok(lead) => lead,
+/// Calls `part` with each index below `count`, on all cores. A panic of a part is resumed here.
+pub fn parallel_for(count: usize, part: &(dyn Fn(usize) + Sync)) {
+    let submit = match POOL.submit.try_lock() {
+        Ok(submit) => submit,
         Err(TryLockError::Poisoned(poisoned)) => poisoned.into_inner(),
-        Err(TryLockError::WouldBlock) => return (0..count).for_each(work),
+        Err(TryLockError::WouldBlock) => return (0..count).for_each(part),
     };
-    if CREW.helpers.is_empty() || count < 2 {
-        return (0..count).for_each(work);
+    if POOL.workers.is_empty() || count < 2 {
+        return (0..count).for_each(part);
     }
-    let failed = CREW.board.post(count, work, &CREW.helpers);
-    drop(lead);
-    if let Some(failure) = failed {
-        resume_unwind(failure);
+    let panic = POOL.job.run(count, part, &POOL.workers);
+    drop(submit);
+    if let Some(panic) = panic {
+        resume_unwind(panic);
     }
 }
 
-/// Calls `work` with each row of `size` and its number, on all cores.
-pub fn share_rows(rows: &mut [f32], size: usize, work: &(dyn Fn(usize, &mut [f32]) + Sync)) {
-    let (count, all) = (rows.len() / size, Shared(rows.as_mut_ptr()));
-    share(count, &|n| {
-        // SAFETY: the row is there, and nobody else's.
-        work(n, unsafe { slice::from_raw_parts_mut(all.from(n * size), size) });
+/// Calls `work` with the index and the elements of each row of `size` elements, on all cores.
+pub fn parallel_rows(rows: &mut [f32], size: usize, work: &(dyn Fn(usize, &mut [f32]) + Sync)) {
+    let (count, all) = (rows.len() / size, SharedPtr(rows.as_mut_ptr()));
+    parallel_for(count, &|n| {
+        // SAFETY: the row lies within `rows`, and no other part gets it.
+        work(n, unsafe { slice::from_raw_parts_mut(all.at(n * size), size) });
     });
 }
 
-/// How many threads share work.
-pub fn size() -> usize {
-    CREW.helpers.len() + 1
+/// Threads that run a job: the workers and the caller.
+pub fn count() -> usize {
+    POOL.workers.len() + 1
 }
 
-static CREW: LazyLock<Crew> = LazyLock::new(Crew::gather);
+static POOL: LazyLock<Pool> = LazyLock::new(Pool::start);
 
-struct Crew {
-    board: &'static Board,
-    helpers: Vec<Thread>,
-    /// Held by the thread whose work is shared.
-    lead: Mutex<()>,
+struct Pool {
+    job: &'static Job,
+    workers: Vec<Thread>,
+    /// Lock of the caller whose job runs.
+    submit: Mutex<()>,
 }
 
-impl Crew {
-    /// A helper for each core but the one of the thread that leads; fewer if the system gives no
-    /// more.
-    fn gather() -> Crew {
-        let board: &Board = Box::leak(Box::default());
+impl Pool {
+    /// Starts a worker for each core but the caller's; fewer if the system refuses threads.
+    fn start() -> Pool {
+        let job: &Job = Box::leak(Box::default());
         let cores = thread::available_parallelism().map_or(1, usize::from);
-        let helper = |n| thread::Builder::new().name(format!("crew {n}")).spawn(|| board.help());
-        let helpers = (1..cores).map_while(|n| helper(n).ok()); // alone it is only slower
-        let helpers = helpers.map(|helper| helper.thread().clone()).collect();
-        Crew { board, helpers, lead: Mutex::new(()) }
+        let worker = |n| thread::Builder::new().name(format!("kernel {n}")).spawn(|| job.work());
+        let workers = (1..cores).map_while(|n| worker(n).ok()); // without workers it is only slower
+        let workers = workers.map(|worker| worker.thread().clone()).collect();
+        Pool { job, workers, submit: Mutex::new(()) }
     }
 }
 
-/// A part of some work, by its number.
-type Work<'a> = &'a (dyn Fn(usize) + Sync);
+/// Function that runs the part of an index.
+type Part<'a> = &'a (dyn Fn(usize) + Sync);
 
-/// The work at hand.
+/// The job that the threads of the pool run, and their state.
 #[derive(Default)]
-struct Board {
-    /// How many parts it has, and below them in 32 bits how many are taken.
+struct Job {
+    /// Parts of the job in the upper 32 bits, parts that are taken in the lower 32 bits.
     parts: AtomicU64,
-    /// A [`Work`] that is there as long as a part that was taken is not done.
-    work: AtomicPtr<Work<'static>>,
+    /// Pointer to a [`Part`] that lives as long as a part that was taken is not done.
+    part: AtomicPtr<Part<'static>>,
     done: AtomicUsize,
     asleep: AtomicUsize,
-    failure: Mutex<Option<Box<dyn Any + Send>>>,
+    panic: Mutex<Option<Box<dyn Any + Send>>>,
 }
 
-impl Board {
-    /// Does work together with the helpers; what a part that failed says.
-    fn post(&self, count: usize, work: Work, helpers: &[Thread]) -> Option<Box<dyn Any + Send>> {
+impl Job {
+    /// Runs a job of `count` parts together with the workers, and returns the panic of a part.
+    fn run(&self, count: usize, part: Part, workers: &[Thread]) -> Option<Box<dyn Any + Send>> {
         self.done.store(0, Ordering::Relaxed);
-        self.work.store((&raw const work).cast_mut().cast(), Ordering::Relaxed);
+        self.part.store((&raw const part).cast_mut().cast(), Ordering::Relaxed);
         self.parts.store((count as u64) << 32, Ordering::SeqCst);
         if self.asleep.load(Ordering::SeqCst) > 0 {
-            helpers.iter().for_each(Thread::unpark);
+            workers.iter().for_each(Thread::unpark);
         }
         while self.take() {}
         let since = Instant::now();
         while self.done.load(Ordering::Acquire) < count {
             pause(since);
         }
-        self.failure.lock().unwrap_or_else(PoisonError::into_inner).take()
+        self.panic.lock().unwrap_or_else(PoisonError::into_inner).take()
     }
 
-    /// Does a part that nobody has taken, if there is one.
+    /// Runs a part that no thread has taken; false if there is none.
     fn take(&self) -> bool {
         let next = |parts: u64| ((parts as u32 as u64) < parts >> 32).then_some(parts + 1);
         let Ok(parts) = self.parts.fetch_update(Ordering::Acquire, Ordering::Acquire, next) else {
             return false;
         };
-        // SAFETY: it was posted before there were parts to take, and whoever did so waits for this
-        // one.
-        let work = unsafe { *self.work.load(Ordering::Relaxed) };
-        if let Err(failure) = catch_unwind(AssertUnwindSafe(|| work(parts as u32 as usize))) {
-            *self.failure.lock().unwrap_or_else(PoisonError::into_inner) = Some(failure);
+        // SAFETY: `run` stores the pointer before there are parts to take, and returns only after
+        // this part is done.
+        let part = unsafe { *self.part.load(Ordering::Relaxed) };
+        if let Err(panic) = catch_unwind(AssertUnwindSafe(|| part(parts as u32 as usize))) {
+            *self.panic.lock().unwrap_or_else(PoisonError::into_inner) = Some(panic);
         }
         self.done.fetch_add(1, Ordering::Release);
         true
     }
 
-    /// What a helper does all its life.
-    fn help(&self) {
+    /// Loop of a worker: runs parts, spins while there are none, then sleeps until the next job.
+    fn work(&self) {
         loop {
             let mut since = Instant::now();
-            while since.elapsed() < AWAKE {
+            while since.elapsed() < SPIN {
                 match self.take() {
                     true => since = Instant::now(),
                     false => pause(since),
                 }
             }
             self.asleep.fetch_add(1, Ordering::SeqCst);
-            // Who posts work after this look sees that somebody sleeps.
+            // A job that starts after this check sees that a worker sleeps, and unparks it.
             if !self.pending() {
                 thread::park();
             }
@@ -137,16 +142,16 @@ impl Board {
         }
     }
 
+    /// True if a part is not taken yet.
     fn pending(&self) -> bool {
         let parts = self.parts.load(Ordering::SeqCst);
         (parts as u32 as u64) < parts >> 32
     }
 }
 
-/// Lets a moment pass after `since`; the longer that is ago, the more must others have the core if
-/// they need it.
+/// One step of a spin that began at `since`: first within the thread, later by yielding the core.
 fn pause(since: Instant) {
-    if since.elapsed() < AWAKE / 4 {
+    if since.elapsed() < SPIN / 4 {
         (0..16).for_each(|_| hint::spin_loop());
     } else {
         thread::yield_now();
@@ -160,18 +165,18 @@ mod tests {
     use super::*;
 
     #[test]
-    fn every_part_is_done_once_whoever_shares_work_besides() {
+    fn every_part_runs_once_whoever_uses_the_pool_besides() {
         let rounds = |seed: usize| {
             for round in 0..2000 {
                 let count = (round * 7 + seed) % 23;
                 let parts: Vec<AtomicU32> = (0..count).map(|_| AtomicU32::new(0)).collect();
-                share(count, &|n| {
+                parallel_for(count, &|n| {
                     parts[n].fetch_add(1, Ordering::Relaxed);
-                    share(2, &|_| ());
+                    parallel_for(2, &|_| ());
                 });
                 assert!(parts.iter().all(|part| part.load(Ordering::Relaxed) == 1));
                 if round % 500 == 0 {
-                    thread::sleep(3 * AWAKE); // until the helpers sleep
+                    thread::sleep(3 * SPIN); // until the workers sleep
                 }
             }
         };
@@ -179,11 +184,11 @@ mod tests {
     }
 
     #[test]
-    fn who_shares_work_learns_that_a_part_failed() {
-        let failing = || share(8, &|n| assert!(n != 5, "the fifth"));
+    fn a_panic_of_a_part_reaches_the_caller() {
+        let failing = || parallel_for(8, &|n| assert!(n != 5, "the fifth"));
         assert!(catch_unwind(failing).is_err());
         let parts = AtomicU32::new(0);
-        share(8, &|_| {
+        parallel_for(8, &|_| {
             parts.fetch_add(1, Ordering::Relaxed);
         });
         assert_eq!(parts.into_inner(), 8);

@@ -1,69 +1,70 @@
-//! Rows of weights, and how they become floats.
+//! Rows of a weight matrix in one format, and how they are decoded to floats.
 
 use std::marker::PhantomData;
 use std::ops::Range;
 
-use super::codec::{Bf16, Coding, E4M3, E8M0, F16};
-use super::simd::{self, LANES, Task, Unit, WINDOW};
-use super::{Floats, Packed, Scales};
+use super::codec::{Bf16, Codec, E4M3, E8M0, F16};
+use super::simd::{self, Kernel, LANES, Simd, WINDOW};
+use super::{FloatSlice, QuantizedView, Scales};
 
-/// A matrix of weights in a coding.
-pub struct Rows<'a, C> {
+/// Matrix of weights [outs, ins] in the format `C`.
+pub struct WeightRows<'a, C> {
     bytes: &'a [u8],
     scales: Option<Scales<'a>>,
     group_size: usize,
     ins: usize,
     outs: usize,
-    coding: PhantomData<C>,
+    codec: PhantomData<C>,
 }
 
-/// What is made of some rows to have it at hand.
+/// Buffers for the scales and bytes of a few rows.
 #[derive(Default)]
-pub struct Hand {
-    /// Whose scales and biases they are; [`LANES`] zeros come after.
+pub struct Scratch {
+    /// Rows whose scales and biases are in the buffers; [`LANES`] zeros follow them.
     rows: Range<usize>,
     scales: Vec<f32>,
     biases: Vec<f32>,
-    /// The row itself with zeros behind it, if more is read than there is.
+    /// Copy of a row padded with zeros, for rows at the end of the matrix, past which kernels would
+    /// read.
     bytes: Vec<u8>,
 }
 
-/// Rows whose scales are made floats at a time.
+/// Rows whose scales are converted to floats at a time.
 const STRIP: usize = 16;
 
-/// A row of weights.
+/// Row of weights.
 pub struct Row<'a, C> {
-    /// From its first code on, so many that all its blocks can be read, of [`LANES`] weights or of
-    /// [`simd::BYTES`].
+    /// Codes of the row, and enough bytes after them to read whole blocks of [`LANES`] weights or
+    /// [`simd::BYTES`] bytes.
     pub bytes: &'a [u8],
-    /// From that of its first group on, and [`LANES`] after the last.
+    /// Scales of the row's groups, and at least [`LANES`] more elements.
     pub scales: &'a [f32],
-    /// As many.
+    /// Biases of the row's groups, and at least [`LANES`] more elements.
     pub biases: &'a [f32],
-    /// Blocks of [`LANES`] weights that share a scale, by the power of two that they are.
+    /// Binary logarithm of the blocks of [`LANES`] weights that share a scale.
     shared: u32,
-    coding: PhantomData<C>,
+    codec: PhantomData<C>,
 }
 
-impl<'a, C: Coding> Rows<'a, C> {
-    /// Of plain weights, [outs, ins].
+impl<'a, C: Codec> WeightRows<'a, C> {
+    /// Rows of dense weights [outs, ins].
     ///
     /// # Panics
-    /// If there are more or fewer.
-    pub fn plain(floats: &Floats<'a>, ins: usize, outs: usize) -> Rows<'a, C> {
+    /// If the number of weights is not `outs * ins`.
+    pub fn dense(floats: &FloatSlice<'a>, ins: usize, outs: usize) -> WeightRows<'a, C> {
         assert_eq!(floats.len(), outs * ins);
         let bytes = match *floats {
-            Floats::F32(all) => bytes(all),
-            Floats::F16(all) | Floats::Bf16(all) => bytes(all),
+            FloatSlice::F32(all) => bytes(all),
+            FloatSlice::F16(all) | FloatSlice::Bf16(all) => bytes(all),
         };
-        Rows { bytes, scales: None, group_size: LANES, ins, outs, coding: PhantomData }
+        WeightRows { bytes, scales: None, group_size: LANES, ins, outs, codec: PhantomData }
     }
 
-    /// Of quantised weights, [outs, ins].
+    /// Rows of quantised weights [outs, ins].
     ///
     /// # Panics
-    /// If there are more or fewer of them, or of their scales.
-    pub fn packed(w: &Packed<'a>, ins: usize, outs: usize) -> Rows<'a, C> {
+    /// If the number of codes or scales is not that of `outs * ins` weights.
+    pub fn quantized(w: &QuantizedView<'a>, ins: usize, outs: usize) -> WeightRows<'a, C> {
         let groups = match w.scales {
             Scales::Affine(scales, biases) => {
                 assert_eq!(scales.len(), biases.len());
@@ -75,7 +76,7 @@ impl<'a, C: Coding> Rows<'a, C> {
         assert_eq!(groups * w.group_size, outs * ins);
         assert!(w.group_size.is_power_of_two() && w.group_size >= LANES);
         let (bytes, scales, group_size) = (bytes(w.weight), Some(w.scales), w.group_size);
-        Rows { bytes, scales, group_size, ins, outs, coding: PhantomData }
+        WeightRows { bytes, scales, group_size, ins, outs, codec: PhantomData }
     }
 
     /// Weights of a row.
@@ -88,18 +89,18 @@ impl<'a, C: Coding> Rows<'a, C> {
         self.group_size
     }
 
-    /// How many rows there are.
+    /// Rows of the matrix.
     pub fn count(&self) -> usize {
         self.outs
     }
 
-    /// Row `row`, of which `hand` has what need be.
+    /// Row `row`, with its scales in `scratch`.
     #[inline(always)]
-    pub fn row<'r, U: Unit>(&'r self, unit: U, row: usize, hand: &'r mut Hand) -> Row<'r, C> {
-        if C::SCALED && !hand.rows.contains(&row) {
-            self.widen(unit, row..self.outs.min(row + STRIP), hand);
+    pub fn row<'r, S: Simd>(&'r self, simd: S, row: usize, scratch: &'r mut Scratch) -> Row<'r, C> {
+        if C::SCALED && !scratch.rows.contains(&row) {
+            self.widen(simd, row..self.outs.min(row + STRIP), scratch);
         }
-        let Hand { rows, scales, biases, bytes } = hand;
+        let Scratch { rows, scales, biases, bytes } = scratch;
         let size = self.ins * C::BYTES / LANES;
         let rest = &self.bytes[row * size..];
         let read = size.next_multiple_of(simd::BYTES) + WINDOW;
@@ -114,15 +115,15 @@ impl<'a, C: Coding> Rows<'a, C> {
         let shared = (self.group_size / LANES).trailing_zeros();
         let first = if C::SCALED { (row - rows.start) * (self.ins / self.group_size) } else { 0 };
         let (scales, biases) = (&scales[first..], &biases[first..]);
-        Row { bytes, scales, biases, shared, coding: PhantomData }
+        Row { bytes, scales, biases, shared, codec: PhantomData }
     }
 
-    /// Makes scales and biases floats.
+    /// Converts the scales and biases of `rows` to floats in `scratch`.
     #[inline(always)]
-    fn widen<U: Unit>(&self, unit: U, rows: Range<usize>, hand: &mut Hand) {
+    fn widen<S: Simd>(&self, simd: S, rows: Range<usize>, scratch: &mut Scratch) {
         let groups = self.ins / self.group_size;
         let own = rows.start * groups..rows.end * groups;
-        let Hand { scales, biases, .. } = hand;
+        let Scratch { scales, biases, .. } = scratch;
         for floats in [&mut *scales, &mut *biases] {
             floats.clear();
             floats.resize(own.len() + LANES, 0.0);
@@ -131,101 +132,104 @@ impl<'a, C: Coding> Rows<'a, C> {
         match self.scales {
             None => {}
             Some(Scales::Affine(all, all_biases)) => {
-                widen(unit, all.part(own.clone()), scales);
-                widen(unit, all_biases.part(own), biases);
+                widen(simd, all.part(own.clone()), scales);
+                widen(simd, all_biases.part(own), biases);
             }
-            Some(Scales::Nvfp4(all)) => read(&E4M3, &all[own], scales),
-            Some(Scales::Mxfp4(all) | Scales::Mxfp8(all)) => read(&E8M0, &all[own], scales),
+            Some(Scales::Nvfp4(all)) => look_up(&E4M3, &all[own], scales),
+            Some(Scales::Mxfp4(all) | Scales::Mxfp8(all)) => look_up(&E8M0, &all[own], scales),
         }
-        hand.rows = rows;
+        scratch.rows = rows;
     }
 
-    /// Writes the rows from `first` on, as many as fill `to`.
-    pub fn write<U: Unit>(&self, unit: U, first: usize, to: &mut [f32]) {
-        unit.run(Writing { rows: self, first, to });
+    /// Decodes the rows from `first` on that fill `to`.
+    pub fn decode<S: Simd>(&self, simd: S, first: usize, to: &mut [f32]) {
+        simd.run(Decode { rows: self, first, to });
     }
 }
 
-impl<C: Coding> Row<'_, C> {
-    /// [`LANES`] weights from number `block * LANES` on; beyond the end of the row there are zeros.
+impl<C: Codec> Row<'_, C> {
+    /// [`LANES`] weights from index `block * LANES` on; zeros beyond the end of the row.
     #[inline(always)]
-    pub fn block<U: Unit>(&self, unit: U, block: usize) -> U::Floats {
-        let values = C::values(unit, &self.bytes[block * C::BYTES..]);
+    pub fn block<S: Simd>(&self, simd: S, block: usize) -> S::Floats {
+        let values = C::decode(simd, &self.bytes[block * C::BYTES..]);
         if !C::SCALED {
             return values;
         }
         let group = block >> self.shared;
-        unit.add_product(values, unit.splat(self.scales[group]), unit.splat(self.biases[group]))
+        simd.mul_add(values, simd.splat(self.scales[group]), simd.splat(self.biases[group]))
     }
 }
 
-struct Writing<'a, C> {
-    rows: &'a Rows<'a, C>,
+/// Kernel of [`WeightRows::decode`].
+struct Decode<'a, C> {
+    rows: &'a WeightRows<'a, C>,
     first: usize,
     to: &'a mut [f32],
 }
 
-impl<C: Coding> Task for Writing<'_, C> {
+impl<C: Codec> Kernel for Decode<'_, C> {
     #[inline(always)]
-    fn run<U: Unit>(self, unit: U) {
-        let mut hand = Hand::default();
+    fn run<S: Simd>(self, simd: S) {
+        let mut scratch = Scratch::default();
         for (n, to) in self.to.chunks_exact_mut(self.rows.ins).enumerate() {
-            let row = self.rows.row(unit, self.first + n, &mut hand);
+            let row = self.rows.row(simd, self.first + n, &mut scratch);
             for (n, to) in to.chunks_mut(LANES).enumerate() {
-                store(unit, row.block(unit, n), to);
+                store(simd, row.block(simd, n), to);
             }
         }
     }
 }
 
-/// Writes as many of the numbers as fill `to`.
+/// Writes as many lanes of `x` as `to` has elements, at most [`LANES`].
 #[inline(always)]
-fn store<U: Unit>(unit: U, x: U::Floats, to: &mut [f32]) {
+fn store<S: Simd>(simd: S, x: S::Floats, to: &mut [f32]) {
     match to.first_chunk_mut() {
-        Some(to) => unit.store(x, to),
+        Some(to) => simd.store(x, to),
         None => {
             let mut all = [0.0; LANES];
-            unit.store(x, &mut all);
+            simd.store(x, &mut all);
             to.copy_from_slice(&all[..to.len()]);
         }
     }
 }
 
-/// Some floats in single precision.
+/// Converts floats to single precision.
 #[inline(always)]
-fn widen<U: Unit>(unit: U, from: Floats, to: &mut [f32]) {
+fn widen<S: Simd>(simd: S, from: FloatSlice, to: &mut [f32]) {
     match from {
-        Floats::F32(from) => to.copy_from_slice(from),
-        Floats::F16(from) => widen_as::<F16, U>(unit, from, to),
-        Floats::Bf16(from) => widen_as::<Bf16, U>(unit, from, to),
+        FloatSlice::F32(from) => to.copy_from_slice(from),
+        FloatSlice::F16(from) => widen_as::<F16, S>(simd, from, to),
+        FloatSlice::Bf16(from) => widen_as::<Bf16, S>(simd, from, to),
     }
 }
 
+/// Converts 16-bit floats in the format `C` to single precision.
 #[inline(always)]
-fn widen_as<C: Coding, U: Unit>(unit: U, from: &[u16], to: &mut [f32]) {
+fn widen_as<C: Codec, S: Simd>(simd: S, from: &[u16], to: &mut [f32]) {
     let (blocks, rest) = from.as_chunks::<LANES>();
     let mut last = [0; LANES];
     last[..rest.len()].copy_from_slice(rest);
     for (from, to) in blocks.iter().chain([&last]).zip(to.chunks_mut(LANES)) {
-        store(unit, C::values(unit, bytes(from)), to);
+        store(simd, C::decode(simd, bytes(from)), to);
     }
 }
 
+/// Looks up 8-bit codes in `table`.
 #[inline(always)]
-fn read(table: &[f32; 256], codes: &[u8], to: &mut [f32]) {
+fn look_up(table: &[f32; 256], codes: &[u8], to: &mut [f32]) {
     for (code, to) in codes.iter().zip(to) {
         *to = table[usize::from(*code)];
     }
 }
 
-/// Numbers as they lie in memory.
+/// Bytes of a slice of numbers.
 #[inline(always)]
 fn bytes<T: Number>(numbers: &[T]) -> &[u8] {
     // SAFETY: these are plain numbers, which have no padding.
     unsafe { std::slice::from_raw_parts(numbers.as_ptr().cast(), size_of_val(numbers)) }
 }
 
-/// What has no padding.
+/// Number types without padding.
 trait Number {}
 impl Number for f32 {}
 impl Number for u16 {}

@@ -1,4 +1,4 @@
-//! The functions that bend vectors between the halves of a feed-forward layer.
+//! Activation functions of feed-forward layers.
 
 use mlx_rs::Array;
 use mlx_rs::error::Result;
@@ -7,53 +7,54 @@ use mlx_rs::ops::{erf, expm1, maximum, minimum, select, sigmoid, tanh};
 use crate::cpu::exp;
 use crate::mlx;
 
-/// Such a function.
+/// Activation function, applied to each element, or to the gate of a gated linear unit.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Activation {
-    /// `x * sigmoid(x)`, also called swish.
+    /// SiLU, also called swish: `x * sigmoid(x)`.
     Silu,
-    /// `x` times the share of a normal distribution below `x` (arXiv 1606.08415).
+    /// GELU: `x` times the normal distribution function (arXiv 1606.08415).
     Gelu,
-    /// Nearly the same by a hyperbolic tangent.
+    /// GELU with the hyperbolic tangent in place of the normal distribution function.
     GeluTanh,
-    /// `x * sigmoid(1.702 * x)`, GELU's approximation by a sigmoid (arXiv 1606.08415).
+    /// Sigmoid approximation of GELU (arXiv 1606.08415): `x * sigmoid(1.702 * x)`.
     QuickGelu,
-    /// The square of what is positive.
+    /// Squared ReLU: `max(x, 0)^2`.
     ReluSquared,
-    /// `x * sigmoid(alpha * x)` of what is below `limit`, as a gate of `up + 1`, with `up` between
-    /// `-limit` and `limit`.
+    /// Clipped swish of gpt-oss: gate `g * sigmoid(alpha * g)` with `g = min(gate, limit)`, times
+    /// `clamp(up, -limit, limit) + 1`.
     ClippedSwish {
-        /// How steep the sigmoid is.
+        /// Slope of the sigmoid's argument.
         alpha: f32,
-        /// What nothing exceeds.
+        /// Bound of the gate from above, and of `up` on both sides.
         limit: f32,
     },
-    /// SiLU of what is below `limit`, as a gate of `up` between `-limit` and `limit`.
+    /// Clipped SiLU: `silu(min(gate, limit)) * clamp(up, -limit, limit)`.
     ClippedSilu {
-        /// What nothing exceeds.
+        /// Bound of the gate from above, and of `up` on both sides.
         limit: f32,
     },
-    /// A parabola for what is positive, a bent line for the rest (arXiv 2411.13010): by how much,
-    /// each checkpoint says.
+    /// xIELU (arXiv 2411.13010): `positive x^2 + beta x` for positive `x`, else `negative
+    /// (exp(min(x, eps)) - 1 - x) + beta x`. The factors are tensors of the checkpoint.
     Xielu {
-        /// How steep the parabola is.
+        /// Factor of the quadratic part.
         positive: f32,
-        /// How much the line is bent.
+        /// Factor of the exponential part.
         negative: f32,
-        /// How steep both are at zero.
+        /// Slope at zero.
         beta: f32,
-        /// What is above this bends no more.
+        /// Upper bound of the exponent.
         eps: f32,
     },
 }
 
 impl Activation {
-    /// xIELU, whose numbers are in the checkpoint.
+    /// xIELU with the default `beta` and `eps`, before the factors are read from the checkpoint.
     pub const XIELU: Activation =
         Activation::Xielu { positive: 0.0, negative: 0.0, beta: 0.5, eps: -1e-6 };
 
-    /// What a gate lets pass of `up`, by MLX.
-    pub fn gated(self, gate: &Array, up: &Array) -> Result<Array> {
+    /// Gated linear unit in MLX: `activation(gate) * up`, with `up` clipped if the activation
+    /// clips.
+    pub fn glu(self, gate: &Array, up: &Array) -> Result<Array> {
         let up = match self {
             Activation::ClippedSwish { limit, .. } => {
                 let n = |value| mlx::number(value, up);
@@ -68,8 +69,8 @@ impl Activation {
         self.apply(gate)?.multiply(up)
     }
 
-    /// The same of single elements.
-    pub fn gated_of(self, gate: f32, up: f32) -> f32 {
+    /// Gated linear unit of two numbers.
+    pub fn glu_of(self, gate: f32, up: f32) -> f32 {
         let up = match self {
             Activation::ClippedSwish { limit, .. } => up.clamp(-limit, limit) + 1.0,
             Activation::ClippedSilu { limit } => up.clamp(-limit, limit),
@@ -78,7 +79,7 @@ impl Activation {
         self.of(gate) * up
     }
 
-    /// Of each element, by MLX.
+    /// Activation of each element, in MLX.
     pub fn apply(self, x: &Array) -> Result<Array> {
         let n = |value| mlx::number(value, x);
         match self {
@@ -109,7 +110,7 @@ impl Activation {
         }
     }
 
-    /// Of one element.
+    /// Activation of one number.
     pub fn of(self, x: f32) -> f32 {
         match self {
             Activation::Silu => {
@@ -138,5 +139,5 @@ impl Activation {
 /// Steepness of the sigmoid that approximates GELU.
 const QUICK: f32 = 1.702;
 
-/// The square root of 2/π.
+/// Square root of 2/π.
 const ROOT_2_OVER_PI: f32 = 0.797_884_6;

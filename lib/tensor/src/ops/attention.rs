@@ -1,4 +1,5 @@
-//! Attention on a CPU, done at once: MLX's bundled matrix product takes most of a long text's time.
+//! Attention of the CPU backend. The matrix product is `gemm`'s, because MLX's takes most of the
+//! time of a long prompt on a CPU.
 
 use std::ops::Range;
 
@@ -11,16 +12,16 @@ use rayon::prelude::*;
 use super::params::{AttentionParams, Mask};
 use crate::array::elements;
 use crate::cache::Kv;
-use crate::cpu::attend::{self, Shares};
+use crate::cpu::attend::{self, ScoreParams};
 use crate::cpu::threads;
 
-/// Rows of queries that are multiplied together.
+/// Rows of queries of a matrix product.
 const BLOCK: usize = 64;
-/// Products of numbers below which a second core costs more than it brings.
+/// Multiplications below which a second core costs more than it saves.
 const ALONE: usize = 1 << 15;
 
-/// What the last rows of `kv` attend to, for queries [1, heads, length, size]; [1, length, heads *
-/// size of a value].
+/// Attention of queries [1, heads, length, size] to the cached keys and values, of which the last
+/// `length` belong to the queries: [1, length, heads * value size].
 pub fn attend_cached(queries: &Array, kv: &Kv, scores: &AttentionParams) -> Result<Array> {
     let [keys, values] = kv.buffers()?;
     let length = queries.dim(2) as usize;
@@ -28,8 +29,8 @@ pub fn attend_cached(queries: &Array, kv: &Kv, scores: &AttentionParams) -> Resu
     by_ranges(queries, [&keys, &values], kv.always(), &seen, scores)
 }
 
-/// Attention of queries [1, heads, length, size] to keys and values [1, kv heads, keys, size], by
-/// `mask`; [1, length, heads * size of a value].
+/// Attention of queries [1, heads, length, size] to keys [1, kv heads, keys, size] and values
+/// [1, kv heads, keys, value size] under `mask`: [1, length, heads * value size].
 pub fn attend(
     queries: &Array,
     keys_values: [&Array; 2],
@@ -40,7 +41,7 @@ pub fn attend(
     by_ranges(queries, keys_values, 0, &mask.ranges(length, keys), scores)
 }
 
-/// Attention in which query `i` sees the first `always` keys and those of `seen[i]`.
+/// Attention in which query `i` sees the first `always` keys and the range `seen[i]`.
 fn by_ranges(
     queries: &Array,
     [keys, values]: [&Array; 2],
@@ -51,34 +52,35 @@ fn by_ranges(
     eval([keys, values])?;
     let dims = |array: &Array, axis| array.dim(axis) as usize;
     let [heads, length] = [1, 2].map(|axis| dims(queries, axis));
-    let [kv_heads, room, size] = [1, 2, 3].map(|axis| dims(keys, axis));
+    let [kv_heads, capacity, size] = [1, 2, 3].map(|axis| dims(keys, axis));
     let value_size = dims(values, 3);
     let [keys, values] = [elements(keys)?, elements(values)?];
-    let memory = Memory { keys, values, kv_heads, room, size, value_size };
-    let shares = Shares { scale: scores.scale, softcap: scores.softcap };
+    let kv = KvView { keys, values, kv_heads, capacity, size, value_size };
+    let params = ScoreParams { scale: scores.scale, softcap: scores.softcap };
     let sinks = scores.sinks.as_ref().map(elements).transpose()?;
     let queries = elements(queries)?;
     let y = match seen {
-        [seen] if always == 0 => one(queries, &memory, seen.clone(), shares, sinks),
-        seen => many(queries, &memory, always, seen, shares, sinks),
+        [seen] if always == 0 => single_query(queries, &kv, seen.clone(), params, sinks),
+        seen => query_blocks(queries, &kv, always, seen, params, sinks),
     };
     Ok(Array::from_slice(&y, &[1, length as i32, (heads * value_size) as i32]))
 }
 
-/// Keys [kv heads, room, size] and values [kv heads, room, value size].
-struct Memory<'a> {
+/// Keys [kv heads, capacity, size] and values [kv heads, capacity, value size] in memory;
+/// `capacity` is in tokens.
+struct KvView<'a> {
     keys: &'a [f32],
     values: &'a [f32],
     kv_heads: usize,
-    room: usize,
+    capacity: usize,
     size: usize,
     value_size: usize,
 }
 
-impl Memory<'_> {
-    /// The keys and values of a head, at some positions.
+impl KvView<'_> {
+    /// Keys and values of a kv head in a range of tokens.
     fn part(&self, head: usize, range: Range<usize>) -> [&[f32]; 2] {
-        let first = head * self.room;
+        let first = head * self.capacity;
         let rows = first + range.start..first + range.end;
         [
             &self.keys[rows.start * self.size..rows.end * self.size],
@@ -87,57 +89,56 @@ impl Memory<'_> {
     }
 }
 
-/// For queries [heads, size] that have all `seen` the same.
-fn one(
+/// Attention of one query per head, [heads, size], to the range `seen`.
+fn single_query(
     queries: &[f32],
-    memory: &Memory,
+    kv: &KvView,
     seen: Range<usize>,
-    shares: Shares,
+    params: ScoreParams,
     sinks: Option<&[f32]>,
 ) -> Vec<f32> {
-    let heads = queries.len() / memory.size;
-    let mut y = vec![0.0; heads * memory.value_size];
+    let heads = queries.len() / kv.size;
+    let mut y = vec![0.0; heads * kv.value_size];
     let work = |head: usize, y: &mut [f32]| {
-        let query = &queries[head * memory.size..][..memory.size];
-        let [keys, values] = memory.part(head * memory.kv_heads / heads, seen.clone());
-        attend::attend(query, [keys, values], shares, sinks.map(|sinks| sinks[head]), y);
+        let query = &queries[head * kv.size..][..kv.size];
+        let [keys, values] = kv.part(head * kv.kv_heads / heads, seen.clone());
+        attend::attend(query, [keys, values], params, sinks.map(|sinks| sinks[head]), y);
     };
     if queries.len() * seen.len() < ALONE {
-        y.chunks_exact_mut(memory.value_size).enumerate().for_each(|(head, y)| work(head, y));
+        y.chunks_exact_mut(kv.value_size).enumerate().for_each(|(head, y)| work(head, y));
     } else {
-        threads::share_rows(&mut y, memory.value_size, &work);
+        threads::parallel_rows(&mut y, kv.value_size, &work);
     }
     y
 }
 
-/// For queries [heads, length, size], each of which has seen the first few keys `always` and some of
-/// the others.
-fn many(
+/// Attention of queries [heads, length, size], each of which sees the first `always` keys and its
+/// range in `seen`.
+fn query_blocks(
     queries: &[f32],
-    memory: &Memory,
+    kv: &KvView,
     always: usize,
     seen: &[Range<usize>],
-    shares: Shares,
+    params: ScoreParams,
     sinks: Option<&[f32]>,
 ) -> Vec<f32> {
-    let (length, size) = (seen.len(), memory.size);
+    let (length, size) = (seen.len(), kv.size);
     let heads = queries.len() / size / length;
-    let shared = heads / memory.kv_heads * length;
+    let shared = heads / kv.kv_heads * length;
     let blocks_of_head = shared.div_ceil(BLOCK);
     let work = |(n, queries): (usize, &[f32])| {
         let (head, first) = (n / blocks_of_head, n % blocks_of_head * BLOCK);
         let rows = first..first + queries.len() / size;
-        let sink =
-            |row: usize| sinks.map(|sinks| sinks[head * heads / memory.kv_heads + row / length]);
+        let sink = |row: usize| sinks.map(|sinks| sinks[head * heads / kv.kv_heads + row / length]);
         let rows = rows.map(|row| (seen[row % length].clone(), sink(row)));
         let rows: Vec<(Range<usize>, Option<f32>)> = rows.collect();
-        mix(
+        attend_block(
             queries,
-            memory.part(head, 0..memory.room),
+            kv.part(head, 0..kv.capacity),
             always,
             &rows,
-            [size, memory.value_size],
-            shares,
+            [size, kv.value_size],
+            params,
         )
     };
     let blocks: Vec<(usize, &[f32])> = queries
@@ -146,10 +147,10 @@ fn many(
         .enumerate()
         .collect();
     let mixed: Vec<Vec<f32>> = blocks.into_par_iter().map(work).collect();
-    by_position(&mixed.concat(), heads, length, memory.value_size)
+    by_position(&mixed.concat(), heads, length, kv.value_size)
 }
 
-/// [heads, length, size] as [length, heads, size].
+/// Transposes [heads, length, size] to [length, heads, size].
 fn by_position(x: &[f32], heads: usize, length: usize, size: usize) -> Vec<f32> {
     let mut y = vec![0.0; x.len()];
     for (row, x) in x.chunks_exact(size).enumerate() {
@@ -159,16 +160,15 @@ fn by_position(x: &[f32], heads: usize, length: usize, size: usize) -> Vec<f32> 
     y
 }
 
-/// The values mixed for each of some queries, by how alike the keys are that it has seen, the first few
-/// `always`; with the range of the others goes the score of a sink. The sizes are those of a key and
-/// of a value.
-fn mix(
+/// Attention of a block of queries of one kv head; `rows` has the range of keys that each query
+/// sees, and the score of its sink. Sizes are those of a key and of a value.
+fn attend_block(
     queries: &[f32],
     [keys, values]: [&[f32]; 2],
     always: usize,
     rows: &[(Range<usize>, Option<f32>)],
     [size, value_size]: [usize; 2],
-    shares: Shares,
+    params: ScoreParams,
 ) -> Vec<f32> {
     let first = match always {
         0 => rows.iter().map(|(seen, _)| seen.start).min().unwrap_or(0),
@@ -178,8 +178,8 @@ fn mix(
     let keys = &keys[first * size..last * size];
     let values = &values[first * value_size..last * value_size];
     let mut weights = vec![0.0; rows.len() * (last - first)];
-    product(queries, keys, [1, size], shares.scale, last - first, &mut weights);
-    if let Some(cap) = shares.softcap {
+    product(queries, keys, [1, size], params.scale, last - first, &mut weights);
+    if let Some(cap) = params.softcap {
         weights.iter_mut().for_each(|x| *x = cap * (*x / cap).tanh());
     }
     for (row, (seen, sink)) in weights.chunks_exact_mut(last - first).zip(rows) {
@@ -190,8 +190,8 @@ fn mix(
     mixed
 }
 
-/// Makes a row of scores shares of one; those outside of `seen` get none but the first `always`,
-/// that of `sink` is lost.
+/// Softmax of a row of scores over the first `always` keys and those in `seen`; the others become
+/// 0. `sink` takes part in the sum only.
 fn softmax(row: &mut [f32], always: usize, seen: Range<usize>, sink: Option<f32>) {
     let start = if always == 0 { seen.start } else { 0 };
     row[..start].fill(0.0);
@@ -200,8 +200,8 @@ fn softmax(row: &mut [f32], always: usize, seen: Range<usize>, sink: Option<f32>
     attend::softmax(&mut row[start..seen.end], sink);
 }
 
-/// `out = factor * a b`, with `a` [rows, inner] and `out` [rows, columns] row by row, and the
-/// elements of `b` [inner, columns] so far apart by row and by column as `steps` says.
+/// Matrix product `out = factor * a b`, with `a` [rows, inner] and `out` [rows, columns]
+/// contiguous, and `b` [inner, columns] with strides `steps`.
 fn product(a: &[f32], b: &[f32], steps: [usize; 2], factor: f32, columns: usize, out: &mut [f32]) {
     let (rows, inner) = (out.len() / columns, b.len() / columns);
     assert_eq!((a.len(), out.len()), (rows * inner, rows * columns));
@@ -249,6 +249,7 @@ mod tests {
     fn attention_is_that_of_mlx() {
         let all = || Kv::new(None);
         let window = || Kv::new(Some(40));
+        let packing = Packing { bits: 4, group_size: 32, start: 8 };
         let kinds = [
             (all(), None, None),
             (Kv::new(Some(1)), None, None),
@@ -256,9 +257,9 @@ mod tests {
             (all(), Some(0.7), None),
             (window(), Some(0.7), None),
             (window(), None, Some(some(&[6], 9))),
-            (all().bounded(5, 4), None, None),
-            (all().bounded(44, 4), None, Some(some(&[6], 9))),
-            (all().packed(Packing { bits: 4, group_size: 32, start: 8 }), None, None),
+            (all().with_layout(|all| all.bounded(5, 4)), None, None),
+            (all().with_layout(|all| all.bounded(44, 4)), None, Some(some(&[6], 9))),
+            (all().with_layout(|all| all.packed(packing)), None, None),
         ];
         // Values are smaller than keys in every other kind.
         let value_size = |kind: usize| if kind.is_multiple_of(2) { 32 } else { 24 };

@@ -15,7 +15,8 @@ use super::ssd::Ssd;
 use crate::cache::Kv;
 use crate::weight::Weight;
 
-/// Operations of layers on one device. Inputs are [1, rows, size] unless said otherwise.
+/// Operations of layers, implemented by each backend. Inputs are [1, rows, size] unless said
+/// otherwise.
 pub trait Ops: Sync {
     /// Linear layer without bias, `x W.T`: [.., ins] to [.., outs].
     fn linear(&self, w: &Weight, x: &Array) -> Result<Array>;
@@ -23,22 +24,23 @@ pub trait Ops: Sync {
     /// Embedding lookup: rows `ids` [..] of `w` as [.., ins].
     fn embedding(&self, w: &Weight, ids: &Array) -> Result<Array>;
 
-    /// Norm of the last axis.
+    /// Norm over the last axis.
     fn norm(&self, x: &Array, params: &NormParams) -> Result<Array>;
 
-    /// Split into heads, each normed and rotated as `params` say: [1, length, heads * size] to
-    /// [1, heads, length, size].
+    /// Splits [1, length, heads * size] into heads [1, heads, length, size], each normed and
+    /// rotated as `params` say.
     fn split_heads(&self, x: &Array, params: &HeadsParams) -> Result<Array>;
 
     /// Appends keys and values [1, heads, n, head size] to a kv cache.
     fn append_kv(&self, kv: &mut Kv, keys: &Array, values: &Array) -> Result<()>;
 
-    /// Attention of queries [1, heads, length, size], the last ones that `kv` holds, to the keys and
-    /// values of the cache: [1, length, heads * size of a value].
+    /// Attention of queries [1, heads, length, size] to the cached keys and values, of which the
+    /// last `length` belong to the queries: [1, length, heads * value size].
     fn attend_cached(&self, queries: &Array, kv: &Kv, params: &AttentionParams) -> Result<Array>;
 
-    /// Attention without a cache: queries [1, heads, length, size] to keys and values
-    /// [1, kv heads, keys, size], by `mask`: [1, length, heads * size of a value].
+    /// Attention without a cache: queries [1, heads, length, size] to keys [1, kv heads, keys,
+    /// size] and values [1, kv heads, keys, value size] under `mask`, giving [1, length, heads *
+    /// value size].
     fn attend(
         &self,
         queries: &Array,
@@ -59,18 +61,21 @@ pub trait Ops: Sync {
     /// Product of two arrays of one shape, element by element.
     fn multiply(&self, a: &Array, b: &Array) -> Result<Array>;
 
-    /// Last axis split into parts of `sizes`, which sum up to its length.
+    /// Splits the last axis into parts of `sizes`, which sum up to its length.
     fn split(&self, x: &Array, sizes: &[i32]) -> Result<Vec<Array>>;
 
-    /// Depthwise causal convolution of [1, rows, channels]; `tail` holds the last rows before `x`.
+    /// Depthwise causal convolution of [1, rows, channels]. `tail` is the state: the last rows
+    /// before `x` [1, taps - 1, channels], replaced by the last rows of `x`.
     fn conv1d(&self, conv: &Conv1d, x: &Array, tail: &mut Option<Array>) -> Result<Array>;
 
-    /// State space of Mamba 2: `x` [1, rows, heads * head_dim] to the same, with `b` and `c`
-    /// [1, rows, groups * state] and `dt` [1, rows, heads], after the tokens that `state` stands for.
+    /// State space of Mamba 2: `x` [1, rows, heads * head_dim] to an output of that shape, with `b`
+    /// and `c` [1, rows, groups * state] and `dt` [1, rows, heads]. `state` [1, heads, head_dim,
+    /// state] is that after the tokens before, and is updated.
     fn ssd(&self, ssd: &Ssd, inputs: [&Array; 4], state: &mut Option<Array>) -> Result<Array>;
 
-    /// State space of Mamba: `x` and `dt` [1, rows, channels], `b` and `c` [1, rows, size], to
-    /// [1, rows, channels], after the tokens that `state` stands for.
+    /// State space of Mamba: `x` and `dt` [1, rows, channels], `b` and `c` [1, rows, size], to [1,
+    /// rows, channels]. `state` [1, channels, size] is that after the tokens before, and is
+    /// updated.
     fn selective_scan(
         &self,
         scan: &SelectiveScan,
@@ -78,9 +83,9 @@ pub trait Ops: Sync {
         state: &mut Option<Array>,
     ) -> Result<Array>;
 
-    /// Gated delta rule: queries, keys and values `qkv` [1, rows, all of them], decays `a` and shares
-    /// `b` [1, rows, value heads], to [1, rows, value heads * value_dim], after the tokens that
-    /// `state` stands for.
+    /// Gated delta rule: concatenated queries, keys and values [1, rows, ..], decay inputs `a` and
+    /// beta logits `b` [1, rows, value heads], to [1, rows, value heads * value_dim]. `state` [1,
+    /// value heads, value_dim, key_dim] is that after the tokens before, and is updated.
     fn gated_delta(
         &self,
         rule: &GatedDelta,
@@ -88,10 +93,10 @@ pub trait Ops: Sync {
         state: &mut Option<Array>,
     ) -> Result<Array>;
 
-    /// Norm of a recurrent layer's output, and its gate.
+    /// RMS norm of a recurrent layer's output, multiplied by SiLU of `gate`.
     fn gated_norm(&self, norm: &GatedNorm, x: &Array, gate: &Array) -> Result<Array>;
 
-    /// Choice of experts by router logits [rows, experts] and a correction [experts].
+    /// Choice of experts by router logits [rows, experts] and a score correction [experts].
     fn moe_route(
         &self,
         routing: &Routing,
@@ -99,16 +104,16 @@ pub trait Ops: Sync {
         correction: Option<&Array>,
     ) -> Result<ExpertChoice>;
 
-    /// Weighted sum of the outputs of the chosen experts: [1, rows, hidden] to the same.
+    /// Weighted sum of the outputs of the chosen experts, [1, rows, hidden] for `x` of that shape.
     fn moe_experts(&self, experts: &Experts, x: &Array, choice: &ExpertChoice) -> Result<Array>;
 
-    /// Sinkhorn iterations over matrices [.., n, n]: columns divided by their sums, then `rounds - 1`
-    /// times rows and columns; `eps` is added to sums.
+    /// Sinkhorn normalisation of matrices [.., n, n]: columns are divided by their sums, then
+    /// `rounds - 1` times rows and columns; `eps` is added to sums.
     fn sinkhorn(&self, matrices: &Array, rounds: usize, eps: f32) -> Result<Array>;
 }
 
 impl dyn Ops {
-    /// Last axis split into `N` parts of `sizes`, which sum up to its length.
+    /// Splits the last axis into `N` parts of `sizes`, which sum up to its length.
     pub fn parts<const N: usize>(&self, x: &Array, sizes: [i32; N]) -> Result<[Array; N]> {
         let parts = self.split(x, &sizes)?;
         parts.try_into().map_err(|_| Exception::custom("a part was lost"))

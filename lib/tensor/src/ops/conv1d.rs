@@ -1,16 +1,17 @@
-//! The convolution of each channel over the last few tokens.
+//! Depthwise causal convolution over tokens.
 
 use mlx_rs::Array;
 use mlx_rs::error::Result;
 use mlx_rs::ops::{concatenate, conv1d, sigmoid, zeros_dtype};
 
-use super::scan::remembered;
-use crate::array::{each_row, elements};
+use super::scan::state_or_zeros;
+use crate::array::{elements, for_each_row};
 use crate::mlx;
 
-/// A factor for each channel of a token and of the `taps - 1` before it.
+/// Depthwise causal convolution: each channel has a factor for a token and for each of the `taps -
+/// 1` tokens before it.
 pub struct Conv1d {
-    /// Factors, [channels, taps, 1].
+    /// Weight, [channels, taps, 1].
     pub weight: Array,
     /// Bias, [channels].
     pub bias: Option<Array>,
@@ -19,12 +20,13 @@ pub struct Conv1d {
 }
 
 impl Conv1d {
+    /// Kernel size, in tokens.
     fn taps(&self) -> i32 {
         self.weight.dim(1)
     }
 }
 
-/// By MLX.
+/// Convolution in MLX.
 pub fn mlx(conv: &Conv1d, x: &Array, tail: &mut Option<Array>) -> Result<Array> {
     let (channels, kept) = (x.dim(-1), conv.taps() - 1);
     let before = match tail.take() {
@@ -33,7 +35,7 @@ pub fn mlx(conv: &Conv1d, x: &Array, tail: &mut Option<Array>) -> Result<Array> 
     };
     let all = concatenate(&[&before, x], 1)?;
     let last = all.dim(1) - kept..all.dim(1);
-    // A copy, so that the rows before it are not kept too.
+    // A copy, which does not keep the rows before it in memory.
     *tail = Some(mlx::columns(&all, last)?.contiguous()?);
     let mut y = conv1d(&all, &conv.weight, None, None, None, channels)?;
     if let Some(bias) = &conv.bias {
@@ -42,17 +44,17 @@ pub fn mlx(conv: &Conv1d, x: &Array, tail: &mut Option<Array>) -> Result<Array> 
     if conv.silu { y.multiply(sigmoid(&y)?) } else { Ok(y) }
 }
 
-/// At once.
+/// Convolution on the CPU.
 pub fn cpu(conv: &Conv1d, x: &Array, tail: &mut Option<Array>) -> Result<Array> {
     let (channels, taps) = (x.dim(-1) as usize, conv.taps() as usize);
-    let mut all = remembered(tail, (taps - 1) * channels)?;
+    let mut all = state_or_zeros(tail, (taps - 1) * channels)?;
     all.extend_from_slice(elements(x)?);
     let shape = [1, taps as i32 - 1, channels as i32];
     *tail = Some(Array::from_slice(&all[all.len() - (taps - 1) * channels..], &shape));
     let by_tap = by_tap(elements(&conv.weight)?, taps);
     let (bias, silu) = (conv.bias.as_ref().map(elements).transpose()?, conv.silu);
     let mut y = vec![0.0; x.size()];
-    each_row(&mut y, channels, |i, y| {
+    for_each_row(&mut y, channels, |i, y| {
         if let Some(bias) = bias {
             y.copy_from_slice(bias);
         }
@@ -67,7 +69,7 @@ pub fn cpu(conv: &Conv1d, x: &Array, tail: &mut Option<Array>) -> Result<Array> 
     Ok(Array::from_slice(&y, x.shape()))
 }
 
-/// [channels, taps] as [taps, channels].
+/// Transposes [channels, taps] to [taps, channels].
 fn by_tap(weight: &[f32], taps: usize) -> Vec<f32> {
     (0..taps).flat_map(|tap| weight[tap..].iter().step_by(taps).copied()).collect()
 }

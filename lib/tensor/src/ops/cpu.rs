@@ -1,7 +1,7 @@
-//! The backend that computes every operation on the CPU when it is called, in float32.
+//! The CPU backend: computes operations in float32 when they are called.
 //!
-//! MLX queues every operation for another thread; on a CPU, with the short rows of decoding, that
-//! takes longer than the operations do.
+//! MLX queues operations for another thread, which for the short rows of decoding on a CPU takes
+//! longer than the operations themselves.
 
 use mlx_rs::error::{Exception, Result};
 use mlx_rs::{Array, Dtype};
@@ -18,7 +18,7 @@ use super::selective_scan::{self, SelectiveScan};
 use super::ssd::{self, Ssd};
 use super::weight_view::matrix;
 use super::{attention, sinkhorn};
-use crate::array::{each_row, elements, unreadable};
+use crate::array::{elements, for_each_row, unreadable};
 use crate::cache::Kv;
 use crate::cpu::{self, attend as row};
 use crate::positions::Positions;
@@ -35,7 +35,7 @@ impl Ops for Cpu {
         let (outs, ins) = (rows_of(w), x.dim(-1) as usize);
         let rows = x.size() / ins;
         let mut y = vec![0.0; rows * outs];
-        cpu::product(elements(x)?, &matrix(w)?, rows, &mut y);
+        cpu::linear(elements(x)?, &matrix(w)?, rows, &mut y);
         let shape = [&x.shape()[..x.ndim() - 1], &[outs as i32]].concat();
         Ok(Array::from_slice(&y, &shape))
     }
@@ -53,7 +53,7 @@ impl Ops for Cpu {
             if id as usize >= count {
                 return Err(Exception::custom(format!("row {id} of {count}")));
             }
-            cpu::unpack(&matrix, id as usize, y);
+            cpu::decode_row(&matrix, id as usize, y);
         }
         Ok(Array::from_slice(&y, &[ids.shape(), &[ins]].concat()))
     }
@@ -61,7 +61,7 @@ impl Ops for Cpu {
     fn norm(&self, x: &Array, params: &NormParams) -> Result<Array> {
         let factors = Factors::of(params)?;
         let mut y = elements(x)?.to_vec();
-        each_row(&mut y, x.dim(-1) as usize, |i, row| factors.normalise(i, row));
+        for_each_row(&mut y, x.dim(-1) as usize, |i, row| factors.normalise(i, row));
         Ok(Array::from_slice(&y, x.shape()))
     }
 
@@ -91,9 +91,9 @@ impl Ops for Cpu {
         let mut y = elements(gate)?.to_vec();
         let up = elements(up)?;
         let row = gate.dim(-1) as usize;
-        each_row(&mut y, row, |i, gate| {
+        for_each_row(&mut y, row, |i, gate| {
             for (g, u) in gate.iter_mut().zip(&up[i * row..]) {
-                *g = activation.gated_of(*g, *u);
+                *g = activation.glu_of(*g, *u);
             }
         });
         Ok(Array::from_slice(&y, gate.shape()))
@@ -101,7 +101,7 @@ impl Ops for Cpu {
 
     fn activate(&self, x: &Array, activation: Activation) -> Result<Array> {
         let mut y = elements(x)?.to_vec();
-        each_row(&mut y, x.dim(-1) as usize, |_, row| {
+        for_each_row(&mut y, x.dim(-1) as usize, |_, row| {
             row.iter_mut().for_each(|x| *x = activation.of(*x));
         });
         Ok(Array::from_slice(&y, x.shape()))
@@ -179,7 +179,7 @@ impl Ops for Cpu {
     }
 }
 
-/// [1, length, heads * size] to [1, heads, length, size].
+/// Splits [1, length, heads * size] into heads [1, heads, length, size].
 fn split_heads(x: &Array, heads: &HeadsParams) -> Result<Array> {
     let (length, size) = (x.dim(1) as usize, heads.size as usize);
     let all = elements(x)?;
@@ -197,7 +197,7 @@ fn split_heads(x: &Array, heads: &HeadsParams) -> Result<Array> {
         }
     };
     let mut y = vec![0.0; all.len()];
-    each_row(&mut y, size, |i, head| {
+    for_each_row(&mut y, size, |i, head| {
         let (head_index, position) = (i / length, i % length);
         head.copy_from_slice(&all[position * row + head_index * size..][..size]);
         if rotated_first {
@@ -213,14 +213,15 @@ fn split_heads(x: &Array, heads: &HeadsParams) -> Result<Array> {
     Ok(Array::from_slice(&y, &[1, (row / size) as i32, length as i32, size as i32]))
 }
 
+/// Rows of a weight matrix, its outputs.
 fn rows_of(w: &Weight) -> usize {
     let (Weight::Dense(weight) | Weight::Quantized(Quantized { weight, .. })) = w;
     weight.dim(0) as usize
 }
 
-/// What a norm multiplies with, at hand.
+/// Parameters of a norm as slices.
 struct Factors<'a> {
-    /// For all rows alike, or for each of some heads in turn.
+    /// Weights of a row, [size] or [heads, size].
     weight: Option<&'a [f32]>,
     bias: Option<&'a [f32]>,
     eps: f32,
@@ -235,7 +236,7 @@ impl<'a> Factors<'a> {
         Ok(Factors { weight, bias, eps: *eps, centred: *centred })
     }
 
-    /// Normalises a row of head `head`.
+    /// Normalises a row of head `head` in place.
     fn normalise(&self, head: usize, row: &mut [f32]) {
         if self.centred {
             let mean = row::sum(row) / row.len() as f32;

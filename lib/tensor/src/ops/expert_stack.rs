@@ -1,4 +1,4 @@
-//! The matrices of all experts in one, and their biases.
+//! Weights of one linear layer of all experts, stacked in one array.
 
 use mlx_rs::Array;
 use mlx_rs::error::Result;
@@ -6,30 +6,31 @@ use mlx_rs::ops::gather_mm;
 
 use super::weight_view::matrix;
 use crate::array::elements;
-use crate::cpu;
+use crate::cpu::{self, WeightView};
 use crate::quantized;
 #[cfg(test)]
 use crate::weight::Quantized;
 use crate::weight::Weight;
 
-/// A matrix [outs, ins] for each expert, plain or packed.
+/// Linear layers [outs, ins], one for each expert.
 pub struct ExpertStack {
-    /// Weight, [experts, outs, ins].
+    /// Weights, [experts, outs, ins].
     pub weight: Weight,
-    /// Biases [experts, outs], if the checkpoint has them.
+    /// Biases, [experts, outs].
     pub bias: Option<Array>,
-    /// Outputs of an expert.
+    /// Outputs of an expert's layer.
     pub outs: usize,
-    /// Inputs of an expert.
+    /// Inputs of an expert's layer.
     pub ins: usize,
 }
 
 impl ExpertStack {
-    /// `x W.T + b` with the expert of each row: `x` [.., 1, ins] with `ids` [..] to [.., 1, outs].
+    /// Layer of the expert of each row, in MLX: `x` [.., 1, ins] and `ids` [..] to [.., 1, outs].
+    /// `sorted` promises that `ids` ascend.
     pub fn gather(&self, x: &Array, ids: &Array, sorted: bool) -> Result<Array> {
         let y = match &self.weight {
             Weight::Dense(weight) => gather_mm(x, weight.swap_axes(-1, -2)?, None, ids, sorted)?,
-            Weight::Quantized(packed) => quantized::gathered(packed, x, ids, sorted)?,
+            Weight::Quantized(packed) => quantized::gather_matmul(packed, x, ids, sorted)?,
         };
         match &self.bias {
             Some(bias) => y.add(bias.take_axis(ids, 0)?.expand_dims(-2)?),
@@ -37,7 +38,7 @@ impl ExpertStack {
         }
     }
 
-    /// How many experts there are.
+    /// Number of experts.
     pub fn count(&self) -> usize {
         match &self.weight {
             Weight::Dense(weight) => weight.dim(0) as usize,
@@ -45,29 +46,29 @@ impl ExpertStack {
         }
     }
 
-    /// The matrices where they lie.
-    pub fn view(&self) -> Result<View<'_>> {
+    /// ExpertView of the weights in memory, for the CPU backend.
+    pub fn view(&self) -> Result<ExpertView<'_>> {
         let weight = matrix(&self.weight)?;
         let bias = self.bias.as_ref().map(elements).transpose()?;
-        Ok(View { weight, bias, outs: self.outs, ins: self.ins })
+        Ok(ExpertView { weight, bias, outs: self.outs, ins: self.ins })
     }
 }
 
-/// The matrices of all experts in memory.
-pub struct View<'a> {
-    weight: cpu::Matrix<'a>,
+/// Weights of all experts in memory.
+pub struct ExpertView<'a> {
+    weight: WeightView<'a>,
     bias: Option<&'a [f32]>,
     outs: usize,
     ins: usize,
 }
 
-impl View<'_> {
-    /// `x W.T + b` of one expert, for `x` [rows, ins]; [rows, outs].
+impl ExpertView<'_> {
+    /// Layer of one expert: `x` [rows, ins] to [rows, outs].
     pub fn times(&self, expert: usize, x: &[f32]) -> Vec<f32> {
         let rows = x.len() / self.ins;
         let mut y = vec![0.0; rows * self.outs];
         let own = self.weight.rows(expert * self.outs, self.outs, self.ins);
-        cpu::product(x, &own, rows, &mut y);
+        cpu::linear(x, &own, rows, &mut y);
         if let Some(bias) = self.bias {
             let bias = &bias[expert * self.outs..][..self.outs];
             for y in y.chunks_exact_mut(self.outs) {

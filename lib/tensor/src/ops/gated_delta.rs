@@ -1,9 +1,9 @@
-//! The gated delta rule (arXiv 2412.06464): a state that is corrected, not only added to.
+//! The gated delta rule (arXiv 2412.06464), which corrects the state by what it already predicts.
 //!
-//! With a decay `a_t` and a share `beta_t` from 0 to 1, normed `q_t` and `k_t` and a value `v_t`, a
-//! head's state S [value_dim, key_dim] and output y [value_dim] are
-//! `S_t = a_t S_(t-1) + u_t k_t'` with `u_t = beta_t (v_t - a_t S_(t-1) k_t)`, and `y_t = S_t q_t`.
-//! Each column of S may have a decay of its own (arXiv 2510.26692).
+//! With a decay `a_t` and a rate `beta_t` from 0 to 1, normed `q_t` and `k_t` and a value `v_t`, a
+//! head's state S [value_dim, key_dim] and output y [value_dim] are `S_t = a_t S_(t-1) + u_t k_t'`
+//! with `u_t = beta_t (v_t - a_t S_(t-1) k_t)`, and `y_t = S_t q_t`. In Kimi Delta Attention (arXiv
+//! 2510.26692) each column of S has a decay of its own.
 
 use mlx_rs::Array;
 use mlx_rs::error::Result;
@@ -13,26 +13,27 @@ use mlx_rs::ops::{
 };
 use rayon::prelude::*;
 
-use super::scan::{decays, dot, remembered, side_by_side, softplus, softplus_of, wide};
+use super::scan::{decays, dot, softplus, softplus_of, state_or_zeros, transpose, wide};
 use crate::array::elements;
 use crate::mlx;
 
-/// Tokens that are seen at once, a power of two: the work grows with the square of it.
+/// Tokens of a chunk in the MLX backend, a power of two; the work grows with its square.
 const CHUNK: i32 = 64;
-/// Of the norm of queries and keys, beside the sum of their squares.
+/// Epsilon of the norm of queries and keys, added to the sum of squares.
 const EPS: f32 = 1e-6;
 
-/// The rule as a layer uses it.
+/// Parameters of a layer's delta rule.
 pub struct GatedDelta {
-    /// How fast each value head forgets, below 0 [value heads, or value heads * key_dim].
+    /// Decay rate, `-exp(A_log)` [value heads], or repeated for each element of a key [value heads
+    /// * key_dim].
     pub rate: Array,
-    /// Bias of what decays come from, as many as rates.
+    /// Bias of the decay inputs, of the shape of `rate`.
     pub dt_bias: Array,
     /// Sizes of the rule.
     pub sizes: DeltaSizes,
 }
 
-/// The numbers of the rule that its weights do not show.
+/// Sizes of the delta rule that its weights do not show.
 #[derive(Clone, Copy, Debug)]
 pub struct DeltaSizes {
     /// Heads of queries and of keys; `value_heads / key_heads` value heads share each.
@@ -43,23 +44,24 @@ pub struct DeltaSizes {
     pub key_dim: usize,
     /// Elements of a value.
     pub value_dim: usize,
-    /// Granularity of the decay: one for a head, or one for each element of a key.
+    /// Granularity and form of the decay.
     pub decay: Decay,
 }
 
-/// What decays there are.
+/// Granularity and form of the decay, from its input `a` with bias.
 #[derive(Clone, Copy, Debug)]
 pub enum Decay {
-    /// One for a head.
+    /// One decay for a head: `exp(rate * softplus(a))`.
     Head,
-    /// One for each element of a key.
+    /// One decay for each element of a key: `exp(rate * softplus(a))`.
     Element,
-    /// Likewise, by `exp` of a part of this number, which is below 0.
+    /// One decay for each element of a key, bounded from below: `exp(bound * sigmoid(-rate * a))`,
+    /// with a negative bound.
     Bounded(f32),
 }
 
 impl Decay {
-    /// The logarithm of the decay that `a`, with its bias, comes to at a rate.
+    /// Logarithm of the decay of one element.
     fn step(self, a: f32, rate: f32) -> f32 {
         match self {
             Decay::Bounded(least) => least / (1.0 + (a * rate).exp()),
@@ -69,7 +71,7 @@ impl Decay {
 }
 
 impl DeltaSizes {
-    /// Elements of all queries, of all keys, and of all values.
+    /// Elements of all queries, of all keys, and of all values of a token.
     pub fn widths(&self) -> [usize; 3] {
         let keys = self.key_heads * self.key_dim;
         [keys, keys, self.value_heads * self.value_dim]
@@ -77,7 +79,7 @@ impl DeltaSizes {
 }
 
 impl GatedDelta {
-    /// The logarithms of the decays that `a` and the biases come to.
+    /// Logarithms of the decays, in MLX.
     fn steps(&self, a: &Array) -> Result<Array> {
         let a = wide(a)?.add(&self.dt_bias)?;
         match self.sizes.decay {
@@ -89,13 +91,13 @@ impl GatedDelta {
     }
 }
 
-/// Minus the exponential, each repeated.
+/// Decay rates `-exp(log)`, each repeated `repeats` times.
 pub fn rate(log: &Array, repeats: i32) -> Result<Array> {
     let rate = wide(log)?.flatten(None, None)?.exp()?.negative()?;
     Array::repeat_axis::<f32>(rate, repeats, 0)
 }
 
-/// By MLX, a stretch of tokens at once.
+/// Delta rule in MLX: one token by the recurrence, more tokens in chunks.
 pub fn mlx(
     delta: &GatedDelta,
     [qkv, a, b]: [&Array; 3],
@@ -121,19 +123,19 @@ pub fn mlx(
         None => zeros::<f32>(&[h, dv, dk])?,
     };
     let inputs = [&q, &k, &v, &steps, &beta];
-    let (y, s) = if rows == 1 { single(inputs, &s)? } else { stretches(inputs, &s)? };
+    let (y, s) = if rows == 1 { step(inputs, &s)? } else { chunked(inputs, &s)? };
     *state = Some(s.reshape(&[1, h, dv, dk])?);
     y.transpose_axes(&[1, 0, 2])?.reshape(&[1, rows, h * dv])?.as_dtype(qkv.dtype())
 }
 
-/// Queries, keys and values, the first two of `keys` elements.
+/// Queries, keys and values of `qkv`; queries and keys have `keys` elements each.
 fn parts(qkv: &Array, keys: i32) -> Result<[Array; 3]> {
     let parts = split_at_indices(qkv, &[keys, 2 * keys], -1)?;
     parts.try_into().map_err(|_| "queries, keys and values are not three".into())
 }
 
-/// One token: the rule as it is written.
-fn single([q, k, v, step, beta]: [&Array; 5], state: &Array) -> Result<(Array, Array)> {
+/// Output and state of one token, by the recurrence.
+fn step([q, k, v, step, beta]: [&Array; 5], state: &Array) -> Result<(Array, Array)> {
     let state = state.multiply(step.exp()?)?;
     let known = state.matmul(k.swap_axes(-1, -2)?)?; // [heads, value_dim, 1]
     let u = v.swap_axes(-1, -2)?.subtract(known)?.multiply(beta)?;
@@ -141,13 +143,14 @@ fn single([q, k, v, step, beta]: [&Array; 5], state: &Array) -> Result<(Array, A
     Ok((state.matmul(q.swap_axes(-1, -2)?)?.swap_axes(-1, -2)?, state))
 }
 
-/// Many tokens: within a chunk all `u` follow from the state before it by one triangular system,
-/// `(I + A) U = beta (V - decay K S')` with A the part below the diagonal of `beta decays (K K')`.
-fn stretches(inputs: [&Array; 5], state: &Array) -> Result<(Array, Array)> {
+/// Outputs and state of many tokens. Within a chunk all `u` follow from the state S' before it by
+/// one triangular system, `(I + A) U = beta (V - decay K S')`, with A the strictly lower triangle
+/// of `beta decays (K K')`.
+fn chunked(inputs: [&Array; 5], state: &Array) -> Result<(Array, Array)> {
     let rows = inputs[0].dim(1);
     let length = CHUNK.min((rows as u32).next_power_of_two() as i32);
     let count = (rows + length - 1) / length;
-    // Tokens of zeros at the end change nothing: their share is 0, their decay 1.
+    // Zero tokens at the end change nothing: their beta is 0, their decay 1.
     let chunks = |x: &Array| {
         let padded = pad(x, &[(0, 0), (0, count * length - rows), (0, 0)], None, None)?;
         padded.reshape(&[x.dim(0), count, length, x.dim(2)])
@@ -177,12 +180,11 @@ fn stretches(inputs: [&Array; 5], state: &Array) -> Result<(Array, Array)> {
     Ok((mlx::columns(&concatenate(&parts, 1)?, 0..rows)?, s))
 }
 
-/// What the products of rows with the same and earlier rows `k` of a chunk come from, when what the
-/// earlier ones gave has decayed since.
+/// Decayed products of rows with the keys `k` of a chunk, by the granularity of the decay.
 enum Products<'a> {
-    /// All elements decay alike: by so much [.., length, length].
+    /// One decay for all elements of a key, [.., length, length].
     Alike { k: &'a Array, decays: Array },
-    /// Each has steps of its own [.., length, key_dim].
+    /// Decays of each element, by their logarithms [.., length, key_dim].
     Apart { k: &'a Array, steps: &'a Array },
 }
 
@@ -194,7 +196,8 @@ impl Products<'_> {
         })
     }
 
-    /// Those of the rows `x`: [.., length, length], without meaning above the diagonal.
+    /// Decayed products of the rows `x` with the keys: [.., length, length], meaningless above the
+    /// diagonal.
     fn with(&self, x: &Array) -> Result<Array> {
         match self {
             Products::Alike { k, decays } => x.matmul(k.swap_axes(-1, -2)?)?.multiply(decays),
@@ -203,8 +206,9 @@ impl Products<'_> {
     }
 }
 
-/// Two rows are in different halves of one block of some size, and there the steps from one to the
-/// other are those from the middle of the block and those up to it: in this way nothing ever grows.
+/// Decayed products with a decay for each element. Two rows lie in different halves of one block of
+/// some size, and the decay between them is that since the middle of the block times that up to it,
+/// so that no factor exceeds 1.
 fn apart(x: &Array, k: &Array, steps: &Array) -> Result<Array> {
     let length = steps.dim(-2);
     let kt = k.swap_axes(-1, -2)?;
@@ -222,8 +226,8 @@ fn apart(x: &Array, k: &Array, steps: &Array) -> Result<Array> {
     Ok(all)
 }
 
-/// The inverse of `I + below`, with `below` [.., length, length] zero from the diagonal on and
-/// `length` a power of two: of ever larger blocks on the diagonal, each from the two halves.
+/// Inverse of `I + below`, with `below` [.., length, length] strictly lower triangular and `length`
+/// a power of two: by doubling the blocks on the diagonal.
 fn inverse(below: &Array) -> Result<Array> {
     let length = below.dim(-1);
     let mut inverse = identity::<f32>(length)?;
@@ -236,8 +240,8 @@ fn inverse(below: &Array) -> Result<Array> {
     Ok(inverse)
 }
 
-/// Ones where a row in the second half of a block meets a column in the first, else zeros: [length,
-/// length], in blocks of twice `half`.
+/// Mask [length, length] that is 1 where a row in the second half of a block of `2 * half` meets a
+/// column in its first half.
 fn joints(length: i32, half: i32) -> Array {
     let joins = |(row, column): (i32, i32)| {
         let same = row / (2 * half) == column / (2 * half);
@@ -248,7 +252,7 @@ fn joints(length: i32, half: i32) -> Array {
     Array::from_slice(&mask, &[length, length])
 }
 
-/// At once, token by token, heads side by side.
+/// Delta rule on the CPU, token by token, heads in parallel.
 pub fn cpu(
     delta: &GatedDelta,
     [qkv, a, b]: [&Array; 3],
@@ -256,15 +260,15 @@ pub fn cpu(
 ) -> Result<Array> {
     let DeltaSizes { value_heads: heads, value_dim, key_dim, decay, .. } = delta.sizes;
     let rows = qkv.dim(1) as usize;
-    let mut states = remembered(state, heads * value_dim * key_dim)?;
-    let heads_of = Rows { qkv: elements(qkv)?, sizes: delta.sizes };
+    let mut states = state_or_zeros(state, heads * value_dim * key_dim)?;
+    let qkv_rows = QkvRows { qkv: elements(qkv)?, sizes: delta.sizes };
     let [a, b] = [elements(a)?, elements(b)?];
     let [rate, bias] = [elements(&delta.rate)?, elements(&delta.dt_bias)?];
     let rates = rate.len() / heads;
     let mut ys = vec![0.0; rows * heads * value_dim];
     let head = |(head, (state, y)): (usize, (&mut [f32], &mut [f32]))| {
         for (t, y) in y.chunks_exact_mut(value_dim).enumerate() {
-            let (q, k, v) = heads_of.at(t, head);
+            let (q, k, v) = qkv_rows.at(t, head);
             let own = head * rates..(head + 1) * rates;
             let a = &a[t * rate.len()..][..rate.len()];
             let kept = own.map(|i| decay.step(a[i] + bias[i], rate[i]).exp());
@@ -283,10 +287,11 @@ pub fn cpu(
     parts.enumerate().for_each(head);
     *state = Some(Array::from_slice(&states, &[1, heads as i32, value_dim as i32, key_dim as i32]));
     let shape = [1, rows as i32, (heads * value_dim) as i32];
-    Ok(Array::from_slice(&side_by_side(&ys, rows, value_dim), &shape))
+    Ok(Array::from_slice(&transpose(&ys, rows, value_dim), &shape))
 }
 
-/// What is still to be multiplied with `state`: one decay is, several are multiplied here.
+/// Decay that is still to be applied to `state`: a single decay is returned, several are applied
+/// here.
 fn decayed(state: &mut [f32], key_dim: usize, kept: &[f32]) -> f32 {
     if let &[kept] = kept {
         return kept;
@@ -297,14 +302,14 @@ fn decayed(state: &mut [f32], key_dim: usize, kept: &[f32]) -> f32 {
     1.0
 }
 
-/// Rows of queries, keys and values.
-struct Rows<'a> {
+/// Rows of concatenated queries, keys and values.
+struct QkvRows<'a> {
     qkv: &'a [f32],
     sizes: DeltaSizes,
 }
 
-impl<'a> Rows<'a> {
-    /// Query and key, normed and scaled, and value of a value head in row `t`.
+impl<'a> QkvRows<'a> {
+    /// Query and key, normed and scaled, and value, of a value head in row `t`.
     fn at(&self, t: usize, head: usize) -> (Vec<f32>, Vec<f32>, &'a [f32]) {
         let DeltaSizes { key_heads, value_heads, key_dim, value_dim, .. } = self.sizes;
         let [keys, _, values] = self.sizes.widths();
@@ -345,7 +350,7 @@ mod tests {
         }
     }
 
-    /// Keys that are all alike make the system as stiff as it can be.
+    /// Equal keys make the triangular system as stiff as it can be.
     #[test]
     fn a_text_that_repeats_a_token_is_computed_as_exactly() {
         let sizes = DeltaSizes {

@@ -1,4 +1,4 @@
-//! The norm of a recurrent layer's outputs, with a gate before or behind it.
+//! Gated RMS norm of a recurrent layer's output.
 
 use mlx_rs::Array;
 use mlx_rs::error::Result;
@@ -6,31 +6,30 @@ use mlx_rs::fast::rms_norm;
 use mlx_rs::ops::sigmoid;
 
 use super::scan::{dot, wide};
-use crate::array::{each_row, elements};
+use crate::array::{elements, for_each_row};
 
-/// Division of each group of elements by the root of its mean square, a factor for each element, and
-/// the product with `silu(gate)`.
+/// RMS norm of each group of elements, and a gate: the product with `silu(gate)`.
 pub struct GatedNorm {
-    /// For a group, or for all groups one after another.
+    /// Weights of a group that all groups share, [group], or of all groups, [size].
     pub weight: Array,
     /// Epsilon, added to the mean square.
     pub eps: f32,
     /// Elements of a group.
     pub group: usize,
-    /// Order of norm and gate.
+    /// Order of gate and norm.
     pub order: Order,
 }
 
-/// What comes first.
+/// Order of gate and norm.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Order {
-    /// The gate, and what it leaves is normed.
+    /// Gate first: the norm sees gated elements.
     Gate,
-    /// The norm.
+    /// Norm first.
     Norm,
 }
 
-/// By MLX.
+/// Gated norm in MLX.
 pub fn mlx(norm: &GatedNorm, x: &Array, gate: &Array) -> Result<Array> {
     let gate = wide(gate)?;
     let gate = gate.multiply(sigmoid(&gate)?)?;
@@ -47,12 +46,12 @@ pub fn mlx(norm: &GatedNorm, x: &Array, gate: &Array) -> Result<Array> {
     y.as_dtype(x.dtype())
 }
 
-/// At once.
+/// Gated norm on the CPU.
 pub fn cpu(norm: &GatedNorm, x: &Array, gate: &Array) -> Result<Array> {
     let (gate, weight) = (elements(gate)?, elements(&norm.weight)?);
     let &GatedNorm { group, eps, order, .. } = norm;
     let mut y = elements(x)?.to_vec();
-    each_row(&mut y, group, |i, y| {
+    for_each_row(&mut y, group, |i, y| {
         let open = |y: &mut [f32]| {
             for (y, g) in y.iter_mut().zip(&gate[i * group..]) {
                 *y *= g / (1.0 + (-g).exp());

@@ -1,4 +1,4 @@
-//! The backend that queues every operation in MLX, which computes lazily on its device.
+//! The MLX backend: queues operations in MLX, which computes them lazily on its device.
 
 use std::ops::Range;
 
@@ -21,7 +21,6 @@ use crate::cache::{Kv, KvMask};
 use crate::weight::Weight;
 use crate::{mlx, quantized};
 
-/// Queries that runs of one range must have on average to be attended run by run; shorter runs share
 /// The MLX backend.
 pub struct Mlx;
 
@@ -32,14 +31,14 @@ impl Ops for Mlx {
     fn linear(&self, w: &Weight, x: &Array) -> Result<Array> {
         match w {
             Weight::Dense(weight) => x.matmul(weight.transpose()?),
-            Weight::Quantized(packed) => quantized::product(packed, x),
+            Weight::Quantized(packed) => quantized::linear(packed, x),
         }
     }
 
     fn embedding(&self, w: &Weight, ids: &Array) -> Result<Array> {
         match w {
             Weight::Dense(weight) => weight.take_axis(ids, 0),
-            Weight::Quantized(packed) => quantized::rows(packed, ids),
+            Weight::Quantized(packed) => quantized::embedding(packed, ids),
         }
     }
 
@@ -90,7 +89,7 @@ impl Ops for Mlx {
     }
 
     fn glu(&self, gate: &Array, up: &Array, activation: Activation) -> Result<Array> {
-        activation.gated(gate, up)
+        activation.glu(gate, up)
     }
 
     fn activate(&self, x: &Array, activation: Activation) -> Result<Array> {
@@ -162,7 +161,7 @@ impl Ops for Mlx {
     }
 }
 
-/// [.., size], or [.., heads, size] if each head has factors of its own.
+/// Norm of [.., size], or of [.., heads, size] if each head has weights of its own.
 fn norm(x: &Array, scale: &NormParams) -> Result<Array> {
     let NormParams { weight, bias, eps, centred } = scale;
     let (shared, own) = match weight {
@@ -188,7 +187,8 @@ fn attend(
     mixed.transpose_axes(&[0, 2, 1, 3])?.reshape(&[1, queries.dim(2), -1])
 }
 
-/// Values mixed for queries [n, heads, length, size] to [n, kv heads, keys, size]: as the queries.
+/// Attention of queries [n, heads, length, size] to keys and values [n, kv heads, keys, size]: [n,
+/// heads, length, value size].
 fn mixed(
     queries: &Array,
     [keys, values]: [&Array; 2],
@@ -205,9 +205,9 @@ fn mixed(
     }
 }
 
-/// Attention of queries [1, heads, length, size] to keys and values [1, kv heads, length, size] within
-/// blocks of `lengths`, without scores between blocks: [1, length, heads * size]. Neighbours of one
-/// length are computed together.
+/// Attention of queries [1, heads, length, size] to keys and values [1, kv heads, length, size]
+/// within blocks of `lengths`: [1, length, heads * value size]. Adjacent blocks of one length are
+/// computed together.
 fn attend_blocks(
     queries: &Array,
     [keys, values]: [&Array; 2],
@@ -240,7 +240,7 @@ fn rows_of(ranges: &[Range<usize>], keys: i32) -> Array {
     Array::from_slice(&rows.concat(), &[ranges.len() as i32, keys])
 }
 
-/// Attention with scores that never exceed `cap`: [n, heads, length, size of a value].
+/// Attention with capped scores, `cap * tanh(score / cap)`: [n, heads, length, value size].
 fn capped(
     queries: &Array,
     [keys, values]: [&Array; 2],

@@ -1,5 +1,5 @@
-//! Operations that models are made of, each computed twice: lazily by MLX, in the form that suits a
-//! GPU, and at once on a CPU. Tests hold both equal.
+//! Operations that layers are made of, each with two backends held equal by tests: MLX, lazily and
+//! in the form that suits a GPU, and CPU, computed when called.
 
 pub mod activation;
 pub mod attention;

@@ -1,4 +1,4 @@
-//! The experts of a mixture: feed-forward layers, mostly gated, of which each row runs through a few.
+//! Experts of a mixture of experts: feed-forward layers, of which each row runs through a few.
 
 use std::collections::BTreeMap;
 
@@ -8,30 +8,31 @@ use mlx_rs::ops::argsort;
 use rayon::prelude::*;
 
 use super::activation::Activation;
-use super::expert_stack::{ExpertStack, View};
+use super::expert_stack::{ExpertStack, ExpertView};
 use super::moe_route::ExpertChoice;
 use crate::array::elements;
 
-/// Rows times experts from which a GPU is faster if they are sorted by expert.
+/// Pairs of a row and an expert from which a GPU is faster if they are sorted by expert.
 const SORTED: usize = 64;
 
-/// Feed-forward layers, as many as there are experts.
+/// Feed-forward layers of all experts.
 pub struct Experts {
-    /// Gates [experts, inner, hidden], if experts have them.
+    /// Gate projections [experts, inner, hidden]; `None` if the experts are not gated.
     pub gate_proj: Option<ExpertStack>,
-    /// [experts, inner, hidden].
+    /// Up projections, [experts, inner, hidden].
     pub up_proj: ExpertStack,
-    /// [experts, hidden, inner].
+    /// Down projections, [experts, hidden, inner].
     pub down_proj: ExpertStack,
-    /// Activation between the halves of an expert.
+    /// Activation of the gate, or of the up projection if there is no gate.
     pub activation: Activation,
-    /// True if the weights of a choice multiply the inputs of experts instead of their outputs.
+    /// True if routing weights multiply the inputs of experts instead of their outputs.
     pub before: bool,
 }
 
 impl Experts {
-    fn views(&self) -> Result<Views<'_>> {
-        Ok(Views {
+    /// Views of the weights in memory.
+    fn views(&self) -> Result<ExpertsView<'_>> {
+        Ok(ExpertsView {
             gate_proj: self.gate_proj.as_ref().map(ExpertStack::view).transpose()?,
             up_proj: self.up_proj.view()?,
             down_proj: self.down_proj.view()?,
@@ -40,7 +41,7 @@ impl Experts {
     }
 }
 
-/// The weighted sum of experts, queued.
+/// Weighted sum of the chosen experts, in MLX.
 pub fn mlx(experts: &Experts, x: &Array, choice: &ExpertChoice) -> Result<Array> {
     let ExpertChoice { ids, weights } = choice;
     let (rows, chosen, hidden) = (ids.dim(0), ids.dim(1), x.dim(-1));
@@ -52,7 +53,7 @@ pub fn mlx(experts: &Experts, x: &Array, choice: &ExpertChoice) -> Result<Array>
     let run = |x: &Array, ids: &Array, sorted| {
         let up = experts.up_proj.gather(x, ids, sorted)?;
         let inner = match &experts.gate_proj {
-            Some(gate) => experts.activation.gated(&gate.gather(x, ids, sorted)?, &up)?,
+            Some(gate) => experts.activation.glu(&gate.gather(x, ids, sorted)?, &up)?,
             None => experts.activation.apply(&up)?,
         };
         experts.down_proj.gather(&inner, ids, sorted)
@@ -72,69 +73,70 @@ pub fn mlx(experts: &Experts, x: &Array, choice: &ExpertChoice) -> Result<Array>
     y.sum_axis(1, false)?.reshape(x.shape())
 }
 
-/// The weighted sum of experts, at once: each chosen one multiplies all rows that chose it.
+/// Weighted sum of the chosen experts, on the CPU: each expert multiplies all its rows together,
+/// and experts run in parallel.
 pub fn cpu(experts: &Experts, x: &Array, choice: &ExpertChoice) -> Result<Array> {
     let hidden = x.dim(-1) as usize;
     let (views, inputs, before) = (experts.views()?, elements(x)?, experts.before);
     let mut y = vec![0.0; inputs.len()];
-    let outputs: Vec<(Vec<Wanted>, Vec<f32>)> = by_expert(experts, choice)?
+    let outputs: Vec<(Vec<Routed>, Vec<f32>)> = by_expert(experts, choice)?
         .into_par_iter()
-        .map(|(expert, wanted)| {
-            let input = |wanted: &Wanted| {
-                let factor = if before { wanted.weight } else { 1.0 };
-                inputs[wanted.row * hidden..][..hidden].iter().map(move |x| x * factor)
+        .map(|(expert, routed)| {
+            let input = |routed: &Routed| {
+                let factor = if before { routed.weight } else { 1.0 };
+                inputs[routed.row * hidden..][..hidden].iter().map(move |x| x * factor)
             };
-            let inputs: Vec<f32> = wanted.iter().flat_map(input).collect();
+            let inputs: Vec<f32> = routed.iter().flat_map(input).collect();
             let outputs = views.forward(expert, &inputs);
-            (wanted, outputs)
+            (routed, outputs)
         })
         .collect();
-    for (wanted, outputs) in &outputs {
-        for (wanted, output) in wanted.iter().zip(outputs.chunks_exact(hidden)) {
-            let factor = if before { 1.0 } else { wanted.weight };
-            let y = &mut y[wanted.row * hidden..][..hidden];
+    for (routed, outputs) in &outputs {
+        for (routed, output) in routed.iter().zip(outputs.chunks_exact(hidden)) {
+            let factor = if before { 1.0 } else { routed.weight };
+            let y = &mut y[routed.row * hidden..][..hidden];
             y.iter_mut().zip(output).for_each(|(y, output)| *y += factor * output);
         }
     }
     Ok(Array::from_slice(&y, x.shape()))
 }
 
-/// A row that chose an expert.
-struct Wanted {
+/// Row that is routed to an expert, with its weight.
+struct Routed {
     row: usize,
     weight: f32,
 }
 
-/// The rows of each expert that is wanted, in the order of experts.
-fn by_expert(experts: &Experts, choice: &ExpertChoice) -> Result<Vec<(usize, Vec<Wanted>)>> {
+/// Rows of each chosen expert, by expert. Errors if an id is not below the number of experts.
+fn by_expert(experts: &Experts, choice: &ExpertChoice) -> Result<Vec<(usize, Vec<Routed>)>> {
     let chosen = choice.ids.dim(1) as usize;
     let ids: &[u32] = choice.ids.try_as_slice().map_err(|e| Exception::custom(e.to_string()))?;
-    let mut all: BTreeMap<usize, Vec<Wanted>> = BTreeMap::new();
+    let mut all: BTreeMap<usize, Vec<Routed>> = BTreeMap::new();
     for (n, (&id, &weight)) in ids.iter().zip(elements(&choice.weights)?).enumerate() {
         if id as usize >= experts.up_proj.count() {
             return Err(Exception::custom(format!("there is no expert {id}")));
         }
-        all.entry(id as usize).or_default().push(Wanted { row: n / chosen, weight });
+        all.entry(id as usize).or_default().push(Routed { row: n / chosen, weight });
     }
     Ok(all.into_iter().collect())
 }
 
-/// The experts in memory.
-struct Views<'a> {
-    gate_proj: Option<View<'a>>,
-    up_proj: View<'a>,
-    down_proj: View<'a>,
+/// Weights of all experts in memory.
+struct ExpertsView<'a> {
+    gate_proj: Option<ExpertView<'a>>,
+    up_proj: ExpertView<'a>,
+    down_proj: ExpertView<'a>,
     activation: Activation,
 }
 
-impl Views<'_> {
-    /// What an expert makes of `x` [rows, hidden].
+impl ExpertsView<'_> {
+    /// Output of one expert for `x` [rows, hidden].
     fn forward(&self, expert: usize, x: &[f32]) -> Vec<f32> {
         let mut inner = self.up_proj.times(expert, x);
         match &self.gate_proj {
             Some(gate) => {
                 for (up, gate) in inner.iter_mut().zip(gate.times(expert, x)) {
-                    *up = self.activation.gated_of(gate, *up);
+                    *up = self.activation.glu_of(gate, *up);
                 }
             }
             None => inner.iter_mut().for_each(|up| *up = self.activation.of(*up)),
@@ -168,7 +170,7 @@ mod tests {
         ExpertStack::plain(weight, Some(some(&[COUNT, outs])))
     }
 
-    /// Of 4 bits, with small scales.
+    /// Experts with random 4-bit codes and small scales.
     fn packed(mode: Mode, outs: i32, ins: i32) -> ExpertStack {
         let group_size = mode.supported().next().unwrap().1 as i32;
         let [codes, groups] = [[COUNT, outs, ins / 8], [COUNT, outs, ins / group_size]];

@@ -1,4 +1,4 @@
-//! Which experts a token runs through, and how much each of them counts.
+//! Routing of a mixture of experts: which experts a token runs through, and their weights.
 
 use mlx_rs::error::Result;
 use mlx_rs::ops::indexing::{put_along_axis, take_along_axis, topk_axis};
@@ -11,32 +11,32 @@ use super::scan::{softplus, softplus_of};
 use crate::array::elements;
 use crate::mlx;
 
-/// How experts are chosen.
+/// Parameters of the router.
 #[derive(Clone, Copy, Debug)]
 pub struct Routing {
-    /// For each token.
+    /// Experts of a token (top-k).
     pub chosen: usize,
-    /// What makes scores of logits.
+    /// Function from logits to scores.
     pub score: Score,
-    /// The groups that experts are chosen from, if not from all.
+    /// Groups that limit the choice; `None` if all experts can be chosen.
     pub groups: Option<Groups>,
-    /// Whether the scores of those chosen are divided by their sum. Softmax over the chosen alone is
-    /// softmax over all, divided so.
+    /// True if the chosen scores are divided by their sum. With softmax this equals softmax over
+    /// the chosen logits.
     pub normalised: bool,
-    /// What the scores are multiplied with at last.
+    /// Factor of the chosen scores.
     pub scale: f32,
-    /// Whether they count before the expert, on what goes in, instead of on what comes out.
+    /// True if routing weights multiply the inputs of experts instead of their outputs.
     pub before: bool,
-    /// What logits are divided by first.
+    /// Divisor of the logits.
     pub temperature: f32,
-    /// Bound of logits, which become `softcap * tanh(logit / softcap)`.
+    /// Bound of the logits: `softcap * tanh(logit / softcap)`.
     pub softcap: Option<f32>,
-    /// Whether logits are of single precision, whatever the vectors are of.
+    /// True if the router computes logits in float32 whatever the type of hidden vectors.
     pub wide: bool,
 }
 
 impl Routing {
-    /// The `chosen` best of all experts, each counting as much as its score.
+    /// Routing to the `chosen` best of all experts, weighted by their scores.
     pub fn new(chosen: usize, score: Score) -> Routing {
         Routing {
             chosen,
@@ -52,42 +52,42 @@ impl Routing {
     }
 }
 
-/// What makes scores of logits.
+/// Function from logits to scores.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Score {
-    /// Shares of one.
+    /// Softmax over all experts.
     Softmax,
-    /// Each by itself.
+    /// Sigmoid of each logit.
     Sigmoid,
-    /// Each by itself: the root of `log(1 + exp(x))`.
+    /// Square root of softplus of each logit, `sqrt(log(1 + exp(x)))`.
     RootSoftplus,
-    /// One expert after another, each with its share among those left that are nearly as good
-    /// (SparseMixer-v2, arXiv 2409.12136): logits further below than this part count for nothing.
+    /// SparseMixer-v2 (arXiv 2409.12136): experts are chosen one after another, each weighted by
+    /// softmax over the experts left whose logits are within this relative distance of its own.
     Mixer(f32),
 }
 
-/// Groups of experts of which only the best are chosen from.
+/// Group-limited routing: only the best groups of experts are chosen from.
 #[derive(Clone, Copy, Debug)]
 pub struct Groups {
-    /// Groups of the same number of experts each.
+    /// Number of groups, of equal size.
     pub count: usize,
-    /// How many remain.
+    /// Groups that remain.
     pub kept: usize,
-    /// How many of a group's scores, the highest ones, decide about it: 1 or 2.
+    /// Best scores of a group that are summed up to its own score: 1 or 2.
     pub judged: usize,
-    /// What becomes of the scores of the others.
+    /// Score that the experts of the other groups get.
     pub dropped: f32,
 }
 
-/// The experts of rows.
+/// Experts and weights of rows.
 pub struct ExpertChoice {
-    /// [rows, chosen], of type u32.
+    /// Indices of the chosen experts, [rows, chosen], uint32.
     pub ids: Array,
-    /// How much each counts, [rows, chosen], of type f32.
+    /// Weights of the chosen experts, [rows, chosen], float32.
     pub weights: Array,
 }
 
-/// The choice by `logits` [rows, experts], queued.
+/// Routing by `logits` [rows, experts], in MLX.
 pub fn mlx(routing: &Routing, logits: &Array, correction: Option<&Array>) -> Result<ExpertChoice> {
     let mut logits = logits.as_dtype(Dtype::Float32)?;
     if routing.temperature != 1.0 {
@@ -100,14 +100,14 @@ pub fn mlx(routing: &Routing, logits: &Array, correction: Option<&Array>) -> Res
         Score::Softmax => softmax_axis(&logits, -1, true)?,
         Score::Sigmoid => sigmoid(&logits)?,
         Score::RootSoftplus => softplus(&logits)?.sqrt()?,
-        Score::Mixer(part) => return lazy_mixer(&logits, routing.chosen, part),
+        Score::Mixer(part) => return mlx_mixer(&logits, routing.chosen, part),
     };
     let mut judged = match correction {
         Some(correction) => scores.add(correction)?,
         None => scores.clone(),
     };
     if let Some(groups) = &routing.groups {
-        judged = lazy_groups(&judged, groups)?;
+        judged = mlx_groups(&judged, groups)?;
     }
     let chosen = routing.chosen as i32;
     let ids = argpartition_axis(judged.negative()?, chosen - 1, -1)?;
@@ -120,11 +120,11 @@ pub fn mlx(routing: &Routing, logits: &Array, correction: Option<&Array>) -> Res
     Ok(ExpertChoice { ids, weights: weights.multiply(Array::from_f32(routing.scale))? })
 }
 
-/// Keeps a sum that is divided by from being zero.
+/// Added to the sum of scores, which may be zero.
 const LEAST: f32 = 1e-20;
 
-/// The scores without those of the worse groups.
-fn lazy_groups(scores: &Array, groups: &Groups) -> Result<Array> {
+/// Scores with those of the worse groups replaced, in MLX.
+fn mlx_groups(scores: &Array, groups: &Groups) -> Result<Array> {
     let &Groups { count, kept, judged, dropped: score } = groups;
     if kept >= count {
         return Ok(scores.clone());
@@ -138,7 +138,8 @@ fn lazy_groups(scores: &Array, groups: &Groups) -> Result<Array> {
     left.flatten(-2, -1)
 }
 
-fn lazy_mixer(logits: &Array, chosen: usize, part: f32) -> Result<ExpertChoice> {
+/// SparseMixer-v2 routing in MLX; `part` is the relative distance.
+fn mlx_mixer(logits: &Array, chosen: usize, part: f32) -> Result<ExpertChoice> {
     let none = Array::from_f32(f32::NEG_INFINITY);
     let mut left = logits.clone();
     let (mut ids, mut weights) = (Vec::new(), Vec::new());
@@ -154,7 +155,7 @@ fn lazy_mixer(logits: &Array, chosen: usize, part: f32) -> Result<ExpertChoice> 
     Ok(ExpertChoice { ids: concatenate(&ids, -1)?, weights: concatenate(&weights, -1)? })
 }
 
-/// The choice by `logits` [rows, experts], at once.
+/// Routing by `logits` [rows, experts], on the CPU.
 pub fn cpu(routing: &Routing, logits: &Array, correction: Option<&Array>) -> Result<ExpertChoice> {
     let (count, chosen) = (logits.dim(-1) as usize, routing.chosen);
     let correction = correction.map(elements).transpose()?;
@@ -173,20 +174,20 @@ pub fn cpu(routing: &Routing, logits: &Array, correction: Option<&Array>) -> Res
     })
 }
 
-/// The experts of one row, the best first, and how much they count.
+/// Experts of one row and their weights, the best first.
 fn choose(routing: &Routing, logits: &[f32], correction: Option<&[f32]>) -> Vec<(usize, f32)> {
     let scores = match routing.score {
         Score::Softmax => softmax(logits.to_vec()),
         Score::Sigmoid => logits.iter().map(|x| 1.0 / (1.0 + (-x).exp())).collect(),
         Score::RootSoftplus => logits.iter().map(|&x| softplus_of(x).sqrt()).collect(),
-        Score::Mixer(part) => return mixed(logits, routing.chosen, part),
+        Score::Mixer(part) => return cpu_mixer(logits, routing.chosen, part),
     };
     let mut judged = scores.clone();
     if let Some(correction) = correction {
         judged.iter_mut().zip(correction).for_each(|(score, more)| *score += more);
     }
     if let Some(groups) = &routing.groups {
-        drop_worse(&mut judged, groups);
+        cpu_groups(&mut judged, groups);
     }
     let mut best: Vec<(usize, f32)> =
         ranked(&judged).take(routing.chosen).map(|id| (id, scores[id])).collect();
@@ -196,14 +197,15 @@ fn choose(routing: &Routing, logits: &[f32], correction: Option<&[f32]>) -> Vec<
     best
 }
 
-/// The places of `scores`, the highest first.
+/// Indices of `scores`, the highest score first.
 fn ranked(scores: &[f32]) -> impl Iterator<Item = usize> {
     let mut places: Vec<usize> = (0..scores.len()).collect();
     places.sort_by(|&a, &b| scores[b].total_cmp(&scores[a]));
     places.into_iter()
 }
 
-fn drop_worse(scores: &mut [f32], groups: &Groups) {
+/// Replaces the scores of the worse groups.
+fn cpu_groups(scores: &mut [f32], groups: &Groups) {
     let size = scores.len() / groups.count;
     let best = |group: &[f32]| ranked(group).take(groups.judged).map(|i| group[i]).sum::<f32>();
     let best: Vec<f32> = scores.chunks_exact(size).map(best).collect();
@@ -212,7 +214,8 @@ fn drop_worse(scores: &mut [f32], groups: &Groups) {
     }
 }
 
-fn mixed(logits: &[f32], chosen: usize, part: f32) -> Vec<(usize, f32)> {
+/// SparseMixer-v2 routing of one row; `part` is the relative distance.
+fn cpu_mixer(logits: &[f32], chosen: usize, part: f32) -> Vec<(usize, f32)> {
     let mut left = logits.to_vec();
     let mut all = Vec::new();
     for id in ranked(logits).take(chosen) {
@@ -226,6 +229,7 @@ fn mixed(logits: &[f32], chosen: usize, part: f32) -> Vec<(usize, f32)> {
     all
 }
 
+/// Softmax of one row.
 fn softmax(mut logits: Vec<f32>) -> Vec<f32> {
     let most = logits.iter().copied().fold(f32::NEG_INFINITY, f32::max);
     logits.iter_mut().for_each(|x| *x = (*x - most).exp());
@@ -246,7 +250,7 @@ mod tests {
         crate::mlx::noise(shape, seed)
     }
 
-    /// The weights of each row by expert.
+    /// Weights of each row, by expert.
     fn table(choice: &ExpertChoice) -> Vec<BTreeMap<u32, f32>> {
         let chosen = choice.ids.dim(-1) as usize;
         let ids = choice.ids.contiguous().unwrap();

@@ -1,4 +1,4 @@
-//! Parameters of operations: norms, heads, attention.
+//! Parameters of norms, heads and attention.
 
 use std::ops::Range;
 
@@ -7,41 +7,42 @@ use mlx_rs::Array;
 use super::rope::Rope;
 use crate::positions::Positions;
 
-/// How the last axis is normalised: divided by the root of its mean square, then scaled.
+/// Parameters of a norm over the last axis: RMS norm, or layer norm if `centred`.
 pub struct NormParams {
-    /// A factor for each element, [size], or for each of each head, [heads, size].
+    /// Weight of each element, [size], or of each element of each head, [heads, size].
     pub weight: Option<Array>,
-    /// A summand for each element.
+    /// Bias of each element, [size].
     pub bias: Option<Array>,
-    /// What is added to the mean square.
+    /// Epsilon, added to the mean square.
     pub eps: f32,
-    /// Whether the mean is taken away first.
+    /// True if the mean is subtracted first (layer norm).
     pub centred: bool,
 }
 
-/// What happens to heads when they are taken apart.
+/// Parameters of the split of queries or keys into heads.
 pub struct HeadsParams<'a> {
     /// Elements of a head.
     pub size: i32,
-    /// What each is normed by.
+    /// Norm of each head.
     pub norm: Option<&'a NormParams>,
-    /// Whether it is rotated before it is normed.
+    /// True if heads are rotated before they are normed.
     pub rotated_first: bool,
-    /// Rotation of each head, and the positions of the rows.
+    /// Rotary position embedding of each head, and the positions of the rows.
     pub rope: Option<(&'a Rope, Positions<'a>)>,
 }
 
-/// How products of queries and keys become shares of attention.
+/// Parameters of attention beside its mask.
 pub struct AttentionParams {
-    /// What they are multiplied by.
+    /// Factor of the products of queries and keys.
     pub scale: f32,
-    /// What they never exceed: they become `cap * tanh(product / cap)`.
+    /// Bound of the scores: `cap * tanh(product / cap)`.
     pub softcap: Option<f32>,
-    /// For each head a score that takes a share and gives nothing, [heads].
+    /// Scores of the attention sinks, [heads]: each takes part in the softmax of its head and has
+    /// no value (arXiv 2309.17453).
     pub sinks: Option<Array>,
 }
 
-/// Keys that queries see in attention without a cache.
+/// Mask of attention without a cache: the keys that each query sees.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Mask {
     /// Every query sees every key.
@@ -50,8 +51,8 @@ pub enum Mask {
     Causal,
     /// Query `i` sees the keys of range `i`.
     Ranges(Vec<Range<usize>>),
-    /// A query sees the keys of its own block. Blocks lie one after another and have these lengths,
-    /// which sum up to the number of queries and of keys.
+    /// Block-diagonal mask: a query sees the keys of its own block. Blocks follow each other; their
+    /// lengths sum up to the number of queries, which is that of keys.
     Blocks(Vec<usize>),
 }
 
@@ -65,7 +66,7 @@ impl Mask {
         }
     }
 
-    /// Keys that each of `queries` queries sees, of `keys` keys.
+    /// Range of keys that each of `queries` queries sees, of `keys` keys.
     pub fn ranges(&self, queries: usize, keys: usize) -> Vec<Range<usize>> {
         match self {
             Mask::All => vec![0..keys; queries],

@@ -1,4 +1,4 @@
-//! Arithmetic that recurrent operations share. States are float32 in every backend.
+//! Arithmetic that recurrent operations share. States are float32 in both backends.
 
 use mlx_rs::error::Result;
 use mlx_rs::ops::{cumsum, logaddexp, tril};
@@ -6,38 +6,39 @@ use mlx_rs::{Array, Dtype};
 
 use crate::array::elements;
 
-/// `log(1 + exp(x))`.
+/// Softplus of each element, `log(1 + exp(x))`, in MLX.
 pub fn softplus(x: &Array) -> Result<Array> {
     logaddexp(x, Array::from_f32(0.0))
 }
 
-/// The same of a number.
+/// Softplus of one number, `log(1 + exp(x))`.
 pub fn softplus_of(x: f32) -> f32 {
     x.max(0.0) + (-x.abs()).exp().ln_1p()
 }
 
-/// `x` as float32.
+/// Conversion to float32.
 pub fn wide(x: &Array) -> Result<Array> {
     x.as_dtype(Dtype::Float32)
 }
 
-/// What each step [.., length] of a decay makes of every earlier one: row i of [.., length, length]
-/// holds `exp` of the sum of steps j + 1 to i in column j, and nothing that means anything after i.
+/// Cumulative decays between the tokens of a chunk, from their logarithms `steps` [.., length]:
+/// element (i, j) of [.., length, length] is `exp` of the sum of steps j + 1 to i. Elements with j
+/// > i are meaningless.
 pub fn decays(steps: &Array) -> Result<Array> {
     let length = steps.dim(-1);
     let columns = Array::repeat_axis::<f32>(steps.expand_dims(-1)?, length, -1)?;
     cumsum(tril(columns, -1)?, -2, None, None)?.exp()
 }
 
-/// The elements of a state before the first token or after some.
-pub fn remembered(state: &Option<Array>, size: usize) -> Result<Vec<f32>> {
+/// Elements of a state; `size` zeros before the first token.
+pub fn state_or_zeros(state: &Option<Array>, size: usize) -> Result<Vec<f32>> {
     match state {
         Some(state) => Ok(elements(state)?.to_vec()),
         None => Ok(vec![0.0; size]),
     }
 }
 
-/// The sum of products, in lanes that a CPU adds at once.
+/// Dot product in 8 partial sums, which compilers vectorise.
 pub fn dot(a: &[f32], b: &[f32]) -> f32 {
     const LANES: usize = 8;
     let (a, a_rest) = a.as_chunks::<LANES>();
@@ -52,8 +53,8 @@ pub fn dot(a: &[f32], b: &[f32]) -> f32 {
     sums.iter().sum::<f32>() + rest
 }
 
-/// [parts, length, size] as [length, parts * size].
-pub fn side_by_side(x: &[f32], length: usize, size: usize) -> Vec<f32> {
+/// Transposes [parts, length, size] to [length, parts * size].
+pub fn transpose(x: &[f32], length: usize, size: usize) -> Vec<f32> {
     let parts = x.len() / (length * size);
     let mut y = vec![0.0; x.len()];
     for (row, x) in x.chunks_exact(size).enumerate() {
@@ -75,20 +76,20 @@ pub mod tests {
         crate::mlx::noise(shape, seed)
     }
 
-    /// Lengths of stretches of one text: a token, a few, and more than is done at once.
-    pub const STRETCHES: [i32; 5] = [1, 7, 300, 1, 2];
+    /// Lengths of successive calls for one sequence: a token, a few, and more than a chunk.
+    pub const LENGTHS: [i32; 5] = [1, 7, 300, 1, 2];
 
-    /// Runs `lazy` and `eager` over the same stretches, each remembering its own, and the first also
-    /// token by token: all see the same.
+    /// Asserts that both backends give equal outputs and states over successive calls, and the MLX
+    /// backend also token by token.
     #[track_caller]
     pub fn agree(
         inputs: &[Array],
-        lazy: impl Fn(&[Array], &mut Option<Array>) -> Array,
-        eager: impl Fn(&[Array], &mut Option<Array>) -> Array,
+        mlx: impl Fn(&[Array], &mut Option<Array>) -> Array,
+        cpu: impl Fn(&[Array], &mut Option<Array>) -> Array,
     ) {
         let mut states = [None, None, None];
         let mut first = 0;
-        for length in STRETCHES {
+        for length in LENGTHS {
             let rows = |range: std::ops::Range<i32>| -> Vec<Array> {
                 let part = |x: &Array| {
                     let part = crate::mlx::columns(x, range.clone()).unwrap();
@@ -97,14 +98,14 @@ pub mod tests {
                 inputs.iter().map(part).collect()
             };
             let own = rows(first..first + length);
-            let ours = eager(&own, &mut states[0]);
-            alike(&ours, &lazy(&own, &mut states[1]));
-            let single = |i| lazy(&rows(i..i + 1), &mut states[2]);
+            let ours = cpu(&own, &mut states[0]);
+            alike(&ours, &mlx(&own, &mut states[1]));
+            let single = |i| mlx(&rows(i..i + 1), &mut states[2]);
             let singles: Vec<Array> = (first..first + length).map(single).collect();
             alike(&ours, &mlx_rs::ops::concatenate(&singles, 1).unwrap());
             first += length;
         }
-        let [Some(a), Some(b), Some(c)] = &states else { panic!("nothing is remembered") };
+        let [Some(a), Some(b), Some(c)] = &states else { panic!("nothing is state_or_zeros") };
         alike(a, b);
         alike(a, c);
     }

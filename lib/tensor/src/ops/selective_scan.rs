@@ -1,31 +1,32 @@
-//! The selective state space of Mamba (arXiv 2312.00752): each element of the state forgets by itself.
+//! The selective state space of Mamba (arXiv 2312.00752), in which each element of the state decays
+//! by itself.
 //!
-//! With a step `dt_t` for each channel and `b_t` and `c_t` of the state's size, a channel's state
-//! S [size] and output y are `S_t = exp(dt_t A) S_(t-1) + dt_t x_t b_t` and `y_t = S_t c_t + D x_t`.
+//! With a step `dt_t` for each channel and `b_t` and `c_t` of the state's size, a channel's state S
+//! [size] and output y are `S_t = exp(dt_t A) S_(t-1) + dt_t x_t b_t` and `y_t = S_t c_t + D x_t`.
 
 use mlx_rs::Array;
 use mlx_rs::error::Result;
 use mlx_rs::ops::{concatenate, zeros};
 use rayon::prelude::*;
 
-use super::scan::{dot, remembered, side_by_side, softplus, softplus_of, wide};
+use super::scan::{dot, softplus, softplus_of, state_or_zeros, transpose, wide};
 use crate::array::elements;
 use crate::mlx;
 
-/// Tokens that are seen at once: each needs room for a whole state.
+/// Tokens of a chunk in the MLX backend, each of which needs memory for a whole state.
 const CHUNK: usize = 64;
-/// Channels that a core takes at a time.
+/// Channels of a task of the thread pool.
 const BLOCK: usize = 64;
 
-/// The state space of a layer.
+/// Parameters of a layer's state space.
 pub struct SelectiveScan {
-    /// How fast each element forgets, below 0 [channels, size].
+    /// Decay rate of each element, `-exp(A_log)` [channels, size].
     pub rate: Array,
-    /// The share of its input in a channel's output [channels].
+    /// Factor of the skip connection, `D` [channels].
     pub d: Array,
 }
 
-/// By MLX, a stretch of tokens at once.
+/// State space in MLX, a chunk of tokens at a time.
 pub fn mlx(
     space: &SelectiveScan,
     [x, dt, b, c]: [&Array; 4],
@@ -55,8 +56,8 @@ pub fn mlx(
     y.reshape(x.shape())?.as_dtype(x.dtype())
 }
 
-/// The states after each token, from what each keeps and adds [length, channels, size]: sums over 1,
-/// 2, 4, .. tokens, each from two of half as many.
+/// States after each token of a chunk, by a parallel scan (Hillis and Steele): `kept` are the
+/// decays and `new` the inputs, [length, channels, size].
 fn states(mut kept: Array, mut new: Array, before: &Array) -> Result<Array> {
     let length = kept.dim(0);
     let mut reach = 1;
@@ -73,7 +74,7 @@ fn states(mut kept: Array, mut new: Array, before: &Array) -> Result<Array> {
     kept.multiply(before)?.add(new)
 }
 
-/// At once, token by token, channels side by side.
+/// State space on the CPU, token by token, channels in parallel.
 pub fn cpu(
     space: &SelectiveScan,
     [x, dt, b, c]: [&Array; 4],
@@ -81,7 +82,7 @@ pub fn cpu(
 ) -> Result<Array> {
     let (channels, size) = (space.rate.dim(0) as usize, space.rate.dim(1) as usize);
     let rows = x.dim(1) as usize;
-    let mut states = remembered(state, channels * size)?;
+    let mut states = state_or_zeros(state, channels * size)?;
     let [xs, dts, bs, cs] = [elements(x)?, elements(dt)?, elements(b)?, elements(c)?];
     let (rates, d) = (elements(&space.rate)?, elements(&space.d)?);
     let mut ys = vec![0.0; xs.len()];
@@ -102,7 +103,7 @@ pub fn cpu(
     let parts = states.par_chunks_mut(BLOCK * size).zip(ys.par_chunks_mut(BLOCK * rows));
     parts.enumerate().for_each(block);
     *state = Some(Array::from_slice(&states, &[1, channels as i32, size as i32]));
-    Ok(Array::from_slice(&side_by_side(&ys, rows, 1), x.shape()))
+    Ok(Array::from_slice(&transpose(&ys, rows, 1), x.shape()))
 }
 
 #[cfg(test)]

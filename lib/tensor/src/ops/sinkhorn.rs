@@ -1,12 +1,13 @@
-//! Matrices balanced by turns (Sinkhorn and Knopp): their columns and rows come to sum up to one.
+//! Sinkhorn normalisation: rows and columns of matrices are divided by their sums in turn (Sinkhorn
+//! and Knopp).
 
 use mlx_rs::Array;
 use mlx_rs::error::Result;
 
-use crate::array::{each_row, elements};
+use crate::array::{elements, for_each_row};
 
-/// Matrices [.., n, n] whose columns are divided by their sums, and `rounds - 1` times more rows and
-/// then columns; `eps` is added to sums. By MLX.
+/// Sinkhorn normalisation of [.., n, n] in MLX: columns are divided by their sums, then `rounds -
+/// 1` times rows and columns; `eps` is added to sums.
 pub fn mlx(matrices: &Array, rounds: usize, eps: f32) -> Result<Array> {
     let eps = Array::from_f32(eps);
     let divided = |x: &Array, axis| x.divide(x.sum_axis(axis, true)?.add(&eps)?);
@@ -17,11 +18,11 @@ pub fn mlx(matrices: &Array, rounds: usize, eps: f32) -> Result<Array> {
     Ok(balanced)
 }
 
-/// The same at once.
+/// Sinkhorn normalisation of [.., n, n] on the CPU.
 pub fn cpu(matrices: &Array, rounds: usize, eps: f32) -> Result<Array> {
     let n = matrices.dim(-1) as usize;
     let mut balanced = elements(matrices)?.to_vec();
-    each_row(&mut balanced, n * n, |_, matrix| {
+    for_each_row(&mut balanced, n * n, |_, matrix| {
         columns(matrix, n, eps);
         for _ in 1..rounds {
             rows(matrix, n, eps);

@@ -1,34 +1,35 @@
-//! The state space of Mamba 2 (arXiv 2405.21060): each head forgets by one factor a token.
+//! The state space of Mamba 2 (structured state space duality, arXiv 2405.21060), whose state
+//! decays by one factor a head and token.
 //!
 //! With a decay `a_t` from 0 to 1, a step `dt_t` and vectors `b_t` and `c_t` of the state's size, a
-//! head's state S [head_dim, state] and output y [head_dim] are
-//! `S_t = a_t S_(t-1) + dt_t x_t b_t'` and `y_t = S_t c_t + D x_t`.
+//! head's state S [head_dim, state] and output y [head_dim] are `S_t = a_t S_(t-1) + dt_t x_t b_t'`
+//! and `y_t = S_t c_t + D x_t`.
 
 use mlx_rs::Array;
 use mlx_rs::error::Result;
 use mlx_rs::ops::{clip, concatenate, cumsum, tril, zeros};
 use rayon::prelude::*;
 
-use super::scan::{decays, dot, remembered, side_by_side, softplus, softplus_of, wide};
+use super::scan::{decays, dot, softplus, softplus_of, state_or_zeros, transpose, wide};
 use crate::array::elements;
 use crate::mlx;
 
-/// Tokens that are seen at once: the work grows with the square of it.
+/// Tokens of a chunk in the MLX backend; the work grows with its square.
 const CHUNK: usize = 256;
 
-/// The state space of a layer.
+/// Parameters of a layer's state space.
 pub struct Ssd {
-    /// How fast each head forgets, below 0 [heads].
+    /// Decay rate of each head, `-exp(A_log)` [heads]; a token's decay is `exp(dt * rate)`.
     pub rate: Array,
-    /// The share of its input in a head's output [heads].
+    /// Factor of the skip connection, `D` [heads].
     pub d: Array,
-    /// Bias of the steps `dt`, [heads].
+    /// Bias of the steps `dt` before softplus, [heads].
     pub dt_bias: Array,
     /// Sizes of the state space.
     pub sizes: SsdSizes,
 }
 
-/// The numbers of a state space that its weights do not show.
+/// Sizes of a state space that its weights do not show.
 #[derive(Clone, Copy, Debug)]
 pub struct SsdSizes {
     /// Heads of the input and of the state.
@@ -37,13 +38,13 @@ pub struct SsdSizes {
     pub head_dim: usize,
     /// Groups of heads that share `b` and `c`.
     pub groups: usize,
-    /// Elements of `b` and `c`.
+    /// Elements of `b` and of `c`.
     pub state: usize,
-    /// The least and the most that `dt` may be.
+    /// Least and largest step `dt`, after softplus.
     pub dt: (f32, f32),
 }
 
-/// By MLX, a stretch of tokens at once.
+/// State space in MLX, a chunk of tokens at a time.
 pub fn mlx(ssd: &Ssd, [x, b, c, dt]: [&Array; 4], state: &mut Option<Array>) -> Result<Array> {
     let SsdSizes { heads, head_dim, groups, state: size, dt: (least, most) } = ssd.sizes;
     let [h, p, g, n] = [heads, head_dim, groups, size].map(|n| n as i32);
@@ -66,7 +67,7 @@ pub fn mlx(ssd: &Ssd, [x, b, c, dt]: [&Array; 4], state: &mut Option<Array>) -> 
     for first in (0..rows).step_by(CHUNK) {
         let range = first..rows.min(first + CHUNK as i32);
         let [dtx, steps, b, c] = [&dtx, &steps, &b, &c].map(|x| mlx::columns(x, range.clone()));
-        let (part, next) = stretch([&dtx?, &steps?, &b?, &c?], &s)?;
+        let (part, next) = chunk([&dtx?, &steps?, &b?, &c?], &s)?;
         parts.push(part);
         s = next;
     }
@@ -75,12 +76,12 @@ pub fn mlx(ssd: &Ssd, [x, b, c, dt]: [&Array; 4], state: &mut Option<Array>) -> 
     y.transpose_axes(&[1, 0, 2])?.reshape(&[1, rows, h * p])?.as_dtype(x.dtype())
 }
 
-/// The outputs [heads, length, head_dim] of a stretch, and the state after it.
-fn stretch([dtx, steps, b, c]: [&Array; 4], state: &Array) -> Result<(Array, Array)> {
+/// Outputs [heads, length, head_dim] of a chunk, and the state after it.
+fn chunk([dtx, steps, b, c]: [&Array; 4], state: &Array) -> Result<(Array, Array)> {
     let total = cumsum(steps, 1, None, None)?.exp()?.expand_dims(-1)?; // [heads, length, 1]
     let last = steps.dim(1) - 1;
     let kept = mlx::columns(&total, last..last + 1)?.multiply(state)?;
-    // What the tokens of the stretch give to each other, and to the state.
+    // Contributions of the tokens of the chunk to each other, and to the state.
     let decays = decays(steps)?;
     let scores = tril(c.matmul(b.swap_axes(-1, -2)?)?.multiply(&decays)?, None)?;
     let to_end = mlx::columns(&decays, last..last + 1)?.swap_axes(-1, -2)?; // [heads, length, 1]
@@ -89,11 +90,11 @@ fn stretch([dtx, steps, b, c]: [&Array; 4], state: &Array) -> Result<(Array, Arr
     Ok((scores.matmul(dtx)?.add(before)?, kept.add(given)?))
 }
 
-/// At once, token by token, heads side by side.
+/// State space on the CPU, token by token, heads in parallel.
 pub fn cpu(ssd: &Ssd, [x, b, c, dt]: [&Array; 4], state: &mut Option<Array>) -> Result<Array> {
     let SsdSizes { heads, head_dim, groups, state: size, dt: (least, most) } = ssd.sizes;
     let rows = x.dim(1) as usize;
-    let mut states = remembered(state, heads * head_dim * size)?;
+    let mut states = state_or_zeros(state, heads * head_dim * size)?;
     let [xs, bs, cs, dts] = [elements(x)?, elements(b)?, elements(c)?, elements(dt)?];
     let [rate, d, bias] = [elements(&ssd.rate)?, elements(&ssd.d)?, elements(&ssd.dt_bias)?];
     let mut ys = vec![0.0; xs.len()];
@@ -115,7 +116,7 @@ pub fn cpu(ssd: &Ssd, [x, b, c, dt]: [&Array; 4], state: &mut Option<Array>) -> 
     parts.enumerate().for_each(head);
     let shape = [1, heads, head_dim, size].map(|n| n as i32);
     *state = Some(Array::from_slice(&states, &shape));
-    Ok(Array::from_slice(&side_by_side(&ys, rows, head_dim), x.shape()))
+    Ok(Array::from_slice(&transpose(&ys, rows, head_dim), x.shape()))
 }
 
 #[cfg(test)]

@@ -1,4 +1,4 @@
-//! Weight where they lie in memory, as the CPU's matrix products take them.
+//! Views of weights in memory for the CPU kernels.
 
 use half::slice::HalfFloatSliceExt;
 use half::{bf16, f16};
@@ -7,13 +7,14 @@ use mlx_rs::{Array, Dtype};
 use mlxk_core::quantization::Mode;
 
 use crate::array::{elements, unreadable};
-use crate::cpu::{self, Floats, Scales};
+use crate::cpu::{FloatSlice, QuantizedView, Scales, WeightView};
 use crate::weight::Weight;
 
-/// The weights where they lie.
-pub fn matrix(w: &Weight) -> Result<cpu::Matrix<'_>> {
+/// View of `w`, with leading axes joined to rows. Errors if an array is not contiguous or of an
+/// unexpected type.
+pub fn matrix(w: &Weight) -> Result<WeightView<'_>> {
     let w = match w {
-        Weight::Dense(weight) => return floats(weight).map(cpu::Matrix::Plain),
+        Weight::Dense(weight) => return floats(weight).map(WeightView::Dense),
         Weight::Quantized(packed) => packed,
     };
     let codes = || w.scales.try_as_slice().map_err(unreadable);
@@ -26,18 +27,18 @@ pub fn matrix(w: &Weight) -> Result<cpu::Matrix<'_>> {
     };
     let weight = w.weight.try_as_slice().map_err(unreadable)?;
     let (group_size, bits) = (w.group_size as usize, w.bits as usize);
-    Ok(cpu::Matrix::Packed(cpu::Packed { weight, scales, group_size, bits }))
+    Ok(WeightView::Quantized(QuantizedView { weight, scales, group_size, bits }))
 }
 
-/// Floats of any type where they lie.
-fn floats(array: &Array) -> Result<Floats<'_>> {
+/// View of a float array of any type.
+fn floats(array: &Array) -> Result<FloatSlice<'_>> {
     Ok(match array.dtype() {
         Dtype::Float16 => {
-            Floats::F16(array.try_as_slice::<f16>().map_err(unreadable)?.reinterpret_cast())
+            FloatSlice::F16(array.try_as_slice::<f16>().map_err(unreadable)?.reinterpret_cast())
         }
         Dtype::Bfloat16 => {
-            Floats::Bf16(array.try_as_slice::<bf16>().map_err(unreadable)?.reinterpret_cast())
+            FloatSlice::Bf16(array.try_as_slice::<bf16>().map_err(unreadable)?.reinterpret_cast())
         }
-        _ => Floats::F32(elements(array)?),
+        _ => FloatSlice::F32(elements(array)?),
     })
 }

@@ -81,7 +81,7 @@ fn whole(all: &mut Checkpoint, name: &str, sizes: &Sizes) -> Result<(Tensor, Opt
         let numbers = |tensor: &Tensor| tensor.read(|bytes| widen(bytes, float));
         let (scales, biases) = (numbers(&scales)?, numbers(&biases)?);
         let mut weights = vec![0.0; scales.len() * group_size];
-        weight.read(|codes| affine::unpack(codes, &scales, &biases, bits, &mut weights))?;
+        weight.read(|codes| affine::dequantize(codes, &scales, &biases, bits, &mut weights))?;
         Bytes::of(&narrow(&weights, float))
     });
     Ok((plain, Some(form)))
@@ -107,7 +107,7 @@ fn put(all: &mut Checkpoint, name: &str, tensor: Tensor, form: Option<QuantSpec>
             let tensor = tensor.clone();
             Tensor::made(dtype, shape, move || {
                 let weights = tensor.read(|bytes| widen(bytes, float))?;
-                Bytes::of(&part(affine::pack(&weights, group_size, bits), float))
+                Bytes::of(&part(affine::quantize(&weights, group_size, bits), float))
             })
         };
     let groups = shape(|ins, _, group_size| ins / group_size);

@@ -1,4 +1,4 @@
-//! Properties of a mixture of experts that its weights do not show.
+//! Parameters of a mixture of experts that its weights do not show.
 
 use mlxk_tensor::ops::activation::Activation;
 use mlxk_tensor::ops::moe_route::{Groups, Routing};
@@ -6,34 +6,34 @@ use mlxk_tensor::ops::moe_route::{Groups, Routing};
 use crate::checkpoint::config_error::invalid;
 use crate::nn::mlp::MlpArch;
 
-/// What the weights of a mixture do not show.
+/// Parameters of a mixture of experts that its weights do not show.
 #[derive(Clone, Debug)]
 pub struct MoeArch {
-    /// Experts.
+    /// Number of experts.
     pub count: usize,
-    /// Elements of the vectors between the halves of an expert.
+    /// Elements of an expert's inner vectors (`moe_intermediate_size`).
     pub inner: usize,
-    /// Whether experts have gates.
+    /// True if experts are gated linear units.
     pub gated: bool,
-    /// What bends an expert's gate, or else the elements themselves.
+    /// Activation of an expert's gate, or of its up projection without a gate.
     pub activation: Activation,
-    /// How experts are chosen.
+    /// Parameters of the router.
     pub routing: Routing,
-    /// The feed-forward layer that every token runs through besides, if there is one.
+    /// Shared expert, which every token runs through.
     pub shared: Option<SharedArch>,
 }
 
-/// What the weights of a layer that every token runs through do not show.
+/// Parameters of a shared expert.
 #[derive(Clone, Copy, Debug)]
 pub struct SharedArch {
-    /// The layer.
+    /// Feed-forward layer of the shared expert.
     pub mlp: MlpArch,
-    /// Whether another says how much of it counts.
+    /// True if the shared expert is weighted by a sigmoid gate.
     pub weighed: bool,
 }
 
 impl MoeArch {
-    /// Errors if no mixture can be like this.
+    /// Errors if no mixture can have these parameters.
     pub fn check(&self) -> mlxk_core::Result<()> {
         let &MoeArch { count, inner, routing: Routing { chosen, groups, .. }, .. } = self;
         let most = i32::MAX as usize / 2;

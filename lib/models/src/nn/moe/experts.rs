@@ -1,4 +1,4 @@
-//! Experts of a mixture: feed-forward layers, of which each row runs through a few.
+//! Experts of a mixture of experts.
 
 use mlx_rs::Array;
 use mlx_rs::error::Result;
@@ -12,16 +12,16 @@ use crate::checkpoint::cursor::Cursor;
 use crate::nn::matrix::load_weight;
 use crate::nn::shard;
 
-/// Feed-forward layers, as many as there are experts.
+/// Feed-forward layers of all experts.
 pub struct Experts {
     op: moe_experts::Experts,
-    /// True if other ranks have the rest of each expert.
+    /// True if other ranks have the rest of each expert, so that outputs are summed over ranks.
     partial: bool,
     ops: &'static dyn Ops,
 }
 
 impl Experts {
-    /// The layers at `w`, from `hidden` elements and back.
+    /// Loads the experts at `w`, for vectors of `hidden` elements.
     ///
     /// # Errors
     /// If a tensor is missing, or of another shape or type.
@@ -41,15 +41,15 @@ impl Experts {
         Ok(Experts { op, partial, ops: w.ops() })
     }
 
-    /// Weighted sum of what the chosen experts make of each row: `x` [1, rows, hidden] to the same
-    /// shape.
+    /// Weighted sum [1, rows, hidden] of the outputs of the chosen experts for `x` of that shape.
     pub fn forward(&self, x: &Array, choice: &ExpertChoice) -> Result<Array> {
         let y = self.ops.moe_experts(&self.op, x, choice)?;
         if self.partial { all_sum(&y) } else { Ok(y) }
     }
 }
 
-/// The matrices [count, outs, ins] of all experts, and their biases if the checkpoint has them.
+/// Loads the weights [count, outs, ins] of all experts, and their biases if the checkpoint has
+/// them.
 fn stack(
     w: &mut Cursor,
     name: &str,

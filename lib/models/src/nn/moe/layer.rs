@@ -1,7 +1,4 @@
-//! Mixtures of experts (arXiv 1701.06538): of many feed-forward layers each token runs through a few.
-//!
-//! The router and the experts are computed twice: lazily by MLX, for a GPU, and at once on a CPU,
-//! where only the chosen experts' weights are read.
+//! Feed-forward layer that is a mixture of experts.
 
 use mlx_rs::Array;
 use mlx_rs::error::Result;
@@ -15,24 +12,25 @@ use crate::nn::mixer::FeedForward;
 use crate::nn::mlp::Mlp;
 use crate::nn::norm::NormArch;
 
-/// A mixture, with what all tokens share.
+/// Mixture of experts, with the shared expert if there is one.
 pub struct Moe {
     gate: Router,
-    /// To the fewer elements that experts see and back, if the checkpoint has that.
+    /// Projections to the smaller vectors of the experts and back, if the checkpoint has them.
     latent: Option<[Linear; 2]>,
     switch_mlp: Experts,
-    shared_expert: Option<Shared>,
+    shared_expert: Option<SharedExpert>,
     ops: &'static dyn Ops,
 }
 
-struct Shared {
+/// Expert that every token runs through.
+struct SharedExpert {
     mlp: Mlp,
-    /// How much of it counts, by a sigmoid.
+    /// Projection to the logit of the sigmoid that weights the shared expert.
     gate: Option<Linear>,
 }
 
 impl Moe {
-    /// The layer at `w`, from `hidden` elements to those of experts and back.
+    /// Loads the layer at `w`, for hidden vectors of `hidden` elements.
     pub fn load(
         w: &mut Cursor,
         hidden: usize,
@@ -46,7 +44,7 @@ impl Moe {
         let shared = |SharedArch { mlp, weighed }: &SharedArch| {
             let gate = weighed.then(|| Linear::load(w, "shared_expert_gate", 1, hidden));
             let mlp = Mlp::load(&mut w.at("shared_expert"), hidden, mlp, norm)?;
-            Ok(Shared { mlp, gate: gate.transpose()? })
+            Ok(SharedExpert { mlp, gate: gate.transpose()? })
         };
         Ok(Moe {
             shared_expert: arch.shared.as_ref().map(shared).transpose()?,
@@ -78,7 +76,7 @@ impl FeedForward for Moe {
     }
 }
 
-/// How many elements experts see, and what leads there and back.
+/// Size of the experts' vectors, and the projections to them and back.
 fn latent(w: &mut Cursor, hidden: usize) -> mlxk_core::Result<(usize, [Linear; 2])> {
     let (shape, _) = w.at("fc1_latent_proj").form("weight")?;
     let size = shape.first().copied().unwrap_or_default();

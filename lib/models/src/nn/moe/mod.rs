@@ -1,4 +1,5 @@
-//! Mixtures of experts (arXiv 1701.06538): of many feed-forward layers each token runs through a few.
+//! Mixtures of experts (MoE, arXiv 1701.06538): of many feed-forward layers each token runs through
+//! a few.
 
 mod arch;
 mod experts;

@@ -9,17 +9,18 @@ use mlxk_tensor::ops::moe_route::{ExpertChoice, Routing};
 use crate::checkpoint::cursor::Cursor;
 use crate::nn::linear::Linear;
 
-/// A linear layer that gives a logit for each expert, and the choice by these.
+/// Linear layer that gives a logit for each expert, and the choice of experts by these logits.
 pub struct Router {
     gate: Linear,
-    /// Added to scores when experts are chosen, not when they are weighted.
+    /// Correction [experts] that is added to scores to choose experts, not to weight them.
     e_score_correction_bias: Option<Array>,
     routing: Routing,
     ops: &'static dyn Ops,
 }
 
 impl Router {
-    /// The layer `name` of `w` for `count` experts, with a correction if the checkpoint has one.
+    /// Loads the layer `name` of `w` for `count` experts, with a correction if the checkpoint has
+    /// one.
     pub fn load(
         w: &mut Cursor,
         name: &str,
@@ -37,7 +38,7 @@ impl Router {
         })
     }
 
-    /// The experts of each row of `x` [1, rows, hidden].
+    /// Experts of each row of `x` [1, rows, hidden], and their weights.
     pub fn forward(&self, x: &Array) -> Result<ExpertChoice> {
         let logits = match self.routing.wide {
             true => self.gate.forward(&x.as_dtype(Dtype::Float32)?)?,

@@ -1,36 +1,36 @@
-//! Rows that queries attend to, each query to its own.
+//! Keys that are chosen for each query by their indices.
 
 use mlx_rs::Array;
 use mlx_rs::error::Result;
 use mlx_rs::ops::{arange, maximum};
 use mlxk_tensor::mlx;
 
-/// Queries that are looked at together: each has keys of its own, which take memory.
-pub const STRETCH: i32 = 128;
+/// Queries of a chunk, which bounds the memory of gathered keys.
+pub const CHUNK: i32 = 128;
 
-/// Rows that queries look at, each at its own.
+/// Indices of the keys of each query.
 pub struct Chosen {
-    /// [queries, rows of each].
+    /// Indices of keys, [queries, keys of each].
     pub ids: Array,
-    /// Whether they are seen, the same shape.
+    /// Mask of the indices, true where the key is visible, of the same shape.
     pub visible: Array,
 }
 
 impl Chosen {
-    /// Those of some queries.
+    /// Indices of a range of queries.
     pub fn part(&self, queries: std::ops::Range<i32>) -> Result<Chosen> {
         let ids = mlx::entries(&self.ids, queries.clone())?;
         Ok(Chosen { ids, visible: mlx::entries(&self.visible, queries)? })
     }
 
-    /// The rows of `all` [.., size], as [queries, rows of each, size], and whether they are seen.
+    /// Chosen rows of `all` [.., size], as [queries, keys of each, size], and their mask.
     pub fn rows(&self, all: &Array) -> Result<(Array, Array)> {
         Ok((all.take_axis(&self.ids, 0)?, self.visible.clone()))
     }
 }
 
-/// The last `window` of `seen` tokens up to itself, for each of the queries `range` of the last
-/// `length` of them.
+/// Sliding window of the queries `range` of the last `length` of `seen` tokens: the last `window`
+/// tokens up to the query's own.
 pub fn last(window: i32, seen: i32, length: i32, range: std::ops::Range<i32>) -> Result<Chosen> {
     let width = window.min(seen);
     let first = seen - length - width + 1;

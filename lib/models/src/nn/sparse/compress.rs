@@ -1,4 +1,4 @@
-//! What makes one row of every few tokens.
+//! Compressor of sparse attention: pools consecutive tokens to rows.
 
 use mlx_rs::error::Result;
 use mlx_rs::ops::{softmax_axis, zeros_dtype};
@@ -6,28 +6,28 @@ use mlx_rs::{Array, Dtype};
 use mlxk_tensor::cache::{Cache, Kv, Sequences};
 use mlxk_tensor::mlx;
 
-use super::fake_quant::Grid;
+use super::fake_quant::FakeQuant;
 use super::partial_rope::PartialRope;
 use super::sizes::{CompressSizes, SparseSizes};
 use crate::checkpoint::cursor::Cursor;
 use crate::nn::linear::Linear;
 use crate::nn::norm::Norm;
 
-/// The mean of the vectors of a row's tokens, weighted element by element.
+/// Pooling of the tokens of a row: a mean weighted by softmax for each element.
 pub struct Compressor {
     kv_proj: Linear,
-    /// To the logarithms of weights, if a row is of more than one token.
+    /// Projection to the logits of weights; `None` if a row is one token.
     gate_proj: Option<Linear>,
     kv_norm: Norm,
-    /// What makes the key of a row.
+    /// Projection and norm of a row's index key.
     key: Option<(Linear, Norm)>,
-    /// A row turns by the position of its first token.
-    turn: PartialRope,
+    /// Rotary position embedding of rows, by the position of the first token.
+    rope: PartialRope,
     sizes: CompressSizes,
 }
 
 impl Compressor {
-    /// The layer under `w`, of an attention of these sizes.
+    /// Loads the compressor and the key projection of the attention layer at `w`.
     pub fn load(
         w: &mut Cursor,
         sizes: &SparseSizes,
@@ -47,12 +47,12 @@ impl Compressor {
             gate_proj: gate.transpose()?,
             kv_norm: norm.load(w, "kv_norm", head_dim)?,
             key,
-            turn: PartialRope { rope, rotated: sizes.rotated as i32 },
+            rope: PartialRope { rope, rotated: sizes.rotated as i32 },
             sizes: *own,
         })
     }
 
-    /// Adds to what is remembered of each text the rows that the tokens `x` [1, rows, hidden] complete.
+    /// Appends to each sequence's cache the rows that the tokens `x` [1, rows, hidden] complete.
     pub fn forward(&self, x: &Array, sequences: &mut Sequences) -> Result<()> {
         match (&self.gate_proj, self.sizes.open) {
             (Some(gate_proj), Some(open)) => {
@@ -60,21 +60,21 @@ impl Compressor {
                 let (kv, gate) = (self.kv_proj.forward(&wide)?, gate_proj.forward(&wide)?);
                 sequences.each_sequence([&kv, &gate], |[kv, gate], cache| {
                     let rows = self.pool(kv, gate, cache.kv(open)?)?;
-                    self.keep(rows, kv, x.dtype(), cache)
+                    self.append(rows, kv, x.dtype(), cache)
                 })?;
             }
             _ => {
                 let kv = self.kv_proj.forward(x)?;
                 sequences.each_sequence([&kv], |[kv], cache| {
-                    self.keep(Some(kv.clone()), kv, x.dtype(), cache)
+                    self.append(Some(kv.clone()), kv, x.dtype(), cache)
                 })?;
             }
         }
         Ok(())
     }
 
-    /// The vectors [1, rows, head_dim] of the rows that new vectors and the logarithms of their weights
-    /// [1, length, head_dim] complete, after those in `open`.
+    /// Rows [1, rows, head_dim] that are completed by new vectors `kv` and logits `gate` [1,
+    /// length, head_dim] after those in the cache slot `open`; `None` if there are none.
     fn pool(&self, kv: &Array, gate: &Array, open: &mut Kv) -> Result<Option<Array>> {
         let (length, ratio, size) = (kv.dim(1), self.sizes.ratio as i32, kv.dim(-1));
         let waiting = open.offset() % ratio;
@@ -87,13 +87,13 @@ impl Compressor {
         let first = kv.dim(2) - waiting - length;
         let tokens =
             |x: &Array| mlx::rows(x, first..first + rows * ratio)?.reshape(&[1, rows, ratio, size]);
-        let shares = softmax_axis(tokens(&gate)?, 2, true)?;
-        tokens(&kv)?.multiply(shares)?.sum_axis(2, false).map(Some)
+        let weights = softmax_axis(tokens(&gate)?, 2, true)?;
+        tokens(&kv)?.multiply(weights)?.sum_axis(2, false).map(Some)
     }
 
-    /// Keeps the rows that `new` tokens [1, length, ..] have completed, if any, with their keys, as
-    /// elements of `dtype`, that of the model's vectors.
-    fn keep(
+    /// Appends completed rows, normed and rotated, with their index keys, as `dtype`. `new` are the
+    /// new tokens [1, length, ..], which the cache counts.
+    fn append(
         &self,
         rows: Option<Array>,
         new: &Array,
@@ -102,7 +102,7 @@ impl Compressor {
     ) -> Result<()> {
         let compressed = cache.compressed(self.sizes.rows)?;
         let first = compressed.held();
-        let turned = |x: &Array| self.turn.apply(&x.expand_dims(1)?, first);
+        let rotated = |x: &Array| self.rope.apply(&x.expand_dims(1)?, first);
         let key_size = self.sizes.key.unwrap_or(1) as i32;
         let Some(rows) = rows else {
             let none = |size| zeros_dtype(&[1, 1, 0, size], dtype);
@@ -111,12 +111,12 @@ impl Compressor {
         let rows = self.kv_norm.forward(&rows.as_dtype(dtype)?)?;
         let keys = match &self.key {
             Some((k_proj, k_norm)) => {
-                Grid::FOUR.round(&turned(&k_norm.forward(&k_proj.forward(&rows)?)?)?)?
+                FakeQuant::MXFP4.round(&rotated(&k_norm.forward(&k_proj.forward(&rows)?)?)?)?
             }
-            // Nobody chooses by these.
+            // No indexer compares these rows.
             None => zeros_dtype(&[1, 1, rows.dim(1), key_size], dtype)?,
         };
-        let rows = Grid::FOUR_FINE.round(&turned(&rows)?)?;
+        let rows = FakeQuant::NVFP4.round(&rotated(&rows)?)?;
         compressed.append(new.dim(1), &rows.as_dtype(dtype)?, &keys.as_dtype(dtype)?)
     }
 }

@@ -1,30 +1,32 @@
-//! Numbers rounded as they were when the model was trained: to floats of a few bits that share a scale.
+//! Fake quantisation: values are rounded as in the quantisation-aware training of the model, to
+//! small floats that share a scale.
 
 use mlx_rs::error::Result;
 use mlx_rs::ops::{ceil, floor, log2, maximum, minimum, power, unflatten};
 use mlx_rs::{Array, Dtype};
 
-/// Small floats, so many of which share a scale.
-pub struct Grid {
-    float: Small,
+/// Format of fake quantisation: a small float, with a scale for each group.
+pub struct FakeQuant {
+    float: SmallFloat,
     /// Elements that share a scale.
     group: i32,
-    /// The least that the largest of them counts as.
+    /// Lower bound of the group's largest magnitude.
     least: f32,
-    /// Whether scales are floats of 8 bits, else powers of two.
+    /// True if scales are e4m3 floats, false if they are powers of two.
     fine: bool,
 }
 
-impl Grid {
-    /// Floats of 8 bits.
-    pub const EIGHT: Grid = Grid { float: E4M3, group: 32, least: 1e-4, fine: false };
-    /// Floats of 4 bits.
-    pub const FOUR: Grid =
-        Grid { float: E2M1, group: 32, least: 6.0 * f32::MIN_POSITIVE, fine: false };
-    /// Floats of 4 bits, fewer of which share a finer scale.
-    pub const FOUR_FINE: Grid = Grid { float: E2M1, group: 16, least: 6.0 / 512.0, fine: true };
+impl FakeQuant {
+    /// e4m3 floats, with a power of two for 32 elements.
+    pub const MXFP8: FakeQuant = FakeQuant { float: E4M3, group: 32, least: 1e-4, fine: false };
+    /// e2m1 floats, with a power of two for 32 elements.
+    pub const MXFP4: FakeQuant =
+        FakeQuant { float: E2M1, group: 32, least: 6.0 * f32::MIN_POSITIVE, fine: false };
+    /// e2m1 floats, with an e4m3 scale for 16 elements.
+    pub const NVFP4: FakeQuant =
+        FakeQuant { float: E2M1, group: 16, least: 6.0 / 512.0, fine: true };
 
-    /// The last axis rounded, if it is a whole number of groups.
+    /// Rounds the last axis of `x`; returns `x` if its length is not a multiple of the group.
     pub fn round(&self, x: &Array) -> Result<Array> {
         if x.dim(-1) % self.group != 0 {
             return Ok(x.clone());
@@ -41,21 +43,21 @@ impl Grid {
     }
 }
 
-/// A kind of small float (OCP Microscaling).
-struct Small {
+/// Small float format (OCP Microscaling).
+struct SmallFloat {
     /// Bits of the fraction.
     fraction: f32,
-    /// The exponent below which numbers are no denser.
+    /// Exponent of the smallest normal number.
     least: f32,
-    /// The largest number.
+    /// Largest number.
     most: f32,
 }
 
-const E4M3: Small = Small { fraction: 3.0, least: -6.0, most: 448.0 };
-const E2M1: Small = Small { fraction: 1.0, least: 0.0, most: 6.0 };
+const E4M3: SmallFloat = SmallFloat { fraction: 3.0, least: -6.0, most: 448.0 };
+const E2M1: SmallFloat = SmallFloat { fraction: 1.0, least: 0.0, most: 6.0 };
 
-impl Small {
-    /// Each element as the nearest such float, of two as near the even one.
+impl SmallFloat {
+    /// Rounds each element to nearest, ties to even.
     fn round(&self, x: &Array) -> Result<Array> {
         let n = Array::from_f32;
         let x = minimum(maximum(x, n(-self.most))?, n(self.most))?;
@@ -73,7 +75,7 @@ mod tests {
     use mlxk_tensor::array::elements;
 
     #[track_caller]
-    fn rounds(small: &Small, pairs: &[[f32; 2]]) {
+    fn rounds(small: &SmallFloat, pairs: &[[f32; 2]]) {
         for [x, rounded] in pairs {
             let got = small.round(&Array::from_f32(*x)).unwrap();
             assert_eq!(got.item_exact::<f32>(), *rounded, "{x}");
@@ -94,11 +96,11 @@ mod tests {
     #[test]
     fn groups_share_a_scale_and_others_are_left_as_they_are() {
         let x: Vec<f32> = (0..32).map(|i| if i == 5 { 13.0 } else { 0.4 }).collect();
-        let y = Grid::FOUR.round(&Array::from_slice(&x, &[1, 32])).unwrap();
+        let y = FakeQuant::MXFP4.round(&Array::from_slice(&x, &[1, 32])).unwrap();
         let y = elements(&y).unwrap();
-        // The scale is 4: of 13 / 4 the nearest is 3, of 0.1 it is none.
+        // The scale is 4: 13 / 4 rounds to 3, and 0.1 to 0.
         assert_eq!((y[5], y[6]), (12.0, 0.0));
         let odd = Array::from_slice(&x[..24], &[1, 24]);
-        assert_eq!(elements(&Grid::FOUR.round(&odd).unwrap()).unwrap(), &x[..24]);
+        assert_eq!(elements(&FakeQuant::MXFP4.round(&odd).unwrap()).unwrap(), &x[..24]);
     }
 }

@@ -1,4 +1,4 @@
-//! Sparse attention: each token attends to a few tokens or rows that are chosen for it.
+//! Sparse attention: each token attends to a few tokens or compressed rows that an indexer chooses.
 
 mod attention;
 mod chosen;
@@ -10,6 +10,6 @@ mod sizes;
 mod topk;
 
 pub use attention::Sparse;
-pub use indexer::Sight;
+pub use indexer::Selection;
 pub use sizes::{Candidates, CompressSizes, IndexSizes, SparseSizes};
 pub use topk::{TopK, TopKSizes};

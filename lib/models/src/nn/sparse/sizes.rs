@@ -4,7 +4,7 @@ use mlxk_tensor::ops::rope::Rope;
 
 use crate::nn::norm::NormArch;
 
-/// What the weights of a layer do not show.
+/// Parameters of a sparse attention layer that its weights do not show.
 #[derive(Clone)]
 pub struct SparseSizes {
     /// Elements of a hidden vector.

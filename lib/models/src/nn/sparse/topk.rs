@@ -1,5 +1,5 @@
-//! Which of the tokens before it each token attends to (DeepSeek V3.2, arXiv 2512.02556): those whose
-//! keys have the largest products with queries that are made for this alone.
+//! DeepSeek Sparse Attention (DeepSeek V3.2, arXiv 2512.02556): each token attends to the earlier
+//! tokens with the highest index scores.
 
 use mlx_rs::error::Result;
 use mlx_rs::ops::{concatenate, select};
@@ -7,13 +7,13 @@ use mlx_rs::{Array, Dtype};
 use mlxk_tensor::mlx;
 use mlxk_tensor::ops::rope::Rope;
 
-use super::chosen::STRETCH;
-use super::indexer::{best, fits};
+use super::chosen::CHUNK;
+use super::indexer::{index_scores, top_k};
 use crate::checkpoint::cursor::Cursor;
 use crate::nn::linear::Linear;
 use crate::nn::norm::{Norm, NormArch, NormKind};
 
-/// What the weights of the choice do not show.
+/// Parameters of the indexer that its weights do not show.
 #[derive(Clone, Copy, Debug)]
 pub struct TopKSizes {
     /// Elements of a hidden vector.
@@ -28,7 +28,7 @@ pub struct TopKSizes {
     pub chosen: usize,
 }
 
-/// The choice.
+/// Indexer that chooses the tokens a query attends to.
 pub struct TopK {
     wq_b: Linear,
     weights_proj: Linear,
@@ -39,7 +39,7 @@ pub struct TopK {
 }
 
 impl TopK {
-    /// That at `w`.
+    /// Loads the indexer at `w`.
     pub fn load(w: &mut Cursor, sizes: TopKSizes, rope: Rope) -> mlxk_core::Result<TopK> {
         let TopKSizes { hidden, query_rank, heads, size, .. } = sizes;
         let norm = NormArch { kind: NormKind::Layer, eps: 1e-5 };
@@ -53,22 +53,22 @@ impl TopK {
         })
     }
 
-    /// Queries [1, rows, heads * size], weights of heads [1, rows, heads] and keys [1, rows, size], of
-    /// `x` [1, rows, hidden] and what attention makes its queries of.
-    pub fn made(&self, x: &Array, q_rank: &Array) -> Result<[Array; 3]> {
+    /// Index queries [1, rows, heads * size], head weights [1, rows, heads] and index keys [1,
+    /// rows, size] of `x` [1, rows, hidden] and the low-rank queries `q_rank`.
+    pub fn project(&self, x: &Array, q_rank: &Array) -> Result<[Array; 3]> {
         let keys = self.k_norm.forward(&self.wk.forward(x)?)?;
         Ok([self.wq_b.forward(q_rank)?, self.weights_proj.forward(x)?, keys])
     }
 
-    /// Queries or keys [1, length, heads * size], of which the first is at position `offset`, as
-    /// [1, heads, length, size].
-    pub fn turned(&self, x: &Array, offset: i32) -> Result<Array> {
+    /// Rotates index queries or keys [1, length, heads * size], the first at position `offset`, and
+    /// splits heads: [1, heads, length, size].
+    pub fn rotate(&self, x: &Array, offset: i32) -> Result<Array> {
         let heads = x.reshape(&[1, x.dim(1), -1, self.sizes.size as i32])?;
         self.rope.apply(&heads.transpose_axes(&[0, 2, 1, 3])?, offset)
     }
 
-    /// The tokens [length, chosen] that turned queries and weights choose by keys [1, 1, seen, size],
-    /// of those that are `visible` [length, seen] first; None if there are no more than are chosen.
+    /// Tokens [length, chosen] for rotated queries, by weights and keys [1, 1, seen, size]; `None`
+    /// if there are no more tokens than are chosen. `visible` [length, seen] masks tokens.
     pub fn choose(
         &self,
         queries: &Array,
@@ -83,14 +83,14 @@ impl TopK {
         let queries = queries.as_dtype(Dtype::Float32)?;
         let keys = keys.as_dtype(Dtype::Float32)?.swap_axes(-1, -2)?;
         let mut chosen = Vec::new();
-        for first in (0..length).step_by(STRETCH as usize) {
-            let range = first..(first + STRETCH).min(length);
-            let mut scores = fits([&queries, &keys, weights], range.clone())?;
+        for first in (0..length).step_by(CHUNK as usize) {
+            let range = first..(first + CHUNK).min(length);
+            let mut scores = index_scores([&queries, &keys, weights], range.clone())?;
             if let Some(visible) = visible {
                 let none = Array::from_f32(f32::NEG_INFINITY);
                 scores = select(mlx::entries(visible, range)?, scores, none)?;
             }
-            chosen.push(best(&scores, self.sizes.chosen as i32)?.ids);
+            chosen.push(top_k(&scores, self.sizes.chosen as i32)?.ids);
         }
         concatenate(&chosen, 0).map(Some)
     }

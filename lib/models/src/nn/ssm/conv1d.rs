@@ -1,4 +1,4 @@
-//! Convolution of each channel over the last few tokens.
+//! Depthwise causal convolution over tokens.
 
 use mlx_rs::Array;
 use mlx_rs::error::Result;
@@ -13,7 +13,7 @@ pub struct Conv1d {
 }
 
 impl Conv1d {
-    /// The layer `name` of `w`, with weights [channels, taps, 1]; SiLU follows if `silu`.
+    /// Loads the layer `name` of `w`, with weights [channels, taps, 1]; SiLU follows if `silu`.
     ///
     /// # Errors
     /// If there are fewer than two taps, or the weights are missing or of another shape.
@@ -33,8 +33,8 @@ impl Conv1d {
         Ok(Conv1d { op: conv1d::Conv1d { weight, bias, silu }, ops: w.ops() })
     }
 
-    /// [1, rows, channels] to the same, after the tokens whose last rows are in `tail`
-    /// [1, taps - 1, channels].
+    /// Output [1, rows, channels] for `x` of that shape; `tail` [1, taps - 1, channels] holds the
+    /// rows before `x`, and is updated.
     pub fn forward(&self, x: &Array, tail: &mut Option<Array>) -> Result<Array> {
         self.ops.conv1d(&self.op, x, tail)
     }

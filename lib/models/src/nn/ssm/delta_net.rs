@@ -1,4 +1,4 @@
-//! The gated delta net (arXiv 2412.06464) as Qwen3-Next has it.
+//! Gated DeltaNet layer (arXiv 2412.06464) of Qwen3-Next.
 
 use mlx_rs::Array;
 use mlx_rs::error::Result;
@@ -14,9 +14,9 @@ use crate::checkpoint::cursor::Cursor;
 use crate::nn::linear::Linear;
 use crate::nn::mixer::TokenMixer;
 
-/// A convolution, the delta rule, and a gate.
+/// Gated DeltaNet layer: convolution, gated delta rule, gated norm.
 pub struct DeltaNet {
-    /// Queries, keys and values, from one projection or from three.
+    /// Projections to queries, keys and values: one matrix, or three.
     in_proj_qkv: Vec<Linear>,
     in_proj_z: Linear,
     in_proj_b: Linear,
@@ -27,7 +27,7 @@ pub struct DeltaNet {
     out_proj: Linear,
 }
 
-/// What the weights of the layer do not show.
+/// Parameters of the layer that its weights do not show.
 #[derive(Clone, Copy, Debug)]
 pub struct DeltaNetArch {
     /// Elements of a hidden vector.
@@ -41,8 +41,8 @@ pub struct DeltaNetArch {
 }
 
 impl DeltaNet {
-    /// The layer at `w`. Some checkpoints have the projections of each key head, with its value
-    /// heads, side by side in two matrices.
+    /// Loads the layer at `w`. Some checkpoints have the projections of each key head, with its
+    /// value heads, side by side in two matrices, `in_proj_qkvz` and `in_proj_ba`.
     pub fn load(w: &mut Cursor, arch: &DeltaNetArch) -> mlxk_core::Result<DeltaNet> {
         let DeltaNetArch { hidden, rule, taps, norm_eps } = *arch;
         let [queries, keys, values] = rule.widths();
@@ -74,7 +74,7 @@ impl DeltaNet {
         })
     }
 
-    /// Queries, keys and values [1, rows, all of them].
+    /// Concatenated queries, keys and values [1, rows, widths].
     fn qkv(&self, x: &Array) -> Result<Array> {
         let mut parts = self.in_proj_qkv.iter().map(|proj| proj.forward(x));
         match self.in_proj_qkv.len() {

@@ -1,4 +1,4 @@
-//! The gated delta rule (arXiv 2412.06464) as a layer.
+//! The gated delta rule (arXiv 2412.06464) with its weights.
 
 use mlx_rs::Array;
 use mlx_rs::error::Result;
@@ -10,7 +10,7 @@ use mlxk_tensor::ops::scan::wide;
 use crate::checkpoint::config_error::{invalid, positive};
 use crate::checkpoint::cursor::Cursor;
 
-/// The gated delta rule: a state that is corrected, not only added to.
+/// Gated delta rule, which corrects the state by what it already predicts.
 pub struct GatedDelta {
     op: gated_delta::GatedDelta,
     ops: &'static dyn Ops,
@@ -34,10 +34,10 @@ pub fn check(sizes: &DeltaSizes) -> mlxk_core::Result<()> {
 }
 
 impl GatedDelta {
-    /// The tensors `A_log` and `dt_bias` of `w`.
+    /// Loads the tensors `A_log` and `dt_bias` of `w`.
     ///
     /// # Errors
-    /// If one is missing or of another shape.
+    /// If a tensor is missing or of another shape.
     pub fn load(w: &mut Cursor, sizes: DeltaSizes) -> mlxk_core::Result<GatedDelta> {
         let DeltaSizes { value_heads: heads, key_dim, decay, .. } = sizes;
         let (log, rates) = match decay {
@@ -50,9 +50,9 @@ impl GatedDelta {
         Ok(GatedDelta { op: gated_delta::GatedDelta { rate, dt_bias, sizes }, ops: w.ops() })
     }
 
-    /// Queries, keys and values `qkv` [1, rows, all of them], what the decays `a` (as many as rates)
-    /// and the shares `b` [1, rows, value heads] come from, to [1, rows, value heads * value_dim],
-    /// after the tokens that `state` stands for.
+    /// Output [1, rows, value heads * value_dim] for concatenated queries, keys and values `qkv`,
+    /// decay inputs `a` (as many as rates) and beta logits `b` [1, rows, value heads]. `state` is
+    /// that after the tokens before, and is updated.
     pub fn forward(&self, [qkv, a, b]: [&Array; 3], state: &mut Option<Array>) -> Result<Array> {
         self.ops.gated_delta(&self.op, [qkv, a, b], state)
     }

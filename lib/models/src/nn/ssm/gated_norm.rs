@@ -1,4 +1,4 @@
-//! Norm of a recurrent layer's outputs, with a gate before or behind it.
+//! Gated RMS norm of a recurrent layer's output.
 
 use mlx_rs::Array;
 use mlx_rs::error::Result;
@@ -14,7 +14,7 @@ pub struct GatedNorm {
 }
 
 impl GatedNorm {
-    /// The layer `name` of `w`, which has `weights` factors, for groups of `group` elements.
+    /// Loads the layer `name` of `w`, which has `weights` weights, for groups of `group` elements.
     ///
     /// # Errors
     /// If the weights are missing or of another shape.
@@ -30,7 +30,7 @@ impl GatedNorm {
         Ok(GatedNorm { op: gated_norm::GatedNorm { weight, eps, group, order }, ops: w.ops() })
     }
 
-    /// `x` and `gate` [1, rows, groups * group] to the same shape.
+    /// Output of the shape of `x` and `gate`, [1, rows, groups * group].
     pub fn forward(&self, x: &Array, gate: &Array) -> Result<Array> {
         self.ops.gated_norm(&self.op, x, gate)
     }

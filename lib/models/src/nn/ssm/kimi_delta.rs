@@ -1,5 +1,5 @@
-//! Kimi GatedDelta Attention (arXiv 2510.26692): the gated delta rule with a decay for each element of a
-//! key.
+//! Kimi Delta Attention (KDA, arXiv 2510.26692): the gated delta rule with a decay for each element
+//! of a key.
 
 use mlx_rs::Array;
 use mlx_rs::error::Result;
@@ -14,12 +14,12 @@ use crate::nn::linear::Linear;
 use crate::nn::mixer::TokenMixer;
 use crate::nn::norm::{Norm, NormArch};
 
-/// Convolutions of queries, keys and values, the delta rule, and a gate.
+/// KDA layer: convolutions of queries, keys and values, gated delta rule, norm, gate.
 pub struct KimiDelta {
     qkv: [(Linear, Conv1d); 3],
-    /// What decays come from, directly or through fewer elements.
+    /// Projections to decay inputs, one or two (low-rank).
     f: Vec<Linear>,
-    /// What gates come from, likewise.
+    /// Projections to gates, one or two (low-rank).
     g: Vec<Linear>,
     b_proj: Linear,
     rule: GatedDelta,
@@ -28,7 +28,7 @@ pub struct KimiDelta {
     dim: i32,
 }
 
-/// What the weights of the layer do not show.
+/// Parameters of the layer that its weights do not show.
 #[derive(Clone, Copy, Debug)]
 pub struct KimiDeltaArch {
     /// Elements of a hidden vector.
@@ -46,7 +46,7 @@ pub struct KimiDeltaArch {
 }
 
 impl KimiDelta {
-    /// The layer at `w`.
+    /// Loads the layer at `w`.
     pub fn load(w: &mut Cursor, arch: &KimiDeltaArch) -> mlxk_core::Result<KimiDelta> {
         let &KimiDeltaArch { hidden, heads, dim, taps, decay, norm } = arch;
         let all = heads * dim;

@@ -1,4 +1,4 @@
-//! The layer of Mamba (arXiv 2312.00752).
+//! Mamba layer (arXiv 2312.00752).
 
 use mlx_rs::Array;
 use mlx_rs::error::Result;
@@ -13,7 +13,7 @@ use crate::nn::linear::Linear;
 use crate::nn::mixer::TokenMixer;
 use crate::nn::norm::{Norm, NormArch};
 
-/// A convolution, a state space driven by what it puts out, and a gate.
+/// Mamba layer: convolution, selective state space, gate.
 pub struct Mamba {
     in_proj: Linear,
     conv1d: Conv1d,
@@ -21,31 +21,31 @@ pub struct Mamba {
     dt_proj: Linear,
     space: SelectiveScan,
     out_proj: Linear,
-    /// Of the steps, `b` and `c`, in some models.
+    /// Norms of the steps `dt`, of `b` and of `c`, which some models have.
     norms: Option<[Norm; 3]>,
     sizes: MambaSizes,
     ops: &'static dyn Ops,
 }
 
-/// What the weights of the layer do not show.
+/// Parameters of the layer that its weights do not show.
 #[derive(Clone, Copy, Debug)]
 pub struct MambaSizes {
-    /// Elements of the model's vectors.
+    /// Elements of a hidden vector.
     pub hidden: usize,
-    /// Channels.
+    /// Channels of the state space (`intermediate_size`).
     pub inner: usize,
     /// Elements of a channel's state.
     pub state: usize,
-    /// Elements that the steps of all channels come from.
+    /// Elements of the low-rank steps (`time_step_rank`).
     pub rank: usize,
-    /// Tokens that a convolution sees.
+    /// Kernel size of the convolution, in tokens.
     pub taps: usize,
-    /// What the steps, `b` and `c` are normed by, if they are.
+    /// Norm of the steps `dt`, of `b` and of `c`; `None` if there is none.
     pub norm: Option<NormArch>,
 }
 
 impl Mamba {
-    /// The layer at `w`.
+    /// Loads the layer at `w`.
     pub fn load(w: &mut Cursor, sizes: MambaSizes) -> mlxk_core::Result<Mamba> {
         let MambaSizes { hidden, inner, state, rank, taps, norm } = sizes;
         let norms = norm.map(|norm| {

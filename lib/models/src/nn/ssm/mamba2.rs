@@ -1,4 +1,4 @@
-//! The layer of Mamba 2 (arXiv 2405.21060), which many models have beside attention.
+//! Mamba 2 layer (arXiv 2405.21060), which hybrid models have beside attention.
 
 use mlx_rs::Array;
 use mlx_rs::error::Result;
@@ -17,22 +17,22 @@ use crate::checkpoint::cursor::Cursor;
 use crate::nn::linear::Linear;
 use crate::nn::mixer::TokenMixer;
 
-/// A convolution, a state space, and a gate around both.
+/// Mamba 2 layer: convolution, state space, gated norm.
 pub struct Mamba2 {
     in_proj: Linear,
     conv1d: Conv1d,
     ssd: Ssd,
-    /// Without a norm, the gate alone.
+    /// Gated norm; `None` if there is only a gate.
     norm: Option<GatedNorm>,
     out_proj: Linear,
-    /// Elements of the gate, of what is convolved, and of the steps.
+    /// Elements of the gate, of the convolution's input, and of the steps.
     projected: [i32; 3],
-    /// Elements of the inputs, and of `b` and `c`, behind the convolution.
+    /// Elements of the state space's input, of `b` and of `c` after the convolution.
     convolved: [i32; 3],
     ops: &'static dyn Ops,
 }
 
-/// What the weights of the layer do not show.
+/// Parameters of the layer that its weights do not show.
 #[derive(Clone, Copy, Debug)]
 pub struct Mamba2Arch {
     /// Elements of a hidden vector.
@@ -56,20 +56,20 @@ pub struct Mamba2Norm {
     pub grouped: bool,
 }
 
-/// The least and the most that a step may be, as files have it: a number that is none, which
-/// `Infinity` in a file is read as, is no limit.
+/// Least and largest step, as config.json has them (`time_step_limit`): `null`, as which `Infinity`
+/// is read, is no limit.
 #[derive(Clone, Copy, Debug, Deserialize)]
 pub struct Limits(Option<f32>, Option<f32>);
 
 impl Limits {
-    /// As numbers.
+    /// Least and largest step as numbers.
     pub fn range(self) -> (f32, f32) {
         (self.0.unwrap_or(0.0), self.1.unwrap_or(f32::INFINITY))
     }
 }
 
 impl Mamba2Arch {
-    /// Errors if no layer can be such.
+    /// Errors if no layer can have these parameters.
     pub fn check(&self) -> mlxk_core::Result<()> {
         let SsdSizes { heads, head_dim, groups, state, dt: (least, most) } = self.ssd;
         positive(&[
@@ -91,7 +91,7 @@ impl Mamba2Arch {
 }
 
 impl Mamba2 {
-    /// The layer at `w`.
+    /// Loads the layer at `w`.
     pub fn load(w: &mut Cursor, arch: &Mamba2Arch) -> mlxk_core::Result<Mamba2> {
         let Mamba2Arch { hidden, ssd, taps, norm } = *arch;
         let (inner, shared) = (ssd.heads * ssd.head_dim, ssd.groups * ssd.state);
@@ -114,7 +114,7 @@ impl Mamba2 {
 }
 
 impl TokenMixer for Mamba2 {
-    /// The last rows that were convolved, and the state.
+    /// State of the convolution, and of the state space.
     fn slot(&self) -> Slot {
         Slot::State(State::new(2))
     }

@@ -1,4 +1,4 @@
-//! Layers that keep a state of a fixed size instead of keys and values.
+//! Layers with a recurrent state of fixed size instead of cached keys and values.
 
 pub mod conv1d;
 pub mod delta_net;

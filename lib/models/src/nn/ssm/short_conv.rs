@@ -1,4 +1,4 @@
-//! The gated short convolution of LFM2 (arXiv 2511.23404).
+//! Gated short convolution of LFM2 (arXiv 2511.23404).
 
 use mlx_rs::Array;
 use mlx_rs::error::Result;
@@ -10,7 +10,7 @@ use crate::checkpoint::cursor::Cursor;
 use crate::nn::linear::Linear;
 use crate::nn::mixer::TokenMixer;
 
-/// `out_proj(c * conv(b * x))`, with `b`, `c` and `x` from one projection.
+/// Gated short convolution `out_proj(c * conv(b * x))`, with `b`, `c` and `x` from one projection.
 pub struct ShortConv {
     in_proj: Linear,
     conv: Conv1d,
@@ -20,7 +20,7 @@ pub struct ShortConv {
 }
 
 impl ShortConv {
-    /// The layer at `w`, over `taps` tokens.
+    /// Loads the layer at `w`, with a kernel of `taps` tokens.
     pub fn load(w: &mut Cursor, hidden: usize, taps: usize) -> mlxk_core::Result<ShortConv> {
         Ok(ShortConv {
             in_proj: Linear::load(w, "in_proj", 3 * hidden, hidden)?,

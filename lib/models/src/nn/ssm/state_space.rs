@@ -1,4 +1,4 @@
-//! State spaces of Mamba (arXiv 2312.00752) and Mamba 2 (arXiv 2405.21060).
+//! State spaces of Mamba (arXiv 2312.00752) and Mamba 2 (arXiv 2405.21060) with their weights.
 
 use mlx_rs::Array;
 use mlx_rs::error::Result;
@@ -9,17 +9,17 @@ use mlxk_tensor::ops::{Ops, selective_scan};
 
 use crate::checkpoint::cursor::Cursor;
 
-/// State space of Mamba: each element of the state decays by itself.
+/// State space of Mamba, in which each element of the state decays by itself.
 pub struct SelectiveScan {
     op: selective_scan::SelectiveScan,
     ops: &'static dyn Ops,
 }
 
 impl SelectiveScan {
-    /// The tensors `A_log` and `D` of `w`, for `channels` states of `size` elements.
+    /// Loads the tensors `A_log` and `D` of `w`, for `channels` states of `size` elements.
     ///
     /// # Errors
-    /// If one is missing or of another shape.
+    /// If a tensor is missing or of another shape.
     pub fn load(w: &mut Cursor, channels: usize, size: usize) -> mlxk_core::Result<SelectiveScan> {
         let log = w.floats("A_log", &[channels, size])?;
         let rate = wide(&log).and_then(|log| log.exp()?.negative()).map_err(mlx::failed)?;
@@ -27,24 +27,24 @@ impl SelectiveScan {
         Ok(SelectiveScan { op: selective_scan::SelectiveScan { rate, d }, ops: w.ops() })
     }
 
-    /// `x` and what `dt` comes from [1, rows, channels], `b` and `c` [1, rows, size], to
-    /// [1, rows, channels], after the tokens that `state` stands for.
+    /// Output [1, rows, channels] for `x` and `dt` of that shape, `b` and `c` [1, rows, size].
+    /// `state` is that after the tokens before, and is updated.
     pub fn forward(&self, [x, dt, b, c]: [&Array; 4], state: &mut Option<Array>) -> Result<Array> {
         self.ops.selective_scan(&self.op, [x, dt, b, c], state)
     }
 }
 
-/// State space of Mamba 2: each head decays by one factor a token.
+/// State space of Mamba 2, in which each head decays by one factor a token.
 pub struct Ssd {
     op: ssd::Ssd,
     ops: &'static dyn Ops,
 }
 
 impl Ssd {
-    /// The tensors `A_log`, `D` and `dt_bias` of `w`.
+    /// Loads the tensors `A_log`, `D` and `dt_bias` of `w`.
     ///
     /// # Errors
-    /// If one is missing or of another shape.
+    /// If a tensor is missing or of another shape.
     pub fn load(w: &mut Cursor, sizes: SsdSizes) -> mlxk_core::Result<Ssd> {
         let mut of_heads = |name| wide(&w.floats(name, &[sizes.heads])?).map_err(mlx::failed);
         let rate = of_heads("A_log")?.exp().and_then(|a| a.negative()).map_err(mlx::failed)?;
@@ -52,8 +52,8 @@ impl Ssd {
         Ok(Ssd { op: ssd::Ssd { rate, d, dt_bias, sizes }, ops: w.ops() })
     }
 
-    /// `x` [1, rows, heads * head_dim] to the same, with `b` and `c` [1, rows, groups * state] and
-    /// `dt` [1, rows, heads], after the tokens that `state` stands for.
+    /// Output [1, rows, heads * head_dim] for `x` of that shape, with `b` and `c` [1, rows, groups
+    /// * state] and `dt` [1, rows, heads]. `state` is that after the tokens before, and is updated.
     pub fn forward(&self, [x, b, c, dt]: [&Array; 4], state: &mut Option<Array>) -> Result<Array> {
         self.ops.ssd(&self.op, [x, b, c, dt], state)
     }

@@ -1,4 +1,4 @@
-//! The vector units that weights are written out with, each chosen where the machine has it.
+//! SIMD instruction sets behind one trait, with 16 lanes each, and a portable implementation.
 
 #[cfg(target_arch = "aarch64")]
 mod neon;
@@ -10,80 +10,83 @@ pub use super::simd::neon::Neon;
 #[cfg(target_arch = "x86_64")]
 pub use super::simd::x86::{Avx2, Avx512};
 
-/// Weights, or activations, that are worked on at a time.
+/// Elements of a vector.
 pub const LANES: usize = 16;
 
-/// Bytes that are read to find `LANES` codes of at most 8 bits.
+/// Bytes that hold `LANES` codes of at most 8 bits.
 pub const WINDOW: usize = 16;
 
-/// Codes that are multiplied as integers at a time, in bytes: four in each of `LANES` integers.
+/// Bytes of a vector of integer codes: four for each of `LANES` 32-bit sums.
 pub const BYTES: usize = 4 * LANES;
 
-/// Proof that the machine has a vector unit, and what it does with `LANES` elements.
-pub trait Unit: Copy + Sync {
-    /// Single-precision numbers.
+/// SIMD instruction set. A value is the proof that the machine supports it.
+pub trait Simd: Copy + Sync {
+    /// Vector of `LANES` single-precision floats.
     type Floats: Copy;
-    /// Integers of 32 bits.
+    /// Vector of `LANES` 32-bit integers.
     type Codes: Copy;
-    /// Integers of 8 bits.
+    /// Vector of `BYTES` 8-bit integers.
     type Bytes: Copy;
-    /// Rows of activations whose sums its registers hold.
+    /// Rows of activations whose sums fit the registers.
     const ROWS: usize;
 
-    /// The same number everywhere.
+    /// Vector with `x` in every lane.
     fn splat(self, x: f32) -> Self::Floats;
     fn load(self, x: &[f32; LANES]) -> Self::Floats;
     fn store(self, x: Self::Floats, to: &mut [f32; LANES]);
     fn add(self, a: Self::Floats, b: Self::Floats) -> Self::Floats;
-    /// `a * b + c`.
-    fn add_product(self, a: Self::Floats, b: Self::Floats, c: Self::Floats) -> Self::Floats;
-    fn sum(self, x: Self::Floats) -> f32;
-    /// The larger ones, those of `b` where `a` is no number.
+    /// `a * b + c`, fused where the instruction set can.
+    fn mul_add(self, a: Self::Floats, b: Self::Floats, c: Self::Floats) -> Self::Floats;
+    /// Sum of the lanes.
+    fn reduce_add(self, x: Self::Floats) -> f32;
+    /// Larger of each pair of lanes; that of `b` where `a` is NaN.
     fn max(self, a: Self::Floats, b: Self::Floats) -> Self::Floats;
 
-    /// The first codes of a little-endian stream of codes of `BITS` bits.
-    fn codes<const BITS: usize>(self, stream: &[u8; WINDOW]) -> Self::Codes;
-    /// Integers of 16 bits, widened.
-    fn words(self, words: &[u8; 2 * LANES]) -> Self::Codes;
+    /// First `LANES` codes of a little-endian stream of codes of `BITS` bits.
+    fn unpack<const BITS: usize>(self, stream: &[u8; WINDOW]) -> Self::Codes;
+    /// 16-bit little-endian integers, zero-extended.
+    fn widen_u16(self, words: &[u8; 2 * LANES]) -> Self::Codes;
     /// `(codes & mask) << left`.
-    fn part(self, codes: Self::Codes, mask: u32, left: u32) -> Self::Codes;
+    fn mask_shl(self, codes: Self::Codes, mask: u32, left: u32) -> Self::Codes;
     fn or(self, a: Self::Codes, b: Self::Codes) -> Self::Codes;
-    /// The integers, which have a sign and are small, as numbers.
-    fn numbers(self, codes: Self::Codes) -> Self::Floats;
-    /// The numbers of single precision whose bits these are.
-    fn singles(self, codes: Self::Codes) -> Self::Floats;
-    /// The numbers of half precision whose bits these are.
-    fn halves(self, codes: Self::Codes) -> Self::Floats;
-    /// What a table says of the codes, which are of 4 bits. The upper half of the table is the lower
-    /// with the sign turned; what it says is a multiple of a half, below 64.
-    fn look_up(self, table: &[f32; 16], codes: Self::Codes) -> Self::Floats;
+    /// Signed integers of small magnitude, converted to floats.
+    fn to_floats(self, codes: Self::Codes) -> Self::Floats;
+    /// Single-precision floats with these bits.
+    fn f32_from_bits(self, codes: Self::Codes) -> Self::Floats;
+    /// Half-precision floats with these bits, converted to single precision.
+    fn f32_from_f16_bits(self, codes: Self::Codes) -> Self::Floats;
+    /// Elements of `table` at 4-bit codes. The upper half of the table must be the negated lower
+    /// half, and its elements multiples of 0.5 below 64.
+    fn lookup(self, table: &[f32; 16], codes: Self::Codes) -> Self::Floats;
 
-    fn bytes(self, bytes: &[u8; BYTES]) -> Self::Bytes;
-    /// The lower and the upper halves of bytes.
+    /// Loads bytes in order.
+    fn load_bytes(self, bytes: &[u8; BYTES]) -> Self::Bytes;
+    /// Lower and upper four bits of each byte.
     fn nibbles(self, bytes: Self::Bytes) -> [Self::Bytes; 2];
-    /// To each of `sums` the products of four bytes of `a`, which have no sign, with four of `b`,
-    /// which have one; two products together have less than 16 bits.
-    fn add_dots(self, a: Self::Bytes, b: Self::Bytes, sums: Self::Codes) -> Self::Codes;
+    /// Adds to each of `sums` the products of four unsigned bytes of `a` with four signed bytes of
+    /// `b`; the sum of two products must fit 16 bits.
+    fn dot4(self, a: Self::Bytes, b: Self::Bytes, sums: Self::Codes) -> Self::Codes;
     /// `(high << 7) + low`.
-    fn carry(self, high: Self::Codes, low: Self::Codes) -> Self::Codes;
-    /// Number `lane >> power` of `x` in each lane; `power` is not 0.
-    fn spread(self, x: &[f32; LANES], power: u32) -> Self::Floats;
+    fn shl7_add(self, high: Self::Codes, low: Self::Codes) -> Self::Codes;
+    /// Element `lane >> power` of `x` in each lane; `power` is not 0.
+    fn broadcast(self, x: &[f32; LANES], power: u32) -> Self::Floats;
 
-    /// Does `task` in code that is compiled for the unit.
-    fn run(self, task: impl Task);
+    /// Runs `kernel` in code that is compiled for the instruction set.
+    fn run(self, kernel: impl Kernel);
 }
 
-/// Work for a unit.
-pub trait Task {
-    /// Does it; always to be inlined.
-    fn run<U: Unit>(self, unit: U);
+/// Computation that is generic over the instruction set.
+pub trait Kernel {
+    /// Runs the kernel. Implementations must be `#[inline(always)]`, to be compiled for the
+    /// instruction set of the caller.
+    fn run<S: Simd>(self, simd: S);
 }
 
-/// What every machine has.
+/// Arrays and loops, which every machine supports.
 #[derive(Clone, Copy, Debug)]
-pub struct Any;
+pub struct Portable;
 
-impl Unit for Any {
+impl Simd for Portable {
     type Floats = [f32; LANES];
     type Codes = [u32; LANES];
     type Bytes = [u8; BYTES];
@@ -109,14 +112,14 @@ impl Unit for Any {
         std::array::from_fn(|lane| a[lane] + b[lane])
     }
 
-    // A fused product would be a call into a library.
+    // Not fused: without hardware support that would be a library call.
     #[inline(always)]
-    fn add_product(self, a: [f32; LANES], b: [f32; LANES], c: [f32; LANES]) -> [f32; LANES] {
+    fn mul_add(self, a: [f32; LANES], b: [f32; LANES], c: [f32; LANES]) -> [f32; LANES] {
         std::array::from_fn(|lane| a[lane] * b[lane] + c[lane])
     }
 
     #[inline(always)]
-    fn sum(self, x: [f32; LANES]) -> f32 {
+    fn reduce_add(self, x: [f32; LANES]) -> f32 {
         x.iter().sum()
     }
 
@@ -126,20 +129,20 @@ impl Unit for Any {
     }
 
     #[inline(always)]
-    fn codes<const BITS: usize>(self, stream: &[u8; WINDOW]) -> [u32; LANES] {
+    fn unpack<const BITS: usize>(self, stream: &[u8; WINDOW]) -> [u32; LANES] {
         let stream = u128::from_le_bytes(*stream);
         std::array::from_fn(|lane| (stream >> (lane * BITS)) as u32 & ((1 << BITS) - 1))
     }
 
     #[inline(always)]
-    fn words(self, words: &[u8; 2 * LANES]) -> [u32; LANES] {
+    fn widen_u16(self, words: &[u8; 2 * LANES]) -> [u32; LANES] {
         std::array::from_fn(|lane| {
             u32::from(u16::from_le_bytes([words[2 * lane], words[2 * lane + 1]]))
         })
     }
 
     #[inline(always)]
-    fn part(self, codes: [u32; LANES], mask: u32, left: u32) -> [u32; LANES] {
+    fn mask_shl(self, codes: [u32; LANES], mask: u32, left: u32) -> [u32; LANES] {
         codes.map(|code| (code & mask) << left)
     }
 
@@ -149,27 +152,27 @@ impl Unit for Any {
     }
 
     #[inline(always)]
-    fn numbers(self, codes: [u32; LANES]) -> [f32; LANES] {
+    fn to_floats(self, codes: [u32; LANES]) -> [f32; LANES] {
         codes.map(|code| code.cast_signed() as f32)
     }
 
     #[inline(always)]
-    fn singles(self, codes: [u32; LANES]) -> [f32; LANES] {
+    fn f32_from_bits(self, codes: [u32; LANES]) -> [f32; LANES] {
         codes.map(f32::from_bits)
     }
 
     #[inline(always)]
-    fn halves(self, codes: [u32; LANES]) -> [f32; LANES] {
+    fn f32_from_f16_bits(self, codes: [u32; LANES]) -> [f32; LANES] {
         codes.map(half)
     }
 
     #[inline(always)]
-    fn look_up(self, table: &[f32; 16], codes: [u32; LANES]) -> [f32; LANES] {
+    fn lookup(self, table: &[f32; 16], codes: [u32; LANES]) -> [f32; LANES] {
         codes.map(|code| table[(code & 15) as usize])
     }
 
     #[inline(always)]
-    fn bytes(self, bytes: &[u8; BYTES]) -> [u8; BYTES] {
+    fn load_bytes(self, bytes: &[u8; BYTES]) -> [u8; BYTES] {
         *bytes
     }
 
@@ -179,7 +182,7 @@ impl Unit for Any {
     }
 
     #[inline(always)]
-    fn add_dots(self, a: [u8; BYTES], b: [u8; BYTES], sums: [u32; LANES]) -> [u32; LANES] {
+    fn dot4(self, a: [u8; BYTES], b: [u8; BYTES], sums: [u32; LANES]) -> [u32; LANES] {
         std::array::from_fn(|lane| {
             let product = |n: usize| i32::from(a[n]) * i32::from(b[n].cast_signed());
             sums[lane].wrapping_add_signed((4 * lane..4 * lane + 4).map(product).sum())
@@ -187,22 +190,22 @@ impl Unit for Any {
     }
 
     #[inline(always)]
-    fn carry(self, high: [u32; LANES], low: [u32; LANES]) -> [u32; LANES] {
+    fn shl7_add(self, high: [u32; LANES], low: [u32; LANES]) -> [u32; LANES] {
         std::array::from_fn(|lane| (high[lane] << 7).wrapping_add(low[lane]))
     }
 
     #[inline(always)]
-    fn spread(self, x: &[f32; LANES], power: u32) -> [f32; LANES] {
+    fn broadcast(self, x: &[f32; LANES], power: u32) -> [f32; LANES] {
         std::array::from_fn(|lane| x[lane >> power])
     }
 
-    fn run(self, task: impl Task) {
-        task.run(self);
+    fn run(self, kernel: impl Kernel) {
+        kernel.run(self);
     }
 }
 
-/// A number of half precision by its bits: its exponent counts from 2^-15, one of single precision
-/// from 2^-127. Infinity and what is no number keep the largest exponent.
+/// Half-precision float with these bits: its exponent bias is 15, that of single precision 127.
+/// Infinities and NaN keep the largest exponent.
 #[inline(always)]
 pub fn half(bits: u32) -> f32 {
     const REBASE: f32 = f32::from_bits((112 + 127) << 23);
@@ -211,8 +214,8 @@ pub fn half(bits: u32) -> f32 {
     f32::from_bits(size.to_bits() | endless | (bits & 0x8000) << 16)
 }
 
-/// For each code of `bits` bits the two bytes of the stream in which it lies, followed by two that do
-/// not count.
+/// Indices of the two bytes of the stream that hold each code of `bits` bits, followed by two
+/// unused bytes.
 const fn places(bits: usize) -> [u8; 4 * LANES] {
     let mut places = [0; 4 * LANES];
     let mut lane = 0;
@@ -227,7 +230,7 @@ const fn places(bits: usize) -> [u8; 4 * LANES] {
     places
 }
 
-/// At which of these bits each code begins.
+/// Offset of each code within its first byte, in bits.
 const fn shifts(bits: usize) -> [u32; LANES] {
     let mut shifts = [0; LANES];
     let mut lane = 0;

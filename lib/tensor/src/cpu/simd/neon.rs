@@ -1,18 +1,18 @@
-//! The vector unit that every 64-bit ARM has.
+//! NEON, the SIMD instruction set of 64-bit ARM.
 
 use std::arch::aarch64::*;
 use std::array;
 
-use super::{BYTES, LANES, Task, Unit, WINDOW, half, places, shifts};
+use super::{BYTES, Kernel, LANES, Simd, WINDOW, half, places, shifts};
 
-/// It is always there.
+/// NEON, which every 64-bit ARM machine supports.
 #[derive(Clone, Copy, Debug)]
 pub struct Neon;
 
-// SAFETY of all that follows: every machine has the unit, and what is read from or written to memory
+// SAFETY of all that follows: every machine has the simd, and what is read from or written to memory
 // are arrays of the registers' sizes.
 
-impl Unit for Neon {
+impl Simd for Neon {
     type Floats = [float32x4_t; 4];
     type Codes = [uint32x4_t; 4];
     type Bytes = [uint8x16_t; 4];
@@ -41,7 +41,7 @@ impl Unit for Neon {
     }
 
     #[inline(always)]
-    fn add_product(
+    fn mul_add(
         self,
         a: [float32x4_t; 4],
         b: [float32x4_t; 4],
@@ -51,7 +51,7 @@ impl Unit for Neon {
     }
 
     #[inline(always)]
-    fn sum(self, x: [float32x4_t; 4]) -> f32 {
+    fn reduce_add(self, x: [float32x4_t; 4]) -> f32 {
         unsafe { vaddvq_f32(vaddq_f32(vaddq_f32(x[0], x[1]), vaddq_f32(x[2], x[3]))) }
     }
 
@@ -61,7 +61,7 @@ impl Unit for Neon {
     }
 
     #[inline(always)]
-    fn codes<const BITS: usize>(self, stream: &[u8; WINDOW]) -> [uint32x4_t; 4] {
+    fn unpack<const BITS: usize>(self, stream: &[u8; WINDOW]) -> [uint32x4_t; 4] {
         let (places, shifts) = const { (&places(BITS), &shifts(BITS)) };
         array::from_fn(|n| unsafe {
             let stream = vld1q_u8(stream.as_ptr());
@@ -73,14 +73,14 @@ impl Unit for Neon {
     }
 
     #[inline(always)]
-    fn words(self, words: &[u8; 2 * LANES]) -> [uint32x4_t; 4] {
+    fn widen_u16(self, words: &[u8; 2 * LANES]) -> [uint32x4_t; 4] {
         array::from_fn(|n| unsafe {
             vmovl_u16(vreinterpret_u16_u8(vld1_u8(words.as_ptr().add(8 * n))))
         })
     }
 
     #[inline(always)]
-    fn part(self, codes: [uint32x4_t; 4], mask: u32, left: u32) -> [uint32x4_t; 4] {
+    fn mask_shl(self, codes: [uint32x4_t; 4], mask: u32, left: u32) -> [uint32x4_t; 4] {
         codes.map(|codes| unsafe {
             vshlq_u32(vandq_u32(codes, vdupq_n_u32(mask)), vdupq_n_s32(left as i32))
         })
@@ -92,17 +92,17 @@ impl Unit for Neon {
     }
 
     #[inline(always)]
-    fn numbers(self, codes: [uint32x4_t; 4]) -> [float32x4_t; 4] {
+    fn to_floats(self, codes: [uint32x4_t; 4]) -> [float32x4_t; 4] {
         codes.map(|codes| unsafe { vcvtq_f32_s32(vreinterpretq_s32_u32(codes)) })
     }
 
     #[inline(always)]
-    fn singles(self, codes: [uint32x4_t; 4]) -> [float32x4_t; 4] {
+    fn f32_from_bits(self, codes: [uint32x4_t; 4]) -> [float32x4_t; 4] {
         codes.map(|codes| unsafe { vreinterpretq_f32_u32(codes) })
     }
 
     #[inline(always)]
-    fn halves(self, codes: [uint32x4_t; 4]) -> [float32x4_t; 4] {
+    fn f32_from_f16_bits(self, codes: [uint32x4_t; 4]) -> [float32x4_t; 4] {
         let mut bits = [0; LANES];
         for (n, codes) in codes.into_iter().enumerate() {
             unsafe { vst1q_u32(bits.as_mut_ptr().add(4 * n), codes) };
@@ -111,7 +111,7 @@ impl Unit for Neon {
     }
 
     #[inline(always)]
-    fn look_up(self, table: &[f32; 16], codes: [uint32x4_t; 4]) -> [float32x4_t; 4] {
+    fn lookup(self, table: &[f32; 16], codes: [uint32x4_t; 4]) -> [float32x4_t; 4] {
         let doubled: [i8; 16] = table.map(|x| (2.0 * x) as i8);
         codes.map(|codes| unsafe {
             // The upper bytes of each integer are zero, and find a zero.
@@ -122,7 +122,7 @@ impl Unit for Neon {
     }
 
     #[inline(always)]
-    fn bytes(self, bytes: &[u8; BYTES]) -> [uint8x16_t; 4] {
+    fn load_bytes(self, bytes: &[u8; BYTES]) -> [uint8x16_t; 4] {
         array::from_fn(|n| unsafe { vld1q_u8(bytes.as_ptr().add(16 * n)) })
     }
 
@@ -133,7 +133,7 @@ impl Unit for Neon {
     }
 
     #[inline(always)]
-    fn add_dots(
+    fn dot4(
         self,
         a: [uint8x16_t; 4],
         b: [uint8x16_t; 4],
@@ -151,16 +151,16 @@ impl Unit for Neon {
     }
 
     #[inline(always)]
-    fn carry(self, high: [uint32x4_t; 4], low: [uint32x4_t; 4]) -> [uint32x4_t; 4] {
+    fn shl7_add(self, high: [uint32x4_t; 4], low: [uint32x4_t; 4]) -> [uint32x4_t; 4] {
         array::from_fn(|n| unsafe { vaddq_u32(vshlq_n_u32::<7>(high[n]), low[n]) })
     }
 
     #[inline(always)]
-    fn spread(self, x: &[f32; LANES], power: u32) -> [float32x4_t; 4] {
+    fn broadcast(self, x: &[f32; LANES], power: u32) -> [float32x4_t; 4] {
         self.load(&array::from_fn(|lane| x[lane >> power]))
     }
 
-    fn run(self, task: impl Task) {
-        task.run(self);
+    fn run(self, kernel: impl Kernel) {
+        kernel.run(self);
     }
 }

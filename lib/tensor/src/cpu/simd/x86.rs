@@ -1,16 +1,16 @@
-//! AVX-512 and AVX2.
+//! AVX-512 and AVX2, the SIMD instruction sets of x86-64.
 
 use std::arch::x86_64::*;
 use std::mem::transmute;
 
-use super::{BYTES, LANES, Task, Unit, WINDOW, places, shifts};
+use super::{BYTES, Kernel, LANES, Simd, WINDOW, places, shifts};
 
-/// AVX-512 with operations on bytes, and products of these.
+/// AVX-512 with byte operations (BW, VL, DQ) and integer dot products (VNNI).
 #[derive(Clone, Copy, Debug)]
 pub struct Avx512(());
 
 impl Avx512 {
-    /// If the machine has it.
+    /// Detects AVX-512; `None` if the machine lacks one of its features.
     pub fn here() -> Option<Avx512> {
         let here = is_x86_feature_detected!("avx512f")
             && is_x86_feature_detected!("avx512bw")
@@ -22,12 +22,12 @@ impl Avx512 {
     }
 }
 
-/// AVX2 with fused products and numbers of half precision.
+/// AVX2 with fused multiply-add (FMA) and half-precision conversion (F16C).
 #[derive(Clone, Copy, Debug)]
 pub struct Avx2(());
 
 impl Avx2 {
-    /// If the machine has it.
+    /// Detects AVX2; `None` if the machine lacks one of its features.
     pub fn here() -> Option<Avx2> {
         let here = is_x86_feature_detected!("avx2")
             && is_x86_feature_detected!("fma")
@@ -36,10 +36,10 @@ impl Avx2 {
     }
 }
 
-// SAFETY of all that follows: the value proves that the machine has the unit, and what is read from
+// SAFETY of all that follows: the value proves that the machine has the simd, and what is read from
 // or written to memory are arrays of the registers' sizes.
 
-impl Unit for Avx512 {
+impl Simd for Avx512 {
     type Floats = __m512;
     type Codes = __m512i;
     type Bytes = __m512i;
@@ -66,12 +66,12 @@ impl Unit for Avx512 {
     }
 
     #[inline(always)]
-    fn add_product(self, a: __m512, b: __m512, c: __m512) -> __m512 {
+    fn mul_add(self, a: __m512, b: __m512, c: __m512) -> __m512 {
         unsafe { _mm512_fmadd_ps(a, b, c) }
     }
 
     #[inline(always)]
-    fn sum(self, x: __m512) -> f32 {
+    fn reduce_add(self, x: __m512) -> f32 {
         unsafe { _mm512_reduce_add_ps(x) }
     }
 
@@ -81,9 +81,9 @@ impl Unit for Avx512 {
     }
 
     #[inline(always)]
-    fn codes<const BITS: usize>(self, stream: &[u8; WINDOW]) -> __m512i {
+    fn unpack<const BITS: usize>(self, stream: &[u8; WINDOW]) -> __m512i {
         unsafe {
-            // Constants, not memory: then the compiler knows that no shift is too far.
+            // Constants tell the compiler that no shift exceeds the width.
             let places: __m512i = const { transmute(places(BITS)) };
             let shifts: __m512i = const { transmute(shifts(BITS)) };
             let stream = _mm512_broadcast_i32x4(_mm_loadu_si128(stream.as_ptr().cast()));
@@ -93,12 +93,12 @@ impl Unit for Avx512 {
     }
 
     #[inline(always)]
-    fn words(self, words: &[u8; 2 * LANES]) -> __m512i {
+    fn widen_u16(self, words: &[u8; 2 * LANES]) -> __m512i {
         unsafe { _mm512_cvtepu16_epi32(_mm256_loadu_si256(words.as_ptr().cast())) }
     }
 
     #[inline(always)]
-    fn part(self, codes: __m512i, mask: u32, left: u32) -> __m512i {
+    fn mask_shl(self, codes: __m512i, mask: u32, left: u32) -> __m512i {
         unsafe {
             let part = _mm512_and_si512(codes, _mm512_set1_epi32(mask as i32));
             _mm512_sll_epi32(part, _mm_cvtsi32_si128(left as i32))
@@ -111,27 +111,27 @@ impl Unit for Avx512 {
     }
 
     #[inline(always)]
-    fn numbers(self, codes: __m512i) -> __m512 {
+    fn to_floats(self, codes: __m512i) -> __m512 {
         unsafe { _mm512_cvtepi32_ps(codes) }
     }
 
     #[inline(always)]
-    fn singles(self, codes: __m512i) -> __m512 {
+    fn f32_from_bits(self, codes: __m512i) -> __m512 {
         unsafe { _mm512_castsi512_ps(codes) }
     }
 
     #[inline(always)]
-    fn halves(self, codes: __m512i) -> __m512 {
+    fn f32_from_f16_bits(self, codes: __m512i) -> __m512 {
         unsafe { _mm512_cvtph_ps(_mm512_cvtepi32_epi16(codes)) }
     }
 
     #[inline(always)]
-    fn look_up(self, table: &[f32; 16], codes: __m512i) -> __m512 {
+    fn lookup(self, table: &[f32; 16], codes: __m512i) -> __m512 {
         unsafe { _mm512_permutexvar_ps(codes, _mm512_loadu_ps(table.as_ptr())) }
     }
 
     #[inline(always)]
-    fn bytes(self, bytes: &[u8; BYTES]) -> __m512i {
+    fn load_bytes(self, bytes: &[u8; BYTES]) -> __m512i {
         unsafe { _mm512_loadu_si512(bytes.as_ptr().cast()) }
     }
 
@@ -145,17 +145,17 @@ impl Unit for Avx512 {
     }
 
     #[inline(always)]
-    fn add_dots(self, a: __m512i, b: __m512i, sums: __m512i) -> __m512i {
+    fn dot4(self, a: __m512i, b: __m512i, sums: __m512i) -> __m512i {
         unsafe { _mm512_dpbusd_epi32(sums, a, b) }
     }
 
     #[inline(always)]
-    fn carry(self, high: __m512i, low: __m512i) -> __m512i {
+    fn shl7_add(self, high: __m512i, low: __m512i) -> __m512i {
         unsafe { _mm512_add_epi32(_mm512_slli_epi32(high, 7), low) }
     }
 
     #[inline(always)]
-    fn spread(self, x: &[f32; LANES], power: u32) -> __m512 {
+    fn broadcast(self, x: &[f32; LANES], power: u32) -> __m512 {
         unsafe {
             let lanes = _mm512_set_epi32(15, 14, 13, 12, 11, 10, 9, 8, 7, 6, 5, 4, 3, 2, 1, 0);
             let places = _mm512_srl_epi32(lanes, _mm_cvtsi32_si128(power as i32));
@@ -163,16 +163,16 @@ impl Unit for Avx512 {
         }
     }
 
-    fn run(self, task: impl Task) {
+    fn run(self, kernel: impl Kernel) {
         #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512vnni,avx2,fma,f16c")]
-        fn run(unit: Avx512, task: impl Task) {
-            task.run(unit);
+        fn run(simd: Avx512, kernel: impl Kernel) {
+            kernel.run(simd);
         }
-        unsafe { run(self, task) }
+        unsafe { run(self, kernel) }
     }
 }
 
-impl Unit for Avx2 {
+impl Simd for Avx2 {
     type Floats = [__m256; 2];
     type Codes = [__m256i; 2];
     type Bytes = [__m256i; 2];
@@ -202,12 +202,12 @@ impl Unit for Avx2 {
     }
 
     #[inline(always)]
-    fn add_product(self, a: [__m256; 2], b: [__m256; 2], c: [__m256; 2]) -> [__m256; 2] {
+    fn mul_add(self, a: [__m256; 2], b: [__m256; 2], c: [__m256; 2]) -> [__m256; 2] {
         unsafe { [_mm256_fmadd_ps(a[0], b[0], c[0]), _mm256_fmadd_ps(a[1], b[1], c[1])] }
     }
 
     #[inline(always)]
-    fn sum(self, x: [__m256; 2]) -> f32 {
+    fn reduce_add(self, x: [__m256; 2]) -> f32 {
         unsafe {
             let eight = _mm256_add_ps(x[0], x[1]);
             let four = _mm_add_ps(_mm256_castps256_ps128(eight), _mm256_extractf128_ps(eight, 1));
@@ -222,7 +222,7 @@ impl Unit for Avx2 {
     }
 
     #[inline(always)]
-    fn codes<const BITS: usize>(self, stream: &[u8; WINDOW]) -> [__m256i; 2] {
+    fn unpack<const BITS: usize>(self, stream: &[u8; WINDOW]) -> [__m256i; 2] {
         unsafe {
             let places: [__m256i; 2] = const { transmute(places(BITS)) };
             let shifts: [__m256i; 2] = const { transmute(shifts(BITS)) };
@@ -237,7 +237,7 @@ impl Unit for Avx2 {
     }
 
     #[inline(always)]
-    fn words(self, words: &[u8; 2 * LANES]) -> [__m256i; 2] {
+    fn widen_u16(self, words: &[u8; 2 * LANES]) -> [__m256i; 2] {
         unsafe {
             let half = |n: usize| _mm_loadu_si128(words[16 * n..].as_ptr().cast());
             [_mm256_cvtepu16_epi32(half(0)), _mm256_cvtepu16_epi32(half(1))]
@@ -245,7 +245,7 @@ impl Unit for Avx2 {
     }
 
     #[inline(always)]
-    fn part(self, codes: [__m256i; 2], mask: u32, left: u32) -> [__m256i; 2] {
+    fn mask_shl(self, codes: [__m256i; 2], mask: u32, left: u32) -> [__m256i; 2] {
         unsafe {
             let (mask, left) = (_mm256_set1_epi32(mask as i32), _mm_cvtsi32_si128(left as i32));
             let half = |n: usize| _mm256_sll_epi32(_mm256_and_si256(codes[n], mask), left);
@@ -259,19 +259,19 @@ impl Unit for Avx2 {
     }
 
     #[inline(always)]
-    fn numbers(self, codes: [__m256i; 2]) -> [__m256; 2] {
+    fn to_floats(self, codes: [__m256i; 2]) -> [__m256; 2] {
         unsafe { [_mm256_cvtepi32_ps(codes[0]), _mm256_cvtepi32_ps(codes[1])] }
     }
 
     #[inline(always)]
-    fn singles(self, codes: [__m256i; 2]) -> [__m256; 2] {
+    fn f32_from_bits(self, codes: [__m256i; 2]) -> [__m256; 2] {
         unsafe { [_mm256_castsi256_ps(codes[0]), _mm256_castsi256_ps(codes[1])] }
     }
 
     #[inline(always)]
-    fn halves(self, codes: [__m256i; 2]) -> [__m256; 2] {
+    fn f32_from_f16_bits(self, codes: [__m256i; 2]) -> [__m256; 2] {
         unsafe {
-            // Packed within each half of a register, so that the quarters are to be put in order.
+            // Packing works within each half of a register, so the quarters are put in order after it.
             let packed = _mm256_packus_epi32(codes[0], codes[1]);
             let words = _mm256_permute4x64_epi64(packed, 0b11_01_10_00);
             let upper = _mm256_extracti128_si256(words, 1);
@@ -280,7 +280,7 @@ impl Unit for Avx2 {
     }
 
     #[inline(always)]
-    fn look_up(self, table: &[f32; 16], codes: [__m256i; 2]) -> [__m256; 2] {
+    fn lookup(self, table: &[f32; 16], codes: [__m256i; 2]) -> [__m256; 2] {
         unsafe {
             let (lower, sign) = (_mm256_loadu_ps(table.as_ptr()), _mm256_set1_epi32(i32::MIN));
             let half = |n: usize| {
@@ -294,7 +294,7 @@ impl Unit for Avx2 {
     }
 
     #[inline(always)]
-    fn bytes(self, bytes: &[u8; BYTES]) -> [__m256i; 2] {
+    fn load_bytes(self, bytes: &[u8; BYTES]) -> [__m256i; 2] {
         unsafe {
             let half = |n: usize| _mm256_loadu_si256(bytes[32 * n..].as_ptr().cast());
             [half(0), half(1)]
@@ -312,7 +312,7 @@ impl Unit for Avx2 {
     }
 
     #[inline(always)]
-    fn add_dots(self, a: [__m256i; 2], b: [__m256i; 2], sums: [__m256i; 2]) -> [__m256i; 2] {
+    fn dot4(self, a: [__m256i; 2], b: [__m256i; 2], sums: [__m256i; 2]) -> [__m256i; 2] {
         unsafe {
             let half = |n: usize| {
                 let pairs = _mm256_maddubs_epi16(a[n], b[n]);
@@ -323,7 +323,7 @@ impl Unit for Avx2 {
     }
 
     #[inline(always)]
-    fn carry(self, high: [__m256i; 2], low: [__m256i; 2]) -> [__m256i; 2] {
+    fn shl7_add(self, high: [__m256i; 2], low: [__m256i; 2]) -> [__m256i; 2] {
         unsafe {
             let half = |n: usize| _mm256_add_epi32(_mm256_slli_epi32(high[n], 7), low[n]);
             [half(0), half(1)]
@@ -331,7 +331,7 @@ impl Unit for Avx2 {
     }
 
     #[inline(always)]
-    fn spread(self, x: &[f32; LANES], power: u32) -> [__m256; 2] {
+    fn broadcast(self, x: &[f32; LANES], power: u32) -> [__m256; 2] {
         unsafe {
             // As `power` is not 0, all are among the first eight.
             let some = _mm256_loadu_ps(x.as_ptr());
@@ -345,11 +345,11 @@ impl Unit for Avx2 {
         }
     }
 
-    fn run(self, task: impl Task) {
+    fn run(self, kernel: impl Kernel) {
         #[target_feature(enable = "avx2,fma,f16c")]
-        fn run(unit: Avx2, task: impl Task) {
-            task.run(unit);
+        fn run(simd: Avx2, kernel: impl Kernel) {
+            kernel.run(simd);
         }
-        unsafe { run(self, task) }
+        unsafe { run(self, kernel) }
     }
 }

@@ -1,4 +1,4 @@
-//! The steps of a layer on a CPU are those of MLX.
+//! Operations of the CPU backend, held against the MLX backend.
 
 #![allow(clippy::unwrap_used)] // a test fails by panicking
 
@@ -13,7 +13,7 @@ use crate::positions::Positions;
 /// Both backends.
 const BOTH: [&dyn Ops; 2] = [&CPU, &MLX];
 
-/// Numbers around zero.
+/// Pseudo-random numbers around zero.
 fn some(shape: &[i32]) -> Array {
     crate::mlx::noise(shape, 7)
 }
@@ -26,10 +26,10 @@ fn alike(a: Array, b: Array) {
     assert!(apart.item_exact::<f32>() <= 1e-5 * largest.item_exact::<f32>(), "{a} {b}");
 }
 
-/// A row, a few, and more than one core is asked to do.
+/// Rows: one, a few, and more than one core computes alone.
 const LENGTHS: [i32; 3] = [1, 7, 300];
 
-/// Weight of any codes but those of no number, with scales around one.
+/// Quantised weights with random codes, NaN excepted, and scales around one.
 fn any(mode: Mode, bits: i32, group_size: i32) -> Weight {
     let random = |shape: &[i32]| -> Vec<u32> {
         let word = |n: i32| (n as u32 + 1).wrapping_mul(2_654_435_761).rotate_left(13);
