@@ -5,11 +5,17 @@
 
 #![allow(clippy::unwrap_used)] // a test fails by panicking
 
+mod model;
+
 use std::fs;
 use std::path::{Path, PathBuf};
 
+use mlxk_core::Places;
+use mlxk_core::quantization::Mode;
 use mlxk_core::{Found, Inspected, Kind, Origin, inspect};
 use mlxk_engine::{EmbedOptions, Embedder};
+use mlxk_models::convert::{Change, Quantize, Recipe, convert};
+use model::{Draft, Tensor};
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
@@ -228,6 +234,46 @@ fn both_dialects_of_modules_say_the_same() {
     let mut plain = embed(&load(root, true).unwrap(), &texts(&json!(["the cat"])), &cut());
     mlxk_models::encoder::pooling::normalize(&mut plain[0]);
     assert!(compare(&plain[0], &want[0]).0 < 1e-6, "without files: the mean, as it is");
+}
+
+#[test]
+fn other_names_of_the_same_tensors_are_known() {
+    let dir = copy("bert-cls");
+    let text = texts(&json!(["the cat sat"]));
+    let want = embed(&load(dir.path(), true).unwrap(), &text, &cut());
+    let mut draft = Draft::at(&case("bert-cls"));
+    let older =
+        |name: String| name.replace("Norm.weight", "Norm.gamma").replace("Norm.bias", "Norm.beta");
+    let named = draft.tensors.into_iter().map(|(name, t)| (format!("bert.{}", older(name)), t));
+    draft.tensors = named.collect();
+    draft.tensors.insert("cls.predictions.bias".to_owned(), Tensor::of(&[320], [0.0; 320]));
+    draft.write_in(dir.path());
+    fs::copy(case("bert-cls").join("tokenizer.json"), dir.path().join("tokenizer.json")).unwrap();
+    assert_eq!(embed(&load(dir.path(), true).unwrap(), &text, &cut()), want);
+    draft.tensors.insert("classifier.weight".to_owned(), Tensor::of(&[1, 32], [0.0; 32]));
+    draft.write_in(dir.path());
+    fs::copy(case("bert-cls").join("tokenizer.json"), dir.path().join("tokenizer.json")).unwrap();
+    let refused = load(dir.path(), true).err().unwrap();
+    assert_eq!(refused.subject, "classifier.weight");
+}
+
+#[test]
+fn a_quantized_encoder_computes_nearly_the_same() {
+    let (dir, home) = (copy("bert-mean"), TempDir::new().unwrap());
+    let (source, root) = (dir.path(), home.path());
+    let quantize = Quantize::new(Mode::Affine, "8".parse().unwrap(), Some(32)).unwrap();
+    let recipe = Recipe { change: Change::Quantize(quantize), ..Recipe::default() };
+    let places = Places { root: root.join("hf"), hub: root.join("hf/hub"), workspaces: None };
+    let target = root.join("packed");
+    convert(source, &target, &recipe, true, &places, |_| Ok(())).unwrap();
+    let expected = expected(&case("bert-mean"));
+    for on_cpu in [true, false] {
+        let got = embed(&load(&target, on_cpu).unwrap(), &texts(&expected["texts"]), &cut());
+        for (got, want) in got.iter().zip(vectors(&expected["embeddings"])) {
+            let (_, cosine) = compare(got, &want);
+            assert!((0.999..0.999_999).contains(&cosine), "{cosine}");
+        }
+    }
 }
 
 #[test]
