@@ -27,6 +27,7 @@ pub struct Local {
     /// Comes after what it ends by.
     _models: Working,
     catalogue: Catalogue,
+    /// State that the thread of the models shares with those who ask it.
     pub shared: Arc<Shared>,
     /// Where requests are made ready, which others are not to wait for.
     preparing: ThreadPool,
