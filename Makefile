@@ -5,7 +5,7 @@ DESTDIR =
 # The build of MLX on Linux: cpu or cuda. macOS has its own.
 MLX     = cpu
 
-TOOLS   = mlxk mlxk-ls mlxk-show mlxk-health mlxk-rm mlxk-pull mlxk-clone mlxk-push mlxk-run mlxk-serve mlxk-convert
+TOOLS   = mlxk mlxk-ls mlxk-show mlxk-health mlxk-rm mlxk-pull mlxk-clone mlxk-push mlxk-run mlxk-embed mlxk-serve mlxk-convert
 # What mlxk is also called by scripts written for mlx-knife.
 OLD     = mlxk2 mlxk-json mlx-run
 CACHE   = $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/mlxk

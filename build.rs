@@ -2,7 +2,7 @@
 //! (PREFIX/lib/mlxk), else where `make mlx` prepared it, as the tests do.
 
 /// Programs that link MLX.
-const RUNNERS: &[&str] = &["mlxk-convert", "mlxk-run", "mlxk-serve"];
+const RUNNERS: &[&str] = &["mlxk-convert", "mlxk-embed", "mlxk-run", "mlxk-serve"];
 
 fn main() {
     println!("cargo::rerun-if-changed=build.rs");

@@ -6,7 +6,7 @@ use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 use std::{fs, thread};
 
-use mlxk_core::{Facts, Found, Origin, Plan, Result, health, policy, probe};
+use mlxk_core::{Facts, Found, Inspected, Origin, Plan, Result, inspect};
 use mlxk_engine::sample::{Turn, host};
 use mlxk_engine::{Runner, Source, Step};
 use mlxk_processor::request::{Options, Prompt, Rules};
@@ -45,8 +45,7 @@ pub fn run(env: &Env) {
 fn known(path: &Path) -> (Facts, Plan) {
     let (name, path) = (path.display().to_string(), path.to_owned());
     let found = Found { name, path, revision: None, origin: Origin::Workspace };
-    let facts = probe::read(&found).unwrap();
-    let plan = policy::decide(&facts, &health::check(&facts));
+    let Inspected { facts, plan, .. } = inspect(&found).unwrap();
     (facts, plan)
 }
 
@@ -134,9 +133,10 @@ for answer in mlx_lm.stream_generate(model, tokenizer, prompt, max_tokens=1): pr
 /// The peak of the memory of an answer, beside what its weights and its context need.
 fn memory(env: &Env, model: &Path) {
     const LONG: u64 = 256;
-    let (facts, _) = known(model);
+    let (facts, plan) = known(model);
     let on_cpu = mlxk_tensor::mlx::on_cpu().unwrap();
-    let needed = mlxk_engine::estimate(&facts, LONG, on_cpu).unwrap() as f64 / 1e6;
+    let cost = mlxk_engine::Cost::of(&facts, &plan, on_cpu, None).unwrap();
+    let needed = (cost.weights + cost.sequence(LONG)) as f64 / 1e6;
     let mut command = command(env, Path::new(env!("CARGO_BIN_EXE_mlxk-run")));
     command.arg(model).args(["--no-chat-template", "--max-tokens", &LONG.to_string(), "Once"]);
     let peak = measure(&mut command).peak_bytes as f64 / 1e6;

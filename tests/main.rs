@@ -8,6 +8,7 @@ mod clone;
 mod completions;
 mod convert;
 mod distributed;
+mod embed;
 mod env;
 mod health;
 mod interop;

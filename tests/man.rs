@@ -11,9 +11,10 @@ use serde_json::Value;
 
 use crate::env::program_path;
 
-const TOOLS: [&str; 10] = [
+const TOOLS: [&str; 11] = [
     "mlxk-clone",
     "mlxk-convert",
+    "mlxk-embed",
     "mlxk-health",
     "mlxk-ls",
     "mlxk-pull",

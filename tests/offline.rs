@@ -15,13 +15,14 @@ const ROOT: &str = env!("CARGO_MANIFEST_DIR");
 const ONLINE: [&str; 3] = ["mlxk-clone", "mlxk-pull", "mlxk-push"];
 
 /// All others, with arguments that make them do their work, and a word of what they then print.
-const OFFLINE: [(&str, &[&str], &str); 7] = [
+const OFFLINE: [(&str, &[&str], &str); 8] = [
     ("mlxk", &["list", "--all", "--json"], "org/m"),
     ("mlxk-ls", &["--all"], "org/m"),
     ("mlxk-show", &["org/m"], "org/m"),
     ("mlxk-health", &["org/m"], "healthy"),
     ("mlxk-convert", &["tiny.gguf", "./imported"], "healthy"),
     ("mlxk-run", &["tiny", "--temperature", "0", "--max-tokens", "4", "w1 w2"], " w"),
+    ("mlxk-embed", &["bert", "texts"], "embedding"),
     ("mlxk-rm", &["--force", "org/m"], "deleted"),
 ];
 
@@ -64,11 +65,14 @@ fn home() -> Env {
     let env = Env::new();
     env.model("org/m").write();
     fs::write(env.home().join("tiny.gguf"), gguf::Builder::llama().bytes()).unwrap();
-    let tiny = env.workspaces().join("tiny");
-    fs::create_dir_all(&tiny).unwrap();
-    for file in ["config.json", "model.safetensors", "tokenizer.json"] {
-        let from: PathBuf = [ROOT, "tests/data/parity/llama", file].iter().collect();
-        fs::copy(from, tiny.join(file)).unwrap();
+    fs::write(env.home().join("texts"), "Good morning.\n").unwrap();
+    for (name, case) in [("tiny", "parity/llama"), ("bert", "embed/bert-cls")] {
+        let model = env.workspaces().join(name);
+        fs::create_dir_all(&model).unwrap();
+        for file in ["config.json", "model.safetensors", "tokenizer.json"] {
+            let from: PathBuf = [ROOT, "tests/data", case, file].iter().collect();
+            fs::copy(from, model.join(file)).unwrap();
+        }
     }
     env
 }

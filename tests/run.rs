@@ -3,6 +3,7 @@
 mod answers;
 mod choice;
 mod input;
+mod pictures;
 mod prompts;
 mod refused;
 mod requests;

@@ -3,7 +3,7 @@
 use std::ffi::OsString;
 use std::process::Stdio;
 
-use mlxk_core::{Found, Origin, health, policy, probe};
+use mlxk_core::{Found, Inspected, Origin, inspect};
 use mlxk_processor::{Conversation, Sampling, Template, Tokenizer};
 use serde_json::{Value, json};
 
@@ -87,8 +87,7 @@ fn its_first_logits_and_its_tokens_are_the_known_ones() {
     let smol = Smol::new();
     let (name, path) = ("SmolLM2".to_owned(), smol.0.workspaces().join("SmolLM2"));
     let found = Found { name, path, revision: None, origin: Origin::Workspace };
-    let facts = probe::read(&found).unwrap();
-    let plan = policy::decide(&facts, &health::check(&facts));
+    let Inspected { facts, plan, .. } = inspect(&found).unwrap();
     let tokenizer = Tokenizer::read(&facts).unwrap();
     let messages = vec![json!({"role": "user", "content": QUESTION})];
     let conversation = Conversation { messages, ..Conversation::default() };

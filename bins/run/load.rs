@@ -61,9 +61,9 @@ pub fn model(
         Ok::<_, Error>((inspect(&draft)?, *tokens))
     });
     let draft = draft.transpose()?;
-    admit(inspected, out)?;
+    admit(inspected, options, out)?;
     if let Some((draft, _)) = &draft {
-        admit(draft, out)?;
+        admit(draft, options, out)?;
         if !Tokenizer::read(facts)?.same_tokens(&Tokenizer::read(&draft.facts)?) {
             let message = format!("its tokens are not those of {}", facts.found.name);
             return Err(Error::new(Kind::Validation, &draft.facts.found.name, message)
@@ -102,9 +102,9 @@ fn can_be_written(file: &Path) -> Result<()> {
     tried.map_err(|e| Error::io(file, e))
 }
 
-fn admit(model: &Inspected, out: &Output) -> Result<()> {
+fn admit(model: &Inspected, options: &ModelOptions, out: &Output) -> Result<()> {
     let Inspected { facts, health, plan } = model;
-    if let Some(warning) = mlxk_engine::admit(facts, health, plan)? {
+    if let Some(warning) = mlxk_engine::admit(facts, health, plan, &options.memory)? {
         out.remark(&warning, "a shorter --max-tokens needs less");
     }
     Ok(())

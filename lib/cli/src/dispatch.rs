@@ -23,6 +23,7 @@ pub const COMMANDS: &[(&str, &str)] = &[
     ("clone", "Make a workspace of a model"),
     ("push", "Send a workspace to the Hub"),
     ("run", "Run a model on a prompt"),
+    ("embed", "Turn texts into vectors"),
     ("serve", "Serve models over HTTP"),
     ("convert", "Import, quantise or mend a model"),
 ];

@@ -1,22 +1,31 @@
-//! Whether a model is let in to run: decided before a byte of its weights is read.
+//! Admission of models: whether one can run here, decided before a byte of its weights is read.
 
 use mlxk_core::{Error, Facts, Health, Kind, Plan, Result, Task};
+use mlxk_tensor::mlx;
 
+use crate::cost::Cost;
 use crate::host_memory;
+use crate::prefix_cache::Memory;
 
-/// Refuses a model that cannot write text here, with the reason; else says what its user should
-/// know before it is loaded.
+/// Refuses a model that cannot write text here, with the reason; else returns a warning if memory may
+/// be short for the model with caches as `memory` says.
 ///
 /// # Errors
-/// [`Kind::Unhealthy`], [`Kind::CapabilityNotSupported`] if it is made for something else,
-/// [`Kind::RuntimeIncompatible`], [`Kind::InsufficientMemory`].
-pub fn admit(facts: &Facts, health: &Health, plan: &Plan) -> Result<Option<String>> {
+/// [`Kind::Unhealthy`], [`Kind::CapabilityNotSupported`] if the model is made for something else,
+/// [`Kind::RuntimeIncompatible`], [`Kind::InsufficientMemory`], and those of a model that cannot be
+/// loaded.
+pub fn admit(
+    facts: &Facts,
+    health: &Health,
+    plan: &Plan,
+    memory: &Memory,
+) -> Result<Option<String>> {
     admit_part(facts, health, plan)?;
-    room(facts, plan)
+    fit(facts, plan, &Cost::of(facts, plan, mlx::on_cpu()?, None)?.with(memory))
 }
 
-/// Refuses a model that cannot embed text here, with the reason; else says what its user should know
-/// before it is loaded.
+/// Refuses a model that cannot embed text here, with the reason; else returns a warning if memory
+/// may be short for it.
 ///
 /// # Errors
 /// As [`admit`].
@@ -36,21 +45,22 @@ pub fn admit_embedder(facts: &Facts, health: &Health, plan: &Plan) -> Result<Opt
     if let Err(reason) = &plan.runnable {
         return Err(refuse(Kind::RuntimeIncompatible, reason));
     }
-    room(facts, plan)
+    fit(facts, plan, &Cost::of(facts, plan, mlx::on_cpu()?, None)?)
 }
 
-/// What the user should know about memory; an error if the weights do not fit.
-fn room(facts: &Facts, plan: &Plan) -> Result<Option<String>> {
-    host_memory::check(facts, plan).map_err(|mut e| {
-        e.subject = match e.kind {
-            Kind::InsufficientMemory => facts.found.name.clone(),
-            _ => facts.path(&e.subject).display().to_string(),
-        };
+/// Refuses a model whose weights do not fit into memory; else returns a warning if its context may
+/// not.
+///
+/// # Errors
+/// [`Kind::InsufficientMemory`].
+pub fn fit(facts: &Facts, plan: &Plan, cost: &Cost) -> Result<Option<String>> {
+    host_memory::check(cost, plan.context_length).map_err(|mut e| {
+        e.subject = facts.found.name.clone();
         e
     })
 }
 
-/// The same for a model of which a part will be loaded here: whether there is room is told later.
+/// Refuses a model that cannot write text, of which a part will be loaded here.
 ///
 /// # Errors
 /// As [`admit`], but for memory.

@@ -18,30 +18,30 @@ use crate::vision::LazyTower;
 /// A network in memory, with its stream and its settings. It stays on the thread that loaded it.
 pub struct Forward {
     network: Box<dyn Language>,
-    /// Where all work is queued.
+    /// Stream on which all work is queued.
     stream: Stream,
-    /// Whether to queue a token's work before the token before it is known: a GPU then never waits
-    /// for the host, a CPU would only be late with the first of the two.
+    /// True if the work of a token is queued before the token before it is known: a GPU then never
+    /// waits for the host, a CPU would only be late with the first of the two.
     pub ahead: bool,
     on_cpu: bool,
-    /// What this rank has of the model, if not all of it.
+    /// Part of the model that this rank has, if not all of it.
     part: Option<Part>,
     /// Vision tower, if the model takes pictures.
     pub tower: Option<LazyTower>,
-    /// Those that have the rest, if this rank leads them.
+    /// Other ranks, which have the rest, if this rank leads them.
     pub ranks: Option<Rc<dyn Ranks>>,
-    /// Tokens of prompts that are processed at once.
+    /// Tokens of prompts that are processed at once, 1 or more.
     pub prefill_chunk: usize,
     context_length: Option<u64>,
-    /// What it remembers.
+    /// Options of the caches.
     pub memory: Memory,
-    /// The last to go.
+    /// Buffers that MLX holds for reuse; comes last, so that it is dropped last.
     _kept: Kept,
 }
 
 /// Other ranks, which run the rest of a model.
 pub trait Ranks {
-    /// Lets them run `ids`, the next tokens of sequences, each with its number of rows.
+    /// Lets the ranks run `ids`, the next tokens of sequences, each with its number of rows.
     ///
     /// # Errors
     /// If a rank has gone.
@@ -51,7 +51,7 @@ pub trait Ranks {
     fn sequence(&self) -> Box<dyn Remote>;
 }
 
-/// What MLX keeps of the memory of arrays that are gone, for new ones.
+/// Buffers of dropped arrays that MLX holds for new ones; dropping this frees them.
 struct Kept;
 
 impl Drop for Kept {
@@ -62,8 +62,8 @@ impl Drop for Kept {
 }
 
 impl Forward {
-    /// `network`, whose work goes to `stream` of the CPU or not; it is a `part` of the model if there
-    /// is one, and was trained on texts of `context_length` tokens, if that is known.
+    /// Forward passes of `network` on `stream`, in the form for a CPU or for a GPU; the network is all
+    /// of the model or a `part` of it, and was trained on sequences of `context_length` tokens.
     pub fn new(
         network: Box<dyn Language>,
         stream: Stream,
@@ -71,7 +71,6 @@ impl Forward {
         part: Option<Part>,
         context_length: Option<u64>,
     ) -> Forward {
-        let prefill_chunk = if on_cpu { 512 } else { 2048 };
         let memory = Memory::default();
         Forward {
             network,
@@ -82,24 +81,24 @@ impl Forward {
             part,
             tower: None,
             ranks: None,
-            prefill_chunk,
+            prefill_chunk: prefill_chunk(on_cpu),
             context_length,
             memory,
             _kept: Kept,
         }
     }
 
-    /// How many tokens the model was trained to see at once, if that is known.
+    /// Length of the sequences that the model was trained on, in tokens, if that is known.
     pub fn context_length(&self) -> Option<u64> {
         self.context_length
     }
 
-    /// Tokens that the model knows; ids are below this.
+    /// Number of tokens that the model knows; ids are below this.
     pub fn vocabulary(&self) -> usize {
         self.network.vocabulary()
     }
 
-    /// The logits of the token that follows `prompt`, one for each token that the model knows.
+    /// Logits of the token that follows `prompt`, one for each token that the model knows.
     pub fn logits(&mut self, prompt: &[u32]) -> mlxk_core::Result<Vec<f32>> {
         self.check(prompt)?;
         let mut cache = self.cache();
@@ -131,14 +130,15 @@ impl Forward {
         }
     }
 
-    /// A memory without any token.
+    /// Cache of a sequence, without any token.
     pub fn cache(&self) -> Cache {
-        let mut cache = self.memory.apply(self.network.cache());
+        let mut cache = self.network.cache().with_layout(|layout| self.memory.layout(layout));
         cache.slots.extend(self.ranks.as_ref().map(|ranks| Slot::Remote(ranks.sequence())));
         cache
     }
 
-    /// What the model makes of `ids` [1, length], the next of `texts`: [1, length, hidden].
+    /// Hidden states [1, length, hidden] of `ids` [1, length], the next tokens of `texts`; rows of
+    /// `spliced` take the place of their embeddings.
     pub fn forward(&self, ids: &Array, spliced: &[Spliced], texts: Sequences) -> Result<Array> {
         if let Some(ranks) = &self.ranks {
             if !spliced.is_empty() {
@@ -168,7 +168,7 @@ impl Forward {
         tower.features(media).map_err(|e| Exception::custom(e.to_string()))
     }
 
-    /// The logits [rows, vocabulary], in single precision, after the `rows` of `h`.
+    /// Logits [rows, vocabulary] as float32 after the `rows` of `h` [1, length, hidden].
     pub fn head(&self, h: &Array, rows: &[usize]) -> Result<Array> {
         let logits = if rows.len() as i32 == h.dim(1) {
             self.network.head(h)?
@@ -180,13 +180,18 @@ impl Forward {
         logits.reshape(&[rows.len() as i32, -1])?.as_type::<f32>()
     }
 
-    /// Does `work` where the model's work is queued.
+    /// Runs `work` on the stream of the model.
     pub fn run<T>(&self, work: impl FnOnce() -> Result<T>) -> mlxk_core::Result<T> {
         with_stream(&self.stream, work).map_err(mlx::failed)
     }
 }
 
-/// Ids as [1, length].
+/// Tokens of prompts that are processed at once, on a CPU or on a GPU.
+pub fn prefill_chunk(on_cpu: bool) -> usize {
+    if on_cpu { 512 } else { 2048 }
+}
+
+/// Array [1, length] of `ids`.
 pub fn ids(ids: &[u32]) -> Array {
     Array::from_slice(ids, &[1, ids.len() as i32])
 }

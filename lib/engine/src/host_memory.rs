@@ -1,41 +1,37 @@
-//! Whether a model has room in memory: asked before its weights are read.
+//! Memory of the host, and whether a model has room in it.
 
-use mlxk_core::{Error, Facts, Kind, Plan, Result};
-use mlxk_tensor::mlx;
+use mlxk_core::{Error, Kind, Result};
 
-use crate::estimate::estimate;
+use crate::cost::Cost;
 
-/// The longest text whose keys and values are counted, in tokens.
-const MAX_TEXT: u64 = 32_768;
+/// Longest sequence whose cache is counted, in tokens.
+const MAX_TOKENS: u64 = 32_768;
 
-/// Memory of the machine, in bytes.
+/// Memory that this process may take, in bytes.
 #[derive(Clone, Copy, Debug)]
 struct Memory {
-    /// What is free, or is given up by others at once.
+    /// Bytes that are free, or given up by others at once.
     free: u64,
-    /// What a model can surely not exceed.
+    /// Bytes that a model can surely not exceed.
     limit: u64,
 }
 
-/// Bytes of memory that are free, or given up by others at once; none if the system does not tell.
+/// Bytes of memory that are free, or given up by others at once; `None` if the system does not tell.
 pub fn free() -> Option<u64> {
     memory().map(|memory| memory.free)
 }
 
-/// What is told to a user whose model may not fit; nothing if it does.
+/// Warning if memory may be short for a model of this cost with a sequence as long as its context.
 ///
 /// # Errors
 /// [`Kind::InsufficientMemory`] if the weights alone do not fit.
-pub fn check(facts: &Facts, plan: &Plan) -> Result<Option<String>> {
+pub fn check(cost: &Cost, context_length: Option<u64>) -> Result<Option<String>> {
     // A system that does not tell how much memory is free is no reason to refuse.
     let Some(memory) = memory() else {
         return Ok(None);
     };
-    let on_cpu = mlx::on_cpu()?;
-    let tokens = plan.context_length.unwrap_or(MAX_TEXT).min(MAX_TEXT);
-    let [weights, all] = [0, tokens].map(|tokens| estimate(facts, tokens, on_cpu));
-    let weights = weights?;
-    judge(memory, weights, all?.saturating_sub(weights))
+    let tokens = context_length.unwrap_or(MAX_TOKENS).min(MAX_TOKENS);
+    judge(memory, cost.weights, cost.sequence(tokens))
 }
 
 fn judge(memory: Memory, weights: u64, text: u64) -> Result<Option<String>> {
@@ -56,12 +52,21 @@ fn judge(memory: Memory, weights: u64, text: u64) -> Result<Option<String>> {
 
 #[cfg(target_os = "linux")]
 fn memory() -> Option<Memory> {
-    let free = mem_available(&std::fs::read_to_string("/proc/meminfo").ok()?)?;
+    let free = linux(std::path::Path::new("/"))?;
     Some(Memory { free, limit: free })
 }
 
-/// MacOS counts little as free that it would not give up at once, so only a model larger than the
-/// whole memory surely does not fit.
+/// Free bytes of Linux, whose file system begins at `root`: those of the host, or of a control group
+/// that has fewer.
+#[cfg(any(target_os = "linux", test))]
+fn linux(root: &std::path::Path) -> Option<u64> {
+    let host = std::fs::read_to_string(root.join("proc/meminfo")).ok();
+    let host = host.and_then(|text| mem_available(&text));
+    [host, crate::cgroup::free(root)].into_iter().flatten().min()
+}
+
+/// Memory of macOS. It counts little as free that it would not give up at once, so only a model larger
+/// than the whole memory surely does not fit.
 #[cfg(target_os = "macos")]
 fn memory() -> Option<Memory> {
     let output = |command: &str, arguments: &[&str]| {
@@ -80,7 +85,7 @@ fn mem_available(text: &str) -> Option<u64> {
     line.trim().strip_suffix(" kB")?.parse::<u64>().ok()?.checked_mul(1024)
 }
 
-/// The free and speculative pages of macOS's vm_stat, in bytes.
+/// Free and speculative pages of macOS's vm_stat, in bytes.
 #[cfg(any(target_os = "macos", test))]
 fn vm_stat(text: &str) -> Option<u64> {
     let size: u64 = text.split("page size of ").nth(1)?.split(' ').next()?.parse().ok()?;
@@ -117,5 +122,34 @@ mod tests {
             Pages free:                               10.\nPages active:       99.\n\
             Pages speculative:                         5.\n";
         assert_eq!(vm_stat(macos), Some(15 * 16384));
+    }
+
+    #[test]
+    fn of_the_host_and_its_control_groups_the_one_with_least_memory_counts() {
+        let root = tempfile::tempdir().unwrap();
+        let write = |file: &str, text: &str| {
+            let file = root.path().join(file);
+            std::fs::create_dir_all(file.parent().unwrap()).unwrap();
+            std::fs::write(file, text).unwrap();
+        };
+        assert_eq!(linux(root.path()), None);
+        write("proc/meminfo", "MemAvailable:    7168 kB\n");
+        assert_eq!(linux(root.path()), Some(7168 << 10));
+        write("proc/self/cgroup", "0::/user.slice/run.scope\n");
+        let slice = "sys/fs/cgroup/user.slice";
+        write(&format!("{slice}/run.scope/memory.max"), "max\n");
+        write(&format!("{slice}/run.scope/memory.current"), "4096\n");
+        assert_eq!(linux(root.path()), Some(7168 << 10));
+        write(&format!("{slice}/memory.max"), "3145728\n");
+        write(&format!("{slice}/memory.current"), "2097152\n");
+        write(&format!("{slice}/memory.stat"), "anon 7\ninactive_file 1048576\n");
+        assert_eq!(linux(root.path()), Some(2 << 20));
+        write(&format!("{slice}/run.scope/memory.high"), "8192\n");
+        assert_eq!(linux(root.path()), Some(4096));
+        // Within a container the group of version 1 is mounted alone, and its path is the host's.
+        write("proc/self/cgroup", "4:memory:/docker/1\n0::/\n");
+        write("sys/fs/cgroup/memory/memory.limit_in_bytes", "9000\n");
+        write("sys/fs/cgroup/memory/memory.usage_in_bytes", "2000\n");
+        assert_eq!(linux(root.path()), Some(7000));
     }
 }

@@ -6,9 +6,11 @@
 mod admission;
 mod batch;
 pub mod bench;
+#[cfg(any(target_os = "linux", test))]
+mod cgroup;
+mod cost;
 pub mod distributed;
 mod embed;
-mod estimate;
 mod forward;
 mod host_memory;
 mod load;
@@ -23,8 +25,8 @@ mod vision;
 
 pub use admission::{admit, admit_embedder, admit_part};
 pub use batch::Step;
+pub use cost::Cost;
 pub use embed::{EmbedOptions, Embedder, Input};
-pub use estimate::estimate;
 pub use forward::Forward;
 pub use host_memory::free as free_memory;
 pub use load::{load, load_adapted, load_for};

@@ -1,4 +1,4 @@
-//! From what is known of a model on disk to the model in memory.
+//! Loading of a model from disk into memory.
 
 use std::path::Path;
 
@@ -41,7 +41,7 @@ pub fn load_adapted(facts: &Facts, plan: &Plan, adapter: &Path) -> Result<Model>
     with(facts, plan, mlx::on_cpu()?, None, Some(Adapter::read(adapter)?))
 }
 
-/// Loads it in the form for a CPU or in that for a GPU, which a CPU can run too.
+/// Loads the model in the form for a CPU or in that for a GPU, which a CPU can run too.
 ///
 /// # Errors
 /// As [`load`].
@@ -49,7 +49,7 @@ pub fn load_for(facts: &Facts, plan: &Plan, on_cpu: bool) -> Result<Model> {
     with(facts, plan, on_cpu, None, None)
 }
 
-/// Loads what a rank has of it. Errors as [`load`].
+/// Loads the part of the model that a rank takes. Errors as [`load`].
 pub fn load_part(facts: &Facts, plan: &Plan, on_cpu: bool, part: Option<Part>) -> Result<Model> {
     with(facts, plan, on_cpu, part, None)
 }
@@ -114,13 +114,13 @@ pub fn network(
     Ok(Loaded { network, tower, stream })
 }
 
-/// The model with an adapter in its weights; matrices that it changes are plain.
+/// Checkpoint with an adapter added to its weights; matrices that it changes are not quantised.
 fn summed(
     architecture: Architecture,
     checkpoint: Checkpoint,
     adapter: Adapter,
 ) -> Result<Checkpoint> {
-    let mut parts = sketch(architecture, checkpoint, None)?;
+    let mut parts = sketch(architecture, checkpoint)?;
     let packed = fuse(&mut parts, adapter)?;
     let mut checkpoint = parts.checkpoint;
     if let Some(table) = checkpoint.config.get_mut("quantization").filter(|t| t.is_object()) {
@@ -135,10 +135,11 @@ pub mod tests {
 
     use std::path::PathBuf;
 
-    use mlxk_core::{Found, Origin, health, policy, probe};
+    use mlxk_core::{Found, Inspected, Origin, inspect};
 
     use super::*;
     use mlxk_processor::Sampling;
+    use serde_json::Value;
 
     fn path(case: &str) -> PathBuf {
         Path::new(env!("CARGO_MANIFEST_DIR")).join("../../tests/data/parity").join(case)
@@ -148,8 +149,7 @@ pub mod tests {
     pub fn model(case: &str, on_cpu: bool) -> Model {
         let (name, origin) = (case.to_owned(), Origin::Workspace);
         let found = Found { name, path: path(case), revision: None, origin };
-        let facts = probe::read(&found).unwrap();
-        let plan = policy::decide(&facts, &health::check(&facts));
+        let Inspected { facts, plan, .. } = inspect(&found).unwrap();
         load_for(&facts, &plan, on_cpu).unwrap()
     }
 
@@ -167,6 +167,10 @@ pub mod tests {
     #[test]
     fn queueing_ahead_changes_no_choice() {
         let sampling = Sampling { temperature: 0.8, top_p: 0.9, repetition_penalty: 1.3, ..GREEDY };
+        let dry = Sampling { dry_multiplier: 5.0, dry_allowed_length: 1, ..GREEDY };
         assert_eq!(ids("llama", false, &sampling).0, ids("llama", true, &sampling).0);
+        let (queued, greedy) = ids("qwen2", false, &dry);
+        assert_eq!(queued, ids("qwen2", true, &dry).0);
+        assert_ne!(queued[..greedy.len()], greedy, "a repetition is penalised");
     }
 }

@@ -1,27 +1,27 @@
-//! How much a model remembers of its texts, and of those that are over.
+//! Options of caches, and the caches of sequences that are over, whose beginnings others may share.
 
 use std::ops::Range;
 
 use mlxk_core::{Error, Kind, Result};
-use mlxk_tensor::cache::{Cache, Packing};
+use mlxk_tensor::cache::{Cache, KvLayout, Packing};
 
-/// The tokens at the beginning of a text that a bounded memory keeps.
+/// Tokens at the beginning of a sequence that a bounded cache keeps.
 const KEPT: u32 = 4;
-/// Sequences that are over and remembered.
+/// Most sequences that are over whose caches are held.
 const TEXTS: usize = 16;
 
-/// What is remembered.
+/// Options of the caches of a model.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Memory {
-    /// Layers that would attend to all tokens attend to the first 4 and the last, so many together.
+    /// Tokens that layers which would attend to all tokens attend to: the first 4 and the last ones.
     pub max_kv_size: Option<u32>,
     /// Bits of quantised keys and values: 2, 3, 4, 5, 6 or 8.
     pub kv_bits: Option<u32>,
-    /// Their elements that share a scale: 32, 64 or 128.
+    /// Elements of quantised keys and values that share a scale: 32, 64 or 128.
     pub kv_group_size: u32,
-    /// How long a text is when they begin to be quantised.
+    /// Length of a sequence, in tokens, from which on keys and values are quantised.
     pub kv_start: u32,
-    /// Bytes for texts that are over, whose beginnings others may share.
+    /// Bytes for sequences that are over, whose beginnings others may share.
     pub prefix_bytes: u64,
 }
 
@@ -38,7 +38,7 @@ impl Default for Memory {
 }
 
 impl Memory {
-    /// Refuses what no model can do.
+    /// Errors if no model can have such caches.
     pub fn check(&self) -> Result<()> {
         let wrong = |name: &str, what: &str| {
             Err(Error::new(Kind::Validation, "", format!("`{name}` is not {what}")))
@@ -55,20 +55,18 @@ impl Memory {
         Ok(())
     }
 
-    /// A memory without any token, in the form that is wanted.
-    pub fn apply(&self, mut cache: Cache) -> Cache {
-        if let Some(most) = self.max_kv_size {
-            cache = cache.with_kv(|kv| kv.bounded(most as i32, KEPT as i32));
-        }
-        if let Some(bits) = self.kv_bits {
-            let packing = Packing {
-                bits: bits as i32,
-                group_size: self.kv_group_size as i32,
-                start: self.kv_start as i32,
-            };
-            cache = cache.with_kv(|kv| kv.packed(packing));
-        }
-        cache
+    /// Layout of a kv cache, bounded and quantised as these options say.
+    pub fn layout(&self, layout: KvLayout) -> KvLayout {
+        let layout = match self.max_kv_size {
+            Some(most) => layout.bounded(most as i32, KEPT as i32),
+            None => layout,
+        };
+        let Some(bits) = self.kv_bits else { return layout };
+        layout.packed(Packing {
+            bits: bits as i32,
+            group_size: self.kv_group_size as i32,
+            start: self.kv_start as i32,
+        })
     }
 }
 
@@ -113,17 +111,17 @@ impl Key {
     }
 }
 
-/// Sequences that are over, the last used last.
+/// Caches of sequences that are over, the last used last.
 #[derive(Default)]
 pub struct Prefixes {
     texts: Vec<(Key, Cache)>,
-    /// Bytes of all.
+    /// Bytes of all caches.
     bytes: u64,
 }
 
 impl Prefixes {
-    /// Remembers the `cache` of a text as long as there are `bytes` for it. A text of which it is
-    /// the continuation is forgotten, if it can stand for that.
+    /// Adds the `cache` of a sequence, and drops the oldest ones until all take `bytes` at most. A
+    /// sequence that the new one continues is dropped, if the new one can go back to it.
     pub fn put(&mut self, key: Key, cache: Cache, bytes: u64) {
         let continued = |(text, _): &(Key, Cache)| key.common(text) == text.tokens.len();
         if cache.forgets() {
@@ -133,7 +131,7 @@ impl Prefixes {
         self.shrink(bytes);
     }
 
-    /// Forgets the oldest texts until `bytes` hold them all.
+    /// Drops the oldest sequences until all take `bytes` at most.
     pub fn shrink(&mut self, bytes: u64) {
         self.weigh();
         while self.texts.len() > TEXTS || (!self.texts.is_empty() && self.bytes > bytes) {
@@ -142,7 +140,7 @@ impl Prefixes {
         }
     }
 
-    /// The bytes of all.
+    /// Bytes of all caches.
     pub fn bytes(&self) -> u64 {
         self.bytes
     }
@@ -151,18 +149,18 @@ impl Prefixes {
         self.bytes = self.texts.iter().map(|(_, cache)| cache.bytes()).sum();
     }
 
-    /// The text that was over last.
+    /// Key and cache of the sequence that was over last.
     pub fn last(&self) -> Option<&(Key, Cache)> {
         self.texts.last()
     }
 
-    /// How many tokens `prompt` shares with the text that [`take`](Self::take) would give.
+    /// Number of tokens that `prompt` shares with the cache that [`take`](Self::take) would give.
     pub fn shared(&self, prompt: &Key) -> usize {
         self.best(prompt).map_or(0, |(_, count)| count)
     }
 
-    /// The longest memory of a beginning of `prompt`, and how many tokens it is. Of all but the
-    /// last token, which is still to be looked at.
+    /// Cache of the longest known beginning of `prompt`, and its number of tokens. The last token of
+    /// the prompt is never among them: its logits are still to be computed.
     pub fn take(&mut self, prompt: &Key) -> Option<(Cache, usize)> {
         let (place, count) = self.best(prompt)?;
         let (key, cache) = self.texts.remove(place);

@@ -135,14 +135,14 @@ impl<S: Source> Runner<S> {
     pub fn join_prepared(&mut self, prepared: Prepared) -> Result<u64> {
         let Prepared { prompt, media, from_ids, sampling, constraint, generation, .. } = prepared;
         let constraint = constraint.map(|own| Box::new(own) as Box<dyn Constraint>);
-        let number =
-            self.source.join_media(&prompt, &media, sampling, constraint).map_err(|e| {
-                match e.kind {
-                    // Tokens that the model does not know are the request's.
-                    Kind::InvalidModel if from_ids => Error::new(Kind::Validation, "", e.message),
-                    _ => e,
-                }
-            })?;
+        let joined = self.source.join_media(&prompt, &media, sampling, constraint);
+        let number = joined.map_err(|mut e| {
+            if e.kind == Kind::InvalidModel && from_ids {
+                // Tokens that the model does not know are the request's, not the tokenizer's.
+                (e.kind, e.hint) = (Kind::Validation, None);
+            }
+            e
+        })?;
         self.answers.insert(number, generation);
         Ok(number)
     }
@@ -150,10 +150,8 @@ impl<S: Source> Runner<S> {
     /// Goes on by a step: what came of it, each with the number of its answer. After an
     /// [`Event::End`] or an error nothing more comes of an answer.
     pub fn step(&mut self) -> Vec<(u64, Result<Event>)> {
-        let step = self.source.step().unwrap_or_else(|e| {
-            let same = || Error::new(e.kind, &e.subject, &e.message);
-            self.answers.keys().map(|&number| (number, Err(same()))).collect()
-        });
+        let failed = |e: Error| self.answers.keys().map(|&n| (n, Err(e.clone()))).collect();
+        let step = self.source.step().unwrap_or_else(failed);
         let mut events = Vec::new();
         for (number, token) in step {
             let Some(generation) = self.answers.get_mut(&number) else { continue };

@@ -190,6 +190,7 @@ fn logprobs_are_those_of_the_logits() {
 fn guesses_change_no_token() {
     let hot = Sampling { temperature: 0.8, top_p: 0.95, seed: 5, ..GREEDY };
     let penalised = Sampling { repetition_penalty: 1.2, ..hot.clone() };
+    let dry = Sampling { dry_multiplier: 5.0, dry_allowed_length: 1, ..GREEDY };
     for (case, draft) in [
         ("llama", "llama"),
         ("llama", "qwen2"),
@@ -201,6 +202,7 @@ fn guesses_change_no_token() {
             (0, prompt(1, 20), GREEDY),
             (0, prompt(2, 40), hot.clone()),
             (2, prompt(3, 5), penalised.clone()),
+            (3, prompt(4, 9), dry.clone()),
         ];
         let told = together(&mut guided, &texts, 24);
         for ((_, prompt, sampling), told) in texts.iter().zip(told) {

@@ -8,9 +8,9 @@ use std::net::TcpListener;
 use std::process::{Child, Command, Stdio};
 use std::{env, fs};
 
-use mlxk_core::{health, policy};
-use mlxk_engine::Model;
+use mlxk_core::Inspected;
 use mlxk_engine::distributed::{Party, Place, follow};
+use mlxk_engine::{Cost, Model};
 use mlxk_models::checkpoint::part::Split;
 use model::{Draft, GREEDY};
 use tempfile::TempDir;
@@ -72,8 +72,7 @@ fn a_rank() {
     for on_cpu in [true, false] {
         for (case, splits) in CASES {
             let written = Draft::of(case).write();
-            let facts = model::facts(written.path()).unwrap();
-            let plan = policy::decide(&facts, &health::check(&facts));
+            let Inspected { facts, plan, .. } = model::inspected(written.path()).unwrap();
             for &split in splits {
                 let place = Place { rank, size: 2, first, backend: "ring", on_cpu };
                 if rank > 0 {
@@ -86,10 +85,16 @@ fn a_rank() {
                 let watch = party.watch();
                 let all = fs::metadata(written.path().join("model.safetensors")).unwrap().len();
                 assert!(party.bytes() < all);
+                let cost = Cost::of(&facts, &plan, on_cpu, Some(party.part())).unwrap();
+                assert_eq!(cost.weights, party.bytes());
                 let mut ours = party.load(&facts, &plan).unwrap();
                 let mut whole = model::load_for(written.path(), on_cpu).unwrap();
                 let what = format!("{case} by {split:?}, on a CPU: {on_cpu}");
                 computes_alike(&mut ours, &mut whole, &what);
+                ours.bound_prefixes(0);
+                ours.bound_prefixes(u64::MAX);
+                assert_eq!(ours.tokens(&[1], &GREEDY).unwrap().take(1).count(), 1);
+                assert_eq!(cost.sequence(2), ours.prefixes(), "{what}");
                 watch.end();
             }
         }

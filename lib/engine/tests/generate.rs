@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 use std::rc::Rc;
 
 use mlxk_core::store::{Found, Origin};
-use mlxk_core::{Error, Facts, Kind, Record, Result, health, policy, probe};
+use mlxk_core::{Error, Inspected, Kind, Record, Result, inspect};
 use mlxk_engine::{Runner, Source, Step};
 use mlxk_processor::event::{End, FinishReason, LengthLimit};
 use mlxk_processor::request::{Options, Preset, Prompt};
@@ -98,8 +98,7 @@ impl Model {
         let path = self.dir.path().to_owned();
         let name = path.display().to_string();
         let found = Found { name, path, revision: None, origin: Origin::Workspace };
-        let facts: Facts = probe::read(&found)?;
-        let plan = policy::decide(&facts, &health::check(&facts));
+        let Inspected { facts, plan, .. } = inspect(&found)?;
         Runner::new(self.script.clone(), &facts, &plan)
     }
 

@@ -1,46 +1,79 @@
-//! The memory that a model needs, told from its files.
+//! The cost of a model, told from its headers, is what it takes in memory.
 
 #![allow(clippy::unwrap_used)] // a test fails by panicking
 
 mod model;
 
-use mlxk_engine::estimate;
-use model::{facts, parity};
+use std::fs;
+use std::path::Path;
 
-#[test]
-fn weights_count_as_they_lie_on_disk_and_tokens_by_their_keys_and_values() {
-    let facts_of = |case| facts(&parity(case)).unwrap();
-    let (plain, narrow) = (facts_of("llama"), facts_of("llama-rope3-tied"));
-    // 4 layers of 2 heads of 8 elements, keys and values, of 4 bytes on a CPU.
-    let empty = estimate(&plain, 0, true).unwrap();
-    assert_eq!(estimate(&plain, 1000, true).unwrap() - empty, 1000 * 4 * 2 * 8 * 2 * 4);
-    assert_eq!(empty, 230_528);
-    assert_eq!(estimate(&plain, 0, false).unwrap(), empty);
-    // 2 layers of 4 heads of 8 elements, under the names of GPT 2.
-    let gpt = facts_of("gpt2");
-    let text = estimate(&gpt, 1000, false).unwrap() - estimate(&gpt, 0, false).unwrap();
-    assert_eq!(text, 1000 * 2 * 4 * 8 * 2 * 2);
-    assert_eq!(estimate(&narrow, 0, true).unwrap(), estimate(&narrow, 0, false).unwrap());
+use mlx_rs::Array;
+use mlxk_core::Inspected;
+use mlxk_engine::{Cost, Memory, Model};
+use mlxk_tensor::cache::{Cache, Sequences};
+use model::{Draft, Tensor, inspected, parity};
+
+/// Most bytes that each slot takes while a sequence grows to `tokens` tokens.
+fn taken(model: &Model, tokens: u64) -> u64 {
+    let mut cache = model.forward.cache();
+    let mut most = vec![0; cache.slots.len()];
+    let ids: Vec<u32> = (0..tokens as u32).map(|n| n % 4).collect();
+    for chunk in ids.chunks(model.forward.prefill_chunk) {
+        let ids = Array::from_slice(chunk, &[1, chunk.len() as i32]);
+        let text = Sequences::one(&mut cache, chunk.len() as i32);
+        model.forward.run(|| model.forward.forward(&ids, &[], text).map(drop)).unwrap();
+        for (most, slot) in most.iter_mut().zip(&cache.slots) {
+            *most = Cache { slots: vec![slot.clone()] }.bytes().max(*most);
+        }
+    }
+    most.iter().sum()
+}
+
+fn cost(path: &Path, on_cpu: bool) -> Cost {
+    let Inspected { facts, plan, .. } = inspected(path).unwrap();
+    Cost::of(&facts, &plan, on_cpu, None).unwrap()
 }
 
 #[test]
-fn layers_without_keys_and_values_count_as_none() {
-    // Layers with keys and values, and what each remembers of a token.
-    for (case, layers, elements) in [
-        ("mamba", 0, 0),
-        ("lfm2-biased", 2, 2 * 8 * 2),
-        ("qwen3_5", 2, 2 * 16 * 2),
-        ("granitemoehybrid", 1, 2 * 8 * 2),
-        ("nemotron_h", 1, 2 * 16 * 2),
-        ("jamba", 1, 2 * 8 * 2),
-        ("gemma3n", 4, 2 * 16 * 2),
-        // A latent vector, the part of a key that turns, and a key to be chosen by.
-        ("deepseek_v32", 2, 32 + 16 + 24),
-        // Two rows, and their keys, for every other token.
-        ("deepseek_v41", 2, (32 + 32) / 2),
-    ] {
-        let facts = facts(&parity(case)).unwrap();
-        let text = estimate(&facts, 1000, true).unwrap() - estimate(&facts, 0, true).unwrap();
-        assert_eq!(text, 1000 * layers * elements * 4, "{case}");
+fn the_cache_of_every_model_takes_what_is_told_of_it() {
+    let cases = fs::read_dir(parity("")).unwrap().map(|entry| entry.unwrap().path());
+    for case in cases.filter(|path| path.is_dir()) {
+        let written = Draft::at(&case).write();
+        let longest = inspected(written.path()).unwrap().plan.context_length.unwrap_or(600);
+        for on_cpu in [true, false] {
+            let model = model::load_for(written.path(), on_cpu).unwrap();
+            let cost = cost(written.path(), on_cpu);
+            for tokens in [1, 600.min(longest)] {
+                let form = if on_cpu { "a CPU" } else { "a GPU" };
+                let what = format!("{tokens} tokens of {} on {form}", case.display());
+                assert_eq!(cost.sequence(tokens), taken(&model, tokens), "{what}");
+            }
+        }
     }
+}
+
+#[test]
+fn bounded_and_quantised_caches_take_what_is_told_of_them() {
+    let memory = Memory { max_kv_size: Some(100), kv_bits: Some(4), ..Memory::default() };
+    let memory = Memory { kv_group_size: 32, kv_start: 40, ..memory };
+    let path = parity("qwen3-q4");
+    for on_cpu in [true, false] {
+        let mut model = model::load_for(&path, on_cpu).unwrap();
+        model.forward.memory = memory.clone();
+        let cost = cost(&path, on_cpu).with(&memory);
+        for tokens in [1, 700, 1500] {
+            assert_eq!(cost.sequence(tokens), taken(&model, tokens), "{tokens} tokens");
+        }
+    }
+}
+
+#[test]
+fn weights_count_as_they_lie_on_disk_if_the_model_takes_them() {
+    let weights = |case: &str| cost(&parity(case), true).weights;
+    assert_eq!(weights("llama"), 230_528);
+    let mut seeing = Draft::of("gemma3");
+    let blind = cost(seeing.write().path(), true).weights;
+    let tower = Tensor::of(&[100], [0.5; 100]);
+    seeing.tensors.insert("vision_tower.post_layernorm.weight".to_owned(), tower);
+    assert_eq!(cost(seeing.write().path(), true).weights, blind);
 }

@@ -1,9 +1,13 @@
-//! A model built without reading its weights: what it takes of its checkpoint, and what that costs.
+//! Sketch of a model, built without reading its weights: what it takes of its checkpoint, and the
+//! cache of a sequence.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use mlx_rs::{Array, Dtype};
 use mlxk_core::{Architecture, Error, Facts, Kind, Plan, Result};
+use mlxk_tensor::cache::{Cache, Sequences};
+use mlxk_tensor::mlx;
 use mlxk_tensor::ops::MLX;
 use serde_json::Value;
 
@@ -13,63 +17,94 @@ use crate::checkpoint::formats::{Checkpoint, sanitize};
 use crate::checkpoint::part::Part;
 use crate::checkpoint::quantization::Quantization;
 use crate::checkpoint::weights::{Inventory, LoadOptions, Weights};
+use crate::network::Network;
 use crate::registry;
 
-/// A model in parts.
+/// Checkpoint of a model, and what the model takes of it.
 pub struct Parts {
-    /// What it is like.
+    /// Architecture of the model.
     pub architecture: Architecture,
-    /// config.json and all its tensors, in MLX's form.
+    /// config.json and all tensors, in MLX's form.
     pub checkpoint: Checkpoint,
-    /// What the model makes of them.
+    /// Tensors that the model takes and leaves.
     pub taken: Inventory,
 }
 
-/// The parts of the model of `facts`, which is sketched for this: nothing is read but headers.
-/// Errors as [`load`].
+/// Checkpoint of the model of `facts`, sketched: only the headers of files are read. Errors as
+/// [`Sketch::of`].
 pub fn parts(facts: &Facts, plan: &Plan) -> Result<Parts> {
     let architecture = architecture(plan)?;
-    sketch(architecture, read(facts, architecture)?, None)
+    sketch(architecture, read(facts, architecture)?)
 }
 
-/// What a rank would have of a model. Errors as [`load`].
-pub fn sketched(facts: &Facts, plan: &Plan, part: Option<Part>) -> Result<Sketched> {
-    let architecture = architecture(plan)?;
-    let taken = sketch(architecture, read(facts, architecture)?, part)?.taken;
-    let Inventory { bytes, layers, partial, .. } = taken;
-    Ok(Sketched { bytes, layers, shared: !partial.is_empty() })
+/// Checkpoint of a model in MLX's form, sketched. Errors as [`Sketch::of`].
+pub fn sketch(architecture: Architecture, checkpoint: Checkpoint) -> Result<Parts> {
+    let taken = Sketch::new(architecture, &checkpoint, None)?.inventory;
+    Ok(Parts { architecture, checkpoint, taken })
 }
 
-/// What is known of a part of a model without loading it.
-pub struct Sketched {
-    /// Bytes of its weights.
-    pub bytes: u64,
-    /// The layers of the whole, if some of them can be loaded alone.
-    pub layers: Option<usize>,
-    /// Whether it holds shares of layers.
-    pub shared: bool,
+/// Network whose weights are not read: arrays of the right shapes and types, which are never filled.
+pub struct Sketch {
+    network: Network,
+    /// Tensors that the model takes and leaves.
+    pub inventory: Inventory,
 }
 
-/// The parts of a model in MLX's form, or of what a rank has of it. Errors if it is none.
-pub fn sketch(
-    architecture: Architecture,
-    checkpoint: Checkpoint,
-    part: Option<Part>,
-) -> Result<Parts> {
-    let form = LoadOptions { ops: &MLX, widen: false, sketch: true, part };
-    let quantization = Quantization::read(&checkpoint.config)?;
-    let mut weights = Weights::new(checkpoint.tensors.clone(), quantization, form);
-    registry::spec(architecture).load.run(&checkpoint.config, Cursor::root(&mut weights))?;
-    Ok(Parts { architecture, checkpoint, taken: weights.finish()? })
+impl Sketch {
+    /// Sketch of the model of `facts`, or of the part of it that a rank takes; only the headers of
+    /// files are read.
+    ///
+    /// # Errors
+    /// If the model cannot run, if config.json is not one of its architecture, and if tensors are
+    /// missing, left over, or of a shape or type that the architecture does not have.
+    pub fn of(facts: &Facts, plan: &Plan, part: Option<Part>) -> Result<Sketch> {
+        let architecture = architecture(plan)?;
+        Sketch::new(architecture, &read(facts, architecture)?, part)
+    }
+
+    fn new(
+        architecture: Architecture,
+        checkpoint: &Checkpoint,
+        part: Option<Part>,
+    ) -> Result<Sketch> {
+        let form = LoadOptions { ops: &MLX, widen: false, sketch: true, part };
+        let quantization = Quantization::read(&checkpoint.config)?;
+        let mut weights = Weights::new(checkpoint.tensors.clone(), quantization, form);
+        let root = Cursor::root(&mut weights);
+        let network = registry::spec(architecture).load.run(&checkpoint.config, root)?;
+        Ok(Sketch { network, inventory: weights.finish()? })
+    }
+
+    /// Cache of a sequence of one token, as the network has it on a CPU or on a GPU; an encoder has
+    /// none. MLX is lazy: the shapes and types of the arrays are known, and nothing is computed.
+    ///
+    /// # Errors
+    /// If the network cannot take a token.
+    pub fn cache(&self, on_cpu: bool) -> Result<Cache> {
+        let Network::Language(network) = &self.network else {
+            return Ok(Cache { slots: Vec::new() });
+        };
+        let cache = || {
+            let mut cache = network.cache();
+            let mut inputs = network.embed(&Array::from_slice(&[0u32], &[1, 1]), &[])?;
+            if on_cpu {
+                // A CPU computes with 32-bit floats alone.
+                inputs.h = inputs.h.as_dtype(Dtype::Float32)?;
+            }
+            network.forward(inputs, &mut Sequences::one(&mut cache, 1))?;
+            Ok(cache)
+        };
+        cache().map_err(mlx::failed)
+    }
 }
 
-/// What a model is like that can run.
+/// Architecture of a model. Errors if it cannot run.
 pub fn architecture(plan: &Plan) -> Result<Architecture> {
     plan.runnable.clone().map_err(unsupported)?;
     plan.architecture.ok_or_else(|| unsupported("its architecture is not known".into()))
 }
 
-/// The model in MLX's form, its tensors over the mapped files.
+/// Checkpoint of the model in MLX's form, its tensors over the mapped files.
 pub fn read(facts: &Facts, architecture: Architecture) -> Result<Checkpoint> {
     let mut tensors = BTreeMap::new();
     for shard in facts.weights() {
@@ -87,7 +122,7 @@ pub fn read(facts: &Facts, architecture: Architecture) -> Result<Checkpoint> {
     Ok(checkpoint)
 }
 
-/// config.json as a whole.
+/// Whole content of config.json. Errors if it is no JSON object.
 pub fn config(facts: &Facts) -> Result<Value> {
     let path = facts.path("config.json").display().to_string();
     let object = facts

@@ -22,10 +22,10 @@ use crate::forward::Ranks;
 use crate::load;
 use crate::model::Model;
 
-/// How long to wait for what a rank says first; whoever else connects says something else.
+/// Time to wait for the first message of a rank; other programs that connect say something else.
 const PATIENCE: Duration = Duration::from_secs(10);
 
-/// The other ranks before a model is loaded.
+/// Other ranks before a model is loaded.
 pub struct Party {
     place: Place,
     part: Part,
@@ -34,7 +34,7 @@ pub struct Party {
     answers: Vec<Receiver<Answer>>,
 }
 
-/// The lines to the other ranks: what happens to them, and an end for all.
+/// Connections to the other ranks: tell whether one is lost, and end all ranks.
 #[derive(Clone, Debug)]
 pub struct Watch {
     lines: Arc<Mutex<Vec<TcpStream>>>,
@@ -42,13 +42,12 @@ pub struct Watch {
 }
 
 impl Watch {
-    /// Why it is all over, if it is.
+    /// Error that ended the work of all ranks, if one did.
     pub fn lost(&self) -> Option<Error> {
-        let error = self.lost.get()?;
-        Some(Error::new(error.kind, &error.subject, error.message.clone()))
+        self.lost.get().cloned()
     }
 
-    /// Tells all ranks that it is over.
+    /// Tells all ranks to end.
     pub fn end(&self) {
         // Who has gone needs no end.
         let _ = self.tell(&Order::End);
@@ -66,7 +65,7 @@ impl Watch {
 }
 
 impl Party {
-    /// Waits for the other ranks, tells them their parts, and tells `said` who is there.
+    /// Waits for the other ranks and tells them their parts; `said` gets a line for each that is there.
     ///
     /// # Errors
     /// If they do not have the same model and the same program, or it cannot be taken apart.
@@ -138,17 +137,17 @@ impl Party {
         Ok(Party { place: place.clone(), part, bytes, watch, answers })
     }
 
-    /// What rank 0 has of the model.
+    /// Part of the model that rank 0 takes.
     pub fn part(&self) -> Part {
         self.part
     }
 
-    /// Bytes of its weights.
+    /// Bytes of the weights of rank 0.
     pub fn bytes(&self) -> u64 {
         self.bytes
     }
 
-    /// What becomes of the others.
+    /// Connections to the other ranks.
     pub fn watch(&self) -> Watch {
         self.watch.clone()
     }
@@ -175,7 +174,7 @@ impl Party {
     }
 }
 
-/// Hands on what a rank says, until it has gone.
+/// Passes on the answers of a rank, until it has gone.
 fn listen(rank: usize, mut ear: Ear, told: &Sender<Answer>, watch: &Watch) {
     loop {
         match ear.hear() {
@@ -192,7 +191,7 @@ fn listen(rank: usize, mut ear: Ear, told: &Sender<Answer>, watch: &Watch) {
     }
 }
 
-/// Who connected, if it is one who speaks like this.
+/// Introduction of a rank that connected; `None` of any other program.
 fn introduced(stream: &TcpStream) -> Option<(Hello, Ear)> {
     // What is no rank is left alone: it is no business of this program.
     stream.set_nodelay(true).ok()?;
@@ -203,7 +202,7 @@ fn introduced(stream: &TcpStream) -> Option<(Hello, Ear)> {
     Some((hello, ear))
 }
 
-/// Why one cannot take part, if it cannot.
+/// Errors with the reason if a rank cannot take part.
 fn alike<T>(own: &Hello, hello: &Hello, others: &[Option<T>]) -> std::result::Result<(), String> {
     let seat = hello.rank.checked_sub(1).and_then(|seat| others.get(seat));
     let device = |on_cpu| if on_cpu { "a CPU" } else { "a GPU" };
@@ -228,7 +227,7 @@ fn cannot(place: &Place, error: &std::io::Error) -> Error {
         .hint("the first address of the hostfile is one of the machine of rank 0")
 }
 
-/// The other ranks of a model that is loaded.
+/// Other ranks of a model that is loaded.
 pub struct Others {
     watch: Watch,
     answers: Vec<Receiver<Answer>>,
@@ -238,7 +237,7 @@ pub struct Others {
 }
 
 impl Others {
-    /// Tells them that texts advance by `ids`.
+    /// Tells the ranks that sequences advance by `ids`.
     pub fn pass(&self, texts: Vec<(u64, usize)>, ids: Vec<u32>) -> Computed<()> {
         let failed = |e| Exception::custom(format!("a rank has gone: {e}"));
         self.watch.tell(&Order::Pass { texts, ids }).map_err(failed)
@@ -255,7 +254,7 @@ impl Others {
     }
 }
 
-/// The other ranks as the leading one sees them.
+/// Other ranks as the leading one sees them.
 struct Lead(Rc<RefCell<Others>>);
 
 impl Ranks for Lead {
@@ -268,15 +267,15 @@ impl Ranks for Lead {
     }
 }
 
-/// What the other ranks remember of a text. A copy is one of theirs too, and when it is dropped they
-/// forget it.
+/// Cache of a sequence on the other ranks. They copy theirs when it is copied, and drop theirs when it
+/// is dropped.
 pub struct Elsewhere {
     text: u64,
     others: Rc<RefCell<Others>>,
 }
 
 impl Elsewhere {
-    /// Of a new text.
+    /// Cache of a new sequence.
     pub fn new(others: &Rc<RefCell<Others>>) -> Elsewhere {
         Elsewhere { text: others.borrow_mut().next(), others: others.clone() }
     }

@@ -1,12 +1,13 @@
-//! Which part of a model each rank takes: what fits into their memories.
+//! Partition of a model among ranks, by the memory that each has.
 
 use mlxk_core::{Error, Facts, Kind, Plan, Result};
 use mlxk_models::checkpoint::part::{Part, Share, Split, Stage};
-use mlxk_models::sketch::{self, Sketched};
+use mlxk_models::checkpoint::weights::Inventory;
+use mlxk_models::sketch::Sketch;
 
-/// The parts of the ranks that have so many bytes each, and what these take of them: shares of all
-/// layers if they fit, since then all ranks work at once, else layers by what memory there is; or
-/// what `wish` says.
+/// Parts of the ranks that have `memory` bytes each, and the bytes of their weights: shares of all
+/// layers if they fit, since then all ranks work at once, else layers in proportion to memory; or
+/// the split that `wish` says.
 ///
 /// # Errors
 /// If the model cannot be taken apart in this way, or does not fit.
@@ -16,7 +17,7 @@ pub fn choose(
     memory: &[u64],
     wish: Option<Split>,
 ) -> Result<Vec<(Part, u64)>> {
-    let sketch = |part| sketch::sketched(facts, plan, Some(part));
+    let sketch = |part| Ok(Sketch::of(facts, plan, Some(part))?.inventory);
     match wish {
         Some(Split::Tensor) => shares(sketch, memory),
         Some(Split::Pipeline) => stages(sketch, memory),
@@ -29,13 +30,13 @@ pub fn choose(
     }
 }
 
-/// Of every layer a share for each.
-fn shares(sketch: impl Fn(Part) -> Result<Sketched>, memory: &[u64]) -> Result<Vec<(Part, u64)>> {
+/// Parts that are shares of every layer.
+fn shares(sketch: impl Fn(Part) -> Result<Inventory>, memory: &[u64]) -> Result<Vec<(Part, u64)>> {
     let size = memory.len();
     let shares = memory.iter().enumerate().map(|(rank, &free)| {
         let part = Part::Share(Share { rank, size });
-        let Sketched { bytes, shared, .. } = sketch(part)?;
-        if !shared {
+        let Inventory { bytes, partial, .. } = sketch(part)?;
+        if partial.is_empty() {
             return Err(apart(format!("its layers cannot be shared by {size} ranks")));
         }
         fits(rank, bytes, free)?;
@@ -44,8 +45,8 @@ fn shares(sketch: impl Fn(Part) -> Result<Sketched>, memory: &[u64]) -> Result<V
     shares.collect()
 }
 
-/// For each some layers, as many as its memory says; the last rank has the first ones.
-fn stages(sketch: impl Fn(Part) -> Result<Sketched>, memory: &[u64]) -> Result<Vec<(Part, u64)>> {
+/// Parts that are layers, in proportion to memory; the last rank has the first layers.
+fn stages(sketch: impl Fn(Part) -> Result<Inventory>, memory: &[u64]) -> Result<Vec<(Part, u64)>> {
     let size = memory.len();
     let staged = |rank, first, end, layers| Part::Stage(Stage { rank, first, end, layers });
     let of_all = sketch(staged(0, 0, usize::MAX, 0))?;
@@ -68,7 +69,7 @@ fn stages(sketch: impl Fn(Part) -> Result<Sketched>, memory: &[u64]) -> Result<V
     stages.collect()
 }
 
-/// So many layers in proportion to `room`, one at least for each.
+/// Numbers of layers in proportion to `room`, each at least 1, that add up to `layers`.
 fn given_out(layers: usize, room: &[u64]) -> Vec<usize> {
     let spare = (layers - room.len()) as u128;
     let all: u128 = room.iter().map(|&room| u128::from(room).max(1)).sum();

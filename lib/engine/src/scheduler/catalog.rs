@@ -6,8 +6,7 @@ use std::sync::{Mutex, PoisonError};
 
 use mlxk_core::store::Revisions;
 use mlxk_core::{
-    Error, Found, Kind, Origin, Places, Result, Spec, Target, Task, health, list, policy, probe,
-    resolve,
+    Error, Found, Kind, Origin, Places, Result, Spec, Target, Task, inspect, list, resolve,
 };
 use mlxk_processor::engine::ModelInfo;
 use rayon::prelude::*;
@@ -97,8 +96,7 @@ pub fn id(found: &Found) -> String {
 }
 
 fn listed(found: &Found, loaded: &[Found]) -> Result<Option<ModelInfo>> {
-    let facts = probe::read(found)?;
-    let plan = policy::decide(&facts, &health::check(&facts));
+    let plan = inspect(found)?.plan;
     let runs = plan.runnable.is_ok() && plan.task != Task::Embedding;
     Ok(runs.then(|| ModelInfo {
         id: id(found),

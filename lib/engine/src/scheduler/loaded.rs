@@ -7,10 +7,12 @@ use std::time::Instant;
 use mlxk_core::{Error, Found, Kind, Result};
 use mlxk_processor::event::{Event, FinishReason, LengthLimit};
 use mlxk_processor::{Prepared, Processor};
+use mlxk_tensor::mlx;
 use tokio::sync::mpsc::UnboundedSender;
 
 use super::guard::guarded;
 use super::weigh::Weighed;
+use crate::cost::Cost;
 use crate::distributed::Party;
 use crate::model::Model;
 use crate::prefix_cache::Memory;
@@ -26,12 +28,10 @@ const EXPECTED: u64 = 1024;
 pub struct Desk<S: Source = Model> {
     /// Which it is.
     pub found: Found,
-    /// Bytes of its weights.
-    pub weights: u64,
     /// When it was last asked.
     pub used: Instant,
-    /// Bytes of the keys and values of a token.
-    token: u64,
+    /// Cost of the model, or of the part that is loaded here.
+    cost: Cost,
     runner: Runner<S>,
     answers: BTreeMap<u64, Asked>,
     failed: bool,
@@ -56,7 +56,8 @@ impl Desk {
     pub fn open(weighed: Weighed, processor: Arc<Processor>, memory: &Memory) -> Result<Desk> {
         let mut model = crate::load(&weighed.facts, &weighed.plan)?;
         model.forward.memory = memory.clone();
-        Ok(Desk::of(model, weighed, processor))
+        let cost = weighed.cost.with(memory);
+        Ok(Desk::of(model, weighed.facts.found, cost, processor))
     }
 
     /// Loads the part of a model that is this rank's, while the others load theirs.
@@ -69,10 +70,11 @@ impl Desk {
         processor: Arc<Processor>,
         memory: &Memory,
     ) -> Result<Desk> {
-        let (weights, token) = (party.bytes(), party.part().of(weighed.token));
-        let mut model = party.load(&weighed.facts, &weighed.plan)?;
+        let Weighed { facts, plan, .. } = weighed;
+        let cost = Cost::of(&facts, &plan, mlx::on_cpu()?, Some(party.part()))?.with(memory);
+        let mut model = party.load(&facts, &plan)?;
         model.forward.memory = memory.clone();
-        Ok(Desk::of(model, Weighed { weights, token, ..weighed }, processor))
+        Ok(Desk::of(model, facts.found, cost, processor))
     }
 
     /// Takes `bytes` at most for texts that are over.
@@ -87,11 +89,10 @@ impl Desk {
 }
 
 impl<S: Source> Desk<S> {
-    fn of(source: S, weighed: Weighed, processor: Arc<Processor>) -> Desk<S> {
-        let Weighed { facts, weights, token, .. } = weighed;
-        let (found, used, answers) = (facts.found, Instant::now(), BTreeMap::new());
+    fn of(source: S, found: Found, cost: Cost, processor: Arc<Processor>) -> Desk<S> {
+        let (used, answers) = (Instant::now(), BTreeMap::new());
         let runner = Runner::with(source, processor);
-        Desk { found, weights, used, token, runner, answers, failed: false }
+        Desk { found, used, cost, runner, answers, failed: false }
     }
 
     /// Requests that are being answered.
@@ -104,18 +105,19 @@ impl<S: Source> Desk<S> {
         self.failed
     }
 
+    /// Bytes of the model's weights.
+    pub fn weights(&self) -> u64 {
+        self.cost.weights
+    }
+
     /// Bytes that their texts may take.
     pub fn texts(&self) -> u64 {
-        self.answers.values().map(|asked| self.bytes(asked.prompt + asked.kept)).sum()
+        self.answers.values().map(|asked| self.cost.sequence(asked.prompt + asked.kept)).sum()
     }
 
     /// Bytes that memory is to be kept for if a request joins.
     pub fn need(&self, prepared: &Prepared) -> u64 {
-        self.bytes(prepared.prompt_tokens().saturating_add(kept(prepared)))
-    }
-
-    fn bytes(&self, tokens: u64) -> u64 {
-        tokens.saturating_mul(self.token)
+        self.cost.sequence(prepared.prompt_tokens().saturating_add(kept(prepared)))
     }
 
     /// Takes a request in beside those that are being answered.
@@ -144,7 +146,7 @@ impl<S: Source> Desk<S> {
             self.failed = true;
             for (_, asked) in std::mem::take(&mut self.answers) {
                 // Who has gone needs no reason.
-                let _ = asked.send.send(Err(Error::new(e.kind, &e.subject, &e.message)));
+                let _ = asked.send.send(Err(e.clone()));
             }
         }
     }
@@ -174,10 +176,11 @@ impl<S: Source> Desk<S> {
         let long = self.answers.iter().filter(|(number, asked)| long(**number, asked));
         let long: Vec<u64> = long.map(|(&number, _)| number).collect();
         for number in long {
-            let token = self.token;
             let Some(asked) = self.answers.get_mut(&number) else { continue };
             let more = EXPECTED.min(asked.limit - asked.kept);
-            match free.checked_sub(more.saturating_mul(token)) {
+            let now = asked.prompt + asked.kept;
+            let bytes = self.cost.sequence(now + more) - self.cost.sequence(now);
+            match free.checked_sub(bytes) {
                 Some(left) => {
                     asked.kept += more;
                     free = left;
@@ -264,7 +267,7 @@ mod tests {
         let processor = Arc::new(Processor::read(&weighed.facts, &weighed.plan).unwrap());
         let prompt = Prompt::Tokens(vec![1]);
         let prepared = processor.prepare(&Request::new(prompt)).unwrap();
-        let mut desk = Desk::of(Faulty, weighed, processor);
+        let mut desk = Desk::of(Faulty, weighed.facts.found, weighed.cost, processor);
         let (send, mut events) = unbounded_channel();
         desk.join(prepared, send);
         assert!(!desk.failed() && desk.running() == 1);

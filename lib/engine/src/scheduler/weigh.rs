@@ -1,45 +1,38 @@
-//! Memory that a model will take, known before it is loaded.
+//! Weighing of a model: whether it can run, and its cost in memory, known before it is loaded.
 
-use mlxk_core::{Facts, Found, Health, Inspected, Plan, Result, inspect};
+use mlxk_core::{Facts, Found, Inspected, Plan, Result, inspect};
 use mlxk_tensor::mlx;
 
 use crate::admission;
-use crate::estimate::estimate;
+use crate::cost::Cost;
 
-/// What a model will take, told before it is loaded.
+/// Model that can run and is not loaded.
 pub struct Weighed {
-    /// What is known of it.
+    /// Content of the model's directory.
     pub facts: Facts,
-    /// How it runs.
+    /// Plan by which the model runs.
     pub plan: Plan,
-    /// Bytes of its weights.
-    pub weights: u64,
-    /// Bytes of the keys and values of a token.
-    pub token: u64,
+    /// Cost of the whole model in memory.
+    pub cost: Cost,
 }
 
 /// Reads what a model is, without loading it.
 ///
 /// # Errors
-/// If it cannot run.
+/// If the model cannot run, or its weights do not fit into memory.
 pub fn weigh(found: &Found) -> Result<Weighed> {
-    read(found, |facts, health, plan| admission::admit(facts, health, plan).map(|_| ()))
+    let weighed = weigh_part(found)?;
+    admission::fit(&weighed.facts, &weighed.plan, &weighed.cost)?;
+    Ok(weighed)
 }
 
-/// The same for a model of which a part will be loaded here.
+/// Reads what a model is of which only a part will be loaded here.
 ///
 /// # Errors
-/// If it cannot run.
+/// If the model cannot run.
 pub fn weigh_part(found: &Found) -> Result<Weighed> {
-    read(found, admission::admit_part)
-}
-
-fn read(found: &Found, admit: fn(&Facts, &Health, &Plan) -> Result<()>) -> Result<Weighed> {
-    const MANY: u64 = 1024;
     let Inspected { facts, health, plan } = inspect(found)?;
-    admit(&facts, &health, &plan)?;
-    let on_cpu = mlx::on_cpu()?;
-    let weights = estimate(&facts, 0, on_cpu)?;
-    let token = (estimate(&facts, MANY, on_cpu)? - weights) / MANY;
-    Ok(Weighed { facts, plan, weights, token })
+    admission::admit_part(&facts, &health, &plan)?;
+    let cost = Cost::of(&facts, &plan, mlx::on_cpu()?, None)?;
+    Ok(Weighed { facts, plan, cost })
 }

@@ -196,13 +196,13 @@ impl Worker {
         }
         let memory = self.told.bounds.memory;
         let busy = self.desks.iter().filter(|desk| desk.running() > 0);
-        let busy: u64 = busy.map(|desk| desk.weights).sum();
+        let busy: u64 = busy.map(Desk::weights).sum();
         if self.blocked.as_ref().is_some_and(|(known, need)| known == found && busy + need > memory)
         {
             return Ok(None);
         }
         let weighed = weigh::weigh(found)?;
-        let need = weighed.weights;
+        let need = weighed.cost.weights;
         if need > memory {
             let message = format!("its weights need {need} bytes, the server may use {memory}");
             return Err(Error::new(Kind::InsufficientMemory, id(found), message));
@@ -259,7 +259,7 @@ impl Worker {
     }
 
     fn weights(&self) -> u64 {
-        self.desks.iter().map(|desk| desk.weights).sum()
+        self.desks.iter().map(Desk::weights).sum()
     }
 
     /// Tells how it is doing.

@@ -9,7 +9,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use mlxk_core::tensors::{self, Dtype, Entry, Header};
-use mlxk_core::{Facts, Found, Origin, Result, health, policy, probe};
+use mlxk_core::{Facts, Found, Inspected, Origin, Result, inspect};
 use mlxk_engine::Model;
 use mlxk_processor::Sampling;
 use serde_json::{Map, Value};
@@ -25,32 +25,36 @@ pub fn parity(case: &str) -> PathBuf {
 
 /// Loads the model in `path`, as a workspace.
 pub fn load(path: &Path) -> Result<Model> {
-    let facts = facts(path)?;
-    mlxk_engine::load(&facts, &policy::decide(&facts, &health::check(&facts)))
+    let Inspected { facts, plan, .. } = inspected(path)?;
+    mlxk_engine::load(&facts, &plan)
 }
 
 /// Loads it in the form for a CPU or in that for a GPU.
 pub fn load_for(path: &Path, on_cpu: bool) -> Result<Model> {
-    let facts = facts(path)?;
-    mlxk_engine::load_for(&facts, &policy::decide(&facts, &health::check(&facts)), on_cpu)
+    let Inspected { facts, plan, .. } = inspected(path)?;
+    mlxk_engine::load_for(&facts, &plan, on_cpu)
 }
 
 /// Loads the model in `path` with the adapter in `folder`.
 pub fn load_adapted(path: &Path, folder: &Path) -> Result<Model> {
-    let facts = facts(path)?;
-    let plan = policy::decide(&facts, &health::check(&facts));
+    let Inspected { facts, plan, .. } = inspected(path)?;
     mlxk_engine::load_adapted(&facts, &plan, folder)
 }
 
-/// What is known of the model in `path`.
+/// Content of the model in `path`.
 pub fn facts(path: &Path) -> Result<Facts> {
+    inspected(path).map(|inspected| inspected.facts)
+}
+
+/// Model in `path`, read and judged.
+pub fn inspected(path: &Path) -> Result<Inspected> {
     let found = Found {
         name: path.display().to_string(),
         path: path.to_owned(),
         revision: None,
         origin: Origin::Workspace,
     };
-    probe::read(&found)
+    inspect(&found)
 }
 
 /// A model that a test changes before it is written.

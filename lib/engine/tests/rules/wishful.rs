@@ -1,7 +1,7 @@
 //! A model that says what it likes best of what it may.
 
 use mlxk_core::store::{Found, Origin};
-use mlxk_core::{Record, Result, health, policy, probe};
+use mlxk_core::{Inspected, Record, Result, inspect};
 use mlxk_engine::{Runner, Source, Step};
 use mlxk_processor::request::Preset;
 use mlxk_processor::{Constraint, Event, Request, Sampling, Token};
@@ -197,8 +197,7 @@ pub fn ask_with(tokens: &[&str; 17], end: &str, wishes: &[&str], request: Value)
     let path = dir.path().to_owned();
     let name = path.display().to_string();
     let found = Found { name, path, revision: None, origin: Origin::Workspace };
-    let facts = probe::read(&found)?;
-    let plan = policy::decide(&facts, &health::check(&facts));
+    let Inspected { facts, plan, .. } = inspect(&found)?;
     let id = |wish: &&str| tokens.iter().position(|token| token == wish).unwrap() as u32;
     let source = Wishful {
         wishes: wishes.iter().map(id).collect(),

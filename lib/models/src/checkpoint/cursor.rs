@@ -162,9 +162,9 @@ impl Cursor<'_> {
         Ok(())
     }
 
-    /// True if the outputs of this layer are to be summed over ranks.
+    /// True if the outputs of this layer are to be summed over ranks; a sketch has none to sum.
     pub fn partial(&self) -> bool {
-        self.weights.taken.partial.contains(&self.path(""))
+        !self.weights.form.sketch && self.weights.taken.partial.contains(&self.path(""))
     }
 
     /// Inserts a tensor, to be taken later.

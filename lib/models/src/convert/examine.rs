@@ -27,7 +27,7 @@ pub fn sketched(config: &Value, entries: &[Entry]) -> Result<Parts> {
     })?;
     let tensors = entries.iter().map(blank).collect::<Result<BTreeMap<_, _>>>()?;
     let checkpoint = Checkpoint { config: config.clone(), tensors };
-    sketch::sketch(architecture, checkpoint, None)
+    sketch::sketch(architecture, checkpoint)
 }
 
 /// Tensor of zeros with the name, shape and type of `entry`.

@@ -17,9 +17,7 @@ use mlxk_core::quantization::QuantSpec;
 use mlxk_core::tensors::{Entry, INDEX};
 use mlxk_core::workspace::remake::Remake;
 use mlxk_core::workspace::stamp::Stamp;
-use mlxk_core::{
-    Error, Facts, Float, Kind, Places, Progress, Record, Result, health, policy, probe,
-};
+use mlxk_core::{Error, Facts, Float, Inspected, Kind, Places, Progress, Record, Result, inspect};
 use serde_json::Value;
 
 pub use examine::examine;
@@ -73,8 +71,7 @@ pub fn merge(
     let mode = if adapter.is_some() { "merge" } else { recipe.mode() };
     let mut remake = Remake::begin(source, target, mode, places)?;
     let stamps = Stamp::of_model(&remake.source().path)?;
-    let facts = probe::read(remake.source())?;
-    let plan = policy::decide(&facts, &health::check(&facts));
+    let Inspected { facts, plan, .. } = inspect(remake.source())?;
     let mut parts = sketch::parts(&facts, &plan)?;
     possible(&parts.taken, &facts, recipe)?;
     let merged = match adapter {

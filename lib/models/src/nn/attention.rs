@@ -67,8 +67,9 @@ impl Sizes {
     }
 }
 
-/// Sharing of keys and values between layers (cross-layer attention, arXiv 2405.12981). In layers
-/// that share, norms of keys come after the rotation, because their weights may differ.
+/// Sharing of keys and values between layers (cross-layer attention, arXiv 2405.12981). Norms of
+/// keys must come after the rotation in layers that share; their weights, which may differ from
+/// layer to layer, are applied to queries.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Sharing {
     /// The layer has keys and values of its own, which no other layer uses.

@@ -90,7 +90,7 @@ fn mixer(c: &Config) -> Result<Mamba2Arch> {
     Ok(arch)
 }
 
-/// Multiplies weights that are as they were in training by the factors that MLX has in the weights.
+/// Multiplies weights in the form of training by the factors that MLX stores in the weights.
 fn sanitize(all: &mut Checkpoint) -> Result<()> {
     let first = all.tensors.get("model.layers.0.mamba.conv1d.weight");
     if !first.is_some_and(trained) {
@@ -107,11 +107,11 @@ fn sanitize(all: &mut Checkpoint) -> Result<()> {
 }
 
 struct Multipliers {
-    /// By the ends of names, the first that fits.
+    /// Factors of tensors by the ends of their names; the first match counts.
     ends: Vec<(&'static str, f32)>,
-    /// Of all that goes into a state space.
+    /// Factor of the input of a state space layer.
     ssm_in: f32,
-    /// Of its gate, inputs, `b`, `c` and steps, each for so many rows.
+    /// Numbers of rows and factors of the gate, inputs, `b`, `c` and steps of a state space layer.
     ssm: Vec<(usize, f32)>,
 }
 
@@ -157,7 +157,7 @@ impl Multipliers {
     }
 }
 
-/// A field of config.json, or what the family has without it.
+/// Value of the field `key` of config.json; `usual` if it is absent.
 fn stated<T: DeserializeOwned>(all: &Checkpoint, key: &str, usual: T) -> Result<T> {
     match all.text().get(key) {
         None | Some(Value::Null) => Ok(usual),

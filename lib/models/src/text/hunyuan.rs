@@ -1,5 +1,5 @@
-//! Hunyuan: llamas whose queries and keys are normed after they are rotated. Layers of Hunyuan-Large
-//! (arXiv 2411.02265) share keys and values, and have experts beside what all tokens share.
+//! Hunyuan: Llama with norms of queries and keys after the rotation. Hunyuan-Large (arXiv
+//! 2411.02265) shares keys and values between layers, and has mixtures with a shared expert.
 
 use mlxk_core::{Architecture, Result};
 use mlxk_tensor::ops::rope::Scaling;
@@ -25,7 +25,8 @@ pub const SPECS: &[Spec] = &[
     Spec::new(Architecture::HunyuanV1Dense, load_dense),
 ];
 
-/// A hunyuan; with one expert it is dense. Its embeddings are the head unless it has one.
+/// Loads a `hunyuan`, which is dense if it has one expert. Embeddings are tied unless the
+/// checkpoint has a head.
 fn load(config: &Value, mut w: Cursor) -> Result<Box<dyn Language>> {
     let c = Config::read(config)?;
     w.rename(&[("mlp.gate", "mlp.gate.wg"), ("shared_expert", "shared_mlp")]);
@@ -46,8 +47,8 @@ fn load(config: &Value, mut w: Cursor) -> Result<Box<dyn Language>> {
     Decoder::load(arch, w)
 }
 
-/// The mixture of layer `layer`: experts count as much as their share among all, and every token runs
-/// through a layer as wide as several of the usual width.
+/// Mixture of layer `layer`: routed experts weighted by the softmax over all experts, and a shared
+/// expert whose width is a multiple of `intermediate_size`.
 fn moe(c: &Config, layer: usize) -> Result<MoeArch> {
     let activation = Activation::Silu;
     let shared = |count: usize| {
@@ -69,7 +70,7 @@ fn moe(c: &Config, layer: usize) -> Result<MoeArch> {
     })
 }
 
-/// The field `name`, which holds for all layers or lists a number for each.
+/// Value of the field `name` for a layer; the field is one number, or a list of one per layer.
 fn of_layer(c: &Config, name: &str, layer: usize) -> Result<Option<usize>> {
     match c.get::<Value>(name)? {
         Some(Value::Array(list)) if list.len() <= layer => {
@@ -80,12 +81,13 @@ fn of_layer(c: &Config, name: &str, layer: usize) -> Result<Option<usize>> {
     }
 }
 
-/// A hunyuan_v1_dense.
+/// Loads a `hunyuan_v1_dense`.
 fn load_dense(config: &Value, mut w: Cursor) -> Result<Box<dyn Language>> {
     Decoder::load(arch(&Config::read(config)?, &mut w)?, w)
 }
 
-/// What all members share; `rope_scaling.alpha` makes the base of positions larger.
+/// Architecture that all members share. `rope_scaling.alpha` enlarges the base of the rotary
+/// position embedding.
 fn arch(c: &Config, w: &mut Cursor) -> Result<Arch> {
     w.rename(&[("q_norm", "query_layernorm"), ("k_norm", "key_layernorm")]);
     let scaling: Option<Value> = c.get("rope_scaling")?.or(c.get("rope_parameters")?);
@@ -98,8 +100,8 @@ fn arch(c: &Config, w: &mut Cursor) -> Result<Arch> {
     Ok(arch)
 }
 
-/// A hunyuan may have queries, keys and values in one matrix, by key head, and gates behind what they let
-/// pass in another.
+/// Splits the fused matrix of queries, keys and values, whose rows are grouped by kv head, and the
+/// fused matrix of up and gate projections, in this order.
 fn sanitize(all: &mut Checkpoint) -> Result<()> {
     let (heads, kv_heads): (usize, usize) =
         (all.number("num_attention_heads")?, all.number("num_key_value_heads")?);

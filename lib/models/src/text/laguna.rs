@@ -1,5 +1,5 @@
-//! Poolside's Laguna: gates on attention, as many heads as each layer has of its own, positions by
-//! the type of a layer, and experts beside one that all tokens share.
+//! Poolside's Laguna: gated attention, a number of heads for each layer, rotary position embeddings
+//! by type of layer, and mixtures with a shared expert.
 
 use mlxk_core::{Architecture, Result};
 use mlxk_tensor::ops::activation::Activation;
@@ -25,7 +25,7 @@ pub const SPECS: &[Spec] = &[Spec {
     ..Spec::new(Architecture::Laguna, load)
 }];
 
-/// A laguna.
+/// Loads a `laguna`.
 fn load(config: &Value, mut w: Cursor) -> Result<Box<dyn Language>> {
     let names = [
         ("num_experts", "n_routed_experts"),
@@ -48,7 +48,8 @@ fn load(config: &Value, mut w: Cursor) -> Result<Box<dyn Language>> {
     Decoder::load(arch(&c, part)?.with_moe(&moe(&c)?, |i| sparse[i]), w)
 }
 
-/// The model without its mixtures; `part` of a head rotates in layers whose type does not say so.
+/// Architecture without the mixtures. `part` is the fraction of a head that rotates, in layers
+/// whose type states none.
 fn arch(c: &Config, part: Option<f64>) -> Result<Arch> {
     let rope = |kind: &str| {
         let mut scaling = c.scaling_of(kind)?.unwrap_or_default();
@@ -74,7 +75,7 @@ fn arch(c: &Config, part: Option<f64>) -> Result<Arch> {
     Ok(arch)
 }
 
-/// Gates on attention, of a head or of an element.
+/// Gate of attention, one for each head or each element; `None` if there is none.
 fn gate(c: &Config) -> Result<Option<Gate>> {
     let by_head = match c.need("gating")? {
         Value::Bool(false) => return Ok(None),
@@ -86,8 +87,8 @@ fn gate(c: &Config) -> Result<Option<Gate>> {
     Ok(Some(Gate { by_head, softplus: true }))
 }
 
-/// Which layers have mixtures: those that `mlp_layer_types` names so, or else all that are not among
-/// `mlp_only_layers`, which is the first unless stated.
+/// True for each layer that has a mixture: as `mlp_layer_types` states, else all layers that are
+/// not in `mlp_only_layers`, which is layer 0 by default.
 fn sparse(c: &Config) -> Result<Vec<bool>> {
     match c.get::<Vec<String>>("mlp_layer_types")? {
         Some(types) if types.len() < c.num_hidden_layers => {
@@ -101,7 +102,8 @@ fn sparse(c: &Config) -> Result<Vec<bool>> {
     }
 }
 
-/// Experts chosen by corrected scores and weighted to a sum of one, and the layer that all tokens share.
+/// Mixture with routed experts, chosen by corrected scores, whose weights sum up to one, and a
+/// shared expert.
 fn moe(c: &Config) -> Result<MoeArch> {
     let moe = deepseek::moe(c, deepseek::score(c, Score::Sigmoid)?, 1)?;
     let inner = c.need("shared_expert_intermediate_size")?;
@@ -114,8 +116,8 @@ fn moe(c: &Config) -> Result<MoeArch> {
     })
 }
 
-/// A laguna may lie within something else, with a head that is not used if embeddings are tied; its
-/// router is a layer of its own.
+/// Unwraps a nested model, drops the head if embeddings are tied, and renames the
+/// tensors of the router.
 fn sanitize(all: &mut Checkpoint) -> Result<()> {
     let ends = [
         (".mlp.gate.weight", ".mlp.gate.proj.weight"),

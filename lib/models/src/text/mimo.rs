@@ -1,5 +1,6 @@
-//! MiMo-V2-Flash (arXiv 2601.02780): most layers slide, with heads, positions and attention sinks of
-//! their own; values are smaller than keys, and only a part of a head rotates.
+//! MiMo-V2-Flash (arXiv 2601.02780): most layers have sliding-window attention, with their own
+//! numbers of heads, rotary position embedding and attention sinks. Values are smaller than keys,
+//! and only a part of a head rotates.
 
 use mlxk_core::{Architecture, Result};
 use mlxk_tensor::ops::moe_route::Score;
@@ -19,7 +20,7 @@ use crate::spec::{Rules, Spec};
 pub const SPECS: &[Spec] =
     &[Spec { convert: Rules::CORRECTED, ..Spec::new(Architecture::MimoV2Flash, load) }];
 
-/// A mimo_v2_flash, without the layers that predict further tokens.
+/// Loads a `mimo_v2_flash` without its layers for multi-token prediction.
 fn load(config: &Value, mut w: Cursor) -> Result<Box<dyn Language>> {
     let names = [("layernorm_epsilon", "rms_norm_eps"), ("sliding_window_size", "sliding_window")];
     let c = Config::read(&renamed(config, &names))?;
@@ -49,8 +50,8 @@ struct Kind {
 }
 
 impl Kind {
-    /// The kind whose fields have names that begin with `prefix`; the field `sinks` says whether it
-    /// has attention sinks.
+    /// Reads the kind whose fields have names that begin with `prefix`; the boolean field `sinks`
+    /// tells if it has attention sinks.
     fn read(c: &Config, prefix: &str, sinks: &str) -> Result<Kind> {
         let names = ["num_attention_heads", "num_key_value_heads", "head_dim", "v_head_dim"]
             .map(|name| format!("{prefix}{name}"));
@@ -78,7 +79,7 @@ impl Kind {
     }
 }
 
-/// The field `name`, a number for each layer: 1 if something is so.
+/// Flags of layers from the field `name`, which lists a number for each; 1 is true.
 fn flags(c: &Config, name: &str) -> Result<Vec<bool>> {
     let flags: Vec<u8> = c.need(name)?;
     match flags.len() < c.num_hidden_layers {

@@ -1,6 +1,6 @@
-//! OLMo (arXiv 2402.00838): a llama whose norms have no weights. OLMo 2 (arXiv 2501.00656) norms what
-//! comes out of attention and feed-forward, and all queries and keys as one; three of four layers of
-//! OLMo 3 have a window.
+//! OLMo (arXiv 2402.00838): Llama with norms without weights. OLMo 2 (arXiv 2501.00656) norms the
+//! outputs of attention and feed-forward layers, and queries and keys over all heads; three of four
+//! layers of OLMo 3 have sliding-window attention.
 
 use mlxk_core::{Architecture, Result};
 use mlxk_tensor::ops::activation::Activation;
@@ -25,8 +25,8 @@ pub const SPECS: &[Spec] = &[
     Spec::new(Architecture::Olmoe, load_e),
 ];
 
-/// An olmo, in the form of AI2's own library or in that of transformers, which has the names of a
-/// llama; `clip_qkv` bounds queries, keys and values.
+/// Loads an `olmo` in the form of AI2's own library, or in that of transformers, which names
+/// tensors as Llama does. `clip_qkv` bounds queries, keys and values.
 fn load(config: &Value, mut w: Cursor) -> Result<Box<dyn Language>> {
     if config.get("d_model").is_none() {
         return Decoder::load(arch(&Config::read(config)?)?, w);
@@ -51,8 +51,8 @@ fn load(config: &Value, mut w: Cursor) -> Result<Box<dyn Language>> {
     Decoder::load(arch, w)
 }
 
-/// The fields of AI2's library in the words of a llama. Embeddings are padded beyond the vocabulary,
-/// and the feed-forward layer is as wide as gate and rest together.
+/// Translates the fields of AI2's library to those of Llama. `embedding_size` is the padded
+/// vocabulary, and `mlp_hidden_size` the width of gate and up projections together.
 fn native(config: &Value) -> Value {
     let names = [
         ("d_model", "hidden_size"),

@@ -135,10 +135,7 @@ impl Tokenizer {
     /// # Errors
     /// If the tokenizer belongs to no model that generates text.
     pub fn detokenizer(&self) -> Result<Detokenizer> {
-        match &self.detokenizer {
-            Ok(detokenizer) => Ok(detokenizer.clone()),
-            Err(e) => Err(Error::new(e.kind, &e.subject, &e.message)),
-        }
+        self.detokenizer.clone()
     }
 
     /// Entry of a token in the vocabulary; none for a special token, which is no part of a text, and for

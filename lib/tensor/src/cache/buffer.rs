@@ -1,4 +1,4 @@
-//! Where the keys or the values of tokens lie, with room behind them for more.
+//! Buffer of the keys or the values of tokens, with room behind them for more.
 
 use std::ops::Range;
 
@@ -9,15 +9,39 @@ use mlx_rs::ops::{concatenate, dequantize, quantize, zeros_dtype};
 use crate::array::elements;
 use crate::mlx;
 
-/// How keys and values are quantised.
+/// Quantisation of keys and values.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Packing {
-    /// Bits of an element.
+    /// Bits of an element: 2, 3, 4, 5, 6 or 8.
     pub bits: i32,
-    /// Elements of a head that share a scale.
+    /// Elements of a head that share a scale: 32, 64 or 128.
     pub group_size: i32,
-    /// How long a text is when it begins.
+    /// Length of a sequence, in tokens, from which on it is quantised.
     pub start: i32,
+}
+
+/// Shape of the keys or the values of a token.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct Vectors {
+    heads: u64,
+    /// Elements of a head.
+    size: u64,
+    /// Bytes of an element that is not quantised, and of a scale.
+    float: u64,
+}
+
+impl Vectors {
+    /// Bytes of a token.
+    pub fn bytes(&self, packing: Option<Packing>) -> u64 {
+        let Vectors { heads, size, float } = *self;
+        heads
+            * match packing {
+                None => size * float,
+                Some(Packing { bits, group_size, .. }) => {
+                    size * bits as u64 / 8 + size / group_size as u64 * 2 * float
+                }
+            }
+    }
 }
 
 /// Keys or values: an array [1, heads, room, head size], or codes, scales and biases.
@@ -25,7 +49,7 @@ pub struct Packing {
 pub struct Buffer(Vec<Array>, Option<Packing>);
 
 impl Buffer {
-    /// Those of `x` [1, heads, n, head size].
+    /// Buffer of the keys or values `x` [1, heads, n, head size], without room for more.
     pub fn of(x: &Array, packing: Option<Packing>) -> Result<Buffer> {
         let mut buffer = Buffer(vec![x.clone()], None);
         if let Some(packing) = packing {
@@ -34,17 +58,17 @@ impl Buffer {
         Ok(buffer)
     }
 
-    /// Its arrays.
+    /// Arrays of the buffer.
     pub fn arrays(&self) -> &[Array] {
         &self.0
     }
 
-    /// The same, to be replaced.
+    /// Arrays of the buffer, to be replaced.
     pub fn arrays_mut(&mut self) -> &mut [Array] {
         &mut self.0
     }
 
-    /// Quantises what is not yet.
+    /// Quantises the buffer, if it is not quantised yet.
     pub fn pack(&mut self, packing: Packing) -> Result<()> {
         let Packing { bits, group_size, .. } = packing;
         if self.1.is_some() {
@@ -62,23 +86,33 @@ impl Buffer {
         Ok(())
     }
 
-    /// Tokens that there is room for.
+    /// Shape of a token.
+    pub fn vectors(&self) -> Vectors {
+        let size = match self.1 {
+            None => self.0[0].dim(-1),
+            Some(Packing { bits, .. }) => self.0[0].dim(-1) * 32 / bits,
+        };
+        let float = self.0[self.0.len() - 1].item_size() as u64;
+        Vectors { heads: self.0[0].dim(1) as u64, size: size as u64, float }
+    }
+
+    /// Number of tokens that there is room for.
     pub fn room(&self) -> i32 {
         self.0[0].dim(-2)
     }
 
-    /// The array with all its room.
+    /// Keys or values [1, heads, room, head size].
     pub fn all(&self) -> Result<Array> {
         self.unpacked(self.0.clone())
     }
 
-    /// Those of the tokens in `range`.
+    /// Keys or values of the tokens in `range`.
     pub fn rows(&self, range: Range<i32>) -> Result<Array> {
         let rows = self.0.iter().map(|array| mlx::rows(array, range.clone()));
         self.unpacked(rows.collect::<Result<_>>()?)
     }
 
-    /// Puts `new`, of the same form, in the place of the tokens in `range`.
+    /// Puts `new`, quantised alike, in the place of the tokens in `range`.
     pub fn set_rows(&mut self, range: Range<i32>, new: &Buffer) -> Result<()> {
         self.0.iter_mut().zip(&new.0).try_for_each(|(a, new)| mlx::set_rows(a, range.clone(), new))
     }
@@ -86,7 +120,7 @@ impl Buffer {
     /// Writes `new` at the token `first`, in place; neither is quantised.
     ///
     /// # Safety
-    /// Nobody else may read or write the elements of this one.
+    /// Nobody else may read or write the elements of this buffer.
     pub unsafe fn write_rows(&self, first: usize, new: &Buffer) -> Result<()> {
         let (to, new) = (&self.0[0], &new.0[0]);
         let (there, rows) = (elements(to)?.len(), elements(new)?);
@@ -102,7 +136,7 @@ impl Buffer {
         Ok(())
     }
 
-    /// Some parts of it, with room for `added` more tokens.
+    /// Buffer of the tokens in `parts`, with room for `added` more.
     pub fn grown(&self, parts: &[Range<i32>], added: i32) -> Result<Buffer> {
         let grown = |array: &Array| {
             let mut shape = array.shape().to_vec();

@@ -1,44 +1,55 @@
-//! Rows that stand for several tokens each: those that attention finds compressed.
+//! Compressed keys and values: rows that stand for several tokens each.
 
 use mlx_rs::Array;
 use mlx_rs::error::Result;
 
-use super::Kv;
+use super::buffer::Vectors;
+use super::kv::Kv;
 
-/// A row for every so many tokens: what is attended to, and a key by which it is found.
+/// Rows of a layer, each for several tokens: a vector that is attended to, and a key by which it is
+/// chosen.
 #[derive(Clone)]
 pub struct CompressedKv {
     rows: Kv,
     /// Tokens of a row.
     pace: i32,
-    /// Tokens so far, of which the last few may not make a row yet.
+    /// Tokens so far; the last few may not make a row yet.
     tokens: i32,
 }
 
 impl CompressedKv {
-    /// Of a layer that makes a row of every `pace` tokens.
+    /// Cache of a layer that makes a row of every `pace` tokens.
     pub fn new(pace: i32) -> CompressedKv {
         CompressedKv { rows: Kv::new(None), pace, tokens: 0 }
     }
 
-    /// Adds the rows and keys [1, 1, n, size] that the next `tokens` tokens complete, n of which may
-    /// be none.
+    /// Adds the rows and keys [1, 1, n, size] that the next `tokens` tokens complete; n may be 0.
     pub fn append(&mut self, tokens: i32, rows: &Array, keys: &Array) -> Result<()> {
         self.tokens += tokens;
         self.rows.append(rows, keys)
     }
 
-    /// All rows and keys [1, 1, held, size]. Errors if there are none.
+    /// Rows and keys [1, 1, held, size]. Errors if there are none.
     pub fn all(&self) -> Result<[Array; 2]> {
         self.rows.seen(self.held())
     }
 
-    /// How many rows there are.
+    /// Number of rows.
     pub fn held(&self) -> i32 {
         self.rows.offset()
     }
 
-    /// Its arrays, for those who evaluate or store them.
+    /// Tokens of a row.
+    pub fn pace(&self) -> i32 {
+        self.pace
+    }
+
+    /// Shapes of a row and of its key; empty before the first token.
+    pub fn vectors(&self) -> [Vectors; 2] {
+        self.rows.vectors()
+    }
+
+    /// Arrays of the cache, for those who evaluate or store them.
     pub fn arrays(&self) -> impl Iterator<Item = &Array> {
         self.rows.arrays()
     }
@@ -49,8 +60,9 @@ impl CompressedKv {
         self.tokens >= 0 && self.rows.forget(self.held() - self.tokens / self.pace)
     }
 
-    /// Takes the arrays `stored`, asked for by their numbers, for the first `tokens` of a text, of
-    /// which they hold `held` rows. False if they are not of the form that it has itself.
+    /// Takes the arrays `stored`, asked for by their numbers, for the first `tokens` tokens of a
+    /// sequence, of which they hold `held` rows. False if their shapes or types are not those of the
+    /// cache.
     pub fn restore(
         &mut self,
         tokens: i32,

@@ -1,4 +1,4 @@
-//! The keys and values of the tokens so far.
+//! Keys and values of the tokens so far.
 
 use std::ops::Range;
 use std::sync::Arc;
@@ -8,74 +8,59 @@ use mlx_rs::error::Result;
 use mlx_rs::fast::ScaledDotProductAttentionMask as Mask;
 use mlx_rs::ops::{arange, concatenate};
 
-use super::buffer::{Buffer, Packing};
+use super::buffer::{Buffer, Vectors};
+use super::layout::KvLayout;
 
-/// Room is made for this many more tokens at a time.
-const STEP: i32 = 256;
-
-/// A window remembers so many tokens more than it needs, for the last ones to be forgotten again.
-const BACK: i32 = 32;
-
-/// What a layer remembers: all tokens, or the last few if it attends to a window.
+/// Keys and values of a layer: those of all tokens, or of the last few if it attends to a window.
 #[derive(Clone)]
 pub struct Kv {
-    window: Option<i32>,
-    /// Whether sequences are cut into windows, instead of each token having one that ends with it.
-    chunked: bool,
-    /// Tokens at the beginning that are attended to besides the window.
-    kept: i32,
-    packing: Option<Packing>,
+    layout: KvLayout,
     /// Keys and values.
     buffers: Option<[Buffer; 2]>,
     /// Tokens in the buffers.
     held: i32,
     /// Tokens after those that are kept and before the others, which no later one attends to.
     dropped: i32,
-    /// Held by all that may hold the same buffers.
+    /// Shared by all caches that may hold the same buffers.
     owners: Arc<()>,
 }
 
 impl Kv {
-    /// Of a layer whose tokens attend to themselves and the `window - 1` before, or to all.
+    /// Cache of a layer whose tokens attend to themselves and the `window - 1` before, or to all.
     pub fn new(window: Option<i32>) -> Kv {
-        Kv {
-            window,
-            chunked: false,
-            kept: 0,
-            packing: None,
-            buffers: None,
-            held: 0,
-            dropped: 0,
-            owners: Arc::new(()),
-        }
+        let layout = KvLayout::new(window);
+        Kv { layout, buffers: None, held: 0, dropped: 0, owners: Arc::new(()) }
     }
 
-    /// Of a layer whose tokens attend to those before in the same one of the chunks of `size` that
-    /// sequences are cut into.
+    /// Cache of a layer whose tokens attend to those before in the same one of the chunks of `size`
+    /// tokens that sequences are cut into.
     pub fn chunked(size: i32) -> Kv {
-        Kv { chunked: true, ..Kv::new(Some(size)) }
+        Kv { layout: KvLayout::chunked(size), ..Kv::new(None) }
     }
 
-    /// The same, but of a layer that would attend to all tokens only to the first `kept` and to so
-    /// many of the last that there are `most`.
-    pub fn bounded(self, most: i32, kept: i32) -> Kv {
-        match self.window {
-            None => Kv { window: Some((most - kept).max(1)), kept, ..self },
-            Some(_) => self,
-        }
+    /// Cache with its layout changed, before the first token.
+    pub fn with_layout(self, change: impl Fn(KvLayout) -> KvLayout) -> Kv {
+        Kv { layout: change(self.layout), ..self }
     }
 
-    /// The same, quantised.
-    pub fn packed(self, packing: Packing) -> Kv {
-        Kv { packing: Some(packing), ..self }
+    /// Layout of the cache.
+    pub fn layout(&self) -> KvLayout {
+        self.layout
     }
 
-    /// Its arrays, for those who evaluate or store them.
+    /// Shapes of the keys and the values of a token; empty before the first one.
+    pub fn vectors(&self) -> [Vectors; 2] {
+        self.buffers
+            .as_ref()
+            .map_or_else(Default::default, |[keys, values]| [keys.vectors(), values.vectors()])
+    }
+
+    /// Arrays of the cache, for those who evaluate or store them.
     pub fn arrays(&self) -> impl Iterator<Item = &Array> {
         self.buffers.iter().flatten().flat_map(Buffer::arrays)
     }
 
-    /// The position of the next token.
+    /// Position of the next token.
     pub fn offset(&self) -> i32 {
         self.dropped + self.held
     }
@@ -86,14 +71,12 @@ impl Kv {
         if n == 0 && self.buffers.is_some() {
             return Ok(());
         }
-        if let (Some(packing), Some(buffers)) = (self.packing, &mut self.buffers)
-            && self.dropped + self.held >= packing.start
-        {
+        let packing = self.layout.packing_at(self.offset());
+        if let (Some(packing), Some(buffers)) = (packing, &mut self.buffers) {
             for buffer in buffers {
                 buffer.pack(packing)?;
             }
         }
-        let packing = self.packing.filter(|packing| self.offset() >= packing.start);
         let new = [Buffer::of(keys, packing)?, Buffer::of(values, packing)?];
         self.make_room(n, &new)?;
         let range = self.held..self.held + n;
@@ -106,9 +89,10 @@ impl Kv {
         Ok(())
     }
 
-    /// The same, done when it is called: what no other memory holds is written to in place.
+    /// Adds keys and values as [`append`](Self::append) does, at once: buffers that no other cache
+    /// holds are written to in place.
     pub fn append_at_once(&mut self, keys: &Array, values: &Array) -> Result<()> {
-        if self.packing.is_some() {
+        if self.layout.packing.is_some() {
             return self.append(keys, values);
         }
         let n = keys.dim(-2);
@@ -129,15 +113,16 @@ impl Kv {
         Ok(())
     }
 
-    /// Takes the arrays `stored`, asked for by their numbers, for the first `tokens` of a text, of
-    /// which they hold `held`. False if they are not of the form that it has itself.
+    /// Takes the arrays `stored`, asked for by their numbers, for the first `tokens` tokens of a
+    /// sequence, of which they hold `held`. False if their shapes or types are not those of the cache.
     pub fn restore(
         &mut self,
         tokens: i32,
         held: i32,
         mut stored: impl FnMut(usize) -> Option<Array>,
     ) -> bool {
-        let needed = self.window.map_or(tokens, |window| (window - 1 + self.kept).min(tokens));
+        let needed =
+            self.layout.window.map_or(tokens, |window| (window - 1 + self.layout.kept).min(tokens));
         let buffers = self.buffers.iter_mut().flatten();
         for (part, own) in buffers.flat_map(Buffer::arrays_mut).enumerate() {
             let Some(new) = stored(part) else { return false };
@@ -158,15 +143,15 @@ impl Kv {
             return true;
         }
         let left = self.offset() - count;
-        let needed = self.window.map_or(0, |window| left - (window - 1));
-        if left < 0 || (self.dropped > 0 && needed < self.kept + self.dropped) {
+        let needed = self.layout.window.map_or(0, |window| left - (window - 1));
+        if left < 0 || (self.dropped > 0 && needed < self.layout.kept + self.dropped) {
             return false;
         }
         self.held -= count;
         true
     }
 
-    /// The keys and values [1, heads, seen, head size] that any of the last `n` tokens attends to.
+    /// Keys and values [1, heads, seen, head size] that any of the last `n` tokens attends to.
     pub fn seen(&self, n: i32) -> Result<[Array; 2]> {
         let near = self.held - self.reach(n)..self.held;
         let first = 0..self.sunk();
@@ -178,13 +163,13 @@ impl Kv {
         Ok([seen(keys)?, seen(values)?])
     }
 
-    /// Which of the tokens that [`seen`](Self::seen) returns each of the last `n` attends to.
+    /// Mask of the last `n` tokens over those that [`seen`](Self::seen) returns.
     pub fn visible(&self, n: i32) -> Result<KvMask> {
         let (reach, sunk) = (self.reach(n), self.sunk());
         let seen = reach + sunk;
-        match self.window {
+        match self.layout.window {
             _ if n == 1 => Ok(KvMask::All),
-            Some(size) if self.chunked && self.offset() - reach + size < self.offset() => {
+            Some(size) if self.layout.chunked && self.offset() - reach + size < self.offset() => {
                 let first = self.offset() - reach;
                 let size = Array::from_int(size);
                 let query = arange::<i32, i32>(self.offset() - n, self.offset(), None)?;
@@ -193,7 +178,7 @@ impl Kv {
                 let same = query.floor_divide(&size)?.eq(key.floor_divide(&size)?)?;
                 Ok(KvMask::Only(query.ge(&key)?.logical_and(same)?))
             }
-            Some(window) if !self.chunked && reach > window => {
+            Some(window) if !self.layout.chunked && reach > window => {
                 let query = arange::<i32, i32>(seen - n, seen, None)?.reshape(&[n, 1])?;
                 let key = arange::<i32, i32>(None, seen, None)?;
                 let near = query.lt(key.add(Array::from_int(window))?)?;
@@ -210,22 +195,22 @@ impl Kv {
         Ok([keys.all()?, values.all()?])
     }
 
-    /// How many tokens the buffers hold.
+    /// Number of tokens in the buffers.
     pub fn held(&self) -> usize {
         self.held as usize
     }
 
-    /// How many of them, from the first on, all tokens attend to.
+    /// Number of tokens in the buffers, from the first on, that all tokens attend to.
     pub fn always(&self) -> usize {
         self.sunk() as usize
     }
 
-    /// Where in the buffers lies what number `i` of the last `n` tokens attends to besides.
+    /// Places in the buffers of the other tokens that number `i` of the last `n` attends to.
     pub fn seen_by(&self, i: usize, n: usize) -> Range<usize> {
         let end = self.held() - n + i + 1;
-        let start = match self.window {
+        let start = match self.layout.window {
             None => 0,
-            Some(size) if self.chunked => {
+            Some(size) if self.layout.chunked => {
                 let dropped = self.dropped as usize;
                 let last = dropped + end - 1;
                 (last - last % size as usize).saturating_sub(dropped)
@@ -239,16 +224,16 @@ impl Kv {
         self.buffers.as_ref().ok_or_else(|| "nothing is remembered yet".into())
     }
 
-    /// How many of the tokens held are kept for being the first.
+    /// Number of the tokens held that are kept for being the first.
     fn sunk(&self) -> i32 {
-        self.kept.min(self.held)
+        self.layout.sunk(self.held)
     }
 
-    /// How many of the other tokens held the last `n` attend to.
+    /// Number of the other tokens held that the last `n` attend to.
     fn reach(&self, n: i32) -> i32 {
         let others = self.held - self.sunk();
-        match self.window {
-            Some(size) if self.chunked => {
+        match self.layout.window {
+            Some(size) if self.layout.chunked => {
                 let first = self.offset() - n;
                 others.min(first % size + n)
             }
@@ -263,13 +248,11 @@ impl Kv {
             return Ok(());
         }
         let sunk = self.sunk();
-        let others = self.held - sunk;
-        let near = self.window.map_or(others, |window| others.min(window - 1 + BACK));
-        let room = (sunk + near + n.max(1) + STEP - 1) / STEP * STEP;
-        let old = self.held - near..self.held;
-        self.dropped += others - near;
-        self.held = sunk + near;
-        let added = room - self.held;
+        let (left, room) = self.layout.grown(self.held, n);
+        let old = self.held - (left - sunk)..self.held;
+        self.dropped += self.held - left;
+        self.held = left;
+        let added = room - left;
         self.buffers = Some(match self.buffers.take() {
             None => [new[0].grown(&[], added)?, new[1].grown(&[], added)?],
             Some(buffers) => {
@@ -281,18 +264,18 @@ impl Kv {
     }
 }
 
-/// What a query may attend to.
+/// Mask of queries over the keys of a cache.
 pub enum KvMask {
     /// All keys.
     All,
-    /// The keys up to its own.
+    /// The keys up to the query's own.
     Past,
-    /// Those that are true in its row.
+    /// The keys that are true in the row of the query.
     Only(Array),
 }
 
 impl KvMask {
-    /// In the form that attention takes.
+    /// Mask as MLX's attention takes it.
     pub fn mask(&self) -> Option<Mask<'_>> {
         match self {
             KvMask::All => None,
@@ -301,7 +284,7 @@ impl KvMask {
         }
     }
 
-    /// What the last `n` tokens may attend to of the `seen` ones, [n, seen], if not to all.
+    /// Mask [n, seen] of the last `n` tokens over `seen` ones; `None` if they attend to all.
     pub fn array(&self, n: i32, seen: i32) -> Result<Option<Array>> {
         match self {
             KvMask::All => Ok(None),

@@ -1,8 +1,10 @@
-//! What a model remembers of the sequences that it continues.
+//! Caches of sequences: keys and values, and states of recurrent layers.
 
 mod buffer;
 mod compressed;
+mod cost;
 mod kv;
+mod layout;
 mod remote;
 mod sequences;
 mod state;
@@ -14,33 +16,35 @@ use mlx_rs::error::{Exception, Result};
 
 pub use buffer::Packing;
 pub use compressed::CompressedKv;
+pub use cost::CacheCost;
 pub use kv::{Kv, KvMask};
+pub use layout::KvLayout;
 pub use remote::Remote;
 pub use sequences::Sequences;
 pub use state::State;
 
-/// What a model remembers of one text.
+/// Cache of a sequence.
 #[derive(Clone)]
 pub struct Cache {
-    /// One for each layer that mixes tokens, in the order that the model gives them.
+    /// Slots of the layers that mix tokens, in the order that the model gives them.
     pub slots: Vec<Slot>,
 }
 
-/// What a layer remembers.
+/// Cache of a sequence in a layer.
 #[derive(Clone)]
 pub enum Slot {
     /// Keys and values.
     Kv(Kv),
-    /// A row for every few tokens.
+    /// Rows that stand for several tokens each.
     CompressedKv(CompressedKv),
     /// Arrays of a fixed size.
     State(State),
-    /// What other ranks hold: after all layers' own.
+    /// Cache of the sequence on other ranks; comes after those of all layers.
     Remote(Box<dyn Remote>),
 }
 
 impl Cache {
-    /// The keys and values in slot number `slot`. Errors if it holds others.
+    /// Keys and values in slot number `slot`. Errors if it holds something else.
     pub fn kv(&mut self, slot: usize) -> Result<&mut Kv> {
         match &mut self.slots[slot] {
             Slot::Kv(kv) => Ok(kv),
@@ -48,7 +52,7 @@ impl Cache {
         }
     }
 
-    /// The rows in slot number `slot`. Errors if it holds others.
+    /// Compressed rows in slot number `slot`. Errors if it holds something else.
     pub fn compressed(&mut self, slot: usize) -> Result<&mut CompressedKv> {
         match &mut self.slots[slot] {
             Slot::CompressedKv(compressed) => Ok(compressed),
@@ -56,7 +60,7 @@ impl Cache {
         }
     }
 
-    /// Forgets the last `count` tokens; false if it cannot: then it is of no more use.
+    /// Forgets the last `count` tokens; false if it cannot: then the cache is of no more use.
     pub fn forget(&mut self, count: usize) -> bool {
         self.slots.iter_mut().all(|slot| match slot {
             Slot::Kv(kv) => kv.forget(count as i32),
@@ -66,7 +70,7 @@ impl Cache {
         })
     }
 
-    /// Whether any number of tokens can be forgotten, as long as no window has moved on.
+    /// True if any number of tokens can be forgotten, as long as no window has moved on.
     pub fn forgets(&self) -> bool {
         self.slots.iter().all(|slot| match slot {
             Slot::Kv(_) | Slot::CompressedKv(_) => true,
@@ -75,7 +79,7 @@ impl Cache {
         })
     }
 
-    /// What other ranks call the text, if there are others.
+    /// Number by which other ranks know the sequence, if there are others.
     pub fn remote(&self) -> Option<u64> {
         match self.slots.last() {
             Some(Slot::Remote(remote)) => Some(remote.sequence()),
@@ -83,21 +87,21 @@ impl Cache {
         }
     }
 
-    /// Bytes of its arrays.
+    /// Bytes of the arrays of all slots.
     pub fn bytes(&self) -> u64 {
         self.arrays().map(|array| array.nbytes() as u64).sum()
     }
 
-    /// The same with every memory of keys and values changed.
-    pub fn with_kv(self, change: impl Fn(Kv) -> Kv) -> Cache {
+    /// Cache with the layout of all keys and values changed, before the first token.
+    pub fn with_layout(self, change: impl Fn(KvLayout) -> KvLayout) -> Cache {
         let slots = self.slots.into_iter().map(|slot| match slot {
-            Slot::Kv(kv) => Slot::Kv(change(kv)),
+            Slot::Kv(kv) => Slot::Kv(kv.with_layout(&change)),
             other => other,
         });
         Cache { slots: slots.collect() }
     }
 
-    /// What is to be evaluated for the tokens so far to be remembered.
+    /// Arrays of all slots, to be evaluated after each step.
     pub fn arrays(&self) -> impl Iterator<Item = &Array> {
         self.slots.iter().flat_map(|slot| -> Box<dyn Iterator<Item = &Array>> {
             match slot {

@@ -18,7 +18,7 @@ use crate::positions::RowPositions;
 /// What is remembered of each text of a step, and how many rows of the step are its.
 pub struct Sequences<'a> {
     sequences: Vec<(&'a mut Cache, i32)>,
-    /// Positions of each sequence; consecutive ones if there are none.
+    /// Positions of the rows of each sequence; consecutive positions if empty.
     positions: Vec<RowPositions<'a>>,
     at_once: bool,
 }
@@ -34,7 +34,7 @@ impl<'a> Sequences<'a> {
         Sequences { at_once, ..self }
     }
 
-    /// The same sequences at positions of their own, one item for each.
+    /// Sets the positions of the rows, one item per sequence.
     pub fn positioned(self, positions: Vec<RowPositions<'a>>) -> Sequences<'a> {
         Sequences { positions, ..self }
     }

@@ -16,7 +16,7 @@ pub enum Activation {
     Gelu,
     /// GELU with the hyperbolic tangent in place of the normal distribution function.
     GeluTanh,
-    /// `x * sigmoid(1.702 * x)`, GELU's approximation by a sigmoid (arXiv 1606.08415).
+    /// Sigmoid approximation of GELU (arXiv 1606.08415): `x * sigmoid(1.702 * x)`.
     QuickGelu,
     /// Squared ReLU: `max(x, 0)^2`.
     ReluSquared,

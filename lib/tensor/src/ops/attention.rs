@@ -29,8 +29,8 @@ pub fn attend_cached(queries: &Array, kv: &Kv, scores: &AttentionParams) -> Resu
     by_ranges(queries, [&keys, &values], kv.always(), &seen, scores)
 }
 
-/// Attention of queries [1, heads, length, size] to keys and values [1, kv heads, keys, size] under
-/// `mask`: [1, length, heads * value size].
+/// Attention of queries [1, heads, length, size] to keys [1, kv heads, keys, size] and values
+/// [1, kv heads, keys, value size] under `mask`: [1, length, heads * value size].
 pub fn attend(
     queries: &Array,
     keys_values: [&Array; 2],
@@ -249,6 +249,7 @@ mod tests {
     fn attention_is_that_of_mlx() {
         let all = || Kv::new(None);
         let window = || Kv::new(Some(40));
+        let packing = Packing { bits: 4, group_size: 32, start: 8 };
         let kinds = [
             (all(), None, None),
             (Kv::new(Some(1)), None, None),
@@ -256,9 +257,9 @@ mod tests {
             (all(), Some(0.7), None),
             (window(), Some(0.7), None),
             (window(), None, Some(some(&[6], 9))),
-            (all().bounded(5, 4), None, None),
-            (all().bounded(44, 4), None, Some(some(&[6], 9))),
-            (all().packed(Packing { bits: 4, group_size: 32, start: 8 }), None, None),
+            (all().with_layout(|all| all.bounded(5, 4)), None, None),
+            (all().with_layout(|all| all.bounded(44, 4)), None, Some(some(&[6], 9))),
+            (all().with_layout(|all| all.packed(packing)), None, None),
         ];
         // Values are smaller than keys in every other kind.
         let value_size = |kind: usize| if kind.is_multiple_of(2) { 32 } else { 24 };

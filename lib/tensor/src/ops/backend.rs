@@ -38,8 +38,9 @@ pub trait Ops: Sync {
     /// last `length` belong to the queries: [1, length, heads * value size].
     fn attend_cached(&self, queries: &Array, kv: &Kv, params: &AttentionParams) -> Result<Array>;
 
-    /// Attention without a cache: queries [1, heads, length, size] to keys and values [1, kv heads,
-    /// keys, size] under `mask`, giving [1, length, heads * value size].
+    /// Attention without a cache: queries [1, heads, length, size] to keys [1, kv heads, keys,
+    /// size] and values [1, kv heads, keys, value size] under `mask`, giving [1, length, heads *
+    /// value size].
     fn attend(
         &self,
         queries: &Array,

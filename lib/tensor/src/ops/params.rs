@@ -27,7 +27,7 @@ pub struct HeadsParams<'a> {
     pub norm: Option<&'a NormParams>,
     /// True if heads are rotated before they are normed.
     pub rotated_first: bool,
-    /// Rotation of each head, and the positions of the rows.
+    /// Rotary position embedding of each head, and the positions of the rows.
     pub rope: Option<(&'a Rope, Positions<'a>)>,
 }
 
@@ -51,8 +51,8 @@ pub enum Mask {
     Causal,
     /// Query `i` sees the keys of range `i`.
     Ranges(Vec<Range<usize>>),
-    /// A query sees the keys of its own block. Blocks lie one after another and have these lengths,
-    /// which sum up to the number of queries and of keys.
+    /// Block-diagonal mask: a query sees the keys of its own block. Blocks follow each other; their
+    /// lengths sum up to the number of queries, which is that of keys.
     Blocks(Vec<usize>),
 }
 
@@ -66,7 +66,7 @@ impl Mask {
         }
     }
 
-    /// Keys that each of `queries` queries sees, of `keys` keys.
+    /// Range of keys that each of `queries` queries sees, of `keys` keys.
     pub fn ranges(&self, queries: usize, keys: usize) -> Vec<Range<usize>> {
         match self {
             Mask::All => vec![0..keys; queries],

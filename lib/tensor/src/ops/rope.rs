@@ -29,7 +29,7 @@ pub struct Scaling {
     pub original_max_position_embeddings: Option<f64>,
     beta_fast: Option<f64>,
     beta_slow: Option<f64>,
-    /// Factor of the elements that rotate, which replaces the one that yarn computes.
+    /// Magnitude of the rotated elements, in place of the one that YaRN computes.
     attention_factor: Option<f64>,
     mscale: Option<f64>,
     mscale_all_dim: Option<f64>,
@@ -37,9 +37,10 @@ pub struct Scaling {
     long_mscale: Option<f64>,
     /// How queries grow beyond the trained length.
     pub llama_4_scaling_beta: Option<f64>,
-    /// Pairs of a head that turn by time, by height and by width, in models that take pictures.
+    /// Numbers of pairs of a head that rotate by time, height and width (M-RoPE).
     mrope_section: Option<[usize; 3]>,
-    /// True if such pairs take turns; else those of one axis come after those of another.
+    /// True if the axes of M-RoPE alternate from pair to pair; false if the pairs of an axis are
+    /// adjacent.
     mrope_interleaved: Option<bool>,
 }
 
@@ -53,7 +54,8 @@ pub struct Rope {
     angles: Angles,
     /// What the elements that rotate are multiplied by.
     magnitude: f32,
-    /// Axis (0 time, 1 height, 2 width) by which each pair turns; the first if there are none.
+    /// Axis of the position (0 time, 1 height, 2 width) that rotates each pair; `None` if it is 0
+    /// for all.
     axes: Option<Rc<[u8]>>,
 }
 
@@ -110,9 +112,9 @@ impl Rope {
         Ok(Rope { dims: dims as i32, traditional, angles, magnitude: magnitude as f32, axes })
     }
 
-    /// Rotation of heads of `dims` elements, a multiple of four, by the place of a patch in a
-    /// picture: the first half of the pairs turns by height, the other half by width, each with the
-    /// wavelengths of a head of half the size. Source: Qwen2-VL (arXiv 2409.12191).
+    /// 2D rotary position embedding of image patches, for heads of `dims` elements, a multiple of
+    /// four: the first half of the pairs rotates by height, the other half by width, each with the
+    /// wavelengths of a head of `dims / 2` elements. Source: Qwen2-VL (arXiv 2409.12191).
     pub fn planar(dims: usize, base: f64) -> Rope {
         let half = || powers(dims / 2, base);
         let axes = half().map(|_| 1).chain(half().map(|_| 2)).collect();
@@ -157,7 +159,7 @@ impl Rope {
         fast::rope(x, self.dims, self.traditional, base, scale, offset, freqs)
     }
 
-    /// Rotates rows at positions of their own.
+    /// Rotates rows at the positions `rows`.
     fn apply_to_rows(&self, x: &Array, rows: &[[i32; 3]]) -> Result<Array> {
         let (length, pairs) = (rows.len() as i32, self.dims / 2);
         let axes: Vec<i32> = (0..pairs as usize).map(|pair| self.axis(pair) as i32).collect();
@@ -205,7 +207,7 @@ impl Rope {
         Turns { all, dims: self.dims as usize, traditional: self.traditional }
     }
 
-    /// Axis by which a pair turns.
+    /// Axis of the position that rotates a pair.
     fn axis(&self, pair: usize) -> usize {
         self.axes.as_ref().map_or(0, |axes| usize::from(axes[pair]))
     }
@@ -266,11 +268,12 @@ impl Scaling {
         self.kind.as_deref().or(self.rope_type.as_deref()).unwrap_or("default")
     }
 
-    /// Axis by which each of `pairs` turns, if they do not all turn by one. Sources: Qwen2-VL
-    /// (arXiv 2409.12191) for axes one after another, Qwen3-VL (arXiv 2511.21631) for axes in turn.
+    /// Axis of the position that rotates each of `pairs` pairs; `None` without M-RoPE. Sources:
+    /// Qwen2-VL (arXiv 2409.12191) for adjacent pairs of an axis, Qwen3-VL (arXiv 2511.21631) for
+    /// alternating axes.
     ///
     /// # Errors
-    /// If the sections are not as many pairs.
+    /// If the sections of adjacent pairs do not sum up to `pairs`.
     fn axes(&self, pairs: usize) -> mlxk_core::Result<Option<Rc<[u8]>>> {
         let Some([time, height, width]) = self.mrope_section else { return Ok(None) };
         if self.mrope_interleaved == Some(true) {

@@ -1,0 +1,138 @@
+//! Texts to embed: the lines of files or standard input, each a text or a record.
+
+use std::fs::File;
+use std::io::{self, BufRead, BufReader};
+use std::path::Path;
+use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
+use std::thread;
+
+use mlxk_core::{Error, Record, Result};
+use serde_json::Value;
+
+/// Largest number of texts in a group.
+const GROUP: usize = 256;
+
+/// Fields that hold the text of a record unless another one is named.
+const FIELDS: [&str; 2] = ["text", "input"];
+
+/// A text to embed.
+pub struct Item {
+    /// Record that the vector becomes a field of.
+    pub record: Record,
+    /// Content of the text.
+    pub content: Content,
+    /// File and line of the text.
+    pub place: String,
+}
+
+/// Content of a text.
+pub enum Content {
+    /// Characters.
+    Text(String),
+    /// Tokens, special ones included.
+    Tokens(Vec<u32>),
+}
+
+/// Texts of `files`, one after another; `field` of a record is its text. They come in groups of
+/// whatever has arrived, so that none waits for one that comes later.
+pub fn groups(
+    files: Vec<String>,
+    field: Option<String>,
+) -> impl Iterator<Item = Vec<Result<Item>>> {
+    let (sender, receiver) = sync_channel(GROUP);
+    thread::spawn(move || {
+        for file in files {
+            let read = match file.as_str() {
+                "-" => lines(io::stdin().lock(), "standard input", field.as_deref(), &sender),
+                path => match File::open(path) {
+                    Ok(open) => lines(BufReader::new(open), path, field.as_deref(), &sender),
+                    Err(e) => sender.send(Err(unopened(path, e))).ok(),
+                },
+            };
+            // Nobody is left to read for.
+            if read.is_none() {
+                break;
+            }
+        }
+    });
+    Groups(receiver)
+}
+
+struct Groups(Receiver<Result<Item>>);
+
+impl Iterator for Groups {
+    type Item = Vec<Result<Item>>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        let first = self.0.recv().ok()?;
+        let more = self.0.try_iter().take(GROUP - 1);
+        Some(std::iter::once(first).chain(more).collect())
+    }
+}
+
+/// Sends the texts of the lines of `input`, empty ones left out; a failed read is the last. None if
+/// nobody receives them.
+fn lines(
+    mut input: impl BufRead,
+    name: &str,
+    field: Option<&str>,
+    sender: &SyncSender<Result<Item>>,
+) -> Option<()> {
+    for number in 1usize.. {
+        let mut line = Vec::new();
+        match input.read_until(b'\n', &mut line) {
+            Ok(0) => break,
+            Ok(_) if line.trim_ascii().is_empty() => {}
+            Ok(_) => {
+                let place = format!("{name}, line {number}");
+                let item = item(&line, field, &place).map_err(|e| e.about(place));
+                sender.send(item).ok()?;
+            }
+            Err(e) => {
+                sender.send(Err(Error::io(Path::new(name), e))).ok()?;
+                break;
+            }
+        }
+    }
+    Some(())
+}
+
+/// The text of a line.
+fn item(line: &[u8], field: Option<&str>, place: &str) -> Result<Item> {
+    let line = line.strip_suffix(b"\n").unwrap_or(line);
+    let line = line.strip_suffix(b"\r").unwrap_or(line);
+    let line = str::from_utf8(line).map_err(|_| Error::validation("not UTF-8 text"))?;
+    let place = place.to_owned();
+    if !line.trim_start().starts_with('{') {
+        let record = Record::default().with("text", line);
+        return Ok(Item { record, content: Content::Text(line.to_owned()), place });
+    }
+    let record = Record::parse(line)?;
+    let content = match field {
+        Some(field) => record.get(field).map(|value| content(field, value)),
+        None => FIELDS.iter().find_map(|field| Some(content(field, record.get(field)?))),
+    };
+    let missing =
+        || Error::validation(format!("a record without `{}`", field.unwrap_or(FIELDS[0])));
+    Ok(Item { content: content.ok_or_else(missing)??, record, place })
+}
+
+/// The content of a field: a text, or a list of tokens.
+fn content(field: &str, value: &Value) -> Result<Content> {
+    let token = |value: &Value| value.as_u64().and_then(|id| u32::try_from(id).ok());
+    let content = match value {
+        Value::String(text) => Some(Content::Text(text.clone())),
+        Value::Array(ids) => ids.iter().map(token).collect::<Option<_>>().map(Content::Tokens),
+        _ => None,
+    };
+    content.ok_or_else(|| Error::validation(format!("`{field}` is neither a text nor tokens")))
+}
+
+fn unopened(path: &str, error: io::Error) -> Error {
+    let missing = error.kind() == io::ErrorKind::NotFound;
+    let error = Error::io(Path::new(path), error);
+    match missing {
+        true => error.hint("a text itself goes to standard input"),
+        false => error,
+    }
+}

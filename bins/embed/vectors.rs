@@ -1,0 +1,135 @@
+//! The vectors of texts, written as records.
+
+use mlxk_cli::examine::find;
+use mlxk_cli::{Form, Output};
+use mlxk_core::{Inspected, Places, Record, Result, inspect};
+use mlxk_engine::{EmbedOptions, Embedder};
+use serde_json::{Value, json};
+
+use super::input::{self, Content, Item};
+
+/// Options of a run.
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// Files of the texts; `-` is standard input.
+    pub files: Vec<String>,
+    /// Field of records that holds the text.
+    pub field: Option<String>,
+    /// Text to put before each text.
+    pub prompt: Prompt,
+    /// True if texts that are too long are cut instead of refused.
+    pub truncate: bool,
+    /// Number of elements to keep of a vector.
+    pub dimensions: Option<usize>,
+}
+
+/// Text to put before each text.
+#[derive(Clone, Debug)]
+pub enum Prompt {
+    /// The default prompt of the model, if it has one.
+    Default,
+    /// The prompt of the model of this name.
+    Named(String),
+    /// This text.
+    Text(String),
+}
+
+/// Loads `model`, as typed, and writes the vectors of all texts to `out`. A text that fails is
+/// reported there, and the next one is embedded.
+///
+/// # Errors
+/// If the model cannot be found or loaded, it cannot embed as `options` say, or `out` not be written.
+pub fn embed(model: &str, options: &Options, places: &Places, out: &mut Output) -> Result<()> {
+    let found = find(&Record::default().with("name", model), places)?;
+    let Inspected { facts, health, plan } = inspect(&found)?;
+    if let Some(warning) = mlxk_engine::admit_embedder(&facts, &health, &plan)? {
+        out.remark(&warning, "a smaller model needs less");
+    }
+    let embedder = Embedder::load(&facts, &plan)?;
+    let mut run = Run { options: chosen(&embedder, options)?, embedder, name: &found.name };
+    let mut all = Vec::new();
+    for group in input::groups(options.files.clone(), options.field.clone()) {
+        for result in run.embed(group) {
+            match (result, out.form) {
+                (Ok(record), Form::Ndjson) => out.lines([&record])?,
+                (Ok(record), Form::Human) => out.text(&line(&record))?,
+                (Ok(record), Form::Json) => all.push(Value::from(record)),
+                (Err(e), _) => out.error(&e)?,
+            }
+        }
+    }
+    match out.form {
+        Form::Json => out.envelope(json!({"records": all})),
+        Form::Human | Form::Ndjson => Ok(()),
+    }
+}
+
+/// Options of the model with those of the run in their place.
+fn chosen(embedder: &Embedder, options: &Options) -> Result<EmbedOptions> {
+    let defaults = embedder.defaults();
+    let prompt = match &options.prompt {
+        Prompt::Default => defaults.prompt,
+        Prompt::Named(name) => embedder.prompt(name)?.to_owned(),
+        Prompt::Text(text) => text.clone(),
+    };
+    let dimensions = options.dimensions.or(defaults.dimensions);
+    let chosen = EmbedOptions { prompt, truncate: options.truncate, dimensions };
+    embedder.check(&chosen)?;
+    Ok(chosen)
+}
+
+/// A model at work.
+struct Run<'a> {
+    embedder: Embedder,
+    options: EmbedOptions,
+    /// Full name of the model.
+    name: &'a str,
+}
+
+impl Run<'_> {
+    /// Records of a group of texts, in order.
+    fn embed(&mut self, group: Vec<Result<Item>>) -> Vec<Result<Record>> {
+        let (embedder, options) = (&self.embedder, &self.options);
+        let tokens = |item: Result<Item>| {
+            let item = item?;
+            let input = match &item.content {
+                Content::Text(text) => embedder.input(text, options),
+                Content::Tokens(ids) => embedder.given(ids.clone(), options),
+            };
+            Ok((input.map_err(|e| e.about(&item.place))?, item))
+        };
+        let items: Vec<Result<_>> = group.into_iter().map(tokens).collect();
+        let inputs: Vec<_> = items.iter().flatten().map(|(input, _)| input.clone()).collect();
+        let mut vectors = embedder.embed(&inputs, options).into_iter();
+        let record = |item: Result<(mlxk_engine::Input, Item)>| {
+            let (input, item) = item?;
+            let vector = vectors.next().unwrap_or_else(|| Ok(Vec::new()));
+            let vector = vector.map_err(|e| e.about(&item.place))?;
+            Ok(item
+                .record
+                .with("model", self.name)
+                .with("tokens", input.ids.len())
+                .with("truncated", input.truncated)
+                .with("dimensions", vector.len())
+                .with("embedding", vector.into_iter().map(number).collect::<Vec<_>>()))
+        };
+        items.into_iter().map(record).collect()
+    }
+}
+
+/// A number with no more digits than a 32-bit float needs.
+fn number(x: f32) -> Value {
+    x.to_string().parse::<f64>().unwrap_or_else(|_| x.into()).into()
+}
+
+/// A line for people: the sizes of a vector, its first elements and the text.
+fn line(record: &Record) -> String {
+    let first = record.get("embedding").and_then(Value::as_array).into_iter().flatten().take(4);
+    let first = first.filter_map(Value::as_f64).map(|x| format!("{x:8.4}")).collect::<String>();
+    let number = |key| record.get(key).and_then(Value::as_u64).unwrap_or_default();
+    let (dimensions, tokens) = (number("dimensions"), number("tokens"));
+    let cut = if record.get("truncated") == Some(&Value::Bool(true)) { ", cut" } else { "" };
+    let text: String = record.str("text").unwrap_or_default().chars().take(60).collect();
+    let text = text.replace(|c: char| c.is_control(), " ");
+    format!("[{first} ...] {dimensions} dimensions, {tokens} tokens{cut}: {text}\n")
+}

@@ -1,0 +1,178 @@
+//! mlxk-embed: texts and records in, records with vectors out.
+
+use std::fs;
+use std::path::Path;
+
+use serde_json::{Value, json};
+
+use crate::env::{Env, Run, records};
+
+/// A home with the tiny encoder of a case as the workspace `bert`.
+struct Bert {
+    env: Env,
+    expected: Value,
+}
+
+impl Bert {
+    fn new(case: &str) -> Bert {
+        let from = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/data/embed").join(case);
+        let env = Env::new();
+        copy(&from, &env.workspaces().join("bert"));
+        let expected = fs::read(from.join("expected.json")).unwrap();
+        Bert { env, expected: serde_json::from_slice(&expected).unwrap() }
+    }
+
+    fn run(&self, args: &[&str]) -> Run {
+        self.env.run("mlxk-embed").args(["bert"]).args(args)
+    }
+
+    /// Checks the vectors of records against some of the case.
+    #[track_caller]
+    fn are(&self, records: &[Value], expected: &Value) {
+        let expected = expected.as_array().unwrap();
+        assert_eq!(records.len(), expected.len());
+        for (record, expected) in records.iter().zip(expected) {
+            let [got, want] = [&record["embedding"], expected].map(|vector| {
+                let numbers = vector.as_array().unwrap().iter();
+                numbers.map(|x| x.as_f64().unwrap()).collect::<Vec<_>>()
+            });
+            let apart = got.iter().zip(&want).map(|(a, b)| (a - b).abs());
+            let largest = want.iter().fold(0f64, |most, x| most.max(x.abs()));
+            assert_eq!(got.len(), want.len());
+            assert!(apart.fold(0f64, f64::max) <= 1e-4 * largest, "{record}");
+        }
+    }
+}
+
+fn copy(from: &Path, to: &Path) {
+    fs::create_dir_all(to).unwrap();
+    for entry in fs::read_dir(from).unwrap() {
+        let path = entry.unwrap().path();
+        let target = to.join(path.file_name().unwrap());
+        match path.is_dir() {
+            true => copy(&path, &target),
+            false => fs::write(target, fs::read(&path).unwrap()).unwrap(),
+        }
+    }
+}
+
+fn lines(records: impl IntoIterator<Item = Value>) -> String {
+    records.into_iter().map(|record| format!("{record}\n")).collect()
+}
+
+#[test]
+fn records_come_back_in_order_with_their_vectors() {
+    let bert = Bert::new("bert-mean");
+    let texts = bert.expected["texts"].as_array().unwrap();
+    let input = texts.iter().enumerate().map(|(id, text)| json!({"id": id, "text": text}));
+    let told = bert.run(&["--truncate"]).stdin(lines(input)).records();
+    bert.are(&told, &bert.expected["embeddings"]);
+    for (id, (record, text)) in told.iter().zip(texts).enumerate() {
+        let tokens = bert.expected["ids"][id].as_array().unwrap().len();
+        let sizes = [&record["tokens"], &record["dimensions"]];
+        assert_eq!(sizes, [&json!(tokens), &json!(32)]);
+        assert_eq!(
+            (&record["id"], &record["text"], &record["truncated"]),
+            (&json!(id), text, &json!(tokens == 48))
+        );
+        assert!(record["model"].as_str().unwrap().ends_with("/bert"), "{record}");
+    }
+}
+
+#[test]
+fn lines_and_files_and_tokens_are_texts_too() {
+    let bert = Bert::new("bert-cls");
+    let text = bert.expected["texts"][0].as_str().unwrap();
+    let want = json!([bert.expected["embeddings"][0]]);
+    bert.are(&bert.run(&[]).stdin(format!("\n{text}\r\n\n")).records(), &want);
+    let file = bert.env.home().join("texts");
+    fs::write(&file, text).unwrap();
+    let told = bert.run(&[file.to_str().unwrap()]).records();
+    assert_eq!(told[0]["text"], text);
+    bert.are(&told, &want);
+    for record in [json!({"input": text}), json!({"input": bert.expected["ids"][0]})] {
+        bert.are(&bert.run(&["-"]).stdin(lines([record])).records(), &want);
+    }
+    let record = json!({"title": text, "text": "another"});
+    bert.are(&bert.run(&["--field", "title"]).stdin(lines([record])).records(), &want);
+}
+
+#[test]
+fn prompts_and_dimensions_are_those_of_the_reference() {
+    let bert = Bert::new("bert-cls");
+    let prompt = &bert.expected["prompts"][0];
+    let texts =
+        |texts: &Value| lines(texts.as_array().unwrap().iter().map(|text| json!({"text": text})));
+    let name = prompt["prompt_name"].as_str().unwrap();
+    let input = texts(&prompt["texts"]);
+    let told = bert.run(&["--prompt", name]).stdin(input.clone()).records();
+    bert.are(&told, &prompt["embeddings"]);
+    let told =
+        bert.run(&["--prompt-text", prompt["prompt"].as_str().unwrap()]).stdin(input).records();
+    bert.are(&told, &prompt["embeddings"]);
+    let cut = &bert.expected["truncated"];
+    let dimensions = cut["dimensions"].to_string();
+    let told = bert
+        .run(&["--truncate", "--dimensions", &dimensions])
+        .stdin(texts(&bert.expected["texts"]));
+    bert.are(&told.records(), &cut["embeddings"]);
+}
+
+#[test]
+fn a_bad_line_is_reported_and_the_rest_goes_on() {
+    let bert = Bert::new("bert-cls");
+    let long = "the cat ".repeat(100);
+    let input =
+        [&b"a\n{oops\n{\"x\":1}\n{\"text\":7}\n\xff\n"[..], long.as_bytes(), b"\nb\n"].concat();
+    let ended = bert.run(&[]).stdin(input).end();
+    assert_eq!(ended.status(), 1);
+    let told = records(&ended.stdout());
+    assert_eq!(told.iter().map(|record| &record["text"]).collect::<Vec<_>>(), ["a", "b"]);
+    let said = ended.stderr();
+    let said: Vec<&str> = said.lines().filter(|line| !line.starts_with("hint: ")).collect();
+    for (line, (number, reason)) in said.iter().zip([
+        (2, "not a JSON record"),
+        (3, "a record without `text`"),
+        (4, "`text` is neither a text nor tokens"),
+        (5, "not UTF-8 text"),
+        (6, "the text has more than the 64 tokens of the model"),
+    ]) {
+        let start = format!("mlxk-embed: standard input, line {number}: {reason}");
+        assert!(line.starts_with(&start), "{line}\n{start}");
+    }
+    assert_eq!(said.len(), 5);
+}
+
+#[test]
+fn what_cannot_be_done_is_refused_in_a_line() {
+    let bert = Bert::new("bert-cls");
+    let refused = |args: &[&str], message: &str| {
+        bert.run(args).stdin("a\n").end().refused(1, &format!("mlxk-embed: {message}"));
+    };
+    refused(&["--prompt", "question"], "the model has no prompt \"question\"");
+    refused(&["--dimensions", "33"], "`dimensions` is 33, and the model's vectors have 32");
+    refused(&["nothing"], "nothing: No such file or directory (os error 2)");
+    let idle = bert.run(&[]).end();
+    idle.refused(2, "mlxk-embed: nothing to embed");
+    let bert_run = bert.env.run("mlxk-run").args(["bert", "Hello"]).end();
+    let first = bert_run.stderr();
+    assert!(
+        first.contains("an embedding model: it turns text into vectors and writes none"),
+        "{first}"
+    );
+    let from = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/data/parity/llama");
+    copy(&from, &bert.env.workspaces().join("llama"));
+    let llama = bert.env.run("mlxk-embed").args(["llama"]).stdin("a\n").end();
+    let said = llama.stderr();
+    assert!(said.contains("not an embedding model") && said.contains("hint: mlxk-run"), "{said}");
+}
+
+#[test]
+fn the_envelope_holds_all_records() {
+    let bert = Bert::new("bert-mean");
+    let envelope = bert.run(&[]).stdin("a\nb\n").envelope(0);
+    assert_eq!(envelope["command"], "embed");
+    assert_eq!(envelope["data"]["records"].as_array().unwrap().len(), 2);
+    let text = bert.run(&["--human"]).stdin("the cat\n").ok();
+    assert!(text.ends_with(" ...] 32 dimensions, 4 tokens: the cat\n"), "{text}");
+}
