@@ -31,7 +31,7 @@ pub struct HyperConnections {
     /// Projection of the streams [streams * hidden, weights], where weights are those to read, to
     /// write and to mix by.
     weight: Array,
-    /// Factor of each weight, [weights].
+    /// Factor of each weight, `[weights]`.
     scale: Array,
     base: Array,
     norm: Norm,

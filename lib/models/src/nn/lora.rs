@@ -15,7 +15,7 @@ pub struct Lora {
     /// Second factor, [rank, outs].
     b: Array,
     scale: f32,
-    /// Factor of each output in DoRA, [outs].
+    /// Factor of each output in DoRA, `[outs]`.
     dora_scale: Option<Array>,
 }
 

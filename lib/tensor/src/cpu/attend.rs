@@ -16,7 +16,7 @@ pub struct ScoreParams {
     pub softcap: Option<f32>,
 }
 
-/// Attention of `query` [size] to keys [n, size] and values [n, value size], written to `out`
+/// Attention of `query` `[size]` to keys [n, size] and values [n, value size], written to `out`
 /// [value size]. `sink` is the score of an attention sink, which takes part in the softmax and has
 /// no value.
 ///
@@ -48,7 +48,7 @@ pub fn softmax(scores: &mut [f32], sink: Option<f32>) {
     }
 }
 
-/// Sum of the elements, in [`LANES`] partial sums.
+/// Sum of the elements, in `LANES` partial sums.
 #[inline(always)]
 pub fn sum(x: &[f32]) -> f32 {
     let (blocks, rest) = x.as_chunks::<LANES>();
@@ -61,7 +61,7 @@ pub fn sum(x: &[f32]) -> f32 {
     sums.iter().sum::<f32>() + rest.iter().sum::<f32>()
 }
 
-/// Sum of the squares of the elements, in [`LANES`] partial sums.
+/// Sum of the squares of the elements, in `LANES` partial sums.
 #[inline(always)]
 pub fn squares(x: &[f32]) -> f32 {
     let (blocks, rest) = x.as_chunks::<LANES>();
@@ -131,7 +131,7 @@ fn dot<S: Simd>(simd: S, a: &[f32], b: &[f32]) -> f32 {
     simd.reduce_add(sum) + rest
 }
 
-/// Sum of `rows` [n, size] weighted by `shares` [n], a block of columns at a time so that its sums
+/// Sum of `rows` [n, size] weighted by `shares` `[n]`, a block of columns at a time so that its sums
 /// stay in registers.
 #[inline(always)]
 fn mix<S: Simd>(simd: S, shares: &[f32], rows: &[f32], out: &mut [f32]) {

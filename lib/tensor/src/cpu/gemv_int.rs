@@ -9,7 +9,7 @@ use super::simd::{BYTES, Kernel, LANES, Simd};
 use super::weight_rows::{Row, Scratch, WeightRows};
 use super::{SharedPtr, attend, in_chunks};
 
-/// Linear layer `out = x W.T`, with `x` [ins] and `out` [outs], for a codec with `H` codes in a
+/// Linear layer `out = x W.T`, with `x` `[ins]` and `out` `[outs]`, for a codec with `H` codes in a
 /// byte.
 pub fn linear<C: Codec, S: Simd, const H: usize>(
     simd: S,

@@ -1,11 +1,11 @@
 //! CPU kernels for matrices of dense and quantised weights, and for attention and logits.
 //!
 //! MLX multiplies with quantised weights on a CPU in scalar loops on one core; these kernels use SIMD
-//! and all cores. They read weights in the format of the checkpoint: [`codec`] decodes a format,
-//! [`simd`] abstracts the instruction set. The kernel depends on the rows of activations, because few
+//! and all cores. They read weights in the format of the checkpoint: `codec` decodes a format,
+//! `simd` abstracts the instruction set. The kernel depends on the rows of activations, because few
 //! rows are bound by memory bandwidth and many by arithmetic:
-//! [`gemv_int`] multiplies one row with integer codes without converting them to floats, [`gemv_rows`]
-//! decodes weights in registers for a few rows, and [`gemm`] decodes tiles of weights to memory and
+//! `gemv_int` multiplies one row with integer codes without converting them to floats, `gemv_rows`
+//! decodes weights in registers for a few rows, and `gemm` decodes tiles of weights to memory and
 //! multiplies them with a matrix product.
 
 pub mod attend;
@@ -85,7 +85,7 @@ pub fn linear(x: &[f32], w: &WeightView, rows: usize, out: &mut [f32]) {
     Isa::best().run_matrix(w, ins, outs, Linear { x, rows, out });
 }
 
-/// Decodes row `row` of `w` to `out` [ins].
+/// Decodes row `row` of `w` to `out` `[ins]`.
 ///
 /// # Panics
 /// If `w` has no such row, or is not a whole number of rows of that length.

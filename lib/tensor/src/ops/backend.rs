@@ -96,7 +96,7 @@ pub trait Ops: Sync {
     /// RMS norm of a recurrent layer's output, multiplied by SiLU of `gate`.
     fn gated_norm(&self, norm: &GatedNorm, x: &Array, gate: &Array) -> Result<Array>;
 
-    /// Choice of experts by router logits [rows, experts] and a score correction [experts].
+    /// Choice of experts by router logits [rows, experts] and a score correction `[experts]`.
     fn moe_route(
         &self,
         routing: &Routing,

@@ -13,7 +13,7 @@ use crate::mlx;
 pub struct Conv1d {
     /// Weight, [channels, taps, 1].
     pub weight: Array,
-    /// Bias, [channels].
+    /// Bias, `[channels]`.
     pub bias: Option<Array>,
     /// True if SiLU follows.
     pub silu: bool,

@@ -221,7 +221,7 @@ fn rows_of(w: &Weight) -> usize {
 
 /// Parameters of a norm as slices.
 struct Factors<'a> {
-    /// Weights of a row, [size] or [heads, size].
+    /// Weights of a row, `[size]` or [heads, size].
     weight: Option<&'a [f32]>,
     bias: Option<&'a [f32]>,
     eps: f32,

@@ -1,7 +1,7 @@
 //! The gated delta rule (arXiv 2412.06464), which corrects the state by what it already predicts.
 //!
 //! With a decay `a_t` and a rate `beta_t` from 0 to 1, normed `q_t` and `k_t` and a value `v_t`, a
-//! head's state S [value_dim, key_dim] and output y [value_dim] are `S_t = a_t S_(t-1) + u_t k_t'`
+//! head's state S [value_dim, key_dim] and output y `[value_dim]` are `S_t = a_t S_(t-1) + u_t k_t'`
 //! with `u_t = beta_t (v_t - a_t S_(t-1) k_t)`, and `y_t = S_t q_t`. In Kimi Delta Attention (arXiv
 //! 2510.26692) each column of S has a decay of its own.
 

@@ -10,7 +10,7 @@ use crate::array::{elements, for_each_row};
 
 /// RMS norm of each group of elements, and a gate: the product with `silu(gate)`.
 pub struct GatedNorm {
-    /// Weights of a group that all groups share, [group], or of all groups, [size].
+    /// Weights of a group that all groups share, `[group]`, or of all groups, `[size]`.
     pub weight: Array,
     /// Epsilon, added to the mean square.
     pub eps: f32,

@@ -9,9 +9,9 @@ use crate::positions::Positions;
 
 /// Parameters of a norm over the last axis: RMS norm, or layer norm if `centred`.
 pub struct NormParams {
-    /// Weight of each element, [size], or of each element of each head, [heads, size].
+    /// Weight of each element, `[size]`, or of each element of each head, [heads, size].
     pub weight: Option<Array>,
-    /// Bias of each element, [size].
+    /// Bias of each element, `[size]`.
     pub bias: Option<Array>,
     /// Epsilon, added to the mean square.
     pub eps: f32,
@@ -37,7 +37,7 @@ pub struct AttentionParams {
     pub scale: f32,
     /// Bound of the scores: `cap * tanh(product / cap)`.
     pub softcap: Option<f32>,
-    /// Scores of the attention sinks, [heads]: each takes part in the softmax of its head and has
+    /// Scores of the attention sinks, `[heads]`: each takes part in the softmax of its head and has
     /// no value (arXiv 2309.17453).
     pub sinks: Option<Array>,
 }

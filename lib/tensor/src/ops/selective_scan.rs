@@ -2,7 +2,7 @@
 //! by itself.
 //!
 //! With a step `dt_t` for each channel and `b_t` and `c_t` of the state's size, a channel's state S
-//! [size] and output y are `S_t = exp(dt_t A) S_(t-1) + dt_t x_t b_t` and `y_t = S_t c_t + D x_t`.
+//! `[size]` and output y are `S_t = exp(dt_t A) S_(t-1) + dt_t x_t b_t` and `y_t = S_t c_t + D x_t`.
 
 use mlx_rs::Array;
 use mlx_rs::error::Result;
@@ -22,7 +22,7 @@ const BLOCK: usize = 64;
 pub struct SelectiveScan {
     /// Decay rate of each element, `-exp(A_log)` [channels, size].
     pub rate: Array,
-    /// Factor of the skip connection, `D` [channels].
+    /// Factor of the skip connection, `D` `[channels]`.
     pub d: Array,
 }
 

@@ -2,7 +2,7 @@
 //! decays by one factor a head and token.
 //!
 //! With a decay `a_t` from 0 to 1, a step `dt_t` and vectors `b_t` and `c_t` of the state's size, a
-//! head's state S [head_dim, state] and output y [head_dim] are `S_t = a_t S_(t-1) + dt_t x_t b_t'`
+//! head's state S [head_dim, state] and output y `[head_dim]` are `S_t = a_t S_(t-1) + dt_t x_t b_t'`
 //! and `y_t = S_t c_t + D x_t`.
 
 use mlx_rs::Array;
@@ -19,11 +19,11 @@ const CHUNK: usize = 256;
 
 /// Parameters of a layer's state space.
 pub struct Ssd {
-    /// Decay rate of each head, `-exp(A_log)` [heads]; a token's decay is `exp(dt * rate)`.
+    /// Decay rate of each head, `-exp(A_log)` `[heads]`; a token's decay is `exp(dt * rate)`.
     pub rate: Array,
-    /// Factor of the skip connection, `D` [heads].
+    /// Factor of the skip connection, `D` `[heads]`.
     pub d: Array,
-    /// Bias of the steps `dt` before softplus, [heads].
+    /// Bias of the steps `dt` before softplus, `[heads]`.
     pub dt_bias: Array,
     /// Sizes of the state space.
     pub sizes: SsdSizes,

@@ -12,7 +12,7 @@ use crate::nn::linear::Linear;
 /// Linear layer that gives a logit for each expert, and the choice of experts by these logits.
 pub struct Router {
     gate: Linear,
-    /// Correction [experts] that is added to scores to choose experts, not to weight them.
+    /// Correction `[experts]` that is added to scores to choose experts, not to weight them.
     e_score_correction_bias: Option<Array>,
     routing: Routing,
     ops: &'static dyn Ops,

@@ -32,7 +32,7 @@ pub struct Sparse {
     /// groups].
     o_a_proj: GroupedLinear,
     o_b_proj: Linear,
-    /// Scores of the attention sinks, [heads].
+    /// Scores of the attention sinks, `[heads]`.
     sinks: Array,
     compressor: Option<Compressor>,
     indexer: Option<Indexer>,
