@@ -127,7 +127,7 @@ fn cached(id: &str, revision: Option<&str>, places: &Places) -> Result<mlxk_core
     let target = Target::Name { name: id.to_owned(), revision: revision.map(str::to_owned) };
     let spec = Spec { text: name, target, exact: true };
     resolve::resolve(&spec, &Places { workspaces: None, ..places.clone() })
-        .map_err(|e| e.hint("HF_HUB_OFFLINE is set: the Hub is not asked"))
+        .map_err(|e| e.hint("HF_HUB_OFFLINE is set: the Hub is not contacted"))
 }
 
 /// Directory of the clone.

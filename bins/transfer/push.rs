@@ -44,7 +44,7 @@ pub fn push(
     }
     if remote.token.is_none() {
         return Err(Error::new(Kind::Auth, &wish.repo, "a push needs a token, and there is none")
-            .hint("HF_TOKEN, or `hf auth login`, says who you are"));
+            .hint("set HF_TOKEN, or run `hf auth login`"));
     }
     let timeout = remote.timeout.max(TIMEOUT);
     let watch = interrupt::watch();
@@ -129,9 +129,9 @@ fn beginning(dir: &Path, places: &Places) -> Result<PathBuf> {
         [one] => Ok(one.found.path.clone()),
         several => {
             let names: Vec<_> = several.iter().map(|one| one.found.name.clone()).collect();
-            let message = format!("could be any of {} workspaces", names.len());
+            let message = format!("ambiguous: matches {} workspaces", names.len());
             Err(Error::new(Kind::AmbiguousMatch, &subject, message)
-                .hint(format!("say more of one of {}", names.join(", ")))
+                .hint(format!("be more specific: {}", names.join(", ")))
                 .matches(names))
         }
     }
