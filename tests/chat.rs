@@ -178,7 +178,7 @@ fn commands_change_the_conversation() {
     let file = chat.tiny.env.home().join("talk");
     fs::write(&file, json!({"messages": all}).to_string()).unwrap();
     terminal.send_line("/reset").unwrap();
-    terminal.exp_string("[nothing was said]").unwrap();
+    terminal.exp_string("[all messages deleted]").unwrap();
     assert_eq!(chat.saved(&mut terminal), json!([system]));
     terminal.send_line(&format!("/load {}", file.display())).unwrap();
     terminal.exp_string("[4 messages from").unwrap();

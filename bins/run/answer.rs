@@ -126,7 +126,7 @@ impl Single<'_> {
             }
             first.get_or_insert_with(Instant::now);
         }
-        Err(Error::new(Kind::Internal, "", "an answer without an end"))
+        Err(Error::new(Kind::Internal, "", "the answer ended unexpectedly"))
     }
 }
 

@@ -56,7 +56,7 @@ fn clone_one(
 ) -> Result<()> {
     if record.get("cached") == Some(&Value::Bool(false)) {
         let name = record.str("name").unwrap_or_default();
-        out.remark(&format!("{name}: a workspace already"), "it is left alone");
+        out.remark(&format!("{name}: a workspace already"), "it is not changed");
         return Ok(());
     }
     let typed = record.spec()?.text;

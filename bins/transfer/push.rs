@@ -53,14 +53,14 @@ pub fn push(
     let pushed = push::push(&hub, &dir, wish, &|progress| reporter.report(progress));
     reporter.finish()?;
     if watch.caught() {
-        out.remark("interrupted", "what has arrived is not sent again");
+        out.remark("interrupted", "uploaded files are not sent again");
         return Ok(()); // and dies of the signal
     }
     let pushed = pushed?;
     if let [first, ..] = &pushed.refused[..] {
         let count = pushed.refused.len();
-        let message = format!("{}: not taken by the Hub: {count} files, {first} first", wish.repo);
-        out.remark(&message, "the .gitignore of the repository names them");
+        let message = format!("{}: refused by the Hub: {count} files, {first} first", wish.repo);
+        out.remark(&message, "the .gitignore of the repository lists them");
     }
     write(&pushed, options, out)
 }

@@ -95,7 +95,7 @@ impl Conversation {
             }
             Command::Reset => {
                 self.messages.clear();
-                self.remark("nothing was said", out)
+                self.remark("all messages deleted", out)
             }
             Command::Undo => {
                 self.take_back()?;
@@ -193,9 +193,8 @@ impl Conversation {
 /// Meaning of an option that has no value.
 fn unset(name: &str) -> &'static str {
     match name {
-        "max_tokens" => "what the context holds",
-        "seed" => "another one for each answer",
-        "stop" | "stop_ids" => "the end of the answer",
+        "max_tokens" => "the rest of the context",
+        "seed" => "random for each answer",
         _ => "none",
     }
 }
