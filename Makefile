@@ -11,7 +11,7 @@ OLD     = mlxk2 mlxk-json mlx-run
 CACHE   = $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/mlxk
 MODEL   = $(CACHE)/SmolLM2-135M-Instruct.Q4_1.gguf
 
-# What `make fuzz` looks at, a file of fuzz/, and for how long.
+# Target of `make fuzz`, a file of fuzz/, and its duration.
 TARGET  = gguf
 SECONDS = 300
 FUZZED  = $(patsubst fuzz/%.rs,%,$(wildcard fuzz/*.rs))
@@ -28,21 +28,21 @@ fishdir = $(DESTDIR)$(PREFIX)/share/fish/vendor_completions.d
 .PHONY: help jq mlx build demo test lint interop arm fuzz bench install uninstall
 
 help:
-	@echo 'make demo      fetch a small model, import it, and run it'
-	@echo 'make test      run all tests'
-	@echo 'make interop   test beside the clients of the Hub, OpenAI and Anthropic, fetched from PyPI,'
+	@echo 'make demo      download a small model, import it, and run it'
+	@echo 'make test      run linters and all tests'
+	@echo 'make interop   test with the clients of the Hub, OpenAI and Anthropic, fetched from PyPI,'
 	@echo '               the client async-openai, and the page of mlxk-serve in Chromium'
-	@echo 'make arm       test the engine as a program for 64-bit ARM; needs qemu-user, g++-aarch64-linux-gnu'
+	@echo 'make arm       test the engine for 64-bit ARM under QEMU; needs qemu-user, g++-aarch64-linux-gnu'
 	@echo '               and the target aarch64-unknown-linux-gnu of Rust'
-	@echo 'make fuzz      look for bytes that bring a reader down; TARGET names it ($(FUZZED)),'
-	@echo '               SECONDS says for how long'
-	@echo 'make bench     measure; PARTS names parts (programs speed convert transfers answer serve),'
-	@echo '               PEERS=DIR[:DIR] bin folders of Pythons with mlx-knife, mlx-lm, huggingface_hub,'
-	@echo '               LLAMA_BENCH=FILE the llama-bench of llama.cpp, NDJSON=FILE takes the figures as records'
+	@echo 'make fuzz      fuzz a reader of untrusted bytes; TARGET names it ($(FUZZED)),'
+	@echo '               SECONDS is the duration'
+	@echo 'make bench     run benchmarks; PARTS selects them (programs speed convert transfers answer serve),'
+	@echo '               PEERS=DIR[:DIR] bin directories of Pythons with mlx-knife, mlx-lm, huggingface_hub,'
+	@echo '               LLAMA_BENCH=FILE the llama-bench of llama.cpp, NDJSON=FILE writes the results as records'
 	@echo 'make install   build and install under PREFIX=$(PREFIX)'
 	@echo 'make uninstall remove what was installed there'
 	@echo
-	@echo 'On Linux, MLX=cuda takes the CUDA build of MLX.'
+	@echo 'On Linux, MLX=cuda uses the CUDA build of MLX.'
 
 # macOS needs no preparation: mlx-sys builds MLX itself.
 mlx:

@@ -1,4 +1,4 @@
-//! mlxk-run: asks a model, and writes its answer as it comes.
+//! mlxk-run: runs a model on a prompt, and writes the answer as it is generated.
 
 #![cfg_attr(test, allow(clippy::unwrap_used))] // a test fails by panicking
 
@@ -16,7 +16,7 @@ use mlxk_core::Result;
 
 use run::Flags;
 
-/// Ask a model: its answer is written to standard output as it comes
+/// Run a model on a prompt, and write the answer to standard output as it is generated
 ///
 /// Standard input is read only for `-` (or with MLXK2_ENABLE_PIPES=1), as text before the prompt.
 #[derive(Parser)]
@@ -25,7 +25,7 @@ struct Run {
     /// The model: org/name, part of that, name@revision, a path
     #[arg(add = completion::models())]
     model: String,
-    /// What to ask, in one or more words; - for standard input
+    /// The prompt, in one or more words; - for standard input
     #[arg(value_name = "PROMPT")]
     words: Vec<String>,
     #[command(flatten)]
@@ -37,6 +37,7 @@ Examples:
   mlxk-run SmolLM2 'What is the capital of France?'
   mlxk-run SmolLM2 - 'Sum this up in a sentence.' < notes.txt
   mlxk-run SmolLM2 --temperature 0 --no-chat-template 'Once upon a time'
+  mlxk-run qwen2-vl --image photo.jpg 'What is on the table?'
   jq -c '{id, prompt: .title}' posts.jsonl | mlxk-run SmolLM2 --ndjson -";
 
 impl Tool for Run {

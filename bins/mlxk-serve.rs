@@ -1,4 +1,4 @@
-//! mlxk-serve: answers over HTTP, in the forms of OpenAI and Anthropic.
+//! mlxk-serve: answers over HTTP, in the APIs of OpenAI and Anthropic.
 
 #![cfg_attr(test, allow(clippy::unwrap_used))] // a test fails by panicking
 
@@ -15,9 +15,9 @@ use mlxk_core::Result;
 
 use serve::{DistributedFlags, LimitFlags, ListenFlags, LogFlags};
 
-/// Serve models over HTTP, in the forms of OpenAI and Anthropic
+/// Serve models over HTTP, in the APIs of OpenAI and Anthropic
 ///
-/// A model is loaded when a request first names it, or at the start if --model does.
+/// A model is loaded when a request first names it, or at the start with --model.
 #[derive(Parser)]
 #[command(name = "mlxk-serve", version, after_help = EXAMPLES)]
 struct Serve {
@@ -35,7 +35,7 @@ struct Serve {
     /// Write a record when clients can connect
     #[arg(long, help_heading = "Output")]
     ndjson: bool,
-    /// Write one document then: {status, command, data, error}
+    /// Write one JSON object when clients can connect: {status, command, data, error}
     #[arg(long, conflicts_with = "ndjson", help_heading = "Output")]
     json: bool,
 }

@@ -42,7 +42,7 @@ impl Chat {
         command.arg("-c").arg(format!("{setting}; exec \"$0\" \"$@\"")).arg(program);
         command.args(["tiny", "--temperature", "0"]).args(args);
         let mut chat = spawn_command(command, Some(PATIENCE)).unwrap();
-        chat.exp_string("Ctrl-D leaves").unwrap();
+        chat.exp_string("Ctrl-D quits").unwrap();
         chat.exp_string("> ").unwrap();
         chat
     }
@@ -154,16 +154,16 @@ fn commands_change_the_conversation() {
         terminal.exp_string(told).unwrap();
         terminal.exp_string("> ").unwrap();
     };
-    obeyed("/help", "what the model is told before all");
-    obeyed("/system Be brief.", "[the model is told this from now on]");
+    obeyed("/help", "set the system prompt");
+    obeyed("/system Be brief.", "[system prompt set]");
     obeyed("/system", "Be brief.\r\n");
     obeyed("/set temperature 0.5", "[temperature is 0.5]");
     obeyed("/set temperature 0", "[temperature is 0]");
     obeyed("/set", "temperature           0\r\n");
-    obeyed("/set heat 1", "heat is no option");
+    obeyed("/set heat 1", "heat is not an option");
     obeyed("/set top_p 7", "`top_p` is not a number from 0 to 1");
-    obeyed("/nothing", "/nothing is no command");
-    obeyed("/undo", "nothing was said yet");
+    obeyed("/nothing", "/nothing is not a command");
+    obeyed("/undo", "there are no messages");
     obeyed("/load nowhere", "nowhere: ");
     say(&mut terminal, "One");
     say(&mut terminal, "Two");
@@ -173,12 +173,12 @@ fn commands_change_the_conversation() {
     say(&mut terminal, "/retry");
     assert_eq!(chat.saved(&mut terminal), all);
     terminal.send_line("/undo").unwrap();
-    terminal.exp_string("[taken back]").unwrap();
+    terminal.exp_string("[the last message was deleted]").unwrap();
     assert_eq!(chat.saved(&mut terminal), json!([system, user("One"), answer()]));
     let file = chat.tiny.env.home().join("talk");
     fs::write(&file, json!({"messages": all}).to_string()).unwrap();
     terminal.send_line("/reset").unwrap();
-    terminal.exp_string("[nothing was said]").unwrap();
+    terminal.exp_string("[all messages deleted]").unwrap();
     assert_eq!(chat.saved(&mut terminal), json!([system]));
     terminal.send_line(&format!("/load {}", file.display())).unwrap();
     terminal.exp_string("[4 messages from").unwrap();
@@ -200,7 +200,7 @@ fn ctrl_c_stops_an_answer_and_the_conversation_goes_on() {
     }
     terminal.send("half a line").unwrap();
     terminal.send_control('c').unwrap();
-    terminal.exp_string("[Ctrl-D leaves]").unwrap();
+    terminal.exp_string("[Ctrl-D quits]").unwrap();
     let history = fs::read_to_string(chat.history()).unwrap();
     assert!(history.contains("One\nTwo\n"), "what was typed is kept at once: {history}");
     assert_eq!(chat.saved(&mut terminal).as_array().unwrap().len(), 4);
@@ -234,7 +234,7 @@ fn an_option_is_set_and_taken_back() {
     let shown = terminal.exp_string("in the context]").unwrap();
     assert!(shown.contains("Good") && !shown.contains("day."), "{shown}");
     terminal.send_line("/set stop").unwrap();
-    terminal.exp_string("[stop is as at the start]").unwrap();
+    terminal.exp_string("[stop is reset]").unwrap();
     say(&mut terminal, "Hi");
     terminal.send_line("/set").unwrap();
     let shown = terminal.exp_string("reasoning ").unwrap();
@@ -254,7 +254,7 @@ fn what_is_typed_during_an_answer_is_the_next_line_and_no_part_of_the_answer() {
     terminal.send_line("/system zzz").unwrap();
     let shown = terminal.exp_string(", cut; ").unwrap();
     assert!(!shown.contains("zzz"), "{shown}");
-    terminal.exp_string("[the model is told this from now on]").unwrap();
+    terminal.exp_string("[system prompt set]").unwrap();
     assert_eq!(chat.saved(&mut terminal)[0]["content"], "zzz");
     leave(terminal);
 }

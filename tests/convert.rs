@@ -104,7 +104,7 @@ fn what_cannot_be_imported_leaves_nothing() {
         ("other.gguf", "the architecture \"gemma9\" cannot be imported"),
         ("less.gguf", "model.layers.0.mlp.up_proj.weight: the tensor is missing"),
         ("absent.gguf", "No such file"),
-        (".", "say what shall become of it"),
+        (".", "no conversion is selected"),
     ] {
         let ended = env.run("mlxk-convert").args([source, "new"]).end();
         assert_eq!(ended.status(), 1, "{ended:?}");

@@ -132,8 +132,8 @@ fn what_cannot_be_is_refused_in_one_line() {
         assert!(said.lines().next().unwrap().contains(why), "{said}");
     };
     let hosts = hosts(&env);
-    refused("2", &["--model", "tiny"], "there are 2 ranks, counted from 0, and no 2");
-    refused("0", &[], "it is one model that several processes hold");
+    refused("2", &["--model", "tiny"], "there are 2 ranks, counted from 0, not 2");
+    refused("0", &[], "several processes run exactly one model");
     for wrong in ["[]", "{}", "[[\"127.0.0.1:1\"]]", "[[\"first:1\"], [\"second:1\"]]", "x"] {
         fs::write(&hosts, wrong).unwrap();
         refused("1", &["--model", "tiny"], hosts.to_str().unwrap());

@@ -17,6 +17,7 @@ mod ls;
 mod man;
 mod mlxk;
 mod offline;
+mod papers;
 mod pipes;
 mod pull;
 mod push;

@@ -58,7 +58,7 @@ fn a_listing_is_brought_up_to_date() {
     let record: Value = serde_json::from_str(&ended.stdout()).unwrap();
     assert_eq!(record["hash"], *hub.repo("org/M").commit());
     assert_eq!(record["fetched_bytes"], 10);
-    assert!(ended.stderr().contains("a workspace, left alone"), "{ended:?}");
+    assert!(ended.stderr().contains("a workspace, not changed"), "{ended:?}");
     let short = at(&env, &hub, "mlxk-pull").args(["m"]).envelope(0);
     assert_eq!(short["data"]["expanded_name"], "org/M");
     assert_eq!(short["data"]["download_status"], "already_exists");

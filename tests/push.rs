@@ -95,7 +95,7 @@ fn what_is_meant_must_be_said() {
     assert_eq!(push(&["--private", "mine"]).status(), 2, "no repository");
     let home = env.workspaces();
     let beginning = home.join("min");
-    let message = format!("mlxk-push: {}: could be any of 2 workspaces", beginning.display());
+    let message = format!("mlxk-push: {}: ambiguous: matches 2 workspaces", beginning.display());
     push(&["--private", beginning.to_str().unwrap(), "org/name"]).refused(1, &message);
     push(&["--private", "absent", "org/name"]).refused(1, "mlxk-push: absent: no such directory");
     let refused = push(&["--private", cached.to_str().unwrap(), "org/name"]);

@@ -248,7 +248,7 @@ fn a_socket_that_is_handed_over_is_used() {
 fn others_may_connect_only_with_a_key() {
     let env = home();
     let refused = env.run("mlxk-serve").args(["--host", "0.0.0.0", "--port", "0"]).end();
-    refused.refused(2, "mlxk-serve: others may connect, and anyone may ask");
+    refused.refused(2, "mlxk-serve: other machines can connect, and there is no key");
     let file = env.home().join("keys");
     fs::write(&file, "secret\n").unwrap();
     let mut command = env.command("mlxk-serve");

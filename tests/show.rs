@@ -57,7 +57,10 @@ fn health_is_that_of_the_revision_shown() {
 #[test]
 fn a_name_that_fits_several_models_is_refused_with_them() {
     let env = Env::with_three();
-    env.run("mlxk-show").args(["org"]).end().refused(1, "mlxk-show: org: could be any of 2 models");
+    env.run("mlxk-show")
+        .args(["org"])
+        .end()
+        .refused(1, "mlxk-show: org: ambiguous: matches 2 models");
     let error = &env.run("mlxk-show").args(["org"]).envelope(1)["error"];
     assert_eq!(error["type"], "ambiguous_match");
     assert_eq!(error["matches"], json!(["org/Broken", "org/Strange"]));

@@ -94,13 +94,14 @@ fn make(
             merge(source, target, adapter, &recipe, *check, places, progress)
         }
         None if source.is_dir() => {
-            Err(refused(source, "a workspace is there already: say what shall become of it")
+            Err(refused(source, "the source is a workspace already, and no conversion is selected")
                 .hint("--quantize, --dequantize, --dtype or --repair-index"))
         }
-        Some(_) if adapter.is_some() => {
-            Err(refused(source, "an adapter goes into a workspace, or into what is quantized anew")
-                .hint("--quantize, or import the file first"))
-        }
+        Some(_) if adapter.is_some() => Err(refused(
+            source,
+            "an adapter can be merged into a workspace or a quantized import only",
+        )
+        .hint("--quantize, or import the file first")),
         _ => {
             let open = matches!(options.weights, Weights::Dequantize);
             let quantized = if open { Quantized::Dequantize } else { Quantized::Keep };

@@ -132,7 +132,7 @@ fn unopened(path: &str, error: io::Error) -> Error {
     let missing = error.kind() == io::ErrorKind::NotFound;
     let error = Error::io(Path::new(path), error);
     match missing {
-        true => error.hint("a text itself goes to standard input"),
+        true => error.hint("give texts on standard input"),
         false => error,
     }
 }

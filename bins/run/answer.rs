@@ -30,7 +30,9 @@ pub fn answer(
     out: &mut Output,
 ) -> Result<()> {
     if !options.images.is_empty() && !matches!(asked, Asked::Prompt(_)) {
-        return Err(Error::command("--image goes with a prompt"));
+        return Err(Error::command(
+            "--image needs a prompt in the arguments or as plain standard input",
+        ));
     }
     let found = find(&Record::default().with("name", model), places)?;
     let inspected = inspect(&found)?;
@@ -124,7 +126,7 @@ impl Single<'_> {
             }
             first.get_or_insert_with(Instant::now);
         }
-        Err(Error::new(Kind::Internal, "", "an answer without an end"))
+        Err(Error::new(Kind::Internal, "", "the answer ended unexpectedly"))
     }
 }
 

@@ -65,7 +65,7 @@ pub fn model(
     if let Some((draft, _)) = &draft {
         admit(draft, options, out)?;
         if !Tokenizer::read(facts)?.same_tokens(&Tokenizer::read(&draft.facts)?) {
-            let message = format!("its tokens are not those of {}", facts.found.name);
+            let message = format!("its tokenizer differs from that of {}", facts.found.name);
             return Err(Error::new(Kind::Validation, &draft.facts.found.name, message)
                 .hint("a draft model comes from the same family"));
         }

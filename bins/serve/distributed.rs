@@ -15,16 +15,16 @@ use serde_json::Value;
 #[derive(Args, Clone, Debug)]
 #[command(next_help_heading = "Several processes")]
 pub struct DistributedFlags {
-    /// Hold one model together with other processes, here or on other machines
+    /// Run one model together with other processes, on this or other machines
     #[arg(long, conflicts_with = "ttl")]
     distributed: bool,
-    /// The addresses of all ranks, as MLX has them; else MLX_HOSTFILE
+    /// File with the addresses of all ranks, in MLX's format; default: MLX_HOSTFILE
     #[arg(long, value_name = "FILE", requires = "distributed")]
     hostfile: Option<PathBuf>,
-    /// Which of them this process is, from 0 on; else MLX_RANK
+    /// Rank of this process, counted from 0; default: MLX_RANK
     #[arg(long, value_name = "N", requires = "distributed")]
     rank: Option<usize>,
-    /// How to take the model apart, tensor or pipeline; as it fits, if not said
+    /// How to split the model, tensor or pipeline; chosen by the server if absent
     #[arg(long, value_name = "HOW", requires = "distributed", value_parser = split)]
     split: Option<Split>,
 }
@@ -53,12 +53,14 @@ impl DistributedFlags {
             (Some(rank), _) => rank,
             (None, Some(text)) => text.parse().map_err(|_| wrong("MLX_RANK", "not a number"))?,
             (None, None) => {
-                return Err(wrong("--distributed", "which rank is this?").hint("--rank 0"));
+                return Err(
+                    wrong("--distributed", "the rank is missing").hint("--rank N, or MLX_RANK")
+                );
             }
         };
         let (size, first, backend) = self.others()?;
         if rank >= size {
-            let why = format!("there are {size} ranks, counted from 0, and no {rank}");
+            let why = format!("there are {size} ranks, counted from 0, not {rank}");
             return Err(wrong("--rank", &why));
         }
         // SAFETY: no other thread reads the environment yet: this is asked before there are any.
@@ -76,7 +78,8 @@ impl DistributedFlags {
         }
         let told = variable("MLX_HOSTFILE")?.map(PathBuf::from);
         let file = self.hostfile.clone().or(told).ok_or_else(|| {
-            wrong("--distributed", "where are the others?").hint("--hostfile FILE tells")
+            wrong("--distributed", "the addresses of the ranks are missing")
+                .hint("--hostfile FILE, or MLX_HOSTFILE")
         })?;
         let hosts = list(&file)?;
         let first = hosts.first().and_then(|host| host.get(0)).and_then(Value::as_str);

@@ -20,25 +20,25 @@ pub struct ListenFlags {
     /// Listen on this address
     #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1")]
     pub(crate) host: String,
-    /// Listen on this port; 0 takes one that is free
+    /// Listen on this port; 0 is any free port
     #[arg(long, value_name = "N", default_value_t = 8000)]
     pub(crate) port: u16,
-    /// Listen on this socket of the file system, and on no address
+    /// Listen on this Unix socket, and on no address
     #[arg(long, value_name = "FILE", conflicts_with_all = ["host", "port"])]
     pub(crate) socket: Option<PathBuf>,
-    /// Answer those alone who know a key of this file, one a line; else MLXK_API_KEY
+    /// Require a key from this file, one per line; default: MLXK_API_KEY
     #[arg(long, value_name = "FILE")]
     pub(crate) api_key_file: Option<PathBuf>,
-    /// Let pages from there ask, as https://example.org; may be repeated
+    /// Allow web pages of this origin, such as https://example.org; may be repeated
     #[arg(long, value_name = "ORIGIN", action = ArgAction::Append)]
     allow_origin: Vec<String>,
-    /// The largest body of a request
+    /// Maximum size of a request body
     #[arg(long, value_name = "SIZE", default_value = "16MB")]
     pub(crate) max_body: Size,
-    /// Pass over fields of requests that nothing heeds, instead of refusing them
+    /// Ignore fields of requests that are not supported, instead of refusing them
     #[arg(long)]
     pub(crate) ignore_unknown: bool,
-    /// Seconds that answers have to end when the server is told to
+    /// Seconds that running requests may continue after the server is told to stop
     #[arg(long, value_name = "SECONDS", default_value_t = 5)]
     grace: u64,
 }
@@ -68,24 +68,24 @@ impl ListenFlags {
 
 /// Flags of limits to what models take.
 #[derive(Args, Clone, Debug)]
-#[command(next_help_heading = "Work of the models")]
+#[command(next_help_heading = "Models and memory")]
 pub struct LimitFlags {
-    /// Answer so many requests side by side
+    /// Number of requests of a model that are answered at once
     #[arg(long, value_name = "N", default_value_t = 32)]
     batch: usize,
-    /// Let so many requests wait; more are told to come again
+    /// Maximum number of waiting requests; further ones get status 429
     #[arg(long, value_name = "N", default_value_t = 128)]
     queue: u64,
-    /// Memory for all models and texts; four fifths of what is free, if not said
+    /// Memory for all models and caches; default: four fifths of the free memory
     #[arg(long, value_name = "SIZE")]
     memory: Option<Size>,
-    /// Memory for texts that are over, whose beginnings others may share
+    /// Memory for the caches of completed sequences, whose prefixes can be reused
     #[arg(long, value_name = "SIZE", default_value = "1GB")]
     prefix_cache: Size,
-    /// Unload a model that nobody asked for so many seconds
+    /// Unload a model that had no request for this many seconds
     #[arg(long, value_name = "SECONDS")]
     ttl: Option<u64>,
-    /// End answers after this many tokens whose requests do not say
+    /// Maximum number of tokens of answers whose requests do not set one
     #[arg(long, value_name = "N", env = "MLXK2_MAX_TOKENS", hide_env = true)]
     max_tokens: Option<u64>,
     #[command(flatten)]
@@ -103,13 +103,13 @@ impl LimitFlags {
             return Err(Error::new(Kind::Command, "", message));
         }
         if self.memory.is_some_and(|size| size.0 == 0) {
-            return Err(Error::new(Kind::Command, "", "--memory 0 has room for no model"));
+            return Err(Error::new(Kind::Command, "", "--memory must be greater than 0"));
         }
         let options = Options { max_tokens: self.max_tokens, ..self.sampling.options()? };
         options.check().map_err(|e| Error::new(Kind::Command, "", e.message))?;
         let free = || mlxk_engine::free_memory().map_or(u64::MAX, |free| free / 5 * 4);
         let memory = self.memory.map_or_else(free, |size| size.0);
-        // What is remembered of texts that are over must leave room for models.
+        // The prefix cache must leave memory for models.
         let prefix_bytes = self.prefix_cache.0.min(memory / 4);
         Ok(Bounds {
             batch: self.batch,

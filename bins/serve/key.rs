@@ -24,13 +24,13 @@ pub fn keys(file: Option<&Path>) -> Result<Vec<Key>> {
     };
     let unsendable = || {
         Error::new(Kind::Command, &subject, "not a key that a client can send")
-            .hint("a key has letters, digits and signs of ASCII, no space")
+            .hint("a key has printable ASCII characters without spaces")
     };
     let lines = text.lines().map(str::trim).filter(|line| !line.is_empty());
     let keys: Vec<Key> =
         lines.map(|line| Key::new(line).ok_or_else(unsendable)).collect::<Result<_>>()?;
     match keys.is_empty() {
-        true => Err(Error::new(Kind::Command, &subject, "no key in it")),
+        true => Err(Error::new(Kind::Command, &subject, "contains no key")),
         false => Ok(keys),
     }
 }

@@ -82,7 +82,7 @@ impl Open {
 fn take(handed: &mut ListenFd, place: usize) -> Result<Socket> {
     let foreign = |e: std::io::Error| {
         Error::new(Kind::Command, format!("socket {place}"), e.to_string())
-            .hint("a stream socket that listens is what can be handed over")
+            .hint("it must be a listening stream socket")
     };
     if let Ok(Some(listener)) = handed.take_tcp_listener(place) {
         return Ok(Socket::Tcp(listener));
@@ -106,7 +106,7 @@ fn tcp(host: &str, port: u16) -> Result<Socket> {
     })?;
     let bound = TcpListener::bind(SocketAddr::new(address, port));
     let listener = bound.map_err(|e| match e.kind() {
-        ErrorKind::AddrInUse => refused(e.to_string()).hint("--port 0 takes one that is free"),
+        ErrorKind::AddrInUse => refused(e.to_string()).hint("--port 0 uses a free port"),
         _ => refused(e.to_string()),
     })?;
     Ok(Socket::Tcp(listener))
@@ -119,10 +119,10 @@ fn unix(path: &Path) -> Result<Socket> {
     let refused = |message| Err(Error::new(Kind::Command, path.display().to_string(), message));
     match fs::symlink_metadata(path) {
         Ok(metadata) if !metadata.file_type().is_socket() => {
-            return refused("there is a file of that name");
+            return refused("a file with this name exists");
         }
         Ok(_) => match UnixStream::connect(path) {
-            Ok(_) => return refused("a server listens there"),
+            Ok(_) => return refused("a server already listens on it"),
             Err(e) if e.kind() == ErrorKind::ConnectionRefused => {
                 fs::remove_file(path).map_err(io)?;
             }

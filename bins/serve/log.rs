@@ -15,10 +15,10 @@ const TOKEN: usize = 30;
 #[derive(Args, Clone, Copy, Debug)]
 #[command(next_help_heading = "Logs (on standard error)")]
 pub struct LogFlags {
-    /// Tell of every request
+    /// Log every HTTP request, not only those for answers
     #[arg(long)]
     verbose: bool,
-    /// Write JSON, an object a line
+    /// Write logs as JSON, one object per line
     #[arg(long, env = "MLXK2_LOG_JSON", hide_env = true, value_parser = clap::builder::FalseyValueParser::new())]
     log_json: bool,
 }

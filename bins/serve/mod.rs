@@ -67,9 +67,12 @@ pub fn serve(
     let keys = key::keys(listen.api_key_file.as_deref())?;
     let open = listen::open(listen)?;
     if !open.here && keys.is_empty() {
-        return Err(Error::new(Kind::Command, "", "others may connect, and anyone may ask").hint(
-            "--api-key-file FILE or MLXK_API_KEY tells who may; --host 127.0.0.1 keeps it here",
-        ));
+        return Err(Error::new(
+            Kind::Command,
+            "",
+            "other machines can connect, and there is no key",
+        )
+        .hint("set --api-key-file FILE or MLXK_API_KEY, or listen on --host 127.0.0.1"));
     }
     let settings = Settings {
         keys,
@@ -123,8 +126,8 @@ fn leave(error: &Error, out: &mut Output) -> ! {
 }
 
 fn one_model() -> Error {
-    let message = "it is one model that several processes hold";
-    Error::new(Kind::Command, "--distributed", message).hint("--model MODEL, once, names it")
+    let message = "several processes run exactly one model";
+    Error::new(Kind::Command, "--distributed", message).hint("give --model MODEL exactly once")
 }
 
 /// Writes the record of a server that is ready: its addresses, models and limits.

@@ -56,7 +56,7 @@ fn clone_one(
 ) -> Result<()> {
     if record.get("cached") == Some(&Value::Bool(false)) {
         let name = record.str("name").unwrap_or_default();
-        out.remark(&format!("{name}: a workspace already"), "it is left alone");
+        out.remark(&format!("{name}: a workspace already"), "it is not changed");
         return Ok(());
     }
     let typed = record.spec()?.text;
@@ -127,7 +127,7 @@ fn cached(id: &str, revision: Option<&str>, places: &Places) -> Result<mlxk_core
     let target = Target::Name { name: id.to_owned(), revision: revision.map(str::to_owned) };
     let spec = Spec { text: name, target, exact: true };
     resolve::resolve(&spec, &Places { workspaces: None, ..places.clone() })
-        .map_err(|e| e.hint("HF_HUB_OFFLINE is set: the Hub is not asked"))
+        .map_err(|e| e.hint("HF_HUB_OFFLINE is set: the Hub is not contacted"))
 }
 
 /// Directory of the clone.

@@ -46,8 +46,8 @@ fn pull_one(
     if record.get("cached") == Some(&Value::Bool(false)) {
         let name = record.str("name").unwrap_or_default();
         out.remark(
-            &format!("{name}: a workspace, left alone"),
-            "mlxk-clone makes it anew elsewhere",
+            &format!("{name}: a workspace, not changed"),
+            "mlxk-clone can create it in another directory",
         );
         return Ok(());
     }

@@ -44,7 +44,7 @@ pub fn push(
     }
     if remote.token.is_none() {
         return Err(Error::new(Kind::Auth, &wish.repo, "a push needs a token, and there is none")
-            .hint("HF_TOKEN, or `hf auth login`, says who you are"));
+            .hint("set HF_TOKEN, or run `hf auth login`"));
     }
     let timeout = remote.timeout.max(TIMEOUT);
     let watch = interrupt::watch();
@@ -53,14 +53,14 @@ pub fn push(
     let pushed = push::push(&hub, &dir, wish, &|progress| reporter.report(progress));
     reporter.finish()?;
     if watch.caught() {
-        out.remark("interrupted", "what has arrived is not sent again");
+        out.remark("interrupted", "uploaded files are not sent again");
         return Ok(()); // and dies of the signal
     }
     let pushed = pushed?;
     if let [first, ..] = &pushed.refused[..] {
         let count = pushed.refused.len();
-        let message = format!("{}: not taken by the Hub: {count} files, {first} first", wish.repo);
-        out.remark(&message, "the .gitignore of the repository names them");
+        let message = format!("{}: refused by the Hub: {count} files, {first} first", wish.repo);
+        out.remark(&message, "the .gitignore of the repository lists them");
     }
     write(&pushed, options, out)
 }
@@ -129,9 +129,9 @@ fn beginning(dir: &Path, places: &Places) -> Result<PathBuf> {
         [one] => Ok(one.found.path.clone()),
         several => {
             let names: Vec<_> = several.iter().map(|one| one.found.name.clone()).collect();
-            let message = format!("could be any of {} workspaces", names.len());
+            let message = format!("ambiguous: matches {} workspaces", names.len());
             Err(Error::new(Kind::AmbiguousMatch, &subject, message)
-                .hint(format!("say more of one of {}", names.join(", ")))
+                .hint(format!("be more specific: {}", names.join(", ")))
                 .matches(names))
         }
     }

@@ -17,7 +17,7 @@ fn standard_input_is_read_for_a_dash_or_through_the_gate() {
     let ignored = tiny.run(&args).args([&tiny.prompt]).stdin("w1 w2 w3");
     assert_eq!(ignored.ok(), known);
     let closed = piped(&["-"]).env("MLXK2_ENABLE_PIPES", "0").end();
-    closed.refused(2, "mlxk-run: standard input is closed by MLXK2_ENABLE_PIPES=0");
+    closed.refused(2, "mlxk-run: standard input is disabled by MLXK2_ENABLE_PIPES=0");
     piped(&[]).end().refused(2, "mlxk-run: no prompt");
 }
 

@@ -190,7 +190,7 @@ fn an_adapter_a_draft_and_a_prompt_cache_of_another_model() {
     let mut tokenizer = read(&file);
     tokenizer["model"]["vocab"].as_object_mut().unwrap().insert("more".into(), json!(320));
     fs::write(&file, tokenizer.to_string()).unwrap();
-    refused(&tiny, &["--draft-model", "twin"], "twin: its tokens are not those of ");
+    refused(&tiny, &["--draft-model", "twin"], "twin: its tokenizer differs from that of ");
     refused(&tiny, &["--draft-model", "nobody"], "nobody: no such model");
     refused(&tiny, &["--draft-model", "other", "--num-draft-tokens", "0"], "`num_draft_tokens`");
     let cache = tiny.env.home().join("cache");

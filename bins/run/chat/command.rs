@@ -14,16 +14,16 @@ use crate::run::options::Reasoning;
 
 /// Commands, and the help of each.
 pub const HELP: [(&str, &str); 10] = [
-    ("/system [TEXT]", "what the model is told before all; without TEXT, show it"),
-    ("/set [NAME [VALUE]]", "temperature, max_tokens, ...; without VALUE, as at the start"),
-    ("/reset", "forget what was said"),
-    ("/retry", "answer the last question again"),
-    ("/undo", "take the last question back, and its answer"),
+    ("/system [TEXT]", "set the system prompt; without TEXT, show it"),
+    ("/set [NAME [VALUE]]", "set temperature, max_tokens, ...; without VALUE, reset it"),
+    ("/reset", "delete all messages"),
+    ("/retry", "answer the last message again"),
+    ("/undo", "delete the last message and its answer"),
     ("/save FILE", "write the conversation to a file, as a request"),
-    ("/load FILE", "go on with a conversation from a file"),
+    ("/load FILE", "continue a conversation from a file"),
     ("/help", "show this"),
-    ("/quit", "leave; Ctrl-D does too"),
-    ("\"\"\"", "begins and ends a text of several lines; so does \\ at the end of a line"),
+    ("/quit", "quit; Ctrl-D does too"),
+    ("\"\"\"", "begins and ends a message of several lines; \\ continues a line"),
 ];
 
 /// Option of `/set` that belongs to the page, not to the request.
@@ -72,7 +72,11 @@ impl Command {
             })),
             "save" => Command::Save(file()?),
             "load" => Command::Load(file()?),
-            _ => return Err(wrong(&format!("/{name} is no command")).hint("/help tells them")),
+            _ => {
+                return Err(
+                    wrong(&format!("/{name} is not a command")).hint("/help lists the commands")
+                );
+            }
         }))
     }
 }
@@ -91,11 +95,11 @@ impl Conversation {
             }
             Command::Reset => {
                 self.messages.clear();
-                self.remark("nothing was said", out)
+                self.remark("all messages deleted", out)
             }
             Command::Undo => {
                 self.take_back()?;
-                self.remark("taken back", out)
+                self.remark("the last message was deleted", out)
             }
             Command::Retry => {
                 let question = self.take_back()?;
@@ -107,7 +111,7 @@ impl Conversation {
             }
             Command::System(text) => {
                 self.options.preset.system = text;
-                self.remark("the model is told this from now on", out)
+                self.remark("system prompt set", out)
             }
             Command::Set(None) => self.show_options(out),
             Command::Set(Some((name, value))) => self.set(&name, value.as_deref(), out),
@@ -140,11 +144,11 @@ impl Conversation {
             }
             _ => {
                 let names = Options::fields().map(|field| field.name).chain([REASONING]);
-                let hint = format!("these are: {}", names.collect::<Vec<_>>().join(", "));
-                return Err(wrong(&format!("{name} is no option")).hint(hint));
+                let hint = format!("options: {}", names.collect::<Vec<_>>().join(", "));
+                return Err(wrong(&format!("{name} is not an option")).hint(hint));
             }
         }
-        let value = value.unwrap_or("as at the start");
+        let value = value.unwrap_or("reset");
         self.remark(&format!("{name} is {value}"), out)
     }
 
@@ -189,9 +193,8 @@ impl Conversation {
 /// Meaning of an option that has no value.
 fn unset(name: &str) -> &'static str {
     match name {
-        "max_tokens" => "what the context holds",
-        "seed" => "another one for each answer",
-        "stop" | "stop_ids" => "the end of the answer",
+        "max_tokens" => "the rest of the context",
+        "seed" => "random for each answer",
         _ => "none",
     }
 }

@@ -84,7 +84,7 @@ impl Conversation {
         let silent = text.is_empty() && reasoning.is_empty() && calls.is_empty();
         if silent && end.as_ref().is_some_and(|end| end.reason == FinishReason::Interrupted) {
             self.messages.pop();
-            return self.remark("interrupted before the answer; the question is taken back", out);
+            return self.remark("interrupted before the answer; the message was deleted", out);
         }
         let mut message = json!({"role": "assistant", "content": text});
         if !reasoning.is_empty() {
@@ -152,7 +152,7 @@ impl Conversation {
     /// If nothing was said.
     pub fn take_back(&mut self) -> Result<Value> {
         let user = self.messages.iter().rposition(|message| message["role"] == "user");
-        let user = user.ok_or_else(|| Error::new(Kind::Validation, "", "nothing was said yet"))?;
+        let user = user.ok_or_else(|| Error::new(Kind::Validation, "", "there are no messages"))?;
         let mut taken = self.messages.split_off(user);
         Ok(taken.swap_remove(0))
     }

@@ -88,7 +88,7 @@ impl Editor {
         };
         let kept = kept.map_err(ReadlineError::from);
         if let Err(e) = kept.and_then(|()| self.inner.append_history(file)) {
-            eprintln!("{}: the history is not kept: {e}", file.display());
+            eprintln!("{}: the history cannot be saved: {e}", file.display());
             self.history = None;
         }
     }

@@ -29,11 +29,11 @@ pub fn chat(
 ) -> Result<()> {
     let mut conversation = Conversation::new(runner, options);
     let mut editor = Editor::new(history)?;
-    conversation.remark(&format!("{name}; /help tells the commands, Ctrl-D leaves"), out)?;
+    conversation.remark(&format!("{name}; /help lists the commands, Ctrl-D quits"), out)?;
     loop {
         let done = match editor.read()? {
             Line::End => return Ok(()),
-            Line::Interrupted => conversation.remark("Ctrl-D leaves", out),
+            Line::Interrupted => conversation.remark("Ctrl-D quits", out),
             Line::Text(text) => match Command::parse(&text) {
                 Ok(Some(Command::Quit)) => return Ok(()),
                 Ok(Some(command)) => conversation.obey(command, out),

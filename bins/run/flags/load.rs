@@ -10,36 +10,36 @@ use crate::run::options::ModelOptions;
 
 /// Flags of the model.
 #[derive(Args, Clone, Debug)]
-#[command(next_help_heading = "Work of the model")]
+#[command(next_help_heading = "Model and memory")]
 pub struct LoadFlags {
-    /// With --ndjson -: answer so many requests side by side
+    /// With --ndjson -: number of requests that are answered at once
     #[arg(long, value_name = "N", default_value_t = 8)]
     batch: usize,
-    /// With --ndjson -: write answers in the order of their requests
+    /// With --ndjson -: write answers in the order of the requests
     #[arg(long)]
     ordered: bool,
-    /// Remember the first 4 and the last tokens of a text, so many together
+    /// Keep only the first 4 and the last tokens of a sequence in the KV cache, N in total
     #[arg(long, value_name = "N")]
     max_kv_size: Option<u32>,
-    /// Remember keys and values in this many bits: 2, 3, 4, 5, 6 or 8
+    /// Quantize the KV cache to this many bits: 2, 3, 4, 5, 6 or 8
     #[arg(long, value_name = "N")]
     kv_bits: Option<u32>,
-    /// How many of them share a scale: 32, 64 or 128
+    /// Number of quantized elements that share a scale: 32, 64 or 128
     #[arg(long, value_name = "N", default_value_t = 64)]
     kv_group_size: u32,
-    /// How long a text is when that begins, as in mlx-lm
+    /// Quantize the KV cache from this many tokens on, as in mlx-lm
     #[arg(long, value_name = "N", default_value_t = 5000)]
     kv_start: u32,
-    /// Start from what this file remembers of a prompt; write it if there is none
+    /// Start from the cached prompt in this file, or write the file if there is none
     #[arg(long, value_name = "FILE")]
     prompt_cache: Option<PathBuf>,
-    /// A small model with the same tokens, which guesses what this one says
+    /// Small model with the same tokenizer that proposes tokens (speculative decoding)
     #[arg(long, value_name = "MODEL", add = mlxk_cli::completion::models())]
     draft_model: Option<String>,
-    /// How many tokens it guesses at once
+    /// Number of tokens that the draft model proposes at once
     #[arg(long, value_name = "N", default_value_t = 3)]
     num_draft_tokens: usize,
-    /// A folder with what mlx-lm trained for the model: LoRA, DoRA or full weights
+    /// Directory of an adapter that mlx-lm trained: LoRA, DoRA or full weights
     #[arg(long, value_name = "DIR")]
     adapter: Option<PathBuf>,
 }

@@ -17,46 +17,46 @@ use crate::sampling::SamplingFlags;
 /// Flags of mlxk-run.
 #[derive(Args, Clone, Debug)]
 pub struct Flags {
-    /// What to ask, instead of words
+    /// The prompt, instead of arguments
     #[arg(long, value_name = "TEXT")]
     pub prompt: Option<String>,
-    /// What the model is told before
+    /// The system prompt
     #[arg(long, value_name = "TEXT")]
     system: Option<String>,
-    /// Show the model the picture in this file, before the prompt; may be repeated
+    /// Put the picture in this file before the text of the prompt; may be repeated
     #[arg(long, value_name = "FILE", action = ArgAction::Append, conflicts_with = "no_chat_template")]
     image: Vec<PathBuf>,
-    /// Let the answer be JSON that the schema in this file allows
+    /// Constrain the answer to the JSON schema in this file
     #[arg(long, value_name = "FILE")]
     json_schema: Option<PathBuf>,
-    /// Let the answer follow the grammar in this file
+    /// Constrain the answer to the grammar in this file
     #[arg(long, value_name = "FILE", conflicts_with = "json_schema")]
     grammar: Option<PathBuf>,
-    /// What to show of what the model thinks before it answers
+    /// Whether to show the reasoning of the model before its answer
     #[arg(long, value_name = "WHAT")]
     reasoning: Option<Reasoning>,
     /// The same as --reasoning hide
     #[arg(long, conflicts_with = "reasoning")]
     no_reasoning: bool,
-    /// Tell the chat template something more; may be repeated
+    /// Set a variable of the chat template; may be repeated
     #[arg(long, value_name = "NAME=VALUE", action = ArgAction::Append)]
     template_var: Vec<String>,
-    /// Give the prompt to the model as it is
+    /// Pass the prompt to the model without the chat template
     #[arg(long, conflicts_with_all = ["system", "template_var"])]
     no_chat_template: bool,
-    /// Ask nothing, and tell how fast the model is here
+    /// Measure the speed of the model on this machine; takes no prompt
     #[arg(long, conflicts_with_all = ["words", "prompt"])]
     pub bench: bool,
-    /// Write the answer when it is complete
+    /// Write the answer when it is complete, not token by token
     #[arg(long)]
     no_stream: bool,
-    /// Tell on standard error how fast it went, and the seed
+    /// Report times, token counts and the seed on standard error
     #[arg(long)]
     verbose: bool,
-    /// Write a record; with -, read a request from each line, and write a record for each
+    /// Write a record; with -, read a request from each line and write a record for each
     #[arg(long)]
     ndjson: bool,
-    /// Write one document: {status, command, data, error}
+    /// Write one JSON object: {status, command, data, error}
     #[arg(long, conflicts_with = "ndjson")]
     json: bool,
     #[command(flatten)]

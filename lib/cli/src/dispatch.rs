@@ -161,7 +161,7 @@ fn is_known(command: &str) -> bool {
 
 fn missing(name: &str) -> Error {
     Error::new(Kind::Execution, format!("mlxk-{name}"), "not installed")
-        .hint("it belongs beside mlxk, or on PATH")
+        .hint("install it in the directory of mlxk, or on PATH")
 }
 
 fn unknown(command: &str) -> Error {

@@ -128,7 +128,7 @@ fn report(result: Result<Checked>, checked: &mut Vec<Checked>, out: &mut Output)
     if let Some(unknown @ [first, ..]) = one.verdict.as_ref().map(|verdict| &verdict.unknown[..]) {
         let (count, first) = (unknown.len(), first.display());
         let message = format!("{}: not verified: {count} files, {first} first", one.label);
-        out.remark(&message, "neither a listing nor a hash says what they should hold");
+        out.remark(&message, "there is no listing or digest to compare them with");
     }
     match out.form {
         Form::Ndjson => out.lines([&one.record]),

@@ -31,7 +31,7 @@ impl HubName {
         let (name, revision) = match &spec.target {
             Target::Name { name, revision } => (name, revision.as_deref().filter(|_| !spec.exact)),
             Target::Path(_) => {
-                let message = "a path: no model on the Hub";
+                let message = "a path, not the name of a model on the Hub";
                 return Err(Error::new(Kind::WorkspaceModel, &spec.text, message));
             }
         };

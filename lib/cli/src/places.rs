@@ -56,8 +56,8 @@ fn from(variable: impl Fn(&str) -> Option<OsString>) -> Result<Places> {
 }
 
 fn homeless() -> Error {
-    Error::new(Kind::CacheNotFound, "", "no place for models: HOME is not set")
-        .hint("HF_HOME names the directory to use")
+    Error::new(Kind::CacheNotFound, "", "no directory for models: HOME is not set")
+        .hint("set HF_HOME to the directory to use")
 }
 
 #[cfg(test)]

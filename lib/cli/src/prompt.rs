@@ -57,13 +57,13 @@ pub fn asked(words: &[String], flag: Option<&str>, form: Form) -> Result<Asked> 
             "",
             "requests on standard input and a prompt on the command line",
         )
-        .hint("with --ndjson, `-` stands alone")),
+        .hint("with --ndjson, give only `-`")),
         (true, false, typed) => piped(&stdin()?, typed).map(Asked::Prompt),
         (false, _, Some(typed)) if typed.trim().is_empty() => Err(empty("the prompt is empty")),
         (false, _, Some(typed)) => Ok(Asked::Prompt(typed)),
         (false, _, None) if form == Form::Human && people() => Ok(Asked::Anything),
         (false, _, None) => Err(Error::new(Kind::Command, "", "no prompt")
-            .hint("give a prompt behind the model, or - for standard input")),
+            .hint("give a prompt after the model, or - for standard input")),
     }
 }
 
@@ -96,8 +96,8 @@ fn stdin() -> Result<String> {
 }
 
 fn closed() -> Error {
-    Error::new(Kind::Command, "", format!("standard input is closed by {GATE}=0"))
-        .hint(format!("{GATE}=1 opens it"))
+    Error::new(Kind::Command, "", format!("standard input is disabled by {GATE}=0"))
+        .hint(format!("{GATE}=1 enables it"))
 }
 
 fn empty(message: &str) -> Error {

@@ -158,7 +158,7 @@ fn confirm(spec: &Spec, found: &Found, plan: &Deletion, out: &mut Output) -> Res
         return out.envelope(outline(Some(&name), "requires_confirmation", &message));
     }
     let error = Error::new(Kind::Validation, &spec.text, message);
-    Err(error.hint("give the whole name, or --force; --dry-run shows all that would go"))
+    Err(error.hint("give the whole name, or --force; --dry-run lists what would be removed"))
 }
 
 /// Reports a failure; in the envelope with the data that go with it.

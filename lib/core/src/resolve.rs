@@ -118,9 +118,9 @@ fn hits<'a>(repo: &Repo, snapshots: &'a [Snapshot], wanted: &str) -> Result<Vec<
 fn ambiguous(spec: &Spec, workspaces: &[Workspace], repos: &[&Repo]) -> Error {
     let workspaces = workspaces.iter().map(|w| w.path.to_string_lossy().into_owned());
     let matches: Vec<_> = workspaces.chain(repos.iter().map(|r| r.name.clone())).collect();
-    let message = format!("could be any of {} models", matches.len());
+    let message = format!("ambiguous: matches {} models", matches.len());
     Error::new(Kind::AmbiguousMatch, &spec.text, message)
-        .hint(format!("say more of one of {}", first(&matches)))
+        .hint(format!("be more specific: {}", first(&matches)))
         .matches(matches)
 }
 

@@ -71,7 +71,7 @@ pub fn from_storage(response: Response<Body>, host: &str) -> Failure {
 /// Error for a status; `code` is the Hub's `x-error-code`, `said` the server's own message.
 fn describe(status: u16, code: &str, said: &str) -> Error {
     let error = |kind, message: &str| Error::new(kind, "", message);
-    let login = "HF_TOKEN, or `hf auth login`, says who you are";
+    let login = "set HF_TOKEN, or run `hf auth login`";
     match (status, code) {
         (_, "GatedRepo") => {
             error(Kind::AccessDenied, "gated: the Hub gives it to those who were granted access")

@@ -64,28 +64,33 @@ impl Metrics {
             gauges: Vec::new(),
         };
         let registry = &mut metrics.registry;
-        registry.register("requests", "Requests of HTTP", metrics.requests.clone());
-        registry.register("answers", "Answers, by how they ended", metrics.completions.clone());
+        registry.register("requests", "HTTP requests", metrics.requests.clone());
+        registry.register(
+            "answers",
+            "Answers, by the reason for their end",
+            metrics.completions.clone(),
+        );
         registry.register("prompt_tokens", "Tokens of prompts", metrics.prompt_tokens.clone());
-        let help = "Tokens of prompts that were remembered";
+        let help = "Tokens of prompts that were found in the prefix cache";
         registry.register("cached_prompt_tokens", help, metrics.cached_tokens.clone());
         registry.register(
             "completion_tokens",
             "Tokens of answers",
             metrics.completion_tokens.clone(),
         );
-        let help = "From a request to the first piece of its answer";
+        let help = "Time from a request to the first token of its answer";
         registry.register("time_to_first_token_seconds", help, metrics.first_token.clone());
-        let help = "From a piece of an answer to the next";
+        let help = "Time between two tokens of an answer";
         registry.register("inter_token_seconds", help, metrics.inter_token.clone());
-        metrics.register_gauge("requests_running", "Requests being answered", |f| f.running);
+        metrics.register_gauge("requests_running", "Running requests", |f| f.running);
         metrics.register_gauge("requests_waiting", "Requests in the queue", |f| f.waiting);
         metrics.register_gauge("models_loaded", "Models in memory", |f| f.models);
-        metrics.register_gauge("weights_bytes", "Weights in memory", |f| f.weight_bytes);
-        metrics.register_gauge("kv_bytes", "Keys and values of running requests, at most", |f| {
+        metrics
+            .register_gauge("weights_bytes", "Weights of the models in memory", |f| f.weight_bytes);
+        metrics.register_gauge("kv_bytes", "Caches of running requests, at most", |f| {
             f.sequence_bytes
         });
-        metrics.register_gauge("prefix_cache_bytes", "What is remembered of earlier texts", |f| {
+        metrics.register_gauge("prefix_cache_bytes", "Caches of completed sequences", |f| {
             f.prefix_bytes
         });
         metrics.register_gauge("resident_memory_bytes", "Memory of the process", |_| {

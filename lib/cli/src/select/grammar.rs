@@ -14,7 +14,7 @@ impl FromStr for Filter {
 
     fn from_str(text: &str) -> Result<Filter> {
         let start =
-            text.find(['=', '!', '<', '>']).ok_or_else(|| invalid("no comparison in it"))?;
+            text.find(['=', '!', '<', '>']).ok_or_else(|| invalid("no comparison operator"))?;
         let (key, rest) = text.split_at(start);
         let operators = [
             ("==", Op::Equal),
@@ -30,7 +30,7 @@ impl FromStr for Filter {
             .find_map(|(symbol, op)| Some((rest.strip_prefix(symbol)?.trim(), *op)))
             .ok_or_else(|| invalid("`!` alone compares nothing"))?;
         let word = |attribute| match op {
-            _ if value.is_empty() => Err(invalid("no value in it")),
+            _ if value.is_empty() => Err(invalid("no value")),
             Op::Equal => Ok(Filter::Word(attribute, true, value.to_owned())),
             Op::Unequal => Ok(Filter::Word(attribute, false, value.to_owned())),
             _ => Err(invalid("words are compared with = or !=")),
@@ -187,13 +187,13 @@ mod tests {
     #[test]
     fn what_is_no_filter_is_refused_with_the_reason() {
         for (text, reason) in [
-            ("size", "no comparison in it"),
+            ("size", "no comparison operator"),
             ("sise>1GB", "the keys are accessed"),
             ("size>big", "not a number"),
             ("size>1XB", "the units are k m g"),
             ("accessed>7q", "the units are s m h"),
             ("type>chat", "words are compared"),
-            ("type=", "no value in it"),
+            ("type=", "no value"),
             ("bits=4.5", "not a whole number"),
             ("runnable=maybe", "yes or no"),
             ("modified>99999999999999y", "too long ago"),
