@@ -24,13 +24,16 @@ pub fn rules(schema: Option<&Path>, grammar: Option<&Path>) -> Result<Option<Rul
     grammar.map(read).transpose().map(|text| text.map(Rules::Grammar))
 }
 
-/// Bytes of files of pictures.
+/// Pictures in files.
 ///
 /// # Errors
 /// If a file cannot be read.
 pub fn images(paths: &[PathBuf]) -> Result<Vec<Image>> {
-    let read = |path: &PathBuf| fs::read(path).map_err(|e| Error::io(path, e));
-    paths.iter().map(|path| read(path).map(Image::from)).collect()
+    let read = |path: &PathBuf| {
+        let bytes = fs::read(path).map_err(|e| Error::io(path, e))?;
+        Ok(Image { name: path.display().to_string(), bytes: bytes.into() })
+    };
+    paths.iter().map(read).collect()
 }
 
 /// Variables of pairs `NAME=VALUE`, where a value that is not JSON is text.

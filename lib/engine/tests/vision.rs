@@ -48,7 +48,8 @@ impl Case {
     fn prepared(&self, file: &Path) -> Prepared {
         let text = self.expected["messages"][0]["content"][1]["text"].as_str().unwrap();
         let request = Request::new(Prompt::chat(None, text));
-        let image = Image::from(fs::read(file).unwrap());
+        let bytes = fs::read(file).unwrap().into();
+        let image = Image { name: file.display().to_string(), bytes };
         self.processor.prepare(&request.with_images(vec![image]).unwrap()).unwrap()
     }
 

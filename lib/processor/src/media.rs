@@ -9,8 +9,14 @@ use serde_json::Value;
 use crate::image::{ImageProcessor, Pixels};
 use crate::text::tokenizer::Tokenizer;
 
-/// Bytes of a picture's file, whatever its format.
-pub type Image = Arc<[u8]>;
+/// File of a picture.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Image {
+    /// Name in errors.
+    pub name: String,
+    /// Bytes of the file, whatever its format.
+    pub bytes: Arc<[u8]>,
+}
 
 /// Picture in a prompt, ready for a vision tower.
 #[derive(Clone, Debug, PartialEq)]
@@ -69,7 +75,14 @@ impl MediaProcessor {
     /// [`Kind::Validation`] if one is no picture, is too large, or of a shape that the model cannot
     /// take.
     pub fn pixels(&self, images: &[Image]) -> Result<Vec<Arc<Pixels>>> {
-        images.iter().map(|image| self.images.process(image).map(Arc::new)).collect()
+        let pixels = |image: &Image| {
+            let pixels = self.images.process(&image.bytes);
+            pixels.map(Arc::new).map_err(|mut e| {
+                e.subject.clone_from(&image.name);
+                e
+            })
+        };
+        images.iter().map(pixels).collect()
     }
 
     /// `text` of a prompt with the placeholder of each picture repeated once for each of its
