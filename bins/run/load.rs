@@ -74,7 +74,7 @@ pub fn model(
         Some(adapter) => mlxk_engine::load_adapted(facts, plan, adapter)?,
         None => mlxk_engine::load(facts, plan)?,
     };
-    loaded.forward.memory = options.memory.clone();
+    loaded.forward.cache_options = options.memory.clone();
     if let Some((draft, tokens)) = draft {
         let guessing = mlxk_engine::load(&draft.facts, &draft.plan)?;
         loaded = loaded.guided_by(guessing, tokens)?;

@@ -5,7 +5,7 @@ use mlxk_tensor::mlx;
 
 use crate::cost::Cost;
 use crate::host_memory;
-use crate::prefix_cache::Memory;
+use crate::prefix_cache::CacheOptions;
 
 /// Refuses a model that cannot write text here, with the reason; else returns a warning if memory may
 /// be short for the model with caches as `memory` says.
@@ -18,7 +18,7 @@ pub fn admit(
     facts: &Facts,
     health: &Health,
     plan: &Plan,
-    memory: &Memory,
+    memory: &CacheOptions,
 ) -> Result<Option<String>> {
     admit_part(facts, health, plan)?;
     fit(facts, plan, &Cost::of(facts, plan, mlx::on_cpu()?, None)?.with(memory))

@@ -6,7 +6,7 @@ use mlxk_models::sketch::Sketch;
 use mlxk_tensor::cache::CacheCost;
 
 use crate::forward::prefill_chunk;
-use crate::prefix_cache::Memory;
+use crate::prefix_cache::CacheOptions;
 
 /// Cost of a model in memory: its weights, and the cache of each sequence.
 #[derive(Clone, Debug)]
@@ -30,7 +30,7 @@ impl Cost {
     }
 
     /// Cost with caches that are bounded and quantised as `memory` says.
-    pub fn with(self, memory: &Memory) -> Cost {
+    pub fn with(self, memory: &CacheOptions) -> Cost {
         Cost { cache: self.cache.with_layout(|layout| memory.layout(layout)), ..self }
     }
 

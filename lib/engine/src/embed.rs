@@ -66,7 +66,8 @@ impl Embedder {
     pub fn load_for(facts: &Facts, plan: &Plan, on_cpu: bool) -> Result<Embedder> {
         let sentence = Sentence::read(facts)?;
         let tokenizer = Tokenizer::read(facts)?;
-        let load::Loaded { network, stream, .. } = load::network(facts, plan, on_cpu, None, None)?;
+        let load::LoadedNetwork { network, stream, .. } =
+            load::network(facts, plan, on_cpu, None, None)?;
         let network = network.encoder()?;
         let ops: &dyn Ops = if on_cpu { &CPU } else { &MLX };
         let hidden = network.hidden_size();

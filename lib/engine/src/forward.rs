@@ -12,7 +12,7 @@ use mlxk_processor::Media;
 use mlxk_tensor::cache::{Cache, Remote, Sequences, Slot};
 use mlxk_tensor::{collective, mlx};
 
-use crate::prefix_cache::Memory;
+use crate::prefix_cache::CacheOptions;
 use crate::vision::LazyTower;
 
 /// A network in memory, with its stream and its settings. It stays on the thread that loaded it.
@@ -34,7 +34,7 @@ pub struct Forward {
     pub prefill_chunk: usize,
     context_length: Option<u64>,
     /// Options of the caches.
-    pub memory: Memory,
+    pub cache_options: CacheOptions,
     /// Buffers that MLX holds for reuse; comes last, so that it is dropped last.
     _kept: Kept,
 }
@@ -71,7 +71,6 @@ impl Forward {
         part: Option<Part>,
         context_length: Option<u64>,
     ) -> Forward {
-        let memory = Memory::default();
         Forward {
             network,
             stream,
@@ -83,7 +82,7 @@ impl Forward {
             ranks: None,
             prefill_chunk: prefill_chunk(on_cpu),
             context_length,
-            memory,
+            cache_options: CacheOptions::default(),
             _kept: Kept,
         }
     }
@@ -105,8 +104,8 @@ impl Forward {
         let logits = self.run(|| {
             let mut h = None;
             for chunk in prompt.chunks(self.prefill_chunk.max(1)) {
-                let text = Sequences::one(&mut cache, chunk.len() as i32);
-                h = Some(self.forward(&ids(chunk), &[], text)?);
+                let sequence = Sequences::one(&mut cache, chunk.len() as i32);
+                h = Some(self.forward(&ids(chunk), &[], sequence)?);
                 eval(cache.arrays())?;
                 memory::clear_cache()?;
             }
@@ -132,30 +131,31 @@ impl Forward {
 
     /// Cache of a sequence, without any token.
     pub fn cache(&self) -> Cache {
-        let mut cache = self.network.cache().with_layout(|layout| self.memory.layout(layout));
+        let mut cache =
+            self.network.cache().with_layout(|layout| self.cache_options.layout(layout));
         cache.slots.extend(self.ranks.as_ref().map(|ranks| Slot::Remote(ranks.sequence())));
         cache
     }
 
-    /// Hidden states [1, length, hidden] of `ids` [1, length], the next tokens of `texts`; rows of
+    /// Hidden states [1, length, hidden] of `ids` [1, length], the next tokens of `sequences`; rows of
     /// `spliced` take the place of their embeddings.
-    pub fn forward(&self, ids: &Array, spliced: &[Spliced], texts: Sequences) -> Result<Array> {
+    pub fn forward(&self, ids: &Array, spliced: &[Spliced], sequences: Sequences) -> Result<Array> {
         if let Some(ranks) = &self.ranks {
             if !spliced.is_empty() {
                 return Err(Exception::custom("several ranks take no pictures"));
             }
             let tokens: &[u32] =
                 ids.try_as_slice().map_err(|e| Exception::custom(e.to_string()))?;
-            ranks.pass(texts.remote(), tokens.to_vec())?;
+            ranks.pass(sequences.remote(), tokens.to_vec())?;
         }
         let mut inputs = self.network.embed(ids, spliced)?;
-        let mut texts = texts.at_once(self.on_cpu);
-        let Some(part) = &self.part else { return self.network.forward(inputs, &mut texts) };
+        let mut sequences = sequences.at_once(self.on_cpu);
+        let Some(part) = &self.part else { return self.network.forward(inputs, &mut sequences) };
         let [from, to] = part.edges();
         if let Some(rank) = from {
             inputs.h = collective::receive_like(&inputs.h, rank)?;
         }
-        let h = self.network.forward(inputs, &mut texts)?;
+        let h = self.network.forward(inputs, &mut sequences)?;
         let h = to.map_or(Ok(h.clone()), |rank| collective::send(&h, rank))?;
         // What ranks do together is done by all of them before any does something else.
         eval([&h])?;
@@ -207,9 +207,9 @@ mod tests {
     fn texts_that_share_a_step_do_not_see_each_other() {
         for (case, on_cpu) in [("llama", true), ("llama", false), ("mistral", true)] {
             let model = model(case, on_cpu);
-            let texts: [&[u32]; 3] = [&[5, 9, 2, 7, 11, 3, 8], &[4], &[6, 1, 30]];
+            let sequences: [&[u32]; 3] = [&[5, 9, 2, 7, 11, 3, 8], &[4], &[6, 1, 30]];
             let network = &model.forward.network;
-            let mut caches = texts.map(|_| network.cache());
+            let mut caches = sequences.map(|_| network.cache());
             let step = |rows: &mut [(&mut Cache, &[u32])]| {
                 let packed: Vec<u32> =
                     rows.iter().flat_map(|(_, ids)| ids.iter().copied()).collect();
@@ -219,13 +219,13 @@ mod tests {
                 let logits = network.head(&h).unwrap().as_type::<f32>().unwrap();
                 logits.to_vec_exact::<f32>().unwrap()
             };
-            let mut rows: Vec<_> = caches.iter_mut().zip(texts).collect();
+            let mut rows: Vec<_> = caches.iter_mut().zip(sequences).collect();
             let together = [step(&mut rows[1..]), step(&mut rows), step(&mut rows[..2])].concat();
             let mut alone = Vec::new();
-            let mut caches = texts.map(|_| network.cache());
-            let mut rows: Vec<_> = caches.iter_mut().zip(texts).collect();
-            for text in [1, 2, 0, 1, 2, 0, 1] {
-                alone.extend(step(&mut rows[text..=text]));
+            let mut caches = sequences.map(|_| network.cache());
+            let mut rows: Vec<_> = caches.iter_mut().zip(sequences).collect();
+            for sequence in [1, 2, 0, 1, 2, 0, 1] {
+                alone.extend(step(&mut rows[sequence..=sequence]));
             }
             let largest = alone.iter().fold(0f32, |most, x| most.max(x.abs()));
             for (a, b) in together.iter().zip(&alone) {

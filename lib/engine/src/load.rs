@@ -61,7 +61,7 @@ fn with(
     part: Option<Part>,
     adapter: Option<Adapter>,
 ) -> Result<Model> {
-    let Loaded { network, tower, stream } = network(facts, plan, on_cpu, part, adapter)?;
+    let LoadedNetwork { network, tower, stream } = network(facts, plan, on_cpu, part, adapter)?;
     let network = network.language()?;
     let mut forward = Forward::new(network, stream, on_cpu, part, plan.context_length);
     forward.tower = tower;
@@ -69,7 +69,7 @@ fn with(
 }
 
 /// A network in memory, and what belongs to it.
-pub struct Loaded {
+pub struct LoadedNetwork {
     /// The network.
     pub network: Network,
     /// Vision tower, if the model takes pictures.
@@ -85,7 +85,7 @@ pub fn network(
     on_cpu: bool,
     part: Option<Part>,
     adapter: Option<Adapter>,
-) -> Result<Loaded> {
+) -> Result<LoadedNetwork> {
     let architecture = architecture(plan)?;
     let mut checkpoint = read(facts, architecture)?;
     let mut adapter = adapter;
@@ -111,7 +111,7 @@ pub fn network(
         registry::spec(architecture).load.run(&config, Cursor::root(&mut weights))
     })?;
     weights.finish()?;
-    Ok(Loaded { network, tower, stream })
+    Ok(LoadedNetwork { network, tower, stream })
 }
 
 /// Checkpoint with an adapter added to its weights; matrices that it changes are not quantised.

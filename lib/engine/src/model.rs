@@ -5,7 +5,7 @@ use std::ops::Range;
 use mlxk_core::{Error, Kind};
 use mlxk_processor::{Constraint, Media, Sampling, Token};
 
-use crate::batch::{Batch, Draft, MOST, Step, Text};
+use crate::batch::{Batch, Draft, MOST, Sequence, Step};
 use crate::forward::Forward;
 
 /// A model in memory, with the sequences that it continues. It stays on the thread that loaded it.
@@ -62,11 +62,11 @@ impl Model {
 
     /// What follows `prompt`, token by token. Errors as [`join`](Model::join) does.
     pub fn tokens(&mut self, prompt: &[u32], sampling: &Sampling) -> mlxk_core::Result<Tokens<'_>> {
-        let text = self.join(prompt, sampling.clone(), None)?;
-        Ok(Tokens { model: self, text, ready: Vec::new() })
+        let sequence = self.join(prompt, sampling.clone(), None)?;
+        Ok(Tokens { model: self, sequence, ready: Vec::new() })
     }
 
-    /// Takes in a text that begins with `prompt`, and returns its number. Its first token comes of
+    /// Takes in a sequence that begins with `prompt`, and returns its number. Its first token comes of
     /// one of the next steps.
     ///
     /// # Errors
@@ -81,7 +81,7 @@ impl Model {
         self.join_media(prompt, &[], sampling, constraint)
     }
 
-    /// Takes in a text that begins with `prompt`, of which some tokens stand for pictures; otherwise
+    /// Takes in a sequence that begins with `prompt`, of which some tokens stand for pictures; otherwise
     /// like [`join`](Model::join).
     ///
     /// # Errors
@@ -107,7 +107,7 @@ impl Model {
             return Err(Error::new(Kind::Validation, "", message));
         }
         self.batch.joined += 1;
-        self.batch.texts.push(Text {
+        self.batch.sequences.push(Sequence {
             number: self.batch.joined,
             cache: None,
             reused: 0,
@@ -124,58 +124,63 @@ impl Model {
         Ok(self.batch.joined)
     }
 
-    /// Takes a text out, whether it has ended or not.
+    /// Takes a sequence out, whether it has ended or not.
     pub fn leave(&mut self, number: u64) {
         let batch = &mut self.batch;
-        let Some(place) = batch.texts.iter().position(|text| text.number == number) else { return };
-        let text = batch.texts.remove(place);
-        let mut key = text.key();
+        let Some(place) = batch.sequences.iter().position(|sequence| sequence.number == number)
+        else {
+            return;
+        };
+        let sequence = batch.sequences.remove(place);
+        let mut key = sequence.key();
         // A token that is queued and not read is not known.
-        let unknown = text.fed.saturating_sub(key.tokens.len());
-        let known = text.fed.min(key.tokens.len());
+        let unknown = sequence.fed.saturating_sub(key.tokens.len());
+        let known = sequence.fed.min(key.tokens.len());
         let within = |(tokens, _): &(Range<usize>, _)| tokens.start < known && known < tokens.end;
-        // A text that ends within a picture is of no use to others.
+        // A sequence that ends within a picture is of no use to others.
         let cut = key.media.iter().any(within);
         key.truncate(known);
-        if let Some(mut cache) = text.cache
+        if let Some(mut cache) = sequence.cache
             && cache.forget(unknown)
             && !key.tokens.is_empty()
             && !cut
         {
-            batch.prefixes.put(key, cache, self.forward.memory.prefix_bytes);
+            batch.prefix_cache.put(key, cache, self.forward.cache_options.prefix_bytes);
         }
     }
 
-    /// Takes `bytes` at most for texts that are over.
-    pub fn bound_prefixes(&mut self, bytes: u64) {
-        self.forward.memory.prefix_bytes = bytes;
-        self.batch.prefixes.shrink(bytes);
+    /// Takes `bytes` at most for sequences that are over.
+    pub fn limit_prefix_cache(&mut self, bytes: u64) {
+        self.forward.cache_options.prefix_bytes = bytes;
+        self.batch.prefix_cache.shrink(bytes);
     }
 
-    /// Bytes that texts take that are over.
-    pub fn prefixes(&self) -> u64 {
-        self.batch.prefixes.bytes()
+    /// Bytes that sequences take that are over.
+    pub fn prefix_bytes(&self) -> u64 {
+        self.batch.prefix_cache.bytes()
     }
 
-    /// How many tokens of a text's prompt were remembered, and not computed.
+    /// How many tokens of a sequence's prompt were remembered, and not computed.
     pub fn reused(&self, number: u64) -> u64 {
-        let text = self.batch.texts.iter().find(|text| text.number == number);
-        text.map_or(0, |text| text.reused as u64)
+        let sequence = self.batch.sequences.iter().find(|sequence| sequence.number == number);
+        sequence.map_or(0, |sequence| sequence.reused as u64)
     }
 
-    /// Goes on by a step. A text may get no token from it, while prompts are taken in. One that
+    /// Goes on by a step. A sequence may get no token from it, while prompts are taken in. One that
     /// gets an error is out.
     ///
     /// # Errors
-    /// If the model fails: all texts are out then.
+    /// If the model fails: all sequences are out then.
     pub fn step(&mut self) -> mlxk_core::Result<Step> {
         let mut batch = std::mem::take(&mut self.batch);
         let step = self.forward.run(|| batch.step(&self.forward, self.draft.as_ref()));
-        let failed = |text: &Text| match &step {
-            Ok(step) => step.iter().any(|(number, token)| *number == text.number && token.is_err()),
+        let failed = |sequence: &Sequence| match &step {
+            Ok(step) => {
+                step.iter().any(|(number, token)| *number == sequence.number && token.is_err())
+            }
             Err(_) => true,
         };
-        batch.texts.retain(|text| !failed(text));
+        batch.sequences.retain(|sequence| !failed(sequence));
         batch.queued = batch.queued.take().filter(|_| step.is_ok());
         self.batch = batch;
         step
@@ -185,7 +190,7 @@ impl Model {
 /// The tokens after a prompt. It never ends by itself; dropping it ends the work.
 pub struct Tokens<'m> {
     model: &'m mut Model,
-    text: u64,
+    sequence: u64,
     ready: Vec<mlxk_core::Result<Token>>,
 }
 
@@ -205,6 +210,6 @@ impl Iterator for Tokens<'_> {
 
 impl Drop for Tokens<'_> {
     fn drop(&mut self) {
-        self.model.leave(self.text);
+        self.model.leave(self.sequence);
     }
 }

@@ -128,7 +128,7 @@ impl Model {
             }
         }
         let key = Key { tokens, media: Vec::new() };
-        self.batch.remember(key, cache, self.forward.memory.prefix_bytes);
+        self.batch.remember(key, cache, self.forward.cache_options.prefix_bytes);
         Ok(())
     }
 

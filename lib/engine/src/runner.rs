@@ -10,9 +10,9 @@ use mlxk_processor::{Constraint, Generation, Media, Prepared, Processor, Request
 use crate::batch::Step;
 use crate::model::Model;
 
-/// What continues texts: a loaded model, or a script in tests.
+/// What continues sequences: a loaded model, or a script in tests.
 pub trait Source {
-    /// Takes in a text that begins with `prompt`, and returns its number.
+    /// Takes in a sequence that begins with `prompt`, and returns its number.
     fn join(
         &mut self,
         prompt: &[u32],
@@ -20,7 +20,7 @@ pub trait Source {
         constraint: Option<Box<dyn Constraint>>,
     ) -> Result<u64>;
 
-    /// Takes in a text of which some tokens stand for pictures.
+    /// Takes in a sequence of which some tokens stand for pictures.
     ///
     /// # Errors
     /// If the source takes no pictures.
@@ -37,15 +37,15 @@ pub trait Source {
         }
     }
 
-    /// Goes on by a step: tokens, each with the number of its text. One that gets an error is out;
+    /// Goes on by a step: tokens, each with the number of its sequence. One that gets an error is out;
     /// all are if the step itself fails.
     fn step(&mut self) -> Result<Step>;
 
-    /// How many tokens of a text's prompt were remembered, and not computed.
-    fn reused(&self, text: u64) -> u64;
+    /// How many tokens of a sequence's prompt were remembered, and not computed.
+    fn reused(&self, sequence: u64) -> u64;
 
-    /// Takes a text out.
-    fn leave(&mut self, text: u64);
+    /// Takes a sequence out.
+    fn leave(&mut self, sequence: u64);
 }
 
 impl Source for Model {
@@ -72,12 +72,12 @@ impl Source for Model {
         Model::step(self)
     }
 
-    fn reused(&self, text: u64) -> u64 {
-        Model::reused(self, text)
+    fn reused(&self, sequence: u64) -> u64 {
+        Model::reused(self, sequence)
     }
 
-    fn leave(&mut self, text: u64) {
-        Model::leave(self, text);
+    fn leave(&mut self, sequence: u64) {
+        Model::leave(self, sequence);
     }
 }
 
@@ -85,12 +85,12 @@ impl Source for Model {
 pub struct Runner<S> {
     source: S,
     processor: Arc<Processor>,
-    /// The answers in the making, by the numbers of their texts.
+    /// The answers in the making, by the numbers of their sequences.
     answers: BTreeMap<u64, Generation>,
 }
 
 impl<S: Source> Runner<S> {
-    /// Puts a loaded model together with the texts that belong to it.
+    /// Puts a loaded model together with the sequences that belong to it.
     ///
     /// # Errors
     /// As [`Processor::read`].
@@ -108,7 +108,7 @@ impl<S: Source> Runner<S> {
         &self.processor
     }
 
-    /// What continues the texts.
+    /// What continues the sequences.
     pub fn source(&self) -> &S {
         &self.source
     }

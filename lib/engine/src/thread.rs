@@ -10,16 +10,16 @@ const PATIENCE: Duration = Duration::from_secs(2);
 /// MLX tidies up, and nothing may be at work in it then. What waits in MLX for somebody who has gone
 /// is not waited for any longer than two seconds.
 #[derive(Debug)]
-pub struct Working(Option<JoinHandle<()>>);
+pub struct WorkerThread(Option<JoinHandle<()>>);
 
-impl Working {
+impl WorkerThread {
     /// A thread that runs.
-    pub fn new(thread: JoinHandle<()>) -> Working {
-        Working(Some(thread))
+    pub fn new(thread: JoinHandle<()>) -> WorkerThread {
+        WorkerThread(Some(thread))
     }
 }
 
-impl Drop for Working {
+impl Drop for WorkerThread {
     fn drop(&mut self) {
         let Some(thread) = self.0.take() else { return };
         let late = Instant::now() + PATIENCE;

@@ -146,7 +146,7 @@ fn a_text_goes_on_in_every_step_in_which_another_is_taken_in() {
 #[test]
 fn the_memory_for_texts_that_are_over_is_bounded() {
     let mut model = model::load(&parity("llama")).unwrap();
-    model.forward.memory.prefix_bytes = 0;
+    model.forward.cache_options.prefix_bytes = 0;
     alone(&mut model, &prompt(1, 30), &GREEDY, 2);
     let number = model.join(&prompt(1, 30), GREEDY, None).unwrap();
     model.step().unwrap();
@@ -160,11 +160,11 @@ fn a_bound_that_is_not_reached_changes_nothing_and_one_that_is_keeps_going() {
     let known = alone(&mut free, &prompt, &GREEDY, 30);
     for (most, same) in [(70, true), (12, false)] {
         let mut model = model::load(&parity("llama")).unwrap();
-        model.forward.memory.max_kv_size = Some(most);
+        model.forward.cache_options.max_kv_size = Some(most);
         let told = alone(&mut model, &prompt, &GREEDY, 30);
         assert_eq!(told == known, same, "{most}");
         model.forward.prefill_chunk = 3;
-        model.forward.memory.prefix_bytes = 0;
+        model.forward.cache_options.prefix_bytes = 0;
         assert_eq!(alone(&mut model, &prompt, &GREEDY, 30), told, "{most}, in chunks");
     }
 }
@@ -297,8 +297,8 @@ fn a_prompt_cache_is_restored_from_its_file_and_no_other() {
         let e = model::load(&parity("qwen2")).unwrap().restore(&file, &other).unwrap_err();
         assert!(e.message.starts_with("a prompt cache of "), "{e}");
         let mut packed = model::load(path).unwrap();
-        packed.forward.memory.kv_bits = Some(8);
-        packed.forward.memory.kv_group_size = 32;
+        packed.forward.cache_options.kv_bits = Some(8);
+        packed.forward.cache_options.kv_group_size = 32;
         assert!(case == "mamba2-untied" || packed.restore(&file, &facts).is_err());
     }
     let whole = std::fs::read(&file).unwrap();

@@ -5,29 +5,29 @@ use mlxk_models::vision::mrope::MropePositions;
 use mlxk_processor::{Constraint, Media, Sampling, Token};
 use mlxk_tensor::cache::Cache;
 
-use crate::prefix_cache::{Key, Prefixes};
-use crate::sample::Turn;
+use crate::prefix_cache::{Key, PrefixCache};
+use crate::sample::Draw;
 use crate::sample::device::Choice;
 
-/// The tokens of a step, each with the number of its text.
+/// The tokens of a step, each with the number of its sequence.
 pub type Step = Vec<(u64, mlxk_core::Result<Token>)>;
 
-/// The texts of a model.
+/// The sequences of a model.
 #[derive(Default)]
 pub struct Batch {
-    pub texts: Vec<Text>,
+    pub sequences: Vec<Sequence>,
     /// The tokens that are chosen, or soon will be, but not read.
     pub queued: Option<Queued>,
-    /// What is remembered of texts that are over.
-    pub prefixes: Prefixes,
+    /// What is remembered of sequences that are over.
+    pub prefix_cache: PrefixCache,
     /// Sequences that ever joined.
     pub joined: u64,
     /// Steps taken.
     pub steps: u64,
 }
 
-/// A text that is being continued.
-pub struct Text {
+/// A sequence that is being continued.
+pub struct Sequence {
     pub number: u64,
     /// None before its first step.
     pub cache: Option<Cache>,
@@ -54,12 +54,12 @@ pub struct Text {
 /// Tokens whose choice is queued.
 pub struct Queued {
     pub choice: Choice,
-    /// The texts of its rows.
-    pub texts: Vec<u64>,
+    /// The sequences of its rows.
+    pub sequences: Vec<u64>,
 }
 
-impl Text {
-    /// Key of the text in the prefix cache.
+impl Sequence {
+    /// Key of the sequence in the prefix cache.
     pub fn key(&self) -> Key {
         let media = self.media.iter().map(|media| (media.tokens.clone(), media.pixels.hash));
         Key { tokens: self.tokens.clone(), media: media.collect() }
@@ -78,10 +78,10 @@ impl Text {
     }
 
     /// The choice after the first `known` tokens.
-    pub fn turn(&self, known: usize, allowed: Option<Vec<u32>>) -> Turn<'_> {
+    pub fn draw(&self, known: usize, allowed: Option<Vec<u32>>) -> Draw<'_> {
         let recent = &self.tokens[..known];
         let (sampling, tokens, number) = (&self.sampling, &*self.tokens, self.chosen);
-        Turn { sampling, recent, tokens, number, allowed }
+        Draw { sampling, recent, tokens, number, allowed }
     }
 
     /// True if the choice of a token depends on the one before it, beyond the penalties.

@@ -1,4 +1,4 @@
-//! What makes requests ready for models, in memory or not.
+//! Processors of the models that were used last, whether these are in memory or not.
 
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -6,16 +6,16 @@ use std::sync::{Arc, Mutex, PoisonError};
 use mlxk_core::{Found, Result};
 use mlxk_processor::Processor;
 
-use super::weigh::Weighed;
+use super::costed::Costed;
 
-/// Models whose processors are kept, besides those in memory.
+/// Most processors that are kept, besides those of models in memory.
 const MODELS: usize = 4;
 
-/// The processors of the models that were asked last.
+/// Processors of the models that were used last.
 #[derive(Default)]
 pub struct Processors(Mutex<VecDeque<(Found, Slot)>>);
 
-/// The processor of a model, once it is read.
+/// Processor of a model, once it is read.
 type Slot = Arc<Mutex<Option<Arc<Processor>>>>;
 
 impl Processors {
@@ -27,14 +27,14 @@ impl Processors {
     pub fn find(
         &self,
         found: &Found,
-        weigh: impl FnOnce(&Found) -> Result<Weighed>,
+        weigh: impl FnOnce(&Found) -> Result<Costed>,
     ) -> Result<Arc<Processor>> {
         let slot = self.slot(found);
         let mut slot = slot.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(processor) = &*slot {
             return Ok(Arc::clone(processor));
         }
-        let Weighed { facts, plan, .. } = weigh(found)?;
+        let Costed { facts, plan, .. } = weigh(found)?;
         Ok(Arc::clone(slot.insert(Arc::new(Processor::read(&facts, &plan)?))))
     }
 

@@ -1,0 +1,104 @@
+//! What each sequence brings to a step.
+
+use mlx_rs::Array;
+use mlx_rs::error::Result;
+use mlx_rs::ops::concatenate;
+
+use super::state::{Batch, Queued, Sequence};
+
+/// What a sequence brings to a step.
+pub struct Chunk {
+    /// Its place among the sequences.
+    pub sequence: usize,
+    /// Its row among the queued tokens, if its next token is one of them.
+    pub queued: Option<usize>,
+    /// How many tokens.
+    pub rows: usize,
+    /// Whether they are all it has, so that the next one is due.
+    pub complete: bool,
+    /// After how many of the last of them logits are wanted, if it is complete.
+    pub wanted: usize,
+}
+
+impl Batch {
+    /// What each sequence brings to the next step: the token that comes next, or some of its prompt.
+    pub(super) fn chunks(&self, due: Option<&Queued>, prefill_chunk: usize) -> Vec<Chunk> {
+        let queued = |sequence: &Sequence| {
+            due?.sequences.iter().position(|number| *number == sequence.number)
+        };
+        let mut chunks = Vec::new();
+        let mut budget = prefill_chunk.max(1);
+        for (place, sequence) in self.sequences.iter().enumerate() {
+            if let Some(row) = queued(sequence) {
+                chunks.push(Chunk {
+                    sequence: place,
+                    queued: Some(row),
+                    rows: 1,
+                    complete: true,
+                    wanted: 1,
+                });
+                continue;
+            }
+            if sequence.cache.is_none() {
+                continue;
+            }
+            let left = sequence.tokens.len() - sequence.fed;
+            let rows = left.min(budget.max(usize::from(left == 1)));
+            budget -= rows.min(budget);
+            if rows > 0 {
+                chunks.push(Chunk {
+                    sequence: place,
+                    queued: None,
+                    rows,
+                    complete: rows == left,
+                    wanted: 1,
+                });
+            }
+        }
+        chunks.sort_by_key(|chunk| chunk.queued.is_none());
+        chunks
+    }
+
+    /// The last token [rows, 1] of each chunk that is complete.
+    pub(super) fn last(&self, chunks: &[Chunk], due: Option<&Queued>) -> Result<Array> {
+        let complete = known(chunks).filter(|chunk| chunk.complete);
+        let known: Vec<u32> = complete
+            .filter_map(|chunk| self.sequences[chunk.sequence].tokens.last().copied())
+            .collect();
+        joined(due.zip(queued(chunks)), &known, 0)
+    }
+}
+
+/// The chunks whose tokens are known.
+pub fn known(chunks: &[Chunk]) -> impl Iterator<Item = &Chunk> {
+    chunks.iter().filter(|chunk| chunk.queued.is_none())
+}
+
+/// The rows of the others; `None` if there are no others.
+pub fn queued(chunks: &[Chunk]) -> Option<Vec<usize>> {
+    let rows: Vec<usize> = chunks.iter().filter_map(|chunk| chunk.queued).collect();
+    (!rows.is_empty()).then_some(rows)
+}
+
+/// Some of the queued tokens, then those that are known, along an axis of two.
+pub fn joined(queued: Option<(&Queued, Vec<usize>)>, known: &[u32], axis: i32) -> Result<Array> {
+    let shape = |count: usize| match axis {
+        0 => [count as i32, 1],
+        _ => [1, count as i32],
+    };
+    let known_ids = Array::from_slice(known, &shape(known.len()));
+    let Some((queued, rows)) = queued else { return Ok(known_ids) };
+    let all =
+        rows.len() == queued.sequences.len() && rows.iter().enumerate().all(|(n, row)| n == *row);
+    let ids = if all {
+        queued.choice.ids.clone()
+    } else {
+        let rows: Vec<i32> = rows.iter().map(|&row| row as i32).collect();
+        queued.choice.ids.take_axis(Array::from_slice(&rows, &[rows.len() as i32]), 0)?
+    };
+    let ids = ids.reshape(&shape(ids.size()))?;
+    match known {
+        [] => Ok(ids),
+        _ => concatenate(&[ids, known_ids], axis),
+    }
+}
