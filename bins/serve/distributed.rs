@@ -41,8 +41,7 @@ impl DistributedFlags {
     }
 
     /// Configuration of this process as one of several ranks; `None` if it is no rank. Sets MLX's
-    /// variables of the
-    /// environment, and so must be called before other threads run.
+    /// variables of the environment, and so must be called before other threads run.
     ///
     /// # Errors
     /// If the rank, or the addresses of the others, are not named or make no sense.

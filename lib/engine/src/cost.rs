@@ -29,9 +29,9 @@ impl Cost {
         Ok(Cost { weights, cache, prefill_chunk: prefill_chunk(on_cpu) })
     }
 
-    /// Cost with caches that are bounded and quantised as `memory` says.
-    pub fn with(self, memory: &CacheOptions) -> Cost {
-        Cost { cache: self.cache.with_layout(|layout| memory.layout(layout)), ..self }
+    /// Cost with caches that are bounded and quantised as `options` say.
+    pub fn with(self, options: &CacheOptions) -> Cost {
+        Cost { cache: self.cache.with_layout(|layout| options.layout(layout)), ..self }
     }
 
     /// Most bytes that the cache of a sequence takes until it holds `tokens` tokens.

@@ -15,7 +15,7 @@ use mlxk_tensor::{collective, mlx};
 use crate::prefix_cache::CacheOptions;
 use crate::vision::LazyTower;
 
-/// A network in memory, with its stream and its settings. It stays on the thread that loaded it.
+/// Network in memory, with its stream and settings. It stays on the thread that loaded it.
 pub struct Forward {
     network: Box<dyn Language>,
     /// Stream on which all work is queued.
@@ -23,14 +23,15 @@ pub struct Forward {
     /// True if the work of a token is queued before the token before it is known: a GPU then never
     /// waits for the host, a CPU would only be late with the first of the two.
     pub ahead: bool,
+    /// True if the network has the form for a CPU.
     on_cpu: bool,
     /// Part of the model that this rank has, if not all of it.
     part: Option<Part>,
     /// Vision tower, if the model takes pictures.
     pub tower: Option<LazyTower>,
-    /// Other ranks, which have the rest, if this rank leads them.
+    /// Other ranks, which run the other parts of the model, if this rank leads them.
     pub ranks: Option<Rc<dyn Ranks>>,
-    /// Tokens of prompts that are processed at once, 1 or more.
+    /// Most tokens of prompts that are processed at once, 1 or more.
     pub prefill_chunk: usize,
     context_length: Option<u64>,
     /// Options of the caches.
@@ -41,7 +42,7 @@ pub struct Forward {
 
 /// Other ranks, which run the rest of a model.
 pub trait Ranks {
-    /// Lets the ranks run `ids`, the next tokens of sequences, each with its number of rows.
+    /// Makes the ranks run `ids`, the next tokens of sequences, each with its number of rows.
     ///
     /// # Errors
     /// If a rank has gone.
@@ -56,7 +57,7 @@ struct Kept;
 
 impl Drop for Kept {
     fn drop(&mut self) {
-        // Should that fail, the next model takes it.
+        // Should this fail, the next model reuses the buffers.
         let _ = memory::clear_cache();
     }
 }
@@ -74,7 +75,7 @@ impl Forward {
         Forward {
             network,
             stream,
-            // Ranks are told the tokens, which must be known then.
+            // Commands to ranks name the tokens, which must be known then.
             ahead: !on_cpu && part.is_none(),
             on_cpu,
             part,
@@ -97,7 +98,10 @@ impl Forward {
         self.network.vocabulary()
     }
 
-    /// Logits of the token that follows `prompt`, one for each token that the model knows.
+    /// Logits [vocabulary] of the token that follows `prompt`.
+    ///
+    /// # Errors
+    /// As [`check`](Self::check), and if the model fails.
     pub fn logits(&mut self, prompt: &[u32]) -> mlxk_core::Result<Vec<f32>> {
         self.check(prompt)?;
         let mut cache = self.cache();
@@ -115,7 +119,10 @@ impl Forward {
         logits.to_vec_exact().map_err(|e| mlx::failed(e.to_string().as_str().into()))
     }
 
-    /// Errors if the prompt is empty or holds ids that the model does not know.
+    /// Checks that `prompt` has tokens, and only such that the model knows.
+    ///
+    /// # Errors
+    /// [`Kind::Validation`] if it is empty, [`Kind::InvalidModel`] if an id is unknown.
     pub fn check(&self, prompt: &[u32]) -> mlxk_core::Result<()> {
         let vocabulary = self.vocabulary();
         if let Some(id) = prompt.iter().find(|&&id| id as usize >= vocabulary) {
@@ -137,8 +144,11 @@ impl Forward {
         cache
     }
 
-    /// Hidden states [1, length, hidden] of `ids` [1, length], the next tokens of `sequences`; rows of
-    /// `spliced` take the place of their embeddings.
+    /// Hidden states [1, length, hidden] of `ids` [1, length], the next tokens of `sequences`; features
+    /// of `spliced` replace the embeddings of their rows.
+    ///
+    /// # Errors
+    /// If the network fails or a rank has gone, and for `spliced` on several ranks.
     pub fn forward(&self, ids: &Array, spliced: &[Spliced], sequences: Sequences) -> Result<Array> {
         if let Some(ranks) = &self.ranks {
             if !spliced.is_empty() {
@@ -157,18 +167,24 @@ impl Forward {
         }
         let h = self.network.forward(inputs, &mut sequences)?;
         let h = to.map_or(Ok(h.clone()), |rank| collective::send(&h, rank))?;
-        // What ranks do together is done by all of them before any does something else.
+        // A collective operation must end on all ranks before any of them starts another one.
         eval([&h])?;
         Ok(h)
     }
 
-    /// Features of a picture, [tokens, hidden].
+    /// Features [tokens, hidden] of a picture.
+    ///
+    /// # Errors
+    /// If the model has no vision tower, or that cannot be loaded or fails.
     pub fn features(&self, media: &Media) -> Result<Array> {
         let tower = self.tower.as_ref().ok_or_else(|| Exception::custom("there is no tower"))?;
         tower.features(media).map_err(|e| Exception::custom(e.to_string()))
     }
 
-    /// Logits [rows, vocabulary] as float32 after the `rows` of `h` [1, length, hidden].
+    /// Logits [rows, vocabulary], float32, of the `rows` of `h` [1, length, hidden].
+    ///
+    /// # Errors
+    /// If MLX fails.
     pub fn head(&self, h: &Array, rows: &[usize]) -> Result<Array> {
         let logits = if rows.len() as i32 == h.dim(1) {
             self.network.head(h)?
@@ -181,12 +197,15 @@ impl Forward {
     }
 
     /// Runs `work` on the stream of the model.
+    ///
+    /// # Errors
+    /// Those of `work`.
     pub fn run<T>(&self, work: impl FnOnce() -> Result<T>) -> mlxk_core::Result<T> {
         with_stream(&self.stream, work).map_err(mlx::failed)
     }
 }
 
-/// Tokens of prompts that are processed at once, on a CPU or on a GPU.
+/// Default of [`Forward::prefill_chunk`], on a CPU or on a GPU.
 pub fn prefill_chunk(on_cpu: bool) -> usize {
     if on_cpu { 512 } else { 2048 }
 }

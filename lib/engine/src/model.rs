@@ -1,4 +1,4 @@
-//! A model in memory, with the sequences that it continues.
+//! Model in memory: forward passes of its network, and the sequences that it continues.
 
 use std::ops::Range;
 
@@ -12,6 +12,7 @@ use crate::forward::Forward;
 pub struct Model {
     /// Forward passes of the model's network.
     pub forward: Forward,
+    /// Sequences that the model continues.
     pub(crate) batch: Batch,
     draft: Option<Draft>,
 }
@@ -22,12 +23,12 @@ impl Model {
         Model { forward, batch: Batch::default(), draft: None }
     }
 
-    /// Tokens that the model was trained to see at once, if that is known.
+    /// Length of the sequences that the model was trained on, in tokens, if that is known.
     pub fn context_length(&self) -> Option<u64> {
         self.forward.context_length()
     }
 
-    /// Tokens that the model knows; ids are below this.
+    /// Number of tokens that the model knows; ids are below this.
     pub fn vocabulary(&self) -> usize {
         self.forward.vocabulary()
     }
@@ -40,10 +41,10 @@ impl Model {
         self.forward.logits(prompt)
     }
 
-    /// Lets `draft`, which has the same tokens, guess `tokens` of them at a time.
+    /// The model with `draft`, a draft model with the same tokens, which guesses `tokens` at a time.
     ///
     /// # Errors
-    /// If one of the two models cannot go back to an earlier token.
+    /// If `tokens` is not from 1 to 16, or the cache of a model cannot drop its last tokens.
     pub fn guided_by(mut self, draft: Model, tokens: usize) -> mlxk_core::Result<Model> {
         if tokens == 0 || tokens > MOST {
             let message = format!("`num_draft_tokens` is not a whole number from 1 to {MOST}");
@@ -60,14 +61,17 @@ impl Model {
         Ok(self)
     }
 
-    /// What follows `prompt`, token by token. Errors as [`join`](Model::join) does.
+    /// Tokens that follow `prompt`, one by one.
+    ///
+    /// # Errors
+    /// As [`join`](Model::join).
     pub fn tokens(&mut self, prompt: &[u32], sampling: &Sampling) -> mlxk_core::Result<Tokens<'_>> {
         let sequence = self.join(prompt, sampling.clone(), None)?;
         Ok(Tokens { model: self, sequence, ready: Vec::new() })
     }
 
-    /// Takes in a sequence that begins with `prompt`, and returns its number. Its first token comes of
-    /// one of the next steps.
+    /// Adds a sequence that begins with `prompt`, and returns its number. Its first token comes from one
+    /// of the next steps.
     ///
     /// # Errors
     /// If the prompt is empty or holds ids that the model does not know, or `sampling` makes no
@@ -81,7 +85,7 @@ impl Model {
         self.join_media(prompt, &[], sampling, constraint)
     }
 
-    /// Takes in a sequence that begins with `prompt`, of which some tokens stand for pictures; otherwise
+    /// Adds a sequence that begins with `prompt`, of which some tokens stand for pictures; otherwise
     /// like [`join`](Model::join).
     ///
     /// # Errors
@@ -124,7 +128,7 @@ impl Model {
         Ok(self.batch.joined)
     }
 
-    /// Takes a sequence out, whether it has ended or not.
+    /// Removes a sequence, and keeps its cache for prompts that begin like it.
     pub fn leave(&mut self, number: u64) {
         let batch = &mut self.batch;
         let Some(place) = batch.sequences.iter().position(|sequence| sequence.number == number)
@@ -133,11 +137,11 @@ impl Model {
         };
         let sequence = batch.sequences.remove(place);
         let mut key = sequence.key();
-        // A token that is queued and not read is not known.
+        // The cache may hold a queued token that is not read: its id is not known.
         let unknown = sequence.fed.saturating_sub(key.tokens.len());
         let known = sequence.fed.min(key.tokens.len());
         let within = |(tokens, _): &(Range<usize>, _)| tokens.start < known && known < tokens.end;
-        // A sequence that ends within a picture is of no use to others.
+        // A prefix that ends within a picture cannot be shared.
         let cut = key.media.iter().any(within);
         key.truncate(known);
         if let Some(mut cache) = sequence.cache
@@ -149,28 +153,28 @@ impl Model {
         }
     }
 
-    /// Takes `bytes` at most for sequences that are over.
+    /// Shrinks the prefix cache to `bytes`, and limits it to that from now on.
     pub fn limit_prefix_cache(&mut self, bytes: u64) {
         self.forward.cache_options.prefix_bytes = bytes;
         self.batch.prefix_cache.shrink(bytes);
     }
 
-    /// Bytes that sequences take that are over.
+    /// Bytes of the prefix cache.
     pub fn prefix_bytes(&self) -> u64 {
         self.batch.prefix_cache.bytes()
     }
 
-    /// How many tokens of a sequence's prompt were remembered, and not computed.
+    /// Number of tokens of a sequence's prompt that came from a cache; 0 if there is no such sequence.
     pub fn reused(&self, number: u64) -> u64 {
         let sequence = self.batch.sequences.iter().find(|sequence| sequence.number == number);
         sequence.map_or(0, |sequence| sequence.reused as u64)
     }
 
-    /// Goes on by a step. A sequence may get no token from it, while prompts are taken in. One that
-    /// gets an error is out.
+    /// Takes a step, and returns its tokens, each with the number of its sequence. A sequence whose
+    /// prompt is not prefilled yet gets none. An error instead of a token ends its sequence.
     ///
     /// # Errors
-    /// If the model fails: all sequences are out then.
+    /// If the model fails, which ends all sequences.
     pub fn step(&mut self) -> mlxk_core::Result<Step> {
         let mut batch = std::mem::take(&mut self.batch);
         let step = self.forward.run(|| batch.step(&self.forward, self.draft.as_ref()));
@@ -187,7 +191,7 @@ impl Model {
     }
 }
 
-/// The tokens after a prompt. It never ends by itself; dropping it ends the work.
+/// Tokens after a prompt, without end. Dropping this removes the sequence.
 pub struct Tokens<'m> {
     model: &'m mut Model,
     sequence: u64,

@@ -1,4 +1,4 @@
-//! Options of caches, and the caches of sequences that are over, whose beginnings others may share.
+//! Prefix cache: caches of sequences that are over, for prompts that begin like them.
 
 use std::ops::Range;
 
@@ -7,21 +7,22 @@ use mlxk_tensor::cache::{Cache, KvLayout, Packing};
 
 /// Tokens at the beginning of a sequence that a bounded cache keeps.
 const KEPT_TOKENS: u32 = 4;
-/// Most sequences that are over whose caches are held.
+/// Most sequences of a prefix cache.
 const MAX_SEQUENCES: usize = 16;
 
 /// Options of the caches of a model.
 #[derive(Clone, Debug, PartialEq)]
 pub struct CacheOptions {
-    /// Tokens that layers which would attend to all tokens attend to: the first 4 and the last ones.
+    /// Number of tokens that layers with full attention keep: the first 4 and the last ones; all tokens
+    /// if none.
     pub max_kv_size: Option<u32>,
-    /// Bits of quantised keys and values: 2, 3, 4, 5, 6 or 8.
+    /// Bits of quantised keys and values, 2, 3, 4, 5, 6 or 8; no quantisation if none.
     pub kv_bits: Option<u32>,
     /// Elements of quantised keys and values that share a scale: 32, 64 or 128.
     pub kv_group_size: u32,
     /// Length of a sequence, in tokens, from which on keys and values are quantised.
     pub kv_start: u32,
-    /// Bytes for sequences that are over, whose beginnings others may share.
+    /// Most bytes of the prefix cache.
     pub prefix_bytes: u64,
 }
 
@@ -38,7 +39,10 @@ impl Default for CacheOptions {
 }
 
 impl CacheOptions {
-    /// Errors if no model can have such caches.
+    /// Checks the options by themselves; whether a model takes them is another question.
+    ///
+    /// # Errors
+    /// [`Kind::Validation`] if one is out of range.
     pub fn check(&self) -> Result<()> {
         let wrong = |name: &str, what: &str| {
             Err(Error::new(Kind::Validation, "", format!("`{name}` is not {what}")))
@@ -106,6 +110,7 @@ impl Key {
         self.media.retain(|(tokens, _)| tokens.end <= count);
     }
 
+    /// Picture that the same `tokens` stand for.
     fn at(&self, tokens: &Range<usize>) -> Option<&(Range<usize>, [u8; 32])> {
         self.media.iter().find(|(own, _)| own == tokens)
     }
@@ -148,6 +153,7 @@ impl PrefixCache {
         self.bytes
     }
 
+    /// Updates the number of bytes.
     fn measure(&mut self) {
         self.bytes = self.sequences.iter().map(|(_, cache)| cache.bytes()).sum();
     }
@@ -162,8 +168,8 @@ impl PrefixCache {
         self.best(prompt).map_or(0, |(_, count)| count)
     }
 
-    /// Cache of the longest known beginning of `prompt`, and its number of tokens. The last token of
-    /// the prompt is never among them: its logits are still to be computed.
+    /// Cache of the longest beginning of `prompt` that is held, and its number of tokens. The last token
+    /// of the prompt is never among them: its logits are still to be computed.
     pub fn take(&mut self, prompt: &Key) -> Option<(Cache, usize)> {
         let (place, count) = self.best(prompt)?;
         let (key, cache) = self.sequences.remove(place);
@@ -178,6 +184,7 @@ impl PrefixCache {
         known.then_some((own, count))
     }
 
+    /// Index of the sequence that shares most tokens with `prompt`, and their number.
     fn best(&self, prompt: &Key) -> Option<(usize, usize)> {
         let shared = |(place, (key, cache)): (usize, &(Key, Cache))| {
             let count = key.up_to(prompt, prompt.tokens.len() - 1);

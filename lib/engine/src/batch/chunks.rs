@@ -1,4 +1,4 @@
-//! What each sequence brings to a step.
+//! Chunks of a step: the tokens that each sequence runs in it.
 
 use mlx_rs::Array;
 use mlx_rs::error::Result;
@@ -6,22 +6,23 @@ use mlx_rs::ops::concatenate;
 
 use super::state::{Batch, Queued, Sequence};
 
-/// What a sequence brings to a step.
+/// Chunk of a step: the tokens that one sequence runs in it.
 pub struct Chunk {
-    /// Its place among the sequences.
+    /// Index of the sequence in the batch.
     pub sequence: usize,
-    /// Its row among the queued tokens, if its next token is one of them.
+    /// Row of its token among the queued tokens, if that is not read yet.
     pub queued: Option<usize>,
-    /// How many tokens.
+    /// Number of tokens.
     pub rows: usize,
-    /// Whether they are all it has, so that the next one is due.
+    /// True if no token of the sequence is left to run, so that its next one is sampled.
     pub complete: bool,
-    /// After how many of the last of them logits are wanted, if it is complete.
+    /// Number of tokens at the end after which logits are wanted, if the chunk is complete.
     pub wanted: usize,
 }
 
 impl Batch {
-    /// What each sequence brings to the next step: the token that comes next, or some of its prompt.
+    /// Chunks of the next step: for each sequence the token that comes next, or a piece of its prompt.
+    /// All pieces of prompts together have at most `prefill_chunk` tokens.
     pub(super) fn chunks(&self, due: Option<&Queued>, prefill_chunk: usize) -> Vec<Chunk> {
         let queued = |sequence: &Sequence| {
             due?.sequences.iter().position(|number| *number == sequence.number)
@@ -59,7 +60,7 @@ impl Batch {
         chunks
     }
 
-    /// The last token [rows, 1] of each chunk that is complete.
+    /// Last token [rows, 1] of each complete chunk.
     pub(super) fn last(&self, chunks: &[Chunk], due: Option<&Queued>) -> Result<Array> {
         let complete = known(chunks).filter(|chunk| chunk.complete);
         let known: Vec<u32> = complete
@@ -69,18 +70,19 @@ impl Batch {
     }
 }
 
-/// The chunks whose tokens are known.
+/// Chunks whose tokens are known.
 pub fn known(chunks: &[Chunk]) -> impl Iterator<Item = &Chunk> {
     chunks.iter().filter(|chunk| chunk.queued.is_none())
 }
 
-/// The rows of the others; `None` if there are no others.
+/// Rows of the queued tokens that chunks run; `None` if there are none.
 pub fn queued(chunks: &[Chunk]) -> Option<Vec<usize>> {
     let rows: Vec<usize> = chunks.iter().filter_map(|chunk| chunk.queued).collect();
     (!rows.is_empty()).then_some(rows)
 }
 
-/// Some of the queued tokens, then those that are known, along an axis of two.
+/// Token ids [length, 1] or [1, length], as `axis` is 0 or not: rows of the queued tokens, then the
+/// `known` ones.
 pub fn joined(queued: Option<(&Queued, Vec<usize>)>, known: &[u32], axis: i32) -> Result<Array> {
     let shape = |count: usize| match axis {
         0 => [count as i32, 1],

@@ -2,8 +2,8 @@
 //! all guesses in one step.
 //!
 //! Each token is chosen as it would be without guesses, by the same random numbers, and a guess
-//! counts if it is the token that was chosen. The draft model guesses by those numbers too, so it
-//! guesses well also where chance decides.
+//! is accepted if it is the token that was chosen. The draft model guesses by those numbers too, so
+//! its guesses are good at high temperatures as well.
 
 use mlx_rs::Array;
 use mlx_rs::error::{Exception, Result};
@@ -16,19 +16,19 @@ use super::state::{Batch, Sequence, Step};
 use crate::forward::{Forward, ids};
 use crate::sample::{Draw, host};
 
-/// The most tokens that are guessed at once: so many can be forgotten again.
+/// Most tokens that are guessed at once: caches can drop so many again.
 pub const MOST: usize = 16;
 
-/// A draft model.
+/// Draft model, which guesses tokens of a larger model.
 pub struct Draft {
     /// Forward passes of the draft model.
     pub forward: Forward,
-    /// Tokens guessed at once.
+    /// Number of tokens that are guessed at once.
     pub tokens: usize,
 }
 
 impl Batch {
-    /// Takes a step in which sequences may get several tokens, and waits for them.
+    /// Takes a step in which sequences may get several tokens, and waits for these.
     pub fn step_drafted(&mut self, forward: &Forward, draft: &Draft) -> Result<Step> {
         let mut chunks = self.chunks(None, forward.prefill_chunk);
         self.guess(&mut chunks, draft, forward.vocabulary())?;
@@ -43,10 +43,11 @@ impl Batch {
         Ok(step)
     }
 
-    /// Adds guesses to the tokens of the sequences that get one now.
+    /// Extends complete chunks by the guesses of `draft`. Guesses outside the `vocabulary` of the model
+    /// end those of their sequence.
     fn guess(&mut self, chunks: &mut [Chunk], draft: &Draft, vocabulary: usize) -> Result<()> {
         for guess in 0..draft.tokens {
-            // A prompt of which more than a token was still to be seen gets no guesses yet.
+            // A chunk that ends a longer piece of prompt is prefill, which guesses do not speed up.
             let decoding = |chunk: &&mut Chunk| {
                 chunk.complete && chunk.wanted == guess + 1 && chunk.rows == chunk.wanted
             };
@@ -69,7 +70,8 @@ impl Batch {
         Ok(())
     }
 
-    /// Chooses the tokens of a sequence as long as they are those that were guessed.
+    /// Samples the tokens of a sequence by `rows` of logits until one differs from its guess, and drops
+    /// the wrong guesses from its caches.
     fn verify(&mut self, chunk: &Chunk, rows: &[&[f32]], step: &mut Step) -> Result<()> {
         let guesses = chunk.wanted - 1;
         let sequence = &mut self.sequences[chunk.sequence];
@@ -100,7 +102,7 @@ impl Batch {
 }
 
 impl Draft {
-    /// The logits after all tokens of `sequence`.
+    /// Logits [1, vocabulary] of the draft model after all tokens of `sequence`.
     fn logits(&self, sequence: &mut Sequence) -> Result<Array> {
         let (cache, seen) = sequence.draft.get_or_insert_with(|| (self.forward.cache(), 0));
         let mut h = None;

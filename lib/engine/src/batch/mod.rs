@@ -1,4 +1,4 @@
-//! Sequences that a model continues together.
+//! Continuous batching: sequences that a model continues together.
 
 mod chunks;
 mod draft;

@@ -1,7 +1,7 @@
 //! Steps of a batch: sequences join and leave between any two.
 //!
-//! A step advances every sequence that is being continued by a token, and takes in as much of the
-//! prompts of the others as fits, all in one pass through the weights. On a GPU the next step is
+//! A step advances every sequence that is decoded by a token, and prefills as much of the prompts of
+//! the others as fits, all in one pass through the weights. On a GPU the next step is
 //! queued before the tokens of the last one are read.
 
 use mlx_rs::error::Result;
@@ -22,30 +22,33 @@ use crate::forward::Forward;
 use crate::prefix_cache::Key;
 use crate::sample::{device, host};
 
-/// Steps after which MLX gives the memory back that it keeps for reuse.
+/// Number of steps after which the buffers that MLX holds for reuse are freed.
 const TIDY: u64 = 256;
 
-/// Tokens that are worth waiting for another sequence to take them in.
+/// Number of shared tokens that are worth waiting until another sequence has prefilled them.
 const SAVING: usize = 16;
 
 impl Batch {
-    /// What is remembered of the sequence that was over last.
+    /// Key and cache of the sequence that was over last.
     pub fn last_over(&self) -> Option<&(Key, Cache)> {
         self.prefix_cache.last()
     }
 
-    /// Remembers a sequence for others that begin alike.
+    /// Adds the cache of a sequence to the prefix cache, which may take `bytes`.
     pub fn remember(&mut self, key: Key, cache: Cache, bytes: u64) {
         self.prefix_cache.put(key, cache, bytes);
     }
 
     /// Takes a step, with the guesses of `draft` if there is one.
+    ///
+    /// # Errors
+    /// If the model fails.
     pub fn step(&mut self, forward: &Forward, draft: Option<&Draft>) -> Result<Step> {
         self.steps += 1;
         if self.steps.is_multiple_of(TIDY) {
             memory::clear_cache()?;
         }
-        self.begin(forward);
+        self.assign_caches(forward);
         if let Some(draft) = draft {
             return self.step_drafted(forward, draft);
         }
@@ -64,9 +67,9 @@ impl Batch {
         }
     }
 
-    /// Gives sequences their caches: what is remembered of the beginning of their prompts. One whose
-    /// beginning an earlier sequence is just taking in waits for that.
-    fn begin(&mut self, forward: &Forward) {
+    /// Gives new sequences their caches: copies of those that hold the beginning of their prompts, or
+    /// empty ones. A sequence whose beginning an earlier one is prefilling waits for that.
+    fn assign_caches(&mut self, forward: &Forward) {
         for place in 0..self.sequences.len() {
             let (earlier, rest) = self.sequences.split_at(place);
             let sequence = &rest[0];
@@ -96,7 +99,7 @@ impl Batch {
         }
     }
 
-    /// Takes a step, and waits for its tokens.
+    /// Takes a step, and samples its tokens on the host.
     fn step_at_once(&mut self, forward: &Forward) -> Result<Step> {
         let chunks = self.chunks(None, forward.prefill_chunk);
         let Some(logits) = self.forward(&chunks, None, forward)? else { return Ok(Step::new()) };
@@ -110,7 +113,8 @@ impl Batch {
             .collect())
     }
 
-    /// The next token of a sequence by the `logits` of all tokens.
+    /// Samples the next token of the sequence of `chunk` by `logits` [vocabulary], and returns it with
+    /// the number of the sequence.
     pub fn choose(&mut self, chunk: &Chunk, logits: &[f32]) -> (u64, mlxk_core::Result<Token>) {
         let sequence = &mut self.sequences[chunk.sequence];
         let none = || Error::new(Kind::Execution, "", "no token may come next");
@@ -122,7 +126,7 @@ impl Batch {
         (sequence.number, chosen.and_then(|token| sequence.push(token)))
     }
 
-    /// Queues the step after `due`, and returns the tokens of that.
+    /// Queues the step after the tokens of `due`, and returns these tokens.
     fn launch(&mut self, mut due: Option<Queued>, forward: &Forward) -> Result<Step> {
         let chunks = self.chunks(due.as_ref(), forward.prefill_chunk);
         let Some(logits) = self.forward(&chunks, due.as_ref(), forward)? else {
@@ -133,7 +137,7 @@ impl Batch {
             chunks.iter().filter(|p| p.complete).map(|p| p.sequence).collect();
         let mut step = Step::new();
         if complete.iter().any(|&sequence| self.sequences[sequence].needs_last()) {
-            // What may come depends on what came, which is read while the model works.
+            // The last tokens are needed on the host; they are read while the device runs the model.
             async_eval([&logits])?;
             step = self.read(due.take())?;
         }
@@ -158,7 +162,7 @@ impl Batch {
         Ok(step)
     }
 
-    /// Waits for tokens that are queued, and adds them to the sequences that are still there.
+    /// Waits for the queued tokens, and appends them to the sequences that have not left.
     fn read(&mut self, due: Option<Queued>) -> Result<Step> {
         let Some(Queued { choice, sequences }) = due else { return Ok(Step::new()) };
         let place =
@@ -176,8 +180,8 @@ impl Batch {
         Ok(step)
     }
 
-    /// Lets the model see what the chunks bring. The logits [rows, vocabulary] are of those that
-    /// are complete; without any, what was seen is computed, not queued.
+    /// Runs the model on `chunks`. The logits [rows, vocabulary] follow the wanted tokens of complete
+    /// chunks; `None` if there are none. The caches of incomplete chunks are computed, not queued.
     pub fn forward(
         &mut self,
         chunks: &[Chunk],
@@ -236,8 +240,8 @@ impl Batch {
     }
 }
 
-/// Features of pictures among the next `rows` tokens of `sequence`, which are those from number `first`
-/// of a step. Features whose tokens all come now are dropped afterwards.
+/// Features of pictures among the next `rows` tokens of `sequence`, which begin at token `first` of
+/// the step. Features of a picture that ends here are not kept.
 fn splice(
     sequence: &mut Sequence,
     rows: usize,

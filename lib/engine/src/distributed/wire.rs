@@ -26,7 +26,7 @@ pub enum Command {
     Forget { sequence: u64, tokens: usize },
     /// Drop the cache of a sequence.
     Drop { sequence: u64 },
-    /// End the process.
+    /// End the work of the rank.
     End,
 }
 

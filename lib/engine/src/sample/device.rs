@@ -1,4 +1,4 @@
-//! Choosing on the device, for all sequences of a step at once: nothing here waits for a result.
+//! Sampling on the device, for all sequences of a step at once: nothing waits until [`Choice::read`].
 
 use mlx_rs::error::Result;
 use mlx_rs::ops::indexing::argmax_axis;
@@ -12,16 +12,20 @@ use super::{Draw, SPREAD, STIRS, dry};
 
 const NEVER: f32 = f32::NEG_INFINITY;
 
-/// The tokens chosen for some sequences, perhaps not computed yet.
+/// Tokens sampled for several sequences, which may not be computed yet.
 pub struct Choice {
-    /// [rows, 1], unsigned.
+    /// Token ids [rows, 1], uint32.
     pub ids: Array,
-    /// Of the chosen tokens [rows, 1], and ids and logarithms of the most likely [rows, most].
+    /// Log probabilities of the tokens [rows, 1], and ids and log probabilities of the most likely ones
+    /// [rows, most].
     told: Option<[Array; 3]>,
 }
 
-/// Chooses by `logits` [rows, vocabulary], a row for each of `draws`. The tokens `unread` [rows, 1]
-/// come after those that the draws know of.
+/// Samples by `logits` [rows, vocabulary], a row for each of `draws`. The tokens `unread` [rows, 1]
+/// follow those that the draws know.
+///
+/// # Errors
+/// If MLX fails.
 pub fn choose(logits: &Array, draws: &[Draw], unread: Option<&Array>) -> Result<Choice> {
     let mut logits = logits.as_dtype(Dtype::Float32)?;
     let biases = draws.iter().map(|draw| draw.sampling.logit_bias.clone()).collect();
@@ -50,13 +54,15 @@ pub fn choose(logits: &Array, draws: &[Draw], unread: Option<&Array>) -> Result<
 }
 
 impl Choice {
-    /// What is to be computed.
+    /// Arrays to compute before [`read`](Self::read).
     pub fn arrays(&self) -> impl Iterator<Item = &Array> {
         std::iter::once(&self.ids).chain(self.told.iter().flatten())
     }
 
-    /// Waits for the tokens; `wishes` are the [`Sampling::logprobs`] of
-    /// each.
+    /// Waits for the tokens; `wishes` is the [`Sampling::logprobs`] of each.
+    ///
+    /// # Errors
+    /// If MLX fails.
     pub fn read(&self, wishes: impl Iterator<Item = Option<u32>>) -> Result<Vec<Token>> {
         let told = self.told.as_ref();
         let told = told.map(|[own, ids, top]| {
@@ -76,7 +82,7 @@ impl Choice {
     }
 }
 
-/// What there is to be done for a choice.
+/// Kind of a draw, by the work that it takes.
 #[derive(Clone, Copy, PartialEq)]
 enum Kind {
     Greedy,

@@ -1,4 +1,4 @@
-//! Choosing on the host: a pass or two over the logits, and a heap of the few tokens that count.
+//! Sampling on the host: a pass or two over the logits, and a heap of the few likely tokens.
 
 use std::cmp::Ordering;
 use std::collections::{BTreeMap, BinaryHeap};
@@ -9,7 +9,7 @@ use mlxk_tensor::cpu::logits::Logits;
 
 use super::{Draw, MOST_NOISE, dry};
 
-/// The next token by the `logits` of all tokens; `None` if none of them may come.
+/// Samples the next token by `logits` [vocabulary]; `None` if no token is allowed.
 pub fn choose(logits: &[f32], draw: &Draw) -> Option<Token> {
     let logits = Logits::new(logits, draw.allowed.as_deref(), changed(logits, draw));
     let best = candidate(logits.best()?);

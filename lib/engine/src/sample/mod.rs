@@ -1,9 +1,8 @@
-//! How the next token of each of several sequences is chosen from its logits.
+//! Sampling: the choice of the next token of each of several sequences from its logits.
 //!
 //! In the order of mlx-lm, and where it has none, of llama.cpp: the bias, the penalties, DRY, then on
 //! the model's own probabilities top-n-sigma, typical-p, top-p, min-p, XTC and top-k, and only then the
-//! temperature. There are two forms of it, which choose
-//! alike: [`host`] reads the logits of one sequence after another, [`device`] never waits for them.
+//! temperature. There are two samplers, which choose alike: [`host`] reads the logits of one sequence after another, [`device`] never waits for them.
 
 use mlxk_processor::Sampling;
 
@@ -11,24 +10,24 @@ pub mod device;
 mod dry;
 pub mod host;
 
-/// One choice to be made for a sequence.
+/// Draw of the next token of a sequence: its settings, and the state that it depends on.
 pub struct Draw<'a> {
-    /// How to choose.
+    /// Settings of sampling.
     pub sampling: &'a Sampling,
-    /// The tokens that are known, or at least those that count as recent.
+    /// Tokens that the penalties count: all known ones, or at least the recent ones.
     pub recent: &'a [u32],
-    /// All tokens of the sequence; looked at if DRY is on, and known then.
+    /// All tokens of the sequence, for DRY; all must be known if it is on.
     pub tokens: &'a [u32],
-    /// How many choices were made before.
+    /// Number of tokens that were drawn for the sequence before.
     pub number: u64,
-    /// See [`Constraint::allowed`].
+    /// Bits of the tokens that may be drawn, 32 in an element, the lowest first; all tokens if none.
     pub allowed: Option<Vec<u32>>,
 }
 
 impl Draw<'_> {
-    /// What decides among tokens besides their logits: that with the largest sum of its logarithm and
-    /// its noise, which is distributed as Gumbel's, is one by the probabilities. A token's noise is its
-    /// own, whichever the others are, so that logits which differ by little seldom choose another.
+    /// Gumbel noise of a token: the token with the largest sum of logarithm and noise is a sample of the
+    /// distribution. The noise of a token does not depend on the other tokens, so that logits which
+    /// differ by little seldom yield another token.
     fn noise(&self, id: u32) -> f32 {
         let mut bits = self.key().wrapping_add(id.wrapping_mul(SPREAD));
         for (shift, factor) in STIRS {
@@ -39,28 +38,28 @@ impl Draw<'_> {
         -(-unit.ln()).ln()
     }
 
-    /// What noise begins with.
+    /// Key of the noise of this draw.
     fn key(&self) -> u32 {
         (self.bits(0) >> 32) as u32
     }
 
-    /// Whether XTC drops tokens this time.
+    /// True if XTC drops tokens in this draw.
     fn drops(&self) -> bool {
         let unit = (self.bits(1) >> 41) as f32 / (1 << 23) as f32;
         self.sampling.xtc_probability > 0.0 && unit <= self.sampling.xtc_probability
     }
 
-    /// Bits that look random, their own for each seed, choice and purpose.
+    /// Pseudo-random bits of a seed, a draw and a purpose.
     fn bits(&self, purpose: u64) -> u64 {
         let number = self.number.wrapping_mul(2).wrapping_add(purpose);
         mixed(mixed(self.sampling.seed).wrapping_add(number))
     }
 }
 
-/// No noise is larger.
+/// Upper bound of the noise.
 const MOST_NOISE: f32 = 17.0;
 
-/// Sets the numbers of tokens apart.
+/// Factor that spreads token ids over 32 bits.
 const SPREAD: u32 = 0x9e37_79b9;
 
 /// Shifts and factors that spread the difference of near numbers over all bits: MurmurHash3's

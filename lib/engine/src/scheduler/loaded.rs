@@ -56,11 +56,11 @@ impl LoadedModel {
     pub fn open(
         costed: Costed,
         processor: Arc<Processor>,
-        memory: &CacheOptions,
+        options: &CacheOptions,
     ) -> Result<LoadedModel> {
         let mut model = crate::load(&costed.facts, &costed.plan)?;
-        model.forward.cache_options = memory.clone();
-        let cost = costed.cost.with(memory);
+        model.forward.cache_options = options.clone();
+        let cost = costed.cost.with(options);
         Ok(LoadedModel::of(model, costed.facts.found, cost, processor))
     }
 
@@ -72,12 +72,12 @@ impl LoadedModel {
         costed: Costed,
         group: Group,
         processor: Arc<Processor>,
-        memory: &CacheOptions,
+        options: &CacheOptions,
     ) -> Result<LoadedModel> {
         let Costed { facts, plan, .. } = costed;
-        let cost = Cost::of(&facts, &plan, mlx::on_cpu()?, Some(group.part()))?.with(memory);
+        let cost = Cost::of(&facts, &plan, mlx::on_cpu()?, Some(group.part()))?.with(options);
         let mut model = group.load(&facts, &plan)?;
-        model.forward.cache_options = memory.clone();
+        model.forward.cache_options = options.clone();
         Ok(LoadedModel::of(model, facts.found, cost, processor))
     }
 

@@ -19,22 +19,22 @@ pub struct Processors(Mutex<VecDeque<(Found, Slot)>>);
 type Slot = Arc<Mutex<Option<Arc<Processor>>>>;
 
 impl Processors {
-    /// That of a model, which `weigh` tells the facts of. Whoever asks first reads it, the others
-    /// wait for that.
+    /// Processor of a model, which `read` inspects if the processor is not read yet. Threads that want
+    /// the same one wait for the first of them.
     ///
     /// # Errors
     /// If the model cannot run, or its processor cannot be read.
     pub fn find(
         &self,
         found: &Found,
-        weigh: impl FnOnce(&Found) -> Result<Costed>,
+        read: impl FnOnce(&Found) -> Result<Costed>,
     ) -> Result<Arc<Processor>> {
         let slot = self.slot(found);
         let mut slot = slot.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(processor) = &*slot {
             return Ok(Arc::clone(processor));
         }
-        let Costed { facts, plan, .. } = weigh(found)?;
+        let Costed { facts, plan, .. } = read(found)?;
         Ok(Arc::clone(slot.insert(Arc::new(Processor::read(&facts, &plan)?))))
     }
 
