@@ -1,5 +1,5 @@
-//! Models at work: loaded, run over many sequences at once, sampled, cached, spread over ranks, and
-//! scheduled for a server.
+//! Engine that runs models: loading, continuous batching, sampling, caches, several ranks, and the
+//! scheduler of a server.
 
 #![cfg_attr(test, allow(clippy::unwrap_used))] // a test fails by panicking
 

@@ -93,10 +93,10 @@ pub fn joined(queued: Option<(&Queued, Vec<usize>)>, known: &[u32], axis: i32) -
     let all =
         rows.len() == queued.sequences.len() && rows.iter().enumerate().all(|(n, row)| n == *row);
     let ids = if all {
-        queued.choice.ids.clone()
+        queued.sampled.ids.clone()
     } else {
         let rows: Vec<i32> = rows.iter().map(|&row| row as i32).collect();
-        queued.choice.ids.take_axis(Array::from_slice(&rows, &[rows.len() as i32]), 0)?
+        queued.sampled.ids.take_axis(Array::from_slice(&rows, &[rows.len() as i32]), 0)?
     };
     let ids = ids.reshape(&shape(ids.size()))?;
     match known {

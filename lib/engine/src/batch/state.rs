@@ -7,7 +7,7 @@ use mlxk_tensor::cache::Cache;
 
 use crate::prefix_cache::{Key, PrefixCache};
 use crate::sample::Draw;
-use crate::sample::device::Choice;
+use crate::sample::device::Sampled;
 
 /// Tokens that a step yields, each with the number of its sequence; an error ends its sequence.
 pub type Step = Vec<(u64, mlxk_core::Result<Token>)>;
@@ -58,7 +58,7 @@ pub struct Sequence {
 /// Tokens that are sampled on the device and not read yet.
 pub struct Queued {
     /// The tokens, a row for each sequence.
-    pub choice: Choice,
+    pub sampled: Sampled,
     /// Number of the sequence of each row.
     pub sequences: Vec<u64>,
 }

@@ -153,23 +153,23 @@ impl Batch {
         let draws = sequences
             .zip(allowed)
             .map(|(sequence, allowed)| sequence.draw(sequence.fed - 1, allowed));
-        let choice = device::choose(&logits, &draws.collect::<Vec<_>>(), Some(&last))?;
-        async_eval(choice.arrays())?;
+        let sampled = device::choose(&logits, &draws.collect::<Vec<_>>(), Some(&last))?;
+        async_eval(sampled.arrays())?;
         complete.iter().for_each(|&sequence| self.sequences[sequence].chosen += 1);
         let sequences = complete.iter().map(|&sequence| self.sequences[sequence].number).collect();
-        self.queued = Some(Queued { choice, sequences });
+        self.queued = Some(Queued { sampled, sequences });
         step.extend(self.read(due)?);
         Ok(step)
     }
 
     /// Waits for the queued tokens, and appends them to the sequences that have not left.
     fn read(&mut self, due: Option<Queued>) -> Result<Step> {
-        let Some(Queued { choice, sequences }) = due else { return Ok(Step::new()) };
+        let Some(Queued { sampled, sequences }) = due else { return Ok(Step::new()) };
         let place =
             |number: &u64| self.sequences.iter().position(|sequence| sequence.number == *number);
         let places: Vec<Option<usize>> = sequences.iter().map(place).collect();
-        let wish = |place: &Option<usize>| self.sequences[(*place)?].sampling.logprobs;
-        let tokens = choice.read(places.iter().map(wish))?;
+        let count = |place: &Option<usize>| self.sequences[(*place)?].sampling.logprobs;
+        let tokens = sampled.read(places.iter().map(count))?;
         let mut step = Step::new();
         for (place, token) in places.into_iter().zip(tokens) {
             if let Some(place) = place {

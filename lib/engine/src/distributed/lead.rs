@@ -126,12 +126,12 @@ impl Group {
             let rank = hello.rank;
             send_message(&stream, &Command::Start(parts[rank].0)).map_err(|_| gone(rank))?;
             streams.push(stream);
-            let (told, reply) = channel();
-            replies.push(reply);
+            let (sender, receiver) = channel();
+            replies.push(receiver);
             let watch = watch.clone();
             thread::Builder::new()
                 .name(format!("rank {rank}"))
-                .spawn(move || listen(rank, reader, &told, &watch))
+                .spawn(move || listen(rank, reader, &sender, &watch))
                 .map_err(|e| Error::new(Kind::Execution, "", format!("no thread: {e}")))?;
         }
         *watch.streams.lock().unwrap_or_else(PoisonError::into_inner) = streams;
@@ -177,14 +177,14 @@ impl Group {
 }
 
 /// Forwards the replies of a rank until its connection ends.
-fn listen(rank: usize, mut reader: MessageReader, told: &Sender<Reply>, watch: &Watch) {
+fn listen(rank: usize, mut reader: MessageReader, replies: &Sender<Reply>, watch: &Watch) {
     loop {
         match reader.read() {
             Ok(Some(Reply::Failed(why))) => {
                 return watch.lose(Error::new(Kind::Execution, format!("rank {rank}"), why));
             }
             Ok(Some(reply)) => {
-                if told.send(reply).is_err() {
+                if replies.send(reply).is_err() {
                     return;
                 }
             }

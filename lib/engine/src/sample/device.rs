@@ -1,4 +1,4 @@
-//! Sampling on the device, for all sequences of a step at once: nothing waits until [`Choice::read`].
+//! Sampling on the device, for all sequences of a step at once: nothing waits until [`Sampled::read`].
 
 use mlx_rs::error::Result;
 use mlx_rs::ops::indexing::argmax_axis;
@@ -13,12 +13,12 @@ use super::{Draw, SPREAD, STIRS, dry};
 const NEVER: f32 = f32::NEG_INFINITY;
 
 /// Tokens sampled for several sequences, which may not be computed yet.
-pub struct Choice {
+pub struct Sampled {
     /// Token ids [rows, 1], uint32.
     pub ids: Array,
     /// Log probabilities of the tokens [rows, 1], and ids and log probabilities of the most likely ones
     /// [rows, most].
-    told: Option<[Array; 3]>,
+    top_logprobs: Option<[Array; 3]>,
 }
 
 /// Samples by `logits` [rows, vocabulary], a row for each of `draws`. The tokens `unread` [rows, 1]
@@ -26,7 +26,7 @@ pub struct Choice {
 ///
 /// # Errors
 /// If MLX fails.
-pub fn choose(logits: &Array, draws: &[Draw], unread: Option<&Array>) -> Result<Choice> {
+pub fn choose(logits: &Array, draws: &[Draw], unread: Option<&Array>) -> Result<Sampled> {
     let mut logits = logits.as_dtype(Dtype::Float32)?;
     let biases = draws.iter().map(|draw| draw.sampling.logit_bias.clone()).collect();
     logits = add(logits, biases)?;
@@ -46,31 +46,31 @@ pub fn choose(logits: &Array, draws: &[Draw], unread: Option<&Array>) -> Result<
         false => logits.subtract(logits.logsumexp_axis(-1, true)?)?,
     };
     let ids = each_kind(&logprobs, draws)?;
-    let told = match draws.iter().filter_map(|draw| draw.sampling.logprobs).max() {
-        Some(most) => Some(tell(&logits, &ids, most as i32)?),
+    let top_logprobs = match draws.iter().filter_map(|draw| draw.sampling.logprobs).max() {
+        Some(most) => Some(most_likely(&logits, &ids, most as i32)?),
         None => None,
     };
-    Ok(Choice { ids, told })
+    Ok(Sampled { ids, top_logprobs })
 }
 
-impl Choice {
+impl Sampled {
     /// Arrays to compute before [`read`](Self::read).
     pub fn arrays(&self) -> impl Iterator<Item = &Array> {
-        std::iter::once(&self.ids).chain(self.told.iter().flatten())
+        std::iter::once(&self.ids).chain(self.top_logprobs.iter().flatten())
     }
 
-    /// Waits for the tokens; `wishes` is the [`Sampling::logprobs`] of each.
+    /// Waits for the tokens; `counts` is the [`Sampling::logprobs`] of each.
     ///
     /// # Errors
     /// If MLX fails.
-    pub fn read(&self, wishes: impl Iterator<Item = Option<u32>>) -> Result<Vec<Token>> {
-        let told = self.told.as_ref();
-        let told = told.map(|[own, ids, top]| {
+    pub fn read(&self, counts: impl Iterator<Item = Option<u32>>) -> Result<Vec<Token>> {
+        let top_logprobs = self.top_logprobs.as_ref();
+        let top_logprobs = top_logprobs.map(|[own, ids, top]| {
             Ok::<_, mlx_rs::error::Exception>((floats(own)?, whole(ids)?, floats(top)?))
         });
-        let told = told.transpose()?;
-        let token = |(row, (id, wish)): (usize, (u32, Option<u32>))| {
-            let Some(((own, ids, top), count)) = told.as_ref().zip(wish) else {
+        let top_logprobs = top_logprobs.transpose()?;
+        let token = |(row, (id, count)): (usize, (u32, Option<u32>))| {
+            let Some(((own, ids, top), count)) = top_logprobs.as_ref().zip(count) else {
                 return Token::new(id);
             };
             let most = ids.len() / own.len();
@@ -78,7 +78,7 @@ impl Choice {
             let top = top.take(count as usize).filter(|(_, logprob)| *logprob > NEVER);
             Token { id, logprob: Some(own[row]), top: top.collect() }
         };
-        Ok(whole(&self.ids)?.into_iter().zip(wishes).enumerate().map(token).collect())
+        Ok(whole(&self.ids)?.into_iter().zip(counts).enumerate().map(token).collect())
     }
 }
 
@@ -383,7 +383,7 @@ fn bar(logits: &Array, draws: &[Draw]) -> Result<Array> {
 }
 
 /// The logarithms of the probabilities of `ids` and of the `most` likely tokens.
-fn tell(logits: &Array, ids: &Array, most: i32) -> Result<[Array; 3]> {
+fn most_likely(logits: &Array, ids: &Array, most: i32) -> Result<[Array; 3]> {
     let logprobs = logits.subtract(logits.logsumexp_axis(-1, true)?)?;
     let most = most.min(logits.dim(-1));
     let order = argsort_axis(logprobs.negative()?, -1)?;

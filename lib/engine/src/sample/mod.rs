@@ -188,15 +188,15 @@ mod tests {
             let logits = logits(draws.len() as i32, number);
             let rows: Vec<f32> = logits.to_vec_exact().unwrap();
             let together = device::choose(&logits, &draws, None).unwrap();
-            let wishes = |draws: &[Draw]| draws.iter().map(|t| t.sampling.logprobs).collect();
-            let wishes: Vec<Option<u32>> = wishes(&draws);
-            let together = together.read(wishes.iter().copied()).unwrap();
+            let counts = |draws: &[Draw]| draws.iter().map(|t| t.sampling.logprobs).collect();
+            let counts: Vec<Option<u32>> = counts(&draws);
+            let together = together.read(counts.iter().copied()).unwrap();
             for (row, draw) in draws.iter().enumerate() {
                 let own = &rows[row * VOCABULARY as usize..][..VOCABULARY as usize];
                 alike(&host::choose(own, draw).unwrap(), &together[row], row);
                 let alone = Array::from_slice(own, &[1, VOCABULARY]);
                 let alone = device::choose(&alone, &draws[row..=row], None).unwrap();
-                alike(&alone.read(wishes[row..].iter().copied()).unwrap()[0], &together[row], row);
+                alike(&alone.read(counts[row..].iter().copied()).unwrap()[0], &together[row], row);
             }
         }
     }

@@ -111,7 +111,7 @@ impl Scheduler {
     fn run(&mut self, job: Job) {
         match job {
             Job::Load(found, send) => {
-                let loaded = guarded(|| match self.model(&found)? {
+                let loaded = guarded(|| match self.find_or_load(&found)? {
                     Some(_) => Ok(()),
                     None => {
                         let message = "no room for it beside the others";
@@ -175,7 +175,7 @@ impl Scheduler {
         if self.running() >= self.config.bounds.batch {
             return Ok(Admit::Wait);
         }
-        let Some(place) = self.model(&waiting.found)? else { return Ok(Admit::Block) };
+        let Some(place) = self.find_or_load(&waiting.found)? else { return Ok(Admit::Block) };
         let need = self.models[place].need(&waiting.prepared);
         let free = self.free();
         match need <= free {
@@ -190,9 +190,9 @@ impl Scheduler {
         }
     }
 
-    /// The model of a model, which is loaded if there is room, in the place of those that nobody
-    /// asks if need be; none as long as others need the room.
-    fn model(&mut self, found: &Found) -> Result<Option<usize>> {
+    /// Index of a model, which is loaded if there is room; idle models are unloaded for it, the least
+    /// recently used first. `None` while busy models need the room.
+    fn find_or_load(&mut self, found: &Found) -> Result<Option<usize>> {
         if let Some(place) = self.models.iter().position(|model| model.found == *found) {
             return Ok(Some(place));
         }
