@@ -111,12 +111,12 @@ fn computes_alike(ours: &mut Model, whole: &mut Model, what: &str) {
     for (a, b) in a.iter().zip(&b) {
         assert!((a - b).abs() <= 2e-3 * largest, "{what}: {a} and {b} of {largest}");
     }
-    let [a, b] = [ours, whole].map(texts);
+    let [a, b] = [ours, whole].map(sequences);
     assert_eq!(a, b, "{what}");
 }
 
-/// What follows some texts that come and go, of which some begin alike.
-fn texts(model: &mut Model) -> Vec<(u64, u32)> {
+/// What follows some sequences that come and go, of which some begin alike.
+fn sequences(model: &mut Model) -> Vec<(u64, u32)> {
     let mut said = Vec::new();
     let join = |model: &mut Model, prompt: &[u32]| model.join(prompt, GREEDY, None).unwrap();
     let steps = |model: &mut Model, count, said: &mut Vec<(u64, u32)>| {

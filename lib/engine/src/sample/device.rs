@@ -100,7 +100,7 @@ impl Draw<'_> {
     }
 }
 
-/// Chooses for the sequences of each kind together, in the same way whatever the others are.
+/// Draws for the sequences of each kind together; what is drawn for one does not depend on the others.
 fn each_kind(logprobs: &Array, draws: &[Draw]) -> Result<Array> {
     type Choose = fn(&Array, &[&Draw]) -> Result<Array>;
     let kinds: [(Kind, Choose); 3] = [
@@ -129,13 +129,13 @@ fn each_kind(logprobs: &Array, draws: &[Draw]) -> Result<Array> {
     concatenate(&chosen, 0)?.take_axis(places, 0)
 }
 
-/// One of all tokens [rows, 1], by their probabilities at the temperature.
+/// Tokens [rows, 1] drawn from all by their probabilities at the temperature.
 fn plain(logprobs: &Array, draws: &[&Draw]) -> Result<Array> {
     let ids = arange::<u32, u32>(None, logprobs.dim(-1) as u32, None)?;
     pick(logprobs, &ids, draws)
 }
 
-/// One of the tokens [rows, 1] that the filters leave, which look at them in the order of their
+/// Tokens [rows, 1] drawn from those that the filters keep; filters see tokens in the order of their
 /// probabilities.
 fn filtered(logprobs: &Array, draws: &[&Draw]) -> Result<Array> {
     let order = argsort_axis(logprobs.negative()?, -1)?;
@@ -165,8 +165,8 @@ fn filtered(logprobs: &Array, draws: &[&Draw]) -> Result<Array> {
     order.take_along_axis(place, -1)
 }
 
-/// The tokens [rows, vocabulary] that top-n-sigma and typical-p leave of those in the order of their
-/// logarithms, and the sum [rows, 1] of their probabilities: 1 for sequences that have neither.
+/// Tokens [rows, vocabulary] that top-n-sigma and typical-p keep of those `sorted` by their logarithms,
+/// and the sum [rows, 1] of their probabilities: 1 for sequences that have neither filter.
 fn pool(sorted: &Array, draws: &[&Draw]) -> Result<(Array, Array)> {
     let mut keep = sorted.gt(Array::from_f32(NEVER))?;
     let sigma = draws.iter().any(|draw| draw.sampling.sigma().is_some());
@@ -189,7 +189,7 @@ fn pool(sorted: &Array, draws: &[&Draw]) -> Result<(Array, Array)> {
     Ok((keep, total))
 }
 
-/// Those of the tokens that top-n-sigma keeps.
+/// Tokens of `keep` [rows, vocabulary] that top-n-sigma keeps.
 fn within_deviations(sorted: &Array, keep: &Array, draws: &[&Draw]) -> Result<Array> {
     let none = Array::from_f32(0.0);
     let count = keep.as_dtype(Dtype::Float32)?.sum_axis(-1, true)?;
@@ -202,7 +202,7 @@ fn within_deviations(sorted: &Array, keep: &Array, draws: &[&Draw]) -> Result<Ar
     keep.logical_and(sorted.ge(least)?)
 }
 
-/// Those of the tokens that typical-p keeps.
+/// Tokens of `keep` [rows, vocabulary] that typical-p keeps.
 fn typical_tokens(sorted: &Array, keep: &Array, draws: &[&Draw]) -> Result<Array> {
     let total = sum_of(keep, &sorted.exp()?)?;
     let logprobs = sorted.subtract(total.log()?)?;
@@ -218,7 +218,7 @@ fn typical_tokens(sorted: &Array, keep: &Array, draws: &[&Draw]) -> Result<Array
     keep.logical_and(near.gt(Array::from_f32(0.0))?)
 }
 
-/// The sum [rows, 1] of the values of the tokens that are kept.
+/// Sums [rows, 1] of the `values` of the tokens that are kept.
 fn sum_of(keep: &Array, values: &Array) -> Result<Array> {
     select(keep, values, Array::from_f32(0.0))?.sum_axis(-1, true)
 }
@@ -249,7 +249,8 @@ fn exclude_top_choices(
     keep.logical_and(stay)
 }
 
-/// The place [rows, 1] of one of the tokens `ids` [.., count] by their logarithms [rows, count].
+/// Column [rows, 1] of the token that is drawn from `ids` [.., count] by their logarithms
+/// [rows, count].
 fn pick(logarithms: &Array, ids: &Array, draws: &[&Draw]) -> Result<Array> {
     let most = logarithms.max_axis(-1, true)?;
     let temperature = column(draws, |draw| draw.sampling.temperature);
@@ -290,13 +291,13 @@ fn shifted(bits: &Array, shift: u32) -> Result<Array> {
     })
 }
 
-/// A number for each sequence, [rows, 1].
+/// Column [rows, 1] of a number of each draw.
 fn column(draws: &[&Draw], number: impl Fn(&Draw) -> f32) -> Array {
     let numbers: Vec<f32> = draws.iter().map(|draw| number(draw)).collect();
     Array::from_slice(&numbers, &[draws.len() as i32, 1])
 }
 
-/// Adds to the logits of single tokens, for each row what `changes` has for it, each token once.
+/// Logits with `changes` added: for each row, pairs of a token and a number, each token once.
 fn add(logits: Array, changes: Vec<Vec<(u32, f32)>>) -> Result<Array> {
     let most = changes.iter().map(Vec::len).max().unwrap_or(0);
     if most == 0 {
@@ -320,7 +321,7 @@ fn add(logits: Array, changes: Vec<Vec<(u32, f32)>>) -> Result<Array> {
     logits.put_along_axis(ids, changed, -1)
 }
 
-/// Makes recent tokens less likely, each by how often it came.
+/// Logits with the penalties of recent tokens, by their counts.
 fn penalise(logits: &Array, draws: &[Draw], unread: Option<&Array>) -> Result<Array> {
     let (ids, counted) = recent(draws, unread)?;
     let rows: Vec<&Draw> = draws.iter().collect();
@@ -338,8 +339,8 @@ fn penalise(logits: &Array, draws: &[Draw], unread: Option<&Array>) -> Result<Ar
     logits.put_along_axis(ids, own, -1)
 }
 
-/// The recent tokens [rows, most] and how much each counts: those that fill a row up, which are
-/// the same as its last one, count nothing.
+/// Recent tokens [rows, most] and their weights: 0 for those that pad a row, which repeat its last
+/// one.
 fn recent(draws: &[Draw], unread: Option<&Array>) -> Result<(Array, Array)> {
     let own = |draw: &Draw| {
         let context = draw.sampling.penalty_context as usize - usize::from(unread.is_some());

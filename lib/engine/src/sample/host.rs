@@ -31,7 +31,7 @@ pub fn choose(logits: &[f32], draw: &Draw) -> Option<Token> {
     Some(Token { id: chosen.id, logprob: Some(chosen.logit - normal), top })
 }
 
-/// A token that may be chosen. The likelier is the greater, and of equals the lower id.
+/// Token that may be drawn. The likelier is the greater, and of equals the lower id.
 #[derive(Clone, Copy, PartialEq)]
 struct Candidate {
     logit: f32,
@@ -52,7 +52,7 @@ impl PartialOrd for Candidate {
     }
 }
 
-/// The logits that bias and penalties change, with their ids.
+/// Ids and logits of the tokens that bias and penalties change.
 fn changed(logits: &[f32], draw: &Draw) -> Vec<(usize, f32)> {
     let sampling = draw.sampling;
     let known = |&&(id, _): &&(u32, f32)| (id as usize) < logits.len();
@@ -80,8 +80,8 @@ fn candidate((id, logit): (usize, f32)) -> Candidate {
     Candidate { logit, id: id as u32 }
 }
 
-/// The tokens whose logit is at least `least`, the most likely first; at least the `count` most
-/// likely are among them if there are as many.
+/// Tokens whose logit is at least `least`, the most likely first; among them are the `count` most
+/// likely ones, if there are as many.
 fn top(logits: &Logits, count: usize, least: f32) -> impl Iterator<Item = Candidate> {
     let least = logits.nearly(count).map_or(least, |nearly| nearly.max(least));
     let likely = logits.at_least(least).into_iter();
@@ -94,7 +94,7 @@ fn top(logits: &Logits, count: usize, least: f32) -> impl Iterator<Item = Candid
     std::iter::from_fn(move || heap.pop())
 }
 
-/// The tokens to choose from, the most likely first. `total` is the sum of all weights, of which
+/// Tokens that the filters keep, the most likely first. `total` is the sum of all weights, of which
 /// the most likely token has 1.
 fn filter(logits: &Logits, draw: &Draw, best: Candidate, total: f32) -> Vec<Candidate> {
     let sampling = draw.sampling;
@@ -112,7 +112,7 @@ fn filter(logits: &Logits, draw: &Draw, best: Candidate, total: f32) -> Vec<Cand
     narrow(top(logits, count, least), draw, best, total)
 }
 
-/// The tokens that top-n-sigma and typical-p leave, the most likely first.
+/// Tokens that top-n-sigma and typical-p keep, the most likely first.
 fn pool(logits: &Logits, draw: &Draw, best: Candidate) -> Vec<Candidate> {
     let mut all: Vec<Candidate> = logits.at_least(f32::MIN).into_iter().map(candidate).collect();
     if let Some(deviations) = draw.sampling.sigma() {
@@ -130,7 +130,7 @@ fn pool(logits: &Logits, draw: &Draw, best: Candidate) -> Vec<Candidate> {
     all
 }
 
-/// The tokens whose surprise is nearest to the entropy, until they have more than `mass` together.
+/// Tokens whose surprise is nearest to the entropy, until they have more than `mass` together.
 fn typical(all: &[Candidate], best: Candidate, mass: f32) -> Vec<Candidate> {
     let weight = |token: &Candidate| exp(token.logit - best.logit);
     let total: f64 = all.iter().map(|token| f64::from(weight(token))).sum();
@@ -153,8 +153,8 @@ fn typical(all: &[Candidate], best: Candidate, mass: f32) -> Vec<Candidate> {
     nearest.take_while(within).collect()
 }
 
-/// What top-p, min-p, XTC and top-k leave of tokens, the most likely first, whose weights are
-/// `total` together.
+/// Tokens that top-p, min-p, XTC and top-k keep of those given, the most likely first, whose weights
+/// sum up to `total`.
 fn narrow(
     tokens: impl Iterator<Item = Candidate>,
     draw: &Draw,
@@ -180,7 +180,7 @@ fn narrow(
     kept
 }
 
-/// How many tokens top-k leaves.
+/// Number of tokens that top-k keeps.
 fn most(draw: &Draw) -> usize {
     match draw.sampling.top_k {
         0 => usize::MAX,
@@ -199,13 +199,13 @@ fn exclude_top_choices(kept: &mut Vec<Candidate>, draw: &Draw) {
     }
 }
 
-/// The tokens that noise can make the first.
+/// Tokens that noise can raise to the first place.
 fn within_reach(logits: &Logits, draw: &Draw, best: Candidate) -> Vec<Candidate> {
     let reach = (MOST_NOISE - draw.noise(best.id)) * draw.sampling.temperature;
     logits.at_least(best.logit - reach).into_iter().map(candidate).collect()
 }
 
-/// One of the tokens, by their probabilities at the temperature.
+/// Token drawn by the probabilities at the temperature.
 fn pick(kept: &[Candidate], draw: &Draw) -> Option<Candidate> {
     let most = kept.iter().fold(f32::NEG_INFINITY, |most, token| most.max(token.logit));
     let score = |token: &Candidate| {

@@ -13,10 +13,10 @@ const MODELS: usize = 4;
 
 /// Processors of the models that were used last.
 #[derive(Default)]
-pub struct Processors(Mutex<VecDeque<(Found, Slot)>>);
+pub struct Processors(Mutex<VecDeque<(Found, ProcessorSlot)>>);
 
 /// Processor of a model, once it is read.
-type Slot = Arc<Mutex<Option<Arc<Processor>>>>;
+type ProcessorSlot = Arc<Mutex<Option<Arc<Processor>>>>;
 
 impl Processors {
     /// Processor of a model, which `read` inspects if the processor is not read yet. Threads that want
@@ -38,11 +38,11 @@ impl Processors {
         Ok(Arc::clone(slot.insert(Arc::new(Processor::read(&facts, &plan)?))))
     }
 
-    fn slot(&self, found: &Found) -> Slot {
+    fn slot(&self, found: &Found) -> ProcessorSlot {
         let mut models = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let place = models.iter().position(|(known, _)| known == found);
         let known = place.and_then(|place| models.remove(place));
-        let (found, slot) = known.unwrap_or_else(|| (found.clone(), Slot::default()));
+        let (found, slot) = known.unwrap_or_else(|| (found.clone(), ProcessorSlot::default()));
         models.push_back((found, Arc::clone(&slot)));
         if models.len() > MODELS {
             models.pop_front();
