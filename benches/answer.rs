@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use std::{fs, thread};
 
 use mlxk_core::{Facts, Found, Inspected, Origin, Plan, Result, inspect};
-use mlxk_engine::sample::{Turn, host};
+use mlxk_engine::sample::{Draw, host};
 use mlxk_engine::{Runner, Source, Step};
 use mlxk_processor::request::{Options, Prompt, Rules};
 use mlxk_processor::{Constraint, Event, Request, Sampling, Token, Tokenizer};
@@ -238,8 +238,8 @@ impl Source for Instantly {
         self.number += 1;
         let logits = &self.logits[self.number as usize % self.logits.len()];
         let allowed = constraint.as_mut().map(|rules| rules.allowed()).transpose()?;
-        let turn = Turn { sampling, recent: tokens, tokens, number: self.number, allowed };
-        let token: Token = host::choose(logits, &turn).unwrap();
+        let draw = Draw { sampling, recent: tokens, tokens, number: self.number, allowed };
+        let token: Token = host::choose(logits, &draw).unwrap();
         constraint.as_mut().map(|rules| rules.push(token.id)).transpose()?;
         tokens.push(token.id);
         Ok(vec![(1, Ok(token))])

@@ -74,7 +74,7 @@ pub fn model(
         Some(adapter) => mlxk_engine::load_adapted(facts, plan, adapter)?,
         None => mlxk_engine::load(facts, plan)?,
     };
-    loaded.forward.memory = options.memory.clone();
+    loaded.forward.cache_options = options.cache.clone();
     if let Some((draft, tokens)) = draft {
         let guessing = mlxk_engine::load(&draft.facts, &draft.plan)?;
         loaded = loaded.guided_by(guessing, tokens)?;
@@ -104,7 +104,7 @@ fn can_be_written(file: &Path) -> Result<()> {
 
 fn admit(model: &Inspected, options: &ModelOptions, out: &Output) -> Result<()> {
     let Inspected { facts, health, plan } = model;
-    if let Some(warning) = mlxk_engine::admit(facts, health, plan, &options.memory)? {
+    if let Some(warning) = mlxk_engine::admit(facts, health, plan, &options.cache)? {
         out.remark(&warning, "a shorter --max-tokens needs less");
     }
     Ok(())

@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 use clap::ValueEnum;
-use mlxk_engine::Memory;
+use mlxk_engine::CacheOptions;
 use mlxk_processor::Image;
 use mlxk_processor::request::Preset;
 
@@ -36,7 +36,7 @@ pub struct ModelOptions {
     /// True if answers are written in the order of their requests.
     pub ordered: bool,
     /// Options of the KV cache.
-    pub memory: Memory,
+    pub cache: CacheOptions,
     /// File of the prompt cache.
     pub prompt_cache: Option<PathBuf>,
     /// Draft model as typed, and the number of tokens that it drafts at once.

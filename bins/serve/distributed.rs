@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 
 use clap::Args;
 use mlxk_core::{Error, Kind, Result};
-use mlxk_engine::distributed::Place;
+use mlxk_engine::distributed::RankConfig;
 use mlxk_models::checkpoint::part::Split;
 use serde_json::Value;
 
@@ -40,12 +40,12 @@ impl DistributedFlags {
         self.split
     }
 
-    /// Place of this process among several, if it is one of several. Sets MLX's variables of the
-    /// environment, and so must be called before other threads run.
+    /// Configuration of this process as one of several ranks; `None` if it is no rank. Sets MLX's
+    /// variables of the environment, and so must be called before other threads run.
     ///
     /// # Errors
     /// If the rank, or the addresses of the others, are not named or make no sense.
-    pub fn place(&self) -> Result<Option<Place>> {
+    pub fn place(&self) -> Result<Option<RankConfig>> {
         if !self.distributed {
             return Ok(None);
         }
@@ -66,7 +66,7 @@ impl DistributedFlags {
         // SAFETY: no other thread reads the environment yet: this is asked before there are any.
         unsafe { env::set_var("MLX_RANK", rank.to_string()) };
         let on_cpu = mlxk_tensor::mlx::on_cpu()?;
-        Ok(Some(Place { rank, size, first, backend, on_cpu }))
+        Ok(Some(RankConfig { rank, size, first, backend, on_cpu }))
     }
 
     /// Number of ranks, address of rank 0, and MLX's backend.

@@ -8,7 +8,7 @@ use axum::http::HeaderValue;
 use clap::{ArgAction, Args};
 use mlxk_core::{Error, Kind, Result};
 use mlxk_engine::Bounds;
-use mlxk_engine::Memory;
+use mlxk_engine::CacheOptions;
 use mlxk_processor::request::{Options, Preset};
 
 use crate::sampling::SamplingFlags;
@@ -116,7 +116,7 @@ impl LimitFlags {
             queue: self.queue,
             memory: memory.saturating_sub(prefix_bytes),
             ttl: self.ttl.map(Duration::from_secs),
-            texts: Memory { prefix_bytes, ..Memory::default() },
+            cache: CacheOptions { prefix_bytes, ..CacheOptions::default() },
             preset: Preset { options, lenient, ..Preset::default() },
         })
     }

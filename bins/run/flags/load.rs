@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use clap::Args;
 use mlxk_core::{Error, Kind, Result};
-use mlxk_engine::Memory;
+use mlxk_engine::CacheOptions;
 
 use crate::run::options::ModelOptions;
 
@@ -50,21 +50,21 @@ impl LoadFlags {
     /// # Errors
     /// If a value makes no sense.
     pub fn options(&self) -> Result<ModelOptions> {
-        let memory = Memory {
+        let cache = CacheOptions {
             max_kv_size: self.max_kv_size,
             kv_bits: self.kv_bits,
             kv_group_size: self.kv_group_size,
             kv_start: self.kv_start,
-            ..Memory::default()
+            ..CacheOptions::default()
         };
-        memory.check().map_err(|e| Error::new(Kind::Command, "", e.message))?;
+        cache.check().map_err(|e| Error::new(Kind::Command, "", e.message))?;
         if self.batch == 0 {
             return Err(Error::new(Kind::Command, "", "`batch` is not a whole number from 1"));
         }
         Ok(ModelOptions {
             batch: self.batch,
             ordered: self.ordered,
-            memory,
+            cache,
             prompt_cache: self.prompt_cache.clone(),
             draft: self.draft_model.clone().map(|model| (model, self.num_draft_tokens)),
             adapter: self.adapter.clone(),

@@ -5,10 +5,10 @@ use mlxk_tensor::mlx;
 
 use crate::cost::Cost;
 use crate::host_memory;
-use crate::prefix_cache::Memory;
+use crate::prefix_cache::CacheOptions;
 
 /// Refuses a model that cannot write text here, with the reason; else returns a warning if memory may
-/// be short for the model with caches as `memory` says.
+/// be short for the model with caches as `options` say.
 ///
 /// # Errors
 /// [`Kind::Unhealthy`], [`Kind::CapabilityNotSupported`] if the model is made for something else,
@@ -18,10 +18,10 @@ pub fn admit(
     facts: &Facts,
     health: &Health,
     plan: &Plan,
-    memory: &Memory,
+    options: &CacheOptions,
 ) -> Result<Option<String>> {
     admit_part(facts, health, plan)?;
-    fit(facts, plan, &Cost::of(facts, plan, mlx::on_cpu()?, None)?.with(memory))
+    fit(facts, plan, &Cost::of(facts, plan, mlx::on_cpu()?, None)?.with(options))
 }
 
 /// Refuses a model that cannot embed text here, with the reason; else returns a warning if memory
@@ -60,7 +60,7 @@ pub fn fit(facts: &Facts, plan: &Plan, cost: &Cost) -> Result<Option<String>> {
     })
 }
 
-/// Refuses a model that cannot write text, of which a part will be loaded here.
+/// Refuses a model that cannot write text, of which this process will load a part only.
 ///
 /// # Errors
 /// As [`admit`], but for memory.

@@ -1,4 +1,4 @@
-//! How fast a model is, and what the memory of the machine would allow.
+//! Benchmarks: the speed of a model, and the bandwidth of memory that bounds it.
 
 use std::time::{Duration, Instant};
 
@@ -14,25 +14,25 @@ use serde_json::Value;
 
 use crate::model::Model;
 
-/// Times that everything is done; the median counts.
+/// Number of trials; the median counts.
 const TRIALS: u64 = 3;
 
-/// A trial of a slow model ends after this.
-const PATIENCE: Duration = Duration::from_secs(10);
+/// Time after which the trial of a slow model ends.
+const TRIAL_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// Bytes that are read to learn how fast that is: more than any cache holds.
+/// Bytes that are read to measure bandwidth: more than the caches of a CPU hold.
 const READ: usize = 256 << 20;
 
-/// How fast a model is.
+/// Speed of a model.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Speed {
-    /// Tokens of the prompt.
+    /// Number of tokens of the prompt.
     pub prompt_tokens: usize,
-    /// How many of them are taken in in a second.
+    /// Speed of prefill, in tokens of the prompt a second.
     pub prefill: f64,
-    /// Tokens of the answer.
+    /// Number of tokens of the answer.
     pub tokens: usize,
-    /// How many come in a second, after the first.
+    /// Speed of decoding, in tokens a second after the first one.
     pub decode: f64,
 }
 
@@ -55,7 +55,7 @@ fn trial(model: &mut Model, prompt: &[u32], tokens: usize) -> Result<(f64, f64)>
     answer.next().transpose()?;
     let first = Instant::now();
     let mut more = 0;
-    while more + 1 < tokens.max(2) && first.elapsed() < PATIENCE {
+    while more + 1 < tokens.max(2) && first.elapsed() < TRIAL_TIMEOUT {
         answer.next().transpose()?;
         more += 1;
     }
@@ -63,7 +63,7 @@ fn trial(model: &mut Model, prompt: &[u32], tokens: usize) -> Result<(f64, f64)>
     Ok((rate(prompt.len(), first - started), rate(more, first.elapsed())))
 }
 
-/// Tokens that nobody would say, others for each `trial`, so that nothing is remembered of them.
+/// Random tokens, others for each `trial`, so that no cache holds them.
 fn prompt(model: &Model, count: usize, trial: u64) -> Vec<u32> {
     let step =
         |x: &u64| Some(x.wrapping_mul(6364136223846793005).wrapping_add(1442695040888963407));
@@ -77,7 +77,7 @@ fn median(values: impl Iterator<Item = f64>) -> f64 {
     values[values.len() / 2]
 }
 
-/// Bytes that memory gives in a second to the device that models run on: read by all cores, or
+/// Bandwidth of memory for the device that models run on, in bytes a second: read by all cores, or
 /// read and written by a GPU.
 ///
 /// # Errors
@@ -112,7 +112,7 @@ fn by_gpu() -> mlx_rs::error::Result<Vec<f64>> {
     (0..2 * TRIALS).map(pass).collect()
 }
 
-/// The most bytes that MLX has held at once.
+/// Most bytes that MLX has held at once.
 ///
 /// # Errors
 /// If MLX does not tell.
@@ -120,8 +120,8 @@ pub fn peak_memory() -> Result<u64> {
     memory::peak_memory().map(|bytes| bytes as u64).map_err(mlx::failed)
 }
 
-/// The bytes of weights that a token reads: of an embedding that is no head a row, of experts as
-/// many as are chosen, and all of the rest.
+/// Bytes of weights that are read for a token: all but embeddings that are no head, and of the routed
+/// experts as many as a token has.
 ///
 /// # Errors
 /// If config.json cannot be read.
@@ -142,13 +142,15 @@ pub fn token_bytes(facts: &Facts) -> Result<u64> {
     Ok(tensors.iter().map(bytes).sum::<f64>() as u64)
 }
 
-/// What names of tensors say of those that are not all read.
+/// Parts of the names of embeddings.
 const EMBEDDINGS: [&str; 5] =
     ["embed_tokens.", "wte.", "tok_embeddings.", "word_embeddings.", "embed_in."];
+/// Parts of the names of heads.
 const HEADS: [&str; 3] = ["lm_head.", "embed_out.", "output.weight"];
+/// Parts of the names of routed experts.
 const EXPERTS: [&str; 3] = [".experts.", "switch_mlp.", "switch_glu."];
 
-/// The part of the experts that a token is given to.
+/// Fraction of the routed experts that a token has.
 fn chosen(config: &Value) -> f64 {
     let number = |names: &[&str]| names.iter().find_map(|name| config.get(name)?.as_f64());
     let all = number(&["num_experts", "n_routed_experts", "num_local_experts", "moe_num_experts"]);

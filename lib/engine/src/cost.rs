@@ -6,7 +6,7 @@ use mlxk_models::sketch::Sketch;
 use mlxk_tensor::cache::CacheCost;
 
 use crate::forward::prefill_chunk;
-use crate::prefix_cache::Memory;
+use crate::prefix_cache::CacheOptions;
 
 /// Cost of a model in memory: its weights, and the cache of each sequence.
 #[derive(Clone, Debug)]
@@ -29,9 +29,9 @@ impl Cost {
         Ok(Cost { weights, cache, prefill_chunk: prefill_chunk(on_cpu) })
     }
 
-    /// Cost with caches that are bounded and quantised as `memory` says.
-    pub fn with(self, memory: &Memory) -> Cost {
-        Cost { cache: self.cache.with_layout(|layout| memory.layout(layout)), ..self }
+    /// Cost with caches that are bounded and quantised as `options` say.
+    pub fn with(self, options: &CacheOptions) -> Cost {
+        Cost { cache: self.cache.with_layout(|layout| options.layout(layout)), ..self }
     }
 
     /// Most bytes that the cache of a sequence takes until it holds `tokens` tokens.

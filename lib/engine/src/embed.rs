@@ -17,7 +17,7 @@ use crate::load;
 /// Largest number of tokens of a batch; a longer text is a batch of its own.
 const BATCH_TOKENS: usize = 4096;
 
-/// An embedding model in memory. It stays on the thread that loaded it.
+/// Embedding model in memory. It stays on the thread that loaded it.
 pub struct Embedder {
     network: Box<dyn Encoder>,
     head: Head,
@@ -45,7 +45,7 @@ pub struct Input {
     pub ids: Vec<u32>,
     /// True if the text was too long and its end is missing.
     pub truncated: bool,
-    /// Number of tokens of the prompt at the beginning.
+    /// Number of tokens at the beginning that pooling leaves out.
     prompt: usize,
 }
 
@@ -59,14 +59,15 @@ impl Embedder {
         Embedder::load_for(facts, plan, mlx::on_cpu()?)
     }
 
-    /// Loads it in the form for a CPU or in that for a GPU, which a CPU can run too.
+    /// Loads the embedding model in the form for a CPU or in that for a GPU, which a CPU can run too.
     ///
     /// # Errors
     /// As [`load`](Self::load).
     pub fn load_for(facts: &Facts, plan: &Plan, on_cpu: bool) -> Result<Embedder> {
         let sentence = Sentence::read(facts)?;
         let tokenizer = Tokenizer::read(facts)?;
-        let load::Loaded { network, stream, .. } = load::network(facts, plan, on_cpu, None, None)?;
+        let load::LoadedNetwork { network, stream, .. } =
+            load::network(facts, plan, on_cpu, None, None)?;
         let network = network.encoder()?;
         let ops: &dyn Ops = if on_cpu { &CPU } else { &MLX };
         let hidden = network.hidden_size();
@@ -98,7 +99,7 @@ impl Embedder {
         EmbedOptions { prompt, truncate: false, dimensions: self.sentence.dimensions }
     }
 
-    /// The model's prompt `name`.
+    /// Text of the prompt that the model calls `name`.
     ///
     /// # Errors
     /// If the model has no such prompt.
@@ -114,7 +115,7 @@ impl Embedder {
         })
     }
 
-    /// Errors if the model cannot embed so.
+    /// Checks `options` against the model.
     ///
     /// # Errors
     /// If `dimensions` is zero or more than the model has.
@@ -130,7 +131,7 @@ impl Embedder {
         }
     }
 
-    /// Tokens of a text.
+    /// Tokens of a text with the prompt of `options` before it.
     ///
     /// # Errors
     /// [`Kind::ContextLengthExceeded`] if the text is too long, and `options` do not say to cut it.
@@ -143,7 +144,7 @@ impl Embedder {
         Ok(Input { ids, truncated, prompt: self.prompt_length(&options.prompt)? })
     }
 
-    /// The same of tokens that are given, special tokens included.
+    /// An input of the tokens `ids`, special tokens included; they get no prompt.
     ///
     /// # Errors
     /// If there are no tokens, too many, or some that the model does not know.
@@ -164,7 +165,7 @@ impl Embedder {
         }
     }
 
-    /// Vectors of `inputs`, in their order, all of which may fail alike.
+    /// Vectors [dimensions] of `inputs`, in their order. An error of a batch is that of all its inputs.
     pub fn embed(&self, inputs: &[Input], options: &EmbedOptions) -> Vec<Result<Vec<f32>>> {
         let mut order: Vec<usize> = (0..inputs.len()).collect();
         order.sort_by_key(|&place| Reverse(inputs[place].ids.len()));

@@ -12,10 +12,10 @@ use mlxk_processor::Media;
 use mlxk_tensor::cache::{Cache, Remote, Sequences, Slot};
 use mlxk_tensor::{collective, mlx};
 
-use crate::prefix_cache::Memory;
+use crate::prefix_cache::CacheOptions;
 use crate::vision::LazyTower;
 
-/// A network in memory, with its stream and its settings. It stays on the thread that loaded it.
+/// Network in memory, with its stream and settings. It stays on the thread that loaded it.
 pub struct Forward {
     network: Box<dyn Language>,
     /// Stream on which all work is queued.
@@ -23,25 +23,26 @@ pub struct Forward {
     /// True if the work of a token is queued before the token before it is known: a GPU then never
     /// waits for the host, a CPU would only be late with the first of the two.
     pub ahead: bool,
+    /// True if the network has the form for a CPU.
     on_cpu: bool,
     /// Part of the model that this rank has, if not all of it.
     part: Option<Part>,
     /// Vision tower, if the model takes pictures.
     pub tower: Option<LazyTower>,
-    /// Other ranks, which have the rest, if this rank leads them.
+    /// Other ranks, which run the other parts of the model, if this rank leads them.
     pub ranks: Option<Rc<dyn Ranks>>,
-    /// Tokens of prompts that are processed at once, 1 or more.
+    /// Most tokens of prompts that are processed at once, 1 or more.
     pub prefill_chunk: usize,
     context_length: Option<u64>,
     /// Options of the caches.
-    pub memory: Memory,
+    pub cache_options: CacheOptions,
     /// Buffers that MLX holds for reuse; comes last, so that it is dropped last.
     _kept: Kept,
 }
 
 /// Other ranks, which run the rest of a model.
 pub trait Ranks {
-    /// Lets the ranks run `ids`, the next tokens of sequences, each with its number of rows.
+    /// Makes the ranks run `ids`, the next tokens of sequences, each with its number of rows.
     ///
     /// # Errors
     /// If a rank has gone.
@@ -56,7 +57,7 @@ struct Kept;
 
 impl Drop for Kept {
     fn drop(&mut self) {
-        // Should that fail, the next model takes it.
+        // Should this fail, the next model reuses the buffers.
         let _ = memory::clear_cache();
     }
 }
@@ -71,11 +72,10 @@ impl Forward {
         part: Option<Part>,
         context_length: Option<u64>,
     ) -> Forward {
-        let memory = Memory::default();
         Forward {
             network,
             stream,
-            // Ranks are told the tokens, which must be known then.
+            // Commands to ranks name the tokens, which must be known then.
             ahead: !on_cpu && part.is_none(),
             on_cpu,
             part,
@@ -83,7 +83,7 @@ impl Forward {
             ranks: None,
             prefill_chunk: prefill_chunk(on_cpu),
             context_length,
-            memory,
+            cache_options: CacheOptions::default(),
             _kept: Kept,
         }
     }
@@ -98,15 +98,18 @@ impl Forward {
         self.network.vocabulary()
     }
 
-    /// Logits of the token that follows `prompt`, one for each token that the model knows.
+    /// Logits [vocabulary] of the token that follows `prompt`.
+    ///
+    /// # Errors
+    /// As [`check`](Self::check), and if the model fails.
     pub fn logits(&mut self, prompt: &[u32]) -> mlxk_core::Result<Vec<f32>> {
         self.check(prompt)?;
         let mut cache = self.cache();
         let logits = self.run(|| {
             let mut h = None;
             for chunk in prompt.chunks(self.prefill_chunk.max(1)) {
-                let text = Sequences::one(&mut cache, chunk.len() as i32);
-                h = Some(self.forward(&ids(chunk), &[], text)?);
+                let sequence = Sequences::one(&mut cache, chunk.len() as i32);
+                h = Some(self.forward(&ids(chunk), &[], sequence)?);
                 eval(cache.arrays())?;
                 memory::clear_cache()?;
             }
@@ -116,7 +119,10 @@ impl Forward {
         logits.to_vec_exact().map_err(|e| mlx::failed(e.to_string().as_str().into()))
     }
 
-    /// Errors if the prompt is empty or holds ids that the model does not know.
+    /// Checks that `prompt` has tokens, and only such that the model knows.
+    ///
+    /// # Errors
+    /// [`Kind::Validation`] if it is empty, [`Kind::InvalidModel`] if an id is unknown.
     pub fn check(&self, prompt: &[u32]) -> mlxk_core::Result<()> {
         let vocabulary = self.vocabulary();
         if let Some(id) = prompt.iter().find(|&&id| id as usize >= vocabulary) {
@@ -132,43 +138,53 @@ impl Forward {
 
     /// Cache of a sequence, without any token.
     pub fn cache(&self) -> Cache {
-        let mut cache = self.network.cache().with_layout(|layout| self.memory.layout(layout));
+        let mut cache =
+            self.network.cache().with_layout(|layout| self.cache_options.layout(layout));
         cache.slots.extend(self.ranks.as_ref().map(|ranks| Slot::Remote(ranks.sequence())));
         cache
     }
 
-    /// Hidden states [1, length, hidden] of `ids` [1, length], the next tokens of `texts`; rows of
-    /// `spliced` take the place of their embeddings.
-    pub fn forward(&self, ids: &Array, spliced: &[Spliced], texts: Sequences) -> Result<Array> {
+    /// Hidden states [1, length, hidden] of `ids` [1, length], the next tokens of `sequences`; features
+    /// of `spliced` replace the embeddings of their rows.
+    ///
+    /// # Errors
+    /// If the network fails or a rank has gone, and for `spliced` on several ranks.
+    pub fn forward(&self, ids: &Array, spliced: &[Spliced], sequences: Sequences) -> Result<Array> {
         if let Some(ranks) = &self.ranks {
             if !spliced.is_empty() {
                 return Err(Exception::custom("several ranks take no pictures"));
             }
             let tokens: &[u32] =
                 ids.try_as_slice().map_err(|e| Exception::custom(e.to_string()))?;
-            ranks.pass(texts.remote(), tokens.to_vec())?;
+            ranks.pass(sequences.remote(), tokens.to_vec())?;
         }
         let mut inputs = self.network.embed(ids, spliced)?;
-        let mut texts = texts.at_once(self.on_cpu);
-        let Some(part) = &self.part else { return self.network.forward(inputs, &mut texts) };
+        let mut sequences = sequences.at_once(self.on_cpu);
+        let Some(part) = &self.part else { return self.network.forward(inputs, &mut sequences) };
         let [from, to] = part.edges();
         if let Some(rank) = from {
             inputs.h = collective::receive_like(&inputs.h, rank)?;
         }
-        let h = self.network.forward(inputs, &mut texts)?;
+        let h = self.network.forward(inputs, &mut sequences)?;
         let h = to.map_or(Ok(h.clone()), |rank| collective::send(&h, rank))?;
-        // What ranks do together is done by all of them before any does something else.
+        // A collective operation must end on all ranks before any of them starts another one.
         eval([&h])?;
         Ok(h)
     }
 
-    /// Features of a picture, [tokens, hidden].
+    /// Features [tokens, hidden] of a picture.
+    ///
+    /// # Errors
+    /// If the model has no vision tower, or that cannot be loaded or fails.
     pub fn features(&self, media: &Media) -> Result<Array> {
         let tower = self.tower.as_ref().ok_or_else(|| Exception::custom("there is no tower"))?;
         tower.features(media).map_err(|e| Exception::custom(e.to_string()))
     }
 
-    /// Logits [rows, vocabulary] as float32 after the `rows` of `h` [1, length, hidden].
+    /// Logits [rows, vocabulary], float32, of the `rows` of `h` [1, length, hidden].
+    ///
+    /// # Errors
+    /// If MLX fails.
     pub fn head(&self, h: &Array, rows: &[usize]) -> Result<Array> {
         let logits = if rows.len() as i32 == h.dim(1) {
             self.network.head(h)?
@@ -181,12 +197,15 @@ impl Forward {
     }
 
     /// Runs `work` on the stream of the model.
+    ///
+    /// # Errors
+    /// Those of `work`.
     pub fn run<T>(&self, work: impl FnOnce() -> Result<T>) -> mlxk_core::Result<T> {
         with_stream(&self.stream, work).map_err(mlx::failed)
     }
 }
 
-/// Tokens of prompts that are processed at once, on a CPU or on a GPU.
+/// Default of [`Forward::prefill_chunk`], on a CPU or on a GPU.
 pub fn prefill_chunk(on_cpu: bool) -> usize {
     if on_cpu { 512 } else { 2048 }
 }
@@ -207,9 +226,9 @@ mod tests {
     fn texts_that_share_a_step_do_not_see_each_other() {
         for (case, on_cpu) in [("llama", true), ("llama", false), ("mistral", true)] {
             let model = model(case, on_cpu);
-            let texts: [&[u32]; 3] = [&[5, 9, 2, 7, 11, 3, 8], &[4], &[6, 1, 30]];
+            let sequences: [&[u32]; 3] = [&[5, 9, 2, 7, 11, 3, 8], &[4], &[6, 1, 30]];
             let network = &model.forward.network;
-            let mut caches = texts.map(|_| network.cache());
+            let mut caches = sequences.map(|_| network.cache());
             let step = |rows: &mut [(&mut Cache, &[u32])]| {
                 let packed: Vec<u32> =
                     rows.iter().flat_map(|(_, ids)| ids.iter().copied()).collect();
@@ -219,13 +238,13 @@ mod tests {
                 let logits = network.head(&h).unwrap().as_type::<f32>().unwrap();
                 logits.to_vec_exact::<f32>().unwrap()
             };
-            let mut rows: Vec<_> = caches.iter_mut().zip(texts).collect();
+            let mut rows: Vec<_> = caches.iter_mut().zip(sequences).collect();
             let together = [step(&mut rows[1..]), step(&mut rows), step(&mut rows[..2])].concat();
             let mut alone = Vec::new();
-            let mut caches = texts.map(|_| network.cache());
-            let mut rows: Vec<_> = caches.iter_mut().zip(texts).collect();
-            for text in [1, 2, 0, 1, 2, 0, 1] {
-                alone.extend(step(&mut rows[text..=text]));
+            let mut caches = sequences.map(|_| network.cache());
+            let mut rows: Vec<_> = caches.iter_mut().zip(sequences).collect();
+            for sequence in [1, 2, 0, 1, 2, 0, 1] {
+                alone.extend(step(&mut rows[sequence..=sequence]));
             }
             let largest = alone.iter().fold(0f32, |most, x| most.max(x.abs()));
             for (a, b) in together.iter().zip(&alone) {

@@ -34,18 +34,18 @@ pub fn check(cost: &Cost, context_length: Option<u64>) -> Result<Option<String>>
     judge(memory, cost.weights, cost.sequence(tokens))
 }
 
-fn judge(memory: Memory, weights: u64, text: u64) -> Result<Option<String>> {
+fn judge(memory: Memory, weights: u64, sequence: u64) -> Result<Option<String>> {
     let gib = |bytes: u64| format!("{:.1} GiB", bytes as f64 / (1u64 << 30) as f64);
     if weights > memory.limit {
         let needed = format!("the weights need {}, {} are free", gib(weights), gib(memory.limit));
         return Err(Error::new(Kind::InsufficientMemory, "", needed)
             .hint("a smaller model, or one with fewer bits a weight"));
     }
-    let tight = weights.saturating_add(text) > memory.free;
+    let tight = weights.saturating_add(sequence) > memory.free;
     Ok(tight.then(|| {
-        let (weights, text, free) = (gib(weights), gib(text), gib(memory.free));
+        let (weights, context, free) = (gib(weights), gib(sequence), gib(memory.free));
         format!(
-            "memory may be short: {weights} of weights and up to {text} of context, {free} are free"
+            "memory may be short: {weights} of weights and up to {context} of context, {free} are free"
         )
     }))
 }

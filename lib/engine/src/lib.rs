@@ -1,5 +1,5 @@
-//! Models at work: loaded, run over many sequences at once, sampled, cached, spread over ranks, and
-//! scheduled for a server.
+//! Engine that runs models: loading, continuous batching, sampling, caches, several ranks, and the
+//! scheduler of a server.
 
 #![cfg_attr(test, allow(clippy::unwrap_used))] // a test fails by panicking
 
@@ -31,8 +31,8 @@ pub use forward::Forward;
 pub use host_memory::free as free_memory;
 pub use load::{load, load_adapted, load_for};
 pub use model::{Model, Tokens};
-pub use prefix_cache::Memory;
+pub use prefix_cache::CacheOptions;
 pub use runner::{Runner, Source};
 pub use scheduler::distributed::follow;
 pub use scheduler::{Bounds, Local};
-pub use thread::Working;
+pub use thread::WorkerThread;

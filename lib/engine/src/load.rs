@@ -49,7 +49,10 @@ pub fn load_for(facts: &Facts, plan: &Plan, on_cpu: bool) -> Result<Model> {
     with(facts, plan, on_cpu, None, None)
 }
 
-/// Loads the part of the model that a rank takes. Errors as [`load`].
+/// Loads the part of the model that a rank takes, or all of it if `part` is none.
+///
+/// # Errors
+/// As [`load`].
 pub fn load_part(facts: &Facts, plan: &Plan, on_cpu: bool, part: Option<Part>) -> Result<Model> {
     with(facts, plan, on_cpu, part, None)
 }
@@ -61,31 +64,34 @@ fn with(
     part: Option<Part>,
     adapter: Option<Adapter>,
 ) -> Result<Model> {
-    let Loaded { network, tower, stream } = network(facts, plan, on_cpu, part, adapter)?;
+    let LoadedNetwork { network, tower, stream } = network(facts, plan, on_cpu, part, adapter)?;
     let network = network.language()?;
     let mut forward = Forward::new(network, stream, on_cpu, part, plan.context_length);
     forward.tower = tower;
     Ok(Model::new(forward))
 }
 
-/// A network in memory, and what belongs to it.
-pub struct Loaded {
+/// Network in memory, with its vision tower and its stream.
+pub struct LoadedNetwork {
     /// The network.
     pub network: Network,
     /// Vision tower, if the model takes pictures.
     pub tower: Option<LazyTower>,
-    /// Stream of the network's work.
+    /// Stream on which the network works.
     pub stream: Stream,
 }
 
-/// Loads the network of a model, or what a rank has of it. Errors as [`load`].
+/// Loads the network of a model, or the part of it that a rank takes.
+///
+/// # Errors
+/// As [`load`].
 pub fn network(
     facts: &Facts,
     plan: &Plan,
     on_cpu: bool,
     part: Option<Part>,
     adapter: Option<Adapter>,
-) -> Result<Loaded> {
+) -> Result<LoadedNetwork> {
     let architecture = architecture(plan)?;
     let mut checkpoint = read(facts, architecture)?;
     let mut adapter = adapter;
@@ -111,7 +117,7 @@ pub fn network(
         registry::spec(architecture).load.run(&config, Cursor::root(&mut weights))
     })?;
     weights.finish()?;
-    Ok(Loaded { network, tower, stream })
+    Ok(LoadedNetwork { network, tower, stream })
 }
 
 /// Checkpoint with an adapter added to its weights; matrices that it changes are not quantised.

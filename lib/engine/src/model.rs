@@ -1,17 +1,18 @@
-//! A model in memory, with the sequences that it continues.
+//! Model in memory: forward passes of its network, and the sequences that it continues.
 
 use std::ops::Range;
 
 use mlxk_core::{Error, Kind};
 use mlxk_processor::{Constraint, Media, Sampling, Token};
 
-use crate::batch::{Batch, Draft, MOST, Step, Text};
+use crate::batch::{Batch, Draft, MOST, Sequence, Step};
 use crate::forward::Forward;
 
 /// A model in memory, with the sequences that it continues. It stays on the thread that loaded it.
 pub struct Model {
     /// Forward passes of the model's network.
     pub forward: Forward,
+    /// Sequences that the model continues.
     pub(crate) batch: Batch,
     draft: Option<Draft>,
 }
@@ -22,12 +23,12 @@ impl Model {
         Model { forward, batch: Batch::default(), draft: None }
     }
 
-    /// Tokens that the model was trained to see at once, if that is known.
+    /// Length of the sequences that the model was trained on, in tokens, if that is known.
     pub fn context_length(&self) -> Option<u64> {
         self.forward.context_length()
     }
 
-    /// Tokens that the model knows; ids are below this.
+    /// Number of tokens that the model knows; ids are below this.
     pub fn vocabulary(&self) -> usize {
         self.forward.vocabulary()
     }
@@ -40,10 +41,10 @@ impl Model {
         self.forward.logits(prompt)
     }
 
-    /// Lets `draft`, which has the same tokens, guess `tokens` of them at a time.
+    /// The model with `draft`, a draft model with the same tokens, which guesses `tokens` at a time.
     ///
     /// # Errors
-    /// If one of the two models cannot go back to an earlier token.
+    /// If `tokens` is not from 1 to 16, or the cache of a model cannot drop its last tokens.
     pub fn guided_by(mut self, draft: Model, tokens: usize) -> mlxk_core::Result<Model> {
         if tokens == 0 || tokens > MOST {
             let message = format!("`num_draft_tokens` is not a whole number from 1 to {MOST}");
@@ -60,14 +61,17 @@ impl Model {
         Ok(self)
     }
 
-    /// What follows `prompt`, token by token. Errors as [`join`](Model::join) does.
+    /// Tokens that follow `prompt`, one by one.
+    ///
+    /// # Errors
+    /// As [`join`](Model::join).
     pub fn tokens(&mut self, prompt: &[u32], sampling: &Sampling) -> mlxk_core::Result<Tokens<'_>> {
-        let text = self.join(prompt, sampling.clone(), None)?;
-        Ok(Tokens { model: self, text, ready: Vec::new() })
+        let sequence = self.join(prompt, sampling.clone(), None)?;
+        Ok(Tokens { model: self, sequence, ready: Vec::new() })
     }
 
-    /// Takes in a text that begins with `prompt`, and returns its number. Its first token comes of
-    /// one of the next steps.
+    /// Adds a sequence that begins with `prompt`, and returns its number. Its first token comes from one
+    /// of the next steps.
     ///
     /// # Errors
     /// If the prompt is empty or holds ids that the model does not know, or `sampling` makes no
@@ -81,7 +85,7 @@ impl Model {
         self.join_media(prompt, &[], sampling, constraint)
     }
 
-    /// Takes in a text that begins with `prompt`, of which some tokens stand for pictures; otherwise
+    /// Adds a sequence that begins with `prompt`, of which some tokens stand for pictures; otherwise
     /// like [`join`](Model::join).
     ///
     /// # Errors
@@ -107,7 +111,7 @@ impl Model {
             return Err(Error::new(Kind::Validation, "", message));
         }
         self.batch.joined += 1;
-        self.batch.texts.push(Text {
+        self.batch.sequences.push(Sequence {
             number: self.batch.joined,
             cache: None,
             reused: 0,
@@ -124,68 +128,73 @@ impl Model {
         Ok(self.batch.joined)
     }
 
-    /// Takes a text out, whether it has ended or not.
+    /// Removes a sequence, and keeps its cache for prompts that begin like it.
     pub fn leave(&mut self, number: u64) {
         let batch = &mut self.batch;
-        let Some(place) = batch.texts.iter().position(|text| text.number == number) else { return };
-        let text = batch.texts.remove(place);
-        let mut key = text.key();
-        // A token that is queued and not read is not known.
-        let unknown = text.fed.saturating_sub(key.tokens.len());
-        let known = text.fed.min(key.tokens.len());
+        let Some(place) = batch.sequences.iter().position(|sequence| sequence.number == number)
+        else {
+            return;
+        };
+        let sequence = batch.sequences.remove(place);
+        let mut key = sequence.key();
+        // The cache may hold a queued token that is not read: its id is not known.
+        let unknown = sequence.fed.saturating_sub(key.tokens.len());
+        let known = sequence.fed.min(key.tokens.len());
         let within = |(tokens, _): &(Range<usize>, _)| tokens.start < known && known < tokens.end;
-        // A text that ends within a picture is of no use to others.
+        // A prefix that ends within a picture cannot be shared.
         let cut = key.media.iter().any(within);
         key.truncate(known);
-        if let Some(mut cache) = text.cache
+        if let Some(mut cache) = sequence.cache
             && cache.forget(unknown)
             && !key.tokens.is_empty()
             && !cut
         {
-            batch.prefixes.put(key, cache, self.forward.memory.prefix_bytes);
+            batch.prefix_cache.put(key, cache, self.forward.cache_options.prefix_bytes);
         }
     }
 
-    /// Takes `bytes` at most for texts that are over.
-    pub fn bound_prefixes(&mut self, bytes: u64) {
-        self.forward.memory.prefix_bytes = bytes;
-        self.batch.prefixes.shrink(bytes);
+    /// Shrinks the prefix cache to `bytes`, and limits it to that from now on.
+    pub fn limit_prefix_cache(&mut self, bytes: u64) {
+        self.forward.cache_options.prefix_bytes = bytes;
+        self.batch.prefix_cache.shrink(bytes);
     }
 
-    /// Bytes that texts take that are over.
-    pub fn prefixes(&self) -> u64 {
-        self.batch.prefixes.bytes()
+    /// Bytes of the prefix cache.
+    pub fn prefix_bytes(&self) -> u64 {
+        self.batch.prefix_cache.bytes()
     }
 
-    /// How many tokens of a text's prompt were remembered, and not computed.
+    /// Number of tokens of a sequence's prompt that came from a cache; 0 if there is no such sequence.
     pub fn reused(&self, number: u64) -> u64 {
-        let text = self.batch.texts.iter().find(|text| text.number == number);
-        text.map_or(0, |text| text.reused as u64)
+        let sequence = self.batch.sequences.iter().find(|sequence| sequence.number == number);
+        sequence.map_or(0, |sequence| sequence.reused as u64)
     }
 
-    /// Goes on by a step. A text may get no token from it, while prompts are taken in. One that
-    /// gets an error is out.
+    /// Takes a step, and returns its tokens, each with the number of its sequence. A sequence whose
+    /// prompt is not prefilled yet gets none. An error instead of a token ends its sequence.
     ///
     /// # Errors
-    /// If the model fails: all texts are out then.
+    /// If the model fails, which ends all sequences.
     pub fn step(&mut self) -> mlxk_core::Result<Step> {
         let mut batch = std::mem::take(&mut self.batch);
         let step = self.forward.run(|| batch.step(&self.forward, self.draft.as_ref()));
-        let failed = |text: &Text| match &step {
-            Ok(step) => step.iter().any(|(number, token)| *number == text.number && token.is_err()),
+        let failed = |sequence: &Sequence| match &step {
+            Ok(step) => {
+                step.iter().any(|(number, token)| *number == sequence.number && token.is_err())
+            }
             Err(_) => true,
         };
-        batch.texts.retain(|text| !failed(text));
+        batch.sequences.retain(|sequence| !failed(sequence));
         batch.queued = batch.queued.take().filter(|_| step.is_ok());
         self.batch = batch;
         step
     }
 }
 
-/// The tokens after a prompt. It never ends by itself; dropping it ends the work.
+/// Tokens after a prompt, without end. Dropping this removes the sequence.
 pub struct Tokens<'m> {
     model: &'m mut Model,
-    text: u64,
+    sequence: u64,
     ready: Vec<mlxk_core::Result<Token>>,
 }
 
@@ -205,6 +214,6 @@ impl Iterator for Tokens<'_> {
 
 impl Drop for Tokens<'_> {
     fn drop(&mut self) {
-        self.model.leave(self.text);
+        self.model.leave(self.sequence);
     }
 }

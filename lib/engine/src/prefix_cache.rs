@@ -1,4 +1,4 @@
-//! Options of caches, and the caches of sequences that are over, whose beginnings others may share.
+//! Prefix cache: caches of sequences that are over, for prompts that begin like them.
 
 use std::ops::Range;
 
@@ -6,28 +6,29 @@ use mlxk_core::{Error, Kind, Result};
 use mlxk_tensor::cache::{Cache, KvLayout, Packing};
 
 /// Tokens at the beginning of a sequence that a bounded cache keeps.
-const KEPT: u32 = 4;
-/// Most sequences that are over whose caches are held.
-const TEXTS: usize = 16;
+const KEPT_TOKENS: u32 = 4;
+/// Most sequences of a prefix cache.
+const MAX_SEQUENCES: usize = 16;
 
 /// Options of the caches of a model.
 #[derive(Clone, Debug, PartialEq)]
-pub struct Memory {
-    /// Tokens that layers which would attend to all tokens attend to: the first 4 and the last ones.
+pub struct CacheOptions {
+    /// Number of tokens that layers with full attention keep: the first 4 and the last ones; all tokens
+    /// if none.
     pub max_kv_size: Option<u32>,
-    /// Bits of quantised keys and values: 2, 3, 4, 5, 6 or 8.
+    /// Bits of quantised keys and values, 2, 3, 4, 5, 6 or 8; no quantisation if none.
     pub kv_bits: Option<u32>,
     /// Elements of quantised keys and values that share a scale: 32, 64 or 128.
     pub kv_group_size: u32,
     /// Length of a sequence, in tokens, from which on keys and values are quantised.
     pub kv_start: u32,
-    /// Bytes for sequences that are over, whose beginnings others may share.
+    /// Most bytes of the prefix cache.
     pub prefix_bytes: u64,
 }
 
-impl Default for Memory {
-    fn default() -> Memory {
-        Memory {
+impl Default for CacheOptions {
+    fn default() -> CacheOptions {
+        CacheOptions {
             max_kv_size: None,
             kv_bits: None,
             kv_group_size: 64,
@@ -37,13 +38,16 @@ impl Default for Memory {
     }
 }
 
-impl Memory {
-    /// Errors if no model can have such caches.
+impl CacheOptions {
+    /// Checks the options by themselves; whether a model takes them is another question.
+    ///
+    /// # Errors
+    /// [`Kind::Validation`] if one is out of range.
     pub fn check(&self) -> Result<()> {
         let wrong = |name: &str, what: &str| {
             Err(Error::new(Kind::Validation, "", format!("`{name}` is not {what}")))
         };
-        if self.max_kv_size.is_some_and(|most| most <= KEPT || most > i32::MAX as u32) {
+        if self.max_kv_size.is_some_and(|most| most <= KEPT_TOKENS || most > i32::MAX as u32) {
             return wrong("max_kv_size", "a whole number from 5");
         }
         if self.kv_bits.is_some_and(|bits| ![2, 3, 4, 5, 6, 8].contains(&bits)) {
@@ -58,7 +62,7 @@ impl Memory {
     /// Layout of a kv cache, bounded and quantised as these options say.
     pub fn layout(&self, layout: KvLayout) -> KvLayout {
         let layout = match self.max_kv_size {
-            Some(most) => layout.bounded(most as i32, KEPT as i32),
+            Some(most) => layout.bounded(most as i32, KEPT_TOKENS as i32),
             None => layout,
         };
         let Some(bits) = self.kv_bits else { return layout };
@@ -106,6 +110,7 @@ impl Key {
         self.media.retain(|(tokens, _)| tokens.end <= count);
     }
 
+    /// Picture that the same `tokens` stand for.
     fn at(&self, tokens: &Range<usize>) -> Option<&(Range<usize>, [u8; 32])> {
         self.media.iter().find(|(own, _)| own == tokens)
     }
@@ -113,30 +118,33 @@ impl Key {
 
 /// Caches of sequences that are over, the last used last.
 #[derive(Default)]
-pub struct Prefixes {
-    texts: Vec<(Key, Cache)>,
+pub struct PrefixCache {
+    sequences: Vec<(Key, Cache)>,
     /// Bytes of all caches.
     bytes: u64,
 }
 
-impl Prefixes {
+impl PrefixCache {
     /// Adds the `cache` of a sequence, and drops the oldest ones until all take `bytes` at most. A
     /// sequence that the new one continues is dropped, if the new one can go back to it.
     pub fn put(&mut self, key: Key, cache: Cache, bytes: u64) {
-        let continued = |(text, _): &(Key, Cache)| key.common(text) == text.tokens.len();
+        let continued =
+            |(sequence, _): &(Key, Cache)| key.common(sequence) == sequence.tokens.len();
         if cache.forgets() {
-            self.texts.retain(|text| !continued(text));
+            self.sequences.retain(|sequence| !continued(sequence));
         }
-        self.texts.push((key, cache));
+        self.sequences.push((key, cache));
         self.shrink(bytes);
     }
 
     /// Drops the oldest sequences until all take `bytes` at most.
     pub fn shrink(&mut self, bytes: u64) {
-        self.weigh();
-        while self.texts.len() > TEXTS || (!self.texts.is_empty() && self.bytes > bytes) {
-            self.texts.remove(0);
-            self.weigh();
+        self.measure();
+        while self.sequences.len() > MAX_SEQUENCES
+            || (!self.sequences.is_empty() && self.bytes > bytes)
+        {
+            self.sequences.remove(0);
+            self.measure();
         }
     }
 
@@ -145,13 +153,14 @@ impl Prefixes {
         self.bytes
     }
 
-    fn weigh(&mut self) {
-        self.bytes = self.texts.iter().map(|(_, cache)| cache.bytes()).sum();
+    /// Updates the number of bytes.
+    fn measure(&mut self) {
+        self.bytes = self.sequences.iter().map(|(_, cache)| cache.bytes()).sum();
     }
 
     /// Key and cache of the sequence that was over last.
     pub fn last(&self) -> Option<&(Key, Cache)> {
-        self.texts.last()
+        self.sequences.last()
     }
 
     /// Number of tokens that `prompt` shares with the cache that [`take`](Self::take) would give.
@@ -159,29 +168,30 @@ impl Prefixes {
         self.best(prompt).map_or(0, |(_, count)| count)
     }
 
-    /// Cache of the longest known beginning of `prompt`, and its number of tokens. The last token of
-    /// the prompt is never among them: its logits are still to be computed.
+    /// Cache of the longest beginning of `prompt` that is held, and its number of tokens. The last token
+    /// of the prompt is never among them: its logits are still to be computed.
     pub fn take(&mut self, prompt: &Key) -> Option<(Cache, usize)> {
         let (place, count) = self.best(prompt)?;
-        let (key, cache) = self.texts.remove(place);
-        self.weigh();
+        let (key, cache) = self.sequences.remove(place);
+        self.measure();
         if count == key.tokens.len() {
             return Some((cache, count));
         }
         let mut own = cache.clone();
         let known = own.forget(key.tokens.len() - count);
-        self.texts.push((key, cache));
-        self.weigh();
+        self.sequences.push((key, cache));
+        self.measure();
         known.then_some((own, count))
     }
 
+    /// Index of the sequence that shares most tokens with `prompt`, and their number.
     fn best(&self, prompt: &Key) -> Option<(usize, usize)> {
         let shared = |(place, (key, cache)): (usize, &(Key, Cache))| {
             let count = key.up_to(prompt, prompt.tokens.len() - 1);
             let back = key.tokens.len() - count;
             (count > 0 && cache.clone().forget(back)).then_some((place, count))
         };
-        self.texts.iter().enumerate().filter_map(shared).max_by_key(|&(_, count)| count)
+        self.sequences.iter().enumerate().filter_map(shared).max_by_key(|&(_, count)| count)
     }
 }
 

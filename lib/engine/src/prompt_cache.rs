@@ -1,4 +1,4 @@
-//! What a model remembers of a text, in a file: a safetensors file whose metadata name the model, the
+//! Prompt cache: the cache of a sequence in a safetensors file, whose metadata name the model, the
 //! tokens, and how many of them each layer holds.
 
 use std::collections::HashMap;
@@ -19,15 +19,15 @@ use crate::forward::ids;
 use crate::model::Model;
 use crate::prefix_cache::Key;
 
-/// What the files are, and in which form.
+/// Name and version of the format.
 const FORM: &str = "mlxk prompt cache 1";
 
 impl Model {
-    /// Writes what is remembered of the text that was over last, with the number of its tokens that
-    /// each layer holds. Nothing is written if nothing is remembered.
+    /// Writes the cache of the sequence that was over last to the file `path`, which is replaced at
+    /// once or not at all. Nothing is written if the prefix cache is empty.
     ///
     /// # Errors
-    /// If the file cannot be written.
+    /// If the file cannot be written, or the sequence has pictures.
     pub fn save(&self, path: &Path, facts: &Facts) -> Result<()> {
         let Some((key, cache)) = self.batch.last_over() else { return Ok(()) };
         if !key.media.is_empty() {
@@ -68,10 +68,10 @@ impl Model {
         std::fs::rename(&unfinished, path).map_err(|e| Error::io(path, e))
     }
 
-    /// Remembers what `path` says, for texts that begin alike.
+    /// Adds the cache in the file `path` to the prefix cache.
     ///
     /// # Errors
-    /// If the file is none of this kind, or of another model, or of a memory of another form.
+    /// If the file cannot be read, is no prompt cache, or is of another model or other cache options.
     pub fn restore(&mut self, path: &Path, facts: &Facts) -> Result<()> {
         let name = path.display().to_string();
         let refused = |why: &str| Error::new(Kind::Validation, &name, why);
@@ -128,11 +128,11 @@ impl Model {
             }
         }
         let key = Key { tokens, media: Vec::new() };
-        self.batch.remember(key, cache, self.forward.memory.prefix_bytes);
+        self.batch.remember(key, cache, self.forward.cache_options.prefix_bytes);
         Ok(())
     }
 
-    /// What is remembered of a text of one token: its form is that of all.
+    /// Cache of one token, as a sample of the shapes and types of the arrays.
     fn sample(&self) -> Result<Cache> {
         let mut cache = self.forward.cache();
         self.forward.run(|| {
@@ -143,7 +143,7 @@ impl Model {
     }
 }
 
-/// The arrays of a memory, by the number of the slot and their own in it.
+/// Arrays of a cache, named `slot.array` by their numbers.
 fn named(cache: &Cache) -> impl Iterator<Item = (String, &Array)> {
     cache.slots.iter().enumerate().flat_map(|(n, slot)| {
         let arrays: Vec<&Array> = match slot {
@@ -161,7 +161,7 @@ fn numbers(list: &str) -> Option<Vec<u32>> {
     list.split(',').map(|number| number.parse().ok()).collect()
 }
 
-/// What changes when the model does: its revision, and the sizes and times of its weights.
+/// Identity of a model, which changes with it: its revision, and the sizes and times of its weights.
 fn identity(facts: &Facts) -> String {
     let shards = facts.weights().into_iter().map(|shard| {
         let known = std::fs::metadata(facts.path(&shard.path));

@@ -1,4 +1,4 @@
-//! A model at work: a request to a stream of events. Nothing here prints.
+//! Runner of a model: requests in, streams of events out.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
@@ -10,9 +10,12 @@ use mlxk_processor::{Constraint, Generation, Media, Prepared, Processor, Request
 use crate::batch::Step;
 use crate::model::Model;
 
-/// What continues texts: a loaded model, or a script in tests.
+/// Source of tokens that continue sequences: a loaded model, or a script in tests.
 pub trait Source {
-    /// Takes in a text that begins with `prompt`, and returns its number.
+    /// Adds a sequence that begins with `prompt`, and returns its number.
+    ///
+    /// # Errors
+    /// If the source cannot continue `prompt`.
     fn join(
         &mut self,
         prompt: &[u32],
@@ -20,7 +23,7 @@ pub trait Source {
         constraint: Option<Box<dyn Constraint>>,
     ) -> Result<u64>;
 
-    /// Takes in a text of which some tokens stand for pictures.
+    /// Adds a sequence of which some tokens stand for pictures, and returns its number.
     ///
     /// # Errors
     /// If the source takes no pictures.
@@ -37,15 +40,18 @@ pub trait Source {
         }
     }
 
-    /// Goes on by a step: tokens, each with the number of its text. One that gets an error is out;
-    /// all are if the step itself fails.
+    /// Takes a step, and returns its tokens, each with the number of its sequence. An error instead of a
+    /// token ends its sequence.
+    ///
+    /// # Errors
+    /// If the step fails, which ends all sequences.
     fn step(&mut self) -> Result<Step>;
 
-    /// How many tokens of a text's prompt were remembered, and not computed.
-    fn reused(&self, text: u64) -> u64;
+    /// Number of tokens of a sequence's prompt that came from a cache.
+    fn reused(&self, sequence: u64) -> u64;
 
-    /// Takes a text out.
-    fn leave(&mut self, text: u64);
+    /// Removes a sequence.
+    fn leave(&mut self, sequence: u64);
 }
 
 impl Source for Model {
@@ -72,25 +78,25 @@ impl Source for Model {
         Model::step(self)
     }
 
-    fn reused(&self, text: u64) -> u64 {
-        Model::reused(self, text)
+    fn reused(&self, sequence: u64) -> u64 {
+        Model::reused(self, sequence)
     }
 
-    fn leave(&mut self, text: u64) {
-        Model::leave(self, text);
+    fn leave(&mut self, sequence: u64) {
+        Model::leave(self, sequence);
     }
 }
 
-/// A model with all that belongs to it, ready to answer.
+/// Runner of a model: a source of tokens with its processor and the answers that are generated.
 pub struct Runner<S> {
     source: S,
     processor: Arc<Processor>,
-    /// The answers in the making, by the numbers of their texts.
+    /// Answers that are generated, by the numbers of their sequences.
     answers: BTreeMap<u64, Generation>,
 }
 
 impl<S: Source> Runner<S> {
-    /// Puts a loaded model together with the texts that belong to it.
+    /// A runner of `source`, with the processor of the model of `facts`.
     ///
     /// # Errors
     /// As [`Processor::read`].
@@ -98,27 +104,27 @@ impl<S: Source> Runner<S> {
         Ok(Runner::with(source, Arc::new(Processor::read(facts, plan)?)))
     }
 
-    /// The same with its processor, which may be read while the model is loaded.
+    /// A runner of `source` with `processor`, which can be read while the model is loaded.
     pub fn with(source: S, processor: Arc<Processor>) -> Runner<S> {
         Runner { source, processor, answers: BTreeMap::new() }
     }
 
-    /// What makes requests ready.
+    /// Processor that prepares requests.
     pub fn processor(&self) -> &Arc<Processor> {
         &self.processor
     }
 
-    /// What continues the texts.
+    /// Source of the tokens.
     pub fn source(&self) -> &S {
         &self.source
     }
 
-    /// The same, for those who change what it does.
+    /// Source of the tokens, for changes of its settings.
     pub fn source_mut(&mut self) -> &mut S {
         &mut self.source
     }
 
-    /// Takes a request in, beside those that are being answered, and returns the number of its
+    /// Prepares a request, adds it to those that are being answered, and returns the number of its
     /// answer.
     ///
     /// # Errors
@@ -128,7 +134,8 @@ impl<S: Source> Runner<S> {
         self.join_prepared(prepared)
     }
 
-    /// Does the same with a request that this model's processor has made ready.
+    /// Adds a request that this model's processor has prepared to those that are being answered, and
+    /// returns the number of its answer.
     ///
     /// # Errors
     /// If the model does not know the tokens of the prompt.
@@ -147,8 +154,8 @@ impl<S: Source> Runner<S> {
         Ok(number)
     }
 
-    /// Goes on by a step: what came of it, each with the number of its answer. After an
-    /// [`Event::End`] or an error nothing more comes of an answer.
+    /// Takes a step, and returns its events, each with the number of its answer. [`Event::End`] or an
+    /// error is the last event of an answer.
     pub fn step(&mut self) -> Vec<(u64, Result<Event>)> {
         let failed = |e: Error| self.answers.keys().map(|&n| (n, Err(e.clone()))).collect();
         let step = self.source.step().unwrap_or_else(failed);
@@ -172,13 +179,12 @@ impl<S: Source> Runner<S> {
         events
     }
 
-    /// How many tokens an answer has so far.
+    /// Number of tokens of an answer so far; 0 if it is over.
     pub fn written(&self, number: u64) -> u64 {
         self.answers.get(&number).map_or(0, |generation| generation.end.completion_tokens)
     }
 
-    /// Ends an answer where it is, for a `reason`: what there is still to say. Nothing of one that
-    /// is over.
+    /// Ends an answer for a `reason`, and returns its last events; none if the answer is over already.
     pub fn end(&mut self, number: u64, reason: FinishReason) -> Vec<Event> {
         let generation = self.answers.get_mut(&number);
         let events = generation.map(|answer| answer.finish(reason));
@@ -186,14 +192,14 @@ impl<S: Source> Runner<S> {
         events.unwrap_or_default()
     }
 
-    /// Drops an answer.
+    /// Drops an answer without further events.
     pub fn leave(&mut self, number: u64) {
         self.answers.remove(&number);
         self.source.leave(number);
     }
 
-    /// Answers one request. `interrupted` is asked before each step, of which a long prompt takes
-    /// several; once it is true, the answer ends.
+    /// Events of the answer to one request. `interrupted` is called before each step, of which a long
+    /// prompt takes several; the answer ends once it returns true.
     ///
     /// # Errors
     /// As [`join`](Self::join).
@@ -207,7 +213,7 @@ impl<S: Source> Runner<S> {
     }
 }
 
-/// One answer, step by step. Dropping it ends the work on it.
+/// Events of one answer, step by step. Dropping this drops the answer.
 struct Single<'a, S: Source> {
     runner: &'a mut Runner<S>,
     number: u64,

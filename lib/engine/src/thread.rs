@@ -1,33 +1,33 @@
-//! A thread that works with MLX, and its end.
+//! Threads that work with MLX, and their end.
 
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
-/// How long a thread may take to end.
-const PATIENCE: Duration = Duration::from_secs(2);
+/// Time that a thread may take to end.
+const JOIN_TIMEOUT: Duration = Duration::from_secs(2);
 
-/// Waits for the thread when it is dropped, which must have been told to end: when the process ends,
-/// MLX tidies up, and nothing may be at work in it then. What waits in MLX for somebody who has gone
-/// is not waited for any longer than two seconds.
+/// Handle of a thread that works with MLX. Dropping it waits until the thread ends, which must have
+/// been told to, but for two seconds at most: the thread may wait in MLX for a rank that has gone. MLX
+/// must be idle when the process ends, since it frees its memory then.
 #[derive(Debug)]
-pub struct Working(Option<JoinHandle<()>>);
+pub struct WorkerThread(Option<JoinHandle<()>>);
 
-impl Working {
-    /// A thread that runs.
-    pub fn new(thread: JoinHandle<()>) -> Working {
-        Working(Some(thread))
+impl WorkerThread {
+    /// The handle of a running thread.
+    pub fn new(thread: JoinHandle<()>) -> WorkerThread {
+        WorkerThread(Some(thread))
     }
 }
 
-impl Drop for Working {
+impl Drop for WorkerThread {
     fn drop(&mut self) {
         let Some(thread) = self.0.take() else { return };
-        let late = Instant::now() + PATIENCE;
+        let late = Instant::now() + JOIN_TIMEOUT;
         while !thread.is_finished() && Instant::now() < late {
             thread::sleep(Duration::from_millis(5));
         }
         if thread.is_finished() {
-            // A panic has told of itself.
+            // A panic was reported when it happened.
             let _ = thread.join();
         }
     }

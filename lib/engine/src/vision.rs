@@ -1,4 +1,4 @@
-//! Vision tower of a model, loaded when the first picture comes.
+//! Vision tower of a model, loaded at the first picture.
 
 use std::cell::OnceCell;
 use std::collections::BTreeMap;
@@ -23,7 +23,7 @@ pub struct LazyTower {
 }
 
 impl LazyTower {
-    /// The tower that `load` makes of `config` and of those of the `tensors` that are a tower's.
+    /// A tower that `load` will load by `config` from those of the `tensors` that are its own.
     pub fn new(
         load: vision::Load,
         config: Value,

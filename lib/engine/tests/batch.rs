@@ -27,16 +27,16 @@ fn prompt(kind: u32, count: u32) -> Vec<u32> {
     (0..count).map(|n| 3 + (n * 37 + kind * 101 + n * n * kind) % 200).collect()
 }
 
-/// Lets texts join before the steps that are named, and takes each out after `count` tokens.
+/// Lets sequences join before the steps that are named, and takes each out after `count` tokens.
 fn together(
     model: &mut Model,
-    texts: &[(usize, Vec<u32>, Sampling)],
+    sequences: &[(usize, Vec<u32>, Sampling)],
     count: usize,
 ) -> Vec<Vec<u32>> {
     let mut numbers = BTreeMap::new();
-    let mut told = vec![Vec::new(); texts.len()];
+    let mut told = vec![Vec::new(); sequences.len()];
     for step in 0.. {
-        for (place, (joins, prompt, sampling)) in texts.iter().enumerate() {
+        for (place, (joins, prompt, sampling)) in sequences.iter().enumerate() {
             if *joins == step {
                 numbers.insert(model.join(prompt, sampling.clone(), None).unwrap(), place);
             }
@@ -63,7 +63,7 @@ fn a_text_gets_the_same_tokens_alone_and_beside_others() {
     for case in CASES {
         let hot = |seed| Sampling { temperature: 1.0, top_p: 0.9, seed, ..GREEDY };
         let penalised = Sampling { repetition_penalty: 1.3, frequency_penalty: 0.2, ..hot(3) };
-        let texts = [
+        let sequences = [
             (0, prompt(1, 20), GREEDY),
             (0, prompt(2, 1), hot(1)),
             (3, prompt(3, 45), hot(2)),
@@ -72,8 +72,8 @@ fn a_text_gets_the_same_tokens_alone_and_beside_others() {
         for chunk in [8, 512] {
             let mut model = load(case);
             model.forward.prefill_chunk = chunk;
-            let told = together(&mut model, &texts, 16);
-            for ((_, prompt, sampling), told) in texts.iter().zip(told) {
+            let told = together(&mut model, &sequences, 16);
+            for ((_, prompt, sampling), told) in sequences.iter().zip(told) {
                 let mut fresh = load(case);
                 assert_eq!(told, alone(&mut fresh, prompt, sampling, 16), "{case} by {chunk}");
             }
@@ -146,7 +146,7 @@ fn a_text_goes_on_in_every_step_in_which_another_is_taken_in() {
 #[test]
 fn the_memory_for_texts_that_are_over_is_bounded() {
     let mut model = model::load(&parity("llama")).unwrap();
-    model.forward.memory.prefix_bytes = 0;
+    model.forward.cache_options.prefix_bytes = 0;
     alone(&mut model, &prompt(1, 30), &GREEDY, 2);
     let number = model.join(&prompt(1, 30), GREEDY, None).unwrap();
     model.step().unwrap();
@@ -160,11 +160,11 @@ fn a_bound_that_is_not_reached_changes_nothing_and_one_that_is_keeps_going() {
     let known = alone(&mut free, &prompt, &GREEDY, 30);
     for (most, same) in [(70, true), (12, false)] {
         let mut model = model::load(&parity("llama")).unwrap();
-        model.forward.memory.max_kv_size = Some(most);
+        model.forward.cache_options.max_kv_size = Some(most);
         let told = alone(&mut model, &prompt, &GREEDY, 30);
         assert_eq!(told == known, same, "{most}");
         model.forward.prefill_chunk = 3;
-        model.forward.memory.prefix_bytes = 0;
+        model.forward.cache_options.prefix_bytes = 0;
         assert_eq!(alone(&mut model, &prompt, &GREEDY, 30), told, "{most}, in chunks");
     }
 }
@@ -198,14 +198,14 @@ fn guesses_change_no_token() {
         ("deepseek_v41-mixed", "llama"),
     ] {
         let mut guided = load(case).guided_by(load(draft), 3).unwrap();
-        let texts = [
+        let sequences = [
             (0, prompt(1, 20), GREEDY),
             (0, prompt(2, 40), hot.clone()),
             (2, prompt(3, 5), penalised.clone()),
             (3, prompt(4, 9), dry.clone()),
         ];
-        let told = together(&mut guided, &texts, 24);
-        for ((_, prompt, sampling), told) in texts.iter().zip(told) {
+        let told = together(&mut guided, &sequences, 24);
+        for ((_, prompt, sampling), told) in sequences.iter().zip(told) {
             let known = alone(&mut load(case), prompt, sampling, 24);
             assert_eq!(told, known, "{draft} guesses for {case}");
         }
@@ -244,7 +244,7 @@ fn an_adapter_gives_the_answers_of_the_reference() {
     assert!(e.subject.contains("layers.3.") && e.message.contains("another model"), "{e}");
 }
 
-/// Rows that several tokens make are of the type of the model's vectors, however the text was cut.
+/// Rows that several tokens make are of the type of the model's vectors, however the sequence was cut.
 #[test]
 fn a_prompt_cache_of_16_bits_is_restored_whatever_the_text_began_with() {
     let dir = tempfile::tempdir().unwrap();
@@ -299,8 +299,8 @@ fn a_prompt_cache_is_restored_from_its_file_and_no_other() {
         let e = model::load(&parity("qwen2")).unwrap().restore(&file, &other).unwrap_err();
         assert!(e.message.starts_with("a prompt cache of "), "{e}");
         let mut packed = model::load(path).unwrap();
-        packed.forward.memory.kv_bits = Some(8);
-        packed.forward.memory.kv_group_size = 32;
+        packed.forward.cache_options.kv_bits = Some(8);
+        packed.forward.cache_options.kv_group_size = 32;
         assert!(case == "mamba2-untied" || packed.restore(&file, &facts).is_err());
     }
     let whole = std::fs::read(&file).unwrap();
@@ -330,17 +330,17 @@ impl Constraint for Thirds {
     }
 }
 
-/// 12 tokens of each of texts that begin together, every other one of them bound by rules.
-fn bound(model: &mut Model, texts: &[(Vec<u32>, Sampling)]) -> Vec<Vec<u32>> {
+/// 12 tokens of each of sequences that begin together, every other one of them bound by rules.
+fn bound(model: &mut Model, sequences: &[(Vec<u32>, Sampling)]) -> Vec<Vec<u32>> {
     let mut numbers = Vec::new();
-    for (n, (prompt, sampling)) in texts.iter().enumerate() {
+    for (n, (prompt, sampling)) in sequences.iter().enumerate() {
         let rules: Option<Box<dyn Constraint>> = match n % 2 {
             0 => Some(Box::new(Thirds(0))),
             _ => None,
         };
         numbers.push(model.join(prompt, sampling.clone(), rules).unwrap());
     }
-    let mut told = vec![Vec::new(); texts.len()];
+    let mut told = vec![Vec::new(); sequences.len()];
     while told.iter().any(|told| told.len() < 12) {
         for (number, token) in model.step().unwrap() {
             let told = &mut told[numbers.iter().position(|n| *n == number).unwrap()];
@@ -358,7 +358,7 @@ fn bound(model: &mut Model, texts: &[(Vec<u32>, Sampling)]) -> Vec<Vec<u32>> {
 #[test]
 fn rules_bind_their_own_text_beside_others_and_with_guesses() {
     let hot = |seed| Sampling { temperature: 1.2, top_p: 0.95, seed, ..GREEDY };
-    let texts = [
+    let sequences = [
         (prompt(1, 20), GREEDY),
         (prompt(2, 9), hot(1)),
         (prompt(3, 1), hot(2)),
@@ -366,18 +366,18 @@ fn rules_bind_their_own_text_beside_others_and_with_guesses() {
     ];
     for case in ["llama", "smollm3"] {
         let load = |on_cpu| model::load_for(&parity(case), on_cpu).unwrap();
-        let alone: Vec<Vec<u32>> = (0..texts.len())
+        let alone: Vec<Vec<u32>> = (0..sequences.len())
             .map(|n| match n % 2 {
-                0 => bound(&mut load(true), &texts[n..=n]).remove(0),
-                _ => alone(&mut load(true), &texts[n].0, &texts[n].1, 12),
+                0 => bound(&mut load(true), &sequences[n..=n]).remove(0),
+                _ => alone(&mut load(true), &sequences[n].0, &sequences[n].1, 12),
             })
             .collect();
         for (n, told) in alone.iter().enumerate().filter(|(n, _)| n % 2 == 0) {
             assert!(told.iter().zip(0..).all(|(id, turn)| id % 3 == turn % 3), "{n}: {told:?}");
         }
-        assert_eq!(bound(&mut load(true), &texts), alone, "{case}");
-        assert_eq!(bound(&mut load(false), &texts), alone, "{case}, queued ahead");
+        assert_eq!(bound(&mut load(true), &sequences), alone, "{case}");
+        assert_eq!(bound(&mut load(false), &sequences), alone, "{case}, queued ahead");
         let mut guided = load(true).guided_by(load(true), 3).unwrap();
-        assert_eq!(bound(&mut guided, &texts), alone, "{case}, guessed");
+        assert_eq!(bound(&mut guided, &sequences), alone, "{case}, guessed");
     }
 }

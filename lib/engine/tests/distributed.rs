@@ -9,7 +9,7 @@ use std::process::{Child, Command, Stdio};
 use std::{env, fs};
 
 use mlxk_core::Inspected;
-use mlxk_engine::distributed::{Party, Place, follow};
+use mlxk_engine::distributed::{Group, RankConfig, follow};
 use mlxk_engine::{Cost, Model};
 use mlxk_models::checkpoint::part::Split;
 use model::{Draft, GREEDY};
@@ -74,14 +74,14 @@ fn a_rank() {
             let written = Draft::of(case).write();
             let Inspected { facts, plan, .. } = model::inspected(written.path()).unwrap();
             for &split in splits {
-                let place = Place { rank, size: 2, first, backend: "ring", on_cpu };
+                let place = RankConfig { rank, size: 2, first, backend: "ring", on_cpu };
                 if rank > 0 {
                     let facts = model::facts(written.path()).unwrap();
                     follow(&place, facts, plan.clone(), MEMORY, &mut |_| Ok(())).unwrap();
                     continue;
                 }
                 let known = (&facts, &plan);
-                let party = Party::gather(&place, known, MEMORY, Some(split), &|_| {}).unwrap();
+                let party = Group::gather(&place, known, MEMORY, Some(split), &|_| {}).unwrap();
                 let watch = party.watch();
                 let all = fs::metadata(written.path().join("model.safetensors")).unwrap().len();
                 assert!(party.bytes() < all);
@@ -91,10 +91,10 @@ fn a_rank() {
                 let mut whole = model::load_for(written.path(), on_cpu).unwrap();
                 let what = format!("{case} by {split:?}, on a CPU: {on_cpu}");
                 computes_alike(&mut ours, &mut whole, &what);
-                ours.bound_prefixes(0);
-                ours.bound_prefixes(u64::MAX);
+                ours.limit_prefix_cache(0);
+                ours.limit_prefix_cache(u64::MAX);
                 assert_eq!(ours.tokens(&[1], &GREEDY).unwrap().take(1).count(), 1);
-                assert_eq!(cost.sequence(2), ours.prefixes(), "{what}");
+                assert_eq!(cost.sequence(2), ours.prefix_bytes(), "{what}");
                 watch.end();
             }
         }
@@ -111,12 +111,12 @@ fn computes_alike(ours: &mut Model, whole: &mut Model, what: &str) {
     for (a, b) in a.iter().zip(&b) {
         assert!((a - b).abs() <= 2e-3 * largest, "{what}: {a} and {b} of {largest}");
     }
-    let [a, b] = [ours, whole].map(texts);
+    let [a, b] = [ours, whole].map(sequences);
     assert_eq!(a, b, "{what}");
 }
 
-/// What follows some texts that come and go, of which some begin alike.
-fn texts(model: &mut Model) -> Vec<(u64, u32)> {
+/// What follows some sequences that come and go, of which some begin alike.
+fn sequences(model: &mut Model) -> Vec<(u64, u32)> {
     let mut said = Vec::new();
     let join = |model: &mut Model, prompt: &[u32]| model.join(prompt, GREEDY, None).unwrap();
     let steps = |model: &mut Model, count, said: &mut Vec<(u64, u32)>| {

@@ -14,16 +14,16 @@ use mlxk_processor::request::{Options, Preset, Prompt};
 use mlxk_processor::{Constraint, Event, Request, Sampling, Token};
 use serde_json::json;
 
-/// Gives every text the tokens 1, 2, 3, ... and keeps what it was asked.
+/// Gives every sequence the tokens 1, 2, 3, ... and keeps what it was asked.
 #[derive(Clone, Default)]
 struct Script(Rc<RefCell<Scene>>);
 
 #[derive(Default)]
 struct Scene {
     asked: Vec<(Vec<u32>, Sampling)>,
-    /// The texts that are being continued, with the last token of each.
+    /// The sequences that are being continued, with the last token of each.
     texts: Vec<(u64, u32)>,
-    /// Gives a text an error in place of this token.
+    /// Gives a sequence an error in place of this token.
     fails_at: Option<(u64, u32)>,
 }
 
@@ -102,7 +102,7 @@ impl Model {
         Runner::new(self.script.clone(), &facts, &plan)
     }
 
-    /// The text and the end of an answer.
+    /// The sequence and the end of an answer.
     fn run(&self, request: &Request) -> Result<(String, End)> {
         let mut runner = self.runner()?;
         let mut text = String::new();

@@ -9,7 +9,7 @@ use std::path::Path;
 
 use mlx_rs::Array;
 use mlxk_core::Inspected;
-use mlxk_engine::{Cost, Memory, Model};
+use mlxk_engine::{CacheOptions, Cost, Model};
 use mlxk_tensor::cache::{Cache, Sequences};
 use model::{Draft, Tensor, inspected, parity};
 
@@ -54,12 +54,13 @@ fn the_cache_of_every_model_takes_what_is_told_of_it() {
 
 #[test]
 fn bounded_and_quantised_caches_take_what_is_told_of_them() {
-    let memory = Memory { max_kv_size: Some(100), kv_bits: Some(4), ..Memory::default() };
-    let memory = Memory { kv_group_size: 32, kv_start: 40, ..memory };
+    let memory =
+        CacheOptions { max_kv_size: Some(100), kv_bits: Some(4), ..CacheOptions::default() };
+    let memory = CacheOptions { kv_group_size: 32, kv_start: 40, ..memory };
     let path = parity("qwen3-q4");
     for on_cpu in [true, false] {
         let mut model = model::load_for(&path, on_cpu).unwrap();
-        model.forward.memory = memory.clone();
+        model.forward.cache_options = memory.clone();
         let cost = cost(&path, on_cpu).with(&memory);
         for tokens in [1, 700, 1500] {
             assert_eq!(cost.sequence(tokens), taken(&model, tokens), "{tokens} tokens");

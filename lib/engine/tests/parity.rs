@@ -83,7 +83,7 @@ fn continues(model: &mut Model, expected: &Expected, tolerance: f32) -> Result<(
     Ok(())
 }
 
-/// The continuation while texts of other lengths share its steps; one leaves on the way.
+/// The continuation while sequences of other lengths share its steps; one leaves on the way.
 fn among_others(model: &mut Model, expected: &Expected) -> Vec<u32> {
     let prompt = &expected.prompt_ids;
     let longer: Vec<u32> = prompt.iter().rev().take(9).chain(prompt).copied().collect();

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use mlxk_core::{Kind, Places, Record};
-use mlxk_engine::{Bounds, Local, Memory};
+use mlxk_engine::{Bounds, CacheOptions, Local};
 use mlxk_processor::engine::Events;
 use mlxk_processor::event::{End, FinishReason, LengthLimit};
 use mlxk_processor::request::{Preset, Prompt};
@@ -34,7 +34,7 @@ fn bounds() -> Bounds {
         queue: 16,
         memory: 1 << 30,
         ttl: None,
-        texts: Memory { prefix_bytes: 1 << 20, ..Memory::default() },
+        cache: CacheOptions { prefix_bytes: 1 << 20, ..CacheOptions::default() },
         preset: Preset::default(),
     }
 }
@@ -108,8 +108,8 @@ async fn who_goes_away_is_not_answered_further_by_more_than_a_token_or_two() {
     let home = home();
     let long = || request("llama", json!({"max_tokens": 1500, "temperature": 0}));
     let (text, _) = answer(engine(&home, bounds(), &[]).submit(long()).unwrap()).await;
-    let texts = Memory { prefix_bytes: 1 << 24, ..Memory::default() };
-    let engine = engine(&home, Bounds { batch: 1, texts, ..bounds() }, &["llama"]);
+    let cache = CacheOptions { prefix_bytes: 1 << 24, ..CacheOptions::default() };
+    let engine = engine(&home, Bounds { batch: 1, cache, ..bounds() }, &["llama"]);
     let mut events = engine.submit(long()).unwrap();
     for _ in 0..4 {
         events.recv().await.unwrap().unwrap();
@@ -308,8 +308,8 @@ async fn an_answer_of_any_length_ends_where_memory_does() {
 async fn models_share_the_memory_for_texts_that_are_over() {
     let home = home();
     // A text takes 131 kB.
-    let texts = Memory { prefix_bytes: 200_000, ..Memory::default() };
-    let engine = engine(&home, Bounds { texts, ..bounds() }, &["llama"]);
+    let cache = CacheOptions { prefix_bytes: 200_000, ..CacheOptions::default() };
+    let engine = engine(&home, Bounds { cache, ..bounds() }, &["llama"]);
     let ask = async |model| {
         answer(engine.submit(request(model, json!({}))).unwrap()).await.1.cached_tokens
     };

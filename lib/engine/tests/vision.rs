@@ -91,7 +91,7 @@ fn a_cached_prompt_stands_for_the_same_picture_alone() {
         let mut case = Case::new(name, true);
         let (picture, greedy) = (case.picture(), case.list("greedy_ids"));
         let start = case.prepared(&picture).media[0].tokens.start as u64;
-        case.model.bound_prefixes(1 << 30);
+        case.model.limit_prefix_cache(1 << 30);
         assert_eq!(case.greedy(&picture), (greedy.clone(), 0), "{name}");
         let (ids, reused) = case.greedy(&picture);
         assert_eq!(ids, greedy, "{name}");

@@ -1,9 +1,9 @@
-//! Sequences that a model continues together.
+//! Continuous batching: sequences that a model continues together.
 
+mod chunks;
 mod draft;
-mod parts;
 mod state;
 mod step;
 
 pub use draft::{Draft, MOST};
-pub use state::{Batch, Step, Text};
+pub use state::{Batch, Sequence, Step};

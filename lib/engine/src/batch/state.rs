@@ -1,65 +1,70 @@
-//! State of the sequences that a model continues together.
+//! State of a batch and of its sequences.
 
 use mlx_rs::Array;
 use mlxk_models::vision::mrope::MropePositions;
 use mlxk_processor::{Constraint, Media, Sampling, Token};
 use mlxk_tensor::cache::Cache;
 
-use crate::prefix_cache::{Key, Prefixes};
-use crate::sample::Turn;
-use crate::sample::device::Choice;
+use crate::prefix_cache::{Key, PrefixCache};
+use crate::sample::Draw;
+use crate::sample::device::Sampled;
 
-/// The tokens of a step, each with the number of its text.
+/// Tokens that a step yields, each with the number of its sequence; an error ends its sequence.
 pub type Step = Vec<(u64, mlxk_core::Result<Token>)>;
 
-/// The texts of a model.
+/// Batch of the sequences that a model continues.
 #[derive(Default)]
 pub struct Batch {
-    pub texts: Vec<Text>,
-    /// The tokens that are chosen, or soon will be, but not read.
+    /// Sequences in the order in which they joined.
+    pub sequences: Vec<Sequence>,
+    /// Tokens that are sampled on the device and not read yet.
     pub queued: Option<Queued>,
-    /// What is remembered of texts that are over.
-    pub prefixes: Prefixes,
-    /// Sequences that ever joined.
+    /// Caches of sequences that are over.
+    pub prefix_cache: PrefixCache,
+    /// Number of sequences that ever joined; the last one has this number.
     pub joined: u64,
-    /// Steps taken.
+    /// Number of steps taken.
     pub steps: u64,
 }
 
-/// A text that is being continued.
-pub struct Text {
+/// Sequence that is being continued.
+pub struct Sequence {
+    /// Number of the sequence in its model.
     pub number: u64,
-    /// None before its first step.
+    /// Cache of the sequence; none before its first step.
     pub cache: Option<Cache>,
-    /// Tokens of the prompt that were remembered.
+    /// Number of tokens of the prompt that were found in a cache.
     pub reused: usize,
-    /// What a draft model remembers, and how many tokens it has seen.
+    /// Cache of the draft model, and the number of tokens that it holds.
     pub draft: Option<(Cache, usize)>,
-    /// The tokens that are known.
+    /// Token ids of the prompt and of the continuation so far.
     pub tokens: Vec<u32>,
     /// Pictures among the tokens of the prompt.
     pub media: Vec<Media>,
-    /// Features of these pictures, once they are needed.
+    /// Features [tokens, hidden] of each picture, from its first token to its last.
     pub features: Vec<Option<Array>>,
     /// Positions of the prompt, if they are not consecutive.
     pub positions: Option<MropePositions>,
-    /// How many of them the cache has seen, or will have when what is queued is done.
+    /// Number of tokens that the cache holds, once the queued work is done.
     pub fed: usize,
+    /// Settings of sampling.
     pub sampling: Sampling,
-    /// Choices made.
+    /// Number of tokens sampled so far.
     pub chosen: u64,
+    /// Constraint of the tokens that may come, if there is one.
     pub constraint: Option<Box<dyn Constraint>>,
 }
 
-/// Tokens whose choice is queued.
+/// Tokens that are sampled on the device and not read yet.
 pub struct Queued {
-    pub choice: Choice,
-    /// The texts of its rows.
-    pub texts: Vec<u64>,
+    /// The tokens, a row for each sequence.
+    pub sampled: Sampled,
+    /// Number of the sequence of each row.
+    pub sequences: Vec<u64>,
 }
 
-impl Text {
-    /// Key of the text in the prefix cache.
+impl Sequence {
+    /// Key of the sequence in the prefix cache.
     pub fn key(&self) -> Key {
         let media = self.media.iter().map(|media| (media.tokens.clone(), media.pixels.hash));
         Key { tokens: self.tokens.clone(), media: media.collect() }
@@ -72,24 +77,30 @@ impl Text {
         Some((self.fed..self.fed + rows).map(at).collect())
     }
 
-    /// What rules allow next, if there are any.
+    /// Bits of the tokens that the constraint allows next; none if there is no constraint.
+    ///
+    /// # Errors
+    /// If the constraint fails.
     pub fn allowed(&mut self) -> mlxk_core::Result<Option<Vec<u32>>> {
         self.constraint.as_mut().map(|constraint| constraint.allowed()).transpose()
     }
 
-    /// The choice after the first `known` tokens.
-    pub fn turn(&self, known: usize, allowed: Option<Vec<u32>>) -> Turn<'_> {
+    /// Draw of the token after the first `known` ones, among those that `allowed` has bits of.
+    pub fn draw(&self, known: usize, allowed: Option<Vec<u32>>) -> Draw<'_> {
         let recent = &self.tokens[..known];
         let (sampling, tokens, number) = (&self.sampling, &*self.tokens, self.chosen);
-        Turn { sampling, recent, tokens, number, allowed }
+        Draw { sampling, recent, tokens, number, allowed }
     }
 
-    /// True if the choice of a token depends on the one before it, beyond the penalties.
+    /// True if sampling depends on the token before in ways that the device cannot compute.
     pub fn needs_last(&self) -> bool {
         self.constraint.is_some() || self.sampling.has_dry()
     }
 
-    /// Goes on by a token, unless rules forbid it.
+    /// Appends a sampled token.
+    ///
+    /// # Errors
+    /// If the constraint forbids the token.
     pub fn push(&mut self, token: Token) -> mlxk_core::Result<Token> {
         if let Some(constraint) = &mut self.constraint {
             constraint.push(token.id)?;

@@ -1,7 +1,7 @@
 //! Steps of a batch: sequences join and leave between any two.
 //!
-//! A step advances every sequence that is being continued by a token, and takes in as much of the
-//! prompts of the others as fits, all in one pass through the weights. On a GPU the next step is
+//! A step advances every sequence that is decoded by a token, and prefills as much of the prompts of
+//! the others as fits, all in one pass through the weights. On a GPU the next step is
 //! queued before the tokens of the last one are read.
 
 use mlx_rs::error::Result;
@@ -15,37 +15,40 @@ use mlxk_tensor::cache::{Cache, Sequences};
 use mlxk_tensor::mlx;
 use mlxk_tensor::positions::RowPositions;
 
+use super::chunks::{Chunk, joined, known, queued};
 use super::draft::Draft;
-use super::parts::{Part, joined, known, queued};
-use super::state::{Batch, Queued, Step, Text};
+use super::state::{Batch, Queued, Sequence, Step};
 use crate::forward::Forward;
 use crate::prefix_cache::Key;
 use crate::sample::{device, host};
 
-/// Steps after which MLX gives the memory back that it keeps for reuse.
+/// Number of steps after which the buffers that MLX holds for reuse are freed.
 const TIDY: u64 = 256;
 
-/// Tokens that are worth waiting for another text to take them in.
+/// Number of shared tokens that are worth waiting until another sequence has prefilled them.
 const SAVING: usize = 16;
 
 impl Batch {
-    /// What is remembered of the text that was over last.
+    /// Key and cache of the sequence that was over last.
     pub fn last_over(&self) -> Option<&(Key, Cache)> {
-        self.prefixes.last()
+        self.prefix_cache.last()
     }
 
-    /// Remembers a text for others that begin alike.
+    /// Adds the cache of a sequence to the prefix cache, which may take `bytes`.
     pub fn remember(&mut self, key: Key, cache: Cache, bytes: u64) {
-        self.prefixes.put(key, cache, bytes);
+        self.prefix_cache.put(key, cache, bytes);
     }
 
     /// Takes a step, with the guesses of `draft` if there is one.
+    ///
+    /// # Errors
+    /// If the model fails.
     pub fn step(&mut self, forward: &Forward, draft: Option<&Draft>) -> Result<Step> {
         self.steps += 1;
         if self.steps.is_multiple_of(TIDY) {
             memory::clear_cache()?;
         }
-        self.begin(forward);
+        self.assign_caches(forward);
         if let Some(draft) = draft {
             return self.step_drafted(forward, draft);
         }
@@ -53,10 +56,10 @@ impl Batch {
             return self.step_at_once(forward);
         }
         let due = self.queued.take();
-        let begun = due.is_some();
+        let pending = due.is_some();
         let step = self.launch(due, forward)?;
         match self.queued.take() {
-            Some(first) if !begun => self.launch(Some(first), forward),
+            Some(first) if !pending => self.launch(Some(first), forward),
             queued => {
                 self.queued = queued;
                 Ok(step)
@@ -64,24 +67,24 @@ impl Batch {
         }
     }
 
-    /// Gives texts their caches: what is remembered of the beginning of their prompts. One whose
-    /// beginning an earlier text is just taking in waits for that.
-    fn begin(&mut self, forward: &Forward) {
-        for place in 0..self.texts.len() {
-            let (earlier, rest) = self.texts.split_at(place);
-            let text = &rest[0];
-            if text.cache.is_some() {
+    /// Gives new sequences their caches: copies of those that hold the beginning of their prompts, or
+    /// empty ones. A sequence whose beginning an earlier one is prefilling waits for that.
+    fn assign_caches(&mut self, forward: &Forward) {
+        for place in 0..self.sequences.len() {
+            let (earlier, rest) = self.sequences.split_at(place);
+            let sequence = &rest[0];
+            if sequence.cache.is_some() {
                 continue;
             }
-            let key = text.key();
-            let whole = key.tokens.len() - 1;
-            let shared = |other: &Text| {
+            let key = sequence.key();
+            let complete = key.tokens.len() - 1;
+            let shared = |other: &Sequence| {
                 let forgets = other.cache.as_ref().is_none_or(Cache::forgets);
-                if forgets { other.key().up_to(&key, whole) } else { 0 }
+                if forgets { other.key().up_to(&key, complete) } else { 0 }
             };
             let other = earlier.iter().max_by_key(|other| shared(other));
             let beside = other.map_or(0, shared);
-            let remembered = self.prefixes.shared(&key);
+            let remembered = self.prefix_cache.shared(&key);
             if beside > remembered + SAVING && other.is_some_and(|other| other.fed < beside) {
                 continue;
             }
@@ -89,134 +92,144 @@ impl Batch {
                 let (mut cache, known) = (other.cache.clone()?, beside.min(other.fed));
                 cache.forget(other.fed - known).then_some((cache, known))
             });
-            let found = from_other.or_else(|| self.prefixes.take(&key));
+            let found = from_other.or_else(|| self.prefix_cache.take(&key));
             let (cache, reused) = found.unwrap_or_else(|| (forward.cache(), 0));
-            let text = &mut self.texts[place];
-            (text.cache, text.reused, text.fed) = (Some(cache), reused, reused);
+            let sequence = &mut self.sequences[place];
+            (sequence.cache, sequence.reused, sequence.fed) = (Some(cache), reused, reused);
         }
     }
 
-    /// Takes a step, and waits for its tokens.
+    /// Takes a step, and samples its tokens on the host.
     fn step_at_once(&mut self, forward: &Forward) -> Result<Step> {
-        let parts = self.parts(None, forward.prefill_chunk);
-        let Some(logits) = self.forward(&parts, None, forward)? else { return Ok(Step::new()) };
+        let chunks = self.chunks(None, forward.prefill_chunk);
+        let Some(logits) = self.forward(&chunks, None, forward)? else { return Ok(Step::new()) };
         let rows: &[f32] = elements(&logits)?;
         let size = logits.dim(-1) as usize;
-        let whole = parts.iter().filter(|part| part.whole);
-        Ok(rows.chunks_exact(size).zip(whole).map(|(row, part)| self.choose(part, row)).collect())
+        let complete = chunks.iter().filter(|chunk| chunk.complete);
+        Ok(rows
+            .chunks_exact(size)
+            .zip(complete)
+            .map(|(row, chunk)| self.choose(chunk, row))
+            .collect())
     }
 
-    /// The next token of a text by the `logits` of all tokens.
-    pub fn choose(&mut self, part: &Part, logits: &[f32]) -> (u64, mlxk_core::Result<Token>) {
-        let text = &mut self.texts[part.text];
+    /// Samples the next token of the sequence of `chunk` by `logits` [vocabulary], and returns it with
+    /// the number of the sequence.
+    pub fn choose(&mut self, chunk: &Chunk, logits: &[f32]) -> (u64, mlxk_core::Result<Token>) {
+        let sequence = &mut self.sequences[chunk.sequence];
         let none = || Error::new(Kind::Execution, "", "no token may come next");
-        let chosen = text.allowed().and_then(|allowed| {
-            let turn = text.turn(text.tokens.len(), allowed);
-            host::choose(logits, &turn).ok_or_else(none)
+        let chosen = sequence.allowed().and_then(|allowed| {
+            let draw = sequence.draw(sequence.tokens.len(), allowed);
+            host::choose(logits, &draw).ok_or_else(none)
         });
-        text.chosen += 1;
-        (text.number, chosen.and_then(|token| text.push(token)))
+        sequence.chosen += 1;
+        (sequence.number, chosen.and_then(|token| sequence.push(token)))
     }
 
-    /// Queues the step after `due`, and returns the tokens of that.
+    /// Queues the step after the tokens of `due`, and returns these tokens.
     fn launch(&mut self, mut due: Option<Queued>, forward: &Forward) -> Result<Step> {
-        let parts = self.parts(due.as_ref(), forward.prefill_chunk);
-        let Some(logits) = self.forward(&parts, due.as_ref(), forward)? else {
+        let chunks = self.chunks(due.as_ref(), forward.prefill_chunk);
+        let Some(logits) = self.forward(&chunks, due.as_ref(), forward)? else {
             return self.read(due);
         };
-        let last = self.last(&parts, due.as_ref())?;
-        let whole: Vec<usize> = parts.iter().filter(|p| p.whole).map(|p| p.text).collect();
+        let last = self.last(&chunks, due.as_ref())?;
+        let complete: Vec<usize> =
+            chunks.iter().filter(|p| p.complete).map(|p| p.sequence).collect();
         let mut step = Step::new();
-        if whole.iter().any(|&text| self.texts[text].needs_last()) {
-            // What may come depends on what came, which is read while the model works.
+        if complete.iter().any(|&sequence| self.sequences[sequence].needs_last()) {
+            // The last tokens are needed on the host; they are read while the device runs the model.
             async_eval([&logits])?;
             step = self.read(due.take())?;
         }
         let mut allowed = Vec::new();
-        for &text in &whole {
-            let text = &mut self.texts[text];
-            allowed.push(text.allowed().unwrap_or_else(|e| {
-                step.push((text.number, Err(e)));
+        for &sequence in &complete {
+            let sequence = &mut self.sequences[sequence];
+            allowed.push(sequence.allowed().unwrap_or_else(|e| {
+                step.push((sequence.number, Err(e)));
                 None
             }));
         }
-        let texts = whole.iter().map(|&text| &self.texts[text]);
-        let turns = texts.zip(allowed).map(|(text, allowed)| text.turn(text.fed - 1, allowed));
-        let choice = device::choose(&logits, &turns.collect::<Vec<_>>(), Some(&last))?;
-        async_eval(choice.arrays())?;
-        whole.iter().for_each(|&text| self.texts[text].chosen += 1);
-        let texts = whole.iter().map(|&text| self.texts[text].number).collect();
-        self.queued = Some(Queued { choice, texts });
+        let sequences = complete.iter().map(|&sequence| &self.sequences[sequence]);
+        let draws = sequences
+            .zip(allowed)
+            .map(|(sequence, allowed)| sequence.draw(sequence.fed - 1, allowed));
+        let sampled = device::choose(&logits, &draws.collect::<Vec<_>>(), Some(&last))?;
+        async_eval(sampled.arrays())?;
+        complete.iter().for_each(|&sequence| self.sequences[sequence].chosen += 1);
+        let sequences = complete.iter().map(|&sequence| self.sequences[sequence].number).collect();
+        self.queued = Some(Queued { sampled, sequences });
         step.extend(self.read(due)?);
         Ok(step)
     }
 
-    /// Waits for tokens that are queued, and adds them to the texts that are still there.
+    /// Waits for the queued tokens, and appends them to the sequences that have not left.
     fn read(&mut self, due: Option<Queued>) -> Result<Step> {
-        let Some(Queued { choice, texts }) = due else { return Ok(Step::new()) };
-        let place = |number: &u64| self.texts.iter().position(|text| text.number == *number);
-        let places: Vec<Option<usize>> = texts.iter().map(place).collect();
-        let wish = |place: &Option<usize>| self.texts[(*place)?].sampling.logprobs;
-        let tokens = choice.read(places.iter().map(wish))?;
+        let Some(Queued { sampled, sequences }) = due else { return Ok(Step::new()) };
+        let place =
+            |number: &u64| self.sequences.iter().position(|sequence| sequence.number == *number);
+        let places: Vec<Option<usize>> = sequences.iter().map(place).collect();
+        let count = |place: &Option<usize>| self.sequences[(*place)?].sampling.logprobs;
+        let tokens = sampled.read(places.iter().map(count))?;
         let mut step = Step::new();
         for (place, token) in places.into_iter().zip(tokens) {
             if let Some(place) = place {
-                let text = &mut self.texts[place];
-                step.push((text.number, text.push(token)));
+                let sequence = &mut self.sequences[place];
+                step.push((sequence.number, sequence.push(token)));
             }
         }
         Ok(step)
     }
 
-    /// Lets the model see what the parts bring. The logits [rows, vocabulary] are of those that
-    /// are whole; without any, what was seen is computed, not queued.
+    /// Runs the model on `chunks`. The logits [rows, vocabulary] follow the wanted tokens of complete
+    /// chunks; `None` if there are none. The caches of incomplete chunks are computed, not queued.
     pub fn forward(
         &mut self,
-        parts: &[Part],
+        chunks: &[Chunk],
         due: Option<&Queued>,
         forward: &Forward,
     ) -> Result<Option<Array>> {
-        if parts.is_empty() {
+        if chunks.is_empty() {
             return Ok(None);
         }
-        let bring = |part: &Part| {
-            let text = &self.texts[part.text];
-            text.tokens.iter().skip(text.fed).take(part.rows).copied()
+        let bring = |chunk: &Chunk| {
+            let sequence = &self.sequences[chunk.sequence];
+            sequence.tokens.iter().skip(sequence.fed).take(chunk.rows).copied()
         };
-        let known: Vec<u32> = known(parts).flat_map(bring).collect();
-        let ids = joined(due.zip(queued(parts)), &known, -1)?;
-        let mut texts: Vec<Option<&mut Text>> = self.texts.iter_mut().map(Some).collect();
+        let known: Vec<u32> = known(chunks).flat_map(bring).collect();
+        let ids = joined(due.zip(queued(chunks)), &known, -1)?;
+        let mut sequences: Vec<Option<&mut Sequence>> =
+            self.sequences.iter_mut().map(Some).collect();
         let (mut brought, mut spliced, mut placed) = (Vec::new(), Vec::new(), Vec::new());
         let mut first = 0;
-        for part in parts {
-            let Some(text) = texts[part.text].take() else { continue };
-            spliced.extend(splice(text, part.rows, first, forward)?);
-            first += part.rows;
-            let delta = text.positions.as_ref().map_or(0, |own| own.delta);
-            placed.push((text.next_positions(part.rows), delta));
-            if let Text { cache: Some(cache), fed, .. } = text {
-                *fed += part.rows;
-                brought.push((cache, part.rows as i32));
+        for chunk in chunks {
+            let Some(sequence) = sequences[chunk.sequence].take() else { continue };
+            spliced.extend(splice(sequence, chunk.rows, first, forward)?);
+            first += chunk.rows;
+            let delta = sequence.positions.as_ref().map_or(0, |own| own.delta);
+            placed.push((sequence.next_positions(chunk.rows), delta));
+            if let Sequence { cache: Some(cache), fed, .. } = sequence {
+                *fed += chunk.rows;
+                brought.push((cache, chunk.rows as i32));
             }
         }
-        let mut texts = Sequences::new(brought);
+        let mut sequences = Sequences::new(brought);
         if placed.iter().any(|(rows, delta)| rows.is_some() || *delta != 0) {
             let own = placed.iter();
             let own =
                 own.map(|(rows, delta)| RowPositions { rows: rows.as_deref(), delta: *delta });
-            texts = texts.positioned(own.collect());
+            sequences = sequences.positioned(own.collect());
         }
-        let h = forward.forward(&ids, &spliced, texts)?;
+        let h = forward.forward(&ids, &spliced, sequences)?;
         let mut end = 0;
-        let ends = parts.iter().flat_map(|part| {
-            end += part.rows;
-            end - if part.whole { part.wanted } else { 0 }..end
+        let ends = chunks.iter().flat_map(|chunk| {
+            end += chunk.rows;
+            end - if chunk.complete { chunk.wanted } else { 0 }..end
         });
         let ends: Vec<usize> = ends.collect();
         let logits = (!ends.is_empty()).then(|| forward.head(&h, &ends)).transpose()?;
-        let partial = parts.iter().filter(|part| !part.whole);
+        let partial = chunks.iter().filter(|chunk| !chunk.complete);
         let arrays: Vec<&Array> = partial
-            .filter_map(|part| self.texts[part.text].cache.as_ref())
+            .filter_map(|chunk| self.sequences[chunk.sequence].cache.as_ref())
             .flat_map(Cache::arrays)
             .collect();
         if !arrays.is_empty() {
@@ -227,12 +240,17 @@ impl Batch {
     }
 }
 
-/// Features of pictures among the next `rows` tokens of `text`, which are those from number `first`
-/// of a step. Features whose tokens all come now are dropped afterwards.
-fn splice(text: &mut Text, rows: usize, first: usize, forward: &Forward) -> Result<Vec<Spliced>> {
-    let next = text.fed..text.fed + rows;
+/// Features of pictures among the next `rows` tokens of `sequence`, which begin at token `first` of
+/// the step. Features of a picture that ends here are not kept.
+fn splice(
+    sequence: &mut Sequence,
+    rows: usize,
+    first: usize,
+    forward: &Forward,
+) -> Result<Vec<Spliced>> {
+    let next = sequence.fed..sequence.fed + rows;
     let mut spliced = Vec::new();
-    for (media, kept) in text.media.iter().zip(&mut text.features) {
+    for (media, kept) in sequence.media.iter().zip(&mut sequence.features) {
         let own = media.tokens.start.max(next.start)..media.tokens.end.min(next.end);
         if own.is_empty() {
             continue;
@@ -241,10 +259,10 @@ fn splice(text: &mut Text, rows: usize, first: usize, forward: &Forward) -> Resu
             Some(features) => features,
             None => forward.features(media)?,
         };
-        let part = (own.start - media.tokens.start) as i32..(own.end - media.tokens.start) as i32;
+        let span = (own.start - media.tokens.start) as i32..(own.end - media.tokens.start) as i32;
         let at = |token: usize| (first + token - next.start) as i32;
         let rows = at(own.start)..at(own.end);
-        spliced.push(Spliced { rows, features: mlx::entries(&features, part)? });
+        spliced.push(Spliced { rows, features: mlx::entries(&features, span)? });
         *kept = Some(features).filter(|_| own.end < media.tokens.end);
     }
     Ok(spliced)

@@ -1,4 +1,4 @@
-//! Rank 0, and the other ranks as it sees them.
+//! Leader of a group of ranks: rank 0, which assigns parts and sends commands.
 
 use std::cell::RefCell;
 use std::net::{TcpListener, TcpStream};
@@ -16,28 +16,28 @@ use mlxk_tensor::collective;
 
 use super::follow;
 use super::partition::choose;
-use super::place::{Place, gone};
-use super::wire::{Answer, Ear, Hello, Order, say};
+use super::rank_config::{RankConfig, gone};
+use super::wire::{Command, Hello, MessageReader, Reply, send_message};
 use crate::forward::Ranks;
 use crate::load;
 use crate::model::Model;
 
-/// Time to wait for the first message of a rank; other programs that connect say something else.
-const PATIENCE: Duration = Duration::from_secs(10);
+/// Time to wait for the first message of a connection; other programs than ranks may connect too.
+const HELLO_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// Other ranks before a model is loaded.
-pub struct Party {
-    place: Place,
+/// Group of ranks that have connected and got their parts, before the model is loaded.
+pub struct Group {
+    config: RankConfig,
     part: Part,
     bytes: u64,
     watch: Watch,
-    answers: Vec<Receiver<Answer>>,
+    replies: Vec<Receiver<Reply>>,
 }
 
-/// Connections to the other ranks: tell whether one is lost, and end all ranks.
+/// Watch over the connections to the other ranks: whether one is lost; ends all ranks.
 #[derive(Clone, Debug)]
 pub struct Watch {
-    lines: Arc<Mutex<Vec<TcpStream>>>,
+    streams: Arc<Mutex<Vec<TcpStream>>>,
     lost: Arc<OnceLock<Error>>,
 }
 
@@ -47,94 +47,96 @@ impl Watch {
         self.lost.get().cloned()
     }
 
-    /// Tells all ranks to end.
+    /// Sends all ranks the command to end.
     pub fn end(&self) {
-        // Who has gone needs no end.
-        let _ = self.tell(&Order::End);
+        // A rank that has gone needs no end.
+        let _ = self.tell(&Command::End);
     }
 
-    fn tell(&self, order: &Order) -> std::io::Result<()> {
-        let lines = self.lines.lock().unwrap_or_else(PoisonError::into_inner);
-        lines.iter().try_for_each(|line| say(line, order))
+    fn tell(&self, command: &Command) -> std::io::Result<()> {
+        let streams = self.streams.lock().unwrap_or_else(PoisonError::into_inner);
+        streams.iter().try_for_each(|line| send_message(line, command))
     }
 
     fn lose(&self, error: Error) {
-        // The first reason is the reason.
+        // Later errors follow from the first one.
         let _ = self.lost.set(error);
     }
 }
 
-impl Party {
-    /// Waits for the other ranks and tells them their parts; `said` gets a line for each that is there.
+impl Group {
+    /// Waits for the other ranks and assigns their parts. `memory` is what rank 0 may take, in bytes;
+    /// `said` receives a line for each rank that connects.
     ///
     /// # Errors
-    /// If they do not have the same model and the same program, or it cannot be taken apart.
+    /// If a rank has another model, another version of the program or another kind of device, or the
+    /// model cannot be split.
     pub fn gather(
-        place: &Place,
+        config: &RankConfig,
         (facts, plan): (&Facts, &Plan),
         memory: u64,
-        wish: Option<Split>,
+        split: Option<Split>,
         said: &dyn Fn(String),
-    ) -> Result<Party> {
-        let own = follow::hello(place, facts, memory)?;
-        let failed = |e| cannot(place, &e);
-        let listener = TcpListener::bind(place.first).map_err(failed)?;
-        said(format!("{} ranks are to come to {}", place.size - 1, place.first));
-        let mut others: Vec<Option<(Hello, TcpStream, Ear)>> = Vec::new();
-        others.resize_with(place.size - 1, || None);
+    ) -> Result<Group> {
+        let own = follow::hello(config, facts, memory)?;
+        let failed = |e| cannot(config, &e);
+        let listener = TcpListener::bind(config.first).map_err(failed)?;
+        said(format!("{} ranks are to come to {}", config.size - 1, config.first));
+        let mut others: Vec<Option<(Hello, TcpStream, MessageReader)>> = Vec::new();
+        others.resize_with(config.size - 1, || None);
         while others.iter().any(Option::is_none) {
             let (stream, from) = listener.accept().map_err(failed)?;
-            let Some((hello, ear)) = introduced(&stream) else { continue };
+            let Some((hello, reader)) = introduced(&stream) else { continue };
             if let Err(why) = alike(&own, &hello, &others) {
-                // It may have gone already.
-                let _ = say(&stream, &Order::Refused(why.clone()));
+                // The rank may have gone already.
+                let _ = send_message(&stream, &Command::Refused(why.clone()));
                 return Err(Error::new(Kind::Command, format!("rank {}", hello.rank), why));
             }
             said(format!("rank {} is there, from {from}", hello.rank));
             let seat = hello.rank - 1;
-            others[seat] = Some((hello, stream, ear));
+            others[seat] = Some((hello, stream, reader));
         }
-        // Next, the group of MLX is met at this address.
+        // The group of MLX needs this address next.
         drop(listener);
-        let others: Vec<(Hello, TcpStream, Ear)> = others.into_iter().flatten().collect();
+        let others: Vec<(Hello, TcpStream, MessageReader)> = others.into_iter().flatten().collect();
         let free: Vec<u64> =
             [memory].into_iter().chain(others.iter().map(|(hello, ..)| hello.memory)).collect();
-        let parts = choose(facts, plan, &free, wish).map_err(|mut e| {
+        let parts = choose(facts, plan, &free, split).map_err(|mut e| {
             for (_, stream, _) in &others {
-                // As above.
-                let _ = say(stream, &Order::Refused(e.message.clone()));
+                // The rank may have gone already.
+                let _ = send_message(stream, &Command::Refused(e.message.clone()));
             }
             e.subject = facts.found.name.clone();
             e
         })?;
-        Party::start(place, &parts, others)
+        Group::start(config, &parts, others)
     }
 
-    /// Tells the others what to load, and listens to them from now on.
+    /// Sends the other ranks their parts, and starts a thread for each that receives its replies.
     fn start(
-        place: &Place,
+        config: &RankConfig,
         parts: &[(Part, u64)],
-        others: Vec<(Hello, TcpStream, Ear)>,
-    ) -> Result<Party> {
-        let (lines, lost) = (Arc::default(), Arc::default());
-        let watch = Watch { lines, lost };
-        let mut answers = Vec::new();
+        others: Vec<(Hello, TcpStream, MessageReader)>,
+    ) -> Result<Group> {
+        let (streams, lost) = (Arc::default(), Arc::default());
+        let watch = Watch { streams, lost };
+        let mut replies = Vec::new();
         let mut streams = Vec::new();
-        for (hello, stream, ear) in others {
+        for (hello, stream, reader) in others {
             let rank = hello.rank;
-            say(&stream, &Order::Start(parts[rank].0)).map_err(|_| gone(rank))?;
+            send_message(&stream, &Command::Start(parts[rank].0)).map_err(|_| gone(rank))?;
             streams.push(stream);
-            let (told, answer) = channel();
-            answers.push(answer);
+            let (sender, receiver) = channel();
+            replies.push(receiver);
             let watch = watch.clone();
             thread::Builder::new()
                 .name(format!("rank {rank}"))
-                .spawn(move || listen(rank, ear, &told, &watch))
+                .spawn(move || listen(rank, reader, &sender, &watch))
                 .map_err(|e| Error::new(Kind::Execution, "", format!("no thread: {e}")))?;
         }
-        *watch.lines.lock().unwrap_or_else(PoisonError::into_inner) = streams;
+        *watch.streams.lock().unwrap_or_else(PoisonError::into_inner) = streams;
         let (part, bytes) = parts[0];
-        Ok(Party { place: place.clone(), part, bytes, watch, answers })
+        Ok(Group { config: config.clone(), part, bytes, watch, replies })
     }
 
     /// Part of the model that rank 0 takes.
@@ -155,34 +157,34 @@ impl Party {
     /// Loads the part of this rank, while the others load theirs.
     ///
     /// # Errors
-    /// If one of them cannot.
+    /// If a rank cannot load its part.
     pub fn load(self, facts: &Facts, plan: &Plan) -> Result<Model> {
-        let Party { place, part, watch, answers, .. } = self;
-        collective::join(place.backend, place.rank, place.size)?;
-        let mut model = load::load_part(facts, plan, place.on_cpu, Some(part))?;
+        let Group { config, part, watch, replies, .. } = self;
+        collective::join(config.backend, config.rank, config.size)?;
+        let mut model = load::load_part(facts, plan, config.on_cpu, Some(part))?;
         let lost = || watch.lost().unwrap_or_else(|| gone(1));
         let mut forgets = true;
-        for answer in &answers {
-            match answer.recv() {
-                Ok(Answer::Ready { forgets: own }) => forgets &= own,
+        for reply in &replies {
+            match reply.recv() {
+                Ok(Reply::Ready { forgets: own }) => forgets &= own,
                 _ => return Err(lost()),
             }
         }
-        let others = Others { watch, answers, texts: 0, forgets };
-        model.forward.ranks = Some(Rc::new(Lead(Rc::new(RefCell::new(others)))));
+        let others = Followers { watch, replies, sequences: 0, forgets };
+        model.forward.ranks = Some(Rc::new(SharedFollowers(Rc::new(RefCell::new(others)))));
         Ok(model)
     }
 }
 
-/// Passes on the answers of a rank, until it has gone.
-fn listen(rank: usize, mut ear: Ear, told: &Sender<Answer>, watch: &Watch) {
+/// Forwards the replies of a rank until its connection ends.
+fn listen(rank: usize, mut reader: MessageReader, replies: &Sender<Reply>, watch: &Watch) {
     loop {
-        match ear.hear() {
-            Ok(Some(Answer::Failed(why))) => {
+        match reader.read() {
+            Ok(Some(Reply::Failed(why))) => {
                 return watch.lose(Error::new(Kind::Execution, format!("rank {rank}"), why));
             }
-            Ok(Some(answer)) => {
-                if told.send(answer).is_err() {
+            Ok(Some(reply)) => {
+                if replies.send(reply).is_err() {
                     return;
                 }
             }
@@ -191,15 +193,15 @@ fn listen(rank: usize, mut ear: Ear, told: &Sender<Answer>, watch: &Watch) {
     }
 }
 
-/// Introduction of a rank that connected; `None` of any other program.
-fn introduced(stream: &TcpStream) -> Option<(Hello, Ear)> {
-    // What is no rank is left alone: it is no business of this program.
+/// First message of a rank that connected; `None` if the other side is no rank.
+fn introduced(stream: &TcpStream) -> Option<(Hello, MessageReader)> {
+    // Connections of other programs are ignored.
     stream.set_nodelay(true).ok()?;
-    stream.set_read_timeout(Some(PATIENCE)).ok()?;
-    let mut ear = Ear::new(stream.try_clone().ok()?);
-    let Ok(Some(Answer::Hello(hello))) = ear.hear() else { return None };
+    stream.set_read_timeout(Some(HELLO_TIMEOUT)).ok()?;
+    let mut reader = MessageReader::new(stream.try_clone().ok()?);
+    let Ok(Some(Reply::Hello(hello))) = reader.read() else { return None };
     stream.set_read_timeout(None).ok()?;
-    Some((hello, ear))
+    Some((hello, reader))
 }
 
 /// Errors with the reason if a rank cannot take part.
@@ -222,68 +224,71 @@ fn alike<T>(own: &Hello, hello: &Hello, others: &[Option<T>]) -> std::result::Re
     }
 }
 
-fn cannot(place: &Place, error: &std::io::Error) -> Error {
-    Error::new(Kind::Command, place.first.to_string(), error.to_string())
+fn cannot(config: &RankConfig, error: &std::io::Error) -> Error {
+    Error::new(Kind::Command, config.first.to_string(), error.to_string())
         .hint("the first address of the hostfile is one of the machine of rank 0")
 }
 
-/// Other ranks of a model that is loaded.
-pub struct Others {
+/// Other ranks of a loaded model, with the connections to them.
+pub struct Followers {
     watch: Watch,
-    answers: Vec<Receiver<Answer>>,
-    /// Sequences that there ever were.
-    texts: u64,
+    replies: Vec<Receiver<Reply>>,
+    /// Number of sequences so far; the last one has this number.
+    sequences: u64,
     forgets: bool,
 }
 
-impl Others {
-    /// Tells the ranks that sequences advance by `ids`.
-    pub fn pass(&self, texts: Vec<(u64, usize)>, ids: Vec<u32>) -> Computed<()> {
+impl Followers {
+    /// Sends the ranks the command to run `ids`, the next tokens of `sequences`, each with its rows.
+    ///
+    /// # Errors
+    /// If a rank has gone.
+    pub fn pass(&self, sequences: Vec<(u64, usize)>, ids: Vec<u32>) -> Computed<()> {
         let failed = |e| Exception::custom(format!("a rank has gone: {e}"));
-        self.watch.tell(&Order::Pass { texts, ids }).map_err(failed)
+        self.watch.tell(&Command::Pass { sequences, ids }).map_err(failed)
     }
 
-    fn tell(&self, order: &Order) {
-        // Who has gone is noticed at the next pass.
-        let _ = self.watch.tell(order);
+    fn tell(&self, command: &Command) {
+        // A rank that has gone is noticed at the next pass.
+        let _ = self.watch.tell(command);
     }
 
     fn next(&mut self) -> u64 {
-        self.texts += 1;
-        self.texts
+        self.sequences += 1;
+        self.sequences
     }
 }
 
-/// Other ranks as the leading one sees them.
-struct Lead(Rc<RefCell<Others>>);
+/// Other ranks as the forward pass of rank 0 uses them.
+struct SharedFollowers(Rc<RefCell<Followers>>);
 
-impl Ranks for Lead {
+impl Ranks for SharedFollowers {
     fn pass(&self, sequences: Vec<(u64, usize)>, ids: Vec<u32>) -> Computed<()> {
         self.0.borrow().pass(sequences, ids)
     }
 
     fn sequence(&self) -> Box<dyn Remote> {
-        Box::new(Elsewhere::new(&self.0))
+        Box::new(RemoteCache::new(&self.0))
     }
 }
 
 /// Cache of a sequence on the other ranks. They copy theirs when it is copied, and drop theirs when it
 /// is dropped.
-pub struct Elsewhere {
-    text: u64,
-    others: Rc<RefCell<Others>>,
+pub struct RemoteCache {
+    sequence: u64,
+    others: Rc<RefCell<Followers>>,
 }
 
-impl Elsewhere {
+impl RemoteCache {
     /// Cache of a new sequence.
-    pub fn new(others: &Rc<RefCell<Others>>) -> Elsewhere {
-        Elsewhere { text: others.borrow_mut().next(), others: others.clone() }
+    pub fn new(others: &Rc<RefCell<Followers>>) -> RemoteCache {
+        RemoteCache { sequence: others.borrow_mut().next(), others: others.clone() }
     }
 }
 
-impl Remote for Elsewhere {
+impl Remote for RemoteCache {
     fn sequence(&self) -> u64 {
-        self.text
+        self.sequence
     }
 
     fn forgets(&self) -> bool {
@@ -291,8 +296,8 @@ impl Remote for Elsewhere {
     }
 
     fn copy(&self) -> Box<dyn Remote> {
-        let copy = Elsewhere::new(&self.others);
-        self.others.borrow().tell(&Order::Copy { from: self.text, to: copy.text });
+        let copy = RemoteCache::new(&self.others);
+        self.others.borrow().tell(&Command::Copy { from: self.sequence, to: copy.sequence });
         Box::new(copy)
     }
 
@@ -301,15 +306,15 @@ impl Remote for Elsewhere {
             return true;
         }
         let others = self.others.borrow();
-        others.tell(&Order::Forget { text: self.text, tokens });
-        let answers = others.answers.iter().map(Receiver::recv);
-        // All are heard, or the next answers would be these.
-        answers.fold(true, |all, answer| all & matches!(answer, Ok(Answer::Forgot(true))))
+        others.tell(&Command::Forget { sequence: self.sequence, tokens });
+        let replies = others.replies.iter().map(Receiver::recv);
+        // Every reply is read: one left over would be taken for the reply to the next command.
+        replies.fold(true, |all, reply| all & matches!(reply, Ok(Reply::Forgot(true))))
     }
 }
 
-impl Drop for Elsewhere {
+impl Drop for RemoteCache {
     fn drop(&mut self) {
-        self.others.borrow().tell(&Order::Drop { text: self.text });
+        self.others.borrow().tell(&Command::Drop { sequence: self.sequence });
     }
 }

@@ -1,15 +1,16 @@
 //! One model on several processes or machines, by MLX's own backends: a ring over TCP, JACCL.
 //!
-//! Each rank holds a [`Part`] of the model. Rank 0 has the texts, and chooses the tokens; before each
-//! pass it tells the others, over lines of their own, which texts advance by which tokens
-//! ([`line`]), and they do the same pass with their parts. What layers hand each other goes by MLX.
+//! Each rank holds a part of the model: a shard of every layer, or a stage of a pipeline of layers.
+//! Rank 0 leads: it has the sequences and samples the tokens. Before each pass it sends the followers,
+//! over TCP connections, which sequences advance by which tokens, and they do the same pass with their
+//! parts. Tensors between ranks are sent by MLX.
 
 mod follow;
 mod lead;
 mod partition;
-mod place;
+mod rank_config;
 mod wire;
 
 pub use follow::follow;
-pub use lead::{Party, Watch};
-pub use place::Place;
+pub use lead::{Group, Watch};
+pub use rank_config::RankConfig;

@@ -7,18 +7,18 @@ use mlxk_models::sketch::Sketch;
 
 /// Parts of the ranks that have `memory` bytes each, and the bytes of their weights: shares of all
 /// layers if they fit, since then all ranks work at once, else layers in proportion to memory; or
-/// the split that `wish` says.
+/// the kind of parts that `split` names.
 ///
 /// # Errors
-/// If the model cannot be taken apart in this way, or does not fit.
+/// If the model cannot be split in this way, or a part does not fit into the memory of its rank.
 pub fn choose(
     facts: &Facts,
     plan: &Plan,
     memory: &[u64],
-    wish: Option<Split>,
+    split: Option<Split>,
 ) -> Result<Vec<(Part, u64)>> {
     let sketch = |part| Ok(Sketch::of(facts, plan, Some(part))?.inventory);
-    match wish {
+    match split {
         Some(Split::Tensor) => shares(sketch, memory),
         Some(Split::Pipeline) => stages(sketch, memory),
         None => shares(sketch, memory).or_else(|shared| {
@@ -30,7 +30,7 @@ pub fn choose(
     }
 }
 
-/// Parts that are shares of every layer.
+/// Shares of every layer, one for each rank, and their bytes.
 fn shares(sketch: impl Fn(Part) -> Result<Inventory>, memory: &[u64]) -> Result<Vec<(Part, u64)>> {
     let size = memory.len();
     let shares = memory.iter().enumerate().map(|(rank, &free)| {
@@ -45,7 +45,8 @@ fn shares(sketch: impl Fn(Part) -> Result<Inventory>, memory: &[u64]) -> Result<
     shares.collect()
 }
 
-/// Parts that are layers, in proportion to memory; the last rank has the first layers.
+/// Stages of a pipeline, one for each rank, and their bytes: layers in proportion to memory. The last
+/// rank has the first layers.
 fn stages(sketch: impl Fn(Part) -> Result<Inventory>, memory: &[u64]) -> Result<Vec<(Part, u64)>> {
     let size = memory.len();
     let staged = |rank, first, end, layers| Part::Stage(Stage { rank, first, end, layers });

@@ -1,4 +1,4 @@
-//! What ranks tell each other besides tensors: messages of JSON, a line each, over TCP.
+//! Protocol of ranks besides tensors: messages of JSON over TCP, one a line.
 
 use std::io::{BufRead, BufReader, Error, ErrorKind, Read, Result, Write};
 use std::net::TcpStream;
@@ -7,75 +7,81 @@ use mlxk_models::checkpoint::part::Part;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
-/// The longest message in bytes; a pass tells of a few thousand tokens at most.
+/// Length of the longest message, in bytes; a pass names a few thousand tokens at most.
 const LONGEST: u64 = 1 << 20;
 
-/// What rank 0 tells the others.
+/// Command of rank 0 to another rank.
 #[derive(Debug, Serialize, Deserialize)]
-pub enum Order {
-    /// To load this part and join the group.
+pub enum Command {
+    /// Load this part and join the group of MLX.
     Start(Part),
-    /// That they do not fit together, and why.
+    /// The rank cannot take part, for this reason.
     Refused(String),
-    /// That texts advance: each by so many rows of those of `ids`, in turn. New numbers are new
-    /// texts.
-    Pass { texts: Vec<(u64, usize)>, ids: Vec<u32> },
-    /// That a text begins as another one is.
+    /// Run `ids`, the next tokens of `sequences`, each a number and its count of tokens. An unknown
+    /// number is a new sequence.
+    Pass { sequences: Vec<(u64, usize)>, ids: Vec<u32> },
+    /// Copy the cache of sequence `from` to the new sequence `to`.
     Copy { from: u64, to: u64 },
-    /// That a text loses its last tokens; the answer says whether it could.
-    Forget { text: u64, tokens: usize },
-    /// That a text is over.
-    Drop { text: u64 },
-    /// That all is over.
+    /// Drop the last `tokens` tokens from the cache of a sequence; the reply is [`Reply::Forgot`].
+    Forget { sequence: u64, tokens: usize },
+    /// Drop the cache of a sequence.
+    Drop { sequence: u64 },
+    /// End the work of the rank.
     End,
 }
 
-/// What they tell rank 0.
+/// Reply of another rank to rank 0.
 #[derive(Debug, Serialize, Deserialize)]
-pub enum Answer {
-    /// Who they are.
+pub enum Reply {
+    /// The rank introduces itself: its first message.
     Hello(Hello),
-    /// That the part is loaded, and whether its texts can lose tokens.
+    /// The part is loaded; `forgets` is true if its caches can drop their last tokens.
     Ready { forgets: bool },
-    /// Whether a text could lose them.
+    /// True if the cache of a sequence dropped the tokens of [`Command::Forget`].
     Forgot(bool),
-    /// That all is over, and why.
+    /// The rank ends because of this error.
     Failed(String),
 }
 
-/// Who a rank is.
+/// Introduction of a rank.
 #[derive(Debug, Serialize, Deserialize)]
 pub struct Hello {
-    /// The version of the program.
+    /// Version of the program, which must be that of rank 0.
     pub version: String,
-    /// Its number.
+    /// Number of the rank, from 1.
     pub rank: usize,
-    /// A digest of what its model is like.
+    /// Digest of the model's config.json and of the names and shapes of its tensors.
     pub model: String,
-    /// Bytes that its part may take.
+    /// Bytes that the part of the rank may take.
     pub memory: u64,
-    /// Whether it computes on a CPU.
+    /// True if the rank computes on a CPU.
     pub on_cpu: bool,
 }
 
-/// Writes a message.
-pub fn say(mut to: &TcpStream, message: &impl Serialize) -> Result<()> {
+/// Writes a message as a line of JSON.
+///
+/// # Errors
+/// If the connection has ended.
+pub fn send_message(mut to: &TcpStream, message: &impl Serialize) -> Result<()> {
     let mut line = serde_json::to_vec(message)?;
     line.push(b'\n');
     to.write_all(&line)
 }
 
-/// Where messages come from.
-pub struct Ear(BufReader<TcpStream>);
+/// Reader of the messages of a connection.
+pub struct MessageReader(BufReader<TcpStream>);
 
-impl Ear {
-    /// Those that come through `stream`.
-    pub fn new(stream: TcpStream) -> Ear {
-        Ear(BufReader::new(stream))
+impl MessageReader {
+    /// A reader of the messages that come through `stream`.
+    pub fn new(stream: TcpStream) -> MessageReader {
+        MessageReader(BufReader::new(stream))
     }
 
-    /// The next one, whenever it comes; none if the other side has gone.
-    pub fn hear<M: DeserializeOwned>(&mut self) -> Result<Option<M>> {
+    /// Waits for the next message; `None` if the other side has closed the connection.
+    ///
+    /// # Errors
+    /// If the connection fails, or the message is too long or no JSON of type `M`.
+    pub fn read<M: DeserializeOwned>(&mut self) -> Result<Option<M>> {
         let mut line = Vec::new();
         (&mut self.0).take(LONGEST).read_until(b'\n', &mut line)?;
         match line.last() {

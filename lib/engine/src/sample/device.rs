@@ -1,4 +1,4 @@
-//! Choosing on the device, for all texts of a step at once: nothing here waits for a result.
+//! Sampling on the device, for all sequences of a step at once: nothing waits until [`Sampled::read`].
 
 use mlx_rs::error::Result;
 use mlx_rs::ops::indexing::argmax_axis;
@@ -8,63 +8,69 @@ use mlxk_processor::{Sampling, Token};
 use mlxk_tensor::mlx;
 use mlxk_tensor::quantized::call;
 
-use super::{SPREAD, STIRS, Turn, dry};
+use super::{Draw, SPREAD, STIRS, dry};
 
 const NEVER: f32 = f32::NEG_INFINITY;
 
-/// The tokens chosen for some texts, perhaps not computed yet.
-pub struct Choice {
-    /// [rows, 1], unsigned.
+/// Tokens sampled for several sequences, which may not be computed yet.
+pub struct Sampled {
+    /// Token ids [rows, 1], uint32.
     pub ids: Array,
-    /// Of the chosen tokens [rows, 1], and ids and logarithms of the most likely [rows, most].
-    told: Option<[Array; 3]>,
+    /// Log probabilities of the tokens [rows, 1], and ids and log probabilities of the most likely ones
+    /// [rows, most].
+    top_logprobs: Option<[Array; 3]>,
 }
 
-/// Chooses by `logits` [rows, vocabulary], a row for each of `turns`. The tokens `unread` [rows, 1]
-/// come after those that the turns know of.
-pub fn choose(logits: &Array, turns: &[Turn], unread: Option<&Array>) -> Result<Choice> {
+/// Samples by `logits` [rows, vocabulary], a row for each of `draws`. The tokens `unread` [rows, 1]
+/// follow those that the draws know.
+///
+/// # Errors
+/// If MLX fails.
+pub fn choose(logits: &Array, draws: &[Draw], unread: Option<&Array>) -> Result<Sampled> {
     let mut logits = logits.as_dtype(Dtype::Float32)?;
-    let biases = turns.iter().map(|turn| turn.sampling.logit_bias.clone()).collect();
+    let biases = draws.iter().map(|draw| draw.sampling.logit_bias.clone()).collect();
     logits = add(logits, biases)?;
-    if turns.iter().any(|turn| turn.sampling.penalises()) {
-        logits = penalise(&logits, turns, unread)?;
+    if draws.iter().any(|draw| draw.sampling.penalises()) {
+        logits = penalise(&logits, draws, unread)?;
     }
-    let repeated = |turn: &Turn| {
-        let penalties = dry::penalties(turn.sampling, turn.tokens).into_iter();
+    let repeated = |draw: &Draw| {
+        let penalties = dry::penalties(draw.sampling, draw.tokens).into_iter();
         penalties.map(|(id, penalty)| (id, -penalty)).collect()
     };
-    logits = add(logits, turns.iter().map(repeated).collect())?;
-    if turns.iter().any(|turn| turn.allowed.is_some()) {
-        logits = bar(&logits, turns)?;
+    logits = add(logits, draws.iter().map(repeated).collect())?;
+    if draws.iter().any(|draw| draw.allowed.is_some()) {
+        logits = bar(&logits, draws)?;
     }
-    let logprobs = match turns.iter().all(|turn| turn.kind() == Kind::Greedy) {
+    let logprobs = match draws.iter().all(|draw| draw.kind() == Kind::Greedy) {
         true => logits.clone(),
         false => logits.subtract(logits.logsumexp_axis(-1, true)?)?,
     };
-    let ids = each_kind(&logprobs, turns)?;
-    let told = match turns.iter().filter_map(|turn| turn.sampling.logprobs).max() {
-        Some(most) => Some(tell(&logits, &ids, most as i32)?),
+    let ids = each_kind(&logprobs, draws)?;
+    let top_logprobs = match draws.iter().filter_map(|draw| draw.sampling.logprobs).max() {
+        Some(most) => Some(most_likely(&logits, &ids, most as i32)?),
         None => None,
     };
-    Ok(Choice { ids, told })
+    Ok(Sampled { ids, top_logprobs })
 }
 
-impl Choice {
-    /// What is to be computed.
+impl Sampled {
+    /// Arrays to compute before [`read`](Self::read).
     pub fn arrays(&self) -> impl Iterator<Item = &Array> {
-        std::iter::once(&self.ids).chain(self.told.iter().flatten())
+        std::iter::once(&self.ids).chain(self.top_logprobs.iter().flatten())
     }
 
-    /// Waits for the tokens; `wishes` are the [`Sampling::logprobs`] of
-    /// each.
-    pub fn read(&self, wishes: impl Iterator<Item = Option<u32>>) -> Result<Vec<Token>> {
-        let told = self.told.as_ref();
-        let told = told.map(|[own, ids, top]| {
+    /// Waits for the tokens; `counts` is the [`Sampling::logprobs`] of each.
+    ///
+    /// # Errors
+    /// If MLX fails.
+    pub fn read(&self, counts: impl Iterator<Item = Option<u32>>) -> Result<Vec<Token>> {
+        let top_logprobs = self.top_logprobs.as_ref();
+        let top_logprobs = top_logprobs.map(|[own, ids, top]| {
             Ok::<_, mlx_rs::error::Exception>((floats(own)?, whole(ids)?, floats(top)?))
         });
-        let told = told.transpose()?;
-        let token = |(row, (id, wish)): (usize, (u32, Option<u32>))| {
-            let Some(((own, ids, top), count)) = told.as_ref().zip(wish) else {
+        let top_logprobs = top_logprobs.transpose()?;
+        let token = |(row, (id, count)): (usize, (u32, Option<u32>))| {
+            let Some(((own, ids, top), count)) = top_logprobs.as_ref().zip(count) else {
                 return Token::new(id);
             };
             let most = ids.len() / own.len();
@@ -72,11 +78,11 @@ impl Choice {
             let top = top.take(count as usize).filter(|(_, logprob)| *logprob > NEVER);
             Token { id, logprob: Some(own[row]), top: top.collect() }
         };
-        Ok(whole(&self.ids)?.into_iter().zip(wishes).enumerate().map(token).collect())
+        Ok(whole(&self.ids)?.into_iter().zip(counts).enumerate().map(token).collect())
     }
 }
 
-/// What there is to be done for a choice.
+/// Kind of a draw, by the work that it takes.
 #[derive(Clone, Copy, PartialEq)]
 enum Kind {
     Greedy,
@@ -84,7 +90,7 @@ enum Kind {
     Plain,
 }
 
-impl Turn<'_> {
+impl Draw<'_> {
     fn kind(&self) -> Kind {
         match self.sampling {
             Sampling { temperature: 0.0, .. } => Kind::Greedy,
@@ -94,9 +100,9 @@ impl Turn<'_> {
     }
 }
 
-/// Chooses for the texts of each kind together, in the same way whatever the others are.
-fn each_kind(logprobs: &Array, turns: &[Turn]) -> Result<Array> {
-    type Choose = fn(&Array, &[&Turn]) -> Result<Array>;
+/// Draws for the sequences of each kind together; what is drawn for one does not depend on the others.
+fn each_kind(logprobs: &Array, draws: &[Draw]) -> Result<Array> {
+    type Choose = fn(&Array, &[&Draw]) -> Result<Array>;
     let kinds: [(Kind, Choose); 3] = [
         (Kind::Greedy, |logprobs, _| argmax_axis(logprobs, -1, true)),
         (Kind::Filtered, filtered),
@@ -105,15 +111,15 @@ fn each_kind(logprobs: &Array, turns: &[Turn]) -> Result<Array> {
     let mut chosen = Vec::new();
     let mut rows = Vec::new();
     for (kind, choose) in kinds {
-        let own = |&n: &i32| turns[n as usize].kind() == kind;
-        let own: Vec<i32> = (0..turns.len() as i32).filter(own).collect();
-        let turns: Vec<&Turn> = own.iter().map(|&n| &turns[n as usize]).collect();
+        let own = |&n: &i32| draws[n as usize].kind() == kind;
+        let own: Vec<i32> = (0..draws.len() as i32).filter(own).collect();
+        let draws: Vec<&Draw> = own.iter().map(|&n| &draws[n as usize]).collect();
         if own.len() as i32 == logprobs.dim(0) {
-            return choose(logprobs, &turns)?.as_dtype(Dtype::Uint32);
+            return choose(logprobs, &draws)?.as_dtype(Dtype::Uint32);
         }
         if !own.is_empty() {
             let logprobs = logprobs.take_axis(Array::from_slice(&own, &[own.len() as i32]), 0)?;
-            chosen.push(choose(&logprobs, &turns)?.as_dtype(Dtype::Uint32)?);
+            chosen.push(choose(&logprobs, &draws)?.as_dtype(Dtype::Uint32)?);
             rows.extend(own);
         }
     }
@@ -123,31 +129,31 @@ fn each_kind(logprobs: &Array, turns: &[Turn]) -> Result<Array> {
     concatenate(&chosen, 0)?.take_axis(places, 0)
 }
 
-/// One of all tokens [rows, 1], by their probabilities at the temperature.
-fn plain(logprobs: &Array, turns: &[&Turn]) -> Result<Array> {
+/// Tokens [rows, 1] drawn from all by their probabilities at the temperature.
+fn plain(logprobs: &Array, draws: &[&Draw]) -> Result<Array> {
     let ids = arange::<u32, u32>(None, logprobs.dim(-1) as u32, None)?;
-    pick(logprobs, &ids, turns)
+    pick(logprobs, &ids, draws)
 }
 
-/// One of the tokens [rows, 1] that the filters leave, which look at them in the order of their
+/// Tokens [rows, 1] drawn from those that the filters keep; filters see tokens in the order of their
 /// probabilities.
-fn filtered(logprobs: &Array, turns: &[&Turn]) -> Result<Array> {
+fn filtered(logprobs: &Array, draws: &[&Draw]) -> Result<Array> {
     let order = argsort_axis(logprobs.negative()?, -1)?;
     let sorted = logprobs.take_along_axis(&order, -1)?;
     let none = Array::from_f32(NEVER);
-    let (mut keep, total) = pool(&sorted, turns)?;
-    let share = column(turns, |turn| turn.sampling.nucleus().unwrap_or(f32::INFINITY));
+    let (mut keep, total) = pool(&sorted, draws)?;
+    let share = column(draws, |draw| draw.sampling.nucleus().unwrap_or(f32::INFINITY));
     let weights = select(&keep, sorted.exp()?, Array::from_f32(0.0))?;
     let before = weights.cumsum(-1, None, false)?;
     let best = select(&keep, &sorted, &none)?.max_axis(-1, true)?;
-    let least = best.add(column(turns, |turn| turn.sampling.min_p.ln()))?;
+    let least = best.add(column(draws, |draw| draw.sampling.min_p.ln()))?;
     let narrow = before.lt(share.multiply(total)?)?.logical_and(sorted.ge(least)?)?;
     keep = keep.logical_and(narrow)?;
-    if turns.iter().any(|turn| turn.drops()) {
-        keep = exclude_top_choices(&sorted, &order, &keep, turns)?;
+    if draws.iter().any(|draw| draw.drops()) {
+        keep = exclude_top_choices(&sorted, &order, &keep, draws)?;
     }
-    if turns.iter().any(|turn| turn.sampling.top_k > 0) {
-        let most = column(turns, |turn| match turn.sampling.top_k {
+    if draws.iter().any(|draw| draw.sampling.top_k > 0) {
+        let most = column(draws, |draw| match draw.sampling.top_k {
             0 => f32::INFINITY,
             k => k as f32,
         });
@@ -155,49 +161,49 @@ fn filtered(logprobs: &Array, turns: &[&Turn]) -> Result<Array> {
         keep = keep.logical_and(rank.le(most)?)?;
     }
     let kept = select(&keep, &sorted, &none)?;
-    let place = pick(&kept, &order, turns)?;
+    let place = pick(&kept, &order, draws)?;
     order.take_along_axis(place, -1)
 }
 
-/// The tokens [rows, vocabulary] that top-n-sigma and typical-p leave of those in the order of
-/// their logarithms, and the sum [rows, 1] of their probabilities: 1 for texts that have neither.
-fn pool(sorted: &Array, turns: &[&Turn]) -> Result<(Array, Array)> {
+/// Tokens [rows, vocabulary] that top-n-sigma and typical-p keep of those `sorted` by their logarithms,
+/// and the sum [rows, 1] of their probabilities: 1 for sequences that have neither filter.
+fn pool(sorted: &Array, draws: &[&Draw]) -> Result<(Array, Array)> {
     let mut keep = sorted.gt(Array::from_f32(NEVER))?;
-    let sigma = turns.iter().any(|turn| turn.sampling.sigma().is_some());
-    let typical = turns.iter().any(|turn| turn.sampling.typical().is_some());
+    let sigma = draws.iter().any(|draw| draw.sampling.sigma().is_some());
+    let typical = draws.iter().any(|draw| draw.sampling.typical().is_some());
     if !sigma && !typical {
         return Ok((keep, Array::from_f32(1.0)));
     }
     if sigma {
-        keep = within_deviations(sorted, &keep, turns)?;
+        keep = within_deviations(sorted, &keep, draws)?;
     }
     if typical {
-        keep = typical_tokens(sorted, &keep, turns)?;
+        keep = typical_tokens(sorted, &keep, draws)?;
     }
     let total = sum_of(&keep, &sorted.exp()?)?;
-    let pools = column(turns, |turn| {
-        let pools = turn.sampling.sigma().is_some() || turn.sampling.typical().is_some();
+    let pools = column(draws, |draw| {
+        let pools = draw.sampling.sigma().is_some() || draw.sampling.typical().is_some();
         f32::from(u8::from(pools))
     });
     let total = select(pools.gt(Array::from_f32(0.0))?, total, Array::from_f32(1.0))?;
     Ok((keep, total))
 }
 
-/// Those of the tokens that top-n-sigma keeps.
-fn within_deviations(sorted: &Array, keep: &Array, turns: &[&Turn]) -> Result<Array> {
+/// Tokens of `keep` [rows, vocabulary] that top-n-sigma keeps.
+fn within_deviations(sorted: &Array, keep: &Array, draws: &[&Draw]) -> Result<Array> {
     let none = Array::from_f32(0.0);
     let count = keep.as_dtype(Dtype::Float32)?.sum_axis(-1, true)?;
     let mean = sum_of(keep, sorted)?.divide(&count)?;
     let off = select(keep, sorted.subtract(mean)?, &none)?;
     let deviation = off.multiply(&off)?.sum_axis(-1, true)?.divide(count)?.sqrt()?;
-    let deviations = column(turns, |turn| turn.sampling.sigma().unwrap_or(0.0));
+    let deviations = column(draws, |draw| draw.sampling.sigma().unwrap_or(0.0));
     let least = mlx::columns(sorted, 0..1)?.subtract(deviation.multiply(&deviations)?)?;
     let least = select(deviations.gt(none)?, least, Array::from_f32(NEVER))?;
     keep.logical_and(sorted.ge(least)?)
 }
 
-/// Those of the tokens that typical-p keeps.
-fn typical_tokens(sorted: &Array, keep: &Array, turns: &[&Turn]) -> Result<Array> {
+/// Tokens of `keep` [rows, vocabulary] that typical-p keeps.
+fn typical_tokens(sorted: &Array, keep: &Array, draws: &[&Draw]) -> Result<Array> {
     let total = sum_of(keep, &sorted.exp()?)?;
     let logprobs = sorted.subtract(total.log()?)?;
     let shares = select(keep, logprobs.exp()?, Array::from_f32(0.0))?;
@@ -206,13 +212,13 @@ fn typical_tokens(sorted: &Array, keep: &Array, turns: &[&Turn]) -> Result<Array
     let far = select(keep, far, Array::from_f32(f32::INFINITY))?;
     let order = argsort_axis(far, -1)?;
     let before = shares.take_along_axis(&order, -1)?.cumsum(-1, None, false)?;
-    let mass = column(turns, |turn| turn.sampling.typical().unwrap_or(f32::INFINITY));
+    let mass = column(draws, |draw| draw.sampling.typical().unwrap_or(f32::INFINITY));
     let near = before.le(mass)?.as_dtype(Dtype::Float32)?;
     let near = shares.put_along_axis(order, near, -1)?;
     keep.logical_and(near.gt(Array::from_f32(0.0))?)
 }
 
-/// The sum [rows, 1] of the values of the tokens that are kept.
+/// Sums [rows, 1] of the `values` of the tokens that are kept.
 fn sum_of(keep: &Array, values: &Array) -> Result<Array> {
     select(keep, values, Array::from_f32(0.0))?.sum_axis(-1, true)
 }
@@ -222,40 +228,41 @@ fn exclude_top_choices(
     sorted: &Array,
     order: &Array,
     keep: &Array,
-    turns: &[&Turn],
+    draws: &[&Draw],
 ) -> Result<Array> {
     let weights = select(keep, sorted.exp()?, Array::from_f32(0.0))?;
     let shares = weights.divide(weights.sum_axis(-1, true)?)?;
-    let threshold = column(turns, |turn| match turn.drops() {
-        true => turn.sampling.xtc_threshold,
+    let threshold = column(draws, |draw| match draw.drops() {
+        true => draw.sampling.xtc_threshold,
         false => f32::INFINITY,
     });
     let above = select(shares.gt(threshold)?, sorted, Array::from_f32(f32::INFINITY))?;
     let mut stay = sorted.le(above.min_axis(-1, true)?)?;
-    let most = turns.iter().map(|turn| turn.sampling.xtc_spared.len()).max().unwrap_or(0);
+    let most = draws.iter().map(|draw| draw.sampling.xtc_spared.len()).max().unwrap_or(0);
     for n in 0..most {
         // No token has the number -1.
-        let spared = |turn: &&Turn| turn.sampling.xtc_spared.get(n).map_or(-1, |&id| id as i32);
-        let spared: Vec<i32> = turns.iter().map(spared).collect();
-        let spared = Array::from_slice(&spared, &[turns.len() as i32, 1]);
+        let spared = |draw: &&Draw| draw.sampling.xtc_spared.get(n).map_or(-1, |&id| id as i32);
+        let spared: Vec<i32> = draws.iter().map(spared).collect();
+        let spared = Array::from_slice(&spared, &[draws.len() as i32, 1]);
         stay = stay.logical_or(order.as_dtype(Dtype::Int32)?.eq(spared)?)?;
     }
     keep.logical_and(stay)
 }
 
-/// The place [rows, 1] of one of the tokens `ids` [.., count] by their logarithms [rows, count].
-fn pick(logarithms: &Array, ids: &Array, turns: &[&Turn]) -> Result<Array> {
+/// Column [rows, 1] of the token that is drawn from `ids` [.., count] by their logarithms
+/// [rows, count].
+fn pick(logarithms: &Array, ids: &Array, draws: &[&Draw]) -> Result<Array> {
     let most = logarithms.max_axis(-1, true)?;
-    let temperature = column(turns, |turn| turn.sampling.temperature);
-    let scores = logarithms.subtract(most)?.divide(temperature)?.add(noise(ids, turns)?)?;
+    let temperature = column(draws, |draw| draw.sampling.temperature);
+    let scores = logarithms.subtract(most)?.divide(temperature)?.add(noise(ids, draws)?)?;
     argmax_axis(scores, -1, true)
 }
 
-/// [`Turn::noise`] of the tokens `ids` [.., count] for each text, [rows, count].
-fn noise(ids: &Array, turns: &[&Turn]) -> Result<Array> {
+/// [`Draw::noise`] of the tokens `ids` [.., count] for each sequence, [rows, count].
+fn noise(ids: &Array, draws: &[&Draw]) -> Result<Array> {
     let number = |n: u32| Array::from_slice(&[n], &[1]);
-    let keys: Vec<u32> = turns.iter().map(|turn| turn.key()).collect();
-    let keys = Array::from_slice(&keys, &[turns.len() as i32, 1]);
+    let keys: Vec<u32> = draws.iter().map(|draw| draw.key()).collect();
+    let keys = Array::from_slice(&keys, &[draws.len() as i32, 1]);
     let ids = ids.as_dtype(Dtype::Uint32)?;
     let mut bits = ids.multiply(number(SPREAD))?.add(keys)?;
     for (shift, factor) in STIRS {
@@ -284,13 +291,13 @@ fn shifted(bits: &Array, shift: u32) -> Result<Array> {
     })
 }
 
-/// A number for each text, [rows, 1].
-fn column(turns: &[&Turn], number: impl Fn(&Turn) -> f32) -> Array {
-    let numbers: Vec<f32> = turns.iter().map(|turn| number(turn)).collect();
-    Array::from_slice(&numbers, &[turns.len() as i32, 1])
+/// Column [rows, 1] of a number of each draw.
+fn column(draws: &[&Draw], number: impl Fn(&Draw) -> f32) -> Array {
+    let numbers: Vec<f32> = draws.iter().map(|draw| number(draw)).collect();
+    Array::from_slice(&numbers, &[draws.len() as i32, 1])
 }
 
-/// Adds to the logits of single tokens, for each row what `changes` has for it, each token once.
+/// Logits with `changes` added: for each row, pairs of a token and a number, each token once.
 fn add(logits: Array, changes: Vec<Vec<(u32, f32)>>) -> Result<Array> {
     let most = changes.iter().map(Vec::len).max().unwrap_or(0);
     if most == 0 {
@@ -314,14 +321,14 @@ fn add(logits: Array, changes: Vec<Vec<(u32, f32)>>) -> Result<Array> {
     logits.put_along_axis(ids, changed, -1)
 }
 
-/// Makes recent tokens less likely, each by how often it came.
-fn penalise(logits: &Array, turns: &[Turn], unread: Option<&Array>) -> Result<Array> {
-    let (ids, counted) = recent(turns, unread)?;
-    let rows: Vec<&Turn> = turns.iter().collect();
+/// Logits with the penalties of recent tokens, by their counts.
+fn penalise(logits: &Array, draws: &[Draw], unread: Option<&Array>) -> Result<Array> {
+    let (ids, counted) = recent(draws, unread)?;
+    let rows: Vec<&Draw> = draws.iter().collect();
     let [repetition, presence, frequency] = [
-        column(&rows, |turn| turn.sampling.repetition_penalty),
-        column(&rows, |turn| turn.sampling.presence_penalty),
-        column(&rows, |turn| turn.sampling.frequency_penalty),
+        column(&rows, |draw| draw.sampling.repetition_penalty),
+        column(&rows, |draw| draw.sampling.presence_penalty),
+        column(&rows, |draw| draw.sampling.frequency_penalty),
     ];
     let same = ids.expand_dims(2)?.eq(ids.expand_dims(1)?)?.as_dtype(Dtype::Float32)?;
     let often = same.multiply(counted.expand_dims(1)?)?.sum_axis(-1, false)?;
@@ -332,14 +339,14 @@ fn penalise(logits: &Array, turns: &[Turn], unread: Option<&Array>) -> Result<Ar
     logits.put_along_axis(ids, own, -1)
 }
 
-/// The recent tokens [rows, most] and how much each counts: those that fill a row up, which are
-/// the same as its last one, count nothing.
-fn recent(turns: &[Turn], unread: Option<&Array>) -> Result<(Array, Array)> {
-    let own = |turn: &Turn| {
-        let context = turn.sampling.penalty_context as usize - usize::from(unread.is_some());
-        turn.recent[turn.recent.len().saturating_sub(context)..].to_vec()
+/// Recent tokens [rows, most] and their weights: 0 for those that pad a row, which repeat its last
+/// one.
+fn recent(draws: &[Draw], unread: Option<&Array>) -> Result<(Array, Array)> {
+    let own = |draw: &Draw| {
+        let context = draw.sampling.penalty_context as usize - usize::from(unread.is_some());
+        draw.recent[draw.recent.len().saturating_sub(context)..].to_vec()
     };
-    let own: Vec<Vec<u32>> = turns.iter().map(own).collect();
+    let own: Vec<Vec<u32>> = draws.iter().map(own).collect();
     let most = own.iter().map(Vec::len).max().unwrap_or(0);
     let (mut ids, mut counted) = (Vec::new(), Vec::new());
     for own in own {
@@ -348,25 +355,25 @@ fn recent(turns: &[Turn], unread: Option<&Array>) -> Result<(Array, Array)> {
         counted.extend(std::iter::repeat_n(0.0f32, missing).chain(own.iter().map(|_| 1.0)));
         ids.extend(std::iter::repeat_n(filler, missing).chain(own));
     }
-    let shape = [turns.len() as i32, most as i32];
+    let shape = [draws.len() as i32, most as i32];
     let (ids, counted) = (Array::from_slice(&ids, &shape), Array::from_slice(&counted, &shape));
     let Some(unread) = unread else {
         return Ok((ids, counted));
     };
-    let one = Array::ones::<f32>(&[turns.len() as i32, 1])?;
+    let one = Array::ones::<f32>(&[draws.len() as i32, 1])?;
     let ids = select(counted.gt(Array::from_f32(0.0))?, ids, unread)?;
     Ok((concatenate(&[&ids, unread], -1)?, concatenate(&[counted, one], -1)?))
 }
 
 /// Leaves only the tokens that may come.
-fn bar(logits: &Array, turns: &[Turn]) -> Result<Array> {
+fn bar(logits: &Array, draws: &[Draw]) -> Result<Array> {
     let words = (logits.dim(-1) as usize).div_ceil(32);
-    let allowed = |turn: &Turn| match &turn.allowed {
+    let allowed = |draw: &Draw| match &draw.allowed {
         None => vec![u32::MAX; words],
         Some(allowed) => allowed.iter().copied().chain(std::iter::repeat(0)).take(words).collect(),
     };
-    let masks: Vec<u32> = turns.iter().flat_map(allowed).collect();
-    let rows = turns.len() as i32;
+    let masks: Vec<u32> = draws.iter().flat_map(allowed).collect();
+    let rows = draws.len() as i32;
     let masks = Array::from_slice(&masks, &[rows, words as i32, 1]);
     let powers: Vec<u32> = (0..32).map(|bit| 1 << bit).collect();
     let shifted = masks.floor_divide(Array::from_slice(&powers, &[32]))?.reshape(&[rows, -1])?;
@@ -377,7 +384,7 @@ fn bar(logits: &Array, turns: &[Turn]) -> Result<Array> {
 }
 
 /// The logarithms of the probabilities of `ids` and of the `most` likely tokens.
-fn tell(logits: &Array, ids: &Array, most: i32) -> Result<[Array; 3]> {
+fn most_likely(logits: &Array, ids: &Array, most: i32) -> Result<[Array; 3]> {
     let logprobs = logits.subtract(logits.logsumexp_axis(-1, true)?)?;
     let most = most.min(logits.dim(-1));
     let order = argsort_axis(logprobs.negative()?, -1)?;

@@ -1,4 +1,4 @@
-//! Choosing on the host: a pass or two over the logits, and a heap of the few tokens that count.
+//! Sampling on the host: a pass or two over the logits, and a heap of the few likely tokens.
 
 use std::cmp::Ordering;
 use std::collections::{BTreeMap, BinaryHeap};
@@ -7,13 +7,13 @@ use mlxk_processor::Token;
 use mlxk_tensor::cpu::exp;
 use mlxk_tensor::cpu::logits::Logits;
 
-use super::{MOST_NOISE, Turn, dry};
+use super::{Draw, MOST_NOISE, dry};
 
-/// The next token by the `logits` of all tokens; `None` if none of them may come.
-pub fn choose(logits: &[f32], turn: &Turn) -> Option<Token> {
-    let logits = Logits::new(logits, turn.allowed.as_deref(), changed(logits, turn));
+/// Samples the next token by `logits` [vocabulary]; `None` if no token is allowed.
+pub fn choose(logits: &[f32], draw: &Draw) -> Option<Token> {
+    let logits = Logits::new(logits, draw.allowed.as_deref(), changed(logits, draw));
     let best = candidate(logits.best()?);
-    let sampling = turn.sampling;
+    let sampling = draw.sampling;
     let random = sampling.temperature > 0.0;
     let total = match random && sampling.nucleus().is_some() || sampling.logprobs.is_some() {
         true => logits.sum(best.logit),
@@ -21,8 +21,8 @@ pub fn choose(logits: &[f32], turn: &Turn) -> Option<Token> {
     };
     let chosen = match random {
         false => best,
-        true if sampling.filters() => pick(&filter(&logits, turn, best, total), turn)?,
-        true => pick(&within_reach(&logits, turn, best), turn)?,
+        true if sampling.filters() => pick(&filter(&logits, draw, best, total), draw)?,
+        true => pick(&within_reach(&logits, draw, best), draw)?,
     };
     let Some(count) = sampling.logprobs else { return Some(Token::new(chosen.id)) };
     let normal = best.logit + total.ln();
@@ -31,7 +31,7 @@ pub fn choose(logits: &[f32], turn: &Turn) -> Option<Token> {
     Some(Token { id: chosen.id, logprob: Some(chosen.logit - normal), top })
 }
 
-/// A token that may be chosen. The likelier is the greater, and of equals the lower id.
+/// Token that may be drawn. The likelier is the greater, and of equals the lower id.
 #[derive(Clone, Copy, PartialEq)]
 struct Candidate {
     logit: f32,
@@ -52,15 +52,15 @@ impl PartialOrd for Candidate {
     }
 }
 
-/// The logits that bias and penalties change, with their ids.
-fn changed(logits: &[f32], turn: &Turn) -> Vec<(usize, f32)> {
-    let sampling = turn.sampling;
+/// Ids and logits of the tokens that bias and penalties change.
+fn changed(logits: &[f32], draw: &Draw) -> Vec<(usize, f32)> {
+    let sampling = draw.sampling;
     let known = |&&(id, _): &&(u32, f32)| (id as usize) < logits.len();
     let biased = sampling.logit_bias.iter().filter(known);
     let mut changed: BTreeMap<usize, f32> =
         biased.map(|&(id, bias)| (id as usize, logits[id as usize] + bias)).collect();
     let context = if sampling.penalises() { sampling.penalty_context as usize } else { 0 };
-    let mut recent = turn.recent[turn.recent.len().saturating_sub(context)..].to_vec();
+    let mut recent = draw.recent[draw.recent.len().saturating_sub(context)..].to_vec();
     recent.sort_unstable();
     for same in recent.chunk_by(|a, b| a == b) {
         let id = same[0] as usize;
@@ -69,7 +69,7 @@ fn changed(logits: &[f32], turn: &Turn) -> Vec<(usize, f32)> {
         *logit = if *logit < 0.0 { *logit * penalty } else { *logit / penalty };
         *logit -= sampling.presence_penalty + sampling.frequency_penalty * same.len() as f32;
     }
-    for (id, penalty) in dry::penalties(sampling, turn.tokens) {
+    for (id, penalty) in dry::penalties(sampling, draw.tokens) {
         let id = id as usize;
         *changed.entry(id).or_insert(logits[id]) -= penalty;
     }
@@ -80,8 +80,8 @@ fn candidate((id, logit): (usize, f32)) -> Candidate {
     Candidate { logit, id: id as u32 }
 }
 
-/// The tokens whose logit is at least `least`, the most likely first; at least the `count` most
-/// likely are among them if there are as many.
+/// Tokens whose logit is at least `least`, the most likely first; among them are the `count` most
+/// likely ones, if there are as many.
 fn top(logits: &Logits, count: usize, least: f32) -> impl Iterator<Item = Candidate> {
     let least = logits.nearly(count).map_or(least, |nearly| nearly.max(least));
     let likely = logits.at_least(least).into_iter();
@@ -94,28 +94,28 @@ fn top(logits: &Logits, count: usize, least: f32) -> impl Iterator<Item = Candid
     std::iter::from_fn(move || heap.pop())
 }
 
-/// The tokens to choose from, the most likely first. `total` is the sum of all weights, of which
+/// Tokens that the filters keep, the most likely first. `total` is the sum of all weights, of which
 /// the most likely token has 1.
-fn filter(logits: &Logits, turn: &Turn, best: Candidate, total: f32) -> Vec<Candidate> {
-    let sampling = turn.sampling;
+fn filter(logits: &Logits, draw: &Draw, best: Candidate, total: f32) -> Vec<Candidate> {
+    let sampling = draw.sampling;
     if sampling.sigma().is_some() || sampling.typical().is_some() {
-        let pool = pool(logits, turn, best);
+        let pool = pool(logits, draw, best);
         let Some(&best) = pool.first() else { return pool };
         let total = pool.iter().map(|token| exp(token.logit - best.logit)).sum();
-        return narrow(pool.into_iter(), turn, best, total);
+        return narrow(pool.into_iter(), draw, best, total);
     }
     let mass = sampling.nucleus().map_or(f32::INFINITY, |share| share * total);
     // All tokens below this weight have less than what top-p leaves out together.
     let rare = (total - mass).max(0.0) / logits.count() as f32;
     let least = best.logit + rare.max(sampling.min_p).ln();
-    let count = if turn.drops() { usize::MAX } else { most(turn) };
-    narrow(top(logits, count, least), turn, best, total)
+    let count = if draw.drops() { usize::MAX } else { most(draw) };
+    narrow(top(logits, count, least), draw, best, total)
 }
 
-/// The tokens that top-n-sigma and typical-p leave, the most likely first.
-fn pool(logits: &Logits, turn: &Turn, best: Candidate) -> Vec<Candidate> {
+/// Tokens that top-n-sigma and typical-p keep, the most likely first.
+fn pool(logits: &Logits, draw: &Draw, best: Candidate) -> Vec<Candidate> {
     let mut all: Vec<Candidate> = logits.at_least(f32::MIN).into_iter().map(candidate).collect();
-    if let Some(deviations) = turn.sampling.sigma() {
+    if let Some(deviations) = draw.sampling.sigma() {
         let count = all.len() as f64;
         let mean = all.iter().map(|token| f64::from(token.logit)).sum::<f64>() / count;
         let square = |token: &Candidate| (f64::from(token.logit) - mean).powi(2);
@@ -123,14 +123,14 @@ fn pool(logits: &Logits, turn: &Turn, best: Candidate) -> Vec<Candidate> {
         let least = best.logit - deviations * variance.sqrt() as f32;
         all.retain(|token| token.logit >= least);
     }
-    if let Some(mass) = turn.sampling.typical() {
+    if let Some(mass) = draw.sampling.typical() {
         all = typical(&all, best, mass);
     }
     all.sort_unstable_by(|a, b| b.cmp(a));
     all
 }
 
-/// The tokens whose surprise is nearest to the entropy, until they have more than `mass` together.
+/// Tokens whose surprise is nearest to the entropy, until they have more than `mass` together.
 fn typical(all: &[Candidate], best: Candidate, mass: f32) -> Vec<Candidate> {
     let weight = |token: &Candidate| exp(token.logit - best.logit);
     let total: f64 = all.iter().map(|token| f64::from(weight(token))).sum();
@@ -153,15 +153,15 @@ fn typical(all: &[Candidate], best: Candidate, mass: f32) -> Vec<Candidate> {
     nearest.take_while(within).collect()
 }
 
-/// What top-p, min-p, XTC and top-k leave of tokens, the most likely first, whose weights are
-/// `total` together.
+/// Tokens that top-p, min-p, XTC and top-k keep of those given, the most likely first, whose weights
+/// sum up to `total`.
 fn narrow(
     tokens: impl Iterator<Item = Candidate>,
-    turn: &Turn,
+    draw: &Draw,
     best: Candidate,
     total: f32,
 ) -> Vec<Candidate> {
-    let sampling = turn.sampling;
+    let sampling = draw.sampling;
     let mass = sampling.nucleus().map_or(f32::INFINITY, |share| share * total);
     let least = best.logit + sampling.min_p.ln();
     let mut before = 0.0;
@@ -170,47 +170,47 @@ fn narrow(
         before += exp(token.logit - best.logit);
         kept
     };
-    let drops = turn.drops();
-    let count = if drops { usize::MAX } else { most(turn) };
+    let drops = draw.drops();
+    let count = if drops { usize::MAX } else { most(draw) };
     let mut kept: Vec<Candidate> = tokens.take_while(within).take(count).collect();
     if drops {
-        exclude_top_choices(&mut kept, turn);
-        kept.truncate(most(turn));
+        exclude_top_choices(&mut kept, draw);
+        kept.truncate(most(draw));
     }
     kept
 }
 
-/// How many tokens top-k leaves.
-fn most(turn: &Turn) -> usize {
-    match turn.sampling.top_k {
+/// Number of tokens that top-k keeps.
+fn most(draw: &Draw) -> usize {
+    match draw.sampling.top_k {
         0 => usize::MAX,
         k => k as usize,
     }
 }
 
 /// XTC: drops the most likely of the tokens above a threshold, all but the last of them.
-fn exclude_top_choices(kept: &mut Vec<Candidate>, turn: &Turn) {
+fn exclude_top_choices(kept: &mut Vec<Candidate>, draw: &Draw) {
     let most = kept[0].logit;
     let sum: f32 = kept.iter().map(|token| exp(token.logit - most)).sum();
-    let above = |token: &&Candidate| exp(token.logit - most) / sum > turn.sampling.xtc_threshold;
+    let above = |token: &&Candidate| exp(token.logit - most) / sum > draw.sampling.xtc_threshold;
     if let Some(last) = kept.iter().take_while(above).last().map(|token| token.logit) {
-        let spared = |token: &Candidate| turn.sampling.xtc_spared.contains(&token.id);
+        let spared = |token: &Candidate| draw.sampling.xtc_spared.contains(&token.id);
         kept.retain(|token| token.logit <= last || spared(token));
     }
 }
 
-/// The tokens that noise can make the first.
-fn within_reach(logits: &Logits, turn: &Turn, best: Candidate) -> Vec<Candidate> {
-    let reach = (MOST_NOISE - turn.noise(best.id)) * turn.sampling.temperature;
+/// Tokens that noise can raise to the first place.
+fn within_reach(logits: &Logits, draw: &Draw, best: Candidate) -> Vec<Candidate> {
+    let reach = (MOST_NOISE - draw.noise(best.id)) * draw.sampling.temperature;
     logits.at_least(best.logit - reach).into_iter().map(candidate).collect()
 }
 
-/// One of the tokens, by their probabilities at the temperature.
-fn pick(kept: &[Candidate], turn: &Turn) -> Option<Candidate> {
+/// Token drawn by the probabilities at the temperature.
+fn pick(kept: &[Candidate], draw: &Draw) -> Option<Candidate> {
     let most = kept.iter().fold(f32::NEG_INFINITY, |most, token| most.max(token.logit));
     let score = |token: &Candidate| {
-        let own = (token.logit - most) / turn.sampling.temperature;
-        (own + turn.noise(token.id), *token)
+        let own = (token.logit - most) / draw.sampling.temperature;
+        (own + draw.noise(token.id), *token)
     };
     let first = kept.iter().map(score).reduce(|a, b| if b.0 > a.0 { b } else { a });
     first.map(|(_, token)| token)

@@ -1,9 +1,9 @@
-//! How the next token of each of several texts is chosen from its logits.
+//! Sampling: the choice of the next token of each of several sequences from its logits.
 //!
-//! In the order of mlx-lm, and where it has none, of llama.cpp: the bias, the penalties, DRY, then
-//! on the model's own probabilities top-n-sigma, typical-p, top-p, min-p, XTC and top-k, and only
-//! then the temperature. There are two forms of it, which choose alike: [`host`] reads the logits
-//! of one text after another, [`device`] never waits for them.
+//! In the order of mlx-lm, and where it has none, of llama.cpp: the bias, the penalties, DRY, then on
+//! the model's own probabilities top-n-sigma, typical-p, top-p, min-p, XTC and top-k, and only then the
+//! temperature. There are two samplers, which choose alike: [`host`] reads the logits of one sequence
+//! after another, [`device`] never waits for them.
 
 use mlxk_processor::Sampling;
 
@@ -11,25 +11,24 @@ pub mod device;
 mod dry;
 pub mod host;
 
-/// One choice to be made for a text.
-pub struct Turn<'a> {
-    /// How to choose.
+/// Draw of the next token of a sequence: its settings, and the state that it depends on.
+pub struct Draw<'a> {
+    /// Settings of sampling.
     pub sampling: &'a Sampling,
-    /// The tokens that are known, or at least those that count as recent.
+    /// Tokens that the penalties count: all known ones, or at least the recent ones.
     pub recent: &'a [u32],
-    /// All tokens of the text; looked at if DRY is on, and known then.
+    /// All tokens of the sequence, for DRY; all must be known if it is on.
     pub tokens: &'a [u32],
-    /// How many choices were made before.
+    /// Number of tokens that were drawn for the sequence before.
     pub number: u64,
-    /// See [`Constraint::allowed`].
+    /// Bits of the tokens that may be drawn, 32 in an element, the lowest first; all tokens if none.
     pub allowed: Option<Vec<u32>>,
 }
 
-impl Turn<'_> {
-    /// What decides among tokens besides their logits: that with the largest sum of its logarithm
-    /// and its noise, which is distributed as Gumbel's, is one by the probabilities. A token's
-    /// noise is its own, whichever the others are, so that logits which differ by little seldom
-    /// choose another.
+impl Draw<'_> {
+    /// Gumbel noise of a token: the token with the largest sum of logarithm and noise is a sample of the
+    /// distribution. The noise of a token does not depend on the other tokens, so that logits which
+    /// differ by little seldom yield another token.
     fn noise(&self, id: u32) -> f32 {
         let mut bits = self.key().wrapping_add(id.wrapping_mul(SPREAD));
         for (shift, factor) in STIRS {
@@ -40,28 +39,28 @@ impl Turn<'_> {
         -(-unit.ln()).ln()
     }
 
-    /// What noise begins with.
+    /// Key of the noise of this draw.
     fn key(&self) -> u32 {
         (self.bits(0) >> 32) as u32
     }
 
-    /// Whether XTC drops tokens this time.
+    /// True if XTC drops tokens in this draw.
     fn drops(&self) -> bool {
         let unit = (self.bits(1) >> 41) as f32 / (1 << 23) as f32;
         self.sampling.xtc_probability > 0.0 && unit <= self.sampling.xtc_probability
     }
 
-    /// Bits that look random, their own for each seed, choice and purpose.
+    /// Pseudo-random bits of a seed, a draw and a purpose.
     fn bits(&self, purpose: u64) -> u64 {
         let number = self.number.wrapping_mul(2).wrapping_add(purpose);
         mixed(mixed(self.sampling.seed).wrapping_add(number))
     }
 }
 
-/// No noise is larger.
+/// Upper bound of the noise.
 const MOST_NOISE: f32 = 17.0;
 
-/// Sets the numbers of tokens apart.
+/// Factor that spreads token ids over 32 bits.
 const SPREAD: u32 = 0x9e37_79b9;
 
 /// Shifts and factors that spread the difference of near numbers over all bits: MurmurHash3's
@@ -156,9 +155,9 @@ mod tests {
     /// One bit of three.
     const ALLOWED: [u32; 32] = [0x4924_9249; 32];
 
-    /// The turns of all settings, every third one barred, and every sixth from all tokens but two.
-    fn turns(settings: &[Sampling], number: u64) -> Vec<Turn<'_>> {
-        let mut turns = Vec::new();
+    /// The draws of all settings, every third one barred, and every sixth from all tokens but two.
+    fn draws(settings: &[Sampling], number: u64) -> Vec<Draw<'_>> {
+        let mut draws = Vec::new();
         for (row, sampling) in settings.iter().enumerate() {
             let recent = &RECENT[row % RECENT.len()..];
             let allowed = match row % 6 {
@@ -166,9 +165,9 @@ mod tests {
                 5 => Some(vec![0, 0b11]),
                 _ => None,
             };
-            turns.push(Turn { sampling, recent, tokens: &TOKENS, number, allowed });
+            draws.push(Draw { sampling, recent, tokens: &TOKENS, number, allowed });
         }
-        turns
+        draws
     }
 
     fn alike(ours: &Token, theirs: &Token, row: usize) {
@@ -186,19 +185,19 @@ mod tests {
     fn host_and_device_choose_alike_alone_and_beside_others() {
         let settings = settings();
         for number in 0..20 {
-            let turns = turns(&settings, number);
-            let logits = logits(turns.len() as i32, number);
+            let draws = draws(&settings, number);
+            let logits = logits(draws.len() as i32, number);
             let rows: Vec<f32> = logits.to_vec_exact().unwrap();
-            let together = device::choose(&logits, &turns, None).unwrap();
-            let wishes = |turns: &[Turn]| turns.iter().map(|t| t.sampling.logprobs).collect();
-            let wishes: Vec<Option<u32>> = wishes(&turns);
-            let together = together.read(wishes.iter().copied()).unwrap();
-            for (row, turn) in turns.iter().enumerate() {
+            let together = device::choose(&logits, &draws, None).unwrap();
+            let counts = |draws: &[Draw]| draws.iter().map(|t| t.sampling.logprobs).collect();
+            let counts: Vec<Option<u32>> = counts(&draws);
+            let together = together.read(counts.iter().copied()).unwrap();
+            for (row, draw) in draws.iter().enumerate() {
                 let own = &rows[row * VOCABULARY as usize..][..VOCABULARY as usize];
-                alike(&host::choose(own, turn).unwrap(), &together[row], row);
+                alike(&host::choose(own, draw).unwrap(), &together[row], row);
                 let alone = Array::from_slice(own, &[1, VOCABULARY]);
-                let alone = device::choose(&alone, &turns[row..=row], None).unwrap();
-                alike(&alone.read(wishes[row..].iter().copied()).unwrap()[0], &together[row], row);
+                let alone = device::choose(&alone, &draws[row..=row], None).unwrap();
+                alike(&alone.read(counts[row..].iter().copied()).unwrap()[0], &together[row], row);
             }
         }
     }
@@ -214,16 +213,16 @@ mod tests {
             let mut others = 0;
             for seed in 0..20_000 {
                 let sampling = Sampling { temperature: 1.0, top_p, seed, ..Sampling::GREEDY };
-                let turn = Turn {
+                let draw = Draw {
                     sampling: &sampling,
                     recent: &[0],
                     tokens: &[0],
                     number: seed % 7,
                     allowed: None,
                 };
-                let id = host::choose(&logits, &turn).unwrap().id;
+                let id = host::choose(&logits, &draw).unwrap().id;
                 counts[id as usize] += 1.0 / 20_000.0;
-                others += i32::from(host::choose(&near, &turn).unwrap().id != id);
+                others += i32::from(host::choose(&near, &draw).unwrap().id != id);
             }
             let off = |(count, share): (f32, f32)| (count - share).abs();
             assert!(counts.into_iter().zip(shares).map(off).all(|off| off < 0.012), "{counts:?}");
@@ -235,11 +234,11 @@ mod tests {
     fn tokens_that_are_not_read_yet_count_as_recent() {
         let settings = settings();
         let logits = logits(settings.len() as i32, 1);
-        let known = turns(&settings, 1);
+        let known = draws(&settings, 1);
         let known = device::choose(&logits, &known, None).unwrap().ids;
-        let mut less = turns(&settings, 1);
-        let unread: Vec<u32> = less.iter().map(|turn| *turn.recent.last().unwrap()).collect();
-        less.iter_mut().for_each(|turn| turn.recent = &turn.recent[..turn.recent.len() - 1]);
+        let mut less = draws(&settings, 1);
+        let unread: Vec<u32> = less.iter().map(|draw| *draw.recent.last().unwrap()).collect();
+        less.iter_mut().for_each(|draw| draw.recent = &draw.recent[..draw.recent.len() - 1]);
         let unread = Array::from_slice(&unread, &[less.len() as i32, 1]);
         let chosen = device::choose(&logits, &less, Some(&unread)).unwrap().ids;
         assert_eq!(chosen.to_vec_exact::<u32>().unwrap(), known.to_vec_exact::<u32>().unwrap());
@@ -247,8 +246,8 @@ mod tests {
 
     /// The tokens that 200 choices give.
     fn chosen(logits: &[f32], sampling: &Sampling) -> Vec<u32> {
-        let turn = |number| Turn { sampling, recent: &[0], tokens: &[0], number, allowed: None };
-        let all = (0..200).map(|n| host::choose(logits, &turn(n)).unwrap().id);
+        let draw = |number| Draw { sampling, recent: &[0], tokens: &[0], number, allowed: None };
+        let all = (0..200).map(|n| host::choose(logits, &draw(n)).unwrap().id);
         all.collect::<std::collections::BTreeSet<_>>().into_iter().collect()
     }
 
@@ -302,13 +301,13 @@ mod tests {
 
     #[test]
     fn rules_that_allow_nothing_choose_nothing() {
-        let turn = Turn {
+        let draw = Draw {
             sampling: &Sampling::GREEDY,
             recent: &[0],
             tokens: &[0],
             number: 0,
             allowed: Some(vec![0]),
         };
-        assert_eq!(host::choose(&[1.0, 2.0], &turn), None);
+        assert_eq!(host::choose(&[1.0, 2.0], &draw), None);
     }
 }

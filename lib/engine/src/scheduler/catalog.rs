@@ -1,4 +1,4 @@
-//! The models that can be asked: those of the cache and of the folder of workspaces.
+//! Catalogue of the models that clients may name: those of the cache and of the folder of workspaces.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -11,40 +11,46 @@ use mlxk_core::{
 use mlxk_processor::engine::ModelInfo;
 use rayon::prelude::*;
 
-/// Names whose models are remembered.
+/// Most names whose models are remembered.
 const NAMES: usize = 256;
 
-/// Where models are looked for, and what was found.
+/// Catalogue of models: the folders that are searched, and what names were resolved to.
 pub struct Catalogue {
     places: Places,
-    /// Those that are loaded at the start, by the names that clients know them by.
+    /// Models that are loaded at the start, by the ids that clients use.
     own: BTreeMap<String, Found>,
-    /// What names were found to mean. A model that is fetched anew is another revision, which
-    /// requests get that name none once the server is started again.
+    /// Models that names were resolved to. A model that is pulled anew is another revision, which
+    /// requests that name no revision get once the server is started again.
     known: Mutex<BTreeMap<String, Found>>,
-    /// Whether there are no others.
+    /// True if only the models that are loaded at the start are served.
     closed: bool,
 }
 
 impl Catalogue {
-    /// Of the models in `places`.
+    /// A catalogue of the models in `places`.
     pub fn new(places: Places) -> Catalogue {
         Catalogue { places, own: BTreeMap::new(), known: Mutex::default(), closed: false }
     }
 
-    /// Of those alone that are loaded at the start.
+    /// The catalogue with only the models that are loaded at the start.
     pub fn closed(self) -> Catalogue {
         Catalogue { closed: true, ..self }
     }
 
-    /// Finds a model that its owner names: by a path too.
+    /// Resolves the name or the path of a model that is loaded at the start, and adds it.
+    ///
+    /// # Errors
+    /// If no model or more than one has this name.
     pub fn preload(&mut self, name: &str) -> Result<Found> {
         let found = resolve::resolve(&Spec::parse(name)?, &self.places)?;
         self.own.insert(id(&found), found.clone());
         Ok(found)
     }
 
-    /// Finds a model that a client names: never by a path.
+    /// Resolves the name that a client gives for a model; paths are refused.
+    ///
+    /// # Errors
+    /// [`Kind::ModelNotFound`], and if more than one model has this name.
     pub fn find(&self, name: &str) -> Result<Found> {
         if let Some(found) = self.own.get(name) {
             return Ok(found.clone());
@@ -70,7 +76,10 @@ impl Catalogue {
         Ok(found)
     }
 
-    /// All that can run, those that are loaded at the start first.
+    /// Models that can run, those that are loaded at the start first; `loaded` are those in memory.
+    ///
+    /// # Errors
+    /// If the cache cannot be listed.
     pub fn list(&self, loaded: &[Found]) -> Result<Vec<ModelInfo>> {
         let all = match self.closed {
             true => Vec::new(),
@@ -87,7 +96,7 @@ impl Catalogue {
     }
 }
 
-/// What clients call a model.
+/// Id of a model in the API: its name in the cache, or the name of its workspace folder.
 pub fn id(found: &Found) -> String {
     match found.origin {
         Origin::Cache { .. } => found.name.clone(),
@@ -106,7 +115,7 @@ fn listed(found: &Found, loaded: &[Found]) -> Result<Option<ModelInfo>> {
     }))
 }
 
-/// Workspaces are told by their names.
+/// The error with workspaces named by their folders: clients are not shown paths of this machine.
 fn without_paths(mut error: Error) -> Error {
     for name in &mut error.matches {
         *name = if name.starts_with('/') { last(name) } else { std::mem::take(name) };

@@ -1,4 +1,4 @@
-//! A model that several processes hold together.
+//! Scheduling of one model that several processes hold together.
 
 use std::sync::mpsc::{RecvTimeoutError, channel};
 use std::time::Duration;
@@ -7,18 +7,18 @@ use mlxk_core::{Places, Result};
 use mlxk_models::checkpoint::part::{Part, Split};
 
 use super::catalog::Catalogue;
+use super::costed;
 use super::local::Local;
 use super::shared::{Bounds, stopped};
-use super::weigh;
-use super::worker::Order;
-use crate::distributed::{self, Party, Place, Watch};
+use super::worker::Job;
+use crate::distributed::{self, Group, RankConfig, Watch};
 
-/// Time between two looks whether the other ranks are there.
+/// Time between two checks that no other rank is lost.
 const LOOK: Duration = Duration::from_millis(100);
 
 impl Local {
-    /// Starts the thread of the models with one alone, of which other processes have parts: this one
-    /// is rank 0. `said` is told who is there.
+    /// Starts an engine with one model, of which other processes hold parts; this process is rank 0.
+    /// `said` receives a line for each rank that connects.
     ///
     /// # Errors
     /// If the ranks do not fit together, or one of them cannot load its part.
@@ -26,20 +26,20 @@ impl Local {
         places: Places,
         bounds: Bounds,
         model: &str,
-        (place, wish): (&Place, Option<Split>),
+        (config, split): (&RankConfig, Option<Split>),
         said: &dyn Fn(String),
     ) -> Result<(Local, Watch)> {
         let mut catalogue = Catalogue::new(places).closed();
         let found = catalogue.preload(model)?;
-        let weighed = weigh::weigh_part(&found)?;
-        let known = (&weighed.facts, &weighed.plan);
-        let party = Party::gather(place, known, bounds.memory, wish, said)?;
-        said(format!("rank 0 has {}", party.part().describe()));
-        let watch = party.watch();
+        let costed = costed::read_part(&found)?;
+        let known = (&costed.facts, &costed.plan);
+        let group = Group::gather(config, known, bounds.memory, split, said)?;
+        said(format!("rank 0 has {}", group.part().describe()));
+        let watch = group.watch();
         let local = Local::begin(catalogue, bounds)?;
-        local.shared.processors.find(&found, weigh::weigh_part)?;
+        local.shared.processors.find(&found, costed::read_part)?;
         let (send, loaded) = channel();
-        local.order(Order::Lead(Box::new((weighed, party)), send))?;
+        local.send(Job::Lead(Box::new((costed, group)), send))?;
         loop {
             match loaded.recv_timeout(LOOK) {
                 Ok(loaded) => return loaded.map(|()| (local, watch)),
@@ -50,7 +50,8 @@ impl Local {
     }
 }
 
-/// Holds a part of `model` until rank 0 ends it; `ready` is told which when it is loaded.
+/// Runs the part of `model` that rank 0 assigns to this process, until rank 0 ends; `memory` is what
+/// the part may take, in bytes. `ready` receives the part once it is loaded.
 ///
 /// # Errors
 /// If rank 0 cannot be reached or has gone, or the part cannot be loaded.
@@ -58,10 +59,10 @@ pub fn follow(
     places: Places,
     memory: u64,
     model: &str,
-    place: &Place,
+    config: &RankConfig,
     ready: &mut dyn FnMut(Part) -> Result<()>,
 ) -> Result<()> {
     let found = Catalogue::new(places).preload(model)?;
-    let weigh::Weighed { facts, plan, .. } = weigh::weigh_part(&found)?;
-    distributed::follow(place, facts, plan, memory, ready)
+    let costed::Costed { facts, plan, .. } = costed::read_part(&found)?;
+    distributed::follow(config, facts, plan, memory, ready)
 }

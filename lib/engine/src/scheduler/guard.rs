@@ -1,4 +1,4 @@
-//! What keeps a fault in one request from the others.
+//! Isolation of requests: panics become errors, and places in the queue are always given back.
 
 use std::panic::{self, AssertUnwindSafe};
 use std::sync::Arc;
@@ -8,7 +8,8 @@ use mlxk_core::{Error, Kind, Result};
 
 use super::shared::Shared;
 
-/// Does `work`, whose panic is an error. What it had in hand is not to be used any further.
+/// Runs `work`, and turns a panic into an error. State that `work` was changing must not be used any
+/// further.
 pub fn guarded<T>(work: impl FnOnce() -> Result<T>) -> Result<T> {
     panic::catch_unwind(AssertUnwindSafe(work)).unwrap_or_else(|_| {
         let error = Error::new(Kind::Internal, "", "a fault of the program");
@@ -16,27 +17,30 @@ pub fn guarded<T>(work: impl FnOnce() -> Result<T>) -> Result<T> {
     })
 }
 
-/// A place in the line, free again when it is dropped.
-pub struct Turn {
+/// Ticket of a request in the queue; its place is free again when the ticket is dropped.
+pub struct Ticket {
     shared: Arc<Shared>,
-    /// Lower for those that came earlier.
+    /// Number of the ticket: lower for requests that came earlier.
     pub number: u64,
 }
 
-impl Turn {
-    /// The last place, if fewer than `most` are taken.
-    pub fn take(shared: &Arc<Shared>, most: u64) -> Result<Turn> {
+impl Ticket {
+    /// A ticket for the end of the queue.
+    ///
+    /// # Errors
+    /// [`Kind::QueueFull`] if `most` requests wait already.
+    pub fn take(shared: &Arc<Shared>, most: u64) -> Result<Ticket> {
         let before = shared.waiting.fetch_add(1, Ordering::Relaxed);
-        let number = shared.taken.fetch_add(1, Ordering::Relaxed);
-        let turn = Turn { shared: Arc::clone(shared), number };
+        let number = shared.issued.fetch_add(1, Ordering::Relaxed);
+        let ticket = Ticket { shared: Arc::clone(shared), number };
         if before < most {
-            return Ok(turn);
+            return Ok(ticket);
         }
         Err(Error::new(Kind::QueueFull, "", format!("{most} requests wait, and no more may")))
     }
 }
 
-impl Drop for Turn {
+impl Drop for Ticket {
     fn drop(&mut self) {
         self.shared.waiting.fetch_sub(1, Ordering::Relaxed);
     }
@@ -49,14 +53,14 @@ mod tests {
     #[test]
     fn a_place_is_free_again_after_a_panic() {
         let shared = Arc::new(Shared::default());
-        let turn = Turn::take(&shared, 1).unwrap();
-        assert_eq!(Turn::take(&shared, 1).err().unwrap().kind, Kind::QueueFull);
+        let ticket = Ticket::take(&shared, 1).unwrap();
+        assert_eq!(Ticket::take(&shared, 1).err().unwrap().kind, Kind::QueueFull);
         let failed = guarded(move || -> Result<()> {
-            let _turn = turn;
+            let _turn = ticket;
             panic!("boo")
         });
         assert_eq!(failed.unwrap_err().kind, Kind::Internal);
         assert_eq!(shared.waiting.load(Ordering::Relaxed), 0);
-        Turn::take(&shared, 1).unwrap();
+        Ticket::take(&shared, 1).unwrap();
     }
 }

@@ -1,4 +1,4 @@
-//! A model in memory, with the requests that it answers.
+//! A loaded model with the requests that it answers.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -10,125 +10,129 @@ use mlxk_processor::{Prepared, Processor};
 use mlxk_tensor::mlx;
 use tokio::sync::mpsc::UnboundedSender;
 
+use super::costed::Costed;
 use super::guard::guarded;
-use super::weigh::Weighed;
 use crate::cost::Cost;
-use crate::distributed::Party;
+use crate::distributed::Group;
 use crate::model::Model;
-use crate::prefix_cache::Memory;
+use crate::prefix_cache::CacheOptions;
 use crate::runner::{Runner, Source};
 
-/// Where the events of a request go.
-pub type Hearer = UnboundedSender<Result<Event>>;
+/// Channel that the events of a request are sent to; closed once the client has gone.
+pub type EventSender = UnboundedSender<Result<Event>>;
 
-/// Tokens of an answer that memory is kept for at a time where its length is not asked.
+/// Tokens of an answer that memory is reserved for at a time, if the request states no length.
 const EXPECTED: u64 = 1024;
 
-/// A model in memory.
-pub struct Desk<S: Source = Model> {
-    /// Which it is.
+/// A loaded model with the requests that it answers.
+pub struct LoadedModel<S: Source = Model> {
+    /// The model on disk.
     pub found: Found,
-    /// When it was last asked.
+    /// Time at which a request last joined.
     pub used: Instant,
     /// Cost of the model, or of the part that is loaded here.
     cost: Cost,
     runner: Runner<S>,
-    answers: BTreeMap<u64, Asked>,
+    answers: BTreeMap<u64, Running>,
     failed: bool,
 }
 
 /// A request that is being answered.
-struct Asked {
-    send: Hearer,
+struct Running {
+    send: EventSender,
     /// Tokens of the prompt.
     prompt: u64,
-    /// Tokens of the answer that memory is kept for.
+    /// Tokens of the answer that memory is reserved for.
     kept: u64,
-    /// The most tokens that it may have.
+    /// Largest number of tokens of the answer.
     limit: u64,
 }
 
-impl Desk {
-    /// Loads a model, for requests that `processor` made ready.
+impl LoadedModel {
+    /// Loads a whole model, for requests that `processor` prepared.
     ///
     /// # Errors
-    /// If it cannot be loaded.
-    pub fn open(weighed: Weighed, processor: Arc<Processor>, memory: &Memory) -> Result<Desk> {
-        let mut model = crate::load(&weighed.facts, &weighed.plan)?;
-        model.forward.memory = memory.clone();
-        let cost = weighed.cost.with(memory);
-        Ok(Desk::of(model, weighed.facts.found, cost, processor))
-    }
-
-    /// Loads the part of a model that is this rank's, while the others load theirs.
-    ///
-    /// # Errors
-    /// If one of them cannot.
-    pub fn lead(
-        weighed: Weighed,
-        party: Party,
+    /// As [`load`](crate::load).
+    pub fn open(
+        costed: Costed,
         processor: Arc<Processor>,
-        memory: &Memory,
-    ) -> Result<Desk> {
-        let Weighed { facts, plan, .. } = weighed;
-        let cost = Cost::of(&facts, &plan, mlx::on_cpu()?, Some(party.part()))?.with(memory);
-        let mut model = party.load(&facts, &plan)?;
-        model.forward.memory = memory.clone();
-        Ok(Desk::of(model, facts.found, cost, processor))
+        options: &CacheOptions,
+    ) -> Result<LoadedModel> {
+        let mut model = crate::load(&costed.facts, &costed.plan)?;
+        model.forward.cache_options = options.clone();
+        let cost = costed.cost.with(options);
+        Ok(LoadedModel::of(model, costed.facts.found, cost, processor))
     }
 
-    /// Takes `bytes` at most for texts that are over.
-    pub fn bound_prefixes(&mut self, bytes: u64) {
-        self.runner.source_mut().bound_prefixes(bytes);
+    /// Loads the part of a model that rank 0 holds, while the ranks of `group` load theirs.
+    ///
+    /// # Errors
+    /// If a rank cannot load its part.
+    pub fn lead(
+        costed: Costed,
+        group: Group,
+        processor: Arc<Processor>,
+        options: &CacheOptions,
+    ) -> Result<LoadedModel> {
+        let Costed { facts, plan, .. } = costed;
+        let cost = Cost::of(&facts, &plan, mlx::on_cpu()?, Some(group.part()))?.with(options);
+        let mut model = group.load(&facts, &plan)?;
+        model.forward.cache_options = options.clone();
+        Ok(LoadedModel::of(model, facts.found, cost, processor))
     }
 
-    /// Bytes that texts take that are over.
-    pub fn prefixes(&self) -> u64 {
-        self.runner.source().prefixes()
+    /// Shrinks the prefix cache to `bytes`, and limits it to that from now on.
+    pub fn limit_prefix_cache(&mut self, bytes: u64) {
+        self.runner.source_mut().limit_prefix_cache(bytes);
+    }
+
+    /// Bytes of the prefix cache.
+    pub fn prefix_bytes(&self) -> u64 {
+        self.runner.source().prefix_bytes()
     }
 }
 
-impl<S: Source> Desk<S> {
-    fn of(source: S, found: Found, cost: Cost, processor: Arc<Processor>) -> Desk<S> {
+impl<S: Source> LoadedModel<S> {
+    fn of(source: S, found: Found, cost: Cost, processor: Arc<Processor>) -> LoadedModel<S> {
         let (used, answers) = (Instant::now(), BTreeMap::new());
         let runner = Runner::with(source, processor);
-        Desk { found, used, cost, runner, answers, failed: false }
+        LoadedModel { found, used, cost, runner, answers, failed: false }
     }
 
-    /// Requests that are being answered.
+    /// Number of requests that are being answered.
     pub fn running(&self) -> usize {
         self.answers.len()
     }
 
-    /// Whether it is of no more use.
+    /// True if the model panicked and must be unloaded.
     pub fn failed(&self) -> bool {
         self.failed
     }
 
-    /// Bytes of the model's weights.
+    /// Bytes of the weights.
     pub fn weights(&self) -> u64 {
         self.cost.weights
     }
 
-    /// Bytes that their texts may take.
-    pub fn texts(&self) -> u64 {
-        self.answers.values().map(|asked| self.cost.sequence(asked.prompt + asked.kept)).sum()
+    /// Bytes that are reserved for the sequences of running requests.
+    pub fn sequence_bytes(&self) -> u64 {
+        self.answers.values().map(|running| self.cost.sequence(running.prompt + running.kept)).sum()
     }
 
-    /// Bytes that memory is to be kept for if a request joins.
+    /// Bytes to reserve for a request when it joins.
     pub fn need(&self, prepared: &Prepared) -> u64 {
         self.cost.sequence(prepared.prompt_tokens().saturating_add(kept(prepared)))
     }
 
-    /// Takes a request in beside those that are being answered.
-    pub fn join(&mut self, prepared: Prepared, send: Hearer) {
+    /// Adds a request to those that are being answered; `send` receives its events.
+    pub fn join(&mut self, prepared: Prepared, send: EventSender) {
         self.used = Instant::now();
         let (prompt, kept, limit) = (prepared.prompt_tokens(), kept(&prepared), prepared.limit());
         match guarded(|| self.runner.join_prepared(prepared)) {
             Ok(number) => {
-                // Who has gone is noticed at the next step.
+                // A client that has gone is noticed at the next step.
                 let _ = send.send(Ok(Event::Started { prompt_tokens: prompt }));
-                self.answers.insert(number, Asked { send, prompt, kept, limit });
+                self.answers.insert(number, Running { send, prompt, kept, limit });
             }
             Err(e) => {
                 let _ = send.send(Err(e));
@@ -136,7 +140,8 @@ impl<S: Source> Desk<S> {
         }
     }
 
-    /// Goes on by a step, without those that nobody listens to. After a panic there are no more.
+    /// Takes a step for all requests, and drops those whose clients have gone. A panic ends all of them
+    /// with an error.
     pub fn step(&mut self) {
         let advanced = guarded(|| {
             self.advance();
@@ -144,15 +149,15 @@ impl<S: Source> Desk<S> {
         });
         if let Err(e) = advanced {
             self.failed = true;
-            for (_, asked) in std::mem::take(&mut self.answers) {
-                // Who has gone needs no reason.
-                let _ = asked.send.send(Err(e.clone()));
+            for (_, running) in std::mem::take(&mut self.answers) {
+                // A client that has gone needs no error.
+                let _ = running.send.send(Err(e.clone()));
             }
         }
     }
 
     fn advance(&mut self) {
-        let gone = self.answers.iter().filter(|(_, asked)| asked.send.is_closed());
+        let gone = self.answers.iter().filter(|(_, running)| running.send.is_closed());
         let gone: Vec<u64> = gone.map(|(&number, _)| number).collect();
         for number in gone {
             self.answers.remove(&number);
@@ -167,22 +172,22 @@ impl<S: Source> Desk<S> {
         }
     }
 
-    /// Keeps memory of the `free` bytes for answers that are as long as there is memory kept for;
-    /// ends those for which there is none.
+    /// Reserves more of the `free` bytes for answers that have used up their reservation, and ends those
+    /// for which too few are free.
     pub fn extend(&mut self, mut free: u64) {
-        let long = |number: u64, asked: &Asked| {
-            asked.kept < asked.limit && self.runner.written(number) >= asked.kept
+        let long = |number: u64, running: &Running| {
+            running.kept < running.limit && self.runner.written(number) >= running.kept
         };
-        let long = self.answers.iter().filter(|(number, asked)| long(**number, asked));
+        let long = self.answers.iter().filter(|(number, running)| long(**number, running));
         let long: Vec<u64> = long.map(|(&number, _)| number).collect();
         for number in long {
-            let Some(asked) = self.answers.get_mut(&number) else { continue };
-            let more = EXPECTED.min(asked.limit - asked.kept);
-            let now = asked.prompt + asked.kept;
+            let Some(running) = self.answers.get_mut(&number) else { continue };
+            let more = EXPECTED.min(running.limit - running.kept);
+            let now = running.prompt + running.kept;
             let bytes = self.cost.sequence(now + more) - self.cost.sequence(now);
             match free.checked_sub(bytes) {
                 Some(left) => {
-                    asked.kept += more;
+                    running.kept += more;
                     free = left;
                 }
                 None => {
@@ -196,21 +201,21 @@ impl<S: Source> Desk<S> {
     }
 
     fn tell(&mut self, number: u64, event: Result<Event>) {
-        let Some(asked) = self.answers.get(&number) else { return };
-        // Clients are told of the tokens of the text that they get.
+        let Some(running) = self.answers.get(&number) else { return };
+        // Clients get the log probabilities of tokens whose text they get.
         if matches!(&event, Ok(Event::Logprobs(logprobs)) if !logprobs.in_text) {
             return;
         }
         let over = matches!(event, Ok(Event::End(_)) | Err(_));
-        // As above.
-        let _ = asked.send.send(event);
+        // A client that has gone is noticed at the next step.
+        let _ = running.send.send(event);
         if over {
             self.answers.remove(&number);
         }
     }
 }
 
-/// Tokens of an answer that memory is kept for at first.
+/// Tokens of an answer that memory is reserved for when its request joins.
 fn kept(prepared: &Prepared) -> u64 {
     match prepared.has_max_tokens {
         true => prepared.limit(),
@@ -218,11 +223,11 @@ fn kept(prepared: &Prepared) -> u64 {
     }
 }
 
-impl<S: Source> Drop for Desk<S> {
+impl<S: Source> Drop for LoadedModel<S> {
     fn drop(&mut self) {
-        for asked in self.answers.values() {
+        for running in self.answers.values() {
             let message = "the server is stopping";
-            let _ = asked.send.send(Err(Error::new(Kind::ServerShutdown, "", message)));
+            let _ = running.send.send(Err(Error::new(Kind::ServerShutdown, "", message)));
         }
     }
 }
@@ -263,16 +268,16 @@ mod tests {
         let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../tests/data/parity/llama");
         let name = path.display().to_string();
         let found = Found { name, path, revision: None, origin: Origin::Workspace };
-        let weighed = super::super::weigh::weigh(&found).unwrap();
-        let processor = Arc::new(Processor::read(&weighed.facts, &weighed.plan).unwrap());
+        let costed = super::super::costed::read(&found).unwrap();
+        let processor = Arc::new(Processor::read(&costed.facts, &costed.plan).unwrap());
         let prompt = Prompt::Tokens(vec![1]);
         let prepared = processor.prepare(&Request::new(prompt)).unwrap();
-        let mut desk = Desk::of(Faulty, weighed.facts.found, weighed.cost, processor);
+        let mut model = LoadedModel::of(Faulty, costed.facts.found, costed.cost, processor);
         let (send, mut events) = unbounded_channel();
-        desk.join(prepared, send);
-        assert!(!desk.failed() && desk.running() == 1);
-        desk.step();
-        assert!(desk.failed() && desk.running() == 0);
+        model.join(prepared, send);
+        assert!(!model.failed() && model.running() == 1);
+        model.step();
+        assert!(model.failed() && model.running() == 0);
         assert_eq!(events.try_recv().unwrap().unwrap(), Event::Started { prompt_tokens: 1 });
         assert_eq!(events.try_recv().unwrap().unwrap_err().kind, Kind::Internal);
         assert!(events.try_recv().is_err());

@@ -1,4 +1,4 @@
-//! The engine as the server sees it.
+//! The engine that a server submits requests to.
 
 use std::sync::atomic::Ordering;
 use std::sync::mpsc::{SendError, Sender, channel};
@@ -12,31 +12,31 @@ use rayon::{ThreadPool, ThreadPoolBuilder};
 use tokio::sync::{mpsc, oneshot};
 
 use super::catalog::Catalogue;
-use super::guard::{Turn, guarded};
+use super::costed;
+use super::guard::{Ticket, guarded};
 use super::shared::{Bounds, Shared, stopped};
-use super::weigh;
-use super::worker::{self, Order, Told, Waiting};
-use crate::thread::Working;
+use super::worker::{self, Job, QueuedRequest, SchedulerConfig};
+use crate::thread::WorkerThread;
 
-/// Requests that are made ready at once: each may take a core and some hundred megabytes.
+/// Requests that are prepared at once: each may take a core and some hundred megabytes.
 const PREPARED: usize = 4;
 
-/// The models of this machine.
+/// Engine that runs the models of this machine.
 pub struct Local {
-    orders: Sender<Order>,
-    /// Comes after what it ends by.
-    _models: Working,
+    jobs: Sender<Job>,
+    /// Thread of the scheduler, which ends once `jobs` is dropped: hence the order of these fields.
+    _models: WorkerThread,
     catalogue: Catalogue,
-    /// State that the thread of the models shares with those who ask it.
+    /// State that the threads of the engine share.
     pub shared: Arc<Shared>,
-    /// Where requests are made ready, which others are not to wait for.
+    /// Threads that prepare requests, so that the scheduler need not wait for that.
     preparing: ThreadPool,
     queue: u64,
     preset: Preset,
 }
 
 impl Local {
-    /// Starts the thread of the models, and loads those that are named.
+    /// Starts an engine for the models in `places`, and loads `models`.
     ///
     /// # Errors
     /// If one of them cannot be loaded.
@@ -47,20 +47,23 @@ impl Local {
         let local = Local::begin(catalogue, bounds)?;
         for found in found {
             let (send, loaded) = channel();
-            local.order(Order::Load(found, send))?;
+            local.send(Job::Load(found, send))?;
             loaded.recv().map_err(|_| stopped())??;
         }
         Ok(local)
     }
 
-    /// Starts the thread of the models, without any.
+    /// Starts an engine without any model in memory.
+    ///
+    /// # Errors
+    /// If its threads cannot be started.
     pub fn begin(catalogue: Catalogue, bounds: Bounds) -> Result<Local> {
         let shared = Arc::new(Shared::default());
-        let (orders, coming) = channel();
-        let told = Told { shared: shared.clone(), bounds: bounds.clone() };
+        let (jobs, coming) = channel();
+        let config = SchedulerConfig { shared: shared.clone(), bounds: bounds.clone() };
         let models = thread::Builder::new()
             .name("models".to_owned())
-            .spawn(move || worker::work(told, &coming))
+            .spawn(move || worker::work(config, &coming))
             .map_err(|e| Error::new(Kind::Execution, "", format!("no thread: {e}")))?;
         let preparing = ThreadPoolBuilder::new().num_threads(PREPARED);
         let preparing = preparing.thread_name(|n| format!("prepare {n}")).build();
@@ -68,8 +71,8 @@ impl Local {
             preparing.map_err(|e| Error::new(Kind::Execution, "", format!("no threads: {e}")))?;
         let Bounds { queue, preset, .. } = bounds;
         Ok(Local {
-            orders,
-            _models: Working::new(models),
+            jobs,
+            _models: WorkerThread::new(models),
             catalogue,
             shared,
             preparing,
@@ -78,9 +81,12 @@ impl Local {
         })
     }
 
-    /// Tells the thread of the models what to do.
-    pub fn order(&self, order: Order) -> Result<()> {
-        self.orders.send(order).map_err(|_| stopped())
+    /// Sends a job to the thread of the scheduler.
+    ///
+    /// # Errors
+    /// [`Kind::ServerShutdown`] if the thread has ended.
+    pub fn send(&self, job: Job) -> Result<()> {
+        self.jobs.send(job).map_err(|_| stopped())
     }
 
     /// Model of a request, and the request with the preset of this engine.
@@ -97,20 +103,20 @@ impl Engine for Local {
     }
 
     fn submit(&self, request: Request) -> Result<Events> {
-        let turn = Turn::take(&self.shared, self.queue)?;
+        let ticket = Ticket::take(&self.shared, self.queue)?;
         let (found, request) = self.resolve(request)?;
         let (send, events) = mpsc::unbounded_channel();
-        let (shared, orders) = (Arc::clone(&self.shared), self.orders.clone());
+        let (shared, jobs) = (Arc::clone(&self.shared), self.jobs.clone());
         self.preparing.spawn(move || {
-            let prepare = || shared.processors.find(&found, weigh::weigh)?.prepare(&request);
+            let prepare = || shared.processors.find(&found, costed::read)?.prepare(&request);
             if send.is_closed() {
                 return;
             }
             match guarded(prepare) {
-                Ok(prepared) => line_up(&orders, Waiting { found, prepared, send, turn }),
+                Ok(prepared) => enqueue(&jobs, QueuedRequest { found, prepared, send, ticket }),
                 Err(e) => {
-                    drop(turn);
-                    // Who has gone needs no reason.
+                    drop(ticket);
+                    // A client that has gone needs no error.
                     let _ = send.send(Err(e));
                 }
             }
@@ -119,18 +125,18 @@ impl Engine for Local {
     }
 
     fn count(&self, request: Request) -> Result<oneshot::Receiver<Result<u64>>> {
-        let turn = Turn::take(&self.shared, self.queue)?;
+        let ticket = Ticket::take(&self.shared, self.queue)?;
         let (found, request) = self.resolve(request)?;
         let (send, count) = oneshot::channel();
         let shared = Arc::clone(&self.shared);
         self.preparing.spawn(move || {
-            let count = || shared.processors.find(&found, weigh::weigh)?.count(&request);
+            let count = || shared.processors.find(&found, costed::read)?.count(&request);
             if send.is_closed() {
                 return;
             }
             let count = guarded(count);
-            drop(turn);
-            // As above.
+            drop(ticket);
+            // A client that has gone needs no count.
             let _ = send.send(count);
         });
         Ok(count)
@@ -146,9 +152,9 @@ impl Engine for Local {
     }
 }
 
-fn line_up(orders: &Sender<Order>, waiting: Waiting) {
-    if let Err(SendError(Order::Answer(waiting))) = orders.send(Order::Answer(Box::new(waiting))) {
-        // As above.
+fn enqueue(jobs: &Sender<Job>, waiting: QueuedRequest) {
+    if let Err(SendError(Job::Answer(waiting))) = jobs.send(Job::Answer(Box::new(waiting))) {
+        // A client that has gone needs no error.
         let _ = waiting.send.send(Err(stopped()));
     }
 }

@@ -1,4 +1,4 @@
-//! What makes requests ready for models, in memory or not.
+//! Processors of the models that were used last, whether these are in memory or not.
 
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -6,43 +6,43 @@ use std::sync::{Arc, Mutex, PoisonError};
 use mlxk_core::{Found, Result};
 use mlxk_processor::Processor;
 
-use super::weigh::Weighed;
+use super::costed::Costed;
 
-/// Models whose processors are kept, besides those in memory.
+/// Most processors that are kept, besides those of models in memory.
 const MODELS: usize = 4;
 
-/// The processors of the models that were asked last.
+/// Processors of the models that were used last.
 #[derive(Default)]
-pub struct Processors(Mutex<VecDeque<(Found, Slot)>>);
+pub struct Processors(Mutex<VecDeque<(Found, ProcessorSlot)>>);
 
-/// The processor of a model, once it is read.
-type Slot = Arc<Mutex<Option<Arc<Processor>>>>;
+/// Processor of a model, once it is read.
+type ProcessorSlot = Arc<Mutex<Option<Arc<Processor>>>>;
 
 impl Processors {
-    /// That of a model, which `weigh` tells the facts of. Whoever asks first reads it, the others
-    /// wait for that.
+    /// Processor of a model, which `read` inspects if the processor is not read yet. Threads that want
+    /// the same one wait for the first of them.
     ///
     /// # Errors
     /// If the model cannot run, or its processor cannot be read.
     pub fn find(
         &self,
         found: &Found,
-        weigh: impl FnOnce(&Found) -> Result<Weighed>,
+        read: impl FnOnce(&Found) -> Result<Costed>,
     ) -> Result<Arc<Processor>> {
         let slot = self.slot(found);
         let mut slot = slot.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(processor) = &*slot {
             return Ok(Arc::clone(processor));
         }
-        let Weighed { facts, plan, .. } = weigh(found)?;
+        let Costed { facts, plan, .. } = read(found)?;
         Ok(Arc::clone(slot.insert(Arc::new(Processor::read(&facts, &plan)?))))
     }
 
-    fn slot(&self, found: &Found) -> Slot {
+    fn slot(&self, found: &Found) -> ProcessorSlot {
         let mut models = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let place = models.iter().position(|(known, _)| known == found);
         let known = place.and_then(|place| models.remove(place));
-        let (found, slot) = known.unwrap_or_else(|| (found.clone(), Slot::default()));
+        let (found, slot) = known.unwrap_or_else(|| (found.clone(), ProcessorSlot::default()));
         models.push_back((found, Arc::clone(&slot)));
         if models.len() > MODELS {
             models.pop_front();

@@ -1,4 +1,4 @@
-//! Limits of the scheduler, and what its threads share.
+//! Bounds of the scheduler, and the state that its threads share.
 
 use std::sync::Mutex;
 use std::sync::atomic::AtomicU64;
@@ -9,41 +9,41 @@ use mlxk_processor::engine::Figures;
 use mlxk_processor::request::Preset;
 
 use super::processors::Processors;
-use crate::prefix_cache::Memory;
+use crate::prefix_cache::CacheOptions;
 
-/// What an engine may take, and what it does without being told.
+/// Bounds of an engine, and its defaults for requests.
 #[derive(Clone, Debug)]
 pub struct Bounds {
-    /// Requests that are answered at once.
+    /// Most requests that are answered side by side.
     pub batch: usize,
-    /// Requests that may wait besides.
+    /// Most requests that wait in the queue.
     pub queue: u64,
-    /// Bytes for weights, texts and what is remembered of them.
+    /// Bytes for the weights of all models and the caches of running sequences.
     pub memory: u64,
-    /// How long a model stays in memory that nobody asks.
+    /// Time after which an idle model is unloaded; never if none.
     pub ttl: Option<Duration>,
-    /// What models remember; `prefix_bytes` are for all together.
-    pub texts: Memory,
-    /// What holds for requests that do not say otherwise.
+    /// Options of the caches; `prefix_bytes` is for all models together.
+    pub cache: CacheOptions,
+    /// Defaults for all that a request does not state.
     pub preset: Preset,
 }
 
-/// What the threads of an engine have in common.
+/// State that the threads of an engine share.
 #[derive(Default)]
 pub struct Shared {
-    /// Requests that were taken in and wait.
+    /// Number of requests that wait.
     pub waiting: AtomicU64,
-    /// Requests that were ever taken in.
-    pub taken: AtomicU64,
-    /// What makes them ready.
+    /// Number of tickets that were ever issued.
+    pub issued: AtomicU64,
+    /// Processors that prepare requests.
     pub processors: Processors,
-    /// What else is known.
+    /// Figures of the scheduler after its last step.
     pub figures: Mutex<Figures>,
-    /// The models in memory.
+    /// Models in memory.
     pub loaded: Mutex<Vec<Found>>,
 }
 
-/// That the thread of the models has ended.
+/// Error of a request whose engine has ended.
 pub fn stopped() -> Error {
     Error::new(Kind::ServerShutdown, "", "the models are gone")
 }

@@ -1,4 +1,4 @@
-//! The thread of the models: who waits, who is answered, and which models are in memory.
+//! Thread of the scheduler: which requests wait, which are answered, and which models are in memory.
 
 use std::collections::VecDeque;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender};
@@ -10,88 +10,89 @@ use mlxk_processor::Prepared;
 use mlxk_processor::engine::Figures;
 
 use super::catalog::id;
-use super::guard::{Turn, guarded};
-use super::loaded::{Desk, Hearer};
+use super::costed::{self, Costed};
+use super::guard::{Ticket, guarded};
+use super::loaded::{EventSender, LoadedModel};
 use super::shared::{Bounds, Shared};
-use super::weigh::{self, Weighed};
-use crate::distributed::Party;
+use crate::distributed::Group;
 
-/// Time between two looks for models that nobody asks.
+/// Time between two searches for idle models.
 const LOOK: Duration = Duration::from_secs(1);
 
-/// What the thread is asked to do.
-pub enum Order {
+/// Job of the scheduler. The senders receive the result of loading.
+pub enum Job {
     /// Load a model.
     Load(Found, Sender<Result<()>>),
-    /// Load a part of one, which other processes have the rest of.
-    Lead(Box<(Weighed, Party)>, Sender<Result<()>>),
+    /// Load the part of a model that rank 0 holds; other processes hold the rest.
+    Lead(Box<(Costed, Group)>, Sender<Result<()>>),
     /// Answer a request.
-    Answer(Box<Waiting>),
+    Answer(Box<QueuedRequest>),
 }
 
-/// A request that waits, made ready.
-pub struct Waiting {
-    /// The model.
+/// Prepared request that waits in the queue.
+pub struct QueuedRequest {
+    /// Model of the request.
     pub found: Found,
-    /// What it is asked.
+    /// The prepared request.
     pub prepared: Prepared,
-    /// Where the answer goes.
-    pub send: Hearer,
-    /// Its place in the line.
-    pub turn: Turn,
+    /// Channel of the events of the answer.
+    pub send: EventSender,
+    /// Ticket of the request, which orders the queue.
+    pub ticket: Ticket,
 }
 
-/// What the thread is told at its start.
-pub struct Told {
-    /// Where it tells how it is doing.
+/// Configuration of the scheduler.
+pub struct SchedulerConfig {
+    /// State that the threads of the engine share.
     pub shared: Arc<Shared>,
-    /// What it may take.
+    /// Bounds of the engine.
     pub bounds: Bounds,
 }
 
-/// Does what is asked until nobody can ask any more.
-pub fn work(told: Told, orders: &Receiver<Order>) {
-    let mut worker = Worker { told, desks: Vec::new(), line: VecDeque::new(), blocked: None };
-    while worker.hear(orders) {
-        worker.admit();
-        // A step may be long.
-        worker.tell();
-        worker.desks.iter_mut().for_each(Desk::step);
-        worker.extend();
-        worker.rest();
-        worker.tell();
+/// Runs jobs until all senders of `jobs` are dropped.
+pub fn work(config: SchedulerConfig, jobs: &Receiver<Job>) {
+    let mut scheduler =
+        Scheduler { config, models: Vec::new(), queue: VecDeque::new(), blocked: None };
+    while scheduler.receive(jobs) {
+        scheduler.admit();
+        // A step may be long: figures of models just loaded are not to wait for it.
+        scheduler.publish();
+        scheduler.models.iter_mut().for_each(LoadedModel::step);
+        scheduler.extend();
+        scheduler.unload();
+        scheduler.publish();
     }
 }
 
-struct Worker {
-    told: Told,
-    desks: Vec<Desk>,
-    /// Requests that wait, the first that came first.
-    line: VecDeque<Box<Waiting>>,
-    /// The model that there was no room for, and what its weights need: so that its files are not
-    /// read at every step.
+struct Scheduler {
+    config: SchedulerConfig,
+    models: Vec<LoadedModel>,
+    /// Requests that wait, in the order of their tickets.
+    queue: VecDeque<Box<QueuedRequest>>,
+    /// Model that there was no room for, and the bytes of its weights: its files need not be read again
+    /// at every step.
     blocked: Option<(Found, u64)>,
 }
 
-/// What becomes of a request that waits.
-enum Fate {
-    /// It joins the desk at this place.
-    Joins(usize),
-    /// It waits for others like it to end; those behind it may pass.
-    Waits,
-    /// It waits for memory; nobody may pass, or it would wait for good.
-    Blocks,
+/// Decision on a request that waits.
+enum Admit {
+    /// The request joins the model with this index.
+    Join(usize),
+    /// The request waits until the batch has room.
+    Wait,
+    /// The request waits for memory; later requests must not overtake it, or it might wait for ever.
+    Block,
 }
 
-impl Worker {
-    /// Takes in the orders that are there; waits for one if there is nothing else to do. False if
-    /// there will be none.
-    fn hear(&mut self, orders: &Receiver<Order>) -> bool {
-        let idle = self.line.is_empty() && self.desks.iter().all(|desk| desk.running() == 0);
-        let mut wait = if idle { self.patience() } else { Duration::ZERO };
+impl Scheduler {
+    /// Receives the jobs that were sent; waits for one if nothing is to be done. False if all senders
+    /// are dropped.
+    fn receive(&mut self, jobs: &Receiver<Job>) -> bool {
+        let idle = self.queue.is_empty() && self.models.iter().all(|model| model.running() == 0);
+        let mut wait = if idle { self.timeout() } else { Duration::ZERO };
         loop {
-            match orders.recv_timeout(wait) {
-                Ok(order) => self.take(order),
+            match jobs.recv_timeout(wait) {
+                Ok(job) => self.run(job),
                 Err(RecvTimeoutError::Timeout) => return true,
                 Err(RecvTimeoutError::Disconnected) => return false,
             }
@@ -99,86 +100,87 @@ impl Worker {
         }
     }
 
-    /// How long to wait for an order when there is nothing to do.
-    fn patience(&self) -> Duration {
-        match self.told.bounds.ttl {
-            Some(_) if !self.desks.is_empty() => LOOK,
+    /// Time to wait for a job when nothing is to be done.
+    fn timeout(&self) -> Duration {
+        match self.config.bounds.ttl {
+            Some(_) if !self.models.is_empty() => LOOK,
             _ => Duration::from_secs(3600),
         }
     }
 
-    fn take(&mut self, order: Order) {
-        match order {
-            Order::Load(found, send) => {
-                let loaded = guarded(|| match self.desk(&found)? {
+    fn run(&mut self, job: Job) {
+        match job {
+            Job::Load(found, send) => {
+                let loaded = guarded(|| match self.find_or_load(&found)? {
                     Some(_) => Ok(()),
                     None => {
                         let message = "no room for it beside the others";
                         Err(Error::new(Kind::InsufficientMemory, id(&found), message))
                     }
                 });
-                // Who asked is the start of the engine, which waits.
+                // The start of the engine waits for this.
                 let _ = send.send(loaded);
             }
-            Order::Lead(model, send) => {
+            Job::Lead(model, send) => {
                 let led = guarded(|| {
-                    let (weighed, party) = *model;
-                    let processors = &self.told.shared.processors;
-                    let processor = processors.find(&weighed.facts.found, weigh::weigh_part)?;
-                    let texts = &self.told.bounds.texts;
-                    self.desks.push(Desk::lead(weighed, party, processor, texts)?);
-                    self.tell();
+                    let (costed, group) = *model;
+                    let processors = &self.config.shared.processors;
+                    let processor = processors.find(&costed.facts.found, costed::read_part)?;
+                    let options = &self.config.bounds.cache;
+                    self.models.push(LoadedModel::lead(costed, group, processor, options)?);
+                    self.publish();
                     Ok(())
                 });
-                // As above.
+                // The start of the engine waits for this.
                 let _ = send.send(led);
             }
-            Order::Answer(waiting) => {
-                let number = waiting.turn.number;
-                let place = self.line.partition_point(|other| other.turn.number < number);
-                self.line.insert(place, waiting);
+            Job::Answer(waiting) => {
+                let number = waiting.ticket.number;
+                let place = self.queue.partition_point(|other| other.ticket.number < number);
+                self.queue.insert(place, waiting);
             }
         }
     }
 
-    /// Lets requests join that can, in their order.
+    /// Lets requests join their models, in the order of the queue.
     fn admit(&mut self) {
         let mut blocked = false;
-        for waiting in std::mem::take(&mut self.line) {
+        for waiting in std::mem::take(&mut self.queue) {
             if waiting.send.is_closed() {
                 continue;
             }
-            let fate = if blocked { Ok(Fate::Blocks) } else { guarded(|| self.fate(&waiting)) };
-            match fate {
-                Ok(Fate::Joins(place)) => {
-                    let Waiting { prepared, send, turn, .. } = *waiting;
-                    drop(turn);
-                    self.desks[place].join(prepared, send);
+            let admit_request =
+                if blocked { Ok(Admit::Block) } else { guarded(|| self.admit_request(&waiting)) };
+            match admit_request {
+                Ok(Admit::Join(place)) => {
+                    let QueuedRequest { prepared, send, ticket, .. } = *waiting;
+                    drop(ticket);
+                    self.models[place].join(prepared, send);
                 }
-                Ok(fate) => {
-                    blocked |= matches!(fate, Fate::Blocks);
-                    self.line.push_back(waiting);
+                Ok(admit_request) => {
+                    blocked |= matches!(admit_request, Admit::Block);
+                    self.queue.push_back(waiting);
                 }
                 Err(e) => {
-                    let Waiting { send, turn, .. } = *waiting;
-                    drop(turn);
-                    // Who has gone needs no reason.
+                    let QueuedRequest { send, ticket, .. } = *waiting;
+                    drop(ticket);
+                    // A client that has gone needs no error.
                     let _ = send.send(Err(e));
                 }
             }
         }
     }
 
-    fn fate(&mut self, waiting: &Waiting) -> Result<Fate> {
-        if self.running() >= self.told.bounds.batch {
-            return Ok(Fate::Waits);
+    fn admit_request(&mut self, waiting: &QueuedRequest) -> Result<Admit> {
+        if self.running() >= self.config.bounds.batch {
+            return Ok(Admit::Wait);
         }
-        let Some(place) = self.desk(&waiting.found)? else { return Ok(Fate::Blocks) };
-        let need = self.desks[place].need(&waiting.prepared);
+        let Some(place) = self.find_or_load(&waiting.found)? else { return Ok(Admit::Block) };
+        let need = self.models[place].need(&waiting.prepared);
         let free = self.free();
         match need <= free {
-            true => Ok(Fate::Joins(place)),
-            false if self.running() > 0 => Ok(Fate::Blocks),
+            true => Ok(Admit::Join(place)),
+            false if self.running() > 0 => Ok(Admit::Block),
             false => Err(Error::new(
                 Kind::InsufficientMemory,
                 id(&waiting.found),
@@ -188,97 +190,99 @@ impl Worker {
         }
     }
 
-    /// The desk of a model, which is loaded if there is room, in the place of those that nobody
-    /// asks if need be; none as long as others need the room.
-    fn desk(&mut self, found: &Found) -> Result<Option<usize>> {
-        if let Some(place) = self.desks.iter().position(|desk| desk.found == *found) {
+    /// Index of a model, which is loaded if there is room; idle models are unloaded for it, the least
+    /// recently used first. `None` while busy models need the room.
+    fn find_or_load(&mut self, found: &Found) -> Result<Option<usize>> {
+        if let Some(place) = self.models.iter().position(|model| model.found == *found) {
             return Ok(Some(place));
         }
-        let memory = self.told.bounds.memory;
-        let busy = self.desks.iter().filter(|desk| desk.running() > 0);
-        let busy: u64 = busy.map(Desk::weights).sum();
+        let memory = self.config.bounds.memory;
+        let busy = self.models.iter().filter(|model| model.running() > 0);
+        let busy: u64 = busy.map(LoadedModel::weights).sum();
         if self.blocked.as_ref().is_some_and(|(known, need)| known == found && busy + need > memory)
         {
             return Ok(None);
         }
-        let weighed = weigh::weigh(found)?;
-        let need = weighed.cost.weights;
+        let costed = costed::read(found)?;
+        let need = costed.cost.weights;
         if need > memory {
             let message = format!("its weights need {need} bytes, the server may use {memory}");
             return Err(Error::new(Kind::InsufficientMemory, id(found), message));
         }
         while self.weights() + need > memory {
-            let idle = self.desks.iter().enumerate().filter(|(_, desk)| desk.running() == 0);
-            let oldest = idle.min_by_key(|(_, desk)| desk.used).map(|(place, _)| place);
+            let idle = self.models.iter().enumerate().filter(|(_, model)| model.running() == 0);
+            let oldest = idle.min_by_key(|(_, model)| model.used).map(|(place, _)| place);
             let Some(oldest) = oldest else {
                 self.blocked = Some((found.clone(), need));
                 return Ok(None);
             };
-            self.desks.remove(oldest);
+            self.models.remove(oldest);
         }
-        let processor = self.told.shared.processors.find(found, weigh::weigh)?;
-        let desk = Desk::open(weighed, processor, &self.told.bounds.texts)?;
-        self.desks.push(desk);
-        self.share();
-        self.tell();
-        Ok(Some(self.desks.len() - 1))
+        let processor = self.config.shared.processors.find(found, costed::read)?;
+        let model = LoadedModel::open(costed, processor, &self.config.bounds.cache)?;
+        self.models.push(model);
+        self.divide_prefix_bytes();
+        self.publish();
+        Ok(Some(self.models.len() - 1))
     }
 
-    /// Lets answers go on that are longer than memory was kept for.
+    /// Reserves memory for answers that have used up their reservation.
     fn extend(&mut self) {
-        for place in 0..self.desks.len() {
+        for place in 0..self.models.len() {
             let free = self.free();
-            self.desks[place].extend(free);
+            self.models[place].extend(free);
         }
     }
 
-    /// Unloads models that failed, and those that nobody asks.
-    fn rest(&mut self) {
-        let (count, now) = (self.desks.len(), Instant::now());
-        let old = |desk: &Desk| self.told.bounds.ttl.is_some_and(|ttl| now - desk.used >= ttl);
-        self.desks.retain(|desk| !desk.failed() && (desk.running() > 0 || !old(desk)));
-        if self.desks.len() < count {
-            self.share();
+    /// Unloads models that failed, and those that were idle for too long.
+    fn unload(&mut self) {
+        let (count, now) = (self.models.len(), Instant::now());
+        let old =
+            |model: &LoadedModel| self.config.bounds.ttl.is_some_and(|ttl| now - model.used >= ttl);
+        self.models.retain(|model| !model.failed() && (model.running() > 0 || !old(model)));
+        if self.models.len() < count {
+            self.divide_prefix_bytes();
         }
     }
 
-    /// Shares what is for texts that are over among the models.
-    fn share(&mut self) {
-        let bytes = self.told.bounds.texts.prefix_bytes / self.desks.len().max(1) as u64;
-        self.desks.iter_mut().for_each(|desk| desk.bound_prefixes(bytes));
+    /// Divides the bytes of the prefix caches evenly among the models.
+    fn divide_prefix_bytes(&mut self) {
+        let bytes = self.config.bounds.cache.prefix_bytes / self.models.len().max(1) as u64;
+        self.models.iter_mut().for_each(|model| model.limit_prefix_cache(bytes));
     }
 
-    /// Bytes that no model and no text may take.
+    /// Bytes that are neither taken by weights nor reserved for sequences.
     fn free(&self) -> u64 {
-        let texts: u64 = self.desks.iter().map(Desk::texts).sum();
-        self.told.bounds.memory.saturating_sub(self.weights() + texts)
+        let sequences: u64 = self.models.iter().map(LoadedModel::sequence_bytes).sum();
+        self.config.bounds.memory.saturating_sub(self.weights() + sequences)
     }
 
     fn running(&self) -> usize {
-        self.desks.iter().map(Desk::running).sum()
+        self.models.iter().map(LoadedModel::running).sum()
     }
 
     fn weights(&self) -> u64 {
-        self.desks.iter().map(Desk::weights).sum()
+        self.models.iter().map(LoadedModel::weights).sum()
     }
 
-    /// Tells how it is doing.
-    fn tell(&self) {
+    /// Publishes the figures and the models in memory.
+    fn publish(&self) {
         let figures = Figures {
             running: self.running() as u64,
-            // Counted where requests are taken in.
+            // The shared counter has it.
             waiting: 0,
-            models: self.desks.len() as u64,
+            models: self.models.len() as u64,
             weight_bytes: self.weights(),
-            sequence_bytes: self.desks.iter().map(Desk::texts).sum(),
-            prefix_bytes: self.desks.iter().map(Desk::prefixes).sum(),
+            sequence_bytes: self.models.iter().map(LoadedModel::sequence_bytes).sum(),
+            prefix_bytes: self.models.iter().map(LoadedModel::prefix_bytes).sum(),
         };
-        let shared = &self.told.shared;
+        let shared = &self.config.shared;
         *shared.figures.lock().unwrap_or_else(PoisonError::into_inner) = figures;
         let mut loaded = shared.loaded.lock().unwrap_or_else(PoisonError::into_inner);
-        if loaded.len() != self.desks.len() || !self.desks.iter().all(|d| loaded.contains(&d.found))
+        if loaded.len() != self.models.len()
+            || !self.models.iter().all(|d| loaded.contains(&d.found))
         {
-            *loaded = self.desks.iter().map(|desk| desk.found.clone()).collect();
+            *loaded = self.models.iter().map(|model| model.found.clone()).collect();
         }
     }
 }

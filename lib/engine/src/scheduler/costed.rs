@@ -1,4 +1,4 @@
-//! Weighing of a model: whether it can run, and its cost in memory, known before it is loaded.
+//! Cost of a model in memory, and whether it can run, known before it is loaded.
 
 use mlxk_core::{Facts, Found, Inspected, Plan, Result, inspect};
 use mlxk_tensor::mlx;
@@ -6,8 +6,8 @@ use mlxk_tensor::mlx;
 use crate::admission;
 use crate::cost::Cost;
 
-/// Model that can run and is not loaded.
-pub struct Weighed {
+/// Model that can run, with its cost; it need not be loaded.
+pub struct Costed {
     /// Content of the model's directory.
     pub facts: Facts,
     /// Plan by which the model runs.
@@ -16,23 +16,23 @@ pub struct Weighed {
     pub cost: Cost,
 }
 
-/// Reads what a model is, without loading it.
+/// Inspects a model without loading it.
 ///
 /// # Errors
 /// If the model cannot run, or its weights do not fit into memory.
-pub fn weigh(found: &Found) -> Result<Weighed> {
-    let weighed = weigh_part(found)?;
-    admission::fit(&weighed.facts, &weighed.plan, &weighed.cost)?;
-    Ok(weighed)
+pub fn read(found: &Found) -> Result<Costed> {
+    let costed = read_part(found)?;
+    admission::fit(&costed.facts, &costed.plan, &costed.cost)?;
+    Ok(costed)
 }
 
-/// Reads what a model is of which only a part will be loaded here.
+/// Inspects a model of which this process will load a part only, without loading it.
 ///
 /// # Errors
 /// If the model cannot run.
-pub fn weigh_part(found: &Found) -> Result<Weighed> {
+pub fn read_part(found: &Found) -> Result<Costed> {
     let Inspected { facts, health, plan } = inspect(found)?;
     admission::admit_part(&facts, &health, &plan)?;
     let cost = Cost::of(&facts, &plan, mlx::on_cpu()?, None)?;
-    Ok(Weighed { facts, plan, cost })
+    Ok(Costed { facts, plan, cost })
 }
