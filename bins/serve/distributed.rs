@@ -45,7 +45,7 @@ impl DistributedFlags {
     ///
     /// # Errors
     /// If the rank, or the addresses of the others, are not named or make no sense.
-    pub fn place(&self) -> Result<Option<RankConfig>> {
+    pub fn rank_config(&self) -> Result<Option<RankConfig>> {
         if !self.distributed {
             return Ok(None);
         }

@@ -48,19 +48,19 @@ pub fn serve(
     out: &mut Output,
 ) -> Result<()> {
     program::ignore_sigpipe();
-    let place = distributed.place()?;
-    let only = match (&place, models) {
-        (Some(place), [model]) => Some((place, model)),
+    let config = distributed.rank_config()?;
+    let only = match (&config, models) {
+        (Some(config), [model]) => Some((config, model)),
         (Some(_), _) => return Err(one_model()),
         (None, _) => None,
     };
     let tell = log.log();
     let said = |message: String| tell.say(Level::Info, message);
     let bounds = limits.bounds(listen.ignore_unknown)?;
-    if let Some((place, model)) = only.filter(|(place, _)| place.rank > 0) {
-        let followed = mlxk_engine::follow(places, bounds.memory, model, place, &mut |part| {
-            said(format!("rank {} has {}", place.rank, part.describe()));
-            announce(&[], models, None, Some(place.rank), out)
+    if let Some((config, model)) = only.filter(|(config, _)| config.rank > 0) {
+        let followed = mlxk_engine::follow(places, bounds.memory, model, config, &mut |part| {
+            said(format!("rank {} has {}", config.rank, part.describe()));
+            announce(&[], models, None, Some(config.rank), out)
         });
         return followed.map_err(|e| -> Error { leave(&e, out) });
     }
@@ -88,15 +88,15 @@ pub fn serve(
     let most = settings.max_tokens;
     let (engine, ranks) = match only {
         None => (Local::start(places, bounds, models)?, None),
-        Some((place, model)) => {
-            let wish = (place, distributed.split());
+        Some((config, model)) => {
+            let wish = (config, distributed.split());
             let (engine, ranks) = Local::lead(places, bounds, model, wish, &said)?;
             (engine, Some(ranks))
         }
     };
     let app = App::new(engine, settings);
     let watch = interrupt::watch();
-    announce(&open.addresses, models, most, only.map(|(place, _)| place.rank), out)?;
+    announce(&open.addresses, models, most, only.map(|(config, _)| config.rank), out)?;
     for address in &open.addresses {
         said(format!("listening on {address}"));
     }

@@ -14,7 +14,7 @@ use mlxk_tensor::cache::{Cache, Sequences};
 use mlxk_tensor::collective;
 
 use super::rank_config::{RankConfig, gone};
-use super::wire::{Command, Hello, MessageReader, Reply, send_message};
+use super::wire::{Hello, MessageReader, RankCommand, RankReply, send_message};
 use crate::forward::ids;
 use crate::load;
 use crate::model::Model;
@@ -44,10 +44,10 @@ pub fn follow(
     let stream = connected(config)?;
     let lost = |_| gone(0);
     let mut reader = MessageReader::new(stream.try_clone().map_err(lost)?);
-    send_message(&stream, &Reply::Hello(hello)).map_err(lost)?;
+    send_message(&stream, &RankReply::Hello(hello)).map_err(lost)?;
     let part = match reader.read().map_err(lost)? {
-        Some(Command::Start(part)) => part,
-        Some(Command::Refused(why)) => return Err(Error::new(Kind::Command, "rank 0", why)),
+        Some(RankCommand::Start(part)) => part,
+        Some(RankCommand::Refused(why)) => return Err(Error::new(Kind::Command, "rank 0", why)),
         _ => return Err(gone(0)),
     };
     let (commands, coming) = channel();
@@ -66,7 +66,7 @@ pub fn follow(
     }
     let ended = loop {
         match reader.read() {
-            Ok(Some(Command::End)) => break Ok(()),
+            Ok(Some(RankCommand::End)) => break Ok(()),
             // If the thread of the model has ended, so does the connection, which is read next.
             Ok(Some(command)) => drop(commands.send(command)),
             Ok(None) | Err(_) => match news.try_recv() {
@@ -135,28 +135,28 @@ struct Follower {
 }
 
 impl Follower {
-    fn work(&self, commands: &Receiver<Command>, news: &Sender<Status>) {
+    fn work(&self, commands: &Receiver<RankCommand>, news: &Sender<Status>) {
         let Err(e) = self.serve(commands, news) else { return };
         // If a rank has gone, this failure only follows from it, and rank 0 reports the cause.
         thread::sleep(HEADSTART);
         // Rank 0 may have gone already.
-        let _ = send_message(&self.stream, &Reply::Failed(e.message.clone()));
+        let _ = send_message(&self.stream, &RankReply::Failed(e.message.clone()));
         let _ = news.send(Status::Failed(e));
         let _ = self.stream.shutdown(Shutdown::Both);
     }
 
-    fn serve(&self, commands: &Receiver<Command>, news: &Sender<Status>) -> Result<()> {
+    fn serve(&self, commands: &Receiver<RankCommand>, news: &Sender<Status>) -> Result<()> {
         let Follower { config, facts, plan, part, stream } = self;
         collective::join(config.backend, config.rank, config.size)?;
         let model = load::load_part(facts, plan, config.on_cpu, Some(*part))?;
         let lost = |_| gone(0);
         let forgets = model.forward.cache().forgets();
-        send_message(stream, &Reply::Ready { forgets }).map_err(lost)?;
+        send_message(stream, &RankReply::Ready { forgets }).map_err(lost)?;
         news.send(Status::Ready).map_err(|_| gone(0))?;
         let mut sequences = BTreeMap::new();
         for command in commands {
             if let Some(forgot) = execute(command, &model, &mut sequences)? {
-                send_message(stream, &Reply::Forgot(forgot)).map_err(lost)?;
+                send_message(stream, &RankReply::Forgot(forgot)).map_err(lost)?;
             }
         }
         Ok(())
@@ -166,12 +166,12 @@ impl Follower {
 /// Executes a command. The value is whether the sequence of a `Forget` dropped its tokens; `None` for
 /// other commands.
 fn execute(
-    command: Command,
+    command: RankCommand,
     model: &Model,
     sequences: &mut BTreeMap<u64, Cache>,
 ) -> Result<Option<bool>> {
     match command {
-        Command::Pass { sequences: advancing, ids: tokens } => {
+        RankCommand::Pass { sequences: advancing, ids: tokens } => {
             let own = |&(sequence, rows): &(u64, usize)| {
                 let cache = sequences.remove(&sequence).unwrap_or_else(|| model.forward.cache());
                 (sequence, cache, rows as i32)
@@ -183,15 +183,15 @@ fn execute(
                 .run(|| model.forward.forward(&ids(&tokens), &[], Sequences::new(rows)))?;
             sequences.extend(own.into_iter().map(|(sequence, cache, _)| (sequence, cache)));
         }
-        Command::Copy { from, to } => {
+        RankCommand::Copy { from, to } => {
             let copy = sequences.get(&from).cloned();
             sequences.extend(copy.map(|copy| (to, copy)));
         }
-        Command::Forget { sequence, tokens } => {
+        RankCommand::Forget { sequence, tokens } => {
             return Ok(Some(sequences.get_mut(&sequence).is_none_or(|cache| cache.forget(tokens))));
         }
-        Command::Drop { sequence } => drop(sequences.remove(&sequence)),
-        Command::Start(_) | Command::Refused(_) | Command::End => {}
+        RankCommand::Drop { sequence } => drop(sequences.remove(&sequence)),
+        RankCommand::Start(_) | RankCommand::Refused(_) | RankCommand::End => {}
     }
     Ok(None)
 }

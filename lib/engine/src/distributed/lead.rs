@@ -17,7 +17,7 @@ use mlxk_tensor::collective;
 use super::follow;
 use super::partition::choose;
 use super::rank_config::{RankConfig, gone};
-use super::wire::{Command, Hello, MessageReader, Reply, send_message};
+use super::wire::{Hello, MessageReader, RankCommand, RankReply, send_message};
 use crate::forward::Ranks;
 use crate::load;
 use crate::model::Model;
@@ -31,7 +31,7 @@ pub struct Group {
     part: Part,
     bytes: u64,
     watch: Watch,
-    replies: Vec<Receiver<Reply>>,
+    replies: Vec<Receiver<RankReply>>,
 }
 
 /// Watch over the connections to the other ranks: whether one is lost; ends all ranks.
@@ -50,10 +50,10 @@ impl Watch {
     /// Sends all ranks the command to end.
     pub fn end(&self) {
         // A rank that has gone needs no end.
-        let _ = self.tell(&Command::End);
+        let _ = self.tell(&RankCommand::End);
     }
 
-    fn tell(&self, command: &Command) -> std::io::Result<()> {
+    fn tell(&self, command: &RankCommand) -> std::io::Result<()> {
         let streams = self.streams.lock().unwrap_or_else(PoisonError::into_inner);
         streams.iter().try_for_each(|line| send_message(line, command))
     }
@@ -89,7 +89,7 @@ impl Group {
             let Some((hello, reader)) = introduced(&stream) else { continue };
             if let Err(why) = alike(&own, &hello, &others) {
                 // The rank may have gone already.
-                let _ = send_message(&stream, &Command::Refused(why.clone()));
+                let _ = send_message(&stream, &RankCommand::Refused(why.clone()));
                 return Err(Error::new(Kind::Command, format!("rank {}", hello.rank), why));
             }
             said(format!("rank {} is there, from {from}", hello.rank));
@@ -104,7 +104,7 @@ impl Group {
         let parts = choose(facts, plan, &free, split).map_err(|mut e| {
             for (_, stream, _) in &others {
                 // The rank may have gone already.
-                let _ = send_message(stream, &Command::Refused(e.message.clone()));
+                let _ = send_message(stream, &RankCommand::Refused(e.message.clone()));
             }
             e.subject = facts.found.name.clone();
             e
@@ -124,7 +124,7 @@ impl Group {
         let mut streams = Vec::new();
         for (hello, stream, reader) in others {
             let rank = hello.rank;
-            send_message(&stream, &Command::Start(parts[rank].0)).map_err(|_| gone(rank))?;
+            send_message(&stream, &RankCommand::Start(parts[rank].0)).map_err(|_| gone(rank))?;
             streams.push(stream);
             let (sender, receiver) = channel();
             replies.push(receiver);
@@ -166,7 +166,7 @@ impl Group {
         let mut forgets = true;
         for reply in &replies {
             match reply.recv() {
-                Ok(Reply::Ready { forgets: own }) => forgets &= own,
+                Ok(RankReply::Ready { forgets: own }) => forgets &= own,
                 _ => return Err(lost()),
             }
         }
@@ -177,10 +177,10 @@ impl Group {
 }
 
 /// Forwards the replies of a rank until its connection ends.
-fn listen(rank: usize, mut reader: MessageReader, replies: &Sender<Reply>, watch: &Watch) {
+fn listen(rank: usize, mut reader: MessageReader, replies: &Sender<RankReply>, watch: &Watch) {
     loop {
         match reader.read() {
-            Ok(Some(Reply::Failed(why))) => {
+            Ok(Some(RankReply::Failed(why))) => {
                 return watch.lose(Error::new(Kind::Execution, format!("rank {rank}"), why));
             }
             Ok(Some(reply)) => {
@@ -199,7 +199,7 @@ fn introduced(stream: &TcpStream) -> Option<(Hello, MessageReader)> {
     stream.set_nodelay(true).ok()?;
     stream.set_read_timeout(Some(HELLO_TIMEOUT)).ok()?;
     let mut reader = MessageReader::new(stream.try_clone().ok()?);
-    let Ok(Some(Reply::Hello(hello))) = reader.read() else { return None };
+    let Ok(Some(RankReply::Hello(hello))) = reader.read() else { return None };
     stream.set_read_timeout(None).ok()?;
     Some((hello, reader))
 }
@@ -232,7 +232,7 @@ fn cannot(config: &RankConfig, error: &std::io::Error) -> Error {
 /// Other ranks of a loaded model, with the connections to them.
 pub struct Followers {
     watch: Watch,
-    replies: Vec<Receiver<Reply>>,
+    replies: Vec<Receiver<RankReply>>,
     /// Number of sequences so far; the last one has this number.
     sequences: u64,
     forgets: bool,
@@ -245,10 +245,10 @@ impl Followers {
     /// If a rank has gone.
     pub fn pass(&self, sequences: Vec<(u64, usize)>, ids: Vec<u32>) -> Computed<()> {
         let failed = |e| Exception::custom(format!("a rank has gone: {e}"));
-        self.watch.tell(&Command::Pass { sequences, ids }).map_err(failed)
+        self.watch.tell(&RankCommand::Pass { sequences, ids }).map_err(failed)
     }
 
-    fn tell(&self, command: &Command) {
+    fn tell(&self, command: &RankCommand) {
         // A rank that has gone is noticed at the next pass.
         let _ = self.watch.tell(command);
     }
@@ -297,7 +297,7 @@ impl Remote for RemoteCache {
 
     fn copy(&self) -> Box<dyn Remote> {
         let copy = RemoteCache::new(&self.others);
-        self.others.borrow().tell(&Command::Copy { from: self.sequence, to: copy.sequence });
+        self.others.borrow().tell(&RankCommand::Copy { from: self.sequence, to: copy.sequence });
         Box::new(copy)
     }
 
@@ -306,15 +306,15 @@ impl Remote for RemoteCache {
             return true;
         }
         let others = self.others.borrow();
-        others.tell(&Command::Forget { sequence: self.sequence, tokens });
+        others.tell(&RankCommand::Forget { sequence: self.sequence, tokens });
         let replies = others.replies.iter().map(Receiver::recv);
         // Every reply is read: one left over would be taken for the reply to the next command.
-        replies.fold(true, |all, reply| all & matches!(reply, Ok(Reply::Forgot(true))))
+        replies.fold(true, |all, reply| all & matches!(reply, Ok(RankReply::Forgot(true))))
     }
 }
 
 impl Drop for RemoteCache {
     fn drop(&mut self) {
-        self.others.borrow().tell(&Command::Drop { sequence: self.sequence });
+        self.others.borrow().tell(&RankCommand::Drop { sequence: self.sequence });
     }
 }

@@ -1,6 +1,6 @@
 //! One model on several processes or machines, by MLX's own backends: a ring over TCP, JACCL.
 //!
-//! Each rank holds a part of the model: a shard of every layer, or a stage of a pipeline of layers.
+//! Each rank holds a part of the model: a share of every layer, or a stage of a pipeline of layers.
 //! Rank 0 leads: it has the sequences and samples the tokens. Before each pass it sends the followers,
 //! over TCP connections, which sequences advance by which tokens, and they do the same pass with their
 //! parts. Tensors between ranks are sent by MLX.

@@ -12,7 +12,7 @@ const LONGEST: u64 = 1 << 20;
 
 /// Command of rank 0 to another rank.
 #[derive(Debug, Serialize, Deserialize)]
-pub enum Command {
+pub enum RankCommand {
     /// Load this part and join the group of MLX.
     Start(Part),
     /// The rank cannot take part, for this reason.
@@ -22,7 +22,7 @@ pub enum Command {
     Pass { sequences: Vec<(u64, usize)>, ids: Vec<u32> },
     /// Copy the cache of sequence `from` to the new sequence `to`.
     Copy { from: u64, to: u64 },
-    /// Drop the last `tokens` tokens from the cache of a sequence; the reply is [`Reply::Forgot`].
+    /// Drop the last `tokens` tokens from the cache of a sequence; the reply is [`RankReply::Forgot`].
     Forget { sequence: u64, tokens: usize },
     /// Drop the cache of a sequence.
     Drop { sequence: u64 },
@@ -32,12 +32,12 @@ pub enum Command {
 
 /// Reply of another rank to rank 0.
 #[derive(Debug, Serialize, Deserialize)]
-pub enum Reply {
+pub enum RankReply {
     /// The rank introduces itself: its first message.
     Hello(Hello),
     /// The part is loaded; `forgets` is true if its caches can drop their last tokens.
     Ready { forgets: bool },
-    /// True if the cache of a sequence dropped the tokens of [`Command::Forget`].
+    /// True if the cache of a sequence dropped the tokens of [`RankCommand::Forget`].
     Forgot(bool),
     /// The rank ends because of this error.
     Failed(String),

@@ -10,7 +10,7 @@ use super::catalog::Catalogue;
 use super::costed;
 use super::local::Local;
 use super::shared::{Bounds, stopped};
-use super::worker::Job;
+use super::worker::SchedulerCommand;
 use crate::distributed::{self, Group, RankConfig, Watch};
 
 /// Time between two checks that no other rank is lost.
@@ -39,7 +39,7 @@ impl Local {
         let local = Local::begin(catalogue, bounds)?;
         local.shared.processors.find(&found, costed::read_part)?;
         let (send, loaded) = channel();
-        local.send(Job::Lead(Box::new((costed, group)), send))?;
+        local.send(SchedulerCommand::Lead(Box::new((costed, group)), send))?;
         loop {
             match loaded.recv_timeout(LOOK) {
                 Ok(loaded) => return loaded.map(|()| (local, watch)),

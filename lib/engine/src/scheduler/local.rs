@@ -15,7 +15,7 @@ use super::catalog::Catalogue;
 use super::costed;
 use super::guard::{Ticket, guarded};
 use super::shared::{Bounds, Shared, stopped};
-use super::worker::{self, Job, QueuedRequest, SchedulerConfig};
+use super::worker::{self, QueuedRequest, SchedulerCommand, SchedulerConfig};
 use crate::thread::WorkerThread;
 
 /// Requests that are prepared at once: each may take a core and some hundred megabytes.
@@ -23,8 +23,8 @@ const PREPARED: usize = 4;
 
 /// Engine that runs the models of this machine.
 pub struct Local {
-    jobs: Sender<Job>,
-    /// Thread of the scheduler, which ends once `jobs` is dropped: hence the order of these fields.
+    commands: Sender<SchedulerCommand>,
+    /// Thread of the scheduler, which ends once `commands` is dropped: hence the order of these fields.
     _models: WorkerThread,
     catalogue: Catalogue,
     /// State that the threads of the engine share.
@@ -47,7 +47,7 @@ impl Local {
         let local = Local::begin(catalogue, bounds)?;
         for found in found {
             let (send, loaded) = channel();
-            local.send(Job::Load(found, send))?;
+            local.send(SchedulerCommand::Load(found, send))?;
             loaded.recv().map_err(|_| stopped())??;
         }
         Ok(local)
@@ -59,7 +59,7 @@ impl Local {
     /// If its threads cannot be started.
     pub fn begin(catalogue: Catalogue, bounds: Bounds) -> Result<Local> {
         let shared = Arc::new(Shared::default());
-        let (jobs, coming) = channel();
+        let (commands, coming) = channel();
         let config = SchedulerConfig { shared: shared.clone(), bounds: bounds.clone() };
         let models = thread::Builder::new()
             .name("models".to_owned())
@@ -71,7 +71,7 @@ impl Local {
             preparing.map_err(|e| Error::new(Kind::Execution, "", format!("no threads: {e}")))?;
         let Bounds { queue, preset, .. } = bounds;
         Ok(Local {
-            jobs,
+            commands,
             _models: WorkerThread::new(models),
             catalogue,
             shared,
@@ -81,12 +81,12 @@ impl Local {
         })
     }
 
-    /// Sends a job to the thread of the scheduler.
+    /// Sends a command to the thread of the scheduler.
     ///
     /// # Errors
     /// [`Kind::ServerShutdown`] if the thread has ended.
-    pub fn send(&self, job: Job) -> Result<()> {
-        self.jobs.send(job).map_err(|_| stopped())
+    pub fn send(&self, command: SchedulerCommand) -> Result<()> {
+        self.commands.send(command).map_err(|_| stopped())
     }
 
     /// Model of a request, and the request with the preset of this engine.
@@ -106,14 +106,14 @@ impl Engine for Local {
         let ticket = Ticket::take(&self.shared, self.queue)?;
         let (found, request) = self.resolve(request)?;
         let (send, events) = mpsc::unbounded_channel();
-        let (shared, jobs) = (Arc::clone(&self.shared), self.jobs.clone());
+        let (shared, commands) = (Arc::clone(&self.shared), self.commands.clone());
         self.preparing.spawn(move || {
             let prepare = || shared.processors.find(&found, costed::read)?.prepare(&request);
             if send.is_closed() {
                 return;
             }
             match guarded(prepare) {
-                Ok(prepared) => enqueue(&jobs, QueuedRequest { found, prepared, send, ticket }),
+                Ok(prepared) => enqueue(&commands, QueuedRequest { found, prepared, send, ticket }),
                 Err(e) => {
                     drop(ticket);
                     // A client that has gone needs no error.
@@ -152,8 +152,10 @@ impl Engine for Local {
     }
 }
 
-fn enqueue(jobs: &Sender<Job>, waiting: QueuedRequest) {
-    if let Err(SendError(Job::Answer(waiting))) = jobs.send(Job::Answer(Box::new(waiting))) {
+fn enqueue(commands: &Sender<SchedulerCommand>, waiting: QueuedRequest) {
+    if let Err(SendError(SchedulerCommand::Answer(waiting))) =
+        commands.send(SchedulerCommand::Answer(Box::new(waiting)))
+    {
         // A client that has gone needs no error.
         let _ = waiting.send.send(Err(stopped()));
     }

@@ -19,8 +19,8 @@ use crate::distributed::Group;
 /// Time between two searches for idle models.
 const LOOK: Duration = Duration::from_secs(1);
 
-/// Job of the scheduler. The senders receive the result of loading.
-pub enum Job {
+/// Command to the scheduler. The senders receive the result of loading.
+pub enum SchedulerCommand {
     /// Load a model.
     Load(Found, Sender<Result<()>>),
     /// Load the part of a model that rank 0 holds; other processes hold the rest.
@@ -49,11 +49,11 @@ pub struct SchedulerConfig {
     pub bounds: Bounds,
 }
 
-/// Runs jobs until all senders of `jobs` are dropped.
-pub fn work(config: SchedulerConfig, jobs: &Receiver<Job>) {
+/// Runs commands until all senders of `commands` are dropped.
+pub fn work(config: SchedulerConfig, commands: &Receiver<SchedulerCommand>) {
     let mut scheduler =
         Scheduler { config, models: Vec::new(), queue: VecDeque::new(), blocked: None };
-    while scheduler.receive(jobs) {
+    while scheduler.receive(commands) {
         scheduler.admit();
         // A step may be long: figures of models just loaded are not to wait for it.
         scheduler.publish();
@@ -85,14 +85,14 @@ enum Admit {
 }
 
 impl Scheduler {
-    /// Receives the jobs that were sent; waits for one if nothing is to be done. False if all senders
-    /// are dropped.
-    fn receive(&mut self, jobs: &Receiver<Job>) -> bool {
+    /// Receives the commands that were sent; waits for one if nothing is to be done. False if all
+    /// senders are dropped.
+    fn receive(&mut self, commands: &Receiver<SchedulerCommand>) -> bool {
         let idle = self.queue.is_empty() && self.models.iter().all(|model| model.running() == 0);
         let mut wait = if idle { self.timeout() } else { Duration::ZERO };
         loop {
-            match jobs.recv_timeout(wait) {
-                Ok(job) => self.run(job),
+            match commands.recv_timeout(wait) {
+                Ok(command) => self.run(command),
                 Err(RecvTimeoutError::Timeout) => return true,
                 Err(RecvTimeoutError::Disconnected) => return false,
             }
@@ -100,7 +100,7 @@ impl Scheduler {
         }
     }
 
-    /// Time to wait for a job when nothing is to be done.
+    /// Time to wait for a command when nothing is to be done.
     fn timeout(&self) -> Duration {
         match self.config.bounds.ttl {
             Some(_) if !self.models.is_empty() => LOOK,
@@ -108,9 +108,9 @@ impl Scheduler {
         }
     }
 
-    fn run(&mut self, job: Job) {
-        match job {
-            Job::Load(found, send) => {
+    fn run(&mut self, command: SchedulerCommand) {
+        match command {
+            SchedulerCommand::Load(found, send) => {
                 let loaded = guarded(|| match self.find_or_load(&found)? {
                     Some(_) => Ok(()),
                     None => {
@@ -121,7 +121,7 @@ impl Scheduler {
                 // The start of the engine waits for this.
                 let _ = send.send(loaded);
             }
-            Job::Lead(model, send) => {
+            SchedulerCommand::Lead(model, send) => {
                 let led = guarded(|| {
                     let (costed, group) = *model;
                     let processors = &self.config.shared.processors;
@@ -134,7 +134,7 @@ impl Scheduler {
                 // The start of the engine waits for this.
                 let _ = send.send(led);
             }
-            Job::Answer(waiting) => {
+            SchedulerCommand::Answer(waiting) => {
                 let number = waiting.ticket.number;
                 let place = self.queue.partition_point(|other| other.ticket.number < number);
                 self.queue.insert(place, waiting);
