@@ -257,15 +257,90 @@ fn other_names_of_the_same_tensors_are_known() {
     assert_eq!(refused.subject, "classifier.weight");
 }
 
-#[test]
-fn a_quantized_encoder_computes_nearly_the_same() {
-    let (dir, home) = (copy("bert-mean"), TempDir::new().unwrap());
-    let (source, root) = (dir.path(), home.path());
+/// Writes a quantised copy of the model in `source` to `root`, and returns its folder.
+fn quantized(source: &Path, root: &Path) -> PathBuf {
     let quantize = Quantize::new(Mode::Affine, "8".parse().unwrap(), Some(32)).unwrap();
     let recipe = Recipe { change: Change::Quantize(quantize), ..Recipe::default() };
     let places = Places { root: root.join("hf"), hub: root.join("hf/hub"), workspaces: None };
     let target = root.join("packed");
     convert(source, &target, &recipe, true, &places, |_| Ok(())).unwrap();
+    target
+}
+
+#[test]
+fn a_dense_layer_follows_the_pooling() {
+    let (dir, home) = (copy("bert-mean"), TempDir::new().unwrap());
+    let root = dir.path();
+    let text = texts(&json!(["the cat sat", "a"]));
+    write(
+        root,
+        "modules.json",
+        &json!([
+            {"path": "", "type": "sentence_transformers.models.Transformer"},
+            {"path": "1_Pooling", "type": "sentence_transformers.models.Pooling"},
+        ]),
+    );
+    let pooled = embed(&load(root, true).unwrap(), &text, &cut());
+    write(
+        root,
+        "modules.json",
+        &json!([
+            {"path": "", "type": "sentence_transformers.models.Transformer"},
+            {"path": "1_Pooling", "type": "sentence_transformers.models.Pooling"},
+            {"path": "2_Dense", "type": "sentence_transformers.models.Dense"},
+        ]),
+    );
+    let dense = |config: Value| {
+        fs::create_dir_all(root.join("2_Dense")).unwrap();
+        write(root, "2_Dense/config.json", &config);
+    };
+    dense(json!({"in_features": 32, "out_features": 2, "bias": true}));
+    assert_eq!(load(root, true).err().unwrap().message, "the file is missing");
+    // The first two elements, each with a summand.
+    let weight = (0..64).map(|i| f32::from(i == 0 || i == 33));
+    let weights = Draft {
+        config: serde_json::Map::new(),
+        tensors: [
+            ("linear.weight".to_owned(), Tensor::of(&[2, 32], weight)),
+            ("linear.bias".to_owned(), Tensor::of(&[2], [0.25, -0.5])),
+        ]
+        .into(),
+    };
+    let layer = weights.write();
+    let file = "2_Dense/model.safetensors";
+    fs::copy(layer.path().join("model.safetensors"), root.join(file)).unwrap();
+    let cases: [(Value, fn(f32) -> f32); 2] =
+        [(json!("torch.nn.modules.linear.Identity"), |x| x), (Value::Null, f32::tanh)];
+    for (activation, apply) in cases {
+        let mut config = json!({"in_features": 32, "out_features": 2, "bias": true});
+        if !activation.is_null() {
+            config["activation_function"] = activation;
+        }
+        dense(config);
+        for on_cpu in [true, false] {
+            let got = embed(&load(root, on_cpu).unwrap(), &text, &cut());
+            for (got, pooled) in got.iter().zip(&pooled) {
+                let want = [apply(pooled[0] + 0.25), apply(pooled[1] - 0.5)];
+                assert!(compare(got, &want).0 < 1e-5, "{got:?} {want:?}");
+            }
+        }
+    }
+    let packed = quantized(root, home.path());
+    assert_eq!(fs::read(packed.join(file)).unwrap(), fs::read(root.join(file)).unwrap());
+    assert_eq!(load(&packed, true).unwrap().dimensions(), 2);
+    dense(json!({"in_features": 16, "out_features": 2}));
+    assert_eq!(load(root, true).err().unwrap().message, "takes 16 elements, and 32 come");
+    dense(
+        json!({"in_features": 32, "out_features": 2, "activation_function": "torch.nn.Softsign"}),
+    );
+    let refused = load(root, true).err().unwrap();
+    assert_eq!(refused.message, "the activation `torch.nn.Softsign` cannot run");
+}
+
+#[test]
+fn a_quantized_encoder_computes_nearly_the_same() {
+    let (dir, home) = (copy("bert-mean"), TempDir::new().unwrap());
+    let target = quantized(dir.path(), home.path());
     let expected = expected(&case("bert-mean"));
     for on_cpu in [true, false] {
         let got = embed(&load(&target, on_cpu).unwrap(), &texts(&expected["texts"]), &cut());

@@ -221,10 +221,16 @@ fn float_of(config: &Value) -> Option<Float> {
     named?.as_str()?.parse().ok()
 }
 
-/// True if a file of the source is not copied: weights, and files that are written anew.
+/// True if a file of the source is not copied: weights, and files that are written anew. The weights of
+/// a folder with a config.json of its own, such as a dense layer after an encoder, are not the model's.
 fn is_replaced(path: &Path, facts: &Facts) -> bool {
     let new = [CONFIG, INDEX].map(Path::new).contains(&path);
-    new || facts.shards.iter().any(|shard| shard.path == path)
+    let own = facts.weights().iter().any(|shard| shard.path == path);
+    let module = path
+        .parent()
+        .is_some_and(|folder| folder != Path::new("") && facts.file(folder.join(CONFIG)).is_some());
+    let weights = facts.shards.iter().any(|shard| shard.path == path);
+    new || own || weights && !module
 }
 
 fn write_config(path: &Path, mut config: Value, tensors: &Tensors, recipe: &Recipe) -> Result<()> {
