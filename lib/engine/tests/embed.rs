@@ -269,6 +269,7 @@ fn quantized(source: &Path, root: &Path) -> PathBuf {
 
 #[test]
 fn a_dense_layer_follows_the_pooling() {
+    type Apply = fn(f32) -> f32;
     let (dir, home) = (copy("bert-mean"), TempDir::new().unwrap());
     let root = dir.path();
     let text = texts(&json!(["the cat sat", "a"]));
@@ -309,7 +310,7 @@ fn a_dense_layer_follows_the_pooling() {
     let layer = weights.write();
     let file = "2_Dense/model.safetensors";
     fs::copy(layer.path().join("model.safetensors"), root.join(file)).unwrap();
-    let cases: [(Value, fn(f32) -> f32); 2] =
+    let cases: [(Value, Apply); 2] =
         [(json!("torch.nn.modules.linear.Identity"), |x| x), (Value::Null, f32::tanh)];
     for (activation, apply) in cases {
         let mut config = json!({"in_features": 32, "out_features": 2, "bias": true});
