@@ -8,7 +8,7 @@ use mlxk_tensor::floats::{self, widen};
 use crate::checkpoint::formats::checkpoint::{Checkpoint, invalid};
 use crate::checkpoint::tensor::{Bytes, Tensor};
 
-/// What begins the names of tensors that text has no use for.
+/// Prefixes of tensors that the language model does not use.
 const ASIDE: [&str; 4] = ["vision.", "aligner.", "image_", "mtp."];
 
 /// Parts of paths, and what MLX calls them.
