@@ -1,5 +1,5 @@
-//! DeepSeek's own form of its models from V4.1 on: names, and weights of 8 and 4 bits whose scales are
-//! powers of two, which MLX has in another layout.
+//! DeepSeek's native checkpoint form from V4.1 on: its tensor names, and 8- and 4-bit weights with
+//! power-of-two scales, whose layout differs from MLX's.
 
 use mlx_rs::Dtype;
 use mlxk_core::Result;
@@ -11,7 +11,7 @@ use crate::checkpoint::tensor::{Bytes, Tensor};
 /// Prefixes of tensors that the language model does not use.
 const ASIDE: [&str; 4] = ["vision.", "aligner.", "image_", "mtp."];
 
-/// Parts of paths, and what MLX calls them.
+/// Path components in DeepSeek's checkpoints and their names in MLX.
 const NAMES: [(&str, &str); 21] = [
     ("attn", "self_attn"),
     ("ffn", "mlp"),
