@@ -20,7 +20,7 @@ pub struct Weights {
     pub(super) adapter_scale: Option<f32>,
     /// Name parts that layers use, and those of the checkpoint in their place.
     pub(super) names: Vec<(String, String)>,
-    /// Optional tensors that layers asked for, by name without layer numbers: one that exists, and
+    /// Optional tensors that layers looked up, by name without layer numbers: one that exists, and
     /// one that does not.
     pub(super) optional: BTreeMap<String, [Option<String>; 2]>,
     pub(super) taken: Inventory,

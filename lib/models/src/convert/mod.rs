@@ -113,8 +113,8 @@ pub fn bytes(config: &Value, entries: &[Entry], recipe: &Recipe) -> Result<u64> 
 
 const CONFIG: &str = "config.json";
 
-/// Chooses what is written for each tensor. `merged` is the former quantisation of matrices that an
-/// adapter was merged into; without a requested type, floats then keep theirs.
+/// Chooses the work for each tensor. `merged` is the former quantisation of the matrices that an
+/// adapter was merged into; after a merge, floats keep their type unless the recipe requests one.
 fn choose(
     parts: Parts,
     source: &Path,
@@ -182,7 +182,7 @@ fn choose(
     Ok(chosen)
 }
 
-/// Gives a model a head of its own if it has none.
+/// Adds a separate head to a model with tied embeddings.
 fn untie(
     tensors: &mut BTreeMap<String, Tensor>,
     matrices: &mut BTreeMap<String, Option<QuantSpec>>,

@@ -1,4 +1,4 @@
-//! Which matrices become what: MLX's ways to quantise, plain or mixed.
+//! Recipe of a conversion: the quantisation of each matrix, uniform or mixed.
 
 use std::str::FromStr;
 
@@ -9,14 +9,15 @@ use serde_json::{Value, json};
 
 use crate::spec::Rules;
 
-/// What becomes of a model's weights.
+/// Target precision and quantisation of a model's weights.
 #[derive(Clone, Copy, Debug)]
 pub struct Recipe {
-    /// The type of all that is plain; without a wish the one that config.json names, or as it is.
+    /// Float type of dense tensors; `None` takes the type of config.json, or keeps that of each
+    /// tensor.
     pub dtype: Option<Float>,
-    /// What becomes of the matrices.
+    /// Change to the matrices.
     pub change: Change,
-    /// The most bytes of tensors in a file; by default as MLX's own tools have it.
+    /// Maximum bytes of tensors in a file; by default that of MLX's tools.
     pub shard: u64,
 }
 
@@ -27,7 +28,7 @@ impl Default for Recipe {
 }
 
 impl Recipe {
-    /// What it does, in a word.
+    /// Name of the conversion.
     pub fn mode(&self) -> &'static str {
         match self.change {
             Change::None => "cast",
@@ -37,23 +38,23 @@ impl Recipe {
     }
 }
 
-/// What becomes of the matrices.
+/// Change to the matrices.
 #[derive(Clone, Copy, Debug, Default)]
 pub enum Change {
-    /// They stay plain or packed.
+    /// Matrices stay dense or quantised.
     #[default]
     None,
-    /// The plain ones are packed.
+    /// Dense matrices are quantised.
     Quantize(Quantize),
-    /// The packed ones become plain.
+    /// Quantised matrices become dense.
     Dequantize,
 }
 
-/// How matrices are packed: most in one form, some in another.
+/// Quantisation of the matrices: most in one form, some with more bits.
 #[derive(Clone, Copy, Debug)]
 pub struct Quantize {
     form: QuantSpec,
-    /// Bits of those that a mixture treats better.
+    /// Bits of the matrices that a mixture keeps at higher precision.
     better: Option<usize>,
 }
 
@@ -65,7 +66,7 @@ pub struct Bits {
 }
 
 impl Bits {
-    /// Mixtures, by the names that mlx-lm gives them: bits of most matrices and of the better ones.
+    /// Mixtures under mlx-lm's names: bits of most matrices, and of those at higher precision.
     pub const MIXTURES: [(&str, usize, usize); 4] =
         [("mixed_2_6", 2, 6), ("mixed_3_4", 3, 4), ("mixed_3_6", 3, 6), ("mixed_4_6", 4, 6)];
 }
@@ -88,8 +89,8 @@ impl FromStr for Bits {
 }
 
 impl Quantize {
-    /// In `packing`, `group_size` weights sharing a scale (by default as many as are usual). Errors
-    /// if MLX has no such form.
+    /// Quantisation in mode `packing`, with `group_size` weights per scale (default of the mode if
+    /// `None`). Errors if MLX has no such form.
     pub fn new(packing: Mode, bits: Bits, group_size: Option<usize>) -> Result<Quantize> {
         let usual = if packing == Mode::Affine { Some(64) } else { None };
         let group_size = group_size
@@ -108,17 +109,17 @@ impl Quantize {
         Ok(Quantize { form, better: bits.better })
     }
 
-    /// The form of most matrices.
+    /// Quantisation of most matrices.
     pub fn form(&self) -> QuantSpec {
         self.form
     }
 
-    /// What was asked for, as a sentinel has it.
+    /// Bits and group size as the record of a conversion states them.
     pub fn asked(&self) -> Value {
         json!({"bits": self.form.bits, "group_size": self.form.group_size})
     }
 
-    /// Decides on the `matrices` of a model: the form of each.
+    /// Quantisation of each of the `matrices` of a model.
     pub fn decide<'m>(
         &self,
         rules: &Rules,
@@ -146,9 +147,9 @@ impl Quantize {
     }
 }
 
-/// Whether a mixture treats a matrix better (after mlx-lm's `mixed_quant_predicate_builder`): the
-/// head, and of the first and last eighth of the layers and each third between them the values and
-/// what leaves the feed-forward layer.
+/// True if a mixture keeps a matrix at higher precision (after mlx-lm's
+/// `mixed_quant_predicate_builder`): the head, and the value and down projections in the first and
+/// last eighth of the layers and in every third layer between them.
 fn better(name: &str, layers: usize) -> bool {
     let parts = ["v_proj", "v_a_proj", "v_b_proj", "down_proj"];
     let layer = layer(name).unwrap_or(0);
@@ -157,7 +158,7 @@ fn better(name: &str, layers: usize) -> bool {
     name.contains("lm_head") || outer && parts.iter().any(|part| name.contains(part))
 }
 
-/// The number in a name, which is that of its layer.
+/// Layer index in a tensor name.
 fn layer(name: &str) -> Option<usize> {
     name.split('.').find_map(|part| part.parse().ok())
 }
@@ -179,14 +180,14 @@ mod tests {
     use super::*;
     use crate::registry;
 
-    /// Bits of a matrix of `architecture` where 4 are asked for.
+    /// Bits of a matrix of `architecture` in a 4-bit quantisation.
     fn bits(architecture: &str, name: &str) -> usize {
         let quantize = Quantize::new(Mode::Affine, "4".parse().unwrap(), Some(32)).unwrap();
         let architecture = Architecture::find(architecture).unwrap();
         quantize.decide(&registry::spec(architecture).convert, std::iter::empty())(name).bits
     }
 
-    /// After the `quant_predicate` of each architecture in mlx-lm 0.32.2.
+    /// Expected bits follow the `quant_predicate` of each architecture in mlx-lm 0.32.2.
     #[test]
     fn what_mlx_lm_keeps_at_8_bits_is_kept_at_8_bits() {
         let layer = |end: &str| format!("model.layers.3.{end}");

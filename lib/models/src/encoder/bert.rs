@@ -217,7 +217,7 @@ impl Layer {
     }
 }
 
-/// Self-attention, in which a token sees those that the mask shows it.
+/// Self-attention, in which `mask` selects the visible tokens.
 struct Attention {
     query: Linear,
     key: Linear,
@@ -251,7 +251,7 @@ impl Attention {
         self.output.forward(&mixed)
     }
 
-    /// Heads [1, heads, rows, head size] of what `proj` makes of `x`.
+    /// Heads [1, heads, rows, head size] of the projection of `x` by `proj`.
     fn heads(&self, proj: &Linear, x: &Array) -> Result<Array> {
         let size = self.head_dim as i32;
         let heads = HeadsParams { size, norm: None, rotated_first: false, rope: None };

@@ -23,7 +23,7 @@ pub struct Dense {
     linear: Linear,
     activation: DenseActivation,
     ops: &'static dyn Ops,
-    /// Number of elements that come out.
+    /// Number of output elements.
     pub outs: usize,
 }
 

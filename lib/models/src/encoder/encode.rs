@@ -3,9 +3,9 @@
 use mlx_rs::Array;
 use mlx_rs::error::Result;
 
-/// An encoder, in which every token sees its whole sequence.
+/// Encoder: every token attends to its whole sequence.
 pub trait Encoder {
-    /// Number of tokens that the encoder knows; ids are below this.
+    /// Number of tokens in the vocabulary; ids are below this.
     fn vocabulary(&self) -> usize;
 
     /// Number of elements of a token's vector.

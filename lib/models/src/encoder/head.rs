@@ -1,4 +1,4 @@
-//! The modules after an encoder: from the vectors of tokens to the vector of each text.
+//! Modules after an encoder: from the hidden states of tokens to an embedding per sequence.
 
 use mlx_rs::Array;
 use mlx_rs::error::Result;
@@ -13,9 +13,9 @@ use super::sentence::Module;
 /// Modules after an encoder.
 pub struct Head {
     steps: Vec<Step>,
-    /// True if the tokens of a prompt count.
+    /// True if the tokens of a prompt are pooled.
     include_prompt: bool,
-    /// Number of elements of a text's vector.
+    /// Number of elements of an embedding.
     pub dimensions: usize,
 }
 
@@ -25,10 +25,10 @@ enum Step {
     Normalize,
 }
 
-/// Tokens of a text among packed ones.
+/// Tokens of a sequence among packed ones.
 #[derive(Clone, Copy, Debug)]
 pub struct Span {
-    /// Number of the text's tokens.
+    /// Number of tokens of the sequence.
     pub length: usize,
     /// Number of tokens of the prompt at its beginning.
     pub prompt: usize,
@@ -64,7 +64,7 @@ impl Head {
         Ok(head)
     }
 
-    /// Vectors of texts whose tokens have the vectors `h` [1, rows, hidden], one text after another.
+    /// Embeddings of the sequences `texts`, whose packed hidden states are `h` [1, rows, hidden].
     pub fn forward(&self, h: &Array, texts: &[Span]) -> Result<Vec<Vec<f32>>> {
         let size = h.dim(2) as usize;
         let h = h.as_type::<f32>()?;

@@ -1,5 +1,5 @@
-//! The files of sentence-transformers: what becomes of an encoder's output, how long texts may be,
-//! and what is put before them.
+//! Configuration files of sentence-transformers: modules after the encoder, length limit, and
+//! prompts.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -14,48 +14,48 @@ use super::pooling::Pooling;
 /// Largest size of a configuration file in bytes.
 const MAX_FILE: u64 = 1 << 20;
 
-/// What the files of sentence-transformers say; a model without them pools the mean of its tokens.
+/// Configuration of sentence-transformers; a model without these files uses mean pooling.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Sentence {
     /// Modules after the encoder, in order.
     pub modules: Vec<Module>,
-    /// Largest number of tokens of a text, special tokens included, if the files state one.
+    /// Maximum tokens of an input, special tokens included; `None` if the files state none.
     pub max_length: Option<usize>,
-    /// True if texts are turned into lower case.
+    /// True if inputs are converted to lower case.
     pub lower_case: bool,
-    /// Texts to put before texts, by name.
+    /// Prompts prepended to inputs, by name.
     pub prompts: BTreeMap<String, String>,
-    /// Name of the prompt for texts without another one.
+    /// Name of the prompt for inputs without another one.
     pub default_prompt: Option<String>,
-    /// Number of elements that vectors are cut to.
+    /// Number of elements that embeddings are truncated to.
     pub dimensions: Option<usize>,
 }
 
 /// A module after the encoder.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Module {
-    /// Pools the vectors of tokens, in each of these ways, and puts the results side by side.
+    /// Pools the hidden states of tokens by each of `ways`, and concatenates the results.
     Pooling {
-        /// The ways to pool.
+        /// Pooling methods, in order.
         ways: Vec<Pooling>,
         /// True if the tokens of the prompt count.
         include_prompt: bool,
     },
-    /// A linear layer and an activation.
+    /// Linear layer with an activation.
     Dense(DenseConfig),
-    /// Divides a vector by its length.
+    /// Divides the embedding by its Euclidean norm.
     Normalize,
 }
 
-/// Configuration of a module `Dense`.
+/// Configuration of a `Dense` module.
 #[derive(Clone, Debug, PartialEq, Deserialize)]
 pub struct DenseConfig {
     /// Folder of the module in the model.
     #[serde(skip)]
     pub folder: String,
-    /// Number of elements that go in.
+    /// Number of input elements.
     pub in_features: usize,
-    /// Number of elements that come out.
+    /// Number of output elements.
     pub out_features: usize,
     /// True if the layer has a bias.
     #[serde(default = "yes")]

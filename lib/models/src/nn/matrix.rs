@@ -42,7 +42,8 @@ pub fn load_weight(w: &mut Cursor, outs: &[usize], ins: usize) -> mlxk_core::Res
     Ok(Weight::Quantized(load_packed(w, stated, outs, ins)?))
 }
 
-/// Loads the quantised weights [.., outs, ins] at `w`, of which config.json says `stated`.
+/// Loads the quantised weights [.., outs, ins] at `w`; `stated` is their quantisation in
+/// config.json.
 pub fn load_packed(
     w: &mut Cursor,
     stated: Entry,

@@ -1,5 +1,5 @@
-//! Arcee's AFMoE: gates on attention, norms before and behind each part, positions only on layers
-//! that have a window.
+//! Arcee's AFMoE: gated attention, norms before and after each sublayer, rotary embedding only in
+//! layers with a sliding window.
 
 use mlxk_core::{Architecture, Result};
 use mlxk_tensor::ops::moe_route::Score;
@@ -21,7 +21,7 @@ pub const SPECS: &[Spec] = &[Spec {
     ..Spec::new(Architecture::Afmoe, load)
 }];
 
-/// An afmoe.
+/// Loads an `afmoe`.
 fn load(config: &Value, mut w: Cursor) -> Result<Box<dyn Language>> {
     let names = [
         ("num_experts", "n_routed_experts"),

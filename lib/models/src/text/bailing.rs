@@ -1,5 +1,5 @@
-//! Ling (arXiv 2503.05139), which calls itself Bailing: a llama whose experts are chosen in one of
-//! several ways, as the file says; the hybrid is one with delta attention.
+//! Ling (arXiv 2503.05139), with model types named Bailing: Llama with mixtures of experts, whose
+//! routing config.json selects; the hybrid adds delta attention.
 
 use mlxk_core::{Architecture, Result};
 use mlxk_tensor::ops::gated_delta::Decay;
@@ -47,14 +47,14 @@ pub const SPECS: &[Spec] = &[
     },
 ];
 
-/// The fields of mixtures that files name in their own way.
+/// Fields of mixtures in Ling's config.json and their common names.
 const FIELDS: [(&str, &str); 3] = [
     ("num_experts", "n_routed_experts"),
     ("num_shared_experts", "n_shared_experts"),
     ("score_function", "scoring_func"),
 ];
 
-/// A bailing_moe.
+/// Loads a `bailing_moe`.
 fn load(config: &Value, mut w: Cursor) -> Result<Box<dyn Language>> {
     let mut c = Config::read_or(&renamed(config, &FIELDS), json!({"topk_group": 4}))?;
     if let Some(dims) = c.get::<f64>("rotary_dim")? {
@@ -79,8 +79,8 @@ fn load(config: &Value, mut w: Cursor) -> Result<Box<dyn Language>> {
     Decoder::load(arch.with_moe(&moe, |i| i >= dense), w)
 }
 
-/// A bailing_hybrid of the third version: delta attention, and on the last layer of each group and on
-/// those after the last group DeepSeek's with a gate for each head.
+/// Loads a `bailing_hybrid` of version 3: delta attention, except latent attention with a gate per
+/// head in the last layer of each group and in the layers after the last group.
 fn load_hybrid(config: &Value, mut w: Cursor) -> Result<Box<dyn Language>> {
     let defaults = json!({"rope_theta": 6_000_000.0, "layer_group_size": 4,
         "short_conv_kernel_size": 4, "kda_lower_bound": -5.0, "kda_safe_gate": true});
@@ -124,7 +124,7 @@ fn load_hybrid(config: &Value, mut w: Cursor) -> Result<Box<dyn Language>> {
     })
 }
 
-/// The mixtures; the layer that all tokens share may have a width of its own.
+/// Mixture of experts; the shared expert may have a width of its own.
 fn moe(c: &Config, score: Score) -> Result<MoeArch> {
     let mut moe = deepseek::moe(c, score, 2)?;
     let inner: Option<usize> = c.get("moe_shared_expert_intermediate_size")?;
@@ -134,8 +134,8 @@ fn moe(c: &Config, score: Score) -> Result<MoeArch> {
     Ok(moe)
 }
 
-/// The router of a bailing_moe is a layer of its own, and heads whose file says so have columns of
-/// length one.
+/// Renames the router of a `bailing_moe`, and normalises the columns of the head to unit length if
+/// `norm_head` is true.
 fn sanitize(all: &mut Checkpoint) -> Result<()> {
     all.rename(|name| {
         let part = ["weight", "bias"]

@@ -1,4 +1,5 @@
-//! BitNet b1.58 (arXiv 2504.12285): a llama of ternary weights, with a norm before each last matrix.
+//! BitNet b1.58 (arXiv 2504.12285): Llama with ternary weights and a norm before each output
+//! projection.
 
 use mlxk_core::{Architecture, Result};
 use mlxk_tensor::ops::activation::Activation;
@@ -14,7 +15,7 @@ use crate::spec::Spec;
 /// Architectures of the family.
 pub const SPECS: &[Spec] = &[Spec::new(Architecture::BitNet, load)];
 
-/// A bitnet.
+/// Loads a `bitnet`.
 fn load(config: &Value, mut w: Cursor) -> Result<Box<dyn Language>> {
     let c = Config::read(config)?;
     let (hidden, inner) = (c.hidden_size, c.intermediate_size);

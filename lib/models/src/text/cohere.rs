@@ -1,5 +1,5 @@
-//! Command R and its kin: attention and feed-forward side by side, after one norm that takes the mean
-//! away. In the second generation most layers have a window, and the others no positions.
+//! Command R (Cohere): parallel attention and feed-forward after one layer norm. In the second
+//! generation most layers have a sliding window, and the others no rotary embedding.
 
 use mlxk_core::{Architecture, Result};
 use serde_json::{Value, json};
@@ -15,7 +15,7 @@ use crate::spec::Spec;
 pub const SPECS: &[Spec] =
     &[Spec::new(Architecture::Cohere, load), Spec::new(Architecture::Cohere2, load_2)];
 
-/// The first generation.
+/// Loads a `cohere`, the first generation.
 fn load(config: &Value, w: Cursor) -> Result<Box<dyn Language>> {
     let defaults = json!({"hidden_size": 8192, "num_hidden_layers": 40, "intermediate_size": 22_528,
         "num_attention_heads": 64, "num_key_value_heads": 64});
@@ -23,7 +23,7 @@ fn load(config: &Value, w: Cursor) -> Result<Box<dyn Language>> {
     Decoder::load(arch, w)
 }
 
-/// The second generation.
+/// Loads a `cohere2`, the second generation.
 fn load_2(config: &Value, w: Cursor) -> Result<Box<dyn Language>> {
     let defaults = json!({"hidden_size": 4096, "num_hidden_layers": 32, "intermediate_size": 14_336,
         "num_attention_heads": 32, "num_key_value_heads": 8, "head_dim": 128,

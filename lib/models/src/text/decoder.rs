@@ -19,38 +19,39 @@ use crate::nn::mlp::{Mlp, MlpArch};
 use crate::nn::moe::{Moe, MoeArch};
 use crate::nn::norm::{Norm, NormArch};
 
-/// What the weights of a model do not show.
+/// Hyperparameters of a model that its weights do not determine.
 pub struct Arch {
-    /// Attention, in the layers that have none of their own.
+    /// Attention of the layers without `heads` of their own.
     pub heads: Sizes,
-    /// What all norms of layers are like, and the last one.
+    /// Kind and epsilon of the norms of the layers and of the final norm.
     pub norm: NormArch,
-    /// Which norms a layer has.
+    /// Names of the norms that each layer has.
     pub norms: Norms,
-    /// Tokens.
+    /// Number of tokens in the vocabulary.
     pub vocabulary: usize,
-    /// Whether the head is the embeddings; if unsaid, it is when the checkpoint has no head.
+    /// True if the head shares the embedding matrix; `None` ties them if the checkpoint has no
+    /// head.
     pub tied: Option<bool>,
-    /// Whether attention and feed-forward both start from what the layer starts from.
+    /// True if attention and feed-forward both take the input of the layer (parallel residual).
     pub parallel: bool,
-    /// How many positions have a vector that is added to a token's, if positions are learned.
+    /// Number of learned absolute positions, whose embeddings are added to those of tokens.
     pub positions: Option<usize>,
-    /// Whether the vectors of tokens are normed.
+    /// True if token embeddings are normalised.
     pub embed_norm: bool,
-    /// What the vectors of tokens are multiplied by.
+    /// Scale of token embeddings.
     pub embed_scale: f32,
-    /// What is multiplied with the results of attention and feed-forward.
+    /// Scale of the outputs of attention and feed-forward before the residual addition.
     pub residual_scale: f32,
-    /// What logits are multiplied by.
+    /// Scale of logits.
     pub logit_scale: f32,
-    /// What logits then never exceed.
+    /// Bound of the scaled logits: `cap * tanh(logits / cap)`.
     pub logit_softcap: Option<f32>,
-    /// What may differ from layer to layer.
+    /// Hyperparameters of each layer, in order.
     pub layers: Vec<LayerArch>,
 }
 
 impl Arch {
-    /// With mixtures of experts in the layers that `is_mixed` picks.
+    /// Puts the mixture of experts `moe` in the layers for which `is_mixed` returns true.
     pub fn with_moe(mut self, moe: &MoeArch, is_mixed: impl Fn(usize) -> bool) -> Arch {
         for (_, layer) in self.layers.iter_mut().enumerate().filter(|&(i, _)| is_mixed(i)) {
             layer.moe = Some(moe.clone());
@@ -58,7 +59,7 @@ impl Arch {
         self
     }
 
-    /// The layers to be taken from `w`: all of them if some borrow keys and values.
+    /// Range of the layers to load from `w`: all of them if some borrow keys and values.
     fn stage(&self, w: &mut Cursor) -> Range<usize> {
         let borrows = |heads: &Sizes| heads.sharing == Sharing::Borrows;
         match self.layers.iter().filter_map(|layer| layer.heads.as_ref()).any(borrows) {
@@ -67,24 +68,24 @@ impl Arch {
         }
     }
 
-    /// With changes to the feed-forward part of each layer.
+    /// Applies `change` to the feed-forward hyperparameters of each layer.
     pub fn with_mlp(mut self, change: impl Fn(&mut MlpArch)) -> Arch {
         self.layers.iter_mut().for_each(|layer| change(&mut layer.mlp));
         self
     }
 }
 
-/// What the weights of a layer do not show.
+/// Hyperparameters of a layer that its weights do not determine.
 pub struct LayerArch {
-    /// Attention, if it is unlike that of the other layers.
+    /// Attention, if it differs from `Arch::heads`.
     pub heads: Option<Sizes>,
-    /// Its position embeddings, if it has any.
+    /// Rotary position embedding; `None` if the layer has none.
     pub rope: Option<Rope>,
-    /// How many tokens it attends to, if not to all.
+    /// Sliding window in tokens; `None` attends to all tokens.
     pub window: Option<i32>,
-    /// Its feed-forward part.
+    /// Dense feed-forward layer.
     pub mlp: MlpArch,
-    /// The mixture of experts that it has instead.
+    /// Mixture of experts, used instead of `mlp` if present.
     pub moe: Option<MoeArch>,
 }
 
@@ -102,22 +103,22 @@ impl LayerArch {
     }
 }
 
-/// The norms of a layer by their names; without a name there is none.
+/// Names of the norms of a layer; `None` if the layer lacks that norm.
 #[derive(Clone, Copy)]
 pub struct Norms {
-    /// Of what goes into attention.
+    /// Norm of the input of attention.
     pub attn_in: Option<&'static str>,
-    /// Of what comes out of it.
+    /// Norm of the output of attention.
     pub attn_out: Option<&'static str>,
-    /// Of what goes into the feed-forward part; without one that is what goes into attention if
-    /// both run in parallel.
+    /// Norm of the input of feed-forward. If `None` and both run in parallel, feed-forward takes
+    /// the normed input of attention.
     pub mlp_in: Option<&'static str>,
-    /// Of what comes out of it.
+    /// Norm of the output of feed-forward.
     pub mlp_out: Option<&'static str>,
 }
 
 impl Norms {
-    /// Those of a llama.
+    /// Pre-norms under the names of Llama.
     pub const LLAMA: Norms = Norms {
         attn_in: Some("input_layernorm"),
         attn_out: None,
@@ -125,7 +126,7 @@ impl Norms {
         mlp_out: None,
     };
 
-    /// Those of models that norm what comes out only.
+    /// Post-norms only, as in OLMo 2 and EXAONE 4.
     pub const AFTER: Norms = Norms {
         attn_in: None,
         attn_out: Some("post_attention_layernorm"),
@@ -134,15 +135,15 @@ impl Norms {
     };
 }
 
-/// A model of the family.
+/// Decoder-only transformer of the Llama family.
 pub struct Decoder {
     embed_tokens: Embedding,
     embed_norm: Option<Norm>,
-    /// A vector for each of so many positions.
+    /// Learned position embeddings and their number.
     embed_positions: Option<(Embedding, usize)>,
     layers: Vec<Layer>,
     norm: Norm,
-    /// `None` if the embeddings serve as the head.
+    /// Output projection; `None` if it is tied to the embeddings.
     lm_head: Option<Linear>,
     vocabulary: usize,
     embed_scale: f32,
@@ -164,7 +165,7 @@ struct Layer {
 }
 
 impl Decoder {
-    /// The model at `w`.
+    /// Loads the model whose tensors are at `w`.
     pub fn load(arch: Arch, mut w: Cursor) -> mlxk_core::Result<Box<dyn Language>> {
         let (vocabulary, hidden) = (arch.vocabulary, arch.heads.hidden);
         let headless = !w.at("lm_head").has("weight");
@@ -193,7 +194,7 @@ impl Decoder {
         }))
     }
 
-    /// `h` and what is learned about the position of each row in its text.
+    /// Adds the learned embedding of each row's position in its sequence to `h`.
     fn positioned(&self, h: &Array, sequences: &mut Sequences) -> Result<Array> {
         let Some((positions, count)) = &self.embed_positions else {
             return Ok(h.clone());

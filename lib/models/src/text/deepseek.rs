@@ -1,5 +1,5 @@
-//! DeepSeek (arXiv 2401.06066), V2 (arXiv 2405.04434) and V3 (arXiv 2412.19437), and others that
-//! are nearly the same.
+//! DeepSeek (arXiv 2401.06066), V2 (arXiv 2405.04434), V3 (arXiv 2412.19437), and models with
+//! nearly the same architecture.
 
 use mlxk_core::{Architecture, Result};
 use mlxk_tensor::ops::activation::Activation;
@@ -69,31 +69,31 @@ pub const SPECS: &[Spec] = &[
     Spec::new(Architecture::YoutuLlm, load_youtu),
 ];
 
-/// What members of the family do each in its own way.
+/// Settings that differ between members of the family.
 pub struct Member {
-    /// The mixtures, if there are any.
+    /// Mixture of experts; `None` if all layers are dense.
     pub moe: Option<MoeArch>,
-    /// Of the norms within attention.
+    /// Epsilon of the norms within attention.
     pub eps: f32,
-    /// Whether positions turn neighbours.
+    /// True if the rotary embedding rotates adjacent pairs (interleaved).
     pub traditional: bool,
-    /// Scaling of queries by their position, if the model has it.
+    /// Scaling of queries by position; `None` if the model has none.
     pub temperature_tuning: Option<TemperatureTuning>,
     /// Factors of embeddings and residuals.
     pub factors: Factors,
-    /// What logits are multiplied by.
+    /// Scale of logits.
     pub logit_scale: f32,
 }
 
 impl Member {
-    /// With these mixtures, and all else as in DeepSeek V2 and V3.
+    /// Member with the mixture `moe` and all other settings of DeepSeek V2 and V3.
     pub fn new(moe: Option<MoeArch>) -> Member {
         let (eps, factors) = (1e-6, Factors::NONE);
         Member { moe, eps, traditional: true, temperature_tuning: None, factors, logit_scale: 1.0 }
     }
 }
 
-/// A deepseek: a llama of experts, but on the first layers.
+/// Loads a `deepseek`: Llama with mixtures of experts after the first dense layers.
 fn load_1(config: &Value, w: Cursor) -> Result<Box<dyn Language>> {
     let defaults = json!({"vocab_size": 102_400, "hidden_size": 4096, "intermediate_size": 11_008,
         "moe_intermediate_size": 1407, "num_hidden_layers": 30, "num_attention_heads": 32,
@@ -104,14 +104,15 @@ fn load_1(config: &Value, w: Cursor) -> Result<Box<dyn Language>> {
     load_llama(&c, mixture(&c, Score::Softmax, 1)?, |i| i.is_multiple_of(every), w)
 }
 
-/// A dots1: the same with the choice of DeepSeek V3.
+/// Loads a `dots1`: as `deepseek`, with the routing of DeepSeek V3.
 fn load_dots(config: &Value, mut w: Cursor) -> Result<Box<dyn Language>> {
     let c = Config::read(config)?;
     w.rename(&[("switch_mlp", "experts")]);
     load_llama(&c, Some(moe(&c, Score::Sigmoid, 2)?), |_| true, w)
 }
 
-/// A llama with mixtures in those of the layers after the first dense ones that `mixed` picks.
+/// Loads a Llama with mixtures in the layers, after the first dense ones, for which `mixed` returns
+/// true.
 fn load_llama(
     c: &Config,
     moe: Option<MoeArch>,
@@ -127,7 +128,7 @@ fn load_llama(
     }
 }
 
-/// A deepseek_v2; groups of experts are as good as their best.
+/// Loads a `deepseek_v2`, which scores a group of experts by its best one.
 fn load_2(config: &Value, w: Cursor) -> Result<Box<dyn Language>> {
     let c = read(config, false)?;
     let mut moe = mixture(&c, Score::Softmax, 1)?;
@@ -138,7 +139,7 @@ fn load_2(config: &Value, w: Cursor) -> Result<Box<dyn Language>> {
     load(&c, Member::new(moe), w)
 }
 
-/// A deepseek_v3; groups of experts are as good as their two best.
+/// Loads a `deepseek_v3`, which scores a group of experts by its two best.
 fn load_3(config: &Value, w: Cursor) -> Result<Box<dyn Language>> {
     let c = read(config, true)?;
     match c.get::<String>("topk_method")?.as_deref() {
@@ -147,12 +148,12 @@ fn load_3(config: &Value, w: Cursor) -> Result<Box<dyn Language>> {
     }
 }
 
-/// A deepseek_v32: a deepseek_v3 whose tokens attend to some of those before them.
+/// Loads a `deepseek_v32`: a `deepseek_v3` with sparse attention to the tokens an indexer selects.
 fn load_32(config: &Value, w: Cursor) -> Result<Box<dyn Language>> {
     with_topk(config, false, w)
 }
 
-/// A glm_moe_dsa: the same, but for how what chooses turns.
+/// Loads a `glm_moe_dsa`: a `deepseek_v32` whose indexer has an interleaved rotary embedding.
 fn load_glm_dsa(config: &Value, w: Cursor) -> Result<Box<dyn Language>> {
     with_topk(config, true, w)
 }
@@ -187,13 +188,13 @@ fn with_topk(config: &Value, interleaved: bool, w: Cursor) -> Result<Box<dyn Lan
     })
 }
 
-/// A kimi_k25 or a kimi_vl: a deepseek_v3 without what it sees.
+/// Loads the language model of a `kimi_k25` or `kimi_vl`, a `deepseek_v3`; skips the vision tower.
 fn load_within(config: &Value, mut w: Cursor) -> Result<Box<dyn Language>> {
     text_part::text_only(&mut w);
     load_3(&text_part::text(config)?, w)
 }
 
-/// A glm4_moe_lite: a deepseek_v3 but for what a file need not say.
+/// Loads a `glm4_moe_lite`: a `deepseek_v3` with other defaults.
 fn load_glm(config: &Value, w: Cursor) -> Result<Box<dyn Language>> {
     let defaults = json!({"rms_norm_eps": 1e-5, "rope_theta": 1_000_000.0, "q_lora_rank": 768,
         "qk_nope_head_dim": 192, "v_head_dim": 256, "first_k_dense_replace": 1,
@@ -204,7 +205,7 @@ fn load_glm(config: &Value, w: Cursor) -> Result<Box<dyn Language>> {
     load(&c, Member { eps: c.rms_norm()?.eps, ..Member::new(moe) }, w)
 }
 
-/// A youtu_llm: DeepSeek's attention without experts.
+/// Loads a `youtu_llm`: latent attention with dense feed-forward layers.
 fn load_youtu(config: &Value, w: Cursor) -> Result<Box<dyn Language>> {
     let defaults = json!({"vocab_size": 128_256, "hidden_size": 2048, "intermediate_size": 6144,
         "num_hidden_layers": 32, "num_attention_heads": 16, "q_lora_rank": 1536,
@@ -214,7 +215,8 @@ fn load_youtu(config: &Value, w: Cursor) -> Result<Box<dyn Language>> {
     load(&c, Member { eps, traditional, ..Member::new(None) }, w)
 }
 
-/// A minicpm3: the same with the factors of a minicpm.
+/// Loads a `minicpm3`: latent attention, dense feed-forward layers and the scale factors of
+/// MiniCPM.
 fn load_minicpm(config: &Value, w: Cursor) -> Result<Box<dyn Language>> {
     let positions = json!({"original_max_position_embeddings": 4096, "type": "longrope"});
     let mut config = given(config, json!({"rope_theta": 1_000_000.0, "rope_scaling": {}}));
@@ -236,7 +238,7 @@ fn load_minicpm(config: &Value, w: Cursor) -> Result<Box<dyn Language>> {
     load(&c, member, w)
 }
 
-/// What files of the family say, with what they need not say.
+/// Reads the configuration of a member, with the defaults of the family.
 pub fn read(config: &Value, normalised: bool) -> Result<Config> {
     let defaults = json!({"rms_norm_eps": 1e-6, "kv_lora_rank": 512, "qk_rope_head_dim": 64,
         "v_head_dim": 128, "qk_nope_head_dim": 128, "first_k_dense_replace": 0,
@@ -244,19 +246,19 @@ pub fn read(config: &Value, normalised: bool) -> Result<Config> {
     Config::read_or(config, defaults)
 }
 
-/// The mixtures of the family if it has any.
+/// Mixture of the family; `None` if `n_routed_experts` is absent.
 pub fn mixture(c: &Config, score: Score, judged: usize) -> Result<Option<MoeArch>> {
     let mixed = c.get::<usize>("n_routed_experts")?.is_some();
     mixed.then(|| moe(c, score, judged)).transpose()
 }
 
-/// A model whose layers all have latent attention.
+/// Loads a model with latent attention (MLA) in all layers.
 pub fn load(c: &Config, member: Member, w: Cursor) -> Result<Box<dyn Language>> {
     let (sizes, rope) = attention(c, &member)?;
     layers(c, member, w, |_, w| Ok(Box::new(Mla::load(w, &sizes, Some(rope.clone()))?)))
 }
 
-/// A model of layers whose attention `mix` loads by its number.
+/// Loads a model whose attention in each layer is loaded by `mix` from the layer's index.
 pub fn layers(
     c: &Config,
     member: Member,
@@ -296,7 +298,7 @@ pub fn layers(
     Ok(Box::new(Hybrid { ends, steps, factors: member.factors, ops: w.ops() }))
 }
 
-/// The sizes of attention and what it rotates by.
+/// Sizes of latent attention, and its rotary embedding.
 pub fn attention(c: &Config, member: &Member) -> Result<(MlaSizes, Rope)> {
     let scaling = match c.get::<Scaling>("rope_scaling")? {
         Some(scaling) => scaling,
@@ -327,7 +329,7 @@ pub fn attention(c: &Config, member: &Member) -> Result<(MlaSizes, Rope)> {
     Ok((sizes, Rope::new(rotated, member.traditional, theta, trained, Some(&scaling))?))
 }
 
-/// What the file says scores are made by, `usual` if nothing.
+/// Score function of the router from `scoring_func`; `usual` if the field is absent.
 pub fn score(c: &Config, usual: Score) -> Result<Score> {
     match c.get::<String>("scoring_func")?.as_deref() {
         None => Ok(usual),
@@ -338,7 +340,7 @@ pub fn score(c: &Config, usual: Score) -> Result<Score> {
     }
 }
 
-/// The mixtures of the family, whose groups are judged by their `judged` best experts.
+/// Mixture of the family; a group of experts is scored by the sum of its `judged` best.
 pub fn moe(c: &Config, score: Score, judged: usize) -> Result<MoeArch> {
     let inner = c.need("moe_intermediate_size")?;
     let activation = Activation::Silu;
@@ -371,7 +373,7 @@ pub fn moe(c: &Config, score: Score, judged: usize) -> Result<MoeArch> {
     })
 }
 
-/// Leaves the layers after the last of `count` aside: they predict further tokens.
+/// Skips the layers from index `count` on, which are for multi-token prediction.
 pub fn leave_further_layers(w: &mut Cursor, count: usize) {
     w.discard(|name| {
         let layer = name.strip_prefix("model.layers.").and_then(|rest| rest.split('.').next());

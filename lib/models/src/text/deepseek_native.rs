@@ -1,5 +1,5 @@
-//! DeepSeek's own form of its models from V4.1 on: names, and weights of 8 and 4 bits whose scales are
-//! powers of two, which MLX has in another layout.
+//! DeepSeek's native checkpoint form from V4.1 on: its tensor names, and 8- and 4-bit weights with
+//! power-of-two scales, whose layout differs from MLX's.
 
 use mlx_rs::Dtype;
 use mlxk_core::Result;
@@ -8,10 +8,10 @@ use mlxk_tensor::floats::{self, widen};
 use crate::checkpoint::formats::checkpoint::{Checkpoint, invalid};
 use crate::checkpoint::tensor::{Bytes, Tensor};
 
-/// What begins the names of tensors that text has no use for.
+/// Prefixes of tensors that the language model does not use.
 const ASIDE: [&str; 4] = ["vision.", "aligner.", "image_", "mtp."];
 
-/// Parts of paths, and what MLX calls them.
+/// Path components in DeepSeek's checkpoints and their names in MLX.
 const NAMES: [(&str, &str); 21] = [
     ("attn", "self_attn"),
     ("ffn", "mlp"),
@@ -36,7 +36,7 @@ const NAMES: [(&str, &str); 21] = [
     ("hc_ffn_base", "ffn_hc.base"),
 ];
 
-/// Brings a checkpoint in DeepSeek's form into MLX's, but for experts, which are left one by one.
+/// Converts a checkpoint in DeepSeek's form to MLX's, except that experts are not stacked.
 pub fn translate(all: &mut Checkpoint) -> Result<()> {
     if all.tensors.keys().any(|name| name.starts_with("model.")) {
         return Ok(());
@@ -68,10 +68,10 @@ fn renamed(name: &str) -> String {
     path.join(".")
 }
 
-/// Makes words of the codes of a matrix, and a scale for each group of a row of `scale`, of which some
-/// have one for as many rows too.
+/// Packs the codes of each quantised matrix into words, and expands its scales to one per group and
+/// row: in some matrices a scale covers a block of `GROUP` rows.
 fn repack(all: &mut Checkpoint) -> Result<()> {
-    /// Weights that share a scale, and rows.
+    /// Weights of a row that share a scale, and rows of a block.
     const GROUP: usize = 32;
     let packed = |name: &String| {
         let stem = name.strip_suffix(".scale")?;
@@ -105,7 +105,7 @@ fn repack(all: &mut Checkpoint) -> Result<()> {
     Ok(())
 }
 
-/// Scales as exponents of two, less -127.
+/// Biased exponents (log2 + 127) of power-of-two scales, as bytes.
 fn powers(scales: Tensor) -> Tensor {
     let Some(float) = floats::kind(scales.dtype) else { return scales };
     Tensor::made(Dtype::Uint8, scales.shape.clone(), move || {
@@ -114,7 +114,7 @@ fn powers(scales: Tensor) -> Tensor {
     })
 }
 
-/// Each row of bytes for `each` rows, `rows` in all.
+/// Repeats each row of bytes `each` times, up to `rows` rows.
 fn spread(scales: Tensor, rows: usize, each: usize) -> Tensor {
     let columns = scales.shape[1];
     if each == 1 {
@@ -127,7 +127,7 @@ fn spread(scales: Tensor, rows: usize, each: usize) -> Tensor {
     })
 }
 
-/// Takes the first matrix behind attention apart: there is one for each group of heads.
+/// Splits the first output projection of attention into a matrix per group of heads.
 fn groups(all: &mut Checkpoint) -> Result<()> {
     let names: Vec<String> = { all.tensors.keys() }
         .filter(|name| name.contains(".self_attn.o_a_proj."))

@@ -1,5 +1,5 @@
-//! DeepSeek V4.1: attention to a window and to compressed rows of what came before, mixtures of experts,
-//! and several streams of vectors between them.
+//! DeepSeek V4.1: attention to a sliding window and to compressed rows of older tokens, mixtures of
+//! experts, and several residual streams.
 
 use mlx_rs::Array;
 use mlx_rs::error::Result;
@@ -102,16 +102,16 @@ struct Layer {
     mlp: Moe,
 }
 
-/// What a slot is for.
+/// Kind of a cache slot.
 #[derive(Clone, Copy)]
 enum Memory {
-    /// The last so many tokens.
+    /// Sliding window of this many tokens.
     Window(usize),
-    /// A row for every so many.
+    /// Compressed cache with one row for this many tokens.
     Compressed(usize),
 }
 
-/// A deepseek_v41 without what it sees.
+/// Loads the language model of a `deepseek_v41`; skips the vision tower.
 fn load(config: &Value, mut w: Cursor) -> mlxk_core::Result<Box<dyn Language>> {
     let c = read(config)?;
     w.rename(&[("shared_expert", "shared_experts"), ("switch_mlp", "experts.switch_mlp")]);
@@ -229,8 +229,8 @@ impl Config {
         }
     }
 
-    /// What turns queries and keys: of layers that see compressed rows a longer context, stretched by
-    /// yarn without a change of magnitude.
+    /// Rotary embedding of queries and keys. Layers with compressed rows use a longer context,
+    /// extended by YaRN without magnitude scaling.
     fn rope(&self, compressed: bool) -> mlxk_core::Result<Rope> {
         if !compressed {
             return Rope::new(self.qk_rope_head_dim, true, self.rope_theta, None, None);
@@ -245,13 +245,14 @@ impl Config {
         Rope::new(self.qk_rope_head_dim, true, self.compress_rope_theta, None, Some(&scaling))
     }
 
-    /// Tokens of the rows that layer `layer` looks at, none if it has but the window.
+    /// Tokens per compressed row that layer `layer` attends to; 0 if it only has the sliding
+    /// window.
     fn ratio(&self, layer: usize) -> usize {
         self.compress_ratios.get(layer).copied().unwrap_or_default()
     }
 
-    /// The attention of all layers, and what they remember. Layers that compress or choose do so for
-    /// those after them.
+    /// Attention sizes of all layers, and the kinds of their cache slots. Layers that compress or
+    /// select rows do so for the layers after them as well.
     fn attention(&self, norm: NormArch) -> mlxk_core::Result<(Vec<SparseSizes>, Vec<Memory>)> {
         let mut memories = Vec::new();
         let mut add = |memory| {
@@ -319,7 +320,8 @@ impl Config {
         }
     }
 
-    /// The blocks that layer `layer` leaves to those after it, if it is the one that does so.
+    /// Candidate blocks that layer `layer` selects for later layers; `None` for all layers but the
+    /// source.
     fn candidates(&self, layer: usize) -> Option<Candidates> {
         let blocks = usize::try_from(self.candidate_topk_blocks).ok().filter(|&n| n > 0)?;
         let here = self.candidate_source_layer_id == layer as i64;
@@ -345,8 +347,8 @@ impl Layer {
         })
     }
 
-    /// `streams` [1, rows, streams, hidden] to the same, read by factors [1, rows, streams]; with those
-    /// that the next layer reads by.
+    /// Maps `streams` [1, rows, streams, hidden] to the same shape, read with the weights `read`
+    /// [1, rows, streams]; also returns the read weights of the next layer.
     fn forward(
         &self,
         (streams, read): (Array, Array),

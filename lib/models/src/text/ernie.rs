@@ -18,7 +18,7 @@ use crate::spec::Spec;
 /// Architectures of the family.
 pub const SPECS: &[Spec] = &[Spec::new(Architecture::Ernie45Moe, load_moe)];
 
-/// What no layer here uses: the prediction of further tokens, and how experts were kept busy.
+/// Tensors that inference does not use: multi-token prediction, and load balancing of experts.
 const LEFT: [&str; 5] = [
     "mtp_block.",
     "mtp_linear_proj.",
@@ -27,7 +27,7 @@ const LEFT: [&str; 5] = [
     "e_score_correction_bias",
 ];
 
-/// An ernie4_5_moe.
+/// Loads an `ernie4_5_moe`.
 fn load_moe(config: &Value, mut w: Cursor) -> Result<Box<dyn Language>> {
     let mut c = Config::read(config)?;
     c.rope_traditional = true;
@@ -62,7 +62,7 @@ fn moe(c: &Config) -> Result<MoeArch> {
     })
 }
 
-/// A number, or the `best` of several.
+/// Value of a field that is a number or a list; `best` picks from the list, `usual` is the default.
 fn bound(
     c: &Config,
     name: &str,

@@ -1,5 +1,6 @@
-//! EXAONE 3 (arXiv 2408.03541): a llama under the names of GPT 2. EXAONE 4 (arXiv 2507.11407): norms
-//! after each part; layers without a window have no positions, which holds for the mixture too.
+//! EXAONE 3 (arXiv 2408.03541): Llama under the tensor names of GPT-2. EXAONE 4 (arXiv 2507.11407):
+//! post-norms, and no rotary embedding in layers with full attention; the same in its mixture of
+//! experts.
 
 use mlxk_core::{Architecture, Result};
 use mlxk_tensor::ops::moe_route::Score;
@@ -25,7 +26,7 @@ pub const SPECS: &[Spec] = &[
     },
 ];
 
-/// An exaone.
+/// Loads an `exaone`.
 fn load(config: &Value, mut w: Cursor) -> Result<Box<dyn Language>> {
     let names = [
         ("num_layers", "num_hidden_layers"),
@@ -49,8 +50,8 @@ fn load(config: &Value, mut w: Cursor) -> Result<Box<dyn Language>> {
     Decoder::load(llama::arch(&c, None, false)?, w)
 }
 
-/// An exaone4. `sliding_window_pattern` has a letter for each layer in turn, `L` for those with a
-/// window; without it all layers see everything and know positions.
+/// Loads an `exaone4`. `sliding_window_pattern` has a letter for each layer in turn, `L` for a
+/// sliding window; without it all layers have full attention and a rotary embedding.
 fn load_4(config: &Value, w: Cursor) -> Result<Box<dyn Language>> {
     let c = Config::read(config)?;
     let mut arch = Arch { norms: Norms::AFTER, ..llama::arch(&c, None, false)? };
@@ -73,7 +74,7 @@ fn load_4(config: &Value, w: Cursor) -> Result<Box<dyn Language>> {
     Decoder::load(arch, w)
 }
 
-/// An exaone_moe, without what predicts further tokens.
+/// Loads an `exaone_moe`; skips its layers for multi-token prediction.
 fn load_moe(config: &Value, mut w: Cursor) -> Result<Box<dyn Language>> {
     let names = [("num_experts", "n_routed_experts"), ("num_shared_experts", "n_shared_experts")];
     let defaults = json!({"norm_topk_prob": true, "routed_scaling_factor": 2.5});
@@ -89,7 +90,7 @@ fn load_moe(config: &Value, mut w: Cursor) -> Result<Box<dyn Language>> {
     Decoder::load(arch.with_moe(&deepseek::moe(&c, Score::Sigmoid, 2)?, mixed), w)
 }
 
-/// Transformers has the corrections of an exaone_moe's router beside it, not in it.
+/// Renames the score correction of the router, which transformers stores beside the router.
 fn sanitize_moe(all: &mut Checkpoint) -> Result<()> {
     all.rename(|name| {
         let stem = name.strip_suffix(".mlp.e_score_correction_bias")?;

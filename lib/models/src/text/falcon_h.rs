@@ -1,4 +1,4 @@
-//! Falcon-H1 (arXiv 2507.22448): a state space beside attention in every layer.
+//! Falcon-H1 (arXiv 2507.22448): a state space parallel to attention in every layer.
 
 use mlxk_core::{Architecture, Result};
 use mlxk_tensor::ops::gated_norm::Order;
@@ -25,7 +25,7 @@ use serde::de::DeserializeOwned;
 pub const SPECS: &[Spec] =
     &[Spec { sanitize: &[sanitize], ..Spec::new(Architecture::FalconH1, load) }];
 
-/// A falcon_h1. The factors of its training are in the weights already, but for one.
+/// Loads a `falcon_h1`. The scale factors are folded into the weights, except that of a tied head.
 fn load(config: &Value, mut w: Cursor) -> Result<Box<dyn Language>> {
     let c = Config::read_or(config, defaults())?;
     let rope = c.rope(None)?;
@@ -60,7 +60,7 @@ fn load(config: &Value, mut w: Cursor) -> Result<Box<dyn Language>> {
     Ok(Box::new(Hybrid { ends, steps, factors: Factors::NONE, ops: w.ops() }))
 }
 
-/// What the family does if the file does not say.
+/// Defaults of the fields of config.json.
 fn defaults() -> Value {
     json!({
         "hidden_size": 1024, "intermediate_size": 2048, "num_hidden_layers": 36,
@@ -90,7 +90,7 @@ fn mixer(c: &Config) -> Result<Mamba2Arch> {
     Ok(arch)
 }
 
-/// Multiplies weights in the form of training by the factors that MLX stores in the weights.
+/// Folds the factors of training into the weights, as MLX stores them.
 fn sanitize(all: &mut Checkpoint) -> Result<()> {
     let first = all.tensors.get("model.layers.0.mamba.conv1d.weight");
     if !first.is_some_and(trained) {

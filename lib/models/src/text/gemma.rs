@@ -1,6 +1,6 @@
-//! Gemma: norms whose factors are stored less one and embeddings scaled by the root of their size.
-//! Gemma 2 (arXiv 2408.00118) norms what comes out of each part too and caps scores and logits;
-//! Gemma 3 (arXiv 2503.19786) norms queries and keys instead of capping, and its windows turn faster.
+//! Gemma: norm weights stored minus one, and embeddings scaled by the root of the hidden size.
+//! Gemma 2 (arXiv 2408.00118) adds post-norms and caps attention scores and logits; Gemma 3 (arXiv
+//! 2503.19786) norms queries and keys instead, and its sliding layers have a smaller rotary base.
 
 use mlxk_core::{Architecture, Result};
 use mlxk_tensor::ops::activation::Activation;
@@ -15,7 +15,7 @@ use crate::config::{Config, given};
 use crate::language::Language;
 use crate::nn::norm::{NormArch, NormKind};
 
-/// A norm before and after each part.
+/// Norms before and after each sublayer.
 const AROUND: Norms = Norms {
     attn_in: Some("input_layernorm"),
     attn_out: Some("post_attention_layernorm"),
@@ -35,14 +35,14 @@ pub const SPECS: &[Spec] = &[
     Spec::new(Architecture::Gemma3Text, load_3_text),
 ];
 
-/// The first Gemma.
+/// Loads a `gemma`.
 fn load(config: &Value, w: Cursor) -> Result<Box<dyn Language>> {
     let c = Config::read(config)?;
     let scale = (c.hidden_size as f32).sqrt();
     Decoder::load(arch(&c, Activation::Gelu, scale)?, w)
 }
 
-/// Gemma 2, every other layer of which has a window.
+/// Loads a `gemma2`, in which every other layer has a sliding window.
 fn load_2(config: &Value, w: Cursor) -> Result<Box<dyn Language>> {
     let defaults = json!({"query_pre_attn_scalar": 144.0, "sliding_window": 4096,
         "attn_logit_softcapping": 50.0, "final_logit_softcapping": 30.0});
@@ -59,7 +59,7 @@ fn load_2(config: &Value, w: Cursor) -> Result<Box<dyn Language>> {
     Decoder::load(arch, w)
 }
 
-/// The text part of Gemma 3 by itself.
+/// Loads a `gemma3_text`, the text-only Gemma 3.
 fn load_3_text(config: &Value, w: Cursor) -> Result<Box<dyn Language>> {
     let defaults = json!({"hidden_size": 1152, "num_hidden_layers": 26, "intermediate_size": 6912,
         "num_attention_heads": 4, "num_key_value_heads": 1, "head_dim": 256, "rms_norm_eps": 1e-6,
@@ -78,7 +78,7 @@ fn load_3_text(config: &Value, w: Cursor) -> Result<Box<dyn Language>> {
     Decoder::load(arch, w)
 }
 
-/// Gemma 3 without what it sees.
+/// Loads the language model of a `gemma3`; skips the vision tower.
 fn load_3(config: &Value, mut w: Cursor) -> Result<Box<dyn Language>> {
     text_part::text_only(&mut w);
     let defaults = json!({"num_attention_heads": 8, "num_key_value_heads": 4});
@@ -94,7 +94,7 @@ fn arch(c: &Config, activation: Activation, embed_scale: f32) -> Result<Arch> {
     Ok(Arch { embed_scale, ..arch }.with_mlp(|mlp| mlp.activation = activation))
 }
 
-/// The positions of layers that see everything, and of those with a window.
+/// Rotary embeddings of layers with full attention, and of those with a sliding window.
 fn ropes(c: &Config) -> Result<[Rope; 2]> {
     let (far, near) = (c.scaling_of("full_attention")?, c.scaling_of("sliding_attention")?);
     let base = |scaling: &Option<Scaling>| scaling.as_ref().and_then(|scaling| scaling.rope_theta);
@@ -106,7 +106,7 @@ fn ropes(c: &Config) -> Result<[Rope; 2]> {
     Ok([far_rope, c.rope_of(local, &near.unwrap_or_default())?])
 }
 
-/// Rounded to bfloat16, as the model was trained with it.
+/// Rounds `x` to bfloat16, the type the model was trained in.
 fn bfloat(x: f32) -> f32 {
     let bits = x.to_bits();
     f32::from_bits((bits + 0x7fff + (bits >> 16 & 1)) & 0xffff_0000)

@@ -1,4 +1,5 @@
-//! Gemma 3n: several streams of vectors, embeddings for each layer, and layers without keys and values.
+//! Gemma 3n: several residual streams, per-layer embeddings, and layers that share the kv cache of
+//! earlier ones.
 
 use mlx_rs::Array;
 use mlx_rs::error::{Exception, Result};
@@ -53,7 +54,7 @@ struct Config {
     laurel_rank: usize,
 }
 
-/// Elements between the halves of a feed-forward layer.
+/// Hidden width of the feed-forward layers.
 #[derive(Deserialize)]
 #[serde(untagged)]
 enum Inner {
@@ -67,7 +68,7 @@ struct Gemma3n {
     altup_projections: Vec<Linear>,
     altup_unembed_projections: Vec<Linear>,
     layers: Vec<Layer>,
-    /// The windows of the layers that have keys and values.
+    /// Sliding windows of the layers that own a kv cache.
     windows: Vec<Option<i32>>,
     hidden: i32,
 }
@@ -85,7 +86,7 @@ struct Layer {
     ops: &'static dyn Ops,
 }
 
-/// Gemma 3n without what it sees and hears.
+/// Loads the language model of Gemma 3n; skips the vision and audio towers.
 fn load(config: &Value, mut w: Cursor) -> mlxk_core::Result<Box<dyn Language>> {
     text_part::text_only(&mut w);
     let c: Config = fields(&text_part::text(config)?)?;
@@ -278,7 +279,8 @@ impl Layer {
         })
     }
 
-    /// `streams` [rows, streams, hidden] to the same, with the layer's own `input` [1, rows, size].
+    /// Maps `streams` [rows, streams, hidden] to the same shape; `input` [1, rows, size] is the
+    /// per-layer embedding.
     fn forward(&self, streams: &Array, input: &Array, sequences: &mut Sequences) -> Result<Array> {
         let predicted = self.altup.predict(streams)?;
         let active = self.altup.active(&predicted)?;
@@ -295,7 +297,7 @@ impl Layer {
     }
 }
 
-/// The learned augmented residual layer (arXiv 2411.07501): `x + norm(right(left(x)))`.
+/// Learned augmented residual layer (arXiv 2411.07501): `x + norm(right(left(x)))`.
 struct Laurel {
     linear_left: Linear,
     linear_right: Linear,
@@ -324,18 +326,20 @@ impl Laurel {
     }
 }
 
-/// The feed-forward layer, whose gate on some layers is open for the largest elements only.
+/// Feed-forward layer, whose gate is sparse in some layers: only the largest elements are kept.
 struct Mlp {
     gate_proj: Linear,
     up_proj: Linear,
     down_proj: Linear,
-    /// How many standard deviations above the mean a gate opens.
+    /// Threshold of the sparse gate, in standard deviations above the mean; `None` if the gate is
+    /// dense.
     cutoff: Option<Array>,
     ops: &'static dyn Ops,
 }
 
 impl Mlp {
-    /// Of whose gates a share of `sparsity` is closed, as of a normal distribution.
+    /// Loads a layer that zeroes the fraction `sparsity` of gate elements, taken as normally
+    /// distributed.
     fn load(w: &mut Cursor, hidden: usize, inner: usize, sparsity: f32) -> mlxk_core::Result<Mlp> {
         let root_2 = Array::from_f32(std::f32::consts::SQRT_2);
         let cutoff = || erfinv(Array::from_f32(2.0 * sparsity - 1.0))?.multiply(root_2);

@@ -1,4 +1,5 @@
-//! Gemma 4: layers without keys and values, embeddings for each layer, wide heads on layers that see all.
+//! Gemma 4: layers that share the kv cache of earlier ones, per-layer embeddings, and wider heads
+//! in layers with full attention.
 
 use mlx_rs::Array;
 use mlx_rs::error::Result;
@@ -44,7 +45,7 @@ struct Gemma4 {
     ends: EmbedHead,
     per_layer: Option<PerLayer>,
     layers: Vec<Layer>,
-    /// The windows of the layers that have keys and values.
+    /// Sliding windows of the layers that own a kv cache.
     windows: Vec<Option<i32>>,
     hidden: i32,
 }
@@ -62,7 +63,7 @@ struct Layer {
     ops: &'static dyn Ops,
 }
 
-/// Gemma 4 without what it sees and hears.
+/// Loads the language model of Gemma 4; skips the vision and audio towers.
 fn load(config: &Value, mut w: Cursor) -> mlxk_core::Result<Box<dyn Language>> {
     text_part::text_only(&mut w);
     let mut text = text_part::text(config)?;
@@ -70,7 +71,7 @@ fn load(config: &Value, mut w: Cursor) -> mlxk_core::Result<Box<dyn Language>> {
     load_text(&text, w)
 }
 
-/// The text part of Gemma 4 by itself.
+/// Loads a text-only Gemma 4.
 fn load_text(config: &Value, mut w: Cursor) -> mlxk_core::Result<Box<dyn Language>> {
     let arch = Arch::read(config)?;
     w.discard(|name| RANGES.iter().any(|range| name.ends_with(range)));
@@ -101,17 +102,17 @@ fn load_text(config: &Value, mut w: Cursor) -> mlxk_core::Result<Box<dyn Languag
     }))
 }
 
-/// Of activations, which checkpoints have that were trained to be quantised.
+/// Suffixes of the activation ranges that checkpoints of quantisation-aware training carry.
 const RANGES: [&str; 4] = ["input_max", "input_min", "output_max", "output_min"];
 
-/// What the weights do not show.
+/// Hyperparameters that the weights do not determine.
 struct Arch {
     c: Config,
     norm: NormArch,
     kinds: Vec<String>,
-    /// Where the keys and values of each layer are.
+    /// Cache slot of the keys and values of each layer.
     slots: Vec<usize>,
-    /// The last layers, which have none of their own.
+    /// Number of last layers without keys and values of their own.
     shared: usize,
     per_layer: Option<PerLayerSizes>,
     moe: Option<MoeArch>,
@@ -193,7 +194,7 @@ fn moe(c: &Config) -> mlxk_core::Result<MoeArch> {
     })
 }
 
-/// What the family does if the file does not say.
+/// Defaults of the fields of config.json.
 fn defaults() -> Value {
     json!({
         "hidden_size": 1536, "num_hidden_layers": 35, "intermediate_size": 6144,
@@ -285,7 +286,7 @@ impl Layer {
     }
 }
 
-/// A mixture of experts beside the feed-forward part, each with norms of its own.
+/// Mixture of experts parallel to the dense feed-forward layer, each with its own norms.
 struct Mixture {
     post_feedforward_layernorm_1: Norm,
     pre_feedforward_layernorm_2: Norm,
@@ -318,7 +319,8 @@ impl Mixture {
         })
     }
 
-    /// What experts make of `h`, and what the feed-forward part has made of it.
+    /// Sum of `fed`, the output of the dense layer, and of the experts' output for hidden states
+    /// `h`, both normed.
     fn beside(&self, fed: &Array, h: &Array) -> Result<Array> {
         let asked = self.router_norm.forward(h)?;
         let root = mlx::number((h.dim(-1) as f32).powf(-0.5), &asked)?;

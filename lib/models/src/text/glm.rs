@@ -1,4 +1,4 @@
-//! GLM and GLM 4: llamas whose positions turn neighbours; the latter also norms what comes out.
+//! GLM and GLM 4: Llama with an interleaved rotary embedding; GLM 4 adds post-norms.
 
 use mlxk_core::{Architecture, Result};
 use mlxk_tensor::ops::moe_route::Score;
@@ -20,14 +20,14 @@ pub const SPECS: &[Spec] = &[
     Spec { convert: Rules::CORRECTED, ..Spec::new(Architecture::SolarOpen, load_4_moe) },
 ];
 
-/// A glm.
+/// Loads a `glm`.
 fn load(config: &Value, w: Cursor) -> Result<Box<dyn Language>> {
     let mut c = Config::read(config)?;
     c.rope_traditional = true;
     Decoder::load(arch(&c)?, w)
 }
 
-/// A glm4.
+/// Loads a `glm4`.
 fn load_4(config: &Value, w: Cursor) -> Result<Box<dyn Language>> {
     let c = Config::read_or(config, json!({"rope_traditional": true}))?;
     let norms = Norms {
@@ -39,8 +39,8 @@ fn load_4(config: &Value, w: Cursor) -> Result<Box<dyn Language>> {
     Decoder::load(Arch { norms, ..arch(&c)? }, w)
 }
 
-/// A glm4_moe: not much of the above; experts as DeepSeek V3 chooses them. Layers beyond the last
-/// predict further tokens and are left aside.
+/// Loads a `glm4_moe`: Llama with the routing of DeepSeek V3. Skips the layers after the last,
+/// which are for multi-token prediction.
 fn load_4_moe(config: &Value, mut w: Cursor) -> Result<Box<dyn Language>> {
     let c = Config::read(config)?;
     deepseek::leave_further_layers(&mut w, c.num_hidden_layers);

@@ -1,6 +1,6 @@
-//! The line of GPT 2 and StarCoder (arXiv 2305.06161): norms that take the mean away, biases
-//! everywhere, no gates. GPT-J, GPT-NeoX (arXiv 2204.06745), StarCoder 2 (arXiv 2402.19173) and
-//! StableLM turn positions instead of learning them.
+//! GPT-2 and StarCoder (arXiv 2305.06161): layer norms, biases in all linear layers, no gates,
+//! learned positions. GPT-J, GPT-NeoX (arXiv 2204.06745), StarCoder 2 (arXiv 2402.19173) and
+//! StableLM have a rotary embedding instead.
 
 use mlxk_core::{Architecture, Result};
 use mlxk_tensor::ops::activation::Activation;
@@ -26,7 +26,7 @@ pub const SPECS: &[Spec] = &[
     Spec::new(Architecture::Starcoder2, load_starcoder_2),
 ];
 
-/// The fields of the elder in their files.
+/// Fields of GPT-2's config.json and their common names.
 const FIELDS: [(&str, &str); 4] = [
     ("n_embd", "hidden_size"),
     ("n_head", "num_attention_heads"),
@@ -34,7 +34,7 @@ const FIELDS: [(&str, &str); 4] = [
     ("n_inner", "intermediate_size"),
 ];
 
-/// The names of their tensors.
+/// Common tensor names and those of GPT-2.
 const NAMES: [(&str, &str); 6] = [
     ("embed_tokens", "wte"),
     ("layers", "h"),
@@ -44,13 +44,13 @@ const NAMES: [(&str, &str); 6] = [
     ("norm", "ln_f"),
 ];
 
-/// A gpt2.
+/// Loads a `gpt2`.
 fn load_2(config: &Value, mut w: Cursor) -> Result<Box<dyn Language>> {
     discard_masks(&mut w);
     learned(&elder(config)?, Activation::GeluTanh, w)
 }
 
-/// A gpt_bigcode, most of which have one head of keys and values.
+/// Loads a `gpt_bigcode`, which has a single kv head unless `multi_query` is false.
 fn load_big_code(config: &Value, mut w: Cursor) -> Result<Box<dyn Language>> {
     let many = config.get("multi_query").is_some_and(|shared| *shared == Value::Bool(false));
     let heads = if many { config.get("n_head").cloned() } else { Some(1.into()) };
@@ -58,7 +58,7 @@ fn load_big_code(config: &Value, mut w: Cursor) -> Result<Box<dyn Language>> {
     learned(&elder(&given(config, json!({"num_key_value_heads": heads})))?, Activation::Gelu, w)
 }
 
-/// A gptj: attention, without biases, and feed-forward side by side.
+/// Loads a `gptj`: parallel attention, without biases, and feed-forward.
 fn load_j(config: &Value, mut w: Cursor) -> Result<Box<dyn Language>> {
     let defaults = json!({"n_embd": 4096, "n_head": 16, "n_layer": 28, "vocab_size": 50_400,
         "layer_norm_epsilon": 1e-5});
@@ -73,19 +73,20 @@ fn load_j(config: &Value, mut w: Cursor) -> Result<Box<dyn Language>> {
     Decoder::load(plain(Arch { parallel: true, norms, ..arch }, Activation::GeluTanh), w)
 }
 
-/// What the file of an elder says; feed-forward layers are usually four times as wide as the model.
+/// Reads a configuration in GPT-2's form; the feed-forward width defaults to four times the hidden
+/// size.
 fn elder(config: &Value) -> Result<Config> {
     let config = renamed(config, &FIELDS);
     let inner = config.get("hidden_size").and_then(Value::as_u64).unwrap_or_default() * 4;
     Config::read_or(&config, json!({"intermediate_size": inner}))
 }
 
-/// Leaves out the masks that some checkpoints carry.
+/// Skips the causal masks that some checkpoints contain.
 fn discard_masks(w: &mut Cursor) {
     w.discard(|name| name.ends_with(".attn.bias") || name.ends_with(".attn.masked_bias"));
 }
 
-/// A model that has learned its positions.
+/// Loads a model with learned position embeddings.
 fn learned(c: &Config, activation: Activation, mut w: Cursor) -> Result<Box<dyn Language>> {
     w.rename(&NAMES);
     w.rename(&[
@@ -103,7 +104,7 @@ fn learned(c: &Config, activation: Activation, mut w: Cursor) -> Result<Box<dyn 
     Decoder::load(plain(arch, activation), w)
 }
 
-/// A gpt_neox. Queries, keys and values of each head lie together.
+/// Loads a `gpt_neox`. Rows of queries, keys and values are grouped by head.
 fn load_neox(config: &Value, mut w: Cursor) -> Result<Box<dyn Language>> {
     let config = renamed(
         config,
@@ -130,7 +131,7 @@ fn load_neox(config: &Value, mut w: Cursor) -> Result<Box<dyn Language>> {
     Decoder::load(plain(arch, Activation::GeluTanh), w)
 }
 
-/// A starcoder2; all layers have the window that the file states.
+/// Loads a `starcoder2`; all layers have the sliding window of config.json.
 fn load_starcoder_2(config: &Value, mut w: Cursor) -> Result<Box<dyn Language>> {
     let defaults = json!({"vocab_size": 49_152, "norm_epsilon": 1e-5});
     let c = Config::read_or(config, defaults)?;
@@ -139,7 +140,7 @@ fn load_starcoder_2(config: &Value, mut w: Cursor) -> Result<Box<dyn Language>> 
     Decoder::load(plain(arch, Activation::Gelu), w)
 }
 
-/// A stablelm, which has gates.
+/// Loads a `stablelm`, whose feed-forward layers are gated.
 fn load_stablelm(config: &Value, mut w: Cursor) -> Result<Box<dyn Language>> {
     let c = Config::read(config)?;
     w.rename(&[("q_norm", "q_layernorm"), ("k_norm", "k_layernorm")]);
@@ -151,12 +152,12 @@ fn load_stablelm(config: &Value, mut w: Cursor) -> Result<Box<dyn Language>> {
     Decoder::load(arch, w)
 }
 
-/// Without gates.
+/// Architecture with feed-forward layers without gates.
 fn plain(arch: Arch, activation: Activation) -> Arch {
     arch.with_mlp(|mlp| (mlp.gated, mlp.activation) = (false, activation))
 }
 
-/// Transformers has the matrices of a gpt2 transposed, under shorter names.
+/// Transposes and renames the matrices of a `gpt2` in the form of transformers.
 fn sanitize_2(all: &mut Checkpoint) -> Result<()> {
     const TURNED: [&str; 4] = ["attn.c_attn", "attn.c_proj", "mlp.c_fc", "mlp.c_proj"];
     if all.tensors.keys().any(|name| name.starts_with("model.")) {

@@ -1,5 +1,5 @@
-//! gpt-oss (arXiv 2508.10925): a mixture of experts with a gate of its own, every other layer with a
-//! window, and for each head a score that takes attention and gives nothing.
+//! gpt-oss (arXiv 2508.10925): mixtures of experts with a clipped gate, a sliding window in every
+//! other layer, and an attention sink for each head.
 
 use mlxk_core::{Architecture, Result};
 use mlxk_tensor::ops::activation::Activation;
@@ -27,7 +27,7 @@ pub const SPECS: &[Spec] = &[Spec {
     ..Spec::new(Architecture::GptOss, load)
 }];
 
-/// A gpt_oss.
+/// Loads a `gpt_oss`.
 fn load(config: &Value, mut w: Cursor) -> Result<Box<dyn Language>> {
     let defaults = json!({"num_local_experts": 128, "num_experts_per_tok": 4,
         "rms_norm_eps": 1e-5, "head_dim": 64, "num_key_value_heads": 8, "sliding_window": 128});

@@ -1,4 +1,5 @@
-//! Granite (arXiv 2405.04324) and MiniCPM (arXiv 2404.06395): llamas with a factor at every step.
+//! Granite (arXiv 2405.04324) and MiniCPM (arXiv 2404.06395): Llama with scale factors of
+//! embeddings, residuals, attention and logits.
 
 use mlxk_core::{Architecture, Result};
 use mlxk_tensor::ops::activation::Activation;
@@ -37,12 +38,12 @@ pub const SPECS: &[Spec] = &[
     },
 ];
 
-/// A granite.
+/// Loads a `granite`.
 fn load(config: &Value, w: Cursor) -> Result<Box<dyn Language>> {
     Decoder::load(arch(&Config::read(config)?)?, w)
 }
 
-/// A granitemoe.
+/// Loads a `granitemoe`.
 fn load_moe(config: &Value, mut w: Cursor) -> Result<Box<dyn Language>> {
     let c = Config::read(config)?;
     w.rename(&[("mlp", "block_sparse_moe"), ("gate", "router.layer")]);
@@ -58,7 +59,7 @@ fn load_moe(config: &Value, mut w: Cursor) -> Result<Box<dyn Language>> {
     Decoder::load(arch(&c)?.with_moe(&moe, |_| true), w)
 }
 
-/// The file states all factors.
+/// Architecture with the scale factors that config.json states.
 fn arch(c: &Config) -> Result<Arch> {
     let mut arch = llama::arch(c, None, false)?;
     arch.heads.scale = c.need("attention_multiplier")?;
@@ -68,7 +69,7 @@ fn arch(c: &Config) -> Result<Arch> {
     Ok(arch)
 }
 
-/// A minicpm: its factors follow from its width and depth.
+/// Loads a `minicpm`, whose scale factors follow from its width and depth.
 fn load_minicpm(config: &Value, w: Cursor) -> Result<Box<dyn Language>> {
     let c = Config::read_or(config, json!({"tie_word_embeddings": false}))?;
     let depth = (c.num_hidden_layers as f32).sqrt();

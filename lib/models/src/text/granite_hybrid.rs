@@ -1,4 +1,5 @@
-//! Granite 4: state spaces, attention on a few layers, and a factor at every step.
+//! Granite 4: state spaces, attention in a few layers, and scale factors of embeddings, residuals
+//! and logits.
 
 use mlxk_core::{Architecture, Result};
 use mlxk_tensor::ops::activation::Activation;
@@ -30,7 +31,7 @@ pub const SPECS: &[Spec] = &[Spec {
     ..Spec::new(Architecture::GraniteMoeHybrid, load)
 }];
 
-/// A granitemoehybrid, of experts or not.
+/// Loads a `granitemoehybrid`, with mixtures of experts or dense.
 fn load(config: &Value, mut w: Cursor) -> Result<Box<dyn Language>> {
     let c = Config::read(config)?;
     let arch = Arch::read(&c)?;
@@ -133,7 +134,7 @@ impl Arch {
     }
 }
 
-/// The mixture of experts beside what all tokens share, if the model has such.
+/// Mixture of experts beside the shared layer; `None` if the model is dense.
 fn moe(c: &Config) -> Result<Option<MoeArch>> {
     let Some(count) = c.get::<usize>("num_local_experts")?.filter(|&count| count > 0) else {
         return Ok(None);
@@ -151,7 +152,7 @@ fn moe(c: &Config) -> Result<Option<MoeArch>> {
     }))
 }
 
-/// What the feed-forward parts are called on disk.
+/// Common names of feed-forward tensors and those in the checkpoint.
 const NAMES: [(&str, &str); 4] = [
     ("block_sparse_moe.gate", "block_sparse_moe.router.layer"),
     ("block_sparse_moe.shared_expert", "shared_mlp"),
@@ -159,8 +160,8 @@ const NAMES: [(&str, &str); 4] = [
     ("shared_mlp.down_proj", "shared_mlp.output_linear"),
 ];
 
-/// A dense granitemoehybrid of transformers has its feed-forward layers under other names, gate and
-/// rest in one.
+/// Renames the feed-forward layers of a dense `granitemoehybrid`, and splits its fused gate and up
+/// projections.
 fn sanitize(all: &mut Checkpoint) -> Result<()> {
     if all.config.get("num_local_experts").and_then(Value::as_u64).is_some_and(|count| count > 0) {
         return Ok(());

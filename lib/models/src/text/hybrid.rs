@@ -1,7 +1,7 @@
-//! A model that is a list of steps: each norms its vectors, does one thing with them, and adds that.
+//! Model as a list of residual blocks `h + part(norm(h))`.
 //!
-//! Layers of attention or state space and of feed-forward are two steps each; which follow on each
-//! other is up to an architecture.
+//! A layer is two blocks, one of attention or state space and one of feed-forward; the architecture
+//! decides on their order.
 
 use mlx_rs::Array;
 use mlx_rs::error::Result;
@@ -14,7 +14,7 @@ use crate::nn::embed_head::EmbedHead;
 use crate::nn::mixer::{FeedForward, TokenMixer};
 use crate::nn::norm::Norm;
 
-/// A model, and what some multiply their vectors by.
+/// Model of residual blocks with scale factors.
 pub struct Hybrid {
     /// Embedding, final norm and head.
     pub ends: EmbedHead,
@@ -26,12 +26,12 @@ pub struct Hybrid {
     pub ops: &'static dyn Ops,
 }
 
-/// What a model multiplies its vectors by.
+/// Scale factors of a model.
 #[derive(Clone, Copy, Debug)]
 pub struct Factors {
-    /// Those of tokens.
+    /// Scale of token embeddings.
     pub embeddings: f32,
-    /// Those that a step adds.
+    /// Scale of the output of a block before the residual addition.
     pub residual: f32,
 }
 
@@ -43,31 +43,32 @@ pub struct Step {
     pub part: Part,
 }
 
-/// What a step does.
+/// Layer of a residual block.
 pub enum Part {
-    /// Mixes the tokens of each text; of several ways the sum is taken.
+    /// Token mixers, such as attention or a state space, whose outputs are summed.
     TokenMixer(Vec<Box<dyn TokenMixer>>),
-    /// Looks at each token by itself.
+    /// Feed-forward layer, which treats each token independently.
     FeedForward(Box<dyn FeedForward>),
 }
 
 impl Factors {
-    /// Nothing is multiplied.
+    /// Factors of one, which scale nothing.
     pub const NONE: Factors = Factors { embeddings: 1.0, residual: 1.0 };
 }
 
 impl Step {
-    /// A step that mixes tokens in one way.
+    /// Block with a single token mixer.
     pub fn mix(norm: Norm, mix: impl TokenMixer + 'static) -> Step {
         Step { norm, part: Part::TokenMixer(vec![Box::new(mix)]) }
     }
 
-    /// A step that looks at each token by itself.
+    /// Block with a feed-forward layer.
     pub fn feed(norm: Norm, feed: Box<dyn FeedForward>) -> Step {
         Step { norm, part: Part::FeedForward(feed) }
     }
 
-    /// What it does with `h`, before that is added. Takes a slot for each way to mix.
+    /// Output of the block for hidden states `h`, before the residual addition. Takes a cache slot
+    /// from `slots` for each token mixer.
     fn forward(
         &self,
         h: &Array,

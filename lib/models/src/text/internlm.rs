@@ -1,4 +1,4 @@
-//! InternLM 2 (arXiv 2403.17297): a llama under other names, the matrices of attention fused.
+//! InternLM 2 (arXiv 2403.17297): Llama under other tensor names, with a fused attention matrix.
 
 use mlxk_core::{Architecture, Result};
 use serde_json::Value;
@@ -13,7 +13,7 @@ use crate::spec::Spec;
 /// Architectures of the family.
 pub const SPECS: &[Spec] = &[Spec::new(Architecture::InternLm2, load_2)];
 
-/// An internlm2: the queries that share a key and a value lie with them.
+/// Loads an `internlm2`, whose fused rows are grouped by kv head.
 fn load_2(config: &Value, mut w: Cursor) -> Result<Box<dyn Language>> {
     let c = Config::read(config)?;
     w.discard(|name| name.ends_with("attention.rope.inv_freq"));

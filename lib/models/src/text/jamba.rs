@@ -1,4 +1,5 @@
-//! Jamba (arXiv 2403.19887): state spaces, attention that does not know positions, and experts.
+//! Jamba (arXiv 2403.19887): state spaces, attention without position embeddings, and mixtures of
+//! experts.
 
 use mlxk_core::{Architecture, Result};
 use mlxk_tensor::ops::activation::Activation;
@@ -25,7 +26,7 @@ pub const SPECS: &[Spec] = &[Spec {
     ..Spec::new(Architecture::Jamba, load)
 }];
 
-/// A jamba.
+/// Loads a `jamba`.
 fn load(config: &Value, mut w: Cursor) -> Result<Box<dyn Language>> {
     let c = Config::read(config)?;
     w.rename(&[("feed_forward.gate", "feed_forward.router")]);
@@ -75,7 +76,7 @@ fn sizes(c: &Config) -> Result<MambaSizes> {
     })
 }
 
-/// The mixtures, if a layer has more than one expert.
+/// Mixture of experts; `None` if layers have a single expert.
 fn moe(c: &Config) -> Result<Option<MoeArch>> {
     let count: usize = c.need("num_experts")?;
     let routing = Routing::new(c.need("num_experts_per_tok")?, Score::Softmax);
@@ -89,7 +90,7 @@ fn moe(c: &Config) -> Result<Option<MoeArch>> {
     }))
 }
 
-/// Which layers are of attention: those that the file names, or one in each period.
+/// True for each layer with attention: as `layers_block_type` states, else one in each period.
 fn attends(c: &Config) -> Result<Vec<bool>> {
     let Some(kinds) = c.get::<Vec<String>>("layers_block_type")? else {
         let attends = every(c, "attn_layer_period", "attn_layer_offset", false)?;
@@ -106,7 +107,8 @@ fn attends(c: &Config) -> Result<Vec<bool>> {
     kinds.iter().map(attends).collect()
 }
 
-/// Whether layer `i` is at the offset in its period; experts count the offset the other way round.
+/// Predicate of the layers at an offset in each period: `i % period == offset`, or `(i + offset) %
+/// period == 0` if `early`.
 fn every(c: &Config, period: &str, offset: &str, early: bool) -> Result<impl Fn(usize) -> bool> {
     let (every, first): (usize, usize) = (c.need(period)?, c.need(offset)?);
     positive(&[(period, every)])?;

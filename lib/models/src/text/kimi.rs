@@ -1,5 +1,5 @@
-//! Kimi Linear (arXiv 2510.26692): delta attention on most layers, DeepSeek's, without positions, on
-//! the others.
+//! Kimi Linear (arXiv 2510.26692): delta attention in most layers, and latent attention without
+//! position embeddings in the others.
 
 use mlxk_core::{Architecture, Result};
 use mlxk_tensor::ops::gated_delta::Decay;
@@ -28,17 +28,17 @@ pub const SPECS: &[Spec] = &[Spec {
     ..Spec::new(Architecture::KimiLinear, load)
 }];
 
-/// What the file says about delta attention.
+/// Fields of delta attention in config.json.
 #[derive(Deserialize)]
 struct Linear {
-    /// The layers that have it, the first of all being number 1.
+    /// Numbers of the layers with delta attention, counted from 1.
     kda_layers: Vec<usize>,
     num_heads: usize,
     head_dim: usize,
     short_conv_kernel_size: Option<usize>,
 }
 
-/// A kimi_linear.
+/// Loads a `kimi_linear`.
 fn load(config: &Value, mut w: Cursor) -> Result<Box<dyn Language>> {
     let names = [
         ("num_experts", "n_routed_experts"),
@@ -76,7 +76,7 @@ fn load(config: &Value, mut w: Cursor) -> Result<Box<dyn Language>> {
     })
 }
 
-/// Transformers has the experts and convolutions of a kimi_linear under other names.
+/// Renames the experts and convolutions of a `kimi_linear` in the form of transformers.
 fn sanitize(all: &mut Checkpoint) -> Result<()> {
     let names = [
         (".block_sparse_moe.", ".mlp."),

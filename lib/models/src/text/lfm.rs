@@ -1,4 +1,4 @@
-//! LFM2 (arXiv 2511.23404): short convolutions, and attention on some layers.
+//! LFM2 (arXiv 2511.23404): short convolutions in most layers, attention in the others.
 
 use mlxk_core::{Architecture, Result};
 use mlxk_tensor::ops::activation::Activation;
@@ -35,7 +35,7 @@ pub const SPECS: &[Spec] = &[
     },
 ];
 
-/// An lfm2.
+/// Loads an `lfm2`.
 fn load(config: &Value, mut w: Cursor) -> Result<Box<dyn Language>> {
     let mut c = read(config)?;
     c.intermediate_size = inner(&c)?;
@@ -44,7 +44,7 @@ fn load(config: &Value, mut w: Cursor) -> Result<Box<dyn Language>> {
     stack(&c, w, |_, w| Ok(Box::new(Mlp::load(w, c.hidden_size, &mlp, norm)?)))
 }
 
-/// An lfm2_moe: mixtures of experts, but on the first layers.
+/// Loads an `lfm2_moe`, with mixtures of experts after the first dense layers.
 fn load_moe(config: &Value, mut w: Cursor) -> Result<Box<dyn Language>> {
     let c = read(config)?;
     w.rename(&[("gate.e_score_correction_bias", "expert_bias")]);
@@ -68,20 +68,20 @@ fn load_moe(config: &Value, mut w: Cursor) -> Result<Box<dyn Language>> {
     })
 }
 
-/// An lfm2-vl, without what it sees.
+/// Loads the language model of an `lfm2-vl`; skips the vision tower.
 fn load_vl(config: &Value, mut w: Cursor) -> Result<Box<dyn Language>> {
     text_part::text_only(&mut w);
     load(&text_part::text(config)?, w)
 }
 
-/// The names of the layers of feed-forward parts that were numbered.
+/// Common names of feed-forward matrices and the numbered names in checkpoints.
 const NUMBERED: [(&str, &str); 3] = [
     ("feed_forward.gate_proj", "feed_forward.w1"),
     ("feed_forward.up_proj", "feed_forward.w3"),
     ("feed_forward.down_proj", "feed_forward.w2"),
 ];
 
-/// The fields that files of the family name in their own way.
+/// Fields of LFM2's config.json and their common names.
 const NAMES: [(&str, &str); 2] =
     [("norm_eps", "rms_norm_eps"), ("block_ff_dim", "intermediate_size")];
 
@@ -91,10 +91,10 @@ fn read(config: &Value) -> Result<Config> {
     Config::read(&renamed(config, &names))
 }
 
-/// The base of the position embeddings if the file has none.
+/// Rotary base if config.json states none.
 const THETA: Option<f64> = Some(1_000_000.0);
 
-/// Layers with a feed-forward part that `feed` loads by its number.
+/// Loads a model whose feed-forward layers are loaded by `feed` from the layer's index.
 fn stack(
     c: &Config,
     mut w: Cursor,
@@ -130,7 +130,7 @@ fn stack(
     Ok(Box::new(Hybrid { ends, steps, factors: Factors::NONE, ops: w.ops() }))
 }
 
-/// Which layers are of attention.
+/// True for each layer with attention.
 fn attends(c: &Config) -> Result<Vec<bool>> {
     let layers = 0..c.num_hidden_layers;
     if let Some(indices) = c.get::<Vec<usize>>("full_attn_idxs")? {
@@ -148,7 +148,7 @@ fn attends(c: &Config) -> Result<Vec<bool>> {
     types.iter().map(attends).collect()
 }
 
-/// Elements between the halves of a feed-forward layer.
+/// Hidden width of the feed-forward layers.
 fn inner(c: &Config) -> Result<usize> {
     let stated = c.intermediate_size;
     if !c.need::<bool>("block_auto_adjust_ff_dim")? {
@@ -161,7 +161,7 @@ fn inner(c: &Config) -> Result<usize> {
     Ok(wanted.next_multiple_of(multiple))
 }
 
-/// Transformers numbers the matrices of an lfm2_moe's feed-forward layers.
+/// Renames the numbered feed-forward matrices of an `lfm2_moe` in the form of transformers.
 fn sanitize_moe(all: &mut Checkpoint) -> Result<()> {
     let pairs = [
         ("w1.weight", "gate_proj.weight"),

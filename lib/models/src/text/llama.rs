@@ -1,4 +1,4 @@
-//! Llama (arXiv 2307.09288) and Mistral (arXiv 2310.06825), which adds a window.
+//! Llama (arXiv 2307.09288) and Mistral (arXiv 2310.06825), which adds a sliding window.
 
 use mlxk_core::{Architecture, Result};
 use mlxk_tensor::ops::activation::Activation;
@@ -31,30 +31,31 @@ pub const SPECS: &[Spec] = &[
     Spec::new(Architecture::TeleChat3, load),
 ];
 
-/// A llama: layers slide only where the file says so.
+/// Loads a `llama`: layers have a sliding window only if `layer_types` says so.
 pub fn load(config: &Value, w: Cursor) -> Result<Box<dyn Language>> {
     Decoder::load(arch(&Config::read(config)?, Some(10_000.0), false)?, w)
 }
 
-/// A mistral: all layers slide if the file states a window and no types of layers.
+/// Loads a `mistral`: all layers have the sliding window of config.json unless `layer_types`
+/// differs.
 pub fn load_mistral(config: &Value, w: Cursor) -> Result<Box<dyn Language>> {
     Decoder::load(arch(&Config::read(config)?, Some(10_000.0), true)?, w)
 }
 
-/// A llama whose positions turn neighbours: helium and ernie4_5.
+/// Loads a `helium` or `ernie4_5`: Llama with an interleaved rotary embedding.
 fn load_traditional(config: &Value, w: Cursor) -> Result<Box<dyn Language>> {
     let mut c = Config::read(config)?;
     c.rope_traditional = true;
     Decoder::load(arch(&c, None, false)?, w)
 }
 
-/// A mimo, without the layers that guess further tokens.
+/// Loads a `mimo`; skips its layers for multi-token prediction.
 fn load_mimo(config: &Value, mut w: Cursor) -> Result<Box<dyn Language>> {
     w.discard(|name| name.starts_with("model.mtp_layers."));
     load(config, w)
 }
 
-/// A nemotron: no gates, and norms that take the mean away, with factors less one.
+/// Loads a `nemotron`: no gates, and layer norms whose weights are stored minus one.
 fn load_nemotron(config: &Value, w: Cursor) -> Result<Box<dyn Language>> {
     let mut c = Config::read(config)?;
     let within = c.rope_parameters.as_ref().and_then(|rope| rope.partial_rotary_factor);
@@ -65,7 +66,7 @@ fn load_nemotron(config: &Value, w: Cursor) -> Result<Box<dyn Language>> {
     Decoder::load(arch, w)
 }
 
-/// An apertus: no gates, and an activation that it has learned.
+/// Loads an `apertus`: no gates, and an activation with learned parameters.
 fn load_apertus(config: &Value, w: Cursor) -> Result<Box<dyn Language>> {
     let c = Config::read(config)?;
     let norms = Norms {
@@ -78,8 +79,8 @@ fn load_apertus(config: &Value, w: Cursor) -> Result<Box<dyn Language>> {
     Decoder::load(Arch { norms, ..arch }, w)
 }
 
-/// A llama4_text by itself, which is small: neighbours turn, but on layers that know no positions, and
-/// queries and keys are normed by their lengths alone.
+/// Loads a text-only `llama4_text`: interleaved rotary embedding except in layers without
+/// positions, and queries and keys normed without weights.
 fn load_4_text(config: &Value, mut w: Cursor) -> Result<Box<dyn Language>> {
     let mut c = Config::read(config)?;
     c.intermediate_size = c.need("intermediate_size_mlp")?;
@@ -99,8 +100,8 @@ fn load_4_text(config: &Value, mut w: Cursor) -> Result<Box<dyn Language>> {
     Decoder::load(arch, w)
 }
 
-/// What all members share; `theta` is the base of the position embeddings if the file has none,
-/// `slides` whether layers have a window if the file does not say which.
+/// Architecture that all members share. `theta` is the rotary base if config.json states none;
+/// `slides` is true if layers have a window by default, when `layer_types` is absent.
 pub fn arch(c: &Config, theta: Option<f64>, slides: bool) -> Result<Arch> {
     match c.hidden_act.as_deref() {
         None | Some("silu" | "swish") => base(c, c.rope(theta)?, slides, c.rms_norm()?),
@@ -108,7 +109,7 @@ pub fn arch(c: &Config, theta: Option<f64>, slides: bool) -> Result<Arch> {
     }
 }
 
-/// The same with norms of another kind and whatever activation the file states.
+/// Architecture like that of [`arch`], with norms of kind `norm` and the activation of config.json.
 pub fn base(c: &Config, rope: Rope, slides: bool, norm: NormArch) -> Result<Arch> {
     let mlp = mlp(c);
     let layer = |i| {
@@ -132,7 +133,7 @@ pub fn base(c: &Config, rope: Rope, slides: bool, norm: NormArch) -> Result<Arch
     })
 }
 
-/// Attention as a llama has it.
+/// Sizes of Llama's attention.
 pub fn heads(c: &Config, norm: NormArch) -> Sizes {
     Sizes {
         hidden: c.hidden_size,
@@ -154,13 +155,13 @@ pub fn heads(c: &Config, norm: NormArch) -> Sizes {
     }
 }
 
-/// The feed-forward part of a llama.
+/// Gated feed-forward layer of Llama.
 pub fn mlp(c: &Config) -> MlpArch {
     let activation = Activation::Silu;
     MlpArch { inner: c.intermediate_size, gated: true, fused: false, activation }
 }
 
-/// Transformers has the learned numbers of an apertus's activation as lists of one.
+/// Reshapes the activation parameters of an `apertus`, which transformers stores as lists of one.
 fn sanitize_apertus(all: &mut Checkpoint) -> Result<()> {
     let is_alpha = |name: &str| name.ends_with("alpha_p") || name.ends_with("alpha_n");
     all.change(is_alpha, |tensor| match *tensor.shape {

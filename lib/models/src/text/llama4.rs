@@ -1,5 +1,5 @@
-//! Llama 4: three of four layers attend to the chunk that a token is in, the fourth to all tokens
-//! without knowing positions, sharper in long sequences; of the experts one takes each token.
+//! Llama 4: three of four layers attend within chunks, the fourth to all tokens without position
+//! embeddings and with temperature tuning; the router chooses one expert per token.
 
 use mlx_rs::Array;
 use mlxk_core::{Architecture, Result};
@@ -31,7 +31,7 @@ pub const SPECS: &[Spec] = &[Spec {
     ..Spec::new(Architecture::Llama4, load)
 }];
 
-/// A llama4, without what it sees.
+/// Loads the language model of a `llama4`; skips the vision tower.
 fn load(config: &Value, mut w: Cursor) -> Result<Box<dyn Language>> {
     let defaults = json!({"rope_traditional": true, "attn_temperature_tuning": 4,
         "floor_scale": 8192, "attn_scale": 0.1});
@@ -63,7 +63,7 @@ fn load(config: &Value, mut w: Cursor) -> Result<Box<dyn Language>> {
     Ok(Box::new(Hybrid { ends, steps, factors: Factors::NONE, ops: w.ops() }))
 }
 
-/// Attention to the tokens of the same chunk.
+/// Chunked attention: a token attends to the earlier tokens of its chunk.
 struct Near {
     attention: Attention,
     chunk: i32,
@@ -99,7 +99,7 @@ impl TokenMixer for Near {
     }
 }
 
-/// Attention to all tokens.
+/// Sizes of attention to all tokens.
 fn far(c: &Config) -> Result<Sizes> {
     let tuned = !matches!(c.need::<Value>("attn_temperature_tuning")?, Value::Bool(false))
         && c.get::<Value>("attn_temperature_tuning")? != Some(json!(0));
@@ -114,7 +114,7 @@ fn far(c: &Config) -> Result<Sizes> {
     })
 }
 
-/// The feed-forward part of layer `i`.
+/// Loads the feed-forward layer of layer `i`.
 fn feed(c: &Config, i: usize, w: &mut Cursor) -> Result<Box<dyn FeedForward>> {
     let step = c.need::<usize>("interleave_moe_layer_step")?;
     positive(&[("interleave_moe_layer_step", step)])?;

@@ -1,5 +1,5 @@
-//! Mamba (arXiv 2312.00752), Falcon Mamba (arXiv 2410.05355) and Mamba 2 (arXiv 2405.21060): nothing
-//! but state spaces.
+//! Mamba (arXiv 2312.00752), Falcon Mamba (arXiv 2410.05355) and Mamba 2 (arXiv 2405.21060): state
+//! space models without attention.
 
 use mlxk_core::{Architecture, Result};
 use mlxk_tensor::ops::gated_norm::Order;
@@ -22,7 +22,7 @@ use crate::spec::Spec;
 pub const SPECS: &[Spec] =
     &[Spec::new(Architecture::Mamba, load), Spec::new(Architecture::Mamba2, load_2)];
 
-/// Of the norms between layers, which no file states.
+/// Norm between layers, with the epsilon of Mamba, which config.json does not state.
 const NORM: NormArch = NormArch { kind: NormKind::Rms, eps: 1e-5 };
 
 #[derive(Deserialize)]
@@ -35,7 +35,7 @@ struct Config {
     tie_word_embeddings: Option<bool>,
 }
 
-/// The fields of the first Mamba alone.
+/// Fields of config.json that only Mamba has.
 #[derive(Deserialize)]
 struct First {
     model_type: String,
@@ -46,7 +46,7 @@ struct First {
     mixer_rms_eps: Option<f32>,
 }
 
-/// The fields of Mamba 2 alone.
+/// Fields of config.json that only Mamba 2 has.
 #[derive(Deserialize)]
 struct Second {
     num_heads: usize,
@@ -57,7 +57,7 @@ struct Second {
     time_step_limit: Limits,
 }
 
-/// A mamba, or a falcon_mamba, which norms what drives its state spaces.
+/// Loads a `mamba`, or a `falcon_mamba`, which norms B, C and the time step.
 fn load(config: &Value, w: Cursor) -> Result<Box<dyn Language>> {
     let (c, own): (Config, First) = (fields(config)?, fields(config)?);
     let rank = rank(&own.time_step_rank, c.hidden_size)?;
@@ -75,7 +75,7 @@ fn load(config: &Value, w: Cursor) -> Result<Box<dyn Language>> {
     stack(&c, NORM, true, w, |w| Mamba::load(w, sizes))
 }
 
-/// Elements that the steps of all channels come from, as a file states them.
+/// Rank of the time step projection; `stated` is a number or `auto`.
 pub fn rank(stated: &Value, hidden: usize) -> Result<usize> {
     let rank = match stated {
         Value::String(auto) if auto == "auto" => Some(hidden.div_ceil(16)),
@@ -86,7 +86,7 @@ pub fn rank(stated: &Value, hidden: usize) -> Result<usize> {
     Ok(rank)
 }
 
-/// A mamba2.
+/// Loads a `mamba2`.
 fn load_2(config: &Value, w: Cursor) -> Result<Box<dyn Language>> {
     let (c, own): (Config, Second) = (fields(config)?, fields(config)?);
     let ssd = SsdSizes {
@@ -103,7 +103,8 @@ fn load_2(config: &Value, w: Cursor) -> Result<Box<dyn Language>> {
     stack(&c, NormArch { eps, ..NORM }, false, w, |w| Mamba2::load(w, &arch))
 }
 
-/// Layers of one kind of `mixer`, with a `norm` after the last; `tied` if the file does not say.
+/// Loads layers of one kind of `mixer` and a final `norm`; `tied` is the default of
+/// `tie_word_embeddings`.
 fn stack<M: TokenMixer + 'static>(
     c: &Config,
     norm: NormArch,

@@ -1,5 +1,5 @@
-//! Mistral 3 and Pixtral without what they see: a llama, a Ministral 3, whose queries grow with their
-//! positions, or a Mistral 4.
+//! Language models of Mistral 3 and Pixtral: Llama, Ministral 3, which scales queries by position,
+//! or Mistral 4.
 
 use mlxk_core::{Architecture, Result};
 use mlxk_tensor::ops::moe_route::Score;
@@ -31,7 +31,8 @@ pub const SPECS: &[Spec] = &[
     },
 ];
 
-/// A mistral3, a llava or a pixtral. Their files say of the text part only what is not usual.
+/// Loads the language model of a `mistral3`, `llava` or `pixtral`, whose config.json omits fields
+/// with default values.
 fn load_3(config: &Value, mut w: Cursor) -> Result<Box<dyn Language>> {
     text_part::text_only(&mut w);
     let text = given(&text_part::text(config)?, json!({"tie_word_embeddings": false}));
@@ -52,7 +53,7 @@ fn load_3(config: &Value, mut w: Cursor) -> Result<Box<dyn Language>> {
     }
 }
 
-/// A ministral3.
+/// Loads a `ministral3`.
 fn load_mini_3(config: &Value, w: Cursor) -> Result<Box<dyn Language>> {
     let c = Config::read(config)?;
     let mut arch = llama::arch(&c, None, false)?;
@@ -60,7 +61,7 @@ fn load_mini_3(config: &Value, w: Cursor) -> Result<Box<dyn Language>> {
     Decoder::load(arch, w)
 }
 
-/// A mistral4: a deepseek_v3 that chooses its experts by shares, and whose queries grow likewise.
+/// Loads a `mistral4`: a `deepseek_v3` with a softmax router and queries scaled by position.
 fn load_4(config: &Value, w: Cursor) -> Result<Box<dyn Language>> {
     let c = deepseek::read(config, true)?;
     let moe = deepseek::mixture(&c, Score::Softmax, 2)?;
@@ -69,7 +70,7 @@ fn load_4(config: &Value, w: Cursor) -> Result<Box<dyn Language>> {
     deepseek::load(&c, Member { traditional, temperature_tuning, ..Member::new(moe) }, w)
 }
 
-/// How queries grow, which the file must say.
+/// Scaling of queries by position. Errors if config.json does not state it.
 fn temperature_tuning(c: &Config) -> Result<TemperatureTuning> {
     let rope = c.rope_parameters.as_ref();
     let beta = rope.and_then(|rope| rope.llama_4_scaling_beta);

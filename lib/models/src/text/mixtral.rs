@@ -1,5 +1,5 @@
-//! Mixtral (arXiv 2401.04088) and those that name a mixture as it does: Phixtral, Phi 3.5 MoE,
-//! MiniMax.
+//! Mixtral (arXiv 2401.04088), and models whose mixtures have the same tensor names: Phixtral, Phi
+//! 3.5 MoE, MiniMax.
 
 use mlxk_core::{Architecture, Result};
 use mlxk_tensor::ops::activation::Activation;
@@ -34,7 +34,7 @@ pub const SPECS: &[Spec] = &[
     },
 ];
 
-/// A mixtral.
+/// Loads a `mixtral`.
 fn load(config: &Value, mut w: Cursor) -> Result<Box<dyn Language>> {
     let c = Config::read_or(config, json!({"num_local_experts": 8, "num_experts_per_tok": 2}))?;
     w.rename(&[("mlp", "block_sparse_moe")]);
@@ -43,7 +43,7 @@ fn load(config: &Value, mut w: Cursor) -> Result<Box<dyn Language>> {
     Decoder::load(arch.with_moe(&moe, |_| true), w)
 }
 
-/// A phimoe; how far behind the best an expert may be is twice the noise of its training.
+/// Loads a `phimoe`; its threshold for experts is twice `router_jitter_noise`.
 fn load_phi(config: &Value, mut w: Cursor) -> Result<Box<dyn Language>> {
     let defaults = json!({"num_local_experts": 16, "num_experts_per_tok": 2,
         "rms_norm_eps": 1e-6, "max_position_embeddings": 131_072,
@@ -57,7 +57,7 @@ fn load_phi(config: &Value, mut w: Cursor) -> Result<Box<dyn Language>> {
     Decoder::load(arch.with_moe(&moe, |_| true), w)
 }
 
-/// A phixtral: Phi 2 with experts, attention and those side by side.
+/// Loads a `phixtral`: Phi 2 with mixtures of experts parallel to attention.
 fn load_phixtral(config: &Value, mut w: Cursor) -> Result<Box<dyn Language>> {
     let names = [
         ("num_vocab", "vocab_size"),
@@ -99,7 +99,7 @@ fn load_phixtral(config: &Value, mut w: Cursor) -> Result<Box<dyn Language>> {
     Decoder::load(Arch { parallel: true, norms, ..arch }.with_moe(&moe, |_| true), w)
 }
 
-/// A minimax; a part of its heads rotates.
+/// Loads a `minimax`, whose heads rotate in part.
 fn load_minimax(config: &Value, mut w: Cursor) -> Result<Box<dyn Language>> {
     let c = Config::read(config)?;
     w.rename(&[
@@ -112,7 +112,7 @@ fn load_minimax(config: &Value, mut w: Cursor) -> Result<Box<dyn Language>> {
     Decoder::load(arch.with_moe(&moe, |_| true), w)
 }
 
-/// Experts as wide as a llama's feed-forward layer, weighted to a sum of one.
+/// Mixture of experts as wide as Llama's feed-forward layer, with weights that sum up to one.
 fn moe(c: &Config, score: Score) -> Result<MoeArch> {
     let normalised = !matches!(score, Score::Mixer(_));
     Ok(MoeArch {

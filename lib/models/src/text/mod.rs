@@ -1,4 +1,4 @@
-//! Text architectures: a file for each family.
+//! Text architectures, one file per family.
 
 pub mod afmoe;
 pub mod bailing;

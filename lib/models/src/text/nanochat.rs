@@ -1,4 +1,5 @@
-//! nanochat: norms without factors, of embeddings, queries and keys too; positions that turn backwards.
+//! nanochat: norms without weights, of embeddings, queries and keys too; a rotary embedding with
+//! negative angles.
 
 use mlxk_core::{Architecture, Result};
 use mlxk_tensor::ops::activation::Activation;
@@ -16,7 +17,7 @@ use crate::spec::Spec;
 /// Architectures of the family.
 pub const SPECS: &[Spec] = &[Spec::new(Architecture::Nanochat, load)];
 
-/// A nanochat.
+/// Loads a `nanochat`.
 fn load(config: &Value, mut w: Cursor) -> Result<Box<dyn Language>> {
     let defaults = json!({"hidden_size": 1280, "num_hidden_layers": 20, "num_attention_heads": 10,
         "num_key_value_heads": 10, "vocab_size": 65_536, "intermediate_size": 5120});

@@ -1,4 +1,4 @@
-//! Nemotron-H (arXiv 2504.03624): a list of state spaces, attention and feed-forward parts.
+//! Nemotron-H (arXiv 2504.03624): a list of state space, attention and feed-forward layers.
 
 use mlxk_core::{Architecture, Result};
 use mlxk_tensor::ops::activation::Activation;
@@ -32,7 +32,7 @@ pub const SPECS: &[Spec] = &[Spec {
     ..Spec::new(Architecture::NemotronH, load)
 }];
 
-/// A nemotron_h. Its attention does not know positions.
+/// Loads a `nemotron_h`, whose attention has no position embeddings.
 fn load(config: &Value, mut w: Cursor) -> Result<Box<dyn Language>> {
     let kinds = kinds(config)?;
     let counted = given(config, json!({"num_hidden_layers": kinds.len()}));
@@ -83,7 +83,7 @@ enum Kind {
     Moe,
 }
 
-/// What each layer is, by a character or by a name each.
+/// Kind of each layer, from a pattern of characters or a list of names.
 fn kinds(config: &Value) -> Result<Vec<Kind>> {
     const KEYS: [&str; 3] = ["hybrid_override_pattern", "layers_block_type", "layer_types"];
     let list = KEYS.iter().find_map(|key| config.get(key).filter(|list| !list.is_null()));
@@ -120,12 +120,12 @@ impl Arch {
     }
 }
 
-/// A feed-forward part without gates.
+/// Feed-forward layer without gates, with squared ReLU.
 fn mlp(inner: usize) -> MlpArch {
     MlpArch { inner, gated: false, fused: false, activation: Activation::ReluSquared }
 }
 
-/// Mixtures of experts, which may see the vectors through fewer elements.
+/// Mixture of experts, which may run on a projection to a smaller latent size.
 fn moe(c: &Config) -> Result<MoeArch> {
     let count = c.get("n_group")?.unwrap_or(1);
     let groups =

@@ -77,13 +77,14 @@ fn arch(c: &Config) -> Result<Arch> {
     Ok(arch)
 }
 
-/// An olmo2.
+/// Loads an `olmo2`.
 fn load_2(config: &Value, w: Cursor) -> Result<Box<dyn Language>> {
     let arch = llama::arch(&Config::read(config)?, Some(10_000.0), false)?;
     Decoder::load(Arch { norms: Norms::AFTER, ..arch }, w)
 }
 
-/// An olmoe (arXiv 2409.02060): a llama of experts that norms all queries and keys as one.
+/// Loads an `olmoe` (arXiv 2409.02060): mixtures of experts, and norms of queries and keys over all
+/// heads.
 fn load_e(config: &Value, w: Cursor) -> Result<Box<dyn Language>> {
     let c = Config::read(config)?;
     let routing = Routing::new(c.need("num_experts_per_tok")?, Score::Softmax);
@@ -98,7 +99,7 @@ fn load_e(config: &Value, w: Cursor) -> Result<Box<dyn Language>> {
     Decoder::load(llama::arch(&c, Some(10_000.0), false)?.with_moe(&moe, |_| true), w)
 }
 
-/// An olmo3; only layers without a window stretch their positions.
+/// Loads an `olmo3`; rotary scaling applies only to layers without a sliding window.
 fn load_3(config: &Value, w: Cursor) -> Result<Box<dyn Language>> {
     let c = Config::read(config)?;
     let mut arch = Arch { norms: Norms::AFTER, ..llama::arch(&c, None, false)? };

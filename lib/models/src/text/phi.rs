@@ -1,5 +1,5 @@
-//! Phi (arXiv 2309.05463): attention and feed-forward side by side, no gate. Phi 3 (arXiv 2404.14219)
-//! is a llama whose matrices are fused, with positions stretched pair by pair for long sequences.
+//! Phi (arXiv 2309.05463): parallel attention and feed-forward without gates. Phi 3 (arXiv
+//! 2404.14219) is a Llama with fused matrices and LongRoPE for long contexts.
 
 use mlxk_core::{Architecture, Result};
 use mlxk_tensor::ops::activation::Activation;
@@ -16,7 +16,7 @@ use crate::spec::Spec;
 pub const SPECS: &[Spec] =
     &[Spec::new(Architecture::Phi, load), Spec::new(Architecture::Phi3, load_3)];
 
-/// Phi 1, 1.5 and 2.
+/// Loads a `phi`: Phi 1, 1.5 or 2.
 fn load(config: &Value, mut w: Cursor) -> Result<Box<dyn Language>> {
     let defaults = json!({"vocab_size": 51_200, "hidden_size": 2560, "num_attention_heads": 32,
         "num_hidden_layers": 32, "num_key_value_heads": 32, "intermediate_size": 10_240,
@@ -38,7 +38,7 @@ fn load(config: &Value, mut w: Cursor) -> Result<Box<dyn Language>> {
     Decoder::load(arch, w)
 }
 
-/// Phi 3 and 4; all layers have the window that the file states.
+/// Loads a `phi3`, Phi 3 or 4; all layers have the sliding window of config.json.
 fn load_3(config: &Value, w: Cursor) -> Result<Box<dyn Language>> {
     let defaults = json!({"max_position_embeddings": 131_072,
         "original_max_position_embeddings": 4096});

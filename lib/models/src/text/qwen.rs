@@ -1,5 +1,6 @@
-//! Qwen2 (biased queries, keys and values) and Qwen3 (normed queries and keys): the weights say so.
-//! Both also as mixtures of experts, and as what remains of those that see.
+//! Qwen2, with biases of queries, keys and values, and Qwen3, with norms of queries and keys; both
+//! are detected from the tensors. Also their mixtures of experts, and the language models of their
+//! vision variants.
 
 use mlxk_core::{Architecture, Result};
 use mlxk_tensor::ops::activation::Activation;
@@ -42,17 +43,17 @@ pub const SPECS: &[Spec] = &[
     },
 ];
 
-/// A qwen2; its position embeddings have a larger base than a llama's.
+/// Loads a `qwen2`, whose rotary base defaults to 1,000,000.
 fn load_2(config: &Value, w: Cursor) -> Result<Box<dyn Language>> {
     Decoder::load(arch(&Config::read(config)?, Some(1_000_000.0))?, w)
 }
 
-/// A qwen3; its file must state the base.
+/// Loads a `qwen3`, whose config.json must state the rotary base.
 fn load_3(config: &Value, w: Cursor) -> Result<Box<dyn Language>> {
     Decoder::load(arch(&Config::read(config)?, None)?, w)
 }
 
-/// A qwen2_moe; besides its experts every token runs through a gated layer.
+/// Loads a `qwen2_moe`, which adds a gated shared expert to the routed ones.
 fn load_2_moe(config: &Value, w: Cursor) -> Result<Box<dyn Language>> {
     let c = Config::read(config)?;
     let arch = arch(&c, Some(1_000_000.0))?;
@@ -64,31 +65,31 @@ fn load_2_moe(config: &Value, w: Cursor) -> Result<Box<dyn Language>> {
     Decoder::load(arch.with_moe(&moe, mixed(&c)?), w)
 }
 
-/// A qwen3_moe.
+/// Loads a `qwen3_moe`.
 fn load_3_moe(config: &Value, w: Cursor) -> Result<Box<dyn Language>> {
     let c = Config::read(config)?;
     Decoder::load(arch(&c, None)?.with_moe(&moe(&c)?, mixed(&c)?), w)
 }
 
-/// A qwen2_vl, without what it sees.
+/// Loads the language model of a `qwen2_vl`; skips the vision tower.
 fn load_2_vl(config: &Value, mut w: Cursor) -> Result<Box<dyn Language>> {
     text_part::text_only(&mut w);
     load_2(text_part::text_or_all(config), w)
 }
 
-/// A qwen3_vl, without what it sees.
+/// Loads the language model of a `qwen3_vl`; skips the vision tower.
 fn load_3_vl(config: &Value, mut w: Cursor) -> Result<Box<dyn Language>> {
     text_part::text_only(&mut w);
     load_3(text_part::text_or_all(config), w)
 }
 
-/// A qwen3_vl_moe, without what it sees.
+/// Loads the language model of a `qwen3_vl_moe`; skips the vision tower.
 fn load_3_vl_moe(config: &Value, mut w: Cursor) -> Result<Box<dyn Language>> {
     text_part::text_only(&mut w);
     load_3_moe(text_part::text_or_all(config), w)
 }
 
-/// The mixtures of the family, without what all tokens share.
+/// Mixture of experts of the family, without the shared expert.
 pub fn moe(c: &Config) -> Result<MoeArch> {
     let normalised = c.get("norm_topk_prob")?.unwrap_or(false);
     let chosen = c.need("num_experts_per_tok")?;
@@ -102,15 +103,16 @@ pub fn moe(c: &Config) -> Result<MoeArch> {
     })
 }
 
-/// Which layers have mixtures: each `decoder_sparse_step`th that is not among `mlp_only_layers`.
+/// Predicate of the layers with mixtures: each `decoder_sparse_step`th that is not in
+/// `mlp_only_layers`.
 pub fn mixed(c: &Config) -> Result<impl Fn(usize) -> bool + use<>> {
     let step = c.get("decoder_sparse_step")?.unwrap_or(1_usize);
     let without: Vec<usize> = c.get("mlp_only_layers")?.unwrap_or_default();
     Ok(move |i: usize| (i + 1).is_multiple_of(step) && !without.contains(&i))
 }
 
-/// The window that most files state is in force only if `use_sliding_window` is set, and then from
-/// layer `max_window_layers` on.
+/// Architecture of the family. The sliding window applies only if `use_sliding_window` is true,
+/// from layer `max_window_layers` on.
 fn arch(c: &Config, theta: Option<f64>) -> Result<Arch> {
     let mut arch = llama::arch(c, theta, true)?;
     let full = match c.use_sliding_window {

@@ -1,4 +1,4 @@
-//! Qwen3-Next and Qwen3.5: gated delta nets, and gated attention on every fourth layer.
+//! Qwen3-Next and Qwen3.5: gated delta nets, and gated attention in every fourth layer.
 
 use mlxk_core::{Architecture, Result};
 use mlxk_tensor::ops::gated_delta::{Decay, DeltaSizes};
@@ -43,15 +43,15 @@ pub const SPECS: &[Spec] = &[
     },
 ];
 
-/// Matrices that choose experts.
+/// Names of router matrices.
 const ROUTERS: &[&str] = &["mlp.gate", "shared_expert_gate"];
 
-/// A qwen3_next.
+/// Loads a `qwen3_next`.
 fn load(config: &Value, w: Cursor) -> Result<Box<dyn Language>> {
     mixed(&Config::read(config)?, w)
 }
 
-/// A qwen3_5, without what it sees.
+/// Loads the language model of a `qwen3_5`; skips the vision tower.
 fn load_5(config: &Value, mut w: Cursor) -> Result<Box<dyn Language>> {
     text_part::text_only(&mut w);
     let c = config_5(config)?;
@@ -59,13 +59,13 @@ fn load_5(config: &Value, mut w: Cursor) -> Result<Box<dyn Language>> {
     stack(&c, w, |_, w, norm| Ok(Box::new(Mlp::load(w, c.hidden_size, &mlp, norm)?)))
 }
 
-/// A qwen3_5_moe, without what it sees.
+/// Loads the language model of a `qwen3_5_moe`; skips the vision tower.
 fn load_5_moe(config: &Value, mut w: Cursor) -> Result<Box<dyn Language>> {
     text_part::text_only(&mut w);
     mixed(&config_5(config)?, w)
 }
 
-/// With mixtures of experts where the file says so.
+/// Loads a model with mixtures of experts in the layers that config.json selects.
 fn mixed(c: &Config, w: Cursor) -> Result<Box<dyn Language>> {
     let (hidden, mlp) = (c.hidden_size, llama::mlp(c));
     let inner = c.need("shared_expert_intermediate_size")?;
@@ -78,7 +78,7 @@ fn mixed(c: &Config, w: Cursor) -> Result<Box<dyn Language>> {
     })
 }
 
-/// The configuration of the text part, with what the family does if the file does not say.
+/// Configuration of the language model, with the defaults of the family.
 fn config_5(config: &Value) -> Result<Config> {
     let defaults = json!({
         "rope_parameters": {"rope_theta": 100_000.0, "partial_rotary_factor": 0.25},
@@ -91,13 +91,13 @@ fn config_5(config: &Value) -> Result<Config> {
     Config::read(&text)
 }
 
-/// What all members share.
+/// Hyperparameters that all members share.
 struct Arch {
-    /// Of attention.
+    /// Sizes of gated attention.
     heads: Sizes,
     rope: Rope,
     delta: DeltaNetArch,
-    /// A layer of attention comes after one fewer of delta nets.
+    /// Period of attention layers: each `interval`th layer has attention, the others delta nets.
     interval: usize,
 }
 
@@ -122,13 +122,13 @@ fn arch(c: &Config) -> Result<Arch> {
     })
 }
 
-/// Layers with a feed-forward part that `feed` loads by its number.
+/// Loads a model whose feed-forward layers are loaded by `feed` from the layer's index.
 fn stack(
     c: &Config,
     mut w: Cursor,
     feed: impl Fn(usize, &mut Cursor, NormArch) -> Result<Box<dyn FeedForward>>,
 ) -> Result<Box<dyn Language>> {
-    // For predicting further tokens at once, which is not done here.
+    // Tensors of multi-token prediction, which is not supported.
     w.discard(|name| name.split('.').any(|part| part == "mtp"));
     let arch = arch(c)?;
     let (norm, hidden) = (arch.heads.norm, c.hidden_size);
@@ -158,7 +158,8 @@ fn stack(
     Ok(Box::new(Hybrid { ends, steps, factors: Factors::NONE, ops: w.ops() }))
 }
 
-/// Checkpoints whose convolutions are as they were in training store the factors of norms less one.
+/// Adds one to the weights of norms, which checkpoints with convolutions in training form store
+/// minus one.
 fn sanitize(all: &mut Checkpoint) -> Result<()> {
     const NORMS: [&str; 5] = [
         ".input_layernorm.weight",

@@ -1,4 +1,4 @@
-//! SmolLM3: a llama in which some layers do not know positions.
+//! SmolLM3: Llama with some layers without position embeddings.
 
 use mlxk_core::{Architecture, Result};
 use serde_json::Value;
@@ -14,8 +14,8 @@ use crate::spec::Spec;
 /// Architectures of the family.
 pub const SPECS: &[Spec] = &[Spec::new(Architecture::SmolLm3, load)];
 
-/// A smollm3: `no_rope_layers` has a 0 for each layer without positions; if it is absent that is
-/// every fourth, or as `no_rope_layer_interval` says.
+/// Loads a `smollm3`. `no_rope_layers` has a 0 for each layer without a rotary embedding; if it is
+/// absent, that is every `no_rope_layer_interval`th layer, by default every fourth.
 fn load(config: &Value, w: Cursor) -> Result<Box<dyn Language>> {
     let c = Config::read(config)?;
     let mut arch = llama::arch(&c, Some(10_000.0), false)?;

@@ -9,15 +9,15 @@ use crate::nn::linear::Linear;
 
 /// Sizes of a patch embedding.
 pub struct PatchArch {
-    /// Elements of the vector of a patch.
+    /// Number of elements of a patch embedding.
     pub hidden: usize,
-    /// Channels of a picture.
+    /// Number of image channels.
     pub channels: usize,
     /// Frames, height and width of a patch.
     pub kernel: [usize; 3],
 }
 
-/// Layer that gives each patch a vector.
+/// Linear projection of flattened patches to embeddings.
 pub struct PatchEmbed {
     proj: Linear,
     /// Type in which the tower computes.
@@ -49,8 +49,8 @@ impl PatchEmbed {
         Ok(PatchEmbed { proj, dtype, columns: columns as i32 })
     }
 
-    /// Vectors [1, rows, hidden] of patches [rows, columns], whose columns go by channel, frame, y
-    /// and x.
+    /// Embeddings [1, rows, hidden] of patches [rows, columns], whose columns are ordered by
+    /// channel, frame, y and x.
     pub fn forward(&self, pixels: &Array) -> Result<Array> {
         if pixels.shape().get(1) != Some(&self.columns) {
             let message = format!("{:?} pixels, for patches of {}", pixels.shape(), self.columns);

@@ -45,9 +45,9 @@ struct Config {
     temporal_patch_size: usize,
     spatial_merge_size: usize,
     out_hidden_size: usize,
-    /// Side of a window in pixels; without it patches see the whole picture.
+    /// Side of an attention window in pixels; `None` attends to the whole image.
     window_size: Option<usize>,
-    /// Layers in which patches see the whole picture nonetheless.
+    /// Layers with attention to the whole image.
     #[serde(default)]
     fullatt_block_indexes: Vec<usize>,
 }
@@ -91,9 +91,9 @@ pub fn load(config: &Value, mut w: Cursor) -> Loaded<Box<dyn Tower>> {
     }))
 }
 
-/// Configuration of a qwen2_vl, whose files say `embed_dim` for the size of the tower's vectors and
-/// `hidden_size` for that of the language model's. Defaults are those of transformers, which leaves
-/// them out of files that it writes.
+/// Configuration of a `qwen2_vl`, where `embed_dim` is the hidden size of the tower and
+/// `hidden_size` that of the language model. Defaults are those of transformers, which omits them
+/// in the files that it writes.
 fn qwen2(vision: &Value) -> Loaded<Config> {
     let names = [
         ("hidden_size", "out_hidden_size"),
@@ -148,7 +148,7 @@ impl Config {
         if let Some((name, side)) = sides.iter().find(|(_, side)| *side > MAX_SIDE) {
             return Err(invalid(format!("`{name}` cannot be {side}")));
         }
-        // A quarter of a head turns by height, a quarter by width, each with a partner.
+        // A quarter of a head rotates by height, a quarter by width, each element with a partner.
         if !self.hidden_size.is_multiple_of(4 * self.num_heads) {
             let (hidden, heads) = (self.hidden_size, self.num_heads);
             return Err(invalid(format!("{hidden} elements cannot be {heads} heads that rotate")));

@@ -1,4 +1,5 @@
-//! The vision transformer (arXiv 2010.11929): layers in which the patches of a picture see each other.
+//! Vision transformer (arXiv 2010.11929): layers in which the patches of an image attend to each
+//! other.
 
 use mlx_rs::Array;
 use mlx_rs::error::Result;
@@ -14,7 +15,7 @@ use crate::nn::norm::{Norm, NormArch};
 
 /// Members of a vision transformer that differ among families.
 pub struct VitArch {
-    /// Elements of the vector of a patch, a multiple of `heads`.
+    /// Number of elements of a patch embedding, a multiple of `heads`.
     pub hidden: usize,
     /// Attention heads of a layer.
     pub heads: usize,
@@ -24,19 +25,19 @@ pub struct VitArch {
     pub mlp: MlpArch,
     /// True if queries, keys and values are one matrix `qkv` on disk.
     pub fused: bool,
-    /// Rotation of queries and keys; none in towers whose patches know their place otherwise.
+    /// Rotary embedding of queries and keys; `None` if the tower has other position embeddings.
     pub rope: Option<Rope>,
-    /// An entry for each layer, true if its patches see their window only.
+    /// True for each layer with windowed attention.
     pub windowed: Vec<bool>,
 }
 
-/// Places of patches, and which of them see each other.
+/// Positions of patches, and masks of the attention between them.
 pub struct Patches {
-    /// Place of each patch in time, height and width.
+    /// Position of each patch in time, height and width.
     pub positions: Vec<[i32; 3]>,
-    /// Patches of one picture, or of one frame of a video.
+    /// Mask of patches of the same image, or the same frame of a video.
     pub pictures: Mask,
-    /// Patches of one window.
+    /// Mask of patches of the same window.
     pub windows: Mask,
 }
 
@@ -76,7 +77,7 @@ impl Vit {
         Ok(Vit { layers: layers.collect::<mlxk_core::Result<_>>()? })
     }
 
-    /// Vectors [1, rows, hidden] of `patches` after all layers, from those before.
+    /// Hidden states [1, rows, hidden] after all layers for the patch embeddings `x`.
     pub fn forward(&self, x: Array, patches: &Patches) -> Result<Array> {
         self.layers.iter().try_fold(x, |x, layer| layer.forward(&x, patches))
     }
@@ -125,7 +126,7 @@ impl Attention {
         })
     }
 
-    /// Mixes the rows that see each other by `mask`: [1, rows, hidden] to the same.
+    /// Attention among the rows that `mask` allows: [1, rows, hidden] to the same shape.
     fn forward(&self, x: &Array, positions: &[[i32; 3]], mask: &Mask) -> Result<Array> {
         let rope = self.rope.as_ref().map(|rope| (rope, Positions::Rows(positions)));
         // [1, rows, hidden] to [1, heads, rows, head size].

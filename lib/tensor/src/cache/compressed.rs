@@ -54,14 +54,14 @@ impl CompressedKv {
         self.rows.arrays()
     }
 
-    /// Forgets the last `count` tokens; false if there are not so many.
+    /// Removes the last `count` tokens; false if there are fewer.
     pub fn forget(&mut self, count: i32) -> bool {
         self.tokens -= count;
         self.tokens >= 0 && self.rows.forget(self.held() - self.tokens / self.pace)
     }
 
-    /// Takes the arrays `stored`, asked for by their numbers, for the first `tokens` tokens of a
-    /// sequence, of which they hold `held` rows. False if their shapes or types are not those of the
+    /// Restores the first `tokens` tokens of a sequence from arrays that `stored` returns by
+    /// number, and that hold `held` rows. False if their shapes or types are not those of the
     /// cache.
     pub fn restore(
         &mut self,

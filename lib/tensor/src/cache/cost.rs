@@ -3,7 +3,7 @@
 use super::buffer::{Packing, Vectors};
 use super::{Cache, KvLayout, Slot};
 
-/// Longest sequence that a cost is told of, in tokens: positions are 32-bit numbers.
+/// Longest sequence of a cost estimate, in tokens: positions are 32-bit integers.
 const LONGEST: u64 = 1 << 30;
 
 /// Cost of the cache of a sequence.

@@ -113,8 +113,9 @@ impl Kv {
         Ok(())
     }
 
-    /// Takes the arrays `stored`, asked for by their numbers, for the first `tokens` tokens of a
-    /// sequence, of which they hold `held`. False if their shapes or types are not those of the cache.
+    /// Restores the first `tokens` tokens of a sequence from arrays that `stored` returns by
+    /// number, and that hold `held` tokens. False if their shapes or types are not those of the
+    /// cache.
     pub fn restore(
         &mut self,
         tokens: i32,
@@ -137,7 +138,7 @@ impl Kv {
         self.buffers.as_ref().is_none_or(|[keys, values]| keys.room() == values.room())
     }
 
-    /// Forgets the last `count` tokens; false if what came before them is gone already.
+    /// Removes the last `count` tokens; false if the tokens before them are no longer held.
     pub fn forget(&mut self, count: i32) -> bool {
         if count == 0 {
             return true;

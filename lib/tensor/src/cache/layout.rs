@@ -5,7 +5,8 @@ use super::buffer::Packing;
 /// Tokens by which the room of a kv cache grows.
 const STEP: i32 = 256;
 
-/// Tokens that a window keeps beyond those it attends to, so that the last ones can be forgotten again.
+/// Tokens that a window keeps beyond those it attends to, so that the last ones can be removed
+/// again.
 const BACK: i32 = 32;
 
 /// Layout of a kv cache: which tokens it keeps, and how it stores them.

@@ -26,7 +26,7 @@ pub use state::State;
 /// Cache of a sequence.
 #[derive(Clone)]
 pub struct Cache {
-    /// Slots of the layers that mix tokens, in the order that the model gives them.
+    /// Slots of the layers that mix tokens, in the order that the model defines.
     pub slots: Vec<Slot>,
 }
 
@@ -60,7 +60,7 @@ impl Cache {
         }
     }
 
-    /// Forgets the last `count` tokens; false if it cannot: then the cache is of no more use.
+    /// Removes the last `count` tokens; if it returns false, the cache must not be used further.
     pub fn forget(&mut self, count: usize) -> bool {
         self.slots.iter_mut().all(|slot| match slot {
             Slot::Kv(kv) => kv.forget(count as i32),
@@ -70,7 +70,7 @@ impl Cache {
         })
     }
 
-    /// True if any number of tokens can be forgotten, as long as no window has moved on.
+    /// True if any number of tokens can be removed, as long as no window has moved on.
     pub fn forgets(&self) -> bool {
         self.slots.iter().all(|slot| match slot {
             Slot::Kv(_) | Slot::CompressedKv(_) => true,
@@ -79,7 +79,7 @@ impl Cache {
         })
     }
 
-    /// Number by which other ranks know the sequence, if there are others.
+    /// Identifier of the sequence on other ranks; `None` if there are none.
     pub fn remote(&self) -> Option<u64> {
         match self.slots.last() {
             Some(Slot::Remote(remote)) => Some(remote.sequence()),

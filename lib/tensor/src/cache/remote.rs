@@ -1,17 +1,17 @@
 //! Cache of a sequence on other ranks.
 
-/// What other ranks hold of a sequence. Dropping it lets them drop theirs.
+/// Handle of the cache that other ranks hold for a sequence; dropping it frees that cache.
 pub trait Remote {
-    /// Number by which the ranks know the sequence.
+    /// Identifier of the sequence on the ranks.
     fn sequence(&self) -> u64;
 
-    /// True if any number of tokens can be forgotten.
+    /// True if any number of tokens can be removed from the end.
     fn forgets(&self) -> bool;
 
-    /// Lets the ranks forget the last `tokens`; false if one of them cannot.
+    /// Removes the last `tokens` tokens on all ranks; false if one of them cannot.
     fn forget(&self, tokens: usize) -> bool;
 
-    /// A copy, which the ranks hold too.
+    /// Copy of the handle and of the cache on the ranks.
     fn copy(&self) -> Box<dyn Remote>;
 }
 

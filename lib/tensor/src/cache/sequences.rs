@@ -1,8 +1,8 @@
-//! The sequences that a step advances, packed one after another along the length axis.
+//! Sequences that a step advances, packed one after another along the length axis.
 //!
-//! Most of a model looks at each token alone and does not see where a text ends. Only the layers that
-//! mix tokens do: they ask for the rows of each text with what they remember of it. So sequences of any
-//! lengths share a step without padding, and may join or leave between any two.
+//! Most layers treat each token independently and ignore sequence boundaries. Layers that mix
+//! tokens process the rows of each sequence separately, with its cache. Sequences of any lengths
+//! share a step without padding, and may join or leave between any two steps.
 
 use std::ops::Range;
 
@@ -15,7 +15,7 @@ use crate::array;
 use crate::mlx;
 use crate::positions::RowPositions;
 
-/// What is remembered of each text of a step, and how many rows of the step are its.
+/// Caches of the sequences of a step, and the number of rows of each.
 pub struct Sequences<'a> {
     sequences: Vec<(&'a mut Cache, i32)>,
     /// Positions of the rows of each sequence; consecutive positions if empty.
@@ -24,12 +24,12 @@ pub struct Sequences<'a> {
 }
 
 impl<'a> Sequences<'a> {
-    /// Sequences in the order of their rows, each with how many it has.
+    /// Sequences in the order of their rows: the cache and the number of rows of each.
     pub fn new(sequences: Vec<(&'a mut Cache, i32)>) -> Sequences<'a> {
         Sequences { sequences, positions: Vec::new(), at_once: false }
     }
 
-    /// The same, whose rows are copied when they are asked for, and not queued by MLX.
+    /// Sets whether rows are copied immediately (true) or queued as MLX operations (false).
     pub fn at_once(self, at_once: bool) -> Sequences<'a> {
         Sequences { at_once, ..self }
     }
@@ -39,19 +39,19 @@ impl<'a> Sequences<'a> {
         Sequences { positions, ..self }
     }
 
-    /// A single text of `rows` rows.
+    /// Single sequence of `rows` rows.
     pub fn one(cache: &'a mut Cache, rows: i32) -> Sequences<'a> {
         Sequences::new(vec![(cache, rows)])
     }
 
-    /// What other ranks call each text, with how many rows it has.
+    /// Identifiers of the sequences on other ranks, and the number of rows of each.
     pub fn remote(&self) -> Vec<(u64, usize)> {
         let named = |(cache, rows): &(&mut Cache, i32)| Some((cache.remote()?, *rows as usize));
         self.sequences.iter().filter_map(named).collect()
     }
 
-    /// Calls `mix` with the rows of each text in `inputs` [1, rows of all, ..] and the keys and
-    /// values in its slot number `slot`; returns the results, [1, rows, ..] each, put together.
+    /// Calls `mix` with the rows of each sequence in `inputs` [1, rows of all, ..] and the keys and
+    /// values in its cache slot `slot`; returns the results, [1, rows, ..] each, concatenated.
     pub fn each_kv<const N: usize>(
         &mut self,
         slot: usize,
@@ -78,7 +78,8 @@ impl<'a> Sequences<'a> {
         self.joined(mixed?)
     }
 
-    /// The same for a slot that holds the arrays of a recurrent layer.
+    /// Calls `mix` like [`each_kv`](Self::each_kv), with the arrays of a recurrent layer in slot
+    /// `slot`.
     pub fn each_state<const N: usize>(
         &mut self,
         slot: usize,
@@ -92,8 +93,8 @@ impl<'a> Sequences<'a> {
         self.joined(mixed)
     }
 
-    /// Calls `work` with the rows of each text in `inputs` [1, rows of all, ..] and all that is
-    /// remembered of it; returns the results in the order of the sequences.
+    /// Calls `work` with the rows of each sequence in `inputs` [1, rows of all, ..] and its cache;
+    /// returns the results in the order of the sequences.
     pub fn each_sequence<const N: usize, T>(
         &mut self,
         inputs: [&Array; N],
@@ -115,7 +116,7 @@ impl<'a> Sequences<'a> {
         Ok(results)
     }
 
-    /// What came of each text, [1, rows, ..], put together.
+    /// Concatenates the results of the sequences, [1, rows, ..] each.
     pub fn joined(&self, mut parts: Vec<Array>) -> Result<Array> {
         match (parts.len(), self.at_once) {
             (1, _) => Ok(parts.swap_remove(0)),
@@ -124,11 +125,11 @@ impl<'a> Sequences<'a> {
         }
     }
 
-    /// How many sequences there are.
+    /// Number of sequences.
     pub fn count(&self) -> usize {
         self.sequences.len()
     }
 }
 
-/// `x[:, range]`.
+/// Slice of the length axis: `x[:, range]`.
 type Rows = fn(&Array, Range<i32>) -> Result<Array>;

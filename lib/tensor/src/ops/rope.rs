@@ -1,4 +1,4 @@
-//! Rotary position embeddings, in the kinds that config.json can name.
+//! Rotary position embeddings, of the types that config.json can name.
 
 use std::f64::consts::PI;
 use std::rc::Rc;
@@ -11,21 +11,21 @@ use serde::Deserialize;
 
 use crate::positions::Positions;
 
-/// `rope_scaling` or `rope_parameters` of config.json: the kind, and what the kinds are made from.
+/// `rope_scaling` or `rope_parameters` of config.json: the type and its parameters.
 #[derive(Clone, Debug, Default, Deserialize)]
 pub struct Scaling {
-    /// The kind by its older name.
+    /// Type under its older name.
     #[serde(rename = "type")]
     kind: Option<String>,
     rope_type: Option<String>,
-    /// The base frequency, where it is not beside this object.
+    /// Rotary base, where config.json states it here.
     pub rope_theta: Option<f64>,
-    /// The part of a head that rotates, where it is not beside this object.
+    /// Fraction of a head that rotates, where config.json states it here.
     pub partial_rotary_factor: Option<f64>,
     factor: Option<f64>,
     low_freq_factor: Option<f64>,
     high_freq_factor: Option<f64>,
-    /// The length of the sequences before the model was made to take longer ones.
+    /// Context length of pretraining, in tokens, before the context was extended.
     pub original_max_position_embeddings: Option<f64>,
     beta_fast: Option<f64>,
     beta_slow: Option<f64>,
@@ -35,7 +35,7 @@ pub struct Scaling {
     mscale_all_dim: Option<f64>,
     long_factor: Option<Vec<f64>>,
     long_mscale: Option<f64>,
-    /// How queries grow beyond the trained length.
+    /// Growth of the query scale beyond the trained length.
     pub llama_4_scaling_beta: Option<f64>,
     /// Numbers of pairs of a head that rotate by time, height and width (M-RoPE).
     mrope_section: Option<[usize; 3]>,
@@ -44,15 +44,16 @@ pub struct Scaling {
     mrope_interleaved: Option<bool>,
 }
 
-/// What a layer rotates its queries and keys by.
+/// Rotary position embedding of the queries and keys of a layer.
 #[derive(Clone)]
 pub struct Rope {
     /// Leading elements of a head that rotate.
     dims: i32,
-    /// Whether neighbours are pairs (else an element and the one half of `dims` further).
+    /// True if adjacent elements are pairs (interleaved), false if element i pairs with i + `dims`
+    /// / 2.
     traditional: bool,
     angles: Angles,
-    /// What the elements that rotate are multiplied by.
+    /// Scale of the rotated elements.
     magnitude: f32,
     /// Axis of the position (0 time, 1 height, 2 width) that rotates each pair; `None` if it is 0
     /// for all.
@@ -61,17 +62,18 @@ pub struct Rope {
 
 #[derive(Clone)]
 enum Angles {
-    /// Powers of a base; positions are multiplied by `scale`.
+    /// Powers of `base`; positions are multiplied by `scale`.
     Powers { base: f64, scale: f64 },
-    /// Powers of a base that grows with the length once it is beyond `trained` positions.
+    /// Powers of a base that grows with the sequence length beyond `trained` positions (dynamic
+    /// NTK).
     Growing { base: f64, factor: f64, trained: f64 },
     /// Wavelengths over 2π, one for each pair, for the host and for MLX.
     Table(Rc<[f64]>, Array),
 }
 
 impl Rope {
-    /// For heads whose first `dims` elements rotate, in a model trained on `trained` positions.
-    /// Errors if the kind is not known or lacks a number that it needs.
+    /// Rotary embedding of the first `dims` elements of a head, in a model trained on `trained`
+    /// positions. Errors if the type is unknown or lacks a parameter.
     pub fn new(
         dims: usize,
         traditional: bool,
@@ -122,14 +124,14 @@ impl Rope {
         Rope { dims: dims as i32, traditional: false, angles, magnitude: 1.0, axes: Some(axes) }
     }
 
-    /// For heads that rotate as a whole, the other way round.
+    /// Rotary embedding of whole heads of `dims` elements, with negated angles.
     pub fn backwards(dims: usize, base: f64) -> Rope {
         let angles = table(powers(dims, base).map(|wavelength| -wavelength).collect());
         Rope { dims: dims as i32, traditional: false, angles, magnitude: 1.0, axes: None }
     }
 
-    /// The same with all wavelengths times `factor`: -1 turns back, 1/n turns n times as fast. Errors
-    /// if they depend on the length of the text.
+    /// Rotary embedding with all wavelengths multiplied by `factor`: -1 negates the angles, 1/n
+    /// makes them n times as large. Errors if wavelengths depend on the sequence length.
     pub fn stretched(&self, factor: f64) -> mlxk_core::Result<Rope> {
         if let Angles::Growing { .. } = self.angles {
             return Err(lacking("rope_scaling.factor"));
@@ -189,7 +191,7 @@ impl Rope {
         concatenate(&parts, -1)
     }
 
-    /// Turns of each of `length` rows at `positions`, for the host.
+    /// Rotations of `length` rows at `positions`, computed on the host.
     pub fn turns(&self, positions: Positions, length: usize) -> Turns {
         let wavelengths = self.wavelengths(positions.end(length as i32));
         let magnitude = f64::from(self.magnitude);
@@ -222,7 +224,7 @@ impl Rope {
         }
     }
 
-    /// The base of a growing kind when the text has `length` tokens.
+    /// Base of a growing type for a sequence of `length` tokens.
     fn grown(&self, length: i32) -> f64 {
         let Angles::Growing { base, factor, trained } = self.angles else {
             return 1.0;
@@ -231,7 +233,7 @@ impl Rope {
         base * (factor * length / trained - (factor - 1.0)).powf(dims / (dims - 2.0))
     }
 
-    /// The elements that rotate times the magnitude; `None` if that is one.
+    /// Array `x` with the rotated elements scaled by the magnitude; `None` if the magnitude is 1.
     fn magnify(&self, x: &Array) -> Result<Option<Array>> {
         if self.magnitude == 1.0 {
             return Ok(None);
@@ -243,7 +245,7 @@ impl Rope {
     }
 }
 
-/// How far the heads of some rows turn.
+/// Rotations of the heads of some rows.
 pub struct Turns {
     /// Cosine and sine for each pair of each row.
     all: Vec<[f32; 2]>,
@@ -252,7 +254,7 @@ pub struct Turns {
 }
 
 impl Turns {
-    /// Turns a head of row `row`.
+    /// Rotates a head of row `row` in place.
     pub fn turn(&self, head: &mut [f32], row: usize) {
         let half = self.dims / 2;
         for (i, [cos, sin]) in self.all[row * half..][..half].iter().enumerate() {
@@ -263,7 +265,7 @@ impl Turns {
 }
 
 impl Scaling {
-    /// The kind; `default` if none is stated.
+    /// Type; `default` if none is stated.
     pub fn kind(&self) -> &str {
         self.kind.as_deref().or(self.rope_type.as_deref()).unwrap_or("default")
     }
@@ -296,7 +298,8 @@ impl Scaling {
         self.factor.filter(|&factor| factor > 0.0).ok_or_else(|| lacking("rope_scaling.factor"))
     }
 
-    /// How longrope makes up for the flatter attention over a context of `trained` tokens.
+    /// Magnitude of LongRoPE that offsets the flatter attention over an extended context of
+    /// `trained` tokens.
     fn longrope_magnitude(&self, trained: Option<u64>) -> mlxk_core::Result<f64> {
         if let Some(stated) = self.long_mscale {
             return Ok(stated);
@@ -310,7 +313,7 @@ impl Scaling {
         Ok(if factor <= 1.0 { 1.0 } else { (1.0 + factor.ln() / original.ln()).sqrt() })
     }
 
-    /// What DeepSeek's scores are multiplied by over the longer context of yarn.
+    /// Factor of DeepSeek's attention scores under YaRN.
     pub fn sharpness(&self) -> f32 {
         let all = self.mscale_all_dim.unwrap_or(0.0);
         match self.factor {
@@ -319,7 +322,7 @@ impl Scaling {
         }
     }
 
-    /// How yarn makes up for the flatter attention over a longer context.
+    /// Magnitude of YaRN that offsets the flatter attention over a longer context.
     fn yarn_magnitude(&self) -> mlxk_core::Result<f64> {
         let factor = self.factor()?;
         if let Some(stated) = self.attention_factor {
@@ -332,7 +335,7 @@ impl Scaling {
     }
 }
 
-/// LongRoPE (arXiv 2402.13753): each pair is stretched by a factor of its own.
+/// LongRoPE (arXiv 2402.13753): each wavelength has its own factor.
 fn longrope(dims: usize, base: f64, scaling: &Scaling) -> mlxk_core::Result<Vec<f64>> {
     let factors = scaling.long_factor.as_deref().unwrap_or_default();
     if factors.len() != dims / 2 || factors.iter().any(|&factor| factor.is_nan() || factor <= 0.0) {
@@ -342,7 +345,7 @@ fn longrope(dims: usize, base: f64, scaling: &Scaling) -> mlxk_core::Result<Vec<
     Ok(powers(dims, base).zip(factors).map(|(freq, factor)| freq * factor).collect())
 }
 
-/// Only the first pairs turn, as fast as if all did.
+/// Wavelengths over 2π if only a fraction of the pairs rotates; infinite for the others.
 fn proportional(dims: usize, base: f64, scaling: &Scaling) -> Vec<f64> {
     let turning = (dims as f64 * scaling.partial_rotary_factor.unwrap_or(1.0)) as usize;
     let factor = scaling.factor.unwrap_or(1.0);
@@ -375,7 +378,7 @@ fn llama3(dims: usize, base: f64, scaling: &Scaling) -> mlxk_core::Result<Vec<f6
     Ok(powers(dims, base).map(stretch).collect())
 }
 
-/// YaRN (arXiv 2309.00071): pairs that turn often are kept, those that hardly turn are stretched.
+/// YaRN (arXiv 2309.00071): short wavelengths are kept, long ones stretched by `factor`.
 fn yarn(dims: usize, base: f64, scaling: &Scaling) -> mlxk_core::Result<Vec<f64>> {
     let factor = scaling.factor()?;
     let trained = scaling.original_max_position_embeddings.unwrap_or(4096.0);

@@ -1,4 +1,4 @@
-//! Tensors of numbers changed one by one, each result rounded to the tensor's own type.
+//! Elementwise changes of float tensors, rounded to the type of the tensor.
 
 use mlx_rs::Dtype;
 use mlxk_core::Float;
@@ -6,7 +6,7 @@ use mlxk_tensor::floats::{self, narrow, widen};
 
 use crate::checkpoint::tensor::{Bytes, Tensor};
 
-/// One more; anything but a list of numbers as it is.
+/// Adds one to a vector of floats; other tensors stay unchanged.
 pub fn plus_one(tensor: Tensor) -> Tensor {
     match tensor.shape.len() {
         1 => each(tensor, |_, x| x + 1.0),
@@ -14,7 +14,8 @@ pub fn plus_one(tensor: Tensor) -> Tensor {
     }
 }
 
-/// Each row times a number of the tensor's type; anything but numbers as it is.
+/// Multiplies row i by `factors[i % len]`, rounded to the tensor's type; tensors that are not
+/// floats stay unchanged.
 pub fn times(tensor: Tensor, factors: Vec<f32>) -> Tensor {
     let row = tensor.shape[1..].iter().product::<usize>().max(1);
     let Some(float) = floats::kind(tensor.dtype) else { return tensor };
@@ -22,7 +23,7 @@ pub fn times(tensor: Tensor, factors: Vec<f32>) -> Tensor {
     each(tensor, move |at, x| x * factors[(at / row) % factors.len()])
 }
 
-/// A matrix with each column divided by its length; anything but a matrix of numbers as it is.
+/// Normalises the columns of a matrix of floats to length one; other tensors stay unchanged.
 pub fn unit_columns(tensor: Tensor) -> Tensor {
     let (Some(float), &[_, columns]) = (floats::kind(tensor.dtype), tensor.shape.as_slice()) else {
         return tensor;
@@ -42,7 +43,7 @@ pub fn unit_columns(tensor: Tensor) -> Tensor {
     })
 }
 
-/// As numbers of another type; anything but numbers as it is.
+/// Casts floats to the type `dtype`; other tensors stay unchanged.
 pub fn cast(tensor: Tensor, dtype: Dtype) -> Tensor {
     let (Some(from), Some(to)) = (floats::kind(tensor.dtype), floats::kind(dtype)) else {
         return tensor;
@@ -56,12 +57,12 @@ pub fn cast(tensor: Tensor, dtype: Dtype) -> Tensor {
     })
 }
 
-/// As they are in a type.
+/// Numbers rounded to the type `float`.
 pub fn rounded(numbers: &[f32], float: Float) -> Vec<f32> {
     widen(&narrow(numbers, float), float)
 }
 
-/// What `change` makes of each number and its place.
+/// Applies `change` to the index and value of each element of a float tensor.
 fn each(tensor: Tensor, change: impl Fn(usize, f32) -> f32 + Send + Sync + 'static) -> Tensor {
     let Some(float) = floats::kind(tensor.dtype) else { return tensor };
     let (dtype, shape) = (tensor.dtype, tensor.shape.clone());

@@ -1,4 +1,4 @@
-//! A model as its files have it, and changes to its names and tensors.
+//! Checkpoint as stored, and changes to its names and tensors.
 
 use std::collections::BTreeMap;
 
@@ -10,7 +10,7 @@ use serde_json::Value;
 use crate::checkpoint::reshape;
 use crate::checkpoint::tensor::Tensor;
 
-/// A model as files tell of it.
+/// Configuration and tensors of a model.
 pub struct Checkpoint {
     /// config.json.
     pub config: Value,
@@ -19,39 +19,39 @@ pub struct Checkpoint {
 }
 
 impl Checkpoint {
-    /// The part of config.json that is about text.
+    /// Configuration of the language model: `text_config`, or else config.json itself.
     pub fn text(&self) -> &Value {
         self.config.get("text_config").unwrap_or(&self.config)
     }
 
-    /// A number that config.json states. Errors if it does not.
+    /// Field `key` of the language model's configuration. Errors if it is absent or malformed.
     pub fn number<T: serde::de::DeserializeOwned>(&self, key: &str) -> Result<T> {
         let value = self.text().get(key).cloned().unwrap_or_default();
         serde_json::from_value(value)
             .map_err(|e| Error::new(Kind::InvalidModel, "config.json", format!("`{key}`: {e}")))
     }
 
-    /// Drops the tensors whose names `unwanted` picks.
+    /// Removes the tensors for whose names `unwanted` returns true.
     pub fn remove(&mut self, unwanted: impl Fn(&str) -> bool) {
         self.tensors.retain(|name, _| !unwanted(name));
     }
 
-    /// Gives the tensors new names; those without one keep theirs.
+    /// Renames the tensors for whose names `new` returns a name.
     pub fn rename(&mut self, new: impl Fn(&str) -> Option<String>) {
         let all = std::mem::take(&mut self.tensors);
         let renamed = all.into_iter().map(|(name, tensor)| (new(&name).unwrap_or(name), tensor));
         self.tensors = renamed.collect();
     }
 
-    /// Puts what `change` makes of the tensors whose names `wanted` picks in their places.
+    /// Replaces each tensor for whose name `wanted` returns true by the result of `change`.
     pub fn change(&mut self, wanted: impl Fn(&str) -> bool, change: impl Fn(Tensor) -> Tensor) {
         for (_, tensor) in self.tensors.iter_mut().filter(|(name, _)| wanted(name)) {
             *tensor = change(tensor.clone());
         }
     }
 
-    /// Makes `parts` of the rows of all matrices named `.{name}.weight`, which hold the parts one after
-    /// another `repeats` times over; each part has as many of the rows as its number says.
+    /// Splits the rows of all matrices named `.{name}.weight` into `parts`, each with a name and
+    /// its share of the rows. The parts alternate `repeats` times in the matrix.
     pub fn split(&mut self, name: &str, repeats: usize, parts: &[(&str, usize)]) -> Result<()> {
         let end = format!(".{name}.weight");
         let whole = |name: &String| Some((name.clone(), name.strip_suffix(&end)?.to_owned()));
@@ -77,12 +77,12 @@ impl Checkpoint {
         Ok(())
     }
 
-    /// Takes a tensor. Errors if there is none.
+    /// Removes and returns a tensor. Errors if there is none.
     pub fn take(&mut self, name: &str) -> Result<Tensor> {
         self.tensors.remove(name).ok_or_else(|| invalid(name, "the tensor is missing"))
     }
 
-    /// Makes what config.json says about how the matrix `of` is quantised hold for `name` too.
+    /// Copies the quantisation of the matrix `of` in config.json to the matrix `name`.
     pub fn alias(&mut self, name: &str, of: &str) {
         for key in ["quantization", "quantization_config"] {
             if let Some(table) = self.config.get_mut(key).and_then(Value::as_object_mut)
@@ -94,17 +94,17 @@ impl Checkpoint {
     }
 }
 
-/// Error about `tensor`, which no model of its architecture has so.
+/// Error that `tensor` does not fit its architecture.
 pub fn invalid(tensor: &str, message: impl Into<String>) -> Error {
     Error::new(Kind::InvalidModel, tensor, message)
 }
 
-/// Whether a convolution is as it was in training.
+/// True if a convolution is in training form [channels, 1, taps].
 pub fn trained(tensor: &Tensor) -> bool {
     matches!(tensor.shape.as_slice(), [_, 1, taps] if *taps > 1)
 }
 
-/// Whether the elements are numbers to compute with.
+/// True if the elements are floats.
 pub fn is_float(dtype: Dtype) -> bool {
     floats::kind(dtype).is_some()
 }

@@ -1,7 +1,7 @@
-//! The matrices of all experts of a mixture as one.
+//! Stacking of the matrices of all experts of a mixture.
 //!
-//! MLX stacks them under `switch_mlp`. Transformers writes a tensor for each expert, or stacks them
-//! with gate and rest in one.
+//! MLX stacks them under `switch_mlp`. Transformers writes a tensor per expert, or stacks them with
+//! gate and up projections fused.
 
 use std::collections::BTreeSet;
 
@@ -41,7 +41,7 @@ impl ExpertLayout {
         interleaved: false,
     };
 
-    /// What MLX calls the layer that others call `theirs`, which may be as in mixtral or phixtral.
+    /// MLX's name of the layer that a checkpoint names `theirs`, as in Mixtral or Phixtral.
     fn layer(&self, theirs: &str) -> Option<&'static str> {
         match theirs {
             "gate_proj" | "w1" => Some("gate_proj"),
@@ -52,7 +52,7 @@ impl ExpertLayout {
     }
 }
 
-/// Makes MLX's tensors of whatever experts are made of. Leaves what is in no form that is known.
+/// Converts experts to MLX's stacked tensors. Tensors in no known form stay unchanged.
 pub fn gather(all: &mut Checkpoint, experts: &ExpertLayout) -> Result<()> {
     single(all, experts)?;
     for (fused, down) in [
@@ -69,7 +69,7 @@ pub fn gather(all: &mut Checkpoint, experts: &ExpertLayout) -> Result<()> {
     Ok(())
 }
 
-/// A tensor for each expert: `.experts.0.gate_proj.weight`.
+/// Stacks experts with a tensor each: `.experts.0.gate_proj.weight`.
 fn single(all: &mut Checkpoint, experts: &ExpertLayout) -> Result<()> {
     let counts = ["num_local_experts", "num_experts", "n_routed_experts", "moe_num_experts"];
     let stated = counts.iter().find_map(|key| all.text().get(key).and_then(Value::as_u64));
@@ -111,7 +111,7 @@ fn single(all: &mut Checkpoint, experts: &ExpertLayout) -> Result<()> {
     Ok(())
 }
 
-/// What comes before `end` in the names of tensors of experts.
+/// Names of expert tensors that end in `end`, without this suffix.
 fn bases(all: &Checkpoint, end: &str) -> BTreeSet<String> {
     let stacked = |tensor: &Tensor| tensor.shape.len() >= 2;
     { all.tensors.iter() }
@@ -120,7 +120,7 @@ fn bases(all: &Checkpoint, end: &str) -> BTreeSet<String> {
         .collect()
 }
 
-/// All experts in two tensors, one of them gates and what they let pass.
+/// Splits stacked experts in two tensors: fused gate and up projections, and down projections.
 fn both(all: &mut Checkpoint, experts: &ExpertLayout, base: &str, names: [&str; 2]) -> Result<()> {
     let [fused, down] = names;
     let part = match fused.rsplit_once('_') {
@@ -134,7 +134,7 @@ fn both(all: &mut Checkpoint, experts: &ExpertLayout, base: &str, names: [&str; 
     };
     let whole = turned(all.take(&format!("{base}{fused}"))?);
     let last = turned(all.take(&format!("{base}{down}"))?);
-    // What all tokens share is called like what experts have, but for what comes before.
+    // Shared experts have the same layer names, under another prefix.
     let moe = if fused.starts_with("block_sparse_moe") { "block_sparse_moe." } else { "" };
     let to = format!("{base}{moe}{}", experts.to);
     let [gate, up] = halves(whole, experts.interleaved)
@@ -145,7 +145,7 @@ fn both(all: &mut Checkpoint, experts: &ExpertLayout, base: &str, names: [&str; 
     Ok(())
 }
 
-/// Rows of blocks of 16 bytes as rows of integers; anything else as it is.
+/// Views rows of blocks of 16 bytes as rows of 32-bit words; other tensors stay unchanged.
 fn packed(tensor: Tensor) -> Tensor {
     match *tensor.shape {
         [count, rows, blocks, 16] if tensor.dtype == Dtype::Uint8 => {
@@ -155,7 +155,7 @@ fn packed(tensor: Tensor) -> Tensor {
     }
 }
 
-/// Both halves of [count, rows, ..]: one after the other, or row by row in turns.
+/// Halves of the rows of [count, rows, ..]: contiguous, or alternating rows if `interleaved`.
 fn halves(all: Tensor, interleaved: bool) -> Option<[Tensor; 2]> {
     let [count, rows, rest @ ..] = all.shape.as_slice() else { return None };
     let (count, half, rest) = (*count, rows / 2, rest.to_vec());

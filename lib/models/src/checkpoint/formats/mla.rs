@@ -1,5 +1,5 @@
-//! The matrix that makes keys and values of latent vectors, as MLX has it: one for each head that
-//! brings queries to latent vectors, and one that makes values of those.
+//! Up projection of latent keys and values in MLX's form: per head, a matrix that maps queries to
+//! the latent space, and one that maps latent vectors to values.
 
 use mlx_rs::Dtype;
 use mlxk_core::Result;
@@ -11,7 +11,7 @@ use super::checkpoint::{Checkpoint, invalid};
 use crate::checkpoint::reshape;
 use crate::checkpoint::tensor::{Bytes, Tensor};
 
-/// Makes `embed_q` and `unembed_out` of each `kv_b_proj`; packed ones are packed anew.
+/// Splits each `kv_b_proj` into `embed_q` and `unembed_out`; quantised ones are requantised.
 pub fn split(all: &mut Checkpoint) -> Result<()> {
     let bases: Vec<String> = { all.tensors.keys() }
         .filter_map(|name| name.strip_suffix("kv_b_proj.weight").map(str::to_owned))
@@ -56,7 +56,7 @@ struct Sizes {
     rank: usize,
 }
 
-/// The matrix with its numbers, and how it was packed if it was.
+/// Dense matrix, and its former quantisation if it was quantised.
 fn whole(all: &mut Checkpoint, name: &str, sizes: &Sizes) -> Result<(Tensor, Option<QuantSpec>)> {
     let weight = all.take(&format!("{name}.weight"))?;
     if !all.tensors.contains_key(&format!("{name}.scales")) {
@@ -87,7 +87,8 @@ fn whole(all: &mut Checkpoint, name: &str, sizes: &Sizes) -> Result<(Tensor, Opt
     Ok((plain, Some(form)))
 }
 
-/// Puts a tensor [.., ins] as the matrix `name`, packed if it shall be.
+/// Inserts the tensor [.., ins] as the matrix `name`, quantised as `form` if its rows fit the
+/// groups.
 fn put(all: &mut Checkpoint, name: &str, tensor: Tensor, form: Option<QuantSpec>) {
     let fits = |form: &QuantSpec| tensor.shape.last().is_some_and(|ins| ins % form.group_size == 0);
     let packs = form.filter(fits).zip(floats::kind(tensor.dtype));

@@ -1,7 +1,7 @@
-//! Checkpoints of other forms, brought into the one in which MLX's tools publish a model.
+//! Conversion of checkpoints of other forms to the one in which MLX's tools publish a model.
 //!
-//! Names, shapes, and how each tensor comes from those that are stored, after the `sanitize` of each
-//! model of mlx-lm; nothing is read for it. What loads a model and what converts one both start here.
+//! Defines names, shapes, and the source of each tensor, after the `sanitize` of each model of
+//! mlx-lm, without reading elements. Both loading and conversion start here.
 
 pub mod arithmetic;
 pub mod checkpoint;

@@ -1,4 +1,4 @@
-//! Weights that other tools have packed: the forms that mlx-lm reads, brought into MLX's own.
+//! Conversion of weights quantised by other tools, in the forms that mlx-lm reads, to MLX's form.
 
 use mlx_rs::Dtype;
 use mlxk_core::{Error, Kind, Result, quantization};
@@ -9,8 +9,8 @@ use super::arithmetic;
 use super::checkpoint::{Checkpoint, invalid, is_float};
 use crate::checkpoint::tensor::{Bytes, Tensor};
 
-/// Brings weights into MLX's form, and what config.json says of them with it. Leaves those of methods
-/// that a model itself knows.
+/// Converts quantised weights and their description in config.json to MLX's form. Weights of other
+/// quantisation methods stay unchanged, for the architecture to handle.
 pub fn unpack(all: &mut Checkpoint) -> Result<()> {
     if all.config.get("quantization").is_some_and(|table| !table.is_null()) {
         return Ok(());
@@ -53,7 +53,7 @@ pub fn unpack(all: &mut Checkpoint) -> Result<()> {
     Ok(())
 }
 
-/// What comes before `end` in the names of tensors.
+/// Names of the tensors that end in `end`, without this suffix.
 fn stems(all: &Checkpoint, end: &str) -> Vec<String> {
     all.tensors.keys().filter_map(|name| name.strip_suffix(end).map(str::to_owned)).collect()
 }
@@ -62,12 +62,12 @@ fn unsupported(what: String) -> Error {
     Error::new(Kind::RuntimeIncompatible, "config.json", what)
 }
 
-/// The lowest bits of a word are those of the first of its eight codes; AWQ has the others in this
-/// order.
+/// Order of the eight 4-bit codes in a word of AWQ: output `i` is in the bits from `4 * ORDER[i]`
+/// on.
 const ORDER: [usize; 8] = [0, 4, 1, 5, 2, 6, 3, 7];
 
-/// AWQ (arXiv 2306.00978), and GPTQ (arXiv 2210.17323) in the same layout: eight outputs' codes of 4
-/// bits in a word, [ins, outs / 8], with scales [groups, outs].
+/// AWQ (arXiv 2306.00978), and GPTQ (arXiv 2210.17323) in the same layout: words with the 4-bit
+/// codes of eight outputs, [ins, outs / 8], and scales [groups, outs].
 fn awq(all: &mut Checkpoint, settings: &Value) -> Result<Value> {
     let number = |key, usual| settings.get(key).and_then(Value::as_u64).unwrap_or(usual);
     let (bits, group_size) = (number("bits", 4), number("group_size", 128));
@@ -105,7 +105,7 @@ fn awq(all: &mut Checkpoint, settings: &Value) -> Result<Value> {
     Ok(json!({"group_size": group_size, "bits": bits}))
 }
 
-/// [ins, outs / 8] words as [outs, ins / 8].
+/// Repacks words [ins, outs / 8] as [outs, ins / 8].
 fn repacked(words: Tensor) -> Tensor {
     let (ins, columns) = (words.shape[0], words.shape[1]);
     Tensor::made(Dtype::Uint32, vec![columns * 8, ins / 8], move || {
@@ -122,7 +122,7 @@ fn repacked(words: Tensor) -> Tensor {
     })
 }
 
-/// What is added to codes times scales: a code of its own less than zero, or else that in the middle.
+/// Biases [outs, groups]: minus scale times zero point, which is 8 without `zeros`.
 fn biases(scales: Tensor, zeros: Option<Tensor>) -> Tensor {
     let (groups, outs, dtype) = (scales.shape[0], scales.shape[1], scales.dtype);
     Tensor::made(dtype, vec![outs, groups], move || {
@@ -144,7 +144,8 @@ fn integers(bytes: &[u8]) -> Vec<u32> {
     words.iter().map(|word| u32::from_le_bytes(*word)).collect()
 }
 
-/// Codes of 4 bits around their middle, in words as MLX has them: `weight_packed`, `weight_scale`.
+/// Symmetric 4-bit codes of compressed-tensors in MLX's word order: `weight_packed`,
+/// `weight_scale`.
 fn compressed(all: &mut Checkpoint, settings: &Value) -> Result<Value> {
     let format = settings.get("format").and_then(Value::as_str).unwrap_or("unknown");
     if format != "pack-quantized" {
@@ -171,14 +172,14 @@ fn compressed(all: &mut Checkpoint, settings: &Value) -> Result<Value> {
     Ok(json!({"group_size": group_size, "bits": 4, "mode": "affine"}))
 }
 
-/// Whether floats of 8 bits have scales that are powers of two, for blocks as small as MLX's groups: those
-/// stay as they are.
+/// True if 8-bit floats have power-of-two scales for blocks of 32 by 32, as small as MLX's groups;
+/// these matrices stay quantised.
 fn of_powers(settings: &Value) -> bool {
     settings.get("scale_fmt").is_some_and(|form| form == "ue8m0")
         && settings.get("weight_block_size").is_some_and(|sizes| *sizes == json!([32, 32]))
 }
 
-/// Floats of 8 bits, with a scale for each block of a matrix, or one for all of it, become bfloat16.
+/// Converts 8-bit floats with a scale per block, or one per matrix, to bfloat16.
 fn fp8(all: &mut Checkpoint, settings: &Value) -> Result<()> {
     let block =
         settings.get("weight_block_size").and_then(|sizes| sizes.get(0)).and_then(Value::as_u64);
@@ -218,7 +219,7 @@ fn fp8(all: &mut Checkpoint, settings: &Value) -> Result<()> {
     Ok(())
 }
 
-/// A sign, an exponent of 4 bits and a fraction of 3 (arXiv 2209.05433).
+/// Value of an 8-bit float E4M3: a sign, 4 bits of exponent and 3 of fraction (arXiv 2209.05433).
 fn float_of_8_bits(code: u8) -> f32 {
     let (exponent, fraction) = (i32::from(code >> 3 & 15), f32::from(code & 7));
     let size = match (exponent, code & 7) {

@@ -1,4 +1,4 @@
-//! The steps from a checkpoint of another form to one in MLX's.
+//! Steps that convert a checkpoint of another form to MLX's.
 
 use mlxk_core::Result;
 
@@ -6,11 +6,11 @@ use super::checkpoint::{Checkpoint, trained};
 use super::experts::{self, ExpertLayout};
 use super::packed;
 
-/// A step: a change of names, shapes or elements. Errors name the tensor that cannot be changed.
+/// Step that changes names, shapes or elements. Errors name the tensor that cannot be changed.
 pub type Sanitize = fn(&mut Checkpoint) -> Result<()>;
 
-/// Brings `checkpoint` into MLX's form, with the steps and the layout of experts of its
-/// architecture. Errors name the tensor that does not fit.
+/// Converts `checkpoint` to MLX's form, with the steps and the expert layout of its architecture.
+/// Errors name the tensor that does not fit.
 pub fn sanitize(
     checkpoint: &mut Checkpoint,
     steps: &[Sanitize],
@@ -25,7 +25,7 @@ pub fn sanitize(
     experts::gather(checkpoint, experts)
 }
 
-/// Convolutions [channels, 1, taps], as they were in training, become [channels, taps, 1].
+/// Transposes convolutions in training form [channels, 1, taps] to [channels, taps, 1].
 fn convolutions(all: &mut Checkpoint) {
     let ends = ["conv1d.weight", "conv.conv.weight"];
     all.change(
