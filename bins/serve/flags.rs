@@ -44,7 +44,7 @@ pub struct ListenFlags {
 }
 
 impl ListenFlags {
-    /// Time that answers have to end when the server is told to.
+    /// Time for which running requests may continue after the server receives a signal to stop.
     pub fn grace(&self) -> Duration {
         Duration::from_secs(self.grace)
     }

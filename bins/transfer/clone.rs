@@ -23,11 +23,11 @@ pub struct Options {
     pub files: FileFlags,
     /// Directory to make; by default one with the name of the model in the home of workspaces.
     pub target: Option<PathBuf>,
-    /// True if nothing is made, and only said what would be.
+    /// True if the clone is only planned and reported.
     pub dry_run: bool,
-    /// True if the health of the clone is told.
+    /// True if the health of the clone is reported.
     pub health: bool,
-    /// True if no more is said than what was made.
+    /// True if only the path of the clone is reported.
     pub quiet: bool,
     /// True if records of the progress are written.
     pub events: bool,
@@ -66,7 +66,7 @@ fn clone_one(
     };
     let wanted = HubName::of(&record, options.files.branch.as_deref(), places)?;
     let target = target(&wanted.id, options, places)?;
-    // What cannot be put there need not be asked for.
+    // The target is checked before any request is made.
     Staging::check(&target, places)?;
     let reporter = Reporter::new(&wanted.id, options.events, out).titled();
     let told = |progress: Progress| reporter.report(progress);

@@ -18,9 +18,9 @@ const TIMEOUT: Duration = Duration::from_secs(120);
 /// Options of a push that do not concern the Hub.
 #[derive(Clone, Copy, Debug)]
 pub struct Options {
-    /// True if the workspace is only checked, and the Hub not asked.
+    /// True if the workspace is only checked, without requests to the Hub.
     pub check_only: bool,
-    /// True if more than the result is told.
+    /// True if more than the result is reported.
     pub verbose: bool,
     /// True if records of the progress are written.
     pub events: bool,

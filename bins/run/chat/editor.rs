@@ -77,7 +77,8 @@ impl Editor {
         }
     }
 
-    /// Writes the history, for this user alone; a failure is told once.
+    /// Appends to the history file, in a directory that only this user may access. A failure is
+    /// reported once, and disables the history file.
     fn keep(&mut self) {
         let Some(file) = &self.history else { return };
         let kept = match file.parent() {

@@ -150,8 +150,8 @@ fn is_guess(spec: &Spec, found: &Found) -> bool {
     }
 }
 
-/// Reports what `--force` would remove, and removes nothing. The envelope asks for confirmation
-/// and has no error.
+/// Reports what `--force` would remove, and removes nothing: an error, or in the envelope a request
+/// for confirmation.
 fn confirm(spec: &Spec, found: &Found, plan: &Deletion, out: &mut Output) -> Result<()> {
     let message = format!("would remove {}, {}", found.name, human::size(plan.bytes));
     if out.form == Form::Json {
