@@ -12,18 +12,18 @@ use std::path::{Path, PathBuf, absolute};
 
 use mlxk_core::{Error, Result};
 
-/// File of a socket. When it is dropped, the file is removed if it was made here.
+/// File of a socket. Dropping it removes the file if this process made it.
 pub struct SocketFile {
     path: PathBuf,
-    /// Identity of the file that was made here.
+    /// Identity of the file that this process made.
     own: Option<Identity>,
     /// Write end of the pipe; the child waits at the read end.
     pipe: PipeWriter,
     child: libc::pid_t,
 }
 
-/// Identity of a file among those that may have had its name: device, inode, and time of its last
-/// change, since the number of an inode is soon given again.
+/// Identity of a file: device, inode, and time of its last modification, as inode numbers are
+/// reused.
 #[derive(Clone, Copy, PartialEq)]
 struct Identity([u64; 4]);
 
@@ -61,10 +61,10 @@ impl SocketFile {
         }
     }
 
-    /// Marks the file that is there now as the one to remove.
+    /// Marks the existing file as the one to remove.
     ///
     /// # Errors
-    /// If there is no file, or the child is gone.
+    /// If the file does not exist, or the child has ended.
     pub fn arm(&mut self) -> Result<()> {
         let io = |e| Error::io(&self.path, e);
         let own = Identity::at(&self.path).map_err(io)?;
