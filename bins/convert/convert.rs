@@ -1,4 +1,4 @@
-//! Conversion of a model in another form into a workspace, and what is said of it.
+//! Conversion of a GGUF file or a workspace into a new workspace, and its record and text output.
 
 use std::path::{Path, PathBuf};
 
@@ -18,38 +18,38 @@ use serde_json::Value;
 pub struct Options {
     /// GGUF file or workspace to convert.
     pub source: PathBuf,
-    /// Directory to make.
+    /// Directory to create.
     pub target: PathBuf,
     /// Change of the weights.
     pub weights: Weights,
     /// Folder of an adapter that is merged into the weights.
     pub adapter: Option<PathBuf>,
-    /// Data type of weights that are not quantized; by default they keep theirs.
+    /// Data type of unquantized weights; unchanged if absent.
     pub dtype: Option<Float>,
     /// True if the workspace must be healthy.
     pub check: bool,
-    /// True if records of the progress are written.
+    /// True if progress records are written.
     pub events: bool,
 }
 
 /// Change of the weights.
 #[derive(Debug)]
 pub enum Weights {
-    /// Weights stay as they are, as far as the new form has them so.
+    /// Weights are unchanged, as far as the new format can represent them.
     Keep,
     /// Weights are quantized.
     Quantize(Quantize),
     /// Weights are dequantized.
     Dequantize,
-    /// Weights stay as they are, and their index is made anew.
+    /// Weights are unchanged, and their index is rebuilt.
     RepairIndex,
 }
 
 /// Makes a workspace, and writes its record.
 ///
 /// # Errors
-/// If the source is not what can be made into it, the target not where it may be made, the disk full;
-/// then nothing is left behind.
+/// If the source cannot be converted, the target cannot be created there, or the disk is full. No
+/// files are left behind.
 pub fn convert(options: &Options, places: &Places, out: &mut Output) -> Result<()> {
     let watch = interrupt::watch();
     let source = options.source.display().to_string();
@@ -111,7 +111,7 @@ fn make(
     }
 }
 
-/// Quantizes the weights of a GGUF file anew: by way of plain ones, which are thrown away.
+/// Requantizes the weights of a GGUF file, by way of a temporary dequantized workspace.
 fn requantize(
     options: &Options,
     recipe: &Recipe,

@@ -9,7 +9,7 @@ use std::thread;
 use mlxk_core::{Error, Record, Result};
 use serde_json::Value;
 
-/// Largest number of texts in a group.
+/// Maximum number of texts in a group.
 const GROUP: usize = 256;
 
 /// Fields that hold the text of a record unless another one is named.
@@ -17,7 +17,7 @@ const FIELDS: [&str; 2] = ["text", "input"];
 
 /// A text to embed.
 pub struct Item {
-    /// Record that the vector becomes a field of.
+    /// Record to which the vector is added as a field.
     pub record: Record,
     /// Content of the text.
     pub content: Content,
@@ -33,8 +33,8 @@ pub enum Content {
     Tokens(Vec<u32>),
 }
 
-/// Texts of `files`, one after another; `field` of a record is its text. They come in groups of
-/// whatever has arrived, so that none waits for one that comes later.
+/// Texts of `files`, in order; `field` of a record is its text. A group has the texts that have
+/// arrived, so that none waits for a later one.
 pub fn groups(
     files: Vec<String>,
     field: Option<String>,
@@ -49,7 +49,7 @@ pub fn groups(
                     Err(e) => sender.send(Err(unopened(path, e))).ok(),
                 },
             };
-            // Nobody is left to read for.
+            // The receiver has been dropped.
             if read.is_none() {
                 break;
             }
@@ -70,8 +70,8 @@ impl Iterator for Groups {
     }
 }
 
-/// Sends the texts of the lines of `input`, empty ones left out; a failed read is the last. None if
-/// nobody receives them.
+/// Sends the texts of the non-empty lines of `input`; a failed read is the last item. `None` if the
+/// receiver has been dropped.
 fn lines(
     mut input: impl BufRead,
     name: &str,

@@ -38,7 +38,7 @@ pub enum Prompt {
 /// reported there, and the next one is embedded.
 ///
 /// # Errors
-/// If the model cannot be found or loaded, it cannot embed as `options` say, or `out` not be written.
+/// If the model cannot be found or loaded, does not support `options`, or `out` cannot be written.
 pub fn embed(model: &str, options: &Options, places: &Places, out: &mut Output) -> Result<()> {
     let found = find(&Record::default().with("name", model), places)?;
     let Inspected { facts, health, plan } = inspect(&found)?;
@@ -64,7 +64,7 @@ pub fn embed(model: &str, options: &Options, places: &Places, out: &mut Output) 
     }
 }
 
-/// Options of the model with those of the run in their place.
+/// Options of the model, overridden by those of the run.
 fn chosen(embedder: &Embedder, options: &Options) -> Result<EmbedOptions> {
     let defaults = embedder.defaults();
     let prompt = match &options.prompt {
@@ -78,7 +78,7 @@ fn chosen(embedder: &Embedder, options: &Options) -> Result<EmbedOptions> {
     Ok(chosen)
 }
 
-/// A model at work.
+/// A loaded model and the options of the run.
 struct Run<'a> {
     embedder: Embedder,
     options: EmbedOptions,
@@ -122,7 +122,7 @@ fn number(x: f32) -> Value {
     x.to_string().parse::<f64>().unwrap_or_else(|_| x.into()).into()
 }
 
-/// A line for people: the sizes of a vector, its first elements and the text.
+/// A line of text output: the sizes of a vector, its first elements and the text.
 fn line(record: &Record) -> String {
     let first = record.get("embedding").and_then(Value::as_array).into_iter().flatten().take(4);
     let first = first.filter_map(Value::as_f64).map(|x| format!("{x:8.4}")).collect::<String>();

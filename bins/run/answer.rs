@@ -21,7 +21,7 @@ use super::{batch, chat, load};
 /// there, and the next one is answered.
 ///
 /// # Errors
-/// If the model cannot be found or loaded, a prompt cannot be answered, or `out` not be written.
+/// If the model cannot be found or loaded, a prompt cannot be answered, or `out` cannot be written.
 pub fn answer(
     model: &str,
     asked: Asked,
@@ -85,8 +85,8 @@ impl Single<'_> {
         Ok(())
     }
 
-    /// Answer, its page for people, and its end; a page is written as it comes. From the first event
-    /// on `watch` watches for Ctrl-C: before there is nothing to end well, and it may kill at once.
+    /// Answer, its text output, and its end; text is written as it is generated. `watch` records Ctrl-C
+    /// from the first event on; before, Ctrl-C ends the process at once, as there is no partial answer.
     fn generate(
         &mut self,
         request: &Request,
@@ -130,7 +130,7 @@ impl Single<'_> {
     }
 }
 
-/// Bound that cut the answer, if one did.
+/// Limit that truncated the answer, if any.
 fn cut(end: &End) -> Option<&'static str> {
     match end.reason {
         FinishReason::Length(LengthLimit::MaxTokens) => Some("--max-tokens"),

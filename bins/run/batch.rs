@@ -1,7 +1,7 @@
-//! Requests on standard input, answered side by side.
+//! Requests on standard input, answered concurrently.
 //!
-//! Another thread reads the requests: waiting for the next one must not hold up those that are being
-//! answered.
+//! Another thread reads the requests, so that waiting for the next one does not delay the running
+//! ones.
 
 use std::collections::BTreeMap;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, TryRecvError, sync_channel};
@@ -17,7 +17,7 @@ use mlxk_processor::{Event, Request};
 use super::options::RunOptions;
 use super::record::Answer;
 
-/// Largest number of results that wait for an earlier one; with more no further request is begun.
+/// Maximum number of results that wait for an earlier one; at the limit, no request is started.
 const MAX_READY: usize = 1024;
 
 /// Answers all requests of standard input with the model `name`.
@@ -56,31 +56,31 @@ struct Batch<'a> {
     runner: &'a mut Runner<Model>,
     name: &'a str,
     options: &'a RunOptions,
-    /// Requests that are being answered, by the runner's numbers.
+    /// Running requests, by the runner's numbers.
     running: BTreeMap<u64, Running>,
-    /// Results that wait for an earlier one, by their places.
+    /// Results that wait for an earlier one, by position.
     ready: BTreeMap<usize, Result<Record>>,
-    /// Number of requests begun.
+    /// Number of requests started.
     begun: usize,
     /// Number of results written in order.
     written: usize,
 }
 
-/// Request that is being answered.
+/// A running request.
 struct Running {
     record: Record,
     /// Line of the request in standard input.
     line: usize,
-    /// Place of the request among all.
+    /// Position of the request among all.
     place: usize,
     answer: Answer,
-    /// True if an event has come.
+    /// True if the request has had an event.
     started: bool,
 }
 
 impl Batch<'_> {
-    /// Begins requests of the queue as far as there is room; waits for one if none is running. False
-    /// if there is nothing left to do.
+    /// Starts requests of the queue up to the limits; waits for one if none is running. False if all
+    /// requests are done.
     fn fill(&mut self, queue: &Queue, out: &mut Output) -> Result<bool> {
         while self.running.len() < self.options.model.batch && self.ready.len() < MAX_READY {
             let next = match self.running.is_empty() {
@@ -144,7 +144,7 @@ impl Batch<'_> {
         self.end(place, result, out)
     }
 
-    /// Ends all answers where they are.
+    /// Ends all running answers.
     fn interrupt(&mut self, out: &mut Output) -> Result<()> {
         let numbers: Vec<u64> = self.running.keys().copied().collect();
         for number in numbers {
@@ -155,7 +155,7 @@ impl Batch<'_> {
         Ok(())
     }
 
-    /// Writes the result of the request at `place`, or keeps it until its turn comes.
+    /// Writes the result of the request at `place`, or keeps it until the earlier ones are written.
     fn end(&mut self, place: usize, result: Result<Record>, out: &mut Output) -> Result<()> {
         if !self.options.model.ordered {
             return write(result, out);

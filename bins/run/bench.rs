@@ -14,7 +14,7 @@ use super::options::RunOptions;
 /// Number of tokens in the prompt.
 const PROMPT: u64 = 512;
 
-/// Number of tokens in the answer where none is given.
+/// Default number of tokens in the answer.
 const ANSWER: u64 = 128;
 
 /// Measures the speed of `model`, as typed, and writes the figures to `out`.
@@ -50,16 +50,16 @@ struct Measured {
     /// Time to load the model, in seconds.
     load: f64,
     speed: Speed,
-    /// Most memory that the process has held, in bytes.
+    /// Peak memory of the process, in bytes.
     peak: u64,
-    /// Bytes of weights that a token reads.
+    /// Bytes of weights read per token.
     token_bytes: u64,
-    /// Bandwidth of the memory, in bytes a second.
+    /// Memory bandwidth, in bytes per second.
     bandwidth: f64,
 }
 
 impl Measured {
-    /// Share of the bandwidth that decoding uses.
+    /// Fraction of the memory bandwidth that decoding uses.
     fn share(&self) -> f64 {
         self.speed.decode * self.token_bytes as f64 / self.bandwidth
     }

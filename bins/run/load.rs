@@ -15,7 +15,7 @@ use mlxk_processor::{Processor, Tokenizer};
 
 use super::options::ModelOptions;
 
-/// Runner of a model that is loaded.
+/// Loads a model, and returns its runner.
 ///
 /// # Errors
 /// If the model, or what belongs to it, cannot be loaded, or there is not enough memory.
@@ -85,7 +85,7 @@ pub fn model(
     Ok(loaded)
 }
 
-/// Writes the prompt cache, if a file is named that is not there.
+/// Writes the prompt cache if its file is named and does not exist.
 ///
 /// # Errors
 /// If the file cannot be written.
@@ -96,7 +96,7 @@ pub fn keep(model: &Inspected, options: &ModelOptions, runner: &Runner<Model>) -
     }
 }
 
-/// Checks that a file that is not there can be written: known before the work, not after it.
+/// Checks that a new file can be written, so that a failure is reported before the work.
 fn can_be_written(file: &Path) -> Result<()> {
     let tried = File::create_new(file).and_then(|_| fs::remove_file(file));
     tried.map_err(|e| Error::io(file, e))

@@ -22,16 +22,16 @@ pub struct RunOptions {
     pub colours: bool,
     /// Options of the model.
     pub model: ModelOptions,
-    /// True if text is written as it comes.
+    /// True if text is written as it is generated.
     pub stream: bool,
-    /// True if speed is told on standard error.
+    /// True if speed is reported on standard error.
     pub verbose: bool,
 }
 
-/// Options of a model: what is loaded with it, and what it may take.
+/// Options of a model: adapter, draft model, caches, and the limit of concurrent requests.
 #[derive(Clone, Debug)]
 pub struct ModelOptions {
-    /// Largest number of requests that are answered side by side.
+    /// Maximum number of requests that are answered concurrently.
     pub batch: usize,
     /// True if answers are written in the order of their requests.
     pub ordered: bool,
@@ -39,7 +39,7 @@ pub struct ModelOptions {
     pub cache: CacheOptions,
     /// File of the prompt cache.
     pub prompt_cache: Option<PathBuf>,
-    /// Draft model as typed, and the number of tokens that it drafts at once.
+    /// Name of the draft model, and the number of tokens that it drafts per step.
     pub draft: Option<(String, usize)>,
     /// Folder of an adapter.
     pub adapter: Option<PathBuf>,

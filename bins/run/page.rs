@@ -1,4 +1,4 @@
-//! Page of an answer for people, where reasoning is dim, titled, or left out.
+//! Text output of an answer, where reasoning is dim, titled, or omitted.
 
 use std::borrow::Cow;
 
@@ -10,10 +10,10 @@ use super::options::{Reasoning, RunOptions};
 /// Escape sequences before and after reasoning on a terminal.
 const DIM: [&str; 2] = ["\x1b[2m", "\x1b[22m"];
 
-/// Titles of reasoning and of the answer where there are no colours.
+/// Titles of reasoning and of the answer for output without colours.
 const TITLES: [&str; 2] = ["[Reasoning]\n", "[Answer]\n"];
 
-/// Page of one answer.
+/// Text output of one answer.
 #[derive(Debug)]
 pub struct Page {
     reasoning: Reasoning,
@@ -65,7 +65,7 @@ impl Page {
         }
     }
 
-    /// Text without control characters if it goes to a terminal, which would obey them.
+    /// Text with control characters replaced by U+FFFD if it goes to a terminal.
     fn shown<'t>(&self, text: &'t str) -> Cow<'t, str> {
         let acts = |c: char| c.is_control() && c != '\n' && c != '\t';
         match self.terminal && text.contains(acts) {
@@ -89,7 +89,7 @@ impl Page {
         between
     }
 
-    /// Text that ends what the page may leave open on a terminal.
+    /// Escape sequence that ends dim reasoning; empty if none is open.
     pub fn close(&mut self) -> &'static str {
         let open = self.last == Last::Reasoning;
         self.last = Last::Nothing;

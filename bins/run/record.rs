@@ -4,7 +4,7 @@ use mlxk_core::Record;
 use mlxk_processor::Event;
 use serde_json::Value;
 
-/// Answer to a request, as far as it has come.
+/// Answer to a request, as far as it has been generated.
 #[derive(Default)]
 pub struct Answer {
     reasoning: String,

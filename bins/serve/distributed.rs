@@ -1,4 +1,4 @@
-//! Rank of this process among those that hold a model: flags, and MLX's variables of the environment.
+//! Rank of this process among those that share a model: flags, and MLX's environment variables.
 
 use std::env::{self, VarError};
 use std::fs;
@@ -40,11 +40,11 @@ impl DistributedFlags {
         self.split
     }
 
-    /// Configuration of this process as one of several ranks; `None` if it is no rank. Sets MLX's
-    /// variables of the environment, and so must be called before other threads run.
+    /// Configuration of this process as one of several ranks; `None` without `--distributed`. Sets
+    /// MLX's environment variables, and so must be called before other threads run.
     ///
     /// # Errors
-    /// If the rank, or the addresses of the others, are not named or make no sense.
+    /// If the rank or the addresses of the other ranks are missing or invalid.
     pub fn rank_config(&self) -> Result<Option<RankConfig>> {
         if !self.distributed {
             return Ok(None);

@@ -44,15 +44,15 @@ pub struct ListenFlags {
 }
 
 impl ListenFlags {
-    /// Time that answers have to end when the server is told to.
+    /// Time for which running requests may continue after the server receives a signal to stop.
     pub fn grace(&self) -> Duration {
         Duration::from_secs(self.grace)
     }
 
-    /// Origins of pages that browsers let ask (CORS).
+    /// Origins of web pages that may send requests (CORS).
     ///
     /// # Errors
-    /// If one is no origin.
+    /// If one is not a valid origin.
     pub(crate) fn origins(&self) -> Result<Vec<HeaderValue>> {
         let origin = |text: &String| {
             let plain = text.split_once("://").is_some_and(|(_, host)| !host.contains(['/', '*']));

@@ -6,13 +6,13 @@ use std::{env, fs};
 use mlxk_core::{Error, Kind, Result};
 use mlxk_serve::Key;
 
-/// Variable of the environment that holds a key. A flag would show it to everyone who lists processes.
+/// Environment variable that holds a key. A flag would be visible in the list of processes.
 const VARIABLE: &str = "MLXK_API_KEY";
 
-/// API keys in `file`, one a line, or the one in the environment; empty if there is neither.
+/// API keys in `file`, one per line, or else in the environment; empty if there are none.
 ///
 /// # Errors
-/// If `file` cannot be read, or a key not be sent in a header.
+/// If `file` cannot be read, or a key cannot be sent in a header.
 pub fn keys(file: Option<&Path>) -> Result<Vec<Key>> {
     let (subject, text) = match (file, env::var(VARIABLE)) {
         (Some(file), _) => {

@@ -1,4 +1,4 @@
-//! Sockets that clients connect to: an address, a file, or what the system hands over.
+//! Sockets that clients connect to: an address, a file, or sockets passed by systemd.
 
 use std::fs::{self, Permissions};
 use std::io::ErrorKind;
@@ -24,11 +24,11 @@ pub struct Open {
     pub here: bool,
     /// True if a socket is TCP, and all of those are on the loopback interface.
     pub loopback: bool,
-    /// File of the socket, which is removed when this is dropped.
+    /// File of the Unix socket, removed on drop.
     pub file: Option<SocketFile>,
 }
 
-/// Opens the sockets that `flags` name, unless the system hands sockets over (systemd).
+/// Opens the sockets that `flags` name, or takes those that systemd passes to the process.
 ///
 /// # Errors
 /// If a socket cannot be opened, or is of a kind that cannot be served.
@@ -78,7 +78,7 @@ impl Open {
     }
 }
 
-/// Socket that was handed over at `place`, TCP or Unix.
+/// TCP or Unix socket number `place` of those that systemd passed.
 fn take(handed: &mut ListenFd, place: usize) -> Result<Socket> {
     let foreign = |e: std::io::Error| {
         Error::new(Kind::Command, format!("socket {place}"), e.to_string())

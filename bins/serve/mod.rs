@@ -1,4 +1,4 @@
-//! Run of a server, from its flags to its end: sockets, keys, logs, models, signals.
+//! Run of a server: sockets, keys, logs, models, signals.
 
 mod distributed;
 mod flags;
@@ -23,21 +23,21 @@ pub use distributed::DistributedFlags;
 pub use flags::{LimitFlags, ListenFlags};
 pub use log::LogFlags;
 
-/// Largest number of open connections.
+/// Maximum number of open connections.
 const CONNECTIONS: usize = 1024;
 
-/// Times that clients have to send and to read.
+/// Timeouts for clients to send requests and read responses.
 const TIMES: Times = Times {
     head: Duration::from_secs(30),
     body: Duration::from_secs(60),
     write: Duration::from_secs(30),
 };
 
-/// Serves the models of `places` until a signal comes; `models` are loaded at the start. A rank
+/// Serves the models of `places` until a signal arrives; `models` are loaded at the start. A rank
 /// other than the first holds its part of the one model until the first rank ends.
 ///
 /// # Errors
-/// If a model cannot be loaded, no socket be opened, or another rank is gone.
+/// If a model cannot be loaded, a socket cannot be opened, or another rank has ended.
 pub fn serve(
     models: &[String],
     listen: &ListenFlags,
@@ -115,10 +115,10 @@ pub fn serve(
     }
 }
 
-/// Ends the process of a rank with `error`, before MLX tidies up: it may free twice what was on its
-/// way to a rank that is gone.
+/// Ends the process of a rank with `error`, without MLX's cleanup, which may free twice the data in
+/// transit to a rank that has ended.
 fn leave(error: &Error, out: &mut Output) -> ! {
-    // The status tells it too.
+    // The exit status reports it too.
     let _ = out.error(error);
     let _ = io::stdout().flush();
     // SAFETY: this ends the process, and runs nothing of it.

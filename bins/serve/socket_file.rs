@@ -1,8 +1,9 @@
-//! File of a socket, which goes away with its server, however that ends.
+//! File of a socket, which is removed when its server ends, even if the server is killed.
 //!
-//! A process that is killed can tidy up nothing. So a small child of it waits at the end of a pipe:
-//! when the server is gone, the pipe is closed, and the child removes the file and ends. It is made
-//! before the socket, which it would hold open otherwise; what it may remove it is told after.
+//! A killed process cannot clean up. So a small child process waits at the read end of a pipe: when
+//! the server ends, the pipe is closed, and the child removes the file and exits. The child is
+//! forked before the socket is made, as it would otherwise hold the socket open; the identity of
+//! the file to remove is sent to it afterwards.
 
 use std::fs;
 use std::io::{self, PipeReader, PipeWriter, Read, Write, pipe};
@@ -11,18 +12,18 @@ use std::path::{Path, PathBuf, absolute};
 
 use mlxk_core::{Error, Result};
 
-/// File of a socket. When it is dropped, the file is removed if it was made here.
+/// File of a socket. Dropping it removes the file if this process made it.
 pub struct SocketFile {
     path: PathBuf,
-    /// Identity of the file that was made here.
+    /// Identity of the file that this process made.
     own: Option<Identity>,
-    /// End of the pipe that the child waits at.
+    /// Write end of the pipe; the child waits at the read end.
     pipe: PipeWriter,
     child: libc::pid_t,
 }
 
-/// Identity of a file among those that may have had its name: device, inode, and time of its last
-/// change, since the number of an inode is soon given again.
+/// Identity of a file: device, inode, and time of its last modification, as inode numbers are
+/// reused.
 #[derive(Clone, Copy, PartialEq)]
 struct Identity([u64; 4]);
 
@@ -60,10 +61,10 @@ impl SocketFile {
         }
     }
 
-    /// Marks the file that is there now as the one to remove.
+    /// Marks the existing file as the one to remove.
     ///
     /// # Errors
-    /// If there is no file, or the child is gone.
+    /// If the file does not exist, or the child has ended.
     pub fn arm(&mut self) -> Result<()> {
         let io = |e| Error::io(&self.path, e);
         let own = Identity::at(&self.path).map_err(io)?;
@@ -85,8 +86,8 @@ impl Drop for SocketFile {
     }
 }
 
-/// Run of the child, which ignores the signals that end its parent. First it reads the identity of
-/// the parent's file; the end of the pipe tells that the parent is gone.
+/// Body of the child process, which ignores the signals that end its parent. It reads the identity
+/// of the parent's file; the pipe is closed when the parent has ended.
 fn wait(mut pipe: PipeReader, path: &Path) -> ! {
     // SAFETY: nothing else uses these, or changes what signals do.
     unsafe {
@@ -98,7 +99,7 @@ fn wait(mut pipe: PipeReader, path: &Path) -> ! {
         }
     }
     let mut own = [0; Identity::BYTES];
-    // Before it is told, there is nothing to remove.
+    // If the pipe closes before the identity arrives, there is nothing to remove.
     if pipe.read_exact(&mut own).is_ok() && pipe.read_to_end(&mut Vec::new()).is_ok() {
         remove(path, &own);
     }

@@ -1,4 +1,4 @@
-//! Clones of models into workspaces, and what is said of them.
+//! Clones of models into workspaces, and their records and text output.
 
 use std::path::{Path, PathBuf};
 
@@ -21,15 +21,15 @@ use crate::files::{filter, lines, listed, named};
 pub struct Options {
     /// Files to clone, and their revision if the name of the model has none.
     pub files: FileFlags,
-    /// Directory to make; by default one with the name of the model in the home of workspaces.
+    /// Directory to create; by default one with the name of the model in the workspace home.
     pub target: Option<PathBuf>,
-    /// True if nothing is made, and only said what would be.
+    /// True if the clone is only planned and reported.
     pub dry_run: bool,
-    /// True if the health of the clone is told.
+    /// True if the health of the clone is reported.
     pub health: bool,
-    /// True if no more is said than what was made.
+    /// True if text output omits the health of the clone.
     pub quiet: bool,
-    /// True if records of the progress are written.
+    /// True if progress records are written.
     pub events: bool,
 }
 
@@ -66,7 +66,7 @@ fn clone_one(
     };
     let wanted = HubName::of(&record, options.files.branch.as_deref(), places)?;
     let target = target(&wanted.id, options, places)?;
-    // What cannot be put there need not be asked for.
+    // The target is checked before any request is made.
     Staging::check(&target, places)?;
     let reporter = Reporter::new(&wanted.id, options.events, out).titled();
     let told = |progress: Progress| reporter.report(progress);
@@ -98,7 +98,7 @@ fn clone_one(
     write(&Done { plan, made, health }, record, options, out)
 }
 
-/// Plan of a clone: of the files that the Hub lists, or without a Hub those in the cache.
+/// Plan of a clone: the files that the Hub lists, or the cached files if `hub` is absent.
 fn plan(
     wanted: &HubName,
     options: &Options,
@@ -147,7 +147,7 @@ fn health(made: &Path, places: &Places) -> Result<Health> {
     Ok(inspect(&examine::find(&record, places)?)?.health)
 }
 
-/// Says what would be made, and what of it would come over the network.
+/// Reports the workspace that would be made, and the files that would be downloaded.
 fn foretell(
     plan: &ClonePlan,
     target: &Path,
@@ -251,7 +251,7 @@ fn write(done: &Done, record: Record, options: &Options, out: &mut Output) -> Re
     }
 }
 
-/// Reports a failure; in the envelope with the data that go with it.
+/// Reports an error; the envelope also has `data`.
 fn refuse(error: &Error, out: &mut Output) -> Result<()> {
     let status = match error.kind {
         Kind::AccessDenied | Kind::RepoNotFound | Kind::DownloadFailed => "pull_failed",

@@ -1,4 +1,4 @@
-//! Files of a transfer: which are chosen, and lists of them in records and text.
+//! Files of a transfer: their selection, and lists of them in records and text.
 
 use mlxk_cli::{FileFlags, human};
 use mlxk_hub::RemoteFile;

@@ -1,4 +1,4 @@
-//! Pulls of models into the cache, and what is said of them.
+//! Pulls of models into the cache, and their records and text output.
 
 use mlxk_cli::{FileFlags, Form, HubName, Input, Output, Reporter, each, human, interrupt};
 use mlxk_core::{Error, Kind, Places, Progress, Record, Remote, Result};
@@ -11,13 +11,13 @@ use crate::files::{filter, lines, listed, named};
 /// Options of a pull.
 #[derive(Clone, Debug)]
 pub struct Options {
-    /// Files to fetch, and their revision if the name of the model has none.
+    /// Files to download, and their revision if the name of the model has none.
     pub files: FileFlags,
-    /// True if nothing is fetched, and only said what would be.
+    /// True if the download is only planned and reported.
     pub dry_run: bool,
-    /// True if files that records call bad are fetched again, and only those.
+    /// True if only the files that records list as bad are downloaded, again.
     pub repair: bool,
-    /// True if records of the progress are written.
+    /// True if progress records are written.
     pub events: bool,
 }
 
@@ -78,7 +78,7 @@ fn pull_one(
     write(&done?, record, options, out)
 }
 
-/// Files that `mlxk-health --verify` found to be bad.
+/// Files that `mlxk-health --verify` reported as bad.
 fn bad_files(record: &Record) -> Result<Vec<String>> {
     let lacking = || {
         let name = record.str("name").unwrap_or_default();
@@ -100,7 +100,7 @@ struct Done<'a> {
 }
 
 impl<'a> Done<'a> {
-    /// Outcome of a dry run, or of a pull with nothing to fetch.
+    /// Outcome of a dry run, or of a pull with nothing to download.
     fn planned(plan: &PullPlan, wanted: &'a HubName) -> Done<'a> {
         let status = if plan.is_up_to_date() { "already_exists" } else { "planned" };
         let commit = plan.listing.commit.clone();
@@ -167,7 +167,7 @@ fn write(done: &Done, record: Record, options: &Options, out: &mut Output) -> Re
     }
 }
 
-/// Reports a failure; in the envelope with the data that go with it.
+/// Reports an error; the envelope also has `data`.
 fn refuse(error: &Error, out: &mut Output) -> Result<()> {
     let status = match error.kind {
         Kind::AccessDenied | Kind::RepoNotFound => "access_denied",

@@ -1,4 +1,4 @@
-//! Push of a workspace to the Hub, and what is said of it.
+//! Push of a workspace to the Hub, and its record and text output.
 
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -12,17 +12,17 @@ use mlxk_hub::Hub;
 use mlxk_hub::push::{self, PushOptions, Pushed};
 use serde_json::Value;
 
-/// Shortest time to wait for an answer: a Hub that makes a commit is silent for a while.
+/// Minimum timeout for a response: the Hub sends no data while it creates a commit.
 const TIMEOUT: Duration = Duration::from_secs(120);
 
 /// Options of a push that do not concern the Hub.
 #[derive(Clone, Copy, Debug)]
 pub struct Options {
-    /// True if the workspace is only checked, and the Hub not asked.
+    /// True if the workspace is only checked, without requests to the Hub.
     pub check_only: bool,
-    /// True if more than the result is told.
+    /// True if more than the result is reported.
     pub verbose: bool,
-    /// True if records of the progress are written.
+    /// True if progress records are written.
     pub events: bool,
 }
 
@@ -65,7 +65,7 @@ pub fn push(
     write(&pushed, options, out)
 }
 
-/// Looks at the workspace `dir`; the answer is no if it is unhealthy.
+/// Checks the workspace `dir`; the run fails if it is unhealthy.
 fn check(dir: &Path, wish: &PushOptions, out: &mut Output) -> Result<()> {
     let health = push::check(dir)?;
     if health.get("healthy") != Some(&Value::Bool(true)) {
@@ -94,8 +94,8 @@ fn check(dir: &Path, wish: &PushOptions, out: &mut Output) -> Result<()> {
     }
 }
 
-/// Directory that `dir` means: one there is; a workspace of the home; else the one workspace whose
-/// path begins so.
+/// Directory that `dir` names: an existing directory, a workspace in the workspace home, or else the
+/// only workspace whose path begins with `dir`.
 fn workspace(dir: &Path, places: &Places) -> Result<PathBuf> {
     let homed = staging::homed(dir, places);
     let found = match [dir, &homed].into_iter().find(|path| path.is_dir()) {

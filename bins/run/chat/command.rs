@@ -47,7 +47,7 @@ impl Command {
     /// Command of a line, if it has one.
     ///
     /// # Errors
-    /// If the line begins with a slash and is no command.
+    /// If the line begins with a slash and is not a command.
     pub fn parse(line: &str) -> Result<Option<Command>> {
         let line = line.trim();
         if ["exit", "quit"].contains(&line.to_lowercase().as_str()) {
@@ -85,7 +85,7 @@ impl Conversation {
     /// Executes a command.
     ///
     /// # Errors
-    /// If the command cannot be done, or the terminal not be written.
+    /// If the command fails, or the terminal cannot be written.
     pub fn obey(&mut self, command: Command, out: &mut Output) -> Result<()> {
         match command {
             Command::Quit => Ok(()),
@@ -207,7 +207,7 @@ fn shown(value: &Value) -> String {
     }
 }
 
-/// Path as typed, with `~` as a shell has it.
+/// Path as typed, with `~` expanded as by a shell.
 fn at_home(typed: &str) -> PathBuf {
     mlxk_cli::places::at_home(Path::new(typed))
 }

@@ -1,4 +1,4 @@
-//! Conversation with a model: what was said, and the answer to it.
+//! Conversation with a model: its messages, and the generation of answers.
 
 use std::time::Instant;
 
@@ -19,24 +19,24 @@ pub struct Conversation {
     pub options: RunOptions,
     /// Options at the start.
     pub start: RunOptions,
-    /// Record of the sampling options that were set since.
+    /// Record of the sampling options set since the start.
     pub set: Record,
     /// Messages without the system prompt.
     pub messages: Vec<Value>,
 }
 
 impl Conversation {
-    /// Conversation in which nothing was said.
+    /// Conversation without messages.
     pub fn new(runner: Runner<Model>, options: &RunOptions) -> Conversation {
         let (options, start) = (options.clone(), options.clone());
         let set = Record::default().with("prompt", "");
         Conversation { runner, options, start, set, messages: Vec::new() }
     }
 
-    /// Says `text` for the user, and writes the answer.
+    /// Adds `text` as a message of the user, and writes the answer.
     ///
     /// # Errors
-    /// If the text cannot be answered, which then was not said.
+    /// If the text cannot be answered; its message is then removed.
     pub fn say(&mut self, text: String, out: &mut Output) -> Result<()> {
         if self.options.preset.raw {
             self.messages.clear();
@@ -135,7 +135,7 @@ impl Conversation {
         self.remark(&format!("{tokens} tokens, {rate:.1} tok/s{why}; {context}"), out)
     }
 
-    /// Writes a line that is not the model's.
+    /// Writes a line that is not part of the model's output.
     ///
     /// # Errors
     /// If the terminal cannot be written.
@@ -149,7 +149,7 @@ impl Conversation {
     /// Removes the last question and its answer; the question is returned.
     ///
     /// # Errors
-    /// If nothing was said.
+    /// If there are no messages.
     pub fn take_back(&mut self) -> Result<Value> {
         let user = self.messages.iter().rposition(|message| message["role"] == "user");
         let user = user.ok_or_else(|| Error::new(Kind::Validation, "", "there are no messages"))?;

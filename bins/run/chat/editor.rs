@@ -15,7 +15,7 @@ use rustyline::{Config, Context, Helper};
 
 use super::command::HELP;
 
-/// Largest number of lines in the history.
+/// Maximum number of lines in the history.
 const REMEMBERED: usize = 1000;
 
 /// Mark that begins and ends a text of several lines.
@@ -42,7 +42,7 @@ impl Editor {
     /// Editor with the history of the file `history`, to which lines are added.
     ///
     /// # Errors
-    /// If the terminal cannot be used, or a history that is there cannot be read.
+    /// If the terminal cannot be used, or an existing history cannot be read.
     pub fn new(history: Option<PathBuf>) -> Result<Editor> {
         let config = Config::builder()
             .max_history_size(REMEMBERED)
@@ -61,7 +61,7 @@ impl Editor {
         Ok(Editor { inner, history })
     }
 
-    /// Next text, without the marks that let it be several lines.
+    /// Reads the next text, without the quotes or backslashes that continue it over several lines.
     ///
     /// # Errors
     /// If the terminal cannot be read.
@@ -77,7 +77,8 @@ impl Editor {
         }
     }
 
-    /// Writes the history, for this user alone; a failure is told once.
+    /// Appends to the history file, in a directory that only this user may access. A failure is
+    /// reported once, and disables the history file.
     fn keep(&mut self) {
         let Some(file) = &self.history else { return };
         let kept = match file.parent() {

@@ -16,7 +16,7 @@ use mlxk_engine::{Model, Runner};
 
 use super::options::RunOptions;
 
-/// Chats until the user leaves. `history` is the file that keeps what was typed.
+/// Chats until the user leaves. `history` is the file of typed lines.
 ///
 /// # Errors
 /// If the terminal cannot be read or written.
@@ -46,7 +46,7 @@ pub fn chat(
     }
 }
 
-/// Writes an error: the conversation goes on, unless the terminal is gone.
+/// Writes an error; the conversation continues unless the terminal is closed.
 fn complain(e: &Error, out: &mut Output) -> Result<()> {
     out.text(&format!("{e}\n"))?;
     match &e.hint {

@@ -1,23 +1,23 @@
-//! Terminal without echo: what is typed during an answer waits for the next line instead of standing
-//! in the middle of it.
+//! Terminal without echo: text typed during an answer is kept for the next line and does not appear
+//! within the answer.
 
 use std::io;
 
 use rustix::termios::{self, LocalModes, OptionalActions, Termios};
 
-/// Terminal without echo; when this is dropped, the terminal is as before.
+/// Terminal without echo; dropping it restores the former modes.
 pub struct Quiet {
     former: Option<Termios>,
 }
 
 impl Quiet {
-    /// Turns echo off, unless standard input is no terminal.
+    /// Turns echo off if standard input is a terminal.
     pub fn begin() -> Quiet {
-        // Without its modes a terminal works as it did.
+        // If the modes cannot be read, the terminal is left unchanged.
         let former = termios::tcgetattr(io::stdin()).ok();
         if let Some(former) = &former {
             let mut quiet = former.clone();
-            // Ctrl-C stays a signal, all else is kept as it is typed, Ctrl-D too.
+            // Ctrl-C remains a signal; all other input is kept as typed, including Ctrl-D.
             quiet.local_modes &= !(LocalModes::ECHO | LocalModes::ICANON);
             set(&quiet);
         }
@@ -33,7 +33,7 @@ impl Drop for Quiet {
     }
 }
 
-/// A terminal that refuses is gone, or shows what is typed: neither ends a conversation.
+/// Sets the terminal modes. Errors are ignored: a failure does not end the conversation.
 fn set(modes: &Termios) {
     let _ = termios::tcsetattr(io::stdin(), OptionalActions::Now, modes);
 }

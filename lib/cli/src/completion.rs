@@ -1,4 +1,4 @@
-//! What the shells ask when Tab is pressed: flags, commands, and the names of models on disk.
+//! Shell completion: flags, commands, and the names of models on disk.
 
 use std::ffi::{OsStr, OsString};
 use std::io::{self, Write};

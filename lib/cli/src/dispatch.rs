@@ -1,4 +1,4 @@
-//! From `mlxk COMMAND` to the program that does it, under its own name or the one it used to have.
+//! Dispatch of `mlxk COMMAND` to the command's program, under its current or its former name.
 
 use std::env;
 use std::ffi::{OsStr, OsString};
@@ -13,7 +13,7 @@ use strsim::jaro_winkler;
 
 use crate::system;
 
-/// The commands, with what they do.
+/// The commands with their descriptions.
 pub const COMMANDS: &[(&str, &str)] = &[
     ("ls", "List the models on disk"),
     ("show", "Show what a model is"),
@@ -28,13 +28,13 @@ pub const COMMANDS: &[(&str, &str)] = &[
     ("convert", "Import, quantise or mend a model"),
 ];
 
-/// Names that commands used to have.
+/// Former names of commands, with their current names.
 const FORMER: [(&str, &str); 3] = [("list", "ls"), ("server", "serve"), ("embed-serve", "serve")];
 
-/// Commands of the time before pipes: they print text wherever it goes.
+/// Commands that print text even in a pipe, for compatibility with older versions.
 const TEXTUAL: [&str; 7] = ["list", "show", "health", "rm", "pull", "clone", "push"];
 
-/// Similarity from which on a misspelt command is taken for a known one.
+/// Minimum similarity of a misspelt command to the known one that is suggested.
 const ALIKE: f64 = 0.7;
 
 /// The specification that the envelope follows.
@@ -88,7 +88,7 @@ pub fn run(words: &[OsString], json: bool) -> Error {
         if !says("--json") && !says("--human") {
             program.arg("--human");
         }
-        // Scripts call it where standard input is theirs to read.
+        // Scripts call it where standard input belongs to the script.
         if !says("-") {
             program.stdin(Stdio::null());
         }
@@ -121,7 +121,7 @@ pub fn complete() {
     let (true, 2.., Some(name)) = (env::var_os("COMPLETE").is_some(), position, known) else {
         return;
     };
-    // If it cannot be started there is nothing to offer, and a shell wants to hear no complaint.
+    // If it cannot be started, there are no completions, and a shell must not get an error message.
     let _ = program(name)
         .arg("--")
         .arg(format!("mlxk-{name}"))
@@ -141,13 +141,13 @@ fn program(name: &str) -> Command {
     Command::new(sibling.map_or_else(|| OsString::from(file), PathBuf::into_os_string))
 }
 
-/// Where this program lies, links resolved.
+/// Directory of this program's executable, with symbolic links resolved.
 fn directory() -> Option<PathBuf> {
     let program = env::current_exe().and_then(|program| program.canonicalize()).ok()?;
     program.parent().map(Path::to_owned)
 }
 
-/// The page that was installed with this program, which `man` may not look for by itself.
+/// The manual page installed with this program, which may be outside the search path of `man`.
 fn installed_page(page: &str) -> Option<OsString> {
     let share = directory()?.parent()?.join("share/man");
     let path = |section| share.join(format!("man{section}/{page}.{section}"));

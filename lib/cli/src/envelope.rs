@@ -1,26 +1,26 @@
 //! The JSON envelope of `--json`: `{status, command, data, error}`, the layout that scripts rely on.
 //!
-//! Two spaces of indent, everything beyond ASCII escaped, all four keys always there.
+//! The indent is two spaces, characters beyond ASCII are escaped, and all four keys are present.
 
 use mlxk_core::{Error, Kind};
 use serde_json::{Value, json};
 
-/// The answer to a command.
+/// The envelope of a success.
 pub fn success(command: &str, data: Value) -> String {
     text(&json!({"status": "success", "command": command, "data": data, "error": null}))
 }
 
-/// A failure; `command` is absent where the command line itself was wrong.
+/// The envelope of a failure; `command` is null if the command line itself was wrong.
 pub fn failure(command: Option<&str>, error: &Error) -> String {
     text(&json!({"status": "error", "command": command, "data": null, "error": object(error)}))
 }
 
-/// The failure of a command that has something to tell besides.
+/// The envelope of a failure that also has `data`.
 pub fn failure_with(command: &str, data: Value, error: &Error) -> String {
     text(&json!({"status": "error", "command": command, "data": data, "error": object(error)}))
 }
 
-/// The error object: `type` and `message`, and what helps to choose.
+/// The error object: `type`, `message`, and details that help to resolve the error.
 fn object(error: &Error) -> Value {
     let mut object = json!({"type": error.kind.name(), "message": error.to_string()});
     if let Some(hint) = &error.hint {
@@ -41,7 +41,7 @@ fn text(value: &Value) -> String {
     for c in format!("{value:#}\n").chars() {
         match c {
             '\n' | ' '..='~' => out.push(c),
-            // A character beyond ASCII stands nowhere but in a string, where it may be escaped.
+            // A character beyond ASCII occurs only in a string, where it may be escaped.
             c => {
                 out.extend(c.encode_utf16(&mut [0; 2]).iter().map(|unit| format!("\\u{unit:04x}")))
             }

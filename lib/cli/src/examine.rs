@@ -1,10 +1,10 @@
-//! A model that a program names: found, inspected, and compared with its content hash.
+//! Lookup and inspection of a model, and the comparison of a workspace with its content hash.
 
 use mlxk_core::workspace::clean::{self, State};
 use mlxk_core::{Found, Inspected, Origin, Places, Record, Result};
 use mlxk_core::{describe, inspect, resolve};
 
-/// A model that was inspected, and the state of a workspace.
+/// An inspected model, and the state of a managed workspace.
 #[derive(Debug)]
 pub struct Examined {
     /// The model's files, health and plan.
@@ -13,7 +13,7 @@ pub struct Examined {
     pub state: Option<State>,
 }
 
-/// Finds the model that a record or a typed name means.
+/// Finds the model that a record names.
 pub fn find(record: &Record, places: &Places) -> Result<Found> {
     resolve::resolve(&record.spec()?, places)
 }

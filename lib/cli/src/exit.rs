@@ -4,10 +4,10 @@ use std::process::ExitCode;
 
 use mlxk_core::{Error, Kind};
 
-/// How a program ended. Death by a signal is the shell's to tell.
+/// Exit status of a program. The shell itself reports death by a signal.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Exit {
-    /// Everything was done, and the answer is yes.
+    /// Everything succeeded, and the answer is yes.
     Done = 0,
     /// Something failed, or the answer is no.
     Failed = 1,

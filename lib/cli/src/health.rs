@@ -1,4 +1,4 @@
-//! What `mlxk-health` does and says.
+//! The work of `mlxk-health`: health checks of models, and their report.
 
 use mlxk_core::list::{Listed, matching};
 use mlxk_core::store::Revisions;
@@ -12,9 +12,9 @@ use crate::ordered::ordered;
 use crate::output::{Form, Output};
 use crate::progress::Reporter;
 
-/// Checks the models that `input` names, else all; the answer is no if one is unhealthy.
+/// Checks the models that `input` names, or else all; the run fails if one is unhealthy.
 ///
-/// With a `reporter`, every file is read too, and the reporter shows how far that is.
+/// With a `reporter`, every file is read too, and the reporter shows the progress.
 pub fn check(
     input: Input,
     reporter: Option<&Reporter>,
@@ -44,7 +44,7 @@ pub fn check(
     match out.form {
         Form::Ndjson => Ok(()),
         Form::Human => out.text(&human(&checked)),
-        // One document: an error that stands there already is the answer.
+        // The envelope is one document: an error already written is the answer.
         Form::Json if checked.is_empty() && out.answered() => Ok(()),
         Form::Json => out.envelope(data(&checked)),
     }
@@ -57,16 +57,16 @@ fn aside<T>(reporter: Option<&Reporter>, write: impl FnOnce() -> T) -> T {
     }
 }
 
-/// A model and the verdict on it.
+/// A model and the result of its check.
 #[derive(Debug)]
 struct Checked {
     record: Record,
     health: Health,
-    /// What reading every file showed, if that was asked for.
+    /// Verdict from reading every file; `None` without `--verify`.
     verdict: Option<Verdict>,
-    /// The name for people.
+    /// Name shown in text output.
     label: String,
-    /// Of a workspace, whether it is a managed one.
+    /// True if the workspace is managed; `None` for a cached model.
     managed: Option<bool>,
 }
 
@@ -93,14 +93,14 @@ fn judge(
     Ok(Checked { record, health: examined.model.health, verdict, label, managed })
 }
 
-/// Reads every file, and makes what that shows part of the model's health.
+/// Reads every file, and merges the verdict into the model's health.
 fn read(model: &mut Inspected, reporter: &Reporter) -> Verdict {
     let verdict = verify::verify(&model.facts, &|progress| reporter.report(progress));
     model.health = verdict.health(model.health.clone());
     verdict
 }
 
-/// A workspace that was not named by its path goes by the name of its directory.
+/// The label of a workspace that was not named by its path: the name of its directory.
 fn label(record: &Record, found: &Found) -> Option<String> {
     match (&found.origin, found.path.file_name()) {
         (Origin::Workspace, Some(name)) if !named_by_path(record) => {
@@ -114,11 +114,11 @@ fn named_by_path(record: &Record) -> bool {
     record.spec().is_ok_and(|spec| matches!(spec.target, Target::Path(_)))
 }
 
-/// Writes what can be written already, and keeps the rest.
+/// Writes a result at once if the form allows it, and otherwise keeps it in `checked`.
 fn report(result: Result<Checked>, checked: &mut Vec<Checked>, out: &mut Output) -> Result<()> {
     let one = match result {
         Ok(one) => one,
-        // That there is no such model is no error in the envelope: none was checked.
+        // A missing model is not an error in the envelope: no model was checked.
         Err(e) if e.kind == Kind::ModelNotFound => return out.complain(&e),
         Err(e) => return out.error(&e),
     };

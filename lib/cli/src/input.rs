@@ -1,4 +1,4 @@
-//! What a program works on: the names on its command line, or the records on its standard input.
+//! Input of a program: the names on its command line, or the records on its standard input.
 
 use std::io::{self, BufRead, IsTerminal};
 use std::os::fd::AsFd;
@@ -8,17 +8,17 @@ use std::{fs, thread};
 
 use mlxk_core::{Error, Kind, Record, Result};
 
-/// As many records as are worked on at once at most.
+/// The maximum number of records in a batch.
 const BATCH: usize = 256;
 
-/// Where the records come from.
+/// The source of the records.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Input {
     /// The command line.
     Names(Vec<String>),
     /// Standard input.
     Stdin,
-    /// Nowhere: the program does what it does by default.
+    /// No input: the program runs with its defaults.
     Nothing,
 }
 
@@ -33,7 +33,7 @@ impl Input {
         }
     }
 
-    /// The same, for a program that has no default: without names or data it is used wrongly.
+    /// The input as [`Input::choose`] selects it; an error if there are neither names nor data.
     pub fn required(names: &[String]) -> Result<Input> {
         match Input::choose(names)? {
             Input::Nothing => Err(Error::new(Kind::Command, "", "no model named")
@@ -42,7 +42,7 @@ impl Input {
         }
     }
 
-    /// The records in groups: whatever has arrived, so that none waits for one that comes later.
+    /// The records in batches of those that have arrived, so that none waits for a later one.
     pub fn batches(self) -> Box<dyn Iterator<Item = Vec<Result<Record>>>> {
         match self {
             Input::Names(names) => {
@@ -55,7 +55,7 @@ impl Input {
     }
 }
 
-/// False for a terminal and for /dev/null (under cron).
+/// True if stdin is a pipe, a socket or a file; false for a terminal and /dev/null (under cron).
 pub(crate) fn stdin_holds_data() -> Result<bool> {
     let stdin = io::stdin();
     if stdin.is_terminal() {
@@ -78,12 +78,12 @@ impl Iterator for Batches {
     }
 }
 
-/// Reads in a thread of its own, at most a batch ahead.
+/// Reads stdin in a thread of its own, at most one batch ahead.
 fn read_stdin() -> Receiver<Result<Record>> {
     let (sender, receiver) = sync_channel(BATCH);
     thread::spawn(move || {
         for record in records(io::stdin().lock()) {
-            // The receiver is gone when the program has ended early: nobody is left to read for.
+            // The receiver is dropped when the program ends early.
             if sender.send(record).is_err() {
                 break;
             }
@@ -92,7 +92,7 @@ fn read_stdin() -> Receiver<Result<Record>> {
     receiver
 }
 
-/// The records of `lines`; empty lines do not count. A failed read ends them.
+/// The records of `lines`, without empty lines. A failed read ends the iteration.
 fn records(mut lines: impl BufRead) -> impl Iterator<Item = Result<Record>> {
     let mut number = 0;
     let mut ended = false;

@@ -1,4 +1,5 @@
-//! Ctrl-C for work that must be tidied up: while it is watched for, it is noted instead of killing.
+//! Signal handling for work that needs cleanup: during a watch, Ctrl-C is recorded and does not
+//! end the process.
 
 use std::sync::atomic::{AtomicI32, Ordering};
 use std::{mem, ptr};
@@ -6,29 +7,30 @@ use std::{mem, ptr};
 use libc::{SA_RESETHAND, SA_RESTART, SIG_IGN, SIGHUP, SIGINT, SIGTERM, c_int, sigaction};
 use mlxk_core::{Error, Kind, Result};
 
-/// The signal that came. A handler can reach nothing but a static.
+/// The signal received, 0 if none. A signal handler can only access a static.
 static CAUGHT: AtomicI32 = AtomicI32::new(0);
 
-/// The time in which signals are noted. When it is dropped, all is as before, and the signal that
-/// came is raised anew: by default the program dies of it, which a shell sees.
+/// Period in which signals are recorded. Dropping it restores the former handlers and raises the
+/// recorded signal again: by default it ends the program, which the shell can see.
 #[derive(Debug)]
 pub struct Watch {
     former: [(c_int, sigaction); 3],
 }
 
-/// From now on the first of INT, TERM and HUP is only noted, and the next of its kind kills. What
-/// is ignored (by `nohup`, in the background of a script) stays so. One watch at a time.
+/// Begins to record INT, TERM and HUP; a second signal of the same kind takes its default action.
+/// Signals that are ignored (by `nohup`, in the background of a script) stay ignored. Only one
+/// watch may exist at a time.
 pub fn watch() -> Watch {
     begin(SA_RESETHAND)
 }
 
-/// The same, but INT is noted however often it comes: whoever works at a terminal presses Ctrl-C
-/// until it is heeded.
+/// Begins a watch that records INT any number of times, for interactive programs, where Ctrl-C may
+/// be pressed repeatedly.
 pub fn watch_patiently() -> Watch {
     begin(0)
 }
 
-/// Begins a watch with `flags` for INT.
+/// Begins a watch with the `sigaction` flags `flags` for INT.
 fn begin(flags: c_int) -> Watch {
     CAUGHT.store(0, Ordering::Relaxed);
     let former = [SIGINT, SIGTERM, SIGHUP].map(|signal| (signal, action(signal)));
@@ -45,18 +47,18 @@ fn begin(flags: c_int) -> Watch {
 }
 
 impl Watch {
-    /// Whether a signal came.
+    /// True if a signal was received.
     pub fn caught(&self) -> bool {
         caught()
     }
 
-    /// Ends the watch without raising the signal that came, if it was INT: it has been heeded.
+    /// Ends the watch without raising a recorded INT again, as it has been handled.
     pub fn forgive(self) {
-        // Another signal stays, and is raised.
+        // Any other signal stays recorded, and is raised.
         let _ = CAUGHT.compare_exchange(SIGINT, 0, Ordering::Relaxed, Ordering::Relaxed);
     }
 
-    /// An error if a signal came.
+    /// An `Execution` error if a signal was received.
     pub fn check(&self) -> Result<()> {
         match self.caught() {
             true => Err(Error::new(Kind::Execution, "", "interrupted")),
@@ -65,7 +67,8 @@ impl Watch {
     }
 }
 
-/// Whether a signal came since the last [`watch`] began; for threads that have no hold of it.
+/// True if a signal was received since the last [`watch`] began; for threads without access to the
+/// [`Watch`].
 pub fn caught() -> bool {
     CAUGHT.load(Ordering::Relaxed) != 0
 }
@@ -87,7 +90,7 @@ extern "C" fn note(signal: c_int) {
     CAUGHT.store(signal, Ordering::Relaxed);
 }
 
-/// What happens at `signal`.
+/// The current action of `signal`.
 fn action(signal: c_int) -> sigaction {
     // SAFETY: an all-zero sigaction is a valid one, and only this one is written.
     unsafe {

@@ -1,4 +1,4 @@
-//! What the programs share: environment, records on stdin, output forms, exit status.
+//! Code shared by the programs: environment, records on stdin, output forms, exit status.
 //!
 //! Only programs use this crate: it is the place that reads the environment, prints and exits.
 

@@ -1,4 +1,4 @@
-//! What `mlxk-ls` lists.
+//! The work of `mlxk-ls`: the listing of models.
 
 mod flags;
 mod table;
@@ -23,29 +23,29 @@ use crate::system;
 pub use flags::ListFlags;
 pub use table::Columns;
 
-/// What to list.
+/// Selection and order of the models to list.
 #[derive(Clone, Debug)]
 pub struct Query {
-    /// Parts of names, or paths; none selects all.
+    /// Parts of names, or paths; an empty list selects all models.
     pub patterns: Vec<String>,
-    /// Which revisions of a cached model.
+    /// Revisions of a cached model.
     pub revisions: Revisions,
     /// Conditions that all must hold.
     pub filters: Vec<Filter>,
-    /// The order, else by name.
+    /// Sort order; by name if absent.
     pub sort: Option<Sort>,
-    /// How many at most.
+    /// Maximum number of models.
     pub limit: Option<usize>,
-    /// Also those that are unhealthy or cannot run.
+    /// True to include models that are unhealthy or cannot run.
     pub all: bool,
 }
 
-/// How to write a listing.
+/// Style of a listing.
 #[derive(Clone, Copy, Debug)]
 pub enum Style {
     /// The names alone.
     Names,
-    /// In the form of the output; a table has these columns.
+    /// Records in the form of the output; a table has these columns.
     Form(Columns),
 }
 
@@ -131,7 +131,7 @@ fn named(examined: &Examined, listed: &Listed) -> Record {
     }
 }
 
-/// When a file of the model was last read, as far as the file system keeps count.
+/// Time when a file of the model was last read, as far as the file system records it.
 fn accessed(facts: &Facts) -> Result<Option<SystemTime>> {
     let mut latest = None;
     for file in &facts.files {
@@ -168,7 +168,7 @@ fn data(models: Vec<Record>) -> Value {
     json!({"models": models, "count": count, "system": system::describe()})
 }
 
-/// The names, one a line; with the revision where there may be several.
+/// The names, one per line; with the revision if all revisions are listed.
 fn names(models: &[Record], revisions: Revisions) -> String {
     let name = |model: &Record| match (model.str("name"), model.str("hash")) {
         (Some(name), Some(hash)) if revisions == Revisions::All => format!("{name}@{hash}\n"),

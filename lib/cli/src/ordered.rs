@@ -1,4 +1,4 @@
-//! Many things done at once, and told of one by one, in order, each as soon as it can be.
+//! Parallel work whose results are delivered in the order of the items, each as early as possible.
 
 use std::collections::BTreeMap;
 use std::sync::mpsc::channel;
@@ -7,10 +7,11 @@ use std::thread;
 use mlxk_core::Result;
 use rayon::prelude::*;
 
-/// Does `work` on each of `items`, the first ones first, and hands the results to `tell` in order.
+/// Calls `work` on `items` in parallel, starting with the first, and passes the results to `tell`
+/// in the order of the items.
 ///
 /// # Errors
-/// The first of `tell`, after which nothing more is told.
+/// The first error of `tell`, after which it is not called again.
 pub fn ordered<T: Send, R: Send>(
     items: Vec<T>,
     work: impl Fn(T) -> R + Sync,
@@ -20,7 +21,7 @@ pub fn ordered<T: Send, R: Send>(
     thread::scope(|scope| {
         scope.spawn(|| {
             let each = |sender: &mut std::sync::mpsc::Sender<_>, (place, item)| {
-                // Where nobody listens any more, nothing is left to be told.
+                // Sending fails once the receiver is dropped after an error.
                 let _ = sender.send((place, work(item)));
             };
             items.into_iter().enumerate().par_bridge().for_each_with(sender, each);

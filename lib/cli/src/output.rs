@@ -1,4 +1,4 @@
-//! What a program says: records on stdout in one of three forms, complaints on stderr.
+//! Output of a program: records on stdout in one of three forms, errors and notes on stderr.
 
 use std::io::{self, IsTerminal, Write};
 use std::path::Path;
@@ -27,20 +27,21 @@ pub struct FormFlags {
 /// The form of the output.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Form {
-    /// Tables and sentences.
+    /// Tables and sentences for people.
     Human,
-    /// A record a line.
+    /// NDJSON: one record per line.
     Ndjson,
-    /// The envelope.
+    /// One JSON document, the envelope: `{status, command, data, error}`.
     Json,
 }
 
-/// Whether stdout is a terminal.
+/// True if stdout is a terminal.
 pub fn to_terminal() -> bool {
     io::stdout().is_terminal()
 }
 
-/// Whether it is one that may be coloured: see no-color.org.
+/// True if stdout is a terminal that may be coloured: `NO_COLOR` is unset or empty (see
+/// no-color.org), and `TERM` is not `dumb`.
 pub fn colours() -> bool {
     let unset = |name| std::env::var_os(name).is_none_or(|value| value.is_empty());
     let dumb = std::env::var_os("TERM").is_some_and(|term| term == "dumb");
@@ -48,12 +49,12 @@ pub fn colours() -> bool {
 }
 
 impl FormFlags {
-    /// Whether records were asked for, and are not just what a pipe gets.
+    /// True if `--ndjson` is on the command line; false if NDJSON is only the default for a pipe.
     pub fn ndjson(self) -> bool {
         self.ndjson
     }
 
-    /// The form that was asked for; without a wish, a terminal gets text and a pipe records.
+    /// The form that the flags select; without flags, text on a terminal and NDJSON in a pipe.
     pub fn form(self) -> Form {
         match self {
             FormFlags { json: true, .. } => Form::Json,
@@ -65,7 +66,7 @@ impl FormFlags {
     }
 }
 
-/// The output of one run of a program, and whether anything in it went wrong.
+/// The output of one run of a program, and a record of whether the run failed.
 #[derive(Debug)]
 pub struct Output {
     /// The form in use.
@@ -82,7 +83,7 @@ impl Output {
         Output { form, program: program.into(), command, failed: false, answered: false }
     }
 
-    /// Writes `text` to stdout as it is.
+    /// Writes `text` to stdout unchanged.
     pub fn text(&mut self, text: &str) -> Result<()> {
         self.answered = true;
         let mut stdout = io::stdout().lock();
@@ -92,18 +93,18 @@ impl Output {
             .map_err(|e| Error::io(Path::new("standard output"), e))
     }
 
-    /// Writes records, one a line.
+    /// Writes records as NDJSON, one per line.
     pub fn lines<'a>(&mut self, records: impl IntoIterator<Item = &'a Record>) -> Result<()> {
         let text: String = records.into_iter().map(|record| format!("{record}\n")).collect();
         self.text(&text)
     }
 
-    /// Writes an answer as an envelope.
+    /// Writes the envelope of a success with `data`.
     pub fn envelope(&mut self, data: impl Into<Value>) -> Result<()> {
         self.text(&envelope::success(self.command, data.into()))
     }
 
-    /// Reports what went wrong with one item: the run goes on, and ends with a failure.
+    /// Reports the error of one item: the run continues, and its exit status is a failure.
     pub fn error(&mut self, error: &Error) -> Result<()> {
         self.failed = true;
         match self.form {
@@ -112,21 +113,21 @@ impl Output {
         }
     }
 
-    /// Reports a failure in the envelope, together with `data`.
+    /// Reports an error in the envelope, together with `data`.
     pub fn error_with(&mut self, error: &Error, data: Value) -> Result<()> {
         self.failed = true;
         self.text(&envelope::failure_with(self.command, data, error))
     }
 
-    /// Reports on stderr alone, whatever the form: stdout has its answer already.
+    /// Reports an error on stderr alone in every form, when stdout already has its answer.
     pub fn complain(&mut self, error: &Error) -> Result<()> {
         self.failed = true;
         self.note(&error.to_string(), error.hint.as_deref())
     }
 
-    /// Tells people something on stderr that changes no result.
+    /// Writes a note to stderr; the exit status stays the same.
     pub fn remark(&self, message: &str, hint: &str) {
-        // A closed stderr must not turn a good run into a bad one.
+        // A closed stderr must not make a successful run fail.
         let _ = self.note(message, Some(hint));
     }
 
@@ -138,17 +139,17 @@ impl Output {
         );
     }
 
-    /// Makes the run end with a failure: the answer is no.
+    /// Makes the exit status a failure without reporting an error: the answer is no.
     pub fn deny(&mut self) {
         self.failed = true;
     }
 
-    /// Whether something was written to stdout.
+    /// True if something was written to stdout.
     pub fn answered(&self) -> bool {
         self.answered
     }
 
-    /// Whether something was reported or denied.
+    /// True if an error was reported or the answer is no.
     pub fn failed(&self) -> bool {
         self.failed
     }

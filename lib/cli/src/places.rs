@@ -1,4 +1,5 @@
-//! Where models live, as the environment says: the one reader of the cache and workspace variables.
+//! Directories of models, from the environment: the only reader of the cache and workspace
+//! variables.
 
 use std::env;
 use std::ffi::OsString;
@@ -13,8 +14,8 @@ pub fn places() -> Result<Places> {
     from(|name| env::var_os(name))
 }
 
-/// Where programs keep what they remember: `XDG_STATE_HOME`, or what stands for it, if there is a
-/// home.
+/// The directory of persistent state, `mlxk` in `XDG_STATE_HOME` or else in `~/.local/state`;
+/// `None` if neither that variable nor `HOME` is an absolute path.
 pub fn state() -> Option<PathBuf> {
     let directory = |name| env::var_os(name).map(PathBuf::from).filter(|path| path.is_absolute());
     let state = directory("XDG_STATE_HOME");
@@ -22,7 +23,7 @@ pub fn state() -> Option<PathBuf> {
     state.map(|state| state.join("mlxk"))
 }
 
-/// `path` with the home in the place of a `~` that it begins with, if there is one.
+/// `path` with a leading `~` replaced by `HOME`; unchanged if `HOME` is unset or empty.
 pub fn at_home(path: &Path) -> PathBuf {
     match (path.strip_prefix("~"), env::var_os("HOME").filter(|home| !home.is_empty())) {
         (Ok(rest), Some(home)) => Path::new(&home).join(rest),
@@ -30,7 +31,7 @@ pub fn at_home(path: &Path) -> PathBuf {
     }
 }
 
-/// True if the environment asks that nothing be removed but from the cache of a test.
+/// True if `MLXK2_STRICT_TEST_DELETE=1` restricts removal to the cache of a test.
 pub fn only_tests() -> bool {
     env::var_os("MLXK2_STRICT_TEST_DELETE").is_some_and(|value| value == "1")
 }

@@ -1,4 +1,4 @@
-//! The frame of every program: signals, completion, arguments, the run, the exit status.
+//! Entry point of every program: signals, completion, arguments, the run, the exit status.
 
 use std::env;
 use std::ffi::OsString;
@@ -11,7 +11,7 @@ use crate::completion;
 use crate::exit::Exit;
 use crate::output::{Form, Output};
 
-/// A program: its arguments, and what it does with them.
+/// A program: its arguments, and its work.
 pub trait Tool: Parser {
     /// The name of the command in the envelope of `--json`.
     const COMMAND: &'static str;
@@ -19,17 +19,17 @@ pub trait Tool: Parser {
     /// The form of the output.
     fn form(&self) -> Form;
 
-    /// Does the work. What goes wrong with one item is reported to `out` and the run goes on; an
-    /// error ends it.
+    /// Does the work. The error of one item is reported to `out`, and the run continues; a returned
+    /// error ends the run.
     fn run(&self, out: &mut Output) -> Result<()>;
 }
 
-/// Runs the tool that the command line asks for; the body of `main`.
+/// Runs the tool with the arguments of the command line; the body of `main`.
 pub fn main<T: Tool>() -> ExitCode {
     main_with::<T>(env::args_os())
 }
 
-/// Does the same with other words than those of the command line.
+/// Runs the tool with `words` in place of the command line.
 pub fn main_with<T: Tool>(words: impl IntoIterator<Item = OsString>) -> ExitCode {
     restore_sigpipe();
     completion::answer(T::command);
@@ -41,19 +41,19 @@ pub fn main_with<T: Tool>(words: impl IntoIterator<Item = OsString>) -> ExitCode
     .into()
 }
 
-/// Lets a reader that goes away (`| head -1`) end the program silently.
+/// Restores the default action of SIGPIPE: a closed pipe (`| head -1`) ends the program silently.
 pub fn restore_sigpipe() {
     // SAFETY: no other thread exists yet, and the default action runs no code of this process.
     unsafe { libc::signal(libc::SIGPIPE, libc::SIG_DFL) };
 }
 
-/// Lets a client that goes away end no program that has others to serve.
+/// Ignores SIGPIPE, so that a client that disconnects does not end a server.
 pub fn ignore_sigpipe() {
     // SAFETY: ignoring runs no code of this process.
     unsafe { libc::signal(libc::SIGPIPE, libc::SIG_IGN) };
 }
 
-/// True if `--json` stands anywhere on the command line: then errors are JSON too.
+/// True if `--json` is anywhere on the command line: errors are then JSON too.
 pub fn json_wanted() -> bool {
     env::args_os().any(|arg| arg == "--json")
 }
@@ -65,13 +65,13 @@ fn run<T: Tool>(tool: &T, program: String) -> Exit {
         Ok(()) => Exit::Done,
         Err(e) => {
             let exit = Exit::from(&e);
-            // With stdout gone, the status is all that is left to tell it by.
+            // If stdout is closed, only the exit status reports the error.
             out.error(&e).map_or(Exit::Failed, |()| exit)
         }
     }
 }
 
-/// Answers `--help` and `--version`, and says what is wrong with the command line.
+/// Answers `--help` and `--version`, and reports errors of the command line.
 fn explain(program: &str, error: &clap::Error) -> Exit {
     if !error.use_stderr() {
         return match error.print() {
@@ -84,7 +84,7 @@ fn explain(program: &str, error: &clap::Error) -> Exit {
     reported.map_or(Exit::Failed, |()| Exit::Usage)
 }
 
-/// One line and a hint, out of the paragraphs that clap writes.
+/// An error of one line and a hint, from the paragraphs of clap's message.
 fn usage_error(program: &str, error: &clap::Error) -> Error {
     let text = error.render().to_string();
     let mut lines = text.lines().take_while(|line| !line.starts_with("Usage:"));

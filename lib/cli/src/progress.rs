@@ -1,5 +1,5 @@
-//! Reporter of long work: a bar on standard error if that is a terminal, and records on standard
-//! output if they are asked for.
+//! Reporter of long work: a bar on standard error if that is a terminal, and optional records on
+//! standard output.
 
 use std::mem;
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -11,7 +11,7 @@ use serde_json::{Value, json};
 
 use crate::output::Output;
 
-/// Time between two records that tell how many bytes are done.
+/// Time between two records of the number of bytes done.
 const PERIOD: Duration = Duration::from_secs(1);
 
 /// Reporter of the progress of one piece of work, from any number of threads. Its bar vanishes when
@@ -28,7 +28,7 @@ struct State<'a> {
     out: Option<&'a mut Output>,
     /// True if records are written to `out`.
     records: bool,
-    /// Time of the last record that told how many bytes are done.
+    /// Time of the last record of the number of bytes done.
     told: Instant,
     /// Bytes announced by [`Progress::Due`].
     due: u64,
@@ -89,7 +89,7 @@ impl<'a> Reporter<'a> {
         state.record(self.model, progress);
     }
 
-    /// Failure of a record, told once.
+    /// Returns the failure to write a record, once.
     ///
     /// # Errors
     /// If a record could not be written since the last call.

@@ -1,4 +1,4 @@
-//! What `mlxk-run` is asked: words, standard input, or both; and when it may read that at all.
+//! Prompt of `mlxk-run`: words, standard input, or both; and the rules for reading standard input.
 
 use std::env;
 use std::io::{self, IsTerminal, Read};
@@ -9,23 +9,23 @@ use mlxk_core::{Error, Kind, Result};
 use crate::Form;
 use crate::input::stdin_holds_data;
 
-/// The variable that opens or closes standard input.
+/// Environment variable that enables or disables reading standard input.
 const GATE: &str = "MLXK2_ENABLE_PIPES";
 
-/// What is asked.
+/// Source of the prompts.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Asked {
     /// One prompt.
     Prompt(String),
-    /// Requests on standard input, a record a line.
+    /// Requests on standard input, one record per line.
     Requests,
-    /// Whatever comes to the mind of who sits at the terminal.
+    /// An interactive conversation on the terminal.
     Anything,
 }
 
-/// Puts together what is asked. `-` among `words` is standard input, which comes before the rest;
-/// `flag` stands for the other words. With records, `-` alone means requests; with text for
-/// people, nothing at all means a conversation, if they are there.
+/// Composes the prompt. `-` among `words` stands for standard input, which precedes the rest;
+/// `flag` replaces the other words. With NDJSON, `-` alone means requests; with text output, no
+/// prompt at all means a conversation if standard input and output are terminals.
 ///
 /// Standard input is read for `-`, or when [`GATE`] is on and it holds data, and never when that
 /// is off.
@@ -67,7 +67,8 @@ pub fn asked(words: &[String], flag: Option<&str>, form: Form) -> Result<Asked> 
     }
 }
 
-/// True if `value` opens the gate, false if it closes it; anything else leaves it to `-`.
+/// True if `value` enables standard input, false if it disables it; `None` for any other value:
+/// standard input is then read only for `-`.
 fn gate(value: Option<&str>) -> Option<bool> {
     match value?.trim().to_lowercase().as_str() {
         "1" | "true" | "yes" | "on" => Some(true),
@@ -76,7 +77,7 @@ fn gate(value: Option<&str>) -> Option<bool> {
     }
 }
 
-/// The text from standard input without its last line ends, a blank line, and what was typed.
+/// The text from standard input without trailing line ends, then a blank line and the typed words.
 fn piped(text: &str, typed: Option<String>) -> Result<String> {
     let text = text.trim_end_matches(['\n', '\r']);
     match (text.trim().is_empty(), typed) {

@@ -1,4 +1,4 @@
-//! Where the Hub is, as the environment says: the one reader of the variables for the network.
+//! Configuration of the Hub, from the environment: the only reader of the network variables.
 
 use std::env;
 use std::ffi::OsString;
@@ -18,7 +18,8 @@ const ENDPOINT: &str = "https://huggingface.co";
 /// The default timeout for data from the server, in seconds.
 const TIMEOUT: u64 = 10;
 
-/// The Hub that this process's environment names, with the meaning huggingface_hub gives it.
+/// The Hub configuration of this process's environment; variables mean what they mean to
+/// huggingface_hub.
 pub fn remote() -> Result<Remote> {
     let variable = |name: &str| env::var_os(name);
     let token = match token_in(&variable) {
@@ -49,7 +50,7 @@ fn token_in(variable: &impl Fn(&str) -> Option<OsString>) -> Option<Token> {
     Token::new(&names.into_iter().find_map(|name| text(variable, name))?)
 }
 
-/// The token that a login left in a file.
+/// The token that `hf auth login` stored in a file.
 fn token_file(variable: &impl Fn(&str) -> Option<OsString>) -> Result<Option<Token>> {
     let path = match variable("HF_TOKEN_PATH").filter(|path| !path.is_empty()) {
         Some(path) => PathBuf::from(path),
@@ -82,7 +83,7 @@ fn is_true(variable: &impl Fn(&str) -> Option<OsString>, name: &str) -> bool {
     ["1", "ON", "YES", "TRUE"].contains(&&*value)
 }
 
-/// The value, unless it is empty or no text.
+/// The value of a variable; `None` if it is empty or not UTF-8.
 fn text(variable: &impl Fn(&str) -> Option<OsString>, name: &str) -> Option<String> {
     variable(name)?.into_string().ok().filter(|value| !value.is_empty())
 }

@@ -1,4 +1,4 @@
-//! What `mlxk-rm` removes, and what it says of it.
+//! The work of `mlxk-rm`: removal of models, and the report of it.
 
 use std::time::{Duration, SystemTime};
 
@@ -13,17 +13,17 @@ use crate::human;
 use crate::input::Input;
 use crate::output::{Form, Output};
 
-/// How long a download must have stood still before pruning takes it for abandoned.
+/// Time without progress after which pruning treats a download as abandoned.
 const ABANDONED: Duration = Duration::from_secs(3600);
 
-/// How to remove.
+/// Options of a removal.
 #[derive(Clone, Copy, Debug)]
 pub struct Care {
-    /// Part of a name will do, and a download under way is no obstacle.
+    /// True if part of a name suffices, and a download in progress does not prevent removal.
     pub force: bool,
-    /// Say what would go, and remove nothing.
+    /// True if the removal is only planned and reported.
     pub dry_run: bool,
-    /// Remove nothing outside the cache of a test.
+    /// True if only models in the cache of a test may be removed.
     pub only_tests: bool,
 }
 
@@ -37,7 +37,7 @@ pub fn remove(input: Input, care: Care, places: &Places, out: &mut Output) -> Re
     Ok(())
 }
 
-/// Removes what no name leads to any more: see [`mlxk_core::store::prune`].
+/// Removes files that no name refers to any more: see [`mlxk_core::store::prune`].
 pub fn prune(care: Care, places: &Places, out: &mut Output) -> Result<()> {
     let before = SystemTime::now() - ABANDONED;
     let plan = prune::plan(places, before)?;
@@ -80,7 +80,7 @@ fn remove_one(record: Record, care: Care, places: &Places, out: &mut Output) -> 
     write(&done, record, &found.name, out)
 }
 
-/// What was done, or would be.
+/// A removal, done or planned.
 struct Done<'a> {
     action: &'static str,
     bytes: u64,
@@ -142,7 +142,7 @@ fn outline(model: Option<&Value>, action: &str, message: &str) -> Value {
     })
 }
 
-/// True if the name that was given is not that of the model that was found.
+/// True if the name given differs from the name of the model found.
 fn is_guess(spec: &Spec, found: &Found) -> bool {
     match &spec.target {
         Target::Name { name, .. } => !spec.exact && *name != found.name,
@@ -150,7 +150,8 @@ fn is_guess(spec: &Spec, found: &Found) -> bool {
     }
 }
 
-/// Removes nothing, and says what `--force` would. In the envelope this is a question, no failure.
+/// Reports what `--force` would remove, and removes nothing: an error, or in the envelope a request
+/// for confirmation.
 fn confirm(spec: &Spec, found: &Found, plan: &Deletion, out: &mut Output) -> Result<()> {
     let message = format!("would remove {}, {}", found.name, human::size(plan.bytes));
     if out.form == Form::Json {
@@ -161,7 +162,7 @@ fn confirm(spec: &Spec, found: &Found, plan: &Deletion, out: &mut Output) -> Res
     Err(error.hint("give the whole name, or --force; --dry-run lists what would be removed"))
 }
 
-/// Reports a failure; in the envelope with the data that go with it.
+/// Reports an error; the envelope also has `data`.
 fn refuse(error: &Error, out: &mut Output) -> Result<()> {
     if out.form != Form::Json {
         return out.error(error);

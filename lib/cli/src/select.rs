@@ -1,4 +1,4 @@
-//! Which models of a listing, and in which order.
+//! Filters and sort orders of a listing of models.
 
 mod grammar;
 
@@ -8,29 +8,29 @@ use std::time::{Duration, SystemTime};
 use mlxk_core::Record;
 use serde_json::Value;
 
-/// A model of a listing: its record, and what can be asked of it besides.
+/// A model of a listing: its record, and further properties that filters and orders use.
 #[derive(Clone, Debug)]
 pub struct Entry {
-    /// What `mlxk-ls` says of it.
+    /// Record that `mlxk-ls` writes.
     pub record: Record,
-    /// When it was last changed.
+    /// Time of the last modification.
     pub modified: Option<SystemTime>,
-    /// When a file of it was last read.
+    /// Time when a file of the model was last read.
     pub accessed: Option<SystemTime>,
-    /// The branches and tags that point to it.
+    /// Branches and tags that point to the revision.
     pub refs: Vec<String>,
-    /// Bits a weight, if it is quantised.
+    /// Bits per weight of a quantised model.
     pub bits: Option<u64>,
 }
 
 /// A condition on a model.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Filter {
-    /// A quantity: bytes or bits.
+    /// Comparison of a quantity, in bytes or bits.
     Number(Quantity, Op, u64),
-    /// How long ago something was.
+    /// Comparison of the age of an event.
     Age(Event, Op, Duration),
-    /// A word that the model has, or (false) has not.
+    /// Attribute that is equal to the word (true) or differs from it (false).
     Word(Attribute, bool, String),
 }
 
@@ -42,7 +42,7 @@ pub enum Quantity {
     Bits,
 }
 
-/// The moments of a model's life.
+/// Events that have a time.
 #[derive(Clone, Copy, Debug, PartialEq)]
 #[allow(missing_docs)] // named like the keys
 pub enum Event {
@@ -50,7 +50,7 @@ pub enum Event {
     Modified,
 }
 
-/// The attributes of a model that are words.
+/// Attributes of a model whose values are words.
 #[derive(Clone, Copy, Debug, PartialEq)]
 #[allow(missing_docs)] // named like the keys
 pub enum Attribute {
@@ -88,8 +88,8 @@ impl Op {
 }
 
 impl Filter {
-    /// Whether `model` fulfils the condition at the time `now`. What it does not have, it is not:
-    /// a model without quantisation has no bits to compare.
+    /// True if `model` fulfils the condition at time `now`. A comparison with an absent quantity or
+    /// time is false: an unquantised model has no bits to compare.
     pub fn accepts(&self, model: &Entry, now: SystemTime) -> bool {
         match self {
             Filter::Number(quantity, op, wanted) => {
@@ -100,7 +100,7 @@ impl Filter {
                 value.is_some_and(|value| op.holds(value, *wanted))
             }
             Filter::Age(event, op, wanted) => {
-                // What lies in the future is as new as can be.
+                // A time in the future has age 0.
                 let age = event.of(model).map(|t| now.duration_since(t).unwrap_or(Duration::ZERO));
                 age.is_some_and(|age| op.holds(age, *wanted))
             }
@@ -110,12 +110,12 @@ impl Filter {
 }
 
 impl Filter {
-    /// Whether the condition is on when models were read.
+    /// True if the condition needs access times.
     pub fn asks_access(&self) -> bool {
         matches!(self, Filter::Age(Event::Accessed, ..))
     }
 
-    /// Whether the condition is on branches and tags.
+    /// True if the condition needs branches and tags.
     pub fn asks_refs(&self) -> bool {
         matches!(self, Filter::Word(Attribute::Refs, ..))
     }
@@ -166,7 +166,7 @@ enum SortKey {
 }
 
 impl Sort {
-    /// Brings `models` into the order; equal ones keep theirs.
+    /// Sorts `models`; the sort is stable.
     pub fn apply(self, models: &mut [Entry]) {
         fn by<K: Ord>(models: &mut [Entry], down: bool, key: impl Fn(&Entry) -> K) {
             match down {
@@ -185,7 +185,7 @@ impl Sort {
         }
     }
 
-    /// Whether the order depends on when models were read.
+    /// True if the order needs access times.
     pub fn asks_access(self) -> bool {
         self.key == SortKey::Moment(Event::Accessed)
     }

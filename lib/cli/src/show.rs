@@ -1,4 +1,4 @@
-//! What `mlxk-show` says of a model.
+//! The work of `mlxk-show`: the description of models.
 
 mod sheet;
 
@@ -14,7 +14,7 @@ use crate::human;
 use crate::input::Input;
 use crate::output::{Form, Output};
 
-/// What is shown besides the model itself.
+/// Part of a model that is shown besides its record.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Part {
     /// The architecture and its sizes.
@@ -25,12 +25,12 @@ pub enum Part {
     Config,
 }
 
-/// What to show.
+/// Options of a description.
 #[derive(Clone, Copy, Debug)]
 pub struct Wish {
-    /// The part.
+    /// Part to show.
     pub part: Part,
-    /// Whether to hash a managed workspace anew first.
+    /// True if the content hash of a managed workspace is computed anew first.
     pub rehash: bool,
 }
 
@@ -75,7 +75,7 @@ fn write(
     }
 }
 
-/// The model on one line: its record, and the part as more fields of it.
+/// The model's record, with the part as additional fields.
 fn line(examined: &Examined, record: Record, part: Part) -> Record {
     let facts = &examined.model.facts;
     let mut record = record.merge(object(examined));
@@ -118,7 +118,8 @@ fn object(examined: &Examined) -> Record {
     }
 }
 
-/// Of a workspace, what its sentinel says: nothing if it is not managed.
+/// Content of a workspace's sentinel, an empty object if it is not managed; `None` for a cached
+/// model.
 fn sentinel(facts: &Facts) -> Option<Value> {
     match (&facts.found.origin, whole(&facts.sentinel)) {
         (Origin::Cache { .. }, _) => None,
@@ -127,13 +128,13 @@ fn sentinel(facts: &Facts) -> Option<Value> {
     }
 }
 
-/// The document as one value; null if it is no object.
+/// The document as one value; null if it is not an object.
 fn whole(document: &Document) -> Value {
     let object = document.object().and_then(|object| object.read().ok());
     object.unwrap_or_default()
 }
 
-/// What `config.json` says in short; null if that is nothing.
+/// Summary of `config.json`; null if it has none of the fields.
 fn metadata(model: &Inspected) -> Value {
     let config = &model.facts.config;
     let architecture = config.get("architectures").and_then(|all| all.get(0).cloned());

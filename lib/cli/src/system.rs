@@ -1,8 +1,8 @@
-//! The machine, as far as programs speak of it.
+//! Memory of the machine and of this process.
 
 use serde_json::{Value, json};
 
-/// `{memory_total_bytes}`, or null where the system does not tell.
+/// `{memory_total_bytes}`, or null if the system does not report it.
 pub fn describe() -> Value {
     // SAFETY: sysconf reads no memory of ours.
     let [pages, size] =
@@ -13,7 +13,7 @@ pub fn describe() -> Value {
     }
 }
 
-/// The most memory that this process has held at once, in bytes.
+/// Peak resident memory of this process, in bytes.
 pub fn peak_memory() -> u64 {
     // SAFETY: a plain structure of numbers, for which zeros are valid.
     let mut usage: libc::rusage = unsafe { std::mem::zeroed() };

@@ -142,7 +142,7 @@ impl Error {
         Error::new(Kind::Internal, "", message)
     }
 
-    /// A `CapabilityNotSupported` error without a subject: the model lacks what was asked for.
+    /// A `CapabilityNotSupported` error without a subject: the model lacks a requested capability.
     pub fn unsupported(message: impl Into<String>) -> Self {
         Error::new(Kind::CapabilityNotSupported, "", message)
     }

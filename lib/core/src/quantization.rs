@@ -24,9 +24,9 @@ pub enum Mode {
 pub struct QuantSpec {
     /// The encoding of the weights.
     pub mode: Mode,
-    /// The bits of a code, which encodes one weight.
+    /// Bits per quantized weight.
     pub bits: usize,
-    /// The number of weights that share a scale.
+    /// Number of weights that share a scale.
     pub group_size: usize,
 }
 

@@ -70,7 +70,7 @@ pub struct Fetched<'a> {
 pub struct PullPlan {
     /// Model id, `org/name`.
     pub id: String,
-    /// Revision that was asked for.
+    /// Requested revision: branch, tag or commit.
     pub revision: String,
     /// All files of the revision.
     pub listing: Listing,

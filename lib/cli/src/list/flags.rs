@@ -47,7 +47,8 @@ impl ListFlags {
         self.output.form()
     }
 
-    /// What to list; the envelope has always had everything.
+    /// The query that the flags select. In the envelope, unhealthy models and those that cannot run
+    /// are always included.
     pub fn query(&self, form: Form) -> Query {
         Query {
             patterns: self.patterns.clone(),
@@ -59,7 +60,7 @@ impl ListFlags {
         }
     }
 
-    /// How to write it.
+    /// The style of the listing that the flags select.
     pub fn style(&self) -> Style {
         match self.quiet {
             true => Style::Names,

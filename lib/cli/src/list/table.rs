@@ -7,18 +7,18 @@ use serde_json::Value;
 
 use crate::{human, table};
 
-/// Which columns the table has.
+/// Selection of the table's columns.
 #[derive(Clone, Copy, Debug)]
 pub struct Columns {
-    /// Also whether a workspace is clean, and the framework.
+    /// True to add the state of a workspace and the framework.
     pub wide: bool,
-    /// Also the health.
+    /// True to add the health column.
     pub health: bool,
-    /// Whole names, and health in three columns.
+    /// True for full names, the columns of `wide`, and health in three columns.
     pub verbose: bool,
 }
 
-/// Reasons are cut and wrapped to these widths, in characters.
+/// Widths in characters to which reasons are cut and wrapped.
 const REASON: (usize, usize) = (60, 26);
 
 /// The table for people.

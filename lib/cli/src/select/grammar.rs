@@ -1,6 +1,6 @@
-//! How filters and orders are written: as for `hf cache ls`, and with keys of our own.
+//! Syntax of filters and sort orders: that of `hf cache ls`, with additional keys.
 //!
-//! A filter is `KEY OP VALUE`: `size>1GB`, `accessed>7d` (longer ago than that), `type=chat`.
+//! A filter is `KEY OP VALUE`: `size>1GB`, `accessed>7d` (more than 7 days ago), `type=chat`.
 
 use std::str::FromStr;
 use std::time::Duration;
@@ -55,7 +55,8 @@ impl FromStr for Filter {
     }
 }
 
-/// `1GB`, `1.5g`, `300 MiB`, `17`: decimal units, and binary ones with an `i`.
+/// Parses a size into bytes: `1GB`, `1.5g`, `300 MiB`, `17`. Units with an `i` are binary, all
+/// others are decimal.
 fn bytes(text: &str) -> Result<u64> {
     let text = text.to_lowercase();
     let text = text.strip_suffix('b').unwrap_or(&text);
@@ -65,7 +66,7 @@ fn bytes(text: &str) -> Result<u64> {
     amount(text, &units.into_iter().chain(binary).collect::<Vec<_>>()).map(|n| n as u64)
 }
 
-/// `90s`, `5m`, `12h`, `7d`, `2w`, `3mo`, `1y`.
+/// Parses an age: `90s`, `5m`, `12h`, `7d`, `2w`, `3mo`, `1y`.
 fn age(text: &str) -> Result<Duration> {
     const DAY: f64 = 86400.0;
     let units = [
@@ -85,7 +86,7 @@ fn whole(text: &str) -> Result<u64> {
     text.parse().map_err(|_| invalid("not a whole number"))
 }
 
-/// A number and one of `units`.
+/// Parses a number followed by one of `units`.
 fn amount(text: &str, units: &[(&str, f64)]) -> Result<f64> {
     let end = text.find(|c: char| c != '.' && !c.is_ascii_digit()).unwrap_or(text.len());
     let (number, unit) = text.split_at(end);

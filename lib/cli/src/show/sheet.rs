@@ -9,10 +9,10 @@ use super::{Part, Wish, file_entry, metadata, sentinel, whole};
 use crate::examine::Examined;
 use crate::human;
 
-/// As many characters of a content hash as tell it apart.
+/// Number of characters of a content hash that are shown.
 const HASH: usize = 23;
 
-/// All that is said of one model.
+/// The sheet of one model.
 pub fn render(examined: &Examined, wish: Wish) -> String {
     let mut text = head(examined);
     text += &match wish.part {
@@ -59,7 +59,7 @@ fn health(model: &Inspected) -> &'static str {
     }
 }
 
-/// `4-bit (group_size=64)`, and what was asked for if the weights became something else.
+/// `4-bit (group_size=64)`, followed by the requested quantization if the weights differ from it.
 fn quantization(model: &Inspected) -> String {
     let Some(stated) = describe::quantization(&model.facts) else {
         return "-".into();
@@ -80,7 +80,7 @@ fn quantization(model: &Inspected) -> String {
     }
 }
 
-/// An object, a line a field; nothing if it is none.
+/// An object as one line per field; empty if `value` is not an object.
 fn section(title: &str, value: &Value) -> String {
     let Value::Object(fields) = value else {
         return String::new();

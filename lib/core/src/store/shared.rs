@@ -210,7 +210,8 @@ fn make_directory(directory: &Path, hub: &Path) -> io::Result<()> {
     }
 }
 
-/// Makes `blob` readable for all who may enter `hub`, and writable for nobody.
+/// Makes `blob` readable for its owner and for the group and others that have the execute
+/// permission on `hub`, and writable for nobody; its group becomes that of `directory`.
 fn make_readable(blob: &Path, directory: &Path, hub: &Path) -> io::Result<()> {
     let enter = hub.metadata()?.mode() & 0o011;
     fs::set_permissions(blob, fs::Permissions::from_mode(0o400 | enter << 2))?;

@@ -52,7 +52,7 @@ impl LoadedModel {
     /// Loads a whole model, for requests that `processor` prepared.
     ///
     /// # Errors
-    /// As [`load`](crate::load).
+    /// The errors of [`load`](crate::load).
     pub fn open(
         costed: Costed,
         processor: Arc<Processor>,

@@ -46,7 +46,7 @@ pub fn decode(bytes: &[u8]) -> Result<Rgb> {
     Ok(Rgb { size, pixels: rgb(picture)? })
 }
 
-/// The format that the content shows.
+/// The image format, detected from the content.
 fn format(bytes: &[u8]) -> Result<ImageFormat> {
     const READ: &str = "PNG, JPEG, WebP, GIF and BMP are read";
     let format = image::guess_format(bytes).ok();
@@ -60,7 +60,7 @@ fn format(bytes: &[u8]) -> Result<ImageFormat> {
     Err(invalid(format!("{other} is not supported; {READ}")))
 }
 
-/// Fails if the header promises nothing, or more than may be decoded.
+/// Fails if the size in the header is zero, or larger than the limits allow.
 fn check(width: u32, height: u32, bytes: u64) -> Result<()> {
     let pixels = u64::from(width) * u64::from(height);
     if pixels == 0 {
@@ -76,7 +76,7 @@ fn check(width: u32, height: u32, bytes: u64) -> Result<()> {
     Ok(())
 }
 
-/// True if nothing is missing at the end, as far as that is to be seen without decoding.
+/// True if the data is not truncated, as far as that is detectable without decoding.
 fn complete(format: ImageFormat, bytes: &[u8]) -> bool {
     match (format, bytes) {
         (ImageFormat::Jpeg, _) => ends(bytes),
@@ -132,7 +132,7 @@ fn rgb(picture: DynamicImage) -> Result<Vec<u8>> {
     })
 }
 
-/// What a decoder says, in a line.
+/// The error of a decoder as a message of one line.
 fn explain(format: ImageFormat, error: ImageError) -> Error {
     let name = name(format);
     match error {

@@ -26,12 +26,12 @@ struct Fixed {
     tokens: Tokens,
 }
 
-/// How many image tokens a picture has.
+/// Number of image tokens of a picture.
 enum Tokens {
-    /// This many.
+    /// A fixed number.
     Given(usize),
-    /// One for each patch, and for rows that are no patches: one more for a class token that is
-    /// kept, or one less.
+    /// One for each patch, plus `more` for class tokens that are kept, minus `less` for one that is
+    /// removed.
     Patches { more: usize, less: usize },
 }
 

@@ -1,4 +1,4 @@
-//! Pictures: from the bytes of a file to what a vision tower takes.
+//! Image preprocessing: from the bytes of a picture file to the input of a vision tower.
 //!
 //! decode -> RGB -> the family's rule (resize, normalise, cut into patches) -> [`Pixels`]. The
 //! reference is Pillow with mlx-vlm's and transformers' processors; PNG files come out equal.
@@ -48,7 +48,7 @@ const FAMILIES: &[(&str, Load)] = &[
     ("smolvlm", idefics3::idefics3),
 ];
 
-/// What makes pictures into the input of one model's vision tower.
+/// Image processor of one model: turns pictures into the input of its vision tower.
 pub struct ImageProcessor(Box<dyn Rule>);
 
 impl ImageProcessor {

@@ -1,4 +1,4 @@
-//! What a vision tower is given of a picture.
+//! Input of a vision tower for one picture.
 
 use mlxk_core::{Error, Kind, Result};
 use rayon::prelude::*;
@@ -6,7 +6,7 @@ use rayon::prelude::*;
 use super::normalize::Normalizer;
 use super::rgb::{Rgb, Size};
 
-/// A picture as a vision tower takes it, and what the prompt must know of it.
+/// A picture as input of a vision tower, with the properties that the prompt needs.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Pixels {
     /// A matrix `[rows, columns]`, row after row.

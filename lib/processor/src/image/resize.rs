@@ -13,24 +13,24 @@ use rayon::prelude::*;
 use super::decode::MAX_PIXELS;
 use super::rgb::{Rgb, Size};
 
-/// Bits after the point of a weight: 32, less 8 of a value and 2 for what filters overshoot.
+/// Fractional bits of a fixed-point weight: 32, less 8 for the value and 2 for filter overshoot.
 const PRECISION: u32 = 32 - 8 - 2;
 
-/// How pixels between pixels are found.
+/// Resampling filter.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Filter {
-    /// The pixel that the centre of the new one falls on.
+    /// Nearest neighbour: the source pixel that contains the centre of the new one.
     Nearest,
-    /// A tent of one pixel each way.
+    /// Bilinear: a triangle filter with a support of one pixel.
     Bilinear,
-    /// Keys' cubic convolution with a = -0.5, two pixels each way.
+    /// Keys' cubic convolution with a = -0.5 and a support of two pixels.
     Bicubic,
-    /// A windowed sinc, three pixels each way.
+    /// Lanczos: a windowed sinc with a support of three pixels.
     Lanczos,
 }
 
 impl Filter {
-    /// The filter that the number in a `resample` key means to Pillow.
+    /// The filter of a number in a `resample` key, as Pillow numbers them.
     pub fn numbered(number: u64) -> Option<Filter> {
         Some(match number {
             0 => Filter::Nearest,
@@ -100,7 +100,7 @@ fn fits(size: Size) -> bool {
     size.pixels().is_some_and(|pixels| (1..=MAX_PIXELS).contains(&pixels))
 }
 
-/// Which pixels of a line make one of the new line, and their weights in fixed point.
+/// The source pixels that contribute to one new pixel, and their fixed-point weights.
 struct Taps {
     start: usize,
     weights: Vec<i32>,

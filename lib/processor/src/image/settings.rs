@@ -1,4 +1,4 @@
-//! What a checkpoint's files say of its pictures.
+//! Image settings in a checkpoint's configuration files.
 
 use std::ops::RangeInclusive;
 

@@ -1,4 +1,4 @@
-//! Deltas: the pieces of a completion, told apart by a parser.
+//! Deltas: the pieces of a completion, classified by a parser.
 
 use super::tool_calls::ToolCall;
 

@@ -10,7 +10,7 @@ use crate::body::blocking;
 use crate::error::ApiError;
 use crate::state::App;
 
-/// The engine's models, asked for on a blocking thread, as the engine may read the disk.
+/// The engine's models, listed on a blocking thread, as the engine may read the disk.
 pub async fn fetch(app: &Arc<App>) -> Result<Vec<ModelInfo>, ApiError> {
     let app = app.clone();
     blocking(move || Ok(app.engine.models()?)).await
