@@ -182,7 +182,7 @@ impl Embeddings {
     }
 }
 
-/// A layer: self-attention, then a feed-forward network, each added to its input and normed.
+/// Encoder layer: self-attention, then a feed-forward network, each added to its input and normed.
 struct Layer {
     attention: Attention,
     attention_norm: Norm,
@@ -244,7 +244,7 @@ impl Attention {
         })
     }
 
-    /// [1, rows, hidden] to the same.
+    /// Attention output, [1, rows, hidden] for `x` of that shape.
     fn forward(&self, x: &Array, mask: &Mask) -> Result<Array> {
         let [q, k, v] = [&self.query, &self.key, &self.value].map(|proj| self.heads(proj, x));
         let mixed = self.ops.attend(&q?, [&k?, &v?], mask, &self.params)?;

@@ -26,8 +26,8 @@ pub struct PatchEmbed {
 }
 
 impl PatchEmbed {
-    /// The convolution `name` of `w`, with its channels last, as MLX has them, or before the kernel,
-    /// as PyTorch does.
+    /// Loads the convolution `name` of `w`, whose channels come last (MLX) or before the kernel
+    /// (PyTorch).
     pub fn load(w: &mut Cursor, name: &str, arch: &PatchArch) -> mlxk_core::Result<PatchEmbed> {
         let &PatchArch { hidden, channels, kernel: [frames, height, width] } = arch;
         let volume = frames * height * width;

@@ -21,8 +21,8 @@ enum SlotCost {
 }
 
 impl CacheCost {
-    /// Cost of caches that are like `cache`, which holds a token or more. What other ranks hold
-    /// costs nothing here.
+    /// Cost of caches like `cache`, which holds a token or more. The caches of other ranks are not
+    /// counted.
     pub fn of(cache: &Cache) -> CacheCost {
         let cost = |slot: &Slot| match slot {
             Slot::Kv(kv) => SlotCost::Kv(kv.layout(), kv.vectors()),

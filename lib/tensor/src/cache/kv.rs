@@ -55,7 +55,7 @@ impl Kv {
             .map_or_else(Default::default, |[keys, values]| [keys.vectors(), values.vectors()])
     }
 
-    /// Arrays of the cache, for those who evaluate or store them.
+    /// Arrays of the cache, to be evaluated or stored.
     pub fn arrays(&self) -> impl Iterator<Item = &Array> {
         self.buffers.iter().flatten().flat_map(Buffer::arrays)
     }
@@ -89,8 +89,8 @@ impl Kv {
         Ok(())
     }
 
-    /// Adds keys and values as [`append`](Self::append) does, at once: buffers that no other cache
-    /// holds are written to in place.
+    /// Appends keys and values as [`append`](Self::append) does, but immediately: buffers that no
+    /// other cache shares are written in place.
     pub fn append_at_once(&mut self, keys: &Array, values: &Array) -> Result<()> {
         if self.layout.packing.is_some() {
             return self.append(keys, values);

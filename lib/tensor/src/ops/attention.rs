@@ -41,7 +41,7 @@ pub fn attend(
     by_ranges(queries, keys_values, 0, &mask.ranges(length, keys), scores)
 }
 
-/// Attention in which query `i` sees the first `always` keys and the range `seen[i]`.
+/// Attention in which query `i` attends to the first `always` keys and the range `seen[i]`.
 fn by_ranges(
     queries: &Array,
     [keys, values]: [&Array; 2],
