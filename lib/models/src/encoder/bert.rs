@@ -1,8 +1,8 @@
 //! BERT (arXiv 1810.04805): a transformer encoder with learned positions and a norm after each
 //! sublayer.
 //!
-//! Tensors have the names of transformers' `BertModel`. Heads for training (`pooler`, `cls`) are left
-//! aside.
+//! Tensors have the names of transformers' `BertModel`. Heads for training (`pooler`, `cls`) are
+//! left aside.
 
 use mlx_rs::Array;
 use mlx_rs::error::Result;

@@ -1,4 +1,5 @@
-//! The module `Dense` of sentence-transformers: a linear layer and an activation for pooled vectors.
+//! The module `Dense` of sentence-transformers: a linear layer and an activation for pooled
+//! vectors.
 
 use std::collections::BTreeMap;
 use std::path::Path;

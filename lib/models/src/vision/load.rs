@@ -16,8 +16,8 @@ use crate::checkpoint::weights::{Inventory, LoadOptions, Weights};
 /// it takes; `None` if the checkpoint has only the language model. Every rank has the whole tower.
 ///
 /// # Errors
-/// If config.json is not one of the family, and if tensors of the tower are missing, left over, or of
-/// a shape or type that the family does not have.
+/// If config.json is not one of the family, and if tensors of the tower are missing, left over, or
+/// of a shape or type that the family does not have.
 pub fn load(
     load: Load,
     config: &Value,

@@ -1,4 +1,5 @@
-//! Patch embedding: a convolution whose stride is its kernel, as one product with flattened patches.
+//! Patch embedding: a convolution whose stride is its kernel, as one product with flattened
+//! patches.
 
 use mlx_rs::error::Result;
 use mlx_rs::{Array, Dtype};

@@ -44,8 +44,8 @@ impl CacheCost {
         CacheCost(slots.collect())
     }
 
-    /// Most bytes that each slot takes until it holds `tokens` tokens, of which `chunk` are appended
-    /// at a time.
+    /// Most bytes that each slot takes until it holds `tokens` tokens, of which `chunk` are
+    /// appended at a time.
     pub fn bytes_at(&self, tokens: u64, chunk: usize) -> u64 {
         self.slots_at(tokens, chunk).sum()
     }
