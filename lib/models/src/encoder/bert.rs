@@ -96,7 +96,7 @@ impl Config {
     }
 }
 
-/// A BERT encoder.
+/// BERT encoder.
 pub struct Bert {
     embeddings: Embeddings,
     layers: Vec<Layer>,

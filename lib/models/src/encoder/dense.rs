@@ -86,7 +86,7 @@ impl Dense {
     }
 }
 
-/// The tensors of a safetensors file of a model, widened to f32.
+/// Tensors of a safetensors file of a model, widened to f32.
 fn weights(facts: &Facts, file: &Path, ops: &'static dyn Ops) -> mlxk_core::Result<Weights> {
     let path = facts.path(file);
     let refused = |message: &str| Error::at(Kind::InvalidModel, &path, message);

@@ -1,4 +1,4 @@
-//! The interface of vision towers.
+//! Interface of vision towers.
 
 use mlx_rs::Array;
 use mlx_rs::error::Result;

@@ -267,11 +267,11 @@ impl Kv {
 
 /// Mask of queries over the keys of a cache.
 pub enum KvMask {
-    /// All keys.
+    /// All keys are visible.
     All,
-    /// The keys up to the query's own.
+    /// Causal: the keys up to the query's own are visible.
     Past,
-    /// The keys that are true in the row of the query.
+    /// Mask [queries, keys]: the keys that are true in the query's row are visible.
     Only(Array),
 }
 
