@@ -221,8 +221,9 @@ fn float_of(config: &Value) -> Option<Float> {
     named?.as_str()?.parse().ok()
 }
 
-/// True if a file of the source is not copied: weights, and files that are written anew. The weights of
-/// a folder with a config.json of its own, such as a dense layer after an encoder, are not the model's.
+/// True if a file of the source is not copied: weights, and files that are written anew. The
+/// weights of a folder with a config.json of its own, such as a dense layer after an encoder, are
+/// not the model's.
 fn is_replaced(path: &Path, facts: &Facts) -> bool {
     let new = [CONFIG, INDEX].map(Path::new).contains(&path);
     let own = facts.weights().iter().any(|shard| shard.path == path);

@@ -1,8 +1,8 @@
 //! BERT (arXiv 1810.04805): a transformer encoder with learned positions and a norm after each
 //! sublayer.
 //!
-//! Tensors have the names of transformers' `BertModel`. Heads for training (`pooler`, `cls`) are left
-//! aside.
+//! Tensors have the names of transformers' `BertModel`. Heads for training (`pooler`, `cls`) are
+//! left aside.
 
 use mlx_rs::Array;
 use mlx_rs::error::Result;
@@ -96,7 +96,7 @@ impl Config {
     }
 }
 
-/// A BERT encoder.
+/// BERT encoder.
 pub struct Bert {
     embeddings: Embeddings,
     layers: Vec<Layer>,
@@ -182,7 +182,7 @@ impl Embeddings {
     }
 }
 
-/// A layer: self-attention, then a feed-forward network, each added to its input and normed.
+/// Encoder layer: self-attention, then a feed-forward network, each added to its input and normed.
 struct Layer {
     attention: Attention,
     attention_norm: Norm,
@@ -244,7 +244,7 @@ impl Attention {
         })
     }
 
-    /// [1, rows, hidden] to the same.
+    /// Attention output, [1, rows, hidden] for `x` of that shape.
     fn forward(&self, x: &Array, mask: &Mask) -> Result<Array> {
         let [q, k, v] = [&self.query, &self.key, &self.value].map(|proj| self.heads(proj, x));
         let mixed = self.ops.attend(&q?, [&k?, &v?], mask, &self.params)?;

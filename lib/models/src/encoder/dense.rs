@@ -1,4 +1,5 @@
-//! The module `Dense` of sentence-transformers: a linear layer and an activation for pooled vectors.
+//! The module `Dense` of sentence-transformers: a linear layer and an activation for pooled
+//! vectors.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -85,7 +86,7 @@ impl Dense {
     }
 }
 
-/// The tensors of a safetensors file of a model, widened to f32.
+/// Tensors of a safetensors file of a model, widened to f32.
 fn weights(facts: &Facts, file: &Path, ops: &'static dyn Ops) -> mlxk_core::Result<Weights> {
     let path = facts.path(file);
     let refused = |message: &str| Error::at(Kind::InvalidModel, &path, message);

@@ -1,4 +1,4 @@
-//! The trait of encoders: tokens of whole sequences in, a vector of each token out.
+//! Trait of encoders, which map the tokens of whole sequences to hidden states.
 
 use mlx_rs::Array;
 use mlx_rs::error::Result;

@@ -1,4 +1,4 @@
-//! Encoders: text to a vector of each token, and to one vector of the whole text.
+//! Encoders: tokens of a sequence to their hidden states, and to one embedding of the sequence.
 //!
 //! Sequences are packed one after another into rows, without padding. Shapes are [1, rows, size]
 //! unless said otherwise.

@@ -1,7 +1,7 @@
-//! Pooling: one vector of a text from the vectors of its tokens, in f32, after the module `Pooling`
-//! of sentence-transformers.
+//! Pooling: one embedding of a sequence from the hidden states of its tokens, in f32, after the
+//! module `Pooling` of sentence-transformers.
 
-/// A way to pool.
+/// Pooling method.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Pooling {
     /// Vector of the first token.
@@ -19,8 +19,8 @@ pub enum Pooling {
 }
 
 impl Pooling {
-    /// Every way: its key among the booleans of older configurations, and its name in newer ones. The
-    /// order is that in which older configurations concatenate several.
+    /// All methods: the name of the boolean field in older configurations, and the name in newer
+    /// ones. Older configurations concatenate the results of several methods in this order.
     pub const ALL: [(Pooling, &str, &str); 6] = [
         (Pooling::Cls, "pooling_mode_cls_token", "cls"),
         (Pooling::Max, "pooling_mode_max_tokens", "max"),

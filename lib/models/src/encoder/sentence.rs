@@ -31,7 +31,7 @@ pub struct Sentence {
     pub dimensions: Option<usize>,
 }
 
-/// A module after the encoder.
+/// Module after the encoder.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Module {
     /// Pools the hidden states of tokens by each of `ways`, and concatenates the results.
@@ -71,7 +71,7 @@ fn yes() -> bool {
     true
 }
 
-/// An entry of modules.json.
+/// Entry of modules.json.
 #[derive(Deserialize)]
 struct Entry {
     #[serde(default)]
@@ -183,12 +183,12 @@ fn dense(facts: &Facts, folder: &str) -> Result<Module> {
     Ok(Module::Dense(DenseConfig { folder: folder.to_owned(), ..config }))
 }
 
-/// The JSON file `name` of a model. Errors if it is missing or malformed.
+/// Reads the JSON file `name` of a model. Errors if it is missing or malformed.
 fn need<T: DeserializeOwned>(facts: &Facts, name: &str) -> Result<T> {
     read(facts, name)?.ok_or_else(|| invalid(facts, name, "the file is missing"))
 }
 
-/// The JSON file `name` of a model, if there is one. Errors if it is malformed.
+/// Reads the JSON file `name` of a model; `None` if it is absent. Errors if it is malformed.
 fn read<T: DeserializeOwned>(facts: &Facts, name: &str) -> Result<Option<T>> {
     let Some(file) = facts.file(name) else { return Ok(None) };
     if file.size > MAX_FILE {

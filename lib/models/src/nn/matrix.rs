@@ -1,4 +1,4 @@
-//! Weight of a linear layer, dense or quantised as the checkpoint has it.
+//! Weight of a linear layer, dense or quantised as in the checkpoint.
 
 use mlx_rs::error::Result;
 use mlx_rs::{Array, Dtype};
@@ -94,7 +94,7 @@ fn shown(w: &Cursor, ins: usize) -> mlxk_core::Result<QuantSpec> {
     })
 }
 
-/// Errors if config.json states another quantisation than the tensors have.
+/// Errors if the quantisation in config.json differs from that of the tensors.
 fn agree(form: QuantSpec, w: &Cursor, stated: Entry) -> mlxk_core::Result<()> {
     let Entry::Quantized(Stated { group_size, bits, mode }) = stated else {
         return Ok(());

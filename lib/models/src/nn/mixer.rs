@@ -16,7 +16,7 @@ pub trait TokenMixer {
     fn forward(&self, x: &Array, sequences: &mut Sequences, slot: usize) -> Result<Array>;
 }
 
-/// Sublayer that maps each token by itself.
+/// Sublayer that maps each token independently.
 pub trait FeedForward {
     /// Output [1, rows, hidden] for `x` of that shape.
     fn forward(&self, x: &Array) -> Result<Array>;

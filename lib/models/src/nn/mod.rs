@@ -1,8 +1,8 @@
 //! Layers of models. Fields are named as the tensors of MLX checkpoints are.
 //!
-//! Loading a layer from its place in the checkpoint decides its form (dense or quantised, with bias
-//! or without); running it decides nothing. Shapes are [1, rows, size] unless said otherwise, where
-//! the rows are those of one sequence or of several, one after another.
+//! A layer's form (dense or quantised, with or without bias) is fixed when it is loaded from the
+//! checkpoint. Shapes are [1, rows, size] unless stated otherwise, where the rows are those of one
+//! sequence or of several, one after another.
 
 pub mod altup;
 pub mod attention;

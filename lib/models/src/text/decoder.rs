@@ -1,4 +1,4 @@
-//! The one decoder of the llama family; its members are data.
+//! Decoder of the Llama family; each member is a value of [`Arch`].
 
 use std::ops::Range;
 

@@ -54,7 +54,7 @@ struct Config {
     laurel_rank: usize,
 }
 
-/// Hidden width of the feed-forward layers.
+/// Hidden width of the feed-forward layers: one number, or one per layer.
 #[derive(Deserialize)]
 #[serde(untagged)]
 enum Inner {

@@ -1,4 +1,4 @@
-//! Loading of the tower that lies beside a language model in one checkpoint.
+//! Loading of the vision tower in a checkpoint beside a language model.
 
 use std::collections::BTreeMap;
 
@@ -12,12 +12,12 @@ use crate::checkpoint::tensor::Tensor;
 use crate::checkpoint::text_part::SENSES;
 use crate::checkpoint::weights::{Inventory, LoadOptions, Weights};
 
-/// Loads the tower of a checkpoint by the constructor `load` of its family, and tells what the tower
-/// takes; `None` if the checkpoint is that of the language model alone. Every rank has the whole tower.
+/// Loads the tower of a checkpoint by the constructor `load` of its family, and records the tensors
+/// it takes; `None` if the checkpoint has only the language model. Every rank has the whole tower.
 ///
 /// # Errors
-/// If config.json is not one of the family, and if tensors of the tower are missing, left over, or of
-/// a shape or type that the family does not have.
+/// If config.json is not one of the family, and if tensors of the tower are missing, left over, or
+/// of a shape or type that the family does not have.
 pub fn load(
     load: Load,
     config: &Value,
@@ -34,7 +34,7 @@ pub fn load(
     Ok(Some((tower, weights.finish()?)))
 }
 
-/// The tensors of a checkpoint that belong to a tower.
+/// Tensors of a checkpoint that belong to a tower.
 pub fn tensors(all: &BTreeMap<String, Tensor>) -> BTreeMap<String, Tensor> {
     let of_senses = |(name, _): &(&String, &Tensor)| SENSES.iter().any(|part| name.contains(part));
     all.iter().filter(of_senses).map(|(name, tensor)| (name.clone(), tensor.clone())).collect()

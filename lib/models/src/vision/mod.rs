@@ -1,6 +1,6 @@
-//! Vision: from the patches of pictures to features and positions for a language model.
+//! Vision: from the patches of images to features and positions for a language model.
 //!
-//! A tower is data over one vision transformer, as a language model is data over one decoder.
+//! Vision towers share one vision transformer and differ in its hyperparameters.
 
 mod load;
 pub mod mrope;

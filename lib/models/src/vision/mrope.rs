@@ -1,4 +1,4 @@
-//! Positions of a prompt with pictures in time, height and width: M-RoPE (arXiv 2409.12191).
+//! Positions of a prompt with images in time, height and width: M-RoPE (arXiv 2409.12191).
 
 use mlxk_core::{Error, Kind, Result};
 
@@ -7,20 +7,19 @@ use mlxk_core::{Error, Kind, Result};
 pub struct MropePositions {
     /// Position of each token in time, height and width.
     pub rows: Vec<[i32; 3]>,
-    /// Distance from the number of tokens before a token that follows the prompt to its position: the
-    /// same for all of them, and in all axes.
+    /// Offset of the tokens after the prompt: the position minus the index in the sequence, equal
+    /// for all tokens and axes.
     pub delta: i32,
 }
 
-/// Positions of the prompt `ids`, in which the runs of `image_token` stand for pictures of `grids`,
-/// each with its frames and its patches from top to bottom and from left to right; squares of `merge`
-/// patches a side are one token.
+/// Positions of the prompt `ids`, in which runs of `image_token` stand for images of `grids`: the
+/// frames, rows and columns of patches of each. A square of `merge` patches a side is one token.
 ///
-/// Text counts on in all axes. Within a picture that begins at position s, a token is at s plus its
-/// frame, row and column; text goes on after the largest of these.
+/// Text positions are consecutive, equal in all axes. In an image that begins at position s, a
+/// token is at s plus its frame, row and column; text after it continues from the largest of these.
 ///
 /// # Errors
-/// If the image tokens are not as many as the pictures have.
+/// If the number of image tokens differs from that of the images.
 pub fn positions(
     ids: &[u32],
     image_token: u32,

@@ -1,4 +1,5 @@
-//! Patch embedding: a convolution whose stride is its kernel, as one product with flattened patches.
+//! Patch embedding: a convolution whose stride is its kernel, as one product with flattened
+//! patches.
 
 use mlx_rs::error::Result;
 use mlx_rs::{Array, Dtype};
@@ -26,8 +27,8 @@ pub struct PatchEmbed {
 }
 
 impl PatchEmbed {
-    /// The convolution `name` of `w`, with its channels last, as MLX has them, or before the kernel,
-    /// as PyTorch does.
+    /// Loads the convolution `name` of `w`, whose channels come last (MLX) or before the kernel
+    /// (PyTorch).
     pub fn load(w: &mut Cursor, name: &str, arch: &PatchArch) -> mlxk_core::Result<PatchEmbed> {
         let &PatchArch { hidden, channels, kernel: [frames, height, width] } = arch;
         let volume = frames * height * width;

@@ -1,6 +1,6 @@
-//! Towers of Qwen2-VL (arXiv 2409.12191) and Qwen2.5-VL (arXiv 2502.13923).
+//! Vision towers of Qwen2-VL (arXiv 2409.12191) and Qwen2.5-VL (arXiv 2502.13923).
 //!
-//! Patches come in cells, squares that become one token; those of a cell are neighbours in every order.
+//! The patches of a cell, a square, are merged to one token, and are adjacent in every order.
 
 use mlx_rs::Array;
 use mlx_rs::error::Result;
@@ -23,17 +23,17 @@ use crate::nn::linear::Linear;
 use crate::nn::mlp::MlpArch;
 use crate::nn::norm::{Norm, NormArch, NormKind};
 
-/// Towers of the family, by the architectures that have them.
+/// Vision towers of the family, by architecture.
 pub const TOWERS: &[(Architecture, Load)] = &[(Architecture::Qwen2Vl, load)];
 
-/// Base of the wavelengths of the rotation in the tower.
+/// Rotary base of the tower.
 const THETA: f64 = 10_000.0;
-/// Summand of the mean squares of all norms.
+/// Epsilon of all norms, added to the mean square.
 const EPS: f32 = 1e-6;
 /// Largest number of channels, and largest side of a patch or of a cell, of any tower.
 const MAX_SIDE: usize = 1024;
 
-/// Fields of `vision_config`, under the names that Qwen2.5-VL has for them.
+/// Fields of `vision_config` under the names of Qwen2.5-VL.
 #[derive(Deserialize)]
 struct Config {
     depth: usize,
@@ -52,7 +52,7 @@ struct Config {
     fullatt_block_indexes: Vec<usize>,
 }
 
-/// The tower of a qwen2_vl, or of a qwen2_5_vl, whose feed-forward layers have gates.
+/// Loads the tower of a `qwen2_vl`, or of a `qwen2_5_vl`, whose feed-forward layers are gated.
 pub fn load(config: &Value, mut w: Cursor) -> Loaded<Box<dyn Tower>> {
     let converted = w.has("vision_tower.patch_embed.proj.weight");
     let mut w = w.at(if converted { "vision_tower" } else { "visual" });
@@ -113,7 +113,7 @@ fn qwen2(vision: &Value) -> Loaded<Config> {
     fields(&given(&vision, json!({ "intermediate_size": inner })))
 }
 
-/// Configuration of a qwen2_5_vl, with the defaults of transformers.
+/// Configuration of a `qwen2_5_vl`, with the defaults of transformers.
 fn qwen2_5(vision: &Value) -> Loaded<Config> {
     fields(&given(
         &renamed(vision, &[("in_chans", "in_channels")]),
@@ -206,12 +206,12 @@ impl Tower for QwenVl {
     }
 }
 
-/// Projector: patches of a cell, normed, become one row.
+/// Projector: merges the normed patches of each cell to one row.
 struct Merger {
     ln_q: Norm,
     first: Linear,
     second: Linear,
-    /// Elements of the patches of a cell.
+    /// Number of elements of the patches of a cell.
     cell: i32,
     ops: &'static dyn Ops,
 }
@@ -228,23 +228,23 @@ impl Merger {
         })
     }
 
-    /// [1, patches, hidden] to [cells, hidden size of the language model].
+    /// Merges [1, patches, hidden] to [cells, hidden size of the language model].
     fn forward(&self, x: &Array) -> Result<Array> {
         let x = self.ln_q.forward(x)?.reshape(&[-1, self.cell])?;
         self.second.forward(&self.ops.activate(&self.first.forward(&x)?, Activation::Gelu)?)
     }
 }
 
-/// Order of the cells of pictures in the tower, and their patches in that order.
+/// Order of the cells of images in the tower, and their patches in that order.
 struct Layout {
-    /// Number of each cell in the pictures' own order, window after window.
+    /// Index of each cell in row-major order, window after window.
     order: Vec<i32>,
     patches: Patches,
 }
 
 impl Layout {
-    /// Layout of pictures with so many frames and patches from top to bottom and from left to right,
-    /// in cells of `merge` and windows of `window` cells a side.
+    /// Layout of images with the frames, rows and columns of patches in `grid`, in cells of `merge`
+    /// patches and windows of `window` cells a side.
     fn of(grid: &[[i32; 3]], merge: i32, window: Option<i32>) -> Result<Layout> {
         let (mut order, mut positions) = (Vec::new(), Vec::new());
         let [mut pictures, mut windows] = [Vec::new(), Vec::new()];
@@ -270,8 +270,9 @@ impl Layout {
     }
 }
 
-/// Cells of each window of a frame of `rows` and `columns` of cells; those at the right and lower
-/// edges may be smaller. Windows of one size are neighbours, so that attention computes them together.
+/// Cells of each window of a frame with `rows` and `columns` of cells; windows at the right and
+/// lower edges may be smaller. Windows of one size are adjacent, so that attention computes them
+/// together.
 fn frame(rows: i32, columns: i32, window: i32) -> Vec<Vec<[i32; 2]>> {
     let starts = |end: i32| (0..end).step_by(window as usize);
     let cells = |top: i32, left: i32| -> Vec<[i32; 2]> {
@@ -286,13 +287,13 @@ fn frame(rows: i32, columns: i32, window: i32) -> Vec<Vec<[i32; 2]>> {
     windows
 }
 
-/// Places of the patches of the cell in row `y` and column `x`.
+/// Positions of the patches of the cell in row `y` and column `x`.
 fn places(y: i32, x: i32, merge: i32) -> impl Iterator<Item = [i32; 3]> {
     (0..merge)
         .flat_map(move |down| (0..merge).map(move |right| [0, y * merge + down, x * merge + right]))
 }
 
-/// The permutation that undoes `order`.
+/// Inverse of the permutation `order`.
 fn inverse(order: &[i32]) -> Vec<i32> {
     let mut inverse = vec![0; order.len()];
     order.iter().enumerate().for_each(|(i, &cell)| inverse[cell as usize] = i as i32);

@@ -1,4 +1,4 @@
-//! The interface of vision towers.
+//! Interface of vision towers.
 
 use mlx_rs::Array;
 use mlx_rs::error::Result;
@@ -7,19 +7,18 @@ use serde_json::Value;
 use super::mrope::MropePositions;
 use crate::checkpoint::cursor::Cursor;
 
-/// A vision tower with the projector that leads to the language model.
+/// Vision tower with the projector to the language model.
 pub trait Tower {
-    /// Features of pictures. `pixels` [rows, columns] are the patches of all pictures, one picture
-    /// after another, in the order in which the family's image processor gives them; `grid` has for
-    /// each picture its frames or tiles, and the patches of each from top to bottom and from left to
-    /// right.
+    /// Features of images. `pixels` [rows, columns] are the patches of all images, one after
+    /// another, in the order of the family's image processor; `grid` has the frames or tiles, rows
+    /// and columns of patches of each image.
     fn encode(&self, pixels: &Array, grid: &[[i32; 3]]) -> Result<Features>;
 
-    /// Positions of a prompt whose runs of `image_token` stand for pictures of `grids`; `None` if
-    /// the positions of the family's prompts are consecutive.
+    /// Positions of a prompt whose runs of `image_token` stand for images of `grids`; `None` if the
+    /// positions of the family's prompts are consecutive.
     ///
     /// # Errors
-    /// If the image tokens are not as many as the pictures have.
+    /// If the number of image tokens differs from that of the images.
     fn positions(
         &self,
         _ids: &[u32],
@@ -30,13 +29,13 @@ pub trait Tower {
     }
 }
 
-/// Features that take the places of the embeddings of image tokens.
+/// Features that replace the embeddings of image tokens.
 pub struct Features {
-    /// Features of all pictures, one picture after another: [image tokens, hidden size of the
-    /// language model].
+    /// Features of all images, one after another: [image tokens, hidden size of the language
+    /// model].
     pub rows: Array,
-    /// Features that are added to the hidden states of the image tokens, each of the shape of `rows`:
-    /// the first after the first layer of the language model, and so on (arXiv 2406.04334).
+    /// Features that are added to the hidden states of the image tokens, each of the shape of
+    /// `rows`: the first after the first layer of the language model, and so on (arXiv 2406.04334).
     pub deep: Vec<Array>,
 }
 

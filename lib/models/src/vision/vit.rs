@@ -13,7 +13,7 @@ use crate::nn::linear::Linear;
 use crate::nn::mlp::{Mlp, MlpArch};
 use crate::nn::norm::{Norm, NormArch};
 
-/// Members of a vision transformer that differ among families.
+/// Hyperparameters of a vision transformer that differ among families.
 pub struct VitArch {
     /// Number of elements of a patch embedding, a multiple of `heads`.
     pub hidden: usize,
@@ -41,7 +41,7 @@ pub struct Patches {
     pub windows: Mask,
 }
 
-/// A vision transformer, between patch embedding and projector.
+/// Vision transformer layers, between patch embedding and projector.
 pub struct Vit {
     layers: Vec<Layer>,
 }
@@ -68,7 +68,7 @@ struct Attention {
 }
 
 impl Vit {
-    /// The layers `blocks.0` and so on of `w`.
+    /// Loads the layers `blocks.0`, `blocks.1` and so on of `w`.
     pub fn load(w: &mut Cursor, arch: &VitArch) -> mlxk_core::Result<Vit> {
         let mut w = w.at("blocks");
         let windowed = arch.windowed.iter().enumerate();
@@ -96,7 +96,7 @@ impl Layer {
         })
     }
 
-    /// `h = x + attn(norm1(x))`, then `h + mlp(norm2(h))`: [1, rows, hidden] to the same.
+    /// `h = x + attn(norm1(x))`, then `h + mlp(norm2(h))`: [1, rows, hidden] to the same shape.
     fn forward(&self, x: &Array, patches: &Patches) -> Result<Array> {
         let mask = if self.windowed { &patches.windows } else { &patches.pictures };
         let mixed = self.attn.forward(&self.norm1.forward(x)?, &patches.positions, mask)?;

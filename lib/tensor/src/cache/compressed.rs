@@ -6,7 +6,7 @@ use mlx_rs::error::Result;
 use super::buffer::Vectors;
 use super::kv::Kv;
 
-/// Rows of a layer, each for several tokens: a vector that is attended to, and a key by which it is
+/// Compressed rows of a layer: a vector that is attended to, and an index key by which it is
 /// chosen.
 #[derive(Clone)]
 pub struct CompressedKv {
@@ -49,7 +49,7 @@ impl CompressedKv {
         self.rows.vectors()
     }
 
-    /// Arrays of the cache, for those who evaluate or store them.
+    /// Arrays of the cache, to be evaluated or stored.
     pub fn arrays(&self) -> impl Iterator<Item = &Array> {
         self.rows.arrays()
     }

@@ -21,8 +21,8 @@ enum SlotCost {
 }
 
 impl CacheCost {
-    /// Cost of caches that are like `cache`, which holds a token or more. What other ranks hold
-    /// costs nothing here.
+    /// Cost of caches like `cache`, which holds a token or more. The caches of other ranks are not
+    /// counted.
     pub fn of(cache: &Cache) -> CacheCost {
         let cost = |slot: &Slot| match slot {
             Slot::Kv(kv) => SlotCost::Kv(kv.layout(), kv.vectors()),
@@ -44,8 +44,8 @@ impl CacheCost {
         CacheCost(slots.collect())
     }
 
-    /// Most bytes that each slot takes until it holds `tokens` tokens, of which `chunk` are appended
-    /// at a time.
+    /// Most bytes that each slot takes until it holds `tokens` tokens, of which `chunk` are
+    /// appended at a time.
     pub fn bytes_at(&self, tokens: u64, chunk: usize) -> u64 {
         self.slots_at(tokens, chunk).sum()
     }

@@ -55,7 +55,7 @@ impl Kv {
             .map_or_else(Default::default, |[keys, values]| [keys.vectors(), values.vectors()])
     }
 
-    /// Arrays of the cache, for those who evaluate or store them.
+    /// Arrays of the cache, to be evaluated or stored.
     pub fn arrays(&self) -> impl Iterator<Item = &Array> {
         self.buffers.iter().flatten().flat_map(Buffer::arrays)
     }
@@ -89,8 +89,8 @@ impl Kv {
         Ok(())
     }
 
-    /// Adds keys and values as [`append`](Self::append) does, at once: buffers that no other cache
-    /// holds are written to in place.
+    /// Appends keys and values as [`append`](Self::append) does, but immediately: buffers that no
+    /// other cache shares are written in place.
     pub fn append_at_once(&mut self, keys: &Array, values: &Array) -> Result<()> {
         if self.layout.packing.is_some() {
             return self.append(keys, values);
@@ -267,11 +267,11 @@ impl Kv {
 
 /// Mask of queries over the keys of a cache.
 pub enum KvMask {
-    /// All keys.
+    /// All keys are visible.
     All,
-    /// The keys up to the query's own.
+    /// Causal: the keys up to the query's own are visible.
     Past,
-    /// The keys that are true in the row of the query.
+    /// Mask [queries, keys]: the keys that are true in the query's row are visible.
     Only(Array),
 }
 

@@ -28,8 +28,8 @@ impl KvLayout {
         KvLayout { window, chunked: false, kept: 0, packing: None }
     }
 
-    /// Layout of a layer whose tokens attend to those before in the same one of the chunks of `size`
-    /// tokens that sequences are cut into.
+    /// Layout of a layer whose tokens attend to those before in the same one of the chunks of
+    /// `size` tokens that sequences are cut into.
     pub fn chunked(size: i32) -> KvLayout {
         KvLayout { chunked: true, ..KvLayout::new(Some(size)) }
     }

@@ -62,7 +62,8 @@ impl<'a> Sequences<'a> {
         self.joined(mixed)
     }
 
-    /// Calls `mix` like [`each_kv`](Self::each_kv), with the positions of the rows of each sequence.
+    /// Calls `mix` like [`each_kv`](Self::each_kv), with the positions of the rows of each
+    /// sequence.
     pub fn each_positioned<const N: usize>(
         &mut self,
         slot: usize,

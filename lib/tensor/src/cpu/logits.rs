@@ -13,7 +13,7 @@ const BLOCK: usize = 64;
 /// Tokens whose bits share a word of a mask.
 const WORD: usize = u32::BITS as usize;
 
-/// Logit of a token that cannot come.
+/// Logit of a token that is not allowed.
 const NEVER: f32 = f32::NEG_INFINITY;
 
 /// Logits with a mask of allowed tokens and some changed values, without a copy. Construction notes
@@ -173,7 +173,7 @@ mod tests {
         all.iter().enumerate().map(now).filter(|(place, _)| may(*place)).collect()
     }
 
-    /// Asserts that every pass gives what the reference implementation gives.
+    /// Asserts that every pass equals the reference implementation.
     fn check(all: &[f32], allowed: Option<&[u32]>, changed: &[(usize, f32)]) {
         let case = format!("{} {allowed:?} {changed:?}", all.len());
         let changed: Vec<(usize, f32)> =

@@ -41,7 +41,7 @@ pub fn attend(
     by_ranges(queries, keys_values, 0, &mask.ranges(length, keys), scores)
 }
 
-/// Attention in which query `i` sees the first `always` keys and the range `seen[i]`.
+/// Attention in which query `i` attends to the first `always` keys and the range `seen[i]`.
 fn by_ranges(
     queries: &Array,
     [keys, values]: [&Array; 2],
@@ -112,8 +112,8 @@ fn single_query(
     y
 }
 
-/// Attention of queries [heads, length, size], each of which sees the first `always` keys and its
-/// range in `seen`.
+/// Attention of queries [heads, length, size], each to the first `always` keys and its range in
+/// `seen`.
 fn query_blocks(
     queries: &[f32],
     kv: &KvView,
@@ -160,8 +160,8 @@ fn by_position(x: &[f32], heads: usize, length: usize, size: usize) -> Vec<f32> 
     y
 }
 
-/// Attention of a block of queries of one kv head; `rows` has the range of keys that each query
-/// sees, and the score of its sink. Sizes are those of a key and of a value.
+/// Attention of a block of queries of one kv head; `rows` has the range of visible keys of each
+/// query, and the score of its sink. Sizes are those of a key and of a value.
 fn attend_block(
     queries: &[f32],
     [keys, values]: [&[f32]; 2],

@@ -28,7 +28,7 @@ pub trait Ops: Sync {
     fn norm(&self, x: &Array, params: &NormParams) -> Result<Array>;
 
     /// Splits [1, length, heads * size] into heads [1, heads, length, size], each normed and
-    /// rotated as `params` say.
+    /// rotated according to `params`.
     fn split_heads(&self, x: &Array, params: &HeadsParams) -> Result<Array>;
 
     /// Appends keys and values [1, heads, n, head size] to a kv cache.

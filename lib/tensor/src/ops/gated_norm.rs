@@ -23,7 +23,7 @@ pub struct GatedNorm {
 /// Order of gate and norm.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Order {
-    /// Gate first: the norm sees gated elements.
+    /// Gate first: the norm applies to gated elements.
     Gate,
     /// Norm first.
     Norm,

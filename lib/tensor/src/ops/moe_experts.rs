@@ -1,4 +1,4 @@
-//! Experts of a mixture of experts: feed-forward layers, of which each row runs through a few.
+//! Experts of a mixture of experts: feed-forward layers, of which each row is routed to a few.
 
 use std::collections::BTreeMap;
 

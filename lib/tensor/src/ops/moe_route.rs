@@ -1,4 +1,4 @@
-//! Routing of a mixture of experts: which experts a token runs through, and their weights.
+//! Routing of a mixture of experts: the experts of each token, and their weights.
 
 use mlx_rs::error::Result;
 use mlx_rs::ops::indexing::{put_along_axis, take_along_axis, topk_axis};
@@ -66,7 +66,7 @@ pub enum Score {
     Mixer(f32),
 }
 
-/// Group-limited routing: only the best groups of experts are chosen from.
+/// Group-limited routing: experts are chosen from the best groups only.
 #[derive(Clone, Copy, Debug)]
 pub struct Groups {
     /// Number of groups, of equal size.

@@ -42,23 +42,23 @@ pub struct AttentionParams {
     pub sinks: Option<Array>,
 }
 
-/// Mask of attention without a cache: the keys that each query sees.
+/// Mask of attention without a cache: the keys that are visible to each query.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Mask {
-    /// Every query sees every key.
+    /// Every key is visible to every query.
     All,
-    /// A query sees the keys up to its own; the last query's own key is the last.
+    /// Keys up to the query's own are visible; the last query's own key is the last.
     Causal,
-    /// Query `i` sees the keys of range `i`.
+    /// The keys of range `i` are visible to query `i`.
     Ranges(Vec<Range<usize>>),
-    /// Block-diagonal mask: a query sees the keys of its own block. Blocks follow each other; their
+    /// Block-diagonal mask: the keys of a query's own block are visible. Blocks are adjacent; their
     /// lengths sum up to the number of queries, which is that of keys.
     Blocks(Vec<usize>),
 }
 
 impl Mask {
-    /// Mask of sequences of `lengths` rows that are packed one after another: a query sees every key
-    /// of its own sequence.
+    /// Mask of sequences of `lengths` rows that are packed one after another: every query attends
+    /// to all keys of its own sequence.
     pub fn packed(lengths: &[usize]) -> Mask {
         match lengths {
             [_] => Mask::All,
@@ -66,7 +66,7 @@ impl Mask {
         }
     }
 
-    /// Range of keys that each of `queries` queries sees, of `keys` keys.
+    /// Range of the `keys` keys that is visible to each of `queries` queries.
     pub fn ranges(&self, queries: usize, keys: usize) -> Vec<Range<usize>> {
         match self {
             Mask::All => vec![0..keys; queries],

@@ -24,7 +24,8 @@ pub struct ExpertLayout {
     pub up: &'static str,
     /// Name of the projection out of the feed-forward layer, in MLX.
     pub down: &'static str,
-    /// True if transformers stacks matrices as [experts, ins, outs] instead of [experts, outs, ins].
+    /// True if transformers stacks matrices as [experts, ins, outs] instead of [experts, outs,
+    /// ins].
     pub transposed: bool,
     /// True if the rows of gate and up projections alternate in stacked matrices.
     pub interleaved: bool,

@@ -19,7 +19,7 @@ pub struct MoeArch {
     pub activation: Activation,
     /// Parameters of the router.
     pub routing: Routing,
-    /// Shared expert, which every token runs through.
+    /// Shared expert, which every token is routed to.
     pub shared: Option<SharedArch>,
 }
 

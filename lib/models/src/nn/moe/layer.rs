@@ -22,7 +22,7 @@ pub struct Moe {
     ops: &'static dyn Ops,
 }
 
-/// Expert that every token runs through.
+/// Shared expert, which every token is routed to.
 struct SharedExpert {
     mlp: Mlp,
     /// Projection to the logit of the sigmoid that weights the shared expert.

@@ -1,5 +1,5 @@
-//! Mixtures of experts (MoE, arXiv 1701.06538): of many feed-forward layers each token runs through
-//! a few.
+//! Mixtures of experts (MoE, arXiv 1701.06538): each token is routed to a few of many feed-forward
+//! layers.
 
 mod arch;
 mod experts;

@@ -9,7 +9,8 @@ use mlxk_tensor::ops::moe_route::{ExpertChoice, Routing};
 use crate::checkpoint::cursor::Cursor;
 use crate::nn::linear::Linear;
 
-/// Linear layer that gives a logit for each expert, and the choice of experts by these logits.
+/// Linear layer from hidden states to a logit per expert, and the choice of experts by these
+/// logits.
 pub struct Router {
     gate: Linear,
     /// Correction `[experts]` that is added to scores to choose experts, not to weight them.

@@ -74,7 +74,7 @@ impl KimiDelta {
     }
 }
 
-/// The layer `name` of `w`, or both of those that it is made of.
+/// Loads the linear layer `name` of `w`, or the two layers of its low-rank form.
 fn through(
     w: &mut Cursor,
     name: &str,

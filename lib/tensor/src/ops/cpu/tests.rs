@@ -163,7 +163,7 @@ fn heads_are_those_of_mlx_in_every_kind_of_rotation() {
     }
 }
 
-/// A rotation by positions of each row, of each kind.
+/// Rotary embeddings of every type, with positions of each row.
 fn turned_by_rows(length: i32) -> (Vec<[i32; 3]>, Vec<(Rope, bool)>) {
     let rows = (0..length).map(|i| [i / 9, i % 9 + 40, 7 * i % 31]).collect();
     let mrope = |traditional, scaling| {
@@ -215,7 +215,7 @@ fn rows_in_order_turn_as_from_an_offset() {
     }
 }
 
-/// Angles of Qwen2-VL in blocks, of Qwen3-VL in turn, written out.
+/// Angles of M-RoPE with adjacent pairs per axis (Qwen2-VL) and alternating axes (Qwen3-VL).
 #[test]
 fn pairs_turn_by_the_axis_of_their_section() {
     let rows = [[3, 50, 700]];
