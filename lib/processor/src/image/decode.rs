@@ -87,8 +87,9 @@ fn complete(format: ImageFormat, bytes: &[u8]) -> bool {
     }
 }
 
-/// True if the scan data of a JPEG file has an end marker. The decoder fills missing data with grey,
-/// where Pillow refuses the file. Markers before the scan do not count: an EXIF thumbnail has one.
+/// True if the scan data of a JPEG file has an end marker. The decoder fills missing data with
+/// grey, where Pillow refuses the file. Markers before the scan do not count: an EXIF thumbnail
+/// has one.
 fn ends(bytes: &[u8]) -> bool {
     const SCAN: u8 = 0xda;
     const END: u8 = 0xd9;

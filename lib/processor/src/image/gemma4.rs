@@ -40,7 +40,7 @@ impl Rule for Gemma4 {
 }
 
 impl Gemma4 {
-    /// The largest size with this aspect ratio, in whole tokens, within the maximum number of tokens.
+    /// The largest size with this aspect ratio, in whole tokens, within the limit of tokens.
     fn fit(&self, from: Size) -> Result<Size> {
         let side = self.patch * self.pool;
         let target = self.max_tokens * self.pool * self.pool * self.patch * self.patch;

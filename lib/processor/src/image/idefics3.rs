@@ -1,5 +1,5 @@
-//! Preprocessing for `idefics3` and `smolvlm`: the longer side is resized to a fixed length, and the
-//! picture is cut into square tiles; the whole picture, resized to one tile, follows them.
+//! Preprocessing for `idefics3` and `smolvlm`: the longer side is resized to a fixed length, and
+//! the picture is cut into square tiles; the whole picture, resized to one tile, follows them.
 
 use mlxk_core::Result;
 
@@ -79,8 +79,8 @@ impl Idefics3 {
         Size { width: width.max(1), height: height.max(1) }
     }
 
-    /// The size rounded up to whole tiles: first the longer side, then the other, computed from it by
-    /// the aspect ratio.
+    /// The size rounded up to whole tiles: first the longer side, then the other, computed from it
+    /// by the aspect ratio.
     fn whole_tiles(&self, from: Size) -> Size {
         let ratio = from.width as f64 / from.height as f64;
         let up = |side: usize| side.next_multiple_of(self.tile);

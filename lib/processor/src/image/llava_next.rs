@@ -1,5 +1,5 @@
-//! Preprocessing for `llava_next`: a picture is fitted into the best of a list of sizes and cut into
-//! square tiles; the whole picture, resized to one tile, precedes them.
+//! Preprocessing for `llava_next`: a picture is fitted into the best of a list of sizes and cut
+//! into square tiles; the whole picture, resized to one tile, precedes them.
 
 use mlxk_core::Result;
 
@@ -68,7 +68,7 @@ impl Rule for LlavaNext {
 }
 
 impl LlavaNext {
-    /// The size that keeps the most pixels of the picture; among equals, that with the least padding.
+    /// The size that keeps the most pixels of the picture; among equals, the least padded one.
     fn canvas(&self, from: Size) -> Size {
         let (width, height) = (from.width as f64, from.height as f64);
         let mut best = (0, usize::MAX, from);

@@ -113,8 +113,9 @@ impl QwenVl {
         Ok(Size { width: w as usize, height: h as usize })
     }
 
-    /// Writes the values of the patch at `row`, ordered by channel, frame, y and x. Patches that are
-    /// merged into one token are adjacent: blocks, and patches within a block, are in row-major order.
+    /// Writes the values of the patch at `row`, ordered by channel, frame, y and x. Patches that
+    /// are merged into one token are adjacent: blocks, and patches within a block, are in row-major
+    /// order.
     fn patch(&self, picture: &Rgb, row: usize, values: &mut [f32]) {
         let (patch, merge) = (self.patch, self.merge);
         let across = picture.size.width / patch / merge;
