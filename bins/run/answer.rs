@@ -85,8 +85,9 @@ impl Single<'_> {
         Ok(())
     }
 
-    /// Answer, its text output, and its end; text is written as it is generated. `watch` records Ctrl-C
-    /// from the first event on; before, Ctrl-C ends the process at once, as there is no partial answer.
+    /// Answer, its text output, and its end; text is written as it is generated. From the first
+    /// event on, `watch` records Ctrl-C; before, there is no partial answer, and Ctrl-C ends the
+    /// process at once.
     fn generate(
         &mut self,
         request: &Request,

@@ -79,8 +79,8 @@ struct Running {
 }
 
 impl Batch<'_> {
-    /// Starts requests of the queue up to the limits; waits for one if none is running. False if all
-    /// requests are done.
+    /// Starts requests of the queue up to the limits; waits for one if none is running. False if
+    /// all requests are done.
     fn fill(&mut self, queue: &Queue, out: &mut Output) -> Result<bool> {
         while self.running.len() < self.options.model.batch && self.ready.len() < MAX_READY {
             let next = match self.running.is_empty() {

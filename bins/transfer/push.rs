@@ -94,8 +94,8 @@ fn check(dir: &Path, wish: &PushOptions, out: &mut Output) -> Result<()> {
     }
 }
 
-/// Directory that `dir` names: an existing directory, a workspace in the workspace home, or else the
-/// only workspace whose path begins with `dir`.
+/// Directory that `dir` names: an existing directory, a workspace in the workspace home, or else
+/// the only workspace whose path begins with `dir`.
 fn workspace(dir: &Path, places: &Places) -> Result<PathBuf> {
     let homed = staging::homed(dir, places);
     let found = match [dir, &homed].into_iter().find(|path| path.is_dir()) {

@@ -1,4 +1,4 @@
-//! The engine's interface: what programs and servers ask of whatever runs the models.
+//! Interface of the engine that runs the models, for programs and servers.
 
 use std::ops::Range;
 

@@ -20,19 +20,19 @@ use crate::load;
 use crate::model::Model;
 use crate::thread::WorkerThread;
 
-/// Time to try to connect to rank 0.
+/// Time limit for connecting to rank 0.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(60);
-/// Time between two tries to connect.
+/// Time between two attempts to connect.
 const RETRY_INTERVAL: Duration = Duration::from_millis(200);
 
-/// Time by which MLX may notice that a rank has gone before the connection to rank 0 does.
+/// Maximum delay between MLX's failure when a rank ends and the end of the connection to rank 0.
 const HEADSTART: Duration = Duration::from_millis(500);
 
-/// Executes the commands of rank 0 until it ends. `memory` is what the part of this rank may take, in
-/// bytes; `ready` receives the part once it is loaded.
+/// Executes the commands of rank 0 until it ends. `memory` is the limit for the part of this rank,
+/// in bytes; `ready` receives the part once it is loaded.
 ///
 /// # Errors
-/// If rank 0 cannot be reached, has gone or refuses this rank, and if the part cannot be loaded.
+/// If rank 0 cannot be reached, has ended or refuses this rank, or if the part cannot be loaded.
 pub fn follow(
     config: &RankConfig,
     facts: Facts,
@@ -53,7 +53,7 @@ pub fn follow(
     let (commands, coming) = channel();
     let (send, news) = channel();
     let member = Follower { config: config.clone(), facts, plan, part, stream };
-    // The model has a thread of its own: this one must notice that rank 0 has gone even while MLX
+    // The model runs on its own thread: this thread must detect the end of rank 0 even while MLX
     // waits for it.
     let model = thread::Builder::new()
         .name("model".to_owned())
@@ -80,7 +80,7 @@ pub fn follow(
     ended
 }
 
-/// Introduction of this rank, which may take `memory` bytes.
+/// Introduction of this rank, with a memory limit of `memory` bytes.
 ///
 /// # Errors
 /// If config.json cannot be read.
@@ -125,7 +125,7 @@ enum Status {
     Failed(Error),
 }
 
-/// Rank other than 0: what the thread of the model works with.
+/// State of the model thread on a rank other than 0.
 struct Follower {
     config: RankConfig,
     facts: Facts,
@@ -137,9 +137,9 @@ struct Follower {
 impl Follower {
     fn work(&self, commands: &Receiver<RankCommand>, news: &Sender<Status>) {
         let Err(e) = self.serve(commands, news) else { return };
-        // If a rank has gone, this failure only follows from it, and rank 0 reports the cause.
+        // If a rank has ended, this failure is a consequence, and rank 0 reports the cause.
         thread::sleep(HEADSTART);
-        // Rank 0 may have gone already.
+        // Rank 0 may have ended already.
         let _ = send_message(&self.stream, &RankReply::Failed(e.message.clone()));
         let _ = news.send(Status::Failed(e));
         let _ = self.stream.shutdown(Shutdown::Both);
@@ -163,7 +163,7 @@ impl Follower {
     }
 }
 
-/// Executes a command. The value is whether the sequence of a `Forget` dropped its tokens; `None` for
+/// Executes a command. For `Forget`, returns true if the sequence dropped its tokens; `None` for
 /// other commands.
 fn execute(
     command: RankCommand,

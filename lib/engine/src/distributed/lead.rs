@@ -34,7 +34,7 @@ pub struct Group {
     replies: Vec<Receiver<RankReply>>,
 }
 
-/// Watch over the connections to the other ranks: whether one is lost; ends all ranks.
+/// Monitor of the connections to the other ranks, which detects a lost one and can end all ranks.
 #[derive(Clone, Debug)]
 pub struct Watch {
     streams: Arc<Mutex<Vec<TcpStream>>>,
@@ -42,14 +42,14 @@ pub struct Watch {
 }
 
 impl Watch {
-    /// Error that ended the work of all ranks, if one did.
+    /// Error that ended the work of all ranks, if any.
     pub fn lost(&self) -> Option<Error> {
         self.lost.get().cloned()
     }
 
     /// Sends all ranks the command to end.
     pub fn end(&self) {
-        // A rank that has gone needs no end.
+        // A rank that has ended needs no command.
         let _ = self.tell(&RankCommand::End);
     }
 
@@ -65,8 +65,8 @@ impl Watch {
 }
 
 impl Group {
-    /// Waits for the other ranks and assigns their parts. `memory` is what rank 0 may take, in bytes;
-    /// `said` receives a line for each rank that connects.
+    /// Waits for the other ranks and assigns their parts. `memory` is the limit of rank 0, in
+    /// bytes; `said` receives a line for each rank that connects.
     ///
     /// # Errors
     /// If a rank has another model, another version of the program or another kind of device, or the
@@ -139,7 +139,7 @@ impl Group {
         Ok(Group { config: config.clone(), part, bytes, watch, replies })
     }
 
-    /// Part of the model that rank 0 takes.
+    /// Part of the model that rank 0 holds.
     pub fn part(&self) -> Part {
         self.part
     }
@@ -193,7 +193,7 @@ fn listen(rank: usize, mut reader: MessageReader, replies: &Sender<RankReply>, w
     }
 }
 
-/// First message of a rank that connected; `None` if the other side is no rank.
+/// First message of a rank that connected; `None` if the peer is not a rank.
 fn introduced(stream: &TcpStream) -> Option<(Hello, MessageReader)> {
     // Connections of other programs are ignored.
     stream.set_nodelay(true).ok()?;
@@ -242,14 +242,14 @@ impl Followers {
     /// Sends the ranks the command to run `ids`, the next tokens of `sequences`, each with its rows.
     ///
     /// # Errors
-    /// If a rank has gone.
+    /// If a rank has ended.
     pub fn pass(&self, sequences: Vec<(u64, usize)>, ids: Vec<u32>) -> Computed<()> {
         let failed = |e| Exception::custom(format!("a rank has gone: {e}"));
         self.watch.tell(&RankCommand::Pass { sequences, ids }).map_err(failed)
     }
 
     fn tell(&self, command: &RankCommand) {
-        // A rank that has gone is noticed at the next pass.
+        // A rank that has ended is detected at the next pass.
         let _ = self.watch.tell(command);
     }
 
@@ -272,8 +272,8 @@ impl Ranks for SharedFollowers {
     }
 }
 
-/// Cache of a sequence on the other ranks. They copy theirs when it is copied, and drop theirs when it
-/// is dropped.
+/// Handle of a sequence's cache on the other ranks: copying or dropping it copies or drops their
+/// caches.
 pub struct RemoteCache {
     sequence: u64,
     others: Rc<RefCell<Followers>>,
@@ -308,7 +308,7 @@ impl Remote for RemoteCache {
         let others = self.others.borrow();
         others.tell(&RankCommand::Forget { sequence: self.sequence, tokens });
         let replies = others.replies.iter().map(Receiver::recv);
-        // Every reply is read: one left over would be taken for the reply to the next command.
+        // Every reply must be read: a remaining one would be taken for the reply to the next command.
         replies.fold(true, |all, reply| all & matches!(reply, Ok(RankReply::Forgot(true))))
     }
 }

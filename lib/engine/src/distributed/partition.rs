@@ -5,9 +5,9 @@ use mlxk_models::checkpoint::part::{Part, Share, Split, Stage};
 use mlxk_models::checkpoint::weights::Inventory;
 use mlxk_models::sketch::Sketch;
 
-/// Parts of the ranks that have `memory` bytes each, and the bytes of their weights: shares of all
-/// layers if they fit, since then all ranks work at once, else layers in proportion to memory; or
-/// the kind of parts that `split` names.
+/// Parts of ranks with `memory` bytes each, and the bytes of their weights: the kind of parts that
+/// `split` names, or by default shares of all layers (tensor parallelism) if they fit, as all ranks
+/// then work concurrently, or else stages of layers in proportion to memory (pipeline parallelism).
 ///
 /// # Errors
 /// If the model cannot be split in this way, or a part does not fit into the memory of its rank.

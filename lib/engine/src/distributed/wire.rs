@@ -1,4 +1,4 @@
-//! Protocol of ranks besides tensors: messages of JSON over TCP, one a line.
+//! Control protocol between ranks, without tensors: JSON messages over TCP, one per line.
 
 use std::io::{BufRead, BufReader, Error, ErrorKind, Read, Result, Write};
 use std::net::TcpStream;
@@ -7,7 +7,7 @@ use mlxk_models::checkpoint::part::Part;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
-/// Length of the longest message, in bytes; a pass names a few thousand tokens at most.
+/// Maximum length of a message, in bytes; a pass has a few thousand tokens at most.
 const LONGEST: u64 = 1 << 20;
 
 /// Command of rank 0 to another rank.
@@ -52,7 +52,7 @@ pub struct Hello {
     pub rank: usize,
     /// Digest of the model's config.json and of the names and shapes of its tensors.
     pub model: String,
-    /// Bytes that the part of the rank may take.
+    /// Memory limit for the part of the rank, in bytes.
     pub memory: u64,
     /// True if the rank computes on a CPU.
     pub on_cpu: bool,
@@ -80,7 +80,7 @@ impl MessageReader {
     /// Waits for the next message; `None` if the other side has closed the connection.
     ///
     /// # Errors
-    /// If the connection fails, or the message is too long or no JSON of type `M`.
+    /// If the connection fails, or the message is too long or not JSON of type `M`.
     pub fn read<M: DeserializeOwned>(&mut self) -> Result<Option<M>> {
         let mut line = Vec::new();
         (&mut self.0).take(LONGEST).read_until(b'\n', &mut line)?;

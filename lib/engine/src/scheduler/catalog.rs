@@ -1,4 +1,4 @@
-//! Catalogue of the models that clients may name: those of the cache and of the folder of workspaces.
+//! Catalogue of the models that clients may name: cached models and workspaces.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -11,16 +11,16 @@ use mlxk_core::{
 use mlxk_processor::engine::ModelInfo;
 use rayon::prelude::*;
 
-/// Most names whose models are remembered.
+/// Maximum number of names whose resolved models are kept.
 const NAMES: usize = 256;
 
-/// Catalogue of models: the folders that are searched, and what names were resolved to.
+/// Catalogue of models: the directories that are searched, and the models of resolved names.
 pub struct Catalogue {
     places: Places,
     /// Models that are loaded at the start, by the ids that clients use.
     own: BTreeMap<String, Found>,
-    /// Models that names were resolved to. A model that is pulled anew is another revision, which
-    /// requests that name no revision get once the server is started again.
+    /// Models of resolved names. A revision that is pulled later is used for names without a
+    /// revision only after a restart of the server.
     known: Mutex<BTreeMap<String, Found>>,
     /// True if only the models that are loaded at the start are served.
     closed: bool,
@@ -90,7 +90,7 @@ impl Catalogue {
         let mut others: Vec<Found> = others.collect();
         others.sort_by_cached_key(id);
         let all: Vec<Found> = own.into_iter().chain(others).collect();
-        // What cannot be read, or was removed just now, cannot run: mlxk-health(1) tells why.
+        // A model that cannot be read, or was just removed, cannot run: mlxk-health(1) has the reason.
         let listed = all.par_iter().map(|found| listed(found, loaded).unwrap_or(None));
         Ok(listed.collect::<Vec<_>>().into_iter().flatten().collect())
     }
@@ -115,7 +115,7 @@ fn listed(found: &Found, loaded: &[Found]) -> Result<Option<ModelInfo>> {
     }))
 }
 
-/// The error with workspaces named by their folders: clients are not shown paths of this machine.
+/// The error with workspaces named by their directories, as clients must not see local paths.
 fn without_paths(mut error: Error) -> Error {
     for name in &mut error.matches {
         *name = if name.starts_with('/') { last(name) } else { std::mem::take(name) };

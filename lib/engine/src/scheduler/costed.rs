@@ -1,4 +1,4 @@
-//! Cost of a model in memory, and whether it can run, known before it is loaded.
+//! Memory cost of a model, and the check that it can run, before it is loaded.
 
 use mlxk_core::{Facts, Found, Inspected, Plan, Result, inspect};
 use mlxk_tensor::mlx;
@@ -26,7 +26,7 @@ pub fn read(found: &Found) -> Result<Costed> {
     Ok(costed)
 }
 
-/// Inspects a model of which this process will load a part only, without loading it.
+/// Inspects a model without loading it, for a process that will load only a part of it.
 ///
 /// # Errors
 /// If the model cannot run.

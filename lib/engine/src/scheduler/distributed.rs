@@ -1,4 +1,4 @@
-//! Scheduling of one model that several processes hold together.
+//! Scheduling of one model that is distributed over several processes.
 
 use std::sync::mpsc::{RecvTimeoutError, channel};
 use std::time::Duration;
@@ -13,7 +13,7 @@ use super::shared::{Bounds, stopped};
 use super::worker::SchedulerCommand;
 use crate::distributed::{self, Group, RankConfig, Watch};
 
-/// Time between two checks that no other rank is lost.
+/// Time between two checks of the connections to the other ranks.
 const LOOK: Duration = Duration::from_millis(100);
 
 impl Local {
@@ -21,7 +21,7 @@ impl Local {
     /// `said` receives a line for each rank that connects.
     ///
     /// # Errors
-    /// If the ranks do not fit together, or one of them cannot load its part.
+    /// If the ranks are incompatible, or one of them cannot load its part.
     pub fn lead(
         places: Places,
         bounds: Bounds,
@@ -50,11 +50,11 @@ impl Local {
     }
 }
 
-/// Runs the part of `model` that rank 0 assigns to this process, until rank 0 ends; `memory` is what
-/// the part may take, in bytes. `ready` receives the part once it is loaded.
+/// Runs the part of `model` that rank 0 assigns to this process, until rank 0 ends; `memory` is the
+/// limit for the part, in bytes. `ready` receives the part once it is loaded.
 ///
 /// # Errors
-/// If rank 0 cannot be reached or has gone, or the part cannot be loaded.
+/// If rank 0 cannot be reached or has ended, or the part cannot be loaded.
 pub fn follow(
     places: Places,
     memory: u64,

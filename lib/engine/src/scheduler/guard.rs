@@ -1,4 +1,4 @@
-//! Isolation of requests: panics become errors, and places in the queue are always given back.
+//! Isolation of requests: panics become errors, and places in the queue are always released.
 
 use std::panic::{self, AssertUnwindSafe};
 use std::sync::Arc;
@@ -28,7 +28,7 @@ impl Ticket {
     /// A ticket for the end of the queue.
     ///
     /// # Errors
-    /// [`Kind::QueueFull`] if `most` requests wait already.
+    /// [`Kind::QueueFull`] if `most` requests are already waiting.
     pub fn take(shared: &Arc<Shared>, most: u64) -> Result<Ticket> {
         let before = shared.waiting.fetch_add(1, Ordering::Relaxed);
         let number = shared.issued.fetch_add(1, Ordering::Relaxed);

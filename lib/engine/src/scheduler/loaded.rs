@@ -18,10 +18,10 @@ use crate::model::Model;
 use crate::prefix_cache::CacheOptions;
 use crate::runner::{Runner, Source};
 
-/// Channel that the events of a request are sent to; closed once the client has gone.
+/// Channel of the events of a request; closed once the client has disconnected.
 pub type EventSender = UnboundedSender<Result<Event>>;
 
-/// Tokens of an answer that memory is reserved for at a time, if the request states no length.
+/// Tokens of an answer for which memory is reserved at a time, if the request states no length.
 const EXPECTED: u64 = 1024;
 
 /// A loaded model with the requests that it answers.
@@ -37,14 +37,14 @@ pub struct LoadedModel<S: Source = Model> {
     failed: bool,
 }
 
-/// A request that is being answered.
+/// A running request.
 struct Running {
     send: EventSender,
     /// Tokens of the prompt.
     prompt: u64,
     /// Tokens of the answer that memory is reserved for.
     kept: u64,
-    /// Largest number of tokens of the answer.
+    /// Maximum number of tokens of the answer.
     limit: u64,
 }
 
@@ -81,7 +81,7 @@ impl LoadedModel {
         Ok(LoadedModel::of(model, facts.found, cost, processor))
     }
 
-    /// Shrinks the prefix cache to `bytes`, and limits it to that from now on.
+    /// Limits the prefix cache to `bytes`, and evicts entries beyond that.
     pub fn limit_prefix_cache(&mut self, bytes: u64) {
         self.runner.source_mut().limit_prefix_cache(bytes);
     }
@@ -99,7 +99,7 @@ impl<S: Source> LoadedModel<S> {
         LoadedModel { found, used, cost, runner, answers, failed: false }
     }
 
-    /// Number of requests that are being answered.
+    /// Number of running requests.
     pub fn running(&self) -> usize {
         self.answers.len()
     }
@@ -124,7 +124,7 @@ impl<S: Source> LoadedModel<S> {
         self.cost.sequence(prepared.prompt_tokens().saturating_add(kept(prepared)))
     }
 
-    /// Adds a request to those that are being answered; `send` receives its events.
+    /// Adds a request to the batch; `send` receives its events.
     pub fn join(&mut self, prepared: Prepared, send: EventSender) {
         self.used = Instant::now();
         let (prompt, kept, limit) = (prepared.prompt_tokens(), kept(&prepared), prepared.limit());
@@ -140,8 +140,8 @@ impl<S: Source> LoadedModel<S> {
         }
     }
 
-    /// Takes a step for all requests, and drops those whose clients have gone. A panic ends all of them
-    /// with an error.
+    /// Advances all requests by one step, and drops those whose clients have disconnected. A panic
+    /// ends all of them with an error.
     pub fn step(&mut self) {
         let advanced = guarded(|| {
             self.advance();
@@ -150,7 +150,7 @@ impl<S: Source> LoadedModel<S> {
         if let Err(e) = advanced {
             self.failed = true;
             for (_, running) in std::mem::take(&mut self.answers) {
-                // A client that has gone needs no error.
+                // A client that has disconnected needs no error.
                 let _ = running.send.send(Err(e.clone()));
             }
         }
@@ -172,8 +172,8 @@ impl<S: Source> LoadedModel<S> {
         }
     }
 
-    /// Reserves more of the `free` bytes for answers that have used up their reservation, and ends those
-    /// for which too few are free.
+    /// Reserves more of the `free` bytes for answers that have used up their reservation, and ends
+    /// those for which too few bytes are free.
     pub fn extend(&mut self, mut free: u64) {
         let long = |number: u64, running: &Running| {
             running.kept < running.limit && self.runner.written(number) >= running.kept
@@ -215,7 +215,7 @@ impl<S: Source> LoadedModel<S> {
     }
 }
 
-/// Tokens of an answer that memory is reserved for when its request joins.
+/// Tokens of an answer for which memory is reserved when its request joins.
 fn kept(prepared: &Prepared) -> u64 {
     match prepared.has_max_tokens {
         true => prepared.limit(),

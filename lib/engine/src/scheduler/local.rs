@@ -18,18 +18,18 @@ use super::shared::{Bounds, Shared, stopped};
 use super::worker::{self, QueuedRequest, SchedulerCommand, SchedulerConfig};
 use crate::thread::WorkerThread;
 
-/// Requests that are prepared at once: each may take a core and some hundred megabytes.
+/// Requests that are prepared concurrently: each may use a core and some hundred megabytes.
 const PREPARED: usize = 4;
 
 /// Engine that runs the models of this machine.
 pub struct Local {
     commands: Sender<SchedulerCommand>,
-    /// Thread of the scheduler, which ends once `commands` is dropped: hence the order of these fields.
+    /// Thread of the scheduler, which ends when `commands` is dropped: the field order matters.
     _models: WorkerThread,
     catalogue: Catalogue,
     /// State that the threads of the engine share.
     pub shared: Arc<Shared>,
-    /// Threads that prepare requests, so that the scheduler need not wait for that.
+    /// Threads that prepare requests, so that the scheduler does not wait for it.
     preparing: ThreadPool,
     queue: u64,
     preset: Preset,
@@ -136,7 +136,7 @@ impl Engine for Local {
             }
             let count = guarded(count);
             drop(ticket);
-            // A client that has gone needs no count.
+            // A client that has disconnected needs no count.
             let _ = send.send(count);
         });
         Ok(count)

@@ -1,10 +1,10 @@
-//! Scheduler of a server's models: one thread loads them, runs their batches side by side, and unloads
-//! them.
+//! Scheduler of a server's models: one thread loads them, runs their batches concurrently, and
+//! unloads them.
 //!
-//! [`Local`] is what the server sees: it finds the models of requests, prepares the requests
+//! [`Local`] is the interface for the server: it finds the models of requests, prepares them
 //! (template, tokens, constraints) on threads of their own, and sends them to the thread of the
 //! scheduler by channel. There requests wait in a queue, join the running batch of their model as soon
-//! as there is room, and leave it when they are complete or their client has gone.
+//! as there is room, and leave it when they are complete or their client has disconnected.
 
 mod catalog;
 mod costed;

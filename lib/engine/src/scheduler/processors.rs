@@ -1,4 +1,4 @@
-//! Processors of the models that were used last, whether these are in memory or not.
+//! Processors of recently used models, independent of whether the models are in memory.
 
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -8,10 +8,10 @@ use mlxk_processor::Processor;
 
 use super::costed::Costed;
 
-/// Most processors that are kept, besides those of models in memory.
+/// Maximum number of processors that are kept besides those of models in memory.
 const MODELS: usize = 4;
 
-/// Processors of the models that were used last.
+/// Processors of recently used models.
 #[derive(Default)]
 pub struct Processors(Mutex<VecDeque<(Found, ProcessorSlot)>>);
 
@@ -19,8 +19,8 @@ pub struct Processors(Mutex<VecDeque<(Found, ProcessorSlot)>>);
 type ProcessorSlot = Arc<Mutex<Option<Arc<Processor>>>>;
 
 impl Processors {
-    /// Processor of a model, which `read` inspects if the processor is not read yet. Threads that want
-    /// the same one wait for the first of them.
+    /// Processor of a model, which `read` inspects if the processor is not read yet. Concurrent
+    /// calls for the same model wait for the first one.
     ///
     /// # Errors
     /// If the model cannot run, or its processor cannot be read.

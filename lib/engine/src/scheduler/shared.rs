@@ -1,4 +1,4 @@
-//! Bounds of the scheduler, and the state that its threads share.
+//! Limits of the scheduler, and the state that its threads share.
 
 use std::sync::Mutex;
 use std::sync::atomic::AtomicU64;
@@ -11,16 +11,16 @@ use mlxk_processor::request::Preset;
 use super::processors::Processors;
 use crate::prefix_cache::CacheOptions;
 
-/// Bounds of an engine, and its defaults for requests.
+/// Limits of an engine, and its defaults for requests.
 #[derive(Clone, Debug)]
 pub struct Bounds {
-    /// Most requests that are answered side by side.
+    /// Maximum number of requests of a model that run concurrently.
     pub batch: usize,
-    /// Most requests that wait in the queue.
+    /// Maximum number of requests that wait in the queue.
     pub queue: u64,
     /// Bytes for the weights of all models and the caches of running sequences.
     pub memory: u64,
-    /// Time after which an idle model is unloaded; never if none.
+    /// Time after which an idle model is unloaded; `None` means never.
     pub ttl: Option<Duration>,
     /// Options of the caches; `prefix_bytes` is for all models together.
     pub cache: CacheOptions,
@@ -33,7 +33,7 @@ pub struct Bounds {
 pub struct Shared {
     /// Number of requests that wait.
     pub waiting: AtomicU64,
-    /// Number of tickets that were ever issued.
+    /// Total number of tickets issued.
     pub issued: AtomicU64,
     /// Processors that prepare requests.
     pub processors: Processors,

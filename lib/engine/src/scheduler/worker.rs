@@ -1,4 +1,4 @@
-//! Thread of the scheduler: which requests wait, which are answered, and which models are in memory.
+//! Thread of the scheduler, which manages waiting requests, running requests and loaded models.
 
 use std::collections::VecDeque;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender};
@@ -55,7 +55,7 @@ pub fn work(config: SchedulerConfig, commands: &Receiver<SchedulerCommand>) {
         Scheduler { config, models: Vec::new(), queue: VecDeque::new(), blocked: None };
     while scheduler.receive(commands) {
         scheduler.admit();
-        // A step may be long: figures of models just loaded are not to wait for it.
+        // A step may be long: the figures of models just loaded are published before it.
         scheduler.publish();
         scheduler.models.iter_mut().for_each(LoadedModel::step);
         scheduler.extend();
@@ -69,23 +69,23 @@ struct Scheduler {
     models: Vec<LoadedModel>,
     /// Requests that wait, in the order of their tickets.
     queue: VecDeque<Box<QueuedRequest>>,
-    /// Model that there was no room for, and the bytes of its weights: its files need not be read again
-    /// at every step.
+    /// Model for which there was no room, and the bytes of its weights, kept to avoid reading its
+    /// files again at every step.
     blocked: Option<(Found, u64)>,
 }
 
-/// Decision on a request that waits.
+/// Decision on a waiting request.
 enum Admit {
     /// The request joins the model with this index.
     Join(usize),
     /// The request waits until the batch has room.
     Wait,
-    /// The request waits for memory; later requests must not overtake it, or it might wait for ever.
+    /// The request waits for memory; later requests must not overtake it, to avoid starvation.
     Block,
 }
 
 impl Scheduler {
-    /// Receives the commands that were sent; waits for one if nothing is to be done. False if all
+    /// Receives the commands that were sent; waits for one if there is no work. False if all
     /// senders are dropped.
     fn receive(&mut self, commands: &Receiver<SchedulerCommand>) -> bool {
         let idle = self.queue.is_empty() && self.models.iter().all(|model| model.running() == 0);
@@ -100,7 +100,7 @@ impl Scheduler {
         }
     }
 
-    /// Time to wait for a command when nothing is to be done.
+    /// Time to wait for a command when there is no work.
     fn timeout(&self) -> Duration {
         match self.config.bounds.ttl {
             Some(_) if !self.models.is_empty() => LOOK,
@@ -164,7 +164,7 @@ impl Scheduler {
                 Err(e) => {
                     let QueuedRequest { send, ticket, .. } = *waiting;
                     drop(ticket);
-                    // A client that has gone needs no error.
+                    // A client that has disconnected needs no error.
                     let _ = send.send(Err(e));
                 }
             }
@@ -234,7 +234,7 @@ impl Scheduler {
         }
     }
 
-    /// Unloads models that failed, and those that were idle for too long.
+    /// Unloads models that failed, and those idle for longer than the limit.
     fn unload(&mut self) {
         let (count, now) = (self.models.len(), Instant::now());
         let old =

@@ -16,7 +16,7 @@ use super::rgb::{Rgb, Size};
 /// The largest picture that is decoded, in pixels: 256 MiB of RGB. Pillow warns from here on.
 pub const MAX_PIXELS: usize = (256 << 20) / 3;
 
-/// The memory that a decoder may take, in bytes.
+/// Maximum memory of a decoder, in bytes.
 const MAX_MEMORY: u64 = 512 << 20;
 
 /// The picture in `bytes`: the first frame of a PNG, JPEG, WebP, GIF or BMP file.
@@ -87,8 +87,9 @@ fn complete(format: ImageFormat, bytes: &[u8]) -> bool {
     }
 }
 
-/// True if a JPEG file's data has its end mark. The decoder fills what is missing with grey, where
-/// Pillow refuses. Marks before the data do not count: a thumbnail in EXIF ends with one too.
+/// True if the scan data of a JPEG file has an end marker. The decoder fills missing data with
+/// grey, where Pillow refuses the file. Markers before the scan do not count: an EXIF thumbnail
+/// has one.
 fn ends(bytes: &[u8]) -> bool {
     const SCAN: u8 = 0xda;
     const END: u8 = 0xd9;
@@ -111,8 +112,8 @@ fn ends(bytes: &[u8]) -> bool {
     }
 }
 
-/// Three bytes a pixel: grey is repeated, alpha left out, and of 16 bits the upper eight are kept,
-/// as Pillow keeps them, except of grey, which it clips to white.
+/// Three bytes per pixel: grey is repeated, and alpha dropped. Of 16-bit samples the upper eight
+/// bits are kept, as by Pillow, which however clips 16-bit grey to white.
 fn rgb(picture: DynamicImage) -> Result<Vec<u8>> {
     let high = |value: u16| (value >> 8) as u8;
     Ok(match picture {

@@ -1,4 +1,4 @@
-//! Pictures for towers that take one size: `gemma3`, `paligemma` and `llava`.
+//! Preprocessing for towers with a fixed input size: `gemma3`, `paligemma` and `llava`.
 
 use mlxk_core::{Error, Kind, Result};
 
@@ -10,15 +10,15 @@ use super::settings::Settings;
 
 /// The size to which a picture is resized.
 enum To {
-    /// This size, whatever the picture's shape.
+    /// A fixed size; the aspect ratio is not kept.
     Size(Size),
-    /// The picture's shape, with this for its shorter side.
+    /// A length of the shorter side, in pixels; the aspect ratio is kept.
     Shorter(usize),
 }
 
 struct Fixed {
     to: To,
-    /// The middle part that is kept.
+    /// Size of the centre crop.
     crop: Option<Size>,
     patch: usize,
     filter: Filter,
@@ -56,8 +56,8 @@ pub fn llava(settings: &Settings) -> Result<Box<dyn Rule>> {
     rule(settings, 336, Filter::Bicubic, CLIP, Tokens::Patches { more, less })
 }
 
-/// Tokens of LLaVA that are no patches: those that the tower adds, and one that is taken away where
-/// features are selected by "default".
+/// Tokens of LLaVA besides the patches: the number that the tower adds, and 1 to remove if the
+/// feature selection strategy is "default".
 pub fn class_tokens(settings: &Settings) -> Result<(usize, usize)> {
     let clip = settings.model.text("vision_config.model_type") != Some("siglip_vision_model");
     let more = settings.processor.whole("num_additional_image_tokens", 0..=16)?;
@@ -122,7 +122,7 @@ impl Rule for Fixed {
     }
 }
 
-/// The longer side, when the shorter one becomes `side`.
+/// Length of the longer side after the shorter one is resized to `side`.
 fn longer(side: usize, long: usize, short: usize) -> usize {
     ((side * long) as f64 / short as f64) as usize
 }

@@ -1,5 +1,5 @@
-//! Pictures for the Gemma 4 tower: their shape is kept, and they are as large as a given number of
-//! tokens allows, whether that makes them smaller or larger.
+//! Preprocessing for Gemma 4: a picture keeps its aspect ratio, and is scaled up or down to the
+//! largest size that a given number of tokens allows.
 
 use mlxk_core::{Error, Kind, Result};
 
@@ -40,7 +40,7 @@ impl Rule for Gemma4 {
 }
 
 impl Gemma4 {
-    /// The largest size of this shape, in whole tokens, that has no more tokens than allowed.
+    /// The largest size with this aspect ratio, in whole tokens, within the limit of tokens.
     fn fit(&self, from: Size) -> Result<Size> {
         let side = self.patch * self.pool;
         let target = self.max_tokens * self.pool * self.pool * self.patch * self.patch;

@@ -1,5 +1,5 @@
-//! Pictures for `idefics3` and `smolvlm`: brought to one length, cut into square tiles, and the
-//! whole picture squeezed into one more tile behind them.
+//! Preprocessing for `idefics3` and `smolvlm`: the longer side is resized to a fixed length, and
+//! the picture is cut into square tiles; the whole picture, resized to one tile, follows them.
 
 use mlxk_core::Result;
 
@@ -9,7 +9,7 @@ use super::resize::{Filter, resize};
 use super::rgb::{Rgb, Size};
 use super::settings::Settings;
 
-/// The longest side of any picture.
+/// Maximum side of a picture, in pixels.
 const MAX_SIDE: usize = 4096;
 
 struct Idefics3 {
@@ -59,7 +59,8 @@ impl Rule for Idefics3 {
 }
 
 impl Idefics3 {
-    /// The size whose longer side is `longest`, and the other even; within [`MAX_SIDE`].
+    /// The size whose longer side is `longest`, limited to [`MAX_SIDE`], and whose other side is
+    /// rounded up to an even number before that limit.
     fn fit(&self, from: Size) -> Size {
         let ratio = |width: usize, height: usize| width as f64 / height as f64;
         let even = |side: f64| (side as usize).next_multiple_of(2).max(1);
@@ -78,7 +79,8 @@ impl Idefics3 {
         Size { width: width.max(1), height: height.max(1) }
     }
 
-    /// The size up to whole tiles: the longer side first, the other by the shape it then has.
+    /// The size rounded up to whole tiles: first the longer side, then the other, computed from it
+    /// by the aspect ratio.
     fn whole_tiles(&self, from: Size) -> Size {
         let ratio = from.width as f64 / from.height as f64;
         let up = |side: usize| side.next_multiple_of(self.tile);

@@ -1,5 +1,5 @@
-//! Pictures for `llava_next`: fitted into the best of a list of sizes, cut into square tiles, and
-//! the whole picture squeezed into one more tile before them.
+//! Preprocessing for `llava_next`: a picture is fitted into the best of a list of sizes and cut
+//! into square tiles; the whole picture, resized to one tile, precedes them.
 
 use mlxk_core::Result;
 
@@ -16,7 +16,7 @@ struct LlavaNext {
     /// Side of a tile.
     tile: usize,
     patch: usize,
-    /// Tokens of the whole picture beside its patches.
+    /// Tokens added to the patches of the whole picture.
     more: usize,
     less: usize,
     filter: Filter,
@@ -68,7 +68,7 @@ impl Rule for LlavaNext {
 }
 
 impl LlavaNext {
-    /// The size that keeps most of the picture's pixels, and of those the one with least waste.
+    /// The size that keeps the most pixels of the picture; among equals, the least padded one.
     fn canvas(&self, from: Size) -> Size {
         let (width, height) = (from.width as f64, from.height as f64);
         let mut best = (0, usize::MAX, from);
@@ -85,7 +85,7 @@ impl LlavaNext {
     }
 }
 
-/// The size of the picture's shape that fills the canvas one way.
+/// The largest size with the picture's aspect ratio that fits into the canvas.
 fn within(from: Size, canvas: Size) -> Size {
     let (width, height) = (from.width as f64, from.height as f64);
     let (across, down) = (canvas.width as f64 / width, canvas.height as f64 / height);
@@ -98,7 +98,7 @@ fn within(from: Size, canvas: Size) -> Size {
     }
 }
 
-/// The map of patches without those that are only the black at the picture's sides.
+/// The size of the patch map without the patches that are only padding.
 fn unpadded(picture: Size, map: Size) -> Size {
     let (width, height) = (picture.width as f64, picture.height as f64);
     let (across, down) = (map.width as f64, map.height as f64);

@@ -1,4 +1,4 @@
-//! Bytes to the floats that a vision tower takes: rescaled, then normalised channel by channel.
+//! Conversion of bytes to the floats of a vision tower: rescaling, then normalisation per channel.
 
 use mlxk_core::Result;
 
@@ -19,7 +19,7 @@ pub const CLIP: Statistics = Statistics {
     std: [0.26862954, 0.26130258, 0.27577711],
 };
 
-/// The statistics that take 0 to -1 and 255 to 1.
+/// The statistics that map 0 to -1 and 255 to 1.
 pub const HALF: Statistics = Statistics { mean: [0.5; 3], std: [0.5; 3] };
 
 /// The statistics that leave the values between 0 and 1.

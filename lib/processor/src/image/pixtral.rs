@@ -1,4 +1,5 @@
-//! Pictures for the Pixtral tower: `pixtral`, `mistral3`. Their shape is kept, up to whole patches.
+//! Preprocessing for Pixtral: `pixtral`, `mistral3`. The aspect ratio is kept, up to rounding to
+//! whole patches.
 
 use mlxk_core::Result;
 
@@ -9,7 +10,7 @@ use super::rgb::{Rgb, Size};
 use super::settings::Settings;
 
 struct Pixtral {
-    /// The largest size of a picture.
+    /// Maximum size of a picture.
     max: Size,
     patch: usize,
     /// Side of the square of patches that become one token.
@@ -61,7 +62,7 @@ impl Rule for Pixtral {
 }
 
 impl Pixtral {
-    /// The size within the largest, if need be, then up to whole tokens.
+    /// The size reduced to the maximum if it is larger, then rounded up to whole tokens.
     fn fit(&self, from: Size) -> Size {
         let (width, height) = (from.width as f64, from.height as f64);
         let ratio = (height / self.max.height as f64).max(width / self.max.width as f64);

@@ -1,7 +1,7 @@
-//! Pictures for the Qwen-VL towers: `qwen2_vl`, `qwen2_5_vl`, `qwen3_vl`, `qwen3_vl_moe`, `qwen3_5`.
+//! Preprocessing for Qwen-VL: `qwen2_vl`, `qwen2_5_vl`, `qwen3_vl`, `qwen3_vl_moe`, `qwen3_5`.
 //!
-//! A picture keeps its shape, to whole blocks of merged patches, and its number of pixels is
-//! brought between two limits.
+//! A picture keeps its aspect ratio, up to rounding to whole blocks of merged patches, and its
+//! number of pixels is scaled into a range.
 
 use mlxk_core::{Error, Kind, Result};
 use rayon::prelude::*;
@@ -12,13 +12,13 @@ use super::resize::{Filter, resize};
 use super::rgb::{Rgb, Size};
 use super::settings::Settings;
 
-/// The longest side over the shortest, at most.
+/// Maximum ratio of the longer to the shorter side.
 const MAX_RATIO: f64 = 200.0;
 
 struct QwenVl {
     /// Side of a patch in pixels.
     patch: usize,
-    /// Times that the one picture stands behind another: frames of a patch.
+    /// Frames of a patch; a single picture is repeated for each.
     frames: usize,
     /// Side of the square of patches that become one token.
     merge: usize,
@@ -86,8 +86,8 @@ impl Rule for QwenVl {
 }
 
 impl QwenVl {
-    /// The size nearest to `from` that is whole blocks and within the limits; arithmetic and
-    /// rounding (half to even) are those of the reference's `smart_resize`.
+    /// The size of whole blocks nearest to `from` within the limits, with the arithmetic and the
+    /// rounding (half to even) of the reference's `smart_resize`.
     fn fit(&self, from: Size) -> Result<Size> {
         let (width, height) = (from.width as f64, from.height as f64);
         if width.max(height) / width.min(height) > MAX_RATIO {
@@ -113,8 +113,9 @@ impl QwenVl {
         Ok(Size { width: w as usize, height: h as usize })
     }
 
-    /// The values of the patch at `row`: by channel, frame, y and x. Patches that become one token
-    /// stand together: rows go by block, from left to right and down, and so within a block.
+    /// Writes the values of the patch at `row`, ordered by channel, frame, y and x. Patches that
+    /// are merged into one token are adjacent: blocks, and patches within a block, are in row-major
+    /// order.
     fn patch(&self, picture: &Rgb, row: usize, values: &mut [f32]) {
         let (patch, merge) = (self.patch, self.merge);
         let across = picture.size.width / patch / merge;

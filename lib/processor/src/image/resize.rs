@@ -130,14 +130,14 @@ fn taps(from: usize, to: usize, filter: Filter) -> Vec<Taps> {
     (0..to).map(one).collect()
 }
 
-/// A sum of weighted bytes, rounded to a byte; the sum began at half of the last place.
+/// A fixed-point sum of weighted bytes as a byte; the sum starts at 0.5, so that the shift rounds.
 fn byte(sum: i32) -> u8 {
     (sum >> PRECISION).clamp(0, 255) as u8
 }
 
 const HALF: i32 = 1 << (PRECISION - 1);
 
-/// The picture with another number of columns: every row by itself.
+/// The picture resized to another number of columns, row by row.
 fn columns(picture: &Rgb, width: usize, filter: Filter) -> Rgb {
     let Size { width: from, height } = picture.size;
     if from == width {
@@ -162,7 +162,7 @@ fn columns(picture: &Rgb, width: usize, filter: Filter) -> Rgb {
     Rgb { size: Size { width, height }, pixels }
 }
 
-/// The picture with another number of rows: sums of whole rows.
+/// The picture resized to another number of rows, as weighted sums of whole rows.
 fn rows(picture: &Rgb, height: usize, filter: Filter) -> Rgb {
     let Size { width, height: from } = picture.size;
     if from == height {
@@ -188,8 +188,8 @@ fn rows(picture: &Rgb, height: usize, filter: Filter) -> Rgb {
     Rgb { size: Size { width, height }, pixels }
 }
 
-/// The pixels that the centres of the new ones fall on. The centres are found by addition, whose
-/// rounding decides where one falls on an edge.
+/// The nearest-neighbour resize. The centres of the new pixels are computed by repeated addition,
+/// as in Pillow: its rounding decides for a centre on an edge.
 fn nearest(picture: &Rgb, size: Size) -> Rgb {
     let centres = |from: usize, to: usize| {
         let step = from as f64 / to as f64;

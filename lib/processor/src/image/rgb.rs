@@ -1,4 +1,4 @@
-//! Pictures in memory: eight bits a channel, red, green and blue.
+//! Pictures in memory: RGB with eight bits per channel.
 
 use sha2::{Digest, Sha256};
 
@@ -23,15 +23,15 @@ impl Size {
 pub struct Rgb {
     /// Width and height; neither is 0.
     pub size: Size,
-    /// Row after row from the top, three bytes a pixel: `3 * width * height` bytes.
+    /// Pixels in row-major order from the top, three bytes each: `3 * width * height` bytes.
     pub pixels: Vec<u8>,
 }
 
 impl Rgb {
     /// SHA-256 of the picture's size, its pixels, and the `processed` size that the model sees.
     ///
-    /// Caches of features and of prompts are keyed by it: the same picture has the same key in
-    /// whatever lossless file it comes, and another key when other limits change its size.
+    /// Key of the caches of features and prompts: a picture has the same key in every lossless file
+    /// format, and another key if other limits change its processed size.
     pub fn hash(&self, processed: Size) -> [u8; 32] {
         let mut hash = Sha256::new();
         for side in [self.size.width, self.size.height, processed.width, processed.height] {
@@ -41,8 +41,8 @@ impl Rgb {
         hash.finalize().into()
     }
 
-    /// The part of `size` whose upper left corner is `left` and `top` from the picture's; black
-    /// where it goes beyond the picture.
+    /// The region of `size` whose upper left corner is at (`left`, `top`), in pixels; black outside
+    /// the picture.
     pub fn crop(&self, left: isize, top: isize, size: Size) -> Rgb {
         let mut pixels = vec![0; 3 * size.width * size.height];
         let old = |new: usize, offset: isize, end: usize| {
@@ -59,15 +59,15 @@ impl Rgb {
         Rgb { size, pixels }
     }
 
-    /// The middle of the picture; what is missing to `size` is black on both sides, the greater half
-    /// of an odd number before the picture.
+    /// The centre region of `size`; a smaller picture is padded with black on both sides, with the
+    /// larger half of an odd number at the left and the top.
     pub fn centre(&self, size: Size) -> Rgb {
         let offset = |old: usize, new: usize| (old as isize - new as isize).div_euclid(2);
         let left = offset(self.size.width, size.width);
         self.crop(left, offset(self.size.height, size.height), size)
     }
 
-    /// Square tiles of `side` pixels, row after row.
+    /// Square tiles of `side` pixels, in row-major order.
     pub fn tiles(&self, side: usize) -> Vec<Rgb> {
         let across = self.size.width / side;
         let tile = |i: usize| {

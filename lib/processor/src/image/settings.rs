@@ -11,7 +11,7 @@ use super::rgb::Size;
 /// Sides of pictures, in pixels.
 const SIDE: RangeInclusive<usize> = 1..=1 << 16;
 
-/// The settings of an image processor, by where they stand.
+/// The settings of an image processor, by source file.
 pub struct Settings {
     /// Image processor: `preprocessor_config.json`, and over it the `image_processor` of
     /// `processor_config.json`.
@@ -73,7 +73,7 @@ impl Section {
         Ok(height.zip(width).map(|(height, width)| Size { width, height }))
     }
 
-    /// The side at `key`, or in the object that is there at `name`.
+    /// The side at `key`, or at `name` in the object at `key`.
     pub fn side(&self, key: &str, name: &str) -> Result<Option<usize>> {
         match self.find(key).is_some_and(Value::is_object) {
             true => self.whole(&format!("{key}.{name}"), SIDE),
@@ -142,7 +142,7 @@ impl Section {
     }
 }
 
-/// The error of a setting that makes no sense.
+/// The error of an invalid setting.
 pub fn invalid(key: &str, what: &str) -> Error {
     Error::new(Kind::InvalidModel, "image processor", format!("{key} {what}"))
 }

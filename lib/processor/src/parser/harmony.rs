@@ -1,4 +1,4 @@
-//! Parser of OpenAI's harmony format, in which a header before each message says what it is.
+//! Parser of OpenAI's harmony format, in which a header before each message states its kind.
 //!
 //! `<|channel|>analysis<|message|>...<|end|><|start|>assistant<|channel|>final<|message|>...`; a
 //! tool call has its recipient in the header, ` to=functions.name`.
