@@ -218,7 +218,7 @@ impl<'g, 'a> Model<'g, 'a> {
         self.tensor("output.weight").is_none()
     }
 
-    /// Epsilon of the norms: that of RMS norms, else that of layer norms.
+    /// Epsilon of the norms: that of RMS norms, or else that of layer norms.
     pub fn epsilon(&self) -> Result<f64, String> {
         match self.find("attention.layer_norm_rms_epsilon")? {
             Some(epsilon) => Ok(epsilon),
@@ -229,7 +229,7 @@ impl<'g, 'a> Model<'g, 'a> {
         }
     }
 
-    /// Epsilon of layer norms, else that of RMS norms.
+    /// Epsilon of layer norms, or else that of RMS norms.
     pub fn layer_norm_epsilon(&self) -> Result<f64, String> {
         match self.find("attention.layer_norm_epsilon")? {
             Some(epsilon) => Ok(epsilon),

@@ -29,7 +29,7 @@ pub fn defaults(facts: &Facts, tokenizer: &Tokenizer) -> Result<Sampling> {
     }
     let unset = Sampling { temperature: 0.7, top_p: 0.9, ..Sampling::GREEDY };
     let mut sampling = Options { seed: Some(0), ..options }.sampling(&unset)?;
-    // Without these a completion could not end, nor a line.
+    // XTC must not drop these: otherwise neither a completion nor a line could end.
     sampling.xtc_spared = tokenizer.ends().chain(tokenizer.encode("\n")?).collect();
     Ok(sampling)
 }

@@ -1,4 +1,4 @@
-//! Forms of the values of options: what a JSON value has to be, and the range of it.
+//! Forms of the values of options: the JSON type of a value, and its range.
 
 use std::collections::BTreeMap;
 

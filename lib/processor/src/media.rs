@@ -14,7 +14,7 @@ use crate::text::tokenizer::Tokenizer;
 pub struct Image {
     /// Name in errors.
     pub name: String,
-    /// Bytes of the file, whatever its format.
+    /// Bytes of the file, in any supported format.
     pub bytes: Arc<[u8]>,
 }
 
@@ -30,7 +30,7 @@ pub struct Media {
 /// Picture half of a model's processor.
 pub struct MediaProcessor {
     images: ImageProcessor,
-    /// Text of the token that stands for a row of features.
+    /// Text of the placeholder token for a row of features.
     placeholder: String,
     /// Id of that token.
     token: u32,
@@ -40,7 +40,7 @@ impl MediaProcessor {
     /// Reads the processor of a model's pictures; `None` if the model takes none.
     ///
     /// # Errors
-    /// [`Kind::InvalidModel`] if a file of the model makes no sense.
+    /// [`Kind::InvalidModel`] if a file of the model is invalid.
     pub fn read(facts: &Facts, tokenizer: &Tokenizer) -> Result<Option<MediaProcessor>> {
         let Some(config) = facts.config.object() else { return Ok(None) };
         let config: Value = config.read().map_err(|e| {

@@ -65,7 +65,7 @@ struct Encoded {
     text: String,
     /// Token ids.
     ids: Vec<u32>,
-    /// Pictures, each with the tokens that stand for it.
+    /// Pictures, each with its placeholder tokens.
     media: Vec<Media>,
 }
 
@@ -348,7 +348,7 @@ fn turn_seed(sampling: &Sampling, prompt: &[u32]) -> u64 {
     hasher.finish()
 }
 
-/// Largest number of tokens of a completion, and the limit that determines it.
+/// Maximum number of tokens of a completion, and the limit that determines it.
 fn limit(
     prompt: u64,
     max_tokens: Option<u64>,

@@ -11,8 +11,8 @@ use crate::{sandbox, tools};
 /// Reason to refuse rules whose patterns cannot be combined.
 const TOO_WIDE: &str = "its patterns are too many for one text";
 
-/// Pattern of white space between the tokens of JSON; with any amount of it small models would not
-/// end.
+/// Pattern of white space between JSON tokens; it is bounded, as small models might otherwise
+/// generate white space without end.
 const SPACE: &str = r" |\n[ \t]{0,40}";
 
 /// Rules that a completion follows.

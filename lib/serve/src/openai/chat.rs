@@ -48,8 +48,8 @@ fn max_tokens(fields: &mut Fields) -> Result<Option<u64>, ApiError> {
     Ok(current.or(deprecated))
 }
 
-/// Takes the variables of the chat template: `chat_template_kwargs`, and those that
-/// `reasoning_effort` stands for.
+/// Takes the variables of the chat template: `chat_template_kwargs`, and those derived from
+/// `reasoning_effort`.
 fn template_variables(fields: &mut Fields) -> Result<Map<String, Value>, ApiError> {
     let given = fields.object("chat_template_kwargs")?.map(Fields::rest);
     let mut variables = Map::new();
