@@ -147,7 +147,7 @@ impl Error {
         Error::new(Kind::CapabilityNotSupported, "", message)
     }
 
-    /// A failed system call on `path`: `PermissionDenied` if access was denied, otherwise `Execution`.
+    /// A failed system call on `path`: `PermissionDenied` if access was denied, or `Execution`.
     pub fn io(path: &Path, source: io::Error) -> Self {
         let kind = match source.kind() {
             io::ErrorKind::PermissionDenied => Kind::PermissionDenied,

@@ -57,7 +57,7 @@ impl Conversation {
     /// The same conversation with `images` before the text of the last message of the user.
     ///
     /// # Errors
-    /// [`Kind::Validation`] if the message of the user is empty.
+    /// [`Kind::Validation`] if there is no message of the user.
     pub fn with_images(mut self, images: Vec<Image>) -> Result<Conversation> {
         let said = self.messages.iter_mut().rev().find(|message| message["role"] == "user");
         let said = said.ok_or_else(|| invalid("pictures go with a message of the user"))?;

@@ -143,7 +143,7 @@ pub struct TranscribeRequest {
     pub prompt: Option<String>,
     /// Temperature of sampling; the model's schedule of temperatures if absent.
     pub temperature: Option<f32>,
-    /// True if the transcription is in English, whatever the language of the speech.
+    /// True if speech in any language is translated to English.
     pub translate: bool,
 }
 

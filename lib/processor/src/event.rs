@@ -43,7 +43,7 @@ pub struct Logprobs {
 pub struct TokenLogprob {
     /// Id of the token.
     pub id: u32,
-    /// Text of the token alone; bytes that are no whole character are replaced.
+    /// Text of the token alone; bytes of incomplete characters are replaced.
     pub text: String,
     /// Bytes that the token adds to a text, perhaps a part of a character.
     pub bytes: Vec<u8>,

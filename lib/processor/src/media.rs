@@ -1,4 +1,4 @@
-//! Pictures of a prompt: their pixels, and the placeholder tokens that stand for them.
+//! Pictures of a prompt: their pixels, and their placeholder tokens.
 
 use std::ops::Range;
 use std::sync::Arc;
@@ -89,7 +89,7 @@ impl MediaProcessor {
     /// tokens.
     ///
     /// # Errors
-    /// [`Kind::Validation`] if there are not as many placeholders as pictures.
+    /// [`Kind::Validation`] if the number of placeholders differs from that of pictures.
     pub fn expand(&self, text: &str, pixels: &[Arc<Pixels>]) -> Result<String> {
         let parts: Vec<&str> = text.split(&self.placeholder).collect();
         if parts.len() != pixels.len() + 1 {

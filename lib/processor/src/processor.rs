@@ -19,7 +19,7 @@ use crate::sampling::Sampling;
 use crate::text::template::Template;
 use crate::text::tokenizer::Tokenizer;
 
-/// Default of the largest number of tokens of a completion.
+/// Default maximum number of tokens of a completion.
 const MAX_TOKENS: u64 = 32_768;
 
 /// Number of lists of sequence breakers that are kept.
@@ -75,7 +75,7 @@ impl Prepared {
         self.prompt.len() as u64
     }
 
-    /// Largest number of tokens of the completion.
+    /// Maximum number of tokens of the completion.
     pub fn limit(&self) -> u64 {
         self.generation.limit
     }

@@ -136,8 +136,8 @@ impl Request {
         Ok(self)
     }
 
-    /// Reads the fields of a record (mlxk-record(7)); `preset` has the values of absent fields. Other
-    /// fields are ignored.
+    /// Reads the fields of a record (mlxk-record(7)); `preset` has the values of absent fields.
+    /// Other fields are ignored.
     ///
     /// # Errors
     /// [`Kind::Validation`](mlxk_core::Kind::Validation) if a field is missing or invalid;

@@ -1,5 +1,5 @@
-//! Fields of a JSON body. Parsing an API takes out each field that it supports; the fields that are
-//! left over are refused, so that no option is ignored silently.
+//! Fields of a JSON body. The parser of an API takes each field that it supports; remaining fields
+//! are refused, so that no option is ignored silently.
 
 use serde_json::{Map, Value};
 
