@@ -6,10 +6,10 @@ use serde_json::{Value, json};
 use crate::read::{Gguf, Tensor};
 use crate::value::FromValue;
 
-/// Most layers that a file may claim; larger numbers are damage or an attack.
+/// Maximum number of layers in a file; a larger number indicates damage or an attack.
 const MAX_LAYERS: usize = 10_000;
 
-/// Largest integer of the metadata, so that no product of dimensions overflows.
+/// Maximum integer in the metadata, so that no product of dimensions overflows.
 const MAX_INTEGER: usize = 1 << 28;
 
 /// Traits of an architecture that reading its metadata depends on.

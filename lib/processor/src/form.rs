@@ -110,7 +110,7 @@ impl FieldValue for f32 {
     }
 }
 
-/// Counts that are too large for 32 bits are as good as the largest one.
+/// Counts that are too large for 32 bits are treated as the largest one.
 impl FieldValue for u32 {
     fn read(value: &Value) -> Option<u32> {
         value.as_u64().map(|value| u32::try_from(value).unwrap_or(u32::MAX))

@@ -72,8 +72,8 @@ impl MediaProcessor {
     /// Pixels of pictures.
     ///
     /// # Errors
-    /// [`Kind::Validation`] if one is no picture, is too large, or of a shape that the model cannot
-    /// take.
+    /// [`Kind::Validation`] if one is not a picture, is too large, or has a shape that the model
+    /// does not support.
     pub fn pixels(&self, images: &[Image]) -> Result<Vec<Arc<Pixels>>> {
         let pixels = |image: &Image| {
             let pixels = self.images.process(&image.bytes);

@@ -13,7 +13,7 @@ const MAX_BITS: f64 = 19.0;
 /// Maximum number of visited patterns, including repeated visits.
 const MAX_STEPS: usize = 5_000_000;
 
-/// Largest depth of nested references.
+/// Maximum depth of nested references.
 const MAX_DEPTH: usize = 500;
 
 /// True if a string of `schema` has patterns with too many combinations.

@@ -102,7 +102,7 @@ pub fn named(name: &str, grammar: GrammarWithLexer) -> GrammarWithLexer {
 /// Grammar of a JSON schema.
 ///
 /// # Errors
-/// If the schema's patterns cannot be combined; the message says so.
+/// If the schema's patterns cannot be combined.
 pub fn json_schema(mut schema: Value) -> std::result::Result<GrammarWithLexer, String> {
     if cost::is_wide(&schema) {
         return Err(TOO_WIDE.to_owned());

@@ -6,7 +6,7 @@ use serde_json::{Map, Number, Value};
 /// Markers before and after a string without escapes.
 const RAW: [&str; 2] = ["<|\"|>", "<escape>"];
 
-/// Largest depth of nested values.
+/// Maximum depth of nested values.
 const MAX_DEPTH: usize = 64;
 
 /// Value of a whole text; none if it is not a literal.
