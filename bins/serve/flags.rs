@@ -96,7 +96,7 @@ impl LimitFlags {
     /// Bounds of the engine; `lenient` ignores unknown fields of requests.
     ///
     /// # Errors
-    /// If a value makes no sense.
+    /// If a value is invalid.
     pub(crate) fn bounds(&self, lenient: bool) -> Result<Bounds> {
         if self.batch == 0 || self.queue == 0 {
             let message = "--batch and --queue are whole numbers from 1";

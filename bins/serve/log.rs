@@ -36,7 +36,7 @@ impl LogFlags {
                 true => json_line(entry, home.as_deref()),
                 false => text_line(entry, home.as_deref()),
             };
-            // A closed stderr is no reason to answer nobody.
+            // A closed stderr must not stop the server.
             let _ = io::stderr().lock().write_all(line.as_bytes());
         })
     }
@@ -54,7 +54,7 @@ fn text_line(entry: &Entry, home: Option<&str>) -> String {
 }
 
 fn json_line(entry: &Entry, home: Option<&str>) -> String {
-    // A clock before 1970 is no reason to say nothing.
+    // A clock before 1970 gives the timestamp 0.
     let age = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     let mut line = json!({
         "ts": age.as_secs_f64(),

@@ -48,7 +48,7 @@ impl LoadFlags {
     /// Options that the flags state.
     ///
     /// # Errors
-    /// If a value makes no sense.
+    /// If a value is invalid.
     pub fn options(&self) -> Result<ModelOptions> {
         let cache = CacheOptions {
             max_kv_size: self.max_kv_size,

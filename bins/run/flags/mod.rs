@@ -78,7 +78,7 @@ impl Flags {
     /// Options that the flags state.
     ///
     /// # Errors
-    /// If a value makes no sense, or a file that is named cannot be read.
+    /// If a value is invalid, or a named file cannot be read.
     pub fn options(&self) -> Result<RunOptions> {
         let preset = Preset {
             options: self.sampling.options()?,

@@ -47,7 +47,7 @@ pub fn commands() -> SubcommandCandidates {
     })
 }
 
-/// The names that go on from `typed`, else those that contain it in whatever case.
+/// The names that begin with `typed`, or else those that contain it, ignoring case.
 fn candidates(names: Vec<String>, typed: &str) -> Vec<String> {
     let (going_on, others): (Vec<_>, Vec<_>) =
         names.into_iter().partition(|name| name.starts_with(typed));
@@ -58,7 +58,7 @@ fn candidates(names: Vec<String>, typed: &str) -> Vec<String> {
     others.into_iter().filter(|name| name.to_lowercase().contains(&typed)).collect()
 }
 
-/// A shell that asks has no use for an error: where there are none to find, there are no names.
+/// The names of the models on disk; empty on an error, which a shell could not use.
 fn names() -> Vec<String> {
     let listed = crate::places().and_then(|places| matching(&places, "", Revisions::Current));
     let name = |listed: Listed| listed.display_name.unwrap_or(listed.found.name);

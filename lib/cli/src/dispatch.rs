@@ -134,7 +134,7 @@ fn current_name(command: &str) -> &str {
     FORMER.iter().find(|(former, _)| *former == command).map_or(command, |(_, name)| name)
 }
 
-/// `mlxk-NAME` beside this program, else wherever `PATH` finds it.
+/// `mlxk-NAME` in the directory of this program, or else in `PATH`.
 fn program(name: &str) -> Command {
     let file = format!("mlxk-{name}");
     let sibling = directory().map(|directory| directory.join(&file)).filter(|path| path.is_file());

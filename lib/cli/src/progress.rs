@@ -34,7 +34,7 @@ struct State<'a> {
     due: u64,
     /// Bytes done.
     done: u64,
-    /// Failure of a record, after which no more are written.
+    /// Failure to write a record, after which no further ones are written.
     wrote: Result<()>,
 }
 

@@ -1,4 +1,4 @@
-//! Requests on standard input: a JSON object a line, each with the number of its line.
+//! Requests on standard input: one JSON object per line, each with its line number.
 
 use std::io::{self, BufRead};
 use std::path::Path;

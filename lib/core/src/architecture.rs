@@ -1,4 +1,4 @@
-//! The architectures that can run: the one list, which the engine follows.
+//! The architectures that can run: the only list of them, which the engine follows.
 
 /// The input of a model.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -197,7 +197,7 @@ impl Architecture {
         self.row().encoder
     }
 
-    /// The architecture that `model_type` means.
+    /// The architecture of a `model_type`.
     pub fn find(model_type: &str) -> Option<Architecture> {
         let mut all = Architecture::ALL.iter().copied();
         all.find(|architecture| architecture.names().contains(&model_type))

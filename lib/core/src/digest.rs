@@ -1,8 +1,8 @@
 //! Digests of file contents: SHA-256, which names files in Git LFS, and SHA-1, which names Git blobs.
 //!
 //! The crates `sha1` and `sha2` detect at run time whether the processor has SHA instructions, which
-//! most processors since 2019 have; with them the speed is that of OpenSSL, 1.8 GB/s a core. Without
-//! them OpenSSL is faster, 0.68 to 0.46 GB/s a core, which does not justify a C library.
+//! most processors since 2019 have; with them the speed is that of OpenSSL, 1.8 GB/s per core.
+//! Without them OpenSSL is faster, 0.68 to 0.46 GB/s per core, which does not justify a C library.
 
 use std::fmt;
 use std::fs::File;
@@ -75,8 +75,8 @@ impl Hasher {
     }
 }
 
-/// Hashes the file `path`. `read` is called with the count of bytes after each read; an error of it
-/// stops the work.
+/// Hashes the file `path`. `read` is called with the number of bytes after each read; if it returns
+/// an error, the work stops.
 pub fn file(
     path: &Path,
     mut hasher: Hasher,

@@ -1,4 +1,4 @@
-//! The error type of the suite: a kind for programs; a subject, a message and a hint for people.
+//! The error type of the suite: a kind for programs; a subject, a message and a hint for users.
 
 use std::fmt::{self, Write};
 use std::path::Path;
@@ -147,7 +147,7 @@ impl Error {
         Error::new(Kind::CapabilityNotSupported, "", message)
     }
 
-    /// A failed system call on `path`: `PermissionDenied` if access was refused, else `Execution`.
+    /// A failed system call on `path`: `PermissionDenied` if access was denied, or `Execution`.
     pub fn io(path: &Path, source: io::Error) -> Self {
         let kind = match source.kind() {
             io::ErrorKind::PermissionDenied => Kind::PermissionDenied,
@@ -156,7 +156,7 @@ impl Error {
         Error::at(kind, path, source.to_string()).caused_by(source)
     }
 
-    /// The kind of the I/O error that caused this error, if one did.
+    /// The kind of the I/O error that caused this error, if any.
     pub fn io_kind(&self) -> Option<io::ErrorKind> {
         self.source.as_deref()?.downcast_ref().map(io::Error::kind)
     }

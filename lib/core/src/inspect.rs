@@ -1,4 +1,4 @@
-//! Inspection of a model: its files read once, then judged and planned for.
+//! Inspection of a model: its files are read once, its health is checked, and its plan is decided.
 
 use crate::error::Result;
 use crate::health::{self, Health};
@@ -6,7 +6,7 @@ use crate::policy::{self, Plan};
 use crate::probe::{self, Facts};
 use crate::store::Found;
 
-/// A model whose files were read and judged.
+/// A model whose files were read and checked.
 #[derive(Debug)]
 pub struct Inspected {
     /// The content of the model's directory.
@@ -17,10 +17,10 @@ pub struct Inspected {
     pub plan: Plan,
 }
 
-/// Reads a model's directory and judges it; no tensor is loaded and nothing is fetched.
+/// Reads and checks a model's directory; no tensor is loaded and nothing is downloaded.
 ///
 /// # Errors
-/// If the directory cannot be listed. A broken model is no error: its health says so.
+/// If the directory cannot be listed. A broken model is not an error: its health states the defect.
 pub fn inspect(found: &Found) -> Result<Inspected> {
     let facts = probe::read(found)?;
     let health = health::check(&facts);

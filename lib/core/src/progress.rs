@@ -10,7 +10,7 @@ pub enum Progress<'a> {
     Due(u64),
     /// Bytes that have been read.
     Read(u64),
-    /// All that a transfer has to move, known before the first byte moves.
+    /// Total work of a transfer, reported before its first byte.
     Plan {
         /// Number of files to move.
         files: usize,
@@ -45,7 +45,7 @@ pub enum Progress<'a> {
         /// Number of bytes.
         bytes: u64,
     },
-    /// Bytes that had moved, turned out to be worthless, and move once more.
+    /// Bytes that were transferred, found invalid, and are transferred again.
     Lost {
         /// Path of the file.
         path: &'a str,
@@ -66,7 +66,7 @@ pub enum Progress<'a> {
         /// Time until the next attempt.
         wait: Duration,
     },
-    /// End of the transfer of a file, which is whole, verified and in its place.
+    /// End of the transfer of a file, which is complete, verified and in its place.
     Done {
         /// Path of the file.
         path: &'a str,

@@ -1,4 +1,4 @@
-//! The quantization modes of MLX: the one list, which the engine follows.
+//! The quantization modes of MLX: the only list of them, which the engine follows.
 
 /// Values of `quant_method` in `config.json` whose weights are in one of the modes already.
 pub const EQUIVALENT: [&str; 2] = ["mxfp4", "mxfp8"];

@@ -1,4 +1,4 @@
-//! Records: JSON objects, one a line, which the programs exchange through pipes.
+//! Records: JSON objects, one per line, which the programs exchange through pipes.
 
 use std::fmt;
 

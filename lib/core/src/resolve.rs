@@ -105,7 +105,7 @@ fn revision_of(repo: &Repo, revision: Option<&str>) -> Result<Found> {
     Err(error.matches(revisions))
 }
 
-/// The snapshots that `wanted` means: as a ref, as a whole commit, else as the first digits of one.
+/// The snapshots that `wanted` names: a ref, a full commit hash, or else a prefix of commit hashes.
 fn hits<'a>(repo: &Repo, snapshots: &'a [Snapshot], wanted: &str) -> Result<Vec<&'a Snapshot>> {
     let refs = repo.refs()?;
     let commit = refs.iter().find(|r| r.name == wanted).map_or(wanted, |r| r.commit.as_str());

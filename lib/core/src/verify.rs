@@ -172,7 +172,7 @@ impl Check {
         }
     }
 
-    /// The expected digest: of the Hub's list, else the name of the blob.
+    /// The expected digest: from the Hub's listing, or else from the name of the blob.
     fn expected(&self) -> Option<Digest> {
         let listed = self.listed.as_ref().and_then(Entry::digest);
         listed.or_else(|| self.blob.as_deref()?.parse().ok())

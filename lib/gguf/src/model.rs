@@ -6,10 +6,10 @@ use serde_json::{Value, json};
 use crate::read::{Gguf, Tensor};
 use crate::value::FromValue;
 
-/// Most layers that a file may claim; larger numbers are damage or an attack.
+/// Maximum number of layers in a file; a larger number indicates damage or an attack.
 const MAX_LAYERS: usize = 10_000;
 
-/// Largest integer of the metadata, so that no product of dimensions overflows.
+/// Maximum integer in the metadata, so that no product of dimensions overflows.
 const MAX_INTEGER: usize = 1 << 28;
 
 /// Traits of an architecture that reading its metadata depends on.
@@ -218,7 +218,7 @@ impl<'g, 'a> Model<'g, 'a> {
         self.tensor("output.weight").is_none()
     }
 
-    /// Epsilon of the norms: that of RMS norms, else that of layer norms.
+    /// Epsilon of the norms: that of RMS norms, or else that of layer norms.
     pub fn epsilon(&self) -> Result<f64, String> {
         match self.find("attention.layer_norm_rms_epsilon")? {
             Some(epsilon) => Ok(epsilon),
@@ -229,7 +229,7 @@ impl<'g, 'a> Model<'g, 'a> {
         }
     }
 
-    /// Epsilon of layer norms, else that of RMS norms.
+    /// Epsilon of layer norms, or else that of RMS norms.
     pub fn layer_norm_epsilon(&self) -> Result<f64, String> {
         match self.find("attention.layer_norm_epsilon")? {
             Some(epsilon) => Ok(epsilon),

@@ -51,7 +51,7 @@ impl<'a> Gguf<'a> {
     /// Parses the bytes of a whole file.
     ///
     /// # Errors
-    /// A phrase that says what is wrong and where, without the name of the file.
+    /// A phrase that states the defect and its position, without the name of the file.
     pub fn parse(bytes: &'a [u8]) -> Result<Gguf<'a>, String> {
         let mut cursor = Cursor { bytes, at: 0 };
         let (tensors, keys) = read_header(&mut cursor)?;

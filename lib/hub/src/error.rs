@@ -6,7 +6,7 @@ use mlxk_core::{Error, Kind};
 use ureq::Body;
 use ureq::http::{HeaderMap, Response};
 
-/// Result of one attempt, whose failure says if another attempt can succeed.
+/// Result of one attempt, whose failure states whether another attempt can succeed.
 pub type Attempt<T> = Result<T, Failure>;
 
 /// Failure of one attempt.
@@ -16,7 +16,7 @@ pub struct Failure {
     pub error: Box<Error>,
     /// True if the same request may succeed later.
     pub transient: bool,
-    /// Delay that the server asks for before the next attempt.
+    /// Delay that the server requires before the next attempt.
     pub retry_after: Option<Duration>,
 }
 

@@ -51,7 +51,7 @@ impl Listing {
 }
 
 impl RemoteFile {
-    /// Name of the blob in a cache: the SHA-256 of an LFS file, else the git blob id.
+    /// Name of the blob in a cache: the SHA-256 of an LFS file, otherwise the git blob id.
     pub fn etag(&self) -> &str {
         self.sha256.as_deref().unwrap_or(&self.blob_id)
     }

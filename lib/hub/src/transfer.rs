@@ -23,7 +23,7 @@ use crate::stream::Source;
 use crate::xet::Storage;
 use mlxk_core::progress::{Listener, Progress};
 
-/// Parallel connections; more bring no more bandwidth, but servers that refuse them.
+/// Number of parallel connections; more do not increase bandwidth, and servers may refuse them.
 const CONNECTIONS: usize = 8;
 
 /// Files open at a time while others wait; threads that write to the same file block each other.
@@ -168,7 +168,7 @@ impl<'a> Transfer<'a> {
         self.changed.notify_all();
     }
 
-    /// Next piece to download: of a new file while few are open, else of an open file.
+    /// Next piece to download: of a new file while few are open, otherwise of an open file.
     fn next_task(&self) -> Option<Result<Task<'a>>> {
         let mut queue = locked(&self.queue);
         while !self.stop.load(Ordering::Relaxed) {

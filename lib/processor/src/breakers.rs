@@ -1,8 +1,8 @@
-//! Sequence breakers of DRY: strings across which no repetition is sought, as token ids.
+//! Sequence breakers of DRY as token ids: strings across which repetitions do not count.
 //!
-//! A breaker may start within a token and go on in the tokens after it, in any split of the text.
-//! So each token in which a breaker can start is a head, with the tails that complete the breaker,
-//! as llama.cpp has it.
+//! A breaker may start within a token and continue in the following tokens, in any tokenization of
+//! the text. So each token in which a breaker can start is a head, with the tails that complete the
+//! breaker, as in llama.cpp.
 
 use std::collections::HashMap;
 
@@ -11,16 +11,16 @@ use mlxk_core::Result;
 use crate::fields::wrong;
 use crate::text::tokenizer::{SPECIAL, Tokenizer};
 
-/// Sequence breakers where a request names none, those of llama.cpp.
+/// Default sequence breakers, those of llama.cpp.
 pub const DEFAULT: [&str; 4] = ["\n", ":", "\"", "*"];
 
-/// Largest number of sequence breakers.
+/// Maximum number of sequence breakers.
 const MAX_BREAKERS: usize = 64;
 
-/// Largest length of a sequence breaker, in bytes; longer ones are cut.
+/// Maximum length of a sequence breaker, in bytes; longer ones are truncated.
 const MAX_BYTES: usize = 40;
 
-/// Largest length of a tail, in tokens; longer ones are cut.
+/// Maximum length of a tail, in tokens; longer ones are truncated.
 const MAX_TAIL: usize = 20;
 
 /// Sequence breakers in the token ids of a model.
@@ -46,7 +46,7 @@ impl Breakers {
             for (id, word) in words.iter().enumerate() {
                 let word = word.strip_prefix(&[SPECIAL]).unwrap_or(word);
                 for length in overlaps(word, string.as_bytes()) {
-                    // A token may end within a character, whose rest is no text.
+                    // A token may end within a character, whose remaining bytes are not text.
                     let Some(rest) = string.get(length..) else { continue };
                     let mut tail = tokenizer.encode_part(rest)?;
                     tail.truncate(MAX_TAIL);

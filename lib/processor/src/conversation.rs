@@ -23,7 +23,7 @@ pub struct Conversation {
 }
 
 impl Conversation {
-    /// Conversation in which the user says a text, after the system prompt if there is one.
+    /// Conversation of the system prompt, if any, and a text as a message of the user.
     pub fn new(system: Option<&str>, user: &str) -> Conversation {
         let message = |role: &str, content: &str| json!({"role": role, "content": content});
         let system = system.map(|content| message("system", content));
@@ -57,7 +57,7 @@ impl Conversation {
     /// The same conversation with `images` before the text of the last message of the user.
     ///
     /// # Errors
-    /// [`Kind::Validation`] if the user says nothing.
+    /// [`Kind::Validation`] if there is no message of the user.
     pub fn with_images(mut self, images: Vec<Image>) -> Result<Conversation> {
         let said = self.messages.iter_mut().rev().find(|message| message["role"] == "user");
         let said = said.ok_or_else(|| invalid("pictures go with a message of the user"))?;
@@ -121,7 +121,7 @@ impl Conversation {
 /// Tools of a JSON array of objects.
 ///
 /// # Errors
-/// [`Kind::Validation`] if the value is no array of objects.
+/// [`Kind::Validation`] if the value is not an array of objects.
 pub fn tools(value: &Value) -> Result<Vec<Value>> {
     match value.as_array() {
         Some(tools) if tools.iter().all(Value::is_object) => Ok(tools.clone()),

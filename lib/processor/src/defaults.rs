@@ -5,11 +5,11 @@ use mlxk_core::{Error, Facts, Kind, Result};
 use crate::sampling::{Options, Sampling};
 use crate::text::tokenizer::Tokenizer;
 
-/// Fields of generation_config.json that are heeded.
+/// Fields of generation_config.json that are used.
 const FIELDS: [&str; 5] = ["temperature", "top_p", "top_k", "min_p", "repetition_penalty"];
 
-/// Sampling parameters for requests that leave them open: those that the model's makers recommend,
-/// otherwise temperature 0.7 and top-p 0.9.
+/// Default sampling parameters of requests: those that generation_config.json recommends, otherwise
+/// temperature 0.7 and top-p 0.9.
 ///
 /// # Errors
 /// [`Kind::InvalidModel`] if the file has a field of another form or out of its range.
@@ -29,7 +29,7 @@ pub fn defaults(facts: &Facts, tokenizer: &Tokenizer) -> Result<Sampling> {
     }
     let unset = Sampling { temperature: 0.7, top_p: 0.9, ..Sampling::GREEDY };
     let mut sampling = Options { seed: Some(0), ..options }.sampling(&unset)?;
-    // Without these a completion could not end, nor a line.
+    // XTC must not drop these: otherwise neither a completion nor a line could end.
     sampling.xtc_spared = tokenizer.ends().chain(tokenizer.encode("\n")?).collect();
     Ok(sampling)
 }

@@ -8,7 +8,7 @@ use tokio::sync::{mpsc, oneshot};
 use crate::event::Event;
 use crate::request::Request;
 
-/// Engine that runs models and answers many requests at once.
+/// Engine that runs models and answers many requests concurrently.
 pub trait Engine: Send + Sync + 'static {
     /// Models that requests can name. May read the disk.
     ///
@@ -88,7 +88,7 @@ pub struct Figures {
     pub models: u64,
     /// Size of all weights in memory, in bytes.
     pub weight_bytes: u64,
-    /// Largest size that the KV caches of running requests may reach, in bytes.
+    /// Maximum size that the KV caches of running requests may reach, in bytes.
     pub sequence_bytes: u64,
     /// Size of the prefix cache, in bytes.
     pub prefix_bytes: u64,
@@ -143,7 +143,7 @@ pub struct TranscribeRequest {
     pub prompt: Option<String>,
     /// Temperature of sampling; the model's schedule of temperatures if absent.
     pub temperature: Option<f32>,
-    /// True if the transcription is in English, whatever the language of the speech.
+    /// True if speech in any language is translated to English.
     pub translate: bool,
 }
 

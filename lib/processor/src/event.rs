@@ -43,7 +43,7 @@ pub struct Logprobs {
 pub struct TokenLogprob {
     /// Id of the token.
     pub id: u32,
-    /// Text of the token alone; bytes that are no whole character are replaced.
+    /// Text of the token alone; bytes of incomplete characters are replaced.
     pub text: String,
     /// Bytes that the token adds to a text, perhaps a part of a character.
     pub bytes: Vec<u8>,
@@ -85,7 +85,7 @@ pub struct End {
     pub completion_tokens: u64,
     /// Number of the generated tokens that are reasoning.
     pub reasoning_tokens: u64,
-    /// Stop string that ended the completion, if one did.
+    /// Stop string that ended the completion, if any.
     pub stop: Option<String>,
     /// Seed of the sampler.
     pub seed: u64,
@@ -112,13 +112,13 @@ pub enum FinishReason {
     Stop,
     /// The model called tools and expects their results.
     ToolCalls,
-    /// The completion reached its largest length.
+    /// The completion reached its maximum length.
     Length(LengthLimit),
     /// The caller interrupted the completion.
     Interrupted,
 }
 
-/// Limit that determines the largest length of a completion.
+/// Limit that determines the maximum length of a completion.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum LengthLimit {
     /// `max_tokens` of the request.

@@ -1,4 +1,4 @@
-//! Forms of the values of options: what a JSON value has to be, and the range of it.
+//! Forms of the values of options: the JSON type of a value, and its range.
 
 use std::collections::BTreeMap;
 
@@ -110,7 +110,7 @@ impl FieldValue for f32 {
     }
 }
 
-/// Counts that are too large for 32 bits are as good as the largest one.
+/// Counts that are too large for 32 bits are treated as the largest one.
 impl FieldValue for u32 {
     fn read(value: &Value) -> Option<u32> {
         value.as_u64().map(|value| u32::try_from(value).unwrap_or(u32::MAX))

@@ -1,4 +1,4 @@
-//! Pictures of a prompt: their pixels, and the placeholder tokens that stand for them.
+//! Pictures of a prompt: their pixels, and their placeholder tokens.
 
 use std::ops::Range;
 use std::sync::Arc;
@@ -14,7 +14,7 @@ use crate::text::tokenizer::Tokenizer;
 pub struct Image {
     /// Name in errors.
     pub name: String,
-    /// Bytes of the file, whatever its format.
+    /// Bytes of the file, in any supported format.
     pub bytes: Arc<[u8]>,
 }
 
@@ -30,7 +30,7 @@ pub struct Media {
 /// Picture half of a model's processor.
 pub struct MediaProcessor {
     images: ImageProcessor,
-    /// Text of the token that stands for a row of features.
+    /// Text of the placeholder token for a row of features.
     placeholder: String,
     /// Id of that token.
     token: u32,
@@ -40,7 +40,7 @@ impl MediaProcessor {
     /// Reads the processor of a model's pictures; `None` if the model takes none.
     ///
     /// # Errors
-    /// [`Kind::InvalidModel`] if a file of the model makes no sense.
+    /// [`Kind::InvalidModel`] if a file of the model is invalid.
     pub fn read(facts: &Facts, tokenizer: &Tokenizer) -> Result<Option<MediaProcessor>> {
         let Some(config) = facts.config.object() else { return Ok(None) };
         let config: Value = config.read().map_err(|e| {
@@ -72,8 +72,8 @@ impl MediaProcessor {
     /// Pixels of pictures.
     ///
     /// # Errors
-    /// [`Kind::Validation`] if one is no picture, is too large, or of a shape that the model cannot
-    /// take.
+    /// [`Kind::Validation`] if one is not a picture, is too large, or has a shape that the model
+    /// does not support.
     pub fn pixels(&self, images: &[Image]) -> Result<Vec<Arc<Pixels>>> {
         let pixels = |image: &Image| {
             let pixels = self.images.process(&image.bytes);
@@ -89,7 +89,7 @@ impl MediaProcessor {
     /// tokens.
     ///
     /// # Errors
-    /// [`Kind::Validation`] if there are not as many placeholders as pictures.
+    /// [`Kind::Validation`] if the number of placeholders differs from that of pictures.
     pub fn expand(&self, text: &str, pixels: &[Arc<Pixels>]) -> Result<String> {
         let parts: Vec<&str> = text.split(&self.placeholder).collect();
         if parts.len() != pixels.len() + 1 {

@@ -19,7 +19,7 @@ use crate::sampling::Sampling;
 use crate::text::template::Template;
 use crate::text::tokenizer::Tokenizer;
 
-/// Default of the largest number of tokens of a completion.
+/// Default maximum number of tokens of a completion.
 const MAX_TOKENS: u64 = 32_768;
 
 /// Number of lists of sequence breakers that are kept.
@@ -65,7 +65,7 @@ struct Encoded {
     text: String,
     /// Token ids.
     ids: Vec<u32>,
-    /// Pictures, each with the tokens that stand for it.
+    /// Pictures, each with its placeholder tokens.
     media: Vec<Media>,
 }
 
@@ -75,7 +75,7 @@ impl Prepared {
         self.prompt.len() as u64
     }
 
-    /// Largest number of tokens of the completion.
+    /// Maximum number of tokens of the completion.
     pub fn limit(&self) -> u64 {
         self.generation.limit
     }
@@ -348,7 +348,7 @@ fn turn_seed(sampling: &Sampling, prompt: &[u32]) -> u64 {
     hasher.finish()
 }
 
-/// Largest number of tokens of a completion, and the limit that determines it.
+/// Maximum number of tokens of a completion, and the limit that determines it.
 fn limit(
     prompt: u64,
     max_tokens: Option<u64>,

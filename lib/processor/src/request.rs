@@ -57,8 +57,8 @@ pub struct Preset {
 }
 
 impl Preset {
-    /// Prompt that a text stands for: the text itself, or a conversation in which the user says it
-    /// after the system prompt.
+    /// Prompt of a text: the text itself if `raw`, otherwise a conversation with the system prompt
+    /// and the text as a message of the user.
     pub fn prompt(&self, system: Option<&str>, text: &str) -> Prompt {
         match self.raw {
             true => Prompt::Text(text.to_owned()),
@@ -85,7 +85,7 @@ impl Preset {
 }
 
 impl Prompt {
-    /// Conversation in which the user says a text, after the system prompt if there is one.
+    /// Conversation of the system prompt, if any, and a text as a message of the user.
     pub fn chat(system: Option<&str>, user: &str) -> Prompt {
         Prompt::Chat(Conversation::new(system, user))
     }
@@ -136,8 +136,8 @@ impl Request {
         Ok(self)
     }
 
-    /// Reads the fields of a record (mlxk-record(7)), with `preset` for what it leaves open. Other
-    /// fields are ignored.
+    /// Reads the fields of a record (mlxk-record(7)); `preset` has the values of absent fields.
+    /// Other fields are ignored.
     ///
     /// # Errors
     /// [`Kind::Validation`](mlxk_core::Kind::Validation) if a field is missing or invalid;

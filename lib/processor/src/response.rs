@@ -11,7 +11,7 @@ pub struct Generation {
     pub parser: Parser,
     /// Token ids that end the completion, besides those of the model.
     pub stop_ids: Vec<u32>,
-    /// Largest number of tokens of the completion.
+    /// Maximum number of tokens of the completion.
     pub limit: u64,
     /// Limit that determines this number.
     pub limited_by: LengthLimit,

@@ -26,7 +26,7 @@ impl Key {
     }
 }
 
-/// Debug output of a key shows nothing of it.
+/// Debug output of a key, which does not reveal it.
 impl fmt::Debug for Key {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("Key")

@@ -16,7 +16,7 @@ pub struct ApiError {
     pub kind: &'static str,
     /// The error's message, without paths of this machine.
     pub message: String,
-    /// The field of the body that is wrong, if it is one.
+    /// The invalid field of the body, if the error concerns a field.
     pub param: Option<String>,
 }
 

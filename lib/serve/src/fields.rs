@@ -1,12 +1,12 @@
-//! Fields of a JSON body. Parsing an API takes out each field that it supports; the fields that are
-//! left over are refused, so that no option is ignored silently.
+//! Fields of a JSON body. The parser of an API takes each field that it supports; remaining fields
+//! are refused, so that no option is ignored silently.
 
 use serde_json::{Map, Value};
 
 use crate::error::ApiError;
 
-/// Largest number of values and names in a body, each of which takes many times the memory of its
-/// text. Enough for a prompt of token ids as long as most context windows.
+/// Maximum number of values and names in a body, each of which takes many times the memory of its
+/// text. The limit allows a prompt of token ids as long as most context windows.
 const MAX_VALUES: usize = 300_000;
 
 /// The fields of an object that are not taken yet. A field that is null counts as absent.

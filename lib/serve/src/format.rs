@@ -1,4 +1,4 @@
-//! Response formats: what an API makes of the engine's events, as one document or as a stream.
+//! Response formats: the conversion of the engine's events to one document or a stream.
 
 use std::time::{SystemTime, UNIX_EPOCH};
 

@@ -23,7 +23,7 @@ pub struct IdleConnections {
 struct Queue {
     /// The signal that closes each connection, by its number; the lowest has been idle longest.
     connections: BTreeMap<u64, Arc<Notify>>,
-    /// Number of connections that were ever added.
+    /// Total number of connections added.
     added: u64,
 }
 

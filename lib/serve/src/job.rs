@@ -10,7 +10,7 @@ use crate::error::ApiError;
 use crate::fields::Fields;
 use crate::format::Format;
 
-/// Largest value of `n`.
+/// Maximum value of `n`.
 const MAX_N: u64 = 128;
 
 /// A parsed body: its requests to the engine, and the format of the response.

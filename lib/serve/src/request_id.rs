@@ -6,7 +6,7 @@ use uuid::Uuid;
 /// The header with the id of a request.
 pub const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 
-/// Largest length of an id that is accepted from a client, in bytes.
+/// Maximum length of an id that is accepted from a client, in bytes.
 const MAX_LENGTH: usize = 128;
 
 /// The id of a request.

@@ -175,7 +175,7 @@ impl Acceptor {
         let served = self.graceful.watch(served);
         tokio::spawn(async move {
             tokio::select! {
-                // A client that breaks the connection off is no failure of the server.
+                // A connection that the client closes is not a failure of the server.
                 _ = served => {}
                 () = connection.closed() => {}
             }

@@ -1,4 +1,4 @@
-//! The table of `mlxk-ls` for people.
+//! The table of `mlxk-ls` in text output.
 
 use std::time::SystemTime;
 
@@ -21,7 +21,7 @@ pub struct Columns {
 /// Widths in characters to which reasons are cut and wrapped.
 const REASON: (usize, usize) = (60, 26);
 
-/// The table for people.
+/// The table as text.
 pub fn human(models: &[Record], columns: Columns, now: SystemTime) -> String {
     let wide = columns.wide || columns.verbose;
     let mut header = vec!["Name", "Hash", "Size", "Modified", "Src"];

@@ -1,4 +1,4 @@
-//! The sheet that `mlxk-show` prints for people.
+//! The text output of `mlxk-show`.
 
 use std::time::SystemTime;
 

@@ -17,7 +17,7 @@ const SPEECH_TYPES: [&str; 3] = ["whisper", "vibevoice", "voxtral"];
 /// Encoders that embed text, by `model_type`.
 const ENCODER_TYPES: [&str; 4] = ["bert", "xlm-roberta", "modernbert", "nomic_bert"];
 
-/// Decoders by `model_type` that embed text if their name says so, whatever their architecture.
+/// Decoders, by `model_type`, that embed text if the model's name indicates it.
 const DECODER_TYPES: [&str; 2] = ["qwen3", "mistral"];
 
 /// The framework that wrote the weights.
@@ -78,8 +78,8 @@ pub fn model_type(facts: &Facts) -> Option<String> {
 
 /// True if the model takes images.
 ///
-/// A supported multimodal `model_type` is no evidence: some of its models have only the text part,
-/// so the configuration decides.
+/// A supported multimodal `model_type` is not sufficient: some of its models have only the text
+/// part, so the configuration decides.
 pub fn vision(facts: &Facts) -> bool {
     is_filled(facts.config.get("vision_config"))
         || model_type(facts).is_some_and(|name| VISION_TYPES.contains(&name.as_str()))
@@ -133,9 +133,9 @@ pub fn translation(facts: &Facts) -> bool {
     model_type(facts).as_deref() == Some("whisper") && !is_named(facts, cannot)
 }
 
-/// True if the model embeds text: an encoder, or a decoder whose name says so.
+/// True if the model embeds text: an encoder, or a decoder whose name indicates it.
 ///
-/// `gemma3_text` names decoders and encoders alike, and counts as a decoder.
+/// `gemma3_text` is the type of both decoders and encoders, and counts as a decoder.
 pub fn embedding(facts: &Facts) -> bool {
     let name = model_type(facts).unwrap_or_default();
     let decoder = is_causal(facts) || DECODER_TYPES.contains(&name.as_str());

@@ -24,7 +24,7 @@ pub struct Plan {
     pub capabilities: Vec<&'static str>,
     /// The architecture, if it is supported.
     pub architecture: Option<Architecture>,
-    /// Success if the model can run, else the reason why not.
+    /// Success if the model can run, or else the reason why it cannot.
     pub runnable: Result<(), String>,
     /// The context length in tokens, if the configuration states one.
     pub context_length: Option<u64>,

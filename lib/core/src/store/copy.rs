@@ -40,7 +40,8 @@ pub fn items(root: &Path, wanted: &dyn Fn(&Path) -> bool) -> Result<Vec<Item>> {
 
 /// Copies an item of the directory `from` into the directory `to`, where its name must be free.
 ///
-/// `copied` is called with the count of bytes after each part; an error of it stops the copy.
+/// `copied` is called with the number of bytes after each part; if it returns an error, the copy
+/// stops.
 pub fn item(
     from: &Path,
     to: &Path,

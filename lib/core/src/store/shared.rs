@@ -54,8 +54,8 @@ pub fn payload(link: &Path, hub: &Path) -> Result<Option<PathBuf>> {
     Ok(hop(link)?.filter(|target| is_payload(target, hub)))
 }
 
-/// The direct target of a symbolic link, its directory resolved; none if the path is no link, or the
-/// directory of the target does not exist.
+/// The direct target of a symbolic link, its directory resolved; none if the path is not a link, or
+/// the directory of the target does not exist.
 pub fn hop(link: &Path) -> Result<Option<PathBuf>> {
     let target = match fs::read_link(link) {
         Ok(target) => link.parent().unwrap_or(link).join(target),
@@ -99,9 +99,9 @@ pub fn users(payload: &Path, hub: &Path) -> Result<Option<BTreeSet<PathBuf>>> {
 /// Makes `link`, the blob of a model, a link to the payload `hash` if its content has `size` bytes and
 /// the digest `digest`.
 ///
-/// `progress` is called with the count of bytes read, and with 0 while the lock of another program is
-/// awaited; an error of it stops the work. False if there is no such payload or the store is not
-/// usable; then nothing changes.
+/// `progress` is called with the number of bytes read, and with 0 while another program holds the
+/// lock; if it returns an error, the work stops. Returns false without any change if there is no
+/// such payload or the store is not usable.
 pub fn adopt(
     link: &Path,
     hash: &str,
@@ -138,7 +138,7 @@ pub fn offers(hash: &str, size: u64, hub: &Path) -> Result<bool> {
 /// Moves `blob`, a verified file of a model with the hash `hash`, into the store and puts a link in its
 /// place. An existing payload is replaced for all models. `progress` is as for [`adopt`].
 ///
-/// False if there is no usable store; then the blob is unchanged. A missing store is not created,
+/// Returns false if there is no usable store; the blob is then unchanged. No store is created,
 /// since programs without support for it would leave its payloads behind when they delete models.
 pub fn publish(
     blob: &Path,
@@ -249,7 +249,8 @@ fn add_user(manifest: &Path, link: &Path, hub: &Path) -> Result<()> {
     file.sync_all().map_err(at)
 }
 
-/// Deletes `payload` under its lock if it has no users, else removes stale lines from its manifest.
+/// Deletes `payload` under its lock if it has no users; otherwise removes stale lines from its
+/// manifest.
 /// True if the payload was deleted.
 pub fn sweep(payload: &Path, hub: &Path) -> Result<bool> {
     let _lock = lock(payload, &|_| Ok(()))?;

@@ -25,7 +25,8 @@ const CONNECT_TIMEOUT: Duration = Duration::from_secs(60);
 /// Time between two attempts to connect.
 const RETRY_INTERVAL: Duration = Duration::from_millis(200);
 
-/// Maximum delay between MLX's failure when a rank ends and the end of the connection to rank 0.
+/// Delay before a follower reports a failure. If another rank has ended, MLX may fail here before
+/// rank 0 detects the lost connection.
 const HEADSTART: Duration = Duration::from_millis(500);
 
 /// Executes the commands of rank 0 until it ends. `memory` is the limit for the part of this rank,

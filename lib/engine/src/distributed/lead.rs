@@ -308,7 +308,7 @@ impl Remote for RemoteCache {
         let others = self.others.borrow();
         others.tell(&RankCommand::Forget { sequence: self.sequence, tokens });
         let replies = others.replies.iter().map(Receiver::recv);
-        // Every reply must be read: a remaining one would be taken for the reply to the next command.
+        // Every reply is read: an unread one would be taken for the reply to the next command.
         replies.fold(true, |all, reply| all & matches!(reply, Ok(RankReply::Forgot(true))))
     }
 }

@@ -90,7 +90,7 @@ impl Catalogue {
         let mut others: Vec<Found> = others.collect();
         others.sort_by_cached_key(id);
         let all: Vec<Found> = own.into_iter().chain(others).collect();
-        // A model that cannot be read, or was just removed, cannot run: mlxk-health(1) has the reason.
+        // An unreadable or just removed model cannot run: mlxk-health(1) has the reason.
         let listed = all.par_iter().map(|found| listed(found, loaded).unwrap_or(None));
         Ok(listed.collect::<Vec<_>>().into_iter().flatten().collect())
     }

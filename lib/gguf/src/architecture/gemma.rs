@@ -203,8 +203,7 @@ fn gemma3n(model: &Model) -> Result<Value, String> {
     Ok(nested("gemma3n", text))
 }
 
-/// Sparsity of each feed-forward layer's activations; the file has the normal quantile of it
-/// instead.
+/// Activation sparsity of each feed-forward layer, computed from the file's normal quantile of it.
 fn sparsity(model: &Model) -> Result<Vec<f64>, String> {
     const KEY: &str = "activation_sparsity_scale";
     let scales: &[f64] = model.need(KEY)?;

@@ -41,7 +41,7 @@ const NOT_IMPORTABLE: &[(&str, &str)] = &[(
 /// Architecture of a file.
 ///
 /// # Errors
-/// A phrase that lists the known architectures, or says why this one cannot be imported.
+/// A phrase that lists the known architectures, or states why this one cannot be imported.
 pub fn detect(gguf: &Gguf) -> Result<&'static Architecture, String> {
     let name: &str = gguf.need("general.architecture")?;
     let all = || FAMILIES.iter().copied().flatten();

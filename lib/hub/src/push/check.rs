@@ -12,7 +12,7 @@ use super::local::LocalFiles;
 /// Health of the directory `dir` as a record: file counts, configuration, weights and anomalies.
 ///
 /// # Errors
-/// If the directory cannot be read or a file of it cannot be pushed.
+/// If the directory cannot be read, or one of its files cannot be pushed.
 pub fn check(dir: &Path) -> Result<Record> {
     let local = LocalFiles::read(dir)?;
     let facts = probe::read(&Found {

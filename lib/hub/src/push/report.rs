@@ -41,7 +41,7 @@ pub struct Pushed {
     pub unchanged: bool,
     /// True for a dry run.
     pub dry_run: bool,
-    /// Numbers of files changed, or that would be.
+    /// Numbers of changed files; in a dry run, of files that would change.
     pub change: ChangeCounts,
     /// Number of files in the workspace.
     pub local_files: usize,

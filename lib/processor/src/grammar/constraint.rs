@@ -17,7 +17,7 @@ pub enum TextRules {
     Free,
     /// Text that follows a grammar.
     Grammar(Box<Matcher>),
-    /// No further text: a marker has begun that the grammar has no place for.
+    /// No further text: a marker has begun that the grammar does not allow.
     Exhausted,
 }
 
@@ -81,7 +81,7 @@ impl GrammarConstraint {
         all
     }
 
-    /// Tokens with which a marker may begin, or go on.
+    /// Tokens with which a marker may begin or continue.
     fn marker_tokens(&self, position: Position) -> Vec<u32> {
         let Position::Opening { reasoning, calls, within } = position else { return Vec::new() };
         let calls = calls.into_iter().filter(|_| !matches!(self.calls, CallRules::Forbidden));
@@ -90,7 +90,7 @@ impl GrammarConstraint {
         self.openings.iter().copied().filter(|_| !self.begun).chain(rests).collect()
     }
 
-    /// Advances the text by a token. Returns false if its rules have no place for the token.
+    /// Advances the text by a token. Returns false if its rules do not allow the token.
     fn advance_text(&mut self, id: u32) -> Result<bool> {
         if self.tokenizer.is_end(id) {
             return Ok(true);
@@ -104,8 +104,8 @@ impl GrammarConstraint {
         }
     }
 
-    /// Goes on by the grammar of tool calls. Its first marker may end within a token; if the
-    /// grammar has no place for the rest of that token, the call stays free.
+    /// Continues with the grammar of tool calls. Its first marker may end within a token; if the
+    /// grammar does not allow the rest of that token, the call stays unconstrained.
     fn enter_call(&mut self) -> Result<()> {
         let calls = mem::replace(&mut self.calls, CallRules::Forbidden);
         let CallRules::Grammar(mut matcher) = calls else { return Ok(()) };

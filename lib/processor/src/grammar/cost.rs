@@ -7,13 +7,13 @@ use std::rc::Rc;
 
 use serde_json::Value;
 
-/// Largest number of combinations, as a power of two.
+/// Maximum number of combinations, as a power of two.
 const MAX_BITS: f64 = 19.0;
 
-/// Largest number of patterns that are visited, repeated visits included.
+/// Maximum number of visited patterns, including repeated visits.
 const MAX_STEPS: usize = 5_000_000;
 
-/// Largest depth of nested references.
+/// Maximum depth of nested references.
 const MAX_DEPTH: usize = 500;
 
 /// True if a string of `schema` has patterns with too many combinations.

@@ -5,7 +5,7 @@ use std::collections::HashSet;
 
 use serde_json::Value;
 
-/// Largest depth of nested references; deeper ones count as finite.
+/// Maximum depth of nested references; deeper ones count as finite.
 const MAX_DEPTH: usize = 64;
 
 /// True if every instance of `schema` contains another instance, without end.

@@ -11,8 +11,8 @@ use crate::{sandbox, tools};
 /// Reason to refuse rules whose patterns cannot be combined.
 const TOO_WIDE: &str = "its patterns are too many for one text";
 
-/// Pattern of white space between the tokens of JSON; with any amount of it small models would not
-/// end.
+/// Pattern of white space between JSON tokens; it is bounded, as small models might otherwise
+/// generate white space without end.
 const SPACE: &str = r" |\n[ \t]{0,40}";
 
 /// Rules that a completion follows.
@@ -102,7 +102,7 @@ pub fn named(name: &str, grammar: GrammarWithLexer) -> GrammarWithLexer {
 /// Grammar of a JSON schema.
 ///
 /// # Errors
-/// If the schema's patterns cannot be combined; the message says so.
+/// If the schema's patterns cannot be combined.
 pub fn json_schema(mut schema: Value) -> std::result::Result<GrammarWithLexer, String> {
     if cost::is_wide(&schema) {
         return Err(TOO_WIDE.to_owned());

@@ -26,7 +26,7 @@ const LIMITS: Limits = Limits {
 /// Largest size of rules in bytes, twice the largest JSON schema in use (FHIR).
 const MAX_RULES: usize = 16 << 20;
 
-/// Largest number of states of a grammar's lexer, each of one or two kilobytes.
+/// Maximum number of states of a grammar's lexer, each of one or two kilobytes.
 const MAX_STATES: usize = 20_000;
 
 /// Longest token that a grammar can use, in bytes.
@@ -138,8 +138,8 @@ impl Vocabulary {
         }
     }
 
-    /// Tokens that `text` may begin with: the token that is all of it if there is one, otherwise
-    /// those that are a prefix of it.
+    /// Tokens that `text` may begin with: the token that is the whole text if there is one,
+    /// otherwise those that are a prefix of it.
     pub fn beginnings(&self, text: &str) -> Vec<u32> {
         let trie = self.factory.tok_env().tok_trie();
         let special = [&[SPECIAL], text.as_bytes()].concat();

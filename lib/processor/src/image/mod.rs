@@ -56,7 +56,7 @@ impl ImageProcessor {
     /// `processor_config.json` describe; a file that is not there is null.
     ///
     /// Fails with [`Kind::CapabilityNotSupported`] if no rule is known for the `model_type`, and
-    /// with [`Kind::InvalidModel`], naming the key, if a file makes no sense.
+    /// with [`Kind::InvalidModel`], naming the key, if a file is invalid.
     pub fn new(config: &Value, preprocessor: &Value, processor: &Value) -> Result<Self> {
         let settings = Settings::new(config, preprocessor, processor)?;
         let name = match settings.model.text("model_type").unwrap_or_default() {

@@ -48,7 +48,7 @@ impl HarmonyParser {
         if !header.contains("<|end|>") {
             parser.held.push_str(header);
             while parser.advance() {}
-            // The prompt's own text is no part of the completion.
+            // The prompt's own text is not part of the completion.
             parser.output.take();
         }
         parser

@@ -6,10 +6,10 @@ use serde_json::{Map, Number, Value};
 /// Markers before and after a string without escapes.
 const RAW: [&str; 2] = ["<|\"|>", "<escape>"];
 
-/// Largest depth of nested values.
+/// Maximum depth of nested values.
 const MAX_DEPTH: usize = 64;
 
-/// Value of a whole text; none if it is no literal.
+/// Value of a whole text; none if it is not a literal.
 pub fn value(text: &str) -> Option<Value> {
     if let Ok(value) = serde_json::from_str(text) {
         return Some(value);

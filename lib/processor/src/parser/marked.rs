@@ -56,7 +56,7 @@ enum Section {
         close: &'static str,
     },
     Calls {
-        /// Text that opened the section, which is text again if there is no call in it.
+        /// Text that opened the section, which is returned as text if the section has no call.
         open: String,
         /// Marker that closes the section.
         close: &'static str,

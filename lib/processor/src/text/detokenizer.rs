@@ -186,14 +186,15 @@ fn give_characters(bytes: &mut Vec<u8>, give: &mut dyn FnMut(&str)) {
     *bytes = rest;
 }
 
-/// Bytes that the characters stand for by GPT-2's table; the text's own bytes if one is not in it.
+/// Bytes of the characters by GPT-2's byte table; the UTF-8 bytes of the text if a character is not
+/// in the table.
 fn bytes_of(piece: &str) -> Vec<u8> {
     let bytes = piece.chars().map(byte_of).collect::<Option<Vec<u8>>>();
     bytes.unwrap_or_else(|| piece.as_bytes().to_vec())
 }
 
-/// Byte that a character stands for: printable bytes are characters of the same number, the others
-/// are numbered from U+0100 on.
+/// Byte of a character in GPT-2's table: printable bytes are the characters of the same number, the
+/// others are numbered from U+0100 on.
 fn byte_of(c: char) -> Option<u8> {
     match u32::from(c) {
         c @ (0x21..=0x7e | 0xa1..=0xac | 0xae..=0xff) => u8::try_from(c).ok(),

@@ -16,7 +16,7 @@ pub struct Stop {
 /// Text that a piece lets pass.
 #[derive(Debug, PartialEq)]
 pub enum Passed {
-    /// Text that is no part of a stop string, perhaps empty.
+    /// Text that is not part of a stop string; may be empty.
     Text(String),
     /// Last text before a stop string.
     Last(String),

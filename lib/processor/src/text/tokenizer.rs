@@ -139,7 +139,7 @@ impl Tokenizer {
         self.detokenizer.clone()
     }
 
-    /// Entry of a token in the vocabulary; none for a special token, which is no part of a text,
+    /// Entry of a token in the vocabulary; none for a special token, which is not part of a text,
     /// and for an unknown id.
     pub fn text_token(&self, id: u32) -> Option<String> {
         let token = self.inner.id_to_token(id)?;
@@ -235,7 +235,7 @@ impl Tokenizer {
     }
 }
 
-/// Parses a `tokenizer.json`. A BPE model is parsed by itself: as a part of the whole, its
+/// Parses a `tokenizer.json`. A BPE model is parsed separately: as part of the whole document, its
 /// vocabulary would be copied several times, which doubles the time.
 fn parsed(json: &[u8]) -> tokenizers::Result<tokenizers::Tokenizer> {
     const NONE: &str = r#"{"type":"BPE","vocab":{},"merges":[]}"#;

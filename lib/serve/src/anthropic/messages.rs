@@ -104,8 +104,8 @@ fn add_message(message: &Value, messages: &mut Vec<Value>) -> Result<(), ApiErro
     Ok(())
 }
 
-/// Adds the message that a list of content blocks stands for. Tool results are messages of their
-/// own in chat templates, and come before it.
+/// Adds the message of a list of content blocks. Tool results are separate messages in chat
+/// templates, and precede it.
 fn add_blocks(role: &str, blocks: &[Value], messages: &mut Vec<Value>) -> Result<(), ApiError> {
     let (mut parts, mut calls, mut reasoning) = (Vec::new(), Vec::new(), String::new());
     for block in blocks {

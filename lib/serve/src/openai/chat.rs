@@ -37,7 +37,7 @@ pub fn parse(mut fields: Fields) -> Result<Job, ApiError> {
     Ok(Job { requests, count: n, count_field: "n", parallel_tool_calls, stream, format })
 }
 
-/// Takes the largest number of tokens, in its current field or its deprecated one.
+/// Takes the maximum number of tokens, from its current or its deprecated field.
 fn max_tokens(fields: &mut Fields) -> Result<Option<u64>, ApiError> {
     let deprecated = fields.integer("max_tokens", 1, u64::MAX)?;
     let current = fields.integer("max_completion_tokens", 1, u64::MAX)?;
@@ -48,8 +48,8 @@ fn max_tokens(fields: &mut Fields) -> Result<Option<u64>, ApiError> {
     Ok(current.or(deprecated))
 }
 
-/// Takes the variables of the chat template: `chat_template_kwargs`, and those that
-/// `reasoning_effort` stands for.
+/// Takes the variables of the chat template: `chat_template_kwargs`, and those derived from
+/// `reasoning_effort`.
 fn template_variables(fields: &mut Fields) -> Result<Map<String, Value>, ApiError> {
     let given = fields.object("chat_template_kwargs")?.map(Fields::rest);
     let mut variables = Map::new();

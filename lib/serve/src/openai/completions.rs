@@ -15,7 +15,7 @@ use crate::openai::envelope::{Ends, Envelope};
 /// Default of `max_tokens` if neither the body nor the server sets it, as in OpenAI's API.
 const MAX_TOKENS: u64 = 16;
 
-/// Largest number of prompts in a body.
+/// Maximum number of prompts in a body.
 const MAX_PROMPTS: usize = 128;
 
 /// Parses the body of completions. `default` is the server's default of `max_tokens`.

@@ -175,7 +175,7 @@ fn json_schema(fields: &mut Fields) -> Result<Option<Value>, ApiError> {
     format.map_or(Ok(None), |format| response_format::parse(format, "text"))
 }
 
-/// Takes `reasoning`: the variables of the chat template that an effort stands for.
+/// Takes `reasoning`: the variables of the chat template for an effort.
 fn template_variables(fields: &mut Fields) -> Result<Map<String, Value>, ApiError> {
     let Some(mut reasoning) = fields.object("reasoning")? else { return Ok(Map::new()) };
     let effort = reasoning.text("effort")?;
