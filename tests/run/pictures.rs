@@ -52,3 +52,13 @@ fn what_is_no_picture_is_refused() {
         assert_eq!(error.trim_end().lines().filter(|line| line.starts_with("mlxk-run")).count(), 1);
     }
 }
+
+#[test]
+fn a_prompt_cache_is_refused_before_the_model_runs() {
+    let (env, _) = seeing();
+    let args = ["seeing", "--image", "a.png", "--prompt-cache", "cache", "w1"];
+    let ended = env.run("mlxk-run").args(args).end();
+    let message =
+        "mlxk-run: the argument '--image <FILE>' cannot be used with '--prompt-cache <FILE>'";
+    ended.refused(2, message);
+}

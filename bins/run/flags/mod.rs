@@ -24,7 +24,7 @@ pub struct Flags {
     #[arg(long, value_name = "TEXT")]
     system: Option<String>,
     /// Put the picture in this file before the text of the prompt; may be repeated
-    #[arg(long, value_name = "FILE", action = ArgAction::Append, conflicts_with = "no_chat_template")]
+    #[arg(long, value_name = "FILE", action = ArgAction::Append, conflicts_with_all = ["no_chat_template", "prompt_cache"])]
     image: Vec<PathBuf>,
     /// Constrain the answer to the JSON schema in this file
     #[arg(long, value_name = "FILE")]
