@@ -23,7 +23,7 @@ const CRATES: [(&str, &[&str]); 9] = [
 const MLX: [&str; 3] = ["engine", "models", "tensor"];
 
 /// Folders of crates, each with the folders of its crate that it may use.
-const FOLDERS: [(&str, &str, &[&str]); 17] = [
+const FOLDERS: [(&str, &str, &[&str]); 18] = [
     ("tensor", "cpu", &[]),
     ("tensor", "cache", &[]),
     ("tensor", "ops", &["cache", "cpu"]),
@@ -41,6 +41,7 @@ const FOLDERS: [(&str, &str, &[&str]); 17] = [
     ("core", "store", &[]),
     ("core", "workspace", &["probe", "store", "tensors"]),
     ("serve", "openai", &[]),
+    ("serve", "search", &["openai"]),
 ];
 
 /// The packages with a network client, and the crate that may use them.

@@ -38,6 +38,15 @@ pub trait Engine: Send + Sync + 'static {
         Err(not_supported(&request.model, "this engine computes no embeddings"))
     }
 
+    /// Scores documents against queries with a reranker. Dropping the receiver cancels the request.
+    ///
+    /// # Errors
+    /// [`Kind::CapabilityNotSupported`] if the engine has no rerankers; if the request is invalid, or
+    /// the queue is full.
+    fn score(&self, request: ScoreRequest) -> Result<oneshot::Receiver<Result<Scores>>> {
+        Err(not_supported(&request.model, "this engine has no rerankers"))
+    }
+
     /// Transcribes speech. Dropping the receiver cancels the request.
     ///
     /// # Errors
@@ -97,17 +106,36 @@ pub struct Figures {
 /// Request for embeddings.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct EmbedRequest {
-    /// Name of the model, as the client gave it.
+    /// Name of the model, as the client gave it; empty if the engine has one model for embeddings in
+    /// memory, which is meant.
     pub model: String,
     /// Inputs, each of which gets a vector.
     pub inputs: Vec<EmbedInput>,
     /// Number of leading dimensions that the vectors keep (Matryoshka embeddings); all if absent.
     pub dimensions: Option<usize>,
-    /// Name of a prompt in the model's `config_sentence_transformers.json`, which is put before
-    /// each input.
-    pub prompt_name: Option<String>,
+    /// Text that is put before each input.
+    pub prompt: EmbedPrompt,
+    /// True if vectors get length 1, false if they do not; the model's modules decide if absent.
+    pub normalize: Option<bool>,
     /// True if inputs longer than the model's context are cut; otherwise they are an error.
     pub truncate: bool,
+}
+
+/// Text that is put before each input of an embedding. Models name such texts in
+/// `config_sentence_transformers.json`.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub enum EmbedPrompt {
+    /// The model's default prompt, if it has one.
+    #[default]
+    Default,
+    /// The model's prompt of this name.
+    Named(String),
+    /// The model's prompt for the questions of a search.
+    Query,
+    /// The model's prompt for the documents of a search.
+    Document,
+    /// This text.
+    Text(String),
 }
 
 /// Input of an embedding.
@@ -127,6 +155,33 @@ pub struct Embeddings {
     /// Number of tokens of all inputs.
     pub prompt_tokens: u64,
     /// Number of inputs that were cut.
+    pub truncated: u64,
+}
+
+/// Request to score documents against queries.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct ScoreRequest {
+    /// Name of the model, as the client gave it; empty if the engine has one reranker in memory,
+    /// which is meant.
+    pub model: String,
+    /// Queries: one for all documents, or one for each.
+    pub queries: Vec<String>,
+    /// Documents, each of which gets a score.
+    pub documents: Vec<String>,
+    /// True if scores are the network's outputs, without the model's activation.
+    pub raw: bool,
+    /// True if documents that do not fit beside their query are cut; otherwise they are an error.
+    pub truncate: bool,
+}
+
+/// Scores of the documents of a request.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Scores {
+    /// Scores, one for each document, in the order of the documents; higher is more relevant.
+    pub scores: Vec<f32>,
+    /// Number of tokens of all pairs of a query and a document.
+    pub prompt_tokens: u64,
+    /// Number of documents that were cut.
     pub truncated: u64,
 }
 

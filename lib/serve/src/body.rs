@@ -5,7 +5,6 @@ use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use http_body_util::LengthLimitError;
 use mlxk_core::{Error, Kind};
-use serde_json::Value;
 use tokio::task::{JoinError, spawn_blocking};
 use tokio::time::timeout;
 
@@ -42,9 +41,9 @@ pub async fn blocking<T: Send + 'static>(
     spawn_blocking(work).await.map_err(failed)?
 }
 
-/// A response whose body is a JSON document.
-pub fn json(value: &Value) -> Response {
-    ([(header::CONTENT_TYPE, "application/json")], value.to_string()).into_response()
+/// A response whose body is a JSON document: a value, or the text of one.
+pub fn json(document: &impl ToString) -> Response {
+    ([(header::CONTENT_TYPE, "application/json")], document.to_string()).into_response()
 }
 
 /// All bytes of a body, if they come within the limits of `settings`.

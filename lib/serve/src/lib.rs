@@ -20,9 +20,11 @@ mod log;
 mod metrics;
 mod middleware;
 mod openai;
+mod reply;
 mod request_id;
 mod request_metrics;
 mod routes;
+mod search;
 mod server;
 mod state;
 

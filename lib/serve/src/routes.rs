@@ -9,7 +9,6 @@ use axum::middleware::from_fn_with_state;
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use axum::{Extension, Router, body::Body};
-use mlxk_core::{Error, Kind};
 use serde_json::json;
 use tower_http::cors::{AllowHeaders, CorsLayer};
 
@@ -18,8 +17,10 @@ use crate::body;
 use crate::error::ApiError;
 use crate::handler::generate;
 use crate::middleware::{control_access, identify};
-use crate::openai::{chat, completions, models, responses};
+use crate::openai::{chat, completions, embeddings, models, responses};
+use crate::reply::reply;
 use crate::request_id::{REQUEST_ID, RequestId};
+use crate::search::{rerank, score, tei};
 use crate::state::{App, Settings};
 
 type Shared = State<Arc<App>>;
@@ -40,7 +41,14 @@ pub fn router(app: &Arc<App>) -> Router {
         .route("/v1/responses", post(responses))
         .route("/v1/messages", post(messages))
         .route("/v1/messages/count_tokens", post(count_tokens))
-        .route("/v1/embeddings", post(not_implemented))
+        .route("/v1/embeddings", post(embeddings))
+        .route("/v1/rerank", post(rerank))
+        .route("/v2/rerank", post(rerank))
+        .route("/rerank", post(rerank))
+        .route("/v1/score", post(score))
+        .route("/score", post(score))
+        .route("/embed", post(embed))
+        .route("/similarity", post(similarity))
         .route("/v1/audio/transcriptions", post(not_implemented))
         .route("/v1/audio/translations", post(not_implemented))
         .fallback(not_found)
@@ -114,13 +122,32 @@ async fn messages(State(app): Shared, Extension(id): Id, body: Body) -> Result {
 async fn count_tokens(State(app): Shared, body: Body) -> Result {
     let state = app.clone();
     let count = move |fields| Ok(state.engine.count(messages::parse_count(fields)?)?);
-    let gone = |_| ApiError::from(Error::new(Kind::Internal, "", "the engine has gone"));
-    let count = body::read(&app, body, count).await?.await.map_err(gone)??;
+    let count = reply(&app, body::read(&app, body, count).await?).await?;
     Ok(body::json(&json!({"input_tokens": count})))
 }
 
+async fn embeddings(State(app): Shared, body: Body) -> Result {
+    embeddings::respond(app, body).await
+}
+
+async fn rerank(State(app): Shared, body: Body) -> Result {
+    rerank::respond(app, body).await
+}
+
+async fn score(State(app): Shared, body: Body) -> Result {
+    score::respond(app, body).await
+}
+
+async fn embed(State(app): Shared, body: Body) -> Result {
+    tei::embed(app, body).await
+}
+
+async fn similarity(State(app): Shared, body: Body) -> Result {
+    tei::similarity(app, body).await
+}
+
 async fn not_implemented() -> ApiError {
-    let message = "this server has models that write text, and no other ones";
+    let message = "this server has no models for speech";
     ApiError::new(StatusCode::NOT_IMPLEMENTED, "not_implemented", message)
 }
 

@@ -6,4 +6,5 @@ mod completions;
 mod messages;
 mod middleware;
 mod responses;
+mod search;
 mod server;

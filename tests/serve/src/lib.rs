@@ -10,7 +10,9 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use mlxk_core::{Error, Kind, Result};
-use mlxk_processor::engine::{Events, Figures, ModelInfo};
+use mlxk_processor::engine::{
+    EmbedInput, EmbedRequest, Embeddings, Events, Figures, ModelInfo, ScoreRequest, Scores,
+};
 use mlxk_processor::event::{End, FinishReason, LengthLimit, Logprobs, TokenLogprob};
 use mlxk_processor::request::Prompt;
 use mlxk_processor::{Conversation, Engine, Event, Request, ToolCall};
@@ -49,6 +51,8 @@ pub struct Script {
 struct Shared {
     running: AtomicU64,
     last: Mutex<Option<Request>>,
+    embedded: Mutex<Option<EmbedRequest>>,
+    scored: Mutex<Option<ScoreRequest>>,
 }
 
 /// A guard that counts a request as running until its task ends in any way.
@@ -95,6 +99,16 @@ impl Script {
     /// The last request.
     pub fn last(&self) -> Request {
         self.shared.last.lock().unwrap().clone().unwrap()
+    }
+
+    /// The last request for embeddings.
+    pub fn embedded(&self) -> EmbedRequest {
+        self.shared.embedded.lock().unwrap().clone().unwrap()
+    }
+
+    /// The last request for scores.
+    pub fn scored(&self) -> ScoreRequest {
+        self.shared.scored.lock().unwrap().clone().unwrap()
     }
 
     async fn answer(self, request: Request, send: mpsc::UnboundedSender<Result<Event>>) {
@@ -195,6 +209,32 @@ impl Engine for Script {
         let (send, count) = oneshot::channel();
         let _ = send.send(Ok(PROMPT));
         Ok(count)
+    }
+
+    /// Vectors of the input's length or number of tokens, and of the request's dimensions.
+    fn embed(&self, request: EmbedRequest) -> Result<oneshot::Receiver<Result<Embeddings>>> {
+        let (send, embeddings) = oneshot::channel();
+        let size = request.dimensions.unwrap_or(3);
+        let length = |input: &EmbedInput| match input {
+            EmbedInput::Text(text) => text.chars().count(),
+            EmbedInput::Tokens(ids) => ids.len(),
+        };
+        let vectors: Vec<_> = request.inputs.iter().map(|i| vec![length(i) as f32; size]).collect();
+        let prompt_tokens = PROMPT * vectors.len() as u64;
+        let truncated = u64::from(request.truncate);
+        let _ = send.send(Ok(Embeddings { vectors, prompt_tokens, truncated }));
+        *self.shared.embedded.lock().unwrap() = Some(request);
+        Ok(embeddings)
+    }
+
+    /// Scores that are the length of a document.
+    fn score(&self, request: ScoreRequest) -> Result<oneshot::Receiver<Result<Scores>>> {
+        let (send, scores) = oneshot::channel();
+        let all = request.documents.iter().map(|text| text.chars().count() as f32).collect();
+        let prompt_tokens = PROMPT * request.documents.len() as u64;
+        let _ = send.send(Ok(Scores { scores: all, prompt_tokens, truncated: 0 }));
+        *self.shared.scored.lock().unwrap() = Some(request);
+        Ok(scores)
     }
 
     fn queue_capacity(&self) -> u64 {

@@ -1,7 +1,8 @@
-//! The APIs of OpenAI: chat completions, completions, responses, and the list of models.
+//! The APIs of OpenAI: chat completions, completions, responses, embeddings, and the list of models.
 
 pub mod chat;
 pub mod completions;
+pub mod embeddings;
 mod envelope;
 mod logprobs;
 pub mod messages;
