@@ -1,0 +1,679 @@
+//! Patterns of strings: those with look-ahead, and complements, as patterns that a lexer reads.
+//!
+//! Lexers know neither look-ahead nor complements in the text of a pattern. Both are regular, so an
+//! automaton of characters is made, and a pattern of it by eliminating its states.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
+
+use llguidance::derivre::{Regex, RegexAst, RegexBuilder};
+use llguidance::regex_to_lark;
+use regex_syntax::hir::{Class, Hir, HirKind};
+
+use super::budget::Budget;
+
+/// Reason to refuse a pattern that is not regular, or has anchors in unusual places.
+const UNKNOWN: &str = "a look-around, an anchor or a reference that cannot be enforced";
+
+/// Reason to refuse a pattern whose automaton is too large.
+const TOO_LARGE: &str = "too many states";
+
+/// Effort of making an automaton, as derivre counts it.
+const MAX_FUEL: u64 = 100_000;
+
+/// Maximum number of states of an automaton.
+const MAX_STATES: usize = 500;
+
+/// Maximum number of states of the smallest automaton of a pattern.
+const MAX_SMALLEST: usize = 100;
+
+/// Maximum number of ranges of characters that an automaton tells apart.
+const MAX_RANGES: usize = 300;
+
+/// Maximum length of a pattern that is made of an automaton, in bytes.
+const MAX_LENGTH: usize = 20_000;
+
+/// Maximum depth of nested groups.
+const MAX_DEPTH: usize = 50;
+
+/// Any text.
+const ANY: &str = "(?s:.*)";
+
+/// Patterns without look-ahead that a string matches all of if and only if it matches `pattern`.
+///
+/// # Errors
+/// The reason, if the pattern is malformed or cannot be expressed so.
+pub fn plain(pattern: &str, budget: &Budget) -> Result<Vec<String>, String> {
+    if !["(?=", "(?!", "(?<=", "(?<!"].iter().any(|look| pattern.contains(look)) {
+        let mut builder = RegexBuilder::new();
+        builder
+            .mk_regex_for_serach(&regex_to_lark(pattern, "dw"))
+            .map_err(|e| first_line(&e.to_string()))?;
+        return Ok(vec![pattern.to_owned()]);
+    }
+    let node = parse(pattern)?;
+    match Language::of(&node, false)?.pattern(budget) {
+        Ok(pattern) => Ok(vec![pattern]),
+        Err(why) => conditions(&node, budget).unwrap_or(Err(why)),
+    }
+}
+
+/// Patterns of a pattern that looks ahead from its start only, each condition by itself; none if it
+/// is another one.
+fn conditions(node: &Node, budget: &Budget) -> Option<Result<Vec<String>, String>> {
+    let Node::Concat(nodes) = node else { return None };
+    let first = nodes.iter().position(|node| !matches!(node, Node::Start | Node::Look { .. }))?;
+    let (heads, rest) = nodes.split_at(first);
+    let raw = |node: &Node| match node {
+        Node::Raw(text) => Some(text.as_str()),
+        Node::End => Some("$"),
+        _ => None,
+    };
+    let rest = rest.iter().map(raw).collect::<Option<String>>()?;
+    matches!(heads.first()?, Node::Start).then_some(())?;
+    let looks = heads.iter().filter(|node| matches!(node, Node::Look { .. }));
+    let looks = looks.map(|look| Language::of(look, true)?.pattern(budget));
+    let rest = plain(&format!("^{rest}"), budget).map(|mut all| all.remove(0));
+    Some(std::iter::once(rest).chain(looks).collect())
+}
+
+/// Pattern of the strings that do not match `pattern`.
+///
+/// # Errors
+/// The reason, if the pattern is malformed or cannot be expressed so.
+pub fn complement(pattern: &str, budget: &Budget) -> Result<String, String> {
+    let Language { ast, cuts } = Language::of(&parse(pattern)?, false)?;
+    Language { ast: not(ast), cuts }.pattern(budget)
+}
+
+/// Pattern of all strings but `strings`.
+///
+/// # Errors
+/// The reason, if they are too many.
+pub fn excluding(strings: &[&str], budget: &Budget) -> Result<String, String> {
+    let each = strings.iter().map(|text| RegexAst::Literal((*text).to_owned())).collect();
+    let mut cuts = Cuts::default();
+    strings.iter().flat_map(|text| text.chars()).for_each(|c| cuts.insert(c, c));
+    Language { ast: not(RegexAst::Or(each)), cuts }.pattern(budget)
+}
+
+/// Pattern of a date or a time as RFC 3339 writes it, without leap seconds, which few programs know;
+/// none for other formats.
+pub fn of_time(format: &str) -> Option<String> {
+    const YEAR: &str = "(?:[0-9]{3}[1-9]|[0-9]{2}[1-9]0|[0-9][1-9]00|[1-9]000)";
+    const DAY: &str = "(?:(?:0[13578]|1[02])-(?:0[1-9]|[12][0-9]|3[01])|(?:0[469]|11)-(?:0[1-9]|[12][0-9]|30)|02-(?:0[1-9]|1[0-9]|2[0-8]))";
+    const LEAP: &str =
+        "(?:[0-9]{2}(?:0[48]|[2468][048]|[13579][26])|(?:0[48]|[2468][048]|[13579][26])00)-02-29";
+    const TIME: &str = r"(?:[01][0-9]|2[0-3]):[0-5][0-9]:[0-5][0-9](?:\.[0-9]{1,9})?(?:[Zz]|[+-](?:[01][0-9]|2[0-3]):[0-5][0-9])";
+    match format {
+        "date" => Some(format!("^(?:{YEAR}-{DAY}|{LEAP})$")),
+        "time" => Some(format!("^{TIME}$")),
+        "date-time" => Some(format!("^(?:{YEAR}-{DAY}|{LEAP})[Tt]{TIME}$")),
+        _ => None,
+    }
+}
+
+/// Node of a pattern, as far as look-ahead is concerned.
+enum Node {
+    /// Text of a pattern without look-ahead and anchors.
+    Raw(String),
+    Concat(Vec<Node>),
+    Either(Vec<Node>),
+    Look {
+        negative: bool,
+        body: Box<Node>,
+    },
+    Start,
+    End,
+}
+
+fn parse(pattern: &str) -> Result<Node, String> {
+    let mut parser = PatternParser { rest: pattern, depth: 0 };
+    let node = parser.either()?;
+    if parser.rest.is_empty() { Ok(node) } else { Err("unopened group".to_owned()) }
+}
+
+struct PatternParser<'a> {
+    rest: &'a str,
+    depth: usize,
+}
+
+impl<'a> PatternParser<'a> {
+    fn take(&mut self, token: &str) -> bool {
+        match self.rest.strip_prefix(token) {
+            Some(rest) => {
+                self.rest = rest;
+                true
+            }
+            None => false,
+        }
+    }
+
+    /// Reads alternatives, up to the end of a group.
+    fn either(&mut self) -> Result<Node, String> {
+        self.depth += 1;
+        if self.depth > MAX_DEPTH {
+            return Err(TOO_LARGE.to_owned());
+        }
+        let mut all = vec![self.concat()?];
+        while self.take("|") {
+            all.push(self.concat()?);
+        }
+        self.depth -= 1;
+        Ok(match all.len() {
+            1 => all.remove(0),
+            _ => Node::Either(all),
+        })
+    }
+
+    fn concat(&mut self) -> Result<Node, String> {
+        let mut nodes: Vec<Node> = Vec::new();
+        while !self.rest.is_empty() && !self.rest.starts_with(['|', ')']) {
+            match (self.item()?, nodes.last_mut()) {
+                (Node::Raw(text), Some(Node::Raw(last))) => last.push_str(&text),
+                (node, _) => nodes.push(node),
+            }
+        }
+        Ok(match nodes.len() {
+            1 => nodes.remove(0),
+            _ => Node::Concat(nodes),
+        })
+    }
+
+    fn item(&mut self) -> Result<Node, String> {
+        for (token, negative) in [("(?=", false), ("(?!", true)] {
+            if self.take(token) {
+                let body = Box::new(self.group()?);
+                return Ok(Node::Look { negative, body });
+            }
+        }
+        if self.take("^") {
+            return Ok(Node::Start);
+        }
+        if self.take("$") {
+            return Ok(Node::End);
+        }
+        if !self.rest.starts_with('(') {
+            let atom = self.atom();
+            return Ok(Node::Raw(format!("{atom}{}", self.quantifier())));
+        }
+        let before = self.rest;
+        self.take("(");
+        self.opening()?;
+        let inside = self.group()?;
+        let text = &before[..before.len() - self.rest.len()];
+        let quantifier = self.quantifier();
+        match (inside, quantifier) {
+            (inside, "") if !inside.is_raw() => Ok(inside),
+            (inside, "?") if !inside.is_raw() => {
+                Ok(Node::Either(vec![inside, Node::Concat(Vec::new())]))
+            }
+            (inside, quantifier) if inside.is_raw() => Ok(Node::Raw(format!("{text}{quantifier}"))),
+            _ => Err(UNKNOWN.to_owned()),
+        }
+    }
+
+    /// Reads what may follow the parenthesis that opens a group.
+    fn opening(&mut self) -> Result<(), String> {
+        if !self.rest.starts_with('?') || self.take("?:") {
+            return Ok(());
+        }
+        let named = ["?<", "?P<"].iter().any(|start| self.take(start));
+        if !named || self.rest.starts_with(['=', '!']) {
+            return Err(UNKNOWN.to_owned());
+        }
+        self.rest = self.rest.split_once('>').ok_or("unclosed name")?.1;
+        Ok(())
+    }
+
+    /// Reads the rest of a group.
+    fn group(&mut self) -> Result<Node, String> {
+        let inside = self.either()?;
+        if self.take(")") { Ok(inside) } else { Err("unclosed group".to_owned()) }
+    }
+
+    /// Reads a character, an escape or a class.
+    fn atom(&mut self) -> &'a str {
+        let mut chars = self.rest.char_indices();
+        let mut escaped = false;
+        let class = self.rest.starts_with('[');
+        let mut end = self.rest.len();
+        for (at, c) in chars.by_ref() {
+            let next = at + c.len_utf8();
+            // A bracket closes a class, unless it is the first in it.
+            let first = at == 1 || at == 2 && self.rest.starts_with("[^");
+            let over = if class { c == ']' && !first } else { c != '\\' };
+            if over && !escaped || escaped && !class {
+                end = next;
+                break;
+            }
+            escaped = c == '\\' && !escaped;
+        }
+        if self.rest.starts_with('\\') && self.rest[..end].ends_with(['x', 'u', 'p', 'P']) {
+            let rest = &self.rest[end..];
+            let digits = if self.rest[..end].ends_with('x') { 2 } else { 4 };
+            end += match rest.strip_prefix('{') {
+                Some(inside) => inside.find('}').map_or(rest.len(), |at| at + 2),
+                None if self.rest[..end].ends_with(['p', 'P']) => 1.min(rest.len()),
+                None => rest.chars().take(digits).take_while(char::is_ascii_hexdigit).count(),
+            };
+        }
+        let (atom, rest) = self.rest.split_at(end);
+        self.rest = rest;
+        atom
+    }
+
+    fn quantifier(&mut self) -> &'a str {
+        let braces = || Some(self.rest.strip_prefix('{')?.find('}')? + 2);
+        let first = match self.rest.starts_with(['*', '+', '?']) {
+            true => 1,
+            false => braces().unwrap_or(0),
+        };
+        let lazy = first > 0 && self.rest[first..].starts_with('?');
+        let (quantifier, rest) = self.rest.split_at(first + usize::from(lazy));
+        self.rest = rest;
+        quantifier
+    }
+}
+
+impl Node {
+    fn is_raw(&self) -> bool {
+        match self {
+            Node::Raw(_) => true,
+            Node::Concat(nodes) | Node::Either(nodes) => nodes.iter().all(Node::is_raw),
+            Node::Look { .. } | Node::Start | Node::End => false,
+        }
+    }
+
+    /// Texts that the node may begin with, each followed by `after`. `start` is true at the start
+    /// of the string.
+    fn before(&self, start: bool, after: RegexAst, size: &mut usize) -> Result<RegexAst, String> {
+        *size += 1;
+        if *size > MAX_SMALLEST {
+            return Err(TOO_LARGE.to_owned());
+        }
+        Ok(match self {
+            Node::Raw(text) => {
+                RegexAst::Concat(vec![RegexAst::Regex(regex_to_lark(text, "dw")), after])
+            }
+            Node::Concat(nodes) => {
+                let free = |node: &Node| matches!(node, Node::Start | Node::Look { .. });
+                let first = nodes.iter().position(|node| !free(node)).unwrap_or(nodes.len());
+                let mut all = after;
+                for (at, node) in nodes.iter().enumerate().rev() {
+                    all = node.before(start && at <= first, all, size)?;
+                }
+                all
+            }
+            Node::Either(nodes) => {
+                let each = nodes.iter().map(|node| node.before(start, after.clone(), size));
+                RegexAst::Or(each.collect::<Result<_, _>>()?)
+            }
+            Node::Look { negative, body } => {
+                let ahead = body.before(start, any(), size)?;
+                RegexAst::And(vec![if *negative { not(ahead) } else { ahead }, after])
+            }
+            Node::Start if start => after,
+            Node::Start => RegexAst::NoMatch,
+            Node::End => RegexAst::And(vec![RegexAst::EmptyString, after]),
+        })
+    }
+
+    /// Adds the bounds of all characters and classes.
+    fn cut(&self, cuts: &mut Cuts) -> Result<(), String> {
+        match self {
+            Node::Raw(text) => {
+                let text = regex_to_lark(text, "dw");
+                let hir = regex_syntax::Parser::new().parse(&text);
+                cuts.insert_all(&hir.map_err(|e| first_line(&e.to_string()))?);
+            }
+            Node::Concat(nodes) | Node::Either(nodes) => {
+                for node in nodes {
+                    node.cut(cuts)?;
+                }
+            }
+            Node::Look { body, .. } => body.cut(cuts)?,
+            Node::Start | Node::End => {}
+        }
+        Ok(())
+    }
+}
+
+/// First characters of the ranges between which a pattern tells characters apart.
+#[derive(Default)]
+struct Cuts(BTreeSet<u32>);
+
+impl Cuts {
+    fn insert(&mut self, first: char, last: char) {
+        self.0.extend([first as u32, last as u32 + 1]);
+    }
+
+    fn insert_all(&mut self, hir: &Hir) {
+        match hir.kind() {
+            HirKind::Literal(literal) => {
+                String::from_utf8_lossy(&literal.0).chars().for_each(|c| self.insert(c, c));
+            }
+            HirKind::Class(Class::Unicode(class)) => {
+                class.ranges().iter().for_each(|range| self.insert(range.start(), range.end()));
+            }
+            HirKind::Class(Class::Bytes(class)) => class.ranges().iter().for_each(|range| {
+                self.insert(range.start().into(), range.end().into());
+            }),
+            kind => kind.subs().iter().for_each(|hir| self.insert_all(hir)),
+        }
+    }
+
+    /// Ranges of characters, which no pattern tells apart.
+    fn ranges(mut self) -> Vec<(char, char)> {
+        // Surrogates are no characters.
+        self.0.extend([0, 0xd800, 0xe000, 0x11_0000]);
+        let all: Vec<u32> = self.0.into_iter().collect();
+        let ranges = all.windows(2).map(|pair| (pair[0], pair[1] - 1));
+        ranges.filter_map(|(a, b)| Some((char::from_u32(a)?, char::from_u32(b)?))).collect()
+    }
+}
+
+/// Set of strings, and the bounds of the characters that it tells apart.
+struct Language {
+    ast: RegexAst,
+    cuts: Cuts,
+}
+
+impl Language {
+    /// Strings in which a pattern is found, or at the start of which it is found.
+    fn of(node: &Node, anchored: bool) -> Result<Language, String> {
+        let (mut cuts, mut size) = (Cuts::default(), 0);
+        node.cut(&mut cuts)?;
+        let mut ast = node.before(true, any(), &mut size)?;
+        if !anchored {
+            let later = node.before(false, any(), &mut size)?;
+            let later = RegexAst::Concat(vec![RegexAst::Regex("(?s:.+)".to_owned()), later]);
+            ast = RegexAst::Or(vec![ast, later]);
+        }
+        Ok(Language { ast, cuts })
+    }
+
+    /// Pattern of the strings.
+    fn pattern(self, budget: &Budget) -> Result<String, String> {
+        if !budget.automaton() {
+            return Err("too many patterns".to_owned());
+        }
+        let mut builder = RegexBuilder::new();
+        let expression = builder
+            .mk(&RegexAst::And(vec![any(), self.ast]))
+            .map_err(|e| first_line(&e.to_string()))?;
+        let regex = builder.to_regex_limited(expression, MAX_FUEL);
+        let mut regex = regex.map_err(|_| TOO_LARGE.to_owned())?;
+        let ranges = self.cuts.ranges();
+        if ranges.len() > MAX_RANGES {
+            return Err(TOO_LARGE.to_owned());
+        }
+        Automaton::new(&mut regex, &ranges)?.pattern()
+    }
+}
+
+/// Automaton whose transitions have patterns: a state without incoming ones first, and one
+/// without outgoing ones last.
+struct Automaton {
+    transitions: BTreeMap<(usize, usize), String>,
+    states: usize,
+}
+
+impl Automaton {
+    fn new(regex: &mut Regex, ranges: &[(char, char)]) -> Result<Automaton, String> {
+        let initial = regex.initial_state();
+        let mut numbers = HashMap::from([(initial, 0)]);
+        let mut open = VecDeque::from([initial]);
+        let (mut table, mut accepting) = (Vec::new(), Vec::new());
+        while let Some(state) = open.pop_front() {
+            accepting.push(regex.is_accepting(state));
+            let mut row = Vec::new();
+            for &(first, _) in ranges {
+                let mut bytes = [0; 4];
+                let next = regex.transition_bytes(state, first.encode_utf8(&mut bytes).as_bytes());
+                let number = numbers.len();
+                row.push(*numbers.entry(next).or_insert_with(|| {
+                    open.push_back(next);
+                    number
+                }));
+            }
+            table.push(row);
+            if numbers.len() > MAX_STATES {
+                return Err(TOO_LARGE.to_owned());
+            }
+        }
+        let classes = classes(&table, &accepting);
+        let states = classes.iter().max().map_or(0, |last| last + 1);
+        if states > MAX_SMALLEST {
+            return Err(TOO_LARGE.to_owned());
+        }
+        let live = live(&table, &accepting);
+        let mut edges: BTreeMap<(usize, usize), Vec<(char, char)>> = BTreeMap::new();
+        let mut transitions = BTreeMap::from([((0, classes[0] + 1), String::new())]);
+        let mut seen = BTreeSet::new();
+        for (state, row) in table.iter().enumerate().filter(|(state, _)| live[*state]) {
+            if !seen.insert(classes[state]) {
+                continue;
+            }
+            for (&next, &range) in row.iter().zip(ranges).filter(|(next, _)| live[**next]) {
+                edges.entry((classes[state] + 1, classes[next] + 1)).or_default().push(range);
+            }
+            if accepting[state] {
+                transitions.insert((classes[state] + 1, states + 1), String::new());
+            }
+        }
+        transitions.extend(edges.into_iter().map(|(ends, ranges)| (ends, class(&ranges))));
+        Ok(Automaton { transitions, states: states + 2 })
+    }
+
+    /// Pattern of all texts that lead from the first to the last state.
+    fn pattern(mut self) -> Result<String, String> {
+        let mut inner: BTreeSet<usize> = (1..self.states - 1).collect();
+        while let Some(state) = inner.iter().copied().min_by_key(|&state| self.cost(state)) {
+            inner.remove(&state);
+            self.eliminate(state);
+            if self.transitions.values().map(String::len).sum::<usize>() > 4 * MAX_LENGTH {
+                return Err(TOO_LARGE.to_owned());
+            }
+        }
+        match self.transitions.remove(&(0, self.states - 1)) {
+            Some(pattern) if pattern.len() <= MAX_LENGTH => Ok(format!("^(?:{pattern})$")),
+            Some(_) => Err(TOO_LARGE.to_owned()),
+            None => Err("no text matches it".to_owned()),
+        }
+    }
+
+    /// Length that eliminating a state adds to the patterns.
+    fn cost(&self, state: usize) -> usize {
+        let (mut into, mut out, mut length) = (0, 0, 0);
+        for ((from, to), pattern) in &self.transitions {
+            into += usize::from(*to == state && *from != state);
+            out += usize::from(*from == state && *to != state);
+            length += if *from == state || *to == state { pattern.len() } else { 0 };
+        }
+        into * out * (length + 1)
+    }
+
+    fn eliminate(&mut self, state: usize) {
+        let around = match self.transitions.remove(&(state, state)) {
+            Some(pattern) => format!("(?:{pattern})*"),
+            None => String::new(),
+        };
+        let touches = |(from, to): &(usize, usize)| *from == state || *to == state;
+        let touching: Vec<_> = self.transitions.keys().copied().filter(touches).collect();
+        let mut touching: Vec<_> = touching
+            .into_iter()
+            .filter_map(|ends| Some((ends, self.transitions.remove(&ends)?)))
+            .collect();
+        let into: Vec<_> = touching.extract_if(.., |((_, to), _)| *to == state).collect();
+        for ((from, _), before) in &into {
+            for ((_, to), after) in &touching {
+                let path = format!("{}{around}{}", grouped(before), grouped(after));
+                let known = self.transitions.entry((*from, *to));
+                known.and_modify(|known| *known = format!("{known}|{path}")).or_insert(path);
+            }
+        }
+    }
+}
+
+/// Classes of states that accept the same texts, by state.
+fn classes(table: &[Vec<usize>], accepting: &[bool]) -> Vec<usize> {
+    let mut classes: Vec<usize> = accepting.iter().map(|&accepting| accepting.into()).collect();
+    let mut count = 0;
+    loop {
+        let mut numbers = HashMap::new();
+        let next: Vec<usize> = table
+            .iter()
+            .enumerate()
+            .map(|(state, row)| {
+                let row: Vec<usize> = row.iter().map(|&next| classes[next]).collect();
+                let number = numbers.len();
+                *numbers.entry((classes[state], row)).or_insert(number)
+            })
+            .collect();
+        classes = next;
+        if numbers.len() == count {
+            return classes;
+        }
+        count = numbers.len();
+    }
+}
+
+/// True for the states from which a text is accepted.
+fn live(table: &[Vec<usize>], accepting: &[bool]) -> Vec<bool> {
+    let mut live = accepting.to_vec();
+    loop {
+        let new: Vec<usize> = (0..table.len())
+            .filter(|&state| !live[state] && table[state].iter().any(|&next| live[next]))
+            .collect();
+        if new.is_empty() {
+            return live;
+        }
+        new.into_iter().for_each(|state| live[state] = true);
+    }
+}
+
+/// Pattern that can stand beside others.
+fn grouped(pattern: &str) -> String {
+    match pattern.contains('|') {
+        true => format!("(?:{pattern})"),
+        false => pattern.to_owned(),
+    }
+}
+
+/// Class of some ranges of characters, which are in order.
+fn class(ranges: &[(char, char)]) -> String {
+    let mut joined: Vec<(char, char)> = Vec::new();
+    for &(first, last) in ranges {
+        match joined.last_mut() {
+            // No character is between the surrogates' neighbours.
+            Some((_, end)) if *end as u32 + 1 == first as u32 || first == '\u{e000}' => *end = last,
+            _ => joined.push((first, last)),
+        }
+    }
+    if joined == [('\0', char::MAX)] {
+        return "(?s:.)".to_owned();
+    }
+    let code = |c: char| match c {
+        c if c.is_ascii_alphanumeric() => c.to_string(),
+        c => format!("\\x{{{:x}}}", c as u32),
+    };
+    let ranges = joined.iter().map(|&(first, last)| match first == last {
+        true => code(first),
+        false => format!("{}-{}", code(first), code(last)),
+    });
+    format!("[{}]", ranges.collect::<String>())
+}
+
+fn any() -> RegexAst {
+    RegexAst::Regex(ANY.to_owned())
+}
+
+fn not(ast: RegexAst) -> RegexAst {
+    RegexAst::Not(Box::new(ast))
+}
+
+/// First line of an error, with the last one if there are several.
+fn first_line(text: &str) -> String {
+    let mut lines = text.lines().map(str::trim).filter(|line| !line.is_empty());
+    let first = lines.next().unwrap_or_default();
+    match lines.next_back() {
+        Some(last) => format!("{first} {last}"),
+        None => first.to_owned(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn is_match(pattern: &str, text: &str) -> Option<bool> {
+        let mut builder = RegexBuilder::new();
+        let expression = builder.mk_regex_for_serach(&regex_to_lark(pattern, "dw")).ok()?;
+        Some(builder.to_regex_limited(expression, MAX_FUEL).ok()?.is_match(text))
+    }
+
+    fn all_match(patterns: &[String], text: &str) -> bool {
+        patterns.iter().all(|pattern| is_match(pattern, text).unwrap())
+    }
+
+    #[test]
+    fn look_ahead_is_said_without_it() {
+        for (pattern, matching, others) in [
+            // pydantic's Decimal, and with max_digits=5, decimal_places=2, and with max_digits=3.
+            (
+                r"^(?!^[-+.]*$)[+-]?0*\d*\.?\d*$",
+                &["1", "-0.5", "+.5", "12.", "00"][..],
+                &["", "-", ".", "-.", "a", "1e3", "1.2.3"][..],
+            ),
+            (
+                r"^(?!^[-+.]*$)[+-]?0*(?:\d{0,3}|(?=[\d.]{1,6}0*$)\d{0,3}\.\d{0,2}0*$)",
+                &["123.45", "0", "-1.5000"],
+                &["-", ".", "-.-"],
+            ),
+            (
+                r"^(?!^[-+.]*$)[+-]?0*(?:\d{0,3}|(?=[\d.]{1,4}0*$)\d*\.\d*0*$)$",
+                &["123", "1.23", "0001.2300"],
+                &["1234", "12.34", "."],
+            ),
+            // zod's email.
+            (
+                r"^(?!\.)(?!.*\.\.)([A-Za-z0-9_'+\-\.]*)[A-Za-z0-9_+-]@([A-Za-z0-9][A-Za-z0-9\-]*\.)+[A-Za-z]{2,}$",
+                &["a@b.de", "a.b@c-d.org"],
+                &[".a@b.de", "a..b@c.de", "a@b"],
+            ),
+            (r"^(?=.*[A-Z])(?=.*\d).{4,}$", &["Ab1é", "1xxA"], &["abcd", "A1", "ABCD"]),
+            (r"a(?!b)", &["ac", "aba", "a"], &["ab", "b"]),
+            (r"^x(?:(?=a)|b)$", &["xb"], &["x", "xa"]),
+        ] {
+            let plain = plain(pattern, &Budget::new()).unwrap_or_else(|e| panic!("{pattern}: {e}"));
+            for text in matching {
+                assert!(all_match(&plain, text), "{pattern} {text}: {plain:?}");
+            }
+            for text in others {
+                assert!(!all_match(&plain, text), "{pattern} {text}: {plain:?}");
+            }
+        }
+        for pattern in ["(?<=a)b", "(", "(?=a", r"\ba", "(?:(?=a)b)*"] {
+            assert!(plain(pattern, &Budget::new()).is_err(), "{pattern}");
+        }
+    }
+
+    #[test]
+    fn complements_match_what_is_left() {
+        for pattern in ["^a+$", "b", "^[^x]{2}$", "^é|z$", r"^\d*$", r"\u00e9"] {
+            let complement = complement(pattern, &Budget::new()).unwrap();
+            for text in ["", "a", "aa", "b", "ab", "xy", "é", "éa", "az", "12", "日本", "\n"] {
+                let both = [pattern, &complement].map(|p| is_match(p, text).unwrap());
+                assert!(both[0] != both[1], "{pattern} {complement} {text}");
+            }
+        }
+        let others = excluding(&["a", "ab", "日"], &Budget::new()).unwrap();
+        for text in ["", "b", "abc", "日本", "é", "\u{10ffff}"] {
+            assert_eq!(is_match(&others, text), Some(true), "{text}");
+        }
+        for text in ["a", "ab", "日"] {
+            assert_eq!(is_match(&others, text), Some(false), "{text}");
+        }
+        assert!(complement(ANY, &Budget::new()).is_err());
+    }
+}
