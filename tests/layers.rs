@@ -23,7 +23,7 @@ const CRATES: [(&str, &[&str]); 9] = [
 const MLX: [&str; 3] = ["engine", "models", "tensor"];
 
 /// Folders of crates, each with the folders of its crate that it may use.
-const FOLDERS: [(&str, &str, &[&str]); 17] = [
+const FOLDERS: [(&str, &str, &[&str]); 18] = [
     ("tensor", "cpu", &[]),
     ("tensor", "cache", &[]),
     ("tensor", "ops", &["cache", "cpu"]),
@@ -38,6 +38,7 @@ const FOLDERS: [(&str, &str, &[&str]); 17] = [
     ("engine", "distributed", &[]),
     ("engine", "scheduler", &["distributed"]),
     ("processor", "image", &[]),
+    ("processor", "schema", &[]),
     ("core", "store", &[]),
     ("core", "workspace", &["probe", "store", "tensors"]),
     ("serve", "openai", &[]),

@@ -2,7 +2,7 @@
 
 use serde_json::{Map, Value, json};
 
-use crate::schema::{Lowered, Unheld, lower};
+use crate::schema::{Kinds, Lowered, Unheld, kinds, lower};
 use crate::tools::{is_strict, name, parameters};
 
 /// Call of a tool.
@@ -28,7 +28,8 @@ impl Call {
     /// The reason, if the tool is strict and a grammar does not hold its schema.
     pub fn new(tool: &Value, field: String, number: usize) -> Result<Call, String> {
         let (name, strict) = (name(tool).unwrap_or_default().to_owned(), is_strict(tool));
-        let lowered = lower(&parameters(tool), &format!("{number}-"), false);
+        let schema = parameters(tool);
+        let lowered = lower(&schema, &format!("{number}-"), false);
         let mut call =
             Call { name, field, strict, unheld: Vec::new(), arguments: Lowered::any_object() };
         let refused = |why: &str| Err(format!("`{}`: {why}", call.field));
@@ -42,6 +43,10 @@ impl Call {
                 };
                 call.unheld = lowered.unheld.iter().map(place).collect();
                 call.arguments = lowered;
+                if kinds(&schema, &schema) != Kinds::OBJECT {
+                    let all = [json!({"type": "object"}), call.arguments.schema.take()];
+                    call.arguments.schema = json!({"allOf": all});
+                }
             }
             Err(why) if strict => return refused(&why),
             Err(why) => call.free(&why),

@@ -68,7 +68,11 @@ fn validator(schema: &Value) -> Validator {
         match schema {
             Value::Object(fields) => {
                 let fields = fields.iter().filter(|(name, _)| *name != "nullable");
-                let fields = fields.map(|(name, value)| (name.clone(), plain(value))).collect();
+                let fields = fields.map(|(name, value)| match (name.as_str(), value) {
+                    ("type", Value::String(kind)) => (name.clone(), kind.to_lowercase().into()),
+                    _ => (name.clone(), plain(value)),
+                });
+                let fields = fields.collect();
                 match schema["nullable"] == true {
                     true => json!({"anyOf": [Value::Object(fields), {"type": "null"}]}),
                     false => Value::Object(fields),
@@ -318,6 +322,25 @@ fn schemas() -> Vec<(Value, Vec<Value>, Vec<Value>)> {
             vec![json!("b"), json!("abcd"), json!(null)],
             vec![json!("a"), json!("bcde")],
         ),
+        (json!({"type": "string", "oneOf": [{"format": "ipv4"}, {"format": "ipv6"}]}),
+            vec![json!("127.0.0.1"), json!("::1")], vec![json!("x")]),
+        (
+            json!({"oneOf": [
+                {"type": "object", "properties": {"a": {"type": "string"}}, "required": ["a"]},
+                {"type": "object", "properties": {"b": {"type": "integer"}}, "required": ["b"]}]}),
+            vec![json!({"a": "x"}), json!({"b": 1}), json!({"a": "x", "b": "y"})],
+            vec![json!({"a": "x", "b": 1}), json!({})],
+        ),
+        // Bounds of zod's numbers and texts.
+        (
+            json!({"type": "object", "required": ["n", "s"], "additionalProperties": false, "properties": {
+                "n": {"type": "integer", "minimum": -9007199254740991_i64, "maximum": 9007199254740991_i64},
+                "s": {"type": "string", "maxLength": 9007199254740991_i64}}}),
+            vec![json!({"n": -5, "s": "x"}), json!({"n": 9007199254740991_i64, "s": ""})],
+            vec![json!({"n": 1.5, "s": ""})],
+        ),
+        (json!({"type": "string", "format": "date"}), vec![json!("2024-02-29"), json!("2000-02-29")],
+            vec![json!("2023-02-29"), json!("1900-02-29"), json!("2024-13-01")]),
         // Dependent properties.
         (
             json!({"type": "object", "properties": {"card": {"type": "integer"}, "address": {"type": "string"}},

@@ -9,6 +9,9 @@ use super::refs::resolve;
 /// Maximum depth of nested pairs.
 const MAX_DEPTH: usize = 32;
 
+/// Formats that no string has two of.
+const DISTINCT: [&str; 7] = ["date", "time", "date-time", "email", "ipv4", "ipv6", "uuid"];
+
 /// True if no value can follow both `one` and `other`, parts of `root`. Without budget they count as
 /// overlapping.
 pub fn are_disjoint(root: &Value, one: &Value, other: &Value, budget: &Budget) -> bool {
@@ -31,7 +34,8 @@ impl Comparison<'_> {
             || self.one_sided(other, one, depth + 1)
             || common == Kinds::OBJECT && self.properties(one, other, depth + 1)
             || common == Kinds::ARRAY && self.items(one, other, depth + 1)
-            || common == Kinds::STRING && apart(one, other, "minLength", "maxLength")
+            || common == Kinds::STRING
+                && (apart(one, other, "minLength", "maxLength") || have_other_formats(one, other))
             || apart(one, other, "minimum", "maximum") && common.and(Kinds::NUMBER) == common
     }
 
@@ -77,6 +81,15 @@ fn property<'a>(schema: &'a Value, name: &str) -> Option<&'a Value> {
     let open =
         || schema.get("additionalProperties").filter(|_| schema["patternProperties"].is_null());
     schema["properties"].get(name).or_else(open)
+}
+
+/// True if the strings of two schemas have formats that no string has both of.
+fn have_other_formats(one: &Value, other: &Value) -> bool {
+    let format = |schema: &Value| {
+        let format = schema["format"].as_str()?;
+        DISTINCT.iter().position(|known| *known == format)
+    };
+    format(one).zip(format(other)).is_some_and(|(one, other)| one != other)
 }
 
 /// True if the upper bound of one is below the lower bound of the other.

@@ -31,6 +31,9 @@ const MAX_DEPTH: usize = 200;
 /// Largest whole number up to which all have a float of their own.
 const MAX_EXACT: u64 = 1 << 53;
 
+/// Largest bound of a length or a number of items; no answer reaches a higher one.
+const MAX_COUNT: u64 = 1 << 24;
+
 /// Formats that grammars hold, beside those of times.
 const FORMATS: [&str; 7] = ["duration", "email", "hostname", "ipv4", "ipv6", "uuid", "uri"];
 
@@ -238,6 +241,10 @@ impl Lowering<'_> {
                 self.leave(at, keyword, Some(reason.to_owned()));
                 continue;
             }
+            let endless = keyword.starts_with("max") && value.as_u64() > Some(MAX_COUNT);
+            if endless && keyword != "maximum" {
+                continue;
+            }
             let value = match keyword.as_str() {
                 "type" => json!(Kinds::of_type(value).unwrap_or(Kinds::ALL).names()),
                 _ => count(value).map_or_else(|| value.clone(), Value::from),
@@ -408,8 +415,9 @@ impl Lowering<'_> {
     ) -> Result<(), String> {
         for keyword in ["allOf", "anyOf", "oneOf"] {
             let Some(schemas) = fields.get(keyword).and_then(Value::as_array) else { continue };
-            if keyword == "oneOf" && !self.excludes(schemas) {
-                match self.exclusive(schemas) {
+            let exclusive = (keyword == "oneOf").then(|| typed(fields, schemas));
+            if let Some(exclusive) = exclusive.filter(|schemas| !self.excludes(schemas)) {
+                match self.exclusive(&exclusive) {
                     Some(schema) => {
                         self.instead(at, keyword, Some(schema), parts)?;
                         continue;
@@ -494,6 +502,16 @@ impl Parts {
         }
         own.into()
     }
+}
+
+/// Alternatives with the type that is stated beside them, where they have none of their own.
+fn typed(fields: &Map<String, Value>, schemas: &[Value]) -> Vec<Value> {
+    let mut schemas = schemas.to_vec();
+    let Some(kind) = fields.get("type") else { return schemas };
+    for fields in schemas.iter_mut().filter_map(Value::as_object_mut) {
+        fields.entry("type").or_insert_with(|| kind.clone());
+    }
+    schemas
 }
 
 /// Schema of the values that follow any of `schemas`.

@@ -63,12 +63,7 @@ fn conditions(node: &Node, budget: &Budget) -> Option<Result<Vec<String>, String
     let Node::Concat(nodes) = node else { return None };
     let first = nodes.iter().position(|node| !matches!(node, Node::Start | Node::Look { .. }))?;
     let (heads, rest) = nodes.split_at(first);
-    let raw = |node: &Node| match node {
-        Node::Raw(text) => Some(text.as_str()),
-        Node::End => Some("$"),
-        _ => None,
-    };
-    let rest = rest.iter().map(raw).collect::<Option<String>>()?;
+    let rest = rest.iter().map(Node::text).collect::<Option<String>>()?;
     matches!(heads.first()?, Node::Start).then_some(())?;
     let looks = heads.iter().filter(|node| matches!(node, Node::Look { .. }));
     let looks = looks.map(|look| Language::of(look, true)?.pattern(budget));
@@ -276,6 +271,15 @@ impl<'a> PatternParser<'a> {
 }
 
 impl Node {
+    /// Text of a node without look-ahead, and of the end.
+    fn text(&self) -> Option<&str> {
+        match self {
+            Node::Raw(text) => Some(text),
+            Node::End => Some("$"),
+            _ => None,
+        }
+    }
+
     fn is_raw(&self) -> bool {
         match self {
             Node::Raw(_) => true,
