@@ -15,6 +15,12 @@ pub struct Matcher {
     unique: Option<Unique>,
 }
 
+impl Clone for Matcher {
+    fn clone(&self) -> Matcher {
+        Matcher { grammar: self.grammar.deep_clone(), unique: self.unique.clone() }
+    }
+}
+
 impl Matcher {
     /// State of a grammar without memory.
     pub fn new(grammar: Grammar) -> Matcher {
@@ -65,6 +71,7 @@ impl Matcher {
 }
 
 /// Text of an answer, and the tokens that may end an item.
+#[derive(Clone)]
 struct Unique {
     tokens: TokEnv,
     ends: Vec<u32>,
@@ -87,6 +94,7 @@ impl Unique {
 }
 
 /// JSON text as far as it is read.
+#[derive(Clone)]
 struct JsonText {
     /// Schema of the text.
     schema: Value,
@@ -98,6 +106,7 @@ struct JsonText {
 }
 
 /// Object or array, with the JSON schemas that may apply to it.
+#[derive(Clone)]
 enum Container {
     Object {
         schemas: Vec<Value>,

@@ -13,7 +13,7 @@ use serde_json::{Map, Value, json};
 use super::array::{self, Items};
 use super::budget::Budget;
 use super::disjoint::are_disjoint;
-use super::kinds::{Kinds, is_nullable};
+use super::kinds::{Kinds, is_nullable, kinds};
 use super::negate::negate;
 use super::object::{self, texts};
 use super::pattern;
@@ -154,7 +154,10 @@ struct Lowering<'a> {
 #[derive(Default)]
 struct Parts {
     own: Map<String, Value>,
+    /// Parts of the document, whose properties come in this order.
     all: Vec<Value>,
+    /// Schemas that stand for keywords.
+    instead: Vec<Value>,
 }
 
 impl Lowering<'_> {
@@ -212,7 +215,7 @@ impl Lowering<'_> {
         parts: &mut Parts,
     ) -> Result<(), String> {
         match schema {
-            Some(schema) => parts.all.push(self.schema(&schema, &at.instead(keyword))?),
+            Some(schema) => parts.instead.push(self.schema(&schema, &at.instead(keyword))?),
             None => self.leave(at, keyword, None),
         }
         Ok(())
@@ -260,7 +263,7 @@ impl Lowering<'_> {
             }
             Some(format) => {
                 let pattern = pattern::of_time(format);
-                parts.all.extend(pattern.map(|pattern| json!({"pattern": pattern})));
+                parts.instead.extend(pattern.map(|pattern| json!({"pattern": pattern})));
             }
             None => {}
         }
@@ -273,7 +276,7 @@ impl Lowering<'_> {
             Ok(patterns) => {
                 let mut patterns = patterns.into_iter().map(Value::from);
                 parts.own.extend(patterns.next().map(|first| ("pattern".to_owned(), first)));
-                parts.all.extend(patterns.map(|pattern| json!({"pattern": pattern})));
+                parts.instead.extend(patterns.map(|pattern| json!({"pattern": pattern})));
             }
             Err(reason) => self.leave(at, "pattern", Some(reason)),
         }
@@ -438,13 +441,14 @@ impl Lowering<'_> {
                 _ => parts.all.push(any_of(lowered)),
             }
         }
+        let within = fields.get("type").and_then(Kinds::of_type).unwrap_or(Kinds::ALL);
         if let Some(schema) = fields.get("not") {
-            self.instead(at, "not", self.negate(schema), parts)?;
+            self.instead(at, "not", self.negate(schema, within), parts)?;
         }
         if let Some(condition) = fields.get("if") {
             let given = |keyword| fields.get(keyword).unwrap_or(&Value::Bool(true));
             let (then, other) = (given("then"), given("else"));
-            let schema = self.negate(condition).map(
+            let schema = self.negate(condition, within).map(
                 |not| json!({"anyOf": [{"allOf": [condition, then]}, {"allOf": [not, other]}]}),
             );
             if *then != true || *other != true {
@@ -454,8 +458,8 @@ impl Lowering<'_> {
         Ok(())
     }
 
-    fn negate(&self, schema: &Value) -> Option<Value> {
-        negate(self.root, schema, &self.budget)
+    fn negate(&self, schema: &Value, within: Kinds) -> Option<Value> {
+        negate(self.root, schema, within, &self.budget)
     }
 
     fn are_disjoint(&self, one: &Value, other: &Value) -> bool {
@@ -472,13 +476,12 @@ impl Lowering<'_> {
 
     /// Schema of the values that follow exactly one of `schemas`; none if no keywords express it.
     fn exclusive(&self, schemas: &[Value]) -> Option<Value> {
-        let not: Vec<Option<Value>> = schemas.iter().map(|schema| self.negate(schema)).collect();
         let mut either = Vec::new();
         for (n, schema) in schemas.iter().enumerate() {
-            let mut all = vec![schema.clone()];
-            for (other, not) in not.iter().enumerate() {
-                if other != n && !self.are_disjoint(schema, &schemas[other]) {
-                    all.push(not.clone()?);
+            let (mut all, within) = (vec![schema.clone()], kinds(self.root, schema));
+            for (_, other) in schemas.iter().enumerate().filter(|(other, _)| *other != n) {
+                if !self.are_disjoint(schema, other) {
+                    all.push(self.negate(other, within)?);
                 }
             }
             either.push(json!({"allOf": all}));
@@ -489,7 +492,8 @@ impl Lowering<'_> {
 
 impl Parts {
     fn join(self) -> Value {
-        let Parts { mut own, mut all } = self;
+        let Parts { mut own, mut all, instead } = self;
+        all.extend(instead);
         if all.contains(&Value::Bool(false)) {
             return Value::Bool(false);
         }

@@ -28,16 +28,17 @@ const UNKNOWN: [&str; 17] = [
     "$recursiveRef",
 ];
 
-/// Schema of all values that `schema`, a part of `root`, does not allow; none if no keywords express
-/// it. Formats count as annotations.
-pub fn negate(root: &Value, schema: &Value, budget: &Budget) -> Option<Value> {
+/// Schema of values that `schema`, a part of `root`, does not allow; none if no keywords express it.
+/// It has all such values of the kinds `within`, except numbers that are not whole where other kinds
+/// are left. Formats count as annotations.
+pub fn negate(root: &Value, schema: &Value, within: Kinds, budget: &Budget) -> Option<Value> {
     let fields = match schema {
         Value::Bool(all) => return Some(Value::Bool(!all)),
         schema => schema.as_object()?,
     };
     let mut either = Vec::new();
     for (keyword, value) in fields {
-        either.extend(without(root, fields, (keyword, value), budget)?);
+        either.extend(without(root, fields, (keyword, value), within, budget)?);
     }
     let any = match either.len() {
         0 => Value::Bool(false),
@@ -55,6 +56,7 @@ fn without(
     root: &Value,
     fields: &Map<String, Value>,
     (keyword, value): (&str, &Value),
+    within: Kinds,
     budget: &Budget,
 ) -> Option<Vec<Value>> {
     let count = || value.as_f64().filter(|count| count.fract() == 0.0 && *count >= 0.0);
@@ -70,10 +72,13 @@ fn without(
     let listed = || value.as_array().map(Vec::as_slice);
     let one = match keyword {
         "type" => {
-            let others = Kinds::of_type(value)?.others();
+            let mut others = Kinds::of_type(value)?.others();
             // Numbers that are not whole have no type of their own.
             if others.and(Kinds::NUMBER) == Kinds::FRACTION {
-                return None;
+                others = others.and(Kinds::NUMBER.others());
+                if within.and(others).is_empty() && within.has(Kinds::FRACTION) {
+                    return None;
+                }
             }
             (!others.is_empty()).then(|| json!({"type": others.names()}))
         }
