@@ -91,7 +91,23 @@ fn validator(schema: &Value) -> Validator {
 
 /// Schemas that clients send, with texts that follow them and texts that do not.
 fn schemas() -> Vec<(Value, Vec<Value>, Vec<Value>)> {
+    let text = |format: &str| json!({"type": "string", "format": format});
     vec![
+        (text("email"), vec![json!("a.b+c@d-e.org")], vec![json!("a"), json!("@b.de")]),
+        (text("hostname"), vec![json!("a-1.example.org")], vec![json!("-a"), json!("a..b")]),
+        (
+            text("date-time"),
+            vec![json!("2024-02-29T23:59:59.5+01:00")],
+            vec![json!("2023-02-29T10:00:00Z")],
+        ),
+        (text("time"), vec![json!("10:00:00Z")], vec![json!("25:00:00Z")]),
+        (text("duration"), vec![json!("P1DT2H")], vec![json!("1D")]),
+        (
+            text("uuid"),
+            vec![json!("2eb8aa08-aa98-11ea-b4aa-73b441d16380")],
+            vec![json!("2eb8aa08")],
+        ),
+        (text("ipv6"), vec![json!("::1")], vec![json!("12345::")]),
         // Formats that are annotations: pydantic, OpenAPI, MCP.
         (
             json!({"type": "object", "additionalProperties": false, "required": ["a", "b", "c"],

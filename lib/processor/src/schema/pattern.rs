@@ -91,18 +91,27 @@ pub fn excluding(strings: &[&str], budget: &Budget) -> Result<String, String> {
     Language { ast: not(RegexAst::Or(each)), cuts }.pattern(budget)
 }
 
-/// Pattern of a date or a time as RFC 3339 writes it, without leap seconds, which few programs know;
-/// none for other formats.
-pub fn of_time(format: &str) -> Option<String> {
+/// Pattern of the strings of a format; none for other formats. Dates and times are those of RFC 3339
+/// without leap seconds, which few programs know; parts of names and of addresses are as long as all
+/// programs take them.
+pub fn of_format(format: &str) -> Option<String> {
     const YEAR: &str = "(?:[0-9]{3}[1-9]|[0-9]{2}[1-9]0|[0-9][1-9]00|[1-9]000)";
-    const DAY: &str = "(?:(?:0[13578]|1[02])-(?:0[1-9]|[12][0-9]|3[01])|(?:0[469]|11)-(?:0[1-9]|[12][0-9]|30)|02-(?:0[1-9]|1[0-9]|2[0-8]))";
+    const DAY: &str = "(?:(?:0[13578]|1[02])-(?:0[1-9]|[12][0-9]|3[01])|\
+        (?:0[469]|11)-(?:0[1-9]|[12][0-9]|30)|02-(?:0[1-9]|1[0-9]|2[0-8]))";
     const LEAP: &str =
         "(?:[0-9]{2}(?:0[48]|[2468][048]|[13579][26])|(?:0[48]|[2468][048]|[13579][26])00)-02-29";
-    const TIME: &str = r"(?:[01][0-9]|2[0-3]):[0-5][0-9]:[0-5][0-9](?:\.[0-9]{1,9})?(?:[Zz]|[+-](?:[01][0-9]|2[0-3]):[0-5][0-9])";
+    const TIME: &str = "(?:[01][0-9]|2[0-3]):[0-5][0-9]:[0-5][0-9](?:\\.[0-9]{1,9})?\
+        (?:[Zz]|[+-](?:[01][0-9]|2[0-3]):[0-5][0-9])";
+    const LABEL: &str = "[a-zA-Z0-9](?:-?[a-zA-Z0-9]){0,30}";
+    const LOCAL: &str = "[a-zA-Z0-9!#$%&'*+/=?^_`{|}~-]";
     match format {
         "date" => Some(format!("^(?:{YEAR}-{DAY}|{LEAP})$")),
         "time" => Some(format!("^{TIME}$")),
         "date-time" => Some(format!("^(?:{YEAR}-{DAY}|{LEAP})[Tt]{TIME}$")),
+        "hostname" => Some(format!(r"^{LABEL}(?:\.{LABEL}){{0,3}}$")),
+        "email" => Some(format!(
+            r"^{LOCAL}{{1,32}}(?:\.{LOCAL}{{1,15}}){{0,2}}@{LABEL}(?:\.{LABEL}){{0,3}}$"
+        )),
         _ => None,
     }
 }
