@@ -397,7 +397,7 @@ async fn a_large_body_keeps_nobody_waiting() {
 
 #[tokio::test]
 async fn what_is_left_of_the_schemas_of_tools_is_in_a_header_and_in_the_log() {
-    let keyword = "`uniqueItems` at /properties/a/uniqueItems in `tools[0].function.parameters`";
+    let keyword = "`uniqueItems` at #/properties/a/uniqueItems in `tools[0].function.parameters`";
     let logged = Arc::new(Mutex::new(Vec::new()));
     let entries = Arc::clone(&logged);
     let log = Log::new(move |entry| entries.lock().unwrap().push(entry.clone()));

@@ -76,7 +76,7 @@ fn rules_that_make_no_sense_are_refused_before_the_answer() {
     refused(json!({"json_schema": false}), "`json_schema`: ");
     refused(json!({"json_schema": {"type": "wrong"}}), "`json_schema`: ");
     let unclosed = json!({"json_schema": {"type": "string", "pattern": "("}});
-    let why = "`json_schema`: `pattern` at /pattern cannot be enforced: regex parse error: error: unclosed";
+    let why = "`json_schema`: `pattern` at #/pattern cannot be enforced: regex parse error: error: unclosed";
     refused(unclosed, why);
     refused(json!({"json_schema": {"$ref": "http://example.com/x"}}), "`json_schema`: ");
     refused(json!({"grammar": "start: nothing"}), "`grammar`: ");

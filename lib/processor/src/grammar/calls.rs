@@ -39,7 +39,7 @@ impl Call {
             }
             Ok(lowered) => {
                 let place = |Unheld { keyword, pointer, .. }: &Unheld| {
-                    format!("`{keyword}` at {pointer} in `{}`", call.field)
+                    format!("`{keyword}` at #{pointer} in `{}`", call.field)
                 };
                 call.unheld = lowered.unheld.iter().map(place).collect();
                 call.arguments = lowered;

@@ -469,31 +469,31 @@ fn what_no_grammar_holds_is_refused_by_keyword_and_place() {
     for (schema, why) in [
         (
             json!({"properties": {"a/b": {"type": "array", "items": {"type": "object"}, "uniqueItems": true}}}),
-            "`json_schema`: `uniqueItems` at /properties/a~1b/uniqueItems cannot be enforced",
+            "`json_schema`: `uniqueItems` at #/properties/a~1b/uniqueItems cannot be enforced",
         ),
         (
             json!({"$defs": {"x": {"pattern": "(?<=a)b"}}, "items": {"$ref": "#/$defs/x"}}),
-            "`json_schema`: `pattern` at /$defs/x/pattern cannot be enforced: ",
+            "`json_schema`: `pattern` at #/$defs/x/pattern cannot be enforced: ",
         ),
         (
             json!({"anyOf": [{}, {"oneOf": [{"type": "integer"}, {"type": "number"}]}]}),
-            "`json_schema`: `oneOf` at /anyOf/1/oneOf cannot be enforced: more than one",
+            "`json_schema`: `oneOf` at #/anyOf/1/oneOf cannot be enforced: more than one",
         ),
         (
             json!({"not": {"properties": {"a": {"multipleOf": 3}}}}),
-            "`json_schema`: `not` at /not cannot be enforced",
+            "`json_schema`: `not` at #/not cannot be enforced",
         ),
         (
             json!({"$ref": "http://example.com/x"}),
-            "`json_schema`: `$ref` at /$ref cannot be enforced: ",
+            "`json_schema`: `$ref` at #/$ref cannot be enforced: ",
         ),
         (
             json!({"enum": [9_007_199_254_740_993_u64]}),
-            "`json_schema`: `enum` at /enum cannot be enforced: ",
+            "`json_schema`: `enum` at #/enum cannot be enforced: ",
         ),
         (
             json!({"type": "string", "pattern": "("}),
-            "`json_schema`: `pattern` at /pattern cannot be enforced: regex",
+            "`json_schema`: `pattern` at #/pattern cannot be enforced: regex",
         ),
     ] {
         let e = compiled(&vocabulary, &schema).map(|_| ()).expect_err(&schema.to_string());
@@ -523,7 +523,7 @@ fn tools_that_are_not_strict_leave_what_no_grammar_holds_to_the_model() {
     let tools = [tool("f", false, &unique), tool("g", true, &one), tool("h", false, &overlapping)];
     let Compiled { matcher, unheld } = compile(&tools).unwrap();
     assert_eq!(unheld.len(), 2, "{unheld:?}");
-    let first = "`uniqueItems` at /properties/a/uniqueItems in `tools[0].function.parameters`";
+    let first = "`uniqueItems` at #/properties/a/uniqueItems in `tools[0].function.parameters`";
     assert_eq!(unheld[0], first);
     assert!(unheld[1].starts_with("`tools[2].function.parameters`: "), "{unheld:?}");
     for (call, allowed) in [
@@ -536,7 +536,7 @@ fn tools_that_are_not_strict_leave_what_no_grammar_holds_to_the_model() {
         assert_eq!(accepts(&matcher, &call.to_string()), allowed, "{call}");
     }
     let e = compile(&[tool("g", true, &one), tool("f", true, &unique)]).map(|_| ()).unwrap_err();
-    let why = "`tools[1].function.parameters`: `uniqueItems` at /properties/a/uniqueItems";
+    let why = "`tools[1].function.parameters`: `uniqueItems` at #/properties/a/uniqueItems";
     assert!(e.message.starts_with(why), "{e}");
     let e = compile(&[tool("h", true, &overlapping)]).map(|_| ()).unwrap_err();
     assert!(e.message.starts_with("`tools[0].function.parameters`: "), "{e}");

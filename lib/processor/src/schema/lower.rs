@@ -62,7 +62,7 @@ pub struct Unheld {
 impl fmt::Display for Unheld {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Unheld { keyword, pointer, reason } = self;
-        write!(f, "`{keyword}` at {pointer} cannot be enforced")?;
+        write!(f, "`{keyword}` at #{pointer} cannot be enforced")?;
         reason.iter().try_for_each(|reason| write!(f, ": {reason}"))
     }
 }
