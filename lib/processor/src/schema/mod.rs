@@ -2,6 +2,7 @@
 //! grammar holds.
 
 mod array;
+mod automaton;
 mod budget;
 mod disjoint;
 mod kinds;
