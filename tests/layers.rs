@@ -38,6 +38,7 @@ const FOLDERS: [(&str, &str, &[&str]); 18] = [
     ("engine", "distributed", &[]),
     ("engine", "scheduler", &["distributed"]),
     ("processor", "image", &[]),
+    ("processor", "schema", &[]),
     ("core", "store", &[]),
     ("core", "workspace", &["probe", "store", "tensors"]),
     ("serve", "openai", &[]),

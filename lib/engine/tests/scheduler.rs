@@ -129,7 +129,7 @@ async fn who_goes_away_leaves_the_line() {
     let engine = engine(&home, bounds(), &["llama"]);
     let endless = || request("llama", json!({"max_tokens": 2000}));
     let mut events = engine.submit(endless()).unwrap();
-    assert!(matches!(events.recv().await, Some(Ok(Event::Started { prompt_tokens: 5 }))));
+    assert!(matches!(events.recv().await, Some(Ok(Event::Started { prompt_tokens: 5, .. }))));
     drop(events);
     drop(engine.submit(endless()).unwrap());
     answer(engine.submit(request("llama", json!({}))).unwrap()).await;

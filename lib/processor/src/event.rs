@@ -13,6 +13,10 @@ pub enum Event {
     Started {
         /// Number of tokens of the prompt.
         prompt_tokens: u64,
+        /// What the constraint leaves to the model, as [`Prepared::unheld`] has it.
+        ///
+        /// [`Prepared::unheld`]: crate::processor::Prepared::unheld
+        unheld: Vec<String>,
     },
     /// Log probabilities of the next token, if the request asks for them.
     Logprobs(Logprobs),

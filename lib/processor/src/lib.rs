@@ -19,6 +19,7 @@ pub mod request;
 mod response;
 pub mod sampling;
 mod sandbox;
+mod schema;
 mod text;
 mod token;
 mod tools;

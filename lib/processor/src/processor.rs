@@ -10,7 +10,7 @@ use serde_json::Value;
 use crate::breakers::{self, Breakers};
 use crate::defaults::defaults;
 use crate::event::{End, FinishReason, LengthLimit};
-use crate::grammar::{CallRules, GrammarConstraint, TextRules, Vocabulary};
+use crate::grammar::{CallRules, Compiled, GrammarConstraint, TextRules, Tools, Vocabulary};
 use crate::media::{Image, Media, MediaProcessor};
 use crate::parser::{Markers, Parser, SectionParser};
 use crate::request::{Prompt, Request, Rules};
@@ -52,6 +52,9 @@ pub struct Prepared {
     pub sampling: Sampling,
     /// Constraint on the tokens of the completion, if there is one.
     pub constraint: Option<GrammarConstraint>,
+    /// What the constraint leaves to the model: keywords in the schemas of tools that are not
+    /// strict.
+    pub unheld: Vec<String>,
     /// Completion that the tokens will become.
     pub generation: Generation,
     /// True if the request states `max_tokens`.
@@ -161,7 +164,15 @@ impl Processor {
         };
         let known = chat.and_then(|chat| chat.tools.as_deref()).unwrap_or_default();
         let required = matches!(rules, Some(Rules::Call(_)));
-        let tools = if required { &[] } else { known };
+        let tools: &[Value] = if required { &[] } else { known };
+        let grammar_tools = Tools {
+            tools: match rules {
+                Some(Rules::Call(tools)) => tools,
+                _ => tools,
+            },
+            all: known,
+            fields: &request.schema_fields,
+        };
         if !tools.is_empty() && !request.lenient {
             self.check_template_has_tools()?;
         }
@@ -177,10 +188,11 @@ impl Processor {
             Parser::new(&self.tokenizer, stop, sections, turn, required)
         };
         let constraint = |rules: &Rules| match self.markers.harmony && chat.is_some() {
-            true => self.harmony_constraint(rules, tools, &prompt).map(Some),
-            false => self.constraint(rules, tools, parser(&[])?),
+            true => self.harmony_constraint(rules, grammar_tools, &prompt).map(Some),
+            false => self.constraint(rules, grammar_tools, parser(&[])?),
         };
         let constraint = rules.as_ref().map(constraint).transpose()?.flatten();
+        let (constraint, unheld) = constraint.unzip();
         let generation = Generation {
             parser: parser(options.stop.as_deref().unwrap_or_default())?,
             stop_ids: options.stop_ids.clone().unwrap_or_default(),
@@ -200,7 +212,17 @@ impl Processor {
         };
         let from_ids = matches!(request.prompt, Prompt::Tokens(_));
         let has_max_tokens = options.max_tokens.is_some();
-        Ok(Prepared { prompt, media, from_ids, sampling, constraint, generation, has_max_tokens })
+        let unheld = unheld.unwrap_or_default();
+        Ok(Prepared {
+            prompt,
+            media,
+            from_ids,
+            sampling,
+            constraint,
+            unheld,
+            generation,
+            has_max_tokens,
+        })
     }
 
     /// Sequence breakers of some strings, or the default ones.
@@ -281,43 +303,54 @@ impl Processor {
     }
 
     /// Constraint by `rules`, with calls of `tools` in place of the text or, if the text is free,
-    /// anywhere; none if the rules constrain nothing.
+    /// anywhere, and what it leaves to the model; none if the rules constrain nothing.
     fn constraint(
         &self,
         rules: &Rules,
-        tools: &[Value],
+        tools: Tools,
         parser: Parser,
-    ) -> Result<Option<GrammarConstraint>> {
-        if *rules == Rules::Strict && (tools.is_empty() || self.markers.json.is_none()) {
+    ) -> Result<Option<(GrammarConstraint, Vec<String>)>> {
+        let called = if let Rules::Call(_) = rules { &[] } else { tools.tools };
+        if *rules == Rules::Strict && (called.is_empty() || self.markers.json.is_none()) {
             return Ok(None);
         }
         let vocabulary = self.vocabulary()?;
+        let mut all = Vec::new();
+        let mut grammar = |compiled: Compiled| {
+            all.extend(compiled.unheld);
+            Box::new(compiled.matcher)
+        };
         let text = match rules {
             Rules::Strict => TextRules::Free,
             rules => {
-                let bare = if self.markers.bare { tools } else { &[] };
-                TextRules::Grammar(Box::new(vocabulary.compile(rules, bare)?))
+                let bare = matches!(rules, Rules::Call(_)) || self.markers.bare;
+                let bare = Tools { tools: if bare { tools.tools } else { &[] }, ..tools };
+                TextRules::Grammar(grammar(vocabulary.compile(rules, &bare)?))
             }
         };
         let calls = match self.markers.json {
-            _ if tools.is_empty() => CallRules::Forbidden,
-            Some(pair) => CallRules::Grammar(Box::new(vocabulary.compile_calls(tools, pair)?)),
+            _ if called.is_empty() => CallRules::Forbidden,
+            Some(pair) => CallRules::Grammar(grammar(vocabulary.compile_calls(&tools, pair)?)),
             None => CallRules::Free,
         };
-        Ok(Some(self.grammar_constraint(vocabulary, text, calls, Some(parser))))
+        all.sort_unstable();
+        all.dedup();
+        Ok(Some((self.grammar_constraint(vocabulary, text, calls, Some(parser)), all)))
     }
 
-    /// Constraint by `rules` of a completion of `prompt` in the harmony format.
+    /// Constraint by `rules` of a completion of `prompt` in the harmony format, and what it leaves to
+    /// the model.
     fn harmony_constraint(
         &self,
         rules: &Rules,
-        tools: &[Value],
+        tools: Tools,
         prompt: &[u32],
-    ) -> Result<GrammarConstraint> {
+    ) -> Result<(GrammarConstraint, Vec<String>)> {
         let vocabulary = self.vocabulary()?;
-        let text = vocabulary.compile_harmony(rules, tools, prompt)?;
-        let text = TextRules::Grammar(Box::new(text));
-        Ok(self.grammar_constraint(vocabulary, text, CallRules::Forbidden, None))
+        let Compiled { matcher, unheld } = vocabulary.compile_harmony(rules, &tools, prompt)?;
+        let text = TextRules::Grammar(Box::new(matcher));
+        let calls = CallRules::Forbidden;
+        Ok((self.grammar_constraint(vocabulary, text, calls, None), unheld))
     }
 
     fn grammar_constraint(

@@ -6,11 +6,11 @@ use serde_json::{Map, Value};
 
 use crate::conversation::{self, Conversation};
 use crate::fields::{Fields, invalid};
-pub use crate::grammar::Rules;
+pub use crate::grammar::{Rules, SchemaFields};
 use crate::media::Image;
 pub use crate::sampling::Options;
 pub use crate::tools::ToolChoice;
-use crate::tools::any_strict;
+use crate::tools::is_strict;
 
 /// Request for one completion.
 #[derive(Clone, Debug, PartialEq)]
@@ -26,6 +26,8 @@ pub struct Request {
     /// True if tools are left out where the chat template has no place for them; otherwise they
     /// are an error.
     pub lenient: bool,
+    /// Fields that errors about JSON schemas name.
+    pub schema_fields: SchemaFields,
 }
 
 /// Prompt of a request.
@@ -95,7 +97,8 @@ impl Request {
     /// Request with a prompt alone.
     pub fn new(prompt: Prompt) -> Request {
         let (model, options) = (String::new(), Options::default());
-        Request { model, prompt, options, rules: None, lenient: false }
+        let schema_fields = SchemaFields::default();
+        Request { model, prompt, options, rules: None, lenient: false, schema_fields }
     }
 
     /// The same request with pictures before the text of the user's last message.
@@ -124,7 +127,7 @@ impl Request {
     pub fn with_tools(mut self, tools: Vec<Value>, choice: &ToolChoice) -> Result<Request> {
         let required = choice.required(&tools)?;
         let forbidden = *choice == ToolChoice::None;
-        let strict = forbidden || any_strict(&tools);
+        let strict = forbidden || tools.iter().any(is_strict);
         if !tools.is_empty() && !forbidden {
             match &mut self.prompt {
                 Prompt::Chat(conversation) => conversation.tools = Some(tools),

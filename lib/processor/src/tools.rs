@@ -1,8 +1,7 @@
-//! Tools that a model may or must call: `tools` and `tool_choice` in OpenAI's form, and the JSON
-//! schemas of their calls.
+//! Tools that a model may or must call: `tools` and `tool_choice` in OpenAI's form.
 
 use mlxk_core::Result;
-use serde_json::{Map, Value, json};
+use serde_json::{Value, json};
 
 use crate::fields::invalid;
 
@@ -70,56 +69,19 @@ pub fn parameters(tool: &Value) -> Value {
     }
 }
 
-/// True if one of `tools` is strict: its calls follow its schema.
-pub fn any_strict(tools: &[Value]) -> bool {
-    tools.iter().any(|tool| function(tool)["strict"] == true)
+/// True if a tool is strict: its calls follow its schema.
+pub fn is_strict(tool: &Value) -> bool {
+    function(tool)["strict"] == true
 }
 
-/// JSON schema of one call of `tools`, or of a list of calls.
-pub fn schema_of_calls(tools: &[Value]) -> Value {
-    let mut schema = schema(tools, "arguments");
-    schema["$defs"]["call"] = json!({"anyOf": schema["anyOf"]});
-    let call = json!({"$ref": "#/$defs/call"});
-    schema["anyOf"] = json!([call, {"type": "array", "items": call, "minItems": 1}]);
-    schema
-}
-
-/// JSON schema of a call of one of `tools`: an object with the `name`, and the arguments as `key`.
-pub fn schema(tools: &[Value], key: &str) -> Value {
-    let mut all = Map::new();
-    let calls: Vec<Value> = tools
-        .iter()
-        .enumerate()
-        .map(|(place, tool)| {
-            let mut parameters = parameters(tool);
-            refer(&mut parameters, &format!("#/$defs/{place}"));
-            all.insert(place.to_string(), parameters);
-            let arguments = json!({"$ref": format!("#/$defs/{place}")});
-            json!({
-                "type": "object",
-                "properties": {"name": {"const": name(tool)}, key: arguments},
-                "required": ["name", key],
-                "additionalProperties": false,
-            })
-        })
-        .collect();
-    json!({"anyOf": calls, "$defs": all})
-}
-
-/// Makes the references within a schema start at `root`, its place within another schema.
-fn refer(schema: &mut Value, root: &str) {
-    match schema {
-        Value::Object(fields) => {
-            for (name, value) in fields {
-                match value {
-                    Value::String(text) if name == "$ref" && text.starts_with('#') => {
-                        text.replace_range(..1, root);
-                    }
-                    value => refer(value, root),
-                }
-            }
-        }
-        Value::Array(items) => items.iter_mut().for_each(|item| refer(item, root)),
-        _ => {}
-    }
+/// Field with the JSON schema of a tool's arguments in a request with the tools `all`, such as
+/// `tools[2].function.parameters`; `parameters` is the part within the tool, if the request had
+/// another form.
+pub fn field(all: &[Value], tool: &Value, parameters: Option<&str>) -> String {
+    let place = all.iter().position(|other| name(other) == name(tool)).unwrap_or_default();
+    let within = match tool.get("function") {
+        Some(_) => "function.parameters",
+        None => "parameters",
+    };
+    format!("tools[{place}].{}", parameters.unwrap_or(within))
 }

@@ -172,6 +172,38 @@ fn calls_are_read_in_the_forms_of_many_models() {
 }
 
 #[test]
+fn a_call_may_have_no_arguments() {
+    let json = |rest: &str| format!("<tool_call>{{\"name\": \"weather\"{rest}}}</tool_call>");
+    for (source, answer) in [
+        ("<tool_call>", json(", \"arguments\": null")),
+        ("<tool_call>", json(", \"arguments\": \"\"")),
+        ("<tool_call>", json(", \"arguments\": \"null\"")),
+        ("<tool_call>", json(", \"parameters\": null")),
+        ("<tool_call>", json("")),
+        ("<tool_call><function=", "<tool_call><function=weather></function></tool_call>".to_owned()),
+        ("<tool_call>", "<tool_call>weather</tool_call>".to_owned()),
+        ("[TOOL_CALLS]", "[TOOL_CALLS]weather[ARGS]null".to_owned()),
+        ("[TOOL_CALLS]", "[TOOL_CALLS]weather[ARGS]".to_owned()),
+        ("<start_function_call>", "<start_function_call>call:weather<end_function_call>".to_owned()),
+        ("<|tool_call_start|>", "<|tool_call_start|>[weather()]<|tool_call_end|>".to_owned()),
+        (
+            "<｜tool▁calls▁begin｜>",
+            "<｜tool▁calls▁begin｜><｜tool▁call▁begin｜>function<｜tool▁sep｜>weather\n```json\nnull\n```<｜tool▁call▁end｜><｜tool▁calls▁end｜>".to_owned(),
+        ),
+        (
+            "<|channel|><|message|>",
+            "<|channel|>commentary to=functions.weather<|message|>null<|call|>".to_owned(),
+        ),
+        (
+            "<|channel|><|message|>",
+            "<|channel|>commentary to=functions.weather<|message|><|call|>".to_owned(),
+        ),
+    ] {
+        assert_eq!(whole(source, "", &answer).calls, ["weather{}"], "{answer}");
+    }
+}
+
+#[test]
 fn what_is_no_call_stays_text() {
     for (source, answer) in [
         ("<tool_call>", "a <tool_call> b </tool_call> c\n"),
@@ -223,7 +255,10 @@ fn a_call_is_read_as_the_template_of_its_model_writes_it() {
             .rfind(['<', '['])
             .filter(|at| !text[*at..shared].contains(['>', ']', '\n']));
         let shared = mark.unwrap_or(shared);
-        let tools = given["tools"].as_array().unwrap();
+        // The type of an argument that the tool does not state is not known.
+        let mut tools = given["tools"].clone();
+        tools[0]["function"]["parameters"]["properties"]["now"] = json!({"type": "boolean"});
+        let tools = tools.as_array().unwrap();
         let is_token = |token: &str| name.starts_with("meta-llama") && token == "<|python_tag|>";
         let marks = Markers::find(Some(&source), &is_token);
         let parser = SectionParser::new(&marks, &text[..shared], tools);

@@ -152,9 +152,10 @@ fn without_paths(text: &str) -> String {
     out + rest
 }
 
-/// True if a `/` after the character `c` does not start an absolute path.
+/// True if a `/` after the character `c` does not start an absolute path. After a `#` it starts a JSON
+/// pointer.
 fn continues_path(c: char) -> bool {
-    c.is_alphanumeric() || "._-~*%])}".contains(c)
+    c.is_alphanumeric() || "._-~*%])}#".contains(c)
 }
 
 /// True if whitespace or nothing follows the `/` with which a text begins.
@@ -193,7 +194,7 @@ mod tests {
             ("file:///home/me/x is gone", "file:x is gone"),
             ("socket=/run/me/s and /srv/t, /home/me/u/", "socket=s and t, u"),
             ("GET /v1/models at http://127.0.0.1:8000/v1 has org/model", ""),
-            ("either/or, 1 / 2, ~/x, ../y, a://", ""),
+            ("either/or, 1 / 2, ~/x, ../y, a://, #/a/b", ""),
         ] {
             assert_eq!(without_paths(text), if expected.is_empty() { text } else { expected });
         }

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use axum::body::Body;
+use axum::http::{HeaderName, HeaderValue};
 use axum::response::sse::{self, KeepAlive, Sse};
 use axum::response::{IntoResponse, Response};
 use futures_util::future::select_all;
@@ -26,6 +27,12 @@ use crate::state::App;
 
 /// Interval after which an idle stream sends a keep-alive comment.
 const KEEP_ALIVE: Duration = Duration::from_secs(10);
+
+/// The header that names what is left to the model in the schemas of tools that are not strict.
+const UNENFORCED: HeaderName = HeaderName::from_static("x-mlxk-unenforced");
+
+/// Maximum length of that header in bytes.
+const MAX_UNENFORCED: usize = 1_000;
 
 /// Parses the body of the request `id` by its API, runs the job, and responds with a document or a
 /// stream.
@@ -73,14 +80,16 @@ impl Generation {
     async fn respond(self, id: RequestId) -> Result<Response, ApiError> {
         let Generation { mut completions, mut format, stream } = self;
         // A stream has status 200, so errors that need another one are awaited before it starts.
-        let mut prompt_tokens = Vec::new();
+        let (mut prompt_tokens, mut unheld) = (Vec::new(), Vec::new());
         for completion in &mut completions {
-            prompt_tokens.push(completion.start().await?);
+            let (tokens, own) = completion.start().await?;
+            prompt_tokens.push(tokens);
+            unheld = own;
         }
         if stream {
             let ready = format.start(&prompt_tokens).into();
             let stream = EventStream { completions, format, ready, id, first: 0 };
-            return Ok(stream.into_response());
+            return Ok(with_unenforced(stream.into_response(), &unheld));
         }
         let mut outputs = Vec::new();
         for mut completion in completions {
@@ -90,7 +99,7 @@ impl Generation {
             }
             outputs.push(output);
         }
-        Ok(body::json(&format.document(outputs)))
+        Ok(with_unenforced(body::json(&format.document(outputs)), &unheld))
     }
 }
 
@@ -118,12 +127,14 @@ impl Completion {
         Ok(Completion { metrics, events, aborted, parallel_tool_calls, calls: 0, ended: false })
     }
 
-    /// Waits for the start of the completion and returns the number of tokens of its prompt.
-    async fn start(&mut self) -> Result<u64, ApiError> {
+    /// Waits for the start of the completion and returns the number of tokens of its prompt, and
+    /// what is left to the model in the schemas of tools.
+    async fn start(&mut self) -> Result<(u64, Vec<String>), ApiError> {
         match self.receive().await {
-            Ok(Event::Started { prompt_tokens }) => {
-                self.metrics.record(&Event::Started { prompt_tokens });
-                Ok(prompt_tokens)
+            Ok(Event::Started { prompt_tokens, unheld }) => {
+                let started = Event::Started { prompt_tokens, unheld: unheld.clone() };
+                self.metrics.record(&started);
+                Ok((prompt_tokens, unheld))
             }
             Ok(_) => Err(failed(&mut self.metrics, engine_gone())),
             Err(e) => Err(failed(&mut self.metrics, e)),
@@ -224,6 +235,25 @@ impl EventStream {
             false => select_all(next).await.0,
         }
     }
+}
+
+/// The response with a header that names what is left to the model in the schemas of tools.
+fn with_unenforced(mut response: Response, unheld: &[String]) -> Response {
+    if unheld.is_empty() {
+        return response;
+    }
+    let text: String =
+        unheld.join("; ").chars().map(|c| if is_plain(c) { c } else { '?' }).collect();
+    let text = text.get(..MAX_UNENFORCED).map_or(text.clone(), |start| format!("{start}..."));
+    if let Ok(value) = HeaderValue::from_str(&text) {
+        response.headers_mut().insert(UNENFORCED, value);
+    }
+    response
+}
+
+/// True for the characters that a header may hold.
+fn is_plain(c: char) -> bool {
+    c == ' ' || c.is_ascii_graphic()
 }
 
 fn engine_gone() -> Error {

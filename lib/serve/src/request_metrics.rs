@@ -45,7 +45,14 @@ impl RequestMetrics {
     /// Records an event.
     pub fn record(&mut self, event: &Event) {
         match event {
-            Event::Started { prompt_tokens } => self.usage.prompt = *prompt_tokens,
+            Event::Started { prompt_tokens, unheld } => {
+                self.usage.prompt = *prompt_tokens;
+                if !unheld.is_empty() {
+                    let fields = self.fields.clone().with("unenforced", unheld.clone());
+                    let message = "Schemas of tools are not enforced in all";
+                    self.app.settings.log.request(Level::Info, &self.id, message, fields);
+                }
+            }
             // Log probabilities belong to the event that follows them, which counts.
             Event::Logprobs(_) => {}
             Event::Reasoning(_) | Event::Text(_) | Event::ToolCall(_) => self.output(),

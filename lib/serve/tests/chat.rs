@@ -1,9 +1,10 @@
 //! Chat completions.
 
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex};
 
-use mlxk_processor::request::{Options, Rules};
-use mlxk_serve::{App, Settings};
+use mlxk_processor::request::{Options, Rules, SchemaFields};
+use mlxk_serve::{App, Entry, Log, Settings};
 use mlxk_testengine::{Answered, ROOM, Script, conversation, post, settings, tool_call};
 use serde_json::{Value, json};
 
@@ -392,4 +393,35 @@ async fn a_large_body_keeps_nobody_waiting() {
     };
     let ((), turns) = tokio::join!(answer, others);
     assert!(turns > 100, "{turns}");
+}
+
+#[tokio::test]
+async fn what_is_left_of_the_schemas_of_tools_is_in_a_header_and_in_the_log() {
+    let keyword = "`uniqueItems` at #/properties/a/uniqueItems in `tools[0].function.parameters`";
+    let logged = Arc::new(Mutex::new(Vec::new()));
+    let entries = Arc::clone(&logged);
+    let log = Log::new(move |entry| entries.lock().unwrap().push(entry.clone()));
+    let app = App::new(Script::new().unheld(keyword), Settings { log, ..settings() });
+    for stream in [false, true] {
+        let mut body = asked("words");
+        body["stream"] = stream.into();
+        let answer = post(&app, PATH, body).await;
+        assert_eq!(answer.headers["x-mlxk-unenforced"], keyword);
+    }
+    let fields = |entry: &Entry| entry.fields.fields().get("unenforced").cloned();
+    let found: Vec<Value> = logged.lock().unwrap().iter().filter_map(fields).collect();
+    assert_eq!(found, [json!([keyword]), json!([keyword])]);
+    let app = App::new(Script::new(), settings());
+    let answer = post(&app, PATH, asked("words")).await;
+    assert!(!answer.headers.contains_key("x-mlxk-unenforced"));
+}
+
+#[tokio::test]
+async fn errors_about_schemas_name_the_field_that_the_client_sent() {
+    let script = Script::new();
+    let schema = json!({"type": "json_schema", "json_schema": {"name": "a", "schema": {}}});
+    chat(&script, json!({"response_format": schema})).await.json();
+    assert_eq!(script.last().schema_fields.text, "response_format.json_schema.schema");
+    chat(&script, json!({"json_schema": {}})).await.json();
+    assert_eq!(script.last().schema_fields, SchemaFields::default());
 }

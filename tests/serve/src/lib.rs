@@ -44,6 +44,8 @@ pub struct Script {
     pace: Duration,
     /// Largest number of running requests.
     most: Option<u64>,
+    /// What the schemas of tools leave to the model.
+    unheld: Vec<String>,
     shared: Arc<Shared>,
 }
 
@@ -94,6 +96,11 @@ impl Script {
     /// Sets the largest number of running requests; further ones fail as `queue_full`.
     pub fn most(self, most: u64) -> Script {
         Script { most: Some(most), ..self }
+    }
+
+    /// The same engine, whose requests leave some keywords of schemas to the model.
+    pub fn unheld(self, keyword: &str) -> Script {
+        Script { unheld: vec![keyword.to_owned()], ..self }
     }
 
     /// The last request.
@@ -190,7 +197,8 @@ impl Engine for Script {
         }
         *self.shared.last.lock().unwrap() = Some(request.clone());
         let (send, events) = mpsc::unbounded_channel();
-        let _ = send.send(Ok(Event::Started { prompt_tokens: PROMPT }));
+        let unheld = self.unheld.clone();
+        let _ = send.send(Ok(Event::Started { prompt_tokens: PROMPT, unheld }));
         self.shared.running.fetch_add(1, Ordering::Relaxed);
         let script = self.clone();
         tokio::spawn(async move {

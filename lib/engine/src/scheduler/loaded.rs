@@ -125,13 +125,14 @@ impl<S: Source> LoadedModel<S> {
     }
 
     /// Adds a request to the batch; `send` receives its events.
-    pub fn join(&mut self, prepared: Prepared, send: EventSender) {
+    pub fn join(&mut self, mut prepared: Prepared, send: EventSender) {
         self.used = Instant::now();
+        let unheld = std::mem::take(&mut prepared.unheld);
         let (prompt, kept, limit) = (prepared.prompt_tokens(), kept(&prepared), prepared.limit());
         match guarded(|| self.runner.join_prepared(prepared)) {
             Ok(number) => {
                 // A client that has gone is noticed at the next step.
-                let _ = send.send(Ok(Event::Started { prompt_tokens: prompt }));
+                let _ = send.send(Ok(Event::Started { prompt_tokens: prompt, unheld }));
                 self.answers.insert(number, Running { send, prompt, kept, limit });
             }
             Err(e) => {
@@ -278,7 +279,8 @@ mod tests {
         assert!(!model.failed() && model.running() == 1);
         model.step();
         assert!(model.failed() && model.running() == 0);
-        assert_eq!(events.try_recv().unwrap().unwrap(), Event::Started { prompt_tokens: 1 });
+        let started = Event::Started { prompt_tokens: 1, unheld: Vec::new() };
+        assert_eq!(events.try_recv().unwrap().unwrap(), started);
         assert_eq!(events.try_recv().unwrap().unwrap_err().kind, Kind::Internal);
         assert!(events.try_recv().is_err());
     }

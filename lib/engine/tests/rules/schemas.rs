@@ -76,7 +76,8 @@ fn rules_that_make_no_sense_are_refused_before_the_answer() {
     refused(json!({"json_schema": false}), "`json_schema`: ");
     refused(json!({"json_schema": {"type": "wrong"}}), "`json_schema`: ");
     let unclosed = json!({"json_schema": {"type": "string", "pattern": "("}});
-    refused(unclosed, "`json_schema`: regex parse error: error: unclosed group");
+    let why = "`json_schema`: `pattern` at #/pattern cannot be enforced: regex parse error: error: unclosed";
+    refused(unclosed, why);
     refused(json!({"json_schema": {"$ref": "http://example.com/x"}}), "`json_schema`: ");
     refused(json!({"grammar": "start: nothing"}), "`grammar`: ");
     refused(json!({"grammar": ""}), "`grammar`: ");
@@ -95,7 +96,7 @@ fn rules_that_explode_are_refused_one_after_the_other() {
             1 => json!({"grammar": format!("start: A\nA: {}", terminals.join(" & "))}),
             2 => json!({"json_schema": {"type": "object", "allOf": objects}}),
             _ => json!({"tool_choice": "required",
-                "tools": [{"name": "a", "parameters": {"allOf": objects}}]}),
+                "tools": [{"name": "a", "strict": true, "parameters": {"allOf": objects}}]}),
         };
         let e = ask("", &[], request).unwrap_err();
         assert_eq!(e.kind, Kind::Validation, "{e}");

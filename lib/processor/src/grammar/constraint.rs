@@ -3,9 +3,9 @@
 use std::mem;
 use std::sync::Arc;
 
-use llguidance::Matcher;
 use mlxk_core::Result;
 
+use super::matcher::Matcher;
 use super::vocabulary::{Vocabulary, broken};
 use crate::parser::{Markers, Parser, Position};
 use crate::text::tokenizer::Tokenizer;

@@ -7,10 +7,8 @@ use llguidance::api::{GrammarWithLexer, TopLevelGrammar};
 use mlxk_core::{Error, Kind, Result};
 use serde_json::{Value, json};
 
-use llguidance::Matcher;
-
-use super::rules::{Rules, json_schema, named, weight};
-use super::vocabulary::{Vocabulary, broken};
+use super::rules::{Rules, json_schema, named};
+use super::vocabulary::{Compiled, Tools, Vocabulary, broken};
 use crate::tools;
 
 /// Ids of the special tokens that separate messages and their headers.
@@ -33,32 +31,28 @@ impl Vocabulary {
     pub fn compile_harmony(
         &self,
         rules: &Rules,
-        tools: &[Value],
+        tools: &Tools,
         prompt: &[u32],
-    ) -> Result<Matcher> {
+    ) -> Result<Compiled> {
         let special = self.harmony_tokens()?;
         let header = special.header(prompt);
-        let tools = match rules {
-            Rules::Call(required) => required,
-            _ => tools,
-        };
-        let text = special.grammar(rules, tools, header.is_none());
-        let size = rules.weight() + weight(tools);
-        let (field, rules, tools) = (rules.field(), rules.clone(), tools.to_vec());
-        let mut matcher = self.compile_grammar(field, size, move || {
-            let mut grammars = vec![GrammarWithLexer::from_lark(text)];
-            if !matches!(rules, Rules::Call(_)) {
-                grammars.push(named("text", rules.text()?));
+        let text = special.grammar(rules, tools.tools, header.is_none());
+        let own = rules.clone();
+        let mut compiled = self.compile_with(rules, tools, rules.weight(), move |calls| {
+            let mut grammars = vec![GrammarWithLexer::from_lark(text.clone())];
+            if !matches!(own, Rules::Call(_)) {
+                grammars.push(named("text", own.text(false)?));
             }
-            for (place, tool) in tools.iter().enumerate() {
-                let parameters = json_schema(tools::parameters(tool))?;
-                grammars.push(named(&format!("arguments_{place}"), parameters));
+            for (place, call) in calls.iter().enumerate() {
+                let arguments = json_schema(call.arguments())?;
+                grammars.push(named(&format!("arguments_{place}"), arguments));
             }
             Ok(TopLevelGrammar { grammars, max_tokens: None })
         })?;
         let header = header.unwrap_or_default();
+        let matcher = &mut compiled.matcher;
         match matcher.try_consume_tokens(header).map_err(|e| broken(&e))? == header.len() {
-            true => Ok(matcher),
+            true => Ok(compiled),
             false => {
                 let message = "the prompt begins an answer that the rules have no place for";
                 Err(Error::new(Kind::Validation, "", message))

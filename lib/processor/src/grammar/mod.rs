@@ -1,13 +1,17 @@
 //! Grammars that constrain a completion: from a JSON schema, a grammar or the schemas of tools to a
 //! mask of the tokens that may come next.
 
+mod calls;
 mod constraint;
 mod cost;
 mod endless;
 mod harmony;
+mod matcher;
 mod rules;
+#[cfg(test)]
+mod tests;
 mod vocabulary;
 
 pub use constraint::{CallRules, GrammarConstraint, TextRules};
-pub use rules::Rules;
-pub use vocabulary::Vocabulary;
+pub use rules::{Rules, SchemaFields};
+pub use vocabulary::{Compiled, Tools, Vocabulary};

@@ -4,9 +4,11 @@ use llguidance::api::{GrammarWithLexer, TopLevelGrammar};
 use mlxk_core::Result;
 use serde_json::{Value, json};
 
+use super::calls::{self, Call};
 use super::{cost, endless};
 use crate::fields::invalid;
-use crate::{sandbox, tools};
+use crate::sandbox;
+use crate::schema::lower;
 
 /// Reason to refuse rules whose patterns cannot be combined.
 const TOO_WIDE: &str = "its patterns are too many for one text";
@@ -28,6 +30,22 @@ pub enum Rules {
     Strict,
 }
 
+/// Fields of a client's request that hold JSON schemas.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct SchemaFields {
+    /// Field with the schema of the text.
+    pub text: &'static str,
+    /// Field with the schema of the arguments within a tool, if it differs from that of the
+    /// request's tools.
+    pub parameters: Option<&'static str>,
+}
+
+impl Default for SchemaFields {
+    fn default() -> SchemaFields {
+        SchemaFields { text: "json_schema", parameters: None }
+    }
+}
+
 impl Rules {
     /// Rules of the fields `json_schema` and `grammar`, if one of them is present.
     ///
@@ -45,52 +63,73 @@ impl Rules {
         }
     }
 
-    /// Field of a request that the rules come from.
-    pub fn field(&self) -> &'static str {
-        match self {
-            Rules::Schema(_) => "json_schema",
-            Rules::Grammar(_) => "grammar",
-            Rules::Call(_) | Rules::Strict => "tools",
-        }
-    }
-
-    /// Approximate size in memory, in bytes.
+    /// Approximate size in memory without the tools of calls, in bytes.
     pub fn weight(&self) -> usize {
         match self {
             Rules::Schema(schema) => sandbox::weight(schema),
             // A parsed grammar takes about a hundred bytes for each letter.
             Rules::Grammar(text) => text.len().saturating_mul(32),
-            Rules::Call(tools) => weight(tools),
-            Rules::Strict => 0,
+            Rules::Call(_) | Rules::Strict => 0,
         }
     }
 
-    /// Grammar of the text, or of a call of one of `tools` as JSON in its place.
-    pub fn grammar(self, tools: &[Value]) -> std::result::Result<TopLevelGrammar, String> {
-        let text = self.text()?;
-        if tools.is_empty() {
+    /// Grammar of the text, or of one of `calls` as JSON in its place. If a call is required,
+    /// `calls` are those that may be made.
+    pub fn grammar(&self, calls: &[Call]) -> std::result::Result<TopLevelGrammar, String> {
+        if let Rules::Call(_) = self {
+            let call = json_schema(calls::schema(calls, "arguments"))?;
+            return Ok(TopLevelGrammar::from_grammar(call));
+        }
+        let text = self.text(calls.is_empty())?;
+        if calls.is_empty() {
             return Ok(TopLevelGrammar::from_grammar(text));
         }
-        let call = json_schema(tools::schema(tools, "parameters"))?;
+        let call = json_schema(calls::schema(calls, "parameters"))?;
         let either = GrammarWithLexer::from_lark("start: @text | @call".to_owned());
         let grammars = vec![either, named("text", text), named("call", call)];
         Ok(TopLevelGrammar { grammars, max_tokens: None })
     }
 
-    /// Grammar of the text alone.
-    pub fn text(self) -> std::result::Result<GrammarWithLexer, String> {
+    /// Schema of a text that is JSON as a whole, if it says that the items of an array differ.
+    pub fn unique_items(&self) -> Option<&Value> {
+        match self {
+            Rules::Schema(schema) => Some(schema).filter(|schema| has_unique_items(schema)),
+            Rules::Grammar(_) | Rules::Call(_) | Rules::Strict => None,
+        }
+    }
+
+    /// Grammar of a text without calls. If `remembers` is true, its items are compared beside it.
+    pub fn text(&self, remembers: bool) -> std::result::Result<GrammarWithLexer, String> {
         Ok(match self {
-            Rules::Schema(schema) if endless::is_endless(&schema) => {
-                return Err("it demands something of itself without end".to_owned());
+            Rules::Schema(schema) => {
+                let lowered = lower(schema, "", remembers)?;
+                if let Some(unheld) = lowered.unheld.first() {
+                    return Err(unheld.to_string());
+                }
+                let schema = lowered.document();
+                if endless::is_endless(&schema) {
+                    return Err("it demands something of itself without end".to_owned());
+                }
+                json_schema(schema)?
             }
-            Rules::Schema(schema) => json_schema(schema)?,
-            Rules::Grammar(text) if cost::is_wide_grammar(&text) => {
+            Rules::Grammar(text) if cost::is_wide_grammar(text) => {
                 return Err(TOO_WIDE.to_owned());
             }
-            Rules::Grammar(text) => GrammarWithLexer::from_lark(text),
-            Rules::Call(tools) => json_schema(tools::schema(&tools, "arguments"))?,
-            Rules::Strict => GrammarWithLexer::from_lark("start: /(?s:.*)/".to_owned()),
+            Rules::Grammar(text) => GrammarWithLexer::from_lark(text.clone()),
+            Rules::Call(_) | Rules::Strict => {
+                GrammarWithLexer::from_lark("start: /(?s:.*)/".to_owned())
+            }
         })
+    }
+}
+
+fn has_unique_items(schema: &Value) -> bool {
+    match schema {
+        Value::Object(fields) => fields.iter().any(|(keyword, value)| {
+            keyword == "uniqueItems" && *value == true || has_unique_items(value)
+        }),
+        Value::Array(items) => items.iter().any(has_unique_items),
+        _ => false,
     }
 }
 
@@ -107,16 +146,13 @@ pub fn json_schema(mut schema: Value) -> std::result::Result<GrammarWithLexer, S
     if cost::is_wide(&schema) {
         return Err(TOO_WIDE.to_owned());
     }
-    if schema == true {
-        schema = json!({});
+    match schema {
+        Value::Bool(true) => schema = json!({}),
+        Value::Bool(false) => return Err("no value can follow it".to_owned()),
+        _ => {}
     }
     if let Value::Object(fields) = &mut schema {
         fields.entry("x-guidance").or_insert(json!({"whitespace_pattern": SPACE}));
     }
     Ok(GrammarWithLexer::from_json_schema(schema))
-}
-
-/// Approximate size of tools in memory, in bytes.
-pub fn weight(tools: &[Value]) -> usize {
-    tools.iter().map(sandbox::weight).sum()
 }

@@ -5,11 +5,13 @@ use std::time::Duration;
 
 use llguidance::api::{GrammarWithLexer, TopLevelGrammar};
 use llguidance::toktrie::{ApproximateTokEnv, InferenceCapabilities, TokEnv, TokRxInfo, TokTrie};
-use llguidance::{Matcher, ParserFactory};
+use llguidance::{Matcher as Grammar, ParserFactory};
 use mlxk_core::{Error, Kind, Result};
 use serde_json::Value;
 
-use super::rules::{Rules, json_schema, named, weight};
+use super::calls::{self, Call};
+use super::matcher::Matcher;
+use super::rules::{Rules, SchemaFields, json_schema, named};
 use crate::parser::Pair;
 use crate::sandbox::{self, Limits, Outcome, Workload};
 use crate::text::tokenizer::{SPECIAL, Tokenizer};
@@ -31,6 +33,41 @@ const MAX_STATES: usize = 20_000;
 
 /// Longest token that a grammar can use, in bytes.
 const MAX_TOKEN: usize = 255;
+
+/// Maximum number of calls that are compiled each alone to find the one that cannot be.
+const MAX_ALONE: usize = 32;
+
+/// Result of a step of compiling, or the reason why there is none.
+pub type Compilation<T> = std::result::Result<T, String>;
+
+/// Compiled grammar.
+pub struct Compiled {
+    /// State of the grammar.
+    pub matcher: Matcher,
+    /// What the grammar leaves to the model, of tools that are not strict.
+    pub unheld: Vec<String>,
+}
+
+/// Tools whose calls a grammar describes.
+#[derive(Clone, Copy)]
+pub struct Tools<'a> {
+    /// Tools.
+    pub tools: &'a [Value],
+    /// All tools of the request.
+    pub all: &'a [Value],
+    /// Fields of the request.
+    pub fields: &'a SchemaFields,
+}
+
+impl Tools<'_> {
+    fn field(&self, tool: &Value) -> String {
+        tools::field(self.all, tool, self.fields.parameters)
+    }
+
+    fn weight(&self) -> usize {
+        self.tools.iter().map(sandbox::weight).sum()
+    }
+}
 
 /// Vocabulary of a model, prepared for grammars.
 #[derive(Clone)]
@@ -55,7 +92,12 @@ impl Vocabulary {
         };
         let size = words.len();
         let info = TokRxInfo::new(u32::try_from(size).unwrap_or(u32::MAX), end);
-        let trie = TokTrie::from(&info, &words).with_eos_tokens(&ends);
+        Vocabulary::of(TokTrie::from(&info, &words).with_eos_tokens(&ends))
+    }
+
+    /// Vocabulary of prepared tokens.
+    pub fn of(trie: TokTrie) -> Result<Vocabulary> {
+        let size = trie.vocab_size();
         let environment: TokEnv = Arc::new(ApproximateTokEnv::new(trie));
         let slices = llguidance::earley::SlicedBiasComputer::general_slices();
         let capabilities = InferenceCapabilities::default();
@@ -77,10 +119,14 @@ impl Vocabulary {
     ///
     /// # Errors
     /// [`Kind::Validation`] if the rules are malformed, cannot be followed, or are too large.
-    pub fn compile(&self, rules: &Rules, tools: &[Value]) -> Result<Matcher> {
-        let size = rules.weight() + weight(tools);
-        let (field, rules, tools) = (rules.field(), rules.clone(), tools.to_vec());
-        self.compile_grammar(field, size, move || rules.grammar(&tools))
+    pub fn compile(&self, rules: &Rules, tools: &Tools) -> Result<Compiled> {
+        let (own, size) = (rules.clone(), rules.weight());
+        let mut compiled =
+            self.compile_with(rules, tools, size, move |calls| own.grammar(calls))?;
+        if let Some(schema) = rules.unique_items().filter(|_| tools.tools.is_empty()) {
+            compiled.matcher.compare_items(schema.clone(), self.factory.tok_env());
+        }
+        Ok(compiled)
     }
 
     /// Compiles the grammar of JSON calls of `tools` between markers, from behind the first opening
@@ -88,7 +134,7 @@ impl Vocabulary {
     ///
     /// # Errors
     /// [`Kind::Validation`] if a schema is malformed, cannot be followed, or is too large.
-    pub fn compile_calls(&self, tools: &[Value], (open, close): Pair) -> Result<Matcher> {
+    pub fn compile_calls(&self, tools: &Tools, (open, close): Pair) -> Result<Compiled> {
         let terminal = |marker: &str| match self.special(marker) {
             Some(id) => format!("<[{id}]>"),
             None => format!("\"{marker}\""),
@@ -98,16 +144,101 @@ impl Vocabulary {
         let (open, close) = (terminal(open), terminal(close));
         let block = format!("SPACE? @calls SPACE? {close}");
         let text = format!("start: {block} (SPACE? {open} {block})*\nSPACE: /[ \\n]{{1,2}}/");
-        let tools = tools.to_vec();
-        self.compile_grammar("tools", weight(&tools), move || {
+        self.compile_with(&Rules::Strict, tools, 0, move |calls| {
             let schema = match single {
-                true => tools::schema(&tools, "arguments"),
-                false => tools::schema_of_calls(&tools),
+                true => calls::schema(calls, "arguments"),
+                false => calls::schema_of_list(calls),
             };
             let calls = named("calls", json_schema(schema)?);
-            let grammars = vec![GrammarWithLexer::from_lark(text), calls];
+            let grammars = vec![GrammarWithLexer::from_lark(text.clone()), calls];
             Ok(TopLevelGrammar { grammars, max_tokens: None })
         })
+    }
+
+    /// Compiles a grammar of the text's `rules` and of calls of `tools`. If it cannot be compiled,
+    /// the tools whose schemas are the reason are left to the model, unless they are strict. `size`
+    /// is that of the rules in bytes.
+    ///
+    /// # Errors
+    /// [`Kind::Validation`] if the rules, or the schema of a strict tool, are malformed, cannot be
+    /// followed, or are too large.
+    pub fn compile_with(
+        &self,
+        rules: &Rules,
+        tools: &Tools,
+        size: usize,
+        grammar: impl Fn(&[Call]) -> Compilation<TopLevelGrammar> + Clone + Send + 'static,
+    ) -> Result<Compiled> {
+        let size = size.saturating_add(tools.weight());
+        let mut calls = self.calls(tools, size)?;
+        let field = match rules {
+            Rules::Schema(_) => tools.fields.text,
+            Rules::Grammar(_) => "grammar",
+            Rules::Call(_) | Rules::Strict => "tools",
+        };
+        let compile = |calls: &[Call]| {
+            let (grammar, calls) = (grammar.clone(), calls.to_vec());
+            self.compile_grammar(field, size, move || grammar(&calls))
+        };
+        let matcher = match compile(&calls) {
+            Err(e) if e.kind == Kind::Validation && !calls.is_empty() => {
+                self.free(rules, field, &mut calls, e)?;
+                compile(&calls)?
+            }
+            other => other?,
+        };
+        let unheld = calls.into_iter().flat_map(|call| call.unheld).collect();
+        Ok(Compiled { matcher, unheld })
+    }
+
+    /// Calls of `tools`, with the schemas of their arguments lowered.
+    fn calls(&self, tools: &Tools, size: usize) -> Result<Vec<Call>> {
+        if tools.tools.is_empty() {
+            return Ok(Vec::new());
+        }
+        let fields: Vec<String> = tools.tools.iter().map(|tool| tools.field(tool)).collect();
+        let all: Vec<(Value, String)> = tools.tools.iter().cloned().zip(fields).collect();
+        let each = move || {
+            let all = all.into_iter().enumerate();
+            all.map(|(number, (tool, field))| Call::new(&tool, field, number)).collect()
+        };
+        let calls: Compilation<Vec<Call>> = self.bounded("tools", size, each)?;
+        calls.map_err(|why| Error::new(Kind::Validation, "", why))
+    }
+
+    /// Leaves the arguments of those `calls` to the model whose schemas cannot be compiled: of all
+    /// that are not strict, if none is found to be the reason of `error`.
+    fn free(&self, rules: &Rules, field: &str, calls: &mut [Call], error: Error) -> Result<()> {
+        if let Rules::Schema(_) | Rules::Grammar(_) = rules {
+            let rules = rules.clone();
+            self.compile_grammar(field, rules.weight(), move || rules.grammar(&[]))?;
+        }
+        let mut found = false;
+        let few = calls.len() <= MAX_ALONE;
+        for call in calls.iter_mut().filter(|_| few) {
+            let schema = call.arguments();
+            let alone = self.compile_grammar(&call.field, 0, move || {
+                Ok(TopLevelGrammar::from_grammar(json_schema(schema)?))
+            });
+            match alone {
+                Err(e) if call.strict => return Err(e),
+                Err(e) => {
+                    let field = format!("`{}`: ", call.field);
+                    call.free(e.message.strip_prefix(&field).unwrap_or(&e.message));
+                    found = true;
+                }
+                Ok(_) => {}
+            }
+        }
+        let mut rest = calls.iter_mut().filter(|call| !call.strict).peekable();
+        match rest.peek() {
+            _ if found => Ok(()),
+            None => Err(error),
+            Some(_) => {
+                rest.for_each(|call| call.free(&error.message));
+                Ok(())
+            }
+        }
     }
 
     /// Compiles a grammar within limits of memory and time. The field it comes from and its size in
@@ -119,22 +250,31 @@ impl Vocabulary {
         &self,
         field: &str,
         size: usize,
-        grammar: impl FnOnce() -> std::result::Result<TopLevelGrammar, String> + Send + 'static,
+        grammar: impl FnOnce() -> Compilation<TopLevelGrammar> + Send + 'static,
     ) -> Result<Matcher> {
-        let refused = |why: &str| Error::new(Kind::Validation, "", format!("`{field}`: {why}"));
-        if size > MAX_RULES {
-            return Err(refused("too large"));
-        }
         let factory = Arc::clone(&self.factory);
-        let outcome = sandbox::run(Limits { input: size, ..LIMITS }, move || {
+        let matcher = self.bounded(field, size, move || {
             let grammar = grammar()?;
-            let mut matcher = Matcher::new(factory.create_parser(grammar));
+            let mut grammar = Grammar::new(factory.create_parser(grammar));
             // The first mask shows whether the grammar is too large.
-            matcher.compute_mask().map(|_| matcher).map_err(|e| why(&e))
+            grammar.compute_mask().map(|_| Matcher::new(grammar)).map_err(|e| why(&e))
         })?;
-        match outcome {
-            Outcome::Done(matcher) => matcher.map_err(|why| refused(&why)),
-            Outcome::OutOfMemory | Outcome::TimedOut => Err(refused("too large")),
+        matcher.map_err(|why| refused(field, &why))
+    }
+
+    /// Runs work on rules of `size` bytes from `field` within limits of memory and time.
+    fn bounded<T: Send + 'static>(
+        &self,
+        field: &str,
+        size: usize,
+        work: impl FnOnce() -> T + Send + 'static,
+    ) -> Result<T> {
+        if size > MAX_RULES {
+            return Err(refused(field, "too large"));
+        }
+        match sandbox::run(Limits { input: size, ..LIMITS }, work)? {
+            Outcome::Done(done) => Ok(done),
+            Outcome::OutOfMemory | Outcome::TimedOut => Err(refused(field, "too large")),
         }
     }
 
@@ -167,6 +307,10 @@ impl Vocabulary {
     pub fn nothing(&self) -> Vec<u32> {
         vec![0; self.size.div_ceil(32)]
     }
+}
+
+fn refused(field: &str, why: &str) -> Error {
+    Error::new(Kind::Validation, "", format!("`{field}`: {why}"))
 }
 
 /// Bytes of a token; none if it is too long for a grammar.

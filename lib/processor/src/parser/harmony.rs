@@ -3,8 +3,8 @@
 //! `<|channel|>analysis<|message|>...<|end|><|start|>assistant<|channel|>final<|message|>...`; a
 //! tool call has its recipient in the header, ` to=functions.name`.
 
+use super::arguments::from_text;
 use super::delta::{Delta, open_end};
-use super::literal;
 use super::output::Output;
 use super::tool_calls::ToolCall;
 
@@ -117,7 +117,7 @@ impl HarmonyParser {
     }
 
     fn push_call(&mut self, name: &str, body: &str) {
-        match literal::object(body.trim()).filter(|_| self.calls) {
+        match from_text(body).filter(|_| self.calls) {
             Some(arguments) => {
                 let call = ToolCall { id: String::new(), name: name.to_owned(), arguments };
                 self.output.push_call(call);

@@ -1,6 +1,7 @@
 //! Parser of a completion: from tokens to deltas of reasoning, text and tool calls, up to a stop
 //! string.
 
+mod arguments;
 mod delta;
 mod harmony;
 mod literal;

@@ -2,8 +2,9 @@
 
 use serde_json::{Map, Value, json};
 
+use super::arguments::{from_text, object, typed};
 use super::literal;
-use crate::tools::{function, name};
+use crate::tools::name;
 
 /// Tool call.
 #[derive(Clone, Debug, PartialEq)]
@@ -77,11 +78,13 @@ fn json_calls(block: &str) -> Option<Vec<ToolCall>> {
 fn json_call(value: &Value) -> Option<ToolCall> {
     let value = value.get("function").filter(|inner| inner.is_object()).unwrap_or(value);
     let fields = value.as_object()?;
-    let any = |keys: &[&str]| keys.iter().find_map(|key| fields.get(*key));
+    let any = |keys: &[&str]| {
+        keys.iter().find_map(|key| fields.get(*key).filter(|value| !value.is_null()))
+    };
     if let Some(name) = any(&["name", "tool_name", "function"]) {
-        let arguments = any(&["arguments", "parameters"]);
+        let arguments = any(&["arguments", "parameters"]).cloned().unwrap_or_default();
         let id = any(&["id", "tool_call_id"]).and_then(Value::as_str).unwrap_or_default();
-        return call(id, name.as_str()?, arguments.cloned().unwrap_or_else(|| json!({})));
+        return call(id, name.as_str()?, arguments);
     }
     match fields.iter().next() {
         Some((name, arguments)) if fields.len() == 1 => call("", name, arguments.clone()),
@@ -89,14 +92,9 @@ fn json_call(value: &Value) -> Option<ToolCall> {
     }
 }
 
-/// Tool call, if its arguments are an object or the JSON text of one.
+/// Tool call, if its arguments are an object, the JSON text of one, or null.
 fn call(id: &str, name: &str, arguments: Value) -> Option<ToolCall> {
-    let arguments = match arguments {
-        Value::Object(arguments) => arguments,
-        Value::String(text) if text.trim().is_empty() => Map::new(),
-        Value::String(text) => literal::object(text.trim())?,
-        _ => return None,
-    };
+    let arguments = object(arguments)?;
     let name = name.trim();
     let plausible = !name.is_empty() && !name.contains(['<', '>', '\n', '{', '"']);
     plausible.then(|| ToolCall { id: id.trim().to_owned(), name: name.to_owned(), arguments })
@@ -117,7 +115,8 @@ fn tagged(block: &str, tools: &[Value]) -> Option<Vec<ToolCall>> {
                 let body = body.strip_suffix('\n').unwrap_or(body);
                 let value = match text {
                     Some(true) => Value::String(body.to_owned()),
-                    _ => typed(body, name, key, tools),
+                    Some(false) => literal::value(body.trim()).unwrap_or_else(|| body.into()),
+                    None => typed(body, name, key, tools),
                 };
                 arguments.insert(key.to_owned(), value);
             }
@@ -207,7 +206,7 @@ fn deepseek(block: &str) -> Option<Vec<ToolCall>> {
             return call("", first, Value::String(second.to_owned()));
         }
         let (name, rest) = second.split_once('\n')?;
-        let json = rest.get(rest.find('{')?..=rest.rfind('}')?)?;
+        let json = rest.trim().trim_start_matches("```json").trim_matches('`');
         call("", name, Value::String(json.to_owned()))
     })
     .collect()
@@ -228,8 +227,8 @@ fn mistral(block: &str) -> Option<Vec<ToolCall>> {
 fn gemma(block: &str) -> Option<Vec<ToolCall>> {
     let each = block.split("call:").skip(1);
     each.map(|part| {
-        let (name, _) = part.split_once('{')?;
-        call("", name, Value::Object(literal::object(part[name.len()..].trim())?))
+        let (name, arguments) = part.split_at(part.find('{').unwrap_or(part.len()));
+        call("", name, Value::Object(from_text(arguments)?))
     })
     .collect()
 }
@@ -241,13 +240,4 @@ fn python(block: &str) -> Option<Vec<ToolCall>> {
         call("", name.strip_suffix(".call").unwrap_or(&name), Value::Object(arguments))
     })
     .collect()
-}
-
-/// Value of an argument that is written without quotes, by the type in the tool's schema.
-fn typed(text: &str, name: &str, key: &str, tools: &[Value]) -> Value {
-    let tool = tools.iter().map(function).find(|function| function["name"] == name);
-    match tool.map(|function| &function["parameters"]["properties"][key]["type"]) {
-        Some(kind) if kind == "string" => Value::String(text.to_owned()),
-        _ => literal::value(text.trim()).unwrap_or_else(|| Value::String(text.to_owned())),
-    }
 }

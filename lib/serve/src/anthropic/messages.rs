@@ -1,7 +1,7 @@
 //! Anthropic's messages.
 
 use mlxk_processor::Conversation;
-use mlxk_processor::request::{Prompt, Request, Rules, ToolChoice};
+use mlxk_processor::request::{Prompt, Request, Rules, SchemaFields, ToolChoice};
 use serde_json::{Map, Value, json};
 
 use crate::anthropic::format::MessagesFormat;
@@ -67,7 +67,10 @@ fn message(fields: &mut Fields) -> Result<Message, ApiError> {
     // The prefix cache works without hints.
     fields.ignore(&["cache_control"]);
     let rules = schema.map(Rules::Schema);
-    let request = Request { model, rules, ..Request::new(Prompt::Chat(conversation)) };
+    let schema_fields =
+        SchemaFields { text: "output_config.format.schema", parameters: Some("input_schema") };
+    let request = Request::new(Prompt::Chat(conversation));
+    let request = Request { model, rules, schema_fields, ..request };
     let (request, parallel_tool_calls) = tools(fields, request)?;
     Ok(Message { request, parallel_tool_calls, show_thinking: thinking.show })
 }

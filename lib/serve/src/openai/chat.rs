@@ -2,7 +2,7 @@
 
 use axum::response::sse;
 use mlxk_processor::Event;
-use mlxk_processor::request::{Prompt, Request, Rules};
+use mlxk_processor::request::{Prompt, Request, Rules, SchemaFields};
 use serde_json::{Map, Value, json};
 
 use crate::error::ApiError;
@@ -23,10 +23,10 @@ pub fn parse(mut fields: Fields) -> Result<Job, ApiError> {
     options.max_tokens = max_tokens(&mut fields)?;
     options.logprobs = top_logprobs(&mut fields)?;
     let logprobs = options.logprobs.is_some();
-    let schema = json_schema(&mut fields)?;
+    let (schema, schema_fields) = json_schema(&mut fields)?;
     let rules = Rules::parse(schema.as_ref(), fields.text("grammar")?.as_deref())?;
-    let prompt = Prompt::Chat(conversation);
-    let request = Request { model: model.clone(), options, rules, ..Request::new(prompt) };
+    let request = Request::new(Prompt::Chat(conversation));
+    let request = Request { model: model.clone(), options, rules, schema_fields, ..request };
     let (request, parallel_tool_calls) = tools::parse(&mut fields, request)?;
     let n = job::n(&mut fields)?;
     let (stream, include_usage) = job::stream(&mut fields)?;
@@ -72,8 +72,9 @@ fn top_logprobs(fields: &mut Fields) -> Result<Option<u32>, ApiError> {
     }
 }
 
-/// Takes the JSON schema of the answer, in `json_schema` or in `response_format`.
-fn json_schema(fields: &mut Fields) -> Result<Option<Value>, ApiError> {
+/// Takes the JSON schema of the answer, in `json_schema` or in `response_format`, and the fields that
+/// hold schemas.
+fn json_schema(fields: &mut Fields) -> Result<(Option<Value>, SchemaFields), ApiError> {
     let schema = fields.take("json_schema");
     let format = fields.object("response_format")?;
     let format =
@@ -82,7 +83,11 @@ fn json_schema(fields: &mut Fields) -> Result<Option<Value>, ApiError> {
         let message = "`json_schema` and `response_format` both ask for a form";
         return Err(ApiError::invalid(message));
     }
-    Ok(schema.or(format))
+    let text = match format {
+        Some(_) => "response_format.json_schema.schema",
+        None => "json_schema",
+    };
+    Ok((schema.or(format), SchemaFields { text, parameters: None }))
 }
 
 /// Takes fields that have no effect here, and fields of which only the default is supported.

@@ -1,7 +1,7 @@
 //! OpenAI's responses. They are stateless: each request brings its whole conversation.
 
 use mlxk_processor::Conversation;
-use mlxk_processor::request::{Prompt, Request, Rules};
+use mlxk_processor::request::{Prompt, Request, Rules, SchemaFields};
 use serde_json::{Map, Value, json};
 
 use crate::error::ApiError;
@@ -42,7 +42,9 @@ pub fn parse(mut fields: Fields) -> Result<Job, ApiError> {
     let logprobs = options.logprobs.is_some();
     let rules = json_schema(&mut fields)?.map(Rules::Schema);
     conversation.variables = template_variables(&mut fields)?;
-    let request = Request { model, options, rules, ..Request::new(Prompt::Chat(conversation)) };
+    let schema_fields = SchemaFields { text: "text.format.schema", parameters: Some("parameters") };
+    let request = Request::new(Prompt::Chat(conversation));
+    let request = Request { model, options, rules, schema_fields, ..request };
     let (request, parallel_tool_calls) = tools(&mut fields, request)?;
     let stream = fields.boolean("stream")?;
     check_defaults(&mut fields)?;
