@@ -12,7 +12,7 @@ use serde_json::{Value, json};
 pub struct ApiError {
     /// The status of HTTP.
     pub status: StatusCode,
-    /// The error's type, such as `validation_error`.
+    /// The error's code, such as `validation_error`.
     pub kind: &'static str,
     /// The error's message, without paths of this machine.
     pub message: String,
@@ -39,6 +39,16 @@ impl ApiError {
         ApiError::invalid(format!("`{field}` is not {expected}"))
     }
 
+    /// The error about the field `field` if it is one about a `json_schema`, as the engine calls the
+    /// schema of every answer.
+    pub fn about_schema(mut self, field: &str) -> ApiError {
+        if let Some(rest) = self.message.strip_prefix("`json_schema`") {
+            self.message = format!("`{field}`{rest}");
+            self.param = leading_field(&self.message);
+        }
+        self
+    }
+
     /// True if the same request may succeed later.
     pub fn retryable(&self) -> bool {
         matches!(self.status.as_u16(), 429 | 502..=504)
@@ -47,10 +57,17 @@ impl ApiError {
     /// The error's body in OpenAI's format, with the additional fields that clients of mlx-knife
     /// read.
     pub fn openai(&self, id: &str) -> Value {
+        let kind = match self.status.as_u16() {
+            401 => "authentication_error",
+            403 => "permission_error",
+            429 => "rate_limit_error",
+            500.. => "server_error",
+            _ => "invalid_request_error",
+        };
         json!({
             "status": "error",
             "error": {
-                "type": self.kind,
+                "type": kind,
                 "message": self.message,
                 "param": self.param,
                 "code": self.kind,

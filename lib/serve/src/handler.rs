@@ -10,7 +10,7 @@ use axum::response::sse::{self, KeepAlive, Sse};
 use axum::response::{IntoResponse, Response};
 use futures_util::future::select_all;
 use futures_util::stream::{self, Stream};
-use mlxk_core::{Error, Kind};
+use mlxk_core::{Error, Kind, Record};
 use mlxk_processor::engine::Events;
 use mlxk_processor::{Event, Request};
 use tokio::sync::watch;
@@ -20,6 +20,8 @@ use crate::error::ApiError;
 use crate::fields::Fields;
 use crate::format::{Format, Output};
 use crate::job::Job;
+use crate::log::Level;
+use crate::omitted::{OMITTED, Omitted};
 use crate::request_id::RequestId;
 use crate::request_metrics::RequestMetrics;
 use crate::state::App;
@@ -49,12 +51,18 @@ struct Generation {
     completions: Vec<Completion>,
     format: Box<dyn Format>,
     stream: bool,
+    /// The field of the body that a schema of the answer comes from.
+    schema_field: &'static str,
+    omitted: Omitted,
 }
 
 impl Generation {
     /// Submits the requests of a job to the engine.
     fn submit(app: &Arc<App>, id: &RequestId, job: Job) -> Result<Generation, ApiError> {
-        let Job { requests, count, count_field, parallel_tool_calls, stream, format } = job;
+        let Job { requests, count, count_field, schema_field, parallel_tool_calls, stream, .. } =
+            job;
+        let (format, omitted) = (job.format, job.omitted);
+        log_omitted(app, id, &omitted);
         let capacity = app.engine.queue_capacity();
         if count > capacity {
             let message =
@@ -64,23 +72,25 @@ impl Generation {
         let mut completions = Vec::new();
         for request in requests {
             let metrics = RequestMetrics::start(app, &id.0, &request, stream);
-            completions.push(Completion::submit(metrics, app, request, parallel_tool_calls)?);
+            let completion = Completion::submit(metrics, app, request, parallel_tool_calls);
+            completions.push(completion.map_err(|error| error.about_schema(schema_field))?);
         }
-        Ok(Generation { completions, format, stream })
+        Ok(Generation { completions, format, stream, schema_field, omitted })
     }
 
     /// Waits for all completions, or for their start if the response is a stream.
     async fn respond(self, id: RequestId) -> Result<Response, ApiError> {
-        let Generation { mut completions, mut format, stream } = self;
+        let Generation { mut completions, mut format, stream, schema_field, omitted } = self;
         // A stream has status 200, so errors that need another one are awaited before it starts.
         let mut prompt_tokens = Vec::new();
         for completion in &mut completions {
-            prompt_tokens.push(completion.start().await?);
+            let started = completion.start().await;
+            prompt_tokens.push(started.map_err(|error| error.about_schema(schema_field))?);
         }
         if stream {
             let ready = format.start(&prompt_tokens).into();
             let stream = EventStream { completions, format, ready, id, first: 0 };
-            return Ok(stream.into_response());
+            return Ok(with_omitted(stream.into_response(), &omitted));
         }
         let mut outputs = Vec::new();
         for mut completion in completions {
@@ -90,8 +100,25 @@ impl Generation {
             }
             outputs.push(output);
         }
-        Ok(body::json(&format.document(outputs)))
+        Ok(with_omitted(body::json(&format.document(outputs)), &omitted))
     }
+}
+
+/// Logs what the request `id` has that is left out.
+pub fn log_omitted(app: &App, id: &RequestId, omitted: &Omitted) {
+    if let Some(list) = omitted.list() {
+        let fields = Record::default().with("omitted", &*list);
+        let message = format!("Left out, as it cannot run here: {list}");
+        app.settings.log.request(Level::Info, &id.0, message, fields);
+    }
+}
+
+/// The response with a header that names what is left out, if anything is.
+pub fn with_omitted(mut response: Response, omitted: &Omitted) -> Response {
+    if let Some(value) = omitted.header() {
+        response.headers_mut().insert(OMITTED, value);
+    }
+    response
 }
 
 /// A completion that the engine generates.

@@ -4,11 +4,12 @@
 use mlxk_processor::Request;
 use mlxk_processor::request::Options;
 use mlxk_processor::sampling::FIELDS;
-use serde_json::{Value, json};
+use serde_json::Value;
 
 use crate::error::ApiError;
 use crate::fields::Fields;
 use crate::format::Format;
+use crate::omitted::Omitted;
 
 /// Maximum value of `n`.
 const MAX_N: u64 = 128;
@@ -22,6 +23,8 @@ pub struct Job {
     pub count: u64,
     /// The field of the body that determines the number of requests.
     pub count_field: &'static str,
+    /// The field of the body that a schema of the answer comes from.
+    pub schema_field: &'static str,
     /// True if a completion may have several tool calls; otherwise calls after its first are
     /// dropped.
     pub parallel_tool_calls: bool,
@@ -29,6 +32,8 @@ pub struct Job {
     pub stream: bool,
     /// The format of the response.
     pub format: Box<dyn Format>,
+    /// The types of the parts of the body that are left out.
+    pub omitted: Omitted,
 }
 
 /// Takes the required field `model`.
@@ -80,8 +85,7 @@ pub fn stream(fields: &mut Fields) -> Result<(bool, bool), ApiError> {
         return Err(ApiError::invalid("`stream_options` goes with `stream`"));
     }
     let include_usage = options.boolean("include_usage")?;
-    options.only("include_obfuscation", &[json!(false)])?;
-    options.finish("`stream_options`")?;
+    options.finish()?;
     Ok((stream, include_usage))
 }
 

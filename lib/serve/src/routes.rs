@@ -16,8 +16,9 @@ use tower_http::cors::{AllowHeaders, CorsLayer};
 use crate::anthropic::messages;
 use crate::body;
 use crate::error::ApiError;
-use crate::handler::generate;
+use crate::handler::{generate, log_omitted, with_omitted};
 use crate::middleware::{control_access, identify};
+use crate::omitted::OMITTED;
 use crate::openai::{chat, completions, models, responses};
 use crate::request_id::{REQUEST_ID, RequestId};
 use crate::state::{App, Settings};
@@ -56,7 +57,7 @@ fn cors(settings: &Settings) -> CorsLayer {
         .allow_origin(settings.origins.clone())
         .allow_methods([Method::GET, Method::POST])
         .allow_headers(AllowHeaders::mirror_request())
-        .expose_headers([REQUEST_ID])
+        .expose_headers([REQUEST_ID, OMITTED])
 }
 
 async fn page() -> Response {
@@ -111,12 +112,17 @@ async fn messages(State(app): Shared, Extension(id): Id, body: Body) -> Result {
     generate(app, id, body, messages::parse).await
 }
 
-async fn count_tokens(State(app): Shared, body: Body) -> Result {
+async fn count_tokens(State(app): Shared, Extension(id): Id, body: Body) -> Result {
     let state = app.clone();
-    let count = move |fields| Ok(state.engine.count(messages::parse_count(fields)?)?);
+    let count = move |fields| {
+        let (request, omitted) = messages::parse_count(fields)?;
+        Ok((state.engine.count(request)?, omitted))
+    };
+    let (count, omitted) = body::read(&app, body, count).await?;
+    log_omitted(&app, &id, &omitted);
     let gone = |_| ApiError::from(Error::new(Kind::Internal, "", "the engine has gone"));
-    let count = body::read(&app, body, count).await?.await.map_err(gone)??;
-    Ok(body::json(&json!({"input_tokens": count})))
+    let count = count.await.map_err(gone)??;
+    Ok(with_omitted(body::json(&json!({"input_tokens": count})), &omitted))
 }
 
 async fn not_implemented() -> ApiError {

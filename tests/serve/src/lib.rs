@@ -36,8 +36,8 @@ pub const ROOM: u64 = 128;
 /// An engine that answers from a script.
 #[derive(Clone, Default)]
 pub struct Script {
-    /// Events of each model's completions; the text `FAIL` stands for an error.
-    answers: BTreeMap<String, Vec<Event>>,
+    /// Events of each model's completions by turn; the text `FAIL` stands for an error.
+    answers: BTreeMap<String, Vec<Vec<Event>>>,
     /// Pause before each event.
     pace: Duration,
     /// Largest number of running requests.
@@ -72,8 +72,14 @@ impl Script {
     }
 
     /// Adds a model with these events.
-    pub fn with(mut self, model: &str, says: impl IntoIterator<Item = Event>) -> Script {
-        self.answers.insert(model.to_owned(), says.into_iter().collect());
+    pub fn with(self, model: &str, says: impl IntoIterator<Item = Event>) -> Script {
+        self.with_turns(model, [says.into_iter().collect()])
+    }
+
+    /// Adds a model with the events of each turn. The turn is the number of tool results in the
+    /// conversation; the last one also answers all requests without tools.
+    pub fn with_turns(mut self, model: &str, turns: impl Into<Vec<Vec<Event>>>) -> Script {
+        self.answers.insert(model.to_owned(), turns.into());
         self
     }
 
@@ -98,7 +104,8 @@ impl Script {
     }
 
     async fn answer(self, request: Request, send: mpsc::UnboundedSender<Result<Event>>) {
-        let says = &self.answers[&request.model];
+        let turns = &self.answers[&request.model];
+        let says = &turns[turn(&request).min(turns.len() - 1)];
         let logprobs = request.options.logprobs.is_some();
         let most = request.options.max_tokens;
         let stops = request.options.stop.clone().unwrap_or_default();
@@ -153,6 +160,16 @@ impl Script {
         };
         // The receiver may be gone.
         let _ = send.send(Ok(Event::End(end)));
+    }
+}
+
+/// The turn of a request; the last one if it has no tools.
+fn turn(request: &Request) -> usize {
+    match &request.prompt {
+        Prompt::Chat(chat) if chat.tools.is_some() => {
+            chat.messages.iter().filter(|message| message["role"] == "tool").count()
+        }
+        _ => usize::MAX,
     }
 }
 

@@ -1,8 +1,10 @@
 //! The APIs of OpenAI: chat completions, completions, responses, and the list of models.
 
+mod calls;
 pub mod chat;
 pub mod completions;
 mod envelope;
+mod input;
 mod logprobs;
 pub mod messages;
 pub mod models;
