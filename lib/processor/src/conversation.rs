@@ -127,11 +127,26 @@ impl Conversation {
         Conversation { messages, ..self.clone() }
     }
 
+    /// Conversation whose first message, if it is the system's, is a part of the message of the user
+    /// that follows it, for templates that refuse the system.
+    pub fn without_system(&self) -> Conversation {
+        let mut messages = self.messages.clone();
+        if let [system, user, ..] = messages.as_mut_slice()
+            && is_system(system)
+            && user["role"] == "user"
+        {
+            let joined = append(system.clone(), user)["content"].take();
+            user["content"] = joined;
+            messages.remove(0);
+        }
+        Conversation { messages, ..self.clone() }
+    }
+
     /// Conversation whose texts are short and unlike, and the texts of its messages of the system,
     /// by which to see what a template does with them.
     pub fn skeleton(&self) -> (Conversation, Vec<String>) {
         let mark = |index: usize| format!("text-{index}-end");
-        let mut skeleton = Conversation { images: Vec::new(), tools: None, ..self.clone() };
+        let mut skeleton = Conversation { images: Vec::new(), ..self.clone() };
         for (index, message) in skeleton.messages.iter_mut().enumerate() {
             if !message["content"].is_null() {
                 message["content"] = mark(index).into();

@@ -39,14 +39,9 @@ impl ApiError {
         ApiError::invalid(format!("`{field}` is not {expected}"))
     }
 
-    /// The error about the field `field` if it is one about a `json_schema`, as the engine calls the
-    /// schema of every answer.
-    pub fn about_schema(mut self, field: &str) -> ApiError {
-        if let Some(rest) = self.message.strip_prefix("`json_schema`") {
-            self.message = format!("`{field}`{rest}");
-            self.param = leading_field(&self.message);
-        }
-        self
+    /// True if the error concerns the tools as a whole, which the model has no place for.
+    pub fn is_about_tools(&self) -> bool {
+        self.kind == Kind::Validation.name() && self.param.as_deref() == Some("tools")
     }
 
     /// True if the same request may succeed later.

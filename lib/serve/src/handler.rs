@@ -12,6 +12,7 @@ use futures_util::future::select_all;
 use futures_util::stream::{self, Stream};
 use mlxk_core::{Error, Kind, Record};
 use mlxk_processor::engine::Events;
+use mlxk_processor::request::{Prompt, Rules};
 use mlxk_processor::{Event, Request};
 use tokio::sync::watch;
 
@@ -43,7 +44,7 @@ pub async fn generate(
 ) -> Result<Response, ApiError> {
     let (state, request_id) = (app.clone(), id.clone());
     let submit = move |fields| Generation::submit(&state, &request_id, parse(fields)?);
-    body::read(&app, body, submit).await?.respond(id).await
+    body::read(&app, body, submit).await?.respond(&app, id).await
 }
 
 /// A job that the engine works on.
@@ -51,18 +52,14 @@ struct Generation {
     completions: Vec<Completion>,
     format: Box<dyn Format>,
     stream: bool,
-    /// The field of the body that a schema of the answer comes from.
-    schema_field: &'static str,
     omitted: Omitted,
 }
 
 impl Generation {
     /// Submits the requests of a job to the engine.
     fn submit(app: &Arc<App>, id: &RequestId, job: Job) -> Result<Generation, ApiError> {
-        let Job { requests, count, count_field, schema_field, parallel_tool_calls, stream, .. } =
+        let Job { requests, count, count_field, parallel_tool_calls, stream, format, omitted } =
             job;
-        let (format, omitted) = (job.format, job.omitted);
-        log_omitted(app, id, &omitted);
         let capacity = app.engine.queue_capacity();
         if count > capacity {
             let message =
@@ -72,21 +69,23 @@ impl Generation {
         let mut completions = Vec::new();
         for request in requests {
             let metrics = RequestMetrics::start(app, &id.0, &request, stream);
-            let completion = Completion::submit(metrics, app, request, parallel_tool_calls);
-            completions.push(completion.map_err(|error| error.about_schema(schema_field))?);
+            completions.push(Completion::submit(metrics, app, request, parallel_tool_calls)?);
         }
-        Ok(Generation { completions, format, stream, schema_field, omitted })
+        Ok(Generation { completions, format, stream, omitted })
     }
 
     /// Waits for all completions, or for their start if the response is a stream.
-    async fn respond(self, id: RequestId) -> Result<Response, ApiError> {
-        let Generation { mut completions, mut format, stream, schema_field, omitted } = self;
+    async fn respond(self, app: &Arc<App>, id: RequestId) -> Result<Response, ApiError> {
+        let Generation { mut completions, mut format, stream, mut omitted } = self;
         // A stream has status 200, so errors that need another one are awaited before it starts.
         let mut prompt_tokens = Vec::new();
         for completion in &mut completions {
-            let started = completion.start().await;
-            prompt_tokens.push(started.map_err(|error| error.about_schema(schema_field))?);
+            prompt_tokens.push(completion.start(app).await?);
+            if completion.omits_tools {
+                omitted.add("tools");
+            }
         }
+        log_omitted(app, &id, &omitted);
         if stream {
             let ready = format.start(&prompt_tokens).into();
             let stream = EventStream { completions, format, ready, id, first: 0 };
@@ -131,6 +130,10 @@ struct Completion {
     /// Number of tool calls so far.
     calls: usize,
     ended: bool,
+    /// The request, if it has tools that may be left out of the prompt.
+    with_tools: Option<Request>,
+    /// True if the tools are left out of the prompt.
+    omits_tools: bool,
 }
 
 impl Completion {
@@ -140,14 +143,36 @@ impl Completion {
         request: Request,
         parallel_tool_calls: bool,
     ) -> Result<Completion, ApiError> {
+        let with_tools = has_tools(&request).then(|| request.clone());
         let events = app.engine.submit(request).map_err(|e| failed(&mut metrics, e))?;
         let aborted = app.aborted();
-        Ok(Completion { metrics, events, aborted, parallel_tool_calls, calls: 0, ended: false })
+        Ok(Completion {
+            metrics,
+            events,
+            aborted,
+            parallel_tool_calls,
+            calls: 0,
+            ended: false,
+            with_tools,
+            omits_tools: false,
+        })
     }
 
-    /// Waits for the start of the completion and returns the number of tokens of its prompt.
-    async fn start(&mut self) -> Result<u64, ApiError> {
-        match self.receive().await {
+    /// Waits for the start of the completion and returns the number of tokens of its prompt. Tools
+    /// that the chat template of the model has no place for are left out of the prompt.
+    async fn start(&mut self, app: &App) -> Result<u64, ApiError> {
+        let mut first = self.receive().await;
+        if let Err(e) = &first
+            && ApiError::from(e.clone()).is_about_tools()
+            && let Some(request) = self.with_tools.take()
+        {
+            let request = Request { lenient: true, ..request };
+            self.events = app.engine.submit(request).map_err(|e| failed(&mut self.metrics, e))?;
+            self.omits_tools = true;
+            first = self.receive().await;
+        }
+        self.with_tools = None;
+        match first {
             Ok(Event::Started { prompt_tokens }) => {
                 self.metrics.record(&Event::Started { prompt_tokens });
                 Ok(prompt_tokens)
@@ -250,6 +275,16 @@ impl EventStream {
             true => (0, Ok(None)),
             false => select_all(next).await.0,
         }
+    }
+}
+
+/// True if a request has tools that the model need not call.
+fn has_tools(request: &Request) -> bool {
+    match &request.prompt {
+        Prompt::Chat(chat) => {
+            chat.tools.is_some() && !matches!(request.rules, Some(Rules::Call(_)))
+        }
+        Prompt::Text(_) | Prompt::Tokens(_) => false,
     }
 }
 

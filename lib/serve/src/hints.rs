@@ -129,7 +129,7 @@ mod tests {
     fn the_manual_and_the_description_list_all_hints() {
         let manual = include_str!("../../../man/mlxk-serve.1");
         for hint in HINTS {
-            let lists = |line: &str| line.split([' ', ',']).any(|word| word == hint);
+            let lists = |line: &str| line.split([' ', ',', '.']).any(|word| word == hint);
             assert!(manual.lines().any(lists), "man/mlxk-serve.1: {hint}");
         }
         let description = include_str!("openapi.json");

@@ -23,8 +23,6 @@ pub struct Job {
     pub count: u64,
     /// The field of the body that determines the number of requests.
     pub count_field: &'static str,
-    /// The field of the body that a schema of the answer comes from.
-    pub schema_field: &'static str,
     /// True if a completion may have several tool calls; otherwise calls after its first are
     /// dropped.
     pub parallel_tool_calls: bool,

@@ -2,7 +2,6 @@
 
 use std::sync::{Arc, Mutex};
 
-use mlxk_processor::Event;
 use mlxk_serve::{App, Log, Settings};
 use mlxk_testengine::{Answered, Script, conversation, post, settings, tool_call};
 use serde_json::{Value, json};
@@ -399,19 +398,13 @@ async fn hints_are_taken_and_other_fields_refused_by_name_in_all_apis() {
 }
 
 #[tokio::test]
-async fn the_field_of_a_schema_is_blamed_by_its_own_name() {
-    let fails = Event::Text("FAIL".to_owned());
-    let script = Script::new().with("fails", [fails]);
-    // The engine of these tests takes every schema: a schema that is no object fails before it.
-    for (path, more, field) in [
-        (CHAT, json!({"json_schema": 1}), "json_schema"),
-        (
-            CHAT,
-            json!({"response_format": {"type": "json_schema", "json_schema": {"schema": 1}}}),
-            "response_format",
-        ),
-    ] {
-        let answer = ask(&script, path, &body(path, &more)).await;
-        assert_eq!(answer.refused(400), format!("`{field}` is not an object"));
+async fn a_model_without_a_place_for_tools_answers_without_them() {
+    let script = Script::new().toolless("words");
+    let function = json!({"type": "function", "function": {"name": "f"}});
+    for stream in [false, true] {
+        let more = json!({"tools": [function, {"type": "web_search"}], "stream": stream});
+        let answer = ask(&script, CHAT, &body(CHAT, &more)).await;
+        assert_eq!(omitted(&answer), "web_search, tools");
+        assert!(answer.text.contains("three."), "{}", answer.text);
     }
 }

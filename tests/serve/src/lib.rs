@@ -40,6 +40,8 @@ pub struct Script {
     answers: BTreeMap<String, Vec<Vec<Event>>>,
     /// Pause before each event.
     pace: Duration,
+    /// Models that refuse tools, unless a request lets them leave tools out.
+    toolless: Vec<String>,
     /// Largest number of running requests.
     most: Option<u64>,
     shared: Arc<Shared>,
@@ -86,6 +88,12 @@ impl Script {
     /// Adds a model whose text is the current time, as of [`now`], repeated `times` times.
     pub fn timed(self, model: &str, times: usize) -> Script {
         self.with(model, vec![text("NOW"); times])
+    }
+
+    /// Makes the model `model` one whose chat template has no place for tools.
+    pub fn toolless(mut self, model: &str) -> Script {
+        self.toolless.push(model.to_owned());
+        self
     }
 
     /// Sets the pause before each event.
@@ -166,11 +174,15 @@ impl Script {
 /// The turn of a request; the last one if it has no tools.
 fn turn(request: &Request) -> usize {
     match &request.prompt {
-        Prompt::Chat(chat) if chat.tools.is_some() => {
+        Prompt::Chat(chat) if has_tools(request) => {
             chat.messages.iter().filter(|message| message["role"] == "tool").count()
         }
         _ => usize::MAX,
     }
+}
+
+fn has_tools(request: &Request) -> bool {
+    matches!(&request.prompt, Prompt::Chat(chat) if chat.tools.is_some())
 }
 
 impl Engine for Script {
@@ -193,6 +205,10 @@ impl Engine for Script {
         }
         *self.shared.last.lock().unwrap() = Some(request.clone());
         let (send, events) = mpsc::unbounded_channel();
+        if self.toolless.contains(&request.model) && has_tools(&request) && !request.lenient {
+            let _ = send.send(Err(Error::new(Kind::Validation, "", "`tools`: no place for them")));
+            return Ok(events);
+        }
         let _ = send.send(Ok(Event::Started { prompt_tokens: PROMPT }));
         self.shared.running.fetch_add(1, Ordering::Relaxed);
         let script = self.clone();

@@ -32,7 +32,6 @@ pub fn parse(mut fields: Fields) -> Result<Job, ApiError> {
         requests,
         count: 1,
         count_field: "messages",
-        schema_field: "output_config",
         parallel_tool_calls,
         stream,
         format,

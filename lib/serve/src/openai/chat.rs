@@ -28,9 +28,8 @@ pub fn parse(mut fields: Fields) -> Result<Job, ApiError> {
     options.max_tokens = max_tokens(&mut fields)?;
     options.logprobs = top_logprobs(&mut fields)?;
     let logprobs = options.logprobs.is_some();
-    let (schema, schema_field) = json_schema(&mut fields)?;
-    let rules = Rules::parse(schema.as_ref(), fields.text("grammar")?.as_deref());
-    let rules = rules.map_err(|error| ApiError::from(error).about_schema(schema_field))?;
+    let schema = json_schema(&mut fields)?;
+    let rules = Rules::parse(schema.as_ref(), fields.text("grammar")?.as_deref())?;
     let prompt = Prompt::Chat(conversation);
     let request = Request { model: model.clone(), options, rules, ..Request::new(prompt) };
     let tools = Tools::parse(&mut fields)?;
@@ -44,16 +43,7 @@ pub fn parse(mut fields: Fields) -> Result<Job, ApiError> {
     let envelope = Envelope::new("chatcmpl-", OBJECTS, &model, n as usize, include_usage);
     let format = Box::new(ChatFormat::new(envelope, logprobs, origins));
     let requests = Box::new(job::requests(request, n));
-    Ok(Job {
-        requests,
-        count: n,
-        count_field: "n",
-        schema_field,
-        parallel_tool_calls,
-        stream,
-        format,
-        omitted,
-    })
+    Ok(Job { requests, count: n, count_field: "n", parallel_tool_calls, stream, format, omitted })
 }
 
 /// Takes the maximum number of tokens, from its current or its deprecated field.
@@ -98,20 +88,16 @@ fn top_logprobs(fields: &mut Fields) -> Result<Option<u32>, ApiError> {
     }
 }
 
-/// Takes the JSON schema of the answer, in `json_schema` or in `response_format`, and tells in
-/// which.
-fn json_schema(fields: &mut Fields) -> Result<(Option<Value>, &'static str), ApiError> {
+/// Takes the JSON schema of the answer, in `json_schema` or in `response_format`.
+fn json_schema(fields: &mut Fields) -> Result<Option<Value>, ApiError> {
     let schema = fields.take("json_schema");
     let format = fields.object("response_format")?;
     let format = format.map_or(Ok(None), response_format::parse)?;
-    match (schema, format) {
-        (Some(_), Some(_)) => {
-            let message = "`json_schema` and `response_format` both ask for a form";
-            Err(ApiError::invalid(message))
-        }
-        (schema, None) => Ok((schema, "json_schema")),
-        (None, format) => Ok((format, "response_format")),
+    if schema.is_some() && format.is_some() {
+        let message = "`json_schema` and `response_format` both ask for a form";
+        return Err(ApiError::invalid(message));
     }
+    Ok(schema.or(format))
 }
 
 /// The format of chat completions.

@@ -57,7 +57,6 @@ pub fn parse(mut fields: Fields, default: Option<u64>) -> Result<Job, ApiError> 
         requests,
         count,
         count_field,
-        schema_field: "json_schema",
         parallel_tool_calls: true,
         stream,
         format,

@@ -57,7 +57,6 @@ pub fn parse(mut fields: Fields) -> Result<Job, ApiError> {
         requests,
         count: 1,
         count_field: "input",
-        schema_field: "text",
         parallel_tool_calls,
         stream,
         format,

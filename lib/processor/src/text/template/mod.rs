@@ -125,7 +125,8 @@ impl Template {
 
     /// Renders a conversation in the form that the template takes: contents in parts are joined if
     /// the template does not know parts, messages of the system are if it refuses or omits later
-    /// ones, and those of the user if it refuses two in a row; other variants are tried if it fails.
+    /// ones, those of the user if it refuses two in a row, and the text of the system goes before
+    /// that of the user if it refuses the system; other variants are tried if it fails.
     ///
     /// # Errors
     /// [`Kind::Validation`] if the template refuses the messages, or they are too large;
@@ -143,9 +144,9 @@ impl Template {
             Err(fault) => fault,
         };
         let one_system = conversation.with_one_system();
-        for form in
-            [&one_system, &one_system.with_turns()].into_iter().filter(|form| **form != first)
-        {
+        let turns = one_system.with_turns();
+        let no_system = turns.without_system();
+        for form in [one_system, turns, no_system].iter().filter(|form| **form != first) {
             if let Ok(text) = self.fit_form(form, tokens)? {
                 return Ok(text);
             }
@@ -164,11 +165,9 @@ impl Template {
             Err(fault) => invalid(&self.file, &fault),
             Ok(text) => return Ok(Ok(text)),
         };
-        if fault.kind == Kind::InvalidModel {
-            for variant in conversation.variants() {
-                if let Ok(text) = self.attempt(&variant, tokens)? {
-                    return Ok(Ok(text));
-                }
+        for variant in conversation.variants() {
+            if let Ok(text) = self.attempt(&variant, tokens)? {
+                return Ok(Ok(text));
             }
         }
         Ok(Err(fault))
@@ -181,7 +180,7 @@ impl Template {
         tokens: &Map<String, Json>,
     ) -> Result<bool> {
         let (skeleton, marks) = conversation.skeleton();
-        let text = self.attempt(&skeleton, tokens)?;
+        let text = self.fit_form(&skeleton, tokens)?;
         Ok(text.map_or(true, |text| marks.iter().all(|mark| text.contains(mark))))
     }
 
