@@ -72,8 +72,8 @@ interop: mlx $(MODEL)
 	HF_CLIENTS=$(CACHE)/hf cargo test --locked --test suite interop -- --ignored
 	cargo build --locked --bin mlxk-serve --bin mlxk-convert
 	PATH="$(CURDIR)/target/debug:$$PATH" tests/serve-clients $(CACHE) $(MODEL)
+	PATH="$(CURDIR)/target/debug:$$PATH" tests/coding-agents $(CACHE) $(MODEL)
 	tests/async-openai/run $(CACHE)
-	tests/coding-agents $(CACHE)
 	tests/page $(CACHE)
 
 arm:

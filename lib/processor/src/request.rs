@@ -52,8 +52,6 @@ pub struct Preset {
     pub variables: Map<String, Value>,
     /// Rules of completions.
     pub rules: Option<Rules>,
-    /// Default of [`Request::lenient`].
-    pub lenient: bool,
 }
 
 impl Preset {
@@ -79,7 +77,6 @@ impl Preset {
             None | Some(Rules::Strict) => self.rules.clone().or(request.rules),
             rules => rules,
         };
-        request.lenient |= self.lenient;
         request
     }
 }

@@ -4,7 +4,7 @@
 use mlxk_processor::Request;
 use mlxk_processor::request::Options;
 use mlxk_processor::sampling::FIELDS;
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use crate::error::ApiError;
 use crate::fields::Fields;
@@ -49,7 +49,9 @@ pub fn options(fields: &mut Fields) -> Result<Options, ApiError> {
     let mut options = Options { seed, ..Options::default() };
     for field in FIELDS {
         if let Some(value) = fields.take(field.name) {
-            field.set(&mut options, &value)?;
+            // Other servers have -1 for no limit.
+            let unlimited = field.name == "top_k" && value == -1;
+            field.set(&mut options, if unlimited { &json!(0) } else { &value })?;
         }
     }
     Ok(options)

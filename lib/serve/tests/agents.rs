@@ -368,7 +368,7 @@ async fn hints_are_taken_and_other_fields_refused_by_name_in_all_apis() {
         "keep_alive": "5m", "priority": 1, "prompt_cache_key": "a", "safety_identifier": "a",
         "user": "me", "betas": ["a"], "cache_control": {"type": "ephemeral"},
         "prompt_cache_retention": "24h", "ignore_eos": false, "min_tokens": 0,
-        "skip_special_tokens": true, "length_penalty": 1.0,
+        "skip_special_tokens": true, "length_penalty": 1.0, "top_k": -1,
     });
     for path in [CHAT, RESPONSES, MESSAGES, "/v1/completions"] {
         let mut hinted = body(path, &hints);
