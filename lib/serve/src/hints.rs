@@ -108,9 +108,11 @@ const RENAMED: [(&str, &[&str]); 29] = [
 
 /// True if a field with this value changes no answer.
 pub fn is_hint(name: &str, value: &Value) -> bool {
+    let equals = |neutral: Value| {
+        neutral == *value || neutral.is_number() && neutral.as_f64() == value.as_f64()
+    };
     let neutral = |(other, neutral): &(&str, &str)| {
-        let number = value.as_f64().is_some_and(|number| neutral.parse() == Ok(number));
-        *other == name && (number || value.to_string() == *neutral)
+        *other == name && serde_json::from_str(neutral).is_ok_and(equals)
     };
     value.is_null() || HINTS.contains(&name) || NEUTRAL.iter().any(neutral)
 }

@@ -4,7 +4,7 @@
 use mlxk_processor::Request;
 use mlxk_processor::request::Options;
 use mlxk_processor::sampling::FIELDS;
-use serde_json::{Value, json};
+use serde_json::Value;
 
 use crate::error::ApiError;
 use crate::fields::Fields;
@@ -48,10 +48,12 @@ pub fn options(fields: &mut Fields) -> Result<Options, ApiError> {
     })?;
     let mut options = Options { seed, ..Options::default() };
     for field in FIELDS {
-        if let Some(value) = fields.take(field.name) {
+        if let Some(mut value) = fields.take(field.name) {
             // Other servers have -1 for no limit.
-            let unlimited = field.name == "top_k" && value == -1;
-            field.set(&mut options, if unlimited { &json!(0) } else { &value })?;
+            if field.name == "top_k" && value == -1 {
+                value = 0.into();
+            }
+            field.set(&mut options, &value)?;
         }
     }
     Ok(options)
