@@ -107,7 +107,7 @@ impl Generation {
 pub fn log_omitted(app: &App, id: &RequestId, omitted: &Omitted) {
     if let Some(list) = omitted.list() {
         let fields = Record::default().with("omitted", &*list);
-        let message = format!("Left out, as it cannot run here: {list}");
+        let message = format!("Left out of the prompt: {list}");
         app.settings.log.request(Level::Info, &id.0, message, fields);
     }
 }

@@ -53,11 +53,12 @@ pub const HINTS: [&str; 43] = [
 ];
 
 /// Fields of other servers with the values that ask for what happens here anyway, as JSON.
-const NEUTRAL: [(&str, &str); 16] = [
+const NEUTRAL: [(&str, &str); 17] = [
     ("add_generation_prompt", "true"),
     ("add_special_tokens", "false"),
     ("best_of", "1"),
     ("continue_final_message", "false"),
+    ("continuous_usage_stats", "false"),
     ("do_sample", "true"),
     ("echo", "false"),
     ("ignore_eos", "false"),

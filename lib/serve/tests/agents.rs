@@ -199,7 +199,7 @@ async fn what_is_left_out_is_in_the_log() {
     counted.as_object_mut().unwrap().remove("max_tokens");
     let answer = post(&app, "/v1/messages/count_tokens", counted).await;
     assert_eq!(omitted(&answer), "web_search_20250305");
-    let line = "Left out, as it cannot run here: web_search_20250305";
+    let line = "Left out of the prompt: web_search_20250305";
     assert_eq!(lines.lock().unwrap().iter().filter(|entry| *entry == line).count(), 2);
 }
 

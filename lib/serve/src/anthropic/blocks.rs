@@ -1,5 +1,7 @@
 //! Messages of Anthropic's API: content blocks, as messages of chat completions.
 
+use std::collections::BTreeMap;
+
 use serde_json::{Map, Value, json};
 
 use crate::error::ApiError;
@@ -17,28 +19,15 @@ const LEFT_OUT: [&str; 6] = [
     "server_tool_use",
 ];
 
-/// A change of the tools in the course of a conversation.
-pub enum Change {
-    /// The tool with this name is shown to the model.
-    Show(String),
-    /// The tool with this name is hidden from the model.
-    Hide(String),
-    /// A tool is defined, at this place of the body.
-    Define {
-        /// The definition.
-        tool: Value,
-        /// The place.
-        place: String,
-    },
-}
-
 /// The parsed messages.
 #[derive(Default)]
 pub struct Input {
     /// The messages in the form of chat completions.
     pub messages: Vec<Placed>,
-    /// The changes of the tools, oldest first.
-    pub changes: Vec<Change>,
+    /// The tools that the messages last show to the model or hide from it: true, or false.
+    pub shown: BTreeMap<String, bool>,
+    /// The tools that the messages define.
+    pub tools: Vec<Placed>,
     /// The types of blocks that are left out.
     pub omitted: Omitted,
     /// The effort of reasoning that the last message with one asks for.
@@ -160,7 +149,7 @@ impl Input {
             match kind(block, &place)? {
                 "tool_reference" => {
                     let name = text(block, "tool_name", &place)?;
-                    self.changes.push(Change::Show(name.to_owned()));
+                    self.shown.insert(name.to_owned(), true);
                     let note = format!("The tool {name} is available.");
                     part = json!({"type": "text", "text": note});
                 }
@@ -180,19 +169,16 @@ impl Input {
 
     fn add_change(&mut self, block: &Value, place: &str) -> Result<(), ApiError> {
         let (tool, place) = (&block["tool"], format!("{place}.tool"));
-        match (kind(tool, &place)?, kind(block, &place)?) {
-            ("tool_definition", _) => {
-                let (tool, place) = (tool["definition"].clone(), format!("{place}.definition"));
-                self.changes.push(Change::Define { tool, place });
+        match kind(tool, &place)? {
+            "tool_definition" => {
+                self.tools.push((format!("{place}.definition"), tool["definition"].clone()));
             }
-            ("tool_reference", "tool_addition") => {
-                self.changes.push(Change::Show(text(tool, "name", &place)?.to_owned()));
-            }
-            ("tool_reference", _) => {
-                self.changes.push(Change::Hide(text(tool, "name", &place)?.to_owned()));
+            "tool_reference" => {
+                let name = text(tool, "name", &place)?.to_owned();
+                self.shown.insert(name, block["type"] == "tool_addition");
             }
             // Those of tools that do not run here.
-            (other, _) => self.omitted.add(other),
+            other => self.omitted.add(other),
         }
         Ok(())
     }

@@ -61,7 +61,7 @@ struct Message {
 fn message(fields: &mut Fields) -> Result<Message, ApiError> {
     let thinking = thinking(fields)?;
     let model = job::model(fields)?;
-    let Input { messages, changes, mut omitted, effort: last_effort } = input(fields)?;
+    let Input { messages, shown, tools, mut omitted, effort: last_effort } = input(fields)?;
     let mut conversation = messages::parse(messages)?;
     let (schema, effort) = output_config(fields)?;
     let variables = &mut conversation.variables;
@@ -73,7 +73,7 @@ fn message(fields: &mut Fields) -> Result<Message, ApiError> {
     }
     let rules = schema.map(Rules::Schema);
     let request = Request { model, rules, ..Request::new(Prompt::Chat(conversation)) };
-    let tools = tools::parse(fields, &changes)?;
+    let tools = tools::parse(fields, tools, &shown)?;
     omitted.extend(&tools.omitted());
     let (choice, parallel_tool_calls) = tool_choice(fields)?;
     let request = tools.into_request(request, choice.into())?;

@@ -1,20 +1,24 @@
 //! Tools in Anthropic's form.
 
+use std::collections::BTreeMap;
+
 use serde_json::{Value, json};
 
-use crate::anthropic::blocks::Change;
 use crate::error::ApiError;
 use crate::fields::Fields;
+use crate::openai::messages::Placed;
 use crate::openai::tools::Tools;
 
-/// Takes `tools`, of which the model sees those that are not deferred, as `changes` of the
-/// conversation leave them.
-pub fn parse(fields: &mut Fields, changes: &[Change]) -> Result<Tools, ApiError> {
+/// Takes `tools`, to which the messages add those of `defined`. The model sees the ones that are not
+/// deferred, unless `shown` says otherwise.
+pub fn parse(
+    fields: &mut Fields,
+    defined: Vec<Placed>,
+    shown: &BTreeMap<String, bool>,
+) -> Result<Tools, ApiError> {
     let mut given = fields.objects("tools")?;
-    for change in changes {
-        if let Change::Define { tool, place } = change {
-            given.push(fields.element(tool.clone(), place.clone())?);
-        }
+    for (place, tool) in defined {
+        given.push(fields.element(tool, place)?);
     }
     let mut kinds = Vec::new();
     for tool in &mut given {
@@ -26,7 +30,7 @@ pub fn parse(fields: &mut Fields, changes: &[Change]) -> Result<Tools, ApiError>
     for (kind, mut tool) in kinds.iter().zip(given) {
         let deferred = tool.boolean("defer_loading")? && !search;
         if kind == "custom" {
-            add_function(tool, deferred, changes, &mut tools)?;
+            add_function(tool, deferred, shown, &mut tools)?;
         } else {
             tools.leave_out(kind, tool.text("name")?.as_deref());
         }
@@ -38,7 +42,7 @@ pub fn parse(fields: &mut Fields, changes: &[Change]) -> Result<Tools, ApiError>
 fn add_function(
     mut tool: Fields,
     deferred: bool,
-    changes: &[Change],
+    shown: &BTreeMap<String, bool>,
     tools: &mut Tools,
 ) -> Result<(), ApiError> {
     let name = tool.text("name")?.filter(|name| !name.is_empty());
@@ -54,14 +58,9 @@ fn add_function(
     }
     let callers = tool.read("allowed_callers", "a list", |value| value.as_array().cloned())?;
     tool.finish()?;
-    let last = changes.iter().rev().find_map(|change| match change {
-        Change::Show(shown) if *shown == name => Some(true),
-        Change::Hide(hidden) if *hidden == name => Some(false),
-        _ => None,
-    });
     if callers.is_some_and(|callers| !callers.contains(&Value::from("direct"))) {
         tools.leave_out(&name, Some(&name));
-    } else if last.unwrap_or(!deferred) {
+    } else if shown.get(&name).copied().unwrap_or(!deferred) {
         tools.functions.push(json!({"type": "function", "function": function}));
     }
     Ok(())

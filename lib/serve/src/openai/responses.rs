@@ -1,5 +1,7 @@
 //! OpenAI's responses. They are stateless: each request brings its whole conversation.
 
+use std::collections::BTreeSet;
+
 use mlxk_processor::request::{Prompt, Request, Rules};
 use serde_json::{Map, Value, json};
 
@@ -8,7 +10,7 @@ use crate::fields::Fields;
 use crate::job::{self, Job};
 use crate::openai::input::Input;
 use crate::openai::responses_format::ResponsesFormat;
-use crate::openai::tools::{Choice, Tools, parallel_tool_calls};
+use crate::openai::tools::{Choice, Tools, function_name, parallel_tool_calls};
 use crate::openai::{messages, response_format};
 
 /// Fields of the body that the response repeats.
@@ -39,15 +41,21 @@ pub fn parse(mut fields: Fields) -> Result<Job, ApiError> {
     conversation.variables = reasoning(&mut fields)?;
     let request = Request { model, options, rules, ..Request::new(Prompt::Chat(conversation)) };
     let mut tools = Tools::parse(&mut fields)?;
+    let names = tools.functions.iter().filter_map(function_name);
+    let known: BTreeSet<String> = names.map(str::to_owned).collect();
     for (place, tool) in more_tools {
-        tools.add(&tool, &place)?;
+        if !tool["name"].as_str().is_some_and(|name| known.contains(name)) {
+            tools.add(&tool, &place)?;
+        }
     }
     omitted.extend(&tools.omitted());
     let format = Box::new(ResponsesFormat::new(echo, logprobs, tools.origins.clone()));
     let request = tools.into_request(request, Choice::parse(&mut fields)?)?;
     let parallel_tool_calls = parallel_tool_calls(&mut fields)?;
     let stream = fields.boolean("stream")?;
-    if let Some(options) = fields.object("stream_options")? {
+    if let Some(mut options) = fields.object("stream_options")? {
+        // Every response has its usage.
+        options.ignore(&["include_usage"]);
         options.finish()?;
     }
     fields.only("background", &[json!(false)])?;
@@ -114,8 +122,13 @@ pub fn reasoning(fields: &mut Fields) -> Result<Map<String, Value>, ApiError> {
     let given = reasoning.text("effort")?;
     // The response has the reasoning itself instead of a summary.
     reasoning.ignore(&["summary", "generate_summary"]);
+    let enabled = reasoning.read("enabled", "true or false", Value::as_bool)?;
     reasoning.finish()?;
-    Ok(given.map(effort).unwrap_or_default())
+    let mut variables = given.map(effort).unwrap_or_default();
+    if let Some(enabled) = enabled {
+        variables.insert("enable_thinking".into(), enabled.into());
+    }
+    Ok(variables)
 }
 
 /// The variables of the chat template for an effort of reasoning.

@@ -1,5 +1,7 @@
 //! Tools that a model may call, and the choice among them, in OpenAI's form.
 
+use std::collections::BTreeSet;
+
 use mlxk_processor::request::ToolChoice;
 use mlxk_processor::{Request, ToolCall};
 use serde_json::{Map, Value, json};
@@ -62,18 +64,20 @@ impl Tools {
     pub fn into_request(self, request: Request, chosen: Choice) -> Result<Request, ApiError> {
         let Tools { mut functions, left_out, .. } = self;
         let Choice { choice, allowed } = chosen;
-        let is_out = |name: &str| {
-            left_out.iter().any(|(kind, other)| kind == name || other.as_deref() == Some(name))
-        };
+        let out = left_out.iter().flat_map(|(kind, name)| [Some(&**kind), name.as_deref()]);
+        let out: BTreeSet<&str> = out.flatten().collect();
         if let Some(names) = allowed {
-            let has = |name: &str| functions.iter().any(|tool| tool["function"]["name"] == *name);
-            if names.is_empty() || !names.iter().all(|name| has(name) || is_out(name)) {
+            let all: BTreeSet<&str> = functions.iter().filter_map(function_name).collect();
+            let known = |name: &String| all.contains(&**name) || out.contains(&**name);
+            if names.is_empty() || !names.iter().all(known) {
                 return Err(ApiError::invalid("`tool_choice` is none of `tools`"));
             }
-            functions.retain(|tool| names.iter().any(|name| tool["function"]["name"] == **name));
+            let is_allowed = |tool: &Value| function_name(tool).is_some_and(|n| names.contains(n));
+            functions.retain(is_allowed);
         }
+        let has = |name: &str| functions.iter().any(|tool| function_name(tool) == Some(name));
         let demanded = match &choice {
-            ToolChoice::Function(name) => is_out(name).then(|| name.clone()),
+            ToolChoice::Function(name) if !has(name) => out.contains(&**name).then(|| name.clone()),
             ToolChoice::Required if functions.is_empty() => {
                 left_out.first().map(|(kind, name)| name.as_ref().unwrap_or(kind).clone())
             }
@@ -147,7 +151,7 @@ pub struct Choice {
     pub choice: ToolChoice,
     /// The names of the tools that are left, if others are dropped; the type of a tool that has no
     /// name.
-    pub allowed: Option<Vec<String>>,
+    pub allowed: Option<BTreeSet<String>>,
 }
 
 impl Choice {
@@ -212,6 +216,11 @@ pub fn tool_call(call: &ToolCall, origins: &Origins) -> Value {
             "function": {"name": call.name, "arguments": call.arguments_json()},
         }),
     }
+}
+
+/// The name of a tool in the form of chat completions.
+pub fn function_name(tool: &Value) -> Option<&str> {
+    tool["function"]["name"].as_str()
 }
 
 /// True if the model itself may call a tool, and not only a program.
