@@ -84,17 +84,20 @@ async fn the_first_request_of_claude_code_is_answered() {
 /// The first request of Codex 0.171, shortened.
 #[tokio::test]
 async fn the_first_request_of_codex_is_answered() {
-    let function = |name: &str| json!({"type": "function", "name": name, "strict": false, "parameters": {"type": "object"}});
+    let function = |name: &str| {
+        let parameters = json!({"type": "object"});
+        json!({"type": "function", "name": name, "strict": false, "parameters": parameters})
+    };
     let said = |role: &str, text: &str| {
         let content = json!([{"type": "input_text", "text": text}]);
         json!({"type": "message", "id": "msg_1", "role": role, "content": content})
     };
     let agents = json!({"type": "namespace", "name": "agents", "description": "Sub-agents.",
         "tools": [function("spawn"), function("wait")]});
-    let body = json!({
+    let first = json!({
         "model": "spawns",
         "stream": true,
-        "input": [said("developer", "An agent."), said("user", "<cwd>/a</cwd>"), said("user", "Hi")],
+        "input": [said("developer", "An agent."), said("user", "<cwd>"), said("user", "Hi")],
         "tools": [
             function("exec_command"),
             agents,
@@ -110,7 +113,7 @@ async fn the_first_request_of_codex_is_answered() {
         "text": {"verbosity": "low"},
     });
     let script = Script::new().with("spawns", [tool_call("1", "agents__spawn", "{}")]);
-    let answer = ask(&script, RESPONSES, &body).await;
+    let answer = ask(&script, RESPONSES, &first).await;
     assert_eq!(omitted(&answer), "web_search");
     assert_eq!(names(&script), ["exec_command", "agents__spawn", "agents__wait"]);
     let tools = conversation(&script.last()).tools.unwrap();
@@ -120,9 +123,8 @@ async fn the_first_request_of_codex_is_answered() {
     assert_eq!((&item["namespace"], &item["name"]), (&json!("agents"), &json!("spawn")));
     // What came goes back with the next request.
     let output = json!({"type": "function_call_output", "call_id": "1", "output": "ok"});
-    ask(&script, RESPONSES, &super::agents::body(RESPONSES, &json!({"input": [item, output]})))
-        .await
-        .json();
+    let more = json!({"input": [item, output]});
+    ask(&script, RESPONSES, &body(RESPONSES, &more)).await.json();
     let call = conversation(&script.last()).messages[0]["tool_calls"][0].clone();
     assert_eq!(call["function"]["name"], "agents__spawn");
 }

@@ -32,8 +32,8 @@ pub fn full_name(namespace: Option<&str>, name: &str) -> String {
     }
 }
 
-/// The definition, without a name, of a function that stands for a custom tool. The grammar of its text, if it has
-/// one, is told to the model in the description, and not enforced.
+/// The definition, without a name, of a function that stands for a custom tool. The grammar of its
+/// text, if it has one, is told to the model in the description, and not enforced.
 pub fn custom_function(tool: &Map<String, Value>) -> Map<String, Value> {
     let format = tool.get("format").unwrap_or(&Value::Null);
     // Chat completions nest the grammar in an object.
