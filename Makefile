@@ -31,7 +31,8 @@ help:
 	@echo 'make demo      download a small model, import it, and run it'
 	@echo 'make test      run linters and all tests'
 	@echo 'make interop   test with the clients of the Hub, OpenAI and Anthropic, fetched from PyPI,'
-	@echo '               the client async-openai, and the page of mlxk-serve in Chromium'
+	@echo '               the client async-openai, Claude Code and Codex, fetched from npm, and the page'
+	@echo '               of mlxk-serve in Chromium'
 	@echo 'make arm       test the engine for 64-bit ARM under QEMU; needs qemu-user, g++-aarch64-linux-gnu'
 	@echo '               and the target aarch64-unknown-linux-gnu of Rust'
 	@echo 'make fuzz      fuzz a reader of untrusted bytes; TARGET names it ($(FUZZED)),'
@@ -71,6 +72,7 @@ interop: mlx $(MODEL)
 	HF_CLIENTS=$(CACHE)/hf cargo test --locked --test suite interop -- --ignored
 	cargo build --locked --bin mlxk-serve --bin mlxk-convert
 	PATH="$(CURDIR)/target/debug:$$PATH" tests/serve-clients $(CACHE) $(MODEL)
+	PATH="$(CURDIR)/target/debug:$$PATH" tests/coding-agents $(CACHE) $(MODEL)
 	tests/async-openai/run $(CACHE)
 	tests/page $(CACHE)
 

@@ -130,7 +130,7 @@ def refusals(client):
             return e.body
         raise AssertionError(options)
 
-    assert refused(openai.NotFoundError, model="none")["type"] == "model_not_found"
+    assert refused(openai.NotFoundError, model="none")["code"] == "model_not_found"
     assert refused(openai.BadRequestError, extra_body={"foo": 1})["param"] == "foo"
     assert refused(openai.BadRequestError, top_p=2)["param"] == "top_p"
     assert refused(openai.BadRequestError, messages=[{"role": "user", "content": "a " * 9000}])

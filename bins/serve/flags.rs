@@ -93,11 +93,11 @@ pub struct LimitFlags {
 }
 
 impl LimitFlags {
-    /// Bounds of the engine; `lenient` ignores unknown fields of requests.
+    /// Bounds of the engine.
     ///
     /// # Errors
     /// If a value is invalid.
-    pub(crate) fn bounds(&self, lenient: bool) -> Result<Bounds> {
+    pub(crate) fn bounds(&self) -> Result<Bounds> {
         if self.batch == 0 || self.queue == 0 {
             let message = "--batch and --queue are whole numbers from 1";
             return Err(Error::new(Kind::Command, "", message));
@@ -117,7 +117,7 @@ impl LimitFlags {
             memory: memory.saturating_sub(prefix_bytes),
             ttl: self.ttl.map(Duration::from_secs),
             cache: CacheOptions { prefix_bytes, ..CacheOptions::default() },
-            preset: Preset { options, lenient, ..Preset::default() },
+            preset: Preset { options, ..Preset::default() },
         })
     }
 }

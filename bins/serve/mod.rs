@@ -56,7 +56,7 @@ pub fn serve(
     };
     let tell = log.log();
     let said = |message: String| tell.say(Level::Info, message);
-    let bounds = limits.bounds(listen.ignore_unknown)?;
+    let bounds = limits.bounds()?;
     if let Some((config, model)) = only.filter(|(config, _)| config.rank > 0) {
         let followed = mlxk_engine::follow(places, bounds.memory, model, config, &mut |part| {
             said(format!("rank {} has {}", config.rank, part.describe()));

@@ -67,7 +67,8 @@ fn pictures_and_sound_are_refused_and_the_rest_is_answered() {
         [
             "mlxk-run: standard input, line 1: `images`: only text is taken",
             "mlxk-run: standard input, line 2: `audio`: only text is taken",
-            "mlxk-run: standard input, line 3: a part of type `image_url`: only text is taken",
+            "mlxk-run: standard input, line 3: `messages[0].content[0]`: a part of type \
+             `image_url`: only text is taken",
         ]
     );
 }

@@ -86,7 +86,6 @@ impl Flags {
             raw: self.no_chat_template,
             variables: files::variables(&self.template_var)?,
             rules: files::rules(self.json_schema.as_deref(), self.grammar.as_deref())?,
-            lenient: false,
         };
         Ok(RunOptions {
             preset,

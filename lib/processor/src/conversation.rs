@@ -4,7 +4,7 @@ use mlxk_core::{Error, Kind, Result};
 use serde::Serialize;
 use serde_json::{Map, Value, json};
 
-use crate::fields::invalid;
+use crate::fields::{invalid, wrong};
 use crate::media::Image;
 
 /// Input of a chat template.
@@ -43,12 +43,15 @@ impl Conversation {
         if messages.is_empty() {
             return Err(malformed());
         }
-        for message in &mut messages {
+        for (index, message) in messages.iter_mut().enumerate() {
+            let place = format!("messages[{index}]");
+            let malformed = || wrong(&place, "an object with a `role`");
             let message = message.as_object_mut().ok_or_else(malformed)?;
             if !message.get("role").is_some_and(Value::is_string) {
                 return Err(malformed());
             }
-            check_content(message.get("content").unwrap_or(&Value::Null))?;
+            let content = message.get("content").unwrap_or(&Value::Null);
+            check_content(content, &format!("{place}.content"))?;
             each_arguments(message, &parse_arguments);
         }
         Ok(Conversation { messages, ..Conversation::default() })
@@ -96,8 +99,67 @@ impl Conversation {
         self.messages.iter().any(|message| message["content"].is_array())
     }
 
+    /// True if a message of the system has others before it.
+    pub fn has_later_system(&self) -> bool {
+        self.messages.iter().skip(1).any(is_system)
+    }
+
+    /// Conversation whose messages of the system are one, the first, for templates that refuse or
+    /// omit later ones.
+    pub fn with_one_system(&self) -> Conversation {
+        let (system, others): (Vec<_>, Vec<_>) = self.messages.iter().cloned().partition(is_system);
+        let system = system.into_iter().reduce(|first, next| append(first, &next));
+        Conversation { messages: system.into_iter().chain(others).collect(), ..self.clone() }
+    }
+
+    /// Conversation in which neighbouring messages of the user are one, for templates that refuse
+    /// two turns of the same role.
+    pub fn with_turns(&self) -> Conversation {
+        let mut messages: Vec<Value> = Vec::new();
+        for message in &self.messages {
+            match messages.pop() {
+                Some(last) if last["role"] == "user" && message["role"] == "user" => {
+                    messages.push(append(last, message));
+                }
+                last => messages.extend(last.into_iter().chain([message.clone()])),
+            }
+        }
+        Conversation { messages, ..self.clone() }
+    }
+
+    /// Conversation whose first message, if it is the system's, is a part of the message of the user
+    /// that follows it, for templates that refuse the system.
+    pub fn without_system(&self) -> Conversation {
+        let mut messages = self.messages.clone();
+        if let [system, user, ..] = messages.as_mut_slice()
+            && is_system(system)
+            && user["role"] == "user"
+        {
+            let joined = append(system.clone(), user)["content"].take();
+            user["content"] = joined;
+            messages.remove(0);
+        }
+        Conversation { messages, ..self.clone() }
+    }
+
+    /// Conversation whose texts are short and unlike, and the texts of its messages of the system,
+    /// by which to see what a template does with them.
+    pub fn skeleton(&self) -> (Conversation, Vec<String>) {
+        let mark = |index: usize| format!("text-{index}-end");
+        let mut skeleton = Conversation { images: Vec::new(), ..self.clone() };
+        for (index, message) in skeleton.messages.iter_mut().enumerate() {
+            if !message["content"].is_null() {
+                message["content"] = mark(index).into();
+            }
+        }
+        let system = skeleton.messages.iter().enumerate();
+        let system = system.filter(|(_, message)| is_system(message));
+        let marks = system.map(|(index, _)| mark(index)).collect();
+        (skeleton, marks)
+    }
+
     /// Variants for templates that fail on this form: tool call arguments as JSON text, an empty
-    /// string as missing content, or both.
+    /// string as missing content, or both; arguments that are no object as one with that text.
     pub fn variants(&self) -> impl Iterator<Item = Conversation> {
         let filled = self.with_messages(&|message| {
             if message.get("content").is_none_or(Value::is_null) {
@@ -107,7 +169,8 @@ impl Conversation {
         let written = |conversation: &Conversation| {
             conversation.with_messages(&|message| each_arguments(message, &write_arguments))
         };
-        let variants = [written(self), filled.clone(), written(&filled)];
+        let wrapped = filled.with_messages(&|message| each_arguments(message, &wrap_arguments));
+        let variants = [written(self), filled.clone(), written(&filled), wrapped];
         variants.into_iter().filter(|variant| variant != self).collect::<Vec<_>>().into_iter()
     }
 
@@ -129,22 +192,48 @@ pub fn tools(value: &Value) -> Result<Vec<Value>> {
     }
 }
 
-fn check_content(content: &Value) -> Result<()> {
+fn check_content(content: &Value, place: &str) -> Result<()> {
     let parts = match content {
         Value::Null | Value::String(_) => return Ok(()),
         Value::Array(parts) => parts,
-        _ => {
-            return Err(invalid("a `content` of `messages` is neither a text nor a list of parts"));
-        }
+        _ => return Err(wrong(place, "a text or a list of parts")),
     };
-    for part in parts {
+    for (index, part) in parts.iter().enumerate() {
+        let place = format!("{place}[{index}]");
         match part["type"].as_str() {
             Some("text") if part["text"].is_string() => {}
-            Some("text") | None => return Err(invalid("a part of a `content` is not a text")),
-            Some(kind) => return Err(not_text(&format!("a part of type `{kind}`"))),
+            Some("text") | None => return Err(wrong(&place, "a part with a text")),
+            Some(kind) => return Err(not_text(&format!("`{place}`: a part of type `{kind}`"))),
         }
     }
     Ok(())
+}
+
+fn is_system(message: &Value) -> bool {
+    message["role"] == "system"
+}
+
+/// The message `first` with the content of `next` after its own, as a paragraph of its own.
+fn append(mut first: Value, next: &Value) -> Value {
+    let gap = "\n\n";
+    first["content"] = match (first["content"].take(), &next["content"]) {
+        (Value::String(first), Value::String(next)) => format!("{first}{gap}{next}").into(),
+        (Value::Null, content) => content.clone(),
+        (content, Value::Null) => content,
+        (first, next) => {
+            let gap = Value::from(gap);
+            [&first, &gap, next].into_iter().flat_map(parts).collect()
+        }
+    };
+    first
+}
+
+/// The parts of a content.
+fn parts(content: &Value) -> Vec<Value> {
+    match content {
+        Value::Array(parts) => parts.clone(),
+        text => vec![json!({"type": "text", "text": text})],
+    }
 }
 
 /// Error about input that is not text; `what` names the input.
@@ -156,18 +245,30 @@ pub fn not_text(what: &str) -> Error {
 fn each_arguments(message: &mut Map<String, Value>, change: &dyn Fn(&mut Value)) {
     let calls = message.get_mut("tool_calls").and_then(Value::as_array_mut);
     for call in calls.into_iter().flatten() {
-        if let Some(arguments) = call.get_mut("function").and_then(|f| f.get_mut("arguments")) {
-            change(arguments);
+        if let Some(function) = call.get_mut("function").and_then(Value::as_object_mut) {
+            change(function.entry("arguments").or_insert(Value::Null));
         }
     }
 }
 
 /// Parses JSON text into its object: OpenAI's messages have the text, most templates take the
-/// object.
+/// object. Nothing, or null, is an object without fields.
 fn parse_arguments(arguments: &mut Value) {
+    if arguments.as_str().is_some_and(|text| ["", "null"].contains(&text.trim())) {
+        *arguments = Value::Null;
+    }
     let object = arguments.as_str().and_then(|text| serde_json::from_str::<Value>(text).ok());
     if let Some(object) = object.filter(Value::is_object) {
         *arguments = object;
+    } else if arguments.is_null() {
+        *arguments = json!({});
+    }
+}
+
+/// Puts arguments that are no object, such as JSON that a model has broken off, into one.
+fn wrap_arguments(arguments: &mut Value) {
+    if !arguments.is_object() {
+        *arguments = json!({"arguments": arguments.take()});
     }
 }
 

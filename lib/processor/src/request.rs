@@ -54,8 +54,6 @@ pub struct Preset {
     pub variables: Map<String, Value>,
     /// Rules of completions.
     pub rules: Option<Rules>,
-    /// Default of [`Request::lenient`].
-    pub lenient: bool,
 }
 
 impl Preset {
@@ -81,7 +79,6 @@ impl Preset {
             None | Some(Rules::Strict) => self.rules.clone().or(request.rules),
             rules => rules,
         };
-        request.lenient |= self.lenient;
         request
     }
 }
@@ -246,9 +243,13 @@ mod tests {
             (r#"{"prompt":"","images":["a.png"]}"#, "`images`: only text is taken"),
             (
                 r#"{"messages":[{"role":"user","content":[{"type":"image_url"}]}]}"#,
-                "a part of type `image_url`: only text is taken",
+                "`messages[0].content[0]`: a part of type `image_url`: only text is taken",
             ),
-            (r#"{"messages":["a"]}"#, "`messages` is not a list of objects with a `role`"),
+            (r#"{"messages":["a"]}"#, "`messages[0]` is not an object with a `role`"),
+            (
+                r#"{"messages":[{"role":"user"},{"role":"user","content":5}]}"#,
+                "`messages[1].content` is not a text or a list of parts",
+            ),
             (r#"{"prompt":"","max_tokens":-1}"#, "`max_tokens` is not a whole number from 0"),
             (r#"{"prompt":"","max_tokens":0}"#, "`max_tokens` is not a whole number from 1"),
             (r#"{"prompt":"","top_p":1.5}"#, "`top_p` is not a number from 0 to 1"),

@@ -55,7 +55,11 @@ fn any_object_is_a_request_or_an_error_that_names_a_field() {
             Err(e) => {
                 assert_eq!(e.kind, Kind::Validation);
                 let message = e.to_string();
-                assert!(FIELDS.iter().any(|field| message.contains(&format!("`{field}`"))), "{e}");
+                let names = |field: &&str| {
+                    message.contains(&format!("`{field}`"))
+                        || message.contains(&format!("`{field}["))
+                };
+                assert!(FIELDS.iter().any(names), "{e}");
             }
         }
         Ok(())

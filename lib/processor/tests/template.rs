@@ -68,6 +68,100 @@ fn templates_of_models_give_the_text_that_python_gives() {
     assert!(wrong.is_empty(), "{}\n{} are wrong", wrong.join("\n"), wrong.len());
 }
 
+/// Conversations of agents: messages of the system in the middle and two in a row, two messages of
+/// the user in a row, calls without arguments.
+#[test]
+fn templates_of_models_take_the_conversations_of_agents() {
+    let say = |role: &str, text: &str| json!({"role": role, "content": text});
+    let call = |arguments: Value| {
+        let function = json!({"name": "list", "arguments": arguments});
+        json!({"role": "assistant", "content": null,
+            "tool_calls": [{"id": "call00001", "type": "function", "function": function}]})
+    };
+    let result = json!({"role": "tool", "tool_call_id": "call00001", "content": "a.txt"});
+    let tool = json!({"type": "function", "function": {"name": "list", "description": "Lists.",
+        "parameters": {"type": "object", "properties": {}}}});
+    let (first, later) = (say("system", "Rule one."), say("system", "Rule two."));
+    let conversations = [
+        json!([first, later, say("user", "Hi")]),
+        json!([first, say("user", "Hi"), later]),
+        json!([say("user", "Hi"), first, say("assistant", "Yes"), later, say("user", "Go")]),
+        json!([first, say("user", "Context"), say("user", "Hi")]),
+        json!([first, say("user", "Hi"), call(json!("")), result, later]),
+        json!([first, say("user", "Hi"), call(json!(null)), result]),
+        json!([first, say("user", "Hi"), call(json!("{\"path\": \"a")), result]),
+    ];
+    let given = std::fs::read_to_string(format!("{DATA}/conversations.json")).unwrap();
+    let given: Value = serde_json::from_str(&given).unwrap();
+    let tokens = given["tokens"].as_object().unwrap();
+    let others = [
+        ("Kimi-K2", "appends to a list, which a sandbox refuses"),
+        ("fireworks", "needs a variable with the date"),
+        ("mistralai-Mistral-Nemo", "shows the system in the last turn alone"),
+        ("settings", "no model's"),
+    ];
+    let mut wrong = Vec::new();
+    for entry in std::fs::read_dir(DATA).unwrap() {
+        let name = entry.unwrap().file_name().into_string().unwrap();
+        let exempt = others.iter().any(|(other, _)| name.starts_with(other));
+        if !name.ends_with(".jinja") || exempt {
+            continue;
+        }
+        let source = std::fs::read_to_string(format!("{DATA}/{name}")).unwrap();
+        let template = Template::new("t", &source).unwrap();
+        for (index, messages) in conversations.iter().enumerate() {
+            let mut conversation = Conversation::parse(messages.clone()).unwrap();
+            let calls = messages.to_string().contains("tool_calls");
+            if calls && !template.knows_tools() {
+                continue;
+            }
+            conversation.tools = calls.then(|| vec![tool.clone()]);
+            let text = template.fit(&conversation, tokens).unwrap_or_else(|e| e.to_string());
+            let said = messages.as_array().unwrap().iter();
+            let said = said
+                .filter(|message| ["system", "user"].map(Value::from).contains(&message["role"]));
+            let missing =
+                said.filter(|message| !text.contains(message["content"].as_str().unwrap()));
+            if missing.count() > 0 {
+                wrong.push(format!("== {name}, {index}: {text}"));
+            }
+        }
+    }
+    assert!(wrong.is_empty(), "{}\n{} are wrong", wrong.join("\n"), wrong.len());
+}
+
+/// A template that takes several messages of the system gets them where they are.
+#[test]
+fn messages_of_the_system_stay_where_a_template_takes_them() {
+    let messages = json!([
+        {"role": "system", "content": "a"}, {"role": "system", "content": "b"},
+        {"role": "user", "content": "c"}, {"role": "user", "content": "d"},
+        {"role": "system", "content": "e"},
+    ]);
+    let conversation = Conversation::parse(messages).unwrap();
+    let each = "{% for m in messages %}[{{ m.role }}]{{ m.content }}{% endfor %}";
+    let none = "{% if m.role == 'system' %}{{ raise_exception('no') }}{% endif %}[";
+    let refuses =
+        "{% if m.role == 'system' and not loop.first %}{{ raise_exception('no') }}{% endif %}[";
+    let omits = "{% if m.role == 'user' or loop.first %}[{{ m.role }}]{{ m.content }}{% endif %}";
+    let turns = "{% if m.role == 'user' and loop.previtem is defined and loop.previtem.role == 'user' %}\
+                 {{ raise_exception('no') }}{% endif %}";
+    let strict = each.replacen('[', refuses, 1);
+    for (source, expected) in [
+        (each.to_owned(), "[system]a[system]b[user]c[user]d[system]e"),
+        (strict.clone(), "[system]a\n\nb\n\ne[user]c[user]d"),
+        (each.replacen('[', none, 1), "[user]a\n\nb\n\ne\n\nc\n\nd"),
+        (
+            format!("{{% for m in messages %}}{omits}{{% endfor %}}"),
+            "[system]a\n\nb\n\ne[user]c[user]d",
+        ),
+        (strict.replacen("[{{", &format!("{turns}[{{{{"), 1), "[system]a\n\nb\n\ne[user]c\n\nd"),
+    ] {
+        let template = Template::new("t", &source).unwrap();
+        assert_eq!(template.fit(&conversation, &Map::new()).unwrap(), expected, "{source}");
+    }
+}
+
 fn conversation(given: &Value, case: &Value) -> Conversation {
     let list = |value: &Value| value.as_array().unwrap().clone();
     let mut variables = case["variables"].as_object().cloned().unwrap_or_default();

@@ -12,7 +12,7 @@ use serde_json::{Value, json};
 pub struct ApiError {
     /// The status of HTTP.
     pub status: StatusCode,
-    /// The error's type, such as `validation_error`.
+    /// The error's code, such as `validation_error`.
     pub kind: &'static str,
     /// The error's message, without paths of this machine.
     pub message: String,
@@ -39,6 +39,11 @@ impl ApiError {
         ApiError::invalid(format!("`{field}` is not {expected}"))
     }
 
+    /// True if the error concerns the tools as a whole, which the model has no place for.
+    pub fn is_about_tools(&self) -> bool {
+        self.kind == Kind::Validation.name() && self.param.as_deref() == Some("tools")
+    }
+
     /// True if the same request may succeed later.
     pub fn retryable(&self) -> bool {
         matches!(self.status.as_u16(), 429 | 502..=504)
@@ -47,10 +52,17 @@ impl ApiError {
     /// The error's body in OpenAI's format, with the additional fields that clients of mlx-knife
     /// read.
     pub fn openai(&self, id: &str) -> Value {
+        let kind = match self.status.as_u16() {
+            401 => "authentication_error",
+            403 => "permission_error",
+            429 => "rate_limit_error",
+            500.. => "server_error",
+            _ => "invalid_request_error",
+        };
         json!({
             "status": "error",
             "error": {
-                "type": self.kind,
+                "type": kind,
                 "message": self.message,
                 "param": self.param,
                 "code": self.kind,

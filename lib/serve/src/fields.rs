@@ -1,9 +1,11 @@
-//! Fields of a JSON body. The parser of an API takes each field that it supports; remaining fields
-//! are refused, so that no option is ignored silently.
+//! Fields of a JSON body. The parser of an API takes each field that it supports. Of the remaining
+//! fields hints are accepted and all others refused, so that nothing that would change the answer is
+//! ignored silently.
 
 use serde_json::{Map, Value};
 
 use crate::error::ApiError;
+use crate::hints;
 
 /// Maximum number of values and names in a body, each of which takes many times the memory of its
 /// text. The limit allows a prompt of token ids as long as most context windows.
@@ -12,6 +14,10 @@ const MAX_VALUES: usize = 300_000;
 /// The fields of an object that are not taken yet. A field that is null counts as absent.
 pub struct Fields {
     fields: Map<String, Value>,
+    /// The object's place in the body, such as `tools[1]`; empty for the body itself.
+    place: String,
+    /// The names of the fields that were taken, present or not.
+    known: Vec<String>,
     /// True if unsupported fields and values are ignored instead of refused.
     lenient: bool,
 }
@@ -23,14 +29,27 @@ impl Fields {
             return Err(ApiError::invalid(format!("the body has more than {MAX_VALUES} values")));
         }
         match serde_json::from_slice(body) {
-            Ok(Value::Object(fields)) => Ok(Fields { fields, lenient }),
+            Ok(Value::Object(fields)) => Ok(Fields::new(fields, String::new(), lenient)),
             Ok(_) => Err(ApiError::invalid("the body is not a JSON object")),
             Err(e) => Err(ApiError::invalid(format!("the body is not JSON: {e}"))),
         }
     }
 
+    fn new(fields: Map<String, Value>, place: String, lenient: bool) -> Fields {
+        Fields { fields, place, known: Vec::new(), lenient }
+    }
+
+    /// The place of the field `name` in the body, such as `tools[1].name`.
+    pub fn place(&self, name: &str) -> String {
+        match self.place.is_empty() {
+            true => name.to_owned(),
+            false => format!("{}.{name}", self.place),
+        }
+    }
+
     /// Takes a field of any type.
     pub fn take(&mut self, name: &str) -> Option<Value> {
+        self.known.push(name.to_owned());
         self.fields.shift_remove(name).filter(|value| !value.is_null())
     }
 
@@ -51,8 +70,9 @@ impl Fields {
         expected: &str,
         parse: impl Fn(&Value) -> Option<T>,
     ) -> Result<Option<T>, ApiError> {
-        let invalid = || ApiError::invalid_field(name, expected);
-        self.take(name).map(|value| parse(&value).ok_or_else(invalid)).transpose()
+        let Some(value) = self.take(name) else { return Ok(None) };
+        let invalid = || ApiError::invalid_field(&self.place(name), expected);
+        parse(&value).ok_or_else(invalid).map(Some)
     }
 
     /// Takes a string.
@@ -77,21 +97,29 @@ impl Fields {
     /// Takes an object, as fields of its own.
     pub fn object(&mut self, name: &str) -> Result<Option<Fields>, ApiError> {
         let fields = self.read(name, "an object", |value| value.as_object().cloned())?;
-        Ok(fields.map(|fields| Fields { fields, lenient: self.lenient }))
+        Ok(fields.map(|fields| Fields::new(fields, self.place(name), self.lenient)))
     }
 
-    /// Takes an array of objects, each as fields of its own; an error that it is not the `expected`
-    /// otherwise.
-    pub fn objects(&mut self, name: &str, expected: &str) -> Result<Option<Vec<Fields>>, ApiError> {
-        let lenient = self.lenient;
-        let fields = |value: &Value| Some(Fields { fields: value.as_object()?.clone(), lenient });
-        self.read(name, expected, |value| value.as_array()?.iter().map(fields).collect())
+    /// Takes an array of objects, each as fields of its own.
+    pub fn objects(&mut self, name: &str) -> Result<Vec<Fields>, ApiError> {
+        let values = self.read(name, "a list of objects", |value| value.as_array().cloned())?;
+        let place = self.place(name);
+        let values = values.unwrap_or_default().into_iter().enumerate();
+        values.map(|(index, value)| self.element(value, format!("{place}[{index}]"))).collect()
+    }
+
+    /// The fields of a value at `place`, which must be an object; lenient if these are.
+    pub fn element(&self, value: Value, place: String) -> Result<Fields, ApiError> {
+        match value {
+            Value::Object(fields) => Ok(Fields::new(fields, place, self.lenient)),
+            _ => Err(ApiError::invalid_field(&place, "an object")),
+        }
     }
 
     /// Takes fields that have no effect on the completion.
     pub fn ignore(&mut self, names: &[&str]) {
         for name in names {
-            self.fields.shift_remove(*name);
+            self.take(name);
         }
     }
 
@@ -100,8 +128,8 @@ impl Fields {
         match self.take(name) {
             Some(value) if !values.contains(&value) && !self.lenient => {
                 let values: Vec<_> = values.iter().map(Value::to_string).collect();
-                let message = format!("`{name}`: only {} is supported", values.join(" or "));
-                Err(ApiError::invalid(message))
+                let (place, values) = (self.place(name), values.join(" or "));
+                Err(ApiError::invalid(format!("`{place}`: only {values} is supported")))
             }
             _ => Ok(()),
         }
@@ -112,13 +140,15 @@ impl Fields {
         self.fields
     }
 
-    /// Checks that no field of `parent`, which names the body or object in the error, is left,
-    /// unless lenient.
-    pub fn finish(self, parent: &str) -> Result<(), ApiError> {
-        let left = self.fields.iter().find(|(_, value)| !value.is_null());
-        match left {
+    /// Checks that only hints are left, unless lenient.
+    pub fn finish(self) -> Result<(), ApiError> {
+        let unknown = |(name, value): &(&String, &Value)| !hints::is_hint(name, value);
+        match self.fields.iter().find(unknown) {
             Some((name, _)) if !self.lenient => {
-                Err(ApiError::invalid(format!("`{name}` is not supported in {parent}")))
+                let known = |other: &str| self.known.iter().any(|known| known == other);
+                let hint = hints::renamed(name, known).map(|other| format!("; use `{other}`"));
+                let (place, hint) = (self.place(name), hint.unwrap_or_default());
+                Err(ApiError::invalid(format!("`{place}` is not supported{hint}")))
             }
             _ => Ok(()),
         }

@@ -11,8 +11,9 @@ use axum::response::sse::{self, KeepAlive, Sse};
 use axum::response::{IntoResponse, Response};
 use futures_util::future::select_all;
 use futures_util::stream::{self, Stream};
-use mlxk_core::{Error, Kind};
+use mlxk_core::{Error, Kind, Record};
 use mlxk_processor::engine::Events;
+use mlxk_processor::request::{Prompt, Rules};
 use mlxk_processor::{Event, Request};
 use tokio::sync::watch;
 
@@ -21,6 +22,8 @@ use crate::error::ApiError;
 use crate::fields::Fields;
 use crate::format::{Format, Output};
 use crate::job::Job;
+use crate::log::Level;
+use crate::omitted::{OMITTED, Omitted};
 use crate::request_id::RequestId;
 use crate::request_metrics::RequestMetrics;
 use crate::state::App;
@@ -48,7 +51,7 @@ pub async fn generate(
 ) -> Result<Response, ApiError> {
     let (state, request_id) = (app.clone(), id.clone());
     let submit = move |fields| Generation::submit(&state, &request_id, parse(fields)?);
-    body::read(&app, body, submit).await?.respond(id).await
+    body::read(&app, body, submit).await?.respond(&app, id).await
 }
 
 /// A job that the engine works on.
@@ -56,12 +59,14 @@ struct Generation {
     completions: Vec<Completion>,
     format: Box<dyn Format>,
     stream: bool,
+    omitted: Omitted,
 }
 
 impl Generation {
     /// Submits the requests of a job to the engine.
     fn submit(app: &Arc<App>, id: &RequestId, job: Job) -> Result<Generation, ApiError> {
-        let Job { requests, count, count_field, parallel_tool_calls, stream, format } = job;
+        let Job { requests, count, count_field, parallel_tool_calls, stream, format, omitted } =
+            job;
         let capacity = app.engine.queue_capacity();
         if count > capacity {
             let message =
@@ -73,23 +78,28 @@ impl Generation {
             let metrics = RequestMetrics::start(app, &id.0, &request, stream);
             completions.push(Completion::submit(metrics, app, request, parallel_tool_calls)?);
         }
-        Ok(Generation { completions, format, stream })
+        Ok(Generation { completions, format, stream, omitted })
     }
 
     /// Waits for all completions, or for their start if the response is a stream.
-    async fn respond(self, id: RequestId) -> Result<Response, ApiError> {
-        let Generation { mut completions, mut format, stream } = self;
+    async fn respond(self, app: &Arc<App>, id: RequestId) -> Result<Response, ApiError> {
+        let Generation { mut completions, mut format, stream, mut omitted } = self;
         // A stream has status 200, so errors that need another one are awaited before it starts.
         let (mut prompt_tokens, mut unheld) = (Vec::new(), Vec::new());
         for completion in &mut completions {
-            let (tokens, own) = completion.start().await?;
+            let (tokens, own) = completion.start(app).await?;
             prompt_tokens.push(tokens);
             unheld = own;
+            if completion.omits_tools {
+                omitted.add("tools");
+            }
         }
+        log_omitted(app, &id, &omitted);
         if stream {
             let ready = format.start(&prompt_tokens).into();
             let stream = EventStream { completions, format, ready, id, first: 0 };
-            return Ok(with_unenforced(stream.into_response(), &unheld));
+            let response = with_unenforced(stream.into_response(), &unheld);
+            return Ok(with_omitted(response, &omitted));
         }
         let mut outputs = Vec::new();
         for mut completion in completions {
@@ -99,8 +109,26 @@ impl Generation {
             }
             outputs.push(output);
         }
-        Ok(with_unenforced(body::json(&format.document(outputs)), &unheld))
+        let response = with_unenforced(body::json(&format.document(outputs)), &unheld);
+        Ok(with_omitted(response, &omitted))
     }
+}
+
+/// Logs what the request `id` has that is left out.
+pub fn log_omitted(app: &App, id: &RequestId, omitted: &Omitted) {
+    if let Some(list) = omitted.list() {
+        let fields = Record::default().with("omitted", &*list);
+        let message = format!("Left out of the prompt: {list}");
+        app.settings.log.request(Level::Info, &id.0, message, fields);
+    }
+}
+
+/// The response with a header that names what is left out, if anything is.
+pub fn with_omitted(mut response: Response, omitted: &Omitted) -> Response {
+    if let Some(value) = omitted.header() {
+        response.headers_mut().insert(OMITTED, value);
+    }
+    response
 }
 
 /// A completion that the engine generates.
@@ -113,6 +141,10 @@ struct Completion {
     /// Number of tool calls so far.
     calls: usize,
     ended: bool,
+    /// The request, if it has tools that may be left out of the prompt.
+    with_tools: Option<Request>,
+    /// True if the tools are left out of the prompt.
+    omits_tools: bool,
 }
 
 impl Completion {
@@ -122,15 +154,37 @@ impl Completion {
         request: Request,
         parallel_tool_calls: bool,
     ) -> Result<Completion, ApiError> {
+        let with_tools = has_tools(&request).then(|| request.clone());
         let events = app.engine.submit(request).map_err(|e| failed(&mut metrics, e))?;
         let aborted = app.aborted();
-        Ok(Completion { metrics, events, aborted, parallel_tool_calls, calls: 0, ended: false })
+        Ok(Completion {
+            metrics,
+            events,
+            aborted,
+            parallel_tool_calls,
+            calls: 0,
+            ended: false,
+            with_tools,
+            omits_tools: false,
+        })
     }
 
     /// Waits for the start of the completion and returns the number of tokens of its prompt, and
-    /// what is left to the model in the schemas of tools.
-    async fn start(&mut self) -> Result<(u64, Vec<String>), ApiError> {
-        match self.receive().await {
+    /// what is left to the model in the schemas of tools. Tools that the chat template of the model
+    /// has no place for are left out of the prompt.
+    async fn start(&mut self, app: &App) -> Result<(u64, Vec<String>), ApiError> {
+        let mut first = self.receive().await;
+        if let Err(e) = &first
+            && ApiError::from(e.clone()).is_about_tools()
+            && let Some(request) = self.with_tools.take()
+        {
+            let request = Request { lenient: true, ..request };
+            self.events = app.engine.submit(request).map_err(|e| failed(&mut self.metrics, e))?;
+            self.omits_tools = true;
+            first = self.receive().await;
+        }
+        self.with_tools = None;
+        match first {
             Ok(Event::Started { prompt_tokens, unheld }) => {
                 let started = Event::Started { prompt_tokens, unheld: unheld.clone() };
                 self.metrics.record(&started);
@@ -254,6 +308,14 @@ fn with_unenforced(mut response: Response, unheld: &[String]) -> Response {
 /// True for the characters that a header may hold.
 fn is_plain(c: char) -> bool {
     c == ' ' || c.is_ascii_graphic()
+/// True if a request has tools that the model need not call.
+fn has_tools(request: &Request) -> bool {
+    match &request.prompt {
+        Prompt::Chat(chat) => {
+            chat.tools.is_some() && !matches!(request.rules, Some(Rules::Call(_)))
+        }
+        Prompt::Text(_) | Prompt::Tokens(_) => false,
+    }
 }
 
 fn engine_gone() -> Error {

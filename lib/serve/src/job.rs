@@ -4,11 +4,12 @@
 use mlxk_processor::Request;
 use mlxk_processor::request::Options;
 use mlxk_processor::sampling::FIELDS;
-use serde_json::{Value, json};
+use serde_json::Value;
 
 use crate::error::ApiError;
 use crate::fields::Fields;
 use crate::format::Format;
+use crate::omitted::Omitted;
 
 /// Maximum value of `n`.
 const MAX_N: u64 = 128;
@@ -29,6 +30,8 @@ pub struct Job {
     pub stream: bool,
     /// The format of the response.
     pub format: Box<dyn Format>,
+    /// The types of the parts of the body that are left out.
+    pub omitted: Omitted,
 }
 
 /// Takes the required field `model`.
@@ -45,7 +48,11 @@ pub fn options(fields: &mut Fields) -> Result<Options, ApiError> {
     })?;
     let mut options = Options { seed, ..Options::default() };
     for field in FIELDS {
-        if let Some(value) = fields.take(field.name) {
+        if let Some(mut value) = fields.take(field.name) {
+            // Other servers have -1 for no limit.
+            if field.name == "top_k" && value == -1 {
+                value = 0.into();
+            }
             field.set(&mut options, &value)?;
         }
     }
@@ -80,8 +87,7 @@ pub fn stream(fields: &mut Fields) -> Result<(bool, bool), ApiError> {
         return Err(ApiError::invalid("`stream_options` goes with `stream`"));
     }
     let include_usage = options.boolean("include_usage")?;
-    options.only("include_obfuscation", &[json!(false)])?;
-    options.finish("`stream_options`")?;
+    options.finish()?;
     Ok((stream, include_usage))
 }
 

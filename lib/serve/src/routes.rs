@@ -15,8 +15,9 @@ use tower_http::cors::{AllowHeaders, CorsLayer};
 use crate::anthropic::messages;
 use crate::body;
 use crate::error::ApiError;
-use crate::handler::generate;
+use crate::handler::{generate, log_omitted, with_omitted};
 use crate::middleware::{control_access, identify};
+use crate::omitted::OMITTED;
 use crate::openai::{chat, completions, embeddings, models, responses};
 use crate::reply::reply;
 use crate::request_id::{REQUEST_ID, RequestId};
@@ -64,7 +65,7 @@ fn cors(settings: &Settings) -> CorsLayer {
         .allow_origin(settings.origins.clone())
         .allow_methods([Method::GET, Method::POST])
         .allow_headers(AllowHeaders::mirror_request())
-        .expose_headers([REQUEST_ID])
+        .expose_headers([REQUEST_ID, OMITTED])
 }
 
 async fn page() -> Response {
@@ -119,11 +120,16 @@ async fn messages(State(app): Shared, Extension(id): Id, body: Body) -> Result {
     generate(app, id, body, messages::parse).await
 }
 
-async fn count_tokens(State(app): Shared, body: Body) -> Result {
+async fn count_tokens(State(app): Shared, Extension(id): Id, body: Body) -> Result {
     let state = app.clone();
-    let count = move |fields| Ok(state.engine.count(messages::parse_count(fields)?)?);
-    let count = reply(&app, body::read(&app, body, count).await?).await?;
-    Ok(body::json(&json!({"input_tokens": count})))
+    let count = move |fields| {
+        let (request, omitted) = messages::parse_count(fields)?;
+        Ok((state.engine.count(request)?, omitted))
+    };
+    let (count, omitted) = body::read(&app, body, count).await?;
+    log_omitted(&app, &id, &omitted);
+    let count = reply(&app, count).await?;
+    Ok(with_omitted(body::json(&json!({"input_tokens": count})), &omitted))
 }
 
 async fn embeddings(State(app): Shared, body: Body) -> Result {

@@ -238,9 +238,13 @@ async fn log_probabilities_come_with_their_tokens() {
 async fn unsupported_fields_are_refused_by_name() {
     let script = Script::new();
     for (more, message, param) in [
-        (json!({"foo": 1}), "`foo` is not supported in chat completions", "foo"),
-        (json!({"audio": {}}), "`audio` is not supported in chat completions", "audio"),
-        (json!({"store": true}), "`store`: only false is supported", "store"),
+        (json!({"foo": 1}), "`foo` is not supported", "foo"),
+        (json!({"audio": {}}), "`audio` is not supported", "audio"),
+        (
+            json!({"stop_token_ids": [1]}),
+            "`stop_token_ids` is not supported; use `stop_ids`",
+            "stop_token_ids",
+        ),
         (json!({"n": 0}), "`n` is not a whole number from 1 to 128", "n"),
         (json!({"model": ""}), "`model` is missing", "model"),
         (
@@ -251,13 +255,13 @@ async fn unsupported_fields_are_refused_by_name() {
         (
             json!({"messages": [{"role": "user", "content": "a"}, {"role": "assistant",
                 "content": null, "function_call": {"name": "f", "arguments": "{}"}}]}),
-            "`messages`: `function_call` is not supported in a message",
-            "messages",
+            "`messages[1].function_call` is not supported; use `tool_calls`",
+            "messages[1].function_call",
         ),
         (json!({"stream": 1}), "`stream` is not true or false", "stream"),
         (json!({"stream_options": {}}), "`stream_options` goes with `stream`", "stream_options"),
         (json!({"top_logprobs": 2}), "`top_logprobs` goes with `logprobs`", "top_logprobs"),
-        (json!({"tools": [1]}), "`tools` is not a list of functions", "tools"),
+        (json!({"tools": [1]}), "`tools[0]` is not an object", "tools[0]"),
         (json!({"tool_choice": "required"}), "`tool_choice` is none of `tools`", "tool_choice"),
         (
             json!({"parallel_tool_calls": "no"}),
@@ -273,8 +277,8 @@ async fn unsupported_fields_are_refused_by_name() {
             json!({"response_format": {"type": "json_schema", "json_schema": {
                 "schema": {}, "examples": [],
             }}}),
-            "`examples` is not supported in `response_format`",
-            "examples",
+            "`response_format.json_schema.examples` is not supported",
+            "response_format.json_schema.examples",
         ),
         (
             json!({"json_schema": {}, "response_format": {"type": "json_object"}}),
@@ -283,20 +287,21 @@ async fn unsupported_fields_are_refused_by_name() {
         ),
         (
             json!({"messages": [{"role": "assistant", "tool_calls": [{"id": "1"}]}]}),
-            "`messages`: `tool_calls` is not a list of calls of functions",
-            "messages",
+            "`messages[0].tool_calls[0]` is not a call of a function",
+            "messages[0].tool_calls[0]",
         ),
         (json!({"messages": []}), "`messages` is not a list of objects with a `role`", "messages"),
         (
             json!({"response_format": {"type": "xml"}}),
-            "`response_format` is not of the type text, json_object or json_schema",
-            "response_format",
+            "`response_format.type` is not text, json_object or json_schema",
+            "response_format.type",
         ),
     ] {
         let answer = chat(&script, more).await;
         assert_eq!(answer.refused(400), message);
         let error = &answer.json()["error"];
-        assert_eq!((&error["type"], &error["param"]), (&json!("validation_error"), &json!(param)));
+        assert_eq!(error["type"], "invalid_request_error");
+        assert_eq!((&error["code"], &error["param"]), (&json!("validation_error"), &json!(param)));
     }
     let lenient = App::new(script, Settings { lenient: true, ..settings() });
     let mut body = asked("words");
@@ -312,7 +317,8 @@ async fn media_are_refused_where_they_are_asked_about() {
     let user =
         |part: &Value| json!({"role": "user", "content": [{"type": "text", "text": "a"}, part]});
     let answer = chat(&script, json!({"messages": [user(&image)]})).await;
-    assert_eq!(answer.refused(422), "a part of type `image_url`: only text is taken");
+    let message = "`messages[0].content[1]`: image input is not supported, only text is";
+    assert_eq!(answer.refused(422), message);
     let later = json!([user(&image), {"role": "assistant", "content": "b"},
         {"role": "user", "content": "c"}]);
     chat(&script, json!({"messages": later})).await.json();
@@ -325,7 +331,8 @@ async fn media_are_refused_where_they_are_asked_about() {
         json!([{"role": "user", "content": "a"}, call, result, {"role": "user", "content": "b"}]),
     ] {
         let answer = chat(&script, json!({"messages": asked})).await;
-        assert_eq!(answer.refused(422), "a part of type `image_url`: only text is taken");
+        let message = "`messages[2].content[0]`: image input is not supported, only text is";
+        assert_eq!(answer.refused(422), message);
     }
     let away = json!({"type": "image_url", "image_url": {"url": "http://a/b.png"}});
     let answer = chat(&script, json!({"messages": [user(&away)]})).await;
@@ -357,7 +364,7 @@ async fn a_failure_is_told_without_a_path_of_the_machine() {
 async fn a_model_that_is_not_there_and_a_full_queue_have_their_status() {
     let answer = chat(&Script::new(), json!({"model": "none"})).await;
     answer.refused(404);
-    assert_eq!(answer.json()["error"]["type"], "model_not_found");
+    assert_eq!(answer.json()["error"]["code"], "model_not_found");
     let answer = chat(&Script::new().most(0), json!({"stream": true})).await;
     answer.refused(429);
     assert_eq!(answer.headers["retry-after"], "1");

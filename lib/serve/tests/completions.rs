@@ -77,7 +77,7 @@ async fn a_stream_ends_with_done() {
 #[tokio::test]
 async fn unsupported_fields_are_refused_by_name() {
     for (more, message) in [
-        (json!({"suffix": "a"}), "`suffix` is not supported in completions"),
+        (json!({"suffix": "a"}), "`suffix` is not supported"),
         (json!({"prompt": [1, -2]}), "`prompt` is not a text, tokens, or up to 128 of these"),
         (json!({"prompt": []}), "`prompt` is not a text, tokens, or up to 128 of these"),
         (json!({"prompt": [1, "a"]}), "`prompt` is not a text, tokens, or up to 128 of these"),

@@ -1,6 +1,7 @@
 //! The server as clients see it, over an engine that answers from a script.
 #![allow(clippy::unwrap_used)] // a test fails by panicking
 
+mod agents;
 mod chat;
 mod completions;
 mod messages;

@@ -126,15 +126,20 @@ async fn tool_results_keep_all_their_content() {
     };
     let text = json!({"type": "text", "text": "Sun"});
     let answer = message(&script, given(json!([text, image]), json!([]))).await;
-    assert_eq!(answer.refused(422), "a part of type `image_url`: only text is taken");
+    let place = "`messages[2].content[0].content[1]`";
+    assert_eq!(answer.refused(422), format!("{place}: image input is not supported, only text is"));
     let after = json!([{"role": "assistant", "content": "Sun."}, {"role": "user", "content": "a"}]);
     message(&script, given(json!([text, image]), after)).await.json();
     let told = conversation(&script.last()).messages[2]["content"].clone();
     assert_eq!(told, json!([text, {"type": "text", "text": "[1 image was attached]"}]));
-    for wrong in [json!([{"type": "search_result"}]), json!([{"text": 1}]), json!(5)] {
+    for (wrong, what) in [
+        (json!([text, {"text": 1}]), ".content[1].type` is not a text"),
+        (json!([{"type": "text"}]), ".content[0].text` is not a text"),
+        (json!([{"type": "poem"}]), ".content[0].type`: `poem` is not supported"),
+        (json!(5), ".content` is not a text or a list of blocks"),
+    ] {
         let answer = message(&script, given(wrong, json!([]))).await;
-        let wanted = "`messages`: there may be texts, images or documents in a `tool_result`";
-        assert_eq!(answer.refused(400), wanted);
+        assert_eq!(answer.refused(400), format!("`messages[2].content[0]{what}"));
     }
     message(&script, given(Value::Null, json!([]))).await.json();
     assert_eq!(conversation(&script.last()).messages[2]["content"], "");
@@ -172,31 +177,31 @@ async fn thinking_is_shown_unless_it_is_to_be_left_out() {
 #[tokio::test]
 async fn errors_are_in_its_own_form() {
     for (more, status, kind, message_) in [
-        (json!({"foo": 1}), 400, "invalid_request_error", "`foo` is not supported in messages"),
+        (json!({"foo": 1}), 400, "invalid_request_error", "`foo` is not supported"),
         (json!({"max_tokens": null}), 400, "invalid_request_error", "`max_tokens` is missing"),
         (
             json!({"thinking": {"type": "enabled", "budget_tokens": "many"}}),
             400,
             "invalid_request_error",
-            "`budget_tokens` is not a whole number from 1",
+            "`thinking.budget_tokens` is not a whole number from 1",
         ),
         (
             json!({"thinking": {"type": "enabled", "display": "loud"}}),
             400,
             "invalid_request_error",
-            "`display` is not summarized or omitted",
+            "`thinking.display` is not summarized, updates or omitted",
         ),
         (
-            json!({"tools": [{"type": "web_search_20250305", "name": "web_search"}]}),
+            json!({"tools": [{"name": "a", "foo": 1}]}),
             400,
             "invalid_request_error",
-            "`tools` is not a list of functions with a `name`",
+            "`tools[0].foo` is not supported",
         ),
         (
-            json!({"tools": [{"name": "a", "defer_loading": true}]}),
+            json!({"messages": [{"role": "user", "content": "a"}, {"role": "tool"}]}),
             400,
             "invalid_request_error",
-            "`defer_loading`: only false is supported",
+            "`messages[1].role` is not user, assistant or system",
         ),
         (
             json!({"model": "none"}),

@@ -171,7 +171,7 @@ async fn bodies_that_are_no_request_are_refused() {
     let large = "x".repeat((1 << 20) + 1);
     let answer = post(&app, path, large).await;
     answer.refused(413);
-    assert_eq!(answer.json()["error"]["type"], "payload_too_large");
+    assert_eq!(answer.json()["error"]["code"], "payload_too_large");
 }
 
 #[tokio::test]
@@ -180,7 +180,7 @@ async fn a_server_that_stops_says_so() {
     app.close();
     let answer = get(&app, "/v1/models").await;
     answer.refused(503);
-    assert_eq!(answer.json()["error"]["type"], "server_shutdown");
+    assert_eq!(answer.json()["error"]["code"], "server_shutdown");
 }
 
 #[tokio::test]
@@ -265,6 +265,6 @@ async fn routes_that_are_to_come_say_so() {
     for path in ["/v1/embeddings", "/v1/audio/transcriptions", "/v1/audio/translations"] {
         let answer = post(&app(settings()), path, "{}").await;
         answer.refused(501);
-        assert_eq!(answer.json()["error"]["type"], "not_implemented");
+        assert_eq!(answer.json()["error"]["code"], "not_implemented");
     }
 }

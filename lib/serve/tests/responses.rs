@@ -81,22 +81,25 @@ async fn calls_and_their_outputs_go_both_ways() {
 #[tokio::test]
 async fn unsupported_fields_are_refused_by_name() {
     for (more, message) in [
-        (
-            json!({"previous_response_id": "r"}),
-            "`previous_response_id` is not supported in responses",
-        ),
-        (json!({"store": true}), "`store`: only false is supported"),
+        (json!({"previous_response_id": "r"}), "`previous_response_id` is not supported"),
+        (json!({"max_tokens": 5}), "`max_tokens` is not supported; use `max_output_tokens`"),
         (json!({"background": true}), "`background`: only false is supported"),
         (json!({"input": null}), "`input` is missing"),
+        (json!({"input": [{"role": "user", "content": "a"}, 5]}), "`input[1]` is not an object"),
+        (
+            json!({"input": [{"type": "item_reference", "id": "msg_1"}]}),
+            "`input[0].type`: `item_reference` is not supported: no items are stored, so send the \
+             item itself",
+        ),
+        (json!({"input": [{"type": "poem"}]}), "`input[0].type`: `poem` is not supported"),
         (json!({"parallel_tool_calls": 1}), "`parallel_tool_calls` is not true or false"),
         (
             json!({"text": {"format": {"type": "json_schema", "schema": {}, "examples": []}}}),
-            "`examples` is not supported in `text`",
+            "`text.format.examples` is not supported",
         ),
-        (json!({"tools": [{"type": "web_search"}]}), "`tools` is not a list of functions"),
         (
-            json!({"tools": [{"type": "function", "name": "f", "defer_loading": true}]}),
-            "`defer_loading`: only false is supported",
+            json!({"tools": [{"type": "function", "name": "f"}, {"type": "function"}]}),
+            "`tools[1].name` is not a text",
         ),
     ] {
         assert_eq!(respond(&Script::new(), more).await.refused(400), message);

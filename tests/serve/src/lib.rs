@@ -38,10 +38,12 @@ pub const ROOM: u64 = 128;
 /// An engine that answers from a script.
 #[derive(Clone, Default)]
 pub struct Script {
-    /// Events of each model's completions; the text `FAIL` stands for an error.
-    answers: BTreeMap<String, Vec<Event>>,
+    /// Events of each model's completions by turn; the text `FAIL` stands for an error.
+    answers: BTreeMap<String, Vec<Vec<Event>>>,
     /// Pause before each event.
     pace: Duration,
+    /// Models that refuse tools, unless a request lets them leave tools out.
+    toolless: Vec<String>,
     /// Largest number of running requests.
     most: Option<u64>,
     /// What the schemas of tools leave to the model.
@@ -78,14 +80,26 @@ impl Script {
     }
 
     /// Adds a model with these events.
-    pub fn with(mut self, model: &str, says: impl IntoIterator<Item = Event>) -> Script {
-        self.answers.insert(model.to_owned(), says.into_iter().collect());
+    pub fn with(self, model: &str, says: impl IntoIterator<Item = Event>) -> Script {
+        self.with_turns(model, [says.into_iter().collect()])
+    }
+
+    /// Adds a model with the events of each turn. The turn is the number of tool results in the
+    /// conversation; the last one also answers all requests without tools.
+    pub fn with_turns(mut self, model: &str, turns: impl Into<Vec<Vec<Event>>>) -> Script {
+        self.answers.insert(model.to_owned(), turns.into());
         self
     }
 
     /// Adds a model whose text is the current time, as of [`now`], repeated `times` times.
     pub fn timed(self, model: &str, times: usize) -> Script {
         self.with(model, vec![text("NOW"); times])
+    }
+
+    /// Makes the model `model` one whose chat template has no place for tools.
+    pub fn toolless(mut self, model: &str) -> Script {
+        self.toolless.push(model.to_owned());
+        self
     }
 
     /// Sets the pause before each event.
@@ -119,7 +133,8 @@ impl Script {
     }
 
     async fn answer(self, request: Request, send: mpsc::UnboundedSender<Result<Event>>) {
-        let says = &self.answers[&request.model];
+        let turns = &self.answers[&request.model];
+        let says = &turns[turn(&request).min(turns.len() - 1)];
         let logprobs = request.options.logprobs.is_some();
         let most = request.options.max_tokens;
         let stops = request.options.stop.clone().unwrap_or_default();
@@ -177,6 +192,20 @@ impl Script {
     }
 }
 
+/// The turn of a request; the last one if it has no tools.
+fn turn(request: &Request) -> usize {
+    match &request.prompt {
+        Prompt::Chat(chat) if has_tools(request) => {
+            chat.messages.iter().filter(|message| message["role"] == "tool").count()
+        }
+        _ => usize::MAX,
+    }
+}
+
+fn has_tools(request: &Request) -> bool {
+    matches!(&request.prompt, Prompt::Chat(chat) if chat.tools.is_some())
+}
+
 impl Engine for Script {
     fn models(&self) -> Result<Vec<ModelInfo>> {
         let listed = |id: &String| ModelInfo {
@@ -197,6 +226,10 @@ impl Engine for Script {
         }
         *self.shared.last.lock().unwrap() = Some(request.clone());
         let (send, events) = mpsc::unbounded_channel();
+        if self.toolless.contains(&request.model) && has_tools(&request) && !request.lenient {
+            let _ = send.send(Err(Error::new(Kind::Validation, "", "`tools`: no place for them")));
+            return Ok(events);
+        }
         let unheld = self.unheld.clone();
         let _ = send.send(Ok(Event::Started { prompt_tokens: PROMPT, unheld }));
         self.shared.running.fetch_add(1, Ordering::Relaxed);

@@ -208,8 +208,9 @@ pub fn ask_with(tokens: &[&str; 17], end: &str, wishes: &[&str], request: Value)
     let mut runner = Runner::new(source, &facts, &plan)?;
     let Value::Object(mut fields) = request else { panic!("no request") };
     fields.entry("prompt").or_insert(json!("a"));
-    let preset = Preset { lenient: fields.contains_key("lenient"), ..Preset::default() };
-    let request = Request::parse(&Record::from(fields), &preset)?;
+    let lenient = fields.contains_key("lenient");
+    let request = Request::parse(&Record::from(fields), &Preset::default())?;
+    let request = Request { lenient, ..request };
     let mut told = Told::default();
     for event in runner.generate(&request, &|| false)? {
         match event? {

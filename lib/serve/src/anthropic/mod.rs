@@ -1,4 +1,6 @@
 //! The API of Anthropic: messages.
 
+mod blocks;
 mod format;
 pub mod messages;
+mod tools;

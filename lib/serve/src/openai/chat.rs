@@ -9,14 +9,19 @@ use crate::error::ApiError;
 use crate::fields::Fields;
 use crate::format::{Format, Output, finish_reason};
 use crate::job::{self, Job};
+use crate::openai::calls::Origins;
 use crate::openai::envelope::{Ends, Envelope};
 use crate::openai::logprobs::logprobs;
-use crate::openai::{messages, response_format, tools};
+use crate::openai::tools::{Choice, Tools, parallel_tool_calls, tool_call};
+use crate::openai::{messages, response_format, responses};
+
+/// The `object` of a document, and of a chunk of a stream.
+const OBJECTS: [&str; 2] = ["chat.completion", "chat.completion.chunk"];
 
 /// Parses the body of a chat completion.
 pub fn parse(mut fields: Fields) -> Result<Job, ApiError> {
     let model = job::model(&mut fields)?;
-    let mut conversation = messages::parse(fields.take("messages"))?;
+    let mut conversation = messages::parse(messages::placed(fields.take("messages"))?)?;
     conversation.variables = template_variables(&mut fields)?;
     let mut options = job::options(&mut fields)?;
     options.stop = job::stop(&mut fields, "stop")?;
@@ -27,14 +32,18 @@ pub fn parse(mut fields: Fields) -> Result<Job, ApiError> {
     let rules = Rules::parse(schema.as_ref(), fields.text("grammar")?.as_deref())?;
     let request = Request::new(Prompt::Chat(conversation));
     let request = Request { model: model.clone(), options, rules, schema_fields, ..request };
-    let (request, parallel_tool_calls) = tools::parse(&mut fields, request)?;
+    let tools = Tools::parse(&mut fields)?;
+    let (omitted, origins) = (tools.omitted(), tools.origins.clone());
+    let request = tools.into_request(request, Choice::parse(&mut fields)?)?;
+    let parallel_tool_calls = parallel_tool_calls(&mut fields)?;
     let n = job::n(&mut fields)?;
     let (stream, include_usage) = job::stream(&mut fields)?;
-    check_defaults(&mut fields)?;
-    fields.finish("chat completions")?;
-    let format = Box::new(ChatFormat::new(&model, n as usize, include_usage, logprobs));
+    fields.only("modalities", &[json!(["text"])])?;
+    fields.finish()?;
+    let envelope = Envelope::new("chatcmpl-", OBJECTS, &model, n as usize, include_usage);
+    let format = Box::new(ChatFormat::new(envelope, logprobs, origins));
     let requests = Box::new(job::requests(request, n));
-    Ok(Job { requests, count: n, count_field: "n", parallel_tool_calls, stream, format })
+    Ok(Job { requests, count: n, count_field: "n", parallel_tool_calls, stream, format, omitted })
 }
 
 /// Takes the maximum number of tokens, from its current or its deprecated field.
@@ -49,13 +58,20 @@ fn max_tokens(fields: &mut Fields) -> Result<Option<u64>, ApiError> {
 }
 
 /// Takes the variables of the chat template: `chat_template_kwargs`, and those derived from
-/// `reasoning_effort`.
+/// `reasoning_effort` or, as other servers of this API have it, from `reasoning` or `thinking`.
 fn template_variables(fields: &mut Fields) -> Result<Map<String, Value>, ApiError> {
     let given = fields.object("chat_template_kwargs")?.map(Fields::rest);
     let mut variables = Map::new();
+    if let Some(mut thinking) = fields.object("thinking")? {
+        let kind = thinking.text("type")?;
+        variables.insert("enable_thinking".into(), (kind.as_deref() != Some("disabled")).into());
+        // No chat template takes a budget, so the model ends its reasoning itself.
+        thinking.integer("budget_tokens", 1, u64::MAX)?;
+        thinking.finish()?;
+    }
+    variables.extend(responses::reasoning(fields)?);
     if let Some(effort) = fields.text("reasoning_effort")? {
-        variables.insert("enable_thinking".into(), (effort != "none").into());
-        variables.insert("reasoning_effort".into(), effort.into());
+        variables.extend(responses::effort(effort));
     }
     variables.extend(given.unwrap_or_default());
     Ok(variables)
@@ -77,8 +93,7 @@ fn top_logprobs(fields: &mut Fields) -> Result<Option<u32>, ApiError> {
 fn json_schema(fields: &mut Fields) -> Result<(Option<Value>, SchemaFields), ApiError> {
     let schema = fields.take("json_schema");
     let format = fields.object("response_format")?;
-    let format =
-        format.map_or(Ok(None), |format| response_format::parse(format, "response_format"))?;
+    let format = format.map_or(Ok(None), response_format::parse)?;
     if schema.is_some() && format.is_some() {
         let message = "`json_schema` and `response_format` both ask for a form";
         return Err(ApiError::invalid(message));
@@ -90,29 +105,20 @@ fn json_schema(fields: &mut Fields) -> Result<(Option<Value>, SchemaFields), Api
     Ok((schema.or(format), SchemaFields { text, parameters: None }))
 }
 
-/// Takes fields that have no effect here, and fields of which only the default is supported.
-fn check_defaults(fields: &mut Fields) -> Result<(), ApiError> {
-    fields.ignore(&["user", "metadata", "safety_identifier", "prompt_cache_key"]);
-    fields.only("prompt_cache_retention", &[json!("in-memory"), json!("in_memory")])?;
-    fields.only("modalities", &[json!(["text"])])?;
-    fields.only("service_tier", &[json!("auto"), json!("default")])?;
-    fields.only("store", &[json!(false)])?;
-    fields.only("verbosity", &[json!("medium")])
-}
-
 /// The format of chat completions.
 struct ChatFormat {
     envelope: Envelope,
     /// True if the response has log probabilities.
     logprobs: bool,
     /// The state of each choice of a stream.
-    choices: Vec<Choice>,
+    choices: Vec<ChoiceState>,
     ends: Ends,
+    origins: Origins,
 }
 
 /// The state of a choice of a stream.
 #[derive(Clone, Default)]
-struct Choice {
+struct ChoiceState {
     /// Number of tool calls so far.
     calls: usize,
     /// Log probabilities for the next chunk.
@@ -120,10 +126,9 @@ struct Choice {
 }
 
 impl ChatFormat {
-    fn new(model: &str, n: usize, include_usage: bool, logprobs: bool) -> ChatFormat {
-        let objects = ["chat.completion", "chat.completion.chunk"];
-        let envelope = Envelope::new("chatcmpl-", objects, model, n, include_usage);
-        ChatFormat { envelope, logprobs, choices: vec![Choice::default(); n], ends: Ends::new() }
+    fn new(envelope: Envelope, logprobs: bool, origins: Origins) -> ChatFormat {
+        let choices = vec![ChoiceState::default(); envelope.n()];
+        ChatFormat { envelope, logprobs, choices, ends: Ends::new(), origins }
     }
 
     fn chunk(&mut self, index: usize, delta: Value, finish_reason: Option<&str>) -> sse::Event {
@@ -145,7 +150,7 @@ impl Format for ChatFormat {
             let content: Vec<Value> = output.logprobs.iter().map(logprobs).collect();
             json!({
                 "index": index,
-                "message": message(output),
+                "message": message(output, &self.origins),
                 "logprobs": self.logprobs.then(|| json!({"content": content, "refusal": null})),
                 "finish_reason": output.end.as_ref().map(finish_reason),
             })
@@ -168,7 +173,7 @@ impl Format for ChatFormat {
             Event::Reasoning(text) => json!({"reasoning_content": text}),
             Event::Text(text) => json!({"content": text}),
             Event::ToolCall(call) => {
-                let mut call = tools::tool_call(&call);
+                let mut call = tool_call(&call, &self.origins);
                 call["index"] = choice.calls.into();
                 choice.calls += 1;
                 json!({"tool_calls": [call]})
@@ -192,14 +197,14 @@ impl Format for ChatFormat {
 }
 
 /// The message of a choice; its content is null if there are tool calls and no text.
-fn message(output: &Output) -> Value {
+fn message(output: &Output, origins: &Origins) -> Value {
     let content = (!output.text.is_empty() || output.calls.is_empty()).then_some(&output.text);
     let mut message = json!({"role": "assistant", "content": content, "refusal": null});
     if !output.reasoning.is_empty() {
         message["reasoning_content"] = output.reasoning.clone().into();
     }
     if !output.calls.is_empty() {
-        message["tool_calls"] = output.calls.iter().map(tools::tool_call).collect();
+        message["tool_calls"] = output.calls.iter().map(|call| tool_call(call, origins)).collect();
     }
     message
 }

@@ -10,6 +10,7 @@ use crate::error::ApiError;
 use crate::fields::Fields;
 use crate::format::{Format, Output, finish_reason};
 use crate::job::{self, Job};
+use crate::omitted::Omitted;
 use crate::openai::envelope::{Ends, Envelope};
 
 /// Default of `max_tokens` if neither the body nor the server sets it, as in OpenAI's API.
@@ -40,8 +41,7 @@ pub fn parse(mut fields: Fields, default: Option<u64>) -> Result<Job, ApiError> 
         return Err(ApiError::invalid("`echo` is not supported with `logprobs`"));
     }
     let (stream, include_usage) = job::stream(&mut fields)?;
-    fields.ignore(&["user"]);
-    fields.finish("completions")?;
+    fields.finish()?;
     let count = prompts.len() as u64 * n;
     let count_field = if prompts.len() == 1 { "n" } else { "prompt" };
     let echoes = prompts.iter().map(|prompt| if echo { echoed(prompt) } else { Ok(String::new()) });
@@ -53,7 +53,15 @@ pub fn parse(mut fields: Fields, default: Option<u64>) -> Result<Job, ApiError> 
         let (model, options, rules) = (model.clone(), options.clone(), rules.clone());
         job::requests(Request { model, options, rules, ..Request::new(prompt) }, n)
     }));
-    Ok(Job { requests, count, count_field, parallel_tool_calls: true, stream, format })
+    Ok(Job {
+        requests,
+        count,
+        count_field,
+        parallel_tool_calls: true,
+        stream,
+        format,
+        omitted: Omitted::default(),
+    })
 }
 
 /// Parses one prompt or an array of them.

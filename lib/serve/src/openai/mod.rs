@@ -1,9 +1,11 @@
 //! The APIs of OpenAI: chat completions, completions, responses, embeddings, and the list of models.
 
+mod calls;
 pub mod chat;
 pub mod completions;
 pub mod embeddings;
 mod envelope;
+mod input;
 mod logprobs;
 pub mod messages;
 pub mod models;

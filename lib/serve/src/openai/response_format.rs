@@ -5,30 +5,31 @@ use serde_json::{Value, json};
 use crate::error::ApiError;
 use crate::fields::Fields;
 
-/// The JSON schema of a response format, the object in `field`; none for plain text.
-pub fn parse(mut format: Fields, field: &str) -> Result<Option<Value>, ApiError> {
+/// The JSON schema of a response format; none for plain text.
+pub fn parse(mut format: Fields) -> Result<Option<Value>, ApiError> {
     let schema = match format.text("type")?.as_deref() {
         Some("text") => None,
         Some("json_object") => Some(json!({"type": "object"})),
         // Chat completions nest the schema in an object, responses put it beside the type.
         Some("json_schema") => match format.object("json_schema")? {
-            Some(nested) => Some(json_schema(nested, field)?),
-            None => return json_schema(format, field).map(Some),
+            Some(nested) => Some(json_schema(nested)?),
+            None => return json_schema(format).map(Some),
         },
         _ => {
-            let expected = "of the type text, json_object or json_schema";
-            return Err(ApiError::invalid_field(field, expected));
+            let expected = "text, json_object or json_schema";
+            return Err(ApiError::invalid_field(&format.place("type"), expected));
         }
     };
-    format.finish(&format!("`{field}`"))?;
+    format.finish()?;
     Ok(schema)
 }
 
-/// The `schema` of an object in `field`. Its name and description are ignored, as no chat template
-/// takes them, and so is `strict`, as every schema is enforced.
-pub fn json_schema(mut format: Fields, field: &str) -> Result<Value, ApiError> {
+/// The `schema` of an object. Its name and description are ignored, as no chat template takes them,
+/// and so is `strict`, as every schema is enforced.
+pub fn json_schema(mut format: Fields) -> Result<Value, ApiError> {
     format.ignore(&["name", "description", "strict"]);
     let schema = format.take("schema");
-    format.finish(&format!("`{field}`"))?;
-    schema.ok_or_else(|| ApiError::invalid(format!("`{field}`: no `schema`")))
+    let place = format.place("schema");
+    format.finish()?;
+    schema.ok_or_else(|| ApiError::invalid(format!("`{place}` is missing")))
 }

@@ -7,6 +7,7 @@ use serde_json::{Map, Value, json};
 
 use crate::error::ApiError;
 use crate::format::{Format, Output, named, unique_id, unix_time};
+use crate::openai::calls::{Origins, custom_input};
 use crate::openai::logprobs::logprobs;
 
 /// The format of a response.
@@ -15,6 +16,7 @@ pub struct ResponsesFormat {
     response: Map<String, Value>,
     /// True if the response has log probabilities.
     logprobs: bool,
+    origins: Origins,
     /// Items that are complete.
     output: Vec<Value>,
     /// The item that is streaming.
@@ -27,8 +29,9 @@ pub struct ResponsesFormat {
 }
 
 impl ResponsesFormat {
-    /// The format of a response that repeats the fields `echo` of its request.
-    pub fn new(echo: Map<String, Value>, logprobs: bool) -> ResponsesFormat {
+    /// The format of a response that repeats the fields `echo` of its request, with calls of
+    /// `origins` as their client knows them.
+    pub fn new(echo: Map<String, Value>, logprobs: bool, origins: Origins) -> ResponsesFormat {
         let defaults = json!({
             "id": unique_id("resp_"),
             "object": "response",
@@ -54,6 +57,7 @@ impl ResponsesFormat {
         ResponsesFormat {
             response,
             logprobs,
+            origins,
             output: Vec::new(),
             open: None,
             pending: Vec::new(),
@@ -151,16 +155,24 @@ impl ResponsesFormat {
     fn call(&mut self, call: &ToolCall) -> Vec<sse::Event> {
         let open = self.open.take();
         let mut events = self.close(open);
-        let done = function_call(call);
+        let done = call_item(call, &self.origins);
+        let custom = done["type"] == "custom_tool_call";
+        let (event, field) = match custom {
+            true => ("response.custom_tool_call_input", "input"),
+            false => ("response.function_call_arguments", "arguments"),
+        };
         let mut added = done.clone();
         added["status"] = "in_progress".into();
-        added["arguments"] = "".into();
+        added[field] = "".into();
         events.push(self.item_sse("response.output_item.added", json!({"item": added})));
-        let (id, arguments) = (&done["id"], &done["arguments"]);
-        let delta = json!({"item_id": id, "delta": arguments});
-        events.push(self.item_sse("response.function_call_arguments.delta", delta));
-        let all = json!({"item_id": id, "name": call.name, "arguments": arguments});
-        events.push(self.item_sse("response.function_call_arguments.done", all));
+        let (id, all) = (&done["id"], &done[field]);
+        let delta = json!({"item_id": id, "delta": all});
+        events.push(self.item_sse(&format!("{event}.delta"), delta));
+        let mut all = json!({"item_id": id, field: all});
+        if !custom {
+            all["name"] = done["name"].clone();
+        }
+        events.push(self.item_sse(&format!("{event}.done"), all));
         events.push(self.item_sse("response.output_item.done", json!({"item": done})));
         self.output.push(done);
         events
@@ -184,7 +196,7 @@ impl Format for ResponsesFormat {
             let status = if kind == last { self.status() } else { "completed" };
             self.output.push(item.value(status, &[item.part()]));
         }
-        self.output.extend(output.calls.iter().map(function_call));
+        self.output.extend(output.calls.iter().map(|call| call_item(call, &self.origins)));
         self.response(self.status())
     }
 
@@ -278,15 +290,28 @@ impl Item {
     }
 }
 
-fn function_call(call: &ToolCall) -> Value {
-    json!({
-        "id": unique_id("fc_"),
-        "type": "function_call",
-        "status": "completed",
-        "call_id": call.id,
-        "name": call.name,
-        "arguments": call.arguments_json(),
-    })
+/// The item of a call: of a custom tool, or of a function.
+fn call_item(call: &ToolCall, origins: &Origins) -> Value {
+    let origin = origins.get(&call.name);
+    let mut item = match origin.is_some_and(|origin| origin.custom) {
+        true => json!({
+            "id": unique_id("ctc_"),
+            "type": "custom_tool_call",
+            "input": custom_input(call),
+        }),
+        false => json!({
+            "id": unique_id("fc_"),
+            "type": "function_call",
+            "arguments": call.arguments_json(),
+        }),
+    };
+    item["status"] = "completed".into();
+    item["call_id"] = call.id.clone().into();
+    item["name"] = origin.map_or(&call.name, |origin| &origin.name).clone().into();
+    if let Some(namespace) = origin.and_then(|origin| origin.namespace.clone()) {
+        item["namespace"] = namespace.into();
+    }
+    item
 }
 
 fn usage(end: &End) -> Value {

@@ -124,7 +124,9 @@ impl Template {
     }
 
     /// Renders a conversation in the form that the template takes: contents in parts are joined if
-    /// the template does not know parts, and other variants are tried if it fails.
+    /// the template does not know parts, messages of the system are if it refuses or omits later
+    /// ones, those of the user if it refuses two in a row, and the text of the system goes before
+    /// that of the user if it refuses the system; other variants are tried if it fails.
     ///
     /// # Errors
     /// [`Kind::Validation`] if the template refuses the messages, or they are too large;
@@ -134,18 +136,52 @@ impl Template {
         let joined = text_only && conversation.has_parts() && !self.knows_parts(tokens);
         let joined = joined.then(|| conversation.joined());
         let conversation = joined.as_ref().unwrap_or(conversation);
-        let fault = match self.attempt(conversation, tokens)? {
-            Err(fault) => invalid(&self.file, &fault),
+        let omits =
+            conversation.has_later_system() && !self.has_all_system(conversation, tokens)?;
+        let first = if omits { conversation.with_one_system() } else { conversation.clone() };
+        let fault = match self.fit_form(&first, tokens)? {
             Ok(text) => return Ok(text),
+            Err(fault) => fault,
         };
-        if fault.kind == Kind::InvalidModel {
-            for variant in conversation.variants() {
-                if let Ok(text) = self.attempt(&variant, tokens)? {
-                    return Ok(text);
-                }
+        let one_system = conversation.with_one_system();
+        let turns = one_system.with_turns();
+        let no_system = turns.without_system();
+        for form in [one_system, turns, no_system].iter().filter(|form| **form != first) {
+            if let Ok(text) = self.fit_form(form, tokens)? {
+                return Ok(text);
             }
         }
         Err(fault)
+    }
+
+    /// Renders a conversation, or a variant of it if the template fails. The inner error is a
+    /// failure of the template itself.
+    fn fit_form(
+        &self,
+        conversation: &Conversation,
+        tokens: &Map<String, Json>,
+    ) -> Result<Result<String>> {
+        let fault = match self.attempt(conversation, tokens)? {
+            Err(fault) => invalid(&self.file, &fault),
+            Ok(text) => return Ok(Ok(text)),
+        };
+        for variant in conversation.variants() {
+            if let Ok(text) = self.attempt(&variant, tokens)? {
+                return Ok(Ok(text));
+            }
+        }
+        Ok(Err(fault))
+    }
+
+    /// True if the text has all messages of the system, as far as the template renders it.
+    fn has_all_system(
+        &self,
+        conversation: &Conversation,
+        tokens: &Map<String, Json>,
+    ) -> Result<bool> {
+        let (skeleton, marks) = conversation.skeleton();
+        let text = self.fit_form(&skeleton, tokens)?;
+        Ok(text.map_or(true, |text| marks.iter().all(|mark| text.contains(mark))))
     }
 
     /// True if a content in parts renders like a plain one.
