@@ -1,6 +1,8 @@
 //! Clones of models into workspaces, and their records and text output.
 
+use std::cell::RefCell;
 use std::path::{Path, PathBuf};
+use std::slice;
 
 use mlxk_cli::{
     FileFlags, Form, HubName, Input, Output, Reporter, each, examine, human, interrupt,
@@ -14,7 +16,7 @@ use mlxk_hub::clone::ClonePlan;
 use mlxk_hub::{Hub, backoff, listing};
 use serde_json::{Value, json};
 
-use crate::files::{filter, lines, listed, named};
+use crate::files::{check, filter, lines, listed, named};
 
 /// Options of a clone.
 #[derive(Clone, Debug)]
@@ -33,18 +35,33 @@ pub struct Options {
     pub events: bool,
 }
 
-/// Clones the models that `input` names.
+/// Clones the model `name`, or those of the records on standard input.
 ///
 /// # Errors
-/// If the output cannot be written; a clone that fails is reported there.
+/// If there is no name, or the output cannot be written; a clone that fails is reported there.
 pub fn clone(
-    input: Input,
+    name: Option<&String>,
     options: &Options,
     remote: &Remote,
     places: &Places,
     out: &mut Output,
 ) -> Result<()> {
-    each(input, out, |record, out| clone_one(record, options, remote, places, out), refuse)
+    let input = Input::required(name.map(slice::from_ref).unwrap_or_default())?;
+    let checked = match name {
+        Some(name) => check(slice::from_ref(name), &options.files, places)
+            .and_then(|()| target(name, options, places).map(|_| ())),
+        None => Ok(()),
+    };
+    if let Err(e) = checked {
+        out.misuse();
+        return refuse(&e, name.map(String::as_str), out);
+    }
+    let current = RefCell::new(None);
+    let work = |record: Record, out: &mut Output| {
+        current.replace(record.str("name").map(str::to_owned));
+        clone_one(record, options, remote, places, out)
+    };
+    each(input, out, work, |e, out| refuse(e, current.borrow().as_deref(), out))
 }
 
 fn clone_one(
@@ -251,8 +268,8 @@ fn write(done: &Done, record: Record, options: &Options, out: &mut Output) -> Re
     }
 }
 
-/// Reports an error; the envelope also has `data`.
-fn refuse(error: &Error, out: &mut Output) -> Result<()> {
+/// Reports an error of the clone of `model`; the envelope also has `data`.
+fn refuse(error: &Error, model: Option<&str>, out: &mut Output) -> Result<()> {
     let status = match error.kind {
         Kind::AccessDenied | Kind::RepoNotFound | Kind::DownloadFailed => "pull_failed",
         Kind::PermissionDenied => "filesystem_error",
@@ -262,7 +279,7 @@ fn refuse(error: &Error, out: &mut Output) -> Result<()> {
         Form::Json => out.error_with(
             error,
             json!({
-                "model": Some(&error.subject).filter(|subject| !subject.is_empty()),
+                "model": model,
                 "clone_status": status,
                 "message": error.message,
                 "target_dir": null,

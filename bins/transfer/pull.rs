@@ -1,12 +1,14 @@
 //! Pulls of models into the cache, and their records and text output.
 
+use std::cell::RefCell;
+
 use mlxk_cli::{FileFlags, Form, HubName, Input, Output, Reporter, each, human, interrupt};
 use mlxk_core::{Error, Kind, Places, Progress, Record, Remote, Result};
 use mlxk_hub::Hub;
 use mlxk_hub::pull::{Fetched, PullOptions, PullPlan};
 use serde_json::{Value, json};
 
-use crate::files::{filter, lines, listed, named};
+use crate::files::{check, filter, lines, listed, named};
 
 /// Options of a pull.
 #[derive(Clone, Debug)]
@@ -21,19 +23,33 @@ pub struct Options {
     pub events: bool,
 }
 
-/// Pulls the models that `input` names into the cache.
+/// Pulls the models `names`, or those of the records on standard input, into the cache.
 ///
 /// # Errors
-/// If `remote` cannot be used, or the output not be written; a pull that fails is reported there.
+/// If there are no names, or the output cannot be written; a pull that fails is reported there.
 pub fn pull(
-    input: Input,
+    names: &[String],
     options: &Options,
     remote: Remote,
     places: &Places,
     out: &mut Output,
 ) -> Result<()> {
-    let hub = Hub::new(remote, interrupt::caught)?;
-    each(input, out, |record, out| pull_one(record, options, &hub, places, out), refuse)
+    let input = Input::required(names)?;
+    let first = names.first().map(String::as_str);
+    if let Err(e) = check(names, &options.files, places) {
+        out.misuse();
+        return refuse(&e, first, out);
+    }
+    let hub = match Hub::new(remote, interrupt::caught) {
+        Ok(hub) => hub,
+        Err(e) => return refuse(&e, first, out),
+    };
+    let current = RefCell::new(None);
+    let work = |record: Record, out: &mut Output| {
+        current.replace(record.str("name").map(str::to_owned));
+        pull_one(record, options, &hub, places, out)
+    };
+    each(input, out, work, |e, out| refuse(e, current.borrow().as_deref(), out))
 }
 
 fn pull_one(
@@ -167,8 +183,8 @@ fn write(done: &Done, record: Record, options: &Options, out: &mut Output) -> Re
     }
 }
 
-/// Reports an error; the envelope also has `data`.
-fn refuse(error: &Error, out: &mut Output) -> Result<()> {
+/// Reports an error of the pull of `model`; the envelope also has `data`.
+fn refuse(error: &Error, model: Option<&str>, out: &mut Output) -> Result<()> {
     let status = match error.kind {
         Kind::AccessDenied | Kind::RepoNotFound => "access_denied",
         _ => "failed",
@@ -177,7 +193,7 @@ fn refuse(error: &Error, out: &mut Output) -> Result<()> {
         Form::Json => out.error_with(
             error,
             json!({
-                "model": Some(&error.subject).filter(|subject| !subject.is_empty()),
+                "model": model,
                 "download_status": status,
                 "message": error.message,
                 "expanded_name": null,

@@ -1,5 +1,6 @@
 //! Push of a workspace to the Hub, and its record and text output.
 
+use std::io::{self, IsTerminal};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -9,17 +10,22 @@ use mlxk_core::store::Revisions;
 use mlxk_core::workspace::staging;
 use mlxk_core::{Error, Kind, Places, Record, Remote, Result};
 use mlxk_hub::Hub;
-use mlxk_hub::push::{self, PushOptions, Pushed};
+use mlxk_hub::push::{self, PushOptions, Pushed, Secret};
 use serde_json::Value;
 
 /// Minimum timeout for a response: the Hub sends no data while it creates a commit.
 const TIMEOUT: Duration = Duration::from_secs(120);
+
+/// Most paths that an error names.
+const NAMED: usize = 6;
 
 /// Options of a push that do not concern the Hub.
 #[derive(Clone, Copy, Debug)]
 pub struct Options {
     /// True if the workspace is only checked, without requests to the Hub.
     pub check_only: bool,
+    /// True if files that look like secrets are sent.
+    pub allow_secrets: bool,
     /// True if more than the result is reported.
     pub verbose: bool,
     /// True if progress records are written.
@@ -29,8 +35,29 @@ pub struct Options {
 /// Pushes the workspace that `dir` names.
 ///
 /// # Errors
-/// If there is no such workspace, no token, or the push fails.
+/// If the output cannot be written; a push that fails is reported there.
 pub fn push(
+    dir: &Path,
+    wish: &PushOptions,
+    options: Options,
+    remote: Remote,
+    places: &Places,
+    out: &mut Output,
+) -> Result<()> {
+    let checked = match options.check_only {
+        true => Ok(()),
+        false => push::check_options(wish).inspect_err(|_| out.misuse()),
+    };
+    match checked.and_then(|()| try_push(dir, wish, options, remote, places, out)) {
+        Err(e) if out.form == Form::Json && !out.answered() => {
+            out.error_with(&e, refusal(&e, wish).into())
+        }
+        Err(e) => out.error(&e),
+        Ok(()) => Ok(()),
+    }
+}
+
+fn try_push(
     dir: &Path,
     wish: &PushOptions,
     options: Options,
@@ -45,6 +72,10 @@ pub fn push(
     if remote.token.is_none() {
         return Err(Error::new(Kind::Auth, &wish.repo, "a push needs a token, and there is none")
             .hint("set HF_TOKEN, or run `hf auth login`"));
+    }
+    let secrets = push::secrets(&dir)?;
+    if !secrets.is_empty() && !options.allow_secrets {
+        confirm(&secrets, wish, out)?;
     }
     let timeout = remote.timeout.max(TIMEOUT);
     let watch = interrupt::watch();
@@ -63,6 +94,54 @@ pub fn push(
         out.remark(&message, "the .gitignore of the repository lists them");
     }
     write(&pushed, options, out)
+}
+
+/// Asks whether files that look like secrets are sent; a dry run only names them.
+///
+/// # Errors
+/// If the answer is no, or there is nobody to ask.
+fn confirm(secrets: &[Secret], wish: &PushOptions, out: &Output) -> Result<()> {
+    let message = "files that may hold secrets";
+    let hint = "--allow-secrets sends them; .hfignore names files that are not sent";
+    if wish.dry_run {
+        out.remark(&format!("{message}: {}", named(secrets)), hint);
+        return Ok(());
+    }
+    if io::stdin().is_terminal() && io::stderr().is_terminal() {
+        let listed = secrets.iter().map(|secret| format!("  {}: {}\n", secret.path, secret.what));
+        eprint!("{message}:\n{}Send them to {}? [y/N] ", listed.collect::<String>(), wish.repo);
+        let mut answer = String::new();
+        let read = io::stdin().read_line(&mut answer);
+        read.map_err(|e| Error::io(Path::new("standard input"), e))?;
+        if ["y", "yes"].contains(&&*answer.trim().to_lowercase()) {
+            return Ok(());
+        }
+    }
+    let message = format!("not pushed: {message}: {}", named(secrets));
+    Err(Error::new(Kind::Validation, &wish.repo, message).hint(hint))
+}
+
+/// The first paths of `secrets` in one line.
+fn named(secrets: &[Secret]) -> String {
+    let mut paths: Vec<_> = secrets.iter().take(NAMED).map(|secret| &*secret.path).collect();
+    if secrets.len() > NAMED {
+        paths.push("…");
+    }
+    paths.join(", ")
+}
+
+/// `data` of a push that failed: nothing was changed.
+fn refusal(error: &Error, wish: &PushOptions) -> Record {
+    Record::default()
+        .with("repo_id", &*wish.repo)
+        .with("branch", &*wish.branch)
+        .with("commit_sha", Value::Null)
+        .with("commit_url", Value::Null)
+        .with("uploaded_files_count", 0)
+        .with("no_changes", Value::Null)
+        .with("created_repo", false)
+        .with("message", error.to_string())
+        .with("dry_run", wish.dry_run)
 }
 
 /// Checks the workspace `dir`; the run fails if it is unhealthy.

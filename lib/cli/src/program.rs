@@ -61,6 +61,7 @@ pub fn json_wanted() -> bool {
 fn run<T: Tool>(tool: &T, program: String) -> Exit {
     let mut out = Output::new(program, T::COMMAND, tool.form());
     match tool.run(&mut out) {
+        Ok(()) if out.misused() => Exit::Usage,
         Ok(()) if out.failed() => Exit::Failed,
         Ok(()) => Exit::Done,
         Err(e) => {
