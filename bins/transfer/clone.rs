@@ -13,10 +13,10 @@ use mlxk_core::{
     Error, Health, Kind, Places, Progress, Record, Remote, Result, Spec, Target, inspect, resolve,
 };
 use mlxk_hub::clone::ClonePlan;
-use mlxk_hub::{Hub, backoff, listing};
+use mlxk_hub::{Hub, backoff, listing, safe_path};
 use serde_json::{Value, json};
 
-use crate::files::{check, filter, lines, listed, named};
+use crate::files::{filter, lines, listed, named};
 
 /// Options of a clone.
 #[derive(Clone, Debug)]
@@ -48,9 +48,8 @@ pub fn clone(
 ) -> Result<()> {
     let input = Input::required(name.map(slice::from_ref).unwrap_or_default())?;
     let checked = match name {
-        Some(name) => check(slice::from_ref(name), &options.files, places)
-            .and_then(|()| target(name, options, places).map(|_| ())),
-        None => Ok(()),
+        Some(name) if name != "-" => check(name, options, places),
+        _ => Ok(()),
     };
     if let Err(e) = checked {
         out.misuse();
@@ -62,6 +61,24 @@ pub fn clone(
         clone_one(record, options, remote, places, out)
     };
     each(input, out, work, |e, out| refuse(e, current.borrow().as_deref(), out))
+}
+
+/// Checks that `name` can be that of a model on the Hub, and that there is a place for its clone.
+///
+/// # Errors
+/// If it is a path or no name, or there are two revisions or no directory: the call is wrong.
+fn check(name: &str, options: &Options, places: &Places) -> Result<()> {
+    let record = Record::default().with("name", name);
+    match HubName::of(&record, options.files.branch.as_deref(), places) {
+        Ok(wanted) => {
+            safe_path::check_id(&wanted.id)?;
+            safe_path::check_revision(wanted.revision())?;
+        }
+        // What the cache has of that name is told when its turn comes.
+        Err(e) if e.kind == Kind::AmbiguousMatch => {}
+        Err(e) => return Err(e),
+    }
+    target(name, options, places).map(|_| ())
 }
 
 fn clone_one(

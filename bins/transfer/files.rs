@@ -1,31 +1,9 @@
-//! What transfers of models have in common: the check of a call, the selection of files, and lists
-//! of them in records and text.
+//! Files of a transfer: their selection, and lists of them in records and text.
 
-use mlxk_cli::{FileFlags, HubName, human};
-use mlxk_core::{Kind, Places, Record, Result};
+use mlxk_cli::{FileFlags, human};
+use mlxk_hub::RemoteFile;
 use mlxk_hub::pull::FileFilter;
-use mlxk_hub::{RemoteFile, safe_path};
 use serde_json::{Value, json};
-
-/// Checks that the typed `names` can be those of models on the Hub.
-///
-/// # Errors
-/// If a name is a path or no name, or there are two revisions: the call is wrong, and nothing is done.
-pub fn check(names: &[String], flags: &FileFlags, places: &Places) -> Result<()> {
-    for name in names.iter().filter(|name| *name != "-") {
-        let record = Record::default().with("name", &**name);
-        match HubName::of(&record, flags.branch.as_deref(), places) {
-            Ok(wanted) => {
-                safe_path::check_id(&wanted.id)?;
-                safe_path::check_revision(wanted.revision())?;
-            }
-            // What the cache has of that name is told when its turn comes.
-            Err(e) if e.kind == Kind::AmbiguousMatch => {}
-            Err(e) => return Err(e),
-        }
-    }
-    Ok(())
-}
 
 /// Filter that the flags state.
 pub fn filter(flags: &FileFlags) -> FileFilter {

@@ -8,7 +8,7 @@ use mlxk_hub::Hub;
 use mlxk_hub::pull::{Fetched, PullOptions, PullPlan};
 use serde_json::{Value, json};
 
-use crate::files::{check, filter, lines, listed, named};
+use crate::files::{filter, lines, listed, named};
 
 /// Options of a pull.
 #[derive(Clone, Debug)]
@@ -35,14 +35,9 @@ pub fn pull(
     out: &mut Output,
 ) -> Result<()> {
     let input = Input::required(names)?;
-    let first = names.first().map(String::as_str);
-    if let Err(e) = check(names, &options.files, places) {
-        out.misuse();
-        return refuse(&e, first, out);
-    }
     let hub = match Hub::new(remote, interrupt::caught) {
         Ok(hub) => hub,
-        Err(e) => return refuse(&e, first, out),
+        Err(e) => return refuse(&e, names.first().map(String::as_str), out),
     };
     let current = RefCell::new(None);
     let work = |record: Record, out: &mut Output| {

@@ -1,0 +1,174 @@
+//! Terminal of a conversation: its modes, and its input as UTF-8.
+//!
+//! The line editor gives up at a byte that is not UTF-8, so it reads a pseudoterminal in place of
+//! the terminal; a thread copies the input there, with replacement characters for such bytes.
+
+use std::ffi::OsStr;
+use std::os::fd::OwnedFd;
+use std::os::unix::ffi::OsStrExt;
+use std::path::Path;
+use std::{env, io, thread};
+
+use rustix::fs::{Mode, OFlags, open};
+use rustix::io::{Errno, fcntl_dupfd_cloexec, read, write};
+use rustix::pty::{OpenptFlags, grantpt, openpt, ptsname, unlockpt};
+use rustix::stdio::dup2_stdin;
+use rustix::termios::{InputModes, LocalModes, OptionalActions, Termios, tcgetattr, tcsetattr};
+
+/// Bytes of input that are read at a time.
+const BUFFER: usize = 1024;
+
+/// Kinds of terminals without cursor movement, which edit lines themselves, by the value of `TERM`;
+/// those that the line editor knows.
+const SIMPLE: [&str; 3] = ["cons25", "dumb", "emacs"];
+
+/// Terminal of a conversation; dropping it restores the former modes.
+pub struct Terminal {
+    modes: Option<Modes>,
+}
+
+/// Modes of the terminal `input`.
+struct Modes {
+    input: OwnedFd,
+    former: Termios,
+    editing: Termios,
+    answering: Termios,
+}
+
+/// Time of an answer, in which Ctrl-C is a signal; dropping it ends the time.
+pub struct Answering<'a> {
+    terminal: &'a Terminal,
+}
+
+impl Terminal {
+    /// Takes over standard input, if that is a terminal.
+    pub fn take() -> Terminal {
+        // Without a pseudoterminal the editor reads the terminal itself.
+        let modes = Modes::of_stdin().ok();
+        let terminal = Terminal { modes };
+        terminal.edit();
+        terminal
+    }
+
+    /// Sets the modes for the line editor. They are set before every line, since another program
+    /// may have changed them while this one was stopped.
+    pub fn edit(&self) {
+        self.set(|modes| &modes.editing);
+    }
+
+    /// Begins an answer: until its end, input is kept for the next lines and does not appear within
+    /// the answer.
+    pub fn answer(&self) -> Answering<'_> {
+        self.set(|modes| &modes.answering);
+        Answering { terminal: self }
+    }
+
+    fn set(&self, which: impl Fn(&Modes) -> &Termios) {
+        if let Some(modes) = &self.modes {
+            // A failure does not end the conversation.
+            let _ = tcsetattr(&modes.input, OptionalActions::Now, which(modes));
+        }
+    }
+}
+
+impl Drop for Terminal {
+    fn drop(&mut self) {
+        self.set(|modes| &modes.former);
+    }
+}
+
+impl Drop for Answering<'_> {
+    fn drop(&mut self) {
+        self.terminal.edit();
+    }
+}
+
+impl Modes {
+    fn of_stdin() -> io::Result<Modes> {
+        let former = tcgetattr(io::stdin())?;
+        let input = fcntl_dupfd_cloexec(io::stdin(), 3)?;
+        let mut quiet = former.clone();
+        quiet.local_modes &= !(LocalModes::ECHO | LocalModes::ICANON);
+        let kind = env::var("TERM").unwrap_or_default().to_lowercase();
+        if SIMPLE.contains(&&*kind) || substitute(&input).is_err() {
+            return Ok(Modes { input, editing: former.clone(), former, answering: quiet });
+        }
+        quiet.local_modes &= !LocalModes::IEXTEN;
+        quiet.input_modes &= !(InputModes::ICRNL | InputModes::IXON | InputModes::ISTRIP);
+        let mut editing = quiet.clone();
+        editing.local_modes &= !LocalModes::ISIG;
+        Ok(Modes { input, former, editing, answering: quiet })
+    }
+}
+
+/// Puts a pseudoterminal in the place of standard input, and begins to copy `input` there.
+fn substitute(input: &OwnedFd) -> io::Result<()> {
+    let from = fcntl_dupfd_cloexec(input, 3)?;
+    let to = openpt(OpenptFlags::RDWR | OpenptFlags::NOCTTY)?;
+    grantpt(&to)?;
+    unlockpt(&to)?;
+    let name = ptsname(&to, Vec::new())?;
+    let path = Path::new(OsStr::from_bytes(name.to_bytes()));
+    let editor = open(path, OFlags::RDWR | OFlags::NOCTTY | OFlags::CLOEXEC, Mode::empty())?;
+    let mut raw = tcgetattr(&editor)?;
+    raw.make_raw();
+    tcsetattr(&editor, OptionalActions::Now, &raw)?;
+    dup2_stdin(&editor)?;
+    // The thread ends with the process; it has nothing to give back.
+    thread::Builder::new().name("terminal".into()).spawn(move || copy(&from, &to)).map(|_| ())
+}
+
+/// Copies input until its end, which ends `to` as well.
+fn copy(from: &OwnedFd, to: &OwnedFd) {
+    let mut buffer = [0; BUFFER];
+    let mut pending = Vec::new();
+    loop {
+        match read(from, &mut buffer) {
+            Ok(0) => return,
+            Ok(count) => pending.extend(&buffer[..count]),
+            Err(Errno::INTR) => continue,
+            Err(_) => return,
+        }
+        let text = take_text(&mut pending);
+        let mut rest = text.as_bytes();
+        while !rest.is_empty() {
+            match write(to, rest) {
+                Ok(count) => rest = &rest[count..],
+                Err(Errno::INTR) => {}
+                Err(_) => return,
+            }
+        }
+    }
+}
+
+/// Takes the text at the beginning of `bytes`, with replacement characters for what is not UTF-8; a
+/// character that is not complete stays.
+fn take_text(bytes: &mut Vec<u8>) -> String {
+    let mut text = String::new();
+    loop {
+        let (valid, skipped) = match str::from_utf8(bytes) {
+            Ok(_) => (bytes.len(), Some(0)),
+            Err(e) => (e.valid_up_to(), e.error_len()),
+        };
+        text += &String::from_utf8_lossy(&bytes[..valid]);
+        bytes.drain(..valid + skipped.unwrap_or(0));
+        match skipped {
+            Some(0) | None => return text,
+            Some(_) => text.push(char::REPLACEMENT_CHARACTER),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_not_utf8_is_replaced_and_what_is_incomplete_waits() {
+        let mut bytes = b"caf\xe9\r\xff\xc3\xa9\xe2\x82".to_vec();
+        assert_eq!(take_text(&mut bytes), "caf\u{fffd}\r\u{fffd}é");
+        bytes.extend(b"\xac!");
+        assert_eq!(take_text(&mut bytes), "€!");
+        assert_eq!(bytes, b"");
+    }
+}
