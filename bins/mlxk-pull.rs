@@ -8,7 +8,7 @@ mod pull;
 use std::process::ExitCode;
 
 use clap::Parser;
-use mlxk_cli::{FileFlags, Form, FormFlags, Output, Tool, completion};
+use mlxk_cli::{FileFlags, Form, FormFlags, Input, Output, Tool, completion};
 use mlxk_core::Result;
 
 use pull::Options;
@@ -60,7 +60,8 @@ impl Tool for Pull {
             repair: self.repair,
             events: self.output.ndjson(),
         };
-        pull::pull(&self.models, &options, mlxk_cli::remote()?, &mlxk_cli::places()?, out)
+        let input = Input::required(&self.models)?;
+        pull::pull(input, &options, mlxk_cli::remote()?, &mlxk_cli::places()?, out)
     }
 }
 

@@ -361,10 +361,9 @@ fn bytes_that_are_not_utf8_are_replaced_and_do_not_end_the_conversation() {
 fn lines_typed_before_ctrl_c_are_kept() {
     let chat = Chat::endless();
     let mut terminal = chat.start();
-    terminal.send("One\r").unwrap();
+    terminal.send_line("One").unwrap();
     terminal.exp_string("w317 w16 w239").unwrap();
-    terminal.send("/system zzz\r").unwrap();
-    terminal.flush().unwrap();
+    terminal.send_line("/system zzz").unwrap();
     std::thread::sleep(std::time::Duration::from_millis(300));
     terminal.send_control('c').unwrap();
     terminal.exp_string("interrupted; ").unwrap();

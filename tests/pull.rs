@@ -188,16 +188,6 @@ fn other_users_of_the_cache_can_take_its_locks_whatever_the_umask() {
 }
 
 #[test]
-fn a_refusal_before_any_request_says_of_which_model() {
-    let (env, hub) = sides();
-    let refused = at(&env, &hub, "mlxk-pull").args(["no name"]).envelope(1);
-    assert_eq!(refused["error"]["type"], "validation_error");
-    assert_eq!(refused["data"]["model"], "no name");
-    let offline = at(&env, &hub, "mlxk-pull").env("HF_HUB_OFFLINE", "1").args(["org/M"]);
-    assert_eq!(offline.envelope(1)["data"]["download_status"], "failed");
-}
-
-#[test]
 fn variables_in_the_place_of_the_cache_are_expanded() {
     let (env, hub) = sides();
     let place = at(&env, &hub, "mlxk-pull").env("HF_HUB_CACHE", "$WHERE/${WHAT}");

@@ -38,7 +38,7 @@ pub struct Options {
 /// Clones the model `name`, or those of the records on standard input.
 ///
 /// # Errors
-/// If there is no name, or the output cannot be written; a clone that fails is reported there.
+/// If the call is wrong, or the output cannot be written; a clone that fails is reported there.
 pub fn clone(
     name: Option<&String>,
     options: &Options,
@@ -47,13 +47,8 @@ pub fn clone(
     out: &mut Output,
 ) -> Result<()> {
     let input = Input::required(name.map(slice::from_ref).unwrap_or_default())?;
-    let checked = match name {
-        Some(name) if name != "-" => check(name, options, places),
-        _ => Ok(()),
-    };
-    if let Err(e) = checked {
-        out.misuse();
-        return refuse(&e, name.map(String::as_str), out);
+    if let Some(name) = name.filter(|name| *name != "-") {
+        check(name, options, places).inspect_err(|_| out.misuse())?;
     }
     let current = RefCell::new(None);
     let work = |record: Record, out: &mut Output| {

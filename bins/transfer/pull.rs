@@ -23,22 +23,18 @@ pub struct Options {
     pub events: bool,
 }
 
-/// Pulls the models `names`, or those of the records on standard input, into the cache.
+/// Pulls the models that `input` names into the cache.
 ///
 /// # Errors
-/// If there are no names, or the output cannot be written; a pull that fails is reported there.
+/// If `remote` cannot be used, or the output not be written; a pull that fails is reported there.
 pub fn pull(
-    names: &[String],
+    input: Input,
     options: &Options,
     remote: Remote,
     places: &Places,
     out: &mut Output,
 ) -> Result<()> {
-    let input = Input::required(names)?;
-    let hub = match Hub::new(remote, interrupt::caught) {
-        Ok(hub) => hub,
-        Err(e) => return refuse(&e, names.first().map(String::as_str), out),
-    };
+    let hub = Hub::new(remote, interrupt::caught)?;
     let current = RefCell::new(None);
     let work = |record: Record, out: &mut Output| {
         current.replace(record.str("name").map(str::to_owned));

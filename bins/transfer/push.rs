@@ -35,7 +35,7 @@ pub struct Options {
 /// Pushes the workspace that `dir` names.
 ///
 /// # Errors
-/// If the output cannot be written; a push that fails is reported there.
+/// If the call is wrong, there is no such workspace, no token, or the push fails.
 pub fn push(
     dir: &Path,
     wish: &PushOptions,
@@ -44,27 +44,9 @@ pub fn push(
     places: &Places,
     out: &mut Output,
 ) -> Result<()> {
-    let checked = match options.check_only {
-        true => Ok(()),
-        false => push::check_options(wish).inspect_err(|_| out.misuse()),
-    };
-    match checked.and_then(|()| try_push(dir, wish, options, remote, places, out)) {
-        Err(e) if out.form == Form::Json && !out.answered() => {
-            out.error_with(&e, refusal(&e, wish).into())
-        }
-        Err(e) => out.error(&e),
-        Ok(()) => Ok(()),
+    if !options.check_only {
+        push::check_options(wish).inspect_err(|_| out.misuse())?;
     }
-}
-
-fn try_push(
-    dir: &Path,
-    wish: &PushOptions,
-    options: Options,
-    remote: Remote,
-    places: &Places,
-    out: &mut Output,
-) -> Result<()> {
     let dir = workspace(dir, places)?;
     if options.check_only {
         return check(&dir, wish, out);
@@ -128,20 +110,6 @@ fn named(secrets: &[Secret]) -> String {
         paths.push("…");
     }
     paths.join(", ")
-}
-
-/// `data` of a push that failed: nothing was changed.
-fn refusal(error: &Error, wish: &PushOptions) -> Record {
-    Record::default()
-        .with("repo_id", &*wish.repo)
-        .with("branch", &*wish.branch)
-        .with("commit_sha", Value::Null)
-        .with("commit_url", Value::Null)
-        .with("uploaded_files_count", 0)
-        .with("no_changes", Value::Null)
-        .with("created_repo", false)
-        .with("message", error.to_string())
-        .with("dry_run", wish.dry_run)
 }
 
 /// Checks the workspace `dir`; the run fails if it is unhealthy.

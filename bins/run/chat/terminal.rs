@@ -11,12 +11,16 @@ use std::{env, io, thread};
 
 use rustix::fs::{Mode, OFlags, open};
 use rustix::io::{Errno, fcntl_dupfd_cloexec, read, write};
+use rustix::process::{Signal, getpid, kill_current_process_group, kill_process};
 use rustix::pty::{OpenptFlags, grantpt, openpt, ptsname, unlockpt};
 use rustix::stdio::dup2_stdin;
 use rustix::termios::{InputModes, LocalModes, OptionalActions, Termios, tcgetattr, tcsetattr};
 
 /// Bytes of input that are read at a time.
 const BUFFER: usize = 1024;
+
+/// Byte of the key that stops a program.
+const CTRL_Z: u8 = 0x1a;
 
 /// Kinds of terminals without cursor movement, which edit lines themselves, by the value of `TERM`;
 /// those that the line editor knows.
@@ -65,8 +69,7 @@ impl Terminal {
 
     fn set(&self, which: impl Fn(&Modes) -> &Termios) {
         if let Some(modes) = &self.modes {
-            // A failure does not end the conversation.
-            let _ = tcsetattr(&modes.input, OptionalActions::Now, which(modes));
+            modes.set(which(modes));
         }
     }
 }
@@ -87,23 +90,49 @@ impl Modes {
     fn of_stdin() -> io::Result<Modes> {
         let former = tcgetattr(io::stdin())?;
         let input = fcntl_dupfd_cloexec(io::stdin(), 3)?;
-        let mut quiet = former.clone();
-        quiet.local_modes &= !(LocalModes::ECHO | LocalModes::ICANON);
+        let mut answering = former.clone();
+        answering.local_modes &= !(LocalModes::ECHO | LocalModes::ICANON);
         let kind = env::var("TERM").unwrap_or_default().to_lowercase();
-        if SIMPLE.contains(&&*kind) || substitute(&input).is_err() {
-            return Ok(Modes { input, editing: former.clone(), former, answering: quiet });
+        if SIMPLE.contains(&&*kind) {
+            return Ok(Modes { input, editing: former.clone(), former, answering });
         }
-        quiet.local_modes &= !LocalModes::IEXTEN;
-        quiet.input_modes &= !(InputModes::ICRNL | InputModes::IXON | InputModes::ISTRIP);
-        let mut editing = quiet.clone();
+        answering.local_modes &= !LocalModes::IEXTEN;
+        answering.input_modes &= !(InputModes::ICRNL | InputModes::IXON | InputModes::ISTRIP);
+        let mut editing = answering.clone();
         editing.local_modes &= !LocalModes::ISIG;
-        Ok(Modes { input, former, editing, answering: quiet })
+        let modes = Modes { input, former, editing, answering };
+        substitute(modes.try_clone()?)?;
+        Ok(modes)
+    }
+
+    fn try_clone(&self) -> io::Result<Modes> {
+        Ok(Modes {
+            input: fcntl_dupfd_cloexec(&self.input, 3)?,
+            former: self.former.clone(),
+            editing: self.editing.clone(),
+            answering: self.answering.clone(),
+        })
+    }
+
+    /// Sets one of the modes. A failure does not end the conversation.
+    fn set(&self, modes: &Termios) {
+        let _ = tcsetattr(&self.input, OptionalActions::Now, modes);
+    }
+
+    /// Stops this program, as the terminal would for Ctrl-Z, until it is continued.
+    fn stop(&self) {
+        self.set(&self.former);
+        // If it cannot be stopped, it goes on.
+        let _ = kill_current_process_group(Signal::TSTP);
+        self.set(&self.editing);
+        // The editor draws its line anew when the size of the window changes.
+        let _ = kill_process(getpid(), Signal::WINCH);
     }
 }
 
-/// Puts a pseudoterminal in the place of standard input, and begins to copy `input` there.
-fn substitute(input: &OwnedFd) -> io::Result<()> {
-    let from = fcntl_dupfd_cloexec(input, 3)?;
+/// Puts a pseudoterminal in the place of standard input, and begins to copy the terminal's input
+/// there.
+fn substitute(terminal: Modes) -> io::Result<()> {
     let to = openpt(OpenptFlags::RDWR | OpenptFlags::NOCTTY)?;
     grantpt(&to)?;
     unlockpt(&to)?;
@@ -115,16 +144,21 @@ fn substitute(input: &OwnedFd) -> io::Result<()> {
     tcsetattr(&editor, OptionalActions::Now, &raw)?;
     dup2_stdin(&editor)?;
     // The thread ends with the process; it has nothing to give back.
-    thread::Builder::new().name("terminal".into()).spawn(move || copy(&from, &to)).map(|_| ())
+    let copying = thread::Builder::new().name("terminal".into());
+    copying.spawn(move || copy(&terminal, &to)).map(|_| ())
 }
 
-/// Copies input until its end, which ends `to` as well.
-fn copy(from: &OwnedFd, to: &OwnedFd) {
+/// Copies the input of `terminal` until its end, which ends `to` as well.
+fn copy(terminal: &Modes, to: &OwnedFd) {
     let mut buffer = [0; BUFFER];
     let mut pending = Vec::new();
     loop {
-        match read(from, &mut buffer) {
+        match read(&terminal.input, &mut buffer) {
             Ok(0) => return,
+            Ok(1) if buffer[0] == CTRL_Z => {
+                terminal.stop();
+                continue;
+            }
             Ok(count) => pending.extend(&buffer[..count]),
             Err(Errno::INTR) => continue,
             Err(_) => return,

@@ -31,11 +31,7 @@ impl HubName {
     /// # Errors
     /// If the record names a path, or two revisions, or the URL of something else.
     pub fn of(record: &Record, branch: Option<&str>, places: &Places) -> Result<HubName> {
-        let mut spec = record.spec()?;
-        if let Some(page) = page::read(&spec.text)? {
-            let name = page.id;
-            spec = Spec { target: Target::Name { name, revision: page.revision }, ..spec };
-        }
+        let spec = page::named(record.spec()?)?;
         let (name, revision) = match &spec.target {
             Target::Name { name, revision } => (name, revision.as_deref().filter(|_| !spec.exact)),
             Target::Path(_) => {

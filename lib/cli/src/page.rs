@@ -1,6 +1,6 @@
 //! URLs of models' pages on the Hub, as people copy them from a browser.
 
-use mlxk_core::{Error, Kind, Result};
+use mlxk_core::{Error, Kind, Result, Spec, Target};
 use percent_encoding::percent_decode_str;
 
 /// Hosts of the Hub's pages.
@@ -11,18 +11,31 @@ const OTHERS: [&str; 6] = ["datasets", "spaces", "kernels", "buckets", "collecti
 
 /// Model that a page shows.
 #[derive(Debug, PartialEq)]
-pub(crate) struct Page {
+struct Page {
     /// Repository, `org/name`.
-    pub id: String,
+    id: String,
     /// Revision that the page shows, if the URL names one.
-    pub revision: Option<String>,
+    revision: Option<String>,
+}
+
+/// The name with the model in the place of its page, if it is the URL of one.
+///
+/// # Errors
+/// If it is the URL of something else.
+pub(crate) fn named(spec: Spec) -> Result<Spec> {
+    Ok(match read(&spec.text)? {
+        Some(Page { id: name, revision }) => {
+            Spec { target: Target::Name { name, revision }, ..spec }
+        }
+        None => spec,
+    })
 }
 
 /// The page at `text`; none if that is not a URL.
 ///
 /// # Errors
 /// If the URL is not that of a model's page.
-pub(crate) fn read(text: &str) -> Result<Option<Page>> {
+fn read(text: &str) -> Result<Option<Page>> {
     let lower = text.to_lowercase();
     let (scheme, rest) = match text.split_once("://") {
         Some((scheme, rest)) => (scheme.to_lowercase(), rest),

@@ -61,11 +61,10 @@ pub fn json_wanted() -> bool {
 fn run<T: Tool>(tool: &T, program: String) -> Exit {
     let mut out = Output::new(program, T::COMMAND, tool.form());
     match tool.run(&mut out) {
-        Ok(()) if out.misused() => Exit::Usage,
         Ok(()) if out.failed() => Exit::Failed,
         Ok(()) => Exit::Done,
         Err(e) => {
-            let exit = Exit::from(&e);
+            let exit = if out.misused() { Exit::Usage } else { Exit::from(&e) };
             // If stdout is closed, only the exit status reports the error.
             out.error(&e).map_or(Exit::Failed, |()| exit)
         }
