@@ -59,11 +59,11 @@ fn a_draft_may_lie_in_a_cache_of_its_own() {
         std::fs::create_dir_all(repo.join("snapshots")).unwrap();
         std::fs::rename(tiny.path("../twin"), repo.join("snapshots").join("1".repeat(40))).unwrap();
     }
-    let args = ["--draft-model", "org/twin", "--workspace-cache"];
-    let own = |cache: &str| [&args[..], &[cache]].concat();
-    assert_eq!(record(&tiny, &own("own"))["response"], tiny.greedy);
-    assert_eq!(record(&tiny, &args[..2])["response"], tiny.greedy, "that of the workspace");
-    let absent = tiny.run(&own("new")).args([&*tiny.prompt]).end();
+    let draft = ["--draft-model", "org/twin"];
+    let own = ["--draft-model", "org/twin", "--workspace-cache", "own"];
+    assert_eq!(record(&tiny, &own)["response"], tiny.greedy);
+    assert_eq!(record(&tiny, &draft)["response"], tiny.greedy, "that of the workspace");
+    let absent = tiny.run(&draft).args(["--workspace-cache", "new", &tiny.prompt]).end();
     absent.refused(1, "mlxk-run: org/twin: no such model");
     assert!(tiny.env.home().join("new").is_dir());
 }

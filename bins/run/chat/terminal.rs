@@ -7,6 +7,7 @@ use std::ffi::OsStr;
 use std::os::fd::OwnedFd;
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
+use std::time::Duration;
 use std::{env, io, thread};
 
 use rustix::fs::{Mode, OFlags, open};
@@ -18,6 +19,9 @@ use rustix::termios::{InputModes, LocalModes, OptionalActions, Termios, tcgetatt
 
 /// Bytes of input that are read at a time.
 const BUFFER: usize = 1024;
+
+/// Time in which a signal stops all threads.
+const STOPPING: Duration = Duration::from_millis(50);
 
 /// Byte of the key that stops a program.
 const CTRL_Z: u8 = 0x1a;
@@ -122,8 +126,10 @@ impl Modes {
     /// Stops this program, as the terminal would for Ctrl-Z, until it is continued.
     fn stop(&self) {
         self.set(&self.former);
-        // If it cannot be stopped, it goes on.
+        // If it cannot be stopped, it goes on. The signal may reach another thread first, which
+        // stops this one a little later.
         let _ = kill_current_process_group(Signal::TSTP);
+        thread::sleep(STOPPING);
         self.set(&self.editing);
         // The editor draws its line anew when the size of the window changes.
         let _ = kill_process(getpid(), Signal::WINCH);
