@@ -15,7 +15,9 @@ use rustix::io::{Errno, fcntl_dupfd_cloexec, read, write};
 use rustix::process::{Signal, getpid, kill_current_process_group, kill_process};
 use rustix::pty::{OpenptFlags, grantpt, openpt, ptsname, unlockpt};
 use rustix::stdio::dup2_stdin;
-use rustix::termios::{InputModes, LocalModes, OptionalActions, Termios, tcgetattr, tcsetattr};
+use rustix::termios::{
+    InputModes, LocalModes, OptionalActions, SpecialCodeIndex, Termios, tcgetattr, tcsetattr,
+};
 
 /// Bytes of input that are read at a time.
 const BUFFER: usize = 1024;
@@ -96,6 +98,8 @@ impl Modes {
         let input = fcntl_dupfd_cloexec(io::stdin(), 3)?;
         let mut answering = former.clone();
         answering.local_modes &= !(LocalModes::ECHO | LocalModes::ICANON);
+        answering.special_codes[SpecialCodeIndex::VMIN] = 1;
+        answering.special_codes[SpecialCodeIndex::VTIME] = 0;
         let kind = env::var("TERM").unwrap_or_default().to_lowercase();
         if SIMPLE.contains(&&*kind) {
             return Ok(Modes { input, editing: former.clone(), former, answering });

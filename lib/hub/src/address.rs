@@ -214,6 +214,9 @@ fn bare(host: &str) -> &str {
 mod tests {
     #![allow(clippy::unwrap_used)] // a test fails by panicking
 
+    use ureq::Agent;
+    use ureq::unversioned::transport::DefaultConnector;
+
     use super::*;
 
     #[test]
@@ -238,6 +241,14 @@ mod tests {
         ] {
             assert_eq!(network(address.parse().unwrap()), expected, "{address}");
         }
+    }
+
+    #[test]
+    fn a_name_that_resolves_to_a_local_address_is_not_connected_to() {
+        let guard = Guard::new(&"http://8.8.8.8".parse().unwrap());
+        let agent = Agent::with_parts(Config::default(), DefaultConnector::default(), guard);
+        let error = agent.get("http://localhost:1/").call().unwrap_err();
+        assert!(matches!(error, ureq::Error::Other(_)), "{error}");
     }
 
     #[test]

@@ -16,6 +16,7 @@ use mlxk_core::{Error, Kind, Remote, Result};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use ureq::config::Config;
+use ureq::http::header::RANGE;
 use ureq::http::request::Builder;
 use ureq::http::{self, HeaderMap, Method, Response, Uri};
 use ureq::tls::{RootCerts, TlsConfig};
@@ -35,6 +36,9 @@ const MAX_REDIRECTS: usize = 8;
 
 /// Longest JSON response, in bytes.
 const MAX_JSON: u64 = 64 << 20;
+
+/// Longest time in which an answer of the API comes, so that a trickle has an end.
+const MAX_ANSWER: Duration = Duration::from_secs(60);
 
 /// Idle connections that are kept open per host.
 const IDLE_CONNECTIONS: usize = 16;
@@ -270,15 +274,19 @@ impl Hub {
             return Err(refused(format!("{} would be reached unencrypted", host(url))).into());
         }
         self.guard.check(request.uri()).map_err(|e| refused(format!("{}: {e}", host(url))))?;
-        let timeout = Some(match *request.method() {
-            Method::HEAD => self.remote.metadata_timeout,
-            Method::GET if url.starts_with(&self.api("")) => self.remote.metadata_timeout,
-            _ => self.remote.timeout,
+        // Ranges of files come from below this URL too.
+        let is_api = *request.method() == Method::GET
+            && url.starts_with(&self.api(""))
+            && !request.headers().contains_key(RANGE);
+        let timeout = Some(match is_api || *request.method() == Method::HEAD {
+            true => self.remote.metadata_timeout,
+            false => self.remote.timeout,
         });
         let agent = self.agents.of(request.uri(), &self.proxies);
         let request = agent.configure_request(request);
         let request = request.timeout_resolve(timeout).timeout_connect(timeout);
         let request = request.timeout_per_read(timeout).timeout_per_write(timeout);
+        let request = request.timeout_recv_body(is_api.then_some(MAX_ANSWER));
         agent.run(request.build()).map_err(failed)
     }
 

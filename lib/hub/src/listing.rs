@@ -14,7 +14,13 @@ use crate::safe_path;
 use mlxk_core::progress::Listener;
 
 /// Most pages of a file list; the Hub's pages have 1,000 files.
-const MAX_PAGES: usize = 1000;
+const MAX_PAGES: usize = 500;
+
+/// Most pages of a file list whose pages have fewer than [`FEW_FILES`] files.
+const MAX_SPARSE_PAGES: usize = 100;
+
+/// Number of files on a page that makes a list sparse.
+const FEW_FILES: usize = 10;
 
 /// Most files of a model; the Hub advises against more than 100,000.
 const MAX_FILES: usize = 500_000;
@@ -145,7 +151,7 @@ pub fn files(hub: &Hub, id: &str, commit: &str, progress: Listener) -> Result<Li
             Some(next) if seen.contains(&next) => {
                 return Err(invalid_response(id, "lists files in circles"));
             }
-            Some(_) if seen.len() >= MAX_PAGES || files.len() > MAX_FILES || bytes > MAX_PATHS => {
+            Some(_) if is_endless(seen.len(), files.len(), bytes) => {
                 let counted = format!("{} files on {} pages", files.len(), seen.len());
                 return Err(invalid_response(id, &format!("lists files without end: {counted}")));
             }
@@ -201,6 +207,13 @@ impl TreeEntry {
         let xet_hash = self.xet_hash.filter(|hash| is_hex(hash, 64));
         Ok(RemoteFile { path: self.path, size, blob_id: self.oid, sha256, xet_hash })
     }
+}
+
+/// True if a list that goes on after so many pages, with so many files and bytes of paths, cannot be
+/// that of a model.
+fn is_endless(pages: usize, files: usize, bytes: usize) -> bool {
+    let sparse = pages >= MAX_SPARSE_PAGES && files < FEW_FILES * pages;
+    sparse || pages >= MAX_PAGES || files > MAX_FILES || bytes > MAX_PATHS
 }
 
 /// URL of the page after `url`, from the header `Link: <...>; rel="next"`.

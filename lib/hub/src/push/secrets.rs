@@ -1,6 +1,5 @@
 //! Files of a push that look like secrets: by their names, or by a token or key in a small file.
 
-use std::collections::BTreeSet;
 use std::fs::File;
 use std::io::Read;
 use std::path::Path;
@@ -86,8 +85,8 @@ const TOKENS: [(&str, &str); 9] = [
     ("a private key", r"-----BEGIN [A-Z0-9 ]*PRIVATE KEY"),
 ];
 
-/// Least number of different bytes in a token; a placeholder such as `hf_xxxx…` has fewer.
-const VARIETY: usize = 10;
+/// Number of last bytes that are all x in a placeholder such as `hf_xxxx…`, which is no token.
+const PLACEHOLDER: usize = 12;
 
 /// File that looks like a secret.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -128,8 +127,8 @@ fn token_in(file: &LocalFile, tokens: &[(&'static str, Regex)]) -> Result<Option
         let opened = File::open(&file.disk_path).map_err(at)?;
         opened.take(MAX_SEARCHED).read_to_end(&mut text).map_err(at)?;
     }
-    let varied = |token: &[u8]| token.iter().collect::<BTreeSet<_>>().len() >= VARIETY;
-    let holds = |pattern: &Regex| pattern.find_iter(&text).any(|found| varied(found.as_bytes()));
+    let is_token = |token: &[u8]| !token.iter().rev().take(PLACEHOLDER).all(|b| b"xX".contains(b));
+    let holds = |pattern: &Regex| pattern.find_iter(&text).any(|found| is_token(found.as_bytes()));
     Ok(tokens.iter().find(|(_, pattern)| holds(pattern)).map(|(what, _)| *what))
 }
 
