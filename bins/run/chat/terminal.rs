@@ -11,7 +11,7 @@ use std::time::Duration;
 use std::{env, io, thread};
 
 use rustix::fs::{Mode, OFlags, open};
-use rustix::io::{Errno, fcntl_dupfd_cloexec, read, write};
+use rustix::io::{Errno, FdFlags, fcntl_dupfd_cloexec, fcntl_setfd, read, write};
 use rustix::process::{Signal, getpid, kill_current_process_group, kill_process};
 use rustix::pty::{OpenptFlags, grantpt, openpt, ptsname, unlockpt};
 use rustix::stdio::dup2_stdin;
@@ -144,6 +144,7 @@ impl Modes {
 /// there.
 fn substitute(terminal: Modes) -> io::Result<()> {
     let to = openpt(OpenptFlags::RDWR | OpenptFlags::NOCTTY)?;
+    fcntl_setfd(&to, FdFlags::CLOEXEC)?;
     grantpt(&to)?;
     unlockpt(&to)?;
     let name = ptsname(&to, Vec::new())?;
