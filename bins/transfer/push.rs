@@ -72,7 +72,8 @@ pub fn push(
     let pushed = pushed?;
     if let [first, ..] = &pushed.refused[..] {
         let count = pushed.refused.len();
-        let message = format!("{}: refused by the Hub: {count} files, {first} first", wish.repo);
+        let files = if count == 1 { "file" } else { "files" };
+        let message = format!("{}: refused by the Hub: {count} {files}, {first} first", wish.repo);
         out.remark(&message, "the .gitignore of the repository lists them");
     }
     write(&pushed, options, out)
@@ -214,9 +215,9 @@ fn text(pushed: &Pushed, verbose: bool) -> String {
 fn verdict(health: &Record) -> String {
     let number = |key| health.get(key).and_then(Value::as_u64).unwrap_or_default();
     let healthy = health.get("healthy") == Some(&Value::Bool(true));
-    let (files, bytes) = (number("files_count"), human::size(number("total_bytes")));
+    let files = human::files(number("files_count") as usize, number("total_bytes"));
     let verdict = if healthy { "healthy" } else { "unhealthy" };
-    format!("{verdict}, {files} files, {bytes}")
+    format!("{verdict}, {files}")
 }
 
 fn anomaly(anomaly: &Value) -> String {
