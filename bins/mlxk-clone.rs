@@ -9,7 +9,7 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::Parser;
-use mlxk_cli::{FileFlags, Form, FormFlags, Input, Output, Tool, completion};
+use mlxk_cli::{FileFlags, Form, FormFlags, Output, Tool, completion};
 use mlxk_core::Result;
 
 use clone::Options;
@@ -69,8 +69,7 @@ impl Tool for Clone {
             quiet: self.quiet,
             events: self.output.ndjson(),
         };
-        let input = Input::required(self.model.as_slice())?;
-        clone::clone(input, &options, &mlxk_cli::remote()?, &mlxk_cli::places()?, out)
+        clone::clone(self.model.as_ref(), &options, &mlxk_cli::remote()?, &mlxk_cli::places()?, out)
     }
 }
 

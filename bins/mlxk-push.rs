@@ -50,6 +50,9 @@ struct Push {
     /// Report what would change; change nothing
     #[arg(short = 'n', long)]
     dry_run: bool,
+    /// Send files that look like secrets: keys, tokens, .env
+    #[arg(long)]
+    allow_secrets: bool,
     /// Also print the URL of the commit
     #[arg(short, long)]
     verbose: bool,
@@ -87,7 +90,8 @@ impl Tool for Push {
             dry_run: self.dry_run,
         };
         let (verbose, events) = (self.verbose, self.output.ndjson());
-        let options = Options { check_only: self.check_only, verbose, events };
+        let (check_only, allow_secrets) = (self.check_only, self.allow_secrets);
+        let options = Options { check_only, allow_secrets, verbose, events };
         push::push(&self.directory, &wish, options, mlxk_cli::remote()?, &mlxk_cli::places()?, out)
     }
 }

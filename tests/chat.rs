@@ -1,6 +1,7 @@
 //! Conversations on a terminal: a real one, as a person has it.
 
 use std::fs;
+use std::io::Write;
 use std::os::unix::fs::PermissionsExt;
 use std::path::PathBuf;
 use std::process::Command;
@@ -287,5 +288,85 @@ fn a_narrow_terminal_works_too() {
     say(&mut terminal, "A line that is longer than the terminal is wide, by far");
     let said = chat.saved(&mut terminal);
     assert_eq!(said[0], user("A line that is longer than the terminal is wide, by far"));
+    leave(terminal);
+}
+
+#[test]
+fn lines_that_are_sent_at_once_are_answered_one_after_another() {
+    let chat = Chat::new();
+    let mut terminal = chat.start();
+    terminal.send("One\rTwo\r/system zzz\rThree\r").unwrap();
+    terminal.flush().unwrap();
+    for _ in 0..3 {
+        terminal.exp_string("in the context]").unwrap();
+    }
+    let said = chat.saved(&mut terminal);
+    let users: Vec<_> = said.as_array().unwrap().iter().filter(|m| m["role"] == "user").collect();
+    assert_eq!(users, [&user("One"), &user("Two"), &user("Three")]);
+    leave(terminal);
+}
+
+#[test]
+fn lines_that_were_sent_before_the_model_was_loaded_are_answered() {
+    let chat = Chat::new();
+    let program = crate::env::program_path("mlxk-run");
+    let mut command = chat.tiny.env.at_home(Command::new(program));
+    command.env("TERM", "xterm").args(["tiny", "--temperature", "0"]);
+    let mut terminal = spawn_command(command, Some(PATIENCE)).unwrap();
+    terminal.send("One\nTwo\n").unwrap();
+    terminal.flush().unwrap();
+    for _ in 0..2 {
+        terminal.exp_string("Good day.\r\n").unwrap();
+    }
+    leave(terminal);
+}
+
+#[test]
+fn pasted_lines_are_one_message() {
+    let chat = Chat::new();
+    let mut terminal = chat.start();
+    terminal.send("\x1b[200~One\rTwo\r\rThree\x1b[201~").unwrap();
+    say(&mut terminal, "!");
+    assert_eq!(chat.saved(&mut terminal)[0], user("One\nTwo\n\nThree!"));
+    leave(terminal);
+}
+
+/// Sends bytes, which need not be UTF-8.
+fn send_bytes(terminal: &PtySession, bytes: &[u8]) {
+    terminal.process().get_file_handle().unwrap().write_all(bytes).unwrap();
+}
+
+#[test]
+fn bytes_that_are_not_utf8_are_replaced_and_do_not_end_the_conversation() {
+    let chat = Chat::new();
+    let mut terminal = chat.start();
+    for line in [&b"caf\xe9\r"[..], b"caf\xe9 au lait\xff\xc3\xa9\r"] {
+        send_bytes(&terminal, line);
+        terminal.exp_string("in the context]").unwrap();
+    }
+    let said = chat.saved(&mut terminal);
+    assert_eq!(said[0], user("caf\u{fffd}"));
+    assert_eq!(said[2], user("caf\u{fffd} au lait\u{fffd}é"));
+    leave(terminal);
+    let mut dumb = chat.start_with("export TERM=dumb", &[]);
+    send_bytes(&dumb, b"caf\xe9\n");
+    dumb.exp_string("[not UTF-8: the line was deleted]").unwrap();
+    dumb.send_line("Hi").unwrap();
+    dumb.exp_string("in the context]").unwrap();
+    dumb.send_control('d').unwrap();
+    dumb.exp_eof().unwrap();
+}
+
+#[test]
+fn lines_typed_before_ctrl_c_are_kept() {
+    let chat = Chat::endless();
+    let mut terminal = chat.start();
+    terminal.send_line("One").unwrap();
+    terminal.exp_string("w317 w16 w239").unwrap();
+    terminal.send_line("/system zzz").unwrap();
+    std::thread::sleep(std::time::Duration::from_millis(300));
+    terminal.send_control('c').unwrap();
+    terminal.exp_string("interrupted; ").unwrap();
+    terminal.exp_string("[system prompt set]").unwrap();
     leave(terminal);
 }

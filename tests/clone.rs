@@ -43,7 +43,7 @@ fn revisions_select_and_offline_the_cache_will_do() {
     assert!(has_notes("off"));
     assert_eq!(hub.requests().len(), 0);
     let both = at(&env, &hub, "mlxk-clone").args(["org/M@v1", "--branch", "main", "./x"]).end();
-    both.refused(1, "mlxk-clone: org/M@v1: two revisions, v1 and main");
+    both.refused(2, "mlxk-clone: org/M@v1: two revisions, v1 and main");
 }
 
 #[test]
@@ -101,4 +101,52 @@ fn names_come_from_standard_input_and_patterns_choose_files() {
     let again = at(&env, &hub, "mlxk-clone").args(["-"]).stdin(records[0].to_string()).end();
     assert!(again.stderr().contains("a workspace already"), "{again:?}");
     at(&env, &hub, "mlxk-clone").end().refused(2, "mlxk-clone: no model named");
+}
+
+#[test]
+fn a_wrong_call_is_told_from_a_failure() {
+    let (env, hub) = sides();
+    let clone =
+        |args: &[&str]| at(&env, &hub, "mlxk-clone").env("MLXK_WORKSPACE_HOME", "").args(args);
+    clone(&["org/M"]).end().refused(2, "mlxk-clone: org/M: no directory to clone into");
+    clone(&["./org/M", "copy"])
+        .end()
+        .refused(2, "mlxk-clone: ./org/M: a path, not the name of a model on the Hub");
+    clone(&["org/M/x", "copy"])
+        .end()
+        .refused(2, "mlxk-clone: org/M/x: not the name of a model on the Hub");
+    let envelope = clone(&["org/M@v1", "copy", "--branch", "v2"]).envelope(2);
+    assert_eq!(envelope["error"]["type"], "validation_error");
+    assert_eq!(hub.requests().len(), 0);
+}
+
+#[test]
+fn the_url_of_a_page_is_a_name() {
+    let (env, hub) = sides();
+    hub.repo("org/M").branch("v1");
+    let url = "https://huggingface.co/org/M/tree/v1";
+    at(&env, &hub, "mlxk-clone").args([url, "./copy"]).ok();
+    assert!(env.home().join("copy/config.json").exists());
+    let pull = |url: &str| at(&env, &hub, "mlxk-pull").args([url]).end();
+    assert_eq!(pull("hf.co/org/M").status(), 0);
+    pull("https://huggingface.co/datasets/org/M")
+        .refused(1, "mlxk-pull: https://huggingface.co/datasets/org/M: the page of something else");
+}
+
+#[test]
+fn a_cache_without_links_is_cloned_without_the_hub() {
+    let (env, hub) = sides();
+    at(&env, &hub, "mlxk-pull").args(["org/M"]).ok();
+    let repo = env.hub().join("models--org--M");
+    let snapshot = repo.join("snapshots").join(hub.repo("org/M").commit());
+    for entry in fs::read_dir(&snapshot).unwrap() {
+        let link = entry.unwrap().path();
+        let content = fs::read(&link).unwrap();
+        fs::remove_file(&link).unwrap();
+        fs::write(&link, content).unwrap();
+    }
+    fs::remove_dir_all(repo.join("blobs")).unwrap();
+    let offline = at(&env, &hub, "mlxk-clone").env("HF_HUB_OFFLINE", "1");
+    let record = &offline.args(["org/M", "./copy"]).records()[0];
+    assert_eq!(record["health"], "healthy", "{record}");
 }

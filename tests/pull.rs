@@ -186,3 +186,23 @@ fn other_users_of_the_cache_can_take_its_locks_whatever_the_umask() {
         locks.map(|lock| lock.unwrap().metadata().unwrap().permissions().mode() & 0o777).collect();
     assert_eq!(modes, [0o664; 6], "one for each file, and one for the revision");
 }
+
+#[test]
+fn variables_in_the_place_of_the_cache_are_expanded() {
+    let (env, hub) = sides();
+    let place = at(&env, &hub, "mlxk-pull").env("HF_HUB_CACHE", "$WHERE/${WHAT}");
+    place.env("WHERE", "~").env("WHAT", "c").args(["org/M"]).ok();
+    assert!(env.home().join("~/c/models--org--M").exists(), "a value is not expanded again");
+    assert!(!env.home().join("$WHERE").exists());
+}
+
+#[test]
+fn a_disabled_token_is_not_sent() {
+    let (env, hub) = sides();
+    hub.repo("org/Secret").access(Access::Private).file("x", "x");
+    let pull = || at(&env, &hub, "mlxk-pull").env("HF_TOKEN", OWNER).args(["org/Secret"]);
+    pull().ok();
+    hub.forget();
+    assert_eq!(pull().env("HF_HUB_DISABLE_IMPLICIT_TOKEN", "1").end().status(), 1);
+    assert!(hub.requests().iter().all(|request| request.authorization.is_none()));
+}

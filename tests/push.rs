@@ -3,6 +3,7 @@
 use std::fs;
 
 use mlxk_testhub::{Access, Hub, OWNER};
+use rexpect::session::spawn_command;
 use serde_json::json;
 
 use crate::env::{Env, Run, safetensors};
@@ -110,4 +111,51 @@ fn what_is_meant_must_be_said() {
     let said = tool(&env, &hub, "mlxk-push", &args).ok();
     assert!(said.starts_with("push: org/Mine@main — dry-run: +4 ~0 -1\n"), "{said}");
     assert!(said.contains("\n  + config.json\n") && said.ends_with("\n  - x\n"), "{said}");
+}
+
+#[test]
+fn what_looks_like_a_secret_is_sent_only_if_that_is_meant() {
+    let (env, hub) = (Env::new(), Hub::start());
+    env.model("mine").file(".env", "A=1").file("id_rsa", "k").write_workspace();
+    let checked = tool(&env, &hub, "mlxk-push", &["--check-only", "mine"]).end();
+    assert_eq!(checked.status(), 0, "a warning");
+    for path in [".env", "id_rsa"] {
+        assert!(checked.stdout().contains(&format!("\"path\":\"{path}\"")), "{checked:?}");
+    }
+    let args = ["--private", "--create", "mine", "org/Mine"];
+    let refused = tool(&env, &hub, "mlxk-push", &args).end();
+    let message = "mlxk-push: org/Mine: not pushed: files that may hold secrets: .env, id_rsa";
+    refused.refused(1, message);
+    assert_eq!(hub.requests().len(), 0);
+    for (answer, exit) in [("n", ", 1)"), ("y", ", 0)")] {
+        let mut command = env.command("mlxk-push");
+        command.env("HF_ENDPOINT", hub.endpoint()).env("HF_TOKEN", OWNER).args(args);
+        let mut terminal = spawn_command(command, Some(30_000)).unwrap();
+        terminal.exp_string("Send them to org/Mine? [y/N]").unwrap();
+        terminal.send_line(answer).unwrap();
+        terminal.exp_eof().unwrap();
+        let end = format!("{:?}", terminal.process().wait().unwrap());
+        assert!(end.ends_with(exit), "{answer}: {end}");
+    }
+    env.model("mine").file("prod.pem", "k").write_workspace();
+    let args = ["--private", "--allow-secrets", "mine", "org/Mine"];
+    let records = tool(&env, &hub, "mlxk-push", &args).records();
+    assert_eq!(records[0]["change_summary"]["added"], 1);
+}
+
+#[test]
+fn a_wrong_call_ends_with_its_own_status() {
+    let (env, hub) = (Env::new(), Hub::start());
+    env.model("mine").write_workspace();
+    for args in [
+        &["--private", "mine", "name"][..],
+        &["--private", "mine", "org/name", "--branch", "a b"],
+        &["--private", "mine", "org/name", "--commit", " "],
+    ] {
+        assert_eq!(tool(&env, &hub, "mlxk-push", args).end().status(), 2, "{args:?}");
+    }
+    let args = ["--private", "mine", "name"];
+    let envelope = tool(&env, &hub, "mlxk-push", &args).envelope(2);
+    assert_eq!(envelope["error"]["type"], "validation_error");
+    assert_eq!(hub.requests().len(), 0);
 }

@@ -9,7 +9,7 @@ use std::time::Instant;
 
 use mlxk_cli::Output;
 use mlxk_cli::examine::find;
-use mlxk_core::{Error, Inspected, Kind, Places, Record, Result, inspect};
+use mlxk_core::{Error, Found, Inspected, Kind, Places, Record, Result, inspect};
 use mlxk_engine::{Model, Runner};
 use mlxk_processor::{Processor, Tokenizer};
 
@@ -56,8 +56,11 @@ pub fn model(
         file => (None, file.as_ref()),
     };
     new.map_or(Ok(()), |file| can_be_written(file))?;
+    if let Some(own) = &options.workspace_cache {
+        fs::create_dir_all(own).map_err(|e| Error::io(own, e))?;
+    }
     let draft = options.draft.as_ref().map(|(name, tokens)| {
-        let draft = find(&Record::default().with("name", name.as_str()), places)?;
+        let draft = companion(name, &facts.found, options.workspace_cache.as_deref(), places)?;
         Ok::<_, Error>((inspect(&draft)?, *tokens))
     });
     let draft = draft.transpose()?;
@@ -83,6 +86,18 @@ pub fn model(
         loaded.restore(file, facts)?;
     }
     Ok(loaded)
+}
+
+/// The model `name` that belongs to the model `found`, from the cache `own`, or that of a workspace,
+/// or else from wherever models are.
+fn companion(name: &str, found: &Found, own: Option<&Path>, places: &Places) -> Result<Found> {
+    let record = Record::default().with("name", name);
+    let root = own.map_or_else(|| found.path.join(".hf_cache"), Path::to_owned);
+    let own = Places { hub: root.join("hub"), root, workspaces: None };
+    match find(&record, &own) {
+        Err(e) if e.kind == Kind::ModelNotFound => find(&record, places),
+        found => found,
+    }
 }
 
 /// Writes the prompt cache if its file is named and does not exist.

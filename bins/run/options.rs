@@ -41,6 +41,8 @@ pub struct ModelOptions {
     pub prompt_cache: Option<PathBuf>,
     /// Name of the draft model, and the number of tokens that it drafts per step.
     pub draft: Option<(String, usize)>,
+    /// Directory in which models that belong to the model are looked for first.
+    pub workspace_cache: Option<PathBuf>,
     /// Folder of an adapter.
     pub adapter: Option<PathBuf>,
 }

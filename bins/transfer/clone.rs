@@ -1,6 +1,8 @@
 //! Clones of models into workspaces, and their records and text output.
 
+use std::cell::RefCell;
 use std::path::{Path, PathBuf};
+use std::slice;
 
 use mlxk_cli::{
     FileFlags, Form, HubName, Input, Output, Reporter, each, examine, human, interrupt,
@@ -11,7 +13,7 @@ use mlxk_core::{
     Error, Health, Kind, Places, Progress, Record, Remote, Result, Spec, Target, inspect, resolve,
 };
 use mlxk_hub::clone::ClonePlan;
-use mlxk_hub::{Hub, backoff, listing};
+use mlxk_hub::{Hub, backoff, listing, safe_path};
 use serde_json::{Value, json};
 
 use crate::files::{filter, lines, listed, named};
@@ -33,18 +35,45 @@ pub struct Options {
     pub events: bool,
 }
 
-/// Clones the models that `input` names.
+/// Clones the model `name`, or those of the records on standard input.
 ///
 /// # Errors
-/// If the output cannot be written; a clone that fails is reported there.
+/// If the call is wrong, or the output cannot be written; a clone that fails is reported there.
 pub fn clone(
-    input: Input,
+    name: Option<&String>,
     options: &Options,
     remote: &Remote,
     places: &Places,
     out: &mut Output,
 ) -> Result<()> {
-    each(input, out, |record, out| clone_one(record, options, remote, places, out), refuse)
+    let input = Input::required(name.map(slice::from_ref).unwrap_or_default())?;
+    if let Some(name) = name.filter(|name| *name != "-") {
+        check(name, options, places).inspect_err(|_| out.misuse())?;
+    }
+    let current = RefCell::new(None);
+    let work = |record: Record, out: &mut Output| {
+        current.replace(record.str("name").map(str::to_owned));
+        clone_one(record, options, remote, places, out)
+    };
+    each(input, out, work, |e, out| refuse(e, current.borrow().as_deref(), out))
+}
+
+/// Checks that `name` can be that of a model on the Hub, and that there is a place for its clone.
+///
+/// # Errors
+/// If it is a path or no name, or there are two revisions or no directory: the call is wrong.
+fn check(name: &str, options: &Options, places: &Places) -> Result<()> {
+    let record = Record::default().with("name", name);
+    match HubName::of(&record, options.files.branch.as_deref(), places) {
+        Ok(wanted) => {
+            safe_path::check_id(&wanted.id)?;
+            safe_path::check_revision(wanted.revision())?;
+        }
+        // What the cache has of that name is told when its turn comes.
+        Err(e) if e.kind == Kind::AmbiguousMatch => {}
+        Err(e) => return Err(e),
+    }
+    target(name, options, places).map(|_| ())
 }
 
 fn clone_one(
@@ -251,8 +280,8 @@ fn write(done: &Done, record: Record, options: &Options, out: &mut Output) -> Re
     }
 }
 
-/// Reports an error; the envelope also has `data`.
-fn refuse(error: &Error, out: &mut Output) -> Result<()> {
+/// Reports an error of the clone of `model`; the envelope also has `data`.
+fn refuse(error: &Error, model: Option<&str>, out: &mut Output) -> Result<()> {
     let status = match error.kind {
         Kind::AccessDenied | Kind::RepoNotFound | Kind::DownloadFailed => "pull_failed",
         Kind::PermissionDenied => "filesystem_error",
@@ -262,7 +291,7 @@ fn refuse(error: &Error, out: &mut Output) -> Result<()> {
         Form::Json => out.error_with(
             error,
             json!({
-                "model": Some(&error.subject).filter(|subject| !subject.is_empty()),
+                "model": model,
                 "clone_status": status,
                 "message": error.message,
                 "target_dir": null,

@@ -1,5 +1,7 @@
 //! Pulls of models into the cache, and their records and text output.
 
+use std::cell::RefCell;
+
 use mlxk_cli::{FileFlags, Form, HubName, Input, Output, Reporter, each, human, interrupt};
 use mlxk_core::{Error, Kind, Places, Progress, Record, Remote, Result};
 use mlxk_hub::Hub;
@@ -33,7 +35,12 @@ pub fn pull(
     out: &mut Output,
 ) -> Result<()> {
     let hub = Hub::new(remote, interrupt::caught)?;
-    each(input, out, |record, out| pull_one(record, options, &hub, places, out), refuse)
+    let current = RefCell::new(None);
+    let work = |record: Record, out: &mut Output| {
+        current.replace(record.str("name").map(str::to_owned));
+        pull_one(record, options, &hub, places, out)
+    };
+    each(input, out, work, |e, out| refuse(e, current.borrow().as_deref(), out))
 }
 
 fn pull_one(
@@ -167,8 +174,8 @@ fn write(done: &Done, record: Record, options: &Options, out: &mut Output) -> Re
     }
 }
 
-/// Reports an error; the envelope also has `data`.
-fn refuse(error: &Error, out: &mut Output) -> Result<()> {
+/// Reports an error of the pull of `model`; the envelope also has `data`.
+fn refuse(error: &Error, model: Option<&str>, out: &mut Output) -> Result<()> {
     let status = match error.kind {
         Kind::AccessDenied | Kind::RepoNotFound => "access_denied",
         _ => "failed",
@@ -177,7 +184,7 @@ fn refuse(error: &Error, out: &mut Output) -> Result<()> {
         Form::Json => out.error_with(
             error,
             json!({
-                "model": Some(&error.subject).filter(|subject| !subject.is_empty()),
+                "model": model,
                 "download_status": status,
                 "message": error.message,
                 "expanded_name": null,

@@ -1,5 +1,6 @@
 //! Push of a workspace to the Hub, and its record and text output.
 
+use std::io::{self, IsTerminal};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -9,17 +10,22 @@ use mlxk_core::store::Revisions;
 use mlxk_core::workspace::staging;
 use mlxk_core::{Error, Kind, Places, Record, Remote, Result};
 use mlxk_hub::Hub;
-use mlxk_hub::push::{self, PushOptions, Pushed};
+use mlxk_hub::push::{self, PushOptions, Pushed, Secret};
 use serde_json::Value;
 
 /// Minimum timeout for a response: the Hub sends no data while it creates a commit.
 const TIMEOUT: Duration = Duration::from_secs(120);
+
+/// Most paths that an error names.
+const NAMED: usize = 6;
 
 /// Options of a push that do not concern the Hub.
 #[derive(Clone, Copy, Debug)]
 pub struct Options {
     /// True if the workspace is only checked, without requests to the Hub.
     pub check_only: bool,
+    /// True if files that look like secrets are sent.
+    pub allow_secrets: bool,
     /// True if more than the result is reported.
     pub verbose: bool,
     /// True if progress records are written.
@@ -29,7 +35,7 @@ pub struct Options {
 /// Pushes the workspace that `dir` names.
 ///
 /// # Errors
-/// If there is no such workspace, no token, or the push fails.
+/// If the call is wrong, there is no such workspace, no token, or the push fails.
 pub fn push(
     dir: &Path,
     wish: &PushOptions,
@@ -38,6 +44,9 @@ pub fn push(
     places: &Places,
     out: &mut Output,
 ) -> Result<()> {
+    if !options.check_only {
+        push::check_options(wish).inspect_err(|_| out.misuse())?;
+    }
     let dir = workspace(dir, places)?;
     if options.check_only {
         return check(&dir, wish, out);
@@ -45,6 +54,10 @@ pub fn push(
     if remote.token.is_none() {
         return Err(Error::new(Kind::Auth, &wish.repo, "a push needs a token, and there is none")
             .hint("set HF_TOKEN, or run `hf auth login`"));
+    }
+    let secrets = push::secrets(&dir)?;
+    if !secrets.is_empty() && !options.allow_secrets {
+        confirm(&secrets, wish, out)?;
     }
     let timeout = remote.timeout.max(TIMEOUT);
     let watch = interrupt::watch();
@@ -59,10 +72,45 @@ pub fn push(
     let pushed = pushed?;
     if let [first, ..] = &pushed.refused[..] {
         let count = pushed.refused.len();
-        let message = format!("{}: refused by the Hub: {count} files, {first} first", wish.repo);
+        let files = if count == 1 { "file" } else { "files" };
+        let message = format!("{}: refused by the Hub: {count} {files}, {first} first", wish.repo);
         out.remark(&message, "the .gitignore of the repository lists them");
     }
     write(&pushed, options, out)
+}
+
+/// Asks whether files that look like secrets are sent; a dry run only names them.
+///
+/// # Errors
+/// If the answer is no, or there is nobody to ask.
+fn confirm(secrets: &[Secret], wish: &PushOptions, out: &Output) -> Result<()> {
+    let message = "files that may hold secrets";
+    let hint = "--allow-secrets sends them; .hfignore names files that are not sent";
+    if wish.dry_run {
+        out.remark(&format!("{message}: {}", named(secrets)), hint);
+        return Ok(());
+    }
+    if io::stdin().is_terminal() && io::stderr().is_terminal() {
+        let listed = secrets.iter().map(|secret| format!("  {}: {}\n", secret.path, secret.what));
+        eprint!("{message}:\n{}Send them to {}? [y/N] ", listed.collect::<String>(), wish.repo);
+        let mut answer = String::new();
+        let read = io::stdin().read_line(&mut answer);
+        read.map_err(|e| Error::io(Path::new("standard input"), e))?;
+        if ["y", "yes"].contains(&&*answer.trim().to_lowercase()) {
+            return Ok(());
+        }
+    }
+    let message = format!("not pushed: {message}: {}", named(secrets));
+    Err(Error::new(Kind::Validation, &wish.repo, message).hint(hint))
+}
+
+/// The first paths of `secrets` in one line.
+fn named(secrets: &[Secret]) -> String {
+    let mut paths: Vec<_> = secrets.iter().take(NAMED).map(|secret| &*secret.path).collect();
+    if secrets.len() > NAMED {
+        paths.push("…");
+    }
+    paths.join(", ")
 }
 
 /// Checks the workspace `dir`; the run fails if it is unhealthy.
@@ -167,9 +215,9 @@ fn text(pushed: &Pushed, verbose: bool) -> String {
 fn verdict(health: &Record) -> String {
     let number = |key| health.get(key).and_then(Value::as_u64).unwrap_or_default();
     let healthy = health.get("healthy") == Some(&Value::Bool(true));
-    let (files, bytes) = (number("files_count"), human::size(number("total_bytes")));
+    let files = human::files(number("files_count") as usize, number("total_bytes"));
     let verdict = if healthy { "healthy" } else { "unhealthy" };
-    format!("{verdict}, {files} files, {bytes}")
+    format!("{verdict}, {files}")
 }
 
 fn anomaly(anomaly: &Value) -> String {

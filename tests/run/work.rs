@@ -51,6 +51,24 @@ fn a_draft_changes_no_answer() {
 }
 
 #[test]
+fn a_draft_may_lie_in_a_cache_of_its_own() {
+    let tiny = Tiny::new();
+    for root in [tiny.env.home().join("own"), tiny.path(".hf_cache")] {
+        let repo = root.join("hub/models--org--twin");
+        tiny.add("llama", "twin");
+        std::fs::create_dir_all(repo.join("snapshots")).unwrap();
+        std::fs::rename(tiny.path("../twin"), repo.join("snapshots").join("1".repeat(40))).unwrap();
+    }
+    let draft = ["--draft-model", "org/twin"];
+    let own = ["--draft-model", "org/twin", "--workspace-cache", "own"];
+    assert_eq!(record(&tiny, &own)["response"], tiny.greedy);
+    assert_eq!(record(&tiny, &draft)["response"], tiny.greedy, "that of the workspace");
+    let absent = tiny.run(&draft).args(["--workspace-cache", "new", &tiny.prompt]).end();
+    absent.refused(1, "mlxk-run: org/twin: no such model");
+    assert!(tiny.env.home().join("new").is_dir());
+}
+
+#[test]
 fn an_adapter_gives_the_answer_of_the_reference() {
     let tiny = Tiny::new();
     for kind in ["lora", "dora"] {

@@ -9,7 +9,7 @@ use mlxk_processor::event::{End, FinishReason};
 use mlxk_processor::{Event, Request};
 use serde_json::{Value, json};
 
-use super::quiet::Quiet;
+use super::terminal::Terminal;
 use crate::run::options::RunOptions;
 use crate::run::page::Page;
 
@@ -23,14 +23,15 @@ pub struct Conversation {
     pub set: Record,
     /// Messages without the system prompt.
     pub messages: Vec<Value>,
+    terminal: Terminal,
 }
 
 impl Conversation {
-    /// Conversation without messages.
-    pub fn new(runner: Runner<Model>, options: &RunOptions) -> Conversation {
+    /// Conversation without messages on `terminal`.
+    pub fn new(runner: Runner<Model>, options: &RunOptions, terminal: Terminal) -> Conversation {
         let (options, start) = (options.clone(), options.clone());
         let set = Record::default().with("prompt", "");
-        Conversation { runner, options, start, set, messages: Vec::new() }
+        Conversation { runner, options, start, set, messages: Vec::new(), terminal }
     }
 
     /// Adds `text` as a message of the user, and writes the answer.
@@ -55,7 +56,7 @@ impl Conversation {
         let mut page = Page::new(&self.options);
         let (mut reasoning, mut text, mut calls) = (String::new(), String::new(), Vec::new());
         let watch = interrupt::watch_patiently();
-        let _quiet = Quiet::begin();
+        let answering = self.terminal.answer();
         let mut end = None;
         let mut failed = None;
         for event in self.runner.generate(&request, &|| watch.caught())? {
@@ -76,6 +77,8 @@ impl Conversation {
             }
             first.get_or_insert_with(Instant::now);
         }
+        // From here on Ctrl-C is no signal, which nobody would watch for.
+        drop(answering);
         watch.forgive();
         if let Some(e) = failed {
             out.text(page.close())?;
@@ -98,6 +101,11 @@ impl Conversation {
             Some(end) => self.status(&end, first.unwrap_or(started), out),
             None => Ok(()),
         }
+    }
+
+    /// Sets the terminal's modes for the line editor.
+    pub fn edit(&self) {
+        self.terminal.edit();
     }
 
     /// Request for the next answer, as a record.

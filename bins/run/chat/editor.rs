@@ -1,6 +1,7 @@
 //! Line editor: completion, history, and texts of several lines.
 
 use std::fs::DirBuilder;
+use std::io::ErrorKind;
 use std::os::unix::fs::DirBuilderExt;
 use std::path::PathBuf;
 
@@ -30,6 +31,8 @@ pub enum Line {
     Interrupted,
     /// Press of Ctrl-D, or end of the terminal.
     End,
+    /// Line that is not UTF-8, from a terminal that edits its lines itself.
+    Unreadable,
 }
 
 /// Line editor with a history.
@@ -73,6 +76,9 @@ impl Editor {
             }
             Err(ReadlineError::Interrupted) => Ok(Line::Interrupted),
             Err(ReadlineError::Eof) => Ok(Line::End),
+            Err(ReadlineError::Io(e)) if e.kind() == ErrorKind::InvalidData => Ok(Line::Unreadable),
+            // The terminal is gone.
+            Err(ReadlineError::Io(e)) if e.raw_os_error() == Some(libc::EIO) => Ok(Line::End),
             Err(e) => Err(failed(e)),
         }
     }

@@ -3,7 +3,7 @@
 mod command;
 mod conversation;
 mod editor;
-mod quiet;
+mod terminal;
 
 use std::path::PathBuf;
 
@@ -13,6 +13,7 @@ use editor::{Editor, Line};
 use mlxk_cli::Output;
 use mlxk_core::{Error, Result};
 use mlxk_engine::{Model, Runner};
+use terminal::Terminal;
 
 use super::options::RunOptions;
 
@@ -27,11 +28,13 @@ pub fn chat(
     history: Option<PathBuf>,
     out: &mut Output,
 ) -> Result<()> {
-    let mut conversation = Conversation::new(runner, options);
+    let mut conversation = Conversation::new(runner, options, Terminal::take());
     let mut editor = Editor::new(history)?;
     conversation.remark(&format!("{name}; /help lists the commands, Ctrl-D quits"), out)?;
     loop {
+        conversation.edit();
         let done = match editor.read()? {
+            Line::Unreadable => conversation.remark("not UTF-8: the line was deleted", out),
             Line::End => return Ok(()),
             Line::Interrupted => conversation.remark("Ctrl-D quits", out),
             Line::Text(text) => match Command::parse(&text) {

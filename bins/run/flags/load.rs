@@ -39,6 +39,10 @@ pub struct LoadFlags {
     /// Number of tokens that the draft model proposes at once
     #[arg(long, value_name = "N", default_value_t = 3)]
     num_draft_tokens: usize,
+    /// Look for the draft model in this directory first, laid out like HF_HOME (default: .hf_cache of
+    /// a workspace)
+    #[arg(long, value_name = "DIR")]
+    workspace_cache: Option<PathBuf>,
     /// Directory of an adapter that mlx-lm trained: LoRA, DoRA or full weights
     #[arg(long, value_name = "DIR")]
     adapter: Option<PathBuf>,
@@ -67,6 +71,7 @@ impl LoadFlags {
             cache,
             prompt_cache: self.prompt_cache.clone(),
             draft: self.draft_model.clone().map(|model| (model, self.num_draft_tokens)),
+            workspace_cache: self.workspace_cache.clone(),
             adapter: self.adapter.clone(),
         })
     }

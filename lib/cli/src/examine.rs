@@ -4,6 +4,8 @@ use mlxk_core::workspace::clean::{self, State};
 use mlxk_core::{Found, Inspected, Origin, Places, Record, Result};
 use mlxk_core::{describe, inspect, resolve};
 
+use crate::page;
+
 /// An inspected model, and the state of a managed workspace.
 #[derive(Debug)]
 pub struct Examined {
@@ -13,9 +15,9 @@ pub struct Examined {
     pub state: Option<State>,
 }
 
-/// Finds the model that a record names.
+/// Finds the model that a record names, by the URL of its page on the Hub too.
 pub fn find(record: &Record, places: &Places) -> Result<Found> {
-    resolve::resolve(&record.spec()?, places)
+    resolve::resolve(&page::named(record.spec()?)?, places)
 }
 
 /// Inspects a model.

@@ -1,6 +1,8 @@
-//! Model on the Hub that a record or a typed name means.
+//! Model on the Hub that a record, a typed name or the URL of its page means.
 
 use mlxk_core::{Error, Kind, Places, Record, Result, Spec, Target, resolve};
+
+use crate::page;
 
 /// Revision that is meant where none is named.
 const MAIN: &str = "main";
@@ -24,10 +26,12 @@ impl HubName {
     /// `hash` says what is here and not what is wanted. A shorter name may mean a model that is in
     /// the cache.
     ///
+    /// The URL of the model's page, as copied from a browser, is a name too.
+    ///
     /// # Errors
-    /// If the record names a path, or two revisions.
+    /// If the record names a path, or two revisions, or the URL of something else.
     pub fn of(record: &Record, branch: Option<&str>, places: &Places) -> Result<HubName> {
-        let spec = record.spec()?;
+        let spec = page::named(record.spec()?)?;
         let (name, revision) = match &spec.target {
             Target::Name { name, revision } => (name, revision.as_deref().filter(|_| !spec.exact)),
             Target::Path(_) => {

@@ -74,13 +74,15 @@ pub struct Output {
     program: String,
     command: &'static str,
     failed: bool,
+    misused: bool,
     answered: bool,
 }
 
 impl Output {
     /// The output of `program` (as messages name it), which is `command` in an envelope.
     pub fn new(program: impl Into<String>, command: &'static str, form: Form) -> Self {
-        Output { form, program: program.into(), command, failed: false, answered: false }
+        let (failed, misused, answered) = (false, false, false);
+        Output { form, program: program.into(), command, failed, misused, answered }
     }
 
     /// Writes `text` to stdout unchanged.
@@ -142,6 +144,16 @@ impl Output {
     /// Makes the exit status a failure without reporting an error: the answer is no.
     pub fn deny(&mut self) {
         self.failed = true;
+    }
+
+    /// Makes the exit status that of a wrong call, for an error that is reported like others.
+    pub fn misuse(&mut self) {
+        self.misused = true;
+    }
+
+    /// True if the program was called wrongly.
+    pub fn misused(&self) -> bool {
+        self.misused
     }
 
     /// True if something was written to stdout.

@@ -5,30 +5,32 @@ use std::env;
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 
+use mlxk_core::Result;
 use mlxk_core::store::Places;
-use mlxk_core::{Error, Kind, Result};
+
+use crate::expand::{expand, home};
+
+/// The home directory of a user who has none, as of system accounts: nothing is there.
+const NOWHERE: &str = "/nonexistent";
 
 /// The places that this process's environment names, with the meaning huggingface_hub gives them:
 /// `HF_HUB_CACHE`, `HUGGINGFACE_HUB_CACHE`, `HF_HOME`, `XDG_CACHE_HOME`; and `MLXK_WORKSPACE_HOME`.
 pub fn places() -> Result<Places> {
-    from(|name| env::var_os(name))
+    Ok(from(&|name| env::var_os(name), home()))
 }
 
 /// The directory of persistent state, `mlxk` in `XDG_STATE_HOME` or else in `~/.local/state`;
-/// `None` if neither that variable nor `HOME` is an absolute path.
+/// `None` if neither that variable nor the home directory is an absolute path.
 pub fn state() -> Option<PathBuf> {
-    let directory = |name| env::var_os(name).map(PathBuf::from).filter(|path| path.is_absolute());
-    let state = directory("XDG_STATE_HOME");
-    let state = state.or_else(|| Some(directory("HOME")?.join(".local/state")));
+    let absolute = |path: OsString| Some(PathBuf::from(path)).filter(|path| path.is_absolute());
+    let state = env::var_os("XDG_STATE_HOME").and_then(absolute);
+    let state = state.or_else(|| Some(absolute(home()?)?.join(".local/state")));
     state.map(|state| state.join("mlxk"))
 }
 
-/// `path` with a leading `~` replaced by `HOME`; unchanged if `HOME` is unset or empty.
+/// `path` with a leading `~` replaced by the home directory, if there is one.
 pub fn at_home(path: &Path) -> PathBuf {
-    match (path.strip_prefix("~"), env::var_os("HOME").filter(|home| !home.is_empty())) {
-        (Ok(rest), Some(home)) => Path::new(&home).join(rest),
-        _ => path.to_owned(),
-    }
+    expand(path.as_os_str(), home().as_deref(), &|_| None)
 }
 
 /// True if `MLXK2_STRICT_TEST_DELETE=1` restricts removal to the cache of a test.
@@ -36,29 +38,20 @@ pub fn only_tests() -> bool {
     env::var_os("MLXK2_STRICT_TEST_DELETE").is_some_and(|value| value == "1")
 }
 
-fn from(variable: impl Fn(&str) -> Option<OsString>) -> Result<Places> {
-    let home = variable("HOME").filter(|value| !value.is_empty()).map(PathBuf::from);
+fn from(variable: &impl Fn(&str) -> Option<OsString>, home: Option<OsString>) -> Places {
     let path = |name: &str| {
-        let path = PathBuf::from(variable(name).filter(|value| !value.is_empty())?);
-        match (path.strip_prefix("~"), &home) {
-            (Ok(rest), Some(home)) => Some(home.join(rest)),
-            _ => Some(path),
-        }
+        let value = variable(name).filter(|value| !value.is_empty())?;
+        Some(expand(&value, home.as_deref(), variable))
     };
-    let root = match (path("HF_HOME"), path("XDG_CACHE_HOME"), &home) {
-        (Some(root), _, _) => root,
-        (None, Some(cache), _) => cache.join("huggingface"),
-        (None, None, Some(home)) => home.join(".cache/huggingface"),
-        (None, None, None) => return Err(homeless()),
-    };
+    let root = path("HF_HOME").unwrap_or_else(|| {
+        let cache = path("XDG_CACHE_HOME").unwrap_or_else(|| {
+            Path::new(home.as_deref().unwrap_or(NOWHERE.as_ref())).join(".cache")
+        });
+        cache.join("huggingface")
+    });
     let hub = path("HF_HUB_CACHE").or_else(|| path("HUGGINGFACE_HUB_CACHE"));
     let hub = hub.unwrap_or_else(|| root.join("hub"));
-    Ok(Places { root, hub, workspaces: path("MLXK_WORKSPACE_HOME") })
-}
-
-fn homeless() -> Error {
-    Error::new(Kind::CacheNotFound, "", "no directory for models: HOME is not set")
-        .hint("set HF_HOME to the directory to use")
+    Places { root, hub, workspaces: path("MLXK_WORKSPACE_HOME") }
 }
 
 #[cfg(test)]
@@ -67,7 +60,8 @@ mod tests {
 
     fn places(variables: &[(&str, &str)]) -> Places {
         let find = |name: &str| variables.iter().find(|(key, _)| *key == name);
-        from(|name| find(name).map(|(_, value)| value.into())).unwrap()
+        let variable = |name: &str| find(name).map(|(_, value)| OsString::from(value));
+        from(&variable, variable("HOME"))
     }
 
     #[test]
@@ -86,14 +80,23 @@ mod tests {
     }
 
     #[test]
-    fn a_tilde_is_the_home_directory() {
-        let places = places(&[("HOME", "/h"), ("MLXK_WORKSPACE_HOME", "~/w"), ("HF_HOME", "~")]);
+    fn tildes_and_variables_are_expanded() {
+        let places = places(&[
+            ("HOME", "/h"),
+            ("MLXK_WORKSPACE_HOME", "~/w"),
+            ("HF_HOME", "~"),
+            ("HF_HUB_CACHE", "$BIG/${ORG}"),
+            ("BIG", "/big"),
+            ("ORG", "o"),
+        ]);
         assert_eq!(places.workspaces, Some("/h/w".into()));
         assert_eq!(places.root, PathBuf::from("/h"));
+        assert_eq!(places.hub, PathBuf::from("/big/o"));
     }
 
     #[test]
-    fn without_any_of_them_there_is_no_place() {
-        assert_eq!(from(|_| None).unwrap_err().kind, Kind::CacheNotFound);
+    fn a_user_without_a_home_has_no_cache() {
+        assert_eq!(places(&[]).hub, PathBuf::from("/nonexistent/.cache/huggingface/hub"));
+        assert_eq!(places(&[("HF_HOME", "/f")]).hub, PathBuf::from("/f/hub"));
     }
 }

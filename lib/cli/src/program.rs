@@ -64,7 +64,7 @@ fn run<T: Tool>(tool: &T, program: String) -> Exit {
         Ok(()) if out.failed() => Exit::Failed,
         Ok(()) => Exit::Done,
         Err(e) => {
-            let exit = Exit::from(&e);
+            let exit = if out.misused() { Exit::Usage } else { Exit::from(&e) };
             // If stdout is closed, only the exit status reports the error.
             out.error(&e).map_or(Exit::Failed, |()| exit)
         }

@@ -18,17 +18,27 @@ pub struct Remote {
     pub shared_blobs: bool,
     /// The longest wait for data from the server, `HF_HUB_DOWNLOAD_TIMEOUT`.
     pub timeout: Duration,
-    /// The HTTP proxy, from `HTTPS_PROXY` and related variables.
-    pub proxy: Option<Proxy>,
+    /// The longest wait for an answer about a model's files, `HF_HUB_ETAG_TIMEOUT`.
+    pub metadata_timeout: Duration,
+    /// The proxies between this machine and the servers.
+    pub proxies: Proxies,
 }
 
-/// An HTTP proxy.
-#[derive(Clone, Debug)]
-pub struct Proxy {
-    /// The URL of the proxy.
-    pub url: String,
+/// The proxies of the environment; their debug output hides passwords.
+#[derive(Clone, Default)]
+pub struct Proxies {
+    /// The URL of the proxy for `http` URLs, from `HTTP_PROXY` or else `ALL_PROXY`.
+    pub http: Option<String>,
+    /// The URL of the proxy for `https` URLs, from `HTTPS_PROXY` or else `ALL_PROXY`.
+    pub https: Option<String>,
     /// The hosts to connect to directly, `NO_PROXY`.
     pub except: Vec<String>,
+}
+
+impl fmt::Debug for Proxies {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Proxies").field("except", &self.except).finish_non_exhaustive()
+    }
 }
 
 /// An access token; its debug output hides the secret.
@@ -38,6 +48,8 @@ pub struct Token(String);
 impl Token {
     /// The token in `text`; none if the text is blank.
     pub fn new(text: &str) -> Option<Token> {
+        // A byte order mark is what an editor may put before a token in a file.
+        let text = text.trim_start_matches('\u{feff}');
         let text: String = text.chars().filter(|c| !matches!(c, '\r' | '\n')).collect();
         Some(text.trim()).filter(|text| !text.is_empty()).map(|text| Token(text.to_owned()))
     }

@@ -19,6 +19,7 @@ use serde_json::ser::PrettyFormatter;
 
 use crate::listing::{Listing, RemoteFile};
 use crate::partial;
+use crate::transfer::is_present;
 
 /// Content of `CACHEDIR.TAG`, which excludes the directory from backups;
 /// <https://bford.info/cachedir/>.
@@ -108,10 +109,21 @@ impl CachedRepo {
         self.write_file(&path, &text)
     }
 
-    /// True if the snapshot of `commit` links to the blob of `file`.
+    /// File with the content of `file`: its blob, or else the file in the snapshot of `commit`, which
+    /// is no link in a cache that was copied, or made, without links.
+    pub fn content(&self, commit: &str, file: &RemoteFile) -> Option<PathBuf> {
+        let places = [self.blob(file), self.snapshot(commit).join(&file.path)];
+        places.into_iter().find(|path| is_present(path, file))
+    }
+
+    /// True if the snapshot of `commit` has `file`: as a link to its blob, or itself.
     pub fn is_linked(&self, commit: &str, file: &RemoteFile) -> bool {
-        let link = self.snapshot(commit).join(&file.path);
-        fs::read_link(link).is_ok_and(|to| to == link_target(file))
+        let path = self.snapshot(commit).join(&file.path);
+        match fs::read_link(&path) {
+            Ok(to) if to == link_target(file) => true,
+            Ok(_) => is_present(&path, file) && !is_present(&self.blob(file), file),
+            Err(_) => is_present(&path, file),
+        }
     }
 
     /// Links `files` into the snapshot of `commit`; their blobs must exist and the snapshot be

@@ -10,16 +10,25 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::Duration;
 
+use base64::Engine;
+use base64::prelude::BASE64_STANDARD as BASE64;
 use mlxk_core::{Error, Kind, Remote, Result};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
+use ureq::config::Config;
+use ureq::http::header::RANGE;
 use ureq::http::request::Builder;
 use ureq::http::{self, HeaderMap, Method, Response, Uri};
 use ureq::tls::{RootCerts, TlsConfig};
-use ureq::{Agent, Body, Proxy, ResponseExt, SendBody};
+use ureq::unversioned::transport::{Connector, DefaultConnector};
+use ureq::{Agent, AsSendBody, Body, Proxy, ProxyProtocol, ResponseExt, SendBody};
 
+use crate::address::{Guard, ToProxy};
 use crate::backoff::{Backoff, interrupted, sleep};
 use crate::error::{self, Attempt, Failure};
+use crate::forward::Forward;
+use crate::proxy::Proxies;
+use crate::redirect;
 use mlxk_core::progress::{Listener, Progress};
 
 /// Most redirects that are followed for one request.
@@ -27,6 +36,9 @@ const MAX_REDIRECTS: usize = 8;
 
 /// Longest JSON response, in bytes.
 const MAX_JSON: u64 = 64 << 20;
+
+/// Longest time in which an answer of the API comes, so that a trickle has an end.
+const MAX_ANSWER: Duration = Duration::from_secs(60);
 
 /// Idle connections that are kept open per host.
 const IDLE_CONNECTIONS: usize = 16;
@@ -42,8 +54,19 @@ const BUFFER: usize = 64 << 10;
 pub struct Hub {
     remote: Remote,
     endpoint: Uri,
-    agent: Agent,
+    guard: Guard,
+    proxies: Proxies,
+    agents: Agents,
     cancelled: Box<dyn Fn() -> bool + Send + Sync>,
+}
+
+/// HTTP agents, one for each way that requests go.
+struct Agents {
+    direct: Agent,
+    /// Agent for http URLs through their proxy.
+    http: Agent,
+    /// Agent for https URLs through their proxy.
+    https: Agent,
 }
 
 /// HTTP request to the Hub or its storage.
@@ -63,7 +86,8 @@ impl Hub {
     /// Client of the Hub at `remote`; `cancelled` is polled during all work and ends it when true.
     ///
     /// # Errors
-    /// If `remote` is offline, or the endpoint or proxy is not a valid URL.
+    /// If `remote` is offline, the endpoint or a proxy is not a valid URL, or the token has characters
+    /// that no token has.
     pub fn new(
         remote: Remote,
         cancelled: impl Fn() -> bool + Send + Sync + 'static,
@@ -77,8 +101,15 @@ impl Hub {
             Error::new(Kind::Validation, &remote.endpoint, "not the address of a Hub")
                 .hint("HF_ENDPOINT is a URL: https://huggingface.co")
         })?;
-        let agent = agent(&remote)?;
-        Ok(Hub { remote, endpoint, agent, cancelled: Box::new(cancelled) })
+        let is_odd = |c: char| !c.is_ascii_graphic();
+        if remote.token.as_ref().is_some_and(|token| token.secret().contains(is_odd)) {
+            return Err(Error::new(Kind::Auth, "", "the token has characters that no token has")
+                .hint("HF_TOKEN, or the file that `hf auth login` writes, holds it"));
+        }
+        let proxies = Proxies::new(&remote.proxies)?;
+        let agents = Agents::new(&remote, &endpoint, &proxies);
+        let guard = Guard::new(&endpoint);
+        Ok(Hub { remote, endpoint, guard, proxies, agents, cancelled: Box::new(cancelled) })
     }
 
     /// Connection settings of this client.
@@ -133,7 +164,7 @@ impl Hub {
             Ok((body, response.headers().clone()))
         };
         let (body, headers) = self.retry("", progress, read)?;
-        let value = serde_json::from_slice(&body).map_err(|e| invalid_json(request.url, &e))?;
+        let value = parse(&body).map_err(|e| invalid_json(request.url, &e))?;
         Ok((value, headers))
     }
 
@@ -168,7 +199,7 @@ impl Hub {
             if status.is_success() {
                 return Ok(response);
             }
-            let location = response.headers().get("location").and_then(|to| to.to_str().ok());
+            let location = response.headers().get("location").map(|to| to.as_bytes());
             match location.filter(|_| status.is_redirection()) {
                 Some(to) => url = self.redirect_url(&response, to)?,
                 None if !self.is_endpoint(&url) => {
@@ -183,7 +214,12 @@ impl Hub {
 
     /// Failure of a request to `url` by a network error.
     pub fn network_failure(&self, error: ureq::Error, url: &str) -> Failure {
-        error::from_network(error, &host(url))
+        let proxy = url.parse().ok().and_then(|url| self.proxies.of(&url));
+        let host = match proxy {
+            Some(proxy) => format!("{} through the proxy {}", host(url), proxy.host()),
+            None => host(url),
+        };
+        error::from_network(error, &host)
     }
 
     /// Runs `work`, and closes its connections once the user cancels.
@@ -194,7 +230,7 @@ impl Hub {
                 while !done.load(Ordering::Acquire) {
                     thread::park_timeout(CANCEL_INTERVAL);
                     if (self.cancelled)() {
-                        return self.agent.clone().shutdown();
+                        return self.agents.shutdown();
                     }
                 }
             });
@@ -213,11 +249,8 @@ impl Hub {
         body: &mut dyn Read,
         size: u64,
     ) -> Attempt<Response<Body>> {
-        let failed = |e| self.network_failure(e, request.url);
-        let built = self.build(request.url, request).header("content-length", size);
-        let built = built.body(SendBody::from_reader(body));
-        let built = built.map_err(|e| failed(ureq::Error::Http(e)))?;
-        let response = self.agent.run(built).map_err(failed)?;
+        let builder = self.build(request.url, request).header("content-length", size);
+        let response = self.run(builder, SendBody::from_reader(body), request.url)?;
         match response.status().is_success() {
             true => Ok(response),
             false => Err(error::from_hub(response)),
@@ -226,12 +259,35 @@ impl Hub {
 
     fn send_to(&self, url: &str, request: Request) -> Attempt<Response<Body>> {
         let builder = self.build(url, request);
-        let failed = |e| self.network_failure(e, url);
-        let invalid = |e| failed(ureq::Error::Http(e));
         match request.body.is_empty() && request.method != Method::POST {
-            true => self.agent.run(builder.body(()).map_err(invalid)?).map_err(failed),
-            false => self.agent.run(builder.body(request.body).map_err(invalid)?).map_err(failed),
+            true => self.run(builder, (), url),
+            false => self.run(builder, request.body, url),
         }
+    }
+
+    /// Sends the request of `builder` to `url`, if requests may go there.
+    fn run(&self, builder: Builder, body: impl AsSendBody, url: &str) -> Attempt<Response<Body>> {
+        let failed = |e| self.network_failure(e, url);
+        let request = builder.body(body).map_err(|e| failed(ureq::Error::Http(e)))?;
+        let refused = |why: String| Error::new(Kind::DownloadFailed, "", why);
+        if !self.is_as_secure(url) {
+            return Err(refused(format!("{} would be reached unencrypted", host(url))).into());
+        }
+        self.guard.check(request.uri()).map_err(|e| refused(format!("{}: {e}", host(url))))?;
+        // Ranges of files come from below this URL too.
+        let is_api = *request.method() == Method::GET
+            && url.starts_with(&self.api(""))
+            && !request.headers().contains_key(RANGE);
+        let timeout = Some(match is_api || *request.method() == Method::HEAD {
+            true => self.remote.metadata_timeout,
+            false => self.remote.timeout,
+        });
+        let agent = self.agents.of(request.uri(), &self.proxies);
+        let request = agent.configure_request(request);
+        let request = request.timeout_resolve(timeout).timeout_connect(timeout);
+        let request = request.timeout_per_read(timeout).timeout_per_write(timeout);
+        let request = request.timeout_recv_body(is_api.then_some(MAX_ANSWER));
+        agent.run(request.build()).map_err(failed)
     }
 
     /// Builds `request` for `url`, with the token if `url` is on the endpoint's host.
@@ -243,6 +299,10 @@ impl Hub {
                 builder = builder.header(*name, *value);
             }
         }
+        let login = url.parse().ok().and_then(|url| proxy_login(self.proxies.of(&url)?, &url));
+        if let Some(login) = login {
+            builder = builder.header("proxy-authorization", login);
+        }
         match self.remote.token.as_ref().filter(|_| self.is_endpoint(url)) {
             Some(token) => builder.header("authorization", format!("Bearer {}", token.secret())),
             None => builder,
@@ -252,7 +312,8 @@ impl Hub {
     /// True if `url` is at least as well encrypted as the endpoint: https, or http where the
     /// endpoint is.
     pub(crate) fn is_as_secure(&self, url: &str) -> bool {
-        url.starts_with("https://") || self.endpoint.scheme_str() == Some("http")
+        let encrypted = url.parse::<Uri>().is_ok_and(|url| url.scheme_str() == Some("https"));
+        encrypted || self.endpoint.scheme_str() == Some("http")
     }
 
     /// True if `url` has the origin of the endpoint, the only one that may receive the token.
@@ -261,23 +322,50 @@ impl Hub {
     }
 
     /// Absolute URL of the redirect `to`; a redirect from https to http is refused.
-    fn redirect_url(&self, response: &Response<Body>, to: &str) -> Attempt<String> {
-        let from = response.get_uri();
-        let scheme = from.scheme_str().unwrap_or("https");
-        let authority = from.authority().map(|authority| authority.as_str()).unwrap_or_default();
-        let url = match to {
-            _ if to.starts_with("https://") || to.starts_with("http://") => to.to_owned(),
-            _ if to.starts_with("//") => format!("{scheme}:{to}"),
-            _ if to.starts_with('/') => format!("{scheme}://{authority}{to}"),
-            _ => String::new(),
+    fn redirect_url(&self, response: &Response<Body>, to: &[u8]) -> Attempt<String> {
+        let from = response.get_uri().to_string();
+        let url = redirect::resolve(&from, to);
+        let safe = |url: &String| from.starts_with("http:") || url.starts_with("https:");
+        url.filter(safe).ok_or_else(|| {
+            let to = String::from_utf8_lossy(to);
+            let message = format!("{} redirects to an invalid or insecure URL: {to}", host(&from));
+            Error::new(Kind::DownloadFailed, "", message).into()
+        })
+    }
+}
+
+impl Agents {
+    fn new(remote: &Remote, endpoint: &Uri, proxies: &Proxies) -> Agents {
+        let through = |proxy: Option<&Proxy>| {
+            let config = config(remote, proxy.cloned());
+            Agent::with_parts(config, DefaultConnector::default(), Guard::new(endpoint))
         };
-        let safe = !(scheme == "https" && url.starts_with("http://"));
-        match url.parse::<Uri>() {
-            Ok(uri) if safe && uri.host().is_some() => Ok(url),
-            _ => {
-                let message = format!("{authority} redirects to an invalid or insecure URL: {to}");
-                Err(Error::new(Kind::DownloadFailed, "", message).into())
-            }
+        Agents {
+            direct: through(None),
+            http: match proxies.http() {
+                Some(proxy) if is_forwarding(proxy) => Agent::with_parts(
+                    config(remote, None),
+                    DefaultConnector::default().chain(Forward),
+                    ToProxy(proxy.uri().clone()),
+                ),
+                proxy => through(proxy),
+            },
+            https: through(proxies.https()),
+        }
+    }
+
+    /// Agent for requests to `url`.
+    fn of(&self, url: &Uri, proxies: &Proxies) -> &Agent {
+        match (proxies.of(url), url.scheme_str()) {
+            (None, _) => &self.direct,
+            (Some(_), Some("https")) => &self.https,
+            (Some(_), _) => &self.http,
+        }
+    }
+
+    fn shutdown(&self) {
+        for agent in [&self.direct, &self.http, &self.https] {
+            agent.clone().shutdown();
         }
     }
 }
@@ -288,10 +376,10 @@ impl fmt::Debug for Hub {
     }
 }
 
-/// HTTP agent whose settings all come from `remote`, none from the environment.
-fn agent(remote: &Remote) -> Result<Agent> {
+/// Settings of an agent, which all come from `remote`, none from the environment.
+fn config(remote: &Remote, proxy: Option<Proxy>) -> Config {
     let tls = TlsConfig::builder().root_certs(RootCerts::PlatformVerifier).build();
-    let config = Agent::config_builder()
+    Agent::config_builder()
         .http_status_as_error(false)
         .max_redirects(0)
         .user_agent(concat!("mlxk/", env!("CARGO_PKG_VERSION")))
@@ -303,26 +391,25 @@ fn agent(remote: &Remote) -> Result<Agent> {
         .max_idle_connections(2 * IDLE_CONNECTIONS)
         .max_idle_connections_per_host(IDLE_CONNECTIONS)
         .tls_config(tls)
-        .proxy(proxy(remote)?)
-        .build();
-    Ok(config.new_agent())
+        .proxy(proxy)
+        .build()
 }
 
-fn proxy(remote: &Remote) -> Result<Option<Proxy>> {
-    let Some(settings) = &remote.proxy else {
-        return Ok(None);
-    };
-    let invalid =
-        |e| Error::new(Kind::Validation, &settings.url, "not the address of a proxy").caused_by(e);
-    let proxy = Proxy::new(&settings.url).map_err(invalid)?;
-    let mut builder = Proxy::builder(proxy.protocol()).host(proxy.host()).port(proxy.port());
-    if let (Some(user), Some(password)) = (proxy.username(), proxy.password()) {
-        builder = builder.username(user).password(password);
-    }
-    for host in &settings.except {
-        builder = builder.no_proxy(host);
-    }
-    builder.build().map(Some).map_err(invalid)
+/// True if `proxy` takes requests for http URLs itself, without a tunnel.
+fn is_forwarding(proxy: &Proxy) -> bool {
+    proxy.protocol() == ProxyProtocol::Http
+}
+
+/// Header that logs in to `proxy` for a request to `url`; a tunnel logs in before.
+fn proxy_login(proxy: &Proxy, url: &Uri) -> Option<String> {
+    let user = proxy.username().filter(|_| is_forwarding(proxy))?;
+    let login = format!("{user}:{}", proxy.password().unwrap_or_default());
+    (url.scheme_str() != Some("https")).then(|| format!("Basic {}", BASE64.encode(login)))
+}
+
+/// Value of a JSON text, which may begin with a byte order mark.
+pub(crate) fn parse<T: DeserializeOwned>(text: &[u8]) -> serde_json::Result<T> {
+    serde_json::from_slice(text.strip_prefix(b"\xef\xbb\xbf").unwrap_or(text))
 }
 
 /// True if two URLs have the same scheme, host and port.
@@ -334,10 +421,11 @@ fn is_same_origin(one: &str, other: &str) -> bool {
     origin(one).is_some_and(|one| origin(other) == Some(one))
 }
 
-/// Host and port of `url`, as errors show them.
+/// Host and port of `url`, as errors show them, without a login.
 fn host(url: &str) -> String {
     let uri = url.parse::<Uri>().ok();
-    uri.and_then(|uri| uri.authority().map(|a| a.as_str().to_owned())).unwrap_or_default()
+    let authority = uri.as_ref().and_then(|uri| uri.authority()).map(|a| a.as_str());
+    authority.and_then(|a| a.rsplit('@').next()).unwrap_or_default().to_owned()
 }
 
 fn invalid_json(url: &str, error: &serde_json::Error) -> Error {

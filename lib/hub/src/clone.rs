@@ -21,6 +21,7 @@ use crate::client::Hub;
 use crate::listing::{Listing, RemoteFile};
 use crate::partial;
 use crate::pull::{FileFilter, nothing_selected};
+use crate::safe_path;
 use crate::transfer::{self, Job, check_disk_space, is_present};
 use crate::xet::Storage;
 use mlxk_core::progress::{Listener, Progress};
@@ -63,8 +64,8 @@ impl ClonePlan {
     /// Plans a clone of a cached model without network access; `hub` is the cache directory.
     ///
     /// # Errors
-    /// `ModelNotFound` if the cache has no complete revision, `InvalidModel` if a file is not a
-    /// link to a blob, `Validation` if no file is selected.
+    /// `ModelNotFound` if the cache has no complete revision, `InvalidModel` if a link does not lead
+    /// to a blob, `Validation` if no file is selected or a path is unsafe.
     pub fn of_cached(found: &Found, filter: &FileFilter, hub: &Path) -> Result<ClonePlan> {
         let Some(commit) = &found.revision else {
             let message = "the cache has no whole revision of it";
@@ -73,6 +74,7 @@ impl ClonePlan {
         let mut files = Vec::new();
         list_snapshot(&found.path, "", &mut files)?;
         files.sort_by(|a: &RemoteFile, b| a.path.cmp(&b.path));
+        safe_path::check_paths(files.iter().map(|file| &*file.path))?;
         let listing = Listing { commit: commit.clone(), files };
         ClonePlan::of_listing(&found.name, listing, filter, hub)
     }
@@ -84,7 +86,12 @@ impl ClonePlan {
 
     /// Files that are not in the cache and have to be downloaded.
     pub fn missing(&self) -> impl Iterator<Item = &RemoteFile> {
-        self.listing.files.iter().filter(|file| !is_present(&self.cache.blob(file), file))
+        self.listing.files.iter().filter(|file| self.cached(file).is_none())
+    }
+
+    /// File in the cache with the content of `file`.
+    fn cached(&self, file: &RemoteFile) -> Option<PathBuf> {
+        self.cache.content(&self.listing.commit, file)
     }
 
     /// Checks access to a `gated` model by a request for one missing file, since its file list is
@@ -183,16 +190,15 @@ impl ClonePlan {
         check: &(dyn Fn() -> Result<()> + Sync),
         progress: Listener,
     ) -> Result<bool> {
-        let blob = self.cache.blob(file);
-        if !is_present(&blob, file) {
+        let Some(cached) = self.cached(file) else {
             return Ok(false);
-        }
+        };
         let path = &*file.path;
         progress(Progress::Begin { path, size: file.size, present: 0 });
         let copy = work.join("copy");
         partial::clear(&copy)?;
         let expected = file.digest()?;
-        let found = copy::hashed(&blob, &copy, expected.hasher(file.size), |bytes| {
+        let found = copy::hashed(&cached, &copy, expected.hasher(file.size), |bytes| {
             progress(Progress::Moved { path, bytes });
             check()
         })?;
@@ -208,10 +214,10 @@ impl ClonePlan {
 
     /// Bytes of those `files` that copy-on-write shares with the cache, so that they need no space.
     fn shared_bytes(&self, files: &[&RemoteFile], work: &Path) -> u64 {
-        let cached = || files.iter().filter(|file| is_present(&self.cache.blob(file), file));
-        let largest = cached().max_by_key(|file| file.size);
-        match largest.is_some_and(|file| copy::is_free(&self.cache.blob(file), work)) {
-            true => cached().map(|file| file.size).sum(),
+        let cached = || files.iter().filter_map(|file| Some((file.size, self.cached(file)?)));
+        let largest = cached().max_by_key(|(size, _)| *size);
+        match largest.is_some_and(|(_, path)| copy::is_free(&path, work)) {
+            true => cached().map(|(size, _)| size).sum(),
             false => 0,
         }
     }
@@ -268,7 +274,8 @@ fn partial_path(work: &Path, file: &RemoteFile) -> PathBuf {
 /// True for files that describe a workspace itself and must not come from another one.
 fn is_reserved(path: &str) -> bool {
     let first = path.split('/').next().unwrap_or_default();
-    [sentinel::NAME, ".hf_cache", WORK].contains(&first)
+    // In another case it is the same file to some file systems.
+    [sentinel::NAME, ".hf_cache", WORK].iter().any(|name| name.eq_ignore_ascii_case(first))
 }
 
 /// Makes a copied blob writable for its owner: blobs are read-only, workspaces are for editing.
@@ -295,9 +302,16 @@ fn list_snapshot(directory: &Path, prefix: &str, files: &mut Vec<RemoteFile>) ->
             list_snapshot(&link, &format!("{path}/"), files)?;
             continue;
         }
-        let blob = fs::read_link(&link).map_err(|_| not_a_blob(&link))?;
-        let etag = blob.file_name().unwrap_or_default().to_string_lossy().into_owned();
-        let size = fs::metadata(&link).map_err(|e| Error::io(&link, e))?.len();
+        let data = fs::metadata(&link).map_err(|e| Error::io(&link, e))?;
+        if !data.is_file() {
+            return Err(not_a_blob(&link));
+        }
+        let size = data.len();
+        let etag = match fs::read_link(&link) {
+            Ok(blob) => blob.file_name().unwrap_or_default().to_string_lossy().into_owned(),
+            // In a cache without links, the content itself has to say what its digest is.
+            Err(_) => digest::file(&link, digest::Hasher::sha256(), |_| Ok(()))?.to_string(),
+        };
         let (blob_id, sha256) = match etag.parse() {
             Ok(Digest::Git(_)) => (etag, None),
             Ok(Digest::Sha256(_)) => (String::new(), Some(etag)),
@@ -309,6 +323,6 @@ fn list_snapshot(directory: &Path, prefix: &str, files: &mut Vec<RemoteFile>) ->
 }
 
 fn not_a_blob(path: &Path) -> Error {
-    let message = "not a link to a blob of the cache, so its digest is unknown";
+    let message = "neither a file nor a link to a blob of the cache";
     Error::new(Kind::InvalidModel, path.display().to_string(), message)
 }

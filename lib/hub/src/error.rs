@@ -133,6 +133,9 @@ pub fn from_network(error: ureq::Error, host: &str) -> Failure {
         ureq::Error::Io(e) => (true, format!("{host}: {}", e.to_string().to_lowercase())),
         ureq::Error::ConnectionFailed => (true, format!("{host} cannot be reached")),
         ureq::Error::Protocol(e) => (true, format!("{host} does not speak HTTP: {e}")),
+        ureq::Error::ConnectProxyFailed(why) => (false, format!("{host}: the {why}")),
+        ureq::Error::Decompress(_, e) => (true, format!("{host} sends what is not gzip: {e}")),
+        ureq::Error::Other(e) => (false, format!("{host}: {e}")),
         ureq::Error::Rustls(e) => (false, format!("{host} cannot be trusted: {e}")),
         e => (false, format!("{host}: {e}")),
     };

@@ -8,6 +8,7 @@
 //! The crate hf-hub (1.0) is not used: it restarts a file from zero after a failure, downloads it
 //! over one connection, names it without checking size or digest, and needs an async runtime.
 
+mod address;
 pub mod backoff;
 pub mod body;
 pub mod cache;
@@ -15,10 +16,13 @@ pub mod chunk;
 pub mod client;
 pub mod clone;
 pub mod error;
+mod forward;
 pub mod listing;
 pub mod partial;
+mod proxy;
 pub mod pull;
 pub mod push;
+mod redirect;
 pub mod safe_path;
 pub mod stream;
 pub mod transfer;

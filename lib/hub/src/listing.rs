@@ -9,8 +9,24 @@ use serde::Deserialize;
 use ureq::http::{HeaderMap, Method};
 
 use crate::client::{Hub, Request};
+use crate::redirect;
 use crate::safe_path;
 use mlxk_core::progress::Listener;
+
+/// Most pages of a file list; the Hub's pages have 1,000 files.
+const MAX_PAGES: usize = 500;
+
+/// Most pages of a file list whose pages have fewer than [`FEW_FILES`] files.
+const MAX_SPARSE_PAGES: usize = 100;
+
+/// Number of files on a page that makes a list sparse.
+const FEW_FILES: usize = 10;
+
+/// Most files of a model; the Hub advises against more than 100,000.
+const MAX_FILES: usize = 500_000;
+
+/// Most bytes of all paths of a model's files.
+const MAX_PATHS: usize = 64 << 20;
 
 /// Commit of a model and its files.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -117,19 +133,27 @@ pub fn info(hub: &Hub, id: &str, revision: &str, progress: Listener) -> Result<R
 /// Fetches the file list of a commit, page by page.
 ///
 /// # Errors
-/// Errors of [`info`], and `Validation` if a path is unsafe or two files collide.
+/// Errors of [`info`], and `Validation` if a path is unsafe or two files collide, or if the list
+/// has no end.
 pub fn files(hub: &Hub, id: &str, commit: &str, progress: Listener) -> Result<Listing> {
     let mut url = hub.api(&format!("models/{id}/tree/{commit}?recursive=true&expand=false"));
     let mut files = Vec::new();
     let mut seen = BTreeSet::new();
+    let mut bytes = 0;
     loop {
         let (page, headers): (Vec<TreeEntry>, _) =
             hub.get(&url, progress).map_err(|e| with_subject(e, id, commit))?;
+        bytes += page.iter().map(|entry| entry.path.len()).sum::<usize>();
         files.extend(page.into_iter().filter(|entry| entry.kind == "file"));
+        let next = next_page(&headers, &url);
         seen.insert(url);
-        match next_page(&headers) {
+        match next {
             Some(next) if seen.contains(&next) => {
                 return Err(invalid_response(id, "lists files in circles"));
+            }
+            Some(_) if is_endless(seen.len(), files.len(), bytes) => {
+                let counted = format!("{} files on {} pages", files.len(), seen.len());
+                return Err(invalid_response(id, &format!("lists files without end: {counted}")));
             }
             Some(next) => url = next,
             None => break,
@@ -185,11 +209,18 @@ impl TreeEntry {
     }
 }
 
-/// URL of the next page, from the header `Link: <...>; rel="next"`.
-fn next_page(headers: &HeaderMap) -> Option<String> {
+/// True if a list that goes on after so many pages, with so many files and bytes of paths, cannot be
+/// that of a model.
+fn is_endless(pages: usize, files: usize, bytes: usize) -> bool {
+    let sparse = pages >= MAX_SPARSE_PAGES && files < FEW_FILES * pages;
+    sparse || pages >= MAX_PAGES || files > MAX_FILES || bytes > MAX_PATHS
+}
+
+/// URL of the page after `url`, from the header `Link: <...>; rel="next"`.
+fn next_page(headers: &HeaderMap, url: &str) -> Option<String> {
     let link = headers.get("link")?.to_str().ok()?;
     let next = link.split(',').find(|link| link.contains("rel=\"next\""))?;
-    Some(next.split_once('<')?.1.split_once('>')?.0.to_owned())
+    redirect::resolve(url, next.split_once('<')?.1.split_once('>')?.0.as_bytes())
 }
 
 fn is_hex(text: &str, digits: usize) -> bool {

@@ -103,7 +103,9 @@ impl PullPlan {
         let mut contents = BTreeSet::new();
         let files = &listing.files;
         let missing: Vec<usize> = (selected.iter().copied())
-            .filter(|i| !options.bad.is_empty() || !is_present(&cache.blob(&files[*i]), &files[*i]))
+            .filter(|i| {
+                !options.bad.is_empty() || cache.content(&info.commit, &files[*i]).is_none()
+            })
             .filter(|i| contents.insert(files[*i].etag()))
             .collect();
         if let (true, Some(first)) = (info.gated, missing.first()) {
@@ -189,13 +191,15 @@ impl PullPlan {
         let _lock = lock::take(&cache.snapshot_lock(commit), MODE, &|| hub.check(), &waiting)?;
         for file in self.selected() {
             cache.clear_partial(file)?;
-            if !is_present(&cache.blob(file), file) {
+            if cache.content(commit, file).is_none() {
                 let subject = format!("{}: {}", self.id, file.path);
                 let message = "another program has removed it meanwhile";
                 return Err(Error::new(Kind::DownloadFailed, subject, message).hint("try again"));
             }
         }
-        cache.link_all(commit, &self.selected().collect::<Vec<_>>())?;
+        let unlinked =
+            self.selected().filter(|file| self.replace || !cache.is_linked(commit, file));
+        cache.link_all(commit, &unlinked.collect::<Vec<_>>())?;
         cache.set_ref(&self.revision, commit)
     }
 

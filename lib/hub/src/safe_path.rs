@@ -6,6 +6,13 @@ use std::collections::BTreeMap;
 use mlxk_core::{Error, Kind, Result};
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 
+/// Longest path of a file, and longest name in it, in bytes (`PATH_MAX` and `NAME_MAX` of Linux).
+const MAX_PATH: usize = 4096;
+const MAX_NAME: usize = 255;
+
+/// Directories whose settings make a program run commands, once it is used in a directory above.
+const CONTROLLING: [&str; 3] = [".git", "git~1", ".hg"];
+
 /// Longest model id on the Hub, in bytes.
 const MAX_ID: usize = 96;
 
@@ -91,8 +98,28 @@ pub(crate) fn path_problem(path: &str) -> Option<&'static str> {
         _ if path.contains('\\') => Some("there is a backslash in it"),
         _ if path.contains(char::is_control) => Some("there is a control character in it"),
         _ if parts().any(|part| part.as_bytes().get(1) == Some(&b':')) => Some("it names a drive"),
+        _ if parts().any(is_controlling) => Some("a part of it is the directory of a repository"),
+        _ if path.len() > MAX_PATH || parts().any(|part| part.len() > MAX_NAME) => {
+            Some("it is too long")
+        }
         _ => None,
     }
+}
+
+/// True for all names that some file system takes for one of [`CONTROLLING`]: in any case, with
+/// characters that HFS+ ignores, and with what NTFS ignores at the end, as git's own check has it
+/// (`is_hfs_dotgit` in utf8.c, `is_ntfs_dotgit` in path.c).
+fn is_controlling(part: &str) -> bool {
+    let ignored = |c: char| {
+        matches!(c,
+            '\u{200c}'..='\u{200f}'
+            | '\u{202a}'..='\u{202e}'
+            | '\u{206a}'..='\u{206f}'
+            | '\u{feff}')
+    };
+    let seen: String = part.chars().filter(|c| !ignored(*c)).collect();
+    let name = seen.split(':').next().unwrap_or_default().trim_end_matches([' ', '.']);
+    CONTROLLING.iter().any(|controlling| name.eq_ignore_ascii_case(controlling))
 }
 
 #[cfg(test)]
@@ -133,6 +160,30 @@ mod tests {
         }
         assert!(check(&["a", "a"]).is_err());
         assert!(check(&["a", "a/b"]).is_err() && check(&["a/b", "a"]).is_err());
+    }
+
+    #[test]
+    fn directories_of_git_are_refused_in_every_spelling() {
+        for bad in [
+            ".git/config",
+            "a/.git",
+            ".GIT/hooks/x",
+            "git~1/config",
+            "GIT~1",
+            ".git./x",
+            ".git . /x",
+            ".git::$INDEX_ALLOCATION/x",
+            ".g\u{200c}it/x",
+            "\u{feff}.Git/x",
+            ".hg/hgrc",
+        ] {
+            assert!(path_problem(bad).is_some(), "{bad:?}");
+        }
+        for good in [".gitattributes", ".gitignore", "git", "a.git", ".github/x", "git~2", ".git-x"]
+        {
+            assert_eq!(path_problem(good), None, "{good}");
+        }
+        assert!(path_problem(&"a".repeat(256)).is_some());
     }
 
     #[test]

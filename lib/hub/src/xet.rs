@@ -16,7 +16,7 @@ use ureq::http::{Method, StatusCode};
 
 use crate::body::ResponseBody;
 use crate::chunk::ChunkHeader;
-use crate::client::{Hub, Request};
+use crate::client::{Hub, Request, parse};
 use crate::error::{Attempt, Failure};
 use crate::partial::Partial;
 
@@ -221,7 +221,7 @@ fn get_json<T: DeserializeOwned>(hub: &Hub, request: Request) -> Attempt<T> {
     let mut response = hub.send(request)?;
     let body = response.body_mut().with_config().limit(MAX_RECONSTRUCTION).read_to_vec();
     let body = body.map_err(|e| hub.network_failure(e, request.url))?;
-    serde_json::from_slice(&body).map_err(|_| protocol_error("sends an unexpected response"))
+    parse(&body).map_err(|_| protocol_error("sends an unexpected response"))
 }
 
 /// Final failure: the storage does not follow the protocol.

@@ -51,6 +51,17 @@ pub enum Fault {
     },
     /// A redirect to where the request went.
     RedirectLoop,
+    /// A redirect with this in its Location header.
+    Redirect {
+        /// The value of the header.
+        to: String,
+    },
+    /// The body is compressed, whether that was asked for or not.
+    Gzip,
+    /// A byte order mark before the body.
+    Bom,
+    /// The answer has a link to a next page that was not there before.
+    NextPage,
 }
 
 /// Which requests a fault is for.

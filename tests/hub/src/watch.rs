@@ -1,5 +1,6 @@
 //! What stands before every route: it notes the request, and spoils the answer where it is told to.
 
+use std::io::Write;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
@@ -11,6 +12,8 @@ use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
 use axum::middleware::{self, Next};
 use axum::response::{IntoResponse, Response};
 use bytes::{Bytes, BytesMut};
+use flate2::Compression;
+use flate2::write::GzEncoder;
 use futures_util::{StreamExt, stream};
 use http_body::Body as _;
 
@@ -49,7 +52,33 @@ async fn watch(
         None => next.run(request).await,
     };
     entry.status.store(response.status().as_u16().into(), Ordering::Relaxed);
+    let response = if faults.contains(&Fault::Bom) { marked(response).await } else { response };
+    let response = if faults.contains(&Fault::Gzip) { packed(response).await } else { response };
     spoil(response, &faults, entry)
+}
+
+/// The answer with a byte order mark before its body.
+async fn marked(response: Response) -> Response {
+    rewritten(response, |body| [b"\xef\xbb\xbf", body].concat()).await
+}
+
+/// The answer with its body compressed.
+async fn packed(response: Response) -> Response {
+    let mut response = rewritten(response, |body| {
+        let mut packed = GzEncoder::new(Vec::new(), Compression::fast());
+        packed.write_all(body).unwrap();
+        packed.finish().unwrap()
+    })
+    .await;
+    response.headers_mut().insert(header::CONTENT_ENCODING, HeaderValue::from_static("gzip"));
+    response
+}
+
+async fn rewritten(response: Response, rewrite: impl Fn(&[u8]) -> Vec<u8>) -> Response {
+    let (mut parts, body) = response.into_parts();
+    let body = axum::body::to_bytes(body, usize::MAX).await.unwrap();
+    parts.headers.remove(header::CONTENT_LENGTH);
+    Response::from_parts(parts, Body::from(rewrite(&body)))
 }
 
 /// The answer that a fault gives in place of the real one.
@@ -65,6 +94,9 @@ fn instead(fault: &Fault, path: &str) -> Option<Response> {
         }
         Fault::RedirectLoop => {
             Some((StatusCode::FOUND, [(header::LOCATION, path.to_string())]).into_response())
+        }
+        Fault::Redirect { to } => {
+            Some((StatusCode::FOUND, [(header::LOCATION, to.clone())]).into_response())
         }
         _ => None,
     }
@@ -102,6 +134,10 @@ fn lie(fault: &Fault, headers: &mut HeaderMap, entry: &Arc<Entry>) {
         Fault::Longer { by } => headers.insert(header::CONTENT_LENGTH, (length + by).into()),
         Fault::Shorter { by } => {
             headers.insert(header::CONTENT_LENGTH, length.saturating_sub(*by).into())
+        }
+        Fault::NextPage => {
+            let next = format!("<?cursor={}>; rel=\"next\"", Arc::as_ptr(entry).addr());
+            headers.insert(header::LINK, HeaderValue::from_str(&next).unwrap())
         }
         Fault::NewEtag => {
             // The address of what is noted of a request is its own.

@@ -8,6 +8,7 @@ use mlxk_core::{Found, Origin, Record, Result, health};
 use serde_json::{Value, json};
 
 use super::local::LocalFiles;
+use super::secrets;
 
 /// Health of the directory `dir` as a record: file counts, configuration, weights and anomalies.
 ///
@@ -22,6 +23,10 @@ pub fn check(dir: &Path) -> Result<Record> {
         origin: Origin::Workspace,
     })?;
     let (weights, mut anomalies) = weights(&facts);
+    anomalies.extend(secrets::find(&local)?.into_iter().map(|secret| {
+        let message = format!("looks like a secret: {}", secret.what);
+        anomaly("warning", "secret", &message, Some(Path::new(&secret.path)))
+    }));
     let config = local.dir.join("config.json");
     let config_problem = match facts.config.checked() {
         Ok(Some(_)) => None,

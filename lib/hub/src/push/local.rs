@@ -158,7 +158,12 @@ impl LocalFile {
 fn rules(dir: &Path) -> Result<Gitignore> {
     let mut builder = GitignoreBuilder::new(dir);
     let own = dir.join(IGNORE_FILE);
-    let text = match fs::read_to_string(&own) {
+    // A named pipe would be read for ever.
+    let text = match fs::metadata(&own) {
+        Ok(data) if !data.is_file() => return Err(invalid(&own, "not a regular file")),
+        _ => fs::read_to_string(&own),
+    };
+    let text = match text {
         Ok(text) => text,
         Err(e) if e.kind() == std::io::ErrorKind::NotFound => String::new(),
         Err(e) => return Err(Error::io(&own, e)),

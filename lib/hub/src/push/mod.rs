@@ -12,12 +12,14 @@ mod ndjson_body;
 mod pool;
 mod repo;
 mod report;
+mod secrets;
 mod upload;
 
 use std::path::Path;
 
 pub use check::check;
 pub use report::{ChangeCounts, Pushed};
+pub use secrets::{Secret, secrets};
 
 use crate::client::Hub;
 use crate::safe_path;
@@ -57,11 +59,11 @@ pub fn push(hub: &Hub, dir: &Path, options: &PushOptions, progress: Listener) ->
     hub.interruptible(|| run(hub, &local, options, progress)).map_err(as_upload_error)
 }
 
-/// Checks the options before any request.
+/// Checks the options, without any request.
 ///
 /// # Errors
 /// `Validation` for an invalid id, branch or message.
-fn check_options(options: &PushOptions) -> Result<()> {
+pub fn check_options(options: &PushOptions) -> Result<()> {
     safe_path::check_id(&options.repo)?;
     safe_path::check_revision(&options.branch)?;
     if !options.repo.contains('/') {

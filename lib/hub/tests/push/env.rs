@@ -21,7 +21,8 @@ pub fn client(hub: &testhub::Hub, token: &str) -> Hub {
         xet: false,
         shared_blobs: false,
         timeout: Duration::from_secs(5),
-        proxy: None,
+        metadata_timeout: Duration::from_secs(5),
+        proxies: Default::default(),
     };
     Hub::new(remote, || false).unwrap()
 }

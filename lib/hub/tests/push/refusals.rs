@@ -3,6 +3,7 @@
 use std::fs;
 use std::os::unix::fs::symlink;
 use std::path::Path;
+use std::process::Command;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use mlxk_core::Kind;
@@ -177,4 +178,13 @@ fn the_check_reports_anomalies_without_a_network() {
     fs::remove_file(dir.path().join("config.json")).unwrap();
     let record = check(dir.path()).unwrap();
     assert_eq!(record.get("config").unwrap()["exists"], false);
+}
+
+#[test]
+fn an_ignore_file_that_is_no_file_is_not_opened() {
+    let dir = workspace();
+    let made = Command::new("mkfifo").arg(dir.path().join(".hfignore")).status().unwrap();
+    assert!(made.success());
+    let e = check(dir.path()).unwrap_err();
+    assert_eq!((e.kind, &*e.message), (Kind::Validation, "not a regular file"));
 }

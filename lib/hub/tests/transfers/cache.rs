@@ -369,3 +369,45 @@ fn no_temporary_file_appears_below_refs() {
     });
     assert!(strange.is_empty(), "{strange:?}");
 }
+
+/// Replaces the links of the current snapshot by the files they lead to, and removes the blobs.
+fn copy_without_links(env: &Env) {
+    for link in files(&env.repo().join("snapshots")) {
+        let content = fs::read(&link).unwrap();
+        fs::remove_file(&link).unwrap();
+        fs::write(&link, content).unwrap();
+    }
+    fs::remove_dir_all(env.repo().join("blobs")).unwrap();
+}
+
+#[test]
+fn a_cache_copied_without_links_is_complete() {
+    let env = Env::with_model();
+    env.pull().unwrap();
+    copy_without_links(&env);
+    env.hub.forget();
+    assert!(env.pull().unwrap().is_up_to_date());
+    assert_eq!(env.hub.served("/resolve/") + env.hub.served("/objects/"), 0);
+    // What is damaged or new is fetched, and nothing else.
+    let commit = env.hub.repo("org/M").commit();
+    let snapshot = env.repo().join("snapshots").join(commit);
+    fs::write(snapshot.join("config.json"), "cut").unwrap();
+    let plan = env.pull().unwrap();
+    assert_eq!(plan.missing().map(|file| &*file.path).collect::<Vec<_>>(), ["config.json"]);
+    assert_eq!(env.read("config.json"), b"{}");
+    assert!(!snapshot.join("model.safetensors").is_symlink());
+}
+
+#[test]
+fn a_bad_file_of_a_cache_without_links_is_replaced() {
+    let env = Env::with_model();
+    env.pull().unwrap();
+    copy_without_links(&env);
+    let snapshot = env.repo().join("snapshots").join(env.hub.repo("org/M").commit());
+    fs::write(snapshot.join("config.json"), "[]").unwrap();
+    let bad = ["config.json".to_owned()];
+    let filter = FileFilter::default();
+    let options = PullOptions { id: "org/M", revision: "main", filter: &filter, bad: &bad };
+    env.pull_with(options, u64::MAX).unwrap();
+    assert_eq!(env.read("config.json"), b"{}");
+}

@@ -32,7 +32,8 @@ impl Env {
             xet: true,
             shared_blobs: true,
             timeout: Duration::from_millis(500),
-            proxy: None,
+            metadata_timeout: Duration::from_millis(500),
+            proxies: Default::default(),
         };
         Env { hub, home: TempDir::new().unwrap(), remote }
     }

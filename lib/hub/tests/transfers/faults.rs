@@ -137,3 +137,26 @@ fn a_corrupted_partial_download_is_detected() {
     env.pull().unwrap();
     assert_eq!(env.read("model.safetensors"), content(LARGE));
 }
+
+#[test]
+fn answers_may_be_compressed_or_begin_with_a_byte_order_mark() {
+    let env = Env::with_model();
+    env.hub.fault(Rule::on(""), Fault::Gzip);
+    env.hub.fault(Rule::on("/revision/"), Fault::Bom);
+    env.hub.fault(Rule::on("/tree/"), Fault::Bom);
+    env.pull().unwrap();
+    env.assert_blobs_valid();
+    assert_eq!(env.read("model.safetensors"), content(LARGE));
+}
+
+#[test]
+fn a_redirect_may_be_relative() {
+    let env = Env::with_model();
+    for to in ["config.json", "?again", "./sub/../config.json"] {
+        let redirect = Fault::Redirect { to: to.into() };
+        env.hub.fault(Rule::on("/config.json").times(1), redirect);
+        env.hub.repo("org/M").file("config.json", format!("{{\"{to}\": 1}}"));
+        env.pull().unwrap();
+        env.hub.behave();
+    }
+}

@@ -6,5 +6,6 @@ mod cache;
 mod clone;
 mod env;
 mod faults;
+mod proxies;
 mod refusals;
 mod xet;

@@ -109,3 +109,38 @@ fn file_lists_of_many_pages_are_read_to_the_end() {
     env.hub.fault(Rule::on("/tree/").times(1), Fault::Cut { after: 10 });
     env.pull().unwrap();
 }
+
+#[test]
+fn a_list_without_end_is_refused() {
+    let env = Env::with_model();
+    env.hub.fault(Rule::on("/tree/"), Fault::NextPage);
+    let said = refused(env.pull(), &env, Kind::DownloadFailed);
+    assert!(said.contains("lists files without end"), "{said}");
+}
+
+#[test]
+fn directories_of_git_are_refused() {
+    for path in [".git/config", "sub/.GIT/hooks/x", "git~1/config", ".g\u{200c}it/config"] {
+        let env = Env::with_model();
+        env.hub.repo("org/M").file(path, "[core]");
+        let said = refused(env.pull(), &env, Kind::Validation);
+        assert!(said.contains("the directory of a repository"), "{said}");
+    }
+}
+
+#[test]
+fn redirects_into_local_networks_are_refused() {
+    for to in [
+        "http://169.254.169.254/latest/meta-data",
+        "http://2852039166/",
+        "http://[::ffff:169.254.169.254]/",
+        "http://10.0.0.1/",
+        "//192.168.0.1/",
+        "http://[fd00::1]/",
+    ] {
+        let env = Env::with_model();
+        env.hub.fault(Rule::on("/resolve/"), Fault::Redirect { to: to.into() });
+        let error = env.pull().unwrap_err();
+        assert!(error.message.contains("an address in a local network"), "{to}: {error}");
+    }
+}
