@@ -65,7 +65,7 @@ pub fn convert(options: &Options, places: &Places, out: &mut Output) -> Result<(
     }
     let made = made?;
     match out.form {
-        Form::Human => out.text(&summary(&made)),
+        Form::Human => out.prose(&summary(&made)),
         Form::Ndjson if options.events => out.lines([&made.with("type", "end")]),
         Form::Ndjson => out.lines([&made]),
         Form::Json => out.envelope(made),
@@ -132,7 +132,7 @@ fn requantize(
 }
 
 fn refused(path: &Path, what: &str) -> Error {
-    Error::new(Kind::Validation, path.display().to_string(), what)
+    Error::new(Kind::Command, path.display().to_string(), what)
 }
 
 /// The record of a conversion in one line of text.
@@ -142,7 +142,7 @@ fn summary(record: &Record) -> String {
     let parts = [
         text("message").map(str::to_owned),
         text("health_status").map(str::to_owned),
-        number("tensors").map(|count| format!("{count} tensors")),
+        number("tensors").map(|count| human::count(count as usize, "tensor")),
         number("size_bytes").map(human::size),
     ];
     let parts: Vec<_> = parts.into_iter().flatten().collect();

@@ -5,13 +5,13 @@ use std::env;
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 
+use mlxk_core::Result;
 use mlxk_core::store::Places;
-use mlxk_core::{Error, Kind, Result};
 
 /// The places that this process's environment names, with the meaning huggingface_hub gives them:
 /// `HF_HUB_CACHE`, `HUGGINGFACE_HUB_CACHE`, `HF_HOME`, `XDG_CACHE_HOME`; and `MLXK_WORKSPACE_HOME`.
 pub fn places() -> Result<Places> {
-    from(|name| env::var_os(name))
+    from(|name| env::var_os(name), env::home_dir())
 }
 
 /// The directory of persistent state, `mlxk` in `XDG_STATE_HOME` or else in `~/.local/state`;
@@ -36,29 +36,22 @@ pub fn only_tests() -> bool {
     env::var_os("MLXK2_STRICT_TEST_DELETE").is_some_and(|value| value == "1")
 }
 
-fn from(variable: impl Fn(&str) -> Option<OsString>) -> Result<Places> {
-    let home = variable("HOME").filter(|value| !value.is_empty()).map(PathBuf::from);
+/// The places that `variable` names; `account` is the home directory of the user's account, which
+/// stands in for `HOME`. Without any the home is `/`, as for a user without an account in a
+/// container: a model that is named by its path needs no cache.
+fn from(variable: impl Fn(&str) -> Option<OsString>, account: Option<PathBuf>) -> Result<Places> {
+    let named = variable("HOME").filter(|value| !value.is_empty()).map(PathBuf::from);
+    let account = account.filter(|home| !home.as_os_str().is_empty());
+    let home = named.or(account).unwrap_or_else(|| PathBuf::from("/"));
     let path = |name: &str| {
         let path = PathBuf::from(variable(name).filter(|value| !value.is_empty())?);
-        match (path.strip_prefix("~"), &home) {
-            (Ok(rest), Some(home)) => Some(home.join(rest)),
-            _ => Some(path),
-        }
+        Some(path.strip_prefix("~").map(|rest| home.join(rest)).unwrap_or(path))
     };
-    let root = match (path("HF_HOME"), path("XDG_CACHE_HOME"), &home) {
-        (Some(root), _, _) => root,
-        (None, Some(cache), _) => cache.join("huggingface"),
-        (None, None, Some(home)) => home.join(".cache/huggingface"),
-        (None, None, None) => return Err(homeless()),
-    };
+    let cache = || path("XDG_CACHE_HOME").unwrap_or_else(|| home.join(".cache"));
+    let root = path("HF_HOME").unwrap_or_else(|| cache().join("huggingface"));
     let hub = path("HF_HUB_CACHE").or_else(|| path("HUGGINGFACE_HUB_CACHE"));
     let hub = hub.unwrap_or_else(|| root.join("hub"));
     Ok(Places { root, hub, workspaces: path("MLXK_WORKSPACE_HOME") })
-}
-
-fn homeless() -> Error {
-    Error::new(Kind::CacheNotFound, "", "no directory for models: HOME is not set")
-        .hint("set HF_HOME to the directory to use")
 }
 
 #[cfg(test)]
@@ -67,7 +60,7 @@ mod tests {
 
     fn places(variables: &[(&str, &str)]) -> Places {
         let find = |name: &str| variables.iter().find(|(key, _)| *key == name);
-        from(|name| find(name).map(|(_, value)| value.into())).unwrap()
+        from(|name| find(name).map(|(_, value)| value.into()), None).unwrap()
     }
 
     #[test]
@@ -93,7 +86,9 @@ mod tests {
     }
 
     #[test]
-    fn without_any_of_them_there_is_no_place() {
-        assert_eq!(from(|_| None).unwrap_err().kind, Kind::CacheNotFound);
+    fn without_a_home_the_account_has_one() {
+        let hub = |account| from(|_| None, account).unwrap().hub;
+        assert_eq!(hub(Some("/a".into())), PathBuf::from("/a/.cache/huggingface/hub"));
+        assert_eq!(hub(None), PathBuf::from("/.cache/huggingface/hub"));
     }
 }

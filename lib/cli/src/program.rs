@@ -6,6 +6,7 @@ use std::process::ExitCode;
 
 use clap::Parser;
 use mlxk_core::{Error, Kind, Result};
+use serde_json::Value;
 
 use crate::completion;
 use crate::exit::Exit;
@@ -18,6 +19,12 @@ pub trait Tool: Parser {
 
     /// The form of the output.
     fn form(&self) -> Form;
+
+    /// The `data` of the envelope of an error that ends the run before it has any; null if there is none.
+    fn data(&self, error: &Error) -> Value {
+        let _ = error;
+        Value::Null
+    }
 
     /// Does the work. The error of one item is reported to `out`, and the run continues; a returned
     /// error ends the run.
@@ -60,15 +67,13 @@ pub fn json_wanted() -> bool {
 
 fn run<T: Tool>(tool: &T, program: String) -> Exit {
     let mut out = Output::new(program, T::COMMAND, tool.form());
-    match tool.run(&mut out) {
-        Ok(()) if out.failed() => Exit::Failed,
-        Ok(()) => Exit::Done,
-        Err(e) => {
-            let exit = Exit::from(&e);
-            // If stdout is closed, only the exit status reports the error.
-            out.error(&e).map_or(Exit::Failed, |()| exit)
-        }
-    }
+    let (exit, reported) = match tool.run(&mut out) {
+        Ok(()) if out.failed() => (Exit::Failed, Ok(())),
+        Ok(()) => (Exit::Done, Ok(())),
+        Err(e) => (Exit::from(&e), out.error_with(&e, tool.data(&e))),
+    };
+    // If stdout is closed, only the exit status reports the error.
+    reported.and_then(|()| out.finish()).map_or(Exit::Failed, |()| exit)
 }
 
 /// Answers `--help` and `--version`, and reports errors of the command line.
@@ -80,7 +85,8 @@ fn explain(program: &str, error: &clap::Error) -> Exit {
         };
     }
     let form = if json_wanted() { Form::Json } else { Form::Human };
-    let reported = Output::new(program, "", form).error(&usage_error(program, error));
+    let mut out = Output::new(program, "", form);
+    let reported = out.error(&usage_error(program, error)).and_then(|()| out.finish());
     reported.map_or(Exit::Failed, |()| Exit::Usage)
 }
 
