@@ -30,13 +30,14 @@ pub const SHELLS: Shells<'static> = Shells(&[&Bash, &AutoloadedZsh, &Fish]);
 /// With no words to complete the answer is the script that registers the completion. Under its other
 /// names `mlxk` registers these.
 pub fn answer(command: fn() -> Command) {
-    let program = command().get_name().to_owned();
     let called = compatibility::called_as();
-    let program = match program == MAIN && compatibility::NAMES.contains(&called.as_str()) {
-        true => called,
-        false => program,
+    let other = compatibility::NAMES.into_iter().find(|name| *name == called);
+    let named = || match (command(), other) {
+        (command, Some(other)) if command.get_name() == MAIN => command.name(other),
+        (command, _) => command,
     };
-    CompleteEnv::with_factory(command).bin(&program).completer(&program).shells(SHELLS).complete();
+    let program = named().get_name().to_owned();
+    CompleteEnv::with_factory(named).completer(program).shells(SHELLS).complete();
 }
 
 /// Completes the name of a model, or the path of a workspace.
