@@ -1,5 +1,5 @@
 
-_clap_complete_mlxk() {
+_clap_complete_mlxk2() {
     local IFS=$'\013'
     local _CLAP_COMPLETE_INDEX=${COMP_CWORD}
     local _CLAP_COMPLETE_COMP_TYPE=${COMP_TYPE}
@@ -27,8 +27,8 @@ _clap_complete_mlxk() {
     fi
 }
 if [[ "${BASH_VERSINFO[0]}" -eq 4 && "${BASH_VERSINFO[1]}" -ge 4 || "${BASH_VERSINFO[0]}" -gt 4 ]]; then
-    complete -o nospace -o bashdefault -o nosort -F _clap_complete_mlxk mlxk2
+    complete -o nospace -o bashdefault -o nosort -F _clap_complete_mlxk2 mlxk2
 else
-    complete -o nospace -o bashdefault -F _clap_complete_mlxk mlxk2
+    complete -o nospace -o bashdefault -F _clap_complete_mlxk2 mlxk2
 fi
 

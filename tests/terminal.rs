@@ -66,6 +66,9 @@ fn a_table_fits_the_terminal() {
         let script = format!("stty cols {columns}; {} {args}", program.display());
         command.env("LC_ALL", "C.UTF-8").args(["-c", &script]);
         let said = spawn_command(command, Some(PATIENCE)).unwrap().exp_eof().unwrap();
+        // Every byte came as a character.
+        let said: Vec<u8> = said.chars().map(|byte| byte as u8).collect();
+        let said = String::from_utf8(said).unwrap();
         let widths: Vec<usize> = said.lines().map(|line| line.trim_end().width()).collect();
         let widest = widths.iter().max().unwrap();
         assert!((columns - 6..=columns).contains(widest), "{columns}: {said}");

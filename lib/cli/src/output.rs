@@ -43,8 +43,8 @@ pub fn to_terminal() -> bool {
 
 /// Number of columns of the terminal that stdout is; none if it is no terminal, or does not tell.
 pub fn terminal_width() -> Option<usize> {
-    let (width, _) = terminal_size::terminal_size_of(io::stdout())?;
-    Some(usize::from(width.0)).filter(|width| *width > 0)
+    let size = rustix::termios::tcgetwinsize(io::stdout()).ok()?;
+    Some(usize::from(size.ws_col)).filter(|columns| *columns > 0)
 }
 
 /// True if stdout is a terminal that may be coloured: `NO_COLOR` is unset or empty (see

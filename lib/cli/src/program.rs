@@ -2,6 +2,7 @@
 
 use std::env;
 use std::ffi::OsString;
+use std::iter;
 use std::process::ExitCode;
 
 use clap::Parser;
@@ -41,6 +42,8 @@ pub fn main_with<T: Tool>(words: impl IntoIterator<Item = OsString>) -> ExitCode
     restore_sigpipe();
     completion::answer(T::command);
     let program = T::command().get_name().to_owned();
+    // Under a name of mlx-knife, too, the usage is that of the program.
+    let words = iter::once(OsString::from(&program)).chain(words.into_iter().skip(1));
     match T::try_parse_from(words) {
         Ok(tool) => run(&tool, program),
         Err(e) => explain(&program, &e),

@@ -4,6 +4,7 @@ use std::time::SystemTime;
 
 use mlxk_core::{Record, printable};
 use serde_json::Value;
+use unicode_width::UnicodeWidthStr;
 
 use crate::human;
 use crate::table::{self, Column};
@@ -104,9 +105,15 @@ fn rows(model: &Record, columns: Columns, now: SystemTime) -> Vec<Vec<String>> {
 fn with_reason(row: Vec<String>, reason: &str) -> Vec<Vec<String>> {
     let (length, width) = REASON;
     let cut = table::cut(reason, length);
+    // As wide as the reason would be in one line, up to the limit.
+    let padded = cut.width().min(width);
     let blank = vec![String::new(); row.len()];
     let firsts = std::iter::once(row).chain(std::iter::repeat(blank));
     let lines = table::wrap(&cut, width).into_iter();
+    let lines = lines.map(|line| {
+        let space = " ".repeat(padded.saturating_sub(line.width()));
+        line + &space
+    });
     firsts.zip(lines).map(|(row, line)| row.into_iter().chain([line]).collect()).collect()
 }
 

@@ -46,7 +46,7 @@ fn special_files_are_never_opened() {
         pipe(snapshot.repo.join(name));
     }
     pipe(env.hub().join(".locks/models--org--model/x.lock"));
-    assert_eq!(listed(&env), [found.clone()]);
+    assert_eq!(listed(&env), std::slice::from_ref(&found));
     prune::plan(&places(&env), SystemTime::now()).unwrap();
     let request = Request {
         found: &found,
@@ -174,7 +174,7 @@ fn the_remains_of_a_killed_removal_are_pruned() {
     fs::rename(&snapshot.repo, &aside).unwrap();
     let later = SystemTime::now() + std::time::Duration::from_secs(9);
     let plan = prune::plan(&places(&env), later).unwrap().deletion;
-    assert_eq!(plan.snapshots, [aside.clone()]);
+    assert_eq!(plan.snapshots, std::slice::from_ref(&aside));
     prune::execute(&places(&env), later, &plan).unwrap();
     assert!(!aside.exists());
 }
