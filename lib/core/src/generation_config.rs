@@ -35,7 +35,7 @@ impl GenerationConfig {
             let Some(number) = number(document, name)? else { return Ok(None) };
             match number as f32 {
                 value if (min..=max).contains(&value) => Ok(Some(value)),
-                _ => Err(format!("{name} is out of range: {number}")),
+                _ => Err(format!("`{name}` is out of range: {number}")),
             }
         };
         let greedy = document.get("do_sample") == Some(Value::Bool(false));
@@ -69,7 +69,7 @@ pub fn end_tokens(facts: &Facts) -> Result<Vec<u32>, (&'static str, String)> {
     };
     let tokens = tokens.ok_or_else(|| {
         let shown: String = ids.to_string().chars().take(80).collect();
-        (file, format!("eos_token_id is not a token or a list of tokens: {shown}"))
+        (file, format!("`eos_token_id` is not a token or a list of tokens: {shown}"))
     })?;
     Ok(tokens.into_iter().flatten().collect())
 }
@@ -90,7 +90,7 @@ fn count(document: &Document, name: &str) -> Result<Option<u32>, String> {
     let Some(number) = number(document, name)? else { return Ok(None) };
     match whole(number) {
         Some(count) => Ok(Some(u32::try_from(count.max(0)).unwrap_or(u32::MAX))),
-        None => Err(format!("{name} is not a whole number: {number}")),
+        None => Err(format!("`{name}` is not a whole number: {number}")),
     }
 }
 
@@ -101,7 +101,7 @@ fn number(document: &Document, name: &str) -> Result<Option<f64>, String> {
             Some(number) => Ok(Some(number)),
             None => {
                 let shown: String = value.to_string().chars().take(80).collect();
-                Err(format!("{name} is not a number: {shown}"))
+                Err(format!("`{name}` is not a number: {shown}"))
             }
         },
     }
@@ -146,13 +146,13 @@ mod tests {
     #[test]
     fn values_without_a_meaning_are_refused_by_name() {
         for (text, message) in [
-            (r#"{"temperature": "hot"}"#, "temperature is not a number: \"hot\""),
-            (r#"{"temperature": -1}"#, "temperature is out of range: -1"),
-            (r#"{"top_p": 7}"#, "top_p is out of range: 7"),
-            (r#"{"top_p": [1]}"#, "top_p is not a number: [1]"),
-            (r#"{"top_k": 1.5}"#, "top_k is not a whole number: 1.5"),
-            (r#"{"min_p": true}"#, "min_p is not a number: true"),
-            (r#"{"repetition_penalty": 0}"#, "repetition_penalty is out of range: 0"),
+            (r#"{"temperature": "hot"}"#, "`temperature` is not a number: \"hot\""),
+            (r#"{"temperature": -1}"#, "`temperature` is out of range: -1"),
+            (r#"{"top_p": 7}"#, "`top_p` is out of range: 7"),
+            (r#"{"top_p": [1]}"#, "`top_p` is not a number: [1]"),
+            (r#"{"top_k": 1.5}"#, "`top_k` is not a whole number: 1.5"),
+            (r#"{"min_p": true}"#, "`min_p` is not a number: true"),
+            (r#"{"repetition_penalty": 0}"#, "`repetition_penalty` is out of range: 0"),
         ] {
             assert_eq!(read(text).unwrap_err(), message, "{text}");
         }

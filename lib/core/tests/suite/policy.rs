@@ -231,15 +231,15 @@ fn what_can_run_runs_and_what_cannot_says_why() {
         ),
         (
             llama().json("generation_config.json", json!({"top_p": 7})),
-            "generation_config.json: top_p is out of range: 7",
+            "generation_config.json: `top_p` is out of range: 7",
         ),
         (
             llama().json("generation_config.json", json!({"eos_token_id": "</s>"})),
-            "generation_config.json: eos_token_id is not a token or a list of tokens: \"</s>\"",
+            "generation_config.json: `eos_token_id` is not a token or a list of tokens: \"</s>\"",
         ),
         (
             llama().config(json!({"eos_token_id": [2, [3]]})),
-            "config.json: eos_token_id is not a token or a list of tokens: [2,[3]]",
+            "config.json: `eos_token_id` is not a token or a list of tokens: [2,[3]]",
         ),
         (
             llama().file("model.safetensors", shard_of("F8_E4M3", &["a"])),
