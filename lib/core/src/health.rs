@@ -230,7 +230,7 @@ fn headers(facts: &Facts) -> Verdict {
 }
 
 fn mismatch(reason: &str) -> String {
-    format!("Index and shards do not match: {reason} (mlxk-convert --repair-index)")
+    format!("Index and shards do not match: {reason} (mlxk convert --repair-index)")
 }
 
 fn check_index(index: &Index, facts: &Facts) -> Verdict {
