@@ -80,6 +80,9 @@ fn make(
     let Options { source, target, dtype, check, .. } = options;
     let adapter = options.adapter.as_deref();
     let change = match &options.weights {
+        Weights::RepairIndex if source.is_file() => {
+            return Err(refused(source, "a file, and --repair-index takes a workspace"));
+        }
         Weights::RepairIndex => return repair_index(source, target, *check, places, progress),
         Weights::Quantize(quantize) => Some(Change::Quantize(*quantize)),
         Weights::Dequantize => Some(Change::Dequantize),

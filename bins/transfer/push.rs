@@ -58,8 +58,8 @@ pub fn push(
     }
     let pushed = pushed?;
     if let [first, ..] = &pushed.refused[..] {
-        let count = pushed.refused.len();
-        let message = format!("{}: refused by the Hub: {count} files, {first} first", wish.repo);
+        let count = human::count(pushed.refused.len(), "file");
+        let message = format!("{}: refused by the Hub: {count}, {first} first", wish.repo);
         out.remark(&message, "the .gitignore of the repository lists them");
     }
     write(&pushed, options, out)
@@ -77,7 +77,7 @@ fn check(dir: &Path, wish: &PushOptions, out: &mut Output) -> Result<()> {
         Form::Human => {
             let anomalies = health.get("anomalies").and_then(Value::as_array).cloned();
             let anomalies: String = anomalies.iter().flatten().map(anomaly).collect();
-            out.text(&format!("push: {} — {message}\n{anomalies}", dir.display()))
+            out.prose(&format!("push: {} — {message}\n{anomalies}", dir.display()))
         }
         form => {
             let record = Record::default()
@@ -139,7 +139,7 @@ fn beginning(dir: &Path, places: &Places) -> Result<PathBuf> {
 
 fn write(pushed: &Pushed, options: Options, out: &mut Output) -> Result<()> {
     match out.form {
-        Form::Human => out.text(&text(pushed, options.verbose)),
+        Form::Human => out.prose(&text(pushed, options.verbose)),
         Form::Ndjson if options.events => out.lines([&pushed.record().with("type", "end")]),
         Form::Ndjson => out.lines([&pushed.record()]),
         Form::Json => out.envelope(pushed.record()),
@@ -167,9 +167,9 @@ fn text(pushed: &Pushed, verbose: bool) -> String {
 fn verdict(health: &Record) -> String {
     let number = |key| health.get(key).and_then(Value::as_u64).unwrap_or_default();
     let healthy = health.get("healthy") == Some(&Value::Bool(true));
-    let (files, bytes) = (number("files_count"), human::size(number("total_bytes")));
+    let files = human::files(number("files_count") as usize, number("total_bytes"));
     let verdict = if healthy { "healthy" } else { "unhealthy" };
-    format!("{verdict}, {files} files, {bytes}")
+    format!("{verdict}, {files}")
 }
 
 fn anomaly(anomaly: &Value) -> String {
