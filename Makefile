@@ -97,7 +97,7 @@ install: build
 	for name in $(OLD); do ln -sf mlxk $(bindir)/$$name || exit; done
 	install -m 644 man/*.1 $(mandir)/man1
 	install -m 644 man/*.7 $(mandir)/man7
-	for tool in $(TOOLS); do \
+	for tool in $(TOOLS) $(OLD); do \
 	    install -m 644 completions/$$tool.bash $(bashdir)/$$tool && \
 	    install -m 644 completions/_$$tool $(zshdir) && \
 	    install -m 644 completions/$$tool.fish $(fishdir) || exit; \
@@ -109,5 +109,6 @@ uninstall:
 	rm -f $(TOOLS:%=$(bindir)/%) $(OLD:%=$(bindir)/%)
 	rm -f $(patsubst man/%,$(mandir)/man1/%,$(wildcard man/*.1))
 	rm -f $(patsubst man/%,$(mandir)/man7/%,$(wildcard man/*.7))
-	rm -f $(TOOLS:%=$(bashdir)/%) $(TOOLS:%=$(zshdir)/_%) $(TOOLS:%=$(fishdir)/%.fish)
+	rm -f $(patsubst %,$(bashdir)/%,$(TOOLS) $(OLD)) $(patsubst %,$(zshdir)/_%,$(TOOLS) $(OLD))
+	rm -f $(patsubst %,$(fishdir)/%.fish,$(TOOLS) $(OLD))
 	rm -rf $(libdir)

@@ -10,7 +10,8 @@ use std::process::ExitCode;
 
 use clap::Parser;
 use mlxk_cli::{FileFlags, Form, FormFlags, Output, Tool, completion};
-use mlxk_core::Result;
+use mlxk_core::{Error, Result};
+use serde_json::{Value, json};
 
 use clone::Options;
 
@@ -58,6 +59,16 @@ impl Tool for Clone {
 
     fn form(&self) -> Form {
         self.output.form()
+    }
+
+    fn data(&self, error: &Error) -> Value {
+        json!({
+            "model": self.model,
+            "clone_status": "error",
+            "message": error.to_string(),
+            "target_dir": self.target,
+            "health_check": !self.no_health_check,
+        })
     }
 
     fn run(&self, out: &mut Output) -> Result<()> {

@@ -7,11 +7,12 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::Parser;
-use clap::builder::{PossibleValuesParser, TypedValueParser};
+use clap::builder::{PossibleValue, PossibleValuesParser, TypedValueParser};
 use mlxk_cli::{Form, FormFlags, Output, Tool};
 use mlxk_core::quantization::Mode;
-use mlxk_core::{Float, Result};
+use mlxk_core::{Error, Float, Result};
 use mlxk_models::convert::{Bits, Quantize};
+use serde_json::{Value, json};
 
 use convert::{Options, Weights};
 
@@ -66,7 +67,12 @@ Examples:
   mlxk-convert --repair-index ./broken ./whole | mlxk-health";
 
 fn dtypes() -> impl TypedValueParser<Value = Float> {
-    PossibleValuesParser::new(Float::NAMES).try_map(|name| name.parse::<Float>())
+    let value = |name: &'static str| {
+        // The other name is that of mlx-lm and PyTorch.
+        PossibleValue::new(name).aliases(name.parse().ok().map(Float::torch))
+    };
+    let values: Vec<PossibleValue> = Float::NAMES.into_iter().map(value).collect();
+    PossibleValuesParser::new(values).try_map(|name| name.parse::<Float>())
 }
 
 fn modes() -> impl TypedValueParser<Value = Mode> {
@@ -80,6 +86,21 @@ impl Tool for Convert {
 
     fn form(&self) -> Form {
         self.output.form()
+    }
+
+    fn data(&self, _: &Error) -> Value {
+        let mode = match (self.repair_index, self.dequantize, self.quantize.is_some()) {
+            (true, ..) => "repair-index",
+            (_, true, _) => "dequantize",
+            (_, _, true) => "quantize",
+            _ => "import",
+        };
+        json!({
+            "source": self.source.to_string_lossy(),
+            "target": self.target.to_string_lossy(),
+            "mode": mode,
+            "health_check": !self.skip_health,
+        })
     }
 
     fn run(&self, out: &mut Output) -> Result<()> {

@@ -3,7 +3,8 @@
 use std::process::ExitCode;
 
 use clap::Parser;
-use mlxk_cli::{Form, FormFlags, Input, Output, Reporter, Tool, completion, health};
+use mlxk_cli::health::{self, Depth};
+use mlxk_cli::{Form, FormFlags, Input, Output, Reporter, Tool, completion};
 use mlxk_core::Result;
 
 /// Say whether models on disk are whole, and exit 1 if one is not
@@ -20,6 +21,9 @@ struct Health {
     /// Read every file, and compare its digest with what it should be
     #[arg(long)]
     verify: bool,
+    /// Also check what libraries fetched into the .hf_cache of workspaces
+    #[arg(short, long)]
+    verbose: bool,
     #[command(flatten)]
     output: FormFlags,
 }
@@ -40,7 +44,8 @@ impl Tool for Health {
 
     fn run(&self, out: &mut Output) -> Result<()> {
         let reporter = self.verify.then(Reporter::bar);
-        health::check(Input::choose(&self.models)?, reporter.as_ref(), &mlxk_cli::places()?, out)
+        let depth = Depth { reporter: reporter.as_ref(), artifacts: self.verbose };
+        health::check(Input::choose(&self.models)?, depth, &mlxk_cli::places()?, out)
     }
 }
 

@@ -9,7 +9,8 @@ use std::process::ExitCode;
 
 use clap::Parser;
 use mlxk_cli::{FileFlags, Form, FormFlags, Input, Output, Tool, completion};
-use mlxk_core::Result;
+use mlxk_core::{Error, Result};
+use serde_json::{Value, json};
 
 use pull::Options;
 
@@ -51,6 +52,15 @@ impl Tool for Pull {
 
     fn form(&self) -> Form {
         self.output.form()
+    }
+
+    fn data(&self, error: &Error) -> Value {
+        json!({
+            "model": self.models.first(),
+            "download_status": "failed",
+            "message": error.to_string(),
+            "expanded_name": null,
+        })
     }
 
     fn run(&self, out: &mut Output) -> Result<()> {

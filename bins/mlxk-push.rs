@@ -8,8 +8,9 @@ use std::process::ExitCode;
 
 use clap::{ArgGroup, Parser};
 use mlxk_cli::{Form, FormFlags, Output, Tool};
-use mlxk_core::Result;
+use mlxk_core::{Error, Result};
 use mlxk_hub::push::PushOptions;
+use serde_json::{Value, json};
 
 use push::Options;
 
@@ -77,6 +78,21 @@ impl Tool for Push {
 
     fn form(&self) -> Form {
         self.output.form()
+    }
+
+    fn data(&self, error: &Error) -> Value {
+        json!({
+            "repo_id": self.repo,
+            "branch": self.branch,
+            "commit_sha": null,
+            "commit_url": null,
+            "repo_url": format!("https://huggingface.co/{}", self.repo),
+            "uploaded_files_count": null,
+            "no_changes": null,
+            "message": error.to_string(),
+            "experimental": false,
+            "dry_run": self.dry_run,
+        })
     }
 
     fn run(&self, out: &mut Output) -> Result<()> {

@@ -33,6 +33,7 @@ enum Command {
     /// Open the manual page of a command
     Help {
         /// A command, or a topic: model, record
+        #[arg(add = completion::topics())]
         topic: Option<String>,
     },
     #[command(external_subcommand)]
@@ -54,10 +55,7 @@ impl Tool for Mlxk {
             (Some(Command::Tool(words)), _) => Err(dispatch::run(words, self.json)),
             (Some(Command::Help { topic: Some(topic) }), _) => Err(dispatch::manual(topic)),
             (None, Form::Json) if self.version => out.envelope(dispatch::version()),
-            (None, _) if self.version => {
-                let version = env!("CARGO_PKG_VERSION");
-                out.text(&format!("{} {version}\n", dispatch::called_as()))
-            }
+            (None, _) if self.version => out.text(&dispatch::version_line()),
             (Some(Command::Help { topic: None }), _) => out.text(&overview()),
             (None, Form::Json) => Err(no_command()),
             (None, _) => {

@@ -4,7 +4,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use crate::env::{Env, program_path};
+use crate::env::{COMMIT, Env, program_path};
 
 const SHELLS: [&str; 3] = ["bash", "zsh", "fish"];
 
@@ -49,6 +49,39 @@ fn the_scripts_are_those_that_the_programs_write() {
     }
 }
 
+/// The other names of `mlxk` have scripts of their own, since shells look for them by the name.
+#[test]
+fn the_names_of_mlx_knife_have_scripts_and_complete() {
+    let env = Env::with_three();
+    let update = std::env::var_os("UPDATE").is_some();
+    let called = |name: &str, shell: &str, words: &[&str]| {
+        let path = env.home().join(name);
+        let _ = std::os::unix::fs::symlink(program_path("mlxk"), &path);
+        let mut command = env.at_home(Command::new(&path));
+        let index = words.len().to_string();
+        command.env("COMPLETE", shell).env("_CLAP_COMPLETE_INDEX", index).env("_CLAP_IFS", "\n");
+        if !words.is_empty() {
+            command.args(["--", name]).args(words);
+        }
+        String::from_utf8(command.output().unwrap().stdout).unwrap()
+    };
+    for name in ["mlxk2", "mlxk-json", "mlx-run"] {
+        for shell in SHELLS {
+            let script = called(name, shell, &[]);
+            let path = repository().join("completions").join(script_name(shell, name));
+            if update {
+                fs::write(&path, script).unwrap();
+            } else {
+                let kept = fs::read_to_string(&path).unwrap_or_default();
+                assert_eq!(kept, script, "{} is out of date: UPDATE=1 cargo test", path.display());
+            }
+        }
+    }
+    assert_eq!(called("mlxk2", "bash", &["li"]), "list");
+    assert_eq!(called("mlxk-json", "bash", &["show", "org/B"]), "org/Broken");
+    assert_eq!(called("mlx-run", "bash", &["org/B"]), "org/Broken");
+}
+
 /// What `program` offers a shell for the last of `words`.
 fn offers(env: &Env, program: &str, words: &[&str]) -> Vec<String> {
     let answer = env
@@ -73,6 +106,9 @@ fn flags_and_models_are_offered() {
     assert_eq!(offers(&env, "mlxk-health", &["./w"]), ["./ws/"]);
     assert_eq!(offers(&env, "mlxk-run", &["mine", "--typ"]), ["--typical-p"]);
     assert_eq!(offers(&env, "mlxk-serve", &["--top-n"]), ["--top-n-sigma"]);
+    assert_eq!(offers(&env, "mlxk-ls", &["--sort", "na"]), ["name", "name:desc"]);
+    let at = |revision: &str| format!("org/Broken@{revision}");
+    assert_eq!(offers(&env, "mlxk-show", &["org/Broken@"]), [at("main"), at(COMMIT)]);
 }
 
 #[test]
@@ -81,6 +117,11 @@ fn commands_are_offered_and_answer_for_themselves() {
     assert_eq!(offers(&env, "mlxk", &["he"]), ["health", "help"]);
     assert_eq!(offers(&env, "mlxk", &["health", "org/B"]), ["org/Broken"]);
     assert_eq!(offers(&env, "mlxk", &["list", "--verb"]), ["--verbose"]);
+    assert_eq!(offers(&env, "mlxk", &["serve"]), ["serve", "server"]);
+    assert_eq!(offers(&env, "mlxk", &["help", "mo"]), ["model"]);
+    let name = "models--org--\u{1b}[2J";
+    fs::create_dir(env.hub().join(name)).unwrap();
+    assert_eq!(offers(&env, "mlxk-show", &["org/"]), ["org/Broken", "org/Strange"]);
 }
 
 /// Zsh runs a file of `fpath` as the body of the function; already the first call must complete.

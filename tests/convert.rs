@@ -2,7 +2,7 @@
 
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::process::Stdio;
+use std::process::{Command, Stdio};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -91,6 +91,8 @@ fn what_cannot_be_imported_leaves_nothing() {
     file(&env, "many.gguf", &lying([1 << 62, 0], b""));
     file(&env, "long.gguf", &lying([0, 1], &length(10_000_000_000)));
     file(&env, "bytes.gguf", &lying([0, 1], &[&length(1)[..], b"\xff\x04\0\0\0"].concat()));
+    let made = Command::new("mkfifo").arg(env.home().join("pipe.gguf")).status().unwrap();
+    assert!(made.success());
     let before = env.files();
     for (source, reason) in [
         ("many.gguf", "4611686018427387904 tensors cannot be in a file of 24 bytes"),
@@ -104,10 +106,13 @@ fn what_cannot_be_imported_leaves_nothing() {
         ("other.gguf", "the architecture \"gemma9\" cannot be imported"),
         ("less.gguf", "model.layers.0.mlp.up_proj.weight: the tensor is missing"),
         ("absent.gguf", "No such file"),
+        ("pipe.gguf", "not a file"),
+        ("/dev/zero", "not a file"),
         (".", "no conversion is selected"),
     ] {
         let ended = env.run("mlxk-convert").args([source, "new"]).end();
-        assert_eq!(ended.status(), 1, "{ended:?}");
+        // To select nothing is a mistake of the arguments.
+        assert_eq!(ended.status(), if source == "." { 2 } else { 1 }, "{ended:?}");
         let first = ended.stderr().lines().next().unwrap().to_owned();
         assert!(first.starts_with("mlxk-convert: ") && first.contains(source), "{first}");
         assert!(first.contains(reason), "{first}");
@@ -132,6 +137,11 @@ fn a_target_that_is_taken_or_in_the_cache_is_refused() {
     env.run("mlxk-convert").args(["tiny.gguf", "./empty"]).ok();
     let unknown = env.run("mlxk-convert").args(["tiny.gguf", "x", "--dtype", "f8"]).end();
     assert_eq!(unknown.status(), 2);
+    for dtype in ["float16", "bfloat16", "float32"] {
+        env.run("mlxk-convert").args(["tiny.gguf", dtype, "--dtype", dtype]).ok();
+        let config = fs::read_to_string(env.workspaces().join(dtype).join("config.json")).unwrap();
+        assert!(config.contains(dtype), "{config}");
+    }
 }
 
 #[test]
@@ -182,7 +192,7 @@ fn a_workspace_is_quantised_and_runs() {
     let small = env.workspaces().canonicalize().unwrap().join("small");
     twice.refused(1, &format!("mlxk-convert: {}: is quantised already", small.display()));
     let form = env.run("mlxk-convert").args(["tiny", "other", "--quantize", "7"]).end();
-    form.refused(1, "mlxk-convert: affine has no form of 7 bits in groups of 64");
+    form.refused(2, "mlxk-convert: affine has no form of 7 bits in groups of 64");
     assert!(!env.workspaces().join("other").exists());
 }
 

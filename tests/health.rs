@@ -140,3 +140,33 @@ fn what_cannot_be_verified_is_said_to_be_so() {
     assert!(ended.stderr().starts_with("mlxk-health: mine: not verified: 4 files, config.json"));
     assert_eq!(ended.status(), 0, "nothing is known to be wrong");
 }
+
+#[test]
+fn models_that_libraries_fetched_into_a_workspace_are_checked_on_request() {
+    let env = Env::new();
+    let sentinel = json!({"managed": false}).to_string();
+    let mine = env.model("mine").file(".mlxk_workspace.json", sentinel).write_workspace();
+    let inner = Env::new();
+    inner.model("org/tokenizer").without("model.safetensors").write();
+    fs::create_dir(mine.join(".hf_cache")).unwrap();
+    fs::rename(inner.hub(), mine.join(".hf_cache/hub")).unwrap();
+    let text = env.run("mlxk-health").args(["--human", "--verbose", "mine"]).ok();
+    let line = text.lines().nth(1).unwrap().trim();
+    assert!(line.starts_with(".hf_cache: org/tokenizer — unhealthy, "), "{text}");
+    let entry = &env.run("mlxk-health").args(["-v", "mine"]).envelope(0)["data"]["healthy"][0];
+    assert_eq!(entry["hf_cache"][0]["name"], "org/tokenizer");
+    assert_eq!(entry["managed"], false, "as its sentinel says");
+    assert_eq!(env.run("mlxk-health").args(["mine"]).records()[0].get("hf_cache"), None);
+}
+
+#[test]
+fn one_document_has_results_and_the_error() {
+    let env = Env::with_three();
+    let envelope = env.run("mlxk-health").args(["org", "Good", "nothing"]).envelope(1);
+    assert_eq!(envelope["error"]["type"], "ambiguous_match");
+    assert_eq!(envelope["data"]["summary"]["healthy_count"], 1);
+    let envelope = env.run("mlxk-show").args(["Good", "nothing", "Strange"]).envelope(1);
+    assert_eq!(envelope["error"]["type"], "model_not_found");
+    assert_eq!(envelope["data"]["model"]["name"], "mlx-community/Good-4bit");
+    assert_eq!(envelope["data"]["results"][1]["model"]["name"], "org/Strange");
+}

@@ -1,5 +1,8 @@
 //! mlxk-ls: what is listed, in which order and form.
 
+use std::fs;
+use std::os::unix::fs::symlink;
+
 use serde_json::{Value, json};
 
 use crate::env::{COMMIT, Env, Run};
@@ -30,7 +33,8 @@ fn a_record_says_what_the_model_is() {
         "name": "mlx-community/Good-4bit", "hash": COMMIT, "size_bytes": null,
         "last_modified": null, "framework": "MLX", "model_type": "chat",
         "capabilities": ["text-generation", "chat"], "context_length": 2048, "health": "healthy",
-        "runtime_compatible": true, "reason": null, "cached": true, "origin": null,
+        "runtime_compatible": true, "reason": null, "cached": true, "source": "cache",
+        "origin": null,
         "content_hash": null, "hash_modified": null, "clean": null,
     });
     assert_eq!(records, [expected]);
@@ -138,4 +142,82 @@ fn a_workspace_keeps_its_path_and_gets_a_short_name() {
     assert_eq!(records[0]["name"], directory.to_str().unwrap());
     assert_eq!(records[0]["display_name"], "mine");
     assert_eq!((&records[0]["cached"], &records[0]["hash"]), (&json!(false), &Value::Null));
+}
+
+/// A directory that nobody can read, not even root: a link to itself.
+fn unreadable(env: &Env, model: &str) {
+    let snapshots = env.hub().join(model).join("snapshots");
+    fs::remove_dir_all(&snapshots).unwrap();
+    symlink(&snapshots, &snapshots).unwrap();
+}
+
+#[test]
+fn a_model_that_cannot_be_read_is_one_entry_of_one_document() {
+    let env = Env::with_three();
+    unreadable(&env, "models--org--Strange");
+    let data = &env.run("mlxk").args(["list"]).envelope(0)["data"];
+    assert_eq!(data["count"], 3);
+    let reason = data["models"][2]["reason"].as_str().unwrap();
+    assert!(reason.starts_with("cannot be read: "), "{reason}");
+    let data = &env.run("mlxk").args(["health"]).envelope(1)["data"];
+    assert_eq!(data["summary"]["unhealthy_count"], 2);
+}
+
+#[test]
+fn names_reach_a_terminal_and_a_script_as_plain_text() {
+    let env = Env::new();
+    env.model("org/\u{1b}]0;title\u{7}\u{9b}31m\nb\u{202e}").quantized().write();
+    let shown = "org/\u{fffd}]0;title\u{fffd}\u{fffd}31m\u{fffd}b\u{fffd}";
+    assert_eq!(env.run("mlxk-ls").args(["-q"]).ok(), format!("{shown}\n"));
+    for (program, args) in [
+        ("mlxk-ls", vec!["--human", "--verbose"]),
+        ("mlxk-show", vec!["--human", "org", "--files"]),
+        ("mlxk-health", vec!["--human"]),
+        ("mlxk-rm", vec!["--human", "-n", "org"]),
+    ] {
+        let text = env.run(program).args(&args).ok();
+        assert!(text.contains(shown), "{program}: {text:?}");
+        let obeyed = |c: char| c != '\n' && (c.is_control() || c == '\u{202e}');
+        assert!(!text.contains(obeyed), "{program}: {text:?}");
+    }
+    let line = env.run("mlxk-ls").ok();
+    assert!(line.contains("\\u009b31m\\nb\\u202e") && line.lines().count() == 1, "{line:?}");
+}
+
+#[test]
+fn a_pattern_that_selects_nothing_is_said() {
+    let env = Env::with_three();
+    let ended = env.run("mlxk-ls").args(["-q", "nosuch", "Good", "*-4bit"]).end();
+    assert_eq!((ended.status(), &*ended.stdout()), (0, "mlx-community/Good-4bit\n"));
+    assert!(ended.stderr().starts_with("mlxk-ls: nosuch: no model of that name\n"), "{ended:?}");
+}
+
+#[test]
+fn paths_and_origins_are_columns_on_request() {
+    let env = Env::with_three();
+    let sentinel = json!({"managed": true, "source_repo": "org/source"}).to_string();
+    let directory = env.model("mine").quantized().file(".mlxk_workspace.json", sentinel);
+    let directory = directory.write_workspace();
+    let table = env.run("mlxk-ls").args(["--human", "--full-paths", "--origin"]).ok();
+    let mut lines = table.lines();
+    let columns = |line: &str| line.split('|').map(|c| c.trim().to_owned()).collect::<Vec<_>>();
+    let header = columns(lines.next().unwrap());
+    assert_eq!(header, ["Name", "Hash", "Size", "Modified", "Src", "Origin", "Type"]);
+    let mine = columns(lines.nth(1).unwrap());
+    assert_eq!((&*mine[0], &*mine[5]), (directory.to_str().unwrap(), "org/source"));
+    assert_eq!(columns(lines.next().unwrap())[0], "mlx-community/Good-4bit");
+}
+
+#[test]
+fn a_revision_that_is_no_commit_is_listed_by_its_name() {
+    let env = Env::new();
+    env.model("org/m").write();
+    let snapshots = env.hub().join("models--org--m/snapshots");
+    fs::create_dir(snapshots.join("old")).unwrap();
+    let all = env.run("mlxk-ls").args(["-qa", "--revisions"]).ok();
+    assert!(all.contains("org/m@old\n"), "{all}");
+    let listing = env.run("mlxk-ls").args(["-a", "--revisions", "-f", "health=unhealthy"]).ok();
+    let ended = env.run("mlxk-rm").stdin(listing).end();
+    ended.refused(1, "mlxk-rm: org/m: a record without a hash, which says no revision");
+    assert!(snapshots.join("old").exists() && snapshots.join(COMMIT).exists());
 }

@@ -65,6 +65,22 @@ fn a_revision_goes_alone() {
     assert_eq!((&record["action"], &record["hash"]), (&json!("deleted"), &json!(other)));
     assert_eq!(env.run("mlxk-ls").args(["-qa", "--revisions"]).ok(), format!("org/m@{COMMIT}\n"));
     assert_eq!(env.run("mlxk-health").args(["org/m"]).end().status(), 0);
+    env.model("org/m").commit(&other).write();
+    let text = env.run("mlxk-rm").args(["--human", "org/m@222"]).ok();
+    assert!(text.starts_with("rm: org/m@2222222 — deleted: freed "), "{text}");
+}
+
+#[test]
+fn a_pattern_removes_every_model_of_such_a_name_if_forced() {
+    let env = Env::with_three();
+    env.model("org/test-1").write();
+    env.model("org/test-2").write();
+    let ended = env.run("mlxk-rm").args(["test-*"]).end();
+    ended.refused(1, "mlxk-rm: test-*: would remove 2 models");
+    let envelope = env.run("mlxk").args(["rm", "test-*", "--force"]).envelope(0);
+    assert_eq!(envelope["data"]["results"].as_array().unwrap().len(), 2);
+    let left = "mlx-community/Good-4bit\norg/Broken\norg/Strange\n";
+    assert_eq!(env.run("mlxk-ls").args(["-qa"]).ok(), left);
 }
 
 #[test]
@@ -128,4 +144,7 @@ fn without_a_cache_there_is_nothing_to_remove_from() {
     fs::remove_dir(env.hub()).unwrap();
     let error = &env.run("mlxk-rm").args(["--prune"]).envelope(1)["error"];
     assert_eq!(error["type"], "cache_not_found");
+    env.model("mine").write_workspace();
+    let error = &env.run("mlxk-rm").args(["./ws/mine"]).envelope(1)["error"];
+    assert_eq!(error["type"], "workspace_model");
 }

@@ -110,3 +110,31 @@ fn only_a_managed_workspace_has_a_hash() {
     ended.refused(1, message);
     assert_eq!(env.files(), before);
 }
+
+#[test]
+fn files_are_named_by_their_paths() {
+    let env = Env::with_three();
+    let snapshot = env.model("org/deep").write();
+    std::fs::create_dir(snapshot.join("1_Pooling")).unwrap();
+    std::fs::write(snapshot.join("1_Pooling/config.json"), "{}").unwrap();
+    std::fs::write(snapshot.join("._config.json"), "x").unwrap();
+    let text = env.run("mlxk-show").args(["--human", "org/deep", "--files"]).ok();
+    assert!(text.contains("  - 1_Pooling/config.json (config, 2B)\n"), "{text}");
+    assert!(text.ends_with("  - ._config.json (config, 1B)\n"), "{text}");
+    let files = &env.run("mlxk-show").args(["org/deep", "--files"]).envelope(0)["data"]["files"];
+    assert_eq!(files[0]["name"], "1_Pooling/config.json");
+}
+
+#[test]
+fn the_address_of_a_page_of_the_hub_is_told_from_a_name() {
+    let env = Env::new();
+    for (url, name) in [
+        ("https://huggingface.co/org/name", "org/name"),
+        ("https://huggingface.co/org/name/tree/v1?x=1", "org/name@v1"),
+        ("hf.co/org/name/", "org/name"),
+    ] {
+        let ended = env.run("mlxk-show").args([url]).end();
+        ended.refused(1, &format!("mlxk-show: {url}: a URL, not the name of a model"));
+        assert!(ended.stderr().ends_with(&format!("hint: its name is {name}\n")), "{ended:?}");
+    }
+}

@@ -5,6 +5,7 @@ use std::process::Command;
 
 use mlxk_testhub::{Fault, Rule};
 use rexpect::session::spawn_command;
+use unicode_width::UnicodeWidthStr;
 
 use crate::convert::gguf::Builder;
 use crate::env::{Env, program_path};
@@ -47,5 +48,30 @@ fn a_bar_is_drawn_and_taken_away() {
         let (_, rest) = drawn.unwrap_or_else(|| panic!("{program} {args:?}: no bar: {said:?}"));
         let cleared = rest.contains("\x1b[2K");
         assert!(cleared && said.contains(last), "{program} {args:?}: {said:?}");
+    }
+}
+
+#[test]
+fn a_table_fits_the_terminal() {
+    let env = Env::new();
+    env.model("org/模型-👨‍👩‍👧-Instruct-2507-8bit-with-a-long-name-that-never-ends")
+        .quantized()
+        .write();
+    env.model("org/short").quantized().write();
+    for (columns, args) in
+        [(80, "--all --health --verbose"), (80, "--all --origin"), (40, "--all --health"), (20, "")]
+    {
+        let mut command = env.at_home(Command::new("sh"));
+        let program = program_path("mlxk-ls");
+        let script = format!("stty cols {columns}; {} {args}", program.display());
+        command.env("LC_ALL", "C.UTF-8").args(["-c", &script]);
+        let said = spawn_command(command, Some(PATIENCE)).unwrap().exp_eof().unwrap();
+        // Every byte came as a character.
+        let said: Vec<u8> = said.chars().map(|byte| byte as u8).collect();
+        let said = String::from_utf8(said).unwrap();
+        let widths: Vec<usize> = said.lines().map(|line| line.trim_end().width()).collect();
+        let widest = widths.iter().max().unwrap();
+        assert!((columns - 6..=columns).contains(widest), "{columns}: {said}");
+        assert!(said.contains("…"), "{said}");
     }
 }

@@ -65,7 +65,7 @@ pub fn convert(options: &Options, places: &Places, out: &mut Output) -> Result<(
     }
     let made = made?;
     match out.form {
-        Form::Human => out.text(&summary(&made)),
+        Form::Human => out.prose(&summary(&made)),
         Form::Ndjson if options.events => out.lines([&made.with("type", "end")]),
         Form::Ndjson => out.lines([&made]),
         Form::Json => out.envelope(made),
@@ -80,6 +80,9 @@ fn make(
     let Options { source, target, dtype, check, .. } = options;
     let adapter = options.adapter.as_deref();
     let change = match &options.weights {
+        Weights::RepairIndex if source.is_file() => {
+            return Err(refused(source, "a file, and --repair-index takes a workspace"));
+        }
         Weights::RepairIndex => return repair_index(source, target, *check, places, progress),
         Weights::Quantize(quantize) => Some(Change::Quantize(*quantize)),
         Weights::Dequantize => Some(Change::Dequantize),
@@ -132,7 +135,7 @@ fn requantize(
 }
 
 fn refused(path: &Path, what: &str) -> Error {
-    Error::new(Kind::Validation, path.display().to_string(), what)
+    Error::new(Kind::Command, path.display().to_string(), what)
 }
 
 /// The record of a conversion in one line of text.
@@ -142,7 +145,7 @@ fn summary(record: &Record) -> String {
     let parts = [
         text("message").map(str::to_owned),
         text("health_status").map(str::to_owned),
-        number("tensors").map(|count| format!("{count} tensors")),
+        number("tensors").map(|count| human::count(count as usize, "tensor")),
         number("size_bytes").map(human::size),
     ];
     let parts: Vec<_> = parts.into_iter().flatten().collect();

@@ -9,7 +9,7 @@ use std::time::Instant;
 
 use mlxk_cli::Output;
 use mlxk_cli::examine::find;
-use mlxk_core::{Error, Found, Inspected, Kind, Places, Record, Result, inspect};
+use mlxk_core::{Error, Found, Inspected, Kind, Places, Record, Result, inspect, printable};
 use mlxk_engine::{Model, Runner};
 use mlxk_processor::{Processor, Tokenizer};
 
@@ -35,7 +35,8 @@ pub fn load(
     });
     let runner = Runner::with(model?, Arc::new(processor?));
     if verbose {
-        eprintln!("loaded {} in {:.2} s", facts.found.name, started.elapsed().as_secs_f64());
+        let name = printable(&facts.found.name);
+        eprintln!("loaded {name} in {:.2} s", started.elapsed().as_secs_f64());
     }
     Ok(runner)
 }

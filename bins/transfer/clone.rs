@@ -198,7 +198,7 @@ fn foretell(
     match out.form {
         Form::Human => {
             let head = format!("clone: {} → {target} — {message}\n", plan.id);
-            out.text(&(head + &lines(&missing)))
+            out.prose(&(head + &lines(&missing)))
         }
         Form::Ndjson => {
             let record = record.with("name", &*plan.id).with("hash", commit);
@@ -254,7 +254,7 @@ fn write(done: &Done, record: Record, options: &Options, out: &mut Output) -> Re
                 (None, Some(_)) => " (✓ healthy)".to_owned(),
                 (None, None) => String::new(),
             };
-            out.text(&format!("clone: {} → {made}{verdict}\n", done.plan.id))
+            out.prose(&format!("clone: {} → {made}{verdict}\n", done.plan.id))
         }
         Form::Ndjson => {
             let record = record.with("name", made).with("hash", Value::Null).with("cached", false);

@@ -144,7 +144,7 @@ fn write(done: &Done, record: Record, options: &Options, out: &mut Output) -> Re
             if options.dry_run {
                 text += &lines(&done.files);
             }
-            out.text(&text)
+            out.prose(&text)
         }
         Form::Ndjson => {
             let record = record.with("name", &*done.wanted.id).with("hash", &*done.commit);

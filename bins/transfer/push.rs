@@ -71,9 +71,8 @@ pub fn push(
     }
     let pushed = pushed?;
     if let [first, ..] = &pushed.refused[..] {
-        let count = pushed.refused.len();
-        let files = if count == 1 { "file" } else { "files" };
-        let message = format!("{}: refused by the Hub: {count} {files}, {first} first", wish.repo);
+        let count = human::count(pushed.refused.len(), "file");
+        let message = format!("{}: refused by the Hub: {count}, {first} first", wish.repo);
         out.remark(&message, "the .gitignore of the repository lists them");
     }
     write(&pushed, options, out)
@@ -125,7 +124,7 @@ fn check(dir: &Path, wish: &PushOptions, out: &mut Output) -> Result<()> {
         Form::Human => {
             let anomalies = health.get("anomalies").and_then(Value::as_array).cloned();
             let anomalies: String = anomalies.iter().flatten().map(anomaly).collect();
-            out.text(&format!("push: {} — {message}\n{anomalies}", dir.display()))
+            out.prose(&format!("push: {} — {message}\n{anomalies}", dir.display()))
         }
         form => {
             let record = Record::default()
@@ -187,7 +186,7 @@ fn beginning(dir: &Path, places: &Places) -> Result<PathBuf> {
 
 fn write(pushed: &Pushed, options: Options, out: &mut Output) -> Result<()> {
     match out.form {
-        Form::Human => out.text(&text(pushed, options.verbose)),
+        Form::Human => out.prose(&text(pushed, options.verbose)),
         Form::Ndjson if options.events => out.lines([&pushed.record().with("type", "end")]),
         Form::Ndjson => out.lines([&pushed.record()]),
         Form::Json => out.envelope(pushed.record()),

@@ -1,7 +1,7 @@
 //! Dispatch of `mlxk COMMAND` to the command's program, under its current or its former name.
 
 use std::env;
-use std::ffi::{OsStr, OsString};
+use std::ffi::OsString;
 use std::io;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
@@ -11,6 +11,7 @@ use mlxk_core::{Error, Kind};
 use serde_json::{Value, json};
 use strsim::jaro_winkler;
 
+use crate::compatibility::{self, called_as};
 use crate::system;
 
 /// The commands with their descriptions.
@@ -28,8 +29,12 @@ pub const COMMANDS: &[(&str, &str)] = &[
     ("convert", "Import, quantise or mend a model"),
 ];
 
+/// Topics that have a manual page, besides the commands.
+pub const TOPICS: [&str; 2] = ["model", "record"];
+
 /// Former names of commands, with their current names.
-const FORMER: [(&str, &str); 3] = [("list", "ls"), ("server", "serve"), ("embed-serve", "serve")];
+pub const FORMER: [(&str, &str); 3] =
+    [("list", "ls"), ("server", "serve"), ("embed-serve", "serve")];
 
 /// Commands that print text even in a pipe, for compatibility with older versions.
 const TEXTUAL: [&str; 7] = ["list", "show", "health", "rm", "pull", "clone", "push"];
@@ -43,23 +48,22 @@ const SPECIFICATION: &str = "0.2.4";
 /// The command line, where `mlx-run` stands for `mlxk run`.
 pub fn arguments(given: impl IntoIterator<Item = OsString>) -> Vec<OsString> {
     let mut arguments: Vec<OsString> = given.into_iter().collect();
-    if called_as() == "mlx-run" {
+    if called_as() == "mlx-run" && !arguments.is_empty() {
         arguments.insert(1, "run".into());
     }
     arguments
 }
 
-/// The name under which this program was called.
-pub fn called_as() -> String {
-    let path = env::args_os().next().unwrap_or_default();
-    let name = Path::new(&path).file_name().unwrap_or(OsStr::new("mlxk"));
-    name.to_string_lossy().into_owned()
+/// The text of `mlxk --version`: the version of mlx-knife that scripts look for, then that of the suite.
+pub fn version_line() -> String {
+    let (name, version) = (called_as(), compatibility::VERSION);
+    format!("{name} {version} (mlxk suite {})\n", env!("CARGO_PKG_VERSION"))
 }
 
 /// The `data` of `mlxk --version --json`.
 pub fn version() -> Value {
     json!({
-        "cli_version": env!("CARGO_PKG_VERSION"),
+        "cli_version": compatibility::VERSION,
         "json_api_spec_version": SPECIFICATION,
         "system": system::describe(),
     })
@@ -79,7 +83,8 @@ pub fn run(words: &[OsString], json: bool) -> Error {
     };
     let command = command.to_string_lossy();
     let mut program = program(current_name(&command));
-    program.args(args);
+    // The program answers in the ways of mlx-knife under this name.
+    program.arg0(called_as()).args(args);
     let says = |flag: &str| args.iter().any(|arg| arg == flag) || json && flag == "--json";
     if json {
         program.arg("--json");
@@ -110,12 +115,15 @@ pub fn manual(topic: &str) -> Error {
 
 /// If a shell asks for the words after `mlxk COMMAND`, lets that command answer.
 pub fn complete() {
-    let words: Vec<OsString> = env::args_os().skip_while(|arg| arg != "--").skip(1).collect();
+    let words = env::args_os().skip_while(|arg| arg != "--").skip(1);
+    let given: Vec<OsString> = words.collect();
+    let position = env::var("_CLAP_COMPLETE_INDEX").ok().and_then(|index| index.parse().ok());
+    let position: usize = position.unwrap_or(given.len().saturating_sub(1));
+    let words = arguments(given.clone());
+    let position = position + words.len() - given.len();
     let [_, command, rest @ ..] = &words[..] else {
         return;
     };
-    let position = env::var("_CLAP_COMPLETE_INDEX").ok().and_then(|index| index.parse().ok());
-    let position: usize = position.unwrap_or(words.len() - 1);
     let name = command.to_str().map(current_name);
     let known = name.filter(|name| is_known(name));
     let (true, 2.., Some(name)) = (env::var_os("COMPLETE").is_some(), position, known) else {

@@ -10,19 +10,29 @@ pub fn success(command: &str, data: Value) -> String {
     text(&json!({"status": "success", "command": command, "data": data, "error": null}))
 }
 
-/// The envelope of a failure; `command` is null if the command line itself was wrong.
-pub fn failure(command: Option<&str>, error: &Error) -> String {
-    text(&json!({"status": "error", "command": command, "data": null, "error": object(error)}))
+/// The envelope of a failure, whose `error` has the type `kind`; `data` may be null. `command` is null
+/// if the command line itself was wrong.
+pub fn failure(command: Option<&str>, data: Value, error: &Error, kind: &str) -> String {
+    let error = object(error, kind);
+    text(&json!({"status": "error", "command": command, "data": data, "error": error}))
 }
 
-/// The envelope of a failure that also has `data`.
-pub fn failure_with(command: &str, data: Value, error: &Error) -> String {
-    text(&json!({"status": "error", "command": command, "data": data, "error": object(error)}))
+/// The `data` of a run that has several: those of the first, with all of them in `results`.
+pub fn joined(mut all: Vec<Value>) -> Value {
+    match all.len() {
+        0 => Value::Null,
+        1 => all.remove(0),
+        _ => {
+            let mut data = all[0].clone();
+            data["results"] = all.into();
+            data
+        }
+    }
 }
 
 /// The error object: `type`, `message`, and details that help to resolve the error.
-fn object(error: &Error) -> Value {
-    let mut object = json!({"type": error.kind.name(), "message": error.to_string()});
+fn object(error: &Error, kind: &str) -> Value {
+    let mut object = json!({"type": kind, "message": error.to_string()});
     if let Some(hint) = &error.hint {
         object["hint"] = json!(hint);
     }
@@ -63,5 +73,12 @@ mod tests {
         assert!(text.contains("    \"empty\": [],\n"), "{text}");
         let read: Value = serde_json::from_str(&text).unwrap();
         assert_eq!(read["data"], data);
+    }
+
+    #[test]
+    fn several_results_are_one_document() {
+        let (a, b) = (json!({"model": "a"}), json!({"model": "b"}));
+        assert_eq!(joined(vec![a.clone()]), a);
+        assert_eq!(joined(vec![a.clone(), b.clone()]), json!({"model": "a", "results": [a, b]}));
     }
 }

@@ -19,10 +19,14 @@ pub fn size(bytes: u64) -> String {
     format!("{:.1}PB", value / 1000.0)
 }
 
+/// `1 file`, `3 files`.
+pub fn count(count: usize, noun: &str) -> String {
+    if count == 1 { format!("1 {noun}") } else { format!("{count} {noun}s") }
+}
+
 /// `1 file, 102B`, `3 files, 1.2GB`.
-pub fn files(count: usize, bytes: u64) -> String {
-    let noun = if count == 1 { "file" } else { "files" };
-    format!("{count} {noun}, {}", size(bytes))
+pub fn files(number: usize, bytes: u64) -> String {
+    format!("{}, {}", count(number, "file"), size(bytes))
 }
 
 /// `just now`, `5m ago`, `3h ago`, `2d ago`, and after a month the date.

@@ -4,6 +4,7 @@
 
 #![cfg_attr(test, allow(clippy::unwrap_used))] // a test fails by panicking
 
+pub mod compatibility;
 pub mod completion;
 pub mod dispatch;
 pub mod each;

@@ -4,18 +4,18 @@ mod flags;
 mod table;
 
 use std::fs;
-use std::io;
-use std::path::Path;
+use std::ops::ControlFlow;
 use std::time::SystemTime;
 
 use mlxk_core::list::{Listed, matching};
+use mlxk_core::probe::File;
 use mlxk_core::store::Revisions;
 use mlxk_core::store::cache::Repo;
-use mlxk_core::{Error, Facts, Origin, Places, Record, Result, describe};
-use rayon::prelude::*;
+use mlxk_core::{Facts, Origin, Places, Record, Result, describe, printable};
 use serde_json::{Value, json};
 
 use crate::examine::{Examined, examine};
+use crate::ordered::ordered;
 use crate::output::{Form, Output};
 use crate::select::{Entry, Filter, Sort};
 use crate::system;
@@ -51,61 +51,115 @@ pub enum Style {
 
 /// Lists the models that `query` selects.
 pub fn list(query: &Query, style: Style, places: &Places, out: &mut Output) -> Result<()> {
-    let models = models(query, places, out)?;
+    let models = candidates(query, places, out)?;
     match (style, out.form) {
-        (Style::Names, _) => out.text(&names(&models, query.revisions)),
+        // A table needs all models for its widths, and an envelope is one document.
         (Style::Form(columns), Form::Human) => {
-            out.text(&table::human(&models, columns, SystemTime::now()))
+            let models = records(select(models, query, out)?);
+            out.prose(&table::human(&models, columns, SystemTime::now()))
         }
-        (Style::Form(_), Form::Ndjson) => out.lines(&models),
-        (Style::Form(_), Form::Json) => out.envelope(data(models)),
+        (Style::Form(_), Form::Json) => {
+            let models = records(select(models, query, out)?);
+            out.envelope(data(models))
+        }
+        (style, _) => {
+            let write = |entry: Entry, out: &mut Output| match style {
+                Style::Names => out.text(&name(&entry, query.revisions)),
+                Style::Form(_) => out.lines([&entry.record]),
+            };
+            match query.sort {
+                Some(_) => select(models, query, out)?.into_iter().try_for_each(|e| write(e, out)),
+                None => each(models, query, out, write),
+            }
+        }
     }
 }
 
-/// Reads all models that the query may mean, and selects.
-fn models(query: &Query, places: &Places, out: &mut Output) -> Result<Vec<Record>> {
-    let found = candidates(query, places)?;
-    if found.is_empty() && query.patterns.is_empty() {
-        out.remark_empty(places);
-    }
-    let read: Vec<_> = found.par_iter().map(|listed| entry(listed, query)).collect();
+fn records(entries: Vec<Entry>) -> Vec<Record> {
+    entries.into_iter().map(|entry| entry.record).collect()
+}
+
+/// The selected models in the order of the query.
+fn select(models: Vec<Listed>, query: &Query, out: &mut Output) -> Result<Vec<Entry>> {
     let mut entries = Vec::new();
-    for entry in read {
-        match entry {
-            Ok(entry) => entries.push(entry),
-            Err(e) => out.error(&e)?,
-        }
-    }
-    let now = SystemTime::now();
-    entries.retain(|entry| query.filters.iter().all(|filter| filter.accepts(entry, now)));
-    let accepted = entries.len();
-    entries.retain(|entry| query.all || is_usable(&entry.record));
-    let hidden = accepted - entries.len();
-    if hidden > 0 && out.form == Form::Human {
-        let text = format!("{hidden} not listed: unhealthy or not runnable");
-        out.remark(&text, "--all --health lists them too");
-    }
+    let unsorted = Query { limit: query.limit.filter(|_| query.sort.is_none()), ..query.clone() };
+    each(models, &unsorted, out, |entry, _| {
+        entries.push(entry);
+        Ok(())
+    })?;
     if let Some(sort) = query.sort {
         sort.apply(&mut entries);
     }
     entries.truncate(query.limit.unwrap_or(usize::MAX));
-    Ok(entries.into_iter().map(|entry| entry.record).collect())
+    Ok(entries)
 }
 
-/// The models of all patterns, each once, workspaces first and then by name.
-fn candidates(query: &Query, places: &Places) -> Result<Vec<Listed>> {
+/// Reads models in parallel, and calls `take` for each that the query selects, as soon as those before
+/// it are read.
+fn each(
+    models: Vec<Listed>,
+    query: &Query,
+    out: &mut Output,
+    mut take: impl FnMut(Entry, &mut Output) -> Result<()>,
+) -> Result<()> {
+    let now = SystemTime::now();
+    let limit = query.limit.unwrap_or(usize::MAX);
+    let (mut taken, mut hidden) = (0, 0);
+    let read = |listed: Listed| entry(&listed, query);
+    ordered(models, read, |read| {
+        if taken == limit {
+            return Ok(ControlFlow::Break(()));
+        }
+        let entry = match read {
+            Ok(entry) => entry,
+            // It was removed after the directory was listed.
+            Err(e) if e.is_absent() => return Ok(ControlFlow::Continue(())),
+            Err(e) => return out.error(&e).map(ControlFlow::Continue),
+        };
+        if query.filters.iter().all(|filter| filter.accepts(&entry, now)) {
+            match query.all || is_usable(&entry.record) {
+                true => {
+                    take(entry, out)?;
+                    taken += 1;
+                }
+                false => hidden += 1,
+            }
+        }
+        Ok(ControlFlow::Continue(()))
+    })?;
+    if hidden > 0 && out.form == Form::Human {
+        let text = format!("{hidden} not listed: unhealthy or not runnable");
+        out.remark(&text, "--all --health lists them too");
+    }
+    Ok(())
+}
+
+/// The models of all patterns, each once, workspaces first and then by name. A pattern that selects
+/// nothing is said.
+fn candidates(query: &Query, places: &Places, out: &Output) -> Result<Vec<Listed>> {
     if query.patterns.is_empty() {
-        return matching(places, "", query.revisions);
+        let all = matching(places, "", query.revisions)?;
+        if all.is_empty() {
+            out.remark_empty(places);
+        }
+        return Ok(all);
     }
     let mut all: Vec<Listed> = Vec::new();
     for pattern in &query.patterns {
-        for listed in matching(places, pattern, query.revisions)? {
+        let selected = matching(places, pattern, query.revisions)?;
+        if selected.is_empty() {
+            let message = format!("{pattern}: no model of that name");
+            out.remark(&message, "without a pattern, --all lists every model");
+        }
+        for listed in selected {
             if all.iter().all(|known| known.found != listed.found) {
                 all.push(listed);
             }
         }
     }
-    all.sort_by(|a, b| a.found.name.cmp(&b.found.name));
+    if query.patterns.len() > 1 {
+        all.sort_by(|a, b| a.found.name.cmp(&b.found.name));
+    }
     Ok(all)
 }
 
@@ -117,9 +171,10 @@ fn entry(listed: &Listed, query: &Query) -> Result<Entry> {
     let asks_refs = query.filters.iter().any(Filter::asks_refs);
     Ok(Entry {
         record: named(&examined, listed),
+        revision: listed.found.revision.clone(),
         modified: Some(facts.modified),
-        accessed: if asks_access { accessed(facts)? } else { None },
-        refs: if asks_refs { refs(facts)? } else { Vec::new() },
+        accessed: if asks_access { accessed(facts) } else { None },
+        refs: if asks_refs { refs(facts) } else { Vec::new() },
         bits: describe::quantization(facts).and_then(|q| q["bits"].as_u64()),
     })
 }
@@ -131,34 +186,21 @@ fn named(examined: &Examined, listed: &Listed) -> Record {
     }
 }
 
-/// Time when a file of the model was last read, as far as the file system records it.
-fn accessed(facts: &Facts) -> Result<Option<SystemTime>> {
-    let mut latest = None;
-    for file in &facts.files {
-        let path = facts.path(&file.path);
-        let metadata = fs::metadata(&path).map_err(|e| Error::io(&path, e))?;
-        latest = latest.max(recorded(&path, metadata.accessed())?);
-    }
-    Ok(latest)
+/// Time when a file of the model was last read, as far as the file system records it and tells.
+fn accessed(facts: &Facts) -> Option<SystemTime> {
+    let accessed = |file: &File| fs::metadata(facts.path(&file.path)).ok()?.accessed().ok();
+    facts.files.iter().filter_map(accessed).max()
 }
 
-fn recorded(path: &Path, time: io::Result<SystemTime>) -> Result<Option<SystemTime>> {
-    match time {
-        Ok(time) => Ok(Some(time)),
-        Err(e) if e.kind() == io::ErrorKind::Unsupported => Ok(None),
-        Err(e) => Err(Error::io(path, e)),
-    }
-}
-
-/// The branches and tags that point to the model's revision.
-fn refs(facts: &Facts) -> Result<Vec<String>> {
+/// The branches and tags that point to the model's revision; none if they cannot be read.
+fn refs(facts: &Facts) -> Vec<String> {
     let Origin::Cache { repo } = &facts.found.origin else {
-        return Ok(Vec::new());
+        return Vec::new();
     };
     let repo = Repo { name: facts.found.name.clone(), path: repo.clone() };
     let here = |commit: &str| Some(commit) == facts.found.revision.as_deref();
-    let refs = repo.refs()?.into_iter();
-    Ok(refs.filter(|r| here(&r.commit)).map(|r| r.name).collect())
+    let refs = repo.refs().unwrap_or_default().into_iter();
+    refs.filter(|r| here(&r.commit)).map(|r| r.name).collect()
 }
 
 /// The `data` of the envelope.
@@ -168,13 +210,15 @@ fn data(models: Vec<Record>) -> Value {
     json!({"models": models, "count": count, "system": system::describe()})
 }
 
-/// The names, one per line; with the revision if all revisions are listed.
-fn names(models: &[Record], revisions: Revisions) -> String {
-    let name = |model: &Record| match (model.str("name"), model.str("hash")) {
-        (Some(name), Some(hash)) if revisions == Revisions::All => format!("{name}@{hash}\n"),
-        (name, _) => format!("{}\n", name.unwrap_or_default()),
-    };
-    models.iter().map(name).collect()
+/// The name on a line of its own; with the revision if all revisions are listed.
+fn name(entry: &Entry, revisions: Revisions) -> String {
+    let name = printable(entry.record.str("name").unwrap_or_default());
+    match &entry.revision {
+        Some(revision) if revisions == Revisions::All => {
+            format!("{name}@{}\n", printable(revision))
+        }
+        _ => format!("{name}\n"),
+    }
 }
 
 fn is_usable(model: &Record) -> bool {

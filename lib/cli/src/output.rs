@@ -1,12 +1,13 @@
 //! Output of a program: records on stdout in one of three forms, errors and notes on stderr.
 
 use std::io::{self, IsTerminal, Write};
+use std::mem;
 use std::path::Path;
 
-use mlxk_core::{Error, Kind, Places, Record, Result};
+use mlxk_core::{Error, Kind, Places, Record, Result, printable};
 use serde_json::Value;
 
-use crate::envelope;
+use crate::{compatibility, envelope};
 
 /// The flags that choose the form of the output.
 #[derive(clap::Args, Clone, Copy, Debug)]
@@ -38,6 +39,12 @@ pub enum Form {
 /// True if stdout is a terminal.
 pub fn to_terminal() -> bool {
     io::stdout().is_terminal()
+}
+
+/// Number of columns of the terminal that stdout is; none if it is no terminal, or does not tell.
+pub fn terminal_width() -> Option<usize> {
+    let size = rustix::termios::tcgetwinsize(io::stdout()).ok()?;
+    Some(usize::from(size.ws_col)).filter(|columns| *columns > 0)
 }
 
 /// True if stdout is a terminal that may be coloured: `NO_COLOR` is unset or empty (see
@@ -73,16 +80,31 @@ pub struct Output {
     pub form: Form,
     program: String,
     command: &'static str,
+    /// True if errors have the types of mlx-knife in the envelope.
+    compatible: bool,
     failed: bool,
     misused: bool,
     answered: bool,
+    /// The `data` of the envelope, which is written at the end.
+    data: Vec<Value>,
+    /// The error of the envelope.
+    refusal: Option<Error>,
 }
 
 impl Output {
     /// The output of `program` (as messages name it), which is `command` in an envelope.
     pub fn new(program: impl Into<String>, command: &'static str, form: Form) -> Self {
-        let (failed, misused, answered) = (false, false, false);
-        Output { form, program: program.into(), command, failed, misused, answered }
+        Output {
+            form,
+            program: program.into(),
+            command,
+            compatible: compatibility::is_called(),
+            failed: false,
+            misused: false,
+            answered: false,
+            data: Vec::new(),
+            refusal: None,
+        }
     }
 
     /// Writes `text` to stdout unchanged.
@@ -95,30 +117,62 @@ impl Output {
             .map_err(|e| Error::io(Path::new("standard output"), e))
     }
 
+    /// Writes lines for people to stdout, made [`printable`].
+    pub fn prose(&mut self, text: &str) -> Result<()> {
+        let lines: String = text.split_inclusive('\n').map(printable_line).collect();
+        self.text(&lines)
+    }
+
     /// Writes records as NDJSON, one per line.
     pub fn lines<'a>(&mut self, records: impl IntoIterator<Item = &'a Record>) -> Result<()> {
         let text: String = records.into_iter().map(|record| format!("{record}\n")).collect();
         self.text(&text)
     }
 
-    /// Writes the envelope of a success with `data`.
+    /// Adds `data` to the envelope, which [`Output::finish`] writes.
     pub fn envelope(&mut self, data: impl Into<Value>) -> Result<()> {
-        self.text(&envelope::success(self.command, data.into()))
+        self.data.push(data.into());
+        Ok(())
     }
 
-    /// Reports the error of one item: the run continues, and its exit status is a failure.
+    /// Reports the error of one item: the run continues, and its exit status is a failure. The
+    /// envelope, which has room for one error, has the first.
     pub fn error(&mut self, error: &Error) -> Result<()> {
         self.failed = true;
         match self.form {
-            Form::Json => self.text(&envelope::failure(self.envelope_command(error), error)),
-            Form::Human | Form::Ndjson => self.complain(error),
+            Form::Json if self.refusal.is_none() && !self.answered => {
+                self.refusal = Some(error.clone());
+                Ok(())
+            }
+            _ => self.complain(error),
         }
     }
 
     /// Reports an error in the envelope, together with `data`.
     pub fn error_with(&mut self, error: &Error, data: Value) -> Result<()> {
-        self.failed = true;
-        self.text(&envelope::failure_with(self.command, data, error))
+        self.data.extend(Some(data).filter(|data| !data.is_null()));
+        self.error(error)
+    }
+
+    /// Writes the envelope, if it is the form in use and something was reported: one document, however
+    /// many models the run was about.
+    pub fn finish(&mut self) -> Result<()> {
+        if self.form != Form::Json {
+            return Ok(());
+        }
+        let data = envelope::joined(mem::take(&mut self.data));
+        match self.refusal.take() {
+            Some(error) => {
+                let command = self.envelope_command(&error);
+                let kind = match self.compatible {
+                    true => compatibility::error_type(self.command, &error),
+                    false => error.kind.name(),
+                };
+                self.text(&envelope::failure(command, data, &error, kind))
+            }
+            None if data.is_null() => Ok(()),
+            None => self.text(&envelope::success(self.command, data)),
+        }
     }
 
     /// Reports an error on stderr alone in every form, when stdout already has its answer.
@@ -156,27 +210,30 @@ impl Output {
         self.misused
     }
 
-    /// True if something was written to stdout.
-    pub fn answered(&self) -> bool {
-        self.answered
-    }
-
     /// True if an error was reported or the answer is no.
     pub fn failed(&self) -> bool {
         self.failed
     }
 
-    /// Errors of the command line belong to no command.
+    /// Errors of the command line belong to no command, except for `convert` of mlx-knife.
     fn envelope_command(&self, error: &Error) -> Option<&'static str> {
-        (error.kind != Kind::Command).then_some(self.command)
+        let named = self.compatible && self.command == "convert";
+        (error.kind != Kind::Command || named).then_some(self.command)
     }
 
     fn note(&self, message: &str, hint: Option<&str>) -> Result<()> {
-        let mut text = format!("{}: {message}\n", self.program);
+        let mut text = format!("{}: {}\n", self.program, printable(message));
         if let Some(hint) = hint {
-            text.push_str(&format!("hint: {hint}\n"));
+            text.push_str(&format!("hint: {}\n", printable(hint)));
         }
         let written = io::stderr().lock().write_all(text.as_bytes());
         written.map_err(|e| Error::io(Path::new("standard error"), e))
+    }
+}
+
+fn printable_line(line: &str) -> String {
+    match line.strip_suffix('\n') {
+        Some(line) => printable(line).into_owned() + "\n",
+        None => printable(line).into_owned(),
     }
 }

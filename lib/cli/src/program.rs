@@ -2,10 +2,12 @@
 
 use std::env;
 use std::ffi::OsString;
+use std::iter;
 use std::process::ExitCode;
 
 use clap::Parser;
 use mlxk_core::{Error, Kind, Result};
+use serde_json::Value;
 
 use crate::completion;
 use crate::exit::Exit;
@@ -18,6 +20,12 @@ pub trait Tool: Parser {
 
     /// The form of the output.
     fn form(&self) -> Form;
+
+    /// The `data` of the envelope of an error that ends the run before it has any; null if there is none.
+    fn data(&self, error: &Error) -> Value {
+        let _ = error;
+        Value::Null
+    }
 
     /// Does the work. The error of one item is reported to `out`, and the run continues; a returned
     /// error ends the run.
@@ -34,6 +42,8 @@ pub fn main_with<T: Tool>(words: impl IntoIterator<Item = OsString>) -> ExitCode
     restore_sigpipe();
     completion::answer(T::command);
     let program = T::command().get_name().to_owned();
+    // Under a name of mlx-knife, too, the usage is that of the program.
+    let words = iter::once(OsString::from(&program)).chain(words.into_iter().skip(1));
     match T::try_parse_from(words) {
         Ok(tool) => run(&tool, program),
         Err(e) => explain(&program, &e),
@@ -60,15 +70,16 @@ pub fn json_wanted() -> bool {
 
 fn run<T: Tool>(tool: &T, program: String) -> Exit {
     let mut out = Output::new(program, T::COMMAND, tool.form());
-    match tool.run(&mut out) {
-        Ok(()) if out.failed() => Exit::Failed,
-        Ok(()) => Exit::Done,
+    let (exit, reported) = match tool.run(&mut out) {
+        Ok(()) if out.failed() => (Exit::Failed, Ok(())),
+        Ok(()) => (Exit::Done, Ok(())),
         Err(e) => {
             let exit = if out.misused() { Exit::Usage } else { Exit::from(&e) };
-            // If stdout is closed, only the exit status reports the error.
-            out.error(&e).map_or(Exit::Failed, |()| exit)
+            (exit, out.error_with(&e, tool.data(&e)))
         }
-    }
+    };
+    // If stdout is closed, only the exit status reports the error.
+    reported.and_then(|()| out.finish()).map_or(Exit::Failed, |()| exit)
 }
 
 /// Answers `--help` and `--version`, and reports errors of the command line.
@@ -80,7 +91,8 @@ fn explain(program: &str, error: &clap::Error) -> Exit {
         };
     }
     let form = if json_wanted() { Form::Json } else { Form::Human };
-    let reported = Output::new(program, "", form).error(&usage_error(program, error));
+    let mut out = Output::new(program, "", form);
+    let reported = out.error(&usage_error(program, error)).and_then(|()| out.finish());
     reported.map_or(Exit::Failed, |()| Exit::Usage)
 }
 

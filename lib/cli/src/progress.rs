@@ -6,7 +6,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use indicatif::{ProgressBar, ProgressStyle};
-use mlxk_core::{Progress, Record, Result};
+use mlxk_core::{Progress, Record, Result, printable};
 use serde_json::{Value, json};
 
 use crate::output::Output;
@@ -65,7 +65,7 @@ impl<'a> Reporter<'a> {
 
     /// Shows the name of the model before the bar.
     pub fn titled(self) -> Reporter<'a> {
-        self.bar.set_prefix(format!("{} ", self.model));
+        self.bar.set_prefix(format!("{} ", printable(self.model)));
         self
     }
 

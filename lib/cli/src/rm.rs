@@ -2,10 +2,12 @@
 
 use std::time::{Duration, SystemTime};
 
+use mlxk_core::list::{Listed, is_pattern, matching};
+use mlxk_core::store::Revisions;
 use mlxk_core::store::deletion::Deletion;
-use mlxk_core::store::prune;
+use mlxk_core::store::prune::{self, Pruning};
 use mlxk_core::store::remove::{self, Request};
-use mlxk_core::{Error, Found, Kind, Places, Record, Result, Spec, Target};
+use mlxk_core::{Error, Found, Kind, Origin, Places, Record, Result, Spec, Target, printable};
 use serde_json::{Value, json};
 
 use crate::examine::find;
@@ -30,17 +32,45 @@ pub struct Care {
 /// Removes the models that `input` names.
 pub fn remove(input: Input, care: Care, places: &Places, out: &mut Output) -> Result<()> {
     for record in input.batches().flatten() {
-        if let Err(e) = record.and_then(|record| remove_one(record, care, places, out)) {
-            refuse(&e, out)?;
-        }
+        let (records, refusal) = match record.and_then(|record| expand(record, care, places)) {
+            Ok(records) => (records, None),
+            Err(e) => (Vec::new(), Some(e)),
+        };
+        let removed = |record| remove_one(record, care, places, out).err();
+        let refusals: Vec<Error> = records.into_iter().filter_map(removed).chain(refusal).collect();
+        refusals.iter().try_for_each(|e| refuse(e, out))?;
     }
     Ok(())
+}
+
+/// The record, or for a shell pattern such as `test-*` a record of each cached model that it matches.
+fn expand(record: Record, care: Care, places: &Places) -> Result<Vec<Record>> {
+    let spec = record.spec()?;
+    let pattern = match &spec.target {
+        Target::Name { name, revision: None } if !spec.exact && is_pattern(name) => name,
+        _ => return Ok(vec![record]),
+    };
+    let cached = |listed: &Listed| matches!(listed.found.origin, Origin::Cache { .. });
+    let found = matching(places, pattern, Revisions::Current)?.into_iter().filter(cached);
+    let names: Vec<String> = found.map(|listed| listed.found.name).collect();
+    let count = human::count(names.len(), "model");
+    match names.is_empty() {
+        true => Err(Error::new(Kind::ModelNotFound, pattern, "no model of such a name")),
+        false if !care.force && !care.dry_run => {
+            let error = Error::new(Kind::AmbiguousMatch, pattern, format!("would remove {count}"));
+            Err(error.hint("--force removes them; --dry-run lists them").matches(names))
+        }
+        false => Ok(names.iter().map(|name| record.clone().with("name", name.as_str())).collect()),
+    }
 }
 
 /// Removes files that no name refers to any more: see [`mlxk_core::store::prune`].
 pub fn prune(care: Care, places: &Places, out: &mut Output) -> Result<()> {
     let before = SystemTime::now() - ABANDONED;
-    let plan = prune::plan(places, before)?;
+    let Pruning { deletion: plan, unreadable } = prune::plan(places, before)?;
+    for e in unreadable {
+        out.remark(&format!("{e}"), "it was left as it is");
+    }
     let done = match care.dry_run {
         true => Done { action: "prune", bytes: plan.bytes, plan: &plan },
         false => {
@@ -53,6 +83,7 @@ pub fn prune(care: Care, places: &Places, out: &mut Output) -> Result<()> {
 fn remove_one(record: Record, care: Care, places: &Places, out: &mut Output) -> Result<()> {
     let spec = record.spec()?;
     let found = find(&record, places)?;
+    check_revision(&record, &found)?;
     let revision_only = matches!(&spec.target, Target::Name { revision: Some(_), .. });
     let request = Request {
         found: &found,
@@ -77,7 +108,24 @@ fn remove_one(record: Record, care: Care, places: &Places, out: &mut Output) -> 
         Some(revision) if revision_only => record.with("hash", revision.as_str()),
         _ => record,
     };
-    write(&done, record, &found.name, out)
+    let subject = match &found.revision {
+        Some(revision) if revision_only => format!("{}@{revision:.7}", found.name),
+        _ => found.name.clone(),
+    };
+    write(&done, record, &subject, out)
+}
+
+/// Refuses a record that describes a model without saying which revision: its listing could not tell,
+/// and the whole model may be more than was listed. A plain name is the whole model.
+fn check_revision(record: &Record, found: &Found) -> Result<()> {
+    let is_name = record.fields().keys().all(|key| key == "name");
+    let cached = matches!(found.origin, Origin::Cache { .. });
+    if is_name || !cached || record.str("hash").is_some() {
+        return Ok(());
+    }
+    Err(Error::validation("a record without a hash, which says no revision")
+        .about(&found.name)
+        .hint(format!("mlxk-rm {}, or one of the revisions of mlxk-ls --revisions -q", found.name)))
 }
 
 /// A removal, done or planned.
@@ -94,7 +142,10 @@ impl Done<'_> {
 
     fn message(&self) -> String {
         let verb = if self.is_planned() { "would free" } else { "freed" };
-        format!("{verb} {} ({} bytes)", human::size(self.bytes), self.bytes)
+        match self.bytes {
+            0..1000 => format!("{verb} {}", human::count(self.bytes as usize, "byte")),
+            bytes => format!("{verb} {} ({bytes} bytes)", human::size(bytes)),
+        }
     }
 
     fn paths(&self) -> Vec<String> {
@@ -105,11 +156,12 @@ impl Done<'_> {
 fn write(done: &Done, record: Record, subject: &str, out: &mut Output) -> Result<()> {
     match out.form {
         Form::Human => {
+            let subject = printable(subject);
             let mut text = format!("rm: {subject} — {}: {}\n", done.action, done.message());
             if done.is_planned() {
-                text.extend(done.paths().iter().map(|path| format!("  {path}\n")));
+                text.extend(done.paths().iter().map(|path| format!("  {}\n", printable(path))));
             }
-            out.text(&text)
+            out.prose(&text)
         }
         Form::Ndjson => {
             let record = record.with("action", done.action).with("freed_bytes", done.bytes);
@@ -172,6 +224,9 @@ fn refuse(error: &Error, out: &mut Output) -> Result<()> {
         Kind::AmbiguousMatch => {
             data["action"] = json!("ambiguous");
             data["matches"] = json!(error.matches);
+        }
+        Kind::WorkspaceModel | Kind::DeletionFailed | Kind::PermissionDenied => {
+            data["model"] = json!(error.subject);
         }
         Kind::LocksPresent => {
             data["model"] = json!(error.subject);

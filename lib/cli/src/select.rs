@@ -13,6 +13,8 @@ use serde_json::Value;
 pub struct Entry {
     /// Record that `mlxk-ls` writes.
     pub record: Record,
+    /// Revision of a cached model: the name of its snapshot.
+    pub revision: Option<String>,
     /// Time of the last modification.
     pub modified: Option<SystemTime>,
     /// Time when a file of the model was last read.

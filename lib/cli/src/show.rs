@@ -4,12 +4,13 @@ mod sheet;
 
 use mlxk_core::json::Document;
 use mlxk_core::probe::File;
+use mlxk_core::resolve::Resolver;
 use mlxk_core::workspace::clean;
 use mlxk_core::{Facts, Inspected, Origin, Places, Record, Result, describe};
 use rayon::prelude::*;
 use serde_json::{Map, Value, json};
 
-use crate::examine::{Examined, examine, find};
+use crate::examine::{Examined, examine};
 use crate::human;
 use crate::input::Input;
 use crate::output::{Form, Output};
@@ -38,9 +39,10 @@ pub struct Wish {
 pub fn show(input: Input, wish: Wish, places: &Places, out: &mut Output) -> Result<()> {
     let mut first = true;
     for batch in input.batches() {
+        let resolver = Resolver::new(places);
         let read = |record: Result<Record>| {
             let record = record?;
-            let found = find(&record, places)?;
+            let found = resolver.resolve(&record.spec()?)?;
             if wish.rehash {
                 clean::recalculate(&found.path).map_err(|e| e.about(&found.name))?;
             }
@@ -68,7 +70,7 @@ fn write(
     match out.form {
         Form::Human => {
             let gap = if first { "" } else { "\n" };
-            out.text(&format!("{gap}{}", sheet::render(examined, wish)))
+            out.prose(&format!("{gap}{}", sheet::render(examined, wish)))
         }
         Form::Ndjson => out.lines([&line(examined, record, wish.part)]),
         Form::Json => out.envelope(data(examined, wish)),
@@ -85,7 +87,7 @@ fn line(examined: &Examined, record: Record, part: Part) -> Record {
     match part {
         Part::Metadata => record.with("metadata", metadata(&examined.model)),
         Part::Config => record.with("config", whole(&facts.config)),
-        Part::Files => record.with("files", facts.files.iter().map(file_line).collect::<Value>()),
+        Part::Files => record.with("files", files(facts).map(file_line).collect::<Value>()),
     }
 }
 
@@ -98,8 +100,12 @@ fn data(examined: &Examined, wish: Wish) -> Value {
     });
     match wish.part {
         Part::Metadata => {}
-        Part::Files => data["files"] = facts.files.iter().map(file_entry).collect(),
-        Part::Config => data["config"] = whole(&facts.config),
+        Part::Files => data["files"] = files(facts).map(file_entry).collect(),
+        // Scripts know it by both names.
+        Part::Config => {
+            data["config"] = whole(&facts.config);
+            data["model_config"] = data["config"].clone();
+        }
     }
     data["metadata"] = match wish.part {
         Part::Metadata => metadata(&examined.model),
@@ -154,20 +160,25 @@ fn metadata(model: &Inspected) -> Value {
     if stated.is_empty() { Value::Null } else { stated.into() }
 }
 
+/// All files of the model's directory: those of the model, then those beside it.
+fn files(facts: &Facts) -> impl Iterator<Item = &File> {
+    facts.files.iter().chain(&facts.beside)
+}
+
 fn file_line(file: &File) -> Value {
     json!({"path": file.path.to_string_lossy(), "size_bytes": file.size, "type": kind(file)})
 }
 
 fn file_entry(file: &File) -> Value {
-    json!({"name": name(file), "size": human::size(file.size), "type": kind(file)})
-}
-
-fn name(file: &File) -> String {
-    file.path.file_name().unwrap_or_default().to_string_lossy().into_owned()
+    json!({
+        "name": file.path.to_string_lossy(),
+        "size": human::size(file.size),
+        "type": kind(file),
+    })
 }
 
 fn kind(file: &File) -> &'static str {
-    let name = name(file).to_lowercase();
+    let name = file.path.file_name().unwrap_or_default().to_string_lossy().to_lowercase();
     match () {
         () if ["safetensors", "bin", "gguf"].iter().any(|end| file.is(end)) => "weights",
         () if name.contains("tokenizer") => "tokenizer",

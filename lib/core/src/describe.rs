@@ -33,6 +33,7 @@ pub fn model(model: &Inspected, state: Option<&State>) -> Record {
         .with("runtime_compatible", plan.runnable.is_ok())
         .with("reason", reason.cloned())
         .with("cached", matches!(facts.found.origin, Origin::Cache { .. }))
+        .with("source", source(&facts.found.origin))
         .with("origin", note("source_repo"))
         .with("content_hash", content_hash)
         .with("hash_modified", note("hash_modified"))
@@ -42,6 +43,14 @@ pub fn model(model: &Inspected, state: Option<&State>) -> Record {
 /// The `quantization` object of `config.json`, unchanged.
 pub fn quantization(facts: &Facts) -> Option<Value> {
     facts.config.get("quantization").filter(Value::is_object)
+}
+
+/// The place where a model is, in words.
+fn source(origin: &Origin) -> &'static str {
+    match origin {
+        Origin::Cache { .. } => "cache",
+        Origin::Workspace => "workspace",
+    }
 }
 
 /// The revision if it is a commit hash: 40 hexadecimal digits.

@@ -1,9 +1,11 @@
 //! The error type of the suite: a kind for programs; a subject, a message and a hint for users.
 
-use std::fmt::{self, Write};
+use std::fmt;
 use std::path::Path;
 use std::sync::Arc;
 use std::{error, io};
+
+use crate::printable::printable;
 
 /// A result whose error is [`Error`].
 pub type Result<T> = std::result::Result<T, Error>;
@@ -11,8 +13,7 @@ pub type Result<T> = std::result::Result<T, Error>;
 /// A failure: its class, the thing concerned, what is wrong, and what the user can do about it.
 ///
 /// `Display` prints `subject: message` without the hint, which programs show on a line of its own.
-/// Both parts may quote text from files, so control characters, which a terminal would obey, are
-/// replaced.
+/// Both parts may quote text from files, so they are made [`printable`].
 #[derive(Clone, Debug)]
 pub struct Error {
     /// The class of the failure.
@@ -161,6 +162,11 @@ impl Error {
         self.source.as_deref()?.downcast_ref().map(io::Error::kind)
     }
 
+    /// True if the file or directory that the system was asked for does not exist.
+    pub fn is_absent(&self) -> bool {
+        matches!(self.io_kind(), Some(io::ErrorKind::NotFound | io::ErrorKind::NotADirectory))
+    }
+
     /// Replaces the subject.
     pub fn about(self, subject: impl Into<String>) -> Self {
         Error { subject: subject.into(), ..self }
@@ -186,10 +192,7 @@ impl fmt::Display for Error {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let parts = [self.subject.as_str(), &self.message];
         let parts = parts.into_iter().filter(|part| !part.is_empty()).collect::<Vec<_>>();
-        for c in parts.join(": ").chars() {
-            f.write_char(if c.is_control() { char::REPLACEMENT_CHARACTER } else { c })?;
-        }
-        Ok(())
+        f.write_str(&printable(&parts.join(": ")))
     }
 }
 

@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 
 use crate::json::Document;
 use crate::policy::detect;
+use crate::printable::printable;
 use crate::probe::{Facts, File, Shard};
 use crate::store::Origin;
 use crate::tensors::{Header, Index};
@@ -37,15 +38,37 @@ pub fn check(facts: &Facts) -> Health {
 
 /// The reason in one line of at most 500 characters: it may quote names that a model chose.
 pub(crate) fn one_line(reason: &str) -> String {
-    let shown = |c: char| {
-        if c.is_control() { char::REPLACEMENT_CHARACTER } else { c }
-    };
-    reason.chars().take(500).map(shown).collect()
+    printable(&reason.chars().take(500).collect::<String>()).into_owned()
 }
 
 type Verdict<T = ()> = Result<T, String>;
 
 fn verdict(facts: &Facts) -> Verdict<&'static str> {
+    if let Some(reason) = &facts.unreadable {
+        return Err(format!("cannot be read: {reason}"));
+    }
+    directory(facts)?;
+    parts(facts).map_err(|defect| match facts.unfinished.first() {
+        // It is the cause of most defects. Beside a whole model it is left of a download that another
+        // one replaced.
+        Some(download) => format!("Unfinished download: {}", download.display()),
+        None => defect,
+    })
+}
+
+/// Checks that a cached model has a snapshot, and that no entry of the directory is a stray.
+fn directory(facts: &Facts) -> Verdict {
+    let in_cache = matches!(facts.found.origin, Origin::Cache { .. });
+    if in_cache && facts.found.revision.is_none() {
+        return Err("No snapshots found".to_owned());
+    }
+    match facts.strays.first() {
+        Some(stray) => Err(format!("{} {}", stray.path.display(), stray.reason)),
+        None => Ok(()),
+    }
+}
+
+fn parts(facts: &Facts) -> Verdict<&'static str> {
     files(facts)?;
     config(facts)?;
     let reason = weights(facts)?;
@@ -55,25 +78,29 @@ fn verdict(facts: &Facts) -> Verdict<&'static str> {
     Ok(reason)
 }
 
-/// Checks that no file is a stray, a pointer, or partly downloaded.
+/// Checks that no file that a run needs is a pointer of Git LFS or partly downloaded.
 fn files(facts: &Facts) -> Verdict {
-    let in_cache = matches!(facts.found.origin, Origin::Cache { .. });
-    if in_cache && facts.found.revision.is_none() {
-        return Err("No snapshots found".to_owned());
-    }
-    if let Some(stray) = facts.strays.first() {
-        return Err(format!("{} {}", stray.path.display(), stray.reason));
-    }
-    none("LFS pointers instead of files", facts.files.iter().filter(|file| file.pointer))?;
-    none("Partial download marker detected", facts.files.iter().filter(is_partial))?;
-    match facts.unfinished.as_slice() {
-        [] => Ok(()),
-        [first, ..] => Err(format!("Unfinished download: {}", first.display())),
-    }
+    let weights = facts.weight_files();
+    let needed = |file: &&File| {
+        let is_weights = weights.iter().any(|weights| weights.path == file.path);
+        is_weights || DESCRIPTIONS.iter().any(|end| file.is(end))
+    };
+    let pointers = facts.files.iter().filter(|file| file.pointer).filter(needed);
+    none("LFS pointers instead of files", pointers)?;
+    let partial = facts.files.iter().filter(|file| is_part_of_missing(file, facts));
+    none("Partial download marker detected", partial)
 }
 
-fn is_partial(file: &&File) -> bool {
-    ["partial", "part", "tmp", "incomplete"].iter().any(|end| file.is(end))
+/// Extensions of the small files that describe a model: configurations, templates and vocabularies.
+const DESCRIPTIONS: [&str; 6] = ["json", "jinja", "model", "tiktoken", "txt", "spm"];
+
+/// True if the file is marked as a part of a file that a run needs, `NAME.part`, and that is missing.
+fn is_part_of_missing(file: &File, facts: &Facts) -> bool {
+    let marked = ["partial", "part", "tmp", "incomplete"].iter().any(|end| file.is(end));
+    let whole = file.path.with_extension("");
+    let end = whole.extension().unwrap_or_default();
+    let needed = ["safetensors", "gguf"].iter().chain(&DESCRIPTIONS).any(|needed| end == *needed);
+    marked && needed && facts.file(&whole).is_none()
 }
 
 fn none<'a>(complaint: &str, files: impl Iterator<Item = &'a File>) -> Verdict {
@@ -112,19 +139,18 @@ fn readable(name: &str, document: &Document) -> Verdict {
 }
 
 fn weights(facts: &Facts) -> Verdict<&'static str> {
-    let weights = || facts.files.iter().filter(|file| file.is("safetensors") || file.is("gguf"));
-    none("Empty weight files", weights().filter(|file| file.size == 0))?;
-    let reason = match &facts.index {
+    let index = facts.index.as_ref().map(|index| index.as_ref().map_err(Clone::clone));
+    let index = index.transpose()?;
+    let weights = facts.weight_files();
+    none("Empty weight files", weights.iter().copied().filter(|file| file.size == 0))?;
+    let reason = match index {
         Some(index) => {
-            let files = index.as_ref().map_err(Clone::clone)?.files();
-            shards_of(facts, &files)?;
+            shards_of(facts, &index.files())?;
             "Multi-file model complete"
         }
+        None if weights.is_empty() => return Err(no_weights(facts)),
         None => {
-            if weights().next().is_none() {
-                return Err(no_weights(facts));
-            }
-            numbered(weights())?;
+            numbered(weights.into_iter())?;
             "Model is healthy"
         }
     };
@@ -142,12 +168,12 @@ fn shards_of(facts: &Facts, files: &BTreeSet<&str>) -> Verdict {
     if facts.shards.is_empty() {
         return Err(format!("Missing weight shards: {}", listed(&missing)));
     }
-    Err(format!(
-        "Index and shards do not match: {} of {} files in the index are missing: {}",
+    Err(mismatch(&format!(
+        "{} of {} files in the index are missing: {}",
         missing.len(),
         files.len(),
         listed(&missing)
-    ))
+    )))
 }
 
 fn no_weights(facts: &Facts) -> String {
@@ -200,7 +226,11 @@ fn headers(facts: &Facts) -> Verdict {
     let Some(Ok(index)) = &facts.index else {
         return Ok(());
     };
-    check_index(index, facts).map_err(|reason| format!("Index and shards do not match: {reason}"))
+    check_index(index, facts).map_err(|reason| mismatch(&reason))
+}
+
+fn mismatch(reason: &str) -> String {
+    format!("Index and shards do not match: {reason} (mlxk convert --repair-index)")
 }
 
 fn check_index(index: &Index, facts: &Facts) -> Verdict {
@@ -211,8 +241,12 @@ fn check_index(index: &Index, facts: &Facts) -> Verdict {
     index.check(&index.files().into_iter().filter_map(header).collect())
 }
 
-/// Checks that a vision model has the configuration of an image processor.
+/// Checks that a vision model has the configuration of an image processor; beside a text model that is
+/// no part of it.
 fn processor(facts: &Facts) -> Verdict {
+    if detect::is_text_only(facts) && !detect::vision(facts) {
+        return Ok(());
+    }
     readable("preprocessor_config.json", &facts.preprocessor_config)?;
     readable("processor_config.json", &facts.processor_config)?;
     let embedded = ["preprocessor_config", "processor_config", "image_processor"];

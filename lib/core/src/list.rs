@@ -3,6 +3,7 @@
 use std::path::Path;
 
 use crate::error::Result;
+use crate::fnmatch;
 use crate::spec::is_path;
 use crate::store::{Found, Origin, Places, Revisions, cache};
 use crate::workspace::{self, Workspace};
@@ -31,8 +32,8 @@ pub fn all(places: &Places, revisions: Revisions) -> Result<Vec<Found>> {
 /// The models of `places` that `pattern` selects; the empty pattern selects all.
 ///
 /// A pattern that is an explicit path selects a workspace, the children of a directory, or the
-/// workspaces whose path begins with it. Any other pattern is part of a name, regardless of case,
-/// optionally followed by `@` and the first digits of a commit.
+/// workspaces whose path begins with it. Any other pattern is part of a name, regardless of case, or a
+/// shell pattern such as `*-4bit` of a whole name, optionally followed by `@` and the first digits of a commit.
 pub fn matching(places: &Places, pattern: &str, revisions: Revisions) -> Result<Vec<Listed>> {
     if is_path(pattern) {
         let path = Path::new(pattern);
@@ -60,9 +61,22 @@ pub fn matching(places: &Places, pattern: &str, revisions: Revisions) -> Result<
     Ok(selected)
 }
 
-/// True if `part` occurs in `name`, regardless of case.
+/// True if `part` occurs in `name`, regardless of case. A shell pattern must match the whole name, or
+/// what follows the organization.
 pub(crate) fn contains(name: &str, part: &str) -> bool {
-    name.to_lowercase().contains(&part.to_lowercase())
+    let (name, part) = (name.to_lowercase(), part.to_lowercase());
+    match is_pattern(&part) {
+        true => {
+            let short = name.rsplit('/').next().unwrap_or(&name);
+            fnmatch::matches(&part, &name) || fnmatch::matches(&part, short)
+        }
+        false => name.contains(&part),
+    }
+}
+
+/// True if the text is a shell pattern with `*` or `?`, which occur in no name of the Hub.
+pub fn is_pattern(text: &str) -> bool {
+    text.contains(['*', '?'])
 }
 
 fn by_path(workspace: Workspace, absolute: bool) -> Listed {

@@ -5,6 +5,7 @@ use std::fmt;
 use serde_json::{Map, Value};
 
 use crate::error::{Error, Result};
+use crate::printable::is_printable;
 use crate::spec::Spec;
 
 /// A JSON object whose fields keep their order; unknown fields are kept unchanged.
@@ -93,10 +94,20 @@ impl From<Record> for Value {
     }
 }
 
-/// Writes the record as one line of JSON, without a newline.
+/// Writes the record as one line of JSON, without a newline. Characters that a terminal would obey
+/// are escaped.
 impl fmt::Display for Record {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let line = serde_json::to_string(&self.0).map_err(|_| fmt::Error)?;
-        f.write_str(&line)
+        let mut rest = line.as_str();
+        // Those that are left in JSON text are in strings, and of one UTF-16 unit each.
+        while let Some(at) = rest.find(|c| !is_printable(c)) {
+            let (before, from) = rest.split_at(at);
+            let mut after = from.chars();
+            let code = after.next().map_or(0, u32::from);
+            write!(f, "{before}\\u{code:04x}")?;
+            rest = after.as_str();
+        }
+        f.write_str(rest)
     }
 }

@@ -1,5 +1,7 @@
 //! Resolution of a name to one model on disk, or to an error that lists the candidates.
 
+use std::sync::OnceLock;
+
 use strsim::jaro_winkler;
 
 use crate::error::{Error, Kind, Result};
@@ -18,6 +20,44 @@ use crate::workspace::{self, Workspace};
 /// # Errors
 /// `ModelNotFound`, `HashNotFound`, or `AmbiguousMatch`; the last two with `matches`.
 pub fn resolve(spec: &Spec, places: &Places) -> Result<Found> {
+    Resolver::new(places).resolve(spec)
+}
+
+/// Resolution of many names over one listing of the models on disk, which is made when a name first
+/// needs it.
+#[derive(Debug)]
+pub struct Resolver<'a> {
+    places: &'a Places,
+    repos: OnceLock<Result<Vec<Repo>>>,
+    workspaces: OnceLock<Result<Vec<Workspace>>>,
+}
+
+impl<'a> Resolver<'a> {
+    /// A resolver that has listed nothing yet.
+    pub fn new(places: &'a Places) -> Resolver<'a> {
+        Resolver { places, repos: OnceLock::new(), workspaces: OnceLock::new() }
+    }
+
+    /// Finds the model that `spec` names, as [`resolve`] does.
+    ///
+    /// # Errors
+    /// As [`resolve`].
+    pub fn resolve(&self, spec: &Spec) -> Result<Found> {
+        find(spec, self)
+    }
+
+    fn repos(&self) -> Result<&[Repo]> {
+        let repos = self.repos.get_or_init(|| cache::repos(&self.places.hub));
+        repos.as_deref().map_err(Clone::clone)
+    }
+
+    fn workspaces(&self) -> Result<&[Workspace]> {
+        let workspaces = self.workspaces.get_or_init(|| workspace::home(self.places));
+        workspaces.as_deref().map_err(Clone::clone)
+    }
+}
+
+fn find(spec: &Spec, places: &Resolver) -> Result<Found> {
     let (name, revision) = match &spec.target {
         Target::Path(path) => {
             let workspace = workspace::at(path)?.ok_or_else(|| no_workspace(spec))?;
@@ -27,22 +67,22 @@ pub fn resolve(spec: &Spec, places: &Places) -> Result<Found> {
     };
     let full = cache::decode(name).unwrap_or_else(|| name.clone());
     // Input may name thousands of models, so the cache is not listed for each of them.
-    if let (true, Some(repo)) = (spec.exact, cache::repo(&places.hub, &full)) {
+    if let (true, Some(repo)) = (spec.exact, cache::repo(&places.places.hub, &full)) {
         return revision_of(&repo, revision);
     }
-    let repos = cache::repos(&places.hub)?;
+    let repos = places.repos()?;
     if spec.exact {
-        return Err(not_found(spec, &repos));
+        return Err(not_found(spec, repos));
     }
-    let workspaces = workspace::home(places)?;
+    let workspaces = places.workspaces()?;
     if let Some(workspace) = workspaces.iter().find(|w| w.name == spec.text) {
         return Ok(workspace.clone().into());
     }
     let community = format!("mlx-community/{full}");
-    if let Some(repo) = exact(&repos, &full).or_else(|| exact(&repos, &community)) {
+    if let Some(repo) = exact(repos, &full).or_else(|| exact(repos, &community)) {
         return revision_of(repo, revision);
     }
-    partial(spec, &full, revision, workspaces, &repos)
+    partial(spec, &full, revision, workspaces, repos)
 }
 
 /// The cached model called `name`, which may contain `--` or more than one `/`.
@@ -55,17 +95,18 @@ fn partial(
     spec: &Spec,
     part: &str,
     revision: Option<&str>,
-    mut workspaces: Vec<Workspace>,
+    workspaces: &[Workspace],
     repos: &[Repo],
 ) -> Result<Found> {
-    workspaces.retain(|w| contains(&w.name, &spec.text));
+    let workspaces = workspaces.iter().filter(|w| contains(&w.name, &spec.text));
+    let workspaces: Vec<&Workspace> = workspaces.collect();
     let mut candidates: Vec<&Repo> = repos.iter().filter(|r| contains(&r.name, part)).collect();
     if let (Some(revision), true) = (revision, candidates.len() > 1) {
         candidates = having(candidates, revision)?;
     }
     match (workspaces.as_slice(), candidates.as_slice()) {
         ([], []) => Err(not_found(spec, repos)),
-        ([workspace], []) => Ok(workspace.clone().into()),
+        ([workspace], []) => Ok((*workspace).clone().into()),
         ([], [repo]) => revision_of(repo, revision),
         _ => Err(ambiguous(spec, &workspaces, &candidates)),
     }
@@ -115,7 +156,7 @@ fn hits<'a>(repo: &Repo, snapshots: &'a [Snapshot], wanted: &str) -> Result<Vec<
     Ok(snapshots.iter().filter(|s| s.revision.starts_with(wanted)).collect())
 }
 
-fn ambiguous(spec: &Spec, workspaces: &[Workspace], repos: &[&Repo]) -> Error {
+fn ambiguous(spec: &Spec, workspaces: &[&Workspace], repos: &[&Repo]) -> Error {
     let workspaces = workspaces.iter().map(|w| w.path.to_string_lossy().into_owned());
     let matches: Vec<_> = workspaces.chain(repos.iter().map(|r| r.name.clone())).collect();
     let message = format!("ambiguous: matches {} models", matches.len());

@@ -85,6 +85,7 @@ impl Verdict {
         match self.bad.as_slice() {
             [] => health,
             [one] => unhealthy(one.to_string()),
+            [first, _] => unhealthy(format!("{first} (1 more is bad)")),
             [first, rest @ ..] => unhealthy(format!("{first} ({} more are bad)", rest.len())),
         }
     }

@@ -2,7 +2,6 @@
 //! tokens, and how many of them each layer holds.
 
 use std::collections::HashMap;
-use std::fs::File;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::UNIX_EPOCH;
@@ -11,7 +10,7 @@ use mlx_rs::Array;
 use mlx_rs::error::IoError;
 use mlx_rs::transforms::eval;
 use mlxk_core::tensors::Header;
-use mlxk_core::{Error, Facts, Kind, Result};
+use mlxk_core::{Error, Facts, Kind, Result, regular_file};
 use mlxk_models::checkpoint::file::{map, place};
 use mlxk_tensor::cache::{Cache, Sequences, Slot};
 
@@ -75,7 +74,7 @@ impl Model {
     pub fn restore(&mut self, path: &Path, facts: &Facts) -> Result<()> {
         let name = path.display().to_string();
         let refused = |why: &str| Error::new(Kind::Validation, &name, why);
-        let mut file = File::open(path).map_err(|e| Error::io(path, e))?;
+        let mut file = regular_file::open(path).map_err(|e| Error::io(path, e))?;
         let size = file.metadata().map_err(|e| Error::io(path, e))?.len();
         let header = Header::read(&mut file, size).map_err(|e| refused(&e))?;
         let of = |key: &str| header.metadata.get(key).map(String::as_str).unwrap_or_default();

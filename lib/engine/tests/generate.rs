@@ -265,11 +265,11 @@ fn a_stop_token_ends_the_answer_and_is_not_shown() {
 fn fields_of_a_wrong_kind_are_named_with_their_file() {
     let model = Model::new();
     for (file, field, value) in [
-        ("generation_config.json", "eos_token_id", json!("2")),
-        ("generation_config.json", "top_k", json!(-1)),
+        ("generation_config.json", "eos_token_id", json!("</s>")),
+        ("generation_config.json", "top_k", json!(1.5)),
         ("generation_config.json", "temperature", json!("hot")),
         ("generation_config.json", "top_p", json!(7)),
-        ("config.json", "eos_token_id", json!([2, null])),
+        ("config.json", "eos_token_id", json!([2, [3]])),
     ] {
         model.file("generation_config.json", json!({}));
         model.file(file, json!({"model_type": "llama", field: value}));
@@ -287,6 +287,8 @@ fn what_the_makers_recommend_is_the_default() {
     model.file("generation_config.json", json!({"temperature": 0.25, "top_k": 20, "top_p": 0.5}));
     let theirs = model.sampling();
     assert_eq!((theirs.temperature, theirs.top_k, theirs.top_p), (0.25, 20, 0.5));
+    model.file("generation_config.json", json!({"temperature": null, "top_k": -1}));
+    assert_eq!((model.sampling().temperature, model.sampling().top_k), (0.7, 0));
     model.file("generation_config.json", json!({"do_sample": false, "temperature": 0.25}));
     assert_eq!(model.sampling().temperature, 0.0);
 }

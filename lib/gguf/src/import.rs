@@ -1,11 +1,12 @@
 //! Import of a GGUF file into a directory: planned completely before anything is written.
 
 use std::fmt;
-use std::fs::{self, File};
+use std::fs;
 use std::path::{Path, PathBuf};
 
 use memmap2::{Mmap, UncheckedAdvice};
 use mlxk_core::Progress;
+use mlxk_core::regular_file;
 use mlxk_core::tensors;
 use mlxk_core::workspace::stamp::Stamp;
 use mlxk_core::{Error, Float, Kind};
@@ -31,10 +32,10 @@ impl Source {
     pub fn open(path: &Path) -> mlxk_core::Result<Source> {
         let at = |e| Error::io(path, e);
         let stamp = Stamp::take(path)?;
-        let file = File::open(path).map_err(at)?;
-        if !file.metadata().map_err(at)?.is_file() {
-            return Err(invalid(path, "not a file"));
-        }
+        let file = regular_file::open(path).map_err(|e| match regular_file::is_unfit(&e) {
+            true => invalid(path, "not a file"),
+            false => at(e),
+        })?;
         // SAFETY: the map is only read; if another process truncates the file, the kernel ends this
         // process with SIGBUS.
         let bytes = unsafe { Mmap::map(&file) }.map_err(at)?;

@@ -12,7 +12,7 @@ use mlxk_core::store::atomic_write::{TEMP_PREFIX, atomic_write};
 use mlxk_core::store::cache::encode;
 use mlxk_core::store::shared::replace_link;
 use mlxk_core::store::tree::Tree;
-use mlxk_core::{Error, Result};
+use mlxk_core::{Error, Result, regular_file};
 use serde::Serialize;
 use serde_json::Serializer;
 use serde_json::ser::PrettyFormatter;
@@ -20,6 +20,9 @@ use serde_json::ser::PrettyFormatter;
 use crate::listing::{Listing, RemoteFile};
 use crate::partial;
 use crate::transfer::is_present;
+
+/// Maximum size of a ref in bytes.
+const MAX_REF: u64 = 4096;
 
 /// Content of `CACHEDIR.TAG`, which excludes the directory from backups;
 /// <https://bford.info/cachedir/>.
@@ -79,8 +82,9 @@ impl CachedRepo {
     /// Commit that the branch or tag `revision` had at its last download.
     pub fn ref_commit(&self, revision: &str) -> Result<Option<String>> {
         let path = self.repo.join("refs").join(revision);
-        match fs::read_to_string(&path) {
-            Ok(commit) => Ok(Some(commit.trim().to_owned())),
+        match regular_file::read_small(&path, MAX_REF) {
+            Ok(commit) => Ok(Some(String::from_utf8_lossy(&commit).trim().to_owned())),
+            Err(e) if regular_file::is_unfit(&e) => Ok(None),
             Err(e)
                 if matches!(e.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) =>
             {

@@ -15,7 +15,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use mlxk_core::digest::{Digest, Hasher};
 use mlxk_core::store::lock::is_current;
-use mlxk_core::{Error, Kind, Result};
+use mlxk_core::{Error, Kind, Result, regular_file};
 
 /// Size of a piece in bytes: worth a request, and small enough to spread a file over connections.
 pub const PIECE: u64 = 16 << 20;
@@ -243,7 +243,8 @@ fn piece_count(size: u64) -> usize {
 /// Bytes present of each piece according to the journal. Returns `None` if the journal is damaged
 /// or belongs to another file, or the partial file has another size.
 fn resume(path: &Path, journal: &Path, header: &[u8], size: u64) -> Option<Vec<u64>> {
-    let text = fs::read(journal).ok()?;
+    let limit = (header.len() + 8 * piece_count(size)) as u64;
+    let text = regular_file::read_small(journal, limit).ok()?;
     let numbers = text.strip_prefix(header).filter(|rest| rest.len() == 8 * piece_count(size))?;
     let partial = fs::symlink_metadata(path).ok()?;
     if !partial.is_file() || partial.len() != size {

@@ -4,7 +4,7 @@ use clap::Args;
 use mlxk_core::store::Revisions;
 
 use super::{Columns, Query, Style};
-use crate::output::{Form, FormFlags};
+use crate::output::{Form, FormFlags, terminal_width};
 use crate::select::{Filter, Sort};
 
 /// Which models to list, and how.
@@ -23,7 +23,7 @@ pub struct ListFlags {
     #[arg(short, long = "filter", value_name = "CONDITION")]
     filters: Vec<Filter>,
     /// Order by accessed, modified, name or size; newest and biggest first
-    #[arg(long, value_name = "KEY[:asc|desc]")]
+    #[arg(long, value_name = "KEY[:asc|desc]", add = crate::completion::words(&SORTS))]
     sort: Option<Sort>,
     /// List at most N models
     #[arg(long, value_name = "N")]
@@ -37,9 +37,30 @@ pub struct ListFlags {
     /// Whole names and more columns in the table; with --health, the reasons
     #[arg(short, long)]
     verbose: bool,
+    /// Show the paths of workspaces, and whole names, in the table
+    #[arg(long)]
+    full_paths: bool,
+    /// Add the model that a workspace was made from to the table
+    #[arg(long)]
+    origin: bool,
+    /// Do not fit the table to the terminal: cut no cells, leave out no columns
+    #[arg(long)]
+    no_truncate: bool,
     #[command(flatten)]
     output: FormFlags,
 }
+
+/// The orders that shells offer.
+const SORTS: [&str; 8] = [
+    "accessed",
+    "accessed:asc",
+    "modified",
+    "modified:asc",
+    "name",
+    "name:desc",
+    "size",
+    "size:asc",
+];
 
 impl ListFlags {
     /// The form of the output.
@@ -64,9 +85,14 @@ impl ListFlags {
     pub fn style(&self) -> Style {
         match self.quiet {
             true => Style::Names,
-            false => {
-                Style::Form(Columns { wide: self.all, health: self.health, verbose: self.verbose })
-            }
+            false => Style::Form(Columns {
+                wide: self.all,
+                health: self.health,
+                verbose: self.verbose,
+                full_paths: self.full_paths,
+                origin: self.origin,
+                width: if self.no_truncate { None } else { terminal_width() },
+            }),
         }
     }
 }

@@ -2,10 +2,12 @@
 
 use std::time::SystemTime;
 
-use mlxk_core::Record;
+use mlxk_core::{Record, printable};
 use serde_json::Value;
+use unicode_width::UnicodeWidthStr;
 
-use crate::{human, table};
+use crate::human;
+use crate::table::{self, Column};
 
 /// Selection of the table's columns.
 #[derive(Clone, Copy, Debug)]
@@ -16,76 +18,113 @@ pub struct Columns {
     pub health: bool,
     /// True for full names, the columns of `wide`, and health in three columns.
     pub verbose: bool,
+    /// True for paths in place of the names of workspaces.
+    pub full_paths: bool,
+    /// True to add the model that a workspace was made from.
+    pub origin: bool,
+    /// Maximum width of the table.
+    pub width: Option<usize>,
 }
 
-/// Widths in characters to which reasons are cut and wrapped.
+/// Widths to which reasons are cut and wrapped.
 const REASON: (usize, usize) = (60, 26);
+
+/// Least widths of columns whose cells may be cut.
+const NAME: usize = 16;
+const ORIGIN: usize = 12;
+const TYPE: usize = 4;
 
 /// The table as text.
 pub fn human(models: &[Record], columns: Columns, now: SystemTime) -> String {
-    let wide = columns.wide || columns.verbose;
-    let mut header = vec!["Name", "Hash", "Size", "Modified", "Src"];
-    header.extend(if wide { &["Clean", "Framework", "Type"][..] } else { &["Type"] });
-    header.extend(match (columns.health, columns.verbose) {
-        (false, _) => &[][..],
-        (true, false) => &["Health"],
-        (true, true) => &["Integrity", "Runtime", "Reason"],
-    });
-    let rows: Vec<_> = models.iter().flat_map(|model| rows(model, columns, wide, now)).collect();
-    table::render(&header, &rows)
+    let rows: Vec<_> = models.iter().flat_map(|model| rows(model, columns, now)).collect();
+    table::render(&header(columns), &rows, columns.width)
 }
 
-fn rows(model: &Record, columns: Columns, wide: bool, now: SystemTime) -> Vec<Vec<String>> {
+/// The columns, of which a narrow terminal gets those of a higher rank.
+fn header(columns: Columns) -> Vec<Column> {
+    let fixed = |title, rank| Column { title, least: None, rank: Some(rank) };
+    let cut = |title, least, rank| Column { title, least: Some(least), rank };
+    let mut header =
+        vec![cut("Name", NAME, None), fixed("Hash", 3), fixed("Size", 5), fixed("Modified", 2)];
+    header.push(fixed("Src", 4));
+    if columns.origin {
+        header.push(cut("Origin", ORIGIN, Some(7)));
+    }
+    if columns.is_wide() {
+        header.extend([fixed("Clean", 0), fixed("Framework", 1)]);
+    }
+    header.push(cut("Type", TYPE, Some(6)));
+    match (columns.health, columns.verbose) {
+        (false, _) => {}
+        (true, false) => header.push(fixed("Health", 8)),
+        (true, true) => {
+            header.extend([fixed("Integrity", 9), fixed("Runtime", 8)]);
+            header.push(cut("Reason", REASON.1, None));
+        }
+    }
+    header
+}
+
+impl Columns {
+    fn is_wide(self) -> bool {
+        self.wide || self.verbose
+    }
+}
+
+fn rows(model: &Record, columns: Columns, now: SystemTime) -> Vec<Vec<String>> {
     let modified = model.str("last_modified").and_then(human::time);
     let mut row = vec![
-        name(model, columns.verbose),
+        name(model, columns),
         hash(model),
         human::size(model.get("size_bytes").and_then(Value::as_u64).unwrap_or_default()),
         modified.map_or_else(|| "-".into(), |time| human::ago(time, now)),
         source(model).to_owned(),
     ];
-    if wide {
+    if columns.origin {
+        row.push(model.str("origin").unwrap_or("-").to_owned());
+    }
+    if columns.is_wide() {
         row.push(clean(model).to_owned());
         row.push(model.str("framework").unwrap_or("-").to_owned());
     }
     row.push(kind(model));
-    match (columns.health, columns.verbose) {
-        (false, _) => vec![row],
-        (true, false) => {
-            row.push(health(model).to_owned());
-            vec![row]
+    if columns.health {
+        match columns.verbose {
+            true => row.extend(verdict(model)),
+            false => row.push(health(model).to_owned()),
         }
-        (true, true) => {
-            row.extend(verdict(model));
-            with_reason(row, model.str("reason").unwrap_or_default())
-        }
+    }
+    let row = row.iter().map(|cell| printable(cell).into_owned()).collect();
+    match columns.health && columns.verbose {
+        true => with_reason(row, &printable(model.str("reason").unwrap_or_default())),
+        false => vec![row],
     }
 }
 
 /// The row with the reason as its last cell, which may go on in rows of its own.
 fn with_reason(row: Vec<String>, reason: &str) -> Vec<Vec<String>> {
     let (length, width) = REASON;
-    let cut = match reason.chars().count() > length {
-        true => reason.chars().take(length - 3).collect::<String>() + "...",
-        false => reason.to_owned(),
-    };
+    let cut = table::cut(reason, length);
     // As wide as the reason would be in one line, up to the limit.
-    let padded = cut.chars().count().min(width);
+    let padded = cut.width().min(width);
     let blank = vec![String::new(); row.len()];
     let firsts = std::iter::once(row).chain(std::iter::repeat(blank));
-    firsts
-        .zip(table::wrap(&cut, width))
-        .map(|(mut row, line)| {
-            row.push(format!("{line:<padded$}"));
-            row
-        })
-        .collect()
+    let lines = table::wrap(&cut, width).into_iter();
+    let lines = lines.map(|line| {
+        let space = " ".repeat(padded.saturating_sub(line.width()));
+        line + &space
+    });
+    firsts.zip(lines).map(|(row, line)| row.into_iter().chain([line]).collect()).collect()
 }
 
-fn name(model: &Record, verbose: bool) -> String {
-    let name = model.str("display_name").or(model.str("name")).unwrap_or_default();
+fn name(model: &Record, columns: Columns) -> String {
+    let full = model.str("name").unwrap_or_default();
+    if columns.full_paths {
+        return full.to_owned();
+    }
+    let name = model.str("display_name").unwrap_or(full);
     match name.strip_prefix("mlx-community/") {
-        Some(short) if !verbose => short.to_owned(),
+        Some(short) if !columns.verbose => short.to_owned(),
         _ => name.to_owned(),
     }
 }

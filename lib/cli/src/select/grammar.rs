@@ -145,6 +145,7 @@ mod tests {
         );
         Entry {
             record: record.unwrap(),
+            revision: None,
             modified: Some(SystemTime::UNIX_EPOCH),
             accessed: None,
             refs: vec!["main".into()],

@@ -2,7 +2,7 @@
 
 use std::time::SystemTime;
 
-use mlxk_core::{Inspected, Record, describe};
+use mlxk_core::{Inspected, Record, describe, printable};
 use serde_json::{Map, Value};
 
 use super::{Part, Wish, file_entry, metadata, sentinel, whole};
@@ -48,7 +48,7 @@ fn head(examined: &Examined) -> String {
     if let Some(reason) = record.str("reason") {
         lines.push(("Reason", reason.to_owned()));
     }
-    lines.iter().map(|(key, value)| format!("{key}: {value}\n")).collect()
+    lines.iter().map(|(key, value)| format!("{key}: {}\n", printable(value))).collect()
 }
 
 fn health(model: &Inspected) -> &'static str {
@@ -86,8 +86,8 @@ fn section(title: &str, value: &Value) -> String {
         return String::new();
     };
     let line = |(key, value): (&String, &Value)| match value {
-        Value::String(text) => format!("  {key}: {text}\n"),
-        value => format!("  {key}: {value}\n"),
+        Value::String(text) => format!("  {}: {}\n", printable(key), printable(text)),
+        value => format!("  {}: {value}\n", printable(key)),
     };
     format!("\n{title}:\n{}", fields.iter().map(line).collect::<String>())
 }
@@ -95,9 +95,10 @@ fn section(title: &str, value: &Value) -> String {
 fn files(model: &Inspected) -> String {
     let line = |entry: Value| {
         let field = |key: &str| entry[key].as_str().unwrap_or_default().to_owned();
-        format!("  - {} ({}, {})\n", field("name"), field("type"), field("size"))
+        let name = field("name");
+        format!("  - {} ({}, {})\n", printable(&name), field("type"), field("size"))
     };
-    let lines: String = model.facts.files.iter().map(file_entry).map(line).collect();
+    let lines: String = super::files(&model.facts).map(file_entry).map(line).collect();
     format!("\nFiles:\n{lines}")
 }
 
@@ -119,6 +120,7 @@ fn workspace(record: &Record, sentinel: &Map<String, Value>) -> String {
         ("Hash Modified", record.str("hash_modified").map(str::to_owned)),
     ];
     let stated = lines.iter().filter_map(|(key, value)| Some((key, value.as_ref()?)));
-    let lines: String = stated.map(|(key, value)| format!("  {key}: {value}\n")).collect();
+    let lines: String =
+        stated.map(|(key, value)| format!("  {key}: {}\n", printable(value))).collect();
     format!("\nWorkspace:\n{lines}")
 }

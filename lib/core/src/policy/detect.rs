@@ -2,6 +2,7 @@
 
 use serde_json::Value;
 
+use crate::architecture::Architecture;
 use crate::probe::Facts;
 
 /// Vision models by `model_type`; these have no `vision_config` in some checkpoints.
@@ -79,13 +80,23 @@ pub fn model_type(facts: &Facts) -> Option<String> {
 /// True if the model takes images.
 ///
 /// A supported multimodal `model_type` is not sufficient: some of its models have only the text
-/// part, so the configuration decides.
+/// part, so the configuration decides. A processor beside an architecture of text alone is left of
+/// the model that it was taken from.
 pub fn vision(facts: &Facts) -> bool {
+    let processor = || {
+        is_true(facts.config.get("image_processor"))
+            || embedded_processor(facts)
+            || processor_file(facts)
+    };
     is_filled(facts.config.get("vision_config"))
         || model_type(facts).is_some_and(|name| VISION_TYPES.contains(&name.as_str()))
-        || is_true(facts.config.get("image_processor"))
-        || embedded_processor(facts)
-        || processor_file(facts)
+        || !is_text_only(facts) && processor()
+}
+
+/// True if the architecture is a supported one of text alone.
+pub fn is_text_only(facts: &Facts) -> bool {
+    let architecture = model_type(facts).and_then(|name| Architecture::find(&name));
+    architecture.is_some_and(|architecture| !architecture.is_multimodal())
 }
 
 fn embedded_processor(facts: &Facts) -> bool {
@@ -114,6 +125,7 @@ fn is_video(get: &dyn Fn(&str) -> Option<Value>) -> bool {
 /// True if the model takes audio.
 pub fn audio(facts: &Facts) -> bool {
     let extractor = facts.preprocessor_config.str("feature_extractor_type");
+    let extractor = extractor.filter(|_| !is_text_only(facts));
     is_filled(facts.config.get("audio_config"))
         || model_type(facts).is_some_and(|name| AUDIO_TYPES.iter().any(|part| name.contains(part)))
         || extractor.is_some_and(|name| name.to_lowercase().contains("whisper"))

@@ -5,6 +5,7 @@ pub mod detect;
 use serde_json::Value;
 
 use crate::architecture::Architecture;
+use crate::generation_config::{self, GenerationConfig};
 use crate::health::{Health, one_line};
 use crate::probe::Facts;
 use crate::quantization::{CONVERTIBLE, EQUIVALENT, Mode};
@@ -143,6 +144,7 @@ fn runnable(
     quantization(facts, architecture)?;
     layers(facts)?;
     dtypes(facts)?;
+    generation(facts)?;
     match facts.has("tokenizer.json") {
         true => Ok(()),
         false => Err("tokenizer.json missing (needed to run the model)".to_owned()),
@@ -272,6 +274,14 @@ fn layers(facts: &Facts) -> Result<(), String> {
         }
         _ => Ok(()),
     }
+}
+
+/// Checks that the recommended sampling and the tokens that end a text can be read.
+fn generation(facts: &Facts) -> Result<(), String> {
+    GenerationConfig::read(&facts.generation_config)
+        .map_err(|reason| format!("generation_config.json: {reason}"))?;
+    let ends = generation_config::end_tokens(facts);
+    ends.map(drop).map_err(|(file, reason)| format!("{file}: {reason}"))
 }
 
 /// The first positive integer among the keys for the context length, `text_config` included.

@@ -1,25 +1,31 @@
 //! The content of a model's directory: each small file and each safetensors header is read once.
 //!
 //! The probe does not judge. A file that is missing, broken or out of place is recorded as a fact for
-//! `health`; only a directory that cannot be listed is an error.
+//! `health`, and so is a directory that cannot be listed; only a model that does not exist is an error.
 
+mod beside;
 mod bounds;
 mod front_matter;
 mod reader;
 mod unfinished;
 mod walk;
+mod weights;
 
+use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
+pub use beside::is_litter;
 pub use front_matter::FrontMatter;
 pub use walk::{File, Stray};
 
 use crate::error::{Error, Result};
 use crate::json::Document;
+use crate::store::cache::Repo;
 use crate::store::{Found, Origin};
 use crate::tensors::{Header, Index};
+use crate::workspace::sentinel;
 use reader::Reader;
 
 /// The facts about a model that are known without loading it.
@@ -29,8 +35,12 @@ pub struct Facts {
     pub found: Found,
     /// The time when the model's directory last changed.
     pub modified: SystemTime,
+    /// The reason why the model's directory cannot be read, if so; then nothing else is known of it.
+    pub unreadable: Option<String>,
     /// The model's files, sorted; links are followed inside the bounds of the model and its cache.
     pub files: Vec<File>,
+    /// The files beside the model that are no part of it, sorted.
+    pub beside: Vec<File>,
     /// The entries of the directory that are not files of the model, sorted.
     pub strays: Vec<Stray>,
     /// `config.json`.
@@ -49,7 +59,7 @@ pub struct Facts {
     pub readme: FrontMatter,
     /// `model.safetensors.index.json`, or the reason why it is invalid; none if it does not exist.
     pub index: Option<std::result::Result<Index, String>>,
-    /// The safetensors files in the directory and below, sorted.
+    /// The safetensors files that hold the model's weights, sorted.
     pub shards: Vec<Shard>,
     /// True if a chat template exists, as a file or as a field of a tokenizer file.
     pub chat_template: bool,
@@ -82,49 +92,59 @@ impl Facts {
         self.found.path.join(name)
     }
 
-    /// The size of all files in bytes.
+    /// The size of all files in bytes, those beside the model included.
     pub fn size(&self) -> u64 {
-        self.files.iter().map(|file| file.size).sum()
+        self.files.iter().chain(&self.beside).map(|file| file.size).sum()
+    }
+
+    /// The files that hold the model's weights, of which those that are pointers have no [`Shard`].
+    pub fn weight_files(&self) -> Vec<&File> {
+        weights::select(&self.files, self.index.as_ref().and_then(|index| index.as_ref().ok()))
     }
 
     /// The safetensors files that hold the model's weights, sorted.
-    ///
-    /// The index names them. Without an index they are the first of these that is not empty:
-    /// `model.safetensors`; `model*.safetensors`; all files beside `config.json`; all files.
     pub fn weights(&self) -> Vec<&Shard> {
-        let pick = |wanted: &dyn Fn(&Shard) -> bool| -> Vec<&Shard> {
-            self.shards.iter().filter(|shard| wanted(shard)).collect()
-        };
-        if let Some(Ok(index)) = &self.index {
-            let files = index.files();
-            return pick(&|shard| files.iter().any(|file| Path::new(file) == shard.path));
-        }
-        let name = |shard: &Shard| shard.path.to_string_lossy().into_owned();
-        let tries = [
-            pick(&|shard| name(shard) == "model.safetensors"),
-            pick(&|shard| name(shard).starts_with("model") && !name(shard).contains('/')),
-            pick(&|shard| !name(shard).contains('/')),
-            pick(&|_| true),
-        ];
-        tries.into_iter().find(|shards| !shards.is_empty()).unwrap_or_default()
+        self.shards.iter().collect()
     }
 }
 
 /// Reads the directory of a model; a cached model without a snapshot has no files.
 ///
 /// # Errors
-/// If the directory cannot be listed.
+/// If the model does not exist, so that [`Error::is_absent`] is true.
 pub fn read(found: &Found) -> Result<Facts> {
+    match facts(found) {
+        Err(e) if !e.is_absent() => {
+            let unreadable = Some(e.to_string());
+            Ok(Facts { unreadable, ..blank(found, SystemTime::UNIX_EPOCH) })
+        }
+        facts => facts,
+    }
+}
+
+fn facts(found: &Found) -> Result<Facts> {
     let (path, (files, strays)) = match &found.origin {
-        Origin::Cache { repo } if found.revision.is_none() => (repo, Default::default()),
+        Origin::Cache { repo } if found.revision.is_none() => {
+            // A model is also listed without a snapshot if its snapshots cannot be read.
+            Repo { name: found.name.clone(), path: repo.clone() }.current()?;
+            (repo, Default::default())
+        }
         _ => (&found.path, walk::walk(found).map_err(|e| Error::io(&found.path, e))?),
     };
-    let at = |e| Error::io(path, e);
-    let modified = fs::metadata(path).and_then(|data| data.modified()).map_err(at)?;
+    let modified = fs::metadata(path).and_then(|data| data.modified());
+    let modified = modified.map_err(|e| Error::io(path, e))?;
+    let index = Reader::new(path, &files).index();
+    let named = index.as_ref().and_then(|index| index.as_ref().ok());
+    let named: BTreeSet<&Path> =
+        named.iter().flat_map(|index| index.files()).map(Path::new).collect();
+    let (beside, files) = files.into_iter().partition::<Vec<File>, _>(|file| {
+        beside::is_beside(&file.path) && !named.contains(&*file.path)
+    });
+    let strays = strays.into_iter().filter(|stray| !beside::is_beside(&stray.path)).collect();
     let reader = Reader::new(path, &files);
     let tokenizer_config = reader.document("tokenizer_config.json");
+    let weights = weights::select(&files, index.as_ref().and_then(|index| index.as_ref().ok()));
     Ok(Facts {
-        modified,
         config: reader.document("config.json"),
         generation_config: reader.document("generation_config.json"),
         chat_template: reader.chat_template(&tokenizer_config),
@@ -132,15 +152,39 @@ pub fn read(found: &Found) -> Result<Facts> {
         preprocessor_config: reader.document("preprocessor_config.json"),
         processor_config: reader.document("processor_config.json"),
         sentinel: match found.origin {
-            Origin::Workspace => reader.document(".mlxk_workspace.json"),
+            Origin::Workspace => reader.document(sentinel::NAME),
             Origin::Cache { .. } => Document::Absent,
         },
         readme: reader.front_matter(),
-        index: reader.index(),
-        shards: reader.shards(),
-        unfinished: unfinished::list(found).map_err(at)?,
-        found: found.clone(),
+        shards: reader.shards(weights),
+        index,
+        unfinished: unfinished::list(found).unwrap_or_default(),
         files,
+        beside,
         strays,
+        ..blank(found, modified)
     })
+}
+
+/// The facts about a model of which nothing was read.
+fn blank(found: &Found, modified: SystemTime) -> Facts {
+    Facts {
+        found: found.clone(),
+        modified,
+        unreadable: None,
+        files: Vec::new(),
+        beside: Vec::new(),
+        strays: Vec::new(),
+        config: Document::Absent,
+        generation_config: Document::Absent,
+        tokenizer_config: Document::Absent,
+        preprocessor_config: Document::Absent,
+        processor_config: Document::Absent,
+        sentinel: Document::Absent,
+        readme: FrontMatter::default(),
+        index: None,
+        shards: Vec::new(),
+        chat_template: false,
+        unfinished: Vec::new(),
+    }
 }

@@ -1,6 +1,5 @@
 //! Reads the files of a model: small ones as a whole, of large ones the beginning.
 
-use std::fs;
 use std::io::{self, Read};
 use std::path::Path;
 
@@ -10,6 +9,7 @@ use serde_json::Value;
 use super::walk::{self, File};
 use super::{FrontMatter, Shard};
 use crate::json::Document;
+use crate::regular_file;
 use crate::tensors::{Header, Index};
 
 /// The maximum size of a JSON file in bytes; larger ones are not read.
@@ -39,7 +39,7 @@ impl<'a> Reader<'a> {
             let reason = format!("{} bytes are over the limit of {MAX_DOCUMENT}", file.size);
             return Document::Unreadable(reason);
         }
-        match self.head(file, MAX_DOCUMENT) {
+        match regular_file::read_small(&self.path(file), MAX_DOCUMENT) {
             Ok(text) => Document::parse(&text),
             Err(e) => Document::Unreadable(e.to_string()),
         }
@@ -51,15 +51,15 @@ impl<'a> Reader<'a> {
         document.exists().then(|| Index::new(&document))
     }
 
-    /// Every safetensors file that is not a pointer of Git LFS.
-    pub fn shards(&self) -> Vec<Shard> {
-        let files = self.files.iter().filter(|file| file.is("safetensors") && !file.pointer);
+    /// The safetensors files among `weights` that are not pointers of Git LFS.
+    pub fn shards(&self, weights: Vec<&File>) -> Vec<Shard> {
+        let files = weights.into_iter().filter(|file| file.is("safetensors") && !file.pointer);
         files.map(|file| Shard { path: file.path.clone(), header: self.header(file) }).collect()
     }
 
     fn header(&self, file: &File) -> Result<Header, String> {
         let mut open =
-            fs::File::open(self.path(file)).map_err(|e| format!("cannot be read: {e}"))?;
+            regular_file::open(&self.path(file)).map_err(|e| format!("cannot be read: {e}"))?;
         Header::read(&mut open, file.size)
     }
 
@@ -99,14 +99,14 @@ impl<'a> Reader<'a> {
     /// The first `limit` bytes of a file.
     fn head(&self, file: &File, limit: u64) -> io::Result<Vec<u8>> {
         let mut text = Vec::with_capacity(file.size.min(limit) as usize + 1);
-        fs::File::open(self.path(file))?.take(limit).read_to_end(&mut text)?;
+        regular_file::open(&self.path(file))?.take(limit).read_to_end(&mut text)?;
         Ok(text)
     }
 }
 
 /// True if the file contains `needle`; files of any size are searched in windows of 64 KiB.
 fn contains(path: &Path, needle: &[u8]) -> io::Result<bool> {
-    let mut file = fs::File::open(path)?;
+    let mut file = regular_file::open(path)?;
     let finder = memmem::Finder::new(needle);
     let mut window = vec![0; 64 << 10];
     let mut kept = 0;

@@ -43,7 +43,9 @@ fn is_newest(snapshot: &Path) -> io::Result<bool> {
         return Ok(true);
     };
     for sibling in fs::read_dir(parent)? {
-        if sibling?.metadata()?.modified()? > changed {
+        // One that was removed meanwhile is no newer.
+        let sibling = sibling?.metadata().and_then(|data| data.modified());
+        if sibling.is_ok_and(|sibling| sibling > changed) {
             return Ok(false);
         }
     }

@@ -6,6 +6,7 @@ use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 
 use super::bounds::Bounds;
+use crate::regular_file;
 use crate::store::Found;
 
 /// The maximum number of files; the walk ends there.
@@ -111,8 +112,11 @@ impl Walk<'_> {
         if depth > MAX_DEPTH {
             return self.stray(path, format!("lies more than {MAX_DEPTH} directories deep"));
         }
-        if let Err(e) = self.directory(&path, depth) {
-            self.stray(path, format!("cannot be read: {e}"));
+        match self.directory(&path, depth) {
+            // It was removed after the directory above was read.
+            Err(e) if e.kind() == io::ErrorKind::NotFound => {}
+            Err(e) => self.stray(path, format!("cannot be read: {e}")),
+            Ok(()) => {}
         }
     }
 
@@ -142,6 +146,6 @@ impl Walk<'_> {
 fn is_pointer(path: &Path) -> bool {
     let start = b"version https://git-lfs.github.com/spec/v1";
     let mut head = [0; 42];
-    let read = fs::File::open(path).and_then(|mut file| file.read_exact(&mut head));
+    let read = regular_file::open(path).and_then(|mut file| file.read_exact(&mut head));
     read.is_ok() && &head == start
 }

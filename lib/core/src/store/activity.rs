@@ -56,10 +56,14 @@ pub fn is_older(path: &Path, time: SystemTime) -> bool {
         .map_or(true, |modified| modified < time)
 }
 
+fn is_regular(path: &Path) -> bool {
+    fs::symlink_metadata(path).is_ok_and(|metadata| metadata.is_file())
+}
+
 fn with_suffix(directory: &Path, suffix: &str) -> Result<Vec<PathBuf>> {
     let mut paths: Vec<_> = entries(directory)?
         .into_iter()
-        .filter(|(name, path)| name.ends_with(suffix) && !path.is_symlink())
+        .filter(|(name, path)| name.ends_with(suffix) && is_regular(path))
         .map(|(_, path)| path)
         .collect();
     paths.sort();

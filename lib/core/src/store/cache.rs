@@ -8,8 +8,12 @@ use std::time::SystemTime;
 use super::directory::{entries, is_absent};
 use super::{Found, Origin, Revisions};
 use crate::error::{Error, Result};
+use crate::regular_file::{self, read_small};
 
 const PREFIX: &str = "models--";
+
+/// The maximum size of a ref in bytes.
+const MAX_REF: u64 = 4096;
 
 /// A cached model with all its revisions.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -113,16 +117,15 @@ impl Repo {
     /// The name and directory of the current revision: `refs/main`, else the newest.
     pub fn current(&self) -> Result<Option<(String, PathBuf)>> {
         let main = self.path.join("refs/main");
-        match fs::read_to_string(&main) {
-            Ok(commit) if is_plain(commit.trim()) => {
-                let path = self.path.join("snapshots").join(commit.trim());
-                if path.is_dir() {
-                    return Ok(Some((commit.trim().to_owned(), path)));
+        match read_small(&main, MAX_REF) {
+            Ok(content) => {
+                let commit = commit_of(&content);
+                let path = self.path.join("snapshots").join(&commit);
+                if is_plain(&commit) && path.is_dir() {
+                    return Ok(Some((commit, path)));
                 }
             }
-            Ok(_) => {}
-            Err(e) if is_absent(&e) => {}
-            Err(e) if matches!(e.kind(), ErrorKind::InvalidData | ErrorKind::IsADirectory) => {}
+            Err(e) if is_absent(&e) || regular_file::is_unfit(&e) => {}
             Err(e) => return Err(Error::io(&main, e)),
         }
         Ok(self.snapshots()?.into_iter().next().map(|s| (s.revision, s.path)))
@@ -184,12 +187,19 @@ fn collect_refs(directory: &Path, prefix: &str, refs: &mut Vec<Ref>) -> Result<(
         if metadata.is_dir() {
             collect_refs(&path, &format!("{name}/"), refs)?;
         } else if metadata.is_file() {
-            let content = fs::read(&path).map_err(|e| Error::io(&path, e))?;
-            let commit = String::from_utf8_lossy(&content).trim().to_owned();
+            let commit = match read_small(&path, MAX_REF) {
+                Err(e) if is_absent(&e) => continue,
+                content => commit_of(&content.map_err(|e| Error::io(&path, e))?),
+            };
             refs.push(Ref { name, path, commit });
         }
     }
     Ok(())
+}
+
+/// The commit in the content of a ref.
+fn commit_of(content: &[u8]) -> String {
+    String::from_utf8_lossy(content).trim().to_owned()
 }
 
 /// True if the text is the name of a directory entry and no path.

@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use super::atomic_write::TEMP_PREFIX;
 use crate::digest::{self, Digest, Hasher};
 use crate::error::{Error, Kind, Result};
+use crate::regular_file;
 
 /// Bytes copied between two calls of the progress function.
 const CHUNK: u64 = 16 << 20;
@@ -65,7 +66,7 @@ pub fn file(from: &Path, to: &Path, mut copied: impl FnMut(u64) -> Result<()>) -
     if reflink_copy::reflink(from, to).is_ok() {
         return copied(size);
     }
-    let source = File::open(from).map_err(|e| Error::io(from, e))?;
+    let source = regular_file::open(from).map_err(|e| Error::io(from, e))?;
     let at = |e| Error::io(to, e);
     let mut target = File::create_new(to).map_err(at)?;
     loop {
@@ -86,7 +87,7 @@ pub fn hashed(
     if reflink_copy::reflink(from, to).is_ok() {
         return digest::file(to, hasher, copied);
     }
-    let mut source = File::open(from).map_err(|e| Error::io(from, e))?;
+    let mut source = regular_file::open(from).map_err(|e| Error::io(from, e))?;
     let at = |e| Error::io(to, e);
     let mut target = File::create_new(to).map_err(at)?;
     let mut buffer = vec![0; BUFFER];

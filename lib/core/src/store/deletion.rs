@@ -6,6 +6,9 @@ use std::io;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
+use tempfile::TempDir;
+
+use super::atomic_write::TEMP_PREFIX;
 use super::cache::{Repo, Snapshot};
 use super::directory::{entries, is_absent};
 use super::{activity, shared};
@@ -45,6 +48,27 @@ impl Deletion {
     /// The directory of the cache, links resolved.
     pub(crate) fn hub(&self) -> &Path {
         &self.hub
+    }
+
+    /// An empty plan for the same cache.
+    pub(crate) fn empty(&self) -> Deletion {
+        Deletion { hub: self.hub.clone(), ..Deletion::default() }
+    }
+
+    /// Adds the paths of `other`, a plan that is not finished.
+    pub(crate) fn append(&mut self, mut other: Deletion) {
+        self.refs.append(&mut other.refs);
+        self.snapshots.append(&mut other.snapshots);
+        self.blobs.append(&mut other.blobs);
+        self.repos.append(&mut other.repos);
+        self.locks.append(&mut other.locks);
+    }
+
+    /// Checks that everything below the paths can be listed.
+    pub(crate) fn check_readable(&self) -> Result<()> {
+        self.links()?;
+        let mut files = BTreeMap::new();
+        self.paths().try_for_each(|path| collect_files(path, &mut files))
     }
 
     /// True if the plan has no paths.
@@ -125,9 +149,13 @@ impl Deletion {
 
     /// Deletes the paths and returns the bytes freed. `now` is the same plan made again.
     ///
+    /// A model or a revision vanishes at once: its directory is renamed before it is deleted, so that
+    /// no other program finds a part of it.
+    ///
     /// # Errors
     /// If `now` differs, or a directory on the way to a path is a link, which would lead out of the
-    /// cache; then nothing is deleted. If the file system fails, a part may be deleted.
+    /// cache; then nothing is deleted. `ModelNotFound` if another program deletes all of it. If the
+    /// file system fails, a part may be deleted.
     pub(crate) fn execute(&self, now: &Deletion) -> Result<u64> {
         if now != self {
             let message = "the cache has changed since this was planned";
@@ -137,9 +165,11 @@ impl Deletion {
         self.paths().try_for_each(|path| self.guard(path))?;
         let mut linked = self.linked()?;
         linked.retain(|payload| !self.payloads.contains(payload));
+        let aside = self.set_aside()?;
         for path in [&self.refs, &self.snapshots, &self.blobs, &self.repos].into_iter().flatten() {
             remove(path)?;
         }
+        aside.iter().try_for_each(|directory| remove(directory.path()))?;
         let mut bytes = self.bytes;
         for payload in linked {
             // Removes the lines of deleted links from the manifest; stale lines are harmless.
@@ -158,6 +188,30 @@ impl Deletion {
         Ok(bytes)
     }
 
+    /// Renames the directories of models and revisions to temporary ones; those that cannot be renamed
+    /// stay in place.
+    fn set_aside(&self) -> Result<Vec<TempDir>> {
+        let repos = self.repos.iter().map(|repo| (repo, Some(&*self.hub)));
+        let is_revision = |path: &&PathBuf| is_child(path, "snapshots");
+        let revisions = self.snapshots.iter().filter(is_revision);
+        let revisions = revisions.map(|path| (path, path.ancestors().nth(2)));
+        let due: Vec<_> = repos.chain(revisions).collect();
+        let mut aside = Vec::new();
+        let mut gone = 0;
+        for (path, temp) in &due {
+            match temp.map(|temp| rename_into(path, temp)) {
+                Some(Ok(directory)) => aside.push(directory),
+                Some(Err(e)) if is_absent(&e) => gone += 1,
+                // Such as a directory that is a mount point, or one that may not be written to.
+                Some(Err(_)) | None => {}
+            }
+        }
+        match gone > 0 && gone == due.len() {
+            true => Err(Error::at(Kind::ModelNotFound, &self.hub, "another program removed it")),
+            false => Ok(aside),
+        }
+    }
+
     /// Checks that a path is below the cache, and that no directory on the way is a link.
     fn guard(&self, path: &Path) -> Result<()> {
         let refuse = |path: &Path, message| {
@@ -173,6 +227,18 @@ impl Deletion {
             None => Ok(()),
         }
     }
+}
+
+/// Renames `path` to a new temporary directory in `temp`.
+fn rename_into(path: &Path, temp: &Path) -> io::Result<TempDir> {
+    let directory = tempfile::Builder::new().prefix(TEMP_PREFIX).suffix(".tmp").tempdir_in(temp)?;
+    fs::rename(path, directory.path())?;
+    Ok(directory)
+}
+
+/// True if the directory above `path` is called `name`.
+fn is_child(path: &Path, name: &str) -> bool {
+    path.parent().and_then(Path::file_name).is_some_and(|parent| parent == name)
 }
 
 /// The blobs that a snapshot links to; their links into the shared store are not followed.

@@ -8,6 +8,7 @@ use std::thread;
 use std::time::Duration;
 
 use crate::error::{Error, Result};
+use crate::regular_file;
 
 /// The pause between two attempts to take a lock.
 const PAUSE: Duration = Duration::from_millis(100);
@@ -56,7 +57,8 @@ pub fn try_take(path: &Path, mode: u32) -> Result<Option<Lock>> {
     loop {
         let mut options = File::options();
         options.read(true).write(true).create(true).truncate(false).mode(mode);
-        let file = options.open(path).map_err(at)?;
+        let file = options.custom_flags(regular_file::FLAGS).open(path).map_err(at)?;
+        file.metadata().and_then(|data| regular_file::check(&data)).map_err(at)?;
         share(&file, mode).map_err(at)?;
         match file.try_lock() {
             Ok(()) if is_current(&file, path).map_err(at)? => {

@@ -10,7 +10,16 @@ use super::cache::{self, Repo, Snapshot};
 use super::deletion::{Deletion, blobs_of};
 use super::directory::entries;
 use super::{Places, activity, shared};
-use crate::error::Result;
+use crate::error::{Error, Kind, Result};
+
+/// A plan of pruning, and what it leaves alone.
+#[derive(Debug)]
+pub struct Pruning {
+    /// The paths to delete.
+    pub deletion: Deletion,
+    /// The models that cannot be read, which are kept.
+    pub unreadable: Vec<Error>,
+}
 
 /// Plans the removal of everything unused:
 ///
@@ -18,14 +27,17 @@ use crate::error::Result;
 /// - incomplete downloads, locks and temporary files last written before `before`;
 /// - models of which nothing else is left, and shared payloads that no model uses.
 ///
-/// A model that is being downloaded, or whose directory is a link, is kept.
-pub fn plan(places: &Places, before: SystemTime) -> Result<Deletion> {
+/// A model that is being downloaded, that cannot be read, or whose directory is a link, is kept.
+pub fn plan(places: &Places, before: SystemTime) -> Result<Pruning> {
     let mut plan = Deletion::new(&places.hub)?;
+    let mut unreadable = Vec::new();
     for repo in cache::repos(plan.hub())? {
-        if repo.is_whole()? && activity::busy(plan.hub(), &repo.path)?.is_empty() {
-            add(&mut plan, &repo, before)?;
+        match of_repo(&plan, &repo, before) {
+            Ok(part) => plan.append(part),
+            Err(e) => unreadable.push(e.about(&repo.name)),
         }
     }
+    plan.snapshots.extend(left_aside(plan.hub(), before)?);
     for lock in stale_locks(plan.hub(), before)? {
         if !plan.locks.contains(&lock) {
             plan.locks.push(lock);
@@ -33,7 +45,26 @@ pub fn plan(places: &Places, before: SystemTime) -> Result<Deletion> {
     }
     let store = shared::exists(plan.hub())?;
     let payloads = if store { shared::payloads(plan.hub())? } else { Vec::new() };
-    plan.finish(payloads)
+    Ok(Pruning { deletion: plan.finish(payloads)?, unreadable })
+}
+
+/// What is to be deleted of a model; nothing if it is to be kept.
+fn of_repo(plan: &Deletion, repo: &Repo, before: SystemTime) -> Result<Deletion> {
+    let mut part = plan.empty();
+    if repo.is_whole()? && activity::busy(plan.hub(), &repo.path)?.is_empty() {
+        add(&mut part, repo, before)?;
+        part.check_readable()?;
+    }
+    Ok(part)
+}
+
+/// The directories of models that a killed removal left behind.
+fn left_aside(hub: &Path, before: SystemTime) -> Result<Vec<PathBuf>> {
+    let named = |(name, _): &(String, PathBuf)| name.starts_with(TEMP_PREFIX);
+    let left = entries(hub)?.into_iter().filter(named).map(|(_, path)| path);
+    let mut left: Vec<_> = left.filter(|path| activity::is_older(path, before)).collect();
+    left.sort();
+    Ok(left)
 }
 
 /// Executes the plan and returns the bytes freed.
@@ -41,7 +72,11 @@ pub fn plan(places: &Places, before: SystemTime) -> Result<Deletion> {
 /// # Errors
 /// `DeletionFailed` if the cache has changed since the plan was made; then nothing is deleted.
 pub fn execute(places: &Places, before: SystemTime, plan: &Deletion) -> Result<u64> {
-    plan.execute(&self::plan(places, before)?)
+    match plan.execute(&self::plan(places, before)?.deletion) {
+        // Another program deleted all that was to be deleted.
+        Err(e) if e.kind == Kind::ModelNotFound => Ok(0),
+        done => done,
+    }
 }
 
 fn add(plan: &mut Deletion, repo: &Repo, before: SystemTime) -> Result<()> {

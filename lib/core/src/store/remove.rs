@@ -29,6 +29,7 @@ pub struct Request<'a> {
 /// `WorkspaceModel` for a workspace, `LocksPresent` with the locks as `matches` while the model is
 /// being downloaded, and `DeletionFailed` if a directory of the model is a link.
 pub fn plan(request: &Request) -> Result<Deletion> {
+    check_origin(request.found)?;
     let mut plan = Deletion::new(&request.places.hub)?;
     let repo = owned(request, &plan)?;
     let gone: Vec<Snapshot> = repo.snapshots()?;
@@ -47,9 +48,32 @@ pub fn plan(request: &Request) -> Result<Deletion> {
 /// Executes the plan and returns the bytes freed.
 ///
 /// # Errors
-/// `DeletionFailed` if the cache has changed since the plan was made; then nothing is deleted.
+/// `DeletionFailed` if the cache has changed since the plan was made, `ModelNotFound` if another
+/// program removed the model; then nothing is deleted.
 pub fn execute(request: &Request, plan: &Deletion) -> Result<u64> {
-    plan.execute(&self::plan(request)?)
+    if !present(request) {
+        return Err(gone(request));
+    }
+    plan.execute(&self::plan(request)?).map_err(|e| match e.kind {
+        Kind::ModelNotFound => gone(request),
+        // The other one was faster between the two looks.
+        Kind::DeletionFailed if !present(request) => gone(request),
+        _ => e,
+    })
+}
+
+/// True if the directory to remove exists.
+fn present(request: &Request) -> bool {
+    let directory = match &request.found.origin {
+        Origin::Cache { repo } if !request.revision_only => repo,
+        _ => &request.found.path,
+    };
+    directory.symlink_metadata().is_ok()
+}
+
+fn gone(request: &Request) -> Error {
+    let message = "another program removed it";
+    Error::new(Kind::ModelNotFound, &request.found.name, message)
 }
 
 /// The blobs that only the revisions `gone` use, not the `kept` ones.
@@ -63,16 +87,22 @@ fn unused(repo: &Repo, gone: &[Snapshot], kept: &[Snapshot]) -> Result<Vec<PathB
     Ok(blobs.into_iter().filter(|blob| blob.parent() == Some(&own)).collect())
 }
 
+fn check_origin(found: &Found) -> Result<()> {
+    match found.origin {
+        Origin::Cache { .. } => Ok(()),
+        Origin::Workspace => {
+            let message = "a workspace is not removed, it is yours";
+            Err(Error::new(Kind::WorkspaceModel, &found.name, message)
+                .hint(format!("rm -r '{}'", found.name)))
+        }
+    }
+}
+
 /// The cached model, if it may be removed.
 fn owned(request: &Request, plan: &Deletion) -> Result<Repo> {
     let name = &request.found.name;
     let Origin::Cache { repo } = &request.found.origin else {
-        return Err(Error::new(
-            Kind::WorkspaceModel,
-            name,
-            "a workspace is not removed, it is yours",
-        )
-        .hint(format!("rm -r '{name}'")));
+        return Err(Error::at(Kind::Internal, &request.found.path, "not in the cache"));
     };
     if request.only_tests && !plan.hub().to_string_lossy().contains("mlxk2_test_") {
         return Err(Error::new(Kind::PermissionDenied, name, "not in the cache of a test"));

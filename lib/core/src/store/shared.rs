@@ -18,9 +18,16 @@ use super::directory::{entries, is_absent};
 use super::lock::{self, Lock};
 use crate::digest::{self, Digest};
 use crate::error::{Error, Kind, Result};
+use crate::regular_file::{self, read_small};
 
 const MARKER: &str = ".huggingface-shared-blobs";
 const VERSION: &str = "1\n";
+
+/// The maximum size of the marker in bytes.
+const MAX_MARKER: u64 = 64;
+
+/// The maximum size of a manifest in bytes.
+const MAX_MANIFEST: u64 = 64 << 20;
 
 /// The file mode of locks and manifests in huggingface_hub: writable for all.
 const MODE: u32 = 0o666;
@@ -28,9 +35,9 @@ const MODE: u32 = 0o666;
 /// True if `hub` holds a shared store of the supported version.
 pub fn exists(hub: &Path) -> Result<bool> {
     let marker = hub.join("blobs").join(MARKER);
-    match fs::read(&marker) {
+    match read_small(&marker, MAX_MARKER) {
         Ok(content) => Ok(content == VERSION.as_bytes() && !marker.is_symlink()),
-        Err(e) if is_absent(&e) => Ok(false),
+        Err(e) if is_absent(&e) || regular_file::is_unfit(&e) => Ok(false),
         Err(e) => Err(Error::io(&marker, e)),
     }
 }
@@ -78,9 +85,9 @@ pub fn users(payload: &Path, hub: &Path) -> Result<Option<BTreeSet<PathBuf>>> {
     if manifest.is_symlink() {
         return Ok(None);
     }
-    let content = match fs::read(&manifest) {
+    let content = match read_small(&manifest, MAX_MANIFEST) {
         Ok(content) => content,
-        Err(e) if is_absent(&e) => return Ok(None),
+        Err(e) if is_absent(&e) || regular_file::is_unfit(&e) => return Ok(None),
         Err(e) => return Err(Error::io(&manifest, e)),
     };
     let Ok(content) = String::from_utf8(content) else {
@@ -89,7 +96,8 @@ pub fn users(payload: &Path, hub: &Path) -> Result<Option<BTreeSet<PathBuf>>> {
     let mut users = BTreeSet::new();
     for line in content.lines().filter(|line| is_blob(Path::new(line))) {
         let link = hub.join(line);
-        if hop(&link)?.as_deref() == Some(payload) {
+        // A link that cannot be read may be one to this payload.
+        if hop(&link).map_or(true, |target| target.as_deref() == Some(payload)) {
             users.insert(link);
         }
     }
@@ -242,8 +250,10 @@ fn add_user(manifest: &Path, link: &Path, hub: &Path) -> Result<()> {
         let message = "a manifest that is a symbolic link";
         return Err(Error::at(Kind::Execution, manifest, message));
     }
-    let mut file =
-        File::options().append(true).create(true).mode(MODE).open(manifest).map_err(at)?;
+    let mut options = File::options();
+    options.append(true).create(true).mode(MODE).custom_flags(regular_file::FLAGS);
+    let mut file = options.open(manifest).map_err(at)?;
+    file.metadata().and_then(|data| regular_file::check(&data)).map_err(at)?;
     lock::share(&file, MODE).map_err(at)?;
     file.write_all(format!("{}\n", line.display()).as_bytes()).map_err(at)?;
     file.sync_all().map_err(at)

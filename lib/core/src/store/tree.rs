@@ -2,15 +2,18 @@
 //! beside the snapshots.
 
 use std::collections::BTreeMap;
-use std::fs;
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
 use crate::digest::Digest;
+use crate::regular_file::read_small;
 
 /// The supported version of the format; lists of other versions are ignored.
 const VERSION: u64 = 1;
+
+/// The maximum size of a list in bytes.
+const MAX_TREE: u64 = 64 << 20;
 
 /// The list of a revision's files.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -47,7 +50,7 @@ impl Tree {
     /// The list of the revision `commit` in the directory `repo` of a cached model; none if it is absent
     /// or unreadable, since the names of the blobs are enough to go on.
     pub fn read(repo: &Path, commit: &str) -> Option<Tree> {
-        let text = fs::read(Tree::path(repo, commit)).ok()?;
+        let text = read_small(&Tree::path(repo, commit), MAX_TREE).ok()?;
         let tree: Tree = serde_json::from_slice(&text).ok()?;
         (tree.format_version == VERSION).then_some(tree)
     }

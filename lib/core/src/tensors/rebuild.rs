@@ -1,12 +1,13 @@
 //! Rebuilds the index of a sharded model from the headers of its files.
 
 use std::collections::BTreeMap;
-use std::fs::{self, File};
 use std::path::Path;
 
 use super::Header;
 use super::writer;
 use crate::error::{Error, Kind, Result};
+use crate::probe::is_litter;
+use crate::regular_file;
 use crate::store::directory::entries;
 
 /// Writes the index of the safetensors files directly in `dir` and returns their count. A single file
@@ -16,7 +17,8 @@ use crate::store::directory::entries;
 /// If a header is invalid, or two files have a tensor of the same name.
 pub fn rebuild_index(dir: &Path) -> Result<usize> {
     let names = entries(dir)?.into_iter().map(|(name, _)| name);
-    let mut shards: Vec<_> = names.filter(|name| name.ends_with(".safetensors")).collect();
+    let is_shard = |name: &String| name.ends_with(".safetensors") && !is_litter(name.as_ref());
+    let mut shards: Vec<_> = names.filter(is_shard).collect();
     shards.sort();
     if shards.len() < 2 {
         return Ok(shards.len());
@@ -40,8 +42,8 @@ pub fn rebuild_index(dir: &Path) -> Result<usize> {
 
 fn header(path: &Path) -> Result<Header> {
     let at = |e| Error::io(path, e);
-    let mut file = File::open(path).map_err(at)?;
-    let size = fs::metadata(path).map_err(at)?.len();
+    let mut file = regular_file::open(path).map_err(at)?;
+    let size = file.metadata().map_err(at)?.len();
     Header::read(&mut file, size).map_err(|what| invalid(path, what))
 }
 

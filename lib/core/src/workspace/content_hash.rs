@@ -4,7 +4,7 @@
 //! safetensors file covers its header only, that of a file above 1 GiB its name and size, and that of
 //! a link its target.
 
-use std::fs::{self, File, Metadata};
+use std::fs::{self, Metadata};
 use std::io::{self, Read};
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
@@ -17,6 +17,7 @@ use unicode_normalization::UnicodeNormalization;
 use crate::digest::{self, Hasher};
 use crate::error::{Error, Kind, Result};
 use crate::fnmatch;
+use crate::regular_file;
 
 /// The default patterns of excluded files; a pattern with a trailing slash excludes directories.
 #[rustfmt::skip] // in the order of mlx-knife's list, which is part of the sentinel
@@ -198,7 +199,7 @@ fn content(disk: &Path, path: &str, size: u64) -> Result<String> {
 
 /// The JSON header of a safetensors file, whose length is in the first 8 bytes.
 fn header(disk: &Path) -> Result<Vec<u8>> {
-    let mut file = File::open(disk).map_err(|e| Error::io(disk, e))?;
+    let mut file = regular_file::open(disk).map_err(|e| Error::io(disk, e))?;
     let mut length = [0; 8];
     let read = || -> io::Result<Option<Vec<u8>>> {
         file.read_exact(&mut length)?;

@@ -8,6 +8,8 @@ pub mod sentinel;
 pub mod staging;
 pub mod stamp;
 
+use std::fs;
+use std::io::ErrorKind;
 use std::path::{Path, PathBuf, absolute};
 
 use crate::error::{Error, Result};
@@ -81,8 +83,12 @@ fn siblings(pattern: &Path) -> Result<Vec<Workspace>> {
     Ok(siblings)
 }
 
+/// True if `path` is a directory with a `config.json`, or one that may have it and cannot be entered.
 fn is_workspace(path: &Path) -> bool {
-    path.join("config.json").is_file()
+    match fs::metadata(path.join("config.json")) {
+        Ok(config) => config.is_file(),
+        Err(e) => e.kind() == ErrorKind::PermissionDenied && path.is_dir(),
+    }
 }
 
 /// The absolute path, links and dots resolved as far as the path exists.

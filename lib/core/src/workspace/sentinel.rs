@@ -1,7 +1,6 @@
 //! The sentinel `.mlxk_workspace.json`: the origin and the content hash of a managed workspace.
 
 use std::collections::BTreeMap;
-use std::fs;
 use std::io::{self, Write};
 use std::path::Path;
 
@@ -11,10 +10,14 @@ use serde_json::{Map, Value, json};
 use super::content_hash::{self, EXCLUDED, Entry};
 use crate::digest::Digest;
 use crate::error::{Error, Kind, Result};
+use crate::regular_file::read_small;
 use crate::store::atomic_write::atomic_write;
 
 /// The name of the sentinel file.
 pub const NAME: &str = ".mlxk_workspace.json";
+
+/// The maximum size of a sentinel in bytes; its index has an entry for each file.
+const MAX_SENTINEL: u64 = 64 << 20;
 
 /// The field for the digests of whole files.
 const DIGESTS: &str = "digests";
@@ -66,7 +69,7 @@ impl Sentinel {
     /// Reads the sentinel of the workspace `path`; none if it does not exist.
     pub fn read(path: &Path) -> Result<Option<Sentinel>> {
         let path = path.join(NAME);
-        let text = match fs::read(&path) {
+        let text = match read_small(&path, MAX_SENTINEL) {
             Ok(text) => text,
             Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(None),
             Err(e) => return Err(Error::io(&path, e)),

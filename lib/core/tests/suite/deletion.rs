@@ -41,7 +41,7 @@ fn rm(env: &Env, name: &str) -> Deletion {
 
 fn prune(env: &Env, before: SystemTime) -> Deletion {
     let size = disk(&env.hub());
-    let plan = prune::plan(&places(env), before).unwrap();
+    let plan = prune::plan(&places(env), before).unwrap().deletion;
     let freed = prune::execute(&places(env), before, &plan).unwrap();
     honest(env, size, &plan, freed);
     plan
@@ -238,8 +238,8 @@ fn nothing_is_deleted_through_a_link() {
     fs::rename(&odd.path, outside.join("moved")).unwrap();
     symlink(outside.join("moved"), &odd.path).unwrap();
     assert_eq!(refused("org/odd"), Kind::DeletionFailed);
-    let plan = prune::plan(&places(&env), SystemTime::now()).unwrap();
-    assert_eq!(plan, prune::plan(&places(&env), SystemTime::UNIX_EPOCH).unwrap());
+    let plan = prune::plan(&places(&env), SystemTime::now()).unwrap().deletion;
+    assert_eq!(plan, prune::plan(&places(&env), SystemTime::UNIX_EPOCH).unwrap().deletion);
     assert!(plan.is_empty());
     assert_eq!(fs::read(outside.join("precious")).unwrap(), b"keep");
 }

@@ -21,6 +21,7 @@ fn a_model_is_described_as_mlx_knife_does() {
         "last_modified": modified, "framework": "PyTorch", "model_type": "chat",
         "capabilities": ["text-generation", "chat"], "context_length": 2048,
         "health": "healthy", "runtime_compatible": true, "reason": null, "cached": true,
+        "source": "cache",
         "origin": null, "content_hash": null, "hash_modified": null, "clean": null,
     });
     assert_eq!(record.to_string(), expected.to_string());
@@ -31,7 +32,10 @@ fn a_model_is_described_as_mlx_knife_does() {
     let state = State { clean: false, content_hash: Some("sha256:now".into()) };
     let record = describe::model(&inspect(&found.at(&env, "w")), Some(&state));
     assert_eq!(record.str("name"), env.home().join("w").to_str());
-    assert_eq!(record.str("origin"), Some("org/source"));
+    assert_eq!(
+        (record.str("origin"), record.str("source")),
+        (Some("org/source"), Some("workspace"))
+    );
     assert_eq!(record.str("content_hash"), Some("sha256:now"));
     assert_eq!(record.str("reason"), Some("No model weights found"));
     assert_eq!(record.get("clean"), Some(&json!(false)));

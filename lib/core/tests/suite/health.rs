@@ -52,6 +52,28 @@ fn whole_models_are_healthy() {
             "an index for one file",
             Model::new().index(json!({"a": "model.safetensors", "b": "model.safetensors"})),
         ),
+        ("what macOS leaves", Model::new().file("._model.safetensors", "\0\u{5}\u{16}\u{7}")),
+        ("what an editor leaves", Model::new().file("config.json~", "{").file(".x.json.swp", "")),
+        ("what Windows leaves", Model::new().file("Thumbs.db", "x").file("desktop.ini", POINTER)),
+        ("an orphan", Model::new().file("model.safetensors.incomplete", "x").file("x.part", "x")),
+        (
+            "a copy",
+            Model::new().file("model (1).safetensors", "").file("adapters.safetensors", "x"),
+        ),
+        (
+            "other forms",
+            Model::sharded()
+                .file("consolidated.safetensors", "cut")
+                .file("original/consolidated.00.pth", POINTER)
+                .file("onnx/model.onnx", POINTER)
+                .file("flax_model.msgpack", POINTER),
+        ),
+        (
+            "a processor beside text",
+            Model::new()
+                .file("preprocessor_config.json", "{")
+                .json("processor_config.json", json!([])),
+        ),
         ("what Git keeps", Model::new().file(".git/objects/x.tmp", POINTER)),
     ];
     for (case, model) in cases {
@@ -67,6 +89,7 @@ fn every_defect_is_named() {
     let good = Model::new;
     let sharded = Model::sharded;
     let bare = || sharded().without("model.safetensors.index.json");
+    let vision = || good().config(json!({"model_type": "gemma3", "vision_config": {"depth": 2}}));
     let weightless = || good().without("model.safetensors");
     let lying = [&10_000_000_000u64.to_le_bytes()[..], b"{}"].concat();
     let short = shard(&["a", "b"])[..20].to_vec();
@@ -128,7 +151,10 @@ fn every_defect_is_named() {
             sharded().file(&name(2, 2), shard(&[])),
             "Index and shards do not match: tensor \"b\" is not in model-00002-of-00002.safetensors",
         ),
-        (sharded().file("x.partial", ""), "Partial download marker detected: x.partial"),
+        (
+            sharded().without("tokenizer.json").file("tokenizer.json.partial", ""),
+            "Partial download marker detected: tokenizer.json.partial",
+        ),
         (bare().file(&name(2, 3), shard(&["b"])), "Inconsistent shard totals detected"),
         (bare().without(&name(1, 2)), "Missing shards by pattern: 1/2 present"),
         (good().file("model.safetensors", ""), "Empty weight files: model.safetensors"),
@@ -149,7 +175,7 @@ fn every_defect_is_named() {
             "model.safetensors: truncated: the tensors end at byte 115, the file at 114",
         ),
         (
-            good().file("model.safetensors.tmp", "x"),
+            weightless().file("model.safetensors.tmp", "x"),
             "Partial download marker detected: model.safetensors.tmp",
         ),
         (good().file("tokenizer.json", POINTER), "LFS pointers instead of files: tokenizer.json"),
@@ -165,11 +191,11 @@ fn every_defect_is_named() {
             "Vision model missing preprocessor_config.json or processor_config.json",
         ),
         (
-            good().file("preprocessor_config.json", "{"),
+            vision().file("preprocessor_config.json", "{"),
             "preprocessor_config.json contains invalid JSON",
         ),
         (
-            good().file("processor_config.json", "7"),
+            vision().file("processor_config.json", "7"),
             "processor_config.json is empty or invalid: a number",
         ),
         (good().file("tokenizer_config.json", "x"), "tokenizer_config.json contains invalid JSON"),
@@ -200,22 +226,26 @@ fn a_download_that_did_not_end_is_seen() {
     let found = in_cache("org/model", &snapshot);
     let incomplete = snapshot.repo.join("blobs/abc.0123abcd.incomplete");
     fs::write(&incomplete, "x").unwrap();
+    assert!(inspect(&found).health.healthy, "the snapshot is whole without it");
+    fs::remove_file(snapshot.path.join("model.safetensors")).unwrap();
     assert_eq!(inspect(&found).health.reason, "Unfinished download: blobs/abc.0123abcd.incomplete");
     fs::write(snapshot.repo.join("blobs/abc"), "x").unwrap();
-    assert!(inspect(&found).health.healthy, "it came whole in the end");
+    assert_eq!(inspect(&found).health.reason, "No model weights found", "it came whole in the end");
 
     fs::remove_file(snapshot.repo.join("blobs/abc")).unwrap();
     let newer = snapshot.path.with_file_name("b".repeat(40));
     fs::create_dir(&newer).unwrap();
     let later = std::time::SystemTime::now() + std::time::Duration::from_secs(9);
     fs::File::open(&newer).unwrap().set_modified(later).unwrap();
-    assert!(inspect(&found).health.healthy, "the newer revision waits for it");
+    let reason = inspect(&found).health.reason;
+    assert_eq!(reason, "No model weights found", "the newer revision waits for it");
 }
 
 #[test]
 fn a_reason_is_one_line_whatever_the_names() {
-    let Health { reason, .. } = Model::new().file("a\n\u{1b}[2J.partial", "").health();
-    assert_eq!(reason, "Partial download marker detected: a\u{fffd}\u{fffd}[2J.partial");
+    let Health { reason, .. } = Model::new().file("a\n\u{1b}[2J\u{202e}.txt.part", "").health();
+    let shown = "a\u{fffd}\u{fffd}[2J\u{fffd}.txt.part";
+    assert_eq!(reason, format!("Partial download marker detected: {shown}"));
     let plan = Model::new().config(json!({"model_type": "\n".repeat(10_000)})).plan();
     let reason = plan.runnable.unwrap_err();
     assert!(reason.chars().count() <= 500 && !reason.contains('\n'));

@@ -8,6 +8,7 @@ mod content_hash;
 mod deletion;
 mod describe;
 mod health;
+mod hostile;
 mod names;
 mod policy;
 mod probe;

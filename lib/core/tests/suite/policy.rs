@@ -51,9 +51,15 @@ fn models_of_each_kind_are_told_apart() {
         ("m", typed("llava_next"), "chat", &["text-generation", "chat", "vision"]),
         (
             "m",
-            untold().json("preprocessor_config.json", image.clone()),
+            typed("gemma3").json("preprocessor_config.json", image.clone()),
             "chat",
             &["text-generation", "chat", "vision"],
+        ),
+        (
+            "m",
+            untold().json("preprocessor_config.json", image.clone()),
+            "base",
+            &["text-generation"],
         ),
         (
             "m",
@@ -215,7 +221,26 @@ fn what_can_run_runs_and_what_cannot_says_why() {
             llama().without("tokenizer.json").without("tokenizer_config.json"),
             "tokenizer.json missing",
         ),
-        (llama().json("preprocessor_config.json", json!({})), "Only text models can run"),
+        (
+            typed("idefics").json("preprocessor_config.json", json!({})),
+            "Model type 'idefics' not supported",
+        ),
+        (
+            llama().config(json!({"vision_config": {"depth": 2}, "image_processor": true})),
+            "Only text models can run",
+        ),
+        (
+            llama().json("generation_config.json", json!({"top_p": 7})),
+            "generation_config.json: `top_p` is out of range: 7",
+        ),
+        (
+            llama().json("generation_config.json", json!({"eos_token_id": "</s>"})),
+            "generation_config.json: `eos_token_id` is not a token or a list of tokens: \"</s>\"",
+        ),
+        (
+            llama().config(json!({"eos_token_id": [2, [3]]})),
+            "config.json: `eos_token_id` is not a token or a list of tokens: [2,[3]]",
+        ),
         (
             llama().file("model.safetensors", shard_of("F8_E4M3", &["a"])),
             "Weights of type F8_E4M3 not supported: a",
@@ -229,6 +254,8 @@ fn what_can_run_runs_and_what_cannot_says_why() {
         let error = model.plan().runnable.unwrap_err();
         assert!(error.starts_with(reason), "{error}\n  not {reason}");
     }
+    let odd = json!({"top_k": -1, "temperature": null, "eos_token_id": ["2", null, 3]});
+    assert_eq!(llama().json("generation_config.json", odd).plan().runnable, Ok(()));
     let embedder = typed("qwen3").plan_as("Qwen3-Embedding-0.6B");
     let reason = "Embedding models of type 'qwen3' not supported";
     assert_eq!(embedder.runnable.unwrap_err(), reason);

@@ -119,6 +119,7 @@ fn names_that_are_not_utf_8_and_pipes_do_no_harm() {
     let odd = std::ffi::OsStr::from_bytes(b"odd-\xff.safetensors");
     fs::write(found.path.join(odd), shard(&["z"])).unwrap();
     assert!(inspect(&found).health.healthy);
+    fs::rename(found.path.join("model.safetensors"), found.path.join("x.txt")).unwrap();
     fs::write(found.path.join(odd), "x").unwrap();
     let reason = inspect(&found).health.reason;
     assert!(reason.starts_with("odd-\u{fffd}.safetensors: no safetensors header"), "{reason}");

@@ -33,6 +33,7 @@ fn broken(env: &Env) -> PathBuf {
             ("model.safetensors.index.json", index),
             ("tokenizer.json", b"{}"),
             ("tokenizer_config.json", b"{}"),
+            ("._model-00001-of-00002.safetensors", b"\0\x05\x16\x07"),
             ("sub/notes.txt", b"hello"),
             (".hf_cache/hub/x", b"not ours"),
         ],

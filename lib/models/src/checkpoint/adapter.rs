@@ -2,12 +2,11 @@
 //! to linear layers, or full tensors that replace those of the model.
 
 use std::collections::BTreeMap;
-use std::fs::File;
 use std::path::Path;
 use std::sync::Arc;
 
 use mlxk_core::tensors::Header;
-use mlxk_core::{Error, Kind};
+use mlxk_core::{Error, Kind, regular_file};
 use serde_json::Value;
 
 use super::file::{map, place};
@@ -32,7 +31,7 @@ impl Adapter {
     pub fn read(folder: &Path) -> mlxk_core::Result<Adapter> {
         let scale = scale(&folder.join("adapter_config.json"))?;
         let path = folder.join("adapters.safetensors");
-        let mut file = File::open(&path).map_err(|e| Error::io(&path, e))?;
+        let mut file = regular_file::open(&path).map_err(|e| Error::io(&path, e))?;
         let size = file.metadata().map_err(|e| Error::io(&path, e))?.len();
         let header = Header::read(&mut file, size)
             .map_err(|e| Error::new(Kind::InvalidModel, path.display().to_string(), e))?;
@@ -59,10 +58,13 @@ impl Adapter {
     }
 }
 
+/// Maximum size of `adapter_config.json` in bytes.
+const MAX_CONFIG: u64 = 16 << 20;
+
 /// Scale in `adapter_config.json`; `None` for full tensors.
 fn scale(path: &Path) -> mlxk_core::Result<Option<f32>> {
     let invalid = |why: String| Error::new(Kind::InvalidModel, path.display().to_string(), why);
-    let text = std::fs::read(path).map_err(|e| Error::io(path, e))?;
+    let text = regular_file::read_small(path, MAX_CONFIG).map_err(|e| Error::io(path, e))?;
     let config: Value = serde_json::from_slice(&text).map_err(|e| invalid(e.to_string()))?;
     match config.get("fine_tune_type").map_or(Some("lora"), Value::as_str) {
         Some("full") => Ok(None),

@@ -1,17 +1,16 @@
 //! Weight files mapped into memory.
 
-use std::fs::File;
 use std::path::Path;
 use std::sync::Arc;
 
 use memmap2::{MmapMut, MmapOptions};
-use mlxk_core::{Error, Kind, Result, tensors};
+use mlxk_core::{Error, Kind, Result, regular_file, tensors};
 
 use super::tensor::{self, Bytes, Tensor};
 
 /// Maps a file privately. Errors if it cannot be opened or mapped.
 pub fn map(path: &Path) -> Result<MmapMut> {
-    let file = File::open(path).map_err(|e| Error::io(path, e))?;
+    let file = regular_file::open(path).map_err(|e| Error::io(path, e))?;
     // SAFETY: the mapping is private, so nothing here changes the file; a file that someone else
     // cuts short while a model runs ends the process, as it does every program that maps files.
     unsafe { MmapOptions::new().no_reserve_swap().map_copy(&file) }.map_err(|e| Error::io(path, e))

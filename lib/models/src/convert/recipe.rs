@@ -4,7 +4,7 @@ use std::str::FromStr;
 
 use mlxk_core::quantization::{Mode, QuantSpec};
 use mlxk_core::tensors::SHARD;
-use mlxk_core::{Error, Float, Kind, Result};
+use mlxk_core::{Error, Float, Result};
 use serde_json::{Value, json};
 
 use crate::spec::Rules;
@@ -168,7 +168,7 @@ fn impossible(packing: Mode, bits: usize, group_size: usize) -> Error {
         packing.supported().map(|(bits, group_size)| format!("{bits} in {group_size}")).collect();
     let name = packing.name();
     let what = format!("{name} has no form of {bits} bits in groups of {group_size}");
-    Error::new(Kind::Validation, "", what).hint(format!("its forms are {}", forms.join(", ")))
+    Error::command(what).hint(format!("its forms are {}", forms.join(", ")))
 }
 
 #[cfg(test)]

@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use mlxk_core::{Error, Facts, Kind, Result};
+use mlxk_core::{Error, Facts, Kind, Result, generation_config};
 use serde::Deserialize;
 use serde_json::value::RawValue;
 use serde_json::{Map, Value};
@@ -49,7 +49,9 @@ impl Tokenizer {
             return Err(Error::new(Kind::InvalidModel, &facts.found.name, "no tokenizer.json"));
         }
         let bytes = std::fs::read(&path).map_err(|e| Error::io(&path, e))?;
-        let ends = stated_ends(facts)?;
+        let ends = generation_config::end_tokens(facts).map_err(|(file, reason)| {
+            Error::invalid_model(facts.path(file).display().to_string(), reason)
+        })?;
         let token = |key| Some((key, facts.tokenizer_config.get(key)?));
         let keys =
             ["bos_token", "eos_token", "pad_token", "unk_token", "additional_special_tokens"];
@@ -282,25 +284,6 @@ fn named_token((name, value): (&str, Value)) -> Option<(String, Value)> {
         value => value,
     };
     Some((name.to_owned(), value))
-}
-
-/// Ids of `eos_token_id`, a number or a list, in the first configuration that has the field.
-fn stated_ends(facts: &Facts) -> Result<Vec<u32>> {
-    let files =
-        [("generation_config.json", &facts.generation_config), ("config.json", &facts.config)];
-    let stated = files.into_iter().find_map(|(file, config)| {
-        config.get("eos_token_id").filter(|ids| !ids.is_null()).map(|ids| (file, ids))
-    });
-    let Some((file, ids)) = stated else { return Ok(Vec::new()) };
-    let id = |value: &Value| value.as_u64().and_then(|id| u32::try_from(id).ok());
-    let list = match &ids {
-        Value::Array(list) => list.iter().map(id).collect(),
-        one => id(one).map(|id| vec![id]),
-    };
-    list.ok_or_else(|| {
-        let message = format!("`eos_token_id` is not a token or a list of tokens: {ids}");
-        Error::new(Kind::InvalidModel, facts.path(file).display().to_string(), message)
-    })
 }
 
 fn end_ids(
