@@ -60,7 +60,7 @@ impl Batch {
             memory::clear_cache()?;
         }
         self.assign_caches(forward);
-        let budget = self.budget(prefill, forward.prefill_chunk.max(1));
+        let budget = self.budget(prefill, forward);
         let step = match draft {
             Some(draft) => self.step_drafted(forward, draft, budget),
             None if forward.ahead => self.step_ahead(forward, budget),
@@ -68,12 +68,13 @@ impl Batch {
         }?;
         // What is queued only takes its time in the next step; caches of incomplete prompts are computed.
         let done = !forward.ahead || self.work.partial;
-        self.pace.record(self.work, started.elapsed(), done);
+        self.pace.record(self.work, started.elapsed(), done, forward.rows_at_once);
         Ok(step)
     }
 
-    /// Rows of prompts in the next step, of which there are `most` at most.
-    fn budget(&self, prefill: Prefill, most: usize) -> usize {
+    /// Rows of prompts in the next step.
+    fn budget(&self, prefill: Prefill, forward: &Forward) -> usize {
+        let most = forward.prefill_chunk.max(1);
         match prefill {
             Prefill::Chunk => most,
             Prefill::Fair { streams: None } => 0,
@@ -81,7 +82,9 @@ impl Batch {
                 let left: Vec<usize> = self.prompts().map(|(_, left)| left).collect();
                 rows_alone(&left, most)
             }
-            Prefill::Fair { streams: Some(time) } => self.pace.rows(time).min(most),
+            Prefill::Fair { streams: Some(time) } => {
+                self.pace.rows(time, self.decoding(), forward.rows_at_once).min(most)
+            }
         }
     }
 
