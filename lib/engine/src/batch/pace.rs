@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 /// Time that prompts may add to a step, as a multiple of the time that its other tokens take.
-const ADDED: f64 = 1.25;
+const ADDED: f64 = 1.0;
 
 /// Steps after which the time of a step without prompts is measured again.
 const FRESH: u64 = 64;
@@ -168,7 +168,7 @@ mod tests {
                 let all: f64 = steps.iter().map(|(_, time)| time).sum();
                 let others = alone * steps.len() as f64;
                 let share = 1.0 - others / all;
-                assert!(share >= 1.0 / (decoding + 1) as f64, "{what}, {decoding}: {share}");
+                assert!(share >= 0.9 / (decoding + 1) as f64, "{what}, {decoding}: {share}");
                 assert!(steps.iter().filter(|(rows, _)| *rows == 0).count() <= 8, "{what}");
             }
         }
@@ -183,7 +183,7 @@ mod tests {
         for decoding in [1, 8] {
             let steps = (0..60).map(|_| step(&mut pace, COSTS[1].1, decoding).0);
             let rows = steps.filter(|rows| *rows > 0);
-            assert!(rows.min() >= Some(6), "beside {decoding}");
+            assert!(rows.min() >= Some(5), "beside {decoding}");
         }
     }
 
@@ -195,11 +195,11 @@ mod tests {
         let slow = Duration::from_secs(2);
         pace.record(work(8, before), slow, true, AT_ONCE);
         let after: Vec<usize> = (0..5).map(|_| step(&mut pace, cost, 8).0).collect();
-        assert_eq!((before, after), (40, vec![4, 8, 16, 32, 40]));
+        assert_eq!((before, after), (32, vec![4, 8, 16, 32, 32]));
         // A slow step without prompts changes nothing.
         pace.record(work(8, 0), slow, true, AT_ONCE);
         pace.record(work(8, 0), slow, true, AT_ONCE);
-        assert_eq!(step(&mut pace, cost, 8).0, 40);
+        assert_eq!(step(&mut pace, cost, 8).0, 32);
     }
 
     #[test]
