@@ -10,10 +10,13 @@ use mlxk_models::checkpoint::part::Part;
 use mlxk_models::language::{Language, Spliced};
 use mlxk_processor::Media;
 use mlxk_tensor::cache::{Cache, Remote, Sequences, Slot};
-use mlxk_tensor::{collective, mlx};
+use mlxk_tensor::{collective, cpu, mlx};
 
 use crate::prefix_cache::CacheOptions;
 use crate::vision::LazyTower;
+
+/// Rows of activations for which MLX has kernels of its own on a GPU, which read the weights once.
+const GPU_ROWS: usize = 8;
 
 /// Network in memory, with its stream and settings. It stays on the thread that loaded it.
 pub struct Forward {
@@ -33,6 +36,9 @@ pub struct Forward {
     pub ranks: Option<Rc<dyn Ranks>>,
     /// Most tokens of prompts that are processed at once, 1 or more.
     pub prefill_chunk: usize,
+    /// Rows of a step that take about the time of two: as many as a kernel for a few rows multiplies at
+    /// once.
+    pub rows_at_once: usize,
     context_length: Option<u64>,
     /// Options of the caches.
     pub cache_options: CacheOptions,
@@ -82,6 +88,7 @@ impl Forward {
             tower: None,
             ranks: None,
             prefill_chunk: prefill_chunk(on_cpu),
+            rows_at_once: if on_cpu { cpu::rows_at_once() } else { GPU_ROWS },
             context_length,
             cache_options: CacheOptions::default(),
             _kept: Kept,

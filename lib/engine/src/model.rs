@@ -1,12 +1,14 @@
 //! Model in memory: forward passes of its network, and the sequences that it continues.
 
 use std::ops::Range;
+use std::time::Duration;
 
 use mlxk_core::{Error, Kind};
 use mlxk_processor::{Constraint, Media, Sampling, Token};
 
 use crate::batch::{Batch, Draft, MOST, Sequence, Step};
 use crate::forward::Forward;
+use crate::prefill::Prefill;
 
 /// A model in memory, with the sequences that it continues. It stays on the thread that loaded it.
 pub struct Model {
@@ -170,14 +172,33 @@ impl Model {
         sequence.map_or(0, |sequence| sequence.reused as u64)
     }
 
-    /// Takes a step, and returns its tokens, each with the number of its sequence. A sequence whose
-    /// prompt is not prefilled yet gets none. An error instead of a token ends its sequence.
+    /// Time of a step without prompts; zero if no sequence has a token yet, `None` if it is not known.
+    pub fn decode_time(&self) -> Option<Duration> {
+        self.batch.pace.decoding(self.batch.decoding())
+    }
+
+    /// True if prompts are not prefilled yet.
+    pub fn prefills(&self) -> bool {
+        self.batch.sequences.iter().any(|sequence| sequence.chosen == 0)
+    }
+
+    /// Takes a step with a whole chunk of prompts, and returns its tokens, each with the number of its
+    /// sequence. A sequence whose prompt is not prefilled yet gets none. An error instead of a token ends
+    /// its sequence.
     ///
     /// # Errors
     /// If the model fails, which ends all sequences.
     pub fn step(&mut self) -> mlxk_core::Result<Step> {
+        self.step_with(Prefill::Chunk)
+    }
+
+    /// Takes a step like [`step`](Self::step), with as many rows of prompts as `prefill` allows.
+    ///
+    /// # Errors
+    /// If the model fails, which ends all sequences.
+    pub fn step_with(&mut self, prefill: Prefill) -> mlxk_core::Result<Step> {
         let mut batch = std::mem::take(&mut self.batch);
-        let step = self.forward.run(|| batch.step(&self.forward, self.draft.as_ref()));
+        let step = self.forward.run(|| batch.step(&self.forward, self.draft.as_ref(), prefill));
         let failed = |sequence: &Sequence| match &step {
             Ok(step) => {
                 step.iter().any(|(number, token)| *number == sequence.number && token.is_err())

@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
+use std::time::Duration;
 
 use mlxk_core::{Error, Facts, Kind, Plan, Result};
 use mlxk_processor::event::{Event, FinishReason};
@@ -9,6 +10,7 @@ use mlxk_processor::{Constraint, Generation, Media, Prepared, Processor, Request
 
 use crate::batch::Step;
 use crate::model::Model;
+use crate::prefill::Prefill;
 
 /// Source of tokens that continue sequences: a loaded model, or a script in tests.
 pub trait Source {
@@ -47,6 +49,24 @@ pub trait Source {
     /// If the step fails, which ends all sequences.
     fn step(&mut self) -> Result<Step>;
 
+    /// Takes a step with as many rows of prompts as `prefill` allows.
+    ///
+    /// # Errors
+    /// As [`step`](Self::step).
+    fn step_with(&mut self, _prefill: Prefill) -> Result<Step> {
+        self.step()
+    }
+
+    /// Time of a step without prompts; zero if no sequence has a token yet, `None` if it is not known.
+    fn decode_time(&self) -> Option<Duration> {
+        Some(Duration::ZERO)
+    }
+
+    /// True if prompts are not prefilled yet.
+    fn prefills(&self) -> bool {
+        false
+    }
+
     /// Number of tokens of a sequence's prompt that came from a cache.
     fn reused(&self, sequence: u64) -> u64;
 
@@ -76,6 +96,18 @@ impl Source for Model {
 
     fn step(&mut self) -> Result<Step> {
         Model::step(self)
+    }
+
+    fn step_with(&mut self, prefill: Prefill) -> Result<Step> {
+        Model::step_with(self, prefill)
+    }
+
+    fn decode_time(&self) -> Option<Duration> {
+        Model::decode_time(self)
+    }
+
+    fn prefills(&self) -> bool {
+        Model::prefills(self)
     }
 
     fn reused(&self, sequence: u64) -> u64 {
@@ -157,8 +189,13 @@ impl<S: Source> Runner<S> {
     /// Takes a step, and returns its events, each with the number of its answer. [`Event::End`] or an
     /// error is the last event of an answer.
     pub fn step(&mut self) -> Vec<(u64, Result<Event>)> {
+        self.step_with(Prefill::Chunk)
+    }
+
+    /// Takes a step like [`step`](Self::step), with as many rows of prompts as `prefill` allows.
+    pub fn step_with(&mut self, prefill: Prefill) -> Vec<(u64, Result<Event>)> {
         let failed = |e: Error| self.answers.keys().map(|&n| (n, Err(e.clone()))).collect();
-        let step = self.source.step().unwrap_or_else(failed);
+        let step = self.source.step_with(prefill).unwrap_or_else(failed);
         let mut events = Vec::new();
         for (number, token) in step {
             let Some(generation) = self.answers.get_mut(&number) else { continue };

@@ -7,7 +7,7 @@ mod model;
 use std::collections::BTreeMap;
 
 use mlxk_core::tensors::Dtype;
-use mlxk_engine::Model;
+use mlxk_engine::{Model, Prefill};
 use mlxk_processor::{Constraint, Sampling};
 use model::{Draft, GREEDY, parity};
 
@@ -139,6 +139,41 @@ fn a_text_goes_on_in_every_step_in_which_another_is_taken_in() {
         if told.contains(&second) {
             assert!(steps >= 200 / 16, "{steps}");
             break;
+        }
+    }
+}
+
+/// Steps as a server takes them, in which nobody waits for another's prompt.
+fn fair(model: &mut Model) -> Vec<(u64, u32)> {
+    let streams = model.decode_time();
+    let step = model.step_with(Prefill::Fair { streams }).unwrap();
+    step.into_iter().map(|(number, token)| (number, token.unwrap().id)).collect()
+}
+
+#[test]
+fn short_prompts_and_running_texts_do_not_wait_for_a_long_prompt() {
+    for on_cpu in [true, false] {
+        let load = || model::load_for(&parity("llama"), on_cpu).unwrap();
+        let mut model = load();
+        model.forward.prefill_chunk = 64;
+        let prompts = [prompt(1, 900), prompt(2, 12), prompt(3, 30)];
+        let long = model.join(&prompts[0], GREEDY, None).unwrap();
+        fair(&mut model);
+        let shorts = [1, 2].map(|n| model.join(&prompts[n], GREEDY, None).unwrap());
+        let mut told: BTreeMap<u64, Vec<u32>> = BTreeMap::new();
+        while !told.contains_key(&long) {
+            let begun: Vec<u64> = told.keys().copied().collect();
+            let step = fair(&mut model);
+            for number in begun {
+                assert!(step.iter().any(|(n, _)| *n == number), "{number} waits");
+            }
+            step.into_iter().for_each(|(n, token)| told.entry(n).or_default().push(token));
+        }
+        let [first, second] = shorts.map(|number| told[&number].len());
+        assert!(first > second && second > 10, "{first} and {second} tokens before the long one");
+        for (number, prompt) in [long, shorts[0], shorts[1]].into_iter().zip(&prompts) {
+            let known = alone(&mut load(), prompt, &GREEDY, told[&number].len());
+            assert_eq!(told[&number], known);
         }
     }
 }

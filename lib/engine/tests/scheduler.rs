@@ -143,6 +143,22 @@ async fn who_goes_away_leaves_the_line() {
 }
 
 #[tokio::test]
+async fn a_short_prompt_is_answered_while_a_long_one_is_read() {
+    let home = home();
+    let config = home.path().join("llama/config.json");
+    let known = fs::read_to_string(&config).unwrap();
+    fs::write(&config, known.replace("2048", "100000")).unwrap();
+    let engine = engine(&home, bounds(), &["llama"]);
+    let words = "w5 w9 w2 w7 ".repeat(7000);
+    let mut long = engine.submit(request("llama", json!({"prompt": words}))).unwrap();
+    assert!(matches!(long.recv().await, Some(Ok(Event::Started { prompt_tokens: 28000 }))));
+    answer(engine.submit(request("llama", json!({}))).unwrap()).await;
+    assert!(long.try_recv().is_err(), "the long prompt was read first");
+    let (_, end) = answer(long).await;
+    assert_eq!(end.completion_tokens, 12);
+}
+
+#[tokio::test]
 async fn a_queue_has_an_end() {
     let home = home();
     let bounds = Bounds { batch: 1, queue: 2, ..bounds() };

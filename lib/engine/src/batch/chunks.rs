@@ -4,6 +4,8 @@ use mlx_rs::Array;
 use mlx_rs::error::Result;
 use mlx_rs::ops::concatenate;
 
+use super::pace::Work;
+use super::shares::shares;
 use super::state::{Batch, Queued, Sequence};
 
 /// Chunk of a step: the tokens that one sequence runs in it.
@@ -21,41 +23,32 @@ pub struct Chunk {
 }
 
 impl Batch {
-    /// Chunks of the next step: for each sequence the token that comes next, or a piece of its prompt.
-    /// All pieces of prompts together have at most `prefill_chunk` tokens.
-    pub(super) fn chunks(&self, due: Option<&Queued>, prefill_chunk: usize) -> Vec<Chunk> {
+    /// Chunks of the next step: the next token of each sequence that has one, and at most `budget` rows of
+    /// prompts.
+    pub(super) fn chunks(&mut self, due: Option<&Queued>, budget: usize) -> Vec<Chunk> {
         let queued = |sequence: &Sequence| {
             due?.sequences.iter().position(|number| *number == sequence.number)
         };
-        let mut chunks = Vec::new();
-        let mut budget = prefill_chunk.max(1);
-        for (place, sequence) in self.sequences.iter().enumerate() {
-            if let Some(row) = queued(sequence) {
-                chunks.push(Chunk {
-                    sequence: place,
-                    queued: Some(row),
-                    rows: 1,
-                    complete: true,
-                    wanted: 1,
-                });
-                continue;
-            }
-            if sequence.cache.is_none() {
-                continue;
-            }
-            let left = sequence.tokens.len() - sequence.fed;
-            let rows = left.min(budget.max(usize::from(left == 1)));
-            budget -= rows.min(budget);
+        let decoding = self.sequences.iter().enumerate().filter(|(_, own)| own.chosen > 0);
+        let next = |(sequence, own)| {
+            let queued = queued(own);
+            Chunk { sequence, queued, rows: 1, complete: true, wanted: 1 }
+        };
+        let mut chunks: Vec<Chunk> = decoding.map(next).collect();
+        let decoding = chunks.len();
+        let (places, left): (Vec<usize>, Vec<usize>) = self.prompts().unzip();
+        let shares = shares(&left, budget);
+        for ((sequence, left), rows) in places.into_iter().zip(left).zip(shares) {
             if rows > 0 {
-                chunks.push(Chunk {
-                    sequence: place,
-                    queued: None,
-                    rows,
-                    complete: rows == left,
-                    wanted: 1,
-                });
+                let complete = rows == left;
+                chunks.push(Chunk { sequence, queued: None, rows, complete, wanted: 1 });
             }
         }
+        self.work = Work {
+            decoding,
+            rows: chunks[decoding..].iter().map(|chunk| chunk.rows).sum(),
+            partial: chunks.iter().any(|chunk| !chunk.complete),
+        };
         chunks.sort_by_key(|chunk| chunk.queued.is_none());
         chunks
     }

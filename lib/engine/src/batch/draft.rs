@@ -28,9 +28,15 @@ pub struct Draft {
 }
 
 impl Batch {
-    /// Takes a step in which sequences may get several tokens, and waits for these.
-    pub fn step_drafted(&mut self, forward: &Forward, draft: &Draft) -> Result<Step> {
-        let mut chunks = self.chunks(None, forward.prefill_chunk);
+    /// Takes a step in which sequences may get several tokens, and waits for these; prompts have `budget`
+    /// rows.
+    pub fn step_drafted(
+        &mut self,
+        forward: &Forward,
+        draft: &Draft,
+        budget: usize,
+    ) -> Result<Step> {
+        let mut chunks = self.chunks(None, budget);
         self.guess(&mut chunks, draft, forward.vocabulary())?;
         let Some(logits) = self.forward(&chunks, None, forward)? else { return Ok(Step::new()) };
         let size = logits.dim(-1) as usize;

@@ -2,6 +2,8 @@
 
 mod chunks;
 mod draft;
+mod pace;
+mod shares;
 mod state;
 mod step;
 

@@ -5,6 +5,7 @@ use mlxk_models::vision::mrope::MropePositions;
 use mlxk_processor::{Constraint, Media, Sampling, Token};
 use mlxk_tensor::cache::Cache;
 
+use super::pace::{Pace, Work};
 use crate::prefix_cache::{Key, PrefixCache};
 use crate::sample::Draw;
 use crate::sample::device::Sampled;
@@ -25,6 +26,10 @@ pub struct Batch {
     pub joined: u64,
     /// Number of steps taken.
     pub steps: u64,
+    /// Measured times of the steps.
+    pub pace: Pace,
+    /// Work of the step that is being taken.
+    pub work: Work,
 }
 
 /// Sequence that is being continued.
@@ -61,6 +66,21 @@ pub struct Queued {
     pub sampled: Sampled,
     /// Number of the sequence of each row.
     pub sequences: Vec<u64>,
+}
+
+impl Batch {
+    /// Number of sequences that have a token already, and get another one in each step.
+    pub fn decoding(&self) -> usize {
+        self.sequences.iter().filter(|sequence| sequence.chosen > 0).count()
+    }
+
+    /// Tokens left of each prompt that is being prefilled, the oldest first, with the index of its
+    /// sequence.
+    pub fn prompts(&self) -> impl Iterator<Item = (usize, usize)> {
+        let sequences = self.sequences.iter().enumerate();
+        let waiting = sequences.filter(|(_, own)| own.chosen == 0 && own.cache.is_some());
+        waiting.map(|(place, own)| (place, own.tokens.len() - own.fed))
+    }
 }
 
 impl Sequence {

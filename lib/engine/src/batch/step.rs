@@ -1,8 +1,11 @@
 //! Steps of a batch: sequences join and leave between any two.
 //!
 //! A step advances every sequence that is decoded by a token, and prefills as much of the prompts of
-//! the others as fits, all in one pass through the weights. On a GPU the next step is
-//! queued before the tokens of the last one are read.
+//! the others as fits, all in one pass through the weights. How much fits is measured: prompts make a
+//! step little longer than its tokens alone would (stall-free batching, arXiv 2403.02310). On a GPU the
+//! next step is queued before the tokens of the last one are read.
+
+use std::time::{Duration, Instant};
 
 use mlx_rs::error::Result;
 use mlx_rs::transforms::{async_eval, eval};
@@ -17,8 +20,10 @@ use mlxk_tensor::positions::RowPositions;
 
 use super::chunks::{Chunk, joined, known, queued};
 use super::draft::Draft;
+use super::shares::rows_alone;
 use super::state::{Batch, Queued, Sequence, Step};
 use crate::forward::Forward;
+use crate::prefill::Prefill;
 use crate::prefix_cache::Key;
 use crate::sample::{device, host};
 
@@ -39,27 +44,63 @@ impl Batch {
         self.prefix_cache.put(key, cache, bytes);
     }
 
-    /// Takes a step, with the guesses of `draft` if there is one.
+    /// Takes a step, with the guesses of `draft` if there is one; `prefill` bounds the rows of prompts.
     ///
     /// # Errors
     /// If the model fails.
-    pub fn step(&mut self, forward: &Forward, draft: Option<&Draft>) -> Result<Step> {
+    pub fn step(
+        &mut self,
+        forward: &Forward,
+        draft: Option<&Draft>,
+        prefill: Prefill,
+    ) -> Result<Step> {
+        let started = Instant::now();
         self.steps += 1;
         if self.steps.is_multiple_of(TIDY) {
             memory::clear_cache()?;
         }
         self.assign_caches(forward);
-        if let Some(draft) = draft {
-            return self.step_drafted(forward, draft);
+        let budget = self.budget(prefill, forward);
+        let step = match draft {
+            Some(draft) => self.step_drafted(forward, draft, budget),
+            None if forward.ahead => self.step_ahead(forward, budget),
+            None => self.step_at_once(forward, budget),
+        }?;
+        // What is queued only takes its time in the next step; caches of incomplete prompts are computed.
+        let done = !forward.ahead || self.work.partial;
+        self.pace.record(self.work, started.elapsed(), done, forward.rows_at_once);
+        Ok(step)
+    }
+
+    /// Rows of prompts in the next step.
+    fn budget(&self, prefill: Prefill, forward: &Forward) -> usize {
+        let most = forward.prefill_chunk.max(1);
+        match prefill {
+            Prefill::Chunk => most,
+            Prefill::Fair { streams: None } => 0,
+            Prefill::Fair { streams: Some(Duration::ZERO) } => {
+                let left: Vec<usize> = self.prompts().map(|(_, left)| left).collect();
+                rows_alone(&left, most)
+            }
+            Prefill::Fair { streams: Some(time) } => {
+                self.pace.rows(time, self.decoding(), forward.rows_at_once).min(most)
+            }
         }
-        if !forward.ahead {
-            return self.step_at_once(forward);
-        }
+    }
+
+    /// Takes a step whose tokens are read in the next one.
+    fn step_ahead(&mut self, forward: &Forward, budget: usize) -> Result<Step> {
         let due = self.queued.take();
         let pending = due.is_some();
-        let step = self.launch(due, forward)?;
+        let step = self.launch(due, forward, budget)?;
         match self.queued.take() {
-            Some(first) if !pending => self.launch(Some(first), forward),
+            // Other prompts would keep the first token waiting.
+            Some(first) if !pending => {
+                let rows = self.work.rows;
+                let step = self.launch(Some(first), forward, 0)?;
+                self.work.rows = rows;
+                Ok(step)
+            }
             queued => {
                 self.queued = queued;
                 Ok(step)
@@ -100,8 +141,8 @@ impl Batch {
     }
 
     /// Takes a step, and samples its tokens on the host.
-    fn step_at_once(&mut self, forward: &Forward) -> Result<Step> {
-        let chunks = self.chunks(None, forward.prefill_chunk);
+    fn step_at_once(&mut self, forward: &Forward, budget: usize) -> Result<Step> {
+        let chunks = self.chunks(None, budget);
         let Some(logits) = self.forward(&chunks, None, forward)? else { return Ok(Step::new()) };
         let rows: &[f32] = elements(&logits)?;
         let size = logits.dim(-1) as usize;
@@ -127,8 +168,13 @@ impl Batch {
     }
 
     /// Queues the step after the tokens of `due`, and returns these tokens.
-    fn launch(&mut self, mut due: Option<Queued>, forward: &Forward) -> Result<Step> {
-        let chunks = self.chunks(due.as_ref(), forward.prefill_chunk);
+    fn launch(
+        &mut self,
+        mut due: Option<Queued>,
+        forward: &Forward,
+        budget: usize,
+    ) -> Result<Step> {
+        let chunks = self.chunks(due.as_ref(), budget);
         let Some(logits) = self.forward(&chunks, due.as_ref(), forward)? else {
             return self.read(due);
         };

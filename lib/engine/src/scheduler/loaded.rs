@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use mlxk_core::{Error, Found, Kind, Result};
 use mlxk_processor::event::{Event, FinishReason, LengthLimit};
@@ -15,6 +15,7 @@ use super::guard::guarded;
 use crate::cost::Cost;
 use crate::distributed::Group;
 use crate::model::Model;
+use crate::prefill::Prefill;
 use crate::prefix_cache::CacheOptions;
 use crate::runner::{Runner, Source};
 
@@ -141,11 +142,21 @@ impl<S: Source> LoadedModel<S> {
         }
     }
 
+    /// Time of a step without prompts; zero if no request has a token yet, `None` if it is not known.
+    pub fn decode_time(&self) -> Option<Duration> {
+        self.runner.source().decode_time()
+    }
+
+    /// True if prompts are not prefilled yet.
+    pub fn prefills(&self) -> bool {
+        self.runner.source().prefills()
+    }
+
     /// Advances all requests by one step, and drops those whose clients have disconnected. A panic
-    /// ends all of them with an error.
-    pub fn step(&mut self) {
+    /// ends all of them with an error. `prefill` bounds the rows of prompts.
+    pub fn step(&mut self, prefill: Prefill) {
         let advanced = guarded(|| {
-            self.advance();
+            self.advance(prefill);
             Ok(())
         });
         if let Err(e) = advanced {
@@ -157,7 +168,7 @@ impl<S: Source> LoadedModel<S> {
         }
     }
 
-    fn advance(&mut self) {
+    fn advance(&mut self, prefill: Prefill) {
         let gone = self.answers.iter().filter(|(_, running)| running.send.is_closed());
         let gone: Vec<u64> = gone.map(|(&number, _)| number).collect();
         for number in gone {
@@ -168,7 +179,7 @@ impl<S: Source> LoadedModel<S> {
             return;
         }
         self.used = Instant::now();
-        for (number, event) in self.runner.step() {
+        for (number, event) in self.runner.step_with(prefill) {
             self.tell(number, event);
         }
     }
@@ -277,7 +288,7 @@ mod tests {
         let (send, mut events) = unbounded_channel();
         model.join(prepared, send);
         assert!(!model.failed() && model.running() == 1);
-        model.step();
+        model.step(Prefill::Chunk);
         assert!(model.failed() && model.running() == 0);
         let started = Event::Started { prompt_tokens: 1, unheld: Vec::new() };
         assert_eq!(events.try_recv().unwrap().unwrap(), started);

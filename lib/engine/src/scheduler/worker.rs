@@ -15,6 +15,7 @@ use super::guard::{Ticket, guarded};
 use super::loaded::{EventSender, LoadedModel};
 use super::shared::{Bounds, Shared};
 use crate::distributed::Group;
+use crate::prefill::Prefill;
 
 /// Time between two searches for idle models.
 const LOOK: Duration = Duration::from_secs(1);
@@ -57,7 +58,7 @@ pub fn work(config: SchedulerConfig, commands: &Receiver<SchedulerCommand>) {
         scheduler.admit();
         // A step may be long: the figures of models just loaded are published before it.
         scheduler.publish();
-        scheduler.models.iter_mut().for_each(LoadedModel::step);
+        scheduler.step();
         scheduler.extend();
         scheduler.unload();
         scheduler.publish();
@@ -224,6 +225,15 @@ impl Scheduler {
         self.divide_prefix_bytes();
         self.publish();
         Ok(Some(self.models.len() - 1))
+    }
+
+    /// Lets all models take a step, one after another: the prompts of each wait for the tokens of all, and
+    /// must not keep those waiting.
+    fn step(&mut self) {
+        let streams: Option<Duration> = self.models.iter().map(LoadedModel::decode_time).sum();
+        let prefilling = self.models.iter().filter(|model| model.prefills()).count() as u32;
+        let streams = streams.map(|time| time / prefilling.max(1));
+        self.models.iter_mut().for_each(|model| model.step(Prefill::Fair { streams }));
     }
 
     /// Reserves memory for answers that have used up their reservation.

@@ -85,6 +85,19 @@ pub fn linear(x: &[f32], w: &WeightView, rows: usize, out: &mut [f32]) {
     Isa::best().run_matrix(w, ins, outs, Linear { x, rows, out });
 }
 
+/// Rows of activations, 2 or more, that the kernel for a few rows multiplies in about the time of two.
+pub fn rows_at_once() -> usize {
+    match Isa::best() {
+        Isa::Portable(_) => Portable::ROWS,
+        #[cfg(target_arch = "x86_64")]
+        Isa::Avx2(_) => Avx2::ROWS,
+        #[cfg(target_arch = "x86_64")]
+        Isa::Avx512(_) => Avx512::ROWS,
+        #[cfg(target_arch = "aarch64")]
+        Isa::Neon(_) => Neon::ROWS,
+    }
+}
+
 /// Decodes row `row` of `w` to `out` `[ins]`.
 ///
 /// # Panics
