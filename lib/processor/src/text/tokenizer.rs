@@ -147,6 +147,7 @@ impl Tokenizer {
     pub fn encode_pair(&self, texts: [&str; 2], limit: usize) -> Result<Pair> {
         let failed = |e: tokenizers::Error| Error::new(Kind::Execution, "", e.to_string());
         let part = |text: &str| self.inner.encode_fast(text, false).map_err(failed);
+        let [first, second] = [part(texts[0])?, part(texts[1])?];
         let added = self.inner.get_post_processor().map_or(0, |added| added.added_tokens(true));
         let room = limit.checked_sub(added).ok_or_else(|| {
             Error::validation(format!("{limit} tokens have no room for those around a pair"))
