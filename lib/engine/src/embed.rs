@@ -124,7 +124,7 @@ impl Embedder {
         let stated = sentence.max_length.or_else(|| tokens_of_tokenizer(facts));
         let max_length = longest(&*network, stated);
         let known = network.words() == Some(Words::Known);
-        let unknown = tokenizer.unknown().filter(|_| known);
+        let unknown = known.then(|| tokenizer.unknown(facts)).flatten();
         Ok(Embedder { network, head, stream, tokenizer, sentence, max_length, unknown })
     }
 

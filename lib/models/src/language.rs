@@ -24,10 +24,9 @@ pub trait Language {
     /// Hidden states [1, rows, hidden] of the next rows of `sequences`.
     fn forward(&self, inputs: Inputs, sequences: &mut Sequences) -> Result<Array>;
 
-    /// Hidden states [1, rows, hidden] after the final norm, of which embeddings are made, for `h` of
-    /// that shape. Errors if the network does not offer them.
-    fn states(&self, h: &Array) -> Result<Array> {
-        let _ = h;
+    /// Hidden states [1, rows, hidden] after the final norm, of which embeddings are made, for those of
+    /// the last layer. Errors if the network does not offer them.
+    fn states(&self, _h: &Array) -> Result<Array> {
         Err(Exception::custom("models of this architecture write text, and embed none"))
     }
 

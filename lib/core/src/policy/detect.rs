@@ -72,11 +72,23 @@ fn source(facts: &Facts) -> String {
     facts.sentinel.str("source_repo").unwrap_or_default()
 }
 
-/// The `model_type` of the configuration, in lower case; that of static embeddings, which have no
-/// configuration, if the model is one.
+/// The `model_type` of the configuration, in lower case; that of static embeddings, which may state
+/// none, if the model is one.
 pub fn model_type(facts: &Facts) -> Option<String> {
     let stated = facts.config.str("model_type").map(|name| name.to_lowercase());
-    stated.or_else(|| static_embedding(facts).then(|| "static_embedding".to_owned()))
+    let implied = || match () {
+        () if static_embedding(facts) => Some("static_embedding".to_owned()),
+        () if model2vec(facts) => Some("model2vec".to_owned()),
+        () => None,
+    };
+    stated.or_else(implied)
+}
+
+/// True if the weights are those of model2vec: a table with the name `embeddings`.
+fn model2vec(facts: &Facts) -> bool {
+    let shards = facts.weights();
+    let headers = shards.iter().filter_map(|shard| shard.header.as_ref().ok());
+    headers.flat_map(|header| &header.tensors).any(|tensor| tensor.name == "embeddings")
 }
 
 /// True if the model is a table of vectors, one for each token, in a folder of its own, as

@@ -24,10 +24,9 @@ pub trait Encoder {
         None
     }
 
-    /// Logits of `tokens` as the next one after each sequence of `packed`, in the order of the
+    /// Logits of two tokens as the next one after each packed sequence, in the order of the
     /// sequences. Errors if the encoder is no language model.
-    fn next(&self, packed: &Packed, tokens: [u32; 2]) -> Result<Vec<[f32; 2]>> {
-        let _ = (packed, tokens);
+    fn next(&self, _packed: &Packed, _tokens: [u32; 2]) -> Result<Vec<[f32; 2]>> {
         Err(Exception::custom("an encoder, which continues no text"))
     }
 

@@ -69,7 +69,9 @@ fn load(config: &Value, mut w: Cursor) -> mlxk_core::Result<Box<dyn Encoder>> {
     let mapping = w.has("mapping").then(|| mapping(&mut w, rows)).transpose()?;
     let vocabulary = mapping.as_ref().map_or(rows, Vec::len);
     let weights = w.optional("weights", &[vocabulary])?;
-    let known = config.get("model_type").is_some_and(|kind| kind == "model2vec");
+    // Only model2vec states that, or its type.
+    let known = config.get("model_type").is_some_and(|kind| kind == "model2vec")
+        || config.get("normalize").is_some();
     Ok(Box::new(StaticEmbedding {
         table,
         mapping,

@@ -212,14 +212,14 @@ impl Tokenizer {
         self.inner.id_to_token(id)
     }
 
-    /// Id of the token that stands for what the vocabulary lacks, if there is one and it has a name
-    /// (that of a Unigram model has none).
-    pub fn unknown(&self) -> Option<u32> {
+    /// Id of the token that stands for what the vocabulary lacks, if there is one. `facts` are those
+    /// of the tokenizer's model.
+    pub fn unknown(&self, facts: &Facts) -> Option<u32> {
         let unknown = match self.inner.get_model() {
             ModelWrapper::WordPiece(model) => Some(model.unk_token.clone()),
             ModelWrapper::WordLevel(model) => Some(model.unk_token.clone()),
             ModelWrapper::BPE(model) => model.unk_token.clone(),
-            ModelWrapper::Unigram(_) => None,
+            ModelWrapper::Unigram(_) => return unknown_of_unigram(facts),
         };
         self.inner.token_to_id(&unknown?)
     }
@@ -315,6 +315,20 @@ fn parsed(json: &[u8]) -> tokenizers::Result<tokenizers::Tokenizer> {
         tokenizer.add_tokens(serde_json::from_str::<Vec<AddedToken>>(added.get())?)?;
     }
     Ok(tokenizer)
+}
+
+/// `unk_id` of a Unigram model, which the parsed one does not give away.
+fn unknown_of_unigram(facts: &Facts) -> Option<u32> {
+    #[derive(Deserialize)]
+    struct Stated {
+        model: Unigram,
+    }
+    #[derive(Deserialize)]
+    struct Unigram {
+        unk_id: Option<u32>,
+    }
+    let json = std::fs::read(facts.path(&facts.tokenizer()?.path)).ok()?;
+    serde_json::from_slice::<Stated>(&json).ok()?.model.unk_id
 }
 
 /// The beginning of `text`, at most `bytes` long: up to a space if it has one.
