@@ -176,3 +176,87 @@ fn the_envelope_holds_all_records() {
     let text = bert.run(&["--human"]).stdin("the cat\n").ok();
     assert!(text.ends_with(" ...] 32 dimensions, 4 tokens: the cat\n"), "{text}");
 }
+
+#[test]
+fn sides_of_a_search_and_encodings_are_chosen_by_flags() {
+    let bert = Bert::new("bert-cls");
+    let prompt = &bert.expected["prompts"][0];
+    let texts = prompt["texts"].as_array().unwrap();
+    let input = lines(texts.iter().map(|text| json!({"id": 7, "text": text})));
+    let told = bert.run(&["--query"]).stdin(input.clone()).records();
+    bert.are(&told, &prompt["embeddings"]);
+    assert_eq!(told[0]["id"], 7);
+    let plain = bert.run(&["--document"]).stdin(input.clone()).records();
+    let alone = bert.run(&["--batch", "1"]).stdin(input.clone()).records();
+    bert.are(&plain, &json!([alone[0]["embedding"], alone[1]["embedding"]]));
+    let numbers = |value: &Value| -> Vec<f64> {
+        value.as_array().unwrap().iter().map(|x| x.as_f64().unwrap()).collect()
+    };
+    let want = numbers(&plain[0]["embedding"]);
+    let unit = bert.run(&["--normalize"]).stdin(input.clone()).records();
+    let length = numbers(&unit[0]["embedding"]).iter().map(|x| x * x).sum::<f64>();
+    assert!((length - 1.0).abs() < 1e-5);
+    let coded =
+        |form: &str| bert.run(&["--encoding", form]).stdin(input.clone()).records().remove(0);
+    let bytes: Vec<u8> = want.iter().flat_map(|&x| (x as f32).to_le_bytes()).collect();
+    let base64 = coded("base64");
+    assert_eq!((&base64["encoding"], &base64["dimensions"]), (&json!("base64"), &json!(32)));
+    assert_eq!(base64["embedding"].as_str().unwrap().len(), bytes.len().div_ceil(3) * 4);
+    let int8 = coded("int8");
+    let scale = int8["scale"].as_f64().unwrap();
+    for (integer, x) in numbers(&int8["embedding"]).iter().zip(&want) {
+        assert!((integer * scale - x).abs() <= scale * 0.51, "{integer} {scale} {x}");
+    }
+    let binary = numbers(&coded("binary")["embedding"]);
+    let byte =
+        |eight: &[f64]| eight.iter().fold(0, |byte, &x| byte << 1 | i32::from(x > 0.0)) - 128;
+    assert_eq!(binary, want.chunks(8).map(byte).map(f64::from).collect::<Vec<_>>());
+}
+
+#[test]
+fn a_table_of_vectors_embeds_any_number_of_lines_in_order() {
+    let table = Bert::new("static");
+    let expected = table.expected["embeddings"].as_array().unwrap();
+    let texts = table.expected["texts"].as_array().unwrap();
+    let input: Vec<Value> = (0..600).map(|i| json!({"text": texts[i % texts.len()]})).collect();
+    let told = table.run(&[]).stdin(lines(input)).records();
+    let want: Vec<&Value> = (0..600).map(|i| &expected[i % texts.len()]).collect();
+    assert_eq!(told.len(), 600);
+    let zero = texts.iter().position(|text| text == "").unwrap();
+    assert_eq!(told[zero]["embedding"], json!(vec![0.0; 32]));
+    let (told, want): (Vec<Value>, Vec<&Value>) = told
+        .into_iter()
+        .zip(want)
+        .enumerate()
+        .filter(|(i, _)| i % texts.len() != zero)
+        .map(|(_, both)| both)
+        .unzip();
+    table.are(&told, &json!(want));
+}
+
+#[test]
+fn a_reranker_is_no_embedding_model() {
+    let ranker = Bert::new("bert-rerank");
+    let said = ranker.run(&[]).stdin("a\n").end();
+    assert!(said.status() == 1 && said.stderr().contains("not an embedding model"), "{said:?}");
+    let said = ranker.env.run("mlxk-run").args(["bert", "Hello"]).end().stderr();
+    assert!(said.contains("a reranker: it scores pairs of texts and writes none"), "{said}");
+}
+
+#[test]
+fn a_weight_that_is_not_a_number_is_reported_for_the_texts_that_meet_it() {
+    let bert = Bert::new("bert-cls");
+    let path = bert.env.workspaces().join("bert/model.safetensors");
+    let mut file = fs::read(&path).unwrap();
+    // The first element of the first tensor, a bias of the norm of the embeddings.
+    let first = 8 + u64::from_le_bytes(file[..8].try_into().unwrap()) as usize;
+    file[first..first + 4].copy_from_slice(&f32::NAN.to_le_bytes());
+    fs::write(&path, file).unwrap();
+    let ended = bert.run(&[]).stdin("a\n").end();
+    assert_eq!(ended.status(), 1);
+    let said = ended.stderr();
+    assert!(
+        said.starts_with("mlxk-embed: standard input, line 1: the model's vector is not finite"),
+        "{said}"
+    );
+}

@@ -1,7 +1,7 @@
 //! Texts to embed: the lines of files or standard input, each a text or a record.
 
 use std::fs::File;
-use std::io::{self, BufRead, BufReader};
+use std::io::{self, BufRead, BufReader, Read};
 use std::path::Path;
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::thread;
@@ -9,11 +9,22 @@ use std::thread;
 use mlxk_core::{Error, Record, Result};
 use serde_json::Value;
 
-/// Maximum number of texts in a group.
-const GROUP: usize = 256;
+/// Maximum size of a line in bytes; longer ones are not read, so that memory has a bound.
+const MAX_LINE: u64 = 64 << 20;
 
 /// Fields that hold the text of a record unless another one is named.
 const FIELDS: [&str; 2] = ["text", "input"];
+
+/// Texts to embed.
+#[derive(Clone, Debug)]
+pub struct Source {
+    /// Files of the texts; `-` is standard input.
+    pub files: Vec<String>,
+    /// Field of records that holds the text.
+    pub field: Option<String>,
+    /// Maximum number of texts in a group.
+    pub batch: usize,
+}
 
 /// A text to embed.
 pub struct Item {
@@ -33,13 +44,11 @@ pub enum Content {
     Tokens(Vec<u32>),
 }
 
-/// Texts of `files`, in order; `field` of a record is its text. A group has the texts that have
-/// arrived, so that none waits for a later one.
-pub fn groups(
-    files: Vec<String>,
-    field: Option<String>,
-) -> impl Iterator<Item = Vec<Result<Item>>> {
-    let (sender, receiver) = sync_channel(GROUP);
+/// Texts of `source`, in order. A group has the texts that have arrived, so that none waits for a
+/// later one.
+pub fn groups(source: Source) -> impl Iterator<Item = Vec<Result<Item>>> {
+    let Source { files, field, batch } = source;
+    let (sender, receiver) = sync_channel(batch);
     thread::spawn(move || {
         for file in files {
             let read = match file.as_str() {
@@ -55,17 +64,20 @@ pub fn groups(
             }
         }
     });
-    Groups(receiver)
+    Groups { receiver, batch }
 }
 
-struct Groups(Receiver<Result<Item>>);
+struct Groups {
+    receiver: Receiver<Result<Item>>,
+    batch: usize,
+}
 
 impl Iterator for Groups {
     type Item = Vec<Result<Item>>;
 
     fn next(&mut self) -> Option<Self::Item> {
-        let first = self.0.recv().ok()?;
-        let more = self.0.try_iter().take(GROUP - 1);
+        let first = self.receiver.recv().ok()?;
+        let more = self.receiver.try_iter().take(self.batch - 1);
         Some(std::iter::once(first).chain(more).collect())
     }
 }
@@ -80,8 +92,18 @@ fn lines(
 ) -> Option<()> {
     for number in 1usize.. {
         let mut line = Vec::new();
-        match input.read_until(b'\n', &mut line) {
+        match (&mut input).take(MAX_LINE).read_until(b'\n', &mut line) {
             Ok(0) => break,
+            Ok(read) if read as u64 == MAX_LINE && !line.ends_with(b"\n") => {
+                let place = format!("{name}, line {number}");
+                let most = MAX_LINE >> 20;
+                let error = Error::validation(format!("a line of more than {most} MiB"));
+                sender.send(Err(error.about(place))).ok()?;
+                if let Err(e) = skip_line(&mut input) {
+                    sender.send(Err(Error::io(Path::new(name), e))).ok()?;
+                    break;
+                }
+            }
             Ok(_) if line.trim_ascii().is_empty() => {}
             Ok(_) => {
                 let place = format!("{name}, line {number}");
@@ -95,6 +117,19 @@ fn lines(
         }
     }
     Some(())
+}
+
+/// Reads the rest of a line and forgets it.
+fn skip_line(input: &mut impl BufRead) -> io::Result<()> {
+    loop {
+        let buffer = input.fill_buf()?;
+        let end = buffer.iter().position(|&byte| byte == b'\n');
+        let (used, ended) = (end.map_or(buffer.len(), |at| at + 1), end.is_some());
+        input.consume(used);
+        if ended || used == 0 {
+            return Ok(());
+        }
+    }
 }
 
 /// The text of a line.

@@ -41,5 +41,5 @@ pub use input::Input;
 pub use output::{Form, FormFlags, Output};
 pub use places::places;
 pub use program::{Tool, main};
-pub use progress::Reporter;
+pub use progress::{Counter, Reporter};
 pub use remote::remote;

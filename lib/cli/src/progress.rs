@@ -38,6 +38,39 @@ struct State<'a> {
     wrote: Result<()>,
 }
 
+/// Counter of things done, of which it is not known how many there will be; shown on standard error
+/// if that is a terminal. It vanishes when it is dropped.
+#[derive(Debug)]
+pub struct Counter {
+    bar: ProgressBar,
+}
+
+impl Counter {
+    /// Counter of `things`; never shown unless `shown`.
+    pub fn new(things: &'static str, shown: bool) -> Counter {
+        let style = ProgressStyle::with_template("{human_pos} {msg}, {per_sec}, {elapsed}");
+        let style = style.unwrap_or_else(|_| ProgressStyle::default_spinner());
+        let bar = if shown { ProgressBar::no_length() } else { ProgressBar::hidden() };
+        Counter { bar: bar.with_style(style).with_message(things) }
+    }
+
+    /// Counts `more` things.
+    pub fn add(&self, more: usize) {
+        self.bar.inc(more as u64);
+    }
+
+    /// Calls `write` while the counter is out of the way of what that writes to the terminal.
+    pub fn aside<T>(&self, write: impl FnOnce() -> T) -> T {
+        self.bar.suspend(write)
+    }
+}
+
+impl Drop for Counter {
+    fn drop(&mut self) {
+        self.bar.finish_and_clear();
+    }
+}
+
 impl Reporter<'static> {
     /// Reporter that shows a bar and writes nothing.
     pub fn bar() -> Reporter<'static> {

@@ -75,8 +75,10 @@ architectures! {
     DeepseekV3 = "deepseek_v3" | "kimi_k2" | "joyai_llm_flash";
     DeepseekV32 = "deepseek_v32";
     DeepseekV41 = "deepseek_v41" | "deepseek_v41_text", modality: Modality::Multimodal;
+    DistilBert = "distilbert", encoder: true;
     Dots1 = "dots1";
     Ernie45 = "ernie4_5";
+    EuroBert = "eurobert", encoder: true;
     Exaone = "exaone";
     Ernie45Moe = "ernie4_5_moe";
     Exaone4 = "exaone4";
@@ -99,6 +101,7 @@ architectures! {
     GptJ = "gptj";
     GptNeoX = "gpt_neox";
     GptOss = "gpt_oss";
+    Gte = "new" | "gte", encoder: true;
     Granite = "granite";
     GraniteMoeHybrid = "granitemoehybrid";
     GraniteMoe = "granitemoe";
@@ -108,6 +111,7 @@ architectures! {
     InternLm2 = "internlm2";
     InternLm3 = "internlm3";
     Jamba = "jamba";
+    JinaEmbeddings3 = "jina_embeddings_v3", encoder: true;
     KimiK25 = "kimi_k25", modality: Modality::Multimodal;
     KimiLinear = "kimi_linear";
     KimiVl = "kimi_vl", modality: Modality::Multimodal;
@@ -130,9 +134,12 @@ architectures! {
     Mistral3 = "mistral3" | "llava", modality: Modality::Multimodal;
     Mistral4 = "mistral4";
     Mixtral = "mixtral";
+    ModernBert = "modernbert", encoder: true;
+    Mpnet = "mpnet", encoder: true;
     Nanochat = "nanochat";
     Nemotron = "nemotron";
     NemotronH = "nemotron_h";
+    NomicBert = "nomic_bert", encoder: true;
     Olmo = "olmo" | "hf_olmo";
     Olmo2 = "olmo2";
     Olmo3 = "olmo3";
@@ -152,11 +159,13 @@ architectures! {
     Qwen3Moe = "qwen3_moe";
     Qwen3Vl = "qwen3_vl", modality: Modality::Multimodal;
     Qwen3VlMoe = "qwen3_vl_moe", modality: Modality::Multimodal;
+    Roberta = "roberta" | "xlm-roberta" | "camembert", encoder: true;
     SeedOss = "seed_oss";
     SmolLm3 = "smollm3";
     SolarOpen = "solar_open";
     StableLm = "stablelm";
     Starcoder2 = "starcoder2";
+    StaticEmbedding = "model2vec" | "static_embedding", encoder: true;
     TeleChat3 = "telechat3";
     YoutuLlm = "youtu_llm";
 }

@@ -125,6 +125,7 @@ fn config(facts: &Facts) -> Verdict {
     readable("config.json", &facts.config)?;
     match facts.config.object() {
         None if facts.files.iter().any(|file| file.is("gguf")) => Ok(()),
+        None if detect::static_embedding(facts) => Ok(()),
         None => Err("config.json missing".to_owned()),
         Some(fields) if fields.is_empty() => {
             Err("config.json is empty or invalid: it has no fields".to_owned())

@@ -30,16 +30,38 @@ pub fn admit(
 /// # Errors
 /// As [`admit`].
 pub fn admit_embedder(facts: &Facts, health: &Health, plan: &Plan) -> Result<Option<String>> {
+    let other = "not an embedding model: it does not turn text into vectors";
+    admit_for(Task::Embedding, other, facts, health, plan)
+}
+
+/// Refuses a model that cannot score pairs of texts here, with the reason; else returns a warning if
+/// memory may be short for it.
+///
+/// # Errors
+/// As [`admit`].
+pub fn admit_reranker(facts: &Facts, health: &Health, plan: &Plan) -> Result<Option<String>> {
+    admit_for(Task::Rerank, "not a reranker: it does not score pairs of texts", facts, health, plan)
+}
+
+/// Refuses a model for another task than `task`, for the reason `other`, as [`admit_embedder`] does.
+fn admit_for(
+    task: Task,
+    other: &str,
+    facts: &Facts,
+    health: &Health,
+    plan: &Plan,
+) -> Result<Option<String>> {
     let refuse = |kind, reason: &str| Error::new(kind, &facts.found.name, reason);
     if !health.healthy {
         return Err(refuse(Kind::Unhealthy, &health.reason));
     }
-    if plan.task != Task::Embedding {
-        let reason = "not an embedding model: it does not turn text into vectors";
-        let refused = refuse(Kind::CapabilityNotSupported, reason);
+    if plan.task != task {
+        let refused = refuse(Kind::CapabilityNotSupported, other);
         return Err(match plan.task {
             Task::Text | Task::Vision => refused.hint("mlxk-run lets it write text"),
-            Task::Embedding | Task::Audio => refused,
+            Task::Embedding => refused.hint("mlxk-embed turns text into vectors with it"),
+            Task::Rerank => refused.hint("it scores pairs of a question and a text"),
+            Task::Audio => refused,
         });
     }
     if let Err(reason) = &plan.runnable {
@@ -72,6 +94,10 @@ pub fn admit_part(facts: &Facts, health: &Health, plan: &Plan) -> Result<()> {
     match plan.task {
         Task::Embedding => {
             let reason = "an embedding model: it turns text into vectors and writes none";
+            return refuse(Kind::CapabilityNotSupported, reason);
+        }
+        Task::Rerank => {
+            let reason = "a reranker: it scores pairs of texts and writes none";
             return refuse(Kind::CapabilityNotSupported, reason);
         }
         Task::Audio => {

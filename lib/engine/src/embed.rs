@@ -2,16 +2,19 @@
 
 use std::cmp::Reverse;
 
+use mlx_rs::ops::zeros;
 use mlx_rs::{Stream, with_stream};
 use mlxk_core::{Error, Facts, Kind, Plan, Result};
-use mlxk_models::encoder::Encoder;
 use mlxk_models::encoder::head::{Head, Span};
+use mlxk_models::encoder::pooling::normalize;
 use mlxk_models::encoder::sentence::{Module, Sentence};
+use mlxk_models::encoder::task::tasks;
+use mlxk_models::encoder::{Encoder, Packed, Words};
+use mlxk_models::sketch::config;
 use mlxk_processor::Tokenizer;
 use mlxk_tensor::mlx;
 use mlxk_tensor::ops::{CPU, MLX, Ops};
 
-use crate::forward::ids;
 use crate::load;
 
 /// Largest number of tokens of a batch; a longer text is a batch of its own.
@@ -25,6 +28,8 @@ pub struct Embedder {
     tokenizer: Tokenizer,
     sentence: Sentence,
     max_length: usize,
+    /// Token that is left out of texts.
+    unknown: Option<u32>,
 }
 
 /// Options of an embedding.
@@ -34,8 +39,32 @@ pub struct EmbedOptions {
     pub prompt: String,
     /// True if texts that are too long are cut instead of refused.
     pub truncate: bool,
-    /// Number of elements to keep of a vector, which is normalised then; all of them if none.
+    /// Number of elements to keep of a vector; all of them if none.
     pub dimensions: Option<usize>,
+    /// True if vectors are normalised, false if they are not; the model decides if none, and
+    /// vectors that lose elements are.
+    pub normalize: Option<bool>,
+}
+
+/// Side of a search that a text is on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Side {
+    /// What is searched for.
+    Query,
+    /// What is searched.
+    Document,
+}
+
+impl Side {
+    /// Usual names of prompts and tasks for the side.
+    pub fn names(self) -> &'static [&'static str] {
+        match self {
+            Side::Query => &["query", "search_query", "retrieval.query"],
+            Side::Document => {
+                &["document", "passage", "corpus", "search_document", "retrieval.passage"]
+            }
+        }
+    }
 }
 
 /// A text to embed, in tokens.
@@ -56,29 +85,47 @@ impl Embedder {
     /// # Errors
     /// If the model is none that embeds, or one of its files cannot be used.
     pub fn load(facts: &Facts, plan: &Plan) -> Result<Embedder> {
-        Embedder::load_for(facts, plan, mlx::on_cpu()?)
+        Embedder::load_for(facts, plan, mlx::on_cpu()?, None)
+    }
+
+    /// Loads the embedding model with its own adapter for a task, one of [`tasks`](Self::tasks).
+    ///
+    /// # Errors
+    /// As [`load`](Self::load), and if the model has no such adapter.
+    pub fn load_adapted(facts: &Facts, plan: &Plan, task: &str) -> Result<Embedder> {
+        Embedder::load_for(facts, plan, mlx::on_cpu()?, Some(task))
+    }
+
+    /// Names of the tasks for which the model has adapters of its own; most models have none.
+    ///
+    /// # Errors
+    /// If config.json is no JSON object.
+    pub fn tasks(facts: &Facts) -> Result<Vec<String>> {
+        let config = config(facts)?;
+        Ok(tasks(&config).into_iter().map(str::to_owned).collect())
     }
 
     /// Loads the embedding model in the form for a CPU or in that for a GPU, which a CPU can run too.
     ///
     /// # Errors
-    /// As [`load`](Self::load).
-    pub fn load_for(facts: &Facts, plan: &Plan, on_cpu: bool) -> Result<Embedder> {
+    /// As [`load_adapted`](Self::load_adapted).
+    pub fn load_for(
+        facts: &Facts,
+        plan: &Plan,
+        on_cpu: bool,
+        task: Option<&str>,
+    ) -> Result<Embedder> {
         let sentence = Sentence::read(facts)?;
         let tokenizer = Tokenizer::read(facts)?;
-        let load::LoadedNetwork { network, stream, .. } =
-            load::network(facts, plan, on_cpu, None, None)?;
-        let network = network.encoder()?;
+        let (network, stream) = load::encoder(facts, plan, on_cpu, task)?;
         let ops: &dyn Ops = if on_cpu { &CPU } else { &MLX };
         let hidden = network.hidden_size();
         let head = with_stream(&stream, || Head::load(facts, &sentence.modules, hidden, ops))?;
-        let stated = sentence.max_length.or_else(|| {
-            let stated = facts.tokenizer_config.get("model_max_length")?.as_u64();
-            stated.and_then(|length| usize::try_from(length).ok())
-        });
-        let max_length = network.max_length();
-        let max_length = stated.map_or(max_length, |length| length.min(max_length)).max(1);
-        Ok(Embedder { network, head, stream, tokenizer, sentence, max_length })
+        let stated = sentence.max_length.or_else(|| tokens_of_tokenizer(facts));
+        let max_length = longest(&*network, stated);
+        let known = network.words() == Some(Words::Known);
+        let unknown = known.then(|| tokenizer.unknown(facts)).flatten();
+        Ok(Embedder { network, head, stream, tokenizer, sentence, max_length, unknown })
     }
 
     /// Largest number of tokens of a text, special tokens included.
@@ -96,7 +143,21 @@ impl Embedder {
         let name = self.sentence.default_prompt.as_ref();
         let prompt = name.and_then(|name| self.sentence.prompts.get(name));
         let prompt = prompt.cloned().unwrap_or_default();
-        EmbedOptions { prompt, truncate: false, dimensions: self.sentence.dimensions }
+        EmbedOptions { prompt, dimensions: self.sentence.dimensions, ..EmbedOptions::default() }
+    }
+
+    /// Text that the model called `name` puts before texts on a side of a search: the prompt with a
+    /// usual name for that side, or, if the model has no prompts, that of its family; empty if there
+    /// is none.
+    pub fn side(&self, side: Side, name: &str) -> &str {
+        let prompts = &self.sentence.prompts;
+        if let Some(prompt) = side.names().iter().find_map(|name| prompts.get(*name)) {
+            return prompt;
+        }
+        let name = name.trim_end_matches('/').rsplit('/').next().unwrap_or_default().to_lowercase();
+        let family = |(part, _): &&(&str, [&str; 2])| prompts.is_empty() && name.contains(part);
+        let [query, document] = FAMILIES.iter().find(family).map_or(["", ""], |(_, both)| *both);
+        if side == Side::Query { query } else { document }
     }
 
     /// Text of the prompt that the model calls `name`.
@@ -156,7 +217,9 @@ impl Embedder {
         }
         let truncated = ids.len() > self.max_length;
         match (ids.is_empty(), truncated && !options.truncate) {
-            (true, _) => Err(Error::validation("a text without tokens")),
+            (true, _) if self.network.words().is_none() => {
+                Err(Error::validation("a text without tokens"))
+            }
             (_, true) => Err(self.too_long()),
             _ => {
                 let ids = ids.into_iter().take(self.max_length).collect();
@@ -167,15 +230,11 @@ impl Embedder {
 
     /// Vectors [dimensions] of `inputs`, in their order. An error of a batch is that of all its inputs.
     pub fn embed(&self, inputs: &[Input], options: &EmbedOptions) -> Vec<Result<Vec<f32>>> {
-        let mut order: Vec<usize> = (0..inputs.len()).collect();
-        order.sort_by_key(|&place| Reverse(inputs[place].ids.len()));
+        let lengths: Vec<usize> = inputs.iter().map(|input| input.ids.len()).collect();
         let mut vectors: Vec<Result<Vec<f32>>> = inputs.iter().map(|_| Ok(Vec::new())).collect();
-        let mut rest = &order[..];
-        while !rest.is_empty() {
-            let (batch, others) = rest.split_at(fitting(rest, inputs));
-            rest = others;
+        for batch in batches(&lengths) {
             let texts: Vec<&Input> = batch.iter().map(|&place| &inputs[place]).collect();
-            match self.forward(&texts) {
+            match self.forward(&texts, options) {
                 Ok(batched) => {
                     for (&place, vector) in batch.iter().zip(batched) {
                         vectors[place] = finished(vector, options);
@@ -187,27 +246,39 @@ impl Embedder {
         vectors
     }
 
-    fn forward(&self, texts: &[&Input]) -> Result<Vec<Vec<f32>>> {
-        let tokens: Vec<u32> = texts.iter().flat_map(|text| text.ids.iter().copied()).collect();
+    fn forward(&self, texts: &[&Input], options: &EmbedOptions) -> Result<Vec<Vec<f32>>> {
+        let ids: Vec<u32> = texts.iter().flat_map(|text| text.ids.iter().copied()).collect();
         let spans = texts.iter().map(|text| Span { length: text.ids.len(), prompt: text.prompt });
         let spans: Vec<Span> = spans.collect();
         let lengths: Vec<usize> = spans.iter().map(|span| span.length).collect();
         let vectors = with_stream(&self.stream, || {
-            let h = self.network.encode(&ids(&tokens), &lengths)?;
-            self.head.forward(&h, &spans)
+            let packed = Packed { ids: &ids, types: None, lengths: &lengths };
+            let h = match ids.is_empty() {
+                true => zeros::<f32>(&[1, 0, self.network.hidden_size() as i32])?,
+                false => self.network.encode(&packed)?,
+            };
+            self.head.forward(&h, &spans, options.normalize)
         });
         vectors.map_err(mlx::failed)
     }
 
     /// Tokens of a text, and whether it was too long.
     fn tokens(&self, text: &str) -> Result<(Vec<u32>, bool)> {
-        match self.sentence.lower_case {
+        let lower: String;
+        let text = match self.sentence.lower_case {
             true => {
-                let lower: String = text.chars().flat_map(char::to_lowercase).collect();
-                self.tokenizer.encode_within(&lower, self.max_length)
+                lower = text.chars().flat_map(char::to_lowercase).collect();
+                &lower
             }
-            false => self.tokenizer.encode_within(text, self.max_length),
+            false => text,
+        };
+        let special = self.network.words().is_none();
+        let (mut ids, truncated) = self.tokenizer.encode_within(text, self.max_length, special)?;
+        ids.retain(|&id| Some(id) != self.unknown);
+        if ids.is_empty() && special {
+            return Err(Error::validation("a text without tokens"));
         }
+        Ok((ids, truncated))
     }
 
     /// Number of tokens of a prompt at the beginning of a text, if these do not count in pooling. As in
@@ -229,21 +300,66 @@ impl Embedder {
     }
 }
 
-/// Number of the first of `order` that are a batch.
-fn fitting(order: &[usize], inputs: &[Input]) -> usize {
-    let mut tokens = 0;
-    let fits = |&&place: &&usize| {
-        tokens += inputs[place].ids.len();
-        tokens <= BATCH_TOKENS
-    };
-    order.iter().take_while(fits).count().max(1)
+/// Largest number of tokens of a text in `network`, of which the files state `stated`.
+pub(crate) fn longest(network: &dyn Encoder, stated: Option<usize>) -> usize {
+    let most = network.max_length();
+    stated.map_or(most, |length| length.min(most)).max(1)
 }
+
+/// Largest number of tokens of a text that the tokenizer's configuration states.
+pub(crate) fn tokens_of_tokenizer(facts: &Facts) -> Option<usize> {
+    let stated = facts.tokenizer_config.get("model_max_length")?.as_u64()?;
+    usize::try_from(stated).ok()
+}
+
+/// Places of inputs with `lengths` tokens in batches, the longest first.
+pub(crate) fn batches(lengths: &[usize]) -> Vec<Vec<usize>> {
+    let mut order: Vec<usize> = (0..lengths.len()).collect();
+    order.sort_by_key(|&place| Reverse(lengths[place]));
+    let mut batches: Vec<Vec<usize>> = Vec::new();
+    let mut tokens = 0;
+    for place in order {
+        tokens += lengths[place];
+        match batches.last_mut().filter(|_| tokens <= BATCH_TOKENS) {
+            Some(batch) => batch.push(place),
+            None => {
+                tokens = lengths[place];
+                batches.push(vec![place]);
+            }
+        }
+    }
+    batches
+}
+
+/// Prompts of families whose files state none, by a part of their names: for queries and for
+/// documents. Sources: their model cards.
+const FAMILIES: &[(&str, [&str; 2])] = &[
+    ("bge-m3", ["", ""]),
+    ("bge", [REPRESENT, ""]),
+    ("mxbai", [REPRESENT, ""]),
+    ("arctic-embed", [REPRESENT, ""]),
+    ("e5-mistral", [INSTRUCT, ""]),
+    ("qwen3-embedding", [INSTRUCT_SHORT, ""]),
+    ("gte-qwen2", [INSTRUCT, ""]),
+    ("e5", ["query: ", "passage: "]),
+    ("nomic-embed", ["search_query: ", "search_document: "]),
+    ("modernbert-embed", ["search_query: ", "search_document: "]),
+    ("embeddinggemma", ["task: search result | query: ", "title: none | text: "]),
+];
+
+const REPRESENT: &str = "Represent this sentence for searching relevant passages: ";
+const INSTRUCT: &str = "Instruct: Given a web search query, retrieve relevant passages that answer \
+                        the query\nQuery: ";
+const INSTRUCT_SHORT: &str = "Instruct: Given a web search query, retrieve relevant passages that \
+                              answer the query\nQuery:";
 
 /// A vector cut as `options` say. Errors if the model computed no numbers.
 fn finished(mut vector: Vec<f32>, options: &EmbedOptions) -> Result<Vec<f32>> {
     if let Some(count) = options.dimensions.filter(|&count| count < vector.len()) {
         vector.truncate(count);
-        mlxk_models::encoder::pooling::normalize(&mut vector);
+        if options.normalize != Some(false) {
+            normalize(&mut vector);
+        }
     }
     match vector.iter().all(|x| x.is_finite()) {
         true => Ok(vector),

@@ -3,6 +3,7 @@
 use std::path::Path;
 
 use mlx_rs::{Device, Stream};
+use mlxk_core::policy::detect::attends_back_only;
 use mlxk_core::{Architecture, Facts, Plan, Result};
 use mlxk_models::checkpoint::adapter::Adapter;
 use mlxk_models::checkpoint::cursor::Cursor;
@@ -11,6 +12,8 @@ use mlxk_models::checkpoint::part::Part;
 use mlxk_models::checkpoint::quantization::Quantization;
 use mlxk_models::checkpoint::weights::{LoadOptions, Weights};
 use mlxk_models::convert::fuse;
+use mlxk_models::encoder::task::adapt;
+use mlxk_models::encoder::{Encoder, LanguageOptions};
 use mlxk_models::network::Network;
 use mlxk_models::sketch::{architecture, read, sketch};
 use mlxk_models::{registry, vision};
@@ -101,6 +104,17 @@ pub fn network(
             checkpoint = summed(architecture, checkpoint, sums)?;
         }
     }
+    of_checkpoint(architecture, checkpoint, on_cpu, part, adapter)
+}
+
+/// Loads the network of a checkpoint in MLX's form.
+fn of_checkpoint(
+    architecture: Architecture,
+    checkpoint: Checkpoint,
+    on_cpu: bool,
+    part: Option<Part>,
+    adapter: Option<Adapter>,
+) -> Result<LoadedNetwork> {
     let Checkpoint { config, tensors } = checkpoint;
     let quantization = Quantization::read(&config)?;
     let device = Device::try_default().map_err(mlx::failed)?;
@@ -118,6 +132,34 @@ pub fn network(
     })?;
     weights.finish()?;
     Ok(LoadedNetwork { network, tower, stream })
+}
+
+/// Loads the network of a model as an encoder, and the stream on which it works; with the adapter
+/// for `task` that the checkpoint has.
+///
+/// # Errors
+/// As [`load`].
+pub fn encoder(
+    facts: &Facts,
+    plan: &Plan,
+    on_cpu: bool,
+    task: Option<&str>,
+) -> Result<(Box<dyn Encoder>, Stream)> {
+    let architecture = architecture(plan)?;
+    let mut checkpoint = read(facts, architecture)?;
+    if let Some(task) = task {
+        adapt(&mut checkpoint, task)?;
+    }
+    let LoadedNetwork { network, stream, .. } =
+        of_checkpoint(architecture, checkpoint, on_cpu, None, None)?;
+    let stated = plan.context_length.and_then(|length| usize::try_from(length).ok());
+    let encoder = plan.architecture.is_some_and(Architecture::is_encoder);
+    let options = LanguageOptions {
+        causal: attends_back_only(facts) && !encoder,
+        max_length: stated.unwrap_or(usize::MAX),
+        on_cpu,
+    };
+    Ok((mlx_rs::with_stream(&stream, || network.encoder(options))?, stream))
 }
 
 /// Checkpoint with an adapter added to its weights; matrices that it changes are not quantised.

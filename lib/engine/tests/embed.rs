@@ -1,7 +1,8 @@
-//! Embeddings are those of sentence-transformers, on tiny models of each form, alone and in batches.
+//! Embeddings are those of sentence-transformers, and scores of pairs those of its cross encoders, on
+//! tiny models of each form, alone and in batches.
 //!
-//! A case is a folder of `tests/data/embed`; `EMBED=DIR` names a folder of further ones, of which
-//! those that can run are checked.
+//! A case is a folder of `tests/data/embed`; `EMBED=DIR` names a folder of further ones. Cases whose
+//! names end in `-drawn` have token ids in place of texts, and weights that are drawn.
 
 #![allow(clippy::unwrap_used)] // a test fails by panicking
 
@@ -12,9 +13,10 @@ use std::path::{Path, PathBuf};
 
 use mlxk_core::Places;
 use mlxk_core::quantization::Mode;
-use mlxk_core::{Found, Inspected, Kind, Origin, inspect};
-use mlxk_engine::{EmbedOptions, Embedder};
+use mlxk_core::{Found, Inspected, Kind, Origin, Task, inspect};
+use mlxk_engine::{EmbedOptions, Embedder, Input, Reranker, Side};
 use mlxk_models::convert::{Change, Quantize, Recipe, convert};
+use mlxk_processor::Pair;
 use model::{Draft, Tensor};
 use serde_json::{Value, json};
 use tempfile::TempDir;
@@ -31,7 +33,7 @@ fn inspected(path: &Path) -> Inspected {
 
 fn load(path: &Path, on_cpu: bool) -> mlxk_core::Result<Embedder> {
     let Inspected { facts, plan, .. } = inspected(path);
-    Embedder::load_for(&facts, &plan, on_cpu)
+    Embedder::load_for(&facts, &plan, on_cpu, None)
 }
 
 /// A copy of a case, to change.
@@ -89,51 +91,168 @@ fn compare(got: &[f32], want: &[f32]) -> (f32, f32) {
 }
 
 #[track_caller]
-fn near(got: &[Vec<f32>], want: &[Vec<f32>], tolerance: &Value) {
+fn near(name: &str, got: &[Vec<f32>], want: &[Vec<f32>], tolerance: &Value) {
     assert_eq!(got.len(), want.len());
     for (place, (got, want)) in got.iter().zip(want).enumerate() {
+        if want.iter().all(|&x| x == 0.0) {
+            assert_eq!(got, want);
+            continue;
+        }
         let (apart, cosine) = compare(got, want);
         let allowed = tolerance["max_abs"].as_f64().unwrap() as f32;
-        assert!(apart <= allowed && cosine >= 0.9999, "{place}: {apart} apart, cosine {cosine}");
+        assert!(apart <= allowed && cosine >= 0.99999, "{name}, {place}: {apart} apart, {cosine}");
     }
 }
 
-fn cases() -> Vec<PathBuf> {
+/// The cases with models of this task, whose weights are drawn or stored.
+fn cases(task: Task, drawn: bool) -> Vec<PathBuf> {
     let more = std::env::var_os("EMBED").map(PathBuf::from);
     let folders = [Some(case("")), more].into_iter().flatten();
     let entries = folders.flat_map(|folder| fs::read_dir(folder).unwrap());
     let paths = entries.map(|entry| entry.unwrap().path());
-    paths.filter(|path| path.is_dir() && inspected(path).plan.runnable.is_ok()).collect()
+    let fits = |path: &PathBuf| {
+        path.is_dir()
+            && path.to_string_lossy().ends_with("-drawn") == drawn
+            && inspected(path).plan.task == task
+    };
+    paths.filter(fits).collect()
+}
+
+/// Vectors of sequences of token ids, which share batches or are alone.
+fn of_ids(embedder: &Embedder, ids: &[Vec<u32>], together: bool) -> Vec<Vec<f32>> {
+    let given = |ids: &Vec<u32>| embedder.given(ids.clone(), &cut()).unwrap();
+    let inputs: Vec<Input> = ids.iter().map(given).collect();
+    let batches = inputs.chunks(if together { ids.len() } else { 1 });
+    let vectors = batches.flat_map(|batch| embedder.embed(batch, &cut()));
+    vectors.map(Result::unwrap).collect()
+}
+
+#[test]
+fn the_states_of_every_family_are_those_of_the_reference() {
+    let cases = cases(Task::Embedding, true);
+    assert!(cases.len() >= 8);
+    for path in cases {
+        let (dir, expected) = (Draft::at(&path).write(), expected(&path));
+        let ids: Vec<Vec<u32>> = serde_json::from_value(expected["ids"].clone()).unwrap();
+        let want = vectors(&expected["embeddings"]);
+        for (on_cpu, together) in [(true, true), (true, false), (false, true), (false, false)] {
+            let got = of_ids(&load(dir.path(), on_cpu).unwrap(), &ids, together);
+            for (place, (got, want)) in got.iter().zip(&want).enumerate() {
+                let (apart, _) = compare(got, want);
+                let name = path.display();
+                assert!(apart < 1e-4, "{name}, {place}, {on_cpu} {together}: {apart} apart");
+            }
+        }
+    }
+}
+
+#[test]
+fn scores_of_pairs_are_those_of_the_reference() {
+    let near = |got: &[f32], want: &Value, what: &str| {
+        let want: Vec<f32> = serde_json::from_value(want.clone()).unwrap();
+        assert_eq!(got.len(), want.len());
+        let apart = got.iter().zip(&want).fold(0f32, |most, (a, b)| most.max((a - b).abs()));
+        assert!(apart < 1e-4, "{what}: {apart} apart, {got:?} for {want:?}");
+    };
+    let scored = |reranker: &Reranker, pairs: &[Pair]| -> Vec<f32> {
+        reranker.scores(pairs).into_iter().map(Result::unwrap).collect()
+    };
+    for path in cases(Task::Rerank, false) {
+        let expected = expected(&path);
+        let [queries, documents] = ["queries", "documents"].map(|key| texts(&expected[key]));
+        for on_cpu in [true, false] {
+            let Inspected { facts, plan, .. } = inspected(&path);
+            let reranker = Reranker::load_for(&facts, &plan, on_cpu).unwrap();
+            let pairs = queries.iter().flat_map(|query| documents.iter().map(move |d| (query, d)));
+            let pairs = pairs.map(|(query, d)| reranker.pair(query, d, true).unwrap());
+            let pairs: Vec<Pair> = pairs.collect();
+            for (place, pair) in pairs.iter().enumerate() {
+                // The ids of an empty document are not those that its score was made of.
+                if !documents[place % documents.len()].is_empty() {
+                    assert_eq!(json!(pair.ids), expected["ids"][place]);
+                    assert_eq!(json!(pair.types), expected["token_type_ids"][place]);
+                }
+            }
+            near(&scored(&reranker, &pairs), &expected["scores"], "bert");
+            near(&scored(&reranker, &pairs[..1]), &json!([expected["scores"][0]]), "alone");
+        }
+    }
+    let cases = cases(Task::Rerank, true);
+    assert!(cases.len() >= 5);
+    for path in cases {
+        let (dir, expected) = (Draft::at(&path).write(), expected(&path));
+        let [ids, types] = ["ids", "types"]
+            .map(|key| serde_json::from_value::<Vec<Vec<u32>>>(expected[key].clone()).unwrap());
+        let pairs = ids.into_iter().zip(types);
+        let pairs = pairs.map(|(ids, types)| Pair { ids, types, truncated: false });
+        let pairs: Vec<Pair> = pairs.collect();
+        for on_cpu in [true, false] {
+            let Inspected { facts, plan, .. } = inspected(dir.path());
+            let reranker = Reranker::load_for(&facts, &plan, on_cpu).unwrap();
+            assert!(reranker.sigmoid());
+            let logits: Vec<f32> =
+                reranker.logits(&pairs).into_iter().map(Result::unwrap).collect();
+            near(&logits, &expected["logits"], &path.display().to_string());
+            let alone = pairs.iter().flat_map(|pair| reranker.logits(std::slice::from_ref(pair)));
+            let alone: Vec<f32> = alone.map(Result::unwrap).collect();
+            near(&alone, &expected["logits"], "alone");
+        }
+    }
+}
+
+#[test]
+fn every_family_is_quantized_and_computes_nearly_the_same() {
+    let home = TempDir::new().unwrap();
+    for (number, path) in cases(Task::Embedding, true).iter().enumerate() {
+        let dir = Draft::at(path).write();
+        let ids: Vec<Vec<u32>> = serde_json::from_value(expected(path)["ids"].clone()).unwrap();
+        let want = vectors(&expected(path)["embeddings"]);
+        for (bits, least) in [("8", 0.999), ("4", 0.9)] {
+            let target = home.path().join(format!("{number}-{bits}"));
+            quantized_as(dir.path(), &target, bits);
+            for on_cpu in [true, false] {
+                let got = of_ids(&load(&target, on_cpu).unwrap(), &ids, true);
+                for (got, want) in got.iter().zip(&want) {
+                    let (apart, cosine) = compare(got, want);
+                    let name = path.display();
+                    assert!(cosine > least && apart > 1e-4, "{name} {bits} bits: {cosine}");
+                }
+            }
+        }
+    }
 }
 
 #[test]
 fn vectors_are_those_of_the_reference() {
-    let cases = cases();
-    assert!(cases.len() >= 2);
+    let cases = cases(Task::Embedding, false);
+    assert!(cases.len() >= 8);
     for path in cases {
+        let name = path.display().to_string();
         let expected = expected(&path);
         let tolerance = &expected["tolerance"];
         for on_cpu in [true, false] {
             let embedder = load(&path, on_cpu).unwrap();
-            assert_eq!(embedder.max_length() as u64, expected["max_seq_length"]);
+            if let Some(most) = expected["max_seq_length"].as_u64() {
+                assert_eq!(embedder.max_length() as u64, most, "{path:?}");
+            }
             let (options, texts) = (cut(), texts(&expected["texts"]));
             let ids: Vec<Vec<u32>> = serde_json::from_value(expected["ids"].clone()).unwrap();
             let inputs = texts.iter().map(|text| embedder.input(text, &options).unwrap());
             assert!(inputs.map(|input| input.ids).eq(ids), "{path:?}");
             let got = embed(&embedder, &texts, &options);
-            near(&got, &vectors(&expected["embeddings"]), tolerance);
+            near(&name, &got, &vectors(&expected["embeddings"]), tolerance);
             for prompt in expected["prompts"].as_array().into_iter().flatten() {
-                let name = prompt["prompt_name"].as_str().unwrap();
-                let prompted = embedder.prompt(name).unwrap().to_owned();
+                let called = prompt["prompt_name"].as_str().unwrap();
+                let prompted = embedder.prompt(called).unwrap().to_owned();
                 assert_eq!(prompted, prompt["prompt"]);
                 let options = EmbedOptions { prompt: prompted, ..cut() };
                 let got = embed(&embedder, &self::texts(&prompt["texts"]), &options);
-                near(&got, &vectors(&prompt["embeddings"]), tolerance);
+                near(&name, &got, &vectors(&prompt["embeddings"]), tolerance);
             }
             if let Some(dimensions) = expected["truncated"]["dimensions"].as_u64() {
                 let options = EmbedOptions { dimensions: Some(dimensions as usize), ..cut() };
                 let got = embed(&embedder, &texts, &options);
-                near(&got, &vectors(&expected["truncated"]["embeddings"]), tolerance);
+                near(&name, &got, &vectors(&expected["truncated"]["embeddings"]), tolerance);
             }
         }
     }
@@ -250,21 +369,27 @@ fn other_names_of_the_same_tensors_are_known() {
     draft.write_in(dir.path());
     fs::copy(case("bert-cls").join("tokenizer.json"), dir.path().join("tokenizer.json")).unwrap();
     assert_eq!(embed(&load(dir.path(), true).unwrap(), &text, &cut()), want);
-    draft.tensors.insert("classifier.weight".to_owned(), Tensor::of(&[1, 32], [0.0; 32]));
+    draft.tensors.insert("adapter.weight".to_owned(), Tensor::of(&[1, 32], [0.0; 32]));
     draft.write_in(dir.path());
     fs::copy(case("bert-cls").join("tokenizer.json"), dir.path().join("tokenizer.json")).unwrap();
     let refused = load(dir.path(), true).err().unwrap();
-    assert_eq!(refused.subject, "classifier.weight");
+    assert_eq!(refused.subject, "adapter.weight");
 }
 
 /// Writes a quantised copy of the model in `source` to `root`, and returns its folder.
 fn quantized(source: &Path, root: &Path) -> PathBuf {
-    let quantize = Quantize::new(Mode::Affine, "8".parse().unwrap(), Some(32)).unwrap();
-    let recipe = Recipe { change: Change::Quantize(quantize), ..Recipe::default() };
-    let places = Places { root: root.join("hf"), hub: root.join("hf/hub"), workspaces: None };
     let target = root.join("packed");
-    convert(source, &target, &recipe, true, &places, |_| Ok(())).unwrap();
+    quantized_as(source, &target, "8");
     target
+}
+
+/// Writes a copy of the model in `source` with weights of `bits` to `target`.
+fn quantized_as(source: &Path, target: &Path, bits: &str) {
+    let quantize = Quantize::new(Mode::Affine, bits.parse().unwrap(), Some(32)).unwrap();
+    let recipe = Recipe { change: Change::Quantize(quantize), ..Recipe::default() };
+    let hub = target.with_extension("hub");
+    let places = Places { root: hub.clone(), hub: hub.join("hub"), workspaces: None };
+    convert(source, target, &recipe, true, &places, |_| Ok(())).unwrap();
 }
 
 #[test]
@@ -368,4 +493,171 @@ fn a_prompt_that_does_not_count_is_seen_but_not_pooled() {
     assert!(compare(&left_out[0], &last[0]).0 > 1e-3);
     let alone = embed(&load(dir.path(), true).unwrap(), &text, &cut());
     assert!(compare(&left_out[0], &alone[0]).0 > 1e-3);
+}
+
+#[test]
+fn vectors_are_normalized_when_that_is_said() {
+    let length = |vector: &Vec<f32>| vector.iter().map(|x| x * x).sum::<f32>().sqrt();
+    for (case, normalizes) in [("bert-mean", true), ("bert-cls", false)] {
+        let embedder = load(&self::case(case), true).unwrap();
+        let text = texts(&json!(["the cat sat"]));
+        let lengths = [None, Some(true), Some(false)].map(|normalize| {
+            let options = EmbedOptions { normalize, ..cut() };
+            length(&embed(&embedder, &text, &options)[0])
+        });
+        let one = lengths.map(|length| (length - 1.0).abs() < 1e-5);
+        assert_eq!(one, [normalizes, true, false], "{case}: {lengths:?}");
+        let options = EmbedOptions { normalize: Some(false), dimensions: Some(8), ..cut() };
+        let cut_off = embed(&embedder, &text, &options);
+        let options = EmbedOptions { normalize: Some(false), ..cut() };
+        assert_eq!(cut_off[0], embed(&embedder, &text, &options)[0][..8]);
+    }
+}
+
+#[test]
+fn a_side_of_a_search_has_the_prompt_of_the_model_or_of_its_family() {
+    let qwen = load(&case("qwen3-embedding"), true).unwrap();
+    assert!(qwen.side(Side::Query, "x").starts_with("Instruct: Given a web search query"));
+    assert_eq!(qwen.side(Side::Document, "intfloat/e5-base-v2"), "");
+    let e5 = load(&case("xlm-roberta"), true).unwrap();
+    assert_eq!((e5.side(Side::Query, "x"), e5.side(Side::Document, "x")), ("query: ", "passage: "));
+    let none = load(&case("bert-mean"), true).unwrap();
+    let sides = |name: &str| [Side::Query, Side::Document].map(|side| none.side(side, name));
+    assert_eq!(sides("intfloat/e5-base-v2"), ["query: ", "passage: "]);
+    assert_eq!(sides("BAAI/bge-m3"), ["", ""]);
+    assert!(sides("mlx-community/bge-small-en-v1.5-4bit/")[0].starts_with("Represent this"));
+    assert_eq!(sides("sentence-transformers/all-MiniLM-L6-v2"), ["", ""]);
+}
+
+#[test]
+fn a_table_of_vectors_is_a_model_in_the_form_of_sentence_transformers_too() {
+    let (from, dir) = (case("static"), TempDir::new().unwrap());
+    let folder = dir.path().join("0_StaticEmbedding");
+    fs::create_dir(&folder).unwrap();
+    fs::copy(from.join("tokenizer.json"), folder.join("tokenizer.json")).unwrap();
+    let table = Draft::at(&from).tensors.remove("embeddings").unwrap();
+    let tensors = [("embedding.weight".to_owned(), table)].into();
+    let weights = Draft { config: serde_json::Map::new(), tensors }.write();
+    fs::copy(weights.path().join("model.safetensors"), folder.join("model.safetensors")).unwrap();
+    let module = json!([{"path": "0_StaticEmbedding",
+        "type": "sentence_transformers.models.StaticEmbedding"}]);
+    write(dir.path(), "modules.json", &module);
+    let Inspected { health, plan, .. } = inspected(dir.path());
+    assert!(health.healthy, "{}", health.reason);
+    assert_eq!((plan.task, plan.runnable), (Task::Embedding, Ok(())));
+    let text = texts(&json!(["the cat sat", ""]));
+    let plain = EmbedOptions { normalize: Some(false), ..cut() };
+    for on_cpu in [true, false] {
+        let got = embed(&load(dir.path(), on_cpu).unwrap(), &text, &cut());
+        let want = embed(&load(&from, on_cpu).unwrap(), &text, &plain);
+        assert!(compare(&got[0], &want[0]).0 < 1e-6);
+        assert_eq!(got[1], vec![0.0; 32]);
+    }
+}
+
+#[test]
+fn a_table_of_bytes_with_weights_and_a_mapping_is_read() {
+    use mlxk_core::tensors::Dtype;
+    let dir = TempDir::new().unwrap();
+    let mut draft = Draft::at(&case("static"));
+    // Two rows; token 7 has the second, twice as heavy, and all others the first.
+    draft.tensors = [
+        ("embeddings", Dtype::I8, vec![2, 32], [1u8, 255].map(|byte| vec![byte; 32]).concat()),
+        ("mapping", Dtype::I64, vec![360], places()),
+        ("weights", Dtype::F64, vec![360], heavy()),
+    ]
+    .into_iter()
+    .map(|(name, dtype, shape, bytes)| (name.to_owned(), Tensor { dtype, shape, bytes }))
+    .collect();
+    draft.config.insert("normalize".into(), false.into());
+    // Some models of model2vec state no type.
+    draft.config.remove("model_type");
+    draft.config.remove("architectures");
+    draft.write_in(dir.path());
+    for on_cpu in [true, false] {
+        let embedder = load(dir.path(), on_cpu).unwrap();
+        let got = of_ids(&embedder, &[vec![3, 7], vec![7], vec![]], true);
+        assert_eq!(got, [vec![-0.5; 32], vec![-2.0; 32], vec![0.0; 32]]);
+    }
+    fn places() -> Vec<u8> {
+        (0..360i64).flat_map(|id| i64::from(id == 7).to_le_bytes()).collect()
+    }
+    fn heavy() -> Vec<u8> {
+        (0..360).flat_map(|id| if id == 7 { 2f64 } else { 1.0 }.to_le_bytes()).collect()
+    }
+}
+
+#[test]
+fn the_adapter_of_a_task_is_added_to_the_weights() {
+    let draft = Draft::at(&case("jina-drawn"));
+    let ids = [vec![5, 9, 70, 3]];
+    // Two tasks, of rank 2; the second adds to a matrix and to the table of tokens.
+    let mut adapted =
+        draft.clone().with("lora_adaptations", json!(["one", "two"])).with("lora_alpha", 4);
+    let mut summed = draft.clone();
+    for layer in ["encoder.layers.0.mlp.fc1", "embeddings.word_embeddings"] {
+        let weight = summed.tensors.get_mut(&format!("{layer}.weight")).unwrap();
+        let &[rows, columns] = weight.shape.as_slice() else { panic!("no matrix") };
+        let rows_of = |n: usize, task: usize| {
+            (0..2 * n).map(move |i| if i < n { 9.0 } else { task as f32 * 0.01 * (i % 7) as f32 })
+        };
+        let (left, right): (Vec<f32>, Vec<f32>) =
+            (rows_of(rows * 2, 1).collect(), rows_of(columns * 2, 2).collect());
+        let sum = weight.elements().into_iter().enumerate().map(|(i, x)| {
+            let (row, column) = (i / columns, i % columns);
+            let product =
+                |k: usize| left[2 * rows + 2 * row + k] * right[2 * columns + k * columns + column];
+            x + 2.0 * (product(0) + product(1))
+        });
+        let sum: Vec<f32> = sum.collect();
+        let (left, right) = (Tensor::of(&[2, rows, 2], left), Tensor::of(&[2, 2, columns], right));
+        let (a, b) = if layer.contains("embeddings") { (left, right) } else { (right, left) };
+        let name = |end: &str| format!("{layer}.parametrizations.weight.{end}");
+        let original = adapted.tensors.remove(&format!("{layer}.weight")).unwrap();
+        adapted.tensors.insert(name("original"), original);
+        adapted.tensors.insert(name("0.lora_A"), a);
+        adapted.tensors.insert(name("0.lora_B"), b);
+        *weight = Tensor::of(&[rows, columns], sum);
+    }
+    let (adapted, summed, plain) = (adapted.write(), summed.write(), draft.write());
+    let Inspected { facts, plan, .. } = inspected(adapted.path());
+    assert_eq!(Embedder::tasks(&facts).unwrap(), ["one", "two"]);
+    for on_cpu in [true, false] {
+        let load_for = |task| Embedder::load_for(&facts, &plan, on_cpu, task).unwrap();
+        let want = of_ids(&load(summed.path(), on_cpu).unwrap(), &ids, true);
+        assert!(compare(&of_ids(&load_for(Some("two")), &ids, true)[0], &want[0]).0 < 1e-5);
+        let want = of_ids(&load(plain.path(), on_cpu).unwrap(), &ids, true);
+        assert!(compare(&of_ids(&load_for(None), &ids, true)[0], &want[0]).0 < 1e-6);
+    }
+    let refused = Embedder::load_for(&facts, &plan, true, Some("three")).err().unwrap();
+    assert_eq!(refused.message, "the model has no adapter for \"three\"");
+}
+
+#[test]
+fn a_language_model_judges_by_the_logits_of_its_answers() {
+    let root = TempDir::new().unwrap();
+    let dir = root.path().join("tiny-reranker");
+    fs::create_dir(&dir).unwrap();
+    Draft::of("qwen3").with("architectures", json!(["Qwen3ForCausalLM"])).write_in(&dir);
+    let tokenizer = fs::read_to_string(dir.join("tokenizer.json")).unwrap();
+    let answers = tokenizer.replace("\"w5\":", "\"yes\":").replace("\"w6\":", "\"no\":");
+    let Inspected { facts, plan, .. } = inspected(&dir);
+    assert_eq!(plan.task, Task::Rerank);
+    let refused = Reranker::load_for(&facts, &plan, true).err().unwrap();
+    assert_eq!(refused.message, "it has no tokens for yes and no");
+    fs::write(dir.join("tokenizer.json"), answers).unwrap();
+    let Inspected { facts, plan, .. } = inspected(&dir);
+    let ids: [&[u32]; 3] = [&[1, 9, 30], &[7, 2, 3, 4, 100, 200], &[8]];
+    let pair =
+        |ids: &[u32]| Pair { types: vec![0; ids.len()], ids: ids.to_vec(), truncated: false };
+    let pairs = ids.map(pair);
+    for on_cpu in [true, false] {
+        let reranker = Reranker::load_for(&facts, &plan, on_cpu).unwrap();
+        let mut model = model::load_for(&dir, on_cpu).unwrap();
+        for (ids, got) in ids.iter().zip(reranker.scores(&pairs)) {
+            let logits = model.logits(ids).unwrap();
+            let want = logits[5].exp() / (logits[5].exp() + logits[6].exp());
+            assert!((got.unwrap() - want).abs() < 1e-5);
+        }
+    }
 }

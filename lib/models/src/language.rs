@@ -3,7 +3,7 @@
 use std::ops::Range;
 
 use mlx_rs::Array;
-use mlx_rs::error::Result;
+use mlx_rs::error::{Exception, Result};
 use mlx_rs::ops::{concatenate, zeros_dtype};
 use mlxk_tensor::cache::{Cache, Sequences};
 use mlxk_tensor::mlx;
@@ -23,6 +23,12 @@ pub trait Language {
 
     /// Hidden states [1, rows, hidden] of the next rows of `sequences`.
     fn forward(&self, inputs: Inputs, sequences: &mut Sequences) -> Result<Array>;
+
+    /// Hidden states [1, rows, hidden] after the final norm, of which embeddings are made, for those of
+    /// the last layer. Errors if the network does not offer them.
+    fn states(&self, _h: &Array) -> Result<Array> {
+        Err(Exception::custom("models of this architecture write text, and embed none"))
+    }
 
     /// Logits [1, rows, vocabulary] of the token after each row of `h` [1, rows, hidden].
     fn head(&self, h: &Array) -> Result<Array>;

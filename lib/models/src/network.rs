@@ -2,7 +2,9 @@
 
 use mlxk_core::{Error, Result};
 
-use crate::encoder::Encoder;
+use mlxk_tensor::mlx;
+
+use crate::encoder::{Encoder, LanguageEncoder, LanguageOptions};
 use crate::language::Language;
 
 /// A network in memory.
@@ -25,14 +27,17 @@ impl Network {
         }
     }
 
-    /// The encoder.
+    /// The encoder; a language model becomes one as `options` say.
     ///
     /// # Errors
-    /// If the network is a language model.
-    pub fn encoder(self) -> Result<Box<dyn Encoder>> {
+    /// If a language model cannot take a token.
+    pub fn encoder(self, options: LanguageOptions) -> Result<Box<dyn Encoder>> {
         match self {
             Network::Encoder(network) => Ok(network),
-            Network::Language(_) => Err(Error::unsupported("a language model, not an encoder")),
+            Network::Language(network) => {
+                let encoder = LanguageEncoder::new(network, options).map_err(mlx::failed)?;
+                Ok(Box::new(encoder))
+            }
         }
     }
 }

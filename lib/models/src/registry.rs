@@ -8,6 +8,14 @@ use crate::{encoder, text};
 
 const FAMILIES: &[&[Spec]] = &[
     encoder::bert::SPECS,
+    encoder::distilbert::SPECS,
+    encoder::gte::SPECS,
+    encoder::jina::SPECS,
+    encoder::modernbert::SPECS,
+    encoder::mpnet::SPECS,
+    encoder::nomic_bert::SPECS,
+    encoder::roberta::SPECS,
+    encoder::static_embedding::SPECS,
     text::afmoe::SPECS,
     text::bailing::SPECS,
     text::bitnet::SPECS,

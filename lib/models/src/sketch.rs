@@ -9,7 +9,7 @@ use mlxk_core::{Architecture, Error, Facts, Kind, Plan, Result};
 use mlxk_tensor::cache::{Cache, Sequences};
 use mlxk_tensor::mlx;
 use mlxk_tensor::ops::MLX;
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use crate::checkpoint::cursor::Cursor;
 use crate::checkpoint::file::{map, place};
@@ -124,6 +124,10 @@ pub fn read(facts: &Facts, architecture: Architecture) -> Result<Checkpoint> {
 
 /// Whole content of config.json. Errors if it is no JSON object.
 pub fn config(facts: &Facts) -> Result<Value> {
+    if !facts.config.exists() {
+        // Static embeddings have none.
+        return Ok(json!({}));
+    }
     let path = facts.path("config.json").display().to_string();
     let object = facts
         .config

@@ -36,5 +36,5 @@ pub use response::Generation;
 pub use sampling::Sampling;
 pub use text::detokenizer::Detokenizer;
 pub use text::template::Template;
-pub use text::tokenizer::Tokenizer;
+pub use text::tokenizer::{Pair, Tokenizer};
 pub use token::{Constraint, Token};

@@ -3,7 +3,7 @@
 use serde_json::Value;
 
 use crate::architecture::Architecture;
-use crate::probe::Facts;
+use crate::probe::{Facts, Shard};
 
 /// Vision models by `model_type`; these have no `vision_config` in some checkpoints.
 const VISION_TYPES: [&str; 6] =
@@ -15,11 +15,11 @@ const AUDIO_TYPES: [&str; 5] = ["gemma3n", "voxtral", "whisper", "vibevoice", "a
 /// Models that only transcribe speech, by a part of the `model_type`.
 const SPEECH_TYPES: [&str; 3] = ["whisper", "vibevoice", "voxtral"];
 
-/// Encoders that embed text, by `model_type`.
-const ENCODER_TYPES: [&str; 4] = ["bert", "xlm-roberta", "modernbert", "nomic_bert"];
-
 /// Decoders, by `model_type`, that embed text if the model's name indicates it.
 const DECODER_TYPES: [&str; 2] = ["qwen3", "mistral"];
+
+/// The list of the modules of a model of sentence-transformers.
+const MODULES: &str = "modules.json";
 
 /// The framework that wrote the weights.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -72,9 +72,33 @@ fn source(facts: &Facts) -> String {
     facts.sentinel.str("source_repo").unwrap_or_default()
 }
 
-/// The `model_type` of the configuration, in lower case.
+/// The `model_type` of the configuration, in lower case; that of static embeddings, which may state
+/// none, if the model is one.
 pub fn model_type(facts: &Facts) -> Option<String> {
-    facts.config.str("model_type").map(|name| name.to_lowercase())
+    let stated = facts.config.str("model_type").map(|name| name.to_lowercase());
+    let implied = || match () {
+        () if static_embedding(facts) => Some("static_embedding".to_owned()),
+        () if model2vec(facts) => Some("model2vec".to_owned()),
+        () => None,
+    };
+    stated.or_else(implied)
+}
+
+/// True if the weights are those of model2vec: a table with the name `embeddings`.
+fn model2vec(facts: &Facts) -> bool {
+    let shards = facts.weights();
+    let headers = shards.iter().filter_map(|shard| shard.header.as_ref().ok());
+    headers.flat_map(|header| &header.tensors).any(|tensor| tensor.name == "embeddings")
+}
+
+/// True if the model is a table of vectors, one for each token, in a folder of its own, as
+/// sentence-transformers writes it: there is no `config.json`.
+pub fn static_embedding(facts: &Facts) -> bool {
+    let table = |shard: &Shard| {
+        let folder = shard.path.parent().map(|folder| folder.to_string_lossy());
+        folder.is_some_and(|folder| folder.ends_with("StaticEmbedding"))
+    };
+    !facts.config.exists() && facts.has(MODULES) && facts.shards.iter().any(table)
 }
 
 /// True if the model takes images.
@@ -145,14 +169,52 @@ pub fn translation(facts: &Facts) -> bool {
     model_type(facts).as_deref() == Some("whisper") && !is_named(facts, cannot)
 }
 
-/// True if the model embeds text: an encoder, or a decoder whose name indicates it.
+/// True if the model embeds text: an encoder, a model with the modules of sentence-transformers,
+/// one that attends to tokens after a token, a decoder without its head, or one whose name indicates
+/// it.
 ///
-/// `gemma3_text` is the type of both decoders and encoders, and counts as a decoder.
+/// `gemma3_text` is the type of both decoders and encoders, and counts as a decoder otherwise.
 pub fn embedding(facts: &Facts) -> bool {
     let name = model_type(facts).unwrap_or_default();
     let decoder = is_causal(facts) || DECODER_TYPES.contains(&name.as_str());
-    ENCODER_TYPES.contains(&name.as_str())
+    facts.has(MODULES)
+        || Architecture::find(&name).is_some_and(Architecture::is_encoder)
+        || !attends_back_only(facts)
+        || headless(facts)
         || decoder && name != "gemma3_text" && is_named(facts, |name| name.contains("embed"))
+}
+
+/// True if a class of `architectures` is that of a supported language model without its head.
+fn headless(facts: &Facts) -> bool {
+    let architecture = model_type(facts).and_then(|name| Architecture::find(&name));
+    architecture.is_some_and(|known| !known.is_multimodal())
+        && !is_causal(facts)
+        && architectures(facts).iter().any(|name| name.ends_with("Model"))
+}
+
+/// True if the model scores pairs of texts: a classifier with one label, or a decoder whose name
+/// indicates it.
+pub fn rerank(facts: &Facts) -> bool {
+    let classifier = |name: &String| name.ends_with("ForSequenceClassification");
+    match architectures(facts).iter().any(classifier) {
+        true => labels(facts) == 1,
+        false => is_causal(facts) && is_named(facts, |name| name.contains("rerank")),
+    }
+}
+
+/// The number of labels of a classifier, two unless the configuration states another.
+fn labels(facts: &Facts) -> usize {
+    let counted = facts.config.get("num_labels").and_then(|count| count.as_u64());
+    match facts.config.get("id2label") {
+        Some(Value::Object(labels)) => labels.len(),
+        _ => counted.and_then(|count| usize::try_from(count).ok()).unwrap_or(2),
+    }
+}
+
+/// True if a token of the model attends only to those before it, as that of a language model does.
+pub fn attends_back_only(facts: &Facts) -> bool {
+    facts.config.get("is_causal") != Some(Value::Bool(false))
+        && facts.config.get("use_bidirectional_attention") != Some(Value::Bool(true))
 }
 
 /// True if the model is trained for chat.

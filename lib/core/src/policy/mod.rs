@@ -19,7 +19,8 @@ pub struct Plan {
     pub framework: Framework,
     /// The model's task.
     pub task: Task,
-    /// The `model_type` of records: `chat`, `base`, `embedding` or `audio`.
+    /// The `model_type` of records: `chat`, `base`, `embedding`, `rerank`
+    /// or `audio`.
     pub model_type: &'static str,
     /// The `capabilities` of records.
     pub capabilities: Vec<&'static str>,
@@ -42,6 +43,8 @@ pub enum Task {
     Audio,
     /// Text to embedding vectors.
     Embedding,
+    /// Pairs of texts to scores.
+    Rerank,
 }
 
 impl Task {
@@ -52,6 +55,7 @@ impl Task {
             Task::Vision => "vision",
             Task::Audio => "audio",
             Task::Embedding => "embeddings",
+            Task::Rerank => "reranking",
         }
     }
 }
@@ -61,6 +65,7 @@ pub fn decide(facts: &Facts, health: &Health) -> Plan {
     let task = task(facts);
     let model_type = match task {
         Task::Embedding => "embedding",
+        Task::Rerank => "rerank",
         Task::Audio => "audio",
         Task::Vision => "chat",
         Task::Text if detect::chat(facts) => "chat",
@@ -80,6 +85,7 @@ pub fn decide(facts: &Facts, health: &Health) -> Plan {
 
 fn task(facts: &Facts) -> Task {
     match () {
+        () if detect::rerank(facts) => Task::Rerank,
         () if detect::embedding(facts) => Task::Embedding,
         () if detect::speech(facts) => Task::Audio,
         () if detect::vision(facts) => Task::Vision,
@@ -91,6 +97,7 @@ fn capabilities(facts: &Facts, task: Task) -> Vec<&'static str> {
     let chat = task == Task::Vision || detect::chat(facts);
     let all: &[(&str, bool)] = match task {
         Task::Embedding => &[("embeddings", true)],
+        Task::Rerank => &[("rerank", true)],
         Task::Audio => &[("audio", true), ("audio-translate-en", detect::translation(facts))],
         Task::Vision | Task::Text => &[
             ("text-generation", true),
@@ -128,15 +135,11 @@ fn runnable(
         }
         Framework::Unknown => return Err("Incompatible framework: Unknown".to_owned()),
     }
-    let architecture = supported(facts)?;
+    let architecture = supported(facts, task)?;
     match task {
         Task::Text => {}
         Task::Vision if architecture.is_multimodal() => {}
-        Task::Embedding if architecture.is_encoder() => {}
-        Task::Embedding => {
-            let name = architecture.name();
-            return Err(format!("Embedding models of type '{name}' not supported"));
-        }
+        Task::Embedding | Task::Rerank => {}
         Task::Vision | Task::Audio => {
             return Err(format!("Only text models can run, and this one is for {}", task.name()));
         }
@@ -145,14 +148,14 @@ fn runnable(
     layers(facts)?;
     dtypes(facts)?;
     generation(facts)?;
-    match facts.has("tokenizer.json") {
-        true => Ok(()),
-        false => Err("tokenizer.json missing (needed to run the model)".to_owned()),
+    match facts.tokenizer() {
+        Some(_) => Ok(()),
+        None => Err("tokenizer.json missing (needed to run the model)".to_owned()),
     }
 }
 
 /// The supported architecture of the model.
-fn supported(facts: &Facts) -> Result<Architecture, String> {
+fn supported(facts: &Facts, task: Task) -> Result<Architecture, String> {
     let has = |key| facts.config.get(key).is_some_and(|value| !value.is_null());
     if has("model_file") {
         return Err("requires executing model-supplied code (config.json: model_file)".to_owned());
@@ -174,9 +177,14 @@ fn supported(facts: &Facts) -> Result<Architecture, String> {
         let found = named.join(", ");
         return Err(format!("Architecture '{found}' of '{name}' not supported (only {class})"));
     }
-    let (fits, purpose) = match architecture.is_encoder() {
-        true => (named.iter().any(|name| detect::is_encoder(name)), "embed"),
-        false => (detect::is_causal(facts) || named.iter().any(writes_text), "write"),
+    let encodes = named.iter().any(|name| detect::is_encoder(name));
+    let writes = detect::is_causal(facts) || named.iter().any(writes_text);
+    let (fits, purpose) = match (task, architecture.is_encoder()) {
+        (Task::Rerank, true) => (true, "rank"),
+        (Task::Rerank, false) => (writes, "rank"),
+        (_, true) => (encodes, "embed"),
+        (Task::Embedding, false) => (encodes || writes, "embed"),
+        (_, false) => (writes, "write"),
     };
     match named.first() {
         Some(first) if !fits => {

@@ -87,6 +87,16 @@ impl Facts {
         self.file(name).is_some()
     }
 
+    /// `tokenizer.json`, which may lie in the folder of a module of sentence-transformers.
+    pub fn tokenizer(&self) -> Option<&File> {
+        const NAME: &str = "tokenizer.json";
+        let below = || {
+            let mut files = self.files.iter();
+            files.find(|file| file.path.ends_with(NAME) && file.path.components().count() == 2)
+        };
+        self.file(NAME).or_else(below)
+    }
+
     /// The path of `name` on disk.
     pub fn path(&self, name: impl AsRef<Path>) -> PathBuf {
         self.found.path.join(name)

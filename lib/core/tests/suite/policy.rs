@@ -43,6 +43,28 @@ fn models_of_each_kind_are_told_apart() {
         ("m", typed("bert"), "embedding", &["embeddings"]),
         ("Qwen3-Embedding-0.6B", typed("qwen3"), "embedding", &["embeddings"]),
         ("embeddinggemma", typed("gemma3_text"), "chat", &["text-generation", "chat"]),
+        (
+            "m",
+            typed("gemma3_text").config(json!({"use_bidirectional_attention": true})),
+            "embedding",
+            &["embeddings"],
+        ),
+        ("m", typed("qwen2").config(json!({"is_causal": false})), "embedding", &["embeddings"]),
+        ("m", typed("qwen2").json("modules.json", json!([])), "embedding", &["embeddings"]),
+        (
+            "m",
+            typed("mistral").config(json!({"architectures": ["MistralModel"]})),
+            "embedding",
+            &["embeddings"],
+        ),
+        (
+            "m",
+            typed("bert").config(json!({
+                "architectures": ["BertForSequenceClassification"], "id2label": {"0": "LABEL_0"}
+            })),
+            "rerank",
+            &["rerank"],
+        ),
         ("whisper-small", typed("whisper"), "audio", &["audio", "audio-translate-en"]),
         ("whisper-tiny.en", typed("whisper"), "audio", &["audio"]),
         ("whisper-tiny.en-mlx", typed("whisper"), "audio", &["audio"]),
@@ -256,9 +278,6 @@ fn what_can_run_runs_and_what_cannot_says_why() {
     }
     let odd = json!({"top_k": -1, "temperature": null, "eos_token_id": ["2", null, 3]});
     assert_eq!(llama().json("generation_config.json", odd).plan().runnable, Ok(()));
-    let embedder = typed("qwen3").plan_as("Qwen3-Embedding-0.6B");
-    let reason = "Embedding models of type 'qwen3' not supported";
-    assert_eq!(embedder.runnable.unwrap_err(), reason);
 }
 
 #[test]

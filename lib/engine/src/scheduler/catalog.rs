@@ -106,7 +106,7 @@ pub fn id(found: &Found) -> String {
 
 fn listed(found: &Found, loaded: &[Found]) -> Result<Option<ModelInfo>> {
     let plan = inspect(found)?.plan;
-    let runs = plan.runnable.is_ok() && plan.task != Task::Embedding;
+    let runs = plan.runnable.is_ok() && !matches!(plan.task, Task::Embedding | Task::Rerank);
     Ok(runs.then(|| ModelInfo {
         id: id(found),
         workspace: found.origin == Origin::Workspace,

@@ -65,7 +65,13 @@ impl Head {
     }
 
     /// Embeddings of the sequences `texts`, whose packed hidden states are `h` [1, rows, hidden].
-    pub fn forward(&self, h: &Array, texts: &[Span]) -> Result<Vec<Vec<f32>>> {
+    /// They are normalised as the modules say, or as `normalized` does.
+    pub fn forward(
+        &self,
+        h: &Array,
+        texts: &[Span],
+        normalized: Option<bool>,
+    ) -> Result<Vec<Vec<f32>>> {
         let size = h.dim(2) as usize;
         let h = h.as_type::<f32>()?;
         let rows = elements(&h)?;
@@ -74,8 +80,12 @@ impl Head {
             match step {
                 Step::Pool(ways) => vectors = self.pool(rows, size, texts, ways),
                 Step::Dense(dense) => vectors = project(dense, &vectors)?,
+                Step::Normalize if normalized == Some(false) => {}
                 Step::Normalize => vectors.iter_mut().for_each(|vector| normalize(vector)),
             }
+        }
+        if normalized == Some(true) {
+            vectors.iter_mut().for_each(|vector| normalize(vector));
         }
         Ok(vectors)
     }

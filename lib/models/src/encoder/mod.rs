@@ -4,10 +4,23 @@
 //! unless said otherwise.
 
 pub mod bert;
+pub mod classifier;
 mod dense;
+pub mod distilbert;
 mod encode;
+pub mod gte;
 pub mod head;
+pub mod jina;
+mod language;
+pub mod modernbert;
+pub mod mpnet;
+pub mod nomic_bert;
 pub mod pooling;
+pub mod roberta;
 pub mod sentence;
+pub mod static_embedding;
+pub mod task;
+mod transformer;
 
-pub use encode::Encoder;
+pub use encode::{Encoder, Packed, Words};
+pub use language::{LanguageEncoder, LanguageOptions};

@@ -117,22 +117,29 @@ impl Sentence {
 /// Modules after the encoder, as modules.json lists them.
 fn modules(facts: &Facts) -> Result<Vec<Module>> {
     const LIST: &str = "modules.json";
+    let mean = || Module::Pooling { ways: vec![Pooling::Mean], include_prompt: true };
     let Some(entries) = read::<Vec<Entry>>(facts, LIST)? else {
-        return Ok(vec![Module::Pooling { ways: vec![Pooling::Mean], include_prompt: true }]);
+        // model2vec states it in config.json.
+        let normalized = facts.config.get("normalize") == Some(Value::Bool(true));
+        return Ok([Some(mean()), normalized.then_some(Module::Normalize)]
+            .into_iter()
+            .flatten()
+            .collect());
     };
     // Older files say `sentence_transformers.models.Dense`, newer ones name a module of that name.
     let kind = |entry: &Entry| entry.r#type.rsplit('.').next().unwrap_or_default().to_owned();
     let [encoder, others @ ..] = &entries[..] else {
         return Err(invalid(facts, LIST, "no modules"));
     };
-    if kind(encoder) != "Transformer" || !encoder.path.is_empty() {
-        let what = format!("the first module is `{}` in {:?}", encoder.r#type, encoder.path);
-        return Err(invalid(
-            facts,
-            LIST,
-            format!("{what}, not a Transformer in the model's folder"),
-        ));
-    }
+    let table = match (kind(encoder).as_str(), encoder.path.as_str()) {
+        ("Transformer", "" | ".") => false,
+        ("StaticEmbedding", _) => true,
+        _ => {
+            let what = format!("the first module is `{}` in {:?}", encoder.r#type, encoder.path);
+            let expected = "not a Transformer in the model's folder or a StaticEmbedding";
+            return Err(invalid(facts, LIST, format!("{what}, {expected}")));
+        }
+    };
     let module = |entry: &Entry| match kind(entry).as_str() {
         "Pooling" => pooling(facts, &format!("{}/config.json", entry.path)),
         "Dense" => dense(facts, &entry.path),
@@ -142,7 +149,9 @@ fn modules(facts: &Facts) -> Result<Vec<Module>> {
             Err(invalid(facts, LIST, what))
         }
     };
-    let modules: Vec<Module> = others.iter().map(module).collect::<Result<_>>()?;
+    let own = table.then(|| Ok(mean()));
+    let modules: Vec<Module> =
+        own.into_iter().chain(others.iter().map(module)).collect::<Result<_>>()?;
     let pools = |module: &Module| matches!(module, Module::Pooling { .. });
     match modules.split_first() {
         Some((first, rest)) if pools(first) && !rest.iter().any(pools) => Ok(modules),

@@ -196,7 +196,12 @@ impl Attention {
             attn_sub_norm: normed.then(|| norm.load(w, "attn_sub_norm", mixed)).transpose()?,
             gate_proj: gate.transpose()?,
             rope,
-            scores: AttentionParams { scale: sizes.scale, softcap: sizes.softcap, sinks },
+            scores: AttentionParams {
+                scale: sizes.scale,
+                softcap: sizes.softcap,
+                sinks,
+                bias: None,
+            },
             sizes: *sizes,
             ops: w.ops(),
         })

@@ -74,7 +74,7 @@ impl SharedKv {
             rope: arch.rope,
             head_dim: head_dim as i32,
             slot: arch.slot,
-            scores: AttentionParams { scale: 1.0, softcap: None, sinks: None },
+            scores: AttentionParams { scale: 1.0, softcap: None, sinks: None, bias: None },
             ops: w.ops(),
         })
     }

@@ -168,8 +168,14 @@ impl Decoder {
     /// Loads the model whose tensors are at `w`.
     pub fn load(arch: Arch, mut w: Cursor) -> mlxk_core::Result<Box<dyn Language>> {
         let (vocabulary, hidden) = (arch.vocabulary, arch.heads.hidden);
+        // Models that were saved without their head lack the prefix.
+        let bare = w.has("embed_tokens.weight");
+        if bare {
+            w.rename(&[("model", "")]);
+        }
         let headless = !w.at("lm_head").has("weight");
         let lm_head = match arch.tied {
+            _ if headless && bare => None,
             None | Some(true) if headless => None,
             _ => Some(Linear::load(&mut w, "lm_head", vocabulary, hidden)?),
         };
@@ -233,6 +239,10 @@ impl Language for Decoder {
             h = layer.forward(&h, sequences, slots - 1)?;
         }
         Ok(h)
+    }
+
+    fn states(&self, h: &Array) -> Result<Array> {
+        self.norm.forward(h)
     }
 
     fn head(&self, h: &Array) -> Result<Array> {

@@ -2,6 +2,7 @@
 //! Gemma 2 (arXiv 2408.00118) adds post-norms and caps attention scores and logits; Gemma 3 (arXiv
 //! 2503.19786) norms queries and keys instead, and its sliding layers have a smaller rotary base.
 
+use mlx_rs::Dtype;
 use mlxk_core::{Architecture, Result};
 use mlxk_tensor::ops::activation::Activation;
 use mlxk_tensor::ops::rope::{Rope, Scaling};
@@ -66,13 +67,21 @@ fn load_3_text(config: &Value, w: Cursor) -> Result<Box<dyn Language>> {
         "vocab_size": 262_144, "max_position_embeddings": 32_768, "query_pre_attn_scalar": 256.0,
         "sliding_window": 512, "sliding_window_pattern": 6, "rope_local_base_freq": 10_000.0});
     let c = Config::read_or(config, defaults)?;
-    let mut arch = arch(&c, Activation::GeluTanh, bfloat((c.hidden_size as f32).sqrt()))?;
+    let both_ways = c.get("use_bidirectional_attention")? == Some(true);
+    let scale = (c.hidden_size as f32).sqrt();
+    // An encoder computes in the type of its weights.
+    let exact = both_ways && embeddings_are_f32(&w);
+    let mut arch = arch(&c, Activation::GeluTanh, if exact { scale } else { bfloat(scale) })?;
     arch.norms = AROUND;
     arch.heads.scale = c.need::<f32>("query_pre_attn_scalar")?.powf(-0.5);
     let pattern: usize = c.need("sliding_window_pattern")?;
     let [far, near] = ropes(&c)?;
     for (i, layer) in arch.layers.iter_mut().enumerate() {
         layer.window = c.window(i, !(i + 1).is_multiple_of(pattern))?;
+        if both_ways {
+            // The window is that of both sides.
+            layer.window = layer.window.map(|window| window / 2 + 1);
+        }
         layer.rope = Some(if layer.window.is_some() { near.clone() } else { far.clone() });
     }
     Decoder::load(arch, w)
@@ -92,6 +101,14 @@ fn arch(c: &Config, activation: Activation, embed_scale: f32) -> Result<Arch> {
     let norm = NormArch { kind: NormKind::RmsLessOne, ..c.rms_norm()? };
     let arch = llama::base(c, c.rope(Some(10_000.0))?, false, norm)?;
     Ok(Arch { embed_scale, ..arch }.with_mlp(|mlp| mlp.activation = activation))
+}
+
+/// True if the embeddings at `w`, or the scales of quantised ones, are 32-bit floats.
+fn embeddings_are_f32(w: &Cursor) -> bool {
+    let f32_at = |name: &str| w.form(name).is_ok_and(|(_, dtype)| dtype == Dtype::Float32);
+    let ends = ["weight", "scales"];
+    ends.iter().any(|end| f32_at(&format!("model.embed_tokens.{end}")))
+        || ends.iter().any(|end| f32_at(&format!("embed_tokens.{end}")))
 }
 
 /// Rotary embeddings of layers with full attention, and of those with a sliding window.

@@ -20,6 +20,7 @@ use crate::spec::Spec;
 pub const SPECS: &[Spec] = &[
     Spec { sanitize: &[sanitize_apertus], ..Spec::new(Architecture::Apertus, load_apertus) },
     Spec::new(Architecture::Ernie45, load_traditional),
+    Spec::new(Architecture::EuroBert, load),
     Spec::new(Architecture::Helium, load_traditional),
     Spec::new(Architecture::InternLm3, load),
     Spec::new(Architecture::Llama, load),

@@ -121,7 +121,7 @@ impl Attention {
             o_proj: linear("o_proj")?,
             rope: arch.rope.clone(),
             head_dim: head_dim as i32,
-            params: AttentionParams { scale, softcap: None, sinks: None },
+            params: AttentionParams { scale, softcap: None, sinks: None, bias: None },
             ops: w.ops(),
         })
     }

@@ -6,8 +6,9 @@ use mlxk_core::{Error, Facts, Kind, Result, generation_config};
 use serde::Deserialize;
 use serde_json::value::RawValue;
 use serde_json::{Map, Value};
-use tokenizers::AddedToken;
+use tokenizers::models::ModelWrapper;
 use tokenizers::models::bpe::BPE;
+use tokenizers::{AddedToken, PostProcessor, TruncationParams, truncate_encodings};
 
 use super::detokenizer::Detokenizer;
 
@@ -37,6 +38,17 @@ pub struct Tokenizer {
     detokenizer: Result<Detokenizer>,
 }
 
+/// Tokens of a pair of texts.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Pair {
+    /// Tokens, special ones included.
+    pub ids: Vec<u32>,
+    /// Type of each token: 0 or 1.
+    pub types: Vec<u32>,
+    /// True if tokens of a text were cut off.
+    pub truncated: bool,
+}
+
 impl Tokenizer {
     /// Reads the tokenizer of a model from `tokenizer.json`, `tokenizer_config.json` and the
     /// configurations.
@@ -44,10 +56,10 @@ impl Tokenizer {
     /// # Errors
     /// [`Kind::InvalidModel`] if `tokenizer.json` is missing or malformed.
     pub fn read(facts: &Facts) -> Result<Tokenizer> {
-        let path = facts.path("tokenizer.json");
-        if !facts.has("tokenizer.json") {
+        let Some(file) = facts.tokenizer() else {
             return Err(Error::new(Kind::InvalidModel, &facts.found.name, "no tokenizer.json"));
-        }
+        };
+        let path = facts.path(&file.path);
         let bytes = std::fs::read(&path).map_err(|e| Error::io(&path, e))?;
         let ends = generation_config::end_tokens(facts).map_err(|(file, reason)| {
             Error::invalid_model(facts.path(file).display().to_string(), reason)
@@ -95,12 +107,17 @@ impl Tokenizer {
     }
 
     /// The first `limit` tokens of `text`, those that the tokenizer puts around every text
-    /// included; true if tokens of the text were cut off for it. Of a long text only its beginning
-    /// is read.
+    /// included if `special`; true if tokens of the text were cut off for it. Of a long text only
+    /// its beginning is read.
     ///
     /// # Errors
     /// If the tokenizer fails.
-    pub fn encode_within(&self, text: &str, limit: usize) -> Result<(Vec<u32>, bool)> {
+    pub fn encode_within(
+        &self,
+        text: &str,
+        limit: usize,
+        special: bool,
+    ) -> Result<(Vec<u32>, bool)> {
         /// Bytes of text for each token that may come, at first.
         const BYTES: usize = 16;
         /// Tokens at the end of a part that may be others in the whole text.
@@ -108,19 +125,40 @@ impl Tokenizer {
         let mut bytes = limit.max(UNSURE).saturating_mul(BYTES);
         loop {
             let part = beginning(text, bytes);
-            let encoding = self.inner.encode_fast(part, true);
+            let encoding = self.inner.encode_fast(part, special);
             let encoding = encoding.map_err(|e| Error::new(Kind::Execution, "", e.to_string()))?;
             let ids = encoding.get_ids();
             if part.len() == text.len() && ids.len() <= limit {
                 return Ok((ids.to_vec(), false));
             }
-            if part.len() == text.len() || ids.len() > limit + UNSURE {
+            if part.len() == text.len() || ids.len() > limit.saturating_add(UNSURE) {
                 let added = encoding.get_special_tokens_mask().iter().rev();
                 let ends = added.take_while(|&&added| added == 1).count().min(limit);
                 return Ok(([&ids[..limit - ends], &ids[ids.len() - ends..]].concat(), true));
             }
             bytes = bytes.saturating_mul(8);
         }
+    }
+
+    /// Tokens of two texts as a pair, at most `limit`, those that the tokenizer puts around them
+    /// included, the type of each, and true if tokens were cut off: the last ones of the longer
+    /// text, until both are of one length, then of both by turns.
+    ///
+    /// # Errors
+    /// If `limit` has no room for the tokens that are added, or the tokenizer fails.
+    pub fn encode_pair(&self, texts: [&str; 2], limit: usize) -> Result<Pair> {
+        let failed = |e: tokenizers::Error| Error::new(Kind::Execution, "", e.to_string());
+        let part = |text: &str| self.inner.encode_fast(text, false).map_err(failed);
+        let [first, second] = [part(texts[0])?, part(texts[1])?];
+        let added = self.inner.get_post_processor().map_or(0, |added| added.added_tokens(true));
+        let room = limit.checked_sub(added).ok_or_else(|| {
+            Error::validation(format!("{limit} tokens have no room for those around a pair"))
+        })?;
+        let truncated = first.get_ids().len() + second.get_ids().len() > room;
+        let cut = TruncationParams { max_length: room, ..TruncationParams::default() };
+        let (first, second) = truncate_encodings(first, Some(second), &cut).map_err(failed)?;
+        let pair = self.inner.post_process(first, second, true).map_err(failed)?;
+        Ok(Pair { ids: pair.get_ids().to_vec(), types: pair.get_type_ids().to_vec(), truncated })
     }
 
     /// Token ids of a part of a text, without special tokens.
@@ -174,6 +212,23 @@ impl Tokenizer {
     /// Entry of a token in the vocabulary, special or not; none if there is no such token.
     pub fn token(&self, id: u32) -> Option<String> {
         self.inner.id_to_token(id)
+    }
+
+    /// Id of the token that stands for what the vocabulary lacks, if there is one. `facts` are those
+    /// of the tokenizer's model.
+    pub fn unknown(&self, facts: &Facts) -> Option<u32> {
+        let unknown = match self.inner.get_model() {
+            ModelWrapper::WordPiece(model) => Some(model.unk_token.clone()),
+            ModelWrapper::WordLevel(model) => Some(model.unk_token.clone()),
+            ModelWrapper::BPE(model) => model.unk_token.clone(),
+            ModelWrapper::Unigram(_) => return unknown_of_unigram(facts),
+        };
+        self.inner.token_to_id(&unknown?)
+    }
+
+    /// Id of the entry `token` of the vocabulary, special or not.
+    pub fn id(&self, token: &str) -> Option<u32> {
+        self.inner.token_to_id(token)
     }
 
     /// Entry of a special token in the vocabulary; none for other tokens.
@@ -262,6 +317,20 @@ fn parsed(json: &[u8]) -> tokenizers::Result<tokenizers::Tokenizer> {
         tokenizer.add_tokens(serde_json::from_str::<Vec<AddedToken>>(added.get())?)?;
     }
     Ok(tokenizer)
+}
+
+/// `unk_id` of a Unigram model, which the parsed one does not give away.
+fn unknown_of_unigram(facts: &Facts) -> Option<u32> {
+    #[derive(Deserialize)]
+    struct Stated {
+        model: Unigram,
+    }
+    #[derive(Deserialize)]
+    struct Unigram {
+        unk_id: Option<u32>,
+    }
+    let json = std::fs::read(facts.path(&facts.tokenizer()?.path)).ok()?;
+    serde_json::from_slice::<Stated>(&json).ok()?.model.unk_id
 }
 
 /// The beginning of `text`, at most `bytes` long: up to a space if it has one.

@@ -170,6 +170,12 @@ impl Kv {
         let seen = reach + sunk;
         match self.layout.window {
             _ if n == 1 => Ok(KvMask::All),
+            Some(window) if self.layout.both_ways && seen > window => {
+                let query = arange::<i32, i32>(seen - n, seen, None)?.reshape(&[n, 1])?;
+                let apart = query.subtract(arange::<i32, i32>(None, seen, None)?)?.abs()?;
+                Ok(KvMask::Only(apart.lt(Array::from_int(window))?))
+            }
+            _ if self.layout.both_ways => Ok(KvMask::All),
             Some(size) if self.layout.chunked && self.offset() - reach + size < self.offset() => {
                 let first = self.offset() - reach;
                 let size = Array::from_int(size);
@@ -217,6 +223,11 @@ impl Kv {
                 (last - last % size as usize).saturating_sub(dropped)
             }
             Some(window) => end.saturating_sub(window as usize),
+        };
+        let end = match (self.layout.both_ways, self.layout.window) {
+            (false, _) => end,
+            (true, None) => self.held(),
+            (true, Some(window)) => self.held().min(end - 1 + window as usize),
         };
         start..end
     }

@@ -16,6 +16,9 @@ pub struct KvLayout {
     pub window: Option<i32>,
     /// True if sequences are cut into windows, instead of each token having one that ends with it.
     pub chunked: bool,
+    /// True if tokens also attend to those after them: to all, or to the `window - 1` after. All
+    /// tokens of a sequence are appended at once then.
+    pub both_ways: bool,
     /// Tokens at the beginning of a sequence that are attended to besides the window.
     pub kept: i32,
     /// Quantisation of keys and values.
@@ -25,7 +28,7 @@ pub struct KvLayout {
 impl KvLayout {
     /// Layout of a layer whose tokens attend to themselves and the `window - 1` before, or to all.
     pub fn new(window: Option<i32>) -> KvLayout {
-        KvLayout { window, chunked: false, kept: 0, packing: None }
+        KvLayout { window, chunked: false, both_ways: false, kept: 0, packing: None }
     }
 
     /// Layout of a layer whose tokens attend to those before in the same one of the chunks of
@@ -41,6 +44,11 @@ impl KvLayout {
             None => KvLayout { window: Some((most - kept).max(1)), kept, ..self },
             Some(_) => self,
         }
+    }
+
+    /// Layout of an encoder, whose tokens also attend to those after them.
+    pub fn both_ways(self) -> KvLayout {
+        KvLayout { both_ways: true, ..self }
     }
 
     /// Layout that quantises keys and values.

@@ -11,6 +11,7 @@
 pub mod attend;
 mod codec;
 mod exp;
+mod gelu;
 mod gemm;
 mod gemv_int;
 mod gemv_rows;
@@ -21,6 +22,7 @@ mod weight_rows;
 
 use codec::{Bf16, Codec, E2m1, E4m3, F16, F32, Integer};
 pub use exp::exp;
+pub use gelu::gelu;
 #[cfg(target_arch = "aarch64")]
 use simd::Neon;
 #[cfg(target_arch = "x86_64")]

@@ -9,7 +9,7 @@ use mlx_rs::error::Result;
 use mlx_rs::transforms::eval;
 use rayon::prelude::*;
 
-use super::params::{AttentionParams, Mask};
+use super::params::{AttentionParams, DistanceBias, Mask};
 use crate::array::elements;
 use crate::cache::Kv;
 use crate::cpu::attend::{self, ScoreParams};
@@ -58,12 +58,46 @@ fn by_ranges(
     let kv = KvView { keys, values, kv_heads, capacity, size, value_size };
     let params = ScoreParams { scale: scores.scale, softcap: scores.softcap };
     let sinks = scores.sinks.as_ref().map(elements).transpose()?;
+    let bias = match &scores.bias {
+        Some(bias) => Some((elements(&bias.by_distance)?, bias.farthest)),
+        None => None,
+    };
+    let by_head = ByHead { sinks, bias };
     let queries = elements(queries)?;
     let y = match seen {
-        [seen] if always == 0 => single_query(queries, &kv, seen.clone(), params, sinks),
-        seen => query_blocks(queries, &kv, always, seen, params, sinks),
+        [seen] if always == 0 && by_head.bias.is_none() => {
+            single_query(queries, &kv, seen.clone(), params, sinks)
+        }
+        seen => query_blocks(queries, &kv, always, seen, params, &by_head),
     };
     Ok(Array::from_slice(&y, &[1, length as i32, (heads * value_size) as i32]))
+}
+
+/// What a head adds to its scores.
+struct ByHead<'a> {
+    /// Scores of the sinks, `[heads]`.
+    sinks: Option<&'a [f32]>,
+    /// Additions by distance [heads, 2 * farthest + 1], and the farthest distance.
+    bias: Option<(&'a [f32], usize)>,
+}
+
+impl ByHead<'_> {
+    /// Adds what head `head` adds to the scores of query `query` with the keys from `first` on.
+    fn bias(&self, head: usize, query: usize, first: usize, scores: &mut [f32]) {
+        let Some((all, farthest)) = self.bias else { return };
+        let size = 2 * farthest + 1;
+        let row = &all[head * size..][..size];
+        for (key, score) in scores.iter_mut().enumerate() {
+            *score += row[DistanceBias::column(farthest, query, first + key)];
+        }
+    }
+}
+
+/// Query of a block: the head and the place of the query, and the keys that it attends to.
+struct Query {
+    head: usize,
+    place: usize,
+    seen: Range<usize>,
 }
 
 /// Keys [kv heads, capacity, size] and values [kv heads, capacity, value size] in memory;
@@ -120,7 +154,7 @@ fn query_blocks(
     always: usize,
     seen: &[Range<usize>],
     params: ScoreParams,
-    sinks: Option<&[f32]>,
+    by_head: &ByHead,
 ) -> Vec<f32> {
     let (length, size) = (seen.len(), kv.size);
     let heads = queries.len() / size / length;
@@ -129,9 +163,12 @@ fn query_blocks(
     let work = |(n, queries): (usize, &[f32])| {
         let (head, first) = (n / blocks_of_head, n % blocks_of_head * BLOCK);
         let rows = first..first + queries.len() / size;
-        let sink = |row: usize| sinks.map(|sinks| sinks[head * heads / kv.kv_heads + row / length]);
-        let rows = rows.map(|row| (seen[row % length].clone(), sink(row)));
-        let rows: Vec<(Range<usize>, Option<f32>)> = rows.collect();
+        let query = |row: usize| Query {
+            head: head * heads / kv.kv_heads + row / length,
+            place: row % length,
+            seen: seen[row % length].clone(),
+        };
+        let rows: Vec<Query> = rows.map(query).collect();
         attend_block(
             queries,
             kv.part(head, 0..kv.capacity),
@@ -139,6 +176,7 @@ fn query_blocks(
             &rows,
             [size, kv.value_size],
             params,
+            by_head,
         )
     };
     let blocks: Vec<(usize, &[f32])> = queries
@@ -160,21 +198,21 @@ fn by_position(x: &[f32], heads: usize, length: usize, size: usize) -> Vec<f32> 
     y
 }
 
-/// Attention of a block of queries of one kv head; `rows` has the range of visible keys of each
-/// query, and the score of its sink. Sizes are those of a key and of a value.
+/// Attention of a block of queries of one kv head. Sizes are those of a key and of a value.
 fn attend_block(
     queries: &[f32],
     [keys, values]: [&[f32]; 2],
     always: usize,
-    rows: &[(Range<usize>, Option<f32>)],
+    rows: &[Query],
     [size, value_size]: [usize; 2],
     params: ScoreParams,
+    by_head: &ByHead,
 ) -> Vec<f32> {
     let first = match always {
-        0 => rows.iter().map(|(seen, _)| seen.start).min().unwrap_or(0),
+        0 => rows.iter().map(|row| row.seen.start).min().unwrap_or(0),
         _ => 0,
     };
-    let last = rows.iter().map(|(seen, _)| seen.end).max().unwrap_or(0);
+    let last = rows.iter().map(|row| row.seen.end).max().unwrap_or(0);
     let keys = &keys[first * size..last * size];
     let values = &values[first * value_size..last * value_size];
     let mut weights = vec![0.0; rows.len() * (last - first)];
@@ -182,8 +220,10 @@ fn attend_block(
     if let Some(cap) = params.softcap {
         weights.iter_mut().for_each(|x| *x = cap * (*x / cap).tanh());
     }
-    for (row, (seen, sink)) in weights.chunks_exact_mut(last - first).zip(rows) {
-        softmax(row, always, seen.start - first..seen.end - first, *sink);
+    for (scores, Query { head, place, seen }) in weights.chunks_exact_mut(last - first).zip(rows) {
+        by_head.bias(*head, *place, first, scores);
+        let sink = by_head.sinks.map(|sinks| sinks[*head]);
+        softmax(scores, always, seen.start - first..seen.end - first, sink);
     }
     let mut mixed = vec![0.0; rows.len() * value_size];
     product(&weights, values, [value_size, 1], 1.0, value_size, &mut mixed);
@@ -264,7 +304,7 @@ mod tests {
         // Values are smaller than keys in every other kind.
         let value_size = |kind: usize| if kind.is_multiple_of(2) { 32 } else { 24 };
         for (kind, (mut kv, softcap, sinks)) in kinds.into_iter().enumerate() {
-            let scores = AttentionParams { scale: 0.3, softcap, sinks };
+            let scores = AttentionParams { scale: 0.3, softcap, sinks, bias: None };
             for (seed, length) in [(1, 1), (2, 7), (3, 300), (4, 1), (5, 130)] {
                 let [keys, values] = [(0, 32), (100, value_size(kind))]
                     .map(|(more, size)| some(&[1, 2, length, size], seed + more));

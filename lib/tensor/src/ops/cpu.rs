@@ -92,6 +92,11 @@ impl Ops for Cpu {
         let up = elements(up)?;
         let row = gate.dim(-1) as usize;
         for_each_row(&mut y, row, |i, gate| {
+            if activation == Activation::Gelu {
+                cpu::gelu(gate);
+                gate.iter_mut().zip(&up[i * row..]).for_each(|(g, u)| *g *= u);
+                return;
+            }
             for (g, u) in gate.iter_mut().zip(&up[i * row..]) {
                 *g = activation.glu_of(*g, *u);
             }
@@ -101,8 +106,9 @@ impl Ops for Cpu {
 
     fn activate(&self, x: &Array, activation: Activation) -> Result<Array> {
         let mut y = elements(x)?.to_vec();
-        for_each_row(&mut y, x.dim(-1) as usize, |_, row| {
-            row.iter_mut().for_each(|x| *x = activation.of(*x));
+        for_each_row(&mut y, x.dim(-1) as usize, |_, row| match activation {
+            Activation::Gelu => cpu::gelu(row),
+            _ => row.iter_mut().for_each(|x| *x = activation.of(*x)),
         });
         Ok(Array::from_slice(&y, x.shape()))
     }

@@ -3,6 +3,7 @@
 use std::ops::Range;
 
 use mlx_rs::error::Result;
+use mlx_rs::fast::ScaledDotProductAttentionMask;
 use mlx_rs::ops::{concatenate, select, softmax_axis, split_at_indices};
 use mlx_rs::{Array, fast};
 
@@ -13,7 +14,7 @@ use super::gated_delta::{self, GatedDelta};
 use super::gated_norm::{self, GatedNorm};
 use super::moe_experts::{self, Experts};
 use super::moe_route::{self, ExpertChoice, Routing};
-use super::params::{AttentionParams, HeadsParams, Mask, NormParams};
+use super::params::{AttentionParams, DistanceBias, HeadsParams, Mask, NormParams};
 use super::selective_scan::{self, SelectiveScan};
 use super::sinkhorn;
 use super::ssd::{self, Ssd};
@@ -82,7 +83,10 @@ impl Ops for Mlx {
             Mask::Causal => KvMask::Past,
             Mask::Ranges(ranges) => KvMask::Only(rows_of(ranges, keys.dim(2))),
             Mask::Blocks(lengths) => {
-                return attend_blocks(queries, [keys, values], lengths, params);
+                return attend_blocks(queries, [keys, values], lengths, None, params);
+            }
+            Mask::Windows { lengths, near } => {
+                return attend_blocks(queries, [keys, values], lengths, Some(*near), params);
             }
         };
         attend(queries, [keys, values], &visible, params)
@@ -195,7 +199,19 @@ fn mixed(
     visible: &KvMask,
     params: &AttentionParams,
 ) -> Result<Array> {
-    let AttentionParams { scale, softcap, sinks } = params;
+    let AttentionParams { scale, softcap, sinks, bias } = params;
+    if let Some(bias) = bias {
+        let added = distance_bias(bias, queries, keys, visible)?;
+        let mask = Some(ScaledDotProductAttentionMask::Array(&added));
+        return fast::scaled_dot_product_attention(
+            queries,
+            keys,
+            values,
+            *scale,
+            mask,
+            sinks.as_ref(),
+        );
+    }
     match softcap {
         Some(cap) => capped(queries, [keys, values], *scale, *cap, visible),
         None => {
@@ -206,12 +222,13 @@ fn mixed(
 }
 
 /// Attention of queries [1, heads, length, size] to keys and values [1, kv heads, length, size]
-/// within blocks of `lengths`: [1, length, heads * value size]. Adjacent blocks of one length are
-/// computed together.
+/// within blocks of `lengths`: [1, length, heads * value size]. Only keys fewer than `near` places
+/// away are visible, if that is given. Adjacent blocks of one length are computed together.
 fn attend_blocks(
     queries: &Array,
     [keys, values]: [&Array; 2],
     lengths: &[usize],
+    near: Option<usize>,
     params: &AttentionParams,
 ) -> Result<Array> {
     let mut first = 0;
@@ -225,12 +242,42 @@ fn attend_blocks(
             mlx::rows(x, range.clone())?.reshape(&shape)?.swap_axes(0, 1)
         };
         let [queries, keys, values] = [blocks(queries)?, blocks(keys)?, blocks(values)?];
-        mixed(&queries, [&keys, &values], &KvMask::All, params)?
+        let visible = match near.filter(|&near| near < run[0]) {
+            Some(near) => KvMask::Only(rows_of(
+                &Mask::windows(&run[..1], near).ranges(run[0], run[0]),
+                length,
+            )),
+            None => KvMask::All,
+        };
+        mixed(&queries, [&keys, &values], &visible, params)?
             .transpose_axes(&[0, 2, 1, 3])?
             .reshape(&[1, count * length, -1])
     };
     let parts: Vec<Array> = lengths.chunk_by(|a, b| a == b).map(part).collect::<Result<_>>()?;
     concatenate(&parts, 1)
+}
+
+/// Additions to scores [1, heads, queries, keys]: those of `bias`, and minus infinity for keys that
+/// are not visible.
+fn distance_bias(
+    bias: &DistanceBias,
+    queries: &Array,
+    keys: &Array,
+    visible: &KvMask,
+) -> Result<Array> {
+    let [length, seen] = [queries.dim(2), keys.dim(2)];
+    let column = |query| {
+        let column = move |key| DistanceBias::column(bias.farthest, query as usize, key as usize);
+        (0..seen).map(move |key| column(key) as i32)
+    };
+    let columns: Vec<i32> = (0..length).flat_map(column).collect();
+    let columns = Array::from_slice(&columns, &[length, seen]);
+    let added =
+        bias.by_distance.take_axis(columns, 1)?.expand_dims(0)?.as_dtype(queries.dtype())?;
+    match visible.array(length, seen)? {
+        Some(mask) => select(mask, &added, mlx::number(f32::NEG_INFINITY, &added)?),
+        None => Ok(added),
+    }
 }
 
 /// Mask [queries, keys] that is true within the range of each query.

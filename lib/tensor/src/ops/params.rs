@@ -40,6 +40,30 @@ pub struct AttentionParams {
     /// Scores of the attention sinks, `[heads]`: each takes part in the softmax of its head and has
     /// no value (arXiv 2309.17453).
     pub sinks: Option<Array>,
+    /// Additions to scores by the distance from query to key; `None` if scores are bounded.
+    pub bias: Option<DistanceBias>,
+}
+
+/// Additions to the scores of a head by the distance of a key from its query, both of which have
+/// the same place among queries and keys.
+pub struct DistanceBias {
+    /// Additions [heads, 2 * farthest + 1] for the distances from `-farthest` to `farthest`, which
+    /// also stand for all distances beyond.
+    pub by_distance: Array,
+    /// Largest distance with an addition of its own.
+    pub farthest: usize,
+}
+
+impl DistanceBias {
+    /// Column of the addition for the key `key` of the query `query`, if `farthest` is the largest
+    /// distance with an addition of its own.
+    pub fn column(farthest: usize, query: usize, key: usize) -> usize {
+        if key < query {
+            farthest - (query - key).min(farthest)
+        } else {
+            farthest + (key - query).min(farthest)
+        }
+    }
 }
 
 /// Mask of attention without a cache: the keys that are visible to each query.
@@ -54,6 +78,14 @@ pub enum Mask {
     /// Block-diagonal mask: the keys of a query's own block are visible. Blocks are adjacent; their
     /// lengths sum up to the number of queries, which is that of keys.
     Blocks(Vec<usize>),
+    /// The keys of a query's own block that are fewer than `near` places away from it; blocks as in
+    /// [`Mask::Blocks`].
+    Windows {
+        /// Lengths of the blocks.
+        lengths: Vec<usize>,
+        /// Distance of the first key on either side that is not visible.
+        near: usize,
+    },
 }
 
 impl Mask {
@@ -66,20 +98,41 @@ impl Mask {
         }
     }
 
+    /// Mask of packed sequences as in [`Mask::packed`], of whose keys only those fewer than `near`
+    /// tokens away are visible.
+    pub fn windows(lengths: &[usize], near: usize) -> Mask {
+        match lengths.iter().all(|&length| length <= near) {
+            true => Mask::packed(lengths),
+            false => Mask::Windows { lengths: lengths.to_vec(), near },
+        }
+    }
+
     /// Range of the `keys` keys that is visible to each of `queries` queries.
     pub fn ranges(&self, queries: usize, keys: usize) -> Vec<Range<usize>> {
         match self {
             Mask::All => vec![0..keys; queries],
             Mask::Causal => (0..queries).map(|i| 0..keys + i + 1 - queries).collect(),
             Mask::Ranges(ranges) => ranges.clone(),
-            Mask::Blocks(lengths) => {
-                let mut end = 0;
-                let block = |&length: &usize| {
-                    end += length;
-                    std::iter::repeat_n(end - length..end, length)
-                };
-                lengths.iter().flat_map(block).collect()
-            }
+            Mask::Blocks(lengths) => blocks(lengths)
+                .flat_map(|block| std::iter::repeat_n(block.clone(), block.len()))
+                .collect(),
+            Mask::Windows { lengths, near } => blocks(lengths)
+                .flat_map(|block| {
+                    let visible = |query: usize| {
+                        block.start.max((query + 1).saturating_sub(*near))
+                            ..block.end.min(query.saturating_add(*near))
+                    };
+                    block.clone().map(visible).collect::<Vec<_>>()
+                })
+                .collect(),
         }
     }
+}
+
+/// Ranges of adjacent blocks of `lengths`.
+fn blocks(lengths: &[usize]) -> impl Iterator<Item = Range<usize>> {
+    lengths.iter().scan(0, |end, length| {
+        *end += length;
+        Some(*end - length..*end)
+    })
 }

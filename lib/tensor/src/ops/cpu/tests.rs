@@ -6,6 +6,7 @@ use mlxk_core::quantization::Mode;
 use serde_json::json;
 
 use super::*;
+use crate::ops::params::DistanceBias;
 use crate::ops::rope::Rope;
 use crate::ops::{CPU, MLX, Ops};
 use crate::positions::Positions;
@@ -253,7 +254,10 @@ fn attention_without_a_cache_is_that_of_mlx() {
             masks.extend([Mask::Blocks(vec![1; queries]), Mask::Blocks(vec![queries])]);
         }
         if queries == 130 {
-            masks.push(Mask::Blocks(vec![16, 16, 40, 16, 16, 16, 10]));
+            let lengths = vec![16, 16, 40, 16, 16, 16, 10];
+            masks.push(Mask::Windows { lengths: lengths.clone(), near: 6 });
+            masks.push(Mask::Windows { lengths: vec![130], near: 17 });
+            masks.push(Mask::Blocks(lengths));
         }
         masks
     };
@@ -262,7 +266,7 @@ fn attention_without_a_cache_is_that_of_mlx() {
         let q = crate::mlx::noise(&[1, 6, queries as i32, 32], 5);
         for mask in masks(queries, keys) {
             for softcap in [None, Some(0.7)] {
-                let scores = AttentionParams { scale: 0.3, softcap, sinks: None };
+                let scores = AttentionParams { scale: 0.3, softcap, sinks: None, bias: None };
                 let [a, b] = BOTH.map(|ops| ops.attend(&q, [&k, &v], &mask, &scores).unwrap());
                 assert_eq!(a.shape(), [1, queries as i32, 6 * 32]);
                 let apart = a.subtract(&b).unwrap().abs().unwrap().max(None).unwrap();
@@ -275,7 +279,7 @@ fn attention_without_a_cache_is_that_of_mlx() {
 
 #[test]
 fn packed_sequences_attend_each_to_itself() {
-    let scores = AttentionParams { scale: 0.3, softcap: None, sinks: None };
+    let scores = AttentionParams { scale: 0.3, softcap: None, sinks: None, bias: None };
     for lengths in [&[5][..], &[1, 2, 3, 2], &[40, 1, 90]] {
         let rows = lengths.iter().sum::<usize>() as i32;
         let [q, k, v] = [1, 2, 3].map(|seed| crate::mlx::noise(&[1, 2, rows, 32], seed));
@@ -291,5 +295,23 @@ fn packed_sequences_attend_each_to_itself() {
         let alone = mlx_rs::ops::concatenate(&alone.collect::<Vec<_>>(), 1).unwrap();
         alike(a, alone.clone());
         alike(b, alone);
+    }
+}
+
+#[test]
+fn a_bias_by_distance_is_added_to_the_scores() {
+    // Biases that leave each query one key: that one place after it, or else itself.
+    let table: Vec<f32> = (0..2 * 5).map(|i| if i % 5 == 3 { 1e4 } else { i as f32 }).collect();
+    let bias = DistanceBias { by_distance: Array::from_slice(&table, &[2, 5]), farthest: 2 };
+    let scores = AttentionParams { scale: 0.3, softcap: None, sinks: None, bias: Some(bias) };
+    for lengths in [&[4][..], &[3, 40, 1, 1, 85]] {
+        let rows = lengths.iter().sum::<usize>() as i32;
+        let [q, k, v] = [1, 2, 3].map(|seed| crate::mlx::noise(&[1, 2, rows, 32], seed));
+        let mask = Mask::packed(lengths);
+        let [a, b] = BOTH.map(|ops| ops.attend(&q, [&k, &v], &mask, &scores).unwrap());
+        alike(a.clone(), b);
+        let first = &elements(&a).unwrap()[..32];
+        let next = &elements(&v).unwrap()[32..64];
+        assert!(first.iter().zip(next).all(|(a, b)| (a - b).abs() < 1e-4));
     }
 }
