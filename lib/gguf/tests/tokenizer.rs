@@ -5,7 +5,7 @@ mod gguf;
 
 use gguf::{Builder, boolean, floats, integer, integers, string, strings};
 use mlxk_gguf::Gguf;
-use tokenizers::Tokenizer;
+use tokenizers::{OffsetReferential, OffsetType, PreTokenizedString, PreTokenizer, Tokenizer};
 
 fn rebuilt(file: &Builder) -> Result<Tokenizer, String> {
     let bytes = file.bytes();
@@ -67,6 +67,63 @@ fn the_bos_token_is_added_if_the_file_asks_for_it() {
     assert_eq!(ids(&rebuilt(&llama3).unwrap(), "ab", true), [0, 4]);
     let refused = llama3.set("tokenizer.ggml.add_bos_token", boolean(false));
     assert_eq!(ids(&rebuilt(&refused).unwrap(), "ab", true), [4]);
+}
+
+/// Pieces of texts by the regexes of llama.cpp's src/llama-vocab.cpp, split by Python's regex module.
+#[test]
+fn each_pre_tokenizer_of_llama_cpp_splits_as_it_does_there() {
+    let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../../tests/data/pretokenizers.json");
+    let known: serde_json::Value = serde_json::from_slice(&std::fs::read(path).unwrap()).unwrap();
+    let texts = |value: &serde_json::Value| -> Vec<String> {
+        value.as_array().unwrap().iter().map(|text| text.as_str().unwrap().to_owned()).collect()
+    };
+    let (mut wrong, mut count) = (String::new(), 0);
+    for group in known["splits"].as_array().unwrap() {
+        for name in texts(&group["names"]) {
+            let file = Builder::llama().set("tokenizer.ggml.pre", string(&name));
+            let tokenizer = rebuilt(&file).unwrap_or_else(|e| panic!("{e}"));
+            let splits = tokenizer.get_pre_tokenizer().unwrap();
+            count += 1;
+            for (text, pieces) in
+                texts(&known["texts"]).iter().zip(group["pieces"].as_array().unwrap())
+            {
+                let mut split = PreTokenizedString::from(text.as_str());
+                splits.pre_tokenize(&mut split).unwrap();
+                let ranges = split.get_splits(OffsetReferential::Original, OffsetType::Byte);
+                let made: Vec<&str> = ranges.iter().map(|(_, (a, b), _)| &text[*a..*b]).collect();
+                let pieces = texts(pieces);
+                if made != pieces {
+                    wrong += &format!("{name}: {made:?}\n  and should be {pieces:?}\n");
+                }
+            }
+        }
+    }
+    assert!(wrong.is_empty(), "{wrong}");
+    assert_eq!(count, 87);
+}
+
+#[test]
+fn a_pre_tokenizer_says_what_else_comes_with_it() {
+    let settings = |name: &str| {
+        let file = Builder::llama()
+            .set("tokenizer.ggml.bos_token_id", integer(0))
+            .set("tokenizer.ggml.pre", string(name));
+        let tokenizer = rebuilt(&file).unwrap();
+        let json: serde_json::Value =
+            serde_json::from_str(&tokenizer.to_string(false).unwrap()).unwrap();
+        let merges = json["model"]["ignore_merges"].as_bool().unwrap();
+        (merges, ids(&tokenizer, "ab", true) == [0, 4])
+    };
+    for name in ["lfm2", "llama-bpe", "falcon-h1", "tekken"] {
+        assert_eq!(settings(name), (true, true), "{name}");
+    }
+    for name in ["glm4", "youtu", "minicpm5", "granite-embed-multi-97m"] {
+        assert_eq!(settings(name), (true, false), "{name}");
+    }
+    for name in ["gpt-4o", "chatglm-bpe", "superbpe", "kimi-k2", "deepseek-v3", "qwen2"] {
+        assert_eq!(settings(name), (false, false), "{name}");
+    }
+    assert_eq!(settings("chameleon"), (false, true));
 }
 
 #[test]

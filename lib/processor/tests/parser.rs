@@ -286,7 +286,7 @@ fn a_call_is_read_as_the_template_of_its_model_writes_it() {
 }
 
 /// Templates that write no call, or fail at it.
-const NO_CALLS: [&str; 12] = [
+const NO_CALLS: [&str; 13] = [
     "CohereForAI-c4ai-command-r-plus-tool_use",
     "HuggingFaceTB-SmolLM3-3B",
     "Kimi-K2-Instruct",
@@ -299,6 +299,7 @@ const NO_CALLS: [&str; 12] = [
     "ibm-granite-granite-3.3-2B-Instruct",
     "llama-cpp-rwkv-world",
     "microsoft-Phi-3.5-mini-instruct",
+    "llama-cpp-deepseek-r1",
 ];
 
 /// Templates that write calls in a form that no other model has.

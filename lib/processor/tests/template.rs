@@ -218,7 +218,15 @@ fn a_hostile_template_ends_in_an_error() {
     let deep = "{% macro f(x) %}{{ f(x) }}{% endmacro %}{{ f(1) }}";
     assert_eq!(fault(deep).0, Kind::InvalidModel);
     let doubled = "{% set box = namespace(x='xxxxxxxx') %}{% for i in range(60) %}{% set box.x = box.x ~ box.x %}{% endfor %}";
-    assert!(fault(doubled).1.contains("takes more than"), "{}", fault(doubled).1);
+    assert!(fault(doubled).1.contains("is too large"), "{}", fault(doubled).1);
+    let lists = doubled.replace("'xxxxxxxx'", "[1, 2, 3]").replace('~', "+");
+    assert!(fault(&lists).1.contains("takes more than"), "{}", fault(&lists).1);
+    let nested = "{% set box = namespace(x=[]) %}{% for i in range(99999) %}{% set box.x = [box.x] %}{% endfor %}{{ box.x == [box.x] }}{{ box.x|string|length }}";
+    assert_eq!(render(nested).unwrap(), "False603");
+    let chain = format!("{{{{ 1{} }}}}", " + 1".repeat(9999));
+    assert!(fault(&chain).1.contains("operators in a row"), "{}", fault(&chain).1);
+    let brackets = format!("{{{{ {}1{} }}}}", "(".repeat(9999), ")".repeat(9999));
+    assert!(fault(&brackets).1.contains("nested deeper"), "{}", fault(&brackets).1);
     let large = " ".repeat(10 << 20);
     assert!(fault(&large).1.contains("a chat template of 10485760 bytes"));
     assert_eq!(fault("{% include '/etc/passwd' %}").0, Kind::InvalidModel);
@@ -268,4 +276,26 @@ fn any_template_renders_within_limits_or_is_refused() {
         Ok(())
     })
     .budget_ms(500);
+}
+
+/// Expressions and templates with the texts that Jinja 3.1 in Python makes of them, with the
+/// settings of transformers; `null` is an error.
+#[test]
+fn templates_give_the_text_that_jinja_gives() {
+    let read = |name: &str| std::fs::read_to_string(format!("{DATA}/{name}")).unwrap();
+    let variables: Value = serde_json::from_str(&read("../jinja/context.json")).unwrap();
+    let variables = variables.as_object().unwrap().clone();
+    let tools = variables["tools"].as_array().cloned();
+    let conversation = Conversation { variables, tools, ..Conversation::default() };
+    let (mut wrong, mut count) = (String::new(), 0);
+    for line in read("../jinja/table.jsonl").lines() {
+        let (source, expected): (String, Option<String>) = serde_json::from_str(line).unwrap();
+        let template = Template::new("t", &source);
+        let made = template.and_then(|template| template.render(&conversation, &Map::new()));
+        count += 1;
+        if made.as_ref().ok() != expected.as_ref() {
+            wrong += &format!("{source:?} gives {made:?}, and should be {expected:?}\n");
+        }
+    }
+    assert!(wrong.is_empty(), "{wrong}{} of {count} are wrong", wrong.lines().count());
 }

@@ -13,13 +13,16 @@ mod gguf;
 use std::collections::BTreeMap;
 use std::ffi::OsStr;
 use std::fs;
+use std::io::Read;
 use std::path::Path;
 
+use flate2::read::GzDecoder;
 use gguf::{Builder, boolean, floats, integer, integers, string, strings};
-use mlxk_gguf::Gguf;
+use mlxk_gguf::{Gguf, Quantized, Source};
 use mlxk_processor::Tokenizer;
 use serde::Deserialize;
 use serde_json::{Map, Value};
+use tempfile::TempDir;
 
 const DATA: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../../tests/data/tokenizers");
 
@@ -107,6 +110,70 @@ fn whole_vocabularies_give_the_known_tokens() {
         (files, cases) = (files + 1, cases + texts.len());
     }
     println!("{files} vocabularies, {cases} texts");
+}
+
+/// Architectures with the pre-tokenizers that published files of theirs name.
+const PUBLISHED: [(&str, &str); 16] = [
+    ("cohere2", "command-r"),
+    ("deepseek_v2", "deepseek-llm"),
+    ("deepseek_v3", "deepseek-v3"),
+    ("exaone", "exaone"),
+    ("exaone4", "exaone4"),
+    ("falcon_h1", "falcon-h1"),
+    ("glm", "chatglm-bpe"),
+    ("glm4", "glm4"),
+    ("glm4_moe", "glm4"),
+    ("gpt_oss", "gpt-4o"),
+    ("granite", "refact"),
+    ("hunyuan", "hunyuan-dense"),
+    ("lfm2", "lfm2"),
+    ("llama", "superbpe"),
+    ("llama3", "llama-bpe"),
+    ("llama4", "llama4"),
+];
+
+#[test]
+fn files_with_the_names_of_published_ones_are_imported_and_others_write_nothing() {
+    for (architecture, name) in PUBLISHED {
+        let written = import(architecture, name).unwrap_or_else(|e| panic!("{architecture}: {e}"));
+        let json = fs::read(written.path().join("tokenizer.json")).unwrap();
+        assert!(Tokenizer::new(&json, [], &[]).is_ok(), "{architecture}: {name}");
+    }
+    let refused = import("llama", "klingon").unwrap_err();
+    assert!(refused.contains("the pre-tokenizer \"klingon\" is not known"), "{refused}");
+}
+
+/// The workspace that comes of the model of an architecture, whose pre-tokenizer has another name;
+/// what is refused leaves nothing there.
+fn import(architecture: &str, name: &str) -> Result<TempDir, String> {
+    let packed = fs::File::open(format!("{DATA}/../gguf/{architecture}.gguf.gz")).unwrap();
+    let mut bytes = Vec::new();
+    GzDecoder::new(packed).read_to_end(&mut bytes).unwrap();
+    let (folder, workspace) = (TempDir::new().unwrap(), TempDir::new().unwrap());
+    let file = folder.path().join("model.gguf");
+    fs::write(&file, renamed(&bytes, name)).unwrap();
+    let source = Source::open(&file).unwrap();
+    let plan = source.plan(None, Quantized::Keep).map_err(|e| e.to_string());
+    let done =
+        plan.and_then(|plan| plan.write(workspace.path(), |_| Ok(())).map_err(|e| e.to_string()));
+    if done.is_err() {
+        assert_eq!(fs::read_dir(workspace.path()).unwrap().count(), 0);
+    }
+    done.map(|_| workspace)
+}
+
+/// The file with another pre-tokenizer. A key with filler keeps the tensors in their places.
+fn renamed(bytes: &[u8], name: &str) -> Vec<u8> {
+    let key = b"tokenizer.ggml.pre";
+    let at = bytes.windows(key.len()).position(|part| part == key).unwrap() + key.len() + 4;
+    let old = u64::from_le_bytes(bytes[at..at + 8].try_into().unwrap()) as usize;
+    let filler = |size: usize| [gguf::text("filler"), string(&" ".repeat(size))].concat();
+    let grown = name.len() + filler(0).len() + 32 - old;
+    let filler = filler(32 - grown % 32);
+    let (mut head, rest) = (bytes[..at].to_vec(), &bytes[at + 8 + old..]);
+    let keys = u64::from_le_bytes(head[16..24].try_into().unwrap());
+    head[16..24].copy_from_slice(&(keys + 1).to_le_bytes());
+    [head, gguf::text(name), filler, rest.to_vec()].concat()
 }
 
 /// Checks the tokens of `texts` by the vocabulary in a GGUF file.

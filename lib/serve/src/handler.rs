@@ -308,6 +308,8 @@ fn with_unenforced(mut response: Response, unheld: &[String]) -> Response {
 /// True for the characters that a header may hold.
 fn is_plain(c: char) -> bool {
     c == ' ' || c.is_ascii_graphic()
+}
+
 /// True if a request has tools that the model need not call.
 fn has_tools(request: &Request) -> bool {
     match &request.prompt {

@@ -41,6 +41,7 @@ pub fn tokenizer(gguf: &Gguf) -> Result<Value, String> {
 
 fn build(gguf: &Gguf, vocabulary: &Vocabulary) -> Result<Value, String> {
     match gguf.need("tokenizer.ggml.model")? {
+        "gpt2" if bpe::is_spaced(gguf)? => spm::with_listed_merges(gguf, vocabulary),
         "gpt2" => bpe::tokenizer(gguf, vocabulary),
         "llama" => spm::tokenizer(gguf, vocabulary),
         "gemma4" => spm::with_listed_merges(gguf, vocabulary),

@@ -1,121 +1,167 @@
-//! JSON in the layout of Python's `json.dumps`.
+//! JSON text as Python's `json.dumps` writes it.
 
-use std::io::{self, Write};
+use std::fmt::Write;
 
-use serde_json::ser::Formatter;
+use minijinja::value::Value;
 
-/// Largest indent, in columns; templates use 2 or 4.
-const MAX_INDENT: usize = 16;
+use super::values::{
+    MAX_DEPTH, Result, Type, failed, float_text, items, pairs, sorted, string, tuple, type_name,
+    type_of, within_size,
+};
 
-/// Layout of JSON text: separators and line breaks.
+/// Layout of JSON text: the options of `json.dumps`.
 pub struct Layout {
-    comma: String,
-    colon: String,
-    /// Indent of each level, in columns; none writes all on one line.
-    indent: Option<usize>,
-    level: usize,
-    /// True if the open array or object has items.
-    filled: bool,
+    /// Indent of each level; none writes all on one line.
+    pub indent: Option<String>,
     /// True if characters other than ASCII are escaped.
-    ascii: bool,
+    pub ascii: bool,
+    /// Text between items, and between a name and its value.
+    pub separators: Option<[String; 2]>,
+    /// True if the names of an object are sorted.
+    pub sorted: bool,
 }
 
 impl Layout {
-    /// Layout of `json.dumps(indent=..., ensure_ascii=..., separators=...)`.
-    pub fn new(indent: Option<usize>, ascii: bool, separators: Option<&[String]>) -> Layout {
-        let (comma, colon) = match separators {
+    /// Text of a value.
+    ///
+    /// # Errors
+    /// If the value has no form in JSON, or is too large.
+    pub fn dumps(&self, value: &Value) -> Result<String> {
+        let (comma, colon) = match &self.separators {
             Some([comma, colon]) => (comma.as_str(), colon.as_str()),
-            _ if indent.is_some() => (",", ": "),
-            _ => (", ", ": "),
+            None if self.indent.is_some() => (",", ": "),
+            None => (", ", ": "),
         };
-        let indent = indent.map(|indent| indent.min(MAX_INDENT));
-        let (comma, colon) = (comma.to_owned(), colon.to_owned());
-        Layout { comma, colon, indent, level: 0, filled: false, ascii }
-    }
-
-    fn line<W: ?Sized + Write>(&self, out: &mut W) -> io::Result<()> {
-        match self.indent {
-            Some(indent) => write!(out, "\n{:1$}", "", indent * self.level),
-            None => Ok(()),
-        }
-    }
-
-    fn open<W: ?Sized + Write>(&mut self, out: &mut W, bracket: &[u8]) -> io::Result<()> {
-        self.level += 1;
-        self.filled = false;
-        out.write_all(bracket)
-    }
-
-    fn item<W: ?Sized + Write>(&mut self, out: &mut W, first: bool) -> io::Result<()> {
-        if !first {
-            out.write_all(self.comma.as_bytes())?;
-        }
-        self.line(out)
-    }
-
-    fn close<W: ?Sized + Write>(&mut self, out: &mut W, bracket: &[u8]) -> io::Result<()> {
-        self.level -= 1;
-        if self.filled {
-            self.line(out)?;
-        }
-        self.filled = true;
-        out.write_all(bracket)
+        let mut writer = Writer { layout: self, comma, colon, out: String::new() };
+        writer.value(value, 0)?;
+        Ok(writer.out)
     }
 }
 
-impl Formatter for Layout {
-    fn begin_array<W: ?Sized + Write>(&mut self, out: &mut W) -> io::Result<()> {
-        self.open(out, b"[")
-    }
+struct Writer<'l> {
+    layout: &'l Layout,
+    comma: &'l str,
+    colon: &'l str,
+    out: String,
+}
 
-    fn end_array<W: ?Sized + Write>(&mut self, out: &mut W) -> io::Result<()> {
-        self.close(out, b"]")
-    }
-
-    fn begin_array_value<W: ?Sized + Write>(&mut self, out: &mut W, first: bool) -> io::Result<()> {
-        self.item(out, first)
-    }
-
-    fn end_array_value<W: ?Sized + Write>(&mut self, _: &mut W) -> io::Result<()> {
-        self.filled = true;
-        Ok(())
-    }
-
-    fn begin_object<W: ?Sized + Write>(&mut self, out: &mut W) -> io::Result<()> {
-        self.open(out, b"{")
-    }
-
-    fn end_object<W: ?Sized + Write>(&mut self, out: &mut W) -> io::Result<()> {
-        self.close(out, b"}")
-    }
-
-    fn begin_object_key<W: ?Sized + Write>(&mut self, out: &mut W, first: bool) -> io::Result<()> {
-        self.item(out, first)
-    }
-
-    fn begin_object_value<W: ?Sized + Write>(&mut self, out: &mut W) -> io::Result<()> {
-        out.write_all(self.colon.as_bytes())
-    }
-
-    fn end_object_value<W: ?Sized + Write>(&mut self, _: &mut W) -> io::Result<()> {
-        self.filled = true;
-        Ok(())
-    }
-
-    fn write_string_fragment<W: ?Sized + Write>(
-        &mut self,
-        out: &mut W,
-        fragment: &str,
-    ) -> io::Result<()> {
-        if !self.ascii {
-            return out.write_all(fragment.as_bytes());
+impl Writer<'_> {
+    fn value(&mut self, value: &Value, level: usize) -> Result<()> {
+        if level > MAX_DEPTH {
+            return Err(failed("the value is nested too deeply for JSON"));
         }
-        for unit in fragment.encode_utf16() {
-            match u8::try_from(unit) {
-                Ok(byte) if byte.is_ascii() => out.write_all(&[byte])?,
-                _ => write!(out, "\\u{unit:04x}")?,
+        within_size(self.out.len())?;
+        match type_of(value) {
+            Type::None => self.out.push_str("null"),
+            Type::Bool => self.out.push_str(if value.is_true() { "true" } else { "false" }),
+            Type::Int => {
+                let _ = write!(self.out, "{value}");
             }
+            Type::Float => self.out.push_str(&float(value)),
+            Type::Str => self.string(string(value)?),
+            Type::List | Type::Tuple => {
+                let items = items(value)?;
+                self.filled('[', ']', items.len(), level, |this, at| {
+                    this.value(&items[at], level + 1)
+                })?;
+            }
+            Type::Dict => {
+                let pairs = self.sorted(pairs(value)?)?;
+                self.filled('{', '}', pairs.len(), level, |this, at| {
+                    this.string(&name(&pairs[at].0)?);
+                    this.out.push_str(this.colon);
+                    this.value(&pairs[at].1, level + 1)
+                })?;
+            }
+            _ => return Err(failed(format!("{} has no form in JSON", type_name(value)))),
         }
         Ok(())
+    }
+
+    fn sorted(&self, pairs: Vec<(Value, Value)>) -> Result<Vec<(Value, Value)>> {
+        if !self.layout.sorted {
+            return Ok(pairs);
+        }
+        let keyed = pairs.into_iter().map(|(key, value)| (key.clone(), tuple(vec![key, value])));
+        let pairs = sorted(keyed.collect(), false)?;
+        pairs
+            .iter()
+            .map(|pair| Ok((pair.get_item_by_index(0)?, pair.get_item_by_index(1)?)))
+            .collect()
+    }
+
+    /// Brackets around items, each on a line of its own if there is an indent.
+    fn filled(
+        &mut self,
+        open: char,
+        close: char,
+        count: usize,
+        level: usize,
+        item: impl Fn(&mut Self, usize) -> Result<()>,
+    ) -> Result<()> {
+        self.out.push(open);
+        for at in 0..count {
+            if at > 0 {
+                self.out.push_str(self.comma);
+            }
+            self.line(level + 1);
+            item(self, at)?;
+        }
+        if count > 0 {
+            self.line(level);
+        }
+        self.out.push(close);
+        Ok(())
+    }
+
+    fn line(&mut self, level: usize) {
+        if let Some(indent) = &self.layout.indent {
+            self.out.push('\n');
+            (0..level).for_each(|_| self.out.push_str(indent));
+        }
+    }
+
+    fn string(&mut self, text: &str) {
+        self.out.push('"');
+        for c in text.chars() {
+            let _ = match c {
+                '"' => self.out.write_str("\\\""),
+                '\\' => self.out.write_str("\\\\"),
+                '\n' => self.out.write_str("\\n"),
+                '\r' => self.out.write_str("\\r"),
+                '\t' => self.out.write_str("\\t"),
+                '\u{8}' => self.out.write_str("\\b"),
+                '\u{c}' => self.out.write_str("\\f"),
+                c if c < ' ' => write!(self.out, "\\u{:04x}", c as u32),
+                c if self.layout.ascii && !(' '..='~').contains(&c) => {
+                    let mut units = [0; 2];
+                    c.encode_utf16(&mut units)
+                        .iter()
+                        .try_for_each(|unit| write!(self.out, "\\u{unit:04x}"))
+                }
+                c => self.out.write_char(c),
+            };
+        }
+        self.out.push('"');
+    }
+}
+
+fn float(value: &Value) -> String {
+    match f64::try_from(value.clone()).unwrap_or(f64::NAN) {
+        float if float.is_nan() => "NaN".into(),
+        float if float.is_infinite() => if float > 0.0 { "Infinity" } else { "-Infinity" }.into(),
+        float => float_text(float),
+    }
+}
+
+/// Name of an object's entry.
+fn name(key: &Value) -> Result<String> {
+    match type_of(key) {
+        Type::Str => Ok(string(key)?.to_owned()),
+        Type::None => Ok("null".into()),
+        Type::Bool => Ok(if key.is_true() { "true" } else { "false" }.into()),
+        Type::Int => Ok(key.to_string()),
+        Type::Float => Ok(float(key)),
+        _ => Err(failed(format!("{} cannot be a name in JSON", type_name(key)))),
     }
 }

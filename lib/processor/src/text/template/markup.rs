@@ -1,28 +1,23 @@
-//! Python's `Markup`: a string that is added to a `safe` string is escaped for HTML.
+//! Python's `Markup`: strings that are marked as safe, and escapes of others for HTML.
 //!
-//! Chat templates do not intend that, but models were trained on its output. minijinja keeps
-//! strings safe but does not escape at `+`, so such sums are rewritten before they are compiled.
+//! Chat templates escape nothing, but a few add to a `safe` string, which escapes what is added,
+//! and models were trained on that.
 
-/// Rewrites each `{{ a | safe + b }}` of a template so that `b` is escaped.
-pub fn escape_sums(source: &str) -> String {
-    let mut out = String::with_capacity(source.len());
-    let mut rest = source;
-    while let Some(start) = rest.find("{{") {
-        let (before, tag) = rest.split_at(start + 2);
-        out.push_str(before);
-        let end = tag.find("}}").unwrap_or(tag.len());
-        let (inside, after) = tag.split_at(end);
-        match inside.contains("safe") {
-            true => out.push_str(&sum(inside).unwrap_or_else(|| inside.to_owned())),
-            false => out.push_str(inside),
-        }
-        rest = after;
+use minijinja::value::Value;
+
+use super::values::text;
+
+/// Text of a value, escaped like Python's `markupsafe.escape` unless it is safe.
+pub fn escape(value: &Value) -> String {
+    let whole = text(value);
+    match value.is_safe() {
+        true => whole,
+        false => escape_text(&whole),
     }
-    out + rest
 }
 
-/// Escapes a string like Python's `markupsafe.escape`.
-pub fn escape(text: &str) -> String {
+/// Text with escapes for HTML.
+pub fn escape_text(text: &str) -> String {
     let mut out = String::with_capacity(text.len());
     for c in text.chars() {
         match c {
@@ -37,44 +32,30 @@ pub fn escape(text: &str) -> String {
     out
 }
 
-/// Rewrites an expression that is a sum with a safe string; none if it is another one.
-fn sum(expression: &str) -> Option<String> {
-    let body = expression.trim_start_matches(['-', '+']).trim_end_matches(['-', '+']);
-    let start = expression.find(body)?;
-    let terms = terms(body);
-    let safe = |term: &str| term.rsplit('|').next().is_some_and(|last| last.trim() == "safe");
-    if terms.len() < 2 || !terms.iter().any(|term| safe(term)) {
-        return None;
-    }
-    let escaped = terms.iter().map(|term| match safe(term) {
-        true => format!("({term})"),
-        false => format!("(({term}) | markup_escape)"),
-    });
-    let sum = escaped.collect::<Vec<_>>().join(" ~ ");
-    Some(format!("{} {sum} {}", &expression[..start], &expression[start + body.len()..]))
-}
-
-/// Terms of a sum: the parts between `+` outside of brackets and strings.
-fn terms(expression: &str) -> Vec<&str> {
-    let (mut terms, mut start, mut depth) = (Vec::new(), 0, 0);
-    let mut quote = None;
-    let mut escaped = false;
-    for (at, c) in expression.char_indices() {
-        match (quote, c) {
-            (Some(_), _) if escaped => escaped = false,
-            (Some(_), '\\') => escaped = true,
-            (Some(open), c) if c == open => quote = None,
-            (Some(_), _) => {}
-            (None, '"' | '\'') => quote = Some(c),
-            (None, '(' | '[' | '{') => depth += 1,
-            (None, ')' | ']' | '}') => depth -= 1,
-            (None, '+') if depth == 0 => {
-                terms.push(&expression[start..at]);
-                start = at + 1;
-            }
-            _ => {}
+/// Text without comments and tags, with single spaces, and without the common escapes.
+pub fn strip_tags(text: &str) -> String {
+    let without = |text: String, open: &str, close: &str| {
+        let mut out = String::new();
+        let mut rest = text.as_str();
+        while let Some((start, end)) = rest
+            .find(open)
+            .and_then(|start| Some((start, start + rest[start..].find(close)? + close.len())))
+        {
+            out.push_str(&rest[..start]);
+            rest = &rest[end..];
         }
-    }
-    terms.push(&expression[start..]);
-    terms
+        out + rest
+    };
+    let text = without(without(text.to_owned(), "<!--", "-->"), "<", ">");
+    let text = text.split_whitespace().collect::<Vec<_>>().join(" ");
+    [
+        ("&lt;", "<"),
+        ("&gt;", ">"),
+        ("&#34;", "\""),
+        ("&quot;", "\""),
+        ("&#39;", "'"),
+        ("&amp;", "&"),
+    ]
+    .iter()
+    .fold(text, |text, (from, to)| text.replace(from, to))
 }

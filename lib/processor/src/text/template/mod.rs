@@ -4,9 +4,20 @@
 //! and are not trusted: they include no files, and have limits of instructions, depth, time, memory
 //! and text size.
 
+mod arguments;
+mod filters;
+mod formatting;
 mod json_dumps;
+mod lexer;
 mod markup;
+mod methods;
+mod operators;
+mod predicates;
 mod python;
+mod rewrite;
+mod sequences;
+mod values;
+mod wrap;
 
 use std::io;
 use std::sync::Arc;
@@ -102,7 +113,10 @@ impl Template {
                 let hint = format!("the largest that is taken has {MAX_SOURCE}");
                 return Err(Error::new(Kind::InvalidModel, file, message).hint(hint));
             }
-            let source = markup::escape_sums(&python::without_generation_tags(source));
+            let source = rewrite::rewrite(source).map_err(|malformed| {
+                let message = format!("line {}: {}", malformed.line, malformed.message);
+                Error::new(Kind::InvalidModel, file, message)
+            })?;
             environment.add_template_owned(name, source).map_err(|fault| invalid(file, &fault))?;
         }
         Ok(Template {

@@ -1,160 +1,257 @@
-//! Environment of chat templates: the functions, filters and Python methods that transformers
-//! provides.
+//! Environment of chat templates: the functions, filters and tests of Jinja 3.1 in Python, with the
+//! settings of transformers.
+
+use std::sync::{Arc, Mutex};
 
 use minijinja::syntax::SyntaxConfig;
-use minijinja::value::{Kwargs, Tuple, Value, ValueKind, from_args};
-use minijinja::{AutoEscape, Environment, Error as Fault, ErrorKind, State};
-use minijinja_contrib::pycompat::unknown_method_callback;
-use serde::Serialize;
-use serde_json::ser::Serializer;
+use minijinja::value::{Object, ObjectRepr, Rest, Value, ValueOrKwargs};
+use minijinja::{AutoEscape, Environment, State};
 
-use super::json_dumps::Layout;
-use super::markup;
+use super::arguments::{Arguments, required};
+use super::filters::{self, Filter};
+use super::markup::escape;
+use super::methods;
+use super::operators;
+use super::predicates;
+use super::sequences;
+use super::values::{Of, Result, Type, View, failed, index, items, pairs, string, text, type_of};
 
-/// Largest indent, in columns.
-const MAX_INDENT: usize = 256;
-
-type Result<T> = std::result::Result<T, Fault>;
+/// Largest number of items of a range; that of Jinja's sandbox.
+const MAX_RANGE: i64 = 100_000;
 
 /// Marker of errors that a template raises itself, by `raise_exception`.
 #[derive(Debug, thiserror::Error)]
 #[error("refused by the chat template")]
 pub struct Refusal;
 
+/// Operator of two values, as a filter.
+type Operator = fn(&Value, &Value) -> Result<Value>;
+
+const OPERATORS: [(&str, Operator); 9] = [
+    ("__add__", operators::add),
+    ("__sub__", operators::subtract),
+    ("__mul__", operators::multiply),
+    ("__div__", operators::divide),
+    ("__floordiv__", operators::floor_divide),
+    ("__mod__", operators::modulo),
+    ("__pow__", operators::power),
+    ("__item__", methods::item),
+    ("__attribute__", |value, name| methods::attribute(value, string(name)?)),
+];
+
 /// Environment with the settings of transformers, without limits.
 pub fn environment() -> Result<Environment<'static>> {
-    let mut environment = Environment::new();
+    let mut environment = Environment::empty();
     let syntax = SyntaxConfig::builder().trim_blocks(true).lstrip_blocks(true).build()?;
     environment.set_syntax(syntax);
     environment.set_auto_escape_callback(|_| AutoEscape::None);
-    environment.set_unknown_method_callback(method);
+    environment.set_formatter(|out, state, value| {
+        let escapes = !matches!(state.auto_escape(), AutoEscape::None);
+        Ok(out.write_str(&if escapes { escape(value) } else { text(value) })?)
+    });
+    for (name, operator) in OPERATORS {
+        environment.add_filter(name, move |a: &Value, b: &Value| operator(a, b));
+    }
+    environment.add_filter("__neg__", operators::negate);
+    environment.add_filter("__pos__", operators::plus);
+    environment.add_filter("__slice__", slice);
+    environment.add_filter("__compare__", |first: &Value, rest: Rest<Value>| {
+        operators::comparisons(first, &rest)
+    });
+    let call = |state: &mut State, value: &Value, name: &str, args: Rest<ValueOrKwargs>| {
+        methods::call(state, value, name, &args.into_values())
+    };
+    environment.add_filter("__method__", call);
+    for (name, filter) in filters::all().chain(sequences::all()) {
+        add_filter(&mut environment, name, filter);
+    }
+    for (name, wanted) in [("__is__", true), ("__is_not__", false)] {
+        let test =
+            move |state: &mut State, value: &Value, name: &str, args: Rest<ValueOrKwargs>| {
+                let args = Arguments::new(&args.into_values());
+                predicates::is(state, name, value, args).map(|result| result == wanted)
+            };
+        environment.add_filter(name, test);
+    }
     environment.add_function("raise_exception", raise_exception);
     environment.add_function("strftime_now", strftime_now);
-    environment.add_filter("indent", indent);
-    environment.add_filter("markup_escape", |text: String| markup::escape(&text));
-    environment.add_filter("tojson", tojson);
-    environment.add_test("iterable", |value: &Value| !value.is_none() && value.try_iter().is_ok());
+    environment.add_function("range", range);
+    environment.add_function("namespace", namespace);
+    environment.add_function("cycler", cycler);
+    environment.add_function("joiner", joiner);
+    environment.add_global("dict", Value::from_object(Dict));
     Ok(environment)
 }
 
-/// Replaces `{% generation %}`, which marks answers for training and is no part of Jinja, by a
-/// scope.
-pub fn without_generation_tags(source: &str) -> String {
-    let mut out = String::with_capacity(source.len());
-    let mut rest = source;
-    while let Some(start) = rest.find("{%") {
-        let (before, tag) = rest.split_at(start + 2);
-        out.push_str(before);
-        let end = tag.find("%}").unwrap_or(tag.len());
-        let (inside, after) = tag.split_at(end);
-        let word = inside.trim_matches(['-', '+']).trim();
-        out.push_str(&match word {
-            "generation" => inside.replacen(word, "with", 1),
-            "endgeneration" => inside.replacen(word, "endwith", 1),
-            _ => inside.to_owned(),
-        });
-        rest = after;
-    }
-    out + rest
+fn add_filter(environment: &mut Environment, name: &'static str, filter: Filter) {
+    environment.add_filter(
+        name,
+        move |state: &mut State, value: &Value, args: Rest<ValueOrKwargs>| {
+            filter(state, value, Arguments::new(&args.into_values()))
+        },
+    );
 }
 
-fn raise_exception(message: String) -> Result<Value> {
-    Err(failed(message).with_source(Refusal))
-}
-
-fn strftime_now(format: String) -> Result<String> {
-    jiff::fmt::strtime::format(&format, &jiff::Zoned::now()).map_err(failed)
-}
-
-/// Methods of Python's strings and lists that minijinja's own table lacks.
-fn method(state: &mut State, value: &Value, name: &str, args: &[Value]) -> Result<Value> {
-    let parts = |parts: [&str; 3]| Ok(Value::from(Tuple::from(parts.map(Value::from))));
-    let text = value.as_str().unwrap_or_default();
-    match (value.kind(), name) {
-        (ValueKind::String, "removeprefix") => {
-            let (prefix,): (&str,) = from_args(args)?;
-            Ok(Value::from(text.strip_prefix(prefix).unwrap_or(text)))
-        }
-        (ValueKind::String, "removesuffix") => {
-            let (suffix,): (&str,) = from_args(args)?;
-            Ok(Value::from(text.strip_suffix(suffix).unwrap_or(text)))
-        }
-        (ValueKind::String, "partition") => {
-            let (by,): (&str,) = from_args(args)?;
-            parts(text.split_once(by).map_or([text, "", ""], |(a, b)| [a, by, b]))
-        }
-        (ValueKind::String, "rpartition") => {
-            let (by,): (&str,) = from_args(args)?;
-            parts(text.rsplit_once(by).map_or(["", "", text], |(a, b)| [a, by, b]))
-        }
-        (ValueKind::String, "rsplit") => {
-            let (by, most): (&str, Option<usize>) = from_args(args)?;
-            let most = most.map_or(usize::MAX, |most| most.saturating_add(1));
-            let mut parts: Vec<Value> = text.rsplitn(most, by).map(Value::from).collect();
-            parts.reverse();
-            Ok(Value::from(parts))
-        }
-        (ValueKind::Seq, "index") => {
-            let (item,): (&Value,) = from_args(args)?;
-            let at = value.try_iter()?.position(|other| other == *item);
-            at.map(Value::from).ok_or_else(|| failed(format!("{item} is not in the list")))
-        }
-        _ => unknown_method_callback(state, value, name, args),
+/// Slice of a value; undefined if a constant cannot be sliced.
+fn slice(
+    value: &Value,
+    start: &Value,
+    stop: &Value,
+    step: &Value,
+    constant: Option<bool>,
+) -> Result<Value> {
+    match operators::slice(value, [start, stop, step]) {
+        Err(_) if constant == Some(true) && !value.is_undefined() => Ok(Value::UNDEFINED),
+        sliced => sliced,
     }
 }
 
-/// Filter `indent` of Jinja; minijinja's drops line ends at the end.
-fn indent(
-    text: &str,
-    width: Option<Value>,
-    first: Option<bool>,
-    options: Kwargs,
-) -> Result<String> {
-    let option = |name: &str| options.get::<Option<bool>>(name);
-    let first = first.or(option("first")?).unwrap_or(false);
-    let blank = option("blank")?.unwrap_or(false);
-    let width =
-        width.map_or_else(|| options.get::<Option<Value>>("width"), |width| Ok(Some(width)))?;
-    options.assert_all_used()?;
-    let indent = match width {
-        None => " ".repeat(4),
-        Some(width) if width.as_str().is_some() => width.to_string(),
-        Some(width) => " ".repeat(width.as_usize().unwrap_or(0).min(MAX_INDENT)),
-    };
-    let lines = text.split('\n').enumerate().map(|(number, line)| match (number, line) {
-        (0, _) if first => format!("{indent}{line}"),
-        (0, _) => line.to_owned(),
-        (_, "") if !blank => String::new(),
-        _ => format!("{indent}{line}"),
-    });
-    Ok(lines.collect::<Vec<_>>().join("\n"))
+fn raise_exception(message: &Value) -> Result<Value> {
+    Err(failed(text(message)).with_source(Refusal))
 }
 
-/// Filter `tojson` of transformers: Python's `json.dumps` without HTML escapes.
-fn tojson(value: Value, options: Kwargs) -> Result<String> {
-    let indent: Option<usize> = options.get("indent")?;
-    let ascii: Option<bool> = options.get("ensure_ascii")?;
-    let separators: Option<Vec<String>> = options.get("separators")?;
-    let sorted: Option<bool> = options.get("sort_keys")?;
-    options.assert_all_used()?;
-    let layout = Layout::new(indent, ascii == Some(true), separators.as_deref());
-    let mut out = Vec::new();
-    let mut serializer = Serializer::with_formatter(&mut out, layout);
-    let written = match sorted {
-        Some(true) => {
-            serde_json::to_value(&value).map(sort).and_then(|v| v.serialize(&mut serializer))
+fn strftime_now(format: &str) -> Result<String> {
+    jiff::fmt::strtime::format(format, &jiff::Zoned::now()).map_err(failed)
+}
+
+fn range(args: Rest<ValueOrKwargs>) -> Result<Value> {
+    let [first, second, third] = Arguments::new(&args.into_values()).bind(["", "", ""])?;
+    let first = index(&required(first)?)?;
+    let (start, stop) = match second {
+        None => (0, first),
+        Some(stop) => (first, index(&stop)?),
+    };
+    let step = third.map_or(Ok(1), |step| index(&step))?;
+    if step == 0 {
+        return Err(failed("a range has the step 0"));
+    }
+    let inside = |at: &i64| if step > 0 { *at < stop } else { *at > stop };
+    let numbers = std::iter::successors(Some(start), |at| at.checked_add(step)).take_while(inside);
+    let all: Vec<Value> = numbers.take(MAX_RANGE as usize + 1).map(Value::from).collect();
+    if all.len() > MAX_RANGE as usize {
+        return Err(failed(format!("a range has at most {MAX_RANGE} numbers")));
+    }
+    Ok(Value::from_object(View { of: Of::Range(start, stop, step), items: all }))
+}
+
+/// Pairs that `dict` takes: those of a dict or of a list of pairs, and the named arguments.
+fn entries(args: Arguments) -> Result<Vec<(Value, Value)>> {
+    let Arguments { given, named } = args;
+    let mut entries = match &given[..] {
+        [] => Vec::new(),
+        [one] if type_of(one) == Type::Dict => pairs(one)?,
+        [list] => {
+            let pair = |item: &Value| match <[Value; 2]>::try_from(items(item)?) {
+                Ok([key, value]) => Ok((key, value)),
+                Err(_) => Err(failed("not a list of pairs")),
+            };
+            items(list)?.iter().map(pair).collect::<Result<_>>()?
         }
-        _ => value.serialize(&mut serializer),
+        _ => return Err(failed("more than one dict")),
     };
-    written.map_err(failed)?;
-    String::from_utf8(out).map_err(failed)
+    entries.extend(named.into_iter().map(|(name, value)| (Value::from(name), value)));
+    Ok(entries)
 }
 
-fn sort(mut value: serde_json::Value) -> serde_json::Value {
-    value.sort_all_objects();
-    value
+fn namespace(args: Rest<ValueOrKwargs>) -> Result<Value> {
+    let entries = entries(Arguments::new(&args.into_values()))?;
+    if entries.iter().any(|(name, _)| name.as_str().is_some_and(|name| name.starts_with('_'))) {
+        return Err(failed("the name of an attribute begins with an underscore"));
+    }
+    let defaults = [Value::from_pairs(entries)];
+    minijinja::value::from_args(&defaults)
+        .and_then(|(entries,)| minijinja::functions::namespace(entries))
 }
 
-fn failed(e: impl std::fmt::Display) -> Fault {
-    Fault::new(ErrorKind::InvalidOperation, e.to_string())
+/// The function `dict`, which has the method `fromkeys`.
+#[derive(Debug)]
+struct Dict;
+
+impl Object for Dict {
+    fn repr(self: &Arc<Self>) -> ObjectRepr {
+        ObjectRepr::Plain
+    }
+
+    fn call(self: &Arc<Self>, _: &mut State<'_, '_>, args: &[Value]) -> Result<Value> {
+        Ok(Value::from_pairs(entries(Arguments::new(args))?))
+    }
+
+    fn call_method(
+        self: &Arc<Self>,
+        _: &mut State<'_, '_>,
+        method: &str,
+        args: &[Value],
+    ) -> Result<Value> {
+        if method != "fromkeys" {
+            return Err(failed(format!("dict has no method `{method}`")));
+        }
+        let [keys, value] = Arguments::new(args).bind(["", ""])?;
+        let value = value.unwrap_or_else(|| Value::from(()));
+        let keys = items(&required(keys)?)?;
+        Ok(Value::from_pairs(keys.into_iter().map(|key| (key, value.clone()))))
+    }
+}
+
+/// Values that follow each other in a circle.
+#[derive(Debug)]
+struct Cycler {
+    values: Vec<Value>,
+    at: Mutex<usize>,
+}
+
+fn cycler(args: Rest<Value>) -> Result<Value> {
+    match args.is_empty() {
+        true => Err(failed("a cycler wants values")),
+        false => Ok(Value::from_object(Cycler { values: args.0, at: Mutex::new(0) })),
+    }
+}
+
+impl Object for Cycler {
+    fn repr(self: &Arc<Self>) -> ObjectRepr {
+        ObjectRepr::Plain
+    }
+
+    fn get_value(self: &Arc<Self>, key: &Value) -> Option<Value> {
+        let at = *self.at.lock().ok()?;
+        (key.as_str()? == "current").then(|| self.values[at].clone())
+    }
+
+    fn call_method(
+        self: &Arc<Self>,
+        _: &mut State<'_, '_>,
+        method: &str,
+        _: &[Value],
+    ) -> Result<Value> {
+        let mut at = self.at.lock().map_err(failed)?;
+        let now = *at;
+        *at = match method {
+            "next" => (now + 1) % self.values.len(),
+            "reset" => 0,
+            _ => return Err(failed(format!("a cycler has no method `{method}`"))),
+        };
+        Ok(if method == "next" { self.values[now].clone() } else { Value::from(()) })
+    }
+}
+
+/// Text that is empty at the first call.
+#[derive(Debug)]
+struct Joiner {
+    between: Value,
+    used: Mutex<bool>,
+}
+
+fn joiner(between: Option<Value>) -> Value {
+    let between = between.unwrap_or_else(|| Value::from(", "));
+    Value::from_object(Joiner { between, used: Mutex::new(false) })
+}
+
+impl Object for Joiner {
+    fn repr(self: &Arc<Self>) -> ObjectRepr {
+        ObjectRepr::Plain
+    }
+
+    fn call(self: &Arc<Self>, _: &mut State<'_, '_>, _: &[Value]) -> Result<Value> {
+        let mut used = self.used.lock().map_err(failed)?;
+        Ok(if std::mem::replace(&mut *used, true) { self.between.clone() } else { Value::from("") })
+    }
 }
