@@ -66,8 +66,7 @@ fn parse(mut fields: Fields) -> Result<(EmbedRequest, Encoding), ApiError> {
         normalize: fields.read("normalize", "true or false", Value::as_bool)?,
         truncate: fields.boolean("truncate")?,
     };
-    fields.ignore(&["user"]);
-    fields.finish("embeddings")?;
+    fields.finish()?;
     Ok((request, encoding.unwrap_or(Encoding::Float)))
 }
 

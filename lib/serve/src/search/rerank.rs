@@ -49,8 +49,7 @@ fn parse(mut fields: Fields) -> Result<(ScoreRequest, Format), ApiError> {
     let returned = fields.boolean("return_documents")?;
     // Jina calls it `truncation`.
     let truncate = fields.boolean("truncate")? | fields.boolean("truncation")?;
-    fields.ignore(&["user"]);
-    fields.finish("rerank")?;
+    fields.finish()?;
     let returned = returned.then(|| documents.iter().map(|text| json!({"text": text})).collect());
     let format = Format::Results { model: model.clone(), top_n, documents: returned };
     Ok((ScoreRequest { model, queries: vec![query], documents, raw: false, truncate }, format))

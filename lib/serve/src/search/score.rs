@@ -49,8 +49,7 @@ fn parse(mut fields: Fields) -> Result<ScoreRequest, ApiError> {
     let queries = counted("text_1", texts(&mut fields, "text_1")?)?;
     let documents = counted("text_2", texts(&mut fields, "text_2")?)?;
     let truncate = fields.boolean("truncate")?;
-    fields.ignore(&["user"]);
-    fields.finish("score")?;
+    fields.finish()?;
     if queries.len() != 1 && queries.len() != documents.len() {
         let (ones, twos) = (queries.len(), documents.len());
         let message = format!("`text_1` has {ones} texts, and `text_2` has {twos}");

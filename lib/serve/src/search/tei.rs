@@ -57,7 +57,7 @@ pub fn parse_rerank(mut fields: Fields) -> Result<(ScoreRequest, Format), ApiErr
     let raw = fields.boolean("raw_scores")?;
     let returned = fields.boolean("return_text")?.then(|| texts.clone());
     let truncate = truncate(&mut fields)?;
-    fields.finish("rerank")?;
+    fields.finish()?;
     let request = ScoreRequest { model, queries: vec![query], documents: texts, raw, truncate };
     Ok((request, Format::Ranks { texts: returned }))
 }
@@ -69,7 +69,7 @@ fn parse_embed(mut fields: Fields) -> Result<EmbedRequest, ApiError> {
     let normalize = fields.read("normalize", "true or false", Value::as_bool)?.or(Some(true));
     let dimensions = dimensions(&mut fields)?;
     let truncate = truncate(&mut fields)?;
-    fields.finish("embed")?;
+    fields.finish()?;
     Ok(EmbedRequest { model, inputs, dimensions, prompt, normalize, truncate })
 }
 
@@ -92,9 +92,9 @@ fn parse_similarity(mut fields: Fields) -> Result<EmbedRequest, ApiError> {
         prompt = options.text("prompt_name")?.map_or(prompt, EmbedPrompt::Named);
         cut = truncate(options)?;
     }
-    compared.finish("`inputs`")?;
-    options.map_or(Ok(()), |options| options.finish("`parameters`"))?;
-    fields.finish("similarity")?;
+    compared.finish()?;
+    options.map_or(Ok(()), |options| options.finish())?;
+    fields.finish()?;
     let inputs = texts.into_iter().map(EmbedInput::Text).collect();
     Ok(EmbedRequest {
         model,
