@@ -151,7 +151,7 @@ async fn a_short_prompt_is_answered_while_a_long_one_is_read() {
     let engine = engine(&home, bounds(), &["llama"]);
     let words = "w5 w9 w2 w7 ".repeat(7000);
     let mut long = engine.submit(request("llama", json!({"prompt": words}))).unwrap();
-    assert!(matches!(long.recv().await, Some(Ok(Event::Started { prompt_tokens: 28000 }))));
+    assert!(matches!(long.recv().await, Some(Ok(Event::Started { prompt_tokens: 28000, .. }))));
     answer(engine.submit(request("llama", json!({}))).unwrap()).await;
     assert!(long.try_recv().is_err(), "the long prompt was read first");
     let (_, end) = answer(long).await;

@@ -262,7 +262,7 @@ async fn what_was_written_counts_also_if_nobody_waits_for_the_rest() {
 
 #[tokio::test]
 async fn routes_that_are_to_come_say_so() {
-    for path in ["/v1/embeddings", "/v1/audio/transcriptions", "/v1/audio/translations"] {
+    for path in ["/v1/audio/transcriptions", "/v1/audio/translations"] {
         let answer = post(&app(settings()), path, "{}").await;
         answer.refused(501);
         assert_eq!(answer.json()["error"]["code"], "not_implemented");
