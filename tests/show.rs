@@ -124,17 +124,3 @@ fn files_are_named_by_their_paths() {
     let files = &env.run("mlxk-show").args(["org/deep", "--files"]).envelope(0)["data"]["files"];
     assert_eq!(files[0]["name"], "1_Pooling/config.json");
 }
-
-#[test]
-fn the_address_of_a_page_of_the_hub_is_told_from_a_name() {
-    let env = Env::new();
-    for (url, name) in [
-        ("https://huggingface.co/org/name", "org/name"),
-        ("https://huggingface.co/org/name/tree/v1?x=1", "org/name@v1"),
-        ("hf.co/org/name/", "org/name"),
-    ] {
-        let ended = env.run("mlxk-show").args([url]).end();
-        ended.refused(1, &format!("mlxk-show: {url}: a URL, not the name of a model"));
-        assert!(ended.stderr().ends_with(&format!("hint: its name is {name}\n")), "{ended:?}");
-    }
-}

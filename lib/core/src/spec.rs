@@ -39,10 +39,6 @@ impl Spec {
         if is_path(text) {
             return Ok(spec(Target::Path(text.into())));
         }
-        if let Some(name) = name_in_url(text) {
-            let error = Error::validation("a URL, not the name of a model").about(text);
-            return Err(error.hint(format!("its name is {name}")));
-        }
         let (name, revision) = match text.rsplit_once('@') {
             Some((name, revision)) => (name, Some(revision)),
             None => (text, None),
@@ -68,33 +64,6 @@ impl Spec {
         };
         Ok(Spec { target, exact: true, ..spec })
     }
-}
-
-/// The name of the model whose page on the Hub has the address `text`, with the revision if the address
-/// has one; none if the text is no such address.
-fn name_in_url(text: &str) -> Option<String> {
-    let starts =
-        ["https://", "http://", "hf://", "huggingface.co/", "www.huggingface.co/", "hf.co/"];
-    if !starts.iter().any(|start| text.starts_with(start)) {
-        return None;
-    }
-    let path = match text.split_once("://") {
-        Some(("hf", path)) => path.strip_prefix("models/").unwrap_or(path),
-        Some((_, rest)) => rest.split_once('/').map_or("", |(_, path)| path),
-        None => text.split_once('/').map_or("", |(_, path)| path),
-    };
-    let path = path.split(['?', '#']).next().unwrap_or_default();
-    let mut parts = path.split('/').filter(|part| !part.is_empty());
-    let name = match (parts.next(), parts.next()) {
-        (Some(organization), Some(name)) => format!("{organization}/{name}"),
-        _ => "org/name".to_owned(),
-    };
-    Some(match (parts.next(), parts.next()) {
-        (Some("tree" | "blob" | "resolve" | "commit"), Some(revision)) => {
-            format!("{name}@{revision}")
-        }
-        _ => name,
-    })
 }
 
 /// True if the text is an explicit path and no name.

@@ -8,7 +8,8 @@ use std::sync::Arc;
 use mlx_rs::Array;
 use mlx_rs::error::Result;
 use mlx_rs::ops::tanh;
-use mlxk_core::{Error, Facts, Kind};
+use mlxk_core::tensors::Header;
+use mlxk_core::{Error, Facts, Kind, regular_file};
 use mlxk_tensor::ops::Ops;
 use mlxk_tensor::ops::activation::Activation;
 
@@ -90,9 +91,10 @@ impl Dense {
 fn weights(facts: &Facts, file: &Path, ops: &'static dyn Ops) -> mlxk_core::Result<Weights> {
     let path = facts.path(file);
     let refused = |message: &str| Error::at(Kind::InvalidModel, &path, message);
-    let shard = facts.shards.iter().find(|shard| shard.path == file);
-    let shard = shard.ok_or_else(|| refused("the file is missing"))?;
-    let header = shard.header.as_ref().map_err(|why| refused(why))?;
+    let size = facts.files.iter().find(|known| known.path == file).map(|known| known.size);
+    let size = size.ok_or_else(|| refused("the file is missing"))?;
+    let mut open = regular_file::open(&path).map_err(|e| Error::io(&path, e))?;
+    let header = Header::read(&mut open, size).map_err(|why| refused(&why))?;
     let mapped = Arc::new(map(&path)?);
     let mut tensors = BTreeMap::new();
     for tensor in &header.tensors {
