@@ -97,6 +97,7 @@ fn templates_of_models_take_the_conversations_of_agents() {
     let others = [
         ("Kimi-K2", "appends to a list, which a sandbox refuses"),
         ("fireworks", "needs a variable with the date"),
+        ("llama-cpp-deepseek-r1", "writes a generator as JSON, which Jinja refuses too"),
         ("mistralai-Mistral-Nemo", "shows the system in the last turn alone"),
         ("settings", "no model's"),
     ];
@@ -112,7 +113,8 @@ fn templates_of_models_take_the_conversations_of_agents() {
         for (index, messages) in conversations.iter().enumerate() {
             let mut conversation = Conversation::parse(messages.clone()).unwrap();
             let calls = messages.to_string().contains("tool_calls");
-            if calls && !template.knows_tools() {
+            // A template that is for tools alone iterates over them, also when there are none.
+            if calls && !template.knows_tools() || !calls && name.contains("tool_use") {
                 continue;
             }
             conversation.tools = calls.then(|| vec![tool.clone()]);
