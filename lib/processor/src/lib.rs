@@ -18,10 +18,10 @@ mod processor;
 pub mod request;
 mod response;
 pub mod sampling;
-mod sandbox;
 mod text;
 mod token;
 mod tools;
+mod weight;
 
 pub use breakers::Breakers;
 pub use conversation::Conversation;

@@ -19,6 +19,7 @@ use crate::body;
 use crate::error::ApiError;
 use crate::fields::Fields;
 use crate::format::{Format, Output};
+use crate::held::HeldBody;
 use crate::job::Job;
 use crate::request_id::RequestId;
 use crate::request_metrics::RequestMetrics;
@@ -40,8 +41,11 @@ pub async fn generate(
     parse: impl FnOnce(Fields) -> Result<Job, ApiError> + Send + 'static,
 ) -> Result<Response, ApiError> {
     let (state, request_id) = (app.clone(), id.clone());
-    let submit = move |fields| Generation::submit(&state, &request_id, parse(fields)?);
-    body::read(&app, body, submit).await?.respond(id).await
+    let submit = move |fields, held: &mut HeldBody| {
+        Generation::submit(&state, &request_id, parse(fields)?, held)
+    };
+    let (generation, held) = body::read(&app, body, submit).await?;
+    generation.respond(id, held).await
 }
 
 /// A job that the engine works on.
@@ -53,7 +57,12 @@ struct Generation {
 
 impl Generation {
     /// Submits the requests of a job to the engine.
-    fn submit(app: &Arc<App>, id: &RequestId, job: Job) -> Result<Generation, ApiError> {
+    fn submit(
+        app: &Arc<App>,
+        id: &RequestId,
+        job: Job,
+        held: &mut HeldBody,
+    ) -> Result<Generation, ApiError> {
         let Job { requests, count, count_field, parallel_tool_calls, stream, format } = job;
         let capacity = app.engine.queue_capacity();
         if count > capacity {
@@ -63,20 +72,26 @@ impl Generation {
         }
         let mut completions = Vec::new();
         for request in requests {
+            // The first one is no larger than the body.
+            if !completions.is_empty() {
+                held.copy(request.weight())?;
+            }
             let metrics = RequestMetrics::start(app, &id.0, &request, stream);
             completions.push(Completion::submit(metrics, app, request, parallel_tool_calls)?);
         }
         Ok(Generation { completions, format, stream })
     }
 
-    /// Waits for all completions, or for their start if the response is a stream.
-    async fn respond(self, id: RequestId) -> Result<Response, ApiError> {
+    /// Waits for all completions, or for their start if the response is a stream. The engine keeps
+    /// no request that has started, so the body counts until then.
+    async fn respond(self, id: RequestId, held: HeldBody) -> Result<Response, ApiError> {
         let Generation { mut completions, mut format, stream } = self;
         // A stream has status 200, so errors that need another one are awaited before it starts.
         let mut prompt_tokens = Vec::new();
         for completion in &mut completions {
             prompt_tokens.push(completion.start().await?);
         }
+        drop(held);
         if stream {
             let ready = format.start(&prompt_tokens).into();
             let stream = EventStream { completions, format, ready, id, first: 0 };

@@ -14,6 +14,7 @@ mod error;
 mod fields;
 mod format;
 mod handler;
+mod held;
 mod idle;
 mod job;
 mod log;

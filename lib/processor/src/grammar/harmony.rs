@@ -9,9 +9,10 @@ use serde_json::{Value, json};
 
 use llguidance::Matcher;
 
-use super::rules::{Rules, json_schema, named, weight};
+use super::rules::{Rules, json_schema, named};
 use super::vocabulary::{Vocabulary, broken};
 use crate::tools;
+use crate::weight::weights;
 
 /// Ids of the special tokens that separate messages and their headers.
 struct HarmonyTokens {
@@ -43,7 +44,7 @@ impl Vocabulary {
             _ => tools,
         };
         let text = special.grammar(rules, tools, header.is_none());
-        let size = rules.weight() + weight(tools);
+        let size = rules.weight() + weights(tools);
         let (field, rules, tools) = (rules.field(), rules.clone(), tools.to_vec());
         let mut matcher = self.compile_grammar(field, size, move || {
             let mut grammars = vec![GrammarWithLexer::from_lark(text)];

@@ -4,9 +4,10 @@ use llguidance::api::{GrammarWithLexer, TopLevelGrammar};
 use mlxk_core::Result;
 use serde_json::{Value, json};
 
-use super::{cost, endless};
+use super::{bounds, cost, endless};
 use crate::fields::invalid;
-use crate::{sandbox, tools};
+use crate::tools;
+use crate::weight::{weight, weights};
 
 /// Reason to refuse rules whose patterns cannot be combined.
 const TOO_WIDE: &str = "its patterns are too many for one text";
@@ -57,10 +58,9 @@ impl Rules {
     /// Approximate size in memory, in bytes.
     pub fn weight(&self) -> usize {
         match self {
-            Rules::Schema(schema) => sandbox::weight(schema),
-            // A parsed grammar takes about a hundred bytes for each letter.
-            Rules::Grammar(text) => text.len().saturating_mul(32),
-            Rules::Call(tools) => weight(tools),
+            Rules::Schema(schema) => weight(schema),
+            Rules::Grammar(text) => text.len(),
+            Rules::Call(tools) => weights(tools),
             Rules::Strict => 0,
         }
     }
@@ -80,14 +80,8 @@ impl Rules {
     /// Grammar of the text alone.
     pub fn text(self) -> std::result::Result<GrammarWithLexer, String> {
         Ok(match self {
-            Rules::Schema(schema) if endless::is_endless(&schema) => {
-                return Err("it demands something of itself without end".to_owned());
-            }
             Rules::Schema(schema) => json_schema(schema)?,
-            Rules::Grammar(text) if cost::is_wide_grammar(&text) => {
-                return Err(TOO_WIDE.to_owned());
-            }
-            Rules::Grammar(text) => GrammarWithLexer::from_lark(text),
+            Rules::Grammar(text) => lark(text)?,
             Rules::Call(tools) => json_schema(tools::schema(&tools, "arguments"))?,
             Rules::Strict => GrammarWithLexer::from_lark("start: /(?s:.*)/".to_owned()),
         })
@@ -102,11 +96,9 @@ pub fn named(name: &str, grammar: GrammarWithLexer) -> GrammarWithLexer {
 /// Grammar of a JSON schema.
 ///
 /// # Errors
-/// If the schema's patterns cannot be combined.
+/// If the schema is too large, its patterns cannot be combined, or no instance is finite.
 pub fn json_schema(mut schema: Value) -> std::result::Result<GrammarWithLexer, String> {
-    if cost::is_wide(&schema) {
-        return Err(TOO_WIDE.to_owned());
-    }
+    check(&schema)?;
     if schema == true {
         schema = json!({});
     }
@@ -116,7 +108,25 @@ pub fn json_schema(mut schema: Value) -> std::result::Result<GrammarWithLexer, S
     Ok(GrammarWithLexer::from_json_schema(schema))
 }
 
-/// Approximate size of tools in memory, in bytes.
-pub fn weight(tools: &[Value]) -> usize {
-    tools.iter().map(sandbox::weight).sum()
+/// Grammar of a text in the variant of Lark.
+fn lark(text: String) -> std::result::Result<GrammarWithLexer, String> {
+    bounds::check_grammar(&text)?;
+    for schema in bounds::schemas(&text) {
+        check(&schema)?;
+    }
+    match cost::is_wide_grammar(&text) {
+        true => Err(TOO_WIDE.to_owned()),
+        false => Ok(GrammarWithLexer::from_lark(text)),
+    }
+}
+
+fn check(schema: &Value) -> std::result::Result<(), String> {
+    bounds::check_schema(schema)?;
+    if endless::is_endless(schema) {
+        return Err("it demands something of itself without end".to_owned());
+    }
+    if cost::is_wide(schema) {
+        return Err(TOO_WIDE.to_owned());
+    }
+    Ok(())
 }

@@ -1,7 +1,7 @@
 //! Vocabulary of a model, prepared for grammars.
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::thread;
 
 use llguidance::api::{GrammarWithLexer, TopLevelGrammar};
 use llguidance::toktrie::{ApproximateTokEnv, InferenceCapabilities, TokEnv, TokRxInfo, TokTrie};
@@ -9,19 +9,15 @@ use llguidance::{Matcher, ParserFactory};
 use mlxk_core::{Error, Kind, Result};
 use serde_json::Value;
 
-use super::rules::{Rules, json_schema, named, weight};
+use super::rules::{Rules, json_schema, named};
 use crate::parser::Pair;
-use crate::sandbox::{self, Limits, Outcome, Workload};
 use crate::text::tokenizer::{SPECIAL, Tokenizer};
 use crate::tools;
+use crate::weight::weights;
 
-/// Limits of compiling a grammar.
-const LIMITS: Limits = Limits {
-    workload: Workload::Grammar,
-    memory: 128 << 20,
-    input: 0,
-    time: Duration::from_secs(20),
-};
+/// Size of the stack for compiling, in bytes: each definition that a schema or a grammar refers to
+/// may take some tens of kilobytes. Only what is used takes memory.
+const STACK: usize = 256 << 20;
 
 /// Largest size of rules in bytes, twice the largest JSON schema in use (FHIR).
 const MAX_RULES: usize = 16 << 20;
@@ -78,7 +74,7 @@ impl Vocabulary {
     /// # Errors
     /// [`Kind::Validation`] if the rules are malformed, cannot be followed, or are too large.
     pub fn compile(&self, rules: &Rules, tools: &[Value]) -> Result<Matcher> {
-        let size = rules.weight() + weight(tools);
+        let size = rules.weight() + weights(tools);
         let (field, rules, tools) = (rules.field(), rules.clone(), tools.to_vec());
         self.compile_grammar(field, size, move || rules.grammar(&tools))
     }
@@ -99,7 +95,7 @@ impl Vocabulary {
         let block = format!("SPACE? @calls SPACE? {close}");
         let text = format!("start: {block} (SPACE? {open} {block})*\nSPACE: /[ \\n]{{1,2}}/");
         let tools = tools.to_vec();
-        self.compile_grammar("tools", weight(&tools), move || {
+        self.compile_grammar("tools", weights(&tools), move || {
             let schema = match single {
                 true => tools::schema(&tools, "arguments"),
                 false => tools::schema_of_calls(&tools),
@@ -110,8 +106,8 @@ impl Vocabulary {
         })
     }
 
-    /// Compiles a grammar within limits of memory and time. The field it comes from and its size in
-    /// bytes are known before it is made.
+    /// Compiles a grammar. The field it comes from and its size in bytes are known before it is
+    /// made.
     ///
     /// # Errors
     /// [`Kind::Validation`] if the grammar is malformed, cannot be followed, or is too large.
@@ -119,23 +115,24 @@ impl Vocabulary {
         &self,
         field: &str,
         size: usize,
-        grammar: impl FnOnce() -> std::result::Result<TopLevelGrammar, String> + Send + 'static,
+        grammar: impl FnOnce() -> std::result::Result<TopLevelGrammar, String> + Send,
     ) -> Result<Matcher> {
-        let refused = |why: &str| Error::new(Kind::Validation, "", format!("`{field}`: {why}"));
+        let refused = |why: String| Error::new(Kind::Validation, "", format!("`{field}`: {why}"));
         if size > MAX_RULES {
-            return Err(refused("too large"));
+            return Err(refused("too large".to_owned()));
         }
-        let factory = Arc::clone(&self.factory);
-        let outcome = sandbox::run(Limits { input: size, ..LIMITS }, move || {
-            let grammar = grammar()?;
-            let mut matcher = Matcher::new(factory.create_parser(grammar));
+        let compile = || {
+            let mut matcher = Matcher::new(self.factory.create_parser(grammar()?));
             // The first mask shows whether the grammar is too large.
             matcher.compute_mask().map(|_| matcher).map_err(|e| why(&e))
+        };
+        let compiled = thread::scope(|scope| {
+            let thread = thread::Builder::new().stack_size(STACK).spawn_scoped(scope, compile);
+            let thread =
+                thread.map_err(|e| Error::new(Kind::Execution, "", format!("no thread: {e}")))?;
+            thread.join().map_or_else(|panic| std::panic::resume_unwind(panic), Ok)
         })?;
-        match outcome {
-            Outcome::Done(matcher) => matcher.map_err(|why| refused(&why)),
-            Outcome::OutOfMemory | Outcome::TimedOut => Err(refused("too large")),
-        }
+        compiled.map_err(refused)
     }
 
     /// Tokens that `text` may begin with: the token that is the whole text if there is one,

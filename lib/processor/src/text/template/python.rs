@@ -9,10 +9,14 @@ use serde::Serialize;
 use serde_json::ser::Serializer;
 
 use super::json_dumps::Layout;
+use super::limited::Limited;
 use super::markup;
 
 /// Largest indent, in columns.
 const MAX_INDENT: usize = 256;
+
+/// Bytes of data that are worth one fuel, as in minijinja.
+const BYTES: usize = 64;
 
 type Result<T> = std::result::Result<T, Fault>;
 
@@ -89,6 +93,7 @@ fn method(state: &mut State, value: &Value, name: &str, args: &[Value]) -> Resul
         }
         (ValueKind::String, "rsplit") => {
             let (by, most): (&str, Option<usize>) = from_args(args)?;
+            afford(state, text.len())?;
             let most = most.map_or(usize::MAX, |most| most.saturating_add(1));
             let mut parts: Vec<Value> = text.rsplitn(most, by).map(Value::from).collect();
             parts.reverse();
@@ -96,6 +101,7 @@ fn method(state: &mut State, value: &Value, name: &str, args: &[Value]) -> Resul
         }
         (ValueKind::Seq, "index") => {
             let (item,): (&Value,) = from_args(args)?;
+            state.consume_fuel(value.len().unwrap_or(0) as u64)?;
             let at = value.try_iter()?.position(|other| other == *item);
             at.map(Value::from).ok_or_else(|| failed(format!("{item} is not in the list")))
         }
@@ -105,6 +111,7 @@ fn method(state: &mut State, value: &Value, name: &str, args: &[Value]) -> Resul
 
 /// Filter `indent` of Jinja; minijinja's drops line ends at the end.
 fn indent(
+    state: &State,
     text: &str,
     width: Option<Value>,
     first: Option<bool>,
@@ -121,6 +128,7 @@ fn indent(
         Some(width) if width.as_str().is_some() => width.to_string(),
         Some(width) => " ".repeat(width.as_usize().unwrap_or(0).min(MAX_INDENT)),
     };
+    afford(state, text.len() + indent.len() * text.split('\n').count())?;
     let lines = text.split('\n').enumerate().map(|(number, line)| match (number, line) {
         (0, _) if first => format!("{indent}{line}"),
         (0, _) => line.to_owned(),
@@ -131,14 +139,15 @@ fn indent(
 }
 
 /// Filter `tojson` of transformers: Python's `json.dumps` without HTML escapes.
-fn tojson(value: Value, options: Kwargs) -> Result<String> {
+fn tojson(state: &State, value: Value, options: Kwargs) -> Result<String> {
     let indent: Option<usize> = options.get("indent")?;
     let ascii: Option<bool> = options.get("ensure_ascii")?;
     let separators: Option<Vec<String>> = options.get("separators")?;
     let sorted: Option<bool> = options.get("sort_keys")?;
     options.assert_all_used()?;
     let layout = Layout::new(indent, ascii == Some(true), separators.as_deref());
-    let mut out = Vec::new();
+    let room = state.fuel_levels().map_or(usize::MAX, |(_, left)| bytes(left));
+    let mut out = Limited::new(room);
     let mut serializer = Serializer::with_formatter(&mut out, layout);
     let written = match sorted {
         Some(true) => {
@@ -146,13 +155,26 @@ fn tojson(value: Value, options: Kwargs) -> Result<String> {
         }
         _ => value.serialize(&mut serializer),
     };
-    written.map_err(failed)?;
-    String::from_utf8(out).map_err(failed)
+    written.map_err(|e| if e.is_io() { ErrorKind::OutOfFuel.into() } else { failed(e) })?;
+    String::from_utf8(out.into_bytes()).map_err(failed)
 }
 
 fn sort(mut value: serde_json::Value) -> serde_json::Value {
     value.sort_all_objects();
     value
+}
+
+/// Checks that there is fuel for `size` bytes of data, which are charged when they are made.
+fn afford(state: &State, size: usize) -> Result<()> {
+    match state.fuel_levels() {
+        Some((_, left)) if bytes(left) < size => Err(ErrorKind::OutOfFuel.into()),
+        _ => Ok(()),
+    }
+}
+
+/// Bytes of data that `fuel` is worth.
+fn bytes(fuel: u64) -> usize {
+    usize::try_from(fuel).unwrap_or(usize::MAX).saturating_mul(BYTES)
 }
 
 fn failed(e: impl std::fmt::Display) -> Fault {

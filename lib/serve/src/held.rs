@@ -1,0 +1,181 @@
+//! Memory of the bodies of all requests, which has a common limit.
+//!
+//! A body counts from its first bytes until its requests are prepared. When the memory is used up,
+//! the body whose client has been silent longest is given up, so clients that stop in the middle of
+//! a body keep nobody out.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use axum::http::StatusCode;
+use tokio::runtime::Handle;
+use tokio::sync::Notify;
+use tokio::time::timeout;
+
+use crate::error::ApiError;
+
+/// Size of a body, in bytes, up to which it does not count: small requests are always let in.
+const SMALL: usize = 64 << 10;
+
+/// Longest time for which a body waits until others are done.
+const WAIT: Duration = Duration::from_secs(5);
+
+/// Size of a body, in bytes, from which free memory goes back to the system after it.
+const LARGE: usize = 256 << 10;
+
+/// Memory of the bodies of all requests.
+pub struct HeldBodies {
+    /// Limit of all bodies together, in bytes.
+    limit: usize,
+    /// Gives the allocator's free memory back to the system.
+    trim: fn(),
+    state: Mutex<State>,
+    freed: Notify,
+}
+
+#[derive(Default)]
+struct State {
+    /// Bytes of all bodies.
+    used: usize,
+    /// Bodies that are being received; the lowest number has been silent longest.
+    receiving: BTreeMap<u64, Receiving>,
+    /// Numbers given so far.
+    numbers: u64,
+}
+
+struct Receiving {
+    bytes: usize,
+    given_up: Arc<Notify>,
+}
+
+impl HeldBodies {
+    /// No bodies yet, of which all together may have `limit` bytes. `trim` gives the allocator's
+    /// free memory back to the system.
+    pub fn new(limit: usize, trim: fn()) -> Arc<HeldBodies> {
+        Arc::new(HeldBodies { limit, trim, state: Mutex::default(), freed: Notify::new() })
+    }
+
+    /// A body that is about to be received.
+    pub fn receive(self: &Arc<HeldBodies>) -> HeldBody {
+        let (bodies, given_up) = (Arc::clone(self), Arc::default());
+        HeldBody { bodies, bytes: 0, number: None, given_up }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Memory of one body, which is free again when this is dropped.
+pub struct HeldBody {
+    bodies: Arc<HeldBodies>,
+    /// Size so far, in bytes.
+    bytes: usize,
+    /// Number among the bodies that are being received.
+    number: Option<u64>,
+    given_up: Arc<Notify>,
+}
+
+impl HeldBody {
+    /// Counts further bytes of the body, of which there are `bytes` then. Waits for others to be
+    /// done if there is no room.
+    ///
+    /// # Errors
+    /// With status 503 if there is no room in time.
+    pub async fn grow(&mut self, bytes: usize) -> Result<(), ApiError> {
+        let bodies = Arc::clone(&self.bodies);
+        let room = async {
+            loop {
+                let freed = bodies.freed.notified();
+                if self.count(bytes) {
+                    return;
+                }
+                freed.await;
+            }
+        };
+        timeout(WAIT, room).await.map_err(|_| full())
+    }
+
+    /// Counts the body as received: it is not given up any more.
+    pub fn received(&mut self) {
+        let number = self.number.take();
+        let given_up = |number| self.bodies.lock().receiving.remove(&number).is_none();
+        if number.is_some_and(given_up) {
+            self.bytes = 0;
+        }
+    }
+
+    /// Counts `bytes` more of a received body, as copies of it take.
+    ///
+    /// # Errors
+    /// With status 503 if there is no room.
+    pub fn copy(&mut self, bytes: usize) -> Result<(), ApiError> {
+        let mut state = self.bodies.lock();
+        if state.used + bytes > self.bodies.limit {
+            return Err(full());
+        }
+        state.used += bytes;
+        self.bytes += bytes;
+        Ok(())
+    }
+
+    /// Waits until the body is given up for another.
+    pub fn given_up(&self) -> impl Future<Output = ApiError> + use<> {
+        let given_up = Arc::clone(&self.given_up);
+        async move {
+            given_up.notified().await;
+            let message = "the body stopped coming, and other requests needed its memory";
+            ApiError::new(StatusCode::REQUEST_TIMEOUT, "validation_error", message)
+        }
+    }
+
+    /// Counts the body as one of `bytes`, and gives up others for it. Returns false if there is no
+    /// room.
+    fn count(&mut self, bytes: usize) -> bool {
+        if bytes <= SMALL {
+            return true;
+        }
+        let mut state = self.bodies.lock();
+        let number = self.number.take();
+        if number.is_some_and(|number| state.receiving.remove(&number).is_none()) {
+            // Given up meanwhile, which `given_up` tells.
+            self.bytes = 0;
+            return false;
+        }
+        state.used -= self.bytes;
+        while state.used + bytes > self.bodies.limit {
+            let Some((_, silent)) = state.receiving.pop_first() else { break };
+            state.used -= silent.bytes;
+            silent.given_up.notify_one();
+        }
+        let fits = state.used + bytes <= self.bodies.limit;
+        self.bytes = if fits { bytes } else { self.bytes };
+        state.used += self.bytes;
+        state.numbers += 1;
+        let (number, given_up) = (state.numbers, Arc::clone(&self.given_up));
+        state.receiving.insert(number, Receiving { bytes: self.bytes, given_up });
+        self.number = Some(number);
+        fits
+    }
+}
+
+impl Drop for HeldBody {
+    fn drop(&mut self) {
+        let mut state = self.bodies.lock();
+        let given_up =
+            self.number.is_some_and(|number| state.receiving.remove(&number).is_none());
+        if !given_up {
+            state.used -= self.bytes;
+        }
+        drop(state);
+        self.bodies.freed.notify_waiters();
+        let runtime = Handle::try_current().ok().filter(|_| self.bytes > LARGE);
+        runtime.map(|runtime| runtime.spawn_blocking(self.bodies.trim));
+    }
+}
+
+fn full() -> ApiError {
+    let message = "the bodies of other requests take all memory for them";
+    ApiError::new(StatusCode::SERVICE_UNAVAILABLE, "insufficient_memory", message)
+}
