@@ -163,8 +163,7 @@ impl HeldBody {
 impl Drop for HeldBody {
     fn drop(&mut self) {
         let mut state = self.bodies.lock();
-        let given_up =
-            self.number.is_some_and(|number| state.receiving.remove(&number).is_none());
+        let given_up = self.number.is_some_and(|number| state.receiving.remove(&number).is_none());
         if !given_up {
             state.used -= self.bytes;
         }

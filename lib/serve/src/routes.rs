@@ -113,8 +113,7 @@ async fn messages(State(app): Shared, Extension(id): Id, body: Body) -> Result {
 
 async fn count_tokens(State(app): Shared, body: Body) -> Result {
     let state = app.clone();
-    let count =
-        move |fields, _: &mut _| Ok(state.engine.count(messages::parse_count(fields)?)?);
+    let count = move |fields, _: &mut _| Ok(state.engine.count(messages::parse_count(fields)?)?);
     let gone = |_| ApiError::from(Error::new(Kind::Internal, "", "the engine has gone"));
     let (count, _held) = body::read(&app, body, count).await?;
     let count = count.await.map_err(gone)??;

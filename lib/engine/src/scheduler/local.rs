@@ -18,11 +18,14 @@ use super::shared::{Bounds, Shared, stopped};
 use super::worker::{self, QueuedRequest, SchedulerCommand, SchedulerConfig};
 use crate::thread::WorkerThread;
 
-/// Requests that are prepared concurrently, besides a large one.
+/// Ordinary requests that are prepared concurrently, in milliseconds each.
 const PREPARED: usize = 3;
 
-/// Size of a request in bytes, from which it is large: preparing it may take a second and some
-/// hundred megabytes, so large ones are prepared one after the other.
+/// Large requests, and those with rules, that are prepared concurrently: each may take seconds and
+/// some hundred megabytes.
+const PREPARED_SLOW: usize = 2;
+
+/// Size from which a request is large, in bytes.
 const LARGE: usize = 256 << 10;
 
 /// Engine that runs the models of this machine.
@@ -35,8 +38,8 @@ pub struct Local {
     pub shared: Arc<Shared>,
     /// Threads that prepare requests, so that the scheduler does not wait for it.
     preparing: ThreadPool,
-    /// Thread that prepares large requests.
-    preparing_large: ThreadPool,
+    /// Threads that prepare large requests and those with rules.
+    preparing_slow: ThreadPool,
     queue: u64,
     preset: Preset,
 }
@@ -71,7 +74,8 @@ impl Local {
             .name("models".to_owned())
             .spawn(move || worker::work(config, &coming))
             .map_err(|e| Error::new(Kind::Execution, "", format!("no thread: {e}")))?;
-        let (preparing, preparing_large) = (threads(PREPARED, "prepare")?, threads(1, "large")?);
+        let preparing = threads(PREPARED, "prepare")?;
+        let preparing_slow = threads(PREPARED_SLOW, "prepare slow")?;
         let Bounds { queue, preset, .. } = bounds;
         Ok(Local {
             commands,
@@ -79,7 +83,7 @@ impl Local {
             catalogue,
             shared,
             preparing,
-            preparing_large,
+            preparing_slow,
             queue,
             preset,
         })
@@ -95,7 +99,8 @@ impl Local {
 
     /// Threads that prepare a request.
     fn pool(&self, request: &Request) -> &ThreadPool {
-        if request.weight() > LARGE { &self.preparing_large } else { &self.preparing }
+        let slow = request.rules.is_some() || request.weight() > LARGE;
+        if slow { &self.preparing_slow } else { &self.preparing }
     }
 
     /// Model of a request, and the request with the preset of this engine.
