@@ -1,5 +1,6 @@
 //! Run of a server: sockets, keys, logs, models, signals.
 
+mod allocator;
 mod distributed;
 mod flags;
 mod key;
@@ -48,6 +49,7 @@ pub fn serve(
     out: &mut Output,
 ) -> Result<()> {
     program::ignore_sigpipe();
+    allocator::configure();
     let config = distributed.rank_config()?;
     let only = match (&config, models) {
         (Some(config), [model]) => Some((config, model)),
@@ -80,7 +82,7 @@ pub fn serve(
         origins: listen.origins()?,
         lenient: listen.ignore_unknown,
         max_body: listen.max_body.0 as usize,
-        trim,
+        trim: allocator::trim,
         max_connections: CONNECTIONS,
         max_tokens: bounds.preset.options.max_tokens,
         times: TIMES,
@@ -113,15 +115,6 @@ pub fn serve(
     match ranks {
         Some(_) => served.map_err(|e| -> Error { leave(&e, out) }),
         None => served,
-    }
-}
-
-/// Gives free memory of the allocator back to the system. Only the GNU C library keeps it.
-fn trim() {
-    #[cfg(all(target_os = "linux", target_env = "gnu"))]
-    // SAFETY: any thread may call it at any time; no memory in use changes.
-    unsafe {
-        libc::malloc_trim(0);
     }
 }
 

@@ -1,12 +1,12 @@
 //! Memory of the bodies of all requests, which has a common limit.
 //!
 //! A body counts from its first bytes until its requests are prepared. When the memory is used up,
-//! the body whose client has been silent longest is given up, so clients that stop in the middle of
-//! a body keep nobody out.
+//! the bodies whose clients have been silent longest are given up, so clients that stop in the
+//! middle of a body keep nobody out.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use axum::http::StatusCode;
 use tokio::runtime::Handle;
@@ -19,7 +19,16 @@ use crate::error::ApiError;
 const SMALL: usize = 64 << 10;
 
 /// Longest time for which a body waits until others are done.
-const WAIT: Duration = Duration::from_secs(5);
+const WAIT: Duration = Duration::from_secs(20);
+
+/// Time between two looks for room.
+const LOOK: Duration = Duration::from_millis(50);
+
+/// Time without progress after which a body may be given up.
+const SILENT: Duration = Duration::from_millis(200);
+
+/// Bytes that are progress.
+const PROGRESS: usize = 16 << 10;
 
 /// Size of a body, in bytes, from which free memory goes back to the system after it.
 const LARGE: usize = 256 << 10;
@@ -38,7 +47,7 @@ pub struct HeldBodies {
 struct State {
     /// Bytes of all bodies.
     used: usize,
-    /// Bodies that are being received; the lowest number has been silent longest.
+    /// Bodies that are being received; the lowest number has made no progress for longest.
     receiving: BTreeMap<u64, Receiving>,
     /// Numbers given so far.
     numbers: u64,
@@ -46,6 +55,8 @@ struct State {
 
 struct Receiving {
     bytes: usize,
+    /// Time of the last progress.
+    since: Instant,
     given_up: Arc<Notify>,
 }
 
@@ -59,7 +70,7 @@ impl HeldBodies {
     /// A body that is about to be received.
     pub fn receive(self: &Arc<HeldBodies>) -> HeldBody {
         let (bodies, given_up) = (Arc::clone(self), Arc::default());
-        HeldBody { bodies, bytes: 0, number: None, given_up }
+        HeldBody { bodies, bytes: 0, progress: 0, number: None, given_up }
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
@@ -72,6 +83,8 @@ pub struct HeldBody {
     bodies: Arc<HeldBodies>,
     /// Size so far, in bytes.
     bytes: usize,
+    /// Size at the last progress, in bytes.
+    progress: usize,
     /// Number among the bodies that are being received.
     number: Option<u64>,
     given_up: Arc<Notify>,
@@ -91,7 +104,8 @@ impl HeldBody {
                 if self.count(bytes) {
                     return;
                 }
-                freed.await;
+                // A body may fall silent without a sign.
+                let _ = timeout(LOOK, freed).await;
             }
         };
         timeout(WAIT, room).await.map_err(|_| full())
@@ -137,26 +151,47 @@ impl HeldBody {
             return true;
         }
         let mut state = self.bodies.lock();
-        let number = self.number.take();
-        if number.is_some_and(|number| state.receiving.remove(&number).is_none()) {
+        let known = self.number.map(|number| state.receiving.remove(&number));
+        if matches!(known, Some(None)) {
             // Given up meanwhile, which `given_up` tells.
-            self.bytes = 0;
             return false;
         }
-        state.used -= self.bytes;
-        while state.used + bytes > self.bodies.limit {
-            let Some((_, silent)) = state.receiving.pop_first() else { break };
-            state.used -= silent.bytes;
-            silent.given_up.notify_one();
+        let known = known.flatten().filter(|_| bytes < self.progress + PROGRESS);
+        let more = bytes - self.bytes;
+        state.make_room(more, self.bodies.limit);
+        let fits = state.used + more <= self.bodies.limit;
+        if fits {
+            state.used += more;
+            self.bytes = bytes;
         }
-        let fits = state.used + bytes <= self.bodies.limit;
-        self.bytes = if fits { bytes } else { self.bytes };
-        state.used += self.bytes;
-        state.numbers += 1;
-        let (number, given_up) = (state.numbers, Arc::clone(&self.given_up));
-        state.receiving.insert(number, Receiving { bytes: self.bytes, given_up });
+        let (number, since) = match (known, self.number) {
+            (Some(known), Some(number)) => (number, known.since),
+            _ => {
+                self.progress = bytes;
+                state.numbers += 1;
+                (state.numbers, Instant::now())
+            }
+        };
+        let given_up = Arc::clone(&self.given_up);
+        state.receiving.insert(number, Receiving { bytes: self.bytes, since, given_up });
         self.number = Some(number);
         fits
+    }
+}
+
+impl State {
+    /// Gives up silent bodies until there is room for `more` bytes within `limit`, or no body is
+    /// silent.
+    fn make_room(&mut self, more: usize, limit: usize) {
+        while self.used + more > limit {
+            let oldest = self.receiving.first_entry();
+            let Some(silent) = oldest.filter(|body| body.get().since.elapsed() >= SILENT) else {
+                return;
+            };
+            let silent = silent.remove();
+            self.used -= silent.bytes;
+            silent.given_up.notify_one();
+        }
     }
 }
 

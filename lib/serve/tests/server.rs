@@ -166,7 +166,8 @@ fn bodies_that_stop_coming_make_room_for_others() {
     let body = json!({"model": "words", "messages": [{"role": "user", "content": "a".repeat(SIZE - 200)}]});
     for _ in 0..3 {
         let whole = connect(&server, &(head(body.to_string().len()) + &body.to_string()));
-        assert!(all(whole).starts_with("HTTP/1.1 200 "));
+        let answer = all(whole);
+        assert!(answer.starts_with("HTTP/1.1 200 "), "{answer}");
     }
     // Four bodies have room, so all but the last ones were given up.
     let given_up = all(stopped.remove(0));
