@@ -10,6 +10,7 @@ use serde_json::Value;
 use crate::breakers::{self, Breakers};
 use crate::defaults::defaults;
 use crate::event::{End, FinishReason, LengthLimit};
+use crate::fields::wrong;
 use crate::grammar::{CallRules, GrammarConstraint, TextRules, Vocabulary};
 use crate::media::{Image, Media, MediaProcessor};
 use crate::parser::{Markers, Parser, SectionParser};
@@ -22,12 +23,15 @@ use crate::text::tokenizer::Tokenizer;
 /// Default maximum number of tokens of a completion.
 const MAX_TOKENS: u64 = 32_768;
 
-/// Tokens of a prompt that are counted: this many times the context length, or if that is less,
-/// [`MIN_COUNTED`].
+/// Tokens of a prompt up to which they are counted: this many context lengths, or
+/// [`MIN_COUNTED`] if that is more.
 const CONTEXTS: u64 = 4;
 
-/// Tokens of a prompt that are counted at least, for any context length.
+/// Tokens of a prompt up to which they are counted for any context length.
 const MIN_COUNTED: u64 = 1 << 19;
+
+/// Maximum number of stop strings, and of their bytes together: each token is compared with all.
+const MAX_STOP: (usize, usize) = (256, 16 << 10);
 
 /// Number of lists of sequence breakers that are kept.
 const MAX_BREAKERS: usize = 8;
@@ -143,10 +147,14 @@ impl Processor {
     /// [`Kind::ContextLengthExceeded`] if there are several times more than the context length;
     /// other errors if the model cannot take the prompt, or `gone` is true.
     pub fn count(&self, request: &Request, gone: &dyn Fn() -> bool) -> Result<u64> {
-        let limit = self.context_length.map(|length| MIN_COUNTED.max(length * CONTEXTS));
+        let limit =
+            self.context_length.map(|length| MIN_COUNTED.max(length.saturating_mul(CONTEXTS)));
         match self.prompt(&request.prompt, limit, gone)? {
             Some(Encoded { ids, .. }) => Ok(ids.len() as u64),
-            None => Err(too_long("more than", limit.unwrap_or_default(), self.context_length)),
+            None => {
+                let tokens = format!("more than {}", limit.unwrap_or_default());
+                Err(too_long(&tokens, self.context_length))
+            }
         }
     }
 
@@ -168,10 +176,11 @@ impl Processor {
     pub fn prepare_unless(&self, request: &Request, gone: &dyn Fn() -> bool) -> Result<Prepared> {
         let Request { options, rules, .. } = request;
         options.check()?;
+        check_stop(options.stop.as_deref().unwrap_or_default())?;
         let found = self.prompt(&request.prompt, self.context_length, gone)?;
         let Some(Encoded { text, ids: prompt, media }) = found else {
-            let length = self.context_length.unwrap_or_default();
-            return Err(too_long("more than", length, self.context_length));
+            let tokens = format!("more than {}", self.context_length.unwrap_or_default());
+            return Err(too_long(&tokens, self.context_length));
         };
         let (limit, limited_by) =
             limit(prompt.len() as u64, options.max_tokens, self.context_length)?;
@@ -413,7 +422,7 @@ fn limit(
         None => (MAX_TOKENS, LengthLimit::Default),
     };
     match context_length {
-        Some(length) if prompt >= length => Err(too_long("", prompt, context_length)),
+        Some(length) if prompt >= length => Err(too_long(&prompt.to_string(), context_length)),
         Some(length) if length - prompt < wanted.0 => {
             Ok((length - prompt, LengthLimit::ContextLength))
         }
@@ -421,12 +430,19 @@ fn limit(
     }
 }
 
-/// Error about a prompt of `tokens` tokens, or `more` than that.
-fn too_long(more: &str, tokens: u64, context_length: Option<u64>) -> Error {
+/// Error about a prompt that has `tokens`, such as `9` or `more than 9`.
+fn too_long(tokens: &str, context_length: Option<u64>) -> Error {
     let length = context_length.unwrap_or_default();
-    let tokens = format!("{more} {tokens}");
-    let message =
-        format!("the prompt has {} tokens, and the model's context holds {length}", tokens.trim());
+    let message = format!("the prompt has {tokens} tokens, and the model's context holds {length}");
     let hint = "a shorter prompt leaves room for an answer";
     Error::new(Kind::ContextLengthExceeded, "", message).hint(hint)
+}
+
+/// Checks that stop strings are few and short.
+fn check_stop(stop: &[String]) -> Result<()> {
+    let (most, bytes) = MAX_STOP;
+    match stop.len() > most || stop.iter().map(String::len).sum::<usize>() > bytes {
+        true => Err(wrong("stop", &format!("up to {most} texts of {bytes} bytes together"))),
+        false => Ok(()),
+    }
 }
