@@ -76,6 +76,9 @@ impl Generation {
             if !completions.is_empty() {
                 held.copy(request.weight())?;
             }
+            if request.rules.is_some() {
+                held.set_costly();
+            }
             let metrics = RequestMetrics::start(app, &id.0, &request, stream);
             completions.push(Completion::submit(metrics, app, request, parallel_tool_calls)?);
         }

@@ -70,7 +70,7 @@ impl HeldBodies {
     /// A body that is about to be received.
     pub fn receive(self: &Arc<HeldBodies>) -> HeldBody {
         let (bodies, given_up) = (Arc::clone(self), Arc::default());
-        HeldBody { bodies, bytes: 0, progress: 0, number: None, given_up }
+        HeldBody { bodies, bytes: 0, progress: 0, costly: false, number: None, given_up }
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
@@ -85,6 +85,8 @@ pub struct HeldBody {
     bytes: usize,
     /// Size at the last progress, in bytes.
     progress: usize,
+    /// True if free memory goes back to the system after a small body too.
+    costly: bool,
     /// Number among the bodies that are being received.
     number: Option<u64>,
     given_up: Arc<Notify>,
@@ -132,6 +134,11 @@ impl HeldBody {
         state.used += bytes;
         self.bytes += bytes;
         Ok(())
+    }
+
+    /// Notes that the requests of the body take much more memory than itself, as rules do.
+    pub fn set_costly(&mut self) {
+        self.costly = true;
     }
 
     /// Waits until the body is given up for another.
@@ -204,7 +211,7 @@ impl Drop for HeldBody {
         }
         drop(state);
         self.bodies.freed.notify_waiters();
-        let runtime = Handle::try_current().ok().filter(|_| self.bytes > LARGE);
+        let runtime = Handle::try_current().ok().filter(|_| self.costly || self.bytes > LARGE);
         runtime.map(|runtime| runtime.spawn_blocking(self.bodies.trim));
     }
 }
