@@ -145,7 +145,8 @@ fn a_text_with_too_many_tokens_is_not_read_to_its_end() {
             false
         };
         assert_eq!(tokenizer.encode_up_to(&text, 100, &gone).unwrap(), None, "{name}");
-        assert_eq!(looks.get(), 0, "{name}");
+        // An encoder's tokens have no text, and so no bytes to go by.
+        assert_eq!(looks.get() > 0, tokenizer.detokenizer().is_err(), "{name}");
         assert_eq!(tokenizer.encode_up_to(&text, 50_000, &gone).unwrap(), None, "{name}");
         assert!(looks.get() < 20, "{name}: {}", looks.get());
         assert!(tokenizer.encode_up_to(&text, usize::MAX, &|| true).is_err());
