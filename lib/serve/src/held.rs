@@ -57,6 +57,8 @@ struct Receiving {
     bytes: usize,
     /// Time of the last progress.
     since: Instant,
+    /// True if the body waits for room, so that its client may be silent through no fault of its.
+    waits: bool,
     given_up: Arc<Notify>,
 }
 
@@ -180,7 +182,7 @@ impl HeldBody {
             }
         };
         let given_up = Arc::clone(&self.given_up);
-        state.receiving.insert(number, Receiving { bytes: self.bytes, since, given_up });
+        state.receiving.insert(number, Receiving { bytes: self.bytes, since, waits: !fits, given_up });
         self.number = Some(number);
         fits
     }
@@ -191,11 +193,11 @@ impl State {
     /// silent.
     fn make_room(&mut self, more: usize, limit: usize) {
         while self.used + more > limit {
-            let oldest = self.receiving.first_entry();
-            let Some(silent) = oldest.filter(|body| body.get().since.elapsed() >= SILENT) else {
-                return;
-            };
-            let silent = silent.remove();
+            let mut bodies = self.receiving.iter();
+            let oldest = bodies.clone().find(|(_, body)| !body.waits).or_else(|| bodies.next());
+            let silent = oldest.filter(|(_, body)| body.since.elapsed() >= SILENT);
+            let Some(number) = silent.map(|(&number, _)| number) else { return };
+            let Some(silent) = self.receiving.remove(&number) else { return };
             self.used -= silent.bytes;
             silent.given_up.notify_one();
         }
