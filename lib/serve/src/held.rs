@@ -174,7 +174,7 @@ impl HeldBody {
             self.bytes = bytes;
         }
         let (number, since) = match (known, self.number) {
-            (Some(known), Some(number)) => (number, known.since),
+            (Some(known), Some(number)) if !fits || !known.waits => (number, known.since),
             _ => {
                 self.progress = bytes;
                 state.numbers += 1;
@@ -182,7 +182,9 @@ impl HeldBody {
             }
         };
         let given_up = Arc::clone(&self.given_up);
-        state.receiving.insert(number, Receiving { bytes: self.bytes, since, waits: !fits, given_up });
+        state
+            .receiving
+            .insert(number, Receiving { bytes: self.bytes, since, waits: !fits, given_up });
         self.number = Some(number);
         fits
     }
