@@ -163,6 +163,8 @@ fn bodies_that_stop_coming_make_room_for_others() {
     until("it begins", || script.figures().running == 1);
     let most = head(SIZE) + &" ".repeat(SIZE - 100);
     let mut stopped: Vec<_> = (0..20).map(|_| connect(&server, &most)).collect();
+    // Until then they still come, like any other.
+    thread::sleep(Duration::from_secs(3));
     let body = json!({"model": "words", "messages": [{"role": "user", "content": "a".repeat(SIZE - 200)}]});
     for _ in 0..3 {
         let whole = connect(&server, &(head(body.to_string().len()) + &body.to_string()));
