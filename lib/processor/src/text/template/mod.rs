@@ -6,6 +6,7 @@
 mod arguments;
 mod filters;
 mod formatting;
+mod fuel;
 mod json_dumps;
 mod lexer;
 mod limited;
