@@ -218,9 +218,9 @@ fn a_hostile_template_ends_in_an_error() {
     let deep = "{% macro f(x) %}{{ f(x) }}{% endmacro %}{{ f(1) }}";
     assert_eq!(fault(deep).0, Kind::InvalidModel);
     let doubled = "{% set box = namespace(x='xxxxxxxx') %}{% for i in range(60) %}{% set box.x = box.x ~ box.x %}{% endfor %}";
-    assert!(fault(doubled).1.contains("is too large"), "{}", fault(doubled).1);
+    assert!(fault(doubled).1.contains("does too much work"), "{}", fault(doubled).1);
     let lists = doubled.replace("'xxxxxxxx'", "[1, 2, 3]").replace('~', "+");
-    assert!(fault(&lists).1.contains("is too large"), "{}", fault(&lists).1);
+    assert!(fault(&lists).1.contains("does too much work"), "{}", fault(&lists).1);
     let nested = "{% set box = namespace(x=[]) %}{% for i in range(99999) %}{% set box.x = [box.x] %}{% endfor %}{{ box.x == [box.x] }}{{ box.x|string|length }}";
     assert_eq!(render(nested).unwrap(), "False603");
     let chain = format!("{{{{ 1{} }}}}", " + 1".repeat(9999));

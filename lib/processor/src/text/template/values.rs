@@ -262,7 +262,7 @@ pub fn marked(new: String, safe: bool) -> Value {
 pub fn within_size(size: usize) -> Result<usize> {
     match size <= MAX_SIZE {
         true => Ok(size),
-        false => Err(failed(format!("a value of {size} bytes is too large"))),
+        false => Err(ErrorKind::OutOfFuel.into()),
     }
 }
 
