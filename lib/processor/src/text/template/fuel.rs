@@ -6,7 +6,6 @@
 use minijinja::value::{DynObject, Value, ValueKind};
 use minijinja::{ErrorKind, State};
 
-use super::methods::whitespace;
 use super::values::{Generator, MAX_DEPTH, Result, Type, View, type_of};
 
 /// Units of work that are worth one fuel: a value has one, and one more for each level above it.
@@ -108,7 +107,9 @@ pub fn charge_method(state: &State, value: &Value, name: &str, args: &[Value]) -
     let parts = match (name, args.first().and_then(Value::as_str)) {
         ("splitlines", _) => text.matches(char::is_control).count(),
         ("split" | "rsplit", Some(by)) => text.matches(by).count(),
-        ("split" | "rsplit", None) => text.matches(whitespace).count(),
+        ("split" | "rsplit", None) => {
+            text.matches(|c: char| c.is_whitespace() || c.is_control()).count()
+        }
         _ => 0,
     };
     afford(state, parts.saturating_mul(PART))

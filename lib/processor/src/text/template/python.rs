@@ -95,7 +95,7 @@ fn add_filter(environment: &mut Environment, name: &'static str, filter: Filter)
         name,
         move |state: &mut State, value: &Value, args: Rest<ValueOrKwargs>| {
             let args = args.into_values();
-            charge(state, name, &[&[value.clone()], &args[..]].concat())?;
+            charge(state, name, &[std::slice::from_ref(value), &args[..]].concat())?;
             filter(state, value, Arguments::new(&args))
         },
     );
