@@ -1,5 +1,6 @@
 //! Run of a server: sockets, keys, logs, models, signals.
 
+mod allocator;
 mod distributed;
 mod flags;
 mod key;
@@ -48,6 +49,7 @@ pub fn serve(
     out: &mut Output,
 ) -> Result<()> {
     program::ignore_sigpipe();
+    allocator::configure();
     let config = distributed.rank_config()?;
     let only = match (&config, models) {
         (Some(config), [model]) => Some((config, model)),
@@ -80,6 +82,7 @@ pub fn serve(
         origins: listen.origins()?,
         lenient: listen.ignore_unknown,
         max_body: listen.max_body.0 as usize,
+        trim: allocator::trim,
         max_connections: CONNECTIONS,
         max_tokens: bounds.preset.options.max_tokens,
         times: TIMES,

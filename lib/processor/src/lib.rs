@@ -18,11 +18,12 @@ mod processor;
 pub mod request;
 mod response;
 pub mod sampling;
-mod sandbox;
 mod schema;
+mod stack;
 mod text;
 mod token;
 mod tools;
+mod weight;
 
 pub use breakers::Breakers;
 pub use conversation::Conversation;

@@ -10,6 +10,7 @@ use serde_json::Value;
 use crate::breakers::{self, Breakers};
 use crate::defaults::defaults;
 use crate::event::{End, FinishReason, LengthLimit};
+use crate::fields::wrong;
 use crate::grammar::{CallRules, Compiled, GrammarConstraint, TextRules, Tools, Vocabulary};
 use crate::media::{Image, Media, MediaProcessor};
 use crate::parser::{Markers, Parser, SectionParser};
@@ -21,6 +22,16 @@ use crate::text::tokenizer::Tokenizer;
 
 /// Default maximum number of tokens of a completion.
 const MAX_TOKENS: u64 = 32_768;
+
+/// Tokens of a prompt up to which they are counted: this many context lengths, or
+/// [`MIN_COUNTED`] if that is more.
+const CONTEXTS: u64 = 4;
+
+/// Tokens of a prompt up to which they are counted for any context length.
+const MIN_COUNTED: u64 = 1 << 19;
+
+/// Maximum number of stop strings, and of their bytes together: each token is compared with all.
+const MAX_STOP: (usize, usize) = (256, 16 << 10);
 
 /// Number of lists of sequence breakers that are kept.
 const MAX_BREAKERS: usize = 8;
@@ -132,25 +143,48 @@ impl Processor {
         &self.defaults
     }
 
-    /// Number of tokens of a request's prompt, which may exceed the context length.
+    /// Number of tokens of a request's prompt, which may exceed the context length. The work ends
+    /// when `gone` is true.
     ///
     /// # Errors
-    /// If the model cannot take the prompt.
-    pub fn count(&self, request: &Request) -> Result<u64> {
-        Ok(self.prompt(&request.prompt)?.ids.len() as u64)
+    /// [`Kind::ContextLengthExceeded`] if there are several times more than the context length;
+    /// other errors if the model cannot take the prompt, or `gone` is true.
+    pub fn count(&self, request: &Request, gone: &dyn Fn() -> bool) -> Result<u64> {
+        let limit =
+            self.context_length.map(|length| MIN_COUNTED.max(length.saturating_mul(CONTEXTS)));
+        match self.prompt(&request.prompt, limit, gone)? {
+            Some(Encoded { ids, .. }) => Ok(ids.len() as u64),
+            None => {
+                let tokens = format!("more than {}", limit.unwrap_or_default());
+                Err(too_long(&tokens, self.context_length))
+            }
+        }
     }
 
-    /// Prepares a request. Without a chat template, the only message of a user is the prompt. Rules
-    /// may take seconds.
+    /// Prepares a request as [`Processor::prepare_unless`] does, to the end.
+    ///
+    /// # Errors
+    /// As those of [`Processor::prepare_unless`].
+    pub fn prepare(&self, request: &Request) -> Result<Prepared> {
+        self.prepare_unless(request, &|| false)
+    }
+
+    /// Prepares a request; the work ends when `gone` is true. Without a chat template, the only
+    /// message of a user is the prompt. Rules may take seconds.
     ///
     /// # Errors
     /// [`Kind::ContextLengthExceeded`] if the prompt fills the context; [`Kind::Validation`] if the
     /// prompt is empty, or an option or a rule is invalid; [`Kind::CapabilityNotSupported`] if the
-    /// model cannot take the prompt.
-    pub fn prepare(&self, request: &Request) -> Result<Prepared> {
+    /// model cannot take the prompt; [`Kind::Execution`] if `gone` is true.
+    pub fn prepare_unless(&self, request: &Request, gone: &dyn Fn() -> bool) -> Result<Prepared> {
         let Request { options, rules, .. } = request;
         options.check()?;
-        let Encoded { text, ids: prompt, media } = self.prompt(&request.prompt)?;
+        check_stop(options.stop.as_deref().unwrap_or_default())?;
+        let found = self.prompt(&request.prompt, self.context_length, gone)?;
+        let Some(Encoded { text, ids: prompt, media }) = found else {
+            let tokens = format!("more than {}", self.context_length.unwrap_or_default());
+            return Err(too_long(&tokens, self.context_length));
+        };
         let (limit, limited_by) =
             limit(prompt.len() as u64, options.max_tokens, self.context_length)?;
         let mut sampling = options.sampling(&self.defaults)?;
@@ -263,24 +297,46 @@ impl Processor {
         }
     }
 
-    /// Prompt of a rendered `text` and its pictures.
-    fn with_media(&self, text: &str, images: &[Image]) -> Result<Encoded> {
+    /// Prompt of a rendered `text` and its pictures; none if it has more than `limit` tokens.
+    fn with_media(
+        &self,
+        text: &str,
+        images: &[Image],
+        limit: Option<u64>,
+        gone: &dyn Fn() -> bool,
+    ) -> Result<Option<Encoded>> {
         let media = self.media.as_ref().ok_or_else(|| {
             Error::unsupported("the model takes no pictures")
                 .hint("mlxk-show names the task of a model; pictures are for vision models")
         })?;
         let pixels = media.pixels(images)?;
         let text = media.expand(text, &pixels)?;
-        let ids = self.tokenizer.encode(&text)?;
+        let Some(ids) = self.encode(&text, limit, gone)? else { return Ok(None) };
         let media = media.locate(&ids, pixels)?;
-        Ok(Encoded { text, ids, media })
+        Ok(Some(Encoded { text, ids, media }))
     }
 
-    /// Text and tokens of a prompt.
-    fn prompt(&self, prompt: &Prompt) -> Result<Encoded> {
+    /// Tokens of a text; none if there are more than `limit`.
+    fn encode(
+        &self,
+        text: &str,
+        limit: Option<u64>,
+        gone: &dyn Fn() -> bool,
+    ) -> Result<Option<Vec<u32>>> {
+        let limit = limit.and_then(|limit| usize::try_from(limit).ok()).unwrap_or(usize::MAX);
+        self.tokenizer.encode_up_to(text, limit, gone)
+    }
+
+    /// Text and tokens of a prompt; none if it has more than `limit` tokens.
+    fn prompt(
+        &self,
+        prompt: &Prompt,
+        limit: Option<u64>,
+        gone: &dyn Fn() -> bool,
+    ) -> Result<Option<Encoded>> {
         let text = match (prompt, &self.template) {
             (Prompt::Tokens(ids), _) => {
-                return Ok(Encoded { ids: ids.clone(), ..Encoded::default() });
+                return Ok(Some(Encoded { ids: ids.clone(), ..Encoded::default() }));
             }
             (Prompt::Text(text), _) => text.clone(),
             (Prompt::Chat(conversation), Some(template)) => {
@@ -296,9 +352,12 @@ impl Processor {
         };
         match prompt {
             Prompt::Chat(conversation) if !conversation.images.is_empty() => {
-                self.with_media(&text, &conversation.images)
+                self.with_media(&text, &conversation.images, limit, gone)
             }
-            _ => Ok(Encoded { ids: self.tokenizer.encode(&text)?, text, media: Vec::new() }),
+            _ => {
+                let ids = self.encode(&text, limit, gone)?;
+                Ok(ids.map(|ids| Encoded { text, ids, media: Vec::new() }))
+            }
         }
     }
 
@@ -396,15 +455,27 @@ fn limit(
         None => (MAX_TOKENS, LengthLimit::Default),
     };
     match context_length {
-        Some(length) if prompt >= length => Err(Error::new(
-            Kind::ContextLengthExceeded,
-            "",
-            format!("the prompt has {prompt} tokens, and the model's context holds {length}"),
-        )
-        .hint("a shorter prompt leaves room for an answer")),
+        Some(length) if prompt >= length => Err(too_long(&prompt.to_string(), context_length)),
         Some(length) if length - prompt < wanted.0 => {
             Ok((length - prompt, LengthLimit::ContextLength))
         }
         _ => Ok(wanted),
+    }
+}
+
+/// Error about a prompt that has `tokens`, such as `9` or `more than 9`.
+fn too_long(tokens: &str, context_length: Option<u64>) -> Error {
+    let length = context_length.unwrap_or_default();
+    let message = format!("the prompt has {tokens} tokens, and the model's context holds {length}");
+    let hint = "a shorter prompt leaves room for an answer";
+    Error::new(Kind::ContextLengthExceeded, "", message).hint(hint)
+}
+
+/// Checks that stop strings are few and short.
+fn check_stop(stop: &[String]) -> Result<()> {
+    let (most, bytes) = MAX_STOP;
+    match stop.len() > most || stop.iter().map(String::len).sum::<usize>() > bytes {
+        true => Err(wrong("stop", &format!("up to {most} texts of {bytes} bytes together"))),
+        false => Ok(()),
     }
 }

@@ -11,6 +11,7 @@ use crate::media::Image;
 pub use crate::sampling::Options;
 pub use crate::tools::ToolChoice;
 use crate::tools::is_strict;
+use crate::weight::weights;
 
 /// Request for one completion.
 #[derive(Clone, Debug, PartialEq)]
@@ -96,6 +97,18 @@ impl Request {
         let (model, options) = (String::new(), Options::default());
         let schema_fields = SchemaFields::default();
         Request { model, prompt, options, rules: None, lenient: false, schema_fields }
+    }
+
+    /// Approximate size in memory, in bytes.
+    pub fn weight(&self) -> usize {
+        let prompt = match &self.prompt {
+            Prompt::Chat(Conversation { messages, tools, variables, .. }) => {
+                weights(messages.iter().chain(tools.iter().flatten()).chain(variables.values()))
+            }
+            Prompt::Text(text) => text.len(),
+            Prompt::Tokens(ids) => size_of_val(ids.as_slice()),
+        };
+        prompt + self.rules.as_ref().map_or(0, Rules::weight)
     }
 
     /// The same request with pictures before the text of the user's last message.

@@ -216,13 +216,13 @@ fn a_hostile_template_ends_in_an_error() {
     let loops = "{% for a in range(99999) %}{% for b in range(99999) %}{% endfor %}{% endfor %}";
     assert_eq!(fault(loops).0, Kind::InvalidModel);
     let large = "{% for a in range(99999) %}{{ 'x' * 9999 }}{% endfor %}";
-    assert!(fault(large).1.contains("bytes of text"), "{}", fault(large).1);
+    assert!(fault(large).1.contains("makes too much text"), "{}", fault(large).1);
     let deep = "{% macro f(x) %}{{ f(x) }}{% endmacro %}{{ f(1) }}";
     assert_eq!(fault(deep).0, Kind::InvalidModel);
     let doubled = "{% set box = namespace(x='xxxxxxxx') %}{% for i in range(60) %}{% set box.x = box.x ~ box.x %}{% endfor %}";
-    assert!(fault(doubled).1.contains("is too large"), "{}", fault(doubled).1);
+    assert!(fault(doubled).1.contains("does too much work"), "{}", fault(doubled).1);
     let lists = doubled.replace("'xxxxxxxx'", "[1, 2, 3]").replace('~', "+");
-    assert!(fault(&lists).1.contains("takes more than"), "{}", fault(&lists).1);
+    assert!(fault(&lists).1.contains("does too much work"), "{}", fault(&lists).1);
     let nested = "{% set box = namespace(x=[]) %}{% for i in range(99999) %}{% set box.x = [box.x] %}{% endfor %}{{ box.x == [box.x] }}{{ box.x|string|length }}";
     assert_eq!(render(nested).unwrap(), "False603");
     let chain = format!("{{{{ 1{} }}}}", " + 1".repeat(9999));
@@ -232,6 +232,41 @@ fn a_hostile_template_ends_in_an_error() {
     let large = " ".repeat(10 << 20);
     assert!(fault(&large).1.contains("a chat template of 10485760 bytes"));
     assert_eq!(fault("{% include '/etc/passwd' %}").0, Kind::InvalidModel);
+}
+
+/// Conversations that make an honest template do too much.
+fn exhausting() -> Vec<Conversation> {
+    let nested = |depth: usize, inner: Value| (0..depth).fold(inner, |inner, _| json!([inner]));
+    let tool = |parameters: Value| json!({"type": "function", "function": {"name": "f", "parameters": parameters}});
+    let small = Conversation::new(None, "Hi");
+    let with = |tools: Vec<Value>| Conversation { tools: Some(tools), ..small.clone() };
+    let deep = nested(120, Value::Array(vec![json!(0); 250_000]));
+    vec![
+        with(vec![tool(deep.clone())]),
+        with((0..2000).map(|_| tool(nested(110, json!([0])))).collect()),
+        Conversation::new(None, &"\n".repeat(15 << 20)),
+        Conversation { messages: vec![small.messages[0].clone(); 150_000], ..small.clone() },
+        Conversation {
+            variables: [("x".to_owned(), Value::Array(vec![json!([]); 3 << 20]))]
+                .into_iter()
+                .collect(),
+            ..small.clone()
+        },
+    ]
+}
+
+#[test]
+fn a_conversation_that_exhausts_the_template_is_refused_and_leaves_nothing_behind() {
+    let source = "{% if tools %}{{ tools | tojson(indent=4) }}{% endif %}{% for m in messages %}\
+        {% if not messages | selectattr('role', 'equalto', 'x') | list %}{{ m.content.split('\n')[-1] }}{% endif %}{% endfor %}";
+    let template = Template::new("chat_template.jinja", source).unwrap();
+    for conversation in exhausting() {
+        let ended = template.fit(&conversation, &Map::new());
+        assert_eq!(ended.map_err(|e| e.kind).err(), Some(Kind::Validation));
+    }
+    let tool = json!({"type": "function", "function": {"name": "f", "parameters": {}}});
+    let conversation = Conversation { tools: Some(vec![tool]), ..Conversation::new(None, "Hi") };
+    assert!(template.fit(&conversation, &Map::new()).unwrap().ends_with("]Hi"));
 }
 
 /// Parts of templates, whole and broken.

@@ -10,6 +10,7 @@
 #[path = "../../gguf/tests/gguf/mod.rs"]
 mod gguf;
 
+use std::cell::Cell;
 use std::collections::BTreeMap;
 use std::ffi::OsStr;
 use std::fs;
@@ -174,6 +175,49 @@ fn renamed(bytes: &[u8], name: &str) -> Vec<u8> {
     let keys = u64::from_le_bytes(head[16..24].try_into().unwrap());
     head[16..24].copy_from_slice(&(keys + 1).to_le_bytes());
     [head, gguf::text(name), filler, rest.to_vec()].concat()
+}
+
+/// Tokenizers of all models in tests/data, with their texts.
+fn all() -> impl Iterator<Item = (String, Tokenizer, Vec<String>)> {
+    fs::read_dir(DATA).unwrap().map(|entry| {
+        let path = entry.unwrap().path();
+        let known: Known = serde_json::from_slice(&fs::read(&path).unwrap()).unwrap();
+        let json = mlxk_gguf::tokenizer(&Gguf::parse(&known.file()).unwrap()).unwrap();
+        let tokenizer = Tokenizer::new(&serde_json::to_vec(&json).unwrap(), [], &[]).unwrap();
+        (path.display().to_string(), tokenizer, known.texts)
+    })
+}
+
+#[test]
+fn a_long_text_has_the_same_tokens_in_pieces() {
+    for (name, tokenizer, texts) in all() {
+        for between in ["\n", " ", "", "  \n"] {
+            let all = texts.join(between);
+            let long = all.repeat((200 << 10) / all.len() + 1);
+            let around = tokenizer.encode("").unwrap();
+            let (before, after) = around.split_at(around.len().min(1));
+            let whole = [before, &tokenizer.encode_part(&long).unwrap(), after].concat();
+            assert!(tokenizer.encode(&long).unwrap() == whole, "{name}: {between:?}");
+        }
+    }
+}
+
+#[test]
+fn a_text_with_too_many_tokens_is_not_read_to_its_end() {
+    for (name, tokenizer, texts) in all() {
+        let text = texts.concat().repeat(1000);
+        let looks = Cell::new(0);
+        let gone = || {
+            looks.set(looks.get() + 1);
+            false
+        };
+        assert_eq!(tokenizer.encode_up_to(&text, 100, &gone).unwrap(), None, "{name}");
+        // An encoder's tokens have no text, and so no bytes to go by.
+        assert_eq!(looks.get() > 0, tokenizer.detokenizer().is_err(), "{name}");
+        assert_eq!(tokenizer.encode_up_to(&text, 50_000, &gone).unwrap(), None, "{name}");
+        assert!(looks.get() < 20, "{name}: {}", looks.get());
+        assert!(tokenizer.encode_up_to(&text, usize::MAX, &|| true).is_err());
+    }
 }
 
 /// Checks the tokens of `texts` by the vocabulary in a GGUF file.

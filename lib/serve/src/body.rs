@@ -1,32 +1,40 @@
-//! Bodies of requests, read within limits of size and time, and JSON bodies of responses.
+//! Bodies of requests, read within limits of size, memory and time, and JSON bodies of responses.
 
-use axum::body::{Body, Bytes, HttpBody, to_bytes};
+use axum::body::{Body, HttpBody};
 use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
-use http_body_util::LengthLimitError;
+use http_body_util::{BodyExt, LengthLimitError, Limited};
 use mlxk_core::{Error, Kind};
 use tokio::task::{JoinError, spawn_blocking};
 use tokio::time::timeout;
 
 use crate::error::ApiError;
 use crate::fields::Fields;
+use crate::held::HeldBody;
 use crate::state::{App, Settings};
 
 /// Size of a body, in bytes, from which parsing it inline would delay other clients.
 const LARGE: usize = 64 << 10;
 
-/// Reads a body and passes its fields to `parse`, on a blocking thread if the body is large.
+/// Reads a body and passes its fields to `parse`, on a blocking thread if the body is large. Its
+/// memory counts as long as the [`HeldBody`] exists.
 ///
 /// # Errors
-/// If the body is too large, too late, broken off or not a JSON object, or if `parse` fails.
+/// If the body is too large, too late, broken off or not a JSON object, if other bodies take all
+/// memory, or if `parse` fails.
 pub async fn read<T: Send + 'static>(
     app: &App,
     body: Body,
-    parse: impl FnOnce(Fields) -> Result<T, ApiError> + Send + 'static,
-) -> Result<T, ApiError> {
-    let bytes = receive(&app.settings, body).await?;
+    parse: impl FnOnce(Fields, &mut HeldBody) -> Result<T, ApiError> + Send + 'static,
+) -> Result<(T, HeldBody), ApiError> {
+    let mut held = app.bodies.receive();
+    let bytes = receive(&app.settings, body, &mut held).await?;
     let (lenient, large) = (app.settings.lenient, bytes.len() > LARGE);
-    let parse = move || parse(Fields::parse(&bytes, lenient)?);
+    let parse = move || {
+        let fields = Fields::parse(&bytes, lenient)?;
+        drop(bytes);
+        Ok((parse(fields, &mut held)?, held))
+    };
     if large { blocking(parse).await } else { parse() }
 }
 
@@ -46,24 +54,46 @@ pub fn json(document: &impl ToString) -> Response {
     ([(header::CONTENT_TYPE, "application/json")], document.to_string()).into_response()
 }
 
-/// All bytes of a body, if they come within the limits of `settings`.
-async fn receive(settings: &Settings, body: Body) -> Result<Bytes, ApiError> {
+/// All bytes of a body, if they come within the limits of `settings`, and there is memory for them.
+async fn receive(
+    settings: &Settings,
+    body: Body,
+    held: &mut HeldBody,
+) -> Result<Vec<u8>, ApiError> {
     let (limit, time) = (settings.max_body, settings.times.body);
-    let large = || {
-        let message = format!("the body has more than {limit} bytes");
-        ApiError::new(StatusCode::PAYLOAD_TOO_LARGE, "payload_too_large", message)
-    };
-    let broken = |e: axum::Error| match e.into_inner().is::<LengthLimitError>() {
-        true => large(),
-        false => ApiError::invalid("the body breaks off, or is not framed as HTTP has it"),
-    };
     // A Content-Length above the limit is refused before anything is read.
     if body.size_hint().lower() > limit as u64 {
-        return Err(large());
+        return Err(large(limit));
     }
     let late = |_| {
         let message = format!("no body within {} seconds", time.as_secs_f64());
         ApiError::new(StatusCode::REQUEST_TIMEOUT, "validation_error", message)
     };
-    timeout(time, to_bytes(body, limit)).await.map_err(late)?.map_err(broken)
+    let given_up = held.given_up();
+    tokio::select! {
+        biased;
+        error = given_up => Err(error),
+        bytes = timeout(time, collect(body, limit, held)) => bytes.map_err(late)?,
+    }
+}
+
+/// All bytes of a body of at most `limit` bytes.
+async fn collect(body: Body, limit: usize, held: &mut HeldBody) -> Result<Vec<u8>, ApiError> {
+    let broken = |e: Box<dyn std::error::Error + Send + Sync>| match e.is::<LengthLimitError>() {
+        true => large(limit),
+        false => ApiError::invalid("the body breaks off, or is not framed as HTTP has it"),
+    };
+    let (mut body, mut bytes) = (Limited::new(body, limit), Vec::new());
+    while let Some(frame) = body.frame().await {
+        let Ok(data) = frame.map_err(broken)?.into_data() else { continue };
+        held.grow(bytes.len() + data.len()).await?;
+        bytes.extend_from_slice(&data);
+    }
+    held.received();
+    Ok(bytes)
+}
+
+fn large(limit: usize) -> ApiError {
+    let message = format!("the body has more than {limit} bytes");
+    ApiError::new(StatusCode::PAYLOAD_TOO_LARGE, "payload_too_large", message)
 }

@@ -21,6 +21,7 @@ use crate::body;
 use crate::error::ApiError;
 use crate::fields::Fields;
 use crate::format::{Format, Output};
+use crate::held::HeldBody;
 use crate::job::Job;
 use crate::log::Level;
 use crate::omitted::{OMITTED, Omitted};
@@ -50,8 +51,11 @@ pub async fn generate(
     parse: impl FnOnce(Fields) -> Result<Job, ApiError> + Send + 'static,
 ) -> Result<Response, ApiError> {
     let (state, request_id) = (app.clone(), id.clone());
-    let submit = move |fields| Generation::submit(&state, &request_id, parse(fields)?);
-    body::read(&app, body, submit).await?.respond(&app, id).await
+    let submit = move |fields, held: &mut HeldBody| {
+        Generation::submit(&state, &request_id, parse(fields)?, held)
+    };
+    let (generation, held) = body::read(&app, body, submit).await?;
+    generation.respond(&app, id, held).await
 }
 
 /// A job that the engine works on.
@@ -64,7 +68,12 @@ struct Generation {
 
 impl Generation {
     /// Submits the requests of a job to the engine.
-    fn submit(app: &Arc<App>, id: &RequestId, job: Job) -> Result<Generation, ApiError> {
+    fn submit(
+        app: &Arc<App>,
+        id: &RequestId,
+        job: Job,
+        held: &mut HeldBody,
+    ) -> Result<Generation, ApiError> {
         let Job { requests, count, count_field, parallel_tool_calls, stream, format, omitted } =
             job;
         let capacity = app.engine.queue_capacity();
@@ -75,14 +84,27 @@ impl Generation {
         }
         let mut completions = Vec::new();
         for request in requests {
+            // The first one is no larger than the body.
+            if !completions.is_empty() {
+                held.copy(request.weight())?;
+            }
+            if request.rules.is_some() {
+                held.set_costly();
+            }
             let metrics = RequestMetrics::start(app, &id.0, &request, stream);
             completions.push(Completion::submit(metrics, app, request, parallel_tool_calls)?);
         }
         Ok(Generation { completions, format, stream, omitted })
     }
 
-    /// Waits for all completions, or for their start if the response is a stream.
-    async fn respond(self, app: &Arc<App>, id: RequestId) -> Result<Response, ApiError> {
+    /// Waits for all completions, or for their start if the response is a stream. The engine keeps
+    /// no request that has started, so the body counts until then.
+    async fn respond(
+        self,
+        app: &Arc<App>,
+        id: RequestId,
+        held: HeldBody,
+    ) -> Result<Response, ApiError> {
         let Generation { mut completions, mut format, stream, mut omitted } = self;
         // A stream has status 200, so errors that need another one are awaited before it starts.
         let (mut prompt_tokens, mut unheld) = (Vec::new(), Vec::new());
@@ -94,6 +116,7 @@ impl Generation {
                 omitted.add("tools");
             }
         }
+        drop(held);
         log_omitted(app, &id, &omitted);
         if stream {
             let ready = format.start(&prompt_tokens).into();

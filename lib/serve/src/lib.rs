@@ -14,6 +14,7 @@ mod error;
 mod fields;
 mod format;
 mod handler;
+mod held;
 mod hints;
 mod idle;
 mod job;

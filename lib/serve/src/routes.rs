@@ -122,11 +122,11 @@ async fn messages(State(app): Shared, Extension(id): Id, body: Body) -> Result {
 
 async fn count_tokens(State(app): Shared, Extension(id): Id, body: Body) -> Result {
     let state = app.clone();
-    let count = move |fields| {
+    let count = move |fields, _: &mut _| {
         let (request, omitted) = messages::parse_count(fields)?;
         Ok((state.engine.count(request)?, omitted))
     };
-    let (count, omitted) = body::read(&app, body, count).await?;
+    let ((count, omitted), _held) = body::read(&app, body, count).await?;
     log_omitted(&app, &id, &omitted);
     let count = reply(&app, count).await?;
     Ok(with_omitted(body::json(&json!({"input_tokens": count})), &omitted))

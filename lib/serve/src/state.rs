@@ -9,8 +9,12 @@ use mlxk_processor::Engine;
 use tokio::sync::watch;
 
 use crate::auth::Key;
+use crate::held::HeldBodies;
 use crate::log::Log;
 use crate::metrics::Metrics;
+
+/// Memory of the bodies of all requests together, in largest bodies.
+const BODIES: usize = 4;
 
 /// A server's state, which its routes share.
 pub struct App {
@@ -20,6 +24,8 @@ pub struct App {
     pub(crate) settings: Settings,
     /// The server's counters and histograms.
     pub(crate) metrics: Metrics,
+    /// Memory of the bodies of all requests.
+    pub(crate) bodies: Arc<HeldBodies>,
     /// True if further requests are refused.
     closing: AtomicBool,
     /// True if running requests have to end now.
@@ -31,7 +37,9 @@ impl App {
     pub fn new(engine: impl Engine, settings: Settings) -> Arc<App> {
         let (closing, aborted) = (AtomicBool::new(false), watch::Sender::new(false));
         let (engine, metrics) = (Box::new(engine), Metrics::new());
-        Arc::new(App { engine, settings, metrics, closing, aborted })
+        let limit = settings.max_body.saturating_mul(BODIES);
+        let bodies = HeldBodies::new(limit, settings.trim);
+        Arc::new(App { engine, settings, metrics, bodies, closing, aborted })
     }
 
     /// Refuses all further requests with status 503; running ones go on.
@@ -67,8 +75,10 @@ pub struct Settings {
     pub origins: Vec<HeaderValue>,
     /// True if unknown fields of a body are ignored instead of refused.
     pub lenient: bool,
-    /// Largest body that is accepted, in bytes.
+    /// Largest body that is accepted, in bytes. All bodies together may have four times as much.
     pub max_body: usize,
+    /// Gives free memory of the allocator back to the system; called after large requests.
+    pub trim: fn(),
     /// Connections that are open at once. A further one replaces the connection that has been idle
     /// longest.
     pub max_connections: usize,

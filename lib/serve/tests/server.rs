@@ -155,6 +155,42 @@ fn who_is_silent_makes_room_for_who_speaks() {
 }
 
 #[test]
+fn bodies_that_stop_coming_make_room_for_others() {
+    const SIZE: usize = 1 << 20;
+    let script = long();
+    let server = Served::start(&script, settings(), Duration::ZERO);
+    let mut stream = ask(&server, "long", true);
+    until("it begins", || script.figures().running == 1);
+    let most = head(SIZE) + &" ".repeat(SIZE - 100);
+    let mut stopped: Vec<_> = (0..20).map(|_| connect(&server, &most)).collect();
+    // Until then they still come, like any other.
+    thread::sleep(Duration::from_secs(3));
+    let body = json!({"model": "words", "messages": [{"role": "user", "content": "a".repeat(SIZE - 200)}]});
+    for _ in 0..3 {
+        let whole = connect(&server, &(head(body.to_string().len()) + &body.to_string()));
+        let answer = all(whole);
+        assert!(answer.starts_with("HTTP/1.1 200 "), "{answer}");
+    }
+    // Four bodies have room, so all but the last ones were given up.
+    let given_up = all(stopped.remove(0));
+    assert!(given_up.starts_with("HTTP/1.1 408 "), "{given_up}");
+    assert!(given_up.contains("the body stopped coming"), "{given_up}");
+    stream.read_exact(&mut [0; 1000]).unwrap();
+    server.stop();
+}
+
+#[test]
+fn copies_of_a_body_count_like_bodies() {
+    let server = start(&Script::new(), Duration::ZERO);
+    let content = "a".repeat(900_000);
+    let body =
+        json!({"model": "words", "n": 8, "messages": [{"role": "user", "content": content}]});
+    let answer = all(connect(&server, &(head(body.to_string().len()) + &body.to_string())));
+    assert!(answer.starts_with("HTTP/1.1 503 "), "{answer}");
+    server.stop();
+}
+
+#[test]
 fn who_takes_no_answer_leaves_no_work_behind() {
     // The text is larger than all buffers between the two, and takes longer than the test.
     let piece = "a ".repeat(500_000);

@@ -17,6 +17,7 @@ pub fn settings() -> Settings {
         origins: Vec::new(),
         lenient: false,
         max_body: 1 << 20,
+        trim: || (),
         max_connections: 1024,
         max_tokens: None,
         times: Times { head: minute, body: minute, write: minute },

@@ -18,8 +18,15 @@ use super::shared::{Bounds, Shared, stopped};
 use super::worker::{self, QueuedRequest, SchedulerCommand, SchedulerConfig};
 use crate::thread::WorkerThread;
 
-/// Requests that are prepared concurrently: each may use a core and some hundred megabytes.
-const PREPARED: usize = 4;
+/// Ordinary requests that are prepared concurrently, in milliseconds each.
+const PREPARED: usize = 3;
+
+/// Large requests, and those with rules, that are prepared concurrently: each may take seconds and
+/// some hundred megabytes.
+const PREPARED_SLOW: usize = 2;
+
+/// Size from which a request is large, in bytes.
+const LARGE: usize = 256 << 10;
 
 /// Engine that runs the models of this machine.
 pub struct Local {
@@ -31,6 +38,8 @@ pub struct Local {
     pub shared: Arc<Shared>,
     /// Threads that prepare requests, so that the scheduler does not wait for it.
     preparing: ThreadPool,
+    /// Threads that prepare large requests and those with rules.
+    preparing_slow: ThreadPool,
     queue: u64,
     preset: Preset,
 }
@@ -65,10 +74,8 @@ impl Local {
             .name("models".to_owned())
             .spawn(move || worker::work(config, &coming))
             .map_err(|e| Error::new(Kind::Execution, "", format!("no thread: {e}")))?;
-        let preparing = ThreadPoolBuilder::new().num_threads(PREPARED);
-        let preparing = preparing.thread_name(|n| format!("prepare {n}")).build();
-        let preparing =
-            preparing.map_err(|e| Error::new(Kind::Execution, "", format!("no threads: {e}")))?;
+        let preparing = threads(PREPARED, "prepare")?;
+        let preparing_slow = threads(PREPARED_SLOW, "prepare slow")?;
         let Bounds { queue, preset, .. } = bounds;
         Ok(Local {
             commands,
@@ -76,6 +83,7 @@ impl Local {
             catalogue,
             shared,
             preparing,
+            preparing_slow,
             queue,
             preset,
         })
@@ -87,6 +95,12 @@ impl Local {
     /// [`Kind::ServerShutdown`] if the thread has ended.
     pub fn send(&self, command: SchedulerCommand) -> Result<()> {
         self.commands.send(command).map_err(|_| stopped())
+    }
+
+    /// Threads that prepare a request.
+    fn pool(&self, request: &Request) -> &ThreadPool {
+        let slow = request.rules.is_some() || request.weight() > LARGE;
+        if slow { &self.preparing_slow } else { &self.preparing }
     }
 
     /// Model of a request, and the request with the preset of this engine.
@@ -107,12 +121,17 @@ impl Engine for Local {
         let (found, request) = self.resolve(request)?;
         let (send, events) = mpsc::unbounded_channel();
         let (shared, commands) = (Arc::clone(&self.shared), self.commands.clone());
-        self.preparing.spawn(move || {
-            let prepare = || shared.processors.find(&found, costed::read)?.prepare(&request);
+        self.pool(&request).spawn(move || {
             if send.is_closed() {
                 return;
             }
-            match guarded(prepare) {
+            let prepared = guarded(|| {
+                let processor = shared.processors.find(&found, costed::read)?;
+                processor.prepare_unless(&request, &|| send.is_closed())
+            });
+            // Whoever hears of the result may rely on the memory.
+            drop(request);
+            match prepared {
                 Ok(prepared) => enqueue(&commands, QueuedRequest { found, prepared, send, ticket }),
                 Err(e) => {
                     drop(ticket);
@@ -129,13 +148,15 @@ impl Engine for Local {
         let (found, request) = self.resolve(request)?;
         let (send, count) = oneshot::channel();
         let shared = Arc::clone(&self.shared);
-        self.preparing.spawn(move || {
-            let count = || shared.processors.find(&found, costed::read)?.count(&request);
+        self.pool(&request).spawn(move || {
             if send.is_closed() {
                 return;
             }
-            let count = guarded(count);
-            drop(ticket);
+            let count = guarded(|| {
+                let processor = shared.processors.find(&found, costed::read)?;
+                processor.count(&request, &|| send.is_closed())
+            });
+            drop((request, ticket));
             // A client that has disconnected needs no count.
             let _ = send.send(count);
         });
@@ -150,6 +171,13 @@ impl Engine for Local {
         let figures = self.shared.figures.lock().unwrap_or_else(PoisonError::into_inner);
         Figures { waiting: self.shared.waiting.load(Ordering::Relaxed), ..figures.clone() }
     }
+}
+
+/// Pool of `count` threads called `name`.
+fn threads(count: usize, name: &'static str) -> Result<ThreadPool> {
+    let pool = ThreadPoolBuilder::new().num_threads(count);
+    let pool = pool.thread_name(move |n| format!("{name} {n}")).build();
+    pool.map_err(|e| Error::new(Kind::Execution, "", format!("no threads: {e}")))
 }
 
 fn enqueue(commands: &Sender<SchedulerCommand>, waiting: QueuedRequest) {

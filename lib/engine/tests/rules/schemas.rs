@@ -105,6 +105,58 @@ fn rules_that_explode_are_refused_one_after_the_other() {
     assert_eq!(ask("", &["b"], json!({"json_schema": {"const": 1}})).unwrap().text, "1");
 }
 
+/// Schemas and grammars that would take the stack, gigabytes or minutes to compile, and the end of
+/// their refusal.
+fn exhausting() -> Vec<(Value, &'static str)> {
+    let chain = |link: &dyn Fn(Value) -> Value| {
+        let next = |n: usize| link(json!({"$ref": format!("#/$defs/{n}")}));
+        let all: serde_json::Map<_, _> =
+            (0..20_000).map(|n| (n.to_string(), next(n + 1))).collect();
+        json!({"json_schema": {"$ref": "#/$defs/0", "$defs": all}})
+    };
+    let names: serde_json::Map<_, _> = (0..2000).map(|n| (format!("^{n}_"), json!({}))).collect();
+    let large: Vec<String> = (0..10).map(|n| "x".repeat(1_000_000) + &n.to_string()).collect();
+    let numbers: Vec<usize> = (0..100_000).collect();
+    let doubled: String = (0..16).map(|n| format!("T{n}: T{0} T{0}\n", n + 1)).collect();
+    let doubled = format!("start: T0\n{doubled}T16: \"a\"?\n");
+    let rules: String = (0..20_000).map(|n| format!("r{n}: r{} \"x\"\n", n + 1)).collect();
+    let itself: Vec<Value> = (0..40).map(|n| json!({"$ref": format!("#/$defs/{n}")})).collect();
+    let all: serde_json::Map<_, _> =
+        (0..40).map(|n| (n.to_string(), json!({"anyOf": itself}))).collect();
+    let embedded = json!({"patternProperties": names});
+    vec![
+        (chain(&|next| json!({"allOf": [next]})), "schemas behind `$ref`, and 2000 are the most"),
+        (chain(&|next| json!({"properties": {"a": next}})), "and 2000 are the most"),
+        (json!({"json_schema": embedded}), "it has too many `patternProperties`"),
+        (json!({"json_schema": {"enum": large}}), "and 1048576 are the most"),
+        (
+            json!({"json_schema": {"enum": numbers}}),
+            "in `enum` and `const`, and 50000 are the most",
+        ),
+        (json!({"json_schema": {"pattern": "a?".repeat(20_000)}}), "its patterns are too long"),
+        (json!({"json_schema": {"anyOf": itself, "$defs": all}}), "of itself without end"),
+        (json!({"grammar": format!("start: /{}/", "\\p{L}*\\p{N}*".repeat(2000))}), "too long"),
+        (
+            json!({"grammar": format!("start: {embedded}").replacen(": ", ": %json ", 1)}),
+            "Properties`",
+        ),
+        (json!({"grammar": doubled}), "its patterns are too long"),
+        (json!({"grammar": format!("start: r0\n{rules}r20000: \"y\"")}), "are the most"),
+        (json!({"grammar": "a".repeat(200_000)}), "bytes, and 131072 are the most"),
+    ]
+}
+
+#[test]
+fn rules_that_would_take_the_machine_are_refused_and_leave_nothing_behind() {
+    let all = exhausting();
+    for (rules, message) in all.iter().chain(&all) {
+        let e = ask("", &["1"], rules.clone()).unwrap_err();
+        assert_eq!(e.kind, Kind::Validation, "{e}");
+        assert!(e.message.ends_with(message), "{e}");
+    }
+    assert_eq!(ask("", &["b"], json!({"json_schema": {"const": 1}})).unwrap().text, "1");
+}
+
 /// A schema, possible or not.
 fn any_schema(
     u: &mut arbtest::arbitrary::Unstructured,

@@ -2,6 +2,7 @@
 
 use serde_json::{Map, Value, json};
 
+use super::bounds::check_schema;
 use crate::schema::{Kinds, Lowered, Unheld, kinds, lower};
 use crate::tools::{is_strict, name, parameters};
 
@@ -29,7 +30,8 @@ impl Call {
     pub fn new(tool: &Value, field: String, number: usize) -> Result<Call, String> {
         let (name, strict) = (name(tool).unwrap_or_default().to_owned(), is_strict(tool));
         let schema = parameters(tool);
-        let lowered = lower(&schema, &format!("{number}-"), false);
+        let lowered =
+            check_schema(&schema).and_then(|()| lower(&schema, &format!("{number}-"), false));
         let mut call =
             Call { name, field, strict, unheld: Vec::new(), arguments: Lowered::any_object() };
         let refused = |why: &str| Err(format!("`{}`: {why}", call.field));

@@ -7,6 +7,8 @@ use std::rc::Rc;
 
 use serde_json::Value;
 
+use super::bounds::{self, closing};
+
 /// Maximum number of combinations, as a power of two.
 const MAX_BITS: f64 = 19.0;
 
@@ -154,24 +156,20 @@ fn joins(schema: &Value) -> bool {
 fn own(schema: &Value) -> Patterns<'_> {
     let mut own = Patterns::new();
     if let Some(pattern) = schema["pattern"].as_str() {
-        own.insert(pattern, width(pattern));
+        own.insert(pattern, bits_of(pattern));
     }
     if let Some(format) = schema["format"].as_str() {
         own.insert(format, 5.0);
     }
     if schema.get("minLength").or_else(|| schema.get("maxLength")).is_some() {
-        own.insert("length", width("."));
+        own.insert("length", bits_of("."));
     }
     own
 }
 
-/// Number of byte sets that a pattern may allow next, as a power of two: one for each letter,
-/// several for classes of characters that have more than one byte.
-fn width(pattern: &str) -> f64 {
-    let many =
-        ["\\p", "\\P", "[^"].iter().map(|class| pattern.matches(class).count()).sum::<usize>();
-    let sets = pattern.len() + 10 * pattern.matches('.').count() + 60 * many;
-    (sets.max(1) as f64).log2()
+/// Number of byte sets that a pattern may allow next, as a power of two.
+fn bits_of(pattern: &str) -> f64 {
+    (bounds::width(pattern).max(1) as f64).log2()
 }
 
 /// Number of joins in a grammar, and the widths of its literals.
@@ -186,24 +184,13 @@ fn terminals(text: &str) -> (usize, Vec<f64>) {
             }
             "/" if after.starts_with('/') => after.split_once('\n').map_or("", |(_, next)| next),
             quote => {
-                let end = closing(after, quote);
-                widths.push(width(&after[..end]));
+                let end = closing(after, if quote == "/" { '/' } else { '"' });
+                widths.push(bits_of(&after[..end]));
                 after.get(end + 1..).unwrap_or_default()
             }
         };
     }
     (joined, widths)
-}
-
-/// Place of the closing `quote` of a literal, which is not escaped.
-fn closing(text: &str, quote: &str) -> usize {
-    let mut escaped = false;
-    let ends = |(_, c): &(usize, char)| {
-        let end = !escaped && quote.starts_with(*c);
-        escaped = !escaped && *c == '\\';
-        end
-    };
-    text.char_indices().find(ends).map_or(text.len(), |(at, _)| at)
 }
 
 fn bits(patterns: &Patterns) -> f64 {

@@ -5,24 +5,35 @@ use std::collections::HashSet;
 
 use serde_json::Value;
 
-/// Maximum depth of nested references; deeper ones count as finite.
-const MAX_DEPTH: usize = 64;
+/// Maximum number of passes over all references; what is not known to end then, counts as finite.
+const MAX_PASSES: usize = 64;
 
 /// True if every instance of `schema` contains another instance, without end.
 pub fn is_endless(schema: &Value) -> bool {
-    !Search { root: schema, around: Vec::new(), ending: HashSet::new() }.ends(schema)
+    let mut search = Search { root: schema, seen: HashSet::new(), ending: HashSet::new() };
+    for _ in 0..MAX_PASSES {
+        let known = search.ending.len();
+        if search.ends(schema) {
+            return false;
+        }
+        if search.ending.len() == known {
+            return true;
+        }
+        search.seen.clear();
+    }
+    false
 }
 
 struct Search<'a> {
     root: &'a Value,
-    /// References that lead to the current schema.
-    around: Vec<&'a str>,
+    /// References that were followed in this pass.
+    seen: HashSet<&'a str>,
     /// References that are known to be finite.
     ending: HashSet<&'a str>,
 }
 
 impl<'a> Search<'a> {
-    /// True if `schema` has an instance that contains none of the references around.
+    /// True if `schema` is known to have an instance of finite size.
     fn ends(&mut self, schema: &'a Value) -> bool {
         if schema.get("enum").or_else(|| schema.get("const")).is_some() {
             return true;
@@ -48,15 +59,10 @@ impl<'a> Search<'a> {
         let Some(target) = name.strip_prefix('#').and_then(|path| self.root.pointer(path)) else {
             return true;
         };
-        if self.ending.contains(name) || self.around.len() == MAX_DEPTH {
-            return true;
+        if self.ending.contains(name) || !self.seen.insert(name) {
+            return self.ending.contains(name);
         }
-        if self.around.contains(&name) {
-            return false;
-        }
-        self.around.push(name);
         let ends = self.ends(target);
-        self.around.pop();
         if ends {
             self.ending.insert(name);
         }

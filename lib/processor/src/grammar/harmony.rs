@@ -37,11 +37,10 @@ impl Vocabulary {
         let special = self.harmony_tokens()?;
         let header = special.header(prompt);
         let text = special.grammar(rules, tools.tools, header.is_none());
-        let own = rules.clone();
-        let mut compiled = self.compile_with(rules, tools, rules.weight(), move |calls| {
+        let mut compiled = self.compile_with(rules, tools, |calls| {
             let mut grammars = vec![GrammarWithLexer::from_lark(text.clone())];
-            if !matches!(own, Rules::Call(_)) {
-                grammars.push(named("text", own.text(false)?));
+            if !matches!(rules, Rules::Call(_)) {
+                grammars.push(named("text", rules.text(false)?));
             }
             for (place, call) in calls.iter().enumerate() {
                 let arguments = json_schema(call.arguments())?;

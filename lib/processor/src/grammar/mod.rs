@@ -1,6 +1,7 @@
 //! Grammars that constrain a completion: from a JSON schema, a grammar or the schemas of tools to a
 //! mask of the tokens that may come next.
 
+mod bounds;
 mod calls;
 mod constraint;
 mod cost;

@@ -5,10 +5,10 @@ use mlxk_core::Result;
 use serde_json::{Value, json};
 
 use super::calls::{self, Call};
-use super::{cost, endless};
+use super::{bounds, cost, endless};
 use crate::fields::invalid;
-use crate::sandbox;
 use crate::schema::lower;
+use crate::weight::{weight, weights};
 
 /// Reason to refuse rules whose patterns cannot be combined.
 const TOO_WIDE: &str = "its patterns are too many for one text";
@@ -63,13 +63,13 @@ impl Rules {
         }
     }
 
-    /// Approximate size in memory without the tools of calls, in bytes.
+    /// Approximate size in memory, in bytes.
     pub fn weight(&self) -> usize {
         match self {
-            Rules::Schema(schema) => sandbox::weight(schema),
-            // A parsed grammar takes about a hundred bytes for each letter.
-            Rules::Grammar(text) => text.len().saturating_mul(32),
-            Rules::Call(_) | Rules::Strict => 0,
+            Rules::Schema(schema) => weight(schema),
+            Rules::Grammar(text) => text.len(),
+            Rules::Call(tools) => weights(tools),
+            Rules::Strict => 0,
         }
     }
 
@@ -102,20 +102,14 @@ impl Rules {
     pub fn text(&self, remembers: bool) -> std::result::Result<GrammarWithLexer, String> {
         Ok(match self {
             Rules::Schema(schema) => {
+                bounds::check_schema(schema)?;
                 let lowered = lower(schema, "", remembers)?;
                 if let Some(unheld) = lowered.unheld.first() {
                     return Err(unheld.to_string());
                 }
-                let schema = lowered.document();
-                if endless::is_endless(&schema) {
-                    return Err("it demands something of itself without end".to_owned());
-                }
-                json_schema(schema)?
+                json_schema(lowered.document())?
             }
-            Rules::Grammar(text) if cost::is_wide_grammar(text) => {
-                return Err(TOO_WIDE.to_owned());
-            }
-            Rules::Grammar(text) => GrammarWithLexer::from_lark(text.clone()),
+            Rules::Grammar(text) => lark(text)?,
             Rules::Call(_) | Rules::Strict => {
                 GrammarWithLexer::from_lark("start: /(?s:.*)/".to_owned())
             }
@@ -138,14 +132,12 @@ pub fn named(name: &str, grammar: GrammarWithLexer) -> GrammarWithLexer {
     GrammarWithLexer { name: Some(name.to_owned()), ..grammar }
 }
 
-/// Grammar of a JSON schema.
+/// Grammar of a JSON schema whose keywords a grammar holds.
 ///
 /// # Errors
-/// If the schema's patterns cannot be combined.
+/// If the schema is too large, its patterns cannot be combined, or no instance is finite.
 pub fn json_schema(mut schema: Value) -> std::result::Result<GrammarWithLexer, String> {
-    if cost::is_wide(&schema) {
-        return Err(TOO_WIDE.to_owned());
-    }
+    check(&schema)?;
     match schema {
         Value::Bool(true) => schema = json!({}),
         Value::Bool(false) => return Err("no value can follow it".to_owned()),
@@ -155,4 +147,27 @@ pub fn json_schema(mut schema: Value) -> std::result::Result<GrammarWithLexer, S
         fields.entry("x-guidance").or_insert(json!({"whitespace_pattern": SPACE}));
     }
     Ok(GrammarWithLexer::from_json_schema(schema))
+}
+
+/// Grammar of a text in the variant of Lark.
+fn lark(text: &str) -> std::result::Result<GrammarWithLexer, String> {
+    bounds::check_grammar(text)?;
+    for schema in bounds::schemas(text) {
+        check(&schema)?;
+    }
+    match cost::is_wide_grammar(text) {
+        true => Err(TOO_WIDE.to_owned()),
+        false => Ok(GrammarWithLexer::from_lark(text.to_owned())),
+    }
+}
+
+fn check(schema: &Value) -> std::result::Result<(), String> {
+    bounds::check_schema(schema)?;
+    if endless::is_endless(schema) {
+        return Err("it demands something of itself without end".to_owned());
+    }
+    if cost::is_wide(schema) {
+        return Err(TOO_WIDE.to_owned());
+    }
+    Ok(())
 }

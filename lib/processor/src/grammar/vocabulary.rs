@@ -1,7 +1,6 @@
 //! Vocabulary of a model, prepared for grammars.
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use llguidance::api::{GrammarWithLexer, TopLevelGrammar};
 use llguidance::toktrie::{ApproximateTokEnv, InferenceCapabilities, TokEnv, TokRxInfo, TokTrie};
@@ -13,17 +12,14 @@ use super::calls::{self, Call};
 use super::matcher::Matcher;
 use super::rules::{Rules, SchemaFields, json_schema, named};
 use crate::parser::Pair;
-use crate::sandbox::{self, Limits, Outcome, Workload};
+use crate::stack::run_on_stack;
 use crate::text::tokenizer::{SPECIAL, Tokenizer};
 use crate::tools;
+use crate::weight::weights;
 
-/// Limits of compiling a grammar.
-const LIMITS: Limits = Limits {
-    workload: Workload::Grammar,
-    memory: 128 << 20,
-    input: 0,
-    time: Duration::from_secs(20),
-};
+/// Size of the stack for compiling, in bytes: each definition that a schema or a grammar refers to
+/// may take some tens of kilobytes.
+const STACK: usize = 256 << 20;
 
 /// Largest size of rules in bytes, twice the largest JSON schema in use (FHIR).
 const MAX_RULES: usize = 16 << 20;
@@ -62,10 +58,6 @@ pub struct Tools<'a> {
 impl Tools<'_> {
     fn field(&self, tool: &Value) -> String {
         tools::field(self.all, tool, self.fields.parameters)
-    }
-
-    fn weight(&self) -> usize {
-        self.tools.iter().map(sandbox::weight).sum()
     }
 }
 
@@ -120,9 +112,7 @@ impl Vocabulary {
     /// # Errors
     /// [`Kind::Validation`] if the rules are malformed, cannot be followed, or are too large.
     pub fn compile(&self, rules: &Rules, tools: &Tools) -> Result<Compiled> {
-        let (own, size) = (rules.clone(), rules.weight());
-        let mut compiled =
-            self.compile_with(rules, tools, size, move |calls| own.grammar(calls))?;
+        let mut compiled = self.compile_with(rules, tools, |calls| rules.grammar(calls))?;
         if let Some(schema) = rules.unique_items().filter(|_| tools.tools.is_empty()) {
             compiled.matcher.compare_items(schema.clone(), self.factory.tok_env());
         }
@@ -144,7 +134,7 @@ impl Vocabulary {
         let (open, close) = (terminal(open), terminal(close));
         let block = format!("SPACE? @calls SPACE? {close}");
         let text = format!("start: {block} (SPACE? {open} {block})*\nSPACE: /[ \\n]{{1,2}}/");
-        self.compile_with(&Rules::Strict, tools, 0, move |calls| {
+        self.compile_with(&Rules::Strict, tools, |calls| {
             let schema = match single {
                 true => calls::schema(calls, "arguments"),
                 false => calls::schema_of_list(calls),
@@ -156,8 +146,7 @@ impl Vocabulary {
     }
 
     /// Compiles a grammar of the text's `rules` and of calls of `tools`. If it cannot be compiled,
-    /// the tools whose schemas are the reason are left to the model, unless they are strict. `size`
-    /// is that of the rules in bytes.
+    /// the tools whose schemas are the reason are left to the model, unless they are strict.
     ///
     /// # Errors
     /// [`Kind::Validation`] if the rules, or the schema of a strict tool, are malformed, cannot be
@@ -166,20 +155,21 @@ impl Vocabulary {
         &self,
         rules: &Rules,
         tools: &Tools,
-        size: usize,
-        grammar: impl Fn(&[Call]) -> Compilation<TopLevelGrammar> + Clone + Send + 'static,
+        grammar: impl Fn(&[Call]) -> Compilation<TopLevelGrammar> + Sync,
     ) -> Result<Compiled> {
-        let size = size.saturating_add(tools.weight());
+        let own = match rules {
+            // Its tools are those of `tools`.
+            Rules::Call(_) => 0,
+            rules => rules.weight(),
+        };
+        let size = own + weights(tools.tools);
         let mut calls = self.calls(tools, size)?;
         let field = match rules {
             Rules::Schema(_) => tools.fields.text,
             Rules::Grammar(_) => "grammar",
             Rules::Call(_) | Rules::Strict => "tools",
         };
-        let compile = |calls: &[Call]| {
-            let (grammar, calls) = (grammar.clone(), calls.to_vec());
-            self.compile_grammar(field, size, move || grammar(&calls))
-        };
+        let compile = |calls: &[Call]| self.compile_grammar(field, size, || grammar(calls));
         let matcher = match compile(&calls) {
             Err(e) if e.kind == Kind::Validation && !calls.is_empty() => {
                 self.free(rules, field, &mut calls, e)?;
@@ -196,13 +186,11 @@ impl Vocabulary {
         if tools.tools.is_empty() {
             return Ok(Vec::new());
         }
-        let fields: Vec<String> = tools.tools.iter().map(|tool| tools.field(tool)).collect();
-        let all: Vec<(Value, String)> = tools.tools.iter().cloned().zip(fields).collect();
-        let each = move || {
-            let all = all.into_iter().enumerate();
-            all.map(|(number, (tool, field))| Call::new(&tool, field, number)).collect()
+        let each = || {
+            let all = tools.tools.iter().enumerate();
+            all.map(|(number, tool)| Call::new(tool, tools.field(tool), number)).collect()
         };
-        let calls: Compilation<Vec<Call>> = self.bounded("tools", size, each)?;
+        let calls: Compilation<Vec<Call>> = bounded("tools", size, each)?;
         calls.map_err(|why| Error::new(Kind::Validation, "", why))
     }
 
@@ -210,14 +198,13 @@ impl Vocabulary {
     /// that are not strict, if none is found to be the reason of `error`.
     fn free(&self, rules: &Rules, field: &str, calls: &mut [Call], error: Error) -> Result<()> {
         if let Rules::Schema(_) | Rules::Grammar(_) = rules {
-            let rules = rules.clone();
-            self.compile_grammar(field, rules.weight(), move || rules.grammar(&[]))?;
+            self.compile_grammar(field, rules.weight(), || rules.grammar(&[]))?;
         }
         let mut found = false;
         let few = calls.len() <= MAX_ALONE;
         for call in calls.iter_mut().filter(|_| few) {
             let schema = call.arguments();
-            let alone = self.compile_grammar(&call.field, 0, move || {
+            let alone = self.compile_grammar(&call.field, 0, || {
                 Ok(TopLevelGrammar::from_grammar(json_schema(schema)?))
             });
             match alone {
@@ -241,8 +228,8 @@ impl Vocabulary {
         }
     }
 
-    /// Compiles a grammar within limits of memory and time. The field it comes from and its size in
-    /// bytes are known before it is made.
+    /// Compiles a grammar. The field it comes from and its size in bytes are known before it is
+    /// made.
     ///
     /// # Errors
     /// [`Kind::Validation`] if the grammar is malformed, cannot be followed, or is too large.
@@ -250,32 +237,14 @@ impl Vocabulary {
         &self,
         field: &str,
         size: usize,
-        grammar: impl FnOnce() -> Compilation<TopLevelGrammar> + Send + 'static,
+        grammar: impl FnOnce() -> Compilation<TopLevelGrammar> + Send,
     ) -> Result<Matcher> {
-        let factory = Arc::clone(&self.factory);
-        let matcher = self.bounded(field, size, move || {
-            let grammar = grammar()?;
-            let mut grammar = Grammar::new(factory.create_parser(grammar));
+        let matcher = bounded(field, size, || {
+            let mut grammar = Grammar::new(self.factory.create_parser(grammar()?));
             // The first mask shows whether the grammar is too large.
             grammar.compute_mask().map(|_| Matcher::new(grammar)).map_err(|e| why(&e))
         })?;
         matcher.map_err(|why| refused(field, &why))
-    }
-
-    /// Runs work on rules of `size` bytes from `field` within limits of memory and time.
-    fn bounded<T: Send + 'static>(
-        &self,
-        field: &str,
-        size: usize,
-        work: impl FnOnce() -> T + Send + 'static,
-    ) -> Result<T> {
-        if size > MAX_RULES {
-            return Err(refused(field, "too large"));
-        }
-        match sandbox::run(Limits { input: size, ..LIMITS }, work)? {
-            Outcome::Done(done) => Ok(done),
-            Outcome::OutOfMemory | Outcome::TimedOut => Err(refused(field, "too large")),
-        }
     }
 
     /// Tokens that `text` may begin with: the token that is the whole text if there is one,
@@ -306,6 +275,14 @@ impl Vocabulary {
     /// Mask without any token.
     pub fn nothing(&self) -> Vec<u32> {
         vec![0; self.size.div_ceil(32)]
+    }
+}
+
+/// Runs work on rules of `size` bytes from `field` on a large stack.
+fn bounded<T: Send>(field: &str, size: usize, work: impl FnOnce() -> T + Send) -> Result<T> {
+    match size > MAX_RULES {
+        true => Err(refused(field, "too large")),
+        false => run_on_stack(STACK, work),
     }
 }
 

@@ -1,6 +1,7 @@
 //! Text to tokens and back: the chat template, the tokenizer, the detokenizer, stop strings.
 
 pub mod detokenizer;
+mod pieces;
 pub mod stop;
 pub mod template;
 pub mod tokenizer;

@@ -1,6 +1,7 @@
 //! Tokenizer: text to token ids, and the special tokens of a model.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::OnceLock;
 
 use mlxk_core::{Error, Facts, Kind, Result, generation_config};
 use serde::Deserialize;
@@ -11,6 +12,7 @@ use tokenizers::models::bpe::BPE;
 use tokenizers::{AddedToken, PostProcessor, TruncationParams, truncate_encodings};
 
 use super::detokenizer::Detokenizer;
+use super::pieces::{Cut, cut};
 
 /// Tokens that end a turn and have no other use. Some checkpoints state only the end of the
 /// document, and would go on with the user's turn.
@@ -36,6 +38,8 @@ pub struct Tokenizer {
     special: Map<String, Value>,
     ends: BTreeSet<u32>,
     detokenizer: Result<Detokenizer>,
+    /// Size of the longest token in bytes of text, once it is needed.
+    longest: OnceLock<usize>,
 }
 
 /// Tokens of a pair of texts.
@@ -90,7 +94,8 @@ impl Tokenizer {
             .map_err(|e| invalid(format!("not a decoder: {e}")))?;
         let special: Map<String, Value> = special.into_iter().filter_map(named_token).collect();
         let ends = end_ids(&inner, special.get("eos_token"), ends);
-        Ok(Tokenizer { detokenizer: Detokenizer::new(&decoder), inner, special, ends })
+        let (detokenizer, longest) = (Detokenizer::new(&decoder), OnceLock::new());
+        Ok(Tokenizer { detokenizer, inner, special, ends, longest })
     }
 
     /// Token ids of a text, with the special tokens that the tokenizer adds to every text, unless
@@ -99,11 +104,57 @@ impl Tokenizer {
     /// # Errors
     /// [`Kind::Execution`] if the tokenizer fails.
     pub fn encode(&self, text: &str) -> Result<Vec<u32>> {
+        Ok(self.encode_up_to(text, usize::MAX, &|| false)?.unwrap_or_default())
+    }
+
+    /// Token ids of a text as [`Tokenizer::encode`] gives them; none if the text is found to have
+    /// more than `limit` before all of it is read. A text that is too long by its bytes is not read
+    /// at all, and a long one in pieces, until `gone` is true.
+    ///
+    /// # Errors
+    /// [`Kind::Execution`] if the tokenizer fails, or `gone` is true.
+    pub fn encode_up_to(
+        &self,
+        text: &str,
+        limit: usize,
+        gone: &dyn Fn() -> bool,
+    ) -> Result<Option<Vec<u32>>> {
         let bos = self.special.get("bos_token").and_then(Value::as_str);
         let begun = bos.is_some_and(|bos| !bos.is_empty() && text.starts_with(bos));
-        let encoding = self.inner.encode_fast(text, !begun);
-        let encoding = encoding.map_err(|e| Error::new(Kind::Execution, "", e.to_string()))?;
-        Ok(encoding.get_ids().to_vec())
+        let (mut ids, mut last, mut rest) = (Vec::new(), Vec::new(), text);
+        loop {
+            // No token is shorter than a byte, so most texts need no look at the vocabulary.
+            let least = if rest.len() > limit { rest.len() / self.longest() } else { 0 };
+            if ids.len().saturating_add(least) > limit {
+                return Ok(None);
+            }
+            if gone() {
+                return Err(Error::new(Kind::Execution, "", "nobody waits for the tokens"));
+            }
+            let Cut { end, next } = cut(rest, |part| self.encode_part(part))?;
+            let (piece, is_first) = (&rest[..end], rest.len() == text.len());
+            rest = &rest[next..];
+            let encoding = self.inner.encode_fast(piece, is_first && !begun).map_err(failed)?;
+            let mut found = encoding.get_ids().to_vec();
+            if is_first && !rest.is_empty() {
+                let added = encoding.get_special_tokens_mask().iter().rev();
+                let kept = found.len() - added.take_while(|&&added| added == 1).count();
+                last = found.split_off(kept);
+            }
+            ids.extend(found);
+            if rest.is_empty() {
+                ids.extend(last);
+                return Ok(Some(ids));
+            }
+        }
+    }
+
+    /// Size of the longest token, in bytes of text.
+    fn longest(&self) -> usize {
+        *self.longest.get_or_init(|| {
+            let longest = self.words().ok().and_then(|words| words.iter().map(Vec::len).max());
+            longest.map_or(usize::MAX, |longest| longest.max(1))
+        })
     }
 
     /// The first `limit` tokens of `text`, those that the tokenizer puts around every text
@@ -125,8 +176,7 @@ impl Tokenizer {
         let mut bytes = limit.max(UNSURE).saturating_mul(BYTES);
         loop {
             let part = beginning(text, bytes);
-            let encoding = self.inner.encode_fast(part, special);
-            let encoding = encoding.map_err(|e| Error::new(Kind::Execution, "", e.to_string()))?;
+            let encoding = self.inner.encode_fast(part, special).map_err(failed)?;
             let ids = encoding.get_ids();
             if part.len() == text.len() && ids.len() <= limit {
                 return Ok((ids.to_vec(), false));
@@ -147,7 +197,6 @@ impl Tokenizer {
     /// # Errors
     /// If `limit` has no room for the tokens that are added, or the tokenizer fails.
     pub fn encode_pair(&self, texts: [&str; 2], limit: usize) -> Result<Pair> {
-        let failed = |e: tokenizers::Error| Error::new(Kind::Execution, "", e.to_string());
         let part = |text: &str| self.inner.encode_fast(text, false).map_err(failed);
         let [first, second] = [part(texts[0])?, part(texts[1])?];
         let added = self.inner.get_post_processor().map_or(0, |added| added.added_tokens(true));
@@ -166,9 +215,7 @@ impl Tokenizer {
     /// # Errors
     /// [`Kind::Execution`] if the tokenizer fails.
     pub fn encode_part(&self, text: &str) -> Result<Vec<u32>> {
-        let encoding = self.inner.encode_fast(text, false);
-        let encoding = encoding.map_err(|e| Error::new(Kind::Execution, "", e.to_string()))?;
-        Ok(encoding.get_ids().to_vec())
+        Ok(self.inner.encode_fast(text, false).map_err(failed)?.get_ids().to_vec())
     }
 
     /// Detokenizer for one text.
@@ -365,6 +412,10 @@ fn end_ids(
     let named = turns.chain(eos_token.and_then(Value::as_str));
     let named = named.filter_map(|token| inner.token_to_id(token));
     stated.iter().copied().chain(named).collect()
+}
+
+fn failed(e: tokenizers::Error) -> Error {
+    Error::new(Kind::Execution, "", e.to_string())
 }
 
 fn invalid(message: String) -> Error {

@@ -26,12 +26,12 @@ pub const MAX_INPUTS: usize = 2048;
 /// If the body is invalid, or the engine refuses or fails the request.
 pub async fn respond(app: Arc<App>, body: Body) -> Result<Response, ApiError> {
     let state = app.clone();
-    let submit = move |fields| {
+    let submit = move |fields, _: &mut _| {
         let (request, encoding) = parse(fields)?;
         let model = request.model.clone();
         Ok((state.engine.embed(request)?, model, encoding))
     };
-    let (receiver, model, encoding) = body::read(&app, body, submit).await?;
+    let ((receiver, model, encoding), _held) = body::read(&app, body, submit).await?;
     let embeddings = reply(&app, receiver).await?;
     let truncated = embeddings.truncated;
     reply::respond(&document(embeddings, model, encoding), truncated)

@@ -23,14 +23,14 @@ use crate::state::App;
 /// If the body is invalid, or the engine refuses or fails the request.
 pub async fn respond(app: Arc<App>, body: Body) -> Result<Response, ApiError> {
     let state = app.clone();
-    let submit = move |fields: Fields| {
+    let submit = move |fields: Fields, _: &mut _| {
         let (request, format) = match fields.copy(&["texts"]).is_empty() {
             true => parse(fields)?,
             false => tei::parse_rerank(fields)?,
         };
         Ok((state.engine.score(request)?, format))
     };
-    let (receiver, format) = body::read(&app, body, submit).await?;
+    let ((receiver, format), _held) = body::read(&app, body, submit).await?;
     let scores = reply(&app, receiver).await?;
     let truncated = scores.truncated;
     reply::respond(&format.document(scores), truncated)

@@ -22,12 +22,12 @@ use crate::state::App;
 /// If the body is invalid, or the engine refuses or fails the request.
 pub async fn respond(app: Arc<App>, body: Body) -> Result<Response, ApiError> {
     let state = app.clone();
-    let submit = move |fields| {
+    let submit = move |fields, _: &mut _| {
         let request = parse(fields)?;
         let model = request.model.clone();
         Ok((state.engine.score(request)?, model))
     };
-    let (receiver, model) = body::read(&app, body, submit).await?;
+    let ((receiver, model), _held) = body::read(&app, body, submit).await?;
     let scores = reply(&app, receiver).await?;
     let data = scores.scores.iter().enumerate();
     let data = data

@@ -22,8 +22,8 @@ use crate::state::App;
 /// If the body is invalid, or the engine refuses or fails the request.
 pub async fn embed(app: Arc<App>, body: Body) -> Result<Response, ApiError> {
     let state = app.clone();
-    let submit = move |fields| Ok(state.engine.embed(parse_embed(fields)?)?);
-    let receiver = body::read(&app, body, submit).await?;
+    let submit = move |fields, _: &mut _| Ok(state.engine.embed(parse_embed(fields)?)?);
+    let (receiver, _held) = body::read(&app, body, submit).await?;
     let embeddings = reply(&app, receiver).await?;
     reply::respond(&embeddings.vectors, embeddings.truncated)
 }
@@ -34,8 +34,8 @@ pub async fn embed(app: Arc<App>, body: Body) -> Result<Response, ApiError> {
 /// If the body is invalid, or the engine refuses or fails the request.
 pub async fn similarity(app: Arc<App>, body: Body) -> Result<Response, ApiError> {
     let state = app.clone();
-    let submit = move |fields| Ok(state.engine.embed(parse_similarity(fields)?)?);
-    let receiver = body::read(&app, body, submit).await?;
+    let submit = move |fields, _: &mut _| Ok(state.engine.embed(parse_similarity(fields)?)?);
+    let (receiver, _held) = body::read(&app, body, submit).await?;
     let embeddings = reply(&app, receiver).await?;
     let mut vectors = embeddings.vectors.iter();
     let source = vectors.next().map(Vec::as_slice).unwrap_or_default();

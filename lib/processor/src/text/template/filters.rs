@@ -7,6 +7,7 @@ use minijinja::value::Value;
 
 use super::arguments::{Arguments, flag, integer, required};
 use super::formatting::printf;
+use super::fuel::afford;
 use super::json_dumps::Layout;
 use super::markup::{escape, escape_text, strip_tags};
 use super::methods::{self, lines};
@@ -15,6 +16,9 @@ use super::values::{
     sorted, string, text, tuple, type_name, type_of, within_size,
 };
 use super::wrap::wrap;
+
+/// Memory that a text takes while its lines are wrapped, for each of its bytes.
+const CHUNK: usize = 32;
 
 /// Filter: the value before the bar, and the arguments.
 pub type Filter = fn(&mut State, &Value, Arguments) -> Result<Value>;
@@ -490,7 +494,7 @@ fn word_count(_: &mut State, value: &Value, args: Arguments) -> Result<Value> {
     Ok(Value::from(text.split(|c| !inside(c)).filter(|word| !word.is_empty()).count()))
 }
 
-fn word_wrap(_: &mut State, value: &Value, args: Arguments) -> Result<Value> {
+fn word_wrap(state: &mut State, value: &Value, args: Arguments) -> Result<Value> {
     let [width, long, between, hyphens] =
         args.bind(["width", "break_long_words", "wrapstring", "break_on_hyphens"])?;
     let width = usize::try_from(integer(width, 79)?).unwrap_or(0);
@@ -502,6 +506,10 @@ fn word_wrap(_: &mut State, value: &Value, args: Arguments) -> Result<Value> {
     let between = between.filter(|between| between.is_true());
     let between = between.as_ref().map_or(Ok("\n"), string)?;
     let lines = lines(string(value)?, false);
+    // A long word is copied for each line of it.
+    let words = lines.iter().flat_map(|line| line.split(methods::whitespace));
+    let longest = words.map(str::len).max().unwrap_or(0);
+    afford(state, longest.saturating_mul(longest / width + CHUNK))?;
     let wrapped = lines.iter().map(|line| wrap(line, width, long, hyphens).join(between));
     let wrapped: Vec<String> = wrapped.collect();
     same(value, wrapped.join(between))

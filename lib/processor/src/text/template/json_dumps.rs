@@ -104,21 +104,23 @@ impl Writer<'_> {
             if at > 0 {
                 self.out.push_str(self.comma);
             }
-            self.line(level + 1);
+            self.line(level + 1)?;
             item(self, at)?;
         }
         if count > 0 {
-            self.line(level);
+            self.line(level)?;
         }
         self.out.push(close);
         Ok(())
     }
 
-    fn line(&mut self, level: usize) {
+    fn line(&mut self, level: usize) -> Result<()> {
         if let Some(indent) = &self.layout.indent {
+            within_size(self.out.len() + indent.len().saturating_mul(level))?;
             self.out.push('\n');
             (0..level).for_each(|_| self.out.push_str(indent));
         }
+        Ok(())
     }
 
     fn string(&mut self, text: &str) {

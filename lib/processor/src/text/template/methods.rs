@@ -1,5 +1,6 @@
 //! Methods of Python's strings, lists, dicts and numbers, without those that change their value.
 
+use std::collections::HashSet;
 use std::sync::Arc;
 
 use minijinja::State;
@@ -463,7 +464,8 @@ pub fn replace(text: &str, old: &str, new: &str, count: usize) -> Result<String>
 
 /// Python's `str.strip`, or the named variant.
 pub fn strip<'t>(text: &'t str, chars: Option<&str>, name: &str) -> &'t str {
-    let cut = |c: char| chars.map_or_else(|| whitespace(c), |chars| chars.contains(c));
+    let set: Option<HashSet<char>> = chars.map(|chars| chars.chars().collect());
+    let cut = |c: char| set.as_ref().map_or_else(|| whitespace(c), |set| set.contains(&c));
     let text = if name == "rstrip" { text } else { text.trim_start_matches(cut) };
     if name == "lstrip" { text } else { text.trim_end_matches(cut) }
 }
@@ -525,6 +527,7 @@ fn translate(text: &str, table: &Value) -> Result<String> {
                 out.push(code.ok_or_else(|| failed("not the code of a character"))?);
             }
         }
+        within_size(out.len())?;
     }
     Ok(out)
 }

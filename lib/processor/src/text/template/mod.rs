@@ -1,14 +1,15 @@
 //! Chat templates, which turn a conversation into the text that the model was trained to continue.
 //!
 //! Templates are Jinja in the dialect of Hugging Face's transformers. They come with the checkpoint
-//! and are not trusted: they include no files, and have limits of instructions, depth, time, memory
-//! and text size.
+//! and are not trusted: they include no files, and have limits of work, depth and text size.
 
 mod arguments;
 mod filters;
 mod formatting;
+mod fuel;
 mod json_dumps;
 mod lexer;
+mod limited;
 mod markup;
 mod methods;
 mod operators;
@@ -19,21 +20,22 @@ mod sequences;
 mod values;
 mod wrap;
 
-use std::io;
-use std::sync::Arc;
-use std::time::Duration;
+use std::iter;
 
 use minijinja::value::{Serde, Value};
 use minijinja::{Environment, Error as Fault, ErrorKind};
 use mlxk_core::{Error, Facts, Kind, Result};
 use serde_json::{Map, Value as Json, json};
 
+use self::limited::Limited;
 use crate::conversation::Conversation;
-use crate::sandbox::{self, Limits, Outcome, Workload};
+use crate::stack::run_on_stack;
+use crate::weight::weights;
 
-/// Largest number of instructions that a template executes; a conversation of 10,000 turns needs a
-/// tenth.
-const MAX_FUEL: u64 = 10_000_000;
+/// Largest work of a template: an instruction, or 64 bytes of data that it makes or goes through.
+/// It bounds the time to about a second and the memory to 256 MB; a conversation of 10,000 turns
+/// needs a quarter.
+const MAX_FUEL: u64 = 4_000_000;
 
 /// Largest depth of nested calls and blocks.
 const MAX_DEPTH: usize = 100;
@@ -44,15 +46,17 @@ const MAX_SOURCE: usize = 1 << 20;
 /// Largest size of the text, in bytes.
 const MAX_TEXT: usize = 16 << 20;
 
-/// Largest memory of a template, its text and the conversation included, in bytes.
-const MAX_MEMORY: usize = 256 << 20;
-
 /// Largest size of the conversation, in bytes. Converting it to values of the template takes as
 /// much again.
-const MAX_CONVERSATION: usize = MAX_MEMORY / 4;
+const MAX_CONVERSATION: usize = 64 << 20;
 
-/// Longest time of rendering.
-const MAX_TIME: Duration = Duration::from_secs(10);
+/// Size of a conversation in bytes, from which exceeded limits are put down to the conversation
+/// rather than to the template.
+const LARGE: usize = 64 << 10;
+
+/// Size of the stack for rendering, in bytes: values are nested up to 300 deep, and a template may
+/// go through them by calls of itself.
+const STACK: usize = 16 << 20;
 
 /// Name of the template that transformers uses for conversations with tools.
 const TOOL_USE: &str = "tool_use";
@@ -60,7 +64,7 @@ const TOOL_USE: &str = "tool_use";
 /// Compiled chat template of a model.
 #[derive(Debug)]
 pub struct Template {
-    environment: Arc<Environment<'static>>,
+    environment: Environment<'static>,
     /// Name of the template's file, for errors.
     file: String,
     source: String,
@@ -120,7 +124,7 @@ impl Template {
             environment.add_template_owned(name, source).map_err(|fault| invalid(file, &fault))?;
         }
         Ok(Template {
-            environment: Arc::new(environment),
+            environment,
             file: file.to_owned(),
             source: source.to_owned(),
             tool_use: tools.is_some(),
@@ -232,7 +236,7 @@ impl Template {
     ) -> Result<std::result::Result<String, Fault>> {
         let Conversation { messages, tools, variables, .. } = conversation;
         let values = messages.iter().chain(tools.iter().flatten()).chain(variables.values());
-        let size: usize = values.map(sandbox::weight).sum();
+        let size = weights(values);
         if size > MAX_CONVERSATION {
             let message = format!("the values of the conversation take {size} bytes");
             let hint = format!("a chat template gets {MAX_CONVERSATION} at most");
@@ -245,32 +249,46 @@ impl Template {
         let general = general.into_iter().map(|(name, value)| (name.to_owned(), value));
         conversation.variables = general.chain(tokens.clone()).chain(given).collect();
         conversation.variables.retain(|name, _| name != "messages" && name != "tools");
-        let tools = self.tool_use && conversation.tools.is_some();
-        let environment = Arc::clone(&self.environment);
-        let name = if tools { TOOL_USE } else { "default" };
-        let limits = Limits {
-            workload: Workload::Template,
-            memory: MAX_MEMORY,
-            input: size,
-            time: MAX_TIME,
-        };
-        let outcome = sandbox::run(limits, move || {
-            let mut text = Limited(Vec::new());
-            let template = environment.get_template(name)?;
-            template.render_captured_to(Value::from(Serde(&conversation)), &mut text)?;
-            String::from_utf8(text.0)
-                .map_err(|e| Fault::new(ErrorKind::BadSerialization, e.to_string()))
-        })?;
-        let exceeds = |limit: String| {
-            let message = format!("the chat template takes more than {limit}");
-            Err(Error::new(Kind::InvalidModel, &self.file, message))
-        };
-        match outcome {
-            Outcome::Done(text) => Ok(text),
-            Outcome::OutOfMemory => exceeds(format!("{} MB", MAX_MEMORY >> 20)),
-            Outcome::TimedOut => exceeds(format!("{} s", MAX_TIME.as_secs())),
+        match self.run(&conversation)? {
+            Err(fault) if is_limit(&fault) => Err(self.exceeded(size)),
+            text => Ok(text),
         }
     }
+
+    /// Runs the template on a large stack.
+    fn run(&self, conversation: &Conversation) -> Result<std::result::Result<String, Fault>> {
+        let tools = self.tool_use && conversation.tools.is_some();
+        run_on_stack(STACK, || {
+            let mut text = Limited::new(MAX_TEXT);
+            let template =
+                self.environment.get_template(if tools { TOOL_USE } else { "default" })?;
+            template.render_captured_to(Value::from(Serde(conversation)), &mut text)?;
+            String::from_utf8(text.into_bytes())
+                .map_err(|e| Fault::new(ErrorKind::BadSerialization, e.to_string()))
+        })
+    }
+
+    /// Error about limits that a conversation of `size` bytes exceeds.
+    fn exceeded(&self, size: usize) -> Error {
+        match size > LARGE {
+            true => {
+                let message = "the conversation is too large for the chat template";
+                Error::new(Kind::Validation, "", message)
+                    .hint("tool definitions that are nested deep take the most")
+            }
+            false => {
+                let message = "the chat template does too much work, or makes too much text";
+                Error::new(Kind::InvalidModel, &self.file, message)
+            }
+        }
+    }
+}
+
+/// True if a template failed by a limit of work or of its text.
+fn is_limit(fault: &Fault) -> bool {
+    let causes = iter::successors(Some(fault as &dyn std::error::Error), |e| e.source());
+    let kinds = causes.filter_map(|cause| Some(cause.downcast_ref::<Fault>()?.kind()));
+    kinds.into_iter().any(|kind| matches!(kind, ErrorKind::OutOfFuel | ErrorKind::WriteFailure))
 }
 
 /// Copies the reasoning of a message to both fields that templates read, as transformers does.
@@ -321,7 +339,6 @@ fn choose<'a>(file: &str, value: &'a Json) -> Result<(&'a str, Option<&'a str>)>
 fn invalid(name: &str, fault: &Fault) -> Error {
     let source = std::error::Error::source(fault);
     let detail = match (fault.detail(), source) {
-        (_, Some(source)) if fault.kind() == ErrorKind::WriteFailure => source.to_string(),
         (Some(detail), _) => detail.to_owned(),
         (None, Some(source)) => source.to_string(),
         (None, None) => fault.kind().to_string(),
@@ -331,21 +348,4 @@ fn invalid(name: &str, fault: &Fault) -> Error {
     }
     let line = fault.line().map_or_else(String::new, |line| format!("line {line}: "));
     Error::new(Kind::InvalidModel, name, format!("{line}{detail}"))
-}
-
-/// Buffer for the text, with a limit.
-struct Limited(Vec<u8>);
-
-impl io::Write for Limited {
-    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        if self.0.len() + bytes.len() > MAX_TEXT {
-            return Err(io::Error::other(format!("more than {MAX_TEXT} bytes of text")));
-        }
-        self.0.extend_from_slice(bytes);
-        Ok(bytes.len())
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        Ok(())
-    }
 }

@@ -2,13 +2,15 @@
 
 use std::cmp::Ordering;
 
+use minijinja::State;
 use minijinja::value::Value;
 
 use super::formatting::printf;
+use super::fuel::charge_deep;
 use super::markup::escape;
 use super::values::{
     Number, Of, Result, Type, View, compare, equal, failed, hashable, index, items, length, marked,
-    number, string, text, tuple, type_name, type_of, within_size,
+    number, string, text, tuple, type_name, type_of, within_items, within_size,
 };
 
 fn unsupported(operator: &str, a: &Value, b: &Value) -> minijinja::Error {
@@ -42,7 +44,7 @@ pub fn add(a: &Value, b: &Value) -> Result<Value> {
         }
         (x @ (Type::List | Type::Tuple), y) if x == y => {
             let (mut all, more) = (items(a)?, items(b)?);
-            within_size(all.len() + more.len())?;
+            within_items(all.len() + more.len())?;
             all.extend(more);
             Ok(if x == Type::List { Value::from(all) } else { tuple(all) })
         }
@@ -66,7 +68,7 @@ pub fn multiply(a: &Value, b: &Value) -> Result<Value> {
         return Ok(marked(text.repeat(count), sequence.is_safe()));
     }
     let all = items(sequence)?;
-    within_size(all.len().saturating_mul(count))?;
+    within_items(all.len().saturating_mul(count))?;
     let all: Vec<_> = std::iter::repeat_n(all, count).flatten().collect();
     Ok(if type_of(sequence) == Type::List { Value::from(all) } else { tuple(all) })
 }
@@ -157,11 +159,11 @@ pub fn plus(a: &Value) -> Result<Value> {
 }
 
 /// Chain of comparisons: `1 < 2 <= 3` has the rest `["<", 2, "<=", 3]`.
-pub fn comparisons(first: &Value, rest: &[Value]) -> Result<Value> {
+pub fn comparisons(state: &State, first: &Value, rest: &[Value]) -> Result<Value> {
     let mut left = first;
     for pair in rest.chunks_exact(2) {
         let (operator, right) = (string(&pair[0])?, &pair[1]);
-        if !holds(left, operator, right)? {
+        if !holds(state, left, operator, right)? {
             return Ok(Value::from(false));
         }
         left = right;
@@ -169,7 +171,18 @@ pub fn comparisons(first: &Value, rest: &[Value]) -> Result<Value> {
     Ok(Value::from(true))
 }
 
-pub fn holds(a: &Value, operator: &str, b: &Value) -> Result<bool> {
+/// Result of one comparison.
+///
+/// # Errors
+/// If the values cannot be compared, or their size takes more fuel than there is.
+pub fn holds(state: &State, a: &Value, operator: &str, b: &Value) -> Result<bool> {
+    let through = match (operator, type_of(b)) {
+        ("in" | "not in", Type::Dict) => &[a][..],
+        ("in" | "not in", _) => &[b],
+        (_, of) if of == type_of(a) => &[a, b],
+        _ => &[],
+    };
+    charge_deep(state, through)?;
     Ok(match operator {
         "==" => equal(a, b),
         "!=" => !equal(a, b),
@@ -213,8 +226,16 @@ pub fn item(value: &Value, key: &Value) -> Result<Option<Value>> {
         Type::Undefined => return Err(failed("an undefined value has no items")),
         Type::Str => {
             let text = string(value)?;
-            let at = position(text.chars().count());
-            at.and_then(|at| text.chars().nth(at)).map(|c| marked(c.to_string(), value.is_safe()))
+            let at = match type_of(key) {
+                Type::Int | Type::Bool => index(key).ok(),
+                _ => None,
+            };
+            let distance = |at: i64| usize::try_from(at).unwrap_or(usize::MAX);
+            at.and_then(|at| match at < 0 {
+                true => text.chars().nth_back(distance(-(at + 1))),
+                false => text.chars().nth(distance(at)),
+            })
+            .map(|c| marked(c.to_string(), value.is_safe()))
         }
         Type::List | Type::Tuple => {
             let at = position(length(value).unwrap_or(0));

@@ -4,10 +4,11 @@ use minijinja::value::{Value, ValueKind};
 use minijinja::{ErrorKind, State};
 
 use super::arguments::{Arguments, required};
+use super::fuel::charge_deep;
 use super::methods;
 use super::operators::{holds, modulo};
 use super::values::{
-    Of, Result, Type, View, equal, failed, hashable, items, string, text, type_name, type_of,
+    Of, Result, Type, View, equal, failed, hashable, string, text, type_name, type_of,
 };
 
 /// Names of the tests.
@@ -72,11 +73,12 @@ pub fn is(state: &mut State, name: &str, value: &Value, args: Arguments) -> Resu
     };
     if !operator.is_empty() {
         let [other] = args.bind([""])?;
-        return holds(value, operator, &required(other)?);
+        return holds(state, value, operator, &required(other)?);
     }
     if name == "sameas" {
         let [other] = args.bind(["other"])?;
         let other = required(other)?;
+        charge_deep(state, &[value, &other])?;
         return Ok(of != Type::Undefined && of == type_of(&other) && equal(value, &other));
     }
     if name == "divisibleby" {
@@ -84,6 +86,9 @@ pub fn is(state: &mut State, name: &str, value: &Value, args: Arguments) -> Resu
         return Ok(equal(&modulo(value, &required(number)?)?, &Value::from(0)));
     }
     let [] = args.bind([])?;
+    if matches!(name, "lower" | "upper") {
+        charge_deep(state, &[value])?;
+    }
     Ok(match name {
         "boolean" => of == Type::Bool,
         "callable" => {
@@ -137,6 +142,6 @@ fn items_are_there(value: &Value) -> bool {
     match type_of(value) {
         Type::Object => value.kind() == ValueKind::Iterable,
         Type::None | Type::Bool | Type::Int | Type::Float => false,
-        _ => items(value).is_ok(),
+        _ => value.try_iter().is_ok(),
     }
 }

@@ -9,6 +9,7 @@ use minijinja::{AutoEscape, Environment, State};
 
 use super::arguments::{Arguments, required};
 use super::filters::{self, Filter};
+use super::fuel::{charge, charge_deep, charge_method};
 use super::markup::escape;
 use super::methods;
 use super::operators;
@@ -46,20 +47,26 @@ pub fn environment() -> Result<Environment<'static>> {
     environment.set_syntax(syntax);
     environment.set_auto_escape_callback(|_| AutoEscape::None);
     environment.set_formatter(|out, state, value| {
+        charge_deep(state, &[value])?;
         let escapes = !matches!(state.auto_escape(), AutoEscape::None);
         Ok(out.write_str(&if escapes { escape(value) } else { text(value) })?)
     });
     for (name, operator) in OPERATORS {
-        environment.add_filter(name, move |a: &Value, b: &Value| operator(a, b));
+        environment.add_filter(name, move |state: &State, a: &Value, b: &Value| {
+            charge(state, name, &[a.clone(), b.clone()])?;
+            operator(a, b)
+        });
     }
     environment.add_filter("__neg__", operators::negate);
     environment.add_filter("__pos__", operators::plus);
     environment.add_filter("__slice__", slice);
-    environment.add_filter("__compare__", |first: &Value, rest: Rest<Value>| {
-        operators::comparisons(first, &rest)
+    environment.add_filter("__compare__", |state: &State, first: &Value, rest: Rest<Value>| {
+        operators::comparisons(state, first, &rest)
     });
     let call = |state: &mut State, value: &Value, name: &str, args: Rest<ValueOrKwargs>| {
-        methods::call(state, value, name, &args.into_values())
+        let args = args.into_values();
+        charge_method(state, value, name, &args)?;
+        methods::call(state, value, name, &args)
     };
     environment.add_filter("__method__", call);
     for (name, filter) in filters::all().chain(sequences::all()) {
@@ -87,21 +94,22 @@ fn add_filter(environment: &mut Environment, name: &'static str, filter: Filter)
     environment.add_filter(
         name,
         move |state: &mut State, value: &Value, args: Rest<ValueOrKwargs>| {
-            filter(state, value, Arguments::new(&args.into_values()))
+            let args = args.into_values();
+            charge(state, name, &[std::slice::from_ref(value), &args[..]].concat())?;
+            filter(state, value, Arguments::new(&args))
         },
     );
 }
 
-/// Slice of a value; undefined if a constant cannot be sliced.
-fn slice(
-    value: &Value,
-    start: &Value,
-    stop: &Value,
-    step: &Value,
-    constant: Option<bool>,
-) -> Result<Value> {
+/// Slice of a value by its start, stop and step; undefined if a constant cannot be sliced.
+fn slice(state: &State, value: &Value, args: Rest<Value>) -> Result<Value> {
+    charge(state, "__slice__", std::slice::from_ref(value))?;
+    let [start, stop, step, rest @ ..] = &args[..] else {
+        return Err(failed("a slice wants three bounds"));
+    };
+    let constant = rest.first().is_some_and(Value::is_true);
     match operators::slice(value, [start, stop, step]) {
-        Err(_) if constant == Some(true) && !value.is_undefined() => Ok(Value::UNDEFINED),
+        Err(_) if constant && !value.is_undefined() => Ok(Value::UNDEFINED),
         sliced => sliced,
     }
 }
@@ -114,7 +122,7 @@ fn strftime_now(format: &str) -> Result<String> {
     jiff::fmt::strtime::format(format, &jiff::Zoned::now()).map_err(failed)
 }
 
-fn range(args: Rest<ValueOrKwargs>) -> Result<Value> {
+fn range(state: &State, args: Rest<ValueOrKwargs>) -> Result<Value> {
     let [first, second, third] = Arguments::new(&args.into_values()).bind(["", "", ""])?;
     let first = index(&required(first)?)?;
     let (start, stop) = match second {
@@ -131,7 +139,9 @@ fn range(args: Rest<ValueOrKwargs>) -> Result<Value> {
     if all.len() > MAX_RANGE as usize {
         return Err(failed(format!("a range has at most {MAX_RANGE} numbers")));
     }
-    Ok(Value::from_object(View { of: Of::Range(start, stop, step), items: all }))
+    let range = Value::from_object(View { of: Of::Range(start, stop, step), items: all });
+    charge(state, "list", std::slice::from_ref(&range))?;
+    Ok(range)
 }
 
 /// Pairs that `dict` takes: those of a dict or of a list of pairs, and the named arguments.

@@ -7,12 +7,13 @@ use minijinja::value::{Value, ValueKind};
 
 use super::arguments::{Arguments, flag, required};
 use super::filters::Filter;
+use super::fuel::charge;
 use super::methods;
-use super::operators::add;
+use super::operators::{add, item};
 use super::predicates;
 use super::values::{
     Generator, Group, Result, Type, compare, equal, failed, hashable, index, items, pairs, sorted,
-    string, text, tuple, type_name, type_of, within_size,
+    string, text, tuple, type_name, type_of, within_items, within_size,
 };
 
 /// Filters by name.
@@ -151,7 +152,7 @@ fn batch(_: &mut State, value: &Value, args: Arguments) -> Result<Value> {
     if !line.is_empty() {
         if let Some(fill) = fill.filter(|fill| !fill.is_none()) {
             let count = usize::try_from(index(&count)?).unwrap_or(0);
-            line.resize(within_size(count)?.max(line.len()), fill);
+            line.resize(within_items(count)?.max(line.len()), fill);
         }
         lines.push(Value::from(line));
     }
@@ -161,7 +162,7 @@ fn batch(_: &mut State, value: &Value, args: Arguments) -> Result<Value> {
 fn slice(_: &mut State, value: &Value, args: Arguments) -> Result<Value> {
     let [count, fill] = args.bind(["slices", "fill_with"])?;
     let all = items(value)?;
-    let count = within_size(usize::try_from(index(&required(count)?)?).unwrap_or(0))?;
+    let count = within_items(usize::try_from(index(&required(count)?)?).unwrap_or(0))?;
     if count == 0 {
         return Err(failed("a list is cut into no slices"));
     }
@@ -208,6 +209,9 @@ fn last(_: &mut State, value: &Value, args: Arguments) -> Result<Value> {
     let [] = args.bind([])?;
     match type_of(value) {
         Type::Object => Err(failed("an iterator has no last item")),
+        Type::Str | Type::List | Type::Tuple => {
+            Ok(item(value, &Value::from(-1))?.unwrap_or_default())
+        }
         _ => Ok(items(value)?.pop().unwrap_or_default()),
     }
 }
@@ -392,14 +396,16 @@ fn sort(_: &mut State, value: &Value, args: Arguments) -> Result<Value> {
     sorted(keyed, flag(reverse)).map(Value::from)
 }
 
-fn sum(_: &mut State, value: &Value, args: Arguments) -> Result<Value> {
+fn sum(state: &mut State, value: &Value, args: Arguments) -> Result<Value> {
     let [attribute, start] = args.bind(["attribute", "start"])?;
+    charge(state, "sum", std::slice::from_ref(value))?;
     let getter = Getter::new(attribute.as_ref(), None, false);
     let mut total = start.unwrap_or_else(|| Value::from(0));
     if total.as_str().is_some() {
         return Err(failed("strings have no sum"));
     }
     for item in items(value)? {
+        charge(state, "__add__", std::slice::from_ref(&total))?;
         total = add(&total, &getter.get(&item)?)?;
     }
     Ok(total)

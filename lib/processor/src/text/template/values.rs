@@ -11,7 +11,7 @@ use unicode_general_category::{GeneralCategory, get_general_category};
 /// Largest depth of nested lists that are compared or written.
 pub const MAX_DEPTH: usize = 300;
 
-/// Largest size of a text or list that one operation makes, in bytes or items.
+/// Largest size of a text or list that one operation makes, in bytes.
 const MAX_SIZE: usize = 16 << 20;
 
 pub type Result<T> = std::result::Result<T, Fault>;
@@ -88,6 +88,11 @@ pub struct Generator(Mutex<std::vec::IntoIter<Value>>);
 impl Generator {
     pub fn value(items: Vec<Value>) -> Value {
         Value::from_object(Generator(Mutex::new(items.into_iter())))
+    }
+
+    /// Items that are still to come.
+    pub fn rest(&self) -> Vec<Value> {
+        self.0.lock().map_or_else(|_| Vec::new(), |items| items.as_slice().to_vec())
     }
 }
 
@@ -250,15 +255,23 @@ pub fn marked(new: String, safe: bool) -> Value {
     if safe { Value::from_safe_string(new) } else { Value::from(new) }
 }
 
-/// Refuses a text or list that is too large to be made.
+/// Refuses a text that is too large to be made.
 ///
 /// # Errors
-/// If the size exceeds 16 MB or 16 million items.
+/// If the size exceeds 16 MB.
 pub fn within_size(size: usize) -> Result<usize> {
     match size <= MAX_SIZE {
         true => Ok(size),
-        false => Err(failed(format!("a value of {size} bytes or items is too large"))),
+        false => Err(ErrorKind::OutOfFuel.into()),
     }
+}
+
+/// Refuses a list that is too large to be made.
+///
+/// # Errors
+/// If its items take more than 16 MB.
+pub fn within_items(count: usize) -> Result<usize> {
+    within_size(count.saturating_mul(size_of::<Value>())).map(|_| count)
 }
 
 /// True if the value can be a key.
