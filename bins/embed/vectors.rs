@@ -23,13 +23,17 @@ pub fn embed(model: &Model, source: Source, encoding: Encoding, out: &mut Output
     for group in input::texts(source) {
         let results = embedded(model, group);
         counter.add(results.len());
+        let mut records = Vec::new();
         for result in results {
-            match (result.map(|(record, vector)| encoding.write(record, vector)), out.form) {
-                (Ok(record), Form::Ndjson) => out.lines([&record])?,
-                (Ok(record), Form::Human) => out.text(&line(&record))?,
-                (Ok(record), Form::Json) => all.push(Value::from(record)),
-                (Err(e), _) => counter.aside(|| out.error(&e))?,
+            match result {
+                Ok((record, vector)) => records.push(encoding.write(record, vector)),
+                Err(e) => counter.aside(|| out.error(&e))?,
             }
+        }
+        match out.form {
+            Form::Ndjson => out.lines(&records)?,
+            Form::Human => out.text(&records.iter().map(line).collect::<String>())?,
+            Form::Json => all.extend(records.into_iter().map(Value::from)),
         }
     }
     match out.form {
