@@ -1,22 +1,24 @@
-//! mlxk-embed: turns texts into vectors.
+//! mlxk-embed: turns texts into vectors, and searches them.
 
 #[path = "embed/mod.rs"]
 mod embed;
 
+use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::Parser;
+use clap::builder::NonEmptyStringValueParser;
 use mlxk_cli::{Form, FormFlags, Input, Output, Tool, completion};
 use mlxk_core::{Error, Result};
-
 use mlxk_engine::Side;
 
-use embed::{Encoding, Options, Prompt, Source};
+use embed::{Encoding, Format, Model, Options, Prompt, Question, Ranking, Source};
 
 /// Turn texts into vectors, which are near each other if the texts are alike in meaning
 ///
 /// A line is a text, or a record with the field `text`. For each a record is written, in the same
-/// order: that of the line, with the vector in the field `embedding`.
+/// order: that of the line, with the vector in the field `embedding`. With --search these records are
+/// read, and the best ones written.
 #[derive(Parser)]
 #[command(name = "mlxk-embed", version, after_help = EXAMPLES)]
 struct Embed {
@@ -59,50 +61,108 @@ struct Embed {
     /// The field of records that holds the text; default: text, or else input
     #[arg(long, value_name = "NAME")]
     field: Option<String>,
+    /// Write the vectors to this file, .npy or .safetensors, as the rows of a matrix
+    #[arg(long, value_name = "FILE", value_hint = clap::ValueHint::FilePath)]
+    #[arg(conflicts_with = "encoding")]
+    output: Option<PathBuf>,
+    /// Rank records with vectors by their similarity to this question
+    #[arg(long, value_name = "QUESTION", value_parser = NonEmptyStringValueParser::new())]
+    #[arg(group = "ranked", conflicts_with_all = ["output", "encoding"])]
+    search: Option<String>,
+    /// Rank texts by the scores of a reranker for this question
+    #[arg(long, value_name = "QUESTION", value_parser = NonEmptyStringValueParser::new())]
+    #[arg(group = "ranked", conflicts_with_all = [
+        "output", "encoding", "prompt", "prompt_text", "query", "document", "dimensions",
+        "normalize", "no_normalize",
+    ])]
+    rerank: Option<String>,
+    /// Write the N best records
+    #[arg(long, value_name = "N", default_value_t = 10, requires = "ranked")]
+    #[arg(value_parser = clap::value_parser!(u32).range(1..))]
+    top: u32,
+    /// Leave out records whose score is below X
+    #[arg(long, value_name = "X", requires = "ranked", value_parser = finite)]
+    #[arg(allow_negative_numbers = true)]
+    threshold: Option<f32>,
     #[command(flatten)]
-    output: FormFlags,
+    form: FormFlags,
 }
 
 const EXAMPLES: &str = "\
 Examples:
   echo 'Good morning.' | mlxk-embed MiniLM
   mlxk-embed bge-small --query < questions.txt > vectors.ndjson
-  jq -c '{id, text: .title}' posts.ndjson | mlxk-embed MiniLM --truncate | jq -c '{id, embedding}'";
+  jq -c '{id, text: .title}' posts.ndjson | mlxk-embed MiniLM --truncate > index.ndjson
+  mlxk-embed MiniLM --search 'How does it end?' --top 50 < index.ndjson |
+      mlxk-embed ms-marco --rerank 'How does it end?'";
 
 impl Tool for Embed {
     const COMMAND: &'static str = "embed";
 
     fn form(&self) -> Form {
-        self.output.form()
+        self.form.form()
     }
 
     fn run(&self, out: &mut Output) -> Result<()> {
+        let source = self.source()?;
+        let ranking = Ranking::new(self.top as usize, self.threshold);
+        let places = mlxk_cli::places()?;
+        if let Some(text) = &self.rerank {
+            let question = Question { text, truncate: self.truncate };
+            return embed::rerank(&self.model, question, source, ranking, &places, out);
+        }
+        let output = self.output.as_deref();
+        let file = output.map(|path| Ok((path, Format::of(path)?))).transpose()?;
+        let model = Model::load(&self.model, &self.options(), &places, out)?;
+        match (&self.search, file) {
+            (Some(question), _) => embed::search(&model, question, source, ranking, out),
+            (None, Some((path, format))) => embed::save(&model, source, path, format, out),
+            (None, None) => embed::embed(&model, source, self.encoding, out),
+        }
+    }
+}
+
+impl Embed {
+    /// What to read.
+    fn source(&self) -> Result<Source> {
         let files = match Input::choose(&self.files)? {
             Input::Names(files) => files,
             Input::Stdin => vec!["-".to_owned()],
             Input::Nothing => {
-                return Err(Error::command("nothing to embed")
-                    .hint("name a file, or give texts on standard input"));
+                let (what, lines) = match (&self.search, &self.rerank) {
+                    (Some(_), _) => ("nothing to search", "records with vectors"),
+                    (_, Some(_)) => ("nothing to rank", "texts"),
+                    _ => ("nothing to embed", "texts"),
+                };
+                let hint = format!("name a file, or give {lines} on standard input");
+                return Err(Error::command(what).hint(hint));
             }
         };
+        Ok(Source { files, field: self.field.clone(), batch: usize::from(self.batch) })
+    }
+
+    /// Options of the model.
+    fn options(&self) -> Options {
         let prompt = match (&self.prompt, &self.prompt_text) {
             (Some(name), _) => Prompt::Named(name.clone()),
             (None, Some(text)) => Prompt::Text(text.clone()),
-            (None, None) if self.query => Prompt::Side(Side::Query),
             (None, None) if self.document => Prompt::Side(Side::Document),
+            (None, None) if self.query || self.search.is_some() => Prompt::Side(Side::Query),
             (None, None) => Prompt::Default,
         };
-        let batch = usize::from(self.batch);
-        let options = Options {
-            source: Source { files, field: self.field.clone(), batch },
+        Options {
             prompt,
             truncate: self.truncate,
             dimensions: self.dimensions,
             normalize: (self.normalize || self.no_normalize).then_some(self.normalize),
-            encoding: self.encoding,
-        };
-        embed::embed(&self.model, &options, &mlxk_cli::places()?, out)
+        }
     }
+}
+
+/// A finite number.
+fn finite(text: &str) -> std::result::Result<f32, String> {
+    let number = text.parse().ok().filter(|x: &f32| x.is_finite());
+    number.ok_or_else(|| "not a finite number".to_owned())
 }
 
 fn main() -> ExitCode {

@@ -4,6 +4,7 @@ use std::fs;
 use std::path::Path;
 use std::process::Command;
 
+use crate::embed::copy;
 use crate::env::{Env, program_path};
 
 /// The block of every ```` ```sh ```` fence.
@@ -29,6 +30,9 @@ fn every_pipeline_of_the_readme_runs() {
         model = model.file(&name, fs::read(entry.path()).unwrap());
     }
     model.write();
+    for (name, case) in [("bge-small", "bert-mean"), ("bge-reranker", "bert-rerank")] {
+        copy(&root.join("tests/data/embed").join(case), &env.workspaces().join(name));
+    }
     let programs = program_path("mlxk");
     let path = std::env::var("PATH").unwrap();
     let path = format!("{}:{path}", programs.parent().unwrap().display());

@@ -1,28 +1,33 @@
-//! Texts to embed: the lines of files or standard input, each a text or a record.
+//! Lines of files or standard input, each a text or a record.
 
 use std::fs::File;
 use std::io::{self, BufRead, BufReader, Read};
 use std::path::Path;
-use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel};
 use std::thread;
+use std::time::Duration;
 
-use mlxk_core::{Error, Record, Result};
+use mlxk_cli::interrupt;
+use mlxk_core::{Error, Kind, Record, Result};
 use serde_json::Value;
 
 /// Maximum size of a line in bytes; longer ones are not read, so that memory has a bound.
 const MAX_LINE: u64 = 64 << 20;
 
-/// Fields that hold the text of a record unless another one is named.
-const FIELDS: [&str; 2] = ["text", "input"];
+/// Time after which a wait for a line is broken to see whether a signal was received.
+const WAIT: Duration = Duration::from_millis(100);
 
-/// Texts to embed.
+/// Fields that hold the text of a record unless another one is named.
+pub const FIELDS: [&str; 2] = ["text", "input"];
+
+/// Lines to read.
 #[derive(Clone, Debug)]
 pub struct Source {
-    /// Files of the texts; `-` is standard input.
+    /// Files of the lines; `-` is standard input.
     pub files: Vec<String>,
     /// Field of records that holds the text.
     pub field: Option<String>,
-    /// Maximum number of texts in a group.
+    /// Maximum number of lines in a group.
     pub batch: usize,
 }
 
@@ -44,17 +49,27 @@ pub enum Content {
     Tokens(Vec<u32>),
 }
 
-/// Texts of `source`, in order. A group has the texts that have arrived, so that none waits for a
-/// later one.
-pub fn groups(source: Source) -> impl Iterator<Item = Vec<Result<Item>>> {
-    let Source { files, field, batch } = source;
+/// Texts of `source`, in [`groups`].
+pub fn texts(source: Source) -> impl Iterator<Item = Vec<Result<Item>>> {
+    let field = source.field.clone();
+    groups(source, move |line, place| item(line, field.as_deref(), place))
+}
+
+/// What `parse` makes of each line of `source` and its place, in order; the error of a line is about
+/// its place. A group has the lines that have arrived, so that none waits for a later one. A signal
+/// that is [watched](interrupt::watch) for ends the groups.
+pub fn groups<T: Send + 'static>(
+    source: Source,
+    parse: impl Fn(&str, &str) -> Result<T> + Send + 'static,
+) -> impl Iterator<Item = Vec<Result<T>>> {
+    let Source { files, batch, .. } = source;
     let (sender, receiver) = sync_channel(batch);
     thread::spawn(move || {
         for file in files {
             let read = match file.as_str() {
-                "-" => lines(io::stdin().lock(), "standard input", field.as_deref(), &sender),
+                "-" => lines(io::stdin().lock(), "standard input", &parse, &sender),
                 path => match File::open(path) {
-                    Ok(open) => lines(BufReader::new(open), path, field.as_deref(), &sender),
+                    Ok(open) => lines(BufReader::new(open), path, &parse, &sender),
                     Err(e) => sender.send(Err(unopened(path, e))).ok(),
                 },
             };
@@ -67,28 +82,34 @@ pub fn groups(source: Source) -> impl Iterator<Item = Vec<Result<Item>>> {
     Groups { receiver, batch }
 }
 
-struct Groups {
-    receiver: Receiver<Result<Item>>,
+struct Groups<T> {
+    receiver: Receiver<Result<T>>,
     batch: usize,
 }
 
-impl Iterator for Groups {
-    type Item = Vec<Result<Item>>;
+impl<T> Iterator for Groups<T> {
+    type Item = Vec<Result<T>>;
 
     fn next(&mut self) -> Option<Self::Item> {
-        let first = self.receiver.recv().ok()?;
+        let first = loop {
+            match self.receiver.recv_timeout(WAIT) {
+                Ok(first) => break first,
+                Err(RecvTimeoutError::Timeout) if !interrupt::caught() => {}
+                Err(_) => return None,
+            }
+        };
         let more = self.receiver.try_iter().take(self.batch - 1);
         Some(std::iter::once(first).chain(more).collect())
     }
 }
 
-/// Sends the texts of the non-empty lines of `input`; a failed read is the last item. `None` if the
-/// receiver has been dropped.
-fn lines(
+/// Sends what `parse` makes of the non-empty lines of `input`; a failed read is the last item. `None`
+/// if the receiver has been dropped.
+fn lines<T>(
     mut input: impl BufRead,
     name: &str,
-    field: Option<&str>,
-    sender: &SyncSender<Result<Item>>,
+    parse: &impl Fn(&str, &str) -> Result<T>,
+    sender: &SyncSender<Result<T>>,
 ) -> Option<()> {
     for number in 1usize.. {
         let mut line = Vec::new();
@@ -107,8 +128,8 @@ fn lines(
             Ok(_) if line.trim_ascii().is_empty() => {}
             Ok(_) => {
                 let place = format!("{name}, line {number}");
-                let item = item(&line, field, &place).map_err(|e| e.about(place));
-                sender.send(item).ok()?;
+                let parsed = text(&line).and_then(|line| parse(line, &place));
+                sender.send(parsed.map_err(|e| e.about(place))).ok()?;
             }
             Err(e) => {
                 sender.send(Err(Error::io(Path::new(name), e))).ok()?;
@@ -132,11 +153,15 @@ fn skip_line(input: &mut impl BufRead) -> io::Result<()> {
     }
 }
 
-/// The text of a line.
-fn item(line: &[u8], field: Option<&str>, place: &str) -> Result<Item> {
+/// The characters of a line.
+fn text(line: &[u8]) -> Result<&str> {
     let line = line.strip_suffix(b"\n").unwrap_or(line);
     let line = line.strip_suffix(b"\r").unwrap_or(line);
-    let line = str::from_utf8(line).map_err(|_| Error::validation("not UTF-8 text"))?;
+    str::from_utf8(line).map_err(|_| Error::validation("not UTF-8 text"))
+}
+
+/// The text of a line.
+fn item(line: &str, field: Option<&str>, place: &str) -> Result<Item> {
     let place = place.to_owned();
     if !line.trim_start().starts_with('{') {
         let record = Record::default().with("text", line);
@@ -169,5 +194,14 @@ fn unopened(path: &str, error: io::Error) -> Error {
     match missing {
         true => error.hint("give texts on standard input"),
         false => error,
+    }
+}
+
+/// The error of the text at `place`, with the flag that lets a text that is too long pass.
+pub fn about(error: Error, place: &str) -> Error {
+    let error = error.about(place);
+    match error.kind {
+        Kind::ContextLengthExceeded => error.hint("--truncate cuts it"),
+        _ => error,
     }
 }

@@ -1,87 +1,39 @@
-//! The vectors of texts, written as records.
+//! The vectors of texts, written as records or as the rows of a matrix.
 
-use mlxk_cli::examine::find;
+use std::path::Path;
+
 use mlxk_cli::output::to_terminal;
-use mlxk_cli::{Counter, Form, Output};
-use mlxk_core::{Error, Inspected, Kind, Places, Record, Result, inspect};
-use mlxk_engine::{EmbedOptions, Embedder, Side};
+use mlxk_cli::{Counter, Form, Output, interrupt};
+use mlxk_core::{Record, Result};
 use serde_json::{Value, json};
 
 use super::encoding::Encoding;
-use super::input::{self, Content, Item, Source};
+use super::input::{self, Content, Item, Source, about};
+use super::matrix::{self, Format};
+use super::model::Model;
 
-/// Options of a run.
-#[derive(Clone, Debug)]
-pub struct Options {
-    /// Texts to embed.
-    pub source: Source,
-    /// Text to put before each text.
-    pub prompt: Prompt,
-    /// True if texts that are too long are cut instead of refused.
-    pub truncate: bool,
-    /// Number of elements to keep of a vector.
-    pub dimensions: Option<usize>,
-    /// True if vectors are normalised, false if not; the model decides if `None`.
-    pub normalize: Option<bool>,
-    /// Encoding of vectors.
-    pub encoding: Encoding,
-}
-
-/// Text to put before each text.
-#[derive(Clone, Debug)]
-pub enum Prompt {
-    /// The default prompt of the model, if it has one.
-    Default,
-    /// The prompt of the model of this name.
-    Named(String),
-    /// This text.
-    Text(String),
-    /// The prompt for texts on this side of a search.
-    Side(Side),
-}
-
-impl Prompt {
-    /// The one of `tasks` that has the name of the prompt.
-    fn task<'t>(&self, tasks: &'t [String]) -> Option<&'t str> {
-        let named = |name: &str| match self {
-            Prompt::Named(own) => own == name,
-            Prompt::Side(side) => side.names().contains(&name),
-            Prompt::Default | Prompt::Text(_) => false,
-        };
-        tasks.iter().map(String::as_str).find(|name| named(name))
-    }
-}
-
-/// Loads `model`, as typed, and writes the vectors of all texts to `out`. A text that fails is
-/// reported there, and the next one is embedded.
+/// Writes a record with its vector for each text of `source`. A text that fails is reported, and the
+/// next one is embedded.
 ///
 /// # Errors
-/// If the model cannot be found or loaded, does not support `options`, or `out` cannot be written.
-pub fn embed(model: &str, options: &Options, places: &Places, out: &mut Output) -> Result<()> {
-    let found = find(&Record::default().with("name", model), places)?;
-    let Inspected { facts, health, plan } = inspect(&found)?;
-    if let Some(warning) = mlxk_engine::admit_embedder(&facts, &health, &plan)? {
-        out.remark(&warning, "a smaller model needs less");
-    }
-    let tasks = Embedder::tasks(&facts)?;
-    let embedder = match options.prompt.task(&tasks) {
-        Some(task) => Embedder::load_adapted(&facts, &plan, task)?,
-        None => Embedder::load(&facts, &plan)?,
-    };
-    let chosen = chosen(&embedder, options, &found.name)?;
-    let mut run = Run { options: chosen, embedder, name: &found.name, encoding: options.encoding };
+/// If `out` cannot be written.
+pub fn embed(model: &Model, source: Source, encoding: Encoding, out: &mut Output) -> Result<()> {
     let counter = Counter::new("texts", out.form == Form::Ndjson && !to_terminal());
     let mut all = Vec::new();
-    for group in input::groups(options.source.clone()) {
-        let results = run.embed(group);
+    for group in input::texts(source) {
+        let results = embedded(model, group);
         counter.add(results.len());
+        let mut records = Vec::new();
         for result in results {
-            match (result, out.form) {
-                (Ok(record), Form::Ndjson) => out.lines([&record])?,
-                (Ok(record), Form::Human) => out.text(&line(&record))?,
-                (Ok(record), Form::Json) => all.push(Value::from(record)),
-                (Err(e), _) => counter.aside(|| out.error(&e))?,
+            match result {
+                Ok((record, vector)) => records.push(encoding.write(record, vector)),
+                Err(e) => counter.aside(|| out.error(&e))?,
             }
+        }
+        match out.form {
+            Form::Ndjson => out.lines(&records)?,
+            Form::Human => out.text(&records.iter().map(line).collect::<String>())?,
+            Form::Json => all.extend(records.into_iter().map(Value::from)),
         }
     }
     match out.form {
@@ -90,69 +42,73 @@ pub fn embed(model: &str, options: &Options, places: &Places, out: &mut Output) 
     }
 }
 
-/// Options of the model `name`, overridden by those of the run.
-fn chosen(embedder: &Embedder, options: &Options, name: &str) -> Result<EmbedOptions> {
-    let defaults = embedder.defaults();
-    let prompt = match &options.prompt {
-        Prompt::Default => defaults.prompt,
-        Prompt::Named(name) => embedder.prompt(name)?.to_owned(),
-        Prompt::Text(text) => text.clone(),
-        Prompt::Side(side) => embedder.side(*side, name).to_owned(),
+/// Writes the vectors of the texts of `source` as the rows of the matrix in the file `path`, and how
+/// many they are to `out`. A text that fails is reported and has no row. The file appears when it is
+/// complete: not if a signal ends the run.
+///
+/// # Errors
+/// If the file or `out` cannot be written.
+pub fn save(
+    model: &Model,
+    source: Source,
+    path: &Path,
+    format: Format,
+    out: &mut Output,
+) -> Result<()> {
+    let dimensions = model.dimensions();
+    // Outlives the temporary file, so that a signal ends the process after the file is removed.
+    let watch = interrupt::watch();
+    let rows = matrix::write(path, format, dimensions, |matrix| {
+        let counter = Counter::new("texts", true);
+        for group in input::texts(source) {
+            watch.check()?;
+            let results = embedded(model, group);
+            counter.add(results.len());
+            for result in results {
+                match result {
+                    Ok((_, vector)) => matrix.push(&vector)?,
+                    Err(e) => counter.aside(|| out.error(&e))?,
+                }
+            }
+        }
+        watch.check()
+    })?;
+    let path = path.display().to_string();
+    let record = json!({"output": path, "rows": rows, "dimensions": dimensions});
+    match out.form {
+        Form::Json => out.envelope(record),
+        Form::Ndjson => out.text(&format!("{record}\n")),
+        Form::Human => out.prose(&format!("{path}: {rows} vectors of {dimensions} dimensions\n")),
+    }
+}
+
+/// Records of a group of texts and their vectors, in order.
+fn embedded(model: &Model, group: Vec<Result<Item>>) -> Vec<Result<(Record, Vec<f32>)>> {
+    let Model { embedder, options, name } = model;
+    let tokens = |item: Result<Item>| {
+        let item = item?;
+        let input = match &item.content {
+            Content::Text(text) => embedder.input(text, options),
+            Content::Tokens(ids) => embedder.given(ids.clone(), options),
+        };
+        Ok((input.map_err(|e| about(e, &item.place))?, item))
     };
-    let dimensions = options.dimensions.or(defaults.dimensions);
-    let (truncate, normalize) = (options.truncate, options.normalize);
-    let chosen = EmbedOptions { prompt, truncate, dimensions, normalize };
-    embedder.check(&chosen)?;
-    Ok(chosen)
-}
-
-/// A loaded model and the options of the run.
-struct Run<'a> {
-    embedder: Embedder,
-    options: EmbedOptions,
-    /// Full name of the model.
-    name: &'a str,
-    encoding: Encoding,
-}
-
-impl Run<'_> {
-    /// Records of a group of texts, in order.
-    fn embed(&mut self, group: Vec<Result<Item>>) -> Vec<Result<Record>> {
-        let (embedder, options) = (&self.embedder, &self.options);
-        let tokens = |item: Result<Item>| {
-            let item = item?;
-            let input = match &item.content {
-                Content::Text(text) => embedder.input(text, options),
-                Content::Tokens(ids) => embedder.given(ids.clone(), options),
-            };
-            Ok((input.map_err(|e| about(e, &item.place))?, item))
-        };
-        let items: Vec<Result<_>> = group.into_iter().map(tokens).collect();
-        let inputs: Vec<_> = items.iter().flatten().map(|(input, _)| input.clone()).collect();
-        let mut vectors = embedder.embed(&inputs, options).into_iter();
-        let record = |item: Result<(mlxk_engine::Input, Item)>| {
-            let (input, item) = item?;
-            let vector = vectors.next().unwrap_or_else(|| Ok(Vec::new()));
-            let vector = vector.map_err(|e| e.about(&item.place))?;
-            let record = item
-                .record
-                .with("model", self.name)
-                .with("tokens", input.ids.len())
-                .with("truncated", input.truncated)
-                .with("dimensions", vector.len());
-            Ok(self.encoding.write(record, vector))
-        };
-        items.into_iter().map(record).collect()
-    }
-}
-
-/// The error of the text at `place`, with the flag that lets a text that is too long pass.
-fn about(error: Error, place: &str) -> Error {
-    let error = error.about(place);
-    match error.kind {
-        Kind::ContextLengthExceeded => error.hint("--truncate cuts it"),
-        _ => error,
-    }
+    let items: Vec<Result<_>> = group.into_iter().map(tokens).collect();
+    let inputs: Vec<_> = items.iter().flatten().map(|(input, _)| input.clone()).collect();
+    let mut vectors = embedder.embed(&inputs, options).into_iter();
+    let record = |item: Result<(mlxk_engine::Input, Item)>| {
+        let (input, item) = item?;
+        let vector = vectors.next().unwrap_or_else(|| Ok(Vec::new()));
+        let vector = vector.map_err(|e| e.about(&item.place))?;
+        let record = item
+            .record
+            .with("model", name.as_str())
+            .with("tokens", input.ids.len())
+            .with("truncated", input.truncated)
+            .with("dimensions", vector.len());
+        Ok((record, vector))
+    };
+    items.into_iter().map(record).collect()
 }
 
 /// A line of text output: the sizes of a vector, its first elements and the text.

@@ -59,8 +59,10 @@ fn admit_for(
         let refused = refuse(Kind::CapabilityNotSupported, other);
         return Err(match plan.task {
             Task::Text | Task::Vision => refused.hint("mlxk-run lets it write text"),
-            Task::Embedding => refused.hint("mlxk-embed turns text into vectors with it"),
-            Task::Rerank => refused.hint("it scores pairs of a question and a text"),
+            Task::Embedding => {
+                refused.hint("mlxk-embed turns text into vectors with it, and --search ranks them")
+            }
+            Task::Rerank => refused.hint("mlxk-embed --rerank ranks texts with it"),
             Task::Audio => refused,
         });
     }

@@ -8,6 +8,7 @@ use mlxk_core::{Error, Facts, Kind, Plan, Result};
 use mlxk_models::encoder::head::{Head, Span};
 use mlxk_models::encoder::pooling::normalize;
 use mlxk_models::encoder::sentence::{Module, Sentence};
+use mlxk_models::encoder::similarity::Similarity;
 use mlxk_models::encoder::task::tasks;
 use mlxk_models::encoder::{Encoder, Packed, Words};
 use mlxk_models::sketch::config;
@@ -136,6 +137,11 @@ impl Embedder {
     /// Number of elements of a vector.
     pub fn dimensions(&self) -> usize {
         self.head.dimensions
+    }
+
+    /// Similarity of two vectors that the model is made for.
+    pub fn similarity(&self) -> Similarity {
+        self.sentence.similarity
     }
 
     /// Options of the model: its default prompt, and its number of dimensions.

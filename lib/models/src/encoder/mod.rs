@@ -18,6 +18,7 @@ pub mod nomic_bert;
 pub mod pooling;
 pub mod roberta;
 pub mod sentence;
+pub mod similarity;
 pub mod static_embedding;
 pub mod task;
 mod transformer;

@@ -10,6 +10,7 @@ use serde::de::DeserializeOwned;
 use serde_json::{Map, Value};
 
 use super::pooling::Pooling;
+use super::similarity::Similarity;
 
 /// Largest size of a configuration file in bytes.
 const MAX_FILE: u64 = 1 << 20;
@@ -29,6 +30,8 @@ pub struct Sentence {
     pub default_prompt: Option<String>,
     /// Number of elements that embeddings are truncated to.
     pub dimensions: Option<usize>,
+    /// Similarity of two embeddings.
+    pub similarity: Similarity,
 }
 
 /// Module after the encoder.
@@ -92,6 +95,7 @@ struct Prompts {
     prompts: Option<BTreeMap<String, String>>,
     default_prompt_name: Option<String>,
     truncate_dim: Option<usize>,
+    similarity_fn_name: Option<Similarity>,
 }
 
 impl Sentence {
@@ -110,6 +114,7 @@ impl Sentence {
             prompts: prompts.prompts.unwrap_or_default(),
             default_prompt: prompts.default_prompt_name,
             dimensions: prompts.truncate_dim,
+            similarity: prompts.similarity_fn_name.unwrap_or_default(),
         })
     }
 }
