@@ -166,6 +166,7 @@ fn what_cannot_be_done_is_refused_in_a_line() {
         first.contains("an embedding model: it turns text into vectors and writes none"),
         "{first}"
     );
+    assert!(first.contains("hint: mlxk-embed turns text into vectors with it"), "{first}");
     let from = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/data/parity/llama");
     copy(&from, &bert.env.workspaces().join("llama"));
     let llama = bert.env.run("mlxk-embed").args(["llama"]).stdin("a\n").end();

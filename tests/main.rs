@@ -26,6 +26,7 @@ mod rm;
 mod roundtrip;
 mod run;
 mod schema;
+mod search;
 mod serve;
 mod show;
 mod smollm2;

@@ -28,14 +28,20 @@ pub fn home() -> Env {
 }
 
 /// A server that is killed at the end of a test.
-struct Server {
+pub struct Server {
     child: Child,
     record: Value,
 }
 
 impl Server {
     fn start(mut command: Command) -> Server {
-        command.args(["--ndjson", "--model", "tiny"]);
+        command.args(["--model", "tiny"]);
+        Server::begin(command)
+    }
+
+    /// Starts a server with the models of `command`, and waits until it answers.
+    pub fn begin(mut command: Command) -> Server {
+        command.arg("--ndjson");
         let mut child = command
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
@@ -56,7 +62,7 @@ impl Server {
         self.record["addresses"][0].as_str().unwrap()
     }
 
-    fn tcp(&self) -> TcpStream {
+    pub fn tcp(&self) -> TcpStream {
         TcpStream::connect(self.address().strip_prefix("http://").unwrap()).unwrap()
     }
 

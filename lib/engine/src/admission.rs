@@ -30,8 +30,8 @@ pub fn admit(
 /// # Errors
 /// As [`admit`].
 pub fn admit_embedder(facts: &Facts, health: &Health, plan: &Plan) -> Result<Option<String>> {
-    let other = "not an embedding model: it does not turn text into vectors";
-    admit_for(Task::Embedding, other, facts, health, plan)
+    suits_embedding(facts, health, plan)?;
+    fit(facts, plan, &Cost::of(facts, plan, mlx::on_cpu()?, None)?)
 }
 
 /// Refuses a model that cannot score pairs of texts here, with the reason; else returns a warning if
@@ -40,17 +40,29 @@ pub fn admit_embedder(facts: &Facts, health: &Health, plan: &Plan) -> Result<Opt
 /// # Errors
 /// As [`admit`].
 pub fn admit_reranker(facts: &Facts, health: &Health, plan: &Plan) -> Result<Option<String>> {
-    admit_for(Task::Rerank, "not a reranker: it does not score pairs of texts", facts, health, plan)
+    suits_reranking(facts, health, plan)?;
+    fit(facts, plan, &Cost::of(facts, plan, mlx::on_cpu()?, None)?)
 }
 
-/// Refuses a model for another task than `task`, for the reason `other`, as [`admit_embedder`] does.
-fn admit_for(
-    task: Task,
-    other: &str,
-    facts: &Facts,
-    health: &Health,
-    plan: &Plan,
-) -> Result<Option<String>> {
+/// Refuses a model that cannot embed text, with the reason.
+///
+/// # Errors
+/// As [`admit`], but for memory.
+pub fn suits_embedding(facts: &Facts, health: &Health, plan: &Plan) -> Result<()> {
+    let other = "not an embedding model: it does not turn text into vectors";
+    suits(Task::Embedding, other, facts, health, plan)
+}
+
+/// Refuses a model that cannot score pairs of texts, with the reason.
+///
+/// # Errors
+/// As [`admit`], but for memory.
+pub fn suits_reranking(facts: &Facts, health: &Health, plan: &Plan) -> Result<()> {
+    suits(Task::Rerank, "not a reranker: it does not score pairs of texts", facts, health, plan)
+}
+
+/// Refuses a model for another task than `task`, for the reason `other`.
+fn suits(task: Task, other: &str, facts: &Facts, health: &Health, plan: &Plan) -> Result<()> {
     let refuse = |kind, reason: &str| Error::new(kind, &facts.found.name, reason);
     if !health.healthy {
         return Err(refuse(Kind::Unhealthy, &health.reason));
@@ -62,14 +74,15 @@ fn admit_for(
             Task::Embedding => {
                 refused.hint("mlxk-embed turns text into vectors with it, and --search ranks them")
             }
-            Task::Rerank => refused.hint("mlxk-embed --rerank ranks texts with it"),
+            Task::Rerank => refused
+                .hint("mlxk-embed --rerank ranks texts with it, as /v1/rerank of mlxk-serve does"),
             Task::Audio => refused,
         });
     }
     if let Err(reason) = &plan.runnable {
         return Err(refuse(Kind::RuntimeIncompatible, reason));
     }
-    fit(facts, plan, &Cost::of(facts, plan, mlx::on_cpu()?, None)?)
+    Ok(())
 }
 
 /// Refuses a model whose weights do not fit into memory; else returns a warning if its context may
@@ -96,11 +109,13 @@ pub fn admit_part(facts: &Facts, health: &Health, plan: &Plan) -> Result<()> {
     match plan.task {
         Task::Embedding => {
             let reason = "an embedding model: it turns text into vectors and writes none";
-            return refuse(Kind::CapabilityNotSupported, reason);
+            return refuse(Kind::CapabilityNotSupported, reason)
+                .map_err(|e| e.hint("mlxk-embed turns text into vectors with it"));
         }
         Task::Rerank => {
             let reason = "a reranker: it scores pairs of texts and writes none";
-            return refuse(Kind::CapabilityNotSupported, reason);
+            return refuse(Kind::CapabilityNotSupported, reason)
+                .map_err(|e| e.hint("POST /v1/rerank of mlxk-serve scores texts with it"));
         }
         Task::Audio => {
             let reason = "an audio model: it needs sound, and takes no prompt alone";

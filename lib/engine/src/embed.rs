@@ -1,82 +1,39 @@
 //! Embeddings: texts in, a vector of each out, in batches of packed sequences.
 
 use std::cmp::Reverse;
+use std::ops::Deref;
 
 use mlx_rs::ops::zeros;
 use mlx_rs::{Stream, with_stream};
 use mlxk_core::{Error, Facts, Kind, Plan, Result};
 use mlxk_models::encoder::head::{Head, Span};
 use mlxk_models::encoder::pooling::normalize;
-use mlxk_models::encoder::sentence::{Module, Sentence};
-use mlxk_models::encoder::similarity::Similarity;
 use mlxk_models::encoder::task::tasks;
-use mlxk_models::encoder::{Encoder, Packed, Words};
+use mlxk_models::encoder::{Encoder, Packed};
 use mlxk_models::sketch::config;
-use mlxk_processor::Tokenizer;
 use mlxk_tensor::mlx;
 use mlxk_tensor::ops::{CPU, MLX, Ops};
 
+use crate::embed_processor::{EmbedOptions, EmbedProcessor, Input};
 use crate::load;
 
 /// Largest number of tokens of a batch; a longer text is a batch of its own.
-const BATCH_TOKENS: usize = 4096;
+pub(crate) const BATCH_TOKENS: usize = 4096;
 
 /// Embedding model in memory. It stays on the thread that loaded it.
 pub struct Embedder {
     network: Box<dyn Encoder>,
     head: Head,
     stream: Stream,
-    tokenizer: Tokenizer,
-    sentence: Sentence,
-    max_length: usize,
-    /// Token that is left out of texts.
-    unknown: Option<u32>,
+    processor: EmbedProcessor,
 }
 
-/// Options of an embedding.
-#[derive(Clone, Debug, Default)]
-pub struct EmbedOptions {
-    /// Text to put before each text.
-    pub prompt: String,
-    /// True if texts that are too long are cut instead of refused.
-    pub truncate: bool,
-    /// Number of elements to keep of a vector; all of them if none.
-    pub dimensions: Option<usize>,
-    /// True if vectors are normalised, false if they are not; the model decides if none, and
-    /// vectors that lose elements are.
-    pub normalize: Option<bool>,
-}
+impl Deref for Embedder {
+    type Target = EmbedProcessor;
 
-/// Side of a search that a text is on.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Side {
-    /// What is searched for.
-    Query,
-    /// What is searched.
-    Document,
-}
-
-impl Side {
-    /// Usual names of prompts and tasks for the side.
-    pub fn names(self) -> &'static [&'static str] {
-        match self {
-            Side::Query => &["query", "search_query", "retrieval.query"],
-            Side::Document => {
-                &["document", "passage", "corpus", "search_document", "retrieval.passage"]
-            }
-        }
+    fn deref(&self) -> &EmbedProcessor {
+        &self.processor
     }
-}
-
-/// A text to embed, in tokens.
-#[derive(Clone, Debug)]
-pub struct Input {
-    /// Tokens, special ones included.
-    pub ids: Vec<u32>,
-    /// True if the text was too long and its end is missing.
-    pub truncated: bool,
-    /// Number of tokens at the beginning that pooling leaves out.
-    prompt: usize,
 }
 
 impl Embedder {
@@ -116,122 +73,12 @@ impl Embedder {
         on_cpu: bool,
         task: Option<&str>,
     ) -> Result<Embedder> {
-        let sentence = Sentence::read(facts)?;
-        let tokenizer = Tokenizer::read(facts)?;
         let (network, stream) = load::encoder(facts, plan, on_cpu, task)?;
+        let processor = EmbedProcessor::of(facts, &*network)?;
         let ops: &dyn Ops = if on_cpu { &CPU } else { &MLX };
-        let hidden = network.hidden_size();
-        let head = with_stream(&stream, || Head::load(facts, &sentence.modules, hidden, ops))?;
-        let stated = sentence.max_length.or_else(|| tokens_of_tokenizer(facts));
-        let max_length = longest(&*network, stated);
-        let known = network.words() == Some(Words::Known);
-        let unknown = known.then(|| tokenizer.unknown(facts)).flatten();
-        Ok(Embedder { network, head, stream, tokenizer, sentence, max_length, unknown })
-    }
-
-    /// Largest number of tokens of a text, special tokens included.
-    pub fn max_length(&self) -> usize {
-        self.max_length
-    }
-
-    /// Number of elements of a vector.
-    pub fn dimensions(&self) -> usize {
-        self.head.dimensions
-    }
-
-    /// Similarity of two vectors that the model is made for.
-    pub fn similarity(&self) -> Similarity {
-        self.sentence.similarity
-    }
-
-    /// Options of the model: its default prompt, and its number of dimensions.
-    pub fn defaults(&self) -> EmbedOptions {
-        let name = self.sentence.default_prompt.as_ref();
-        let prompt = name.and_then(|name| self.sentence.prompts.get(name));
-        let prompt = prompt.cloned().unwrap_or_default();
-        EmbedOptions { prompt, dimensions: self.sentence.dimensions, ..EmbedOptions::default() }
-    }
-
-    /// Text that the model called `name` puts before texts on a side of a search: the prompt with a
-    /// usual name for that side, or, if the model has no prompts, that of its family; empty if there
-    /// is none.
-    pub fn side(&self, side: Side, name: &str) -> &str {
-        let prompts = &self.sentence.prompts;
-        if let Some(prompt) = side.names().iter().find_map(|name| prompts.get(*name)) {
-            return prompt;
-        }
-        let name = name.trim_end_matches('/').rsplit('/').next().unwrap_or_default().to_lowercase();
-        let family = |(part, _): &&(&str, [&str; 2])| prompts.is_empty() && name.contains(part);
-        let [query, document] = FAMILIES.iter().find(family).map_or(["", ""], |(_, both)| *both);
-        if side == Side::Query { query } else { document }
-    }
-
-    /// Text of the prompt that the model calls `name`.
-    ///
-    /// # Errors
-    /// If the model has no such prompt.
-    pub fn prompt(&self, name: &str) -> Result<&str> {
-        let prompts = &self.sentence.prompts;
-        prompts.get(name).map(String::as_str).ok_or_else(|| {
-            let names: Vec<&str> = prompts.keys().map(String::as_str).collect();
-            let hint = match names.is_empty() {
-                true => "the model has no prompts".to_owned(),
-                false => format!("its prompts are {}", names.join(", ")),
-            };
-            Error::validation(format!("the model has no prompt {name:?}")).hint(hint)
-        })
-    }
-
-    /// Checks `options` against the model.
-    ///
-    /// # Errors
-    /// If `dimensions` is zero or more than the model has.
-    pub fn check(&self, options: &EmbedOptions) -> Result<()> {
-        match options.dimensions {
-            Some(count) if count == 0 || count > self.dimensions() => {
-                let all = self.dimensions();
-                let message =
-                    format!("`dimensions` is {count}, and the model's vectors have {all}");
-                Err(Error::validation(message))
-            }
-            _ => Ok(()),
-        }
-    }
-
-    /// Tokens of a text with the prompt of `options` before it.
-    ///
-    /// # Errors
-    /// [`Kind::ContextLengthExceeded`] if the text is too long, and `options` do not say to cut it.
-    pub fn input(&self, text: &str, options: &EmbedOptions) -> Result<Input> {
-        let whole = [&options.prompt, text].concat();
-        let (ids, truncated) = self.tokens(&whole)?;
-        if truncated && !options.truncate {
-            return Err(self.too_long());
-        }
-        Ok(Input { ids, truncated, prompt: self.prompt_length(&options.prompt)? })
-    }
-
-    /// An input of the tokens `ids`, special tokens included; they get no prompt.
-    ///
-    /// # Errors
-    /// If there are no tokens, too many, or some that the model does not know.
-    pub fn given(&self, ids: Vec<u32>, options: &EmbedOptions) -> Result<Input> {
-        let vocabulary = self.network.vocabulary();
-        if let Some(id) = ids.iter().find(|&&id| id as usize >= vocabulary) {
-            let message = format!("token {id} is not among the {vocabulary} that the model knows");
-            return Err(Error::validation(message));
-        }
-        let truncated = ids.len() > self.max_length;
-        match (ids.is_empty(), truncated && !options.truncate) {
-            (true, _) if self.network.words().is_none() => {
-                Err(Error::validation("a text without tokens"))
-            }
-            (_, true) => Err(self.too_long()),
-            _ => {
-                let ids = ids.into_iter().take(self.max_length).collect();
-                Ok(Input { ids, truncated, prompt: 0 })
-            }
-        }
+        let (hidden, modules) = (network.hidden_size(), &processor.sentence.modules);
+        let head = with_stream(&stream, || Head::load(facts, modules, hidden, ops))?;
+        Ok(Embedder { network, head, stream, processor })
     }
 
     /// Vectors [dimensions] of `inputs`, in their order. An error of a batch is that of all its inputs.
@@ -239,11 +86,11 @@ impl Embedder {
         let lengths: Vec<usize> = inputs.iter().map(|input| input.ids.len()).collect();
         let mut vectors: Vec<Result<Vec<f32>>> = inputs.iter().map(|_| Ok(Vec::new())).collect();
         for batch in batches(&lengths) {
-            let texts: Vec<&Input> = batch.iter().map(|&place| &inputs[place]).collect();
-            match self.forward(&texts, options) {
+            let texts: Vec<_> = batch.iter().map(|&place| (&inputs[place], options)).collect();
+            match self.embed_batch(&texts) {
                 Ok(batched) => {
                     for (&place, vector) in batch.iter().zip(batched) {
-                        vectors[place] = finished(vector, options);
+                        vectors[place] = vector;
                     }
                 }
                 Err(e) => batch.iter().for_each(|&place| vectors[place] = Err(e.clone())),
@@ -252,9 +99,17 @@ impl Embedder {
         vectors
     }
 
-    fn forward(&self, texts: &[&Input], options: &EmbedOptions) -> Result<Vec<Vec<f32>>> {
-        let ids: Vec<u32> = texts.iter().flat_map(|text| text.ids.iter().copied()).collect();
-        let spans = texts.iter().map(|text| Span { length: text.ids.len(), prompt: text.prompt });
+    /// Vectors [dimensions] of a batch of inputs, each with its options, in their order.
+    ///
+    /// # Errors
+    /// If the network fails.
+    pub fn embed_batch(&self, texts: &[(&Input, &EmbedOptions)]) -> Result<Vec<Result<Vec<f32>>>> {
+        let ids: Vec<u32> = texts.iter().flat_map(|(text, _)| text.ids.iter().copied()).collect();
+        let spans = texts.iter().map(|(text, options)| Span {
+            length: text.ids.len(),
+            prompt: text.prompt,
+            normalize: options.normalize,
+        });
         let spans: Vec<Span> = spans.collect();
         let lengths: Vec<usize> = spans.iter().map(|span| span.length).collect();
         let vectors = with_stream(&self.stream, || {
@@ -263,59 +118,11 @@ impl Embedder {
                 true => zeros::<f32>(&[1, 0, self.network.hidden_size() as i32])?,
                 false => self.network.encode(&packed)?,
             };
-            self.head.forward(&h, &spans, options.normalize)
+            self.head.forward(&h, &spans)
         });
-        vectors.map_err(mlx::failed)
+        let vectors = vectors.map_err(mlx::failed)?.into_iter();
+        Ok(vectors.zip(texts).map(|(vector, (_, options))| finished(vector, options)).collect())
     }
-
-    /// Tokens of a text, and whether it was too long.
-    fn tokens(&self, text: &str) -> Result<(Vec<u32>, bool)> {
-        let lower: String;
-        let text = match self.sentence.lower_case {
-            true => {
-                lower = text.chars().flat_map(char::to_lowercase).collect();
-                &lower
-            }
-            false => text,
-        };
-        let special = self.network.words().is_none();
-        let (mut ids, truncated) = self.tokenizer.encode_within(text, self.max_length, special)?;
-        ids.retain(|&id| Some(id) != self.unknown);
-        if ids.is_empty() && special {
-            return Err(Error::validation("a text without tokens"));
-        }
-        Ok((ids, truncated))
-    }
-
-    /// Number of tokens of a prompt at the beginning of a text, if these do not count in pooling. As in
-    /// sentence-transformers these are those of the prompt alone, but for a special token at its end.
-    fn prompt_length(&self, prompt: &str) -> Result<usize> {
-        let counts =
-            |module: &Module| !matches!(module, Module::Pooling { include_prompt: false, .. });
-        if prompt.is_empty() || self.sentence.modules.iter().all(counts) {
-            return Ok(0);
-        }
-        let (ids, _) = self.tokens(prompt)?;
-        let special = ids.last().is_some_and(|&id| self.tokenizer.special_token(id).is_some());
-        Ok(ids.len() - usize::from(special))
-    }
-
-    fn too_long(&self) -> Error {
-        let message = format!("the text has more than the {} tokens of the model", self.max_length);
-        Error::new(Kind::ContextLengthExceeded, "", message)
-    }
-}
-
-/// Largest number of tokens of a text in `network`, of which the files state `stated`.
-pub(crate) fn longest(network: &dyn Encoder, stated: Option<usize>) -> usize {
-    let most = network.max_length();
-    stated.map_or(most, |length| length.min(most)).max(1)
-}
-
-/// Largest number of tokens of a text that the tokenizer's configuration states.
-pub(crate) fn tokens_of_tokenizer(facts: &Facts) -> Option<usize> {
-    let stated = facts.tokenizer_config.get("model_max_length")?.as_u64()?;
-    usize::try_from(stated).ok()
 }
 
 /// Places of inputs with `lengths` tokens in batches, the longest first.
@@ -336,28 +143,6 @@ pub(crate) fn batches(lengths: &[usize]) -> Vec<Vec<usize>> {
     }
     batches
 }
-
-/// Prompts of families whose files state none, by a part of their names: for queries and for
-/// documents. Sources: their model cards.
-const FAMILIES: &[(&str, [&str; 2])] = &[
-    ("bge-m3", ["", ""]),
-    ("bge", [REPRESENT, ""]),
-    ("mxbai", [REPRESENT, ""]),
-    ("arctic-embed", [REPRESENT, ""]),
-    ("e5-mistral", [INSTRUCT, ""]),
-    ("qwen3-embedding", [INSTRUCT_SHORT, ""]),
-    ("gte-qwen2", [INSTRUCT, ""]),
-    ("e5", ["query: ", "passage: "]),
-    ("nomic-embed", ["search_query: ", "search_document: "]),
-    ("modernbert-embed", ["search_query: ", "search_document: "]),
-    ("embeddinggemma", ["task: search result | query: ", "title: none | text: "]),
-];
-
-const REPRESENT: &str = "Represent this sentence for searching relevant passages: ";
-const INSTRUCT: &str = "Instruct: Given a web search query, retrieve relevant passages that answer \
-                        the query\nQuery: ";
-const INSTRUCT_SHORT: &str = "Instruct: Given a web search query, retrieve relevant passages that \
-                              answer the query\nQuery:";
 
 /// A vector cut as `options` say. Errors if the model computed no numbers.
 fn finished(mut vector: Vec<f32>, options: &EmbedOptions) -> Result<Vec<f32>> {

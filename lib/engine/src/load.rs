@@ -15,7 +15,7 @@ use mlxk_models::convert::fuse;
 use mlxk_models::encoder::task::adapt;
 use mlxk_models::encoder::{Encoder, LanguageOptions};
 use mlxk_models::network::Network;
-use mlxk_models::sketch::{architecture, read, sketch};
+use mlxk_models::sketch::{Sketch, architecture, read, sketch};
 use mlxk_models::{registry, vision};
 use mlxk_tensor::mlx;
 use mlxk_tensor::ops::{CPU, MLX, Ops};
@@ -152,14 +152,27 @@ pub fn encoder(
     }
     let LoadedNetwork { network, stream, .. } =
         of_checkpoint(architecture, checkpoint, on_cpu, None, None)?;
+    let options = encoder_options(facts, plan, on_cpu);
+    Ok((mlx_rs::with_stream(&stream, || network.encoder(options))?, stream))
+}
+
+/// Sketches the network of a model as an encoder, whose weights are not read.
+///
+/// # Errors
+/// As [`load`].
+pub fn sketched_encoder(facts: &Facts, plan: &Plan) -> Result<Box<dyn Encoder>> {
+    let options = encoder_options(facts, plan, mlx::on_cpu()?);
+    Sketch::of(facts, plan, None)?.encoder(options)
+}
+
+fn encoder_options(facts: &Facts, plan: &Plan, on_cpu: bool) -> LanguageOptions {
     let stated = plan.context_length.and_then(|length| usize::try_from(length).ok());
     let encoder = plan.architecture.is_some_and(Architecture::is_encoder);
-    let options = LanguageOptions {
+    LanguageOptions {
         causal: attends_back_only(facts) && !encoder,
         max_length: stated.unwrap_or(usize::MAX),
         on_cpu,
-    };
-    Ok((mlx_rs::with_stream(&stream, || network.encoder(options))?, stream))
+    }
 }
 
 /// Checkpoint with an adapter added to its weights; matrices that it changes are not quantised.

@@ -67,6 +67,14 @@ pub trait Source {
         false
     }
 
+    /// Bytes of the prefix cache.
+    fn prefix_bytes(&self) -> u64 {
+        0
+    }
+
+    /// Limits the prefix cache to `bytes`, and evicts entries beyond that.
+    fn limit_prefix_cache(&mut self, _bytes: u64) {}
+
     /// Number of tokens of a sequence's prompt that came from a cache.
     fn reused(&self, sequence: u64) -> u64;
 
@@ -108,6 +116,14 @@ impl Source for Model {
 
     fn prefills(&self) -> bool {
         Model::prefills(self)
+    }
+
+    fn prefix_bytes(&self) -> u64 {
+        Model::prefix_bytes(self)
+    }
+
+    fn limit_prefix_cache(&mut self, bytes: u64) {
+        Model::limit_prefix_cache(self, bytes);
     }
 
     fn reused(&self, sequence: u64) -> u64 {

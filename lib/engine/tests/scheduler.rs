@@ -7,7 +7,9 @@ use std::time::Duration;
 
 use mlxk_core::{Kind, Places, Record};
 use mlxk_engine::{Bounds, CacheOptions, Local};
-use mlxk_processor::engine::Events;
+use mlxk_processor::engine::{
+    EmbedInput, EmbedPrompt, EmbedRequest, Embeddings, Events, ScoreRequest,
+};
 use mlxk_processor::event::{End, FinishReason, LengthLimit};
 use mlxk_processor::request::{Preset, Prompt};
 use mlxk_processor::{Engine, Event, Request};
@@ -332,4 +334,159 @@ async fn models_share_the_memory_for_texts_that_are_over() {
     assert_eq!((ask("llama").await, ask("llama").await), (0, 4));
     ask("qwen").await;
     assert_eq!(ask("llama").await, 0);
+}
+
+/// A folder with the workspaces `llama`, `bert`, which embeds, and `rank`, which reranks, and the
+/// expected vectors and scores of these.
+fn search_home() -> (TempDir, [Value; 2]) {
+    let home = home();
+    let expected = [("bert", "bert-mean"), ("rank", "bert-rerank")].map(|(name, case)| {
+        let data = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../tests/data/embed").join(case);
+        copy(&data, &home.path().join(name));
+        serde_json::from_slice(&fs::read(data.join("expected.json")).unwrap()).unwrap()
+    });
+    (home, expected)
+}
+
+fn copy(from: &Path, to: &Path) {
+    fs::create_dir_all(to).unwrap();
+    for entry in fs::read_dir(from).unwrap() {
+        let path = entry.unwrap().path();
+        let target = to.join(path.file_name().unwrap());
+        match path.is_dir() {
+            true => copy(&path, &target),
+            false => fs::write(target, fs::read(&path).unwrap()).unwrap(),
+        }
+    }
+}
+
+fn strings(list: &Value) -> Vec<String> {
+    serde_json::from_value(list.clone()).unwrap()
+}
+
+fn texts(texts: &[String]) -> EmbedRequest {
+    let inputs = texts.iter().cloned().map(EmbedInput::Text).collect();
+    EmbedRequest { model: "bert".to_owned(), inputs, truncate: true, ..EmbedRequest::default() }
+}
+
+async fn embed(engine: &Local, request: EmbedRequest) -> mlxk_core::Result<Embeddings> {
+    engine.embed(request)?.await.unwrap()
+}
+
+#[tokio::test]
+async fn vectors_are_those_of_the_model_beside_others_and_beside_text() {
+    let (home, [bert, _]) = search_home();
+    let engine = engine(&home, bounds(), &["llama", "bert"]);
+    let expected: Vec<Vec<f32>> = serde_json::from_value(bert["embeddings"].clone()).unwrap();
+    let some = strings(&bert["texts"]);
+    let many: Vec<String> = some.iter().cycle().take(2048).cloned().collect();
+    let mut long = engine.submit(request("llama", json!({"max_tokens": 200}))).unwrap();
+    let large = engine.embed(texts(&many)).unwrap();
+    // An empty name means the embedding model in memory.
+    let small = EmbedRequest { model: String::new(), ..texts(&some) };
+    let small = embed(&engine, small).await.unwrap();
+    let mut written = 0;
+    while let Ok(event) = long.try_recv() {
+        written += u32::from(matches!(event.unwrap(), Event::Text(_)));
+    }
+    assert!(written < 200, "the small request waits for nothing that is long");
+    let large = large.await.unwrap().unwrap();
+    answer(long).await;
+    let ids: Vec<Vec<u32>> = serde_json::from_value(bert["ids"].clone()).unwrap();
+    assert_eq!(small.prompt_tokens, ids.iter().map(Vec::len).sum::<usize>() as u64);
+    assert_eq!(small.truncated, ids.iter().filter(|ids| ids.len() == 48).count() as u64);
+    let got = small.vectors.iter().zip(&expected);
+    let got = got.chain(large.vectors.iter().zip(expected.iter().cycle()));
+    for (vector, expected) in got {
+        let apart = vector.iter().zip(expected).map(|(a, b)| (a - b).abs());
+        assert!(vector.len() == expected.len() && apart.fold(0f32, f32::max) < 1e-5);
+    }
+    assert_eq!(large.vectors.len(), 2048);
+    let figures = engine.figures();
+    assert_eq!((figures.waiting, figures.models), (0, 2));
+}
+
+#[tokio::test]
+async fn scores_are_those_of_the_reranker() {
+    let (home, [_, rank]) = search_home();
+    let engine = engine(&home, bounds(), &["rank"]);
+    let [queries, documents] = ["queries", "documents"].map(|key| strings(&rank[key]));
+    let score = async |queries: Vec<String>, raw: bool| {
+        let documents = documents.clone();
+        let model = String::new();
+        let request = ScoreRequest { model, queries, documents, raw, truncate: true };
+        engine.score(request).unwrap().await.unwrap()
+    };
+    let near = |got: &[f32], want: &Value| {
+        let want: Vec<f32> = serde_json::from_value(want.clone()).unwrap();
+        let apart = got.iter().zip(&want).map(|(a, b)| (a - b).abs());
+        assert!(apart.fold(0f32, f32::max) < 1e-4, "{got:?} for {want:?}");
+    };
+    let scores = score(vec![queries[0].clone()], false).await.unwrap();
+    assert_eq!(scores.scores.len(), documents.len());
+    near(&scores.scores, &rank["scores"]);
+    let raw = score(vec![queries[0].clone()], true).await.unwrap().scores;
+    // The model states that its scores are logits.
+    near(&raw, &rank["scores"]);
+    let refused = score(vec!["a".to_owned(); documents.len() + 1], false).await.unwrap_err();
+    assert_eq!(refused.kind, Kind::Validation);
+}
+
+#[tokio::test]
+async fn a_request_that_the_model_cannot_answer_is_refused_with_the_reason() {
+    let (home, [bert, _]) = search_home();
+    let engine = engine(&home, bounds(), &[]);
+    let text = || texts(&["the cat".to_owned()]);
+    let mut refused = Vec::new();
+    for request in [
+        EmbedRequest { model: String::new(), ..text() },
+        EmbedRequest { dimensions: Some(1000), ..text() },
+        EmbedRequest { prompt: EmbedPrompt::Named("none".to_owned()), ..text() },
+        EmbedRequest { inputs: vec![EmbedInput::Tokens(vec![1 << 20])], ..text() },
+        EmbedRequest { truncate: false, ..texts(&["a".to_owned(), "the cat ".repeat(99)]) },
+        EmbedRequest { inputs: vec![EmbedInput::Tokens(vec![5; 48]); 6300], ..text() },
+        EmbedRequest { model: "llama".to_owned(), ..text() },
+        EmbedRequest { model: "rank".to_owned(), ..text() },
+    ] {
+        let error = embed(&engine, request).await.unwrap_err();
+        refused.push((error.kind, error.message + " | " + error.hint.as_deref().unwrap_or("")));
+    }
+    let expected = [
+        (Kind::Validation, "`model` is missing"),
+        (Kind::Validation, "`dimensions` is 1000, and the model's vectors have 32"),
+        (Kind::Validation, "the model has no prompt \"none\""),
+        (Kind::Validation, "token 1048576 is not among"),
+        (Kind::ContextLengthExceeded, "input 1: the text has more than the 48 tokens"),
+        (Kind::Validation, "more than 300000 tokens"),
+        (Kind::CapabilityNotSupported, "POST /v1/chat/completions"),
+        (Kind::CapabilityNotSupported, "POST /v1/rerank"),
+    ];
+    for ((kind, told), (expected, part)) in refused.iter().zip(expected) {
+        assert!(*kind == expected && told.contains(part), "{kind:?}: {told}");
+    }
+    let events = engine.submit(request("bert", json!({}))).unwrap();
+    assert_eq!(failure(events).await, Kind::CapabilityNotSupported);
+    let ids: Vec<String> = engine.models().unwrap().into_iter().map(|model| model.id).collect();
+    assert_eq!(ids, ["bert", "llama", "qwen", "rank"]);
+    // What was refused holds no place, and a good request is answered.
+    let some = strings(&bert["texts"]);
+    assert_eq!(embed(&engine, texts(&some)).await.unwrap().vectors.len(), some.len());
+    assert_eq!(engine.figures().waiting, 0);
+}
+
+#[tokio::test]
+async fn an_embedding_model_is_unloaded_for_another_model() {
+    let (home, [bert, _]) = search_home();
+    let size =
+        |name: &str| fs::metadata(home.path().join(name).join("model.safetensors")).unwrap().len();
+    let memory = size("bert").max(size("rank")) + 1000;
+    let engine = engine(&home, Bounds { memory, ..bounds() }, &["rank"]);
+    let some = strings(&bert["texts"]);
+    embed(&engine, texts(&some)).await.unwrap();
+    let loaded: Vec<String> = {
+        let models = engine.models().unwrap().into_iter().filter(|model| model.loaded);
+        models.map(|model| model.id).collect()
+    };
+    assert_eq!(loaded, ["bert"]);
+    assert_eq!(engine.figures().models, 1);
 }

@@ -17,6 +17,7 @@ use crate::checkpoint::formats::{Checkpoint, sanitize};
 use crate::checkpoint::part::Part;
 use crate::checkpoint::quantization::Quantization;
 use crate::checkpoint::weights::{Inventory, LoadOptions, Weights};
+use crate::encoder::{Encoder, LanguageOptions};
 use crate::network::Network;
 use crate::registry;
 
@@ -95,6 +96,16 @@ impl Sketch {
             Ok(cache)
         };
         cache().map_err(mlx::failed)
+    }
+}
+
+impl Sketch {
+    /// The network as an encoder, which knows its sizes, and encodes nothing.
+    ///
+    /// # Errors
+    /// If a language model cannot take a token.
+    pub fn encoder(self, options: LanguageOptions) -> Result<Box<dyn Encoder>> {
+        self.network.encoder(options)
     }
 }
 

@@ -5,9 +5,7 @@ use std::path::Path;
 use std::sync::{Mutex, PoisonError};
 
 use mlxk_core::store::Revisions;
-use mlxk_core::{
-    Error, Found, Kind, Origin, Places, Result, Spec, Target, Task, inspect, list, resolve,
-};
+use mlxk_core::{Error, Found, Kind, Origin, Places, Result, Spec, Target, inspect, list, resolve};
 use mlxk_processor::engine::ModelInfo;
 use rayon::prelude::*;
 
@@ -106,8 +104,7 @@ pub fn id(found: &Found) -> String {
 
 fn listed(found: &Found, loaded: &[Found]) -> Result<Option<ModelInfo>> {
     let plan = inspect(found)?.plan;
-    let runs = plan.runnable.is_ok() && !matches!(plan.task, Task::Embedding | Task::Rerank);
-    Ok(runs.then(|| ModelInfo {
+    Ok(plan.runnable.is_ok().then(|| ModelInfo {
         id: id(found),
         workspace: found.origin == Origin::Workspace,
         context_length: plan.context_length,

@@ -37,7 +37,7 @@ impl Local {
         said(format!("rank 0 has {}", group.part().describe()));
         let watch = group.watch();
         let local = Local::begin(catalogue, bounds)?;
-        local.shared.processors.find(&found, costed::read_part)?;
+        local.shared.processors.find(&found, costed::processor_of_part)?;
         let (send, loaded) = channel();
         local.send(SchedulerCommand::Lead(Box::new((costed, group)), send))?;
         loop {

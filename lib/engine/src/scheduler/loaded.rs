@@ -12,6 +12,7 @@ use tokio::sync::mpsc::UnboundedSender;
 
 use super::costed::Costed;
 use super::guard::guarded;
+use super::resident::Resident;
 use crate::cost::Cost;
 use crate::distributed::Group;
 use crate::model::Model;
@@ -28,9 +29,9 @@ const EXPECTED: u64 = 1024;
 /// A loaded model with the requests that it answers.
 pub struct LoadedModel<S: Source = Model> {
     /// The model on disk.
-    pub found: Found,
+    found: Found,
     /// Time at which a request last joined.
-    pub used: Instant,
+    used: Instant,
     /// Cost of the model, or of the part that is loaded here.
     cost: Cost,
     runner: Runner<S>,
@@ -81,16 +82,6 @@ impl LoadedModel {
         model.forward.cache_options = options.clone();
         Ok(LoadedModel::of(model, facts.found, cost, processor))
     }
-
-    /// Limits the prefix cache to `bytes`, and evicts entries beyond that.
-    pub fn limit_prefix_cache(&mut self, bytes: u64) {
-        self.runner.source_mut().limit_prefix_cache(bytes);
-    }
-
-    /// Bytes of the prefix cache.
-    pub fn prefix_bytes(&self) -> u64 {
-        self.runner.source().prefix_bytes()
-    }
 }
 
 impl<S: Source> LoadedModel<S> {
@@ -98,26 +89,6 @@ impl<S: Source> LoadedModel<S> {
         let (used, answers) = (Instant::now(), BTreeMap::new());
         let runner = Runner::with(source, processor);
         LoadedModel { found, used, cost, runner, answers, failed: false }
-    }
-
-    /// Number of running requests.
-    pub fn running(&self) -> usize {
-        self.answers.len()
-    }
-
-    /// True if the model panicked and must be unloaded.
-    pub fn failed(&self) -> bool {
-        self.failed
-    }
-
-    /// Bytes of the weights.
-    pub fn weights(&self) -> u64 {
-        self.cost.weights
-    }
-
-    /// Bytes that are reserved for the sequences of running requests.
-    pub fn sequence_bytes(&self) -> u64 {
-        self.answers.values().map(|running| self.cost.sequence(running.prompt + running.kept)).sum()
     }
 
     /// Bytes to reserve for a request when it joins.
@@ -142,32 +113,6 @@ impl<S: Source> LoadedModel<S> {
         }
     }
 
-    /// Time of a step without prompts; zero if no request has a token yet, `None` if it is not known.
-    pub fn decode_time(&self) -> Option<Duration> {
-        self.runner.source().decode_time()
-    }
-
-    /// True if prompts are not prefilled yet.
-    pub fn prefills(&self) -> bool {
-        self.runner.source().prefills()
-    }
-
-    /// Advances all requests by one step, and drops those whose clients have disconnected. A panic
-    /// ends all of them with an error. `prefill` bounds the rows of prompts.
-    pub fn step(&mut self, prefill: Prefill) {
-        let advanced = guarded(|| {
-            self.advance(prefill);
-            Ok(())
-        });
-        if let Err(e) = advanced {
-            self.failed = true;
-            for (_, running) in std::mem::take(&mut self.answers) {
-                // A client that has disconnected needs no error.
-                let _ = running.send.send(Err(e.clone()));
-            }
-        }
-    }
-
     fn advance(&mut self, prefill: Prefill) {
         let gone = self.answers.iter().filter(|(_, running)| running.send.is_closed());
         let gone: Vec<u64> = gone.map(|(&number, _)| number).collect();
@@ -184,9 +129,80 @@ impl<S: Source> LoadedModel<S> {
         }
     }
 
-    /// Reserves more of the `free` bytes for answers that have used up their reservation, and ends
-    /// those for which too few bytes are free.
-    pub fn extend(&mut self, mut free: u64) {
+    fn tell(&mut self, number: u64, event: Result<Event>) {
+        let Some(running) = self.answers.get(&number) else { return };
+        // Clients get the log probabilities of tokens whose text they get.
+        if matches!(&event, Ok(Event::Logprobs(logprobs)) if !logprobs.in_text) {
+            return;
+        }
+        let over = matches!(event, Ok(Event::End(_)) | Err(_));
+        // A client that has gone is noticed at the next step.
+        let _ = running.send.send(event);
+        if over {
+            self.answers.remove(&number);
+        }
+    }
+}
+
+impl<S: Source> Resident for LoadedModel<S> {
+    fn found(&self) -> &Found {
+        &self.found
+    }
+
+    fn used(&self) -> Instant {
+        self.used
+    }
+
+    fn weights(&self) -> u64 {
+        self.cost.weights
+    }
+
+    fn running(&self) -> usize {
+        self.answers.len()
+    }
+
+    fn failed(&self) -> bool {
+        self.failed
+    }
+
+    fn sequence_bytes(&self) -> u64 {
+        self.answers.values().map(|running| self.cost.sequence(running.prompt + running.kept)).sum()
+    }
+
+    fn prefix_bytes(&self) -> u64 {
+        self.runner.source().prefix_bytes()
+    }
+
+    fn limit_prefix_cache(&mut self, bytes: u64) {
+        self.runner.source_mut().limit_prefix_cache(bytes);
+    }
+
+    fn decode_time(&self) -> Option<Duration> {
+        self.runner.source().decode_time()
+    }
+
+    fn prefills(&self) -> bool {
+        self.runner.source().prefills()
+    }
+
+    /// Advances all requests by one step, and drops those whose clients have disconnected. A panic
+    /// ends all of them with an error.
+    fn step(&mut self, prefill: Prefill) {
+        let advanced = guarded(|| {
+            self.advance(prefill);
+            Ok(())
+        });
+        if let Err(e) = advanced {
+            self.failed = true;
+            for (_, running) in std::mem::take(&mut self.answers) {
+                // A client that has disconnected needs no error.
+                let _ = running.send.send(Err(e.clone()));
+            }
+        }
+    }
+
+    /// Reserves more bytes, and ends answers for which too few bytes are free.
+    fn extend(&mut self, mut free: u64) {
         let long = |number: u64, running: &Running| {
             running.kept < running.limit && self.runner.written(number) >= running.kept
         };
@@ -209,20 +225,6 @@ impl<S: Source> LoadedModel<S> {
                     }
                 }
             }
-        }
-    }
-
-    fn tell(&mut self, number: u64, event: Result<Event>) {
-        let Some(running) = self.answers.get(&number) else { return };
-        // Clients get the log probabilities of tokens whose text they get.
-        if matches!(&event, Ok(Event::Logprobs(logprobs)) if !logprobs.in_text) {
-            return;
-        }
-        let over = matches!(event, Ok(Event::End(_)) | Err(_));
-        // A client that has gone is noticed at the next step.
-        let _ = running.send.send(event);
-        if over {
-            self.answers.remove(&number);
         }
     }
 }

@@ -5,15 +5,19 @@ use std::sync::mpsc::{SendError, Sender, channel};
 use std::sync::{Arc, PoisonError};
 use std::thread;
 
-use mlxk_core::{Error, Found, Kind, Places, Result};
-use mlxk_processor::engine::{Engine, Events, Figures, ModelInfo};
+use mlxk_core::{Error, Found, Kind, Places, Result, Task};
+use mlxk_processor::engine::{
+    EmbedRequest, Embeddings, Engine, Events, Figures, ModelInfo, ScoreRequest, Scores,
+};
 use mlxk_processor::request::{Preset, Request};
 use rayon::{ThreadPool, ThreadPoolBuilder};
 use tokio::sync::{mpsc, oneshot};
 
-use super::catalog::Catalogue;
+use super::catalog::{Catalogue, id};
 use super::costed;
+use super::encoding;
 use super::guard::{Ticket, guarded};
+use super::resident::Work;
 use super::shared::{Bounds, Shared, stopped};
 use super::worker::{self, QueuedRequest, SchedulerCommand, SchedulerConfig};
 use crate::thread::WorkerThread;
@@ -103,6 +107,55 @@ impl Local {
         if slow { &self.preparing_slow } else { &self.preparing }
     }
 
+    /// Models in memory, with their tasks.
+    fn loaded(&self) -> Vec<(Found, Task)> {
+        self.shared.loaded.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Model of a request for `task`: the one called `name`, or the one in memory if that is empty.
+    fn find(&self, name: &str, task: Task) -> Result<Found> {
+        if !name.is_empty() {
+            return self.catalogue.find(name);
+        }
+        let mut own: Vec<Found> = self
+            .loaded()
+            .into_iter()
+            .filter(|(_, own)| *own == task)
+            .map(|(found, _)| found)
+            .collect();
+        // A model may be in memory more than once, with several adapters.
+        own.dedup();
+        match &own[..] {
+            [found] => Ok(found.clone()),
+            [] => {
+                let message =
+                    format!("`model` is missing, and no model for {} is loaded", task.name());
+                Err(Error::validation(message).hint("GET /v1/models lists them"))
+            }
+            _ => {
+                let names: Vec<String> = own.iter().map(id).collect();
+                let message = format!("`model` is missing, and {} models are loaded", own.len());
+                Err(Error::validation(message).hint(format!("one of {}", names.join(", "))))
+            }
+        }
+    }
+
+    /// Lets `prepare` prepare a request for `found` on a thread of `pool`, and queues what it returns.
+    fn prepare(
+        &self,
+        pool: &ThreadPool,
+        found: Found,
+        ticket: Ticket,
+        prepare: impl FnOnce(&Shared, (Found, Ticket)) -> Option<QueuedRequest> + Send + 'static,
+    ) {
+        let (shared, commands) = (Arc::clone(&self.shared), self.commands.clone());
+        pool.spawn(move || {
+            if let Some(request) = prepare(&shared, (found, ticket)) {
+                enqueue(&commands, request);
+            }
+        });
+    }
+
     /// Model of a request, and the request with the preset of this engine.
     fn resolve(&self, request: Request) -> Result<(Found, Request)> {
         let found = self.catalogue.find(&request.model)?;
@@ -112,7 +165,7 @@ impl Local {
 
 impl Engine for Local {
     fn models(&self) -> Result<Vec<ModelInfo>> {
-        let loaded = self.shared.loaded.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        let loaded: Vec<Found> = self.loaded().into_iter().map(|(found, _)| found).collect();
         self.catalogue.list(&loaded)
     }
 
@@ -120,23 +173,27 @@ impl Engine for Local {
         let ticket = Ticket::take(&self.shared, self.queue)?;
         let (found, request) = self.resolve(request)?;
         let (send, events) = mpsc::unbounded_channel();
-        let (shared, commands) = (Arc::clone(&self.shared), self.commands.clone());
-        self.pool(&request).spawn(move || {
+        let pool = self.pool(&request);
+        self.prepare(pool, found, ticket, move |shared, (found, ticket)| {
             if send.is_closed() {
-                return;
+                return None;
             }
             let prepared = guarded(|| {
-                let processor = shared.processors.find(&found, costed::read)?;
+                let processor = shared.processors.find(&found, costed::processor)?;
                 processor.prepare_unless(&request, &|| send.is_closed())
             });
             // Whoever hears of the result may rely on the memory.
             drop(request);
             match prepared {
-                Ok(prepared) => enqueue(&commands, QueuedRequest { found, prepared, send, ticket }),
+                Ok(prepared) => {
+                    let work = Work::Text(Box::new(prepared), send);
+                    Some(QueuedRequest { found, adapter: None, work, ticket })
+                }
                 Err(e) => {
                     drop(ticket);
                     // A client that has gone needs no error.
                     let _ = send.send(Err(e));
+                    None
                 }
             }
         });
@@ -153,7 +210,7 @@ impl Engine for Local {
                 return;
             }
             let count = guarded(|| {
-                let processor = shared.processors.find(&found, costed::read)?;
+                let processor = shared.processors.find(&found, costed::processor)?;
                 processor.count(&request, &|| send.is_closed())
             });
             drop((request, ticket));
@@ -161,6 +218,26 @@ impl Engine for Local {
             let _ = send.send(count);
         });
         Ok(count)
+    }
+
+    fn embed(&self, request: EmbedRequest) -> Result<oneshot::Receiver<Result<Embeddings>>> {
+        let ticket = Ticket::take(&self.shared, self.queue)?;
+        let found = self.find(&request.model, Task::Embedding)?;
+        let (send, embeddings) = oneshot::channel();
+        self.prepare(&self.preparing, found, ticket, |shared, taken| {
+            encoding::embed(shared, taken, request, send)
+        });
+        Ok(embeddings)
+    }
+
+    fn score(&self, request: ScoreRequest) -> Result<oneshot::Receiver<Result<Scores>>> {
+        let ticket = Ticket::take(&self.shared, self.queue)?;
+        let found = self.find(&request.model, Task::Rerank)?;
+        let (send, scores) = oneshot::channel();
+        self.prepare(&self.preparing, found, ticket, move |shared, taken| {
+            encoding::score(shared, taken, &request, send)
+        });
+        Ok(scores)
     }
 
     fn queue_capacity(&self) -> u64 {
@@ -184,7 +261,6 @@ fn enqueue(commands: &Sender<SchedulerCommand>, waiting: QueuedRequest) {
     if let Err(SendError(SchedulerCommand::Answer(waiting))) =
         commands.send(SchedulerCommand::Answer(Box::new(waiting)))
     {
-        // A client that has gone needs no error.
-        let _ = waiting.send.send(Err(stopped()));
+        waiting.work.fail(stopped());
     }
 }

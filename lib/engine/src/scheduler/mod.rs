@@ -9,10 +9,13 @@
 mod catalog;
 mod costed;
 pub mod distributed;
+mod encoder;
+mod encoding;
 mod guard;
 mod loaded;
 mod local;
 mod processors;
+mod resident;
 mod shared;
 mod worker;
 

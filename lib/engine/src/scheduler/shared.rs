@@ -4,11 +4,14 @@ use std::sync::Mutex;
 use std::sync::atomic::AtomicU64;
 use std::time::Duration;
 
-use mlxk_core::{Error, Found, Kind};
+use mlxk_core::{Error, Found, Kind, Task};
+use mlxk_processor::Processor;
 use mlxk_processor::engine::Figures;
 use mlxk_processor::request::Preset;
 
 use super::processors::Processors;
+use crate::embed_processor::EmbedProcessor;
+use crate::pair_processor::PairProcessor;
 use crate::prefix_cache::CacheOptions;
 
 /// Limits of an engine, and its defaults for requests.
@@ -36,11 +39,15 @@ pub struct Shared {
     /// Total number of tickets issued.
     pub issued: AtomicU64,
     /// Processors that prepare requests.
-    pub processors: Processors,
+    pub processors: Processors<Processor>,
+    /// Processors of embedding models.
+    pub embedders: Processors<EmbedProcessor>,
+    /// Processors of rerankers.
+    pub rerankers: Processors<PairProcessor>,
     /// Figures of the scheduler after its last step.
     pub figures: Mutex<Figures>,
-    /// Models in memory.
-    pub loaded: Mutex<Vec<Found>>,
+    /// Models in memory, with their tasks.
+    pub loaded: Mutex<Vec<(Found, Task)>>,
 }
 
 /// Error of a request whose engine has ended.

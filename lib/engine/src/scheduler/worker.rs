@@ -5,14 +5,14 @@ use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender};
 use std::sync::{Arc, PoisonError};
 use std::time::{Duration, Instant};
 
-use mlxk_core::{Error, Found, Kind, Result};
-use mlxk_processor::Prepared;
+use mlxk_core::{Error, Found, Kind, Result, Task};
 use mlxk_processor::engine::Figures;
 
 use super::catalog::id;
 use super::costed::{self, Costed};
 use super::guard::{Ticket, guarded};
-use super::loaded::{EventSender, LoadedModel};
+use super::loaded::LoadedModel;
+use super::resident::{Loaded, Work};
 use super::shared::{Bounds, Shared};
 use crate::distributed::Group;
 use crate::prefill::Prefill;
@@ -34,10 +34,10 @@ pub enum SchedulerCommand {
 pub struct QueuedRequest {
     /// Model of the request.
     pub found: Found,
+    /// Task whose adapter the model needs.
+    pub adapter: Option<String>,
     /// The prepared request.
-    pub prepared: Prepared,
-    /// Channel of the events of the answer.
-    pub send: EventSender,
+    pub work: Work,
     /// Ticket of the request, which orders the queue.
     pub ticket: Ticket,
 }
@@ -67,7 +67,7 @@ pub fn work(config: SchedulerConfig, commands: &Receiver<SchedulerCommand>) {
 
 struct Scheduler {
     config: SchedulerConfig,
-    models: Vec<LoadedModel>,
+    models: Vec<Loaded>,
     /// Requests that wait, in the order of their tickets.
     queue: VecDeque<Box<QueuedRequest>>,
     /// Model for which there was no room, and the bytes of its weights, kept to avoid reading its
@@ -112,7 +112,7 @@ impl Scheduler {
     fn run(&mut self, command: SchedulerCommand) {
         match command {
             SchedulerCommand::Load(found, send) => {
-                let loaded = guarded(|| match self.find_or_load(&found)? {
+                let loaded = guarded(|| match self.find_or_load(&found, None)? {
                     Some(_) => Ok(()),
                     None => {
                         let message = "no room for it beside the others";
@@ -126,9 +126,11 @@ impl Scheduler {
                 let led = guarded(|| {
                     let (costed, group) = *model;
                     let processors = &self.config.shared.processors;
-                    let processor = processors.find(&costed.facts.found, costed::read_part)?;
+                    let processor =
+                        processors.find(&costed.facts.found, costed::processor_of_part)?;
                     let options = &self.config.bounds.cache;
-                    self.models.push(LoadedModel::lead(costed, group, processor, options)?);
+                    let model = LoadedModel::lead(costed, group, processor, options)?;
+                    self.models.push(Loaded::Text(Box::new(model)));
                     self.publish();
                     Ok(())
                 });
@@ -147,37 +149,39 @@ impl Scheduler {
     fn admit(&mut self) {
         let mut blocked = false;
         for waiting in std::mem::take(&mut self.queue) {
-            if waiting.send.is_closed() {
+            if waiting.work.is_closed() {
                 continue;
             }
             let admit_request =
                 if blocked { Ok(Admit::Block) } else { guarded(|| self.admit_request(&waiting)) };
             match admit_request {
                 Ok(Admit::Join(place)) => {
-                    let QueuedRequest { prepared, send, ticket, .. } = *waiting;
+                    let QueuedRequest { work, ticket, .. } = *waiting;
                     drop(ticket);
-                    self.models[place].join(prepared, send);
+                    self.models[place].join(work);
                 }
                 Ok(admit_request) => {
                     blocked |= matches!(admit_request, Admit::Block);
                     self.queue.push_back(waiting);
                 }
                 Err(e) => {
-                    let QueuedRequest { send, ticket, .. } = *waiting;
+                    let QueuedRequest { work, ticket, .. } = *waiting;
                     drop(ticket);
-                    // A client that has disconnected needs no error.
-                    let _ = send.send(Err(e));
+                    work.fail(e);
                 }
             }
         }
     }
 
     fn admit_request(&mut self, waiting: &QueuedRequest) -> Result<Admit> {
-        if self.running() >= self.config.bounds.batch {
+        if self.running_beside(&waiting.work) >= self.config.bounds.batch {
             return Ok(Admit::Wait);
         }
-        let Some(place) = self.find_or_load(&waiting.found)? else { return Ok(Admit::Block) };
-        let need = self.models[place].need(&waiting.prepared);
+        let adapter = waiting.adapter.as_deref();
+        let Some(place) = self.find_or_load(&waiting.found, adapter)? else {
+            return Ok(Admit::Block);
+        };
+        let need = self.models[place].need(&waiting.work);
         let free = self.free();
         match need <= free {
             true => Ok(Admit::Join(place)),
@@ -193,13 +197,14 @@ impl Scheduler {
 
     /// Index of a model, which is loaded if there is room; idle models are unloaded for it, the least
     /// recently used first. `None` while busy models need the room.
-    fn find_or_load(&mut self, found: &Found) -> Result<Option<usize>> {
-        if let Some(place) = self.models.iter().position(|model| model.found == *found) {
+    fn find_or_load(&mut self, found: &Found, adapter: Option<&str>) -> Result<Option<usize>> {
+        let same = |model: &Loaded| model.found() == found && model.adapter() == adapter;
+        if let Some(place) = self.models.iter().position(same) {
             return Ok(Some(place));
         }
         let memory = self.config.bounds.memory;
         let busy = self.models.iter().filter(|model| model.running() > 0);
-        let busy: u64 = busy.map(LoadedModel::weights).sum();
+        let busy: u64 = busy.map(|model| model.weights()).sum();
         if self.blocked.as_ref().is_some_and(|(known, need)| known == found && busy + need > memory)
         {
             return Ok(None);
@@ -212,25 +217,25 @@ impl Scheduler {
         }
         while self.weights() + need > memory {
             let idle = self.models.iter().enumerate().filter(|(_, model)| model.running() == 0);
-            let oldest = idle.min_by_key(|(_, model)| model.used).map(|(place, _)| place);
+            let oldest = idle.min_by_key(|(_, model)| model.used()).map(|(place, _)| place);
             let Some(oldest) = oldest else {
                 self.blocked = Some((found.clone(), need));
                 return Ok(None);
             };
             self.models.remove(oldest);
         }
-        let processor = self.config.shared.processors.find(found, costed::read)?;
-        let model = LoadedModel::open(costed, processor, &self.config.bounds.cache)?;
+        let (processors, options) = (&self.config.shared.processors, &self.config.bounds.cache);
+        let model = Loaded::open(costed, adapter.map(str::to_owned), processors, options)?;
         self.models.push(model);
         self.divide_prefix_bytes();
         self.publish();
         Ok(Some(self.models.len() - 1))
     }
 
-    /// Lets all models take a step, one after another: the prompts of each wait for the tokens of all, and
-    /// must not keep those waiting.
+    /// Lets all models take a step, one after another: the prompts of each, and the texts of embedding
+    /// models and rerankers, wait for the tokens of all, and must not keep those waiting.
     fn step(&mut self) {
-        let streams: Option<Duration> = self.models.iter().map(LoadedModel::decode_time).sum();
+        let streams: Option<Duration> = self.models.iter().map(|model| model.decode_time()).sum();
         let prefilling = self.models.iter().filter(|model| model.prefills()).count() as u32;
         let streams = streams.map(|time| time / prefilling.max(1));
         self.models.iter_mut().for_each(|model| model.step(Prefill::Fair { streams }));
@@ -248,7 +253,7 @@ impl Scheduler {
     fn unload(&mut self) {
         let (count, now) = (self.models.len(), Instant::now());
         let old =
-            |model: &LoadedModel| self.config.bounds.ttl.is_some_and(|ttl| now - model.used >= ttl);
+            |model: &Loaded| self.config.bounds.ttl.is_some_and(|ttl| now - model.used() >= ttl);
         self.models.retain(|model| !model.failed() && (model.running() > 0 || !old(model)));
         if self.models.len() < count {
             self.divide_prefix_bytes();
@@ -263,16 +268,24 @@ impl Scheduler {
 
     /// Bytes that are neither taken by weights nor reserved for sequences.
     fn free(&self) -> u64 {
-        let sequences: u64 = self.models.iter().map(LoadedModel::sequence_bytes).sum();
+        let sequences: u64 = self.models.iter().map(|model| model.sequence_bytes()).sum();
         self.config.bounds.memory.saturating_sub(self.weights() + sequences)
     }
 
     fn running(&self) -> usize {
-        self.models.iter().map(LoadedModel::running).sum()
+        self.models.iter().map(|model| model.running()).sum()
+    }
+
+    /// Number of running requests that share a batch with `work`: answers do with answers, texts to
+    /// embed or score with such texts.
+    fn running_beside(&self, work: &Work) -> usize {
+        let writes = matches!(work, Work::Text(..));
+        let like = |model: &&Loaded| matches!(model, Loaded::Text(_)) == writes;
+        self.models.iter().filter(like).map(|model| model.running()).sum()
     }
 
     fn weights(&self) -> u64 {
-        self.models.iter().map(LoadedModel::weights).sum()
+        self.models.iter().map(|model| model.weights()).sum()
     }
 
     /// Publishes the figures and the models in memory.
@@ -283,16 +296,16 @@ impl Scheduler {
             waiting: 0,
             models: self.models.len() as u64,
             weight_bytes: self.weights(),
-            sequence_bytes: self.models.iter().map(LoadedModel::sequence_bytes).sum(),
-            prefix_bytes: self.models.iter().map(LoadedModel::prefix_bytes).sum(),
+            sequence_bytes: self.models.iter().map(|model| model.sequence_bytes()).sum(),
+            prefix_bytes: self.models.iter().map(|model| model.prefix_bytes()).sum(),
         };
         let shared = &self.config.shared;
         *shared.figures.lock().unwrap_or_else(PoisonError::into_inner) = figures;
         let mut loaded = shared.loaded.lock().unwrap_or_else(PoisonError::into_inner);
-        if loaded.len() != self.models.len()
-            || !self.models.iter().all(|d| loaded.contains(&d.found))
-        {
-            *loaded = self.models.iter().map(|model| model.found.clone()).collect();
+        let same = |(known, model): (&(Found, Task), &Loaded)| known.0 == *model.found();
+        if loaded.len() != self.models.len() || !loaded.iter().zip(&self.models).all(same) {
+            let entry = |model: &Loaded| (model.found().clone(), model.task());
+            *loaded = self.models.iter().map(entry).collect();
         }
     }
 }

@@ -32,6 +32,8 @@ pub struct Span {
     pub length: usize,
     /// Number of tokens of the prompt at its beginning.
     pub prompt: usize,
+    /// True if its embedding is normalised, false if it is not; the modules decide if `None`.
+    pub normalize: Option<bool>,
 }
 
 impl Head {
@@ -65,13 +67,8 @@ impl Head {
     }
 
     /// Embeddings of the sequences `texts`, whose packed hidden states are `h` [1, rows, hidden].
-    /// They are normalised as the modules say, or as `normalized` does.
-    pub fn forward(
-        &self,
-        h: &Array,
-        texts: &[Span],
-        normalized: Option<bool>,
-    ) -> Result<Vec<Vec<f32>>> {
+    /// They are normalised as the modules say, or as their sequences do.
+    pub fn forward(&self, h: &Array, texts: &[Span]) -> Result<Vec<Vec<f32>>> {
         let size = h.dim(2) as usize;
         let h = h.as_type::<f32>()?;
         let rows = elements(&h)?;
@@ -80,13 +77,15 @@ impl Head {
             match step {
                 Step::Pool(ways) => vectors = self.pool(rows, size, texts, ways),
                 Step::Dense(dense) => vectors = project(dense, &vectors)?,
-                Step::Normalize if normalized == Some(false) => {}
-                Step::Normalize => vectors.iter_mut().for_each(|vector| normalize(vector)),
+                Step::Normalize => {
+                    let kept = |text: &Span| text.normalize == Some(false);
+                    let changed = vectors.iter_mut().zip(texts).filter(|(_, text)| !kept(text));
+                    changed.for_each(|(vector, _)| normalize(vector));
+                }
             }
         }
-        if normalized == Some(true) {
-            vectors.iter_mut().for_each(|vector| normalize(vector));
-        }
+        let asked = vectors.iter_mut().zip(texts).filter(|(_, text)| text.normalize == Some(true));
+        asked.for_each(|(vector, _)| normalize(vector));
         Ok(vectors)
     }
 
