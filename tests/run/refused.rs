@@ -95,11 +95,11 @@ fn files_that_no_model_can_have_are_refused() {
 fn a_hostile_template() {
     let tiny = Tiny::new();
     tiny.template("{% for a in range(99999) %}{% for b in range(99999) %}{% endfor %}{% endfor %}");
-    refused(&tiny, &[], "tokenizer_config.json: line 1: ");
+    refused(&tiny, &[], "tokenizer_config.json: the chat template does too much work");
     tiny.template(&" ".repeat(10 << 20));
     refused(&tiny, &[], "tokenizer_config.json: a chat template of 10485760 bytes");
     tiny.template("{% for a in range(99999) %}{{ 'x' * 9999 }}{% endfor %}");
-    refused(&tiny, &[], "bytes of text");
+    refused(&tiny, &[], "does too much work, or makes too much text");
     tiny.template("{{ messages[0].nothing.at_all }}");
     refused(&tiny, &[], "tokenizer_config.json: line 1: ");
 }

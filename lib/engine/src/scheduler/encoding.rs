@@ -8,8 +8,8 @@ use tokio::sync::oneshot;
 use super::costed;
 use super::encoder::{Job, ScoreOptions};
 use super::guard::{Ticket, guarded};
-use super::resident::Work;
 use super::shared::Shared;
+use super::work::Work;
 use super::worker::QueuedRequest;
 use crate::embed_processor::{EmbedOptions, EmbedProcessor, Input};
 

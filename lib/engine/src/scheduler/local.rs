@@ -17,8 +17,8 @@ use super::catalog::{Catalogue, id};
 use super::costed;
 use super::encoding;
 use super::guard::{Ticket, guarded};
-use super::resident::Work;
 use super::shared::{Bounds, Shared, stopped};
+use super::work::Work;
 use super::worker::{self, QueuedRequest, SchedulerCommand, SchedulerConfig};
 use crate::thread::WorkerThread;
 

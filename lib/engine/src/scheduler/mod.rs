@@ -17,6 +17,7 @@ mod local;
 mod processors;
 mod resident;
 mod shared;
+mod work;
 mod worker;
 
 pub use local::Local;

@@ -12,8 +12,8 @@ use super::catalog::id;
 use super::costed::{self, Costed};
 use super::guard::{Ticket, guarded};
 use super::loaded::LoadedModel;
-use super::resident::{Loaded, Work};
 use super::shared::{Bounds, Shared};
+use super::work::{Loaded, Work};
 use crate::distributed::Group;
 use crate::prefill::Prefill;
 
