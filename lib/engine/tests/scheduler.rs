@@ -264,7 +264,7 @@ async fn a_count_needs_neither_the_model_nor_room_in_its_window() {
 
 /// Makes `model` take its time with every conversation.
 fn slow_template(home: &TempDir, model: &str) {
-    let loops = "{% for a in range(1000) %}{% for b in range(1000) %}{% endfor %}{% endfor %}";
+    let loops = "{% for a in range(700) %}{% for b in range(700) %}{% endfor %}{% endfor %}";
     fs::write(home.path().join(model).join("chat_template.jinja"), format!("{loops}w1")).unwrap();
 }
 
