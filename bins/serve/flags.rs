@@ -29,6 +29,9 @@ pub struct ListenFlags {
     /// Require a key from this file, one per line; default: MLXK_API_KEY
     #[arg(long, value_name = "FILE")]
     pub(crate) api_key_file: Option<PathBuf>,
+    /// Answer requests that call the server by this host name; may be repeated
+    #[arg(long, value_name = "NAME", action = ArgAction::Append)]
+    allow_host: Vec<String>,
     /// Allow web pages of this origin, such as https://example.org; may be repeated
     #[arg(long, value_name = "ORIGIN", action = ArgAction::Append)]
     allow_origin: Vec<String>,
@@ -47,6 +50,22 @@ impl ListenFlags {
     /// Time for which running requests may continue after the server receives a signal to stop.
     pub fn grace(&self) -> Duration {
         Duration::from_secs(self.grace)
+    }
+
+    /// Host names by which requests may call a server on loopback.
+    ///
+    /// # Errors
+    /// If one is not a plain name.
+    pub(crate) fn hosts(&self) -> Result<Vec<String>> {
+        let host = |name: &String| match name.is_empty() || name.contains([':', '/', '*', '@']) {
+            false => Ok(name.trim_end_matches('.').to_owned()),
+            true => {
+                let message = format!("not a host name: {name}");
+                Err(Error::new(Kind::Command, "--allow-host", message)
+                    .hint("a host name is like box.lan, without a scheme, a port or a path"))
+            }
+        };
+        self.allow_host.iter().map(host).collect()
     }
 
     /// Origins of web pages that may send requests (CORS).

@@ -79,6 +79,7 @@ pub fn serve(
     let settings = Settings {
         keys,
         loopback: open.loopback,
+        hosts: listen.hosts()?,
         origins: listen.origins()?,
         lenient: listen.ignore_unknown,
         max_body: listen.max_body.0 as usize,

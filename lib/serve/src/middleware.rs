@@ -22,6 +22,15 @@ use crate::state::App;
 /// The header in which Anthropic's clients look for the id of a request.
 const ANTHROPIC_REQUEST_ID: HeaderName = HeaderName::from_static("request-id");
 
+/// Names by which Docker, Podman and Lima let containers call their host. The domain `internal` is
+/// reserved, so that no web page has such a name.
+const HOSTS_OF_CONTAINERS: [&str; 4] = [
+    "gateway.docker.internal",
+    "host.containers.internal",
+    "host.docker.internal",
+    "host.lima.internal",
+];
+
 /// Paths that need no API key.
 const PUBLIC_PATHS: [&str; 3] = ["/", "/health", "/openapi.json"];
 
@@ -122,8 +131,9 @@ fn check(app: &App, request: &Request) -> Result<(), ApiError> {
     if headers.get_all(header::HOST).iter().count() > 1 {
         return Err(ApiError::invalid("two Host headers"));
     }
-    if app.settings.loopback && !host.as_ref().is_some_and(is_loopback) {
-        let message = "this server is called localhost, and by no other name";
+    let known = |host: &Authority| is_this_machine(host) || is_allowed(&app.settings.hosts, host);
+    if app.settings.loopback && !host.as_ref().is_some_and(known) {
+        let message = "this server is called localhost; --allow-host allows other names";
         return Err(ApiError::new(StatusCode::FORBIDDEN, "access_denied", message));
     }
     if let Some(origin) = headers.get(header::ORIGIN)
@@ -160,14 +170,27 @@ fn host(request: &Request) -> Option<Authority> {
     request.uri().authority().cloned().or(header)
 }
 
-/// True if a host is a loopback address, or a name that always resolves to one.
-fn is_loopback(host: &Authority) -> bool {
-    let name = host.host().trim_end_matches('.').to_ascii_lowercase();
+/// True if a host is a loopback address, or a name that no web page can have: one that always
+/// resolves to such an address, or by which containers call their host.
+fn is_this_machine(host: &Authority) -> bool {
+    let name = plain_name(host);
     let bare = name.trim_start_matches('[').trim_end_matches(']');
     name == "localhost"
         || name.ends_with(".localhost")
+        || HOSTS_OF_CONTAINERS.contains(&&*name)
         || bare.parse().is_ok_and(|address: Ipv4Addr| address.is_loopback())
         || bare.parse().is_ok_and(|address: Ipv6Addr| address.is_loopback())
+}
+
+/// True if the name of a host is among `hosts`, in any case.
+fn is_allowed(hosts: &[String], host: &Authority) -> bool {
+    let name = plain_name(host);
+    hosts.iter().any(|allowed| allowed.eq_ignore_ascii_case(&name))
+}
+
+/// The name of a host in lower case, without its port and the dot of the root.
+fn plain_name(host: &Authority) -> String {
+    host.host().trim_end_matches('.').to_ascii_lowercase()
 }
 
 /// True if a page's origin has the host and port that its request names, so that the page is this

@@ -71,6 +71,8 @@ pub struct Settings {
     /// True if the server listens on loopback alone. Requests must then name a loopback host, which
     /// keeps out web pages that rebind their own DNS name to this machine.
     pub loopback: bool,
+    /// Further names by which requests may call a server that listens on loopback alone.
+    pub hosts: Vec<String>,
     /// Origins from which browsers may send requests (CORS), such as `https://example.org`.
     pub origins: Vec<HeaderValue>,
     /// True if unknown fields of a body are ignored instead of refused.

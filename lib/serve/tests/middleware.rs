@@ -49,11 +49,18 @@ async fn a_server_on_loopback_is_called_by_its_own_names_only() {
         ("127.9.9.9", 200),
         ("[::1]:8000", 200),
         ("models.localhost", 200),
+        ("Host.docker.internal:8000", 200),
+        ("docker.internal", 403),
         ("example.org", 403),
         ("localhost.example.org:8000", 403),
         ("127.0.0.1.example.org", 403),
     ] {
         assert_eq!(with(&app, "/health", &[("host", host)]).await.status, status, "{host}");
+    }
+    let named =
+        App::new(Script::new(), Settings { hosts: vec!["Box.lan".to_owned()], ..settings() });
+    for (host, status) in [("box.lan.:8000", 200), ("a.box.lan", 403)] {
+        assert_eq!(with(&named, "/health", &[("host", host)]).await.status, status, "{host}");
     }
     let elsewhere = App::new(Script::new(), Settings { loopback: false, ..settings() });
     assert_eq!(with(&elsewhere, "/health", &[("host", "example.org")]).await.status, 200);

@@ -14,6 +14,7 @@ pub fn settings() -> Settings {
     Settings {
         keys: Vec::new(),
         loopback: true,
+        hosts: Vec::new(),
         origins: Vec::new(),
         lenient: false,
         max_body: 1 << 20,
