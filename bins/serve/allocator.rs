@@ -1,14 +1,15 @@
 //! Settings of the allocator, so that the memory of large requests goes back to the system. Only the
 //! GNU C library keeps it.
 
-/// Free memory at the end of a heap from which it goes back to the system, in bytes.
+/// Free memory at the end of a heap from which it goes back to the system, in bytes; prompts would be
+/// read more slowly if each step took it back.
 #[cfg(all(target_os = "linux", target_env = "gnu"))]
-const TRIM: i32 = 1 << 20;
+const TRIM: i32 = 64 << 20;
 
-/// Size of a block from which it is mapped by itself, in bytes: such a block goes back when it is
-/// freed. By default the limit grows with the blocks that are freed, up to 32 MiB.
+/// Size of a block from which it is mapped by itself, in bytes, above those of a step: such a block
+/// goes back when it is freed. By default the limit grows with the blocks that are freed, up to 32 MiB.
 #[cfg(all(target_os = "linux", target_env = "gnu"))]
-const MAPPED: i32 = 4 << 20;
+const MAPPED: i32 = 12 << 20;
 
 /// Makes the allocator give back free memory at the end of its heaps, and large blocks. Called
 /// before other threads start.
