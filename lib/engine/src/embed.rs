@@ -17,8 +17,9 @@ use mlxk_tensor::ops::{CPU, MLX, Ops};
 use crate::embed_processor::{EmbedOptions, EmbedProcessor, Input};
 use crate::load;
 
-/// Largest number of tokens of a batch; a longer text is a batch of its own.
-pub(crate) const BATCH_TOKENS: usize = 4096;
+/// Largest number of tokens of a batch, whose activations stay near the cores; a longer text is a batch
+/// of its own.
+pub(crate) const BATCH_TOKENS: usize = 1024;
 
 /// Embedding model in memory. It stays on the thread that loaded it.
 pub struct Embedder {
