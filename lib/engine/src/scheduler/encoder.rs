@@ -380,8 +380,8 @@ mod tests {
     #[test]
     fn a_large_request_lets_small_ones_pass() {
         let mut model = loaded();
-        let mut large = join(&mut model, vec![1000; 100]);
-        let mut small = join(&mut model, vec![1000, 1000]);
+        let mut large = join(&mut model, vec![250; 100]);
+        let mut small = join(&mut model, vec![250, 250]);
         model.step(Prefill::Chunk);
         // Two of each fit into a batch.
         assert_eq!(small.try_recv().unwrap().unwrap(), [4, 4]);
