@@ -12,5 +12,6 @@ pub mod nn;
 pub mod registry;
 pub mod sketch;
 pub mod spec;
+pub mod speech;
 pub mod text;
 pub mod vision;

@@ -6,6 +6,7 @@ use mlxk_tensor::mlx;
 
 use crate::encoder::{Encoder, LanguageEncoder, LanguageOptions};
 use crate::language::Language;
+use crate::speech::Speech;
 
 /// A network in memory.
 pub enum Network {
@@ -13,6 +14,8 @@ pub enum Network {
     Language(Box<dyn Language>),
     /// Tokens of whole sequences to a vector of each.
     Encoder(Box<dyn Encoder>),
+    /// Audio to the tokens of its speech.
+    Speech(Speech),
 }
 
 impl Network {
@@ -24,6 +27,20 @@ impl Network {
         match self {
             Network::Language(network) => Ok(network),
             Network::Encoder(_) => Err(Error::unsupported("an encoder, which writes no text")),
+            Network::Speech(_) => Err(Error::unsupported("a speech model, which needs audio")),
+        }
+    }
+
+    /// The speech network.
+    ///
+    /// # Errors
+    /// If the network takes no audio.
+    pub fn speech(self) -> Result<Speech> {
+        match self {
+            Network::Speech(network) => Ok(network),
+            Network::Language(_) | Network::Encoder(_) => {
+                Err(Error::unsupported("a model of text, which takes no audio"))
+            }
         }
     }
 
@@ -38,6 +55,7 @@ impl Network {
                 let encoder = LanguageEncoder::new(network, options).map_err(mlx::failed)?;
                 Ok(Box::new(encoder))
             }
+            Network::Speech(_) => Err(Error::unsupported("a speech model, which embeds no text")),
         }
     }
 }

@@ -23,6 +23,7 @@ mod stack;
 mod text;
 mod token;
 mod tools;
+pub mod transcript;
 mod weight;
 
 pub use breakers::Breakers;
