@@ -18,8 +18,14 @@ pub enum Activation {
     GeluTanh,
     /// Sigmoid approximation of GELU (arXiv 1606.08415): `x * sigmoid(1.702 * x)`.
     QuickGelu,
+    /// ReLU: `max(x, 0)`.
+    Relu,
     /// Squared ReLU: `max(x, 0)^2`.
     ReluSquared,
+    /// Logistic sigmoid: `1 / (1 + exp(-x))`.
+    Sigmoid,
+    /// Hyperbolic tangent.
+    Tanh,
     /// Clipped swish of gpt-oss: gate `g * sigmoid(alpha * g)` with `g = min(gate, limit)`, times
     /// `clamp(up, -limit, limit) + 1`.
     ClippedSwish {
@@ -94,7 +100,10 @@ impl Activation {
                 x.multiply(share)?.multiply(n(0.5)?)
             }
             Activation::QuickGelu => x.multiply(sigmoid(x.multiply(n(QUICK)?)?)?),
+            Activation::Relu => maximum(x, n(0.0)?),
             Activation::ReluSquared => maximum(x, n(0.0)?)?.square(),
+            Activation::Sigmoid => sigmoid(x),
+            Activation::Tanh => tanh(x),
             Activation::ClippedSwish { alpha, limit } => {
                 let x = minimum(x, n(limit)?)?;
                 x.multiply(sigmoid(x.multiply(n(alpha)?)?)?)
@@ -122,7 +131,10 @@ impl Activation {
                 0.5 * x * (1.0 + (ROOT_2_OVER_PI * (x + 0.044_715 * x * x * x)).tanh())
             }
             Activation::QuickGelu => x / (1.0 + (-QUICK * x).exp()),
+            Activation::Relu => x.max(0.0),
             Activation::ReluSquared => x.max(0.0) * x.max(0.0),
+            Activation::Sigmoid => 1.0 / (1.0 + exp(-x)),
+            Activation::Tanh => x.tanh(),
             Activation::ClippedSwish { alpha, limit } => {
                 let x = x.min(limit);
                 x / (1.0 + (-alpha * x).exp())

@@ -107,6 +107,11 @@ pub trait Ops: Sync {
     /// Weighted sum of the outputs of the chosen experts, [1, rows, hidden] for `x` of that shape.
     fn moe_experts(&self, experts: &Experts, x: &Array, choice: &ExpertChoice) -> Result<Array>;
 
+    /// Step of an LSTM (doi 10.1162/neco.1997.9.8.1735): the next hidden state and cell [1, 1, size]
+    /// of the sums [1, 1, 4 * size] that enter its input, forget, cell and output gate, and of the
+    /// `cell` before, zeros at first.
+    fn lstm(&self, gates: &Array, cell: Option<&Array>) -> Result<[Array; 2]>;
+
     /// Sinkhorn normalisation of matrices [.., n, n]: columns are divided by their sums, then
     /// `rounds - 1` times rows and columns; `eps` is added to sums.
     fn sinkhorn(&self, matrices: &Array, rounds: usize, eps: f32) -> Result<Array>;

@@ -17,7 +17,7 @@ use super::params::{AttentionParams, HeadsParams, Mask, NormParams};
 use super::selective_scan::{self, SelectiveScan};
 use super::ssd::{self, Ssd};
 use super::weight_view::matrix;
-use super::{attention, sinkhorn};
+use super::{attention, lstm, sinkhorn};
 use crate::array::{elements, for_each_row, unreadable};
 use crate::cache::Kv;
 use crate::cpu::{self, attend as row};
@@ -178,6 +178,10 @@ impl Ops for Cpu {
 
     fn moe_experts(&self, experts: &Experts, x: &Array, choice: &ExpertChoice) -> Result<Array> {
         moe_experts::cpu(experts, x, choice)
+    }
+
+    fn lstm(&self, gates: &Array, cell: Option<&Array>) -> Result<[Array; 2]> {
+        lstm::cpu(gates, cell)
     }
 
     fn sinkhorn(&self, matrices: &Array, rounds: usize, eps: f32) -> Result<Array> {

@@ -12,6 +12,7 @@ use super::backend::Ops;
 use super::conv1d::{self, Conv1d};
 use super::gated_delta::{self, GatedDelta};
 use super::gated_norm::{self, GatedNorm};
+use super::lstm;
 use super::moe_experts::{self, Experts};
 use super::moe_route::{self, ExpertChoice, Routing};
 use super::params::{AttentionParams, DistanceBias, HeadsParams, Mask, NormParams};
@@ -158,6 +159,10 @@ impl Ops for Mlx {
 
     fn moe_experts(&self, experts: &Experts, x: &Array, choice: &ExpertChoice) -> Result<Array> {
         moe_experts::mlx(experts, x, choice)
+    }
+
+    fn lstm(&self, gates: &Array, cell: Option<&Array>) -> Result<[Array; 2]> {
+        lstm::mlx(gates, cell)
     }
 
     fn sinkhorn(&self, matrices: &Array, rounds: usize, eps: f32) -> Result<Array> {

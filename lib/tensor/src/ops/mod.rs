@@ -9,6 +9,7 @@ pub mod cpu;
 pub mod expert_stack;
 pub mod gated_delta;
 pub mod gated_norm;
+mod lstm;
 pub mod mlx;
 pub mod moe_experts;
 pub mod moe_route;

@@ -103,7 +103,10 @@ fn norms_sums_and_gates_are_those_of_mlx() {
             Activation::Gelu,
             Activation::GeluTanh,
             Activation::QuickGelu,
+            Activation::Relu,
             Activation::ReluSquared,
+            Activation::Sigmoid,
+            Activation::Tanh,
             Activation::ClippedSwish { alpha: 1.702, limit: 1.0 },
             Activation::Xielu { positive: 0.7, negative: 1.3, beta: 0.5, eps: -1e-6 },
         ] {
