@@ -1,0 +1,1 @@
+//! Layers and encoders of audio that networks share.
