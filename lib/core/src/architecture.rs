@@ -155,6 +155,7 @@ architectures! {
     Olmo2 = "olmo2";
     Olmo3 = "olmo3";
     Olmoe = "olmoe";
+    Parakeet = "parakeet", kind: NetworkKind::Speech;
     Phi = "phi";
     Phi3 = "phi3";
     PhiMoe = "phimoe";

@@ -3,6 +3,7 @@
 use mlxk_core::Architecture;
 
 use crate::spec::Spec;
+use crate::speech;
 use crate::vision;
 use crate::{encoder, text};
 
@@ -16,6 +17,7 @@ const FAMILIES: &[&[Spec]] = &[
     encoder::nomic_bert::SPECS,
     encoder::roberta::SPECS,
     encoder::static_embedding::SPECS,
+    speech::parakeet::SPECS,
     text::afmoe::SPECS,
     text::bailing::SPECS,
     text::bitnet::SPECS,

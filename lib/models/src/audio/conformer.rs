@@ -4,7 +4,6 @@
 use mlx_rs::Array;
 use mlx_rs::error::Result;
 use mlx_rs::ops::{concatenate, zeros_dtype};
-use mlxk_core::Error;
 use mlxk_tensor::mlx;
 use mlxk_tensor::ops::Ops;
 use mlxk_tensor::ops::activation::Activation;
@@ -12,7 +11,7 @@ use mlxk_tensor::ops::conv1d::Conv1d;
 use serde::Deserialize;
 use serde_json::Value;
 
-use super::conv::{as_matrix, channels_last};
+use super::strided_conv::{as_matrix, channels_last};
 use super::relative_attention::{RelativeAttention, distances};
 use super::subsampling::{Subsampling, SubsamplingArch};
 use crate::checkpoint::config_error::{fields, invalid, most_layers, positive, unknown};
@@ -76,7 +75,7 @@ impl Config {
 
     /// Errors if a part is of a kind that cannot run.
     fn check_kinds(&self) -> mlxk_core::Result<()> {
-        let cannot = |what: String| -> Result<(), Error> { Err(unknown(what)) };
+        let cannot = |what: String| Err(unknown(what));
         let norm = self.conv_norm_type.as_deref().unwrap_or("batch_norm");
         let whole = |size: &Value| size.as_i64() == Some(-1);
         let everywhere = match &self.att_context_size {

@@ -1,6 +1,6 @@
-//! Encoders of sound, from spectra or samples to the hidden states of frames.
+//! Layers and encoders of audio that networks share.
 
 pub mod conformer;
-pub mod conv;
 pub mod relative_attention;
+pub mod strided_conv;
 pub mod subsampling;

@@ -2,7 +2,7 @@
 
 use mlx_rs::error::Result;
 use mlx_rs::fast::scaled_dot_product_attention;
-use mlx_rs::ops::{arange, pad, stack_axis};
+use mlx_rs::ops::{arange, pad, split_at_indices, stack};
 use mlx_rs::{Array, Dtype};
 use mlxk_tensor::mlx;
 
@@ -71,7 +71,7 @@ pub fn distances(rows: i32, hidden: i32, dtype: Dtype) -> Result<Array> {
     let step = -(10_000_f32).ln() / hidden as f32;
     let frequencies = arange::<_, f32>(0, hidden, 2)?.multiply(Array::from_f32(step))?.exp()?;
     let angles = distances.multiply(frequencies)?;
-    let pairs = stack_axis(&[angles.sin()?, angles.cos()?], -1)?;
+    let pairs = stack(&[angles.sin()?, angles.cos()?], -1)?;
     pairs.reshape(&[1, -1, hidden])?.as_dtype(dtype)?.contiguous()
 }
 
@@ -82,5 +82,6 @@ fn shifted(scores: Array) -> Result<Array> {
     let scores = pad(&scores, &[(0, 0), (0, 0), (0, 0), (1, 0)][..], None, None)?;
     let scores = mlx::rows(&scores.reshape(&[1, heads, distances + 1, rows])?, 1..distances + 1)?;
     let scores = scores.reshape(&[1, heads, rows, distances])?;
-    mlx::last(&scores, 0..rows)
+    let mut parts = split_at_indices(&scores, &[rows], -1)?;
+    Ok(parts.swap_remove(0))
 }

@@ -11,7 +11,7 @@ use mlxk_tensor::mlx;
 use mlxk_tensor::ops::Ops;
 use mlxk_tensor::ops::activation::Activation;
 
-use super::conv::{Conv, ConvArch, as_matrix};
+use super::strided_conv::{StridedConv, StridedConvArch, as_matrix};
 use crate::checkpoint::cursor::Cursor;
 use crate::nn::linear::Linear;
 
@@ -37,7 +37,7 @@ pub struct Subsampling {
 /// Convolution that halves time and frequency, and the mix of its channels behind it, which the
 /// first stage does not need: it has one channel to convolve.
 struct Stage {
-    conv: Conv,
+    conv: StridedConv,
     mix: Option<Linear>,
 }
 
@@ -105,7 +105,7 @@ impl Stage {
     fn load(w: &mut Cursor, i: usize, channels: usize) -> mlxk_core::Result<Stage> {
         let groups = if i == 0 { 1 } else { channels as i32 };
         let first = if i == 0 { 0 } else { 3 * i - 1 };
-        let arch = ConvArch {
+        let arch = StridedConvArch {
             outs: channels,
             ins: 1,
             kernel: &[3, 3],
@@ -113,7 +113,7 @@ impl Stage {
             padding: [0, 1],
             groups,
         };
-        let conv = Conv::load(w, &first.to_string(), &arch)?;
+        let conv = StridedConv::load(w, &first.to_string(), &arch)?;
         let mut mix = |name: String| {
             as_matrix(w, &name, channels, channels)?;
             Linear::load(w, &name, channels, channels)

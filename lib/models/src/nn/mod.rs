@@ -11,6 +11,7 @@ pub mod grouped_linear;
 pub mod hyper_connections;
 pub mod linear;
 pub mod lora;
+pub mod lstm;
 pub mod matrix;
 pub mod mixer;
 pub mod mla;

@@ -8,7 +8,7 @@ use crate::checkpoint::cursor::Cursor;
 use crate::checkpoint::reshape::transposed;
 
 /// Sizes of a convolution.
-pub struct ConvArch<'a> {
+pub struct StridedConvArch<'a> {
     /// Number of output channels.
     pub outs: usize,
     /// Number of input channels of a group.
@@ -24,7 +24,7 @@ pub struct ConvArch<'a> {
 }
 
 /// Convolution with its weights.
-pub struct Conv {
+pub struct StridedConv {
     /// Weight [outs, kernel.., ins].
     weight: Array,
     /// Bias `[outs]`.
@@ -34,22 +34,22 @@ pub struct Conv {
     groups: i32,
 }
 
-impl Conv {
+impl StridedConv {
     /// Loads the convolution `name` of `w`, whose input channels come last (MLX) or before the
     /// kernel (PyTorch).
-    pub fn load(w: &mut Cursor, name: &str, arch: &ConvArch) -> mlxk_core::Result<Conv> {
-        let &ConvArch { outs, ins, kernel, stride, padding, groups } = arch;
+    pub fn load(w: &mut Cursor, name: &str, arch: &StridedConvArch) -> mlxk_core::Result<StridedConv> {
+        let &StridedConvArch { outs, ins, kernel, stride, padding, groups } = arch;
         let mut w = w.at(name);
         channels_last(&mut w, outs, ins, kernel)?;
         let weight = w.floats("weight", &[&[outs], kernel, &[ins]].concat())?;
         let bias = w.optional("bias", &[outs])?;
-        Ok(Conv { weight, bias, stride, padding, groups })
+        Ok(StridedConv { weight, bias, stride, padding, groups })
     }
 
     /// Output [1, time, outs] of `x` [1, time, channels], or [1, time, frequency, outs] of [1, time,
     /// frequency, channels].
     pub fn forward(&self, x: &Array) -> Result<Array> {
-        let &Conv { ref weight, stride, padding: [time, frequency], groups, .. } = self;
+        let &StridedConv { ref weight, stride, padding: [time, frequency], groups, .. } = self;
         let y = match weight.ndim() {
             3 => conv1d(x, weight, stride, time, None, groups)?,
             _ => conv2d(x, weight, (stride, stride), (time, frequency), None, groups)?,
