@@ -25,6 +25,7 @@ mod runner;
 pub mod sample;
 mod scheduler;
 mod thread;
+pub mod transcribe;
 mod vision;
 
 pub use admission::{admit, admit_embedder, admit_part, admit_reranker};

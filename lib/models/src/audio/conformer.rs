@@ -11,8 +11,8 @@ use mlxk_tensor::ops::conv1d::Conv1d;
 use serde::Deserialize;
 use serde_json::Value;
 
-use super::strided_conv::{as_matrix, channels_last};
 use super::relative_attention::{RelativeAttention, distances};
+use super::strided_conv::{as_matrix, channels_last};
 use super::subsampling::{Subsampling, SubsamplingArch};
 use crate::checkpoint::config_error::{fields, invalid, most_layers, positive, unknown};
 use crate::checkpoint::cursor::Cursor;

@@ -37,7 +37,11 @@ pub struct StridedConv {
 impl StridedConv {
     /// Loads the convolution `name` of `w`, whose input channels come last (MLX) or before the
     /// kernel (PyTorch).
-    pub fn load(w: &mut Cursor, name: &str, arch: &StridedConvArch) -> mlxk_core::Result<StridedConv> {
+    pub fn load(
+        w: &mut Cursor,
+        name: &str,
+        arch: &StridedConvArch,
+    ) -> mlxk_core::Result<StridedConv> {
         let &StridedConvArch { outs, ins, kernel, stride, padding, groups } = arch;
         let mut w = w.at(name);
         channels_last(&mut w, outs, ins, kernel)?;

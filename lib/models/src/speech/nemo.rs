@@ -17,7 +17,7 @@ pub struct Nemo {
     pub row: f64,
 }
 
-/// Logarithms of mel bands, as NeMo's preprocessor makes them.
+/// Logarithms of mel bands, as NeMo's preprocessor makes them; each band has mean 0 and deviation 1.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Spectrum {
     /// Number of bands.
@@ -30,8 +30,6 @@ pub struct Spectrum {
     pub hop: usize,
     /// Share of the sample before that is subtracted from each.
     pub preemphasis: f32,
-    /// True if each band has mean 0 and deviation 1; false if all bands together have.
-    pub per_band: bool,
 }
 
 /// `preprocessor` of the configuration; fields are named as in the file.
@@ -88,11 +86,9 @@ impl Spectrum {
             let message = "only logarithms of single frames under a Hann window can be heard";
             return Err(unknown(message.into()));
         }
-        let per_band = match c.normalize.as_str() {
-            "per_feature" => true,
-            "all_features" => false,
-            other => return Err(unknown(format!("spectra normalised by `{other}` cannot run"))),
-        };
+        if c.normalize != "per_feature" {
+            return Err(unknown(format!("spectra normalised by `{}` cannot run", c.normalize)));
+        }
         let samples = |seconds: f64| (seconds * f64::from(RATE)).round() as usize;
         let (window, hop) = (samples(c.window_size), samples(c.window_stride));
         let fft = c.n_fft.unwrap_or_else(|| window.next_power_of_two());
@@ -101,7 +97,7 @@ impl Spectrum {
             return Err(invalid(format!("`preprocessor`: {fft} samples with a hop of {hop}")));
         }
         let preemphasis = c.preemph.unwrap_or(0.97);
-        Ok(Spectrum { bands: c.features, fft, window, hop, preemphasis, per_band })
+        Ok(Spectrum { bands: c.features, fft, window, hop, preemphasis })
     }
 }
 

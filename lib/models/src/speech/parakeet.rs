@@ -251,12 +251,10 @@ impl Transducer for ParakeetTransducer {
         self.enc.forward(states)
     }
 
-    fn predict(
-        &self,
-        token: Option<u32>,
-        state: Option<&LstmState>,
-    ) -> Result<(Array, LstmState)> {
-        let x = token.map(|token| self.embed.forward(&Array::from_slice(&[token], &[1, 1]))).transpose()?;
+    fn predict(&self, token: Option<u32>, state: Option<&LstmState>) -> Result<(Array, LstmState)> {
+        let x = token
+            .map(|token| self.embed.forward(&Array::from_slice(&[token], &[1, 1])))
+            .transpose()?;
         let (prediction, state) = self.lstm.forward(x.as_ref(), state)?;
         Ok((self.pred.forward(&prediction)?, state))
     }

@@ -27,11 +27,7 @@ pub trait Transducer {
 
     /// Prediction [1, 1, size] as it enters the joint network, after `token` and those before it,
     /// which `state` stands for; `None` before the first token.
-    fn predict(
-        &self,
-        token: Option<u32>,
-        state: Option<&LstmState>,
-    ) -> Result<(Array, LstmState)>;
+    fn predict(&self, token: Option<u32>, state: Option<&LstmState>) -> Result<(Array, LstmState)>;
 
     /// Logits [1, 1, tokens + 1 + durations] of a row [1, 1, size] and a prediction of that shape:
     /// those of tokens, of the blank, and of durations.
