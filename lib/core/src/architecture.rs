@@ -146,6 +146,7 @@ architectures! {
     Mistral4 = "mistral4";
     Mixtral = "mixtral";
     ModernBert = "modernbert", kind: NetworkKind::Encoder;
+    Moonshine = "moonshine", kind: NetworkKind::Speech;
     Mpnet = "mpnet", kind: NetworkKind::Encoder;
     Nanochat = "nanochat";
     Nemotron = "nemotron";

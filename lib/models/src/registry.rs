@@ -17,6 +17,7 @@ const FAMILIES: &[&[Spec]] = &[
     encoder::nomic_bert::SPECS,
     encoder::roberta::SPECS,
     encoder::static_embedding::SPECS,
+    speech::moonshine::SPECS,
     speech::parakeet::SPECS,
     text::afmoe::SPECS,
     text::bailing::SPECS,

@@ -2,6 +2,7 @@
 
 mod ctc;
 mod encoder_decoder;
+pub mod moonshine;
 pub mod nemo;
 pub mod parakeet;
 mod transducer;
