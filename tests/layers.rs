@@ -23,7 +23,7 @@ const CRATES: [(&str, &[&str]); 9] = [
 const MLX: [&str; 3] = ["engine", "models", "tensor"];
 
 /// Folders of crates, each with the folders of its crate that it may use.
-const FOLDERS: [(&str, &str, &[&str]); 19] = [
+const FOLDERS: [(&str, &str, &[&str]); 20] = [
     ("tensor", "cpu", &[]),
     ("tensor", "cache", &[]),
     ("tensor", "ops", &["cache", "cpu"]),
@@ -37,6 +37,7 @@ const FOLDERS: [(&str, &str, &[&str]); 19] = [
     ("engine", "batch", &["sample"]),
     ("engine", "distributed", &[]),
     ("engine", "scheduler", &["distributed"]),
+    ("processor", "audio", &[]),
     ("processor", "image", &[]),
     ("processor", "schema", &[]),
     ("core", "store", &[]),
