@@ -34,7 +34,7 @@ const FOLDERS: [(&str, &str, &[&str]); 22] = [
     ("models", "encoder", &["checkpoint", "nn"]),
     ("models", "convert", &["checkpoint"]),
     ("models", "audio", &["checkpoint", "nn"]),
-    ("models", "speech", &["audio", "checkpoint", "nn"]),
+    ("models", "speech", &["audio", "checkpoint", "nn", "text"]),
     ("engine", "sample", &[]),
     ("engine", "batch", &["sample"]),
     ("engine", "distributed", &[]),

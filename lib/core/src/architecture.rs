@@ -169,6 +169,7 @@ architectures! {
     Qwen35 = "qwen3_5", modality: Modality::Multimodal;
     Qwen35Moe = "qwen3_5_moe", modality: Modality::Multimodal;
     Qwen3Next = "qwen3_next";
+    Qwen3Asr = "qwen3_asr", kind: NetworkKind::Speech;
     Qwen3Moe = "qwen3_moe";
     Qwen3Vl = "qwen3_vl", modality: Modality::Multimodal;
     Qwen3VlMoe = "qwen3_vl_moe", modality: Modality::Multimodal;

@@ -19,6 +19,7 @@ const FAMILIES: &[&[Spec]] = &[
     encoder::static_embedding::SPECS,
     speech::moonshine::SPECS,
     speech::parakeet::SPECS,
+    speech::qwen3_asr::SPECS,
     text::afmoe::SPECS,
     text::bailing::SPECS,
     text::bitnet::SPECS,

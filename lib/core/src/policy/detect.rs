@@ -13,7 +13,12 @@ const VISION_TYPES: [&str; 6] =
 const AUDIO_TYPES: [&str; 5] = ["gemma3n", "voxtral", "whisper", "vibevoice", "audio"];
 
 /// Models that only transcribe speech, by a part of the `model_type`.
-const SPEECH_TYPES: [&str; 3] = ["whisper", "vibevoice", "voxtral"];
+const SPEECH_TYPES: [&str; 6] =
+    ["whisper", "vibevoice", "voxtral", "parakeet", "moonshine", "qwen3_asr"];
+
+/// Classes of NeMo's speech models, which state no `model_type`.
+const NEMO_CLASSES: [&str; 3] =
+    ["EncDecRNNTBPEModel", "EncDecHybridRNNTCTCBPEModel", "EncDecCTCModelBPE"];
 
 /// Decoders, by `model_type`, that embed text if the model's name indicates it.
 const DECODER_TYPES: [&str; 2] = ["qwen3", "mistral"];
@@ -65,6 +70,7 @@ fn is_mlx(facts: &Facts) -> bool {
         || facts.readme.tags.iter().chain(&facts.readme.library).any(mlx)
         || facts.config.get("quantization").is_some()
         || headers().filter_map(|header| header.metadata.get("format")).any(mlx)
+        || nemo(facts)
 }
 
 /// The model that a workspace was cloned from; empty if unknown.
@@ -72,16 +78,24 @@ fn source(facts: &Facts) -> String {
     facts.sentinel.str("source_repo").unwrap_or_default()
 }
 
-/// The `model_type` of the configuration, in lower case; that of static embeddings, which may state
-/// none, if the model is one.
+/// The `model_type` of the configuration, in lower case; that of static embeddings and of NeMo's
+/// speech models, which may state none, if the model is one.
 pub fn model_type(facts: &Facts) -> Option<String> {
     let stated = facts.config.str("model_type").map(|name| name.to_lowercase());
     let implied = || match () {
         () if static_embedding(facts) => Some("static_embedding".to_owned()),
         () if model2vec(facts) => Some("model2vec".to_owned()),
+        () if nemo(facts) => Some(Architecture::Parakeet.name().to_owned()),
         () => None,
     };
     stated.or_else(implied)
+}
+
+/// True if the configuration is NeMo's, of a speech model with a transducer or CTC.
+fn nemo(facts: &Facts) -> bool {
+    let target = facts.config.str("target").unwrap_or_default();
+    let class = target.rsplit('.').next().unwrap_or_default();
+    target.starts_with("nemo.collections.asr.") && NEMO_CLASSES.contains(&class)
 }
 
 /// True if the weights are those of model2vec: a table with the name `embeddings`.
@@ -243,6 +257,12 @@ pub fn is_causal(facts: &Facts) -> bool {
 /// True if a class of `architectures` is an encoder, alone or with the head of its training.
 pub fn is_encoder(class: &str) -> bool {
     ["Model", "ForMaskedLM", "ForPreTraining"].iter().any(|end| class.ends_with(end))
+}
+
+/// True if a class of `architectures` writes down speech: not a classifier of sounds, nor a decoder
+/// alone.
+pub fn is_speech(class: &str) -> bool {
+    !["ForAudioClassification", "ForCausalLM", "Encoder"].iter().any(|end| class.ends_with(end))
 }
 
 /// True if `test` holds for the model's name, without its organization, or for that of its source.

@@ -1,12 +1,15 @@
 //! Networks that write down speech, by the way their output becomes tokens.
 
+mod chat;
 mod ctc;
 mod encoder_decoder;
 pub mod moonshine;
 pub mod nemo;
 pub mod parakeet;
+pub mod qwen3_asr;
 mod transducer;
 
+pub use chat::{Chat, ChatForm};
 pub use ctc::Ctc;
 pub use encoder_decoder::{Aligned, EncoderDecoder, Heard, Input, Sizes};
 pub use transducer::Transducer;
@@ -19,4 +22,6 @@ pub enum Speech {
     Transducer(Box<dyn Transducer>),
     /// Decision for each row of the encoded audio.
     Ctc(Box<dyn Ctc>),
+    /// Language model that answers a prompt with the encoded audio.
+    Chat(Chat),
 }

@@ -49,7 +49,7 @@ fn load_2(config: &Value, w: Cursor) -> Result<Box<dyn Language>> {
 }
 
 /// Loads a `qwen3`, whose config.json must state the rotary base.
-fn load_3(config: &Value, w: Cursor) -> Result<Box<dyn Language>> {
+pub fn load_3(config: &Value, w: Cursor) -> Result<Box<dyn Language>> {
     Decoder::load(arch(&Config::read(config)?, None)?, w)
 }
 
