@@ -37,7 +37,7 @@ fn load(case: &str, on_cpu: bool) -> (Transcriber, Value) {
 
 /// Samples of the tones.
 fn samples() -> Vec<f32> {
-    let bytes = fs::read(data().join("tones-16k.wav")).unwrap();
+    let bytes = fs::read(data().join("../audio/tones-16k.wav")).unwrap();
     let words = bytes[44..].as_chunks().0.iter();
     words.map(|&word| f32::from(i16::from_le_bytes(word)) / 32768.0).collect()
 }
@@ -78,8 +78,7 @@ fn check_network(decoder: &WindowDecoder, expected: &Value) {
     let logits = decoder.run(|| {
         let mut cache = decoder.network.cache();
         let ids = Array::from_slice(&after, &[1, after.len() as i32]);
-        let mut sequence =
-            Sequences::one(&mut cache, after.len() as i32).at_once(decoder.on_cpu);
+        let mut sequence = Sequences::one(&mut cache, after.len() as i32).at_once(decoder.on_cpu);
         let h = decoder.network.forward(&ids, &mut sequence, &[&heard])?;
         let logits = decoder.network.head(&h)?.as_type::<f32>()?;
         Ok(logits.to_vec_exact::<f32>().unwrap())
@@ -113,7 +112,10 @@ fn ids_are_those_of_openai_for_the_form_of_mlx() {
         let cases = [
             ("no_timestamps", prompt.clone()),
             ("timestamps", Prompt { timestamps: true, ..prompt.clone() }),
-            ("translate_de", Prompt { language: language("de"), translate: true, ..prompt.clone() }),
+            (
+                "translate_de",
+                Prompt { language: language("de"), translate: true, ..prompt.clone() },
+            ),
             ("prompted", Prompt { previous, ..prompt }),
         ];
         for (name, prompt) in cases {

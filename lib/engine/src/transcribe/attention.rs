@@ -9,8 +9,10 @@ use mlxk_processor::transcript::{
     Segment, SpeechTask, TranscribeOptions, TranscriptEnd, TranscriptEvent,
 };
 
+use super::attach::attach;
 use super::decode::{Attempt, Prompt, WindowDecoder, Written};
 use super::frames::{Blocks, Frames};
+use super::words::align;
 
 /// Frames of a second.
 const FRAMES: f64 = 100.0;
@@ -98,10 +100,16 @@ impl Attention {
         };
         let language = language.flatten();
         Ok(State {
-            prompt: Prompt { language, translate, timestamps: options.timestamps, ..Prompt::default() },
+            prompt: Prompt {
+                language,
+                translate,
+                timestamps: options.timestamps,
+                ..Prompt::default()
+            },
             named: false,
             before: encode(&options.prompt)?,
             hotwords: encode(&options.hotwords)?,
+            spoken: 0.0,
             segments: 0,
             tokens: 0,
         })
@@ -147,15 +155,14 @@ impl Attention {
             return Ok((Vec::new(), window.start + window.count));
         }
         let (cuts, next) = self.cuts(&written, window);
+        let mut next = next;
         let mut segments = Vec::new();
         for Cut { time, tokens } in cuts {
             let text = self.decoder.vocabulary.text(tokens);
             if time.is_empty() || text.trim().is_empty() {
                 continue;
             }
-            state.before.extend(tokens);
             segments.push(Segment {
-                id: state.segments,
                 time,
                 text,
                 tokens: tokens.to_vec(),
@@ -163,9 +170,24 @@ impl Attention {
                 avg_logprob: written.avg_logprob,
                 compression_ratio: written.compression_ratio,
                 no_speech_prob: written.no_speech_prob,
-                words: Vec::new(),
+                ..Segment::default()
             });
+        }
+        if options.words {
+            self.add_words(heard, window, &mut segments, state)?;
+            let spoken = segments.last().map(|segment| segment.time.end);
+            if let Some(spoken) = spoken.filter(|&end| end > window.start as f64 / FRAMES) {
+                state.spoken = spoken;
+                if !self.ends_once(&written.tokens) {
+                    next = (spoken * FRAMES).round() as usize;
+                }
+            }
+        }
+        segments.retain(|segment| segment.time.start < segment.time.end);
+        for segment in &mut segments {
+            segment.id = state.segments;
             state.segments += 1;
+            state.before.extend(&segment.tokens);
         }
         if !options.condition || written.temperature > UNSURE {
             state.before.clear();
@@ -173,10 +195,46 @@ impl Attention {
         Ok((segments, next))
     }
 
+    /// Gives the `segments` of a window their words, with times.
+    fn add_words(
+        &self,
+        heard: &Heard,
+        window: &Window,
+        segments: &mut [Segment],
+        state: &State,
+    ) -> Result<()> {
+        let words = &self.decoder.vocabulary;
+        let spoken = |segment: &Segment| -> Vec<u32> {
+            segment.tokens.iter().copied().filter(|&token| token < words.end).collect()
+        };
+        let tokens: Vec<Vec<u32>> = segments.iter().map(spoken).collect();
+        let counts: Vec<usize> = tokens.iter().map(Vec::len).collect();
+        let language = state.prompt.language;
+        let code = words.languages.iter().find(|(_, token)| Some(*token) == language);
+        let spaced = code.is_none_or(|(code, _)| !UNSPACED.contains(code));
+        let timed =
+            align(&self.decoder, heard, &state.prompt, &tokens.concat(), window.count, spaced)?;
+        attach(segments, &counts, timed, window.start as f64 / FRAMES, state.spoken);
+        Ok(())
+    }
+
+    /// True if a text ends with a single time, after which nothing is heard in the window.
+    fn ends_once(&self, tokens: &[u32]) -> bool {
+        let is_time = |&token: &u32| self.decoder.vocabulary.is_time(token);
+        matches!(tokens, [.., before, last] if is_time(last) && !is_time(before))
+    }
+
     /// What is written at the first temperature at which it is good enough, or else at the last one.
-    fn written(&self, heard: &Heard, prompt: &Prompt, options: &TranscribeOptions) -> Result<Written> {
+    fn written(
+        &self,
+        heard: &Heard,
+        prompt: &Prompt,
+        options: &TranscribeOptions,
+    ) -> Result<Written> {
         let mut written = None;
-        for &temperature in options.temperatures.iter().chain(options.temperatures.is_empty().then_some(&0.0)) {
+        for &temperature in
+            options.temperatures.iter().chain(options.temperatures.is_empty().then_some(&0.0))
+        {
             let most = self.decoder.network.sizes().tokens / 2;
             let attempt = Attempt { temperature, seed: options.seed.unwrap_or_default(), most };
             let text = self.decoder.decode(heard, prompt, attempt)?;
@@ -200,7 +258,7 @@ impl Attention {
         let end = window.start + window.count;
         let count = tokens.len();
         let pairs: Vec<usize> = (1..count).filter(|&at| is_time(at) && is_time(at - 1)).collect();
-        let single = count >= 2 && is_time(count - 1) && !is_time(count - 2);
+        let single = self.ends_once(tokens);
         let Some(&last) = pairs.last() else {
             // A time in the text other than the first moment is where the speech ends.
             let ended = tokens.iter().rev().find(|&&token| words.is_time(token));
@@ -232,6 +290,8 @@ impl Attention {
 
 /// Code of the language of models that know no other.
 const ENGLISH: &str = "en";
+/// Languages that put no spaces between words.
+const UNSPACED: [&str; 6] = ["zh", "ja", "th", "lo", "my", "yue"];
 
 /// Window of the audio, in frames.
 struct Window {
@@ -254,6 +314,8 @@ struct State {
     before: Vec<u32>,
     /// Tokens of the words that precede each window.
     hotwords: Vec<u32>,
+    /// End of the speech so far, in seconds.
+    spoken: f64,
     /// Number of segments so far.
     segments: u64,
     /// Number of tokens so far.

@@ -24,6 +24,8 @@ pub struct WindowDecoder {
     pub network: Box<dyn EncoderDecoder>,
     /// Tokens of the model.
     pub vocabulary: Vocabulary,
+    /// Layers and heads of the decoder whose attention to the audio follows the words.
+    pub alignment_heads: Vec<[usize; 2]>,
     /// Stream on which all work is queued.
     pub stream: Stream,
     /// True if the network has the form for a CPU.
@@ -161,7 +163,8 @@ impl WindowDecoder {
             if open.is_empty() || number + 1 == attempt.most.min(room) {
                 break;
             }
-            let last: Vec<u32> = open.iter().filter_map(|&at| texts[at].tokens.last().copied()).collect();
+            let last: Vec<u32> =
+                open.iter().filter_map(|&at| texts[at].tokens.last().copied()).collect();
             let ended = texts.iter().map(|text| text.ended);
             let going = caches.iter_mut().zip(ended).filter(|(_, ended)| !ended);
             let going = going.map(|(cache, _)| (cache, 1)).collect();
@@ -201,7 +204,11 @@ impl WindowDecoder {
     }
 
     /// Logits [vocabulary] after each of `rows` of `h` [1, rows, hidden].
-    fn logits(&self, h: &Array, rows: &[usize]) -> std::result::Result<Vec<Vec<f32>>, Exception> {
+    pub(super) fn logits(
+        &self,
+        h: &Array,
+        rows: &[usize],
+    ) -> std::result::Result<Vec<Vec<f32>>, Exception> {
         let rows: Vec<i32> = rows.iter().map(|&row| row as i32).collect();
         let h = h.take_axis(Array::from_slice(&rows, &[rows.len() as i32]), 1)?;
         let logits = self.network.head(&h.contiguous()?)?.as_type::<f32>()?;
@@ -222,7 +229,13 @@ struct Text {
 
 impl Text {
     /// Writes a token by `logits`.
-    fn push(&mut self, logits: &mut [f32], rules: &Rules, draw: Attempt, number: u64) -> Result<()> {
+    fn push(
+        &mut self,
+        logits: &mut [f32],
+        rules: &Rules,
+        draw: Attempt,
+        number: u64,
+    ) -> Result<()> {
         rules.apply(logits, &self.tokens);
         let sampling = Sampling {
             temperature: draw.temperature,
@@ -235,9 +248,9 @@ impl Text {
         let chosen = host::choose(logits, &draw);
         let chosen = chosen.and_then(|token| Some((token.id, token.logprob?)));
         let finite = |(_, logprob): &(u32, f32)| logprob.is_finite();
-        let (token, logprob) = chosen.filter(finite).ok_or_else(|| {
-            Error::new(Kind::Execution, "", "the model's logits are not finite")
-        })?;
+        let (token, logprob) = chosen
+            .filter(finite)
+            .ok_or_else(|| Error::new(Kind::Execution, "", "the model's logits are not finite"))?;
         self.sum += logprob;
         match token == rules.vocabulary.end {
             true => self.ended = true,

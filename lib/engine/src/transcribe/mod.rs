@@ -1,10 +1,13 @@
 //! Transcription: audio in, the segments of its speech out, as they are written.
 
+mod attach;
 mod attention;
 mod decode;
 mod frames;
 mod rules;
+mod split;
 pub mod vocabulary;
+mod words;
 
 use std::ops::ControlFlow;
 
@@ -49,7 +52,11 @@ impl Transcriber {
                 let size = network.sizes().vocabulary;
                 let vocabulary = vocabulary::Vocabulary::read(facts, size)?;
                 let translates = detect::translation(facts) && !vocabulary.languages.is_empty();
-                let decoder = WindowDecoder { network, vocabulary, stream, on_cpu };
+                let stated = alignment_heads(facts);
+                let alignment_heads =
+                    stated.unwrap_or_else(|| network.sizes().alignment_heads.clone());
+                let decoder =
+                    WindowDecoder { network, vocabulary, alignment_heads, stream, on_cpu };
                 Decoder::Attention(Attention::new(decoder, translates)?)
             }
         };
@@ -85,4 +92,9 @@ impl Transcriber {
             Decoder::Attention(attention) => attention.transcribe(audio, options, each),
         }
     }
+}
+
+/// Layers and heads whose attention follows the words, if generation_config.json lists them.
+fn alignment_heads(facts: &Facts) -> Option<Vec<[usize; 2]>> {
+    serde_json::from_value(facts.generation_config.get("alignment_heads")?).ok()
 }

@@ -34,9 +34,8 @@ impl Rules<'_> {
             return;
         }
         exclude(logits, vocabulary.no_timestamps..vocabulary.no_timestamps + 1);
-        let is_time = |back: usize| {
-            written.len().checked_sub(back).map(|at| vocabulary.is_time(written[at]))
-        };
+        let is_time =
+            |back: usize| written.len().checked_sub(back).map(|at| vocabulary.is_time(written[at]));
         let last = is_time(1) == Some(true);
         let paired = is_time(2) != Some(false);
         if last {

@@ -75,7 +75,8 @@ impl Vocabulary {
             not_first: Vec::new(),
             tokenizer,
         };
-        vocabulary.suppressed = vocabulary.unspoken(&facts.generation_config.get("suppress_tokens"))?;
+        vocabulary.suppressed =
+            vocabulary.unspoken(&facts.generation_config.get("suppress_tokens"))?;
         let first = ids(&facts.generation_config.get("begin_suppress_tokens"));
         vocabulary.not_first = match first {
             Some(first) => first,
