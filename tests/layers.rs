@@ -23,7 +23,7 @@ const CRATES: [(&str, &[&str]); 9] = [
 const MLX: [&str; 3] = ["engine", "models", "tensor"];
 
 /// Folders of crates, each with the folders of its crate that it may use.
-const FOLDERS: [(&str, &str, &[&str]); 22] = [
+const FOLDERS: [(&str, &str, &[&str]); 23] = [
     ("tensor", "cpu", &[]),
     ("tensor", "cache", &[]),
     ("tensor", "ops", &["cache", "cpu"]),
@@ -39,6 +39,7 @@ const FOLDERS: [(&str, &str, &[&str]); 22] = [
     ("engine", "batch", &["sample"]),
     ("engine", "distributed", &[]),
     ("engine", "scheduler", &["distributed"]),
+    ("engine", "transcribe", &["sample"]),
     ("processor", "audio", &[]),
     ("processor", "image", &[]),
     ("processor", "schema", &[]),

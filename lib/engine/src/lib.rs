@@ -45,4 +45,4 @@ pub use runner::{Runner, Source};
 pub use scheduler::distributed::follow;
 pub use scheduler::{Bounds, Local};
 pub use thread::WorkerThread;
-pub use transcribe::Transcriber;
+pub use transcribe::{Attempt, Prompt, Transcriber, WindowDecoder, Written};

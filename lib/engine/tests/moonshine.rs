@@ -78,7 +78,10 @@ fn long_audio_is_heard_in_windows_and_silence_is_not() {
     assert!(times.len() >= 3, "{times:?}");
     assert!(times.iter().all(|time| time.end - time.start <= 30.0), "{times:?}");
     let silent = events(&transcriber, &vec![0.0; 160_000], &TranscribeOptions::default()).unwrap();
-    assert!(matches!(silent[..], [TranscriptEvent::End(end)] if end.duration == 10.0), "{silent:?}");
+    assert!(
+        matches!(silent[..], [TranscriptEvent::End(end)] if end.duration == 10.0),
+        "{silent:?}"
+    );
 }
 
 #[test]

@@ -3,9 +3,8 @@
 use mlxk_core::Architecture;
 
 use crate::spec::Spec;
-use crate::speech;
 use crate::vision;
-use crate::{encoder, text};
+use crate::{encoder, speech, text};
 
 const FAMILIES: &[&[Spec]] = &[
     encoder::bert::SPECS,
@@ -20,6 +19,7 @@ const FAMILIES: &[&[Spec]] = &[
     speech::moonshine::SPECS,
     speech::parakeet::SPECS,
     speech::qwen3_asr::SPECS,
+    speech::whisper::SPECS,
     text::afmoe::SPECS,
     text::bailing::SPECS,
     text::bitnet::SPECS,

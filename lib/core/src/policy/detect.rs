@@ -71,6 +71,7 @@ fn is_mlx(facts: &Facts) -> bool {
         || facts.config.get("quantization").is_some()
         || headers().filter_map(|header| header.metadata.get("format")).any(mlx)
         || nemo(facts)
+        || facts.shards.iter().any(|shard| shard.path.extension() == Some("npz".as_ref()))
 }
 
 /// The model that a workspace was cloned from; empty if unknown.
@@ -78,14 +79,15 @@ fn source(facts: &Facts) -> String {
     facts.sentinel.str("source_repo").unwrap_or_default()
 }
 
-/// The `model_type` of the configuration, in lower case; that of static embeddings and of NeMo's
-/// speech models, which may state none, if the model is one.
+/// The `model_type` of the configuration, in lower case; that of static embeddings, of OpenAI's form
+/// of Whisper and of NeMo's speech models, which may state none, if the model is one.
 pub fn model_type(facts: &Facts) -> Option<String> {
     let stated = facts.config.str("model_type").map(|name| name.to_lowercase());
     let implied = || match () {
         () if static_embedding(facts) => Some("static_embedding".to_owned()),
         () if model2vec(facts) => Some("model2vec".to_owned()),
         () if nemo(facts) => Some(Architecture::Parakeet.name().to_owned()),
+        () if dimensions(facts) => Some(Architecture::Whisper.name().to_owned()),
         () => None,
     };
     stated.or_else(implied)
@@ -96,6 +98,11 @@ fn nemo(facts: &Facts) -> bool {
     let target = facts.config.str("target").unwrap_or_default();
     let class = target.rsplit('.').next().unwrap_or_default();
     target.starts_with("nemo.collections.asr.") && NEMO_CLASSES.contains(&class)
+}
+
+/// True if the configuration is the list of dimensions that OpenAI's form of Whisper has.
+fn dimensions(facts: &Facts) -> bool {
+    ["n_mels", "n_audio_state", "n_text_state"].iter().all(|key| facts.config.get(key).is_some())
 }
 
 /// True if the weights are those of model2vec: a table with the name `embeddings`.

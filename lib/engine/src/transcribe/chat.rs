@@ -16,6 +16,7 @@ use mlxk_tensor::mlx;
 
 use super::Each;
 use super::clips::{RATE, listen};
+use super::decode::compression_ratio;
 use super::logits::{best, numbers};
 use super::repeated::{repeated, text};
 use super::windows::Windows;
@@ -69,7 +70,8 @@ impl Hearing {
         refuse(options, &CANNOT)?;
         let form = &self.network.form;
         let language = options.language.as_deref().map(|code| language(form, code)).transpose()?;
-        let (mut segments, mut tokens, mut named) = (0, 0, None);
+        let (mut segments, mut tokens) = (0, 0);
+        let mut named: Option<String> = None;
         let mut take = |start: usize, samples: &[f32]| {
             let seconds = |sample: usize| sample as f64 / RATE as f64;
             let time = seconds(start)..seconds(start + samples.len());
@@ -83,8 +85,8 @@ impl Hearing {
             if speech.is_empty() {
                 return Ok(each(TranscriptEvent::Progress(end)));
             }
-            if let Some(code) = heard.filter(|_| named != heard) {
-                named = heard;
+            if let Some(code) = heard.filter(|code| named.as_deref() != Some(*code)) {
+                named = Some(code.to_owned());
                 let event = TranscriptEvent::Language { code: code.into(), probability: None };
                 if each(event).is_break() {
                     return Ok(ControlFlow::Break(()));
@@ -94,7 +96,16 @@ impl Hearing {
             let Answer { tokens, avg_logprob } = answer;
             let id = segments;
             segments += 1;
-            let segment = Segment { id, time, text, tokens, avg_logprob, ..Segment::default() };
+            let compression_ratio = compression_ratio(&text);
+            let segment = Segment {
+                id,
+                time,
+                text,
+                tokens,
+                avg_logprob,
+                compression_ratio,
+                ..Segment::default()
+            };
             if each(TranscriptEvent::Segment(segment)).is_break() {
                 return Ok(ControlFlow::Break(()));
             }
@@ -154,12 +165,7 @@ impl Hearing {
     }
 
     /// Up to `most` tokens after the prompt `ids`.
-    fn tokens(
-        &self,
-        ids: &[u32],
-        features: Spliced,
-        most: usize,
-    ) -> mlx_rs::error::Result<Answer> {
+    fn tokens(&self, ids: &[u32], features: Spliced, most: usize) -> mlx_rs::error::Result<Answer> {
         let language = &self.network.language;
         let mut cache = language.cache();
         let (mut tokens, mut sum) = (Vec::new(), 0.0);

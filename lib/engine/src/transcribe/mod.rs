@@ -1,28 +1,39 @@
 //! Transcription: audio in, the segments of its speech out, as they are written.
 
+mod attach;
+mod attention;
 mod chat;
 mod clips;
 pub mod ctc;
+mod decode;
+mod frames;
 mod logits;
 mod pieces;
 mod repeated;
 mod rows;
+mod rules;
 mod samples;
+mod split;
 pub mod timed;
 pub mod transducer;
+pub mod vocabulary;
 mod windows;
 mod wishes;
+mod words;
 
 use std::ops::ControlFlow;
 
 use mlx_rs::Stream;
+use mlxk_core::policy::detect;
 use mlxk_core::{Facts, Plan, Result};
-use mlxk_models::speech::{Ctc, Input, Speech, Transducer};
+use mlxk_models::speech::{Ctc, EncoderDecoder, Input, Speech, Transducer};
 use mlxk_processor::transcript::{TranscribeOptions, TranscriptEvent};
 use mlxk_tensor::mlx;
 
 use crate::load;
+use attention::Attention;
 use chat::Hearing;
+pub use decode::{Attempt, Prompt, WindowDecoder, Written};
 use rows::ByRow;
 use samples::FromSamples;
 
@@ -37,6 +48,7 @@ pub struct Transcriber {
 
 /// Decoding loop, by the kind of the network.
 enum Decoder {
+    Attention(Attention),
     Samples(FromSamples),
     Transducer(Box<dyn Transducer>),
     Ctc(Box<dyn Ctc>),
@@ -62,7 +74,9 @@ impl Transcriber {
         let kind = match network {
             Speech::Attention(network) => match network.sizes().input {
                 Input::Samples => Decoder::Samples(FromSamples::new(network, facts, on_cpu)?),
-                Input::Mel { .. } => unimplemented!(),
+                Input::Mel { .. } => {
+                    Decoder::Attention(attention(network, facts, stream.clone(), on_cpu)?)
+                }
             },
             Speech::Transducer(network) => Decoder::Transducer(network),
             Speech::Ctc(network) => Decoder::Ctc(network),
@@ -71,9 +85,22 @@ impl Transcriber {
         Ok(Transcriber { kind, stream })
     }
 
-    /// Writes down the speech of `audio`, blocks of samples of one channel at 16 kHz. Events go to
-    /// `each` as soon as they are known, until it breaks off; the last one is
-    /// [`TranscriptEvent::End`].
+    /// Samples of a second of the audio that the model takes.
+    pub fn sample_rate(&self) -> u32 {
+        16_000
+    }
+
+    /// Decoder of single windows, if the model has windows.
+    pub fn window_decoder(&self) -> Option<&WindowDecoder> {
+        match &self.kind {
+            Decoder::Attention(attention) => Some(&attention.decoder),
+            _ => None,
+        }
+    }
+
+    /// Writes down the speech of `audio`, blocks of samples of one channel at the
+    /// [`sample_rate`](Self::sample_rate). Events go to `each` as soon as they are known, until it
+    /// breaks off; the last one is [`TranscriptEvent::End`].
     ///
     /// # Errors
     /// If the model cannot do what `options` ask for, before any audio is read; if the audio cannot be
@@ -85,6 +112,7 @@ impl Transcriber {
         each: &mut dyn FnMut(TranscriptEvent) -> ControlFlow<()>,
     ) -> Result<()> {
         mlx_rs::with_stream(&self.stream, || match &self.kind {
+            Decoder::Attention(network) => network.transcribe(audio, options, each),
             Decoder::Samples(network) => network.transcribe(audio, options, each),
             Decoder::Transducer(network) => {
                 ByRow::Transducer(&**network).transcribe(audio, options, each)
@@ -93,4 +121,24 @@ impl Transcriber {
             Decoder::Chat(network) => network.transcribe(audio, options, each),
         })
     }
+}
+
+/// Loop of the attention decoder of a network of log-mel windows, with the vocabulary of `facts`.
+fn attention(
+    network: Box<dyn EncoderDecoder>,
+    facts: &Facts,
+    stream: Stream,
+    on_cpu: bool,
+) -> Result<Attention> {
+    let vocabulary = vocabulary::Vocabulary::read(facts, network.sizes().vocabulary)?;
+    let translates = detect::translation(facts) && !vocabulary.languages.is_empty();
+    let stated = alignment_heads(facts);
+    let alignment_heads = stated.unwrap_or_else(|| network.sizes().alignment_heads.clone());
+    let decoder = WindowDecoder { network, vocabulary, alignment_heads, stream, on_cpu };
+    Attention::new(decoder, translates)
+}
+
+/// Layers and heads whose attention follows the words, if generation_config.json lists them.
+fn alignment_heads(facts: &Facts) -> Option<Vec<[usize; 2]>> {
+    serde_json::from_value(facts.generation_config.get("alignment_heads")?).ok()
 }

@@ -4,6 +4,7 @@ use std::ops::Range;
 
 use mlxk_processor::transcript::{Segment, Word};
 
+use super::decode::compression_ratio;
 use super::timed::TimedToken;
 
 /// Mark of the space before a word, as SentencePiece writes it.
@@ -79,6 +80,7 @@ impl Pieces<'_> {
             text: self.joined(tokens),
             tokens: tokens.iter().map(|token| token.id).collect(),
             avg_logprob: (logs / tokens.len().max(1) as f64) as f32,
+            compression_ratio: compression_ratio(&self.joined(tokens)),
             words: all.unwrap_or_default(),
             ..Segment::default()
         }

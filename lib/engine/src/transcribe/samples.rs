@@ -14,6 +14,7 @@ use mlxk_tensor::mlx;
 
 use super::Each;
 use super::clips::{RATE, listen};
+use super::decode::compression_ratio;
 use super::logits::{best, numbers};
 use super::repeated::{repeated, text};
 use super::windows::Windows;
@@ -95,7 +96,16 @@ impl FromSamples {
                 let tokens = written.tokens;
                 let id = segments;
                 segments += 1;
-                let segment = Segment { id, time, text, tokens, avg_logprob, ..Segment::default() };
+                let compression_ratio = compression_ratio(&text);
+                let segment = Segment {
+                    id,
+                    time,
+                    text,
+                    tokens,
+                    avg_logprob,
+                    compression_ratio,
+                    ..Segment::default()
+                };
                 if each(TranscriptEvent::Segment(segment)).is_break() {
                     return Ok(ControlFlow::Break(()));
                 }
@@ -115,7 +125,8 @@ impl FromSamples {
     /// Likeliest tokens of a window of samples.
     fn write(&self, samples: &[f32]) -> Result<Written> {
         let seconds = samples.len() as f64 / RATE as f64;
-        let most = ((seconds * TOKENS) as usize).clamp(1, self.network.sizes().tokens - 1);
+        let room = self.network.sizes().tokens.saturating_sub(1);
+        let most = ((seconds * TOKENS) as usize).min(room).max(1);
         self.tokens(samples, most).map_err(mlx::failed)
     }
 

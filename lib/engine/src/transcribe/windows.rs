@@ -131,12 +131,20 @@ impl Listener for Windows<'_> {
         };
         let parts = vad.push(samples);
         let flow = self.speak(parts)?;
-        if self.speech.is_none() {
-            // Silence is kept only as long as speech may turn out to have begun in it.
-            let heard = self.start + self.samples.len();
-            self.forget(heard.saturating_sub(2 * self.longest));
+        if flow.is_break() {
+            return Ok(flow);
         }
-        Ok(flow)
+        // Speech is known when it ends, at the longest after the longest window.
+        let heard = self.start + self.samples.len();
+        let begun = heard.saturating_sub(self.longest + (2.0 * PAUSE) as usize * RATE);
+        match &self.speech {
+            Some(speech) if speech.end < begun => self.give_speech(),
+            Some(_) => Ok(flow),
+            None => {
+                self.forget(begun);
+                Ok(flow)
+            }
+        }
     }
 
     fn end(&mut self) -> Result<ControlFlow<()>> {
@@ -184,6 +192,18 @@ mod tests {
         assert!(windows.windows(2).all(|pair| pair[0].end == pair[1].start), "{windows:?}");
         assert!(windows.iter().all(|window| window.len() <= 10 * RATE), "{windows:?}");
         assert_eq!(windows.last().unwrap().end, 25 * RATE);
+    }
+
+    #[test]
+    fn silence_is_not_kept() {
+        let mut take = |_: usize, _: &[f32]| Ok(ControlFlow::Continue(()));
+        let mut windows = Windows::new(10.0, true, &mut take);
+        windows.begin(0);
+        windows.speech = Some(0..RATE);
+        for _ in 0..100 {
+            assert!(windows.hear(&vec![0.0; RATE]).unwrap().is_continue());
+        }
+        assert!(windows.speech.is_none() && windows.samples.len() <= 15 * RATE);
     }
 
     #[test]

@@ -12,7 +12,7 @@ use mlxk_tensor::ops::params::{AttentionParams, HeadsParams, Mask};
 use serde::Deserialize;
 use serde_json::Value;
 
-use super::positions::sinusoids;
+use super::encoder::sinusoids;
 use super::strided_conv::{StridedConv, StridedConvArch};
 use super::tower::AudioTower;
 use crate::checkpoint::config_error::{fields, invalid, most_layers, positive};
@@ -49,7 +49,7 @@ pub struct QwenTower {
     ln_post: Norm,
     proj1: Linear,
     proj2: Linear,
-    /// Embeddings [1, positions of a part, hidden] of the positions of a part.
+    /// Embeddings [positions of a part, hidden] of the positions of a part.
     positions: Array,
     bands: usize,
     /// Frames of a part.
@@ -123,7 +123,7 @@ impl QwenTower {
             }
             let x = x.transpose_axes(&[0, 2, 3, 1])?.contiguous()?;
             let x = self.conv_out.forward(&x.reshape(&[x.dim(0), x.dim(1), -1])?)?;
-            let x = x.add(mlx::columns(&self.positions, 0..x.dim(1))?)?;
+            let x = x.add(mlx::entries(&self.positions, 0..x.dim(1))?)?;
             for (i, start) in starts.iter().enumerate() {
                 let count = eighth((frames - start).min(self.part)) as i32;
                 let own = mlx::entries(&x, i as i32..i as i32 + 1)?;

@@ -1,8 +1,8 @@
 //! Strided convolution over time, or over time and frequency, with channels last.
 
-use mlx_rs::Array;
 use mlx_rs::error::Result;
 use mlx_rs::ops::{conv1d, conv2d};
+use mlx_rs::{Array, Dtype};
 
 use crate::checkpoint::cursor::Cursor;
 use crate::checkpoint::reshape::transposed;
@@ -48,6 +48,11 @@ impl StridedConv {
         let weight = w.floats("weight", &[&[outs], kernel, &[ins]].concat())?;
         let bias = w.optional("bias", &[outs])?;
         Ok(StridedConv { weight, bias, stride, padding, groups })
+    }
+
+    /// Type in which the layer computes.
+    pub fn dtype(&self) -> Dtype {
+        self.weight.dtype()
     }
 
     /// Output [1, time, outs] of `x` [1, time, channels], or [1, time, frequency, outs] of [1, time,

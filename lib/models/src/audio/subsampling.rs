@@ -60,6 +60,10 @@ impl Subsampling {
     /// Hidden vectors [1, rows, hidden] of a spectrum [1, frames, bands].
     pub fn forward(&self, mel: &Array) -> Result<Array> {
         let rows = self.lengths(mel.dim(1)).pop().unwrap_or_default();
+        let mel = &match self.stages.first() {
+            Some(stage) => mel.as_dtype(stage.conv.dtype())?,
+            None => mel.clone(),
+        };
         let starts = (0..rows).step_by(STRETCH as usize);
         let stretch = |start| {
             let part = self.stretch(mel, start..(start + STRETCH).min(rows))?;

@@ -1,5 +1,6 @@
 //! Networks that write down speech, by the way their output becomes tokens.
 
+mod alignment_heads;
 mod chat;
 mod ctc;
 mod encoder_decoder;
@@ -8,6 +9,8 @@ pub mod nemo;
 pub mod parakeet;
 pub mod qwen3_asr;
 mod transducer;
+pub mod whisper;
+mod whisper_names;
 
 pub use chat::{Chat, ChatForm};
 pub use ctc::Ctc;
