@@ -6,6 +6,12 @@ use std::time::Duration;
 /// Time that prompts may add to a step, as a multiple of the time that its other tokens take.
 const ADDED: f64 = 1.0;
 
+/// The same beside a single sequence, where half of the time is the share of a prompt. A row of a short
+/// chunk takes longer than one of a long chunk, so that a prompt keeps half of its speed by more than half
+/// of the time; and the step stays below three times the token, even if it takes a fifth longer than the
+/// steps before it.
+const ADDED_BESIDE_ONE: f64 = 1.5;
+
 /// Steps after which the time of a step without prompts is measured again.
 const FRESH: u64 = 64;
 
@@ -69,7 +75,8 @@ impl Pace {
         let most = at_once.max(2 * self.rows);
         let last = self.row.last().copied().unwrap_or_default();
         let row = last.max(median(&self.row).unwrap_or_default());
-        let fit = ((ADDED * time.as_secs_f64() / row) as usize).clamp(at_once / 2, most);
+        let added = if sequences == 1 { ADDED_BESIDE_ONE } else { ADDED };
+        let fit = ((added * time.as_secs_f64() / row) as usize).clamp(at_once / 2, most);
         match (sequences + fit) / at_once * at_once {
             whole if whole >= sequences + fit / 2 => whole - sequences,
             _ => fit,
