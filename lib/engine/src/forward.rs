@@ -10,13 +10,16 @@ use mlxk_models::checkpoint::part::Part;
 use mlxk_models::language::{Language, Spliced};
 use mlxk_processor::Media;
 use mlxk_tensor::cache::{Cache, Remote, Sequences, Slot};
-use mlxk_tensor::{collective, cpu, mlx};
+use mlxk_tensor::{collective, mlx};
 
 use crate::prefix_cache::CacheOptions;
 use crate::vision::LazyTower;
 
 /// Rows of activations for which MLX has kernels of its own on a GPU, which read the weights once.
 const GPU_ROWS: usize = 8;
+
+/// Rows of activations that kernels of the CPU multiply at once.
+const CPU_ROWS: usize = 4;
 
 /// Network in memory, with its stream and settings. It stays on the thread that loaded it.
 pub struct Forward {
@@ -88,7 +91,7 @@ impl Forward {
             tower: None,
             ranks: None,
             prefill_chunk: prefill_chunk(on_cpu),
-            rows_at_once: if on_cpu { cpu::rows_at_once() } else { GPU_ROWS },
+            rows_at_once: if on_cpu { CPU_ROWS } else { GPU_ROWS },
             context_length,
             cache_options: CacheOptions::default(),
             _kept: Kept,
