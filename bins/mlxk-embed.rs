@@ -9,10 +9,11 @@ use std::process::ExitCode;
 use clap::Parser;
 use clap::builder::NonEmptyStringValueParser;
 use mlxk_cli::{Form, FormFlags, Input, Output, Tool, completion};
+use mlxk_core::probe::sentence::Pooling;
 use mlxk_core::{Error, Result};
-use mlxk_engine::Side;
+use mlxk_processor::engine::EmbedPrompt;
 
-use embed::{Encoding, Format, Model, Options, Prompt, Question, Ranking, Source};
+use embed::{Encoding, Format, Model, Options, Question, Ranking, Source};
 
 /// Turn texts into vectors, which are near each other if the texts are alike in meaning
 ///
@@ -40,6 +41,9 @@ struct Embed {
     /// Put the model's prompt for texts to be found before each text, if it has one
     #[arg(long, conflicts_with_all = ["prompt", "prompt_text", "query"])]
     document: bool,
+    /// Pool the vectors of tokens this way, instead of as the model says: last, mean, cls, max
+    #[arg(long, value_name = "WAY", value_parser = pooling)]
+    pooling: Option<Pooling>,
     /// Cut texts that are too long for the model, instead of refusing them
     #[arg(long)]
     truncate: bool,
@@ -73,7 +77,7 @@ struct Embed {
     #[arg(long, value_name = "QUESTION", value_parser = NonEmptyStringValueParser::new())]
     #[arg(group = "ranked", conflicts_with_all = [
         "output", "encoding", "prompt", "prompt_text", "query", "document", "dimensions",
-        "normalize", "no_normalize",
+        "normalize", "no_normalize", "pooling",
     ])]
     rerank: Option<String>,
     /// Write the N best records
@@ -144,19 +148,29 @@ impl Embed {
     /// Options of the model.
     fn options(&self) -> Options {
         let prompt = match (&self.prompt, &self.prompt_text) {
-            (Some(name), _) => Prompt::Named(name.clone()),
-            (None, Some(text)) => Prompt::Text(text.clone()),
-            (None, None) if self.document => Prompt::Side(Side::Document),
-            (None, None) if self.query || self.search.is_some() => Prompt::Side(Side::Query),
-            (None, None) => Prompt::Default,
+            (Some(name), _) => EmbedPrompt::Named(name.clone()),
+            (None, Some(text)) => EmbedPrompt::Text(text.clone()),
+            (None, None) if self.document => EmbedPrompt::Document,
+            (None, None) if self.query || self.search.is_some() => EmbedPrompt::Query,
+            (None, None) => EmbedPrompt::Default,
         };
         Options {
             prompt,
+            pooling: self.pooling,
             truncate: self.truncate,
             dimensions: self.dimensions,
             normalize: (self.normalize || self.no_normalize).then_some(self.normalize),
         }
     }
+}
+
+/// A way to pool, by its name in configurations or by a shorter one.
+fn pooling(name: &str) -> std::result::Result<Pooling, String> {
+    let way = if name == "last" { Some(Pooling::LastToken) } else { Pooling::find(name) };
+    way.ok_or_else(|| {
+        let names: Vec<&str> = Pooling::ALL.iter().map(|(.., name)| *name).collect();
+        format!("the ways are last, {}", names.join(", "))
+    })
 }
 
 /// A finite number.

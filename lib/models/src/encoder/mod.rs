@@ -17,7 +17,6 @@ pub mod mpnet;
 pub mod nomic_bert;
 pub mod pooling;
 pub mod roberta;
-pub mod sentence;
 pub mod similarity;
 pub mod static_embedding;
 pub mod task;
