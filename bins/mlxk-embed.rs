@@ -8,7 +8,7 @@ use std::process::ExitCode;
 
 use clap::Parser;
 use clap::builder::NonEmptyStringValueParser;
-use mlxk_cli::{Form, FormFlags, Input, Output, Tool, completion};
+use mlxk_cli::{Form, FormFlags, Input, Output, Tool, compatibility, completion};
 use mlxk_core::probe::sentence::Pooling;
 use mlxk_core::{Error, Result};
 use mlxk_processor::engine::EmbedPrompt;
@@ -26,7 +26,7 @@ struct Embed {
     /// The embedding model: org/name, part of that, name@revision, a path
     #[arg(add = completion::models())]
     model: String,
-    /// Files of texts or records, one a line; - for standard input
+    /// Files of texts or records, one a line; - for standard input. `mlxk embed` takes a text instead
     #[arg(value_name = "FILE", value_hint = clap::ValueHint::FilePath)]
     files: Vec<String>,
     /// Put the model's prompt of this name before each text, as query or passage
@@ -44,6 +44,15 @@ struct Embed {
     /// Pool the vectors of tokens this way, instead of as the model says: last, mean, cls, max
     #[arg(long, value_name = "WAY", value_parser = pooling)]
     pooling: Option<Pooling>,
+    /// Put this task before each text, as a question to models that take instructions
+    #[arg(long, value_name = "TASK", conflicts_with_all = ["prompt", "prompt_text", "document"])]
+    instruct: Option<String>,
+    /// Read lines from standard input, as `mlxk embed --batch` did
+    #[arg(long, hide = true)]
+    lines: bool,
+    /// Embed on the CPU, although there is a GPU
+    #[arg(long)]
+    cpu: bool,
     /// Cut texts that are too long for the model, instead of refusing them
     #[arg(long)]
     truncate: bool,
@@ -78,6 +87,7 @@ struct Embed {
     #[arg(group = "ranked", conflicts_with_all = [
         "output", "encoding", "prompt", "prompt_text", "query", "document", "dimensions",
         "normalize", "no_normalize", "pooling",
+        "instruct",
     ])]
     rerank: Option<String>,
     /// Write the N best records
@@ -108,6 +118,9 @@ impl Tool for Embed {
     }
 
     fn run(&self, out: &mut Output) -> Result<()> {
+        if self.cpu {
+            mlxk_tensor::mlx::use_cpu()?;
+        }
         let source = self.source()?;
         let ranking = Ranking::new(self.top as usize, self.threshold);
         let places = mlxk_cli::places()?;
@@ -129,6 +142,7 @@ impl Tool for Embed {
 impl Embed {
     /// What to read.
     fn source(&self) -> Result<Source> {
+        let whole = compatibility::is_called() && !self.lines;
         let files = match Input::choose(&self.files)? {
             Input::Names(files) => files,
             Input::Stdin => vec!["-".to_owned()],
@@ -142,7 +156,7 @@ impl Embed {
                 return Err(Error::command(what).hint(hint));
             }
         };
-        Ok(Source { files, field: self.field.clone(), batch: usize::from(self.batch) })
+        Ok(Source { files, whole, field: self.field.clone(), batch: usize::from(self.batch) })
     }
 
     /// Options of the model.
@@ -150,6 +164,10 @@ impl Embed {
         let prompt = match (&self.prompt, &self.prompt_text) {
             (Some(name), _) => EmbedPrompt::Named(name.clone()),
             (None, Some(text)) => EmbedPrompt::Text(text.clone()),
+            (None, None) if self.instruct.is_some() => {
+                let task = self.instruct.as_deref().unwrap_or_default();
+                EmbedPrompt::Text(format!("Instruct: {task}\nQuery:"))
+            }
             (None, None) if self.document => EmbedPrompt::Document,
             (None, None) if self.query || self.search.is_some() => EmbedPrompt::Query,
             (None, None) => EmbedPrompt::Default,

@@ -162,3 +162,28 @@ fn a_model_that_writes_text_embeds_if_it_is_said_how() {
     let own = env.run("mlxk-embed").args(["gemma"]).stdin("a\n").records();
     assert_ne!(pooled[0]["embedding"], own[0]["embedding"]);
 }
+
+#[test]
+fn scripts_of_mlx_knife_embed_as_before() {
+    let env = home();
+    let mlxk = |args: &[&str], input: &str| env.run("mlxk").args(args).stdin(input.to_owned());
+    let one = |record: &Value, text: &str| {
+        assert_eq!(record["text"], text);
+        let (metadata, vector) = (&record["metadata"], numbers(&record["embedding"]));
+        assert_eq!((&metadata["dimensions"], vector.len()), (&json!(32), 32));
+        assert!(metadata["model"].is_string() && metadata["device"] == "cpu", "{metadata}");
+    };
+    one(&mlxk(&["embed", "gemma", "the cat\nsat"], "").records()[0], "the cat\nsat");
+    one(&mlxk(&["embed", "gemma", "-"], "the cat\nsat\n\n").records()[0], "the cat\nsat");
+    let batch =
+        mlxk(&["embed", "gemma", "--batch"], "{\"id\":1,\"text\":\"a\"}\n\n{\"text\":\"b\"}\n");
+    let batch = batch.records();
+    one(&batch[0], "a");
+    assert_eq!((batch.len(), &batch[0]["id"]), (2, &json!(1)));
+    let task = mlxk(&["embed", "gemma", "--instruct", "Find it", "--cpu", "a"], "").records();
+    let prompt = ["gemma", "--prompt-text", "Instruct: Find it\nQuery:"];
+    let asked = env.run("mlxk-embed").args(prompt).stdin("a\n").records();
+    assert_eq!(task[0]["embedding"], asked[0]["embedding"]);
+    let ended = mlxk(&["embed", "tiny", "a"], "").envelope(1);
+    assert_eq!(ended["error"]["type"], "NotAnEmbedder");
+}

@@ -1,11 +1,12 @@
 //! The embedding model of a run: found, loaded, with its options.
 
-use mlxk_cli::Output;
 use mlxk_cli::examine::find;
+use mlxk_cli::{Output, compatibility};
 use mlxk_core::probe::sentence::Pooling;
 use mlxk_core::{Inspected, Places, Record, Result, inspect};
 use mlxk_engine::{EmbedForm, EmbedOptions, Embedder};
 use mlxk_processor::engine::EmbedPrompt;
+use serde_json::{Value, json};
 
 /// Options of a model, all of them as on the command line.
 #[derive(Clone, Debug)]
@@ -30,6 +31,8 @@ pub struct Model {
     pub options: EmbedOptions,
     /// Full name of the model.
     pub name: String,
+    /// What records of mlx-knife say of the model, if they are asked for.
+    pub metadata: Option<Value>,
 }
 
 impl Model {
@@ -56,7 +59,12 @@ impl Model {
             ..defaults
         };
         embedder.check(&options)?;
-        Ok(Model { embedder, options, name: found.name })
+        let device = if mlxk_tensor::mlx::on_cpu()? { "cpu" } else { "gpu" };
+        let metadata = compatibility::is_called().then(|| {
+            let hash = facts.sentinel.str("content_hash").or_else(|| found.revision.clone());
+            json!({"model": found.name, "dimensions": 0, "content_hash": hash, "device": device})
+        });
+        Ok(Model { embedder, options, name: found.name, metadata })
     }
 
     /// Number of elements of a vector.

@@ -42,5 +42,5 @@ pub use prefix_cache::CacheOptions;
 pub use rerank::Reranker;
 pub use runner::{Runner, Source};
 pub use scheduler::distributed::follow;
-pub use scheduler::{Bounds, Local};
+pub use scheduler::{Bounds, Local, id};
 pub use thread::WorkerThread;

@@ -196,11 +196,20 @@ fn headless(facts: &Facts) -> bool {
 /// True if the model scores pairs of texts: a classifier with one label, or a decoder whose name
 /// indicates it.
 pub fn rerank(facts: &Facts) -> bool {
-    let classifier = |name: &String| name.ends_with("ForSequenceClassification");
-    match architectures(facts).iter().any(classifier) {
+    match architectures(facts).iter().any(|name| is_classifier(name)) {
         true => labels(facts) == 1,
         false => is_causal(facts) && is_named(facts, |name| name.contains("rerank")),
     }
+}
+
+/// True if the model's name is that of a Qwen3-Reranker, which is asked in a frame.
+pub fn qwen3_reranker(facts: &Facts) -> bool {
+    is_named(facts, |name| name.contains("qwen3") && name.contains("rerank"))
+}
+
+/// True if a class of `architectures` is a classifier of texts.
+pub fn is_classifier(class: &str) -> bool {
+    class.ends_with("ForSequenceClassification")
 }
 
 /// The number of labels of a classifier, two unless the configuration states another.

@@ -186,9 +186,10 @@ fn supported(facts: &Facts, task: Task) -> Result<Architecture, String> {
     }
     let encodes = named.iter().any(|name| detect::is_encoder(name));
     let writes = detect::is_causal(facts) || named.iter().any(writes_text);
+    let classifies = || named.iter().any(|name| detect::is_classifier(name));
     let (fits, purpose) = match (task, architecture.is_encoder()) {
         (Task::Rerank, true) => (true, "rank"),
-        (Task::Rerank, false) => (writes, "rank"),
+        (Task::Rerank, false) => (writes || classifies(), "rank"),
         (_, true) => (encodes, "embed"),
         (Task::Embedding, false) => (encodes || writes, "embed"),
         (_, false) => (writes, "write"),

@@ -1,6 +1,7 @@
 //! Scores of pairs are those of the reference's cross encoders and rerankers.
 
 use std::fs;
+use std::path::Path;
 
 use mlxk_core::{Inspected, Task};
 use mlxk_engine::Reranker;
@@ -9,7 +10,8 @@ use serde_json::{Value, json};
 use tempfile::TempDir;
 
 use crate::cases::{cases, expected, inspected, texts};
-use crate::model::{self, Draft};
+use crate::model::{self, Draft, Tensor};
+use crate::quantized::quantized;
 
 #[test]
 fn scores_of_pairs_are_those_of_the_reference() {
@@ -90,6 +92,54 @@ fn a_language_model_judges_by_the_logits_of_its_answers() {
             let logits = model.logits(ids).unwrap();
             let want = logits[5].exp() / (logits[5].exp() + logits[6].exp());
             assert!((got.unwrap() - want).abs() < 1e-5);
+        }
+    }
+}
+
+#[test]
+fn a_head_in_place_of_the_answers_scores_the_same() {
+    let root = TempDir::new().unwrap();
+    let [judge, scorer] = ["qwen3-reranker", "qwen3-reranker-seq-cls"].map(|name| {
+        let dir = root.path().join(name);
+        fs::create_dir(&dir).unwrap();
+        dir
+    });
+    let draft = Draft::of("qwen3").with("architectures", json!(["Qwen3ForCausalLM"]));
+    draft.write_in(&judge);
+    let tokenizer = fs::read_to_string(judge.join("tokenizer.json")).unwrap();
+    let answers = tokenizer.replace("\"w5\":", "\"yes\":").replace("\"w6\":", "\"no\":");
+    // The head is the row of one answer less that of the other, as the model is converted.
+    let rows =
+        draft.tensors.get("lm_head.weight").unwrap_or(&draft.tensors["model.embed_tokens.weight"]);
+    let (size, rows) = (rows.shape[1], rows.elements());
+    let head: Vec<f32> = (0..size).map(|i| rows[5 * size + i] - rows[6 * size + i]).collect();
+    let mut scored = draft
+        .clone()
+        .with("architectures", json!(["Qwen3ForSequenceClassification"]))
+        .with("id2label", json!({"0": "LABEL_0"}));
+    scored.tensors.remove("lm_head.weight");
+    scored.tensors.insert("score.weight".to_owned(), Tensor::of(&[1, size], head));
+    scored.write_in(&scorer);
+    for dir in [&judge, &scorer] {
+        fs::write(dir.join("tokenizer.json"), &answers).unwrap();
+    }
+    let packed = quantized(&scorer, root.path());
+    for on_cpu in [true, false] {
+        let load = |dir: &Path| {
+            let Inspected { facts, plan, .. } = inspected(dir);
+            assert_eq!((plan.task, &plan.runnable), (Task::Rerank, &Ok(())));
+            Reranker::load_for(&facts, &plan, on_cpu).unwrap()
+        };
+        let [judge, scorer, packed] = [&judge, &scorer, &packed].map(|dir| load(dir));
+        let pairs = ["w1 w2", "w9"].map(|text| judge.pair("w3", text, false).unwrap());
+        let again = scorer.pair("w3", "w1 w2", false).unwrap();
+        assert_eq!(again.ids, pairs[0].ids);
+        let scores = [&judge, &scorer, &packed].map(|model| {
+            model.scores(&pairs).into_iter().map(Result::unwrap).collect::<Vec<f32>>()
+        });
+        for (place, want) in scores[0].iter().enumerate() {
+            assert!((scores[1][place] - want).abs() < 1e-5, "{scores:?}");
+            assert!((scores[2][place] - want).abs() < 0.05, "{scores:?}");
         }
     }
 }
