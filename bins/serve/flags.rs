@@ -20,9 +20,9 @@ pub struct ListenFlags {
     /// Listen on this address
     #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1")]
     pub(crate) host: String,
-    /// Listen on this port; 0 is any free port
-    #[arg(long, value_name = "N", default_value_t = 8000)]
-    pub(crate) port: u16,
+    /// Listen on this port; 0 is any free port; default: 8000, with --embed-only 8002
+    #[arg(long, value_name = "N")]
+    port: Option<u16>,
     /// Listen on this Unix socket, and on no address
     #[arg(long, value_name = "FILE", conflicts_with_all = ["host", "port"])]
     pub(crate) socket: Option<PathBuf>,
@@ -47,6 +47,11 @@ pub struct ListenFlags {
 }
 
 impl ListenFlags {
+    /// Port to listen on, `default` if none is given.
+    pub(crate) fn port(&self, default: u16) -> u16 {
+        self.port.unwrap_or(default)
+    }
+
     /// Time for which running requests may continue after the server receives a signal to stop.
     pub fn grace(&self) -> Duration {
         Duration::from_secs(self.grace)

@@ -76,6 +76,8 @@ struct Checked {
     health: Health,
     /// Verdict from reading every file; `None` without `--verify`.
     verdict: Option<Verdict>,
+    /// What a healthy embedding model or reranker makes of texts, in words.
+    encodes: Option<String>,
     /// Name shown in text output.
     label: String,
     /// True if the workspace is managed; `None` for a cached model.
@@ -103,7 +105,12 @@ fn judge(found: &Found, record: Record, label: Option<String>, depth: Depth) -> 
         record = record.with("hf_cache", artifacts.iter().cloned().collect::<Value>());
     }
     let label = label.unwrap_or_else(|| found.name.clone());
-    Ok(Checked { record, health: examined.model.health, verdict, label, managed, artifacts })
+    let Inspected { health, plan, .. } = examined.model;
+    let encodes = plan.encoder.filter(|_| health.healthy).map(|encoder| {
+        let kind = plan.model_type;
+        format!("{kind}: {}", encoder.summary())
+    });
+    Ok(Checked { record, health, verdict, encodes, label, managed, artifacts })
 }
 
 fn is_managed(facts: &Facts) -> bool {
@@ -187,7 +194,9 @@ fn report_text(checked: &[Checked]) -> String {
     }
     for (verdict, models) in [("healthy  ", healthy), ("unhealthy", unhealthy)] {
         for one in models {
-            text += &format!("{verdict} {} — {}\n", printable(&one.label), one.health.reason);
+            let (label, reason) = (printable(&one.label), &one.health.reason);
+            let encodes = one.encodes.as_ref().map(|encodes| format!(" ({encodes})"));
+            text += &format!("{verdict} {label} — {reason}{}\n", encodes.unwrap_or_default());
             for bad in one.verdict.iter().flat_map(|verdict| &verdict.bad) {
                 text += &format!("          {bad}\n");
             }

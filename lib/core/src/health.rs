@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 
 use crate::json::Document;
 use crate::policy::detect;
+use crate::policy::encoder;
 use crate::printable::printable;
 use crate::probe::{Facts, File, Shard};
 use crate::store::Origin;
@@ -72,6 +73,7 @@ fn parts(facts: &Facts) -> Verdict<&'static str> {
     files(facts)?;
     config(facts)?;
     let reason = weights(facts)?;
+    modules(facts)?;
     processor(facts)?;
     tokenizer(facts)?;
     readable("generation_config.json", &facts.generation_config)?;
@@ -240,6 +242,14 @@ fn check_index(index: &Index, facts: &Facts) -> Verdict {
         Some((file, shard.header.as_ref().ok()?))
     };
     index.check(&index.files().filter_map(header).collect())
+}
+
+/// Checks the modules that an embedding model has after its network.
+fn modules(facts: &Facts) -> Verdict {
+    match detect::embedding(facts) && !detect::rerank(facts) {
+        true => encoder::check_files(facts),
+        false => Ok(()),
+    }
 }
 
 /// Checks that a vision model has the configuration of an image processor; beside a text model that is

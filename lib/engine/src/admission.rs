@@ -25,12 +25,20 @@ pub fn admit(
 }
 
 /// Refuses a model that cannot embed text here, with the reason; else returns a warning if memory
-/// may be short for it.
+/// may be short for it. A model that writes text embeds too if it is said how its vectors are `pooled`.
 ///
 /// # Errors
 /// As [`admit`].
-pub fn admit_embedder(facts: &Facts, health: &Health, plan: &Plan) -> Result<Option<String>> {
-    suits_embedding(facts, health, plan)?;
+pub fn admit_embedder(
+    facts: &Facts,
+    health: &Health,
+    plan: &Plan,
+    pooled: bool,
+) -> Result<Option<String>> {
+    match plan.task {
+        Task::Text | Task::Vision if pooled => admit_part(facts, health, plan)?,
+        _ => suits_embedding(facts, health, plan)?,
+    }
     fit(facts, plan, &Cost::of(facts, plan, mlx::on_cpu()?, None)?)
 }
 
@@ -70,6 +78,9 @@ fn suits(task: Task, other: &str, facts: &Facts, health: &Health, plan: &Plan) -
     if plan.task != task {
         let refused = refuse(Kind::CapabilityNotSupported, other);
         return Err(match plan.task {
+            Task::Text | Task::Vision if task == Task::Embedding => {
+                refused.hint("mlxk-run lets it write text; with --pooling last or mean it embeds")
+            }
             Task::Text | Task::Vision => refused.hint("mlxk-run lets it write text"),
             Task::Embedding => {
                 refused.hint("mlxk-embed turns text into vectors with it, and --search ranks them")
@@ -115,7 +126,7 @@ pub fn admit_part(facts: &Facts, health: &Health, plan: &Plan) -> Result<()> {
         Task::Rerank => {
             let reason = "a reranker: it scores pairs of texts and writes none";
             return refuse(Kind::CapabilityNotSupported, reason)
-                .map_err(|e| e.hint("POST /v1/rerank of mlxk-serve scores texts with it"));
+                .map_err(|e| e.hint("mlxk-embed --rerank ranks texts with it"));
         }
         Task::Audio => {
             let reason = "an audio model: it needs sound, and takes no prompt alone";

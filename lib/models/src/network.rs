@@ -4,13 +4,15 @@ use mlxk_core::{Error, Result};
 
 use mlxk_tensor::mlx;
 
-use crate::encoder::{Encoder, LanguageEncoder, LanguageOptions};
+use crate::encoder::{Encoder, LanguageEncoder, LanguageOptions, ScoreHead};
 use crate::language::Language;
 
 /// A network in memory.
 pub enum Network {
     /// Tokens to logits of the next token.
     Language(Box<dyn Language>),
+    /// Tokens of whole sequences to a score of each: a language model with another head.
+    Scorer(Box<dyn Language>, ScoreHead),
     /// Tokens of whole sequences to a vector of each.
     Encoder(Box<dyn Encoder>),
 }
@@ -23,6 +25,7 @@ impl Network {
     pub fn language(self) -> Result<Box<dyn Language>> {
         match self {
             Network::Language(network) => Ok(network),
+            Network::Scorer(..) => Err(Error::unsupported("a classifier, which writes no text")),
             Network::Encoder(_) => Err(Error::unsupported("an encoder, which writes no text")),
         }
     }
@@ -34,10 +37,17 @@ impl Network {
     pub fn encoder(self, options: LanguageOptions) -> Result<Box<dyn Encoder>> {
         match self {
             Network::Encoder(network) => Ok(network),
-            Network::Language(network) => {
-                let encoder = LanguageEncoder::new(network, options).map_err(mlx::failed)?;
-                Ok(Box::new(encoder))
-            }
+            Network::Language(network) => language_encoder(network, None, options),
+            Network::Scorer(network, score) => language_encoder(network, Some(score), options),
         }
     }
+}
+
+fn language_encoder(
+    network: Box<dyn Language>,
+    score: Option<ScoreHead>,
+    options: LanguageOptions,
+) -> Result<Box<dyn Encoder>> {
+    let encoder = LanguageEncoder::new(network, score, options).map_err(mlx::failed)?;
+    Ok(Box::new(encoder))
 }

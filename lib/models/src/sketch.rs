@@ -82,7 +82,7 @@ impl Sketch {
     /// # Errors
     /// If the network cannot take a token.
     pub fn cache(&self, on_cpu: bool) -> Result<Cache> {
-        let Network::Language(network) = &self.network else {
+        let (Network::Language(network) | Network::Scorer(network, _)) = &self.network else {
             return Ok(Cache { slots: Vec::new() });
         };
         let cache = || {

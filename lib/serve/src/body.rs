@@ -27,8 +27,7 @@ pub async fn read<T: Send + 'static>(
     body: Body,
     parse: impl FnOnce(Fields, &mut HeldBody) -> Result<T, ApiError> + Send + 'static,
 ) -> Result<(T, HeldBody), ApiError> {
-    let mut held = app.bodies.receive();
-    let bytes = receive(&app.settings, body, &mut held).await?;
+    let (bytes, mut held) = bytes(app, body).await?;
     let (lenient, large) = (app.settings.lenient, bytes.len() > LARGE);
     let parse = move || {
         let fields = Fields::parse(&bytes, lenient)?;
@@ -36,6 +35,16 @@ pub async fn read<T: Send + 'static>(
         Ok((parse(fields, &mut held)?, held))
     };
     if large { blocking(parse).await } else { parse() }
+}
+
+/// Reads the bytes of a body. Their memory counts as long as the [`HeldBody`] exists.
+///
+/// # Errors
+/// If the body is too large, too late or broken off, or if other bodies take all memory.
+pub async fn bytes(app: &App, body: Body) -> Result<(Vec<u8>, HeldBody), ApiError> {
+    let mut held = app.bodies.receive();
+    let bytes = receive(&app.settings, body, &mut held).await?;
+    Ok((bytes, held))
 }
 
 /// Runs `work` on a blocking thread, which delays no other client.

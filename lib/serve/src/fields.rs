@@ -53,6 +53,11 @@ impl Fields {
         self.fields.shift_remove(name).filter(|value| !value.is_null())
     }
 
+    /// The value of the field `name`, which stays.
+    pub fn peek(&self, name: &str) -> Option<&Value> {
+        self.fields.get(name).filter(|value| !value.is_null())
+    }
+
     /// Copies the fields `names` that are present, without taking them.
     pub fn copy(&self, names: &[&str]) -> Map<String, Value> {
         let present = names.iter().filter_map(|name| Some((*name, self.fields.get(*name)?)));

@@ -9,6 +9,7 @@ use mlxk_processor::Engine;
 use tokio::sync::watch;
 
 use crate::auth::Key;
+use crate::embed_backend::EmbedBackend;
 use crate::held::HeldBodies;
 use crate::log::Log;
 use crate::metrics::Metrics;
@@ -88,8 +89,23 @@ pub struct Settings {
     pub max_tokens: Option<u64>,
     /// Timeouts of connections.
     pub times: Times,
+    /// Another server that answers requests for embeddings to `/v1/embeddings`; this one does if none.
+    pub embed_backend: Option<EmbedBackend>,
+    /// The model that answers all requests for embeddings, whatever model they name.
+    pub embed_only: Option<EmbedOnly>,
     /// The log that events go to.
     pub log: Log,
+}
+
+/// The one model of a server of embeddings, as embed-serve of mlx-knife has it.
+#[derive(Clone, Debug)]
+pub struct EmbedOnly {
+    /// The name by which the engine knows the model.
+    pub model: String,
+    /// The name of the model in responses.
+    pub identity: String,
+    /// The content of the model and the device that runs it, in short.
+    pub fingerprint: String,
 }
 
 /// Timeouts of a connection.

@@ -29,7 +29,7 @@ async fn a_server_tells_that_it_is_there_and_what_it_has() {
     assert_eq!(models["object"], "list");
     let first = json!({
         "id": "calls", "object": "model", "created": 0, "owned_by": "workspace",
-        "permission": [], "context_length": 2048, "loaded": true,
+        "permission": [], "context_length": 2048, "loaded": true, "task": "text",
     });
     assert_eq!(models["data"][0], first);
     assert_eq!(get(&app, "/v1/models/calls").await.json(), first);

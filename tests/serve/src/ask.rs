@@ -22,6 +22,8 @@ pub fn settings() -> Settings {
         max_connections: 1024,
         max_tokens: None,
         times: Times { head: minute, body: minute, write: minute },
+        embed_backend: None,
+        embed_only: None,
         log: Log::none(),
     }
 }

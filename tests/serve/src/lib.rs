@@ -9,7 +9,9 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use mlxk_core::{Error, Kind, Result};
+use mlxk_core::policy::encoder::EncoderPlan;
+use mlxk_core::probe::sentence::{Pooling, Similarity};
+use mlxk_core::{Error, Kind, Result, Task};
 use mlxk_processor::engine::{
     EmbedInput, EmbedRequest, Embeddings, Events, Figures, ModelInfo, ScoreRequest, Scores,
 };
@@ -213,6 +215,14 @@ impl Engine for Script {
             workspace: !id.contains('/'),
             context_length: Some(2048),
             loaded: true,
+            task: if id.contains("embed") { Task::Embedding } else { Task::Text },
+            encoder: id.contains("embed").then(|| EncoderPlan {
+                dimensions: Some(3),
+                pooling: vec![Pooling::LastToken],
+                max_length: Some(512),
+                similarity: Some(Similarity::Cosine),
+                ..EncoderPlan::default()
+            }),
         };
         Ok(self.answers.keys().map(listed).collect())
     }

@@ -2,6 +2,7 @@
 
 use std::time::SystemTime;
 
+use mlxk_core::policy::encoder::EncoderPlan;
 use mlxk_core::{Inspected, Record, describe, printable};
 use serde_json::{Map, Value};
 
@@ -41,14 +42,42 @@ fn head(examined: &Examined) -> String {
         ("Type", plan.model_type.to_owned()),
         ("Capabilities", plan.capabilities.join(", ")),
         ("Quantization", quantization(&examined.model)),
+    ];
+    lines.extend(plan.encoder.iter().flat_map(encoder));
+    lines.extend([
         ("Size", human::size(facts.size())),
         ("Modified", human::ago(facts.modified, SystemTime::now())),
         ("Health", health(&examined.model).to_owned()),
-    ];
+    ]);
     if let Some(reason) = record.str("reason") {
         lines.push(("Reason", reason.to_owned()));
     }
     lines.iter().map(|(key, value)| format!("{key}: {}\n", printable(value))).collect()
+}
+
+/// Lines of an embedding model or of a reranker.
+fn encoder(encoder: &EncoderPlan) -> Vec<(&'static str, String)> {
+    let normalized = if encoder.normalized { ", normalized" } else { "" };
+    let prompt = |name: &String| match encoder.default_prompt.as_ref() == Some(name) {
+        true => format!("{name} (default)"),
+        false => name.clone(),
+    };
+    let prompts: Vec<String> = encoder.prompts.iter().map(prompt).collect();
+    let length = encoder.max_length.map(|length| format!("{length} tokens"));
+    let lines = [
+        ("Dimensions", encoder.dimensions.map(|count| count.to_string())),
+        ("Pooling", (!encoder.pooling.is_empty()).then(|| encoder.pooled() + normalized)),
+        ("Similarity", encoder.similarity.map(|similarity| similarity.name().to_owned())),
+        ("Maximum length", Some(length.unwrap_or_else(|| "any".to_owned()))),
+        (
+            "Prompts",
+            encoder.similarity.map(|_| match prompts.is_empty() {
+                true => "none".to_owned(),
+                false => prompts.join(", "),
+            }),
+        ),
+    ];
+    lines.into_iter().filter_map(|(key, value)| Some((key, value?))).collect()
 }
 
 fn health(model: &Inspected) -> &'static str {

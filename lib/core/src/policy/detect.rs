@@ -3,6 +3,7 @@
 use serde_json::Value;
 
 use crate::architecture::Architecture;
+use crate::probe::sentence::MODULES;
 use crate::probe::{Facts, Shard};
 
 /// Vision models by `model_type`; these have no `vision_config` in some checkpoints.
@@ -17,9 +18,6 @@ const SPEECH_TYPES: [&str; 3] = ["whisper", "vibevoice", "voxtral"];
 
 /// Decoders, by `model_type`, that embed text if the model's name indicates it.
 const DECODER_TYPES: [&str; 2] = ["qwen3", "mistral"];
-
-/// The list of the modules of a model of sentence-transformers.
-const MODULES: &str = "modules.json";
 
 /// The framework that wrote the weights.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -84,6 +82,11 @@ pub fn model_type(facts: &Facts) -> Option<String> {
     stated.or_else(implied)
 }
 
+/// The architecture, if it is supported.
+pub fn architecture(facts: &Facts) -> Option<Architecture> {
+    Architecture::find(&model_type(facts)?)
+}
+
 /// True if the weights are those of model2vec: a table with the name `embeddings`.
 fn model2vec(facts: &Facts) -> bool {
     let shards = facts.weights();
@@ -119,8 +122,7 @@ pub fn vision(facts: &Facts) -> bool {
 
 /// True if the architecture is a supported one of text alone.
 pub fn is_text_only(facts: &Facts) -> bool {
-    let architecture = model_type(facts).and_then(|name| Architecture::find(&name));
-    architecture.is_some_and(|architecture| !architecture.is_multimodal())
+    architecture(facts).is_some_and(|architecture| !architecture.is_multimodal())
 }
 
 fn embedded_processor(facts: &Facts) -> bool {
@@ -186,8 +188,7 @@ pub fn embedding(facts: &Facts) -> bool {
 
 /// True if a class of `architectures` is that of a supported language model without its head.
 fn headless(facts: &Facts) -> bool {
-    let architecture = model_type(facts).and_then(|name| Architecture::find(&name));
-    architecture.is_some_and(|known| !known.is_multimodal())
+    architecture(facts).is_some_and(|known| !known.is_multimodal())
         && !is_causal(facts)
         && architectures(facts).iter().any(|name| name.ends_with("Model"))
 }
@@ -195,11 +196,20 @@ fn headless(facts: &Facts) -> bool {
 /// True if the model scores pairs of texts: a classifier with one label, or a decoder whose name
 /// indicates it.
 pub fn rerank(facts: &Facts) -> bool {
-    let classifier = |name: &String| name.ends_with("ForSequenceClassification");
-    match architectures(facts).iter().any(classifier) {
+    match architectures(facts).iter().any(|name| is_classifier(name)) {
         true => labels(facts) == 1,
         false => is_causal(facts) && is_named(facts, |name| name.contains("rerank")),
     }
+}
+
+/// True if the model's name is that of a Qwen3-Reranker, which is asked in a frame.
+pub fn qwen3_reranker(facts: &Facts) -> bool {
+    is_named(facts, |name| name.contains("qwen3") && name.contains("rerank"))
+}
+
+/// True if a class of `architectures` is a classifier of texts.
+pub fn is_classifier(class: &str) -> bool {
+    class.ends_with("ForSequenceClassification")
 }
 
 /// The number of labels of a classifier, two unless the configuration states another.

@@ -4,6 +4,7 @@ use std::io::{self, Read};
 use std::path::Path;
 
 use memchr::memmem;
+use serde::de::DeserializeOwned;
 use serde_json::Value;
 
 use super::walk::{self, File};
@@ -37,6 +38,17 @@ impl<'a> Reader<'a> {
             Some(Ok(text)) => Document::parse(&text),
             Some(Err(reason)) => Document::Unreadable(reason),
         }
+    }
+
+    /// The JSON file `name` as a value; none if it does not exist.
+    ///
+    /// # Errors
+    /// If it cannot be read or is not such a value; the reason names the file.
+    pub fn parsed<T: DeserializeOwned>(&self, name: &str) -> Result<Option<T>, String> {
+        let Some(file) = self.file(name) else { return Ok(None) };
+        let text = regular_file::read_small(&self.path(file), MAX_DOCUMENT);
+        let text = text.map_err(|e| format!("{name}: cannot be read: {e}"))?;
+        serde_json::from_slice(&text).map(Some).map_err(|e| format!("{name}: {e}"))
     }
 
     /// The index of a sharded model, or the reason why it is invalid; none if it does not exist.

@@ -109,6 +109,8 @@ fn listed(found: &Found, loaded: &[Found]) -> Result<Option<ModelInfo>> {
         workspace: found.origin == Origin::Workspace,
         context_length: plan.context_length,
         loaded: loaded.contains(found),
+        task: plan.task,
+        encoder: plan.encoder,
     }))
 }
 

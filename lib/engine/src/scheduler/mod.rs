@@ -20,5 +20,6 @@ mod shared;
 mod work;
 mod worker;
 
+pub use catalog::id;
 pub use local::Local;
 pub use shared::Bounds;

@@ -10,7 +10,7 @@ use super::encoder::{Job, LoadedEncoder};
 use super::loaded::{EventSender, LoadedModel};
 use super::processors::Processors;
 use super::resident::Resident;
-use crate::embed::Embedder;
+use crate::embed::{EmbedForm, Embedder};
 use crate::prefix_cache::CacheOptions;
 use crate::rerank::Reranker;
 
@@ -72,10 +72,8 @@ impl Loaded {
         let (found, weights) = (facts.found.clone(), cost.weights);
         Ok(match plan.task {
             Task::Embedding => {
-                let network = match &adapter {
-                    Some(task) => Embedder::load_adapted(facts, plan, task)?,
-                    None => Embedder::load(facts, plan)?,
-                };
+                let form = EmbedForm { task: adapter.clone(), pooling: None };
+                let network = Embedder::load(facts, plan, form)?;
                 let model = LoadedEncoder::new(network, found, adapter, weights);
                 Loaded::Embedder(Box::new(model))
             }
