@@ -2,7 +2,7 @@
 
 use std::ops::ControlFlow;
 
-use mlxk_core::list::{Listed, matching};
+use mlxk_core::list::{Listed, Listing, matching};
 use mlxk_core::resolve::Resolver;
 use mlxk_core::store::Revisions;
 use mlxk_core::verify::{self, Verdict};
@@ -32,8 +32,9 @@ pub fn check(input: Input, depth: Depth, places: &Places, out: &mut Output) -> R
     let reporter = depth.reporter;
     let mut checked = Vec::new();
     if input == Input::Nothing {
-        let all = matching(places, "", Revisions::Current)?;
-        if all.is_empty() {
+        let Listing { models: all, unread } = matching(places, "", Revisions::Current)?;
+        unread.iter().try_for_each(|e| out.error(e))?;
+        if all.is_empty() && unread.is_empty() {
             out.remark_empty(places);
         }
         let work = |Listed { found, display_name }: Listed| {
@@ -124,8 +125,12 @@ fn artifacts(workspace: &Found) -> Result<Vec<Record>> {
     }
     let root = workspace.path.join(".hf_cache");
     let places = Places { hub: root.join("hub"), root, workspaces: None };
+    let Listing { models, unread } = matching(&places, "", Revisions::Current)?;
+    if let Some(e) = unread.into_iter().next() {
+        return Err(e);
+    }
     let mut records = Vec::new();
-    for Listed { found, .. } in matching(&places, "", Revisions::Current)? {
+    for Listed { found, .. } in models {
         match examine(&found) {
             Ok(examined) => records.push(examined.record()),
             Err(e) if e.is_absent() => {}

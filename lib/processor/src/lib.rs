@@ -4,6 +4,7 @@
 #![cfg_attr(test, allow(clippy::unwrap_used))] // a test fails by panicking
 
 mod breakers;
+mod cancel;
 mod conversation;
 mod defaults;
 pub mod engine;

@@ -2,6 +2,8 @@
 
 #![allow(clippy::unwrap_used)] // a test fails by panicking
 
+use std::time::{Duration, Instant};
+
 use mlxk_core::Kind;
 use mlxk_processor::{Conversation, Template};
 use serde_json::{Map, Value, json};
@@ -232,6 +234,24 @@ fn a_hostile_template_ends_in_an_error() {
     let large = " ".repeat(10 << 20);
     assert!(fault(&large).1.contains("a chat template of 10485760 bytes"));
     assert_eq!(fault("{% include '/etc/passwd' %}").0, Kind::InvalidModel);
+}
+
+#[test]
+fn a_rendering_ends_when_nobody_waits_for_it() {
+    for source in [
+        "{% for a in range(99999) %}{% for b in range(99999) %}{% endfor %}{% endfor %}",
+        "{% for a in range(99999) %}{% for b in range(99) %}{% if b > a %}{% endif %}{% endfor %}{% endfor %}",
+        "{% macro f(x) %}{% for a in range(999) %}{{ x }}{% endfor %}{% endmacro %}{% for a in range(99999) %}{{ f(a) }}{% endfor %}",
+        "{% for a in range(99999) %}{% set x = 'x-y ' * 999 %}{% set y = x.split('-') | join('+') %}{% endfor %}",
+        "{% for a in range(99999) %}{{ 'x' * 9 }}{% endfor %}{{ raise_exception('no') }}",
+    ] {
+        let template = Template::new("chat_template.jinja", source).unwrap();
+        let start = Instant::now();
+        let gone = || start.elapsed() > Duration::from_millis(20);
+        let ended = template.fit_unless(&Conversation::new(None, "Hi"), &Map::new(), &gone);
+        assert_eq!(ended.unwrap_err().kind, Kind::Execution, "{source}");
+        assert!(start.elapsed() < Duration::from_millis(200), "{:?}: {source}", start.elapsed());
+    }
 }
 
 /// Conversations that make an honest template do too much.
