@@ -38,6 +38,7 @@ const FOLDERS: [(&str, &str, &[&str]); 20] = [
     ("engine", "batch", &["sample"]),
     ("engine", "distributed", &[]),
     ("engine", "scheduler", &["distributed"]),
+    ("processor", "audio", &[]),
     ("processor", "image", &[]),
     ("processor", "schema", &[]),
     ("core", "store", &[]),

@@ -3,6 +3,7 @@
 
 #![cfg_attr(test, allow(clippy::unwrap_used))] // a test fails by panicking
 
+pub mod audio;
 mod breakers;
 mod conversation;
 mod defaults;
