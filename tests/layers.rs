@@ -23,7 +23,7 @@ const CRATES: [(&str, &[&str]); 9] = [
 const MLX: [&str; 3] = ["engine", "models", "tensor"];
 
 /// Folders of crates, each with the folders of its crate that it may use.
-const FOLDERS: [(&str, &str, &[&str]); 20] = [
+const FOLDERS: [(&str, &str, &[&str]); 23] = [
     ("tensor", "cpu", &[]),
     ("tensor", "cache", &[]),
     ("tensor", "ops", &["cache", "cpu"]),
@@ -33,11 +33,13 @@ const FOLDERS: [(&str, &str, &[&str]); 20] = [
     ("models", "vision", &["checkpoint", "nn"]),
     ("models", "encoder", &["checkpoint", "nn"]),
     ("models", "convert", &["checkpoint"]),
-    ("models", "speech", &["checkpoint", "nn"]),
+    ("models", "audio", &["checkpoint", "nn"]),
+    ("models", "speech", &["audio", "checkpoint", "nn"]),
     ("engine", "sample", &[]),
     ("engine", "batch", &["sample"]),
     ("engine", "distributed", &[]),
     ("engine", "scheduler", &["distributed"]),
+    ("engine", "transcribe", &["sample"]),
     ("processor", "audio", &[]),
     ("processor", "image", &[]),
     ("processor", "schema", &[]),

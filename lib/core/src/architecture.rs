@@ -178,6 +178,7 @@ architectures! {
     Starcoder2 = "starcoder2";
     StaticEmbedding = "model2vec" | "static_embedding", kind: NetworkKind::Encoder;
     TeleChat3 = "telechat3";
+    Whisper = "whisper", kind: NetworkKind::Speech;
     YoutuLlm = "youtu_llm";
 }
 

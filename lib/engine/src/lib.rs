@@ -25,6 +25,7 @@ mod runner;
 pub mod sample;
 mod scheduler;
 mod thread;
+mod transcribe;
 mod vision;
 
 pub use admission::{admit, admit_embedder, admit_part, admit_reranker};
@@ -44,3 +45,4 @@ pub use runner::{Runner, Source};
 pub use scheduler::distributed::follow;
 pub use scheduler::{Bounds, Local};
 pub use thread::WorkerThread;
+pub use transcribe::{Attempt, Prompt, Transcriber, WindowDecoder, Written};

@@ -2,6 +2,7 @@
 
 #![cfg_attr(test, allow(clippy::unwrap_used))] // a test fails by panicking
 
+pub mod audio;
 pub mod checkpoint;
 pub mod config;
 pub mod convert;

@@ -40,4 +40,5 @@ pub use sampling::Sampling;
 pub use text::detokenizer::Detokenizer;
 pub use text::template::Template;
 pub use text::tokenizer::{Pair, Tokenizer};
+pub use text::whisper::{LANGUAGES as WHISPER_LANGUAGES, whisper as whisper_tokenizer};
 pub use token::{Constraint, Token};

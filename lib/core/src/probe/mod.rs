@@ -59,7 +59,7 @@ pub struct Facts {
     pub readme: FrontMatter,
     /// `model.safetensors.index.json`, or the reason why it is invalid; none if it does not exist.
     pub index: Option<std::result::Result<Index, String>>,
-    /// The safetensors files that hold the model's weights, sorted.
+    /// The safetensors or npz files that hold the model's weights, sorted.
     pub shards: Vec<Shard>,
     /// True if a chat template exists, as a file or as a field of a tokenizer file.
     pub chat_template: bool,
@@ -67,7 +67,7 @@ pub struct Facts {
     pub unfinished: Vec<PathBuf>,
 }
 
-/// A safetensors file.
+/// A safetensors or npz file.
 #[derive(Debug)]
 pub struct Shard {
     /// The path of the file, relative to the model.
@@ -112,7 +112,7 @@ impl Facts {
         weights::select(&self.files, self.index.as_ref().and_then(|index| index.as_ref().ok()))
     }
 
-    /// The safetensors files that hold the model's weights, sorted.
+    /// The safetensors or npz files that hold the model's weights, sorted.
     pub fn weights(&self) -> Vec<&Shard> {
         self.shards.iter().collect()
     }
