@@ -23,7 +23,7 @@ const CRATES: [(&str, &[&str]); 9] = [
 const MLX: [&str; 3] = ["engine", "models", "tensor"];
 
 /// Folders of crates, each with the folders of its crate that it may use.
-const FOLDERS: [(&str, &str, &[&str]); 23] = [
+const FOLDERS: [(&str, &str, &[&str]); 24] = [
     ("tensor", "cpu", &[]),
     ("tensor", "cache", &[]),
     ("tensor", "ops", &["cache", "cpu"]),
@@ -38,11 +38,12 @@ const FOLDERS: [(&str, &str, &[&str]); 23] = [
     ("engine", "sample", &[]),
     ("engine", "batch", &["sample"]),
     ("engine", "distributed", &[]),
-    ("engine", "scheduler", &["distributed"]),
+    ("engine", "scheduler", &["distributed", "transcribe"]),
     ("engine", "transcribe", &["sample"]),
     ("processor", "audio", &[]),
     ("processor", "image", &[]),
     ("processor", "schema", &[]),
+    ("processor", "transcript", &[]),
     ("core", "store", &[]),
     ("core", "workspace", &["probe", "store", "tensors"]),
     ("serve", "openai", &[]),

@@ -28,7 +28,7 @@ mod thread;
 mod transcribe;
 mod vision;
 
-pub use admission::{admit, admit_embedder, admit_part, admit_reranker};
+pub use admission::{admit, admit_embedder, admit_part, admit_reranker, admit_speech};
 pub use batch::Step;
 pub use cost::Cost;
 pub use embed::Embedder;

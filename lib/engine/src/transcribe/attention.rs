@@ -163,6 +163,7 @@ impl Attention {
                 continue;
             }
             segments.push(Segment {
+                seek: window.start as u64,
                 time,
                 text,
                 tokens: tokens.to_vec(),
