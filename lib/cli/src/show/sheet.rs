@@ -5,6 +5,7 @@ use std::time::SystemTime;
 use mlxk_core::{Inspected, Record, describe, printable};
 use serde_json::{Map, Value};
 
+use super::speech::Speech;
 use super::{Part, Wish, file_entry, metadata, sentinel, whole};
 use crate::examine::Examined;
 use crate::human;
@@ -45,10 +46,25 @@ fn head(examined: &Examined) -> String {
         ("Modified", human::ago(facts.modified, SystemTime::now())),
         ("Health", health(&examined.model).to_owned()),
     ];
+    if let Some(speech) = Speech::of(&examined.model) {
+        lines.push(("Speech", speech_line(&speech)));
+    }
     if let Some(reason) = record.str("reason") {
         lines.push(("Reason", reason.to_owned()));
     }
     lines.iter().map(|(key, value)| format!("{key}: {}\n", printable(value))).collect()
+}
+
+/// `transcription of 99 languages, translation to English, 80 mel bands`.
+fn speech_line(speech: &Speech) -> String {
+    let languages = match speech.languages {
+        Some(1) => " of English".to_owned(),
+        Some(count) => format!(" of {count} languages"),
+        None => String::new(),
+    };
+    let translation = if speech.translates { ", translation to English" } else { "" };
+    let mels = speech.mels.map(|mels| format!(", {mels} mel bands")).unwrap_or_default();
+    format!("transcription{languages}{translation}{mels}")
 }
 
 fn health(model: &Inspected) -> &'static str {

@@ -86,8 +86,8 @@ impl Transcript {
 pub fn segment_record(segment: &Segment) -> Record {
     let mut fields = segment_fields(segment);
     fields.insert("text".to_owned(), segment.text.trim().into());
-    fields.remove("tokens");
-    fields.remove("seek");
+    fields.shift_remove("tokens");
+    fields.shift_remove("seek");
     add_words(&mut fields, segment);
     fields.into()
 }
