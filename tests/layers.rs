@@ -23,7 +23,7 @@ const CRATES: [(&str, &[&str]); 9] = [
 const MLX: [&str; 3] = ["engine", "models", "tensor"];
 
 /// Folders of crates, each with the folders of its crate that it may use.
-const FOLDERS: [(&str, &str, &[&str]); 19] = [
+const FOLDERS: [(&str, &str, &[&str]); 24] = [
     ("tensor", "cpu", &[]),
     ("tensor", "cache", &[]),
     ("tensor", "ops", &["cache", "cpu"]),
@@ -33,12 +33,17 @@ const FOLDERS: [(&str, &str, &[&str]); 19] = [
     ("models", "vision", &["checkpoint", "nn"]),
     ("models", "encoder", &["checkpoint", "nn"]),
     ("models", "convert", &["checkpoint"]),
+    ("models", "audio", &["checkpoint", "nn"]),
+    ("models", "speech", &["audio", "checkpoint", "nn"]),
     ("engine", "sample", &[]),
     ("engine", "batch", &["sample"]),
     ("engine", "distributed", &[]),
-    ("engine", "scheduler", &["distributed"]),
+    ("engine", "scheduler", &["distributed", "transcribe"]),
+    ("engine", "transcribe", &["sample"]),
+    ("processor", "audio", &[]),
     ("processor", "image", &[]),
     ("processor", "schema", &[]),
+    ("processor", "transcript", &[]),
     ("core", "store", &[]),
     ("core", "workspace", &["probe", "store", "tensors"]),
     ("serve", "openai", &[]),

@@ -35,9 +35,12 @@ pub struct ListenFlags {
     /// Allow web pages of this origin, such as https://example.org; may be repeated
     #[arg(long, value_name = "ORIGIN", action = ArgAction::Append)]
     allow_origin: Vec<String>,
-    /// Maximum size of a request body
+    /// Maximum size of a request body, but for audio
     #[arg(long, value_name = "SIZE", default_value = "16MB")]
     pub(crate) max_body: Size,
+    /// Maximum size of an audio file
+    #[arg(long, value_name = "SIZE", default_value = "25MB")]
+    pub(crate) max_audio: Size,
     /// Ignore fields of requests that are not supported, instead of refusing them
     #[arg(long)]
     pub(crate) ignore_unknown: bool,

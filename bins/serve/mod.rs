@@ -88,6 +88,7 @@ pub fn serve(
         origins: listen.origins()?,
         lenient: listen.ignore_unknown,
         max_body: listen.max_body.0 as usize,
+        max_audio: listen.max_audio.0 as usize,
         trim: allocator::trim,
         max_connections: CONNECTIONS,
         max_tokens: bounds.preset.options.max_tokens,

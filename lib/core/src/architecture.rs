@@ -9,6 +9,17 @@ pub enum Modality {
     Multimodal,
 }
 
+/// What the networks of an architecture compute.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum NetworkKind {
+    /// Text that continues a prompt.
+    Language,
+    /// Vectors of texts, or scores of pairs of texts.
+    Encoder,
+    /// Text of speech.
+    Speech,
+}
+
 /// The columns of the list.
 #[derive(Clone, Copy, Debug)]
 struct Row {
@@ -20,8 +31,8 @@ struct Row {
     class: Option<&'static str>,
     /// A `quant_method` of `config.json` that only this architecture computes with.
     quant_method: Option<&'static str>,
-    /// True if the architecture's models are encoders: they embed text and write none.
-    encoder: bool,
+    /// What the architecture's networks compute.
+    kind: NetworkKind,
 }
 
 impl Row {
@@ -31,7 +42,7 @@ impl Row {
         modality: Modality::Text,
         class: None,
         quant_method: None,
-        encoder: false,
+        kind: NetworkKind::Language,
     };
 }
 
@@ -66,7 +77,7 @@ architectures! {
     Apertus = "apertus";
     BailingHybrid = "bailing_hybrid", class: Some("BailingMoeV3ForCausalLM");
     BailingMoe = "bailing_moe";
-    Bert = "bert", encoder: true;
+    Bert = "bert", kind: NetworkKind::Encoder;
     BitNet = "bitnet", quant_method: Some("bitnet");
     Cohere = "cohere";
     Cohere2 = "cohere2";
@@ -75,10 +86,10 @@ architectures! {
     DeepseekV3 = "deepseek_v3" | "kimi_k2" | "joyai_llm_flash";
     DeepseekV32 = "deepseek_v32";
     DeepseekV41 = "deepseek_v41" | "deepseek_v41_text", modality: Modality::Multimodal;
-    DistilBert = "distilbert", encoder: true;
+    DistilBert = "distilbert", kind: NetworkKind::Encoder;
     Dots1 = "dots1";
     Ernie45 = "ernie4_5";
-    EuroBert = "eurobert", encoder: true;
+    EuroBert = "eurobert", kind: NetworkKind::Encoder;
     Exaone = "exaone";
     Ernie45Moe = "ernie4_5_moe";
     Exaone4 = "exaone4";
@@ -101,7 +112,7 @@ architectures! {
     GptJ = "gptj";
     GptNeoX = "gpt_neox";
     GptOss = "gpt_oss";
-    Gte = "new" | "gte", encoder: true;
+    Gte = "new" | "gte", kind: NetworkKind::Encoder;
     Granite = "granite";
     GraniteMoeHybrid = "granitemoehybrid";
     GraniteMoe = "granitemoe";
@@ -111,7 +122,7 @@ architectures! {
     InternLm2 = "internlm2";
     InternLm3 = "internlm3";
     Jamba = "jamba";
-    JinaEmbeddings3 = "jina_embeddings_v3", encoder: true;
+    JinaEmbeddings3 = "jina_embeddings_v3", kind: NetworkKind::Encoder;
     KimiK25 = "kimi_k25", modality: Modality::Multimodal;
     KimiLinear = "kimi_linear";
     KimiVl = "kimi_vl", modality: Modality::Multimodal;
@@ -134,12 +145,12 @@ architectures! {
     Mistral3 = "mistral3" | "llava", modality: Modality::Multimodal;
     Mistral4 = "mistral4";
     Mixtral = "mixtral";
-    ModernBert = "modernbert", encoder: true;
-    Mpnet = "mpnet", encoder: true;
+    ModernBert = "modernbert", kind: NetworkKind::Encoder;
+    Mpnet = "mpnet", kind: NetworkKind::Encoder;
     Nanochat = "nanochat";
     Nemotron = "nemotron";
     NemotronH = "nemotron_h";
-    NomicBert = "nomic_bert", encoder: true;
+    NomicBert = "nomic_bert", kind: NetworkKind::Encoder;
     Olmo = "olmo" | "hf_olmo";
     Olmo2 = "olmo2";
     Olmo3 = "olmo3";
@@ -159,14 +170,15 @@ architectures! {
     Qwen3Moe = "qwen3_moe";
     Qwen3Vl = "qwen3_vl", modality: Modality::Multimodal;
     Qwen3VlMoe = "qwen3_vl_moe", modality: Modality::Multimodal;
-    Roberta = "roberta" | "xlm-roberta" | "camembert", encoder: true;
+    Roberta = "roberta" | "xlm-roberta" | "camembert", kind: NetworkKind::Encoder;
     SeedOss = "seed_oss";
     SmolLm3 = "smollm3";
     SolarOpen = "solar_open";
     StableLm = "stablelm";
     Starcoder2 = "starcoder2";
-    StaticEmbedding = "model2vec" | "static_embedding", encoder: true;
+    StaticEmbedding = "model2vec" | "static_embedding", kind: NetworkKind::Encoder;
     TeleChat3 = "telechat3";
+    Whisper = "whisper", kind: NetworkKind::Speech;
     YoutuLlm = "youtu_llm";
 }
 
@@ -201,9 +213,14 @@ impl Architecture {
         self.row().quant_method
     }
 
+    /// What the architecture's networks compute.
+    pub fn kind(self) -> NetworkKind {
+        self.row().kind
+    }
+
     /// True if the architecture's models are encoders: they embed text and write none.
     pub fn is_encoder(self) -> bool {
-        self.row().encoder
+        self.kind() == NetworkKind::Encoder
     }
 
     /// The architecture of a `model_type`.

@@ -30,7 +30,7 @@ pub mod tensors;
 pub mod verify;
 pub mod workspace;
 
-pub use architecture::Architecture;
+pub use architecture::{Architecture, NetworkKind};
 pub use dtype::Float;
 pub use error::{Error, Kind, Result};
 pub use health::Health;

@@ -52,6 +52,23 @@ pub fn admit_reranker(facts: &Facts, health: &Health, plan: &Plan) -> Result<Opt
     fit(facts, plan, &Cost::of(facts, plan, mlx::on_cpu()?, None)?)
 }
 
+/// Refuses a model that cannot write down speech here, with the reason.
+///
+/// # Errors
+/// As [`admit`]; [`Kind::InsufficientMemory`] also if the weights take most of the free memory.
+pub fn admit_speech(facts: &Facts, health: &Health, plan: &Plan) -> Result<()> {
+    suits_speech(facts, health, plan)?;
+    fit_speech(facts, &Cost::of(facts, plan, mlx::on_cpu()?, None)?)
+}
+
+/// Refuses a model that cannot write down speech, with the reason.
+///
+/// # Errors
+/// As [`admit`], but for memory.
+pub fn suits_speech(facts: &Facts, health: &Health, plan: &Plan) -> Result<()> {
+    suits(Task::Audio, "not a speech model: it writes down no speech", facts, health, plan)
+}
+
 /// Refuses a model that cannot embed text, with the reason.
 ///
 /// # Errors
@@ -87,7 +104,7 @@ fn suits(task: Task, other: &str, facts: &Facts, health: &Health, plan: &Plan) -
             }
             Task::Rerank => refused
                 .hint("mlxk-embed --rerank ranks texts with it, as /v1/rerank of mlxk-serve does"),
-            Task::Audio => refused,
+            Task::Audio => refused.hint("mlxk-run --audio writes down speech with it"),
         });
     }
     if let Err(reason) = &plan.runnable {
@@ -106,6 +123,14 @@ pub fn fit(facts: &Facts, plan: &Plan, cost: &Cost) -> Result<Option<String>> {
         e.subject = facts.found.name.clone();
         e
     })
+}
+
+/// Refuses a speech model whose weights take most of the free memory.
+///
+/// # Errors
+/// [`Kind::InsufficientMemory`].
+pub fn fit_speech(facts: &Facts, cost: &Cost) -> Result<()> {
+    host_memory::check_speech(cost).map_err(|e| e.about(&*facts.found.name))
 }
 
 /// Refuses a model that cannot write text, of which this process will load a part only.
@@ -130,7 +155,8 @@ pub fn admit_part(facts: &Facts, health: &Health, plan: &Plan) -> Result<()> {
         }
         Task::Audio => {
             let reason = "an audio model: it needs sound, and takes no prompt alone";
-            return refuse(Kind::CapabilityNotSupported, reason);
+            return refuse(Kind::CapabilityNotSupported, reason)
+                .map_err(|e| e.hint("mlxk-run --audio writes down speech with it"));
         }
         Task::Text | Task::Vision => {}
     }

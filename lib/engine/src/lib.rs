@@ -25,9 +25,10 @@ mod runner;
 pub mod sample;
 mod scheduler;
 mod thread;
+mod transcribe;
 mod vision;
 
-pub use admission::{admit, admit_embedder, admit_part, admit_reranker};
+pub use admission::{admit, admit_embedder, admit_part, admit_reranker, admit_speech};
 pub use batch::Step;
 pub use cost::Cost;
 pub use embed::{EmbedForm, Embedder};
@@ -44,3 +45,4 @@ pub use runner::{Runner, Source};
 pub use scheduler::distributed::follow;
 pub use scheduler::{Bounds, Local, id};
 pub use thread::WorkerThread;
+pub use transcribe::{Attempt, Prompt, Transcriber, WindowDecoder, Written};

@@ -16,6 +16,7 @@ use mlxk_models::encoder::task::adapt;
 use mlxk_models::encoder::{Encoder, LanguageOptions};
 use mlxk_models::network::Network;
 use mlxk_models::sketch::{Sketch, architecture, read, sketch};
+use mlxk_models::speech::Speech;
 use mlxk_models::{registry, vision};
 use mlxk_tensor::mlx;
 use mlxk_tensor::ops::{CPU, MLX, Ops};
@@ -154,6 +155,15 @@ pub fn encoder(
         of_checkpoint(architecture, checkpoint, on_cpu, None, None)?;
     let options = encoder_options(facts, plan, on_cpu);
     Ok((mlx_rs::with_stream(&stream, || network.encoder(options))?, stream))
+}
+
+/// Loads the network of a speech model, and the stream on which it works.
+///
+/// # Errors
+/// As [`load`], and if the model takes no audio.
+pub fn speech(facts: &Facts, plan: &Plan, on_cpu: bool) -> Result<(Speech, Stream)> {
+    let LoadedNetwork { network, stream, .. } = network(facts, plan, on_cpu, None, None)?;
+    Ok((network.speech()?, stream))
 }
 
 /// Sketches the network of a model as an encoder, whose weights are not read.

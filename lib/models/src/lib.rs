@@ -2,6 +2,7 @@
 
 #![cfg_attr(test, allow(clippy::unwrap_used))] // a test fails by panicking
 
+pub mod audio;
 pub mod checkpoint;
 pub mod config;
 pub mod convert;
@@ -12,5 +13,6 @@ pub mod nn;
 pub mod registry;
 pub mod sketch;
 pub mod spec;
+pub mod speech;
 pub mod text;
 pub mod vision;

@@ -6,6 +6,7 @@ use mlxk_tensor::mlx;
 
 use crate::encoder::{Encoder, LanguageEncoder, LanguageOptions, ScoreHead};
 use crate::language::Language;
+use crate::speech::Speech;
 
 /// A network in memory.
 pub enum Network {
@@ -15,6 +16,8 @@ pub enum Network {
     Scorer(Box<dyn Language>, ScoreHead),
     /// Tokens of whole sequences to a vector of each.
     Encoder(Box<dyn Encoder>),
+    /// Audio to the tokens of its speech.
+    Speech(Speech),
 }
 
 impl Network {
@@ -27,6 +30,20 @@ impl Network {
             Network::Language(network) => Ok(network),
             Network::Scorer(..) => Err(Error::unsupported("a classifier, which writes no text")),
             Network::Encoder(_) => Err(Error::unsupported("an encoder, which writes no text")),
+            Network::Speech(_) => Err(Error::unsupported("a speech model, which needs audio")),
+        }
+    }
+
+    /// The speech network.
+    ///
+    /// # Errors
+    /// If the network takes no audio.
+    pub fn speech(self) -> Result<Speech> {
+        match self {
+            Network::Speech(network) => Ok(network),
+            Network::Language(_) | Network::Scorer(..) | Network::Encoder(_) => {
+                Err(Error::unsupported("a model of text, which takes no audio"))
+            }
         }
     }
 
@@ -39,6 +56,7 @@ impl Network {
             Network::Encoder(network) => Ok(network),
             Network::Language(network) => language_encoder(network, None, options),
             Network::Scorer(network, score) => language_encoder(network, Some(score), options),
+            Network::Speech(_) => Err(Error::unsupported("a speech model, which embeds no text")),
         }
     }
 }

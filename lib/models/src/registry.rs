@@ -4,7 +4,7 @@ use mlxk_core::Architecture;
 
 use crate::spec::Spec;
 use crate::vision;
-use crate::{encoder, text};
+use crate::{encoder, speech, text};
 
 const FAMILIES: &[&[Spec]] = &[
     encoder::bert::SPECS,
@@ -16,6 +16,7 @@ const FAMILIES: &[&[Spec]] = &[
     encoder::nomic_bert::SPECS,
     encoder::roberta::SPECS,
     encoder::static_embedding::SPECS,
+    speech::whisper::SPECS,
     text::afmoe::SPECS,
     text::bailing::SPECS,
     text::bitnet::SPECS,

@@ -8,6 +8,7 @@ use crate::checkpoint::formats::{ExpertLayout, Sanitize};
 use crate::encoder::{Encoder, ScoreHead};
 use crate::language::Language;
 use crate::network::Network;
+use crate::speech::Speech;
 
 /// Loader of a network from its config.json and its tensors.
 #[derive(Clone, Copy)]
@@ -16,6 +17,8 @@ pub enum Load {
     Language(fn(&Value, Cursor) -> Result<Box<dyn Language>>),
     /// Loader of an encoder.
     Encoder(fn(&Value, Cursor) -> Result<Box<dyn Encoder>>),
+    /// Loader of a speech network.
+    Speech(fn(&Value, Cursor) -> Result<Speech>),
 }
 
 impl Load {
@@ -34,6 +37,7 @@ impl Load {
                 })
             }
             Load::Encoder(load) => load(config, w).map(Network::Encoder),
+            Load::Speech(load) => load(config, w).map(Network::Speech),
         }
     }
 }
@@ -69,6 +73,14 @@ impl Spec {
         load: fn(&Value, Cursor) -> Result<Box<dyn Encoder>>,
     ) -> Spec {
         Spec::loaded(architecture, Load::Encoder(load))
+    }
+
+    /// Row of a speech network that needs nothing but its loader.
+    pub const fn speech(
+        architecture: Architecture,
+        load: fn(&Value, Cursor) -> Result<Speech>,
+    ) -> Spec {
+        Spec::loaded(architecture, Load::Speech(load))
     }
 
     const fn loaded(architecture: Architecture, load: Load) -> Spec {

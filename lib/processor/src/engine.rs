@@ -1,13 +1,12 @@
 //! Interface of the engine that runs the models, for programs and servers.
 
-use std::ops::Range;
-
 use mlxk_core::policy::encoder::EncoderPlan;
 use mlxk_core::{Error, Kind, Result, Task};
 use tokio::sync::{mpsc, oneshot};
 
 use crate::event::Event;
 use crate::request::Request;
+use crate::transcript::{TranscribeRequest, TranscriptEvent};
 
 /// Engine that runs models and answers many requests concurrently.
 pub trait Engine: Send + Sync + 'static {
@@ -48,15 +47,13 @@ pub trait Engine: Send + Sync + 'static {
         Err(not_supported(&request.model, "this engine has no rerankers"))
     }
 
-    /// Transcribes speech. Dropping the receiver cancels the request.
+    /// Queues a request to write down speech and returns at once. Dropping the returned events
+    /// cancels the request.
     ///
     /// # Errors
     /// [`Kind::CapabilityNotSupported`] if the engine has no models for speech; if the request is
     /// invalid, or the queue is full.
-    fn transcribe(
-        &self,
-        request: TranscribeRequest,
-    ) -> Result<oneshot::Receiver<Result<Transcription>>> {
+    fn transcribe(&self, request: TranscribeRequest) -> Result<TranscriptEvents> {
         Err(not_supported(&request.model, "this engine transcribes no speech"))
     }
 
@@ -73,6 +70,9 @@ fn not_supported(model: &str, message: &str) -> Error {
 
 /// Events of a request, in order; an [`Event::End`] or an error is the last one.
 pub type Events = mpsc::UnboundedReceiver<Result<Event>>;
+
+/// Events of a transcription, in order; a [`TranscriptEvent::End`] or an error is the last one.
+pub type TranscriptEvents = mpsc::UnboundedReceiver<Result<TranscriptEvent>>;
 
 /// Model that requests can name.
 #[derive(Clone, Debug, PartialEq)]
@@ -188,41 +188,4 @@ pub struct Scores {
     pub prompt_tokens: u64,
     /// Number of documents that were cut.
     pub truncated: u64,
-}
-
-/// Request to transcribe speech.
-#[derive(Clone, Debug, Default, PartialEq)]
-pub struct TranscribeRequest {
-    /// Name of the model, as the client gave it.
-    pub model: String,
-    /// Bytes of an audio file.
-    pub audio: Vec<u8>,
-    /// Language of the speech as an ISO 639-1 code; detected if absent.
-    pub language: Option<String>,
-    /// Text that precedes the speech, which sets the style and the spelling of names.
-    pub prompt: Option<String>,
-    /// Temperature of sampling; the model's schedule of temperatures if absent.
-    pub temperature: Option<f32>,
-    /// True if speech in any language is translated to English.
-    pub translate: bool,
-}
-
-/// Transcription of an audio file.
-#[derive(Clone, Debug, Default, PartialEq)]
-pub struct Transcription {
-    /// Text of all segments.
-    pub text: String,
-    /// Language of the speech as an ISO 639-1 code.
-    pub language: String,
-    /// Segments in the order of time.
-    pub segments: Vec<Segment>,
-}
-
-/// Segment of a transcription.
-#[derive(Clone, Debug, PartialEq)]
-pub struct Segment {
-    /// Time of the segment, in seconds from the start of the audio.
-    pub time: Range<f32>,
-    /// Text of the segment.
-    pub text: String,
 }

@@ -3,6 +3,7 @@
 
 #![cfg_attr(test, allow(clippy::unwrap_used))] // a test fails by panicking
 
+pub mod audio;
 mod breakers;
 mod cancel;
 mod conversation;
@@ -24,6 +25,7 @@ mod stack;
 mod text;
 mod token;
 mod tools;
+pub mod transcript;
 mod weight;
 
 pub use breakers::Breakers;
@@ -39,4 +41,5 @@ pub use sampling::Sampling;
 pub use text::detokenizer::Detokenizer;
 pub use text::template::Template;
 pub use text::tokenizer::{Pair, Tokenizer};
+pub use text::whisper::{LANGUAGES as WHISPER_LANGUAGES, whisper as whisper_tokenizer};
 pub use token::{Constraint, Token};

@@ -1,4 +1,4 @@
-//! Fields of a JSON body. The parser of an API takes each field that it supports. Of the remaining
+//! Fields of a JSON body or a form. The parser of an API takes each field that it supports. Of the remaining
 //! fields hints are accepted and all others refused, so that nothing that would change the answer is
 //! ignored silently.
 
@@ -33,6 +33,11 @@ impl Fields {
             Ok(_) => Err(ApiError::invalid("the body is not a JSON object")),
             Err(e) => Err(ApiError::invalid(format!("the body is not JSON: {e}"))),
         }
+    }
+
+    /// The fields of a form.
+    pub fn of_form(fields: Map<String, Value>, lenient: bool) -> Fields {
+        Fields::new(fields, String::new(), lenient)
     }
 
     fn new(fields: Map<String, Value>, place: String, lenient: bool) -> Fields {

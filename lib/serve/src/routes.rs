@@ -3,12 +3,13 @@
 use std::sync::Arc;
 
 use axum::extract::rejection::PathRejection;
-use axum::extract::{Path, State};
+use axum::extract::{Path, Request, State};
 use axum::http::{HeaderMap, Method, StatusCode, header};
 use axum::middleware::from_fn_with_state;
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use axum::{Extension, Router, body::Body};
+use mlxk_processor::transcript::SpeechTask;
 use serde_json::json;
 use tower_http::cors::{AllowHeaders, CorsLayer};
 
@@ -19,7 +20,7 @@ use crate::forward;
 use crate::handler::{generate, log_omitted, with_omitted};
 use crate::middleware::{control_access, identify};
 use crate::omitted::OMITTED;
-use crate::openai::{chat, completions, embeddings, models, responses};
+use crate::openai::{audio, chat, completions, embeddings, models, responses};
 use crate::reply::reply;
 use crate::request_id::{REQUEST_ID, RequestId};
 use crate::search::{info, rerank, score, tei};
@@ -55,8 +56,8 @@ pub fn router(app: &Arc<App>) -> Router {
         .route("/similarity", post(similarity))
         .route("/embed_sparse", post(no_sparse_embeddings))
         .route("/embed_all", post(no_token_embeddings))
-        .route("/v1/audio/transcriptions", post(not_implemented))
-        .route("/v1/audio/translations", post(not_implemented))
+        .route("/v1/audio/transcriptions", post(transcriptions))
+        .route("/v1/audio/translations", post(translations))
         .fallback(not_found)
         .method_not_allowed_fallback(method_not_allowed)
         .layer(from_fn_with_state(app.clone(), control_access))
@@ -178,10 +179,6 @@ async fn similarity(State(app): Shared, body: Body) -> Result {
     tei::similarity(app, body).await
 }
 
-async fn not_implemented() -> ApiError {
-    unsupported("this server has no models for speech")
-}
-
 async fn no_sparse_embeddings() -> ApiError {
     unsupported("sparse embeddings (SPLADE) are not supported; POST /embed makes dense ones")
 }
@@ -192,6 +189,14 @@ async fn no_token_embeddings() -> ApiError {
 
 fn unsupported(message: &str) -> ApiError {
     ApiError::new(StatusCode::NOT_IMPLEMENTED, "not_implemented", message)
+}
+
+async fn transcriptions(State(app): Shared, Extension(id): Id, request: Request) -> Result {
+    audio::respond(app, id, request, SpeechTask::Transcribe).await
+}
+
+async fn translations(State(app): Shared, Extension(id): Id, request: Request) -> Result {
+    audio::respond(app, id, request, SpeechTask::Translate).await
 }
 
 async fn not_found() -> ApiError {

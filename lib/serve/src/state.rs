@@ -38,7 +38,8 @@ impl App {
     pub fn new(engine: impl Engine, settings: Settings) -> Arc<App> {
         let (closing, aborted) = (AtomicBool::new(false), watch::Sender::new(false));
         let (engine, metrics) = (Box::new(engine), Metrics::new());
-        let limit = settings.max_body.saturating_mul(BODIES);
+        let largest = settings.max_body.max(settings.max_audio);
+        let limit = largest.saturating_mul(BODIES);
         let bodies = HeldBodies::new(limit, settings.trim);
         Arc::new(App { engine, settings, metrics, bodies, closing, aborted })
     }
@@ -78,8 +79,11 @@ pub struct Settings {
     pub origins: Vec<HeaderValue>,
     /// True if unknown fields of a body are ignored instead of refused.
     pub lenient: bool,
-    /// Largest body that is accepted, in bytes. All bodies together may have four times as much.
+    /// Largest body that is accepted, in bytes, but for audio. All bodies together may have four times
+    /// as much as the largest one.
     pub max_body: usize,
+    /// Largest audio file that is accepted, in bytes.
+    pub max_audio: usize,
     /// Gives free memory of the allocator back to the system; called after large requests.
     pub trim: fn(),
     /// Connections that are open at once. A further one replaces the connection that has been idle

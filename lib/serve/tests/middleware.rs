@@ -266,12 +266,3 @@ async fn what_was_written_counts_also_if_nobody_waits_for_the_rest() {
         (count("mlxk_completion_tokens_total"), count("mlxk_inter_token_seconds_count"));
     assert!(written > 0 && between == written - 1, "{told}");
 }
-
-#[tokio::test]
-async fn routes_that_are_to_come_say_so() {
-    for path in ["/v1/audio/transcriptions", "/v1/audio/translations"] {
-        let answer = post(&app(settings()), path, "{}").await;
-        answer.refused(501);
-        assert_eq!(answer.json()["error"]["code"], "not_implemented");
-    }
-}

@@ -6,6 +6,7 @@ use mlxk_core::policy::encoder::EncoderPlan;
 use mlxk_core::{Inspected, Record, describe, printable};
 use serde_json::{Map, Value};
 
+use super::speech::Speech;
 use super::{Part, Wish, file_entry, metadata, sentinel, whole};
 use crate::examine::Examined;
 use crate::human;
@@ -49,6 +50,9 @@ fn head(examined: &Examined) -> String {
         ("Modified", human::ago(facts.modified, SystemTime::now())),
         ("Health", health(&examined.model).to_owned()),
     ]);
+    if let Some(speech) = Speech::of(&examined.model) {
+        lines.push(("Speech", speech_line(&speech)));
+    }
     if let Some(reason) = record.str("reason") {
         lines.push(("Reason", reason.to_owned()));
     }
@@ -78,6 +82,18 @@ fn encoder(encoder: &EncoderPlan) -> Vec<(&'static str, String)> {
         ),
     ];
     lines.into_iter().filter_map(|(key, value)| Some((key, value?))).collect()
+}
+
+/// `transcription of 99 languages, translation to English, 80 mel bands`.
+fn speech_line(speech: &Speech) -> String {
+    let languages = match speech.languages {
+        Some(1) => " of English".to_owned(),
+        Some(count) => format!(" of {count} languages"),
+        None => String::new(),
+    };
+    let translation = if speech.translates { ", translation to English" } else { "" };
+    let mels = speech.mels.map(|mels| format!(", {mels} mel bands")).unwrap_or_default();
+    format!("transcription{languages}{translation}{mels}")
 }
 
 fn health(model: &Inspected) -> &'static str {

@@ -63,6 +63,7 @@ fn is_mlx(facts: &Facts) -> bool {
         || facts.readme.tags.iter().chain(&facts.readme.library).any(mlx)
         || facts.config.get("quantization").is_some()
         || headers().filter_map(|header| header.metadata.get("format")).any(mlx)
+        || facts.shards.iter().any(|shard| shard.path.extension() == Some("npz".as_ref()))
 }
 
 /// The model that a workspace was cloned from; empty if unknown.
@@ -70,13 +71,14 @@ fn source(facts: &Facts) -> String {
     facts.sentinel.str("source_repo").unwrap_or_default()
 }
 
-/// The `model_type` of the configuration, in lower case; that of static embeddings, which may state
-/// none, if the model is one.
+/// The `model_type` of the configuration, in lower case; that of static embeddings and of OpenAI's
+/// form of Whisper, which may state none, if the model is one.
 pub fn model_type(facts: &Facts) -> Option<String> {
     let stated = facts.config.str("model_type").map(|name| name.to_lowercase());
     let implied = || match () {
         () if static_embedding(facts) => Some("static_embedding".to_owned()),
         () if model2vec(facts) => Some("model2vec".to_owned()),
+        () if dimensions(facts) => Some(Architecture::Whisper.name().to_owned()),
         () => None,
     };
     stated.or_else(implied)
@@ -85,6 +87,11 @@ pub fn model_type(facts: &Facts) -> Option<String> {
 /// The architecture, if it is supported.
 pub fn architecture(facts: &Facts) -> Option<Architecture> {
     Architecture::find(&model_type(facts)?)
+}
+
+/// True if the configuration is the list of dimensions that OpenAI's form of Whisper has.
+fn dimensions(facts: &Facts) -> bool {
+    ["n_mels", "n_audio_state", "n_text_state"].iter().all(|key| facts.config.get(key).is_some())
 }
 
 /// True if the weights are those of model2vec: a table with the name `embeddings`.
@@ -253,6 +260,12 @@ pub fn is_causal(facts: &Facts) -> bool {
 /// True if a class of `architectures` is an encoder, alone or with the head of its training.
 pub fn is_encoder(class: &str) -> bool {
     ["Model", "ForMaskedLM", "ForPreTraining"].iter().any(|end| class.ends_with(end))
+}
+
+/// True if a class of `architectures` writes down speech: not a classifier of sounds, nor a decoder
+/// alone.
+pub fn is_speech(class: &str) -> bool {
+    !["ForAudioClassification", "ForCausalLM", "Encoder"].iter().any(|end| class.ends_with(end))
 }
 
 /// True if `test` holds for the model's name, without its organization, or for that of its source.

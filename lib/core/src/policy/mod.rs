@@ -5,7 +5,7 @@ pub mod encoder;
 
 use serde_json::Value;
 
-use crate::architecture::Architecture;
+use crate::architecture::{Architecture, NetworkKind};
 use crate::generation_config::{self, GenerationConfig};
 use crate::health::{Health, one_line};
 use crate::probe::Facts;
@@ -147,6 +147,7 @@ fn runnable(
         Task::Vision if architecture.is_multimodal() => {}
         Task::Embedding => encoder::check(facts)?,
         Task::Rerank => {}
+        Task::Audio if architecture.kind() == NetworkKind::Speech => {}
         Task::Vision | Task::Audio => {
             return Err(format!("Only text models can run, and this one is for {}", task.name()));
         }
@@ -157,6 +158,8 @@ fn runnable(
     generation(facts)?;
     match facts.tokenizer() {
         Some(_) => Ok(()),
+        // The vocabulary is in the configuration, or known.
+        None if architecture.kind() == NetworkKind::Speech => Ok(()),
         None => Err("tokenizer.json missing (needed to run the model)".to_owned()),
     }
 }
@@ -187,16 +190,20 @@ fn supported(facts: &Facts, task: Task) -> Result<Architecture, String> {
     let encodes = named.iter().any(|name| detect::is_encoder(name));
     let writes = detect::is_causal(facts) || named.iter().any(writes_text);
     let classifies = || named.iter().any(|name| detect::is_classifier(name));
+    let hears = architecture.kind() == NetworkKind::Speech;
     let (fits, purpose) = match (task, architecture.is_encoder()) {
-        (Task::Rerank, true) => (true, "rank"),
-        (Task::Rerank, false) => (writes || classifies(), "rank"),
-        (_, true) => (encodes, "embed"),
-        (Task::Embedding, false) => (encodes || writes, "embed"),
-        (_, false) => (writes, "write"),
+        (Task::Audio, _) if hears => {
+            (named.iter().any(|name| detect::is_speech(name)), "write down speech")
+        }
+        (Task::Rerank, true) => (true, "rank text"),
+        (Task::Rerank, false) => (writes || classifies(), "rank text"),
+        (_, true) => (encodes, "embed text"),
+        (Task::Embedding, false) => (encodes || writes, "embed text"),
+        (_, false) => (writes, "write text"),
     };
     match named.first() {
         Some(first) if !fits => {
-            Err(format!("Architecture '{first}' not supported: it does not {purpose} text"))
+            Err(format!("Architecture '{first}' not supported: it does not {purpose}"))
         }
         _ => Ok(architecture),
     }

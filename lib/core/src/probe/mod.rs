@@ -61,7 +61,7 @@ pub struct Facts {
     pub readme: FrontMatter,
     /// `model.safetensors.index.json`, or the reason why it is invalid; none if it does not exist.
     pub index: Option<std::result::Result<Index, String>>,
-    /// The safetensors files that hold the model's weights, sorted.
+    /// The safetensors or npz files that hold the model's weights, sorted.
     pub shards: Vec<Shard>,
     /// Configuration of sentence-transformers, or the reason why it is invalid; the default if the model
     /// has none.
@@ -74,7 +74,7 @@ pub struct Facts {
     pub unfinished: Vec<PathBuf>,
 }
 
-/// A safetensors file.
+/// A safetensors or npz file.
 #[derive(Debug)]
 pub struct Shard {
     /// The path of the file, relative to the model.
@@ -119,7 +119,7 @@ impl Facts {
         weights::select(&self.files, self.index.as_ref().and_then(|index| index.as_ref().ok()))
     }
 
-    /// The safetensors files that hold the model's weights, sorted.
+    /// The safetensors or npz files that hold the model's weights, sorted.
     pub fn weights(&self) -> Vec<&Shard> {
         self.shards.iter().collect()
     }

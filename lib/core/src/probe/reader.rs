@@ -67,16 +67,20 @@ impl<'a> Reader<'a> {
         Some(regular_file::read_small(&self.path(file), MAX_DOCUMENT).map_err(|e| e.to_string()))
     }
 
-    /// The safetensors files among `weights` that are not pointers of Git LFS.
+    /// The safetensors and npz files among `weights` that are not pointers of Git LFS.
     pub fn shards(&self, weights: Vec<&File>) -> Vec<Shard> {
-        let files = weights.into_iter().filter(|file| file.is("safetensors") && !file.pointer);
+        let tensors = |file: &&File| file.is("safetensors") || file.is("npz");
+        let files = weights.into_iter().filter(|file| tensors(file) && !file.pointer);
         files.map(|file| Shard { path: file.path.clone(), header: self.header(file) }).collect()
     }
 
     fn header(&self, file: &File) -> Result<Header, String> {
         let mut open =
             regular_file::open(&self.path(file)).map_err(|e| format!("cannot be read: {e}"))?;
-        Header::read(&mut open, file.size)
+        match file.is("npz") {
+            true => Header::read_npz(io::BufReader::new(open)),
+            false => Header::read(&mut open, file.size),
+        }
     }
 
     /// The front matter of the README; empty if it cannot be read, since a model works without it.

@@ -13,7 +13,7 @@ const SECONDARY: [&str; 4] = ["adapter", "consolidated", "optimizer", "training"
 ///
 /// The index names them. Without an index they are the first of these that is not empty:
 /// `model.safetensors`; `model*.safetensors`; other safetensors files beside `config.json`; all
-/// safetensors files there; all below; all GGUF files.
+/// safetensors files there; all below; npz files beside `config.json`; all GGUF files.
 pub fn select<'a>(files: &'a [File], index: Option<&Index>) -> Vec<&'a File> {
     if let Some(index) = index {
         let named = index.files().map(Path::new);
@@ -23,12 +23,14 @@ pub fn select<'a>(files: &'a [File], index: Option<&Index>) -> Vec<&'a File> {
     let root = || safetensors().filter(|file| file.path.components().count() == 1);
     let begins = |file: &File, with: &str| file.path.to_string_lossy().starts_with(with);
     let secondary = |file: &&File| SECONDARY.iter().any(|with| begins(file, with));
-    let tries: [Vec<&File>; 6] = [
+    let arrays = files.iter().filter(|file| file.is("npz") && file.path.components().count() == 1);
+    let tries: [Vec<&File>; 7] = [
         root().filter(|file| file.path == Path::new("model.safetensors")).collect(),
         root().filter(|file| begins(file, "model")).collect(),
         root().filter(|file| !secondary(file)).collect(),
         root().collect(),
         safetensors().collect(),
+        arrays.filter(|file| !secondary(file)).collect(),
         files.iter().filter(|file| file.is("gguf")).collect(),
     ];
     tries.into_iter().find(|files| !files.is_empty()).unwrap_or_default()

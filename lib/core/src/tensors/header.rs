@@ -91,11 +91,11 @@ fn parsed(text: &[u8]) -> serde_json::Result<Entries<'_>> {
     }
 }
 
-fn unreadable(error: std::io::Error) -> String {
+pub(super) fn unreadable(error: std::io::Error) -> String {
     format!("cannot be read: {error}")
 }
 
-fn check_names(tensors: &[Tensor]) -> Result<(), String> {
+pub(super) fn check_names(tensors: &[Tensor]) -> Result<(), String> {
     let mut names: Vec<_> = tensors.iter().map(|tensor| &tensor.name).collect();
     names.sort_unstable();
     match names.windows(2).find(|pair| pair[0] == pair[1]) {

@@ -1,7 +1,8 @@
-//! The safetensors format: headers, the index of a sharded model, and a writer.
+//! The safetensors format: headers, the index of a sharded model, and a writer; headers of npz files.
 
 mod header;
 mod index;
+mod npz;
 mod rebuild;
 mod writer;
 

@@ -12,11 +12,13 @@ pub mod distributed;
 mod encoder;
 mod encoding;
 mod guard;
+mod hearing;
 mod loaded;
 mod local;
 mod processors;
 mod resident;
 mod shared;
+mod speech;
 mod work;
 mod worker;
 

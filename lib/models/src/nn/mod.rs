@@ -6,6 +6,7 @@
 
 pub mod altup;
 pub mod attention;
+pub mod cross_attention;
 pub mod embed_head;
 pub mod grouped_linear;
 pub mod hyper_connections;

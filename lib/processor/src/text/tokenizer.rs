@@ -90,11 +90,20 @@ impl Tokenizer {
         let mut inner = parsed(json).map_err(|e| invalid(format!("not a tokenizer: {e}")))?;
         inner.with_padding(None);
         inner.with_truncation(None).map_err(|e| invalid(e.to_string()))?;
-        let decoder = serde_json::to_value(inner.get_decoder())
-            .map_err(|e| invalid(format!("not a decoder: {e}")))?;
         let special: Map<String, Value> = special.into_iter().filter_map(named_token).collect();
         let ends = end_ids(&inner, special.get("eos_token"), ends);
+        Ok(Tokenizer { special, ends, ..Tokenizer::of(inner)? })
+    }
+
+    /// Tokenizer without special tokens of a template, and without such that end a text.
+    ///
+    /// # Errors
+    /// [`Kind::InvalidModel`] if its decoder is malformed.
+    pub(super) fn of(inner: tokenizers::Tokenizer) -> Result<Tokenizer> {
+        let decoder = serde_json::to_value(inner.get_decoder())
+            .map_err(|e| invalid(format!("not a decoder: {e}")))?;
         let (detokenizer, longest) = (Detokenizer::new(&decoder), OnceLock::new());
+        let (special, ends) = (Map::new(), BTreeSet::new());
         Ok(Tokenizer { detokenizer, inner, special, ends, longest })
     }
 

@@ -1,0 +1,100 @@
+//! Transcription: audio in, the segments of its speech out, as they are written.
+
+mod attach;
+mod attention;
+mod decode;
+mod frames;
+mod rules;
+mod split;
+pub mod vocabulary;
+mod words;
+
+use std::ops::ControlFlow;
+
+use mlxk_core::policy::detect;
+use mlxk_core::{Facts, Plan, Result};
+use mlxk_models::speech::Speech;
+use mlxk_processor::transcript::{TranscribeOptions, TranscriptEvent};
+use mlxk_tensor::mlx;
+
+use crate::load;
+use attention::Attention;
+pub use decode::{Attempt, Prompt, WindowDecoder, Written};
+
+/// Speech model in memory. It stays on the thread that loaded it.
+pub struct Transcriber {
+    kind: Decoder,
+}
+
+/// Decoding loop, by the kind of the network.
+enum Decoder {
+    Attention(Attention),
+}
+
+impl Transcriber {
+    /// Loads the speech model of `facts` if `plan` says that it can run, on the device that MLX
+    /// chooses.
+    ///
+    /// # Errors
+    /// If the model takes no audio, or one of its files cannot be used.
+    pub fn load(facts: &Facts, plan: &Plan) -> Result<Transcriber> {
+        Transcriber::load_for(facts, plan, mlx::on_cpu()?)
+    }
+
+    /// Loads the speech model in the form for a CPU or in that for a GPU, which a CPU can run too.
+    ///
+    /// # Errors
+    /// As [`load`](Self::load).
+    pub fn load_for(facts: &Facts, plan: &Plan, on_cpu: bool) -> Result<Transcriber> {
+        let (network, stream) = load::speech(facts, plan, on_cpu)?;
+        let kind = match network {
+            Speech::Attention(network) => {
+                let size = network.sizes().vocabulary;
+                let vocabulary = vocabulary::Vocabulary::read(facts, size)?;
+                let translates = detect::translation(facts) && !vocabulary.languages.is_empty();
+                let stated = alignment_heads(facts);
+                let alignment_heads =
+                    stated.unwrap_or_else(|| network.sizes().alignment_heads.clone());
+                let decoder =
+                    WindowDecoder { network, vocabulary, alignment_heads, stream, on_cpu };
+                Decoder::Attention(Attention::new(decoder, translates)?)
+            }
+        };
+        Ok(Transcriber { kind })
+    }
+
+    /// Samples of a second of the audio that the model takes.
+    pub fn sample_rate(&self) -> u32 {
+        16_000
+    }
+
+    /// Decoder of single windows, if the model has windows.
+    pub fn window_decoder(&self) -> Option<&WindowDecoder> {
+        match &self.kind {
+            Decoder::Attention(attention) => Some(&attention.decoder),
+        }
+    }
+
+    /// Writes down the speech of `audio`, blocks of samples of one channel at the
+    /// [`sample_rate`](Self::sample_rate). Events go to `each` as soon as they are known, until it
+    /// breaks off; the last one is [`TranscriptEvent::End`].
+    ///
+    /// # Errors
+    /// If the model cannot do what `options` ask for, before any audio is read; if the audio cannot be
+    /// read; if the network fails.
+    pub fn transcribe(
+        &self,
+        audio: &mut dyn Iterator<Item = Result<Vec<f32>>>,
+        options: &TranscribeOptions,
+        each: &mut dyn FnMut(TranscriptEvent) -> ControlFlow<()>,
+    ) -> Result<()> {
+        match &self.kind {
+            Decoder::Attention(attention) => attention.transcribe(audio, options, each),
+        }
+    }
+}
+
+/// Layers and heads whose attention follows the words, if generation_config.json lists them.
+fn alignment_heads(facts: &Facts) -> Option<Vec<[usize; 2]>> {
+    serde_json::from_value(facts.generation_config.get("alignment_heads")?).ok()
+}
