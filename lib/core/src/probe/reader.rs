@@ -45,9 +45,8 @@ impl<'a> Reader<'a> {
     /// # Errors
     /// If it cannot be read or is not such a value; the reason names the file.
     pub fn parsed<T: DeserializeOwned>(&self, name: &str) -> Result<Option<T>, String> {
-        let Some(file) = self.file(name) else { return Ok(None) };
-        let text = regular_file::read_small(&self.path(file), MAX_DOCUMENT);
-        let text = text.map_err(|e| format!("{name}: cannot be read: {e}"))?;
+        let Some(text) = self.text(name) else { return Ok(None) };
+        let text = text.map_err(|reason| format!("{name}: cannot be read: {reason}"))?;
         serde_json::from_slice(&text).map(Some).map_err(|e| format!("{name}: {e}"))
     }
 
