@@ -44,6 +44,25 @@ pub fn admit_reranker(facts: &Facts, health: &Health, plan: &Plan) -> Result<Opt
     fit(facts, plan, &Cost::of(facts, plan, mlx::on_cpu()?, None)?)
 }
 
+/// Refuses a model that cannot write down speech here, with the reason; else returns a warning if
+/// memory may be short for it.
+///
+/// # Errors
+/// As [`admit`].
+pub fn admit_transcriber(facts: &Facts, health: &Health, plan: &Plan) -> Result<Option<String>> {
+    suits_speech(facts, health, plan)?;
+    fit(facts, plan, &Cost::of(facts, plan, mlx::on_cpu()?, None)?)
+}
+
+/// Refuses a model that cannot write down speech, with the reason.
+///
+/// # Errors
+/// As [`admit`], but for memory.
+pub fn suits_speech(facts: &Facts, health: &Health, plan: &Plan) -> Result<()> {
+    let other = "not a model for speech: it takes no audio";
+    suits(Task::Audio, other, facts, health, plan)
+}
+
 /// Refuses a model that cannot embed text, with the reason.
 ///
 /// # Errors
@@ -61,6 +80,9 @@ pub fn suits_reranking(facts: &Facts, health: &Health, plan: &Plan) -> Result<()
     suits(Task::Rerank, "not a reranker: it does not score pairs of texts", facts, health, plan)
 }
 
+/// Hint for a speech model that is asked for something else.
+const AUDIO_HINT: &str = "mlxk-run --audio FILE writes down speech with it";
+
 /// Refuses a model for another task than `task`, for the reason `other`.
 fn suits(task: Task, other: &str, facts: &Facts, health: &Health, plan: &Plan) -> Result<()> {
     let refuse = |kind, reason: &str| Error::new(kind, &facts.found.name, reason);
@@ -76,7 +98,7 @@ fn suits(task: Task, other: &str, facts: &Facts, health: &Health, plan: &Plan) -
             }
             Task::Rerank => refused
                 .hint("mlxk-embed --rerank ranks texts with it, as /v1/rerank of mlxk-serve does"),
-            Task::Audio => refused,
+            Task::Audio => refused.hint(AUDIO_HINT),
         });
     }
     if let Err(reason) = &plan.runnable {
@@ -119,7 +141,7 @@ pub fn admit_part(facts: &Facts, health: &Health, plan: &Plan) -> Result<()> {
         }
         Task::Audio => {
             let reason = "an audio model: it needs sound, and takes no prompt alone";
-            return refuse(Kind::CapabilityNotSupported, reason);
+            return refuse(Kind::CapabilityNotSupported, reason).map_err(|e| e.hint(AUDIO_HINT));
         }
         Task::Text | Task::Vision => {}
     }

@@ -28,7 +28,7 @@ mod thread;
 mod transcribe;
 mod vision;
 
-pub use admission::{admit, admit_embedder, admit_part, admit_reranker};
+pub use admission::{admit, admit_embedder, admit_part, admit_reranker, admit_transcriber};
 pub use batch::Step;
 pub use cost::Cost;
 pub use embed::Embedder;
@@ -45,4 +45,4 @@ pub use runner::{Runner, Source};
 pub use scheduler::distributed::follow;
 pub use scheduler::{Bounds, Local};
 pub use thread::WorkerThread;
-pub use transcribe::{Attempt, Prompt, Transcriber, WindowDecoder, Written};
+pub use transcribe::{Attempt, Prompt, Timed, Transcriber, WindowDecoder, Written};
