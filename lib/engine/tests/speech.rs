@@ -193,7 +193,9 @@ fn words_have_the_times_of_openai() {
             let number = |at: usize| want[at].as_f64().unwrap();
             assert_eq!((text.as_str(), *tokens), (want[0].as_str().unwrap(), list(&want[1]).len()));
             assert!((start - number(2)).abs() < 0.03 && (end - number(3)).abs() < 0.03, "{got:?}");
-            assert!((f64::from(*probability) - number(4)).abs() < 1e-3, "{got:?}");
+            // MLX computes in 16 bits here.
+            let most = if on_cpu { 1e-3 } else { 1e-2 };
+            assert!((f64::from(*probability) - number(4)).abs() < most, "{got:?}");
         }
     }
 }
@@ -303,8 +305,8 @@ fn a_converted_model_has_the_form_of_mlx_and_hears_nearly_the_same() {
     let home = TempDir::new().unwrap();
     let quantize = Quantize::new(Mode::Affine, "8".parse().unwrap(), Some(32)).unwrap();
     let changes = [Change::None, Change::Quantize(quantize)];
-    let places =
-        Places { root: home.path().into(), hub: home.path().join("hub"), workspaces: None };
+    let hub = home.path().join("hub");
+    let places = Places { root: hub.clone(), hub: hub.join("hub"), workspaces: None };
     for (case, number) in [("whisper-hf", 0), ("whisper-hf", 1), ("whisper-mlx-npz", 0)] {
         let target = home.path().join(format!("{case}-{number}"));
         let recipe = Recipe { change: changes[number], ..Recipe::default() };
