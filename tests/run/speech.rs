@@ -69,7 +69,7 @@ fn a_list_of_files_has_a_record_for_each_and_an_error_stops_none() {
         json!({"id": 5, "path": hearing.flac, "language": "German"}),
         json!({"id": 6, "audio": hearing.wav, "language": "xx"}),
     );
-    let ended = hearing.run(&["--audio", "-@", "--ndjson"]).stdin(&list).end();
+    let ended = hearing.run(&["--audio", "-@", "--ndjson"]).stdin(list.as_str()).end();
     assert_eq!(ended.status(), 1);
     let stderr = ended.stderr();
     assert!(stderr.contains("/nowhere/b.wav: ") && stderr.contains("xx"), "{stderr}");

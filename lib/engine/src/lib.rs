@@ -45,4 +45,4 @@ pub use runner::{Runner, Source};
 pub use scheduler::distributed::follow;
 pub use scheduler::{Bounds, Local, id};
 pub use thread::WorkerThread;
-pub use transcribe::{Attempt, Prompt, Transcriber, WindowDecoder, Written};
+pub use transcribe::{Attempt, Prompt, Timed, Transcriber, WindowDecoder, Written};

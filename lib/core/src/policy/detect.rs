@@ -170,12 +170,20 @@ pub fn speech(facts: &Facts) -> bool {
 }
 
 /// True if the model can translate speech: a multilingual Whisper, except the turbo models, which
-/// were not trained for translation.
+/// were not trained for translation. Its name or its sizes say what it is.
 pub fn translation(facts: &Facts) -> bool {
     let is_english = |part: &str| part.split('.').skip(1).any(|end| end == "en");
     let cannot =
         |name: &str| name.split(['-', '_']).any(|part| part == "turbo" || is_english(part));
-    model_type(facts).as_deref() == Some("whisper") && !is_named(facts, cannot)
+    let size = |keys: [&str; 2]| keys.iter().find_map(|key| facts.config.get(key)?.as_u64());
+    let english = size(["n_vocab", "vocab_size"]) == Some(51_864);
+    let layers =
+        [["n_audio_layer", "encoder_layers"], ["n_text_layer", "decoder_layers"]].map(size);
+    let turbo = layers == [Some(32), Some(4)];
+    model_type(facts).as_deref() == Some("whisper")
+        && !english
+        && !turbo
+        && !is_named(facts, cannot)
 }
 
 /// True if the model embeds text: an encoder, a model with the modules of sentence-transformers,

@@ -69,6 +69,13 @@ fn models_of_each_kind_are_told_apart() {
         ("whisper-tiny.en", typed("whisper"), "audio", &["audio"]),
         ("whisper-tiny.en-mlx", typed("whisper"), "audio", &["audio"]),
         ("whisper-large-v3-turbo", typed("whisper"), "audio", &["audio"]),
+        ("m", typed("whisper").config(json!({"n_vocab": 51_864})), "audio", &["audio"]),
+        (
+            "m",
+            typed("whisper").config(json!({"encoder_layers": 32, "decoder_layers": 4})),
+            "audio",
+            &["audio"],
+        ),
         ("m", typed("llava"), "chat", &["text-generation", "chat"]),
         ("m", typed("llava_next"), "chat", &["text-generation", "chat", "vision"]),
         (

@@ -2,11 +2,13 @@
 
 mod attach;
 mod attention;
+mod cuts;
 mod decode;
 mod frames;
 mod rules;
 mod split;
 pub mod vocabulary;
+mod voices;
 mod words;
 
 use std::ops::ControlFlow;
@@ -20,6 +22,7 @@ use mlxk_tensor::mlx;
 use crate::load;
 use attention::Attention;
 pub use decode::{Attempt, Prompt, WindowDecoder, Written};
+pub use words::Timed;
 
 /// Speech model in memory. It stays on the thread that loaded it.
 pub struct Transcriber {
