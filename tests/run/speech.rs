@@ -30,7 +30,7 @@ impl Hearing {
 
     /// mlxk-run of the model. The tones have no voice, so all of them are heard.
     fn run(&self, args: &[&str]) -> Run {
-        self.env.run("mlxk-run").args(["whisper", "--no-vad", "--temperature", "1"]).args(args)
+        self.env.run("mlxk-run").args(["whisper", "--no-vad", "--temperature", "0"]).args(args)
     }
 }
 
@@ -69,7 +69,7 @@ fn a_list_of_files_has_a_record_for_each_and_an_error_stops_none() {
         json!({"id": 5, "path": hearing.flac, "language": "German"}),
         json!({"id": 6, "audio": hearing.wav, "language": "xx"}),
     );
-    let ended = hearing.run(&["--audio", "-@", "--ndjson"]).stdin(list.as_str()).end();
+    let ended = hearing.run(&["--audio", "-@", "--ndjson"]).stdin(list).end();
     assert_eq!(ended.status(), 1);
     let stderr = ended.stderr();
     assert!(stderr.contains("/nowhere/b.wav: ") && stderr.contains("xx"), "{stderr}");
