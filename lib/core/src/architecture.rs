@@ -108,6 +108,7 @@ architectures! {
     Helium = "helium";
     Hunyuan = "hunyuan";
     HunyuanV1Dense = "hunyuan_v1_dense";
+    Idefics3 = "idefics3" | "smolvlm", modality: Modality::Multimodal;
     InternLm2 = "internlm2";
     InternLm3 = "internlm3";
     Jamba = "jamba";
@@ -122,6 +123,8 @@ architectures! {
     Llama = "llama" | "iquestcoder" | "xverse";
     Llama4 = "llama4", modality: Modality::Multimodal;
     Llama4Text = "llama4_text";
+    Llava = "llava", modality: Modality::Multimodal;
+    LlavaNext = "llava_next", modality: Modality::Multimodal;
     Mamba = "mamba" | "falcon_mamba";
     Mamba2 = "mamba2";
     Mimo = "mimo";
@@ -131,7 +134,7 @@ architectures! {
     MiniMax = "minimax" | "minimax_m2";
     Ministral3 = "ministral3";
     Mistral = "mistral";
-    Mistral3 = "mistral3" | "llava", modality: Modality::Multimodal;
+    Mistral3 = "mistral3", modality: Modality::Multimodal;
     Mistral4 = "mistral4";
     Mixtral = "mixtral";
     ModernBert = "modernbert", encoder: true;

@@ -8,6 +8,7 @@ use mlx_rs::{Array, Stream, memory, with_stream};
 use mlxk_core::{Error, Kind};
 use mlxk_models::checkpoint::part::Part;
 use mlxk_models::language::{Language, Spliced};
+use mlxk_models::vision::Features;
 use mlxk_processor::Media;
 use mlxk_tensor::cache::{Cache, Remote, Sequences, Slot};
 use mlxk_tensor::{collective, cpu, mlx};
@@ -179,13 +180,15 @@ impl Forward {
         Ok(h)
     }
 
-    /// Features [tokens, hidden] of a picture.
+    /// Features of a picture.
     ///
     /// # Errors
     /// If the model has no vision tower, or that cannot be loaded or fails.
-    pub fn features(&self, media: &Media) -> Result<Array> {
+    pub fn features(&self, media: &Media) -> Result<Features> {
         let tower = self.tower.as_ref().ok_or_else(|| Exception::custom("there is no tower"))?;
-        tower.features(media).map_err(|e| Exception::custom(e.to_string()))
+        tower
+            .features(media, self.cache_options.feature_bytes)
+            .map_err(|e| Exception::custom(e.to_string()))
     }
 
     /// Logits [rows, vocabulary], float32, of the `rows` of `h` [1, length, hidden].

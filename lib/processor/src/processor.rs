@@ -340,7 +340,14 @@ impl Processor {
             }
             (Prompt::Text(text), _) => text.clone(),
             (Prompt::Chat(conversation), Some(template)) => {
-                template.fit(conversation, self.tokenizer.special())?
+                let tokens = self.tokenizer.special();
+                match self.media.as_ref().filter(|_| !conversation.images.is_empty()) {
+                    Some(media) if !template.places_pictures(media.placeholder(), tokens) => {
+                        let written = conversation.with_placeholders(media.placeholder());
+                        template.fit(&written, tokens)?
+                    }
+                    _ => template.fit(conversation, tokens)?,
+                }
             }
             (Prompt::Chat(conversation), None) => {
                 conversation.only_text().map(str::to_owned).ok_or_else(|| {

@@ -80,4 +80,15 @@ impl ImageProcessor {
     pub fn process(&self, bytes: &[u8]) -> Result<Pixels> {
         self.0.apply(&decode(bytes)?)
     }
+
+    /// Text that stands for a picture in a chat template's output; the image token itself if `None`.
+    pub fn placeholder(&self) -> Option<&str> {
+        self.0.placeholder()
+    }
+
+    /// Text of a picture in the prompt, in place of the placeholder, where `token` stands for each row
+    /// of its features.
+    pub fn text(&self, token: &str, pixels: &Pixels) -> String {
+        self.0.text(token, pixels)
+    }
 }

@@ -4,6 +4,7 @@
 //! and are not trusted: they include no files, and have limits of work, depth and text size.
 
 mod arguments;
+mod content;
 mod filters;
 mod formatting;
 mod fuel;
@@ -21,12 +22,14 @@ mod values;
 mod wrap;
 
 use std::iter;
+use std::sync::OnceLock;
 
 use minijinja::value::{Serde, Value};
 use minijinja::{Environment, Error as Fault, ErrorKind};
 use mlxk_core::{Error, Facts, Kind, Result};
 use serde_json::{Map, Value as Json, json};
 
+use self::content::Forms;
 use self::limited::Limited;
 use crate::conversation::Conversation;
 use crate::stack::run_on_stack;
@@ -70,6 +73,8 @@ pub struct Template {
     source: String,
     /// True if there is a separate template for conversations with tools.
     tool_use: bool,
+    /// Forms of the contents that it takes, found when they are first needed.
+    forms: OnceLock<Forms>,
 }
 
 impl Template {
@@ -128,6 +133,7 @@ impl Template {
             file: file.to_owned(),
             source: source.to_owned(),
             tool_use: tools.is_some(),
+            forms: OnceLock::new(),
         })
     }
 
@@ -142,7 +148,7 @@ impl Template {
     }
 
     /// Renders a conversation in the form that the template takes: contents in parts are joined if
-    /// the template does not know parts, messages of the system are if it refuses or omits later
+    /// the template does not know parts, and texts are parts if it knows nothing else; messages of the system are if it refuses or omits later
     /// ones, those of the user if it refuses two in a row, and the text of the system goes before
     /// that of the user if it refuses the system; other variants are tried if it fails.
     ///
@@ -150,10 +156,7 @@ impl Template {
     /// [`Kind::Validation`] if the template refuses the messages, or they are too large;
     /// [`Kind::InvalidModel`] if the template fails or exceeds its limits.
     pub fn fit(&self, conversation: &Conversation, tokens: &Map<String, Json>) -> Result<String> {
-        let text_only = conversation.images.is_empty();
-        let joined = text_only && conversation.has_parts() && !self.knows_parts(tokens);
-        let joined = joined.then(|| conversation.joined());
-        let conversation = joined.as_ref().unwrap_or(conversation);
+        let conversation = &self.in_form(conversation, tokens);
         let omits =
             conversation.has_later_system() && !self.has_all_system(conversation, tokens)?;
         let first = if omits { conversation.with_one_system() } else { conversation.clone() };
@@ -200,17 +203,6 @@ impl Template {
         let (skeleton, marks) = conversation.skeleton();
         let text = self.fit_form(&skeleton, tokens)?;
         Ok(text.map_or(true, |text| marks.iter().all(|mark| text.contains(mark))))
-    }
-
-    /// True if a content in parts renders like a plain one.
-    fn knows_parts(&self, tokens: &Map<String, Json>) -> bool {
-        let plain = Conversation::new(None, "text");
-        let mut parts = plain.clone();
-        parts.messages[0]["content"] = json!([{"type": "text", "text": "text"}]);
-        match (self.render(&plain, tokens), self.render(&parts, tokens)) {
-            (Ok(plain), Ok(parts)) => plain == parts,
-            _ => false,
-        }
     }
 
     /// Renders a conversation up to the start of the completion, unless its variables have another
