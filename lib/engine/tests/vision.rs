@@ -1,6 +1,7 @@
 //! Pictures in prompts, against the answers of the Python reference.
 //!
-//! A case is a folder of `tests/data/vision`; `VISION=DIR` names a folder of further ones.
+//! A case is a folder of `tests/data/vision`, whose weights are stored or drawn; `VISION=DIR` names a folder
+//! of further ones. `tests/make-vision` made those that are drawn.
 
 #![allow(clippy::unwrap_used)] // a test fails by panicking
 
@@ -13,7 +14,9 @@ use mlx_rs::Array;
 use mlxk_engine::{Model, Source};
 use mlxk_processor::request::Prompt;
 use mlxk_processor::{Image, Prepared, Processor, Request, Sampling};
+use model::Draft;
 use serde_json::Value;
+use tempfile::TempDir;
 
 /// Picture that none of the cases has.
 const OTHER: &str = "turned-2.png";
@@ -32,9 +35,22 @@ fn cases() -> Vec<PathBuf> {
     cases
 }
 
+/// Files of a case beside its weights.
+const FILES: [&str; 7] = [
+    "config.json",
+    "tokenizer.json",
+    "tokenizer_config.json",
+    "chat_template.json",
+    "chat_template.jinja",
+    "preprocessor_config.json",
+    "processor_config.json",
+];
+
 /// A case: its model, the processor, and what the reference gave.
 struct Case {
     path: PathBuf,
+    /// Folder of a model whose weights are drawn.
+    _drawn: Option<TempDir>,
     model: Model,
     processor: Processor,
     expected: Value,
@@ -42,12 +58,14 @@ struct Case {
 
 impl Case {
     fn new(path: &Path, on_cpu: bool) -> Case {
-        let inspected = model::inspected(path).unwrap();
+        let drawn = (!path.join("model.safetensors").exists()).then(|| drawn(path));
+        let at = drawn.as_ref().map_or(path, TempDir::path);
+        let inspected = model::inspected(at).unwrap();
         let processor = Processor::read(&inspected.facts, &inspected.plan).unwrap();
         let expected = fs::read(path.join("expected.json")).unwrap();
         let expected = serde_json::from_slice(&expected).unwrap();
-        let model = model::load_for(path, on_cpu).unwrap();
-        Case { path: path.to_owned(), model, processor, expected }
+        let model = model::load_for(at, on_cpu).unwrap();
+        Case { path: path.to_owned(), _drawn: drawn, model, processor, expected }
     }
 
     fn name(&self) -> String {
@@ -111,6 +129,15 @@ impl Case {
     fn passes(&self) -> u64 {
         self.model.forward.tower.as_ref().unwrap().passes()
     }
+}
+
+/// A folder with the case in `path`, its weights drawn.
+fn drawn(path: &Path) -> TempDir {
+    let dir = Draft::at(path).write();
+    for file in FILES.iter().filter(|file| path.join(file).exists()) {
+        fs::copy(path.join(file), dir.path().join(file)).unwrap();
+    }
+    dir
 }
 
 fn image(file: &Path) -> Image {

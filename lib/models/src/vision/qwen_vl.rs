@@ -269,7 +269,7 @@ struct QwenVl {
 impl Tower for QwenVl {
     fn encode(&self, picture: &Picture) -> Result<Features> {
         let &Picture { pixels, grid, .. } = picture;
-        let Layout { order, patches } = Layout::of(&[grid], self.merge, self.window)?;
+        let Layout { order, patches } = Layout::of(grid, self.merge, self.window)?;
         let rows = patches.positions.len() as i32;
         if pixels.dim(0) != rows {
             let message = format!("{} patches, for grids of {rows}", pixels.dim(0));
@@ -392,7 +392,7 @@ impl Merger {
     }
 }
 
-/// Order of the cells of images in the tower, and their patches in that order.
+/// Order of the cells of an image in the tower, and their patches in that order.
 struct Layout {
     /// Index of each cell in row-major order, window after window.
     order: Vec<i32>,
@@ -400,26 +400,24 @@ struct Layout {
 }
 
 impl Layout {
-    /// Layout of images with the frames, rows and columns of patches in `grid`, in cells of `merge`
+    /// Layout of an image with the frames, rows and columns of patches in `grid`, in cells of `merge`
     /// patches and windows of `window` cells a side.
-    fn of(grid: &[[i32; 3]], merge: i32, window: Option<i32>) -> Result<Layout> {
+    fn of([frames, height, width]: [i32; 3], merge: i32, window: Option<i32>) -> Result<Layout> {
+        if frames < 1 || height < 1 || width < 1 || height % merge != 0 || width % merge != 0 {
+            let message = format!("{height} x {width} patches are not whole cells");
+            return Err(message.as_str().into());
+        }
         let (mut order, mut positions) = (Vec::new(), Vec::new());
         let [mut pictures, mut windows] = [Vec::new(), Vec::new()];
-        for &[frames, height, width] in grid {
-            if frames < 1 || height < 1 || width < 1 || height % merge != 0 || width % merge != 0 {
-                let message = format!("{height} x {width} patches are not whole cells");
-                return Err(message.as_str().into());
-            }
-            let (rows, columns) = (height / merge, width / merge);
-            let frame_windows = frame(rows, columns, window.unwrap_or(rows.max(columns)));
-            for _ in 0..frames {
-                let first = order.len() as i32;
-                pictures.push((height * width) as usize);
-                for cells in &frame_windows {
-                    windows.push(cells.len() * (merge * merge) as usize);
-                    order.extend(cells.iter().map(|[y, x]| first + y * columns + x));
-                    positions.extend(cells.iter().flat_map(|&[y, x]| places(y, x, merge)));
-                }
+        let (rows, columns) = (height / merge, width / merge);
+        let frame_windows = frame(rows, columns, window.unwrap_or(rows.max(columns)));
+        for _ in 0..frames {
+            let first = order.len() as i32;
+            pictures.push((height * width) as usize);
+            for cells in &frame_windows {
+                windows.push(cells.len() * (merge * merge) as usize);
+                order.extend(cells.iter().map(|[y, x]| first + y * columns + x));
+                positions.extend(cells.iter().flat_map(|&[y, x]| places(y, x, merge)));
             }
         }
         let [pictures, windows] = [pictures, windows].map(Mask::Blocks);
