@@ -111,6 +111,7 @@ architectures! {
     Idefics3 = "idefics3" | "smolvlm", modality: Modality::Multimodal;
     InternLm2 = "internlm2";
     InternLm3 = "internlm3";
+    InternVlChat = "internvl_chat", modality: Modality::Multimodal;
     Jamba = "jamba";
     JinaEmbeddings3 = "jina_embeddings_v3", encoder: true;
     KimiK25 = "kimi_k25", modality: Modality::Multimodal;

@@ -208,7 +208,9 @@ fn a_cached_prompt_stands_for_the_same_picture_alone() {
         assert_eq!(case.greedy(&prepared), (answer.clone(), 0), "{name}");
         let (ids, reused) = case.greedy(&prepared);
         assert_eq!(ids, answer, "{name}");
-        assert!(reused > start, "{name}: {reused} of {start}");
+        // Recurrent states cannot go back.
+        let goes_back = case.model.forward.cache().forgets();
+        assert!(reused > start || !goes_back, "{name}: {reused} of {start}");
         let (about_other, reused) = case.greedy(&other);
         assert!(reused <= start, "{name}: {reused} of {start}");
         let mut fresh = Case::new(&path, true);

@@ -60,6 +60,7 @@ const TOWERS: &[&[(Architecture, vision::Load)]] = &[
     vision::gemma3::TOWERS,
     vision::gemma4::TOWERS,
     vision::idefics3::TOWERS,
+    vision::internvl::TOWERS,
     vision::llava::TOWERS,
     vision::pixtral::TOWERS,
     vision::qwen_vl::TOWERS,

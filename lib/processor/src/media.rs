@@ -42,12 +42,16 @@ pub struct MediaProcessor {
 }
 
 impl MediaProcessor {
-    /// Reads the processor of a model's pictures; `None` if the model takes none.
+    /// Reads the processor of a model's pictures; the inner error says why the model takes none.
     ///
     /// # Errors
     /// [`Kind::InvalidModel`] if a file of the model is invalid.
-    pub fn read(facts: &Facts, tokenizer: &Tokenizer) -> Result<Option<MediaProcessor>> {
-        let Some(config) = facts.config.object() else { return Ok(None) };
+    pub fn read(facts: &Facts, tokenizer: &Tokenizer) -> Result<Result<MediaProcessor>> {
+        let none = || {
+            Error::unsupported("the model takes no pictures")
+                .hint("mlxk-show names the task of a model; pictures are for vision models")
+        };
+        let Some(config) = facts.config.object() else { return Ok(Err(none())) };
         let config: Value = config.read().map_err(|e| {
             let path = facts.path("config.json").display().to_string();
             Error::invalid_model(path, e.to_string())
@@ -55,25 +59,37 @@ impl MediaProcessor {
         let keys = ["image_token_id", "image_token_index"];
         let token = keys.iter().find_map(|key| config.get(*key)?.as_u64());
         let token = token.and_then(|id| u32::try_from(id).ok());
-        let (Some(token), true) =
-            (token, config.get("vision_config").is_some_and(Value::is_object))
-        else {
-            return Ok(None);
+        match config.get("vision_config") {
+            Some(Value::Object(_)) => {}
+            Some(Value::Null) if token.is_some() => {
+                let message = "the checkpoint has no vision tower, so it takes no pictures";
+                return Ok(Err(Error::unsupported(message)));
+            }
+            _ => return Ok(Err(none())),
+        }
+        let kind = config.get("model_type").and_then(Value::as_str).unwrap_or_default();
+        let unknown = || {
+            let message = format!("models of type `{kind}` take no pictures here yet");
+            Err(Error::unsupported(message))
         };
         let file = |name: &str| read(facts, name);
         let preprocessor = file("preprocessor_config.json")?;
         let processor = with_tokens(file("processor_config.json")?, facts);
-        let images = ImageProcessor::new(&config, &preprocessor, &processor);
-        let images = match images {
-            Err(e) if e.kind == Kind::CapabilityNotSupported => return Ok(None),
+        let images = match ImageProcessor::new(&config, &preprocessor, &processor) {
+            Err(e) if e.kind == Kind::CapabilityNotSupported && e.subject == kind => {
+                return Ok(unknown());
+            }
+            Err(e) if e.kind == Kind::CapabilityNotSupported => return Ok(Err(e)),
             images => images?,
         };
+        let token = token.or_else(|| tokenizer.added(images.token()?));
+        let Some(token) = token else { return Ok(unknown()) };
         let image = tokenizer.token(token).ok_or_else(|| {
             let message = format!("image token {token} is not in the tokenizer");
             Error::invalid_model(facts.path("config.json").display().to_string(), message)
         })?;
         let placeholder = images.placeholder().unwrap_or(&image).to_owned();
-        Ok(Some(MediaProcessor { images, placeholder, image, token }))
+        Ok(Ok(MediaProcessor { images, placeholder, image, token }))
     }
 
     /// Text that stands for a picture in a chat template's output.

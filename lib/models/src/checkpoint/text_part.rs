@@ -8,7 +8,7 @@ use super::cursor::Cursor;
 use super::formats::Checkpoint;
 
 /// Name parts of tensors of other modalities.
-pub const SENSES: [&str; 11] = [
+pub const SENSES: [&str; 12] = [
     "vision_tower.",
     "vision_embedder.",
     "visual.",
@@ -20,6 +20,7 @@ pub const SENSES: [&str; 11] = [
     "embed_vision.",
     "connector.",
     "image_newline",
+    "mlp1.",
 ];
 
 /// Renames tensors from transformers' names to MLX's: those of the language model go below

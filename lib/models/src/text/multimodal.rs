@@ -9,13 +9,14 @@ use crate::checkpoint::config_error::unknown;
 use crate::checkpoint::cursor::Cursor;
 use crate::checkpoint::formats::{Checkpoint, mla};
 use crate::checkpoint::text_part;
-use crate::config::given;
+use crate::config::{given, renamed};
 use crate::language::Language;
 use crate::spec::Spec;
 
 /// Architectures of the family.
 pub const SPECS: &[Spec] = &[
     Spec { sanitize: &[sanitize_idefics3], ..Spec::new(Architecture::Idefics3, load_llama) },
+    Spec::new(Architecture::InternVlChat, load_internvl),
     Spec {
         sanitize: &[text_part::under_language_model],
         ..Spec::new(Architecture::Llava, load_llama)
@@ -61,6 +62,12 @@ fn load_llama(config: &Value, w: Cursor) -> Result<Box<dyn Language>> {
 /// Loads the language model of a checkpoint whose text is a `mistral` if it does not say otherwise.
 fn load_mistral(config: &Value, w: Cursor) -> Result<Box<dyn Language>> {
     load(config, "mistral", w)
+}
+
+/// Loads the language model of an `internvl_chat`, whose configuration is `llm_config` in its original
+/// form.
+fn load_internvl(config: &Value, w: Cursor) -> Result<Box<dyn Language>> {
+    load(&renamed(config, &[("llm_config", "text_config")]), "qwen2", w)
 }
 
 /// Loads the language model, of type `usual` if `text_config` states none; skips the vision tower.

@@ -5,6 +5,7 @@
 pub mod gemma3;
 pub mod gemma4;
 pub mod idefics3;
+pub mod internvl;
 pub mod llava;
 mod load;
 mod merge;

@@ -25,6 +25,8 @@ pub struct VitArch {
     pub norm: NormArch,
     /// True if layers also have norms after attention and after the feed-forward layer.
     pub norms_after: bool,
+    /// True if the outputs of attention and of the feed-forward layer have scales (arXiv 2103.17239).
+    pub scaled: bool,
     /// Norm of each head's queries and keys; that of values has no weight. `None` if there are none.
     pub head_norm: Option<NormArch>,
     /// Factor of the products of queries and keys.
@@ -50,6 +52,7 @@ impl VitArch {
             head_dim,
             norm,
             norms_after: false,
+            scaled: false,
             head_norm: None,
             scale: (head_dim as f32).powf(-0.5),
             mlp,
@@ -91,10 +94,14 @@ struct Layer {
     attn: Attention,
     /// Norm of the output of attention.
     norm1_after: Option<Norm>,
+    /// Scale of the output of attention.
+    ls1: Option<Array>,
     norm2: Norm,
     mlp: Mlp,
     /// Norm of the output of the feed-forward layer.
     norm2_after: Option<Norm>,
+    /// Scale of the output of the feed-forward layer.
+    ls2: Option<Array>,
     windowed: bool,
     ops: &'static dyn Ops,
 }
@@ -154,9 +161,11 @@ impl Layer {
             norm1: norm.load(w, "norm1", hidden)?,
             attn: Attention::load(&mut w.at("attn"), arch)?,
             norm1_after: after(w, "norm1_after")?,
+            ls1: arch.scaled.then(|| w.floats("ls1", &[hidden])).transpose()?,
             norm2: norm.load(w, "norm2", hidden)?,
             mlp: Mlp::load(&mut w.at("mlp"), hidden, &arch.mlp, norm)?,
             norm2_after: after(w, "norm2_after")?,
+            ls2: arch.scaled.then(|| w.floats("ls2", &[hidden])).transpose()?,
             windowed,
             ops: w.ops(),
         })
@@ -166,9 +175,11 @@ impl Layer {
     fn forward(&self, x: &Array, patches: &Patches) -> Result<Array> {
         let mask = if self.windowed { &patches.windows } else { &patches.pictures };
         let mixed = self.attn.forward(&self.norm1.forward(x)?, &patches.positions, mask)?;
-        let h = self.ops.add(x, &normed(self.norm1_after.as_ref(), mixed)?)?;
+        let mixed = scaled(self.ls1.as_ref(), normed(self.norm1_after.as_ref(), mixed)?)?;
+        let h = self.ops.add(x, &mixed)?;
         let fed = self.mlp.forward(&self.norm2.forward(&h)?)?;
-        self.ops.add(&h, &normed(self.norm2_after.as_ref(), fed)?)
+        let fed = scaled(self.ls2.as_ref(), normed(self.norm2_after.as_ref(), fed)?)?;
+        self.ops.add(&h, &fed)
     }
 }
 
@@ -219,4 +230,8 @@ impl Attention {
 
 fn normed(norm: Option<&Norm>, x: Array) -> Result<Array> {
     norm.map_or(Ok(x.clone()), |norm| norm.forward(&x))
+}
+
+fn scaled(scale: Option<&Array>, x: Array) -> Result<Array> {
+    scale.map_or(Ok(x.clone()), |scale| x.multiply(scale))
 }

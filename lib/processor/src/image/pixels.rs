@@ -93,6 +93,11 @@ pub trait Rule: Send + Sync {
         None
     }
 
+    /// Text of the token for a row of features, in models whose config.json does not state its id.
+    fn token(&self) -> Option<&str> {
+        None
+    }
+
     /// Text of a picture in the prompt, in place of the placeholder, where `token` stands for each row
     /// of its features.
     fn text(&self, token: &str, pixels: &Pixels) -> String {

@@ -91,15 +91,21 @@ impl Cache {
 
     /// True if the tokens of a block attend to each other in a layer.
     pub fn has_blocks(&self) -> bool {
-        self.slots.iter().any(|slot| matches!(slot, Slot::Kv(kv) if kv.layout().blocks))
+        self.slots.iter().any(|slot| match slot {
+            Slot::Kv(kv) => kv.layout().blocks,
+            Slot::Remote(remote) => remote.has_blocks(),
+            _ => false,
+        })
     }
 
     /// Sets the blocks of the sequence, by positions, for the layers in which the tokens of a block
     /// attend to each other.
     pub fn set_blocks(&mut self, blocks: &Arc<[Range<i32>]>) {
         for slot in &mut self.slots {
-            if let Slot::Kv(kv) = slot {
-                kv.set_blocks(blocks);
+            match slot {
+                Slot::Kv(kv) => kv.set_blocks(blocks),
+                Slot::Remote(remote) => remote.set_blocks(blocks),
+                _ => {}
             }
         }
     }
