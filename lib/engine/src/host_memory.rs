@@ -31,7 +31,7 @@ pub fn check(cost: &Cost, context_length: Option<u64>) -> Result<Option<String>>
         return Ok(None);
     };
     let tokens = context_length.unwrap_or(MAX_TOKENS).min(MAX_TOKENS);
-    judge(memory, cost.weights, cost.sequence(tokens))
+    judge(memory, cost.weights, cost.tower + cost.sequence(tokens))
 }
 
 /// Refuses a speech model whose weights take more than 70 % of the memory: windows of audio need the

@@ -12,6 +12,7 @@ mod cost;
 pub mod distributed;
 mod embed;
 mod embed_processor;
+mod feature_cache;
 mod forward;
 mod host_memory;
 mod load;

@@ -42,8 +42,8 @@ const MAX_BREAKERS: usize = 8;
 pub struct Processor {
     tokenizer: Arc<Tokenizer>,
     template: Option<Template>,
-    /// Processor of pictures, if the model takes any.
-    media: Option<MediaProcessor>,
+    /// Processor of pictures, or why the model takes none.
+    media: Result<MediaProcessor>,
     markers: Arc<Markers>,
     /// Vocabulary for grammars, made when it is first needed.
     vocabulary: OnceLock<Vocabulary>,
@@ -307,10 +307,7 @@ impl Processor {
         limit: Option<u64>,
         gone: &dyn Fn() -> bool,
     ) -> Result<Option<Encoded>> {
-        let media = self.media.as_ref().ok_or_else(|| {
-            Error::unsupported("the model takes no pictures")
-                .hint("mlxk-show names the task of a model; pictures are for vision models")
-        })?;
+        let media = self.media.as_ref().map_err(Error::clone)?;
         let pixels = media.pixels(images)?;
         let text = media.expand(text, &pixels)?;
         let Some(ids) = self.encode(&text, limit, gone)? else { return Ok(None) };
@@ -342,7 +339,14 @@ impl Processor {
             }
             (Prompt::Text(text), _) => text.clone(),
             (Prompt::Chat(conversation), Some(template)) => {
-                template.fit_unless(conversation, self.tokenizer.special(), gone)?
+                let tokens = self.tokenizer.special();
+                match self.media.as_ref().ok().filter(|_| !conversation.images.is_empty()) {
+                    Some(media) if !template.places_pictures(media.placeholder(), tokens) => {
+                        let written = conversation.with_placeholders(media.placeholder());
+                        template.fit_unless(&written, tokens, gone)?
+                    }
+                    _ => template.fit_unless(conversation, tokens, gone)?,
+                }
             }
             (Prompt::Chat(conversation), None) => {
                 conversation.only_text().map(str::to_owned).ok_or_else(|| {

@@ -180,8 +180,10 @@ fn supported(facts: &Facts, task: Task) -> Result<Architecture, String> {
         };
         return Err(format!("Model type '{name}' not supported{code}"));
     };
-    let writes_text =
-        |name: &String| architecture.is_multimodal() && name.contains("ForConditionalGeneration");
+    let writes_text = |name: &String| {
+        architecture.is_multimodal()
+            && (name.contains("ForConditionalGeneration") || name.ends_with("ChatModel"))
+    };
     let named = detect::architectures(facts);
     if let Some(class) = architecture.class().filter(|class| !named.iter().any(|n| n == class)) {
         let found = named.join(", ");

@@ -166,6 +166,10 @@ fn what_can_run_runs_and_what_cannot_says_why() {
     let llama = Model::new;
     for &architecture in Architecture::ALL {
         let model = llama().config(json!({"model_type": architecture.name()}));
+        let model = match architecture.is_multimodal() {
+            true => model.json("preprocessor_config.json", json!({"temporal_patch_size": 2})),
+            false => model,
+        };
         let plan = match architecture.class() {
             Some(class) => model.config(json!({"architectures": [class]})).plan(),
             None => model.plan(),

@@ -223,7 +223,7 @@ impl Scheduler {
             return Ok(None);
         }
         let costed = costed::read(found)?;
-        let need = costed.cost.weights;
+        let need = costed.cost.tensors();
         if need > memory {
             let message = format!("its weights need {need} bytes, the server may use {memory}");
             return Err(Error::new(Kind::InsufficientMemory, id(found), message));

@@ -1,7 +1,6 @@
 //! Form of a conversation that a template takes.
 
 use mlxk_core::Result;
-use serde_json::json;
 
 use crate::conversation::Conversation;
 
@@ -12,18 +11,14 @@ pub struct Fitting<'a> {
 }
 
 impl Fitting<'_> {
-    /// Renders a conversation in the form that the template takes: contents in parts are joined if
-    /// the template does not know parts, messages of the system are if it refuses or omits later
-    /// ones, those of the user if it refuses two in a row, and the text of the system goes before
-    /// that of the user if it refuses the system; other variants are tried if it fails.
+    /// Renders a conversation in the form that the template takes: messages of the system are joined
+    /// if it refuses or omits later ones, those of the user if it refuses two in a row, and the text
+    /// of the system goes before that of the user if it refuses the system; other variants are tried
+    /// if it fails.
     ///
     /// # Errors
     /// As those of `render`.
     pub fn fit(&self, conversation: &Conversation) -> Result<String> {
-        let text_only = conversation.images.is_empty();
-        let joined = text_only && conversation.has_parts() && !self.knows_parts()?;
-        let joined = joined.then(|| conversation.joined());
-        let conversation = joined.as_ref().unwrap_or(conversation);
         let omits = conversation.has_later_system() && !self.has_all_system(conversation)?;
         let first = if omits { conversation.with_one_system() } else { conversation.clone() };
         let fault = match self.fit_form(&first)? {
@@ -61,16 +56,5 @@ impl Fitting<'_> {
         let (skeleton, marks) = conversation.skeleton();
         let text = self.fit_form(&skeleton)?;
         Ok(text.map_or(true, |text| marks.iter().all(|mark| text.contains(mark))))
-    }
-
-    /// True if a content in parts renders like a plain one.
-    fn knows_parts(&self) -> Result<bool> {
-        let plain = Conversation::new(None, "text");
-        let mut parts = plain.clone();
-        parts.messages[0]["content"] = json!([{"type": "text", "text": "text"}]);
-        Ok(match ((self.render)(&plain)?, (self.render)(&parts)?) {
-            (Ok(plain), Ok(parts)) => plain == parts,
-            _ => false,
-        })
     }
 }

@@ -4,6 +4,7 @@
 //! and are not trusted: they include no files, and have limits of work, depth and text size.
 
 mod arguments;
+mod content;
 mod filters;
 mod fit;
 mod formatting;
@@ -22,13 +23,14 @@ mod values;
 mod wrap;
 
 use std::iter;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use minijinja::value::{Serde, Value};
 use minijinja::{Environment, Error as Fault, ErrorKind};
 use mlxk_core::{Error, Facts, Kind, Result};
 use serde_json::{Map, Value as Json, json};
 
+use self::content::Forms;
 use self::fit::Fitting;
 use self::fuel::{BRAKE, Brake};
 use self::limited::Limited;
@@ -74,6 +76,8 @@ pub struct Template {
     source: String,
     /// True if there is a separate template for conversations with tools.
     tool_use: bool,
+    /// Forms of the contents that it takes, found when they are first needed.
+    forms: OnceLock<Forms>,
 }
 
 impl Template {
@@ -132,6 +136,7 @@ impl Template {
             file: file.to_owned(),
             source: source.to_owned(),
             tool_use: tools.is_some(),
+            forms: OnceLock::new(),
         })
     }
 
@@ -168,7 +173,7 @@ impl Template {
             let rendered = self.attempt(conversation, tokens, gone)?;
             Ok(rendered.map_err(|fault| invalid(&self.file, &fault)))
         };
-        Fitting { render: &render }.fit(conversation)
+        Fitting { render: &render }.fit(&self.in_form(conversation, tokens))
     }
 
     /// Renders a conversation up to the start of the completion, unless its variables have another
