@@ -7,12 +7,12 @@ mod avx512;
 #[cfg(target_arch = "aarch64")]
 mod neon;
 
-#[cfg(target_arch = "aarch64")]
-pub use super::simd::neon::Neon;
 #[cfg(target_arch = "x86_64")]
 pub use super::simd::avx2::Avx2;
 #[cfg(target_arch = "x86_64")]
 pub use super::simd::avx512::Avx512;
+#[cfg(target_arch = "aarch64")]
+pub use super::simd::neon::Neon;
 
 /// Elements of a vector.
 pub const LANES: usize = 16;
