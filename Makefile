@@ -30,15 +30,16 @@ fishdir = $(DESTDIR)$(PREFIX)/share/fish/vendor_completions.d
 help:
 	@echo 'make demo      download a small model, import it, and run it'
 	@echo 'make test      run linters and all tests'
-	@echo 'make interop   test with the clients of the Hub, OpenAI and Anthropic, fetched from PyPI,'
+	@echo 'make interop   test with the clients of the Hub, OpenAI, Anthropic and LlamaIndex, fetched from PyPI,'
 	@echo '               the client async-openai, Claude Code and Codex, fetched from npm, and the page'
 	@echo '               of mlxk-serve in Chromium'
 	@echo 'make arm       test the engine for 64-bit ARM under QEMU; needs qemu-user, g++-aarch64-linux-gnu'
 	@echo '               and the target aarch64-unknown-linux-gnu of Rust'
 	@echo 'make fuzz      fuzz a reader of untrusted bytes; TARGET names it ($(FUZZED)),'
 	@echo '               SECONDS is the duration'
-	@echo 'make bench     run benchmarks; PARTS selects them (programs speed convert transfers answer serve),'
-	@echo '               PEERS=DIR[:DIR] bin directories of Pythons with mlx-knife, mlx-lm, huggingface_hub,'
+	@echo 'make bench     run benchmarks; PARTS selects them (programs speed convert embed transfers answer serve),'
+	@echo '               PEERS=DIR[:DIR] bin directories of Pythons with mlx-knife, mlx-lm, huggingface_hub'
+	@echo '               and sentence-transformers,'
 	@echo '               LLAMA_BENCH=FILE the llama-bench of llama.cpp, NDJSON=FILE writes the results as records'
 	@echo 'make install   build and install under PREFIX=$(PREFIX)'
 	@echo 'make uninstall remove what was installed there'
@@ -72,6 +73,7 @@ interop: mlx $(MODEL)
 	HF_CLIENTS=$(CACHE)/hf cargo test --locked --test suite interop -- --ignored
 	cargo build --locked --bin mlxk-serve --bin mlxk-convert
 	PATH="$(CURDIR)/target/debug:$$PATH" tests/serve-clients $(CACHE) $(MODEL)
+	PATH="$(CURDIR)/target/debug:$$PATH" tests/search-clients $(CACHE)
 	PATH="$(CURDIR)/target/debug:$$PATH" tests/coding-agents $(CACHE) $(MODEL)
 	tests/async-openai/run $(CACHE)
 	tests/page $(CACHE)
@@ -86,7 +88,8 @@ fuzz: mlx
 	fuzz/run $(TARGET) $(SECONDS)
 
 bench: mlx $(MODEL)
-	MLXK_TEST_MODEL=$(MODEL) cargo bench --locked --bench suite -- $(PARTS)
+	tests/fetch-minilm $(CACHE)/search/MiniLM
+	MLXK_TEST_MODEL=$(MODEL) MLXK_TEST_EMBEDDER=$(CACHE)/search/MiniLM cargo bench --locked --bench suite -- $(PARTS)
 
 $(MODEL):
 	@tests/fetch-model $@

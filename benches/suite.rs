@@ -1,13 +1,14 @@
 //! Measures the programs as whole processes, beside their peers where these are installed.
 //!
-//! `PEERS` names the `bin` folder of a Python that has mlx-knife (`mlxk`), huggingface_hub (`hf`) and
-//! mlx-lm, or several such folders, separated as in PATH: what one has not, another may. A peer's
+//! `PEERS` names the `bin` folder of a Python that has mlx-knife (`mlxk`), huggingface_hub (`hf`),
+//! mlx-lm and sentence-transformers, or several such folders, separated as in PATH: what one has not, another may. A peer's
 //! runs alternate with ours, since a machine's speed drifts. `NDJSON` names a file that gets a record
 //! for each figure. Arguments name the parts to measure; without any, all are.
 #![allow(clippy::unwrap_used)] // a measurement that cannot be taken ends the run
 
 mod answer;
 mod convert;
+mod embed;
 #[allow(dead_code)] // the tests of lib/core use the rest
 #[path = "../lib/core/tests/suite/env.rs"]
 mod env;
@@ -33,10 +34,11 @@ type Part = (&'static str, fn(&Env));
 
 /// What can be measured, in this order: a child counts the memory of its parent as its own, and the
 /// last ones take some.
-const PARTS: [Part; 6] = [
+const PARTS: [Part; 7] = [
     ("programs", programs),
     ("speed", speed::run),
     ("convert", convert::run),
+    ("embed", embed::run),
     ("transfers", transfers::run),
     ("answer", answer::run),
     ("serve", serve::run),
@@ -168,6 +170,8 @@ fn command(env: &Env, program: &Path) -> Command {
 #[derive(Clone, Copy)]
 struct Run {
     wall: Duration,
+    /// Time of user and system.
+    cpu: Duration,
     peak_bytes: u64,
 }
 
@@ -185,7 +189,11 @@ fn measure(command: &mut Command) -> Run {
     assert!(ExitStatus::from_raw(status).success(), "{command:?} failed");
     // The unit is kilobytes on Linux and bytes on macOS.
     let unit = if cfg!(target_os = "macos") { 1 } else { 1024 };
-    Run { wall, peak_bytes: usage.ru_maxrss as u64 * unit }
+    let time = |time: libc::timeval| {
+        Duration::from_secs(time.tv_sec as u64) + Duration::from_micros(time.tv_usec as u64)
+    };
+    let cpu = time(usage.ru_utime) + time(usage.ru_stime);
+    Run { wall, cpu, peak_bytes: usage.ru_maxrss as u64 * unit }
 }
 
 fn median(values: impl Iterator<Item = f64>) -> f64 {

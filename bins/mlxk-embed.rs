@@ -8,11 +8,12 @@ use std::process::ExitCode;
 
 use clap::Parser;
 use clap::builder::NonEmptyStringValueParser;
-use mlxk_cli::{Form, FormFlags, Input, Output, Tool, completion};
+use mlxk_cli::{Form, FormFlags, Input, Output, Tool, compatibility, completion};
+use mlxk_core::probe::sentence::Pooling;
 use mlxk_core::{Error, Result};
-use mlxk_engine::Side;
+use mlxk_processor::engine::EmbedPrompt;
 
-use embed::{Encoding, Format, Model, Options, Prompt, Question, Ranking, Source};
+use embed::{Encoding, Format, Model, Options, Question, Ranking, Source};
 
 /// Turn texts into vectors, which are near each other if the texts are alike in meaning
 ///
@@ -25,7 +26,7 @@ struct Embed {
     /// The embedding model: org/name, part of that, name@revision, a path
     #[arg(add = completion::models())]
     model: String,
-    /// Files of texts or records, one a line; - for standard input
+    /// Files of texts or records, one a line; - for standard input. `mlxk embed` takes a text instead
     #[arg(value_name = "FILE", value_hint = clap::ValueHint::FilePath)]
     files: Vec<String>,
     /// Put the model's prompt of this name before each text, as query or passage
@@ -40,6 +41,18 @@ struct Embed {
     /// Put the model's prompt for texts to be found before each text, if it has one
     #[arg(long, conflicts_with_all = ["prompt", "prompt_text", "query"])]
     document: bool,
+    /// Pool the vectors of tokens this way, instead of as the model says: last, mean, cls, max
+    #[arg(long, value_name = "WAY", value_parser = pooling)]
+    pooling: Option<Pooling>,
+    /// Put this task before each text, as a question to models that take instructions
+    #[arg(long, value_name = "TASK", conflicts_with_all = ["prompt", "prompt_text", "document"])]
+    instruct: Option<String>,
+    /// Read lines from standard input, as `mlxk embed --batch` did
+    #[arg(long, hide = true)]
+    lines: bool,
+    /// Embed on the CPU, although there is a GPU
+    #[arg(long)]
+    cpu: bool,
     /// Cut texts that are too long for the model, instead of refusing them
     #[arg(long)]
     truncate: bool,
@@ -73,7 +86,8 @@ struct Embed {
     #[arg(long, value_name = "QUESTION", value_parser = NonEmptyStringValueParser::new())]
     #[arg(group = "ranked", conflicts_with_all = [
         "output", "encoding", "prompt", "prompt_text", "query", "document", "dimensions",
-        "normalize", "no_normalize",
+        "normalize", "no_normalize", "pooling",
+        "instruct",
     ])]
     rerank: Option<String>,
     /// Write the N best records
@@ -104,6 +118,9 @@ impl Tool for Embed {
     }
 
     fn run(&self, out: &mut Output) -> Result<()> {
+        if self.cpu {
+            mlxk_tensor::mlx::use_cpu()?;
+        }
         let source = self.source()?;
         let ranking = Ranking::new(self.top as usize, self.threshold);
         let places = mlxk_cli::places()?;
@@ -125,6 +142,7 @@ impl Tool for Embed {
 impl Embed {
     /// What to read.
     fn source(&self) -> Result<Source> {
+        let whole = compatibility::is_called() && !self.lines;
         let files = match Input::choose(&self.files)? {
             Input::Names(files) => files,
             Input::Stdin => vec!["-".to_owned()],
@@ -138,25 +156,39 @@ impl Embed {
                 return Err(Error::command(what).hint(hint));
             }
         };
-        Ok(Source { files, field: self.field.clone(), batch: usize::from(self.batch) })
+        Ok(Source { files, whole, field: self.field.clone(), batch: usize::from(self.batch) })
     }
 
     /// Options of the model.
     fn options(&self) -> Options {
         let prompt = match (&self.prompt, &self.prompt_text) {
-            (Some(name), _) => Prompt::Named(name.clone()),
-            (None, Some(text)) => Prompt::Text(text.clone()),
-            (None, None) if self.document => Prompt::Side(Side::Document),
-            (None, None) if self.query || self.search.is_some() => Prompt::Side(Side::Query),
-            (None, None) => Prompt::Default,
+            (Some(name), _) => EmbedPrompt::Named(name.clone()),
+            (None, Some(text)) => EmbedPrompt::Text(text.clone()),
+            (None, None) if self.instruct.is_some() => {
+                let task = self.instruct.as_deref().unwrap_or_default();
+                EmbedPrompt::Text(format!("Instruct: {task}\nQuery:"))
+            }
+            (None, None) if self.document => EmbedPrompt::Document,
+            (None, None) if self.query || self.search.is_some() => EmbedPrompt::Query,
+            (None, None) => EmbedPrompt::Default,
         };
         Options {
             prompt,
+            pooling: self.pooling,
             truncate: self.truncate,
             dimensions: self.dimensions,
             normalize: (self.normalize || self.no_normalize).then_some(self.normalize),
         }
     }
+}
+
+/// A way to pool, by its name in configurations or by a shorter one.
+fn pooling(name: &str) -> std::result::Result<Pooling, String> {
+    let way = if name == "last" { Some(Pooling::LastToken) } else { Pooling::find(name) };
+    way.ok_or_else(|| {
+        let names: Vec<&str> = Pooling::ALL.iter().map(|(.., name)| *name).collect();
+        format!("the ways are last, {}", names.join(", "))
+    })
 }
 
 /// A finite number.

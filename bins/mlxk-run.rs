@@ -10,9 +10,10 @@ mod sampling;
 use std::process::ExitCode;
 
 use clap::Parser;
+use mlxk_cli::examine::find;
 use mlxk_cli::prompt::asked;
 use mlxk_cli::{Form, Output, Tool, completion};
-use mlxk_core::Result;
+use mlxk_core::{Record, Result, Task, inspect};
 
 use run::Flags;
 
@@ -38,6 +39,7 @@ Examples:
   mlxk-run SmolLM2 - 'Sum this up in a sentence.' < notes.txt
   mlxk-run SmolLM2 --temperature 0 --no-chat-template 'Once upon a time'
   mlxk-run qwen2-vl --image photo.jpg 'What is on the table?'
+  mlxk-run whisper --audio talk.m4a --format srt > talk.srt
   jq -c '{id, prompt: .title}' posts.jsonl | mlxk-run SmolLM2 --ndjson -";
 
 impl Tool for Run {
@@ -48,12 +50,26 @@ impl Tool for Run {
     }
 
     fn run(&self, out: &mut Output) -> Result<()> {
-        let (options, places) = (self.flags.options()?, mlxk_cli::places()?);
+        let places = mlxk_cli::places()?;
+        let found = find(&Record::default().with("name", &*self.model), &places);
+        let inspected = found.and_then(|found| inspect(&found));
+        if let Ok(model) = &inspected
+            && model.plan.task == Task::Audio
+        {
+            let (input, options, ui) = self.flags.speech(&self.words)?;
+            return run::transcribe(model, input, &options, ui, out);
+        }
+        match &inspected {
+            Ok(model) => self.flags.given.suit_text(&model.facts.found.name)?,
+            Err(_) if self.flags.given.has_audio() => return inspected.map(drop),
+            Err(_) => {}
+        }
+        let options = self.flags.options()?;
         if self.flags.bench {
-            return run::bench(&self.model, &options, &places, out);
+            return run::bench(&inspected?, &options, &places, out);
         }
         let asked = asked(&self.words, self.flags.prompt.as_deref(), self.form())?;
-        run::answer(&self.model, asked, &options, &places, out)
+        run::answer(&self.model, inspected, asked, &options, &places, out)
     }
 }
 

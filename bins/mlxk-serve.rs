@@ -13,7 +13,7 @@ use clap::{ArgAction, Parser};
 use mlxk_cli::{Form, Output, Tool, completion};
 use mlxk_core::Result;
 
-use serve::{DistributedFlags, LimitFlags, ListenFlags, LogFlags};
+use serve::{DistributedFlags, EmbedFlags, LimitFlags, ListenFlags, LogFlags};
 
 /// Serve models over HTTP, in the APIs of OpenAI and Anthropic
 ///
@@ -21,6 +21,9 @@ use serve::{DistributedFlags, LimitFlags, ListenFlags, LogFlags};
 #[derive(Parser)]
 #[command(name = "mlxk-serve", version, after_help = EXAMPLES)]
 struct Serve {
+    /// Load these models at the start
+    #[arg(value_name = "MODEL", add = completion::models())]
+    models: Vec<String>,
     /// Load this model at the start; may be repeated
     #[arg(long, value_name = "MODEL", action = ArgAction::Append, add = completion::models())]
     model: Vec<String>,
@@ -30,6 +33,8 @@ struct Serve {
     limits: LimitFlags,
     #[command(flatten)]
     distributed: DistributedFlags,
+    #[command(flatten)]
+    embed: EmbedFlags,
     #[command(flatten)]
     log: LogFlags,
     /// Write a record when clients can connect
@@ -45,6 +50,7 @@ Examples:
   mlxk-serve --model SmolLM2
   mlxk-serve --host 0.0.0.0 --api-key-file ~/.config/mlxk/keys
   mlxk-serve --socket /run/user/1000/mlxk.sock --ttl 600
+  mlxk-serve --embed-backend http://localhost:8002
   mlxk-serve --distributed --hostfile hosts.json --rank 0 --model SmolLM2
   curl localhost:8000/v1/chat/completions -d \\
     '{\"model\": \"SmolLM2\", \"messages\": [{\"role\": \"user\", \"content\": \"Hello\"}]}'";
@@ -62,8 +68,9 @@ impl Tool for Serve {
 
     fn run(&self, out: &mut Output) -> Result<()> {
         let places = mlxk_cli::places()?;
-        let Serve { model, listen, limits, distributed, log, .. } = self;
-        serve::serve(model, listen, limits, distributed, log, places, out)
+        let Serve { model, models, listen, limits, distributed, embed, log, .. } = self;
+        let models = [&models[..], &model[..]].concat();
+        serve::serve(&models, listen, limits, distributed, (embed, log), places, out)
     }
 }
 

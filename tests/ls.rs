@@ -164,6 +164,24 @@ fn a_model_that_cannot_be_read_is_one_entry_of_one_document() {
 }
 
 #[test]
+fn a_workspace_home_that_cannot_be_read_hides_no_cached_model() {
+    let env = Env::with_three();
+    // Nobody can read a link to itself, not even root.
+    symlink(env.workspaces(), env.workspaces()).unwrap();
+    let home = env.workspaces().display().to_string();
+    for args in [&["--all", "-q"][..], &["--all", "-q", "good", "org/"]] {
+        let listed = env.run("mlxk-ls").args(args).end();
+        assert_eq!((listed.status(), listed.stdout().lines().count()), (1, 3), "{listed:?}");
+        let said = listed.stderr();
+        assert_eq!((said.lines().count(), said.matches(&home).count()), (1, 1), "{listed:?}");
+    }
+    let envelope = env.run("mlxk").args(["list", "--all"]).envelope(1);
+    assert_eq!((&envelope["status"], &envelope["data"]["count"]), (&json!("error"), &json!(3)));
+    let checked = env.run("mlxk-health").args(["--ndjson"]).end();
+    assert_eq!((checked.status(), checked.stdout().lines().count()), (1, 3), "{checked:?}");
+}
+
+#[test]
 fn names_reach_a_terminal_and_a_script_as_plain_text() {
     let env = Env::new();
     env.model("org/\u{1b}]0;title\u{7}\u{9b}31m\nb\u{202e}").quantized().write();

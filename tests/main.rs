@@ -9,6 +9,7 @@ mod completions;
 mod convert;
 mod distributed;
 mod embed;
+mod encoders;
 mod env;
 mod health;
 mod interop;

@@ -9,5 +9,6 @@ mod refused;
 mod requests;
 mod rules;
 mod signals;
+mod speech;
 pub mod tiny;
 mod work;

@@ -173,3 +173,56 @@ fn a_model_for_something_else_is_refused_with_the_route_that_uses_it() {
         .collect();
     assert_eq!(ids, ["bert", "rank", "tiny"]);
 }
+
+#[test]
+fn a_server_lets_another_one_embed() {
+    let behind = Search::start();
+    let mut command = behind.env.command("mlxk-serve");
+    command.args(["--port", "0", "--model", "tiny", "--embed-backend", behind.server.address()]);
+    let front = Server::begin(command);
+    assert_eq!(front.record["embed_backend"], behind.server.address());
+    let body = json!({"model": "bert", "input": ["a", "the cat"]});
+    let direct = behind.told("/v1/embeddings", &body);
+    let front = Search { server: front, env: home(), bert: Value::Null, rank: Value::Null };
+    assert_eq!(front.told("/v1/embeddings", &body), direct);
+    let (status, refused) = front.ask("/v1/embeddings", &json!({"model": "tiny", "input": "a"}));
+    assert!(status == 422 && refused["error"]["message"].is_string(), "{refused}");
+    let chat = json!({"model": "tiny", "prompt": "w1", "max_tokens": 1});
+    assert_eq!(front.ask("/v1/completions", &chat).0, 200);
+    drop(behind);
+    let (status, refused) = front.ask("/v1/embeddings", &body);
+    assert_eq!((status, &refused["error"]["code"]), (502, &json!("backend_error")));
+    let ended = front.env.run("mlxk-serve").args(["--embed-backend", "localhost:1"]).end();
+    ended.refused(2, "mlxk-serve: --embed-backend: not an http or https URL");
+}
+
+#[test]
+fn embed_serve_of_mlx_knife_answers_for_all_names() {
+    let env = home();
+    let data = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/data/embed/bert-mean");
+    copy(&data, &env.workspaces().join("bert"));
+    let mut command = env.command("mlxk");
+    command.args(["embed-serve", "--port", "0", "bert", "--cpu"]);
+    let search =
+        Search { server: Server::begin(command), env, bert: Value::Null, rank: Value::Null };
+    let record = &search.server.record;
+    assert_eq!((&record["model"], &record["device"]), (&json!("bert"), &json!("cpu")));
+    let health = search.told("/health", &Value::Null);
+    let expected = json!({"status": "ok", "model": "bert", "system_fingerprint": "nohash.cpu"});
+    assert_eq!(health, expected);
+    let told = search.told("/v1/embeddings", &json!({"model": "any", "input": "a"}));
+    assert_eq!(
+        (&told["model"], &told["system_fingerprint"]),
+        (&json!("bert"), &json!("nohash.cpu"))
+    );
+    assert!(told["data"][0]["embedding"].is_string());
+    let (status, info) = search.ask("/info", &Value::Null);
+    assert_eq!((status, &info["max_input_length"]), (200, &json!(48)));
+    for (args, message) in [
+        (&["embed-serve"][..], "--embed-only: it serves exactly one model"),
+        (&["embed-serve", "tiny"], "not an embedding model"),
+    ] {
+        let ended = search.env.run("mlxk").args(args).end();
+        assert!(ended.status() > 0 && ended.stderr().contains(message), "{ended:?}");
+    }
+}

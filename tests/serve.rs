@@ -30,7 +30,8 @@ pub fn home() -> Env {
 /// A server that is killed at the end of a test.
 pub struct Server {
     child: Child,
-    record: Value,
+    /// What it says when it is ready.
+    pub record: Value,
 }
 
 impl Server {
@@ -58,7 +59,7 @@ impl Server {
         Server { child, record }
     }
 
-    fn address(&self) -> &str {
+    pub fn address(&self) -> &str {
         self.record["addresses"][0].as_str().unwrap()
     }
 

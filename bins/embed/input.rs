@@ -25,6 +25,9 @@ pub const FIELDS: [&str; 2] = ["text", "input"];
 pub struct Source {
     /// Files of the lines; `-` is standard input.
     pub files: Vec<String>,
+    /// True if a name that no file has is itself a text, and standard input is a single text, as for
+    /// mlx-knife.
+    pub whole: bool,
     /// Field of records that holds the text.
     pub field: Option<String>,
     /// Maximum number of lines in a group.
@@ -62,11 +65,15 @@ pub fn groups<T: Send + 'static>(
     source: Source,
     parse: impl Fn(&str, &str) -> Result<T> + Send + 'static,
 ) -> impl Iterator<Item = Vec<Result<T>>> {
-    let Source { files, batch, .. } = source;
+    let Source { files, whole, batch, .. } = source;
     let (sender, receiver) = sync_channel(batch);
     thread::spawn(move || {
         for file in files {
             let read = match file.as_str() {
+                "-" if whole => text_of_stdin(&parse, &sender),
+                text if whole && !Path::new(text).exists() => {
+                    sender.send(parse_text(text, "the text", &parse)).ok()
+                }
                 "-" => lines(io::stdin().lock(), "standard input", &parse, &sender),
                 path => match File::open(path) {
                     Ok(open) => lines(BufReader::new(open), path, &parse, &sender),
@@ -138,6 +145,29 @@ fn lines<T>(
         }
     }
     Some(())
+}
+
+/// Sends what `parse` makes of standard input as one text, without its last line ends.
+fn text_of_stdin<T>(
+    parse: &impl Fn(&str, &str) -> Result<T>,
+    sender: &SyncSender<Result<T>>,
+) -> Option<()> {
+    let (mut bytes, name) = (Vec::new(), "standard input");
+    let read = io::stdin().lock().take(MAX_LINE).read_to_end(&mut bytes);
+    let parsed = match read {
+        Err(e) => Err(Error::io(Path::new(name), e)),
+        Ok(_) => match str::from_utf8(&bytes) {
+            Ok(text) => parse_text(text.trim_end_matches(['\n', '\r']), name, parse),
+            Err(_) => Err(Error::validation("not UTF-8 text").about(name)),
+        },
+    };
+    sender.send(parsed).ok()
+}
+
+/// What `parse` makes of a record with `text`.
+fn parse_text<T>(text: &str, place: &str, parse: &impl Fn(&str, &str) -> Result<T>) -> Result<T> {
+    let record = Record::default().with("text", text).to_string();
+    parse(&record, place).map_err(|e| e.about(place))
 }
 
 /// Reads the rest of a line and forgets it.

@@ -13,7 +13,7 @@ mod vectors;
 pub use encoding::Encoding;
 pub use input::Source;
 pub use matrix::Format;
-pub use model::{Model, Options, Prompt};
+pub use model::{Model, Options};
 pub use ranking::Ranking;
 pub use rerank::{Question, rerank};
 pub use search::search;

@@ -1,46 +1,26 @@
 //! The embedding model of a run: found, loaded, with its options.
 
-use mlxk_cli::Output;
 use mlxk_cli::examine::find;
+use mlxk_cli::{Output, compatibility};
+use mlxk_core::probe::sentence::Pooling;
 use mlxk_core::{Inspected, Places, Record, Result, inspect};
-use mlxk_engine::{EmbedOptions, Embedder, Side};
+use mlxk_engine::{EmbedForm, EmbedOptions, Embedder};
+use mlxk_processor::engine::EmbedPrompt;
+use serde_json::{Value, json};
 
 /// Options of a model, all of them as on the command line.
 #[derive(Clone, Debug)]
 pub struct Options {
     /// Text to put before each text.
-    pub prompt: Prompt,
+    pub prompt: EmbedPrompt,
+    /// Way to pool, instead of the model's own.
+    pub pooling: Option<Pooling>,
     /// True if texts that are too long are cut instead of refused.
     pub truncate: bool,
     /// Number of elements to keep of a vector.
     pub dimensions: Option<usize>,
     /// True if vectors are normalised, false if not; the model decides if `None`.
     pub normalize: Option<bool>,
-}
-
-/// Text to put before each text.
-#[derive(Clone, Debug)]
-pub enum Prompt {
-    /// The default prompt of the model, if it has one.
-    Default,
-    /// The prompt of the model of this name.
-    Named(String),
-    /// This text.
-    Text(String),
-    /// The prompt for texts on this side of a search.
-    Side(Side),
-}
-
-impl Prompt {
-    /// The one of `tasks` that has the name of the prompt.
-    fn task<'t>(&self, tasks: &'t [String]) -> Option<&'t str> {
-        let named = |name: &str| match self {
-            Prompt::Named(own) => own == name,
-            Prompt::Side(side) => side.names().contains(&name),
-            Prompt::Default | Prompt::Text(_) => false,
-        };
-        tasks.iter().map(String::as_str).find(|name| named(name))
-    }
 }
 
 /// Loaded model and the options of the run.
@@ -51,6 +31,8 @@ pub struct Model {
     pub options: EmbedOptions,
     /// Full name of the model.
     pub name: String,
+    /// What records of mlx-knife say of the model, if they are asked for.
+    pub metadata: Option<Value>,
 }
 
 impl Model {
@@ -61,36 +43,32 @@ impl Model {
     pub fn load(model: &str, options: &Options, places: &Places, out: &Output) -> Result<Model> {
         let found = find(&Record::default().with("name", model), places)?;
         let Inspected { facts, health, plan } = inspect(&found)?;
-        if let Some(warning) = mlxk_engine::admit_embedder(&facts, &health, &plan)? {
+        let Options { prompt, pooling, truncate, dimensions, normalize } = options;
+        if let Some(warning) =
+            mlxk_engine::admit_embedder(&facts, &health, &plan, pooling.is_some())?
+        {
             out.remark(&warning, "a smaller model needs less");
         }
-        let tasks = Embedder::tasks(&facts)?;
-        let embedder = match options.prompt.task(&tasks) {
-            Some(task) => Embedder::load_adapted(&facts, &plan, task)?,
-            None => Embedder::load(&facts, &plan)?,
+        let form = EmbedForm { pooling: *pooling, ..EmbedForm::of(&facts, prompt)? };
+        let embedder = Embedder::load(&facts, &plan, form)?;
+        let defaults = embedder.options(prompt, &found.name)?;
+        let options = EmbedOptions {
+            truncate: *truncate,
+            dimensions: dimensions.or(defaults.dimensions),
+            normalize: *normalize,
+            ..defaults
         };
-        let options = chosen(&embedder, options, &found.name)?;
-        Ok(Model { embedder, options, name: found.name })
+        embedder.check(&options)?;
+        let device = if mlxk_tensor::mlx::on_cpu()? { "cpu" } else { "gpu" };
+        let metadata = compatibility::is_called().then(|| {
+            let hash = facts.sentinel.str("content_hash").or_else(|| found.revision.clone());
+            json!({"model": found.name, "dimensions": 0, "content_hash": hash, "device": device})
+        });
+        Ok(Model { embedder, options, name: found.name, metadata })
     }
 
     /// Number of elements of a vector.
     pub fn dimensions(&self) -> usize {
         self.options.dimensions.unwrap_or_else(|| self.embedder.dimensions())
     }
-}
-
-/// Options of the model `name`, overridden by those of the run.
-fn chosen(embedder: &Embedder, options: &Options, name: &str) -> Result<EmbedOptions> {
-    let defaults = embedder.defaults();
-    let prompt = match &options.prompt {
-        Prompt::Default => defaults.prompt,
-        Prompt::Named(name) => embedder.prompt(name)?.to_owned(),
-        Prompt::Text(text) => text.clone(),
-        Prompt::Side(side) => embedder.side(*side, name).to_owned(),
-    };
-    let dimensions = options.dimensions.or(defaults.dimensions);
-    let (truncate, normalize) = (options.truncate, options.normalize);
-    let chosen = EmbedOptions { prompt, truncate, dimensions, normalize };
-    embedder.check(&chosen)?;
-    Ok(chosen)
 }

@@ -21,7 +21,6 @@ pub fn search(
     out: &mut Output,
 ) -> Result<()> {
     let question = embed(model, question)?;
-    let similarity = model.embedder.similarity();
     let field = source.field.clone();
     let counter = Counter::new("records", true);
     for group in input::groups(source, indexed) {
@@ -30,7 +29,7 @@ pub fn search(
             let ranked = record.and_then(|Indexed { record, vector, place }| {
                 let comparable = comparable(model, record.str("model"), vector.len());
                 comparable.map_err(|e| e.about(&place))?;
-                let score = similarity.score(&question, &vector);
+                let score = model.embedder.similarity(&question, &vector);
                 ranking.add(score, record).map_err(|e| e.about(place))
             });
             if let Err(e) = ranked {

@@ -84,7 +84,7 @@ pub fn save(
 
 /// Records of a group of texts and their vectors, in order.
 fn embedded(model: &Model, group: Vec<Result<Item>>) -> Vec<Result<(Record, Vec<f32>)>> {
-    let Model { embedder, options, name } = model;
+    let Model { embedder, options, name, .. } = model;
     let tokens = |item: Result<Item>| {
         let item = item?;
         let input = match &item.content {
@@ -106,6 +106,14 @@ fn embedded(model: &Model, group: Vec<Result<Item>>) -> Vec<Result<(Record, Vec<
             .with("tokens", input.ids.len())
             .with("truncated", input.truncated)
             .with("dimensions", vector.len());
+        let record = match &model.metadata {
+            Some(metadata) => {
+                let mut metadata = metadata.clone();
+                metadata["dimensions"] = vector.len().into();
+                record.with("metadata", metadata)
+            }
+            None => record,
+        };
         Ok((record, vector))
     };
     items.into_iter().map(record).collect()

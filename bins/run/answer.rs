@@ -3,11 +3,10 @@
 use std::cell::OnceCell;
 use std::time::Instant;
 
-use mlxk_cli::examine::find;
 use mlxk_cli::interrupt::{self, Watch};
 use mlxk_cli::prompt::Asked;
 use mlxk_cli::{Form, Output};
-use mlxk_core::{Error, Kind, Places, Record, Result, inspect};
+use mlxk_core::{Error, Inspected, Kind, Places, Record, Result};
 use mlxk_engine::{Model, Runner};
 use mlxk_processor::event::{End, FinishReason, LengthLimit};
 use mlxk_processor::{Event, Request};
@@ -17,13 +16,14 @@ use super::page::Page;
 use super::record::Answer;
 use super::{batch, chat, load};
 
-/// Loads `model`, as typed, and writes its answers to `out`. A request that fails is reported
+/// Loads `model`, as typed, which has been inspected, and writes its answers to `out`. A request that fails is reported
 /// there, and the next one is answered.
 ///
 /// # Errors
 /// If the model cannot be found or loaded, a prompt cannot be answered, or `out` cannot be written.
 pub fn answer(
     model: &str,
+    inspected: Result<Inspected>,
     asked: Asked,
     options: &RunOptions,
     places: &Places,
@@ -34,8 +34,8 @@ pub fn answer(
             "--image needs a prompt in the arguments or as plain standard input",
         ));
     }
-    let found = find(&Record::default().with("name", model), places)?;
-    let inspected = inspect(&found)?;
+    let inspected = inspected?;
+    let found = &inspected.facts.found;
     let mut runner = load::load(&inspected, &options.model, options.verbose, places, out)?;
     match asked {
         Asked::Anything => {

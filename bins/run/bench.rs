@@ -2,9 +2,8 @@
 
 use std::time::Instant;
 
-use mlxk_cli::examine::find;
 use mlxk_cli::{Form, Output, human, system};
-use mlxk_core::{Places, Record, Result, inspect};
+use mlxk_core::{Inspected, Places, Record, Result};
 use mlxk_engine::bench;
 use mlxk_engine::bench::Speed;
 
@@ -17,15 +16,19 @@ const PROMPT: u64 = 512;
 /// Default number of tokens in the answer.
 const ANSWER: u64 = 128;
 
-/// Measures the speed of `model`, as typed, and writes the figures to `out`.
+/// Measures the speed of a model, and writes the figures to `out`.
 ///
 /// # Errors
-/// If the model cannot be found, loaded or run.
-pub fn bench(model: &str, options: &RunOptions, places: &Places, out: &mut Output) -> Result<()> {
-    let found = find(&Record::default().with("name", model), places)?;
-    let inspected = inspect(&found)?;
+/// If the model cannot be loaded or run.
+pub fn bench(
+    inspected: &Inspected,
+    options: &RunOptions,
+    places: &Places,
+    out: &mut Output,
+) -> Result<()> {
+    let found = &inspected.facts.found;
     let started = Instant::now();
-    let mut model = load::model(&inspected, &options.model, places, out)?;
+    let mut model = load::model(inspected, &options.model, places, out)?;
     let load = started.elapsed().as_secs_f64();
     let room = model.context_length().unwrap_or(u64::MAX).max(4) / 2;
     let prompt = PROMPT.min(room) as usize;

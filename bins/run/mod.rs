@@ -1,4 +1,5 @@
-//! Runs of a model: one prompt, a batch of requests, a chat, or a benchmark.
+//! Runs of a model: one prompt, a batch of requests, a chat, a benchmark, or transcripts of
+//! audio.
 
 mod answer;
 mod batch;
@@ -10,7 +11,9 @@ mod load;
 mod options;
 mod page;
 mod record;
+mod transcribe;
 
 pub use answer::answer;
 pub use bench::bench;
 pub use flags::Flags;
+pub use transcribe::transcribe;

@@ -11,12 +11,18 @@ const TRIM: i32 = 64 << 20;
 #[cfg(all(target_os = "linux", target_env = "gnu"))]
 const MAPPED: i32 = 12 << 20;
 
+/// Number of heaps. Free memory at the end of a heap other than the first goes back only when a block
+/// of that heap is freed, so that of large requests would stay in the heaps of their threads.
+#[cfg(all(target_os = "linux", target_env = "gnu"))]
+const HEAPS: i32 = 1;
+
 /// Makes the allocator give back free memory at the end of its heaps, and large blocks. Called
 /// before other threads start.
 pub fn configure() {
     #[cfg(all(target_os = "linux", target_env = "gnu"))]
-    // SAFETY: both parameters are known, and any value of them is valid.
+    // SAFETY: the parameters are known, and any value of them is valid.
     unsafe {
+        libc::mallopt(libc::M_ARENA_MAX, HEAPS);
         libc::mallopt(libc::M_TRIM_THRESHOLD, TRIM);
         libc::mallopt(libc::M_MMAP_THRESHOLD, MAPPED);
     }

@@ -20,9 +20,9 @@ pub struct ListenFlags {
     /// Listen on this address
     #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1")]
     pub(crate) host: String,
-    /// Listen on this port; 0 is any free port
-    #[arg(long, value_name = "N", default_value_t = 8000)]
-    pub(crate) port: u16,
+    /// Listen on this port; 0 is any free port; default: 8000, with --embed-only 8002
+    #[arg(long, value_name = "N")]
+    port: Option<u16>,
     /// Listen on this Unix socket, and on no address
     #[arg(long, value_name = "FILE", conflicts_with_all = ["host", "port"])]
     pub(crate) socket: Option<PathBuf>,
@@ -35,9 +35,12 @@ pub struct ListenFlags {
     /// Allow web pages of this origin, such as https://example.org; may be repeated
     #[arg(long, value_name = "ORIGIN", action = ArgAction::Append)]
     allow_origin: Vec<String>,
-    /// Maximum size of a request body
+    /// Maximum size of a request body, but for audio
     #[arg(long, value_name = "SIZE", default_value = "16MB")]
     pub(crate) max_body: Size,
+    /// Maximum size of an audio file
+    #[arg(long, value_name = "SIZE", default_value = "25MB")]
+    pub(crate) max_audio: Size,
     /// Ignore fields of requests that are not supported, instead of refusing them
     #[arg(long)]
     pub(crate) ignore_unknown: bool,
@@ -47,6 +50,11 @@ pub struct ListenFlags {
 }
 
 impl ListenFlags {
+    /// Port to listen on, `default` if none is given.
+    pub(crate) fn port(&self, default: u16) -> u16 {
+        self.port.unwrap_or(default)
+    }
+
     /// Time for which running requests may continue after the server receives a signal to stop.
     pub fn grace(&self) -> Duration {
         Duration::from_secs(self.grace)

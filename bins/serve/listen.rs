@@ -28,11 +28,12 @@ pub struct Open {
     pub file: Option<SocketFile>,
 }
 
-/// Opens the sockets that `flags` name, or takes those that systemd passes to the process.
+/// Opens the sockets that `flags` name, on `port` unless they name one, or takes those that systemd
+/// passes to the process.
 ///
 /// # Errors
 /// If a socket cannot be opened, or is of a kind that cannot be served.
-pub fn open(flags: &ListenFlags) -> Result<Open> {
+pub fn open(flags: &ListenFlags, port: u16) -> Result<Open> {
     let mut open =
         Open { sockets: vec![], addresses: vec![], here: true, loopback: false, file: None };
     let mut handed = ListenFd::from_env();
@@ -50,7 +51,7 @@ pub fn open(flags: &ListenFlags) -> Result<Open> {
             open.file = Some(file);
             socket
         }
-        None => tcp(&flags.host, flags.port)?,
+        None => tcp(&flags.host, flags.port(port))?,
     };
     open.add(socket)?;
     Ok(open)

@@ -2,6 +2,7 @@
 
 mod allocator;
 mod distributed;
+mod embed;
 mod flags;
 mod key;
 mod listen;
@@ -21,6 +22,7 @@ use mlxk_serve::{App, Level, Settings, Times};
 use serde_json::{Value, json};
 
 pub use distributed::DistributedFlags;
+pub use embed::EmbedFlags;
 pub use flags::{LimitFlags, ListenFlags};
 pub use log::LogFlags;
 
@@ -44,12 +46,13 @@ pub fn serve(
     listen: &ListenFlags,
     limits: &LimitFlags,
     distributed: &DistributedFlags,
-    log: &LogFlags,
+    (embed, log): (&EmbedFlags, &LogFlags),
     places: Places,
     out: &mut Output,
 ) -> Result<()> {
     program::ignore_sigpipe();
     allocator::configure();
+    embed.choose_device()?;
     let config = distributed.rank_config()?;
     let only = match (&config, models) {
         (Some(config), [model]) => Some((config, model)),
@@ -62,12 +65,14 @@ pub fn serve(
     if let Some((config, model)) = only.filter(|(config, _)| config.rank > 0) {
         let followed = mlxk_engine::follow(places, bounds.memory, model, config, &mut |part| {
             said(format!("rank {} has {}", config.rank, part.describe()));
-            announce(&[], models, None, Some(config.rank), out)
+            announce(&[], models, None, Some(config.rank), embed, out)
         });
         return followed.map_err(|e| -> Error { leave(&e, out) });
     }
     let keys = key::keys(listen.api_key_file.as_deref())?;
-    let open = listen::open(listen)?;
+    let embed_backend = embed.backend()?;
+    let embed_only = embed.only(models, &places)?;
+    let open = listen::open(listen, embed.default_port())?;
     if !open.here && keys.is_empty() {
         return Err(Error::new(
             Kind::Command,
@@ -83,10 +88,13 @@ pub fn serve(
         origins: listen.origins()?,
         lenient: listen.ignore_unknown,
         max_body: listen.max_body.0 as usize,
+        max_audio: listen.max_audio.0 as usize,
         trim: allocator::trim,
         max_connections: CONNECTIONS,
         max_tokens: bounds.preset.options.max_tokens,
         times: TIMES,
+        embed_backend,
+        embed_only,
         log: tell.clone(),
     };
     let most = settings.max_tokens;
@@ -100,7 +108,7 @@ pub fn serve(
     };
     let app = App::new(engine, settings);
     let watch = interrupt::watch();
-    announce(&open.addresses, models, most, only.map(|(config, _)| config.rank), out)?;
+    announce(&open.addresses, models, most, only.map(|(config, _)| config.rank), embed, out)?;
     for address in &open.addresses {
         said(format!("listening on {address}"));
     }
@@ -140,14 +148,25 @@ fn announce(
     models: &[String],
     most: Option<u64>,
     rank: Option<usize>,
+    embed: &EmbedFlags,
     out: &mut Output,
 ) -> Result<()> {
+    let address = addresses.first().and_then(|address| address.strip_prefix("http://"));
+    let (host, port) = address.and_then(|address| address.rsplit_once(':')).unzip();
     let mut told = json!({
         "addresses": addresses,
+        "host": host,
+        "port": port.and_then(|port| port.parse::<u16>().ok()),
         "pid": process::id(),
+        "model": models.first(),
         "models": models,
         "max_tokens": most,
+        "embed_backend": embed.backend_url(),
     });
+    let command = if embed.is_only() { "embed-serve" } else { "serve" };
+    if embed.is_only() {
+        told["device"] = embed::device()?.into();
+    }
     if let Some(rank) = rank {
         told["rank"] = rank.into();
     }
@@ -156,7 +175,7 @@ fn announce(
         (Form::Ndjson, Value::Object(fields)) => out.lines([&Record::from(fields)]),
         (_, data) => out.text(&format!(
             "{}\n",
-            json!({"status": "starting", "command": "serve", "data": data, "error": null})
+            json!({"status": "starting", "command": command, "data": data, "error": null})
         )),
     }
 }

@@ -170,7 +170,7 @@ fn beginning(dir: &Path, places: &Places) -> Result<PathBuf> {
     } else {
         format!("./{subject}")
     };
-    let found = matching(places, &pattern, Revisions::Current)?;
+    let found = matching(places, &pattern, Revisions::Current)?.models;
     match found.as_slice() {
         [] => Err(missing()),
         [one] => Ok(one.found.path.clone()),

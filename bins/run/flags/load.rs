@@ -12,9 +12,10 @@ use crate::run::options::ModelOptions;
 #[derive(Args, Clone, Debug)]
 #[command(next_help_heading = "Model and memory")]
 pub struct LoadFlags {
-    /// With --ndjson -: number of requests that are answered at once
-    #[arg(long, value_name = "N", default_value_t = 8)]
-    batch: usize,
+    /// With --ndjson -: number of requests that are answered at once (default: 8); with --audio: number
+    /// of windows that are decoded at once (default: 1)
+    #[arg(long, value_name = "N")]
+    batch: Option<usize>,
     /// With --ndjson -: write answers in the order of the requests
     #[arg(long)]
     ordered: bool,
@@ -62,11 +63,8 @@ impl LoadFlags {
             ..CacheOptions::default()
         };
         cache.check().map_err(|e| Error::new(Kind::Command, "", e.message))?;
-        if self.batch == 0 {
-            return Err(Error::new(Kind::Command, "", "`batch` is not a whole number from 1"));
-        }
         Ok(ModelOptions {
-            batch: self.batch,
+            batch: self.windows()?.unwrap_or(8),
             ordered: self.ordered,
             cache,
             prompt_cache: self.prompt_cache.clone(),
@@ -74,5 +72,16 @@ impl LoadFlags {
             workspace_cache: self.workspace_cache.clone(),
             adapter: self.adapter.clone(),
         })
+    }
+
+    /// Number of requests, or of windows of audio, that are processed at once, if it is stated.
+    ///
+    /// # Errors
+    /// If it is 0.
+    pub fn windows(&self) -> Result<Option<usize>> {
+        match self.batch {
+            Some(0) => Err(Error::new(Kind::Command, "", "`batch` is not a whole number from 1")),
+            batch => Ok(batch),
+        }
     }
 }

@@ -1,22 +1,31 @@
 //! Flags of mlxk-run.
 
+mod given;
 mod load;
+mod speech;
 
 use std::path::PathBuf;
 
 use clap::{ArgAction, Args};
+use given::Given;
 use load::LoadFlags;
 use mlxk_cli::{Form, output};
-use mlxk_core::Result;
+use mlxk_core::{Error, Result};
 use mlxk_processor::request::Preset;
+use speech::SpeechFlags;
 
 use super::files;
 use super::options::{Reasoning, RunOptions};
+use super::transcribe::{AudioInput, Ui};
 use crate::sampling::SamplingFlags;
+
+pub use speech::SpeechOptions;
 
 /// Flags of mlxk-run.
 #[derive(Args, Clone, Debug)]
 pub struct Flags {
+    #[command(flatten)]
+    pub given: Given,
     /// The prompt, instead of arguments
     #[arg(long, value_name = "TEXT")]
     pub prompt: Option<String>,
@@ -63,6 +72,8 @@ pub struct Flags {
     sampling: SamplingFlags<true>,
     #[command(flatten)]
     load: LoadFlags,
+    #[command(flatten)]
+    speech: SpeechFlags,
 }
 
 impl Flags {
@@ -97,6 +108,28 @@ impl Flags {
             stream: !self.no_stream,
             verbose: self.verbose,
         })
+    }
+
+    /// What a speech model is asked: the audio, and how it is transcribed and told. `words` are those of
+    /// the prompt, which precedes the speech.
+    ///
+    /// # Errors
+    /// If a value is invalid, a flag is not for speech models, or there is no audio.
+    pub fn speech(&self, words: &[String]) -> Result<(AudioInput, SpeechOptions, Ui)> {
+        self.given.suit_speech()?;
+        let (dashes, words): (Vec<&String>, Vec<&String>) = words.iter().partition(|w| *w == "-");
+        let words: Vec<&str> = words.into_iter().map(String::as_str).collect();
+        let prompt = match (&self.prompt, words.is_empty()) {
+            (Some(_), false) => return Err(Error::command("both --prompt and other words")),
+            (Some(prompt), true) => Some(prompt.clone()),
+            (None, true) => None,
+            (None, false) => Some(words.join(" ")),
+        };
+        let speech = &self.speech;
+        let input = AudioInput::choose(&speech.audio, speech.listed, !dashes.is_empty())?;
+        let options = speech.options(&self.sampling.options()?, self.load.windows()?, prompt)?;
+        let ui = Ui::new(self.form(), !self.no_stream, self.verbose, speech.listed);
+        Ok((input, options, ui))
     }
 
     fn reasoning(&self) -> Reasoning {

@@ -120,7 +120,8 @@ fn revisions(name: &str) -> Vec<String> {
 fn listed<T>(pattern: &str, revisions: Revisions, of: impl Fn(Listed) -> Option<T>) -> Vec<T> {
     let listed = crate::places().and_then(|places| matching(&places, pattern, revisions));
     let plain = |listed: &Listed| listed.found.name.chars().all(is_printable);
-    listed.unwrap_or_default().into_iter().filter(plain).filter_map(of).collect()
+    let models = listed.map(|listing| listing.models).unwrap_or_default();
+    models.into_iter().filter(plain).filter_map(of).collect()
 }
 
 /// Zsh, with a script that also works when zsh loads it from `fpath` on the first Tab: then the

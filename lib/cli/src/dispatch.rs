@@ -84,7 +84,7 @@ pub fn run(words: &[OsString], json: bool) -> Error {
     let command = command.to_string_lossy();
     let mut program = program(current_name(&command));
     // The program answers in the ways of mlx-knife under this name.
-    program.arg0(called_as()).args(args);
+    program.arg0(called_as()).args(former(&command, args));
     let says = |flag: &str| args.iter().any(|arg| arg == flag) || json && flag == "--json";
     if json {
         program.arg("--json");
@@ -136,6 +136,26 @@ pub fn complete() {
         .args(rest)
         .env("_CLAP_COMPLETE_INDEX", (position - 1).to_string())
         .exec();
+}
+
+/// The arguments of a command of mlx-knife as the program of today takes them.
+fn former(command: &str, args: &[OsString]) -> Vec<OsString> {
+    let mut all: Vec<OsString> = args.to_vec();
+    match command {
+        "embed-serve" => all.insert(0, "--embed-only".into()),
+        // There it takes no number.
+        "embed" => {
+            for place in 0..all.len() {
+                let next = all.get(place + 1).and_then(|next| next.to_str());
+                let counted = next.is_some_and(|next| next.parse::<u16>().is_ok());
+                if all[place] == "--batch" && !counted {
+                    all[place] = "--lines".into();
+                }
+            }
+        }
+        _ => {}
+    }
+    all
 }
 
 fn current_name(command: &str) -> &str {

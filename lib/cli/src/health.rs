@@ -2,7 +2,7 @@
 
 use std::ops::ControlFlow;
 
-use mlxk_core::list::{Listed, matching};
+use mlxk_core::list::{Listed, Listing, matching};
 use mlxk_core::resolve::Resolver;
 use mlxk_core::store::Revisions;
 use mlxk_core::verify::{self, Verdict};
@@ -32,8 +32,9 @@ pub fn check(input: Input, depth: Depth, places: &Places, out: &mut Output) -> R
     let reporter = depth.reporter;
     let mut checked = Vec::new();
     if input == Input::Nothing {
-        let all = matching(places, "", Revisions::Current)?;
-        if all.is_empty() {
+        let Listing { models: all, unread } = matching(places, "", Revisions::Current)?;
+        unread.iter().try_for_each(|e| out.error(e))?;
+        if all.is_empty() && unread.is_empty() {
             out.remark_empty(places);
         }
         let work = |Listed { found, display_name }: Listed| {
@@ -76,6 +77,8 @@ struct Checked {
     health: Health,
     /// Verdict from reading every file; `None` without `--verify`.
     verdict: Option<Verdict>,
+    /// What a healthy embedding model or reranker makes of texts, in words.
+    encodes: Option<String>,
     /// Name shown in text output.
     label: String,
     /// True if the workspace is managed; `None` for a cached model.
@@ -103,7 +106,12 @@ fn judge(found: &Found, record: Record, label: Option<String>, depth: Depth) -> 
         record = record.with("hf_cache", artifacts.iter().cloned().collect::<Value>());
     }
     let label = label.unwrap_or_else(|| found.name.clone());
-    Ok(Checked { record, health: examined.model.health, verdict, label, managed, artifacts })
+    let Inspected { health, plan, .. } = examined.model;
+    let encodes = plan.encoder.filter(|_| health.healthy).map(|encoder| {
+        let kind = plan.model_type;
+        format!("{kind}: {}", encoder.summary())
+    });
+    Ok(Checked { record, health, verdict, encodes, label, managed, artifacts })
 }
 
 fn is_managed(facts: &Facts) -> bool {
@@ -117,8 +125,12 @@ fn artifacts(workspace: &Found) -> Result<Vec<Record>> {
     }
     let root = workspace.path.join(".hf_cache");
     let places = Places { hub: root.join("hub"), root, workspaces: None };
+    let Listing { models, unread } = matching(&places, "", Revisions::Current)?;
+    if let Some(e) = unread.into_iter().next() {
+        return Err(e);
+    }
     let mut records = Vec::new();
-    for Listed { found, .. } in matching(&places, "", Revisions::Current)? {
+    for Listed { found, .. } in models {
         match examine(&found) {
             Ok(examined) => records.push(examined.record()),
             Err(e) if e.is_absent() => {}
@@ -187,7 +199,9 @@ fn report_text(checked: &[Checked]) -> String {
     }
     for (verdict, models) in [("healthy  ", healthy), ("unhealthy", unhealthy)] {
         for one in models {
-            text += &format!("{verdict} {} — {}\n", printable(&one.label), one.health.reason);
+            let (label, reason) = (printable(&one.label), &one.health.reason);
+            let encodes = one.encodes.as_ref().map(|encodes| format!(" ({encodes})"));
+            text += &format!("{verdict} {label} — {reason}{}\n", encodes.unwrap_or_default());
             for bad in one.verdict.iter().flat_map(|verdict| &verdict.bad) {
                 text += &format!("          {bad}\n");
             }

@@ -7,7 +7,7 @@ use std::fs;
 use std::ops::ControlFlow;
 use std::time::SystemTime;
 
-use mlxk_core::list::{Listed, matching};
+use mlxk_core::list::{Listed, Listing, matching};
 use mlxk_core::probe::File;
 use mlxk_core::store::Revisions;
 use mlxk_core::store::cache::Repo;
@@ -135,18 +135,24 @@ fn each(
 }
 
 /// The models of all patterns, each once, workspaces first and then by name. A pattern that selects
-/// nothing is said.
-fn candidates(query: &Query, places: &Places, out: &Output) -> Result<Vec<Listed>> {
+/// nothing is said, as is a place that cannot be read.
+fn candidates(query: &Query, places: &Places, out: &mut Output) -> Result<Vec<Listed>> {
     if query.patterns.is_empty() {
-        let all = matching(places, "", query.revisions)?;
-        if all.is_empty() {
+        let Listing { models, unread } = matching(places, "", query.revisions)?;
+        unread.iter().try_for_each(|e| out.error(e))?;
+        if models.is_empty() && unread.is_empty() {
             out.remark_empty(places);
         }
-        return Ok(all);
+        return Ok(models);
     }
-    let mut all: Vec<Listed> = Vec::new();
+    let (mut all, mut said): (Vec<Listed>, Vec<String>) = (Vec::new(), Vec::new());
     for pattern in &query.patterns {
-        let selected = matching(places, pattern, query.revisions)?;
+        let Listing { models: selected, unread } = matching(places, pattern, query.revisions)?;
+        // Each pattern meets the same places.
+        for e in unread.iter().filter(|e| !said.contains(&e.to_string())).collect::<Vec<_>>() {
+            said.push(e.to_string());
+            out.error(e)?;
+        }
         if selected.is_empty() {
             let message = format!("{pattern}: no model of that name");
             out.remark(&message, "without a pattern, --all lists every model");

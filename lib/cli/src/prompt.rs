@@ -32,7 +32,6 @@ pub enum Asked {
 pub fn asked(words: &[String], flag: Option<&str>, form: Form) -> Result<Asked> {
     let records = form == Form::Ndjson;
     let people = || io::stdin().is_terminal() && io::stdout().is_terminal();
-    let gate = gate(env::var(GATE).ok().as_deref());
     let (dashes, words): (Vec<&str>, Vec<&str>) =
         words.iter().map(String::as_str).partition(|word| *word == "-");
     let typed = match (flag, words.as_slice()) {
@@ -44,12 +43,7 @@ pub fn asked(words: &[String], flag: Option<&str>, form: Form) -> Result<Asked> 
         (None, []) => None,
         (None, words) => Some(words.join(" ")),
     };
-    let wanted = match (dashes.is_empty(), gate) {
-        (false, Some(false)) => return Err(closed()),
-        (false, _) => true,
-        (true, Some(true)) => stdin_holds_data()?,
-        (true, _) => false,
-    };
+    let wanted = wants_stdin(!dashes.is_empty())?;
     match (wanted, records && !dashes.is_empty(), typed) {
         (true, true, None) => Ok(Asked::Requests),
         (true, true, Some(_)) => Err(Error::new(
@@ -64,6 +58,20 @@ pub fn asked(words: &[String], flag: Option<&str>, form: Form) -> Result<Asked> 
         (false, _, None) if form == Form::Human && people() => Ok(Asked::Anything),
         (false, _, None) => Err(Error::new(Kind::Command, "", "no prompt")
             .hint("give a prompt after the model, or - for standard input")),
+    }
+}
+
+/// True if standard input is to be read: for `-`, if that is given, or when [`GATE`] is on and it holds
+/// data.
+///
+/// # Errors
+/// If `-` is given, and [`GATE`] is off.
+pub fn wants_stdin(dash: bool) -> Result<bool> {
+    match (dash, gate(env::var(GATE).ok().as_deref())) {
+        (true, Some(false)) => Err(closed()),
+        (true, _) => Ok(true),
+        (false, Some(true)) => stdin_holds_data(),
+        (false, _) => Ok(false),
     }
 }
 

@@ -2,7 +2,7 @@
 
 use std::time::{Duration, SystemTime};
 
-use mlxk_core::list::{Listed, is_pattern, matching};
+use mlxk_core::list::{Listed, Listing, is_pattern, matching};
 use mlxk_core::store::Revisions;
 use mlxk_core::store::deletion::Deletion;
 use mlxk_core::store::prune::{self, Pruning};
@@ -51,11 +51,14 @@ fn expand(record: Record, care: Care, places: &Places) -> Result<Vec<Record>> {
         _ => return Ok(vec![record]),
     };
     let cached = |listed: &Listed| matches!(listed.found.origin, Origin::Cache { .. });
-    let found = matching(places, pattern, Revisions::Current)?.into_iter().filter(cached);
+    let Listing { models, unread } = matching(places, pattern, Revisions::Current)?;
+    let found = models.into_iter().filter(cached);
     let names: Vec<String> = found.map(|listed| listed.found.name).collect();
     let count = human::count(names.len(), "model");
     match names.is_empty() {
-        true => Err(Error::new(Kind::ModelNotFound, pattern, "no model of such a name")),
+        true => Err(unread.into_iter().next().unwrap_or_else(|| {
+            Error::new(Kind::ModelNotFound, pattern, "no model of such a name")
+        })),
         false if !care.force && !care.dry_run => {
             let error = Error::new(Kind::AmbiguousMatch, pattern, format!("would remove {count}"));
             Err(error.hint("--force removes them; --dry-run lists them").matches(names))

@@ -1,6 +1,7 @@
 //! The work of `mlxk-show`: the description of models.
 
 mod sheet;
+mod speech;
 
 use mlxk_core::json::Document;
 use mlxk_core::probe::File;
@@ -9,6 +10,8 @@ use mlxk_core::workspace::clean;
 use mlxk_core::{Facts, Inspected, Origin, Places, Record, Result, describe};
 use rayon::prelude::*;
 use serde_json::{Map, Value, json};
+
+use speech::Speech;
 
 use crate::examine::{Examined, examine};
 use crate::human;
@@ -144,6 +147,7 @@ fn whole(document: &Document) -> Value {
 fn metadata(model: &Inspected) -> Value {
     let config = &model.facts.config;
     let architecture = config.get("architectures").and_then(|all| all.get(0).cloned());
+    let speech = Speech::of(model);
     let bits = config.get("quantization_config").and_then(|q| q["bits"].as_u64());
     let fields = [
         ("model_type", config.get("model_type")),
@@ -154,6 +158,9 @@ fn metadata(model: &Inspected) -> Value {
         ("hidden_size", config.get("hidden_size")),
         ("num_attention_heads", config.get("num_attention_heads")),
         ("num_hidden_layers", config.get("num_hidden_layers")),
+        ("num_mel_bins", speech.as_ref().and_then(|speech| speech.mels).map(Value::from)),
+        ("languages", speech.as_ref().and_then(|speech| speech.languages).map(Value::from)),
+        ("translates", speech.as_ref().map(|speech| speech.translates.into())),
     ];
     let stated = fields.into_iter().filter_map(|(key, value)| Some((key.to_owned(), value?)));
     let stated: Map<String, Value> = stated.collect();

@@ -119,8 +119,10 @@ architectures! {
     Helium = "helium";
     Hunyuan = "hunyuan";
     HunyuanV1Dense = "hunyuan_v1_dense";
+    Idefics3 = "idefics3" | "smolvlm", modality: Modality::Multimodal;
     InternLm2 = "internlm2";
     InternLm3 = "internlm3";
+    InternVlChat = "internvl_chat", modality: Modality::Multimodal;
     Jamba = "jamba";
     JinaEmbeddings3 = "jina_embeddings_v3", kind: NetworkKind::Encoder;
     KimiK25 = "kimi_k25", modality: Modality::Multimodal;
@@ -133,6 +135,8 @@ architectures! {
     Llama = "llama" | "iquestcoder" | "xverse";
     Llama4 = "llama4", modality: Modality::Multimodal;
     Llama4Text = "llama4_text";
+    Llava = "llava", modality: Modality::Multimodal;
+    LlavaNext = "llava_next", modality: Modality::Multimodal;
     Mamba = "mamba" | "falcon_mamba";
     Mamba2 = "mamba2";
     Mimo = "mimo";
@@ -142,7 +146,7 @@ architectures! {
     MiniMax = "minimax" | "minimax_m2";
     Ministral3 = "ministral3";
     Mistral = "mistral";
-    Mistral3 = "mistral3" | "llava", modality: Modality::Multimodal;
+    Mistral3 = "mistral3", modality: Modality::Multimodal;
     Mistral4 = "mistral4";
     Mixtral = "mixtral";
     ModernBert = "modernbert", kind: NetworkKind::Encoder;

@@ -6,6 +6,7 @@ use jiff::Timestamp;
 use serde_json::Value;
 
 use crate::inspect::Inspected;
+use crate::policy::encoder::EncoderPlan;
 use crate::probe::Facts;
 use crate::record::Record;
 use crate::store::Origin;
@@ -20,7 +21,7 @@ pub fn model(model: &Inspected, state: Option<&State>) -> Record {
         Some(state) => state.content_hash.clone(),
         None => note("content_hash"),
     };
-    Record::default()
+    let record = Record::default()
         .with("name", facts.found.name.as_str())
         .with("hash", commit(facts))
         .with("size_bytes", facts.size())
@@ -37,7 +38,27 @@ pub fn model(model: &Inspected, state: Option<&State>) -> Record {
         .with("origin", note("source_repo"))
         .with("content_hash", content_hash)
         .with("hash_modified", note("hash_modified"))
-        .with("clean", state.map(|state| state.clean))
+        .with("clean", state.map(|state| state.clean));
+    plan.encoder
+        .iter()
+        .flat_map(encoder)
+        .fold(record, |record, (key, value)| record.with(key, value))
+}
+
+/// Fields of an embedding model or of a reranker: what it states, by name.
+pub fn encoder(plan: &EncoderPlan) -> Vec<(&'static str, Value)> {
+    let length = ("max_length", plan.max_length.into());
+    let Some(similarity) = plan.similarity else { return vec![length] };
+    let pooling: Vec<&str> = plan.pooling.iter().map(|way| way.name()).collect();
+    vec![
+        ("dimensions", plan.dimensions.into()),
+        ("pooling", pooling.into()),
+        ("normalized", plan.normalized.into()),
+        length,
+        ("similarity", similarity.name().into()),
+        ("prompts", plan.prompts.clone().into()),
+        ("default_prompt", plan.default_prompt.clone().into()),
+    ]
 }
 
 /// The `quantization` object of `config.json`, unchanged.

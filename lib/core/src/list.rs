@@ -2,7 +2,9 @@
 
 use std::path::Path;
 
-use crate::error::Result;
+use rayon::prelude::*;
+
+use crate::error::{Error, Result};
 use crate::fnmatch;
 use crate::spec::is_path;
 use crate::store::{Found, Origin, Places, Revisions, cache};
@@ -18,15 +20,32 @@ pub struct Listed {
     pub display_name: Option<String>,
 }
 
+/// Models of a listing, and what could not be listed.
+#[derive(Debug)]
+pub struct Listing<T = Listed> {
+    /// The models.
+    pub models: Vec<T>,
+    /// An error for each place that cannot be read.
+    pub unread: Vec<Error>,
+}
+
 /// Every model of `places`: workspaces, then cached models, each sorted by name.
 ///
-/// A place that does not exist holds nothing.
-pub fn all(places: &Places, revisions: Revisions) -> Result<Vec<Found>> {
-    let mut all: Vec<Found> = workspace::home(places)?.into_iter().map(Into::into).collect();
-    for repo in cache::repos(&places.hub)? {
-        all.extend(repo.found(revisions));
+/// A place that does not exist holds nothing, and one that cannot be read hides no other.
+pub fn all(places: &Places, revisions: Revisions) -> Listing<Found> {
+    let mut all = Listing { models: Vec::new(), unread: Vec::new() };
+    match workspace::home(places) {
+        Ok(home) => all.models.extend(home.into_iter().map(Found::from)),
+        Err(e) => all.unread.push(e),
     }
-    Ok(all)
+    match cache::repos(&places.hub) {
+        Ok(repos) => {
+            let found = repos.into_par_iter().flat_map_iter(|repo| repo.found(revisions));
+            all.models.par_extend(found);
+        }
+        Err(e) => all.unread.push(e),
+    }
+    all
 }
 
 /// The models of `places` that `pattern` selects; the empty pattern selects all.
@@ -34,19 +53,24 @@ pub fn all(places: &Places, revisions: Revisions) -> Result<Vec<Found>> {
 /// A pattern that is an explicit path selects a workspace, the children of a directory, or the
 /// workspaces whose path begins with it. Any other pattern is part of a name, regardless of case, or a
 /// shell pattern such as `*-4bit` of a whole name, optionally followed by `@` and the first digits of a commit.
-pub fn matching(places: &Places, pattern: &str, revisions: Revisions) -> Result<Vec<Listed>> {
+///
+/// # Errors
+/// If a pattern is a path, and that cannot be read.
+pub fn matching(places: &Places, pattern: &str, revisions: Revisions) -> Result<Listing> {
     if is_path(pattern) {
         let path = Path::new(pattern);
         let under = workspace::under(path)?.into_iter();
-        return Ok(under.map(|workspace| by_path(workspace, path.is_absolute())).collect());
+        let models = under.map(|workspace| by_path(workspace, path.is_absolute())).collect();
+        return Ok(Listing { models, unread: Vec::new() });
     }
     let (part, commit) = match pattern.rsplit_once('@') {
         Some((part, commit)) => (part, Some(commit)),
         None => (pattern, None),
     };
     let revisions = if commit.is_some() { Revisions::All } else { revisions };
-    let mut selected = Vec::new();
-    for found in all(places, revisions)? {
+    let Listing { models: all, unread } = all(places, revisions);
+    let mut models = Vec::new();
+    for found in all {
         let display_name = match found.origin {
             Origin::Cache { .. } => None,
             Origin::Workspace => Some(workspace::file_name(&found.path)),
@@ -55,10 +79,10 @@ pub fn matching(places: &Places, pattern: &str, revisions: Revisions) -> Result<
         if contains(name, part) && has_prefix(found.revision.as_deref(), commit)
             || contains(name, pattern)
         {
-            selected.push(Listed { found, display_name });
+            models.push(Listed { found, display_name });
         }
     }
-    Ok(selected)
+    Ok(Listing { models, unread })
 }
 
 /// True if `part` occurs in `name`, regardless of case. A shell pattern must match the whole name, or

@@ -25,12 +25,20 @@ pub fn admit(
 }
 
 /// Refuses a model that cannot embed text here, with the reason; else returns a warning if memory
-/// may be short for it.
+/// may be short for it. A model that writes text embeds too if it is said how its vectors are `pooled`.
 ///
 /// # Errors
 /// As [`admit`].
-pub fn admit_embedder(facts: &Facts, health: &Health, plan: &Plan) -> Result<Option<String>> {
-    suits_embedding(facts, health, plan)?;
+pub fn admit_embedder(
+    facts: &Facts,
+    health: &Health,
+    plan: &Plan,
+    pooled: bool,
+) -> Result<Option<String>> {
+    match plan.task {
+        Task::Text | Task::Vision if pooled => admit_part(facts, health, plan)?,
+        _ => suits_embedding(facts, health, plan)?,
+    }
     fit(facts, plan, &Cost::of(facts, plan, mlx::on_cpu()?, None)?)
 }
 
@@ -42,6 +50,23 @@ pub fn admit_embedder(facts: &Facts, health: &Health, plan: &Plan) -> Result<Opt
 pub fn admit_reranker(facts: &Facts, health: &Health, plan: &Plan) -> Result<Option<String>> {
     suits_reranking(facts, health, plan)?;
     fit(facts, plan, &Cost::of(facts, plan, mlx::on_cpu()?, None)?)
+}
+
+/// Refuses a model that cannot write down speech here, with the reason.
+///
+/// # Errors
+/// As [`admit`]; [`Kind::InsufficientMemory`] also if the weights take most of the free memory.
+pub fn admit_speech(facts: &Facts, health: &Health, plan: &Plan) -> Result<()> {
+    suits_speech(facts, health, plan)?;
+    fit_speech(facts, &Cost::of(facts, plan, mlx::on_cpu()?, None)?)
+}
+
+/// Refuses a model that cannot write down speech, with the reason.
+///
+/// # Errors
+/// As [`admit`], but for memory.
+pub fn suits_speech(facts: &Facts, health: &Health, plan: &Plan) -> Result<()> {
+    suits(Task::Audio, "not a speech model: it writes down no speech", facts, health, plan)
 }
 
 /// Refuses a model that cannot embed text, with the reason.
@@ -70,13 +95,16 @@ fn suits(task: Task, other: &str, facts: &Facts, health: &Health, plan: &Plan) -
     if plan.task != task {
         let refused = refuse(Kind::CapabilityNotSupported, other);
         return Err(match plan.task {
+            Task::Text | Task::Vision if task == Task::Embedding => {
+                refused.hint("mlxk-run lets it write text; with --pooling last or mean it embeds")
+            }
             Task::Text | Task::Vision => refused.hint("mlxk-run lets it write text"),
             Task::Embedding => {
                 refused.hint("mlxk-embed turns text into vectors with it, and --search ranks them")
             }
             Task::Rerank => refused
                 .hint("mlxk-embed --rerank ranks texts with it, as /v1/rerank of mlxk-serve does"),
-            Task::Audio => refused,
+            Task::Audio => refused.hint("mlxk-run --audio writes down speech with it"),
         });
     }
     if let Err(reason) = &plan.runnable {
@@ -97,6 +125,14 @@ pub fn fit(facts: &Facts, plan: &Plan, cost: &Cost) -> Result<Option<String>> {
     })
 }
 
+/// Refuses a speech model whose weights take most of the free memory.
+///
+/// # Errors
+/// [`Kind::InsufficientMemory`].
+pub fn fit_speech(facts: &Facts, cost: &Cost) -> Result<()> {
+    host_memory::check_speech(cost).map_err(|e| e.about(&*facts.found.name))
+}
+
 /// Refuses a model that cannot write text, of which this process will load a part only.
 ///
 /// # Errors
@@ -115,11 +151,12 @@ pub fn admit_part(facts: &Facts, health: &Health, plan: &Plan) -> Result<()> {
         Task::Rerank => {
             let reason = "a reranker: it scores pairs of texts and writes none";
             return refuse(Kind::CapabilityNotSupported, reason)
-                .map_err(|e| e.hint("POST /v1/rerank of mlxk-serve scores texts with it"));
+                .map_err(|e| e.hint("mlxk-embed --rerank ranks texts with it"));
         }
         Task::Audio => {
             let reason = "an audio model: it needs sound, and takes no prompt alone";
-            return refuse(Kind::CapabilityNotSupported, reason);
+            return refuse(Kind::CapabilityNotSupported, reason)
+                .map_err(|e| e.hint("mlxk-run --audio writes down speech with it"));
         }
         Task::Text | Task::Vision => {}
     }

@@ -13,6 +13,8 @@ use crate::prefix_cache::CacheOptions;
 pub struct Cost {
     /// Bytes of the tensors that the model takes, as they are on disk.
     pub weights: u64,
+    /// Bytes of the tensors of the vision tower, which is loaded at the first picture.
+    pub tower: u64,
     cache: CacheCost,
     prefill_chunk: usize,
 }
@@ -25,13 +27,18 @@ impl Cost {
     pub fn of(facts: &Facts, plan: &Plan, on_cpu: bool, part: Option<Part>) -> Result<Cost> {
         let sketch = Sketch::of(facts, plan, part)?;
         let cache = CacheCost::of(&sketch.cache(on_cpu)?);
-        let weights = sketch.inventory.bytes;
-        Ok(Cost { weights, cache, prefill_chunk: prefill_chunk(on_cpu) })
+        let (weights, tower) = (sketch.inventory.bytes, sketch.tower);
+        Ok(Cost { weights, tower, cache, prefill_chunk: prefill_chunk(on_cpu) })
     }
 
     /// Cost with caches that are bounded and quantised as `options` say.
     pub fn with(self, options: &CacheOptions) -> Cost {
         Cost { cache: self.cache.with_layout(|layout| options.layout(layout)), ..self }
+    }
+
+    /// Bytes of all tensors, those of the vision tower included.
+    pub fn tensors(&self) -> u64 {
+        self.weights + self.tower
     }
 
     /// Most bytes that the cache of a sequence takes until it holds `tokens` tokens.

@@ -5,16 +5,18 @@ use std::ops::Deref;
 
 use mlx_rs::ops::zeros;
 use mlx_rs::{Stream, with_stream};
+use mlxk_core::probe::sentence::Pooling;
 use mlxk_core::{Error, Facts, Kind, Plan, Result};
 use mlxk_models::encoder::head::{Head, Span};
 use mlxk_models::encoder::pooling::normalize;
 use mlxk_models::encoder::task::tasks;
 use mlxk_models::encoder::{Encoder, Packed};
 use mlxk_models::sketch::config;
+use mlxk_processor::engine::EmbedPrompt;
 use mlxk_tensor::mlx;
 use mlxk_tensor::ops::{CPU, MLX, Ops};
 
-use crate::embed_processor::{EmbedOptions, EmbedProcessor, Input};
+use crate::embed_processor::{EmbedOptions, EmbedProcessor, Input, task_of};
 use crate::load;
 
 /// Largest number of tokens of a batch, whose activations stay near the cores; a longer text is a batch
@@ -27,6 +29,28 @@ pub struct Embedder {
     head: Head,
     stream: Stream,
     processor: EmbedProcessor,
+}
+
+/// Form in which an embedding model is loaded.
+#[derive(Clone, Debug, Default)]
+pub struct EmbedForm {
+    /// Task whose adapter is added to the weights; few models have such adapters.
+    pub task: Option<String>,
+    /// Way to pool, instead of the model's own.
+    pub pooling: Option<Pooling>,
+}
+
+impl EmbedForm {
+    /// The form in which the model of `facts` answers requests with `prompt`.
+    ///
+    /// # Errors
+    /// If config.json is no JSON object.
+    pub fn of(facts: &Facts, prompt: &EmbedPrompt) -> Result<EmbedForm> {
+        let config = config(facts)?;
+        let tasks: Vec<String> = tasks(&config).into_iter().map(str::to_owned).collect();
+        let task = task_of(&tasks, prompt).map(str::to_owned);
+        Ok(EmbedForm { task, pooling: None })
+    }
 }
 
 impl Deref for Embedder {
@@ -42,40 +66,19 @@ impl Embedder {
     /// chooses.
     ///
     /// # Errors
-    /// If the model is none that embeds, or one of its files cannot be used.
-    pub fn load(facts: &Facts, plan: &Plan) -> Result<Embedder> {
-        Embedder::load_for(facts, plan, mlx::on_cpu()?, None)
-    }
-
-    /// Loads the embedding model with its own adapter for a task, one of [`tasks`](Self::tasks).
-    ///
-    /// # Errors
-    /// As [`load`](Self::load), and if the model has no such adapter.
-    pub fn load_adapted(facts: &Facts, plan: &Plan, task: &str) -> Result<Embedder> {
-        Embedder::load_for(facts, plan, mlx::on_cpu()?, Some(task))
-    }
-
-    /// Names of the tasks for which the model has adapters of its own; most models have none.
-    ///
-    /// # Errors
-    /// If config.json is no JSON object.
-    pub fn tasks(facts: &Facts) -> Result<Vec<String>> {
-        let config = config(facts)?;
-        Ok(tasks(&config).into_iter().map(str::to_owned).collect())
+    /// If the model is none that embeds, or has not what `form` asks for, or one of its files cannot be
+    /// used.
+    pub fn load(facts: &Facts, plan: &Plan, form: EmbedForm) -> Result<Embedder> {
+        Embedder::load_for(facts, plan, mlx::on_cpu()?, form)
     }
 
     /// Loads the embedding model in the form for a CPU or in that for a GPU, which a CPU can run too.
     ///
     /// # Errors
-    /// As [`load_adapted`](Self::load_adapted).
-    pub fn load_for(
-        facts: &Facts,
-        plan: &Plan,
-        on_cpu: bool,
-        task: Option<&str>,
-    ) -> Result<Embedder> {
-        let (network, stream) = load::encoder(facts, plan, on_cpu, task)?;
-        let processor = EmbedProcessor::of(facts, &*network)?;
+    /// As [`load`](Self::load).
+    pub fn load_for(facts: &Facts, plan: &Plan, on_cpu: bool, form: EmbedForm) -> Result<Embedder> {
+        let (network, stream) = load::encoder(facts, plan, on_cpu, form.task.as_deref())?;
+        let processor = EmbedProcessor::of(facts, &*network, form.pooling)?;
         let ops: &dyn Ops = if on_cpu { &CPU } else { &MLX };
         let (hidden, modules) = (network.hidden_size(), &processor.sentence.modules);
         let head = with_stream(&stream, || Head::load(facts, modules, hidden, ops))?;

@@ -1,8 +1,8 @@
 //! Processor of an embedding model: prompts, tokens and options of texts, without weights.
 
+use mlxk_core::probe::sentence::{Module, Pooling, Sentence};
 use mlxk_core::{Error, Facts, Kind, Plan, Result};
-use mlxk_models::encoder::sentence::{Module, Sentence};
-use mlxk_models::encoder::similarity::Similarity;
+use mlxk_models::encoder::similarity::score;
 use mlxk_models::encoder::task::tasks;
 use mlxk_models::encoder::{Encoder, Words};
 use mlxk_models::sketch::config;
@@ -41,26 +41,12 @@ pub struct EmbedOptions {
     pub normalize: Option<bool>,
 }
 
-/// Side of a search that a text is on.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Side {
-    /// What is searched for.
-    Query,
-    /// What is searched.
-    Document,
-}
+/// Usual names of prompts and tasks for the questions of a search.
+const QUERIES: &[&str] = &["query", "search_query", "retrieval.query"];
 
-impl Side {
-    /// Usual names of prompts and tasks for the side.
-    pub fn names(self) -> &'static [&'static str] {
-        match self {
-            Side::Query => &["query", "search_query", "retrieval.query"],
-            Side::Document => {
-                &["document", "passage", "corpus", "search_document", "retrieval.passage"]
-            }
-        }
-    }
-}
+/// Usual names of prompts and tasks for the texts that a search looks through.
+const DOCUMENTS: &[&str] =
+    &["document", "passage", "corpus", "search_document", "retrieval.passage"];
 
 /// A text to embed, in tokens.
 #[derive(Clone, Debug)]
@@ -79,15 +65,24 @@ impl EmbedProcessor {
     /// # Errors
     /// If the model is none that embeds, or one of its files cannot be used.
     pub fn read(facts: &Facts, plan: &Plan) -> Result<EmbedProcessor> {
-        EmbedProcessor::of(facts, &*load::sketched_encoder(facts, plan)?)
+        EmbedProcessor::of(facts, &*load::sketched_encoder(facts, plan)?, None)
     }
 
-    /// Reads the processor of `network`, whose weights may be missing.
+    /// Reads the processor of `network`, whose weights may be missing, with `pooling` instead of the
+    /// model's own.
     ///
     /// # Errors
     /// As [`read`](Self::read).
-    pub fn of(facts: &Facts, network: &dyn Encoder) -> Result<EmbedProcessor> {
-        let sentence = Sentence::read(facts)?;
+    pub fn of(
+        facts: &Facts,
+        network: &dyn Encoder,
+        pooling: Option<Pooling>,
+    ) -> Result<EmbedProcessor> {
+        let invalid = |reason: &String| Error::new(Kind::InvalidModel, &facts.found.name, reason);
+        let mut sentence = facts.sentence.as_ref().map_err(invalid)?.clone();
+        if let Some(pooling) = pooling {
+            sentence.pool_by(pooling);
+        }
         let tokenizer = Tokenizer::read(facts)?;
         let stated = sentence.max_length.or_else(|| tokens_of_tokenizer(facts));
         let known = network.words() == Some(Words::Known);
@@ -113,26 +108,14 @@ impl EmbedProcessor {
     /// # Errors
     /// If the model has no prompt of the name that `prompt` gives.
     pub fn options(&self, prompt: &EmbedPrompt, name: &str) -> Result<EmbedOptions> {
-        let defaults = self.defaults();
-        let prompt = match prompt {
-            EmbedPrompt::Default => defaults.prompt,
-            EmbedPrompt::Named(name) => self.prompt(name)?.to_owned(),
-            EmbedPrompt::Query => self.side(Side::Query, name).to_owned(),
-            EmbedPrompt::Document => self.side(Side::Document, name).to_owned(),
-            EmbedPrompt::Text(text) => text.clone(),
-        };
-        Ok(EmbedOptions { prompt, ..defaults })
+        let prompt = self.prompt(prompt, name)?.to_owned();
+        let dimensions = self.sentence.dimensions;
+        Ok(EmbedOptions { prompt, dimensions, ..EmbedOptions::default() })
     }
 
     /// Task whose adapter `prompt` asks for, if the model has one.
     pub fn task(&self, prompt: &EmbedPrompt) -> Option<&str> {
-        let named = |task: &&String| match prompt {
-            EmbedPrompt::Named(name) => name == *task,
-            EmbedPrompt::Query => Side::Query.names().contains(&task.as_str()),
-            EmbedPrompt::Document => Side::Document.names().contains(&task.as_str()),
-            EmbedPrompt::Default | EmbedPrompt::Text(_) => false,
-        };
-        self.tasks.iter().find(named).map(String::as_str)
+        task_of(&self.tasks, prompt)
     }
 
     /// Largest number of tokens of a text, special tokens included.
@@ -145,38 +128,39 @@ impl EmbedProcessor {
         self.dimensions
     }
 
-    /// Similarity of two vectors that the model is made for.
-    pub fn similarity(&self) -> Similarity {
-        self.sentence.similarity
+    /// Similarity of two vectors, by the function that the model is made for.
+    pub fn similarity(&self, a: &[f32], b: &[f32]) -> f32 {
+        score(self.sentence.similarity, a, b)
     }
 
-    /// Options of the model: its default prompt, and its number of dimensions.
-    pub fn defaults(&self) -> EmbedOptions {
-        let name = self.sentence.default_prompt.as_ref();
-        let prompt = name.and_then(|name| self.sentence.prompts.get(name));
-        let prompt = prompt.cloned().unwrap_or_default();
-        EmbedOptions { prompt, dimensions: self.sentence.dimensions, ..EmbedOptions::default() }
-    }
-
-    /// Text that the model called `name` puts before texts on a side of a search: the prompt with a
-    /// usual name for that side, or, if the model has no prompts, that of its family; empty if there
-    /// is none.
-    pub fn side(&self, side: Side, name: &str) -> &str {
+    /// Text that the model called `name` puts before texts. For a side of a search that is the prompt
+    /// with a usual name for that side, or, if the model has no prompts, that of its family; empty if
+    /// there is none.
+    ///
+    /// # Errors
+    /// If the model has no prompt of the name that `prompt` gives.
+    pub fn prompt<'p>(&'p self, prompt: &'p EmbedPrompt, name: &str) -> Result<&'p str> {
         let prompts = &self.sentence.prompts;
-        if let Some(prompt) = side.names().iter().find_map(|name| prompts.get(*name)) {
-            return prompt;
-        }
-        let name = name.trim_end_matches('/').rsplit('/').next().unwrap_or_default().to_lowercase();
-        let family = |(part, _): &&(&str, [&str; 2])| prompts.is_empty() && name.contains(part);
-        let [query, document] = FAMILIES.iter().find(family).map_or(["", ""], |(_, both)| *both);
-        if side == Side::Query { query } else { document }
+        let usual =
+            |names: &[&str]| names.iter().find_map(|name| Some(prompts.get(*name)?.as_str()));
+        let [query, document] = match prompts.is_empty() {
+            true => family(name),
+            false => ["", ""],
+        };
+        Ok(match prompt {
+            EmbedPrompt::Default => {
+                let default = self.sentence.default_prompt.as_ref();
+                default.and_then(|name| prompts.get(name)).map_or("", String::as_str)
+            }
+            EmbedPrompt::Named(name) => self.named(name)?,
+            EmbedPrompt::Query => usual(QUERIES).unwrap_or(query),
+            EmbedPrompt::Document => usual(DOCUMENTS).unwrap_or(document),
+            EmbedPrompt::Text(text) => text,
+        })
     }
 
     /// Text of the prompt that the model calls `name`.
-    ///
-    /// # Errors
-    /// If the model has no such prompt.
-    pub fn prompt(&self, name: &str) -> Result<&str> {
+    fn named(&self, name: &str) -> Result<&str> {
         let prompts = &self.sentence.prompts;
         prompts.get(name).map(String::as_str).ok_or_else(|| {
             let names: Vec<&str> = prompts.keys().map(String::as_str).collect();
@@ -274,6 +258,24 @@ impl EmbedProcessor {
         let message = format!("the text has more than the {} tokens of the model", self.max_length);
         Error::new(Kind::ContextLengthExceeded, "", message)
     }
+}
+
+/// The one of `tasks` whose adapter `prompt` asks for.
+pub(crate) fn task_of<'t>(tasks: &'t [String], prompt: &EmbedPrompt) -> Option<&'t str> {
+    let named = |task: &&String| match prompt {
+        EmbedPrompt::Named(name) => name == *task,
+        EmbedPrompt::Query => QUERIES.contains(&task.as_str()),
+        EmbedPrompt::Document => DOCUMENTS.contains(&task.as_str()),
+        EmbedPrompt::Default | EmbedPrompt::Text(_) => false,
+    };
+    tasks.iter().find(named).map(String::as_str)
+}
+
+/// Prompts of the family of the model called `name`: for queries and for documents.
+fn family(name: &str) -> [&'static str; 2] {
+    let name = name.trim_end_matches('/').rsplit('/').next().unwrap_or_default().to_lowercase();
+    let known = FAMILIES.iter().find(|(part, _)| name.contains(part));
+    known.map_or(["", ""], |(_, both)| *both)
 }
 
 /// Largest number of tokens of a text in `network`, of which the files state `stated`.

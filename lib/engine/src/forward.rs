@@ -1,22 +1,29 @@
 //! Forward passes of a network in memory: tokens of sequences in, logits out.
 
+use std::ops::Range;
 use std::rc::Rc;
 
 use mlx_rs::error::{Exception, Result};
+use mlx_rs::ops::zeros_dtype;
 use mlx_rs::transforms::eval;
-use mlx_rs::{Array, Stream, memory, with_stream};
+use mlx_rs::{Array, Dtype, Stream, memory, with_stream};
 use mlxk_core::{Error, Kind};
 use mlxk_models::checkpoint::part::Part;
 use mlxk_models::language::{Language, Spliced};
+use mlxk_models::vision::Features;
 use mlxk_processor::Media;
 use mlxk_tensor::cache::{Cache, Remote, Sequences, Slot};
-use mlxk_tensor::{collective, cpu, mlx};
+use mlxk_tensor::{collective, mlx};
+use serde::{Deserialize, Serialize};
 
 use crate::prefix_cache::CacheOptions;
 use crate::vision::LazyTower;
 
 /// Rows of activations for which MLX has kernels of its own on a GPU, which read the weights once.
 const GPU_ROWS: usize = 8;
+
+/// Rows of activations that kernels of the CPU multiply at once.
+const CPU_ROWS: usize = 4;
 
 /// Network in memory, with its stream and settings. It stays on the thread that loaded it.
 pub struct Forward {
@@ -48,14 +55,80 @@ pub struct Forward {
 
 /// Other ranks, which run the rest of a model.
 pub trait Ranks {
-    /// Makes the ranks run `ids`, the next tokens of sequences, each with its number of rows.
+    /// Makes the ranks run the next tokens of sequences.
     ///
     /// # Errors
     /// If a rank has gone.
-    fn pass(&self, sequences: Vec<(u64, usize)>, ids: Vec<u32>) -> Result<()>;
+    fn pass(&self, pass: Pass) -> Result<()>;
 
     /// Cache of a new sequence on the other ranks.
     fn sequence(&self) -> Box<dyn Remote>;
+}
+
+/// Next tokens of sequences that all ranks run.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+pub struct Pass {
+    /// Number of each sequence, and its count of tokens. An unknown number is a new sequence.
+    pub sequences: Vec<(u64, usize)>,
+    /// Token ids.
+    pub ids: Vec<u32>,
+    /// Positions of the rows of each sequence, if they are not consecutive, and the difference between
+    /// position and index of consecutive rows; none if there is no picture.
+    pub positions: Vec<(Option<Vec<[i32; 3]>>, i32)>,
+    /// Rows of the features of pictures, which the ranks share next.
+    pub pictures: Vec<Shape>,
+}
+
+/// Shape of the features of a picture among the rows of a pass.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Shape {
+    /// Rows of the image tokens.
+    pub rows: Range<i32>,
+    /// Elements of a row of features.
+    pub hidden: i32,
+    /// Number of features that layers add.
+    pub deep: usize,
+}
+
+impl Pass {
+    fn of(ids: &[u32], spliced: &[Spliced], sequences: &Sequences) -> Pass {
+        let positions = sequences.positions().iter();
+        let shape = |own: &Spliced| Shape {
+            rows: own.rows.clone(),
+            hidden: own.features.dim(-1),
+            deep: own.deep.len(),
+        };
+        Pass {
+            sequences: sequences.remote(),
+            ids: ids.to_vec(),
+            positions: positions.map(|own| (own.rows.map(<[_]>::to_vec), own.delta)).collect(),
+            pictures: spliced.iter().map(shape).collect(),
+        }
+    }
+}
+
+/// Features of pictures as all ranks have them: those of rank 0, which alone has them `known`.
+///
+/// # Errors
+/// If a rank has gone.
+pub fn shared(pictures: &[Shape], known: Option<&[Spliced]>) -> Result<Vec<Spliced>> {
+    let one = |(i, shape): (usize, &Shape)| {
+        let own = known.and_then(|known| known.get(i));
+        let share = |own: Option<&Array>| {
+            let own = match own {
+                Some(own) => own.as_dtype(Dtype::Float32)?,
+                None => zeros_dtype(&[shape.rows.len() as i32, shape.hidden], Dtype::Float32)?,
+            };
+            let shared = collective::all_sum(&own)?;
+            // A collective operation must end on all ranks before any of them starts another one.
+            eval([&shared])?;
+            Ok::<_, Exception>(shared)
+        };
+        let features = share(own.map(|own| &own.features))?;
+        let deep = (0..shape.deep).map(|layer| share(own.map(|own| &own.deep[layer])));
+        Ok(Spliced { rows: shape.rows.clone(), features, deep: deep.collect::<Result<_>>()? })
+    };
+    pictures.iter().enumerate().map(one).collect()
 }
 
 /// Buffers of dropped arrays that MLX holds for new ones; dropping this frees them.
@@ -88,7 +161,7 @@ impl Forward {
             tower: None,
             ranks: None,
             prefill_chunk: prefill_chunk(on_cpu),
-            rows_at_once: if on_cpu { cpu::rows_at_once() } else { GPU_ROWS },
+            rows_at_once: if on_cpu { CPU_ROWS } else { GPU_ROWS },
             context_length,
             cache_options: CacheOptions::default(),
             _kept: Kept,
@@ -155,15 +228,15 @@ impl Forward {
     /// of `spliced` replace the embeddings of their rows.
     ///
     /// # Errors
-    /// If the network fails or a rank has gone, and for `spliced` on several ranks.
+    /// If the network fails or a rank has gone.
     pub fn forward(&self, ids: &Array, spliced: &[Spliced], sequences: Sequences) -> Result<Array> {
         if let Some(ranks) = &self.ranks {
-            if !spliced.is_empty() {
-                return Err(Exception::custom("several ranks take no pictures"));
-            }
             let tokens: &[u32] =
                 ids.try_as_slice().map_err(|e| Exception::custom(e.to_string()))?;
-            ranks.pass(sequences.remote(), tokens.to_vec())?;
+            let pass = Pass::of(tokens, spliced, &sequences);
+            let pictures = pass.pictures.clone();
+            ranks.pass(pass)?;
+            shared(&pictures, Some(spliced))?;
         }
         let mut inputs = self.network.embed(ids, spliced)?;
         let mut sequences = sequences.at_once(self.on_cpu);
@@ -179,13 +252,15 @@ impl Forward {
         Ok(h)
     }
 
-    /// Features [tokens, hidden] of a picture.
+    /// Features of a picture.
     ///
     /// # Errors
     /// If the model has no vision tower, or that cannot be loaded or fails.
-    pub fn features(&self, media: &Media) -> Result<Array> {
+    pub fn features(&self, media: &Media) -> Result<Features> {
         let tower = self.tower.as_ref().ok_or_else(|| Exception::custom("there is no tower"))?;
-        tower.features(media).map_err(|e| Exception::custom(e.to_string()))
+        tower
+            .features(media, self.cache_options.feature_bytes)
+            .map_err(|e| Exception::custom(e.to_string()))
     }
 
     /// Logits [rows, vocabulary], float32, of the `rows` of `h` [1, length, hidden].

@@ -31,11 +31,32 @@ pub fn check(cost: &Cost, context_length: Option<u64>) -> Result<Option<String>>
         return Ok(None);
     };
     let tokens = context_length.unwrap_or(MAX_TOKENS).min(MAX_TOKENS);
-    judge(memory, cost.weights, cost.sequence(tokens))
+    judge(memory, cost.weights, cost.tower + cost.sequence(tokens))
+}
+
+/// Refuses a speech model whose weights take more than 70 % of the memory: windows of audio need the
+/// rest.
+///
+/// # Errors
+/// [`Kind::InsufficientMemory`].
+pub fn check_speech(cost: &Cost) -> Result<()> {
+    memory().map_or(Ok(()), |memory| judge_speech(memory, cost.weights))
+}
+
+fn judge_speech(memory: Memory, weights: u64) -> Result<()> {
+    let most = memory.limit / 10 * 7;
+    match weights <= most {
+        true => Ok(()),
+        false => {
+            let needed =
+                format!("the weights need {}, of a speech model {} may", gib(weights), gib(most));
+            Err(Error::new(Kind::InsufficientMemory, "", needed)
+                .hint("a speech model may take 70 % of the free memory"))
+        }
+    }
 }
 
 fn judge(memory: Memory, weights: u64, sequence: u64) -> Result<Option<String>> {
-    let gib = |bytes: u64| format!("{:.1} GiB", bytes as f64 / (1u64 << 30) as f64);
     if weights > memory.limit {
         let needed = format!("the weights need {}, {} are free", gib(weights), gib(memory.limit));
         return Err(Error::new(Kind::InsufficientMemory, "", needed)
@@ -48,6 +69,10 @@ fn judge(memory: Memory, weights: u64, sequence: u64) -> Result<Option<String>> 
             "memory may be short: {weights} of weights and up to {context} of context, {free} are free"
         )
     }))
+}
+
+fn gib(bytes: u64) -> String {
+    format!("{:.1} GiB", bytes as f64 / (1u64 << 30) as f64)
 }
 
 #[cfg(target_os = "linux")]
@@ -112,6 +137,15 @@ mod tests {
         let e = judge(memory, 9 << 30, 0).unwrap_err();
         assert_eq!(e.kind, Kind::InsufficientMemory);
         assert_eq!(e.message, "the weights need 9.0 GiB, 8.0 GiB are free");
+    }
+
+    #[test]
+    fn a_speech_model_takes_at_most_seven_tenths_of_the_memory() {
+        let memory = Memory { free: 8 << 30, limit: 10 << 30 };
+        assert!(judge_speech(memory, 7 << 30).is_ok());
+        let e = judge_speech(memory, (7 << 30) + (1 << 20)).unwrap_err();
+        assert_eq!(e.kind, Kind::InsufficientMemory);
+        assert!(e.message.contains("7.0 GiB"), "{e}");
     }
 
     #[test]

@@ -1,6 +1,7 @@
 //! Model in memory: forward passes of its network, and the sequences that it continues.
 
 use std::ops::Range;
+use std::sync::Arc;
 use std::time::Duration;
 
 use mlxk_core::{Error, Kind};
@@ -121,6 +122,7 @@ impl Model {
             tokens: prompt.to_vec(),
             media: media.to_vec(),
             features: vec![None; media.len()],
+            blocks: blocks(media),
             positions,
             fed: 0,
             sampling,
@@ -210,6 +212,12 @@ impl Model {
         self.batch = batch;
         step
     }
+}
+
+/// Places of the tokens of pictures.
+fn blocks(media: &[Media]) -> Arc<[Range<i32>]> {
+    let runs = media.iter().flat_map(|media| &media.runs);
+    runs.map(|run| run.start as i32..run.end as i32).collect()
 }
 
 /// Tokens after a prompt, without end. Dropping this removes the sequence.

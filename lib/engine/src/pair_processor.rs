@@ -1,5 +1,6 @@
 //! Processor of a reranker: tokens of pairs, and scores from logits, without weights.
 
+use mlxk_core::policy::detect;
 use mlxk_core::{Architecture, Error, Facts, Kind, Plan, Result};
 use mlxk_models::encoder::Encoder;
 use mlxk_processor::{Pair, Tokenizer};
@@ -22,9 +23,11 @@ pub struct PairProcessor {
 pub(crate) enum Method {
     /// A cross encoder reads both texts, with tokens of two types if `typed`.
     Cross { typed: bool },
+    /// A language model reads both texts, and a head scores the last token.
+    Scored,
     /// A language model answers the question in a frame; the score is that of one answer against
-    /// the other.
-    Judge { before: Vec<u32>, after: Vec<u32>, answers: [u32; 2] },
+    /// the other, or that of a head in place of these.
+    Judge { before: Vec<u32>, after: Vec<u32>, answers: Option<[u32; 2]> },
 }
 
 /// Frame of a question to a language model, before and after the pair, and the answers. Source: the
@@ -53,15 +56,24 @@ impl PairProcessor {
     pub fn of(facts: &Facts, plan: &Plan, network: &dyn Encoder) -> Result<PairProcessor> {
         let tokenizer = Tokenizer::read(facts)?;
         let refused = |message: &str| Error::new(Kind::InvalidModel, &facts.found.name, message);
-        let method = match plan.architecture.is_some_and(Architecture::is_encoder) {
-            true => cross(facts),
-            false => judge(&tokenizer, network.vocabulary())?
-                .ok_or_else(|| refused("it has no tokens for yes and no"))?,
+        let encodes = plan.architecture.is_some_and(Architecture::is_encoder);
+        let labels = match encodes {
+            true => Some(network.classifier().map_or(0, |classifier| classifier.labels)),
+            false => network.labels(),
         };
-        let labelled = network.classifier().is_some_and(|classifier| classifier.labels == 1);
-        if matches!(method, Method::Cross { .. }) && !labelled {
+        if labels.is_some_and(|labels| labels != 1) {
             return Err(refused("the checkpoint has no classifier with one label"));
         }
+        let method = match labels {
+            Some(_) if encodes => cross(facts),
+            Some(_) if detect::qwen3_reranker(facts) => judge(&tokenizer, None)?,
+            Some(_) => Method::Scored,
+            None => {
+                let answers = answers(&tokenizer, network.vocabulary());
+                let answers = answers.ok_or_else(|| refused("it has no tokens for yes and no"))?;
+                judge(&tokenizer, Some(answers))?
+            }
+        };
         let max_length = longest(network, tokens_of_tokenizer(facts));
         Ok(PairProcessor { tokenizer, max_length, method, sigmoid: sigmoid(facts) })
     }
@@ -87,7 +99,7 @@ impl PairProcessor {
     /// [`Kind::ContextLengthExceeded`] if the pair is too long and is not to be cut.
     pub fn pair(&self, query: &str, document: &str, truncate: bool) -> Result<Pair> {
         let pair = match &self.method {
-            Method::Cross { .. } => {
+            Method::Cross { .. } | Method::Scored => {
                 self.tokenizer.encode_pair([query, document], self.max_length)?
             }
             Method::Judge { before, after, .. } => {
@@ -113,12 +125,17 @@ fn cross(facts: &Facts) -> Method {
     Method::Cross { typed: types.is_none_or(|count| count > 1) }
 }
 
-/// Method of a language model that knows `vocabulary` tokens; none if it lacks an answer.
-fn judge(tokenizer: &Tokenizer, vocabulary: usize) -> Result<Option<Method>> {
+/// Tokens of the answers, if the model is one that knows them among its `vocabulary` tokens.
+fn answers(tokenizer: &Tokenizer, vocabulary: usize) -> Option<[u32; 2]> {
     let known = |answer| tokenizer.id(answer).filter(|&id| (id as usize) < vocabulary);
-    let [Some(yes), Some(no)] = ANSWERS.map(known) else { return Ok(None) };
+    let [yes, no] = ANSWERS.map(known);
+    Some([yes?, no?])
+}
+
+/// Method of a language model that is asked in a frame.
+fn judge(tokenizer: &Tokenizer, answers: Option<[u32; 2]>) -> Result<Method> {
     let (before, after) = (tokenizer.encode_part(BEFORE)?, tokenizer.encode_part(AFTER)?);
-    Ok(Some(Method::Judge { before, after, answers: [yes, no] }))
+    Ok(Method::Judge { before, after, answers })
 }
 
 /// True unless config.json states that scores are logits, as sentence-transformers reads it.

@@ -24,6 +24,8 @@ pub struct CacheOptions {
     pub kv_start: u32,
     /// Most bytes of the prefix cache.
     pub prefix_bytes: u64,
+    /// Most bytes of the features of pictures that are kept for later prompts.
+    pub feature_bytes: u64,
 }
 
 impl Default for CacheOptions {
@@ -34,6 +36,7 @@ impl Default for CacheOptions {
             kv_group_size: 64,
             kv_start: 0,
             prefix_bytes: 1 << 30,
+            feature_bytes: 256 << 20,
         }
     }
 }

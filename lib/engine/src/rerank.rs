@@ -90,10 +90,11 @@ impl Reranker {
                 classifier.forward(&h, &lengths)
             }
             // The softmax of two logits is the sigmoid of their difference.
-            Method::Judge { answers, .. } => {
+            Method::Judge { answers: Some(answers), .. } => {
                 let both = self.network.next(&packed, *answers)?;
                 Ok(both.into_iter().map(|[yes, no]| yes - no).collect())
             }
+            Method::Judge { answers: None, .. } | Method::Scored => self.network.scores(&packed),
         });
         let finite = |logit: f32| if logit.is_finite() { Ok(logit) } else { Err(not_finite()) };
         Ok(logits.map_err(mlx::failed)?.into_iter().map(finite).collect())

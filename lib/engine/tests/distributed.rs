@@ -5,6 +5,7 @@
 mod model;
 
 use std::net::TcpListener;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::{env, fs};
 
@@ -12,6 +13,8 @@ use mlxk_core::Inspected;
 use mlxk_engine::distributed::{Group, RankConfig, follow};
 use mlxk_engine::{Cost, Model};
 use mlxk_models::checkpoint::part::Split;
+use mlxk_processor::request::Prompt;
+use mlxk_processor::{Image, Prepared, Processor, Request};
 use model::{Draft, GREEDY};
 use tempfile::TempDir;
 
@@ -32,6 +35,9 @@ const CASES: [(&str, &[Split]); 14] = [
     ("mimo_v2_flash", &[Split::Tensor, Split::Pipeline]),
     ("laguna", &[Split::Tensor, Split::Pipeline]),
 ];
+
+/// Models that take pictures, cases of `tests/data/vision`.
+const PICTURES: [&str; 3] = ["gemma3", "qwen3_vl", "smolvlm"];
 
 const MEMORY: u64 = 1 << 30;
 
@@ -63,6 +69,22 @@ fn two_ranks_compute_what_one_process_does() {
     ends(follows);
 }
 
+/// The case `name` of `tests/data/vision`, its weights stored or drawn.
+fn vision(name: &str) -> TempDir {
+    let path = data().join(name);
+    let dir = Draft::at(&path).write();
+    for file in fs::read_dir(&path).unwrap().map(|entry| entry.unwrap().path()) {
+        if file.is_file() && file.extension().is_some_and(|end| end != "safetensors") {
+            fs::copy(&file, dir.path().join(file.file_name().unwrap())).unwrap();
+        }
+    }
+    dir
+}
+
+fn data() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../../tests/data/vision")
+}
+
 /// One of the two processes.
 #[test]
 #[ignore = "the test above runs it"]
@@ -70,8 +92,11 @@ fn a_rank() {
     let rank: usize = env::var("MLX_RANK").unwrap().parse().unwrap();
     let first = env::var("MLXK_FIRST").unwrap().parse().unwrap();
     for on_cpu in [true, false] {
-        for (case, splits) in CASES {
-            let written = Draft::of(case).write();
+        let both: &[Split] = &[Split::Tensor, Split::Pipeline];
+        let cases =
+            CASES.iter().map(|(case, splits)| (*case, Draft::of(case).write(), *splits, false));
+        let pictures = PICTURES.iter().map(|case| (*case, vision(case), both, true));
+        for (case, written, splits, sees) in cases.chain(pictures) {
             let Inspected { facts, plan, .. } = model::inspected(written.path()).unwrap();
             for &split in splits {
                 let place = RankConfig { rank, size: 2, first, backend: "ring", on_cpu };
@@ -90,6 +115,16 @@ fn a_rank() {
                 let mut ours = party.load(&facts, &plan).unwrap();
                 let mut whole = model::load_for(written.path(), on_cpu).unwrap();
                 let what = format!("{case} by {split:?}, on a CPU: {on_cpu}");
+                if sees {
+                    sees_alike(
+                        &mut ours,
+                        &mut whole,
+                        &Processor::read(&facts, &plan).unwrap(),
+                        &what,
+                    );
+                    watch.end();
+                    continue;
+                }
                 computes_alike(&mut ours, &mut whole, &what);
                 ours.limit_prefix_cache(0);
                 ours.limit_prefix_cache(u64::MAX);
@@ -113,6 +148,42 @@ fn computes_alike(ours: &mut Model, whole: &mut Model, what: &str) {
     }
     let [a, b] = [ours, whole].map(sequences);
     assert_eq!(a, b, "{what}");
+}
+
+/// Two questions about a picture, the second one with the first as its beginning, one text, and a
+/// picture in its place.
+fn sees_alike(ours: &mut Model, whole: &mut Model, processor: &Processor, what: &str) {
+    let ask = |files: &[&str], text: &str| {
+        let image = |file: &&str| Image {
+            name: (*file).into(),
+            bytes: fs::read(data().join(file)).unwrap().into(),
+        };
+        let images = files.iter().map(image).collect();
+        processor
+            .prepare(&Request::new(Prompt::chat(None, text)).with_images(images).unwrap())
+            .unwrap()
+    };
+    let first = ask(&["turned-2.png"], "w1 w2");
+    let more = ask(&["turned-2.png"], "w1 w2 w3 w4");
+    let text = processor.prepare(&Request::new(Prompt::chat(None, "w5 w6"))).unwrap();
+    let two = ask(&["turned-2.png", "grad-50x80.png"], "w1 w2");
+    let answers = |model: &mut Model| {
+        model.forward.prefill_chunk = 5;
+        let asked = [&first, &more, &text, &two];
+        let answer = |prepared: &&Prepared| {
+            let number = model.join_media(&prepared.prompt, &prepared.media, GREEDY, None).unwrap();
+            let mut ids = Vec::new();
+            while ids.len() < 6 {
+                let step = model.step().unwrap();
+                ids.extend(step.into_iter().map(|(_, token)| token.unwrap().id));
+            }
+            model.leave(number);
+            ids.truncate(6);
+            ids
+        };
+        asked.iter().map(answer).collect::<Vec<_>>()
+    };
+    assert_eq!(answers(ours), answers(whole), "{what}");
 }
 
 /// What follows some sequences that come and go, of which some begin alike.

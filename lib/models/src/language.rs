@@ -40,19 +40,25 @@ pub struct Inputs {
     pub h: Array,
     /// Side inputs of layers [1, rows, ..], in networks whose layers have inputs of their own.
     pub side: Option<Array>,
+    /// Features that layers add to the rows of pictures.
+    pub deep: Vec<Spliced>,
 }
 
 /// Features of a picture or of sound in the place of the embeddings of placeholder tokens.
+#[derive(Clone)]
 pub struct Spliced {
     /// Rows of the placeholder tokens.
     pub rows: Range<i32>,
     /// Features [rows, hidden].
     pub features: Array,
+    /// Features [rows, hidden] that are added after the first layer, after the second and so on (arXiv
+    /// 2406.04334).
+    pub deep: Vec<Array>,
 }
 
 impl From<Array> for Inputs {
     fn from(h: Array) -> Inputs {
-        Inputs { h, side: None }
+        Inputs { h, side: None, deep: Vec::new() }
     }
 }
 
@@ -61,6 +67,18 @@ pub fn splice(h: Array, spliced: &[Spliced]) -> Result<Array> {
     let features = |spliced: &Spliced| spliced.features.expand_dims(0)?.as_dtype(h.dtype());
     let features: Vec<Array> = spliced.iter().map(features).collect::<Result<_>>()?;
     replaced(h, spliced, features)
+}
+
+/// `h` [1, rows, hidden], the output of layer number `layer`, with the deep features of that layer
+/// added to their rows.
+pub fn deepened(h: Array, deep: &[Spliced], layer: usize) -> Result<Array> {
+    let own: Vec<Spliced> = deep.iter().filter(|own| own.deep.len() > layer).cloned().collect();
+    let sum = |own: &Spliced| {
+        let added = own.deep[layer].expand_dims(0)?.as_dtype(h.dtype())?;
+        mlx::columns(&h, own.rows.clone())?.add(added)
+    };
+    let sums: Vec<Array> = own.iter().map(sum).collect::<Result<_>>()?;
+    replaced(h, &own, sums)
 }
 
 /// `ids` [1, rows] with token 0 in the rows of `spliced`, which are no text.

@@ -49,6 +49,7 @@ const FAMILIES: &[&[Spec]] = &[
     text::mimo::SPECS,
     text::mistral::SPECS,
     text::mixtral::SPECS,
+    text::multimodal::SPECS,
     text::nanochat::SPECS,
     text::nemotron_h::SPECS,
     text::olmo::SPECS,
@@ -59,7 +60,15 @@ const FAMILIES: &[&[Spec]] = &[
 ];
 
 /// Vision towers, listed by family.
-const TOWERS: &[&[(Architecture, vision::Load)]] = &[vision::qwen_vl::TOWERS];
+const TOWERS: &[&[(Architecture, vision::Load)]] = &[
+    vision::gemma3::TOWERS,
+    vision::gemma4::TOWERS,
+    vision::idefics3::TOWERS,
+    vision::internvl::TOWERS,
+    vision::llava::TOWERS,
+    vision::pixtral::TOWERS,
+    vision::qwen_vl::TOWERS,
+];
 
 /// Loader of the vision tower that models of `architecture` have, if they have one that can run.
 pub fn tower(architecture: Architecture) -> Option<vision::Load> {

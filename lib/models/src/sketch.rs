@@ -19,7 +19,7 @@ use crate::checkpoint::quantization::Quantization;
 use crate::checkpoint::weights::{Inventory, LoadOptions, Weights};
 use crate::encoder::{Encoder, LanguageOptions};
 use crate::network::Network;
-use crate::registry;
+use crate::{registry, vision};
 
 /// Checkpoint of a model, and what the model takes of it.
 pub struct Parts {
@@ -49,6 +49,9 @@ pub struct Sketch {
     network: Network,
     /// Tensors that the model takes and leaves.
     pub inventory: Inventory,
+    /// Bytes of the tensors of its vision tower, which is loaded at the first picture; 0 if the model
+    /// has none that can run.
+    pub tower: u64,
 }
 
 impl Sketch {
@@ -73,7 +76,13 @@ impl Sketch {
         let mut weights = Weights::new(checkpoint.tensors.clone(), quantization, form);
         let root = Cursor::root(&mut weights);
         let network = registry::spec(architecture).load.run(&checkpoint.config, root)?;
-        Ok(Sketch { network, inventory: weights.finish()? })
+        // A tower that cannot be loaded is refused at the first picture; text runs without it.
+        let tower = registry::tower(architecture)
+            .and_then(|load| {
+                vision::load(load, &checkpoint.config, &checkpoint.tensors, form).ok()?
+            })
+            .map_or(0, |(_, taken)| taken.bytes);
+        Ok(Sketch { network, inventory: weights.finish()?, tower })
     }
 
     /// Cache of a sequence of one token, as the network has it on a CPU or on a GPU; an encoder has
@@ -82,7 +91,7 @@ impl Sketch {
     /// # Errors
     /// If the network cannot take a token.
     pub fn cache(&self, on_cpu: bool) -> Result<Cache> {
-        let Network::Language(network) = &self.network else {
+        let (Network::Language(network) | Network::Scorer(network, _)) = &self.network else {
             return Ok(Cache { slots: Vec::new() });
         };
         let cache = || {

@@ -5,7 +5,7 @@ use serde_json::Value;
 
 use crate::checkpoint::cursor::Cursor;
 use crate::checkpoint::formats::{ExpertLayout, Sanitize};
-use crate::encoder::Encoder;
+use crate::encoder::{Encoder, ScoreHead};
 use crate::language::Language;
 use crate::network::Network;
 use crate::speech::Speech;
@@ -26,9 +26,16 @@ impl Load {
     ///
     /// # Errors
     /// If they are not those of such a network.
-    pub fn run(self, config: &Value, w: Cursor) -> Result<Network> {
+    pub fn run(self, config: &Value, mut w: Cursor) -> Result<Network> {
         match self {
-            Load::Language(load) => load(config, w).map(Network::Language),
+            Load::Language(load) => {
+                let score = ScoreHead::load(config, &mut w)?;
+                let network = load(config, w)?;
+                Ok(match score {
+                    Some(score) => Network::Scorer(network, score),
+                    None => Network::Language(network),
+                })
+            }
             Load::Encoder(load) => load(config, w).map(Network::Encoder),
             Load::Speech(load) => load(config, w).map(Network::Speech),
         }

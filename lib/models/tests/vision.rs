@@ -17,7 +17,7 @@ use mlxk_models::checkpoint::file::{map, place};
 use mlxk_models::checkpoint::formats::{Checkpoint, sanitize};
 use mlxk_models::checkpoint::tensor::{Bytes, Tensor};
 use mlxk_models::checkpoint::weights::{Inventory, LoadOptions};
-use mlxk_models::vision::{self, Load, Tower, mrope, qwen_vl};
+use mlxk_models::vision::{self, Load, Picture, Tower, mrope, qwen_vl};
 use mlxk_models::{registry, sketch};
 use mlxk_tensor::ops::{CPU, MLX};
 use mlxk_tensor::{affine, floats};
@@ -59,6 +59,11 @@ fn reference(case: &str) -> [Array; 2] {
 /// Grids of the pictures of a case.
 fn grids(expected: &Value) -> Vec<[i32; 3]> {
     serde_json::from_value(expected["processor_outputs"]["image_grid_thw"].clone()).unwrap()
+}
+
+/// A picture of one piece.
+fn picture(pixels: &Array, grid: [i32; 3]) -> Picture<'_> {
+    Picture { pixels, grid, tiles: [0, 0], kept: [grid[1], grid[2]] }
 }
 
 /// Loads the tower in the form for a CPU or in that for a GPU.
@@ -108,7 +113,8 @@ fn features_are_those_of_the_reference() {
         let [pixels, features] = reference(case);
         let grids = grids(&expected(case));
         for on_cpu in [true, false] {
-            let encoded = tower(of, &checkpoint(case), on_cpu).encode(&pixels, &grids).unwrap();
+            let encoded =
+                tower(of, &checkpoint(case), on_cpu).encode(&picture(&pixels, grids[0])).unwrap();
             let apart = apart(&encoded.rows, &features);
             assert!(apart <= 2e-4, "{case}, on a CPU {on_cpu}: {apart}");
             assert!(encoded.deep.is_empty());
@@ -131,28 +137,11 @@ fn floats_of_16_bits_are_computed_with_as_such_on_a_gpu() {
             });
         }
         for (on_cpu, dtype) in [(true, Dtype::Float32), (false, Dtype::Bfloat16)] {
-            let rows = tower(of, &checkpoint, on_cpu).encode(&pixels, &grids).unwrap().rows;
+            let rows =
+                tower(of, &checkpoint, on_cpu).encode(&picture(&pixels, grids[0])).unwrap().rows;
             assert_eq!(rows.dtype(), dtype);
             let apart = apart(&rows, &features);
             assert!(apart <= 2e-2, "{case}, on a CPU {on_cpu}: {apart}");
-        }
-    }
-}
-
-#[test]
-fn pictures_of_one_call_do_not_see_each_other() {
-    for (case, of) in CASES {
-        let [pixels, _] = reference("qwen2_5_vl");
-        let other = picked(&pixels, (0..48).rev());
-        let pictures =
-            [(&pixels, GRID), (&other, [1, 8, 6]), (&other, [2, 2, 12]), (&pixels, GRID)];
-        let all = mlx_rs::ops::concatenate(&pictures.map(|(pixels, _)| pixels.clone()), 0).unwrap();
-        for on_cpu in [true, false] {
-            let tower = tower(of, &checkpoint(case), on_cpu);
-            let together = tower.encode(&all, &pictures.map(|(_, grid)| grid)).unwrap().rows;
-            let alone = pictures.map(|(pixels, grid)| tower.encode(pixels, &[grid]).unwrap().rows);
-            let alone = mlx_rs::ops::concatenate(&alone, 0).unwrap();
-            assert!(apart(&together, &alone) < 1e-5, "{case}, on a CPU {on_cpu}");
         }
     }
 }
@@ -162,7 +151,8 @@ fn frames_of_a_video_see_their_own_frame() {
     let (case, of) = CASES[0];
     let [pixels, features] = reference(case);
     let twice = picked(&pixels, (0..60).chain(0..60));
-    let rows = tower(of, &checkpoint(case), true).encode(&twice, &[[2, 6, 10]]).unwrap().rows;
+    let rows =
+        tower(of, &checkpoint(case), true).encode(&picture(&twice, [2, 6, 10])).unwrap().rows;
     assert!(apart(&rows, &picked(&features, (0..15).chain(0..15))) < 2e-4);
 }
 
@@ -187,7 +177,7 @@ fn checkpoints_of_transformers_have_the_same_towers() {
             let mut adapted = Checkpoint { config, tensors };
             let spec = registry::spec(architecture);
             sanitize(&mut adapted, spec.sanitize, &spec.experts).unwrap();
-            let rows = tower(of, &adapted, true).encode(&pixels, &grids).unwrap().rows;
+            let rows = tower(of, &adapted, true).encode(&picture(&pixels, grids[0])).unwrap().rows;
             assert!(apart(&rows, &features) <= 2e-4, "{case} at {prefix}");
         }
     }
@@ -218,7 +208,7 @@ fn quantised_towers_come_close() {
             let (tower, taken) = loaded(of, &checkpoint, on_cpu).unwrap().unwrap();
             let packed = taken.matrices.values().flatten().count();
             assert_eq!(packed, count, "{case}: {:?}", taken.matrices.keys());
-            tower.encode(&pixels, &grids).unwrap().rows
+            tower.encode(&picture(&pixels, grids[0])).unwrap().rows
         });
         for rows in [&cpu, &gpu] {
             let apart = apart(rows, &features);
@@ -302,11 +292,11 @@ fn pixels_that_do_not_fit_are_an_error() {
     let [pixels, _] = reference("qwen2_5_vl");
     let tower = tower(qwen_vl::load, &checkpoint("qwen2_5_vl"), true);
     for grid in [[1, 6, 8], [1, 5, 12], [0, 6, 10], [1, -6, -10], [2, 6, 10]] {
-        assert!(tower.encode(&pixels, &[grid]).is_err(), "{grid:?}");
+        assert!(tower.encode(&picture(&pixels, grid)).is_err(), "{grid:?}");
     }
     let narrow = pixels.reshape(&[120, -1]).unwrap();
-    assert!(tower.encode(&narrow, &[[1, 12, 10]]).is_err());
-    assert!(tower.encode(&pixels.reshape(&[-1]).unwrap(), &[GRID]).is_err());
+    assert!(tower.encode(&picture(&narrow, [1, 12, 10])).is_err());
+    assert!(tower.encode(&picture(&pixels.reshape(&[-1]).unwrap(), GRID)).is_err());
 }
 
 #[test]

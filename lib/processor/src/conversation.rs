@@ -83,20 +83,18 @@ impl Conversation {
         }
     }
 
-    /// Conversation whose contents in parts are joined to one text each.
-    pub fn joined(&self) -> Conversation {
+    /// Conversation in which `placeholder` and a line break are written in the place of each picture,
+    /// for templates that take texts only.
+    pub fn with_placeholders(&self, placeholder: &str) -> Conversation {
         self.with_messages(&|message| {
-            if let Some(Value::Array(parts)) = message.get("content") {
-                let texts = parts.iter().filter_map(|part| part["text"].as_str());
-                let text: String = texts.collect();
-                message.insert("content".into(), text.into());
-            }
+            let Some(Value::Array(parts)) = message.get("content") else { return };
+            let written = |part: &Value| match part["type"] == "image" {
+                true => format!("{placeholder}\n"),
+                false => part["text"].as_str().unwrap_or_default().to_owned(),
+            };
+            let text: String = parts.iter().map(written).collect();
+            message.insert("content".into(), text.into());
         })
-    }
-
-    /// True if a message has its content in parts.
-    pub fn has_parts(&self) -> bool {
-        self.messages.iter().any(|message| message["content"].is_array())
     }
 
     /// True if a message of the system has others before it.
@@ -148,9 +146,11 @@ impl Conversation {
         let mark = |index: usize| format!("text-{index}-end");
         let mut skeleton = Conversation { images: Vec::new(), ..self.clone() };
         for (index, message) in skeleton.messages.iter_mut().enumerate() {
-            if !message["content"].is_null() {
-                message["content"] = mark(index).into();
-            }
+            message["content"] = match &message["content"] {
+                Value::Null => Value::Null,
+                Value::Array(_) => json!([{"type": "text", "text": mark(index)}]),
+                _ => mark(index).into(),
+            };
         }
         let system = skeleton.messages.iter().enumerate();
         let system = system.filter(|(_, message)| is_system(message));

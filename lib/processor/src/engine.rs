@@ -1,6 +1,7 @@
 //! Interface of the engine that runs the models, for programs and servers.
 
-use mlxk_core::{Error, Kind, Result};
+use mlxk_core::policy::encoder::EncoderPlan;
+use mlxk_core::{Error, Kind, Result, Task};
 use tokio::sync::{mpsc, oneshot};
 
 use crate::event::Event;
@@ -84,6 +85,10 @@ pub struct ModelInfo {
     pub context_length: Option<u64>,
     /// True if the model is in memory.
     pub loaded: bool,
+    /// Task of the model.
+    pub task: Task,
+    /// Properties of an embedding model or of a reranker.
+    pub encoder: Option<EncoderPlan>,
 }
 
 /// Load of an engine.

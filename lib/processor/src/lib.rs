@@ -5,6 +5,7 @@
 
 pub mod audio;
 mod breakers;
+mod cancel;
 mod conversation;
 mod defaults;
 pub mod engine;

@@ -11,7 +11,9 @@ use crate::breakers::{self, Breakers};
 use crate::defaults::defaults;
 use crate::event::{End, FinishReason, LengthLimit};
 use crate::fields::wrong;
-use crate::grammar::{CallRules, Compiled, GrammarConstraint, TextRules, Tools, Vocabulary};
+use crate::grammar::{
+    CallRules, Compiled, Compiler, GrammarConstraint, TextRules, Tools, Vocabulary,
+};
 use crate::media::{Image, Media, MediaProcessor};
 use crate::parser::{Markers, Parser, SectionParser};
 use crate::request::{Prompt, Request, Rules};
@@ -40,8 +42,8 @@ const MAX_BREAKERS: usize = 8;
 pub struct Processor {
     tokenizer: Arc<Tokenizer>,
     template: Option<Template>,
-    /// Processor of pictures, if the model takes any.
-    media: Option<MediaProcessor>,
+    /// Processor of pictures, or why the model takes none.
+    media: Result<MediaProcessor>,
     markers: Arc<Markers>,
     /// Vocabulary for grammars, made when it is first needed.
     vocabulary: OnceLock<Vocabulary>,
@@ -222,8 +224,8 @@ impl Processor {
             Parser::new(&self.tokenizer, stop, sections, turn, required)
         };
         let constraint = |rules: &Rules| match self.markers.harmony && chat.is_some() {
-            true => self.harmony_constraint(rules, grammar_tools, &prompt).map(Some),
-            false => self.constraint(rules, grammar_tools, parser(&[])?),
+            true => self.harmony_constraint(rules, grammar_tools, &prompt, gone).map(Some),
+            false => self.constraint(rules, grammar_tools, parser(&[])?, gone),
         };
         let constraint = rules.as_ref().map(constraint).transpose()?.flatten();
         let (constraint, unheld) = constraint.unzip();
@@ -305,10 +307,7 @@ impl Processor {
         limit: Option<u64>,
         gone: &dyn Fn() -> bool,
     ) -> Result<Option<Encoded>> {
-        let media = self.media.as_ref().ok_or_else(|| {
-            Error::unsupported("the model takes no pictures")
-                .hint("mlxk-show names the task of a model; pictures are for vision models")
-        })?;
+        let media = self.media.as_ref().map_err(Error::clone)?;
         let pixels = media.pixels(images)?;
         let text = media.expand(text, &pixels)?;
         let Some(ids) = self.encode(&text, limit, gone)? else { return Ok(None) };
@@ -340,7 +339,14 @@ impl Processor {
             }
             (Prompt::Text(text), _) => text.clone(),
             (Prompt::Chat(conversation), Some(template)) => {
-                template.fit(conversation, self.tokenizer.special())?
+                let tokens = self.tokenizer.special();
+                match self.media.as_ref().ok().filter(|_| !conversation.images.is_empty()) {
+                    Some(media) if !template.places_pictures(media.placeholder(), tokens) => {
+                        let written = conversation.with_placeholders(media.placeholder());
+                        template.fit_unless(&written, tokens, gone)?
+                    }
+                    _ => template.fit_unless(conversation, tokens, gone)?,
+                }
             }
             (Prompt::Chat(conversation), None) => {
                 conversation.only_text().map(str::to_owned).ok_or_else(|| {
@@ -368,12 +374,14 @@ impl Processor {
         rules: &Rules,
         tools: Tools,
         parser: Parser,
+        gone: &dyn Fn() -> bool,
     ) -> Result<Option<(GrammarConstraint, Vec<String>)>> {
         let called = if let Rules::Call(_) = rules { &[] } else { tools.tools };
         if *rules == Rules::Strict && (called.is_empty() || self.markers.json.is_none()) {
             return Ok(None);
         }
         let vocabulary = self.vocabulary()?;
+        let compiler = Compiler::new(vocabulary, gone);
         let mut all = Vec::new();
         let mut grammar = |compiled: Compiled| {
             all.extend(compiled.unheld);
@@ -384,12 +392,12 @@ impl Processor {
             rules => {
                 let bare = matches!(rules, Rules::Call(_)) || self.markers.bare;
                 let bare = Tools { tools: if bare { tools.tools } else { &[] }, ..tools };
-                TextRules::Grammar(grammar(vocabulary.compile(rules, &bare)?))
+                TextRules::Grammar(grammar(compiler.compile(rules, &bare)?))
             }
         };
         let calls = match self.markers.json {
             _ if called.is_empty() => CallRules::Forbidden,
-            Some(pair) => CallRules::Grammar(grammar(vocabulary.compile_calls(&tools, pair)?)),
+            Some(pair) => CallRules::Grammar(grammar(compiler.compile_calls(&tools, pair)?)),
             None => CallRules::Free,
         };
         all.sort_unstable();
@@ -404,9 +412,11 @@ impl Processor {
         rules: &Rules,
         tools: Tools,
         prompt: &[u32],
+        gone: &dyn Fn() -> bool,
     ) -> Result<(GrammarConstraint, Vec<String>)> {
         let vocabulary = self.vocabulary()?;
-        let Compiled { matcher, unheld } = vocabulary.compile_harmony(rules, &tools, prompt)?;
+        let compiler = Compiler::new(vocabulary, gone);
+        let Compiled { matcher, unheld } = compiler.compile_harmony(rules, &tools, prompt)?;
         let text = TextRules::Grammar(Box::new(matcher));
         let calls = CallRules::Forbidden;
         Ok((self.grammar_constraint(vocabulary, text, calls, None), unheld))

@@ -1,5 +1,7 @@
 //! Tools that a model may or must call: `tools` and `tool_choice` in OpenAI's form.
 
+use std::collections::BTreeMap;
+
 use mlxk_core::Result;
 use serde_json::{Value, json};
 
@@ -75,13 +77,15 @@ pub fn is_strict(tool: &Value) -> bool {
 }
 
 /// Field with the JSON schema of a tool's arguments in a request with the tools `all`, such as
-/// `tools[2].function.parameters`; `parameters` is the part within the tool, if the request had
-/// another form.
-pub fn field(all: &[Value], tool: &Value, parameters: Option<&str>) -> String {
+/// `tools[2].function.parameters`, unless `fields` has it by the tool's name.
+pub fn field(all: &[Value], tool: &Value, fields: &BTreeMap<String, String>) -> String {
+    if let Some(field) = name(tool).and_then(|name| fields.get(name)) {
+        return field.clone();
+    }
     let place = all.iter().position(|other| name(other) == name(tool)).unwrap_or_default();
     let within = match tool.get("function") {
         Some(_) => "function.parameters",
         None => "parameters",
     };
-    format!("tools[{place}].{}", parameters.unwrap_or(within))
+    format!("tools[{place}].{within}")
 }

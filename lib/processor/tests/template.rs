@@ -2,6 +2,8 @@
 
 #![allow(clippy::unwrap_used)] // a test fails by panicking
 
+use std::time::{Duration, Instant};
+
 use mlxk_core::Kind;
 use mlxk_processor::{Conversation, Template};
 use serde_json::{Map, Value, json};
@@ -164,6 +166,36 @@ fn messages_of_the_system_stay_where_a_template_takes_them() {
     }
 }
 
+/// Some templates take only lists of parts, some only texts, and some the one of a role and the other of
+/// another.
+#[test]
+fn contents_have_the_form_that_a_template_takes_of_their_role() {
+    let parts =
+        "{% for p in m.content | selectattr('type', 'equalto', 'text') %}{{ p.text }}{% endfor %}";
+    let lists = format!("{{% for m in messages %}}[{{{{ m.role }}}}]{parts}{{% endfor %}}");
+    let either = "{% for p in m.content %}{% if p.type == 'text' %}{{ p.text }}{% else %}<image>{% endif %}{% endfor %}";
+    let mixed = format!(
+        "{{% for m in messages %}}[{{{{ m.role }}}}]{{% if m.role == 'assistant' or m.content is string %}}\
+         {{{{ m.content }}}}{{% else %}}{either}{{% endif %}}{{% endfor %}}"
+    );
+    let texts = json!([{"role": "system", "content": "a"}, {"role": "user", "content": "b"},
+        {"role": "assistant", "content": "c"}]);
+    let text = |text: &str| json!({"type": "text", "text": text});
+    let pictured = json!([{"role": "user", "content": [{"type": "image"}, text("b")]},
+        {"role": "assistant", "content": [text("c"), text("d")]}]);
+    for (source, messages, expected, places) in [
+        (&lists, &texts, "[system]a[user]b[assistant]c", false),
+        (&mixed, &texts, "[system]a[user]b[assistant]c", true),
+        (&mixed, &pictured, "[user]<image>b[assistant]cd", true),
+    ] {
+        let template = Template::new("t", source).unwrap();
+        let messages = messages.as_array().unwrap().clone();
+        let conversation = Conversation { messages, ..Conversation::default() };
+        assert_eq!(template.fit(&conversation, &Map::new()).unwrap(), expected, "{source}");
+        assert_eq!(template.places_pictures("<image>", &Map::new()), places, "{source}");
+    }
+}
+
 fn conversation(given: &Value, case: &Value) -> Conversation {
     let list = |value: &Value| value.as_array().unwrap().clone();
     let mut variables = case["variables"].as_object().cloned().unwrap_or_default();
@@ -232,6 +264,24 @@ fn a_hostile_template_ends_in_an_error() {
     let large = " ".repeat(10 << 20);
     assert!(fault(&large).1.contains("a chat template of 10485760 bytes"));
     assert_eq!(fault("{% include '/etc/passwd' %}").0, Kind::InvalidModel);
+}
+
+#[test]
+fn a_rendering_ends_when_nobody_waits_for_it() {
+    for source in [
+        "{% for a in range(99999) %}{% for b in range(99999) %}{% endfor %}{% endfor %}",
+        "{% for a in range(99999) %}{% for b in range(99) %}{% if b > a %}{% endif %}{% endfor %}{% endfor %}",
+        "{% macro f(x) %}{% for a in range(999) %}{{ x }}{% endfor %}{% endmacro %}{% for a in range(99999) %}{{ f(a) }}{% endfor %}",
+        "{% for a in range(99999) %}{% set x = 'x-y ' * 999 %}{% set y = x.split('-') | join('+') %}{% endfor %}",
+        "{% for a in range(99999) %}{{ 'x' * 9 }}{% endfor %}{{ raise_exception('no') }}",
+    ] {
+        let template = Template::new("chat_template.jinja", source).unwrap();
+        let start = Instant::now();
+        let gone = || start.elapsed() > Duration::from_millis(20);
+        let ended = template.fit_unless(&Conversation::new(None, "Hi"), &Map::new(), &gone);
+        assert_eq!(ended.unwrap_err().kind, Kind::Execution, "{source}");
+        assert!(start.elapsed() < Duration::from_millis(200), "{:?}: {source}", start.elapsed());
+    }
 }
 
 /// Conversations that make an honest template do too much.

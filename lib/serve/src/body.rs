@@ -1,6 +1,6 @@
 //! Bodies of requests, read within limits of size, memory and time, and JSON bodies of responses.
 
-use axum::body::{Body, HttpBody};
+use axum::body::{Body, Bytes, HttpBody};
 use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use http_body_util::{BodyExt, LengthLimitError, Limited};
@@ -27,8 +27,7 @@ pub async fn read<T: Send + 'static>(
     body: Body,
     parse: impl FnOnce(Fields, &mut HeldBody) -> Result<T, ApiError> + Send + 'static,
 ) -> Result<(T, HeldBody), ApiError> {
-    let mut held = app.bodies.receive();
-    let bytes = receive(&app.settings, body, &mut held).await?;
+    let (bytes, mut held) = bytes(app, body).await?;
     let (lenient, large) = (app.settings.lenient, bytes.len() > LARGE);
     let parse = move || {
         let fields = Fields::parse(&bytes, lenient)?;
@@ -36,6 +35,17 @@ pub async fn read<T: Send + 'static>(
         Ok((parse(fields, &mut held)?, held))
     };
     if large { blocking(parse).await } else { parse() }
+}
+
+/// Reads the bytes of a body. Their memory counts as long as the [`HeldBody`] exists.
+///
+/// # Errors
+/// If the body is too large, too late or broken off, or if other bodies take all memory.
+pub async fn bytes(app: &App, body: Body) -> Result<(Vec<u8>, HeldBody), ApiError> {
+    let mut held = app.bodies.receive();
+    let (mut bytes, limit) = (Vec::new(), app.settings.max_body);
+    receive(&app.settings, limit, body, &mut held, |data| bytes.extend_from_slice(&data)).await?;
+    Ok((bytes, held))
 }
 
 /// Runs `work` on a blocking thread, which delays no other client.
@@ -54,13 +64,19 @@ pub fn json(document: &impl ToString) -> Response {
     ([(header::CONTENT_TYPE, "application/json")], document.to_string()).into_response()
 }
 
-/// All bytes of a body, if they come within the limits of `settings`, and there is memory for them.
-async fn receive(
+/// Passes all bytes of a body to `take`, if there are at most `limit` of them, they come within the
+/// time of `settings`, and there is memory for them.
+///
+/// # Errors
+/// As [`read`].
+pub async fn receive(
     settings: &Settings,
+    limit: usize,
     body: Body,
     held: &mut HeldBody,
-) -> Result<Vec<u8>, ApiError> {
-    let (limit, time) = (settings.max_body, settings.times.body);
+    take: impl FnMut(Bytes),
+) -> Result<(), ApiError> {
+    let time = settings.times.body;
     // A Content-Length above the limit is refused before anything is read.
     if body.size_hint().lower() > limit as u64 {
         return Err(large(limit));
@@ -73,24 +89,30 @@ async fn receive(
     tokio::select! {
         biased;
         error = given_up => Err(error),
-        bytes = timeout(time, collect(body, limit, held)) => bytes.map_err(late)?,
+        received = timeout(time, collect(body, limit, held, take)) => received.map_err(late)?,
     }
 }
 
-/// All bytes of a body of at most `limit` bytes.
-async fn collect(body: Body, limit: usize, held: &mut HeldBody) -> Result<Vec<u8>, ApiError> {
+/// Passes all bytes of a body of at most `limit` bytes to `take`.
+async fn collect(
+    body: Body,
+    limit: usize,
+    held: &mut HeldBody,
+    mut take: impl FnMut(Bytes),
+) -> Result<(), ApiError> {
     let broken = |e: Box<dyn std::error::Error + Send + Sync>| match e.is::<LengthLimitError>() {
         true => large(limit),
         false => ApiError::invalid("the body breaks off, or is not framed as HTTP has it"),
     };
-    let (mut body, mut bytes) = (Limited::new(body, limit), Vec::new());
+    let (mut body, mut bytes) = (Limited::new(body, limit), 0);
     while let Some(frame) = body.frame().await {
         let Ok(data) = frame.map_err(broken)?.into_data() else { continue };
-        held.grow(bytes.len() + data.len()).await?;
-        bytes.extend_from_slice(&data);
+        bytes += data.len();
+        held.grow(bytes).await?;
+        take(data);
     }
     held.received();
-    Ok(bytes)
+    Ok(())
 }
 
 fn large(limit: usize) -> ApiError {

@@ -1,4 +1,4 @@
-//! Fields of a JSON body. The parser of an API takes each field that it supports. Of the remaining
+//! Fields of a JSON body or a form. The parser of an API takes each field that it supports. Of the remaining
 //! fields hints are accepted and all others refused, so that nothing that would change the answer is
 //! ignored silently.
 
@@ -35,6 +35,11 @@ impl Fields {
         }
     }
 
+    /// The fields of a form.
+    pub fn of_form(fields: Map<String, Value>, lenient: bool) -> Fields {
+        Fields::new(fields, String::new(), lenient)
+    }
+
     fn new(fields: Map<String, Value>, place: String, lenient: bool) -> Fields {
         Fields { fields, place, known: Vec::new(), lenient }
     }
@@ -51,6 +56,11 @@ impl Fields {
     pub fn take(&mut self, name: &str) -> Option<Value> {
         self.known.push(name.to_owned());
         self.fields.shift_remove(name).filter(|value| !value.is_null())
+    }
+
+    /// The value of the field `name`, which stays.
+    pub fn peek(&self, name: &str) -> Option<&Value> {
+        self.fields.get(name).filter(|value| !value.is_null())
     }
 
     /// Copies the fields `names` that are present, without taking them.

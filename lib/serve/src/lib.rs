@@ -10,9 +10,11 @@
 mod anthropic;
 mod auth;
 mod body;
+mod embed_backend;
 mod error;
 mod fields;
 mod format;
+mod forward;
 mod handler;
 mod held;
 mod hints;
@@ -32,7 +34,8 @@ mod server;
 mod state;
 
 pub use auth::Key;
+pub use embed_backend::EmbedBackend;
 pub use log::{Entry, Level, Log};
 pub use routes::router;
 pub use server::{Socket, run};
-pub use state::{App, Settings, Times};
+pub use state::{App, EmbedOnly, Settings, Times};

@@ -31,7 +31,7 @@ const HOSTS_OF_CONTAINERS: [&str; 4] = [
     "host.lima.internal",
 ];
 
-/// Paths that need no API key.
+/// Paths that need no API key to be read.
 const PUBLIC_PATHS: [&str; 3] = ["/", "/health", "/openapi.json"];
 
 /// Seconds after which a client may retry, in the header Retry-After.
@@ -143,7 +143,8 @@ fn check(app: &App, request: &Request) -> Result<(), ApiError> {
         let message = "pages from there may not ask";
         return Err(ApiError::new(StatusCode::FORBIDDEN, "access_denied", message));
     }
-    let public = PUBLIC_PATHS.contains(&request.uri().path());
+    let reads = matches!(*request.method(), Method::GET | Method::HEAD | Method::OPTIONS);
+    let public = reads && PUBLIC_PATHS.contains(&request.uri().path());
     if !public && !auth::authorized(&app.settings.keys, headers) {
         let message = "a key is needed: Authorization: Bearer KEY";
         return Err(ApiError::new(StatusCode::UNAUTHORIZED, "auth_error", message));

@@ -11,7 +11,7 @@ use crate::error::ApiError;
 use crate::state::App;
 
 /// The header with the number of inputs that were cut to the model's length.
-const TRUNCATED: HeaderName = HeaderName::from_static("x-mlxk-truncated");
+pub const TRUNCATED: HeaderName = HeaderName::from_static("x-mlxk-truncated");
 
 /// Waits for a reply of the engine.
 ///

@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use mlxk_core::Record;
+use mlxk_processor::transcript::{TranscribeRequest, TranscriptEvent};
 use mlxk_processor::{Event, Request};
 
 use crate::error::ApiError;
@@ -31,10 +32,25 @@ impl RequestMetrics {
     pub fn start(app: &Arc<App>, id: &str, request: &Request, stream: bool) -> RequestMetrics {
         let max_tokens = request.options.max_tokens;
         let fields = Record::default().with("model", &*request.model).with("stream", stream);
+        RequestMetrics::with(app, id, fields.with("max_tokens", max_tokens))
+    }
+
+    /// Starts the clock of a transcription, as [`RequestMetrics::start`] does.
+    pub fn transcription(
+        app: &Arc<App>,
+        id: &str,
+        request: &TranscribeRequest,
+        stream: bool,
+    ) -> RequestMetrics {
+        let fields = Record::default().with("model", &*request.model).with("stream", stream);
+        RequestMetrics::with(app, id, fields.with("audio_bytes", request.audio.len()))
+    }
+
+    fn with(app: &Arc<App>, id: &str, fields: Record) -> RequestMetrics {
         RequestMetrics {
             app: app.clone(),
             id: id.to_owned(),
-            fields: fields.with("max_tokens", max_tokens),
+            fields,
             usage: Usage::default(),
             last: Instant::now(),
             has_output: false,
@@ -63,6 +79,19 @@ impl RequestMetrics {
                     completion: end.completion_tokens,
                 };
                 self.finish(finish_reason(end));
+            }
+        }
+    }
+
+    /// Records an event of a transcription, each segment of which is an output.
+    pub fn record_transcript(&mut self, event: &TranscriptEvent) {
+        match event {
+            TranscriptEvent::Language { .. } | TranscriptEvent::Progress(_) => {}
+            TranscriptEvent::Segment(_) => self.output(),
+            TranscriptEvent::End(end) => {
+                self.usage = Usage { completion: end.tokens, ..Usage::default() };
+                self.fields = self.fields.clone().with("duration", end.duration);
+                self.finish("stop");
             }
         }
     }

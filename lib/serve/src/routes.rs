@@ -3,26 +3,28 @@
 use std::sync::Arc;
 
 use axum::extract::rejection::PathRejection;
-use axum::extract::{Path, State};
-use axum::http::{Method, StatusCode, header};
+use axum::extract::{Path, Request, State};
+use axum::http::{HeaderMap, Method, StatusCode, header};
 use axum::middleware::from_fn_with_state;
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use axum::{Extension, Router, body::Body};
+use mlxk_processor::transcript::SpeechTask;
 use serde_json::json;
 use tower_http::cors::{AllowHeaders, CorsLayer};
 
 use crate::anthropic::messages;
 use crate::body;
 use crate::error::ApiError;
+use crate::forward;
 use crate::handler::{generate, log_omitted, with_omitted};
 use crate::middleware::{control_access, identify};
 use crate::omitted::OMITTED;
-use crate::openai::{chat, completions, embeddings, models, responses};
+use crate::openai::{audio, chat, completions, embeddings, models, responses};
 use crate::reply::reply;
 use crate::request_id::{REQUEST_ID, RequestId};
-use crate::search::{rerank, score, tei};
-use crate::state::{App, Settings};
+use crate::search::{info, rerank, score, tei};
+use crate::state::{App, EmbedOnly, Settings};
 
 type Shared = State<Arc<App>>;
 type Id = Extension<RequestId>;
@@ -32,6 +34,8 @@ type Result<T = Response, E = ApiError> = std::result::Result<T, E>;
 pub fn router(app: &Arc<App>) -> Router {
     Router::new()
         .route("/", get(page))
+        .route("/", post(infer))
+        .route("/info", get(info))
         .route("/health", get(health))
         .route("/openapi.json", get(openapi))
         .route("/metrics", get(metrics))
@@ -50,8 +54,10 @@ pub fn router(app: &Arc<App>) -> Router {
         .route("/score", post(score))
         .route("/embed", post(embed))
         .route("/similarity", post(similarity))
-        .route("/v1/audio/transcriptions", post(not_implemented))
-        .route("/v1/audio/translations", post(not_implemented))
+        .route("/embed_sparse", post(no_sparse_embeddings))
+        .route("/embed_all", post(no_token_embeddings))
+        .route("/v1/audio/transcriptions", post(transcriptions))
+        .route("/v1/audio/translations", post(translations))
         .fallback(not_found)
         .method_not_allowed_fallback(method_not_allowed)
         .layer(from_fn_with_state(app.clone(), control_access))
@@ -82,8 +88,13 @@ async fn openapi() -> Response {
     ([(header::CONTENT_TYPE, "application/json")], include_str!("openapi.json")).into_response()
 }
 
-async fn health() -> Response {
-    body::json(&json!({"status": "ok", "service": "mlxk-serve"}))
+async fn health(State(app): Shared) -> Response {
+    body::json(&match &app.settings.embed_only {
+        Some(EmbedOnly { identity, fingerprint, .. }) => {
+            json!({"status": "ok", "model": identity, "system_fingerprint": fingerprint})
+        }
+        None => json!({"status": "ok", "service": "mlxk-serve"}),
+    })
 }
 
 async fn metrics(State(app): Shared) -> Response {
@@ -132,8 +143,16 @@ async fn count_tokens(State(app): Shared, Extension(id): Id, body: Body) -> Resu
     Ok(with_omitted(body::json(&json!({"input_tokens": count})), &omitted))
 }
 
-async fn embeddings(State(app): Shared, body: Body) -> Result {
-    embeddings::respond(app, body).await
+async fn embeddings(
+    State(app): Shared,
+    Extension(id): Id,
+    headers: HeaderMap,
+    body: Body,
+) -> Result {
+    match &app.settings.embed_backend {
+        Some(backend) => forward::respond(backend, &app, &id, &headers, body).await,
+        None => embeddings::respond(app, body).await,
+    }
 }
 
 async fn rerank(State(app): Shared, body: Body) -> Result {
@@ -148,13 +167,36 @@ async fn embed(State(app): Shared, body: Body) -> Result {
     tei::embed(app, body).await
 }
 
+async fn infer(State(app): Shared, body: Body) -> Result {
+    tei::infer(app, body).await
+}
+
+async fn info(State(app): Shared) -> Result {
+    Ok(body::json(&info::document(&app).await?))
+}
+
 async fn similarity(State(app): Shared, body: Body) -> Result {
     tei::similarity(app, body).await
 }
 
-async fn not_implemented() -> ApiError {
-    let message = "this server has no models for speech";
+async fn no_sparse_embeddings() -> ApiError {
+    unsupported("sparse embeddings (SPLADE) are not supported; POST /embed makes dense ones")
+}
+
+async fn no_token_embeddings() -> ApiError {
+    unsupported("embeddings of single tokens (ColBERT) are not supported; POST /embed has texts'")
+}
+
+fn unsupported(message: &str) -> ApiError {
     ApiError::new(StatusCode::NOT_IMPLEMENTED, "not_implemented", message)
+}
+
+async fn transcriptions(State(app): Shared, Extension(id): Id, request: Request) -> Result {
+    audio::respond(app, id, request, SpeechTask::Transcribe).await
+}
+
+async fn translations(State(app): Shared, Extension(id): Id, request: Request) -> Result {
+    audio::respond(app, id, request, SpeechTask::Translate).await
 }
 
 async fn not_found() -> ApiError {

@@ -9,6 +9,7 @@ use mlxk_processor::Engine;
 use tokio::sync::watch;
 
 use crate::auth::Key;
+use crate::embed_backend::EmbedBackend;
 use crate::held::HeldBodies;
 use crate::log::Log;
 use crate::metrics::Metrics;
@@ -37,7 +38,8 @@ impl App {
     pub fn new(engine: impl Engine, settings: Settings) -> Arc<App> {
         let (closing, aborted) = (AtomicBool::new(false), watch::Sender::new(false));
         let (engine, metrics) = (Box::new(engine), Metrics::new());
-        let limit = settings.max_body.saturating_mul(BODIES);
+        let largest = settings.max_body.max(settings.max_audio);
+        let limit = largest.saturating_mul(BODIES);
         let bodies = HeldBodies::new(limit, settings.trim);
         Arc::new(App { engine, settings, metrics, bodies, closing, aborted })
     }
@@ -77,8 +79,11 @@ pub struct Settings {
     pub origins: Vec<HeaderValue>,
     /// True if unknown fields of a body are ignored instead of refused.
     pub lenient: bool,
-    /// Largest body that is accepted, in bytes. All bodies together may have four times as much.
+    /// Largest body that is accepted, in bytes, but for audio. All bodies together may have four times
+    /// as much as the largest one.
     pub max_body: usize,
+    /// Largest audio file that is accepted, in bytes.
+    pub max_audio: usize,
     /// Gives free memory of the allocator back to the system; called after large requests.
     pub trim: fn(),
     /// Connections that are open at once. A further one replaces the connection that has been idle
@@ -88,8 +93,23 @@ pub struct Settings {
     pub max_tokens: Option<u64>,
     /// Timeouts of connections.
     pub times: Times,
+    /// Another server that answers requests for embeddings to `/v1/embeddings`; this one does if none.
+    pub embed_backend: Option<EmbedBackend>,
+    /// The model that answers all requests for embeddings, whatever model they name.
+    pub embed_only: Option<EmbedOnly>,
     /// The log that events go to.
     pub log: Log,
+}
+
+/// The one model of a server of embeddings, as embed-serve of mlx-knife has it.
+#[derive(Clone, Debug)]
+pub struct EmbedOnly {
+    /// The name by which the engine knows the model.
+    pub model: String,
+    /// The name of the model in responses.
+    pub identity: String,
+    /// The content of the model and the device that runs it, in short.
+    pub fingerprint: String,
 }
 
 /// Timeouts of a connection.

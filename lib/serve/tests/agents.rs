@@ -190,6 +190,25 @@ async fn tools_that_cannot_run_here_are_left_out_and_named() {
 }
 
 #[tokio::test]
+async fn errors_about_schemas_name_a_tool_by_its_place_in_the_body() {
+    let function = json!({"type": "function", "function": {"name": "f"}});
+    let plain = json!({"name": "f", "input_schema": {"type": "object"}});
+    let flat = json!({"type": "function", "name": "f"});
+    let namespace = json!({"type": "namespace", "name": "n", "tools": [{"type": "x"}, flat]});
+    let other = json!({"type": "web_search", "name": "web_search"});
+    for (path, tool, name, field) in [
+        (CHAT, &function, "f", "tools[1].function.parameters"),
+        (RESPONSES, &flat, "f", "tools[1].parameters"),
+        (RESPONSES, &namespace, "n__f", "tools[1].tools[1].parameters"),
+        (MESSAGES, &plain, "f", "tools[1].input_schema"),
+    ] {
+        let script = Script::new();
+        ask(&script, path, &body(path, &json!({"tools": [other, tool]}))).await.json();
+        assert_eq!(script.last().schema_fields.tools[name], field);
+    }
+}
+
+#[tokio::test]
 async fn what_is_left_out_is_in_the_log() {
     let lines = Arc::new(Mutex::new(Vec::new()));
     let written = lines.clone();

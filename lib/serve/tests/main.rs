@@ -2,6 +2,8 @@
 #![allow(clippy::unwrap_used)] // a test fails by panicking
 
 mod agents;
+mod audio;
+mod backend;
 mod chat;
 mod completions;
 mod messages;

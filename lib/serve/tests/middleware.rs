@@ -29,7 +29,7 @@ async fn a_server_tells_that_it_is_there_and_what_it_has() {
     assert_eq!(models["object"], "list");
     let first = json!({
         "id": "calls", "object": "model", "created": 0, "owned_by": "workspace",
-        "permission": [], "context_length": 2048, "loaded": true,
+        "permission": [], "context_length": 2048, "loaded": true, "task": "text",
     });
     assert_eq!(models["data"][0], first);
     assert_eq!(get(&app, "/v1/models/calls").await.json(), first);
@@ -265,13 +265,4 @@ async fn what_was_written_counts_also_if_nobody_waits_for_the_rest() {
     let (written, between) =
         (count("mlxk_completion_tokens_total"), count("mlxk_inter_token_seconds_count"));
     assert!(written > 0 && between == written - 1, "{told}");
-}
-
-#[tokio::test]
-async fn routes_that_are_to_come_say_so() {
-    for path in ["/v1/audio/transcriptions", "/v1/audio/translations"] {
-        let answer = post(&app(settings()), path, "{}").await;
-        answer.refused(501);
-        assert_eq!(answer.json()["error"]["code"], "not_implemented");
-    }
 }

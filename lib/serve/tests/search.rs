@@ -1,8 +1,8 @@
 //! Embeddings, reranking and scores.
 
 use mlxk_processor::engine::{EmbedInput, EmbedPrompt, EmbedRequest, ScoreRequest};
-use mlxk_serve::App;
-use mlxk_testengine::{Answered, PROMPT, Script, post, settings};
+use mlxk_serve::{App, Key, Settings};
+use mlxk_testengine::{Answered, PROMPT, Script, get, post, settings};
 use serde_json::{Value, json};
 
 async fn ask(script: &Script, path: &str, body: Value) -> Answered {
@@ -132,4 +132,44 @@ async fn routes_of_text_embeddings_inference_need_no_model() {
     assert!(script.scored().raw);
     let body = json!({"inputs": {"source_sentence": "a", "sentences": ["b", "cc"]}});
     assert_eq!(ask(&script, "/similarity", body).await.json(), json!([3.0, 6.0]));
+}
+
+#[tokio::test]
+async fn the_root_takes_what_clients_of_inference_endpoints_send() {
+    let script = Script::new();
+    let answer = ask(&script, "/", json!({"inputs": ["ab"], "normalize": false})).await.json();
+    assert_eq!((answer, script.embedded().normalize), (json!([[2.0, 2.0, 2.0]]), Some(false)));
+    let coded = json!({"inputs": "a", "encoding_format": "base64", "dimensions": 1});
+    assert_eq!(ask(&script, "/", coded).await.json(), json!(["AACAPw=="]));
+    let compared = json!({"inputs": {"source_sentence": "a", "sentences": ["b"]}});
+    assert_eq!(ask(&script, "/", compared).await.json(), json!([3.0]));
+    let ranked = json!({"query": "q", "texts": ["a", "bb"]});
+    assert_eq!(ask(&script, "/", ranked).await.json()[0], json!({"index": 1, "score": 2.0}));
+    assert!(ask(&script, "/", json!({})).await.refused(400).contains("`inputs` is missing"));
+    for (path, part) in [("/embed_sparse", "SPLADE"), ("/embed_all", "ColBERT")] {
+        assert!(ask(&script, path, json!({"inputs": "a"})).await.refused(501).contains(part));
+    }
+    // The chat page needs no key, but a request does.
+    let keys = vec![Key::new("k").unwrap()];
+    let app = App::new(script, Settings { keys, ..settings() });
+    assert_eq!(get(&app, "/").await.status, 200);
+    for path in ["/", "/embed"] {
+        assert_eq!(post(&app, path, json!({"inputs": "a"})).await.status, 401);
+    }
+    assert_eq!(get(&app, "/info").await.status, 401);
+}
+
+#[tokio::test]
+async fn the_model_in_memory_is_described_as_text_embeddings_inference_does() {
+    let app = App::new(Script::new().with("chat", []).with("org/embed", []), settings());
+    let told = get(&app, "/info").await.json();
+    assert_eq!(told["model_id"], "org/embed");
+    assert_eq!(told["model_type"], json!({"embedding": {"pooling": "last_token"}}));
+    assert_eq!((&told["max_input_length"], &told["auto_truncate"]), (&json!(512), &json!(false)));
+    let listed = get(&app, "/v1/models").await.json();
+    let model = listed["data"].as_array().unwrap().iter().find(|model| model["id"] == "org/embed");
+    let model = model.unwrap();
+    assert_eq!((&model["task"], &model["dimensions"]), (&json!("embeddings"), &json!(3)));
+    let app = App::new(Script::new(), settings());
+    assert!(get(&app, "/info").await.refused(400).contains("no embedding model"));
 }

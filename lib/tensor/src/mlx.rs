@@ -14,6 +14,15 @@ pub fn on_cpu() -> mlxk_core::Result<bool> {
     Ok(matches!(kind, DeviceType::Cpu))
 }
 
+/// Makes the CPU the default device, although there may be a GPU.
+///
+/// # Errors
+/// If MLX fails.
+pub fn use_cpu() -> mlxk_core::Result<()> {
+    Device::set_default(&Device::cpu());
+    on_cpu().map(drop)
+}
+
 /// Converts an MLX exception to an error of kind [`Kind::Execution`], with the exception as cause.
 pub fn failed(error: Exception) -> Error {
     Error::new(Kind::Execution, "", format!("MLX: {}", error.what())).caused_by(error)

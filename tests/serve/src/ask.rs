@@ -18,10 +18,13 @@ pub fn settings() -> Settings {
         origins: Vec::new(),
         lenient: false,
         max_body: 1 << 20,
+        max_audio: 1 << 20,
         trim: || (),
         max_connections: 1024,
         max_tokens: None,
         times: Times { head: minute, body: minute, write: minute },
+        embed_backend: None,
+        embed_only: None,
         log: Log::none(),
     }
 }
@@ -79,4 +82,31 @@ pub async fn post(app: &Arc<App>, path: &str, body: impl ToString) -> Answered {
     let body = Body::from(body.to_string());
     ask(app, Request::post(path).header("content-type", "application/json").body(body).unwrap())
         .await
+}
+
+/// Sends a POST request with a form to `path`: the field `file`, if there is one, and other fields.
+pub async fn post_form(
+    app: &Arc<App>,
+    path: &str,
+    file: Option<&[u8]>,
+    fields: &[(&str, &str)],
+) -> Answered {
+    let mut body = Vec::new();
+    for (name, value) in fields {
+        let head = format!("--AaB03x\r\ncontent-disposition: form-data; name=\"{name}\"\r\n\r\n");
+        body.extend_from_slice(head.as_bytes());
+        body.extend_from_slice(value.as_bytes());
+        body.extend_from_slice(b"\r\n");
+    }
+    if let Some(file) = file {
+        let head = "--AaB03x\r\ncontent-disposition: form-data; name=\"file\"; filename=\"a.wav\"\r\n\
+                    content-type: audio/wav\r\n\r\n";
+        body.extend_from_slice(head.as_bytes());
+        body.extend_from_slice(file);
+        body.extend_from_slice(b"\r\n");
+    }
+    body.extend_from_slice(b"--AaB03x--\r\n");
+    let request =
+        Request::post(path).header("content-type", "multipart/form-data; boundary=AaB03x");
+    ask(app, request.body(Body::from(body)).unwrap()).await
 }

@@ -9,18 +9,24 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use mlxk_core::{Error, Kind, Result};
+use mlxk_core::policy::encoder::EncoderPlan;
+use mlxk_core::probe::sentence::{Pooling, Similarity};
+use mlxk_core::{Error, Kind, Result, Task};
 use mlxk_processor::engine::{
     EmbedInput, EmbedRequest, Embeddings, Events, Figures, ModelInfo, ScoreRequest, Scores,
+    TranscriptEvents,
 };
 use mlxk_processor::event::{End, FinishReason, LengthLimit, Logprobs, TokenLogprob};
 use mlxk_processor::request::Prompt;
+use mlxk_processor::transcript::{
+    Segment, TranscribeRequest, TranscriptEnd, TranscriptEvent, Word,
+};
 use mlxk_processor::{Conversation, Engine, Event, Request, ToolCall};
 use serde_json::{Map, Value};
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::sleep;
 
-pub use ask::{Answered, ask, get, post, settings};
+pub use ask::{Answered, ask, get, post, post_form, settings};
 pub use served::Served;
 
 /// A tool call; `arguments` is the JSON text of an object.
@@ -57,6 +63,7 @@ struct Shared {
     last: Mutex<Option<Request>>,
     embedded: Mutex<Option<EmbedRequest>>,
     scored: Mutex<Option<ScoreRequest>>,
+    transcribed: Mutex<Option<TranscribeRequest>>,
 }
 
 /// A guard that counts a request as running until its task ends in any way.
@@ -130,6 +137,54 @@ impl Script {
     /// The last request for scores.
     pub fn scored(&self) -> ScoreRequest {
         self.shared.scored.lock().unwrap().clone().unwrap()
+    }
+
+    /// The last request to write down speech.
+    pub fn transcribed(&self) -> TranscribeRequest {
+        self.shared.transcribed.lock().unwrap().clone().unwrap()
+    }
+
+    /// The speech `Ja. Nein.` in two segments, of which the model `breaks` fails after the first.
+    async fn hear(
+        self,
+        request: TranscribeRequest,
+        send: mpsc::UnboundedSender<Result<TranscriptEvent>>,
+    ) {
+        let word = |time: std::ops::Range<f64>, text: &str| Word {
+            time,
+            text: text.to_owned(),
+            probability: 0.5,
+        };
+        let segment = |id, time: std::ops::Range<f64>, text: &str| Segment {
+            id,
+            time: time.clone(),
+            text: text.to_owned(),
+            tokens: vec![1, 2],
+            words: if request.options.words { vec![word(time, text)] } else { Vec::new() },
+            ..Segment::default()
+        };
+        let failure = || Err(Error::new(Kind::Execution, "/home/me/model", "failed"));
+        let second = match &*request.model {
+            "breaks" => failure(),
+            _ => Ok(TranscriptEvent::Segment(segment(1, 1.0..2.5, " Nein."))),
+        };
+        let first = match &*request.model {
+            "deaf" => Err(Error::new(Kind::CapabilityNotSupported, "org/deaf", "writes text")),
+            _ => Ok(TranscriptEvent::Language { code: "de".to_owned(), probability: Some(0.75) }),
+        };
+        for event in [
+            first,
+            Ok(TranscriptEvent::Segment(segment(0, 0.0..1.0, " Ja."))),
+            Ok(TranscriptEvent::Progress(1.0)),
+            second,
+            Ok(TranscriptEvent::End(TranscriptEnd { duration: 2.5, tokens: 4 })),
+        ] {
+            sleep(self.pace).await;
+            let failed = event.is_err();
+            if send.send(event).is_err() || failed {
+                return;
+            }
+        }
     }
 
     async fn answer(self, request: Request, send: mpsc::UnboundedSender<Result<Event>>) {
@@ -213,6 +268,14 @@ impl Engine for Script {
             workspace: !id.contains('/'),
             context_length: Some(2048),
             loaded: true,
+            task: if id.contains("embed") { Task::Embedding } else { Task::Text },
+            encoder: id.contains("embed").then(|| EncoderPlan {
+                dimensions: Some(3),
+                pooling: vec![Pooling::LastToken],
+                max_length: Some(512),
+                similarity: Some(Similarity::Cosine),
+                ..EncoderPlan::default()
+            }),
         };
         Ok(self.answers.keys().map(listed).collect())
     }
@@ -276,6 +339,23 @@ impl Engine for Script {
         let _ = send.send(Ok(Scores { scores: all, prompt_tokens, truncated: 0 }));
         *self.shared.scored.lock().unwrap() = Some(request);
         Ok(scores)
+    }
+
+    fn transcribe(&self, request: TranscribeRequest) -> Result<TranscriptEvents> {
+        let (send, events) = mpsc::unbounded_channel();
+        *self.shared.transcribed.lock().unwrap() = Some(request.clone());
+        self.shared.running.fetch_add(1, Ordering::Relaxed);
+        let script = self.clone();
+        tokio::spawn(async move {
+            let running = Running(script.shared.clone());
+            let gone = send.clone();
+            tokio::select! {
+                () = script.hear(request, send) => {}
+                () = gone.closed() => {}
+            }
+            drop(running);
+        });
+        Ok(events)
     }
 
     fn queue_capacity(&self) -> u64 {

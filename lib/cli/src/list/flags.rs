@@ -91,6 +91,7 @@ impl ListFlags {
                 verbose: self.verbose,
                 full_paths: self.full_paths,
                 origin: self.origin,
+                encoders: self.verbose,
                 width: if self.no_truncate { None } else { terminal_width() },
             }),
         }

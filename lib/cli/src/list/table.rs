@@ -22,6 +22,8 @@ pub struct Columns {
     pub full_paths: bool,
     /// True to add the model that a workspace was made from.
     pub origin: bool,
+    /// True to add what embedding models and rerankers make of texts, if there are any.
+    pub encoders: bool,
     /// Maximum width of the table.
     pub width: Option<usize>,
 }
@@ -33,9 +35,12 @@ const REASON: (usize, usize) = (60, 26);
 const NAME: usize = 16;
 const ORIGIN: usize = 12;
 const TYPE: usize = 4;
+const ENCODER: usize = 16;
 
 /// The table as text.
 pub fn human(models: &[Record], columns: Columns, now: SystemTime) -> String {
+    let columns =
+        Columns { encoders: columns.encoders && models.iter().any(is_encoder), ..columns };
     let rows: Vec<_> = models.iter().flat_map(|model| rows(model, columns, now)).collect();
     table::render(&header(columns), &rows, columns.width)
 }
@@ -54,6 +59,9 @@ fn header(columns: Columns) -> Vec<Column> {
         header.extend([fixed("Clean", 0), fixed("Framework", 1)]);
     }
     header.push(cut("Type", TYPE, Some(6)));
+    if columns.encoders {
+        header.push(cut("Vectors", ENCODER, Some(6)));
+    }
     match (columns.health, columns.verbose) {
         (false, _) => {}
         (true, false) => header.push(fixed("Health", 8)),
@@ -88,6 +96,9 @@ fn rows(model: &Record, columns: Columns, now: SystemTime) -> Vec<Vec<String>> {
         row.push(model.str("framework").unwrap_or("-").to_owned());
     }
     row.push(kind(model));
+    if columns.encoders {
+        row.push(encoder(model));
+    }
     if columns.health {
         match columns.verbose {
             true => row.extend(verdict(model)),
@@ -168,6 +179,29 @@ fn kind(model: &Record) -> String {
         text += "+audio";
     }
     text
+}
+
+fn is_encoder(model: &Record) -> bool {
+    ["embedding", "rerank"].contains(&model.str("model_type").unwrap_or_default())
+}
+
+/// `384 mean cosine, 256 tokens, prompts query passage`; of a reranker the length alone.
+fn encoder(model: &Record) -> String {
+    let names = |key: &str| {
+        let names = model.get(key).and_then(Value::as_array).into_iter().flatten();
+        names.filter_map(Value::as_str).collect::<Vec<_>>()
+    };
+    let number = |key: &str| model.get(key).and_then(Value::as_u64);
+    let dimensions = number("dimensions").map(|count| count.to_string());
+    let pooling = Some(names("pooling").join("+")).filter(|names| !names.is_empty());
+    let similarity = model.str("similarity").map(str::to_owned);
+    let vector = [dimensions, pooling, similarity].into_iter().flatten().collect::<Vec<_>>();
+    let length = number("max_length").map(|length| format!("{length} tokens"));
+    let prompts = names("prompts").join(" ");
+    let prompts = (!prompts.is_empty()).then(|| format!("prompts {prompts}"));
+    let vector = (!vector.is_empty()).then(|| vector.join(" "));
+    let all = [vector, length, prompts].into_iter().flatten().collect::<Vec<_>>();
+    if all.is_empty() { "-".to_owned() } else { all.join(", ") }
 }
 
 fn health(model: &Record) -> &'static str {

@@ -2,9 +2,11 @@
 
 use std::time::SystemTime;
 
+use mlxk_core::policy::encoder::EncoderPlan;
 use mlxk_core::{Inspected, Record, describe, printable};
 use serde_json::{Map, Value};
 
+use super::speech::Speech;
 use super::{Part, Wish, file_entry, metadata, sentinel, whole};
 use crate::examine::Examined;
 use crate::human;
@@ -41,14 +43,57 @@ fn head(examined: &Examined) -> String {
         ("Type", plan.model_type.to_owned()),
         ("Capabilities", plan.capabilities.join(", ")),
         ("Quantization", quantization(&examined.model)),
+    ];
+    lines.extend(plan.encoder.iter().flat_map(encoder));
+    lines.extend([
         ("Size", human::size(facts.size())),
         ("Modified", human::ago(facts.modified, SystemTime::now())),
         ("Health", health(&examined.model).to_owned()),
-    ];
+    ]);
+    if let Some(speech) = Speech::of(&examined.model) {
+        lines.push(("Speech", speech_line(&speech)));
+    }
     if let Some(reason) = record.str("reason") {
         lines.push(("Reason", reason.to_owned()));
     }
     lines.iter().map(|(key, value)| format!("{key}: {}\n", printable(value))).collect()
+}
+
+/// Lines of an embedding model or of a reranker.
+fn encoder(encoder: &EncoderPlan) -> Vec<(&'static str, String)> {
+    let normalized = if encoder.normalized { ", normalized" } else { "" };
+    let prompt = |name: &String| match encoder.default_prompt.as_ref() == Some(name) {
+        true => format!("{name} (default)"),
+        false => name.clone(),
+    };
+    let prompts: Vec<String> = encoder.prompts.iter().map(prompt).collect();
+    let length = encoder.max_length.map(|length| format!("{length} tokens"));
+    let lines = [
+        ("Dimensions", encoder.dimensions.map(|count| count.to_string())),
+        ("Pooling", (!encoder.pooling.is_empty()).then(|| encoder.pooled() + normalized)),
+        ("Similarity", encoder.similarity.map(|similarity| similarity.name().to_owned())),
+        ("Maximum length", Some(length.unwrap_or_else(|| "any".to_owned()))),
+        (
+            "Prompts",
+            encoder.similarity.map(|_| match prompts.is_empty() {
+                true => "none".to_owned(),
+                false => prompts.join(", "),
+            }),
+        ),
+    ];
+    lines.into_iter().filter_map(|(key, value)| Some((key, value?))).collect()
+}
+
+/// `transcription of 99 languages, translation to English, 80 mel bands`.
+fn speech_line(speech: &Speech) -> String {
+    let languages = match speech.languages {
+        Some(1) => " of English".to_owned(),
+        Some(count) => format!(" of {count} languages"),
+        None => String::new(),
+    };
+    let translation = if speech.translates { ", translation to English" } else { "" };
+    let mels = speech.mels.map(|mels| format!(", {mels} mel bands")).unwrap_or_default();
+    format!("transcription{languages}{translation}{mels}")
 }
 
 fn health(model: &Inspected) -> &'static str {

@@ -3,6 +3,7 @@
 use serde_json::Value;
 
 use crate::architecture::Architecture;
+use crate::probe::sentence::MODULES;
 use crate::probe::{Facts, Shard};
 
 /// Vision models by `model_type`; these have no `vision_config` in some checkpoints.
@@ -22,9 +23,6 @@ const NEMO_CLASSES: [&str; 3] =
 
 /// Decoders, by `model_type`, that embed text if the model's name indicates it.
 const DECODER_TYPES: [&str; 2] = ["qwen3", "mistral"];
-
-/// The list of the modules of a model of sentence-transformers.
-const MODULES: &str = "modules.json";
 
 /// The framework that wrote the weights.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -100,6 +98,11 @@ fn nemo(facts: &Facts) -> bool {
     target.starts_with("nemo.collections.asr.") && NEMO_CLASSES.contains(&class)
 }
 
+/// The architecture, if it is supported.
+pub fn architecture(facts: &Facts) -> Option<Architecture> {
+    Architecture::find(&model_type(facts)?)
+}
+
 /// True if the configuration is the list of dimensions that OpenAI's form of Whisper has.
 fn dimensions(facts: &Facts) -> bool {
     ["n_mels", "n_audio_state", "n_text_state"].iter().all(|key| facts.config.get(key).is_some())
@@ -140,8 +143,7 @@ pub fn vision(facts: &Facts) -> bool {
 
 /// True if the architecture is a supported one of text alone.
 pub fn is_text_only(facts: &Facts) -> bool {
-    let architecture = model_type(facts).and_then(|name| Architecture::find(&name));
-    architecture.is_some_and(|architecture| !architecture.is_multimodal())
+    architecture(facts).is_some_and(|architecture| !architecture.is_multimodal())
 }
 
 fn embedded_processor(facts: &Facts) -> bool {
@@ -182,12 +184,20 @@ pub fn speech(facts: &Facts) -> bool {
 }
 
 /// True if the model can translate speech: a multilingual Whisper, except the turbo models, which
-/// were not trained for translation.
+/// were not trained for translation. Its name or its sizes say what it is.
 pub fn translation(facts: &Facts) -> bool {
     let is_english = |part: &str| part.split('.').skip(1).any(|end| end == "en");
     let cannot =
         |name: &str| name.split(['-', '_']).any(|part| part == "turbo" || is_english(part));
-    model_type(facts).as_deref() == Some("whisper") && !is_named(facts, cannot)
+    let size = |keys: [&str; 2]| keys.iter().find_map(|key| facts.config.get(key)?.as_u64());
+    let english = size(["n_vocab", "vocab_size"]) == Some(51_864);
+    let layers =
+        [["n_audio_layer", "encoder_layers"], ["n_text_layer", "decoder_layers"]].map(size);
+    let turbo = layers == [Some(32), Some(4)];
+    model_type(facts).as_deref() == Some("whisper")
+        && !english
+        && !turbo
+        && !is_named(facts, cannot)
 }
 
 /// True if the model embeds text: an encoder, a model with the modules of sentence-transformers,
@@ -207,8 +217,7 @@ pub fn embedding(facts: &Facts) -> bool {
 
 /// True if a class of `architectures` is that of a supported language model without its head.
 fn headless(facts: &Facts) -> bool {
-    let architecture = model_type(facts).and_then(|name| Architecture::find(&name));
-    architecture.is_some_and(|known| !known.is_multimodal())
+    architecture(facts).is_some_and(|known| !known.is_multimodal())
         && !is_causal(facts)
         && architectures(facts).iter().any(|name| name.ends_with("Model"))
 }
@@ -216,11 +225,20 @@ fn headless(facts: &Facts) -> bool {
 /// True if the model scores pairs of texts: a classifier with one label, or a decoder whose name
 /// indicates it.
 pub fn rerank(facts: &Facts) -> bool {
-    let classifier = |name: &String| name.ends_with("ForSequenceClassification");
-    match architectures(facts).iter().any(classifier) {
+    match architectures(facts).iter().any(|name| is_classifier(name)) {
         true => labels(facts) == 1,
         false => is_causal(facts) && is_named(facts, |name| name.contains("rerank")),
     }
+}
+
+/// True if the model's name is that of a Qwen3-Reranker, which is asked in a frame.
+pub fn qwen3_reranker(facts: &Facts) -> bool {
+    is_named(facts, |name| name.contains("qwen3") && name.contains("rerank"))
+}
+
+/// True if a class of `architectures` is a classifier of texts.
+pub fn is_classifier(class: &str) -> bool {
+    class.ends_with("ForSequenceClassification")
 }
 
 /// The number of labels of a classifier, two unless the configuration states another.

@@ -1,6 +1,7 @@
 //! The task of a model, its capabilities, and whether it can run, decided from its facts.
 
 pub mod detect;
+pub mod encoder;
 
 use serde_json::Value;
 
@@ -10,7 +11,8 @@ use crate::health::{Health, one_line};
 use crate::probe::Facts;
 use crate::quantization::{CONVERTIBLE, EQUIVALENT, Mode};
 use crate::tensors::Dtype;
-use detect::Framework;
+use detect::{Framework, architecture};
+use encoder::EncoderPlan;
 
 /// The task of a model, and whether it can run.
 #[derive(Clone, Debug)]
@@ -30,6 +32,8 @@ pub struct Plan {
     pub runnable: Result<(), String>,
     /// The context length in tokens, if the configuration states one.
     pub context_length: Option<u64>,
+    /// The properties of an embedding model or of a reranker; none for other tasks.
+    pub encoder: Option<EncoderPlan>,
 }
 
 /// The task of a model: its input and output.
@@ -72,6 +76,7 @@ pub fn decide(facts: &Facts, health: &Health) -> Plan {
         Task::Text => "base",
     };
     let framework = detect::framework(facts);
+    let context_length = context_length(facts);
     Plan {
         framework,
         task,
@@ -79,7 +84,12 @@ pub fn decide(facts: &Facts, health: &Health) -> Plan {
         capabilities: capabilities(facts, task),
         architecture: architecture(facts),
         runnable: runnable(facts, health, framework, task).map_err(|reason| one_line(&reason)),
-        context_length: context_length(facts),
+        encoder: match task {
+            Task::Embedding => Some(EncoderPlan::embedder(facts, context_length)),
+            Task::Rerank => Some(EncoderPlan::reranker(facts, context_length)),
+            Task::Text | Task::Vision | Task::Audio => None,
+        },
+        context_length,
     }
 }
 
@@ -109,10 +119,6 @@ fn capabilities(facts: &Facts, task: Task) -> Vec<&'static str> {
     all.iter().filter(|(_, has)| *has).map(|(name, _)| *name).collect()
 }
 
-fn architecture(facts: &Facts) -> Option<Architecture> {
-    Architecture::find(&detect::model_type(facts)?)
-}
-
 /// Checks that the model can run; the error is the first rule that it breaks.
 ///
 /// Checkpoints of MLX and of transformers run alike if their architecture is supported. Code in a
@@ -139,7 +145,8 @@ fn runnable(
     match task {
         Task::Text => {}
         Task::Vision if architecture.is_multimodal() => {}
-        Task::Embedding | Task::Rerank => {}
+        Task::Embedding => encoder::check(facts)?,
+        Task::Rerank => {}
         Task::Audio if architecture.kind() == NetworkKind::Speech => {}
         Task::Vision | Task::Audio => {
             return Err(format!("Only text models can run, and this one is for {}", task.name()));
@@ -173,8 +180,10 @@ fn supported(facts: &Facts, task: Task) -> Result<Architecture, String> {
         };
         return Err(format!("Model type '{name}' not supported{code}"));
     };
-    let writes_text =
-        |name: &String| architecture.is_multimodal() && name.contains("ForConditionalGeneration");
+    let writes_text = |name: &String| {
+        architecture.is_multimodal()
+            && (name.contains("ForConditionalGeneration") || name.ends_with("ChatModel"))
+    };
     let named = detect::architectures(facts);
     if let Some(class) = architecture.class().filter(|class| !named.iter().any(|n| n == class)) {
         let found = named.join(", ");
@@ -182,13 +191,14 @@ fn supported(facts: &Facts, task: Task) -> Result<Architecture, String> {
     }
     let encodes = named.iter().any(|name| detect::is_encoder(name));
     let writes = detect::is_causal(facts) || named.iter().any(writes_text);
+    let classifies = || named.iter().any(|name| detect::is_classifier(name));
     let hears = architecture.kind() == NetworkKind::Speech;
     let (fits, purpose) = match (task, architecture.is_encoder()) {
         (Task::Audio, _) if hears => {
             (named.iter().any(|name| detect::is_speech(name)), "write down speech")
         }
         (Task::Rerank, true) => (true, "rank text"),
-        (Task::Rerank, false) => (writes, "rank text"),
+        (Task::Rerank, false) => (writes || classifies(), "rank text"),
         (_, true) => (encodes, "embed text"),
         (Task::Embedding, false) => (encodes || writes, "embed text"),
         (_, false) => (writes, "write text"),

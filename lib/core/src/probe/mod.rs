@@ -7,6 +7,7 @@ mod beside;
 mod bounds;
 mod front_matter;
 mod reader;
+pub mod sentence;
 mod unfinished;
 mod walk;
 mod weights;
@@ -27,6 +28,7 @@ use crate::store::{Found, Origin};
 use crate::tensors::{Header, Index};
 use crate::workspace::sentinel;
 use reader::Reader;
+use sentence::{DenseConfig, Sentence};
 
 /// The facts about a model that are known without loading it.
 #[derive(Debug)]
@@ -61,6 +63,11 @@ pub struct Facts {
     pub index: Option<std::result::Result<Index, String>>,
     /// The safetensors or npz files that hold the model's weights, sorted.
     pub shards: Vec<Shard>,
+    /// Configuration of sentence-transformers, or the reason why it is invalid; the default if the model
+    /// has none.
+    pub sentence: std::result::Result<Sentence, String>,
+    /// The safetensors files of the `Dense` modules of the model that exist.
+    pub dense: Vec<Shard>,
     /// True if a chat template exists, as a file or as a field of a tokenizer file.
     pub chat_template: bool,
     /// Blobs whose download is incomplete, relative to the model's directory in the cache.
@@ -154,8 +161,15 @@ fn facts(found: &Found) -> Result<Facts> {
     let reader = Reader::new(path, &files);
     let tokenizer_config = reader.document("tokenizer_config.json");
     let weights = weights::select(&files, index.as_ref().and_then(|index| index.as_ref().ok()));
+    let config = reader.document("config.json");
+    let sentence = Sentence::read(&reader, &config);
+    let dense = sentence.iter().flat_map(Sentence::dense).map(DenseConfig::weights);
+    let dense: Vec<PathBuf> = dense.collect();
+    let dense = dense.iter().filter_map(|path| walk::find(&files, path)).collect();
     Ok(Facts {
-        config: reader.document("config.json"),
+        config,
+        sentence,
+        dense: reader.shards(dense),
         generation_config: reader.document("generation_config.json"),
         chat_template: reader.chat_template(&tokenizer_config),
         tokenizer_config,
@@ -194,6 +208,8 @@ fn blank(found: &Found, modified: SystemTime) -> Facts {
         readme: FrontMatter::default(),
         index: None,
         shards: Vec::new(),
+        sentence: Ok(Sentence::default()),
+        dense: Vec::new(),
         chat_template: false,
         unfinished: Vec::new(),
     }

@@ -20,7 +20,7 @@ fn places(env: &Env) -> Places {
 }
 
 fn listed(env: &Env) -> Vec<Found> {
-    list::all(&places(env), Revisions::Current).unwrap()
+    list::all(&places(env), Revisions::Current).models
 }
 
 fn pipe(path: PathBuf) {

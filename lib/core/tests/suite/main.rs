@@ -10,6 +10,7 @@ mod describe;
 mod health;
 mod hostile;
 mod names;
+mod npz;
 mod policy;
 mod probe;
 mod record;

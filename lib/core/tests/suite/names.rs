@@ -20,12 +20,12 @@ fn find(env: &Env, name: &str) -> Result<Found, Error> {
 }
 
 fn names(env: &Env) -> Vec<String> {
-    let found = list::all(&places(env), Revisions::Current).unwrap();
+    let found = list::all(&places(env), Revisions::Current).models;
     found.into_iter().map(|found| found.name).collect()
 }
 
 fn selected(env: &Env, pattern: &str) -> Vec<Listed> {
-    list::matching(&places(env), pattern, Revisions::Current).unwrap()
+    list::matching(&places(env), pattern, Revisions::Current).unwrap().models
 }
 
 /// Sets the time of a directory `seconds` into the future.
@@ -68,7 +68,7 @@ fn places_that_do_not_exist_are_empty() {
         hub: "/nowhere/hub".into(),
         workspaces: Some("/nowhere/w".into()),
     };
-    assert_eq!(list::all(&nowhere, Revisions::All).unwrap(), []);
+    assert_eq!(list::all(&nowhere, Revisions::All).models, []);
     let e = resolve(&Spec::parse("x").unwrap(), &nowhere).unwrap_err();
     assert_eq!(e.kind, Kind::ModelNotFound);
 }
@@ -86,7 +86,7 @@ fn the_current_revision_is_main_else_the_newest() {
     assert_eq!(find(&env, "org/m").unwrap().path, new.path);
     fs::write(old.repo.join("refs/main"), [0xff, 0xfe]).unwrap();
     assert_eq!(find(&env, "org/m").unwrap().path, new.path);
-    let all = list::all(&places(&env), Revisions::All).unwrap();
+    let all = list::all(&places(&env), Revisions::All).models;
     assert_eq!(all.iter().map(|f| &f.path).collect::<Vec<_>>(), [&new.path, &old.path]);
 }
 

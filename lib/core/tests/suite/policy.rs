@@ -69,6 +69,13 @@ fn models_of_each_kind_are_told_apart() {
         ("whisper-tiny.en", typed("whisper"), "audio", &["audio"]),
         ("whisper-tiny.en-mlx", typed("whisper"), "audio", &["audio"]),
         ("whisper-large-v3-turbo", typed("whisper"), "audio", &["audio"]),
+        ("m", typed("whisper").config(json!({"n_vocab": 51_864})), "audio", &["audio"]),
+        (
+            "m",
+            typed("whisper").config(json!({"encoder_layers": 32, "decoder_layers": 4})),
+            "audio",
+            &["audio"],
+        ),
         ("m", typed("llava"), "chat", &["text-generation", "chat"]),
         ("m", typed("llava_next"), "chat", &["text-generation", "chat", "vision"]),
         (
@@ -159,6 +166,10 @@ fn what_can_run_runs_and_what_cannot_says_why() {
     let llama = Model::new;
     for &architecture in Architecture::ALL {
         let model = llama().config(json!({"model_type": architecture.name()}));
+        let model = match architecture.is_multimodal() {
+            true => model.json("preprocessor_config.json", json!({"temporal_patch_size": 2})),
+            false => model,
+        };
         let plan = match architecture.class() {
             Some(class) => model.config(json!({"architectures": [class]})).plan(),
             None => model.plan(),

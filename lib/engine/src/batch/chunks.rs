@@ -39,6 +39,7 @@ impl Batch {
         let (places, left): (Vec<usize>, Vec<usize>) = self.prompts().unzip();
         let shares = shares(&left, budget);
         for ((sequence, left), rows) in places.into_iter().zip(left).zip(shares) {
+            let rows = self.sequences[sequence].uncut(rows);
             if rows > 0 {
                 let complete = rows == left;
                 chunks.push(Chunk { sequence, queued: None, rows, complete, wanted: 1 });

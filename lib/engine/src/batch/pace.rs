@@ -6,6 +6,12 @@ use std::time::Duration;
 /// Time that prompts may add to a step, as a multiple of the time that its other tokens take.
 const ADDED: f64 = 1.0;
 
+/// The same beside a single sequence, where half of the time is the share of a prompt. A row of a short
+/// chunk takes longer than one of a long chunk, so that a prompt keeps half of its speed by more than half
+/// of the time; and the step stays below three times the token, even if it takes a fifth longer than the
+/// steps before it.
+const ADDED_BESIDE_ONE: f64 = 1.5;
+
 /// Steps after which the time of a step without prompts is measured again.
 const FRESH: u64 = 64;
 
@@ -37,6 +43,8 @@ pub struct Pace {
     row: Vec<f64>,
     /// Rows of prompts in the last step that had some.
     rows: usize,
+    /// Time of that step as a multiple of the time that its other tokens take; 0 without any.
+    stretch: f64,
 }
 
 /// Times of steps without prompts.
@@ -65,11 +73,13 @@ impl Pace {
     /// of that if such a one is near, and prompts have half of it at least.
     pub fn rows(&self, time: Duration, sequences: usize, at_once: usize) -> usize {
         // Few rows may cost nothing beside the weights that are read anyway: what more of them cost is
-        // found by twice as many at a time.
-        let most = at_once.max(2 * self.rows);
+        // found by twice as many at a time, as long as a step of twice the time is short enough.
+        let more = if self.stretch > 1.5 { self.rows / 2 } else { self.rows };
+        let most = at_once.max(self.rows + more);
         let last = self.row.last().copied().unwrap_or_default();
         let row = last.max(median(&self.row).unwrap_or_default());
-        let fit = ((ADDED * time.as_secs_f64() / row) as usize).clamp(at_once / 2, most);
+        let added = if sequences == 1 { ADDED_BESIDE_ONE } else { ADDED };
+        let fit = ((added * time.as_secs_f64() / row) as usize).clamp(at_once / 2, most);
         match (sequences + fit) / at_once * at_once {
             whole if whole >= sequences + fit / 2 => whole - sequences,
             _ => fit,
@@ -89,6 +99,7 @@ impl Pace {
                 let row = (time - decoding).max(0.0) / (all - work.decoding) as f64;
                 keep(&mut self.row, row);
                 self.rows = work.rows;
+                self.stretch = if decoding > 0.0 { time / decoding } else { 0.0 };
             }
         } else if work.decoding > 0 && self.last.rows == 0 && self.last.decoding > 0 {
             // On a GPU the first step after others only queues its work.
@@ -168,7 +179,7 @@ mod tests {
                 let all: f64 = steps.iter().map(|(_, time)| time).sum();
                 let others = alone * steps.len() as f64;
                 let share = 1.0 - others / all;
-                assert!(share >= 0.9 / (decoding + 1) as f64, "{what}, {decoding}: {share}");
+                assert!(share >= 1.0 / (decoding + 1) as f64, "{what}, {decoding}: {share}");
                 assert!(steps.iter().filter(|(rows, _)| *rows == 0).count() <= 8, "{what}");
             }
         }

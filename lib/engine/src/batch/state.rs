@@ -1,6 +1,9 @@
 //! State of a batch and of its sequences.
 
-use mlx_rs::Array;
+use std::ops::Range;
+use std::sync::Arc;
+
+use mlxk_models::vision::Features;
 use mlxk_models::vision::mrope::MropePositions;
 use mlxk_processor::{Constraint, Media, Sampling, Token};
 use mlxk_tensor::cache::Cache;
@@ -46,8 +49,10 @@ pub struct Sequence {
     pub tokens: Vec<u32>,
     /// Pictures among the tokens of the prompt.
     pub media: Vec<Media>,
-    /// Features [tokens, hidden] of each picture, from its first token to its last.
-    pub features: Vec<Option<Array>>,
+    /// Features of each picture, from its first token to its last.
+    pub features: Vec<Option<Features>>,
+    /// Places of the tokens of pictures, which attend to each other in some models.
+    pub blocks: Arc<[Range<i32>]>,
     /// Positions of the prompt, if they are not consecutive.
     pub positions: Option<MropePositions>,
     /// Number of tokens that the cache holds, once the queued work is done.
@@ -88,6 +93,20 @@ impl Sequence {
     pub fn key(&self) -> Key {
         let media = self.media.iter().map(|media| (media.tokens.clone(), media.pixels.hash));
         Key { tokens: self.tokens.clone(), media: media.collect() }
+    }
+
+    /// Number of the next tokens that is closest to `rows` and cuts no picture whose tokens attend to
+    /// each other: fewer, if there are any before the picture.
+    pub fn uncut(&self, rows: usize) -> usize {
+        let both_ways = self.cache.as_ref().is_some_and(Cache::has_blocks);
+        let end = self.fed + rows;
+        let places = self.blocks.iter().map(|block| block.start as usize..block.end as usize);
+        let cut = places.filter(|_| both_ways).find(|place| place.start < end && end < place.end);
+        match cut {
+            Some(place) if rows > 0 && place.start > self.fed => place.start - self.fed,
+            Some(place) if rows > 0 => place.end - self.fed,
+            _ => rows,
+        }
     }
 
     /// Positions of the next `rows` tokens, if they are not consecutive.

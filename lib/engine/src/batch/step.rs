@@ -5,6 +5,7 @@
 //! step little longer than its tokens alone would (stall-free batching, arXiv 2403.02310). On a GPU the
 //! next step is queued before the tokens of the last one are read.
 
+use std::ops::Range;
 use std::time::{Duration, Instant};
 
 use mlx_rs::error::Result;
@@ -12,6 +13,7 @@ use mlx_rs::transforms::{async_eval, eval};
 use mlx_rs::{Array, memory};
 use mlxk_core::{Error, Kind};
 use mlxk_models::language::Spliced;
+use mlxk_models::vision::Features;
 use mlxk_processor::Token;
 use mlxk_tensor::array::elements;
 use mlxk_tensor::cache::{Cache, Sequences};
@@ -134,8 +136,9 @@ impl Batch {
                 cache.forget(other.fed - known).then_some((cache, known))
             });
             let found = from_other.or_else(|| self.prefix_cache.take(&key));
-            let (cache, reused) = found.unwrap_or_else(|| (forward.cache(), 0));
+            let (mut cache, reused) = found.unwrap_or_else(|| (forward.cache(), 0));
             let sequence = &mut self.sequences[place];
+            cache.set_blocks(&sequence.blocks);
             (sequence.cache, sequence.reused, sequence.fed) = (Some(cache), reused, reused);
         }
     }
@@ -297,19 +300,32 @@ fn splice(
     let next = sequence.fed..sequence.fed + rows;
     let mut spliced = Vec::new();
     for (media, kept) in sequence.media.iter().zip(&mut sequence.features) {
-        let own = media.tokens.start.max(next.start)..media.tokens.end.min(next.end);
-        if own.is_empty() {
+        if media.tokens.start >= next.end || media.tokens.end <= next.start {
             continue;
         }
         let features = match kept.take() {
             Some(features) => features,
             None => forward.features(media)?,
         };
-        let span = (own.start - media.tokens.start) as i32..(own.end - media.tokens.start) as i32;
-        let at = |token: usize| (first + token - next.start) as i32;
-        let rows = at(own.start)..at(own.end);
-        spliced.push(Spliced { rows, features: mlx::entries(&features, span)? });
-        *kept = Some(features).filter(|_| own.end < media.tokens.end);
+        let mut before = 0;
+        for run in &media.runs {
+            let own = run.start.max(next.start)..run.end.min(next.end);
+            if !own.is_empty() {
+                let span = before + own.start - run.start..before + own.end - run.start;
+                let at = first + own.start - next.start;
+                spliced.push(part(&features, span, at as i32..(at + own.len()) as i32)?);
+            }
+            before += run.len();
+        }
+        *kept = Some(features).filter(|_| next.end < media.tokens.end);
     }
     Ok(spliced)
+}
+
+/// Features `span` of a picture for these `rows` of a step.
+fn part(features: &Features, span: Range<usize>, rows: Range<i32>) -> Result<Spliced> {
+    let span = span.start as i32..span.end as i32;
+    let part = |all: &Array| mlx::entries(all, span.clone());
+    let deep = features.deep.iter().map(part).collect::<Result<_>>()?;
+    Ok(Spliced { rows, features: part(&features.rows)?, deep })
 }

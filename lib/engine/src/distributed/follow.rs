@@ -12,10 +12,11 @@ use mlxk_models::checkpoint::part::Part;
 use mlxk_models::sketch;
 use mlxk_tensor::cache::{Cache, Sequences};
 use mlxk_tensor::collective;
+use mlxk_tensor::positions::RowPositions;
 
 use super::rank_config::{RankConfig, gone};
 use super::wire::{Hello, MessageReader, RankCommand, RankReply, send_message};
-use crate::forward::ids;
+use crate::forward::{Pass, ids, shared};
 use crate::load;
 use crate::model::Model;
 use crate::thread::WorkerThread;
@@ -151,8 +152,9 @@ impl Follower {
         collective::join(config.backend, config.rank, config.size)?;
         let model = load::load_part(facts, plan, config.on_cpu, Some(*part))?;
         let lost = |_| gone(0);
-        let forgets = model.forward.cache().forgets();
-        send_message(stream, &RankReply::Ready { forgets }).map_err(lost)?;
+        let cache = model.forward.cache();
+        let (forgets, blocks) = (cache.forgets(), cache.has_blocks());
+        send_message(stream, &RankReply::Ready { forgets, blocks }).map_err(lost)?;
         news.send(Status::Ready).map_err(|_| gone(0))?;
         let mut sequences = BTreeMap::new();
         for command in commands {
@@ -172,17 +174,26 @@ fn execute(
     sequences: &mut BTreeMap<u64, Cache>,
 ) -> Result<Option<bool>> {
     match command {
-        RankCommand::Pass { sequences: advancing, ids: tokens } => {
+        RankCommand::Pass(Pass { sequences: advancing, ids: tokens, positions, pictures }) => {
             let own = |&(sequence, rows): &(u64, usize)| {
                 let cache = sequences.remove(&sequence).unwrap_or_else(|| model.forward.cache());
                 (sequence, cache, rows as i32)
             };
             let mut own: Vec<(u64, Cache, i32)> = advancing.iter().map(own).collect();
             let rows = own.iter_mut().map(|(_, cache, rows)| (cache, *rows)).collect();
-            model
-                .forward
-                .run(|| model.forward.forward(&ids(&tokens), &[], Sequences::new(rows)))?;
+            let positions = positions
+                .iter()
+                .map(|(rows, delta)| RowPositions { rows: rows.as_deref(), delta: *delta });
+            let rows = Sequences::new(rows).positioned(positions.collect());
+            model.forward.run(|| {
+                let spliced = shared(&pictures, None)?;
+                model.forward.forward(&ids(&tokens), &spliced, rows)
+            })?;
             sequences.extend(own.into_iter().map(|(sequence, cache, _)| (sequence, cache)));
+        }
+        RankCommand::Blocks { sequence, blocks } => {
+            let cache = sequences.entry(sequence).or_insert_with(|| model.forward.cache());
+            cache.set_blocks(&blocks.into());
         }
         RankCommand::Copy { from, to } => {
             let copy = sequences.get(&from).cloned();

@@ -1,7 +1,8 @@
 //! Leader of a group of ranks: rank 0, which assigns parts and sends commands.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::net::{TcpListener, TcpStream};
+use std::ops::Range;
 use std::rc::Rc;
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
@@ -18,7 +19,7 @@ use super::follow;
 use super::partition::choose;
 use super::rank_config::{RankConfig, gone};
 use super::wire::{Hello, MessageReader, RankCommand, RankReply, send_message};
-use crate::forward::Ranks;
+use crate::forward::{Pass, Ranks};
 use crate::load;
 use crate::model::Model;
 
@@ -163,14 +164,17 @@ impl Group {
         collective::join(config.backend, config.rank, config.size)?;
         let mut model = load::load_part(facts, plan, config.on_cpu, Some(part))?;
         let lost = || watch.lost().unwrap_or_else(|| gone(1));
-        let mut forgets = true;
+        let (mut forgets, mut blocks) = (true, false);
         for reply in &replies {
             match reply.recv() {
-                Ok(RankReply::Ready { forgets: own }) => forgets &= own,
+                Ok(RankReply::Ready { forgets: own, blocks: has }) => {
+                    forgets &= own;
+                    blocks |= has;
+                }
                 _ => return Err(lost()),
             }
         }
-        let others = Followers { watch, replies, sequences: 0, forgets };
+        let others = Followers { watch, replies, sequences: 0, forgets, blocks };
         model.forward.ranks = Some(Rc::new(SharedFollowers(Rc::new(RefCell::new(others)))));
         Ok(model)
     }
@@ -236,16 +240,18 @@ pub struct Followers {
     /// Number of sequences so far; the last one has this number.
     sequences: u64,
     forgets: bool,
+    /// True if the tokens of a block attend to each other in a layer of a rank.
+    blocks: bool,
 }
 
 impl Followers {
-    /// Sends the ranks the command to run `ids`, the next tokens of `sequences`, each with its rows.
+    /// Sends the ranks the command to run the next tokens of sequences.
     ///
     /// # Errors
     /// If a rank has ended.
-    pub fn pass(&self, sequences: Vec<(u64, usize)>, ids: Vec<u32>) -> Computed<()> {
+    pub fn pass(&self, pass: Pass) -> Computed<()> {
         let failed = |e| Exception::custom(format!("a rank has gone: {e}"));
-        self.watch.tell(&RankCommand::Pass { sequences, ids }).map_err(failed)
+        self.watch.tell(&RankCommand::Pass(pass)).map_err(failed)
     }
 
     fn tell(&self, command: &RankCommand) {
@@ -263,8 +269,8 @@ impl Followers {
 struct SharedFollowers(Rc<RefCell<Followers>>);
 
 impl Ranks for SharedFollowers {
-    fn pass(&self, sequences: Vec<(u64, usize)>, ids: Vec<u32>) -> Computed<()> {
-        self.0.borrow().pass(sequences, ids)
+    fn pass(&self, pass: Pass) -> Computed<()> {
+        self.0.borrow().pass(pass)
     }
 
     fn sequence(&self) -> Box<dyn Remote> {
@@ -276,13 +282,16 @@ impl Ranks for SharedFollowers {
 /// caches.
 pub struct RemoteCache {
     sequence: u64,
+    /// True if the ranks know blocks of the sequence.
+    blocked: Cell<bool>,
     others: Rc<RefCell<Followers>>,
 }
 
 impl RemoteCache {
     /// Cache of a new sequence.
     pub fn new(others: &Rc<RefCell<Followers>>) -> RemoteCache {
-        RemoteCache { sequence: others.borrow_mut().next(), others: others.clone() }
+        let sequence = others.borrow_mut().next();
+        RemoteCache { sequence, blocked: Cell::new(false), others: others.clone() }
     }
 }
 
@@ -295,8 +304,21 @@ impl Remote for RemoteCache {
         self.others.borrow().forgets
     }
 
+    fn has_blocks(&self) -> bool {
+        self.others.borrow().blocks
+    }
+
+    fn set_blocks(&self, blocks: &[Range<i32>]) {
+        if self.has_blocks() && (self.blocked.get() || !blocks.is_empty()) {
+            self.blocked.set(!blocks.is_empty());
+            let (sequence, blocks) = (self.sequence, blocks.to_vec());
+            self.others.borrow().tell(&RankCommand::Blocks { sequence, blocks });
+        }
+    }
+
     fn copy(&self) -> Box<dyn Remote> {
         let copy = RemoteCache::new(&self.others);
+        copy.blocked.set(self.blocked.get());
         self.others.borrow().tell(&RankCommand::Copy { from: self.sequence, to: copy.sequence });
         Box::new(copy)
     }

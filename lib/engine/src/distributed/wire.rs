@@ -1,14 +1,17 @@
-//! Control protocol between ranks, without tensors: JSON messages over TCP, one per line.
+//! Control protocol between ranks, without tensors, which go by MLX's collectives: JSON messages over TCP, one per line.
 
 use std::io::{BufRead, BufReader, Error, ErrorKind, Read, Result, Write};
 use std::net::TcpStream;
+use std::ops::Range;
 
 use mlxk_models::checkpoint::part::Part;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
-/// Maximum length of a message, in bytes; a pass has a few thousand tokens at most.
-const LONGEST: u64 = 1 << 20;
+use crate::forward::Pass;
+
+/// Maximum length of a message, in bytes; a pass has some thousand tokens at most, each with a position.
+const LONGEST: u64 = 4 << 20;
 
 /// Command of rank 0 to another rank.
 #[derive(Debug, Serialize, Deserialize)]
@@ -17,9 +20,10 @@ pub enum RankCommand {
     Start(Part),
     /// The rank cannot take part, for this reason.
     Refused(String),
-    /// Run `ids`, the next tokens of `sequences`, each a number and its count of tokens. An unknown
-    /// number is a new sequence.
-    Pass { sequences: Vec<(u64, usize)>, ids: Vec<u32> },
+    /// Run the next tokens of sequences.
+    Pass(Pass),
+    /// Set the blocks of a sequence, by positions, whose tokens attend to each other.
+    Blocks { sequence: u64, blocks: Vec<Range<i32>> },
     /// Copy the cache of sequence `from` to the new sequence `to`.
     Copy { from: u64, to: u64 },
     /// Drop the last `tokens` tokens from the cache of a sequence; the reply is [`RankReply::Forgot`].
@@ -35,8 +39,9 @@ pub enum RankCommand {
 pub enum RankReply {
     /// The rank introduces itself: its first message.
     Hello(Hello),
-    /// The part is loaded; `forgets` is true if its caches can drop their last tokens.
-    Ready { forgets: bool },
+    /// The part is loaded; `forgets` is true if its caches can drop their last tokens, `blocks` if the
+    /// tokens of a block attend to each other in one of its layers.
+    Ready { forgets: bool, blocks: bool },
     /// True if the cache of a sequence dropped the tokens of [`RankCommand::Forget`].
     Forgot(bool),
     /// The rank ends because of this error.

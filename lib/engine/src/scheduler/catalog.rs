@@ -4,8 +4,9 @@ use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::{Mutex, PoisonError};
 
+use mlxk_core::list::{self, Listing};
 use mlxk_core::store::Revisions;
-use mlxk_core::{Error, Found, Kind, Origin, Places, Result, Spec, Target, inspect, list, resolve};
+use mlxk_core::{Error, Found, Kind, Origin, Places, Result, Spec, Target, inspect, resolve};
 use mlxk_processor::engine::ModelInfo;
 use rayon::prelude::*;
 
@@ -77,11 +78,11 @@ impl Catalogue {
     /// Models that can run, those that are loaded at the start first; `loaded` are those in memory.
     ///
     /// # Errors
-    /// If the cache cannot be listed.
+    /// If no place of models can be listed.
     pub fn list(&self, loaded: &[Found]) -> Result<Vec<ModelInfo>> {
         let all = match self.closed {
             true => Vec::new(),
-            false => list::all(&self.places, Revisions::Current)?,
+            false => readable(list::all(&self.places, Revisions::Current))?,
         };
         let others = all.into_iter().filter(|found| !self.own.values().any(|own| own == found));
         let own: Vec<Found> = self.own.values().cloned().collect();
@@ -91,6 +92,15 @@ impl Catalogue {
         // An unreadable or just removed model cannot run: mlxk-health(1) has the reason.
         let listed = all.par_iter().map(|found| listed(found, loaded).unwrap_or(None));
         Ok(listed.collect::<Vec<_>>().into_iter().flatten().collect())
+    }
+}
+
+/// Models of a listing; its first error if there are none.
+fn readable(listing: Listing<Found>) -> Result<Vec<Found>> {
+    let Listing { models, unread } = listing;
+    match unread.into_iter().next() {
+        Some(e) if models.is_empty() => Err(e),
+        _ => Ok(models),
     }
 }
 
@@ -109,6 +119,8 @@ fn listed(found: &Found, loaded: &[Found]) -> Result<Option<ModelInfo>> {
         workspace: found.origin == Origin::Workspace,
         context_length: plan.context_length,
         loaded: loaded.contains(found),
+        task: plan.task,
+        encoder: plan.encoder,
     }))
 }
 

@@ -74,17 +74,29 @@ pub fn pair_processor(found: &Found) -> Result<PairProcessor> {
     PairProcessor::read(&facts, &plan)
 }
 
+/// Checks that a model can write down speech here.
+///
+/// # Errors
+/// If it cannot.
+pub fn speech(found: &Found) -> Result<()> {
+    read_for(found, Some(Task::Audio)).map(drop)
+}
+
 /// Inspects a model that is to do `task`, or its own task if `None`.
 fn read_for(found: &Found, task: Option<Task>) -> Result<Costed> {
     let Inspected { facts, health, plan } = inspect(found)?;
     match task.unwrap_or(plan.task) {
         Task::Embedding => admission::suits_embedding(&facts, &health, &plan),
         Task::Rerank => admission::suits_reranking(&facts, &health, &plan),
-        Task::Text | Task::Vision | Task::Audio => admission::admit_part(&facts, &health, &plan),
+        Task::Audio => admission::suits_speech(&facts, &health, &plan),
+        Task::Text | Task::Vision => admission::admit_part(&facts, &health, &plan),
     }
     .map_err(|e| routed(e, plan.task))?;
     let cost = Cost::of(&facts, &plan, mlx::on_cpu()?, None)?;
-    admission::fit(&facts, &plan, &cost)?;
+    match plan.task {
+        Task::Audio => admission::fit_speech(&facts, &cost)?,
+        _ => drop(admission::fit(&facts, &plan, &cost)?),
+    }
     Ok(Costed { facts, plan, cost })
 }
 
@@ -95,7 +107,7 @@ fn routed(error: Error, task: Task) -> Error {
         Task::Text | Task::Vision => "POST /v1/chat/completions lets it write text",
         Task::Embedding => "POST /v1/embeddings turns text into vectors with it",
         Task::Rerank => "POST /v1/rerank scores texts with it",
-        Task::Audio => return error,
+        Task::Audio => "POST /v1/audio/transcriptions writes down speech with it",
     };
     error.hint(routes)
 }

@@ -154,7 +154,7 @@ impl<S: Source> Resident for LoadedModel<S> {
     }
 
     fn weights(&self) -> u64 {
-        self.cost.weights
+        self.cost.tensors()
     }
 
     fn running(&self) -> usize {

@@ -8,8 +8,10 @@ use std::thread;
 use mlxk_core::{Error, Found, Kind, Places, Result, Task};
 use mlxk_processor::engine::{
     EmbedRequest, Embeddings, Engine, Events, Figures, ModelInfo, ScoreRequest, Scores,
+    TranscriptEvents,
 };
 use mlxk_processor::request::{Preset, Request};
+use mlxk_processor::transcript::TranscribeRequest;
 use rayon::{ThreadPool, ThreadPoolBuilder};
 use tokio::sync::{mpsc, oneshot};
 
@@ -17,6 +19,7 @@ use super::catalog::{Catalogue, id};
 use super::costed;
 use super::encoding;
 use super::guard::{Ticket, guarded};
+use super::hearing;
 use super::shared::{Bounds, Shared, stopped};
 use super::work::Work;
 use super::worker::{self, QueuedRequest, SchedulerCommand, SchedulerConfig};
@@ -238,6 +241,16 @@ impl Engine for Local {
             encoding::score(shared, taken, &request, send)
         });
         Ok(scores)
+    }
+
+    fn transcribe(&self, request: TranscribeRequest) -> Result<TranscriptEvents> {
+        let ticket = Ticket::take(&self.shared, self.queue)?;
+        let found = self.find(&request.model, Task::Audio)?;
+        let (send, events) = mpsc::unbounded_channel();
+        self.prepare(&self.preparing, found, ticket, |_, taken| {
+            hearing::prepare(taken, request, send)
+        });
+        Ok(events)
     }
 
     fn queue_capacity(&self) -> u64 {

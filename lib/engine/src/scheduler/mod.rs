@@ -12,13 +12,16 @@ pub mod distributed;
 mod encoder;
 mod encoding;
 mod guard;
+mod hearing;
 mod loaded;
 mod local;
 mod processors;
 mod resident;
 mod shared;
+mod speech;
 mod work;
 mod worker;
 
+pub use catalog::id;
 pub use local::Local;
 pub use shared::Bounds;

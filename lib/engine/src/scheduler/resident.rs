@@ -46,6 +46,11 @@ pub trait Resident {
         Some(Duration::ZERO)
     }
 
+    /// True if the model works in [`Resident::step`]; otherwise on a thread of its own.
+    fn steps(&self) -> bool {
+        true
+    }
+
     /// True if whole texts wait to be read.
     fn prefills(&self) -> bool;
 

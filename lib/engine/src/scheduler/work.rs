@@ -10,9 +10,11 @@ use super::encoder::{Job, LoadedEncoder};
 use super::loaded::{EventSender, LoadedModel};
 use super::processors::Processors;
 use super::resident::Resident;
-use crate::embed::Embedder;
+use super::speech::{LoadedSpeech, SpeechJob};
+use crate::embed::{EmbedForm, Embedder};
 use crate::prefix_cache::CacheOptions;
 use crate::rerank::Reranker;
+use crate::transcribe::Transcriber;
 
 /// Model in memory, by its task.
 pub enum Loaded {
@@ -22,6 +24,8 @@ pub enum Loaded {
     Embedder(Box<LoadedEncoder<Embedder>>),
     /// Reranker.
     Reranker(Box<LoadedEncoder<Reranker>>),
+    /// Speech model.
+    Speech(Box<LoadedSpeech>),
 }
 
 /// Prepared request, by the task of its model.
@@ -32,6 +36,8 @@ pub enum Work {
     Embed(Job<Embedder>),
     /// Request for scores.
     Score(Job<Reranker>),
+    /// Request to write down speech.
+    Speech(Box<SpeechJob>),
 }
 
 impl Work {
@@ -41,6 +47,7 @@ impl Work {
             Work::Text(_, send) => send.is_closed(),
             Work::Embed(job) => job.is_closed(),
             Work::Score(job) => job.is_closed(),
+            Work::Speech(job) => job.is_closed(),
         }
     }
 
@@ -53,6 +60,7 @@ impl Work {
             }
             Work::Embed(job) => job.fail(error),
             Work::Score(job) => job.fail(error),
+            Work::Speech(job) => job.fail(error),
         }
     }
 }
@@ -72,10 +80,8 @@ impl Loaded {
         let (found, weights) = (facts.found.clone(), cost.weights);
         Ok(match plan.task {
             Task::Embedding => {
-                let network = match &adapter {
-                    Some(task) => Embedder::load_adapted(facts, plan, task)?,
-                    None => Embedder::load(facts, plan)?,
-                };
+                let form = EmbedForm { task: adapter.clone(), pooling: None };
+                let network = Embedder::load(facts, plan, form)?;
                 let model = LoadedEncoder::new(network, found, adapter, weights);
                 Loaded::Embedder(Box::new(model))
             }
@@ -83,7 +89,12 @@ impl Loaded {
                 let network = Reranker::load(facts, plan)?;
                 Loaded::Reranker(Box::new(LoadedEncoder::new(network, found, None, weights)))
             }
-            Task::Text | Task::Vision | Task::Audio => {
+            Task::Audio => {
+                let Costed { facts, plan, .. } = costed;
+                let load = move || Transcriber::load(&facts, &plan);
+                Loaded::Speech(Box::new(LoadedSpeech::open(load, found, weights)?))
+            }
+            Task::Text | Task::Vision => {
                 let processor = processors.find(&found, costed::processor)?;
                 Loaded::Text(Box::new(LoadedModel::open(costed, processor, options)?))
             }
@@ -96,6 +107,7 @@ impl Loaded {
             Loaded::Text(_) => Task::Text,
             Loaded::Embedder(_) => Task::Embedding,
             Loaded::Reranker(_) => Task::Rerank,
+            Loaded::Speech(_) => Task::Audio,
         }
     }
 
@@ -113,6 +125,7 @@ impl Loaded {
             (Loaded::Text(model), Work::Text(prepared, send)) => model.join(*prepared, send),
             (Loaded::Embedder(model), Work::Embed(job)) => model.join(job),
             (Loaded::Reranker(model), Work::Score(job)) => model.join(job),
+            (Loaded::Speech(model), Work::Speech(job)) => model.join(*job),
             (model, work) => {
                 let message = "the model in memory is for another task";
                 work.fail(Error::new(Kind::Internal, &model.found().name, message));
@@ -129,6 +142,7 @@ impl Deref for Loaded {
             Loaded::Text(model) => &**model,
             Loaded::Embedder(model) => &**model,
             Loaded::Reranker(model) => &**model,
+            Loaded::Speech(model) => &**model,
         }
     }
 }
@@ -139,6 +153,7 @@ impl DerefMut for Loaded {
             Loaded::Text(model) => &mut **model,
             Loaded::Embedder(model) => &mut **model,
             Loaded::Reranker(model) => &mut **model,
+            Loaded::Speech(model) => &mut **model,
         }
     }
 }

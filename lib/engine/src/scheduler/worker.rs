@@ -12,6 +12,7 @@ use super::catalog::id;
 use super::costed::{self, Costed};
 use super::guard::{Ticket, guarded};
 use super::loaded::LoadedModel;
+use super::resident::Resident;
 use super::shared::{Bounds, Shared};
 use super::work::{Loaded, Work};
 use crate::distributed::Group;
@@ -19,6 +20,9 @@ use crate::prefill::Prefill;
 
 /// Time between two searches for idle models.
 const LOOK: Duration = Duration::from_secs(1);
+
+/// Time between two looks at models that work on threads of their own.
+const POLL: Duration = Duration::from_millis(10);
 
 /// Command to the scheduler. The senders receive the result of loading.
 pub enum SchedulerCommand {
@@ -89,8 +93,7 @@ impl Scheduler {
     /// Receives the commands that were sent; waits for one if there is no work. False if all
     /// senders are dropped.
     fn receive(&mut self, commands: &Receiver<SchedulerCommand>) -> bool {
-        let idle = self.queue.is_empty() && self.models.iter().all(|model| model.running() == 0);
-        let mut wait = if idle { self.timeout() } else { Duration::ZERO };
+        let mut wait = self.wait();
         loop {
             match commands.recv_timeout(wait) {
                 Ok(command) => self.run(command),
@@ -98,6 +101,16 @@ impl Scheduler {
                 Err(RecvTimeoutError::Disconnected) => return false,
             }
             wait = Duration::ZERO;
+        }
+    }
+
+    /// Time to wait for a command.
+    fn wait(&self) -> Duration {
+        let running = || self.models.iter().filter(|model| model.running() > 0);
+        match running().next() {
+            None if self.queue.is_empty() => self.timeout(),
+            Some(_) if running().all(|model| !model.steps()) => POLL,
+            _ => Duration::ZERO,
         }
     }
 
@@ -174,7 +187,7 @@ impl Scheduler {
     }
 
     fn admit_request(&mut self, waiting: &QueuedRequest) -> Result<Admit> {
-        if self.running_beside(&waiting.work) >= self.config.bounds.batch {
+        if self.running_beside(waiting) >= self.most_beside(&waiting.work) {
             return Ok(Admit::Wait);
         }
         let adapter = waiting.adapter.as_deref();
@@ -210,7 +223,7 @@ impl Scheduler {
             return Ok(None);
         }
         let costed = costed::read(found)?;
-        let need = costed.cost.weights;
+        let need = costed.cost.tensors();
         if need > memory {
             let message = format!("its weights need {need} bytes, the server may use {memory}");
             return Err(Error::new(Kind::InsufficientMemory, id(found), message));
@@ -276,12 +289,24 @@ impl Scheduler {
         self.models.iter().map(|model| model.running()).sum()
     }
 
-    /// Number of running requests that share a batch with `work`: answers do with answers, texts to
-    /// embed or score with such texts.
-    fn running_beside(&self, work: &Work) -> usize {
-        let writes = matches!(work, Work::Text(..));
-        let like = |model: &&Loaded| matches!(model, Loaded::Text(_)) == writes;
+    /// Number of running requests that share a batch with `waiting`: answers do with answers, texts to
+    /// embed or score with such texts, and speech with that of the same model.
+    fn running_beside(&self, waiting: &QueuedRequest) -> usize {
+        let like = |model: &&Loaded| match (&waiting.work, model) {
+            (Work::Text(..), Loaded::Text(_)) => true,
+            (Work::Speech(_), Loaded::Speech(speech)) => *speech.found() == waiting.found,
+            (Work::Embed(_) | Work::Score(_), Loaded::Embedder(_) | Loaded::Reranker(_)) => true,
+            _ => false,
+        };
         self.models.iter().filter(like).map(|model| model.running()).sum()
+    }
+
+    /// Maximum number of requests that share a batch with `work`; a speech model answers one at a time.
+    fn most_beside(&self, work: &Work) -> usize {
+        match work {
+            Work::Speech(_) => 1,
+            _ => self.config.bounds.batch,
+        }
     }
 
     fn weights(&self) -> u64 {

@@ -67,14 +67,15 @@ pub struct Written {
     pub avg_logprob: f32,
     /// Probability that the window has no speech.
     pub no_speech_prob: f32,
-    /// Ratio of the length of the text to its length when compressed by zlib.
+    /// Ratio of the length of all that was written to its length when compressed by zlib; of a loop,
+    /// the text has one round only.
     pub compression_ratio: f32,
     /// Temperature of the attempt.
     pub temperature: f32,
 }
 
 /// Samples of which the likeliest is taken at a temperature above 0.
-const SAMPLES: usize = 5;
+const SAMPLES: u64 = 5;
 
 impl WindowDecoder {
     /// What the decoder attends to in a window of frames [frames, bands], one after another.
@@ -136,55 +137,106 @@ impl WindowDecoder {
     /// # Errors
     /// If the network fails, or computes no numbers.
     pub fn decode(&self, heard: &Heard, prompt: &Prompt, attempt: Attempt) -> Result<Written> {
+        let mut written = self.decode_all(&[heard], prompt, attempt)?;
+        written.pop().ok_or_else(|| Error::internal("nothing was written"))
+    }
+
+    /// Writes what is heard in each of several windows, all at once.
+    ///
+    /// # Errors
+    /// As [`decode`](Self::decode).
+    pub fn decode_all(
+        &self,
+        heard: &[&Heard],
+        prompt: &Prompt,
+        attempt: Attempt,
+    ) -> Result<Vec<Written>> {
         let rules = Rules { vocabulary: &self.vocabulary, timestamps: prompt.timestamps };
         let start = self.start(prompt);
-        let mut texts = vec![Text::default(); if attempt.temperature > 0.0 { SAMPLES } else { 1 }];
-        let mut first = self.network.cache();
-        let place = start.iter().position(|&token| token == self.vocabulary.start).unwrap_or(0);
-        let logits = self.run(|| {
-            let h = self.forward(&start, vec![(&mut first, start.len() as i32)], &[heard])?;
-            self.logits(&h, &[place, start.len() - 1])
-        })?;
-        let [at_start, next] = logits.try_into().map_err(|_| Error::execution("no logits"))?;
-        let silence = at_start.get(self.vocabulary.no_speech as usize).copied();
-        let no_speech_prob = silence.map_or(0.0, |logit| (logit - log_sum(&at_start)).exp());
-        let mut caches: Vec<Cache> = texts.iter().map(|_| first.clone()).collect();
-        let mut logits = vec![next; texts.len()];
-        drop(first);
-        let room = self.network.sizes().tokens.saturating_sub(start.len());
-        for number in 0..attempt.most.min(room) {
-            let open: Vec<usize> = (0..texts.len()).filter(|&at| !texts[at].ended).collect();
-            for (&at, logits) in open.iter().zip(&mut logits) {
-                let seed = attempt.seed.wrapping_add(at as u64);
-                let draw = Attempt { seed, ..attempt };
-                texts[at].push(logits, &rules, draw, number as u64)?;
+        let room = self.network.sizes().tokens.saturating_sub(start.len()).min(attempt.most);
+        let (mut texts, silences) = self.begin(heard, &start, attempt)?;
+        for number in 0..room {
+            for text in texts.iter_mut().filter(|text| !text.ended) {
+                text.push(&rules, attempt, number as u64)?;
             }
-            let open: Vec<usize> = (0..texts.len()).filter(|&at| !texts[at].ended).collect();
-            if open.is_empty() || number + 1 == attempt.most.min(room) {
+            let mut open: Vec<&mut Text> = texts.iter_mut().filter(|text| !text.ended).collect();
+            if open.is_empty() || number + 1 == room {
                 break;
             }
             let last: Vec<u32> =
-                open.iter().filter_map(|&at| texts[at].tokens.last().copied()).collect();
-            let ended = texts.iter().map(|text| text.ended);
-            let going = caches.iter_mut().zip(ended).filter(|(_, ended)| !ended);
-            let going = going.map(|(cache, _)| (cache, 1)).collect();
+                open.iter().filter_map(|text| text.tokens.last().copied()).collect();
+            let to: Vec<&Heard> = open.iter().map(|text| heard[text.window]).collect();
             let rows: Vec<usize> = (0..open.len()).collect();
-            logits = self.run(|| {
-                let h = self.forward(&last, going, &vec![heard; open.len()])?;
-                self.logits(&h, &rows)
+            let logits = self.run(|| {
+                let caches = open.iter_mut().map(|text| (&mut text.cache, 1)).collect();
+                self.logits(&self.forward(&last, caches, &to)?, &rows)
             })?;
+            open.iter_mut().zip(logits).for_each(|(text, logits)| text.logits = logits);
         }
-        let better = |a: &Text, b: &Text| a.mean().total_cmp(&b.mean());
-        let best = texts.into_iter().max_by(better).unwrap_or_default();
-        let text = self.vocabulary.text(&best.tokens).trim().to_owned();
-        Ok(Written {
-            avg_logprob: best.sum / (best.tokens.len() + 1) as f32,
-            compression_ratio: compression_ratio(&text),
-            text,
-            tokens: best.tokens,
+        let mut texts = texts.into_iter().peekable();
+        let best = silences.into_iter().enumerate().map(|(window, no_speech_prob)| {
+            let own = std::iter::from_fn(|| texts.next_if(|text| text.window == window));
+            let best = own.max_by(|a, b| a.mean().total_cmp(&b.mean()));
+            let best = best.ok_or_else(|| Error::internal("nothing was written"))?;
+            Ok(self.written(best, no_speech_prob, attempt.temperature))
+        });
+        best.collect()
+    }
+
+    /// Texts of windows after the tokens `start`, one of each window, or several to choose among; and
+    /// the probability of each window that it has no speech.
+    fn begin(
+        &self,
+        heard: &[&Heard],
+        start: &[u32],
+        attempt: Attempt,
+    ) -> Result<(Vec<Text>, Vec<f32>)> {
+        let samples = if attempt.temperature > 0.0 { SAMPLES } else { 1 };
+        let place = start.iter().position(|&token| token == self.vocabulary.start).unwrap_or(0);
+        let mut caches: Vec<Cache> = heard.iter().map(|_| self.network.cache()).collect();
+        let length = start.len();
+        let firsts = (0..heard.len()).map(|window| window * length);
+        let rows: Vec<usize> = firsts.flat_map(|at| [at + place, at + length - 1]).collect();
+        let logits = self.run(|| {
+            let sequences = caches.iter_mut().map(|cache| (cache, length as i32)).collect();
+            let h = self.forward(&start.repeat(heard.len()), sequences, heard)?;
+            self.logits(&h, &rows)
+        })?;
+        let mut logits = logits.into_iter();
+        let (mut texts, mut silences) = (Vec::new(), Vec::new());
+        for (window, cache) in caches.into_iter().enumerate() {
+            let both = logits.next().zip(logits.next());
+            let (at_start, next) = both.ok_or_else(|| Error::internal("logits are missing"))?;
+            let silence = at_start.get(self.vocabulary.no_speech as usize);
+            silences.push(silence.map_or(0.0, |logit| (logit - log_sum(&at_start)).exp()));
+            texts.extend((0..samples).map(|sample| Text {
+                window,
+                sample,
+                cache: cache.clone(),
+                logits: next.clone(),
+                tokens: Vec::new(),
+                sum: 0.0,
+                ended: false,
+            }));
+        }
+        Ok((texts, silences))
+    }
+
+    /// What was written, in numbers.
+    fn written(&self, text: Text, no_speech_prob: f32, temperature: f32) -> Written {
+        let Text { mut tokens, sum, .. } = text;
+        let (count, spoken) = (tokens.len(), self.vocabulary.text(&tokens).trim().to_owned());
+        if let Some(once) = looped(&tokens) {
+            tokens.truncate(once);
+        }
+        Written {
+            avg_logprob: sum / (count + 1) as f32,
+            compression_ratio: compression_ratio(&spoken),
+            text: self.vocabulary.text(&tokens).trim().to_owned(),
+            tokens,
             no_speech_prob,
-            temperature: attempt.temperature,
-        })
+            temperature,
+        }
     }
 
     /// Runs `work` on the stream of the model.
@@ -219,8 +271,14 @@ impl WindowDecoder {
 }
 
 /// Text that is being written.
-#[derive(Clone, Debug, Default)]
 struct Text {
+    /// Number of the window.
+    window: usize,
+    /// Number of the text among those of the window.
+    sample: u64,
+    cache: Cache,
+    /// Logits [vocabulary] of the next token.
+    logits: Vec<f32>,
     tokens: Vec<u32>,
     /// Sum of the log probabilities of the tokens and the end.
     sum: f32,
@@ -228,33 +286,29 @@ struct Text {
 }
 
 impl Text {
-    /// Writes a token by `logits`.
-    fn push(
-        &mut self,
-        logits: &mut [f32],
-        rules: &Rules,
-        draw: Attempt,
-        number: u64,
-    ) -> Result<()> {
-        rules.apply(logits, &self.tokens);
+    /// Writes token number `number`.
+    fn push(&mut self, rules: &Rules, attempt: Attempt, number: u64) -> Result<()> {
+        rules.apply(&mut self.logits, &self.tokens);
         let sampling = Sampling {
-            temperature: draw.temperature,
-            seed: draw.seed,
+            temperature: attempt.temperature,
+            seed: attempt.seed.wrapping_add(self.sample),
             logprobs: Some(0),
             ..Sampling::GREEDY
         };
         let (recent, tokens, allowed) = (&[], &[], None);
         let draw = Draw { sampling: &sampling, recent, tokens, number, allowed };
-        let chosen = host::choose(logits, &draw);
+        let chosen = host::choose(&self.logits, &draw);
         let chosen = chosen.and_then(|token| Some((token.id, token.logprob?)));
         let finite = |(_, logprob): &(u32, f32)| logprob.is_finite();
         let (token, logprob) = chosen
             .filter(finite)
             .ok_or_else(|| Error::new(Kind::Execution, "", "the model's logits are not finite"))?;
         self.sum += logprob;
-        match token == rules.vocabulary.end {
-            true => self.ended = true,
-            false => self.tokens.push(token),
+        self.ended = token == rules.vocabulary.end;
+        if !self.ended {
+            self.tokens.push(token);
+            // Nothing else comes after that.
+            self.ended = looped(&self.tokens).is_some();
         }
         Ok(())
     }
@@ -265,10 +319,44 @@ impl Text {
     }
 }
 
+/// Number of tokens that are left if those at the end, a loop of many rounds, are said once.
+fn looped(tokens: &[u32]) -> Option<usize> {
+    /// Longest round.
+    const ROUND: usize = 24;
+    /// Tokens that are no chance any more.
+    const MANY: usize = 64;
+    (1..=ROUND.min(tokens.len())).find_map(|round| {
+        let pairs = tokens.iter().rev().zip(tokens.iter().rev().skip(round));
+        let again = pairs.take_while(|(token, before)| token == before).count();
+        (again >= MANY).then(|| tokens.len() - again)
+    })
+}
+
 /// Ratio of the length of `text` to its length when compressed.
 pub fn compression_ratio(text: &str) -> f32 {
     let mut encoder = ZlibEncoder::new(Vec::new(), Compression::default());
     // Writing to memory does not fail.
     let compressed = encoder.write_all(text.as_bytes()).and_then(|()| encoder.finish());
     text.len() as f32 / compressed.map_or(1, |bytes| bytes.len().max(1)) as f32
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_loop_is_said_once() {
+        let said = |round: &[u32], times: usize| [&[1, 2], &*round.repeat(times)].concat();
+        assert_eq!(looped(&said(&[7], 65)), Some(3));
+        assert_eq!(looped(&said(&[7, 8, 9], 30)), Some(5));
+        assert_eq!(looped(&said(&[7, 8, 9], 10)), None);
+        assert_eq!(looped(&[]), None);
+    }
+
+    #[test]
+    fn repetitions_are_compressed_well() {
+        assert!(compression_ratio("And so my fellow Americans ask not") < 1.1);
+        assert!(compression_ratio(&"Thank you. ".repeat(20)) > 5.0);
+        assert_eq!(compression_ratio(""), 0.0);
+    }
 }

@@ -5,6 +5,7 @@ mod attention;
 mod chat;
 mod clips;
 pub mod ctc;
+mod cuts;
 mod decode;
 mod frames;
 mod logits;
@@ -17,6 +18,7 @@ mod split;
 pub mod timed;
 pub mod transducer;
 pub mod vocabulary;
+mod voices;
 mod windows;
 mod wishes;
 mod words;
@@ -36,6 +38,7 @@ use chat::Hearing;
 pub use decode::{Attempt, Prompt, WindowDecoder, Written};
 use rows::ByRow;
 use samples::FromSamples;
+pub use words::Timed;
 
 /// Receiver of events.
 type Each<'a> = &'a mut dyn FnMut(TranscriptEvent) -> ControlFlow<()>;

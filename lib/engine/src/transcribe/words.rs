@@ -28,53 +28,55 @@ pub struct Timed {
     pub probability: f32,
 }
 
-/// Words of `tokens`, a text without times, and when each is heard in the first `frames` frames of a
-/// window. `spaced` is true if the language puts spaces between words.
-///
-/// # Errors
-/// If the network fails.
-pub fn align(
-    decoder: &WindowDecoder,
-    heard: &Heard,
-    prompt: &Prompt,
-    tokens: &[u32],
-    frames: usize,
-    spaced: bool,
-) -> Result<Vec<Timed>> {
-    let words = &decoder.vocabulary;
-    let positions = frames / 2;
-    if tokens.is_empty() || positions == 0 {
-        return Ok(Vec::new());
-    }
-    let request = decoder.request(prompt);
-    let all = [&request, &[words.no_timestamps][..], tokens, &[words.end]].concat();
-    let (logits, scores) = decoder.run(|| {
-        let aligned = decoder.network.align(&ids(&all), heard, &decoder.alignment_heads)?;
-        let rows: Vec<usize> = (request.len()..request.len() + tokens.len()).collect();
-        let logits = decoder.logits(&aligned.h, &rows)?;
-        let scores = aligned.scores.iter().map(|scores| {
-            let all = scores.as_type::<f32>()?.to_vec_exact::<f32>();
-            all.map_err(|e| mlx_rs::error::Exception::custom(e.to_string()))
+impl WindowDecoder {
+    /// Words of `tokens`, a text without times, and when each is heard in the first `frames` frames of a
+    /// window. `spaced` is true if the language puts spaces between words.
+    ///
+    /// # Errors
+    /// If the network fails.
+    pub fn words(
+        &self,
+        heard: &Heard,
+        prompt: &Prompt,
+        tokens: &[u32],
+        frames: usize,
+        spaced: bool,
+    ) -> Result<Vec<Timed>> {
+        let words = &self.vocabulary;
+        let positions = frames / 2;
+        if tokens.is_empty() || positions == 0 {
+            return Ok(Vec::new());
+        }
+        let request = self.request(prompt);
+        let all = [&request, &[words.no_timestamps][..], tokens, &[words.end]].concat();
+        let (logits, scores) = self.run(|| {
+            let aligned = self.network.align(&ids(&all), heard, &self.alignment_heads)?;
+            let rows: Vec<usize> = (request.len()..request.len() + tokens.len()).collect();
+            let logits = self.logits(&aligned.h, &rows)?;
+            let scores = aligned.scores.iter().map(|scores| {
+                let all = scores.as_type::<f32>()?.to_vec_exact::<f32>();
+                all.map_err(|e| mlx_rs::error::Exception::custom(e.to_string()))
+            });
+            Ok((logits, scores.collect::<std::result::Result<Vec<_>, _>>()?))
+        })?;
+        let likely = logits.iter().zip(tokens).map(|(logits, &token)| {
+            let spoken = &logits[..words.end as usize];
+            (spoken[token as usize] - super::rules::log_sum(spoken)).exp()
         });
-        Ok((logits, scores.collect::<std::result::Result<Vec<_>, _>>()?))
-    })?;
-    let likely = logits.iter().zip(tokens).map(|(logits, &token)| {
-        let spoken = &logits[..words.end as usize];
-        (spoken[token as usize] - super::rules::log_sum(spoken)).exp()
-    });
-    let likely: Vec<f32> = likely.collect();
-    let rows = request.len()..all.len() - 1;
-    let cost = cost(&scores, all.len(), positions, rows);
-    let moments = moments(&cost, positions);
-    let mut from = 0;
-    let timed = pieces(words, tokens, spaced).into_iter().map(|Piece { text, tokens }| {
-        let to = from + tokens;
-        let probability = likely[from..to].iter().sum::<f32>() / tokens.max(1) as f32;
-        let (start, end) = (moments[from], moments[to]);
-        from = to;
-        Timed { text, tokens, start, end, probability }
-    });
-    Ok(timed.collect())
+        let likely: Vec<f32> = likely.collect();
+        let rows = request.len()..all.len() - 1;
+        let cost = cost(&scores, all.len(), positions, rows);
+        let moments = moments(&cost, positions);
+        let mut from = 0;
+        let timed = pieces(words, tokens, spaced).into_iter().map(|Piece { text, tokens }| {
+            let to = from + tokens;
+            let probability = likely[from..to].iter().sum::<f32>() / tokens.max(1) as f32;
+            let (start, end) = (moments[from], moments[to]);
+            from = to;
+            Timed { text, tokens, start, end, probability }
+        });
+        Ok(timed.collect())
+    }
 }
 
 /// Costs [rows, positions] of hearing each of `rows` at each position, from the scores [tokens, all

@@ -225,6 +225,12 @@ impl Cursor<'_> {
         self.weights.tensors.contains_key(&self.path(name))
     }
 
+    /// True if tensors exist below `name`.
+    pub fn holds(&self, name: &str) -> bool {
+        let place = format!("{}.", self.path(name));
+        self.weights.tensors.keys().any(|name| name.starts_with(&place))
+    }
+
     /// True if the optional tensor `name` exists here. All layers must agree on that, which
     /// [`Weights::finish`] checks.
     pub fn offers(&mut self, name: &str) -> bool {

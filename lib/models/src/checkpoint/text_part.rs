@@ -8,7 +8,7 @@ use super::cursor::Cursor;
 use super::formats::Checkpoint;
 
 /// Name parts of tensors of other modalities.
-pub const SENSES: [&str; 9] = [
+pub const SENSES: [&str; 12] = [
     "vision_tower.",
     "vision_embedder.",
     "visual.",
@@ -18,6 +18,9 @@ pub const SENSES: [&str; 9] = [
     "audio_tower.",
     "embed_audio.",
     "embed_vision.",
+    "connector.",
+    "image_newline",
+    "mlp1.",
 ];
 
 /// Renames tensors from transformers' names to MLX's: those of the language model go below
@@ -50,6 +53,8 @@ pub fn text_only(w: &mut Cursor) {
     } else if w.has("language_model.model.embed_tokens.weight") {
         let head = ("lm_head", "language_model.lm_head");
         w.rename(&[("model", "language_model.model"), head]);
+    } else if w.has("language_model.embed_tokens.weight") {
+        w.rename(&[("model", "language_model"), ("lm_head", "language_model.lm_head")]);
     }
 }
 

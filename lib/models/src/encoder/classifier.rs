@@ -3,12 +3,13 @@
 use mlx_rs::Array;
 use mlx_rs::error::Result;
 use mlx_rs::ops::{maximum, tanh};
+use mlxk_core::probe::sentence::Pooling;
 use mlxk_tensor::array::elements;
 use mlxk_tensor::mlx;
 use mlxk_tensor::ops::Ops;
 use mlxk_tensor::ops::activation::Activation;
 
-use super::pooling::Pooling;
+use super::pooling::pool;
 use crate::checkpoint::cursor::Cursor;
 use crate::nn::linear::Linear;
 use crate::nn::norm::{Norm, NormArch};
@@ -108,7 +109,7 @@ impl Classifier {
         for length in lengths {
             let (own, others) = rest.split_at(length * size);
             rest = others;
-            pooled.extend(self.arch.pooling.pool(own, size, 0));
+            pooled.extend(pool(self.arch.pooling, own, size, 0));
         }
         let x = Array::from_slice(&pooled, &[1, lengths.len() as i32, size as i32]);
         let x = self.dense.forward(&x)?;

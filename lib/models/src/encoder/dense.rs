@@ -7,13 +7,14 @@ use std::sync::Arc;
 
 use mlx_rs::Array;
 use mlx_rs::error::Result;
-use mlx_rs::ops::tanh;
+use mlx_rs::ops::{maximum, tanh};
+use mlxk_core::probe::sentence::{DenseActivation, DenseConfig};
 use mlxk_core::tensors::Header;
 use mlxk_core::{Error, Facts, Kind, regular_file};
+use mlxk_tensor::mlx;
 use mlxk_tensor::ops::Ops;
 use mlxk_tensor::ops::activation::Activation;
 
-use super::sentence::DenseConfig;
 use crate::checkpoint::cursor::Cursor;
 use crate::checkpoint::file::{map, place};
 use crate::checkpoint::quantization::Quantization;
@@ -27,14 +28,6 @@ pub struct Dense {
     ops: &'static dyn Ops,
     /// Number of output elements.
     pub outs: usize,
-}
-
-/// Activation of the layer.
-#[derive(Clone, Copy)]
-enum DenseActivation {
-    Identity,
-    Tanh,
-    Other(Activation),
 }
 
 impl Dense {
@@ -57,16 +50,9 @@ impl Dense {
         if config.use_residual {
             return Err(refused("a Dense with `use_residual` cannot run".to_owned()));
         }
-        let name = config.activation_function.as_deref().unwrap_or("Tanh");
-        let activation = match name.rsplit('.').next().unwrap_or_default() {
-            "Identity" => DenseActivation::Identity,
-            "Tanh" => DenseActivation::Tanh,
-            "GELU" => DenseActivation::Other(Activation::Gelu),
-            "SiLU" => DenseActivation::Other(Activation::Silu),
-            _ => return Err(refused(format!("the activation `{name}` cannot run"))),
-        };
-        let file = Path::new(&config.folder).join("model.safetensors");
-        let mut weights = weights(facts, &file, ops)?;
+        let activation =
+            config.activation().ok_or_else(|| refused("its activation cannot run".to_owned()))?;
+        let mut weights = weights(facts, &config.weights(), ops)?;
         let mut w = Cursor::root(&mut weights);
         if config.bias && !w.has("linear.bias") {
             return Err(refused("the tensor linear.bias is missing".to_owned()));
@@ -82,7 +68,9 @@ impl Dense {
         match self.activation {
             DenseActivation::Identity => Ok(y),
             DenseActivation::Tanh => tanh(y),
-            DenseActivation::Other(activation) => self.ops.activate(&y, activation),
+            DenseActivation::Relu => maximum(&y, mlx::number(0.0, &y)?),
+            DenseActivation::Gelu => self.ops.activate(&y, Activation::Gelu),
+            DenseActivation::Silu => self.ops.activate(&y, Activation::Silu),
         }
     }
 }

@@ -30,6 +30,17 @@ pub trait Encoder {
         Err(Exception::custom("an encoder, which continues no text"))
     }
 
+    /// Number of scores of a sequence by a language model; `None` if it has no head for them.
+    fn labels(&self) -> Option<usize> {
+        None
+    }
+
+    /// Scores of the packed sequences by a language model, [`labels`](Self::labels) of each. Errors if
+    /// the encoder has no head for them.
+    fn scores(&self, _packed: &Packed) -> Result<Vec<f32>> {
+        Err(Exception::custom("an encoder without a head for scores"))
+    }
+
     /// Tokens of a text that count, without special ones; `None` if all tokens count that the
     /// tokenizer makes, special ones included.
     fn words(&self) -> Option<Words> {

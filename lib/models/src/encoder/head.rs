@@ -3,12 +3,12 @@
 use mlx_rs::Array;
 use mlx_rs::error::Result;
 use mlxk_core::Facts;
+use mlxk_core::probe::sentence::{Module, Pooling};
 use mlxk_tensor::array::elements;
 use mlxk_tensor::ops::Ops;
 
 use super::dense::Dense;
-use super::pooling::{Pooling, normalize};
-use super::sentence::Module;
+use super::pooling::{normalize, pool};
 
 /// Modules after an encoder.
 pub struct Head {
@@ -91,13 +91,13 @@ impl Head {
 
     fn pool(&self, rows: &[f32], size: usize, texts: &[Span], ways: &[Pooling]) -> Vec<Vec<f32>> {
         let mut rest = rows;
-        let pool = |text: &Span| {
+        let pooled = |text: &Span| {
             let (own, others) = rest.split_at(text.length * size);
             rest = others;
             let skipped = if self.include_prompt { 0 } else { text.prompt };
-            ways.iter().flat_map(|way| way.pool(own, size, skipped)).collect()
+            ways.iter().flat_map(|&way| pool(way, own, size, skipped)).collect()
         };
-        texts.iter().map(pool).collect()
+        texts.iter().map(pooled).collect()
     }
 }
 

@@ -17,7 +17,7 @@ pub mod mpnet;
 pub mod nomic_bert;
 pub mod pooling;
 pub mod roberta;
-pub mod sentence;
+mod score_head;
 pub mod similarity;
 pub mod static_embedding;
 pub mod task;
@@ -25,3 +25,4 @@ mod transformer;
 
 pub use encode::{Encoder, Packed, Words};
 pub use language::{LanguageEncoder, LanguageOptions};
+pub use score_head::ScoreHead;

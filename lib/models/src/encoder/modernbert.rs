@@ -2,13 +2,13 @@
 //! sublayer, and layers in which tokens attend to those near them only.
 
 use mlxk_core::Architecture;
+use mlxk_core::probe::sentence::Pooling;
 use mlxk_tensor::ops::rope::{Rope, Scaling};
 use serde::Deserialize;
 use serde_json::Value;
 
 use super::classifier::{ClassifierActivation, ClassifierArch};
 use super::encode::Encoder;
-use super::pooling::Pooling;
 use super::transformer::{Arch, LayerArch, Placement, Sizes, Transformer, activation};
 use crate::checkpoint::config_error::{fields, invalid, unknown};
 use crate::checkpoint::cursor::Cursor;

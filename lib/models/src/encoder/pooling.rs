@@ -1,70 +1,42 @@
 //! Pooling: one embedding of a sequence from the hidden states of its tokens, in f32, after the
 //! module `Pooling` of sentence-transformers.
 
-/// Pooling method.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Pooling {
-    /// Vector of the first token.
-    Cls,
-    /// Largest value of each element.
-    Max,
-    /// Mean.
-    Mean,
-    /// Sum divided by the root of the number of tokens.
-    MeanSqrtLength,
-    /// Mean weighted by position: 1, 2, 3, ...
-    WeightedMean,
-    /// Vector of the last token.
-    LastToken,
-}
+use mlxk_core::probe::sentence::Pooling;
 
-impl Pooling {
-    /// All methods: the name of the boolean field in older configurations, and the name in newer
-    /// ones. Older configurations concatenate the results of several methods in this order.
-    pub const ALL: [(Pooling, &str, &str); 6] = [
-        (Pooling::Cls, "pooling_mode_cls_token", "cls"),
-        (Pooling::Max, "pooling_mode_max_tokens", "max"),
-        (Pooling::Mean, "pooling_mode_mean_tokens", "mean"),
-        (Pooling::MeanSqrtLength, "pooling_mode_mean_sqrt_len_tokens", "mean_sqrt_len_tokens"),
-        (Pooling::WeightedMean, "pooling_mode_weightedmean_tokens", "weightedmean"),
-        (Pooling::LastToken, "pooling_mode_lasttoken", "lasttoken"),
-    ];
-
-    /// Vector of `size` elements pooled from `rows` [tokens, size], of which the first `skipped` do
-    /// not count, unless there are no others.
-    pub fn pool(self, rows: &[f32], size: usize, skipped: usize) -> Vec<f32> {
-        let count = rows.len() / size;
-        let first = if skipped < count { skipped } else { 0 };
-        let counted = &rows[first * size..];
-        let weighted = |weight: &dyn Fn(usize) -> f32| {
-            let mut sum = vec![0.0; size];
-            for (place, row) in counted.chunks_exact(size).enumerate() {
-                let weight = weight(first + place);
-                sum.iter_mut().zip(row).for_each(|(sum, x)| *sum += weight * x);
-            }
-            sum
-        };
-        let mean = |total: f32, weight: &dyn Fn(usize) -> f32| {
-            let mut sum = weighted(weight);
-            sum.iter_mut().for_each(|x| *x /= total.max(1e-9));
-            sum
-        };
-        let number = (count - first) as f32;
-        match self {
-            Pooling::Cls => counted.iter().take(size).copied().collect(),
-            Pooling::LastToken => rows[rows.len().saturating_sub(size)..].to_vec(),
-            Pooling::Max => {
-                let rows = counted.chunks_exact(size).map(<[f32]>::to_vec);
-                let larger =
-                    |a: Vec<f32>, b: Vec<f32>| a.iter().zip(&b).map(|(a, b)| a.max(*b)).collect();
-                rows.reduce(larger).unwrap_or_else(|| vec![0.0; size])
-            }
-            Pooling::Mean => mean(number, &|_| 1.0),
-            Pooling::MeanSqrtLength => mean(number.sqrt(), &|_| 1.0),
-            Pooling::WeightedMean => {
-                let position = |place| (place + 1) as f32;
-                mean((first..count).map(position).sum(), &position)
-            }
+/// Vector of `size` elements pooled from `rows` [tokens, size], of which the first `skipped` do
+/// not count, unless there are no others.
+pub fn pool(way: Pooling, rows: &[f32], size: usize, skipped: usize) -> Vec<f32> {
+    let count = rows.len() / size;
+    let first = if skipped < count { skipped } else { 0 };
+    let counted = &rows[first * size..];
+    let weighted = |weight: &dyn Fn(usize) -> f32| {
+        let mut sum = vec![0.0; size];
+        for (place, row) in counted.chunks_exact(size).enumerate() {
+            let weight = weight(first + place);
+            sum.iter_mut().zip(row).for_each(|(sum, x)| *sum += weight * x);
+        }
+        sum
+    };
+    let mean = |total: f32, weight: &dyn Fn(usize) -> f32| {
+        let mut sum = weighted(weight);
+        sum.iter_mut().for_each(|x| *x /= total.max(1e-9));
+        sum
+    };
+    let number = (count - first) as f32;
+    match way {
+        Pooling::Cls => counted.iter().take(size).copied().collect(),
+        Pooling::LastToken => rows[rows.len().saturating_sub(size)..].to_vec(),
+        Pooling::Max => {
+            let rows = counted.chunks_exact(size).map(<[f32]>::to_vec);
+            let larger =
+                |a: Vec<f32>, b: Vec<f32>| a.iter().zip(&b).map(|(a, b)| a.max(*b)).collect();
+            rows.reduce(larger).unwrap_or_else(|| vec![0.0; size])
+        }
+        Pooling::Mean => mean(number, &|_| 1.0),
+        Pooling::MeanSqrtLength => mean(number.sqrt(), &|_| 1.0),
+        Pooling::WeightedMean => {
+            let position = |place| (place + 1) as f32;
+            mean((first..count).map(position).sum(), &position)
         }
     }
 }
@@ -96,7 +68,7 @@ mod tests {
         ];
         for (pooling, all, later) in cases {
             for (skipped, expected) in [(0, all), (1, later), (3, all)] {
-                let pooled = pooling.pool(&rows, 2, skipped);
+                let pooled = pool(pooling, &rows, 2, skipped);
                 let near = pooled.iter().zip(expected).all(|(a, b)| (a - b).abs() < 1e-6);
                 assert!(near && pooled.len() == 2, "{pooling:?}, {skipped}: {pooled:?}");
             }

@@ -2,14 +2,15 @@
 
 use mlx_rs::Array;
 use mlx_rs::error::Result;
+use mlx_rs::ops::clip;
 use mlxk_tensor::collective::all_sum;
 
 use super::lora::Lora;
 use super::matrix::Matrix;
 use crate::checkpoint::cursor::Cursor;
 
-/// Linear layer `x W.T + b`, with a bias if the checkpoint has one, and with the LoRA of an
-/// adapter.
+/// Linear layer `x W.T + b`, with a bias and ranges of inputs and outputs if the checkpoint has them,
+/// and with the LoRA of an adapter.
 pub struct Linear {
     weight: Matrix,
     bias: Option<Array>,
@@ -17,21 +18,44 @@ pub struct Linear {
     /// True if other ranks have the other columns of the weight, so that outputs are summed over
     /// ranks.
     partial: bool,
+    ranges: Option<Box<Ranges>>,
+}
+
+/// Least and largest values of the inputs and the outputs of a layer, beyond which they are clipped.
+struct Ranges {
+    input: Option<[Array; 2]>,
+    output: Option<[Array; 2]>,
 }
 
 impl Linear {
-    /// Loads the layer `name` of `w`, from `ins` to `outs` elements.
+    /// Loads the layer `name` of `w`, from `ins` to `outs` elements. A layer with ranges has them
+    /// beside the layer itself, `linear`, as Gemma 4's towers do.
     pub fn load(w: &mut Cursor, name: &str, outs: usize, ins: usize) -> mlxk_core::Result<Linear> {
         let mut w = w.at(name);
+        let ranges = Ranges::load(&mut w)?;
+        let mut inner;
+        let w = match w.has("linear.weight") {
+            true => {
+                inner = w.at("linear");
+                &mut inner
+            }
+            false => &mut w,
+        };
         let bias = w.optional("bias", &[outs])?;
-        let weight = Matrix::load(&mut w, outs, ins)?;
-        let lora = Lora::load(&mut w, &weight, outs, ins)?;
+        let weight = Matrix::load(w, outs, ins)?;
+        let lora = Lora::load(w, &weight, outs, ins)?;
         let partial = w.partial();
-        Ok(Linear { weight, bias, lora, partial })
+        Ok(Linear { weight, bias, lora, partial, ranges })
     }
 
     /// Output [.., outs] for `x` [.., ins].
     pub fn forward(&self, x: &Array) -> Result<Array> {
+        let [input, output] = self
+            .ranges
+            .as_ref()
+            .map_or([None, None], |ranges| [ranges.input.as_ref(), ranges.output.as_ref()]);
+        let clipped = input.map(|[least, most]| clip(x, (least, most))).transpose()?;
+        let x = clipped.as_ref().unwrap_or(x);
         let y = self.weight.times(x)?;
         let y = match &self.lora {
             Some(lora) => lora.add(x, &y)?,
@@ -41,7 +65,24 @@ impl Linear {
             Some(bias) => y.add(bias)?,
             None => y,
         };
+        let y = match output {
+            Some([least, most]) => clip(&y, (least, most))?,
+            None => y,
+        };
         if self.partial { all_sum(&y) } else { Ok(y) }
+    }
+}
+
+impl Ranges {
+    /// Ranges of the layer at `w`; `None` if neither inputs nor outputs are bounded.
+    fn load(w: &mut Cursor) -> mlxk_core::Result<Option<Box<Ranges>>> {
+        let mut range = |side: &str| {
+            let mut bound = |end| w.optional(&format!("{side}_{end}"), &[]);
+            Ok(bound("min")?.zip(bound("max")?).map(|(least, most)| [least, most]))
+        };
+        let ranges = Ranges { input: range("input")?, output: range("output")? };
+        let bounded = ranges.input.is_some() || ranges.output.is_some();
+        Ok(bounded.then(|| Box::new(ranges)))
     }
 }
 

@@ -229,16 +229,16 @@ impl Decoder {
         look: Look,
     ) -> Result<Array> {
         let h = self.token_embedding.forward(ids)?;
-        let h = self.ops.add(&h, &self.positions(ids, sequences)?)?;
+        let h = self.ops.add(&h, &self.positions(&h, sequences)?)?;
         let mut layers = self.blocks.iter().enumerate();
         layers.try_fold(h, |h, (number, layer)| layer.forward(&h, sequences, number, heard, look))
     }
 
-    /// Embeddings [1, rows, hidden] of the positions of the rows `ids` [1, rows].
-    fn positions(&self, ids: &Array, sequences: &mut Sequences) -> Result<Array> {
-        let places = sequences.each_sequence([ids], |[ids], cache| {
+    /// Embeddings [1, rows, hidden] of the positions of the rows of `h`, of that shape.
+    fn positions(&self, h: &Array, sequences: &mut Sequences) -> Result<Array> {
+        let places = sequences.each_sequence([h], |[h], cache| {
             let first = cache.kv(0)?.offset();
-            Ok(first..first + ids.dim(1))
+            Ok(first..first + h.dim(1))
         })?;
         if let Some(last) = places.iter().find(|places| places.end as usize > self.tokens) {
             let message = format!("{} tokens of {}", last.end, self.tokens);

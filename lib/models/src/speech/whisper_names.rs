@@ -1,6 +1,6 @@
 //! Whisper checkpoints of OpenAI and of transformers in the form of MLX, which has OpenAI's names.
 
-use mlxk_core::Result;
+use mlxk_core::{Architecture, Result};
 
 use crate::checkpoint::formats::Checkpoint;
 use crate::checkpoint::reshape::transposed;
@@ -34,6 +34,10 @@ const UNUSED: [&str; 4] =
 
 /// Renames tensors and turns the convolutions [outs, ins, taps] to [outs, taps, ins].
 pub fn sanitize(all: &mut Checkpoint) -> Result<()> {
+    if let Some(config) = all.config.as_object_mut() {
+        // The form of OpenAI does not say what it is.
+        config.entry("model_type").or_insert_with(|| Architecture::Whisper.name().into());
+    }
     all.remove(|name| UNUSED.iter().any(|end| name.ends_with(end)));
     all.rename(|name| {
         let name = name.strip_prefix("model.").unwrap_or(name).to_owned();

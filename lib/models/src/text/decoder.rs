@@ -5,13 +5,13 @@ use std::ops::Range;
 use mlx_rs::Array;
 use mlx_rs::error::{Exception, Result};
 use mlx_rs::ops::tanh;
-use mlxk_tensor::cache::{Cache, Kv, Sequences, Slot};
+use mlxk_tensor::cache::{Cache, Kv, KvLayout, Sequences, Slot};
 use mlxk_tensor::mlx;
 use mlxk_tensor::ops::Ops;
 use mlxk_tensor::ops::rope::Rope;
 
 use crate::checkpoint::cursor::Cursor;
-use crate::language::{Inputs, Language, Spliced, splice};
+use crate::language::{Inputs, Language, Spliced, deepened, splice};
 use crate::nn::attention::{Attention, Sharing, Sizes};
 use crate::nn::linear::{Embedding, Linear};
 use crate::nn::mixer::FeedForward;
@@ -83,6 +83,8 @@ pub struct LayerArch {
     pub rope: Option<Rope>,
     /// Sliding window in tokens; `None` attends to all tokens.
     pub window: Option<i32>,
+    /// True if the tokens of a picture attend to each other.
+    pub blocks: bool,
     /// Dense feed-forward layer.
     pub mlp: MlpArch,
     /// Mixture of experts, used instead of `mlp` if present.
@@ -142,6 +144,8 @@ pub struct Decoder {
     /// Learned position embeddings and their number.
     embed_positions: Option<(Embedding, usize)>,
     layers: Vec<Layer>,
+    /// Number of layers of the model before these.
+    first: usize,
     norm: Norm,
     /// Output projection; `None` if it is tied to the embeddings.
     lm_head: Option<Linear>,
@@ -160,7 +164,7 @@ struct Layer {
     mlp_out: Option<Norm>,
     parallel: bool,
     residual_scale: f32,
-    window: Option<i32>,
+    layout: KvLayout,
     ops: &'static dyn Ops,
 }
 
@@ -194,6 +198,7 @@ impl Decoder {
             lm_head,
             vocabulary,
             embed_scale: arch.embed_scale,
+            first: stage.start,
             logit_scale: arch.logit_scale,
             logit_softcap: arch.logit_softcap,
             layers: Layer::load_all(arch, w, stage)?,
@@ -223,20 +228,24 @@ impl Language for Decoder {
 
     fn cache(&self) -> Cache {
         let own = self.layers.iter().filter(|layer| !layer.self_attn.borrows());
-        Cache { slots: own.map(|layer| Slot::Kv(Kv::new(layer.window))).collect() }
+        let slot = |layer: &Layer| Slot::Kv(Kv::new(None).with_layout(|_| layer.layout));
+        Cache { slots: own.map(slot).collect() }
     }
 
     fn embed(&self, ids: &Array, spliced: &[Spliced]) -> Result<Inputs> {
         let h = scaled(self.embed_tokens.forward(ids)?, self.embed_scale)?;
-        Ok(splice(normed(self.embed_norm.as_ref(), &h)?, spliced)?.into())
+        let h = splice(normed(self.embed_norm.as_ref(), &h)?, spliced)?;
+        let deep = spliced.iter().filter(|own| !own.deep.is_empty()).cloned().collect();
+        Ok(Inputs { h, side: None, deep })
     }
 
     fn forward(&self, inputs: Inputs, sequences: &mut Sequences) -> Result<Array> {
         let mut h = self.positioned(&inputs.h, sequences)?;
         let mut slots = 0;
-        for layer in &self.layers {
+        for (i, layer) in self.layers.iter().enumerate() {
             slots += usize::from(!layer.self_attn.borrows());
             h = layer.forward(&h, sequences, slots - 1)?;
+            h = deepened(h, &inputs.deep, self.first + i)?;
         }
         Ok(h)
     }
@@ -280,7 +289,7 @@ impl Layer {
                 self_attn: Attention::load(&mut w.at("self_attn"), sizes, layer.rope)?,
                 parallel,
                 residual_scale,
-                window: layer.window,
+                layout: KvLayout { blocks: layer.blocks, ..KvLayout::new(layer.window) },
                 ops: w.ops(),
             })
         };

@@ -37,14 +37,14 @@ pub const SPECS: &[Spec] = &[
 ];
 
 /// Loads a `gemma`.
-fn load(config: &Value, w: Cursor) -> Result<Box<dyn Language>> {
+pub fn load(config: &Value, w: Cursor) -> Result<Box<dyn Language>> {
     let c = Config::read(config)?;
     let scale = (c.hidden_size as f32).sqrt();
     Decoder::load(arch(&c, Activation::Gelu, scale)?, w)
 }
 
 /// Loads a `gemma2`, in which every other layer has a sliding window.
-fn load_2(config: &Value, w: Cursor) -> Result<Box<dyn Language>> {
+pub fn load_2(config: &Value, w: Cursor) -> Result<Box<dyn Language>> {
     let defaults = json!({"query_pre_attn_scalar": 144.0, "sliding_window": 4096,
         "attn_logit_softcapping": 50.0, "final_logit_softcapping": 30.0});
     let c = Config::read_or(config, defaults)?;
@@ -62,6 +62,11 @@ fn load_2(config: &Value, w: Cursor) -> Result<Box<dyn Language>> {
 
 /// Loads a `gemma3_text`, the text-only Gemma 3.
 fn load_3_text(config: &Value, w: Cursor) -> Result<Box<dyn Language>> {
+    Decoder::load(arch_3(config, &w)?, w)
+}
+
+/// Architecture of a `gemma3_text` with the tensors at `w`.
+fn arch_3(config: &Value, w: &Cursor) -> Result<Arch> {
     let defaults = json!({"hidden_size": 1152, "num_hidden_layers": 26, "intermediate_size": 6912,
         "num_attention_heads": 4, "num_key_value_heads": 1, "head_dim": 256, "rms_norm_eps": 1e-6,
         "vocab_size": 262_144, "max_position_embeddings": 32_768, "query_pre_attn_scalar": 256.0,
@@ -70,7 +75,7 @@ fn load_3_text(config: &Value, w: Cursor) -> Result<Box<dyn Language>> {
     let both_ways = c.get("use_bidirectional_attention")? == Some(true);
     let scale = (c.hidden_size as f32).sqrt();
     // An encoder computes in the type of its weights.
-    let exact = both_ways && embeddings_are_f32(&w);
+    let exact = both_ways && embeddings_are_f32(w);
     let mut arch = arch(&c, Activation::GeluTanh, if exact { scale } else { bfloat(scale) })?;
     arch.norms = AROUND;
     arch.heads.scale = c.need::<f32>("query_pre_attn_scalar")?.powf(-0.5);
@@ -84,17 +89,20 @@ fn load_3_text(config: &Value, w: Cursor) -> Result<Box<dyn Language>> {
         }
         layer.rope = Some(if layer.window.is_some() { near.clone() } else { far.clone() });
     }
-    Decoder::load(arch, w)
+    Ok(arch)
 }
 
-/// Loads the language model of a `gemma3`; skips the vision tower.
+/// Loads the language model of a `gemma3`, in which the tokens of a picture attend to each other;
+/// skips the vision tower.
 fn load_3(config: &Value, mut w: Cursor) -> Result<Box<dyn Language>> {
     text_part::text_only(&mut w);
     let defaults = json!({"num_attention_heads": 8, "num_key_value_heads": 4});
     let vocabulary = config.get("vocab_size").cloned().unwrap_or(json!(262_208));
     let mut text = given(&text_part::text(config)?, defaults);
     text["vocab_size"] = vocabulary;
-    load_3_text(&text, w)
+    let mut arch = arch_3(&text, &w)?;
+    arch.layers.iter_mut().for_each(|layer| layer.blocks = true);
+    Decoder::load(arch, w)
 }
 
 fn arch(c: &Config, activation: Activation, embed_scale: f32) -> Result<Arch> {

@@ -233,11 +233,11 @@ impl Language for Gemma3n {
         let h = self.ends.embed(ids)?;
         let h = h.multiply(mlx::number((self.hidden as f32).sqrt(), &h)?)?;
         let side = self.per_layer.embed(&text_ids(ids, spliced)?)?;
-        Ok(Inputs { h: splice(h, spliced)?, side: Some(side) })
+        Ok(Inputs { h: splice(h, spliced)?, side: Some(side), deep: Vec::new() })
     }
 
     fn forward(&self, inputs: Inputs, sequences: &mut Sequences) -> Result<Array> {
-        let Inputs { h, side } = inputs;
+        let Inputs { h, side, .. } = inputs;
         let side =
             side.ok_or_else(|| Exception::custom("the layers have no inputs of their own"))?;
         let inputs = self.per_layer.inputs(&h, &side)?;

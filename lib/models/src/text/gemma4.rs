@@ -4,7 +4,7 @@
 use mlx_rs::Array;
 use mlx_rs::error::Result;
 use mlxk_core::Architecture;
-use mlxk_tensor::cache::{Cache, Kv, Sequences, Slot};
+use mlxk_tensor::cache::{Cache, Kv, KvLayout, Sequences, Slot};
 use mlxk_tensor::mlx;
 use mlxk_tensor::ops::Ops;
 use mlxk_tensor::ops::activation::Activation;
@@ -45,8 +45,8 @@ struct Gemma4 {
     ends: EmbedHead,
     per_layer: Option<PerLayer>,
     layers: Vec<Layer>,
-    /// Sliding windows of the layers that own a kv cache.
-    windows: Vec<Option<i32>>,
+    /// Layouts of the kv caches of the layers that own one.
+    layouts: Vec<KvLayout>,
     hidden: i32,
 }
 
@@ -97,7 +97,7 @@ fn load_text(config: &Value, mut w: Cursor) -> mlxk_core::Result<Box<dyn Languag
         ends,
         per_layer,
         layers,
-        windows: (0..c.num_hidden_layers - arch.shared).map(|i| arch.window(i)).collect(),
+        layouts: (0..c.num_hidden_layers - arch.shared).map(|i| arch.layout(i)).collect(),
         hidden: c.hidden_size as i32,
     }))
 }
@@ -116,6 +116,8 @@ struct Arch {
     shared: usize,
     per_layer: Option<PerLayerSizes>,
     moe: Option<MoeArch>,
+    /// True if the tokens of a picture attend to each other.
+    blocks: bool,
 }
 
 const KINDS: [&str; 2] = ["sliding_attention", "full_attention"];
@@ -141,11 +143,24 @@ impl Arch {
         let per_layer = PerLayerSizes { hidden: c.hidden_size, size, layers, vocabulary };
         let per_layer = (size > 0).then_some(per_layer);
         let moe = c.need::<bool>("enable_moe_block")?.then(|| moe(&c)).transpose()?;
-        Ok(Arch { norm: c.rms_norm()?, kinds, slots, shared, per_layer, moe, c })
+        let blocks = match c.get::<Value>("use_bidirectional_attention")? {
+            None | Some(Value::Null | Value::Bool(false)) => false,
+            Some(Value::String(kind)) if kind == "vision" => true,
+            Some(kind) => {
+                return Err(unknown(format!(
+                    "`use_bidirectional_attention` {kind} cannot run yet"
+                )));
+            }
+        };
+        Ok(Arch { norm: c.rms_norm()?, kinds, slots, shared, per_layer, moe, blocks, c })
     }
 
-    fn window(&self, layer: usize) -> Option<i32> {
-        self.c.sliding_window.filter(|_| self.kinds[layer] == KINDS[0])
+    /// Layout of a layer's cache. The tokens of a picture attend to each other in layers with a
+    /// window, if at all.
+    fn layout(&self, layer: usize) -> KvLayout {
+        let slides = self.kinds[layer] == KINDS[0];
+        let layout = KvLayout::new(self.c.sliding_window.filter(|_| slides));
+        KvLayout { blocks: slides && self.blocks, ..layout }
     }
 
     fn attention(&self, layer: usize) -> mlxk_core::Result<SharedKvArch> {
@@ -218,7 +233,8 @@ impl Language for Gemma4 {
     }
 
     fn cache(&self) -> Cache {
-        Cache { slots: self.windows.iter().map(|&window| Slot::Kv(Kv::new(window))).collect() }
+        let slot = |&layout: &KvLayout| Slot::Kv(Kv::new(None).with_layout(|_| layout));
+        Cache { slots: self.layouts.iter().map(slot).collect() }
     }
 
     fn embed(&self, ids: &Array, spliced: &[Spliced]) -> Result<Inputs> {
@@ -226,11 +242,11 @@ impl Language for Gemma4 {
         let h = h.multiply(mlx::number((self.hidden as f32).sqrt(), &h)?)?;
         let own = |per_layer: &PerLayer| per_layer.embed(&text_ids(ids, spliced)?);
         let side = self.per_layer.as_ref().map(own).transpose()?;
-        Ok(Inputs { h: splice(h, spliced)?, side })
+        Ok(Inputs { h: splice(h, spliced)?, side, deep: Vec::new() })
     }
 
     fn forward(&self, inputs: Inputs, sequences: &mut Sequences) -> Result<Array> {
-        let Inputs { mut h, side } = inputs;
+        let Inputs { mut h, side, .. } = inputs;
         let own = match (&self.per_layer, side) {
             (Some(per_layer), Some(side)) => per_layer.inputs(&h, &side)?,
             _ => Vec::new(),

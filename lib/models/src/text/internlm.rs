@@ -14,7 +14,7 @@ use crate::spec::Spec;
 pub const SPECS: &[Spec] = &[Spec::new(Architecture::InternLm2, load_2)];
 
 /// Loads an `internlm2`, whose fused rows are grouped by kv head.
-fn load_2(config: &Value, mut w: Cursor) -> Result<Box<dyn Language>> {
+pub fn load_2(config: &Value, mut w: Cursor) -> Result<Box<dyn Language>> {
     let c = Config::read(config)?;
     w.discard(|name| name.ends_with("attention.rope.inv_freq"));
     w.rename(&[

@@ -115,7 +115,14 @@ pub fn base(c: &Config, rope: Rope, slides: bool, norm: NormArch) -> Result<Arch
     let mlp = mlp(c);
     let layer = |i| {
         let window = c.window(i, slides)?;
-        Ok(LayerArch { heads: None, rope: Some(rope.clone()), window, mlp, moe: None })
+        Ok(LayerArch {
+            heads: None,
+            rope: Some(rope.clone()),
+            window,
+            blocks: false,
+            mlp,
+            moe: None,
+        })
     };
     Ok(Arch {
         heads: heads(c, norm),

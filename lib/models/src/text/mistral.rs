@@ -1,18 +1,16 @@
-//! Language models of Mistral 3 and Pixtral: Llama, Ministral 3, which scales queries by position,
-//! or Mistral 4.
+//! Ministral 3, which scales queries by position, and Mistral 4.
 
 use mlxk_core::{Architecture, Result};
 use mlxk_tensor::ops::moe_route::Score;
-use serde_json::{Value, json};
+use serde_json::Value;
 
 use super::decoder::Decoder;
 use super::deepseek::{self, Member};
 use super::llama;
-use crate::checkpoint::config_error::{invalid, unknown};
+use crate::checkpoint::config_error::invalid;
 use crate::checkpoint::cursor::Cursor;
 use crate::checkpoint::formats::mla;
-use crate::checkpoint::text_part;
-use crate::config::{Config, given};
+use crate::config::Config;
 use crate::language::Language;
 use crate::nn::attention::TemperatureTuning;
 use crate::spec::Spec;
@@ -20,41 +18,11 @@ use crate::spec::Spec;
 /// Architectures of the family.
 pub const SPECS: &[Spec] = &[
     Spec::new(Architecture::Ministral3, load_mini_3),
-    Spec {
-        sanitize: &[text_part::under_language_model, mla::split],
-        ..Spec::new(Architecture::Mistral3, load_3)
-    },
     Spec { sanitize: &[mla::split], ..Spec::new(Architecture::Mistral4, load_4) },
-    Spec {
-        sanitize: &[text_part::under_language_model],
-        ..Spec::new(Architecture::Pixtral, load_3)
-    },
 ];
 
-/// Loads the language model of a `mistral3`, `llava` or `pixtral`, whose config.json omits fields
-/// with default values.
-fn load_3(config: &Value, mut w: Cursor) -> Result<Box<dyn Language>> {
-    text_part::text_only(&mut w);
-    let text = given(&text_part::text(config)?, json!({"tie_word_embeddings": false}));
-    let usual = json!({"hidden_size": 4096, "num_hidden_layers": 32, "num_attention_heads": 32,
-        "rms_norm_eps": 1e-6, "vocab_size": 32_000});
-    match text.get("model_type").and_then(Value::as_str) {
-        Some("ministral3") => load_mini_3(&text, w),
-        None | Some("mistral") => {
-            let own = json!({"intermediate_size": 14_336, "num_key_value_heads": 8});
-            llama::load_mistral(&given(&given(&text, own), usual), w)
-        }
-        Some("llama") => {
-            let own = json!({"intermediate_size": 11_008});
-            llama::load(&given(&given(&text, own), usual), w)
-        }
-        Some("mistral4") => load_4(&text, w),
-        Some(other) => Err(unknown(format!("text models of type `{other}` cannot run here"))),
-    }
-}
-
 /// Loads a `ministral3`.
-fn load_mini_3(config: &Value, w: Cursor) -> Result<Box<dyn Language>> {
+pub fn load_mini_3(config: &Value, w: Cursor) -> Result<Box<dyn Language>> {
     let c = Config::read(config)?;
     let mut arch = llama::arch(&c, None, false)?;
     arch.heads.temperature_tuning = Some(temperature_tuning(&c)?);
@@ -62,7 +30,7 @@ fn load_mini_3(config: &Value, w: Cursor) -> Result<Box<dyn Language>> {
 }
 
 /// Loads a `mistral4`: a `deepseek_v3` with a softmax router and queries scaled by position.
-fn load_4(config: &Value, w: Cursor) -> Result<Box<dyn Language>> {
+pub fn load_4(config: &Value, w: Cursor) -> Result<Box<dyn Language>> {
     let c = deepseek::read(config, true)?;
     let moe = deepseek::mixture(&c, Score::Softmax, 2)?;
     let traditional = c.get("rope_interleave")?.unwrap_or(true);

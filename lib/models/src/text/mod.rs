@@ -32,6 +32,7 @@ pub mod mamba;
 pub mod mimo;
 pub mod mistral;
 pub mod mixtral;
+pub mod multimodal;
 pub mod nanochat;
 pub mod nemotron_h;
 pub mod olmo;

@@ -39,7 +39,7 @@ fn load(config: &Value, mut w: Cursor) -> Result<Box<dyn Language>> {
 }
 
 /// Loads a `phi3`, Phi 3 or 4; all layers have the sliding window of config.json.
-fn load_3(config: &Value, w: Cursor) -> Result<Box<dyn Language>> {
+pub fn load_3(config: &Value, w: Cursor) -> Result<Box<dyn Language>> {
     let defaults = json!({"max_position_embeddings": 131_072,
         "original_max_position_embeddings": 4096});
     let c = Config::read_or(config, defaults)?;

@@ -44,7 +44,7 @@ pub const SPECS: &[Spec] = &[
 ];
 
 /// Loads a `qwen2`, whose rotary base defaults to 1,000,000.
-fn load_2(config: &Value, w: Cursor) -> Result<Box<dyn Language>> {
+pub fn load_2(config: &Value, w: Cursor) -> Result<Box<dyn Language>> {
     Decoder::load(arch(&Config::read(config)?, Some(1_000_000.0))?, w)
 }
 

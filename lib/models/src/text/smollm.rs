@@ -16,7 +16,7 @@ pub const SPECS: &[Spec] = &[Spec::new(Architecture::SmolLm3, load)];
 
 /// Loads a `smollm3`. `no_rope_layers` has a 0 for each layer without a rotary embedding; if it is
 /// absent, that is every `no_rope_layer_interval`th layer, by default every fourth.
-fn load(config: &Value, w: Cursor) -> Result<Box<dyn Language>> {
+pub fn load(config: &Value, w: Cursor) -> Result<Box<dyn Language>> {
     let c = Config::read(config)?;
     let mut arch = llama::arch(&c, Some(10_000.0), false)?;
     let interval = c.no_rope_layer_interval.unwrap_or(4);

@@ -16,6 +16,17 @@ pub struct PatchArch {
     pub channels: usize,
     /// Frames, height and width of a patch.
     pub kernel: [usize; 3],
+    /// Order of the values of a patch.
+    pub order: PatchOrder,
+}
+
+/// Order of the values of a flattened patch.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum PatchOrder {
+    /// By channel, frame, y and x, as PyTorch has the weights of convolutions.
+    ChannelsFirst,
+    /// By frame, y, x and channel, as MLX has them.
+    ChannelsLast,
 }
 
 /// Linear projection of flattened patches to embeddings.
@@ -30,19 +41,31 @@ impl PatchEmbed {
     /// Loads the convolution `name` of `w`, whose channels come last (MLX) or before the kernel
     /// (PyTorch).
     pub fn load(w: &mut Cursor, name: &str, arch: &PatchArch) -> mlxk_core::Result<PatchEmbed> {
-        let &PatchArch { hidden, channels, kernel: [frames, height, width] } = arch;
+        let &PatchArch { hidden, channels, kernel: [frames, height, width], order } = arch;
         let volume = frames * height * width;
         let mut at = w.at(name);
         let weight = at.take("weight")?;
         let dtype = at.computed(weight.dtype);
-        let first = [hidden, channels, frames, height, width];
-        let last = [hidden, frames, height, width, channels];
-        let weight = match weight.shape == first {
-            true => weight,
+        // A convolution over one frame has no axis of frames.
+        let flat = frames == 1 && weight.shape.len() == 4;
+        let kernel = if flat { vec![height, width] } else { vec![frames, height, width] };
+        let first = [&[hidden, channels], kernel.as_slice()].concat();
+        let last = [&[hidden], kernel.as_slice(), &[channels]].concat();
+        let found = match weight.shape == last {
+            true => PatchOrder::ChannelsLast,
             false => {
-                at.expect("weight", &weight, &[weight.dtype], &last)?;
+                at.expect("weight", &weight, &[weight.dtype], &first)?;
+                PatchOrder::ChannelsFirst
+            }
+        };
+        let weight = match (found, order) {
+            (PatchOrder::ChannelsLast, PatchOrder::ChannelsFirst) => {
                 transposed(weight.shaped(vec![hidden, volume, channels]))
             }
+            (PatchOrder::ChannelsFirst, PatchOrder::ChannelsLast) => {
+                transposed(weight.shaped(vec![hidden, channels, volume]))
+            }
+            _ => weight,
         };
         let columns = channels * volume;
         at.put("weight", weight.shaped(vec![hidden, columns]));
@@ -50,8 +73,7 @@ impl PatchEmbed {
         Ok(PatchEmbed { proj, dtype, columns: columns as i32 })
     }
 
-    /// Embeddings [1, rows, hidden] of patches [rows, columns], whose columns are ordered by
-    /// channel, frame, y and x.
+    /// Embeddings [1, rows, hidden] of patches [rows, columns].
     pub fn forward(&self, pixels: &Array) -> Result<Array> {
         if pixels.shape().get(1) != Some(&self.columns) {
             let message = format!("{:?} pixels, for patches of {}", pixels.shape(), self.columns);

@@ -1,4 +1,5 @@
-//! Vision towers of Qwen2-VL (arXiv 2409.12191) and Qwen2.5-VL (arXiv 2502.13923).
+//! Vision towers of Qwen2-VL (arXiv 2409.12191), Qwen2.5-VL (arXiv 2502.13923) and Qwen3-VL (arXiv
+//! 2511.21631), which Qwen3.5 shares.
 //!
 //! The patches of a cell, a square, are merged to one token, and are adjacent in every order.
 
@@ -13,18 +14,24 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 
 use super::mrope::{self, MropePositions};
-use super::patch_embed::{PatchArch, PatchEmbed};
-use super::tower::{Features, Load, Tower};
-use super::vit::{Patches, Vit, VitArch};
-use crate::checkpoint::config_error::{fields, invalid, most_layers, positive};
+use super::patch_embed::{PatchArch, PatchEmbed, PatchOrder};
+use super::tower::{Features, Load, Picture, Tower};
+use super::vit::{Patches, Sizes, Vit, VitArch};
+use crate::checkpoint::config_error::{fields, invalid, most_layers, positive, unknown};
 use crate::checkpoint::cursor::Cursor;
 use crate::config::{given, renamed};
-use crate::nn::linear::Linear;
+use crate::nn::linear::{Embedding, Linear};
 use crate::nn::mlp::MlpArch;
 use crate::nn::norm::{Norm, NormArch, NormKind};
 
 /// Vision towers of the family, by architecture.
-pub const TOWERS: &[(Architecture, Load)] = &[(Architecture::Qwen2Vl, load)];
+pub const TOWERS: &[(Architecture, Load)] = &[
+    (Architecture::Qwen2Vl, load),
+    (Architecture::Qwen3Vl, load_3),
+    (Architecture::Qwen3VlMoe, load_3),
+    (Architecture::Qwen35, load_3),
+    (Architecture::Qwen35Moe, load_3),
+];
 
 /// Rotary base of the tower.
 const THETA: f64 = 10_000.0;
@@ -50,12 +57,21 @@ struct Config {
     /// Layers with attention to the whole image.
     #[serde(default)]
     fullatt_block_indexes: Vec<usize>,
+    /// Number of learned positions, a square; `None` if the tower only rotates.
+    num_position_embeddings: Option<usize>,
+    /// Layers after which hidden states are also merged, for the layers of the language model.
+    #[serde(default)]
+    deepstack_visual_indexes: Vec<usize>,
 }
+
+/// Names of the norm and of the linear layers of a merger.
+const MERGER: [&str; 3] = ["ln_q", "mlp.0", "mlp.2"];
+/// Those names in Qwen3-VL.
+const MERGER_3: [&str; 3] = ["norm", "linear_fc1", "linear_fc2"];
 
 /// Loads the tower of a `qwen2_vl`, or of a `qwen2_5_vl`, whose feed-forward layers are gated.
 pub fn load(config: &Value, mut w: Cursor) -> Loaded<Box<dyn Tower>> {
-    let converted = w.has("vision_tower.patch_embed.proj.weight");
-    let mut w = w.at(if converted { "vision_tower" } else { "visual" });
+    let mut w = w.at(place(&w));
     let gated = w.has("blocks.0.mlp.gate_proj.weight");
     let stated = config.get("vision_config").cloned().unwrap_or_else(|| json!({}));
     let (c, kind, activation) = match gated {
@@ -65,27 +81,70 @@ pub fn load(config: &Value, mut w: Cursor) -> Loaded<Box<dyn Tower>> {
             (qwen2(&stated)?, NormKind::Layer, Activation::QuickGelu)
         }
     };
+    let mlp = MlpArch { inner: c.intermediate_size, gated, fused: false, activation };
+    tower(&c, NormArch { kind, eps: EPS }, mlp, MERGER, w)
+}
+
+/// Loads the tower of a `qwen3_vl`.
+fn load_3(config: &Value, mut w: Cursor) -> Loaded<Box<dyn Tower>> {
+    let mut w = w.at(place(&w));
+    w.rename(&[("up_proj", "linear_fc1"), ("down_proj", "linear_fc2")]);
+    let stated = config.get("vision_config").cloned().unwrap_or_else(|| json!({}));
+    let c = qwen3(&stated)?;
+    let activation = match stated.get("hidden_act").and_then(Value::as_str) {
+        None | Some("gelu_pytorch_tanh") => Activation::GeluTanh,
+        Some("gelu") => Activation::Gelu,
+        Some("silu") => Activation::Silu,
+        Some(other) => return Err(unknown(format!("activation `{other}` cannot run yet"))),
+    };
+    let mlp = MlpArch { inner: c.intermediate_size, gated: false, fused: false, activation };
+    tower(&c, NormArch { kind: NormKind::Layer, eps: EPS }, mlp, MERGER_3, w)
+}
+
+/// Place of the tower's tensors in checkpoints in MLX's form, or in transformers'.
+fn place(w: &Cursor) -> &'static str {
+    if w.has("vision_tower.patch_embed.proj.weight") { "vision_tower" } else { "visual" }
+}
+
+/// Loads the tower at `w`, whose mergers have layers of the names `merger`.
+fn tower(
+    c: &Config,
+    norm: NormArch,
+    mlp: MlpArch,
+    merger: [&'static str; 3],
+    mut w: Cursor,
+) -> Loaded<Box<dyn Tower>> {
     w.rename(&[("attn.o_proj", "attn.proj")]);
     c.check()?;
-    let norm = NormArch { kind, eps: EPS };
+    let hidden = c.hidden_size;
     let patch = PatchArch {
         hidden: c.hidden_size,
         channels: c.in_channels,
         kernel: [c.temporal_patch_size, c.patch_size, c.patch_size],
+        order: PatchOrder::ChannelsFirst,
     };
+    let sizes = Sizes { hidden, heads: c.num_heads, layers: c.depth };
     let vit = VitArch {
-        hidden: c.hidden_size,
-        heads: c.num_heads,
-        norm,
-        mlp: MlpArch { inner: c.intermediate_size, gated, fused: false, activation },
         fused: true,
-        rope: Some(Rope::planar(c.hidden_size / c.num_heads, THETA)),
+        rope: Some(Rope::planar(hidden / c.num_heads, THETA)),
         windowed: (0..c.depth).map(|i| c.windowed(i)).collect(),
+        ..VitArch::new(&sizes, norm, mlp)
     };
+    let patch_embed = PatchEmbed::load(&mut w, "patch_embed.proj", &patch)?;
+    let positions = |side| LearnedPositions::load(&mut w, side, hidden);
+    let positions = c.position_side()?.map(positions).transpose()?;
+    let vit = Vit::load(&mut w, &vit)?;
+    let mergers = c.deepstack_visual_indexes.iter().enumerate().map(|(i, &layer)| {
+        let mut at = w.at(&format!("deepstack_merger_list.{i}"));
+        Ok((layer, Merger::load(&mut at, c, norm, merger, true)?))
+    });
+    let deep = mergers.collect::<Loaded<_>>()?;
     Ok(Box::new(QwenVl {
-        patch_embed: PatchEmbed::load(&mut w, "patch_embed.proj", &patch)?,
-        vit: Vit::load(&mut w, &vit)?,
-        merger: Merger::load(&mut w.at("merger"), &c, norm)?,
+        patch_embed,
+        positions,
+        vit,
+        merger: Merger::load(&mut w.at("merger"), c, norm, merger, false)?,
+        deep,
         merge: c.spatial_merge_size as i32,
         window: c.window().map(|cells| cells as i32),
     }))
@@ -125,7 +184,29 @@ fn qwen2_5(vision: &Value) -> Loaded<Config> {
     ))
 }
 
+/// Configuration of a `qwen3_vl` or `qwen3_5`, with the defaults of transformers.
+fn qwen3(vision: &Value) -> Loaded<Config> {
+    fields(&given(
+        &renamed(vision, &[("in_chans", "in_channels")]),
+        json!({
+            "depth": 27, "hidden_size": 1152, "intermediate_size": 4304, "num_heads": 16,
+            "in_channels": 3, "patch_size": 16, "temporal_patch_size": 2, "spatial_merge_size": 2,
+            "out_hidden_size": 3584, "num_position_embeddings": 2304,
+        }),
+    ))
+}
+
 impl Config {
+    /// Side of the square of learned positions. Errors if they are no square.
+    fn position_side(&self) -> Loaded<Option<usize>> {
+        let Some(count) = self.num_position_embeddings else { return Ok(None) };
+        let side = count.isqrt();
+        match side > 0 && side * side == count {
+            true => Ok(Some(side)),
+            false => Err(invalid(format!("`num_position_embeddings` cannot be {count}"))),
+        }
+    }
+
     fn check(&self) -> Loaded<()> {
         most_layers(self.depth)?;
         positive(&[
@@ -145,6 +226,11 @@ impl Config {
             ("temporal_patch_size", self.temporal_patch_size),
             ("spatial_merge_size", self.spatial_merge_size),
         ];
+        if let Some(layer) = self.deepstack_visual_indexes.iter().find(|i| **i >= self.depth) {
+            let message =
+                format!("`deepstack_visual_indexes` names layer {layer} of {}", self.depth);
+            return Err(invalid(message));
+        }
         if let Some((name, side)) = sides.iter().find(|(_, side)| *side > MAX_SIDE) {
             return Err(invalid(format!("`{name}` cannot be {side}")));
         }
@@ -169,8 +255,11 @@ impl Config {
 
 struct QwenVl {
     patch_embed: PatchEmbed,
+    positions: Option<LearnedPositions>,
     vit: Vit,
     merger: Merger,
+    /// Mergers of the hidden states after layers of these numbers.
+    deep: Vec<(usize, Merger)>,
     /// Side of a cell in patches.
     merge: i32,
     /// Side of a window in cells.
@@ -178,22 +267,33 @@ struct QwenVl {
 }
 
 impl Tower for QwenVl {
-    fn encode(&self, pixels: &Array, grid: &[[i32; 3]]) -> Result<Features> {
+    fn encode(&self, picture: &Picture) -> Result<Features> {
+        let &Picture { pixels, grid, .. } = picture;
         let Layout { order, patches } = Layout::of(grid, self.merge, self.window)?;
         let rows = patches.positions.len() as i32;
         if pixels.dim(0) != rows {
             let message = format!("{} patches, for grids of {rows}", pixels.dim(0));
             return Err(message.as_str().into());
         }
-        let x = self.patch_embed.forward(pixels)?;
+        let mut x = self.patch_embed.forward(pixels)?;
         let cells = |x: Array, order: &[i32]| {
             let count = order.len() as i32;
             x.reshape(&[count, -1])?.take_axis(Array::from_slice(order, &[count]), 0)
         };
-        let x = cells(x, &order)?.reshape(&[1, rows, -1])?;
-        let h = self.vit.forward(x, &patches)?;
-        let merged = self.merger.forward(&h)?;
-        Ok(Features { rows: cells(merged, &inverse(&order))?, deep: Vec::new() })
+        x = cells(x, &order)?.reshape(&[1, rows, -1])?;
+        if let Some(positions) = &self.positions {
+            x = x.add(positions.forward(&patches.positions, grid)?)?;
+        }
+        let inverse = inverse(&order);
+        let mut deep = Vec::new();
+        let h = self.vit.forward_with(x, &patches, |layer, h| {
+            let own = self.deep.iter().filter(|(own, _)| *own == layer);
+            for (_, merger) in own {
+                deep.push(cells(merger.forward(h)?, &inverse)?);
+            }
+            Ok(())
+        })?;
+        Ok(Features { rows: cells(self.merger.forward(&h)?, &inverse)?, deep })
     }
 
     fn positions(
@@ -206,9 +306,56 @@ impl Tower for QwenVl {
     }
 }
 
+/// Learned position embeddings of a square of patches, interpolated for pictures of other sizes.
+struct LearnedPositions {
+    pos_embed: Embedding,
+    /// Side of the square.
+    side: usize,
+}
+
+impl LearnedPositions {
+    fn load(w: &mut Cursor, side: usize, hidden: usize) -> Loaded<LearnedPositions> {
+        Ok(LearnedPositions {
+            pos_embed: Embedding::load(w, "pos_embed", side * side, hidden)?,
+            side,
+        })
+    }
+
+    /// Embeddings [1, patches, hidden] of patches at `places` of a picture of `grid`, bilinear between
+    /// the four learned ones around each.
+    fn forward(&self, places: &[[i32; 3]], [_, rows, columns]: [i32; 3]) -> Result<Array> {
+        let last = self.side - 1;
+        // The learned place before, and the distance to it, of patch `i` of `count`.
+        let place = |i: i32, count: i32| {
+            let at = if count > 1 { (i * last as i32) as f32 / (count - 1) as f32 } else { 0.0 };
+            (at as usize, at.fract())
+        };
+        let (mut ids, mut weights) = (Vec::new(), Vec::new());
+        for &[_, row, column] in places {
+            let ((y, down), (x, right)) = (place(row, rows), place(column, columns));
+            for (y, x, weight) in [
+                (y, x, (1.0 - down) * (1.0 - right)),
+                (y, x + 1, (1.0 - down) * right),
+                (y + 1, x, down * (1.0 - right)),
+                (y + 1, x + 1, down * right),
+            ] {
+                ids.push((y.min(last) * self.side + x.min(last)) as u32);
+                weights.push(weight);
+            }
+        }
+        let count = places.len() as i32;
+        let near = self.pos_embed.forward(&Array::from_slice(&ids, &[1, 4 * count]))?;
+        let near = near.reshape(&[1, count, 4, -1])?;
+        let weights = Array::from_slice(&weights, &[1, count, 4, 1]).as_dtype(near.dtype())?;
+        near.multiply(weights)?.sum_axis(2, false)
+    }
+}
+
 /// Projector: merges the normed patches of each cell to one row.
 struct Merger {
-    ln_q: Norm,
+    norm: Norm,
+    /// True if the norm is over cells, not over patches.
+    over_cells: bool,
     first: Linear,
     second: Linear,
     /// Number of elements of the patches of a cell.
@@ -217,12 +364,19 @@ struct Merger {
 }
 
 impl Merger {
-    fn load(w: &mut Cursor, c: &Config, norm: NormArch) -> Loaded<Merger> {
+    fn load(
+        w: &mut Cursor,
+        c: &Config,
+        norm: NormArch,
+        [normed, first, second]: [&str; 3],
+        over_cells: bool,
+    ) -> Loaded<Merger> {
         let cell = c.hidden_size * c.spatial_merge_size * c.spatial_merge_size;
         Ok(Merger {
-            ln_q: norm.load(w, "ln_q", c.hidden_size)?,
-            first: Linear::load(w, "mlp.0", cell, cell)?,
-            second: Linear::load(w, "mlp.2", c.out_hidden_size, cell)?,
+            norm: norm.load(w, normed, if over_cells { cell } else { c.hidden_size })?,
+            over_cells,
+            first: Linear::load(w, first, cell, cell)?,
+            second: Linear::load(w, second, c.out_hidden_size, cell)?,
             cell: cell as i32,
             ops: w.ops(),
         })
@@ -230,12 +384,15 @@ impl Merger {
 
     /// Merges [1, patches, hidden] to [cells, hidden size of the language model].
     fn forward(&self, x: &Array) -> Result<Array> {
-        let x = self.ln_q.forward(x)?.reshape(&[-1, self.cell])?;
+        let x = match self.over_cells {
+            true => self.norm.forward(&x.reshape(&[-1, self.cell])?)?,
+            false => self.norm.forward(x)?.reshape(&[-1, self.cell])?,
+        };
         self.second.forward(&self.ops.activate(&self.first.forward(&x)?, Activation::Gelu)?)
     }
 }
 
-/// Order of the cells of images in the tower, and their patches in that order.
+/// Order of the cells of an image in the tower, and their patches in that order.
 struct Layout {
     /// Index of each cell in row-major order, window after window.
     order: Vec<i32>,
@@ -243,26 +400,24 @@ struct Layout {
 }
 
 impl Layout {
-    /// Layout of images with the frames, rows and columns of patches in `grid`, in cells of `merge`
+    /// Layout of an image with the frames, rows and columns of patches in `grid`, in cells of `merge`
     /// patches and windows of `window` cells a side.
-    fn of(grid: &[[i32; 3]], merge: i32, window: Option<i32>) -> Result<Layout> {
+    fn of([frames, height, width]: [i32; 3], merge: i32, window: Option<i32>) -> Result<Layout> {
+        if frames < 1 || height < 1 || width < 1 || height % merge != 0 || width % merge != 0 {
+            let message = format!("{height} x {width} patches are not whole cells");
+            return Err(message.as_str().into());
+        }
         let (mut order, mut positions) = (Vec::new(), Vec::new());
         let [mut pictures, mut windows] = [Vec::new(), Vec::new()];
-        for &[frames, height, width] in grid {
-            if frames < 1 || height < 1 || width < 1 || height % merge != 0 || width % merge != 0 {
-                let message = format!("{height} x {width} patches are not whole cells");
-                return Err(message.as_str().into());
-            }
-            let (rows, columns) = (height / merge, width / merge);
-            let frame_windows = frame(rows, columns, window.unwrap_or(rows.max(columns)));
-            for _ in 0..frames {
-                let first = order.len() as i32;
-                pictures.push((height * width) as usize);
-                for cells in &frame_windows {
-                    windows.push(cells.len() * (merge * merge) as usize);
-                    order.extend(cells.iter().map(|[y, x]| first + y * columns + x));
-                    positions.extend(cells.iter().flat_map(|&[y, x]| places(y, x, merge)));
-                }
+        let (rows, columns) = (height / merge, width / merge);
+        let frame_windows = frame(rows, columns, window.unwrap_or(rows.max(columns)));
+        for _ in 0..frames {
+            let first = order.len() as i32;
+            pictures.push((height * width) as usize);
+            for cells in &frame_windows {
+                windows.push(cells.len() * (merge * merge) as usize);
+                order.extend(cells.iter().map(|[y, x]| first + y * columns + x));
+                positions.extend(cells.iter().flat_map(|&[y, x]| places(y, x, merge)));
             }
         }
         let [pictures, windows] = [pictures, windows].map(Mask::Blocks);

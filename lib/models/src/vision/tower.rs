@@ -9,10 +9,11 @@ use crate::checkpoint::cursor::Cursor;
 
 /// Vision tower with the projector to the language model.
 pub trait Tower {
-    /// Features of images. `pixels` [rows, columns] are the patches of all images, one after
-    /// another, in the order of the family's image processor; `grid` has the frames or tiles, rows
-    /// and columns of patches of each image.
-    fn encode(&self, pixels: &Array, grid: &[[i32; 3]]) -> Result<Features>;
+    /// Features of a picture.
+    ///
+    /// # Errors
+    /// If the picture has another form than the family's image processor gives, or MLX fails.
+    fn encode(&self, picture: &Picture) -> Result<Features>;
 
     /// Positions of a prompt whose runs of `image_token` stand for images of `grids`; `None` if the
     /// positions of the family's prompts are consecutive.
@@ -29,14 +30,33 @@ pub trait Tower {
     }
 }
 
+/// Picture as a tower takes it.
+pub struct Picture<'a> {
+    /// Patches [rows, columns], in the order of the family's image processor.
+    pub pixels: &'a Array,
+    /// Frames or tiles, and rows and columns of patches of each.
+    pub grid: [i32; 3],
+    /// Tiles from top to bottom and from left to right, beside the whole picture as a tile; zeros if
+    /// the picture is one piece.
+    pub tiles: [i32; 2],
+    /// Rows and columns of the patches of all tiles side by side, without those that are padding.
+    pub kept: [i32; 2],
+}
+
 /// Features that replace the embeddings of image tokens.
+#[derive(Clone, Debug)]
 pub struct Features {
-    /// Features of all images, one after another: [image tokens, hidden size of the language
-    /// model].
+    /// Features of the picture [image tokens, hidden size of the language model].
     pub rows: Array,
     /// Features that are added to the hidden states of the image tokens, each of the shape of
     /// `rows`: the first after the first layer of the language model, and so on (arXiv 2406.04334).
     pub deep: Vec<Array>,
+}
+
+impl From<Array> for Features {
+    fn from(rows: Array) -> Features {
+        Features { rows, deep: Vec::new() }
+    }
 }
 
 /// Constructor of a tower from config.json and the tensors of the tower.

@@ -1,6 +1,7 @@
 //! What kind of file bytes of audio are, by their content, and the reader of its packets.
 
 use mlxk_core::Result;
+use symphonia::core::errors::Error as Fault;
 use symphonia::core::formats::probe::{Hint, Probe, ProbeOptions};
 use symphonia::core::formats::well_known::{FORMAT_ID_CAF, FORMAT_ID_MKV, FORMAT_ID_MP3};
 use symphonia::core::formats::{FormatOptions, FormatReader, TrackType};
@@ -22,7 +23,7 @@ const HEAD: usize = 4096;
 const MAX_JUNK: u32 = 64 << 10;
 
 /// First bytes of files that are not read, each with the name of its kind.
-const OTHERS: [(&[u8], &str); 16] = [
+const OTHERS: [(&[u8], &str); 20] = [
     (b"\x89PNG", "PNG"),
     (b"\xff\xd8\xff", "JPEG"),
     (b"GIF8", "GIF"),
@@ -32,6 +33,10 @@ const OTHERS: [(&[u8], &str); 16] = [
     (b"\x7fELF", "ELF"),
     (b"GGUF", "GGUF"),
     (b"#!AMR", "AMR"),
+    (b".snd", "Sun audio (AU)"),
+    (b"riff\x2e\x91\xcf\x11", "Wave64"),
+    (b"\x0b\x77", "AC-3"),
+    (b"TTA", "True Audio"),
     (b"MThd", "MIDI"),
     (b"wvpk", "WavPack"),
     (b"MAC ", "Monkey's Audio"),
@@ -40,6 +45,9 @@ const OTHERS: [(&[u8], &str); 16] = [
     (b"\x30\x26\xb2\x75", "WMA"),
     (b"\x00\x00\x01\xba", "MPEG-PS"),
 ];
+
+/// First bytes of files whose readers look for their end, and fail if it is not there.
+const SEQUENTIAL: [&[u8]; 2] = [b"\x1a\x45\xdf\xa3", b"FORM"];
 
 /// An opened container.
 pub(super) struct Container {
@@ -64,13 +72,22 @@ pub(super) fn open(mut input: Input) -> Result<Container> {
         end = wav::mend(&mut input).map_err(failed)?;
     } else if mp4::is_mp4(&input.head) {
         edits = mp4::edits(&mut input)?;
+    } else if input.head.starts_with(b"caff") {
+        input.keep()?;
+    } else {
+        input.sequential = SEQUENTIAL.iter().any(|start| input.head.starts_with(start));
     }
     let stream = MediaSourceStream::new(Box::new(input), Default::default());
     let reader = probe()
         .probe(&Hint::new(), stream, FormatOptions::default(), MetadataOptions::default())
-        .map_err(explain)?;
+        .map_err(|fault| match fault {
+            Fault::Unsupported(what) if what.contains("no suitable format reader") => {
+                invalid(format!("file is not audio of a known kind; {READ}"))
+            }
+            fault => explain(fault),
+        })?;
     match reader.format_info().format {
-        FORMAT_ID_CAF => edits = priming(&*reader),
+        FORMAT_ID_CAF | FORMAT_ID_MP3 => edits = priming(&*reader),
         // What is recorded live has no end that could be known before.
         FORMAT_ID_MKV => end.open = true,
         _ => {}
@@ -111,7 +128,7 @@ fn priming(reader: &dyn FormatReader) -> Vec<(u32, mp4::Edit)> {
     let tracks = reader.tracks().iter().filter_map(|track| {
         let rate = f64::from(track.codec_params.as_ref()?.audio()?.sample_rate?);
         let length = track.num_frames.map(|frames| frames as f64 / rate);
-        Some((track.id, mp4::Edit { start: f64::from(track.delay?) / rate, length }))
+        Some((track.id, mp4::Edit { start: f64::from(track.delay?) / rate, length, firm: false }))
     });
     tracks.collect()
 }
@@ -126,11 +143,17 @@ fn probe() -> Probe {
 
 /// Seconds of audio that `container` promises; none if it promises nothing that could be trusted.
 pub(super) fn promised(container: &Container) -> Option<f64> {
-    let track = container.reader.default_track(TrackType::Audio)?;
+    let reader = &*container.reader;
+    let track = reader.default_track(TrackType::Audio)?;
+    let format = reader.format_info().format;
+    if format == FORMAT_ID_MKV && reader.tracks().len() == 1 {
+        let info = reader.media_info();
+        return Some(info.time_base?.calc_duration(info.duration?)?.as_secs_f64());
+    }
     // The duration of an MP3 without a header of its encoder is guessed.
-    if container.reader.format_info().format == FORMAT_ID_MP3 && track.delay.is_none() {
+    if container.end.cut || format == FORMAT_ID_MP3 && track.delay.is_none() {
         return None;
     }
     let rate = f64::from(track.codec_params.as_ref()?.audio()?.sample_rate?);
-    track.num_frames.map(|frames| frames as f64 / rate)
+    track.num_frames.filter(|frames| *frames > 0).map(|frames| frames as f64 / rate)
 }

@@ -5,6 +5,7 @@ use std::sync::LazyLock;
 
 use mlxk_core::Result;
 use symphonia::core::audio::Channels;
+use symphonia::core::codecs::audio::well_known::CODEC_ID_MP3;
 use symphonia::core::codecs::audio::{AudioCodecParameters, AudioDecoder, AudioDecoderOptions};
 use symphonia::core::codecs::registry::CodecRegistry;
 use symphonia::core::errors::{Error as Fault, Result as Outcome};
@@ -23,6 +24,9 @@ use super::wav::End;
 
 /// Samples beyond this are no sound: their power does not fit a float.
 const LOUDEST: f32 = 1e9;
+
+/// The most samples that pad the last packet: two packets of MP3 or AAC, with a margin.
+const MAX_PADDING: usize = 6000;
 
 /// Seconds by which a file may be shorter than its header says.
 const SLACK: f64 = 0.1;
@@ -62,6 +66,9 @@ pub(super) struct Track {
     damage: Option<(usize, f64)>,
     /// Why the last of them could not be decoded.
     fault: &'static str,
+    /// Samples after the end of the part that is heard, which only pad the last packet unless more
+    /// follow.
+    padding: Vec<f32>,
     interleaved: Vec<f32>,
 }
 
@@ -118,6 +125,7 @@ impl Track {
             decoded: 0.0,
             damage: None,
             fault: "",
+            padding: Vec::new(),
             interleaved: Vec::new(),
         }
     }
@@ -221,14 +229,30 @@ impl Track {
         let rate = f64::from(self.rate.max(1));
         let start = self.decoded;
         self.decoded += samples.len() as f64 / rate;
-        if let Some(edit) = self.edit {
-            let frame = |seconds: f64| ((seconds - start) * rate).round().max(0.0) as usize;
-            if let Some(length) = edit.length {
-                samples.truncate(frame(edit.start + length));
-            }
-            samples.drain(..frame(edit.start).min(samples.len()));
-        }
+        self.trim(&mut samples, start);
         Ok(Block { rate: self.rate.max(1), samples })
+    }
+}
+
+impl Track {
+    /// Cuts a block that begins at `start`, in seconds, down to the part that is heard.
+    fn trim(&mut self, samples: &mut Vec<f32>, start: f64) {
+        let Some(edit) = &mut self.edit else { return };
+        let rate = f64::from(self.rate);
+        let frame = |seconds: f64| ((seconds - start) * rate).round().max(0.0) as usize;
+        if let Some(length) = edit.length {
+            let end = frame(edit.start + length).min(samples.len());
+            let rest = samples.drain(end..);
+            if !edit.firm {
+                self.padding.extend(rest);
+            }
+        }
+        if self.padding.len() > MAX_PADDING {
+            // Files were joined: the header is of the first one.
+            edit.length = None;
+            samples.append(&mut self.padding);
+        }
+        samples.drain(..frame(edit.start).min(samples.len()));
     }
 }
 
@@ -268,7 +292,10 @@ fn choose(reader: &dyn FormatReader) -> Result<(u32, Box<dyn AudioDecoder>)> {
     let track = track.ok_or_else(|| invalid("file has no track of audio that is supported"))?;
     let parameters = track.codec_params.as_ref().and_then(|parameters| parameters.audio());
     let parameters = parameters.ok_or_else(|| invalid("track of audio does not name its codec"))?;
-    let decoder = CODECS.make_audio_decoder(parameters, &AudioDecoderOptions::default());
+    // The end that a header of MP3 gives is that of the first of several joined files, or guessed.
+    let gapless = parameters.codec != CODEC_ID_MP3;
+    let options = AudioDecoderOptions::default().gapless(gapless);
+    let decoder = CODECS.make_audio_decoder(parameters, &options);
     decoder.map(|decoder| (track.id, decoder)).map_err(explain)
 }
 

@@ -26,6 +26,9 @@ pub(super) fn explain(fault: Fault) -> Error {
             invalid(format!("data is damaged: {error}"))
         }
         Fault::IoError(error) => failed(error),
+        Fault::Unsupported(what) if what.contains("missing moov") => {
+            invalid("file is cut short: its index (moov) is missing")
+        }
         Fault::Unsupported(what) => invalid(format!("data is not supported: {what}")),
         Fault::DecodeError(what) => invalid(format!("data is damaged: {what}")),
         other => invalid(format!("data is damaged: {other}")),

@@ -5,7 +5,13 @@ use std::fs::File;
 use std::io::{self, Read, Seek, SeekFrom};
 use std::sync::Arc;
 
+use mlxk_core::Result;
 use symphonia::core::io::MediaSource;
+
+use super::error::{failed, invalid};
+
+/// The most bytes of a pipe that are kept, where a file has to be sought in.
+const MAX_PIPED: usize = 256 << 20;
 
 /// Bytes of audio.
 pub enum Source {
@@ -24,6 +30,8 @@ pub(super) struct Input {
     source: Source,
     /// Length of the source; unknown for a pipe.
     length: Option<u64>,
+    /// Whether readers have to do without seeking, so that they read what there is of a cut file.
+    pub sequential: bool,
     /// Where the audio ends, if that is before the end of the source.
     limit: u64,
     /// Place of the next byte to be read.
@@ -51,8 +59,15 @@ impl Input {
             }
             pipe @ Source::Pipe(_) => (pipe, None),
         };
-        let mut input =
-            Input { head: Vec::new(), source, length, limit: u64::MAX, place: 0, read: 0 };
+        let mut input = Input {
+            head: Vec::new(),
+            source,
+            length,
+            sequential: false,
+            limit: u64::MAX,
+            place: 0,
+            read: 0,
+        };
         if let Source::File(file) = &mut input.source {
             file.seek(SeekFrom::Start(0))?;
         }
@@ -88,10 +103,21 @@ impl Input {
         self.limit = end;
     }
 
-    /// Declares the head to be the whole source.
-    pub fn close(&mut self) {
+    /// Reads a pipe to its end, so that it can be sought in.
+    ///
+    /// Fails if it cannot be read, or if it is longer than 256 MiB.
+    pub fn keep(&mut self) -> Result<()> {
+        if self.length.is_some() {
+            return Ok(());
+        }
+        if self.fill(MAX_PIPED + 1).map_err(failed)? {
+            let message = format!("audio needs more than {} MiB of a pipe", MAX_PIPED >> 20);
+            return Err(invalid(message)
+                .hint("give the file by its name; an M4A may also have its index first"));
+        }
         self.length = Some(self.head.len() as u64);
         self.source = Source::Bytes(Arc::default());
+        Ok(())
     }
 
     /// Reads bytes of the source from `self.place`, which is behind the head.
@@ -147,10 +173,10 @@ impl Seek for Input {
 
 impl MediaSource for Input {
     fn is_seekable(&self) -> bool {
-        self.length.is_some()
+        self.length.is_some() && !self.sequential
     }
 
     fn byte_len(&self) -> Option<u64> {
-        self.length.map(|length| length.min(self.limit))
+        self.length.filter(|_| !self.sequential).map(|length| length.min(self.limit))
     }
 }

@@ -7,14 +7,11 @@ use std::io::{self, Read, Seek, SeekFrom};
 
 use mlxk_core::Result;
 
-use super::error::{failed, invalid};
+use super::error::failed;
 use super::input::Input;
 
 /// The largest index, in bytes, that is searched for edits.
 const MAX_INDEX: u64 = 64 << 20;
-
-/// The most bytes of a pipe that are kept until the index comes.
-const MAX_PIPED: usize = 256 << 20;
 
 /// The part of a track that is heard.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -23,6 +20,8 @@ pub(super) struct Edit {
     pub start: f64,
     /// Seconds after these that are heard; all if unknown.
     pub length: Option<f64>,
+    /// Whether the end holds even if much more follows it, more than pads the last packet.
+    pub firm: bool,
 }
 
 /// Whether the bytes are of an MP4 file.
@@ -32,7 +31,7 @@ pub(super) fn is_mp4(head: &[u8]) -> bool {
 
 /// The edits in an MP4 file, by the number of their track. A pipe is read up to the index.
 ///
-/// Fails if the source cannot be read, or if the index of a pipe is behind more than 256 MiB.
+/// Fails if the source cannot be read, or if a pipe with its index at the end is too long to keep.
 pub(super) fn edits(input: &mut Input) -> Result<Vec<(u32, Edit)>> {
     let index = match input.length() {
         Some(_) => sought(input).map_err(failed)?,
@@ -41,9 +40,10 @@ pub(super) fn edits(input: &mut Input) -> Result<Vec<(u32, Edit)>> {
     Ok(index.map(|index| read(&index)).unwrap_or_default())
 }
 
-/// The index of a file.
+/// The index of a file, which is read in sequence if the index comes before the samples.
 fn sought(input: &mut Input) -> io::Result<Option<Vec<u8>>> {
     let mut at = 0;
+    let mut first = true;
     let index = loop {
         let mut head = Vec::new();
         input.seek(SeekFrom::Start(at))?;
@@ -56,10 +56,12 @@ fn sought(input: &mut Input) -> io::Result<Option<Vec<u8>>> {
             input.take(size.saturating_sub(found.header)).read_to_end(&mut index)?;
             break Some(index);
         }
+        first &= &found.name != b"mdat";
         let Some(next) = found.size.and_then(|size| at.checked_add(size)) else { break None };
         at = next;
     };
     input.seek(SeekFrom::Start(0))?;
+    input.sequential = first && index.is_some();
     Ok(index)
 }
 
@@ -67,27 +69,20 @@ fn sought(input: &mut Input) -> io::Result<Option<Vec<u8>>> {
 fn piped(input: &mut Input) -> Result<Option<Vec<u8>>> {
     let mut at = 0usize;
     loop {
-        input.fill(at.saturating_add(16).min(MAX_PIPED)).map_err(failed)?;
+        input.fill(at + 16).map_err(failed)?;
         let Some(found) = input.head.get(at..).and_then(Box::at) else { return Ok(None) };
         let end = found.size.and_then(|size| usize::try_from(size).ok()?.checked_add(at));
         match (&found.name, end) {
-            (b"moov", Some(end)) if end <= MAX_PIPED => {
+            (b"mdat" | b"moof", _) | (_, None) => break,
+            (_, Some(end)) if end > MAX_INDEX as usize => break,
+            (b"moov", Some(end)) => {
                 input.fill(end).map_err(failed)?;
                 return Ok(input.head.get(at + found.header as usize..).map(<[u8]>::to_vec));
             }
-            (b"mdat" | b"moof" | b"moov", _) => break,
             (_, Some(end)) => at = end,
-            (_, None) => break,
         }
     }
-    if input.fill(MAX_PIPED + 1).map_err(failed)? {
-        let message =
-            format!("index of this M4A is behind more than {} MiB of a pipe", MAX_PIPED >> 20);
-        return Err(
-            invalid(message).hint("give the file by its name, or write it with its index first")
-        );
-    }
-    input.close();
+    input.keep()?;
     sought(input).map_err(failed)
 }
 
@@ -158,7 +153,7 @@ fn edit(track: &[u8], scale: u32) -> Option<Edit> {
         (start >= 0).then_some((length, start))
     })?;
     let length = (length > 0 && scale > 0).then(|| length as f64 / f64::from(scale));
-    Some(Edit { start: start as f64 / f64::from(media_scale(track)?), length })
+    Some(Edit { start: start as f64 / f64::from(media_scale(track)?), length, firm: true })
 }
 
 /// The edit that iTunes' text gives: samples before and after what is heard, and heard ones.
@@ -175,7 +170,7 @@ fn itunes(index: &[u8], track: &[u8]) -> Option<Edit> {
         numbers.next()?.ok()?,
     );
     let scale = f64::from(media_scale(track)?);
-    Some(Edit { start: before as f64 / scale, length: Some(heard as f64 / scale) })
+    Some(Edit { start: before as f64 / scale, length: Some(heard as f64 / scale), firm: true })
 }
 
 /// Units per second of a track's own times.

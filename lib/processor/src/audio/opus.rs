@@ -1,8 +1,8 @@
 //! Opus as a decoder of symphonia, which reads its containers only.
 //!
-//! Format: RFC 6716 (packets), RFC 7845 (identification header, channel mappings, pre-skip).
+//! Format: RFC 6716 (packets), RFC 7845 (identification header, pre-skip).
 
-use opus_decoder::{OpusDecoder, OpusError, OpusMultistreamDecoder};
+use opus_decoder::OpusDecoder;
 use symphonia::core::audio::{
     AsGenericAudioBufferRef, AudioBuffer, AudioMut, AudioSpec, Channels, GenericAudioBufferRef,
 };
@@ -26,10 +26,10 @@ const CODECS: [SupportedAudioCodec; 1] = [SupportedAudioCodec {
     info: CodecInfo { short_name: "opus", long_name: "Opus", profiles: &[] },
 }];
 
-/// Decoder of one logical stream of Opus, of any number of channels.
+/// Decoder of one logical stream of Opus, of one channel or two.
 pub(super) struct Opus {
     parameters: AudioCodecParameters,
-    streams: Streams,
+    decoder: OpusDecoder,
     spec: AudioSpec,
     /// What the last packet held.
     decoded: AudioBuffer<f32>,
@@ -40,76 +40,47 @@ pub(super) struct Opus {
     interleaved: Vec<f32>,
 }
 
-/// The decoders of the streams in a packet.
-enum Streams {
-    One(Box<OpusDecoder>),
-    Many(OpusMultistreamDecoder),
-}
-
 /// What the identification header says (RFC 7845, section 5.1).
-struct Head<'a> {
+struct Head {
     channels: u8,
     skip: usize,
     /// Output gain in dB, of which 8 bits are behind the point.
     gain: i16,
-    /// Streams, coupled streams, and the mapping of channels, unless the mapping is the simplest.
-    mapping: Option<(u8, u8, &'a [u8])>,
 }
 
-impl Head<'_> {
-    fn read(bytes: &[u8]) -> Option<Head<'_>> {
-        let [_, _, _, _, _, _, _, _, _, channels, s0, s1, _, _, _, _, g0, g1, family, rest @ ..] =
-            bytes
-        else {
-            return None;
+impl Head {
+    fn read(bytes: &[u8]) -> Option<Head> {
+        let [_, _, _, _, _, _, _, _, version, channels, fields @ ..] = bytes else { return None };
+        let [s0, s1, _, _, _, _, g0, g1, ..] = fields else { return None };
+        // In MP4 the version is 0, numbers are in the order of MP4, and edits skip the start.
+        let (skip, gain) = match version {
+            0 => (0, i16::from_be_bytes([*g0, *g1])),
+            _ => (u16::from_le_bytes([*s0, *s1]).into(), i16::from_le_bytes([*g0, *g1])),
         };
-        let mapping = match (family, rest) {
-            (0, _) => None,
-            (_, [streams, coupled, table @ ..]) => {
-                Some((*streams, *coupled, table.get(..usize::from(*channels))?))
-            }
-            _ => return None,
-        };
-        let skip = u16::from_le_bytes([*s0, *s1]).into();
-        Some(Head { channels: *channels, skip, gain: i16::from_le_bytes([*g0, *g1]), mapping })
+        Some(Head { channels: *channels, skip, gain })
     }
 }
 
 impl Opus {
-    /// The decoder of a stream whose header is in `parameters`; one or two channels without one.
+    /// The decoder of a stream whose header is in `parameters`.
     fn new(parameters: &AudioCodecParameters) -> Result<Self> {
         let count = parameters.channels.as_ref().map_or(1, Channels::count);
-        let simple = Head { channels: count as u8, skip: 0, gain: 0, mapping: None };
+        let simple = Head { channels: u8::try_from(count).unwrap_or(u8::MAX), skip: 0, gain: 0 };
         let head = parameters.extra_data.as_deref().and_then(Head::read).unwrap_or(simple);
         let channels = usize::from(head.channels);
-        let streams = match head.mapping {
-            None => OpusDecoder::new(RATE, channels).map(|stream| Streams::One(stream.into())),
-            Some((streams, coupled, mapping)) => {
-                OpusMultistreamDecoder::new(RATE, channels, streams.into(), coupled.into(), mapping)
-                    .map(Streams::Many)
-            }
-        };
-        let Ok(streams) = streams else {
-            return unsupported_error("opus: channel mapping");
+        let Ok(decoder) = OpusDecoder::new(RATE, channels) else {
+            return unsupported_error("Opus of more than two channels");
         };
         let spec = AudioSpec::new(RATE, Channels::Discrete(u16::from(head.channels)));
         Ok(Opus {
             parameters: parameters.clone(),
-            streams,
+            decoder,
             decoded: AudioBuffer::new(spec.clone(), MAX_FRAMES),
             spec,
             skip: head.skip,
             gain: 10f32.powf(f32::from(head.gain) / (20.0 * 256.0)),
             interleaved: vec![0.0; MAX_FRAMES * channels],
         })
-    }
-
-    /// Decodes a packet into `interleaved`; the number of frames.
-    fn packet(&mut self, packet: &[u8]) -> std::result::Result<usize, OpusError> {
-        match &mut self.streams {
-            Streams::One(stream) => stream.decode_float(packet, &mut self.interleaved, false),
-            Streams::Many(streams) => streams.decode_float(packet, &mut self.interleaved, false),
-        }
     }
 }
 
@@ -119,10 +90,7 @@ impl AudioDecoder for Opus {
     }
 
     fn reset(&mut self) {
-        match &mut self.streams {
-            Streams::One(stream) => stream.reset(),
-            Streams::Many(streams) => streams.reset(),
-        }
+        self.decoder.reset();
     }
 
     fn codec_params(&self) -> &AudioCodecParameters {
@@ -135,10 +103,8 @@ impl AudioDecoder for Opus {
         if packet.data.is_empty() {
             return decode_error("opus: packet is empty");
         }
-        let frames = match self.packet(packet.data) {
-            Ok(frames) => frames,
-            Err(_) => return decode_error("opus: packet is damaged"),
-        };
+        let decoded = self.decoder.decode_float(packet.data, &mut self.interleaved, false);
+        let Ok(frames) = decoded else { return decode_error("opus: packet is damaged") };
         let channels = self.spec.channels().count();
         let samples = &mut self.interleaved[..frames * channels];
         if self.gain != 1.0 {

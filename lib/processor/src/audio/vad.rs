@@ -94,6 +94,14 @@ impl Vad {
         steps.filter_map(|step| self.step(step)).collect()
     }
 
+    /// Time in seconds before which no part that is still to come begins.
+    pub fn settled(&self) -> f64 {
+        let now = self.steps as f64 * SECONDS;
+        let open = self.start.unwrap_or(now) - self.options.pad;
+        let last = self.last.as_ref().map_or(open, |part| part.start);
+        last.min(open).max(0.0)
+    }
+
     /// The parts that are left at the end of the audio.
     pub fn finish(mut self) -> Vec<Range<f64>> {
         let mut parts = Vec::new();
@@ -125,6 +133,12 @@ impl Vad {
         if probability >= threshold {
             self.pause = None;
             self.start.get_or_insert(now);
+        }
+        if self.start.is_none() {
+            // Whatever comes is too far away to share the padding of the part before.
+            let far = |part: &mut Range<f64>| now - part.end > 2.0 * self.options.pad;
+            let last = self.last.take_if(far);
+            return last.map(|part| part.start..part.end + self.options.pad);
         }
         let start = self.start?;
         if now - start > max_speech {

@@ -5,7 +5,7 @@
 
 use std::collections::{HashMap, HashSet};
 
-use serde_json::{Deserializer, Value};
+use serde_json::{Deserializer, Map, Value};
 
 /// Largest size of the names, texts and patterns of a schema, in bytes. The largest schema in use
 /// (FHIR) has a third.
@@ -20,6 +20,10 @@ const MAX_LISTED: usize = 50_000;
 /// Maximum number of schemas that references name, or of definitions in a grammar. Each may be
 /// one more level of recursion.
 const MAX_DEFINITIONS: usize = 2000;
+
+/// Maximum number of properties of an object that need not be there. Their grammar takes the square
+/// of their number to compile, and cannot be followed from half as many on.
+const MAX_OPTIONAL: usize = 1000;
 
 /// Maximum number of comparisons between patterns of property names.
 const MAX_COMPARED: usize = 20_000;
@@ -43,6 +47,7 @@ pub fn check_schema(schema: &Value) -> Result<(), String> {
         (size.text, MAX_TEXT, "bytes of names, texts and patterns"),
         (size.listed, MAX_LISTED, "values in `enum` and `const`"),
         (size.references.len(), MAX_DEFINITIONS, "schemas behind `$ref`"),
+        (size.optional, MAX_OPTIONAL, "optional properties in one object"),
     ] {
         if found > most {
             return Err(format!("it has {found} {what}, and {most} are the most"));
@@ -64,6 +69,9 @@ pub fn check_grammar(text: &str) -> Result<(), String> {
         return Err(format!("it has {size} bytes, and {MAX_GRAMMAR} are the most"));
     }
     let definitions = Definitions::read(text);
+    if definitions.parametric {
+        return Err("it has rules with parameters (`::`), whose number has no bound".to_owned());
+    }
     if definitions.all.len() > MAX_DEFINITIONS {
         let count = definitions.all.len();
         return Err(format!("it has {count} definitions, and {MAX_DEFINITIONS} are the most"));
@@ -112,6 +120,8 @@ struct Size<'a> {
     /// Values in lists of values.
     listed: usize,
     references: HashSet<&'a str>,
+    /// Most optional properties of an object.
+    optional: usize,
     /// Patterns of property names.
     names: HashSet<&'a str>,
     /// Comparisons between the patterns of one object.
@@ -126,6 +136,7 @@ impl<'a> Size<'a> {
     fn schema(&mut self, schema: &'a Value) {
         match schema {
             Value::Object(fields) => {
+                self.optional = self.optional.max(optional(fields));
                 for (name, value) in fields {
                     self.text += name.len();
                     self.field(name, value);
@@ -164,6 +175,13 @@ impl<'a> Size<'a> {
     }
 }
 
+/// Number of properties of an object that it need not have.
+fn optional(fields: &Map<String, Value>) -> usize {
+    let properties = fields.get("properties").and_then(Value::as_object).map_or(0, Map::len);
+    let required = fields.get("required").and_then(Value::as_array).map_or(0, Vec::len);
+    properties.saturating_sub(required)
+}
+
 /// Number of values within a value, itself included.
 fn values(value: &Value) -> usize {
     1 + match value {
@@ -179,6 +197,8 @@ struct Definitions<'a> {
     all: HashMap<&'a str, Definition<'a>>,
     /// Sum of the squares of the widths of literals outside terminals.
     squares: usize,
+    /// True if a rule has a parameter: each value of it is one more rule.
+    parametric: bool,
 }
 
 #[derive(Default)]
@@ -191,7 +211,7 @@ struct Definition<'a> {
 
 impl<'a> Definitions<'a> {
     fn read(text: &'a str) -> Definitions<'a> {
-        let mut read = Definitions { all: HashMap::new(), squares: 0 };
+        let mut read = Definitions { all: HashMap::new(), squares: 0, parametric: false };
         let (mut current, mut rest) = ("", text);
         while let Some(at) = rest.find(|c: char| is_word(c) || matches!(c, '"' | '/')) {
             let (word, after) = rest[at..].split_at(word_end(&rest[at..]));
@@ -199,6 +219,7 @@ impl<'a> Definitions<'a> {
                 rest = read.literal(current, after);
                 continue;
             }
+            read.parametric |= after.trim_start().starts_with("::");
             let definition = read.all.entry(current).or_default();
             if is_defined(after) && starts_line(text, text.len() - rest.len() + at) {
                 current = word;

@@ -1,8 +1,11 @@
 //! Calls of tools in a grammar: the JSON schemas of their arguments, lowered, and of whole calls.
 
+use std::sync::Arc;
+
 use serde_json::{Map, Value, json};
 
 use super::bounds::check_schema;
+use crate::cancel::Cancel;
 use crate::schema::{Kinds, Lowered, Unheld, kinds, lower};
 use crate::tools::{is_strict, name, parameters};
 
@@ -27,11 +30,16 @@ impl Call {
     ///
     /// # Errors
     /// The reason, if the tool is strict and a grammar does not hold its schema.
-    pub fn new(tool: &Value, field: String, number: usize) -> Result<Call, String> {
+    pub fn new(
+        tool: &Value,
+        field: String,
+        number: usize,
+        cancel: &Arc<Cancel>,
+    ) -> Result<Call, String> {
         let (name, strict) = (name(tool).unwrap_or_default().to_owned(), is_strict(tool));
         let schema = parameters(tool);
-        let lowered =
-            check_schema(&schema).and_then(|()| lower(&schema, &format!("{number}-"), false));
+        let prefix = format!("{number}-");
+        let lowered = check_schema(&schema).and_then(|()| lower(&schema, &prefix, false, cancel));
         let mut call =
             Call { name, field, strict, unheld: Vec::new(), arguments: Lowered::any_object() };
         let refused = |why: &str| Err(format!("`{}`: {why}", call.field));

@@ -5,8 +5,9 @@ use std::sync::Arc;
 
 use mlxk_core::Result;
 
+use super::fault::broken;
 use super::matcher::Matcher;
-use super::vocabulary::{Vocabulary, broken};
+use super::vocabulary::Vocabulary;
 use crate::parser::{Markers, Parser, Position};
 use crate::text::tokenizer::Tokenizer;
 use crate::token::Constraint;

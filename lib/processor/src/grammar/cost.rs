@@ -8,6 +8,7 @@ use std::rc::Rc;
 use serde_json::Value;
 
 use super::bounds::{self, closing};
+use crate::cancel::Cancel;
 
 /// Maximum number of combinations, as a power of two.
 const MAX_BITS: f64 = 19.0;
@@ -18,10 +19,11 @@ const MAX_STEPS: usize = 5_000_000;
 /// Maximum depth of nested references.
 const MAX_DEPTH: usize = 500;
 
-/// True if a string of `schema` has patterns with too many combinations.
-pub fn is_wide(schema: &Value) -> bool {
+/// True if a string of `schema` has patterns with too many combinations, or the search for them was
+/// cancelled.
+pub fn is_wide(schema: &Value, cancel: &Cancel) -> bool {
     let known = HashMap::new();
-    Search { root: schema, known, steps: 0, depth: 0, lost: false }.is_wide(schema)
+    Search { root: schema, cancel, known, steps: 0, depth: 0, lost: false }.is_wide(schema)
 }
 
 /// True if a grammar joins terminals by `&` that have too many combinations.
@@ -42,6 +44,7 @@ const ANY: &str = "*";
 
 struct Search<'a> {
     root: &'a Value,
+    cancel: &'a Cancel,
     /// Patterns of references; empty for those that are being resolved.
     known: HashMap<&'a str, Rc<Named<'a>>>,
     steps: usize,
@@ -69,6 +72,10 @@ impl<'a> Search<'a> {
 
     /// Patterns of the strings within a value of `schema`.
     fn named(&mut self, schema: &'a Value) -> Named<'a> {
+        self.lost |= self.steps > MAX_STEPS || self.cancel.is_requested();
+        if self.lost {
+            return Named::new();
+        }
         let mut all = Named::from([("", own(schema))]);
         for (name, property) in schema["properties"].as_object().into_iter().flatten() {
             self.below(&mut all, name, property);
@@ -106,7 +113,7 @@ impl<'a> Search<'a> {
         }
         let target = name.strip_prefix('#').and_then(|path| self.root.pointer(path));
         self.known.insert(name, Rc::default());
-        self.lost |= self.steps > MAX_STEPS || self.depth > MAX_DEPTH;
+        self.lost |= self.depth > MAX_DEPTH;
         let Some(target) = target.filter(|_| !self.lost) else { return Rc::default() };
         self.depth += 1;
         let named = Rc::new(self.named(target));
@@ -234,7 +241,7 @@ mod tests {
             json!({"allOf": either}),
             json!({"$ref": "#/$defs/0", "$defs": chain}),
         ] {
-            assert!(is_wide(&schema), "{schema}");
+            assert!(is_wide(&schema, &Cancel::default()), "{schema}");
         }
         let joined: Vec<String> = (0..20).map(|n| format!("/(a|b)*a(a|b){{{n}}}/")).collect();
         assert!(is_wide_grammar(&format!("start: A\nA: {}", joined.join(" & "))));
@@ -256,7 +263,7 @@ mod tests {
             json!({"$ref": "#/$defs/next", "$defs": {"base": base, "next": next}}),
             json!({"pattern": "^[a-z]+$", "format": "email", "minLength": 3}),
         ] {
-            assert!(!is_wide(&schema), "{schema}");
+            assert!(!is_wide(&schema, &Cancel::default()), "{schema}");
         }
         let many: Vec<String> = (0..20).map(|n| format!("/a{{{n}}}/ \"&\" // & {n}\n")).collect();
         assert!(!is_wide_grammar(&format!("start: {}", many.join(" | "))));

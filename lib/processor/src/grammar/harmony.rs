@@ -7,8 +7,10 @@ use llguidance::api::{GrammarWithLexer, TopLevelGrammar};
 use mlxk_core::{Error, Kind, Result};
 use serde_json::{Value, json};
 
+use super::compiler::{Compiled, Compiler, Tools};
+use super::fault::broken;
 use super::rules::{Rules, json_schema, named};
-use super::vocabulary::{Compiled, Tools, Vocabulary, broken};
+use super::vocabulary::Vocabulary;
 use crate::tools;
 
 /// Ids of the special tokens that separate messages and their headers.
@@ -21,7 +23,7 @@ struct HarmonyTokens {
     constrain: Option<u32>,
 }
 
-impl Vocabulary {
+impl Compiler<'_> {
     /// Compiles rules for a completion of `prompt` in the harmony format, which the prompt may have
     /// begun. The completion may be a call of one of `tools`, and is one if the rules require it.
     ///
@@ -34,16 +36,16 @@ impl Vocabulary {
         tools: &Tools,
         prompt: &[u32],
     ) -> Result<Compiled> {
-        let special = self.harmony_tokens()?;
+        let special = HarmonyTokens::find(self.vocabulary())?;
         let header = special.header(prompt);
         let text = special.grammar(rules, tools.tools, header.is_none());
-        let mut compiled = self.compile_with(rules, tools, |calls| {
+        let mut compiled = self.compile_with(rules, tools, |calls, cancel| {
             let mut grammars = vec![GrammarWithLexer::from_lark(text.clone())];
             if !matches!(rules, Rules::Call(_)) {
-                grammars.push(named("text", rules.text(false)?));
+                grammars.push(named("text", rules.text(false, cancel)?));
             }
             for (place, call) in calls.iter().enumerate() {
-                let arguments = json_schema(call.arguments())?;
+                let arguments = json_schema(call.arguments(), cancel)?;
                 grammars.push(named(&format!("arguments_{place}"), arguments));
             }
             Ok(TopLevelGrammar { grammars, max_tokens: None })
@@ -58,10 +60,12 @@ impl Vocabulary {
             }
         }
     }
+}
 
-    fn harmony_tokens(&self) -> Result<HarmonyTokens> {
+impl HarmonyTokens {
+    fn find(vocabulary: &Vocabulary) -> Result<HarmonyTokens> {
         let special = |token: &str| {
-            self.special(token).ok_or_else(|| {
+            vocabulary.special(token).ok_or_else(|| {
                 let message = format!("{token} is no token, and rules need it");
                 Error::new(Kind::CapabilityNotSupported, "", message)
             })
@@ -71,12 +75,10 @@ impl Vocabulary {
             channel: special("<|channel|>")?,
             message: special("<|message|>")?,
             end: special("<|end|>")?,
-            constrain: self.special("<|constrain|>"),
+            constrain: vocabulary.special("<|constrain|>"),
         })
     }
-}
 
-impl HarmonyTokens {
     /// Header of the completion at the end of `prompt`: the role, the channel and the token before
     /// the text, as far as they are present; none if the completion has not begun.
     fn header<'p>(&self, prompt: &'p [u32]) -> Option<&'p [u32]> {

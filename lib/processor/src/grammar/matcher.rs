@@ -3,28 +3,61 @@
 //! A grammar has no memory of items. The text of the answer is followed beside it: a token that ends
 //! an item equal to an earlier one is barred.
 
-use llguidance::Matcher as Grammar;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
 use llguidance::toktrie::{SimpleVob, TokEnv};
+use llguidance::{CancellationHandle, Matcher as Grammar, TokenParser};
 use serde_json::Value;
 
+use super::watch::Watch;
 use crate::schema::{items, property, same, variants};
+
+/// Longest time that a grammar may take for a step.
+const LONGEST: Duration = Duration::from_millis(250);
+
+/// Time that a grammar may take for each of many steps.
+const EACH: Duration = Duration::from_millis(20);
 
 /// State of a grammar.
 pub struct Matcher {
     grammar: Grammar,
     unique: Option<Unique>,
+    watch: Arc<Watch>,
+    /// Time that the next step may take.
+    left: Duration,
 }
 
 impl Clone for Matcher {
     fn clone(&self) -> Matcher {
-        Matcher { grammar: self.grammar.deep_clone(), unique: self.unique.clone() }
+        let Matcher { grammar, unique, watch, left } = self;
+        let (grammar, unique) = (grammar.deep_clone(), unique.clone());
+        Matcher { grammar, unique, watch: Arc::clone(watch), left: *left }
     }
 }
 
 impl Matcher {
-    /// State of a grammar without memory.
-    pub fn new(grammar: Grammar) -> Matcher {
-        Matcher { grammar, unique: None }
+    /// State of a grammar without memory, whose steps end by the clock of `watch`.
+    pub fn new(parser: TokenParser, watch: &Arc<Watch>) -> Matcher {
+        let grammar = Grammar::new(Ok(parser)).into_cancellable();
+        Matcher { grammar, unique: None, watch: Arc::clone(watch), left: LONGEST }
+    }
+
+    /// Handle that ends the current step and all later ones.
+    pub fn cancellation(&self) -> CancellationHandle {
+        self.grammar.cancellation_handle().unwrap_or_default()
+    }
+
+    /// Takes a step of the grammar. The grammar is given up if it takes longer than [`LONGEST`], or
+    /// many steps longer than [`EACH`].
+    fn step<T, E: ToString>(
+        &mut self,
+        step: impl FnOnce(&mut Grammar) -> Result<T, E>,
+    ) -> Result<T, String> {
+        let (handle, left, start) = (self.cancellation(), self.left + EACH, Instant::now());
+        let result = self.watch.limit(left, handle, || step(&mut self.grammar));
+        self.left = left.saturating_sub(start.elapsed()).min(LONGEST);
+        result.map_err(|e| e.to_string())
     }
 
     /// Compares the items of arrays with `uniqueItems` in `schema`, that of the text. These items are
@@ -42,7 +75,7 @@ impl Matcher {
     /// # Errors
     /// The reason, if nothing may come next.
     pub fn compute_mask_or_eos(&mut self) -> Result<SimpleVob, String> {
-        let mut mask = self.grammar.compute_mask_or_eos().map_err(|e| e.to_string())?;
+        let mut mask = self.step(Grammar::compute_mask_or_eos)?;
         if let Some(unique) = &self.unique {
             unique.bar(&mut mask);
         }
@@ -54,13 +87,19 @@ impl Matcher {
     /// # Errors
     /// The reason, if the grammar cannot go on.
     pub fn try_consume_tokens(&mut self, tokens: &[u32]) -> Result<usize, String> {
-        let Some(unique) = &mut self.unique else {
-            return self.grammar.try_consume_tokens(tokens).map_err(|e| e.to_string());
+        let Some(mut unique) = self.unique.take() else {
+            return self.step(|grammar| grammar.try_consume_tokens(tokens));
         };
+        let consumed = self.consume_unique(&mut unique, tokens);
+        self.unique = Some(unique);
+        consumed
+    }
+
+    fn consume_unique(&mut self, unique: &mut Unique, tokens: &[u32]) -> Result<usize, String> {
         for (consumed, &token) in tokens.iter().enumerate() {
             let bytes = unique.tokens.tok_trie().token(token).to_vec();
             let taken = !unique.text.repeats(&bytes)
-                && self.grammar.try_consume_tokens(&[token]).map_err(|e| e.to_string())? == 1;
+                && self.step(|grammar| grammar.try_consume_tokens(&[token]))? == 1;
             if !taken {
                 return Ok(consumed);
             }

@@ -3,16 +3,20 @@
 
 mod bounds;
 mod calls;
+mod compiler;
 mod constraint;
 mod cost;
 mod endless;
+mod fault;
 mod harmony;
 mod matcher;
 mod rules;
 #[cfg(test)]
 mod tests;
 mod vocabulary;
+mod watch;
 
+pub use compiler::{Compiled, Compiler, Tools};
 pub use constraint::{CallRules, GrammarConstraint, TextRules};
 pub use rules::{Rules, SchemaFields};
-pub use vocabulary::{Compiled, Tools, Vocabulary};
+pub use vocabulary::Vocabulary;

@@ -1,11 +1,15 @@
 //! Rules of a completion, and their grammars.
 
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
 use llguidance::api::{GrammarWithLexer, TopLevelGrammar};
 use mlxk_core::Result;
 use serde_json::{Value, json};
 
 use super::calls::{self, Call};
 use super::{bounds, cost, endless};
+use crate::cancel::Cancel;
 use crate::fields::invalid;
 use crate::schema::lower;
 use crate::weight::{weight, weights};
@@ -31,18 +35,18 @@ pub enum Rules {
 }
 
 /// Fields of a client's request that hold JSON schemas.
-#[derive(Clone, Copy, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct SchemaFields {
     /// Field with the schema of the text.
     pub text: &'static str,
-    /// Field with the schema of the arguments within a tool, if it differs from that of the
-    /// request's tools.
-    pub parameters: Option<&'static str>,
+    /// Fields with the schemas of the arguments of tools, by the tools' names, where they differ from
+    /// those that the tools have in the request.
+    pub tools: BTreeMap<String, String>,
 }
 
 impl Default for SchemaFields {
     fn default() -> SchemaFields {
-        SchemaFields { text: "json_schema", parameters: None }
+        SchemaFields { text: "json_schema", tools: BTreeMap::new() }
     }
 }
 
@@ -75,16 +79,20 @@ impl Rules {
 
     /// Grammar of the text, or of one of `calls` as JSON in its place. If a call is required,
     /// `calls` are those that may be made.
-    pub fn grammar(&self, calls: &[Call]) -> std::result::Result<TopLevelGrammar, String> {
+    pub fn grammar(
+        &self,
+        calls: &[Call],
+        cancel: &Arc<Cancel>,
+    ) -> std::result::Result<TopLevelGrammar, String> {
         if let Rules::Call(_) = self {
-            let call = json_schema(calls::schema(calls, "arguments"))?;
+            let call = json_schema(calls::schema(calls, "arguments"), cancel)?;
             return Ok(TopLevelGrammar::from_grammar(call));
         }
-        let text = self.text(calls.is_empty())?;
+        let text = self.text(calls.is_empty(), cancel)?;
         if calls.is_empty() {
             return Ok(TopLevelGrammar::from_grammar(text));
         }
-        let call = json_schema(calls::schema(calls, "parameters"))?;
+        let call = json_schema(calls::schema(calls, "parameters"), cancel)?;
         let either = GrammarWithLexer::from_lark("start: @text | @call".to_owned());
         let grammars = vec![either, named("text", text), named("call", call)];
         Ok(TopLevelGrammar { grammars, max_tokens: None })
@@ -99,17 +107,21 @@ impl Rules {
     }
 
     /// Grammar of a text without calls. If `remembers` is true, its items are compared beside it.
-    pub fn text(&self, remembers: bool) -> std::result::Result<GrammarWithLexer, String> {
+    pub fn text(
+        &self,
+        remembers: bool,
+        cancel: &Arc<Cancel>,
+    ) -> std::result::Result<GrammarWithLexer, String> {
         Ok(match self {
             Rules::Schema(schema) => {
                 bounds::check_schema(schema)?;
-                let lowered = lower(schema, "", remembers)?;
+                let lowered = lower(schema, "", remembers, cancel)?;
                 if let Some(unheld) = lowered.unheld.first() {
                     return Err(unheld.to_string());
                 }
-                json_schema(lowered.document())?
+                json_schema(lowered.document(), cancel)?
             }
-            Rules::Grammar(text) => lark(text)?,
+            Rules::Grammar(text) => lark(text, cancel)?,
             Rules::Call(_) | Rules::Strict => {
                 GrammarWithLexer::from_lark("start: /(?s:.*)/".to_owned())
             }
@@ -136,8 +148,11 @@ pub fn named(name: &str, grammar: GrammarWithLexer) -> GrammarWithLexer {
 ///
 /// # Errors
 /// If the schema is too large, its patterns cannot be combined, or no instance is finite.
-pub fn json_schema(mut schema: Value) -> std::result::Result<GrammarWithLexer, String> {
-    check(&schema)?;
+pub fn json_schema(
+    mut schema: Value,
+    cancel: &Cancel,
+) -> std::result::Result<GrammarWithLexer, String> {
+    check(&schema, cancel)?;
     match schema {
         Value::Bool(true) => schema = json!({}),
         Value::Bool(false) => return Err("no value can follow it".to_owned()),
@@ -150,10 +165,10 @@ pub fn json_schema(mut schema: Value) -> std::result::Result<GrammarWithLexer, S
 }
 
 /// Grammar of a text in the variant of Lark.
-fn lark(text: &str) -> std::result::Result<GrammarWithLexer, String> {
+fn lark(text: &str, cancel: &Cancel) -> std::result::Result<GrammarWithLexer, String> {
     bounds::check_grammar(text)?;
     for schema in bounds::schemas(text) {
-        check(&schema)?;
+        check(&schema, cancel)?;
     }
     match cost::is_wide_grammar(text) {
         true => Err(TOO_WIDE.to_owned()),
@@ -161,12 +176,12 @@ fn lark(text: &str) -> std::result::Result<GrammarWithLexer, String> {
     }
 }
 
-fn check(schema: &Value) -> std::result::Result<(), String> {
+fn check(schema: &Value, cancel: &Cancel) -> std::result::Result<(), String> {
     bounds::check_schema(schema)?;
     if endless::is_endless(schema) {
         return Err("it demands something of itself without end".to_owned());
     }
-    if cost::is_wide(schema) {
+    if cost::is_wide(schema, cancel) {
         return Err(TOO_WIDE.to_owned());
     }
     Ok(())

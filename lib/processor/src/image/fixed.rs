@@ -24,6 +24,14 @@ struct Fixed {
     filter: Filter,
     normalizer: Normalizer,
     tokens: Tokens,
+    marks: Option<Marks>,
+}
+
+/// Tokens around the image tokens of a picture.
+struct Marks {
+    /// Token before them, by which the chat template stands for a picture.
+    begin: String,
+    end: String,
 }
 
 /// Number of image tokens of a picture.
@@ -42,18 +50,26 @@ pub fn gemma3(settings: &Settings) -> Result<Box<dyn Rule>> {
         return Err(Error::new(Kind::CapabilityNotSupported, "image processor", message));
     }
     let tokens = settings.processor.whole("image_seq_length", 1..=1 << 16)?.unwrap_or(256);
-    rule(settings, 896, Filter::Bilinear, HALF, Tokens::Given(tokens))
+    let token = |key, default| settings.processor.token(key, default);
+    let marks = Marks {
+        begin: token("boi_token", "<start_of_image>"),
+        end: token("eoi_token", "<end_of_image>"),
+    };
+    let fixed = rule(settings, 896, Filter::Bilinear, HALF, Tokens::Given(tokens))?;
+    Ok(Box::new(Fixed { marks: Some(marks), ..fixed }))
 }
 
 /// The rule of `paligemma`.
 pub fn paligemma(settings: &Settings) -> Result<Box<dyn Rule>> {
-    rule(settings, 224, Filter::Bicubic, HALF, Tokens::Patches { more: 0, less: 0 })
+    let tokens = Tokens::Patches { more: 0, less: 0 };
+    Ok(Box::new(rule(settings, 224, Filter::Bicubic, HALF, tokens)?))
 }
 
 /// The rule of `llava`, whose tower is CLIP's or SigLIP's.
 pub fn llava(settings: &Settings) -> Result<Box<dyn Rule>> {
     let (more, less) = class_tokens(settings)?;
-    rule(settings, 336, Filter::Bicubic, CLIP, Tokens::Patches { more, less })
+    let tokens = Tokens::Patches { more, less };
+    Ok(Box::new(rule(settings, 336, Filter::Bicubic, CLIP, tokens)?))
 }
 
 /// Tokens of LLaVA besides the patches: the number that the tower adds, and 1 to remove if the
@@ -73,7 +89,7 @@ fn rule(
     filter: Filter,
     statistics: Statistics,
     tokens: Tokens,
-) -> Result<Box<dyn Rule>> {
+) -> Result<Fixed> {
     let image = &settings.image;
     let square = |side| Size { width: side, height: side };
     let to = match (image.size("size")?, image.side("size", "shortest_edge")?) {
@@ -89,14 +105,15 @@ fn rule(
         },
         false => None,
     };
-    Ok(Box::new(Fixed {
+    Ok(Fixed {
         to,
         crop,
         patch: settings.patch_size(14)?,
         filter: image.filter(filter)?,
         normalizer: Normalizer::new(image, statistics)?,
         tokens,
-    }))
+        marks: None,
+    })
 }
 
 impl Rule for Fixed {
@@ -119,6 +136,18 @@ impl Rule for Fixed {
             Tokens::Patches { more, less } => (pixels.rows + more).saturating_sub(less),
         };
         Ok(Pixels { tokens, ..pixels })
+    }
+
+    fn placeholder(&self) -> Option<&str> {
+        self.marks.as_ref().map(|marks| marks.begin.as_str())
+    }
+
+    fn text(&self, token: &str, pixels: &Pixels) -> String {
+        let tokens = token.repeat(pixels.tokens);
+        match &self.marks {
+            Some(Marks { begin, end }) => format!("\n\n{begin}{tokens}{end}\n\n"),
+            None => tokens,
+        }
     }
 }
 

@@ -16,6 +16,8 @@ struct Gemma4 {
     max_tokens: usize,
     filter: Filter,
     normalizer: Normalizer,
+    /// Tokens before and after the image tokens of a picture.
+    marks: [String; 2],
 }
 
 /// The rule of `gemma4`.
@@ -27,6 +29,10 @@ pub fn gemma4(settings: &Settings) -> Result<Box<dyn Rule>> {
         max_tokens: image.whole("max_soft_tokens", 1..=1 << 16)?.unwrap_or(280),
         filter: image.filter(Filter::Bicubic)?,
         normalizer: Normalizer::new(image, PLAIN)?,
+        marks: [
+            settings.processor.token("boi_token", "<|image>"),
+            settings.processor.token("eoi_token", "<image|>"),
+        ],
     }))
 }
 
@@ -36,6 +42,11 @@ impl Rule for Gemma4 {
         let resized = resize(picture, size, self.filter)?;
         let pixels = Pixels::cut(picture, size, &[resized], self.patch, &self.normalizer)?;
         Ok(Pixels { tokens: pixels.rows / (self.pool * self.pool), ..pixels })
+    }
+
+    fn text(&self, token: &str, pixels: &Pixels) -> String {
+        let [begin, end] = &self.marks;
+        format!("{begin}{}{end}", token.repeat(pixels.tokens))
     }
 }
 

@@ -23,6 +23,10 @@ struct Idefics3 {
     tokens: usize,
     filter: Filter,
     normalizer: Normalizer,
+    /// Token around the image tokens of tiles.
+    around: String,
+    /// Token before those of the whole picture.
+    whole: String,
 }
 
 /// The rule of `idefics3` and `smolvlm`.
@@ -36,6 +40,8 @@ pub fn idefics3(settings: &Settings) -> Result<Box<dyn Rule>> {
         tokens: settings.processor.whole("image_seq_len", 1..=1 << 16)?.unwrap_or(169),
         filter: image.filter(Filter::Lanczos)?,
         normalizer: Normalizer::new(image, HALF)?,
+        around: settings.processor.token("fake_image_token", "<fake_token_around_image>"),
+        whole: settings.processor.token("global_image_token", "<global-img>"),
     }))
 }
 
@@ -55,6 +61,22 @@ impl Rule for Idefics3 {
         tiles.push(resize(&whole, square, self.filter)?);
         let pixels = Pixels::cut(picture, size, &tiles, self.patch, &self.normalizer)?;
         Ok(Pixels { tiles: grid, tokens: tiles.len() * self.tokens, ..pixels })
+    }
+
+    fn text(&self, token: &str, pixels: &Pixels) -> String {
+        let (around, tokens) = (&self.around, token.repeat(self.tokens));
+        let [rows, columns] = pixels.tiles;
+        let mut text = String::new();
+        for row in 1..=rows {
+            for column in 1..=columns {
+                text += &format!("{around}<row_{row}_col_{column}>{tokens}");
+            }
+            text.push('\n');
+        }
+        if rows > 0 {
+            text.push('\n');
+        }
+        text + &format!("{around}{}{tokens}{around}", self.whole)
     }
 }
 

@@ -63,7 +63,8 @@ impl Rule for LlavaNext {
         let map = Size { width: grid[1] * pixels.grid[2], height: grid[0] * pixels.grid[1] };
         let map = unpadded(picture.size, map);
         // One more at the end of each row of the map, for a line break.
-        Ok(Pixels { tiles: grid, tokens: base + (map.width + 1) * map.height, ..pixels })
+        let (kept, tokens) = ([map.height, map.width], base + (map.width + 1) * map.height);
+        Ok(Pixels { tiles: grid, kept, tokens, ..pixels })
     }
 }
 

@@ -7,6 +7,7 @@ mod decode;
 mod fixed;
 mod gemma4;
 mod idefics3;
+mod internvl;
 mod llava_next;
 mod normalize;
 mod pixels;
@@ -34,6 +35,7 @@ const FAMILIES: &[(&str, Load)] = &[
     ("gemma3", fixed::gemma3),
     ("gemma4", gemma4::gemma4),
     ("idefics3", idefics3::idefics3),
+    ("internvl_chat", internvl::internvl),
     ("llava", fixed::llava),
     ("llava_next", llava_next::llava_next),
     ("mistral3", pixtral::mistral3),
@@ -79,5 +81,21 @@ impl ImageProcessor {
     /// this shape.
     pub fn process(&self, bytes: &[u8]) -> Result<Pixels> {
         self.0.apply(&decode(bytes)?)
+    }
+
+    /// Text that stands for a picture in a chat template's output; the image token itself if `None`.
+    pub fn placeholder(&self) -> Option<&str> {
+        self.0.placeholder()
+    }
+
+    /// Text of the token for a row of features, in models whose config.json does not state its id.
+    pub fn token(&self) -> Option<&str> {
+        self.0.token()
+    }
+
+    /// Text of a picture in the prompt, in place of the placeholder, where `token` stands for each row
+    /// of its features.
+    pub fn text(&self, token: &str, pixels: &Pixels) -> String {
+        self.0.text(token, pixels)
     }
 }

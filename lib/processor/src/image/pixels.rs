@@ -22,6 +22,9 @@ pub struct Pixels {
     /// Tiles from top to bottom and from left to right; zeros if the picture is one piece. The whole
     /// picture is a tile beside them: the first in LLaVA-NeXT, the last in SmolVLM.
     pub tiles: [usize; 2],
+    /// Rows and columns of the patches of all tiles side by side, without those that are padding; those
+    /// of the grid if the picture is one piece.
+    pub kept: [usize; 2],
     /// Image tokens in the prompt: rows that the tower and its projector give.
     pub tokens: usize,
     /// Size of the picture in the file, after its EXIF orientation.
@@ -69,6 +72,7 @@ impl Pixels {
             columns,
             grid,
             tiles: [0, 0],
+            kept: [grid[1], grid[2]],
             tokens: rows,
             source: picture.size,
             size,
@@ -83,4 +87,20 @@ pub trait Rule: Send + Sync {
     ///
     /// Fails with `Kind::Validation` if the family cannot take a picture of this shape.
     fn apply(&self, picture: &Rgb) -> Result<Pixels>;
+
+    /// Text that stands for a picture in a chat template's output; the image token itself if `None`.
+    fn placeholder(&self) -> Option<&str> {
+        None
+    }
+
+    /// Text of the token for a row of features, in models whose config.json does not state its id.
+    fn token(&self) -> Option<&str> {
+        None
+    }
+
+    /// Text of a picture in the prompt, in place of the placeholder, where `token` stands for each row
+    /// of its features.
+    fn text(&self, token: &str, pixels: &Pixels) -> String {
+        token.repeat(pixels.tokens)
+    }
 }

@@ -17,6 +17,10 @@ struct Pixtral {
     merge: usize,
     filter: Filter,
     normalizer: Normalizer,
+    /// Token after a row of image tokens.
+    row_end: String,
+    /// Token after the last row.
+    end: String,
 }
 
 /// The rule of `pixtral`.
@@ -49,6 +53,8 @@ fn rule(settings: &Settings, patch: usize, merge: usize) -> Result<Box<dyn Rule>
         merge: merged.unwrap_or(merge),
         filter: image.filter(Filter::Bicubic)?,
         normalizer: Normalizer::new(image, CLIP)?,
+        row_end: settings.processor.token("image_break_token", "[IMG_BREAK]"),
+        end: settings.processor.token("image_end_token", "[IMG_END]"),
     }))
 }
 
@@ -58,6 +64,12 @@ impl Rule for Pixtral {
         let resized = resize(picture, size, self.filter)?;
         let pixels = Pixels::cut(picture, size, &[resized], self.patch, &self.normalizer)?;
         Ok(Pixels { tokens: pixels.rows / (self.merge * self.merge), ..pixels })
+    }
+
+    fn text(&self, token: &str, pixels: &Pixels) -> String {
+        let [_, rows, columns] = pixels.grid.map(|side| side / self.merge);
+        let row = token.repeat(columns);
+        vec![row; rows].join(&self.row_end) + &self.end
     }
 }
 

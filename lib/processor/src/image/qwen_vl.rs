@@ -77,6 +77,7 @@ impl Rule for QwenVl {
             columns,
             grid,
             tiles: [0, 0],
+            kept: [grid[1], grid[2]],
             tokens: rows / (self.merge * self.merge),
             source: picture.size,
             size,

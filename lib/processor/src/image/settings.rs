@@ -86,6 +86,12 @@ impl Section {
         self.find(key)?.as_str()
     }
 
+    /// The text of the token at `key`, which may be in an object that describes it.
+    pub fn token(&self, key: &str, default: &str) -> String {
+        let stated = self.text(key).or_else(|| self.find(key)?.get("content")?.as_str());
+        stated.unwrap_or(default).to_owned()
+    }
+
     /// The flag at `key`.
     pub fn flag(&self, key: &str) -> Result<Option<bool>> {
         let read = |value: &Value| value.as_bool().ok_or_else(|| invalid(key, "is not a boolean"));

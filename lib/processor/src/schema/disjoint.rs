@@ -137,12 +137,12 @@ mod tests {
             (json!({"type": "string"}), json!({"type": "string"}), false),
         ] {
             assert_eq!(
-                are_disjoint(&root, &one, &other, &Budget::new()),
+                are_disjoint(&root, &one, &other, &Budget::new(&Default::default())),
                 disjoint,
                 "{one} {other}"
             );
             assert_eq!(
-                are_disjoint(&root, &other, &one, &Budget::new()),
+                are_disjoint(&root, &other, &one, &Budget::new(&Default::default())),
                 disjoint,
                 "{other} {one}"
             );

@@ -7,6 +7,7 @@
 
 use std::collections::HashMap;
 use std::fmt;
+use std::sync::Arc;
 
 use serde_json::{Map, Value, json};
 
@@ -18,6 +19,7 @@ use super::negate::negate;
 use super::object::{self, texts};
 use super::pattern;
 use super::refs::{join, resolve};
+use crate::cancel::Cancel;
 
 /// Maximum number of schemas that a schema is lowered to.
 const MAX_SIZE: usize = 200_000;
@@ -87,15 +89,20 @@ impl Lowered {
 /// of arrays with `uniqueItems` are compared beside the grammar, where these are strings or numbers.
 ///
 /// # Errors
-/// The reason, if the schema becomes too large.
-pub fn lower(schema: &Value, prefix: &str, remembers: bool) -> Result<Lowered, String> {
+/// The reason, if the schema becomes too large, or the work is cancelled.
+pub fn lower(
+    schema: &Value,
+    prefix: &str,
+    remembers: bool,
+    cancel: &Arc<Cancel>,
+) -> Result<Lowered, String> {
     let mut lowering = Lowering {
         root: schema,
         prefix,
         remembers,
         names: HashMap::new(),
         open: Vec::new(),
-        budget: Budget::new(),
+        budget: Budget::new(cancel),
         unheld: Vec::new(),
         size: 0,
         depth: 0,
@@ -164,7 +171,7 @@ impl Lowering<'_> {
     fn schema(&mut self, schema: &Value, at: &Place) -> Result<Value, String> {
         self.size += 1;
         self.depth += 1;
-        if self.size > MAX_SIZE || self.depth > MAX_DEPTH {
+        if self.size > MAX_SIZE || self.depth > MAX_DEPTH || self.budget.is_cancelled() {
             return Err("too large".to_owned());
         }
         let lowered = match schema {

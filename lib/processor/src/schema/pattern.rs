@@ -451,7 +451,8 @@ mod tests {
             (r"a(?!b)", &["ac", "aba", "a"], &["ab", "b"]),
             (r"^x(?:(?=a)|b)$", &["xb"], &["x", "xa"]),
         ] {
-            let plain = plain(pattern, &Budget::new()).unwrap_or_else(|e| panic!("{pattern}: {e}"));
+            let plain = plain(pattern, &Budget::new(&Default::default()))
+                .unwrap_or_else(|e| panic!("{pattern}: {e}"));
             for text in matching {
                 assert!(all_match(&plain, text), "{pattern} {text}: {plain:?}");
             }
@@ -460,26 +461,26 @@ mod tests {
             }
         }
         for pattern in ["(?<=a)b", "(", "(?=a", r"\ba", "(?:(?=a)b)*"] {
-            assert!(plain(pattern, &Budget::new()).is_err(), "{pattern}");
+            assert!(plain(pattern, &Budget::new(&Default::default())).is_err(), "{pattern}");
         }
     }
 
     #[test]
     fn complements_match_what_is_left() {
         for pattern in ["^a+$", "b", "^[^x]{2}$", "^é|z$", r"^\d*$", r"\u00e9"] {
-            let complement = complement(pattern, &Budget::new()).unwrap();
+            let complement = complement(pattern, &Budget::new(&Default::default())).unwrap();
             for text in ["", "a", "aa", "b", "ab", "xy", "é", "éa", "az", "12", "日本", "\n"] {
                 let both = [pattern, &complement].map(|p| is_match(p, text).unwrap());
                 assert!(both[0] != both[1], "{pattern} {complement} {text}");
             }
         }
-        let others = excluding(&["a", "ab", "日"], &Budget::new()).unwrap();
+        let others = excluding(&["a", "ab", "日"], &Budget::new(&Default::default())).unwrap();
         for text in ["", "b", "abc", "日本", "é", "\u{10ffff}"] {
             assert_eq!(is_match(&others, text), Some(true), "{text}");
         }
         for text in ["a", "ab", "日"] {
             assert_eq!(is_match(&others, text), Some(false), "{text}");
         }
-        assert!(complement(ANY, &Budget::new()).is_err());
+        assert!(complement(ANY, &Budget::new(&Default::default())).is_err());
     }
 }

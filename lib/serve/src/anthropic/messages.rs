@@ -73,7 +73,7 @@ fn message(fields: &mut Fields) -> Result<Message, ApiError> {
     }
     let rules = schema.map(Rules::Schema);
     let schema_fields =
-        SchemaFields { text: "output_config.format.schema", parameters: Some("input_schema") };
+        SchemaFields { text: "output_config.format.schema", ..SchemaFields::default() };
     let request = Request::new(Prompt::Chat(conversation));
     let request = Request { model, rules, schema_fields, ..request };
     let tools = tools::parse(fields, tools, &shown)?;

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use serde_json::{Value, json};
+use serde_json::{Map, Value};
 
 use crate::error::ApiError;
 use crate::fields::Fields;
@@ -47,21 +47,24 @@ fn add_function(
 ) -> Result<(), ApiError> {
     let name = tool.text("name")?.filter(|name| !name.is_empty());
     let name = name.ok_or_else(|| ApiError::invalid_field(&tool.place("name"), "a text"))?;
-    let mut function = json!({"name": name, "parameters": tool.take("input_schema")});
+    let schema = tool.place("input_schema");
+    let mut function = Map::new();
+    function.insert("name".into(), name.as_str().into());
+    function.insert("parameters".into(), tool.take("input_schema").into());
     for field in ["description", "input_examples"] {
         if let Some(value) = tool.take(field) {
-            function[field] = value;
+            function.insert(field.into(), value);
         }
     }
     if tool.boolean("strict")? {
-        function["strict"] = true.into();
+        function.insert("strict".into(), true.into());
     }
     let callers = tool.read("allowed_callers", "a list", |value| value.as_array().cloned())?;
     tool.finish()?;
     if callers.is_some_and(|callers| !callers.contains(&Value::from("direct"))) {
         tools.leave_out(&name, Some(&name));
     } else if shown.get(&name).copied().unwrap_or(!deferred) {
-        tools.functions.push(json!({"type": "function", "function": function}));
+        tools.add_function(function, schema);
     }
     Ok(())
 }

@@ -102,7 +102,7 @@ fn json_schema(fields: &mut Fields) -> Result<(Option<Value>, SchemaFields), Api
         Some(_) => "response_format.json_schema.schema",
         None => "json_schema",
     };
-    Ok((schema.or(format), SchemaFields { text, parameters: None }))
+    Ok((schema.or(format), SchemaFields { text, ..SchemaFields::default() }))
 }
 
 /// The format of chat completions.

@@ -20,6 +20,9 @@ use crate::state::App;
 /// Maximum number of inputs, as in OpenAI's API.
 pub const MAX_INPUTS: usize = 2048;
 
+/// Maximum number of tokens of all inputs of a request, as in OpenAI's API. The engine holds it.
+pub const MAX_TOKENS: u64 = 300_000;
+
 /// Responds to the body of an embeddings request.
 ///
 /// # Errors
@@ -27,36 +30,63 @@ pub const MAX_INPUTS: usize = 2048;
 pub async fn respond(app: Arc<App>, body: Body) -> Result<Response, ApiError> {
     let state = app.clone();
     let submit = move |fields, _: &mut _| {
-        let (request, encoding) = parse(fields)?;
-        let model = request.model.clone();
-        Ok((state.engine.embed(request)?, model, encoding))
+        let only = state.settings.embed_only.as_ref();
+        let (mut request, encoding) = parse(fields)?;
+        let model = match only {
+            Some(only) => {
+                request.model.clone_from(&only.model);
+                only.identity.clone()
+            }
+            None => request.model.clone(),
+        };
+        // embed-serve of mlx-knife has another default than OpenAI.
+        let default = if only.is_some() { Encoding::Base64 } else { Encoding::Float };
+        Ok((state.engine.embed(request)?, model, encoding.unwrap_or(default)))
     };
     let ((receiver, model, encoding), _held) = body::read(&app, body, submit).await?;
     let embeddings = reply(&app, receiver).await?;
     let truncated = embeddings.truncated;
-    reply::respond(&document(embeddings, model, encoding), truncated)
+    let fingerprint = app.settings.embed_only.as_ref().map(|only| only.fingerprint.clone());
+    let document =
+        Document { system_fingerprint: fingerprint, ..document(embeddings, model, encoding) };
+    reply::respond(&document, truncated)
 }
 
 /// Encoding of vectors in a response.
 #[derive(Clone, Copy)]
-enum Encoding {
+pub enum Encoding {
     /// A list of numbers.
     Float,
     /// 32-bit floats in little-endian order, in base64.
     Base64,
 }
 
-fn parse(mut fields: Fields) -> Result<(EmbedRequest, Encoding), ApiError> {
+impl Encoding {
+    /// Takes the encoding that a body asks for.
+    ///
+    /// # Errors
+    /// If there is none of that name.
+    pub fn parse(fields: &mut Fields) -> Result<Option<Encoding>, ApiError> {
+        fields.read("encoding_format", "\"float\" or \"base64\"", |value| match value.as_str()? {
+            "float" => Some(Encoding::Float),
+            "base64" => Some(Encoding::Base64),
+            _ => None,
+        })
+    }
+
+    /// The vector in this encoding.
+    pub fn write(self, vector: Vec<f32>) -> Vector {
+        match self {
+            Encoding::Float => Vector::Float(vector),
+            Encoding::Base64 => Vector::Base64(base64(&vector)),
+        }
+    }
+}
+
+fn parse(mut fields: Fields) -> Result<(EmbedRequest, Option<Encoding>), ApiError> {
     let model = job::model(&mut fields)?;
     let inputs = inputs(&mut fields, "input")?;
-    let encoding =
-        fields.read("encoding_format", "\"float\" or \"base64\"", |value| {
-            match value.as_str()? {
-                "float" => Some(Encoding::Float),
-                "base64" => Some(Encoding::Base64),
-                _ => None,
-            }
-        })?;
+    let encoding = Encoding::parse(&mut fields)?;
     let prompt = prompt(&mut fields)?;
     let request = EmbedRequest {
         model,
@@ -67,7 +97,7 @@ fn parse(mut fields: Fields) -> Result<(EmbedRequest, Encoding), ApiError> {
         truncate: fields.boolean("truncate")?,
     };
     fields.finish()?;
-    Ok((request, encoding.unwrap_or(Encoding::Float)))
+    Ok((request, encoding))
 }
 
 /// Takes the inputs in the field `name`: a text, tokens, or a list of these.
@@ -161,6 +191,8 @@ struct Document {
     object: &'static str,
     data: Vec<Embedding>,
     model: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    system_fingerprint: Option<String>,
     usage: Usage,
 }
 
@@ -171,10 +203,13 @@ struct Embedding {
     embedding: Vector,
 }
 
+/// A vector as an encoding has it.
 #[derive(Serialize)]
 #[serde(untagged)]
-enum Vector {
+pub enum Vector {
+    /// A list of numbers.
     Float(Vec<f32>),
+    /// Base64.
     Base64(String),
 }
 
@@ -194,14 +229,18 @@ impl Usage {
 
 fn document(embeddings: Embeddings, model: String, encoding: Encoding) -> Document {
     let Embeddings { vectors, prompt_tokens, .. } = embeddings;
-    let data = vectors.into_iter().enumerate().map(|(index, vector)| {
-        let embedding = match encoding {
-            Encoding::Float => Vector::Float(vector),
-            Encoding::Base64 => Vector::Base64(base64(&vector)),
-        };
-        Embedding { object: "embedding", index, embedding }
+    let data = vectors.into_iter().enumerate().map(|(index, vector)| Embedding {
+        object: "embedding",
+        index,
+        embedding: encoding.write(vector),
     });
-    Document { object: "list", data: data.collect(), model, usage: Usage::of(prompt_tokens) }
+    Document {
+        object: "list",
+        data: data.collect(),
+        model,
+        system_fingerprint: None,
+        usage: Usage::of(prompt_tokens),
+    }
 }
 
 fn base64(vector: &[f32]) -> String {

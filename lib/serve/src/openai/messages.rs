@@ -162,7 +162,11 @@ fn text_part(part: Value, place: &str, is_new: bool) -> Result<Value, ApiError> 
                 || format!("a part of type `{kind}`"),
                 |media| format!("{media} input"),
             );
-            let message = format!("`{place}`: {what} is not supported, only text is");
+            let hint = match kind {
+                "input_audio" => "; POST /v1/audio/transcriptions writes down speech",
+                _ => "",
+            };
+            let message = format!("`{place}`: {what} is not supported, only text is{hint}");
             let status = StatusCode::UNPROCESSABLE_ENTITY;
             let error = ApiError::new(status, "capability_not_supported", message);
             Err(ApiError { param: Some(place.to_owned()), ..error })

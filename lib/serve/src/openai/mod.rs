@@ -1,5 +1,7 @@
-//! The APIs of OpenAI: chat completions, completions, responses, embeddings, and the list of models.
+//! The APIs of OpenAI: chat completions, completions, responses, embeddings,
+//! transcriptions, and the list of models.
 
+pub mod audio;
 mod calls;
 pub mod chat;
 pub mod completions;

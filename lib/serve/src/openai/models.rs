@@ -28,7 +28,7 @@ pub fn find(models: &[ModelInfo], id: &str) -> Result<Value, ApiError> {
 }
 
 fn object(model: &ModelInfo) -> Value {
-    json!({
+    let mut object = json!({
         "id": model.id,
         "object": "model",
         // Clients require a number; the time at which a model was made is unknown.
@@ -37,5 +37,13 @@ fn object(model: &ModelInfo) -> Value {
         "permission": [],
         "context_length": model.context_length,
         "loaded": model.loaded,
-    })
+        "task": model.task.name(),
+    });
+    if let Some(encoder) = &model.encoder {
+        object["max_length"] = encoder.max_length.into();
+        if encoder.similarity.is_some() {
+            object["dimensions"] = encoder.dimensions.into();
+        }
+    }
+    object
 }

@@ -39,7 +39,7 @@ pub fn parse(mut fields: Fields) -> Result<Job, ApiError> {
     let logprobs = options.logprobs.is_some();
     let rules = json_schema(&mut fields)?.map(Rules::Schema);
     conversation.variables = reasoning(&mut fields)?;
-    let schema_fields = SchemaFields { text: "text.format.schema", parameters: Some("parameters") };
+    let schema_fields = SchemaFields { text: "text.format.schema", ..SchemaFields::default() };
     let request = Request::new(Prompt::Chat(conversation));
     let request = Request { model, options, rules, schema_fields, ..request };
     let mut tools = Tools::parse(&mut fields)?;

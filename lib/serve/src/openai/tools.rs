@@ -1,6 +1,6 @@
 //! Tools that a model may call, and the choice among them, in OpenAI's form.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use mlxk_processor::request::ToolChoice;
 use mlxk_processor::{Request, ToolCall};
@@ -21,6 +21,8 @@ pub struct Tools {
     pub functions: Vec<Value>,
     /// Those of the functions that clients know as something else.
     pub origins: Origins,
+    /// The fields of the body with the schemas of the functions, by their names.
+    fields: BTreeMap<String, String>,
     /// The type and, if it has one, the name of each tool that is left out: only another server
     /// runs it, or has the model trained for it.
     left_out: Vec<(String, Option<String>)>,
@@ -45,6 +47,16 @@ impl Tools {
         }
     }
 
+    /// Adds a function in the form of chat completions, the schema of whose arguments is in the
+    /// `field` of the body.
+    pub fn add_function(&mut self, function: Map<String, Value>, field: String) {
+        if let Some(name) = function.get("name").and_then(Value::as_str) {
+            // Of several functions of a name, errors are about the first.
+            self.fields.entry(name.to_owned()).or_insert(field);
+        }
+        self.functions.push(json!({"type": "function", "function": function}));
+    }
+
     /// Adds a tool that is left out, with its type and name.
     pub fn leave_out(&mut self, kind: &str, name: Option<&str>) {
         self.left_out.push((kind.to_owned(), name.map(str::to_owned)));
@@ -61,8 +73,9 @@ impl Tools {
     ///
     /// # Errors
     /// If a chosen tool is missing or left out.
-    pub fn into_request(self, request: Request, chosen: Choice) -> Result<Request, ApiError> {
-        let Tools { mut functions, left_out, .. } = self;
+    pub fn into_request(self, mut request: Request, chosen: Choice) -> Result<Request, ApiError> {
+        let Tools { mut functions, left_out, fields, .. } = self;
+        request.schema_fields.tools = fields;
         let Choice { choice, allowed } = chosen;
         let out = left_out.iter().flat_map(|(kind, name)| [Some(&**kind), name.as_deref()]);
         let out: BTreeSet<&str> = out.flatten().collect();
@@ -139,7 +152,7 @@ impl Tools {
             let description = format!("{about}\n\n{own}").trim_end().to_owned();
             function.insert("description".into(), description.into());
         }
-        self.functions.push(json!({"type": "function", "function": function}));
+        self.add_function(function, format!("{place}.parameters"));
         Ok(())
     }
 }

@@ -24,9 +24,9 @@ use crate::state::App;
 pub async fn respond(app: Arc<App>, body: Body) -> Result<Response, ApiError> {
     let state = app.clone();
     let submit = move |fields: Fields, _: &mut _| {
-        let (request, format) = match fields.copy(&["texts"]).is_empty() {
-            true => parse(fields)?,
-            false => tei::parse_rerank(fields)?,
+        let (request, format) = match fields.peek("texts") {
+            None => parse(fields)?,
+            Some(_) => tei::parse_rerank(fields)?,
         };
         Ok((state.engine.score(request)?, format))
     };

@@ -1,17 +1,20 @@
-//! Routes of text-embeddings-inference: `/embed`, `/similarity` and its form of `/rerank`. Their
-//! bodies name no model; the one in memory is meant.
+//! Routes of text-embeddings-inference: `/embed`, `/similarity`, its form of `/rerank`, and `/` for all
+//! three. Their bodies name no model; the one in memory is meant.
 
 use std::sync::Arc;
 
 use axum::body::Body;
 use axum::response::Response;
-use mlxk_processor::engine::{EmbedInput, EmbedPrompt, EmbedRequest, ScoreRequest};
+use mlxk_processor::engine::{
+    EmbedInput, EmbedPrompt, EmbedRequest, Embeddings, ScoreRequest, Scores,
+};
 use serde_json::{Value, json};
+use tokio::sync::oneshot;
 
 use crate::body;
 use crate::error::ApiError;
 use crate::fields::Fields;
-use crate::openai::embeddings::{MAX_INPUTS, dimensions, inputs};
+use crate::openai::embeddings::{Encoding, MAX_INPUTS, dimensions, inputs};
 use crate::reply::{self, reply};
 use crate::search::ranking::{Format, counted, number, text};
 use crate::state::App;
@@ -22,10 +25,25 @@ use crate::state::App;
 /// If the body is invalid, or the engine refuses or fails the request.
 pub async fn embed(app: Arc<App>, body: Body) -> Result<Response, ApiError> {
     let state = app.clone();
-    let submit = move |fields, _: &mut _| Ok(state.engine.embed(parse_embed(fields)?)?);
-    let (receiver, _held) = body::read(&app, body, submit).await?;
-    let embeddings = reply(&app, receiver).await?;
-    reply::respond(&embeddings.vectors, embeddings.truncated)
+    let submit = move |fields, _: &mut _| Task::embed(&state, fields);
+    let (task, _held) = body::read(&app, body, submit).await?;
+    task.respond(&app).await
+}
+
+/// Responds to a body of `/`, which is one of `/embed`, `/similarity` or `/rerank`.
+///
+/// # Errors
+/// If the body is invalid, or the engine refuses or fails the request.
+pub async fn infer(app: Arc<App>, body: Body) -> Result<Response, ApiError> {
+    let state = app.clone();
+    let submit =
+        move |fields: Fields, _: &mut _| match (fields.peek("inputs"), fields.peek("texts")) {
+            (Some(Value::Object(_)), _) => Task::compare(&state, fields),
+            (None, Some(_)) => Task::rank(&state, fields),
+            _ => Task::embed(&state, fields),
+        };
+    let (task, _held) = body::read(&app, body, submit).await?;
+    task.respond(&app).await
 }
 
 /// Responds to the body of `/similarity` with the cosine of each sentence and the source.
@@ -34,13 +52,60 @@ pub async fn embed(app: Arc<App>, body: Body) -> Result<Response, ApiError> {
 /// If the body is invalid, or the engine refuses or fails the request.
 pub async fn similarity(app: Arc<App>, body: Body) -> Result<Response, ApiError> {
     let state = app.clone();
-    let submit = move |fields, _: &mut _| Ok(state.engine.embed(parse_similarity(fields)?)?);
-    let (receiver, _held) = body::read(&app, body, submit).await?;
-    let embeddings = reply(&app, receiver).await?;
-    let mut vectors = embeddings.vectors.iter();
-    let source = vectors.next().map(Vec::as_slice).unwrap_or_default();
-    let cosine = |vector: &Vec<f32>| number(source.iter().zip(vector).map(|(a, b)| a * b).sum());
-    reply::respond(&vectors.map(cosine).collect::<Vec<Value>>(), embeddings.truncated)
+    let submit = move |fields, _: &mut _| Task::compare(&state, fields);
+    let (task, _held) = body::read(&app, body, submit).await?;
+    task.respond(&app).await
+}
+
+/// A request that the engine works on, by the form of its response.
+enum Task {
+    /// A list of vectors.
+    Vectors(oneshot::Receiver<mlxk_core::Result<Embeddings>>, Encoding),
+    /// The cosines of the first vector and of each other one.
+    Cosines(oneshot::Receiver<mlxk_core::Result<Embeddings>>),
+    /// Texts by their scores.
+    Ranks(oneshot::Receiver<mlxk_core::Result<Scores>>, Format),
+}
+
+impl Task {
+    fn embed(app: &App, fields: Fields) -> Result<Task, ApiError> {
+        let (request, encoding) = parse_embed(fields)?;
+        Ok(Task::Vectors(app.engine.embed(request)?, encoding))
+    }
+
+    fn compare(app: &App, fields: Fields) -> Result<Task, ApiError> {
+        Ok(Task::Cosines(app.engine.embed(parse_similarity(fields)?)?))
+    }
+
+    fn rank(app: &App, fields: Fields) -> Result<Task, ApiError> {
+        let (request, format) = parse_rerank(fields)?;
+        Ok(Task::Ranks(app.engine.score(request)?, format))
+    }
+
+    async fn respond(self, app: &App) -> Result<Response, ApiError> {
+        match self {
+            Task::Vectors(receiver, encoding) => {
+                let embeddings = reply(app, receiver).await?;
+                let truncated = embeddings.truncated;
+                let vectors = embeddings.vectors.into_iter();
+                let vectors = vectors.map(|vector| encoding.write(vector));
+                reply::respond(&vectors.collect::<Vec<_>>(), truncated)
+            }
+            Task::Cosines(receiver) => {
+                let embeddings = reply(app, receiver).await?;
+                let mut vectors = embeddings.vectors.iter();
+                let source = vectors.next().map(Vec::as_slice).unwrap_or_default();
+                let cosine =
+                    |vector: &Vec<f32>| number(source.iter().zip(vector).map(|(a, b)| a * b).sum());
+                reply::respond(&vectors.map(cosine).collect::<Vec<Value>>(), embeddings.truncated)
+            }
+            Task::Ranks(receiver, format) => {
+                let scores = reply(app, receiver).await?;
+                let truncated = scores.truncated;
+                reply::respond(&format.document(scores), truncated)
+            }
+        }
+    }
 }
 
 /// Parses the body of `/rerank`.
@@ -62,15 +127,16 @@ pub fn parse_rerank(mut fields: Fields) -> Result<(ScoreRequest, Format), ApiErr
     Ok((request, Format::Ranks { texts: returned }))
 }
 
-fn parse_embed(mut fields: Fields) -> Result<EmbedRequest, ApiError> {
+fn parse_embed(mut fields: Fields) -> Result<(EmbedRequest, Encoding), ApiError> {
     let model = fields.text("model")?.unwrap_or_default();
     let inputs = inputs(&mut fields, "inputs")?;
     let prompt = fields.text("prompt_name")?.map_or(EmbedPrompt::Default, EmbedPrompt::Named);
     let normalize = fields.read("normalize", "true or false", Value::as_bool)?.or(Some(true));
     let dimensions = dimensions(&mut fields)?;
     let truncate = truncate(&mut fields)?;
+    let encoding = Encoding::parse(&mut fields)?.unwrap_or(Encoding::Float);
     fields.finish()?;
-    Ok(EmbedRequest { model, inputs, dimensions, prompt, normalize, truncate })
+    Ok((EmbedRequest { model, inputs, dimensions, prompt, normalize, truncate }, encoding))
 }
 
 fn parse_similarity(mut fields: Fields) -> Result<EmbedRequest, ApiError> {

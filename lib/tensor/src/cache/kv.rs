@@ -23,13 +23,22 @@ pub struct Kv {
     dropped: i32,
     /// Shared by all caches that may hold the same buffers.
     owners: Arc<()>,
+    /// Blocks of tokens that attend to each other, by positions in the sequence; they ascend.
+    blocks: Arc<[Range<i32>]>,
 }
 
 impl Kv {
     /// Cache of a layer whose tokens attend to themselves and the `window - 1` before, or to all.
     pub fn new(window: Option<i32>) -> Kv {
         let layout = KvLayout::new(window);
-        Kv { layout, buffers: None, held: 0, dropped: 0, owners: Arc::new(()) }
+        Kv {
+            layout,
+            buffers: None,
+            held: 0,
+            dropped: 0,
+            owners: Arc::new(()),
+            blocks: Arc::new([]),
+        }
     }
 
     /// Cache of a layer whose tokens attend to those before in the same one of the chunks of `size`
@@ -41,6 +50,14 @@ impl Kv {
     /// Cache with its layout changed, before the first token.
     pub fn with_layout(self, change: impl Fn(KvLayout) -> KvLayout) -> Kv {
         Kv { layout: change(self.layout), ..self }
+    }
+
+    /// Sets the blocks of the sequence, by positions, which attend to each other if the layout has
+    /// blocks.
+    pub fn set_blocks(&mut self, blocks: &Arc<[Range<i32>]>) {
+        if self.layout.blocks {
+            self.blocks = Arc::clone(blocks);
+        }
     }
 
     /// Layout of the cache.
@@ -166,6 +183,30 @@ impl Kv {
 
     /// Mask of the last `n` tokens over those that [`seen`](Self::seen) returns.
     pub fn visible(&self, n: i32) -> Result<KvMask> {
+        let before = self.visible_before(n)?;
+        let first = self.offset() - n;
+        if !self.blocks.iter().any(|block| block.end > first + 1 && block.start < self.offset()) {
+            return Ok(before);
+        }
+        let seen = self.reach(n) + self.sunk();
+        let Some(before) = before.array(n, seen)? else { return Ok(KvMask::All) };
+        // Number of the block of each token from 1, or 0; those that are kept are in none.
+        let number = |token: i32| {
+            let within = |block: &Range<i32>| block.contains(&token);
+            self.blocks.iter().position(within).map_or(0, |place| place as i32 + 1)
+        };
+        let near = self.offset() - self.reach(n)..self.offset();
+        let keys: Vec<i32> =
+            vec![0; self.sunk() as usize].into_iter().chain(near.map(number)).collect();
+        let queries: Vec<i32> = (first..self.offset()).map(number).collect();
+        let queries = Array::from_slice(&queries, &[n, 1]);
+        let same = queries.eq(Array::from_slice(&keys, &[1, seen]))?;
+        let same = same.logical_and(queries.gt(Array::from_int(0))?)?;
+        Ok(KvMask::Only(before.logical_or(same)?))
+    }
+
+    /// Mask as [`visible`](Self::visible) returns it if there are no blocks.
+    fn visible_before(&self, n: i32) -> Result<KvMask> {
         let (reach, sunk) = (self.reach(n), self.sunk());
         let seen = reach + sunk;
         match self.layout.window {
@@ -224,12 +265,23 @@ impl Kv {
             }
             Some(window) => end.saturating_sub(window as usize),
         };
+        let (start, end) = self.block_around(start, end);
         let end = match (self.layout.both_ways, self.layout.window) {
             (false, _) => end,
             (true, None) => self.held(),
             (true, Some(window)) => self.held().min(end - 1 + window as usize),
         };
         start..end
+    }
+
+    /// Places `start..end` that the token in the last of them attends to, with those of its block.
+    fn block_around(&self, start: usize, end: usize) -> (usize, usize) {
+        let token = self.dropped + end as i32 - 1;
+        let Some(block) = self.blocks.iter().find(|block| block.contains(&token)) else {
+            return (start, end);
+        };
+        let place = |token: i32| (token - self.dropped).clamp(self.sunk(), self.held) as usize;
+        (start.min(place(block.start)), end.max(place(block.end)))
     }
 
     fn stored(&self) -> Result<&[Buffer; 2]> {

@@ -19,6 +19,9 @@ pub struct KvLayout {
     /// True if tokens also attend to those after them: to all, or to the `window - 1` after. All
     /// tokens of a sequence are appended at once then.
     pub both_ways: bool,
+    /// True if the tokens of a block, such as a picture, also attend to those after them in it. All
+    /// tokens of a block are appended at once then.
+    pub blocks: bool,
     /// Tokens at the beginning of a sequence that are attended to besides the window.
     pub kept: i32,
     /// Quantisation of keys and values.
@@ -28,7 +31,7 @@ pub struct KvLayout {
 impl KvLayout {
     /// Layout of a layer whose tokens attend to themselves and the `window - 1` before, or to all.
     pub fn new(window: Option<i32>) -> KvLayout {
-        KvLayout { window, chunked: false, both_ways: false, kept: 0, packing: None }
+        KvLayout { window, chunked: false, both_ways: false, blocks: false, kept: 0, packing: None }
     }
 
     /// Layout of a layer whose tokens attend to those before in the same one of the chunks of
@@ -49,6 +52,11 @@ impl KvLayout {
     /// Layout of an encoder, whose tokens also attend to those after them.
     pub fn both_ways(self) -> KvLayout {
         KvLayout { both_ways: true, ..self }
+    }
+
+    /// Layout of a layer in which the tokens of a block attend to each other.
+    pub fn with_blocks(self) -> KvLayout {
+        KvLayout { blocks: true, ..self }
     }
 
     /// Layout that quantises keys and values.

@@ -10,6 +10,8 @@ mod sequences;
 mod state;
 
 use std::iter;
+use std::ops::Range;
+use std::sync::Arc;
 
 use mlx_rs::Array;
 use mlx_rs::error::{Exception, Result};
@@ -84,6 +86,27 @@ impl Cache {
         match self.slots.last() {
             Some(Slot::Remote(remote)) => Some(remote.sequence()),
             _ => None,
+        }
+    }
+
+    /// True if the tokens of a block attend to each other in a layer.
+    pub fn has_blocks(&self) -> bool {
+        self.slots.iter().any(|slot| match slot {
+            Slot::Kv(kv) => kv.layout().blocks,
+            Slot::Remote(remote) => remote.has_blocks(),
+            _ => false,
+        })
+    }
+
+    /// Sets the blocks of the sequence, by positions, for the layers in which the tokens of a block
+    /// attend to each other.
+    pub fn set_blocks(&mut self, blocks: &Arc<[Range<i32>]>) {
+        for slot in &mut self.slots {
+            match slot {
+                Slot::Kv(kv) => kv.set_blocks(blocks),
+                Slot::Remote(remote) => remote.set_blocks(blocks),
+                _ => {}
+            }
         }
     }
 

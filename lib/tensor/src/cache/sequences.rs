@@ -39,6 +39,11 @@ impl<'a> Sequences<'a> {
         Sequences { positions, ..self }
     }
 
+    /// Positions of the rows of each sequence; none if they are consecutive in all.
+    pub fn positions(&self) -> &[RowPositions<'a>] {
+        &self.positions
+    }
+
     /// Single sequence of `rows` rows.
     pub fn one(cache: &'a mut Cache, rows: i32) -> Sequences<'a> {
         Sequences::new(vec![(cache, rows)])

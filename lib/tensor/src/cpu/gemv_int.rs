@@ -1,10 +1,9 @@
 //! Linear layer of one row of activations by integer codes, without converting codes to floats.
 //!
-//! Activations are written as fixed-point numbers of three digits of 7 bits. Products of digits
-//! with codes, and their sums, are exact in integers. Rounding an activation to three digits loses
-//! less than 2^-20 of the largest of a few neighbours, as much as a sum of floats loses.
+//! Activations are written as fixed-point numbers (see `digits`).
 
 use super::codec::Codec;
+use super::digits::{LARGEST, digits};
 use super::simd::{BYTES, Kernel, LANES, Simd};
 use super::weight_rows::{Row, Scratch, WeightRows};
 use super::{SharedPtr, attend, in_chunks};
@@ -87,21 +86,6 @@ impl<const H: usize> Block<H> {
         }
         block
     }
-}
-
-/// Largest number of three digits from -64 to 63.
-const LARGEST: f32 = 1_040_319.0;
-
-/// Digits of `x` rounded to an integer, the lowest first.
-#[inline(always)]
-fn digits(x: f32) -> [u8; 3] {
-    /// Constant that rounds to an integer in the lowest bits of the sum.
-    const WHOLE: f32 = 12_582_912.0;
-    let all = (x + WHOLE).to_bits().wrapping_sub(WHOLE.to_bits()).cast_signed();
-    let lowest = (all << 25) >> 25;
-    let upper = (all - lowest) >> 7;
-    let middle = (upper << 25) >> 25;
-    [lowest as u8, middle as u8, ((upper - middle) >> 7) as u8]
 }
 
 /// Kernel that multiplies the rows `first..first + count` of the weights.

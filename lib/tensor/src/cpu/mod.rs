@@ -3,18 +3,21 @@
 //! MLX multiplies with quantised weights on a CPU in scalar loops on one core; these kernels use SIMD
 //! and all cores. They read weights in the format of the checkpoint: `codec` decodes a format,
 //! `simd` abstracts the instruction set. The kernel depends on the rows of activations, because few
-//! rows are bound by memory bandwidth and many by arithmetic:
-//! `gemv_int` multiplies one row with integer codes without converting them to floats, `gemv_rows`
-//! decodes weights in registers for a few rows, and `gemm` decodes tiles of weights to memory and
-//! multiplies them with a matrix product.
+//! rows are bound by memory bandwidth and many by arithmetic. Integer codes of 4 and 8 bits are
+//! multiplied without converting them to floats, by `gemv_int` with one row and by `gemm_int` with
+//! several. In other formats `gemv_rows` decodes weights in registers for a few rows, and `gemm`
+//! decodes tiles of weights to memory and multiplies them with a matrix product.
 
 pub mod attend;
 mod codec;
+mod digits;
 mod exp;
 mod gelu;
 mod gemm;
+mod gemm_int;
 mod gemv_int;
 mod gemv_rows;
+mod int_panel;
 pub mod logits;
 mod simd;
 pub mod threads;
@@ -85,19 +88,6 @@ pub fn linear(x: &[f32], w: &WeightView, rows: usize, out: &mut [f32]) {
     let (ins, outs) = (x.len() / rows, out.len() / rows);
     assert_eq!((x.len(), out.len()), (rows * ins, rows * outs));
     Isa::best().run_matrix(w, ins, outs, Linear { x, rows, out });
-}
-
-/// Rows of activations, 2 or more, that the kernel for a few rows multiplies in about the time of two.
-pub fn rows_at_once() -> usize {
-    match Isa::best() {
-        Isa::Portable(_) => Portable::ROWS,
-        #[cfg(target_arch = "x86_64")]
-        Isa::Avx2(_) => Avx2::ROWS,
-        #[cfg(target_arch = "x86_64")]
-        Isa::Avx512(_) => Avx512::ROWS,
-        #[cfg(target_arch = "aarch64")]
-        Isa::Neon(_) => Neon::ROWS,
-    }
 }
 
 /// Decodes row `row` of `w` to `out` `[ins]`.
@@ -188,6 +178,12 @@ impl MatrixKernel for Linear<'_> {
         match (rows, C::PER_BYTE) {
             (1, 1) => gemv_int::linear::<C, S, 1>(simd, x, w, out),
             (1, 2) => gemv_int::linear::<C, S, 2>(simd, x, w, out),
+            (rows, 1) if rows < S::INT_LIMITS[0] && gemm_int::takes::<C, 1>(w) => {
+                gemm_int::linear::<C, S, 1>(simd, x, w, out)
+            }
+            (rows, 2) if rows < S::INT_LIMITS[1] && gemm_int::takes::<C, 2>(w) => {
+                gemm_int::linear::<C, S, 2>(simd, x, w, out)
+            }
             (..gemm::ROWS, _) => gemv_rows::linear(simd, x, w, rows, out),
             _ => gemm::linear(simd, x, w, rows, out),
         }

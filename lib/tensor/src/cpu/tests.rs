@@ -60,9 +60,16 @@ fn alike(x: &[f32], w: &WeightView, plain: &[f64], rows: usize) {
 }
 
 /// Rows of activations: one, a few, more than registers hold, many. Rows of weights that fill
-/// registers, cores and tiles, and that do not.
-const SHAPES: [[usize; 3]; 5] =
-    [[1, 128, 1], [1, 384, 200], [3, 640, 117], [13, 256, 300], [45, 128, 130]];
+/// registers, cores and tiles, and that do not; some longer than what is unpacked at a time.
+const SHAPES: [[usize; 3]; 7] = [
+    [1, 128, 1],
+    [1, 384, 200],
+    [2, 2176, 20],
+    [3, 640, 117],
+    [5, 2176, 33],
+    [13, 256, 300],
+    [45, 128, 130],
+];
 
 #[test]
 fn plain_floats_may_be_of_16_bits_and_rows_of_any_length() {

@@ -2,8 +2,8 @@
 //! waking a thread takes longer than many a kernel runs.
 //!
 //! Two pools share the cores. **This pool** runs what decoding repeats for every token and what takes
-//! microseconds: products of a few rows with weights (`gemv_int`, `gemv_rows`) and attention of a
-//! single query. **rayon** runs what takes longer or nests: prefill (`gemm`, attention of many
+//! microseconds: products of rows with weights (`gemv_int`, `gemm_int`, `gemv_rows`) and attention of
+//! a single query. **rayon** runs what takes longer or nests: prefill (`gemm`, attention of many
 //! queries, long inputs of [`crate::array::for_each_row`]), recurrent scans, experts (each of which may
 //! use this pool inside), and the loading and conversion of checkpoints.
 //!

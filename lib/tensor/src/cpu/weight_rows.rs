@@ -94,6 +94,27 @@ impl<'a, C: Codec> WeightRows<'a, C> {
         self.outs
     }
 
+    /// Codes of row `row`.
+    #[inline(always)]
+    pub fn codes(&self, row: usize) -> &[u8] {
+        let size = self.ins * C::BYTES / LANES;
+        &self.bytes[row * size..][..size]
+    }
+
+    /// Bytes of the scales and of the biases of `rows` as floats, and of [`LANES`] more floats.
+    #[inline(always)]
+    pub fn scales<'r, S: Simd>(
+        &self,
+        simd: S,
+        rows: Range<usize>,
+        scratch: &'r mut Scratch,
+    ) -> [&'r [u8]; 2] {
+        if scratch.rows != rows {
+            self.widen(simd, rows, scratch);
+        }
+        [bytes(&scratch.scales), bytes(&scratch.biases)]
+    }
+
     /// Row `row`, with its scales in `scratch`.
     #[inline(always)]
     pub fn row<'r, S: Simd>(&'r self, simd: S, row: usize, scratch: &'r mut Scratch) -> Row<'r, C> {

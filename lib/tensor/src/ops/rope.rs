@@ -52,6 +52,8 @@ pub struct Rope {
     /// True if adjacent elements are pairs (interleaved), false if element i pairs with i + `dims`
     /// / 2.
     traditional: bool,
+    /// Equal parts of the rotating elements, each with pairs of its own.
+    parts: i32,
     angles: Angles,
     /// Scale of the rotated elements.
     magnitude: f32,
@@ -111,7 +113,8 @@ impl Rope {
             }
         };
         let axes = scaling.axes(dims / 2)?;
-        Ok(Rope { dims: dims as i32, traditional, angles, magnitude: magnitude as f32, axes })
+        let magnitude = magnitude as f32;
+        Ok(Rope { dims: dims as i32, traditional, parts: 1, angles, magnitude, axes })
     }
 
     /// 2D rotary position embedding of image patches, for heads of `dims` elements, a multiple of
@@ -119,15 +122,46 @@ impl Rope {
     /// wavelengths of a head of `dims / 2` elements. Source: Qwen2-VL (arXiv 2409.12191).
     pub fn planar(dims: usize, base: f64) -> Rope {
         let half = || powers(dims / 2, base);
-        let axes = half().map(|_| 1).chain(half().map(|_| 2)).collect();
-        let angles = table(half().chain(half()).collect());
-        Rope { dims: dims as i32, traditional: false, angles, magnitude: 1.0, axes: Some(axes) }
+        let pairs = half().map(|w| (1, w)).chain(half().map(|w| (2, w)));
+        Rope::by_axes(dims, pairs.collect())
+    }
+
+    /// 2D rotary position embedding like [`planar`](Self::planar), in which the wavelengths of a head
+    /// of `dims` elements are dealt out in turn to height and width. Source: Pixtral (arXiv
+    /// 2410.07073).
+    pub fn dealt(dims: usize, base: f64) -> Rope {
+        let every = |first: usize| powers(dims, base).skip(first).step_by(2);
+        let pairs = every(0).map(|w| (1, w)).chain(every(1).map(|w| (2, w)));
+        Rope::by_axes(dims, pairs.collect())
+    }
+
+    /// 2D rotary position embedding of heads of two halves, a multiple of four elements: the first
+    /// half rotates by width, the other by height, each as a head of its own. Source: Gemma 4's
+    /// vision tower.
+    pub fn halves(dims: usize, base: f64) -> Rope {
+        let half = || powers(dims / 2, base);
+        let pairs = half().map(|w| (2, w)).chain(half().map(|w| (1, w)));
+        Rope { parts: 2, ..Rope::by_axes(dims, pairs.collect()) }
+    }
+
+    /// Rotary embedding of heads of `dims` elements, with the axis of the position and the wavelength
+    /// over 2π of each pair.
+    fn by_axes(dims: usize, pairs: Vec<(u8, f64)>) -> Rope {
+        let (axes, wavelengths): (Vec<u8>, Vec<f64>) = pairs.into_iter().unzip();
+        Rope {
+            dims: dims as i32,
+            traditional: false,
+            parts: 1,
+            angles: table(wavelengths),
+            magnitude: 1.0,
+            axes: Some(axes.into()),
+        }
     }
 
     /// Rotary embedding of whole heads of `dims` elements, with negated angles.
     pub fn backwards(dims: usize, base: f64) -> Rope {
         let angles = table(powers(dims, base).map(|wavelength| -wavelength).collect());
-        Rope { dims: dims as i32, traditional: false, angles, magnitude: 1.0, axes: None }
+        Rope { dims: dims as i32, traditional: false, parts: 1, angles, magnitude: 1.0, axes: None }
     }
 
     /// Rotary embedding with all wavelengths multiplied by `factor`: -1 negates the angles, 1/n
@@ -173,22 +207,23 @@ impl Rope {
         let angles = positions.as_dtype(Dtype::Float32)?.divide(wavelengths)?;
 
         // Partners of a pair lie along an axis of their own: the last, or the one before.
+        let (parts, each) = (self.parts, pairs / self.parts);
         let (axis, partners, each) = match self.traditional {
-            true => (-1, [pairs, 2], [length, pairs, 1]),
-            false => (-2, [2, pairs], [length, 1, pairs]),
+            true => (-1, [parts, each, 2], [length, parts, each, 1]),
+            false => (-2, [parts, 2, each], [length, parts, 1, each]),
         };
         let [cos, sin] = [angles.cos()?.reshape(&each)?, angles.sin()?.reshape(&each)?];
-        let mut parts = split_at_indices(x, &[self.dims], -1)?;
-        let shape = parts[0].shape().to_vec();
+        let mut halves = split_at_indices(x, &[self.dims], -1)?;
+        let shape = halves[0].shape().to_vec();
         let split = [&shape[..3], &partners].concat();
-        let pairs = split_equal(parts[0].as_dtype(Dtype::Float32)?.reshape(&split)?, 2, axis)?;
+        let pairs = split_equal(halves[0].as_dtype(Dtype::Float32)?.reshape(&split)?, 2, axis)?;
         let [a, b] = [&pairs[0], &pairs[1]];
         let turned = [
             a.multiply(&cos)?.subtract(b.multiply(&sin)?)?,
             a.multiply(&sin)?.add(b.multiply(&cos)?)?,
         ];
-        parts[0] = concatenate(&turned, axis)?.reshape(&shape)?.as_dtype(x.dtype())?;
-        concatenate(&parts, -1)
+        halves[0] = concatenate(&turned, axis)?.reshape(&shape)?.as_dtype(x.dtype())?;
+        concatenate(&halves, -1)
     }
 
     /// Rotations of `length` rows at `positions`, computed on the host.
@@ -206,7 +241,8 @@ impl Rope {
                 [(cos * magnitude) as f32, (sin * magnitude) as f32]
             }));
         }
-        Turns { all, dims: self.dims as usize, traditional: self.traditional }
+        let (dims, parts) = (self.dims as usize, self.parts as usize);
+        Turns { all, dims, parts, traditional: self.traditional }
     }
 
     /// Axis of the position that rotates a pair.
@@ -250,16 +286,22 @@ pub struct Turns {
     /// Cosine and sine for each pair of each row.
     all: Vec<[f32; 2]>,
     dims: usize,
+    /// Equal parts of the rotating elements, each with pairs of its own.
+    parts: usize,
     traditional: bool,
 }
 
 impl Turns {
     /// Rotates a head of row `row` in place.
     pub fn turn(&self, head: &mut [f32], row: usize) {
-        let half = self.dims / 2;
-        for (i, [cos, sin]) in self.all[row * half..][..half].iter().enumerate() {
-            let (a, b) = if self.traditional { (2 * i, 2 * i + 1) } else { (i, i + half) };
-            (head[a], head[b]) = (head[a] * cos - head[b] * sin, head[a] * sin + head[b] * cos);
+        let half = self.dims / 2 / self.parts;
+        for part in 0..self.parts {
+            let turns = &self.all[(row * self.parts + part) * half..][..half];
+            let head = &mut head[2 * part * half..];
+            for (i, [cos, sin]) in turns.iter().enumerate() {
+                let (a, b) = if self.traditional { (2 * i, 2 * i + 1) } else { (i, i + half) };
+                (head[a], head[b]) = (head[a] * cos - head[b] * sin, head[a] * sin + head[b] * cos);
+            }
         }
     }
 }

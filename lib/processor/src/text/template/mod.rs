@@ -4,7 +4,9 @@
 //! and are not trusted: they include no files, and have limits of work, depth and text size.
 
 mod arguments;
+mod content;
 mod filters;
+mod fit;
 mod formatting;
 mod fuel;
 mod json_dumps;
@@ -21,12 +23,16 @@ mod values;
 mod wrap;
 
 use std::iter;
+use std::sync::{Arc, OnceLock};
 
 use minijinja::value::{Serde, Value};
 use minijinja::{Environment, Error as Fault, ErrorKind};
 use mlxk_core::{Error, Facts, Kind, Result};
 use serde_json::{Map, Value as Json, json};
 
+use self::content::Forms;
+use self::fit::Fitting;
+use self::fuel::{BRAKE, Brake};
 use self::limited::Limited;
 use crate::conversation::Conversation;
 use crate::stack::run_on_stack;
@@ -70,6 +76,8 @@ pub struct Template {
     source: String,
     /// True if there is a separate template for conversations with tools.
     tool_use: bool,
+    /// Forms of the contents that it takes, found when they are first needed.
+    forms: OnceLock<Forms>,
 }
 
 impl Template {
@@ -128,6 +136,7 @@ impl Template {
             file: file.to_owned(),
             source: source.to_owned(),
             tool_use: tools.is_some(),
+            forms: OnceLock::new(),
         })
     }
 
@@ -141,76 +150,30 @@ impl Template {
         self.tool_use || self.source.contains("tools")
     }
 
-    /// Renders a conversation in the form that the template takes: contents in parts are joined if
-    /// the template does not know parts, messages of the system are if it refuses or omits later
-    /// ones, those of the user if it refuses two in a row, and the text of the system goes before
-    /// that of the user if it refuses the system; other variants are tried if it fails.
+    /// Renders a conversation in the form that the template takes.
     ///
     /// # Errors
     /// [`Kind::Validation`] if the template refuses the messages, or they are too large;
     /// [`Kind::InvalidModel`] if the template fails or exceeds its limits.
     pub fn fit(&self, conversation: &Conversation, tokens: &Map<String, Json>) -> Result<String> {
-        let text_only = conversation.images.is_empty();
-        let joined = text_only && conversation.has_parts() && !self.knows_parts(tokens);
-        let joined = joined.then(|| conversation.joined());
-        let conversation = joined.as_ref().unwrap_or(conversation);
-        let omits =
-            conversation.has_later_system() && !self.has_all_system(conversation, tokens)?;
-        let first = if omits { conversation.with_one_system() } else { conversation.clone() };
-        let fault = match self.fit_form(&first, tokens)? {
-            Ok(text) => return Ok(text),
-            Err(fault) => fault,
-        };
-        let one_system = conversation.with_one_system();
-        let turns = one_system.with_turns();
-        let no_system = turns.without_system();
-        for form in [one_system, turns, no_system].iter().filter(|form| **form != first) {
-            if let Ok(text) = self.fit_form(form, tokens)? {
-                return Ok(text);
-            }
-        }
-        Err(fault)
+        self.fit_unless(conversation, tokens, &|| false)
     }
 
-    /// Renders a conversation, or a variant of it if the template fails. The inner error is a
-    /// failure of the template itself.
-    fn fit_form(
+    /// Renders a conversation as [`Template::fit`] does; the work ends when `gone` is true.
+    ///
+    /// # Errors
+    /// As those of [`Template::fit`]; [`Kind::Execution`] if `gone` is true.
+    pub fn fit_unless(
         &self,
         conversation: &Conversation,
         tokens: &Map<String, Json>,
-    ) -> Result<Result<String>> {
-        let fault = match self.attempt(conversation, tokens)? {
-            Err(fault) => invalid(&self.file, &fault),
-            Ok(text) => return Ok(Ok(text)),
+        gone: &dyn Fn() -> bool,
+    ) -> Result<String> {
+        let render = |conversation: &Conversation| {
+            let rendered = self.attempt(conversation, tokens, gone)?;
+            Ok(rendered.map_err(|fault| invalid(&self.file, &fault)))
         };
-        for variant in conversation.variants() {
-            if let Ok(text) = self.attempt(&variant, tokens)? {
-                return Ok(Ok(text));
-            }
-        }
-        Ok(Err(fault))
-    }
-
-    /// True if the text has all messages of the system, as far as the template renders it.
-    fn has_all_system(
-        &self,
-        conversation: &Conversation,
-        tokens: &Map<String, Json>,
-    ) -> Result<bool> {
-        let (skeleton, marks) = conversation.skeleton();
-        let text = self.fit_form(&skeleton, tokens)?;
-        Ok(text.map_or(true, |text| marks.iter().all(|mark| text.contains(mark))))
-    }
-
-    /// True if a content in parts renders like a plain one.
-    fn knows_parts(&self, tokens: &Map<String, Json>) -> bool {
-        let plain = Conversation::new(None, "text");
-        let mut parts = plain.clone();
-        parts.messages[0]["content"] = json!([{"type": "text", "text": "text"}]);
-        match (self.render(&plain, tokens), self.render(&parts, tokens)) {
-            (Ok(plain), Ok(parts)) => plain == parts,
-            _ => false,
-        }
+        Fitting { render: &render }.fit(&self.in_form(conversation, tokens))
     }
 
     /// Renders a conversation up to the start of the completion, unless its variables have another
@@ -224,15 +187,18 @@ impl Template {
         conversation: &Conversation,
         tokens: &Map<String, Json>,
     ) -> Result<String> {
-        self.attempt(conversation, tokens)?.map_err(|fault| invalid(&self.file, &fault))
+        let rendered = self.attempt(conversation, tokens, &|| false)?;
+        rendered.map_err(|fault| invalid(&self.file, &fault))
     }
 
     /// Renders a conversation. The inner error is a failure of the template itself, for which other
-    /// variants may be tried; exceeded limits are the outer one.
+    /// variants may be tried; exceeded limits are the outer one, as is the end of the work when `gone`
+    /// is true.
     fn attempt(
         &self,
         conversation: &Conversation,
         tokens: &Map<String, Json>,
+        gone: &dyn Fn() -> bool,
     ) -> Result<std::result::Result<String, Fault>> {
         let Conversation { messages, tools, variables, .. } = conversation;
         let values = messages.iter().chain(tools.iter().flatten()).chain(variables.values());
@@ -249,19 +215,24 @@ impl Template {
         let general = general.into_iter().map(|(name, value)| (name.to_owned(), value));
         conversation.variables = general.chain(tokens.clone()).chain(given).collect();
         conversation.variables.retain(|name, _| name != "messages" && name != "tools");
-        match self.run(&conversation)? {
+        match self.run(&conversation, gone)? {
             Err(fault) if is_limit(&fault) => Err(self.exceeded(size)),
             text => Ok(text),
         }
     }
 
     /// Runs the template on a large stack.
-    fn run(&self, conversation: &Conversation) -> Result<std::result::Result<String, Fault>> {
+    fn run(
+        &self,
+        conversation: &Conversation,
+        gone: &dyn Fn() -> bool,
+    ) -> Result<std::result::Result<String, Fault>> {
         let tools = self.tool_use && conversation.tools.is_some();
-        run_on_stack(STACK, || {
-            let mut text = Limited::new(MAX_TEXT);
-            let template =
-                self.environment.get_template(if tools { TOOL_USE } else { "default" })?;
+        run_on_stack(STACK, gone, |cancel| {
+            let mut text = Limited::new(MAX_TEXT, cancel);
+            let mut environment = self.environment.clone();
+            environment.add_global(BRAKE, Value::from_object(Brake(Arc::clone(cancel))));
+            let template = environment.get_template(if tools { TOOL_USE } else { "default" })?;
             template.render_captured_to(Value::from(Serde(conversation)), &mut text)?;
             String::from_utf8(text.into_bytes())
                 .map_err(|e| Fault::new(ErrorKind::BadSerialization, e.to_string()))

@@ -1,14 +1,18 @@
 //! SIMD instruction sets behind one trait, with 16 lanes each, and a portable implementation.
 
+#[cfg(target_arch = "x86_64")]
+mod avx2;
+#[cfg(target_arch = "x86_64")]
+mod avx512;
 #[cfg(target_arch = "aarch64")]
 mod neon;
-#[cfg(target_arch = "x86_64")]
-mod x86;
 
+#[cfg(target_arch = "x86_64")]
+pub use super::simd::avx2::Avx2;
+#[cfg(target_arch = "x86_64")]
+pub use super::simd::avx512::Avx512;
 #[cfg(target_arch = "aarch64")]
 pub use super::simd::neon::Neon;
-#[cfg(target_arch = "x86_64")]
-pub use super::simd::x86::{Avx2, Avx512};
 
 /// Elements of a vector.
 pub const LANES: usize = 16;
@@ -27,8 +31,16 @@ pub trait Simd: Copy + Sync {
     type Codes: Copy;
     /// Vector of `BYTES` 8-bit integers.
     type Bytes: Copy;
+    /// Vector of `LANES` sums of products of 4-bit codes.
+    type Sums: Copy;
     /// Rows of activations whose sums fit the registers.
     const ROWS: usize;
+    /// Rows of activations whose sums of integer products, three for each, fit the registers: 1, 2
+    /// or 4.
+    const INT_ROWS: usize;
+    /// Rows of activations from which a matrix product of floats is faster than integer products,
+    /// for codes of 8 and of 4 bits, as measured.
+    const INT_LIMITS: [usize; 2];
 
     /// Vector with `x` in every lane.
     fn splat(self, x: f32) -> Self::Floats;
@@ -39,6 +51,8 @@ pub trait Simd: Copy + Sync {
     fn mul_add(self, a: Self::Floats, b: Self::Floats, c: Self::Floats) -> Self::Floats;
     /// Sum of the lanes.
     fn reduce_add(self, x: Self::Floats) -> f32;
+    /// Largest of the lanes.
+    fn reduce_max(self, x: Self::Floats) -> f32;
     /// Larger of each pair of lanes; that of `b` where `a` is NaN.
     fn max(self, a: Self::Floats, b: Self::Floats) -> Self::Floats;
 
@@ -59,13 +73,27 @@ pub trait Simd: Copy + Sync {
     /// half, and its elements multiples of 0.5 below 64.
     fn lookup(self, table: &[f32; 16], codes: Self::Codes) -> Self::Floats;
 
+    /// Asks for the cache line at `address`, whether it is there or not.
+    fn prefetch(self, address: *const u8);
     /// Loads bytes in order.
     fn load_bytes(self, bytes: &[u8; BYTES]) -> Self::Bytes;
+    fn store_bytes(self, x: Self::Bytes, to: &mut [u8; BYTES]);
+    /// The same four bytes in every lane of 32 bits.
+    fn repeat(self, bytes: &[u8; 4]) -> Self::Bytes;
+    /// Columns of 32 bits of a matrix with `LANES` rows: lane n of a vector is from row n.
+    fn columns(self, rows: [&[u8; 16]; LANES]) -> [Self::Bytes; 4];
     /// Lower and upper four bits of each byte.
     fn nibbles(self, bytes: Self::Bytes) -> [Self::Bytes; 2];
     /// Adds to each of `sums` the products of four unsigned bytes of `a` with four signed bytes of
     /// `b`; the sum of two products must fit 16 bits.
     fn dot4(self, a: Self::Bytes, b: Self::Bytes, sums: Self::Codes) -> Self::Codes;
+    /// Sums of no products.
+    fn no_sums(self) -> Self::Sums;
+    /// [`Simd::dot4`] with codes of 4 bits and digits from -64 to 63, for at most 16 products in a
+    /// row.
+    fn dot4_narrow(self, a: Self::Bytes, b: Self::Bytes, sums: Self::Sums) -> Self::Sums;
+    /// The sums as 32-bit integers.
+    fn widen_sums(self, sums: Self::Sums) -> Self::Codes;
     /// `(high << 7) + low`.
     fn shl7_add(self, high: Self::Codes, low: Self::Codes) -> Self::Codes;
     /// Element `lane >> power` of `x` in each lane; `power` is not 0.
@@ -90,7 +118,10 @@ impl Simd for Portable {
     type Floats = [f32; LANES];
     type Codes = [u32; LANES];
     type Bytes = [u8; BYTES];
+    type Sums = [u32; LANES];
     const ROWS: usize = 4;
+    const INT_ROWS: usize = 1;
+    const INT_LIMITS: [usize; 2] = [32, 32];
 
     #[inline(always)]
     fn splat(self, x: f32) -> [f32; LANES] {
@@ -121,6 +152,11 @@ impl Simd for Portable {
     #[inline(always)]
     fn reduce_add(self, x: [f32; LANES]) -> f32 {
         x.iter().sum()
+    }
+
+    #[inline(always)]
+    fn reduce_max(self, x: [f32; LANES]) -> f32 {
+        x.into_iter().fold(f32::NEG_INFINITY, f32::max)
     }
 
     #[inline(always)]
@@ -172,8 +208,26 @@ impl Simd for Portable {
     }
 
     #[inline(always)]
+    fn prefetch(self, _: *const u8) {}
+
+    #[inline(always)]
     fn load_bytes(self, bytes: &[u8; BYTES]) -> [u8; BYTES] {
         *bytes
+    }
+
+    #[inline(always)]
+    fn store_bytes(self, x: [u8; BYTES], to: &mut [u8; BYTES]) {
+        *to = x;
+    }
+
+    #[inline(always)]
+    fn repeat(self, bytes: &[u8; 4]) -> [u8; BYTES] {
+        std::array::from_fn(|n| bytes[n % 4])
+    }
+
+    #[inline(always)]
+    fn columns(self, rows: [&[u8; 16]; LANES]) -> [[u8; BYTES]; 4] {
+        std::array::from_fn(|column| std::array::from_fn(|n| rows[n / 4][4 * column + n % 4]))
     }
 
     #[inline(always)]
@@ -187,6 +241,21 @@ impl Simd for Portable {
             let product = |n: usize| i32::from(a[n]) * i32::from(b[n].cast_signed());
             sums[lane].wrapping_add_signed((4 * lane..4 * lane + 4).map(product).sum())
         })
+    }
+
+    #[inline(always)]
+    fn no_sums(self) -> [u32; LANES] {
+        [0; LANES]
+    }
+
+    #[inline(always)]
+    fn dot4_narrow(self, a: [u8; BYTES], b: [u8; BYTES], sums: [u32; LANES]) -> [u32; LANES] {
+        self.dot4(a, b, sums)
+    }
+
+    #[inline(always)]
+    fn widen_sums(self, sums: [u32; LANES]) -> [u32; LANES] {
+        sums
     }
 
     #[inline(always)]

@@ -16,7 +16,10 @@ impl Simd for Neon {
     type Floats = [float32x4_t; 4];
     type Codes = [uint32x4_t; 4];
     type Bytes = [uint8x16_t; 4];
+    type Sums = [int16x8_t; 8];
     const ROWS: usize = 4;
+    const INT_ROWS: usize = 1;
+    const INT_LIMITS: [usize; 2] = [32, 32];
 
     #[inline(always)]
     fn splat(self, x: f32) -> [float32x4_t; 4] {
@@ -53,6 +56,11 @@ impl Simd for Neon {
     #[inline(always)]
     fn reduce_add(self, x: [float32x4_t; 4]) -> f32 {
         unsafe { vaddvq_f32(vaddq_f32(vaddq_f32(x[0], x[1]), vaddq_f32(x[2], x[3]))) }
+    }
+
+    #[inline(always)]
+    fn reduce_max(self, x: [float32x4_t; 4]) -> f32 {
+        unsafe { vmaxvq_f32(vmaxq_f32(vmaxq_f32(x[0], x[1]), vmaxq_f32(x[2], x[3]))) }
     }
 
     #[inline(always)]
@@ -121,9 +129,39 @@ impl Simd for Neon {
         })
     }
 
+    // There is no stable intrinsic for it.
+    #[inline(always)]
+    fn prefetch(self, _: *const u8) {}
+
     #[inline(always)]
     fn load_bytes(self, bytes: &[u8; BYTES]) -> [uint8x16_t; 4] {
         array::from_fn(|n| unsafe { vld1q_u8(bytes.as_ptr().add(16 * n)) })
+    }
+
+    #[inline(always)]
+    fn store_bytes(self, x: [uint8x16_t; 4], to: &mut [u8; BYTES]) {
+        for (n, x) in x.into_iter().enumerate() {
+            unsafe { vst1q_u8(to.as_mut_ptr().add(16 * n), x) };
+        }
+    }
+
+    #[inline(always)]
+    fn repeat(self, bytes: &[u8; 4]) -> [uint8x16_t; 4] {
+        unsafe { [vreinterpretq_u8_u32(vdupq_n_u32(u32::from_ne_bytes(*bytes))); 4] }
+    }
+
+    #[inline(always)]
+    fn columns(self, rows: [&[u8; 16]; LANES]) -> [[uint8x16_t; 4]; 4] {
+        // Four rows at a time are transposed.
+        let quarters: [[uint32x4_t; 4]; 4] = array::from_fn(|n| unsafe {
+            let row = |m: usize| vreinterpretq_u32_u8(vld1q_u8(rows[4 * n + m].as_ptr()));
+            let (even, odd) = (vzipq_u32(row(0), row(2)), vzipq_u32(row(1), row(3)));
+            let (left, right) = (vzipq_u32(even.0, odd.0), vzipq_u32(even.1, odd.1));
+            [left.0, left.1, right.0, right.1]
+        });
+        array::from_fn(|column| {
+            array::from_fn(|n| unsafe { vreinterpretq_u8_u32(quarters[n][column]) })
+        })
     }
 
     #[inline(always)]
@@ -147,6 +185,36 @@ impl Simd for Neon {
             let low = vpaddlq_s16(product(vget_low_u8(a), vget_low_s8(b)));
             let high = vpaddlq_s16(product(vget_high_u8(a), vget_high_s8(b)));
             vaddq_u32(sums[n], vreinterpretq_u32_s32(vpaddq_s32(low, high)))
+        })
+    }
+
+    #[inline(always)]
+    fn no_sums(self) -> [int16x8_t; 8] {
+        unsafe { [vdupq_n_s16(0); 8] }
+    }
+
+    // A product is at most 15 * 64, so that 34 of them fit 16 bits.
+    #[inline(always)]
+    fn dot4_narrow(
+        self,
+        a: [uint8x16_t; 4],
+        b: [uint8x16_t; 4],
+        sums: [int16x8_t; 8],
+    ) -> [int16x8_t; 8] {
+        array::from_fn(|n| unsafe {
+            let (a, b) = (vreinterpretq_s8_u8(a[n / 2]), vreinterpretq_s8_u8(b[n / 2]));
+            match n % 2 {
+                0 => vmlal_s8(sums[n], vget_low_s8(a), vget_low_s8(b)),
+                _ => vmlal_high_s8(sums[n], a, b),
+            }
+        })
+    }
+
+    #[inline(always)]
+    fn widen_sums(self, sums: [int16x8_t; 8]) -> [uint32x4_t; 4] {
+        array::from_fn(|n| unsafe {
+            let (low, high) = (vpaddlq_s16(sums[2 * n]), vpaddlq_s16(sums[2 * n + 1]));
+            vreinterpretq_u32_s32(vpaddq_s32(low, high))
         })
     }
 

@@ -1,26 +1,9 @@
-//! AVX-512 and AVX2, the SIMD instruction sets of x86-64.
+//! AVX2, a SIMD instruction set of x86-64.
 
 use std::arch::x86_64::*;
 use std::mem::transmute;
 
 use super::{BYTES, Kernel, LANES, Simd, WINDOW, places, shifts};
-
-/// AVX-512 with byte operations (BW, VL, DQ) and integer dot products (VNNI).
-#[derive(Clone, Copy, Debug)]
-pub struct Avx512(());
-
-impl Avx512 {
-    /// Detects AVX-512; `None` if the machine lacks one of its features.
-    pub fn here() -> Option<Avx512> {
-        let here = is_x86_feature_detected!("avx512f")
-            && is_x86_feature_detected!("avx512bw")
-            && is_x86_feature_detected!("avx512vl")
-            && is_x86_feature_detected!("avx512dq")
-            && is_x86_feature_detected!("avx512vnni")
-            && Avx2::here().is_some();
-        here.then_some(Avx512(()))
-    }
-}
 
 /// AVX2 with fused multiply-add (FMA) and half-precision conversion (F16C).
 #[derive(Clone, Copy, Debug)]
@@ -39,144 +22,14 @@ impl Avx2 {
 // SAFETY of all that follows: the value proves that the machine has the simd, and what is read from
 // or written to memory are arrays of the registers' sizes.
 
-impl Simd for Avx512 {
-    type Floats = __m512;
-    type Codes = __m512i;
-    type Bytes = __m512i;
-    const ROWS: usize = 8;
-
-    #[inline(always)]
-    fn splat(self, x: f32) -> __m512 {
-        unsafe { _mm512_set1_ps(x) }
-    }
-
-    #[inline(always)]
-    fn load(self, x: &[f32; LANES]) -> __m512 {
-        unsafe { _mm512_loadu_ps(x.as_ptr()) }
-    }
-
-    #[inline(always)]
-    fn store(self, x: __m512, to: &mut [f32; LANES]) {
-        unsafe { _mm512_storeu_ps(to.as_mut_ptr(), x) }
-    }
-
-    #[inline(always)]
-    fn add(self, a: __m512, b: __m512) -> __m512 {
-        unsafe { _mm512_add_ps(a, b) }
-    }
-
-    #[inline(always)]
-    fn mul_add(self, a: __m512, b: __m512, c: __m512) -> __m512 {
-        unsafe { _mm512_fmadd_ps(a, b, c) }
-    }
-
-    #[inline(always)]
-    fn reduce_add(self, x: __m512) -> f32 {
-        unsafe { _mm512_reduce_add_ps(x) }
-    }
-
-    #[inline(always)]
-    fn max(self, a: __m512, b: __m512) -> __m512 {
-        unsafe { _mm512_max_ps(a, b) }
-    }
-
-    #[inline(always)]
-    fn unpack<const BITS: usize>(self, stream: &[u8; WINDOW]) -> __m512i {
-        unsafe {
-            // Constants tell the compiler that no shift exceeds the width.
-            let places: __m512i = const { transmute(places(BITS)) };
-            let shifts: __m512i = const { transmute(shifts(BITS)) };
-            let stream = _mm512_broadcast_i32x4(_mm_loadu_si128(stream.as_ptr().cast()));
-            let codes = _mm512_srlv_epi32(_mm512_shuffle_epi8(stream, places), shifts);
-            _mm512_and_si512(codes, _mm512_set1_epi32((1 << BITS) - 1))
-        }
-    }
-
-    #[inline(always)]
-    fn widen_u16(self, words: &[u8; 2 * LANES]) -> __m512i {
-        unsafe { _mm512_cvtepu16_epi32(_mm256_loadu_si256(words.as_ptr().cast())) }
-    }
-
-    #[inline(always)]
-    fn mask_shl(self, codes: __m512i, mask: u32, left: u32) -> __m512i {
-        unsafe {
-            let part = _mm512_and_si512(codes, _mm512_set1_epi32(mask as i32));
-            _mm512_sll_epi32(part, _mm_cvtsi32_si128(left as i32))
-        }
-    }
-
-    #[inline(always)]
-    fn or(self, a: __m512i, b: __m512i) -> __m512i {
-        unsafe { _mm512_or_si512(a, b) }
-    }
-
-    #[inline(always)]
-    fn to_floats(self, codes: __m512i) -> __m512 {
-        unsafe { _mm512_cvtepi32_ps(codes) }
-    }
-
-    #[inline(always)]
-    fn f32_from_bits(self, codes: __m512i) -> __m512 {
-        unsafe { _mm512_castsi512_ps(codes) }
-    }
-
-    #[inline(always)]
-    fn f32_from_f16_bits(self, codes: __m512i) -> __m512 {
-        unsafe { _mm512_cvtph_ps(_mm512_cvtepi32_epi16(codes)) }
-    }
-
-    #[inline(always)]
-    fn lookup(self, table: &[f32; 16], codes: __m512i) -> __m512 {
-        unsafe { _mm512_permutexvar_ps(codes, _mm512_loadu_ps(table.as_ptr())) }
-    }
-
-    #[inline(always)]
-    fn load_bytes(self, bytes: &[u8; BYTES]) -> __m512i {
-        unsafe { _mm512_loadu_si512(bytes.as_ptr().cast()) }
-    }
-
-    #[inline(always)]
-    fn nibbles(self, bytes: __m512i) -> [__m512i; 2] {
-        unsafe {
-            let low = _mm512_set1_epi8(15);
-            let upper = _mm512_and_si512(_mm512_srli_epi16(bytes, 4), low);
-            [_mm512_and_si512(bytes, low), upper]
-        }
-    }
-
-    #[inline(always)]
-    fn dot4(self, a: __m512i, b: __m512i, sums: __m512i) -> __m512i {
-        unsafe { _mm512_dpbusd_epi32(sums, a, b) }
-    }
-
-    #[inline(always)]
-    fn shl7_add(self, high: __m512i, low: __m512i) -> __m512i {
-        unsafe { _mm512_add_epi32(_mm512_slli_epi32(high, 7), low) }
-    }
-
-    #[inline(always)]
-    fn broadcast(self, x: &[f32; LANES], power: u32) -> __m512 {
-        unsafe {
-            let lanes = _mm512_set_epi32(15, 14, 13, 12, 11, 10, 9, 8, 7, 6, 5, 4, 3, 2, 1, 0);
-            let places = _mm512_srl_epi32(lanes, _mm_cvtsi32_si128(power as i32));
-            _mm512_permutexvar_ps(places, self.load(x))
-        }
-    }
-
-    fn run(self, kernel: impl Kernel) {
-        #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512vnni,avx2,fma,f16c")]
-        fn run(simd: Avx512, kernel: impl Kernel) {
-            kernel.run(simd);
-        }
-        unsafe { run(self, kernel) }
-    }
-}
-
 impl Simd for Avx2 {
     type Floats = [__m256; 2];
     type Codes = [__m256i; 2];
     type Bytes = [__m256i; 2];
+    type Sums = [__m256i; 2];
     const ROWS: usize = 4;
+    const INT_ROWS: usize = 1;
+    const INT_LIMITS: [usize; 2] = [40, 96];
 
     #[inline(always)]
     fn splat(self, x: f32) -> [__m256; 2] {
@@ -213,6 +66,16 @@ impl Simd for Avx2 {
             let four = _mm_add_ps(_mm256_castps256_ps128(eight), _mm256_extractf128_ps(eight, 1));
             let two = _mm_add_ps(four, _mm_movehl_ps(four, four));
             _mm_cvtss_f32(_mm_add_ss(two, _mm_movehdup_ps(two)))
+        }
+    }
+
+    #[inline(always)]
+    fn reduce_max(self, x: [__m256; 2]) -> f32 {
+        unsafe {
+            let eight = _mm256_max_ps(x[0], x[1]);
+            let four = _mm_max_ps(_mm256_castps256_ps128(eight), _mm256_extractf128_ps(eight, 1));
+            let two = _mm_max_ps(four, _mm_movehl_ps(four, four));
+            _mm_cvtss_f32(_mm_max_ss(two, _mm_movehdup_ps(two)))
         }
     }
 
@@ -294,11 +157,37 @@ impl Simd for Avx2 {
     }
 
     #[inline(always)]
+    fn prefetch(self, address: *const u8) {
+        // Nothing is read, so any address will do.
+        unsafe { _mm_prefetch::<_MM_HINT_T0>(address.cast()) }
+    }
+
+    #[inline(always)]
     fn load_bytes(self, bytes: &[u8; BYTES]) -> [__m256i; 2] {
         unsafe {
             let half = |n: usize| _mm256_loadu_si256(bytes[32 * n..].as_ptr().cast());
             [half(0), half(1)]
         }
+    }
+
+    #[inline(always)]
+    fn store_bytes(self, x: [__m256i; 2], to: &mut [u8; BYTES]) {
+        unsafe {
+            _mm256_storeu_si256(to.as_mut_ptr().cast(), x[0]);
+            _mm256_storeu_si256(to.as_mut_ptr().add(32).cast(), x[1]);
+        }
+    }
+
+    #[inline(always)]
+    fn repeat(self, bytes: &[u8; 4]) -> [__m256i; 2] {
+        unsafe { [_mm256_set1_epi32(i32::from_ne_bytes(*bytes)); 2] }
+    }
+
+    #[inline(always)]
+    fn columns(self, rows: [&[u8; 16]; LANES]) -> [[__m256i; 2]; 4] {
+        let (lower, upper) = rows.split_at(LANES / 2);
+        let ([a, b, c, d], [e, f, g, h]) = unsafe { (columns(lower), columns(upper)) };
+        [[a, e], [b, f], [c, g], [d, h]]
     }
 
     #[inline(always)]
@@ -318,6 +207,28 @@ impl Simd for Avx2 {
                 let pairs = _mm256_maddubs_epi16(a[n], b[n]);
                 _mm256_add_epi32(sums[n], _mm256_madd_epi16(pairs, _mm256_set1_epi16(1)))
             };
+            [half(0), half(1)]
+        }
+    }
+
+    #[inline(always)]
+    fn no_sums(self) -> [__m256i; 2] {
+        unsafe { [_mm256_setzero_si256(); 2] }
+    }
+
+    // A product of two pairs is at most 2 * 15 * 64, so that 17 of them fit 16 bits.
+    #[inline(always)]
+    fn dot4_narrow(self, a: [__m256i; 2], b: [__m256i; 2], sums: [__m256i; 2]) -> [__m256i; 2] {
+        unsafe {
+            let half = |n: usize| _mm256_add_epi16(sums[n], _mm256_maddubs_epi16(a[n], b[n]));
+            [half(0), half(1)]
+        }
+    }
+
+    #[inline(always)]
+    fn widen_sums(self, sums: [__m256i; 2]) -> [__m256i; 2] {
+        unsafe {
+            let half = |n: usize| _mm256_madd_epi16(sums[n], _mm256_set1_epi16(1));
             [half(0), half(1)]
         }
     }
@@ -351,5 +262,27 @@ impl Simd for Avx2 {
             kernel.run(simd);
         }
         unsafe { run(self, kernel) }
+    }
+}
+
+/// Columns of 32 bits of a matrix with 8 rows.
+///
+/// # Safety
+/// The machine must have AVX2.
+#[inline(always)]
+unsafe fn columns(rows: &[&[u8; 16]]) -> [__m256i; 4] {
+    unsafe {
+        // Every fourth row in a vector, whose halves are then transposed.
+        let row = |n: usize| _mm_loadu_si128(rows[n].as_ptr().cast());
+        let (a, b) = (_mm256_set_m128i(row(4), row(0)), _mm256_set_m128i(row(5), row(1)));
+        let (c, d) = (_mm256_set_m128i(row(6), row(2)), _mm256_set_m128i(row(7), row(3)));
+        let (ab, cd) = (_mm256_unpacklo_epi32(a, b), _mm256_unpacklo_epi32(c, d));
+        let (ab_high, cd_high) = (_mm256_unpackhi_epi32(a, b), _mm256_unpackhi_epi32(c, d));
+        [
+            _mm256_unpacklo_epi64(ab, cd),
+            _mm256_unpackhi_epi64(ab, cd),
+            _mm256_unpacklo_epi64(ab_high, cd_high),
+            _mm256_unpackhi_epi64(ab_high, cd_high),
+        ]
     }
 }

@@ -114,6 +114,8 @@ pub struct TranscriptEnd {
 pub struct Segment {
     /// Number of the segment, from 0.
     pub id: u64,
+    /// Start of the window that the segment was decoded in, in frames of 10 ms.
+    pub seek: u64,
     /// Time of the segment, in seconds from the start of the audio.
     pub time: Range<f64>,
     /// Text of the segment, with the space before it that the model writes.
