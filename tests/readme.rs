@@ -33,6 +33,8 @@ fn every_pipeline_of_the_readme_runs() {
     for (name, case) in [("bge-small", "bert-mean"), ("bge-reranker", "bert-rerank")] {
         copy(&root.join("tests/data/embed").join(case), &env.workspaces().join(name));
     }
+    copy(&root.join("tests/data/speech/whisper-hf"), &env.workspaces().join("whisper"));
+    fs::copy(root.join("tests/data/audio/tones-44k1.m4a"), env.home().join("talk.m4a")).unwrap();
     let programs = program_path("mlxk");
     let path = std::env::var("PATH").unwrap();
     let path = format!("{}:{path}", programs.parent().unwrap().display());

@@ -41,5 +41,6 @@ pub use sampling::Sampling;
 pub use text::detokenizer::Detokenizer;
 pub use text::template::Template;
 pub use text::tokenizer::{Pair, Tokenizer};
-pub use text::whisper::{LANGUAGES as WHISPER_LANGUAGES, whisper as whisper_tokenizer};
+pub use text::whisper::whisper as whisper_tokenizer;
 pub use token::{Constraint, Token};
+pub use transcript::language::CODES as WHISPER_LANGUAGES;

@@ -124,7 +124,7 @@ fn load(config: &Value, mut w: Cursor) -> Loaded<Box<dyn Tower>> {
 fn merge(config: &Value, side: usize) -> Loaded<usize> {
     let ratio = config.get("downsample_ratio").and_then(Value::as_f64).unwrap_or(0.5);
     let merge = (1.0 / ratio).round();
-    match merge >= 1.0 && merge <= side as f64 && side.is_multiple_of(merge as usize) {
+    match (1.0..=side as f64).contains(&merge) && side.is_multiple_of(merge as usize) {
         true => Ok(merge as usize),
         false => Err(invalid(format!("`downsample_ratio` cannot be {ratio}"))),
     }

@@ -122,6 +122,10 @@ impl Input {
 
     /// Reads bytes of the source from `self.place`, which is behind the head.
     fn read_source(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        // Readers follow lengths in damaged files to places where the system does not seek.
+        if self.length.is_some_and(|length| self.place >= length) {
+            return Ok(0);
+        }
         match &mut self.source {
             Source::File(file) => {
                 if self.read != self.place {

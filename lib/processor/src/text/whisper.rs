@@ -10,6 +10,7 @@ use mlxk_core::{Error, Kind, Result};
 
 use super::byte_level::byte_level;
 use super::tokenizer::Tokenizer;
+use crate::transcript::language::CODES;
 
 /// Joins of GPT-2's tokens, which the models for English have.
 const ENGLISH: &[u8] = include_bytes!("../../data/whisper/english.merges");
@@ -23,17 +24,6 @@ const MULTILINGUAL_SIZE: usize = 51_865;
 /// Timestamps from 0 to 30 seconds.
 const TIMESTAMPS: usize = 1501;
 
-/// Languages in the order of their tokens. The last one is in the vocabulary of large-v3 alone.
-pub const LANGUAGES: [&str; 100] = [
-    "en", "zh", "de", "es", "ru", "ko", "fr", "ja", "pt", "tr", "pl", "ca", "nl", "ar", "sv", "it",
-    "id", "hi", "fi", "vi", "he", "uk", "el", "ms", "cs", "ro", "da", "hu", "ta", "no", "th", "ur",
-    "hr", "bg", "lt", "la", "mi", "ml", "cy", "sk", "te", "fa", "lv", "bn", "sr", "az", "sl", "kn",
-    "et", "mk", "br", "eu", "is", "hy", "ne", "mn", "bs", "kk", "sq", "sw", "gl", "mr", "pa", "si",
-    "km", "sn", "yo", "so", "af", "oc", "ka", "be", "tg", "sd", "gu", "am", "yi", "lo", "uz", "fo",
-    "ht", "ps", "tk", "nn", "mt", "sa", "lb", "my", "bo", "tl", "mg", "as", "tt", "haw", "ln",
-    "ha", "ba", "jw", "su", "yue",
-];
-
 /// Tokenizer of a Whisper model with `size` tokens.
 ///
 /// # Errors
@@ -42,7 +32,7 @@ pub fn whisper(size: usize) -> Result<Tokenizer> {
     let multilingual = size >= MULTILINGUAL_SIZE;
     let count = size.checked_sub(51_765 + usize::from(multilingual));
     let Some(languages) =
-        count.and_then(|count| LANGUAGES.get(..count)).filter(|known| known.len() >= 99)
+        count.and_then(|count| CODES.get(..count)).filter(|known| known.len() >= 99)
     else {
         let message = format!("no vocabulary of Whisper has {size} tokens");
         return Err(Error::new(Kind::InvalidModel, "config.json", message)

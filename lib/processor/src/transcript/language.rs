@@ -107,6 +107,16 @@ pub const LANGUAGES: [(&str, &str); 100] = [
     ("yue", "cantonese"),
 ];
 
+/// Codes of the languages, in the same order.
+pub const CODES: [&str; LANGUAGES.len()] = {
+    let (mut codes, mut at) = ([""; LANGUAGES.len()], 0);
+    while at < codes.len() {
+        codes[at] = LANGUAGES[at].0;
+        at += 1;
+    }
+    codes
+};
+
 /// Further names of languages, each with its code.
 const ALIASES: [(&str, &str); 12] = [
     ("burmese", "my"),

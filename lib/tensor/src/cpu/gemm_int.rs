@@ -6,6 +6,8 @@
 
 use std::sync::OnceLock;
 
+use rayon::prelude::*;
+
 use super::codec::Codec;
 use super::int_panel::{Block, Digits, Panel, Rows};
 use super::simd::{BYTES, Kernel, LANES, Simd};
@@ -61,7 +63,7 @@ fn panels<S: Simd>(simd: S, x: &[f32], ins: usize, block: usize, per_byte: usize
     }
     let parts: Vec<(&[f32], OnceLock<Panel>)> =
         x.chunks(size).map(|x| (x, OnceLock::new())).collect();
-    threads::parallel_for(parts.len(), &|n| {
+    in_parts(parts.len(), x.len() >= MANY * size, &|n| {
         let (x, made) = &parts[n];
         made.get_or_init(|| panel(x));
     });
@@ -73,10 +75,23 @@ fn panels<S: Simd>(simd: S, x: &[f32], ins: usize, block: usize, per_byte: usize
 fn in_tiles(outs: usize, inner: usize, chunk: &(dyn Fn(usize, usize) + Sync)) {
     /// Multiplications of a chunk below which another core costs more than it saves.
     const LEAST: usize = 1 << 16;
+    /// Multiplications of a prompt's rows, about a millisecond.
+    const LONG: usize = 1 << 26;
     let tiles = outs.div_ceil(LANES);
     // More chunks than cores balance the load where other programs use some cores.
     let count = (outs * inner / LEAST).clamp(1, tiles.min(8 * threads::count()));
-    threads::parallel_for(count, &|n| chunk(n * tiles / count, (n + 1) * tiles / count));
+    in_parts(count, outs * inner >= LONG, &|n| {
+        chunk(n * tiles / count, (n + 1) * tiles / count);
+    });
+}
+
+/// Calls `part` with each index below `count`, on all cores. What takes `long` runs in rayon, whose
+/// threads do not spin while another program keeps a core from them.
+fn in_parts(count: usize, long: bool, part: &(dyn Fn(usize) + Sync)) {
+    match long {
+        true => (0..count).into_par_iter().for_each(part),
+        false => threads::parallel_for(count, part),
+    }
 }
 
 /// Kernel that multiplies the tiles `own[0]..own[1]` of the weights.

@@ -2,10 +2,11 @@
 //! waking a thread takes longer than many a kernel runs.
 //!
 //! Two pools share the cores. **This pool** runs what decoding repeats for every token and what takes
-//! microseconds: products of rows with weights (`gemv_int`, `gemm_int`, `gemv_rows`) and attention of
-//! a single query. **rayon** runs what takes longer or nests: prefill (`gemm`, attention of many
-//! queries, long inputs of [`crate::array::for_each_row`]), recurrent scans, experts (each of which may
-//! use this pool inside), and the loading and conversion of checkpoints.
+//! microseconds: products of a few rows with weights (`gemv_int`, `gemm_int`, `gemv_rows`) and
+//! attention of a single query. **rayon** runs what takes longer or nests: prefill (`gemm_int` with
+//! many rows, `gemm`, attention of many queries, long inputs of [`crate::array::for_each_row`]),
+//! recurrent scans, experts (each of which may use this pool inside), and the loading and conversion
+//! of checkpoints.
 //!
 //! There is one pool for the process and one job at a time. A caller that finds the pool busy runs its
 //! job alone, since the cores are in use then.
