@@ -2,6 +2,8 @@
 
 use std::path::Path;
 
+use rayon::prelude::*;
+
 use crate::error::Result;
 use crate::fnmatch;
 use crate::spec::is_path;
@@ -23,9 +25,8 @@ pub struct Listed {
 /// A place that does not exist holds nothing.
 pub fn all(places: &Places, revisions: Revisions) -> Result<Vec<Found>> {
     let mut all: Vec<Found> = workspace::home(places)?.into_iter().map(Into::into).collect();
-    for repo in cache::repos(&places.hub)? {
-        all.extend(repo.found(revisions));
-    }
+    let repos = cache::repos(&places.hub)?;
+    all.par_extend(repos.into_par_iter().flat_map_iter(|repo| repo.found(revisions)));
     Ok(all)
 }
 
