@@ -436,7 +436,7 @@ fn check_clips(clips: &[Range<f64>]) -> Result<()> {
 fn clips(clips: &[Range<f64>]) -> Vec<Range<usize>> {
     let frames = |seconds: f64| (seconds * FRAMES).round() as usize;
     match clips {
-        [] => vec![0..usize::MAX],
+        [] => std::iter::once(0..usize::MAX).collect(),
         clips => clips.iter().map(|clip| frames(clip.start)..frames(clip.end)).collect(),
     }
 }
