@@ -158,7 +158,7 @@ impl Hearing {
         let count = features.dim(0);
         let (ids, first) = self.prompt(options, language, count as usize)?;
         let first = first as i32;
-        let features = Spliced { rows: first..first + count, features };
+        let features = Spliced { rows: first..first + count, features, deep: Vec::new() };
         let [by_second, before] = TOKENS;
         let most = (samples.len() as f64 / RATE as f64 * by_second + before) as usize;
         self.tokens(&ids, features, most).map_err(mlx::failed)
