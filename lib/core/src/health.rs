@@ -146,7 +146,7 @@ fn weights(facts: &Facts) -> Verdict<&'static str> {
     none("Empty weight files", weights.iter().copied().filter(|file| file.size == 0))?;
     let reason = match index {
         Some(index) => {
-            shards_of(facts, &index.files())?;
+            shards_of(facts, index)?;
             "Multi-file model complete"
         }
         None if weights.is_empty() => return Err(no_weights(facts)),
@@ -160,9 +160,9 @@ fn weights(facts: &Facts) -> Verdict<&'static str> {
 }
 
 /// Checks that every file named in the index exists.
-fn shards_of(facts: &Facts, files: &BTreeSet<&str>) -> Verdict {
+fn shards_of(facts: &Facts, index: &Index) -> Verdict {
     let there = |file: &str| facts.shards.iter().any(|shard| shard.path == Path::new(file));
-    let missing: Vec<_> = files.iter().copied().filter(|file| !there(file)).collect();
+    let missing: Vec<_> = index.files().filter(|file| !there(file)).collect();
     if missing.is_empty() {
         return Ok(());
     }
@@ -172,7 +172,7 @@ fn shards_of(facts: &Facts, files: &BTreeSet<&str>) -> Verdict {
     Err(mismatch(&format!(
         "{} of {} files in the index are missing: {}",
         missing.len(),
-        files.len(),
+        index.files().count(),
         listed(&missing)
     )))
 }
@@ -239,7 +239,7 @@ fn check_index(index: &Index, facts: &Facts) -> Verdict {
         let shard = facts.shards.iter().find(|shard| shard.path == Path::new(file))?;
         Some((file, shard.header.as_ref().ok()?))
     };
-    index.check(&index.files().into_iter().filter_map(header).collect())
+    index.check(&index.files().filter_map(header).collect())
 }
 
 /// Checks that a vision model has the configuration of an image processor; beside a text model that is

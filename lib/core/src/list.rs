@@ -2,6 +2,8 @@
 
 use std::path::Path;
 
+use rayon::prelude::*;
+
 use crate::error::{Error, Result};
 use crate::fnmatch;
 use crate::spec::is_path;
@@ -37,7 +39,10 @@ pub fn all(places: &Places, revisions: Revisions) -> Listing<Found> {
         Err(e) => all.unread.push(e),
     }
     match cache::repos(&places.hub) {
-        Ok(repos) => all.models.extend(repos.iter().flat_map(|repo| repo.found(revisions))),
+        Ok(repos) => {
+            let found = repos.into_par_iter().flat_map_iter(|repo| repo.found(revisions));
+            all.models.par_extend(found);
+        }
         Err(e) => all.unread.push(e),
     }
     all

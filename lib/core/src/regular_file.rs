@@ -1,11 +1,13 @@
 //! Reading of regular files only: a FIFO would block its reader, and a device may have no end.
 
 use std::fs::{self, File, Metadata};
-use std::io::{self, Read};
+use std::io;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 
+use rustix::buffer::spare_capacity;
 use rustix::fs::OFlags;
+use rustix::io::{read, retry_on_intr};
 
 /// The flags of `open` under which a special file that took the place of a regular one neither blocks
 /// nor becomes the terminal of the process.
@@ -16,10 +18,7 @@ pub const FLAGS: i32 = OFlags::NONBLOCK.union(OFlags::NOCTTY).bits() as i32;
 /// # Errors
 /// `InvalidInput` for a special file, `IsADirectory`, and errors of the system.
 pub fn open(path: &Path) -> io::Result<File> {
-    check(&fs::metadata(path)?)?;
-    let file = File::options().read(true).custom_flags(FLAGS).open(path)?;
-    check(&file.metadata()?)?;
-    Ok(file)
+    opened(path).map(|(file, _)| file)
 }
 
 /// The content of the file `path`, at most `limit` bytes.
@@ -27,8 +26,16 @@ pub fn open(path: &Path) -> io::Result<File> {
 /// # Errors
 /// `FileTooLarge` for more bytes; otherwise as [`open`].
 pub fn read_small(path: &Path, limit: u64) -> io::Result<Vec<u8>> {
-    let mut content = Vec::new();
-    open(path)?.take(limit.saturating_add(1)).read_to_end(&mut content)?;
+    let (file, size) = opened(path)?;
+    let size = size.min(limit);
+    // A byte more than the size lets the second read find the end.
+    let mut content = Vec::with_capacity(usize::try_from(size).unwrap_or(0) + 1);
+    while content.len() as u64 <= limit {
+        content.reserve(1);
+        if retry_on_intr(|| read(&file, spare_capacity(&mut content)))? == 0 {
+            break;
+        }
+    }
     match content.len() as u64 <= limit {
         true => Ok(content),
         false => {
@@ -36,6 +43,15 @@ pub fn read_small(path: &Path, limit: u64) -> io::Result<Vec<u8>> {
             Err(io::Error::new(io::ErrorKind::FileTooLarge, message))
         }
     }
+}
+
+/// The file `path`, opened, and its size in bytes.
+fn opened(path: &Path) -> io::Result<(File, u64)> {
+    check(&fs::metadata(path)?)?;
+    let file = File::options().read(true).custom_flags(FLAGS).open(path)?;
+    let metadata = file.metadata()?;
+    check(&metadata)?;
+    Ok((file, metadata.len()))
 }
 
 /// Checks that the file is a regular one.

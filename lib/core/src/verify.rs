@@ -210,7 +210,7 @@ fn missing(facts: &Facts) -> Vec<PathBuf> {
     let links = facts.strays.iter().map(|stray| &stray.path).filter(|path| dangles(path));
     let mut missing: Vec<_> = links.cloned().collect();
     if let Some(Ok(index)) = &facts.index {
-        let named = index.files().into_iter().map(PathBuf::from);
+        let named = index.files().map(PathBuf::from);
         missing.extend(named.filter(|path| fs::symlink_metadata(facts.path(path)).is_err()));
     }
     missing

@@ -10,7 +10,7 @@ use super::walk::{self, File};
 use super::{FrontMatter, Shard};
 use crate::json::Document;
 use crate::regular_file;
-use crate::tensors::{Header, Index};
+use crate::tensors::{Header, INDEX, Index};
 
 /// The maximum size of a JSON file in bytes; larger ones are not read.
 const MAX_DOCUMENT: u64 = 16 << 20;
@@ -32,23 +32,27 @@ impl<'a> Reader<'a> {
 
     /// The JSON file `name`.
     pub fn document(&self, name: &str) -> Document {
-        let Some(file) = self.file(name) else {
-            return Document::Absent;
-        };
-        if file.size > MAX_DOCUMENT {
-            let reason = format!("{} bytes are over the limit of {MAX_DOCUMENT}", file.size);
-            return Document::Unreadable(reason);
-        }
-        match regular_file::read_small(&self.path(file), MAX_DOCUMENT) {
-            Ok(text) => Document::parse(&text),
-            Err(e) => Document::Unreadable(e.to_string()),
+        match self.text(name) {
+            None => Document::Absent,
+            Some(Ok(text)) => Document::parse(&text),
+            Some(Err(reason)) => Document::Unreadable(reason),
         }
     }
 
     /// The index of a sharded model, or the reason why it is invalid; none if it does not exist.
     pub fn index(&self) -> Option<Result<Index, String>> {
-        let document = self.document("model.safetensors.index.json");
-        document.exists().then(|| Index::new(&document))
+        let unreadable = |reason| format!("Invalid index file: cannot be read: {reason}");
+        Some(self.text(INDEX)?.map_err(unreadable).and_then(|text| Index::parse(&text)))
+    }
+
+    /// The content of the small file `name`, or the reason why it cannot be read; none if it does not
+    /// exist.
+    fn text(&self, name: &str) -> Option<Result<Vec<u8>, String>> {
+        let file = self.file(name)?;
+        if file.size > MAX_DOCUMENT {
+            return Some(Err(format!("{} bytes are over the limit of {MAX_DOCUMENT}", file.size)));
+        }
+        Some(regular_file::read_small(&self.path(file), MAX_DOCUMENT).map_err(|e| e.to_string()))
     }
 
     /// The safetensors files among `weights` that are not pointers of Git LFS.

@@ -16,7 +16,7 @@ const SECONDARY: [&str; 4] = ["adapter", "consolidated", "optimizer", "training"
 /// safetensors files there; all below; all GGUF files.
 pub fn select<'a>(files: &'a [File], index: Option<&Index>) -> Vec<&'a File> {
     if let Some(index) = index {
-        let named = index.files().into_iter().map(Path::new);
+        let named = index.files().map(Path::new);
         return named.filter_map(|path| walk::find(files, path)).collect();
     }
     let safetensors = || files.iter().filter(|file| file.is("safetensors"));

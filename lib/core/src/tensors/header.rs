@@ -4,6 +4,7 @@
 //! The crate `safetensors` reads the same format, but its errors rarely name the tensor and the
 //! numbers, and of two tensors with the same name it drops one.
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::fmt;
 use std::io::Read;
@@ -69,7 +70,7 @@ impl Header {
     /// See [`Header::read`].
     pub fn parse(text: &[u8], size: u64) -> Result<Header, String> {
         let Entries { mut tensors, metadata } =
-            serde_json::from_slice(text).map_err(|e| format!("invalid header: {e}"))?;
+            parsed(text).map_err(|e| format!("invalid header: {e}"))?;
         tensors.sort_by_key(|(_, entry)| entry.data_offsets);
         let start = 8 + text.len() as u64;
         let tensors = tensors
@@ -79,6 +80,14 @@ impl Header {
         check_names(&tensors)?;
         check_ranges(&tensors, start, size)?;
         Ok(Header { tensors, metadata })
+    }
+}
+
+/// The fields of the JSON `text`. Its encoding is checked at once, which is faster than string by string.
+fn parsed(text: &[u8]) -> serde_json::Result<Entries<'_>> {
+    match str::from_utf8(text) {
+        Ok(text) => serde_json::from_str(text),
+        Err(_) => serde_json::from_slice(text),
     }
 }
 
@@ -118,19 +127,20 @@ fn check_ranges(tensors: &[Tensor], start: u64, size: u64) -> Result<(), String>
 }
 
 /// The fields of a header, unchecked.
-struct Entries {
-    tensors: Vec<(String, Entry)>,
+struct Entries<'a> {
+    tensors: Vec<(String, Entry<'a>)>,
     metadata: BTreeMap<String, String>,
 }
 
 #[derive(Deserialize)]
-struct Entry {
-    dtype: String,
+struct Entry<'a> {
+    #[serde(borrow)]
+    dtype: Cow<'a, str>,
     shape: Vec<usize>,
     data_offsets: (u64, u64),
 }
 
-impl Entry {
+impl Entry<'_> {
     /// The checked tensor, its range shifted by `start`, the end of the header.
     fn tensor(self, name: String, start: u64) -> Result<Tensor, String> {
         let Entry { dtype, shape, data_offsets: (from, to) } = self;
@@ -159,15 +169,15 @@ pub(super) fn size(dtype: Dtype, shape: &[usize]) -> Option<u64> {
     (bits % 8 == 0).then_some(bits / 8)
 }
 
-impl<'de> Deserialize<'de> for Entries {
+impl<'de> Deserialize<'de> for Entries<'de> {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         struct Fields;
         impl<'de> Visitor<'de> for Fields {
-            type Value = Entries;
+            type Value = Entries<'de>;
             fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
                 f.write_str("an object of tensors")
             }
-            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Entries, A::Error> {
+            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Entries<'de>, A::Error> {
                 let mut entries = Entries { tensors: Vec::new(), metadata: BTreeMap::new() };
                 while let Some(name) = map.next_key::<String>()? {
                     let named = |e| A::Error::custom(format!("{name:?}: {e}"));

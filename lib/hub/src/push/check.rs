@@ -106,8 +106,7 @@ fn index(facts: &Facts, anomalies: &mut Vec<Value>) -> (Value, Option<bool>) {
             (json!({"has_index": true, "missing": [], "parse_error": why}), None)
         }
         Some(Ok(index)) => {
-            let missing: Vec<_> =
-                index.files().into_iter().filter(|file| !facts.has(file)).collect();
+            let missing: Vec<_> = index.files().filter(|file| !facts.has(file)).collect();
             if !missing.is_empty() {
                 let message = "files that the index names are missing";
                 let mut anomaly = anomaly("error", "index_missing_shard", message, None);
