@@ -4,6 +4,7 @@
 //! and are not trusted: they include no files, and have limits of work, depth and text size.
 
 mod arguments;
+mod compare;
 mod filters;
 mod fit;
 mod formatting;
@@ -13,11 +14,17 @@ mod lexer;
 mod limited;
 mod markup;
 mod methods;
+mod number_filters;
 mod operators;
 mod predicates;
+mod printf;
 mod python;
+mod repr;
 mod rewrite;
 mod sequences;
+mod str_format;
+mod string_methods;
+mod strings;
 mod values;
 mod wrap;
 
