@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use llguidance::toktrie::{TokRxInfo, TokTrie};
 use mlxk_core::Kind;
-use serde_json::{Value, json};
+use serde_json::{Map, Value, json};
 
 use super::{Compiler, Rules, SchemaFields, Tools, Vocabulary};
 use crate::grammar::Compiled;
@@ -115,4 +115,71 @@ fn work_on_rules_ends_when_nobody_waits_for_it() {
         Compiler::new(&vocabulary, &gone).compile(&Rules::Call(tools.tools.to_vec()), &tools);
     assert_eq!(ended.map(|_| ()).unwrap_err().kind, Kind::Execution);
     assert!(start.elapsed() < Duration::from_millis(500), "{:?}", start.elapsed());
+}
+
+/// Schemas that are nested deep, wide, or refer to each other in chains, circles and trees.
+fn hostile() -> Vec<(&'static str, Value)> {
+    let nested = |depth: usize, by: &dyn Fn(Value) -> Value| {
+        (0..depth).fold(json!({"type": "string"}), |inner, _| by(inner))
+    };
+    let each =
+        |count: usize, of: &dyn Fn(usize) -> Value| -> Vec<Value> { (0..count).map(of).collect() };
+    let chain = |count: usize, of: &dyn Fn(Value) -> Value, last: Value| {
+        let link = |n: usize| of(json!({"$ref": format!("#/$defs/d{}", n + 1)}));
+        let mut all: Map<String, Value> = (0..count).map(|n| (format!("d{n}"), link(n))).collect();
+        all.insert(format!("d{count}"), last);
+        json!({"$ref": "#/$defs/d0", "$defs": all})
+    };
+    let text = || json!({"type": "string"});
+    let first = || json!({"$ref": "#/$defs/d0"});
+    let pair = |one: Value| json!({"allOf": [one, one]});
+    let either = |one: Value| json!({"anyOf": [one, {"properties": {"a": one}}, {"properties": {"b": one}}]});
+    vec![
+        ("nested objects", nested(120, &|inner| json!({"properties": {"a": inner}}))),
+        ("nested lists", nested(120, &|inner| json!({"items": inner}))),
+        ("nested allOf", nested(120, &|inner| json!({"allOf": [inner, {"minLength": 1}]}))),
+        ("nested not", nested(120, &|inner| json!({"not": inner}))),
+        ("nested if", nested(100, &|inner| json!({"if": inner, "then": inner.clone()}))),
+        ("nested oneOf", nested(110, &|inner| json!({"oneOf": [inner, {"type": "integer"}]}))),
+        ("wide anyOf", json!({"anyOf": each(30_000, &|n| json!({"const": n}))})),
+        (
+            "wide oneOf",
+            json!({"oneOf": each(3_000, &|n| json!({"properties": {"a": {"const": n}}}))}),
+        ),
+        ("wide allOf", json!({"allOf": each(5_000, &|n| json!({"minLength": n % 7}))})),
+        ("wide items", json!({"prefixItems": each(20_000, &|_| text())})),
+        (
+            "many patterns",
+            json!({"allOf": each(2_000, &|n| json!({"pattern": format!("a{{{n}}}")}))}),
+        ),
+        ("many nots", json!({"allOf": each(2_000, &|n| json!({"not": {"const": n.to_string()}}))})),
+        ("a chain", chain(20_000, &|next| next, text())),
+        ("a chain of lists", chain(1_900, &|next| json!({"items": next}), text())),
+        ("a circle", chain(50, &|next| next, first())),
+        ("a circle of allOf", chain(50, &|next| json!({"allOf": [next]}), first())),
+        ("a circle of objects", chain(500, &|next| json!({"properties": {"a": next}}), first())),
+        ("itself", json!({"$ref": "#"})),
+        ("itself in not", json!({"not": {"$ref": "#"}})),
+        ("itself in allOf", json!({"allOf": [{"$ref": "#"}, {"$ref": "#"}]})),
+        ("a tree of allOf", chain(40, &pair, text())),
+        ("a tree of anyOf", chain(40, &either, text())),
+        ("a tree of oneOf", chain(40, &|one| json!({"oneOf": [one, {"items": one}]}), text())),
+        ("a tree of not", chain(40, &|one| json!({"not": {"allOf": [one, {"not": one}]}}), text())),
+        ("a tree of if", chain(40, &|one| json!({"if": one, "then": one, "else": one}), text())),
+    ]
+}
+
+#[test]
+fn hostile_schemas_are_compiled_or_refused_in_a_line_soon() {
+    let vocabulary = super::vocabulary();
+    for (what, schema) in hostile() {
+        let start = Instant::now();
+        if let Err(e) = compile(&vocabulary, &Rules::Schema(schema)) {
+            assert_eq!(e.kind, Kind::Validation, "{what}: {e}");
+            let line = e.message.starts_with("`json_schema`: ") && !e.message.contains('\n');
+            assert!(line && e.message.len() < 400, "{what}: {e}");
+        }
+        // A release takes a second at most.
+        assert!(start.elapsed() < Duration::from_secs(15), "{what}: {:?}", start.elapsed());
+    }
 }

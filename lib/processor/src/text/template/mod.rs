@@ -25,6 +25,8 @@ mod sequences;
 mod str_format;
 mod string_methods;
 mod strings;
+#[cfg(test)]
+mod tests;
 mod values;
 mod wrap;
 
