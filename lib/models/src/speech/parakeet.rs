@@ -22,8 +22,11 @@ use crate::spec::Spec;
 /// Architectures of the family.
 pub const SPECS: &[Spec] = &[Spec::speech(Architecture::Parakeet, load)];
 
+/// Loader of the networks of a class.
+type Load = fn(&Value, Cursor) -> mlxk_core::Result<Speech>;
+
 /// Classes of NeMo, each with the loader of its networks.
-const CLASSES: [(&str, fn(&Value, Cursor) -> mlxk_core::Result<Speech>); 3] = [
+const CLASSES: [(&str, Load); 3] = [
     ("EncDecRNNTBPEModel", load_transducer),
     ("EncDecHybridRNNTCTCBPEModel", load_transducer),
     ("EncDecCTCModelBPE", load_ctc),

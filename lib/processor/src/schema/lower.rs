@@ -6,7 +6,6 @@
 //! annotations. `nullable` is read as OpenAPI 3.0 has it.
 
 use std::collections::HashMap;
-use std::fmt;
 use std::sync::Arc;
 
 use serde_json::{Map, Value, json};
@@ -15,7 +14,9 @@ use super::array::{self, Items};
 use super::budget::Budget;
 use super::disjoint::are_disjoint;
 use super::kinds::{Kinds, is_nullable, kinds};
+use super::lowered::{Lowered, Unheld};
 use super::negate::negate;
+use super::numbers::{count, is_exact};
 use super::object::{self, texts};
 use super::pattern;
 use super::refs::{join, resolve};
@@ -30,60 +31,11 @@ const MAX_UNHELD: usize = 100;
 /// Maximum depth of nested schemas.
 const MAX_DEPTH: usize = 200;
 
-/// Largest whole number up to which all have a float of their own.
-const MAX_EXACT: u64 = 1 << 53;
-
 /// Largest bound of a length or a number of items; no answer reaches a higher one.
 const MAX_COUNT: u64 = 1 << 24;
 
 /// Formats that grammars hold, beside those that are patterns here.
 const FORMATS: [&str; 5] = ["duration", "ipv4", "ipv6", "uuid", "uri"];
-
-/// Lowered schema.
-#[derive(Clone, Debug)]
-pub struct Lowered {
-    /// Schema, whose references lead into `definitions`.
-    pub schema: Value,
-    /// Schemas by the names that follow `#/$defs/` in references.
-    pub definitions: Map<String, Value>,
-    /// Keywords that were left out.
-    pub unheld: Vec<Unheld>,
-}
-
-/// Keyword that a grammar does not hold.
-#[derive(Clone, Debug, PartialEq)]
-pub struct Unheld {
-    /// Keyword.
-    pub keyword: String,
-    /// JSON pointer to the keyword in the schema.
-    pub pointer: String,
-    /// Reason, if there is more to say.
-    pub reason: Option<String>,
-}
-
-impl fmt::Display for Unheld {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Unheld { keyword, pointer, reason } = self;
-        write!(f, "`{keyword}` at #{pointer} cannot be enforced")?;
-        reason.iter().try_for_each(|reason| write!(f, ": {reason}"))
-    }
-}
-
-impl Lowered {
-    /// Schema of any object, which nothing else constrains.
-    pub fn any_object() -> Lowered {
-        let schema = json!({"type": "object"});
-        Lowered { schema, definitions: Map::new(), unheld: Vec::new() }
-    }
-
-    /// Schema with its definitions.
-    pub fn document(self) -> Value {
-        match self.definitions.is_empty() {
-            true => self.schema,
-            false => json!({"allOf": [self.schema], "$defs": self.definitions}),
-        }
-    }
-}
 
 /// Lowers a schema. The names of definitions begin with `prefix`. If `remembers` is true, the items
 /// of arrays with `uniqueItems` are compared beside the grammar, where these are strings or numbers.
@@ -536,24 +488,4 @@ fn any_of(mut schemas: Vec<Value>) -> Value {
         1 => schemas.remove(0),
         _ => json!({"anyOf": schemas}),
     }
-}
-
-/// True if all numbers within a value are as exact as floats.
-fn is_exact(value: &Value) -> bool {
-    match value {
-        Value::Number(number) => match (number.as_u64(), number.as_i64()) {
-            (Some(whole), _) => whole <= MAX_EXACT,
-            (None, Some(whole)) => whole.unsigned_abs() <= MAX_EXACT,
-            (None, None) => true,
-        },
-        Value::Array(items) => items.iter().all(is_exact),
-        Value::Object(fields) => fields.values().all(is_exact),
-        Value::Null | Value::Bool(_) | Value::String(_) => true,
-    }
-}
-
-/// Whole number that is not negative, which may be written as a float.
-fn count(value: &Value) -> Option<u64> {
-    let float = || value.as_f64().filter(|n| n.fract() == 0.0 && (0.0..1e15).contains(n));
-    value.as_u64().or_else(|| float().map(|n| n as u64))
 }

@@ -7,13 +7,16 @@ mod budget;
 mod disjoint;
 mod kinds;
 mod lower;
+mod lowered;
 mod negate;
+mod numbers;
 mod object;
 mod parts;
 mod pattern;
 mod refs;
 
 pub use kinds::{Kinds, admits, kinds, same};
-pub use lower::{Lowered, Unheld, lower};
+pub use lower::lower;
+pub use lowered::{Lowered, Unheld};
 pub use parts::{items, property, variants};
 pub use refs::{follow, resolve};

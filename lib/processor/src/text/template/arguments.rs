@@ -80,3 +80,19 @@ pub fn flag(argument: Option<Value>) -> bool {
 pub fn integer(argument: Option<Value>, default: i64) -> Result<i64> {
     argument.map_or(Ok(default), |value| index(&value))
 }
+
+/// Start and stop of a part, within a length.
+///
+/// # Errors
+/// If one of them is no index.
+pub fn span(start: Option<Value>, stop: Option<Value>, length: usize) -> Result<(usize, usize)> {
+    let place = |at: Option<Value>, default: usize| match at.filter(|at| !at.is_none()) {
+        None => Ok(default),
+        Some(at) => index(&at).map(|at| {
+            let at = if at < 0 { at.saturating_add(length as i64).max(0) } else { at };
+            usize::try_from(at).unwrap_or(usize::MAX)
+        }),
+    };
+    let (start, stop) = (place(start, 0)?, place(stop, length)?.min(length));
+    Ok((start, stop))
+}

@@ -1,4 +1,4 @@
-//! Filters of Jinja for texts and numbers.
+//! Filters of Jinja for texts.
 
 use std::fmt::Write;
 
@@ -6,14 +6,17 @@ use minijinja::State;
 use minijinja::value::Value;
 
 use super::arguments::{Arguments, flag, integer, required};
-use super::formatting::printf;
+use super::compare::{hashable, sorted};
 use super::fuel::afford;
 use super::json_dumps::Layout;
 use super::markup::{escape, escape_text, strip_tags};
-use super::methods::{self, lines};
+use super::methods;
+use super::printf::printf;
+use super::repr::{repr, text};
+use super::strings::{self, lines};
 use super::values::{
-    Number, Result, Type, failed, hashable, index, items, length, marked, number, pairs, repr,
-    sorted, string, text, tuple, type_name, type_of, within_size,
+    Result, Type, failed, index, items, length, marked, pairs, string, tuple, type_name, type_of,
+    within_size,
 };
 use super::wrap::wrap;
 
@@ -24,8 +27,7 @@ const CHUNK: usize = 32;
 pub type Filter = fn(&mut State, &Value, Arguments) -> Result<Value>;
 
 /// Filters by name.
-const FILTERS: [(&str, Filter); 37] = [
-    ("abs", abs),
+const FILTERS: [(&str, Filter); 32] = [
     ("attr", attr),
     ("capitalize", capitalize),
     ("center", center),
@@ -34,17 +36,13 @@ const FILTERS: [(&str, Filter); 37] = [
     ("default", default),
     ("e", escaped),
     ("escape", escaped),
-    ("filesizeformat", file_size),
-    ("float", float),
     ("forceescape", force_escape),
     ("format", format),
     ("indent", indent),
-    ("int", int),
     ("length", count),
     ("lower", lower),
     ("pprint", pretty),
     ("replace", replace),
-    ("round", round),
     ("safe", safe),
     ("string", soft),
     ("striptags", striptags),
@@ -100,15 +98,6 @@ fn key(_: &mut State, value: &Value, _: Arguments) -> Result<Value> {
     }
 }
 
-fn abs(_: &mut State, value: &Value, args: Arguments) -> Result<Value> {
-    let [] = args.bind([])?;
-    match number(value) {
-        Some(Number::Int(int)) => Ok(Value::from(int.saturating_abs())),
-        Some(Number::Float(float)) => Ok(Value::from(float.abs())),
-        None => Err(failed(format!("{} has no absolute value", type_name(value)))),
-    }
-}
-
 fn attr(_: &mut State, value: &Value, args: Arguments) -> Result<Value> {
     let [name] = args.bind(["name"])?;
     let name = text(&required(name)?);
@@ -120,13 +109,13 @@ fn attr(_: &mut State, value: &Value, args: Arguments) -> Result<Value> {
 
 fn capitalize(_: &mut State, value: &Value, args: Arguments) -> Result<Value> {
     let [] = args.bind([])?;
-    same(value, methods::capitalize(&text(value)))
+    same(value, strings::capitalize(&text(value)))
 }
 
 fn center(_: &mut State, value: &Value, args: Arguments) -> Result<Value> {
     let [width] = args.bind(["width"])?;
     let width = usize::try_from(integer(width, 80)?).unwrap_or(0);
-    same(value, methods::justify(&text(value), "center", width, ' ')?)
+    same(value, strings::justify(&text(value), "center", width, ' ')?)
 }
 
 fn count(_: &mut State, value: &Value, args: Arguments) -> Result<Value> {
@@ -149,117 +138,6 @@ fn escaped(_: &mut State, value: &Value, args: Arguments) -> Result<Value> {
 fn force_escape(_: &mut State, value: &Value, args: Arguments) -> Result<Value> {
     let [] = args.bind([])?;
     Ok(Value::from_safe_string(escape_text(&text(value))))
-}
-
-fn file_size(_: &mut State, value: &Value, args: Arguments) -> Result<Value> {
-    let [binary] = args.bind(["binary"])?;
-    let (base, units) = match flag(binary) {
-        true => (1024f64, ["KiB", "MiB", "GiB", "TiB", "PiB", "EiB", "ZiB", "YiB"]),
-        false => (1000f64, ["kB", "MB", "GB", "TB", "PB", "EB", "ZB", "YB"]),
-    };
-    let bytes = python_float(value)?.ok_or_else(|| failed("not a number of bytes"))?;
-    if bytes == 1.0 {
-        return Ok(Value::from("1 Byte"));
-    }
-    if bytes < base {
-        return Ok(Value::from(format!("{} Bytes", finite(bytes)? as i128)));
-    }
-    let (mut unit, mut name) = (base, units[0]);
-    for (power, unit_name) in units.iter().enumerate() {
-        (unit, name) = (base.powi(power as i32 + 2), unit_name);
-        if bytes < unit {
-            break;
-        }
-    }
-    let size = base * bytes / unit;
-    Ok(Value::from(if size.is_nan() { format!("nan {name}") } else { format!("{size:.1} {name}") }))
-}
-
-/// Number that `float` makes of a value; none where it raises an error that Jinja catches.
-fn python_float(value: &Value) -> Result<Option<f64>> {
-    if value.is_undefined() {
-        return Err(failed("an undefined value is no number"));
-    }
-    let Some(text) = value.as_str() else { return Ok(number(value).map(Number::float)) };
-    let text = text.trim_matches(methods::whitespace);
-    let joined = text.starts_with('_') || text.ends_with('_') || text.contains("__");
-    let beside_a_digit = text
-        .as_bytes()
-        .windows(3)
-        .all(|w| w[1] != b'_' || w[0].is_ascii_digit() && w[2].is_ascii_digit());
-    if joined || !beside_a_digit {
-        return Ok(None);
-    }
-    Ok(decimal_digits(&text.replace('_', "")).parse().ok())
-}
-
-/// Text with the decimal digits of all scripts as ASCII digits.
-fn decimal_digits(text: &str) -> String {
-    let digit =
-        |c: char| match c.is_ascii() || !methods::is(c.encode_utf8(&mut [0; 4]), "isdecimal") {
-            true => c,
-            // Digits of a script follow each other from a place that is aligned in most of them.
-            false => {
-                let code = c as u32;
-                let zero = (0..10).map(|back| code - back).take_while(|code| {
-                    char::from_u32(*code)
-                        .is_some_and(|c| methods::is(c.encode_utf8(&mut [0; 4]), "isdecimal"))
-                });
-                char::from_digit(zero.last().map_or(0, |zero| code - zero), 10).unwrap_or(c)
-            }
-        };
-    text.chars().map(digit).collect()
-}
-
-fn float(_: &mut State, value: &Value, args: Arguments) -> Result<Value> {
-    let [default] = args.bind(["default"])?;
-    let made = python_float(value)?.map(Value::from);
-    Ok(made.or(default).unwrap_or_else(|| Value::from(0.0)))
-}
-
-fn int(_: &mut State, value: &Value, args: Arguments) -> Result<Value> {
-    let [default, base] = args.bind(["default", "base"])?;
-    let base = integer(base, 10)?;
-    let made = match (value.as_str(), number(value)) {
-        (Some(text), _) => python_int(text, base),
-        (None, Some(Number::Int(int))) => Some(int),
-        (None, Some(Number::Float(float))) if float.is_infinite() => {
-            return Err(failed("infinity is no integer"));
-        }
-        _ => None,
-    };
-    let made = made.or(match python_float(value)? {
-        Some(float) if float.is_finite() => Some(float.trunc() as i128),
-        _ => None,
-    });
-    Ok(made.map(Value::from).or(default).unwrap_or_else(|| Value::from(0)))
-}
-
-/// Number that `int(text, base)` makes.
-fn python_int(text: &str, base: i64) -> Option<i128> {
-    let text = decimal_digits(text.trim_matches(methods::whitespace));
-    let (negative, digits) = match text.strip_prefix('-') {
-        Some(digits) => (true, digits),
-        None => (false, text.strip_prefix('+').unwrap_or(&text)),
-    };
-    let lower = digits.to_ascii_lowercase();
-    let prefix = [("0x", 16), ("0o", 8), ("0b", 2)]
-        .into_iter()
-        .find(|(p, b)| lower.starts_with(p) && (base == 0 || base == *b));
-    let (digits, base) = match prefix {
-        Some((prefix, base)) => {
-            let digits = &lower[prefix.len()..];
-            (digits.strip_prefix('_').unwrap_or(digits), base)
-        }
-        None if base == 0 => (&lower[..], 10),
-        None => (&lower[..], base),
-    };
-    let base = u32::try_from(base).ok().filter(|base| (2..=36).contains(base))?;
-    if digits.starts_with(['_', '+', '-']) || digits.ends_with('_') || digits.contains("__") {
-        return None;
-    }
-    let number = i128::from_str_radix(&digits.replace('_', ""), base).ok()?;
-    Some(if negative { -number } else { number })
 }
 
 fn format(_: &mut State, value: &Value, args: Arguments) -> Result<Value> {
@@ -321,42 +199,7 @@ fn replace(_: &mut State, value: &Value, args: Arguments) -> Result<Value> {
     let (old, new) = (text(&required(old)?), text(&required(new)?));
     let count = integer(count.filter(|count| !count.is_none()), -1)?;
     let count = usize::try_from(count).unwrap_or(usize::MAX);
-    methods::replace(&text(value), &old, &new, count).map(Value::from)
-}
-
-fn round(_: &mut State, value: &Value, args: Arguments) -> Result<Value> {
-    let [precision, method] = args.bind(["precision", "method"])?;
-    let precision = integer(precision, 0)?;
-    let method = method.as_ref().map_or(Ok("common"), string)?;
-    let given =
-        number(value).ok_or_else(|| failed(format!("{} cannot be rounded", type_name(value))));
-    let scale = 10f64.powi(precision.clamp(-400, 400) as i32);
-    match (method, given?) {
-        ("common", Number::Int(int)) if precision >= 0 => Ok(Value::from(int)),
-        ("common", Number::Int(int)) => {
-            let unit = u32::try_from(-precision).ok().and_then(|p| 10i128.checked_pow(p));
-            let Some(unit) = unit else { return Ok(Value::from(0)) };
-            let (down, rest) = (int.div_euclid(unit), int.rem_euclid(unit));
-            let up = rest * 2 > unit || rest * 2 == unit && down % 2 != 0;
-            Ok(Value::from((down + i128::from(up)) * unit))
-        }
-        ("common", Number::Float(float)) if !float.is_finite() => Ok(Value::from(float)),
-        ("common", Number::Float(float)) if precision >= 0 => {
-            let rounded = format!("{float:.*}", precision.min(400) as usize);
-            rounded.parse::<f64>().map(Value::from).map_err(failed)
-        }
-        ("common", Number::Float(float)) => {
-            let unit = 10f64.powi(-precision.max(-400) as i32);
-            Ok(Value::from((float / unit).round_ties_even() * unit))
-        }
-        ("ceil", number) => finite(number.float() * scale).map(|f| Value::from(f.ceil() / scale)),
-        ("floor", number) => finite(number.float() * scale).map(|f| Value::from(f.floor() / scale)),
-        _ => Err(failed("the method is none of common, ceil and floor")),
-    }
-}
-
-fn finite(float: f64) -> Result<f64> {
-    if float.is_finite() { Ok(float) } else { Err(failed("not a finite number")) }
+    strings::replace(&text(value), &old, &new, count).map(Value::from)
 }
 
 fn safe(_: &mut State, value: &Value, args: Arguments) -> Result<Value> {
@@ -378,14 +221,14 @@ fn striptags(_: &mut State, value: &Value, args: Arguments) -> Result<Value> {
 fn title(_: &mut State, value: &Value, args: Arguments) -> Result<Value> {
     let [] = args.bind([])?;
     let text = text(value);
-    let border = |c: char| methods::whitespace(c) || "-({[<".contains(c);
+    let border = |c: char| strings::whitespace(c) || "-({[<".contains(c);
     let mut out = String::new();
     let mut rest = text.as_str();
     while !rest.is_empty() {
         let end = rest.find(border).unwrap_or(rest.len());
-        out.push_str(&methods::capitalize_upper(&rest[..end]));
+        out.push_str(&strings::capitalize_upper(&rest[..end]));
         let after = rest[end..].find(|c| !border(c)).map_or(rest.len(), |at| at + end);
-        out.push_str(&methods::capitalize_upper(&rest[end..after]));
+        out.push_str(&strings::capitalize_upper(&rest[end..after]));
         rest = &rest[after..];
     }
     same(value, out)
@@ -420,7 +263,7 @@ fn trim(_: &mut State, value: &Value, args: Arguments) -> Result<Value> {
     let [chars] = args.bind(["chars"])?;
     let chars = chars.filter(|chars| !chars.is_none());
     let chars = chars.as_ref().map(string).transpose()?;
-    same(value, methods::strip(&text(value), chars, "strip").to_owned())
+    same(value, strings::strip(&text(value), chars, "strip").to_owned())
 }
 
 fn truncate(_: &mut State, value: &Value, args: Arguments) -> Result<Value> {
@@ -507,7 +350,7 @@ fn word_wrap(state: &mut State, value: &Value, args: Arguments) -> Result<Value>
     let between = between.as_ref().map_or(Ok("\n"), string)?;
     let lines = lines(string(value)?, false);
     // A long word is copied for each line of it.
-    let words = lines.iter().flat_map(|line| line.split(methods::whitespace));
+    let words = lines.iter().flat_map(|line| line.split(strings::whitespace));
     let longest = words.map(str::len).max().unwrap_or(0);
     afford(state, longest.saturating_mul(longest / width + CHUNK))?;
     let wrapped = lines.iter().map(|line| wrap(line, width, long, hyphens).join(between));
@@ -522,7 +365,7 @@ fn xml_attributes(_: &mut State, value: &Value, args: Arguments) -> Result<Value
         if value.is_none() || value.is_undefined() {
             continue;
         }
-        if string(&name)?.contains(|c: char| methods::whitespace(c) || "/>=".contains(c)) {
+        if string(&name)?.contains(|c: char| strings::whitespace(c) || "/>=".contains(c)) {
             return Err(failed("the name of an attribute has a character that it cannot have"));
         }
         let space = if out.is_empty() { "" } else { " " };

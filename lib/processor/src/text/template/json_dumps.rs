@@ -4,9 +4,10 @@ use std::fmt::Write;
 
 use minijinja::value::Value;
 
+use super::compare::sorted;
+use super::repr::float_text;
 use super::values::{
-    MAX_DEPTH, Result, Type, failed, float_text, items, pairs, sorted, string, tuple, type_name,
-    type_of, within_size,
+    MAX_DEPTH, Result, Type, failed, items, pairs, string, tuple, type_name, type_of, within_size,
 };
 
 /// Layout of JSON text: the options of `json.dumps`.

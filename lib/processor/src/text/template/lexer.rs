@@ -1,6 +1,6 @@
 //! Lexer of Jinja: the text, comments and tags of a template, and the tokens of a tag.
 
-use super::values::escaped;
+use super::repr::escaped;
 
 /// Part of a template.
 pub enum Part<'t> {

@@ -5,7 +5,7 @@
 
 use minijinja::value::Value;
 
-use super::values::text;
+use super::repr::text;
 
 /// Text of a value, escaped like Python's `markupsafe.escape` unless it is safe.
 pub fn escape(value: &Value) -> String {

@@ -4,6 +4,7 @@
 //! and are not trusted: they include no files, and have limits of work, depth and text size.
 
 mod arguments;
+mod compare;
 mod content;
 mod filters;
 mod fit;
@@ -14,11 +15,19 @@ mod lexer;
 mod limited;
 mod markup;
 mod methods;
+mod number_filters;
 mod operators;
 mod predicates;
+mod printf;
 mod python;
+mod repr;
 mod rewrite;
 mod sequences;
+mod str_format;
+mod string_methods;
+mod strings;
+#[cfg(test)]
+mod tests;
 mod values;
 mod wrap;
 

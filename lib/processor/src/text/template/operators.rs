@@ -5,12 +5,14 @@ use std::cmp::Ordering;
 use minijinja::State;
 use minijinja::value::Value;
 
-use super::formatting::printf;
+use super::compare::{compare, equal, hashable};
 use super::fuel::charge_deep;
 use super::markup::escape;
+use super::printf::printf;
+use super::repr::text;
 use super::values::{
-    Number, Of, Result, Type, View, compare, equal, failed, hashable, index, items, length, marked,
-    number, string, text, tuple, type_name, type_of, within_items, within_size,
+    Number, Of, Result, Type, View, failed, index, items, length, marked, number, string, tuple,
+    type_name, type_of, within_items, within_size,
 };
 
 fn unsupported(operator: &str, a: &Value, b: &Value) -> minijinja::Error {

@@ -4,12 +4,12 @@ use minijinja::value::{Value, ValueKind};
 use minijinja::{ErrorKind, State};
 
 use super::arguments::{Arguments, required};
+use super::compare::{equal, hashable};
 use super::fuel::charge_deep;
-use super::methods;
 use super::operators::{holds, modulo};
-use super::values::{
-    Of, Result, Type, View, equal, failed, hashable, string, text, type_name, type_of,
-};
+use super::repr::text;
+use super::strings;
+use super::values::{Of, Result, Type, View, failed, string, type_name, type_of};
 
 /// Names of the tests.
 const NAMES: [&str; 39] = [
@@ -119,8 +119,8 @@ pub fn is(state: &mut State, name: &str, value: &Value, args: Arguments) -> Resu
         "mapping" => of == Type::Dict,
         "none" => of == Type::None,
         "string" => of == Type::Str,
-        "lower" => methods::is(&text(value), "islower"),
-        "upper" => methods::is(&text(value), "isupper"),
+        "lower" => strings::is(&text(value), "islower"),
+        "upper" => strings::is(&text(value), "isupper"),
         "filter" | "test" if value.as_str().is_none() => match hashable(value) {
             true => false,
             false => return Err(failed(format!("{} is no name", type_name(value)))),

@@ -12,10 +12,12 @@ use super::filters::{self, Filter};
 use super::fuel::{charge, charge_deep, charge_method};
 use super::markup::escape;
 use super::methods;
+use super::number_filters;
 use super::operators;
 use super::predicates;
+use super::repr::text;
 use super::sequences;
-use super::values::{Of, Result, Type, View, failed, index, items, pairs, string, text, type_of};
+use super::values::{Of, Result, Type, View, failed, index, items, pairs, string, type_of};
 
 /// Largest number of items of a range; that of Jinja's sandbox.
 const MAX_RANGE: i64 = 100_000;
@@ -69,7 +71,7 @@ pub fn environment() -> Result<Environment<'static>> {
         methods::call(state, value, name, &args)
     };
     environment.add_filter("__method__", call);
-    for (name, filter) in filters::all().chain(sequences::all()) {
+    for (name, filter) in filters::all().chain(number_filters::all()).chain(sequences::all()) {
         add_filter(&mut environment, name, filter);
     }
     for (name, wanted) in [("__is__", true), ("__is_not__", false)] {

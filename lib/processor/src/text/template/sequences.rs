@@ -6,14 +6,16 @@ use minijinja::State;
 use minijinja::value::{Value, ValueKind};
 
 use super::arguments::{Arguments, flag, required};
+use super::compare::{compare, equal, hashable, sorted};
 use super::filters::Filter;
 use super::fuel::charge;
 use super::methods;
 use super::operators::{add, item};
 use super::predicates;
+use super::repr::text;
 use super::values::{
-    Generator, Group, Result, Type, compare, equal, failed, hashable, index, items, pairs, sorted,
-    string, text, tuple, type_name, type_of, within_items, within_size,
+    Generator, Group, Result, Type, failed, index, items, pairs, string, tuple, type_name, type_of,
+    within_items, within_size,
 };
 
 /// Filters by name.

@@ -1,382 +1,17 @@
-//! Rewriting of Jinja for minijinja: operators become filters that have Python's semantics.
-//!
-//! `a + b` becomes `a|__add__(b)`, and so do comparisons, items, slices, tests and the methods of
-//! Python's types. Statements keep their form, except for those of transformers and those that
-//! need a loader. Lines keep their numbers.
+//! Expressions, whose operators become filters.
 
-use std::collections::BTreeMap;
 use std::fmt::Write;
 
-use super::lexer::{Malformed, Part, Token, parts};
-use super::methods;
+use super::code::{Code, MAX_CHAIN, literal};
+use super::parser::{Parser, Result};
+use crate::text::template::lexer::Token;
+use crate::text::template::methods;
 
 /// Largest depth of nested expressions.
 const MAX_DEPTH: usize = 60;
 
-/// Largest number of operators in a row.
-const MAX_CHAIN: usize = 200;
-
-type Result<T> = std::result::Result<T, String>;
-
-/// The template for minijinja.
-///
-/// # Errors
-/// If the template is malformed.
-pub fn rewrite(source: &str) -> std::result::Result<String, Malformed> {
-    let source = source.replace("\r\n", "\n").replace('\r', "\n");
-    let mut out = String::with_capacity(source.len() * 2);
-    let (mut line, mut macros) = (1, Macros::default());
-    for part in parts(&source)? {
-        match part {
-            Part::Text(text) => {
-                line += text.matches('\n').count();
-                out.push_str(text);
-            }
-            Part::Tag { open, tokens, close, lines } => {
-                let mut parser =
-                    Parser { tokens: &tokens, at: 0, depth: 0, variables: 0, macros: &mut macros };
-                let inside = match open.starts_with("{{") {
-                    true => parser.print(),
-                    false => parser.statement(out.len() + open.len()),
-                };
-                let inside = inside.map_err(|message| Malformed { line, message })?;
-                let breaks = "\n".repeat(lines);
-                let _ = write!(out, "{open} {inside} {breaks}{close}");
-                if let Some((at, parameters)) = macros.finished.take() {
-                    out.insert_str(at, &parameters);
-                }
-                line += lines;
-            }
-        }
-    }
-    Ok(out)
-}
-
-/// Macros of a template, for those that take any arguments.
-#[derive(Default)]
-struct Macros {
-    /// Macros that are open, the innermost last.
-    open: Vec<Macro>,
-    /// Parameters of the macros that take any arguments, by name.
-    variadic: BTreeMap<String, Vec<String>>,
-    /// Text to insert at a place of the output, after the end of a macro.
-    finished: Option<(usize, String)>,
-}
-
-struct Macro {
-    name: String,
-    parameters: Vec<String>,
-    /// Place in the output of the end of its parameters.
-    end: usize,
-    /// True if it uses `varargs` or `kwargs`.
-    variadic: bool,
-}
-
-/// Parameters of a macro.
-struct Parameters {
-    text: String,
-    names: Vec<String>,
-    /// Tags that set defaults which use other parameters.
-    later: String,
-}
-
-/// Expression for minijinja.
-struct Code {
-    text: String,
-    /// True if it is a name or a literal, or an attribute or a call of one.
-    plain: bool,
-    /// Number of its operators in a row.
-    chain: usize,
-}
-
-impl Code {
-    fn plain(text: impl Into<String>) -> Code {
-        Code { text: text.into(), plain: true, chain: 0 }
-    }
-
-    /// Appends the filter `name` with arguments.
-    fn filter(mut self, name: &str, arguments: &str) -> Result<Code> {
-        if self.text.starts_with("not ") {
-            self.text = format!("({})", self.text);
-        }
-        let _ = write!(self.text, "|{name}({arguments})");
-        self.plain = false;
-        self.chain += 1;
-        if self.chain > MAX_CHAIN {
-            return Err(format!("an expression with more than {MAX_CHAIN} operators in a row"));
-        }
-        Ok(self)
-    }
-}
-
-struct Parser<'t> {
-    tokens: &'t [Token],
-    at: usize,
-    depth: usize,
-    /// Number of variables before this place.
-    variables: usize,
-    macros: &'t mut Macros,
-}
-
 impl Parser<'_> {
-    fn peek(&self) -> Option<&Token> {
-        self.tokens.get(self.at)
-    }
-
-    fn is(&self, operator: &str) -> bool {
-        matches!(self.peek(), Some(Token::Operator(found)) if *found == operator)
-    }
-
-    fn is_name(&self, name: &str) -> bool {
-        matches!(self.peek(), Some(Token::Name(found)) if found == name)
-    }
-
-    fn skip(&mut self, operator: &str) -> bool {
-        let found = self.is(operator);
-        self.at += usize::from(found);
-        found
-    }
-
-    fn skip_name(&mut self, name: &str) -> bool {
-        let found = self.is_name(name);
-        self.at += usize::from(found);
-        found
-    }
-
-    fn expect(&mut self, operator: &str) -> Result<()> {
-        if self.skip(operator) { Ok(()) } else { Err(self.unexpected(&format!("`{operator}`"))) }
-    }
-
-    fn unexpected(&self, wanted: &str) -> String {
-        let found = match self.peek() {
-            None => "the end of the tag".to_owned(),
-            Some(Token::Name(text) | Token::Integer(text) | Token::Float(text)) => {
-                format!("`{text}`")
-            }
-            Some(Token::Text(text)) => format!("{text:?}"),
-            Some(Token::Operator(operator)) => format!("`{operator}`"),
-        };
-        format!("{found} instead of {wanted}")
-    }
-
-    fn name(&mut self) -> Result<String> {
-        match self.peek() {
-            Some(Token::Name(name)) => {
-                let name = name.clone();
-                self.at += 1;
-                Ok(name)
-            }
-            _ => Err(self.unexpected("a name")),
-        }
-    }
-
-    fn end(&self) -> Result<()> {
-        if self.peek().is_none() { Ok(()) } else { Err(self.unexpected("the end of the tag")) }
-    }
-
-    fn print(&mut self) -> Result<String> {
-        let value = self.tuple(true)?;
-        self.end()?;
-        Ok(value)
-    }
-
-    /// Statement that begins at the place `at` of the output.
-    fn statement(&mut self, at: usize) -> Result<String> {
-        let keyword = self.name()?;
-        let text = match keyword.as_str() {
-            "if" | "elif" => format!("{keyword} {}", self.tuple(false)?),
-            "for" => self.for_statement()?,
-            "set" => self.set_statement()?,
-            "with" => self.with_statement()?,
-            "macro" => self.macro_statement(at)?,
-            "endmacro" => {
-                let done = self.macros.open.pop().filter(|done| done.variadic);
-                if let Some(done) = done {
-                    let comma = if done.parameters.is_empty() { "" } else { ", " };
-                    let text = format!("{comma}varargs=(), kwargs={{}}");
-                    self.macros.finished = Some((done.end, text));
-                    self.macros.variadic.insert(done.name, done.parameters);
-                }
-                self.skip_any_name();
-                keyword
-            }
-            "call" => self.call_statement()?,
-            "filter" => format!("filter {}", self.filters()?),
-            "print" => format!("filter __print__({}) %}}{{% endfilter", self.tuple(true)?),
-            "autoescape" => format!("autoescape {}", self.expression()?),
-            "include" | "import" | "from" | "extends" => {
-                self.at = self.tokens.len();
-                format!("set __none__ = \"{keyword}\"|__refuse__")
-            }
-            "block" => {
-                let name = self.name()?;
-                let scoped = if self.skip_name("scoped") { " scoped" } else { "" };
-                let required = if self.skip_name("required") { " required" } else { "" };
-                format!("block {name}{scoped}{required}")
-            }
-            "generation" => "with".into(),
-            "endgeneration" => "endwith".into(),
-            "endblock" => {
-                self.skip_any_name();
-                keyword
-            }
-            "else" | "endif" | "endfor" | "endset" | "endwith" | "endcall" | "endfilter"
-            | "endautoescape" | "break" | "continue" => keyword,
-            _ => return Err(format!("unknown tag `{keyword}`")),
-        };
-        self.end()?;
-        Ok(text)
-    }
-
-    fn skip_any_name(&mut self) {
-        self.at += usize::from(matches!(self.peek(), Some(Token::Name(_))));
-    }
-
-    fn for_statement(&mut self) -> Result<String> {
-        let (target, several) = self.targets(false)?;
-        if !self.skip_name("in") {
-            return Err(self.unexpected("`in`"));
-        }
-        let iterable = self.tuple(false)?;
-        let rows = if several { "__rows__" } else { "__iterable__" };
-        let mut text = format!("for {target} in ({iterable})|{rows}");
-        if self.skip_name("if") {
-            let _ = write!(text, " if ({})", self.expression()?);
-        }
-        if self.skip_name("recursive") {
-            text.push_str(" recursive");
-        }
-        Ok(text)
-    }
-
-    fn set_statement(&mut self) -> Result<String> {
-        let (target, several) = self.targets(true)?;
-        if self.skip("=") {
-            let row = if several { "|__row__" } else { "" };
-            return Ok(format!("set {target} = ({}){row}", self.tuple(true)?));
-        }
-        match self.skip("|") {
-            true => Ok(format!("set {target} | {}", self.filters()?)),
-            false => Ok(format!("set {target}")),
-        }
-    }
-
-    fn with_statement(&mut self) -> Result<String> {
-        let (mut names, mut values) = (Vec::new(), Vec::new());
-        while self.peek().is_some() {
-            if !names.is_empty() {
-                self.expect(",")?;
-            }
-            names.push(self.targets(false)?.0);
-            self.expect("=")?;
-            values.push(self.expression()?);
-        }
-        // Values are those of the outer scope, so that all are set at once.
-        Ok(match names.len() {
-            0 => "with".into(),
-            1 => format!("with {} = ({})", names[0], values[0]),
-            _ => format!("with ({}) = ({})", names.join(", "), values.join(", ")),
-        })
-    }
-
-    fn macro_statement(&mut self, at: usize) -> Result<String> {
-        let name = self.name()?;
-        let Parameters { text, names, later } = self.parameters()?;
-        let head = format!("macro {name}({text}");
-        let end = at + 1 + head.len();
-        self.macros.open.push(Macro { name, parameters: names, end, variadic: false });
-        Ok(format!("{head}){later}"))
-    }
-
-    /// Parameters of a macro or call block, with their defaults.
-    fn parameters(&mut self) -> Result<Parameters> {
-        let (mut text, mut later, mut names) = (String::new(), String::new(), Vec::new());
-        self.expect("(")?;
-        while !self.skip(")") {
-            if !names.is_empty() {
-                self.expect(",")?;
-                text.push_str(", ");
-            }
-            let name = self.name()?;
-            text.push_str(&name);
-            if self.skip("=") {
-                let start = self.at;
-                let default = self.expression()?;
-                let is_parameter =
-                    |token: &Token| matches!(token, Token::Name(name) if names.contains(name));
-                let _ = match self.tokens[start..self.at].iter().any(is_parameter) {
-                    false => write!(text, "=({default})"),
-                    // minijinja does not know the other parameters in a default.
-                    true => write!(
-                        later,
-                        " %}}{{% if {name}|__is__(\"undefined\") %}}{{% set {name} = ({default}) %}}{{% endif"
-                    ),
-                };
-            }
-            names.push(name);
-        }
-        Ok(Parameters { text, names, later })
-    }
-
-    fn call_statement(&mut self) -> Result<String> {
-        let parameters = match self.is("(") {
-            true => format!("({})", self.parameters()?.text),
-            false => String::new(),
-        };
-        Ok(format!("call{parameters} {}", self.expression()?))
-    }
-
-    /// Targets of an assignment; true if there are several.
-    fn targets(&mut self, attributes: bool) -> Result<(String, bool)> {
-        let (mut text, mut several) = (String::new(), false);
-        loop {
-            if self.skip("(") {
-                let (inner, _) = self.targets(attributes)?;
-                self.expect(")")?;
-                let _ = write!(text, "({inner})");
-                several = true;
-            } else {
-                let name = self.name()?;
-                if ["true", "false", "none", "True", "False", "None"].contains(&name.as_str()) {
-                    return Err(format!("`{name}` cannot be assigned"));
-                }
-                text.push_str(&name);
-                if attributes && self.skip(".") {
-                    let attribute = self.name()?;
-                    if attribute.starts_with('_') {
-                        return Err(format!("`{attribute}` begins with an underscore"));
-                    }
-                    let _ = write!(text, ".{attribute}");
-                }
-            }
-            if !self.skip(",") {
-                return Ok((text, several));
-            }
-            several = true;
-            if self.is_name("in") || self.is("=") || self.is(")") || self.peek().is_none() {
-                text.push(',');
-                return Ok((text, several));
-            }
-            text.push_str(", ");
-        }
-    }
-
-    /// Filters in a row, as blocks take them.
-    fn filters(&mut self) -> Result<String> {
-        let mut text = String::new();
-        loop {
-            text.push_str(&self.dotted_name()?);
-            if self.skip("(") {
-                let _ = write!(text, "({})", self.arguments()?);
-            }
-            if !self.skip("|") {
-                return Ok(text);
-            }
-            text.push('|');
-        }
-    }
-
-    fn dotted_name(&mut self) -> Result<String> {
+    pub fn dotted_name(&mut self) -> Result<String> {
         let mut name = self.name()?;
         while self.skip(".") {
             name = name + "." + &self.name()?;
@@ -385,7 +20,7 @@ impl Parser<'_> {
     }
 
     /// Expression, or a tuple without parentheses.
-    fn tuple(&mut self, conditional: bool) -> Result<String> {
+    pub fn tuple(&mut self, conditional: bool) -> Result<String> {
         let one = |this: &mut Self| match conditional {
             true => this.expression(),
             false => this.or().map(|code| code.text),
@@ -405,7 +40,7 @@ impl Parser<'_> {
     }
 
     /// Expression with `if` and `else`.
-    fn expression(&mut self) -> Result<String> {
+    pub fn expression(&mut self) -> Result<String> {
         self.depth += 1;
         if self.depth > MAX_DEPTH {
             return Err(format!("expressions are nested deeper than {MAX_DEPTH}"));
@@ -765,7 +400,7 @@ impl Parser<'_> {
     }
 
     /// Arguments up to the closing parenthesis.
-    fn arguments(&mut self) -> Result<String> {
+    pub fn arguments(&mut self) -> Result<String> {
         let mut all = Vec::new();
         let (mut named, mut spread) = (false, false);
         while !self.skip(")") {
@@ -842,20 +477,4 @@ impl Parser<'_> {
         }
         code.filter(filter, &arguments)
     }
-}
-
-/// String literal of minijinja.
-fn literal(text: &str) -> String {
-    let mut out = String::from('"');
-    for c in text.chars() {
-        let _ = match c {
-            '"' | '\\' => write!(out, "\\{c}"),
-            '\n' => out.write_str("\\n"),
-            '\r' => out.write_str("\\r"),
-            c if c < ' ' => write!(out, "\\u{:04x}", c as u32),
-            c => out.write_char(c),
-        };
-    }
-    out.push('"');
-    out
 }
