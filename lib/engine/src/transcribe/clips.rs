@@ -1,6 +1,7 @@
 //! Parts of a recording that are heard.
 
 use std::ops::{ControlFlow, Range};
+use std::slice;
 
 use mlxk_core::Result;
 use mlxk_processor::transcript::TranscribeOptions;
@@ -74,9 +75,8 @@ pub fn listen(
 
 /// Ranges of samples of clips in seconds, in order and apart; all samples if there are none.
 fn merged(clips: &[Range<f64>]) -> Vec<Range<usize>> {
-    if clips.is_empty() {
-        return vec![0..usize::MAX];
-    }
+    let whole = 0.0..f64::INFINITY;
+    let clips = if clips.is_empty() { slice::from_ref(&whole) } else { clips };
     // Beyond the largest number of samples, the conversion saturates.
     let sample = |seconds: f64| (seconds * RATE as f64).round() as usize;
     let mut all: Vec<Range<usize>> =

@@ -209,6 +209,7 @@ mod tests {
     #[test]
     fn silence_has_no_windows_if_voices_are_detected() {
         assert!(windows(&[false; 100], true).is_empty());
-        assert_eq!(windows(&[false; 3], false), [0..3 * RATE]);
+        let all = 0..3 * RATE;
+        assert_eq!(windows(&[false; 3], false), std::slice::from_ref(&all));
     }
 }

@@ -46,10 +46,8 @@ mod tests {
     fn both_forms_agree_with_and_without_a_cell() {
         let (gates, cell) = (some(&[1, 1, 96], 1), some(&[1, 1, 24], 2));
         for cell in [None, Some(&cell)] {
-            let forms = [cpu(&gates, cell).unwrap(), mlx(&gates, cell).unwrap()];
-            for part in 0..2 {
-                alike(&forms[0][part], &forms[1][part]);
-            }
+            let (cpu, mlx) = (cpu(&gates, cell).unwrap(), mlx(&gates, cell).unwrap());
+            cpu.iter().zip(&mlx).for_each(|(cpu, mlx)| alike(cpu, mlx));
         }
     }
 }
