@@ -167,6 +167,7 @@ fn a_model_that_cannot_be_read_is_one_entry_of_one_document() {
 fn a_workspace_home_that_cannot_be_read_hides_no_cached_model() {
     let env = Env::with_three();
     // Nobody can read a link to itself, not even root.
+    fs::remove_dir_all(env.workspaces()).unwrap();
     symlink(env.workspaces(), env.workspaces()).unwrap();
     let home = env.workspaces().display().to_string();
     for args in [&["--all", "-q"][..], &["--all", "-q", "good", "org/"]] {

@@ -79,10 +79,8 @@ fn load(config: &Value, usual: &str, mut w: Cursor) -> Result<Box<dyn Language>>
     let Some((_, load, [inner, kv_heads])) = known else {
         return Err(unknown(format!("text models of type `{kind}` cannot run here")));
     };
-    let mut text = given(
-        &text,
-        json!({"tie_word_embeddings": config.get("tie_word_embeddings").cloned().unwrap_or_default()}),
-    );
+    let tied = config.get("tie_word_embeddings").and_then(Value::as_bool).unwrap_or(false);
+    let mut text = given(&text, json!({"tie_word_embeddings": tied}));
     if *inner > 0 {
         let defaults = json!({"hidden_size": 4096, "num_hidden_layers": 32, "rms_norm_eps": 1e-6,
             "num_attention_heads": 32, "vocab_size": 32_000, "intermediate_size": inner});
