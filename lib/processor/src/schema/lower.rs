@@ -433,14 +433,16 @@ impl Lowering<'_> {
             .all(|(n, one)| schemas[n + 1..].iter().all(|other| self.are_disjoint(one, other)))
     }
 
-    /// Schema of the values that follow exactly one of `schemas`; none if no keywords express it.
+    /// Schema of the values that follow exactly one of `schemas`; none if no keywords express it, or
+    /// there is no budget left.
     fn exclusive(&self, schemas: &[Value]) -> Option<Value> {
         let mut either = Vec::new();
         for (n, schema) in schemas.iter().enumerate() {
             let (mut all, within) = (vec![schema.clone()], kinds(self.root, schema));
             for (_, other) in schemas.iter().enumerate().filter(|(other, _)| *other != n) {
                 if !self.are_disjoint(schema, other) {
-                    all.push(self.negate(other, within)?);
+                    let negated = self.budget.step().then(|| self.negate(other, within));
+                    all.push(negated.flatten()?);
                 }
             }
             either.push(json!({"allOf": all}));

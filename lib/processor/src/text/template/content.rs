@@ -1,5 +1,6 @@
 //! Forms of content that a template takes: texts, or lists of parts.
 
+use mlxk_core::Result;
 use serde_json::{Map, Value as Json, json};
 
 use super::Template;
@@ -30,12 +31,22 @@ pub(super) struct Forms {
 impl Template {
     /// Conversation whose contents have the form that the template takes of their roles. Contents with
     /// pictures stay lists.
+    ///
+    /// # Errors
+    /// [`Kind::Execution`](mlxk_core::Kind::Execution) if `gone` is true before the forms are found.
     pub(super) fn in_form(
         &self,
         conversation: &Conversation,
         tokens: &Map<String, Json>,
-    ) -> Conversation {
-        let forms = *self.forms.get_or_init(|| self.find_forms(tokens));
+        gone: &dyn Fn() -> bool,
+    ) -> Result<Conversation> {
+        let forms = match self.forms.get() {
+            Some(forms) => *forms,
+            None => {
+                let found = self.find_forms(tokens, gone)?;
+                *self.forms.get_or_init(|| found)
+            }
+        };
         let mut formed = conversation.clone();
         for message in &mut formed.messages {
             let form = match message["role"].as_str() {
@@ -54,7 +65,7 @@ impl Template {
                 _ => {}
             }
         }
-        formed
+        Ok(formed)
     }
 
     /// True if the template stands for a picture in a list of parts by `placeholder`.
@@ -65,31 +76,42 @@ impl Template {
         text.is_ok_and(|text| text.contains(placeholder) && text.contains(MARK))
     }
 
-    fn find_forms(&self, tokens: &Map<String, Json>) -> Forms {
-        let user = self.form(&[("user", MARK)], tokens).unwrap_or(Form::Texts);
-        let system = self.form(&[("system", MARK), ("user", "")], tokens).unwrap_or(user);
-        let assistant = self.form(&[("user", ""), ("assistant", MARK)], tokens).unwrap_or(user);
-        Forms { user, system, assistant }
+    fn find_forms(&self, tokens: &Map<String, Json>, gone: &dyn Fn() -> bool) -> Result<Forms> {
+        let form = |turns: &[(&str, &str)]| self.form(turns, tokens, gone);
+        let user = form(&[("user", MARK)])?.unwrap_or(Form::Texts);
+        let system = form(&[("system", MARK), ("user", "")])?.unwrap_or(user);
+        let assistant = form(&[("user", ""), ("assistant", MARK)])?.unwrap_or(user);
+        Ok(Forms { user, system, assistant })
     }
 
     /// Form of the content with the mark in a conversation of roles and texts, the others in either
     /// form; `None` if the template takes neither.
-    fn form(&self, turns: &[(&str, &str)], tokens: &Map<String, Json>) -> Option<Form> {
+    fn form(
+        &self,
+        turns: &[(&str, &str)],
+        tokens: &Map<String, Json>,
+        gone: &dyn Fn() -> bool,
+    ) -> Result<Option<Form>> {
         let render = |parts: bool| {
             let message = |(role, text): &(&str, &str)| match parts {
                 true => json!({"role": role, "content": [{"type": "text", "text": text}]}),
                 false => json!({"role": role, "content": text}),
             };
             let messages = turns.iter().map(message).collect();
-            let text = self.render(&Conversation { messages, ..Conversation::default() }, tokens);
-            text.ok().filter(|text| text.contains(MARK))
+            let asked = Conversation { messages, ..Conversation::default() };
+            match self.attempt(&asked, tokens, gone) {
+                Ok(text) => Ok(text.ok().filter(|text| text.contains(MARK))),
+                Err(e) if gone() => Err(e),
+                // A template that exceeds its limits says so when the conversation is rendered.
+                Err(_) => Ok(None),
+            }
         };
-        match (render(false), render(true)) {
+        Ok(match (render(false)?, render(true)?) {
             (Some(text), Some(parts)) if text == parts => Some(Form::Either),
             (Some(_), _) => Some(Form::Texts),
             (None, Some(_)) => Some(Form::Parts),
             (None, None) => None,
-        }
+        })
     }
 }
 

@@ -182,7 +182,7 @@ impl Template {
             let rendered = self.attempt(conversation, tokens, gone)?;
             Ok(rendered.map_err(|fault| invalid(&self.file, &fault)))
         };
-        Fitting { render: &render }.fit(&self.in_form(conversation, tokens))
+        Fitting { render: &render }.fit(&self.in_form(conversation, tokens, gone)?)
     }
 
     /// Renders a conversation up to the start of the completion, unless its variables have another
