@@ -68,7 +68,11 @@ fn the_writers_of_openai_whisper_write_the_same() {
             "srt" | "vtt" if !is_time(line) => line.replace("-->", "->"),
             _ => line.to_owned(),
         });
-        let expected: Vec<String> = lines.collect();
+        let mut expected: Vec<String> = lines.collect();
+        // A text for people and programs is not broken at segments.
+        if format == "text" {
+            expected = vec![expected.join(" ")];
+        }
         let written: Vec<&str> = written.lines().collect();
         assert_eq!(written, expected, "{format} words: {words} {}", case["options"]);
     }

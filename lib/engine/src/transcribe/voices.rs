@@ -13,6 +13,8 @@ use super::frames::Blocks;
 const RATE: f64 = 16_000.0;
 /// Longest part that is waited for, in seconds; what follows it at once is glued to it.
 const LONGEST: f64 = 30.0;
+/// Silence, in seconds, that stays before the first part and behind the last one, as between parts.
+const KEPT: f64 = 2.0;
 /// Difference of times, in seconds, below which one part follows another without a pause.
 const JOINED: f64 = 0.005;
 
@@ -123,18 +125,33 @@ impl Iterator for Voices<'_> {
     fn next(&mut self) -> Option<Result<Vec<f32>>> {
         loop {
             let vad = self.vad.as_mut()?;
-            let parts = match self.blocks.next() {
+            let mut parts = match self.blocks.next() {
                 Some(Err(e)) => return Some(Err(e)),
                 Some(Ok(block)) => {
                     self.count += block.len() as u64;
                     self.held.extend_from_slice(&block);
                     vad.push(&block)
                 }
-                None => self.vad.take().map(Vad::finish).unwrap_or_default(),
+                None => {
+                    let mut parts = self.vad.take().map(Vad::finish).unwrap_or_default();
+                    let end = self.count as f64 / RATE;
+                    if let Some(last) = parts.last_mut().filter(|last| last.end + KEPT > end) {
+                        last.end = end;
+                    }
+                    parts
+                }
             };
             self.clock.0.borrow_mut().heard = self.count as f64 / RATE;
+            if let Some(first) =
+                parts.first_mut().filter(|first| self.first == 0 && first.start < KEPT)
+            {
+                first.start = 0.0;
+            }
             let speech = self.cut(parts);
-            let needed = self.vad.as_ref().map_or(self.count, |vad| (vad.settled() * RATE) as u64);
+            let settled = self.vad.as_ref().map(Vad::settled);
+            let settled =
+                settled.map(|time| if time < KEPT && self.first == 0 { 0.0 } else { time });
+            let needed = settled.map_or(self.count, |time| (time * RATE) as u64);
             let dropped = needed.saturating_sub(self.first).min(self.held.len() as u64);
             self.held.drain(..dropped as usize);
             self.first += dropped;

@@ -11,7 +11,7 @@ use super::speech::{Segment, TranscriptEvent};
 /// Format of a transcript.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum TranscriptFormat {
-    /// A line of text for each segment.
+    /// Text of all segments in one line.
     #[default]
     Text,
     /// SubRip subtitles.
@@ -57,7 +57,7 @@ impl FromStr for TranscriptFormat {
 pub struct TranscriptWriter {
     format: TranscriptFormat,
     subtitles: Subtitles,
-    /// Number of subtitles so far.
+    /// Number of subtitles, or of segments with text, so far.
     count: usize,
     /// True if the head of the format has been written.
     begun: bool,
@@ -101,7 +101,10 @@ impl TranscriptWriter {
         let text = segment.text.trim();
         match self.format {
             TranscriptFormat::Text if text.is_empty() => String::new(),
-            TranscriptFormat::Text => format!("{text}\n"),
+            TranscriptFormat::Text => {
+                self.count += 1;
+                if self.count == 1 { text.to_owned() } else { segment.text.trim_end().to_owned() }
+            }
             TranscriptFormat::Tsv => {
                 let [start, end] = [segment.time.start, segment.time.end].map(milliseconds);
                 format!("{start}\t{end}\t{}\n", text.replace('\t', " "))
@@ -120,6 +123,7 @@ impl TranscriptWriter {
                 let last = self.subtitles.finish();
                 last.iter().map(|subtitle| self.subtitle(subtitle)).collect()
             }
+            (TranscriptFormat::Text, _) if self.count > 0 => "\n".to_owned(),
             (_, Some(whole)) => format!("{}\n", whole.json()),
             _ => String::new(),
         }
