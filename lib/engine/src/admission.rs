@@ -55,7 +55,8 @@ pub fn admit_reranker(facts: &Facts, health: &Health, plan: &Plan) -> Result<Opt
 /// Refuses a model that cannot write down speech here, with the reason.
 ///
 /// # Errors
-/// As [`admit`]; [`Kind::InsufficientMemory`] also if the weights take most of the free memory.
+/// If the model is unhealthy, cannot run or is for another task; [`Kind::InsufficientMemory`] if the
+/// weights take most of the free memory.
 pub fn admit_speech(facts: &Facts, health: &Health, plan: &Plan) -> Result<()> {
     suits_speech(facts, health, plan)?;
     fit_speech(facts, &Cost::of(facts, plan, mlx::on_cpu()?, None)?)
@@ -64,7 +65,7 @@ pub fn admit_speech(facts: &Facts, health: &Health, plan: &Plan) -> Result<()> {
 /// Refuses a model that cannot write down speech, with the reason.
 ///
 /// # Errors
-/// As [`admit`], but for memory.
+/// If the model is unhealthy, cannot run, or is for another task.
 pub fn suits_speech(facts: &Facts, health: &Health, plan: &Plan) -> Result<()> {
     suits(Task::Audio, "not a speech model: it writes down no speech", facts, health, plan)
 }
@@ -72,7 +73,7 @@ pub fn suits_speech(facts: &Facts, health: &Health, plan: &Plan) -> Result<()> {
 /// Refuses a model that cannot embed text, with the reason.
 ///
 /// # Errors
-/// As [`admit`], but for memory.
+/// If the model is unhealthy, cannot run, or is for another task.
 pub fn suits_embedding(facts: &Facts, health: &Health, plan: &Plan) -> Result<()> {
     let other = "not an embedding model: it does not turn text into vectors";
     suits(Task::Embedding, other, facts, health, plan)
@@ -81,7 +82,7 @@ pub fn suits_embedding(facts: &Facts, health: &Health, plan: &Plan) -> Result<()
 /// Refuses a model that cannot score pairs of texts, with the reason.
 ///
 /// # Errors
-/// As [`admit`], but for memory.
+/// If the model is unhealthy, cannot run, or is for another task.
 pub fn suits_reranking(facts: &Facts, health: &Health, plan: &Plan) -> Result<()> {
     suits(Task::Rerank, "not a reranker: it does not score pairs of texts", facts, health, plan)
 }
@@ -136,7 +137,7 @@ pub fn fit_speech(facts: &Facts, cost: &Cost) -> Result<()> {
 /// Refuses a model that cannot write text, of which this process will load a part only.
 ///
 /// # Errors
-/// As [`admit`], but for memory.
+/// If the model is unhealthy, cannot run, or is for another task.
 pub fn admit_part(facts: &Facts, health: &Health, plan: &Plan) -> Result<()> {
     let refuse = |kind, reason: &str| Err(Error::new(kind, &facts.found.name, reason));
     if !health.healthy {

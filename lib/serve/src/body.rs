@@ -68,7 +68,7 @@ pub fn json(document: &impl ToString) -> Response {
 /// time of `settings`, and there is memory for them.
 ///
 /// # Errors
-/// As [`read`].
+/// If the body is too large, too late or broken off, or if other bodies take all memory.
 pub async fn receive(
     settings: &Settings,
     limit: usize,

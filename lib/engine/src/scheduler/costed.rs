@@ -50,7 +50,7 @@ pub fn processor(found: &Found) -> Result<Processor> {
 /// Reads the processor of a part of a model that writes text.
 ///
 /// # Errors
-/// As [`processor`], but for memory.
+/// If the model cannot run, or one of its files cannot be used.
 pub fn processor_of_part(found: &Found) -> Result<Processor> {
     let Costed { facts, plan, .. } = read_part(found)?;
     Processor::read(&facts, &plan)

@@ -144,7 +144,7 @@ impl WindowDecoder {
     /// Writes what is heard in each of several windows, all at once.
     ///
     /// # Errors
-    /// As [`decode`](Self::decode).
+    /// If the network fails, or a window is no input of it.
     pub fn decode_all(
         &self,
         heard: &[&Heard],

@@ -71,7 +71,7 @@ impl Transcriber {
     /// Loads the speech model in the form for a CPU or in that for a GPU, which a CPU can run too.
     ///
     /// # Errors
-    /// As [`load`](Self::load).
+    /// If the model is none of speech, or one of its files cannot be used.
     pub fn load_for(facts: &Facts, plan: &Plan, on_cpu: bool) -> Result<Transcriber> {
         let (network, stream) = load::speech(facts, plan, on_cpu)?;
         let kind = match network {

@@ -171,7 +171,8 @@ impl Template {
     /// Renders a conversation as [`Template::fit`] does; the work ends when `gone` is true.
     ///
     /// # Errors
-    /// As those of [`Template::fit`]; [`Kind::Execution`] if `gone` is true.
+    /// [`Kind::Execution`] if `gone` is true; [`Kind::Validation`] if the template refuses the messages,
+    /// or they are too large; [`Kind::InvalidModel`] if the template fails or exceeds its limits.
     pub fn fit_unless(
         &self,
         conversation: &Conversation,
